@@ -1,0 +1,36 @@
+"""Multi-HMR 2 for robots: camera images in; people with identity, mesh, metric place and velocity out.
+
+>>> from multihmr2_ros import Estimator
+>>> estimator = Estimator.load("multihmr2.pt", device="auto")
+>>> people = estimator.step(image)          # (H, W, 3) uint8 RGB → People
+
+Importing this package loads no other library; each name loads what it needs on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .errors import UserError
+    from .estimator import Estimator
+    from .people import Frame, IntrinsicsSource, People, TrackState
+
+__version__ = "0.1.0"
+__all__ = ["Estimator", "Frame", "IntrinsicsSource", "People", "TrackState", "UserError", "__version__"]
+
+_HOME = {
+    "Estimator": "estimator",
+    "Frame": "people",
+    "IntrinsicsSource": "people",
+    "People": "people",
+    "TrackState": "people",
+    "UserError": "errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

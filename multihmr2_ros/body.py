@@ -1,0 +1,224 @@
+"""The Anny body model behind one door: phenotype and bone rotations in; vertices, joints and measurements out.
+
+Anny (pinned to 0.6.2; Apache-2.0) is used on its original 163-bone rig with linear blend skinning. Everything is
+float32, whatever the network's precision is. All shapes are fixed and no operation waits for the GPU, so that the
+body can stand inside a CUDA graph.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import logging
+import warnings
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
+
+Mesh = Literal["full", "low"]
+TOPOLOGY = {"full": "default", "low": "notoes_collapse5pc"}
+
+# The vertex that the network's located point means: the body's centre (spec, "the located point").
+CENTRE_VERTEX = {"full": 5054, "low": 9}
+
+# Bones whose predicted rotation is replaced by identity: every label that contains one of these words.
+UNPOSED_BONE_WORDS = (
+    "jaw", "oris", "levator", "orbicularis", "temporalis", "oculi", "risorius", "special", "toe", "eye", "tongue",
+    "neck", "head", "foot", "breast",
+)  # fmt: skip
+
+# Anny's regressor knows more; the COCO standard's 17, in the standard's order.
+COCO_KEYPOINTS = (
+    "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
+    "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
+    "right_ankle",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PosedBody:
+    """n posed bodies. Metres, in the frame of the root's rotation, the root bone's head at Anny's own place.
+
+    vertices   (n, V, 3)
+    bone_poses (n, 163, 4, 4) bone frame → body; the translations are the bone heads, "joints" in this project
+    stature    (n,) standing height in the rest pose
+    """
+
+    vertices: Tensor
+    bone_poses: Tensor
+    stature: Tensor
+
+    @property
+    def joints(self) -> Tensor:
+        """(n, 163, 3) bone heads."""
+        return self.bone_poses[..., :3, 3]
+
+
+class Body(nn.Module):
+    """Anny with one mesh: "full" (19,158 vertices, 27,420 triangles) or "low" (615 vertices, 1,226 triangles).
+
+    The first construction on a machine builds Anny's cache (about two minutes, 0.9 GB); later ones take seconds.
+    """
+
+    bone_labels: tuple[str, ...]
+    bone_parents: tuple[int, ...]
+    phenotype_labels: tuple[str, ...]
+
+    def __init__(self, mesh: Mesh = "full") -> None:
+        super().__init__()
+        model = _load_anny(mesh)
+        self.mesh: Mesh = mesh
+        self.centre_vertex = CENTRE_VERTEX[mesh]
+        self.bone_labels = tuple(model.bone_labels)
+        self.bone_parents = tuple(int(parent) for parent in model.bone_parents)
+        self.phenotype_labels = tuple(model.phenotype_labels)
+        self.faces: NDArray[np.int32] = model.get_triangular_faces().numpy().astype(np.int32)
+        self.anny: Any = model
+        self._keypoint_weights: NDArray[np.float32] | None = None
+        surface = torch.from_numpy(np.unique(self.faces))
+        unposed = [any(word in label for word in UNPOSED_BONE_WORDS) for label in self.bone_labels]
+        self.register_buffer("surface_vertices", surface, persistent=False)
+        self.register_buffer("unposed_bones", torch.tensor(unposed)[:, None, None], persistent=False)
+        self.register_buffer("identity", torch.eye(3), persistent=False)
+        self.register_buffer("phenotype_anchors", _phenotype_anchors(model), persistent=False)
+
+    unposed_bones: Tensor
+    identity: Tensor
+    surface_vertices: Tensor
+    phenotype_anchors: Tensor
+
+    @property
+    def vertex_count(self) -> int:
+        return int(self.anny.template_vertices.shape[0])
+
+    def forward(self, shape: Tensor, rotations: Tensor) -> PosedBody:
+        """Pose n bodies.
+
+        shape (n, 6) in [0, 1], in phenotype_labels order; rotations (n, 163, 3, 3), each bone's rotation relative to
+        its parent in its own rest frame, row 0 the root's rotation in the outer frame.
+        """
+        rest = self.anny.get_rest_model(self._blendshape_weights(shape))
+        rotations = torch.where(self.unposed_bones, self.identity, rotations)
+        deltas = torch.nn.functional.pad(rotations, (0, 1, 0, 1))  # Anny reads the top 3 × 4 block only
+        transforms, bone_poses = self.anny.get_bone_transforms(deltas, rest["rest_bone_poses"])
+        vertices = self.anny.get_skinned_vertices(rest["rest_vertices"], transforms)
+        return PosedBody(vertices, bone_poses, self._stature(rest["rest_vertices"]))
+
+    def stature(self, shape: Tensor) -> Tensor:
+        """(n,) standing height in metres of bodies of the given shape (n, 6): the rest pose's extent along its z."""
+        return self._stature(self.anny.get_rest_vertices(self._blendshape_weights(shape)))
+
+    def _stature(self, rest_vertices: Tensor) -> Tensor:
+        height = rest_vertices[:, self.surface_vertices, 2]
+        return height.amax(dim=1) - height.amin(dim=1)
+
+    def _blendshape_weights(self, shape: Tensor) -> Tensor:
+        """Anny's phenotype weights (n, blend shapes), by gathers and hat functions only.
+
+        Anny interpolates each phenotype between anchors that are equally spaced, so the coefficient of anchor a is
+        max(0, 1 − |x − a| / spacing); a blend shape's weight is the product of the coefficients that it depends on.
+        """
+        anchors, spacing, source, lower, upper = self.phenotype_anchors
+        values = torch.cat([shape, shape.new_full((len(shape), 1), 0.5)], dim=1)[:, source.long()]
+        values = torch.maximum(torch.minimum(values, upper), lower)
+        coefficients = torch.relu(1.0 - (values - anchors).abs() / spacing)
+        mask = self.anny.stacked_phenotype_blend_shapes_mask
+        weights = torch.where(mask[None] > 0, coefficients[:, None], 1.0).prod(dim=-1)
+        projection = self.anny.phenotype_blendshape_projection
+        return weights if projection is None else weights @ projection
+
+    def coco_keypoints(self, vertices: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(…, 17, 3) COCO keypoints of full-mesh vertices (…, 19158, 3), by Anny's own regressor."""
+        if self.mesh != "full" or vertices.shape[-2] != self.vertex_count:
+            raise ValueError(
+                f"COCO keypoints need the {19158} vertices of mesh 'full', got {vertices.shape[-2]} of '{self.mesh}'"
+            )
+        if self._keypoint_weights is None:
+            from anny.keypoints import KeypointsRegressor
+
+            regressor = KeypointsRegressor.coco(self.anny, labels=list(COCO_KEYPOINTS))
+            self._keypoint_weights = regressor.regression_weights.cpu().numpy()
+        return np.einsum("kv,...vd->...kd", self._keypoint_weights, vertices)
+
+
+def footprint(
+    vertices: NDArray[np.floating], plane_normal: NDArray[np.floating], plane_offset_m: float
+) -> NDArray[np.float64]:
+    """Convex hull (m, 3) of vertices (V, 3) dropped onto the ground plane normal·x = offset, in the vertices' frame.
+
+    The corners run counter-clockwise seen from the side that the normal points to. plane_normal (3,) need not have
+    unit length (the plane stays the same set of points). Fewer than three corners come back for degenerate bodies.
+    """
+    from scipy.spatial import ConvexHull, QhullError
+
+    normal = np.asarray(plane_normal, np.float64)
+    length = np.linalg.norm(normal)
+    if normal.shape != (3,) or not np.isfinite(length) or length == 0:
+        raise ValueError(f"a ground plane needs a finite, non-zero normal of 3 numbers, got {plane_normal!r}")
+    normal, offset = normal / length, plane_offset_m / length
+    points = np.asarray(vertices, np.float64)
+    dropped = points - (points @ normal - offset)[:, None] * normal
+    first = np.cross(normal, np.eye(3)[np.argmin(np.abs(normal))])
+    first /= np.linalg.norm(first)
+    in_plane = dropped @ np.stack([first, np.cross(normal, first)], axis=1)
+    try:
+        return dropped[ConvexHull(in_plane).vertices]
+    except (QhullError, ValueError):
+        return np.unique(dropped, axis=0)[:2]
+
+
+@functools.cache
+def _cached_anny(mesh: Mesh) -> Any:
+    import anny.paths
+
+    if not any(anny.paths.get_anny_cache_path().glob("*/*.safetensors")):
+        logger.info("building the body model's cache in %s (once, about two minutes)", anny.paths.get_anny_cache_path())
+    with warnings.catch_warnings():
+        # Anny marks this factory deprecated; it is the one that keeps the rig that the released weights were made for.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import warp
+
+        warp.config.quiet = True  # type: ignore[attr-defined]
+        # Local changes are all zero in this project: leaving them out changes no vertex and saves three quarters of
+        # the memory. Dense blend skinning is one matrix product, without a second runtime on the GPU's stream.
+        model = anny.create_fullbody_model(
+            topology=TOPOLOGY[mesh],
+            local_changes=False,
+            pose_parameterization="root_relative",
+            remove_unattached_vertices=False,
+            all_phenotypes=False,
+            skinning_method="lbs",
+        )
+    return model.to(torch.float32).eval()
+
+
+def _load_anny(mesh: Mesh) -> Any:
+    """A copy of one's own, because `Module.to(device)` works in place."""
+    return copy.deepcopy(_cached_anny(mesh))
+
+
+def _phenotype_anchors(model: Any) -> Tensor:
+    """(5, 26): per variation of Anny's, its anchor, the anchors' spacing, its column in (shape, 0.5), lower, upper.
+
+    Phenotypes that the model does not expose (cup size, firmness, race) stay at 0.5, column 6. Race weights are the
+    share of each race, 1/3: a hat of the value 0.5 around an anchor that gives 1/3.
+    """
+    from anny.models.model_data import PHENOTYPE_VARIATIONS
+
+    rows: list[tuple[float, float, float, float, float]] = []
+    labels = list(model.phenotype_labels)
+    for phenotype, variations in PHENOTYPE_VARIATIONS.items():
+        column = float(labels.index(phenotype)) if phenotype in labels else float(len(labels))
+        if phenotype == "race":
+            rows += [(0.5 - 2 / 3, 1.0, column, 0.0, 1.0)] * len(variations)
+            continue
+        anchors = model.anchors[phenotype].tolist()
+        spacing = (anchors[-1] - anchors[0]) / (len(anchors) - 1)
+        rows += [(anchor, spacing, column, anchors[0], anchors[-1]) for anchor in anchors]
+    return torch.tensor(rows, dtype=torch.float32).T.contiguous()

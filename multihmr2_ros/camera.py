@@ -1,0 +1,395 @@
+"""The camera: intrinsics, ROS calibration, lens distortion, resize and pad, projection.
+
+Units: pixels, metres, radians. Frame of reference: the camera's optical frame (x right, y down, z forward). A pinhole
+camera K = [[fx, s, cx], [0, fy, cy], [0, 0, 1]] maps (x, y, z) to (u, v) with [u, v, 1]ᵀ = K [x, y, z]ᵀ / z, u to the
+right and v down.
+
+Pixel convention: an image resized by `scale` and padded by `pad` moves the point u to u·scale + pad, and K is scaled
+and shifted the same way, as the network was trained. A K given by the user or by ROS is used unshifted. OpenCV puts the
+origin in the centre of the first pixel instead of its outer corner; the published method accepts this difference of at
+most half a pixel.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.polynomial import Polynomial
+from numpy.typing import ArrayLike, NDArray
+
+from .errors import UserError
+
+Float64Array = NDArray[np.float64]
+FloatArray = NDArray[np.floating[Any]]
+
+NEAREST_DEPTH_M = 1e-6
+# ROS name of the model → numbers of coefficients that OpenCV knows for it, in OpenCV's order.
+DISTORTION_COEFFICIENTS = {"plumb_bob": (4, 5), "rational_polynomial": (8, 12, 14), "equidistant": (4,)}
+UNDISTORT_TOLERANCE_PX = 1e-6
+
+
+def intrinsics_from_fov(vertical_fov_rad: float, width: int, height: int) -> Float64Array:
+    """(3, 3) K in px of a width × height image: one focal length for both axes, principal point (W/2, H/2)."""
+    return _centred_intrinsics(vertical_fov_rad, height, width, height)
+
+
+def intrinsics_from_horizontal_fov(horizontal_fov_rad: float, width: int, height: int) -> Float64Array:
+    """(3, 3) K in px of a width × height image: one focal length for both axes, principal point (W/2, H/2)."""
+    return _centred_intrinsics(horizontal_fov_rad, width, width, height)
+
+
+def vertical_fov(k: ArrayLike, height: int) -> float:
+    """Vertical field of view in rad, 2·atan(H / (2·fy)), of an image `height` px high with intrinsics k (3, 3)."""
+    return 2.0 * math.atan(height / (2.0 * validate_k(k)[1, 1]))
+
+
+def validate_k(k: ArrayLike, name: str = "K") -> Float64Array:
+    """A float64 (3, 3) copy of the intrinsics k in px; UserError, which calls them `name`, where k cannot be used."""
+    wanted = f"{name} must be [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] in pixels with fx and fy above 0"
+    try:
+        matrix = np.array(k, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise UserError(f"{wanted}, but what came is no matrix of numbers; pass a (3, 3) array") from None
+    if matrix.shape != (3, 3):
+        raise UserError(f"{wanted}, but its shape is {matrix.shape}; pass a (3, 3) array")
+    usable = np.isfinite(matrix).all() and matrix[0, 0] > 0 and matrix[1, 1] > 0
+    if not usable or matrix[1, 0] != 0 or matrix[2].tolist() != [0, 0, 1]:
+        raise UserError(f"{wanted}, but it is {matrix.tolist()}; pass a calibrated K, or none to predict it")
+    return matrix
+
+
+def _centred_intrinsics(fov_rad: float, side: int, width: int, height: int) -> Float64Array:
+    """K of a camera that sees `side` px under the angle fov_rad."""
+    _require_size("the image", width, height)
+    if not 0.0 < fov_rad < math.pi:
+        raise UserError(f"the field of view must be between 0 and pi rad, but it is {fov_rad}; pass radians")
+    focal = side / (2.0 * math.tan(fov_rad / 2.0))
+    return np.array([[focal, 0.0, width / 2.0], [0.0, focal, height / 2.0], [0.0, 0.0, 1.0]])
+
+
+def _require_size(what: str, width: int, height: int) -> None:
+    if width < 1 or height < 1:
+        raise UserError(f"{what} must be at least 1 x 1 px, but it is {width} x {height}; pass its width and height")
+
+
+@dataclass(frozen=True)
+class CameraModel:
+    """The calibrated camera of the image as it came.
+
+    k                 (3, 3) float64, px of this image
+    distortion        (n,) float64, OpenCV's coefficients in OpenCV's order; empty without distortion
+    distortion_model  the ROS name; "" without distortion. Coefficients that are all zero mean no distortion, whatever
+                      the model, as in ROS's image_geometry
+    width, height     px, of this image
+    source            "K" (of the raw image) or "P" (of the rectified one)
+
+    Raises UserError for numbers that cannot be used.
+    """
+
+    k: Float64Array
+    distortion: Float64Array
+    distortion_model: str
+    width: int
+    height: int
+    source: Literal["K", "P"] = "K"
+
+    def __post_init__(self) -> None:
+        _require_size("the image", self.width, self.height)
+        model, distortion = _checked_distortion(self.distortion_model, self.distortion)
+        object.__setattr__(self, "k", validate_k(self.k))
+        object.__setattr__(self, "distortion_model", model)
+        object.__setattr__(self, "distortion", distortion)
+
+
+@dataclass(frozen=True)
+class CameraFacts:
+    """What sensor_msgs/CameraInfo says, under its names, and what is known about the image that came with it.
+
+    width, height are px at full resolution, 0 where unknown; d (n,); k (9,), r (9,) and p (12,) row-major. The region
+    of interest (roi_*) is in unbinned px. image_width, image_height are px of the image; rectified says whether the
+    image topic carries rectified images. r and roi_do_rectify change nothing for one camera whose people are placed in
+    its own frame; image_geometry, too, cuts K and P with the same region.
+    """
+
+    image_width: int
+    image_height: int
+    rectified: bool
+    width: int
+    height: int
+    k: ArrayLike
+    p: ArrayLike
+    distortion_model: str = ""
+    d: ArrayLike = ()
+    r: ArrayLike = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+    binning_x: int = 0
+    binning_y: int = 0
+    roi_x_offset: int = 0
+    roi_y_offset: int = 0
+    roi_width: int = 0
+    roi_height: int = 0
+    roi_do_rectify: bool = False
+
+
+def camera_from_info(facts: CameraFacts) -> CameraModel | None:
+    """The camera of the image that came, or None where the CameraInfo is uncalibrated (k[0] or p[0] is 0).
+
+    K and the distortion hold for the raw image, P[:, :3] without distortion for the rectified one. The full-resolution
+    matrix is cut to the region of interest, then binned, as in ROS's image_geometry: cx' = (cx - x_offset) / binning_x.
+    An image of another size than that is refused with a UserError: whether it was cropped or resized cannot be known,
+    and a wrong guess would place people wrongly.
+    """
+    name, numbers, columns = ("p", facts.p, 4) if facts.rectified else ("k", facts.k, 3)
+    values = np.asarray(numbers, dtype=np.float64).reshape(-1)
+    if values.size != 3 * columns:
+        raise UserError(f"camera_info.{name} must have {3 * columns} numbers, but it has {values.size}; recalibrate")
+    if values[0] == 0.0:
+        return None
+    full = validate_k(values.reshape(3, columns)[:, :3], f"camera_info.{name}")
+    binning = np.maximum([facts.binning_x, facts.binning_y], 1)
+    _require_matching_size(facts, binning)
+    to_region = np.array([[1.0, 0.0, -facts.roi_x_offset], [0.0, 1.0, -facts.roi_y_offset], [0.0, 0.0, 1.0]])
+    k = np.diag([1.0 / binning[0], 1.0 / binning[1], 1.0]) @ to_region @ full
+    if facts.rectified:
+        return CameraModel(k, np.zeros(0), "", facts.image_width, facts.image_height, "P")
+    distortion = np.asarray(facts.d, dtype=np.float64)
+    return CameraModel(k, distortion, facts.distortion_model, facts.image_width, facts.image_height, "K")
+
+
+def _require_matching_size(facts: CameraFacts, binning: NDArray[np.int64]) -> None:
+    """Raise UserError unless the image has the size of the binned region; a size that nobody gave fits any image."""
+    image = np.array([facts.image_width, facts.image_height])
+    full = np.array([facts.width, facts.height])
+    offset = np.array([facts.roi_x_offset, facts.roi_y_offset])
+    region = np.array([facts.roi_width, facts.roi_height])
+    region = np.where(region > 0, region, np.where(full > 0, full - offset, image * binning))
+    # Less than one bin apart: drivers drop or keep an incomplete last bin.
+    if (np.abs(region - image * binning) >= binning).any():
+        expected_width, expected_height = region // binning
+        raise UserError(
+            f"camera_info describes images of {expected_width} x {expected_height} px (after region of interest and "
+            f"binning), but the image is {image[0]} x {image[1]} px; publish the camera_info of these images"
+        )
+
+
+def distort_points(points_2d: ArrayLike, camera: CameraModel) -> Float64Array:
+    """Where the lens puts the points of an ideal pinhole camera with the same k: (..., 2) px → (..., 2) float64 px.
+
+    NaN where the model is not valid: at and beyond the angle at which the distorted radius stops growing. For sparse
+    points; OpenCV needs about 400 bytes for each.
+    """
+    points = _as_points(points_2d, 2).astype(np.float64)
+    if not camera.distortion_model or not points.size:
+        return points
+    ideal = back_project(points.reshape(-1, 2), 1.0, camera.k)[:, :2]
+    distorted, jacobian = _project_with_opencv(ideal, camera)
+    with np.errstate(invalid="ignore"):
+        in_range = np.arctan(np.hypot(*ideal.T)) < _limit_angle(camera)
+        # The radial limit knows nothing of the tangential terms; a lens that mirrors is past its range, too.
+        in_range &= np.linalg.det(jacobian) > 0
+    return _to_pixels(np.where(in_range[:, None], distorted, np.nan), camera.k).reshape(points.shape)
+
+
+def undistort_points(points_2d: ArrayLike, camera: CameraModel) -> Float64Array:
+    """Where an ideal pinhole camera with the same k sees the image's points: (..., 2) px → (..., 2) float64 px.
+
+    The inverse of `distort_points` to 1e-6 px; NaN where no valid ideal point leads to the image's point (for
+    equidistant lenses also at 90° off the axis and beyond).
+    """
+    points = _as_points(points_2d, 2).astype(np.float64)
+    if not camera.distortion_model or not points.size:
+        return points
+    ideal = _undistort(back_project(points.reshape(-1, 2), 1.0, camera.k)[:, :2], camera)
+    pixels = _to_pixels(ideal, camera.k).reshape(points.shape)
+    error = np.abs(distort_points(pixels, camera) - points).max(axis=-1, keepdims=True)
+    return np.where(error < UNDISTORT_TOLERANCE_PX, pixels, np.nan)
+
+
+def _checked_distortion(model: str, distortion: ArrayLike) -> tuple[str, Float64Array]:
+    coefficients = np.array(distortion, dtype=np.float64).reshape(-1)
+    if model and model not in DISTORTION_COEFFICIENTS:
+        known = ", ".join(DISTORTION_COEFFICIENTS)
+        raise UserError(f"the distortion model must be one of {known}, but it is {model!r}; use the rectified image")
+    if not np.isfinite(coefficients).all():
+        raise UserError(f"distortion coefficients must be finite, but they are {coefficients.tolist()}; recalibrate")
+    if not coefficients.any():
+        return "", np.zeros(0)
+    counts = DISTORTION_COEFFICIENTS.get(model, (0,))
+    if len(coefficients) not in counts:
+        wanted = " or ".join(map(str, counts))
+        came = len(coefficients)
+        raise UserError(f"the distortion model {model!r} has {wanted} coefficients, but {came} came; correct them")
+    return model, coefficients
+
+
+def _radial_profile(camera: CameraModel) -> tuple[Polynomial, Polynomial]:
+    """Numerator and denominator of the distorted radius on the plane z = 1, without the tangential terms.
+
+    Polynomials of the ideal radius, or for equidistant lenses of the angle off the axis in rad.
+    """
+    c = np.pad(camera.distortion, (0, 4))
+    if camera.distortion_model == "equidistant":
+        return Polynomial([0, 1, 0, c[0], 0, c[1], 0, c[2], 0, c[3]]), Polynomial([1.0])
+    denominator = [1, 0, c[5], 0, c[6], 0, c[7]] if camera.distortion_model == "rational_polynomial" else [1.0]
+    return Polynomial([0, 1, 0, c[0], 0, c[1], 0, c[4]]), Polynomial(denominator)
+
+
+def _limit_angle(camera: CameraModel) -> float:
+    """The angle off the axis in rad, at most π/2, below which the distorted radius grows with the ideal one."""
+    numerator, denominator = _radial_profile(camera)
+    slope = numerator.deriv() * denominator - numerator * denominator.deriv()
+    roots = np.concatenate([polynomial.trim(1e-15).roots() for polynomial in (slope, denominator)])
+    real = roots.real[np.abs(roots.imag) < 1e-9 * np.abs(roots)]
+    limit = float(real[real > 0].min(initial=math.inf))
+    return min(limit, math.pi / 2) if camera.distortion_model == "equidistant" else math.atan(limit)
+
+
+def _undistort(distorted: FloatArray, camera: CameraModel) -> FloatArray:
+    """(n, 2) distorted points on the plane z = 1 → (n, 2) ideal ones by Newton's method from the radial solution.
+
+    Where there is no solution the result is arbitrary or NaN.
+    """
+    angles = np.linspace(0.0, _limit_angle(camera), 2048, endpoint=False)
+    numerator, denominator = _radial_profile(camera)
+    arguments = angles if camera.distortion_model == "equidistant" else np.tan(angles)
+    radius = np.hypot(*distorted.T)
+    with np.errstate(all="ignore"):
+        ideal_radius = np.tan(np.interp(radius, numerator(arguments) / denominator(arguments), angles))
+        ideal = distorted * (ideal_radius / np.where(radius > 0, radius, 1.0))[:, None]
+        for _ in range(20):
+            projected, jacobian = _project_with_opencv(ideal, camera)
+            x, y = (projected - distorted).T
+            (a, b), (c, d) = jacobian[:, 0].T, jacobian[:, 1].T
+            step = np.stack([d * x - b * y, a * y - c * x], axis=-1) / (a * d - b * c)[:, None]
+            ideal = ideal - step
+            if not (np.abs(step) > 1e-12).any():
+                break
+    return ideal
+
+
+def _project_with_opencv(ideal: FloatArray, camera: CameraModel) -> tuple[Float64Array, Float64Array]:
+    """Distorted points (n, 2) on the plane z = 1, and their derivatives (n, 2, 2) by the ideal points (n, 2)."""
+    import cv2
+
+    rays = np.concatenate([ideal, np.ones((len(ideal), 1))], axis=-1)[None]
+    fisheye = camera.distortion_model == "equidistant"
+    project_points = cv2.fisheye.projectPoints if fisheye else cv2.projectPoints
+    distorted, jacobian = project_points(rays, np.zeros(3), np.zeros(3), np.eye(3), camera.distortion)
+    # The derivatives by the translation in x and y, which at z = 1 moves the ideal point one to one.
+    columns = slice(11, 13) if fisheye else slice(3, 5)
+    return np.float64(distorted).reshape(-1, 2), np.float64(jacobian).reshape(len(ideal), 2, -1)[..., columns]
+
+
+def _to_pixels(plane: FloatArray, k: Float64Array) -> Float64Array:
+    """(n, 2) on the plane z = 1 → (n, 2) px."""
+    return plane @ k[:2, :2].T + k[:2, 2]
+
+
+@dataclass(frozen=True)
+class ResizePad:
+    """The map from the source image to the network's input: resize, then pad with black. Sizes and pads in px.
+
+    Half of the padding is on each side, the odd pixel on the right and at the bottom. Resized sides are whole pixels,
+    so the two scales differ a little; they are kept apart so that the map and its inverse are exact.
+    """
+
+    source_width: int
+    source_height: int
+    resized_width: int
+    resized_height: int
+    padded_width: int
+    padded_height: int
+
+    @classmethod
+    def fit(cls, width: int, height: int, longest_side: int = 768, patch: int = 16) -> ResizePad:
+        """The longest side becomes longest_side; both sides are then padded to a multiple of patch."""
+        resized = _largest_inside(width, height, longest_side, longest_side)
+        return cls(width, height, *resized, *(-(-side // patch) * patch for side in resized))
+
+    @classmethod
+    def fit_inside(cls, width: int, height: int, input_width: int, input_height: int) -> ResizePad:
+        """The largest image of the same aspect inside a fixed input, which is padded to exactly that size."""
+        return cls(width, height, *_largest_inside(width, height, input_width, input_height), input_width, input_height)
+
+    @property
+    def scale_x(self) -> float:
+        return self.resized_width / self.source_width
+
+    @property
+    def scale_y(self) -> float:
+        return self.resized_height / self.source_height
+
+    @property
+    def pad_left(self) -> int:
+        return (self.padded_width - self.resized_width) // 2
+
+    @property
+    def pad_top(self) -> int:
+        return (self.padded_height - self.resized_height) // 2
+
+    def points_to_input(self, points: ArrayLike) -> FloatArray:
+        """(..., 2) px of the source → (..., 2) px of the input, in the points' floating dtype."""
+        source = _as_points(points, 2)
+        matrix = self._matrix().astype(source.dtype)
+        return source * matrix.diagonal()[:2] + matrix[:2, 2]
+
+    def points_to_source(self, points: ArrayLike) -> FloatArray:
+        """(..., 2) px of the input → (..., 2) px of the source, in the points' floating dtype."""
+        padded = _as_points(points, 2)
+        matrix = self._matrix().astype(padded.dtype)
+        return (padded - matrix[:2, 2]) / matrix.diagonal()[:2]
+
+    def k_to_input(self, k: ArrayLike) -> Float64Array:
+        """(3, 3) intrinsics in px of the source → in px of the input."""
+        return self._matrix() @ validate_k(k)
+
+    def k_to_source(self, k: ArrayLike) -> Float64Array:
+        """(3, 3) intrinsics in px of the input → in px of the source."""
+        return np.asarray(np.linalg.solve(self._matrix(), validate_k(k)), dtype=np.float64)
+
+    def _matrix(self) -> Float64Array:
+        """(3, 3) from homogeneous px of the source to those of the input."""
+        return np.array([[self.scale_x, 0.0, self.pad_left], [0.0, self.scale_y, self.pad_top], [0.0, 0.0, 1.0]])
+
+
+def _largest_inside(width: int, height: int, box_width: int, box_height: int) -> tuple[int, int]:
+    """The (width, height) in px, at least 1, of the largest image of this aspect inside a box; ties round up."""
+    _require_size("the image", width, height)
+    _require_size("the network's input", box_width, box_height)
+    if width * box_height >= height * box_width:
+        return box_width, max(1, (2 * height * box_width + width) // (2 * width))
+    return max(1, (2 * width * box_height + height) // (2 * height)), box_height
+
+
+def project(points: ArrayLike, k: ArrayLike) -> FloatArray:
+    """(..., 3) m in the optical frame → (..., 2) px; NaN at and behind the camera (z ≤ 1e-6 m).
+
+    Computed in the points' floating dtype (integers become float64).
+    """
+    xyz = _as_points(points, 3)
+    depth = np.where(xyz[..., 2:] > NEAREST_DEPTH_M, xyz[..., 2:], xyz.dtype.type(np.nan))
+    intrinsics = np.asarray(k, dtype=xyz.dtype)
+    return (xyz[..., :2] / depth) @ intrinsics[:2, :2].T + intrinsics[:2, 2]
+
+
+def back_project(points_2d: ArrayLike, depth: ArrayLike, k: ArrayLike) -> FloatArray:
+    """Points (..., 2) px and their depth z (...) m → (..., 3) m in the optical frame, z · K⁻¹ [u, v, 1]ᵀ.
+
+    Computed in the pixels' floating dtype (integers become float64).
+    """
+    pixels = _as_points(points_2d, 2)
+    intrinsics = np.asarray(k, dtype=pixels.dtype)
+    z = np.asarray(depth, dtype=pixels.dtype)
+    y = (pixels[..., 1] - intrinsics[1, 2]) / intrinsics[1, 1]
+    x = (pixels[..., 0] - intrinsics[0, 2] - intrinsics[0, 1] * y) / intrinsics[0, 0]
+    return np.stack(np.broadcast_arrays(x * z, y * z, z), axis=-1)
+
+
+def _as_points(points: ArrayLike, columns: int) -> FloatArray:
+    """The points as a floating array (..., columns); ValueError for any other last axis."""
+    array = np.asarray(points)
+    if array.ndim == 0 or array.shape[-1] != columns:
+        raise ValueError(f"points must have shape (..., {columns}), but their shape is {array.shape}")
+    return array if np.issubdtype(array.dtype, np.floating) else array.astype(np.float64)

@@ -1,0 +1,1 @@
+"""The `multihmr2` command: one thin file per verb."""

@@ -1,0 +1,68 @@
+"""`multihmr2 bench`: how fast this machine is, stage by stage."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from multihmr2_ros.cli import options
+from multihmr2_ros.errors import UserError
+
+HELP = "latency of each stage, throughput and memory on this machine"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    options.add_checkpoint(parser)
+    options.add_device(parser)
+    parser.add_argument("--size", default="768x448", help="picture and input, px (default: %(default)s)")
+    parser.add_argument(
+        "--precision",
+        default=None,
+        metavar="LIST",
+        help="comma-separated fp32, bf16, fp16 (default: all it has)",
+    )
+    parser.add_argument(
+        "--mode", default=None, metavar="LIST",
+        help="comma-separated eager, compiled, graph, compiled-graph (default: eager on a CPU, all on a GPU)",
+    )  # fmt: skip
+    parser.add_argument("--people", default="1,10,20", metavar="LIST", help="people counts (default: %(default)s)")
+    parser.add_argument("--mesh", choices=("full", "low"), default="full", help="(default: %(default)s)")
+    parser.add_argument(
+        "--repeats", type=int, default=None, help="timed frames a row (default: 5; on a GPU 200)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write every figure to FILE")
+
+
+def run(args: argparse.Namespace) -> int:
+    from multihmr2_ros.benchmark import BenchmarkConfig, measure, table
+    from multihmr2_ros.weights import resolve_checkpoint
+
+    config = BenchmarkConfig.for_device(
+        device=args.device,
+        size=options.parse_size(args.size),
+        precisions=_names(args.precision),
+        modes=_names(args.mode),
+        people=_counts(args.people),
+        mesh=args.mesh,
+        repeats=args.repeats,
+    )
+    report = measure(resolve_checkpoint(args.checkpoint), config)
+    print(table(report))
+    if args.json is not None:
+        from multihmr2_ros.media.files import atomic_path
+
+        with atomic_path(args.json) as temporary:
+            temporary.write_text(json.dumps(report, indent=2) + "\n")
+    return 0
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(name.strip() for name in text.split(","))
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(count) for count in text.split(","))
+    except ValueError:
+        raise UserError(f"--people takes whole numbers separated by commas, such as 1,20; got {text!r}") from None

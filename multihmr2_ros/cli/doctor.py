@@ -1,0 +1,355 @@
+"""`multihmr2 doctor`: what is installed, what is missing, and what to type. Works on half an installation."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import importlib
+import importlib.util
+import io
+import json
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Literal
+
+from multihmr2_ros import __version__
+from multihmr2_ros import weights as registry
+from multihmr2_ros.cli.requirements import Requirement, in_range, installed_version, requirements
+from multihmr2_ros.hardware import bf16_instructions, cpu_description
+from multihmr2_ros.weights import size_text, weights_folder
+
+HELP = "what is installed, what is missing, what to type"
+
+Status = Literal["ok", "missing", "optional"]
+
+BODY_CACHE_BYTES = 1_400_000_000  # of Anny 0.6.2, measured
+MODULES = {"opencv-python-headless": "cv2"}  # where the module is not called as the package is
+DEFAULT_DISTRO = "jazzy"
+MESSAGE_PACKAGES = (
+    "std_msgs",
+    "std_srvs",
+    "geometry_msgs",
+    "sensor_msgs",
+    "diagnostic_msgs",
+    "visualization_msgs",
+    "tf2_msgs",
+)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the report.
+
+    status   "ok"; "missing": `multihmr2 run` does not work without it; "optional": `run` works without it
+    command  what to type to get it, "" where there is nothing to do
+    """
+
+    section: str
+    name: str
+    status: Status
+    detail: str
+    command: str = ""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print the same as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    checks = examine()
+    can_run = all(check.status != "missing" for check in checks)
+    if args.json:
+        report = {
+            "version": __version__,
+            "can_run": can_run,
+            "checks": [dataclasses.asdict(check) for check in checks],
+        }
+        print(json.dumps(report, indent=2))
+    else:
+        print(_report(checks, can_run))
+    return 0 if can_run else 2
+
+
+def examine() -> list[Check]:
+    """All checks of this machine. A probe that fails becomes a line itself, and the others go on."""
+    # The status is the line's when the probe fails: whether `run` needs what could not be examined.
+    probes: tuple[tuple[str, Status, Callable[[], Iterable[Check]]], ...] = (
+        ("system", "optional", system_checks),
+        ("packages", "missing", package_checks),
+        ("gpu", "optional", gpu_checks),
+        ("body model", "missing", body_model_checks),
+        ("weights", "missing", weights_checks),
+        ("ros", "optional", ros_checks),
+        ("extras", "optional", extra_checks),
+    )
+    checks: list[Check] = []
+    for section, failed, probe in probes:
+        try:
+            checks.extend(probe())
+        except Exception as error:  # a doctor that dies of the illness is of no use
+            checks.append(Check(section, section, failed, f"could not be examined: {_one_line(error)}"))
+    return checks
+
+
+def _report(checks: list[Check], can_run: bool) -> str:
+    width = max(len(check.name) for check in checks)
+    lines = [f"multihmr2 {__version__}"]
+    section = ""
+    for check in checks:
+        if check.section != section:
+            section = check.section
+            lines += ["", section]
+        lines.append(f"  {check.status:<8}  {check.name:<{width}}  {check.detail}")
+        if check.command:
+            lines.append(f"  {'':<8}  {'':<{width}}  -> {check.command}")
+    missing = sum(check.status == "missing" for check in checks)
+    lines += ["", "`multihmr2 run` can work" if can_run else f"`multihmr2 run` cannot work yet: {missing} missing"]
+    return "\n".join(lines)
+
+
+# --- system ---------------------------------------------------------------------------------------------------------
+
+
+def system_checks() -> Iterator[Check]:
+    python = f"{platform.python_version()} ({platform.python_implementation()})"
+    yield Check("system", "python", "ok", f"{python}, {platform.platform(terse=True)}, {platform.machine()}")
+    yield Check("system", "cpu", "ok", f"{_core_count()} cores; {bf16_text(bf16_instructions(cpu_description()))}")
+
+
+def _core_count() -> int:
+    """Cores this process may use: containers and taskset give it fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def bf16_text(instructions: tuple[str, ...] | None) -> str:
+    """What the doctor says of the processor's bf16 arithmetic."""
+    if instructions is None:
+        return "its instruction sets are unknown"
+    return f"bf16 by {', '.join(instructions)}" if instructions else "no bf16 instructions: fp32 is used"
+
+
+# --- packages -------------------------------------------------------------------------------------------------------
+
+
+def package_checks() -> Iterator[Check]:
+    """Required packages: installed, in range, and importable (a broken shared library shows only there)."""
+    for requirement in requirements():
+        if not requirement.extra:
+            yield _package_check(requirement)
+
+
+def _package_check(requirement: Requirement) -> Check:
+    name, wanted = requirement.name, requirement.version_range or "any version"
+    module, error = _imported(MODULES.get(name, name.replace("-", "_")))
+    # A distribution's own package may have another name (Ubuntu's python3-opencv): the module's word counts as well.
+    version = installed_version(name) or getattr(module, "__version__", None)
+    command = requirement.install_command()
+    if error is not None and version is None:
+        return Check("packages", name, "missing", f"not installed, needs {wanted}", command)
+    if error is not None:
+        reinstall = command.replace("pip install", "pip install --force-reinstall", 1)
+        return Check("packages", name, "missing", f"{version}, but cannot be imported: {error}", reinstall)
+    fits = in_range(version, requirement.version_range)
+    if fits is None:
+        return Check("packages", name, "ok", f"{version or 'version unknown'} (not compared with {wanted})")
+    if not fits:
+        return Check("packages", name, "missing", f"{version}, needs {wanted}", command)
+    return Check("packages", name, "ok", f"{version}")
+
+
+def _imported(module: str) -> tuple[ModuleType | None, str | None]:
+    """The module and None, or None and why it cannot be imported. What it prints on the way is dropped."""
+    quiet = io.StringIO()
+    with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
+        try:
+            return importlib.import_module(module), None
+        except Exception as error:  # compiled packages fail in ways other than ImportError
+            return None, _one_line(error)
+
+
+def extra_checks() -> Iterator[Check]:
+    """Packages of the extras, by their metadata alone."""
+    for requirement in requirements():
+        if not requirement.extra or requirement.name == "multihmr2_ros":
+            continue
+        version = installed_version(requirement.name)
+        fits = version is not None and in_range(version, requirement.version_range) is not False
+        yield Check(
+            "extras",
+            requirement.name,
+            "ok" if fits else "optional",
+            f"{version or 'not installed'} [{requirement.extra}]"
+            + ("" if fits else f", needs {requirement.version_range or 'any version'}"),
+            "" if fits else requirement.install_command(),
+        )
+
+
+# --- gpu ------------------------------------------------------------------------------------------------------------
+
+
+def gpu_checks() -> Iterator[Check]:
+    torch, error = _imported("torch")
+    driver = _driver_version()
+    if torch is None:
+        yield Check("gpu", "gpu", "optional", f"unknown without torch ({error})")
+    elif torch.cuda.is_available():
+        yield from _cuda_checks(driver)
+    elif driver is not None and torch.version.cuda is None:
+        again = "pip install --force-reinstall torch"
+        yield Check("gpu", "gpu", "optional", f"driver {driver} is here, but this torch is built without CUDA", again)
+    elif driver is not None:
+        yield Check("gpu", "gpu", "optional", f"driver {driver} is here, but torch cannot use it", "nvidia-smi")
+    else:
+        yield Check("gpu", "gpu", "optional", "none found: the CPU is used")
+
+
+def _cuda_checks(driver: str | None) -> Iterator[Check]:
+    import torch
+
+    for index in range(torch.cuda.device_count()):
+        device = torch.cuda.get_device_properties(index)
+        yield Check(
+            "gpu",
+            f"cuda:{index}",
+            "ok",
+            f"{device.name}, {size_text(device.total_memory)}, compute {device.major}.{device.minor}, "
+            f"CUDA {torch.version.cuda}, driver {driver or 'version unknown'}",
+        )
+
+
+def _driver_version() -> str | None:
+    """Version of NVIDIA's kernel driver, None where it is not loaded."""
+    try:
+        text = Path("/proc/driver/nvidia/version").read_text()
+    except OSError:
+        return None
+    found = re.search(r"\s(\d+\.\d+(?:\.\d+)?)\s", text)
+    return found[1] if found else "version unknown"
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+def body_model_checks() -> Iterator[Check]:
+    """Anny's cache: there, or how long and how large its first use will be, and whether there is room."""
+    folder = Path(os.environ.get("ANNY_CACHE_DIR") or "~/.cache/anny").expanduser()
+    files = sorted(folder.glob("v*/*.safetensors"))
+    damaged = [file for file in files if _is_damaged(file)]
+    free_bytes = _free_bytes(folder)
+    place = f"{_short(folder)}, {size_text(free_bytes)} free"
+    if damaged:
+        command = f"rm {' '.join(shlex.quote(str(file)) for file in damaged)}"
+        yield Check("body model", "cache", "missing", f"{len(damaged)} damaged files in {place}", command)
+    elif files:
+        size = sum(file.stat().st_size for file in files)
+        yield Check("body model", "cache", "ok", f"{size_text(size)} in {place}")
+    elif free_bytes < BODY_CACHE_BYTES or not os.access(_existing(folder), os.W_OK):
+        needed = f"first use builds it and needs {size_text(BODY_CACHE_BYTES)} in a folder it may write"
+        command = "export ANNY_CACHE_DIR=/a/folder/with/room"
+        yield Check("body model", "cache", "missing", f"{needed}: {place}", command)
+    else:
+        needed = f"first use builds it: about 2 minutes and {size_text(BODY_CACHE_BYTES)}"
+        yield Check("body model", "cache", "optional", f"{needed}, in {place}")
+
+
+def _is_damaged(file: Path) -> bool:
+    """Whether a .safetensors file is cut short, as a build that was killed leaves it."""
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError:
+        return False
+    try:
+        with safe_open(str(file), framework="numpy"):
+            return False
+    except (SafetensorError, OSError):
+        return True
+
+
+def weights_checks() -> Iterator[Check]:
+    """Checkpoints by presence; `multihmr2 weights verify` reads them."""
+    some_here = any(weights.is_here() for weights in registry.REGISTRY)
+    for weights in registry.REGISTRY:
+        if weights.is_here():
+            detail = f"{size_text(weights.path().stat().st_size)}, {_short(weights.path())}"
+            yield Check("weights", weights.name, "ok", detail)
+        else:
+            terms = "" if weights.commercial_use else ", for non-commercial use only"
+            detail = f"not on this machine ({size_text(weights.size_bytes)}{terms})"
+            command = f"multihmr2 weights fetch {weights.name}"
+            yield Check("weights", weights.name, "optional" if some_here else "missing", detail, command)
+    folder = weights_folder()
+    yield Check("weights", "folder", "ok", f"{_short(folder)}, {size_text(_free_bytes(folder))} free")
+
+
+def _free_bytes(folder: Path) -> int:
+    """Free space where the folder is, or would be made."""
+    return shutil.disk_usage(_existing(folder)).free
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    return next(place for place in (folder, *folder.absolute().parents) if place.exists())
+
+
+def _short(path: Path) -> str:
+    """The path with the home folder as ~, so that reports can be shared."""
+    home = Path.home()
+    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
+
+
+# --- ros ------------------------------------------------------------------------------------------------------------
+
+
+def ros_checks() -> Iterator[Check]:
+    """What the node needs; every other command works without it."""
+    distro = os.environ.get("ROS_DISTRO", DEFAULT_DISTRO)
+    if importlib.util.find_spec("rclpy") is None:
+        yield Check("ros", "rclpy", "optional", "not in this shell; only the node needs it", _ros_command(distro))
+        return
+    yield _rclpy_check(distro)
+    for package in MESSAGE_PACKAGES:
+        if importlib.util.find_spec(package) is None:
+            command = f"sudo apt install ros-{distro}-{package.replace('_', '-')}"
+            yield Check("ros", package, "optional", "not installed; the node needs it", command)
+    if importlib.util.find_spec("multihmr2_ros.msg") is None:
+        build = "colcon build --packages-select multihmr2_ros && source install/setup.bash"
+        yield Check("ros", "multihmr2_ros.msg", "optional", "not built, or not sourced; the node needs it", build)
+    else:
+        yield Check("ros", "multihmr2_ros.msg", "ok", "built")
+
+
+def _ros_command(distro: str) -> str:
+    installed = sorted(Path("/opt/ros").glob("*/setup.bash"))
+    return f"source {installed[-1]}" if installed else f"sudo apt install ros-{distro}-ros-base"
+
+
+def _rclpy_check(distro: str) -> Check:
+    """rclpy and its middleware, loaded in a process of their own: rcl exits when RMW_IMPLEMENTATION does not fit."""
+    program = "import rclpy.utilities as u; print(u.get_rmw_implementation_identifier())"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    if done.returncode == 0:
+        detail = f"ROS_DISTRO={os.environ.get('ROS_DISTRO', 'not set')}, middleware {done.stdout.strip()}"
+        return Check("ros", "rclpy", "ok", detail)
+    errors = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+    middleware = os.environ.get("RMW_IMPLEMENTATION", "")
+    if middleware and middleware in done.stderr:
+        command = f"sudo apt install ros-{distro}-{middleware.replace('_', '-')}"
+    else:
+        command = _ros_command(distro)
+    return Check("ros", "rclpy", "optional", f"does not load, and the node needs it: {errors[-1]}", command)
+
+
+def _one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]

@@ -1,0 +1,47 @@
+"""`multihmr2 VERB …`: finds the verb's file, and turns users' mistakes into one line and exit status 2."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import sys
+
+from multihmr2_ros import __version__
+from multihmr2_ros.errors import UserError
+
+# Each verb is a module of this folder with HELP, add_arguments(parser) and run(args) -> exit status. The modules import
+# nothing heavy at their top, so that `--help` is instant.
+VERBS = ("run", "weights", "bench", "doctor")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb and return the exit status: 0 done, 2 the user's mistake, 130 interrupted."""
+    parser = argparse.ArgumentParser(
+        prog="multihmr2", description="People in images: identity, full-body mesh, metric place, velocity."
+    )
+    parser.add_argument("--version", action="version", version=f"multihmr2 {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for name in VERBS:
+        module = importlib.import_module(f".{name}", __package__)
+        verb = verbs.add_parser(name, help=module.HELP, description=module.HELP)
+        module.add_arguments(verb)
+        verb.set_defaults(run=module.run)
+    args = parser.parse_args(argv)
+    logging.basicConfig(format=f"multihmr2 {args.verb}: %(message)s", level=logging.WARNING)
+    logging.getLogger("multihmr2_ros").setLevel(logging.INFO)
+    try:
+        status: int = args.run(args)
+        return status
+    except UserError as error:
+        print(f"multihmr2 {args.verb}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\nmultihmr2 {args.verb}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 141
+
+
+if __name__ == "__main__":
+    sys.exit(main())

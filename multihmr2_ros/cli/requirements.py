@@ -1,0 +1,87 @@
+"""What the package needs from pip: the list, read from where this installation keeps it, and comparisons with it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import re
+import shlex
+from configparser import ConfigParser
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """One line of the package's requirements: distribution name, version range, extra ("" where it is required)."""
+
+    name: str
+    version_range: str
+    extra: str = ""
+
+    def install_command(self) -> str:
+        return f"pip install {shlex.quote(self.name + self.version_range)}"
+
+
+def requirements() -> list[Requirement]:
+    """The requirements: of the source tree, else of pip's metadata, else of a colcon installation's share folder."""
+    source = _from_setup_cfg(Path(__file__).resolve().parents[2] / "setup.cfg")
+    if source is not None:
+        return source
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        return [_parsed(line) for line in metadata.requires("multihmr2_ros") or []]
+    for prefix in filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)):
+        installed = _from_setup_cfg(Path(prefix, "share/multihmr2_ros/setup.cfg"))
+        if installed is not None:
+            return installed
+    raise FileNotFoundError("no list of requirements: neither pip metadata nor setup.cfg; install the package again")
+
+
+def _from_setup_cfg(path: Path) -> list[Requirement] | None:
+    config = ConfigParser(interpolation=None)
+    config.read(path)
+    if config.get("metadata", "name", fallback="") != "multihmr2_ros":
+        return None
+    lines = {"": config.get("options", "install_requires", fallback="")}
+    if config.has_section("options.extras_require"):
+        lines |= config["options.extras_require"]
+    return [
+        dataclasses.replace(_parsed(line), extra=extra)
+        for extra, text in lines.items()
+        for line in text.split("\n")
+        if line
+    ]
+
+
+def _parsed(line: str) -> Requirement:
+    """`name>=1,<2; extra == "test"`: the forms that setup.cfg and pip's metadata of this package use."""
+    name_and_range, _, marker = line.partition(";")
+    found = re.fullmatch(r"\s*([\w.-]+)(?:\[.*?\])?\s*\(?([^)]*)\)?\s*", name_and_range)
+    if found is None:
+        raise ValueError(f"requirement {line!r} is not understood")
+    extra = re.search(r"extra\s*==\s*['\"]([\w-]+)['\"]", marker)
+    return Requirement(found[1], found[2].strip(), extra[1] if extra else "")
+
+
+def installed_version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def in_range(version: str | None, version_range: str) -> bool | None:
+    """Whether the version is in the range; None where that cannot be known."""
+    try:
+        from packaging.specifiers import SpecifierSet
+        from packaging.version import InvalidVersion
+    except ImportError:
+        return None
+    if version is None:
+        return None
+    try:
+        return SpecifierSet(version_range).contains(version, prereleases=True)
+    except InvalidVersion:
+        return None

@@ -1,0 +1,224 @@
+"""`multihmr2 run`: people in images, folders and videos."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from multihmr2_ros.cli import options
+from multihmr2_ros.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from multihmr2_ros.estimator import Estimator
+    from multihmr2_ros.media.sources import FrameSource
+    from multihmr2_ros.media.video import VideoWriter
+    from multihmr2_ros.network.inference import Runtime
+    from multihmr2_ros.people import Frame, IntrinsicsSource, People
+
+HELP = "find people in images, folders of images, and videos"
+SAVE_CHOICES = ("params", "mesh", "overlay", "video")
+SEQUENCE_FPS = 30.0  # of a folder of images that is written as a video
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="image, folder of images, or video")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder for the results; made if missing"
+    )
+    parser.add_argument(
+        "--save",
+        metavar="KINDS",
+        help="comma-separated: params (npz), mesh (glb), overlay (png), video (mp4); "
+        "default params,overlay for images and params,video for videos",
+    )
+    options.add_checkpoint(parser)
+    options.add_runtime(parser)
+    camera = parser.add_mutually_exclusive_group()
+    camera.add_argument(
+        "--k", nargs=4, type=float, metavar=("FX", "FY", "CX", "CY"), help="intrinsics, px of the source image"
+    )
+    camera.add_argument("--vertical-fov", type=float, metavar="DEG", help="vertical field of view (default: predicted)")
+    parser.add_argument("--score-threshold", type=float, default=0.4, help="least score (default: %(default)s)")
+    parser.add_argument(
+        "--nms-distance", type=float, default=0.25, metavar="M",
+        help="people whose pelvises are nearer are one; 0 switches it off (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--max-people", type=int, default=20, help="most people in a frame (default: %(default)s)")
+    parser.add_argument("--mesh", choices=("full", "low"), default="full", help="resolution (default: %(default)s)")
+    parser.add_argument(
+        "--track", action=argparse.BooleanOptionalAction, default=True,
+        help="follow people through videos; images are independent of each other (default: on)",
+    )  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> int:
+    from multihmr2_ros.media.sources import open_source
+
+    chosen = _parse_save(args.save)
+    _make_folder(args.out)
+    runtime = options.runtime(args)
+    inputs, failed = [], False
+    for path in args.inputs:
+        with _reported() as outcome:
+            inputs.append((path, open_source(path)))
+        failed |= outcome.failed
+    _refuse_same_names([path for path, _ in inputs])
+    if not inputs:
+        return 2
+    estimator = _load(args, runtime)
+    for path, source in inputs:
+        with _reported() as outcome, source:
+            _run_source(estimator, path, source, args, chosen)
+        failed |= outcome.failed
+    return 2 if failed else 0
+
+
+def _load(args: argparse.Namespace, runtime: Runtime) -> Estimator:
+    from multihmr2_ros.estimator import Estimator, EstimatorConfig
+
+    config = EstimatorConfig(
+        score_threshold=args.score_threshold,
+        nms_distance_m=args.nms_distance,
+        max_people=args.max_people,
+        mesh=args.mesh,
+        track=args.track,
+    )
+    return Estimator.load(args.checkpoint, args.device, config=config, runtime=runtime)
+
+
+def _run_source(
+    estimator: Estimator, path: Path, source: FrameSource, args: argparse.Namespace, chosen: tuple[str, ...] | None
+) -> None:
+    """Every frame of one input, in order; a line at the end says what was found and where it is."""
+    from tqdm import tqdm
+
+    is_video = source.fps is not None
+    save = chosen or (("params", "video") if is_video else ("params", "overlay"))
+    frames = people_seen = 0
+    estimator.reset()
+    with contextlib.ExitStack() as stack:
+        results = Results(args.out, path.stem, save, source.fps or SEQUENCE_FPS, estimator, stack)
+        bar = stack.enter_context(tqdm(source, total=source.frame_count, desc=path.name, unit="frame", disable=None))
+        for frame in bar:
+            if not is_video:
+                estimator.reset()
+            k, origin = _intrinsics(args, frame)
+            people = estimator.step(frame.image, k, frame.stamp, intrinsics_source=origin)
+            results.write(frame, people)
+            frames, people_seen = frames + 1, people_seen + len(people)
+            bar.set_postfix(people=len(people))
+    runtime = estimator.runtime
+    print(f"{path}: {frames} frames, {people_seen} people ({runtime.device}, {runtime.precision}) → {args.out}")
+
+
+class Results:
+    """Writes what --save asks for, frame by frame; a video appears when the last frame is in."""
+
+    def __init__(
+        self,
+        folder: Path,
+        stem: str,
+        save: tuple[str, ...],
+        fps: float,
+        estimator: Estimator,
+        stack: contextlib.ExitStack,
+    ) -> None:
+        self._folder, self._stem, self._save, self._fps = folder, stem, save, fps
+        self._faces = estimator.faces
+        self._stack = stack
+        self._video: VideoWriter | None = None
+        self._video_stamp = 0.0
+
+    def write(self, frame: Frame, people: People) -> None:
+        from multihmr2_ros.media.export import save_image, save_meshes, save_params
+        from multihmr2_ros.media.overlay import draw_people
+
+        if "params" in self._save:
+            save_params(self._folder / f"{frame.name}.npz", people)
+        if "mesh" in self._save:
+            save_meshes(self._folder / f"{frame.name}.glb", people, self._faces)
+        if "overlay" in self._save or "video" in self._save:
+            drawn = draw_people(frame.image, people, self._faces)
+            if "overlay" in self._save:
+                save_image(self._folder / f"{frame.name}_overlay.png", drawn)
+            if "video" in self._save:
+                self._write_video(frame, drawn)
+
+    def _write_video(self, frame: Frame, drawn: NDArray[np.uint8]) -> None:
+        from multihmr2_ros.media.video import VideoWriter
+
+        height, width = drawn.shape[:2]
+        if self._video is None:
+            target = self._folder / f"{self._stem}_overlay.mp4"
+            self._video = self._stack.enter_context(VideoWriter(target, width, height, self._fps))
+            self._video_stamp = frame.stamp
+        elif frame.stamp == 0.0:  # images have no time: one after the other
+            self._video_stamp += 1 / self._fps
+        else:
+            self._video_stamp = frame.stamp
+        self._video.write(drawn, self._video_stamp)
+
+
+def _intrinsics(args: argparse.Namespace, frame: Frame) -> tuple[NDArray[np.float64] | None, IntrinsicsSource]:
+    import numpy as np
+
+    from multihmr2_ros.camera import intrinsics_from_fov
+    from multihmr2_ros.people import IntrinsicsSource
+
+    if args.k is not None:
+        fx, fy, cx, cy = args.k
+        return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]]), IntrinsicsSource.PARAMETER
+    if args.vertical_fov is not None:
+        height, width = frame.image.shape[:2]
+        return intrinsics_from_fov(np.radians(args.vertical_fov), width, height), IntrinsicsSource.PARAMETER
+    return frame.k, frame.intrinsics_source
+
+
+def _parse_save(text: str | None) -> tuple[str, ...] | None:
+    if text is None:
+        return None
+    kinds = tuple(kind.strip() for kind in text.split(","))
+    unknown = [kind for kind in kinds if kind not in SAVE_CHOICES]
+    if unknown:
+        raise UserError(f"--save takes {', '.join(SAVE_CHOICES)}, separated by commas; got {unknown[0]!r}")
+    return kinds
+
+
+def _make_folder(folder: Path) -> None:
+    """Find out now, not after an hour's work, that results cannot be written."""
+    from multihmr2_ros.media.files import atomic_path
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {folder}: {error.strerror}; choose another with --out") from None
+    probe = folder / ".multihmr2-write-test"
+    with atomic_path(probe) as temporary:
+        temporary.touch()
+    probe.unlink()
+
+
+def _refuse_same_names(paths: list[Path]) -> None:
+    first: dict[str, Path] = {}
+    for path in paths:
+        other = first.setdefault(path.stem, path)
+        if other is not path:
+            raise UserError(f"{other} and {path} would write results of the same name; run them with different --out")
+
+
+class _reported(contextlib.AbstractContextManager["_reported"]):
+    """One input's mistake is said and does not stop the others."""
+
+    failed = False
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
+        self.failed = isinstance(error, UserError)
+        if self.failed:
+            print(f"multihmr2 run: {error}", file=sys.stderr)
+        return self.failed

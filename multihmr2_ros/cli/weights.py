@@ -1,0 +1,154 @@
+"""`multihmr2 weights list|fetch|verify|convert`: the checkpoints, where they are and under which licence."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from multihmr2_ros import weights as registry
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.weights import Weights
+
+HELP = "list, fetch, verify and convert checkpoints"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    action = actions.add_parser("list", help="the checkpoints: here or not, where, licence, SHA-256")
+    action.set_defaults(run_action=_list)
+
+    action = actions.add_parser("fetch", help="download a released checkpoint after its licence is accepted")
+    action.add_argument("name", metavar="NAME", help="a name from `multihmr2 weights list`")
+    action.add_argument("--accept-license", action="store_true", help="accept the licence without being asked")
+    action.add_argument("--to", type=Path, metavar="FOLDER", help="folder of the file (default: as `list` shows)")
+    action.set_defaults(run_action=_fetch)
+
+    action = actions.add_parser("verify", help="compare checkpoints with the SHA-256 of the released ones")
+    action.add_argument("files", nargs="*", metavar="NAME|FILE", help="default: all that are on this machine")
+    action.set_defaults(run_action=_verify)
+
+    action = actions.add_parser("convert", help="write a .pt checkpoint as .safetensors, which cannot execute code")
+    action.add_argument("source", metavar="FILE", help="checkpoint to read: a name or a file")
+    action.add_argument("target", type=Path, metavar="OUT.safetensors", help="file to write")
+    action.add_argument(
+        "--accept-risk",
+        action="store_true",
+        help="load every object of a pickled file. A pickled file can execute any code while it is loaded this way, "
+        "as you: only for a file whose origin you trust, best one that `weights verify` calls ok",
+    )
+    action.set_defaults(run_action=_convert)
+
+
+def run(args: argparse.Namespace) -> int:
+    status: int = args.run_action(args)
+    return status
+
+
+def _list(args: argparse.Namespace) -> int:
+    rows = [("NAME", "STATE", "SIZE", "LICENCE", "SHA-256", "WHERE")]
+    for weights in registry.REGISTRY:
+        rows.append(
+            (
+                weights.name,
+                _state(weights),
+                registry.size_text(weights.size_bytes),
+                weights.license_name + ("" if weights.commercial_use else " (non-commercial)"),
+                weights.sha256[:12],
+                str(weights.path()) if weights.is_here() else f"`multihmr2 weights fetch {weights.name}` gets it",
+            )
+        )
+    print(_table(rows))
+    return 0
+
+
+def _state(weights: Weights) -> str:
+    if not weights.is_here():
+        return "not here"
+    return "bundled" if weights.bundled else "fetched"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def _fetch(args: argparse.Namespace) -> int:
+    weights = registry.weights_named(args.name)
+    if weights.url is None:
+        print(f"{weights.name} comes with the package: there is nothing to fetch")
+        return 0
+    from multihmr2_ros.weights.fetch import fetch, fetched_file
+
+    folder = registry.weights_folder() if args.to is None else args.to.expanduser()
+    here = fetched_file(weights, folder)
+    if here is not None:
+        print(f"{weights.name} is here already, with the right SHA-256: {here}")
+        return 0
+    _require_license(weights, args.accept_license)
+    print(f"fetching {weights.url} ({registry.size_text(weights.size_bytes)}) to {folder}", flush=True)
+    try:
+        path = fetch(weights, folder)
+    except KeyboardInterrupt:
+        print("\nwhat has come so far is kept: the same command goes on from there", file=sys.stderr)
+        raise
+    print(f"{weights.name} is here, with the right SHA-256: {path}")
+    return 0
+
+
+def _require_license(weights: Weights, accepted: bool) -> None:
+    """Show the licence; UserError unless it was accepted, by the option or by answering yes on a terminal."""
+    print(f"{weights.description}\nlicence: {weights.license_name}: {weights.license_summary}", flush=True)
+    if accepted:
+        return
+    if not sys.stdin.isatty():
+        raise UserError(
+            f"the licence of {weights.name} has to be accepted, and there is no terminal to ask on: "
+            f"read its terms, then add --accept-license"
+        )
+    try:
+        answer = input("Do you accept these terms? [y/N] ")
+    except EOFError:
+        answer = ""
+    if answer.strip().lower() not in ("y", "yes"):
+        raise UserError("the licence was not accepted: nothing was fetched")
+
+
+def _verify(args: argparse.Namespace) -> int:
+    names = args.files or [weights.name for weights in registry.REGISTRY if weights.is_here()]
+    if not names:
+        raise UserError("there is nothing to verify: no checkpoint is on this machine (`multihmr2 weights list`)")
+    paths = [registry.resolve_checkpoint(name) for name in names]  # all, before the long work on any
+    all_ok = True
+    for name, path in zip(names, paths, strict=True):
+        ok, verdict = _verdict(name, path)
+        all_ok = all_ok and ok
+        print(f"{verdict}  {path}", flush=True)
+    return 0 if all_ok else 2
+
+
+def _verdict(name: str, path: Path) -> tuple[bool, str]:
+    """Whether the file is a known checkpoint, and the one it claims to be by its name; and what to print."""
+    actual = registry.sha256_of(path)
+    claimed = next((known for known in registry.REGISTRY if name == known.name or path.name == known.file_name), None)
+    found = next((known for known in registry.REGISTRY if known.sha256 == actual), None)
+    if claimed is not None and claimed is not found:
+        return False, f"mismatch: expected SHA-256 {claimed.sha256} ({claimed.name}), got {actual}"
+    if found is None:
+        return False, f"unknown file: SHA-256 {actual} is not in `multihmr2 weights list`"
+    return True, f"ok: {found.name}"
+
+
+def _convert(args: argparse.Namespace) -> int:
+    if args.target.suffix != ".safetensors":
+        raise UserError(f"expected an output file that ends in .safetensors, got {str(args.target)!r}")
+    source = registry.resolve_checkpoint(args.source)
+    from multihmr2_ros.network.checkpoint import convert
+
+    convert(source, args.target, allow_pickle=args.accept_risk)
+    print(f"wrote {args.target}")
+    return 0

@@ -1,0 +1,11 @@
+"""The one error that users' mistakes raise."""
+
+from __future__ import annotations
+
+
+class UserError(ValueError):
+    """Something the user gave cannot be used.
+
+    The message is one line that says what was expected, what came, and what to do. Commands print it without a
+    traceback and exit with status 2; the node logs it once.
+    """

@@ -1,0 +1,1 @@
+"""Pictures and videos in; overlays, parameters, meshes and videos out."""

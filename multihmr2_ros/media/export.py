@@ -1,0 +1,125 @@
+"""People and pictures written to files: parameters (.npz), meshes (.glb), images (.png, .jpg)."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import struct
+from pathlib import Path
+
+import cv2
+import numpy as np
+import trimesh
+from numpy.typing import NDArray
+from trimesh.visual import TextureVisuals
+from trimesh.visual.material import PBRMaterial
+
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.media.colors import track_color
+from multihmr2_ros.media.files import atomic_path
+from multihmr2_ros.people import People
+
+PER_PERSON_PARAMETERS = (
+    "score",
+    "track_id",
+    "track_state",
+    "shape",
+    "rotations",
+    "bone_poses",
+    "joints",
+    "joints_2d",
+    "pelvis",
+    "velocity",
+    "velocity_covariance",
+    "vertices",
+    "stature",
+    "track_feature",
+)
+# Half a turn about x: camera optical frame (x right, y down, z forward) to glTF's (x right, y up, z backward).
+GLTF_FROM_CAMERA = np.diag([1.0, -1.0, -1.0, 1.0])
+JPEG_QUALITY = 95
+
+logger = logging.getLogger(__name__)
+
+
+def save_params(path: str | Path, people: People) -> None:
+    """Writes the parameters of one frame's people to an .npz file that np.load reads with allow_pickle=False.
+
+    Keys: the PER_PERSON_PARAMETERS, with people's shapes and units, and of the frame k (3, 3) px, vertical_fov rad,
+    intrinsics_source text, stamp s, image_size (2,) height and width px.
+    """
+    arrays = {name: getattr(people, name) for name in PER_PERSON_PARAMETERS}
+    arrays["k"] = people.k
+    arrays["vertical_fov"] = np.float64(people.vertical_fov)
+    arrays["intrinsics_source"] = np.array(people.intrinsics_source.value)
+    arrays["stamp"] = np.float64(people.stamp)
+    arrays["image_size"] = np.array(people.image_size, np.int64)
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content.getvalue())
+
+
+def save_meshes(path: str | Path, people: People, faces: NDArray[np.integer]) -> None:
+    """Writes the people's meshes, faces (F, 3) of people.vertices, to a binary glTF file (.glb), in metres.
+
+    One node `person_<track_id>` each, `person_<row>` while untracked, in the track's colour, under the node `camera`,
+    whose transform turns the camera optical frame into glTF's y-up frame: viewers show the people upright, seen from
+    the camera. Only vertices that faces use are written. Without people the file holds the node `camera` alone, so
+    that every frame of a video has its file. Somebody with a vertex that is not finite is left out with a warning.
+
+    Raises UserError where the people have no mesh or the file cannot be written.
+    """
+    if len(people) and people.vertices.shape[1] == 0:
+        raise UserError(f"cannot write {path}: the people carry no vertices; ask the estimator for a mesh")
+    used, compact_faces = np.unique(faces, return_inverse=True)
+    compact_faces = compact_faces.reshape(faces.shape)
+    scene = trimesh.Scene()
+    scene.graph.update("camera", "world", matrix=GLTF_FROM_CAMERA)
+    for row, track_id in enumerate(people.track_id):
+        name = f"person_{row if track_id < 0 else track_id}"
+        vertices = people.vertices[row, used]
+        if not np.isfinite(vertices).all():
+            logger.warning("%s: %s is left out, its vertices are not all finite", path, name)
+            continue
+        mesh = trimesh.Trimesh(vertices, compact_faces, process=False, visual=_material(name, int(track_id)))
+        scene.add_geometry(mesh, node_name=name, geom_name=name, parent_node_name="camera")
+    content = scene.export(file_type="glb", include_normals=True) if scene.geometry else _glb_without_people()
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def save_image(path: str | Path, rgb: NDArray[np.uint8]) -> None:
+    """Writes an image (H, W, 3) uint8 RGB as .png, .jpg or .jpeg. Raises UserError where it cannot."""
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in (".png", ".jpg", ".jpeg"):
+        raise UserError(f"cannot write {path}: images are written as .png, .jpg or .jpeg, not '{suffix}'")
+    # OpenCV's channel order is BGR.
+    _, content = cv2.imencode(suffix, np.ascontiguousarray(rgb[:, :, ::-1]), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content.tobytes())
+
+
+def _material(name: str, track_id: int) -> TextureVisuals:
+    """A matt surface in the track's colour; glTF wants it linear, not sRGB (glTF 2.0, section 3.9.2)."""
+    encoded = np.array(track_color(track_id)) / 255.0
+    linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)  # IEC 61966-2-1
+    color = [*linear.tolist(), 1.0]
+    return TextureVisuals(
+        material=PBRMaterial(name=name, baseColorFactor=color, metallicFactor=0.0, roughnessFactor=0.8)
+    )
+
+
+def _glb_without_people() -> bytes:
+    """A glTF scene of the node `camera` alone (trimesh exports no empty scenes): a header and one JSON chunk."""
+    document = {
+        "asset": {"version": "2.0"},
+        "scene": 0,
+        "scenes": [{"nodes": [0]}],
+        "nodes": [{"name": "camera", "matrix": GLTF_FROM_CAMERA.T.ravel().tolist()}],
+    }
+    text = json.dumps(document).encode()
+    text += b" " * (-len(text) % 4)  # chunks end on a multiple of four bytes
+    return struct.pack("<4sII", b"glTF", 2, 20 + len(text)) + struct.pack("<I4s", len(text), b"JSON") + text

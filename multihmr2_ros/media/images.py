@@ -1,0 +1,73 @@
+"""Image files as 8-bit RGB arrays."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from multihmr2_ros.errors import UserError
+
+# 300 MB as RGB. Larger claims are more often damaged or hostile headers than photographs.
+MAX_PIXELS = 100_000_000
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """The image (H, W, 3) uint8 RGB in an image file, upright (EXIF orientation applied).
+
+    Grey, palette and CMYK images are converted; transparent pixels are laid over black; 16-bit grey is divided by
+    257 and rounded, other 16-bit images keep their high byte (at most one level from that). Of a file with several
+    images the first is read.
+
+    Raises UserError where the file is missing, empty, damaged, truncated, not an image, or above MAX_PIXELS.
+    """
+    try:
+        if path.stat().st_size == 0:
+            raise UserError(f"{path} is empty (0 bytes); give an image file")
+        # Pillow warns of large images, where our own limit decides, and of damaged EXIF data, which it then ignores.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                check_pixel_count(path, *image.size)
+                # The transposed copy keeps no file handle; decoding happens here.
+                return _to_rgb(ImageOps.exif_transpose(image), path)
+    except UserError:
+        raise
+    except UnidentifiedImageError as error:
+        raise UserError(f"{path} is not an image that can be read; give a PNG, JPEG, BMP, TIFF or WebP file") from error
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{path} claims more than {MAX_PIXELS} pixels; scale it down first") from error
+    except Exception as error:  # decoders raise many types on damaged files: SyntaxError, struct.error, EOFError …
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"cannot read the image {path} ({reason}); is the file complete?") from error
+
+
+def check_pixel_count(path: Path, width: int, height: int) -> None:
+    """Raises UserError where an image of width x height px is too large to be decoded safely."""
+    if width * height > MAX_PIXELS:
+        raise UserError(
+            f"{path} is {width} x {height} px; at most {MAX_PIXELS} pixels can be read, scale it down first"
+        )
+
+
+def _to_rgb(image: Image.Image, path: Path) -> NDArray[np.uint8]:
+    if image.mode.startswith("I"):
+        return _sixteen_bit_grey_to_rgb(np.asarray(image), path)
+    if image.mode == "F":
+        raise UserError(f"{path} holds floating-point values; give an image with 8 or 16 bits per channel")
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        image = Image.alpha_composite(black, image.convert("RGBA"))
+    # A copy: the array must stay writable and must not hang on the image's buffer.
+    return np.array(image.convert("RGB"), dtype=np.uint8)
+
+
+def _sixteen_bit_grey_to_rgb(grey: NDArray[np.generic], path: Path) -> NDArray[np.uint8]:
+    values = grey.astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise UserError(f"{path} holds values outside 0-65535; give an image with 8 or 16 bits per channel")
+    eight_bit = ((values + 128) // 257).astype(np.uint8)
+    return np.repeat(eight_bit[:, :, None], 3, axis=2)

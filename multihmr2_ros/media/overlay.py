@@ -1,0 +1,151 @@
+"""People drawn over the picture they were found in."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from multihmr2_ros.media.colors import track_color
+from multihmr2_ros.media.rasterise import DepthBuffer
+from multihmr2_ros.people import People
+
+NEAR_M = 0.05  # triangles that come closer to the camera are not drawn
+AMBIENT = 0.30
+# Towards the light, in the camera frame, and how strong it is: a headlight at the upper left, a weak one to the right.
+LIGHTS = (((-0.45, -0.60, -1.0), 0.62), ((0.90, 0.10, -0.45), 0.20))
+
+
+def draw_people(
+    image: NDArray[np.uint8],
+    people: People,
+    faces: NDArray[np.integer],
+    *,
+    alpha: float = 0.75,
+    labels: bool = True,
+) -> NDArray[np.uint8]:
+    """A copy of the image (H, W, 3) uint8 RGB with every person's mesh, in the track's colour, and a label above.
+
+    faces (F, 3): triangles of people.vertices, counter-clockwise seen from outside. alpha: 0 invisible to 1 opaque.
+    The label reads "#3 4.2 m": track id (left out while untracked) and the pelvis's distance from the camera. People
+    without vertices get the box around their joints_2d. What lies behind or far outside the camera's view is left out.
+    """
+    drawn = np.array(image)
+    colors = np.array([track_color(track_id) for track_id in people.track_id], np.float64).reshape(-1, 3)
+    if people.vertices.shape[1]:
+        x, y, depth = _project(people.vertices, people.k)
+        _draw_meshes(drawn, people.vertices, faces, (x, y, depth), colors, alpha)
+    else:
+        x, y = np.where(np.isfinite(people.joints_2d), people.joints_2d, np.nan).transpose(2, 0, 1).astype(np.float64)
+        _draw_boxes(drawn, x, y, colors)
+    if labels:
+        _draw_labels(drawn, people, x, y)
+    return drawn
+
+
+def _project(vertices: NDArray[np.float32], k: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+    """x, y (n, V) px and depth (n, V) m of vertices (n, V, 3) m, NaN for those behind, too near, or not finite."""
+    camera_x, camera_y, depth = (vertices[:, :, axis].astype(np.float64) for axis in range(3))
+    seen = np.isfinite(camera_x + camera_y + depth) & (depth > NEAR_M)
+    camera_x, camera_y, depth = (np.where(seen, values, np.nan) for values in (camera_x, camera_y, depth))
+    x = (k[0, 0] * camera_x + k[0, 1] * camera_y) / depth + k[0, 2]
+    return x, k[1, 1] * camera_y / depth + k[1, 2], depth
+
+
+def _draw_meshes(
+    drawn: NDArray[np.uint8],
+    vertices: NDArray[np.float32],
+    faces: NDArray[np.integer],
+    projected: tuple[NDArray[np.float64], ...],
+    colors: NDArray[np.float64],
+    alpha: float,
+) -> None:
+    """Blends all people's meshes into the image drawn, the nearer surface in front."""
+    corners = np.ascontiguousarray(faces.T, np.intp)
+    buffer = DepthBuffer(*drawn.shape[:2])
+    for person_vertices, x, y, depth, color in zip(vertices, *projected, colors, strict=True):
+        triangles = corners[:, _shows_outside(x, y, corners)]
+        shaded = np.minimum(color[:, None] * _brightness(person_vertices, triangles), 255.0).astype(np.intp)
+        buffer.draw(x, y, 1.0 / depth, triangles, shaded[0] | shaded[1] << 8 | shaded[2] << 16)
+    covered, packed = buffer.nearest()
+    if not len(covered):
+        return
+    paint = np.stack([packed & 255, packed >> 8 & 255, packed >> 16], axis=1).astype(np.uint8)
+    pixels = drawn.reshape(-1, 3).view("V3")  # one item a pixel, which NumPy gathers and scatters several times faster
+    behind = pixels[covered].view(np.uint8)
+    pixels[covered] = cv2.addWeighted(behind, 1.0 - alpha, paint, alpha, 0.0).view("V3")
+
+
+def _shows_outside(x: NDArray[np.float64], y: NDArray[np.float64], corners: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Which triangles (T,), corners (3, T) of the image points x, y (V,), show the camera their outside.
+
+    None with a corner that is NaN does, since comparisons with NaN are false.
+    """
+    (x0, x1, x2), (y0, y1, y2) = x[corners], y[corners]
+    return (x1 - x0) * (y2 - y0) < (y1 - y0) * (x2 - x0)
+
+
+def _brightness(vertices: NDArray[np.float32], triangles: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Brightness (T,) of triangles, corners (3, T), from their normals and the LIGHTS."""
+    first, second, third = np.take(vertices, triangles, axis=0).transpose(0, 2, 1).astype(np.float64)
+    (ax, ay, az), (bx, by, bz) = second - first, third - first
+    normal = np.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx])
+    length = np.maximum(np.sqrt((normal * normal).sum(axis=0)), 1e-12)
+    brightness = np.full(len(length), AMBIENT)
+    for direction, strength in LIGHTS:
+        towards = np.array(direction) / np.linalg.norm(direction)
+        brightness += strength * np.maximum(towards @ normal / length, 0.0)
+    return brightness
+
+
+def _draw_boxes(
+    drawn: NDArray[np.uint8], x: NDArray[np.float64], y: NDArray[np.float64], colors: NDArray[np.float64]
+) -> None:
+    """Draws the box around each person's points x, y (n, P) px; sides outside the image are not seen."""
+    height, width = drawn.shape[:2]
+    thickness = max(1, round(height / 240))
+    for box, color in zip(_bounds(x, y), colors, strict=True):
+        if _touches_image(box, drawn):
+            left, top, right, bottom = box
+            margin = 2 * thickness
+            low = (int(max(left, -margin)), int(max(top, -margin)))
+            high = (int(min(right, width + margin)), int(min(bottom, height + margin)))
+            cv2.rectangle(drawn, low, high, color.tolist(), thickness, cv2.LINE_AA)
+
+
+def _draw_labels(drawn: NDArray[np.uint8], people: People, x: NDArray[np.float64], y: NDArray[np.float64]) -> None:
+    """Writes each person's label above the highest of their points x, y (n, P) px, the nearest person's last."""
+    height, width = drawn.shape[:2]
+    scale = min(max(height / 960, 0.4), 2.0)
+    thickness = max(1, round(2 * scale))
+    distance_m = np.linalg.norm(people.pelvis.astype(np.float64), axis=1)
+    bounds = _bounds(x, y)
+    for row in np.argsort(-distance_m):
+        if not (_touches_image(bounds[row], drawn) and np.isfinite(distance_m[row])):
+            continue
+        track_id = people.track_id[row]
+        text = f"{distance_m[row]:.1f} m" if track_id < 0 else f"#{track_id} {distance_m[row]:.1f} m"
+        (text_width, text_height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
+        head = np.nanargmin(y[row])
+        left = int(np.clip(x[row, head] - text_width / 2, 2, max(2, width - text_width - 2)))
+        base = int(np.clip(y[row, head] - text_height / 2, text_height + 2, max(text_height + 2, height - 4)))
+        for color, line in (((0, 0, 0), thickness + 2), ((255, 255, 255), thickness)):
+            cv2.putText(drawn, text, (left, base), cv2.FONT_HERSHEY_SIMPLEX, scale, color, line, cv2.LINE_AA)
+
+
+def _bounds(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """left, top, right, bottom (n, 4) of the points x, y (n, P) that are not NaN; NaN where all are."""
+    extremes = [
+        np.fmin.reduce(x, axis=1),
+        np.fmin.reduce(y, axis=1),
+        np.fmax.reduce(x, axis=1),
+        np.fmax.reduce(y, axis=1),
+    ]
+    return np.stack(extremes, axis=1)
+
+
+def _touches_image(box: NDArray[np.float64], image: NDArray[np.uint8]) -> bool:
+    """Whether a box (left, top, right, bottom) lies at least partly in the image; false for a box of NaN."""
+    left, top, right, bottom = box
+    height, width = image.shape[:2]
+    return bool(left < width and top < height and right > 0 and bottom > 0)

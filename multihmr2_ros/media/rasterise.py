@@ -1,0 +1,144 @@
+"""A depth-buffered triangle rasteriser in NumPy, for many triangles of a few pixels each.
+
+Every triangle is cut into the pixel rows that it covers, every row into its pixels, and the nearest triangle of each
+pixel wins, all as whole-array operations: a loop over tens of thousands of triangles would take longer than a video
+frame. Coordinates are separate arrays because NumPy handles those several times faster than (T, 3, 2) ones.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.intp]
+
+
+class DepthBuffer:
+    """The nearest surface at every pixel of an image of height x width px."""
+
+    def __init__(self, height: int, width: int) -> None:
+        self._height = height
+        self._width = width
+        self._keys = np.full(height * width, -1, np.int64)
+
+    def draw(self, x: Floats, y: Floats, nearness: Floats, triangles: Indices, values: Indices) -> None:
+        """Draws triangles, each leaving its value at the pixels where it is nearest so far.
+
+        x, y (V,): px, (0, 0) being the outer corner of the first pixel; they may lie far outside the image but must
+        be finite for the corners in use. nearness (V,): 1 / depth, positive, which is linear over the image plane.
+        triangles (3, T): the corners, as indices of these. values (T,): 0 to 2**32 - 1. A pixel belongs to a triangle
+        that covers its centre; triangles that share an edge neither overlap nor leave a gap along it.
+        """
+        pixel, triangle, pixel_nearness = _fragments(
+            x[triangles], y[triangles], nearness[triangles], self._height, self._width
+        )
+        # The bits of a positive float order like the float, so that one integer holds the nearness above the value.
+        bits = np.maximum(pixel_nearness, 0.0).astype(np.float32).view(np.int32).astype(np.int64)
+        np.maximum.at(self._keys, pixel, bits << 32 | values[triangle])
+
+    def nearest(self) -> tuple[Indices, Indices]:
+        """The pixels that any triangle covers, as row * width + column, ascending (P,), and their values (P,)."""
+        pixel = np.flatnonzero(self._keys >= 0)
+        return pixel, self._keys[pixel] & 0xFFFFFFFF
+
+
+def _fragments(x: Floats, y: Floats, nearness: Floats, height: int, width: int) -> tuple[Indices, Indices, Floats]:
+    """pixel, triangle and nearness (P,) at every pixel of every triangle, whose corners are x, y, nearness (3, T)."""
+    halves = _halves(x, y, height)
+    half, position = _expand(halves.row_count)
+    row = halves.first_row[half] + position
+    column, column_count = _columns(halves, half, row, width)
+
+    slope_x, slope_y, offset = _nearness_planes(x, y, nearness)
+    triangle = halves.triangle[half]
+    span_nearness = offset[triangle] + slope_y[triangle] * (row + 0.5) + slope_x[triangle] * (column + 0.5)
+
+    span, position = _expand(column_count)
+    triangle = triangle[span]
+    pixel = (row * width + column)[span] + position
+    return pixel, triangle, span_nearness[span] + slope_x[triangle] * position
+
+
+class _Halves(NamedTuple):
+    """Triangles cut at the height of their middle corner: parts with one apex and a horizontal side, (N,) each.
+
+    The two other sides leave the apex with slope_one and slope_other, in px of x per px of y.
+    """
+
+    triangle: Indices
+    apex_x: Floats
+    apex_y: Floats
+    slope_one: Floats
+    slope_other: Floats
+    first_row: Indices
+    row_count: Indices
+
+
+def _halves(x: Floats, y: Floats, height: int) -> _Halves:
+    """The halves of the triangles with corners x, y (3, T) px, without those that cover no row of pixel centres."""
+    (x0, x1, x2), (y0, y1, y2) = _sorted_by_y(x, y)
+    with np.errstate(divide="ignore", invalid="ignore"):  # a level side bounds no row, so its slope is never used
+        whole, upper, lower = (x2 - x0) / (y2 - y0), (x1 - x0) / (y1 - y0), (x2 - x1) / (y2 - y1)
+    rows = [_first_centre(corner, height) for corner in (y0, y1, y2)]
+    everyone = np.arange(len(x0))
+    halves = [
+        np.concatenate(pair)
+        for pair in (
+            (everyone, everyone),
+            (x0, x2),
+            (y0, y2),
+            (whole, whole),
+            (upper, lower),
+            rows[:2],
+            (rows[1] - rows[0], rows[2] - rows[1]),
+        )
+    ]
+    kept = np.flatnonzero(halves[-1])
+    return _Halves(*(values[kept] for values in halves))
+
+
+def _sorted_by_y(x: Floats, y: Floats) -> tuple[list[Floats], list[Floats]]:
+    """Corners x, y (3, T), every triangle's top corner first."""
+    xs, ys = list(x), list(y)
+    for one, other in ((0, 1), (1, 2), (0, 1)):
+        swap = ys[one] > ys[other]
+        xs[one], xs[other] = np.where(swap, xs[other], xs[one]), np.where(swap, xs[one], xs[other])
+        ys[one], ys[other] = np.minimum(ys[one], ys[other]), np.maximum(ys[one], ys[other])
+    return xs, ys
+
+
+def _columns(halves: _Halves, half: Indices, row: Indices, width: int) -> tuple[Indices, Indices]:
+    """First column and number of columns that a half covers in a row of pixel centres; half, row: (R,)."""
+    below_apex = (row + 0.5) - halves.apex_y[half]
+    apex_x = halves.apex_x[half]
+    one = apex_x + below_apex * halves.slope_one[half]
+    other = apex_x + below_apex * halves.slope_other[half]
+    start = _first_centre(np.minimum(one, other), width)
+    return start, _first_centre(np.maximum(one, other), width) - start
+
+
+def _first_centre(coordinate: Floats, size: int) -> Indices:
+    """The first of `size` pixels whose centre is not before the coordinate (px): what begins there, or has ended."""
+    return np.ceil(np.clip(coordinate - 0.5, 0.0, size)).astype(np.intp)
+
+
+def _expand(counts: Indices) -> tuple[Indices, Indices]:
+    """counts[i] entries for every i: (i, 0), (i, 1) … as two arrays."""
+    ends = np.cumsum(counts)
+    owner = np.repeat(np.arange(len(counts)), counts)
+    return owner, np.arange(len(owner)) - np.repeat(ends - counts, counts)
+
+
+def _nearness_planes(x: Floats, y: Floats, nearness: Floats) -> tuple[Floats, Floats, Floats]:
+    """slope_x, slope_y, offset (T,): nearness = slope_x x + slope_y y + offset over triangles with corners (3, T)."""
+    side_x, side_y, side_nearness = x[1] - x[0], y[1] - y[0], nearness[1] - nearness[0]
+    other_x, other_y, other_nearness = x[2] - x[0], y[2] - y[0], nearness[2] - nearness[0]
+    twice_area = side_x * other_y - side_y * other_x
+    # A triangle seen edge-on covers no pixel centre; dividing by one keeps its plane finite.
+    twice_area[twice_area == 0.0] = 1.0
+    slope_x = (side_nearness * other_y - other_nearness * side_y) / twice_area
+    slope_y = (other_nearness * side_x - side_nearness * other_x) / twice_area
+    return slope_x, slope_y, nearness[0] - slope_x * x[0] - slope_y * y[0]

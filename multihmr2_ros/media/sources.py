@@ -1,0 +1,297 @@
+"""Image files, folders of images and videos as one thing: an iterator of frames."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import av
+import numpy as np
+from av.sidedata.sidedata import Type as SideDataType
+from numpy.typing import NDArray
+
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.media.images import check_pixel_count, read_image
+from multihmr2_ros.people import Frame
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm")
+
+logger = logging.getLogger(__name__)
+
+
+class FrameSource(ABC):
+    """Frames in order of time. Each iteration starts at the first frame; one iteration runs at a time.
+
+    fps: frames per second on average, None for images. frame_count: as the file states it, None where it does not.
+    Closing the source (or leaving its `with` block) ends a running iteration and releases the file.
+    """
+
+    fps: float | None = None
+    frame_count: int | None = None
+    _running: Generator[Frame, None, None] | None = None
+
+    @abstractmethod
+    def _frames(self) -> Generator[Frame, None, None]:
+        """The frames, from the first one."""
+
+    def __iter__(self) -> Iterator[Frame]:
+        self.close()
+        self._running = self._frames()
+        return self._running
+
+    def close(self) -> None:
+        if self._running is not None:
+            self._running.close()
+
+    def __enter__(self) -> FrameSource:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_source(path: str | Path, *, images_per_second: float | None = None) -> FrameSource:
+    """The frames of an image file, of the images in a folder (natural order, subfolders left out), or of a video.
+
+    images_per_second makes the images of a folder a sequence, stamped from 0 s on; without it every image's stamp
+    is 0. Video frames carry their presentation time stamps, starting at 0 s.
+
+    Raises UserError where nothing can be read from path. A damaged image raises it when its turn comes.
+    """
+    path = Path(path)
+    if images_per_second is not None and not images_per_second > 0:
+        raise UserError(f"images_per_second must be above 0, not {images_per_second}")
+    try:
+        is_folder, is_file = path.is_dir(), path.is_file()
+        if is_folder:
+            return ImageSource(_images_in(path), images_per_second)
+    except OSError as error:
+        raise UserError(
+            f"cannot open {path}: {error.strerror}; give an image, a folder of images or a video"
+        ) from error
+    if not is_file:
+        raise UserError(f"there is no file or folder {path}; give an image, a folder of images or a video")
+    suffix = path.suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        return ImageSource([path], images_per_second)
+    if suffix in VIDEO_SUFFIXES:
+        return VideoSource(path)
+    known = " ".join(IMAGE_SUFFIXES + VIDEO_SUFFIXES)
+    raise UserError(f"the kind of {path} cannot be told from its name; expected one of {known}")
+
+
+class ImageSource(FrameSource):
+    """Image files. Frame.name is the stem, or the whole file name where two of the files share a stem."""
+
+    def __init__(self, paths: list[Path], images_per_second: float | None) -> None:
+        self.frame_count = len(paths)
+        self._paths = paths
+        self._seconds_per_image = 0.0 if images_per_second is None else 1.0 / images_per_second
+        self._stems_differ = len({path.stem for path in paths}) == len(paths)
+
+    def _frames(self) -> Generator[Frame, None, None]:
+        for index, path in enumerate(self._paths):
+            name = path.stem if self._stems_differ else path.name
+            yield Frame(image=read_image(path), stamp=index * self._seconds_per_image, name=name)
+
+
+class VideoSource(FrameSource):
+    """A video file. Frame.name is `<stem>_<index:06d>`; images are upright (display matrix applied).
+
+    Frames that cannot be decoded whole are left out; one warning says how many, and whether the video ends early.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with self._open() as container:
+            stream = container.streams.video[0]
+            check_pixel_count(path, stream.codec_context.width, stream.codec_context.height)
+            rate = stream.average_rate or stream.guessed_rate
+            self.fps = float(rate) if rate else None
+            self.frame_count = stream.frames or None
+
+    def _open(self) -> av.container.InputContainer:
+        try:
+            if self._path.stat().st_size == 0:
+                raise UserError(f"{self._path} is empty (0 bytes); give a video file")
+            container = av.open(str(self._path), metadata_errors="replace")  # old files' titles are seldom UTF-8
+        except (av.FFmpegError, OSError) as error:
+            reason = error.strerror or type(error).__name__
+            raise UserError(f"cannot read the video {self._path} ({reason}); is the file a complete video?") from error
+        if not container.streams.video or container.streams.video[0].codec_context is None:
+            container.close()
+            raise UserError(f"{self._path} has no video stream that can be decoded; give a video file")
+        return container
+
+    def _frames(self) -> Generator[Frame, None, None]:
+        period_s = 1.0 / (self.fps or 30.0)
+        clock = _Clock(period_s)
+        index = 0
+        with self._open() as container:
+            stream = container.streams.video[0]
+            stream.thread_type = "SLICE"  # with frame threads, one damaged packet loses the good frames around it
+            decoder = _Decoder(container, stream, period_s)
+            for picture in decoder:
+                image = np.asarray(picture.to_ndarray(format="rgb24"), np.uint8)
+                image = apply_display_matrix(image, _display_matrix(picture))
+                yield Frame(
+                    image=image, stamp=clock.stamp(_time_s(picture, stream)), name=f"{self._path.stem}_{index:06d}"
+                )
+                index += 1
+            missing_s = _stated_duration_s(container, stream) - decoder.duration_s
+        if index == 0:
+            raise UserError(f"no frame of the video {self._path} can be decoded; is the file complete?")
+        losses = []
+        if decoder.damaged:
+            losses.append(f"{decoder.damaged} damaged left out")
+        if missing_s > 0.5 * period_s:  # containers round their times
+            losses.append(f"the video ends {missing_s:.2f} s early")
+        if losses:
+            logger.warning("%s: %d frames read, %s", self._path, index, ", ".join(losses))
+
+
+class _Decoder:
+    """The whole pictures of a video stream, in order of presentation.
+
+    damaged: packets and pictures that could not be decoded whole. duration_s: from the start of the first packet to
+    the end of the last; both as far as the iteration has come.
+    """
+
+    def __init__(self, container: av.container.InputContainer, stream: av.VideoStream, period_s: float) -> None:
+        self._container = container
+        self._stream = stream
+        self._period_s = period_s
+        self.damaged = 0
+        self._start_s = math.inf
+        self._end_s = -math.inf
+
+    @property
+    def duration_s(self) -> float:
+        return self._end_s - self._start_s
+
+    def __iter__(self) -> Iterator[av.VideoFrame]:
+        for packet in self._packets():
+            try:
+                pictures = self._stream.decode(packet)
+            except av.FFmpegError:
+                self.damaged += 1
+                continue
+            whole = [picture for picture in pictures if not picture.is_corrupt]
+            self.damaged += len(pictures) - len(whole)
+            yield from whole
+
+    def _packets(self) -> Iterator[av.Packet | None]:
+        """The stream's packets, then None, which makes the decoder give the pictures that it still holds."""
+        try:
+            for packet in self._container.demux(self._stream):
+                if packet.size:
+                    self._measure(packet)
+                    yield packet
+        except av.FFmpegError:
+            self.damaged += 1
+        yield None
+
+    def _measure(self, packet: av.Packet) -> None:
+        if packet.pts is not None and packet.time_base is not None:
+            start_s = float(packet.pts * packet.time_base)
+            lasts_s = float(packet.duration * packet.time_base) if packet.duration else self._period_s
+            self._start_s = min(self._start_s, start_s)
+            self._end_s = max(self._end_s, start_s + lasts_s)
+
+
+class _Clock:
+    """Presentation times as strictly increasing stamps from 0 s on.
+
+    A picture without a time, or with one that is not after the previous picture's (both happen in damaged files and
+    old AVI), is placed one frame period after it.
+    """
+
+    def __init__(self, period_s: float) -> None:
+        self._period_s = period_s
+        self._first_s: float | None = None
+        self._last_s = 0.0
+
+    def stamp(self, time_s: float | None) -> float:
+        if self._first_s is None:
+            self._first_s = time_s or 0.0
+            return self._last_s
+        stamp = -1.0 if time_s is None else time_s - self._first_s
+        self._last_s = stamp if stamp > self._last_s else self._last_s + self._period_s
+        return self._last_s
+
+
+def _time_s(picture: av.VideoFrame, stream: av.VideoStream) -> float | None:
+    """Presentation time; picture.time is not known for the pictures that the decoder gives at the very end."""
+    if picture.pts is None or stream.time_base is None:
+        return None
+    return float(picture.pts * stream.time_base)
+
+
+def _stated_duration_s(container: av.container.InputContainer, stream: av.VideoStream) -> float:
+    """How long the file says that the video lasts, in seconds; 0 where it does not say."""
+    if container.format.name == "avi" and stream.average_rate:
+        # A cut AVI's duration is that of what is left; the frame count in its header is still the whole video's.
+        return float(stream.frames / stream.average_rate)
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    tag = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", ""))  # Matroska, per stream
+    if tag is not None:
+        hours, minutes, seconds = map(float, tag.groups())
+        return 3600.0 * hours + 60.0 * minutes + seconds
+    if container.duration is not None and len(container.streams) == 1:
+        return container.duration / av.time_base
+    return 0.0
+
+
+def _display_matrix(picture: av.VideoFrame) -> NDArray[np.int32] | None:
+    side_data: Any = picture.side_data  # a Mapping, not the TypedDict of PyAV's stubs
+    matrix = side_data.get(SideDataType.DISPLAYMATRIX)
+    return None if matrix is None else np.frombuffer(matrix, np.int32).reshape(3, 3)
+
+
+def apply_display_matrix(image: NDArray[np.uint8], matrix: NDArray[np.int32] | None) -> NDArray[np.uint8]:
+    """An image (H, W, 3) turned and mirrored by a video's display matrix (3, 3); None leaves it as it is.
+
+    The matrix sends a pixel (p, q) to (a p + c q, b p + d q) with a, b = matrix[0, :2] and c, d = matrix[1, :2]
+    (FFmpeg, libavutil/display.h). Only quarter turns and mirrors occur in practice; anything else is rounded to one.
+    """
+    if matrix is None:
+        return image
+    (a, b), (c, d) = np.asarray(matrix, np.float64)[:2, :2]
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        horizontal, vertical = a, d
+    else:
+        image = image.transpose(1, 0, 2)
+        horizontal, vertical = c, b
+    if horizontal < 0:
+        image = image[:, ::-1]
+    if vertical < 0:
+        image = image[::-1]
+    return np.ascontiguousarray(image)
+
+
+def _images_in(folder: Path) -> list[Path]:
+    """The image files of a folder, hidden ones left out, img2 before img10. Raises UserError where there are none."""
+    paths = [
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+    ]
+    if not paths:
+        raise UserError(f"the folder {folder} holds no images; expected files ending in {' '.join(IMAGE_SUFFIXES)}")
+    return sorted(paths, key=lambda path: _natural_key(path.name))
+
+
+def _natural_key(name: str) -> tuple[list[tuple[bool, int, str]], str]:
+    """Orders names with their numbers by value, numbers before letters; the name itself decides between 01 and 1."""
+    parts = re.findall(r"[0-9]+|[^0-9]+", name.lower())
+    return [(False, int(part), "") if part[0] in "0123456789" else (True, 0, part) for part in parts], name

@@ -1,0 +1,125 @@
+"""Video files that browsers and OpenCV play, with every frame at its own time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+import av
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.media.files import cannot_write, remove, temporary_beside
+
+ENCODER: Final = "libx264"
+# No B-frames: with them the file states too short a duration for irregular stamps, and players cut the end.
+ENCODER_OPTIONS = {"crf": "20", "preset": "veryfast", "bf": "0"}
+TIME_BASE = Fraction(1, 90_000)
+# Codes of ITU-T H.273. The BT.601 matrix is also what readers that ignore the tags assume (OpenCV before 5).
+BT709_PRIMARIES, BT709_TRANSFER, BT601_MATRIX, LIMITED_RANGE = 1, 1, 6, 1
+
+
+class VideoWriter:
+    """Writes an H.264 .mp4 file (yuv420p, index first). Use it as a context manager.
+
+    The file appears, whole, when the block ends well; an exception in the block leaves nothing behind, and so does a
+    block that writes no frame.
+
+    width, height: px of the images; odd sizes are made even by repeating the last column or row. fps: the expected
+    rate; the frames' own stamps say when each is shown, the last one for 1 / fps seconds.
+
+    Raises UserError where the file cannot be written or PyAV has no H.264 encoder.
+    """
+
+    def __init__(self, path: str | Path, width: int, height: int, fps: float) -> None:
+        if not 0.0 < fps < float("inf"):
+            raise UserError(f"a video needs a frame rate above 0 fps, not {fps}")
+        if ENCODER not in av.codec.codecs_available:
+            raise UserError(f"cannot write {path}: this PyAV has no {ENCODER} encoder; install PyAV's own wheel (pip)")
+        self._path = Path(path)
+        self._size = (height, width)
+        self._temporary = temporary_beside(self._path)
+        self._first_stamp_s = 0.0
+        self._last_ticks = -1
+        try:
+            self._container = av.open(str(self._temporary), "w", format="mp4", options={"movflags": "faststart"})
+            self._stream = self._add_stream(Fraction(fps).limit_denominator(1001))
+            self._container.start_encoding()
+        except (av.FFmpegError, OSError) as error:
+            remove(self._temporary)
+            raise cannot_write(self._path, error) from error
+
+    def _add_stream(self, fps: Fraction) -> av.VideoStream:
+        height, width = self._size
+        stream = self._container.add_stream(ENCODER, rate=fps, options=ENCODER_OPTIONS)
+        stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
+        encoder = stream.codec_context
+        encoder.time_base = TIME_BASE
+        encoder.color_primaries, encoder.color_trc = BT709_PRIMARIES, BT709_TRANSFER
+        encoder.colorspace, encoder.color_range = BT601_MATRIX, LIMITED_RANGE
+        return stream
+
+    def write(self, rgb: NDArray[np.uint8], stamp_s: float) -> None:
+        """Adds an image (height, width, 3) uint8 RGB, shown from stamp_s on; stamps must increase.
+
+        The first image's stamp is the beginning of the video. Stamps are kept to 1/90000 s.
+        """
+        if rgb.shape != (*self._size, 3):
+            raise UserError(f"{self._path} takes images of shape {(*self._size, 3)}, not {rgb.shape}")
+        if self._last_ticks < 0:
+            self._first_stamp_s = stamp_s
+        ticks = round((stamp_s - self._first_stamp_s) / float(TIME_BASE))
+        if ticks <= self._last_ticks:
+            last_s = self._first_stamp_s + float(self._last_ticks * TIME_BASE)
+            raise UserError(f"{self._path}: stamps must increase, but {stamp_s} s came after {last_s} s")
+        height, width = self._size
+        even = np.asarray(cv2.copyMakeBorder(rgb, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE), np.uint8)
+        picture = av.VideoFrame.from_ndarray(even, format="rgb24").reformat(
+            format="yuv420p", dst_colorspace="ITU601", dst_color_range="MPEG"
+        )
+        picture.pts, picture.time_base = ticks, TIME_BASE
+        self._encode(picture)
+        self._last_ticks = ticks
+
+    def _encode(self, picture: av.VideoFrame | None) -> None:
+        """Encodes a picture; None gives what the encoder still holds."""
+        try:
+            self._container.mux(self._stream.encode(picture))
+        except (av.FFmpegError, OSError) as error:
+            raise cannot_write(self._path, error) from error
+
+    def close(self) -> None:
+        """Finishes the file and gives it its name."""
+        if self._last_ticks < 0:
+            self._discard()
+            return
+        try:
+            self._encode(None)
+            self._container.close()
+            os.replace(self._temporary, self._path)
+        except (av.FFmpegError, OSError) as error:
+            raise cannot_write(self._path, error) from error
+        finally:
+            remove(self._temporary)
+
+    def _discard(self) -> None:
+        with contextlib.suppress(av.FFmpegError, OSError):  # the file is unfinished, and goes anyway
+            self._container.close()
+        remove(self._temporary)
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+        else:
+            self._discard()

@@ -1,0 +1,235 @@
+"""Reading and writing weights: the released layout (a pickled dict) and our own safetensors files.
+
+Our files carry the network's configuration in their header, under our own names. The released file's names are
+translated by one table. Nothing in a file is executed: pickles are read with `weights_only=True`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pickle
+import re
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.network.config import NetworkConfig
+from multihmr2_ros.network.model import MultiHMR2
+
+logger = logging.getLogger(__name__)
+
+FORMAT = "multihmr2_ros"
+FORMAT_VERSION = "1"
+
+# Released name → our name, applied in order to the front of the name.
+RELEASED_NAMES = tuple(
+    (re.compile(pattern), name)
+    for pattern, name in (
+        (r"encoder\.mlp_fov_unique\.", "camera.field_of_view."),
+        (r"encoder\.backbone\.cls_token$", "backbone.class_token"),
+        (r"encoder\.backbone\.storage_tokens$", "backbone.register_tokens"),
+        (r"encoder\.backbone\.patch_embed\.proj\.", "backbone.patch_embedding."),
+        (r"encoder\.backbone\.norm\.", "backbone.norm."),
+        (r"encoder\.backbone\.blocks\.(\d+)\.norm([12])\.", r"backbone.blocks.\1.norm_\2."),
+        (r"encoder\.backbone\.blocks\.(\d+)\.ls([12])\.gamma$", r"backbone.blocks.\1.scale_\2"),
+        (r"encoder\.backbone\.blocks\.(\d+)\.attn\.qkv\.", r"backbone.blocks.\1.attention.qkv."),
+        (r"encoder\.backbone\.blocks\.(\d+)\.attn\.proj\.", r"backbone.blocks.\1.attention.project."),
+        (r"encoder\.backbone\.blocks\.(\d+)\.mlp\.fc1\.", r"backbone.blocks.\1.mlp.0."),
+        (r"encoder\.backbone\.blocks\.(\d+)\.mlp\.fc2\.", r"backbone.blocks.\1.mlp.2."),
+        (r"full_body_decoder\.dec_to_token\.", "decoder.to_context."),
+        (r"full_body_decoder\.queries\.weight$", "decoder.queries"),
+        (r"full_body_decoder\.decoder\.transformer\.layers\.", "decoder.layers."),
+        (r"decoder\.layers\.(\d+)\.0\.norm\.", r"decoder.layers.\1.self_norm."),
+        (r"decoder\.layers\.(\d+)\.0\.fn\.to_qkv\.", r"decoder.layers.\1.self_qkv."),
+        (r"decoder\.layers\.(\d+)\.0\.fn\.to_out\.0\.", r"decoder.layers.\1.self_out."),
+        (r"decoder\.layers\.(\d+)\.1\.norm\.", r"decoder.layers.\1.cross_norm."),
+        (r"decoder\.layers\.(\d+)\.1\.fn\.to_q\.", r"decoder.layers.\1.cross_q."),
+        (r"decoder\.layers\.(\d+)\.1\.fn\.to_kv\.", r"decoder.layers.\1.cross_kv."),
+        (r"decoder\.layers\.(\d+)\.1\.fn\.to_out\.0\.", r"decoder.layers.\1.cross_out."),
+        (r"decoder\.layers\.(\d+)\.2\.norm\.", r"decoder.layers.\1.mlp_norm."),
+        (r"decoder\.layers\.(\d+)\.2\.fn\.net\.0\.", r"decoder.layers.\1.mlp.0."),
+        (r"decoder\.layers\.(\d+)\.2\.fn\.net\.3\.", r"decoder.layers.\1.mlp.2."),
+        (r"full_body_decoder\.mlp_conf\.", "detection.score."),
+        (r"full_body_decoder\.mlp_loc\.", "detection.location."),
+        (r"full_body_decoder\.mlp_dist\.", "detection.nearness."),
+        (r"full_body_decoder\.mlp_shape\.", "person.shape."),
+        (r"full_body_decoder\.mlp_pose\.", "person.pose."),
+        (r"full_body_decoder\.trackfeat_regressor\.trackfeat_model\.", "person.track_feature."),
+    )
+)
+
+# Entries of the released layout that our network computes itself or does not use at inference.
+RELEASED_CONSTANTS = re.compile(
+    r"encoder\.fov_max$|encoder\.backbone\.(mask_token|rope_embed\.periods)$|.*\.attn\.qkv\.bias_mask$"
+    r"|full_body_decoder\.(eye|dec_pos_emb|init_body_pose)$"
+    r"|full_body_decoder\.(lowres_)?body_model\.anchors\."
+)
+
+
+def load(path: Path) -> MultiHMR2:
+    """The network that a weights file holds, in float32 on the CPU, ready for inference.
+
+    A `.safetensors` file is ours, its configuration inside; anything else must be in the released layout (ViT-L,
+    768 px). Raises UserError when the file is missing, damaged, of another architecture, or holds code.
+    """
+    return _network(*_read(path, allow_pickle=False), path)
+
+
+def save(network: MultiHMR2, path: Path, *, metadata: dict[str, str] | None = None) -> None:
+    """Write a network in our format, configuration inside; the file appears whole or not at all."""
+    header = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "network": json.dumps(vars(network.config), sort_keys=True),
+        **(metadata or {}),
+    }
+    tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; choose a folder that can be written") from None
+    try:
+        safetensors.torch.save_file(tensors, temporary, metadata=header)
+        os.replace(temporary, path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise UserError(f"cannot write {path}: {error}; free some space or choose another folder") from None
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def convert(source: Path, target: Path, *, allow_pickle: bool = False) -> None:
+    """Rewrite a weights file as safetensors. With allow_pickle, code inside a pickled source may run: the user's
+    risk."""
+    if target.suffix != ".safetensors":
+        raise UserError(f"expected a target that ends in .safetensors, got {target.name}; rename it")
+    save(_network(*_read(source, allow_pickle=allow_pickle), source), target)
+
+
+def _network(config: NetworkConfig, state: dict[str, Tensor], path: Path) -> MultiHMR2:
+    with torch.device("meta"):  # no time is spent on random weights; constants name their device themselves
+        network = MultiHMR2(config)
+    expected = network.state_dict()
+    missing = [name for name in expected if name not in state]
+    misshapen = [
+        f"{name} {tuple(state[name].shape)} instead of {tuple(value.shape)}"
+        for name, value in expected.items()
+        if name in state and state[name].shape != value.shape
+    ]
+    problems = [
+        f"{word}: {_listed(names)}" for word, names in (("missing", missing), ("misshapen", misshapen)) if names
+    ]
+    if problems:
+        raise UserError(
+            f"{path} does not fit Multi-HMR 2 ({'; '.join(problems)}); pass a file in the released layout or one that "
+            "multihmr2 wrote"
+        )
+    unknown = set(state) - set(expected)
+    if unknown:
+        logger.warning("%s: %d names that the network does not know were left out", path.name, len(unknown))
+    network.load_state_dict({name: state[name].float() for name in expected}, assign=True)
+    return network.eval().requires_grad_(False)
+
+
+def _listed(names: list[str], most: int = 3) -> str:
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest
+
+
+def _read(path: Path, *, allow_pickle: bool) -> tuple[NetworkConfig, dict[str, Tensor]]:
+    if not path.is_file():
+        raise UserError(f"no weights file at {path}; check the path, or `multihmr2 weights list`")
+    try:
+        if path.suffix == ".safetensors":
+            return _read_ours(path)
+        return NetworkConfig(), _from_released(_read_released(path, allow_pickle=allow_pickle))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}; check the file and its permissions") from None
+
+
+def _read_ours(path: Path) -> tuple[NetworkConfig, dict[str, Tensor]]:
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except safetensors.SafetensorError as error:
+        raise UserError(
+            f"{path} is not a whole safetensors file ({error}); it may be truncated, copy it again"
+        ) from None
+    if header.get("format") != FORMAT or header.get("format_version") != FORMAT_VERSION:
+        raise UserError(
+            f"{path} was not written by multihmr2 (expected format {FORMAT} {FORMAT_VERSION}, got "
+            f"{header.get('format')} {header.get('format_version')}); make one with `multihmr2 weights convert`"
+        )
+    try:
+        config = json.loads(header["network"])
+    except (KeyError, json.JSONDecodeError, RecursionError):
+        config = None
+    if not isinstance(config, dict):
+        raise UserError(
+            f"{path} carries no readable network configuration; make it again with `multihmr2 weights convert`"
+        )
+    return NetworkConfig.from_dict(config), state
+
+
+def _read_released(path: Path, *, allow_pickle: bool) -> dict[str, Tensor]:
+    damaged = f"{path} is not a whole PyTorch file; it may be truncated: `multihmr2 weights verify`, or fetch it again"
+    # Memory mapping spares a copy of 1.6 GB, and exists for the zip format only.
+    mapped = zipfile.is_zipfile(path)
+    try:
+        content: Any = torch.load(path, map_location="cpu", mmap=mapped, weights_only=not allow_pickle)
+    except pickle.UnpicklingError as error:
+        if "weights_only" in str(error).lower() or "unsupported" in str(error).lower():
+            raise UserError(
+                f"{path} holds objects that are not weights and could run code, so it was not loaded; if you trust its "
+                f"origin: `multihmr2 weights convert {path} {path.with_suffix('.safetensors')} --accept-risk`"
+            ) from None
+        raise UserError(damaged) from None
+    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError, zipfile.BadZipFile):
+        raise UserError(damaged) from None
+    state = content.get("model_state_dict") if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
+        raise UserError(
+            f"{path} is not in the released layout: expected a dict whose model_state_dict maps names to tensors, "
+            f"got {type(content).__name__}; pass multihmr2.pt or a file that multihmr2 wrote"
+        )
+    return state
+
+
+def _from_released(released: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Our names; constants dropped; the key part of each qkv bias silenced by its mask."""
+    state = {}
+    for name, value in released.items():
+        if RELEASED_CONSTANTS.match(name):
+            continue
+        if name.endswith(".attn.qkv.bias"):
+            value = value * _qkv_bias_mask(value, released.get(f"{name}_mask"))
+        state[_our_name(name)] = value
+    return state
+
+
+def _our_name(released: str) -> str:
+    for pattern, name in RELEASED_NAMES:
+        released = pattern.sub(name, released, count=1) if pattern.match(released) else released
+    return released
+
+
+def _qkv_bias_mask(bias: Tensor, mask: Tensor | None) -> Tensor:
+    """1 for q and v, 0 for k; entries of a file's mask that are NaN mean the same."""
+    third = len(bias) // 3
+    default = torch.ones_like(bias)
+    default[third : 2 * third] = 0
+    if mask is None or mask.shape != bias.shape:
+        return default
+    return torch.where(mask.isnan(), default, mask.to(bias.dtype))

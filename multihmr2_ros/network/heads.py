@@ -1,0 +1,93 @@
+"""What is read off the class token and the decoded queries: two-layer perceptrons and their meaning.
+
+Heads work in float32 whatever the encoder's precision: they are small, and pixels and metres come out of them.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from multihmr2_ros.network.config import NetworkConfig
+from multihmr2_ros.people import BONE_COUNT
+
+LOCATION_SPAN = 1.2  # people's centres may lie outside the picture, by up to a fifth to the right and below
+LEAST_NEARNESS = 1e-5
+
+
+def perceptron(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    """Linear – ReLU – Linear."""
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
+
+
+class CameraHead(nn.Module):
+    """Class token (B, D) → horizontal field of view (B,) of the padded input, rad, in (0, π)."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.field_of_view = perceptron(config.encoder_width, config.encoder_width, 1)
+
+    def forward(self, class_token: Tensor) -> Tensor:
+        return math.pi * torch.sigmoid(self.field_of_view(class_token)).squeeze(-1)
+
+
+class DetectionHeads(nn.Module):
+    """Decoded queries (…, D) → what is needed of every query: score, place in the picture, nearness."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.location_span_px = LOCATION_SPAN * config.image_size
+        self.score = perceptron(config.decoder_width, config.head_width, 1)
+        self.location = perceptron(config.decoder_width, config.head_width, 2)
+        self.nearness = perceptron(config.decoder_width, config.head_width, 1)
+
+    def forward(self, queries: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Score (…,) in [0, 1]; location (…, 2) px of the padded input; log nearness (…,), nearness = f / z."""
+        score = torch.sigmoid(self.score(queries)).squeeze(-1)
+        location = self.location_span_px * torch.sigmoid(self.location(queries))
+        return score, location, self.nearness(queries).squeeze(-1)
+
+
+class PersonHeads(nn.Module):
+    """Decoded queries (…, D) of chosen people → body shape, bone rotations, tracking feature."""
+
+    initial_pose: Tensor
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        pose = BONE_COUNT * 6
+        self.shape = perceptron(config.decoder_width, config.head_width, config.shape_outputs)
+        self.pose = perceptron(config.decoder_width + pose, config.head_width, pose)
+        self.track_feature = perceptron(config.decoder_width, config.track_feature_width, config.track_feature_width)
+        self.register_buffer("initial_pose", initial_pose(), persistent=False)
+
+    def forward(self, queries: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Shape (…, outputs) in [0, 1]; rotations (…, 163, 3, 3), relative to the parent; feature (…, F)."""
+        initial = self.initial_pose.expand(*queries.shape[:-1], -1)
+        pose = initial + self.pose(torch.cat([queries, initial], dim=-1))
+        rotations = rotations_from_columns(pose.unflatten(-1, (BONE_COUNT, 3, 2)))
+        return torch.sigmoid(self.shape(queries)), rotations, self.track_feature(queries)
+
+
+def initial_pose() -> Tensor:
+    """(978,) two columns of a rotation per bone: identity, but a quarter turn about x for the root, so that a body
+    whose z is up stands in a camera frame whose y is down."""
+    columns = torch.eye(3, device="cpu")[:, :2].repeat(BONE_COUNT, 1, 1)
+    columns[0] = torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]], device="cpu")
+    return columns.flatten()
+
+
+def rotations_from_columns(columns: Tensor) -> Tensor:
+    """Rotations (…, 3, 3) whose first two columns are the Gram-Schmidt of (…, 3, 2) (Zhou et al. 2019)."""
+    first = functional.normalize(columns[..., 0], dim=-1)
+    second = columns[..., 1] - (first * columns[..., 1]).sum(-1, keepdim=True) * first
+    second = functional.normalize(second, dim=-1)
+    return torch.stack([first, second, torch.linalg.cross(first, second)], dim=-1)
+
+
+def depth_from_nearness(log_nearness: Tensor, focal_px: Tensor) -> Tensor:
+    """Depth z in metres of the body's centre: f / exp(log nearness), f in px of the padded input."""
+    return focal_px / log_nearness.exp().clamp(min=LEAST_NEARNESS)

@@ -1,0 +1,190 @@
+"""Running the network on a device: uint8 picture in host memory → arrays of the best people in host memory.
+
+The GPU is waited for once per picture, when the results are read. For each picture size the same kernels run on the
+same memory, so they can be captured in a CUDA graph.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from multihmr2_ros.body import Body
+from multihmr2_ros.camera import ResizePad
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.hardware import bf16_instructions, cpu_description
+from multihmr2_ros.network.model import PHENOTYPES, MultiHMR2, place_bodies
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Mode = Literal["auto", "eager", "compiled", "graph", "compiled-graph"]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+# Picture sizes whose CUDA graph is kept; a camera has one, a folder of photographs many.
+KEPT_GRAPHS = 4
+
+Outputs = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where and how the network runs; `resolve` turns every "auto" into what this machine does best."""
+
+    device: str = "auto"
+    precision: Precision = "auto"
+    mode: Mode = "auto"
+
+    def resolve(self) -> Runtime:
+        for name, choices in (("precision", get_args(Precision)), ("mode", get_args(Mode))):
+            if getattr(self, name) not in choices:
+                raise UserError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        device = _resolve_device(self.device)
+        precision: Precision = _best_precision(device) if self.precision == "auto" else self.precision
+        mode: Mode = ("graph" if device.type == "cuda" else "eager") if self.mode == "auto" else self.mode
+        if "graph" in mode and device.type != "cuda":
+            raise UserError(f"mode {mode!r} needs an NVIDIA GPU, got device {device}; use eager or compiled")
+        if precision == "fp16" and device.type == "cpu":
+            raise UserError("precision 'fp16' needs a GPU; on a CPU use bf16, fp32 or auto")
+        return Runtime(str(device), precision, mode)
+
+
+class Inference:
+    """The network and the body on one device, for `max_people` people."""
+
+    def __init__(self, network: MultiHMR2, body: Body, runtime: Runtime, max_people: int) -> None:
+        self.runtime = runtime.resolve()
+        self.device = torch.device(self.runtime.device)
+        self.network = network.set_precision(DTYPES[self.runtime.precision]).to(self.device)
+        self.body = body.to(self.device)
+        self.max_people = max_people
+        self._graphs: OrderedDict[tuple[int, ...], _Graph] = OrderedDict()
+        self._host: dict[str, Tensor] = {}
+        self._forward: Callable[..., Outputs] = self._people
+        if self.runtime.mode.startswith("compiled"):
+            self._forward = torch.compile(self._people, dynamic=False)
+
+    def __call__(
+        self, image: NDArray[np.uint8], resize: ResizePad, k: NDArray[np.float64] | None
+    ) -> dict[str, NDArray[np.float32]]:
+        """The best `max_people` people of one picture, in descending score, present or not.
+
+        image (H, W, 3) uint8 RGB; resize: how it becomes the network's input; k (3, 3) px of that input, or None to
+        predict it. The arrays are views of memory that the next call writes again: horizontal_fov (), k (3, 3) px of
+        the input, and, a row per person, score, shape, rotations, track_feature, bone_poses, joints, vertices,
+        stature, as in `People`.
+        """
+        with torch.inference_mode():
+            pixels = self.prepare(image, resize)
+            given = torch.tensor([k is not None], device=self.device)
+            k_input = torch.eye(3) if k is None else torch.from_numpy(np.asarray(k, np.float32))
+            return self._to_host(self._run(pixels, k_input[None].to(self.device, non_blocking=True), given))
+
+    def prepare(self, image: NDArray[np.uint8], resize: ResizePad) -> Tensor:
+        """(1, 3, H, W) uint8: resized (bicubic, antialiased) and padded with black, on the device."""
+        pixels = torch.from_numpy(np.ascontiguousarray(image))
+        if self.device.type == "cuda":
+            pixels = pixels.pin_memory().to(self.device, non_blocking=True)
+        pixels = pixels.permute(2, 0, 1)[None]
+        size = (resize.resized_height, resize.resized_width)
+        if pixels.shape[-2:] != size:
+            pixels = _resized(pixels, size)
+        right = resize.padded_width - resize.resized_width - resize.pad_left
+        bottom = resize.padded_height - resize.resized_height - resize.pad_top
+        return functional.pad(pixels, (resize.pad_left, right, resize.pad_top, bottom))
+
+    def _people(self, image: Tensor, k: Tensor, k_given: Tensor) -> Outputs:
+        prediction = self.network(image, k, k_given, self.max_people)
+        placed = place_bodies(self.body, prediction)
+        return {
+            "horizontal_fov": prediction.horizontal_fov,
+            "k": prediction.k,
+            "score": prediction.score,
+            "shape": prediction.shape[..., :PHENOTYPES],
+            "rotations": prediction.rotations,
+            "track_feature": prediction.track_feature,
+            "bone_poses": placed.bone_poses,
+            "joints": placed.joints,
+            "vertices": placed.vertices,
+            "stature": placed.stature,
+        }
+
+    def _run(self, *inputs: Tensor) -> Outputs:
+        if "graph" not in self.runtime.mode:
+            return self._forward(*inputs)
+        size = tuple(inputs[0].shape)
+        if size not in self._graphs:
+            if len(self._graphs) == KEPT_GRAPHS:
+                self._graphs.popitem(last=False)
+            self._graphs[size] = _Graph(self._forward, inputs)
+        self._graphs.move_to_end(size)
+        return self._graphs[size](inputs)
+
+    def _to_host(self, outputs: Outputs) -> dict[str, NDArray[np.float32]]:
+        if self.device.type == "cpu":
+            return {name: value[0].numpy() for name, value in outputs.items()}
+        for name, value in outputs.items():
+            if name not in self._host:
+                self._host[name] = torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
+            self._host[name].copy_(value, non_blocking=True)
+        torch.cuda.synchronize(self.device)
+        return {name: self._host[name][0].numpy() for name in outputs}
+
+
+class _Graph:
+    """One captured CUDA graph: copies its inputs in, replays, returns its own output memory."""
+
+    def __init__(self, function: Callable[..., Outputs], inputs: tuple[Tensor, ...]) -> None:
+        self._inputs = tuple(value.clone() for value in inputs)
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):  # lazy initialisation and autotuning must not be captured
+            for _ in range(3):
+                function(*self._inputs)
+        torch.cuda.current_stream().wait_stream(stream)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._outputs = function(*self._inputs)
+
+    def __call__(self, inputs: tuple[Tensor, ...]) -> Outputs:
+        for own, value in zip(self._inputs, inputs, strict=True):
+            own.copy_(value, non_blocking=True)
+        self._graph.replay()
+        return self._outputs
+
+
+def _resized(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    if pixels.device.type == "cpu":
+        return functional.interpolate(pixels, size, mode="bicubic", antialias=True)
+    # The GPU kernel knows no uint8; rounding and clamping are what the CPU's does.
+    resized = functional.interpolate(pixels.float(), size, mode="bicubic", antialias=True)
+    return resized.round().clamp(0, 255).to(torch.uint8)
+
+
+def _resolve_device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}") from None
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"device {name!r} is not there: PyTorch sees {torch.cuda.device_count()} NVIDIA GPUs; use --device cpu, or "
+            "see `multihmr2 doctor`"
+        )
+    return device
+
+
+def _best_precision(device: torch.device) -> Precision:
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    return "bf16" if bf16_instructions(cpu_description()) else "fp32"

@@ -1,0 +1,153 @@
+"""Multi-HMR 2: one image in; scores, places, bodies and appearance of the people in it out (paper section 3).
+
+Everything has a fixed shape: the `max_people` queries of highest score go on, present or not, so that no step waits
+for the GPU to say how many people there are. Who is present is decided at the very end, on the host.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from multihmr2_ros.body import Body
+from multihmr2_ros.network.backbone import Backbone
+from multihmr2_ros.network.config import NetworkConfig
+from multihmr2_ros.network.decoder import Decoder
+from multihmr2_ros.network.heads import CameraHead, DetectionHeads, PersonHeads, depth_from_nearness
+
+IMAGE_MEAN = (0.485, 0.456, 0.406)
+IMAGE_STD = (0.229, 0.224, 0.225)
+PHENOTYPES = 6  # of the shape outputs, the first six are Anny's phenotypes; the others are unused
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The network's whole output for B images, Q queries and the M queries of highest score, best first.
+
+    Pixels are those of the padded input; metres in the camera's optical frame.
+
+    horizontal_fov   (B,) rad, as predicted, whatever k is
+    k                (B, 3, 3) the intrinsics in use: given, or from the predicted field of view
+    query_score      (B, Q) in [0, 1]
+    query_location   (B, Q, 2) px, the body centre's place in the picture
+    query_depth      (B, Q) m, the body centre's z
+    score            (B, M)
+    centre           (B, M, 3) m, the body's centre vertex
+    shape            (B, M, 11) in [0, 1], the first 6 are Anny's phenotypes
+    rotations        (B, M, 163, 3, 3) relative to the parent bone; row 0 in the camera frame
+    track_feature    (B, M, F)
+    """
+
+    horizontal_fov: Tensor
+    k: Tensor
+    query_score: Tensor
+    query_location: Tensor
+    query_depth: Tensor
+    score: Tensor
+    centre: Tensor
+    shape: Tensor
+    rotations: Tensor
+    track_feature: Tensor
+
+
+@dataclass(frozen=True)
+class PlacedBodies:
+    """Posed bodies at their places: metres, axes of the camera frame.
+
+    vertices (B, M, V, 3) and joints (B, M, 163, 3) in the camera frame; bone_poses (B, M, 163, 4, 4) about the body's
+    own origin, as the released model gives them; stature (B, M).
+    """
+
+    vertices: Tensor
+    joints: Tensor
+    bone_poses: Tensor
+    stature: Tensor
+
+
+class MultiHMR2(nn.Module):
+    """The learned part: encoder with camera, decoder, heads."""
+
+    image_mean: Tensor
+    image_std: Tensor
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = Backbone(config)
+        self.camera = CameraHead(config)
+        self.decoder = Decoder(config)
+        self.detection = DetectionHeads(config)
+        self.person = PersonHeads(config)
+        self.register_buffer("image_mean", torch.tensor(IMAGE_MEAN, device="cpu")[:, None, None], persistent=False)
+        self.register_buffer("image_std", torch.tensor(IMAGE_STD, device="cpu")[:, None, None], persistent=False)
+
+    def set_precision(self, dtype: torch.dtype) -> MultiHMR2:
+        """Hold and run the encoder and the decoder in dtype; camera and heads stay in float32."""
+        self.backbone.to(dtype)
+        self.decoder.to(dtype)
+        return self
+
+    @property
+    def precision(self) -> torch.dtype:
+        return self.decoder.queries.dtype
+
+    def forward(self, image: Tensor, k: Tensor, k_given: Tensor, max_people: int) -> Prediction:
+        """People of B images of one size.
+
+        image (B, 3, H, W) uint8 RGB, H and W multiples of the patch size; k (B, 3, 3) px of this image, read where
+        k_given (B,) bool is true.
+        """
+        queries, horizontal_fov = self.decode(image)
+        predicted_k = intrinsics(horizontal_fov, image.shape[-2], image.shape[-1])
+        k = torch.where(k_given[:, None, None], k, predicted_k)
+        query_score, query_location, log_nearness = self.detection(queries)
+        query_depth = depth_from_nearness(log_nearness, k[:, :1, 0])
+
+        score, best = query_score.topk(max_people, dim=1)
+        shape, rotations, track_feature = self.person(take(queries, best))
+        centre = back_project(take(query_location, best), take(query_depth, best), k)
+        return Prediction(
+            horizontal_fov, k, query_score, query_location, query_depth, score, centre, shape, rotations, track_feature
+        )
+
+    def decode(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Decoded queries (B, Q, D) and horizontal field of view (B,) rad, both float32."""
+        pixels = (image.float() / 255.0 - self.image_mean) / self.image_std
+        class_token, patches = self.backbone(pixels.to(self.precision))
+        return self.decoder(patches).float(), self.camera(class_token.float())
+
+
+def take(values: Tensor, indices: Tensor) -> Tensor:
+    """Rows of values (B, Q, …) that indices (B, M) name → (B, M, …)."""
+    index = indices.reshape(*indices.shape, *[1] * (values.ndim - 2)).expand(-1, -1, *values.shape[2:])
+    return values.gather(1, index)
+
+
+def intrinsics(horizontal_fov: Tensor, height: int, width: int) -> Tensor:
+    """(B, 3, 3) of a field of view (B,) rad: f = (W/2) / tan(fov/2) on both axes, principal point in the middle."""
+    focal = 0.5 * width / torch.tan(0.5 * horizontal_fov)
+    zero, one = torch.zeros_like(focal), torch.ones_like(focal)
+    rows = [focal, zero, one * (0.5 * width), zero, focal, one * (0.5 * height), zero, zero, one]
+    return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
+
+
+def back_project(points: Tensor, depth: Tensor, k: Tensor) -> Tensor:
+    """X = z · K⁻¹ [u, v, 1]ᵀ: points (B, M, 2) px, depth (B, M) m, k (B, 3, 3) → (B, M, 3) m.
+
+    K⁻¹ is written out (K is upper triangular), because a matrix inverse waits for the GPU.
+    """
+    y = (points[..., 1] - k[:, 1:2, 2]) / k[:, 1:2, 1]
+    x = (points[..., 0] - k[:, 0:1, 2] - k[:, 0:1, 1] * y) / k[:, 0:1, 0]
+    return torch.stack([x * depth, y * depth, depth], dim=-1)
+
+
+def place_bodies(body: Body, prediction: Prediction) -> PlacedBodies:
+    """Pose everybody and shift each so that its centre vertex lands on the located point."""
+    batch, people = prediction.score.shape
+    shape = prediction.shape[..., :PHENOTYPES].flatten(0, 1)
+    posed = body(shape, prediction.rotations.flatten(0, 1))
+    shift = prediction.centre.flatten(0, 1) - posed.vertices[:, body.centre_vertex]
+    placed = (posed.vertices + shift[:, None], posed.joints + shift[:, None], posed.bone_poses, posed.stature)
+    return PlacedBodies(*(values.unflatten(0, (batch, people)) for values in placed))

@@ -1,0 +1,135 @@
+"""What travels through the program: a Frame in, People out.
+
+Units: metres, seconds, radians, pixels of the source image. Frame of reference: the camera's optical frame
+(x right, y down, z forward). Image coordinates are continuous, (0, 0) being the outer corner of the first pixel.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+BONE_COUNT = 163
+PHENOTYPE_LABELS = ("gender", "age", "muscle", "weight", "height", "proportions")
+
+
+class IntrinsicsSource(str, enum.Enum):
+    """Where the intrinsics that placed the people came from."""
+
+    PREDICTED = "predicted"  # the network's field of view
+    K = "K"  # CameraInfo.k (raw image) or a user's matrix
+    P = "P"  # CameraInfo.p (rectified image)
+    PARAMETER = "parameter"  # a field of view or focal lengths the user set
+
+
+class TrackState(enum.IntEnum):
+    """State of a track. Lost and ended tracks are kept or announced by the tracker, never published as people."""
+
+    UNTRACKED = 0
+    TENTATIVE = 1
+    CONFIRMED = 2
+    LOST = 3
+    ENDED = 4
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One camera image and what is known about it.
+
+    image: (H, W, 3) uint8 RGB. stamp: seconds, of the image. k: (3, 3) float64 intrinsics in px of this image, or
+    None when they are to be predicted. intrinsics_source: where k came from. name: file stem for results.
+    """
+
+    image: NDArray[np.uint8]
+    stamp: float = 0.0
+    k: NDArray[np.float64] | None = None
+    intrinsics_source: IntrinsicsSource = IntrinsicsSource.PREDICTED
+    name: str = "frame"
+
+
+@dataclass(frozen=True)
+class People:
+    """The n people of one frame, in descending score. Every array has n rows; n may be 0.
+
+    score               (n,) float32 in [0, 1]
+    track_id            (n,) int64, -1 where tracking is off
+    track_state         (n,) int64, a TrackState
+    track_age_s         (n,) float64, seconds since the track began
+    shape               (n, 6) float32 in [0, 1], Anny's phenotypes in PHENOTYPE_LABELS order, as seen in this image
+    running_shape       (n, 6) float32, the track's estimate over time; equal to shape where tracking is off
+    rotations           (n, 163, 3, 3) float32, root-relative bone rotations as predicted (before any bone is replaced
+                        by identity); row 0 is the root's rotation in the camera frame
+    bone_poses          (n, 163, 4, 4) float32, bone frame → body: the camera frame's axes, the body's own origin,
+                        metres; joints are its translations moved to the person's place
+    joints              (n, 163, 3) float32, bone heads, camera frame, metres
+    joints_2d           (n, 163, 2) float32, px of the source image
+    pelvis              (n, 3) float32, joints[:, 0]
+    velocity            (n, 3) float64, m/s, in velocity_frame; NaN while unknown
+    velocity_covariance (n, 3, 3) float64, (m/s)²; NaN while unknown
+    velocity_frame      "camera" or "fixed": whether a fixed frame was known for this image
+    vertices            (n, V, 3) float32, camera frame, metres (V of the mesh that was asked for; 0 without a mesh)
+    stature             (n,) float32, metres, standing height in the rest pose; averaged like running_shape
+    track_feature       (n, F) float32, appearance feature
+    k                   (3, 3) float64, px of the source image, the intrinsics in use
+    vertical_fov        rad, of the source image, from k
+    predicted_vertical_fov rad, of the source image, the network's own, whatever k is
+    intrinsics_source   where k came from
+    stamp               s, of the image
+    image_size          (height, width) of the source image, px
+    """
+
+    score: NDArray[np.float32]
+    track_id: NDArray[np.int64]
+    track_state: NDArray[np.int64]
+    track_age_s: NDArray[np.float64]
+    shape: NDArray[np.float32]
+    running_shape: NDArray[np.float32]
+    rotations: NDArray[np.float32]
+    bone_poses: NDArray[np.float32]
+    joints: NDArray[np.float32]
+    joints_2d: NDArray[np.float32]
+    pelvis: NDArray[np.float32]
+    velocity: NDArray[np.float64]
+    velocity_covariance: NDArray[np.float64]
+    vertices: NDArray[np.float32]
+    stature: NDArray[np.float32]
+    track_feature: NDArray[np.float32]
+    k: NDArray[np.float64]
+    vertical_fov: float
+    predicted_vertical_fov: float
+    intrinsics_source: IntrinsicsSource
+    velocity_frame: str
+    stamp: float
+    image_size: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+    def select(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> People:
+        """The same frame with only the people that a mask (n,) or indices (m,) name."""
+        changes = {name: getattr(self, name)[rows] for name in PER_PERSON_FIELDS}
+        return dataclasses.replace(self, **changes)
+
+
+PER_PERSON_FIELDS = (
+    "score",
+    "track_id",
+    "track_state",
+    "track_age_s",
+    "shape",
+    "running_shape",
+    "rotations",
+    "bone_poses",
+    "joints",
+    "joints_2d",
+    "pelvis",
+    "velocity",
+    "velocity_covariance",
+    "vertices",
+    "stature",
+    "track_feature",
+)

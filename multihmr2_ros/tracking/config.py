@@ -1,0 +1,189 @@
+"""Every number of the tracker, in one place.
+
+`TrackerConfig.reference()` holds the settings published with Multi-HMR 2 (section "Tracking in videos" and the released
+settings where the two differ). `TrackerConfig()` holds a robot's.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+from multihmr2_ros.errors import UserError
+
+FRAME_RESOLUTION = 1024
+"""Frame numbers are rounded to 1/1024 of a frame, so that whole frames come out exact from stamps in seconds."""
+
+
+def frame_number(elapsed_s: float, nominal_rate_hz: float) -> float:
+    """Time in units of the nominal frame, rounded to 1/FRAME_RESOLUTION."""
+    return round(elapsed_s * nominal_rate_hz * FRAME_RESOLUTION) / FRAME_RESOLUTION
+
+
+def _require_numbers(config: Any, positive: tuple[str, ...] = (), not_negative: tuple[str, ...] = ()) -> None:
+    """Raise UserError naming the first field that is not a finite number above (or at least) zero."""
+    for name in positive + not_negative:
+        value = getattr(config, name)
+        is_number = isinstance(value, int | float) and math.isfinite(value)
+        if not is_number or value < 0 or (name in positive and value == 0):
+            limit = "above 0" if name in positive else "of at least 0"
+            raise UserError(f"{type(config).__name__}.{name}: expected a finite number {limit}, got {value!r}")
+
+
+def _require_counts(config: Any, names: tuple[str, ...]) -> None:
+    """Raise UserError naming the first field that is not a whole number of at least 1."""
+    for name in names:
+        value = getattr(config, name)
+        if not isinstance(value, int) or value < 1:
+            raise UserError(f"{type(config).__name__}.{name}: expected a whole number of at least 1, got {value!r}")
+
+
+@dataclass(frozen=True)
+class VelocityConfig:
+    """Noise of the constant-velocity Kalman filter on the pelvis.
+
+    depth_sigma_ratio         standard deviation along the viewing ray, as a fraction of the distance to the camera
+    lateral_sigma_ratio       standard deviation across the viewing ray, as a fraction of the distance
+    acceleration_density      power spectral density of the white acceleration, m²/s³
+    initial_speed_sigma_m_s   standard deviation of each velocity component before anything is known, m/s
+    """
+
+    depth_sigma_ratio: float = 0.04
+    lateral_sigma_ratio: float = 0.01
+    acceleration_density: float = 1.0
+    initial_speed_sigma_m_s: float = 1.5
+
+    def __post_init__(self) -> None:
+        _require_numbers(self, positive=tuple(field.name for field in fields(self)))
+
+
+@dataclass(frozen=True)
+class OneEuroConfig:
+    """Parameters of a One-Euro filter (Casiez, Roussel, Vogel: 1€ Filter, CHI 2012).
+
+    min_cutoff_hz          cutoff at rest: lower removes more jitter
+    speed_coefficient      cutoff gained per unit of speed (log-depth per second, or rad/s): higher lags less
+    derivative_cutoff_hz   cutoff of the filter on the speed
+    """
+
+    min_cutoff_hz: float = 1.0
+    speed_coefficient: float = 1.0
+    derivative_cutoff_hz: float = 1.0
+
+    def __post_init__(self) -> None:
+        _require_numbers(self, positive=("min_cutoff_hz", "derivative_cutoff_hz"), not_negative=("speed_coefficient",))
+
+
+@dataclass(frozen=True)
+class TrackerConfig:
+    """Settings of the tracker. Lengths in the image are fractions of the padded network input's side.
+
+    The defaults are a robot's. They differ from `reference()` in the memory (60 frames for 50), in votes that tell
+    features at different distances apart, in a stricter place in the image with appearance weighing more in return, in
+    the threshold that goes with these, and in keeping a feature every 0.1 s only, at a third of the time. On the golden
+    sequences they remove both id switches; in simulated rooms that had no part in the choice they raise IDF1 and
+    switch ids less often (test_tracking_reference.py).
+
+    nominal_rate_hz           the unit of time of the motion model is one frame at this rate
+    memory_s                  a track ends once its last feature in the bank is this old, which is when it has not been
+                              seen for this long, or up to feature_interval_s less
+    feature_interval_s        least time between two features of one track in the bank; 0: every one is kept
+    bank_capacity             most appearance features kept, the oldest dropped first; also bounds the tracks
+    nearest_neighbours        K, entries of the bank that vote for each detection
+    appearance_temperature    of the softmax over the distances of the K nearest
+    motion_history            observations per track that the motion model is fitted to
+    slope_penalty             ridge penalty on the slope of the motion model, frames²
+    pixel_temperature         distance in the image that divides the similarity by e
+    nearness_temperature      difference in log(1/z) that divides it by e
+    angle_temperature_rad     rotation that divides it by e
+    appearance_weight         weight of the appearance similarity in the score
+    motion_weight             weight of the motion similarity in the score
+    score_threshold           least score of an association, in [0, 1]
+    confirm_hits              detections after which a track is confirmed
+    shape_window_s            time constant of the running body shape
+    velocity                  noise of the velocity filter
+    depth_smoothing           One-Euro filter on log-depth, None: off
+    rotation_smoothing        One-Euro filter on the pelvis rotation, None: off
+    """
+
+    nominal_rate_hz: float = 30.0
+    memory_s: float = 2.0
+    feature_interval_s: float = 0.1
+    bank_capacity: int = 2048
+    nearest_neighbours: int = 35
+    appearance_temperature: float = 0.1
+    motion_history: int = 8
+    slope_penalty: float = 20.0
+    pixel_temperature: float = 0.3
+    nearness_temperature: float = 3.0
+    angle_temperature_rad: float = 20.0
+    appearance_weight: float = 2.0
+    motion_weight: float = 8.0
+    score_threshold: float = 0.6
+    confirm_hits: int = 3
+    shape_window_s: float = 10.0
+    velocity: VelocityConfig = VelocityConfig()
+    depth_smoothing: OneEuroConfig | None = None
+    rotation_smoothing: OneEuroConfig | None = None
+
+    @classmethod
+    def reference(cls, nominal_rate_hz: float = 1.0) -> TrackerConfig:
+        """The published association, for frames that come at `nominal_rate_hz`.
+
+        The capacity is never reached: the network proposes at most 100 people in each of 50 frames.
+        """
+        return cls(
+            nominal_rate_hz=nominal_rate_hz,
+            memory_s=50 / nominal_rate_hz,
+            feature_interval_s=0.0,
+            bank_capacity=5000,
+            nearest_neighbours=35,
+            appearance_temperature=15.0,
+            motion_history=8,
+            slope_penalty=20.0,
+            pixel_temperature=1.0,
+            nearness_temperature=3.0,
+            angle_temperature_rad=20.0,
+            appearance_weight=1.0,
+            motion_weight=8.0,
+            score_threshold=0.69,
+        )
+
+    def __post_init__(self) -> None:
+        _require_counts(self, ("bank_capacity", "nearest_neighbours", "motion_history", "confirm_hits"))
+        _require_numbers(
+            self,
+            positive=(
+                "nominal_rate_hz",
+                "memory_s",
+                "appearance_temperature",
+                "pixel_temperature",
+                "nearness_temperature",
+                "angle_temperature_rad",
+                "shape_window_s",
+            ),
+            not_negative=(
+                "feature_interval_s",
+                "slope_penalty",
+                "appearance_weight",
+                "motion_weight",
+                "score_threshold",
+            ),
+        )
+        if self.appearance_weight + self.motion_weight == 0:
+            raise UserError(
+                "TrackerConfig.appearance_weight and motion_weight: expected a sum above 0, got 0 and 0; raise one"
+            )
+        if self.score_threshold > 1:
+            raise UserError(f"TrackerConfig.score_threshold: expected 0 to 1, got {self.score_threshold!r}")
+
+    @property
+    def memory_frames(self) -> float:
+        """`memory_s` in units of the nominal frame."""
+        return frame_number(self.memory_s, self.nominal_rate_hz)
+
+    @property
+    def feature_interval_frames(self) -> float:
+        """`feature_interval_s` in units of the nominal frame."""
+        return frame_number(self.feature_interval_s, self.nominal_rate_hz)

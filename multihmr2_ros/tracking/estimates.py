@@ -1,0 +1,78 @@
+"""What a track tells about its person beyond the identity: velocity, smoothed place, running body shape."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .config import OneEuroConfig, TrackerConfig, VelocityConfig
+from .detections import Detections, TrackedFrame
+from .smoothing import smooth_rotations, smooth_vectors
+from .track import Track
+from .velocity import measure, measurement_noise
+
+Array = NDArray[np.float64]
+_LEAST_DEPTH_M = 0.01  # keeps the logarithm finite for a pelvis in the camera's plane
+
+
+def estimate(
+    detections: Detections,
+    rows: NDArray[np.bool_],
+    tracks: Sequence[Track],
+    fixed_from_camera: Array | None,
+    stamp_s: float,
+    config: TrackerConfig,
+) -> TrackedFrame:
+    """Take the measurements of the masked rows (n,) into their tracks, and answer with the tracks' estimates."""
+    answer = TrackedFrame.untracked(detections, "camera" if fixed_from_camera is None else "fixed")
+    if not tracks:
+        return answer
+    answer.track_id[rows] = [track.track_id for track in tracks]
+    answer.state[rows] = [track.state for track in tracks]
+    answer.age_s[rows] = [stamp_s - track.first_stamp_s for track in tracks]
+    if config.rotation_smoothing:
+        answer.rotation[rows] = _smooth_rotation(tracks, answer.rotation[rows], stamp_s, config.rotation_smoothing)
+    if answer.pelvis is not None:
+        _measure_velocity(tracks, answer.pelvis[rows], fixed_from_camera, stamp_s, config.velocity)
+        answer.velocity[rows] = [track.motion.velocity for track in tracks if track.motion]
+        answer.velocity_covariance[rows] = [track.motion.velocity_covariance for track in tracks if track.motion]
+        if config.depth_smoothing:
+            answer.pelvis[rows] = _smooth_depth(tracks, answer.pelvis[rows], stamp_s, config.depth_smoothing)
+    if answer.shape is not None:
+        score = np.ones(len(detections)) if detections.score is None else detections.score
+        measured = zip(tracks, answer.shape[rows], score[rows].tolist(), strict=True)
+        answer.shape[rows] = [track.running_shape.update(shape, weight, stamp_s) for track, shape, weight in measured]
+    return answer
+
+
+def _measure_velocity(
+    tracks: Sequence[Track], pelvis: Array, fixed_from_camera: Array | None, stamp_s: float, config: VelocityConfig
+) -> None:
+    """Take pelvises (n, 3) m, camera frame, into the tracks' motion, in the fixed frame where there is one."""
+    position, noise = pelvis, measurement_noise(pelvis, config)
+    if fixed_from_camera is not None:
+        rotation, translation = fixed_from_camera[:3, :3], fixed_from_camera[:3, 3]
+        position = pelvis @ rotation.T + translation
+        noise = rotation @ noise @ rotation.T
+    motions = measure([track.motion for track in tracks], position, noise, stamp_s, config)
+    for track, motion in zip(tracks, motions, strict=True):
+        track.motion = motion
+
+
+def _smooth_depth(tracks: Sequence[Track], pelvis: Array, stamp_s: float, config: OneEuroConfig) -> Array:
+    """Pelvises (n, 3) m, camera frame, on the same viewing rays, at the smoothed depths."""
+    log_depth = np.log(np.maximum(pelvis[:, 2:], _LEAST_DEPTH_M))
+    smoothed = smooth_vectors([track.log_depth for track in tracks], log_depth, stamp_s, config)
+    for track, state in zip(tracks, smoothed, strict=True):
+        track.log_depth = state
+    return pelvis * np.exp(np.stack([state.value for state in smoothed]) - log_depth)
+
+
+def _smooth_rotation(tracks: Sequence[Track], rotation: Array, stamp_s: float, config: OneEuroConfig) -> Array:
+    """Rotations (n, 3, 3), camera frame, smoothed."""
+    smoothed = smooth_rotations([track.rotation for track in tracks], rotation, stamp_s, config)
+    for track, state in zip(tracks, smoothed, strict=True):
+        track.rotation = state
+    return np.stack([state.value for state in smoothed])

@@ -1,0 +1,148 @@
+"""The checkpoints this package knows: what each is, under which licence, and where its file lies on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from multihmr2_ros.errors import UserError
+
+_READ_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One checkpoint file.
+
+    name             what commands call it
+    description      one line: the model
+    license_name     the licence by name
+    license_summary  one line: what it allows and where its terms stand
+    commercial_use   whether the licence allows commercial use
+    sha256           of the file, 64 lower-case hexadecimal digits; this alone decides whether a file is the right one
+    file_name        of the file, without a folder
+    size_bytes       about, for people and for the check of disk space; None where unknown
+    url              where `multihmr2 weights fetch` gets it; None for a bundled file
+    bundled          whether the file is part of this package
+    """
+
+    name: str
+    description: str
+    license_name: str
+    license_summary: str
+    commercial_use: bool
+    sha256: str
+    file_name: str
+    size_bytes: int | None = None
+    url: str | None = None
+    bundled: bool = False
+
+    def path(self) -> Path:
+        """Where the file is, or belongs, on this machine."""
+        return (Path(__file__).parent if self.bundled else weights_folder()) / self.file_name
+
+    def is_here(self) -> bool:
+        """Whether a file of that name is in its place; its content is not read."""
+        return os.path.isfile(self.path())
+
+
+REGISTRY: tuple[Weights, ...] = (
+    Weights(
+        name="multihmr2",
+        description="Multi-HMR 2.b as released by NAVER LABS Europe: ViT-L/16, 768 px",
+        license_name="NAVER LABS Europe's own",
+        license_summary="non-commercial use only; the model's page is https://github.com/naver/multi-hmr2",
+        commercial_use=False,
+        sha256="fd2d9ab7010a5f590a3db2480f5f476fd3ec6afbbde80babbec0d821ba9763d6",
+        file_name="multihmr2.pt",
+        size_bytes=1_613_000_000,
+        url="https://download.europe.naverlabs.com/ComputerVision/MultiHMR/multihmr2.pt",
+    ),
+)
+
+
+def weights_folder() -> Path:
+    """Folder of fetched files: $MULTIHMR2_WEIGHTS, else multihmr2 in $XDG_CACHE_HOME, else ~/.cache/multihmr2."""
+    chosen = os.environ.get("MULTIHMR2_WEIGHTS")
+    if chosen:
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "multihmr2"
+
+
+def weights_named(name: str) -> Weights:
+    """The registry's entry of that name; UserError lists the names when there is none."""
+    for weights in REGISTRY:
+        if weights.name == name:
+            return weights
+    raise UserError(f"no weights are called {name!r}: the names are {_names()}")
+
+
+def resolve_checkpoint(name_or_path: str | Path) -> Path:
+    """The checkpoint file that a registry name or a path means; UserError says how to get it when it is not there.
+
+    A registry name always means the registry's file; a file of the same name in the current folder is ./NAME.
+    """
+    text = str(name_or_path)
+    for weights in REGISTRY:
+        if weights.name == text:
+            return _registered_file(weights)
+    path = Path(name_or_path).expanduser()
+    if os.path.isfile(path):
+        return path
+    if os.path.isdir(path):
+        raise UserError(f"checkpoint {text!r} is a folder: expected a .pt or .safetensors file in it")
+    raise UserError(f"checkpoint {text!r} does not exist: give a file, or one of the names {_names()}")
+
+
+def _registered_file(weights: Weights) -> Path:
+    if weights.is_here():
+        return weights.path()
+    if weights.bundled:
+        raise UserError(f"checkpoint {weights.name!r} is missing from this installation: install multihmr2_ros again")
+    kind = "commercial use allowed" if weights.commercial_use else "non-commercial licence"
+    raise UserError(
+        f"checkpoint {weights.name!r} is not on this machine: `multihmr2 weights fetch {weights.name}` gets it "
+        f"({size_text(weights.size_bytes)}, {kind}), or pass a file"
+    )
+
+
+def _names() -> str:
+    return ", ".join(weights.name for weights in REGISTRY)
+
+
+def size_text(size_bytes: int | None) -> str:
+    """A size for people: "1.6 GB", decimal units; "size unknown" for None."""
+    if size_bytes is None:
+        return "size unknown"
+    if size_bytes >= 1e9:
+        return f"{size_bytes / 1e9:.1f} GB"
+    if size_bytes >= 1e6:
+        return f"{size_bytes / 1e6:.0f} MB"
+    return f"{size_bytes / 1e3:.1f} kB"
+
+
+def sha256_of(path: Path) -> str:
+    """The file's SHA-256 as 64 hexadecimal digits, with a progress bar on a terminal; UserError if unreadable."""
+    from tqdm import tqdm
+
+    digest = hashlib.sha256()
+    try:
+        with (
+            open(path, "rb") as stream,
+            tqdm(
+                total=path.stat().st_size,
+                unit="B",
+                unit_scale=True,
+                desc=f"SHA-256 of {path.name}",
+                disable=None,
+                leave=False,
+            ) as bar,
+        ):
+            while block := stream.read(_READ_BYTES):
+                digest.update(block)
+                bar.update(len(block))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    return digest.hexdigest()

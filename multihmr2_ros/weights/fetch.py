@@ -1,0 +1,210 @@
+"""Downloading one checkpoint: resumed when broken off, under its final name only when its SHA-256 is right."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import urlsplit
+
+import requests
+from tqdm import tqdm
+
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.weights import Weights, sha256_of, size_text
+
+CONNECT_TIMEOUT_S = 10.0
+READ_TIMEOUT_S = 30.0  # without a single byte
+ATTEMPTS = 5
+RETRY_WAIT_S = 1.0  # before the second attempt; doubled for each one after it
+_CHUNK_BYTES = 1 << 16
+
+
+class _BrokenOff(Exception):
+    """The body ended, or stood still, before all of it had come."""
+
+
+def fetched_file(weights: Weights, folder: Path) -> Path | None:
+    """The file in `folder` if it is there and has the right SHA-256, None if it is not there.
+
+    UserError if another file has its name: that file is the user's to move.
+    """
+    target = folder / weights.file_name
+    if not os.path.isfile(target):
+        return None
+    actual = sha256_of(target)
+    if actual != weights.sha256:
+        raise UserError(
+            f"{target} is not {weights.name}: expected SHA-256 {weights.sha256}, got {actual}; "
+            f"move or delete it and fetch again"
+        )
+    return target
+
+
+def fetch(weights: Weights, folder: Path) -> Path:
+    """The path of the checkpoint in `folder`, downloaded unless it is there already.
+
+    What has come so far is kept beside the target as `<file name>.part` whenever the download is interrupted, and the
+    next call goes on from there. UserError in one line: no network, refusal by the server, no space, no permission, a
+    file with another SHA-256 (which is deleted).
+    """
+    target = folder / weights.file_name
+    part = folder / f"{weights.file_name}.part"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        here = fetched_file(weights, folder)
+        if here is None:
+            with _locked(part) as stream:
+                _download(weights, stream, part)
+                os.fsync(stream.fileno())
+                _require_sha256(weights, part)
+                os.replace(part, target)
+                _validator_file(part).unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {weights.file_name} to {folder}: {error.strerror or error}; "
+            f"make room or choose another folder with --to"
+        ) from error
+    return target
+
+
+@contextmanager
+def _locked(part: Path) -> Iterator[BinaryIO]:
+    """The part file, open for appending; UserError while another process is writing it. An empty one is not left."""
+    with open(part, "ab") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process is downloading {part}: wait for it, or stop it") from None
+        try:
+            yield stream
+        finally:
+            if os.path.isfile(part) and part.stat().st_size == 0:
+                part.unlink()
+
+
+def _download(weights: Weights, stream: BinaryIO, part: Path) -> None:
+    """Bring the part file to its full length; connections that break off are taken up again, ATTEMPTS in all."""
+    for attempt in range(ATTEMPTS):
+        if attempt > 0:
+            time.sleep(RETRY_WAIT_S * 2 ** (attempt - 1))
+        try:
+            with _ask(weights, part) as response:
+                if response.status_code == 416:  # nothing follows what is here: it is whole, or it is something else
+                    if sha256_of(part) == weights.sha256:
+                        return
+                    stream.truncate(0)
+                    continue
+                _receive(weights, response, stream, part)
+                return
+        except requests.RequestException as error:
+            # Without an answer at the first try there is most likely no network, and waiting would not help.
+            if attempt == 0:
+                reason = f"{_host(weights)} cannot be reached ({type(error).__name__})"
+                raise UserError(_by_hand(weights, part, f"{reason}: check the network")) from error
+        except _BrokenOff:
+            pass
+    raise UserError(
+        f"the connection to {_host(weights)} broke {ATTEMPTS} times: {size_text(part.stat().st_size)} are kept in "
+        f"{part}, and the same command goes on from there"
+    )
+
+
+def _ask(weights: Weights, part: Path) -> requests.Response:
+    """The server's answer to a request for what the part file still lacks: status 200, 206 or 416.
+
+    `If-Range` makes the server send the whole file when it is no longer the one that the part file came from.
+    """
+    assert weights.url is not None
+    headers = {"Accept-Encoding": "identity"}
+    have = part.stat().st_size
+    if have > 0:
+        headers["Range"] = f"bytes={have}-"
+        with suppress(FileNotFoundError):
+            headers["If-Range"] = _validator_file(part).read_text().strip()
+    response = requests.get(weights.url, headers=headers, stream=True, timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S))
+    if response.status_code == 416 and have > 0:
+        return response
+    if response.status_code not in (200, 206):
+        reason = f"{_host(weights)} answered {response.status_code} {response.reason}"
+    elif response.headers.get("Content-Type", "").startswith("text/html"):
+        reason = f"{_host(weights)} answered with a web page instead of the file: does this network need a log-in?"
+    else:
+        return response
+    response.close()
+    raise UserError(_by_hand(weights, part, reason))
+
+
+def _receive(weights: Weights, response: requests.Response, stream: BinaryIO, part: Path) -> None:
+    """Append the answer's body to the part file, or begin it anew where the server sends the file from its start."""
+    start = stream.seek(0, os.SEEK_END) if response.status_code == 206 else 0
+    length = response.headers.get("Content-Length")
+    total = start + int(length) if length is not None else None
+    if response.status_code == 206 and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+        stream.truncate(0)
+        raise _BrokenOff
+    if start == 0:
+        stream.truncate(0)
+        _store_validator(response, part)
+    _require_space(weights, part, (total or weights.size_bytes or 0) - start)
+    try:
+        with tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=weights.file_name, disable=None) as bar:
+            for chunk in response.iter_content(_CHUNK_BYTES):
+                stream.write(chunk)
+                bar.update(len(chunk))
+    except requests.RequestException as error:
+        raise _BrokenOff from error
+    finally:
+        stream.flush()
+    if total is not None and stream.tell() < total:
+        raise _BrokenOff
+
+
+def _store_validator(response: requests.Response, part: Path) -> None:
+    """Keep what tells this version of the server's file from others: its strong ETag, else its date, else nothing."""
+    etag = response.headers.get("ETag", "W/")
+    validator = response.headers.get("Last-Modified") if etag.startswith("W/") else etag
+    if validator is None:
+        _validator_file(part).unlink(missing_ok=True)
+    else:
+        _validator_file(part).write_text(validator + "\n")
+
+
+def _validator_file(part: Path) -> Path:
+    return part.with_name(part.name + ".version")
+
+
+def _require_space(weights: Weights, part: Path, needed_bytes: int) -> None:
+    free_bytes = shutil.disk_usage(part.parent).free
+    if needed_bytes > free_bytes:
+        raise UserError(
+            f"{weights.file_name} needs {size_text(needed_bytes)} more in {part.parent}, {size_text(free_bytes)} are "
+            f"free: make room or choose another folder with --to"
+        )
+
+
+def _require_sha256(weights: Weights, part: Path) -> None:
+    """Delete the part file and raise UserError unless it is the right file."""
+    actual = sha256_of(part)
+    if actual == weights.sha256:
+        return
+    size = size_text(part.stat().st_size)
+    part.unlink()
+    _validator_file(part).unlink(missing_ok=True)
+    raise UserError(
+        f"what came from {weights.url} is not {weights.name}: expected SHA-256 {weights.sha256}, got {actual} "
+        f"({size}); it was deleted: try again, and if this repeats, the file at that address has been changed"
+    )
+
+
+def _by_hand(weights: Weights, part: Path, reason: str) -> str:
+    return f"{reason}; or download {weights.url} by other means and put it in {part.parent}"
+
+
+def _host(weights: Weights) -> str:
+    return urlsplit(weights.url or "").hostname or "the server"

@@ -1,0 +1,211 @@
+"""Velocities are right, and as uncertain as they say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+from scipy.stats import chi2
+
+from multihmr2_ros.tracking import Detections, TrackedFrame, Tracker, TrackerConfig, VelocityConfig
+from multihmr2_ros.tracking.velocity import MotionEstimate, measure, measurement_noise
+
+CONFIG = VelocityConfig()
+RATE_HZ = 30.0
+
+
+def look(pelvis: NDArray[np.float64]) -> Detections:
+    """People (n, 3) m, camera frame, each of whom looks like no other."""
+    n = len(pelvis)
+    location = np.column_stack([610 * pelvis[:, :2] / pelvis[:, 2:] / 768 + 0.5, -np.log(pelvis[:, 2])])
+    return Detections(np.eye(n), location, np.tile(np.eye(3), (n, 1, 1)), pelvis)
+
+
+def noisy(pelvis: NDArray[np.float64], generator: np.random.Generator) -> NDArray[np.float64]:
+    """Pelvises (n, 3) as the configured camera would measure them."""
+    factor = np.linalg.cholesky(measurement_noise(pelvis, CONFIG))
+    return pelvis + (factor @ generator.normal(size=(len(pelvis), 3, 1)))[:, :, 0]
+
+
+def normalised_error(error: NDArray[np.float64], covariance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n,) squared Mahalanobis lengths of errors (n, D): chi-squared with D degrees of freedom if calibrated."""
+    return np.einsum("ni,ni->n", error, np.linalg.solve(covariance, error[:, :, None])[:, :, 0])
+
+
+def assert_calibrated(squared: NDArray[np.float64], freedom: int) -> None:
+    """The mean lies within the two-sided 95 % bounds of chi-squared."""
+    n = len(squared)
+    low, high = chi2.ppf([0.025, 0.975], freedom * n) / n
+    assert low <= squared.mean() <= high, f"{low:.3f} ≤ {squared.mean():.3f} ≤ {high:.3f}"
+
+
+@pytest.mark.parametrize("acceleration_density", [1.0, 1e-9])  # random acceleration; constant velocity
+@pytest.mark.parametrize("rate_hz", [30.0, 7.0])
+def test_covariance_is_calibrated(acceleration_density: float, rate_hz: float) -> None:
+    generator = np.random.default_rng(7)
+    config = VelocityConfig(acceleration_density=acceleration_density)
+    n, dt = 500, 1 / rate_hz
+    position = np.array([0.0, 0.0, 12.0]) + generator.normal(size=(n, 3))
+    velocity = config.initial_speed_sigma_m_s * generator.normal(size=(n, 3))
+    shock = np.linalg.cholesky(acceleration_density * np.array([[dt**3 / 3, dt**2 / 2], [dt**2 / 2, dt]]))
+    estimates: list[MotionEstimate | None] = [None] * n
+    for step in range(61):
+        measured = noisy(position, generator)
+        noise = measurement_noise(position, config)
+        estimates = list(measure(estimates, measured, noise, step * dt, config))
+        if step in (1, 5, 20, 60):
+            mean = np.stack([estimate.mean for estimate in estimates if estimate])
+            covariance = np.stack([estimate.covariance for estimate in estimates if estimate])
+            error = np.concatenate([position, velocity], axis=1) - mean
+            assert_calibrated(normalised_error(error, covariance), 6)
+            assert_calibrated(normalised_error(error[:, 3:], covariance[:, 3:, 3:]), 3)
+        kick = np.einsum("ij,njd->nid", shock, generator.normal(size=(n, 2, 3)))
+        position, velocity = position + dt * velocity + kick[:, 0], velocity + kick[:, 1]
+
+
+def test_tracker_is_calibrated_from_a_moving_turning_camera() -> None:
+    """End to end: the noise lies along rays that turn with the camera; the velocities are in the fixed frame."""
+    generator = np.random.default_rng(3)
+    squared = []
+    for _ in range(12):
+        tracker = Tracker()
+        place = np.column_stack([np.linspace(-4, 4, 8), np.zeros(8), generator.uniform(9, 14, 8)])
+        velocity = CONFIG.initial_speed_sigma_m_s * generator.normal(size=(8, 3))
+        dt = 1 / RATE_HZ
+        shock = np.linalg.cholesky(np.array([[dt**3 / 3, dt**2 / 2], [dt**2 / 2, dt]]))
+        for step in range(31):
+            pose = camera_pose(step * dt, speed_m_s=1.0, yaw_rad_s=0.4)
+            answer = tracker.update(look(noisy(into_camera(place, pose), generator)), step * dt, pose)
+            kick = np.einsum("ij,njd->nid", shock, generator.normal(size=(8, 2, 3)))
+            if step < 30:
+                place, velocity = place + dt * velocity + kick[:, 0], velocity + kick[:, 1]
+        assert answer.track_id.tolist() == list(range(8))
+        assert answer.velocity_frame == "fixed"
+        squared.append(normalised_error(velocity - answer.velocity, answer.velocity_covariance))
+    assert_calibrated(np.concatenate(squared), 3)
+
+
+def camera_pose(time_s: float, speed_m_s: float, yaw_rad_s: float) -> NDArray[np.float64]:
+    """(4, 4) fixed from camera: going forward along z while turning about the vertical y axis."""
+    pose = np.eye(4)
+    pose[:3, :3] = Rotation.from_rotvec([0, yaw_rad_s * time_s, 0]).as_matrix()
+    pose[2, 3] = speed_m_s * time_s
+    return pose
+
+
+def into_camera(place: NDArray[np.float64], pose: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Places (n, 3) of the fixed frame in the camera's."""
+    return (place - pose[:3, 3]) @ pose[:3, :3]
+
+
+def watch(
+    place: NDArray[np.float64], seconds: float, with_pose: bool, generator: np.random.Generator | None = None
+) -> TrackedFrame:
+    """People (n, 3) who stand still, seen by a camera that drives at 1 m/s and yaws at 0.3 rad/s."""
+    tracker = Tracker()
+    for step in range(round(seconds * RATE_HZ) + 1):
+        pose = camera_pose(step / RATE_HZ, 1.0, 0.3)
+        seen = into_camera(place, pose)
+        detections = look(seen if generator is None else noisy(seen, generator))
+        answer = tracker.update(detections, step / RATE_HZ, pose if with_pose else None)
+    return answer
+
+
+STANDING = np.array([[-1.0, 0.2, 9.0], [1.5, 0.2, 10.0], [4.0, 0.2, 11.0]])
+
+
+def test_standing_people_stand_still_in_the_fixed_frame_while_the_camera_drives_and_turns() -> None:
+    answer = watch(STANDING, 2.0, with_pose=True)
+    assert answer.velocity_frame == "fixed"
+    np.testing.assert_allclose(answer.velocity, 0, atol=1e-6)
+    noisy_answer = watch(STANDING, 3.0, with_pose=True, generator=np.random.default_rng(0))
+    sigma = np.sqrt(np.diagonal(noisy_answer.velocity_covariance, axis1=1, axis2=2))
+    assert (np.abs(noisy_answer.velocity) < 3 * sigma).all()
+    assert (sigma < 1).all()
+
+
+def test_without_a_fixed_frame_velocities_are_relative_to_the_camera_and_say_so() -> None:
+    answer = watch(STANDING, 2.0, with_pose=False)
+    assert answer.velocity_frame == "camera"
+    pose = camera_pose(2.0, 1.0, 0.3)
+    place = into_camera(STANDING, pose)
+    turning = np.cross([0, 0.3, 0], place)
+    np.testing.assert_allclose(answer.velocity, -turning - np.array([0, 0, 1.0]) @ pose[:3, :3], atol=0.3)
+
+
+def test_a_fixed_frame_that_comes_or_goes_restarts_the_velocities() -> None:
+    tracker = Tracker()
+    walking = np.array([[0.0, 0.0, 5.0], [2.0, 0.0, 6.0]])
+    velocity = np.array([0.8, 0.0, 0.0])
+    far_away = np.eye(4)
+    far_away[:3, 3] = (1000, -2000, 0)
+    frames = []
+    for step in range(120):
+        pose = far_away if 40 <= step < 80 else None
+        frames.append(tracker.update(look(walking + velocity * step / RATE_HZ), step / RATE_HZ, pose))
+    assert [frame.velocity_frame for frame in frames[::20]] == [
+        "camera",
+        "camera",
+        "fixed",
+        "fixed",
+        "camera",
+        "camera",
+    ]
+    unknown = [step for step, frame in enumerate(frames) if np.isnan(frame.velocity).any()]
+    assert unknown == [0, 40, 80]
+    for step in (39, 79, 119):
+        np.testing.assert_allclose(frames[step].velocity, [velocity, velocity], atol=0.2)
+    assert max(np.nanmax(np.abs(frame.velocity)) for frame in frames if np.isfinite(frame.velocity).any()) < 2
+    assert all(frame.track_id.tolist() == [0, 1] for frame in frames)
+
+
+def test_velocity_is_unknown_until_the_second_detection() -> None:
+    tracker = Tracker()
+    first = tracker.update(look(STANDING), 0.0)
+    assert np.isnan(first.velocity).all()
+    assert np.isnan(first.velocity_covariance).all()
+    second = tracker.update(look(STANDING), 1 / RATE_HZ)
+    assert np.isfinite(second.velocity).all()
+    assert (np.linalg.eigvalsh(second.velocity_covariance) > 0).all()
+
+
+def test_velocity_grows_uncertain_while_a_person_is_unseen() -> None:
+    tracker = Tracker()
+    for step in range(60):
+        before = tracker.update(look(STANDING), step / RATE_HZ)
+    after = tracker.update(look(STANDING), 60 / RATE_HZ + 1)
+    grown = np.linalg.eigvalsh(after.velocity_covariance) - np.linalg.eigvalsh(before.velocity_covariance)
+    assert (grown > 0.01).all()
+
+
+def test_depth_is_less_certain_than_the_place_in_the_image() -> None:
+    noise = measurement_noise(np.array([[0.0, 0.0, 5.0], [3.0, 0.0, 4.0], [0.0, 0.0, 0.0]]), CONFIG)
+    np.testing.assert_allclose(noise[0], np.diag([0.05, 0.05, 0.2]) ** 2)
+    ray = np.array([0.6, 0.0, 0.8])
+    assert ray @ noise[1] @ ray == pytest.approx(0.2**2)
+    assert (np.linalg.eigvalsh(noise) > 0).all()
+
+
+def test_covariance_stays_symmetric_and_positive_for_a_long_time() -> None:
+    estimates: list[MotionEstimate | None] = [None]
+    position = np.array([[0.0, 0.0, 3.0]])
+    noise = measurement_noise(position, CONFIG)
+    for step in range(20_000):
+        estimates = list(measure(estimates, position, noise, step / RATE_HZ, CONFIG))
+    assert estimates[0] is not None
+    covariance = estimates[0].covariance
+    np.testing.assert_allclose(covariance, covariance.T, atol=1e-12)
+    assert (np.linalg.eigvalsh(covariance) > 0).all()
+    np.testing.assert_allclose(estimates[0].velocity, 0, atol=1e-9)
+
+
+def test_noise_settings_reach_the_tracker() -> None:
+    def velocity_sigma(config: VelocityConfig) -> float:
+        tracker = Tracker(TrackerConfig(velocity=config))
+        for step in range(30):
+            answer = tracker.update(look(STANDING), step / RATE_HZ)
+        return float(np.sqrt(answer.velocity_covariance[0, 2, 2]))
+
+    assert velocity_sigma(VelocityConfig(depth_sigma_ratio=0.2)) > 1.5 * velocity_sigma(CONFIG)
+    assert velocity_sigma(VelocityConfig(acceleration_density=0.01)) < 0.7 * velocity_sigma(CONFIG)
