@@ -10,12 +10,17 @@ Importing this package loads no other library; each name loads what it needs on 
 from __future__ import annotations
 
 import importlib
+import pkgutil
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .errors import UserError
     from .estimator import Estimator
     from .people import Frame, IntrinsicsSource, People, TrackState
+
+# The build puts the generated messages, `multihmr2_ros.msg`, into its own folder of this package's name: both count,
+# so that the messages are found beside a source tree.
+__path__ = pkgutil.extend_path(__path__, __name__)
 
 __version__ = "0.1.0"
 __all__ = ["Estimator", "Frame", "IntrinsicsSource", "People", "TrackState", "UserError", "__version__"]

@@ -122,9 +122,9 @@ def _stages(estimator: Estimator, picture: NDArray[np.uint8], config: BenchmarkC
     resize = estimator._resize(*config.size)
     with torch.inference_mode():
         pixels = infer.prepare(picture, resize)
-        normalised = ((pixels.float() / 255.0 - network.image_mean) / network.image_std).to(network.precision)
+        normalised = (pixels.float() / 255.0 - network.image_mean) / network.image_std
         _, patches = network.backbone(normalised)
-        queries = network.decoder(patches).float()
+        queries = network.decoder(patches)
         eye, no = torch.eye(3, device=infer.device)[None], torch.tensor([False], device=infer.device)
         prediction = network(pixels, eye, no, infer.max_people)
         outputs = infer._people(pixels, eye, no)

@@ -27,10 +27,10 @@ class EstimatorConfig:
     """What can be chosen about estimation.
 
     score_threshold: a person's score must exceed it. nms_distance_m: of two people whose pelvises are nearer, only the
-    one with the higher score stays; 0 keeps all. max_people: the most people in a frame (fixed work, whoever is there).
-    mesh: vertices of "full" or "low" resolution. input_size: (width, height) px of the network's input, multiples of
-    the patch size, into which every picture is fitted; None follows each picture's shape. track: whether people get
-    identities and velocities.
+    one with the higher score stays; 0 keeps all. max_people: the most people in a frame, at most the network's queries
+    (fixed work, whoever is there). mesh: vertices of "full" or "low" resolution. input_size: (width, height) px of the
+    network's input, multiples of the patch size, into which every picture is fitted; None follows each picture's shape.
+    track: whether people get identities and velocities.
     """
 
     score_threshold: float = 0.4
@@ -65,7 +65,8 @@ class Estimator:
         self.tracker = Tracker(self.config.tracker)
         tracker = self.config.tracker
         self._smooths = tracker.depth_smoothing is not None or tracker.rotation_smoothing is not None
-        self._infer = Inference(network, self.body, runtime or Runtime(), self.config.max_people)
+        max_people = min(self.config.max_people, network.config.queries)
+        self._infer = Inference(network, self.body, runtime or Runtime(), max_people)
 
     @classmethod
     def load(
@@ -244,8 +245,6 @@ def _checked_size(image: NDArray[np.uint8]) -> tuple[int, int]:
 
 def _check_against(network: MultiHMR2, config: EstimatorConfig) -> None:
     sizes = network.config
-    if config.max_people > sizes.queries:
-        raise UserError(f"max_people must be at most {sizes.queries}, the network's queries; got {config.max_people}")
     for name, side in zip(("width", "height"), config.input_size or (), strict=False):
         most = sizes.max_grid * sizes.patch_size
         if side % sizes.patch_size or not sizes.patch_size <= side <= most:

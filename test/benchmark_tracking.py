@@ -36,7 +36,7 @@ def walking_people(people: int, feature_length: int, frames: int) -> list[Detect
     """Frames of people side by side, each of whom looks much the same from frame to frame."""
     generator = np.random.default_rng(0)
     looks = generator.normal(size=(people, feature_length)).astype(np.float32)
-    turned = Rotation.random(people, rng=generator)
+    turned = Rotation.from_quat(generator.normal(size=(people, 4)))
     side = np.linspace(0.05, 0.95, people)
     result = []
     for _ in range(frames):

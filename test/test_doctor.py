@@ -21,6 +21,7 @@ from multihmr2_ros import weights
 from multihmr2_ros.cli import doctor, requirements
 from multihmr2_ros.cli.doctor import Check
 from multihmr2_ros.cli.requirements import Requirement
+from multihmr2_ros.hardware import bf16_instructions
 
 SOURCE = Path(multihmr2_ros.__file__).parents[1]
 
@@ -208,7 +209,7 @@ def test_requirements_of_an_installation(installed: str, tmp_path: Path) -> None
     program = "from multihmr2_ros.cli.requirements import requirements as r; print(*(q.name + q.extra for q in r()))"
     environment = os.environ | {"PYTHONPATH": str(folder), "AMENT_PREFIX_PATH": f"/nowhere:{tmp_path / 'prefix'}"}
     done = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, cwd=tmp_path
+        [sys.executable, "-S", "-c", program], env=environment, capture_output=True, text=True, cwd=tmp_path
     )
     if installed == "nowhere":
         assert "install the package again" in done.stderr

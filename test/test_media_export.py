@@ -8,14 +8,14 @@ import cv2
 import numpy as np
 import pytest
 import trimesh
-from full_disk import no_file_above
-from people_factory import make_people
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.media.colors import UNTRACKED, track_color
 from multihmr2_ros.media.export import save_image, save_meshes, save_params
 from multihmr2_ros.media.files import atomic_path
 from multihmr2_ros.people import BONE_COUNT, IntrinsicsSource
+from test.full_disk import no_file_above
+from test.people_factory import make_people
 
 BOX = trimesh.creation.box(extents=(0.5, 1.7, 0.3))
 PICTURE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
@@ -43,6 +43,7 @@ SHAPES = {
     "track_id": (),
     "track_state": (),
     "shape": (6,),
+    "running_shape": (6,),
     "rotations": (BONE_COUNT, 3, 3),
     "bone_poses": (BONE_COUNT, 4, 4),
     "joints": (BONE_COUNT, 3),
@@ -61,7 +62,9 @@ def test_parameters_come_back(tmp_path, n):
     people = people_with_boxes(n, intrinsics_source=IntrinsicsSource.K, stamp=1234567890.123456789)
     save_params(tmp_path / "walk_000007.npz", people)
     with np.load(tmp_path / "walk_000007.npz", allow_pickle=False) as stored:
-        assert set(stored) == {*SHAPES, "k", "vertical_fov", "intrinsics_source", "stamp", "image_size"}
+        frame_wide = {"k", "vertical_fov", "intrinsics_source", "stamp", "image_size", "velocity_frame"}
+        assert set(stored) == {*SHAPES, *frame_wide}
+        assert str(stored["velocity_frame"]) == people.velocity_frame
         for name, shape in SHAPES.items():
             assert stored[name].shape == (n, *shape), name
             assert stored[name].dtype == getattr(people, name).dtype, name

@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 import pytest
 import trimesh
-from people_factory import make_people, pinhole
 from scipy.spatial import Delaunay
 
 from multihmr2_ros.media.colors import UNTRACKED, track_color
 from multihmr2_ros.media.overlay import draw_people
 from multihmr2_ros.media.rasterise import DepthBuffer
+from test.people_factory import make_people, pinhole
 
 HEIGHT, WIDTH = 480, 640
 BOX = trimesh.creation.box(extents=(0.6, 1.0, 0.4))

@@ -110,13 +110,20 @@ def test_images_that_share_a_stem_get_names_of_their_own(tmp_path):
     assert [frame.name for frame in open_source(tmp_path)] == ["a.jpg", "a.png", "b.png"]
 
 
-def test_a_damaged_image_in_a_folder_is_named_when_its_turn_comes(tmp_path):
+def test_a_damaged_image_in_a_folder_is_named_and_costs_only_itself(tmp_path, caplog):
     save(tmp_path / "1.png", 1)
     (tmp_path / "2.png").write_bytes((tmp_path / "1.png").read_bytes()[:50])
-    frames = iter(open_source(tmp_path))
-    assert next(frames).name == "1"
-    with pytest.raises(UserError, match=r"2\.png"):
-        next(frames)
+    save(tmp_path / "3.png", 3)
+    assert [frame.name for frame in open_source(tmp_path)] == ["1", "3"]
+    (record,) = caplog.records
+    assert "2.png" in record.getMessage()
+
+
+def test_a_folder_of_damaged_images_is_refused(tmp_path):
+    for name in ("1.png", "2.png"):
+        (tmp_path / name).write_bytes(b"not an image")
+    with pytest.raises(UserError, match="none of the 2 images"):
+        list(open_source(tmp_path))
 
 
 def test_what_is_no_source_is_refused(tmp_path):

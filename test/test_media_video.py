@@ -6,11 +6,11 @@ import av
 import cv2
 import numpy as np
 import pytest
-from full_disk import no_file_above
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.media.sources import open_source
 from multihmr2_ros.media.video import VideoWriter
+from test.full_disk import no_file_above
 
 COLORS = np.array(
     [

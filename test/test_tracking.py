@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tracking_scenes import GOLDEN_NAMES, Room, golden, simulate, track
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.people import TrackState
 from multihmr2_ros.tracking import Detections, OneEuroConfig, TrackedFrame, Tracker, TrackerConfig, VelocityConfig
+from test.tracking_scenes import GOLDEN_NAMES, Room, golden, simulate, track
 
 RATE_HZ = 30.0
 
@@ -69,6 +69,17 @@ def test_states_from_tentative_to_ended() -> None:
     assert [index for index, frame in enumerate(frames) if frame.ended_ids == (0,)] == [14]
     assert frames[-1].track_id.tolist() == [1]
     assert frames[-1].state.tolist() == [TrackState.TENTATIVE]
+
+
+@pytest.mark.parametrize("start_s", [0.0, 1.1, 1_760_000_000.123456])
+@pytest.mark.parametrize("rate_hz", [30.0, 29.97, 7.0])
+def test_memory_is_a_whole_number_of_frames_whatever_the_clock(start_s: float, rate_hz: float) -> None:
+    """t / 30 has no exact binary form, and of the seconds since 1970 float64 keeps 0.2 µs."""
+    tracker = Tracker(TrackerConfig.reference(rate_hz))
+    for last_seen in range(0, 300, 60):
+        tracker.update(people(0.5), start_s + last_seen / rate_hz)
+        frames = [tracker.update(people(), start_s + (last_seen + later) / rate_hz) for later in range(1, 60)]
+        assert [later for later, frame in enumerate(frames, start=1) if frame.ended_ids] == [50]
 
 
 def test_track_ends_when_its_last_feature_is_forgotten() -> None:

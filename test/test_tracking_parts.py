@@ -7,12 +7,12 @@ import itertools
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
-from tracking_oracle import quaternion
 
 from multihmr2_ros.tracking import TrackerConfig
 from multihmr2_ros.tracking.appearance import AppearanceBank, normalised
 from multihmr2_ros.tracking.association import assign
 from multihmr2_ros.tracking.motion import MotionHistory, extrapolate, motion_similarity, pelvis_state
+from test.tracking_oracle import quaternion
 
 
 @pytest.mark.parametrize("capacity", [7, 40, 1000])  # overflows in a frame, now and then, never
@@ -91,7 +91,7 @@ def test_motion_similarity_by_hand() -> None:
 
 
 def test_pelvis_state_has_the_quaternion_with_w_not_negative() -> None:
-    matrices = Rotation.random(200, rng=np.random.default_rng(0)).as_matrix()
+    matrices = Rotation.from_quat(np.random.default_rng(0).normal(size=(200, 4))).as_matrix()
     half_turns = Rotation.from_rotvec(np.pi * np.eye(3)).as_matrix()
     matrices = np.concatenate([matrices, half_turns])
     state = pelvis_state(np.zeros((len(matrices), 3)), matrices)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
-from tracking_scenes import Sequence
+
+from test.tracking_scenes import Sequence
 
 
 class PublishedTracker:

@@ -91,7 +91,7 @@ def simulate(room: Room, seed: int) -> Sequence:
         rows += walkers.detected(yaw)
         if generator.random() < room.false_positives:
             place = np.array([generator.random(), generator.uniform(0.3, 0.8), -np.log(generator.uniform(2, 8))])
-            rows.append((walkers.new_feature(), place, Rotation.random(rng=generator).as_matrix(), -1))
+            rows.append((walkers.new_feature(), place, Rotation.from_quat(generator.normal(size=4)).as_matrix(), -1))
         offsets.append(len(rows))
     feature, location, rotation, person = (np.array(column) for column in zip(*rows, strict=True))
     return Sequence(np.array(offsets), feature.astype(np.float32), location, rotation, person)

@@ -28,9 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--people", default="1,10,20", metavar="LIST", help="people counts (default: %(default)s)")
     parser.add_argument("--mesh", choices=("full", "low"), default="full", help="(default: %(default)s)")
-    parser.add_argument(
-        "--repeats", type=int, default=None, help="timed frames a row (default: 5; on a GPU 200)"
-    )
+    parser.add_argument("--repeats", type=int, default=None, help="timed frames a row (default: 5; on a GPU 200)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every figure to FILE")
 
 

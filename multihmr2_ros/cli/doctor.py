@@ -33,7 +33,11 @@ HELP = "what is installed, what is missing, what to type"
 Status = Literal["ok", "missing", "optional"]
 
 BODY_CACHE_BYTES = 1_400_000_000  # of Anny 0.6.2, measured
-MODULES = {"opencv-python-headless": "cv2"}  # where the module is not called as the package is
+MODULES = {  # where the module is not called as the package is
+    "opencv-python-headless": "cv2",
+    "pillow": "PIL",
+    "rosbags-image": "rosbags.image",
+}
 DEFAULT_DISTRO = "jazzy"
 MESSAGE_PACKAGES = (
     "std_msgs",

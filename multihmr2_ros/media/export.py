@@ -25,6 +25,7 @@ PER_PERSON_PARAMETERS = (
     "track_id",
     "track_state",
     "shape",
+    "running_shape",
     "rotations",
     "bone_poses",
     "joints",
@@ -47,12 +48,13 @@ def save_params(path: str | Path, people: People) -> None:
     """Writes the parameters of one frame's people to an .npz file that np.load reads with allow_pickle=False.
 
     Keys: the PER_PERSON_PARAMETERS, with people's shapes and units, and of the frame k (3, 3) px, vertical_fov rad,
-    intrinsics_source text, stamp s, image_size (2,) height and width px.
+    intrinsics_source and velocity_frame text, stamp s, image_size (2,) height and width px.
     """
     arrays = {name: getattr(people, name) for name in PER_PERSON_PARAMETERS}
     arrays["k"] = people.k
     arrays["vertical_fov"] = np.float64(people.vertical_fov)
     arrays["intrinsics_source"] = np.array(people.intrinsics_source.value)
+    arrays["velocity_frame"] = np.array(people.velocity_frame)
     arrays["stamp"] = np.float64(people.stamp)
     arrays["image_size"] = np.array(people.image_size, np.int64)
     content = io.BytesIO()
@@ -96,8 +98,8 @@ def save_image(path: str | Path, rgb: NDArray[np.uint8]) -> None:
     suffix = path.suffix.lower()
     if suffix not in (".png", ".jpg", ".jpeg"):
         raise UserError(f"cannot write {path}: images are written as .png, .jpg or .jpeg, not '{suffix}'")
-    # OpenCV's channel order is BGR.
-    _, content = cv2.imencode(suffix, np.ascontiguousarray(rgb[:, :, ::-1]), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    options = [] if suffix == ".png" else [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    _, content = cv2.imencode(suffix, np.ascontiguousarray(rgb[:, :, ::-1]), options)  # OpenCV's order is BGR
     with atomic_path(path) as temporary:
         temporary.write_bytes(content.tobytes())
 

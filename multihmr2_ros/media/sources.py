@@ -65,7 +65,8 @@ def open_source(path: str | Path, *, images_per_second: float | None = None) -> 
     images_per_second makes the images of a folder a sequence, stamped from 0 s on; without it every image's stamp
     is 0. Video frames carry their presentation time stamps, starting at 0 s.
 
-    Raises UserError where nothing can be read from path. A damaged image raises it when its turn comes.
+    Raises UserError where nothing can be read from path. A damaged image raises it when its turn comes; in a
+    folder it is left out with a warning.
     """
     path = Path(path)
     if images_per_second is not None and not images_per_second > 0:
@@ -99,9 +100,20 @@ class ImageSource(FrameSource):
         self._stems_differ = len({path.stem for path in paths}) == len(paths)
 
     def _frames(self) -> Generator[Frame, None, None]:
+        readable = 0
         for index, path in enumerate(self._paths):
+            try:
+                image = read_image(path)
+            except UserError as error:
+                if len(self._paths) == 1:
+                    raise
+                logger.warning("%s; left out", error)  # one damaged file must not cost the others
+                continue
+            readable += 1
             name = path.stem if self._stems_differ else path.name
-            yield Frame(image=read_image(path), stamp=index * self._seconds_per_image, name=name)
+            yield Frame(image=image, stamp=index * self._seconds_per_image, name=name)
+        if readable == 0:
+            raise UserError(f"none of the {len(self._paths)} images in {self._paths[0].parent} can be read")
 
 
 class VideoSource(FrameSource):

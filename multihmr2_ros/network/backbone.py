@@ -26,7 +26,7 @@ class Backbone(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Class token (B, D) and patch tokens (B, h, w, D), both after the final LayerNorm."""
-        patches = self.patch_embedding(image)
+        patches = self.patch_embedding(image.to(self.patch_embedding.weight.dtype)).float()
         batch, width, rows, columns = patches.shape
         tokens = torch.cat(
             [
@@ -36,7 +36,7 @@ class Backbone(nn.Module):
             ],
             dim=1,
         )
-        rotation = rotary_table(rows, columns, self.head_width, tokens.device, tokens.dtype)
+        rotation = rotary_table(rows, columns, self.head_width, tokens.device, self.patch_embedding.weight.dtype)
         for block in self.blocks:
             tokens = block(tokens, rotation)
         tokens = self.norm(tokens)
@@ -44,7 +44,10 @@ class Backbone(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block with LayerScale (`scale_1`, `scale_2`)."""
+    """Pre-norm transformer block with LayerScale (`scale_1`, `scale_2`).
+
+    The residual stream and the norms are float32 even when the matrices are not: bf16 would lose centimetres in it.
+    """
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -61,8 +64,9 @@ class Block(nn.Module):
         self.scale_2 = nn.Parameter(torch.full((width,), 1e-5))
 
     def forward(self, tokens: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-        tokens = tokens + self.scale_1 * self.attention(self.norm_1(tokens), rotation)
-        return tokens + self.scale_2 * self.mlp(self.norm_2(tokens))
+        precision = self.attention.qkv.weight.dtype
+        tokens = tokens + self.scale_1 * self.attention(self.norm_1(tokens).to(precision), rotation)
+        return tokens + self.scale_2 * self.mlp(self.norm_2(tokens).to(precision))
 
 
 class RotarySelfAttention(nn.Module):

@@ -25,8 +25,9 @@ class Decoder(nn.Module):
 
     def forward(self, patches: Tensor) -> Tensor:
         batch, rows, columns, _ = patches.shape
-        context = self.to_context(patches) + self.positions[:rows, :columns]
-        context = context.flatten(1, 2)
+        precision = self.to_context.weight.dtype
+        context = self.to_context(patches.to(precision)) + self.positions[:rows, :columns]
+        context = context.flatten(1, 2).to(precision)
         queries = self.queries.expand(batch, -1, -1)
         for layer in self.layers:
             queries = layer(queries, context)
@@ -36,7 +37,7 @@ class Decoder(nn.Module):
 class DecoderLayer(nn.Module):
     """Pre-norm self-attention between queries, cross-attention to the context, MLP; each with a residual.
 
-    The context is not normalised.
+    The context is not normalised. The residual stream is float32, as in the encoder.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -56,12 +57,13 @@ class DecoderLayer(nn.Module):
         )
 
     def forward(self, queries: Tensor, context: Tensor) -> Tensor:
-        query, key, value = self.self_qkv(self.self_norm(queries)).chunk(3, dim=-1)
+        precision = context.dtype
+        query, key, value = self.self_qkv(self.self_norm(queries).to(precision)).chunk(3, dim=-1)
         queries = queries + self.self_out(self._attend(query, key, value))
-        query = self.cross_q(self.cross_norm(queries))
+        query = self.cross_q(self.cross_norm(queries).to(precision))
         key, value = self.cross_kv(context).chunk(2, dim=-1)
         queries = queries + self.cross_out(self._attend(query, key, value))
-        return queries + self.mlp(self.mlp_norm(queries))
+        return queries + self.mlp(self.mlp_norm(queries).to(precision))
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Multi-head attention of (B, N, heads·width); heads are consecutive runs of channels."""

@@ -73,8 +73,9 @@ class PersonHeads(nn.Module):
 
 
 def initial_pose() -> Tensor:
-    """(978,) two columns of a rotation per bone: identity, but a quarter turn about x for the root, so that a body
-    whose z is up stands in a camera frame whose y is down."""
+    """(978,) two columns of a rotation per bone: identity, but +90° about x for the root: the released model's start.
+
+    (The root bone's rest frame looks along +y with the head at −z, so an upright person's root is at −90°.)"""
     columns = torch.eye(3, device="cpu")[:, :2].repeat(BONE_COUNT, 1, 1)
     columns[0] = torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]], device="cpu")
     return columns.flatten()

@@ -84,14 +84,15 @@ class MultiHMR2(nn.Module):
         self.register_buffer("image_std", torch.tensor(IMAGE_STD, device="cpu")[:, None, None], persistent=False)
 
     def set_precision(self, dtype: torch.dtype) -> MultiHMR2:
-        """Hold and run the encoder and the decoder in dtype; camera and heads stay in float32."""
-        self.backbone.to(dtype)
-        self.decoder.to(dtype)
+        """Hold and multiply the encoder's and the decoder's matrices in dtype; all else stays in float32."""
+        for module in [*self.backbone.modules(), *self.decoder.modules()]:
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                module.to(dtype)
         return self
 
     @property
     def precision(self) -> torch.dtype:
-        return self.decoder.queries.dtype
+        return self.decoder.to_context.weight.dtype
 
     def forward(self, image: Tensor, k: Tensor, k_given: Tensor, max_people: int) -> Prediction:
         """People of B images of one size.
@@ -115,8 +116,8 @@ class MultiHMR2(nn.Module):
     def decode(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Decoded queries (B, Q, D) and horizontal field of view (B,) rad, both float32."""
         pixels = (image.float() / 255.0 - self.image_mean) / self.image_std
-        class_token, patches = self.backbone(pixels.to(self.precision))
-        return self.decoder(patches).float(), self.camera(class_token.float())
+        class_token, patches = self.backbone(pixels)
+        return self.decoder(patches), self.camera(class_token)
 
 
 def take(values: Tensor, indices: Tensor) -> Tensor:

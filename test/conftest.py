@@ -1,0 +1,31 @@
+"""What several test files need: the golden weights in the released layout, and a small network of our own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# ROS traffic of tests stays on this machine, on a domain of its own.
+os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+
+
+@pytest.fixture(scope="session")
+def golden_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The deterministic weights saved like `multihmr2.pt`: 1.6 GB, removed when the tests end."""
+    from test.golden_weights import save_released
+
+    path = tmp_path_factory.mktemp("golden") / "golden.pt"
+    save_released(path)
+    yield path
+    path.unlink()
+
+
+@pytest.fixture(scope="session")
+def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of our own format with a small network of random weights, that sees people in every picture."""
+    from test.small_network import save_small_network
+
+    return save_small_network(tmp_path_factory.mktemp("small") / "small.safetensors")

@@ -1,0 +1,86 @@
+"""The house's rules: who may import whom, and what importing the package costs."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "multihmr2_ros"
+
+# Room → the rooms of ours that it may import. `people`, `errors` and `hardware` hold facts and import nothing of ours;
+# everyone may use them.
+EVERYONE = {"people", "errors", "hardware"}
+ALLOWED: dict[str, set[str]] = {
+    "__init__": EVERYONE | {"estimator"},
+    "people": set(),
+    "errors": set(),
+    "hardware": set(),
+    "camera": EVERYONE,
+    "body": EVERYONE,
+    "network": EVERYONE | {"camera", "body"},
+    "tracking": EVERYONE,
+    "weights": EVERYONE,
+    "media": EVERYONE | {"camera"},
+    "estimator": EVERYONE | {"network", "tracking", "camera", "body", "weights"},
+    "benchmark": EVERYONE | {"estimator", "network", "body"},
+    "simulation": EVERYONE | {"camera", "body"},
+    "training": EVERYONE | {"network", "simulation", "body", "camera"},
+    "evaluation": EVERYONE | {"estimator", "body", "camera", "media"},
+    "ros": EVERYONE | {"estimator", "camera", "body", "media"},
+}
+ROS_PACKAGES = ("rclpy", "rosidl", "_msgs", "tf2_ros", "ament", "launch")
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> set[str]:
+    """Every module that a file imports, wherever in it, by its absolute name."""
+    package = ["multihmr2_ros", *path.relative_to(PACKAGE).parts[:-1]]
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            module = ".".join(part for part in (base, node.module) if part)
+            names |= {f"{module}.{alias.name}" for alias in node.names}
+    return names
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_one_way(path: Path) -> None:
+    here = room(path)
+    rooms = {name.split(".")[1] for name in imported(path) if name.startswith("multihmr2_ros.")}
+    rooms -= {"__version__", here}
+    if here == "cli":
+        return
+    assert rooms <= ALLOWED[here], f"{here} may not import {sorted(rooms - ALLOWED[here])}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_ros_imports_ros(path: Path) -> None:
+    ros = {name for name in imported(path) if any(word in name.split(".")[0] for word in ROS_PACKAGES)}
+    assert room(path) in ("ros", "cli") or not ros
+
+
+def test_the_rule_sees_every_kind_of_import() -> None:
+    path = PACKAGE / "cli" / "run.py"  # imports late, inside functions
+    assert {"argparse", "multihmr2_ros.errors.UserError", "multihmr2_ros.media.sources.open_source"} <= imported(path)
+    assert "multihmr2_ros.tracking.tracker.Tracker" in imported(PACKAGE / "tracking" / "__init__.py")  # relative
+
+
+@pytest.mark.parametrize("module", ["multihmr2_ros", "multihmr2_ros.cli.main", "multihmr2_ros.cli.run"])
+def test_importing_the_package_loads_nothing_heavy(module: str) -> None:
+    heavy = "torch rclpy anny cv2 numpy scipy av trimesh"
+    code = f"import {module}, sys; print(*(name for name in '{heavy}'.split() if name in sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == []

@@ -1,0 +1,89 @@
+"""Our encoder against the independent DINOv3 of `transformers`, names mapped here."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+
+from multihmr2_ros.network.backbone import Backbone, rotary_table
+from multihmr2_ros.network.config import NetworkConfig
+
+CONFIG = NetworkConfig(
+    image_size=256, max_grid=16, encoder_width=96, encoder_depth=3, encoder_heads=4, register_tokens=4
+)
+
+OURS_FROM_PEER = (
+    (r"embeddings\.cls_token", "class_token"),
+    (r"embeddings\.register_tokens", "register_tokens"),
+    (r"embeddings\.patch_embeddings\.", "patch_embedding."),
+    (r"(?:model\.)?layers?\.(\d+)\.norm(\d)\.", r"blocks.\1.norm_\2."),
+    (r"(?:model\.)?layers?\.(\d+)\.layer_scale(\d)\.lambda1", r"blocks.\1.scale_\2"),
+    (r"(?:model\.)?layers?\.(\d+)\.attention\.o_proj\.", r"blocks.\1.attention.project."),
+    (r"(?:model\.)?layers?\.(\d+)\.mlp\.up_proj\.", r"blocks.\1.mlp.0."),
+    (r"(?:model\.)?layers?\.(\d+)\.mlp\.down_proj\.", r"blocks.\1.mlp.2."),
+)
+
+
+@pytest.fixture(scope="module")
+def peer() -> torch.nn.Module:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(1)
+    model = transformers.DINOv3ViTModel(
+        transformers.DINOv3ViTConfig(
+            hidden_size=CONFIG.encoder_width,
+            intermediate_size=CONFIG.encoder_mlp_ratio * CONFIG.encoder_width,
+            num_hidden_layers=CONFIG.encoder_depth,
+            num_attention_heads=CONFIG.encoder_heads,
+            num_register_tokens=CONFIG.register_tokens,
+            patch_size=CONFIG.patch_size,
+            image_size=CONFIG.image_size,
+            query_bias=True,
+            key_bias=False,
+            value_bias=True,
+            attn_implementation="eager",
+        )
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(0.3 * torch.randn_like(parameter) + (parameter.ndim == 1))
+    return model.eval()
+
+
+def ours_from(peer: torch.nn.Module) -> Backbone:
+    """Our encoder with the peer's weights; q, k, v become one matrix, the missing key bias zeros."""
+    state: dict[str, torch.Tensor] = {}
+    parts: dict[str, dict[str, torch.Tensor]] = {}
+    for name, value in peer.state_dict().items():
+        split = re.fullmatch(r"(?:model\.)?layers?\.(\d+)\.attention\.([qkv])_proj\.(weight|bias)", name)
+        if split:
+            parts.setdefault(f"blocks.{split[1]}.attention.qkv.{split[3]}", {})[split[2]] = value
+            continue
+        for pattern, ours in OURS_FROM_PEER:
+            name = re.sub(f"^{pattern}", ours, name)
+        state[name] = value
+    for name, part in parts.items():
+        zeros = torch.zeros_like(part["q"])
+        state[name] = torch.cat([part["q"], part.get("k", zeros), part["v"]])
+    backbone = Backbone(CONFIG)
+    known = backbone.state_dict()
+    backbone.load_state_dict({name: value for name, value in state.items() if name in known})
+    return backbone.eval()
+
+
+@pytest.mark.parametrize(("height", "width"), [(256, 256), (160, 256), (256, 112), (16, 256), (16, 16)])
+def test_parity_with_transformers(peer: torch.nn.Module, height: int, width: int) -> None:
+    image = torch.randn(2, 3, height, width)
+    with torch.inference_mode():
+        class_token, patches = ours_from(peer)(image)
+        expected = peer(image).last_hidden_state
+    torch.testing.assert_close(class_token, expected[:, 0], rtol=1e-4, atol=1e-4)
+    first = 1 + CONFIG.register_tokens
+    torch.testing.assert_close(patches.flatten(1, 2), expected[:, first:], rtol=1e-4, atol=1e-4)
+
+
+def test_rotation_table_of_a_single_patch_does_nothing() -> None:
+    cosine, sine = rotary_table(1, 1, 64, torch.device("cpu"), torch.float32)
+    assert torch.equal(cosine, torch.ones(1, 64))
+    assert torch.equal(sine, torch.zeros(1, 64))

@@ -1,0 +1,285 @@
+"""Estimator.step: places and pixels agree, whatever the picture's size; who is kept; what tracking adds."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from multihmr2_ros import Estimator, IntrinsicsSource, TrackState, UserError
+from multihmr2_ros.camera import ResizePad, project
+from multihmr2_ros.estimator import EstimatorConfig, moved, nearest_suppressed
+from multihmr2_ros.network.inference import Runtime
+from multihmr2_ros.people import PER_PERSON_FIELDS, People
+from multihmr2_ros.tracking import OneEuroConfig, TrackerConfig
+from test.small_network import SMALL, small_network
+
+EVERYBODY = EstimatorConfig(score_threshold=0.0, nms_distance_m=0.0, max_people=6, mesh="low")
+SIZES = [(640, 480), (1920, 1080), (480, 640), (333, 517), (1, 1), (2000, 3)]
+
+
+@pytest.fixture(scope="module")
+def estimator() -> Estimator:
+    return Estimator(small_network(), EVERYBODY, Runtime("cpu", "fp32"))
+
+
+def picture(width: int, height: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["predicted K", "given K"])
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_pixels_and_places_agree(estimator: Estimator, width: int, height: int, given: bool) -> None:
+    estimator.reset()
+    k = np.array([[0.9 * width, 0, 0.47 * width], [0, 1.1 * width, 0.55 * height], [0, 0, 1]]) if given else None
+    people = estimator.step(picture(width, height), k)
+    assert len(people) == 6
+    in_front = people.joints[..., 2] > 0.05
+    assert in_front.mean() > 0.9
+    by_hand = people.joints.astype(float) @ people.k.T
+    by_hand = by_hand[..., :2] / by_hand[..., 2:]
+    np.testing.assert_allclose(people.joints_2d[in_front], by_hand[in_front], atol=0.01)
+    if given:
+        np.testing.assert_allclose(people.k, k, rtol=1e-6)
+        assert people.intrinsics_source is IntrinsicsSource.K
+    else:
+        assert people.intrinsics_source is IntrinsicsSource.PREDICTED
+        assert people.predicted_vertical_fov == pytest.approx(people.vertical_fov, rel=1e-5)
+    assert people.vertical_fov == pytest.approx(2 * np.arctan(height / 2 / people.k[1, 1]))
+    assert people.image_size == (height, width)
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES[:4])
+def test_a_located_point_comes_back_in_source_pixels(estimator: Estimator, width: int, height: int) -> None:
+    """The network says where in its input a body's centre is; that very point, mapped back to the source picture,
+    must be where the placed centre vertex projects: an independent way through resize, padding and both Ks."""
+    estimator.reset()
+    image = picture(width, height)
+    resize = ResizePad.fit(width, height, SMALL.image_size)
+    with torch.inference_mode():
+        pixels = estimator._infer.prepare(image, resize)
+        prediction = estimator._infer.network(pixels, torch.eye(3)[None], torch.tensor([False]), 6)
+    best = prediction.query_score[0].argsort(descending=True)[:6]
+    expected = resize.points_to_source(prediction.query_location[0, best].numpy())
+    people = estimator.step(image)
+    centres = people.vertices[:, estimator.body.centre_vertex].astype(float)
+    np.testing.assert_allclose(project(centres, people.k), expected, atol=0.01)
+
+
+def test_the_predicted_field_of_view_stays_available(estimator: Estimator) -> None:
+    estimator.reset()
+    image = picture(640, 480)
+    predicted = estimator.step(image).predicted_vertical_fov
+    given = estimator.step(image, np.array([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]]), stamp=1.0)
+    assert given.predicted_vertical_fov == pytest.approx(predicted)
+    assert given.vertical_fov != pytest.approx(predicted, abs=0.01)
+
+
+def test_padding_is_black_and_centred(estimator: Estimator) -> None:
+    resize = ResizePad.fit(192, 100, SMALL.image_size)
+    pixels = estimator._infer.prepare(np.full((100, 192, 3), 200, np.uint8), resize)[0]
+    assert pixels.shape == (3, 112, 192)
+    assert torch.all(pixels[:, 6:106] == 200)
+    assert torch.all(pixels[:, :6] == 0)
+    assert torch.all(pixels[:, 106:] == 0)
+
+
+def test_resizing_matches_pillow(estimator: Estimator) -> None:
+    """Antialiased bicubic: Pillow's is independent of PyTorch's, and differs by rounding only."""
+    from PIL import Image
+
+    image = np.array(Image.fromarray(picture(20, 15)).resize((640, 480), Image.Resampling.BICUBIC))
+    resize = ResizePad.fit(640, 480, SMALL.image_size)
+    ours = estimator._infer.prepare(image, resize)[0].permute(1, 2, 0).numpy()
+    theirs = np.array(Image.fromarray(image).resize((192, 144), Image.Resampling.BICUBIC))
+    assert np.abs(ours.astype(int) - theirs).max() <= 1
+
+
+def test_a_fixed_input_size_serves_every_picture() -> None:
+    fixed = Estimator(small_network(), dataclasses.replace(EVERYBODY, input_size=(160, 96)), Runtime("cpu", "fp32"))
+    for width, height in ((640, 480), (333, 517)):
+        people = fixed.step(picture(width, height))
+        assert people.image_size == (height, width)
+        fixed.reset()
+
+
+def test_people_come_in_descending_score_above_the_threshold(estimator: Estimator) -> None:
+    estimator.reset()
+    everybody = estimator.step(picture(320, 240))
+    assert np.all(np.diff(everybody.score) <= 0)
+    threshold = float(everybody.score[2])
+    strict = Estimator(
+        small_network(), dataclasses.replace(EVERYBODY, score_threshold=threshold), Runtime("cpu", "fp32")
+    )
+    assert len(strict.step(picture(320, 240))) == 2, "a score must exceed the threshold"
+
+
+def test_nobody() -> None:
+    strict = Estimator(small_network(), dataclasses.replace(EVERYBODY, score_threshold=1.0), Runtime("cpu", "fp32"))
+    people = strict.step(picture(320, 240))
+    assert len(people) == 0
+    for name in PER_PERSON_FIELDS:
+        assert getattr(people, name).shape[0] == 0, name
+    assert people.vertices.shape == (0, 615, 3)
+    assert np.isfinite(people.vertical_fov)
+
+
+def test_results_do_not_change_when_the_next_picture_comes(estimator: Estimator) -> None:
+    estimator.reset()
+    people = estimator.step(picture(320, 240))
+    before = {name: getattr(people, name).copy() for name in PER_PERSON_FIELDS}
+    estimator.step(picture(320, 240, seed=1), stamp=1.0)
+    for name, value in before.items():
+        np.testing.assert_array_equal(getattr(people, name), value, err_msg=name)
+
+
+def test_tracks_through_a_still_video(estimator: Estimator) -> None:
+    estimator.reset()
+    seen = [estimator.step(picture(320, 240), stamp=t / 10) for t in range(6)]
+    for people in seen[1:]:
+        np.testing.assert_array_equal(people.track_id, seen[0].track_id)
+    last = seen[-1]
+    assert np.all(last.track_state == TrackState.CONFIRMED)
+    np.testing.assert_allclose(last.track_age_s, 0.5)
+    np.testing.assert_allclose(last.velocity, 0, atol=1e-6)
+    np.testing.assert_allclose(last.running_shape, last.shape, atol=1e-6)
+    np.testing.assert_allclose(last.stature, seen[0].stature, atol=1e-6)
+    assert len(set(last.track_id.tolist())) == 6
+
+
+def test_without_tracking_nobody_has_an_identity() -> None:
+    plain = Estimator(small_network(), dataclasses.replace(EVERYBODY, track=False), Runtime("cpu", "fp32"))
+    people = plain.step(picture(320, 240))
+    assert np.all(people.track_id == -1)
+    assert np.all(people.track_state == TrackState.UNTRACKED)
+    assert np.isnan(people.velocity).all()
+
+
+def test_smoothing_moves_the_whole_body_together() -> None:
+    tracker = TrackerConfig(depth_smoothing=OneEuroConfig(), rotation_smoothing=OneEuroConfig())
+    smooth = Estimator(small_network(), dataclasses.replace(EVERYBODY, tracker=tracker), Runtime("cpu", "fp32"))
+    plain = Estimator(small_network(), EVERYBODY, Runtime("cpu", "fp32"))
+    for t in range(3):
+        image = picture(320, 240, seed=t)
+        a, b = smooth.step(image, stamp=t / 10), plain.step(image, stamp=t / 10)
+    np.testing.assert_array_equal(a.track_id, b.track_id)
+    assert np.abs(a.pelvis - b.pelvis).max() > 1e-3
+    # A rigid motion: distances within the body stay.
+    np.testing.assert_allclose(
+        np.linalg.norm(a.vertices - a.pelvis[:, None], axis=-1),
+        np.linalg.norm(b.vertices - b.pelvis[:, None], axis=-1),
+        atol=1e-4,
+    )
+    np.testing.assert_allclose(a.bone_poses[:, 0, :3, :3], a.rotations[:, 0], atol=1e-4)
+
+
+def test_moving_by_nothing_changes_nothing(estimator: Estimator) -> None:
+    estimator.reset()
+    people = estimator.step(picture(320, 240))
+    tracked = estimator.tracker.update(estimator._detections(people, people.k.astype(np.float32)), 0.1)
+    same = moved(people, tracked)
+    for name in ("joints", "joints_2d", "vertices", "bone_poses", "rotations"):
+        np.testing.assert_allclose(getattr(same, name), getattr(people, name), atol=1e-3, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("places", "distance", "kept"),
+    [
+        ([], 0.25, []),
+        ([[0, 0, 3]], 0.25, [0]),
+        ([[0, 0, 3], [0, 0, 3.2], [0, 0, 3.4]], 0.25, [0, 2]),  # the middle one goes, and so frees the third
+        ([[0, 0, 3], [0, 0, 3.25]], 0.25, [0, 1]),  # exactly at the distance stays
+        ([[0, 0, 3], [0, 0, 3]], 0.0, [0, 1]),  # switched off
+    ],
+)
+def test_suppression(places: list[list[float]], distance: float, kept: list[int]) -> None:
+    np.testing.assert_array_equal(nearest_suppressed(np.array(places, np.float32).reshape(-1, 3), distance), kept)
+
+
+@pytest.mark.slow  # compiling takes minutes on two cores
+def test_compiled_equals_eager(estimator: Estimator) -> None:
+    compiled = Estimator(small_network(), EVERYBODY, Runtime("cpu", "fp32", "compiled"))
+    estimator.reset()
+    a, b = compiled.step(picture(320, 240)), estimator.step(picture(320, 240))
+    np.testing.assert_allclose(a.vertices, b.vertices, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["bf16"])
+def test_low_precision_keeps_geometry_in_float32(precision: Any) -> None:
+    low = Estimator(small_network(), EVERYBODY, Runtime("cpu", precision))
+    network = low._infer.network
+    assert network.backbone.blocks[0].mlp[0].weight.dtype == torch.bfloat16
+    assert network.backbone.norm.weight.dtype == torch.float32
+    assert network.detection.score[0].weight.dtype == torch.float32
+    people = low.step(picture(320, 240))
+    assert people.vertices.dtype == np.float32
+    rotations = people.rotations.astype(float)
+    np.testing.assert_allclose(
+        rotations @ rotations.swapaxes(-1, -2), np.broadcast_to(np.eye(3), rotations.shape), atol=1e-5
+    )
+
+
+BAD_IMAGES = [
+    (np.zeros((4, 4), np.uint8), "uint8 (4, 4)"),
+    (np.zeros((4, 4, 4), np.uint8), "(4, 4, 4)"),
+    (np.zeros((4, 4, 3), np.float32), "float32"),
+    (np.zeros((0, 4, 3), np.uint8), "4 × 0"),
+    ([[1, 2, 3]], "list"),
+]
+
+
+@pytest.mark.parametrize(("image", "word"), BAD_IMAGES)
+def test_bad_images(estimator: Estimator, image: Any, word: str) -> None:
+    with pytest.raises(UserError) as caught:
+        estimator.step(image)
+    assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "k", [np.zeros((3, 3)), np.full((3, 3), np.nan), np.eye(4), np.diag([-5.0, 5, 1]), np.diag([5.0, 5, 2])]
+)
+def test_bad_intrinsics(estimator: Estimator, k: np.ndarray) -> None:
+    with pytest.raises(UserError):
+        estimator.step(picture(64, 48), k)
+
+
+@pytest.mark.parametrize(
+    ("values", "word"),
+    [
+        ({"score_threshold": 1.5}, "score_threshold"),
+        ({"score_threshold": np.nan}, "score_threshold"),
+        ({"nms_distance_m": -1}, "nms_distance_m"),
+        ({"nms_distance_m": np.nan}, "nms_distance_m"),
+        ({"max_people": 0}, "max_people"),
+        ({"mesh": "medium"}, "mesh"),
+        ({"input_size": (100, 96)}, "width"),
+        ({"input_size": (96, 512)}, "height"),
+    ],
+)
+def test_bad_configurations(values: dict[str, Any], word: str) -> None:
+    with pytest.raises(UserError, match=word):
+        Estimator(small_network(), EstimatorConfig(**values))
+
+
+@pytest.mark.parametrize(
+    "runtime",
+    [
+        Runtime("tpu"), Runtime("cpu:x"), Runtime("cuda:99"), Runtime("cpu", "fp16"), Runtime("cpu", "fp32", "graph"),
+        Runtime("cpu", "int8"), Runtime("cpu", "fp32", "fast"),  # type: ignore[arg-type]
+    ],
+)  # fmt: skip
+def test_bad_runtimes(runtime: Runtime) -> None:
+    with pytest.raises(UserError):
+        runtime.resolve()
+
+
+def test_the_readme_example(small_checkpoint: Path) -> None:
+    estimator = Estimator.load(small_checkpoint, device="auto")
+    people: People = estimator.step(picture(64, 48), k=None, stamp=0.0)
+    assert people.vertices.shape[1:] == (19158, 3)
+    with pytest.raises(UserError, match="does not exist"):
+        Estimator.load("nowhere.pt")
