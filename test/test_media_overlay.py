@@ -275,7 +275,7 @@ def test_labels_say_who_and_how_far_the_nearest_on_top(monkeypatch):
     pelvis = np.array([(0, 0, 2), (0.3, 0.4, 4.2), (0.5, 0, 3)])
     people = make_people(3, vertices=at(BALL, *pelvis), pelvis=pelvis, track_id=np.array([3, 4_000_000_000, -1]))
     draw_people(background(), people, BALL.faces)
-    assert list(dict.fromkeys(written)) == ["#4000000000 4.2 m", "3.0 m", "#3 2.0 m"]
+    assert list(dict.fromkeys(written)) == ["#4000000000: 4.2 m", "3.0 m", "#3: 2.0 m"]
 
 
 @pytest.mark.parametrize("place", [(0, 0, 3), (-1.9, -1.4, 3), (1.9, 1.4, 3), (0, -1.3, 2.5)])

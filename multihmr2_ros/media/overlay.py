@@ -27,7 +27,7 @@ def draw_people(
     """A copy of the image (H, W, 3) uint8 RGB with every person's mesh, in the track's colour, and a label above.
 
     faces (F, 3): triangles of people.vertices, counter-clockwise seen from outside. alpha: 0 invisible to 1 opaque.
-    The label reads "#3 4.2 m": track id (left out while untracked) and the pelvis's distance from the camera. People
+    The label reads "#3: 4.2 m": track id (left out while untracked) and the pelvis's distance from the camera. People
     without vertices get the box around their joints_2d. What lies behind or far outside the camera's view is left out.
     """
     drawn = np.array(image)
@@ -116,7 +116,7 @@ def _draw_boxes(
 def _draw_labels(drawn: NDArray[np.uint8], people: People, x: NDArray[np.float64], y: NDArray[np.float64]) -> None:
     """Writes each person's label above the highest of their points x, y (n, P) px, the nearest person's last."""
     height, width = drawn.shape[:2]
-    scale = min(max(height / 960, 0.4), 2.0)
+    scale = min(max(height / 960, 0.45), 2.0)
     thickness = max(1, round(2 * scale))
     distance_m = np.linalg.norm(people.pelvis.astype(np.float64), axis=1)
     bounds = _bounds(x, y)
@@ -124,13 +124,17 @@ def _draw_labels(drawn: NDArray[np.uint8], people: People, x: NDArray[np.float64
         if not (_touches_image(bounds[row], drawn) and np.isfinite(distance_m[row])):
             continue
         track_id = people.track_id[row]
-        text = f"{distance_m[row]:.1f} m" if track_id < 0 else f"#{track_id} {distance_m[row]:.1f} m"
+        text = f"{distance_m[row]:.1f} m" if track_id < 0 else f"#{track_id}: {distance_m[row]:.1f} m"
         (text_width, text_height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
         head = np.nanargmin(y[row])
         left = int(np.clip(x[row, head] - text_width / 2, 2, max(2, width - text_width - 2)))
         base = int(np.clip(y[row, head] - text_height / 2, text_height + 2, max(text_height + 2, height - 4)))
-        for color, line in (((0, 0, 0), thickness + 2), ((255, 255, 255), thickness)):
-            cv2.putText(drawn, text, (left, base), cv2.FONT_HERSHEY_SIMPLEX, scale, color, line, cv2.LINE_AA)
+        # Thicker strokes make wider text in OpenCV 5, so the dark edge is the same text moved about, not a thicker one.
+        edge = max(1, thickness)
+        moves = [(dx, dy) for dx in (-edge, 0, edge) for dy in (-edge, 0, edge) if dx or dy]
+        for (dx, dy), color in [*((move, (0, 0, 0)) for move in moves), ((0, 0), (255, 255, 255))]:
+            place = (left + dx, base + dy)
+            cv2.putText(drawn, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, color, thickness, cv2.LINE_AA)
 
 
 def _bounds(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:

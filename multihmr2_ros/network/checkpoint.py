@@ -12,6 +12,7 @@ import os
 import pickle
 import re
 import tempfile
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -186,7 +187,9 @@ def _read_released(path: Path, *, allow_pickle: bool) -> dict[str, Tensor]:
     # Memory mapping spares a copy of 1.6 GB, and exists for the zip format only.
     mapped = zipfile.is_zipfile(path)
     try:
-        content: Any = torch.load(path, map_location="cpu", mmap=mapped, weights_only=not allow_pickle)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # about old pickle protocols: nothing the user can mend
+            content: Any = torch.load(path, map_location="cpu", mmap=mapped, weights_only=not allow_pickle)
     except pickle.UnpicklingError as error:
         if "weights_only" in str(error).lower() or "unsupported" in str(error).lower():
             raise UserError(
