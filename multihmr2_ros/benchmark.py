@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import copy
 import datetime
+import functools
+import itertools
 import platform
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -47,6 +49,11 @@ class BenchmarkConfig:
     mesh: Mesh
     repeats: int
 
+    @property
+    def warm_up(self) -> int:
+        """Untimed frames a row."""
+        return 10 if self.device.startswith("cuda") else 1
+
     @classmethod
     def for_device(
         cls,
@@ -78,20 +85,14 @@ def measure(weights: Path, config: BenchmarkConfig) -> Row:
     """All figures: milliseconds (p50, p95), frames per second, MiB."""
     network = checkpoint.load(weights)
     picture = np.random.default_rng(0).integers(0, 256, (config.size[1], config.size[0], 3), np.uint8)
-    frames: list[Row] = []
+    rows, frames = _frames(network, picture, config)
+    bar = tqdm(total=len(frames) * (config.repeats + config.warm_up), desc="bench", unit="frame", disable=None)
+    with bar:
+        times = _times_in_turn(frames, config, bar.update)
     stages: list[Row] = []
-    steps = [(p, m, n) for p in config.precisions for m in config.modes for n in config.people]
-    for precision, mode, people in tqdm(steps, desc="bench", unit="row", disable=None):
-        runtime = Runtime(config.device, cast(Precision, precision), cast(Mode, mode))
-        estimator = _estimator(network, config, runtime, people)
-        _reset_peak(config.device)
-        row = {"precision": precision, "mode": mode, "people": people}
-        frames.append({**row, **_frame_figures(estimator, picture, config), **_memory(config.device)})
-        if mode == config.modes[0] and people == config.people[-1]:
-            stages += [{"precision": precision, **stage} for stage in _stages(estimator, picture, config)]
-        del estimator
-    if config.device.startswith("cuda"):
-        frames.append(_plain_frame(network, picture, config))
+    for precision in config.precisions:
+        estimator = _estimator(network, config, precision, "eager", config.people[-1])
+        stages += [{"precision": precision, **stage} for stage in _stages(estimator, picture, config)]
     return {
         "version": __version__,
         "date": datetime.date.today().isoformat(),
@@ -99,22 +100,44 @@ def measure(weights: Path, config: BenchmarkConfig) -> Row:
         "size": list(config.size),
         "mesh": config.mesh,
         "repeats": config.repeats,
-        "frames": frames,
+        "frames": [
+            {**row, **_percentiles(time), "frames_per_s": 1e3 / float(np.mean(time))}
+            for row, time in zip(rows, times, strict=True)
+        ],
         "stages": stages,
+        **_memory(config.device),
     }
 
 
-def _estimator(network: MultiHMR2, config: BenchmarkConfig, runtime: Runtime, people: int) -> Estimator:
+def _frames(
+    network: MultiHMR2, picture: NDArray[np.uint8], config: BenchmarkConfig
+) -> tuple[list[Row], list[Callable[[], object]]]:
+    """What is timed: one row and one function per precision, mode and number of people, and the plain peer."""
+    rows: list[Row] = []
+    frames: list[Callable[[], object]] = []
+    for precision in config.precisions:
+        copied = copy.deepcopy(network)
+        for mode in config.modes:
+            for people in config.people:
+                estimator = _estimator(copied, config, precision, mode, people)
+                rows.append({"precision": precision, "mode": mode, "people": people})
+                frames.append(functools.partial(_step, estimator, picture, itertools.count()))
+    if config.device.startswith("cuda"):
+        rows.append({"precision": "fp16", "mode": PLAIN, "people": config.people[-1]})
+        frames.append(_plain_frame(network, picture, config))
+    return rows, frames
+
+
+def _step(estimator: Estimator, picture: NDArray[np.uint8], index: Iterator[int]) -> None:
+    estimator.step(picture, stamp=next(index) / 30.0)
+
+
+def _estimator(network: MultiHMR2, config: BenchmarkConfig, precision: str, mode: str, people: int) -> Estimator:
     chosen = EstimatorConfig(
         score_threshold=0.0, nms_distance_m=0.0, max_people=people, mesh=config.mesh, input_size=config.size
     )
-    return Estimator(copy.deepcopy(network), chosen, runtime)
-
-
-def _frame_figures(estimator: Estimator, picture: NDArray[np.uint8], config: BenchmarkConfig) -> Row:
-    stamps = iter(range(10**9))
-    times = _times(lambda: estimator.step(picture, stamp=next(stamps) / 30.0), config)
-    return {**_percentiles(times), "frames_per_s": 1e3 / float(np.mean(times))}
+    runtime = Runtime(config.device, cast(Precision, precision), cast(Mode, mode))
+    return Estimator(network, chosen, runtime)
 
 
 def _stages(estimator: Estimator, picture: NDArray[np.uint8], config: BenchmarkConfig) -> list[Row]:
@@ -129,8 +152,8 @@ def _stages(estimator: Estimator, picture: NDArray[np.uint8], config: BenchmarkC
         prediction = network(pixels, eye, no, infer.max_people)
         outputs = infer._people(pixels, eye, no)
         people = estimator.step(picture)
+        stamp = itertools.count(1)
         k_input = resize.k_to_input(people.k).astype(np.float32)
-        stamps = iter(range(10**9))
         work: dict[str, Callable[[], object]] = {
             "upload, resize, pad": lambda: infer.prepare(picture, resize),
             "encoder": lambda: network.backbone(normalised),
@@ -138,14 +161,15 @@ def _stages(estimator: Estimator, picture: NDArray[np.uint8], config: BenchmarkC
             "heads": lambda: (network.detection(queries), network.person(queries[:, : infer.max_people])),
             "body": lambda: place_bodies(infer.body, prediction),
             "download": lambda: infer._to_host(outputs),
-            "tracking": lambda: estimator.tracker.update(
-                estimator._detections(people, k_input), 1e3 + next(stamps) / 30.0
-            ),
+            "tracking": lambda: estimator.tracker.update(estimator._detections(people, k_input), next(stamp) / 30.0),
         }
-        return [{"stage": name, **_percentiles(_times(run, config))} for name, run in work.items()]
+        times = [_times_in_turn([run], config)[0] for run in work.values()]
+        return [{"stage": name, **_percentiles(time)} for name, time in zip(work, times, strict=True)]
 
 
-def _plain_frame(network: MultiHMR2, picture: NDArray[np.uint8], config: BenchmarkConfig) -> Row:
+def _plain_frame(
+    network: MultiHMR2, picture: NDArray[np.uint8], config: BenchmarkConfig
+) -> Callable[[], list[NDArray[np.float32]]]:
     """The same arithmetic written without any of this package's care for speed: what to compare with on a GPU."""
     import anny
 
@@ -170,36 +194,32 @@ def _plain_frame(network: MultiHMR2, picture: NDArray[np.uint8], config: Benchma
             posed = body(pose_parameters=deltas, phenotype_kwargs=phenotypes)
         return [value.cpu().numpy() for value in (present, prediction.k, posed["vertices"], posed["bone_poses"])]
 
-    times = _times(step, config)
-    row = {"precision": "fp16", "mode": PLAIN, "people": people, **_percentiles(times)}
-    return {**row, "frames_per_s": 1e3 / float(np.mean(times)), **_memory(config.device)}
+    return step
 
 
-def _times(run: Callable[[], object], config: BenchmarkConfig) -> NDArray[np.float64]:
-    """Milliseconds of each repeat, after a warm-up; the GPU's work included."""
+def _times_in_turn(
+    frames: list[Callable[[], object]], config: BenchmarkConfig, tick: Callable[[], object] = lambda: None
+) -> NDArray[np.float64]:
+    """Milliseconds (frames, repeats) after a warm-up. All take turns, so that a machine whose speed drifts slows all
+    of them alike; the GPU is waited for before and after each."""
     gpu = config.device.startswith("cuda")
-    for _ in range(10 if gpu else 1):
-        run()
-    times = []
-    for _ in range(config.repeats):
-        if gpu:
-            torch.cuda.synchronize()
-        begin = time.perf_counter()
-        run()
-        if gpu:
-            torch.cuda.synchronize()
-        times.append(1e3 * (time.perf_counter() - begin))
-    return np.array(times)
+    times = np.empty((len(frames), config.warm_up + config.repeats))
+    for repeat in range(times.shape[1]):
+        for row, run in enumerate(frames):
+            if gpu:
+                torch.cuda.synchronize()
+            begin = time.perf_counter()
+            run()
+            if gpu:
+                torch.cuda.synchronize()
+            times[row, repeat] = 1e3 * (time.perf_counter() - begin)
+            tick()
+    return times[:, config.warm_up :]
 
 
 def _percentiles(times: NDArray[np.float64]) -> Row:
     p50, p95 = np.percentile(times, (50, 95))
     return {"p50_ms": float(p50), "p95_ms": float(p95)}
-
-
-def _reset_peak(device: str) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.reset_peak_memory_stats()
 
 
 def _memory(device: str) -> Row:
@@ -229,14 +249,17 @@ def table(report: Row) -> str:
         f"multihmr2 {report['version']}, {report['date']}: {report['machine']}",
         "picture {} × {} px, {} mesh, {} frames a row".format(*report["size"], report["mesh"], report["repeats"]),
         "",
-        f"{'precision':10}{'mode':16}{'people':>7}{'p50 ms':>10}{'p95 ms':>10}{'frames/s':>10}{'ratio':>8}{'MiB':>8}",
+        f"{'precision':10}{'mode':16}{'people':>7}{'p50 ms':>10}{'p95 ms':>10}{'frames/s':>10}{'ratio':>8}",
     ]
     for row in report["frames"]:
-        memory = row.get("peak_gpu_mib", row["peak_host_mib"])
         lines.append(
             f"{row['precision']:10}{row['mode']:16}{row['people']:7d}{row['p50_ms']:10.1f}{row['p95_ms']:10.1f}"
-            f"{row['frames_per_s']:10.2f}{row['p50_ms'] / first:8.3f}{memory:8.0f}"
+            f"{row['frames_per_s']:10.2f}{row['p50_ms'] / first:8.3f}"
         )
+    memory = ", ".join(
+        f"{report[f'peak_{kind}_mib']:.0f} MiB {kind}" for kind in ("host", "gpu") if f"peak_{kind}_mib" in report
+    )
+    lines += ["", f"peak memory of all rows together: {memory}"]
     lines += ["", f"{'precision':10}{'stage':24}{'p50 ms':>10}{'p95 ms':>10}"]
     for row in report["stages"]:
         lines.append(f"{row['precision']:10}{row['stage']:24}{row['p50_ms']:10.2f}{row['p95_ms']:10.2f}")

@@ -1,9 +1,8 @@
-"""The released architecture with deterministic weights reproduces the golden numbers (test/golden/README in short:
-computed once in float32 on a CPU by an independent implementation). Tolerances are the golden file's own."""
+"""The released architecture with deterministic weights reproduces the golden numbers (computed
+once in float32 on a CPU by an independent implementation). Tolerances are the golden file's own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,7 @@ SIZES = ((576, 768), (768, 512))  # height, width
 CASES = [(index, tag) for index in (0, 1) for tag in ("pred", "given")]
 PIXELS, METRES, ROTATIONS, TOKENS = 0.05, 1e-3, 1e-3, 2e-3
 
-Case = tuple[str, Prediction, PlacedBodies, PlacedBodies]
+Case = tuple[str, Prediction, PlacedBodies, PlacedBodies, torch.Tensor]
 
 
 def picture(index: int) -> np.ndarray:
@@ -46,18 +45,17 @@ def network(golden_checkpoint: Path) -> MultiHMR2:
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: f"image{case[0]}-{case[1]}")
-def case(request: pytest.FixtureRequest, network: MultiHMR2, bodies: dict[str, Body]) -> Iterator[Case]:
+def case(request: pytest.FixtureRequest, network: MultiHMR2, bodies: dict[str, Body]) -> Case:
     index, tag = request.param
     pixels = torch.from_numpy(picture(index)).permute(2, 0, 1)[None]
     k = torch.from_numpy(given_k(index)).float()[None]
+    patches = []
+    hook = network.backbone.register_forward_hook(lambda _, __, output: patches.append(output[1]))
     with torch.inference_mode():
         prediction = network(pixels, k, torch.tensor([tag == "given"]), 20)
-        yield (
-            f"{index}/{tag}",
-            prediction,
-            place_bodies(bodies["full"], prediction),
-            place_bodies(bodies["low"], prediction),
-        )
+        placed = [place_bodies(bodies[mesh], prediction) for mesh in ("full", "low")]
+    hook.remove()
+    return f"{index}/{tag}", prediction, *placed, patches[0]
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +64,7 @@ def bodies() -> dict[str, Body]:
 
 
 def test_camera_and_queries(case: Case) -> None:
-    name, prediction, _, _ = case
+    name, prediction, *_ = case
     np.testing.assert_allclose(prediction.horizontal_fov, GOLDEN[f"{name}/fov"][0], atol=1e-4)
     np.testing.assert_allclose(prediction.k[0], GOLDEN[f"{name}/K"], atol=PIXELS)
     np.testing.assert_allclose(prediction.query_location[0], GOLDEN[f"{name}/query_loc"], atol=PIXELS)
@@ -75,7 +73,7 @@ def test_camera_and_queries(case: Case) -> None:
 
 
 def test_people(case: Case) -> None:
-    name, prediction, full, low = case
+    name, prediction, full, low, _ = case
     n = len(GOLDEN[f"{name}/conf"])
     assert int((prediction.score[0] > 0.4).sum()) == n
     expected = {
@@ -94,12 +92,9 @@ def test_people(case: Case) -> None:
         np.testing.assert_allclose(ours, by_score(f"{name}/{field}"), atol=tolerance, err_msg=field)
 
 
-@pytest.mark.parametrize("index", [0, 1])
-def test_tokens(network: MultiHMR2, index: int) -> None:
-    pixels = torch.from_numpy(picture(index)).permute(2, 0, 1)[None].float() / 255
-    with torch.inference_mode():
-        _, patches = network.backbone((pixels - network.image_mean) / network.image_std)
-    golden = GOLDEN[f"{index}/tokens_every_5"]
+def test_tokens(case: Case) -> None:
+    name, *_, patches = case
+    golden = GOLDEN[f"{name[0]}/tokens_every_5"]
     np.testing.assert_allclose(patches[0, ::5, ::5, ::8], golden, atol=TOKENS * golden.std())
 
 
