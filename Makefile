@@ -18,6 +18,8 @@ help:
 		|| { echo "Python's venv module is missing; on Debian and Ubuntu: sudo apt install python3-venv" >&2; exit 2; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	@echo "building the body model's cache, once; about two minutes …"
+	@$(BIN)/python -c 'from multihmr2_ros.body import Body; Body("full"); Body("low")'
 	@touch $@
 
 setup: .venv/ready

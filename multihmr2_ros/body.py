@@ -182,9 +182,7 @@ def _cached_anny(mesh: Mesh) -> Any:
     with warnings.catch_warnings():
         # Anny marks this factory deprecated; it is the one that keeps the rig that the released weights were made for.
         warnings.simplefilter("ignore", DeprecationWarning)
-        import warp
-
-        warp.config.quiet = True  # type: ignore[attr-defined]
+        _silence_warp()
         # Local changes are all zero in this project: leaving them out changes no vertex and saves three quarters of
         # the memory. Dense blend skinning is one matrix product, without a second runtime on the GPU's stream.
         model = anny.create_fullbody_model(
@@ -196,6 +194,16 @@ def _cached_anny(mesh: Mesh) -> Any:
             skinning_method="lbs",
         )
     return model.to(torch.float32).eval()
+
+
+def _silence_warp() -> None:
+    """Anny's renderer and cache builder announces itself on the user's terminal otherwise."""
+    import warp
+
+    if hasattr(warp.config, "log_level"):
+        warp.config.log_level = warp.LOG_ERROR
+    else:  # older releases
+        warp.config.quiet = True
 
 
 def _load_anny(mesh: Mesh) -> Any:

@@ -26,6 +26,9 @@ def golden_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path
 @pytest.fixture(scope="session")
 def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of our own format with a small network of random weights, that sees people in every picture."""
+    from multihmr2_ros.body import Body
     from test.small_network import save_small_network
 
+    for mesh in ("full", "low"):
+        Body(mesh)  # where Anny's cache must be built first, not inside a test that reads what is printed
     return save_small_network(tmp_path_factory.mktemp("small") / "small.safetensors")
