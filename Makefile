@@ -1,42 +1,43 @@
-# Two commands for a new user: `make demo` and `make test`. Both set everything up by themselves, in .venv.
+# Two commands for a new user: `make demo` and `make test`. Both set everything up by themselves, in .venv and install.
 PYTHON ?= python3
-BIN := .venv/bin
 OUT ?= demo
+SHELL := bash
+ENV := . scripts/env.sh &&
+
+define BUILD_BODY
+from multihmr2_ros.body import Body
+print("setup: building the body model's cache, once (about two minutes)", flush=True)
+Body("full"), Body("low")
+endef
+export BUILD_BODY
 
 .PHONY: help setup demo test test-slow lint clean
 
 help:
-	@echo "make demo       set up .venv and run the main job on generated pictures"
+	@echo "make setup      Python packages and ROS 2 in .venv, our messages in install; then: . scripts/env.sh"
+	@echo "make demo       set up, and run the main job on generated pictures"
 	@echo "make test       the fast tests, the linter and the type checker"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make clean      remove what the other targets made"
 
-.venv/ready: setup.cfg constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' \
-		|| { echo "expected Python 3.10 to 3.13, got $$($(PYTHON) --version 2>&1); name another: make PYTHON=python3.11 …" >&2; exit 2; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
-		|| { echo "Python's venv module is missing; on Debian and Ubuntu: sudo apt install python3-venv" >&2; exit 2; }
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
-	@echo "building the body model's cache, once; about two minutes …"
-	@$(BIN)/python -c 'from multihmr2_ros.body import Body; Body("full"); Body("low")'
-	@touch $@
-
-setup: .venv/ready
+# scripts/setup.sh is quick when nothing has changed, and says what is missing.
+setup:
+	@PYTHON=$(PYTHON) bash scripts/setup.sh
+	@test -f .venv/body || { $(ENV) python -c "$$BUILD_BODY" && touch .venv/body; }
 
 demo: setup
-	$(BIN)/python scripts/demo.py --out $(OUT)
+	$(ENV) python scripts/demo.py --out $(OUT)
 
 test: setup lint
-	$(BIN)/python -m pytest
+	$(ENV) python -m pytest
 
 test-slow: setup
-	$(BIN)/python -m pytest -m slow
+	$(ENV) python -m pytest -m slow
 
 lint: setup
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(ENV) ruff check .
+	$(ENV) ruff format --check .
+	$(ENV) mypy
 
 clean:
 	rm -rf .venv build install log demo *.egg-info

@@ -250,7 +250,8 @@ def table(report: Row) -> str:
         f"multihmr2 {report['version']}, {report['date']}: {report['machine']}",
         "picture {} × {} px, {} mesh, {} frames a row".format(*report["size"], report["mesh"], report["repeats"]),
         "",
-        f"{'precision':10}{'mode':16}{'people':>7}{'least ms':>10}{'p50 ms':>10}{'p95 ms':>10}{'frames/s':>10}{'ratio':>8}",
+        f"{'precision':10}{'mode':16}{'people':>7}"
+        f"{'least ms':>10}{'p50 ms':>10}{'p95 ms':>10}{'frames/s':>10}{'ratio':>8}",
     ]
     for row in report["frames"]:
         lines.append(

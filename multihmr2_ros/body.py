@@ -173,12 +173,19 @@ def footprint(
         return np.unique(dropped, axis=0)[:2]
 
 
-@functools.cache
-def _cached_anny(mesh: Mesh) -> Any:
+def is_cached() -> bool:
+    """Whether Anny's cache is on this machine, so that a body is there in seconds."""
     import anny.paths
 
-    if not any(anny.paths.get_anny_cache_path().glob("*/*.safetensors")):
-        logger.info("building the body model's cache in %s (once, about two minutes)", anny.paths.get_anny_cache_path())
+    return any(anny.paths.get_anny_cache_path().glob("*/*.safetensors"))
+
+
+@functools.cache
+def _cached_anny(mesh: Mesh) -> Any:
+    import anny
+
+    if not is_cached():
+        logger.info("building the body model's cache, once (about two minutes)")
     with warnings.catch_warnings():
         # Anny marks this factory deprecated; it is the one that keeps the rig that the released weights were made for.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -203,7 +210,7 @@ def _silence_warp() -> None:
     if hasattr(warp.config, "log_level"):
         warp.config.log_level = warp.LOG_ERROR
     else:  # older releases
-        warp.config.quiet = True
+        warp.config.quiet = True  # type: ignore[attr-defined]
 
 
 def _load_anny(mesh: Mesh) -> Any:

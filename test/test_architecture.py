@@ -30,7 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "simulation": EVERYONE | {"camera", "body"},
     "training": EVERYONE | {"network", "simulation", "body", "camera"},
     "evaluation": EVERYONE | {"estimator", "body", "camera", "media"},
-    "ros": EVERYONE | {"estimator", "camera", "body", "media"},
+    "ros": EVERYONE | {"estimator", "camera", "body", "media", "msg"},  # msg: generated
 }
 ROS_PACKAGES = ("rclpy", "rosidl", "_msgs", "tf2_ros", "ament", "launch")
 

@@ -1,0 +1,214 @@
+"""The content of the large messages, as plain data: what `cdr` serialises and `messages` makes message objects of.
+
+Units and frames are those of the message definitions; float arrays may hold NaN where those say "unknown". n is the
+number of people, J of joints, V of vertices, F of triangles. Arrays are taken in any float or integer type and cast to
+the field's.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class HeaderContent:
+    """std_msgs/Header: the stamp as it came with the image, and the name of a frame."""
+
+    sec: int = 0
+    nanosec: int = 0
+    frame_id: str = ""
+
+
+@dataclass(frozen=True)
+class HumanArrayContent:
+    """multihmr2_ros/HumanArray.
+
+    k                   (3, 3) px of the source image
+    intrinsics_source   one of HumanArray.INTRINSICS_*
+    track_id            (n,) Human.NO_TRACK, or -1, where there is no track
+    frame_id            n names of TF frames, "" where none is broadcast
+    state               (n,) a TrackState
+    age                 (n,) s
+    score               (n,)
+    pelvis              (n, 3) m
+    pelvis_orientation  (n, 4) quaternion x, y, z, w
+    pelvis_covariance   (n, 6, 6)
+    velocity            (n, 3) m/s, velocity_covariance (n, 3, 3); both in velocity_frame, one for all people
+    stature             (n,) m
+    phenotype           (n, 6)
+    box                 (n, 4) px: x_offset, y_offset, height, width
+    joints              (n, J, 3) m
+    joints_2d           (n, J, 2) px
+    joint_rotations     (n, J, 4) quaternions x, y, z, w
+    vertices            (n, V, 3) m; V is 0 unless they were asked for
+    """
+
+    header: HeaderContent
+    k: Array
+    intrinsics_source: int
+    vertical_fov: float
+    age_at_receipt: float
+    inference_time: float
+    total_latency: float
+    dropped_frames: int
+    track_id: Array
+    frame_id: tuple[str, ...]
+    state: Array
+    age: Array
+    score: Array
+    pelvis: Array
+    pelvis_orientation: Array
+    pelvis_covariance: Array
+    velocity: Array
+    velocity_covariance: Array
+    velocity_frame: str
+    stature: Array
+    phenotype: Array
+    box: Array
+    joints: Array
+    joints_2d: Array
+    joint_rotations: Array
+    vertices: Array
+
+
+class MarkerType(enum.IntEnum):
+    """The types of visualization_msgs/Marker in use."""
+
+    TEXT_VIEW_FACING = 9
+    TRIANGLE_LIST = 11
+
+
+class MarkerAction(enum.IntEnum):
+    """The actions of visualization_msgs/Marker in use. ADD also replaces the marker of the same namespace and id."""
+
+    ADD = 0
+    DELETE = 2
+
+
+@dataclass(frozen=True)
+class MarkerContent:
+    """visualization_msgs/Marker. Made by mesh_marker, label_marker and delete_marker.
+
+    position     (3,) m, in header.frame_id; the orientation is identity: vertices stand in header.frame_id, text
+                 faces the viewer
+    scale        (3,): 1 for meshes; the z of text is the height of a capital A, m
+    color        (4,) red, green, blue, alpha in [0, 1]
+    lifetime_ns  after which a viewer forgets the marker; 0: never
+    vertices     (V, 3) m, faces (F, 3) intp, in C order, indices of vertices: a TRIANGLE_LIST has the 3 F corners
+    """
+
+    header: HeaderContent
+    namespace: str
+    id: int
+    type: MarkerType
+    action: MarkerAction
+    position: tuple[float, float, float]
+    scale: tuple[float, float, float]
+    color: tuple[float, float, float, float]
+    lifetime_ns: int
+    vertices: Array
+    faces: Array
+    text: str
+
+
+NO_VERTICES = np.zeros((0, 3), np.float32)
+NO_FACES = np.zeros((0, 3), np.intp)
+
+
+def mesh_marker(
+    header: HeaderContent,
+    namespace: str,
+    marker_id: int,
+    vertices: Array,
+    faces: Array,
+    color: tuple[float, float, float, float],
+    lifetime_ns: int = 0,
+) -> MarkerContent:
+    """A mesh in one colour. RViz refuses a TRIANGLE_LIST without triangles, and one with NaN.
+
+    Raises ValueError for faces that name vertices which are not there.
+    """
+    faces = np.ascontiguousarray(faces, np.intp)
+    if faces.size:
+        first, last = faces.min(), faces.max()
+        if first < 0 or last >= len(vertices):
+            raise ValueError(f"faces must index {len(vertices)} vertices, got indices from {first} to {last}")
+    return MarkerContent(
+        header=header,
+        namespace=namespace,
+        id=marker_id,
+        type=MarkerType.TRIANGLE_LIST,
+        action=MarkerAction.ADD,
+        position=(0.0, 0.0, 0.0),
+        scale=(1.0, 1.0, 1.0),
+        color=color,
+        lifetime_ns=lifetime_ns,
+        vertices=vertices,
+        faces=faces,
+        text="",
+    )
+
+
+def label_marker(
+    header: HeaderContent,
+    namespace: str,
+    marker_id: int,
+    text: str,
+    position: tuple[float, float, float],
+    height_m: float,
+    color: tuple[float, float, float, float],
+    lifetime_ns: int = 0,
+) -> MarkerContent:
+    """A text that faces the viewer, its middle at position (m); height_m is that of a capital A."""
+    return MarkerContent(
+        header=header,
+        namespace=namespace,
+        id=marker_id,
+        type=MarkerType.TEXT_VIEW_FACING,
+        action=MarkerAction.ADD,
+        position=position,
+        scale=(0.0, 0.0, height_m),
+        color=color,
+        lifetime_ns=lifetime_ns,
+        vertices=NO_VERTICES,
+        faces=NO_FACES,
+        text=text,
+    )
+
+
+def delete_marker(header: HeaderContent, namespace: str, marker_id: int) -> MarkerContent:
+    """What removes a mesh or a label from the viewers."""
+    return MarkerContent(
+        header=header,
+        namespace=namespace,
+        id=marker_id,
+        type=MarkerType.TRIANGLE_LIST,
+        action=MarkerAction.DELETE,
+        position=(0.0, 0.0, 0.0),
+        scale=(0.0, 0.0, 0.0),
+        color=(0.0, 0.0, 0.0, 0.0),
+        lifetime_ns=0,
+        vertices=NO_VERTICES,
+        faces=NO_FACES,
+        text="",
+    )
+
+
+@dataclass(frozen=True)
+class PointCloudContent:
+    """sensor_msgs/PointCloud2 of one row, with the fields x, y, z as float32: points (N, 3) m."""
+
+    header: HeaderContent
+    points: Array
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether every point is finite."""
+        return bool(np.isfinite(self.points).all())
