@@ -1,0 +1,70 @@
+"""Image messages as (H, W, 3) uint8 RGB arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rosbags.image import ImageError
+from rosbags.image.image import convert_color, to_cvtype
+
+from multihmr2_ros.errors import UserError
+
+ENCODINGS = (
+    "rgb8", "bgr8", "rgba8", "bgra8", "mono8", "rgb16", "bgr16", "rgba16", "bgra16", "mono16",
+    "yuv422", "yuv422_yuy2", "uyvy", "yuyv",
+    "bayer_rggb8", "bayer_bggr8", "bayer_gbrg8", "bayer_grbg8",
+    "bayer_rggb16", "bayer_bggr16", "bayer_gbrg16", "bayer_grbg16",
+)  # fmt: skip
+
+
+def image_from_ros(message: Any) -> NDArray[np.uint8]:
+    """sensor_msgs/Image → (H, W, 3) uint8 RGB; 16-bit values keep their high byte.
+
+    Raises UserError for encodings that are no colour or grey image (depth, float), and for sizes that do not fit.
+    """
+    if message.encoding not in ENCODINGS:
+        raise UserError(f"image encoding must be one of {', '.join(ENCODINGS)}, got {message.encoding!r}; convert it")
+    height, width, step = message.height, message.width, message.step
+    if height < 1 or width < 1:
+        raise UserError(f"an image must have pixels, got {width} x {height}; check the camera driver")
+    _, _, type_name, channels = to_cvtype(message.encoding)
+    dtype = np.dtype(type_name).newbyteorder(">" if message.is_bigendian else "<")
+    row_bytes = width * channels * dtype.itemsize
+    if step < row_bytes or len(message.data) != step * height:
+        raise UserError(
+            f"a {width} x {height} {message.encoding} image must have rows of at least {row_bytes} bytes, got step "
+            f"{step} and {len(message.data)} bytes in all; check the camera driver"
+        )
+    rows = np.frombuffer(message.data, np.uint8).reshape(height, step)[:, :row_bytes]
+    shape = (height, width) if channels == 1 else (height, width, channels)
+    pixels = np.ascontiguousarray(rows).view(dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
+    try:
+        return np.ascontiguousarray(convert_color(pixels, message.encoding, "rgb8"), np.uint8)
+    except (ImageError, cv2.error) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"cannot convert a {width} x {height} {message.encoding} image ({reason}); convert it"
+        ) from error
+
+
+def compressed_image_from_ros(message: Any) -> NDArray[np.uint8]:
+    """sensor_msgs/CompressedImage (JPEG, PNG) → (H, W, 3) uint8 RGB, as stored: EXIF orientation is not applied.
+
+    Raises UserError for data that is damaged or cut off.
+    """
+    data = bytes(message.data)
+    # OpenCV fills what is missing of a JPEG with grey. Some drivers pad with zeros.
+    is_cut_off = data.startswith(b"\xff\xd8") and not data.rstrip(b"\0").endswith(b"\xff\xd9")
+    pixels = None
+    if data and not is_cut_off:
+        try:
+            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        except cv2.error:
+            pixels = None
+    if pixels is None:
+        reason = "it is cut off" if is_cut_off else f"format {message.format!r}, {len(data)} bytes"
+        raise UserError(f"a compressed image must be a whole JPEG or PNG, but it cannot be decoded ({reason})")
+    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)

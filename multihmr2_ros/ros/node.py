@@ -1,0 +1,285 @@
+"""The node: images in; people, TF, markers and diagnostics out. A managed node that activates itself.
+
+A callback only notes that an image came. A thread of its own works on the newest one, so callbacks never wait for the
+network and what is published is never older than two images' work.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.signals import SignalHandlerOptions
+from std_srvs.srv import SetBool, Trigger
+
+from multihmr2_ros.errors import UserError
+
+from .content import HeaderContent
+from .conversions import Timing
+from .diagnostics import Health
+from .estimation import EstimatorFactory, Lens, estimate, load_estimator
+from .inputs import CameraImage, Inputs, Received, camera_image, intrinsics
+from .outputs import Outputs
+from .parameters import NodeParameters, changed, declare
+from .worker import NewestOnlyWorker
+
+if TYPE_CHECKING:
+    from multihmr2_ros.estimator import Estimator
+    from multihmr2_ros.people import People
+
+STOP_TIMEOUT_S = 1.5  # how long the end of the node waits for an image in work
+SPIN_PERIOD_S = 0.1  # signals are noticed this often
+
+
+class PerceptionNode(LifecycleNode):
+    """The node. estimator_factory: what makes the estimator when the node is configured."""
+
+    def __init__(self, estimator_factory: EstimatorFactory = load_estimator, **options: Any) -> None:
+        super().__init__("perception_node", **options)
+        self._make_estimator = estimator_factory
+        self.parameters = declare(self)
+        self._estimator: Estimator | None = None
+        self._worker: NewestOnlyWorker[Received] | None = None
+        self._inputs: Inputs | None = None
+        self._outputs: Outputs | None = None
+        self._lens = Lens()
+        self._health = Health()
+        self._state = "unconfigured"
+        self._is_enabled = True
+        self._reset_wanted = False
+        self._publishing = threading.Lock()  # what an image in work would publish after deactivation is not published
+        self._last_header = HeaderContent()
+        self._dropped_before = 0
+        self._too_old = 0
+        self.add_on_set_parameters_callback(self._on_parameters)
+        self.create_service(SetBool, "~/enable", self._on_enable)
+        self.create_service(Trigger, "~/reset", self._on_reset)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self.create_timer(
+            self.parameters.diagnostics_period_s, self._on_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
+        if self.parameters.autostart and self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            self.trigger_activate()
+
+    @property
+    def is_active(self) -> bool:
+        return self._inputs is not None
+
+    # --- lifecycle
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            self._estimator = self._make_estimator(self.parameters)
+            self._outputs = Outputs(self, self._estimator.body)
+        except Exception as error:  # rclpy would swallow it
+            self._on_failure(error, "configuration")
+            return TransitionCallbackReturn.FAILURE
+        self._worker = NewestOnlyWorker(self._process, self._on_failure)
+        self._state = "inactive"
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        assert self._outputs is not None
+        assert self._worker is not None
+        self._dropped_before, self._too_old = self._worker.dropped, 0
+        self._outputs.publish_body_model()
+        self._inputs = Inputs(self, self.parameters.image_transport, self._now_s, self._on_image)
+        self._state = "active"
+        self.get_logger().info(f"waiting for images on {self._inputs.image_topic}")
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._leave_active()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self.close()
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self.close()
+        return super().on_shutdown(state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self.close()
+        return TransitionCallbackReturn.SUCCESS
+
+    def _leave_active(self) -> None:
+        with self._publishing:
+            if self._inputs is not None:
+                self._inputs.destroy()
+                self._inputs = None
+                self._state = "inactive"
+                self._publish_nobody()
+
+    def close(self) -> bool:
+        """Say that nobody is there and stop all work, in any state; whether the work has ended in bounded time."""
+        self._leave_active()
+        has_ended = self._worker is None or self._worker.stop(STOP_TIMEOUT_S)
+        if self._outputs is not None:
+            self._outputs.destroy()
+        self._estimator = self._worker = self._outputs = None
+        self._state = "unconfigured"
+        return has_ended
+
+    # --- callbacks
+
+    def _on_image(self, received: Received) -> None:
+        self._health.image_received()
+        if self._is_enabled and self._worker is not None:
+            self._worker.offer(received)
+
+    def _on_parameters(self, changes: Sequence[Parameter]) -> SetParametersResult:
+        try:
+            self.parameters = changed(self.parameters, changes, is_configured=self._estimator is not None)
+        except UserError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        with self._publishing:
+            self._is_enabled = request.data
+            if self.is_active and not self._is_enabled:
+                self._publish_nobody()
+        response.success, response.message = True, "enabled" if request.data else "disabled: images are ignored"
+        return response
+
+    def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._reset_wanted = True  # done by the thread that the estimator belongs to
+        response.success, response.message = True, "all tracks are forgotten with the next image"
+        return response
+
+    def _on_diagnostics(self) -> None:
+        facts = {"dropped": str(self._dropped_frames()), "enabled": str(self._is_enabled).lower()}
+        estimator, inputs = self._estimator, self._inputs
+        if estimator is not None:
+            facts["device"] = estimator.runtime.device
+        topics = () if inputs is None or not self._is_enabled else (inputs.image_topic,)
+        state = self._state if self._is_enabled else "disabled"
+        stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(self._health.report(self.get_fully_qualified_name(), state, topics, facts, stamp))
+
+    # --- in the worker's thread
+
+    def _process(self, received: Received) -> None:
+        parameters, estimator = self.parameters, self._estimator
+        if estimator is None:
+            return
+        try:
+            camera = camera_image(received, parameters.image_transport)
+        except UserError as error:
+            self._report("image", str(error))
+            return
+        if camera.stamp_s and 0 < parameters.max_age_s < self._now_s() - camera.stamp_s:
+            self._too_old += 1
+            return
+        given = intrinsics(received, camera.image, parameters)
+        if given.problem:
+            self._report("camera_info", given.problem)
+        if self._reset_wanted:
+            self._reset_wanted = False
+            estimator.reset()
+        start_s = time.perf_counter()
+        people = estimate(estimator, camera, given, parameters, self._lens)
+        self._publish(people, camera, time.perf_counter() - start_s, parameters)
+        self._health.image_processed(self._now_s() - camera.arrival_s)
+
+    def _publish(self, people: People, camera: CameraImage, inference_s: float, parameters: NodeParameters) -> None:
+        with self._publishing:
+            if not self.is_active or not self._is_enabled or self._outputs is None:
+                return
+            self._last_header = camera.header
+            timing = Timing(camera.age_at_receipt_s, inference_s, dropped_frames=self._dropped_frames())
+            self._outputs.publish(
+                people, camera.image, camera.header, timing, self._now_s, with_vertices=parameters.publish_vertices
+            )
+
+    def _on_failure(self, error: Exception, cause: str = "estimator") -> None:
+        if isinstance(error, UserError):
+            self._report(cause, str(error))
+        else:
+            self._report(cause, f"{error!r}", "".join(traceback.format_exception(error)))
+
+    # --- what several of them need
+
+    def _publish_nobody(self) -> None:
+        """In the frame of the last image, at the present time."""
+        assert self._outputs is not None
+        now = self.get_clock().now().to_msg()
+        self._outputs.publish_nobody(
+            HeaderContent(now.sec, now.nanosec, self._last_header.frame_id), self._dropped_frames()
+        )
+
+    def _report(self, cause: str, text: str, detail: str = "") -> None:
+        """Note a problem for the diagnostics, and log it, unless it was logged lately."""
+        if self._health.note(cause, text):
+            self.get_logger().warning("\n".join(line for line in (text, detail) if line))
+
+    def _dropped_frames(self) -> int:
+        worker = self._worker
+        return self._too_old + (0 if worker is None else worker.dropped - self._dropped_before)
+
+    def _now_s(self) -> float:
+        return float(self.get_clock().now().nanoseconds * 1e-9)
+
+
+def main(args: Sequence[str] | None = None, estimator_factory: EstimatorFactory = load_estimator) -> int:
+    """Run the node until SIGINT or SIGTERM; the exit status: 0, or 2 where it cannot be configured."""
+    # rclpy's own handlers end the context at once, and with it the last message about nobody being there.
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    status, has_ended, node = 0, True, None
+    try:
+        node = PerceptionNode(estimator_factory)
+        if node.parameters.autostart and not node.is_active:
+            status = 2
+        else:
+            _spin(node)
+    except KeyboardInterrupt:
+        pass
+    except UserError as error:
+        print(f"perception_node: {error}", file=sys.stderr)
+        status = 2
+    finally:
+        if node is not None:
+            has_ended = node.close()
+            node.destroy_node()
+        rclpy.try_shutdown()
+    if not has_ended:
+        # Python would end under a thread that is inside the network, which crashes.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
+
+
+def _spin(node: PerceptionNode) -> None:
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    while True:
+        executor.spin_once(timeout_sec=SPIN_PERIOD_S)
+
+
+def _interrupt(*_: Any) -> None:
+    # A launch file and the terminal both send the signal; the second must not disturb the end.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

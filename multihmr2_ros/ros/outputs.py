@@ -1,0 +1,118 @@
+"""The node's publishers. What nobody subscribed to is not computed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rclpy.duration import Duration
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image, PointCloud2
+from tf2_msgs.msg import TFMessage
+from visualization_msgs.msg import MarkerArray
+
+from multihmr2_ros.media.overlay import draw_people
+from multihmr2_ros.msg import BodyModel, HumanArray
+from multihmr2_ros.people import People
+
+from . import cdr, messages
+from .compatibility import reads_our_bytes
+from .content import HeaderContent, HumanArrayContent, delete_marker
+from .conversions import (
+    Timing,
+    body_model_to_ros,
+    image_to_ros,
+    no_people_content,
+    people_to_content,
+    people_to_markers,
+    people_to_points,
+    people_to_transforms,
+)
+
+RELIABLE = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
+LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+TRANSFORMS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)  # that of tf2's own broadcaster
+LAST_WORDS = Duration(seconds=0, nanoseconds=200_000_000)
+
+
+class Outputs:
+    """The publishers of one configured node, and the markers that viewers show at present."""
+
+    def __init__(self, node: Any, body: Any) -> None:
+        self._node = node
+        self._body_model = body_model_to_ros(body)
+        self._faces = np.ascontiguousarray(body.faces, np.intp)
+        self._sends_bytes = reads_our_bytes()
+        self._shown: set[tuple[str, int]] = set()
+        self._humans = node.create_publisher(HumanArray, "humans", RELIABLE)
+        self._transforms = node.create_publisher(TFMessage, "/tf", TRANSFORMS)
+        self._markers = node.create_publisher(MarkerArray, "~/markers", RELIABLE)
+        self._points = node.create_publisher(PointCloud2, "~/points", RELIABLE)
+        self._overlay = node.create_publisher(Image, "~/overlay", RELIABLE)
+        self._latched = node.create_publisher(BodyModel, "~/body_model", LATCHED)
+
+    def publish_body_model(self) -> None:
+        self._latched.publish(self._body_model)
+
+    def publish(
+        self,
+        people: People,
+        image: NDArray[np.uint8],
+        header: HeaderContent,
+        timing: Timing,
+        now_s: Callable[[], float],
+        *,
+        with_vertices: bool,
+    ) -> None:
+        """All messages about one image: TF first, so that viewers can place what follows.
+
+        now_s: the node's clock; the total latency is taken when all but the HumanArray's own conversion is done.
+        """
+        if _is_wanted(self._transforms):
+            self._transforms.publish(people_to_transforms(people, header))
+        if _is_wanted(self._humans):
+            stamp_s = header.sec + header.nanosec * 1e-9
+            timing = dataclasses.replace(timing, total_latency=now_s() - stamp_s if stamp_s else float("nan"))
+            self._publish_humans(people_to_content(people, header, timing, with_vertices=with_vertices))
+        if _is_wanted(self._markers):
+            self._publish_markers(people, header)
+        if _is_wanted(self._points):
+            cloud = people_to_points(people, header)
+            as_bytes = self._sends_bytes
+            self._points.publish(cdr.point_cloud_to_cdr(cloud) if as_bytes else messages.point_cloud_to_ros(cloud))
+        if _is_wanted(self._overlay):
+            self._overlay.publish(image_to_ros(draw_people(image, people, self._faces), header))
+
+    def publish_nobody(self, header: HeaderContent, dropped_frames: int) -> None:
+        """An empty HumanArray, and the removal of all markers."""
+        self._publish_humans(no_people_content(header, dropped_frames))
+        self._publish_markers(None, header)
+
+    def destroy(self) -> None:
+        """Destroy the publishers when the last messages have arrived, or after a moment."""
+        for publisher in (self._humans, self._markers):
+            publisher.wait_for_all_acked(LAST_WORDS)
+        for publisher in (
+            self._humans, self._transforms, self._markers, self._points, self._overlay, self._latched,
+        ):  # fmt: skip
+            self._node.destroy_publisher(publisher)
+
+    def _publish_humans(self, content: HumanArrayContent) -> None:
+        as_bytes = self._sends_bytes
+        self._humans.publish(cdr.human_array_to_cdr(content) if as_bytes else messages.human_array_to_ros(content))
+
+    def _publish_markers(self, people: People | None, header: HeaderContent) -> None:
+        """The people's markers, and the removal of those that were shown and are not among them."""
+        markers = people_to_markers(people, header, self._faces) if people is not None else []
+        shown = {(marker.namespace, marker.id) for marker in markers}
+        markers += [delete_marker(header, *gone) for gone in sorted(self._shown - shown)]
+        self._shown = shown
+        as_bytes = self._sends_bytes
+        self._markers.publish(cdr.marker_array_to_cdr(markers) if as_bytes else messages.marker_array_to_ros(markers))
+
+
+def _is_wanted(publisher: Any) -> bool:
+    return bool(publisher.get_subscription_count() > 0)

@@ -1,0 +1,62 @@
+"""A thread that works on the newest item only, so that what comes out is never older than one piece of work."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+
+
+class NewestOnlyWorker(Generic[Item]):
+    """Calls `work(item)` in a thread of its own, one item at a time, always the newest that was offered.
+
+    work    may take long; never called twice at once
+    report  is given every exception that work raises, in the same thread; the next item is worked on as usual
+    """
+
+    def __init__(self, work: Callable[[Item], None], report: Callable[[Exception], None]) -> None:
+        self._work = work
+        self._report = report
+        self._waiting: list[Item] = []  # none or one
+        self._dropped = 0
+        self._stopping = False
+        self._changed = threading.Condition()
+        # A daemon: work that never returns must not keep the process alive.
+        self._thread = threading.Thread(target=self._run, name="newest-only-worker", daemon=True)
+        self._thread.start()
+
+    @property
+    def dropped(self) -> int:
+        """How many items were replaced by a newer one before they were worked on."""
+        return self._dropped
+
+    def offer(self, item: Item) -> None:
+        """Hand over an item, in place of the one that waits, if any. Never blocks for longer than a moment."""
+        with self._changed:
+            self._dropped += len(self._waiting)
+            self._waiting = [item]
+            self._changed.notify()
+
+    def stop(self, timeout_s: float) -> bool:
+        """Take no more items and wait for the one in work, at most timeout_s; whether the thread has ended."""
+        with self._changed:
+            self._stopping = True
+            self._waiting = []
+            self._changed.notify()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._stopping)
+                if self._stopping:
+                    return
+                item = self._waiting.pop()
+            try:
+                self._work(item)
+            except Exception as error:
+                self._report(error)
+            del item  # an image need not be kept until the next one comes

@@ -1,0 +1,112 @@
+"""The newest-only worker: no ROS needed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from multihmr2_ros.ros.worker import NewestOnlyWorker
+
+
+class SlowWork:
+    """Work that notes what it is given and lasts until it is let go."""
+
+    def __init__(self) -> None:
+        self.begun: list[int] = []
+        self.let_go = threading.Semaphore(0)
+
+    def __call__(self, item: int) -> None:
+        self.begun.append(item)
+        assert self.let_go.acquire(timeout=10)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline, "waited for 5 s"
+        time.sleep(0.001)
+
+
+def no_error(error: Exception) -> None:
+    pytest.fail(f"the work raised {error!r}")
+
+
+def test_only_the_newest_item_is_worked_on_and_the_others_are_counted() -> None:
+    work = SlowWork()
+    worker = NewestOnlyWorker(work, no_error)
+    worker.offer(0)
+    wait_until(lambda: work.begun == [0])
+    for item in range(1, 6):
+        worker.offer(item)  # 1 to 4 are replaced before their turn
+    assert worker.dropped == 4
+    work.let_go.release()
+    wait_until(lambda: work.begun == [0, 5])
+    work.let_go.release()
+    assert worker.stop(5)
+    assert worker.dropped == 4
+
+
+def test_offering_never_waits_for_the_work() -> None:
+    work = SlowWork()
+    worker = NewestOnlyWorker(work, no_error)
+    worker.offer(0)
+    wait_until(lambda: work.begun == [0])
+    start = time.monotonic()
+    for item in range(1000):
+        worker.offer(item)
+    assert time.monotonic() - start < 0.5
+    work.let_go.release(2)
+    worker.stop(5)
+
+
+def test_every_item_is_worked_on_or_counted() -> None:
+    done: list[int] = []
+    worker = NewestOnlyWorker(done.append, no_error)
+    for item in range(2000):
+        worker.offer(item)
+    wait_until(lambda: bool(done) and done[-1] == 1999)
+    assert len(done) + worker.dropped == 2000
+    assert done == sorted(done)
+    assert worker.stop(5)
+
+
+def test_an_error_is_reported_and_the_next_item_is_worked_on() -> None:
+    errors: list[Exception] = []
+    done: list[int] = []
+
+    def work(item: int) -> None:
+        if item == 0:
+            raise ZeroDivisionError("item 0")
+        done.append(item)
+
+    worker = NewestOnlyWorker(work, errors.append)
+    worker.offer(0)
+    wait_until(lambda: len(errors) == 1)
+    worker.offer(1)
+    wait_until(lambda: done == [1])
+    assert isinstance(errors[0], ZeroDivisionError)
+    assert worker.stop(5)
+
+
+def test_stopping_takes_bounded_time_and_says_whether_the_work_has_ended() -> None:
+    work = SlowWork()
+    worker = NewestOnlyWorker(work, no_error)
+    worker.offer(0)
+    wait_until(lambda: work.begun == [0])
+    worker.offer(1)
+    start = time.monotonic()
+    assert not worker.stop(0.2)
+    assert time.monotonic() - start < 1.0
+    work.let_go.release()
+    assert worker.stop(5)
+    assert work.begun == [0], "what waits when the worker is stopped is not begun"
+
+
+def test_stopping_an_idle_worker_is_immediate() -> None:
+    worker = NewestOnlyWorker(lambda item: None, no_error)
+    start = time.monotonic()
+    assert worker.stop(5)
+    assert time.monotonic() - start < 1.0
