@@ -42,6 +42,7 @@ SHAPES = {
     "score": (),
     "track_id": (),
     "track_state": (),
+    "track_age_s": (),
     "shape": (6,),
     "running_shape": (6,),
     "rotations": (BONE_COUNT, 3, 3),

@@ -18,25 +18,8 @@ from trimesh.visual.material import PBRMaterial
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.media.colors import track_color
 from multihmr2_ros.media.files import atomic_path
-from multihmr2_ros.people import People
+from multihmr2_ros.people import PER_PERSON_FIELDS, People
 
-PER_PERSON_PARAMETERS = (
-    "score",
-    "track_id",
-    "track_state",
-    "shape",
-    "running_shape",
-    "rotations",
-    "bone_poses",
-    "joints",
-    "joints_2d",
-    "pelvis",
-    "velocity",
-    "velocity_covariance",
-    "vertices",
-    "stature",
-    "track_feature",
-)
 # Half a turn about x: camera optical frame (x right, y down, z forward) to glTF's (x right, y up, z backward).
 GLTF_FROM_CAMERA = np.diag([1.0, -1.0, -1.0, 1.0])
 JPEG_QUALITY = 95
@@ -47,10 +30,10 @@ logger = logging.getLogger(__name__)
 def save_params(path: str | Path, people: People) -> None:
     """Writes the parameters of one frame's people to an .npz file that np.load reads with allow_pickle=False.
 
-    Keys: the PER_PERSON_PARAMETERS, with people's shapes and units, and of the frame k (3, 3) px, vertical_fov rad,
-    intrinsics_source and velocity_frame text, stamp s, image_size (2,) height and width px.
+    Keys: the per-person arrays of `People` and, of the frame, k (3, 3) px, vertical_fov rad, intrinsics_source and
+    velocity_frame text, stamp s, image_size (2,) height and width px.
     """
-    arrays = {name: getattr(people, name) for name in PER_PERSON_PARAMETERS}
+    arrays = {name: getattr(people, name) for name in PER_PERSON_FIELDS}
     arrays["k"] = people.k
     arrays["vertical_fov"] = np.float64(people.vertical_fov)
     arrays["intrinsics_source"] = np.array(people.intrinsics_source.value)
