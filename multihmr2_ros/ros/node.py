@@ -239,7 +239,7 @@ class PerceptionNode(LifecycleNode):
 def main(args: Sequence[str] | None = None, estimator_factory: EstimatorFactory = load_estimator) -> int:
     """Run the node until SIGINT or SIGTERM; the exit status: 0, or 2 where it cannot be configured."""
     # rclpy's own handlers end the context at once, and with it the last message about nobody being there.
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     status, has_ended, node = 0, True, None
