@@ -1,0 +1,1 @@
+"""From a bag or a data set to numbers one can trust."""

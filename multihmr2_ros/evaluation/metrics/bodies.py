@@ -1,0 +1,82 @@
+"""Errors of bodies: shape and pose, wherever the person stands, and after alignment. Metres in, millimetres out.
+
+Rows are matched people: row i of what is predicted belongs to row i of what is true. Every function returns one error
+per person (or per pair, or per frame), so that means can be formed over any set of them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multihmr2_ros.evaluation.metrics.boxes import FloatArray
+
+MM_PER_M = 1000.0
+Errors = NDArray[np.float64]
+
+
+def point_error(predicted: FloatArray, true: FloatArray) -> Errors:
+    """(n,) mm, mean distance of points (n, P, 3) in the frame they are given in: Abs-PVE for vertices in the camera
+    frame."""
+    return MM_PER_M * _distance(predicted, true).mean(axis=1)
+
+
+def centred_point_error(
+    predicted: FloatArray, true: FloatArray, predicted_pelvis: FloatArray, true_pelvis: FloatArray
+) -> Errors:
+    """(n,) mm, mean distance of points (n, P, 3) after both bodies' pelvises (n, 3) are moved to the origin: PVE for
+    vertices, MPJPE for joints."""
+    return point_error(
+        np.asarray(predicted, np.float64) - np.asarray(predicted_pelvis, np.float64)[:, None],
+        np.asarray(true, np.float64) - np.asarray(true_pelvis, np.float64)[:, None],
+    )
+
+
+def procrustes_error(predicted: FloatArray, true: FloatArray) -> Errors:
+    """(n,) mm, mean distance of points (n, P, 3) after the similarity transform (rotation, translation, scale) that
+    brings each predicted set nearest to its true one in the least squares sense: PA-MPJPE for joints."""
+    return point_error(procrustes_aligned(predicted, true), true)
+
+
+def pair_procrustes_error(predicted: FloatArray, true: FloatArray, pairs: NDArray[np.int64]) -> Errors:
+    """(q,) mm, Pair-PA-MPJPE: for each pair of rows (q, 2), one similarity transform for both people's joints
+    (n, J, 3) together."""
+    predicted, true = np.asarray(predicted, np.float64), np.asarray(true, np.float64)
+    if len(pairs) == 0:
+        return np.zeros(0)
+    together = (len(pairs), -1, 3)
+    return procrustes_error(predicted[pairs].reshape(together), true[pairs].reshape(together))
+
+
+def translation_aligned_error(predicted: FloatArray, true: FloatArray) -> Errors:
+    """(n,) mm, TA-PVE: mean vertex distance after one translation for the whole frame, the mean offset of all
+    vertices (n, V, 3) of its matched people. Empty for frames with fewer than two."""
+    predicted, true = np.asarray(predicted, np.float64), np.asarray(true, np.float64)
+    if len(predicted) < 2:
+        return np.zeros(0)
+    return point_error(predicted + (true - predicted).mean(axis=(0, 1)), true)
+
+
+def procrustes_aligned(predicted: FloatArray, true: FloatArray) -> NDArray[np.float64]:
+    """Predicted points (n, P, 3) under the similarity transform that brings each set nearest to the true one (Umeyama
+    1991, equations 40-43). A true set that is one point takes all points to it; a predicted one is only moved."""
+    predicted, true = np.asarray(predicted, np.float64), np.asarray(true, np.float64)
+    if len(predicted) == 0:
+        return predicted
+    middle, true_middle = predicted.mean(axis=1, keepdims=True), true.mean(axis=1, keepdims=True)
+    centred, true_centred = predicted - middle, true - true_middle
+    u, spread, vt = np.linalg.svd(true_centred.transpose(0, 2, 1) @ centred)
+    sign = np.ones_like(spread)
+    sign[:, 2] = np.where(np.linalg.det(u) * np.linalg.det(vt) < 0, -1.0, 1.0)  # a rotation, not a mirror
+    rotation = (u * sign[:, None]) @ vt
+    variance = (centred**2).sum(axis=(1, 2))
+    gain = (spread * sign).sum(axis=1)
+    scale = np.divide(gain, variance, out=np.ones_like(gain), where=variance > 0)
+    return scale[:, None, None] * centred @ rotation.transpose(0, 2, 1) + true_middle
+
+
+def _distance(predicted: FloatArray, true: FloatArray) -> NDArray[np.float64]:
+    predicted, true = np.asarray(predicted, np.float64), np.asarray(true, np.float64)
+    if predicted.shape != true.shape or predicted.ndim != 3 or predicted.shape[1] == 0 or predicted.shape[2] != 3:
+        raise ValueError(f"expected the same points (n, P, 3) twice, got {predicted.shape} and {true.shape}")
+    return np.linalg.norm(predicted - true, axis=-1)

@@ -1,0 +1,41 @@
+"""Boxes (x0, y0, x1, y1) in pixels, x1 and y1 exclusive."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.floating]
+
+
+def boxes_of_points(points: FloatArray) -> NDArray[np.float64]:
+    """(n, 4) smallest boxes around n sets of points (n, J, 2) px. Points that are NaN count for nothing; a person
+    without any has a box of NaN, which overlaps with none."""
+    points = np.asarray(points, np.float64)
+    if points.shape[0] == 0:
+        return np.zeros((0, 4))
+    low = np.where(np.isnan(points), np.inf, points).min(axis=1)
+    high = np.where(np.isnan(points), -np.inf, points).max(axis=1)
+    boxes = np.hstack([low, high])
+    boxes[~np.isfinite(boxes).all(axis=1)] = np.nan
+    return boxes
+
+
+def area(boxes: FloatArray) -> NDArray[np.float64]:
+    """(n,) px² of boxes (n, 4); 0 for empty ones and for NaN."""
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    return np.nan_to_num(np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).prod(axis=1))
+
+
+def intersection(a: FloatArray, b: FloatArray) -> NDArray[np.float64]:
+    """(n, m) px² that boxes a (n, 4) share with boxes b (m, 4)."""
+    a, b = np.asarray(a, np.float64).reshape(-1, 1, 4), np.asarray(b, np.float64).reshape(1, -1, 4)
+    low, high = np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])
+    return np.nan_to_num(np.clip(high - low, 0, None).prod(axis=-1))
+
+
+def box_iou(a: FloatArray, b: FloatArray) -> NDArray[np.float64]:
+    """(n, m) intersection over union of boxes a (n, 4) and b (m, 4); 0 where both are empty."""
+    shared = intersection(a, b)
+    union = area(a)[:, None] + area(b)[None] - shared
+    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)

@@ -1,0 +1,51 @@
+"""How many of the people are found, and errors that pay for those who are not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class DetectionCounts:
+    """true_positives: matched people; false_positives: predictions without a person; false_negatives: people without a
+    prediction. Counts of several frames or bags are added."""
+
+    true_positives: int = 0
+    false_positives: int = 0
+    false_negatives: int = 0
+
+    def __add__(self, other: DetectionCounts) -> DetectionCounts:
+        return DetectionCounts(
+            self.true_positives + other.true_positives,
+            self.false_positives + other.false_positives,
+            self.false_negatives + other.false_negatives,
+        )
+
+    @property
+    def precision(self) -> float:
+        """Share of the predictions that are people; NaN without any prediction."""
+        return _share(self.true_positives, self.true_positives + self.false_positives)
+
+    @property
+    def recall(self) -> float:
+        """Share of the people who are found; NaN without any person."""
+        return _share(self.true_positives, self.true_positives + self.false_negatives)
+
+    @property
+    def f1(self) -> float:
+        """TP / (TP + (FP + FN) / 2); NaN where there is nobody and nobody was predicted."""
+        return _share(self.true_positives, self.true_positives + 0.5 * (self.false_positives + self.false_negatives))
+
+
+def normalised(error: float, counts: DetectionCounts) -> float:
+    """N-MPJPE, N-MRPE: an error divided by the F1 score, so that leaving out hard people does not help. Infinite where
+    nobody was found."""
+    if counts.f1 == 0:
+        return float("inf")
+    return error / counts.f1
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole else NAN

@@ -1,0 +1,198 @@
+"""How well identities are kept: MOTA (Bernardin & Stiefelhagen 2008), IDF1 (Ristani et al. 2016), HOTA (Luiten et al.
+2021), from boxes with identities.
+
+Counts of sequences are added and then divided, so many sequences merge exactly.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from multihmr2_ros.evaluation.metrics.boxes import area, box_iou, intersection
+from multihmr2_ros.evaluation.metrics.matching import assign
+
+MIN_IOU = 0.5
+IGNORED_SHARE = 0.1
+HOTA_THRESHOLDS = np.arange(0.05, 0.99, 0.05)
+
+
+@dataclass(frozen=True)
+class FrameBoxes:
+    """The people of one frame: identity (n,) and box (n, 4) as (x0, y0, x1, y1) px. Nobody comes twice."""
+
+    identity: NDArray[np.int64]
+    box: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        if len(set(self.identity.tolist())) != len(self.identity):
+            raise ValueError(f"a frame names one identity twice: {sorted(self.identity.tolist())}")
+        if self.box.shape != (len(self.identity), 4):
+            raise ValueError(f"expected boxes ({len(self.identity)}, 4), got {self.box.shape}")
+
+
+@dataclass(frozen=True)
+class IdentityCounts:
+    """What the scores are made of. truth, predicted: boxes; misses, false_positives, switches: MOTA's; id_*: IDF1's.
+    hota_*: (19,) for IoU thresholds 0.05 … 0.95; hota_association: the sum of A(c) over true positives c."""
+
+    truth: int = 0
+    predicted: int = 0
+    misses: int = 0
+    false_positives: int = 0
+    switches: int = 0
+    id_true_positives: int = 0
+    hota_true_positives: NDArray[np.float64] = field(default_factory=lambda: np.zeros(len(HOTA_THRESHOLDS)))
+    hota_association: NDArray[np.float64] = field(default_factory=lambda: np.zeros(len(HOTA_THRESHOLDS)))
+
+    def __add__(self, other: IdentityCounts) -> IdentityCounts:
+        names = [each.name for each in dataclasses.fields(self)]
+        return IdentityCounts(**{name: getattr(self, name) + getattr(other, name) for name in names})
+
+    @property
+    def mota(self) -> float:
+        """1 − (misses + false positives + switches) / true boxes; at most 1, NaN without true boxes."""
+        wrong = self.misses + self.false_positives + self.switches
+        return 1 - wrong / self.truth if self.truth else float("nan")
+
+    @property
+    def idf1(self) -> float:
+        """Share of boxes with the right identity, under the best global assignment of identities; NaN without boxes."""
+        boxes = self.truth + self.predicted
+        return 2 * self.id_true_positives / boxes if boxes else float("nan")
+
+    @property
+    def hota(self) -> float:
+        """Mean over thresholds of √(detection accuracy · association accuracy); NaN without boxes."""
+        if not self.truth + self.predicted:
+            return float("nan")
+        hits = self.hota_true_positives
+        detection = hits / np.maximum(1, self.truth + self.predicted - hits)
+        association = self.hota_association / np.maximum(1, hits)
+        return float(np.sqrt(detection * association).mean())
+
+
+def identity_counts(
+    truth: Sequence[FrameBoxes], predicted: Sequence[FrameBoxes], min_iou: float = MIN_IOU
+) -> IdentityCounts:
+    """The counts of one sequence; both lists hold the same frames in order."""
+    if len(truth) != len(predicted):
+        raise ValueError(f"expected as many predicted frames as true ones, got {len(predicted)} and {len(truth)}")
+    overlaps = [box_iou(true.box, found.box) for true, found in zip(truth, predicted, strict=True)]
+    misses, false_positives, switches = _clear(truth, predicted, overlaps, min_iou)
+    return IdentityCounts(
+        truth=sum(len(frame.identity) for frame in truth),
+        predicted=sum(len(frame.identity) for frame in predicted),
+        misses=misses,
+        false_positives=false_positives,
+        switches=switches,
+        id_true_positives=_id_true_positives(truth, predicted, overlaps, min_iou),
+        **_hota(truth, predicted, overlaps),
+    )
+
+
+def without_ignored(
+    truth: FrameBoxes, predicted: FrameBoxes, ignored: NDArray[np.float64], min_iou: float = MIN_IOU
+) -> FrameBoxes:
+    """The predictions of a frame that count where regions (r, 4) px are to be ignored (PoseTrack21): match first, then
+    leave out unmatched ones of whose area more than a tenth lies inside one region."""
+    if len(ignored) == 0 or len(predicted.identity) == 0:
+        return predicted
+    overlap = box_iou(predicted.box, truth.box)
+    matched = assign(1 - overlap, overlap >= min_iou)[:, 0]
+    size = np.maximum(area(predicted.box), np.spacing(1))
+    kept = (intersection(predicted.box, ignored) / size[:, None]).max(axis=1) <= IGNORED_SHARE
+    kept[matched] = True
+    return FrameBoxes(predicted.identity[kept], predicted.box[kept])
+
+
+def _clear(
+    truth: Sequence[FrameBoxes],
+    predicted: Sequence[FrameBoxes],
+    overlaps: Sequence[NDArray[np.float64]],
+    min_iou: float,
+) -> tuple[int, int, int]:
+    """Misses, false positives and switches. Last frame's pairs stay while they overlap; the others are assigned."""
+    partner: dict[int, int] = {}  # true identity → the predicted one it had last
+    misses = false_positives = switches = 0
+    for true, found, overlap in zip(truth, predicted, overlaps, strict=True):
+        allowed = overlap >= min_iou
+        columns = {identity: column for column, identity in enumerate(found.identity.tolist())}
+        pairs = []
+        for row, identity in enumerate(true.identity.tolist()):
+            column = columns.get(partner[identity]) if identity in partner else None
+            if column is not None and allowed[row, column]:
+                pairs.append((row, column))
+                allowed[row], allowed[:, column] = False, False
+        pairs += [(int(row), int(column)) for row, column in assign(1 - overlap, allowed)]
+        for row, column in pairs:
+            identity, other = int(true.identity[row]), int(found.identity[column])
+            switches += partner.get(identity, other) != other
+            partner[identity] = other
+        misses += len(true.identity) - len(pairs)
+        false_positives += len(found.identity) - len(pairs)
+    return misses, false_positives, switches
+
+
+def _id_true_positives(
+    truth: Sequence[FrameBoxes],
+    predicted: Sequence[FrameBoxes],
+    overlaps: Sequence[NDArray[np.float64]],
+    min_iou: float,
+) -> int:
+    """The most boxes that one fixed pairing of true and predicted identities can explain."""
+    _, _, together = _summed(truth, predicted, [overlap >= min_iou for overlap in overlaps])
+    rows, columns = linear_sum_assignment(-together)
+    return int(together[rows, columns].sum())
+
+
+def _hota(
+    truth: Sequence[FrameBoxes], predicted: Sequence[FrameBoxes], overlaps: Sequence[NDArray[np.float64]]
+) -> dict[str, NDArray[np.float64]]:
+    """Matching in each frame favours pairs that fit over the whole sequence (Luiten et al., section 5)."""
+    shares = []
+    for overlap in overlaps:
+        either = overlap.sum(axis=0, keepdims=True) + overlap.sum(axis=1, keepdims=True) - overlap
+        shares.append(np.divide(overlap, either, out=np.zeros_like(overlap), where=either > np.spacing(1)))
+    true_ids, found_ids, together = _summed(truth, predicted, shares)
+    true_count = _times_seen(truth, true_ids)[:, None]
+    found_count = _times_seen(predicted, found_ids)[None]
+    alignment = together / np.maximum(true_count + found_count - together, np.spacing(1))
+    matches = np.zeros((len(HOTA_THRESHOLDS), *together.shape))
+    for true, found, overlap in zip(truth, predicted, overlaps, strict=True):
+        rows = np.searchsorted(true_ids, true.identity)
+        columns = np.searchsorted(found_ids, found.identity)
+        a, b = linear_sum_assignment(-alignment[np.ix_(rows, columns)] * overlap)
+        is_match = overlap[a, b] >= HOTA_THRESHOLDS[:, None] - np.spacing(1)
+        matches[:, rows[a], columns[b]] += is_match
+    accuracy = matches / np.maximum(1, true_count + found_count - matches)
+    return {
+        "hota_true_positives": matches.sum(axis=(1, 2)),
+        "hota_association": (matches * accuracy).sum(axis=(1, 2)),
+    }
+
+
+def _summed(
+    truth: Sequence[FrameBoxes], predicted: Sequence[FrameBoxes], weights: Sequence[NDArray[np.generic]]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Identities (t,) and (p,) of a sequence, sorted, and the sum over frames of a weight per pair of them (t, p)."""
+    true_ids, found_ids = _identities(truth), _identities(predicted)
+    total = np.zeros((len(true_ids), len(found_ids)))
+    for true, found, weight in zip(truth, predicted, weights, strict=True):
+        rows, columns = np.searchsorted(true_ids, true.identity), np.searchsorted(found_ids, found.identity)
+        total[np.ix_(rows, columns)] += weight
+    return true_ids, found_ids, total
+
+
+def _identities(frames: Sequence[FrameBoxes]) -> NDArray[np.int64]:
+    return np.unique(np.concatenate([np.zeros(0, np.int64), *(frame.identity for frame in frames)]))
+
+
+def _times_seen(frames: Sequence[FrameBoxes], identities: NDArray[np.int64]) -> NDArray[np.int64]:
+    every = np.concatenate([np.zeros(0, np.int64), *(frame.identity for frame in frames)])
+    return np.bincount(np.searchsorted(identities, every), minlength=len(identities))

@@ -1,0 +1,140 @@
+"""COCO's keypoint average precision and recall, as the standard's own evaluation computes them (cocodataset.org)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Standard deviations of the 17 keypoints by which their errors are measured, as a share of the object's scale.
+SIGMAS = np.array([26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89]) / 1000.0
+THRESHOLDS = np.linspace(0.5, 0.95, 10)
+RECALL_LEVELS = np.linspace(0.0, 1.0, 101)
+MAX_DETECTIONS = 20
+AREAS = {"all": (0.0, 1e10), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
+
+
+@dataclass(frozen=True)
+class ImageKeypoints:
+    """One image. Predicted: keypoints (n, 17, 2) px and scores (n,). True: keypoints (t, 17, 3) with COCO's visibility
+    0, 1, 2; areas (t,) px²; boxes (t, 4) as (x, y, width, height); crowd (t,) bool."""
+
+    predicted: NDArray[np.float64]
+    score: NDArray[np.float64]
+    true: NDArray[np.float64]
+    area: NDArray[np.float64]
+    box: NDArray[np.float64]
+    crowd: NDArray[np.bool_]
+
+
+def coco_scores(images: Sequence[ImageKeypoints]) -> dict[str, float]:
+    """AP, AP50, AP75, APM, APL, AR, AR50, AR75, ARM, ARL in [0, 1]; −1 where there is nobody of that size."""
+    tables = {name: _precision_recall(images, limits) for name, limits in AREAS.items()}
+    precision, recall = tables["all"]
+    return {
+        "AP": _mean(precision), "AP50": _mean(precision[0]), "AP75": _mean(precision[5]),
+        "APM": _mean(tables["medium"][0]), "APL": _mean(tables["large"][0]),
+        "AR": _mean(recall), "AR50": _mean(recall[0]), "AR75": _mean(recall[5]),
+        "ARM": _mean(tables["medium"][1]), "ARL": _mean(tables["large"][1]),
+    }  # fmt: skip
+
+
+def object_keypoint_similarity(image: ImageKeypoints) -> NDArray[np.float64]:
+    """(n, t) OKS in [0, 1]: mean over the labelled keypoints of exp(−d² / (2 · area · (2σ)²)).
+
+    For a person without labelled keypoints d is the distance to the box, doubled in size about its middle.
+    """
+    variance = (2 * SIGMAS) ** 2
+    similarity = np.zeros((len(image.predicted), len(image.true)))
+    for column, (true, area, box) in enumerate(zip(image.true, image.area, image.box, strict=True)):
+        labelled = true[:, 2] > 0
+        if labelled.any():
+            offset = image.predicted - true[:, :2]
+        else:
+            low, high = box[:2] - box[2:], box[:2] + 2 * box[2:]
+            offset = np.maximum(0, low - image.predicted) + np.maximum(0, image.predicted - high)
+            labelled = np.ones_like(labelled)
+        exponent = (offset**2).sum(axis=-1) / variance / (area + np.spacing(1)) / 2
+        similarity[:, column] = np.exp(-exponent[:, labelled]).mean(axis=1)
+    return similarity
+
+
+def _precision_recall(
+    images: Sequence[ImageKeypoints], limits: tuple[float, float]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Precision (10 thresholds, 101 recall levels) and greatest recall (10,); −1 everywhere without anybody."""
+    results = [_matched(image, limits) for image in images]
+    people = sum(count for *_, count in results)
+    if people == 0:
+        return np.full((len(THRESHOLDS), len(RECALL_LEVELS)), -1.0), np.full(len(THRESHOLDS), -1.0)
+    score = np.concatenate([scores for scores, *_ in results])
+    order = np.argsort(-score, kind="mergesort")
+    hit = np.concatenate([hits for _, hits, *_ in results], axis=1)[:, order]
+    ignored = np.concatenate([ignores for _, _, ignores, _ in results], axis=1)[:, order]
+    precision, recall = np.zeros((len(THRESHOLDS), len(RECALL_LEVELS))), np.zeros(len(THRESHOLDS))
+    for row in range(len(THRESHOLDS)):
+        true_positives = np.cumsum(hit[row] & ~ignored[row]).astype(float)
+        false_positives = np.cumsum(~hit[row] & ~ignored[row]).astype(float)
+        if len(true_positives) == 0:
+            continue
+        reached = true_positives / people
+        ratio = true_positives / (true_positives + false_positives + np.spacing(1))
+        ratio = np.maximum.accumulate(ratio[::-1])[::-1]  # the best precision at this recall or more
+        place = np.searchsorted(reached, RECALL_LEVELS, side="left")
+        precision[row, place < len(ratio)] = ratio[place[place < len(ratio)]]
+        recall[row] = reached[-1]
+    return precision, recall
+
+
+def _matched(
+    image: ImageKeypoints, limits: tuple[float, float]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], int]:
+    """Scores (n,) of the best detections; whether each hit a person and whether it is left out of the count, (10, n);
+    how many people count."""
+    best = np.argsort(-image.score, kind="mergesort")[:MAX_DETECTIONS]
+    left_out = image.crowd | ~(image.true[..., 2] > 0).any(axis=1)
+    left_out = left_out | (image.area < limits[0]) | (image.area > limits[1])
+    people = np.argsort(left_out, kind="mergesort")  # those who count first
+    similarity = object_keypoint_similarity(image)[best][:, people]
+    left_out, crowd = left_out[people], image.crowd[people]
+    extent = image.predicted[best].max(axis=1) - image.predicted[best].min(axis=1)
+    size = extent.prod(axis=1)
+    shape = (len(THRESHOLDS), len(best))
+    hit, ignored = np.zeros(shape, bool), np.zeros(shape, bool)
+    for row, threshold in enumerate(THRESHOLDS):
+        taken = np.zeros(len(people), bool)
+        for detection in range(len(best)):
+            person = _best_person(similarity[detection], threshold, taken, left_out, crowd)
+            if person is None:
+                ignored[row, detection] = not limits[0] <= size[detection] <= limits[1]
+            else:
+                taken[person] = hit[row, detection] = True
+                ignored[row, detection] = left_out[person]
+    return image.score[best], hit, ignored, int((~left_out).sum())
+
+
+def _best_person(
+    similarity: NDArray[np.float64],
+    threshold: float,
+    taken: NDArray[np.bool_],
+    left_out: NDArray[np.bool_],
+    crowd: NDArray[np.bool_],
+) -> int | None:
+    """The most similar free person who counts, else the most similar who does not; a crowd can be taken repeatedly."""
+    least, best = min(threshold, 1 - 1e-10), None
+    for person in range(len(similarity)):
+        if taken[person] and not crowd[person]:
+            continue
+        if best is not None and not left_out[best] and left_out[person]:
+            break
+        if similarity[person] >= least:
+            least, best = similarity[person], person
+    return best
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    """Mean of what is there: −1 stands for "nobody of this size"."""
+    values = values[values > -1]
+    return float(values.mean()) if values.size else -1.0

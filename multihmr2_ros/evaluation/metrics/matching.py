@@ -1,0 +1,66 @@
+"""Which predicted person is which true person of a frame (spec/evaluation.md, "matching")."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from multihmr2_ros.evaluation.metrics.boxes import FloatArray, box_iou, boxes_of_points
+
+MIN_IOU = 0.05
+Method = Literal["hungarian", "greedy"]
+
+
+def match_people(
+    predicted: FloatArray, true: FloatArray, *, min_iou: float = MIN_IOU, method: Method = "hungarian"
+) -> NDArray[np.int64]:
+    """(m, 2) pairs (predicted row, true row), in the order of the predicted rows.
+
+    predicted (n, J, 2) and true (t, J, 2): the same joints, px of the same image. "hungarian": of all assignments with
+    the most allowed pairs, the one with the least sum of mean joint distances; a pair is allowed where the boxes of
+    its joints overlap by min_iou. "greedy": predictions in the order given (descending score), each to the nearest
+    free true person that is allowed, as published evaluation code does.
+    """
+    if method not in ("hungarian", "greedy"):
+        raise ValueError(f"method must be hungarian or greedy, got {method!r}")
+    if len(predicted) == 0 or len(true) == 0:
+        return np.zeros((0, 2), np.int64)
+    distance = joint_distance(predicted, true)
+    allowed = box_iou(boxes_of_points(predicted), boxes_of_points(true)) >= min_iou
+    allowed &= np.isfinite(distance)
+    return assign(distance, allowed) if method == "hungarian" else _greedy(distance, allowed)
+
+
+def joint_distance(predicted: FloatArray, true: FloatArray) -> NDArray[np.float64]:
+    """(n, t) mean distance in px of the joints that both have (NaN: has not); inf where they share none."""
+    distance = np.linalg.norm(np.asarray(predicted, np.float64)[:, None] - np.asarray(true, np.float64)[None], axis=-1)
+    known = np.isfinite(distance)
+    total = np.where(known, distance, 0).sum(axis=-1)
+    count = known.sum(axis=-1)
+    return np.divide(total, count, out=np.full(total.shape, np.inf), where=count > 0)
+
+
+def assign(cost: NDArray[np.float64], allowed: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """(m, 2) pairs (row, column): as many allowed ones as possible, and of those ways the one of least cost."""
+    if not allowed.any():
+        return np.zeros((0, 2), np.int64)
+    least = cost[allowed].min()
+    span = cost[allowed].max() - least
+    # A forbidden pair costs more than any exchange of allowed ones can save.
+    forbidden = (span + 1.0) * (min(cost.shape) + 1)
+    rows, columns = linear_sum_assignment(np.where(allowed, cost - least, forbidden))
+    kept = allowed[rows, columns]
+    return np.stack([rows[kept], columns[kept]], axis=1).astype(np.int64)
+
+
+def _greedy(distance: NDArray[np.float64], allowed: NDArray[np.bool_]) -> NDArray[np.int64]:
+    free, pairs = allowed.copy(), []
+    for row in range(len(distance)):
+        if free[row].any():
+            column = int(np.where(free[row], distance[row], np.inf).argmin())
+            pairs.append((row, column))
+            free[:, column] = False
+    return np.array(pairs, np.int64).reshape(-1, 2)
