@@ -62,7 +62,7 @@ def procrustes_aligned(predicted: FloatArray, true: FloatArray) -> NDArray[np.fl
     1991, equations 40-43). A true set that is one point takes all points to it; a predicted one is only moved."""
     predicted, true = np.asarray(predicted, np.float64), np.asarray(true, np.float64)
     if len(predicted) == 0:
-        return predicted
+        return np.zeros(predicted.shape)
     middle, true_middle = predicted.mean(axis=1, keepdims=True), true.mean(axis=1, keepdims=True)
     centred, true_centred = predicted - middle, true - true_middle
     u, spread, vt = np.linalg.svd(true_centred.transpose(0, 2, 1) @ centred)

@@ -1,0 +1,131 @@
+"""What people of a given build do: a clip, and how fast it takes them over the ground."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .clips import Clip, GaitClip, MotionClip, RandomClip
+from .gaits import REST_ARMS, Manner
+from .population import is_infant, leg_of, stature_of
+from .pose import Arm
+from .random_poses import sample_angles
+from .retarget import load_motion
+
+# Gait → weight, for those who walk and for infants.
+ACTIVITIES = {
+    "stand": 0.27,
+    "walk": 0.27,
+    "run": 0.04,
+    "turn": 0.03,
+    "wave": 0.05,
+    "reach": 0.05,
+    "cheer": 0.02,
+    "sit": 0.10,
+    "sit_on_floor": 0.03,
+    "crouch": 0.04,
+    "kneel": 0.02,
+    "bend": 0.04,
+    "crawl": 0.01,
+    "lie": 0.02,
+    "random": 0.09,
+}
+INFANT_ACTIVITIES = {"sit_on_floor": 0.4, "crawl": 0.25, "lie": 0.2, "walk": 0.15}
+MOTION_SHARE = 0.35  # of those who walk, where recorded motions are at hand
+TODDLING_STATURE_M = 0.7
+LYING = ("lie",)
+TURN_RATE_PER_SPEED = 0.35  # rad/m: the tightest arc that is walked has a radius of 3 m
+
+
+class Behaviour(NamedTuple):
+    """A clip, and what it does over the ground.
+
+    speed_mps: of the path. turn_rate_radps: its greatest. radius_m: of the ground that the body needs around the path.
+    """
+
+    clip: Clip
+    speed_mps: float
+    turn_rate_radps: float
+    radius_m: float
+
+
+def sample_behaviour(
+    generator: np.random.Generator, shape: NDArray[np.floating], motions: Sequence[Path] = ()
+) -> Behaviour:
+    """What a person of phenotypes (6,) does; motions: BVH files."""
+    stature, infant = stature_of(shape), is_infant(shape)
+    if motions and not infant and generator.random() < MOTION_SHARE:
+        return _sample_motion(generator, shape, motions)
+    activities = dict(INFANT_ACTIVITIES if infant else ACTIVITIES)
+    if infant and stature < TODDLING_STATURE_M:
+        del activities["walk"]
+    gait = _choose(generator, activities)
+    if gait == "random":
+        poses = sample_angles(generator), sample_angles(generator)
+        clip = RandomClip(*poses, period_s=generator.uniform(2.0, 6.0), phase=generator.random())
+        return Behaviour(clip, 0.0, 0.0, 0.3 * stature)
+    manner = _sample_manner(generator, shape)
+    if infant and gait == "walk":
+        manner = _toddling(generator, manner)
+    speed = _sample_speed(generator, gait, manner)
+    turn_rate = 1.2 if gait == "turn" else TURN_RATE_PER_SPEED * speed
+    radius = 0.55 * stature if gait in LYING else 0.17 * stature + 0.02
+    return Behaviour(GaitClip(gait, dataclasses.replace(manner, speed_mps=speed)), speed, turn_rate, radius)
+
+
+def _sample_motion(generator: np.random.Generator, shape: NDArray[np.floating], motions: Sequence[Path]) -> Behaviour:
+    """A recorded motion from anywhere in it."""
+    motion = load_motion(motions[int(generator.integers(len(motions)))])
+    start = generator.uniform(0.0, 2.0 * motion.duration_s)
+    clip = MotionClip(motion, start, leg_of(shape), mirrored=bool(generator.random() < 0.5))
+    return Behaviour(clip, 0.0, 0.0, 0.3 * stature_of(shape))
+
+
+def _choose(generator: np.random.Generator, weights: dict[str, float]) -> str:
+    share = np.array(list(weights.values()))
+    return list(weights)[generator.choice(len(weights), p=share / share.sum())]
+
+
+def _sample_manner(generator: np.random.Generator, shape: NDArray[np.floating]) -> Manner:
+    arms = [_sample_arm(generator) for _ in range(2)]
+    if generator.random() < 0.3:  # both arms do the same: clasped, crossed, on the hips
+        arms[1] = arms[0]
+    old = max(0.0, float(shape[1]) - 0.85) / 0.15
+    return Manner(
+        leg_m=leg_of(shape),
+        phase=generator.random(),
+        tempo_hz=generator.uniform(0.15, 0.4),
+        vigour=generator.uniform(0.6, 1.4),
+        lean=generator.normal(0.03, 0.05) + 0.2 * old * generator.random(),
+        left_arm=arms[0],
+        right_arm=arms[1],
+        side=generator.choice([-1.0, 1.0]),
+        spread=generator.uniform(0.0, 0.08),
+        variant=generator.random(),
+    )
+
+
+def _sample_arm(generator: np.random.Generator) -> Arm:
+    """A resting arm: hanging for six in ten, otherwise busy; never twice exactly the same."""
+    busy = [name for name in REST_ARMS if name != "hanging"]
+    name = "hanging" if generator.random() < 0.6 else busy[generator.integers(len(busy))]
+    flexion, abduction, internal, elbow = REST_ARMS[name] + generator.normal(0.0, (0.08, 0.04, 0.12, 0.12))
+    return Arm(flexion, max(0.05, abduction), internal, max(0.05, elbow))
+
+
+def _toddling(generator: np.random.Generator, manner: Manner) -> Manner:
+    """Legs apart, arms out for balance."""
+    arm = Arm(0.3, 0.8, -0.3, generator.uniform(0.5, 1.4))
+    return dataclasses.replace(manner, spread=0.15, left_arm=arm, right_arm=arm, lean=0.1)
+
+
+def _sample_speed(generator: np.random.Generator, gait: str, manner: Manner) -> float:
+    """m/s: in proportion to the root of the leg, as Froude's similarity says."""
+    natural = np.sqrt(9.81 * manner.leg_m)
+    relative = {"walk": (0.25, 0.6), "run": (0.8, 1.3), "crawl": (0.06, 0.15)}
+    return float(natural * generator.uniform(*relative[gait])) if gait in relative else 0.0

@@ -1,0 +1,86 @@
+"""From posed bodies to coloured meshes: the body painted by regions, and the garments fitted onto it."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multihmr2_ros.body import Body
+
+from .appearance import Appearance
+from .garments import FittedGarment, load_garment
+from .materials import Material
+from .meshes import PosedMesh, Surface
+from .posing import PosedScene
+from .regions import IRIS, Slot, body_regions
+from .scene import Person
+
+PAINTED_CACHE = 64
+
+
+class Dresser:
+    """Dresses people: everything that depends on no pose is computed once per body, garment and appearance."""
+
+    def __init__(self, body: Body, device: str) -> None:
+        self.device = device
+        self.triangles = body.faces
+        self.regions = body_regions(body)
+        self.surface = Surface(self.regions.rest, body.faces, device)
+        self._garment = functools.cache(self._load)
+        self._painted = functools.lru_cache(PAINTED_CACHE)(self._paint)
+
+    def dress(self, people: tuple[Person, ...], posed: PosedScene) -> tuple[list[PosedMesh], list[Material]]:
+        """Every mesh of all people, and the table of materials that their triangles refer to."""
+        meshes: list[PosedMesh] = []
+        materials: list[Material] = []
+        for row, person in enumerate(people):
+            appearance, vertices = person.appearance, posed.vertices[row]
+            first, second, border, hidden = self._painted(appearance)
+            start = len(materials)
+            meshes.append(PosedMesh(self.surface, row, vertices, first + start, second + start, border, hidden))
+            materials += _body_materials(appearance)
+            for worn in appearance.worn:
+                garment, surface, (first, second, border) = self._garment(worn.garment.path)
+                start = len(materials)
+                fitted = garment.fit(vertices)
+                meshes.append(
+                    PosedMesh(surface, row, fitted, first + start, second + start, border, np.zeros(len(first), bool))
+                )
+                materials += [worn.material, worn.lower_material]
+        return meshes, materials
+
+    def _load(
+        self, path: Path
+    ) -> tuple[FittedGarment, Surface, tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]]:
+        garment = FittedGarment(load_garment(path), self.regions.rest)
+        triangles = garment.garment.triangles
+        paint = self.regions.below_waist(garment.garment.base[:, 0], triangles)
+        surface = Surface(garment.rest_vertices, triangles, self.device)
+        return garment, surface, paint.on_triangles(triangles)
+
+    def _paint(
+        self, appearance: Appearance
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32], NDArray[np.bool_]]:
+        covered = np.zeros(len(self.regions.rest), bool)
+        for worn in appearance.worn:
+            covered[self._garment(worn.garment.path)[0].garment.hidden] = True
+        hidden = np.asarray(covered[self.triangles].all(axis=1), bool)
+        return *self.regions.paint(appearance).on_triangles(self.triangles), hidden
+
+
+def _body_materials(appearance: Appearance) -> list[Material]:
+    """In Slot order."""
+    table = {
+        Slot.SKIN: appearance.skin,
+        Slot.EYES: appearance.eyes,
+        Slot.IRIS: IRIS,
+        Slot.LIPS: appearance.lips,
+        Slot.HAIR: appearance.hair,
+        Slot.TOP: appearance.top,
+        Slot.BOTTOM: appearance.bottom,
+        Slot.SHOES: appearance.shoes or appearance.skin,
+    }
+    return [table[slot] for slot in Slot]

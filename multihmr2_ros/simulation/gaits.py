@@ -1,0 +1,298 @@
+"""Built-in body motion: each gait is a function of a person's manner and the time, and gives a pose.
+
+Walking and running solve the legs from the path of the feet: a foot on the ground moves backwards under the pelvis at
+exactly the walking speed, so that feet do not slide. Angles in rad, lengths in m.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from .pose import Arm, Leg, Pose, Trunk, pose_from_angles
+
+GRAVITY_MPS2 = 9.81
+# How far forward Anny's thigh and shin point at rest (adults), when the pose's angles are 0 and the feet are flat.
+THIGH_AT_REST, SHIN_AT_REST = 0.078, -0.066
+
+REST_ARMS = {
+    "hanging": Arm(0.0, 0.16, 0.3, 0.3),
+    "pocket": Arm(-0.25, 0.3, 0.35, 0.8),
+    "hip": Arm(-0.35, 0.75, 0.95, 1.75),
+    "clasped": Arm(0.3, 0.12, 0.75, 1.1),
+    "crossed": Arm(0.5, 0.12, 1.15, 1.65),
+    "behind": Arm(-0.55, 0.25, 0.9, 0.7),
+    "phone": Arm(0.55, 0.1, 0.35, 1.75),
+    "ear": Arm(0.75, 0.55, 0.15, 2.35),
+    "carrying": Arm(0.15, 0.12, 0.15, 1.5),
+}
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How one person does it.
+
+    leg_m: hip to ankle. speed_mps: of the path. phase: of the cycle at time 0, in cycles. tempo_hz: of idle movement.
+    vigour: 1 is usual. lean: of the trunk, forward. left_arm, right_arm: at rest. side: +1 left or −1 right, where a
+    gait uses one side. spread: of the legs. variant: in [0, 1), what else a gait leaves open.
+    """
+
+    leg_m: float = 0.88
+    speed_mps: float = 0.0
+    phase: float = 0.0
+    tempo_hz: float = 0.25
+    vigour: float = 1.0
+    lean: float = 0.03
+    left_arm: Arm = REST_ARMS["hanging"]
+    right_arm: Arm = REST_ARMS["hanging"]
+    side: float = -1.0
+    spread: float = 0.02
+    variant: float = 0.5
+
+
+Gait = Callable[[Manner, float], Pose]
+
+
+def wave_of(manner: Manner, time_s: float, frequency: float = 1.0, lag: float = 0.0) -> float:
+    """A sine in [−1, 1] at a multiple of the idle tempo."""
+    return math.sin(2 * math.pi * (frequency * manner.tempo_hz * time_s + manner.phase - lag))
+
+
+def swayed(arm: Arm, amount: float) -> Arm:
+    """The arm moved a little by breathing and balance."""
+    return arm._replace(flexion=arm.flexion + amount, elbow=max(0.0, arm.elbow + 0.5 * amount))
+
+
+def stand(manner: Manner, time_s: float) -> Pose:
+    """Standing at ease, the weight going from leg to leg."""
+    shift, breath = wave_of(manner, time_s), wave_of(manner, time_s, 1.3, 0.2)
+    roll = 0.03 * manner.vigour * shift
+    trunk = Trunk(0.03 * breath, 0.0, roll, 0.04 * shift, manner.lean + 0.01 * breath, -1.3 * roll)
+    arms = [swayed(arm, 0.03 * breath) for arm in (manner.left_arm, manner.right_arm)]
+    relaxed = 0.25 * max(0.0, manner.variant - 0.5)
+    legs = [
+        Leg(-0.01 + 0.5 * bend, manner.spread - sign * roll, 0.12 * manner.variant, bend)
+        for sign, bend in ((-1.0, relaxed * (1 + shift)), (1.0, relaxed * (1 - shift)))
+    ]
+    return pose_from_angles(trunk, arms, legs)
+
+
+def walk(manner: Manner, time_s: float) -> Pose:
+    """Walking at the path's speed; a stride is two steps."""
+    speed = max(manner.speed_mps, 1e-3) / manner.leg_m
+    natural = math.sqrt(GRAVITY_MPS2 / manner.leg_m)  # 1/s, the rate that Froude's similarity scales with
+    stride_hz = 0.28 * natural * (0.55 + speed / natural)
+    contact = 0.62
+    reach = min(speed * contact / stride_hz, 1.0)  # ground covered under the pelvis, in leg lengths
+    cycle = stride_hz * time_s + manner.phase
+    swing = 0.9 * reach * manner.vigour
+    legs, arms = [], []
+    for offset, arm in ((0.0, manner.left_arm), (0.5, manner.right_arm)):
+        phase = (cycle + offset) % 1.0
+        height = 0.985 - (0.045 + 0.04 * math.cos(4 * math.pi * phase)) * reach**2
+        legs.append(_leg_of_step(phase, reach, contact, height, 0.10 + 0.10 * reach, manner.spread))
+        back = math.cos(2 * math.pi * phase)  # the arm is furthest back as its own leg strikes
+        held = arm.elbow > 0.9
+        amount = (0.08 if held else 0.42) * swing
+        arms.append(arm._replace(flexion=arm.flexion - amount * back, elbow=arm.elbow + (1 - back) * 0.35 * amount))
+    turn = 0.12 * reach * math.cos(2 * math.pi * cycle)
+    sway = 0.04 * reach * math.sin(2 * math.pi * cycle)
+    trunk = Trunk(-turn, 0.02, sway, 2 * turn, manner.lean + 0.03 * reach, -sway)
+    return pose_from_angles(trunk, arms, legs)
+
+
+def run(manner: Manner, time_s: float) -> Pose:
+    """Running: each foot is on the ground for a third of the stride, and both are in the air between."""
+    speed = max(manner.speed_mps, 1e-3) / manner.leg_m
+    natural = math.sqrt(GRAVITY_MPS2 / manner.leg_m)
+    stride_hz = 0.23 * natural * (1.45 + 0.35 * speed / natural)
+    contact = 0.34
+    reach = min(speed * contact / stride_hz, 1.05)
+    cycle = stride_hz * time_s + manner.phase
+    legs, arms = [], []
+    for offset in (0.0, 0.5):
+        phase = (cycle + offset) % 1.0
+        height = 0.93 - 0.10 * reach**2
+        legs.append(_leg_of_step(phase, reach, contact, height, 0.42, manner.spread))
+        back = math.cos(2 * math.pi * (phase - 0.05))
+        arms.append(Arm(-0.15 - 0.7 * back * manner.vigour, 0.2, 0.25, 1.5 - 0.2 * back))
+    turn = 0.2 * reach * math.cos(2 * math.pi * cycle)
+    trunk = Trunk(-turn, 0.08, 0.0, 2 * turn, 0.1 + manner.lean, 0.0)
+    airborne = max(0.0, -math.cos(4 * math.pi * (cycle - contact / 2)))
+    return pose_from_angles(trunk, arms, legs, clearance_m=0.09 * manner.leg_m * airborne)
+
+
+def step_in_place(manner: Manner, time_s: float) -> Pose:
+    """Small steps, as when turning on the spot; the path turns."""
+    cycle = 0.8 * time_s + manner.phase
+    legs = [_leg_of_step((cycle + offset) % 1.0, 0.03, 0.62, 0.985, 0.07, manner.spread) for offset in (0.0, 0.5)]
+    lag = 0.05 * math.sin(2 * math.pi * cycle)
+    return pose_from_angles(Trunk(lag, 0.0, 0.0, lag, manner.lean), (manner.left_arm, manner.right_arm), legs)
+
+
+def _leg_of_step(phase: float, reach: float, contact: float, hip: float, lift: float, abduction: float) -> Leg:
+    """The leg whose foot is on the ground for phases below contact; lengths in leg lengths.
+
+    reach: how far the foot goes backwards under the pelvis meanwhile. hip: its height above the ankle's lowest place.
+    """
+    if phase < contact:
+        done = phase / contact
+        forward = reach * (0.46 - done)
+        late = max(0.0, (done - 0.55) / 0.45)
+        raised = 0.65 * lift * late**2
+    else:
+        done = (phase - contact) / (1.0 - contact)
+        slope = -reach * (1.0 - contact) / contact  # the foot leaves and meets the ground at the ground's speed
+        forward = _hermite(done, -0.54 * reach, 0.46 * reach, slope, 0.5 * slope)
+        raised = 0.65 * lift * (1 - done) ** 2 + 0.8 * lift * math.sin(math.pi * done) ** 2
+    thigh, shin = _two_links(forward, hip - raised)
+    return Leg(thigh - THIGH_AT_REST, abduction, 0.08, max(0.0, thigh - shin - THIGH_AT_REST + SHIN_AT_REST))
+
+
+def _hermite(t: float, start: float, end: float, start_slope: float, end_slope: float) -> float:
+    """The cubic from start to end with the given slopes, at t in [0, 1]."""
+    return (
+        (2 * t**3 - 3 * t**2 + 1) * start
+        + (t**3 - 2 * t**2 + t) * start_slope
+        + (3 * t**2 - 2 * t**3) * end
+        + (t**3 - t**2) * end_slope
+    )
+
+
+def _two_links(forward: float, down: float) -> tuple[float, float]:
+    """Forward angles of thigh and shin from straight down, each half a leg long, to reach the ankle, knee in front."""
+    length = min(math.hypot(forward, down), 0.9995)
+    lean, bend = math.atan2(forward, down), math.acos(length)
+    return lean + bend, lean - bend
+
+
+def wave(manner: Manner, time_s: float) -> Pose:
+    """Standing and waving with the hand of manner.side."""
+    base = stand(manner, time_s)
+    beat = math.sin(2 * math.pi * (1.4 * manner.vigour * time_s + manner.phase))
+    arm = Arm(0.35, 1.25 + 0.5 * manner.variant, -1.35 + 0.3 * beat, 1.3 - 0.5 * manner.variant + 0.2 * beat)
+    return _with_arm(base, manner.side, arm)
+
+
+def reach(manner: Manner, time_s: float) -> Pose:
+    """Standing and reaching or pointing with one hand, from waist height to overhead."""
+    base = stand(manner, time_s)
+    raised = 0.9 + 1.8 * manner.variant + 0.15 * wave_of(manner, time_s)
+    return _with_arm(base, manner.side, Arm(raised, 0.15, 0.1, 0.35))
+
+
+def cheer(manner: Manner, time_s: float) -> Pose:
+    """Standing with both arms up."""
+    base = stand(manner, time_s)
+    up = 2.0 + 0.7 * manner.variant + 0.15 * wave_of(manner, time_s, 4.0)
+    return _with_arm(_with_arm(base, 1.0, Arm(0.3, up, -0.6, 0.5)), -1.0, Arm(0.3, up, -0.6, 0.5))
+
+
+def _with_arm(pose: Pose, side: float, arm: Arm) -> Pose:
+    """The same pose with one arm replaced."""
+    neutral = pose_from_angles(Trunk(), (arm, arm), (Leg(), Leg()))
+    orientation = pose.orientation.copy()
+    rows = slice(2, 4) if side > 0 else slice(6, 8)
+    orientation[rows] = pose["chest"] @ neutral.orientation[rows]
+    return Pose(orientation, pose.clearance_m)
+
+
+def sit(manner: Manner, time_s: float) -> Pose:
+    """Sitting on a chair of the legs' height: thighs level, feet flat."""
+    lean = 0.35 * manner.variant - 0.25
+    breath = wave_of(manner, time_s)
+    hip = 1.5 + 0.08 * manner.vigour
+    legs = [
+        Leg(hip + lean, 0.05 + manner.spread * 3, 0.0, hip + extra)
+        for extra in (0.25 * (manner.variant - 0.5), -0.3 * manner.lean)
+    ]
+    on_lap = Arm(0.3 - 0.8 * lean, 0.12, 0.3, 0.85)
+    held = [arm if arm.elbow > 1.0 and arm.flexion > 0 else on_lap for arm in (manner.left_arm, manner.right_arm)]
+    arms = [swayed(arm, 0.02 * breath) for arm in held]
+    return pose_from_angles(Trunk(0.0, lean, 0.0, 0.1 * breath, 0.12 + 0.03 * breath), arms, legs)
+
+
+def sit_on_floor(manner: Manner, time_s: float) -> Pose:
+    """Sitting on the ground, legs stretched, apart or crossed."""
+    breath = wave_of(manner, time_s)
+    bend = 2.1 * manner.variant
+    leg = Leg(1.45 + 0.12 * bend, 0.15 + 0.3 * bend, 0.35 * bend, bend)
+    arms = [Arm(0.5, 0.2, 0.3, 0.8 - 0.1 * sign * breath) for sign in (1, -1)]
+    return pose_from_angles(Trunk(0.0, -0.1, 0.0, 0.15 * breath, 0.2 + manner.lean, 0.04 * breath), arms, (leg, leg))
+
+
+def crouch(manner: Manner, time_s: float) -> Pose:
+    """Squatting, from a little to deep."""
+    depth = 0.8 + 1.3 * manner.variant + 0.08 * wave_of(manner, time_s)
+    pitch = 0.35 * depth
+    leg = Leg(0.55 * depth + pitch, 0.15 + manner.spread, 0.2, depth)
+    arms = [Arm(0.5 + 0.3 * depth + 0.1 * sign * manner.lean, 0.1, 0.3, 0.7) for sign in (1, -1)]
+    return pose_from_angles(Trunk(0.0, pitch, 0.0, 0.0, 0.15), arms, (leg, leg))
+
+
+def kneel(manner: Manner, time_s: float) -> Pose:
+    """Kneeling on one knee (variant below 0.6) or on both."""
+    sway = 0.05 * wave_of(manner, time_s)
+    down = Leg(0.0, 0.05, 0.0, 1.5)
+    other = Leg(1.5, 0.1, 0.0, 1.5) if manner.variant < 0.6 else down
+    legs = (down, other) if manner.side < 0 else (other, down)
+    return pose_from_angles(Trunk(0.0, 0.0, 0.0, sway, manner.lean + 0.1), (manner.left_arm, manner.right_arm), legs)
+
+
+def bend(manner: Manner, time_s: float) -> Pose:
+    """Bending down to the ground, with straight or bent knees."""
+    pitch = 0.5 + 0.5 * manner.variant + 0.1 * wave_of(manner, time_s)
+    knee = 0.5 * (1.0 - manner.variant)
+    leg = Leg(pitch + 0.5 * knee + 0.15 * pitch, 0.08 + manner.spread, 0.1, knee)
+    arms = [Arm(1.0 + 0.3 * pitch, 0.1, 0.1, 0.3) for _ in range(2)]
+    return pose_from_angles(Trunk(0.0, pitch, 0.0, 0.0, 0.5 * pitch), arms, (leg, leg))
+
+
+def crawl(manner: Manner, time_s: float) -> Pose:
+    """On hands and knees; opposite limbs move together."""
+    cycle = 2 * math.pi * (max(manner.speed_mps, 0.02) / (0.5 * manner.leg_m) * time_s + manner.phase)
+    step = 0.3 * math.sin(cycle)
+    legs = [Leg(1.45 + sign * step, 0.08, 0.0, 1.5 + sign * 0.5 * step) for sign in (1, -1)]
+    arms = [Arm(1.4 - sign * step, 0.08, 0.0, 0.15) for sign in (1, -1)]
+    return pose_from_angles(Trunk(0.0, 1.4, 0.0, 0.0, 0.0, 0.1 * math.sin(cycle)), arms, legs)
+
+
+def lie(manner: Manner, time_s: float) -> Pose:
+    """Lying on the back, the front or a side, by variant."""
+    breath = 0.04 * wave_of(manner, time_s, 2.0)
+    turned_by = np.floor(4 * manner.variant)
+    part = 4 * manner.variant - turned_by
+    bent = 1.3 * part**2
+    leg = Leg(0.6 * bent, 0.06, 0.1, bent)
+    if turned_by == 0 or turned_by == 1:  # on the back
+        folded, above = Arm(0.1 + breath, 0.4, 1.25, 0.8 + part), Arm(0.1, 1.0 + part, -1.4, 1.2)
+        beside = Arm(-0.1, 0.35, 1.2, 0.1)
+        arms = [beside if part < 0.5 else folded, folded if turned_by == 0 else above]
+        return pose_from_angles(Trunk(0.0, -math.pi / 2), arms, (leg, leg._replace(flexion=0.1, knee=0.1)))
+    if turned_by == 2:  # on the front, arms beside the head
+        arms = [Arm(0.2, 1.2 + 0.6 * part + breath, -1.4, 1.3)] * 2
+        return pose_from_angles(Trunk(0.0, math.pi / 2), arms, (Leg(0.0, 0.1), Leg(0.0, 0.1)))
+    fold = Leg(0.5 + bent, 0.0, 0.0, 0.6 + bent)
+    arms = [Arm(0.9 + breath, 0.0, 0.2, 1.2), Arm(1.2, 0.0, 0.2, 1.3)]
+    return pose_from_angles(Trunk(0.0, 0.0, manner.side * 1.45, 0.0, 0.15), arms, (fold, fold))
+
+
+GAITS: dict[str, Gait] = {
+    "stand": stand,
+    "walk": walk,
+    "run": run,
+    "turn": step_in_place,
+    "wave": wave,
+    "reach": reach,
+    "cheer": cheer,
+    "sit": sit,
+    "sit_on_floor": sit_on_floor,
+    "crouch": crouch,
+    "kneel": kneel,
+    "bend": bend,
+    "crawl": crawl,
+    "lie": lie,
+}

@@ -1,0 +1,117 @@
+"""The truth about one rendered image, for training and evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from multihmr2_ros.camera import project
+
+from .lens import Lens
+from .posing import PosedScene
+from .render import Rendered
+from .scene import Scene
+
+FINDABLE_HEIGHT_PX = 24
+FINDABLE_FRACTION = 0.2
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """Truth about the n people of one image, rows as in the posed scene. Metres in the camera's optical frame.
+
+    person_id        (n,) int64
+    k                (3, 3) px; image_size (h, w)
+    centre, pelvis   (n, 3) the body's centre vertex, and the root bone's head
+    location         (n, 2) px of the centre
+    shape            (n, 6), rotations (n, 163, 3, 3), joints (n, 163, 3), stature (n,) as in PosedScene
+    joints_2d        (n, 163, 2) px. All px are where the image, with its lens, shows the points; NaN behind the camera
+    box              (n, 4) px, x0 y0 x1 y1 of the whole person with clothes, clipped to the image; NaN where outside
+    visible_box      (n, 4) px of the visible pixels' outer borders; NaN where none is
+    visible_fraction (n,) visible share of what the person alone would cover in an unbounded image (approximation: see
+                     Renderer); 0 where no pixel is visible
+    visible_pixels   (n,) int64
+    """
+
+    person_id: NDArray[np.int64]
+    k: NDArray[np.float64]
+    image_size: tuple[int, int]
+    centre: NDArray[np.float32]
+    location: NDArray[np.float32]
+    pelvis: NDArray[np.float32]
+    shape: NDArray[np.float32]
+    rotations: NDArray[np.float32]
+    joints: NDArray[np.float32]
+    joints_2d: NDArray[np.float32]
+    stature: NDArray[np.float32]
+    box: NDArray[np.float32]
+    visible_box: NDArray[np.float32]
+    visible_fraction: NDArray[np.float32]
+    visible_pixels: NDArray[np.int64]
+
+    @property
+    def findable(self) -> NDArray[np.bool_]:
+        """(n,) whether a detector should find the person; the others are neither right nor wrong."""
+        height = np.nan_to_num(self.visible_box[:, 3] - self.visible_box[:, 1])
+        return (height >= FINDABLE_HEIGHT_PX) & (self.visible_fraction >= FINDABLE_FRACTION)
+
+
+def labels(scene: Scene, posed: PosedScene, rendered: Rendered) -> Labels:
+    """The truth about `rendered`, the picture of `posed`."""
+    lens = Lens(scene.camera)
+    count = len(posed.person_id)
+    visible_box, visible_pixels = _visible(rendered.instances, count)
+    return Labels(
+        person_id=posed.person_id,
+        k=np.asarray(scene.camera.k, np.float64),
+        image_size=(scene.camera.height, scene.camera.width),
+        centre=posed.centre,
+        location=_in_image(posed.centre, lens),
+        pelvis=posed.joints[:, 0],
+        shape=posed.shape,
+        rotations=posed.rotations,
+        joints=posed.joints,
+        joints_2d=_in_image(posed.joints, lens),
+        stature=posed.stature,
+        box=rendered.box,
+        visible_box=visible_box,
+        visible_fraction=np.where(visible_pixels > 0, rendered.visible_fraction, 0.0).astype(np.float32),
+        visible_pixels=visible_pixels,
+    )
+
+
+def _in_image(points: NDArray[np.float32], lens: Lens) -> NDArray[np.float32]:
+    ideal = project(points.astype(np.float64), lens.model.k)
+    return np.asarray(lens.distort(ideal) if lens.model.distortion_model else ideal, np.float32)
+
+
+def _visible(instances: NDArray[np.int16], count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """(n, 4) px boxes of the persons' pixels, and (n,) their numbers."""
+    boxes, pixels = np.full((count, 4), np.nan, np.float32), np.zeros(count, np.int64)
+    for row in range(count):
+        mask = instances == row
+        pixels[row] = mask.sum()
+        if pixels[row]:
+            x, y = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+            boxes[row] = x[0], y[0], x[-1] + 1, y[-1] + 1
+    return boxes, pixels
+
+
+def draw_labels(image: NDArray[np.uint8], truth: Labels) -> NDArray[np.uint8]:
+    """A copy of the image with boxes, joints and visible fractions, for looking: findable people green, others red."""
+    drawn = image.copy()
+    for row in range(len(truth.person_id)):
+        if np.isnan(truth.visible_box[row]).any():
+            continue
+        colour = (0, 220, 0) if truth.findable[row] else (230, 40, 40)
+        x0, y0, x1, y1 = (round(float(value)) for value in truth.visible_box[row])
+        cv2.rectangle(drawn, (x0, y0), (x1 - 1, y1 - 1), colour, 1)
+        for point in truth.joints_2d[row][np.isfinite(truth.joints_2d[row]).all(axis=-1)]:
+            if (np.abs(point) < 1e4).all():
+                cv2.circle(drawn, (int(point[0]), int(point[1])), 1, (255, 220, 0), -1)
+        text = f"{truth.person_id[row]} {truth.visible_fraction[row]:.2f} {truth.centre[row, 2]:.1f} m"
+        cv2.putText(drawn, text, (x0, max(y0 - 2, 8)), cv2.FONT_HERSHEY_SIMPLEX, 0.3, colour, 1)
+    return drawn

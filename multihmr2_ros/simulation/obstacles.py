@@ -1,0 +1,70 @@
+"""Things that stand about: chairs under those who sit, and occluders before the camera."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .clips import GaitClip
+from .materials import sample_surface
+from .placing import CAMERA_GAP_M, Occupied, is_free
+from .population import stature_of
+from .scene import Camera, Obstacle, Person, SceneOptions
+
+SEAT_SHARE = 0.225  # of the sitter's stature that the seat is high
+OCCLUDED_SHARE = 0.3  # of scenes
+
+# Kind, least and greatest size in m (along, across, up).
+OCCLUDERS: dict[str, tuple[str, tuple[float, float, float], tuple[float, float, float]]] = {
+    "pillar": ("cylinder", (0.15, 0.15, 1.5), (0.5, 0.5, 3.0)),
+    "crate": ("box", (0.3, 0.3, 0.3), (1.0, 1.0, 1.2)),
+    "table": ("box", (0.6, 0.6, 0.65), (1.6, 0.9, 0.9)),
+    "panel": ("box", (0.04, 0.6, 1.0), (0.1, 1.5, 2.0)),
+}
+
+
+def chair_for(generator: np.random.Generator, person: Person) -> list[Obstacle]:
+    """The seat below a person who sits on one, as a list of one or none."""
+    if not (isinstance(person.clip, GaitClip) and person.clip.gait == "sit"):
+        return []
+    stature, heading = stature_of(person.shape), person.path.heading(0.0)
+    behind = 0.02 * stature
+    x, y = person.path.position(0.0) - behind * np.array([math.cos(heading), math.sin(heading)])
+    seat = SEAT_SHARE * stature
+    width = generator.uniform(0.2, 0.35) * stature
+    centre, size = np.array([x, y, 0.5 * seat]), np.array([0.22 * stature, width, seat])
+    return [Obstacle("box", centre, size, heading, sample_surface(generator))]
+
+
+def sample_obstacles(
+    generator: np.random.Generator, camera: Camera, occupied: list[Occupied], options: SceneOptions
+) -> list[Obstacle]:
+    """Now and then up to three occluders, most of them between the camera and a person, in nobody's way."""
+    if generator.random() > OCCLUDED_SHARE:
+        return []
+    middle = 0.5 * options.duration_s
+    viewpoint, heading = camera.path.base.position(middle), camera.path.base.heading(middle)
+    steps = max((len(place.track) for place in occupied), default=1)
+    times = np.linspace(0.0, options.duration_s, steps)
+    driven = Occupied(np.array([camera.path.base.position(time) for time in times]), CAMERA_GAP_M)
+    obstacles = []
+    for _ in range(int(generator.integers(1, 4))):
+        name = list(OCCLUDERS)[generator.integers(len(OCCLUDERS))]
+        kind, least, most = OCCLUDERS[name]
+        size = generator.uniform(least, most)
+        if kind == "cylinder":
+            size[1] = size[0]
+        if occupied and generator.random() < 0.8:
+            person = occupied[generator.integers(len(occupied))]
+            spot = viewpoint + generator.uniform(0.35, 0.9) * (person.track[steps // 2] - viewpoint)
+            spot = spot + generator.normal(0.0, 0.25, 2)
+        else:
+            bearing = heading + generator.uniform(-0.6, 0.6)
+            spot = viewpoint + generator.uniform(1.5, 8.0) * np.array([math.cos(bearing), math.sin(bearing)])
+        ground = Occupied(np.tile(spot, (steps, 1)), 0.5 * math.hypot(size[0], size[1]))
+        turn, material = float(generator.uniform(-math.pi, math.pi)), sample_surface(generator)
+        if is_free(ground, [*occupied, driven], 0.05):
+            centre = np.array([*spot, 0.5 * size[2]])
+            obstacles.append(Obstacle("box" if kind == "box" else "cylinder", centre, size, turn, material))
+    return obstacles

@@ -1,0 +1,92 @@
+"""Where people and cameras go. World frame: metres, z up; headings in rad about z from the x axis."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .clips import MotionClip
+from .pose import turned
+
+# Optical axes (right, down, forward) in the camera's own heading frame (x forward, y left, z up).
+FORWARD_FROM_OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
+
+
+class Path(Protocol):
+    """A person's way over the ground."""
+
+    def position(self, time_s: float) -> NDArray[np.float64]:
+        """(2,) x, y in m."""
+        ...
+
+    def heading(self, time_s: float) -> float:
+        """rad."""
+        ...
+
+
+@dataclass(frozen=True)
+class ArcPath:
+    """A straight line, an arc or, at speed 0, a place: constant speed in m/s and turn rate in rad/s.
+
+    (x, y, heading_rad) is the place at the time at_s. Heading and place change smoothly and are known at every time.
+    """
+
+    x: float
+    y: float
+    heading_rad: float
+    speed_mps: float = 0.0
+    turn_rate_radps: float = 0.0
+    at_s: float = 0.0
+
+    def position(self, time_s: float) -> NDArray[np.float64]:
+        elapsed = time_s - self.at_s
+        half_turn = 0.5 * self.turn_rate_radps * elapsed
+        chord = self.speed_mps * elapsed * np.sinc(half_turn / math.pi)
+        direction = self.heading_rad + half_turn
+        return np.array([self.x + chord * math.cos(direction), self.y + chord * math.sin(direction)])
+
+    def heading(self, time_s: float) -> float:
+        return self.heading_rad + self.turn_rate_radps * (time_s - self.at_s)
+
+
+@dataclass(frozen=True, eq=False)
+class MotionPath:
+    """Where a recorded motion goes, so that the person is at (x, y) at the time at_s, with one heading for all time."""
+
+    clip: MotionClip
+    x: float
+    y: float
+    heading_rad: float
+    at_s: float = 0.0
+
+    def position(self, time_s: float) -> NDArray[np.float64]:
+        ahead, left = self.clip.travel(time_s) - self.clip.travel(self.at_s)
+        cosine, sine = math.cos(self.heading_rad), math.sin(self.heading_rad)
+        return np.array([self.x + cosine * ahead - sine * left, self.y + sine * ahead + cosine * left])
+
+    def heading(self, time_s: float) -> float:
+        return self.heading_rad
+
+
+@dataclass(frozen=True)
+class CameraPath:
+    """A camera at a fixed height on a base that stands or drives an arc.
+
+    pitch_rad: down is positive. roll_rad: about the optical axis, clockwise as seen in the image's direction.
+    """
+
+    base: Path
+    height_m: float
+    pitch_rad: float = 0.0
+    roll_rad: float = 0.0
+
+    def world_from_camera(self, time_s: float) -> NDArray[np.float64]:
+        """(4, 4) optical frame → world."""
+        pose = np.eye(4)
+        pose[:3, :3] = turned(self.base.heading(time_s), self.pitch_rad, self.roll_rad) @ FORWARD_FROM_OPTICAL
+        pose[:3, 3] = (*self.base.position(time_s), self.height_m)
+        return pose

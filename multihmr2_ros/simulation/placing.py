@@ -1,0 +1,138 @@
+"""Where people stand or go so that the camera sees them and nobody walks through anybody."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .behaviour import Behaviour
+from .clips import MotionClip
+from .paths import ArcPath, MotionPath, Path
+from .population import stature_of
+from .scene import Camera, SceneOptions
+
+STEP_S = 0.25  # between the times at which distances are looked at
+GAP_M = 0.5  # between the grounds that two bodies need, where there is room
+TIGHT_GAP_M = 0.05
+CAMERA_GAP_M = 0.45
+TRIES = 60
+# The least height of a person in the image, as a share of the image's, for most.
+LEAST_SHARE = 0.2
+
+
+@dataclass(frozen=True, eq=False)
+class Occupied:
+    """Ground that is taken over the scene's time: track (t, 2) m and a radius in m about it."""
+
+    track: NDArray[np.float64]
+    radius_m: float
+
+
+def times_of(options: SceneOptions) -> NDArray[np.float64]:
+    """(t,) s: when the scene's distances are looked at."""
+    return np.linspace(0.0, options.duration_s, 1 + math.ceil(options.duration_s / STEP_S))
+
+
+def track_of(path: Path, times: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(t, 2) m: the path at the times."""
+    return np.array([path.position(time) for time in times])
+
+
+def is_free(place: Occupied, others: list[Occupied], gap_m: float) -> bool:
+    """Whether a body is at every time further than gap_m from all others."""
+    return all(
+        np.linalg.norm(place.track - other.track, axis=1).min() > gap_m + place.radius_m + other.radius_m
+        for other in others
+    )
+
+
+def place_person(
+    generator: np.random.Generator,
+    shape: NDArray[np.floating],
+    behaviour: Behaviour,
+    camera: Camera,
+    others: list[Occupied],
+    options: SceneOptions,
+) -> tuple[Path, Occupied] | None:
+    """A path that is in view at mid-time and free of others; None where the scene has no room left."""
+    times = times_of(options)
+    driven = Occupied(track_of(camera.path.base, times), 0.0)
+    wants_border = generator.random() < 0.12
+    for attempt in range(TRIES):
+        distance, bearing = _sample_place(generator, shape, camera, others, options)
+        path = _sample_path(generator, distance, bearing, behaviour, camera, options)
+        place = Occupied(track_of(path, times), behaviour.radius_m)
+        gap = GAP_M if attempt < TRIES // 2 else TIGHT_GAP_M
+        near_camera = options.distance_m[0] if options.duration_s == 0 else CAMERA_GAP_M
+        seen = _seen_share(path.position(0.5 * options.duration_s), stature_of(shape), camera, options)
+        enough = 0.0 < seen < 1.0 if wants_border and attempt < TRIES // 2 else seen >= 0.5
+        if enough and is_free(place, others, gap) and is_free(place, [driven], near_camera - place.radius_m):
+            return path, place
+    return None
+
+
+def _sample_place(
+    generator: np.random.Generator,
+    shape: NDArray[np.floating],
+    camera: Camera,
+    others: list[Occupied],
+    options: SceneOptions,
+) -> tuple[float, float]:
+    """Distance in m and bearing in rad from the camera at mid-time."""
+    least, most = options.distance_m
+    stature = stature_of(shape)
+    fills = camera.k[1, 1] * stature / camera.height  # the distance at which the person is as high as the image
+    kind = generator.random()
+    if kind < 0.2:  # a half body
+        low, high = 0.45 * fills, 1.0 * fills
+    elif kind < 0.93:
+        low, high = fills, fills / LEAST_SHARE
+    else:
+        low, high = fills / LEAST_SHARE, most
+    low, high = np.clip([low, high], least, most)
+    # Even over the ground would be far people only; even over the logarithm gives every size in the image its share.
+    distance = float(np.exp(generator.uniform(np.log(low), np.log(high)))) if high > low else float(low)
+    half_width = math.atan(0.5 * camera.width / camera.k[0, 0])
+    bearing = float(generator.uniform(-1.05, 1.05)) * half_width
+    if others and generator.random() < 0.3:  # in line with somebody, who hides or is hidden
+        other = others[generator.integers(len(others))]
+        x, y = other.track[len(other.track) // 2] - camera.path.base.position(0.5 * options.duration_s)
+        bearing = math.atan2(y, x) - camera.path.base.heading(0.5 * options.duration_s)
+        bearing += float(generator.normal(0.0, 0.25)) / max(1.0, distance)
+    return distance, bearing
+
+
+def _sample_path(
+    generator: np.random.Generator,
+    distance: float,
+    bearing: float,
+    behaviour: Behaviour,
+    camera: Camera,
+    options: SceneOptions,
+) -> Path:
+    """A path through the place at mid-time: people who stand often face the camera, others go anywhere."""
+    middle = 0.5 * options.duration_s
+    direction = camera.path.base.heading(middle) + bearing
+    x, y = camera.path.base.position(middle) + distance * np.array([math.cos(direction), math.sin(direction)])
+    heading = float(generator.uniform(-math.pi, math.pi))
+    if behaviour.speed_mps == 0 and generator.random() < 0.4:
+        heading = direction + math.pi + float(generator.normal(0.0, 0.5))
+    if isinstance(behaviour.clip, MotionClip):
+        return MotionPath(behaviour.clip, float(x), float(y), heading, middle)
+    turn_rate = float(generator.uniform(-1.0, 1.0)) * behaviour.turn_rate_radps
+    return ArcPath(float(x), float(y), heading, behaviour.speed_mps, turn_rate, middle)
+
+
+def _seen_share(position: NDArray[np.float64], stature: float, camera: Camera, options: SceneOptions) -> float:
+    """The share of a standing body's axis that is in the image at mid-time."""
+    camera_from_world = np.linalg.inv(camera.path.world_from_camera(0.5 * options.duration_s))
+    heights = np.linspace(0.05, 0.95, 7) * stature
+    points = np.stack([np.full(7, position[0]), np.full(7, position[1]), heights, np.ones(7)])
+    x, y, z = (camera_from_world @ points)[:3]
+    ahead = z > 0.1
+    u = camera.k[0, 0] * x / np.where(ahead, z, 1.0) + camera.k[0, 2]
+    v = camera.k[1, 1] * y / np.where(ahead, z, 1.0) + camera.k[1, 2]
+    return float((ahead & (u > 0) & (u < camera.width) & (v > 0) & (v < camera.height)).mean())

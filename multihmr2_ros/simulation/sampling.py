@@ -1,0 +1,87 @@
+"""Draws scenes: a camera as robots carry one, people before it, things in between."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multihmr2_ros.camera import intrinsics_from_fov
+
+from .appearance import sample_appearance
+from .behaviour import sample_behaviour
+from .obstacles import chair_for, sample_obstacles
+from .paths import ArcPath, CameraPath
+from .placing import Occupied, place_person
+from .population import sample_shape, stature_of
+from .retarget import motion_files
+from .scene import Camera, Obstacle, Person, Scene, SceneOptions
+from .sensor import sample_sensor
+from .surroundings import sample_surroundings
+
+EMPTY_SHARE = 0.04
+GREATEST_SPEED_MPS = 1.0
+GREATEST_TURN_RATE_RADPS = math.radians(45)
+
+
+def draw_scene(generator: np.random.Generator, options: SceneOptions) -> Scene:
+    """One scene. People who find no free place in view are left out."""
+    seed = int(generator.integers(2**31))
+    count = _sample_count(generator, options)
+    shapes = [sample_shape(generator) for _ in range(count)]
+    motions = motion_files(options.motions) if options.motions else ()
+    doings = [sample_behaviour(generator, shape, motions) for shape in shapes]
+    camera = _sample_camera(generator, shapes, options)
+    people: list[Person] = []
+    obstacles: list[Obstacle] = []
+    occupied: list[Occupied] = []
+    for shape, doing in zip(shapes, doings, strict=True):
+        placed = place_person(generator, shape, doing, camera, occupied, options)
+        if placed is None:
+            continue
+        path, place = placed
+        appearance = sample_appearance(generator, shape, options)
+        people.append(Person(len(people) + 1, shape, doing.clip, path, appearance))
+        occupied.append(place)
+        obstacles += chair_for(generator, people[-1])
+    obstacles += sample_obstacles(generator, camera, occupied, options)
+    return Scene(
+        seed=seed,
+        people=tuple(people),
+        camera=camera,
+        obstacles=tuple(obstacles),
+        surroundings=sample_surroundings(generator, options),
+        sensor=sample_sensor(generator, options),
+        frame_rate_hz=options.frame_rate_hz,
+        duration_s=options.duration_s,
+    )
+
+
+def _sample_count(generator: np.random.Generator, options: SceneOptions) -> int:
+    """The number of people: few empty scenes, otherwise small groups rather than crowds."""
+    least, most = options.people
+    if least == 0 and generator.random() < EMPTY_SHARE:
+        return 0
+    low = min(max(least, 1), most)
+    counts = np.arange(low, most + 1)
+    weights = 1.0 / (5.0 + counts - low)
+    return int(generator.choice(counts, p=weights / weights.sum()))
+
+
+def _sample_camera(generator: np.random.Generator, shapes: list[NDArray[np.float32]], options: SceneOptions) -> Camera:
+    """A camera at the world's origin at mid-time, looking along x and up or down at people of middle distance."""
+    fov = math.radians(generator.uniform(*options.vertical_fov_deg))
+    k = intrinsics_from_fov(fov, options.width, options.height)
+    height = float(generator.uniform(*options.camera_height_m))
+    speed, turn_rate = 0.0, 0.0
+    if options.moving_camera:
+        speed = float(generator.uniform(0.0, GREATEST_SPEED_MPS))
+        turn_rate = float(generator.uniform(-1.0, 1.0)) * GREATEST_TURN_RATE_RADPS
+    base = ArcPath(0.0, 0.0, 0.0, speed, turn_rate, 0.5 * options.duration_s)
+    stature = float(np.mean([stature_of(shape) for shape in shapes])) if shapes else 1.6
+    distance = np.clip(k[1, 1] * stature / options.height * generator.uniform(1.0, 2.5), *options.distance_m)
+    pitch = math.atan2(height - 0.55 * stature, distance) + generator.normal(0.0, 0.08) * fov
+    roll = float(generator.normal(0.0, math.radians(2.0)))
+    path = CameraPath(base, height, float(np.clip(pitch, -0.5, 0.9)), float(np.clip(roll, -0.12, 0.12)))
+    return Camera(options.width, options.height, k, np.zeros(0), path)

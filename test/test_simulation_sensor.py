@@ -1,0 +1,182 @@
+"""Sensor effects one by one, and that drawn scenes' data are repeatable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.simulation.appearance import sample_appearance
+from multihmr2_ros.simulation.backdrop import backdrop_image, load_picture, texture_levels
+from multihmr2_ros.simulation.materials import DISPLAY_GAMMA
+from multihmr2_ros.simulation.scene import SceneOptions
+from multihmr2_ros.simulation.sensor import MIDDLE_GREY, SensorEffects, sample_sensor
+from multihmr2_ros.simulation.surroundings import Backdrop, list_pictures, sample_surroundings
+
+ADULT = np.full(6, 0.6, np.float32)
+
+
+def picture(height: int = 48, width: int = 64) -> np.ndarray:
+    """(h, w, 3) uint8: a smooth gradient with a bright block."""
+    y, x = np.mgrid[0:height, 0:width]
+    image = np.stack([60 + x, 80 + y, 120 + 0 * x], axis=-1)
+    image[20:30, 30:40] = 230
+    return image.astype(np.uint8)
+
+
+def light(image: np.ndarray) -> np.ndarray:
+    return np.power(image.astype(np.float32) / 255.0, DISPLAY_GAMMA)
+
+
+def apply(seed: int = 0, **effects: Any) -> np.ndarray:
+    return SensorEffects(**effects).apply(light(picture()), np.random.default_rng(seed))
+
+
+def test_without_effects_the_image_is_the_light() -> None:
+    np.testing.assert_array_equal(apply(), picture())
+
+
+@pytest.mark.parametrize(
+    "effects",
+    [
+        {"exposure": 1.5},
+        {"auto_exposure": 1.0},
+        {"white_balance": (1.2, 1.0, 0.8)},
+        {"gamma": 1.2},
+        {"contrast": 1.3},
+        {"saturation": 0.4},
+        {"vignetting": 0.5},
+        {"motion_blur_px": 6.0, "motion_blur_rad": 0.7},
+        {"defocus_px": 1.5},
+        {"electrons": 200.0},
+        {"read_noise": 0.02},
+        {"jpeg_quality": 30},
+    ],
+    ids=lambda effects: next(iter(effects)),
+)
+def test_every_effect_changes_the_picture_and_not_its_form(effects: dict[str, Any]) -> None:
+    image = apply(**effects)
+    assert image.shape == picture().shape
+    assert image.dtype == np.uint8
+    assert np.abs(image.astype(int) - picture()).max() > 3
+    np.testing.assert_array_equal(image, apply(**effects))
+
+
+@pytest.mark.parametrize(
+    ("effects", "difference"),
+    [
+        ({"exposure": 1.3}, lambda new, old: new.mean() - old.mean()),
+        ({"exposure": 0.6}, lambda new, old: old.mean() - new.mean()),
+        ({"white_balance": (1.3, 1.0, 1.0)}, lambda new, old: new[..., 0].mean() - old[..., 0].mean()),
+        ({"gamma": 1.3}, lambda new, old: old.mean() - new.mean()),
+        ({"contrast": 1.2}, lambda new, old: new.std() - old.std()),
+        ({"saturation": 0.0}, lambda new, old: 1.5 - np.ptp(new.astype(int), axis=-1).max()),
+        ({"vignetting": 0.5}, lambda new, old: old[0, 0].mean() - new[0, 0].mean()),
+        ({"defocus_px": 2.0}, lambda new, old: np.abs(np.diff(old, axis=1)).max() - np.abs(np.diff(new, axis=1)).max()),
+    ],
+)  # fmt: skip
+def test_effects_go_the_right_way(effects: dict[str, Any], difference: Any) -> None:
+    assert difference(apply(**effects).astype(float), picture().astype(float)) > 0
+
+
+@pytest.mark.parametrize("brightness", [0.06, 0.2, 0.6])
+def test_automatic_exposure_brings_dark_and_bright_scenes_to_middle_grey(brightness: float) -> None:
+    scene = np.full((8, 8, 3), brightness, np.float32)
+    image = SensorEffects(auto_exposure=1.0).apply(scene, np.random.default_rng(0))
+    assert light(image).mean() == pytest.approx(MIDDLE_GREY, abs=0.01)
+
+
+def test_motion_blurs_along_its_direction() -> None:
+    image = np.zeros((41, 41, 3), np.float32)
+    image[20, 20] = 1.0
+    streak = SensorEffects(motion_blur_px=10.0, motion_blur_rad=0.0).apply(image, np.random.default_rng(0))[..., 0]
+    y, x = np.nonzero(streak)
+    assert set(y) == {20}
+    assert 8 <= np.ptp(x) <= 11
+
+
+def test_noise_is_drawn_from_the_generator_and_shot_noise_has_poissons_variance() -> None:
+    grey = np.full((200, 200, 3), 0.25, np.float32)
+    effects = SensorEffects(electrons=400.0)
+    first, again, other = (effects.apply(grey, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).mean() > 0.5
+    assert light(first).std() == pytest.approx(np.sqrt(0.25 / 400.0), rel=0.05)
+
+
+def test_drawn_data_are_repeatable_and_plausible() -> None:
+    options = SceneOptions()
+    for draw in (sample_sensor, sample_surroundings):
+        values = [[draw(np.random.default_rng(seed), options) for seed in range(40)] for _ in range(2)]
+        assert values[0] == values[1]
+        assert len({repr(value) for value in values[0]}) == 40
+    sensors = [sample_sensor(np.random.default_rng(seed), options) for seed in range(300)]
+    assert all(sensor.jpeg_quality == 0 or 20 <= sensor.jpeg_quality <= 100 for sensor in sensors)
+    assert 0.1 < np.mean([sensor.defocus_px > 0 for sensor in sensors]) < 0.4
+    looks = [sample_appearance(np.random.default_rng(seed), ADULT, options) for seed in range(40)]
+    assert looks == [sample_appearance(np.random.default_rng(seed), ADULT, options) for seed in range(40)]
+    assert all(not look.worn for look in looks)
+    places = [sample_surroundings(np.random.default_rng(seed), options) for seed in range(100)]
+    for place in places:
+        assert place.backdrop.photograph is None
+        assert place.ground is not None
+        for lamp in place.lights:
+            assert np.linalg.norm(lamp.direction) == pytest.approx(1.0)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    (tmp_path / "indoor").mkdir()
+    (tmp_path / "textures").mkdir()
+    cv2.imwrite(str(tmp_path / "indoor" / "room.png"), picture(100, 160)[..., ::-1])
+    cv2.imwrite(str(tmp_path / "textures" / "cloth.jpg"), picture(50, 50))
+    return tmp_path
+
+
+def test_photographs_are_found_cropped_and_flipped(pictures: Path) -> None:
+    assert [path.name for path in list_pictures(pictures, without="textures")] == ["room.png"]
+    assert [path.name for path in list_pictures(pictures)] == ["room.png", "cloth.jpg"]
+    options = SceneOptions(backgrounds=pictures)
+    used = {sample_surroundings(np.random.default_rng(seed), options).backdrop.photograph for seed in range(20)}
+    assert used == {None, pictures / "indoor" / "room.png"}
+    path = pictures / "indoor" / "room.png"
+
+    def unused() -> np.ndarray:
+        raise AssertionError("a picture on the camera needs no rays")
+
+    plain = backdrop_image(Backdrop(0, "sky", path, attached="camera"), 160, 100, unused)
+    np.testing.assert_allclose(plain, light(picture(100, 160)), atol=1e-6)
+    flipped = backdrop_image(Backdrop(0, "sky", path, attached="camera", flip=True), 160, 100, unused)
+    np.testing.assert_array_equal(flipped, plain[:, ::-1])
+    cropped = backdrop_image(Backdrop(0, "sky", path, attached="camera", crop=(0.5, 0.0, 1.0, 0.5)), 80, 50, unused)
+    np.testing.assert_array_equal(cropped, plain[:50, 80:])
+
+
+def test_textures_become_coarser_and_keep_their_mean(pictures: Path) -> None:
+    levels = texture_levels(pictures / "textures" / "cloth.jpg")
+    assert levels.shape == (6, 256, 256, 3)
+    roughness = [float(np.abs(np.diff(level, axis=1)).mean()) for level in levels]
+    assert roughness == sorted(roughness, reverse=True)
+    np.testing.assert_allclose(
+        levels.mean(axis=(1, 2)), np.broadcast_to(levels[0].mean(axis=(0, 1)), (6, 3)), rtol=0.02
+    )
+
+
+@pytest.mark.parametrize("content", [b"", b"not a picture", None])
+def test_broken_pictures_are_users_mistakes(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "broken.png"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError) as error:
+        load_picture(path)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_without_pictures_is_a_users_mistake(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="should hold pictures"):
+        list_pictures(tmp_path)
