@@ -28,7 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "estimator": EVERYONE | {"network", "tracking", "camera", "body", "weights"},
     "benchmark": EVERYONE | {"estimator", "network", "body"},
     "simulation": EVERYONE | {"camera", "body"},
-    "training": EVERYONE | {"network", "simulation", "body", "camera"},
+    "training": EVERYONE | {"network", "simulation", "body", "camera", "media"},
     "evaluation": EVERYONE | {"estimator", "body", "camera", "media"},
     "ros": EVERYONE | {"estimator", "camera", "body", "media", "msg"},  # msg: generated
 }

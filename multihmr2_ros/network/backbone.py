@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from multihmr2_ros.network.config import NetworkConfig
+from multihmr2_ros.network.stem import ConvStem
 
 
 class Backbone(nn.Module):
@@ -17,16 +18,25 @@ class Backbone(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         width = config.encoder_width
-        self.patch_embedding = nn.Conv2d(3, width, config.patch_size, stride=config.patch_size)
+        self.patch_embedding = (
+            ConvStem(config) if config.stem_widths else nn.Conv2d(3, width, config.patch_size, stride=config.patch_size)
+        )
         self.class_token = nn.Parameter(torch.zeros(1, 1, width))
         self.register_tokens = nn.Parameter(torch.zeros(1, config.register_tokens, width))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.encoder_depth))
         self.norm = nn.LayerNorm(width, eps=1e-5)
         self.head_width = width // config.encoder_heads
 
+    @property
+    def precision(self) -> torch.dtype:
+        block = self.blocks[0]
+        assert isinstance(block, Block)
+        return block.attention.qkv.weight.dtype
+
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Class token (B, D) and patch tokens (B, h, w, D), both after the final LayerNorm."""
-        patches = self.patch_embedding(image.to(self.patch_embedding.weight.dtype)).float()
+        precision = self.precision
+        patches = self.patch_embedding(image.to(precision)).float()
         batch, width, rows, columns = patches.shape
         tokens = torch.cat(
             [
@@ -36,7 +46,7 @@ class Backbone(nn.Module):
             ],
             dim=1,
         )
-        rotation = rotary_table(rows, columns, self.head_width, tokens.device, self.patch_embedding.weight.dtype)
+        rotation = rotary_table(rows, columns, self.head_width, tokens.device, precision)
         for block in self.blocks:
             tokens = block(tokens, rotation)
         tokens = self.norm(tokens)

@@ -85,15 +85,30 @@ def load(path: Path) -> MultiHMR2:
     return _network(*_read(path, allow_pickle=False), path)
 
 
-def save(network: MultiHMR2, path: Path, *, metadata: dict[str, str] | None = None) -> None:
-    """Write a network in our format, configuration inside; the file appears whole or not at all."""
+def save(
+    network: MultiHMR2, path: Path, *, metadata: dict[str, str] | None = None, dtype: torch.dtype = torch.float32
+) -> None:
+    """Write a network in our format, configuration inside; the file appears whole or not at all.
+
+    dtype: of matrices and convolutions, float16 for half the size; all that is small stays as it is. `load` gives
+    float32 again. Raises UserError for a folder that cannot be written, or weights that the dtype cannot hold.
+    """
     header = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "network": json.dumps(vars(network.config), sort_keys=True),
         **(metadata or {}),
     }
-    tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    tensors = {
+        name: value.detach().to("cpu", dtype if value.ndim > 1 else value.dtype).contiguous()
+        for name, value in network.state_dict().items()
+    }
+    broken = [name for name, value in tensors.items() if not value.isfinite().all()]
+    if broken:
+        raise UserError(
+            f"cannot write {path}: {_listed(broken)} would hold numbers that are not finite as {dtype}; "
+            "save as float32, or go back to an earlier checkpoint"
+        )
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         os.close(handle)
@@ -137,7 +152,7 @@ def _network(config: NetworkConfig, state: dict[str, Tensor], path: Path) -> Mul
     unknown = set(state) - set(expected)
     if unknown:
         logger.warning("%s: %d names that the network does not know were left out", path.name, len(unknown))
-    network.load_state_dict({name: state[name].float() for name in expected}, assign=True)
+    network.load_state_dict({name: state[name].to(value.dtype) for name, value in expected.items()}, assign=True)
     return network.eval().requires_grad_(False)
 
 

@@ -15,6 +15,11 @@ class NetworkConfig:
 
     image_size: px, longest side of the input; the pixel location spans 1.2 × this. max_grid: patches a side that the
     decoder's position table covers.
+
+    Small networks, which learn from scratch, take two more parts. stem_widths: channels of the convolutional stages,
+    each halving the picture, that make the patches (their number gives the patch size); empty for the vision
+    transformer's single convolution. stem_depths: residual convolutions that follow in each stage. proposed_queries:
+    the decoder starts from the image tokens that look most like a person's centre, instead of from learned queries.
     """
 
     image_size: int = 768
@@ -34,12 +39,20 @@ class NetworkConfig:
     head_width: int = 1024
     shape_outputs: int = 11
     track_feature_width: int = 4096
+    stem_widths: tuple[int, ...] = ()
+    stem_depths: tuple[int, ...] = ()
+    proposed_queries: bool = False
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            if field.type == "int" and not _is_whole(value, least=1):
                 raise UserError(f"network configuration: {field.name} must be a positive whole number, got {value!r}")
+        if not isinstance(self.proposed_queries, bool):
+            raise UserError(
+                f"network configuration: proposed_queries must be true or false, got {self.proposed_queries!r}"
+            )
+        self._check_stem()
         if self.encoder_width % (4 * self.encoder_heads):
             raise UserError(
                 f"network configuration: encoder_width must be a multiple of 4 × encoder_heads, "
@@ -53,6 +66,25 @@ class NetworkConfig:
                 f"{self.max_grid} × patch_size {self.patch_size} px"
             )
 
+    def _check_stem(self) -> None:
+        for name, least in (("stem_widths", 1), ("stem_depths", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, list | tuple) or not all(_is_whole(item, least) for item in value):
+                raise UserError(
+                    f"network configuration: {name} must be a list of whole numbers, at least {least}, got {value!r}"
+                )
+            object.__setattr__(self, name, tuple(value))
+        if len(self.stem_depths) != len(self.stem_widths):
+            raise UserError(
+                f"network configuration: stem_depths must name one number for each of the {len(self.stem_widths)} "
+                f"stem_widths, got {len(self.stem_depths)}"
+            )
+        if self.stem_widths and self.patch_size != 2 ** len(self.stem_widths):
+            raise UserError(
+                f"network configuration: a stem of {len(self.stem_widths)} stages makes patches of "
+                f"{2 ** len(self.stem_widths)} px, got patch_size {self.patch_size}"
+            )
+
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> NetworkConfig:
         """The configuration saved in a weights file. Unknown names are an error: the file is of another version."""
@@ -63,3 +95,30 @@ class NetworkConfig:
                 "update multihmr2_ros"
             )
         return cls(**values)
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+# 5 M parameters for 320 × 240 px: learns from scratch on two CPU cores, and runs there in real time.
+NANO = NetworkConfig(
+    image_size=320,
+    max_grid=20,
+    encoder_width=192,
+    encoder_depth=3,
+    encoder_heads=3,
+    encoder_mlp_ratio=2,
+    register_tokens=1,
+    decoder_width=256,
+    decoder_depth=2,
+    decoder_heads=8,
+    decoder_mlp_width=512,
+    queries=40,
+    head_width=512,
+    shape_outputs=6,
+    track_feature_width=256,
+    stem_widths=(24, 48, 96, 192),
+    stem_depths=(0, 0, 1, 2),
+    proposed_queries=True,
+)

@@ -39,16 +39,31 @@ class DetectionHeads(nn.Module):
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
-        self.location_span_px = LOCATION_SPAN * config.image_size
+        self.image_size = config.image_size
+        self.patch_size = config.patch_size
         self.score = perceptron(config.decoder_width, config.head_width, 1)
         self.location = perceptron(config.decoder_width, config.head_width, 2)
         self.nearness = perceptron(config.decoder_width, config.head_width, 1)
 
-    def forward(self, queries: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Score (…,) in [0, 1]; location (…, 2) px of the padded input; log nearness (…,), nearness = f / z."""
-        score = torch.sigmoid(self.score(queries)).squeeze(-1)
-        location = self.location_span_px * torch.sigmoid(self.location(queries))
-        return score, location, self.nearness(queries).squeeze(-1)
+    def forward(self, queries: Tensor, anchor: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Logit of the score (…,); location (…, 2) px of the padded input; log nearness (…,), nearness = f / z.
+
+        anchor (…, 2) px: the places that proposed queries start from.
+        """
+        location = self.location(queries)
+        if anchor is None:
+            location = LOCATION_SPAN * self.image_size * torch.sigmoid(location)
+        else:
+            location = self._anchored(location, anchor)
+        return self.score(queries).squeeze(-1), location, self.nearness(queries).squeeze(-1)
+
+    def _anchored(self, offset: Tensor, anchor: Tensor) -> Tensor:
+        """The anchor moved by an offset, patches in the middle of the span, that never leaves the span: a margin of a
+        fifth of the image size on all sides. Offset 0 stays at the anchor."""
+        margin = (LOCATION_SPAN - 1) * self.image_size
+        span = self.image_size + 2 * margin
+        start = torch.logit((anchor + margin) / span)
+        return span * torch.sigmoid(start + offset * (4 * self.patch_size / span)) - margin
 
 
 class PersonHeads(nn.Module):

@@ -86,6 +86,12 @@ class Inference:
             k_input = torch.eye(3) if k is None else torch.from_numpy(np.asarray(k, np.float32))
             return self._to_host(self._run(pixels, k_input[None].to(self.device, non_blocking=True), given))
 
+    def change(self, body: Body, max_people: int) -> None:
+        """Another body or number of people from the next picture on, which captures its graph anew."""
+        self.body, self.max_people = body.to(self.device), max_people
+        self._graphs.clear()
+        self._host.clear()
+
     def prepare(self, image: NDArray[np.uint8], resize: ResizePad) -> Tensor:
         """(1, 3, H, W) uint8: resized (bicubic, antialiased) and padded with black, on the device."""
         pixels = torch.from_numpy(np.ascontiguousarray(image))

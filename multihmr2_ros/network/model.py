@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from multihmr2_ros.body import Body
 from multihmr2_ros.network.backbone import Backbone
 from multihmr2_ros.network.config import NetworkConfig
-from multihmr2_ros.network.decoder import Decoder
+from multihmr2_ros.network.decoder import Decoded, Decoder
 from multihmr2_ros.network.heads import CameraHead, DetectionHeads, PersonHeads, depth_from_nearness
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
@@ -50,6 +50,36 @@ class Prediction:
     shape: Tensor
     rotations: Tensor
     track_feature: Tensor
+
+
+@dataclass(frozen=True)
+class LayerOutputs:
+    """One decoder layer's detections of B images: score_logit (B, Q); location (B, Q, 2) px of the padded input;
+    log_nearness (B, Q), the log of f / z."""
+
+    score_logit: Tensor
+    location: Tensor
+    log_nearness: Tensor
+
+
+@dataclass(frozen=True)
+class TrainingOutputs:
+    """The network's output for B images, as the losses need it.
+
+    layers          one LayerOutputs per decoder layer, the last one last
+    queries         (B, Q, D) decoded, for the person heads
+    heatmap         (B, h, w) logit of "a person's centre lies in this patch"; None for learned queries
+    horizontal_fov  (B,) rad, as predicted
+    k               (B, 3, 3) px, the intrinsics in use: given or predicted
+    image_size      (height, width) px of the padded input
+    """
+
+    layers: tuple[LayerOutputs, ...]
+    queries: Tensor
+    heatmap: Tensor | None
+    horizontal_fov: Tensor
+    k: Tensor
+    image_size: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -100,24 +130,39 @@ class MultiHMR2(nn.Module):
         image (B, 3, H, W) uint8 RGB, H and W multiples of the patch size; k (B, 3, 3) px of this image, read where
         k_given (B,) bool is true.
         """
-        queries, horizontal_fov = self.decode(image)
-        predicted_k = intrinsics(horizontal_fov, image.shape[-2], image.shape[-1])
-        k = torch.where(k_given[:, None, None], k, predicted_k)
-        query_score, query_location, log_nearness = self.detection(queries)
+        decoded, horizontal_fov = self.decode(image)
+        k = camera_in_use(image, horizontal_fov, k, k_given)
+        score_logit, query_location, log_nearness = self.detection(decoded.queries, decoded.anchor)
+        query_score = torch.sigmoid(score_logit)
         query_depth = depth_from_nearness(log_nearness, k[:, :1, 0])
 
-        score, best = query_score.topk(max_people, dim=1)
-        shape, rotations, track_feature = self.person(take(queries, best))
+        score, best = query_score.topk(min(max_people, query_score.shape[1]), dim=1)
+        shape, rotations, track_feature = self.person(take(decoded.queries, best))
         centre = back_project(take(query_location, best), take(query_depth, best), k)
         return Prediction(
             horizontal_fov, k, query_score, query_location, query_depth, score, centre, shape, rotations, track_feature
         )
 
-    def decode(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Decoded queries (B, Q, D) and horizontal field of view (B,) rad, both float32."""
+    def training_outputs(self, image: Tensor, k: Tensor, k_given: Tensor) -> TrainingOutputs:
+        """What the losses need; arguments as of `forward`. The person heads run later, for matched queries only."""
+        decoded, horizontal_fov = self.decode(image)
+        layers = tuple(LayerOutputs(*self.detection(queries, decoded.anchor)) for queries in decoded.layers)
+        k = camera_in_use(image, horizontal_fov, k, k_given)
+        return TrainingOutputs(
+            layers, decoded.queries, decoded.heatmap, horizontal_fov, k, (image.shape[-2], image.shape[-1])
+        )
+
+    def decode(self, image: Tensor) -> tuple[Decoded, Tensor]:
+        """Decoded queries and horizontal field of view (B,) rad, all float32."""
         pixels = (image.float() / 255.0 - self.image_mean) / self.image_std
         class_token, patches = self.backbone(pixels)
         return self.decoder(patches), self.camera(class_token)
+
+
+def camera_in_use(image: Tensor, horizontal_fov: Tensor, k: Tensor, k_given: Tensor) -> Tensor:
+    """(B, 3, 3) px: k where k_given (B,), elsewhere the intrinsics of the predicted field of view."""
+    predicted = intrinsics(horizontal_fov, image.shape[-2], image.shape[-1])
+    return torch.where(k_given[:, None, None], k, predicted)
 
 
 def take(values: Tensor, indices: Tensor) -> Tensor:

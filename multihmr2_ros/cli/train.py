@@ -1,0 +1,239 @@
+"""`multihmr2 train`: training from renders and from datasets; resumable, and under torchrun on several GPUs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from multihmr2_ros.cli import options
+from multihmr2_ros.errors import UserError
+
+if TYPE_CHECKING:
+    from multihmr2_ros.network.config import NetworkConfig
+    from multihmr2_ros.training.config import TrainingConfig
+    from multihmr2_ros.training.data import SampleSource
+    from multihmr2_ros.training.rendering import PoolConfig
+
+HELP = "train a network on rendered people, and on datasets you own"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the run: state, weights, log, curves")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out; repeat its other options")
+    parser.add_argument("--steps", type=int, default=100_000, help="length of the run (default: %(default)s)")
+    parser.add_argument("--time-limit", type=float, metavar="MINUTES", help="save and end after this time")
+    network = parser.add_mutually_exclusive_group()
+    network.add_argument(
+        "--network", default="nano", metavar="NAME|JSON", help="nano, small, large, or a file of sizes"
+    )
+    network.add_argument("--from", dest="start_from", metavar="NAME|FILE", help="fine-tune these weights")
+    parser.add_argument(
+        "--consistency-with", metavar="NAME|FILE",
+        help="hold rotations and joints to those of this model (set the weights with --loss consistency_pose=…)",
+    )  # fmt: skip
+    options.add_device(parser)
+    parser.add_argument(
+        "--precision", choices=("auto", "fp32", "bf16"), default="auto", help="of the network (default: %(default)s)"
+    )
+    _add_optimisation(parser)
+    _add_renders(parser)
+    _add_datasets(parser)
+
+
+def _add_optimisation(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("optimisation")
+    group.add_argument("--batch-size", type=int, default=32, help="images a step and process (default: %(default)s)")
+    group.add_argument("--learning-rate", type=float, default=5e-4, help="highest (default: %(default)s)")
+    group.add_argument(
+        "--encoder-rate", type=float, default=1.0, help="the encoder's part of it (default: %(default)s)"
+    )
+    group.add_argument("--warmup-steps", type=int, default=500, help="(default: %(default)s)")
+    group.add_argument(
+        "--decay-fraction", type=float, default=0.2, help="last part, falling to 0 (default: %(default)s)"
+    )
+    group.add_argument("--weight-decay", type=float, default=0.05, help="(default: %(default)s)")
+    group.add_argument("--ema-decay", type=float, default=0.999, help="of the averaged weights (default: %(default)s)")
+    group.add_argument("--loss", action="append", default=[], metavar="NAME=WEIGHT", help="one loss term's weight")
+    group.add_argument(
+        "--augmentation", action="append", default=[], metavar="NAME=VALUE", help="one probability or range, or none=1"
+    )
+    group.add_argument("--k-given", type=float, default=0.5, help="share of images with known K (default: %(default)s)")
+    group.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    group.add_argument("--loader-workers", type=int, default=1, help="processes that make batches")
+    group.add_argument("--threads", type=int, default=0, help="of the training process; 0: PyTorch's choice")
+    group.add_argument("--validate-steps", type=int, default=1000, help="(default: %(default)s)")
+    group.add_argument("--checkpoint-steps", type=int, default=500, help="(default: %(default)s)")
+    group.add_argument("--log-steps", type=int, default=50, help="(default: %(default)s)")
+
+
+def _add_renders(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("rendered people")
+    group.add_argument("--cache", type=Path, metavar="DIR", help="folder of rendered images; made if missing")
+    group.add_argument("--cache-images", type=int, default=50_000, help="most images kept (default: %(default)s)")
+    group.add_argument("--held-out-images", type=int, default=200, help="for validation (default: %(default)s)")
+    group.add_argument("--render-workers", type=int, default=0, metavar="N", help="processes that go on rendering")
+    group.add_argument("--render-only", action="store_true", help="only fill the cache, up to --images")
+    group.add_argument("--images", type=int, default=10_000, help="of --render-only (default: %(default)s)")
+    group.add_argument("--start-images", type=int, default=500, help="to begin training with (default: %(default)s)")
+    group.add_argument("--most-views", type=float, default=0.0, help="of an image on average; 0: no bound")
+    group.add_argument("--render-size", default="320x240", metavar="WxH", help="px (default: %(default)s)")
+    group.add_argument("--people", type=int, nargs=2, default=(0, 8), metavar=("MIN", "MAX"), help="in an image")
+    for name, what in (
+        ("motions", "BVH files"),
+        ("backgrounds", "photographs without people"),
+        ("textures", "surfaces and fabrics"),
+        ("garments", "MakeHuman clothes"),
+    ):
+        group.add_argument(f"--{name}", type=Path, metavar="DIR", help=f"folder of {what} (default: none)")
+
+
+def _add_datasets(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("datasets")
+    for name, labels, what in (
+        ("coco", "JSON", "COCO person keypoints"),
+        ("bedlam", "NPZ", "BEDLAM2 labels"),
+        ("pseudo-truth", "NPZ", "fitted bodies; training/readers/pseudo.py says how they are written"),
+    ):
+        group.add_argument(
+            f"--{name}", action="append", nargs=2, type=Path, default=[], metavar=("IMAGES", labels), help=what
+        )
+    group.add_argument("--render-share", type=float, default=0.5, help="of renders beside datasets")
+
+
+def run(args: argparse.Namespace) -> int:
+    from multihmr2_ros.training.session import Session, render_only, train
+    from multihmr2_ros.weights import resolve_checkpoint
+
+    pool = _pool(args)
+    if args.render_only:
+        if pool is None:
+            raise UserError("--render-only needs --cache, the folder to fill")
+        print(render_only(pool, args.images, args.render_workers))
+        return 0
+    if args.out is None:
+        raise UserError("--out is missing: the folder for the run's state, weights, log and curves")
+    start_from = None if args.start_from is None else resolve_checkpoint(args.start_from)
+    reference = None if args.consistency_with is None else resolve_checkpoint(args.consistency_with)
+    network = _network(args, start_from)
+    session = Session(
+        out=args.out,
+        network=network,
+        training=_training(args, network, consistency=reference is not None),
+        pool=pool,
+        render_workers=args.render_workers,
+        datasets=_datasets(args),
+        render_share=args.render_share,
+        start_from=start_from,
+        consistency_with=reference,
+        resume=args.resume,
+        device=args.device,
+        time_limit_s=None if args.time_limit is None else 60.0 * args.time_limit,
+    )
+    print(train(session))
+    return 0
+
+
+def _network(args: argparse.Namespace, start_from: Path | None) -> NetworkConfig:
+    from multihmr2_ros.network import checkpoint
+    from multihmr2_ros.network.config import NetworkConfig
+    from multihmr2_ros.training.config import NETWORKS
+
+    if start_from is not None:
+        return checkpoint.load(start_from).config
+    if args.network in NETWORKS:
+        return NETWORKS[args.network]
+    path = Path(args.network)
+    try:
+        return NetworkConfig.from_dict(json.loads(path.read_text()))
+    except (OSError, json.JSONDecodeError, AttributeError) as error:
+        raise UserError(
+            f"--network takes {', '.join(NETWORKS)} or a JSON file of sizes; {args.network!r} is neither ({error})"
+        ) from None
+
+
+def _training(args: argparse.Namespace, network: NetworkConfig, *, consistency: bool) -> TrainingConfig:
+    from multihmr2_ros.training.augmentation import NO_AUGMENTATION, AugmentationConfig
+    from multihmr2_ros.training.config import TrainingConfig
+    from multihmr2_ros.training.data import BatchConfig
+    from multihmr2_ros.training.losses import LossConfig
+    from multihmr2_ros.training.optimisation import OptimisationConfig
+
+    weights = _numbers(args.loss, LossConfig(), "--loss")
+    if consistency and not weights.keys() & {"consistency_pose", "consistency_joints"}:
+        weights |= {"consistency_pose": 4.0, "consistency_joints": 8.0}
+    losses = LossConfig(**weights)
+    augmentation = AugmentationConfig()
+    if args.augmentation == ["none=1"]:
+        augmentation = NO_AUGMENTATION
+    else:
+        augmentation = AugmentationConfig(**_numbers(args.augmentation, augmentation, "--augmentation"))
+    return TrainingConfig(
+        steps=args.steps,
+        ema_decay=args.ema_decay,
+        precision=args.precision,
+        seed=args.seed,
+        start_images=args.start_images,
+        most_views=args.most_views,
+        log_steps=args.log_steps,
+        validate_steps=args.validate_steps,
+        checkpoint_steps=args.checkpoint_steps,
+        loader_workers=args.loader_workers,
+        threads=args.threads,
+        batch=BatchConfig(
+            batch_size=args.batch_size,
+            image_size=network.image_size,
+            patch_size=network.patch_size,
+            k_given=args.k_given,
+            track_feature_width=network.track_feature_width if losses.track_feature else 0,
+            augmentation=augmentation,
+        ),
+        optimisation=OptimisationConfig(
+            learning_rate=args.learning_rate,
+            encoder_factor=args.encoder_rate,
+            weight_decay=args.weight_decay,
+            warmup_steps=args.warmup_steps,
+            decay_fraction=args.decay_fraction,
+        ),
+        losses=losses,
+    )
+
+
+def _numbers(texts: list[str], defaults: Any, option: str) -> dict[str, Any]:
+    """NAME=NUMBER texts as values for a configuration's numeric fields."""
+    names = [name for name, value in vars(defaults).items() if isinstance(value, float | int)]
+    values: dict[str, Any] = {}
+    for text in texts:
+        name, _, number = text.partition("=")
+        try:
+            values[name] = type(getattr(defaults, name))(float(number)) if name in names else None
+        except ValueError:
+            values[name] = None
+        if values[name] is None:
+            raise UserError(f"{option} takes NAME=NUMBER with a name of {', '.join(names)}; got {text!r}")
+    return values
+
+
+def _pool(args: argparse.Namespace) -> PoolConfig | None:
+    from multihmr2_ros.simulation.scene import SceneOptions
+    from multihmr2_ros.training.rendering import PoolConfig
+
+    if args.cache is None:
+        if args.render_workers:
+            raise UserError("--render-workers needs --cache, the folder to render into")
+        return None
+    width, height = options.parse_size(args.render_size)
+    folders = {name: getattr(args, name) for name in ("motions", "backgrounds", "textures", "garments")}
+    for name, folder in folders.items():
+        if folder is not None and not folder.is_dir():
+            raise UserError(f"--{name} must be a folder, but {folder} is none; check the path")
+    scene = SceneOptions(width=width, height=height, people=tuple(args.people), **folders)
+    return PoolConfig(args.cache, scene, args.cache_images, args.held_out_images)
+
+
+def _datasets(args: argparse.Namespace) -> tuple[SampleSource, ...]:
+    from multihmr2_ros.training.readers import BedlamReader, CocoReader, PseudoTruthReader
+
+    kinds = ((CocoReader, args.coco), (BedlamReader, args.bedlam), (PseudoTruthReader, args.pseudo_truth))
+    return tuple(reader(images, labels) for reader, given in kinds for images, labels in given)

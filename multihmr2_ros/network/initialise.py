@@ -1,0 +1,81 @@
+"""Initial weights for training from scratch: people at plausible places, in a plausible pose, and few of them."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from multihmr2_ros.network.backbone import Block
+from multihmr2_ros.network.model import MultiHMR2
+from multihmr2_ros.people import BONE_COUNT
+
+PRIOR_SCORE = 0.02  # of a query, and of a patch's being a person's centre (Lin et al. 2017, focal loss)
+PRIOR_DEPTH_M = 4.0
+PRIOR_VERTICAL_FOV = math.radians(60)
+LAYER_SCALE = 0.5  # the 1e-5 of large vision transformers would keep small ones idle for thousands of steps
+
+
+def initialise(network: MultiHMR2, mean_rotations: Tensor | None = None) -> MultiHMR2:
+    """Draw all weights anew (from torch's generator) for training from scratch, in place.
+
+    mean_rotations (163, 3, 3), as in `People.rotations`: where the pose starts; None: the rest pose, upright, facing
+    the camera.
+    """
+    network.apply(_draw)
+    size = network.config.image_size
+    focal = 0.5 * (0.75 * size) / math.tan(0.5 * PRIOR_VERTICAL_FOV)  # of a 4:3 picture
+    horizontal_fov = 2 * math.atan(0.5 * size / focal)
+    rarely = _logit(PRIOR_SCORE)
+    with torch.no_grad():
+        nn.init.trunc_normal_(network.backbone.class_token, std=0.02)
+        nn.init.trunc_normal_(network.backbone.register_tokens, std=0.02)
+        nn.init.trunc_normal_(network.decoder.queries, std=0.02 if network.config.proposed_queries else 1.0)
+        detection = network.detection
+        _start_at(detection.score, rarely)
+        _start_at(detection.nearness, math.log(focal / PRIOR_DEPTH_M))
+        _start_at(network.camera.field_of_view, _logit(horizontal_fov / math.pi))
+        if network.decoder.heatmap is not None:
+            _start_at(detection.location, 0.0, spread=0.0)
+            nn.init.trunc_normal_(network.decoder.heatmap.weight, std=0.01)
+            network.decoder.heatmap.bias.fill_(rarely)
+        _start_at(network.person.pose, _columns(mean_rotations) - network.person.initial_pose.cpu())
+    return network
+
+
+def _draw(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=module.in_features**-0.5)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.LayerNorm | nn.BatchNorm2d):
+        module.reset_parameters()
+    elif isinstance(module, Block):
+        nn.init.constant_(module.scale_1, LAYER_SCALE)
+        nn.init.constant_(module.scale_2, LAYER_SCALE)
+
+
+def _start_at(perceptron: nn.Sequential, output: float | Tensor, spread: float = 0.01) -> None:
+    """Make the first outputs differ little from the given ones, by the spread of the drawn weights."""
+    last = perceptron[2]
+    assert isinstance(last, nn.Linear)
+    last.weight.mul_(spread)
+    last.bias.copy_(torch.as_tensor(output))
+
+
+def _columns(rotations: Tensor | None) -> Tensor:
+    """(978,) first two columns of each bone's rotation."""
+    if rotations is None:
+        rotations = torch.eye(3).repeat(BONE_COUNT, 1, 1)
+        # The root bone's rest frame looks along +y with the head at −z: upright is a turn by −90° about x.
+        rotations[0] = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
+    return rotations[:, :, :2].flatten()
+
+
+def _logit(probability: float) -> float:
+    return math.log(probability / (1 - probability))

@@ -1,0 +1,1 @@
+"""Training: targets, matching, losses, data, loop."""

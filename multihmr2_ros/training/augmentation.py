@@ -1,0 +1,257 @@
+"""Variations of a sample that keep its truth true: mirror, crop, hide; and how it becomes the network's input.
+
+Every draw takes an explicit generator. Colours and noise, which change no truth, are in `photometric.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from multihmr2_ros.body import COCO_KEYPOINTS
+from multihmr2_ros.camera import ResizePad
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.training.photometric import PhotometricConfig, distort_colors
+from multihmr2_ros.training.samples import Sample
+
+MIRROR = np.diag([-1.0, 1.0, 1.0])
+# A person smaller or more hidden than this in the network's input is neither positive nor negative.
+LEAST_BOX_HEIGHT_PX = 24.0
+LEAST_VISIBLE_FRACTION = 0.2
+# How far outside the input, in parts of its longer side, a body's centre can still be said by the network.
+MARGIN = 0.2
+
+
+@dataclass(frozen=True)
+class AugmentationConfig:
+    """What is varied, and how much; probabilities of 0 switch a part off.
+
+    flip: probability of the mirror image. zoom: (least, most) side of the crop in parts of the largest crop of its
+    aspect. off_centre: probability that the crop is not about the principal point; the network is then always told K,
+    because it predicts centred cameras only. aspect_jitter: relative change of the crop's aspect, filled with black.
+    cutout: probability of up to cutout_patches rectangles, each up to cutout_side of the image's sides.
+    """
+
+    flip: float = 0.5
+    zoom: tuple[float, float] = (0.6, 1.0)
+    off_centre: float = 0.3
+    aspect_jitter: float = 0.1
+    cutout: float = 0.2
+    cutout_patches: int = 3
+    cutout_side: float = 0.25
+    photometric: PhotometricConfig = field(default_factory=PhotometricConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("flip", "off_centre", "cutout"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"augmentation: {name} is a probability of 0 to 1, got {getattr(self, name)}")
+        if not 0 < self.zoom[0] <= self.zoom[1] <= 1:
+            raise UserError(f"augmentation: zoom must be (least, most) within 0 to 1, got {self.zoom}")
+        for name in ("aspect_jitter", "cutout_side"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"augmentation: {name} must be from 0 to below 1, got {getattr(self, name)}")
+
+
+NO_AUGMENTATION = AugmentationConfig(
+    flip=0.0, zoom=(1.0, 1.0), off_centre=0.0, aspect_jitter=0.0, cutout=0.0, photometric=PhotometricConfig.none()
+)
+
+
+def augment(
+    sample: Sample,
+    generator: np.random.Generator,
+    config: AugmentationConfig,
+    input_size: tuple[int, int],
+    aspect: float | None,
+) -> tuple[Sample, bool]:
+    """A variation of the sample as the network's input of input_size (width, height) px, and whether its principal
+    point is (nearly) in the middle, so that the camera can be predicted.
+
+    aspect: width / height of what is cut out of the image; None: all of it.
+    """
+    if generator.random() < config.flip:
+        sample = flip(sample)
+    if aspect is not None:
+        sample = crop(sample, *draw_crop(sample, generator, config, aspect))
+    resize = ResizePad.fit_inside(*sample.size, *input_size)
+    sample = to_input(sample, resize)
+    sample = _with_colors(sample, resize, generator, config.photometric)
+    if generator.random() < config.cutout:
+        sample = cut_out(sample, generator, config)
+    return with_unfindable_ignored(sample), is_centred(sample)
+
+
+def _with_colors(
+    sample: Sample, resize: ResizePad, generator: np.random.Generator, config: PhotometricConfig
+) -> Sample:
+    """Colours changed in the picture, while its padding stays as black as at inference."""
+    rows = slice(resize.pad_top, resize.pad_top + resize.resized_height)
+    columns = slice(resize.pad_left, resize.pad_left + resize.resized_width)
+    image = sample.image.copy()
+    image[rows, columns] = distort_colors(np.ascontiguousarray(image[rows, columns]), generator, config)
+    return dataclasses.replace(sample, image=image)
+
+
+def flip(sample: Sample) -> Sample:
+    """The mirror image: left becomes right in the picture, in space and in the bodies."""
+    width = sample.size[0]
+    k = sample.k
+    if k is not None:
+        k = np.array([[k[0, 0], -k[0, 1], width - k[0, 2]], k[1], k[2]])
+    bones, keypoints = mirrored_bones(), mirrored_keypoints()
+    rotations = np.empty_like(sample.rotations)
+    rotations[:, bones] = MIRROR @ sample.rotations @ MIRROR
+    return dataclasses.replace(
+        sample,
+        image=sample.image[:, ::-1],
+        k=k,
+        location=_mirrored_points(sample.location, width),
+        centre=sample.centre * np.array([-1, 1, 1], np.float32),
+        rotations=rotations,
+        keypoints=_mirrored_points(sample.keypoints, width)[:, keypoints],
+        keypoint_visible=sample.keypoint_visible[:, keypoints],
+        box=np.stack([width - sample.box[:, 2], sample.box[:, 1], width - sample.box[:, 0], sample.box[:, 3]], axis=1),
+    )
+
+
+@functools.cache
+def mirrored_bones() -> NDArray[np.int64]:
+    """(163,) the bone on the other side of each bone, itself on the middle line.
+
+    The rest frames of a left and a right bone are mirror images of each other by their own x axis, so that a bone's
+    mirrored rotation is diag(-1, 1, 1) R diag(-1, 1, 1), whatever the body's shape.
+    """
+    from multihmr2_ros.body import Body
+
+    labels = Body("low").bone_labels
+    return np.array([labels.index(_other_side(label, ".L", ".R")) for label in labels])
+
+
+def mirrored_keypoints() -> list[int]:
+    """The keypoint on the other side of each of COCO's 17."""
+    swap = {"left": "right", "right": "left"}
+    sides = [name.split("_") for name in COCO_KEYPOINTS]
+    return [COCO_KEYPOINTS.index("_".join([swap.get(words[0], words[0]), *words[1:]])) for words in sides]
+
+
+def draw_crop(
+    sample: Sample, generator: np.random.Generator, config: AugmentationConfig, aspect: float
+) -> tuple[int, int, int, int]:
+    """A rectangle x0 y0 x1 y1 in whole px inside the image, of about the aspect (width / height)."""
+    width, height = sample.size
+    centre = np.array([width, height]) / 2 if sample.k is None else sample.k[:2, 2]
+    aspect *= 1 + config.aspect_jitter * generator.uniform(-1, 1)
+    zoom = generator.uniform(*config.zoom)
+    off_centre = generator.random() < config.off_centre
+    places = generator.random(2)
+    room = np.array([width, height], float)
+    if not off_centre:  # what is as far to the one side of the centre as to the other
+        room = 2 * np.minimum(centre, room - centre).clip(min=0.2 * room)
+    side = zoom * np.minimum(room, [room[1] * aspect, room[0] / aspect])
+    side = np.minimum(np.maximum(np.round(side), 2), [width, height])
+    first = np.round(places * ([width, height] - side) if off_centre else centre - side / 2)
+    first = np.clip(first, 0, [width, height] - side)
+    x0, y0, x1, y1 = (int(value) for value in (*first, *(first + side)))
+    return x0, y0, x1, y1
+
+
+def crop(sample: Sample, x0: int, y0: int, x1: int, y1: int) -> Sample:
+    """The sample of a part of its image. Places in the camera's frame stay; K's principal point moves.
+
+    A person's visible fraction shrinks with the area of their visible box, which is an approximation; who is outside
+    altogether is left out.
+    """
+    offset = np.array([x0, y0], np.float32)
+    k = sample.k
+    if k is not None:
+        k = k.copy()
+        k[:2, 2] -= offset
+    box = np.clip(sample.box, np.array([x0, y0, x0, y0], np.float32), np.array([x1, y1, x1, y1], np.float32))
+    remaining = _area(box) / np.maximum(_area(sample.box), 1e-6)
+    cropped = dataclasses.replace(
+        sample,
+        image=sample.image[y0:y1, x0:x1],
+        k=k,
+        location=sample.location - offset,
+        keypoints=sample.keypoints - offset,
+        box=box - np.tile(offset, 2),
+        visible_fraction=(sample.visible_fraction * remaining).astype(np.float32),
+    )
+    return cropped.select(remaining > 0)
+
+
+def to_input(sample: Sample, resize: ResizePad) -> Sample:
+    """The sample resized and padded with black, with the arithmetic of inference."""
+    pixels = torch.from_numpy(np.ascontiguousarray(sample.image)).permute(2, 0, 1)[None]
+    size = (resize.resized_height, resize.resized_width)
+    if pixels.shape[-2:] != size:
+        pixels = functional.interpolate(pixels, size, mode="bicubic", antialias=True)
+    right = resize.padded_width - resize.resized_width - resize.pad_left
+    bottom = resize.padded_height - resize.resized_height - resize.pad_top
+    pixels = functional.pad(pixels, (resize.pad_left, right, resize.pad_top, bottom))
+    return dataclasses.replace(
+        sample,
+        image=np.ascontiguousarray(pixels[0].permute(1, 2, 0).numpy()),
+        k=None if sample.k is None else resize.k_to_input(sample.k),
+        location=resize.points_to_input(sample.location),
+        keypoints=resize.points_to_input(sample.keypoints),
+        box=resize.points_to_input(sample.box.reshape(-1, 2, 2)).reshape(-1, 4),
+    )
+
+
+def cut_out(sample: Sample, generator: np.random.Generator, config: AugmentationConfig) -> Sample:
+    """The sample with rectangles of one colour each laid over it; people lose the share of their box's area."""
+    image, visible = sample.image.copy(), sample.visible_fraction.copy()
+    width, height = sample.size
+    for _ in range(int(generator.integers(1, config.cutout_patches + 1))):
+        side = generator.uniform(0.05, 1.0, 2) * config.cutout_side * [width, height]
+        x0, y0 = (generator.random(2) * ([width, height] - side)).astype(int)
+        x1, y1 = (np.array([x0, y0]) + side).astype(int)
+        image[y0:y1, x0:x1] = generator.integers(0, 256, 3)
+        hidden = np.clip(sample.box, np.array([x0, y0, x0, y0], np.float32), np.array([x1, y1, x1, y1], np.float32))
+        visible *= 1 - _area(hidden) / np.maximum(_area(sample.box), 1e-6)
+    return dataclasses.replace(sample, image=image, visible_fraction=visible.astype(np.float32))
+
+
+def with_unfindable_ignored(sample: Sample) -> Sample:
+    """Who is too small or too hidden in the network's input, or centred far outside it, becomes neither positive nor
+    negative."""
+    height = sample.box[:, 3] - sample.box[:, 1]
+    findable = (height >= LEAST_BOX_HEIGHT_PX) & (sample.visible_fraction >= LEAST_VISIBLE_FRACTION)
+    margin = MARGIN * max(sample.size)
+    findable &= ((sample.location > -margin) & (sample.location < np.array(sample.size) + margin)).all(axis=1)
+    return dataclasses.replace(sample, ignore=sample.ignore | ~findable)
+
+
+def is_centred(sample: Sample) -> bool:
+    """Whether the principal point lies within 2 % of the image's sides from its middle."""
+    size = np.array(sample.size)
+    return sample.k is None or bool((np.abs(sample.k[:2, 2] / size - 0.5) < 0.02).all())
+
+
+def input_sizes(image_size: int, patch: int, aspects: Sequence[float]) -> list[tuple[int, int]]:
+    """(width, height) px of the network's inputs for images of the given aspects (width / height)."""
+    resizes = [ResizePad.fit(round(10_000 * aspect), 10_000, image_size, patch) for aspect in aspects]
+    return [(resize.padded_width, resize.padded_height) for resize in resizes]
+
+
+def _mirrored_points(points: NDArray[np.float32], width: int) -> NDArray[np.float32]:
+    return points * np.array([-1, 1], np.float32) + np.array([width, 0], np.float32)
+
+
+def _area(box: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(n,) px² of boxes (n, 4); 0 for inverted ones."""
+    return np.prod(np.maximum(box[:, 2:] - box[:, :2], 0), axis=1)
+
+
+def _other_side(label: str, left: str, right: str) -> str:
+    if label.endswith(left):
+        return label.removesuffix(left) + right
+    return label.removesuffix(right) + left if label.endswith(right) else label

@@ -1,0 +1,234 @@
+"""Losses of the matched people's bodies. Only they are posed: the paper's saving of time and memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from multihmr2_ros.body import Body
+from multihmr2_ros.network.heads import depth_from_nearness
+from multihmr2_ros.network.model import PHENOTYPES, MultiHMR2, TrainingOutputs, back_project
+from multihmr2_ros.training.keypoints import coco_keypoints
+from multihmr2_ros.training.matching import Matches
+from multihmr2_ros.training.targets import Targets
+
+# The angle of a point at the camera's centre is undefined; the paper leaves out points nearer than this.
+NEAREST_M = 0.1
+# A true joint further outside than this many picture sides teaches nothing but how to extrapolate.
+FURTHEST_OUTSIDE = 0.5
+
+
+@dataclass(frozen=True)
+class Matched:
+    """M matched people, predicted and true, a row each; px of the padded input, m in the camera frame.
+
+    image and slot (M,) say whose truth it is; queries (M, D); location (M, 2); log_nearness (M,); k (M, 3, 3) in use;
+    centre (M, 3) as predicted; image_size (height, width); the true_* and masks as in `Targets`.
+    """
+
+    image: Tensor
+    slot: Tensor
+    queries: Tensor
+    location: Tensor
+    log_nearness: Tensor
+    k: Tensor
+    centre: Tensor
+    image_size: tuple[int, int]
+    true_location: Tensor
+    true_centre: Tensor
+    true_shape: Tensor
+    true_rotations: Tensor
+    true_k: Tensor
+    true_feature: Tensor
+    keypoints: Tensor
+    keypoint_visible: Tensor
+    has_place: Tensor
+    has_body: Tensor
+    has_k: Tensor
+    has_feature: Tensor
+
+    @property
+    def side(self) -> int:
+        """px, the picture's longer side."""
+        return max(self.image_size)
+
+
+@dataclass(frozen=True)
+class Person:
+    """Posed people, m from the pelvis: vertices (n, V, 3), joints (n, 163, 3), centre_offset (n, 3) the body's centre
+    vertex."""
+
+    vertices: Tensor
+    joints: Tensor
+    centre_offset: Tensor
+
+
+def matched_people(outputs: TrainingOutputs, targets: Targets, matches: Matches) -> Matched:
+    """Gather what the losses compare, of the outputs' last layer."""
+    layer, (image, query, slot) = outputs.layers[-1], (matches.image, matches.query, matches.person)
+    location, log_nearness, k = layer.location[image, query], layer.log_nearness[image, query], outputs.k[image]
+    depth = depth_from_nearness(log_nearness, k[:, 0, 0])
+    return Matched(
+        image=image,
+        slot=slot,
+        queries=outputs.queries[image, query],
+        location=location,
+        log_nearness=log_nearness,
+        k=k,
+        centre=back_project(location[:, None], depth[:, None], k)[:, 0],
+        image_size=outputs.image_size,
+        true_location=targets.location[image, slot],
+        true_centre=targets.centre[image, slot],
+        true_shape=targets.shape[image, slot],
+        true_rotations=targets.rotations[image, slot],
+        true_k=targets.k[image],
+        true_feature=targets.track_feature[image, slot],
+        keypoints=targets.keypoints[image, slot],
+        keypoint_visible=targets.keypoint_visible[image, slot],
+        has_place=targets.has_place[image, slot],
+        has_body=targets.has_body[image, slot],
+        has_k=targets.has_k[image],
+        has_feature=targets.has_track_feature[image, slot],
+    )
+
+
+def body_terms(network: MultiHMR2, people: Matched, body: Body, weights: set[str]) -> dict[str, Tensor]:
+    """Unweighted terms of shape, pose, mesh, reprojection and tracking feature; only those named in weights."""
+    with_keypoints = people.keypoint_visible.any(-1)
+    shape, rotations, feature = network.person(people.queries)
+    shape = shape[:, :PHENOTYPES]
+    terms = {}
+    if "track_feature" in weights and people.true_feature.shape[-1]:
+        error = (feature - people.true_feature).abs().mean(-1)
+        terms["track_feature"] = mean(error, people.has_feature)
+    rows = people.has_body.nonzero()[:, 0]
+    found, true = rotations[rows], people.true_rotations[rows]
+    if "shape" in weights:
+        terms["shape"] = mean((shape[rows] - people.true_shape[rows]).abs())
+    if "root" in weights:
+        terms["root"] = mean((found[:, 0] - true[:, 0]).abs())
+    if "pose" in weights:
+        posed = (~body.unposed_bones).flatten().nonzero()[1:, 0]
+        terms["pose"] = mean((found[:, posed] - true[:, posed]).abs())
+    if weights & {"vertices", "joints", "reprojection", "angle"}:
+        either = (people.has_body | with_keypoints).nonzero()[:, 0]
+        terms |= _mesh_terms(pose(body, shape[either], rotations[either]), either, people, body, weights)
+    return terms
+
+
+def _mesh_terms(found: Person, rows: Tensor, people: Matched, body: Body, weights: set[str]) -> dict[str, Tensor]:
+    """Terms that need posed bodies; found: of the given rows of people."""
+    bodied = people.has_body[rows].nonzero()[:, 0]
+    truth_rows = rows[bodied]
+    with torch.no_grad():
+        true = pose(body, people.true_shape[truth_rows], people.true_rotations[truth_rows])
+    terms = {}
+    if "vertices" in weights:
+        terms["vertices"] = mean((found.vertices[bodied] - true.vertices).abs())
+    if "joints" in weights:
+        terms["joints"] = mean((found.joints[bodied] - true.joints).abs())
+    if not weights & {"reprojection", "angle"}:
+        return terms
+    places = people.centre[rows] - found.centre_offset
+    with torch.no_grad():
+        true_joints = true.joints + (people.true_centre[truth_rows] - true.centre_offset)[:, None]
+        pixels, ahead = project(true_joints, people.true_k[truth_rows, None])
+        usable = ahead & _near_picture(pixels, people.image_size)
+        usable &= (people.has_place & people.has_k)[truth_rows, None]
+    groups = [_seen(found.joints[bodied] + places[bodied, None], pixels, usable, people.k[truth_rows])]
+    annotated = people.keypoint_visible[rows].any(-1).nonzero()[:, 0]
+    if len(annotated):
+        named = rows[annotated]
+        points = coco_keypoints(body, found.vertices[annotated]) + places[annotated, None]
+        groups.append(_seen(points, people.keypoints[named], people.keypoint_visible[named], people.k[named]))
+    points, pixels, usable, k = (torch.cat(parts) for parts in zip(*groups, strict=True))
+    if "reprojection" in weights:
+        terms["reprojection"] = reprojection_loss(points, pixels, usable, k) / people.side
+    if "angle" in weights:
+        terms["angle"] = angular_loss(points, pixels, usable, k, people.image_size)
+    return terms
+
+
+def _seen(points: Tensor, pixels: Tensor, usable: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(n, J, …) points, pixels and masks, and cameras (n, 3, 3), as rows of one point each."""
+    cameras = k[:, None].expand(-1, points.shape[1], -1, -1)
+    return points.flatten(0, 1), pixels.flatten(0, 1), usable.flatten(0, 1), cameras.flatten(0, 1)
+
+
+def reprojection_loss(points: Tensor, pixels: Tensor, usable: Tensor, k: Tensor) -> Tensor:
+    """L1, px, between the projections of points (N, 3) m and pixels (N, 2), by cameras (N, 3, 3), where usable (N,).
+    Points that are not ahead of the camera project nowhere, and are left to the angular loss."""
+    seen, ahead = project(points, k)
+    return mean((seen - pixels).abs().sum(-1), usable & ahead)
+
+
+def angular_loss(points: Tensor, pixels: Tensor, usable: Tensor, k: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """Angle between points (N, 3) m and the rays of pixels (N, 2), over the diagonal field of view (paper equation 2).
+
+    Defined, other than projection, everywhere but at the camera's centre.
+    """
+    ones = torch.ones_like(pixels[:, 0])
+    ray = back_project(pixels[:, None], ones[:, None], k)[:, 0]
+    # atan2 keeps precision and gradient where the arc cosine loses both; the small number keeps the root's finite.
+    across = (torch.linalg.cross(points, ray).square().sum(-1) + 1e-12).sqrt()
+    angle = torch.atan2(across, (points * ray).sum(-1))
+    usable = usable & (points.detach().norm(dim=-1) > NEAREST_M)
+    return mean(angle / diagonal_fov(k, image_size).detach(), usable)
+
+
+def diagonal_fov(k: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """(N,) rad between two opposite corners of a picture (height, width) px seen by k (N, 3, 3)."""
+    height, width = image_size
+    return 2 * torch.atan(0.5 * torch.hypot(width / k[:, 0, 0], height / k[:, 1, 1]))
+
+
+def project(points: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    """(…, 2) px of points (…, 3) m, and whether they are at least 0.1 m ahead of the camera; k (…, 3, 3) upper
+    triangular. Others are projected as if they were at that depth."""
+    depth = points[..., 2].clamp(min=NEAREST_M)
+    x, y = points[..., 0] / depth, points[..., 1] / depth
+    u = k[..., 0, 0] * x + k[..., 0, 1] * y + k[..., 0, 2]
+    v = k[..., 1, 1] * y + k[..., 1, 2]
+    return torch.stack([u, v], dim=-1), points[..., 2] > NEAREST_M
+
+
+def _near_picture(pixels: Tensor, image_size: tuple[int, int]) -> Tensor:
+    size = pixels.new_tensor([image_size[1], image_size[0]])
+    margin = FURTHEST_OUTSIDE * max(image_size)
+    return ((pixels > -margin) & (pixels < size + margin)).all(-1)
+
+
+def pose(body: Body, shape: Tensor, rotations: Tensor) -> Person:
+    """Bodies of shape (n, 6) and rotations (n, 163, 3, 3), about their pelvises."""
+    posed = body(shape, rotations)
+    pelvis = posed.joints[:, :1]
+    vertices = posed.vertices - pelvis
+    return Person(vertices, posed.joints - pelvis, vertices[:, body.centre_vertex])
+
+
+def consistency_terms(
+    network: MultiHMR2, people: Matched, reference: MultiHMR2, reference_people: Matched, body: Body
+) -> dict[str, Tensor]:
+    """Stage b: squared distance to a frozen model's rotations, and joints from the pelvis (m²), of people that both
+    models were matched to."""
+    same = (people.image[:, None] == reference_people.image) & (people.slot[:, None] == reference_people.slot)
+    ours, theirs = same.nonzero(as_tuple=True)
+    shape, rotations, _ = network.person(people.queries[ours])
+    found = pose(body, shape[:, :PHENOTYPES], rotations)
+    with torch.no_grad():
+        shape, held_rotations, _ = reference.person(reference_people.queries[theirs])
+        held = pose(body, shape[:, :PHENOTYPES], held_rotations)
+    posed = (~body.unposed_bones).flatten().nonzero()[:, 0]
+    return {
+        "consistency_pose": mean((rotations[:, posed] - held_rotations[:, posed]).square()),
+        "consistency_joints": mean((found.joints - held.joints).square().sum(-1)),
+    }
+
+
+def mean(values: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean of the values where the mask is true; 0, with a gradient of 0, where there are none."""
+    if mask is None:
+        return values.sum() / max(values.numel(), 1)
+    return torch.where(mask, values, 0.0).sum() / mask.sum().clamp(min=1)

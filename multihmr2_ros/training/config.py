@@ -1,0 +1,81 @@
+"""Everything that can be chosen about a training run, and the networks that have names."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.network.config import NANO, NetworkConfig
+from multihmr2_ros.training.data import BatchConfig
+from multihmr2_ros.training.losses import LossConfig
+from multihmr2_ros.training.optimisation import OptimisationConfig
+
+# nano: learns on two CPU cores; small: wants a GPU to learn, runs without; large: the released one.
+NETWORKS = {
+    "nano": NANO,
+    "small": NetworkConfig(
+        image_size=320,
+        max_grid=20,
+        encoder_width=256,
+        encoder_depth=6,
+        encoder_heads=4,
+        register_tokens=1,
+        decoder_width=256,
+        decoder_depth=3,
+        decoder_heads=8,
+        decoder_mlp_width=512,
+        queries=24,
+        head_width=256,
+        track_feature_width=128,
+        stem_widths=(24, 48, 96, 192),
+        stem_depths=(0, 1, 2, 2),
+        proposed_queries=True,
+    ),
+    "large": NetworkConfig(),
+}
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """One training run; saved in every checkpoint.
+
+    steps: the run's length; also where the learning rate's final fall ends. ema_decay: of the running average of the
+    weights. precision: bf16 computes the network (never the bodies) in bfloat16 where the hardware has it. seed: of
+    the batches and of the first weights. start_images: how many images the pool must hold before the first step.
+    most_views: how often an image may be shown on average before training waits for the renderers; 0: no bound.
+    log_steps, validate_steps, checkpoint_steps: after how many steps these happen. loader_workers: processes that make
+    batches; 0: none besides the training. threads: of the training process; 0: PyTorch's own choice.
+    """
+
+    steps: int = 100_000
+    ema_decay: float = 0.999
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    seed: int = 0
+    start_images: int = 500
+    most_views: float = 0.0
+    log_steps: int = 50
+    validate_steps: int = 1000
+    checkpoint_steps: int = 500
+    loader_workers: int = 1
+    threads: int = 0
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    optimisation: OptimisationConfig = field(default_factory=OptimisationConfig)
+    losses: LossConfig = field(default_factory=LossConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "log_steps", "validate_steps", "checkpoint_steps"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("loader_workers", "threads", "start_images", "most_views", "seed"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        if not 0 <= self.ema_decay < 1:
+            raise UserError(f"ema_decay must be from 0 to below 1, got {self.ema_decay}")
+        if self.precision not in ("auto", "fp32", "bf16"):
+            raise UserError(f"precision must be auto, fp32 or bf16, got {self.precision!r}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return dataclasses.asdict(self)

@@ -1,0 +1,173 @@
+"""Batches: drawn from the sources, varied, and collated for the network.
+
+Step s of rank r draws with a generator of its own, seeded by (seed, r, s), so that training that is interrupted and
+resumed sees the same batches, whichever process makes them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.training.augmentation import NO_AUGMENTATION, AugmentationConfig, augment, input_sizes
+from multihmr2_ros.training.pool import Pool
+from multihmr2_ros.training.samples import PERSON_FIELDS, Sample
+from multihmr2_ros.training.targets import Targets
+from multihmr2_ros.training.tracking_targets import ColourLayout
+
+REFRESH_S = 5.0  # how long a growing pool is taken to be as it was last seen
+
+
+class SampleSource(Protocol):
+    """Anything with numbered samples: a pool of renders, or a reader of a dataset."""
+
+    def __len__(self) -> int: ...
+
+    def sample(self, index: int) -> Sample: ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B images of one size with their truth.
+
+    image (B, 3, H, W) uint8 RGB; targets of B images; k_given (B,) bool: whether the network is told the intrinsics;
+    origins: which render or file each image is, for messages.
+    """
+
+    image: Tensor
+    targets: Targets
+    k_given: Tensor
+    origins: tuple[str, ...]
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on another device."""
+        return Batch(self.image.to(device), self.targets.to(device), self.k_given.to(device), self.origins)
+
+
+@dataclass(frozen=True)
+class BatchConfig:
+    """How batches are drawn.
+
+    image_size, patch_size: px, of the network. aspects: width / height of the inputs, drawn with aspect_weights, one
+    for each batch. k_given: probability that the network is told a known camera. track_feature_width: of the colour
+    layouts that the tracking features are taught to be; 0: none.
+    """
+
+    batch_size: int = 32
+    image_size: int = 768
+    patch_size: int = 16
+    aspects: tuple[float, ...] = (4 / 3, 16 / 9, 1.0, 3 / 4)
+    aspect_weights: tuple[float, ...] = (0.5, 0.2, 0.15, 0.15)
+    k_given: float = 0.5
+    track_feature_width: int = 0
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise UserError(f"batch_size must be at least 1, got {self.batch_size}")
+        if len(self.aspects) != len(self.aspect_weights) or not self.aspects or min(self.aspects) <= 0:
+            raise UserError(
+                f"aspects must be positive, with a weight for each; got {self.aspects} and {self.aspect_weights}"
+            )
+        if min(self.aspect_weights) < 0 or sum(self.aspect_weights) <= 0:
+            raise UserError(f"aspect_weights must be 0 or more, and not all 0; got {self.aspect_weights}")
+        if not 0 <= self.k_given <= 1:
+            raise UserError(f"k_given is a probability of 0 to 1, got {self.k_given}")
+
+
+class Batches(Dataset[Batch]):
+    """Batch number `step` of one rank, for a DataLoader with batch_size=None."""
+
+    def __init__(
+        self, sources: Sequence[tuple[SampleSource, float]], config: BatchConfig, seed: int, rank: int = 0
+    ) -> None:
+        """sources: (source, weight); an image comes from a source with a probability proportional to its weight."""
+        self.sources = [source for source, _ in sources]
+        weights = np.array([weight for _, weight in sources], float)
+        if not len(weights) or weights.min() < 0 or weights.sum() <= 0:
+            raise UserError(f"sources need weights of 0 or more, not all 0; got {weights.tolist()}")
+        self.weights = weights / weights.sum()
+        self.config = config
+        self.seed, self.rank = seed, rank
+        self.sizes = input_sizes(config.image_size, config.patch_size, config.aspects)
+        self._describe = ColourLayout(config.track_feature_width) if config.track_feature_width else None
+        self._refreshed = time.monotonic()
+
+    def __getitem__(self, step: int) -> Batch:
+        generator = np.random.default_rng([self.seed, self.rank, step])
+        self._refresh()
+        weights = np.array(self.config.aspect_weights)
+        shape = generator.choice(len(self.sizes), p=weights / weights.sum())
+        size, aspect = self.sizes[shape], self.config.aspects[shape]
+        samples, k_given = [], []
+        for _ in range(self.config.batch_size):
+            sample, centred = augment(self._draw(generator), generator, self.config.augmentation, size, aspect)
+            samples.append(sample)
+            told = generator.random() < self.config.k_given
+            k_given.append(sample.k is not None and (told or not centred))
+        batch = collate(samples, k_given, self.config.track_feature_width)
+        if self._describe is not None:
+            for row, sample in enumerate(samples):
+                feature, known = self._describe(sample.image, sample.box)
+                batch.targets.track_feature[row, : len(sample)] = torch.from_numpy(feature)
+                batch.targets.has_track_feature[row, : len(sample)] = torch.from_numpy(known & ~sample.ignore)
+        return batch
+
+    def _draw(self, generator: np.random.Generator) -> Sample:
+        source = self.sources[generator.choice(len(self.sources), p=self.weights)]
+        while len(source):
+            try:
+                return source.sample(int(generator.integers(len(source))))
+            except OSError:  # a renderer has just removed this shard to make room
+                self._refresh(now=True)
+        raise UserError("no images are left in the cache; was its folder cleared while training?")
+
+    def _refresh(self, *, now: bool = False) -> None:
+        if now or time.monotonic() - self._refreshed > REFRESH_S:
+            for source in self.sources:
+                if isinstance(source, Pool):
+                    source.refresh()
+            self._refreshed = time.monotonic()
+
+
+def held_out_batches(
+    source: SampleSource, count: int, config: BatchConfig, *, k_given: bool = True, input_size: tuple[int, int]
+) -> list[Batch]:
+    """The first `count` samples of a source, unvaried, in batches of one input size (width, height) px."""
+    generator = np.random.default_rng(0)  # asked, but nothing is drawn that counts
+    batches = []
+    for first in range(0, min(count, len(source)), config.batch_size):
+        rows = range(first, min(first + config.batch_size, count, len(source)))
+        samples = [augment(source.sample(row), generator, NO_AUGMENTATION, input_size, None)[0] for row in rows]
+        batches.append(collate(samples, [k_given and sample.k is not None for sample in samples]))
+    return batches
+
+
+def collate(samples: Sequence[Sample], k_given: Sequence[bool], track_feature_width: int = 0) -> Batch:
+    """One batch of samples whose images have one size."""
+    slots = max(1, max(len(sample) for sample in samples))
+    targets = Targets.empty(len(samples), slots, track_feature_width)
+    for row, sample in enumerate(samples):
+        n = len(sample)
+        for name in PERSON_FIELDS:
+            getattr(targets, name)[row, :n] = torch.from_numpy(np.ascontiguousarray(getattr(sample, name)))
+        targets.present[row, :n] = torch.from_numpy(~sample.ignore)
+        targets.score_supervised[row] = sample.score_supervised
+        if sample.k is not None:
+            targets.k[row] = torch.from_numpy(sample.k)
+            targets.has_k[row] = True
+    images = np.stack([sample.image for sample in samples])
+    return Batch(
+        torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(),
+        targets,
+        torch.tensor(list(k_given)),
+        tuple(sample.origin for sample in samples),
+    )

@@ -1,0 +1,63 @@
+"""COCO keypoints of the low mesh: Anny's own regressor knows the full mesh only."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from multihmr2_ros.body import Body
+from multihmr2_ros.people import BONE_COUNT, PHENOTYPE_LABELS
+
+FITTED_BODIES = 96
+NEIGHBOURS = 12
+RIDGE = 1e-4
+
+
+def coco_keypoints(body: Body, vertices: Tensor) -> Tensor:
+    """(n, 17, 3) COCO keypoints, in COCO's order, of low-mesh vertices (n, V, 3), in the vertices' frame.
+
+    The first call fits the weights, which takes some seconds.
+    """
+    if body.mesh != "low":
+        raise ValueError(f"expected the mesh 'low', got {body.mesh!r}; use Body.coco_keypoints")
+    weights = torch.from_numpy(_low_mesh_weights()).to(vertices)
+    return torch.einsum("kv,nvd->nkd", weights, vertices)
+
+
+@functools.cache
+def _low_mesh_weights() -> NDArray[np.float32]:
+    """(17, V) weights, rows summing to 1: least squares over random bodies, on the nearest vertices."""
+    full, low = Body("full"), Body("low")
+    generator = torch.Generator().manual_seed(0)
+    shape = torch.rand(FITTED_BODIES, len(PHENOTYPE_LABELS), generator=generator)
+    rotations = _random_poses(generator)
+    with torch.no_grad():
+        keypoints = np.concatenate(
+            [
+                full.coco_keypoints(full(shape[rows], rotations[rows]).vertices.numpy())
+                for rows in torch.arange(FITTED_BODIES).split(16)
+            ]
+        ).astype(np.float64)
+        vertices = low(shape, rotations).vertices.numpy().astype(np.float64)
+    weights = np.zeros((keypoints.shape[1], vertices.shape[1]))
+    for index in range(keypoints.shape[1]):
+        relative = vertices - keypoints[:, index, None]
+        near = np.argsort(np.linalg.norm(relative, axis=-1).mean(axis=0))[:NEIGHBOURS]
+        # Weights w that minimise |Σ w (vertex − keypoint)|² + ridge |w|² with Σ w = 1: proportional to G⁻¹ 1.
+        gram = np.einsum("nvd,nwd->vw", relative[:, near], relative[:, near]) / FITTED_BODIES
+        solution = np.linalg.solve(gram + RIDGE * np.trace(gram) / NEIGHBOURS * np.eye(NEIGHBOURS), np.ones(NEIGHBOURS))
+        weights[index, near] = solution / solution.sum()
+    return weights.astype(np.float32)
+
+
+def _random_poses(generator: torch.Generator) -> Tensor:
+    """(n, 163, 3, 3) rotations by about 25° about random axes."""
+    vectors = 0.25 * torch.randn(FITTED_BODIES, BONE_COUNT, 3, generator=generator)
+    x, y, z = vectors.unbind(-1)
+    zero = torch.zeros_like(x)
+    skew = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
+    return torch.linalg.matrix_exp(skew)

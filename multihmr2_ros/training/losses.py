@@ -1,0 +1,207 @@
+"""Training losses (paper section 3, "Training losses"): what is asked of every query, and of the matched ones.
+
+Every term is a mean over the people or images that supervise it, so that its weight does not depend on the batch.
+Which data supervise which term is said by masks in `Targets`: nothing that was not annotated is ever held against the
+network.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from multihmr2_ros.body import Body
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.network.model import LayerOutputs, MultiHMR2, TrainingOutputs
+from multihmr2_ros.training.body_losses import Matched, body_terms, consistency_terms, matched_people, mean
+from multihmr2_ros.training.matching import Matches, MatchingConfig, distances, inside_ignored, match
+from multihmr2_ros.training.targets import Targets
+
+# The heatmap's target falls off from 1 at the person's patch with this share of the person's height.
+HEATMAP_SPREAD = 0.1
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The weight of every term; a term of weight 0 is not computed. The defaults are for small networks from scratch.
+
+    score               focal cross-entropy of queries (plain cross-entropy, the paper's, where focal_score is false)
+    heatmap             focal loss of patches, where queries are proposed
+    location            L1, over the picture's longer side
+    nearness            L1 of log(f / z): the same for all cameras
+    depth               L1 of z, m
+    relative_depth      L1 of the difference of log z between people of one picture
+    field_of_view       squared error of the horizontal field of view, rad; three times that when too wide
+    root                L1 of the root's rotation matrix
+    pose                L1 of the other posed bones' rotation matrices
+    shape               L1 of the phenotypes
+    vertices, joints    L1 from the pelvis, m (low mesh)
+    reprojection        L1 of projected joints or keypoints, over the picture's longer side
+    angle               angle between joints and their true rays, over the camera's diagonal field of view
+    track_feature       L1
+    consistency_pose, consistency_joints   L2 to a frozen model's rotations, and joints from the pelvis, m (stage b)
+    auxiliary           factor of the detection terms of all decoder layers but the last
+    """
+
+    score: float = 2.0
+    heatmap: float = 2.0
+    location: float = 10.0
+    nearness: float = 2.0
+    depth: float = 0.0
+    relative_depth: float = 0.5
+    field_of_view: float = 2.0
+    root: float = 3.0
+    pose: float = 4.0
+    shape: float = 1.0
+    vertices: float = 4.0
+    joints: float = 8.0
+    reprojection: float = 10.0
+    angle: float = 5.0
+    track_feature: float = 1.0
+    consistency_pose: float = 0.0
+    consistency_joints: float = 0.0
+    auxiliary: float = 1.0
+    focal_score: bool = True
+    matching: MatchingConfig = field(default_factory=MatchingConfig)
+
+    def __post_init__(self) -> None:
+        for item in dataclasses.fields(self):
+            value = getattr(self, item.name)
+            if item.type == "float" and not 0 <= value < math.inf:
+                raise UserError(f"loss weight {item.name} must be a number from 0 on, got {value}")
+
+
+def losses(
+    network: MultiHMR2,
+    outputs: TrainingOutputs,
+    targets: Targets,
+    body: Body,
+    config: LossConfig,
+    reference: tuple[MultiHMR2, TrainingOutputs] | None = None,
+) -> dict[str, Tensor]:
+    """Weighted terms by name; their sum is the loss.
+
+    body: the low mesh, on the outputs' device. reference: the frozen model that the consistency terms hold on to, and
+    its outputs for the same pictures.
+    """
+    terms: dict[str, Tensor] = {}
+    matches = _matches(network, outputs, outputs.layers[-1], targets, body, config)
+    people = matched_people(outputs, targets, matches)
+    _add(terms, config, detection_terms(outputs.layers[-1], people, matches, targets, config), 1.0)
+    if config.auxiliary:
+        for layer in outputs.layers[:-1]:
+            own = _matches(network, outputs, layer, targets, body, config)
+            layer_people = matched_people(dataclasses.replace(outputs, layers=(layer,)), targets, own)
+            _add(terms, config, detection_terms(layer, layer_people, own, targets, config), config.auxiliary)
+    if config.heatmap and outputs.heatmap is not None:
+        _add(terms, config, {"heatmap": heatmap_loss(outputs.heatmap, targets, network.config.patch_size)}, 1.0)
+    if config.field_of_view:
+        loss = field_of_view_loss(outputs.horizontal_fov, targets, outputs.image_size[1])
+        _add(terms, config, {"field_of_view": loss}, 1.0)
+    weights = {item.name for item in dataclasses.fields(config) if getattr(config, item.name)}
+    _add(terms, config, body_terms(network, people, body, weights), 1.0)
+    if reference is not None and weights & {"consistency_pose", "consistency_joints"}:
+        other = _matches(reference[0], reference[1], reference[1].layers[-1], targets, body, config)
+        pairs = matched_people(reference[1], targets, other)
+        _add(terms, config, consistency_terms(network, people, reference[0], pairs, body), 1.0)
+    return terms
+
+
+def detection_terms(
+    layer: LayerOutputs, people: Matched, matches: Matches, targets: Targets, config: LossConfig
+) -> dict[str, Tensor]:
+    """What every decoder layer is asked: who is there, where, and how near."""
+    terms = {}
+    if config.score:
+        terms["score"] = score_loss(layer.score_logit, matches, targets, focal=config.focal_score)
+    if config.location:
+        terms["location"] = mean((people.location - people.true_location).abs().sum(-1)) / people.side
+    known = people.has_place & people.has_k
+    true_depth = people.true_centre[:, 2].clamp(min=1e-3)
+    if config.nearness:
+        true_nearness = (people.true_k[:, 0, 0] / true_depth).log()
+        terms["nearness"] = mean((people.log_nearness - true_nearness).abs(), known)
+    if config.depth:
+        terms["depth"] = mean((people.centre[:, 2] - true_depth).abs(), people.has_place)
+    if config.relative_depth:
+        terms["relative_depth"] = relative_depth_loss(people.log_nearness, true_depth, matches.image, people.has_place)
+    return terms
+
+
+def score_loss(score_logit: Tensor, matches: Matches, targets: Targets, *, focal: bool) -> Tensor:
+    """Cross-entropy of (B, Q) scores over matched and negative queries, per matched person.
+
+    Pictures without score supervision count neither way: their few annotated people would teach too high scores.
+    """
+    positive = torch.zeros_like(matches.negative)
+    positive[matches.image, matches.query] = True
+    positive &= targets.score_supervised[:, None]
+    high, low = -functional.logsigmoid(score_logit), -functional.logsigmoid(-score_logit)
+    if focal:
+        score = torch.sigmoid(score_logit)
+        high, low = 0.25 * (1 - score).square() * high, 0.75 * score.square() * low
+    return (high * positive + low * matches.negative).sum() / positive.sum().clamp(min=1)
+
+
+def heatmap_loss(logit: Tensor, targets: Targets, patch_size: int) -> Tensor:
+    """Penalty-reduced focal loss (Law and Deng 2018) of (B, h, w) patches, per person.
+
+    The positive patch is the one that a person's centre lies in, or the nearest one; around it the penalty is reduced.
+    Patches in the box of an ignored person, and pictures without score supervision, count neither way.
+    """
+    batch, rows, columns = logit.shape
+    size = logit.new_tensor([columns, rows])
+    cell = (targets.location / patch_size).floor().clamp(min=0).minimum(size - 1)
+    y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    centre = torch.stack([x, y], dim=-1).to(logit).flatten(0, 1)
+    spread = (HEATMAP_SPREAD / patch_size * (targets.box[..., 3] - targets.box[..., 1])).clamp(min=0.5)
+    distance = (centre - cell[:, :, None]).square().sum(-1)
+    nearby = torch.exp(-0.5 * distance / spread[..., None].square()) * targets.present[..., None]
+    supervised = targets.score_supervised[:, None]
+    positive = ((distance < 0.5) & targets.present[..., None]).any(1) & supervised
+    places = ((centre + 0.5) * patch_size).expand(batch, -1, -1)
+    negative = ~positive & supervised & ~inside_ignored(places, targets)
+    logit = logit.flatten(1)
+    score = torch.sigmoid(logit)
+    high = (1 - score).square() * -functional.logsigmoid(logit)
+    low = (1 - nearby.amax(1)).pow(4) * score.square() * -functional.logsigmoid(-logit)
+    return (high * positive + low * negative).sum() / positive.sum().clamp(min=1)
+
+
+def field_of_view_loss(horizontal_fov: Tensor, targets: Targets, width: int) -> Tensor:
+    """Squared error (rad²) of (B,), three times that where too wide (as CameraHMR: too wide is too near for all)."""
+    true = 2 * torch.atan(0.5 * width / targets.k[:, 0, 0])
+    error = horizontal_fov - true
+    return mean(error.square() * torch.where(error > 0, 3.0, 1.0), targets.has_k)
+
+
+def relative_depth_loss(log_nearness: Tensor, true_depth: Tensor, image: Tensor, known: Tensor) -> Tensor:
+    """L1 of log(zᵢ / zⱼ) over all pairs of people of one image; M rows. The focal length drops out."""
+    pairs = (image[:, None] == image) & known[:, None] & known
+    pairs = pairs.triu(diagonal=1)
+    error = log_nearness + true_depth.log()
+    return mean((error[:, None] - error).abs(), pairs)
+
+
+def _matches(
+    network: MultiHMR2,
+    outputs: TrainingOutputs,
+    layer: LayerOutputs,
+    targets: Targets,
+    body: Body,
+    config: LossConfig,
+) -> Matches:
+    with torch.no_grad():
+        distance = distances(network, outputs, layer, targets, body, config.matching.cost)
+        return match(layer, targets, config.matching, distance)
+
+
+def _add(terms: dict[str, Tensor], config: LossConfig, new: dict[str, Tensor], factor: float) -> None:
+    for name, value in new.items():
+        weight = factor * getattr(config, name)
+        terms[name] = terms[name] + weight * value if name in terms else weight * value

@@ -1,0 +1,119 @@
+"""Which query stands for which person of the truth: Hungarian matching on places (paper section 3, equation 1).
+
+Matching needs scores and locations only, so that no more bodies are posed than there are people. The paper's
+alternatives, 3D locations and 3D joints, are here for comparison.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+from torch.nn import functional
+
+from multihmr2_ros.body import Body
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.network.heads import depth_from_nearness
+from multihmr2_ros.network.model import PHENOTYPES, LayerOutputs, MultiHMR2, TrainingOutputs, back_project
+from multihmr2_ros.training.targets import Targets
+
+MatchingCost = Literal["location", "location_3d", "joints"]
+
+
+@dataclass(frozen=True)
+class MatchingConfig:
+    """cost: what is compared: 2D locations (over the picture's longer side), 3D locations (m), or 3D joints (m, mean
+    over joints; poses a body for every query). distance_weight: of that distance, beside the score's focal cost."""
+
+    cost: MatchingCost = "location"
+    distance_weight: float = 10.0
+
+    def __post_init__(self) -> None:
+        if self.cost not in get_args(MatchingCost):
+            raise UserError(f"matching cost must be one of {', '.join(get_args(MatchingCost))}, got {self.cost!r}")
+        if not 0 <= self.distance_weight < float("inf"):
+            raise UserError(f"matching distance_weight must be a number from 0 on, got {self.distance_weight}")
+
+
+@dataclass(frozen=True)
+class Matches:
+    """M pairs over a batch, and what the other queries mean.
+
+    image, query, person (M,) int64: query of image stands for the target slot person. negative (B, Q) bool: the
+    query should have a low score; positives and queries that mean nothing are false.
+    """
+
+    image: Tensor
+    query: Tensor
+    person: Tensor
+    negative: Tensor
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+
+def match(layer: LayerOutputs, targets: Targets, config: MatchingConfig, distance: Tensor) -> Matches:
+    """The cheapest one-to-one assignment of queries to the present people of each image.
+
+    distance (B, Q, P): as of `distances`. Every present person gets a query while there are enough.
+    """
+    total = config.distance_weight * distance + focal_cost(layer.score_logit)[..., None]
+    cost = total.detach().float().nan_to_num(nan=1e6, posinf=1e6, neginf=-1e6).cpu().numpy()
+    present = targets.present.cpu().numpy()
+    image, query, person = [], [], []
+    for row, there in enumerate(present):
+        people = there.nonzero()[0]
+        queries, columns = linear_sum_assignment(cost[row][:, people])
+        image += [row] * len(queries)
+        query += queries.tolist()
+        person += people[columns].tolist()
+    device = layer.location.device
+    images, rows, slots = (torch.tensor(v, dtype=torch.int64, device=device) for v in (image, query, person))
+    negative = targets.score_supervised[:, None] & ~inside_ignored(layer.location, targets)
+    negative[images, rows] = False
+    return Matches(images, rows, slots, negative)
+
+
+def focal_cost(score_logit: Tensor) -> Tensor:
+    """−0.25 · (1 − c)² · log c of the score c whose logit is given."""
+    return -0.25 * torch.sigmoid(-score_logit).square() * functional.logsigmoid(score_logit)
+
+
+def inside_ignored(location: Tensor, targets: Targets) -> Tensor:
+    """(B, Q) whether a location (B, Q, 2) px lies in the box of a person who is neither positive nor negative."""
+    box = targets.box[:, None]
+    point = location[:, :, None]
+    inside = (point >= box[..., :2]).all(-1) & (point <= box[..., 2:]).all(-1)
+    return (inside & targets.ignore[:, None]).any(-1)
+
+
+def distances(
+    network: MultiHMR2,
+    outputs: TrainingOutputs,
+    layer: LayerOutputs,
+    targets: Targets,
+    body: Body,
+    cost: MatchingCost,
+) -> Tensor:
+    """(B, Q, P) L1 distance of each query to each person, of the kind that `MatchingConfig.cost` names."""
+    if cost == "location":
+        return torch.cdist(layer.location, targets.location, p=1) / max(outputs.image_size)
+    depth = depth_from_nearness(layer.log_nearness, outputs.k[:, :1, 0])
+    centre = back_project(layer.location, depth, outputs.k)
+    if cost == "location_3d":
+        return torch.cdist(centre, targets.centre, p=1)
+    shape, rotations, _ = network.person(outputs.queries)
+    found = placed_joints(body, shape[..., :PHENOTYPES], rotations, centre)
+    truth = placed_joints(body, targets.shape, targets.rotations, targets.centre)
+    return torch.cdist(found.flatten(2), truth.flatten(2), p=1) / found.shape[2]
+
+
+def placed_joints(body: Body, shape: Tensor, rotations: Tensor, centre: Tensor) -> Tensor:
+    """(B, N, 163, 3) m, camera frame: joints of the bodies shape (B, N, 6), rotations (B, N, 163, 3, 3) whose centre
+    vertex stands at centre (B, N, 3)."""
+    posed = body(shape.flatten(0, 1), rotations.flatten(0, 1))
+    shift = centre.flatten(0, 1) - posed.vertices[:, body.centre_vertex]
+    return (posed.joints + shift[:, None]).unflatten(0, centre.shape[:2])

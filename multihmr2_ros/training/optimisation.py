@@ -1,0 +1,79 @@
+"""The optimiser's groups and the learning rate's course."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from multihmr2_ros.errors import UserError
+
+TOKENS = ("class_token", "register_tokens", "decoder.queries")
+
+
+@dataclass(frozen=True)
+class OptimisationConfig:
+    """AdamW, and the learning rate's course: a linear rise over warmup_steps, then constant, then a linear fall to 0
+    over the last decay_fraction of the run. Only the fall knows where the run ends: a run that was interrupted in the
+    constant part can be resumed with more steps as if it had been meant so from the start.
+
+    encoder_factor: the encoder's learning rate in parts of the others'; below 1 where it is pretrained.
+    gradient_norm: gradients are scaled down to this norm; 0 leaves them.
+    """
+
+    learning_rate: float = 5e-4
+    encoder_factor: float = 1.0
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.98)
+    warmup_steps: int = 500
+    decay_fraction: float = 0.2
+    gradient_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, most in (
+            ("learning_rate", 1.0),
+            ("encoder_factor", 100.0),
+            ("weight_decay", 1.0),
+            ("decay_fraction", 1.0),
+            ("gradient_norm", 1e6),
+            ("warmup_steps", 10**9),
+        ):
+            value = getattr(self, name)
+            if not 0 <= value <= most:
+                raise UserError(f"optimisation: {name} must be from 0 to {most}, got {value}")
+
+
+def rate_factor(step: int, steps: int, config: OptimisationConfig) -> float:
+    """The learning rate of step number `step` (from 0) of a run of `steps`, in parts of its highest value."""
+    rise = (step + 1) / max(config.warmup_steps, 1)
+    fall = (steps - step) / max(config.decay_fraction * steps, 1.0)
+    return max(0.0, min(1.0, rise, fall))
+
+
+def make_optimiser(network: nn.Module, config: OptimisationConfig) -> torch.optim.AdamW:
+    """AdamW over four groups: encoder or not, with weight decay or (norms, biases, learned tokens) without."""
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, value in network.named_parameters():
+        if value.requires_grad:
+            key = name.startswith("backbone."), value.ndim > 1 and not name.endswith(TOKENS)
+            groups.setdefault(key, []).append(value)
+    return torch.optim.AdamW(
+        [
+            {
+                "params": values,
+                "peak": config.learning_rate * (config.encoder_factor if encoder else 1.0),
+                "weight_decay": config.weight_decay if decays else 0.0,
+            }
+            for (encoder, decays), values in sorted(groups.items())
+        ],
+        lr=config.learning_rate,
+        betas=config.betas,
+        fused=next(network.parameters()).device.type == "cuda" or None,
+    )
+
+
+def set_rate(optimiser: torch.optim.Optimizer, factor: float) -> None:
+    """Give every group its share of its highest learning rate."""
+    for group in optimiser.param_groups:
+        group["lr"] = factor * group["peak"]

@@ -1,0 +1,136 @@
+"""The growing pool of rendered images on disk, from which training draws while renderers add to it.
+
+A shard is one safetensors file of `SHARD_IMAGES` consecutive seeds, named by its first seed. Shards appear whole or
+not at all; one that cannot be read is passed over with one line. Seeds below one million are for training, the others
+are held out.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.media.files import atomic_path
+from multihmr2_ros.training.samples import Sample, pack, unpack
+
+logger = logging.getLogger(__name__)
+
+SHARD_IMAGES = 50
+HELD_OUT_SEED = 1_000_000
+PREFIX, SUFFIX = "seeds-", ".safetensors"
+
+
+class Pool:
+    """The images in one folder's shards; `refresh` sees what has come and gone since."""
+
+    def __init__(self, folder: Path, *, held_out: bool = False) -> None:
+        self.folder = folder
+        self.held_out = held_out
+        self._shards: list[Path] = []
+        self._sizes: dict[Path, int] = {}
+        self._unreadable: set[Path] = set()
+        self._starts = np.zeros(1, np.int64)
+        self.refresh()
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    @property
+    def rendered(self) -> int:
+        """How many images of this split were ever rendered here, those among them that have made room for others."""
+        return first_seed(self._shards[-1]) % HELD_OUT_SEED + self._sizes[self._shards[-1]] if self._shards else 0
+
+    def refresh(self) -> None:
+        """Look at the folder again. Known shards are not opened a second time."""
+        shards = []
+        for path in shard_paths(self.folder, held_out=self.held_out):
+            if path not in self._sizes and path not in self._unreadable:
+                self._examine(path)
+            if path in self._sizes:
+                shards.append(path)
+        self._shards = shards
+        self._starts = np.concatenate([[0], np.cumsum([self._sizes[path] for path in shards])]).astype(np.int64)
+
+    def sample(self, index: int) -> Sample:
+        """Image `index` of len(self), in the order of seeds. Raises OSError where its shard has been removed."""
+        shard = int(np.searchsorted(self._starts, index, side="right")) - 1
+        path, row = self._shards[shard], int(index - self._starts[shard])
+        try:
+            with safetensors.safe_open(path, framework="numpy") as file:
+                return unpack(_Slices(file), row, f"{path.name}[{row}]")
+        except safetensors.SafetensorError as error:
+            self._reject(path, error)
+            raise OSError(f"{path} cannot be read") from error
+
+    def _examine(self, path: Path) -> None:
+        try:
+            with safetensors.safe_open(path, framework="numpy") as file:
+                self._sizes[path] = len(file.get_tensor("score_supervised"))
+        except (OSError, safetensors.SafetensorError) as error:
+            self._reject(path, error)
+
+    def _reject(self, path: Path, error: Exception) -> None:
+        self._unreadable.add(path)
+        self._sizes.pop(path, None)
+        logger.warning("%s is passed over, it is not a whole shard (%s)", path, " ".join(str(error).split()))
+
+
+class _Slices:
+    """A safetensors file whose tensors are only read where they are sliced."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def __getitem__(self, name: str) -> _Rows:
+        return _Rows(self._file.get_slice(name))
+
+
+class _Rows:
+    """A tensor in a file. The library refuses to read no rows at its end, which an image without people needs."""
+
+    def __init__(self, tensor: Any) -> None:
+        self._tensor = tensor
+
+    def __getitem__(self, rows: slice) -> NDArray[Any]:
+        if rows.start == rows.stop:
+            return np.zeros((0, *self._tensor.get_shape()[1:]))
+        return np.asarray(self._tensor[rows])
+
+
+def shard_paths(folder: Path, *, held_out: bool = False) -> list[Path]:
+    """The shards of one split, by their seeds."""
+    paths = sorted(folder.glob(f"{PREFIX}*{SUFFIX}"))
+    return [path for path in paths if (first_seed(path) >= HELD_OUT_SEED) == held_out]
+
+
+def first_seed(path: Path) -> int:
+    """The first seed of a shard, from its name."""
+    return int(path.name.removeprefix(PREFIX).removesuffix(SUFFIX))
+
+
+def write_shard(folder: Path, seed: int, samples: Sequence[Sample]) -> Path:
+    """Write the samples of consecutive seeds; the file appears whole or not at all."""
+    path = folder / f"{PREFIX}{seed:07d}{SUFFIX}"
+    arrays: dict[str, NDArray[Any]] = {name: np.ascontiguousarray(value) for name, value in pack(samples).items()}
+    with atomic_path(path) as temporary:
+        try:
+            safetensors.numpy.save_file(arrays, temporary)
+        except safetensors.SafetensorError as error:  # how the library reports a full disk
+            raise OSError(str(error)) from error
+    return path
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, or say in one line why not."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {folder}: {error.strerror}; choose another") from None

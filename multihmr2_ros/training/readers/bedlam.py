@@ -1,0 +1,80 @@
+"""BEDLAM2 (https://bedlam2.is.tue.mpg.de): synthetic people in SMPL-X, one .npz file of labels per scene.
+
+The fields are those that the dataset's data-processing page describes: a row per person and frame with `imgname`,
+`cam_int` (3, 3) px, and `gtkps`, whose first 25 keypoints are OpenPose's BODY_25. Bodies are another model's: only
+keypoints and cameras supervise here, no shape, rotation or place. People of the test set are in the pictures without
+labels, so that scores are not supervised.
+
+The first BEDLAM's page does not say in which order its `gtkps` stand, so that its files are refused; fitted to Anny,
+they can be written as `pseudo` describes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.media.images import read_image
+from multihmr2_ros.training.readers.common import centre_from_keypoints, load_npz, require_folder, rows_by_image
+from multihmr2_ros.training.samples import Sample, blank_people
+
+# COCO's keypoints in OpenPose's BODY_25.
+BODY_25 = (0, 16, 15, 18, 17, 5, 2, 6, 3, 7, 4, 12, 9, 13, 10, 14, 11)
+
+
+class BedlamReader:
+    """The images that one BEDLAM2 label file names, below a folder."""
+
+    def __init__(self, images: Path, labels: Path) -> None:
+        require_folder(images)
+        content = load_npz(labels, ("imgname", "cam_int", "gtkps"), "a BEDLAM2 label file")
+        if "hand_det_conf" not in content.files:
+            raise UserError(
+                f"{labels} is of the first BEDLAM, whose order of keypoints is not documented; give BEDLAM2's labels, "
+                "or bodies fitted to Anny with --pseudo-truth"
+            )
+        self._folder = images
+        self._keypoints = np.asarray(content["gtkps"], np.float32)
+        self._k = np.asarray(content["cam_int"], np.float64)
+        self._images = rows_by_image(np.asarray(content["imgname"]).astype(str))
+        if self._keypoints.ndim != 3 or self._keypoints.shape[1] < 25 or self._k.shape[1:] != (3, 3):
+            raise UserError(
+                f"{labels} must have gtkps (N, 25 or more, 2 or 3) and cam_int (N, 3, 3), but they are "
+                f"{self._keypoints.shape} and {self._k.shape}; is it another file?"
+            )
+        if self._images:
+            self._refuse_rotated(labels)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def sample(self, index: int) -> Sample:
+        """Image number `index`, by name."""
+        name, rows = self._images[index]
+        image = read_image(self._folder / name)
+        size = np.array([image.shape[1], image.shape[0]], np.float32)
+        keypoints = self._keypoints[rows][..., :2]
+        arrays = blank_people(len(rows))
+        arrays["keypoints"] = keypoints[:, list(BODY_25)]
+        arrays["keypoint_visible"] = np.isfinite(arrays["keypoints"]).all(axis=-1)
+        arrays["location"], known = centre_from_keypoints(arrays["keypoints"], arrays["keypoint_visible"])
+        whole = np.concatenate([np.nanmin(keypoints, axis=1), np.nanmax(keypoints, axis=1)], axis=1)
+        arrays["box"] = np.clip(whole, 0, np.tile(size, 2))
+        sides, seen = (np.maximum(box[:, 2:] - box[:, :2], 0) for box in (whole, arrays["box"]))
+        arrays["visible_fraction"] = (seen.prod(axis=1) / np.maximum(sides.prod(axis=1), 1e-6)).astype(np.float32)
+        arrays["ignore"] = ~known
+        sample = Sample(image, self._k[rows[0]], False, name, **arrays)
+        return sample.select(arrays["visible_fraction"] > 0)
+
+    def _refuse_rotated(self, labels: Path) -> None:
+        """Portrait scenes come with pictures lying on their side, and labels for upright ones."""
+        name, rows = self._images[0]
+        height, width = read_image(self._folder / name).shape[:2]
+        twice_cx, twice_cy = 2 * self._k[rows[0], :2, 2]
+        if abs(twice_cx - width) + abs(twice_cy - height) > abs(twice_cx - height) + abs(twice_cy - width):
+            raise UserError(
+                f"{labels} is for upright pictures, but {self._folder / name} lies on its side; turn the scene's "
+                "pictures upright first"
+            )

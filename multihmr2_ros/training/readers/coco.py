@@ -1,0 +1,61 @@
+"""COCO person keypoints (https://cocodataset.org, "Keypoint Detection"; `person_keypoints_*.json`)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.media.images import read_image
+from multihmr2_ros.training.readers.common import centre_from_keypoints, require_folder
+from multihmr2_ros.training.samples import Sample, blank_people
+
+
+class CocoReader:
+    """Images that have annotated people: 2D keypoints and scores are supervised, bodies, places and cameras are not.
+
+    The file is COCO's: `images` (id, file_name) and `annotations` (image_id, iscrowd, bbox x y width height, keypoints
+    17 × x y v with v = 0 where not labelled). Crowds and people without keypoints are ignored: neither positive nor
+    negative. So are people whose head's place cannot be told from their keypoints.
+    """
+
+    def __init__(self, images: Path, annotations: Path) -> None:
+        require_folder(images)
+        try:
+            content = json.loads(annotations.read_text())
+            names = {entry["id"]: entry["file_name"] for entry in content["images"]}
+            people: dict[int, list[dict[str, Any]]] = {}
+            for annotation in content["annotations"]:
+                if len(annotation.get("keypoints", [0] * 51)) == 51:
+                    people.setdefault(annotation["image_id"], []).append(annotation)
+            self._images = [(images / names[key], people[key]) for key in sorted(people)]
+        except OSError as error:
+            raise UserError(f"cannot read {annotations}: {error.strerror}; check the path") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{annotations} is not a COCO keypoint file ({type(error).__name__}: {error}); give "
+                "person_keypoints_*.json"
+            ) from None
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def sample(self, index: int) -> Sample:
+        """Image number `index`, in the order of COCO's image ids."""
+        path, annotations = self._images[index]
+        arrays = blank_people(len(annotations))
+        for row, annotation in enumerate(annotations):
+            x, y, width, height = annotation["bbox"]
+            arrays["box"][row] = x, y, x + width, y + height
+            keypoints = np.array(annotation.get("keypoints", [0] * 51), np.float32).reshape(17, 3)
+            arrays["keypoints"][row] = keypoints[:, :2]
+            arrays["keypoint_visible"][row] = keypoints[:, 2] > 0
+            arrays["ignore"][row] = bool(annotation.get("iscrowd"))
+        arrays["keypoint_visible"] &= ~arrays["ignore"][:, None]
+        arrays["location"], known = centre_from_keypoints(arrays["keypoints"], arrays["keypoint_visible"])
+        arrays["ignore"] |= ~known
+        arrays["visible_fraction"][:] = 1.0
+        return Sample(read_image(path), None, True, path.name, **arrays)

@@ -1,0 +1,67 @@
+"""What the readers share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multihmr2_ros.errors import UserError
+
+# Rows of COCO's keypoints.
+NOSE, EYES_AND_EARS = 0, slice(1, 5)
+SHOULDERS, HIPS = [5, 6], [11, 12]
+# In the rest pose of adults and children the body's centre vertex, beside the nose, lies this far along the line from
+# the hips' middle to the shoulders' middle.
+NOSE_BEYOND_SHOULDERS = 1.35
+
+
+def centre_from_keypoints(
+    keypoints: NDArray[np.float32], visible: NDArray[np.bool_]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Where the body's centre vertex is seen, (n, 2) px, and whether that can be told, (n,), from (n, 17, 2) keypoints.
+
+    The vertex lies within 12 mm of Anny's nose keypoint; without a nose the eyes' and ears' middle stands for it (half
+    a head away at most), and without these the line from the hips to the shoulders.
+    """
+    n = len(keypoints)
+    location, known = np.zeros((n, 2), np.float32), np.zeros(n, np.bool_)
+    for row, (points, seen) in enumerate(zip(keypoints, visible, strict=True)):
+        if seen[NOSE]:
+            location[row] = points[NOSE]
+        elif seen[EYES_AND_EARS].any():
+            location[row] = points[EYES_AND_EARS][seen[EYES_AND_EARS]].mean(axis=0)
+        elif seen[SHOULDERS].all() and seen[HIPS].all():
+            hips, shoulders = points[HIPS].mean(axis=0), points[SHOULDERS].mean(axis=0)
+            location[row] = hips + NOSE_BEYOND_SHOULDERS * (shoulders - hips)
+        else:
+            continue
+        known[row] = True
+    return location, known
+
+
+def load_npz(path: Path, needed: tuple[str, ...], what: str) -> Any:
+    """The arrays of an .npz file, read one by one and never executed; UserError where it cannot be what it should."""
+    try:
+        content = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{what} must be an .npz file, but {path} cannot be read as one ({error}); check it") from None
+    names = getattr(content, "files", [])
+    missing = [name for name in needed if name not in names]
+    if missing:
+        raise UserError(f"{path} lacks {', '.join(missing)}, which {what} has; is it another file?")
+    return content
+
+
+def rows_by_image(names: NDArray[np.str_]) -> list[tuple[str, NDArray[np.int64]]]:
+    """(image name, rows of its people) from the image name of every row, by name."""
+    order = np.argsort(names, kind="stable")
+    unique, starts = np.unique(names[order], return_index=True)
+    return [(str(name), rows) for name, rows in zip(unique, np.split(order, starts[1:]), strict=True)]
+
+
+def require_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise UserError(f"the images' folder {folder} is not there; check the path")

@@ -1,0 +1,57 @@
+"""What a run reports: a JSON line each time in `log.jsonl`, curves, and TensorBoard where it is installed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+from multihmr2_ros.training.curves import draw_curves
+
+logger = logging.getLogger(__name__)
+
+LOG_FILE = "log.jsonl"
+CURVES_FILE = "curves.png"
+
+
+class Records:
+    """Writes figures by step into a run's folder. A resumed run goes on in the same files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._board = _tensorboard(folder)
+
+    def add(self, step: int, kind: str, figures: dict[str, float]) -> None:
+        """One line: kind is "train" or "validation"; figures that are no numbers become null."""
+        values = {name: round(value, 6) if math.isfinite(value) else None for name, value in figures.items()}
+        with (self.folder / LOG_FILE).open("a") as file:
+            file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
+        if self._board is not None:
+            for name, value in figures.items():
+                self._board.add_scalar(f"{kind}/{name}", value, step)
+
+    def draw(self) -> None:
+        """Draw the curves anew; without matplotlib there are none."""
+        draw_curves(read_log(self.folder / LOG_FILE), self.folder / CURVES_FILE)
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of a log, one per kind and step (the last written), by step. Torn lines are left out."""
+    rows: dict[tuple[str, int], dict[str, Any]] = {}
+    for line in path.read_text().splitlines() if path.is_file() else []:
+        try:
+            row = json.loads(line)
+            rows[row["kind"], row["step"]] = row
+        except (json.JSONDecodeError, KeyError, TypeError):
+            continue
+    return sorted(rows.values(), key=lambda row: (row["step"], row["kind"]))
+
+
+def _tensorboard(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder / "tensorboard"))

@@ -1,0 +1,232 @@
+"""Renders the pool's images, here or in processes beside the training."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.media.files import atomic_path
+from multihmr2_ros.simulation.scene import SceneOptions
+from multihmr2_ros.training.pool import (
+    HELD_OUT_SEED,
+    PREFIX,
+    SHARD_IMAGES,
+    SUFFIX,
+    first_seed,
+    make_folder,
+    shard_paths,
+    write_shard,
+)
+from multihmr2_ros.training.samples import Sample, sample_from_labels
+
+logger = logging.getLogger(__name__)
+
+SETTINGS_FILE = "settings.json"
+ABANDONED_S = 600.0  # a half-written file this old belongs to a renderer that was killed
+MOST_FAILURES = 10  # in a row, before a renderer gives up
+
+RenderSeed = Callable[[int], Sample]
+
+
+@dataclass(frozen=True)
+class PoolConfig:
+    """A pool's folder, what is rendered into it, and how many training images are kept (the oldest go first)."""
+
+    folder: Path
+    scene: SceneOptions
+    cache_images: int = 50_000
+    held_out_images: int = 200
+
+    def __post_init__(self) -> None:
+        if self.cache_images < SHARD_IMAGES or self.held_out_images < 0:
+            raise UserError(
+                f"the cache must keep at least {SHARD_IMAGES} images and 0 or more held-out ones, got "
+                f"{self.cache_images} and {self.held_out_images}"
+            )
+
+
+def open_folder(config: PoolConfig) -> None:
+    """Make the pool's folder, and note what it is rendered with; UserError where it holds images of other settings."""
+    make_folder(config.folder)
+    path = config.folder / SETTINGS_FILE
+    settings = json.loads(json.dumps(dataclasses.asdict(config.scene), default=str))
+    if path.is_file() and any(config.folder.glob(f"{PREFIX}*{SUFFIX}")):
+        try:
+            existing = json.loads(path.read_text())
+        except (OSError, json.JSONDecodeError) as error:
+            raise UserError(f"cannot read {path} ({error}); choose another --cache") from None
+        differing = sorted(name for name in {*settings, *existing} if settings.get(name) != existing.get(name))
+        if differing:
+            name = differing[0]
+            raise UserError(
+                f"{config.folder} was rendered with {name} {existing.get(name)}, not {settings.get(name)}; choose "
+                "another --cache, or the same settings"
+            )
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(settings, indent=2) + "\n")
+    for torn in config.folder.glob(f".{PREFIX}*.tmp"):
+        with suppress(OSError):
+            if time.time() - torn.stat().st_mtime > ABANDONED_S:
+                torn.unlink()
+
+
+def scene_renderer(options: SceneOptions) -> RenderSeed:
+    """seed → sample: draws a scene, poses its people, renders and labels it. Loads the body once."""
+    from multihmr2_ros.body import Body
+    from multihmr2_ros.simulation.labels import labels
+    from multihmr2_ros.simulation.posing import pose_scene
+    from multihmr2_ros.simulation.render import Renderer
+    from multihmr2_ros.simulation.scene import sample_scene
+
+    body = Body("full")
+    renderer = Renderer(body)
+
+    def render(seed: int) -> Sample:
+        generator = np.random.default_rng(seed)
+        scene = sample_scene(generator, options)
+        posed = pose_scene(scene, 0.0, body)
+        rendered = renderer.render(scene, posed, generator)
+        return sample_from_labels(rendered.image, labels(scene, posed, rendered), f"seed {seed}")
+
+    return render
+
+
+def fill(
+    config: PoolConfig,
+    render: RenderSeed,
+    *,
+    worker: int = 0,
+    workers: int = 1,
+    images: int | None = None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Iterator[int]:
+    """Add shards to the pool, held-out ones first; yields the number of images that each finished shard holds.
+
+    Worker w of n renders every n-th shard. images: how many training images the folder is to hold; None: for ever, the
+    oldest making room for the new. stopped() is asked before every image; an unfinished shard is then given up.
+    """
+    for seed, size in _wanted(config, worker, workers, images):
+        samples = list(_rendered(render, seed, size, stopped))
+        if stopped():
+            return
+        write_shard(config.folder, seed, samples)
+        yield len(samples)
+        if images is None:
+            _make_room(config)
+
+
+def _wanted(config: PoolConfig, worker: int, workers: int, images: int | None) -> Iterator[tuple[int, int]]:
+    """(first seed, size) of the shards that are this worker's turn."""
+    held_out = {first_seed(path) for path in shard_paths(config.folder, held_out=True)}
+    for first in range(0, config.held_out_images, SHARD_IMAGES):
+        seed = HELD_OUT_SEED + first
+        if first // SHARD_IMAGES % workers == worker and seed not in held_out:
+            yield seed, min(SHARD_IMAGES, config.held_out_images - first)
+    present = {first_seed(path) for path in shard_paths(config.folder)}
+    first_new = 0 if images is not None else max(present, default=-SHARD_IMAGES) + SHARD_IMAGES
+    for seed in range(first_new, HELD_OUT_SEED if images is None else images, SHARD_IMAGES):
+        if seed // SHARD_IMAGES % workers == worker and seed not in present:
+            yield seed, SHARD_IMAGES if images is None else min(SHARD_IMAGES, images - seed)
+
+
+def _rendered(render: RenderSeed, seed: int, size: int, stopped: Callable[[], bool]) -> Iterator[Sample]:
+    """The samples of consecutive seeds, without those that fail; UserError where too many in a row do."""
+    failures = 0
+    for number in range(seed, seed + size):
+        if stopped():
+            return
+        try:
+            yield render(number)
+            failures = 0
+        except UserError:
+            raise
+        except Exception as error:  # one bad scene must not end a night's rendering
+            failures += 1
+            logger.warning("seed %d could not be rendered (%s: %s)", number, type(error).__name__, error)
+            if failures == MOST_FAILURES:
+                raise UserError(f"{failures} renders in a row failed, the last with {type(error).__name__}") from error
+
+
+def _make_room(config: PoolConfig) -> None:
+    shards = shard_paths(config.folder)
+    for path in shards[: max(0, len(shards) - config.cache_images // SHARD_IMAGES)]:
+        with suppress(FileNotFoundError):  # another renderer was quicker
+            path.unlink()
+
+
+class Renderers:
+    """Processes that fill the pool while the block lasts; they also end when this process dies."""
+
+    def __init__(self, config: PoolConfig, workers: int, *, images: int | None = None, niceness: int = 10) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._stop = context.Event()
+        self._processes = [
+            context.Process(target=_work, args=(config, worker, workers, images, niceness, self._stop), daemon=True)
+            for worker in range(workers)
+        ]
+
+    def __enter__(self) -> Renderers:
+        for process in self._processes:
+            process.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        for process in self._processes:
+            process.join(timeout=10)
+            if process.is_alive():
+                process.terminate()
+                process.join()
+
+    @property
+    def running(self) -> int:
+        """How many processes are still at work."""
+        return sum(process.is_alive() for process in self._processes)
+
+    @property
+    def failed(self) -> int:
+        """How many processes ended with an error, which they have logged."""
+        return sum(process.exitcode not in (None, 0) for process in self._processes)
+
+
+def _work(config: PoolConfig, worker: int, workers: int, images: int | None, niceness: int, stop: Any) -> None:
+    """A renderer process: one thread, low priority, deaf to the terminal's Ctrl-C, which is the parent's to answer."""
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    logging.basicConfig(format=f"renderer {worker}: %(message)s", level=logging.INFO)
+    torch.set_num_threads(1)
+    os.nice(niceness)
+    parent = os.getppid()
+    try:
+        with torch.no_grad():
+            shards = fill(
+                config,
+                scene_renderer(config.scene),
+                worker=worker,
+                workers=workers,
+                images=images,
+                stopped=lambda: stop.is_set() or os.getppid() != parent,
+            )
+            for _ in shards:
+                pass
+    except UserError as error:
+        logger.error("%s", error)
+        raise SystemExit(2) from None

@@ -1,0 +1,165 @@
+"""One training image with what is known about the people in it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from multihmr2_ros.people import BONE_COUNT
+from multihmr2_ros.training.targets import KEYPOINT_COUNT
+
+if TYPE_CHECKING:
+    from multihmr2_ros.simulation.labels import Labels
+
+JPEG_QUALITY = 92  # rendered pictures carry a sensor's noise and compression already
+
+# Arrays with a row per person: name → shape of a row and the type that files keep it in. Half floats hold rotations to
+# 0.03 degrees and shapes to 0.0005; places need single floats.
+PERSON_FIELDS: dict[str, tuple[tuple[int, ...], type]] = {
+    "person_id": ((), np.int64),
+    "ignore": ((), np.bool_),
+    "location": ((2,), np.float32),
+    "centre": ((3,), np.float32),
+    "shape": ((6,), np.float16),
+    "rotations": ((BONE_COUNT, 3, 3), np.float16),
+    "has_place": ((), np.bool_),
+    "has_body": ((), np.bool_),
+    "keypoints": ((KEYPOINT_COUNT, 2), np.float32),
+    "keypoint_visible": ((KEYPOINT_COUNT,), np.bool_),
+    "box": ((4,), np.float32),
+    "visible_fraction": ((), np.float32),
+}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image and its n annotated people; pixels are those of this image, metres are in its camera's frame.
+
+    image                (H, W, 3) uint8 RGB
+    k                    (3, 3) float64 px, or None where the camera is unknown
+    score_supervised     false where people without annotation may be in the picture
+    origin               which render or file this is, for messages
+    person_id            (n,) int64
+    ignore               (n,) bool: neither positive nor negative; only the box means something
+    location             (n, 2) float32 px, the projection of the body's centre vertex
+    centre               (n, 3) float32 m, the body's centre vertex; meant where has_place
+    shape                (n, 6) float32 phenotypes; meant where has_body
+    rotations            (n, 163, 3, 3) float32, root-relative, row 0 in the camera frame; meant where has_body
+    has_place, has_body  (n,) bool
+    keypoints            (n, 17, 2) float32 px, COCO's order; meant where keypoint_visible
+    keypoint_visible     (n, 17) bool
+    box                  (n, 4) float32 px, x0 y0 x1 y1 of what is visible
+    visible_fraction     (n,) float32, 0 to 1
+    """
+
+    image: NDArray[np.uint8]
+    k: NDArray[np.float64] | None
+    score_supervised: bool
+    origin: str
+    person_id: NDArray[np.int64]
+    ignore: NDArray[np.bool_]
+    location: NDArray[np.float32]
+    centre: NDArray[np.float32]
+    shape: NDArray[np.float32]
+    rotations: NDArray[np.float32]
+    has_place: NDArray[np.bool_]
+    has_body: NDArray[np.bool_]
+    keypoints: NDArray[np.float32]
+    keypoint_visible: NDArray[np.bool_]
+    box: NDArray[np.float32]
+    visible_fraction: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        """n, the number of annotated people."""
+        return len(self.person_id)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) px."""
+        return self.image.shape[1], self.image.shape[0]
+
+    def select(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> Sample:
+        """The same image with only the people that a mask (n,) or indices (m,) name."""
+        return dataclasses.replace(self, **{name: getattr(self, name)[rows] for name in PERSON_FIELDS})
+
+
+def blank_people(n: int) -> dict[str, Any]:
+    """The person arrays of n people of whom nothing is known yet: readers fill in what their files say."""
+    arrays: dict[str, Any] = {
+        name: np.zeros((n, *row), np.float32 if kind is np.float16 else kind)
+        for name, (row, kind) in PERSON_FIELDS.items()
+    }
+    arrays["person_id"] = np.arange(n)
+    arrays["rotations"][:] = np.eye(3)
+    return arrays
+
+
+def sample_from_labels(image: NDArray[np.uint8], labels: Labels, origin: str) -> Sample:
+    """A rendered image's sample: everything is true. People of whom no pixel is visible are left out; those whose
+    centre is behind the camera are neither positive nor negative."""
+    seen = labels.visible_pixels > 0
+    arrays = blank_people(int(seen.sum()))
+    for name, source in (
+        ("person_id", labels.person_id),
+        ("location", labels.location),
+        ("centre", labels.centre),
+        ("shape", labels.shape),
+        ("rotations", labels.rotations),
+        ("box", labels.visible_box),
+        ("visible_fraction", labels.visible_fraction),
+    ):
+        arrays[name] = source[seen].astype(arrays[name].dtype)
+    arrays["has_place"][:] = True
+    arrays["has_body"][:] = True
+    arrays["ignore"] = ~np.isfinite(arrays["location"]).all(axis=1) | (arrays["centre"][:, 2] <= 0)
+    arrays["location"][arrays["ignore"]] = 0.0
+    return Sample(image, np.asarray(labels.k, np.float64), True, origin, **arrays)
+
+
+def pack(samples: Sequence[Sample]) -> dict[str, NDArray[Any]]:
+    """Samples as the plain arrays of one file: `images` are JPEG bytes end to end, people's rows stand end to end.
+
+    image_start (S + 1,) and person_start (S + 1,) say where each sample's begin; k (S, 3, 3) is NaN where unknown.
+    """
+    encoded = [_jpeg(sample.image) for sample in samples]
+    arrays: dict[str, NDArray[Any]] = {
+        "images": np.concatenate(encoded) if encoded else np.zeros(0, np.uint8),
+        "image_start": _starts([len(content) for content in encoded]),
+        "person_start": _starts([len(sample) for sample in samples]),
+        "k": np.array([np.full((3, 3), np.nan) if s.k is None else s.k for s in samples]).reshape(-1, 3, 3),
+        "score_supervised": np.array([sample.score_supervised for sample in samples], np.bool_),
+    }
+    for name, (row, kind) in PERSON_FIELDS.items():
+        rows = [getattr(sample, name) for sample in samples]
+        arrays[name] = np.concatenate([np.zeros((0, *row)), *rows]).astype(kind)
+    return arrays
+
+
+def unpack(arrays: Any, index: int, origin: str) -> Sample:
+    """Sample `index` of what pack made; arrays[name][first:last] may read from a file."""
+    first, last = (int(value) for value in arrays["image_start"][index : index + 2])
+    begin, end = (int(value) for value in arrays["person_start"][index : index + 2])
+    bgr = cv2.imdecode(np.asarray(arrays["images"][first:last]), cv2.IMREAD_COLOR)
+    image = np.asarray(bgr, np.uint8)[:, :, ::-1]
+    people: dict[str, Any] = {
+        name: np.asarray(arrays[name][begin:end]).astype(np.float32 if kind is np.float16 else kind)
+        for name, (_, kind) in PERSON_FIELDS.items()
+    }
+    k = np.asarray(arrays["k"][index : index + 1])[0]
+    supervised = bool(np.asarray(arrays["score_supervised"][index : index + 1])[0])
+    return Sample(image, None if np.isnan(k).any() else k, supervised, origin, **people)
+
+
+def _jpeg(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    bgr = np.ascontiguousarray(image[:, :, ::-1])
+    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].reshape(-1)
+
+
+def _starts(lengths: list[int]) -> NDArray[np.int64]:
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)

@@ -1,0 +1,114 @@
+"""A training run on disk: its state, from which it resumes, and the weights that it hands out.
+
+Nothing in a state file is executed: it holds tensors, numbers and text, and is read with `weights_only=True`. Random
+numbers need no saving, because every step seeds its own generators.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.media.files import atomic_path
+from multihmr2_ros.network import checkpoint
+from multihmr2_ros.network.model import MultiHMR2
+from multihmr2_ros.training.config import TrainingConfig
+from multihmr2_ros.training.ema import Ema
+
+logger = logging.getLogger(__name__)
+
+FORMAT = "multihmr2_ros training state 1"
+KEPT_STATES = 2
+WEIGHTS_FILE = "network.safetensors"
+
+
+@dataclass
+class Progress:
+    """How far a run has come: steps done, images shown, seconds spent training."""
+
+    step: int = 0
+    images: int = 0
+    seconds: float = 0.0
+
+
+def state_paths(folder: Path) -> list[Path]:
+    """The run's states, the newest last."""
+    return sorted(folder.glob("state-*.pt"))
+
+
+def save_state(
+    folder: Path,
+    network: MultiHMR2,
+    ema: Ema[MultiHMR2],
+    optimiser: torch.optim.Optimizer,
+    progress: Progress,
+    config: TrainingConfig,
+) -> Path:
+    """Write the state and the averaged weights, each whole or not at all, and remove states that are too old."""
+    state: dict[str, Any] = {
+        "format": FORMAT,
+        "network_config": json.dumps(vars(network.config), sort_keys=True),
+        "training_config": json.dumps(config.to_dict(), sort_keys=True),
+        "progress": vars(progress),
+        "network": network.state_dict(),
+        "ema": ema.network.state_dict(),
+        "ema_updates": ema.updates,
+        "optimiser": optimiser.state_dict(),
+    }
+    path = folder / f"state-{progress.step:08d}.pt"
+    with atomic_path(path) as temporary:
+        try:
+            torch.save(state, temporary)
+        except RuntimeError as error:  # how PyTorch reports a full disk
+            raise OSError(" ".join(str(error).split())[:200]) from error
+    metadata = {"training": state["training_config"], "step": str(progress.step)}
+    checkpoint.save(ema.network, folder / WEIGHTS_FILE, metadata=metadata)
+    for old in state_paths(folder)[:-KEPT_STATES]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def load_state(
+    folder: Path, network: MultiHMR2, ema: Ema[MultiHMR2], optimiser: torch.optim.Optimizer, device: torch.device
+) -> Progress:
+    """Put the newest whole state of a folder into the network, its average and the optimiser.
+
+    Raises UserError where there is none, or where it is of another network.
+    """
+    state = _newest(folder, device)
+    own = json.dumps(vars(network.config), sort_keys=True)
+    if state["network_config"] != own:
+        theirs, ours = json.loads(state["network_config"]), json.loads(own)
+        name = next(name for name in sorted({*theirs, *ours}) if theirs.get(name) != ours.get(name))
+        raise UserError(
+            f"{folder} holds a run whose network has {name} {theirs.get(name)}, not {ours.get(name)}; resume with the "
+            "same --network, or choose another --out"
+        )
+    network.load_state_dict(state["network"])
+    ema.network.load_state_dict(state["ema"])
+    ema.updates = state["ema_updates"]
+    peaks = [group["peak"] for group in optimiser.param_groups]
+    optimiser.load_state_dict(state["optimiser"])
+    for group, peak in zip(optimiser.param_groups, peaks, strict=True):
+        group["peak"] = peak  # the learning rate that is asked for now
+    return Progress(**state["progress"])
+
+
+def _newest(folder: Path, device: torch.device) -> dict[str, Any]:
+    for path in reversed(state_paths(folder)):
+        try:
+            state = torch.load(path, map_location=device, weights_only=True)
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            logger.warning("%s is passed over, it is not a whole state (%s)", path, type(error).__name__)
+            continue
+        if isinstance(state, dict) and state.get("format") == FORMAT:
+            return state
+        logger.warning("%s is passed over, multihmr2 train did not write it", path)
+    raise UserError(f"no state of a training run in {folder}; start one without --resume")

@@ -1,0 +1,155 @@
+"""What the tracking feature should be: two sources with one interface.
+
+The paper distils SAM2's memory encoder (section 3, "Regressing track features"), whose weights not every machine can
+fetch. The colour layout needs no download: it tells people apart by what they wear, not as finely.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from multihmr2_ros.errors import UserError
+
+SAM2_FEATURE_WIDTH = 4096
+SAM2_CELLS = 8
+
+BANDS = 8  # a person's box from top to bottom
+BINS = 6  # of each colour axis, overlapping
+LEAST_BOX_PX = 4
+
+
+class TrackingTarget(Protocol):
+    """Describes each person of a picture so that the same person is near, and another one far, in L1 distance."""
+
+    width: int
+
+    def __call__(
+        self, image: NDArray[np.uint8], box: NDArray[np.floating], mask: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """(n, width) features around 0, and (n,) whether there is one.
+
+        image (H, W, 3) uint8 RGB; box (n, 4) px x0 y0 x1 y1 of what is visible; mask (n, H, W) of each person.
+        """
+
+
+class ColourLayout:
+    """Colours and texture of a person's box in bands from head to feet, mixed to any width by a fixed random matrix.
+
+    Colours are opponent axes relative to the picture's mean grey, so that brightness matters little. Without masks the
+    middle of the box counts most. Features of random pictures have about zero mean and unit variance.
+    """
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+        raw = BANDS * (3 * BINS + 2)
+        self._mix = np.random.default_rng(2606).standard_normal((raw, width)).astype(np.float32)
+
+    def __call__(
+        self, image: NDArray[np.uint8], box: NDArray[np.floating], mask: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        height, width = image.shape[:2]
+        feature = np.zeros((len(box), self.width), np.float32)
+        known = np.zeros(len(box), bool)
+        grey = max(float(image.mean()), 1.0)
+        for row, corners in enumerate(np.asarray(box, np.float64)):
+            x0, y0 = np.clip(np.floor(corners[:2]), 0, (width, height)).astype(int)
+            x1, y1 = np.clip(np.ceil(corners[2:]), 0, (width, height)).astype(int)
+            if min(x1 - x0, y1 - y0) < LEAST_BOX_PX:
+                continue
+            weight = _middle(y1 - y0, x1 - x0) if mask is None else mask[row, y0:y1, x0:x1].astype(np.float32)
+            if weight.sum() < LEAST_BOX_PX:
+                continue
+            feature[row] = _layout(image[y0:y1, x0:x1].astype(np.float32) / grey, weight) @ self._mix
+            known[row] = True
+        return feature, known
+
+
+def _middle(height: int, width: int) -> NDArray[np.float32]:
+    """(height, width) weights that fall off towards the left and right border, where the background shows."""
+    across = (np.arange(width, dtype=np.float32) + 0.5) / width - 0.5
+    return np.tile(np.exp(-0.5 * (across / 0.2) ** 2), (height, 1))
+
+
+def _layout(crop: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(BANDS · (3 · BINS + 2),) colour histograms and texture of each band, of unit length and zero mean."""
+    size = (4 * BANDS, 8 * BANDS)  # pixels of a band are few and the same for near and far people
+    red, green, blue = np.moveaxis(np.asarray(cv2.resize(crop, size, interpolation=cv2.INTER_AREA), np.float32), -1, 0)
+    weight = np.asarray(cv2.resize(weight, size, interpolation=cv2.INTER_AREA), np.float32)
+    light = (red + green + blue) / 3
+    axes = (np.log2(light + 0.1), (red - green) / (light + 0.1), (0.5 * (red + green) - blue) / (light + 0.1))
+    ranges = ((-2.5, 1.5), (-1.0, 1.0), (-1.0, 1.0))
+    parts = [_soft_bins(axis, *limits) for axis, limits in zip(axes, ranges, strict=True)]
+    texture = [np.abs(np.diff(np.log2(light + 0.1), axis=axis, append=np.nan)) for axis in (0, 1)]
+    parts.append(np.nan_to_num(np.stack(texture, axis=-1)))
+    values = np.concatenate(parts, axis=-1) * weight[..., None]
+    banded = values.reshape(BANDS, -1, values.shape[-1]).sum(axis=1)
+    share = weight.reshape(BANDS, -1).sum(axis=1)
+    described = (banded / np.maximum(share, 1e-3)[:, None]).ravel()
+    described -= described.mean()
+    return described / max(float(np.linalg.norm(described)), 1e-6)
+
+
+def _soft_bins(values: NDArray[np.float32], low: float, high: float) -> NDArray[np.float32]:
+    """(…, BINS) shares of triangular bins: a small change of colour is a small change of the feature."""
+    place = (np.clip(values, low, high) - low) / (high - low) * (BINS - 1)
+    return np.maximum(0, 1 - np.abs(place[..., None] - np.arange(BINS)))
+
+
+class Sam2Memory:
+    """SAM2's memory of one picture and a person's true mask, averaged to 4096 numbers (paper figure 3)."""
+
+    width = SAM2_FEATURE_WIDTH
+
+    def __init__(self, weights: Path, device: str = "cpu") -> None:
+        """weights: a folder with SAM2's video model in the format of `transformers`. UserError when it is not there."""
+        try:
+            from transformers import Sam2VideoModel
+        except ImportError:
+            raise UserError(
+                "SAM2's tracking features need the package transformers, at least 4.56; install multihmr2_ros[train]"
+            ) from None
+        if not (weights / "config.json").is_file():
+            raise UserError(
+                f"no SAM2 model at {weights} (expected a folder with config.json and model.safetensors); save "
+                "facebook/sam2-hiera-large there, or use the colour layout, which needs no download"
+            )
+        try:
+            model: Any = Sam2VideoModel.from_pretrained(weights, local_files_only=True)
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"cannot read the SAM2 model at {weights}: {reason}; save it again") from None
+        self._model = model.eval().requires_grad_(False).to(device)
+        self._device = device
+
+    def __call__(
+        self, image: NDArray[np.uint8], box: NDArray[np.floating], mask: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        if mask is None:
+            raise UserError("SAM2's tracking features need masks; render with masks, or use the colour layout")
+        known = np.asarray(mask.any(axis=(1, 2)), bool)
+        feature = np.zeros((len(mask), self.width), np.float32)
+        if known.any():
+            with torch.inference_mode():
+                feature[known] = self._encode(image, mask[known]).cpu().numpy()
+        return feature, known
+
+    def _encode(self, image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> torch.Tensor:
+        """(n, 4096) of one picture and the masks (n, H, W)."""
+        config = self._model.config
+        side = int(config.prompt_encoder_config.image_size)
+        pixels = torch.from_numpy(image).to(self._device).permute(2, 0, 1)[None].float() / 255
+        pixels = functional.interpolate(pixels, (side, side), mode="bilinear", antialias=True)
+        mean, std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], device=self._device)[..., None, None]
+        vision = self._model.vision_encoder((pixels - mean) / std).fpn_hidden_states[-1]
+        masks = torch.from_numpy(mask).to(self._device)[:, None].float()
+        masks = (functional.interpolate(masks, (side, side), mode="bilinear", antialias=True) > 0.5).float()
+        masks = masks * config.sigmoid_scale_for_mem_enc + config.sigmoid_bias_for_mem_enc
+        memory, _ = self._model.memory_encoder(vision.expand(len(masks), -1, -1, -1), masks)
+        return functional.adaptive_avg_pool2d(memory, SAM2_CELLS).flatten(1)

@@ -1,0 +1,292 @@
+"""The training loop: batch → loss → step → running average, and what happens now and then between steps."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from multihmr2_ros.body import Body
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.hardware import bf16_instructions, cpu_description
+from multihmr2_ros.network.model import MultiHMR2, TrainingOutputs
+from multihmr2_ros.training.config import TrainingConfig
+from multihmr2_ros.training.data import Batch, Batches
+from multihmr2_ros.training.distributed import Processes
+from multihmr2_ros.training.ema import Ema
+from multihmr2_ros.training.losses import LossConfig, losses
+from multihmr2_ros.training.optimisation import make_optimiser, rate_factor, set_rate
+from multihmr2_ros.training.records import Records
+from multihmr2_ros.training.state import Progress, load_state, save_state
+from multihmr2_ros.training.validation import validate
+
+logger = logging.getLogger(__name__)
+
+MOST_SKIPPED = 20  # steps in a row without a finite gradient
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What the surroundings tell the loop. stop(): end after this step. hold(images): wait before the next step,
+    because `images` have been shown and the renderers are behind. views(images): how often each has been shown."""
+
+    stop: Callable[[], bool] = lambda: False
+    hold: Callable[[int], bool] = lambda images: False
+    views: Callable[[int], float] | None = None
+
+
+class Objective(nn.Module):
+    """Batch → loss terms: one module, so that DistributedDataParallel sees every use of a parameter."""
+
+    def __init__(
+        self, network: MultiHMR2, body: Body, config: LossConfig, precision: str, reference: MultiHMR2 | None
+    ) -> None:
+        super().__init__()
+        self.network = network
+        # Neither is trained or sent between processes: kept out of the module's parts.
+        self._fixed: dict[str, Any] = {"body": body, "reference": reference}
+        self.config = config
+        self.bf16 = precision == "bf16"
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Weighted terms by name. The network runs under autocast; bodies and losses are in float32."""
+        outputs = self._outputs(self.network, batch)
+        reference = None
+        if self._fixed["reference"] is not None:
+            with torch.no_grad():
+                reference = (self._fixed["reference"], self._outputs(self._fixed["reference"], batch))
+        return losses(self.network, outputs, batch.targets, self._fixed["body"], self.config, reference)
+
+    def _outputs(self, network: MultiHMR2, batch: Batch) -> TrainingOutputs:
+        with torch.autocast(batch.image.device.type, torch.bfloat16, enabled=self.bf16):
+            return network.training_outputs(batch.image, batch.targets.k, batch.k_given)
+
+
+class Trainer:
+    """One run: a network, its data, and the folder for what comes out of it."""
+
+    def __init__(
+        self,
+        network: MultiHMR2,
+        body: Body,
+        config: TrainingConfig,
+        folder: Path,
+        device: torch.device,
+        *,
+        held_out: Sequence[Batch] = (),
+        reference: MultiHMR2 | None = None,
+        processes: Processes | None = None,
+    ) -> None:
+        """body: the low mesh. reference: a frozen network that the consistency losses hold on to."""
+        self.config, self.folder, self.device = config, folder, device
+        self.processes = processes or Processes()
+        self.network = network.to(device).train().requires_grad_(True)
+        self.body = body.to(device)
+        self.held_out = held_out
+        self.ema = Ema(self.network, config.ema_decay)
+        self.optimiser = make_optimiser(self.network, config.optimisation)
+        self.progress = Progress()
+        self.records = Records(folder) if self.processes.is_first else None
+        if reference is not None:
+            reference = reference.to(device).eval().requires_grad_(False)
+        objective = Objective(self.network, self.body, config.losses, resolved_precision(config, device), reference)
+        self._objective: nn.Module = objective
+        if self.processes.count > 1:
+            # Which heads take part depends on who is in the pictures.
+            self._objective = nn.parallel.DistributedDataParallel(objective, find_unused_parameters=True)
+        self._skipped = 0
+
+    def resume(self) -> None:
+        """Go on where the folder's newest state ends."""
+        self.progress = load_state(self.folder, self.network, self.ema, self.optimiser, self.device)
+
+    def run(self, batches: Batches, hooks: Hooks | None = None, *, show_progress: bool = True) -> bool:
+        """Train until the configured number of steps, or until a hook says stop; True when all steps are done."""
+        hooks = hooks or Hooks()
+        bar = tqdm(
+            total=self.config.steps,
+            initial=self.progress.step,
+            disable=not (show_progress and self.processes.is_first),
+            unit="step",
+            dynamic_ncols=True,
+        )
+        meter = _Meter()
+        with bar:
+            for batch in self._loader(batches):
+                self._hold(hooks, meter)
+                terms, gradient_norm = self.step(batch)
+                meter.add(terms, gradient_norm, len(batch.origins) * self.processes.count)
+                self._advance(batch, meter, bar)
+                stopping = self.processes.any(hooks.stop(), self.device)
+                self._report(meter, hooks, bar, stopping)
+                if stopping:
+                    break
+        self.save()
+        return self.progress.step >= self.config.steps
+
+    def step(self, batch: Batch) -> tuple[dict[str, float], float]:
+        """One step on one batch: the loss terms, and the norm of the gradient before it was limited.
+
+        Raises UserError with the terms and the batch's origins where the loss is not finite. A step whose gradient is
+        not finite is left out, and reported.
+        """
+        torch.manual_seed(_step_seed(self.config.seed, self.processes.rank, self.progress.step))
+        set_rate(self.optimiser, rate_factor(self.progress.step, self.config.steps, self.config.optimisation))
+        batch = batch.to(self.device)
+        terms = self._objective(batch)
+        total = torch.stack(list(terms.values())).sum()
+        values = dict(zip([*terms, "loss"], torch.stack([*terms.values(), total]).tolist(), strict=True))
+        if not math.isfinite(values["loss"]):
+            listed = ", ".join(f"{name} {value:.3g}" for name, value in values.items())
+            raise UserError(
+                f"the loss is not finite at step {self.progress.step} ({listed}; images: {', '.join(batch.origins)}); "
+                "resume with a lower --learning-rate"
+            )
+        self.optimiser.zero_grad(set_to_none=True)
+        total.backward()
+        limit = self.config.optimisation.gradient_norm or math.inf
+        norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), limit))
+        self._update(norm, batch)
+        return values, norm
+
+    def save(self) -> None:
+        """Write the run's state and the averaged weights."""
+        if self.processes.is_first:
+            save_state(self.folder, self.network, self.ema, self.optimiser, self.progress, self.config)
+        self.processes.wait()
+
+    def _update(self, gradient_norm: float, batch: Batch) -> None:
+        if math.isfinite(gradient_norm):
+            self.optimiser.step()
+            self.ema.update(self.network)
+            self._skipped = 0
+            return
+        self._skipped += 1
+        logger.warning(
+            "step %d is left out, its gradient is not finite (images: %s)",
+            self.progress.step,
+            ", ".join(batch.origins),
+        )
+        if self._skipped == MOST_SKIPPED:
+            raise UserError(
+                f"{MOST_SKIPPED} steps in a row had no finite gradient; resume with a lower --learning-rate"
+            )
+
+    def _loader(self, batches: Batches) -> Iterator[Batch]:
+        workers = self.config.loader_workers
+        loader: DataLoader[Batch] = DataLoader(
+            batches,
+            batch_size=None,
+            sampler=range(self.progress.step, self.config.steps),
+            num_workers=workers,
+            prefetch_factor=3 if workers else None,
+            worker_init_fn=_quiet_worker,
+        )
+        return iter(loader)
+
+    def _hold(self, hooks: Hooks, meter: _Meter) -> None:
+        """Wait while the renderers are behind; processes wait for each other in the step itself."""
+        while hooks.hold(self.progress.images) and not hooks.stop():
+            time.sleep(0.5)
+            meter.held_s += 0.5
+
+    def _advance(self, batch: Batch, meter: _Meter, bar: Any) -> None:
+        self.progress.step += 1
+        self.progress.images += len(batch.origins) * self.processes.count
+        self.progress.seconds += meter.lap()
+        bar.update()
+
+    def _report(self, meter: _Meter, hooks: Hooks, bar: Any, stopping: bool) -> None:
+        """Log, validate and save, each when its time has come."""
+        step, config = self.progress.step, self.config
+        last = stopping or step == config.steps
+        if self.records is not None and (step % config.log_steps == 0 or last):
+            figures = meter.figures()
+            figures["learning_rate"] = self.optimiser.param_groups[-1]["lr"]
+            if hooks.views is not None:
+                figures["views"] = hooks.views(self.progress.images)
+            figures |= {"images": float(self.progress.images), "seconds": self.progress.seconds}
+            self.records.add(step, "train", figures)
+            bar.set_postfix(loss=f"{figures['loss']:.3f}", images_per_s=f"{figures['images_per_s']:.1f}")
+        if self.records is not None and self.held_out and (step % config.validate_steps == 0 or step == config.steps):
+            self.records.add(step, "validation", validate(self.ema.network, self.body, self.held_out, self.device))
+            self.records.draw()
+        if step % config.checkpoint_steps == 0 and not last:
+            self.save()
+        meter.restart()
+
+
+class _Meter:
+    """Means since the last report."""
+
+    def __init__(self) -> None:
+        self._clock = time.monotonic()
+        self._reset()
+
+    def _reset(self) -> None:
+        self._sums: dict[str, float] = defaultdict(float)
+        self._counts: dict[str, int] = defaultdict(int)
+        self._images, self._seconds, self.held_s = 0, 0.0, 0.0
+
+    def add(self, terms: dict[str, float], gradient_norm: float, images: int) -> None:
+        for name, value in (terms | {"gradient_norm": gradient_norm}).items():
+            self._sums[name] += value
+            self._counts[name] += 1
+        self._images += images
+
+    def lap(self) -> float:
+        """Seconds since the last lap, which count as training."""
+        now = time.monotonic()
+        seconds, self._clock = now - self._clock, now
+        self._seconds += seconds
+        return seconds
+
+    def restart(self) -> None:
+        """Start the next lap now: what came since the last one was no training."""
+        self._clock = time.monotonic()
+
+    def figures(self) -> dict[str, float]:
+        """Means of the terms, images/s, and the share of the time that was spent waiting for renderers."""
+        figures = {name: value / self._counts[name] for name, value in self._sums.items()}
+        seconds = max(self._seconds, 1e-9)
+        figures |= {"images_per_s": self._images / seconds, "held": self.held_s / seconds}
+        self._reset()
+        return figures
+
+
+def resolved_precision(config: TrainingConfig, device: torch.device) -> str:
+    """fp32 or bf16: what the configuration asks for, or the hardware is good at. UserError for bf16 without it."""
+    if device.type == "cuda":
+        able = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        able = bool(bf16_instructions(cpu_description()))
+    if config.precision == "bf16" and not able:
+        raise UserError("precision 'bf16' needs hardware that computes in it, which this has not; use fp32 or auto")
+    return "bf16" if able and config.precision != "fp32" else "fp32"
+
+
+def _step_seed(seed: int, rank: int, step: int) -> int:
+    """A seed of PyTorch's generator for each step, so that a resumed run draws what an uninterrupted one does."""
+    return ((seed * 1_000_003 + rank) * 1_000_000_007 + step) % 2**63
+
+
+def _quiet_worker(worker: int) -> None:
+    """A loader process: one thread each, deaf to the terminal's Ctrl-C, which is the trainer's to answer."""
+    import signal
+
+    import cv2
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)

@@ -1,0 +1,75 @@
+"""A tiny network of the small architecture (stem, proposals), and targets and outputs of random people."""
+
+from __future__ import annotations
+
+import torch
+
+from multihmr2_ros.network.config import NetworkConfig
+from multihmr2_ros.network.heads import rotations_from_columns
+from multihmr2_ros.network.initialise import initialise
+from multihmr2_ros.network.model import LayerOutputs, MultiHMR2, TrainingOutputs, back_project, intrinsics
+from multihmr2_ros.training.targets import Targets
+
+TINY = NetworkConfig(
+    image_size=256,
+    max_grid=16,
+    encoder_width=32,
+    encoder_depth=1,
+    encoder_heads=2,
+    encoder_mlp_ratio=2,
+    register_tokens=1,
+    decoder_width=32,
+    decoder_depth=2,
+    decoder_heads=2,
+    decoder_head_width=16,
+    decoder_mlp_width=64,
+    queries=10,
+    head_width=32,
+    shape_outputs=6,
+    track_feature_width=16,
+    stem_widths=(8, 8, 16, 16),
+    stem_depths=(0, 0, 1, 1),
+    proposed_queries=True,
+)
+
+
+def nano_network(seed: int = 0) -> MultiHMR2:
+    torch.manual_seed(seed)
+    return initialise(MultiHMR2(TINY))
+
+
+def random_targets(images: int, people: int, image_size: tuple[int, int], track_feature_width: int = 16) -> Targets:
+    """People at 2 to 6 m, all slots present, everything supervised; from torch's generator."""
+    height, width = image_size
+    targets = Targets.empty(images, people, track_feature_width)
+    for mask in (targets.present, targets.has_place, targets.has_body, targets.has_k, targets.score_supervised):
+        mask[:] = True
+    targets.has_track_feature[:] = True
+    targets.k[:] = intrinsics(0.8 + 0.6 * torch.rand(images), height, width)
+    targets.location[:] = torch.rand(images, people, 2) * torch.tensor([width, height])
+    targets.centre[:] = back_project(targets.location, 2 + 4 * torch.rand(images, people), targets.k)
+    targets.shape.uniform_(0.2, 0.8)
+    targets.rotations[:] = rotations_from_columns(
+        torch.eye(3)[:, :2] + 0.2 * torch.randn(images, people, targets.rotations.shape[2], 3, 2)
+    )
+    targets.rotations[:, :, 0] = rotations_from_columns(torch.randn(images, people, 3, 2))
+    targets.box[..., :2] = targets.location - 20
+    targets.box[..., 2:] = targets.location + 20
+    targets.visible_fraction[:] = 1
+    targets.track_feature.normal_()
+    targets.person_id[:] = torch.arange(people)
+    return targets
+
+
+def random_outputs(
+    network: MultiHMR2, targets: Targets, image_size: tuple[int, int]
+) -> tuple[TrainingOutputs, torch.Tensor]:
+    """Outputs that hold the first image's truth of place in a shuffled order, and that order (P,): person → query."""
+    people = targets.present.shape[1]
+    order = torch.randperm(people)
+    location, nearness = torch.zeros(1, people, 2), torch.zeros(1, people)
+    location[0, order] = targets.location[0]
+    nearness[0, order] = (targets.k[0, 0, 0] / targets.centre[0, :, 2]).log()
+    layer = LayerOutputs(torch.zeros(1, people), location, nearness)
+    queries = torch.randn(1, people, network.config.decoder_width)
+    return TrainingOutputs((layer,), queries, None, torch.ones(1), targets.k[:1], image_size), order

@@ -1,0 +1,378 @@
+"""Losses: gradients against finite differences, closed forms, and which data supervise which term."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from multihmr2_ros.body import Body
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.network.heads import rotations_from_columns
+from multihmr2_ros.network.model import LayerOutputs, MultiHMR2, TrainingOutputs, back_project, intrinsics
+from multihmr2_ros.training.body_losses import angular_loss, diagonal_fov, pose, project, reprojection_loss
+from multihmr2_ros.training.keypoints import coco_keypoints
+from multihmr2_ros.training.losses import (
+    LossConfig,
+    field_of_view_loss,
+    heatmap_loss,
+    losses,
+    relative_depth_loss,
+    score_loss,
+)
+from multihmr2_ros.training.matching import Matches
+from multihmr2_ros.training.targets import Targets
+from test.nano_network import TINY, nano_network, random_targets
+
+SIZE = (192, 256)
+OFF = {field.name: 0.0 for field in dataclasses.fields(LossConfig) if field.type == "float"}
+TERMS = [name for name in OFF if not name.startswith(("consistency", "auxiliary"))]
+
+
+@pytest.fixture(scope="module")
+def body() -> Body:
+    return Body("low")
+
+
+@pytest.fixture(scope="module")
+def precise_body() -> Body:
+    return Body("low").double()
+
+
+def in_double(targets: Targets) -> Targets:
+    values = {field.name: getattr(targets, field.name) for field in dataclasses.fields(targets)}
+    return Targets(**{name: v.double() if v.is_floating_point() else v for name, v in values.items()})
+
+
+def case(seed: int = 0, images: int = 2, people: int = 2) -> tuple[MultiHMR2, Targets, TrainingOutputs]:
+    """Double precision; every image has more queries than people, each query near somebody."""
+    torch.manual_seed(seed)
+    network, targets = nano_network(seed).double(), in_double(random_targets(images, people, SIZE))
+    queries = people + 1
+    near = targets.location.repeat(1, 2, 1)[:, :queries] + 8 * torch.randn(images, queries, 2, dtype=torch.float64)
+    layers = tuple(
+        LayerOutputs(
+            torch.randn(images, queries, dtype=torch.float64).requires_grad_(),
+            (near + shift).requires_grad_(),
+            (4 + 0.3 * torch.randn(images, queries, dtype=torch.float64)).requires_grad_(),
+        )
+        for shift in (0.0, 3.0)
+    )
+    content = torch.randn(images, queries, TINY.decoder_width, dtype=torch.float64, requires_grad=True)
+    heatmap = torch.randn(images, 12, 16, dtype=torch.float64, requires_grad=True)
+    fov = (0.6 + 0.8 * torch.rand(images, dtype=torch.float64)).requires_grad_()
+    k = torch.where(torch.tensor([True, False])[:images, None, None], targets.k, intrinsics(fov, *SIZE))
+    return network, targets, TrainingOutputs(layers, content, heatmap, fov, k, SIZE)
+
+
+def leaves(outputs: TrainingOutputs) -> dict[str, Tensor]:
+    assert outputs.heatmap is not None
+    last = outputs.layers[-1]
+    return {
+        "score": last.score_logit,
+        "location": last.location,
+        "nearness": last.log_nearness,
+        "first layer's location": outputs.layers[0].location,
+        "queries": outputs.queries,
+        "heatmap": outputs.heatmap,
+        "fov": outputs.horizontal_fov,
+    }
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_gradients_are_those_of_finite_differences(name: str, precise_body: Body) -> None:
+    """The slope along a random direction of everything that the term depends on."""
+    network, targets, outputs = case()
+    config = LossConfig(**{**OFF, name: 1.0, "auxiliary": 0.5})
+
+    def loss() -> Tensor:
+        fov = outputs.horizontal_fov
+        k = torch.where(torch.tensor([True, False])[:, None, None], targets.k, intrinsics(fov, *SIZE))
+        return losses(network, dataclasses.replace(outputs, k=k), targets, precise_body, config)[name]
+
+    value = loss()
+    assert value > 0
+    inputs = leaves(outputs)
+    gradients = torch.autograd.grad(value, list(inputs.values()), allow_unused=True)
+    used = {key for key, gradient in zip(inputs, gradients, strict=True) if gradient is not None}
+    assert used
+    generator = torch.Generator().manual_seed(5)
+    step = 1e-6
+    for key, gradient in zip(inputs, gradients, strict=True):
+        if gradient is None or (name, key) == ("angle", "fov"):  # its divisor, the field of view, is held constant
+            continue
+        leaf = inputs[key]
+        direction = torch.randn(leaf.shape, generator=generator, dtype=torch.float64)
+        with torch.no_grad():
+            leaf += step * direction
+            above = loss()
+            leaf -= 2 * step * direction
+            below = loss()
+            leaf += step * direction
+        slope = float((above - below) / (2 * step))
+        assert float((gradient * direction).sum()) == pytest.approx(slope, rel=1e-4, abs=1e-6), key
+
+
+def test_only_terms_with_a_weight_are_there(body: Body) -> None:
+    network, targets, outputs = (item for item in case())
+    network, targets = network.float(), random_targets(2, 2, SIZE)
+    outputs = as_float(outputs)
+    assert losses(network, outputs, targets, body, LossConfig(**OFF)) == {}
+    for name in ("score", "joints", "angle"):
+        assert set(losses(network, outputs, targets, body, LossConfig(**{**OFF, name: 1.0}))) == {name}
+    once = losses(network, outputs, targets, body, LossConfig(**{**OFF, "joints": 1.0}))["joints"]
+    twice = losses(network, outputs, targets, body, LossConfig(**{**OFF, "joints": 2.0}))["joints"]
+    torch.testing.assert_close(twice, 2 * once)
+
+
+def as_float(outputs: TrainingOutputs) -> TrainingOutputs:
+    layers = tuple(LayerOutputs(*(value.float() for value in vars(layer).values())) for layer in outputs.layers)
+    assert outputs.heatmap is not None
+    return TrainingOutputs(
+        layers,
+        outputs.queries.float(),
+        outputs.heatmap.float(),
+        outputs.horizontal_fov.float(),
+        outputs.k.float(),
+        outputs.image_size,
+    )
+
+
+@pytest.fixture
+def single() -> tuple[MultiHMR2, Targets, TrainingOutputs]:
+    network, _, outputs = case(seed=1)
+    torch.manual_seed(1)
+    return network.float(), random_targets(2, 2, SIZE), as_float(outputs)
+
+
+MASKS = {
+    "no place": "has_place",
+    "no body": "has_body",
+    "no camera": "has_k",
+    "no score": "score_supervised",
+    "no feature": "has_track_feature",
+    "nobody": "present",
+}
+BODY_TERMS = {"root", "pose", "shape", "vertices", "joints", "reprojection", "angle"}
+SILENCED = {
+    "no place": {"nearness", "depth", "relative_depth", "reprojection", "angle"},
+    "no body": BODY_TERMS,
+    "no camera": {"field_of_view", "nearness", "reprojection", "angle"},
+    "no score": {"score", "heatmap"},
+    "no feature": {"track_feature"},
+    "nobody": set(TERMS) - {"score", "heatmap", "field_of_view"},
+}
+
+
+@pytest.mark.parametrize("what", MASKS)
+def test_what_was_not_annotated_teaches_nothing(
+    what: str, single: tuple[MultiHMR2, Targets, TrainingOutputs], body: Body
+) -> None:
+    network, targets, outputs = single
+    getattr(targets, MASKS[what])[:] = False
+    terms = losses(network, outputs, targets, body, LossConfig(**{**OFF, **dict.fromkeys(TERMS, 1.0)}))
+    assert set(terms) == set(TERMS)
+    assert {name for name, value in terms.items() if value == 0} == SILENCED[what]
+    total = torch.stack(list(terms.values())).sum()
+    total.backward()
+    assert total.isfinite()
+
+
+def test_keypoints_alone_supervise_place_and_pose(
+    single: tuple[MultiHMR2, Targets, TrainingOutputs], body: Body
+) -> None:
+    network, targets, outputs = single
+    for mask in (targets.has_place, targets.has_body, targets.has_k):
+        mask[:] = False
+    targets.keypoint_visible[0, 0, :5] = True
+    targets.keypoints[0, 0] = targets.location[0, 0]
+    names = ("reprojection", "angle", "joints", "pose")
+    terms = losses(network, outputs, targets, body, LossConfig(**{**OFF, **dict.fromkeys(names, 1.0)}))
+    assert {name for name, value in terms.items() if value > 0} == {"reprojection", "angle"}
+    (slope,) = torch.autograd.grad(terms["reprojection"], network.person.pose[2].weight)
+    assert slope.abs().sum() > 0
+    targets.keypoint_visible[0, 0, 1:5] = False
+    fewer = losses(network, outputs, targets, body, LossConfig(**{**OFF, "reprojection": 1.0}))
+    assert fewer["reprojection"] != terms["reprojection"]
+
+
+def test_the_truth_costs_nothing(body: Body) -> None:
+    """Bodies and places as predicted, made the truth: every term of them is 0."""
+    network, _, outputs = case(seed=2)
+    network, outputs = network.float(), as_float(outputs)
+    targets = random_targets(2, 3, SIZE)
+    with torch.no_grad():
+        shape, rotations, feature = network.person(outputs.queries)
+        layer = outputs.layers[-1]
+        targets.shape[:], targets.rotations[:], targets.track_feature[:] = shape, rotations, feature
+        targets.location[:], targets.k[:] = layer.location, outputs.k
+        targets.centre[:] = back_project(layer.location, outputs.k[:, :1, 0] / layer.log_nearness.exp(), outputs.k)
+    names = [name for name in TERMS if name not in ("score", "heatmap", "field_of_view")]
+    terms = losses(network, outputs, targets, body, LossConfig(**{**OFF, **dict.fromkeys(names, 1.0)}))
+    for name, value in terms.items():
+        assert float(value.detach()) < 2e-5, name
+
+
+def test_score_loss_is_the_formula() -> None:
+    logit = torch.tensor([[0.3, -1.2, 2.0, 0.1], [1.0, 1.0, 1.0, 1.0]], dtype=torch.float64)
+    negative = torch.tensor([[False, True, False, True], [False] * 4])
+    targets = Targets.empty(2, 1)
+    targets.score_supervised[0] = True
+    rows = torch.tensor([0, 1]), torch.tensor([0, 2]), torch.tensor([0, 0])
+    c = 1 / (1 + np.exp(-logit.numpy()))
+    plain = -np.log(c[0, 0]) - np.log(1 - c[0, [1, 3]]).sum()
+    focal = -0.25 * (1 - c[0, 0]) ** 2 * np.log(c[0, 0]) - (0.75 * c[0, [1, 3]] ** 2 * np.log(1 - c[0, [1, 3]])).sum()
+    matches = Matches(*rows, negative)
+    assert float(score_loss(logit, matches, targets, focal=False)) == pytest.approx(plain)
+    assert float(score_loss(logit, matches, targets, focal=True)) == pytest.approx(focal)
+
+
+def test_heatmap_marks_the_patch_of_the_centre() -> None:
+    """The gradient lowers no patch more than the far ones, and raises only the person's own, wherever the person is."""
+    for location, cell in (((100.0, 50.0), (3, 6)), ((-30.0, 500.0), (11, 0)), ((255.9, 0.1), (0, 15))):
+        targets = Targets.empty(1, 2)
+        targets.present[0, 0] = targets.score_supervised[0] = True
+        targets.location[0, 0] = torch.tensor(location)
+        targets.box[0, 0] = torch.tensor([0.0, 0, 60, 150])
+        logit = torch.zeros(1, 12, 16, requires_grad=True)
+        heatmap_loss(logit, targets, 16).backward()
+        assert logit.grad is not None
+        assert [tuple(place) for place in (logit.grad[0] < 0).nonzero().tolist()] == [cell]
+        beside = logit.grad[0, cell[0], cell[1] + (1 if cell[1] == 0 else -1)]
+        far = logit.grad[0, 6, 15 - cell[1]]
+        assert 0 < beside < 0.5 * far
+
+
+def test_heatmap_leaves_ignored_people_alone() -> None:
+    targets = Targets.empty(2, 1)
+    targets.score_supervised[0] = True
+    targets.ignore[0, 0] = True
+    targets.box[0, 0] = torch.tensor([32.0, 32.0, 64.0, 96.0])
+    logit = torch.zeros(2, 12, 16, requires_grad=True)
+    heatmap_loss(logit, targets, 16).backward()
+    assert logit.grad is not None
+    expected = torch.ones(12, 16, dtype=torch.bool)
+    expected[2:6, 2:4] = False
+    assert torch.equal(logit.grad[0] > 0, expected)
+    assert not logit.grad[1].any(), "the picture without score supervision"
+
+
+def test_a_field_of_view_too_wide_costs_three_times() -> None:
+    targets = Targets.empty(3, 1)
+    targets.k[:] = intrinsics(torch.full((3,), 1.0), *SIZE)
+    targets.has_k[:2] = True
+    assert float(field_of_view_loss(torch.tensor([1.1, 0.9, 3.0]), targets, SIZE[1])) == pytest.approx(0.02, rel=1e-4)
+    assert float(field_of_view_loss(torch.tensor([1.1, 1.0, 3.0]), targets, SIZE[1])) == pytest.approx(0.015, rel=1e-4)
+
+
+def test_relative_depth_knows_no_focal_length() -> None:
+    depth, image = torch.tensor([2.0, 4.0, 3.0, 5.0]), torch.tensor([0, 0, 0, 1])
+    known = torch.tensor([True, True, False, True])
+    nearness = torch.log(500 / depth)
+    for scale in (1.0, 3.0):
+        assert float(relative_depth_loss(nearness + math.log(scale), depth, image, known)) == pytest.approx(0, abs=1e-6)
+    nearness[1] += 0.3
+    assert float(relative_depth_loss(nearness, depth, image, known)) == pytest.approx(0.3, rel=1e-5)
+    assert float(relative_depth_loss(nearness[3:], depth[3:], image[3:], known[3:])) == 0
+
+
+K = torch.tensor([[200.0, 0, 128], [0, 210, 96], [0, 0, 1]], dtype=torch.float64)[None]
+
+
+def test_angle_is_an_angle_everywhere() -> None:
+    """Against the arc cosine; at the ray itself, behind the camera and at its centre the gradient stays finite."""
+    points = torch.tensor([[0.5, -0.2, 2], [1, 1, 1], [0.3, 0.1, -1]], dtype=torch.float64)
+    pixels = torch.tensor([[100, 90], [250, 20], [128, 96]], dtype=torch.float64)
+    usable, k = torch.ones(3, dtype=torch.bool), K.expand(3, 3, 3)
+    rays = np.linalg.solve(K[0].numpy(), np.c_[pixels.numpy(), np.ones(3)].T).T
+    cosine = (points.numpy() * rays).sum(1) / np.linalg.norm(points, axis=1) / np.linalg.norm(rays, axis=1)
+    diagonal = 2 * np.arctan(np.hypot(128 / 200, 96 / 210))
+    np.testing.assert_allclose(diagonal_fov(K, SIZE), diagonal)
+    expected = np.arccos(cosine).mean() / diagonal
+    assert float(angular_loss(points, pixels, usable, k, SIZE)) == pytest.approx(expected, rel=1e-6)
+
+    hard = torch.tensor([[0, 0, 3], [0, 0, -3], [0, 0, 0], [0.05, 0, 0.05]], dtype=torch.float64, requires_grad=True)
+    middle = torch.tensor([[128.0, 96]], dtype=torch.float64).expand(4, 2)
+    loss = angular_loss(hard, middle, torch.ones(4, dtype=torch.bool), K.expand(4, 3, 3), SIZE)
+    assert float(loss.detach()) == pytest.approx(np.pi / diagonal / 2, rel=1e-5), "points within 0.1 m do not count"
+    loss.backward()
+    assert hard.grad is not None
+    assert hard.grad.isfinite().all()
+    assert not hard.grad[2:].any()
+
+
+def test_points_behind_the_camera_have_no_reprojection() -> None:
+    points = torch.tensor([[0.0, 0, 2], [1, 1, -2], [1, 1, 0]], dtype=torch.float64, requires_grad=True)
+    pixels, k = torch.tensor([[138.0, 96]], dtype=torch.float64).expand(3, 2), K.expand(3, 3, 3)
+    loss = reprojection_loss(points, pixels, torch.ones(3, dtype=torch.bool), k)
+    assert float(loss.detach()) == pytest.approx(10)
+    loss.backward()
+    assert points.grad is not None
+    assert points.grad.isfinite().all()
+    assert not points.grad[1:].any()
+    seen, ahead = project(points.detach(), k)
+    np.testing.assert_array_equal(ahead, [True, False, False])
+    np.testing.assert_allclose(seen[0], [128, 96])
+
+
+def test_keypoints_of_the_low_mesh_are_those_of_the_full_one(body: Body) -> None:
+    torch.manual_seed(11)
+    full = Body("full")
+    shape = 0.1 + 0.8 * torch.rand(8, 6)
+    rotations = rotations_from_columns(torch.eye(3)[:, :2] + 0.15 * torch.randn(8, 163, 3, 2))
+    expected = full.coco_keypoints(full(shape, rotations).vertices.numpy())
+    found = coco_keypoints(body, body(shape, rotations).vertices).numpy()
+    error = np.linalg.norm(found - expected, axis=-1)
+    assert error.mean() < 0.006
+    assert error.max() < 0.04
+    moved = coco_keypoints(body, body(shape, rotations).vertices + torch.tensor([1.0, 2, 3])).numpy()
+    np.testing.assert_allclose(moved - found, np.broadcast_to([1.0, 2, 3], found.shape), atol=1e-5)
+    with pytest.raises(ValueError, match="low"):
+        coco_keypoints(full, torch.zeros(1, 19158, 3))
+
+
+def test_the_body_is_differentiable(precise_body: Body) -> None:
+    torch.manual_seed(4)
+    shape = (0.3 + 0.4 * torch.rand(1, 6, dtype=torch.float64)).requires_grad_()
+    columns = (torch.eye(3, dtype=torch.float64)[:, :2] + 0.2 * torch.randn(1, 163, 3, 2)).requires_grad_()
+
+    def probe() -> Tensor:
+        found = pose(precise_body, shape, rotations_from_columns(columns))
+        return (found.vertices[:, ::7] * weights).sum() + found.joints.square().sum()
+
+    weights = torch.randn(1, 88, 3, dtype=torch.float64)
+    for leaf, gradient in zip((shape, columns), torch.autograd.grad(probe(), (shape, columns)), strict=True):
+        direction = torch.randn_like(leaf)
+        with torch.no_grad():
+            leaf += 1e-6 * direction
+            above = probe()
+            leaf -= 2e-6 * direction
+            below = probe()
+            leaf += 1e-6 * direction
+        assert float((gradient * direction).sum()) == pytest.approx(float(above - below) / 2e-6, rel=1e-5)
+
+
+def test_consistency_pulls_to_the_frozen_model(single: tuple[MultiHMR2, Targets, TrainingOutputs], body: Body) -> None:
+    network, targets, outputs = single
+    config = LossConfig(**{**OFF, "consistency_pose": 1.0, "consistency_joints": 1.0})
+    same = losses(network, outputs, targets, body, config, (network, outputs))
+    assert {name: float(value) for name, value in same.items()} == pytest.approx(
+        {"consistency_pose": 0, "consistency_joints": 0}, abs=1e-9
+    )
+    assert losses(network, outputs, targets, body, config) == {}
+    other = nano_network(7).requires_grad_(False)
+    terms = losses(network, outputs, targets, body, config, (other, outputs))
+    assert all(value > 0 for value in terms.values())
+    torch.stack(list(terms.values())).sum().backward()
+    assert network.person.pose[2].weight.grad is not None
+    assert other.person.pose[2].weight.grad is None
+
+
+def test_weights_that_cannot_be() -> None:
+    for values in ({"score": -1.0}, {"joints": math.inf}, {"angle": math.nan}):
+        with pytest.raises(UserError, match=next(iter(values))):
+            LossConfig(**values)

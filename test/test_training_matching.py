@@ -1,0 +1,69 @@
+"""Matching of queries and people: against brute force, and what the unmatched queries mean."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from multihmr2_ros.body import Body
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.network.model import LayerOutputs
+from multihmr2_ros.training.matching import MatchingConfig, distances, match
+from test.nano_network import nano_network, random_outputs, random_targets
+
+SIZE = (192, 256)
+
+
+def layer_of(location: torch.Tensor, score: torch.Tensor | None = None) -> LayerOutputs:
+    score = torch.zeros(location.shape[:2]) if score is None else score
+    return LayerOutputs(score, location, torch.zeros(location.shape[:2]))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_cheapest_assignment_of_all(seed: int) -> None:
+    torch.manual_seed(seed)
+    queries, people = 5, 3
+    targets = random_targets(1, people, SIZE)
+    location, score = 200 * torch.rand(1, queries, 2), torch.randn(1, queries)
+    config = MatchingConfig(distance_weight=4.0)
+    distance = torch.cdist(location, targets.location, p=1) / 256
+    matches = match(layer_of(location, score), targets, config, distance)
+
+    c = torch.sigmoid(score[0]).double()
+    focal = -0.25 * (1 - c) ** 2 * torch.log(c)
+    cost = (4 * distance[0] + focal[:, None]).numpy()
+    found = float(cost[matches.query, matches.person].sum())
+    least = min(sum(cost[q, p] for p, q in enumerate(rows)) for rows in itertools.permutations(range(queries), people))
+    assert sorted(matches.person.tolist()) == list(range(people))
+    assert len(set(matches.query.tolist())) == people
+    assert found == pytest.approx(least, abs=1e-6)  # L1 distances have ties: the sum is what must agree
+    assert matches.negative.sum() == queries - people
+    assert not matches.negative[0, matches.query].any()
+
+
+@pytest.mark.parametrize("cost", ["location", "location_3d", "joints"])
+def test_every_distance_finds_perfect_predictions(cost: str) -> None:
+    """Queries that hold the truth in a shuffled order have distance 0 to their person only."""
+    torch.manual_seed(0)
+    network, body = nano_network(), Body("low")
+    targets = random_targets(1, 3, SIZE)
+    outputs, order = random_outputs(network, targets, SIZE)
+    if cost == "joints":  # bodies are what the network says, so the truth must say the same
+        shape, rotations, _ = network.person(outputs.queries)
+        targets.shape[0] = shape[0, order, :6].detach()
+        targets.rotations[0] = rotations[0, order].detach()
+    with torch.no_grad():
+        distance = distances(network, outputs, outputs.layers[-1], targets, body, cost)  # type: ignore[arg-type]
+    assert distance.shape == (1, 3, 3)
+    found = match(outputs.layers[-1], targets, MatchingConfig(cost), distance)  # type: ignore[arg-type]
+    assert found.query[found.person.argsort()].tolist() == order.tolist()
+    np.testing.assert_allclose(distance[0, order, torch.arange(3)], 0, atol=1e-3)
+
+
+@pytest.mark.parametrize("values", [{"cost": "box"}, {"distance_weight": -1.0}, {"distance_weight": float("nan")}])
+def test_configurations_that_cannot_be(values: dict) -> None:
+    with pytest.raises(UserError, match=next(iter(values))):
+        MatchingConfig(**values)
