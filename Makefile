@@ -15,7 +15,7 @@ export BUILD_BODY
 
 help:
 	@echo "make setup      Python packages and ROS 2 in .venv, our messages in install; then: . scripts/env.sh"
-	@echo "make demo       set up, and run the main job on generated pictures"
+	@echo "make demo       set up, and let the live node look for people in drawn images; or: make demo VIDEO=walk.mp4"
 	@echo "make test       the fast tests, the linter and the type checker"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make clean      remove what the other targets made"
@@ -26,7 +26,7 @@ setup:
 	@test -f .venv/body || { $(ENV) python -c "$$BUILD_BODY" && touch .venv/body; }
 
 demo: setup
-	$(ENV) python scripts/demo.py --out $(OUT)
+	$(ENV) python scripts/demo.py --out "$(OUT)" $(if $(VIDEO),--video "$(VIDEO)")
 
 test: setup lint
 	$(ENV) python -m pytest

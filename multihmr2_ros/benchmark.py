@@ -11,7 +11,6 @@ import copy
 import datetime
 import functools
 import itertools
-import platform
 import resource
 import time
 from collections.abc import Callable, Iterator
@@ -28,7 +27,7 @@ from multihmr2_ros import __version__
 from multihmr2_ros.body import Mesh
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.estimator import Estimator, EstimatorConfig
-from multihmr2_ros.hardware import bf16_instructions, cpu_description
+from multihmr2_ros.hardware import bf16_instructions, cpu_description, processor_name
 from multihmr2_ros.network import checkpoint
 from multihmr2_ros.network.inference import Mode, Precision, Runtime
 from multihmr2_ros.network.model import MultiHMR2, place_bodies
@@ -147,7 +146,7 @@ def _stages(estimator: Estimator, picture: NDArray[np.uint8], config: BenchmarkC
         pixels = infer.prepare(picture, resize)
         normalised = (pixels.float() / 255.0 - network.image_mean) / network.image_std
         _, patches = network.backbone(normalised)
-        queries = network.decoder(patches)
+        decoded = network.decoder(patches)
         eye, no = torch.eye(3, device=infer.device)[None], torch.tensor([False], device=infer.device)
         prediction = network(pixels, eye, no, infer.max_people)
         outputs = infer._people(pixels, eye, no)
@@ -158,7 +157,10 @@ def _stages(estimator: Estimator, picture: NDArray[np.uint8], config: BenchmarkC
             "upload, resize, pad": lambda: infer.prepare(picture, resize),
             "encoder": lambda: network.backbone(normalised),
             "decoder": lambda: network.decoder(patches),
-            "heads": lambda: (network.detection(queries), network.person(queries[:, : infer.max_people])),
+            "heads": lambda: (
+                network.detection(decoded.queries, decoded.anchor),
+                network.person(decoded.queries[:, : infer.max_people]),
+            ),
             "body": lambda: place_bodies(infer.body, prediction),
             "download": lambda: infer._to_host(outputs),
             "tracking": lambda: estimator.tracker.update(estimator._detections(people, k_input), next(stamp) / 30.0),
@@ -236,10 +238,8 @@ def _cpu_has_bf16() -> bool:
 def _machine(device: str) -> str:
     if device.startswith("cuda"):
         return f"{torch.cuda.get_device_name(torch.device(device))}, PyTorch {torch.__version__}"
-    names = [line.split(":", 1)[1].strip() for line in cpu_description().splitlines() if line.startswith("model name")]
     bf16 = ", ".join(bf16_instructions(cpu_description()) or ()) or "no bf16 instructions"
-    name = names[0] if names else platform.machine()
-    return f"{name}, {torch.get_num_threads()} threads, {bf16}, PyTorch {torch.__version__}"
+    return f"{processor_name()}, {torch.get_num_threads()} threads, {bf16}, PyTorch {torch.__version__}"
 
 
 def table(report: Row) -> str:

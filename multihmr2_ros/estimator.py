@@ -117,6 +117,23 @@ class Estimator:
         people = self._to_people(found, resize, stamp, None if k is None else intrinsics_source)
         return self._track(people, found["k"], fixed_from_camera)
 
+    def reconfigure(self, config: EstimatorConfig) -> None:
+        """Work by another configuration from the next picture on; tracks live on.
+
+        Thresholds cost nothing. Another mesh is loaded in half a second; after that, or another max_people, the next
+        picture takes longer where work was captured or compiled for the old one. Raises UserError for a change of
+        what is settled with the construction: input_size, track, tracker.
+        """
+        for name in ("input_size", "track", "tracker"):
+            if getattr(config, name) != getattr(self.config, name):
+                raise UserError(f"{name} cannot change while the estimator lives; make another one")
+        max_people = min(config.max_people, self.network_config.queries)
+        if config.mesh != self.config.mesh or max_people != self._infer.max_people:
+            body = self.body if config.mesh == self.config.mesh else Body(config.mesh)
+            self._infer.change(body, max_people)
+            self.body = body
+        self.config = config
+
     def reset(self) -> None:
         """Forget all tracks; ids go on counting."""
         self.tracker.reset()

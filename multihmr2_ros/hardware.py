@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import re
 from pathlib import Path
 
@@ -12,6 +13,12 @@ def cpu_description() -> str:
         return Path("/proc/cpuinfo").read_text()
     except OSError:
         return ""
+
+
+def processor_name() -> str:
+    """The processor's model where the system tells it, else its architecture."""
+    found = re.search(r"^model name\s*:(.*)$", cpu_description(), re.MULTILINE)
+    return found[1].strip() if found else platform.machine()
 
 
 def bf16_instructions(description: str) -> tuple[str, ...] | None:

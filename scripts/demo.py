@@ -1,103 +1,186 @@
-"""`make demo`: draw a few people, then let `multihmr2 run` look for them, exactly as on one's own pictures.
+"""`make demo`: a camera's recording goes through the live node, and comes out as people.
 
-The pictures and the video are generated: bodies of known place and age in front of a plain room. With the released
-weights fetched (`multihmr2 weights fetch multihmr2`) the results are real; without any, an untrained network shows
-what is written and where, and its people are nonsense.
+Three processes talk over DDS, on this machine only: a player publishes the images of a bag, the node looks for people,
+a recorder writes what the node publishes into another bag. The images are drawn, or those of a video (--video).
+With the released weights fetched (`multihmr2 weights fetch multihmr2`) the results are real; without any, an untrained
+network shows what is published and written, and its people are nonsense.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
+from demo_input import CAMERA_INFO, IMAGES, VIDEO_SECONDS, write_drawn_people
+from demo_input import write_video as write_video_as_bag
+from demo_results import print_summary, print_table, read_recording, write_video
 
-from multihmr2_ros.body import Body
-from multihmr2_ros.camera import intrinsics_from_fov
-from multihmr2_ros.cli.main import main as multihmr2
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.media.export import save_image
-from multihmr2_ros.media.rasterise import DepthBuffer
-from multihmr2_ros.media.video import VideoWriter
 from multihmr2_ros.network import checkpoint
 from multihmr2_ros.network.config import NetworkConfig
 from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.weights import resolve_checkpoint
 
-WIDTH, HEIGHT, FPS, FRAMES = 640, 480, 10, 20
-K = intrinsics_from_fov(np.radians(60), WIDTH, HEIGHT)
-CAMERA_HEIGHT_M = 1.2
-# Age phenotype, place (x, z) in metres, heading in degrees, speed to the right in m/s.
-PEOPLE = ((0.67, (-1.2, 3.5), 20.0, 0.5), (0.33, (0.1, 2.8), 0.0, 0.0), (0.95, (1.3, 4.5), -30.0, -0.3))
-PAINT = np.array([(120, 150, 190), (214, 150, 90), (120, 170, 130)], np.float64)
+NODE = "/perception_node"
+PUBLISHED = ("/humans", "/tf", f"{NODE}/markers", f"{NODE}/body_model", "/diagnostics")
+START_S = 120.0  # the longest that the node may take to load its network
+LAST_IMAGE_S = 3.0  # for the image that is in work when the player ends
+END_S = 15.0
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for pictures and results")
-    out = parser.parse_args().out
-    out.mkdir(parents=True, exist_ok=True)
-    print("1. drawing three people of known place and age …", flush=True)
-    body = Body("full")
-    save_image(out / "room.png", picture(body, 0.0))
-    with VideoWriter(out / "walk.mp4", WIDTH, HEIGHT, FPS) as video:
-        for index in range(FRAMES):
-            video.write(picture(body, index / FPS), index / FPS)
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for bags, video and logs")
+    parser.add_argument("--video", type=Path, help="look for people in this video instead")
+    args = parser.parse_args()
+    for number in (signal.SIGTERM, signal.SIGHUP):  # the terminal is closed
+        signal.signal(number, signal.default_int_handler)
+    try:
+        run(args.out, args.video)
+    except UserError as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ndemo: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def run(out: Path, video: Path | None) -> None:
+    prepare(out)
+    bag, recorded, overlay = out / "camera.mcap", out / "recorded.mcap", out / "people.mp4"
+    if video is None:
+        print("1. drawing a camera's recording: three people, 8 s …", flush=True)
+        played = write_drawn_people(bag)
+    else:
+        print(f"1. making a bag of {video}, at most its first {VIDEO_SECONDS} s …", flush=True)
+        played = write_video_as_bag(video, bag)
     weights, trained = find_weights(out)
-    options = ["--checkpoint", str(weights), "--out", str(out / "results"), "--vertical-fov", "60"]
-    print(f"2. multihmr2 run {out}/room.png {out}/walk.mp4 {' '.join(options)}", flush=True)
-    status = multihmr2(["run", str(out / "room.png"), str(out / "walk.mp4"), *options])
+    print(f"   → {bag}, {played} images", flush=True)
+    print("2. playing it to the live node over DDS, and recording what the node publishes …", flush=True)
+    play_through_node(out, bag, recorded, weights)
+    print(f"   → {recorded}: {', '.join(PUBLISHED)}, and the images\n3. what the node found:", flush=True)
+    recording = read_recording(recorded, IMAGES, NODE)
+    print_table(recording)
+    print_summary(recording, played)
+    write_video(recording, overlay, trained=trained)
     if not trained:
         print(
-            "3. no trained weights are here, so an untrained network was used: the people it found are nonsense.\n"
-            "   Real ones: multihmr2 weights fetch multihmr2 (1.6 GB, non-commercial licence), then make demo again."
+            "No trained weights are here, so an untrained network was used: THE PEOPLE ABOVE ARE NONSENSE.\n"
+            "For real ones: . scripts/env.sh && multihmr2 weights fetch multihmr2 (1.6 GB, non-commercial licence), "
+            "then make demo again."
         )
-    print(f"Look at {out}/results: *_overlay.png and *_overlay.mp4 for people, *.npz for programs.")
-    return status
+    print(f"Look at {overlay}: left what the camera saw, right what the node published.")
 
 
-def picture(body: Body, time_s: float) -> NDArray[np.uint8]:
-    """(HEIGHT, WIDTH, 3) uint8: the people at a time, in a room with a floor and a wall."""
-    shape = torch.full((len(PEOPLE), 6), 0.5)
-    shape[:, 1] = torch.tensor([age for age, *_ in PEOPLE])
-    upright = Rotation.from_euler("x", -90, degrees=True)  # the root bone's frame has the head at −z
-    rotations = torch.eye(3).repeat(len(PEOPLE), 163, 1, 1)
-    for row, (_, _, heading, _) in enumerate(PEOPLE):
-        turn = Rotation.from_euler("y", heading, degrees=True) * upright
-        rotations[row, 0] = torch.from_numpy(turn.as_matrix())
-    vertices = body(shape, rotations).vertices.numpy()
-    for row, (_, (x, z), _, speed) in enumerate(PEOPLE):
-        feet = vertices[row, np.unique(body.faces)][:, 1].max()  # y is down
-        vertices[row] += (x + speed * time_s, CAMERA_HEIGHT_M - feet, z)
-    return render(room(), vertices, body.faces)
+def prepare(out: Path) -> None:
+    """Make the folder, and remove what an earlier demo left in it."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name in ("camera.mcap", "recorded.mcap", "people.mp4", "node.log", "recorder.log", "player.log"):
+            (out / name).unlink(missing_ok=True)
+        shutil.rmtree(out / "ros_log", ignore_errors=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {out}: {error.strerror}; choose another folder: make demo OUT=…") from error
 
 
-def room() -> NDArray[np.uint8]:
-    """A floor below the horizon and a wall above it."""
-    rows = np.arange(HEIGHT)[:, None, None]
-    wall, floor = np.array([205, 212, 218]), np.array([150, 140, 128])
-    shade = 0.85 + 0.15 * rows / HEIGHT
-    return np.broadcast_to(np.where(rows < 0.55 * HEIGHT, wall, floor) * shade, (HEIGHT, WIDTH, 3)).astype(np.uint8)
+def play_through_node(out: Path, bag: Path, recorded: Path, weights: Path) -> None:
+    """Three processes: the bag's images into the node, its answers into `recorded`."""
+    parameters = {"checkpoint": weights.resolve(), "image_transport": "compressed", "publish_vertices": "true"}
+    names = {"image/compressed": IMAGES, "camera_info": CAMERA_INFO}
+    ros_args = [text for item in parameters.items() for text in ("-p", "{}:={}".format(*item))]
+    ros_args += [text for item in names.items() for text in ("-r", "{}:={}".format(*item))]
+    topics = [*PUBLISHED, IMAGES, CAMERA_INFO]
+    with (
+        process(out, "recorder", "record", str(recorded), "--topics", *topics) as recorder,
+        process(out, "node", "node", "--ros-args", *ros_args) as node,
+    ):
+        wait(
+            lambda: all(f"recording {topic} " in read(out, "recorder") for topic in PUBLISHED),
+            START_S,
+            out,
+            node,
+            recorder,
+        )
+        with process(out, "player", "play", str(bag), "--wait-for", "2") as player:
+            wait(lambda: player.poll() is not None, 2 * START_S, out, node, recorder)
+            if player.returncode:
+                fail(out, "player")
+        time.sleep(LAST_IMAGE_S)
+        stop(out, node)
+        stop(out, recorder)
 
 
-def render(image: NDArray[np.uint8], vertices: NDArray[np.float32], faces: NDArray[np.int32]) -> NDArray[np.uint8]:
-    """The meshes (n, V, 3) over an image, flat-shaded by a lamp at the camera."""
-    drawn = image.copy().reshape(-1, 3)
-    buffer = DepthBuffer(HEIGHT, WIDTH)
-    points = vertices.reshape(-1, 3) @ K.T
-    triangles = (faces[None] + vertices.shape[1] * np.arange(len(vertices))[:, None, None]).reshape(-1, 3)
-    corners = vertices.reshape(-1, 3)[triangles]
-    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    light = np.abs(normal[:, 2]) / np.maximum(np.linalg.norm(normal, axis=1), 1e-9)
-    x, y, z = points.T
-    buffer.draw(x / z, y / z, 1 / z, triangles.T, np.arange(len(triangles)))
-    pixels, nearest = buffer.nearest()
-    color = PAINT[nearest // len(faces)] * (0.35 + 0.65 * light[nearest, None])
-    drawn[pixels] = color.astype(np.uint8)
-    return drawn.reshape(HEIGHT, WIDTH, 3)
+class Process(subprocess.Popen[bytes]):
+    name: str
+
+
+@contextlib.contextmanager
+def process(out: Path, name: str, module: str, *arguments: str) -> Iterator[Process]:
+    """A process of this package that writes to <name>.log; it has ended when the block ends, in whatever way."""
+    environment = os.environ | {
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+        "ROS_DOMAIN_ID": str(10 + os.getpid() % 90),  # of this demo alone
+        "ROS_LOG_DIR": str((out / "ros_log").resolve()),
+        "PYTHONUNBUFFERED": "1",
+    }
+    with (out / f"{name}.log").open("wb") as log:
+        started = Process(
+            [sys.executable, "-m", f"multihmr2_ros.ros.{module}", *arguments],
+            stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment,
+            start_new_session=True,  # Ctrl-C comes to this process alone, which ends the others
+        )  # fmt: skip
+    started.name = name
+    try:
+        yield started
+    finally:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            started.terminate()
+            started.wait(END_S)
+        started.kill()
+        started.wait()
+
+
+def wait(done: Callable[[], bool], timeout_s: float, out: Path, *running: Process) -> None:
+    """Wait until done() while these processes run. Raises UserError where one of them ends, or it takes too long."""
+    deadline_s = time.monotonic() + timeout_s
+    while not done():
+        for each in running:
+            if each.poll() is not None:
+                fail(out, each.name)
+        if time.monotonic() > deadline_s:
+            raise UserError(f"nothing happened for {timeout_s:.0f} s; see {out}/node.log, then try make demo again")
+        time.sleep(0.1)
+
+
+def stop(out: Path, running: Process) -> None:
+    """End a process as Ctrl-C does. Raises UserError where it does not end well."""
+    running.send_signal(signal.SIGINT)
+    try:
+        status = running.wait(END_S)
+    except subprocess.TimeoutExpired:
+        raise UserError(f"the {running.name} did not end within {END_S:.0f} s; see {out}/{running.name}.log") from None
+    if status:
+        fail(out, running.name)
+
+
+def fail(out: Path, name: str) -> None:
+    """Say what a process said last."""
+    lines = read(out, name).strip().splitlines() or ["it said nothing"]
+    raise UserError(f"the {name} ended too early: {lines[-1]} (all of it: {out}/{name}.log)")
+
+
+def read(out: Path, name: str) -> str:
+    return (out / f"{name}.log").read_text(errors="replace")
 
 
 def find_weights(out: Path) -> tuple[Path, bool]:
@@ -107,7 +190,7 @@ def find_weights(out: Path) -> tuple[Path, bool]:
     except UserError:
         torch.manual_seed(0)
         small = {"encoder_width": 192, "encoder_depth": 4, "encoder_heads": 3, "decoder_width": 192, "decoder_depth": 2}
-        network = MultiHMR2(NetworkConfig(image_size=320, max_grid=20, queries=20, **small, head_width=192))
+        network = MultiHMR2(NetworkConfig(image_size=320, max_grid=20, queries=6, **small, head_width=192))
         with torch.no_grad():
             network.detection.nearness[2].bias.fill_(4.2)  # people a few metres away
         path = out / "untrained.safetensors"

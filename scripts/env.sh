@@ -47,8 +47,12 @@ else
 fi
 # The source tree comes first: edited files take effect, and `multihmr2_ros` finds its messages in install.
 _multihmr2_prepend PYTHONPATH "$_multihmr2_root"
-if [ -z "${FASTDDS_DEFAULT_PROFILES_FILE:-}" ] && [ -f "$_multihmr2_root/config/fastdds.xml" ]; then
+if [ -z "${FASTDDS_DEFAULT_PROFILES_FILE:-}${FASTRTPS_DEFAULT_PROFILES_FILE:-}" ]; then
   export FASTDDS_DEFAULT_PROFILES_FILE=$_multihmr2_root/config/fastdds.xml
+  case ${ROS_DISTRO:-jazzy} in
+    # These read the file by its older name, about which the later ones warn.
+    humble | iron | jazzy) export FASTRTPS_DEFAULT_PROFILES_FILE=$_multihmr2_root/config/fastdds.xml ;;
+  esac
 fi
 . "$_multihmr2_root/.venv/bin/activate"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,3 +33,12 @@ def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for mesh in ("full", "low"):
         Body(mesh)  # where Anny's cache must be built first, not inside a test that reads what is printed
     return save_small_network(tmp_path_factory.mktemp("small") / "small.safetensors")
+
+
+@pytest.fixture
+def wire() -> Iterator[Any]:
+    """Makes `test.ros_wire.Wire`s: the node and a peer, over DDS."""
+    from test.ros_wire import wires
+
+    with wires() as make:
+        yield make

@@ -17,45 +17,57 @@ from .people_factory import make_people, pinhole
 PELVIS = np.array([[1.0, 0.2, 4.0]])
 TETRAHEDRON = np.array([[0.0, 0.0, 0.0], [0.1, 0.0, 0.0], [0.0, 0.1, 0.0], [0.0, 0.0, 0.1]])
 FACES = np.array([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]], np.int32)
+MESHES = {"low": (TETRAHEDRON, FACES), "full": (np.vstack([TETRAHEDRON, -TETRAHEDRON]), np.vstack([FACES, FACES + 4]))}
 
 
 class StandInEstimator:
-    """Sees one confirmed person at PELVIS, track 7, in every image; `people` may be changed. step takes seconds_s."""
+    """Sees one confirmed person at PELVIS, track 7, in every image; `people` may be changed. step takes seconds_s.
+
+    Thresholds, the number of people and the mesh are those of config.
+    """
 
     def __init__(self, parameters: Any, seconds_s: float = 0.0) -> None:
-        self.config = EstimatorConfig()
+        self.config = EstimatorConfig(mesh="low")
         self.runtime = Runtime("cpu")
-        self.body = SimpleNamespace(
-            bone_labels=tuple(f"bone_{index}" for index in range(BONE_COUNT)),
-            bone_parents=(-1, *range(BONE_COUNT - 1)),
-            phenotype_labels=PHENOTYPE_LABELS,
-            faces=FACES,
-        )
+        self.body = body("low")
         self.seconds_s = seconds_s
         self.people: dict[str, Any] = {"n": 1, "pelvis": PELVIS, "track_id": np.array([7])}
         self.resets = 0
-        self.images: list[np.ndarray] = []
+        self.steps = 0
+        self.last_image = np.zeros((0, 0, 3), np.uint8)
 
     def step(
         self, image: np.ndarray, k: np.ndarray | None, stamp: float, *, intrinsics_source: IntrinsicsSource
     ) -> People:
-        self.images.append(image)
+        self.steps += 1
+        self.last_image = image
         time.sleep(self.seconds_s)
         if not image.any():
             raise ZeroDivisionError("a black image")
         pelvis = self.people["pelvis"]
-        return make_people(
+        people = make_people(
             **self.people,
-            vertices=pelvis[:, None] + TETRAHEDRON,
+            vertices=pelvis[:, None] + MESHES[self.config.mesh][0],
             k=pinhole(image_size=image.shape[:2]) if k is None else k,
             image_size=image.shape[:2],
             intrinsics_source=IntrinsicsSource.PREDICTED if k is None else intrinsics_source,
             stamp=stamp,
         )
+        return people.select(np.flatnonzero(people.score > self.config.score_threshold)[: self.config.max_people])
+
+    def reconfigure(self, config: EstimatorConfig) -> None:
+        if config.mesh != self.config.mesh:
+            self.body = body(config.mesh)
+        self.config = config
 
     def reset(self) -> None:
         self.resets += 1
 
 
-def slow_estimator(parameters: Any) -> StandInEstimator:
-    return StandInEstimator(parameters, seconds_s=60.0)
+def body(mesh: str) -> SimpleNamespace:
+    return SimpleNamespace(
+        bone_labels=tuple(f"bone_{index}" for index in range(BONE_COUNT)),
+        bone_parents=(-1, *range(BONE_COUNT - 1)),
+        phenotype_labels=PHENOTYPE_LABELS,
+        faces=MESHES[mesh][1],
+    )

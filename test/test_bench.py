@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from multihmr2_ros.cli.main import main
@@ -27,6 +29,60 @@ def test_rows_and_stages(small_checkpoint: Path, tmp_path: Path, capsys: pytest.
     for text in ("160 × 96 px", "frames/s", "encoder", report["machine"]):
         assert text in printed.out
     assert printed.err == ""
+
+
+def test_ros(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("rclpy", reason="ROS is not in this shell: source scripts/env.sh")
+    pytest.importorskip("multihmr2_ros.msg", reason="our messages are not built: make setup")
+    report_file = tmp_path / "report.json"
+    assert main(["bench", "--ros", "--repeats", "1", "--json", str(report_file)]) == 0
+    report = json.loads(report_file.read_text())
+    goals = {row["work"]: row["goal_ms"] for row in report["ros"]}
+    assert goals == {
+        "markers, 10 people, full mesh": 15.0,
+        "markers, 10 people, full mesh, as Python objects": None,
+        "markers, 10 people, low mesh": 2.0,
+        "HumanArray, 10 people": None,
+        "node, image in to markers out, 5 people, low mesh": 8.0,
+    }
+    assert all(0 < row["least_ms"] <= row["p50_ms"] <= row["p95_ms"] for row in report["ros"])
+    by_numpy, by_python = (row["p50_ms"] for row in report["ros"][:2])
+    assert by_numpy < 0.1 * by_python
+    printed = capsys.readouterr().out
+    for text in ("≤ 15", "node, image in", report["machine"], report["middleware"]):
+        assert text in printed
+
+
+def test_the_people_of_the_benchmark_stand_in_front_of_the_camera() -> None:
+    pytest.importorskip("rclpy", reason="ROS is not in this shell: source scripts/env.sh")
+    from multihmr2_ros.body import Body
+    from multihmr2_ros.ros.standing_people import standing_people
+
+    body = Body("low")
+    people = standing_people(body, 3)
+    np.testing.assert_allclose(people.pelvis, [[-2.0, 0.0, 5.0], [0.0, 0.0, 5.0], [2.0, 0.0, 5.0]], atol=1e-6)
+    np.testing.assert_allclose(people.joints_2d[1, 0], [320.0, 240.0], atol=1e-3)
+    head, foot = (people.joints[1, body.bone_labels.index(name)] for name in ("head", "foot.L"))
+    assert head[1] < -0.3  # up
+    assert foot[1] > 0.5
+    assert np.ptp(people.vertices[1, :, 1]) == pytest.approx(people.stature[1], rel=0.05)
+
+
+def test_ros_where_it_is_not(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delitem(sys.modules, "multihmr2_ros.ros.benchmark", raising=False)
+    monkeypatch.setitem(sys.modules, "rclpy", None)  # what Python does for a module that it must not import
+    assert main(["bench", "--ros"]) == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    assert "rclpy" in error
+    assert "source" in error
+
+
+def test_ros_without_repeats(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("rclpy", reason="ROS is not in this shell: source scripts/env.sh")
+    pytest.importorskip("multihmr2_ros.msg", reason="our messages are not built: make setup")
+    assert main(["bench", "--ros", "--repeats", "0"]) == 2
+    assert "repeats" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

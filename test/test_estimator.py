@@ -151,6 +151,26 @@ def test_tracks_through_a_still_video(estimator: Estimator) -> None:
     assert len(set(last.track_id.tolist())) == 6
 
 
+def test_reconfiguration_between_two_pictures() -> None:
+    estimator = Estimator(small_network(), EVERYBODY, Runtime("cpu", "fp32"))
+    image = picture(640, 480)
+    six = estimator.step(image, stamp=0.0)
+    estimator.reconfigure(dataclasses.replace(EVERYBODY, max_people=3, mesh="full"))
+    three = estimator.step(image, stamp=0.1)
+    np.testing.assert_array_equal(three.track_id, six.track_id[:3])
+    # The two meshes differ a little in the vertex that is put on the located point.
+    np.testing.assert_allclose(three.pelvis, six.pelvis[:3], atol=0.02)
+    assert three.vertices.shape[1] == estimator.body.vertex_count == 19158
+    estimator.reconfigure(dataclasses.replace(EVERYBODY, max_people=200))
+    everybody = estimator.step(image, stamp=0.2)
+    assert len(everybody) == SMALL.queries
+    np.testing.assert_allclose(everybody.vertices[:6], six.vertices, atol=1e-5)
+    for change in ({"track": False}, {"input_size": (160, 160)}, {"tracker": TrackerConfig(score_threshold=0.123)}):
+        with pytest.raises(UserError, match=next(iter(change))):
+            estimator.reconfigure(dataclasses.replace(EVERYBODY, **change))
+    assert estimator.config.max_people == 200
+
+
 def test_without_tracking_nobody_has_an_identity() -> None:
     plain = Estimator(small_network(), dataclasses.replace(EVERYBODY, track=False), Runtime("cpu", "fp32"))
     people = plain.step(picture(320, 240))

@@ -23,22 +23,12 @@ from multihmr2_ros.camera import CameraModel, distort_points
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.media.colors import track_color
 from multihmr2_ros.people import IntrinsicsSource, TrackState
+from multihmr2_ros.ros.calibration import Lens
 from multihmr2_ros.ros.cdr import human_array_to_cdr
-from multihmr2_ros.ros.content import HeaderContent, MarkerType
-from multihmr2_ros.ros.conversions import (
-    INTRINSICS,
-    Timing,
-    body_quaternions,
-    boxes,
-    image_to_ros,
-    no_people_content,
-    people_to_content,
-    people_to_markers,
-    people_to_points,
-    people_to_transforms,
-)
-from multihmr2_ros.ros.estimation import Lens
+from multihmr2_ros.ros.content import HeaderContent, HumanArrayContent, MarkerType
+from multihmr2_ros.ros.conversions import image_to_ros, people_to_markers, people_to_points, people_to_transforms
 from multihmr2_ros.ros.images import ENCODINGS, compressed_image_from_ros, image_from_ros
+from multihmr2_ros.ros.people_content import INTRINSICS, Timing, body_quaternions, boxes, people_to_content
 from test.people_factory import make_people
 
 HEADER = HeaderContent(12, 34, "camera")
@@ -58,7 +48,7 @@ def three_people(**changes: Any) -> Any:
 def test_a_message_says_what_people_say() -> None:
     people = three_people()
     content = people_to_content(people, HEADER, Timing(0.1, 0.2, 0.3, 4), with_vertices=True)
-    message = deserialize_message(human_array_to_cdr(content), HumanArray)
+    message = deserialize_message(human_array_to_cdr(content).to_bytes(), HumanArray)
     assert (message.header.stamp.sec, message.header.stamp.nanosec, message.header.frame_id) == (12, 34, "camera")
     assert (message.age_at_receipt, message.inference_time, message.total_latency) == (0.1, 0.2, 0.3)
     assert message.dropped_frames == 4
@@ -88,8 +78,8 @@ def test_vertices_are_left_out_unless_asked_for() -> None:
 @pytest.mark.parametrize("content", ["nobody in the image", "no image"])
 def test_nobody(content: str) -> None:
     empty = make_people(0)
-    nobody = no_people_content(HEADER, 3) if content == "no image" else people_to_content(empty, HEADER, Timing())
-    message = deserialize_message(human_array_to_cdr(nobody), HumanArray)
+    nobody = HumanArrayContent(HEADER, 3) if content == "no image" else people_to_content(empty, HEADER, Timing())
+    message = deserialize_message(human_array_to_cdr(nobody).to_bytes(), HumanArray)
     assert len(message.humans) == 0
     assert any(message.k) == (content != "no image")
     assert people_to_transforms(empty, HEADER).transforms == []

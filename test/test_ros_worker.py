@@ -34,19 +34,17 @@ def no_error(error: Exception) -> None:
     pytest.fail(f"the work raised {error!r}")
 
 
-def test_only_the_newest_item_is_worked_on_and_the_others_are_counted() -> None:
+def test_only_the_newest_item_is_worked_on_and_the_others_come_back() -> None:
     work = SlowWork()
     worker = NewestOnlyWorker(work, no_error)
     worker.offer(0)
     wait_until(lambda: work.begun == [0])
-    for item in range(1, 6):
-        worker.offer(item)  # 1 to 4 are replaced before their turn
-    assert worker.dropped == 4
+    # 1 to 4 are replaced before their turn, and come back.
+    assert [worker.offer(item) for item in range(1, 6)] == [None, 1, 2, 3, 4]
     work.let_go.release()
     wait_until(lambda: work.begun == [0, 5])
     work.let_go.release()
     assert worker.stop(5)
-    assert worker.dropped == 4
 
 
 def test_offering_never_waits_for_the_work() -> None:
@@ -62,13 +60,12 @@ def test_offering_never_waits_for_the_work() -> None:
     worker.stop(5)
 
 
-def test_every_item_is_worked_on_or_counted() -> None:
+def test_every_item_is_worked_on_or_comes_back() -> None:
     done: list[int] = []
     worker = NewestOnlyWorker(done.append, no_error)
-    for item in range(2000):
-        worker.offer(item)
+    replaced = [worker.offer(item) for item in range(2000)]
     wait_until(lambda: bool(done) and done[-1] == 1999)
-    assert len(done) + worker.dropped == 2000
+    assert sorted(done + [item for item in replaced if item is not None]) == list(range(2000))
     assert done == sorted(done)
     assert worker.stop(5)
 

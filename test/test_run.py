@@ -16,6 +16,7 @@ from PIL import Image
 
 from multihmr2_ros.cli.main import main
 from multihmr2_ros.media.video import VideoWriter
+from test.bag_factory import camera_messages, write_bag
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "real"
 
@@ -215,6 +216,60 @@ def test_a_video_that_ends_early(run: Callable[..., int], tmp_path: Path, capsys
     assert names(tmp_path / "out") == ["cut_overlay.mp4"]
     with av.open(str(tmp_path / "out" / "cut_overlay.mp4")) as container:
         assert 10 < len(list(container.decode(video=0))) < 60
+
+
+@pytest.mark.parametrize("name", ["walk.mcap", "walk.db3", "walk"])
+@pytest.mark.parametrize("encoding", ["bgr8", "jpeg"])
+def test_a_bag(run: Callable[..., int], tmp_path: Path, name: str, encoding: str) -> None:
+    write_bag(tmp_path / name, camera_messages(4, encoding))
+    assert run(tmp_path / name, options="--save params,mesh,overlay,video") == 0
+    stems = [f"walk_{i:06d}" for i in range(4)]
+    expected = [f"{stem}{end}" for stem in stems for end in (".glb", ".npz", "_overlay.png")]
+    assert names(tmp_path / "out") == sorted([*expected, "walk_overlay.mp4"])
+    written = [np.load(tmp_path / "out" / f"{stem}.npz") for stem in stems]
+    assert {str(each["intrinsics_source"]) for each in written} == {"K"}
+    np.testing.assert_allclose(np.diff([float(each["stamp"]) for each in written]), 0.1, atol=1e-6)
+    with av.open(str(tmp_path / "out" / "walk_overlay.mp4")) as container:
+        times = [frame.time for frame in container.decode(video=0)]
+    assert times == pytest.approx([0.0, 0.1, 0.2, 0.3], abs=1e-3)
+
+
+def test_a_bag_keeps_identities_and_has_defaults(run: Callable[..., int], tmp_path: Path) -> None:
+    assert run(write_bag(tmp_path / "walk.mcap", camera_messages(3))) == 0
+    assert names(tmp_path / "out") == [*(f"walk_{i:06d}.npz" for i in range(3)), "walk_overlay.mp4"]
+    first, *_, last = (np.load(tmp_path / "out" / f"walk_{i:06d}.npz")["track_id"].tolist() for i in range(3))
+    assert set(first) & set(last)
+
+
+def test_a_bag_whose_clock_is_set_back(run: Callable[..., int], tmp_path: Path) -> None:
+    messages = camera_messages(4)
+    for _, _, message in messages[4:]:
+        message.header.stamp.sec -= 100
+    assert run(write_bag(tmp_path / "walk.mcap", messages)) == 0
+    with av.open(str(tmp_path / "out" / "walk_overlay.mp4")) as container:
+        assert len(list(container.decode(video=0))) == 4
+
+
+def test_a_bag_that_is_cut_off(run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_bag(tmp_path / "walk.mcap", camera_messages(12, size=(320, 240), calibrated=False))
+    path.write_bytes(path.read_bytes()[: int(0.7 * path.stat().st_size)])
+    assert run(path, save_picture(tmp_path / "good.png"), options="--save overlay,video") == 2
+    written = names(tmp_path / "out")
+    assert {"walk_overlay.mp4", "walk_000000_overlay.png", "good_overlay.png"} <= set(written)
+    count = len([name for name in written if name.startswith("walk_0")])
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("multihmr2 run: ")]
+    assert lines[0].startswith(f"multihmr2 run: {path}: {count} frames could be read; the bag is damaged or cut off (")
+    assert len(lines) == 1
+
+
+def test_the_topic_of_a_bag(run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    messages = camera_messages(2, calibrated=False)
+    two = write_bag(tmp_path / "two.mcap", [*messages, *(("/other/image", time, each) for _, time, each in messages)])
+    assert run(two) == 2
+    assert "choose one with --topic: /camera/image_raw, /other/image" in capsys.readouterr().err
+    assert run(two, options="--topic /other/image --save params") == 0
+    assert run(save_picture(tmp_path / "a.png"), options="--topic /other/image") == 2
+    assert "a.png is none" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

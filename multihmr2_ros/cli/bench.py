@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from multihmr2_ros.cli import options
 from multihmr2_ros.errors import UserError
@@ -28,11 +29,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--people", default="1,10,20", metavar="LIST", help="people counts (default: %(default)s)")
     parser.add_argument("--mesh", choices=("full", "low"), default="full", help="(default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=None, help="timed frames a row (default: 5; on a GPU 200)")
+    parser.add_argument(
+        "--repeats", type=int, default=None, help="timed frames a row (default: 5; on a GPU and with --ros 200)"
+    )
+    parser.add_argument(
+        "--ros", action="store_true",
+        help="instead: messages and the node, over ROS 2 between processes, without weights; of the other options only "
+        "--repeats and --json have a meaning",
+    )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every figure to FILE")
 
 
 def run(args: argparse.Namespace) -> int:
+    report, table = _ros_report(args) if args.ros else _estimator_report(args)
+    print(table)
+    if args.json is not None:
+        from multihmr2_ros.media.files import atomic_path
+
+        with atomic_path(args.json) as temporary:
+            temporary.write_text(json.dumps(report, indent=2) + "\n")
+    return 0
+
+
+def _estimator_report(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from multihmr2_ros.benchmark import BenchmarkConfig, measure, table
     from multihmr2_ros.weights import resolve_checkpoint
 
@@ -46,13 +65,19 @@ def run(args: argparse.Namespace) -> int:
         repeats=args.repeats,
     )
     report = measure(resolve_checkpoint(args.checkpoint), config)
-    print(table(report))
-    if args.json is not None:
-        from multihmr2_ros.media.files import atomic_path
+    return report, table(report)
 
-        with atomic_path(args.json) as temporary:
-            temporary.write_text(json.dumps(report, indent=2) + "\n")
-    return 0
+
+def _ros_report(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    try:
+        from multihmr2_ros.ros.benchmark import measure, table
+    except ImportError as error:
+        raise UserError(
+            f"--ros needs ROS 2 and our messages, but {error.name or error} cannot be imported; source your "
+            "workspace's install/setup.bash, or scripts/env.sh after `make setup`"
+        ) from error
+    report = measure(200 if args.repeats is None else args.repeats)
+    return report, table(report)
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:

@@ -1,4 +1,4 @@
-"""`multihmr2 run`: people in images, folders and videos."""
+"""`multihmr2 run`: people in images, folders, videos and bags."""
 
 from __future__ import annotations
 
@@ -21,13 +21,16 @@ if TYPE_CHECKING:
     from multihmr2_ros.network.inference import Runtime
     from multihmr2_ros.people import Frame, IntrinsicsSource, People
 
-HELP = "find people in images, folders of images, and videos"
+HELP = "find people in images, folders of images, videos, and bags"
 SAVE_CHOICES = ("params", "mesh", "overlay", "video")
 SEQUENCE_FPS = 30.0  # of a folder of images that is written as a video
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="image, folder of images, or video")
+    parser.add_argument(
+        "inputs", nargs="+", type=Path, metavar="INPUT",
+        help="image, folder of images, video, or bag (rosbag2 folder, .mcap, .db3, .bag)",
+    )  # fmt: skip
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder for the results; made if missing"
     )
@@ -35,8 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--save",
         metavar="KINDS",
         help="comma-separated: params (npz), mesh (glb), overlay (png), video (mp4); "
-        "default params,overlay for images and params,video for videos",
+        "default params,overlay for images and params,video for videos and bags",
     )
+    parser.add_argument("--topic", help="of a bag's images, raw or compressed (default: its only image topic)")
     options.add_checkpoint(parser)
     options.add_runtime(parser)
     camera = parser.add_mutually_exclusive_group()
@@ -58,15 +62,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from multihmr2_ros.media.sources import open_source
-
     chosen = _parse_save(args.save)
     _make_folder(args.out)
     runtime = options.runtime(args)
     inputs, failed = [], False
     for path in args.inputs:
         with _reported() as outcome:
-            inputs.append((path, open_source(path)))
+            inputs.append((path, _open(path, args.topic)))
         failed |= outcome.failed
     _refuse_same_names([path for path, _ in inputs])
     if not inputs:
@@ -77,6 +79,18 @@ def run(args: argparse.Namespace) -> int:
             _run_source(estimator, path, source, args, chosen)
         failed |= outcome.failed
     return 2 if failed else 0
+
+
+def _open(path: Path, topic: str | None) -> FrameSource:
+    from multihmr2_ros.media.sources import open_source
+    from multihmr2_ros.ros.bag_frames import BagSource
+    from multihmr2_ros.ros.bag_reading import is_bag
+
+    if is_bag(path):
+        return BagSource(path, topic)
+    if topic is not None:
+        raise UserError(f"--topic chooses the images of a bag, but {path} is none; leave it out")
+    return open_source(path)
 
 
 def _load(args: argparse.Namespace, runtime: Runtime) -> Estimator:
@@ -115,6 +129,8 @@ def _run_source(
             bar.set_postfix(people=len(people))
     runtime = estimator.runtime
     print(f"{path}: {frames} frames, {people_seen} people ({runtime.device}, {runtime.precision}) → {args.out}")
+    if source.damage:
+        raise UserError(source.damage)
 
 
 class Results:
@@ -158,10 +174,10 @@ class Results:
             target = self._folder / f"{self._stem}_overlay.mp4"
             self._video = self._stack.enter_context(VideoWriter(target, width, height, self._fps))
             self._video_stamp = frame.stamp
-        elif frame.stamp == 0.0:  # images have no time: one after the other
-            self._video_stamp += 1 / self._fps
-        else:
+        elif frame.stamp > self._video_stamp:
             self._video_stamp = frame.stamp
+        else:  # images have no time, and a bag's clock may have been set back: one after the other
+            self._video_stamp += 1 / self._fps
         self._video.write(drawn, self._video_stamp)
 
 

@@ -30,11 +30,13 @@ class FrameSource(ABC):
     """Frames in order of time. Each iteration starts at the first frame; one iteration runs at a time.
 
     fps: frames per second on average, None for images. frame_count: as the file states it, None where it does not.
+    damage: after an iteration, one line about what is lost, where the results must not pass for whole; "" if nothing.
     Closing the source (or leaving its `with` block) ends a running iteration and releases the file.
     """
 
     fps: float | None = None
     frame_count: int | None = None
+    damage: str = ""
     _running: Generator[Frame, None, None] | None = None
 
     @abstractmethod

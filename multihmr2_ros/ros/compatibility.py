@@ -22,15 +22,15 @@ def reads_our_bytes() -> bool:
     """
     white = (1.0, 1.0, 1.0, 1.0)
     markers = [
-        mesh_marker(HEADER, "mesh", 1, np.eye(3), np.array([[0, 1, 2]]), white, lifetime_ns=5),
+        mesh_marker(HEADER, "mesh", 1, np.eye(3), np.array([[0, 1, 2]]), white, 5),
         label_marker(HEADER, "label", 2, "1", (0.0, 1.0, 2.0), 0.1, white),
         delete_marker(HEADER, "mesh", 3),
     ]
     humans, cloud = _two_humans(), PointCloudContent(HEADER, np.eye(3))
     return (
-        _is_read(human_array_to_cdr(humans), human_array_to_ros(humans))
-        and _is_read(marker_array_to_cdr(markers), marker_array_to_ros(markers))
-        and _is_read(point_cloud_to_cdr(cloud), point_cloud_to_ros(cloud))
+        _is_read(human_array_to_cdr(humans).to_bytes(), human_array_to_ros(humans))
+        and _is_read(marker_array_to_cdr(markers).to_bytes(), marker_array_to_ros(markers))
+        and _is_read(point_cloud_to_cdr(cloud).to_bytes(), point_cloud_to_ros(cloud))
     )
 
 

@@ -8,7 +8,8 @@ the field's.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,9 +27,13 @@ class HeaderContent:
     frame_id: str = ""
 
 
+def _nobody() -> Array:
+    return np.zeros(0)
+
+
 @dataclass(frozen=True)
 class HumanArrayContent:
-    """multihmr2_ros/HumanArray.
+    """multihmr2_ros/HumanArray. By default that of no image, with nobody.
 
     k                   (3, 3) px of the source image
     intrinsics_source   one of HumanArray.INTRINSICS_*
@@ -51,31 +56,31 @@ class HumanArrayContent:
     """
 
     header: HeaderContent
-    k: Array
-    intrinsics_source: int
-    vertical_fov: float
-    age_at_receipt: float
-    inference_time: float
-    total_latency: float
     dropped_frames: int
-    track_id: Array
-    frame_id: tuple[str, ...]
-    state: Array
-    age: Array
-    score: Array
-    pelvis: Array
-    pelvis_orientation: Array
-    pelvis_covariance: Array
-    velocity: Array
-    velocity_covariance: Array
-    velocity_frame: str
-    stature: Array
-    phenotype: Array
-    box: Array
-    joints: Array
-    joints_2d: Array
-    joint_rotations: Array
-    vertices: Array
+    k: Array = field(default_factory=lambda: np.zeros((3, 3)))
+    intrinsics_source: int = 0  # HumanArray.INTRINSICS_PREDICTED
+    vertical_fov: float = math.nan
+    age_at_receipt: float = math.nan
+    inference_time: float = math.nan
+    total_latency: float = math.nan
+    track_id: Array = field(default_factory=_nobody)
+    frame_id: tuple[str, ...] = ()
+    state: Array = field(default_factory=_nobody)
+    age: Array = field(default_factory=_nobody)
+    score: Array = field(default_factory=_nobody)
+    pelvis: Array = field(default_factory=_nobody)
+    pelvis_orientation: Array = field(default_factory=_nobody)
+    pelvis_covariance: Array = field(default_factory=_nobody)
+    velocity: Array = field(default_factory=_nobody)
+    velocity_covariance: Array = field(default_factory=_nobody)
+    velocity_frame: str = ""
+    stature: Array = field(default_factory=_nobody)
+    phenotype: Array = field(default_factory=_nobody)
+    box: Array = field(default_factory=_nobody)
+    joints: Array = field(default_factory=_nobody)
+    joints_2d: Array = field(default_factory=_nobody)
+    joint_rotations: Array = field(default_factory=_nobody)
+    vertices: Array = field(default_factory=_nobody)
 
 
 class MarkerType(enum.IntEnum):
@@ -122,6 +127,19 @@ NO_VERTICES = np.zeros((0, 3), np.float32)
 NO_FACES = np.zeros((0, 3), np.intp)
 
 
+def checked_faces(faces: Array, vertex_count: int) -> Array:
+    """Triangles (F, 3) in the layout that MarkerContent has.
+
+    Raises ValueError for faces that name vertices which are not there.
+    """
+    faces = np.ascontiguousarray(faces, np.intp)
+    if faces.size:
+        first, last = faces.min(), faces.max()
+        if first < 0 or last >= vertex_count:
+            raise ValueError(f"faces must index {vertex_count} vertices, got indices from {first} to {last}")
+    return faces
+
+
 def mesh_marker(
     header: HeaderContent,
     namespace: str,
@@ -131,15 +149,8 @@ def mesh_marker(
     color: tuple[float, float, float, float],
     lifetime_ns: int = 0,
 ) -> MarkerContent:
-    """A mesh in one colour. RViz refuses a TRIANGLE_LIST without triangles, and one with NaN.
-
-    Raises ValueError for faces that name vertices which are not there.
-    """
-    faces = np.ascontiguousarray(faces, np.intp)
-    if faces.size:
-        first, last = faces.min(), faces.max()
-        if first < 0 or last >= len(vertices):
-            raise ValueError(f"faces must index {len(vertices)} vertices, got indices from {first} to {last}")
+    """A mesh in one colour; faces are those of `checked_faces`. RViz refuses a TRIANGLE_LIST without triangles, and
+    one with NaN."""
     return MarkerContent(
         header=header,
         namespace=namespace,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from builtin_interfaces.msg import Time
@@ -14,74 +16,120 @@ from std_msgs.msg import Header
 LOG_AGAIN_S = 30.0  # a problem that stays is logged this often
 RECENT_S = 5.0  # a problem is reported this long after it was last seen
 SILENT_S = 2.0  # without an image for so long, the input is missing
+MOST_PROBLEMS = 50  # different ones that are remembered
+
+# What differs between two texts about the same problem: numbers, and what is quoted.
+VARIABLE = re.compile(r"'[^']*'|\"[^\"]*\"|-?\d+(\.\d+)?")
+
+
+@dataclass
+class Traffic:
+    """What became of the images since the node was activated: received = processed + dropped + unusable + in work.
+
+    Images that come while the node is disabled are not counted. Each number is written by one thread only: received
+    and replaced (by a newer image, before their turn) by the executor's, the others by the worker's.
+    """
+
+    received: int = 0
+    replaced: int = 0
+    processed: int = 0
+    outdated: int = 0  # older than the maximum age, or no longer wanted when they were done
+    unusable: int = 0  # damaged, or the estimator failed
+    last_image_s: float | None = None  # monotonic clock
+    began_s: float = field(default_factory=time.monotonic)
+
+    @property
+    def dropped(self) -> int:
+        return self.replaced + self.outdated
+
+    @property
+    def in_work(self) -> int:
+        """The image that waits and the one that the estimator has."""
+        return self.received - self.processed - self.dropped - self.unusable
+
+    @property
+    def silent_s(self) -> float:
+        """Since the last image, or since the activation."""
+        return time.monotonic() - (self.began_s if self.last_image_s is None else self.last_image_s)
+
+    def values(self) -> dict[str, int]:
+        return {
+            "received": self.received,
+            "processed": self.processed,
+            "dropped": self.dropped,
+            "unusable": self.unusable,
+            "in work": self.in_work,
+        }
 
 
 @dataclass
 class Problem:
-    """The last text of a cause, when it was seen and logged last (monotonic clock, s), and how often it was seen."""
+    """The last text of a problem, when it was seen and logged last (monotonic clock, s)."""
 
+    cause: str
     text: str
-    seen_s: float
-    logged_s: float
-    count: int = 0
+    seen_s: float = -np.inf
+    logged_s: float = -np.inf
 
 
 class Health:
-    """Counts and problems since the start, and latencies since the last report. For several threads."""
+    """Problems since the start, and latencies since the last report. For several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._problems: dict[str, Problem] = {}
+        self._problems: dict[tuple[str, str], Problem] = {}
+        self._counts: dict[str, int] = {}
         self._latencies_s: list[float] = []
-        self._received = 0
-        self._processed = 0
-        self._last_image_s = -np.inf
         self._last_report_s = time.monotonic()
-
-    def image_received(self) -> None:
-        with self._lock:
-            self._received += 1
-            self._last_image_s = time.monotonic()
 
     def image_processed(self, latency_s: float) -> None:
         """latency_s: from the arrival of the image to the end of publishing."""
         with self._lock:
-            self._processed += 1
             self._latencies_s.append(latency_s)
 
-    def note(self, cause: str, text: str) -> bool:
-        """Remember a problem; whether it should be logged: at first, and then from time to time, whatever the text."""
+    def note(self, cause: str, text: str, *, is_present: bool = False) -> bool:
+        """Remember a problem; whether it should be logged: at first, and then from time to time, whatever its numbers
+        and names. is_present: it is reported as long as it is there, and need not be remembered for the reports."""
         now_s = time.monotonic()
+        key = (cause, VARIABLE.sub("", text))
         with self._lock:
-            problem = self._problems.setdefault(cause, Problem(text, now_s, -np.inf))
-            problem.text, problem.seen_s, problem.count = text, now_s, problem.count + 1
+            problem = self._problems.pop(key, None) or Problem(cause, text)
+            if len(self._problems) == MOST_PROBLEMS:
+                del self._problems[next(iter(self._problems))]  # the one that was seen longest ago
+            self._problems[key] = problem
+            problem.text = text
+            if not is_present:
+                problem.seen_s = now_s
+                self._counts[cause] = self._counts.get(cause, 0) + 1
             is_due = now_s - problem.logged_s >= LOG_AGAIN_S
             if is_due:
                 problem.logged_s = now_s
             return is_due
 
     def report(
-        self, name: str, state: str, inputs: tuple[str, ...], facts: dict[str, str], stamp: Time
+        self, name: str, state: str, present: Sequence[str], notices: Sequence[str], facts: dict[str, str], stamp: Time
     ) -> DiagnosticArray:
-        """diagnostic_msgs/DiagnosticArray. state: of the lifecycle; inputs: the image's topic, none while inactive."""
+        """diagnostic_msgs/DiagnosticArray of one status.
+
+        state: of the lifecycle, or "disabled"; present: faults at this moment, beside the problems noted lately;
+        notices: what is worth saying but no fault; facts: values.
+        """
         now_s = time.monotonic()
         with self._lock:
             latencies_s, self._latencies_s = self._latencies_s, []
             period_s, self._last_report_s = now_s - self._last_report_s, now_s
             recent = [problem.text for problem in self._problems.values() if now_s - problem.seen_s < RECENT_S]
-            counts = {f"{cause} problems": str(problem.count) for cause, problem in self._problems.items()}
-            values = {"received": str(self._received), "processed": str(self._processed)} | counts
-            silent = now_s - self._last_image_s > SILENT_S
+            values = {f"{cause} problems": str(count) for cause, count in self._counts.items()}
         if latencies_s:
             p50, p95 = np.percentile(latencies_s, [50, 95])
             values |= {"latency p50 (s)": f"{p50:.3f}", "latency p95 (s)": f"{p95:.3f}"}
         values |= {"rate (Hz)": f"{len(latencies_s) / max(period_s, 1e-3):.1f}", "state": state} | facts
-        missing = [f"no image received on {topic}" for topic in inputs if silent]
-        faults = (missing if inputs else [f"the node is {state}"]) + recent
+        faults = [*present, *recent]
+        summary = [] if faults else ["people are published"]
         status = DiagnosticStatus(
             level=DiagnosticStatus.WARN if faults else DiagnosticStatus.OK,
             name=name,
-            message="; ".join(faults) or "people are published",
+            message="; ".join([*faults, *summary, *notices]),
             hardware_id=facts.get("device", ""),
             values=[KeyValue(key=key, value=value) for key, value in values.items()],
         )

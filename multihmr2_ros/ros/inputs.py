@@ -6,6 +6,7 @@ and damaged bytes cannot stop the executor.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,12 +17,14 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from multihmr2_ros.camera import CameraModel, camera_from_info, intrinsics_from_fov
+from multihmr2_ros.camera import intrinsics_from_fov
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.people import IntrinsicsSource
 
+from .calibration import Intrinsics, intrinsics_from_info
 from .content import HeaderContent
-from .conversions import camera_facts, header_from_ros
+from .conversions import header_from_ros
+from .graph import silence
 from .images import compressed_image_from_ros, image_from_ros
 from .parameters import NodeParameters
 
@@ -31,16 +34,22 @@ NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 @dataclass(frozen=True)
 class Received:
-    """An image as it came: serialised, with the newest CameraInfo (serialised; None: none yet) and the arrival time."""
+    """An image as it came: serialised, with the newest CameraInfo (serialised; None: none yet).
+
+    arrival_s         on the node's clock, which may be simulated
+    steady_arrival_s  on the monotonic clock
+    """
 
     image: bytes
     camera_info: bytes | None
+    is_compressed: bool
     arrival_s: float
+    steady_arrival_s: float
 
 
 @dataclass(frozen=True)
 class CameraImage:
-    """An image (H, W, 3) uint8 RGB and its header. arrival_s: on the node's clock."""
+    """An image (H, W, 3) uint8 RGB and its header. arrival_s: on the node's clock, which may be simulated."""
 
     image: NDArray[np.uint8]
     header: HeaderContent
@@ -51,25 +60,14 @@ class CameraImage:
         return self.header.sec + self.header.nanosec * 1e-9
 
     @property
+    def time_s(self) -> float:
+        """The stamp; the arrival where there is none."""
+        return self.stamp_s or self.arrival_s
+
+    @property
     def age_at_receipt_s(self) -> float:
         """NaN where the image has no stamp."""
         return self.arrival_s - self.stamp_s if self.stamp_s else float("nan")
-
-
-@dataclass(frozen=True)
-class Intrinsics:
-    """What is known about the camera of an image.
-
-    k          (3, 3) px of the image; None: to be predicted
-    source     where k came from
-    problem    what is wrong with the camera_info; "" if nothing
-    distorted  the camera with its distortion, where the image has any
-    """
-
-    k: NDArray[np.float64] | None
-    source: IntrinsicsSource
-    problem: str = ""
-    distorted: CameraModel | None = None
 
 
 class Inputs:
@@ -82,36 +80,35 @@ class Inputs:
         self._now_s = now_s
         self._on_image = on_image
         self._camera_info: bytes | None = None
-        kind, topic = (CompressedImage, "image/compressed") if transport == "compressed" else (Image, "image")
-        self._subscriptions = [
-            node.create_subscription(kind, topic, self._receive_image, NEWEST, raw=True),
-            node.create_subscription(CameraInfo, "camera_info", self._receive_camera_info, NEWEST, raw=True),
-        ]
+        self._is_compressed = transport == "compressed"
+        kind, topic = (CompressedImage, "image/compressed") if self._is_compressed else (Image, "image")
+        self._images = node.create_subscription(kind, topic, self._receive_image, NEWEST, raw=True)
+        self._infos = node.create_subscription(CameraInfo, "camera_info", self._receive_camera_info, NEWEST, raw=True)
 
     @property
     def image_topic(self) -> str:
-        return str(self._subscriptions[0].topic_name)
+        return str(self._images.topic_name)
 
-    @property
-    def camera_info_topic(self) -> str:
-        return str(self._subscriptions[1].topic_name)
+    def why_silent(self, silent_s: float | None) -> str:
+        """Why no image comes, as far as the graph tells. silent_s: since the last one; None: there never was one."""
+        kind = "CompressedImage" if self._is_compressed else "Image"
+        return silence(self._node, self._images, f"sensor_msgs/msg/{kind}", silent_s)
 
     def destroy(self) -> None:
-        for subscription in self._subscriptions:
+        for subscription in (self._images, self._infos):
             self._node.destroy_subscription(subscription)
 
     def _receive_image(self, message: bytes) -> None:
-        self._on_image(Received(message, self._camera_info, self._now_s()))
+        self._on_image(Received(message, self._camera_info, self._is_compressed, self._now_s(), time.monotonic()))
 
     def _receive_camera_info(self, message: bytes) -> None:
         self._camera_info = message
 
 
-def camera_image(received: Received, transport: str) -> CameraImage:
+def camera_image(received: Received) -> CameraImage:
     """Raises UserError for an image that cannot be used."""
-    is_compressed = transport == "compressed"
-    message = _deserialized(received.image, CompressedImage if is_compressed else Image)
-    image = compressed_image_from_ros(message) if is_compressed else image_from_ros(message)
+    message = _deserialized(received.image, CompressedImage if received.is_compressed else Image)
+    image = compressed_image_from_ros(message) if received.is_compressed else image_from_ros(message)
     return CameraImage(image, header_from_ros(message.header), received.arrival_s)
 
 
@@ -123,15 +120,12 @@ def intrinsics(received: Received, image: NDArray[np.uint8], parameters: NodePar
         return Intrinsics(k, IntrinsicsSource.PARAMETER)
     predicted = IntrinsicsSource.PREDICTED
     if received.camera_info is None:
-        return Intrinsics(None, predicted, "no camera_info received: intrinsics are predicted")
+        return Intrinsics(None, predicted, notice="no camera_info received: intrinsics are predicted")
     try:
         info = _deserialized(received.camera_info, CameraInfo)
-        camera = camera_from_info(camera_facts(info, image, rectified=parameters.image_rectified))
     except UserError as error:
         return Intrinsics(None, predicted, f"{error}; until then intrinsics are predicted")
-    if camera is None:
-        return Intrinsics(None, predicted, "camera_info is uncalibrated (all 0): intrinsics are predicted")
-    return Intrinsics(camera.k, IntrinsicsSource(camera.source), distorted=camera if camera.distortion_model else None)
+    return intrinsics_from_info(info, image, rectified=parameters.image_rectified)
 
 
 def _deserialized(data: bytes, kind: type) -> Any:

@@ -13,6 +13,7 @@ import threading
 import time
 import traceback
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import rclpy
@@ -20,7 +21,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import SetBool, Trigger
@@ -28,42 +29,56 @@ from std_srvs.srv import SetBool, Trigger
 from multihmr2_ros.errors import UserError
 
 from .content import HeaderContent
-from .conversions import Timing
-from .diagnostics import Health
+from .diagnostics import SILENT_S, Health, Traffic
 from .estimation import EstimatorFactory, Lens, estimate, load_estimator
+from .graph import offers, refused_subscribers
 from .inputs import CameraImage, Inputs, Received, camera_image, intrinsics
+from .managed import ManagedNode
 from .outputs import Outputs
-from .parameters import NodeParameters, changed, declare
+from .parameters import changed, declare
+from .people_content import Timing
 from .worker import NewestOnlyWorker
 
 if TYPE_CHECKING:
     from multihmr2_ros.estimator import Estimator
-    from multihmr2_ros.people import People
 
 STOP_TIMEOUT_S = 1.5  # how long the end of the node waits for an image in work
 SPIN_PERIOD_S = 0.1  # signals are noticed this often
 
 
-class PerceptionNode(LifecycleNode):
-    """The node. estimator_factory: what makes the estimator when the node is configured."""
+@dataclass(frozen=True)
+class Task:
+    """An image for the worker. traffic: that of the activation in which it came, whose people alone it may show."""
+
+    received: Received
+    traffic: Traffic
+
+
+class PerceptionNode(ManagedNode):
+    """The node. Several in one process need namespaces of their own, and different body_prefix parameters.
+
+    estimator_factory  what makes the estimator when the node is configured
+    traffic            what became of the images of the present activation, or the last one
+    """
 
     def __init__(self, estimator_factory: EstimatorFactory = load_estimator, **options: Any) -> None:
         super().__init__("perception_node", **options)
         self._make_estimator = estimator_factory
         self.parameters = declare(self)
         self._estimator: Estimator | None = None
-        self._worker: NewestOnlyWorker[Received] | None = None
+        self._worker: NewestOnlyWorker[Task] | None = None
         self._inputs: Inputs | None = None
         self._outputs: Outputs | None = None
         self._lens = Lens()
         self._health = Health()
+        self.traffic = Traffic()
         self._state = "unconfigured"
         self._is_enabled = True
         self._reset_wanted = False
         self._publishing = threading.Lock()  # what an image in work would publish after deactivation is not published
         self._last_header = HeaderContent()
-        self._dropped_before = 0
-        self._too_old = 0
+        self._last_time_s = 0.0
+        self._notice = ""
         self.add_on_set_parameters_callback(self._on_parameters)
         self.create_service(SetBool, "~/enable", self._on_enable)
         self.create_service(Trigger, "~/reset", self._on_reset)
@@ -82,23 +97,20 @@ class PerceptionNode(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:
-            self._estimator = self._make_estimator(self.parameters)
-            self._outputs = Outputs(self, self._estimator.body)
+            estimator = self._make_estimator(self.parameters)
+            self._outputs = Outputs(self, estimator.body, self.parameters.body_prefix)
         except Exception as error:  # rclpy would swallow it
             self._on_failure(error, "configuration")
             return TransitionCallbackReturn.FAILURE
+        self._estimator = estimator
         self._worker = NewestOnlyWorker(self._process, self._on_failure)
         self._state = "inactive"
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        assert self._outputs is not None
-        assert self._worker is not None
-        self._dropped_before, self._too_old = self._worker.dropped, 0
-        self._outputs.publish_body_model()
-        self._inputs = Inputs(self, self.parameters.image_transport, self._now_s, self._on_image)
+        self.traffic = Traffic()
         self._state = "active"
-        self.get_logger().info(f"waiting for images on {self._inputs.image_topic}")
+        self._listen()
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -111,11 +123,19 @@ class PerceptionNode(LifecycleNode):
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         self.close()
+        self._state = "finalized"
         return super().on_shutdown(state)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         self.close()
         return TransitionCallbackReturn.SUCCESS
+
+    def _listen(self) -> None:
+        """Subscribe, in place of the present subscriptions, if any."""
+        if self._inputs is not None:
+            self._inputs.destroy()
+        self._inputs = Inputs(self, self.parameters.image_transport, self._now_s, self._on_image)
+        self.get_logger().info(f"waiting for images on {self._inputs.image_topic}")
 
     def _leave_active(self) -> None:
         with self._publishing:
@@ -138,15 +158,22 @@ class PerceptionNode(LifecycleNode):
     # --- callbacks
 
     def _on_image(self, received: Received) -> None:
-        self._health.image_received()
-        if self._is_enabled and self._worker is not None:
-            self._worker.offer(received)
+        traffic, worker = self.traffic, self._worker
+        traffic.last_image_s = received.steady_arrival_s
+        if self._is_enabled and worker is not None:
+            traffic.received += 1
+            replaced = worker.offer(Task(received, traffic))
+            if replaced is not None:
+                replaced.traffic.replaced += 1
 
     def _on_parameters(self, changes: Sequence[Parameter]) -> SetParametersResult:
+        before = self.parameters
         try:
-            self.parameters = changed(self.parameters, changes, is_configured=self._estimator is not None)
+            self.parameters = changed(before, changes, is_configured=self._estimator is not None)
         except UserError as error:
             return SetParametersResult(successful=False, reason=str(error))
+        if self.is_active and self.parameters.image_transport != before.image_transport:
+            self._listen()
         return SetParametersResult(successful=True)
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
@@ -163,49 +190,97 @@ class PerceptionNode(LifecycleNode):
         return response
 
     def _on_diagnostics(self) -> None:
-        facts = {"dropped": str(self._dropped_frames()), "enabled": str(self._is_enabled).lower()}
+        state = self._state if self._is_enabled else "disabled"
+        faults = [] if state == "active" else [f"the node is {state}"]
+        facts = {"enabled": str(self._is_enabled).lower()} | {
+            name: str(count) for name, count in self.traffic.values().items()
+        }
         estimator, inputs = self._estimator, self._inputs
         if estimator is not None:
             facts["device"] = estimator.runtime.device
-        topics = () if inputs is None or not self._is_enabled else (inputs.image_topic,)
-        state = self._state if self._is_enabled else "disabled"
-        stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(self._health.report(self.get_fully_qualified_name(), state, topics, facts, stamp))
+        if inputs is not None:
+            facts["images from"] = offers(self, inputs.image_topic)
+            if state == "active":
+                faults += self._silence(inputs)
+        for refused in refused_subscribers(self):
+            faults.append(refused)
+            self._report("subscriber", refused, is_present=True)
+        notices = [self._notice] if self._notice and state == "active" else []
+        name, stamp = self.get_fully_qualified_name(), self.get_clock().now().to_msg()
+        self._diagnostics.publish(self._health.report(name, state, faults, notices, facts, stamp))
+
+    def _silence(self, inputs: Inputs) -> list[str]:
+        """The missing image as a fault, if it is missing; logged when it stays away."""
+        silent_s, ever = self.traffic.silent_s, self.traffic.last_image_s is not None
+        if ever and silent_s < SILENT_S:
+            return []
+        reason = inputs.why_silent(silent_s if ever else None)
+        if silent_s >= SILENT_S:
+            self._report("input", reason, is_present=True)
+        return [reason]
 
     # --- in the worker's thread
 
-    def _process(self, received: Received) -> None:
-        parameters, estimator = self.parameters, self._estimator
-        if estimator is None:
-            return
+    def _process(self, task: Task) -> None:
+        """Take note of what becomes of the image; errors are the worker's to report."""
+        traffic = task.traffic
         try:
-            camera = camera_image(received, parameters.image_transport)
+            camera = camera_image(task.received)
         except UserError as error:
+            traffic.unusable += 1
             self._report("image", str(error))
             return
+        try:
+            is_published = self._answer(task, camera)
+        except Exception:
+            traffic.unusable += 1
+            raise
+        if is_published:
+            traffic.processed += 1
+            self._health.image_processed(time.monotonic() - task.received.steady_arrival_s)
+        else:
+            traffic.outdated += 1
+
+    def _answer(self, task: Task, camera: CameraImage) -> bool:
+        """Whether the people of the image were published: not where it is too old, or not wanted any more."""
+        parameters, estimator = self.parameters, self._estimator
+        if estimator is None or not self._is_wanted(task):
+            return False
         if camera.stamp_s and 0 < parameters.max_age_s < self._now_s() - camera.stamp_s:
-            self._too_old += 1
-            return
-        given = intrinsics(received, camera.image, parameters)
+            return False
+        given = intrinsics(task.received, camera.image, parameters)
+        self._notice = given.notice
         if given.problem:
             self._report("camera_info", given.problem)
+        self._reset_where_due(estimator, camera.time_s)
+        start_s = time.perf_counter()
+        people = estimate(estimator, camera, given, parameters, self._lens)
+        inference_s = time.perf_counter() - start_s
+        with self._publishing:
+            outputs = self._outputs
+            if outputs is None or not self._is_wanted(task):
+                return False
+            self._last_header = camera.header
+            timing = Timing(camera.age_at_receipt_s, inference_s, dropped_frames=task.traffic.dropped)
+            outputs.describe(estimator.body)
+            outputs.publish(
+                people, camera.image, camera.header, timing, self._now_s, with_vertices=parameters.publish_vertices
+            )
+        return True
+
+    def _is_wanted(self, task: Task) -> bool:
+        return self.is_active and self._is_enabled and task.traffic is self.traffic
+
+    def _reset_where_due(self, estimator: Estimator, time_s: float) -> None:
+        """Forget all tracks where the service asked for it, or time went back: a bag that loops, a simulation that was
+        set back."""
+        if time_s < self._last_time_s:
+            self._report("stamp", f"stamps went back by {self._last_time_s - time_s:.3f} s: all tracks start afresh")
+            self._reset_wanted = True
+        self._last_time_s = time_s
         if self._reset_wanted:
             self._reset_wanted = False
             estimator.reset()
-        start_s = time.perf_counter()
-        people = estimate(estimator, camera, given, parameters, self._lens)
-        self._publish(people, camera, time.perf_counter() - start_s, parameters)
-        self._health.image_processed(self._now_s() - camera.arrival_s)
-
-    def _publish(self, people: People, camera: CameraImage, inference_s: float, parameters: NodeParameters) -> None:
-        with self._publishing:
-            if not self.is_active or not self._is_enabled or self._outputs is None:
-                return
-            self._last_header = camera.header
-            timing = Timing(camera.age_at_receipt_s, inference_s, dropped_frames=self._dropped_frames())
-            self._outputs.publish(
-                people, camera.image, camera.header, timing, self._now_s, with_vertices=parameters.publish_vertices
-            )
 
     def _on_failure(self, error: Exception, cause: str = "estimator") -> None:
         if isinstance(error, UserError):
@@ -220,17 +295,13 @@ class PerceptionNode(LifecycleNode):
         assert self._outputs is not None
         now = self.get_clock().now().to_msg()
         self._outputs.publish_nobody(
-            HeaderContent(now.sec, now.nanosec, self._last_header.frame_id), self._dropped_frames()
+            HeaderContent(now.sec, now.nanosec, self._last_header.frame_id), self.traffic.dropped
         )
 
-    def _report(self, cause: str, text: str, detail: str = "") -> None:
+    def _report(self, cause: str, text: str, detail: str = "", *, is_present: bool = False) -> None:
         """Note a problem for the diagnostics, and log it, unless it was logged lately."""
-        if self._health.note(cause, text):
+        if self._health.note(cause, text, is_present=is_present):
             self.get_logger().warning("\n".join(line for line in (text, detail) if line))
-
-    def _dropped_frames(self) -> int:
-        worker = self._worker
-        return self._too_old + (0 if worker is None else worker.dropped - self._dropped_before)
 
     def _now_s(self) -> float:
         return float(self.get_clock().now().nanoseconds * 1e-9)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,17 +20,10 @@ from multihmr2_ros.people import People
 
 from . import cdr, messages
 from .compatibility import reads_our_bytes
-from .content import HeaderContent, HumanArrayContent, delete_marker
-from .conversions import (
-    Timing,
-    body_model_to_ros,
-    image_to_ros,
-    no_people_content,
-    people_to_content,
-    people_to_markers,
-    people_to_points,
-    people_to_transforms,
-)
+from .content import HeaderContent, HumanArrayContent, MarkerContent, PointCloudContent, delete_marker
+from .content_publisher import ContentPublisher
+from .conversions import body_model_to_ros, image_to_ros, people_to_markers, people_to_points, people_to_transforms
+from .people_content import Timing, people_to_content
 
 RELIABLE = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -41,21 +34,35 @@ LAST_WORDS = Duration(seconds=0, nanoseconds=200_000_000)
 class Outputs:
     """The publishers of one configured node, and the markers that viewers show at present."""
 
-    def __init__(self, node: Any, body: Any) -> None:
+    def __init__(self, node: Any, body: Any, body_prefix: str = "body_") -> None:
         self._node = node
-        self._body_model = body_model_to_ros(body)
-        self._faces = np.ascontiguousarray(body.faces, np.intp)
-        self._sends_bytes = reads_our_bytes()
+        self._body_prefix = body_prefix
         self._shown: set[tuple[str, int]] = set()
-        self._humans = node.create_publisher(HumanArray, "humans", RELIABLE)
+        self._body: Any = None
+        sends_bytes = reads_our_bytes()
         self._transforms = node.create_publisher(TFMessage, "/tf", TRANSFORMS)
-        self._markers = node.create_publisher(MarkerArray, "~/markers", RELIABLE)
-        self._points = node.create_publisher(PointCloud2, "~/points", RELIABLE)
+        self._humans: ContentPublisher[HumanArrayContent] = ContentPublisher(
+            node.create_publisher(HumanArray, "humans", RELIABLE),
+            cdr.human_array_to_cdr, messages.human_array_to_ros, sends_bytes=sends_bytes,
+        )  # fmt: skip
+        self._markers: ContentPublisher[Sequence[MarkerContent]] = ContentPublisher(
+            node.create_publisher(MarkerArray, "~/markers", RELIABLE),
+            cdr.marker_array_to_cdr, messages.marker_array_to_ros, sends_bytes=sends_bytes,
+        )  # fmt: skip
+        self._points: ContentPublisher[PointCloudContent] = ContentPublisher(
+            node.create_publisher(PointCloud2, "~/points", RELIABLE),
+            cdr.point_cloud_to_cdr, messages.point_cloud_to_ros, sends_bytes=sends_bytes,
+        )  # fmt: skip
         self._overlay = node.create_publisher(Image, "~/overlay", RELIABLE)
         self._latched = node.create_publisher(BodyModel, "~/body_model", LATCHED)
+        self.describe(body)
 
-    def publish_body_model(self) -> None:
-        self._latched.publish(self._body_model)
+    def describe(self, body: Any) -> None:
+        """Publish what the vertices and joints of the people from now on mean, where that is another body's."""
+        if body is not self._body:
+            self._body = body
+            self._faces = np.ascontiguousarray(body.faces, np.intp)
+            self._latched.publish(body_model_to_ros(body))
 
     def publish(
         self,
@@ -72,37 +79,34 @@ class Outputs:
         now_s: the node's clock; the total latency is taken when all but the HumanArray's own conversion is done.
         """
         if _is_wanted(self._transforms):
-            self._transforms.publish(people_to_transforms(people, header))
-        if _is_wanted(self._humans):
+            self._transforms.publish(people_to_transforms(people, header, self._body_prefix))
+        if _is_wanted(self._humans.publisher):
             stamp_s = header.sec + header.nanosec * 1e-9
             timing = dataclasses.replace(timing, total_latency=now_s() - stamp_s if stamp_s else float("nan"))
-            self._publish_humans(people_to_content(people, header, timing, with_vertices=with_vertices))
-        if _is_wanted(self._markers):
+            self._humans.publish(
+                people_to_content(people, header, timing, with_vertices=with_vertices, body_prefix=self._body_prefix)
+            )
+        if _is_wanted(self._markers.publisher):
             self._publish_markers(people, header)
-        if _is_wanted(self._points):
-            cloud = people_to_points(people, header)
-            as_bytes = self._sends_bytes
-            self._points.publish(cdr.point_cloud_to_cdr(cloud) if as_bytes else messages.point_cloud_to_ros(cloud))
+        if _is_wanted(self._points.publisher):
+            self._points.publish(people_to_points(people, header))
         if _is_wanted(self._overlay):
             self._overlay.publish(image_to_ros(draw_people(image, people, self._faces), header))
 
     def publish_nobody(self, header: HeaderContent, dropped_frames: int) -> None:
         """An empty HumanArray, and the removal of all markers."""
-        self._publish_humans(no_people_content(header, dropped_frames))
+        self._humans.publish(HumanArrayContent(header, dropped_frames))
         self._publish_markers(None, header)
 
     def destroy(self) -> None:
         """Destroy the publishers when the last messages have arrived, or after a moment."""
-        for publisher in (self._humans, self._markers):
-            publisher.wait_for_all_acked(LAST_WORDS)
+        for large in (self._humans, self._markers):
+            large.publisher.wait_for_all_acked(LAST_WORDS)
         for publisher in (
-            self._humans, self._transforms, self._markers, self._points, self._overlay, self._latched,
+            self._humans.publisher, self._transforms, self._markers.publisher, self._points.publisher, self._overlay,
+            self._latched,
         ):  # fmt: skip
             self._node.destroy_publisher(publisher)
-
-    def _publish_humans(self, content: HumanArrayContent) -> None:
-        as_bytes = self._sends_bytes
-        self._humans.publish(cdr.human_array_to_cdr(content) if as_bytes else messages.human_array_to_ros(content))
 
     def _publish_markers(self, people: People | None, header: HeaderContent) -> None:
         """The people's markers, and the removal of those that were shown and are not among them."""
@@ -110,8 +114,7 @@ class Outputs:
         shown = {(marker.namespace, marker.id) for marker in markers}
         markers += [delete_marker(header, *gone) for gone in sorted(self._shown - shown)]
         self._shown = shown
-        as_bytes = self._sends_bytes
-        self._markers.publish(cdr.marker_array_to_cdr(markers) if as_bytes else messages.marker_array_to_ros(markers))
+        self._markers.publish(markers)
 
 
 def _is_wanted(publisher: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,13 +17,14 @@ from multihmr2_ros.errors import UserError
 
 @dataclass(frozen=True)
 class Rule:
-    """What is said about a parameter. low and high are both allowed; live: changes take effect with the next image;
-    fixed: nothing changes it once the node has started."""
+    """What is said about a parameter. low and high are both allowed; pattern: the regular expression of a text; live:
+    changes take effect with the next image; fixed: nothing changes it once the node has started."""
 
     description: str
     low: float | None = None
     high: float | None = None
     choices: tuple[str, ...] = ()
+    pattern: str = ""
     live: bool = False
     fixed: bool = False
 
@@ -43,13 +45,29 @@ class NodeParameters:
         "auto", "Number format of the network; auto: the fastest.", choices=("auto", "fp32", "bf16", "fp16")
     )
     mesh: Literal["low", "full"] = parameter(
-        "low", "Resolution of markers, points and vertices.", choices=("low", "full")
+        "low",
+        "Resolution of markers, points and vertices; the first image after a change takes a second longer.",
+        choices=("low", "full"),
+        live=True,
     )
-    max_people: int = parameter(20, "The most people in an image; the work is the same for fewer.", low=1, high=200)
+    max_people: int = parameter(
+        20,
+        "The most people in an image; the work is the same for fewer. On a GPU the first image after a change takes a "
+        "second longer.",
+        low=1,
+        high=200,
+        live=True,
+    )
+    body_prefix: str = parameter(
+        "body_",
+        "What the names of people's TF frames begin with, before the id; cameras of one robot need different ones.",
+        pattern="[A-Za-z][A-Za-z0-9_]*",
+    )
     image_transport: str = parameter(
         "raw",
         "raw: Image on `image`; compressed: CompressedImage on `image/compressed`.",
         choices=("raw", "compressed"),
+        live=True,
     )
     diagnostics_period_s: float = parameter(1.0, "Time between two diagnostics (s).", low=0.1, high=60.0, fixed=True)
     image_rectified: bool = parameter(
@@ -109,6 +127,8 @@ def refusal_of(name: str, value: Any) -> str:
         return f"parameter {name} must be of type {wanted.__name__}, got {value!r}"
     if rule.choices and value not in rule.choices:
         return f"parameter {name} must be one of {', '.join(rule.choices)}, got {value!r}"
+    if rule.pattern and not re.fullmatch(rule.pattern, value):
+        return f"parameter {name} must be of the form {rule.pattern}, got {value!r}"
     if rule.low is not None and rule.high is not None and not rule.low <= value <= rule.high:  # also refuses NaN
         return f"parameter {name} must lie between {rule.low} and {rule.high}, got {value}"
     if isinstance(value, float) and not math.isfinite(value):
@@ -122,7 +142,7 @@ def _descriptor(name: str) -> ParameterDescriptor:
         name=name,
         description=rule.description + ("" if rule.live or rule.fixed else " Read when the node is configured."),
         read_only=rule.fixed,
-        additional_constraints=f"one of {', '.join(rule.choices)}" if rule.choices else "",
+        additional_constraints=f"one of {', '.join(rule.choices)}" if rule.choices else rule.pattern,
     )
     if rule.low is not None and rule.high is not None:
         if isinstance(default, float):

@@ -20,24 +20,18 @@ class NewestOnlyWorker(Generic[Item]):
         self._work = work
         self._report = report
         self._waiting: list[Item] = []  # none or one
-        self._dropped = 0
         self._stopping = False
         self._changed = threading.Condition()
         # A daemon: work that never returns must not keep the process alive.
         self._thread = threading.Thread(target=self._run, name="newest-only-worker", daemon=True)
         self._thread.start()
 
-    @property
-    def dropped(self) -> int:
-        """How many items were replaced by a newer one before they were worked on."""
-        return self._dropped
-
-    def offer(self, item: Item) -> None:
-        """Hand over an item, in place of the one that waits, if any. Never blocks for longer than a moment."""
+    def offer(self, item: Item) -> Item | None:
+        """Hand over an item; the one that waited, which is not worked on any more, comes back. Never blocks."""
         with self._changed:
-            self._dropped += len(self._waiting)
-            self._waiting = [item]
+            replaced, self._waiting = self._waiting, [item]
             self._changed.notify()
+        return replaced[0] if replaced else None
 
     def stop(self, timeout_s: float) -> bool:
         """Take no more items and wait for the one in work, at most timeout_s; whether the thread has ended."""

@@ -1,0 +1,147 @@
+"""The node on one camera: `ros2 launch multihmr2_ros perception.launch.py image:=/camera/image_raw checkpoint:=FILE`.
+
+An argument that is left out leaves the parameter as params_file has it.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.conditions import IfCondition
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+from launch_ros.substitutions import FindPackageShare
+
+# Relative name in the node → the topic that a camera driver usually has.
+INPUTS = {"image": "/camera/image_raw", "camera_info": "/camera/camera_info", "depth": "/camera/depth/image_raw"}
+# Argument → parameter of the node and its type. "" is the value of an argument that is left out.
+PARAMETERS: dict[str, tuple[str, type]] = {
+    "checkpoint": ("checkpoint", str),
+    "device": ("device", str),
+    "precision": ("precision", str),
+    "transport": ("image_transport", str),
+    "body_prefix": ("body_prefix", str),
+    "autostart": ("autostart", bool),
+    "use_sim_time": ("use_sim_time", bool),
+}
+DESCRIPTIONS = {
+    "image": "Topic of the camera's images. Compressed ones are expected at this name with /compressed behind it.",
+    "camera_info": "Topic of their calibration.",
+    "depth": "Topic of depth images.",
+    "checkpoint": "Weights: a file, or a name that `multihmr2 weights list` shows.",
+    "device": "Where the network runs: auto, cpu, cuda or cuda:N.",
+    "precision": "Number format of the network: auto, fp32, bf16 or fp16.",
+    "transport": "raw or compressed images.",
+    "body_prefix": "What the names of people's TF frames begin with; cameras of one robot need different ones.",
+    "autostart": "Whether the node configures and activates itself: true or false.",
+    "use_sim_time": "Whether time comes from /clock: true or false.",
+}
+PROFILES = "FASTDDS_DEFAULT_PROFILES_FILE"
+PROFILES_BEFORE_FASTDDS_3 = "FASTRTPS_DEFAULT_PROFILES_FILE"  # the name that Humble and Jazzy read
+
+
+def generate_launch_description() -> LaunchDescription:
+    in_config = [FindPackageShare("multihmr2_ros"), "config"]
+    return LaunchDescription(
+        [
+            DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node."),
+            *[
+                DeclareLaunchArgument(name, default_value=INPUTS[name], description=DESCRIPTIONS[name])
+                for name in INPUTS
+            ],
+            *[
+                DeclareLaunchArgument(
+                    name, default_value="", description=f"{DESCRIPTIONS[name]} Left out: as in params_file."
+                )
+                for name in PARAMETERS
+            ],
+            DeclareLaunchArgument(
+                "params_file",
+                default_value=PathJoinSubstitution([*in_config, "perception.yaml"]),
+                description="Parameters of the node; other arguments that are given override it.",
+            ),
+            DeclareLaunchArgument(
+                "log_level",
+                default_value="info",
+                choices=["debug", "info", "warn", "error", "fatal"],
+                description="What the node logs.",
+            ),
+            DeclareLaunchArgument(
+                "rviz", default_value="false", choices=["true", "false"], description="Whether RViz is started, too."
+            ),
+            DeclareLaunchArgument(
+                "rviz_frame",
+                default_value="camera_optical_frame",
+                description="Fixed frame of RViz: header.frame_id of the images, or a frame that tf connects with it.",
+            ),
+            *image_sized_shared_memory(PathJoinSubstitution([*in_config, "fastdds.xml"])),
+            OpaqueFunction(function=perception_node),
+            OpaqueFunction(function=rviz, condition=IfCondition(LaunchConfiguration("rviz"))),
+        ]
+    )
+
+
+def perception_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    overrides = {
+        parameter: ParameterValue(LaunchConfiguration(name), value_type=kind)
+        for name, (parameter, kind) in PARAMETERS.items()
+        if LaunchConfiguration(name).perform(context)
+    }
+    return [
+        Node(
+            package="multihmr2_ros",
+            executable="perception_node",
+            name="perception_node",
+            namespace=LaunchConfiguration("namespace"),
+            parameters=[LaunchConfiguration("params_file"), *([overrides] if overrides else [])],
+            remappings=[
+                *[(name, LaunchConfiguration(name)) for name in INPUTS],
+                ("image/compressed", [LaunchConfiguration("image"), "/compressed"]),
+            ],
+            ros_arguments=["--log-level", LaunchConfiguration("log_level")],
+            output="screen",
+        )
+    ]
+
+
+def rviz(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """RViz, its displays pointed at this node and this camera."""
+    try:
+        get_package_prefix("rviz2")
+    except PackageNotFoundError as error:
+        distribution = os.environ.get("ROS_DISTRO", "jazzy")
+        raise RuntimeError(f"rviz:=true needs RViz: sudo apt install ros-{distribution}-rviz2") from error
+    topics = [(f"/perception_node/{name}", f"perception_node/{name}") for name in ("markers", "overlay", "points")]
+    cameras = [(INPUTS[name], LaunchConfiguration(name)) for name in ("image", "camera_info")]
+    use_sim_time = LaunchConfiguration("use_sim_time").perform(context) == "true"
+    return [
+        Node(
+            package="rviz2",
+            executable="rviz2",
+            name="rviz",
+            namespace=LaunchConfiguration("namespace"),
+            parameters=[{"use_sim_time": use_sim_time}],
+            remappings=topics + cameras,
+            arguments=[
+                "--display-config",
+                PathJoinSubstitution([FindPackageShare("multihmr2_ros"), "config", "perception.rviz"]),
+                "--fixed-frame",
+                LaunchConfiguration("rviz_frame"),
+            ],
+            output="screen",
+        )
+    ]
+
+
+def image_sized_shared_memory(profiles: PathJoinSubstitution) -> list[LaunchDescriptionEntity]:
+    """Let Fast DDS use the profiles, unless the user has some."""
+    if os.environ.get(PROFILES) or os.environ.get(PROFILES_BEFORE_FASTDDS_3):
+        return []
+    names = [PROFILES]
+    if os.environ.get("ROS_DISTRO", "jazzy") in ("humble", "iron", "jazzy"):  # later ones warn about the old name
+        names.append(PROFILES_BEFORE_FASTDDS_3)
+    return [SetEnvironmentVariable(name, profiles) for name in names]

@@ -1,0 +1,116 @@
+"""A bag through the node, in the bag's time: `ros2 launch multihmr2_ros replay.launch.py bag:=FOLDER checkpoint:=FILE`.
+
+Takes every argument of perception.launch.py, too. Ends with the bag, unless RViz shows it or it is played in a loop.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+from launch.actions import (
+    DeclareLaunchArgument,
+    ExecuteProcess,
+    IncludeLaunchDescription,
+    OpaqueFunction,
+    RegisterEventHandler,
+    Shutdown,
+    TimerAction,
+)
+from launch.event_handlers import OnProcessExit
+from launch.events.process import ProcessExited
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.substitutions import LaunchConfiguration
+from launch_ros.ros_adapters import get_ros_node
+
+NODE = "perception_node"
+LOOK_AGAIN_S = 0.2
+LAST_IMAGE_S = 2.0  # how long the node may work on the bag's last image
+
+
+def generate_launch_description() -> LaunchDescription:
+    return LaunchDescription(
+        [
+            DeclareLaunchArgument("bag", description="The bag to play."),
+            DeclareLaunchArgument("rate", default_value="1.0", description="Speed: 0.5 is half of the recorded one."),
+            DeclareLaunchArgument(
+                "loop",
+                default_value="false",
+                choices=["true", "false"],
+                description="Whether to begin again at the end.",
+            ),
+            DeclareLaunchArgument(
+                "record", default_value="", description="Bag to write people, tf, markers and diagnostics to."
+            ),
+            IncludeLaunchDescription(
+                PythonLaunchDescriptionSource(str(Path(__file__).with_name("perception.launch.py"))),
+                launch_arguments={"use_sim_time": "true"}.items(),
+            ),
+            RegisterEventHandler(OnProcessExit(on_exit=end_with_the_node)),
+            OpaqueFunction(function=recorder),
+            OpaqueFunction(function=play_when_the_node_listens),
+        ]
+    )
+
+
+def play_when_the_node_listens(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """The node subscribes when its weights are loaded; what is played earlier is lost."""
+    if not node_listens(context):
+        return [TimerAction(period=LOOK_AGAIN_S, actions=[OpaqueFunction(function=play_when_the_node_listens)])]
+    bag, rate, loop, rviz = (LaunchConfiguration(name).perform(context) for name in ("bag", "rate", "loop", "rviz"))
+    program, clock = ["ros2", "bag", "play"], ["--clock", "100"]
+    if not has_ros2_bag():
+        program, clock = [sys.executable, "-m", "multihmr2_ros.ros.play"], ["--stamps", "recorded"]
+    looping = ["--loop"] if loop == "true" else []
+    player = ExecuteProcess(cmd=[*program, bag, *clock, "--rate", rate, *looping], name="play", output="screen")
+    if rviz == "true":
+        return [player]
+    end = TimerAction(period=LAST_IMAGE_S, actions=[Shutdown(reason="the bag has ended")])
+    return [player, RegisterEventHandler(OnProcessExit(target_action=player, on_exit=[end]))]
+
+
+def recorder(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    record = LaunchConfiguration("record").perform(context)
+    if not record:
+        return []
+    topics = [
+        in_namespace("humans", context),
+        in_namespace(f"{NODE}/markers", context),
+        "/tf",
+        "/tf_static",
+        "/diagnostics",
+    ]
+    command = ["ros2", "bag", "record", "--use-sim-time", "--output", record, *topics]
+    if not has_ros2_bag():
+        command = [sys.executable, "-m", "multihmr2_ros.ros.record", record, "--topics", *topics]
+    return [ExecuteProcess(cmd=command, name="record", output="screen")]
+
+
+def node_listens(context: LaunchContext) -> bool:
+    """Whether the node subscribes to images, raw or compressed."""
+    graph = get_ros_node(context)
+    image = in_namespace(LaunchConfiguration("image").perform(context), context)
+    topics = (image, f"{image}/compressed")
+    return any(info.node_name == NODE for topic in topics for info in graph.get_subscriptions_info_by_topic(topic))
+
+
+def in_namespace(name: str, context: LaunchContext) -> str:
+    """The full name of a topic of the node."""
+    namespace = LaunchConfiguration("namespace").perform(context).strip("/")
+    return name if name.startswith("/") else "/".join(["", *namespace.split(), name])
+
+
+def end_with_the_node(event: ProcessExited, context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    if context.is_shutdown or not event.process_name.startswith(NODE):
+        return []
+    return [Shutdown(reason=f"{NODE} has ended")]
+
+
+def has_ros2_bag() -> bool:
+    try:
+        get_package_prefix("ros2bag")
+    except PackageNotFoundError:
+        return False
+    return True

@@ -1,0 +1,150 @@
+"""The images of a bag as frames, like those of a video. Needs no ROS."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.media.sources import FrameSource
+from multihmr2_ros.people import Frame, IntrinsicsSource
+
+from .bag_reading import BagMessage, BagReader
+from .calibration import Intrinsics, Lens, intrinsics_from_info
+from .content import HeaderContent
+from .images import compressed_image_from_ros, image_from_ros
+
+RAW, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
+USUAL_FPS = 10.0  # where a damaged bag does not say how long it is
+DEPTH = "depth"  # in the name of a topic: not a picture of people
+
+logger = logging.getLogger(__name__)
+
+
+class BagSource(FrameSource):
+    """Every image of one topic of a bag, in order of recording. Frame.name is `<stem>_<index:06d>`.
+
+    topic: raw or compressed; None takes the only image topic. Stamps are those of the messages' headers (s, since
+    1970 as a rule), or of the recording where a header has none. K comes from the newest CameraInfo beside the topic
+    (before the first: from the first), as the node does it: from P where the topic's name begins with `image_rect`;
+    where K has a distortion, the image is undistorted, and so all results are those of the undistorted image.
+
+    header: that of the newest frame's message, its stamp in whole nanoseconds and its frame of reference.
+
+    Images that cannot be decoded are left out; `damage` says so in the end, and whether the bag is cut off.
+    """
+
+    header = HeaderContent()
+
+    def __init__(self, path: str | Path, topic: str | None = None) -> None:
+        self._path = Path(path)
+        with BagReader(self._path) as bag:
+            self._topic = _image_topic(bag, topic)
+            self._info_topic = _camera_info_topic(bag, self._topic)
+            count = bag.topics[self._topic].count
+            self.frame_count = count or None
+            self.fps = (count - 1) / (bag.duration_ns * 1e-9) if count > 1 and bag.duration_ns > 0 else USUAL_FPS
+        self._is_compressed = bag.topics[self._topic].type_name == COMPRESSED
+        self._is_rectified = self._topic.removesuffix("/compressed").rpartition("/")[2].startswith("image_rect")
+
+    def _frames(self) -> Generator[Frame, None, None]:
+        self.damage = ""
+        index, unreadable, reason = 0, 0, ""
+        lens, camera_info = Lens(), self._first_camera_info()
+        told: set[str] = set()
+        with BagReader(self._path) as bag:
+            for message in bag.messages([self._topic, *([self._info_topic] if self._info_topic else [])]):
+                try:
+                    if message.topic == self._info_topic:
+                        camera_info = _lower_case(bag.decode(message))
+                        continue
+                    image, stamp_s = self._image(bag, message)
+                except UserError as error:
+                    unreadable, reason = unreadable + 1, reason or str(error)
+                    continue
+                given = self._intrinsics(camera_info, image)
+                if given.problem and given.problem not in told:
+                    told.add(given.problem)
+                    logger.warning("%s: %s", self._path, given.problem)
+                if given.distorted is not None:
+                    image = lens.undistorted(image, given.distorted)
+                name = f"{self._path.stem}_{index:06d}"
+                yield Frame(image=image, stamp=stamp_s, k=given.k, intrinsics_source=given.source, name=name)
+                index += 1
+        losses = [f"the bag is damaged or cut off ({bag.damage})"] if bag.damage else []
+        losses += [f"{unreadable} messages left out ({reason})"] if unreadable else []
+        if index == 0:
+            raise UserError(
+                f"no image on {self._topic} of {self._path} can be read: {'; '.join(losses) or 'it is empty'}"
+            )
+        if losses:
+            self.damage = f"{self._path}: {index} frames could be read; {'; '.join(losses)}"
+
+    def _image(self, bag: BagReader, message: BagMessage) -> tuple[NDArray[np.uint8], float]:
+        """The image and its stamp (s)."""
+        decoded = bag.decode(message)
+        image = compressed_image_from_ros(decoded) if self._is_compressed else image_from_ros(decoded)
+        stamp = decoded.header.stamp
+        self.header = HeaderContent(stamp.sec, stamp.nanosec, decoded.header.frame_id)
+        image = np.require(image, requirements="W")  # that of a raw message lies in the message's own bytes
+        return image, (stamp.sec + stamp.nanosec * 1e-9) or message.time_ns * 1e-9
+
+    def _intrinsics(self, camera_info: Any, image: NDArray[np.uint8]) -> Intrinsics:
+        if camera_info is None:
+            return Intrinsics(None, IntrinsicsSource.PREDICTED)
+        return intrinsics_from_info(camera_info, image, rectified=self._is_rectified)
+
+    def _first_camera_info(self) -> Any:
+        """None where there is none."""
+        if self._info_topic is None:
+            return None
+        with BagReader(self._path) as bag:
+            for message in bag.messages([self._info_topic]):
+                try:
+                    return _lower_case(bag.decode(message))
+                except UserError:
+                    continue
+        return None
+
+
+def _image_topic(bag: BagReader, wanted: str | None) -> str:
+    """The topic that is wanted, or the only one with images; depth images do not count."""
+    images = sorted(name for name, topic in bag.topics.items() if topic.type_name in (RAW, COMPRESSED))
+    if wanted is not None:
+        if wanted in images:
+            return wanted
+        raise UserError(f"{bag.path} has no images on {wanted}; it has {_listed(images)}")
+    colour = [name for name in images if DEPTH not in name.lower()] or images
+    if not colour:
+        raise UserError(f"{bag.path} has no topic with images ({RAW} or {COMPRESSED}); it has {_listed(bag.topics)}")
+    if len(colour) > 1:
+        raise UserError(f"{bag.path} has several topics with images, choose one with --topic: {', '.join(colour)}")
+    return colour[0]
+
+
+def _camera_info_topic(bag: BagReader, image_topic: str) -> str | None:
+    """`camera_info` beside the image topic; else the only one, where there is no other image topic."""
+    infos = [name for name, topic in bag.topics.items() if topic.type_name == CAMERA_INFO]
+    beside = image_topic.removesuffix("/compressed").rpartition("/")[0] + "/camera_info"
+    if beside in infos:
+        return beside
+    images = [name for name, topic in bag.topics.items() if topic.type_name in (RAW, COMPRESSED)]
+    return infos[0] if len(infos) == len(images) == 1 else None
+
+
+def _lower_case(info: Any) -> Any:
+    """A CameraInfo with ROS 2's names: ROS 1 has D, K, R and P."""
+    if hasattr(info, "k"):
+        return info
+    return SimpleNamespace(**{name.lower(): value for name, value in vars(info).items()})
+
+
+def _listed(names: Any) -> str:
+    return ", ".join(sorted(names)) or "none"

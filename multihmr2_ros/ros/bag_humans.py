@@ -1,0 +1,127 @@
+"""HumanArrays of a bag, found by their stamps. Needs no ROS."""
+
+from __future__ import annotations
+
+import bisect
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from multihmr2_ros.errors import UserError
+
+from .bag_reading import BagMessage, BagReader
+from .bag_stamps import stamp_ns
+
+HUMAN_ARRAY = "multihmr2_ros/msg/HumanArray"
+TRUTH_TOPIC, HUMANS_TOPIC = "/ground_truth/humans", "/humans"
+TOLERANCE_NS = 1_000_000  # stamps that some tool has rounded to milliseconds
+KEPT = 64  # messages that were passed over, as the bag gave them
+
+
+class HumansMessage(NamedTuple):
+    """A decoded HumanArray, and the same as it was recorded."""
+
+    decoded: Any
+    recorded: BagMessage
+    stamp_ns: int
+
+
+class BagHumans:
+    """One topic of HumanArrays. Use it as a context manager.
+
+    Only stamps are kept in memory; messages are read in order, and again from the first where an order is asked for
+    that is not the bag's. Raises UserError where the topic is missing or of another type.
+    """
+
+    def __init__(self, path: str | Path, topic: str) -> None:
+        self.path, self.topic = Path(path), topic
+        self._bag = BagReader(self.path)
+        try:
+            self._check_topic()
+            self._stamps = [
+                stamp_ns(message.data, message.type_name) if len(message.data) >= 12 else 0
+                for message in self._bag.messages([topic])
+            ]
+        except BaseException:
+            self._bag.close()
+            raise
+        self._waiting: dict[int, deque[int]] = {}  # stamp → messages with it that nobody has asked for yet
+        for index, stamp in enumerate(self._stamps):
+            self._waiting.setdefault(stamp, deque()).append(index)
+        self._sorted = sorted(self._waiting)
+        self._reading: Iterator[BagMessage] = iter(())
+        self._next = len(self._stamps)
+        self._passed: OrderedDict[int, BagMessage] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._stamps)
+
+    def all(self) -> Iterator[HumansMessage]:
+        """Every message, in order of recording."""
+        for message, stamp in zip(self._bag.messages([self.topic]), list(self._stamps), strict=False):
+            yield HumansMessage(self._bag.decode(message), message, stamp)
+
+    def at(self, wanted_ns: int) -> HumansMessage | None:
+        """The message with this stamp; of several, which a clock that was set back gives, each once in their order."""
+        stamp = self._nearest(wanted_ns)
+        if stamp is None:
+            return None
+        indices = self._waiting[stamp]
+        index = indices.popleft() if len(indices) > 1 else indices[0]
+        message = self._message(index)
+        return HumansMessage(self._bag.decode(message), message, stamp)
+
+    def close(self) -> None:
+        self._bag.close()
+
+    def __enter__(self) -> BagHumans:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _check_topic(self) -> None:
+        known = self._bag.topics.get(self.topic)
+        if known is None:
+            others = sorted(name for name, topic in self._bag.topics.items() if topic.type_name == HUMAN_ARRAY)
+            listed = ", ".join(others) or "none"
+            raise UserError(f"{self.path} has no people on {self.topic}; its topics with HumanArrays: {listed}")
+        if known.type_name != HUMAN_ARRAY:
+            raise UserError(f"{self.topic} of {self.path} must be {HUMAN_ARRAY}, but it is {known.type_name}")
+
+    def _nearest(self, wanted_ns: int) -> int | None:
+        if wanted_ns == 0:
+            return None  # no clock: nothing can be matched
+        if wanted_ns in self._waiting:
+            return wanted_ns
+        place = bisect.bisect(self._sorted, wanted_ns)
+        near = self._sorted[max(0, place - 1) : place + 1]
+        best = min(near, key=lambda stamp: abs(stamp - wanted_ns), default=None)
+        return best if best is not None and abs(best - wanted_ns) <= TOLERANCE_NS else None
+
+    def _message(self, index: int) -> BagMessage:
+        if index in self._passed:
+            return self._passed[index]
+        if index < self._next:
+            self._reading, self._next = self._bag.messages([self.topic]), 0
+        while True:
+            try:
+                message = next(self._reading)
+            except StopIteration:
+                raise UserError(f"{self.path} changed while it was read; evaluate again") from None
+            self._passed[self._next] = message
+            self._next += 1
+            if len(self._passed) > KEPT:
+                self._passed.popitem(last=False)
+            if self._next == index + 1:
+                return message
+
+
+def image_size(message: Any) -> tuple[int, int]:
+    """(height, width) px of the image of a HumanArray, which does not carry it: that of a principal point in the
+    middle; (0, 0) without intrinsics."""
+    k = np.asarray(message.k, np.float64).reshape(3, 3)
+    return round(2 * k[1, 2]), round(2 * k[0, 2])

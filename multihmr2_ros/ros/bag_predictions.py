@@ -1,0 +1,52 @@
+"""A bag of predictions on /humans beside the truth on /ground_truth/humans. Needs no ROS."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from multihmr2_ros.evaluation.moments import Moment
+from multihmr2_ros.people import People
+
+from .bag_humans import HUMAN_ARRAY, HUMANS_TOPIC, TRUTH_TOPIC
+from .bag_transforms import NS
+from .bag_writing import BagWriter
+from .cdr import human_array_to_cdr
+from .content import HeaderContent
+from .people_content import Timing, people_to_content
+
+
+class PredictionBag:
+    """Takes moments and writes an .mcap file, in place of an older one, when its stack closes. Truth is copied as it
+    was recorded; the times of the messages are the images' stamps."""
+
+    def __init__(self, path: Path, stack: contextlib.ExitStack) -> None:
+        self._path = path
+        self._temporary = path.with_name(f".{path.stem}.{os.getpid()}.mcap")
+        self._remove()
+        stack.callback(self._finish)
+        self._writer = stack.enter_context(BagWriter(self._temporary))
+
+    def add(self, index: int, moment: Moment, people: People, score: Any) -> None:
+        source = moment.source
+        header = HeaderContent(*divmod(moment.stamp_ns, NS), source.frame_id)
+        content = people_to_content(people, header, Timing(), with_vertices=bool(people.vertices.shape[1] < 1000))
+        data = human_array_to_cdr(content).to_bytes()
+        self._writer.write(HUMANS_TOPIC, HUMAN_ARRAY, data, max(moment.stamp_ns, 0))
+        if source.truth is not None and not np.isnan(moment.stamp_ns):
+            self._writer.write(TRUTH_TOPIC, HUMAN_ARRAY, source.truth.data, max(moment.stamp_ns, 0))
+
+    def _finish(self) -> None:
+        """The bag has closed before: stacks unwind from the last to the first."""
+        if self._temporary.exists():
+            if self._path.is_dir():
+                shutil.rmtree(self._path)
+            os.replace(self._temporary, self._path)
+
+    def _remove(self) -> None:
+        self._temporary.unlink(missing_ok=True)

@@ -1,0 +1,230 @@
+"""Bags as sequences that can be evaluated: images to look at, or people that were recorded, beside the truth."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.evaluation.moments import Moment
+from multihmr2_ros.people import Frame, People
+
+from .bag_frames import BagSource
+from .bag_humans import HUMANS_TOPIC, TRUTH_TOPIC, BagHumans, HumansMessage, image_size
+from .bag_reading import BagMessage, BagReader, is_bag
+from .bag_transforms import NS, Transforms
+from .recorded_people import people_from_human_array
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What a moment of a bag is written again with: its frame of reference, and its truth as it was recorded."""
+
+    frame_id: str
+    truth: BagMessage | None
+
+
+class Truth:
+    """The true people of a bag in the camera's frame. where: a topic of the bag, or another bag."""
+
+    def __init__(self, path: Path, where: str) -> None:
+        other = None if where.startswith("/") and not is_bag(Path(where)) else Path(where)
+        self._path = other or path
+        self._humans = BagHumans(self._path, TRUTH_TOPIC if other else where)
+        self._transforms: dict[tuple[str, str], Transforms] = {}
+        self._bag = path
+
+    def at(self, stamp_ns: int, frame_id: str, k: NDArray[np.float64] | None) -> tuple[People, HumansMessage] | None:
+        """The people at a stamp, in the frame frame_id; k (3, 3) px: for truth that does not say it."""
+        found = self._humans.at(stamp_ns)
+        return None if found is None else (self.people(found, frame_id, k), found)
+
+    def people(self, found: HumansMessage, frame_id: str, k: NDArray[np.float64] | None) -> People:
+        people = people_from_human_array(found.decoded, image_size(found.decoded))
+        if people.k[0, 0] <= 0 and k is not None:
+            people = dataclasses.replace(people, k=k)
+        source, target = found.decoded.header.frame_id.lstrip("/"), frame_id.lstrip("/")
+        return people if source == target else moved(people, self._transform(target, source, found.stamp_ns))
+
+    def messages(self) -> Iterator[HumansMessage]:
+        return self._humans.all()
+
+    def __len__(self) -> int:
+        return len(self._humans)
+
+    def close(self) -> None:
+        self._humans.close()
+
+    def _transform(self, target: str, source: str, stamp_ns: int) -> NDArray[np.float64]:
+        if (target, source) not in self._transforms:
+            if not (target and source):
+                raise UserError(f"the truth is in frame {source!r} and the images in {target!r}; name both in the bag")
+            self._transforms[target, source] = Transforms(self._bag, target, source)
+        return self._transforms[target, source].target_from_source(stamp_ns)
+
+
+class BagSequence:
+    """Every image of a bag, with the truth of its stamp.
+
+    The truth's own problems (it is missing, or in a frame that no transform leads to) end the truth, not the images.
+    """
+
+    def __init__(self, path: Path, truth: str = TRUTH_TOPIC, topic: str | None = None) -> None:
+        self.name = path.stem
+        self.problems: list[str] = []
+        self._path, self._where = path, truth
+        self._source = BagSource(path, topic)
+        self.fps, self.moment_count = self._source.fps, self._source.frame_count
+
+    def __iter__(self) -> Iterator[Moment]:
+        self.problems.clear()
+        truth = self._open_truth()
+        matched, has_stamps = 0, False
+        try:
+            for frame in self._source:
+                header = self._source.header
+                stamp_ns = header.sec * NS + header.nanosec
+                has_stamps |= stamp_ns != 0
+                found = None
+                if truth is not None:
+                    try:
+                        found = truth.at(stamp_ns, header.frame_id, frame.k)
+                    except UserError as error:
+                        self.problems.append(str(error))
+                matched += found is not None
+                yield self._moment(frame, header.frame_id, stamp_ns or round(frame.stamp * NS), found)
+        finally:
+            self._source.close()
+            if truth is not None:
+                truth.close()
+        if truth is not None and not matched and not self.problems:
+            reason = "have the stamps of the truth" if has_stamps else "have a stamp"
+            self.problems.append(f"{self._path}: none of the images {reason}; record both from one clock")
+        if self._source.damage:
+            self.problems.append(self._source.damage)
+        self.problems[:] = _summed_up(self.problems)
+
+    def _open_truth(self) -> Truth | None:
+        try:
+            return Truth(self._path, self._where)
+        except UserError as error:
+            self.problems.append(f"{error}; only what needs no truth is measured")
+            return None
+
+    def _moment(
+        self, frame: Frame, frame_id: str, stamp_ns: int, found: tuple[People, HumansMessage] | None
+    ) -> Moment:
+        people, message = found or (None, None)
+        source = Source(frame_id, message.recorded if message is not None else None)
+        return Moment(stamp_ns=stamp_ns, frame=frame, truth=people, source=source)
+
+
+class RecordedSequence:
+    """People that a live run recorded, against the truth: a frame that has truth and no message is one of misses."""
+
+    fps: float | None = None
+
+    def __init__(self, path: Path, truth: str = TRUTH_TOPIC, humans: str = HUMANS_TOPIC) -> None:
+        self.name = path.stem
+        self.problems: list[str] = []
+        self._path, self._where, self._topic = path, truth, humans
+        with BagHumans(path, humans) as recorded:
+            self.moment_count: int | None = len(recorded)
+
+    def __iter__(self) -> Iterator[Moment]:
+        self.problems.clear()
+        try:
+            truth = Truth(self._path, self._where)
+        except UserError as error:
+            self.problems.append(f"{error}; only what needs no truth is measured")
+            with BagHumans(self._path, self._topic) as recorded:
+                yield from (_recorded(each, None, 0) for each in recorded.all() if any(each.decoded.k))
+            return
+        with BagHumans(self._path, self._topic) as recorded:
+            frame_id, dropped, matched = _frame_of(self._path, self._topic), 0, 0
+            for true in truth.messages():
+                try:
+                    people = truth.people(true, frame_id, None)
+                except UserError as error:
+                    self.problems.append(str(error))
+                    continue
+                found = recorded.at(true.stamp_ns)
+                if found is None or not any(found.decoded.k):
+                    yield Moment(true.stamp_ns, people=people.select(np.zeros(len(people), bool)), truth=people)
+                    continue
+                matched += 1
+                new = max(0, int(found.decoded.dropped_frames) - dropped)
+                dropped = int(found.decoded.dropped_frames)
+                yield _recorded(found, people, new)
+        truth.close()
+        if not matched:
+            self.problems.append(f"{self._path}: no message on {self._topic} has a stamp of the truth")
+        self.problems[:] = _summed_up(self.problems)
+
+
+def has_images(path: Path) -> bool:
+    from .bag_frames import COMPRESSED, RAW
+
+    with BagReader(path) as bag:
+        return any(topic.type_name in (RAW, COMPRESSED) for topic in bag.topics.values())
+
+
+def has_topic(path: Path, topic: str) -> bool:
+    with BagReader(path) as bag:
+        return topic in bag.topics
+
+
+def moved(people: People, pose: NDArray[np.float64]) -> People:
+    """The people in another frame of reference; pose (4, 4): that frame from theirs."""
+    turn, shift = pose[:3, :3], pose[:3, 3]
+
+    def move(points: Any) -> NDArray[np.float32]:
+        return (np.asarray(points, np.float64) @ turn.T + shift).astype(np.float32)
+
+    rotations = people.rotations.copy()
+    if rotations.shape[1]:
+        rotations[:, 0] = turn @ rotations[:, 0]
+    return dataclasses.replace(
+        people,
+        joints=move(people.joints),
+        pelvis=move(people.pelvis),
+        vertices=move(people.vertices),
+        velocity=people.velocity @ turn.T,
+        rotations=rotations,
+    )
+
+
+def _recorded(found: HumansMessage, truth: People | None, dropped: int) -> Moment:
+    message = found.decoded
+    times = {
+        "image received": 1e3 * message.age_at_receipt,
+        "estimate": 1e3 * message.inference_time,
+        "stamp to publication": 1e3 * message.total_latency,
+    }
+    people = people_from_human_array(message, image_size(message))
+    return Moment(found.stamp_ns, people=people, truth=truth, times_ms=times, dropped=dropped)
+
+
+def _frame_of(path: Path, topic: str) -> str:
+    """The frame of reference of the first recorded message that is about an image."""
+    with BagHumans(path, topic) as humans:
+        for each in humans.all():
+            if any(each.decoded.k):
+                return str(each.decoded.header.frame_id)
+    raise UserError(f"{path}: nothing on {topic} is about an image; was the node active?")
+
+
+def _summed_up(problems: list[str]) -> list[str]:
+    """The first of each kind, and how many more: transforms that are missing are told apart by their stamps only."""
+    kinds: dict[str, list[str]] = {}
+    for problem in problems:
+        kinds.setdefault(problem.split(" is known from ")[0], []).append(problem)
+    return [each[0] + (f" (and {len(each) - 1} more like it)" if len(each) > 1 else "") for each in kinds.values()]

@@ -1,0 +1,77 @@
+"""Message definitions for bags, without ROS: the common ones as rosbags carries them, others from .msg files."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+from multihmr2_ros.errors import UserError
+
+OUR_PACKAGE = "multihmr2_ros"
+OUR_MESSAGES = ("Human", "HumanArray", "BodyModel")
+
+
+@cache
+def typestore() -> Any:
+    """rosbags' typestore of ROS 2 Jazzy's messages with ours. Definitions that `require` finds are added to it."""
+    store = get_typestore(Stores.ROS2_JAZZY)
+    for name in OUR_MESSAGES:
+        _register(store, f"{OUR_PACKAGE}/msg/{name}")
+    return store
+
+
+@cache
+def ros1_typestore() -> Any:
+    return get_typestore(Stores.ROS1_NOETIC)
+
+
+def require(type_name: str) -> Any:
+    """The typestore with the type in it (`package/msg/Name`), and all that it is made of.
+
+    Raises UserError where no definition is found.
+    """
+    store = typestore()
+    if type_name not in store.fielddefs:
+        _register(store, type_name)
+    return store
+
+
+def _register(store: Any, type_name: str) -> None:
+    path = _definition_file(type_name)
+    if path is None:
+        raise UserError(
+            f"no definition of the message type {type_name} is found; source the ROS workspace that has its package"
+        )
+    types = get_types_from_msg(path.read_text(), type_name)
+    for _, fields in types.values():
+        for _, field in fields:
+            for needed in _names(field):
+                if needed not in store.fielddefs:
+                    _register(store, needed)
+    store.register(types)
+
+
+def _names(field: Any) -> list[str]:
+    """The message types in a field's description: (kind, …), where sequences and arrays hold another description."""
+    if isinstance(field, str):
+        return [field] if "/msg/" in field else []
+    return [name for part in field for name in _names(part)] if isinstance(field, tuple) else []
+
+
+def _definition_file(type_name: str) -> Path | None:
+    package, _, name = type_name.partition("/msg/")
+    folders = [Path(prefix, "share", package, "msg") for prefix in _prefixes()]
+    if package == OUR_PACKAGE:
+        folders.insert(0, Path(__file__).resolve().parents[2] / "msg")  # of the source tree
+    return next((path for folder in folders if (path := folder / f"{name}.msg").is_file()), None)
+
+
+def _prefixes() -> list[str]:
+    """Where packages are installed: by colcon or ROS, and by pip."""
+    ament = [prefix for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
+    ours = Path(__file__).resolve().parents[5:6]  # PREFIX/lib/python3.N/site-packages/multihmr2_ros/ros/bag_types.py
+    return [*ament, *map(str, ours)]

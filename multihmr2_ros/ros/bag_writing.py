@@ -1,0 +1,124 @@
+"""Bags are written whole or not at all, and never over something that exists. Needs no ROS."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Collection
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
+from rosbags.rosbag2 import StoragePlugin, Writer
+
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.media.files import cannot_write, temporary_beside
+
+from .bag_types import require
+
+PLUGINS = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
+SUFFIXES = {".mcap": "mcap", ".db3": "sqlite3"}
+METADATA_VERSION: Final = 8  # that of ROS 2 Iron; later distributions read it too
+
+NEVER = QosTime(0x7FFFFFFF, 0xFFFFFFFF)
+LATCHED = Qos(
+    QosHistory.KEEP_LAST, 1, QosReliability.RELIABLE, QosDurability.TRANSIENT_LOCAL, NEVER, NEVER,
+    QosLiveliness.AUTOMATIC, NEVER, False,
+)  # fmt: skip
+
+
+class BagWriter:
+    """Writes a bag. Use it as a context manager.
+
+    path     NAME.mcap and NAME.db3 become single files, any other name a rosbag2 folder
+    storage  "mcap" or "sqlite3", for a folder
+    latched  topics that a player must publish transient local
+
+    The bag appears when the block ends well; an exception in the block leaves nothing behind. Memory is bounded.
+    Raises UserError where path exists, or cannot be written.
+    """
+
+    def __init__(self, path: str | Path, storage: str = "mcap", latched: Collection[str] = ("/tf_static",)) -> None:
+        self.path = Path(path)
+        self.counts: dict[str, int] = {}
+        self._latched = set(latched)
+        self._connections: dict[str, Any] = {}
+        self._is_file = self.path.suffix.lower() in SUFFIXES
+        storage = SUFFIXES.get(self.path.suffix.lower(), storage)
+        if storage not in PLUGINS:
+            raise UserError(f"a bag's storage must be one of {', '.join(PLUGINS)}, got {storage!r}")
+        self._refuse_existing()
+        self._folder = temporary_beside(self.path)
+        name = self.path.stem if self._is_file else self.path.name  # rosbags names the file inside after the folder
+        self._writer = Writer(self._folder / name, version=METADATA_VERSION, storage_plugin=PLUGINS[storage])
+        try:
+            self._writer.open()
+        except (OSError, sqlite3.Error) as error:
+            self._remove()
+            raise cannot_write(self.path, error) from error
+
+    def latch(self, topic: str) -> None:
+        """Note, before its first message, that a topic must be published transient local."""
+        self._latched.add(topic)
+
+    def write(self, topic: str, type_name: str, data: bytes | memoryview, time_ns: int) -> None:
+        """Add a message. type_name: `package/msg/Name`; data: CDR; time_ns: of the recording, since 1970.
+
+        Raises UserError for types whose definition is not found, for a topic that changes its type, and where the
+        disk is full.
+        """
+        connection = self._connections.get(topic)
+        try:
+            if connection is None:
+                connection = self._add(topic, type_name)
+            elif connection.msgtype != type_name:
+                raise UserError(f"{topic} holds {connection.msgtype} in {self.path}, but a {type_name} came for it")
+            self._writer.write(connection, time_ns, data)
+        except (OSError, sqlite3.Error) as error:
+            raise cannot_write(self.path, error) from error
+        self.counts[topic] += 1
+
+    def close(self) -> None:
+        """Finish the bag and give it its name."""
+        try:
+            self._writer.close()
+            self._refuse_existing()
+            written = self._writer.path
+            os.replace(next(written.glob("*.[md][cb]*")) if self._is_file else written, self.path)
+        except (OSError, sqlite3.Error) as error:
+            raise cannot_write(self.path, error) from error
+        finally:
+            self._remove()
+
+    def discard(self) -> None:
+        """Leave nothing behind."""
+        self._writer.abort()
+        self._remove()
+
+    def __enter__(self) -> BagWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+        else:
+            self.discard()
+
+    def _add(self, topic: str, type_name: str) -> Any:
+        qos = [LATCHED] if topic in self._latched else []
+        connection = self._writer.add_connection(
+            topic, type_name, typestore=require(type_name), offered_qos_profiles=qos
+        )
+        self._connections[topic], self.counts[topic] = connection, 0
+        return connection
+
+    def _refuse_existing(self) -> None:
+        if self.path.exists():
+            raise UserError(f"{self.path} exists already; choose another name, or remove it first")
+
+    def _remove(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)

@@ -1,0 +1,257 @@
+"""What `multihmr2 bench --ros` measures: messages built and published, and the node around the estimator.
+
+All messages go over the middleware to another process, which takes them as bytes, like a recorder; the node is a
+process too. No weights are needed: the people are those of `standing_people`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import rclpy
+from rclpy.duration import Duration
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.qos import QoSProfile
+from rclpy.serialization import serialize_message
+from rclpy.utilities import get_rmw_implementation_identifier
+from sensor_msgs.msg import Image
+from tqdm import tqdm
+from visualization_msgs.msg import MarkerArray
+
+from multihmr2_ros import __version__
+from multihmr2_ros.body import Body
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.hardware import processor_name
+from multihmr2_ros.msg import HumanArray
+from multihmr2_ros.people import People
+
+from . import cdr, messages, node
+from .compatibility import reads_our_bytes
+from .content import HeaderContent
+from .content_publisher import ContentPublisher
+from .conversions import image_to_ros, people_to_markers
+from .outputs import RELIABLE
+from .parameters import NodeParameters
+from .people_content import Timing, people_to_content
+from .standing_people import StandInEstimator, standing_people
+
+Row = dict[str, Any]
+DOMAIN_ID = 98  # away from robots
+HEADER = HeaderContent(1, 0, "camera")
+IMAGE_SIZE = (480, 640)  # height, width, px
+PEOPLE, PEOPLE_OF_NODE = 10, 5
+WARM_UP = 10
+OBJECT_REPEATS = 3  # they take seconds
+PAUSE_S = 0.02  # for the other process to be done with a message
+TIMEOUT_S = 60.0  # for a process to start
+ANSWER_TIMEOUT_S = 2.0
+ACKNOWLEDGED = Duration(seconds=10)
+
+
+@dataclass(frozen=True)
+class Work:
+    """A row of the table. run: what is timed, returning the milliseconds; repeats include no warm-up."""
+
+    name: str
+    run: Callable[[], float]
+    goal_ms: float | None = None
+    repeats: int = 0
+    warm_up: int = WARM_UP
+
+
+def measure(repeats: int) -> Row:
+    """All figures: milliseconds (least, p50, p95) and the goals. Raises UserError where a message gets lost."""
+    if repeats < 1:
+        raise UserError(f"--repeats must be at least 1, got {repeats}")
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    context = rclpy.Context()
+    context.init(args=[], domain_id=DOMAIN_ID)
+    namespace = f"/bench_{os.getpid()}"  # others may measure at the same time
+    try:
+        peer = rclpy.create_node("peer", namespace=namespace, context=context)
+        rows = [*_messages(peer, repeats), *_node(peer, repeats)]
+        peer.destroy_node()
+    finally:
+        context.try_shutdown()
+    return {
+        "version": __version__,
+        "date": datetime.date.today().isoformat(),
+        "machine": f"{processor_name()}, {os.cpu_count()} cores",
+        "middleware": get_rmw_implementation_identifier(),
+        "large_shared_memory": bool(os.environ.get("FASTDDS_DEFAULT_PROFILES_FILE")),
+        "repeats": repeats,
+        "ros": rows,
+    }
+
+
+def _messages(peer: Any, repeats: int) -> list[Row]:
+    """Building and publishing, by the functions that the node uses."""
+    full, low = Body("full"), Body("low")
+    full_people, low_people = standing_people(full, PEOPLE), standing_people(low, PEOPLE)
+    marker_publisher = peer.create_publisher(MarkerArray, "markers", RELIABLE)
+    human_publisher = peer.create_publisher(HumanArray, "humans", RELIABLE)
+    as_bytes = reads_our_bytes()
+    to_cdr, to_ros = cdr.marker_array_to_cdr, messages.marker_array_to_ros
+    markers = ContentPublisher(marker_publisher, to_cdr, to_ros, sends_bytes=as_bytes)
+    objects = ContentPublisher(marker_publisher, to_cdr, to_ros, sends_bytes=False)
+    humans = ContentPublisher(
+        human_publisher, cdr.human_array_to_cdr, messages.human_array_to_ros, sends_bytes=as_bytes
+    )
+
+    def publish_markers(publisher: ContentPublisher[Any], people: People, body: Body) -> None:
+        publisher.publish(people_to_markers(people, HEADER, body.faces))
+
+    def timed(publisher: Any, publish: Callable[..., None], *arguments: Any) -> Callable[[], float]:
+        def run() -> float:
+            begin_s = time.perf_counter()
+            publish(*arguments)
+            taken_s = time.perf_counter() - begin_s
+            if not publisher.wait_for_all_acked(ACKNOWLEDGED):
+                raise UserError("no acknowledgement of a message in 10 s; look for a firewall or a full /dev/shm")
+            return 1e3 * taken_s
+
+        return run
+
+    few = min(repeats, OBJECT_REPEATS)
+    works = [
+        Work(
+            f"markers, {PEOPLE} people, full mesh",
+            timed(marker_publisher, publish_markers, markers, full_people, full), 15.0, repeats,
+        ),
+        Work(
+            f"markers, {PEOPLE} people, full mesh, as Python objects",
+            timed(marker_publisher, publish_markers, objects, full_people, full), None, few, 1,
+        ),
+        Work(
+            f"markers, {PEOPLE} people, low mesh",
+            timed(marker_publisher, publish_markers, markers, low_people, low), 2.0, repeats,
+        ),
+        Work(
+            f"HumanArray, {PEOPLE} people",
+            timed(human_publisher, lambda: humans.publish(people_to_content(low_people, HEADER, Timing()))), None,
+            repeats,
+        ),
+    ]  # fmt: skip
+    with _process(_receive, peer.get_namespace()):
+        _wait_until(lambda: marker_publisher.get_subscription_count() and human_publisher.get_subscription_count())
+        return _in_turn(works)
+
+
+def _node(peer: Any, repeats: int) -> list[Row]:
+    """From the publication of an image here to the arrival here of what the node makes of it."""
+    pixels = np.random.default_rng(0).integers(0, 256, (*IMAGE_SIZE, 3), np.uint8)
+    image = serialize_message(image_to_ros(pixels, HEADER))
+    images = peer.create_publisher(Image, "image", QoSProfile(depth=1))
+    arrivals: list[float] = []
+
+    def arrived(_: bytes) -> None:
+        arrivals.append(time.perf_counter())
+
+    topic = f"{peer.get_namespace()}/perception_node/markers"
+    peer.create_subscription(MarkerArray, topic, arrived, RELIABLE, raw=True)
+    executor = SingleThreadedExecutor(context=peer.context)
+    executor.add_node(peer)
+
+    def exchange() -> float:
+        arrivals.clear()
+        begin_s = time.perf_counter()
+        images.publish(image)
+        while not arrivals:
+            executor.spin_once(timeout_sec=0.1)
+            if time.perf_counter() - begin_s > ANSWER_TIMEOUT_S:
+                raise UserError("the node did not answer an image in 2 s; source scripts/env.sh for large images")
+        return 1e3 * (arrivals[0] - begin_s)
+
+    with _process(_run_node, peer.get_namespace()):
+        _wait_until(lambda: images.get_subscription_count() and peer.count_publishers(topic))
+        name = f"node, image in to markers out, {PEOPLE_OF_NODE} people, low mesh"
+        rows = _in_turn([Work(name, exchange, 8.0, repeats)])
+    executor.shutdown()
+    return rows
+
+
+def _in_turn(works: Sequence[Work]) -> list[Row]:
+    """Measure all works, taking turns, so that a machine whose speed drifts slows all of them alike."""
+    for work in works:
+        for _ in range(work.warm_up):
+            work.run()
+            time.sleep(PAUSE_S)
+    times: list[list[float]] = [[] for _ in works]
+    turns = max(work.repeats for work in works)
+    for turn in tqdm(range(turns), desc="bench --ros", unit="turn", disable=None):
+        for work, taken in zip(works, times, strict=True):
+            if turn < work.repeats:
+                taken.append(work.run())
+                time.sleep(PAUSE_S)
+    return [_row(work, taken) for work, taken in zip(works, times, strict=True)]
+
+
+def _row(work: Work, times: Sequence[float]) -> Row:
+    p50, p95 = np.percentile(times, (50, 95))
+    row = {"work": work.name, "goal_ms": work.goal_ms, "repeats": work.repeats}
+    return row | {"least_ms": min(times), "p50_ms": float(p50), "p95_ms": float(p95)}
+
+
+@contextlib.contextmanager
+def _process(target: Callable[[str], None], namespace: str) -> Iterator[None]:
+    process = multiprocessing.get_context("spawn").Process(target=target, args=(namespace,), daemon=True)
+    process.start()
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.join()
+
+
+def _receive(namespace: str) -> None:
+    """The process that subscribes."""
+    rclpy.init(args=[], domain_id=DOMAIN_ID)
+    receiver = rclpy.create_node("receiver", namespace=namespace)
+    for kind, topic in ((MarkerArray, "markers"), (HumanArray, "humans")):
+        receiver.create_subscription(kind, topic, lambda _: None, RELIABLE, raw=True)
+    with contextlib.suppress(ExternalShutdownException):
+        rclpy.spin(receiver)
+
+
+def _run_node(namespace: str) -> None:
+    """The process of the node."""
+    os.environ["ROS_DOMAIN_ID"] = str(DOMAIN_ID)
+    arguments = ["--ros-args", "-r", f"__ns:={namespace}", "--log-level", "error"]
+
+    def make_estimator(parameters: NodeParameters) -> Any:
+        return StandInEstimator(parameters.mesh, PEOPLE_OF_NODE)
+
+    node.main(arguments, make_estimator)
+
+
+def _wait_until(condition: Callable[[], Any]) -> None:
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while not condition():
+        if time.monotonic() > deadline_s:
+            raise UserError(f"the other process was not found in {TIMEOUT_S:.0f} s; see its messages above")
+        time.sleep(0.05)
+
+
+def table(report: Row) -> str:
+    """The report for people to read."""
+    memory = "as set by a profiles file" if report["large_shared_memory"] else "default: source scripts/env.sh"
+    lines = [
+        f"multihmr2 {report['version']}, {report['date']}: {report['machine']}",
+        f"{report['middleware']}, shared memory {memory}; milliseconds",
+        "",
+        f"{'':56}{'repeats':>8}{'least':>9}{'p50':>9}{'p95':>9}{'goal p50':>10}",
+    ]
+    for row in report["ros"]:
+        goal = "" if row["goal_ms"] is None else f"≤ {row['goal_ms']:g}"
+        lines.append(
+            f"{row['work']:56}{row['repeats']:8d}{row['least_ms']:9.2f}{row['p50_ms']:9.2f}{row['p95_ms']:9.2f}{goal:>10}"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,93 @@
+"""What a CameraInfo says of an image, and lens distortion taken out of it; for messages of rclpy and of rosbags."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from multihmr2_ros.camera import CameraFacts, CameraModel, camera_from_info
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.people import IntrinsicsSource
+
+
+@dataclass(frozen=True)
+class Intrinsics:
+    """What is known about the camera of an image.
+
+    k          (3, 3) px of the image; None: to be predicted
+    source     where k came from
+    problem    what is wrong with the camera_info; "" if nothing
+    notice     what is worth knowing but not wrong; "" if nothing
+    distorted  the camera with its distortion, where the image has any
+    """
+
+    k: NDArray[np.float64] | None
+    source: IntrinsicsSource
+    problem: str = ""
+    notice: str = ""
+    distorted: CameraModel | None = None
+
+
+def intrinsics_from_info(camera_info: Any, image: NDArray[np.uint8], *, rectified: bool) -> Intrinsics:
+    """The intrinsics of an image (H, W, 3) that came with a sensor_msgs/CameraInfo."""
+    predicted = IntrinsicsSource.PREDICTED
+    try:
+        camera = camera_from_info(camera_facts(camera_info, image, rectified=rectified))
+    except UserError as error:
+        return Intrinsics(None, predicted, f"{error}; until then intrinsics are predicted")
+    if camera is None:
+        return Intrinsics(None, predicted, "camera_info is uncalibrated (all 0): intrinsics are predicted")
+    return Intrinsics(camera.k, IntrinsicsSource(camera.source), distorted=camera if camera.distortion_model else None)
+
+
+def camera_facts(camera_info: Any, image: NDArray[np.uint8], *, rectified: bool) -> CameraFacts:
+    """What a sensor_msgs/CameraInfo says of an image (H, W, 3) that came with it."""
+    roi = camera_info.roi
+    return CameraFacts(
+        image_width=image.shape[1],
+        image_height=image.shape[0],
+        rectified=rectified,
+        width=camera_info.width,
+        height=camera_info.height,
+        k=camera_info.k,
+        p=camera_info.p,
+        distortion_model=camera_info.distortion_model,
+        d=camera_info.d,
+        r=camera_info.r,
+        binning_x=camera_info.binning_x,
+        binning_y=camera_info.binning_y,
+        roi_x_offset=roi.x_offset,
+        roi_y_offset=roi.y_offset,
+        roi_width=roi.width,
+        roi_height=roi.height,
+        roi_do_rectify=roi.do_rectify,
+    )
+
+
+class Lens:
+    """Takes the distortion out of images; what is computed for a camera is kept until another one comes."""
+
+    def __init__(self) -> None:
+        self._key: tuple[object, ...] = ()
+        self._maps: tuple[NDArray[Any], NDArray[Any]] | None = None
+
+    def undistorted(self, image: NDArray[np.uint8], camera: CameraModel) -> NDArray[np.uint8]:
+        """(H, W, 3) uint8 as the ideal pinhole camera with the same K sees it; black where the image has no pixel."""
+        key = (camera.distortion_model, camera.k.tobytes(), camera.distortion.tobytes(), camera.width, camera.height)
+        if self._maps is None or key != self._key:
+            self._key, self._maps = key, _undistortion_maps(camera)
+        return np.asarray(cv2.remap(image, *self._maps, cv2.INTER_LINEAR), np.uint8)
+
+
+def _undistortion_maps(camera: CameraModel) -> tuple[NDArray[Any], NDArray[Any]]:
+    """OpenCV's tables for `remap`: where each pixel of the ideal image lies in the distorted one, as whole pixels
+    (H, W, 2) int16 and the rest (H, W) uint16."""
+    is_fisheye = camera.distortion_model == "equidistant"
+    make_maps = cv2.fisheye.initUndistortRectifyMap if is_fisheye else cv2.initUndistortRectifyMap
+    size = (camera.width, camera.height)
+    whole, rest = make_maps(camera.k, camera.distortion, np.eye(3), camera.k, size, cv2.CV_16SC2)
+    return np.asarray(whole), np.asarray(rest)

@@ -1,0 +1,62 @@
+"""Why nothing comes or goes: what the ROS graph tells about the other ends of a node's topics, in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
+
+
+def silence(node: Any, subscription: Any, type_name: str, silent_s: float | None) -> str:
+    """What is known about a topic that nothing comes from.
+
+    type_name: of the subscription, such as "sensor_msgs/msg/Image". silent_s: since the last message; None: there
+    never was one.
+    """
+    topic = subscription.topic_name
+    publishers = node.get_publishers_info_by_topic(topic)
+    text = f"no image received on {topic}" + ("" if silent_s is None else f" for {silent_s:.0f} s")
+    if not publishers:
+        return f"{text}: nobody publishes it"
+    for publisher in publishers:
+        if publisher.topic_type != type_name:
+            return f"{text}: {_name(publisher)} publishes {publisher.topic_type} there, expected {type_name}"
+        compatibility, reason = qos_check_compatible(publisher.qos_profile, subscription.qos_profile)
+        if compatibility == QoSCompatibility.ERROR:
+            return f"{text}: the QoS of {_name(publisher)} does not fit: {reason}"
+    names = ", ".join(sorted(_name(publisher) for publisher in publishers))
+    return (
+        f"{text}, though {names} publishes it with a QoS that fits: it has stalled, or images are lost on the way "
+        "(large ones need config/fastdds.xml)"
+    )
+
+
+def offers(node: Any, topic: str) -> str:
+    """Who publishes the topic, and how: several with different QoS are seen here."""
+    publishers = node.get_publishers_info_by_topic(topic)
+    return "; ".join(sorted(f"{_name(publisher)} ({_words(publisher.qos_profile)})" for publisher in publishers))
+
+
+def refused_subscribers(node: Any) -> list[str]:
+    """For each subscriber of the node's topics that asks for what is not offered, and so gets nothing: a sentence."""
+    refused, name = [], node.get_fully_qualified_name()
+    for topic in sorted({publisher.topic_name for publisher in node.publishers}):
+        # Compared as the graph tells them both: where nothing was asked for, that is told as infinite, not as 0.
+        own = [each for each in node.get_publishers_info_by_topic(topic) if _name(each) == name]
+        for publisher in own:
+            for subscriber in node.get_subscriptions_info_by_topic(topic):
+                compatibility, _ = qos_check_compatible(publisher.qos_profile, subscriber.qos_profile)
+                if compatibility == QoSCompatibility.ERROR:
+                    refused.append(
+                        f"{_name(subscriber)} receives nothing on {topic}: it asks for "
+                        f"{_words(subscriber.qos_profile)}, offered is {_words(publisher.qos_profile)}; change its QoS"
+                    )
+    return refused
+
+
+def _name(endpoint: Any) -> str:
+    return f"{endpoint.node_namespace.rstrip('/')}/{endpoint.node_name}"
+
+
+def _words(qos: QoSProfile) -> str:
+    return f"{qos.reliability.name}, {qos.durability.name}".lower().replace("_", " ")

@@ -1,0 +1,107 @@
+"""People as the content of a HumanArray: for the node, and for bags that are written without ROS. Needs no ROS."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from multihmr2_ros.people import IntrinsicsSource, People, TrackState
+
+from .content import HeaderContent, HumanArrayContent
+
+INTRINSICS = {  # HumanArray.INTRINSICS_*
+    IntrinsicsSource.PREDICTED: 0,
+    IntrinsicsSource.K: 1,
+    IntrinsicsSource.P: 2,
+    IntrinsicsSource.PARAMETER: 3,
+}
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What HumanArray says about time, in s (NaN: unknown), and the images dropped since the node was activated."""
+
+    age_at_receipt: float = float("nan")
+    inference_time: float = float("nan")
+    total_latency: float = float("nan")
+    dropped_frames: int = 0
+
+
+def people_to_content(
+    people: People, header: HeaderContent, timing: Timing, *, with_vertices: bool = False, body_prefix: str = "body_"
+) -> HumanArrayContent:
+    """multihmr2_ros/HumanArray of the people of one image, in the camera's optical frame, which header names."""
+    return HumanArrayContent(
+        header=header,
+        k=people.k,
+        intrinsics_source=INTRINSICS[people.intrinsics_source],
+        vertical_fov=people.vertical_fov,
+        age_at_receipt=timing.age_at_receipt,
+        inference_time=timing.inference_time,
+        total_latency=timing.total_latency,
+        dropped_frames=timing.dropped_frames,
+        track_id=people.track_id,
+        frame_id=body_frames(people, body_prefix),
+        state=people.track_state,
+        age=people.track_age_s,
+        score=people.score,
+        pelvis=people.pelvis,
+        pelvis_orientation=body_quaternions(people),
+        pelvis_covariance=np.full((len(people), 6, 6), np.nan),
+        velocity=people.velocity,
+        velocity_covariance=people.velocity_covariance,
+        velocity_frame=header.frame_id,
+        stature=people.stature,
+        phenotype=people.running_shape,
+        box=boxes(people.joints_2d, people.image_size),
+        joints=people.joints,
+        joints_2d=people.joints_2d,
+        joint_rotations=quaternions(people.rotations),
+        vertices=people.vertices if with_vertices else people.vertices[:, :0],
+    )
+
+
+def body_frames(people: People, prefix: str) -> tuple[str, ...]:
+    """The name of each person's TF frame (REP-155); "" where none is broadcast: the track is not confirmed."""
+    return tuple(
+        f"{prefix}{track_id}" if state == TrackState.CONFIRMED and track_id >= 0 else ""
+        for track_id, state in zip(people.track_id.tolist(), people.track_state.tolist(), strict=True)
+    )
+
+
+def body_quaternions(people: People) -> NDArray[np.float64]:
+    """(n, 4) x, y, z, w: the axes of REP-155 (x out of the body, y to its left, z to the head) in the camera frame.
+
+    The root bone's own frame has the head at -z, the left at +x and the front at +y.
+    """
+    root = people.bone_poses[:, 0, :3, :3]
+    return quaternions(np.stack([root[..., 1], root[..., 0], -root[..., 2]], axis=-1))
+
+
+def boxes(joints_2d: NDArray[np.float32], image_size: tuple[int, int]) -> NDArray[np.int64]:
+    """(n, 4) x_offset, y_offset, height, width in px of the box around joints (n, J, 2), cut to the image (H, W).
+
+    All zero where no joint is inside the image.
+    """
+    size = np.array(image_size[::-1])
+    inside = np.all((joints_2d >= 0) & (joints_2d < size), axis=2)  # false for NaN
+    known = np.isfinite(joints_2d)
+    first = np.where(known, joints_2d, np.inf).min(axis=1, initial=np.inf)
+    last = np.where(known, joints_2d, -np.inf).max(axis=1, initial=-np.inf)
+    first, last = np.clip(np.floor(first), 0, size), np.clip(np.ceil(last), 0, size)
+    box = np.hstack([first, (last - first)[:, ::-1]])
+    return np.where(np.any(inside, axis=1, keepdims=True), box, 0).astype(np.int64)
+
+
+def quaternions(matrices: NDArray[Any]) -> NDArray[np.float64]:
+    """(..., 3, 3) → (..., 4) x, y, z, w."""
+    if not matrices.size:
+        return np.zeros((*matrices.shape[:-2], 4))
+    nearly = matrices.reshape(-1, 3, 3).astype(np.float64)
+    # One Newton step to the nearest rotation: SciPy makes an SVD of each matrix that is only orthogonal as float32.
+    nearly = 1.5 * nearly - 0.5 * nearly @ nearly.transpose(0, 2, 1) @ nearly
+    return Rotation.from_matrix(nearly).as_quat().reshape(*matrices.shape[:-2], 4)

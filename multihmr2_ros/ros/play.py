@@ -1,0 +1,206 @@
+"""Plays a bag, as `ros2 bag play` does, on machines that have rclpy alone: python -m multihmr2_ros.ros.play BAG
+
+The recorded bytes are published at the recorded pace. By default stamps are moved, so that the first message is stamped
+now: latencies can then be measured, and no node takes the images for old ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import struct
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from rclpy.duration import Duration
+from rclpy.signals import SignalHandlerOptions
+from rclpy.utilities import remove_ros_args
+
+from multihmr2_ros.errors import UserError
+
+from .bag_reading import BagMessage, BagReader, Topic
+from .bag_stamps import NS, restamped, stamp_ns
+from .bag_topics import message_class, playing_qos
+from .cdr import ANNOUNCEMENT
+
+GRACE_S = 1.0  # after the first topic has found a subscriber, how long the others may take
+SAME_CLOCK_NS = 10 * NS  # stamps this near the time of their recording are of the same clock
+CLOCK_PERIOD_S = 0.025
+LAST_WORDS = Duration(seconds=0, nanoseconds=300_000_000)
+
+
+class Timeline:
+    """When each message of one pass through the bag is due, and what its stamps become.
+
+    begin_ns: the recorded time at which the pass begins; now_ns: the wall clock there.
+    """
+
+    def __init__(self, begin_ns: int, now_ns: int, rate: float) -> None:
+        self._begin_ns = begin_ns
+        self._now_ns = now_ns
+        self._rate = rate
+        self._stamp_zero_ns: int | None = None
+
+    def due_s(self, message: BagMessage) -> float:
+        """Seconds after the beginning of the pass."""
+        return (message.time_ns - self._begin_ns) / NS / self._rate
+
+    def moved_to_now(self, message: BagMessage) -> bytes:
+        """The message with its stamps moved to the wall clock, by one amount for all messages (at rate 1)."""
+        if self._stamp_zero_ns is None and (first_ns := stamp_ns(message.data, message.type_name)):
+            is_same_clock = abs(first_ns - message.time_ns) < SAME_CLOCK_NS
+            self._stamp_zero_ns = self._begin_ns + (0 if is_same_clock else first_ns - message.time_ns)
+        zero_ns = self._begin_ns if self._stamp_zero_ns is None else self._stamp_zero_ns
+        return restamped(
+            message.data,
+            message.type_name,
+            lambda before_ns: max(0, self._now_ns + round((before_ns - zero_ns) / self._rate)),
+        )
+
+
+class Player:
+    """Publishes a bag's messages. With recorded stamps it also publishes /clock, for nodes with use_sim_time."""
+
+    def __init__(self, node: Any, path: Path, topics: Sequence[str], rate: float, *, stamps_now: bool) -> None:
+        self._path = path
+        self._rate = rate
+        self._stamps_now = stamps_now
+        with BagReader(path) as bag:
+            if bag.is_ros1:
+                raise UserError(f"{path} is a ROS 1 bag; convert it first: rosbags-convert --src {path} --dst NEW")
+            chosen = _chosen(bag, topics)
+        self._publishers = {name: _publisher(node, name, topic) for name, topic in chosen.items()}
+        self._clock = (
+            None if stamps_now else node.create_publisher(message_class("rosgraph_msgs/msg/Clock"), "/clock", 10)
+        )
+        self.played = 0
+        self.damage = ""
+
+    @property
+    def topics(self) -> list[str]:
+        return list(self._publishers)
+
+    def wait_for_subscribers(self, count: int) -> None:
+        """Until every topic has so many, or one has, and the others had a moment to find theirs."""
+        deadline_s = float("inf")
+        while time.monotonic() < deadline_s:
+            found = [publisher.get_subscription_count() >= count for publisher in self._publishers.values()]
+            if all(found):
+                return
+            if any(found) and deadline_s == float("inf"):
+                deadline_s = time.monotonic() + GRACE_S
+            time.sleep(0.05)
+
+    def play(self) -> None:
+        """One pass through the bag."""
+        timeline: Timeline | None = None
+        start_s = time.monotonic()
+        with BagReader(self._path) as bag:
+            for message in bag.messages(self.topics):
+                if timeline is None:
+                    timeline = Timeline(message.time_ns, time.time_ns(), self._rate)
+                    start_s = time.monotonic()
+                self._wait_until(start_s + timeline.due_s(message), message.time_ns)
+                data = timeline.moved_to_now(message) if self._stamps_now else message.data
+                self._publishers[message.topic].publish(data)
+                self.played += 1
+            self.damage = bag.damage
+
+    def finish(self) -> None:
+        """Let the last messages arrive."""
+        for publisher in self._publishers.values():
+            publisher.wait_for_all_acked(LAST_WORDS)
+        time.sleep(LAST_WORDS.nanoseconds / NS)  # best effort is not acknowledged
+
+    def _wait_until(self, moment_s: float, time_ns: int) -> None:
+        """Sleep, and let /clock run meanwhile; it shows time_ns in the end."""
+        while True:
+            left_s = moment_s - time.monotonic()
+            if self._clock is not None:
+                now_ns = time_ns - round(max(left_s, 0.0) * self._rate * NS)
+                self._clock.publish(ANNOUNCEMENT + struct.pack("<iI", *divmod(now_ns, NS)))
+            if left_s <= 0:
+                return
+            time.sleep(left_s if self._clock is None else min(left_s, CLOCK_PERIOD_S))
+
+
+def _chosen(bag: BagReader, names: Sequence[str]) -> dict[str, Topic]:
+    missing = [name for name in names if name not in bag.topics]
+    if missing:
+        raise UserError(f"{bag.path} has no topic {missing[0]}; it has {', '.join(sorted(bag.topics)) or 'none'}")
+    chosen = {name: topic for name, topic in bag.topics.items() if not names or name in names}
+    if not chosen:
+        raise UserError(f"{bag.path} has no topics; record it again")
+    return chosen
+
+
+def _publisher(node: Any, name: str, topic: Topic) -> Any:
+    qos = playing_qos(topic.type_name, is_latched=topic.is_latched or name == "/tf_static")
+    return node.create_publisher(message_class(topic.type_name), name, qos)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m multihmr2_ros.ros.play", description="Play a bag to live nodes.")
+    parser.add_argument("bag", type=Path, metavar="BAG", help="rosbag2 folder, .mcap or .db3")
+    parser.add_argument("-r", "--rate", type=float, default=1.0, help="2 plays twice as fast (default: %(default)s)")
+    parser.add_argument("-l", "--loop", action="store_true", help="again and again")
+    parser.add_argument("--topics", nargs="+", default=[], metavar="TOPIC", help="only these (default: all)")
+    parser.add_argument(
+        "--stamps", choices=("now", "recorded"), default="now",
+        help="now: moved, so that the first message is stamped now; recorded: as they are, with /clock for nodes that "
+        "have use_sim_time (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--wait-for", type=int, default=1, metavar="N",
+        help="begin when there are N subscribers; 0 begins at once (default: %(default)s)",
+    )  # fmt: skip
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    if not 0.001 <= options.rate <= 1000:
+        raise UserError(f"--rate must lie between 0.001 and 1000, got {options.rate}")
+    player = Player(
+        rclpy.create_node("bag_player"), options.bag, options.topics, options.rate, stamps_now=options.stamps == "now"
+    )
+    try:
+        if options.wait_for > 0:
+            whom = "a subscriber" if options.wait_for == 1 else f"{options.wait_for} subscribers"
+            print(f"waiting for {whom} of {', '.join(player.topics)} (Ctrl-C ends)", flush=True)
+            player.wait_for_subscribers(options.wait_for)
+        print(f"playing {options.bag}", flush=True)
+        player.play()
+        while options.loop and player.played:
+            player.play()
+        player.finish()
+    except KeyboardInterrupt:
+        pass
+    print(f"played {player.played} messages", flush=True)
+    if player.damage:
+        raise UserError(f"{options.bag} is damaged or cut off ({player.damage}); what comes before was played")
+    return 0
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """The exit status: 0 played or interrupted, 2 the user's mistake."""
+    arguments = list(sys.argv[1:] if args is None else args)
+    options = _parser().parse_args(remove_ros_args(["play", *arguments])[1:])
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        return _run(options)
+    except UserError as error:
+        print(f"play: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:  # before the bag was open
+        return 0
+    finally:
+        rclpy.try_shutdown()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""Records topics into a bag, where there is no `ros2 bag`: python -m multihmr2_ros.ros.record OUT --topics …
+
+Messages are written as the bytes that came, with the time of their arrival. Ctrl-C ends the recording.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import DurabilityPolicy
+from rclpy.signals import SignalHandlerOptions
+from rclpy.utilities import remove_ros_args
+
+from multihmr2_ros.errors import UserError
+
+from .bag_topics import message_class, recording_qos
+from .bag_types import require
+from .bag_writing import BagWriter
+
+LOOK_PERIOD_S = 0.2  # for publishers of topics that have none yet
+DRAIN_S = 0.3  # for what has arrived when the recording ends
+
+
+class Recorder:
+    """Subscribes to topics as soon as somebody publishes them, and writes what comes."""
+
+    def __init__(self, node: Any, writer: BagWriter, topics: Sequence[str]) -> None:
+        self._node = node
+        self._writer = writer
+        self.missing = [node.resolve_topic_name(topic) for topic in topics]
+
+    def look(self) -> None:
+        """Subscribe to the missing topics that have a publisher by now."""
+        for topic in list(self.missing):
+            publishers = self._node.get_publishers_info_by_topic(topic)
+            if publishers:
+                self._subscribe(topic, publishers)
+                self.missing.remove(topic)
+
+    def _subscribe(self, topic: str, publishers: Sequence[Any]) -> None:
+        type_name = publishers[0].topic_type
+        require(type_name)  # a type without a definition cannot be written: say so now
+        qos = recording_qos(publishers)
+        if qos.durability == DurabilityPolicy.TRANSIENT_LOCAL:
+            self._writer.latch(topic)
+        self._node.create_subscription(
+            message_class(type_name), topic, partial(self._write, topic, type_name), qos, raw=True
+        )
+        print(f"recording {topic} ({type_name})", flush=True)
+
+    def _write(self, topic: str, type_name: str, data: bytes) -> None:
+        self._writer.write(topic, type_name, data, self._node.get_clock().now().nanoseconds)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m multihmr2_ros.ros.record", description="Record topics into a bag; Ctrl-C ends."
+    )
+    parser.add_argument("out", type=Path, metavar="OUT", help="NAME.mcap, NAME.db3, or a folder to be made")
+    parser.add_argument("--topics", nargs="+", required=True, metavar="TOPIC", help="what to record")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    node = rclpy.create_node("bag_recorder")
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    writer = BagWriter(options.out)
+    try:
+        recorder = Recorder(node, writer, options.topics)
+        _record(recorder, executor)
+    except BaseException:
+        writer.discard()
+        raise
+    if not writer.counts:
+        writer.discard()
+        raise UserError(f"no message came on {', '.join(options.topics)}; no bag was written")
+    writer.close()
+    print(f"{options.out}: {sum(writer.counts.values())} messages")
+    for topic, count in sorted(writer.counts.items()):
+        print(f"{count:8d}  {topic}")
+    if recorder.missing:
+        print(f"nobody published {', '.join(recorder.missing)}")
+    return 0
+
+
+def _record(recorder: Recorder, executor: SingleThreadedExecutor) -> None:
+    """Until SIGINT or SIGTERM."""
+    stopped: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: stopped.append(number))
+    recorder.look()
+    if recorder.missing:
+        print(f"waiting for {', '.join(recorder.missing)} (Ctrl-C ends)", flush=True)
+    look_s = time.monotonic()
+    while not stopped:
+        executor.spin_once(timeout_sec=LOOK_PERIOD_S)
+        if recorder.missing and time.monotonic() - look_s > LOOK_PERIOD_S:
+            recorder.look()
+            look_s = time.monotonic()
+    end_s = time.monotonic() + DRAIN_S
+    while time.monotonic() < end_s:
+        executor.spin_once(timeout_sec=DRAIN_S / 10)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """The exit status: 0 recorded, 2 the user's mistake, or nothing came."""
+    arguments = list(sys.argv[1:] if args is None else args)
+    options = _parser().parse_args(remove_ros_args(["record", *arguments])[1:])
+    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        return _run(options)
+    except UserError as error:
+        print(f"record: {error}", file=sys.stderr)
+        return 2
+    finally:
+        rclpy.try_shutdown()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

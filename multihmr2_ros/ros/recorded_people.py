@@ -1,0 +1,74 @@
+"""A HumanArray, of rclpy or of a bag, as People again: for pictures and numbers made of recordings. Needs no ROS."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from multihmr2_ros.people import IntrinsicsSource, People
+
+SOURCES = (IntrinsicsSource.PREDICTED, IntrinsicsSource.K, IntrinsicsSource.P, IntrinsicsSource.PARAMETER)
+NO_TRACK = 0xFFFFFFFF  # Human.NO_TRACK
+
+
+def people_from_human_array(message: Any, image_size: tuple[int, int]) -> People:
+    """The people of a multihmr2_ros/HumanArray about an image of image_size (height, width).
+
+    What the message does not carry is NaN: bone_poses, the shape of this one image, the predicted field of view; track
+    features have no columns. velocity_frame is "camera" where the message names the header's frame.
+    """
+    humans = message.humans
+    count = len(humans)
+    joints = _stacked([_xyz(human.joints) for human in humans], np.float32, (-1, 3))
+    ids = np.array([human.track_id for human in humans], np.int64).reshape(count)
+    phenotype = _stacked([human.phenotype for human in humans], np.float32, (6,))
+    is_fixed = any(human.velocity_frame != message.header.frame_id for human in humans)
+    bones = joints.shape[1]
+    return People(
+        score=np.array([human.score for human in humans], np.float32),
+        track_id=np.where(ids == NO_TRACK, -1, ids),
+        track_state=np.array([human.state for human in humans], np.int64),
+        track_age_s=np.array([human.age for human in humans], np.float64),
+        shape=np.full((count, 6), np.nan, np.float32),
+        running_shape=phenotype,
+        rotations=_rotations([human.joint_rotations for human in humans]),
+        bone_poses=np.full((count, bones, 4, 4), np.nan, np.float32),
+        joints=joints,
+        joints_2d=_stacked([human.joints_2d for human in humans], np.float32, (-1, 2)),
+        pelvis=_stacked([_xyz([human.pelvis.pose.position])[0] for human in humans], np.float32, (3,)),
+        velocity=_stacked([_xyz([human.velocity])[0] for human in humans], np.float64, (3,)),
+        velocity_covariance=_stacked([human.velocity_covariance for human in humans], np.float64, (3, 3)),
+        vertices=_stacked([human.vertices for human in humans], np.float32, (-1, 3)),
+        stature=np.array([human.stature for human in humans], np.float32),
+        track_feature=np.zeros((count, 0), np.float32),
+        k=np.array(message.k, np.float64).reshape(3, 3),
+        vertical_fov=float(message.vertical_fov),
+        predicted_vertical_fov=float("nan"),
+        intrinsics_source=SOURCES[message.intrinsics_source],
+        velocity_frame="fixed" if is_fixed else "camera",
+        stamp=message.header.stamp.sec + message.header.stamp.nanosec * 1e-9,
+        image_size=image_size,
+    )
+
+
+def _stacked(rows: list[Any], dtype: Any, shape: tuple[int, ...]) -> NDArray[Any]:
+    """(n, *shape), one row a person; a -1 in shape is 0 without people."""
+    if not rows:
+        return np.zeros((0, *(0 if size < 0 else size for size in shape)), dtype)
+    return np.stack([np.asarray(row, dtype).reshape(shape) for row in rows])
+
+
+def _xyz(points: Any) -> NDArray[np.float64]:
+    return np.array([(point.x, point.y, point.z) for point in points], np.float64).reshape(-1, 3)
+
+
+def _rotations(rows: list[Any]) -> NDArray[np.float32]:
+    """(n, J, 3, 3) from quaternions."""
+    quaternions = _stacked([[(q.x, q.y, q.z, q.w) for q in row] for row in rows], np.float64, (-1, 4))
+    if not quaternions.size:
+        return np.zeros((*quaternions.shape[:2], 3, 3), np.float32)
+    matrices = Rotation.from_quat(quaternions.reshape(-1, 4)).as_matrix()
+    return matrices.reshape(*quaternions.shape[:2], 3, 3).astype(np.float32)

@@ -1,0 +1,79 @@
+"""People of known output, for measuring everything around the estimator: no network, no weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from multihmr2_ros.body import Body, Mesh
+from multihmr2_ros.estimator import EstimatorConfig, Runtime
+from multihmr2_ros.people import BONE_COUNT, IntrinsicsSource, People, TrackState
+
+
+def standing_people(body: Body, count: int, image_size: tuple[int, int] = (480, 640)) -> People:
+    """People of mean shape side by side, 5 m in front of the camera, each with a confirmed track, 1 and up.
+
+    image_size (height, width) px.
+    """
+    rotations = np.tile(np.eye(3, dtype=np.float32), (count, BONE_COUNT, 1, 1))
+    rotations[:, 0] = [[1, 0, 0], [0, 0, 1], [0, -1, 0]]  # upright, facing the camera
+    shape = np.full((count, 6), 0.5, np.float32)
+    with torch.inference_mode():
+        posed = body(torch.from_numpy(shape), torch.from_numpy(rotations))
+    pelvis = np.stack([np.linspace(-2.0, 2.0, count), np.zeros(count), np.full(count, 5.0)], axis=1)
+    place = (pelvis - posed.joints[:, 0].numpy())[:, None].astype(np.float32)
+    joints = posed.joints.numpy() + place
+    height, width = image_size
+    k = np.array([[500.0, 0.0, width / 2], [0.0, 500.0, height / 2], [0.0, 0.0, 1.0]])
+    projected = joints @ k.T
+    vertical_fov = 2.0 * float(np.arctan(height / (2.0 * k[1, 1])))
+    return People(
+        score=np.full(count, 0.9, np.float32),
+        track_id=np.arange(1, count + 1),
+        track_state=np.full(count, int(TrackState.CONFIRMED)),
+        track_age_s=np.ones(count),
+        shape=shape,
+        running_shape=shape,
+        rotations=rotations,
+        bone_poses=posed.bone_poses.numpy(),
+        joints=joints,
+        joints_2d=(projected[..., :2] / projected[..., 2:]).astype(np.float32),
+        pelvis=joints[:, 0],
+        velocity=np.zeros((count, 3)),
+        velocity_covariance=np.tile(0.04 * np.eye(3), (count, 1, 1)),
+        vertices=posed.vertices.numpy() + place,
+        stature=posed.stature.numpy(),
+        track_feature=np.zeros((count, 1), np.float32),
+        k=k,
+        vertical_fov=vertical_fov,
+        predicted_vertical_fov=vertical_fov,
+        intrinsics_source=IntrinsicsSource.PREDICTED,
+        velocity_frame="camera",
+        stamp=0.0,
+        image_size=image_size,
+    )
+
+
+class StandInEstimator:
+    """In the estimator's place: sees the same people in every image, at once."""
+
+    def __init__(self, mesh: Mesh, count: int) -> None:
+        self.config = EstimatorConfig(mesh=mesh)
+        self.runtime = Runtime("cpu")
+        self.body = Body(mesh)
+        self._people = standing_people(self.body, count)
+
+    def step(
+        self, image: NDArray[np.uint8], k: NDArray[np.float64] | None, stamp: float, **_: Any
+    ) -> People:  # the signature of Estimator.step
+        return dataclasses.replace(self._people, stamp=stamp)
+
+    def reconfigure(self, config: EstimatorConfig) -> None:
+        self.config = config
+
+    def reset(self) -> None:
+        """There are no tracks to forget."""

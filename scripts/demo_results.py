@@ -1,0 +1,123 @@
+"""What `make demo` shows of the recording: a table, a summary and a video."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.media.overlay import draw_people
+from multihmr2_ros.media.video import VideoWriter
+from multihmr2_ros.people import People
+from multihmr2_ros.ros.bag_reading import BagReader
+from multihmr2_ros.ros.images import compressed_image_from_ros
+from multihmr2_ros.ros.recorded_people import people_from_human_array
+
+ROWS = 16  # of the table
+CAPTION_PX = 28
+WHITE = (255, 255, 255)
+
+
+@dataclass
+class Recording:
+    """What was recorded. images: JPEG messages by stamp (ns); answers: (index of the image, HumanArray), in order."""
+
+    images: dict[int, Any]
+    answers: list[tuple[int, Any]]
+    faces: NDArray[np.int64]
+
+
+def read_recording(path: Path, image_topic: str, node: str) -> Recording:
+    images: dict[int, Any] = {}
+    humans: list[Any] = []
+    faces = np.zeros((0, 3), np.int64)
+    with BagReader(path) as bag:
+        for message in bag.messages([image_topic, "/humans", f"{node}/body_model"]):
+            decoded = bag.decode(message)
+            if message.topic == image_topic:
+                images[stamp_ns(decoded)] = decoded
+            elif message.topic == "/humans":
+                humans.append(decoded)
+            else:
+                faces = np.asarray(decoded.faces, np.int64).reshape(-1, 3)
+    index = {stamp: number for number, stamp in enumerate(sorted(images))}
+    # The node's last message, that nobody is there any more, is about no image.
+    answers = [(index[stamp_ns(each)], each) for each in humans if stamp_ns(each) in index]
+    if not answers:
+        raise UserError(f"the node answered none of {len(images)} images; its log is {path.parent / 'node.log'}")
+    return Recording(images, answers, faces)
+
+
+def print_table(recording: Recording) -> None:
+    """ROWS of the answers, evenly spaced, with at most four people each, the nearest first."""
+    answers = recording.answers
+    chosen = np.unique(np.linspace(0, len(answers) - 1, ROWS).round().astype(int))
+    print(f"\n{'frame':>5}  {'latency':>8}  people: #identity distance")
+    for row in chosen:
+        frame, message = answers[row]
+        found = sorted((distance_m(human), human.track_id) for human in message.humans)
+        people = "  ".join(f"#{identity} {distance:.1f} m" for distance, identity in found[:4])
+        more = f"  and {len(found) - 4} more" if len(found) > 4 else ""
+        print(f"{frame:5d}  {message.total_latency * 1e3:5.0f} ms  {people or 'nobody'}{more}")
+    print(f"({len(chosen)} of {len(answers)} rows)\n")
+
+
+def print_summary(recording: Recording, played: int) -> None:
+    answers = recording.answers
+    latencies_ms = np.array([message.total_latency for _, message in answers]) * 1e3
+    p50, p95 = np.percentile(latencies_ms, [50, 95])
+    dropped = max(message.dropped_frames for _, message in answers)
+    lost = played - len(answers) - dropped
+    print(
+        f"{played} images played, {len(answers)} processed, {dropped} dropped by the node because a newer one had come"
+        + (f", {lost} lost before or after it" if lost > 0 else "")
+        + f"\nlatency, from an image's stamp to /humans: p50 {p50:.0f} ms, p95 {p95:.0f} ms"
+    )
+
+
+def write_video(recording: Recording, path: Path, *, trained: bool) -> None:
+    """Every image, and beside it the newest answer at that time, drawn over the image that it is about."""
+    stamps = sorted(recording.images)
+    answers = dict(recording.answers)
+    first = decode(recording, stamps[0])
+    height, width = first.shape[:2]
+    fps = (len(stamps) - 1) / max((stamps[-1] - stamps[0]) * 1e-9, 1e-3) if len(stamps) > 1 else 10.0
+    right = captioned(first, "nothing published yet")
+    with VideoWriter(path, 2 * width, height + CAPTION_PX, fps) as video:
+        for index, stamp in enumerate(stamps):
+            image = decode(recording, stamp)
+            if index in answers:
+                people = people_from_human_array(answers[index], (height, width))
+                drawn = draw_people(image, drawable(people), recording.faces)
+                right = captioned(drawn, "/humans" if trained else "/humans, from an untrained network: nonsense")
+            left = captioned(image, f"{index}: camera")
+            video.write(np.hstack([left, right]), stamp * 1e-9)
+
+
+def drawable(people: People) -> People:
+    """Without the people whose places are not finite."""
+    return people.select(np.isfinite(people.pelvis).all(axis=1))
+
+
+def captioned(image: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
+    strip = np.zeros((CAPTION_PX, image.shape[1], 3), np.uint8)
+    cv2.putText(strip, text, (8, CAPTION_PX - 9), cv2.FONT_HERSHEY_SIMPLEX, 0.5, WHITE, 1, cv2.LINE_AA)
+    return np.vstack([image, strip])
+
+
+def decode(recording: Recording, stamp: int) -> NDArray[np.uint8]:
+    return compressed_image_from_ros(recording.images[stamp])
+
+
+def distance_m(human: Any) -> float:
+    place = human.pelvis.pose.position
+    return float(np.linalg.norm([place.x, place.y, place.z]))
+
+
+def stamp_ns(message: Any) -> int:
+    return int(message.header.stamp.sec) * 10**9 + int(message.header.stamp.nanosec)

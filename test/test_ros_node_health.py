@@ -1,0 +1,72 @@
+"""What the node remembers of its problems: once per cause in the log, bounded, and reported for a while."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS is not in this shell: source scripts/env.sh")
+
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticStatus
+
+from multihmr2_ros.ros.diagnostics import LOG_AGAIN_S, MOST_PROBLEMS, Health, Traffic
+
+
+def status(health: Health, present: tuple[str, ...] = (), notices: tuple[str, ...] = ()) -> Any:
+    return health.report("/node", "active", present, notices, {"device": "cpu"}, Time(sec=5)).status[0]
+
+
+@pytest.mark.parametrize(
+    ("texts", "logged"),
+    [
+        (["got 3 bytes", "got 4 bytes", "got -1.5 bytes"], [True, False, False]),  # numbers do not make a new cause
+        (["got 'a', need 'b'", "got 'no, b', need 'c'", "got \"x\", need 'y'"], [True, False, False]),  # nor do names
+        (["too small", "too large", "too small"], [True, True, False]),
+    ],
+)
+def test_a_cause_is_logged_once(texts: list[str], logged: list[bool]) -> None:
+    health = Health()
+    assert [health.note("image", text) for text in texts] == logged
+
+
+def test_a_cause_that_stays_is_logged_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 1000.0
+    monkeypatch.setattr("time.monotonic", lambda: now_s)
+    health = Health()
+    logged = []
+    for _ in range(100):
+        logged.append(health.note("image", "too small"))
+        now_s += 1.0
+    assert [second for second, was in enumerate(logged) if was] == [0, LOG_AGAIN_S, 2 * LOG_AGAIN_S, 3 * LOG_AGAIN_S]
+
+
+def test_recent_problems_and_present_faults_make_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 1000.0
+    monkeypatch.setattr("time.monotonic", lambda: now_s)
+    health = Health()
+    assert (status(health).level, status(health).message) == (DiagnosticStatus.OK, "people are published")
+    assert status(health, notices=("by the way",)).message == "people are published; by the way"
+    health.note("image", "too small: 3")
+    health.note("image", "too small: 4")
+    health.note("input", "no image", is_present=True)  # reported by whom it concerns
+    told = status(health, present=("no image",))
+    assert (told.level, told.message) == (DiagnosticStatus.WARN, "no image; too small: 4")
+    assert {value.key: value.value for value in told.values}["image problems"] == "2"
+    now_s += 60.0
+    assert status(health).message == "people are published"
+
+
+def test_endlessly_many_causes_are_forgotten() -> None:
+    health = Health()
+    for index in range(10_000):
+        word = "".join(chr(ord("a") + int(digit)) for digit in str(index))
+        assert health.note("image", f"cause {word}")
+    assert status(health).message.count("cause") == MOST_PROBLEMS
+
+
+def test_every_image_is_accounted_for() -> None:
+    traffic = Traffic(received=20, replaced=5, processed=8, outdated=2, unusable=3)
+    assert (traffic.dropped, traffic.in_work) == (7, 2)
+    assert traffic.values() == {"received": 20, "processed": 8, "dropped": 7, "unusable": 3, "in work": 2}
