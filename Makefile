@@ -28,8 +28,9 @@ setup:
 demo: setup
 	$(ENV) python scripts/demo.py --out "$(OUT)" $(if $(VIDEO),--video "$(VIDEO)")
 
+# Two processes of one thread each: as quick as two cores allow.
 test: setup lint
-	$(ENV) python -m pytest
+	$(ENV) OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile
 
 test-slow: setup
 	$(ENV) python -m pytest -m slow

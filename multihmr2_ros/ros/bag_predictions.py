@@ -8,7 +8,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 
 from multihmr2_ros.evaluation.moments import Moment
 from multihmr2_ros.people import People
@@ -38,7 +37,7 @@ class PredictionBag:
         content = people_to_content(people, header, Timing(), with_vertices=bool(people.vertices.shape[1] < 1000))
         data = human_array_to_cdr(content).to_bytes()
         self._writer.write(HUMANS_TOPIC, HUMAN_ARRAY, data, max(moment.stamp_ns, 0))
-        if source.truth is not None and not np.isnan(moment.stamp_ns):
+        if source.truth is not None:
             self._writer.write(TRUTH_TOPIC, HUMAN_ARRAY, source.truth.data, max(moment.stamp_ns, 0))
 
     def _finish(self) -> None:
