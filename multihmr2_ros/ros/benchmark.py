@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 import rclpy
 from rclpy.duration import Duration
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile
 from rclpy.serialization import serialize_message
+from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import Image
 from tqdm import tqdm
@@ -53,6 +54,7 @@ OBJECT_REPEATS = 3  # they take seconds
 PAUSE_S = 0.02  # for the other process to be done with a message
 TIMEOUT_S = 60.0  # for a process to start
 ANSWER_TIMEOUT_S = 2.0
+END_S = 5.0  # for a process to end
 ACKNOWLEDGED = Duration(seconds=10)
 
 
@@ -208,17 +210,18 @@ def _process(target: Callable[[str], None], namespace: str) -> Iterator[None]:
         yield
     finally:
         process.terminate()
-        process.join()
+        process.join(END_S)
+        process.kill()
 
 
 def _receive(namespace: str) -> None:
     """The process that subscribes."""
-    rclpy.init(args=[], domain_id=DOMAIN_ID)
+    # SIGTERM ends the process as it is: rclpy's own handler has been seen to miss it under load.
+    rclpy.init(args=[], domain_id=DOMAIN_ID, signal_handler_options=SignalHandlerOptions.NO)
     receiver = rclpy.create_node("receiver", namespace=namespace)
     for kind, topic in ((MarkerArray, "markers"), (HumanArray, "humans")):
         receiver.create_subscription(kind, topic, lambda _: None, RELIABLE, raw=True)
-    with contextlib.suppress(ExternalShutdownException):
-        rclpy.spin(receiver)
+    rclpy.spin(receiver)
 
 
 def _run_node(namespace: str) -> None:
