@@ -15,7 +15,7 @@ export BUILD_BODY
 
 help:
 	@echo "make setup      Python packages and ROS 2 in .venv, our messages in install; then: . scripts/env.sh"
-	@echo "make demo       set up, and let the live node look for people in drawn images; or: make demo VIDEO=walk.mp4"
+	@echo "make demo       set up, and let the live node look for simulated people; or: make demo VIDEO=walk.mp4"
 	@echo "make test       the fast tests, the linter and the type checker"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make clean      remove what the other targets made"

@@ -1,9 +1,9 @@
 """`make demo`: a camera's recording goes through the live node, and comes out as people.
 
 Three processes talk over DDS, on this machine only: a player publishes the images of a bag, the node looks for people,
-a recorder writes what the node publishes into another bag. The images are drawn, or those of a video (--video).
-With the released weights fetched (`multihmr2 weights fetch multihmr2`) the results are real; without any, an untrained
-network shows what is published and written, and its people are nonsense.
+a recorder writes what the node publishes into another bag. The images are simulated (`multihmr2 simulate`), or those of
+a video (--video). With the bundled model, or the released weights fetched (`multihmr2 weights fetch multihmr2`), the
+results are real; without any, an untrained network shows what is published and written, and its people are nonsense.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from demo_input import CAMERA_INFO, IMAGES, VIDEO_SECONDS, write_drawn_people
+from demo_input import IMAGES, VIDEO_SECONDS, write_simulated_people
 from demo_input import write_video as write_video_as_bag
 from demo_results import print_summary, print_table, read_recording, write_video
 
@@ -28,6 +28,7 @@ from multihmr2_ros.errors import UserError
 from multihmr2_ros.network import checkpoint
 from multihmr2_ros.network.config import NetworkConfig
 from multihmr2_ros.network.model import MultiHMR2
+from multihmr2_ros.ros.camera_bag import CAMERA_INFO
 from multihmr2_ros.weights import resolve_checkpoint
 
 NODE = "/perception_node"
@@ -59,8 +60,8 @@ def run(out: Path, video: Path | None) -> None:
     prepare(out)
     bag, recorded, overlay = out / "camera.mcap", out / "recorded.mcap", out / "people.mp4"
     if video is None:
-        print("1. drawing a camera's recording: three people, 8 s …", flush=True)
-        played = write_drawn_people(bag)
+        print("1. simulating a camera's recording: people who go about, 8 s …", flush=True)
+        played = write_simulated_people(bag)
     else:
         print(f"1. making a bag of {video}, at most its first {VIDEO_SECONDS} s …", flush=True)
         played = write_video_as_bag(video, bag)
@@ -184,18 +185,23 @@ def read(out: Path, name: str) -> str:
 
 
 def find_weights(out: Path) -> tuple[Path, bool]:
-    """The released weights where they are here, else an untrained network; and whether they are trained."""
-    try:
-        return resolve_checkpoint("multihmr2"), True
-    except UserError:
-        torch.manual_seed(0)
-        small = {"encoder_width": 192, "encoder_depth": 4, "encoder_heads": 3, "decoder_width": 192, "decoder_depth": 2}
-        network = MultiHMR2(NetworkConfig(image_size=320, max_grid=20, queries=6, **small, head_width=192))
-        with torch.no_grad():
-            network.detection.nearness[2].bias.fill_(4.2)  # people a few metres away
-        path = out / "untrained.safetensors"
-        checkpoint.save(network, path)
-        return path, False
+    """The bundled model, else the released weights, where they are here, else an untrained network; and whether they
+    are trained."""
+    for name in ("nano", "multihmr2"):
+        with contextlib.suppress(UserError):
+            return resolve_checkpoint(name), True
+    return untrained_weights(out), False
+
+
+def untrained_weights(out: Path) -> Path:
+    torch.manual_seed(0)
+    small = {"encoder_width": 192, "encoder_depth": 4, "encoder_heads": 3, "decoder_width": 192, "decoder_depth": 2}
+    network = MultiHMR2(NetworkConfig(image_size=320, max_grid=20, queries=6, **small, head_width=192))
+    with torch.no_grad():
+        network.detection.nearness[2].bias.fill_(4.2)  # people a few metres away
+    path = out / "untrained.safetensors"
+    checkpoint.save(network, path)
+    return path
 
 
 if __name__ == "__main__":

@@ -245,12 +245,60 @@ def test_mirrored_motion_swaps_the_sides() -> None:
     assert mirrored["right_upper_arm"][2, 2] > 0.9
 
 
+def walk_of(*places: tuple[float, float, float], degrees: float = 0.0) -> Motion:
+    """A recording of somebody at places (x left, y up, z ahead; 90 units are a leg), who turns by degrees until the
+    end; 0.05 s a frame."""
+    turns = np.linspace(0.0, degrees, len(places))
+    frames = ({"position": place, "hips": (0, 0, turn)} for place, turn in zip(places, turns, strict=True))
+    return retarget(parse_bvh(rig(*frames).encode()))
+
+
 def test_motion_paths_go_where_the_recording_goes() -> None:
-    motion = retarget(parse_bvh(rig({}, {"position": (0, 95, 90)}, {"position": (0, 95, 180)}).encode()))
+    motion = walk_of((0, 95, 0), (0, 95, 90), (0, 95, 180))
     path = MotionPath(MotionClip(motion, 0.0, 0.5, False), 3.0, 4.0, np.pi / 2, at_s=0.05)
     np.testing.assert_allclose(path.position(0.05), [3.0, 4.0], atol=1e-9)
-    np.testing.assert_allclose(path.position(0.1), [3.0, 4.5], atol=1e-6)
-    np.testing.assert_allclose(path.position(0.15), [3.0, 4.0], atol=1e-6)  # and back
+    np.testing.assert_allclose(path.position(0.07), [3.0, 4.2], atol=1e-6)
+    np.testing.assert_allclose(path.position(0.02), [3.0, 3.7], atol=1e-6)
+
+
+def test_recorded_walks_go_on_and_never_back() -> None:
+    """One leg a frame, ahead; the last quarter of a recording this short fades into the next repetition."""
+    clip = MotionClip(walk_of(*((0.0, 95.0, 90.0 * step) for step in range(21))), 0.3, 1.0, False)
+    places = np.array([clip.travel(time) for time in np.linspace(0.0, 5.0, 201)])
+    np.testing.assert_allclose(np.diff(places[:, 0]), 0.5, atol=1e-6)
+    np.testing.assert_allclose(places[:, 1], 0.0, atol=1e-6)
+
+
+def test_a_walk_that_turns_goes_on_in_a_circle() -> None:
+    degrees = 90.0
+    angles = np.radians(np.linspace(0.0, degrees, 41))
+    corner = walk_of(*((300 * (1 - np.cos(a)), 95.0, 300 * np.sin(a)) for a in angles), degrees=degrees)
+    for mirrored in (False, True):
+        clip = MotionClip(corner, 0.0, 0.9, mirrored)
+        centre = np.array([0.0, -3.0 if mirrored else 3.0])  # to the left
+        for time in np.linspace(0.0, 12.0, 60):
+            assert np.linalg.norm(clip.travel(time) - centre) == pytest.approx(3.0, abs=0.02)
+            ahead = clip.travel(time + 1e-3) - clip.travel(time)
+            facing = clip.pose(time)["pelvis"][:2, 0]
+            assert ahead @ facing / np.linalg.norm(ahead) > 0.99
+
+
+def test_repetitions_have_no_jumps() -> None:
+    lifted = walk_of(*((0.0, 95.0, 9.0 * step) for step in range(31)))
+    raised = retarget(parse_bvh(rig(*({"left_shoulder": (-3.0 * step, 0, 0)} for step in range(31))).encode()))
+    for motion in (lifted, raised):
+        clip = MotionClip(motion, 0.0, 0.9, False)
+        poses = [clip.pose(time) for time in np.arange(0.0, 4.0, 0.01)]
+        turns = [np.linalg.norm(b.orientation - a.orientation, axis=(1, 2)).max() for a, b in itertools.pairwise(poses)]
+        assert max(turns) < 0.1  # rad; the arm's 90° take half a second at the fastest
+
+
+def test_getting_up_is_undone_and_not_cut() -> None:
+    lying = {"hips": (0, 90, 0)}
+    rising = retarget(parse_bvh(rig({}, {"hips": (0, 45, 0)}, lying).encode()))
+    clip = MotionClip(rising, 0.0, 0.9, False)
+    for time in (0.01, 0.04, 0.07):
+        np.testing.assert_allclose(clip.pose(0.2 - time).orientation, clip.pose(time).orientation, atol=1e-6)
 
 
 GOOD = rig({}, {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from multihmr2_ros.errors import UserError
@@ -47,3 +48,17 @@ def parse_size(text: str) -> tuple[int, int]:
     if not (separator and width.isdecimal() and height.isdecimal()):
         raise UserError(f"a size is WIDTHxHEIGHT in pixels, such as 768x448; got {text!r}")
     return int(width), int(height)
+
+
+def make_folder(folder: Path) -> None:
+    """Find out now, not after an hour's work, that results cannot be written."""
+    from multihmr2_ros.media.files import atomic_path
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {folder}: {error.strerror}; choose another with --out") from None
+    probe = folder / ".multihmr2-write-test"
+    with atomic_path(probe) as temporary:
+        temporary.touch()
+    probe.unlink()

@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     chosen = _parse_save(args.save)
-    _make_folder(args.out)
+    options.make_folder(args.out)
     runtime = options.runtime(args)
     inputs, failed = [], False
     for path in args.inputs:
@@ -204,20 +204,6 @@ def _parse_save(text: str | None) -> tuple[str, ...] | None:
     if unknown:
         raise UserError(f"--save takes {', '.join(SAVE_CHOICES)}, separated by commas; got {unknown[0]!r}")
     return kinds
-
-
-def _make_folder(folder: Path) -> None:
-    """Find out now, not after an hour's work, that results cannot be written."""
-    from multihmr2_ros.media.files import atomic_path
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder {folder}: {error.strerror}; choose another with --out") from None
-    probe = folder / ".multihmr2-write-test"
-    with atomic_path(probe) as temporary:
-        temporary.touch()
-    probe.unlink()
 
 
 def _refuse_same_names(paths: list[Path]) -> None:

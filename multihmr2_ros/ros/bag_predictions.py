@@ -8,7 +8,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-
 from multihmr2_ros.evaluation.moments import Moment
 from multihmr2_ros.people import People
 

@@ -119,9 +119,7 @@ class BagSequence:
             self.problems.append(f"{error}; only what needs no truth is measured")
             return None
 
-    def _moment(
-        self, frame: Frame, frame_id: str, stamp_ns: int, found: tuple[People, HumansMessage] | None
-    ) -> Moment:
+    def _moment(self, frame: Frame, frame_id: str, stamp_ns: int, found: tuple[People, HumansMessage] | None) -> Moment:
         people, message = found or (None, None)
         source = Source(frame_id, message.recorded if message is not None else None)
         return Moment(stamp_ns=stamp_ns, frame=frame, truth=people, source=source)

@@ -32,9 +32,18 @@ class Timing:
 
 
 def people_to_content(
-    people: People, header: HeaderContent, timing: Timing, *, with_vertices: bool = False, body_prefix: str = "body_"
+    people: People,
+    header: HeaderContent,
+    timing: Timing,
+    *,
+    with_vertices: bool = False,
+    body_prefix: str = "body_",
+    fixed_frame: str = "",
 ) -> HumanArrayContent:
-    """multihmr2_ros/HumanArray of the people of one image, in the camera's optical frame, which header names."""
+    """multihmr2_ros/HumanArray of the people of one image, in the camera's optical frame, which header names.
+
+    fixed_frame: the name of the fixed frame, where velocities may be in it.
+    """
     return HumanArrayContent(
         header=header,
         k=people.k,
@@ -54,7 +63,7 @@ def people_to_content(
         pelvis_covariance=np.full((len(people), 6, 6), np.nan),
         velocity=people.velocity,
         velocity_covariance=people.velocity_covariance,
-        velocity_frame=header.frame_id,
+        velocity_frame=fixed_frame if people.velocity_frame == "fixed" and fixed_frame else header.frame_id,
         stature=people.stature,
         phenotype=people.running_shape,
         box=boxes(people.joints_2d, people.image_size),

@@ -62,8 +62,11 @@ def backdrop_image(backdrop: Backdrop, width: int, height: int, rays: Callable[[
     else:
         x, y, z = np.moveaxis(rays(), -1, 0)
         scale = picture.shape[1] / backdrop.span_rad
-        column = (picture.shape[1] / 2.0 - np.arctan2(y, x) * scale).astype(np.float32)
-        row = (picture.shape[0] / 2.0 - np.arctan2(z, np.maximum(np.hypot(x, y), 1e-3)) * scale).astype(np.float32)
+        azimuth, elevation = cv2.phase(x, y), cv2.phase(np.maximum(cv2.magnitude(x, y), 1e-3), z)
+        column, row = (
+            np.float32(side / 2.0) - np.float32(scale) * np.where(angle > np.pi, angle - np.float32(2.0 * np.pi), angle)
+            for side, angle in ((picture.shape[1], azimuth), (picture.shape[0], elevation))
+        )
         image = cv2.remap(picture, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     return LINEAR_OF_BYTE[image] * np.array(backdrop.gain, np.float32)
 

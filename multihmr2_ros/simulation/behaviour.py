@@ -64,7 +64,7 @@ def sample_behaviour(
     activities = dict(INFANT_ACTIVITIES if infant else ACTIVITIES)
     if infant and stature < TODDLING_STATURE_M:
         del activities["walk"]
-    gait = _choose(generator, activities)
+    gait = choose(generator, activities)
     if gait == "random":
         poses = sample_angles(generator), sample_angles(generator)
         clip = RandomClip(*poses, period_s=generator.uniform(2.0, 6.0), phase=generator.random())
@@ -72,7 +72,7 @@ def sample_behaviour(
     manner = _sample_manner(generator, shape)
     if infant and gait == "walk":
         manner = _toddling(generator, manner)
-    speed = _sample_speed(generator, gait, manner)
+    speed = sample_speed(generator, gait, manner)
     turn_rate = 1.2 if gait == "turn" else TURN_RATE_PER_SPEED * speed
     radius = 0.55 * stature if gait in LYING else 0.17 * stature + 0.02
     return Behaviour(GaitClip(gait, dataclasses.replace(manner, speed_mps=speed)), speed, turn_rate, radius)
@@ -86,7 +86,8 @@ def _sample_motion(generator: np.random.Generator, shape: NDArray[np.floating], 
     return Behaviour(clip, 0.0, 0.0, 0.3 * stature_of(shape))
 
 
-def _choose(generator: np.random.Generator, weights: dict[str, float]) -> str:
+def choose(generator: np.random.Generator, weights: dict[str, float]) -> str:
+    """One of the names, as often as its weight says."""
     share = np.array(list(weights.values()))
     return list(weights)[generator.choice(len(weights), p=share / share.sum())]
 
@@ -124,7 +125,7 @@ def _toddling(generator: np.random.Generator, manner: Manner) -> Manner:
     return dataclasses.replace(manner, spread=0.15, left_arm=arm, right_arm=arm, lean=0.1)
 
 
-def _sample_speed(generator: np.random.Generator, gait: str, manner: Manner) -> float:
+def sample_speed(generator: np.random.Generator, gait: str, manner: Manner) -> float:
     """m/s: in proportion to the root of the leg, as Froude's similarity says."""
     natural = np.sqrt(9.81 * manner.leg_m)
     relative = {"walk": (0.25, 0.6), "run": (0.8, 1.3), "crawl": (0.06, 0.15)}

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
+import dataclasses
+import functools
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .gaits import GAITS, Manner
-from .pose import SEGMENTS, Pose
+from .pose import SEGMENTS, Pose, about
 from .random_poses import pose_of
 from .retarget import Motion
 
@@ -19,6 +23,9 @@ MIRRORED_SEGMENTS = [
     SEGMENTS.index("_".join(OTHER_SIDE.get(part, part) for part in name.split("_"))) for name in SEGMENTS
 ]
 MIRRORED_SIGNS = np.array([[1.0, -1.0, 1.0], [-1.0, 1.0, -1.0], [1.0, -1.0, 1.0]])
+
+FADE_S = 0.5
+GREATEST_TILT_RAD = 0.8
 
 
 class Clip(Protocol):
@@ -42,9 +49,11 @@ class GaitClip:
 
 @dataclass(frozen=True, eq=False)
 class MotionClip:
-    """A recorded motion, played to and fro from start_s on, for a body with legs of leg_m, mirrored or not.
+    """A recorded motion from start_s on, again and again, for a body with legs of leg_m, mirrored or not.
 
-    Its own heading is part of the pose, so that the path (`MotionPath`) keeps one heading.
+    Its own heading is part of the pose, so that the path (`MotionPath`) keeps one heading. A motion that ends as it
+    began, upright or not, begins anew where it ended, its last moments fading into the first; one that does not, such
+    as getting up, is played to and fro.
     """
 
     motion: Motion
@@ -53,33 +62,72 @@ class MotionClip:
     mirrored: bool
 
     def pose(self, time_s: float) -> Pose:
-        frame, share = self._frame(time_s)
-        pair = self.motion.orientation[frame : frame + 2].astype(np.float64)
-        orientation = nearest_rotations((1.0 - share) * pair[0] + share * pair[-1])
+        orientation, clearance = np.zeros((len(SEGMENTS), 3, 3)), 0.0
+        for share, repetition, frame in self._parts(time_s):
+            turn = about(2, repetition * self._turn_rad)
+            orientation = orientation + share * (turn @ _between(self.motion.orientation, frame))
+            clearance += share * float(_between(self.motion.clearance, frame))
+        orientation = nearest_rotations(orientation)
         if self.mirrored:
             orientation = orientation[MIRRORED_SEGMENTS] * MIRRORED_SIGNS
-        return Pose(orientation, self.leg_m * float(_between(self.motion.clearance, frame, share)))
+        return Pose(orientation, self.leg_m * clearance)
 
     def travel(self, time_s: float) -> NDArray[np.float64]:
         """(2,) m: the pelvis over the ground in the heading frame."""
-        frame, share = self._frame(time_s)
-        mirror = -1.0 if self.mirrored else 1.0
-        return self.leg_m * np.array([1.0, mirror]) * _between(self.motion.travel, frame, share)
+        place = np.zeros(2)
+        for share, repetition, frame in self._parts(time_s):
+            start, turn = np.zeros(2), about(2, self._turn_rad)[:2, :2]
+            for _ in range(repetition):
+                start = _between(self.motion.travel, self._period) + turn @ start
+            turn = about(2, repetition * self._turn_rad)[:2, :2]
+            place += share * (start + turn @ _between(self.motion.travel, frame))
+        return self.leg_m * np.array([1.0, -1.0 if self.mirrored else 1.0]) * place
 
-    def _frame(self, time_s: float) -> tuple[int, float]:
-        """The frame before a time, and how far the next one is reached."""
+    def _parts(self, time_s: float) -> list[tuple[float, int, float]]:
+        """What is seen at a time: shares, which sum to 1, of frames of repetitions."""
         last = len(self.motion.travel) - 1
+        position = max(0.0, self.start_s + time_s) / self.motion.frame_s
         if last == 0:
-            return 0, 0.0
-        position = abs((self.start_s + time_s) / self.motion.frame_s) % (2 * last)
-        position = min(position, 2 * last - position)
-        frame = min(int(position), last - 1)
-        return frame, position - frame
+            return [(1.0, 0, 0.0)]
+        if not self._begins_anew:
+            position %= 2 * last
+            return [(1.0, 0, min(position, 2 * last - position))]
+        repetition, frame = int(position // self._period), position % self._period
+        share = smooth_step(frame / (last - self._period))
+        if repetition == 0 or share >= 1.0:
+            return [(1.0, repetition, frame)]
+        return [(1.0 - share, repetition - 1, self._period + frame), (share, repetition, frame)]
+
+    @functools.cached_property
+    def _begins_anew(self) -> bool:
+        up = self.motion.orientation[[0, -1], 0, :, 2].astype(np.float64)
+        return bool(up[0] @ up[1] > math.cos(GREATEST_TILT_RAD))
+
+    @functools.cached_property
+    def _period(self) -> float:
+        """Frames from one beginning to the next: the recording without what fades."""
+        last = len(self.motion.travel) - 1
+        return last - min(FADE_S / self.motion.frame_s, 0.25 * last)
+
+    @functools.cached_property
+    def _turn_rad(self) -> float:
+        """About z, by which a repetition is turned from the one before."""
+        end = nearest_rotations(_between(self.motion.orientation, self._period))[0]
+        turn = end @ self.motion.orientation[0, 0].astype(np.float64).T
+        return math.atan2(turn[1, 0] - turn[0, 1], turn[0, 0] + turn[1, 1])
 
 
-def _between(values: NDArray[np.float64], frame: int, share: float) -> NDArray[np.float64]:
-    following = values[min(frame + 1, len(values) - 1)]
-    return np.asarray((1.0 - share) * values[frame] + share * following)
+def smooth_step(share: float) -> float:
+    """From 0 to 1 with neither a jump nor a bend at its ends."""
+    share = min(max(share, 0.0), 1.0)
+    return share * share * (3.0 - 2.0 * share)
+
+
+def _between(values: NDArray[np.floating], frame: float) -> NDArray[np.float64]:
+    first = min(int(frame), len(values) - 1)
+    share = frame - first
+    following = values[min(first + 1, len(values) - 1)]
+    return np.asarray((1.0 - share) * values[first].astype(np.float64) + share * following)
 
 
 def nearest_rotations(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -101,3 +149,36 @@ class RandomClip:
     def pose(self, time_s: float) -> Pose:
         share = 0.5 - 0.5 * np.cos(2 * np.pi * (time_s / self.period_s + self.phase))
         return pose_of(self.start + share * (self.end - self.start))
+
+
+@dataclass(frozen=True, eq=False)
+class StrollClip:
+    """A gait of STRIDE_HZ at a changing speed: tables over times (t,) s of speeds (t,) m/s and cycles (t,)."""
+
+    gait: str
+    manner: Manner
+    times: NDArray[np.float64]
+    speeds: NDArray[np.float64]
+    cycles: NDArray[np.float64]
+
+    def pose(self, time_s: float) -> Pose:
+        speed, cycle = (float(np.interp(time_s, self.times, values)) for values in (self.speeds, self.cycles))
+        return GAITS[self.gait](dataclasses.replace(self.manner, speed_mps=speed, phase=cycle), 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class StagedClip:
+    """One clip after the other, each from its start in starts (s, ascending) on; every one fades into the next."""
+
+    starts: tuple[float, ...]
+    clips: tuple[Clip, ...]
+
+    def pose(self, time_s: float) -> Pose:
+        stage = max(0, bisect.bisect_right(self.starts, time_s) - 1)
+        pose = self.clips[stage].pose(time_s)
+        share = smooth_step((time_s - self.starts[stage]) / FADE_S)
+        if stage == 0 or share >= 1.0:
+            return pose
+        before = self.clips[stage - 1].pose(time_s)
+        orientation = nearest_rotations((1.0 - share) * before.orientation + share * pose.orientation)
+        return Pose(orientation, (1.0 - share) * before.clearance_m + share * pose.clearance_m)

@@ -67,7 +67,8 @@ class Dresser:
         covered = np.zeros(len(self.regions.rest), bool)
         for worn in appearance.worn:
             covered[self._garment(worn.garment.path)[0].garment.hidden] = True
-        hidden = np.asarray(covered[self.triangles].all(axis=1), bool)
+        a, b, c = covered[self.triangles.T]
+        hidden = a & b & c
         return *self.regions.paint(appearance).on_triangles(self.triangles), hidden
 
 

@@ -80,11 +80,33 @@ def stand(manner: Manner, time_s: float) -> Pose:
     return pose_from_angles(trunk, arms, legs)
 
 
+def natural_rate(leg_m: float) -> float:
+    """1/s: the rate that Froude's similarity scales walking and running with."""
+    return math.sqrt(GRAVITY_MPS2 / leg_m)
+
+
+def walking_stride_hz(leg_m: float, speed_mps: float) -> float:
+    natural = natural_rate(leg_m)
+    return 0.28 * natural * (0.55 + speed_mps / leg_m / natural)
+
+
+def running_stride_hz(leg_m: float, speed_mps: float) -> float:
+    natural = natural_rate(leg_m)
+    return 0.23 * natural * (1.45 + 0.35 * speed_mps / leg_m / natural)
+
+
+def crawling_stride_hz(leg_m: float, speed_mps: float) -> float:
+    return max(speed_mps, 0.02) / (0.5 * leg_m)
+
+
+# Cycles a second of the gaits that go somewhere, from the leg's length and the speed.
+STRIDE_HZ = {"walk": walking_stride_hz, "run": running_stride_hz, "crawl": crawling_stride_hz}
+
+
 def walk(manner: Manner, time_s: float) -> Pose:
     """Walking at the path's speed; a stride is two steps."""
     speed = max(manner.speed_mps, 1e-3) / manner.leg_m
-    natural = math.sqrt(GRAVITY_MPS2 / manner.leg_m)  # 1/s, the rate that Froude's similarity scales with
-    stride_hz = 0.28 * natural * (0.55 + speed / natural)
+    stride_hz = walking_stride_hz(manner.leg_m, speed * manner.leg_m)
     contact = 0.62
     reach = min(speed * contact / stride_hz, 1.0)  # ground covered under the pelvis, in leg lengths
     cycle = stride_hz * time_s + manner.phase
@@ -107,8 +129,7 @@ def walk(manner: Manner, time_s: float) -> Pose:
 def run(manner: Manner, time_s: float) -> Pose:
     """Running: each foot is on the ground for a third of the stride, and both are in the air between."""
     speed = max(manner.speed_mps, 1e-3) / manner.leg_m
-    natural = math.sqrt(GRAVITY_MPS2 / manner.leg_m)
-    stride_hz = 0.23 * natural * (1.45 + 0.35 * speed / natural)
+    stride_hz = running_stride_hz(manner.leg_m, speed * manner.leg_m)
     contact = 0.34
     reach = min(speed * contact / stride_hz, 1.05)
     cycle = stride_hz * time_s + manner.phase
@@ -253,7 +274,7 @@ def bend(manner: Manner, time_s: float) -> Pose:
 
 def crawl(manner: Manner, time_s: float) -> Pose:
     """On hands and knees; opposite limbs move together."""
-    cycle = 2 * math.pi * (max(manner.speed_mps, 0.02) / (0.5 * manner.leg_m) * time_s + manner.phase)
+    cycle = 2 * math.pi * (crawling_stride_hz(manner.leg_m, manner.speed_mps) * time_s + manner.phase)
     step = 0.3 * math.sin(cycle)
     legs = [Leg(1.45 + sign * step, 0.08, 0.0, 1.5 + sign * 0.5 * step) for sign in (1, -1)]
     arms = [Arm(1.4 - sign * step, 0.08, 0.0, 0.15) for sign in (1, -1)]

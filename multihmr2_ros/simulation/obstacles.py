@@ -14,6 +14,7 @@ from .scene import Camera, Obstacle, Person, SceneOptions
 
 SEAT_SHARE = 0.225  # of the sitter's stature that the seat is high
 OCCLUDED_SHARE = 0.3  # of scenes
+MOST_HIDDEN = 0.4  # of the image's width by one occluder, all the time
 
 # Kind, least and greatest size in m (along, across, up).
 OCCLUDERS: dict[str, tuple[str, tuple[float, float, float], tuple[float, float, float]]] = {
@@ -64,6 +65,10 @@ def sample_obstacles(
             spot = viewpoint + generator.uniform(1.5, 8.0) * np.array([math.cos(bearing), math.sin(bearing)])
         ground = Occupied(np.tile(spot, (steps, 1)), 0.5 * math.hypot(size[0], size[1]))
         turn, material = float(generator.uniform(-math.pi, math.pi)), sample_surface(generator)
+        away = float(np.linalg.norm(ground.track - driven.track, axis=1).min())
+        hides = 2.0 * ground.radius_m / away * camera.k[0, 0] / camera.width if away > 0 else math.inf
+        if options.duration_s > 0 and hides > MOST_HIDDEN:
+            continue
         if is_free(ground, [*occupied, driven], 0.05):
             centre = np.array([*spot, 0.5 * size[2]])
             obstacles.append(Obstacle("box" if kind == "box" else "cylinder", centre, size, turn, material))

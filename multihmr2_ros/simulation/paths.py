@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .clips import MotionClip
-from .pose import turned
+from .pose import about, turned
 
 # Optical axes (right, down, forward) in the camera's own heading frame (x forward, y left, z up).
 FORWARD_FROM_OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
@@ -72,6 +72,34 @@ class MotionPath:
         return self.heading_rad
 
 
+@dataclass(frozen=True, eq=False)
+class TablePath:
+    """A way that was found step by step: places (t, 2) m and headings (t,) rad, without jumps, at times (t,) s."""
+
+    times: NDArray[np.float64]
+    places: NDArray[np.float64]
+    headings: NDArray[np.float64]
+
+    def position(self, time_s: float) -> NDArray[np.float64]:
+        return np.array([np.interp(time_s, self.times, column) for column in self.places.T])
+
+    def heading(self, time_s: float) -> float:
+        return float(np.interp(time_s, self.times, self.headings))
+
+
+def weaving_path(speed_mps: float, turn_rate_radps: float, period_s: float, duration_s: float) -> TablePath:
+    """Through the origin at mid-time with heading 0 and the given turn rate, its greatest; a period has both sides."""
+    step_s = 0.01
+    half = math.ceil((0.5 * duration_s + 1.0) / step_s)
+    elapsed = step_s * np.arange(-half, half + 1)
+    rate = 2 * math.pi / period_s
+    headings = turn_rate_radps / rate * np.sin(rate * elapsed)
+    steps = speed_mps * step_s * np.stack([np.cos(headings), np.sin(headings)], axis=1)
+    places: NDArray[np.float64] = np.concatenate([np.zeros((1, 2)), np.cumsum(0.5 * (steps[1:] + steps[:-1]), axis=0)])
+    times = np.asarray(elapsed + 0.5 * duration_s, np.float64)
+    return TablePath(times, places - places[half], np.asarray(headings, np.float64))
+
+
 @dataclass(frozen=True)
 class CameraPath:
     """A camera at a fixed height on a base that stands or drives an arc.
@@ -86,7 +114,18 @@ class CameraPath:
 
     def world_from_camera(self, time_s: float) -> NDArray[np.float64]:
         """(4, 4) optical frame → world."""
+        return self.world_from_base(time_s) @ self.base_from_camera()
+
+    def world_from_base(self, time_s: float) -> NDArray[np.float64]:
+        """(4, 4) the base's frame (x ahead, y left, z up, on the ground) → world."""
         pose = np.eye(4)
-        pose[:3, :3] = turned(self.base.heading(time_s), self.pitch_rad, self.roll_rad) @ FORWARD_FROM_OPTICAL
-        pose[:3, 3] = (*self.base.position(time_s), self.height_m)
+        pose[:3, :3] = about(2, self.base.heading(time_s))
+        pose[:2, 3] = self.base.position(time_s)
+        return pose
+
+    def base_from_camera(self) -> NDArray[np.float64]:
+        """(4, 4) optical frame → the base's frame."""
+        pose = np.eye(4)
+        pose[:3, :3] = turned(0.0, self.pitch_rad, self.roll_rad) @ FORWARD_FROM_OPTICAL
+        pose[2, 3] = self.height_m
         return pose

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from .surroundings import Surface
 MEAN_ALBEDO = 0.3
 LIGHT_GAIN_RANGE = (0.3, 1.6)
 LEAST_ROOM_M = 1.0
-ROOM_SAMPLES = 9
+ROOM_SAMPLES_HZ = 4
 # Bones whose surroundings darken the ground below, and the radius around them as a share of the stature.
 BLOCKING_BONES = {
     "foot.L": 0.05, "foot.R": 0.05, "toe1-1.L": 0.03, "toe1-1.R": 0.03, "lowerleg01.L": 0.05, "lowerleg01.R": 0.05,
@@ -103,7 +104,7 @@ def room_around(scene: Scene) -> tuple[NDArray[np.float64], NDArray[np.float64]]
     """room_from_world (4, 4), its origin in the room's middle, and half the room's size (3,); one for all times."""
     room = scene.surroundings.room
     assert room is not None
-    times = np.linspace(0.0, scene.duration_s, ROOM_SAMPLES if scene.duration_s > 0 else 1)
+    times = np.linspace(0.0, scene.duration_s, 1 + math.ceil(ROOM_SAMPLES_HZ * scene.duration_s))
     points = [scene.camera.path.world_from_camera(time)[:2, 3] for time in times]
     points += [person.path.position(time) for person in scene.people for time in times]
     points += [np.asarray(obstacle.centre)[:2] for obstacle in scene.obstacles]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .behaviour import Behaviour
-from .clips import MotionClip
+from .clips import Clip, MotionClip
 from .paths import ArcPath, MotionPath, Path
 from .population import stature_of
+from .roaming import roam, roams
 from .scene import Camera, SceneOptions
 
 STEP_S = 0.25  # between the times at which distances are looked at
@@ -19,6 +22,10 @@ GAP_M = 0.5  # between the grounds that two bodies need, where there is room
 TIGHT_GAP_M = 0.05
 CAMERA_GAP_M = 0.45
 TRIES = 60
+ROAMING_TRIES = 24
+AWAY_SHARE = 0.15  # of the places that people go to: out of the image, from where they come back
+LOOK_STEPS = 2  # of STEP_S between looks at who is in view
+LEAST_TIME_IN_VIEW = 0.6  # of the scene's time, for those who go about
 # The least height of a person in the image, as a share of the image's, for most.
 LEAST_SHARE = 0.2
 
@@ -49,6 +56,14 @@ def is_free(place: Occupied, others: list[Occupied], gap_m: float) -> bool:
     )
 
 
+class Placed(NamedTuple):
+    """What a person does, where, and the ground that this takes."""
+
+    clip: Clip
+    path: Path
+    ground: Occupied
+
+
 def place_person(
     generator: np.random.Generator,
     shape: NDArray[np.floating],
@@ -56,22 +71,82 @@ def place_person(
     camera: Camera,
     others: list[Occupied],
     options: SceneOptions,
-) -> tuple[Path, Occupied] | None:
-    """A path that is in view at mid-time and free of others; None where the scene has no room left."""
+) -> Placed | None:
+    """A path that the camera sees and that is free of others; None where the scene has no room left."""
+    if roams(behaviour, options.duration_s):
+        return _place_roaming(generator, shape, behaviour, camera, others, options)
     times = times_of(options)
     driven = Occupied(track_of(camera.path.base, times), 0.0)
     wants_border = generator.random() < 0.12
+    middle = 0.5 * options.duration_s
     for attempt in range(TRIES):
         distance, bearing = _sample_place(generator, shape, camera, others, options)
         path = _sample_path(generator, distance, bearing, behaviour, camera, options)
         place = Occupied(track_of(path, times), behaviour.radius_m)
         gap = GAP_M if attempt < TRIES // 2 else TIGHT_GAP_M
         near_camera = options.distance_m[0] if options.duration_s == 0 else CAMERA_GAP_M
-        seen = _seen_share(path.position(0.5 * options.duration_s), stature_of(shape), camera, options)
+        seen = _seen_share(path.position(middle), stature_of(shape), camera, middle)
         enough = 0.0 < seen < 1.0 if wants_border and attempt < TRIES // 2 else seen >= 0.5
         if enough and is_free(place, others, gap) and is_free(place, [driven], near_camera - place.radius_m):
-            return path, place
+            return Placed(behaviour.clip, path, place)
     return None
+
+
+def _place_roaming(
+    generator: np.random.Generator,
+    shape: NDArray[np.floating],
+    behaviour: Behaviour,
+    camera: Camera,
+    others: list[Occupied],
+    options: SceneOptions,
+) -> Placed | None:
+    """Somebody who goes about, is in the image for most of the time, and walks around others."""
+    times = times_of(options)
+    driven = Occupied(track_of(camera.path.base, times), 0.0)
+    stature = stature_of(shape)
+    going_around = [*others, Occupied(driven.track, CAMERA_GAP_M)]
+
+    def target(time_s: float) -> NDArray[np.float64]:
+        distance, bearing = _sample_place(generator, shape, camera, [], options)
+        if generator.random() < AWAY_SHARE:
+            bearing += math.copysign(generator.uniform(0.8, 1.4), bearing) * math.atan(camera.k[0, 2] / camera.k[0, 0])
+        return _ground_point(camera, distance, bearing, time_s)
+
+    for _ in range(ROAMING_TRIES):
+        heading = float(generator.uniform(-math.pi, math.pi))
+        clip, path = roam(
+            generator, behaviour, target(0.0), heading, options.duration_s, target, _around(going_around, options)
+        )
+        place = Occupied(track_of(path, times), behaviour.radius_m)
+        if not (is_free(place, others, TIGHT_GAP_M) and is_free(place, [driven], CAMERA_GAP_M - place.radius_m)):
+            continue
+        seen = [
+            _seen_share(where, stature, camera, time) >= 0.5
+            for where, time in zip(place.track[::LOOK_STEPS], times[::LOOK_STEPS], strict=True)
+        ]
+        if np.mean(seen) >= LEAST_TIME_IN_VIEW:
+            return Placed(clip, path, place)
+    return None
+
+
+def _around(others: list[Occupied], options: SceneOptions) -> Callable[[float], NDArray[np.float64]]:
+    """At a time in s: (o, 3) where the others are, m, and their radii."""
+    tracks = np.array([other.track for other in others])
+    radii = np.array([[other.radius_m] for other in others])
+    last = tracks.shape[1] - 1
+
+    def at(time_s: float) -> NDArray[np.float64]:
+        row = min(max(round(time_s / options.duration_s * last), 0), last)
+        return np.hstack([tracks[:, row], radii])
+
+    return at
+
+
+def _ground_point(camera: Camera, distance: float, bearing: float, time_s: float) -> NDArray[np.float64]:
+    """(2,) m: the point at a distance in m and a bearing in rad from where the camera is and looks at a time."""
+    direction = camera.path.base.heading(time_s) + bearing
+    point = camera.path.base.position(time_s) + distance * np.array([math.cos(direction), math.sin(direction)])
+    return np.asarray(point)
 
 
 def _sample_place(
@@ -116,7 +191,7 @@ def _sample_path(
     """A path through the place at mid-time: people who stand often face the camera, others go anywhere."""
     middle = 0.5 * options.duration_s
     direction = camera.path.base.heading(middle) + bearing
-    x, y = camera.path.base.position(middle) + distance * np.array([math.cos(direction), math.sin(direction)])
+    x, y = _ground_point(camera, distance, bearing, middle)
     heading = float(generator.uniform(-math.pi, math.pi))
     if behaviour.speed_mps == 0 and generator.random() < 0.4:
         heading = direction + math.pi + float(generator.normal(0.0, 0.5))
@@ -126,9 +201,9 @@ def _sample_path(
     return ArcPath(float(x), float(y), heading, behaviour.speed_mps, turn_rate, middle)
 
 
-def _seen_share(position: NDArray[np.float64], stature: float, camera: Camera, options: SceneOptions) -> float:
-    """The share of a standing body's axis that is in the image at mid-time."""
-    camera_from_world = np.linalg.inv(camera.path.world_from_camera(0.5 * options.duration_s))
+def _seen_share(position: NDArray[np.float64], stature: float, camera: Camera, time_s: float) -> float:
+    """The share of a standing body's axis that is in the image at a time."""
+    camera_from_world = np.linalg.inv(camera.path.world_from_camera(time_s))
     heights = np.linspace(0.05, 0.95, 7) * stature
     points = np.stack([np.full(7, position[0]), np.full(7, position[1]), heights, np.ones(7)])
     x, y, z = (camera_from_world @ points)[:3]

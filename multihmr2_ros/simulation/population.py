@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import RegularGridInterpolator
 
 # Anny's age phenotype: newborn 0, child 1/3 (about eleven years), grown 2/3, old 1. Statures between are linear.
 AGE_GROUPS = ((0.05, 0.0, 0.1), (0.15, 0.1, 0.3), (0.13, 0.3, 0.5), (0.5, 0.5, 0.8), (0.17, 0.8, 1.0))
@@ -18,8 +17,6 @@ STATURE_M = (
     ((0.437, 0.890), (0.893, 1.837), (1.220, 2.308), (1.208, 2.295)),
 )
 LEG_SHARE = (0.451, 0.486, 0.490, 0.495)
-
-STATURE = RegularGridInterpolator(((0.0, 1.0), AGE_ANCHORS, (0.0, 1.0)), np.array(STATURE_M))
 
 
 def sample_shape(generator: np.random.Generator) -> NDArray[np.float32]:
@@ -36,7 +33,13 @@ def sample_shape(generator: np.random.Generator) -> NDArray[np.float32]:
 
 def stature_of(shape: NDArray[np.floating]) -> float:
     """Standing height in m of phenotypes (6,), good to a few per cent."""
-    return float(STATURE(np.asarray(shape)[[0, 1, 4]])[0])
+    gender, age, height = (float(shape[column]) for column in (0, 1, 4))
+    by_age = [
+        (1.0 - gender) * ((1.0 - height) * male[0] + height * male[1])
+        + gender * ((1.0 - height) * female[0] + height * female[1])
+        for male, female in zip(*STATURE_M, strict=True)
+    ]
+    return float(np.interp(age, AGE_ANCHORS, by_age))
 
 
 def leg_of(shape: NDArray[np.floating]) -> float:

@@ -88,8 +88,9 @@ class Paint:
         self, triangles: NDArray[np.int32]
     ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]:
         """Two slots (t,), (t,) per triangle (t, 3), and border (t, 3): where it is below 0, the second holds."""
-        slots, margins = self.slot[triangles], np.maximum(self.margin[triangles], 1e-5)
-        first, second = slots.min(axis=1), slots.max(axis=1)
+        slots, margins = self.slot[triangles], np.maximum(self.margin, 1e-5)[triangles]
+        a, b, c = slots.T  # many times faster than to reduce the rows
+        first, second = np.minimum(np.minimum(a, b), c), np.maximum(np.maximum(a, b), c)
         border = np.where(slots == first[:, None], margins, -margins)
         return first, second, border.astype(np.float32)
 

@@ -12,21 +12,24 @@ from multihmr2_ros.camera import intrinsics_from_fov
 from .appearance import sample_appearance
 from .behaviour import sample_behaviour
 from .obstacles import chair_for, sample_obstacles
-from .paths import ArcPath, CameraPath
+from .paths import ArcPath, CameraPath, Path, weaving_path
 from .placing import Occupied, place_person
 from .population import sample_shape, stature_of
 from .retarget import motion_files
+from .roaming import roams
 from .scene import Camera, Obstacle, Person, Scene, SceneOptions
 from .sensor import sample_sensor
 from .surroundings import sample_surroundings
 
 EMPTY_SHARE = 0.04
+SPARE_PEOPLE = 20
 GREATEST_SPEED_MPS = 1.0
+LONGEST_DRIVE_M = 6.0
 GREATEST_TURN_RATE_RADPS = math.radians(45)
 
 
 def draw_scene(generator: np.random.Generator, options: SceneOptions) -> Scene:
-    """One scene. People who find no free place in view are left out."""
+    """One scene. People who find no free place in view are left out; others are tried where too few would be left."""
     seed = int(generator.integers(2**31))
     count = _sample_count(generator, options)
     shapes = [sample_shape(generator) for _ in range(count)]
@@ -36,15 +39,21 @@ def draw_scene(generator: np.random.Generator, options: SceneOptions) -> Scene:
     people: list[Person] = []
     obstacles: list[Obstacle] = []
     occupied: list[Occupied] = []
-    for shape, doing in zip(shapes, doings, strict=True):
+    # Those who go about come last: they walk around the others.
+    waiting = sorted(zip(shapes, doings, strict=True), key=lambda pair: roams(pair[1], options.duration_s))
+    spare = SPARE_PEOPLE
+    while waiting:
+        shape, doing = waiting.pop(0)
         placed = place_person(generator, shape, doing, camera, occupied, options)
-        if placed is None:
-            continue
-        path, place = placed
-        appearance = sample_appearance(generator, shape, options)
-        people.append(Person(len(people) + 1, shape, doing.clip, path, appearance))
-        occupied.append(place)
-        obstacles += chair_for(generator, people[-1])
+        if placed is not None:
+            appearance = sample_appearance(generator, shape, options)
+            people.append(Person(len(people) + 1, shape, placed.clip, placed.path, appearance))
+            occupied.append(placed.ground)
+            obstacles += chair_for(generator, people[-1])
+        if not waiting and len(people) < options.people[0] and spare > 0:
+            spare -= 1
+            shape = sample_shape(generator)
+            waiting = [(shape, sample_behaviour(generator, shape, motions))]
     obstacles += sample_obstacles(generator, camera, occupied, options)
     return Scene(
         seed=seed,
@@ -74,14 +83,18 @@ def _sample_camera(generator: np.random.Generator, shapes: list[NDArray[np.float
     fov = math.radians(generator.uniform(*options.vertical_fov_deg))
     k = intrinsics_from_fov(fov, options.width, options.height)
     height = float(generator.uniform(*options.camera_height_m))
-    speed, turn_rate = 0.0, 0.0
-    if options.moving_camera:
-        speed = float(generator.uniform(0.0, GREATEST_SPEED_MPS))
-        turn_rate = float(generator.uniform(-1.0, 1.0)) * GREATEST_TURN_RATE_RADPS
-    base = ArcPath(0.0, 0.0, 0.0, speed, turn_rate, 0.5 * options.duration_s)
+    base = _sample_drive(generator, options.duration_s) if options.moving_camera else ArcPath(0.0, 0.0, 0.0)
     stature = float(np.mean([stature_of(shape) for shape in shapes])) if shapes else 1.6
     distance = np.clip(k[1, 1] * stature / options.height * generator.uniform(1.0, 2.5), *options.distance_m)
     pitch = math.atan2(height - 0.55 * stature, distance) + generator.normal(0.0, 0.08) * fov
     roll = float(generator.normal(0.0, math.radians(2.0)))
     path = CameraPath(base, height, float(np.clip(pitch, -0.5, 0.9)), float(np.clip(roll, -0.12, 0.12)))
     return Camera(options.width, options.height, k, np.zeros(0), path)
+
+
+def _sample_drive(generator: np.random.Generator, duration_s: float) -> Path:
+    """A robot that drives on and looks to both sides."""
+    fastest = min(GREATEST_SPEED_MPS, LONGEST_DRIVE_M / max(duration_s, 1e-3))
+    speed = float(generator.uniform(0.0, fastest))
+    turn_rate = float(generator.uniform(-1.0, 1.0)) * GREATEST_TURN_RATE_RADPS
+    return weaving_path(speed, turn_rate, float(generator.uniform(4.0, 8.0)), duration_s)

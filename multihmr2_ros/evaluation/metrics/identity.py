@@ -178,7 +178,9 @@ def _hota(
 
 
 def _summed(
-    truth: Sequence[FrameBoxes], predicted: Sequence[FrameBoxes], weights: Sequence[NDArray[np.floating] | NDArray[np.bool_]]
+    truth: Sequence[FrameBoxes],
+    predicted: Sequence[FrameBoxes],
+    weights: Sequence[NDArray[np.floating] | NDArray[np.bool_]],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Identities (t,) and (p,) of a sequence, sorted, and the sum over frames of a weight per pair of them (t, p)."""
     true_ids, found_ids = _identities(truth), _identities(predicted)

@@ -1,0 +1,333 @@
+"""`multihmr2 evaluate`: bags and data sets against their truth, and results against each other."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from multihmr2_ros.cli import options
+from multihmr2_ros.errors import UserError
+
+if TYPE_CHECKING:
+    from multihmr2_ros.estimator import Estimator
+    from multihmr2_ros.evaluation.run import Camera, SequenceResult
+    from multihmr2_ros.evaluation.scoring import ScoringConfig
+    from multihmr2_ros.evaluation.tally import Tally
+    from multihmr2_ros.ros.bag_evaluation import BagJob, EstimatorChoice
+
+HELP = "measure how well people are found: in bags with truth, recordings of a live run, and data sets"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("inputs", nargs="*", type=Path, metavar="BAG", help="rosbag2 folder, .mcap or .db3")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the results; made if missing")
+    parser.add_argument(
+        "--compare", nargs=2, type=Path, metavar=("A", "B"), help="two result folders: B − A, with intervals"
+    )
+    _add_dataset(parser)
+    parser.add_argument(
+        "--truth", default="/ground_truth/humans", metavar="TOPIC|BAG",
+        help="HumanArrays of the true people, score being the visible fraction (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--topic", help="of the images, raw or compressed (default: the only image topic)")
+    parser.add_argument(
+        "--recorded", nargs="?", const="/humans", metavar="TOPIC",
+        help="score what a live run recorded there (default for bags without images: /humans)",
+    )  # fmt: skip
+    _add_people(parser)
+    camera = parser.add_mutually_exclusive_group()
+    camera.add_argument(
+        "--k", nargs=4, type=float, metavar=("FX", "FY", "CX", "CY"), help="given intrinsics, px of the image"
+    )
+    camera.add_argument("--vertical-fov", type=float, metavar="DEG", help="given vertical field of view")
+    parser.add_argument(
+        "--intrinsics", choices=("given", "predicted", "both"), default="given",
+        help="place people with camera_info (or --k, --vertical-fov), with the predicted field of view, or compare "
+        "both (default: %(default)s, as the node does)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--min-height", type=float, default=48.0, metavar="PX",
+        help="true people lower than this are ignored (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--min-visible", type=float, default=0.5, metavar="SHARE",
+        help="so are those of whom less is visible (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--matching", choices=("hungarian", "greedy"), default="hungarian", help="of people in a frame")
+    for name, what in (("video", "overlay video"), ("bag", "bag of predictions"), ("plots", "plots")):
+        parser.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, default=True, help=f"write the {what}")
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="bags at a time, in processes (Dask)")
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster that sees the same files")
+
+
+def _add_dataset(parser: argparse.ArgumentParser) -> None:
+    from multihmr2_ros.evaluation.published import ROWS
+
+    parser.add_argument(
+        "--dataset", choices=("mscoco", "posetrack21", "mot17", "3dpw", "cmu-panoptic"), metavar="NAME",
+        help="the input is the folder of a data set: %(choices)s; the paper's rows are printed beside "
+        f"({', '.join(ROWS)})",
+    )  # fmt: skip
+    parser.add_argument("--split", help="of the data set (default: the paper's); for cmu-panoptic the camera, 00_16")
+    parser.add_argument(
+        "--regressor", type=Path, metavar="FILE", help="weights (joints, 19158) for a data set's own joints, .npy"
+    )
+
+
+def _add_people(parser: argparse.ArgumentParser) -> None:
+    options.add_checkpoint(parser)
+    options.add_runtime(parser)
+    parser.add_argument("--score-threshold", type=float, default=0.4, help="least score (default: %(default)s)")
+    parser.add_argument(
+        "--nms-distance", type=float, default=0.25, metavar="M",
+        help="people whose pelvises are nearer are one; 0 switches it off (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--max-people", type=int, default=20, help="most people in a frame (default: %(default)s)")
+    parser.add_argument(
+        "--mesh", choices=("full", "low"), default="low",
+        help="vertices are compared where the truth has the same (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--track", action=argparse.BooleanOptionalAction, default=True, help="follow people")
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.compare is not None:
+        return _compare(args)
+    if not args.inputs or args.out is None:
+        raise UserError("expected BAG… and --out DIR, or --compare A B; see `multihmr2 evaluate --help`")
+    if args.dataset is not None:
+        return _dataset(args)
+    if args.plots:
+        from multihmr2_ros.evaluation.plots import require_matplotlib
+
+        require_matplotlib()
+    jobs = _jobs(args, _choice(args))
+    estimator = None
+    if any(job.estimator is not None for job in jobs):
+        from multihmr2_ros.weights import resolve_checkpoint
+
+        resolve_checkpoint(args.checkpoint)
+        if not _is_distributed(args):
+            jobs = _jobs(args, _resolved(args))
+            estimator = _resolved(args).load()
+    options.make_folder(args.out)
+    results = _run_jobs(args, jobs, estimator)
+    return _finish(args, next((job.estimator for job in jobs if job.estimator is not None), None), results)
+
+
+def _is_distributed(args: argparse.Namespace) -> bool:
+    return bool(args.workers or args.scheduler)
+
+
+def _resolved(args: argparse.Namespace) -> EstimatorChoice:
+    """The choice with the device and precision of this machine."""
+    import dataclasses
+
+    runtime = options.runtime(args)
+    return dataclasses.replace(_choice(args), device=runtime.device, precision=runtime.precision)
+
+
+def _jobs(args: argparse.Namespace, choice: EstimatorChoice) -> list[BagJob]:
+    from multihmr2_ros.evaluation.run import Camera
+    from multihmr2_ros.ros.bag_evaluation import BagJob
+
+    _refuse_same_names(args.inputs)
+    kinds = ("given", "predicted") if args.intrinsics == "both" else (args.intrinsics,)
+    scoring = _scoring(args)
+    jobs = []
+    for path in args.inputs:
+        recorded = _recorded_topic(args, path)
+        for kind in ("recorded",) if recorded else kinds:
+            parts = [path.stem] if len(args.inputs) > 1 else []
+            parts += [kind] if args.intrinsics == "both" and not recorded else []
+            jobs.append(
+                BagJob(
+                    path=path,
+                    out=args.out,
+                    folder="/".join(parts),
+                    truth=args.truth,
+                    topic=args.topic,
+                    humans=recorded or "/humans",
+                    recorded=recorded is not None,
+                    camera=Camera() if recorded else _camera(args, kind),
+                    scoring=scoring,
+                    video=args.video,
+                    bag=args.bag,
+                    estimator=None if recorded else choice,
+                )
+            )
+    return jobs
+
+
+def _recorded_topic(args: argparse.Namespace, path: Path) -> str | None:
+    """The topic of recorded people that is to be scored; None where the estimator is to look at images."""
+    from multihmr2_ros.ros.bag_sequences import has_images, has_topic
+
+    if args.recorded is not None:
+        return str(args.recorded)
+    try:
+        return "/humans" if not has_images(path) and has_topic(path, "/humans") else None
+    except UserError:
+        return None  # told when its turn comes, without losing the others
+
+
+def _run_jobs(args: argparse.Namespace, jobs: Sequence[BagJob], estimator: Estimator | None) -> list[SequenceResult]:
+    from multihmr2_ros.ros.bag_evaluation import run_job
+
+    if _is_distributed(args):
+        from multihmr2_ros.evaluation.cluster import run_in_cluster
+
+        return run_in_cluster(run_job, jobs, args.workers, args.scheduler)
+    return [run_job(job, estimator, progress=_progress) for job in jobs]
+
+
+def _dataset(args: argparse.Namespace) -> int:
+    """A data set in one process, on the full mesh: its keypoints are regressed from it."""
+    from multihmr2_ros.evaluation.datasets.run import DatasetJob, evaluate_dataset
+    from multihmr2_ros.evaluation.published import published_table
+
+    if len(args.inputs) != 1 or _is_distributed(args) or args.intrinsics == "both":
+        raise UserError("a data set is one folder, evaluated with --intrinsics given or predicted, without --workers")
+    args.mesh, args.plots = "full", False
+    choice = _resolved(args)
+    job = DatasetJob(
+        args.dataset, args.inputs[0], args.out, args.split, args.regressor, _camera(args, args.intrinsics),
+        _scoring(args),
+    )  # fmt: skip
+    estimator = choice.load()
+    options.make_folder(args.out)
+    results = evaluate_dataset(job, estimator, lambda items, name: _bar(items, name, None))
+    status = _finish(args, choice, results)
+    own = {key: value for result in results for key, value in result.scores.items()}
+    for tally in _merged(results).values():
+        own |= {key: value for key, (value, _) in tally.metrics().items()}
+    for line in (own and _scores_line(results[0].scores), published_table(args.dataset, own)):
+        if line:
+            print(f"\n{line}")
+    return status
+
+
+def _scores_line(scores: dict[str, float]) -> str:
+    return "   ".join(f"{name} {value:.1f}" for name, value in scores.items() if value == value)
+
+
+def _merged(results: Sequence[SequenceResult]) -> dict[str, Tally]:
+    from multihmr2_ros.evaluation.results import merged
+
+    return merged(results)
+
+
+def _progress(moments: Iterable[Any], sequence: Any) -> Iterable[Any]:
+    return _bar(moments, sequence.name, sequence.moment_count)
+
+
+def _bar(moments: Iterable[Any], name: str, total: int | None) -> Iterable[Any]:
+    from tqdm import tqdm
+
+    return tqdm(moments, total=total, desc=name, unit="frame", disable=None)
+
+
+def _finish(args: argparse.Namespace, choice: EstimatorChoice | None, results: Sequence[SequenceResult]) -> int:
+    """Writes what is about all sequences together, and prints the table; 2 where something was wrong."""
+    import datetime
+
+    from multihmr2_ros.evaluation import results as files
+    from multihmr2_ros.evaluation.report import table
+
+    problems = [problem for result in results for problem in result.problems]
+    configuration = _configuration(args, choice)
+    timing = {
+        "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "wall_s": sum(result.wall_s for result in results),
+    }
+    files.write(args.out, results, configuration, timing, problems)
+    if args.plots:
+        from multihmr2_ros.evaluation.plots import save_plots
+
+        save_plots(args.out, results)
+    print(table(_merged(results)))
+    print(f"\n{', '.join(path.name for path in args.inputs)} → {args.out}")
+    for problem in dict.fromkeys(problems):
+        print(f"multihmr2 evaluate: {problem}", file=sys.stderr)
+    return 2 if problems else 0
+
+
+def _configuration(args: argparse.Namespace, choice: EstimatorChoice | None) -> dict[str, Any]:
+    """Everything that changes a number, resolved. choice: None where recordings were scored."""
+    import dataclasses
+
+    from multihmr2_ros.weights import resolve_checkpoint, sha256_of
+
+    return {
+        "inputs": [str(path) for path in args.inputs],
+        "truth": args.truth,
+        "topic": args.topic,
+        "recorded": args.recorded,
+        "dataset": args.dataset,
+        "split": args.split,
+        "regressor": None if args.regressor is None else str(args.regressor),
+        "intrinsics": args.intrinsics,
+        "k": args.k,
+        "vertical_fov_deg": args.vertical_fov,
+        "estimator": None if choice is None else dataclasses.asdict(choice),
+        "checkpoint_sha256": None if choice is None else sha256_of(resolve_checkpoint(choice.checkpoint)),
+        "scoring": dataclasses.asdict(_scoring(args)),
+        "joints": args.dataset or "the heads of Anny's 163 bones, the pelvis first",
+    }
+
+
+def _choice(args: argparse.Namespace) -> EstimatorChoice:
+    from multihmr2_ros.ros.bag_evaluation import EstimatorChoice
+
+    choice = EstimatorChoice(
+        checkpoint=str(args.checkpoint),
+        device=args.device,
+        precision=args.precision,
+        score_threshold=args.score_threshold,
+        nms_distance_m=args.nms_distance,
+        max_people=args.max_people,
+        mesh=args.mesh,
+        track=args.track,
+    )
+    choice.config()
+    return choice
+
+
+def _scoring(args: argparse.Namespace) -> ScoringConfig:
+    from multihmr2_ros.evaluation.scoring import ScoringConfig
+
+    return ScoringConfig(min_height_px=args.min_height, min_visible=args.min_visible, matching=args.matching)
+
+
+def _camera(args: argparse.Namespace, kind: str) -> Camera:
+    import numpy as np
+
+    from multihmr2_ros.camera import intrinsics_from_fov, validate_k
+    from multihmr2_ros.evaluation.run import Camera
+
+    k = fov = None
+    if args.k is not None:
+        fx, fy, cx, cy = args.k
+        k = validate_k(np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]]))
+    if args.vertical_fov is not None:
+        fov = float(np.radians(args.vertical_fov))
+        intrinsics_from_fov(fov, 1, 1)  # a mistake should not wait for the weights
+    return Camera(kind, k, fov)
+
+
+def _refuse_same_names(paths: Sequence[Path]) -> None:
+    first: dict[str, Path] = {}
+    for path in paths:
+        if first.setdefault(path.stem, path) is not path:
+            raise UserError(f"{first[path.stem]} and {path} would have results of the same name; rename one of them")
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from multihmr2_ros.evaluation.comparison import compare, comparison_table
+
+    a, b = args.compare
+    print(comparison_table(a, b, compare(a, b)))
+    return 0

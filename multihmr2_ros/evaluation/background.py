@@ -1,0 +1,99 @@
+"""Reading ahead and writing behind, so that the estimator need not wait: order and results stay the same."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterable
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+Item = TypeVar("Item")
+AHEAD = 4  # images in memory on either side
+POLL_S = 0.1
+
+
+def read_ahead(items: Iterable[Item], size: int = AHEAD) -> Generator[Item, None, None]:
+    """The items, made in a thread of their own, at most size of them early. Errors arrive in their turn."""
+    waiting: queue.Queue[tuple[str, Any]] = queue.Queue(size)
+    is_stopped = threading.Event()
+
+    def put(kind: str, value: Any) -> bool:
+        while not is_stopped.is_set():
+            try:
+                waiting.put((kind, value), timeout=POLL_S)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def make() -> None:
+        iterator = iter(items)
+        try:
+            for item in iterator:
+                if not put("item", item):
+                    break
+            else:
+                put("end", None)
+        except BaseException as error:  # whatever it is, it is raised where the items are used
+            put("error", error)
+        finally:
+            if hasattr(iterator, "close"):
+                iterator.close()
+
+    thread = threading.Thread(target=make, name="read ahead", daemon=True)
+    thread.start()
+    try:
+        while True:
+            kind, value = waiting.get()
+            if kind == "end":
+                return
+            if kind == "error":
+                raise value
+            yield value
+    finally:
+        is_stopped.set()
+        thread.join()
+
+
+class WriteBehind(Generic[Item]):
+    """Calls a function with each item in a thread of its own, in order. Use it as a context manager: when the block
+    ends well, everything is done; errors of the function are raised by the next call of put, or at the end."""
+
+    def __init__(self, function: Callable[[Item], None], size: int = AHEAD) -> None:
+        self._function = function
+        self._waiting: queue.Queue[tuple[bool, Any]] = queue.Queue(size)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="write behind", daemon=True)
+
+    def put(self, item: Item) -> None:
+        self._raise()
+        self._waiting.put((True, item))
+
+    def __enter__(self) -> WriteBehind[Item]:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._waiting.put((False, None))
+        self._thread.join()
+        if error is None:
+            self._raise()
+
+    def _work(self) -> None:
+        while True:
+            is_item, item = self._waiting.get()
+            if not is_item:
+                return
+            if self._error is None:
+                try:
+                    self._function(item)
+                except BaseException as error:  # raised in the thread that puts
+                    self._error = error
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error

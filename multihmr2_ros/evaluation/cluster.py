@@ -1,0 +1,87 @@
+"""Many sequences at a time through Dask: on this machine, or on a cluster that sees the same files."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.evaluation.run import SequenceResult
+from multihmr2_ros.evaluation.tally import Tally
+
+CONNECT_TIMEOUT_S = 15
+
+
+class Job(Protocol):
+    """What is said of a job that does not come back."""
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def folder(self) -> str: ...
+
+
+AnyJob = TypeVar("AnyJob", bound=Job)
+
+
+def run_in_cluster(
+    function: Callable[[AnyJob], SequenceResult], jobs: Sequence[AnyJob], workers: int = 0, scheduler: str | None = None
+) -> list[SequenceResult]:
+    """function(job) of every job, in the jobs' order, in `workers` processes or at the scheduler's address.
+
+    A job whose process dies, or that fails, is a result with a problem; the others are not lost. Raises UserError
+    where Dask is missing or the scheduler does not answer.
+    """
+    from tqdm import tqdm
+
+    with _client(workers, scheduler) as client:
+        from distributed import as_completed
+
+        futures = [client.submit(function, job, pure=False, retries=0) for job in jobs]
+        for _ in tqdm(as_completed(futures), total=len(futures), desc="bags", unit="bag", disable=None):
+            pass
+        return [_result(job, future) for job, future in zip(jobs, futures, strict=True)]
+
+
+@contextlib.contextmanager
+def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
+    try:
+        from distributed import Client, LocalCluster
+    except ImportError:
+        raise UserError(
+            "--workers and --scheduler need Dask: pip install 'multihmr2_ros[eval]' (dask[distributed])"
+        ) from None
+    logging.getLogger("distributed").setLevel(logging.ERROR)  # our own terminal output is enough
+    with contextlib.ExitStack() as stack:
+        if scheduler is None:
+            if workers < 1:
+                raise UserError(f"--workers must be at least 1, got {workers}")
+            cluster = LocalCluster(
+                n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=logging.ERROR
+            )
+            scheduler = str(stack.enter_context(cluster).scheduler_address)
+        try:
+            client = stack.enter_context(Client(scheduler, timeout=CONNECT_TIMEOUT_S))
+        except (OSError, ValueError) as error:  # no answer; no address
+            reason = " ".join(str(error).split()) or "no answer"
+            raise UserError(
+                f"no Dask scheduler at {scheduler} ({reason}); start one with `dask scheduler`, or use --workers"
+            ) from error
+        yield client
+
+
+def _result(job: Job, future: Any) -> SequenceResult:
+    error = future.exception()
+    if error is None:
+        result: SequenceResult = future.result()
+        return result
+    reason = " ".join(str(error).split()) or type(error).__name__
+    problem = f"{job.path}: its evaluation ended with {type(error).__name__} ({reason[:200]}); evaluate it alone"
+    return SequenceResult(job.path.stem, str(job.path), job.kind, job.folder, Tally(), (problem,))

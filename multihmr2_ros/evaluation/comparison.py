@@ -1,0 +1,218 @@
+"""Two results against each other: differences with 95 % intervals from the bootstrap (Efron 1979).
+
+Drawn are sequences, the same ones for both results; where there is only one, blocks of successive frames (30, or a
+tenth of a short sequence), because neighbouring frames are alike. Identities are not a sum over blocks: they have no
+interval then.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.evaluation import results as files
+from multihmr2_ros.evaluation.metrics.detection import DetectionCounts
+from multihmr2_ros.evaluation.metrics.identity import HOTA_THRESHOLDS, IdentityCounts
+from multihmr2_ros.evaluation.report import number
+from multihmr2_ros.evaluation.tables import FRAME_DETECTION, column, scaled
+from multihmr2_ros.evaluation.tally import ERRORS, IDENTITY, METRICS, Sum, Tally
+
+DRAWS = 2000
+BLOCK_FRAMES, LEAST_BLOCKS = 30, 10
+TO_SEE = 0.005  # what the table shows as 0.00 is no difference
+INTERVAL = (2.5, 97.5)
+IDENTITY_COUNTS = ("truth", "predicted", "misses", "false_positives", "switches", "id_true_positives")
+HOTA_COUNTS = ("hota_true_positives", "hota_association")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One metric of A and B in its unit; low and high of B − A are NaN where there is too little to draw from."""
+
+    key: str
+    a: float
+    b: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Of one kind of intrinsics (A's, and B's where they differ). drawn: what, in words."""
+
+    kind: str
+    drawn: str
+    units: int
+    differences: tuple[Difference, ...]
+
+
+def compare(a: Path, b: Path, seed: int = 0) -> list[Comparison]:
+    """B − A for every kind of intrinsics that both have, or of their only ones. Raises UserError where the results
+    have no sequence in common."""
+    read_a, read_b = _by_kind(a), _by_kind(b)
+    kinds = [(kind, kind) for kind in read_a if kind in read_b]
+    if not kinds and len(read_a) == len(read_b) == 1:
+        kinds = [(next(iter(read_a)), next(iter(read_b)))]
+    if not kinds:
+        raise UserError(f"{a} has results for {', '.join(read_a)} and {b} for {', '.join(read_b)}; evaluate both alike")
+    return [_compared(a, b, read_a[first], read_b[second], first, second, seed) for first, second in kinds]
+
+
+def comparison_table(a: Path, b: Path, comparisons: Sequence[Comparison]) -> str:
+    units = {metric.key: metric for metric in METRICS}
+    lines = [f"A: {a}", f"B: {b}"]
+    for each in comparisons:
+        lines += ["", f"intrinsics {each.kind}; 95 % intervals of B − A over {each.units} {each.drawn}"]
+        lines.append(f"{'metric':<16}{'unit':<6}{'A':>10}{'B':>10}{'B − A':>10}{'95 % interval':>22}")
+        for found in each.differences:
+            metric = units[found.key]
+            low, high = (f"{value:+.2f}" if math.isfinite(value) else "" for value in (found.low, found.high))
+            interval = f"{low} … {high}" if low and high else "–"
+            verdict = ""
+            if (found.low > 0 or found.high < 0) and abs(found.b - found.a) > TO_SEE:
+                verdict = "  better" if (found.b > found.a) == metric.higher_is_better else "  worse"
+            a_text, b_text = number(found.a, metric.unit), number(found.b, metric.unit)
+            difference = f"{found.b - found.a:+.2f}" if math.isfinite(found.b - found.a) else "–"
+            lines.append(
+                f"{found.key:<16}{metric.unit:<6}{a_text:>10}{b_text:>10}{difference:>10}{interval:>22}{verdict}"
+            )
+    return "\n".join(lines)
+
+
+def _by_kind(folder: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    """The sequences of a result by kind of intrinsics and name."""
+    kinds: dict[str, dict[str, dict[str, Any]]] = {}
+    for sequence in files.read(folder)["sequences"]:
+        kinds.setdefault(sequence["intrinsics"], {})[sequence["name"]] = sequence
+    if not kinds:
+        raise UserError(f"{folder} holds the result of no sequence; evaluate again")
+    return kinds
+
+
+def _compared(
+    a: Path, b: Path, first: dict[str, Any], second: dict[str, Any], kind: str, other_kind: str, seed: int
+) -> Comparison:
+    names = [name for name in first if name in second and first[name]["with_truth"] and second[name]["with_truth"]]
+    if not names:
+        raise UserError(f"{a} and {b} have no sequence with truth in common: {', '.join(first)}; {', '.join(second)}")
+    tallies_a, tallies_b = ([each[name]["tally"] for name in names] for each in (first, second))
+    drawn, units_a, units_b = "sequences", _matrix(tallies_a), _matrix(tallies_b)
+    has_identity = all(tally.identity is not None for tally in (*tallies_a, *tallies_b))
+    if len(names) == 1:
+        frames = min(first[names[0]]["frames"], second[names[0]]["frames"])
+        size = max(1, min(BLOCK_FRAMES, frames // LEAST_BLOCKS))
+        drawn = f"blocks of {size} frames"
+        units_a, units_b = (
+            _blocks(folder / each[names[0]]["folder"], size) for folder, each in ((a, first), (b, second))
+        )
+        common = min(len(units_a), len(units_b))
+        units_a, units_b, has_identity = units_a[:common], units_b[:common], False
+    values_a, values_b = (_merged(tallies).metrics() for tallies in (tallies_a, tallies_b))
+    spread = _spread(units_a, units_b, np.random.default_rng(seed))
+    identity = {metric.key for metric in IDENTITY}
+    differences = []
+    for metric in METRICS:
+        if metric.key not in values_a or metric.key not in values_b:
+            continue
+        low, high = spread.get(metric.key, (math.nan, math.nan))
+        if metric.key in identity and not has_identity:
+            low = high = math.nan
+        differences.append(Difference(metric.key, values_a[metric.key][0], values_b[metric.key][0], low, high))
+    return Comparison(
+        kind if kind == other_kind else f"{kind} (A), {other_kind} (B)", drawn, len(units_a), tuple(differences)
+    )
+
+
+def _spread(a: NDArray[np.float64], b: NDArray[np.float64], rng: np.random.Generator) -> dict[str, tuple[float, float]]:
+    """The interval of every metric's difference, from units (u, columns of `_matrix`)."""
+    units = len(a)
+    if units < 2:
+        return {}
+    weights = rng.multinomial(units, np.full(units, 1 / units), size=DRAWS).astype(np.float64)
+    differences: dict[str, list[float]] = {}
+    for total_a, total_b in zip(weights @ a, weights @ b, strict=True):
+        values_a, values_b = _from_row(total_a).metrics(), _from_row(total_b).metrics()
+        for key in values_a.keys() & values_b.keys():
+            differences.setdefault(key, []).append(values_b[key][0] - values_a[key][0])
+    intervals = {}
+    for key, values in differences.items():
+        finite = np.array(values)[np.isfinite(values)]
+        if len(finite) == DRAWS:
+            low, high = np.percentile(finite, INTERVAL)
+            intervals[key] = float(low), float(high)
+    return intervals
+
+
+def _merged(tallies: Sequence[Tally]) -> Tally:
+    total = Tally()
+    for tally in tallies:
+        total += tally
+    return total
+
+
+def _matrix(tallies: Sequence[Tally]) -> NDArray[np.float64]:
+    return np.stack([_row(tally) for tally in tallies])
+
+
+def _row(tally: Tally) -> NDArray[np.float64]:
+    """Everything that metrics are made of, as sums."""
+    identity = tally.identity or IdentityCounts()
+    sums = [tally.sums.get(metric.key, Sum()) for metric in ERRORS]
+    return np.concatenate([
+        [tally.with_truth],
+        [getattr(tally.detection, name) for name in FRAME_DETECTION],
+        [each.total for each in sums],
+        [each.count for each in sums],
+        [getattr(identity, name) for name in IDENTITY_COUNTS],
+        *(getattr(identity, name) for name in HOTA_COUNTS),
+    ]).astype(np.float64)  # fmt: skip
+
+
+def _from_row(row: NDArray[np.float64]) -> Tally:
+    sizes = (1, 3, len(ERRORS), len(ERRORS), len(IDENTITY_COUNTS), len(HOTA_THRESHOLDS), len(HOTA_THRESHOLDS))
+    frames, detection, totals, counts, identity, hits, association = np.split(row, np.cumsum(sizes)[:-1])
+    return Tally(
+        with_truth=int(frames[0]),
+        detection=DetectionCounts(*(int(value) for value in detection)),
+        sums={metric.key: Sum(total, int(count)) for metric, total, count in zip(ERRORS, totals, counts, strict=True)},
+        identity=IdentityCounts(
+            **{name: int(value) for name, value in zip(IDENTITY_COUNTS, identity, strict=True)},
+            hota_true_positives=hits,
+            hota_association=association,
+        ),
+    )
+
+
+def _blocks(folder: Path, size: int) -> NDArray[np.float64]:
+    """Sums of size successive frames, from frames.csv: (blocks, columns of `_row`)."""
+    path = folder / "frames.csv"
+    blocks: list[NDArray[np.float64]] = []
+    try:
+        with open(path, newline="") as file:
+            for index, cells in enumerate(csv.DictReader(file)):
+                if index % size == 0:
+                    blocks.append(np.zeros_like(_row(Tally())))
+                blocks[-1] += _row(_frame(cells))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; evaluate again") from None
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{path} was not written by `multihmr2 evaluate` ({error}); evaluate again") from None
+    return np.stack(blocks) if blocks else np.zeros((0, len(_row(Tally()))))
+
+
+def _frame(cells: dict[str, str]) -> Tally:
+    sums = {}
+    for metric in ERRORS:
+        count = int(cells[f"{column(metric)}_count"])
+        if count:
+            sums[metric.key] = Sum(float(cells[column(metric)]) / scaled(metric) * count, count)
+    detection = DetectionCounts(**{name: int(cells[name]) for name in FRAME_DETECTION})
+    return Tally(frames=1, with_truth=int(cells["with_truth"]), detection=detection, sums=sums)

@@ -1,0 +1,1 @@
+"""Public data sets as their users download them. Nothing of them is bundled."""

@@ -1,0 +1,46 @@
+"""What the readers share: files that must be there, JSON, and what is said where they are not as expected."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multihmr2_ros.errors import UserError
+
+Value = TypeVar("Value")
+
+
+def found(folder: Path, pattern: str, what: str) -> list[Path]:
+    """The files of a pattern in a folder, in order. Raises UserError where there are none."""
+    paths = sorted(folder.glob(pattern)) if folder.is_dir() else []
+    if not paths:
+        raise UserError(f"no {what} in {folder}: expected {pattern}; give the data set's folder as it was unpacked")
+    return paths
+
+
+def read_json(path: Path) -> Any:
+    return parsed(path, lambda: json.loads(path.read_text()))
+
+
+def parsed(path: Path, parse: Callable[[], Value]) -> Value:
+    """What parse makes of a file; UserError where it is not of the expected format."""
+    try:
+        return parse()
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}; check the download") from error
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError) as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:120]
+        raise UserError(f"{path} is not as its data set documents it ({reason}); check the download") from error
+
+
+def corners(boxes: Any) -> NDArray[np.float64]:
+    """(n, 4) as x, y, width, height → (n, 4) as x0, y0, x1, y1."""
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    return np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])

@@ -1,0 +1,145 @@
+"""Evaluates a data set; the results are those of its sequences."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from multihmr2_ros.camera import project
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.evaluation.datasets import boxes, coco, joints
+from multihmr2_ros.evaluation.metrics.detection import DetectionCounts
+from multihmr2_ros.evaluation.metrics.identity import FrameBoxes, identity_counts
+from multihmr2_ros.evaluation.metrics.keypoints import ImageKeypoints, coco_scores
+from multihmr2_ros.evaluation.run import Camera, SequenceResult, evaluate_sequence
+from multihmr2_ros.evaluation.scoring import ScoringConfig, body_boxes, image_joints
+from multihmr2_ros.evaluation.tally import Tally
+from multihmr2_ros.media.images import read_image
+from multihmr2_ros.people import IntrinsicsSource, People
+
+MSCOCO, POSETRACK, MOT, THREEDPW, PANOPTIC = "mscoco", "posetrack21", "mot17", "3dpw", "cmu-panoptic"
+DATASETS = (MSCOCO, POSETRACK, MOT, THREEDPW, PANOPTIC)
+SPLITS = {MSCOCO: "val2017", POSETRACK: "val", THREEDPW: "test", PANOPTIC: "00_16"}
+
+Progress = Callable[[Iterable[Any], str], Iterable[Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetJob:
+    """folder: of the data set, as it was unpacked. split: of SPLITS by default; for CMU Panoptic the camera."""
+
+    name: str
+    folder: Path
+    out: Path
+    split: str | None = None
+    regressor: Path | None = None
+    camera: Camera = dataclasses.field(default_factory=Camera)
+    scoring: ScoringConfig = dataclasses.field(default_factory=ScoringConfig)
+
+
+def evaluate_dataset(
+    job: DatasetJob, estimator: Any, progress: Progress = lambda items, name: items
+) -> list[SequenceResult]:
+    """estimator: with the full mesh where keypoints are regressed from it. Raises UserError where nothing of the data
+    set can be read; a sequence that cannot is a result with a problem."""
+    split = job.split or SPLITS.get(job.name, "")
+    if job.name == MSCOCO:
+        return [_coco(job, split, estimator, progress)]
+    if job.name in (MOT, POSETRACK):
+        found = boxes.mot_sequences(job.folder) if job.name == MOT else boxes.posetrack_sequences(job.folder, split)
+        return [_tracked(job, sequence, estimator, progress) for sequence in found]
+    if job.name == THREEDPW:
+        convert = joints.regressed_joints(job.regressor, joints.SMPL_JOINTS)
+        return _posed(job, joints.threedpw_sequences(job.folder, split), estimator, convert, progress)
+    if job.name == PANOPTIC:
+        convert = joints.panoptic_joints(estimator.body.coco_keypoints)
+        return _posed(job, joints.panoptic_sequences(job.folder, split), estimator, convert, progress)
+    raise UserError(f"the data set must be one of {', '.join(DATASETS)}, got {job.name!r}")
+
+
+def _coco(job: DatasetJob, split: str, estimator: Any, progress: Progress) -> SequenceResult:
+    """Images are independent of each other, and their camera is not known."""
+    begin_s, images, problems = time.perf_counter(), [], list[str]()
+    for path, truth in progress(list(coco.coco_images(job.folder, split)), split):
+        try:
+            people = _look(estimator, path, 0.0, reset=True)
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        keypoints = estimator.body.coco_keypoints(people.vertices).astype(np.float64)
+        score = people.score.astype(np.float64)
+        images.append(ImageKeypoints(np.asarray(project(keypoints, people.k), np.float64), score, **truth))
+    detections = sum(len(image.score) for image in images)
+    people_count = sum(int((~image.crowd).sum()) for image in images)
+    scores = {name: 100 * value if value >= 0 else np.nan for name, value in coco_scores(images).items()}
+    tally = Tally(frames=len(images), detections=detections)
+    return SequenceResult(
+        split, str(job.folder), "predicted", "", tally, tuple(problems), time.perf_counter() - begin_s,
+        {**scores, "people": people_count},
+    )  # fmt: skip
+
+
+def _tracked(job: DatasetJob, sequence: boxes.BoxSequence, estimator: Any, progress: Progress) -> SequenceResult:
+    begin_s, problems = time.perf_counter(), list[str]()
+    truth: list[FrameBoxes] = []
+    predicted: list[FrameBoxes] = []
+    detections = 0
+    estimator.reset()
+    for frame in progress(sequence.frames, sequence.name):
+        try:
+            people = _look(estimator, frame.image, frame.stamp_s)
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        detections += len(people)
+        if frame.counted:
+            truth.append(frame.truth)
+            predicted.append(frame.counting(_seen_boxes(people)))
+    counts = identity_counts(truth, predicted)
+    detection = DetectionCounts(counts.truth - counts.misses, counts.false_positives, counts.misses)
+    tally = Tally(len(sequence.frames), len(truth), detections, detection=detection, identity=counts)
+    wall_s = time.perf_counter() - begin_s
+    return SequenceResult(sequence.name, str(job.folder), "predicted", "", tally, tuple(problems), wall_s)
+
+
+def _posed(
+    job: DatasetJob, sequences: Iterable[joints.JointSequence], estimator: Any, convert: joints.Joints,
+    progress: Progress,
+) -> list[SequenceResult]:  # fmt: skip
+    results = []
+    for sequence in sequences:
+        begin_s, folder = time.perf_counter(), job.out / sequence.name
+        folder.mkdir(parents=True, exist_ok=True)
+        tally, problems = evaluate_sequence(
+            sequence,
+            joints.JointEstimator(estimator, convert, sequence.root),
+            job.camera,
+            folder,
+            job.scoring,
+            progress=lambda moments, each: progress(moments, each.name),
+        )
+        wall_s = time.perf_counter() - begin_s
+        results.append(
+            SequenceResult(sequence.name, str(job.folder), job.camera.source, sequence.name, tally, problems, wall_s)
+        )
+    return results
+
+
+def _look(estimator: Any, path: Path, stamp_s: float, *, reset: bool = False) -> People:
+    if reset:
+        estimator.reset()
+    people: People = estimator.step(read_image(path), None, stamp_s, intrinsics_source=IntrinsicsSource.PREDICTED)
+    return people
+
+
+def _seen_boxes(people: People) -> FrameBoxes:
+    """Boxes around the projected meshes, cut to the image; people without an identity have one for this frame."""
+    height, width = people.image_size
+    box = np.clip(body_boxes(people, image_joints(people)), 0, [width, height, width, height])
+    identity = people.track_id.astype(np.int64)
+    return FrameBoxes(np.where(identity < 0, -1 - np.arange(len(identity)), identity), box)

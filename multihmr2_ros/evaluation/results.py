@@ -1,0 +1,154 @@
+"""results.json: the configuration, every metric with its count, and the sums that they are made of."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import platform
+from array import array
+from collections.abc import Iterable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from multihmr2_ros import __version__
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.evaluation.metrics.detection import DetectionCounts
+from multihmr2_ros.evaluation.metrics.identity import IdentityCounts
+from multihmr2_ros.evaluation.run import SequenceResult
+from multihmr2_ros.evaluation.tally import METRICS, Sum, Tally
+from multihmr2_ros.media.files import atomic_path
+
+FILE = "results.json"
+FORMAT = 1
+UNITS = {metric.key: (metric.unit, metric.counted) for metric in METRICS}
+PACKAGES = ("torch", "anny", "numpy", "scipy", "opencv-python-headless", "rosbags")
+COUNTS = ("frames", "with_truth", "detections", "ignored_truth", "ignored_found", "dropped")
+
+
+def merged(results: Iterable[SequenceResult]) -> dict[str, Tally]:
+    """The tally of all sequences, by the kind of their intrinsics, in the order in which they first come."""
+    tallies: dict[str, Tally] = {}
+    for result in results:
+        tallies[result.intrinsics] = tallies.get(result.intrinsics, Tally()) + result.tally
+    return tallies
+
+
+def write(
+    out: Path, results: Sequence[SequenceResult], configuration: dict[str, Any], timing: dict[str, Any],
+    problems: Sequence[str],
+) -> None:  # fmt: skip
+    """Everything that depends on time stands under "timing"; the rest is the same for the same input."""
+    tallies = merged(results)
+    document = {
+        "format": FORMAT,
+        "configuration": configuration,
+        "versions": versions(),
+        "problems": list(problems),
+        "results": {name: _described(tally) for name, tally in tallies.items()},
+        "sequences": [
+            {
+                "name": result.name,
+                "path": result.path,
+                "intrinsics": result.intrinsics,
+                "folder": result.folder,
+                "problems": list(result.problems),
+                **_described(result.tally),
+                **({"scores": result.scores} if result.scores else {}),
+                "sums": _sums(result.tally),
+            }
+            for result in results
+        ],
+        "timing": {
+            **timing,
+            "latency": {name: tally.latencies() for name, tally in tallies.items()},
+            "sequences": [
+                {"name": result.name, "intrinsics": result.intrinsics, "wall_s": result.wall_s,
+                 "latency": result.tally.latencies()}
+                for result in results
+            ],
+        },
+    }  # fmt: skip
+    with atomic_path(out / FILE) as temporary:
+        temporary.write_text(json.dumps(_plain(document), indent=1) + "\n")
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The results in a folder, with Tally objects under "tally" of each sequence (without times)."""
+    path = folder / FILE
+    try:
+        document: dict[str, Any] = json.loads(path.read_text())
+        if document["format"] != FORMAT:
+            raise UserError(f"{path} has format {document['format']}, expected {FORMAT}; evaluate again")
+        for sequence in document["sequences"]:
+            sequence["tally"] = _tally(sequence)
+    except FileNotFoundError:
+        raise UserError(f"there is no {path}; give a folder that `multihmr2 evaluate --out` wrote") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; check its permissions") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} was not written by `multihmr2 evaluate` ({error}); evaluate again") from None
+    return document
+
+
+def versions() -> dict[str, str]:
+    found = {"multihmr2_ros": __version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _described(tally: Tally) -> dict[str, Any]:
+    return {
+        **{name: getattr(tally, name) for name in COUNTS},
+        **dataclasses.asdict(tally.detection),
+        "metrics": {
+            key: {"value": value, "unit": UNITS[key][0], "count": count, "counted": UNITS[key][1]}
+            for key, (value, count) in tally.metrics().items()
+        },
+    }
+
+
+def _sums(tally: Tally) -> dict[str, Any]:
+    identity = tally.identity
+    return {
+        "errors": {key: [total.total, total.count] for key, total in tally.sums.items()},
+        "identity": None if identity is None else dataclasses.asdict(identity),
+    }
+
+
+def _tally(sequence: dict[str, Any]) -> Tally:
+    sums, identity = sequence["sums"], sequence["sums"]["identity"]
+    detection = {each.name: sequence[each.name] for each in dataclasses.fields(DetectionCounts)}
+    if identity is not None:
+        arrays: dict[str, Any] = {
+            key: np.array(value) if isinstance(value, list) else value for key, value in identity.items()
+        }
+        identity = IdentityCounts(**arrays)
+    return Tally(
+        **{name: sequence[name] for name in COUNTS},
+        detection=DetectionCounts(**detection),
+        sums={key: Sum(total, count) for key, (total, count) in sums["errors"].items()},
+        identity=identity,
+    )
+
+
+def _plain(value: Any) -> Any:
+    """As JSON knows it: numbers that are not finite become null."""
+    if isinstance(value, dict):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple | array | np.ndarray):
+        return [_plain(each) for each in value]
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    if isinstance(value, int | np.integer):
+        return int(value)
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else None
+    return value if value is None else str(value)

@@ -1,0 +1,201 @@
+"""One frame's people against its truth: who is who, who counts, and every error."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multihmr2_ros.camera import project
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.evaluation.metrics import bodies, placement
+from multihmr2_ros.evaluation.metrics.boxes import area, boxes_of_points, intersection
+from multihmr2_ros.evaluation.metrics.identity import IGNORED_SHARE, FrameBoxes
+from multihmr2_ros.evaluation.metrics.matching import MIN_IOU, Method, match_people
+from multihmr2_ros.people import IntrinsicsSource, People
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ScoringConfig:
+    """Who counts, and how people are matched.
+
+    min_height_px      true people whose box is lower are ignored: neither misses, nor their matches false positives
+    min_visible        so are those of whom less than this share is visible, where that is known
+    matching, min_iou  see metrics.matching
+    pair_distance_m    people interact (Pair-PA-MPJPE) where their true pelvises are nearer than this
+    """
+
+    min_height_px: float = 48.0
+    min_visible: float = 0.5
+    matching: Method = "hungarian"
+    min_iou: float = MIN_IOU
+    pair_distance_m: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.min_height_px < np.inf and 0 <= self.min_visible <= 1):
+            raise UserError(
+                f"required people are at least some pixels high and visible by a share of 0 to 1, "
+                f"got {self.min_height_px} px and {self.min_visible}"
+            )
+
+
+@dataclass(frozen=True)
+class FrameScore:
+    """One frame. Rows are those of the people (n) and of the truth (t).
+
+    pairs     (m, 2) predicted row, true row, of people who count
+    required  (t,) whether a true person counts; excused (n,) whether a prediction does not
+    errors    by key of tally.ERRORS, in metres' and shares' own units: (m,) for people, less or more for other counts
+    boxes     predicted and true, for identities, of those who count
+    """
+
+    pairs: NDArray[np.int64]
+    required: NDArray[np.bool_]
+    excused: NDArray[np.bool_]
+    errors: dict[str, Floats] = field(default_factory=dict)
+    predicted_boxes: FrameBoxes = field(default_factory=lambda: FrameBoxes(np.zeros(0, np.int64), np.zeros((0, 4))))
+    true_boxes: FrameBoxes = field(default_factory=lambda: FrameBoxes(np.zeros(0, np.int64), np.zeros((0, 4))))
+
+    @property
+    def false_positives(self) -> NDArray[np.int64]:
+        counted = ~self.excused
+        counted[self.pairs[:, 0]] = False
+        return np.flatnonzero(counted)
+
+    @property
+    def misses(self) -> NDArray[np.int64]:
+        missed = self.required.copy()
+        missed[self.pairs[:, 1]] = False
+        return np.flatnonzero(missed)
+
+
+def score_frame(
+    people: People, truth: People, config: ScoringConfig, ignored: Floats | None = None, given_fov: float = np.nan
+) -> FrameScore:
+    """The score of one frame; ignored (r, 4) px: regions where unmatched predictions do not count.
+
+    given_fov: vertical, rad, from the camera's calibration, where the truth does not say it. Raises UserError where
+    truth and predictions are of different rigs.
+    """
+    points, true_points = image_joints(people), image_joints(truth)
+    if len(people) and len(truth) and points.shape[1] != true_points.shape[1]:
+        raise UserError(
+            f"the truth must have the same joints as the people, got {true_points.shape[1]} and {points.shape[1]}; "
+            "write all bones of Anny's rig, in their order, into HumanArray.joints"
+        )
+    true_box = body_boxes(truth, true_points)
+    required = (true_box[:, 3] - true_box[:, 1] >= config.min_height_px) & ~(truth.score < config.min_visible)
+    pairs = match_people(points, true_points, min_iou=config.min_iou, method=config.matching)
+    counts = required[pairs[:, 1]]
+    excused = np.zeros(len(people), bool)
+    excused[pairs[~counts, 0]] = True
+    excused |= _in_ignored_region(body_boxes(people, points), ignored, pairs)
+    pairs = pairs[counts]
+    return FrameScore(
+        pairs=pairs,
+        required=required,
+        excused=excused,
+        errors=_errors(people, truth, pairs, config) | _camera_errors(people, truth, given_fov),
+        **_identity_boxes(people, truth, ~excused, required),
+    )
+
+
+def image_joints(people: People) -> Floats:
+    """(n, J, 2) px: the joints through the pinhole camera, which is what the people were found with; joints_2d, which
+    may have the lens's distortion in them, only where there are no joints."""
+    if people.joints.shape[1] and people.k[0, 0] > 0:
+        return np.asarray(project(people.joints.astype(np.float64), people.k), np.float64)
+    return people.joints_2d.astype(np.float64)
+
+
+def body_boxes(people: People, points: Floats) -> Floats:
+    """(n, 4) px, around the projected mesh, or the joints (n, J, 2) where there is none."""
+    if people.vertices.shape[1] and people.k[0, 0] > 0:
+        points = np.asarray(project(people.vertices.astype(np.float64), people.k), np.float64)
+    return boxes_of_points(points)
+
+
+def _in_ignored_region(boxes: Floats, ignored: Floats | None, pairs: NDArray[np.int64]) -> NDArray[np.bool_]:
+    if ignored is None or not len(ignored):
+        return np.zeros(len(boxes), bool)
+    share = intersection(boxes, ignored).max(axis=1, initial=0) / np.maximum(area(boxes), np.spacing(1))
+    share[pairs[:, 0]] = 0
+    return np.asarray(share > IGNORED_SHARE)
+
+
+def _errors(people: People, truth: People, pairs: NDArray[np.int64], config: ScoringConfig) -> dict[str, Floats]:
+    """By key; NaN nowhere but where the input has it. Rows of "people" metrics are the pairs."""
+    mine, theirs = people.select(pairs[:, 0]), truth.select(pairs[:, 1])
+    errors: dict[str, Floats] = {}
+    pelvis, true_pelvis = mine.pelvis.astype(np.float64), theirs.pelvis.astype(np.float64)
+    axes = placement.root_position_error_per_axis(pelvis, true_pelvis)
+    errors["MRPE"] = placement.root_position_error(pelvis, true_pelvis)
+    errors |= {f"MRPE {axis}": axes[:, column] for column, axis in enumerate("xyz")}
+    errors["distance error"] = placement.relative_distance_error(pelvis, true_pelvis)
+    errors["PCDR@0.2m"] = placement.depth_order(pelvis, true_pelvis).astype(np.float64)
+    if mine.joints.shape[1] and len(pairs):
+        errors["MPJPE"] = bodies.centred_point_error(mine.joints, theirs.joints, pelvis, true_pelvis)
+        errors["PA-MPJPE"] = bodies.procrustes_error(mine.joints, theirs.joints)
+        near = _near_pairs(true_pelvis, config.pair_distance_m)
+        errors["Pair-PA-MPJPE"] = bodies.pair_procrustes_error(mine.joints, theirs.joints, near)
+    if mine.vertices.shape[1] and mine.vertices.shape == theirs.vertices.shape and len(pairs):
+        errors["PVE"] = bodies.centred_point_error(mine.vertices, theirs.vertices, pelvis, true_pelvis)
+        errors["Abs-PVE"] = bodies.point_error(mine.vertices, theirs.vertices)
+        errors["TA-PVE"] = bodies.translation_aligned_error(mine.vertices, theirs.vertices)
+    return errors
+
+
+def _near_pairs(pelvis: Floats, distance_m: float) -> NDArray[np.int64]:
+    """(q, 2) rows of pelvises (n, 3) that are nearer to each other than distance_m."""
+    first, second = np.triu_indices(len(pelvis), k=1)
+    near = np.linalg.norm(pelvis[first] - pelvis[second], axis=1) < distance_m
+    return np.stack([first[near], second[near]], axis=1)
+
+
+def predicted_fov(people: People) -> float:
+    """Vertical, rad: the network's own; of a recording that of k, where k was predicted."""
+    if np.isfinite(people.predicted_vertical_fov):
+        return people.predicted_vertical_fov
+    return people.vertical_fov if people.intrinsics_source is IntrinsicsSource.PREDICTED else np.nan
+
+
+def true_fov(truth: People | None, given_fov: float) -> float:
+    """Vertical, rad; NaN where neither the truth nor the calibration says it."""
+    known = truth is not None and truth.intrinsics_source is not IntrinsicsSource.PREDICTED
+    return truth.vertical_fov if truth is not None and known and np.isfinite(truth.vertical_fov) else given_fov
+
+
+def _camera_errors(people: People, truth: People, given_fov: float) -> dict[str, Floats]:
+    error = placement.field_of_view_error(np.array([predicted_fov(people)]), np.array([true_fov(truth, given_fov)]))
+    return {"FOV error": error}
+
+
+def _identity_boxes(
+    people: People, truth: People, counted: NDArray[np.bool_], required: NDArray[np.bool_]
+) -> dict[str, Any]:
+    """Boxes from vertices where both have the same, else from joints: a mesh is larger than its joints."""
+    if not (people.vertices.shape[1] and truth.vertices.shape[1]) and len(people) and len(truth):
+        people, truth = _without_mesh(people), _without_mesh(truth)
+    return {
+        "predicted_boxes": _frame_boxes(people.select(counted)),
+        "true_boxes": _frame_boxes(truth.select(required)),
+    }
+
+
+def _frame_boxes(people: People) -> FrameBoxes:
+    """People without an identity, and repeated ones, get one of their own for this frame, below 0."""
+    identity = people.track_id.astype(np.int64).copy()
+    _, first = np.unique(identity, return_index=True)
+    unnamed = identity < 0
+    unnamed[np.setdiff1d(np.arange(len(identity)), first)] = True
+    identity[unnamed] = -1 - np.arange(int(unnamed.sum()))
+    return FrameBoxes(identity, body_boxes(people, image_joints(people)))
+
+
+def _without_mesh(people: People) -> People:
+    return dataclasses.replace(people, vertices=people.vertices[:, :0])

@@ -1,0 +1,88 @@
+"""A sequence, moment by moment: frames are scored, counted, and forgotten."""
+
+from __future__ import annotations
+
+from array import array
+
+import numpy as np
+
+from multihmr2_ros.evaluation.metrics.detection import DetectionCounts
+from multihmr2_ros.evaluation.metrics.identity import FrameBoxes, identity_counts
+from multihmr2_ros.evaluation.moments import Moment
+from multihmr2_ros.evaluation.scoring import FrameScore, ScoringConfig, score_frame
+from multihmr2_ros.evaluation.tally import Sum, Tally
+from multihmr2_ros.people import People
+
+
+class SequenceScorer:
+    """Scores moments in order. What stays of each are its sums, its times, and its boxes with identities."""
+
+    def __init__(self, config: ScoringConfig) -> None:
+        self._config = config
+        self._total = Tally()
+        self._times: dict[str, array[float]] = {}
+        self._true_boxes, self._predicted_boxes = BoxStore(), BoxStore()
+        self._is_named = self._is_tracked = self._is_untracked = False
+
+    def add(self, moment: Moment, people: People, times_ms: dict[str, float]) -> FrameScore | None:
+        """The score of a moment's people; None where there is no truth about it."""
+        for stage, value in {**moment.times_ms, **times_ms}.items():
+            if np.isfinite(value):
+                self._times.setdefault(stage, array("d")).append(value)
+        score = None
+        if moment.truth is not None:
+            score = score_frame(people, moment.truth, self._config, moment.ignored, moment.given_fov)
+            self._keep_boxes(people, moment.truth, score)
+        self._total += frame_tally(moment, people, score)
+        return score
+
+    def tally(self) -> Tally:
+        """Of all moments so far."""
+        identity = None
+        if self._is_named and (self._is_tracked or not self._is_untracked):
+            identity = identity_counts(self._true_boxes.frames(), self._predicted_boxes.frames())
+        return self._total + Tally(identity=identity, times_ms=self._times)
+
+    def _keep_boxes(self, people: People, truth: People, score: FrameScore) -> None:
+        self._is_named |= bool((truth.track_id >= 0).any())
+        self._is_tracked |= bool((people.track_id >= 0).any())
+        self._is_untracked |= bool((people.track_id < 0).any())
+        self._true_boxes.append(score.true_boxes)
+        self._predicted_boxes.append(score.predicted_boxes)
+
+
+def frame_tally(moment: Moment, people: People, score: FrameScore | None) -> Tally:
+    """The counts and sums of one moment, but for identities and times."""
+    if score is None:
+        return Tally(frames=1, detections=len(people), dropped=moment.dropped)
+    counts = DetectionCounts(len(score.pairs), len(score.false_positives), len(score.misses))
+    return Tally(
+        frames=1,
+        with_truth=1,
+        detections=len(people),
+        ignored_truth=int((~score.required).sum()),
+        ignored_found=int(score.excused.sum()),
+        dropped=moment.dropped,
+        detection=counts,
+        sums={key: Sum.of(values) for key, values in score.errors.items()},
+    )
+
+
+class BoxStore:
+    """FrameBoxes of a long sequence, without an object for each."""
+
+    def __init__(self) -> None:
+        self._count, self._identity, self._box = array("q"), array("q"), array("d")
+
+    def append(self, boxes: FrameBoxes) -> None:
+        self._count.append(len(boxes.identity))
+        self._identity.extend(boxes.identity.tolist())
+        self._box.extend(boxes.box.ravel().tolist())
+
+    def frames(self) -> list[FrameBoxes]:
+        if not self._count:
+            return []
+        ends = np.cumsum(self._count)[:-1]
+        identities = np.split(np.array(self._identity, np.int64), ends)
+        boxes = np.split(np.array(self._box, np.float64).reshape(-1, 4), ends)
+        return [FrameBoxes(identity, box) for identity, box in zip(identities, boxes, strict=True)]

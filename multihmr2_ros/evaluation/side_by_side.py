@@ -1,0 +1,66 @@
+"""A video of the predictions beside the truth."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from multihmr2_ros.evaluation.moments import Moment
+from multihmr2_ros.evaluation.scoring import FrameScore
+from multihmr2_ros.media.overlay import draw_people
+from multihmr2_ros.media.video import VideoWriter
+from multihmr2_ros.people import People
+
+USUAL_FPS = 10.0
+TITLE_SCALE = 720.0  # px of height at which the titles have OpenCV's own size
+MOST_PIXELS_WIDE = 1280  # of one picture; two of them fit on a screen
+
+
+class SideBySide:
+    """Writes the video when its stack closes. The first image's size is that of the video; others are fitted."""
+
+    def __init__(self, path: Path, faces: NDArray[np.int32], fps: float | None, stack: contextlib.ExitStack) -> None:
+        self._path, self._faces, self._stack = path, faces, stack
+        self._fps = fps or USUAL_FPS
+        self._mesh_size = int(faces.max()) + 1 if faces.size else 0
+        self._video: VideoWriter | None = None
+        self._size = (0, 0)
+        self._stamp_s = 0.0
+        self._last_ns = 0
+
+    def add(self, index: int, moment: Moment, people: People, score: FrameScore | None) -> None:
+        if moment.frame is None:
+            return
+        image = moment.frame.image
+        if self._video is None:
+            height, width = image.shape[:2]
+            shrink = min(1.0, MOST_PIXELS_WIDE / width)
+            self._size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
+            self._video = self._stack.enter_context(
+                VideoWriter(self._path, 2 * self._size[0], self._size[1], self._fps)
+            )
+        else:  # a bag's clock may have been set back: one after the other
+            passed_s = (moment.stamp_ns - self._last_ns) * 1e-9
+            self._stamp_s += passed_s if 0 < passed_s < 10 else 1 / self._fps
+        self._last_ns = moment.stamp_ns
+        left = self._picture(image, people, f"predicted: {len(people)}")
+        right = self._picture(image, moment.truth, "no truth" if moment.truth is None else f"true: {len(moment.truth)}")
+        self._video.write(np.ascontiguousarray(np.hstack([left, right])), self._stamp_s)
+
+    def _picture(self, image: NDArray[np.uint8], people: People | None, title: str) -> NDArray[np.uint8]:
+        if people is not None:
+            if people.vertices.shape[1] < self._mesh_size:  # another mesh, or none: boxes instead
+                people = dataclasses.replace(people, vertices=people.vertices[:, :0])
+            image = draw_people(image, people, self._faces)
+        picture = np.ascontiguousarray(cv2.resize(image, self._size, interpolation=cv2.INTER_AREA))
+        scale = max(0.4, self._size[1] / TITLE_SCALE)
+        (width, height), below = cv2.getTextSize(title, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
+        cv2.rectangle(picture, (0, 0), (width + 8, height + below + 6), (0, 0, 0), cv2.FILLED)
+        place = (4, height + 4)
+        cv2.putText(picture, title, place, cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), 1, cv2.LINE_AA)
+        return np.asarray(picture, np.uint8)

@@ -1,0 +1,135 @@
+"""frames.csv and people.csv: a row per frame, a row per person, written while the frames go by."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from multihmr2_ros.evaluation.moments import Moment
+from multihmr2_ros.evaluation.scoring import FrameScore, predicted_fov, true_fov
+from multihmr2_ros.evaluation.sequence_scoring import frame_tally
+from multihmr2_ros.evaluation.tally import ERRORS, Metric
+from multihmr2_ros.media.files import atomic_path
+from multihmr2_ros.people import People
+
+PERSON_ERRORS = tuple(metric for metric in ERRORS if metric.counted == "people")
+MATCH, MISS, FALSE_POSITIVE, IGNORED = "match", "miss", "false positive", "ignored"
+
+
+class Listener(Protocol):
+    """Takes every moment in order, with what was found and how it was scored (None: no truth)."""
+
+    def add(self, index: int, moment: Moment, people: People, score: FrameScore | None) -> None: ...
+
+
+def column(metric: Metric) -> str:
+    """PA-MPJPE → pa_mpjpe_mm."""
+    unit = {"%": "percent"}.get(metric.unit, metric.unit)
+    return f"{metric.key.lower().replace('-', '_').replace(' ', '_').replace('@', '_at_')}_{unit}"
+
+
+def scaled(metric: Metric) -> float:
+    """From what scoring gives to the metric's unit."""
+    return 100.0 if metric.unit == "%" else 1.0
+
+
+FRAME_COUNTS = ("with_truth", "detections", "ignored_truth", "ignored_found", "dropped")
+FRAME_DETECTION = ("true_positives", "false_positives", "false_negatives")
+FRAME_COLUMNS = (
+    "frame", "stamp_s", *FRAME_COUNTS, *FRAME_DETECTION, "predicted_fov_deg", "true_fov_deg",
+    *(name for metric in ERRORS for name in (column(metric), f"{column(metric)}_count")),
+)  # fmt: skip
+PERSON_COLUMNS = (
+    "frame", "stamp_s", "outcome", "predicted_id", "true_id", "score", "visible", "true_distance_m",
+    *(f"{who}_{axis}_m" for who in ("predicted", "true") for axis in "xyz"), *map(column, PERSON_ERRORS),
+)  # fmt: skip
+
+
+class FrameTable:
+    """frames.csv. Errors are the frame's means, each beside its count."""
+
+    def __init__(self, writer: Any) -> None:
+        self._writer = writer
+        writer.writerow(FRAME_COLUMNS)
+
+    def add(self, index: int, moment: Moment, people: People, score: FrameScore | None) -> None:
+        tally = frame_tally(moment, people, score)
+        fov = true_fov(moment.truth, moment.given_fov)
+        row: list[Any] = [index, _stamp(moment)]
+        row += [getattr(tally, name) for name in FRAME_COUNTS]
+        row += [getattr(tally.detection, name) for name in FRAME_DETECTION]
+        row += [_number(np.degrees(predicted_fov(people))), _number(np.degrees(fov))]
+        for metric in ERRORS:
+            total = tally.sums.get(metric.key)
+            row += ["", 0] if total is None else [_number(scaled(metric) * total.mean), total.count]
+        self._writer.writerow(row)
+
+
+class PersonTable:
+    """people.csv. The errors of people who are matched and count; the others have empty cells."""
+
+    def __init__(self, writer: Any) -> None:
+        self._writer = writer
+        writer.writerow(PERSON_COLUMNS)
+
+    def add(self, index: int, moment: Moment, people: People, score: FrameScore | None) -> None:
+        truth = moment.truth
+        if score is None or truth is None:
+            return
+        start = [index, _stamp(moment)]
+        for row, (predicted, true) in enumerate(score.pairs.tolist()):
+            errors = [scaled(metric) * _value(score, metric, row) for metric in PERSON_ERRORS]
+            self._write([*start, MATCH], people, predicted, truth, true, errors)
+        for true in score.misses.tolist():
+            self._write([*start, MISS], None, 0, truth, true)
+        for predicted in score.false_positives.tolist():
+            self._write([*start, FALSE_POSITIVE], people, predicted, None, 0)
+        for predicted in np.flatnonzero(score.excused).tolist():
+            self._write([*start, IGNORED], people, predicted, None, 0)
+
+    def _write(
+        self, start: list[Any], people: People | None, predicted: int, truth: People | None, true: int,
+        errors: list[float] | None = None,
+    ) -> None:  # fmt: skip
+        nothing = ("", "", "")
+        self._writer.writerow([
+            *start,
+            "" if people is None else people.track_id[predicted],
+            "" if truth is None else truth.track_id[true],
+            "" if people is None else _number(people.score[predicted]),
+            "" if truth is None else _number(truth.score[true]),
+            "" if truth is None else _number(np.linalg.norm(truth.pelvis[true])),
+            *(nothing if people is None else map(_number, people.pelvis[predicted])),
+            *(nothing if truth is None else map(_number, truth.pelvis[true])),
+            *([""] * len(PERSON_ERRORS) if errors is None else map(_number, errors)),
+        ])  # fmt: skip
+
+
+@contextlib.contextmanager
+def tables(folder: Path) -> Iterator[list[Listener]]:
+    """Both tables in a folder; they appear whole when the block ends well."""
+    with (
+        atomic_path(folder / "frames.csv") as frames,
+        atomic_path(folder / "people.csv") as people,
+        open(frames, "w", newline="") as frame_file,
+        open(people, "w", newline="") as people_file,
+    ):
+        yield [FrameTable(csv.writer(frame_file)), PersonTable(csv.writer(people_file))]
+
+
+def _value(score: FrameScore, metric: Metric, row: int) -> float:
+    values = score.errors.get(metric.key, np.zeros(0))
+    return float(values[row]) if len(values) == len(score.pairs) else np.nan
+
+
+def _stamp(moment: Moment) -> str:
+    return f"{moment.stamp_ns // 10**9}.{moment.stamp_ns % 10**9:09d}"
+
+
+def _number(value: Any) -> str:
+    return f"{value:.7g}" if np.isfinite(value) else ""

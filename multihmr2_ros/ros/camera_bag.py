@@ -1,0 +1,125 @@
+"""The messages of one camera on a base, for a bag that is written without ROS."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from .bag_types import require
+from .bag_writing import BagWriter
+from .cdr import human_array_to_cdr
+from .content import HeaderContent, HumanArrayContent
+
+IMAGES, COMPRESSED_IMAGES = "/camera/image_raw", "/camera/image_raw/compressed"
+CAMERA_INFO = "/camera/camera_info"
+DEPTH, DEPTH_INFO = "/camera/depth/image_raw", "/camera/depth/camera_info"
+GROUND_TRUTH = "/ground_truth/humans"
+# REP-105's frames, and the camera's optical frame, named as REP-103 says.
+ODOM_FRAME, BASE_FRAME, CAMERA_FRAME = "odom", "base_link", "camera_optical_frame"
+JPEG_QUALITY = 90
+
+
+class Link(NamedTuple):
+    """parent_from_child (4, 4), m."""
+
+    parent: str
+    child: str
+    parent_from_child: NDArray[np.float64]
+
+
+class CameraBag:
+    """Writes what a camera publishes; every message is stamped with the time of its recording, ns since 1970."""
+
+    def __init__(self, writer: BagWriter) -> None:
+        self._writer = writer
+
+    def write_image(self, image: NDArray[np.uint8], time_ns: int, *, as_jpeg: bool) -> None:
+        """An image (H, W, 3) uint8 RGB, raw or as JPEG."""
+        if as_jpeg:
+            _, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+            self._write(COMPRESSED_IMAGES, "sensor_msgs/msg/CompressedImage", time_ns, format="jpeg", data=data.ravel())
+        else:
+            self._write_raw(IMAGES, "rgb8", image, time_ns)
+
+    def write_depth(self, depth_mm: NDArray[np.uint16], time_ns: int) -> None:
+        """A depth image (H, W) mm, registered to the colour image."""
+        self._write_raw(DEPTH, "16UC1", depth_mm, time_ns)
+
+    def write_camera_info(
+        self,
+        k: NDArray[np.float64],
+        distortion: NDArray[np.float64],
+        size: tuple[int, int],
+        time_ns: int,
+        topic: str = CAMERA_INFO,
+    ) -> None:
+        """k (3, 3) px; distortion: plumb_bob's coefficients, or empty; size: (height, width) px."""
+        d = np.zeros(5)
+        d[: len(distortion)] = distortion
+        region = _made("sensor_msgs/msg/RegionOfInterest", x_offset=0, y_offset=0, height=0, width=0, do_rectify=False)
+        self._write(
+            topic, "sensor_msgs/msg/CameraInfo", time_ns,
+            height=size[0], width=size[1], distortion_model="plumb_bob", d=d, k=k.ravel(), r=np.eye(3).ravel(),
+            p=np.hstack([k, np.zeros((3, 1))]).ravel(), binning_x=0, binning_y=0, roi=region,
+        )  # fmt: skip
+
+    def write_links(self, links: Sequence[Link], time_ns: int, *, static: bool) -> None:
+        """Where frames are, for ever (/tf_static) or now (/tf)."""
+        transforms = []
+        for parent, child, pose in links:
+            translation = dict(zip("xyz", pose[:3, 3].tolist(), strict=True))
+            quaternion = dict(zip("xyzw", Rotation.from_matrix(pose[:3, :3]).as_quat().tolist(), strict=True))
+            transform = _made(
+                "geometry_msgs/msg/Transform",
+                translation=_made("geometry_msgs/msg/Vector3", **translation),
+                rotation=_made("geometry_msgs/msg/Quaternion", **quaternion),
+            )
+            transforms.append(
+                _made(
+                    "geometry_msgs/msg/TransformStamped",
+                    header=_header(time_ns, parent),
+                    child_frame_id=child,
+                    transform=transform,
+                )
+            )
+        type_name = "tf2_msgs/msg/TFMessage"
+        data = require(type_name).serialize_cdr(_made(type_name, transforms=transforms), type_name)
+        self._writer.write("/tf_static" if static else "/tf", type_name, data, time_ns)
+
+    def write_humans(self, content: HumanArrayContent, time_ns: int) -> None:
+        """The truth about the people in the image of the same stamp."""
+        self._writer.write(
+            GROUND_TRUTH, "multihmr2_ros/msg/HumanArray", human_array_to_cdr(content).to_bytes(), time_ns
+        )
+
+    def _write_raw(self, topic: str, encoding: str, image: NDArray[Any], time_ns: int) -> None:
+        data = np.ascontiguousarray(image).astype(image.dtype.newbyteorder("<")).view(np.uint8).ravel()
+        self._write(
+            topic, "sensor_msgs/msg/Image", time_ns,
+            height=image.shape[0], width=image.shape[1], encoding=encoding, is_bigendian=0,
+            step=len(data) // image.shape[0], data=data,
+        )  # fmt: skip
+
+    def _write(self, topic: str, type_name: str, time_ns: int, **fields: Any) -> None:
+        message = _made(type_name, header=_header(time_ns, CAMERA_FRAME), **fields)
+        self._writer.write(topic, type_name, require(type_name).serialize_cdr(message, type_name), time_ns)
+
+
+def camera_header(time_ns: int) -> HeaderContent:
+    """The header of a message in the camera's frame."""
+    return HeaderContent(time_ns // 10**9, time_ns % 10**9, CAMERA_FRAME)
+
+
+def _header(time_ns: int, frame_id: str) -> Any:
+    stamp = _made("builtin_interfaces/msg/Time", sec=time_ns // 10**9, nanosec=time_ns % 10**9)
+    return _made("std_msgs/msg/Header", stamp=stamp, frame_id=frame_id)
+
+
+def _made(type_name: str, **fields: Any) -> Any:
+    """A message object, from the common definitions."""
+    return require(type_name).types[type_name](**fields)

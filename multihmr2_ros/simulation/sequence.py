@@ -1,0 +1,140 @@
+"""A scene over time: its images, and the truth about them as People."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from multihmr2_ros.body import Body
+from multihmr2_ros.camera import vertical_fov
+from multihmr2_ros.people import IntrinsicsSource, People, TrackState
+
+from .labels import Labels, labels
+from .posing import PosedScene, pose_scene
+from .render import Rendered, Renderer
+from .scene import Scene, SceneOptions, sample_scene
+
+Vertices = Literal["none", "low", "full"]
+
+# A step of a walk is longer: the pelvis's jolts at every footfall are averaged.
+VELOCITY_STEP_S = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class Shot:
+    """One image of a scene, and everything that is true about it.
+
+    velocity (n, 3) float64 m/s: of the pelvises over the ground, in the world's axes. people: see `people_of`.
+    """
+
+    scene: Scene
+    posed: PosedScene
+    rendered: Rendered
+    labels: Labels
+    velocity: NDArray[np.float64]
+    people: People
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """PyTorch on one thread: bodies are small work, and threads that wait for each other cost several times as much."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+class Studio:
+    """Renders whole scenes; loading takes seconds, so one studio serves many."""
+
+    def __init__(self) -> None:
+        self._body, self._low = Body("full"), Body("low")
+        self._renderer = Renderer(self._body)
+
+    def shots(self, seed: int, options: SceneOptions, vertices: Vertices = "low") -> Iterator[Shot]:
+        """The scene of a seed, image by image; the same seed and options give the same bytes on one machine."""
+        generator = np.random.default_rng(seed)
+        scene = sample_scene(generator, options)
+        for index in range(frame_count(options)):
+            with torch.no_grad():
+                posed = pose_scene(scene, index / options.frame_rate_hz, self._body)
+                rendered = self._renderer.render(scene, posed, generator)
+                truth = labels(scene, posed, rendered)
+                velocity = self._velocity(scene, posed.time_s)
+                people = people_of(posed, truth, velocity, self._low, vertices, moving=options.moving_camera)
+            yield Shot(scene, posed, rendered, truth, velocity, people)
+
+    def _velocity(self, scene: Scene, time_s: float) -> NDArray[np.float64]:
+        """(n, 3) m/s, world: central differences, of low-resolution bodies."""
+        places = []
+        for time in (time_s - VELOCITY_STEP_S, time_s + VELOCITY_STEP_S):
+            posed = pose_scene(scene, time, self._low)
+            pose = posed.world_from_camera
+            places.append(posed.joints[:, 0].astype(np.float64) @ pose[:3, :3].T + pose[:3, 3])
+        return np.asarray((places[1] - places[0]) / (2.0 * VELOCITY_STEP_S))
+
+
+def frame_count(options: SceneOptions) -> int:
+    """The number of a sequence's images: one at least."""
+    return max(1, round(options.duration_s * options.frame_rate_hz))
+
+
+def people_of(
+    posed: PosedScene,
+    truth: Labels,
+    world_velocity: NDArray[np.float64],
+    low: Body,
+    vertices: Vertices,
+    *,
+    moving: bool,
+) -> People:
+    """Everybody of the scene as People, seen or not, in descending visible fraction.
+
+    score is the visible fraction, track_id the person_id; every track is confirmed and as old as the scene. velocity is
+    that over the ground: in the camera's axes where the camera stands, in the world's ("fixed") where it moves.
+    """
+    count = len(posed.person_id)
+    body = low(torch.from_numpy(posed.shape), torch.from_numpy(posed.rotations))
+    joints = body.joints.numpy()
+    chosen = {
+        "none": np.zeros((count, 0, 3), np.float32),
+        "low": body.vertices.numpy() + (posed.joints[:, :1] - joints[:, :1]),
+        "full": posed.vertices,
+    }[vertices]
+    velocity = world_velocity if moving else world_velocity @ posed.world_from_camera[:3, :3]
+    fov = vertical_fov(truth.k, truth.image_size[0])
+    people = People(
+        score=truth.visible_fraction,
+        track_id=posed.person_id,
+        track_state=np.full(count, TrackState.CONFIRMED, np.int64),
+        track_age_s=np.full(count, posed.time_s),
+        shape=posed.shape,
+        running_shape=posed.shape,
+        rotations=posed.rotations,
+        bone_poses=body.bone_poses.numpy(),
+        joints=posed.joints,
+        joints_2d=truth.joints_2d,
+        pelvis=truth.pelvis,
+        velocity=velocity,
+        velocity_covariance=np.zeros((count, 3, 3)),
+        vertices=chosen,
+        stature=posed.stature,
+        track_feature=np.zeros((count, 0), np.float32),
+        k=truth.k,
+        vertical_fov=fov,
+        predicted_vertical_fov=math.nan,
+        intrinsics_source=IntrinsicsSource.K,
+        velocity_frame="fixed" if moving else "camera",
+        stamp=posed.time_s,
+        image_size=truth.image_size,
+    )
+    return people.select(np.argsort(-truth.visible_fraction, kind="stable"))

@@ -1,0 +1,341 @@
+"""Data sets, each as a tiny folder of its real format; the estimator returns what is in it, or is a bit wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.spatial.transform import Rotation
+
+from multihmr2_ros.camera import project
+from multihmr2_ros.cli.main import main
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.evaluation.datasets.run import DatasetJob, evaluate_dataset
+from multihmr2_ros.evaluation.published import ROWS, published_table
+from multihmr2_ros.evaluation.results import merged
+from multihmr2_ros.evaluation.run import Camera
+from multihmr2_ros.people import People
+from test.people_factory import make_people, pinhole
+
+WIDTH, HEIGHT = 640, 480
+K = pinhole()
+REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "real"
+
+
+class Estimator:
+    """Gives for each image the people of a list, whose vertices are the data set's joints."""
+
+    faces = np.zeros((0, 3), np.int32)
+    body = SimpleNamespace(coco_keypoints=lambda vertices: vertices[:, :17])
+
+    def __init__(self, people: Callable[[int], People]) -> None:
+        self._people, self.index = people, -1
+
+    def step(self, image: np.ndarray, k: np.ndarray | None, stamp: float, **_: Any) -> People:
+        self.index += 1
+        return self._people(self.index)
+
+    def reset(self) -> None:
+        """Nothing is remembered."""
+
+
+def people_with(vertices: np.ndarray, k: np.ndarray = K, **changes: Any) -> People:
+    return make_people(len(vertices), vertices=vertices, pelvis=vertices.mean(axis=1), k=k, **changes)
+
+
+def save_image(path: Path, size: tuple[int, int] = (WIDTH, HEIGHT)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (40, 80, 120)).save(path)
+
+
+def save_json(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+def bodies(count: int, joints: int, seed: int = 0) -> np.ndarray:
+    """(count, joints, 3) m in front of the camera, well apart."""
+    rng = np.random.default_rng(seed)
+    middle = np.stack([np.linspace(-1, 1, count), np.zeros(count), np.full(count, 4.0)], axis=1)
+    return middle[:, None] + rng.uniform(-0.3, 0.3, (count, joints, 3)) * [1, 2.5, 1]
+
+
+def box_of(points: np.ndarray) -> list[float]:
+    low, high = points.min(axis=0), points.max(axis=0)
+    return [*low.tolist(), *(high - low).tolist()]
+
+
+# --- MSCOCO
+
+
+def write_coco(folder: Path, places: list[np.ndarray]) -> None:
+    """Every image holds these people, fully annotated, a crowd and somebody without keypoints."""
+    images, annotations = [], []
+    for index, place in enumerate(places):
+        name = f"{index:012d}.jpg"
+        save_image(folder / "val2017" / name)
+        images.append({"id": index, "file_name": name, "width": WIDTH, "height": HEIGHT})
+        for person, points in enumerate(project(place, K)):
+            box = box_of(points)
+            keypoints = np.hstack([points, np.full((17, 1), 2)]).ravel().tolist()
+            annotations.append({
+                "id": 10 * index + person, "image_id": index, "category_id": 1, "iscrowd": 0, "num_keypoints": 17,
+                "keypoints": keypoints, "bbox": box, "area": 0.6 * box[2] * box[3], "segmentation": [],
+            })  # fmt: skip
+    save_json(
+        folder / "annotations" / "person_keypoints_val2017.json",
+        {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "person"}]},
+    )
+
+
+def test_coco(tmp_path: Path) -> None:
+    places = [bodies(2, 17, seed) for seed in range(4)]
+    write_coco(tmp_path, places)
+    perfect = Estimator(lambda index: people_with(places[index]))
+    (result,) = evaluate_dataset(DatasetJob("mscoco", tmp_path, tmp_path), perfect)
+    assert result.problems == ()
+    assert (result.scores["AP"], result.scores["AR"], result.scores["people"]) == (100, 100, 8)
+    # Half of the people are missed in every image: recall 50 %, and precision 1 up to there (51 of 101 levels).
+    half = Estimator(lambda index: people_with(places[index][:1]))
+    (result,) = evaluate_dataset(DatasetJob("mscoco", tmp_path, tmp_path), half)
+    assert result.scores["AR"] == pytest.approx(50)
+    assert result.scores["AP"] == pytest.approx(100 * 51 / 101)
+
+
+# --- tracked boxes
+
+
+def flat_people(boxes: list[list[float]], ids: list[int]) -> People:
+    """People whose projected vertices have these boxes (x, y, width, height)."""
+    depth, people = 3.0, []
+    for x, y, width, height in boxes:
+        corners = np.array([[x, y], [x + width, y + height]])
+        people.append(np.hstack([(corners - K[:2, 2]) / K[0, 0] * depth, np.full((2, 1), depth)]))
+    vertices = np.array(people).reshape(-1, 2, 3)
+    return people_with(vertices, track_id=np.array(ids, np.int64))
+
+
+def test_mot17(tmp_path: Path) -> None:
+    """Two pedestrians and a static person, who counts neither as a miss nor, where found, as a mistake."""
+    sequence = tmp_path / "train" / "MOT17-99-FRCNN"
+    boxes = [[100.0, 100, 50, 120], [300, 100, 50, 120], [500, 100, 50, 120]]
+    rows = []
+    for frame in range(1, 11):
+        save_image(sequence / "img1" / f"{frame:06d}.jpg")
+        for identity, box in enumerate(boxes, start=1):
+            kind, considered = (7, 0) if identity == 3 else (1, 1)
+            rows.append([frame, identity, *np.add(box, [1, 1, 0, 0]), considered, kind, 1.0])
+    (sequence / "gt").mkdir()
+    (sequence / "gt" / "gt.txt").write_text("\n".join(",".join(map(str, row)) for row in rows) + "\n")
+    (sequence / "seqinfo.ini").write_text("[Sequence]\nname=MOT17-99-FRCNN\nimDir=img1\nframeRate=10\nimExt=.jpg\n")
+
+    def found(index: int) -> People:
+        ids = [7, 8, 9] if index < 5 else [8, 7, 9]
+        return flat_people(boxes, ids) if index else flat_people(boxes[1:], ids[1:])
+
+    (result,) = evaluate_dataset(DatasetJob("mot17", tmp_path, tmp_path), Estimator(found))
+    identity = result.tally.identity
+    assert identity is not None
+    assert (identity.truth, identity.predicted, identity.misses, identity.false_positives) == (20, 19, 1, 0)
+    assert identity.switches == 2
+    assert result.tally.metrics()["MOTA"][0] == pytest.approx(100 * (1 - 3 / 20))
+    assert result.tally.metrics()["IDF1"][0] == pytest.approx(100 * 2 * 10 / 39)
+
+
+def test_posetrack21(tmp_path: Path) -> None:
+    """A region to be ignored, and a frame without ground truth, which is looked at and not scored."""
+    boxes = [[100.0, 100, 50, 120], [300, 100, 50, 120]]
+    images, annotations = [], []
+    for frame in range(4):
+        name = f"images/val/000001_test/{frame:06d}.jpg"
+        save_image(tmp_path / name)
+        images.append({
+            "id": 10_000_000 + frame, "frame_id": 10_000_000 + frame, "vid_id": "000001", "nframes": 4,
+            "file_name": name, "is_labeled": frame != 3, "has_labeled_person": frame != 3,
+            "ignore_regions_x": [[480, 640, 640, 480]], "ignore_regions_y": [[0, 0, 480, 480]],
+        })  # fmt: skip
+        for track, box in enumerate(boxes if frame != 3 else []):
+            annotations.append({
+                "id": 10 * frame + track, "image_id": 10_000_000 + frame, "bbox": box, "bbox_head": box,
+                "track_id": track, "person_id": 100 + track, "category_id": 1, "keypoints": [0] * 51,
+            })  # fmt: skip
+    content = {"images": images, "annotations": annotations, "categories": []}
+    save_json(tmp_path / "posetrack_data" / "val" / "000001_test.json", content)
+    everyone = [*boxes, [520.0, 100, 50, 120], [200, 300, 40, 100]]  # in the region, and nowhere
+
+    (result,) = evaluate_dataset(
+        DatasetJob("posetrack21", tmp_path, tmp_path), Estimator(lambda index: flat_people(everyone, [1, 2, 3, 4]))
+    )
+    assert (result.tally.frames, result.tally.with_truth) == (4, 3)
+    assert result.tally.identity is not None
+    assert (result.tally.identity.misses, result.tally.identity.false_positives) == (0, 3)
+    assert result.tally.metrics()["MOTA"][0] == pytest.approx(50)
+
+
+# --- 3D joints
+
+
+def write_threedpw(folder: Path, camera: np.ndarray) -> None:
+    """Two actors seen by a moving camera; the second is not aligned in the last frame. camera (2, F, 24, 3) m."""
+    frames = camera.shape[1]
+    poses = np.tile(np.eye(4), (frames, 1, 1))
+    poses[:, :3, :3] = Rotation.from_euler(
+        "xyz", [[5.0 * i, 20, 3 * i] for i in range(frames)], degrees=True
+    ).as_matrix()
+    poses[:, :3, 3] = [[0.1 * i, 0.2, 1.0] for i in range(frames)]
+    world = np.einsum("fji,pfkj->pfki", poses[:, :3, :3], camera - poses[:, None, :3, 3])
+    valid = np.ones((2, frames), bool)
+    valid[1, -1] = False
+    data = {
+        "sequence": "downtown_test_00", "cam_intrinsics": K, "cam_poses": poses, "campose_valid": list(valid),
+        "jointPositions": [each.reshape(frames, 72) for each in world], "genders": ["m", "f"],
+        "betas": [np.zeros(10)] * 2, "poses": [np.zeros((frames, 72))] * 2,
+    }  # fmt: skip
+    path = folder / "sequenceFiles" / "test" / "downtown_test_00.pkl"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(pickle.dumps(data, protocol=2))
+    for frame in range(frames):
+        save_image(folder / "imageFiles" / "downtown_test_00" / f"image_{frame:05d}.jpg")
+
+
+def save_regressor(path: Path) -> Path:
+    """Joint j is vertex j."""
+    np.save(path, np.eye(24, 19158, dtype=np.float32))
+    return path
+
+
+def as_mesh(joints: np.ndarray) -> np.ndarray:
+    vertices = np.zeros((len(joints), 19158, 3), np.float32)
+    vertices[:, : joints.shape[1]] = joints
+    return vertices
+
+
+def test_3dpw(tmp_path: Path) -> None:
+    camera = np.stack([[np.add(body, [0.02 * frame, 0, 0]) for frame in range(4)] for body in bodies(2, 24)])
+    write_threedpw(tmp_path, camera)
+
+    def found(index: int) -> People:
+        people = people_with(as_mesh(np.add(camera[:, index], [0, 0, 0.1])))
+        return dataclasses.replace(people, predicted_vertical_fov=people.vertical_fov + np.radians(2))
+
+    job = DatasetJob(
+        "3dpw", tmp_path, tmp_path / "out", regressor=save_regressor(tmp_path / "j.npy"), camera=Camera("given")
+    )
+    (result,) = evaluate_dataset(job, Estimator(found))
+    assert result.problems == ()
+    values = result.tally.metrics()
+    assert values["recall"] == (100.0, 7), "the actor who is not aligned is ignored"
+    assert values["MRPE z"][0] == pytest.approx(100, abs=0.01)
+    assert values["MPJPE"][0] == pytest.approx(0, abs=0.01)
+    assert values["FOV error"][0] == pytest.approx(2, abs=1e-4)
+    assert (tmp_path / "out" / "downtown_test_00" / "people.csv").is_file()
+    with pytest.raises(UserError, match="pass --regressor"):
+        evaluate_dataset(dataclasses.replace(job, regressor=None), Estimator(found))
+
+
+def test_pickles_that_hold_code_are_refused(tmp_path: Path) -> None:
+    write_threedpw(tmp_path, np.full((2, 1, 24, 3), 3.0))
+    path = tmp_path / "sequenceFiles" / "test" / "downtown_test_00.pkl"
+    path.write_bytes(pickle.dumps({"sequence": print}))
+    job = DatasetJob("3dpw", tmp_path, tmp_path / "out", regressor=save_regressor(tmp_path / "j.npy"))
+    with pytest.raises(UserError, match=r"must not hold builtins\.print"):
+        evaluate_dataset(job, Estimator(lambda index: people_with(np.zeros((0, 19158, 3)))))
+
+
+def test_cmu_panoptic(tmp_path: Path) -> None:
+    """Centimetres in the world; the neck is the middle of the shoulders, the centre that of the hips."""
+    coco = bodies(2, 17)
+    pairs = [(5, 6), (0,), (11, 12), (5,), (7,), (9,), (11,), (13,), (15,), (6,), (8,), (10,), (12,), (14,), (16,)]
+    nineteen = np.stack([coco[:, list(rows)].mean(axis=1) for rows in [*pairs, (1,), (3,), (2,), (4,)]], axis=1)
+    turn, shift = Rotation.from_euler("xyz", [10, 50, 5], degrees=True).as_matrix(), np.array([3.0, 1.0, 2.5])
+    world_cm = 100 * (nineteen - shift) @ turn
+    sequence = tmp_path / "160422_haggling1"
+    camera = {
+        "name": "00_16", "type": "hd", "resolution": [WIDTH, HEIGHT], "K": K.tolist(), "distCoef": [0.0] * 5,
+        "R": turn.tolist(), "t": (100 * shift)[:, None].tolist(),
+    }  # fmt: skip
+    save_json(sequence / "calibration_160422_haggling1.json", {"cameras": [camera]})
+    for frame in range(3):
+        people = [
+            {"id": person, "joints19": np.hstack([joints, np.full((19, 1), 0.8)]).ravel().tolist()}
+            for person, joints in enumerate(world_cm)
+        ]
+        name = f"{frame:08d}"
+        save_json(sequence / "hdPose3d_stage1_coco19" / f"body3DScene_{name}.json", {"version": 0.7, "bodies": people})
+        save_image(sequence / "hdImgs" / "00_16" / f"00_16_{name}.jpg")
+    (result,) = evaluate_dataset(
+        DatasetJob("cmu-panoptic", tmp_path, tmp_path / "out"),
+        Estimator(lambda index: people_with(np.add(coco, [0.05, 0, 0]))),
+    )
+    assert result.problems == ()
+    values = result.tally.metrics()
+    assert values["recall"] == (100.0, 6)
+    assert values["MRPE x"][0] == pytest.approx(50, abs=0.01)
+    assert values["N-MPJPE"][0] == pytest.approx(0, abs=0.01)
+
+
+# --- what is not as it should be
+
+
+@pytest.mark.parametrize("name", ["mscoco", "posetrack21", "mot17", "3dpw", "cmu-panoptic"])
+def test_a_folder_of_something_else(tmp_path: Path, name: str) -> None:
+    job = DatasetJob(name, tmp_path, tmp_path, regressor=save_regressor(tmp_path / "j.npy"))
+    with pytest.raises(UserError, match="give the data set's folder") as caught:
+        evaluate_dataset(job, Estimator(lambda index: people_with(np.zeros((0, 17, 3)))))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"images": [{"id": 1}], "annotations": [{"category_id": 1}]}'])
+def test_annotations_that_are_none(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "annotations" / "person_keypoints_val2017.json"
+    path.parent.mkdir()
+    path.write_text(content)
+    (tmp_path / "val2017").mkdir()
+    with pytest.raises(UserError, match="is not as its data set documents it"):
+        evaluate_dataset(
+            DatasetJob("mscoco", tmp_path, tmp_path), Estimator(lambda index: people_with(np.zeros((0, 17, 3))))
+        )
+
+
+def test_published_rows() -> None:
+    text = published_table("posetrack21", {"IDF1": 50.0, "MOTA": 40.0, "PVE": 1.0})
+    lines = text.splitlines()
+    assert lines[2].split() == ["this", "result", "50.0", "40.0"]
+    assert any(line.split()[-2:] == ["75.2", "65.5"] for line in lines)
+    assert published_table("mot17", {}) == ""
+    assert all(len(line) <= 120 for name in ROWS for line in published_table(name, {}).splitlines())
+
+
+def test_the_command(small_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_coco(tmp_path / "coco", [bodies(1, 17)])
+    options = ["--checkpoint", str(small_checkpoint), "--device", "cpu", "--score-threshold", "0", "--max-people", "2"]
+    out = tmp_path / "out"
+    assert main(["evaluate", str(tmp_path / "coco"), "--dataset", "mscoco", "--out", str(out), *options]) == 0
+    printed = capsys.readouterr().out
+    assert "mscoco: beside the paper's tables" in printed
+    assert "Multi-HMR 2.b" in printed
+    assert json.loads((out / "results.json").read_text())["sequences"][0]["scores"]["people"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real pictures are not beside this checkout (../shared/data/real)")
+def test_real_folders_are_read() -> None:
+    mot = REAL / "mikel-brostrom_boxmot" / "MOT17-mini"
+    nobody = Estimator(lambda index: people_with(np.zeros((0, 17, 3))))
+    results = evaluate_dataset(DatasetJob("mot17", mot, mot), nobody)
+    tally = merged(results)["predicted"]
+    assert len(results) == 3
+    assert tally.identity is not None
+    assert tally.identity.misses == tally.identity.truth > 20
+    coco = REAL / "Deci-AI_super-gradients" / "pose_minicoco"
+    (result,) = evaluate_dataset(DatasetJob("mscoco", coco, coco, split="train2017"), nobody)
+    assert result.scores["AR"] == 0
+    assert result.tally.frames == 30

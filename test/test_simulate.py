@@ -1,0 +1,261 @@
+"""`multihmr2 simulate`: bags and folders, their truth against the scenes', and what a user may do wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from multihmr2_ros.cli.main import main
+from multihmr2_ros.ros.bag_frames import BagSource
+from multihmr2_ros.ros.bag_reading import BagReader
+from multihmr2_ros.ros.images import image_from_ros
+from multihmr2_ros.ros.recorded_people import people_from_human_array
+from multihmr2_ros.simulation.labels import Labels
+from multihmr2_ros.simulation.scene import SceneOptions
+from multihmr2_ros.simulation.sequence import Shot, Studio, one_thread
+
+SMALL = ["--size", "96x72", "--rate", "4"]
+SEED = 7
+TRUTH, DEPTH = "/ground_truth/humans", "/camera/depth/image_raw"
+
+
+@pytest.fixture(scope="module")
+def studio() -> Studio:
+    return Studio()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def as_the_command_does() -> Iterator[None]:
+    """The order of sums in a body depends on the number of threads."""
+    with one_thread():
+        yield
+
+
+def simulate(path: Path, *more: object) -> Path:
+    assert main(["simulate", "--out", str(path), *SMALL, *map(str, more)]) == 0
+    return path
+
+
+def options(seconds: float, **more: Any) -> SceneOptions:
+    return SceneOptions(width=96, height=72, frame_rate_hz=4.0, people=(1, 5), duration_s=seconds, **more)
+
+
+def decoded(path: Path) -> dict[str, list[Any]]:
+    """Topic → its messages."""
+    found: dict[str, list[Any]] = {}
+    with BagReader(path) as bag:
+        for message in bag.messages():
+            found.setdefault(message.topic, []).append(bag.decode(message))
+    return found
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def pose_of(transform: Any) -> np.ndarray:
+    pose = np.eye(4)
+    pose[:3, :3] = Rotation.from_quat([getattr(transform.rotation, axis) for axis in "xyzw"]).as_matrix()
+    pose[:3, 3] = [getattr(transform.translation, axis) for axis in "xyz"]
+    return pose
+
+
+@pytest.fixture(scope="module")
+def standing(studio: Studio, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Shot]]:
+    """A bag of a camera that stands, and the same scene from the simulation itself."""
+    path = simulate(tmp_path_factory.mktemp("bags") / "standing.mcap", "--seed", SEED, "--seconds", 1, "--depth")
+    return path, list(studio.shots(SEED, options(1.0)))
+
+
+def test_images_and_intrinsics_are_read_back(standing: tuple[Path, list[Shot]]) -> None:
+    path, shots = standing
+    frames = list(BagSource(path))
+    assert len(frames) == len(shots) == 4
+    for frame, shot in zip(frames, shots, strict=True):
+        np.testing.assert_array_equal(frame.image, shot.rendered.image)
+        np.testing.assert_allclose(frame.k, shot.scene.camera.k)
+    np.testing.assert_allclose(np.diff([frame.stamp for frame in frames]), 0.25, atol=1e-6)
+
+
+def test_the_truth_is_that_of_the_labels(standing: tuple[Path, list[Shot]]) -> None:
+    path, shots = standing
+    messages = decoded(path)[TRUTH]
+    assert len(messages) == len(shots)
+    for message, shot in zip(messages, shots, strict=True):
+        truth = shot.labels
+        people = people_from_human_array(message, truth.image_size)
+        rows = [truth.person_id.tolist().index(identity) for identity in people.track_id.tolist()]
+        assert sorted(rows) == list(range(len(truth.person_id)))
+        assert (np.diff(people.score) <= 0).all()
+        np.testing.assert_allclose(people.score, truth.visible_fraction[rows])
+        np.testing.assert_allclose(people.pelvis, truth.pelvis[rows], atol=1e-6)
+        np.testing.assert_allclose(people.joints, truth.joints[rows], atol=1e-6)
+        np.testing.assert_allclose(people.joints_2d, truth.joints_2d[rows], atol=1e-4)
+        np.testing.assert_allclose(people.rotations, truth.rotations[rows], atol=1e-5)
+        np.testing.assert_allclose(people.running_shape, truth.shape[rows])
+        np.testing.assert_allclose(people.stature, truth.stature[rows])
+        assert people.vertices.shape == (len(rows), 615, 3)
+        assert (people.track_state == 2).all()
+        assert people.velocity_frame == "camera"
+        for human, row in zip(message.humans, rows, strict=True):
+            box = human.box
+            corners = [box.x_offset, box.y_offset, box.x_offset + box.width, box.y_offset + box.height]
+            np.testing.assert_array_equal(corners, np.nan_to_num(truth.visible_box[row]))
+            assert human.frame_id == f"body_{human.track_id}"
+
+
+def test_low_vertices_lie_on_the_full_mesh(standing: tuple[Path, list[Shot]]) -> None:
+    for people, posed in ((shot.people, shot.posed) for shot in standing[1]):
+        for identity, vertices in zip(people.track_id.tolist(), people.vertices, strict=True):
+            full = posed.vertices[posed.person_id.tolist().index(identity)]
+            for row in (0, 100, 300, 614):
+                assert np.linalg.norm(full - vertices[row], axis=1).min() < 0.02
+
+
+def test_depth_images_are_the_renderers(standing: tuple[Path, list[Shot]]) -> None:
+    path, shots = standing
+    for message, shot in zip(decoded(path)[DEPTH], shots, strict=True):
+        assert message.encoding == "16UC1"
+        depth_mm = message.data.view("<u2").reshape(message.height, message.width)
+        expected = np.where(shot.rendered.depth < 65.5, shot.rendered.depth * 1000, 0)
+        np.testing.assert_allclose(depth_mm, expected, atol=0.51)
+
+
+@pytest.mark.parametrize("moving", [False, True])
+def test_frames_and_velocities_fit_each_other(moving: bool, tmp_path: Path) -> None:
+    """Pelvises, moved into the fixed frame with the bag's TF, go as fast as the messages say."""
+    more = ["--moving-camera"] if moving else []
+    rate = 10
+    path = simulate(
+        tmp_path / "bag", "--seconds", 5, "--rate", rate, "--size", "32x24", "--seed", 5, "--people", 1, 3, *more
+    )
+    messages = decoded(path)
+    assert ("/tf" in messages) == moving
+    static = {each.child_frame_id: each for each in messages["/tf_static"][0].transforms}
+    mounted = pose_of(static["camera_optical_frame"].transform)
+    assert static["camera_optical_frame"].header.frame_id == "base_link"
+    bases = [pose_of(message.transforms[0].transform) for message in messages.get("/tf", [])]
+    bases = bases or [pose_of(static["base_link"].transform)] * len(messages[TRUTH])
+    assert (np.linalg.norm(bases[0] - bases[-1]) > 0.1) == moving
+    places: dict[int, list[np.ndarray]] = {}
+    speeds: dict[int, list[np.ndarray]] = {}
+    for message, base in zip(messages[TRUTH], bases, strict=True):
+        people = people_from_human_array(message, (24, 32))
+        pose = base @ mounted
+        assert people.velocity_frame == ("fixed" if moving else "camera")
+        velocity = people.velocity if moving else people.velocity @ pose[:3, :3].T
+        for row, identity in enumerate(people.track_id.tolist()):
+            places.setdefault(identity, []).append(people.pelvis[row] @ pose[:3, :3].T + pose[:3, 3])
+            speeds.setdefault(identity, []).append(velocity[row])
+    for identity, track in places.items():
+        differences = np.gradient(np.array(track), 1 / rate, axis=0)[1:-1]
+        np.testing.assert_allclose(differences, np.array(speeds[identity])[1:-1], atol=0.03)
+    assert max(np.abs(speed).max() for speed in speeds.values()) > 0.3, "somebody walks"
+
+
+def test_same_seed_same_bytes(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        more = ["--seed", 4, "--seconds", 0.5, "--depth", "noisy", "--moving-camera"]
+        simulate(tmp_path / name / "bag", *more)
+        simulate(tmp_path / name / "images", *more, "--as", "images")
+    assert files_in(tmp_path / "one") == files_in(tmp_path / "two")
+    other = simulate(tmp_path / "other.mcap", "--seed", 5, "--seconds", 0.5)
+    first = [decoded(path)["/camera/image_raw"][0] for path in (other, tmp_path / "one" / "bag")]
+    assert not np.array_equal(image_from_ros(first[0]), image_from_ros(first[1]))
+
+
+def test_a_folder_of_images_holds_the_labels(studio: Studio, tmp_path: Path) -> None:
+    folder = simulate(tmp_path / "images", "--as", "images", "--seed", SEED, "--seconds", 0.5, "--vertices", "full")
+    assert sorted(path.name for path in folder.iterdir()) == ["000000.npz", "000000.png", "000001.npz", "000001.png"]
+    for index, shot in enumerate(studio.shots(SEED, options(0.5), "full")):
+        image = cv2.imread(str(folder / f"{index:06d}.png"))
+        np.testing.assert_array_equal(image[..., ::-1], shot.rendered.image)
+        with np.load(folder / f"{index:06d}.npz", allow_pickle=False) as arrays:
+            for field in dataclasses.fields(Labels):
+                np.testing.assert_array_equal(arrays[field.name], getattr(shot.labels, field.name), field.name)
+            np.testing.assert_array_equal(arrays["vertices"], shot.posed.vertices)
+            np.testing.assert_array_equal(arrays["instances"], shot.rendered.instances)
+            np.testing.assert_allclose(arrays["velocity"], shot.velocity)
+
+
+def test_many_sequences_have_consecutive_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    more = ["--seconds", 0.3, "--vertices", "none", "--format", "jpeg"]
+    folder = simulate(tmp_path / "many", "--sequences", 2, "--seed", 1_000_003, *more)
+    assert sorted(path.name for path in folder.iterdir()) == ["seed_1000003.mcap", "seed_1000004.mcap"]
+    assert "2 sequences of 1 images" in capsys.readouterr().out
+    alone = simulate(tmp_path / "seed_1000004.mcap", "--seed", 1_000_004, *more)
+    assert alone.read_bytes() == (folder / "seed_1000004.mcap").read_bytes()
+    messages = decoded(alone)
+    assert "/camera/image_raw" not in messages
+    assert messages["/camera/image_raw/compressed"][0].format == "jpeg"
+    assert all(human.vertices.size == 0 for message in messages[TRUTH] for human in message.humans)
+
+
+def test_nobody_is_a_message_too(tmp_path: Path) -> None:
+    messages = decoded(simulate(tmp_path / "empty.db3", "--people", 0, 0, "--seconds", 0.5))
+    assert [len(message.humans) for message in messages[TRUTH]] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (["--people", "3", "1"], "people must be"),
+        (["--seconds", "0"], "--seconds must be above 0"),
+        (["--seconds", "nan"], "--seconds must be above 0"),
+        (["--seconds", "inf"], "duration_s must be"),
+        (["--rate", "0"], "frame_rate_hz must be above 0"),
+        (["--seed", "-1"], "--seed 0 or more"),
+        (["--size", "big"], "a size is WIDTHxHEIGHT"),
+        (["--size", "0x10"], "images need at least 1 x 1 px"),
+        (["--sequences", "0"], "--sequences must be 1 or more"),
+        (["--motions", "nowhere"], "--motions must be a folder of BVH files"),
+        (["--garments", "EMPTY"], "should hold garments"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(
+    wrong: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    wrong = [str(tmp_path / "empty") if each == "EMPTY" else each for each in wrong]
+    assert main(["simulate", "--out", str(tmp_path / "bag.mcap"), *SMALL, *wrong]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("multihmr2 simulate: ")]
+    assert said in line
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
+@pytest.mark.parametrize("more", [[], ["--as", "images"], ["--sequences", "2"]])
+def test_existing_targets_are_refused_and_kept(
+    more: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "mine"
+    target.mkdir()
+    (target / "work.txt").write_text("kept")
+    assert main(["simulate", "--out", str(target), *SMALL, *more]) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert (target / "work.txt").read_text() == "kept"
+    assert main(["simulate", "--out", str(tmp_path / "no" / "bag"), *SMALL, *more]) == 2
+    assert "there is no folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["bag", "images"])
+def test_an_interrupted_sequence_leaves_nothing(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C comes after the second image."""
+    shots = Studio.shots
+
+    def interrupted(*given: Any) -> Any:
+        for index, shot in enumerate(shots(*given)):
+            if index == 2:
+                raise KeyboardInterrupt
+            yield shot
+
+    monkeypatch.setattr(Studio, "shots", interrupted)
+    assert main(["simulate", "--out", str(tmp_path / "bag"), *SMALL, "--as", kind, "--seconds", "1"]) == 130
+    assert not list(tmp_path.iterdir())
