@@ -16,7 +16,8 @@ from multihmr2_ros.network import checkpoint
 from multihmr2_ros.network.inference import Inference, Runtime
 from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.people import IntrinsicsSource, People, TrackState
-from multihmr2_ros.tracking import Detections, TrackedFrame, Tracker, TrackerConfig
+from multihmr2_ros.placement import BodySurface, Ground, Placement, PlacementConfig, check_depth, place_people
+from multihmr2_ros.tracking import Detections, TrackedFrame, Tracker, TrackerConfig, measurement_noise
 from multihmr2_ros.weights import resolve_checkpoint
 
 Arrays = dict[str, NDArray[np.float32]]
@@ -30,7 +31,8 @@ class EstimatorConfig:
     one with the higher score stays; 0 keeps all. max_people: the most people in a frame, at most the network's queries
     (fixed work, whoever is there). mesh: vertices of "full" or "low" resolution. input_size: (width, height) px of the
     network's input, multiples of the patch size, into which every picture is fitted; None follows each picture's shape.
-    track: whether people get identities and velocities.
+    track: whether people get identities and velocities. place: whether a depth image and a ground plane that come with
+    a picture refine people's places.
     """
 
     score_threshold: float = 0.4
@@ -40,6 +42,8 @@ class EstimatorConfig:
     input_size: tuple[int, int] | None = None
     track: bool = True
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
+    place: bool = True
+    placement: PlacementConfig = field(default_factory=PlacementConfig)
 
     def __post_init__(self) -> None:
         if not 0 <= self.score_threshold <= 1:
@@ -53,7 +57,10 @@ class EstimatorConfig:
 
 
 class Estimator:
-    """Images in, people out, with the state that tracking needs. One camera per estimator; not for several threads."""
+    """Images in, people out, with the state that tracking needs. One camera per estimator; not for several threads.
+
+    placement: how the places of the last step's people came about, in their order; None where nothing refined them.
+    """
 
     def __init__(
         self, network: MultiHMR2, config: EstimatorConfig | None = None, runtime: Runtime | None = None
@@ -62,6 +69,8 @@ class Estimator:
         _check_against(network, self.config)
         self.network_config = network.config
         self.body = Body(self.config.mesh)
+        self.surface = _surface(self.body)
+        self.placement: Placement | None = None
         self.tracker = Tracker(self.config.tracker)
         tracker = self.config.tracker
         self._smooths = tracker.depth_smoothing is not None or tracker.rotation_smoothing is not None
@@ -100,22 +109,30 @@ class Estimator:
         *,
         intrinsics_source: IntrinsicsSource = IntrinsicsSource.K,
         fixed_from_camera: NDArray[np.float64] | None = None,
+        fixed_frame: str = "",
+        depth: NDArray[np.generic] | None = None,
+        ground: Ground | None = None,
     ) -> People:
         """The people in one picture.
 
         image (H, W, 3) uint8 RGB. k (3, 3) px of this image, without distortion; None: predicted. stamp: seconds, of
         the image. intrinsics_source: where a given k came from. fixed_from_camera (4, 4): the camera's pose in a fixed
-        frame at the stamp, so that velocities are those over the ground.
+        frame at the stamp, so that velocities are those over the ground. fixed_frame: its name, if there are several.
+        depth (H, W): float m or uint16 mm, registered to the image; 0, NaN and infinite are holes. ground: in the
+        camera's frame. Either refines people's places.
 
-        Raises UserError for an image or k that cannot be used.
+        Raises UserError for an image, k or depth that cannot be used.
         """
         height, width = _checked_size(image)
+        if depth is not None:
+            check_depth(depth, (height, width))
         resize = self._resize(width, height)
         k_input = None if k is None else resize.k_to_input(validate_k(k))
         found = self._infer(image, resize, k_input)
         found = self._present(found)
         people = self._to_people(found, resize, stamp, None if k is None else intrinsics_source)
-        return self._track(people, found["k"], fixed_from_camera)
+        people = self._place(people, depth, ground)
+        return self._track(people, found["k"], fixed_from_camera, fixed_frame)
 
     def reconfigure(self, config: EstimatorConfig) -> None:
         """Work by another configuration from the next picture on; tracks live on.
@@ -131,7 +148,7 @@ class Estimator:
         if config.mesh != self.config.mesh or max_people != self._infer.max_people:
             body = self.body if config.mesh == self.config.mesh else Body(config.mesh)
             self._infer.change(body, max_people)
-            self.body = body
+            self.body, self.surface = body, _surface(body)
         self.config = config
 
     def reset(self) -> None:
@@ -166,6 +183,7 @@ class Estimator:
             joints=found["joints"],
             joints_2d=project(found["joints"].astype(np.float64), k).astype(np.float32),
             pelvis=found["joints"][:, 0],
+            pelvis_covariance=np.full((n, 3, 3), np.nan),
             velocity=np.full((n, 3), np.nan),
             velocity_covariance=np.full((n, 3, 3), np.nan),
             vertices=found["vertices"],
@@ -180,14 +198,27 @@ class Estimator:
             image_size=(resize.source_height, resize.source_width),
         )
 
+    def _place(self, people: People, depth: NDArray[np.generic] | None, ground: Ground | None) -> People:
+        self.placement = None
+        if not self.config.place or (depth is None and ground is None):
+            return people
+        self.placement = place_people(people, self.surface, depth, ground, self.config.placement)
+        people = self.placement.people
+        covariance = measurement_noise(
+            people.pelvis.astype(np.float64), self.config.tracker.velocity, self.placement.distance_sigma_m
+        )
+        return dataclasses.replace(people, pelvis_covariance=covariance)
+
     def _track(
-        self, people: People, k_input: NDArray[np.float32], fixed_from_camera: NDArray[np.float64] | None
+        self,
+        people: People,
+        k_input: NDArray[np.float32],
+        fixed_from_camera: NDArray[np.float64] | None,
+        fixed_frame: str,
     ) -> People:
         if not self.config.track:
             return people
-        tracked = self.tracker.update(
-            self._detections(people, k_input), people.stamp, fixed_from_camera=fixed_from_camera
-        )
+        tracked = self.tracker.update(self._detections(people, k_input), people.stamp, fixed_from_camera, fixed_frame)
         assert tracked.shape is not None
         people = dataclasses.replace(
             people,
@@ -214,6 +245,7 @@ class Estimator:
             # Stature follows from the shape, and is averaged with it: no second run of the body.
             shape=np.hstack([people.shape, people.stature[:, None]]),
             score=people.score,
+            distance_sigma_m=None if self.placement is None else self.placement.distance_sigma_m,
         )
 
 
@@ -249,6 +281,10 @@ def moved(people: People, tracked: TrackedFrame) -> People:
         rotations=rotations,
         bone_poses=bone_poses,
     )
+
+
+def _surface(body: Body) -> BodySurface:
+    return BodySurface.of_mesh(body.faces, body.anny.template_vertices.cpu().numpy())
 
 
 def _checked_size(image: NDArray[np.uint8]) -> tuple[int, int]:

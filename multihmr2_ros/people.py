@@ -68,6 +68,7 @@ class People:
     joints              (n, 163, 3) float32, bone heads, camera frame, metres
     joints_2d           (n, 163, 2) float32, px of the source image
     pelvis              (n, 3) float32, joints[:, 0]
+    pelvis_covariance   (n, 3, 3) float64, m², camera frame; NaN where unknown: no depth image or ground informed it
     velocity            (n, 3) float64, m/s, in velocity_frame; NaN while unknown
     velocity_covariance (n, 3, 3) float64, (m/s)²; NaN while unknown
     velocity_frame      "camera" or "fixed": whether a fixed frame was known for this image
@@ -93,6 +94,7 @@ class People:
     joints: NDArray[np.float32]
     joints_2d: NDArray[np.float32]
     pelvis: NDArray[np.float32]
+    pelvis_covariance: NDArray[np.float64]
     velocity: NDArray[np.float64]
     velocity_covariance: NDArray[np.float64]
     vertices: NDArray[np.float32]
@@ -127,6 +129,7 @@ PER_PERSON_FIELDS = (
     "joints",
     "joints_2d",
     "pelvis",
+    "pelvis_covariance",
     "velocity",
     "velocity_covariance",
     "vertices",

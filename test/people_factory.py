@@ -57,6 +57,7 @@ def make_people(
         "joints": joints.astype(np.float32),
         "joints_2d": joints_2d.astype(np.float32),
         "pelvis": joints[:, 0].astype(np.float32),
+        "pelvis_covariance": np.broadcast_to(0.01 * np.eye(3), (n, 3, 3)).copy(),
         "velocity": rng.normal(0.0, 1.0, (n, 3)),
         "velocity_covariance": np.broadcast_to(0.04 * np.eye(3), (n, 3, 3)).copy(),
         "vertices": np.zeros((n, 0, 3), np.float32) if vertices is None else np.asarray(vertices, np.float32),

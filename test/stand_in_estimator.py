@@ -23,6 +23,8 @@ MESHES = {"low": (TETRAHEDRON, FACES), "full": (np.vstack([TETRAHEDRON, -TETRAHE
 class StandInEstimator:
     """Sees one confirmed person at PELVIS, track 7, in every image; `people` may be changed. step takes seconds_s.
 
+    last_image, last_cues: what the last step was given; cues are depth, ground, fixed_from_camera, fixed_frame.
+
     Thresholds, the number of people and the mesh are those of config.
     """
 
@@ -35,12 +37,19 @@ class StandInEstimator:
         self.resets = 0
         self.steps = 0
         self.last_image = np.zeros((0, 0, 3), np.uint8)
+        self.last_cues: dict[str, Any] = {}
 
     def step(
-        self, image: np.ndarray, k: np.ndarray | None, stamp: float, *, intrinsics_source: IntrinsicsSource
+        self,
+        image: np.ndarray,
+        k: np.ndarray | None,
+        stamp: float,
+        *,
+        intrinsics_source: IntrinsicsSource,
+        **cues: Any,
     ) -> People:
         self.steps += 1
-        self.last_image = image
+        self.last_image, self.last_cues = image, cues
         time.sleep(self.seconds_s)
         if not image.any():
             raise ZeroDivisionError("a black image")

@@ -51,6 +51,7 @@ SHAPES = {
     "joints_2d": (BONE_COUNT, 2),
     "pelvis": (3,),
     "velocity": (3,),
+    "pelvis_covariance": (3, 3),
     "velocity_covariance": (3, 3),
     "vertices": (8, 3),
     "stature": (),

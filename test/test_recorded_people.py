@@ -21,8 +21,8 @@ from test.people_factory import make_people
 HEADER = HeaderContent(12, 250_000_000, "camera")
 CARRIED = (
     "score", "track_id", "track_state", "track_age_s", "running_shape", "rotations", "joints", "joints_2d", "pelvis",
-    "velocity", "velocity_covariance", "vertices", "stature", "k", "vertical_fov", "intrinsics_source",
-    "velocity_frame", "image_size",
+    "pelvis_covariance", "velocity", "velocity_covariance", "vertices", "stature", "k", "vertical_fov",
+    "intrinsics_source", "velocity_frame", "image_size",
 )  # fmt: skip
 
 

@@ -64,7 +64,10 @@ def test_a_message_says_what_people_say() -> None:
         np.testing.assert_array_equal(np.reshape(human.joints_2d, (-1, 2)), people.joints_2d[row])
         quaternions = [[q.x, q.y, q.z, q.w] for q in human.joint_rotations]
         np.testing.assert_allclose(Rotation.from_quat(quaternions).as_matrix(), people.rotations[row], atol=1e-6)
-        assert np.isnan(human.pelvis.covariance).all()
+        covariance = np.reshape(human.pelvis.covariance, (6, 6))
+        np.testing.assert_array_equal(covariance[:3, :3], people.pelvis_covariance[row])
+        assert np.isnan(covariance[3:]).all()
+        assert np.isnan(covariance[:, 3:]).all()
 
 
 def test_sources_of_intrinsics_have_the_numbers_of_the_message() -> None:

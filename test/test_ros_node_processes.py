@@ -128,7 +128,9 @@ def check_humans(message: HumanArray) -> None:
     axes = Rotation.from_quat([turn.x, turn.y, turn.z, turn.w]).as_matrix()
     root = people.bone_poses[0, 0, :3, :3]  # the root bone: head at -z, left at +x, front at +y
     np.testing.assert_allclose(axes, np.stack([root[:, 1], root[:, 0], -root[:, 2]], axis=1), atol=1e-5)
-    assert np.isnan(human.pelvis.covariance).all()
+    covariance = np.reshape(human.pelvis.covariance, (6, 6))
+    np.testing.assert_array_equal(covariance[:3, :3], people.pelvis_covariance[0])
+    assert np.isnan(covariance[3:]).all()
     velocity = human.velocity
     np.testing.assert_allclose([velocity.x, velocity.y, velocity.z], people.velocity[0])
     np.testing.assert_allclose(human.velocity_covariance, people.velocity_covariance[0].ravel())

@@ -239,7 +239,7 @@ def test_detections_are_left_as_they_were() -> None:
     config = TrackerConfig(depth_smoothing=OneEuroConfig(), rotation_smoothing=OneEuroConfig())
     tracker = Tracker(config)
     for index in range(5):
-        detections = people(0.2, 0.8 + 0.01 * index)
+        detections = people(0.2, 0.8 + 0.01 * index, distance_sigma_m=np.array([0.02, np.nan]))
         copies = {field.name: getattr(detections, field.name).copy() for field in dataclasses.fields(detections)}
         tracker.update(detections, index / RATE_HZ)
         for name, copy in copies.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -12,6 +14,8 @@ from multihmr2_ros.tracking import Detections, TrackedFrame, Tracker, TrackerCon
 from multihmr2_ros.tracking.velocity import MotionEstimate, measure, measurement_noise
 
 CONFIG = VelocityConfig()
+# People who never stand still nor walk on, but are pushed about all the time.
+RESTLESS = VelocityConfig(walking_acceleration_density=CONFIG.acceleration_density, mode_duration_s=1e9)
 RATE_HZ = 30.0
 
 
@@ -69,7 +73,7 @@ def test_tracker_is_calibrated_from_a_moving_turning_camera() -> None:
     generator = np.random.default_rng(3)
     squared = []
     for _ in range(12):
-        tracker = Tracker()
+        tracker = Tracker(TrackerConfig(velocity=RESTLESS))
         place = np.column_stack([np.linspace(-4, 4, 8), np.zeros(8), generator.uniform(9, 14, 8)])
         velocity = CONFIG.initial_speed_sigma_m_s * generator.normal(size=(8, 3))
         dt = 1 / RATE_HZ
@@ -160,6 +164,27 @@ def test_a_fixed_frame_that_comes_or_goes_restarts_the_velocities() -> None:
     assert all(frame.track_id.tolist() == [0, 1] for frame in frames)
 
 
+def test_a_fixed_frame_that_is_unknown_for_a_moment_does_not_restart_its_velocities() -> None:
+    """Its pose comes late for one image of six, then for 1.5 s, then it is another one."""
+    tracker, frames = Tracker(), []
+    for step in range(300):
+        is_known = step % 6 != 5 and not 120 <= step < 165
+        true_pose = camera_pose(step / RATE_HZ, 0.2, 0.03)
+        place = into_camera(STANDING, true_pose)
+        frames.append(
+            tracker.update(
+                look(place), step / RATE_HZ, true_pose if is_known else None, "odom" if step < 240 else "map"
+            )
+        )
+    fixed = [step for step, frame in enumerate(frames) if frame.velocity_frame == "fixed"]
+    unknown = [step for step in fixed if np.isnan(frames[step].velocity).any()]
+    assert unknown == [0, 165, 240], "at first, after the long gap, in another frame"
+    for step in fixed:
+        if step not in unknown:
+            np.testing.assert_allclose(frames[step].velocity, 0, atol=1e-6)
+    assert all(np.isnan(frames[step].velocity).all() for step in (5, 11, 119)), "relative to the camera: afresh"
+
+
 def test_velocity_is_unknown_until_the_second_detection() -> None:
     tracker = Tracker()
     first = tracker.update(look(STANDING), 0.0)
@@ -181,10 +206,33 @@ def test_velocity_grows_uncertain_while_a_person_is_unseen() -> None:
 
 def test_depth_is_less_certain_than_the_place_in_the_image() -> None:
     noise = measurement_noise(np.array([[0.0, 0.0, 5.0], [3.0, 0.0, 4.0], [0.0, 0.0, 0.0]]), CONFIG)
-    np.testing.assert_allclose(noise[0], np.diag([0.05, 0.05, 0.2]) ** 2)
+    np.testing.assert_allclose(noise[0], np.diag([0.0125, 0.0125, 0.15]) ** 2)
     ray = np.array([0.6, 0.0, 0.8])
-    assert ray @ noise[1] @ ray == pytest.approx(0.2**2)
+    assert ray @ noise[1] @ ray == pytest.approx(0.15**2)
     assert (np.linalg.eigvalsh(noise) > 0).all()
+
+
+def test_a_known_distance_counts_where_it_is_better_than_the_networks() -> None:
+    place = np.array([[0.0, 0.0, 5.0], [3.0, 0.0, 4.0], [0.0, 0.0, 5.0], [0.0, 0.0, 5.0]])
+    noise = measurement_noise(place, CONFIG, np.array([0.02, 0.05, np.nan, 0.0]))
+    np.testing.assert_allclose(noise[0], np.diag([0.0125, 0.0125, 0.02]) ** 2)
+    ray = np.array([0.6, 0.0, 0.8])
+    assert ray @ noise[1] @ ray == pytest.approx(0.05**2)
+    assert np.isnan(noise[2]).all()
+    assert (np.linalg.eigvalsh(noise[3]) > 0).all()
+
+    def uncertainty(sigma_m: float | None) -> float:
+        tracker = Tracker()
+        for step in range(30):
+            seen = look(STANDING)
+            if sigma_m is not None:
+                seen = dataclasses.replace(seen, distance_sigma_m=np.full(len(seen), sigma_m))
+            answer = tracker.update(seen, step / RATE_HZ)
+        return float(np.linalg.eigvalsh(answer.velocity_covariance).max())
+
+    # Unknown, or known worse than the network is from image to image: as without.
+    assert uncertainty(np.nan) == uncertainty(10.0) == uncertainty(None)
+    assert uncertainty(0.01) < 0.5 * uncertainty(None)
 
 
 def test_covariance_stays_symmetric_and_positive_for_a_long_time() -> None:

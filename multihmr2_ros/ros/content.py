@@ -26,6 +26,10 @@ class HeaderContent:
     nanosec: int = 0
     frame_id: str = ""
 
+    @property
+    def stamp_ns(self) -> int:
+        return self.sec * 1_000_000_000 + self.nanosec
+
 
 def _nobody() -> Array:
     return np.zeros(0)

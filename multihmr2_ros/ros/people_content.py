@@ -60,7 +60,7 @@ def people_to_content(
         score=people.score,
         pelvis=people.pelvis,
         pelvis_orientation=body_quaternions(people),
-        pelvis_covariance=np.full((len(people), 6, 6), np.nan),
+        pelvis_covariance=pose_covariances(people),
         velocity=people.velocity,
         velocity_covariance=people.velocity_covariance,
         velocity_frame=fixed_frame if people.velocity_frame == "fixed" and fixed_frame else header.frame_id,
@@ -72,6 +72,13 @@ def people_to_content(
         joint_rotations=quaternions(people.rotations),
         vertices=people.vertices if with_vertices else people.vertices[:, :0],
     )
+
+
+def pose_covariances(people: People) -> NDArray[np.float64]:
+    """(n, 6, 6) of the pelvises' poses: m² for the position, NaN for the orientation, which has none."""
+    covariance = np.full((len(people), 6, 6), np.nan)
+    covariance[:, :3, :3] = people.pelvis_covariance
+    return covariance
 
 
 def body_frames(people: People, prefix: str) -> tuple[str, ...]:

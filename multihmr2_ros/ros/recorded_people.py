@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from multihmr2_ros.errors import UserError
 from multihmr2_ros.people import IntrinsicsSource, People
 
 SOURCES = (IntrinsicsSource.PREDICTED, IntrinsicsSource.K, IntrinsicsSource.P, IntrinsicsSource.PARAMETER)
@@ -19,7 +20,18 @@ def people_from_human_array(message: Any, image_size: tuple[int, int]) -> People
 
     What the message does not carry is NaN: bone_poses, the shape of this one image, the predicted field of view; track
     features have no columns. velocity_frame is "camera" where the message names the header's frame.
+
+    Raises UserError for a message whose fields do not fit each other.
     """
+    try:
+        return _people(message, image_size)
+    except (ValueError, IndexError, OverflowError) as error:
+        raise UserError(
+            f"a HumanArray holds what no node publishes ({' '.join(str(error).split())}); record it again"
+        ) from error
+
+
+def _people(message: Any, image_size: tuple[int, int]) -> People:
     humans = message.humans
     count = len(humans)
     joints = _stacked([_xyz(human.joints) for human in humans], np.float32, (-1, 3))
@@ -40,6 +52,7 @@ def people_from_human_array(message: Any, image_size: tuple[int, int]) -> People
         joints_2d=_stacked([human.joints_2d for human in humans], np.float32, (-1, 2)),
         pelvis=_stacked([_xyz([human.pelvis.pose.position])[0] for human in humans], np.float32, (3,)),
         velocity=_stacked([_xyz([human.velocity])[0] for human in humans], np.float64, (3,)),
+        pelvis_covariance=_stacked([human.pelvis.covariance for human in humans], np.float64, (6, 6))[:, :3, :3],
         velocity_covariance=_stacked([human.velocity_covariance for human in humans], np.float64, (3, 3)),
         vertices=_stacked([human.vertices for human in humans], np.float32, (-1, 3)),
         stature=np.array([human.stature for human in humans], np.float32),

@@ -125,6 +125,7 @@ def people_of(
         joints_2d=truth.joints_2d,
         pelvis=truth.pelvis,
         velocity=velocity,
+        pelvis_covariance=np.zeros((count, 3, 3)),
         velocity_covariance=np.zeros((count, 3, 3)),
         vertices=chosen,
         stature=posed.stature,

@@ -8,6 +8,7 @@
 from .config import OneEuroConfig, TrackerConfig, VelocityConfig
 from .detections import Detections, TrackedFrame, TrackSnapshot
 from .tracker import Tracker
+from .velocity import measurement_noise
 
 __all__ = [
     "Detections",
@@ -17,4 +18,5 @@ __all__ = [
     "Tracker",
     "TrackerConfig",
     "VelocityConfig",
+    "measurement_noise",
 ]

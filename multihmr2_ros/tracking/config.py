@@ -41,18 +41,26 @@ def _require_counts(config: Any, names: tuple[str, ...]) -> None:
 
 @dataclass(frozen=True)
 class VelocityConfig:
-    """Noise of the constant-velocity Kalman filter on the pelvis.
+    """Noise of the Kalman filters on the pelvis, and the modes of motion between which a person changes.
 
-    depth_sigma_ratio         standard deviation along the viewing ray, as a fraction of the distance to the camera
-    lateral_sigma_ratio       standard deviation across the viewing ray, as a fraction of the distance
-    acceleration_density      power spectral density of the white acceleration, m²/s³
-    initial_speed_sigma_m_s   standard deviation of each velocity component before anything is known, m/s
+    The modes (standing, walking on, changing) are told apart in a fixed frame only; in the camera's everybody changes.
+
+    depth_sigma_ratio             standard deviation along the viewing ray, as a fraction of the distance to the camera
+    lateral_sigma_ratio           standard deviation across the viewing ray, as a fraction of the distance
+    acceleration_density          power spectral density of the white acceleration of who changes their motion, m²/s³
+    initial_speed_sigma_m_s       standard deviation of each velocity component before anything is known, m/s
+    walking_acceleration_density  as acceleration_density, of who walks on steadily, m²/s³
+    standing_speed_sigma_m_s      standard deviation of each velocity component of who stands, m/s
+    mode_duration_s               mean time for which a person stays in one mode of motion, s
     """
 
-    depth_sigma_ratio: float = 0.04
-    lateral_sigma_ratio: float = 0.01
+    depth_sigma_ratio: float = 0.03
+    lateral_sigma_ratio: float = 0.0025
     acceleration_density: float = 1.0
     initial_speed_sigma_m_s: float = 1.5
+    walking_acceleration_density: float = 0.02
+    standing_speed_sigma_m_s: float = 0.03
+    mode_duration_s: float = 20.0
 
     def __post_init__(self) -> None:
         _require_numbers(self, positive=tuple(field.name for field in fields(self)))

@@ -23,6 +23,8 @@ class Detections:
     pelvis    (n, 3) m, camera frame; None: no velocity
     shape     (n, S) body shape; None: no running shape
     score     (n,) detection score; None: all weigh the same in the running shape
+    distance_sigma_m (n,) standard deviation of the pelvis's distance where more than the network's picture is known
+              (NaN: no more is); None: that of the configuration for all
     """
 
     feature: NDArray[Any]
@@ -31,6 +33,7 @@ class Detections:
     pelvis: NDArray[Any] | None = None
     shape: NDArray[Any] | None = None
     score: NDArray[Any] | None = None
+    distance_sigma_m: NDArray[Any] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.feature)
@@ -41,10 +44,11 @@ class Detections:
             "pelvis": (n, 3),
             "shape": (n, None),
             "score": (n,),
+            "distance_sigma_m": (n,),
         }
         for name, shape in wanted.items():
             array = getattr(self, name)
-            if array is None and name in ("pelvis", "shape", "score"):
+            if array is None and name in ("pelvis", "shape", "score", "distance_sigma_m"):
                 continue
             matches = len(array.shape) == len(shape) and all(
                 expected in (None, size) for expected, size in zip(shape, array.shape, strict=True)
@@ -64,7 +68,7 @@ class Detections:
         usable = np.ones(len(self), bool)
         for field in fields(self):
             array = getattr(self, field.name)
-            if array is not None:
+            if array is not None and field.name != "distance_sigma_m":
                 usable &= np.isfinite(array.reshape(len(self), int(np.prod(array.shape[1:])))).all(axis=1)
         usable[usable] = np.linalg.det(self.rotation[usable]) > 0
         return usable

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from .config import OneEuroConfig, TrackerConfig, VelocityConfig
 from .detections import Detections, TrackedFrame
+from .modes import ModalEstimate, measure_modes
 from .smoothing import smooth_rotations, smooth_vectors
 from .track import Track
-from .velocity import measure, measurement_noise
+from .velocity import MotionEstimate, measure, measurement_noise
 
 Array = NDArray[np.float64]
 _LEAST_DEPTH_M = 0.01  # keeps the logarithm finite for a pelvis in the camera's plane
@@ -35,9 +36,12 @@ def estimate(
     if config.rotation_smoothing:
         answer.rotation[rows] = _smooth_rotation(tracks, answer.rotation[rows], stamp_s, config.rotation_smoothing)
     if answer.pelvis is not None:
-        _measure_velocity(tracks, answer.pelvis[rows], fixed_from_camera, stamp_s, config.velocity)
-        answer.velocity[rows] = [track.motion.velocity for track in tracks if track.motion]
-        answer.velocity_covariance[rows] = [track.motion.velocity_covariance for track in tracks if track.motion]
+        pelvis = answer.pelvis[rows]
+        sigma_m = None if detections.distance_sigma_m is None else detections.distance_sigma_m[rows]
+        noise = _noise(pelvis, sigma_m, config.velocity)
+        motions = _measure_velocity(tracks, pelvis, noise, fixed_from_camera, stamp_s, config.velocity)
+        answer.velocity[rows] = [motion.velocity for motion in motions]
+        answer.velocity_covariance[rows] = [motion.velocity_covariance for motion in motions]
         if config.depth_smoothing:
             answer.pelvis[rows] = _smooth_depth(tracks, answer.pelvis[rows], stamp_s, config.depth_smoothing)
     if answer.shape is not None:
@@ -47,18 +51,39 @@ def estimate(
     return answer
 
 
+def _noise(pelvis: Array, distance_sigma_m: Array | None, config: VelocityConfig) -> Array:
+    """(n, 3, 3) m², of pelvises (n, 3) m from image to image: that of the configuration, or less where a depth image
+    says so. More would be an error that stays the same from image to image, and is no motion."""
+    if distance_sigma_m is None:
+        return measurement_noise(pelvis, config)
+    usual_m = config.depth_sigma_ratio * np.linalg.norm(pelvis, axis=1)
+    return measurement_noise(pelvis, config, np.fmin(distance_sigma_m, usual_m))
+
+
 def _measure_velocity(
-    tracks: Sequence[Track], pelvis: Array, fixed_from_camera: Array | None, stamp_s: float, config: VelocityConfig
-) -> None:
-    """Take pelvises (n, 3) m, camera frame, into the tracks' motion, in the fixed frame where there is one."""
-    position, noise = pelvis, measurement_noise(pelvis, config)
-    if fixed_from_camera is not None:
-        rotation, translation = fixed_from_camera[:3, :3], fixed_from_camera[:3, 3]
-        position = pelvis @ rotation.T + translation
-        noise = rotation @ noise @ rotation.T
-    motions = measure([track.motion for track in tracks], position, noise, stamp_s, config)
-    for track, motion in zip(tracks, motions, strict=True):
-        track.motion = motion
+    tracks: Sequence[Track],
+    pelvis: Array,
+    noise: Array,
+    fixed_from_camera: Array | None,
+    stamp_s: float,
+    config: VelocityConfig,
+) -> Sequence[MotionEstimate] | Sequence[ModalEstimate]:
+    """Take pelvises (n, 3) m of covariance noise (n, 3, 3), camera frame, into the tracks' motion, in the fixed frame
+    where there is one.
+
+    Only there it means something that a person stands or walks on: a camera that turns lets all of them swing about.
+    """
+    if fixed_from_camera is None:
+        relative = measure([track.motion for track in tracks], pelvis, noise, stamp_s, config)
+        for track, motion in zip(tracks, relative, strict=True):
+            track.motion = motion
+        return relative
+    rotation, translation = fixed_from_camera[:3, :3], fixed_from_camera[:3, 3]
+    position, noise = pelvis @ rotation.T + translation, rotation @ noise @ rotation.T
+    over_ground = measure_modes([track.ground_motion for track in tracks], position, noise, stamp_s, config)
+    for track, modal in zip(tracks, over_ground, strict=True):
+        track.ground_motion = modal
+    return over_ground
 
 
 def _smooth_depth(tracks: Sequence[Track], pelvis: Array, stamp_s: float, config: OneEuroConfig) -> Array:

@@ -11,6 +11,7 @@ from multihmr2_ros.people import TrackState
 
 from .config import TrackerConfig
 from .detections import TrackSnapshot
+from .modes import ModalEstimate
 from .motion import MotionHistory
 from .smoothing import Smoothed
 from .velocity import MotionEstimate
@@ -42,7 +43,8 @@ class RunningShape:
 class Track:
     """The state of one track; of bounded size however long it lives.
 
-    motion: in the frame of reference in use. log_depth, rotation: only where they are smoothed. All None at first.
+    motion: relative to the camera; ground_motion: in a fixed frame. log_depth, rotation: only where they are smoothed.
+    All None at first.
     """
 
     def __init__(self, track_id: int, stamp_s: float, config: TrackerConfig) -> None:
@@ -55,6 +57,7 @@ class Track:
         self.history = MotionHistory(config.motion_history)
         self.running_shape = RunningShape(config.shape_window_s)
         self.motion: MotionEstimate | None = None
+        self.ground_motion: ModalEstimate | None = None
         self.log_depth: Smoothed | None = None
         self.rotation: Smoothed | None = None
         self._confirm_hits = config.confirm_hits

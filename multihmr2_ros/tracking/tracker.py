@@ -45,6 +45,7 @@ from .motion import extrapolate, motion_similarity, pelvis_state
 from .track import Track
 
 _LATEST_STAMP_S = 1e12
+_LONGEST_GAP_S = 1.0  # a fixed frame that was unknown for longer may be another one: odometry was started again
 logger = logging.getLogger(__name__)
 
 
@@ -63,13 +64,19 @@ class Tracker:
         self._tracks: dict[int, Track] = {}
         self._next_id = 0
         self._has_fixed_frame = False
+        self._fixed_frame = ""
+        self._fixed_frame_stamp_s = 0.0
         self._is_running = False
         self._start_s = 0.0
         self._stamp_s = 0.0
         self._ended_by_reset: list[int] = []
 
     def update(
-        self, detections: Detections, stamp_s: float, fixed_from_camera: NDArray[Any] | None = None
+        self,
+        detections: Detections,
+        stamp_s: float,
+        fixed_from_camera: NDArray[Any] | None = None,
+        fixed_frame: str = "",
     ) -> TrackedFrame:
         """Associate the people of one image with those of the images before.
 
@@ -78,6 +85,7 @@ class Tracker:
                            it adds nothing to the velocity's time. Earlier than the last: starts afresh.
         fixed_from_camera  (4, 4) pose of the camera in a frame that does not move (odometry: it must not jump either),
                            at the stamp; None: velocities are relative to the camera
+        fixed_frame        its name, if there are several: with another one, velocities start afresh
 
         Raises UserError, with nothing changed, for a stamp that is not finite, a transform that is not rigid, and
         features of another length than before.
@@ -86,7 +94,7 @@ class Tracker:
         jumped_back = self._advance_clock(stamp_s)
         frame = frame_number(stamp_s - self._start_s, self.config.nominal_rate_hz)
         ended_ids = self._end_forgotten(frame)
-        self._select_velocity_frame(has_fixed_frame=fixed_from_camera is not None)
+        self._select_velocity_frame(fixed_frame, is_known=fixed_from_camera is not None)
         usable = _usable(detections)
         observed = detections.select(usable)
         feature, state = normalised(observed.feature), pelvis_state(observed.location, observed.rotation)
@@ -150,12 +158,17 @@ class Tracker:
         self._ended_by_reset = []
         return ended_ids
 
-    def _select_velocity_frame(self, has_fixed_frame: bool) -> None:
-        """Restart every velocity when it is no longer measured in the same frame."""
-        if has_fixed_frame != self._has_fixed_frame:
-            self._has_fixed_frame = has_fixed_frame
+    def _select_velocity_frame(self, fixed_frame: str, *, is_known: bool) -> None:
+        """Restart the velocities relative to the camera whenever they are wanted again; those in the fixed frame live
+        on while it is unknown for a moment."""
+        if is_known:
+            gap_s = 0.0 if self._has_fixed_frame else self._stamp_s - self._fixed_frame_stamp_s
+            lives_on = fixed_frame == self._fixed_frame and gap_s <= _LONGEST_GAP_S
             for track in self._tracks.values():
                 track.motion = None
+                track.ground_motion = track.ground_motion if lives_on else None
+            self._fixed_frame, self._fixed_frame_stamp_s = fixed_frame, self._stamp_s
+        self._has_fixed_frame = is_known
 
     def _associate(self, feature: NDArray[Any], state: NDArray[np.float64], frame: float) -> NDArray[np.int64]:
         """(n,) the track that each detection continues, or a new id, in the order of the detections."""

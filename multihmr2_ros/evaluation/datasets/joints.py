@@ -105,6 +105,7 @@ def true_people(
         joints_2d=project(joints, k).astype(np.float32),
         pelvis=joints[:, list(root)].mean(axis=1).astype(np.float32),
         velocity=unknown(3),
+        pelvis_covariance=unknown(3, 3),
         velocity_covariance=unknown(3, 3),
         vertices=np.zeros((count, 0, 3), np.float32),
         stature=unknown(),

@@ -1,0 +1,164 @@
+"""The terms of the posterior: what the network, a depth image and the ground say of places. See placement.py."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multihmr2_ros.people import People
+
+from .config import PlacementConfig
+from .cues import Ground, metres
+from .stature import stature_prior
+from .surface import BodySurface, Points, Sight
+
+Array = NDArray[np.float64]
+LEAST_POINTS = 6  # of a body that fit the depth image
+GROUND_RANGE_M = 1.0
+
+
+class Prior:
+    """x ~ N(mean, sigma²) and y | x ~ N(ȳ(x), variance_y) for n people; all (n,)."""
+
+    def __init__(self, people: People, config: PlacementConfig) -> None:
+        shared = config.shared_sigma**2
+        variance_x, variance_y = shared + config.own_depth_sigma**2, shared + config.own_stature_sigma**2
+        mean, sigma = stature_prior(people.shape[:, 1])
+        wanted = mean - np.log(people.stature.astype(np.float64))
+        innovation_variance = variance_y + sigma**2
+        gain_x, gain_y = shared / innovation_variance, variance_y / innovation_variance
+        self.mean, self.mean_y = gain_x * wanted, gain_y * wanted
+        self.variance = variance_x - gain_x * shared
+        covariance = shared - gain_x * variance_y
+        self.slope = covariance / self.variance
+        self.variance_y = variance_y - gain_y * variance_y - self.slope * covariance
+        self.sigma = np.sqrt(self.variance)
+
+    def scale(self, x: Array) -> Array:
+        """ȳ (n, …) at x (n, …)."""
+        mean, mean_y, slope = (v.reshape(-1, *[1] * (x.ndim - 1)) for v in (self.mean, self.mean_y, self.slope))
+        return mean_y + slope * (x - mean)
+
+
+class Depths:
+    """The depth image's likelihood, with everybody else where they are, by m points that it measured.
+
+    All (m,), people in order: person, offset (the point's z from the pelvis), measured and others (nearest surface of
+    anybody else) in m, pelvis (the network's z), weight (sums to `whole` (n,) over a person), variance in m².
+    """
+
+    def __init__(
+        self, points: Points, sight: Sight, pelvis_depth: Array, depth: NDArray[np.generic], config: PlacementConfig
+    ) -> None:
+        measured = metres(depth.reshape(-1)[sight.pixel])
+        kept = sight.inside & sight.before_self & np.isfinite(measured)
+        self.n = len(pelvis_depth)
+        self.person = points.person[kept]
+        self.offset = points.offset[kept, 2]
+        self.measured = measured[kept]
+        self.others = sight.others_depth[kept]
+        self.pelvis = pelvis_depth[self.person].astype(np.float32)
+        self.config = config
+        count = np.bincount(self.person, minlength=self.n)
+        area = np.bincount(self.person, points.facing[kept], self.n)
+        whole = np.minimum(count, config.independent_points) / np.maximum(area, 1e-9)
+        self.weight = (points.facing[kept] * whole[self.person]).astype(np.float32)
+        self.whole = np.minimum(count, config.independent_points)
+        self.count = count
+        self.inlier = config.inlier_share / np.sqrt(2 * np.pi)
+        self.outlier = (1 - config.inlier_share) / config.outlier_range_m
+        noise = config.camera_sigma_per_m * self.measured**2
+        self.variance = config.surface_sigma_m**2 + noise**2
+
+    def log_likelihood(self, x: Array, y: Array) -> Array:
+        """(n, G) of grids x, y (n, G)."""
+        x, y = x.astype(np.float32), y.astype(np.float32)
+        step_m = (x[:, 1] - x[:, 0])[self.person] * self.pelvis
+        variance = self.variance + step_m**2
+        predicted = np.exp(x)[self.person] * self.pelvis[:, None]
+        predicted += np.exp(y)[self.person] * self.offset[:, None]
+        np.minimum(predicted, self.others[:, None], out=predicted)
+        predicted -= self.measured[:, None]
+        predicted *= predicted
+        predicted *= (-0.5 / variance)[:, None]
+        density = np.exp(predicted, out=predicted)
+        density *= (np.float32(self.inlier) / np.sqrt(variance))[:, None]
+        density += np.float32(self.outlier)
+        logarithm = np.log(density, out=density)
+        logarithm *= self.weight[:, None]
+        result = np.zeros((self.n, x.shape[1]))
+        present = np.flatnonzero(self.count)
+        if len(present):
+            starts = np.cumsum(self.count)[present] - self.count[present]
+            result[present] = np.add.reduceat(logarithm, starts, axis=0)
+        return result
+
+    def quadratic(self, x: Array, y: Array, slope: Array) -> tuple[Array, Array, NDArray[np.bool_]]:
+        """At x, y (n,), with dy/dx = slope: gradient and information (n,) of x by the points' responsibilities, and
+        whether (n,) enough of the visible surface fits."""
+        near, size = np.exp(x)[self.person] * self.pelvis, np.exp(y)[self.person] * self.offset
+        predicted = near + size
+        residual = self.measured - predicted
+        density = self.inlier / np.sqrt(self.variance) * np.exp(-0.5 * residual**2 / self.variance)
+        fits = self.weight * density / (density + self.outlier) * (predicted < self.others)
+        derivative = near + slope[self.person] * size
+        pull = fits * derivative / self.variance
+        gradient = self._sum(pull * residual)
+        information = self._sum(pull * derivative)
+        share = self._sum(fits) / np.maximum(self.whole, 1)
+        enough = (share > self.config.least_inlier_share) & (share * self.count >= LEAST_POINTS)
+        return gradient, information, enough
+
+    def _sum(self, values: NDArray[np.floating]) -> Array:
+        """(n,) over each person's points of values (m,)."""
+        return np.bincount(self.person, values, self.n).astype(np.float64)
+
+
+class Soles:
+    """The ground's likelihood, by the lowest points.
+
+    All (n, …), as the network has them: pelvis_place and lowest_offset (n, 3) m from there, camera frame; pelvis and
+    below: their parts along the ground's normal, m.
+    """
+
+    def __init__(self, people: People, surface: BodySurface, ground: Ground, config: PlacementConfig) -> None:
+        heights = (people.vertices @ ground.normal.astype(np.float32))[:, surface.outer]
+        lowest = heights.argmin(axis=1)
+        everybody = np.arange(len(people))
+        self.pelvis_place = people.pelvis.astype(np.float64)
+        self.lowest_offset = people.vertices[everybody, surface.outer[lowest]] - self.pelvis_place
+        self.below = self.lowest_offset @ ground.normal
+        self.pelvis = self.pelvis_place @ ground.normal
+        self.offset = ground.offset_m
+        self.variance = config.ground_sigma_m**2
+        self.share = config.standing_share
+
+    def where(self, x: Array, y: Array) -> NDArray[np.float32]:
+        """(n, 3) m of the lowest points, camera frame, at x, y (n,)."""
+        place = np.exp(x)[:, None] * self.pelvis_place + np.exp(y)[:, None] * self.lowest_offset
+        return place.astype(np.float32)
+
+    def height(self, x: Array, y: Array) -> Array:
+        """(n, …) m of the lowest points over the ground."""
+        pelvis, below = (values.reshape(-1, *[1] * (x.ndim - 1)) for values in (self.pelvis, self.below))
+        return np.exp(x) * pelvis + np.exp(y) * below - self.offset
+
+    def inlier_density(self, x: Array, y: Array, variance_y: Array) -> tuple[Array, Array]:
+        """(n, …) of the share that stands, and the variance (n, …) of their heights."""
+        below, variance_y = (v.reshape(-1, *[1] * (x.ndim - 1)) for v in (self.below, variance_y))
+        variance = self.variance + (np.exp(y) * below) ** 2 * variance_y
+        return self.share * np.exp(-0.5 * self.height(x, y) ** 2 / variance) / np.sqrt(2 * np.pi * variance), variance
+
+    def log_likelihood(self, x: Array, y: Array, variance_y: Array, visible: NDArray[np.bool_]) -> Array:
+        """(n, G) of grids x, y (n, G); 0 where the lowest point is not visible (n,)."""
+        density, _ = self.inlier_density(x, y, variance_y)
+        return np.log(density + (1 - self.share) / GROUND_RANGE_M) * visible[:, None]
+
+    def quadratic(self, x: Array, y: Array, prior: Prior, visible: NDArray[np.bool_]) -> tuple[Array, Array, Array]:
+        """At x, y (n,): gradient and information (n,) of x, and what y gains (n,) by what remains of the height."""
+        density, variance = self.inlier_density(x, y, prior.variance_y)
+        stands = visible * density / (density + (1 - self.share) / GROUND_RANGE_M)
+        height, by_y = self.height(x, y), np.exp(y) * self.below
+        derivative = np.exp(x) * self.pelvis + prior.slope * by_y
+        pull = stands * derivative / variance
+        return -pull * height, pull * derivative, -stands * prior.variance_y * by_y * height / variance
