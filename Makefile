@@ -1,6 +1,7 @@
 # Two commands for a new user: `make demo` and `make test`. Both set everything up by themselves, in .venv and install.
 PYTHON ?= python3
 OUT ?= demo
+MINUTES ?= 30
 SHELL := bash
 ENV := . scripts/env.sh &&
 
@@ -11,13 +12,14 @@ Body("full"), Body("low")
 endef
 export BUILD_BODY
 
-.PHONY: help setup demo test test-slow lint clean
+.PHONY: help setup demo test test-slow soak lint clean
 
 help:
 	@echo "make setup      Python packages and ROS 2 in .venv, our messages in install; then: . scripts/env.sh"
 	@echo "make demo       set up, and let the live node look for simulated people; or: make demo VIDEO=walk.mp4"
 	@echo "make test       the fast tests, the linter and the type checker"
 	@echo "make test-slow  the tests that take minutes"
+	@echo "make soak       half an hour of the live node, plotted in soak; or: make soak MINUTES=5"
 	@echo "make clean      remove what the other targets made"
 
 # scripts/setup.sh is quick when nothing has changed, and says what is missing.
@@ -35,10 +37,13 @@ test: setup lint
 test-slow: setup
 	$(ENV) python -m pytest -m slow
 
+soak: setup
+	$(ENV) SOAK_MINUTES="$(MINUTES)" SOAK_OUT=soak python -m pytest -s -m soak test/test_soak.py
+
 lint: setup
 	$(ENV) ruff check .
 	$(ENV) ruff format --check .
 	$(ENV) mypy
 
 clean:
-	rm -rf .venv build install log demo *.egg-info
+	rm -rf .venv build install log demo soak *.egg-info

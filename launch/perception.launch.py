@@ -25,18 +25,22 @@ PARAMETERS: dict[str, tuple[str, type]] = {
     "precision": ("precision", str),
     "transport": ("image_transport", str),
     "body_prefix": ("body_prefix", str),
+    "fixed_frame": ("fixed_frame", str),
+    "ground_frame": ("ground_frame", str),
     "autostart": ("autostart", bool),
     "use_sim_time": ("use_sim_time", bool),
 }
 DESCRIPTIONS = {
     "image": "Topic of the camera's images. Compressed ones are expected at this name with /compressed behind it.",
     "camera_info": "Topic of their calibration.",
-    "depth": "Topic of depth images.",
+    "depth": "Topic of depth images that are registered to the images.",
     "checkpoint": "Weights: a file, or a name that `multihmr2 weights list` shows.",
     "device": "Where the network runs: auto, cpu, cuda or cuda:N.",
     "precision": "Number format of the network: auto, fp32, bf16 or fp16.",
     "transport": "raw or compressed images.",
     "body_prefix": "What the names of people's TF frames begin with; cameras of one robot need different ones.",
+    "fixed_frame": "Frame that does not move, such as odom: velocities are over the ground, through TF.",
+    "ground_frame": "Frame whose plane z = 0 is the floor, such as base_footprint: it corrects distances.",
     "autostart": "Whether the node configures and activates itself: true or false.",
     "use_sim_time": "Whether time comes from /clock: true or false.",
 }
@@ -63,6 +67,12 @@ def generate_launch_description() -> LaunchDescription:
                 "params_file",
                 default_value=PathJoinSubstitution([*in_config, "perception.yaml"]),
                 description="Parameters of the node; other arguments that are given override it.",
+            ),
+            DeclareLaunchArgument(
+                "respawn",
+                default_value="false",
+                choices=["true", "false"],
+                description="Whether a node that has ended is started again, as on a robot.",
             ),
             DeclareLaunchArgument(
                 "log_level",
@@ -103,6 +113,8 @@ def perception_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
                 ("image/compressed", [LaunchConfiguration("image"), "/compressed"]),
             ],
             ros_arguments=["--log-level", LaunchConfiguration("log_level")],
+            respawn=LaunchConfiguration("respawn").perform(context) == "true",
+            respawn_delay=2.0,
             output="screen",
         )
     ]

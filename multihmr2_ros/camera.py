@@ -28,6 +28,7 @@ FloatArray = NDArray[np.floating[Any]]
 NEAREST_DEPTH_M = 1e-6
 # ROS name of the model → numbers of coefficients that OpenCV knows for it, in OpenCV's order.
 DISTORTION_COEFFICIENTS = {"plumb_bob": (4, 5), "rational_polynomial": (8, 12, 14), "equidistant": (4,)}
+LARGEST_COEFFICIENT = 1e6  # lenses have hundreds at most; from 1e100 on, polynomials of them overflow
 UNDISTORT_TOLERANCE_PX = 1e-6
 
 
@@ -212,8 +213,11 @@ def _checked_distortion(model: str, distortion: ArrayLike) -> tuple[str, Float64
     if model and model not in DISTORTION_COEFFICIENTS:
         known = ", ".join(DISTORTION_COEFFICIENTS)
         raise UserError(f"the distortion model must be one of {known}, but it is {model!r}; use the rectified image")
-    if not np.isfinite(coefficients).all():
-        raise UserError(f"distortion coefficients must be finite, but they are {coefficients.tolist()}; recalibrate")
+    if not (np.abs(coefficients) <= LARGEST_COEFFICIENT).all():  # false for NaN, too
+        raise UserError(
+            f"distortion coefficients must be finite and within ±{LARGEST_COEFFICIENT:g}, but they are "
+            f"{coefficients.tolist()!s:.200}; recalibrate"
+        )
     if not coefficients.any():
         return "", np.zeros(0)
     counts = DISTORTION_COEFFICIENTS.get(model, (0,))

@@ -1,9 +1,11 @@
 """A camera as a process: grey 640 × 480 images at 30 Hz, until it is killed, and camera_info with the same stamps:
-`python -m test.camera_process [--info-after SECONDS] [--info-width PX]`."""
+`python -m test.camera_process [--info-after SECONDS] [--info-width PX] [--jump-every SECONDS]`. With jumps, the clock
+is set back by 10 s and forth again in turns."""
 
 from __future__ import annotations
 
 import argparse
+import math
 import time
 
 import rclpy
@@ -12,6 +14,7 @@ from sensor_msgs.msg import CameraInfo, Image
 
 WIDTH, HEIGHT, RATE_HZ, FOCAL_PX = 640, 480, 30.0, 500.0
 FRAME = "camera_optical"
+JUMP_S = 10
 SENSOR_DATA = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
@@ -26,6 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--info-after", type=float, default=0.0)
     parser.add_argument("--info-width", type=int, default=WIDTH)
+    parser.add_argument("--jump-every", type=float, default=math.inf)
     options = parser.parse_args()
     rclpy.init()
     node = rclpy.create_node("camera")
@@ -37,7 +41,9 @@ def main() -> None:
     start_s = time.monotonic()
 
     def publish() -> None:
-        image.header.stamp = info.header.stamp = node.get_clock().now().to_msg()
+        stamp = node.get_clock().now().to_msg()
+        stamp.sec -= JUMP_S * int((time.monotonic() - start_s) / options.jump_every % 2)
+        image.header.stamp = info.header.stamp = stamp
         if time.monotonic() - start_s >= options.info_after:
             infos.publish(info)
         images.publish(image)

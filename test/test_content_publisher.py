@@ -25,6 +25,7 @@ from multihmr2_ros.ros import cdr, content_publisher, messages  # noqa: E402
 from multihmr2_ros.ros.content import HeaderContent, HumanArrayContent, delete_marker  # noqa: E402
 from multihmr2_ros.ros.conversions import people_to_markers, people_to_points  # noqa: E402
 from multihmr2_ros.ros.outputs import Outputs  # noqa: E402
+from multihmr2_ros.ros.parameters import NodeParameters  # noqa: E402
 from multihmr2_ros.ros.people_content import Timing, people_to_content  # noqa: E402
 from test.people_factory import make_people  # noqa: E402
 
@@ -42,7 +43,7 @@ class Wire:
         self.executor.add_node(self.node)
         self.came: dict[str, list[Any]] = {topic: [] for topic in KINDS}
         body = SimpleNamespace(bone_labels=(), bone_parents=(), phenotype_labels=(), faces=FACES)
-        self.outputs = Outputs(self.node, body)
+        self.outputs = Outputs(self.node, body, NodeParameters())
         for topic, kind in KINDS.items():
             self.node.create_subscription(kind, topic, self.came[topic].append, 10)
             self.until(lambda topic=topic: self.node.count_publishers(topic) > 0)

@@ -174,17 +174,17 @@ def test_inputs_and_outputs_are_where_the_arguments_say(
     launched: Callable[..., Launched], small_checkpoint: Path
 ) -> None:
     here = launched(
-        "perception.launch.py", "namespace:=robot", "image:=/front/image", "camera_info:=info", "device:=cpu",
-        f"checkpoint:={small_checkpoint}",
+        "perception.launch.py", "namespace:=robot", "image:=/front/image", "camera_info:=info", "depth:=depth",
+        "device:=cpu", f"checkpoint:={small_checkpoint}",
     )  # fmt: skip
-    here.until(lambda: here.subscribed("/robot") == {"/front/image", "/robot/info"})
+    here.until(lambda: here.subscribed("/robot") == {"/front/image", "/robot/info", "/robot/depth"})
     published = dict(here.peer.get_publisher_names_and_types_by_node("perception_node", "/robot"))
     for topic in ("/robot/humans", "/robot/perception_node/markers", "/tf", "/diagnostics"):
         assert topic in published
     compressed = Parameter("image_transport", value="compressed").to_parameter_msg()
     request = SetParameters.Request(parameters=[compressed])
     here.call(SetParameters, "/robot/perception_node/set_parameters", request)
-    here.until(lambda: here.subscribed("/robot") == {"/front/image/compressed", "/robot/info"})
+    here.until(lambda: here.subscribed("/robot") == {"/front/image/compressed", "/robot/info", "/robot/depth"})
 
     pid = re.search(r"\[perception_node-1\]: process started with pid \[(\d+)\]", here.output)
     assert pid is not None

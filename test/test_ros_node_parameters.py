@@ -112,6 +112,11 @@ REFUSED = [
     ("device", "cpu", "can only change while the node is not configured"),
     ("body_prefix", "left_", "can only change while the node is not configured"),
     ("body_prefix", "1 body", "must be of the form"),
+    ("fixed_frame", "/odom", "must be of the form"),
+    ("ground_frame", "base footprint", "must be of the form"),
+    ("transform_timeout_s", 60.0, "out of range Min: 0.0, Max: 10.0"),
+    ("depth_max_delay_s", -0.01, "out of range Min: 0.0, Max: 1.0"),
+    ("use_depth", "yes", "type"),
     ("autostart", False, "read-only"),
     ("diagnostics_period_s", 2.0, "read-only"),
 ]

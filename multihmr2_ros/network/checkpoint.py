@@ -179,7 +179,8 @@ def _read_ours(path: Path) -> tuple[NetworkConfig, dict[str, Tensor]]:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except safetensors.SafetensorError as error:
         raise UserError(
-            f"{path} is not a whole safetensors file ({error}); it may be truncated, copy it again"
+            f"{path} is not a whole safetensors file ({' '.join(str(error).split())!s:.200}); it may be truncated, "
+            "copy it again"
         ) from None
     if header.get("format") != FORMAT or header.get("format_version") != FORMAT_VERSION:
         raise UserError(
@@ -199,9 +200,9 @@ def _read_ours(path: Path) -> tuple[NetworkConfig, dict[str, Tensor]]:
 
 def _read_released(path: Path, *, allow_pickle: bool) -> dict[str, Tensor]:
     damaged = f"{path} is not a whole PyTorch file; it may be truncated: `multihmr2 weights verify`, or fetch it again"
-    # Memory mapping spares a copy of 1.6 GB, and exists for the zip format only.
-    mapped = zipfile.is_zipfile(path)
     try:
+        # Memory mapping spares a copy of 1.6 GB, and exists for the zip format only.
+        mapped = zipfile.is_zipfile(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # about old pickle protocols: nothing the user can mend
             content: Any = torch.load(path, map_location="cpu", mmap=mapped, weights_only=not allow_pickle)
@@ -212,7 +213,9 @@ def _read_released(path: Path, *, allow_pickle: bool) -> dict[str, Tensor]:
                 f"origin: `multihmr2 weights convert {path} {path.with_suffix('.safetensors')} --accept-risk`"
             ) from None
         raise UserError(damaged) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError, zipfile.BadZipFile):
+    except OSError:
+        raise
+    except Exception:  # the unpickler lets through what damaged bytes make of an instruction: struct.error, TypeError …
         raise UserError(damaged) from None
     state = content.get("model_state_dict") if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(

@@ -8,6 +8,11 @@ from typing import Any
 
 from multihmr2_ros.errors import UserError
 
+# A file may claim anything; what it claims is built before its weights are compared with it.
+MOST = {"encoder_depth": 128, "decoder_depth": 128, "max_grid": 128, "decoder_width": 4096, "stem_depths": 128}
+MOST_OTHERWISE = 65_536
+MOST_STAGES = 8
+
 
 @dataclass(frozen=True)
 class NetworkConfig:
@@ -46,8 +51,11 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.type == "int" and not _is_whole(value, least=1):
-                raise UserError(f"network configuration: {field.name} must be a positive whole number, got {value!r}")
+            if field.type == "int" and not _is_whole(value, 1, MOST.get(field.name, MOST_OTHERWISE)):
+                raise UserError(
+                    f"network configuration: {field.name} must be a whole number from 1 to "
+                    f"{MOST.get(field.name, MOST_OTHERWISE)}, got {value!r:.40}"
+                )
         if not isinstance(self.proposed_queries, bool):
             raise UserError(
                 f"network configuration: proposed_queries must be true or false, got {self.proposed_queries!r}"
@@ -69,9 +77,15 @@ class NetworkConfig:
     def _check_stem(self) -> None:
         for name, least in (("stem_widths", 1), ("stem_depths", 0)):
             value = getattr(self, name)
-            if not isinstance(value, list | tuple) or not all(_is_whole(item, least) for item in value):
+            most = MOST.get(name, MOST_OTHERWISE)
+            if (
+                not isinstance(value, list | tuple)
+                or len(value) > MOST_STAGES
+                or not all(_is_whole(item, least, most) for item in value)
+            ):
                 raise UserError(
-                    f"network configuration: {name} must be a list of whole numbers, at least {least}, got {value!r}"
+                    f"network configuration: {name} must be a list of at most {MOST_STAGES} whole numbers from {least} "
+                    f"to {most}, got {value!r:.40}"
                 )
             object.__setattr__(self, name, tuple(value))
         if len(self.stem_depths) != len(self.stem_widths):
@@ -91,14 +105,14 @@ class NetworkConfig:
         unknown = sorted(set(values) - {field.name for field in dataclasses.fields(cls)})
         if unknown:
             raise UserError(
-                f"network configuration: unknown names {', '.join(unknown)}; the file is of a newer version, "
-                "update multihmr2_ros"
+                f"network configuration: unknown names {', '.join(map(repr, unknown))!s:.200}; the file is of a newer "
+                "version, update multihmr2_ros"
             )
         return cls(**values)
 
 
-def _is_whole(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+def _is_whole(value: Any, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
 # 5 M parameters for 320 × 240 px: learns from scratch on two CPU cores, and runs there in real time.

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
+import numpy as np
 from rosbags.interfaces import QosDurability
 from rosbags.rosbag1 import Reader as Ros1Reader
 from rosbags.rosbag2 import Reader as Ros2Reader
@@ -19,6 +20,7 @@ from .bag_types import require, ros1_typestore
 
 STORAGE_SUFFIXES = (".mcap", ".db3")
 ROS1_SUFFIX = ".bag"
+MOST_NESTED = 50  # brackets in metadata.yaml
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,7 @@ class BagReader:
             return [self._opened_or_salvaged(path)]
         if (path / "metadata.yaml").is_file():
             try:
+                _check_nesting(path / "metadata.yaml")
                 return [self._opened(Ros2Reader, path)]
             except UserError as error:
                 self._note(error)
@@ -150,6 +153,9 @@ class BagReader:
             reader.open()
         except Exception as error:  # rosbags lets the exceptions of its parsers through
             raise UserError(f"cannot read the bag {path} ({_in_words(error)}); is it complete?") from error
+        if not all(isinstance(each.topic, str) and isinstance(each.msgtype, str) for each in reader.connections):
+            reader.close()  # SQLite and YAML have other types in the place of names
+            raise UserError(f"cannot read the bag {path} (a topic's name or type is no text); is it complete?")
         return reader
 
     def _find_topics(self) -> dict[str, Topic]:
@@ -185,6 +191,17 @@ def _storage_files(folder: Path) -> list[Path]:
     """The files with messages, in order of recording: rosbag2 counts them, `_2` before `_10`."""
     files = [path for path in folder.iterdir() if path.suffix.lower() in STORAGE_SUFFIXES and path.is_file()]
     return sorted(files, key=lambda path: (len(path.name), path.name))
+
+
+def _check_nesting(metadata: Path) -> None:
+    """Raises UserError for brackets in brackets in brackets: with them, reading YAML takes minutes."""
+    try:
+        content = np.frombuffer(metadata.read_bytes(), np.uint8)
+    except OSError as error:
+        raise UserError(f"cannot read {metadata}: {error.strerror}; check its permissions") from error
+    steps = np.isin(content, list(b"[{")).astype(np.int64) - np.isin(content, list(b"]}"))
+    if np.cumsum(steps).max(initial=0) > MOST_NESTED:
+        raise UserError(f"{metadata} is no description of a bag: it nests too deeply; remove it")
 
 
 def _is_latched(connection: Any) -> bool:

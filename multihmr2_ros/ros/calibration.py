@@ -69,7 +69,10 @@ def camera_facts(camera_info: Any, image: NDArray[np.uint8], *, rectified: bool)
 
 
 class Lens:
-    """Takes the distortion out of images; what is computed for a camera is kept until another one comes."""
+    """Takes the distortion out of images and of depth images.
+
+    What is computed for a camera is kept until another one comes.
+    """
 
     def __init__(self) -> None:
         self._key: tuple[object, ...] = ()
@@ -77,10 +80,24 @@ class Lens:
 
     def undistorted(self, image: NDArray[np.uint8], camera: CameraModel) -> NDArray[np.uint8]:
         """(H, W, 3) uint8 as the ideal pinhole camera with the same K sees it; black where the image has no pixel."""
+        return np.asarray(cv2.remap(image, *self._maps_of(camera), cv2.INTER_LINEAR), np.uint8)
+
+    def undistorted_depth(self, depth: NDArray[Any], camera: CameraModel) -> NDArray[Any]:
+        """(H, W) uint16 mm or float32 m along the optical axis, moved in the same way; 0 where there is no pixel.
+
+        Each value is that of the nearest pixel: a mean over an edge would be a surface that is not there.
+        """
+        whole, rest = self._maps_of(camera)
+        half = cv2.INTER_TAB_SIZE // 2
+        x, y = whole[..., 0] + rest % cv2.INTER_TAB_SIZE // half, whole[..., 1] + rest // cv2.INTER_TAB_SIZE // half
+        nearest = x.astype(np.float32), y.astype(np.float32)
+        return np.asarray(cv2.remap(depth, *nearest, cv2.INTER_NEAREST, borderValue=0))
+
+    def _maps_of(self, camera: CameraModel) -> tuple[NDArray[Any], NDArray[Any]]:
         key = (camera.distortion_model, camera.k.tobytes(), camera.distortion.tobytes(), camera.width, camera.height)
         if self._maps is None or key != self._key:
             self._key, self._maps = key, _undistortion_maps(camera)
-        return np.asarray(cv2.remap(image, *self._maps, cv2.INTER_LINEAR), np.uint8)
+        return self._maps
 
 
 def _undistortion_maps(camera: CameraModel) -> tuple[NDArray[Any], NDArray[Any]]:

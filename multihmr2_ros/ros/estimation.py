@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from multihmr2_ros.camera import distort_points
 
 from .calibration import Intrinsics, Lens
+from .cues import Cues
 from .inputs import CameraImage
 from .parameters import NodeParameters
 
 if TYPE_CHECKING:
     from multihmr2_ros.estimator import Estimator, EstimatorConfig
     from multihmr2_ros.people import People
+
+    from .restarts import RestartingEstimator
 
 EstimatorFactory = Callable[[NodeParameters], "Estimator"]
 
@@ -45,17 +48,34 @@ def configuration(parameters: NodeParameters, base: EstimatorConfig) -> Estimato
 
 
 def estimate(
-    estimator: Estimator, camera: CameraImage, given: Intrinsics, parameters: NodeParameters, lens: Lens
+    estimator: Estimator | RestartingEstimator,
+    camera: CameraImage,
+    given: Intrinsics,
+    parameters: NodeParameters,
+    lens: Lens,
+    cues: Cues,
 ) -> People:
     """The people in one image, by the parameters as they are now.
 
-    The network sees what a camera without distortion but with the same K would have seen; joints_2d are those of the
-    image as it came.
+    The network sees what a camera without distortion but with the same K would have seen, and so does the depth image
+    that goes with it; joints_2d are those of the image as it came.
     """
     estimator.reconfigure(configuration(parameters, estimator.config))
+    image, depth = camera.image, cues.depth
+    if given.distorted is not None:
+        image = lens.undistorted(image, given.distorted)
+        depth = None if depth is None else lens.undistorted_depth(depth, given.distorted)
+    known: dict[str, Any] = {"ground": cues.ground, "depth": depth}
+    if cues.fixed_from_camera is not None:
+        known |= {"fixed_from_camera": cues.fixed_from_camera, "fixed_frame": cues.fixed_frame}
+    people = estimator.step(
+        image,
+        given.k,
+        camera.time_s,
+        intrinsics_source=given.source,
+        **{name: cue for name, cue in known.items() if cue is not None},
+    )
     if given.distorted is None:
-        return estimator.step(camera.image, given.k, camera.time_s, intrinsics_source=given.source)
-    image = lens.undistorted(camera.image, given.distorted)
-    people = estimator.step(image, given.k, camera.time_s, intrinsics_source=given.source)
+        return people
     joints_2d = distort_points(people.joints_2d, given.distorted).astype(np.float32)
     return dataclasses.replace(people, joints_2d=joints_2d)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
+from rclpy.exceptions import InvalidHandle
 from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
 
 
@@ -40,7 +42,7 @@ def offers(node: Any, topic: str) -> str:
 def refused_subscribers(node: Any) -> list[str]:
     """For each subscriber of the node's topics that asks for what is not offered, and so gets nothing: a sentence."""
     refused, name = [], node.get_fully_qualified_name()
-    for topic in sorted({publisher.topic_name for publisher in node.publishers}):
+    for topic in sorted(_published_topics(node)):
         # Compared as the graph tells them both: where nothing was asked for, that is told as infinite, not as 0.
         own = [each for each in node.get_publishers_info_by_topic(topic) if _name(each) == name]
         for publisher in own:
@@ -52,6 +54,15 @@ def refused_subscribers(node: Any) -> list[str]:
                         f"{_words(subscriber.qos_profile)}, offered is {_words(publisher.qos_profile)}; change its QoS"
                     )
     return refused
+
+
+def _published_topics(node: Any) -> set[str]:
+    """Other threads may destroy publishers meanwhile."""
+    topics = set()
+    for publisher in list(node.publishers):
+        with contextlib.suppress(InvalidHandle):
+            topics.add(publisher.topic_name)
+    return topics
 
 
 def _name(endpoint: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import cv2
@@ -19,6 +20,15 @@ ENCODINGS = (
     "bayer_rggb16", "bayer_bggr16", "bayer_gbrg16", "bayer_grbg16",
 )  # fmt: skip
 
+# Video of 8K has 33 million. A damaged or hostile message may claim any size in a few bytes; decoding one of this size
+# takes up to 0.4 GB.
+MOST_PIXELS = 1 << 25
+MOST_SCANS = 64  # of a progressive JPEG, which has about ten: each costs a pass over all pixels
+PNG_START = b"\x89PNG\r\n\x1a\n"
+JPEG_START, JPEG_END, JPEG_SCAN = b"\xff\xd8", b"\xff\xd9", b"\xff\xda"
+JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # markers that carry the size
+JPEG_BARE = frozenset({0x01, *range(0xD0, 0xD8)})  # markers without a length
+
 
 def image_from_ros(message: Any) -> NDArray[np.uint8]:
     """sensor_msgs/Image → (H, W, 3) uint8 RGB; 16-bit values keep their high byte.
@@ -30,6 +40,7 @@ def image_from_ros(message: Any) -> NDArray[np.uint8]:
     height, width, step = message.height, message.width, message.step
     if height < 1 or width < 1:
         raise UserError(f"an image must have pixels, got {width} x {height}; check the camera driver")
+    _check_pixel_count(width, height)
     _, _, type_name, channels = to_cvtype(message.encoding)
     dtype = np.dtype(type_name).newbyteorder(">" if message.is_bigendian else "<")
     row_bytes = width * channels * dtype.itemsize
@@ -53,18 +64,49 @@ def image_from_ros(message: Any) -> NDArray[np.uint8]:
 def compressed_image_from_ros(message: Any) -> NDArray[np.uint8]:
     """sensor_msgs/CompressedImage (JPEG, PNG) → (H, W, 3) uint8 RGB, as stored: EXIF orientation is not applied.
 
-    Raises UserError for data that is damaged or cut off.
+    Raises UserError for data that is damaged or cut off, and for sizes above MOST_PIXELS, before they cost memory.
     """
     data = bytes(message.data)
     # OpenCV fills what is missing of a JPEG with grey. Some drivers pad with zeros.
-    is_cut_off = data.startswith(b"\xff\xd8") and not data.rstrip(b"\0").endswith(b"\xff\xd9")
+    is_cut_off = data.startswith(JPEG_START) and not data.rstrip(b"\0").endswith(JPEG_END)
+    size = None if is_cut_off else _stated_size(data)
     pixels = None
-    if data and not is_cut_off:
+    if size is not None:
+        _check_pixel_count(*size)
         try:
             pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         except cv2.error:
             pixels = None
     if pixels is None:
-        reason = "it is cut off" if is_cut_off else f"format {message.format!r}, {len(data)} bytes"
+        reason = "it is cut off" if is_cut_off else f"format {message.format!r:.40}, {len(data)} bytes"
         raise UserError(f"a compressed image must be a whole JPEG or PNG, but it cannot be decoded ({reason})")
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def _check_pixel_count(width: int, height: int) -> None:
+    if width * height > MOST_PIXELS:
+        raise UserError(f"an image may have {MOST_PIXELS} pixels, got {width} x {height}; check the camera driver")
+
+
+def _stated_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height (px) as the header of a PNG or JPEG states them; None where it is neither."""
+    if data.startswith(PNG_START):
+        return struct.unpack_from(">II", data, 16) if len(data) >= 24 else None
+    if not data.startswith(JPEG_START) or data.count(JPEG_SCAN) > MOST_SCANS:
+        return None
+    place = 2
+    while place + 9 <= len(data):
+        if data[place] != 0xFF:  # stray bytes, which decoders pass over
+            place += 1
+            continue
+        marker = data[place + 1]
+        if marker in JPEG_FRAMES:
+            height, width = struct.unpack_from(">HH", data, place + 5)
+            return width, height
+        if marker == 0xFF:  # fill
+            place += 1
+        elif marker in JPEG_BARE:
+            place += 2
+        else:
+            place += 2 + struct.unpack_from(">H", data, place + 2)[0]
+    return None

@@ -1,4 +1,5 @@
-"""The node's subscriptions, and what their messages say: an image with its intrinsics.
+"""The node's subscriptions, and what their messages say: an image with its intrinsics; depth images and transforms are
+kept for `cues`.
 
 Messages arrive serialised and are taken apart when it is their turn, so that an image that is dropped costs nothing
 and damaged bytes cannot stop the executor.
@@ -24,12 +25,16 @@ from multihmr2_ros.people import IntrinsicsSource
 from .calibration import Intrinsics, intrinsics_from_info
 from .content import HeaderContent
 from .conversions import header_from_ros
+from .depth import DepthImages
 from .graph import silence
 from .images import compressed_image_from_ros, image_from_ros
 from .parameters import NodeParameters
+from .transforms import Transforms
 
 # Matches every publisher, whatever it offers.
 NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+# The parameters whose change asks for other subscriptions.
+SUBSCRIBING = ("image_transport", "use_depth", "fixed_frame", "ground_frame")
 
 
 @dataclass(frozen=True)
@@ -71,23 +76,43 @@ class CameraImage:
 
 
 class Inputs:
-    """The subscriptions of one active node."""
+    """The subscriptions of one active node.
+
+    parameters: those that `SUBSCRIBING` names decide what is subscribed to. report takes a cause and a text.
+    depth_images, transforms: None where they are not asked for.
+    """
 
     def __init__(
-        self, node: Any, transport: str, now_s: Callable[[], float], on_image: Callable[[Received], None]
+        self,
+        node: Any,
+        parameters: NodeParameters,
+        now_s: Callable[[], float],
+        on_image: Callable[[Received], None],
+        report: Callable[[str, str], None],
     ) -> None:
         self._node = node
         self._now_s = now_s
         self._on_image = on_image
         self._camera_info: bytes | None = None
-        self._is_compressed = transport == "compressed"
+        self._is_compressed = parameters.image_transport == "compressed"
         kind, topic = (CompressedImage, "image/compressed") if self._is_compressed else (Image, "image")
         self._images = node.create_subscription(kind, topic, self._receive_image, NEWEST, raw=True)
         self._infos = node.create_subscription(CameraInfo, "camera_info", self._receive_camera_info, NEWEST, raw=True)
+        self.depth_images = DepthImages() if parameters.use_depth else None
+        self._depths: Any = None
+        if self.depth_images is not None:
+            self._depths = node.create_subscription(Image, "depth", self.depth_images.add, NEWEST, raw=True)
+        needs_transforms = bool(parameters.fixed_frame or parameters.ground_frame)
+        self.transforms = Transforms(node, parameters.body_prefix, report) if needs_transforms else None
 
     @property
     def image_topic(self) -> str:
         return str(self._images.topic_name)
+
+    @property
+    def depth_topic(self) -> str:
+        """Empty where it is not subscribed to."""
+        return str(self._depths.topic_name) if self._depths else ""
 
     def why_silent(self, silent_s: float | None) -> str:
         """Why no image comes, as far as the graph tells. silent_s: since the last one; None: there never was one."""
@@ -95,8 +120,11 @@ class Inputs:
         return silence(self._node, self._images, f"sensor_msgs/msg/{kind}", silent_s)
 
     def destroy(self) -> None:
-        for subscription in (self._images, self._infos):
-            self._node.destroy_subscription(subscription)
+        for subscription in (self._images, self._infos, self._depths):
+            if subscription:
+                self._node.destroy_subscription(subscription)
+        if self.transforms is not None:
+            self.transforms.destroy()
 
     def _receive_image(self, message: bytes) -> None:
         self._on_image(Received(message, self._camera_info, self._is_compressed, self._now_s(), time.monotonic()))
@@ -107,7 +135,7 @@ class Inputs:
 
 def camera_image(received: Received) -> CameraImage:
     """Raises UserError for an image that cannot be used."""
-    message = _deserialized(received.image, CompressedImage if received.is_compressed else Image)
+    message = deserialized(received.image, CompressedImage if received.is_compressed else Image)
     image = compressed_image_from_ros(message) if received.is_compressed else image_from_ros(message)
     return CameraImage(image, header_from_ros(message.header), received.arrival_s)
 
@@ -122,13 +150,14 @@ def intrinsics(received: Received, image: NDArray[np.uint8], parameters: NodePar
     if received.camera_info is None:
         return Intrinsics(None, predicted, notice="no camera_info received: intrinsics are predicted")
     try:
-        info = _deserialized(received.camera_info, CameraInfo)
+        info = deserialized(received.camera_info, CameraInfo)
     except UserError as error:
         return Intrinsics(None, predicted, f"{error}; until then intrinsics are predicted")
     return intrinsics_from_info(info, image, rectified=parameters.image_rectified)
 
 
-def _deserialized(data: bytes, kind: type) -> Any:
+def deserialized(data: bytes, kind: type) -> Any:
+    """A message from its bytes. Raises UserError where they are none."""
     try:
         return deserialize_message(data, kind)
     except Exception as error:  # each middleware has its own for bytes that it does not understand

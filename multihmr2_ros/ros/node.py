@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
@@ -29,21 +29,21 @@ from std_srvs.srv import SetBool, Trigger
 from multihmr2_ros.errors import UserError
 
 from .content import HeaderContent
+from .cues import CueFinder
 from .diagnostics import SILENT_S, Health, Traffic
 from .estimation import EstimatorFactory, Lens, estimate, load_estimator
 from .graph import offers, refused_subscribers
-from .inputs import CameraImage, Inputs, Received, camera_image, intrinsics
+from .inputs import SUBSCRIBING, CameraImage, Inputs, Received, camera_image, intrinsics
 from .managed import ManagedNode
 from .outputs import Outputs
 from .parameters import changed, declare
 from .people_content import Timing
+from .restarts import RestartingEstimator
 from .worker import NewestOnlyWorker
-
-if TYPE_CHECKING:
-    from multihmr2_ros.estimator import Estimator
 
 STOP_TIMEOUT_S = 1.5  # how long the end of the node waits for an image in work
 SPIN_PERIOD_S = 0.1  # signals are noticed this often
+NEW_PROCESS_STATUS = 3  # of a process that ends so that the launch file starts another one
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,12 @@ class PerceptionNode(ManagedNode):
         super().__init__("perception_node", **options)
         self._make_estimator = estimator_factory
         self.parameters = declare(self)
-        self._estimator: Estimator | None = None
+        self._estimator: RestartingEstimator | None = None
         self._worker: NewestOnlyWorker[Task] | None = None
         self._inputs: Inputs | None = None
         self._outputs: Outputs | None = None
         self._lens = Lens()
+        self._cues = CueFinder(self._report)
         self._health = Health()
         self.traffic = Traffic()
         self._state = "unconfigured"
@@ -93,12 +94,18 @@ class PerceptionNode(ManagedNode):
     def is_active(self) -> bool:
         return self._inputs is not None
 
+    @property
+    def why_new_process(self) -> str:
+        """Why only a new process can go on; "" as long as this one can."""
+        estimator = self._estimator
+        return estimator.needs_new_process(self.parameters.watchdog_s) if estimator is not None else ""
+
     # --- lifecycle
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:
-            estimator = self._make_estimator(self.parameters)
-            self._outputs = Outputs(self, estimator.body, self.parameters.body_prefix)
+            estimator = RestartingEstimator(self._make_estimator, self.parameters)
+            self._outputs = Outputs(self, estimator.body, self.parameters)
         except Exception as error:  # rclpy would swallow it
             self._on_failure(error, "configuration")
             return TransitionCallbackReturn.FAILURE
@@ -134,7 +141,7 @@ class PerceptionNode(ManagedNode):
         """Subscribe, in place of the present subscriptions, if any."""
         if self._inputs is not None:
             self._inputs.destroy()
-        self._inputs = Inputs(self, self.parameters.image_transport, self._now_s, self._on_image)
+        self._inputs = Inputs(self, self.parameters, self._now_s, self._on_image, self._report)
         self.get_logger().info(f"waiting for images on {self._inputs.image_topic}")
 
     def _leave_active(self) -> None:
@@ -172,7 +179,7 @@ class PerceptionNode(ManagedNode):
             self.parameters = changed(before, changes, is_configured=self._estimator is not None)
         except UserError as error:
             return SetParametersResult(successful=False, reason=str(error))
-        if self.is_active and self.parameters.image_transport != before.image_transport:
+        if self.is_active and any(getattr(self.parameters, name) != getattr(before, name) for name in SUBSCRIBING):
             self._listen()
         return SetParametersResult(successful=True)
 
@@ -195,11 +202,15 @@ class PerceptionNode(ManagedNode):
         facts = {"enabled": str(self._is_enabled).lower()} | {
             name: str(count) for name, count in self.traffic.values().items()
         }
-        estimator, inputs = self._estimator, self._inputs
+        estimator, inputs, outputs = self._estimator, self._inputs, self._outputs
         if estimator is not None:
-            facts["device"] = estimator.runtime.device
+            facts |= {"device": estimator.runtime.device, "restarts": str(estimator.restarts)}
+            faults += estimator.faults(self.parameters.watchdog_s)
+        if outputs is not None:
+            facts |= outputs.interfaces.facts
+            faults += outputs.interfaces.faults if state == "active" else []
         if inputs is not None:
-            facts["images from"] = offers(self, inputs.image_topic)
+            facts |= {"images from": offers(self, inputs.image_topic)} | self._cues.facts
             if state == "active":
                 faults += self._silence(inputs)
         for refused in refused_subscribers(self):
@@ -243,8 +254,8 @@ class PerceptionNode(ManagedNode):
 
     def _answer(self, task: Task, camera: CameraImage) -> bool:
         """Whether the people of the image were published: not where it is too old, or not wanted any more."""
-        parameters, estimator = self.parameters, self._estimator
-        if estimator is None or not self._is_wanted(task):
+        parameters, estimator, inputs = self.parameters, self._estimator, self._inputs
+        if estimator is None or inputs is None or not self._is_wanted(task):
             return False
         if camera.stamp_s and 0 < parameters.max_age_s < self._now_s() - camera.stamp_s:
             return False
@@ -252,9 +263,10 @@ class PerceptionNode(ManagedNode):
         self._notice = given.notice
         if given.problem:
             self._report("camera_info", given.problem)
-        self._reset_where_due(estimator, camera.time_s)
+        self._reset_where_due(estimator, inputs, camera.time_s)
+        cues = self._cues.find(inputs, camera, parameters)
         start_s = time.perf_counter()
-        people = estimate(estimator, camera, given, parameters, self._lens)
+        people = estimate(estimator, camera, given, parameters, self._lens, cues)
         inference_s = time.perf_counter() - start_s
         with self._publishing:
             outputs = self._outputs
@@ -264,19 +276,28 @@ class PerceptionNode(ManagedNode):
             timing = Timing(camera.age_at_receipt_s, inference_s, dropped_frames=task.traffic.dropped)
             outputs.describe(estimator.body)
             outputs.publish(
-                people, camera.image, camera.header, timing, self._now_s, with_vertices=parameters.publish_vertices
+                people,
+                camera.image,
+                camera.header,
+                timing,
+                self._now_s,
+                with_vertices=parameters.publish_vertices,
+                fixed_frame=parameters.fixed_frame,
+                fixed_from_camera=cues.fixed_from_camera,
             )
         return True
 
     def _is_wanted(self, task: Task) -> bool:
         return self.is_active and self._is_enabled and task.traffic is self.traffic
 
-    def _reset_where_due(self, estimator: Estimator, time_s: float) -> None:
+    def _reset_where_due(self, estimator: RestartingEstimator, inputs: Inputs, time_s: float) -> None:
         """Forget all tracks where the service asked for it, or time went back: a bag that loops, a simulation that was
         set back."""
         if time_s < self._last_time_s:
             self._report("stamp", f"stamps went back by {self._last_time_s - time_s:.3f} s: all tracks start afresh")
             self._reset_wanted = True
+            if inputs.transforms is not None:
+                inputs.transforms.clear()
         self._last_time_s = time_s
         if self._reset_wanted:
             self._reset_wanted = False
@@ -308,7 +329,8 @@ class PerceptionNode(ManagedNode):
 
 
 def main(args: Sequence[str] | None = None, estimator_factory: EstimatorFactory = load_estimator) -> int:
-    """Run the node until SIGINT or SIGTERM; the exit status: 0, or 2 where it cannot be configured."""
+    """Run the node until SIGINT or SIGTERM; the exit status: 0; 2 where it cannot be configured, 3 where only a new
+    process can go on."""
     # rclpy's own handlers end the context at once, and with it the last message about nobody being there.
     rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -320,6 +342,8 @@ def main(args: Sequence[str] | None = None, estimator_factory: EstimatorFactory 
             status = 2
         else:
             _spin(node)
+            print(f"perception_node: {node.why_new_process}: ended, for a new process", file=sys.stderr)
+            status = NEW_PROCESS_STATUS
     except KeyboardInterrupt:
         pass
     except UserError as error:
@@ -339,9 +363,10 @@ def main(args: Sequence[str] | None = None, estimator_factory: EstimatorFactory 
 
 
 def _spin(node: PerceptionNode) -> None:
+    """Until only a new process can go on."""
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    while True:
+    while not node.why_new_process:
         executor.spin_once(timeout_sec=SPIN_PERIOD_S)
 
 

@@ -23,6 +23,8 @@ from .compatibility import reads_our_bytes
 from .content import HeaderContent, HumanArrayContent, MarkerContent, PointCloudContent, delete_marker
 from .content_publisher import ContentPublisher
 from .conversions import body_model_to_ros, image_to_ros, people_to_markers, people_to_points, people_to_transforms
+from .interfaces.outputs import InterfaceOutputs
+from .parameters import NodeParameters
 from .people_content import Timing, people_to_content
 
 RELIABLE = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
@@ -34,9 +36,9 @@ LAST_WORDS = Duration(seconds=0, nanoseconds=200_000_000)
 class Outputs:
     """The publishers of one configured node, and the markers that viewers show at present."""
 
-    def __init__(self, node: Any, body: Any, body_prefix: str = "body_") -> None:
+    def __init__(self, node: Any, body: Any, parameters: NodeParameters) -> None:
         self._node = node
-        self._body_prefix = body_prefix
+        self._body_prefix = parameters.body_prefix
         self._shown: set[tuple[str, int]] = set()
         self._body: Any = None
         sends_bytes = reads_our_bytes()
@@ -55,6 +57,7 @@ class Outputs:
         )  # fmt: skip
         self._overlay = node.create_publisher(Image, "~/overlay", RELIABLE)
         self._latched = node.create_publisher(BodyModel, "~/body_model", LATCHED)
+        self.interfaces = InterfaceOutputs(node, parameters)
         self.describe(body)
 
     def describe(self, body: Any) -> None:
@@ -73,9 +76,12 @@ class Outputs:
         now_s: Callable[[], float],
         *,
         with_vertices: bool,
+        fixed_frame: str = "",
+        fixed_from_camera: NDArray[np.float64] | None = None,
     ) -> None:
         """All messages about one image: TF first, so that viewers can place what follows.
 
+        fixed_frame, fixed_from_camera (4, 4): where the camera was, if that is known.
         now_s: the node's clock; the total latency is taken when all but the HumanArray's own conversion is done.
         """
         if _is_wanted(self._transforms):
@@ -84,7 +90,14 @@ class Outputs:
             stamp_s = header.sec + header.nanosec * 1e-9
             timing = dataclasses.replace(timing, total_latency=now_s() - stamp_s if stamp_s else float("nan"))
             self._humans.publish(
-                people_to_content(people, header, timing, with_vertices=with_vertices, body_prefix=self._body_prefix)
+                people_to_content(
+                    people,
+                    header,
+                    timing,
+                    with_vertices=with_vertices,
+                    body_prefix=self._body_prefix,
+                    fixed_frame=fixed_frame,
+                )
             )
         if _is_wanted(self._markers.publisher):
             self._publish_markers(people, header)
@@ -92,11 +105,15 @@ class Outputs:
             self._points.publish(people_to_points(people, header))
         if _is_wanted(self._overlay):
             self._overlay.publish(image_to_ros(draw_people(image, people, self._faces), header))
+        self.interfaces.publish(people, image, header, self._body.bone_labels, fixed_frame, fixed_from_camera)
 
     def publish_nobody(self, header: HeaderContent, dropped_frames: int) -> None:
-        """An empty HumanArray, and the removal of all markers."""
+        """An empty HumanArray, the removal of all markers, no points, and the same in the other interfaces."""
         self._humans.publish(HumanArrayContent(header, dropped_frames))
         self._publish_markers(None, header)
+        if header.frame_id:  # a costmap marks the points that it has until others come
+            self._points.publish(PointCloudContent(header, np.zeros((0, 3))))
+        self.interfaces.publish_nobody(header)
 
     def destroy(self) -> None:
         """Destroy the publishers when the last messages have arrived, or after a moment."""
@@ -107,6 +124,7 @@ class Outputs:
             self._latched,
         ):  # fmt: skip
             self._node.destroy_publisher(publisher)
+        self.interfaces.destroy()
 
     def _publish_markers(self, people: People | None, header: HeaderContent) -> None:
         """The people's markers, and the removal of those that were shown and are not among them."""

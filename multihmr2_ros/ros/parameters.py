@@ -14,6 +14,10 @@ from rclpy.parameter import Parameter
 
 from multihmr2_ros.errors import UserError
 
+# Of what needs a message package that may not be installed. Not "on" and "off", which YAML takes for true and false.
+WHEN = ("auto", "always", "never")
+FRAME_NAME = r"([^/\s]\S*)?"  # or none
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -83,7 +87,54 @@ class NodeParameters:
     max_age_s: float = parameter(
         0.0, "Images older than this (s) when their turn comes are dropped; 0: none.", low=0.0, high=3600.0, live=True
     )
+    watchdog_s: float = parameter(
+        10.0,
+        "The longest that one image may take (s) before the diagnostics say so; after three times as long the process "
+        "ends with status 3, for a new one; 0: any time.",
+        low=0.0,
+        high=3600.0,
+        live=True,
+    )
     publish_vertices: bool = parameter(False, "Whether HumanArray carries the vertices of the mesh.", live=True)
+    fixed_frame: str = parameter(
+        "",
+        "Frame that does not move, such as odom: velocities are over the ground, through TF; empty: relative to the "
+        "camera.",
+        pattern=FRAME_NAME,
+        live=True,
+    )
+    ground_frame: str = parameter(
+        "",
+        "Frame whose plane z = 0 is the floor, such as base_footprint: through TF, it corrects distances; empty: none.",
+        pattern=FRAME_NAME,
+        live=True,
+    )
+    transform_timeout_s: float = parameter(
+        0.1,
+        "The longest that an image waits for its transforms (s); then it does without them.",
+        low=0.0,
+        high=10.0,
+        live=True,
+    )
+    use_depth: bool = parameter(
+        True, "Whether depth images on `depth` correct distances, where some are published.", live=True
+    )
+    depth_max_delay_s: float = parameter(
+        0.03,
+        "The most that the stamps of an image and its depth image differ by (s); also, how long an image waits for it.",
+        low=0.0,
+        high=1.0,
+        live=True,
+    )
+    publish_people: Literal["auto", "always", "never"] = parameter(
+        "auto", "Whether /people is published; auto: where people_msgs is installed.", choices=WHEN
+    )
+    publish_bodies: Literal["auto", "always", "never"] = parameter(
+        "auto", "Whether /humans/bodies/* (REP-155) are published; auto: where hri_msgs is installed.", choices=WHEN
+    )
+    publish_detections: Literal["auto", "always", "never"] = parameter(
+        "auto", "Whether ~/detections is published; auto: where vision_msgs is installed.", choices=WHEN
+    )
 
 
 RULES: dict[str, Rule] = {field.name: field.metadata["rule"] for field in dataclasses.fields(NodeParameters)}

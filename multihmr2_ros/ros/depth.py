@@ -1,0 +1,93 @@
+"""Depth images: their values, and the one that belongs to an image. Needs no ROS."""
+
+from __future__ import annotations
+
+import struct
+import threading
+import time
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multihmr2_ros.errors import UserError
+
+from .content import HeaderContent
+
+TYPES = {"16UC1": "u2", "mono16": "u2", "32FC1": "f4"}  # encoding → NumPy's type; REP-118, and what some drivers say
+KEPT = 4  # the newest depth images, of which one is chosen
+ALIVE_S = 1.0  # a depth camera that was silent for longer is not waited for
+NS = 1_000_000_000
+
+
+def depth_from_ros(message: Any, header: HeaderContent, image_size: tuple[int, int]) -> NDArray[Any]:
+    """sensor_msgs/Image → (H, W) uint16 mm or float32 m, where it is registered to the colour image of that header
+    and size (H, W).
+
+    Raises UserError for other encodings, sizes and frames: an image that the depth camera sees from where it is itself
+    would give people other people's distances.
+    """
+    if message.encoding not in TYPES:
+        raise UserError(
+            f"depth images must be {' or '.join(sorted(TYPES))}, got {message.encoding!r}; publish those, or set "
+            "use_depth to false"
+        )
+    height, width, step = message.height, message.width, message.step
+    if (height, width) != tuple(image_size) or message.header.frame_id != header.frame_id:
+        raise UserError(
+            f"depth images must be registered to the image ({image_size[1]} x {image_size[0]} px in frame "
+            f"{header.frame_id!r}), got {width} x {height} px in {message.header.frame_id!r}; give the topic of the "
+            "registered ones as depth, or set use_depth to false"
+        )
+    dtype = np.dtype(TYPES[message.encoding]).newbyteorder(">" if message.is_bigendian else "<")
+    row_bytes = width * dtype.itemsize
+    if step < row_bytes or len(message.data) != step * height:
+        raise UserError(
+            f"a {width} x {height} {message.encoding} image must have rows of at least {row_bytes} bytes, got step "
+            f"{step} and {len(message.data)} bytes in all; check the depth camera's driver"
+        )
+    rows = np.frombuffer(message.data, np.uint8).reshape(height, step)[:, :row_bytes]
+    return np.ascontiguousarray(rows).view(dtype).astype(dtype.newbyteorder("="), copy=False)
+
+
+class DepthImages:
+    """The newest depth images, serialised. One thread brings them, another one asks."""
+
+    def __init__(self) -> None:
+        self._kept: list[tuple[int, bytes]] = []  # stamp (ns), in the order of arrival
+        self._arrived_s = -np.inf
+        self._changed = threading.Condition()
+
+    def add(self, message: bytes) -> None:
+        """A serialised sensor_msgs/Image; what is too short for a stamp is left out."""
+        stamp_ns = stamp_of(message)
+        if stamp_ns is None:
+            return
+        with self._changed:
+            if self._kept and stamp_ns < self._kept[-1][0]:
+                self._kept.clear()  # time was set back
+            self._kept = [*self._kept, (stamp_ns, message)][-KEPT:]
+            self._arrived_s = time.monotonic()
+            self._changed.notify_all()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether one came lately."""
+        return time.monotonic() - self._arrived_s < ALIVE_S
+
+    def nearest(self, stamp_ns: int, most_s: float) -> bytes | None:
+        """The message whose stamp is the nearest, at most most_s away. Waits, at most as long, until none can be
+        nearer: one of that stamp or later has come."""
+        with self._changed:
+            if self.is_alive:
+                self._changed.wait_for(lambda: any(stamp >= stamp_ns for stamp, _ in self._kept), most_s)
+            stamp, message = min(self._kept, key=lambda kept: abs(kept[0] - stamp_ns), default=(0, None))
+            return message if abs(stamp - stamp_ns) <= most_s * NS else None
+
+
+def stamp_of(message: bytes) -> int | None:
+    """The stamp (ns) of a serialised message that begins with a header (CDR); None where it is too short."""
+    if len(message) < 12:
+        return None
+    seconds, nanoseconds = struct.unpack_from("<iI" if message[1] & 1 else ">iI", message, 4)
+    return int(seconds) * NS + int(nanoseconds)

@@ -1,0 +1,183 @@
+"""REP-155 (ROS4HRI): who is tracked on /humans/bodies/tracked, and topics of each body below /humans/bodies/<id>.
+
+The TF frame of a body must be named body_<id>, and an id must start with a letter, without which it is no name of a
+ROS 2 topic. Where the node's own frames are not of that form (body_7), they are broadcast by such a name (body_b7),
+too, while anybody listens.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rclpy.event_handler import PublisherEventCallbacks
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+from tf2_msgs.msg import TFMessage
+
+from multihmr2_ros.people import People
+from multihmr2_ros.ros.content import HeaderContent
+from multihmr2_ros.ros.conversions import image_to_ros, people_to_transforms
+from multihmr2_ros.ros.messages import header_to_ros
+from multihmr2_ros.ros.people_content import body_frames, boxes
+
+from .skeleton import skeletons_2d
+
+NAMESPACE = "/humans/bodies"
+TRACKED = f"{NAMESPACE}/tracked"
+REP155_PREFIX = "body_"
+LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+RELIABLE = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
+TRANSFORMS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)  # as in `outputs`
+KEPT_S = 2.0  # the topics of somebody who is out of sight: people often come back as who they were
+MOST_BODIES = 32  # that have topics
+
+
+@dataclass
+class Body:
+    """The publishers of one body."""
+
+    roi: Any
+    skeleton: Any
+    cropped: Any
+    seen_s: float = 0.0
+
+    @property
+    def publishers(self) -> tuple[Any, ...]:
+        return self.roi, self.skeleton, self.cropped
+
+
+class BodiesOutput:
+    """The publishers of REP-155. messages: the classes of hri_msgs; clock: monotonic, s."""
+
+    def __init__(self, node: Any, messages: Any, body_prefix: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._node = node
+        self._messages = messages
+        self._prefix = rep155_prefix(body_prefix)
+        self._clock = clock
+        self._bodies: dict[str, Body] = {}  # by id
+        self.tracked = node.create_publisher(messages.IdsList, TRACKED, LATCHED)
+        has_own_frames = self._prefix != body_prefix
+        self._transforms = node.create_publisher(TFMessage, "/tf", TRANSFORMS) if has_own_frames else None
+
+    def publish(
+        self, people: People, image: NDArray[np.uint8], header: HeaderContent, bone_labels: Sequence[str]
+    ) -> None:
+        """image (H, W, 3): the one that people were seen in. Frames come first, then each body, then the list."""
+        people = people.select(tracked_rows(people))
+        ids = [name.removeprefix(REP155_PREFIX) for name in body_frames(people, self._prefix)]
+        if self.tracked.get_subscription_count() > 0:
+            if self._transforms is not None:
+                self._transforms.publish(people_to_transforms(people, header, self._prefix))
+            self._keep(ids)
+            self._publish_bodies(ids, people, image, header, bone_labels)
+        else:
+            self._keep([])
+        self.tracked.publish(self._messages.IdsList(header=header_to_ros(header), ids=ids))
+
+    def publish_nobody(self, header: HeaderContent) -> None:
+        self.tracked.publish(self._messages.IdsList(header=header_to_ros(header)))
+        self._forget(list(self._bodies))
+
+    def destroy(self) -> None:
+        self._forget(list(self._bodies))
+        for publisher in (self.tracked, self._transforms):
+            if publisher is not None:
+                self._node.destroy_publisher(publisher)
+
+    def _publish_bodies(
+        self,
+        ids: list[str],
+        people: People,
+        image: NDArray[np.uint8],
+        header: HeaderContent,
+        bone_labels: Sequence[str],
+    ) -> None:
+        bodies = [self._bodies[body_id] for body_id in ids]
+        skeletons = None
+        box = boxes(people.joints_2d, people.image_size)
+        for row, body in enumerate(bodies):
+            x, y, height, width = box[row].tolist()
+            if width and height and _is_wanted(body.roi):
+                body.roi.publish(roi_to_ros(box[row], people.image_size, people.score[row], header, self._messages))
+            if width and height and _is_wanted(body.cropped):
+                body.cropped.publish(image_to_ros(image[y : y + height, x : x + width], header))
+            if _is_wanted(body.skeleton):
+                skeletons = skeletons_2d(people, bone_labels) if skeletons is None else skeletons
+                body.skeleton.publish(skeleton_to_ros(skeletons[row], header, self._messages))
+
+    def _keep(self, ids: list[str]) -> None:
+        """Have topics for these bodies and, for a moment, for those that were there lately; at most MOST_BODIES."""
+        now_s = self._clock()
+        gone = sorted(set(self._bodies) - set(ids), key=lambda body_id: self._bodies[body_id].seen_s)
+        lately = [body_id for body_id in gone if now_s - self._bodies[body_id].seen_s < KEPT_S]
+        too_many = max(len(ids) + len(lately) - MOST_BODIES, 0)
+        self._forget(sorted(set(gone) - set(lately[too_many:])))
+        for body_id in ids:
+            if body_id not in self._bodies:
+                self._bodies[body_id] = self._new_body(body_id)
+            self._bodies[body_id].seen_s = now_s
+
+    def _new_body(self, body_id: str) -> Body:
+        kinds = (
+            (self._messages.NormalizedRegionOfInterest2D, "roi"),
+            (self._messages.Skeleton2D, "skeleton2d"),
+            (Image, "cropped"),
+        )
+        # Without callbacks for events the executor has nothing to do with a publisher that comes and goes.
+        silent = PublisherEventCallbacks(use_default_callbacks=False)
+        return Body(
+            *[
+                self._node.create_publisher(kind, f"{NAMESPACE}/{body_id}/{name}", RELIABLE, event_callbacks=silent)
+                for kind, name in kinds
+            ]
+        )
+
+    def _forget(self, ids: Sequence[str]) -> None:
+        for body_id in ids:
+            for publisher in self._bodies.pop(body_id).publishers:
+                self._node.destroy_publisher(publisher)
+
+
+def rep155_prefix(body_prefix: str) -> str:
+    """What the names of frames begin with so that, without "body_", they are ids that start with a letter."""
+    stem = body_prefix.removeprefix(REP155_PREFIX)
+    return f"{REP155_PREFIX}{stem}" if stem[:1].isalpha() else f"{REP155_PREFIX}b{stem}"
+
+
+def tracked_rows(people: People) -> NDArray[np.int64]:
+    """The rows of the people who have a TF frame, at most MOST_BODIES, the best scores first."""
+    has_frame = np.array([bool(name) for name in body_frames(people, REP155_PREFIX)], bool)
+    return np.flatnonzero(has_frame & np.isfinite(people.pelvis).all(axis=1))[:MOST_BODIES]
+
+
+def roi_to_ros(
+    box: NDArray[np.int64], image_size: tuple[int, int], score: float, header: HeaderContent, messages: Any
+) -> Any:
+    """hri_msgs/NormalizedRegionOfInterest2D of box (4,): x, y, height, width px in an image (H, W)."""
+    x, y, height, width = box.tolist()
+    image_height, image_width = image_size
+    return messages.NormalizedRegionOfInterest2D(
+        header=header_to_ros(header),
+        xmin=x / image_width,
+        ymin=y / image_height,
+        xmax=(x + width) / image_width,
+        ymax=(y + height) / image_height,
+        c=float(score),
+    )
+
+
+def skeleton_to_ros(points: NDArray[np.float64], header: HeaderContent, messages: Any) -> Any:
+    """hri_msgs/Skeleton2D of points (18, 3): x, y, confidence."""
+    point = messages.NormalizedPointOfInterest2D
+    return messages.Skeleton2D(
+        header=header_to_ros(header), skeleton=[point(x=x, y=y, c=c) for x, y, c in points.tolist()]
+    )
+
+
+def _is_wanted(publisher: Any) -> bool:
+    return bool(publisher.get_subscription_count() > 0)

@@ -1,0 +1,109 @@
+"""vision_msgs/Detection3DArray: each person as a box that is turned with the body."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from geometry_msgs.msg import Point, Pose, PoseWithCovariance, Quaternion, Vector3
+from numpy.typing import NDArray
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from scipy.spatial.transform import Rotation
+
+from multihmr2_ros.people import People
+from multihmr2_ros.ros.content import HeaderContent
+from multihmr2_ros.ros.messages import header_to_ros
+from multihmr2_ros.ros.people_content import body_quaternions
+
+TOPIC = "~/detections"
+RELIABLE = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
+CLASS_ID = "person"
+
+
+@dataclass(frozen=True)
+class Detections:
+    """m people with a place, in the camera frame, m.
+
+    name        m names: the prefix of body frames and the track's id; "" without a track
+    score       (m,)
+    pelvis      (m, 3)
+    quaternion  (m, 4) x, y, z, w: of the box and of the body (x out of it, z to the head)
+    center      (m, 3) of the box; size (m, 3) of the box along its own axes
+    """
+
+    name: list[str]
+    score: NDArray[Any]
+    pelvis: NDArray[Any]
+    quaternion: NDArray[Any]
+    center: NDArray[Any]
+    size: NDArray[Any]
+
+
+class DetectionsOutput:
+    """The publisher of ~/detections. messages: the classes of vision_msgs."""
+
+    def __init__(self, node: Any, messages: Any, body_prefix: str) -> None:
+        self._messages = messages
+        self._body_prefix = body_prefix
+        self.publisher = node.create_publisher(messages.Detection3DArray, TOPIC, RELIABLE)
+
+    def publish(self, people: People, header: HeaderContent) -> None:
+        if self.publisher.get_subscription_count() > 0:
+            detections = detections_of(people, self._body_prefix)
+            self.publisher.publish(detections_to_ros(detections, header, self._messages))
+
+    def publish_nobody(self, header: HeaderContent) -> None:
+        self.publisher.publish(self._messages.Detection3DArray(header=header_to_ros(header)))
+
+
+def detections_of(people: People, body_prefix: str = "body_") -> Detections:
+    """The people who have a finite place, with boxes around their vertices, or around their joints without a mesh."""
+    points = people.vertices if people.vertices.shape[1] else people.joints
+    rows = np.flatnonzero(np.isfinite(points).all(axis=(1, 2)) & np.isfinite(people.pelvis).all(axis=1))
+    people, points = people.select(rows), points[rows]
+    quaternion = body_quaternions(people)
+    axes = Rotation.from_quat(quaternion).as_matrix() if len(people) else np.zeros((0, 3, 3))
+    along_axes = (points - people.pelvis[:, None]) @ axes
+    low, high = along_axes.min(axis=1), along_axes.max(axis=1)
+    return Detections(
+        name=[f"{body_prefix}{track_id}" if track_id >= 0 else "" for track_id in people.track_id.tolist()],
+        score=people.score,
+        pelvis=people.pelvis,
+        quaternion=quaternion,
+        center=people.pelvis + np.einsum("nij,nj->ni", axes, (low + high) / 2),
+        size=high - low,
+    )
+
+
+def detections_to_ros(detections: Detections, header: HeaderContent, messages: Any) -> Any:
+    """vision_msgs/Detection3DArray. Covariances are left at 0: they are not given."""
+    return messages.Detection3DArray(
+        header=header_to_ros(header),
+        detections=[
+            messages.Detection3D(
+                header=header_to_ros(header),
+                id=name,
+                bbox=messages.BoundingBox3D(
+                    center=_pose(detections.center[row], detections.quaternion[row]),
+                    size=Vector3(**_xyz(detections.size[row])),
+                ),
+                results=[
+                    messages.ObjectHypothesisWithPose(
+                        hypothesis=messages.ObjectHypothesis(class_id=CLASS_ID, score=float(detections.score[row])),
+                        pose=PoseWithCovariance(pose=_pose(detections.pelvis[row], detections.quaternion[row])),
+                    )
+                ],
+            )
+            for row, name in enumerate(detections.name)
+        ],
+    )
+
+
+def _pose(position: NDArray[Any], quaternion: NDArray[Any]) -> Pose:
+    x, y, z, w = quaternion.tolist()
+    return Pose(position=Point(**_xyz(position)), orientation=Quaternion(x=x, y=y, z=z, w=w))
+
+
+def _xyz(values: NDArray[Any]) -> dict[str, float]:
+    return dict(zip("xyz", values.tolist(), strict=True))

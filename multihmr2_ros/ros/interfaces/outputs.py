@@ -1,0 +1,111 @@
+"""Which of the interfaces a node publishes, and why it does not publish the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from rclpy.duration import Duration
+
+from multihmr2_ros.people import People
+from multihmr2_ros.ros.content import HeaderContent
+from multihmr2_ros.ros.parameters import NodeParameters
+
+from .bodies import BodiesOutput
+from .detections import DetectionsOutput
+from .packages import how_to_install, messages_of
+from .people import PeopleOutput
+
+LAST_WORDS = Duration(seconds=0, nanoseconds=200_000_000)
+
+Output = TypeVar("Output")
+
+
+class InterfaceOutputs:
+    """The publishers of one configured node.
+
+    facts  "people", "bodies" and "detections" → "published", or why not; for the diagnostics
+    """
+
+    def __init__(self, node: Any, parameters: NodeParameters) -> None:
+        self._node = node
+        self._wanted: dict[str, str] = {}
+        self.facts: dict[str, str] = {}
+        prefix = parameters.body_prefix
+        self._people = self._make("people", "people_msgs", parameters.publish_people, prefix, PeopleOutput)
+        self._bodies = self._make("bodies", "hri_msgs", parameters.publish_bodies, prefix, BodiesOutput)
+        self._detections = self._make(
+            "detections", "vision_msgs", parameters.publish_detections, prefix, DetectionsOutput
+        )
+
+    def _make(
+        self, name: str, package: str, when: str, body_prefix: str, make: Callable[[Any, Any, str], Output]
+    ) -> Output | None:
+        self._wanted[name] = when
+        if when == "never":
+            self.facts[name] = f"not published: publish_{name} is never"
+            return None
+        messages = messages_of(package)
+        if messages is None:
+            self.facts[name] = f"not published: {how_to_install(package)}"
+            if when == "always":
+                self._node.get_logger().warning(f"{name} are {self.facts[name]}")
+            return None
+        try:
+            output = make(self._node, messages, body_prefix)
+        except Exception as error:  # rclpy has several types for a package that was built for another Python or ROS
+            self.facts[name] = f"not published: {package} cannot be used: {' '.join(str(error).split())}"
+            self._node.get_logger().warning(f"{name} are {self.facts[name]}")
+            return None
+        self.facts[name] = "published"
+        return output
+
+    @property
+    def faults(self) -> list[str]:
+        """What the parameters ask for without fail, and is not published."""
+        return [
+            f"{name} are {fact}"
+            for name, fact in self.facts.items()
+            if self._wanted[name] == "always" and fact != "published"
+        ]
+
+    def publish(
+        self,
+        people: People,
+        image: NDArray[np.uint8],
+        header: HeaderContent,
+        bone_labels: Sequence[str],
+        fixed_frame: str,
+        fixed_from_camera: NDArray[np.float64] | None,
+    ) -> None:
+        """All messages about one image (H, W, 3). bone_labels: of people.joints. fixed_from_camera (4, 4): the camera's
+        pose in fixed_frame at the header's stamp; None where it is not known, fixed_frame "" where none is wanted."""
+        if self._people is not None:
+            if not fixed_frame:
+                self.facts["people"] = "not published: the parameter fixed_frame is not set"
+            elif fixed_from_camera is None:
+                self.facts["people"] = f"not published: no transform from {header.frame_id} to {fixed_frame}"
+            else:
+                self.facts["people"] = "published"
+            self._people.publish(people, header, fixed_frame, fixed_from_camera)
+        if self._bodies is not None:
+            self._bodies.publish(people, image, header, bone_labels)
+        if self._detections is not None:
+            self._detections.publish(people, header)
+
+    def publish_nobody(self, header: HeaderContent) -> None:
+        for output in (self._people, self._bodies, self._detections):
+            if output is not None:
+                output.publish_nobody(header)
+
+    def destroy(self) -> None:
+        """Destroy the publishers when the last messages have arrived, or after a moment."""
+        last = [output.publisher for output in (self._people, self._detections) if output is not None]
+        for publisher in last + ([] if self._bodies is None else [self._bodies.tracked]):
+            publisher.wait_for_all_acked(LAST_WORDS)
+        for publisher in last:
+            self._node.destroy_publisher(publisher)
+        if self._bodies is not None:
+            self._bodies.destroy()

@@ -1,0 +1,131 @@
+"""people_msgs/People on /people: what Nav2's social costmap layer reads.
+
+That layer looks the transform up at the exact stamp of the message, takes people slower than 0.1 m/s for standing, and
+keeps the last message for ever. So people are told in a frame that does not move, and an empty list is told when nobody
+is there, and when it is not known any more where they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from geometry_msgs.msg import Point
+from numpy.typing import NDArray
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+
+from multihmr2_ros.people import PHENOTYPE_LABELS, People
+from multihmr2_ros.ros.content import HeaderContent
+from multihmr2_ros.ros.messages import header_to_ros
+from multihmr2_ros.ros.people_content import body_frames
+
+TOPIC = "/people"
+RELIABLE = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
+LOST_S = 1.0  # without a transform for so long, the people told last are taken back
+
+# The body model's anchors of the phenotype "age" from 0 to 1, of which a person is the nearest.
+AGE_CLASSES = ("baby", "child", "adult", "old")
+
+
+@dataclass(frozen=True)
+class Person:
+    """people_msgs/Person: position (3,) m and velocity (3,) m/s in the frame of the list; tags: name → value."""
+
+    name: str
+    position: tuple[float, float, float]
+    velocity: tuple[float, float, float]
+    reliability: float
+    tags: dict[str, str]
+
+
+class PeopleOutput:
+    """The publisher of /people. messages: the classes of people_msgs."""
+
+    def __init__(self, node: Any, messages: Any, body_prefix: str) -> None:
+        self._messages = messages
+        self._body_prefix = body_prefix
+        self._frame = ""  # of the people told last; "" where they were taken back
+        self._told_s = 0.0
+        self.publisher = node.create_publisher(messages.People, TOPIC, RELIABLE)
+
+    def publish(
+        self, people: People, header: HeaderContent, fixed_frame: str, fixed_from_camera: NDArray[np.float64] | None
+    ) -> None:
+        """header: of the image; fixed_from_camera: (4, 4) at its stamp; None or "" where it is not known."""
+        stamp_s = header.sec + header.nanosec * 1e-9
+        if fixed_frame and fixed_from_camera is not None:
+            self._frame, self._told_s = fixed_frame, stamp_s
+            if self.publisher.get_subscription_count() > 0:
+                self._tell(persons_in_fixed_frame(people, fixed_from_camera, self._body_prefix), header)
+        elif not fixed_frame or not 0 <= stamp_s - self._told_s < LOST_S:
+            self.publish_nobody(header)
+            self._frame = ""
+
+    def publish_nobody(self, header: HeaderContent) -> None:
+        """An empty list at the header's stamp, in the frame of the people told last, if any."""
+        if self._frame:
+            self._tell([], header)
+
+    def _tell(self, persons: list[Person], header: HeaderContent) -> None:
+        header = HeaderContent(header.sec, header.nanosec, self._frame)
+        self.publisher.publish(persons_to_ros(persons, header, self._messages))
+
+
+def persons_in_fixed_frame(
+    people: People, fixed_from_camera: NDArray[np.float64], body_prefix: str = "body_"
+) -> list[Person]:
+    """The confirmed people, named like their TF frames. fixed_from_camera (4, 4): the camera's pose in the fixed frame.
+
+    A velocity that is not known over the ground is told as 0: the message has no word for it, and the camera's own
+    motion must not be taken for theirs.
+    """
+    position = people.pelvis @ fixed_from_camera[:3, :3].T + fixed_from_camera[:3, 3]
+    is_known = np.isfinite(people.velocity).all(axis=1, keepdims=True) & (people.velocity_frame == "fixed")
+    velocity = np.where(is_known, people.velocity, 0.0)
+    return [
+        Person(name, _three(position[row]), _three(velocity[row]), float(people.score[row]), tags)
+        for row, (name, tags) in enumerate(zip(body_frames(people, body_prefix), _tags(people), strict=True))
+        if name and np.isfinite(position[row]).all()
+    ]
+
+
+def persons_to_ros(persons: list[Person], header: HeaderContent, messages: Any) -> Any:
+    """people_msgs/People."""
+    return messages.People(
+        header=header_to_ros(header),
+        people=[
+            messages.Person(
+                name=person.name,
+                position=_point(person.position),
+                velocity=_point(person.velocity),
+                reliability=person.reliability,
+                tagnames=list(person.tags),
+                tags=list(person.tags.values()),
+            )
+            for person in persons
+        ],
+    )
+
+
+def _tags(people: People) -> list[dict[str, str]]:
+    age = people.running_shape[:, PHENOTYPE_LABELS.index("age")].clip(0.0, 1.0)
+    nearest = np.rint(np.nan_to_num(age) * (len(AGE_CLASSES) - 1)).astype(int)
+    return [
+        {
+            "age_class": AGE_CLASSES[nearest[row]],
+            "stature_m": f"{people.stature[row]:.2f}",
+            "track_age_s": f"{people.track_age_s[row]:.1f}",
+        }
+        for row in range(len(people))
+    ]
+
+
+def _three(values: NDArray[Any]) -> tuple[float, float, float]:
+    x, y, z = values.tolist()
+    return x, y, z
+
+
+def _point(values: tuple[float, float, float]) -> Point:
+    x, y, z = values
+    return Point(x=x, y=y, z=z)

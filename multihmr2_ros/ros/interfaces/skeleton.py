@@ -1,0 +1,61 @@
+"""The 18 points of hri_msgs/Skeleton2D from a posed body."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multihmr2_ros.camera import project
+from multihmr2_ros.people import People
+
+POINT_COUNT = 18
+NECK, RIGHT_SHOULDER, LEFT_SHOULDER = 1, 2, 5
+
+# Point of Skeleton2D → the bone whose head it is: within 3.5 cm of the COCO keypoint of the same name.
+BONES = {
+    RIGHT_SHOULDER: "upperarm01.R", 3: "lowerarm01.R", 4: "wrist.R",
+    LEFT_SHOULDER: "upperarm01.L", 6: "lowerarm01.L", 7: "wrist.L",
+    8: "upperleg01.R", 9: "lowerleg01.R", 10: "foot.R",
+    11: "upperleg01.L", 12: "lowerleg01.L", 13: "foot.L",
+}  # fmt: skip
+HEAD = "head"
+
+# Nose, left and right eye, left and right ear: their points of Skeleton2D, and in each mesh, known by the number of its
+# vertices, the vertex that is nearest to the COCO keypoint (within 2 cm, at every age).
+FACE = (0, 14, 15, 16, 17)
+FACE_VERTICES = {615: (9, 369, 66, 587, 292), 19158: (201, 7774, 1082, 12131, 5532)}
+
+
+def skeletons_2d(people: People, bone_labels: Sequence[str]) -> NDArray[np.float64]:
+    """(n, 18, 3): x and y as fractions of the image's width and height, and the confidence, each in [0, 1].
+
+    The confidence is the person's score; it is 0 for points that are outside the image or not known. bone_labels: of
+    people.joints. The neck is the middle of the shoulders, as OpenPose has it.
+    """
+    rows = _rows(tuple(bone_labels))
+    points = np.full((len(people), POINT_COUNT, 2), np.nan)
+    points[:, list(BONES)] = people.joints_2d[:, [rows[label] for label in BONES.values()]]
+    points[:, NECK] = points[:, [RIGHT_SHOULDER, LEFT_SHOULDER]].mean(axis=1)
+    points[:, FACE] = _faces(people, rows[HEAD])
+    points /= people.image_size[::-1]
+    is_inside = np.all((points >= 0) & (points <= 1), axis=2)  # false for NaN
+    confidence = np.where(is_inside, people.score[:, None], 0.0)
+    return np.dstack([np.nan_to_num(points).clip(0.0, 1.0), confidence])
+
+
+def _faces(people: People, head: int) -> NDArray[np.float64]:
+    """(n, 5, 2) px of the source image; NaN without a mesh that is known."""
+    vertices = FACE_VERTICES.get(people.vertices.shape[1])
+    if vertices is None:
+        return np.full((len(people), len(FACE), 2), np.nan)
+    # joints_2d hold the lens's distortion, which is the same for the whole face.
+    distortion = people.joints_2d[:, [head]] - project(people.joints[:, [head]], people.k)
+    return np.asarray(project(people.vertices[:, vertices], people.k) + distortion, np.float64)
+
+
+@functools.lru_cache(maxsize=2)
+def _rows(bone_labels: tuple[str, ...]) -> dict[str, int]:
+    return {label: row for row, label in enumerate(bone_labels)}

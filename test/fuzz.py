@@ -1,0 +1,220 @@
+"""Fuzzing of every parser of outside data: `python -m test.fuzz --inputs 100000 --parser bvh --parser mcap`.
+
+Each input follows from the seed and its number alone. A child process parses them and the parent watches it, so that a
+crash, and a parser that does not come back, are findings like any other exception but UserError. Where memory grows
+while thousands of inputs are read, or one input takes much of it, or seconds of the processor, that is a finding, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import gc
+import logging
+import multiprocessing
+import os
+import random
+import resource
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from multihmr2_ros.errors import UserError
+from test.fuzz_target import Target
+
+PARSERS = {
+    "image": "fuzz_messages.RawImages",
+    "compressed": "fuzz_messages.CompressedImages",
+    "camera_info": "fuzz_messages.Calibrations",
+    "human_array": "fuzz_messages.RecordedPeople",
+    "parameters": "fuzz_messages.Parameters",
+    "mcap": "fuzz_files.McapBags",
+    "db3": "fuzz_files.Sqlite3Bags",
+    "metadata": "fuzz_files.BagMetadata",
+    "safetensors": "fuzz_files.Checkpoints",
+    "pickle": "fuzz_files.ReleasedCheckpoints",
+    "bvh": "fuzz_files.Motions",
+    "garment": "fuzz_files.Garments",
+    "picture": "fuzz_files.Pictures",
+    "video": "fuzz_files.Videos",
+}
+SLOW_S = 5.0  # of the processor, for one input
+HANGS_S = 120.0  # by the clock: this machine may be busy
+START_S = 300.0  # for the target to be made
+LARGE_MIB = 700.0  # that one input adds to the most memory so far; the largest image that is accepted takes 400
+GROWTH_MIB = 48.0  # over the second half of many inputs
+ROUND = 250  # inputs between two reports of the child
+
+
+@dataclass
+class Report:
+    """What came out of a number of inputs. findings: what happened → the numbers of the inputs, at most a few."""
+
+    inputs: int = 0
+    refused: int = 0
+    seconds_s: float = 0.0
+    findings: dict[str, list[int]] = field(default_factory=dict)
+    memory_mib: list[float] = field(default_factory=list)
+    slowest_s: float = 0.0
+
+    @property
+    def growth_mib(self) -> float:
+        """Over the second half."""
+        half = self.memory_mib[len(self.memory_mib) // 2 :]
+        return half[-1] - half[0] if half else 0.0
+
+    def add(self, what: str, index: int) -> None:
+        known = self.findings.setdefault(what, [])
+        if len(known) < 5:
+            known.append(index)
+
+
+def load(name: str, folder: Path) -> Target:
+    module, _, kind = PARSERS.get(name, name).partition(".")
+    return getattr(__import__(f"test.{module}", fromlist=[kind]), kind)(folder)
+
+
+def input_of(target: Target, seed: int, index: int) -> bytes:
+    return target.damaged(random.Random((seed << 40) + index))
+
+
+def outcome(target: Target, data: bytes) -> str:
+    """ "" where the input is read, "refused" for a UserError of one line, else what is wrong."""
+    try:
+        target.parse(data)
+    except UserError as error:
+        text = str(error)
+        return "refused" if text and "\n" not in text else f"UserError of several lines or none: {text[:80]!r}"
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)
+        ours = [place for place in where if "multihmr2_ros" in place.filename] or where
+        return f"{type(error).__name__} in {Path(ours[-1].filename).name}:{ours[-1].name}: {str(error)[:100]!r}"
+    return ""
+
+
+def kept_mib() -> float:
+    """Memory in use, without what the allocator keeps for later."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # another C library than GNU's
+        ctypes.CDLL(None).malloc_trim(0)
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def most_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _child(name: str, seed: int, begin: int, end: int, at: Any, pipe: Any) -> None:
+    """Parse the inputs; at holds the number of the one in work."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders write there
+    logging.disable(logging.CRITICAL)
+    warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
+        target = load(name, Path(folder))
+        counts: Counter[str] = Counter()
+        slowest_s = 0.0
+        for index in range(begin, end):
+            at.value = index
+            data = input_of(target, seed, index)
+            before_mib, before_s = most_mib(), time.process_time()
+            what = outcome(target, data)
+            taken_s, taken_mib = time.process_time() - before_s, most_mib() - before_mib
+            slowest_s = max(slowest_s, taken_s)
+            if taken_s > SLOW_S:
+                pipe.send(("finding", "takes seconds of the processor", index))
+            if taken_mib > LARGE_MIB:
+                pipe.send(("finding", "takes much memory", index))
+            if what not in ("", "refused"):
+                pipe.send(("finding", what, index))
+            counts[what] += 1
+            if (index + 1 - begin) % ROUND == 0 or index + 1 == end:
+                pipe.send(("round", index + 1, counts["refused"], kept_mib(), slowest_s))
+        pipe.send(("end",))
+
+
+def fuzz(name: str, inputs: int, seed: int = 0, tell: Callable[[str], None] = lambda _: None) -> Report:
+    """Run a parser on so many inputs; after a crash or a hang, another child goes on behind it."""
+    context = multiprocessing.get_context("spawn")
+    report = Report()
+    start_s, told_s, begin = time.monotonic(), time.monotonic(), 0
+    while begin < inputs:
+        at = context.RawValue("q", begin - 1)
+        receiver, sender = context.Pipe(duplex=False)
+        child = context.Process(target=_child, args=(name, seed, begin, inputs, at, sender), daemon=True)
+        child.start()
+        sender.close()
+        refused_before, last, since_s, has_ended = report.refused, at.value, time.monotonic(), False
+        while not has_ended:
+            try:
+                message = receiver.recv() if receiver.poll(1.0) else None
+            except EOFError:
+                break
+            if message is None:
+                if at.value != last:
+                    last, since_s = at.value, time.monotonic()
+                elif time.monotonic() - since_s > (HANGS_S if at.value >= begin else START_S):
+                    report.add("hangs", at.value)
+                    child.kill()
+                    break
+            elif message[0] == "finding":
+                if message[1] not in report.findings:
+                    tell(f"{name}: {message[1]}: input {message[2]}")
+                report.add(message[1], message[2])
+            elif message[0] == "round":
+                report.inputs, report.refused = message[1], refused_before + message[2]
+                report.memory_mib.append(message[3])
+                report.slowest_s = max(report.slowest_s, message[4])
+            else:
+                has_ended = True
+            if time.monotonic() - told_s > 30.0:
+                told_s = time.monotonic()
+                tell(summary(name, report, told_s - start_s))
+        child.join(10.0)
+        if at.value < begin:
+            raise RuntimeError(f"the target {name} cannot be made; try test.fuzz.load")
+        if child.exitcode not in (0, None) and not has_ended and "hangs" not in report.findings:
+            report.add(f"the process ends with {child.exitcode}", at.value)
+        begin = inputs if has_ended else at.value + 1
+        if not has_ended:
+            report.memory_mib.clear()
+    report.inputs = inputs
+    report.seconds_s = time.monotonic() - start_s
+    if inputs >= 20_000 and report.growth_mib > GROWTH_MIB:
+        report.add(f"memory grows by {report.growth_mib:.0f} MiB", inputs)
+    return report
+
+
+def summary(name: str, report: Report, seconds_s: float) -> str:
+    return (
+        f"{name}: {report.inputs} inputs, {report.inputs / max(seconds_s, 1e-3):.0f}/s, {report.refused} refused, "
+        f"slowest {report.slowest_s:.2f} s, memory grew by {report.growth_mib:.1f} MiB over the second half, "
+        f"{len(report.findings)} findings"
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--inputs", type=int, default=100_000)
+    parser.add_argument("--parser", action="append", choices=sorted(PARSERS), help="default: all of them")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    found = False
+    for name in options.parser or PARSERS:
+        report = fuzz(name, options.inputs, options.seed, lambda line: print(line, flush=True))
+        print("end:", summary(name, report, report.seconds_s), flush=True)
+        for what, indices in report.findings.items():
+            found = True
+            print(f"  {what}: inputs {', '.join(map(str, indices))}", flush=True)
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

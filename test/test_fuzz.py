@@ -1,0 +1,205 @@
+"""Every parser of outside data against a few hundred damaged inputs, and what more of them found before:
+`python -m test.fuzz` runs as many as are asked for."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS is not in this shell: source scripts/env.sh")
+pytest.importorskip("multihmr2_ros.msg", reason="our messages are not built: make setup")
+
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.network import checkpoint
+from multihmr2_ros.network.config import NetworkConfig
+from multihmr2_ros.ros.bag_frames import BagSource
+from multihmr2_ros.ros.bag_reading import BagReader
+from multihmr2_ros.ros.calibration import intrinsics_from_info
+from multihmr2_ros.ros.images import MOST_PIXELS, MOST_SCANS, compressed_image_from_ros, image_from_ros
+from multihmr2_ros.ros.recorded_people import people_from_human_array
+from test import fuzz
+from test.bag_factory import START_NS, camera_info, camera_messages, make, picture, raw_image, write_bag
+from test.fuzz_messages import RecordedPeople
+
+INPUTS = 200
+
+
+@pytest.mark.parametrize("name", sorted(fuzz.PARSERS))
+def test_damaged_inputs_are_read_or_refused_in_one_line(name: str, tmp_path: Path) -> None:
+    target = fuzz.load(name, tmp_path)
+    outcomes = [fuzz.outcome(target, fuzz.input_of(target, 0, index)) for index in range(INPUTS)]
+    assert not {outcome: outcomes.index(outcome) for outcome in outcomes if outcome not in ("", "refused")}
+    if name not in ("camera_info",):  # whose mistakes the node reports beside the people
+        assert "refused" in outcomes
+
+
+def test_the_fuzzer_finds_what_it_looks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fuzz, "HANGS_S", 1.0)
+    report = fuzz.fuzz("fuzz_harmful.Harmful", 100)
+    assert report.inputs == 100
+    assert report.refused > 0
+    found = " | ".join(report.findings)
+    for words in (
+        "KeyError in fuzz_harmful.py:parse",
+        "UserError of several lines",
+        "the process ends with -6",
+        "hangs",
+    ):
+        assert words in found
+
+
+# --- what was found
+
+
+def png(width: int, height: int) -> bytes:
+    """A whole PNG of a few bytes that claims this size."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
+    )
+
+
+def jpeg(width: int, height: int, **options: int) -> bytes:
+    """A JPEG of 16 × 16 px whose header claims another size."""
+    settings = [value for name, number in options.items() for value in (getattr(cv2, name), number)]
+    content = bytearray(cv2.imencode(".jpg", picture(0, 16, 16), settings)[1].tobytes())
+    frame = next(
+        place for place in range(len(content)) if content[place] == 0xFF and content[place + 1] in (0xC0, 0xC2)
+    )
+    content[frame + 5 : frame + 9] = struct.pack(">HH", height, width)
+    return bytes(content)
+
+
+def compressed(data: bytes) -> Any:
+    return make("sensor_msgs/msg/CompressedImage", header=None, format="", data=np.frombuffer(data, np.uint8))
+
+
+@pytest.mark.parametrize("data", [png(30_000, 30_000), png(2**31 - 1, 2**31 - 1), jpeg(65_500, 65_500)])
+def test_compressed_images_that_claim_to_be_huge_are_refused_unread(data: bytes) -> None:
+    before_mib = fuzz.most_mib()
+    with pytest.raises(UserError, match=f"an image may have {MOST_PIXELS} pixels, got"):
+        compressed_image_from_ros(compressed(data))
+    assert fuzz.most_mib() - before_mib < 50
+    assert len(data) < 2000
+
+
+def test_raw_images_that_are_huge_are_refused() -> None:
+    message = raw_image(picture(0), "mono8", START_NS)
+    message.width = message.step = 2**20
+    message.height, message.data = 2**10, np.zeros(2**30, np.uint8)  # not touched: takes no memory
+    with pytest.raises(UserError, match="an image may have"):
+        image_from_ros(message)
+
+
+def test_jpegs_of_endlessly_many_scans_are_refused() -> None:
+    whole = jpeg(16, 16, IMWRITE_JPEG_PROGRESSIVE=1)
+    assert compressed_image_from_ros(compressed(whole)).shape == (16, 16, 3)
+    last = whole.rindex(b"\xff\xda")
+    assert 2 < whole.count(b"\xff\xda") < MOST_SCANS / 2
+    with pytest.raises(UserError, match="cannot be decoded"):
+        compressed_image_from_ros(compressed(whole[:-2] + whole[last:-2] * 100 + whole[-2:]))
+
+
+@pytest.mark.parametrize(("model", "count"), [("plumb_bob", 5), ("rational_polynomial", 8), ("equidistant", 4)])
+@pytest.mark.parametrize("coefficient", [1e308, -1e150, 1e7])
+def test_lenses_that_overflow_are_refused(model: str, count: int, coefficient: float) -> None:
+    message = camera_info(START_NS, d=(coefficient,) * count)
+    message.distortion_model = model
+    given = intrinsics_from_info(message, picture(0), rectified=False)
+    assert given.k is None
+    assert "distortion coefficients must be" in given.problem
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_sizes_are_read_from_every_header(suffix: str) -> None:
+    from multihmr2_ros.ros.images import _stated_size
+
+    rng = np.random.default_rng(0)
+    for width, height in [(1, 1), (7, 300), (640, 480), (1921, 3)]:
+        for options in ([], [cv2.IMWRITE_JPEG_PROGRESSIVE, 1], [cv2.IMWRITE_JPEG_RST_INTERVAL, 1]):
+            pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+            data = cv2.imencode(f".{suffix}", pixels, options if suffix == "jpg" else [])[1].tobytes()
+            assert _stated_size(data) == (width, height)
+            assert compressed_image_from_ros(compressed(data)).shape == (height, width, 3)
+    assert _stated_size(data[:20]) is None
+
+
+def test_a_bag_whose_topics_have_no_names(tmp_path: Path) -> None:
+    import sqlite3
+
+    path = write_bag(tmp_path / "bag.db3", camera_messages(2))
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE topics SET name = x'ff00'")
+    database.close()
+    with pytest.raises(UserError, match="cannot read the bag"):
+        BagSource(path)
+
+
+@pytest.mark.parametrize("text", ["[" * 5000, "a: " + "{b: " * 2000])
+def test_metadata_that_nests_without_end_is_passed_over(tmp_path: Path, text: str) -> None:
+    path = write_bag(tmp_path / "bag", camera_messages(2))
+    (path / "metadata.yaml").write_text(text)
+    with BagReader(path) as bag:
+        assert "/camera/image_raw" in bag.topics
+        assert bag.damage
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"encoder_depth": 10**9},
+        {"max_grid": 10**5},
+        {"decoder_width": 2**20},
+        {"queries": 10**9},
+        {"stem_widths": [8] * 9, "stem_depths": [0] * 9},
+        {"stem_widths": [8] * 4, "stem_depths": [10**9] * 4},
+        {"a\nb": 1},
+    ],
+)
+def test_networks_that_no_machine_can_build_are_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(UserError) as caught:
+        NetworkConfig.from_dict(values)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"\x80\x02X\x05", b"\x80\x02}q\x00(K", b"\x80\x02\x8a\xff"])
+def test_pickles_that_end_within_an_instruction(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.pt").write_bytes(content)
+    with pytest.raises(UserError, match="not a whole PyTorch file"):
+        checkpoint.load(tmp_path / "a.pt")
+
+
+def test_safetensors_whose_error_has_several_lines(tmp_path: Path) -> None:
+    header = b'{"a\\nb": {"dtype": "F32", "shape": [1], "data_offsets": [0, 8]}}'
+    (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(8))
+    with pytest.raises(UserError, match="not a whole safetensors file") as caught:
+        checkpoint.load(tmp_path / "a.safetensors")
+    assert "\n" not in str(caught.value)
+
+
+def test_zip_files_that_claim_to_span_several_disks(tmp_path: Path) -> None:
+    end = struct.pack("<4sLQL", b"PK\x06\x07", 0, 0, 2) + struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 0, 0, 0, 0, 0)
+    (tmp_path / "a.pt").write_bytes(end)
+    with pytest.raises(UserError, match="not a whole PyTorch file"):
+        checkpoint.load(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("change", ["intrinsics_source", "joints", "joints_2d", "vertices"])
+def test_recorded_people_whose_fields_do_not_fit(tmp_path: Path, change: str) -> None:
+    message = RecordedPeople(tmp_path).seeds[2]
+    if change == "intrinsics_source":
+        message.intrinsics_source = 9
+    else:
+        setattr(message.humans[0], change, getattr(message.humans[0], change)[:-1])
+    with pytest.raises(UserError, match="holds what no node publishes"):
+        people_from_human_array(message, (480, 640))
