@@ -25,6 +25,7 @@ from multihmr2_ros.ros.images import MOST_PIXELS, MOST_SCANS, compressed_image_f
 from multihmr2_ros.ros.recorded_people import people_from_human_array
 from test import fuzz
 from test.bag_factory import START_NS, camera_info, camera_messages, make, picture, raw_image, write_bag
+from test.fuzz_files import Garments
 from test.fuzz_messages import RecordedPeople
 
 INPUTS = 200
@@ -93,6 +94,15 @@ def test_compressed_images_that_claim_to_be_huge_are_refused_unread(data: bytes)
     assert len(data) < 2000
 
 
+def test_a_png_chunk_that_claims_gigabytes_takes_no_memory() -> None:
+    whole = png(16, 16)
+    place = whole.index(b"IDAT") - 4
+    before_mib = fuzz.most_mib()
+    with pytest.raises(UserError, match="cannot be decoded"):
+        compressed_image_from_ros(compressed(whole[:place] + struct.pack(">I", 2**31 - 1) + whole[place + 4 :]))
+    assert fuzz.most_mib() - before_mib < 50
+
+
 def test_raw_images_that_are_huge_are_refused() -> None:
     message = raw_image(picture(0), "mono8", START_NS)
     message.width = message.step = 2**20
@@ -134,12 +144,13 @@ def test_sizes_are_read_from_every_header(suffix: str) -> None:
     assert _stated_size(data[:20]) is None
 
 
-def test_a_bag_whose_topics_have_no_names(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["x'ff00'", "'/a' || char(10) || 'b'"])
+def test_a_bag_whose_topics_have_no_names(tmp_path: Path, name: str) -> None:
     import sqlite3
 
     path = write_bag(tmp_path / "bag.db3", camera_messages(2))
     with sqlite3.connect(path) as database:
-        database.execute("UPDATE topics SET name = x'ff00'")
+        database.execute(f"UPDATE topics SET name = {name}")
     database.close()
     with pytest.raises(UserError, match="cannot read the bag"):
         BagSource(path)
@@ -177,6 +188,13 @@ def test_pickles_that_end_within_an_instruction(tmp_path: Path, content: bytes) 
     (tmp_path / "a.pt").write_bytes(content)
     with pytest.raises(UserError, match="not a whole PyTorch file"):
         checkpoint.load(tmp_path / "a.pt")
+
+
+def test_a_garment_whose_file_name_no_system_takes(tmp_path: Path) -> None:
+    garments = Garments(tmp_path)
+    mhclo = garments.MHCLO.replace("patch.obj", "a\0b.obj").encode()
+    with pytest.raises(UserError, match=r"should name an \.obj beside it"):
+        garments.parse(len(mhclo).to_bytes(4, "little") + mhclo + garments.OBJ.encode())
 
 
 def test_safetensors_whose_error_has_several_lines(tmp_path: Path) -> None:

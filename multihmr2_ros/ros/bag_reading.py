@@ -153,8 +153,8 @@ class BagReader:
             reader.open()
         except Exception as error:  # rosbags lets the exceptions of its parsers through
             raise UserError(f"cannot read the bag {path} ({_in_words(error)}); is it complete?") from error
-        if not all(isinstance(each.topic, str) and isinstance(each.msgtype, str) for each in reader.connections):
-            reader.close()  # SQLite and YAML have other types in the place of names
+        if not all(_is_name(each.topic) and _is_name(each.msgtype) for each in reader.connections):
+            reader.close()
             raise UserError(f"cannot read the bag {path} (a topic's name or type is no text); is it complete?")
         return reader
 
@@ -202,6 +202,11 @@ def _check_nesting(metadata: Path) -> None:
     steps = np.isin(content, list(b"[{")).astype(np.int64) - np.isin(content, list(b"]}"))
     if np.cumsum(steps).max(initial=0) > MOST_NESTED:
         raise UserError(f"{metadata} is no description of a bag: it nests too deeply; remove it")
+
+
+def _is_name(value: Any) -> bool:
+    """SQLite and YAML may have other types in a name's place, and damaged files any letters."""
+    return isinstance(value, str) and value.isprintable()
 
 
 def _is_latched(connection: Any) -> bool:

@@ -91,7 +91,7 @@ def _check_pixel_count(width: int, height: int) -> None:
 def _stated_size(data: bytes) -> tuple[int, int] | None:
     """Width and height (px) as the header of a PNG or JPEG states them; None where it is neither."""
     if data.startswith(PNG_START):
-        return struct.unpack_from(">II", data, 16) if len(data) >= 24 else None
+        return struct.unpack_from(">II", data, 16) if _has_whole_chunks(data) else None
     if not data.startswith(JPEG_START) or data.count(JPEG_SCAN) > MOST_SCANS:
         return None
     place = 2
@@ -110,3 +110,14 @@ def _stated_size(data: bytes) -> tuple[int, int] | None:
         else:
             place += 2 + struct.unpack_from(">H", data, place + 2)[0]
     return None
+
+
+def _has_whole_chunks(data: bytes) -> bool:
+    """Whether the data holds every chunk of a PNG up to its end: OpenCV takes as much memory as a chunk claims."""
+    place = len(PNG_START)
+    while place + 12 <= len(data):  # length, name, content, checksum
+        length, name = struct.unpack_from(">I4s", data, place)
+        place += 12 + length
+        if name == b"IEND":
+            return place <= len(data)
+    return False

@@ -128,7 +128,7 @@ def _read_mhclo(path: Path) -> tuple[str, tuple[tuple[int, int, float], ...], li
     if not bindings:
         raise _wrong(path, "binds no vertices after 'verts'")
     obj_name = " ".join(header.get("obj_file", []))
-    if not obj_name or Path(obj_name).name != obj_name or not obj_name.lower().endswith(".obj"):
+    if not obj_name.isprintable() or Path(obj_name).name != obj_name or not obj_name.lower().endswith(".obj"):
         raise _wrong(path, f"should name an .obj beside it as obj_file, but names {obj_name!r}")
     return (
         obj_name,
