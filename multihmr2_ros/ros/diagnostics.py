@@ -19,7 +19,7 @@ SILENT_S = 2.0  # without an image for so long, the input is missing
 MOST_PROBLEMS = 50  # different ones that are remembered
 
 # What differs between two texts about the same problem: numbers, and what is quoted.
-VARIABLE = re.compile(r"'[^']*'|\"[^\"]*\"|-?\d+(\.\d+)?")
+VARIABLE = re.compile(r"'[^']*'|\"[^\"]*\"|-?(\d+(\.\d+)?(e[+-]?\d+)?|\b(nan|inf)\b)")
 
 
 @dataclass
