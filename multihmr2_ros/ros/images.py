@@ -85,7 +85,9 @@ def compressed_image_from_ros(message: Any) -> NDArray[np.uint8]:
 
 def _check_pixel_count(width: int, height: int) -> None:
     if width * height > MOST_PIXELS:
-        raise UserError(f"an image may have at most {MOST_PIXELS} pixels, got {width} x {height}; check the camera driver")
+        raise UserError(
+            f"an image may have at most {MOST_PIXELS} pixels, got {width} x {height}; check the camera driver"
+        )
 
 
 def _stated_size(data: bytes) -> tuple[int, int] | None:
