@@ -76,6 +76,7 @@ def test_every_field_of_every_message(here: Processes, node: Process) -> None:
     camera = here.start("test.camera_process")
     here.until(lambda: len([message for message in humans if message.intrinsics_source == 1]) >= 30, 30.0)
     here.until(lambda: "latency p50 (s)" in values_of(diagnostics))
+    here.until(lambda: len(infos) >= 30)
     told = list(diagnostics)
     camera.stop(signal.SIGKILL, 5.0)
 

@@ -54,6 +54,7 @@ OBJECT_REPEATS = 3  # they take seconds
 PAUSE_S = 0.02  # for the other process to be done with a message
 TIMEOUT_S = 60.0  # for a process to start
 ANSWER_TIMEOUT_S = 2.0
+ATTEMPTS = 3  # best effort may lose an image, the first one above all
 END_S = 5.0  # for a process to end
 ACKNOWLEDGED = Duration(seconds=10)
 
@@ -70,7 +71,7 @@ class Work:
 
 
 def measure(repeats: int) -> Row:
-    """All figures: milliseconds (least, p50, p95) and the goals. Raises UserError where a message gets lost."""
+    """All figures: milliseconds (least, p50, p95) and the goals. Raises UserError where messages get lost."""
     if repeats < 1:
         raise UserError(f"--repeats must be at least 1, got {repeats}")
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
@@ -163,14 +164,15 @@ def _node(peer: Any, repeats: int) -> list[Row]:
     executor.add_node(peer)
 
     def exchange() -> float:
-        arrivals.clear()
-        begin_s = time.perf_counter()
-        images.publish(image)
-        while not arrivals:
-            executor.spin_once(timeout_sec=0.1)
-            if time.perf_counter() - begin_s > ANSWER_TIMEOUT_S:
-                raise UserError("the node did not answer an image in 2 s; source scripts/env.sh for large images")
-        return 1e3 * (arrivals[0] - begin_s)
+        for _ in range(ATTEMPTS):
+            arrivals.clear()
+            begin_s = time.perf_counter()
+            images.publish(image)
+            while not arrivals and time.perf_counter() - begin_s < ANSWER_TIMEOUT_S:
+                executor.spin_once(timeout_sec=0.1)
+            if arrivals:
+                return 1e3 * (arrivals[0] - begin_s)
+        raise UserError(f"the node did not answer {ATTEMPTS} images; source scripts/env.sh for large images")
 
     with _process(_run_node, peer.get_namespace()):
         _wait_until(lambda: images.get_subscription_count() and peer.count_publishers(topic))
