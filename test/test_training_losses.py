@@ -30,12 +30,7 @@ from test.nano_network import TINY, nano_network, random_targets
 
 SIZE = (192, 256)
 OFF = {field.name: 0.0 for field in dataclasses.fields(LossConfig) if field.type == "float"}
-TERMS = [name for name in OFF if not name.startswith(("consistency", "auxiliary"))]
-
-
-@pytest.fixture(scope="module")
-def body() -> Body:
-    return Body("low")
+TERMS = [name for name in OFF if not name.startswith(("consistency", "auxiliary", "surplus"))]
 
 
 @pytest.fixture(scope="module")
@@ -215,6 +210,18 @@ def test_the_truth_costs_nothing(body: Body) -> None:
     terms = losses(network, outputs, targets, body, LossConfig(**{**OFF, **dict.fromkeys(names, 1.0)}))
     for name, value in terms.items():
         assert float(value.detach()) < 2e-5, name
+
+
+def test_surplus_queries_learn_their_place_but_not_their_score(precise_body: Body) -> None:
+    network, targets, outputs = case(images=1)  # three queries, each near one of two people
+    weights = OFF | {"score": 1.0, "location": 1.0, "nearness": 1.0, "pose": 1.0}
+    without = losses(network, outputs, targets, precise_body, LossConfig(**weights))
+    surplus = losses(network, outputs, targets, precise_body, LossConfig(**(weights | {"surplus": 1.0})))
+    assert surplus["score"] == without["score"]
+    assert surplus["pose"] > without["pose"]
+    for name, values in (("location", outputs.layers[-1].location), ("nearness", outputs.layers[-1].log_nearness)):
+        taught = [torch.autograd.grad(terms[name], values, retain_graph=True)[0] for terms in (without, surplus)]
+        assert [int((gradient.view(3, -1) != 0).any(1).sum()) for gradient in taught] == [2, 3]
 
 
 def test_score_loss_is_the_formula() -> None:

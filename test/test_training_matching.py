@@ -11,7 +11,7 @@ import torch
 from multihmr2_ros.body import Body
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.network.model import LayerOutputs
-from multihmr2_ros.training.matching import MatchingConfig, distances, match
+from multihmr2_ros.training.matching import MatchingConfig, distances, match, surplus_matches
 from test.nano_network import nano_network, random_outputs, random_targets
 
 SIZE = (192, 256)
@@ -61,6 +61,34 @@ def test_every_distance_finds_perfect_predictions(cost: str) -> None:
     found = match(outputs.layers[-1], targets, MatchingConfig(cost), distance)  # type: ignore[arg-type]
     assert found.query[found.person.argsort()].tolist() == order.tolist()
     np.testing.assert_allclose(distance[0, order, torch.arange(3)], 0, atol=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("most", [1, 3, 20])
+def test_surplus_queries_are_the_nearest_free_ones(seed: int, most: int) -> None:
+    torch.manual_seed(seed)
+    images, queries, people = 2, 12, 3
+    targets = random_targets(images, people, SIZE)
+    targets.present[1, 2] = False
+    location = targets.location.repeat(1, queries // people, 1) + 10 * torch.randn(images, queries, 2)
+    layer = layer_of(location, torch.randn(images, queries))
+    matches = match(layer, targets, MatchingConfig(), torch.cdist(location, targets.location, p=1) / 256)
+    taken = set(zip(matches.image.tolist(), matches.query.tolist(), strict=True))
+    wanted = set()
+    for image in range(images):
+        near: dict[int, list[tuple[float, int]]] = {}
+        for query in range(queries):
+            distance = (location[image, query] - targets.location[image]).abs().sum(-1)
+            distance[~targets.present[image]] = torch.inf
+            person = int(distance.argmin())
+            box = targets.box[image, person]
+            if (image, query) not in taken and distance[person] <= 0.5 * float((box[2:] - box[:2]).max()):
+                near.setdefault(person, []).append((float(distance[person]), query))
+        wanted |= {(image, query, person) for person, rows in near.items() for _, query in sorted(rows)[:most]}
+    found = surplus_matches(location, targets, matches, most)
+    assert set(zip(found.image.tolist(), found.query.tolist(), found.person.tolist(), strict=True)) == wanted
+    assert len(found) == len(wanted) > 0
+    assert not found.negative.any()
 
 
 @pytest.mark.parametrize("values", [{"cost": "box"}, {"distance_weight": -1.0}, {"distance_weight": float("nan")}])

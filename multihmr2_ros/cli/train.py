@@ -45,6 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_optimisation(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("optimisation")
     group.add_argument("--batch-size", type=int, default=32, help="images a step and process (default: %(default)s)")
+    group.add_argument(
+        "--input-size", type=int, metavar="PX",
+        help="longest side of training inputs; less than the network's makes early training quicker "
+        "(default: the network's)",
+    )  # fmt: skip
     group.add_argument("--learning-rate", type=float, default=5e-4, help="highest (default: %(default)s)")
     group.add_argument(
         "--encoder-rate", type=float, default=1.0, help="the encoder's part of it (default: %(default)s)"
@@ -183,7 +188,7 @@ def _training(args: argparse.Namespace, network: NetworkConfig, *, consistency: 
         threads=args.threads,
         batch=BatchConfig(
             batch_size=args.batch_size,
-            image_size=network.image_size,
+            image_size=_input_size(args, network),
             patch_size=network.patch_size,
             k_given=args.k_given,
             track_feature_width=network.track_feature_width if losses.track_feature else 0,
@@ -198,6 +203,18 @@ def _training(args: argparse.Namespace, network: NetworkConfig, *, consistency: 
         ),
         losses=losses,
     )
+
+
+def _input_size(args: argparse.Namespace, network: NetworkConfig) -> int:
+    """px, longest side of training inputs: the network's, or a smaller one."""
+    if args.input_size is None:
+        return network.image_size
+    if not 2 * network.patch_size <= args.input_size <= network.image_size:
+        raise UserError(
+            f"--input-size must be from {2 * network.patch_size} to the network's {network.image_size} px, "
+            f"got {args.input_size}"
+        )
+    return int(args.input_size)
 
 
 def _numbers(texts: list[str], defaults: Any, option: str) -> dict[str, Any]:

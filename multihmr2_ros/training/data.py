@@ -56,7 +56,8 @@ class Batch:
 class BatchConfig:
     """How batches are drawn.
 
-    image_size, patch_size: px, of the network. aspects: width / height of the inputs, drawn with aspect_weights, one
+    image_size: px, longest side of the inputs; below the network's own, steps are quicker and people smaller.
+    patch_size: px, of the network. aspects: width / height of the inputs, drawn with aspect_weights, one
     for each batch. k_given: probability that the network is told a known camera. track_feature_width: of the colour
     layouts that the tracking features are taught to be; 0: none.
     """

@@ -19,7 +19,7 @@ from multihmr2_ros.body import Body
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.network.model import LayerOutputs, MultiHMR2, TrainingOutputs
 from multihmr2_ros.training.body_losses import Matched, body_terms, consistency_terms, matched_people, mean
-from multihmr2_ros.training.matching import Matches, MatchingConfig, distances, inside_ignored, match
+from multihmr2_ros.training.matching import Matches, MatchingConfig, distances, inside_ignored, match, surplus_matches
 from multihmr2_ros.training.targets import Targets
 
 # The heatmap's target falls off from 1 at the person's patch with this share of the person's height.
@@ -46,6 +46,8 @@ class LossConfig:
     track_feature       L1
     consistency_pose, consistency_joints   L2 to a frozen model's rotations, and joints from the pelvis, m (stage b)
     auxiliary           factor of the detection terms of all decoder layers but the last
+    surplus             factor of place, root, pose and shape of further queries that look at a person: up to
+                        surplus_queries for each person; their scores are not touched
     """
 
     score: float = 2.0
@@ -66,6 +68,8 @@ class LossConfig:
     consistency_pose: float = 0.0
     consistency_joints: float = 0.0
     auxiliary: float = 1.0
+    surplus: float = 0.0
+    surplus_queries: int = 4
     focal_score: bool = True
     matching: MatchingConfig = field(default_factory=MatchingConfig)
 
@@ -98,6 +102,10 @@ def losses(
             own = _matches(network, outputs, layer, targets, body, config)
             layer_people = matched_people(dataclasses.replace(outputs, layers=(layer,)), targets, own)
             _add(terms, config, detection_terms(layer, layer_people, own, targets, config), config.auxiliary)
+    if config.surplus:
+        more = surplus_matches(outputs.layers[-1].location, targets, matches, config.surplus_queries)
+        surplus = matched_people(outputs, targets, more)
+        _add(terms, config, surplus_terms(network, surplus, body, config), config.surplus)
     if config.heatmap and outputs.heatmap is not None:
         _add(terms, config, {"heatmap": heatmap_loss(outputs.heatmap, targets, network.config.patch_size)}, 1.0)
     if config.field_of_view:
@@ -119,6 +127,16 @@ def detection_terms(
     terms = {}
     if config.score:
         terms["score"] = score_loss(layer.score_logit, matches, targets, focal=config.focal_score)
+    terms |= place_terms(people, config)
+    if config.relative_depth:
+        true_depth = people.true_centre[:, 2].clamp(min=1e-3)
+        terms["relative_depth"] = relative_depth_loss(people.log_nearness, true_depth, matches.image, people.has_place)
+    return terms
+
+
+def place_terms(people: Matched, config: LossConfig) -> dict[str, Tensor]:
+    """Where each matched person is in the picture, and how near."""
+    terms = {}
     if config.location:
         terms["location"] = mean((people.location - people.true_location).abs().sum(-1)) / people.side
     known = people.has_place & people.has_k
@@ -128,9 +146,13 @@ def detection_terms(
         terms["nearness"] = mean((people.log_nearness - true_nearness).abs(), known)
     if config.depth:
         terms["depth"] = mean((people.centre[:, 2] - true_depth).abs(), people.has_place)
-    if config.relative_depth:
-        terms["relative_depth"] = relative_depth_loss(people.log_nearness, true_depth, matches.image, people.has_place)
     return terms
+
+
+def surplus_terms(network: MultiHMR2, people: Matched, body: Body, config: LossConfig) -> dict[str, Tensor]:
+    """What further queries near people are asked: all of a person that needs no mesh."""
+    weights = {name for name in ("root", "pose", "shape") if getattr(config, name)}
+    return place_terms(people, config) | body_terms(network, people, body, weights)
 
 
 def score_loss(score_logit: Tensor, matches: Matches, targets: Targets, *, focal: bool) -> Tensor:

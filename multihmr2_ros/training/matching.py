@@ -77,6 +77,23 @@ def match(layer: LayerOutputs, targets: Targets, config: MatchingConfig, distanc
     return Matches(images, rows, slots, negative)
 
 
+def surplus_matches(location: Tensor, targets: Targets, matches: Matches, most: int) -> Matches:
+    """Further queries that look at a person: up to `most` for each, the nearest first (one-to-many supervision of the
+    queries themselves: Zhao et al. 2024, "MS-DETR").
+
+    location (B, Q, 2) px. A query stands for the person nearest to it, if that is within half of the larger side of the
+    person's box; the matched ones are left out. Nothing is said about their scores.
+    """
+    distance = torch.cdist(location.detach(), targets.location, p=1).masked_fill(~targets.present[:, None], torch.inf)
+    distance[matches.image, matches.query] = torch.inf
+    box = targets.box
+    reach = 0.5 * torch.maximum(box[..., 2] - box[..., 0], box[..., 3] - box[..., 1])
+    elsewhere = (distance > distance.amin(dim=2, keepdim=True)) | (distance > reach[:, None])
+    nearest, query = distance.masked_fill(elsewhere, torch.inf).topk(min(most, distance.shape[1]), dim=1, largest=False)
+    image, rank, person = nearest.isfinite().nonzero(as_tuple=True)
+    return Matches(image, query[image, rank, person], person, torch.zeros_like(matches.negative))
+
+
 def focal_cost(score_logit: Tensor) -> Tensor:
     """−0.25 · (1 − c)² · log c of the score c whose logit is given."""
     return -0.25 * torch.sigmoid(-score_logit).square() * functional.logsigmoid(score_logit)

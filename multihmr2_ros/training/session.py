@@ -179,7 +179,7 @@ def _trainer(session: Session, device: torch.device, others: Processes) -> Train
     held_out = []
     if session.pool is not None and others.is_first:
         scene, batch = session.pool.scene, config.batch
-        size = input_sizes(batch.image_size, batch.patch_size, [scene.width / scene.height])[0]
+        size = input_sizes(network.config.image_size, batch.patch_size, [scene.width / scene.height])[0]
         pool = Pool(session.pool.folder, held_out=True)
         held_out = held_out_batches(pool, session.pool.held_out_images, batch, input_size=size)
         if not held_out:
