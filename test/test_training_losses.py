@@ -61,11 +61,13 @@ def case(seed: int = 0, images: int = 2, people: int = 2) -> tuple[MultiHMR2, Ta
     heatmap = torch.randn(images, 12, 16, dtype=torch.float64, requires_grad=True)
     fov = (0.6 + 0.8 * torch.rand(images, dtype=torch.float64)).requires_grad_()
     k = torch.where(torch.tensor([True, False])[:images, None, None], targets.k, intrinsics(fov, *SIZE))
-    return network, targets, TrainingOutputs(layers, content, heatmap, fov, k, SIZE)
+    maps = torch.randn(images, 12, 16, 17, dtype=torch.float64, requires_grad=True)
+    return network, targets, TrainingOutputs(layers, content, heatmap, fov, k, SIZE, maps)
 
 
 def leaves(outputs: TrainingOutputs) -> dict[str, Tensor]:
     assert outputs.heatmap is not None
+    assert outputs.keypoint_maps is not None
     last = outputs.layers[-1]
     return {
         "score": last.score_logit,
@@ -74,6 +76,7 @@ def leaves(outputs: TrainingOutputs) -> dict[str, Tensor]:
         "first layer's location": outputs.layers[0].location,
         "queries": outputs.queries,
         "heatmap": outputs.heatmap,
+        "keypoint maps": outputs.keypoint_maps,
         "fov": outputs.horizontal_fov,
     }
 
@@ -127,6 +130,7 @@ def test_only_terms_with_a_weight_are_there(body: Body) -> None:
 def as_float(outputs: TrainingOutputs) -> TrainingOutputs:
     layers = tuple(LayerOutputs(*(value.float() for value in vars(layer).values())) for layer in outputs.layers)
     assert outputs.heatmap is not None
+    assert outputs.keypoint_maps is not None
     return TrainingOutputs(
         layers,
         outputs.queries.float(),
@@ -134,6 +138,7 @@ def as_float(outputs: TrainingOutputs) -> TrainingOutputs:
         outputs.horizontal_fov.float(),
         outputs.k.float(),
         outputs.image_size,
+        outputs.keypoint_maps.float(),
     )
 
 
@@ -159,7 +164,7 @@ SILENCED = {
     "no camera": {"field_of_view", "nearness", "reprojection", "angle"},
     "no score": {"score", "heatmap"},
     "no feature": {"track_feature"},
-    "nobody": set(TERMS) - {"score", "heatmap", "field_of_view"},
+    "nobody": set(TERMS) - {"score", "heatmap", "keypoint_map", "field_of_view"},
 }
 
 
@@ -206,7 +211,7 @@ def test_the_truth_costs_nothing(body: Body) -> None:
         targets.shape[:], targets.rotations[:], targets.track_feature[:] = shape, rotations, feature
         targets.location[:], targets.k[:] = layer.location, outputs.k
         targets.centre[:] = back_project(layer.location, outputs.k[:, :1, 0] / layer.log_nearness.exp(), outputs.k)
-    names = [name for name in TERMS if name not in ("score", "heatmap", "field_of_view")]
+    names = [name for name in TERMS if name not in ("score", "heatmap", "keypoint_map", "field_of_view")]
     terms = losses(network, outputs, targets, body, LossConfig(**{**OFF, **dict.fromkeys(names, 1.0)}))
     for name, value in terms.items():
         assert float(value.detach()) < 2e-5, name
@@ -252,6 +257,35 @@ def test_heatmap_marks_the_patch_of_the_centre() -> None:
         beside = logit.grad[0, cell[0], cell[1] + (1 if cell[1] == 0 else -1)]
         far = logit.grad[0, 6, 15 - cell[1]]
         assert 0 < beside < 0.5 * far
+
+
+def test_keypoint_maps_mark_the_patches_of_projected_keypoints(body: Body) -> None:
+    """The gradient raises each keypoint's own patch only, and leaves an unknown person's box alone."""
+    targets = random_targets(1, 2, SIZE)
+    targets.location[0] = torch.tensor([[128.0, 96.0], [60.0, 60.0]])
+    targets.centre[0] = back_project(targets.location[:1], torch.full((1, 2), 4.0), targets.k)[0]
+    targets.box[0, 1] = torch.tensor([32.0, 32.0, 80.0, 96.0])
+    targets.has_body[0, 1] = False
+    layer = LayerOutputs(torch.zeros(1, 2), targets.location, torch.full((1, 2), 4.0))
+    logit = torch.zeros(1, 12, 16, 17, requires_grad=True)
+    outputs = TrainingOutputs(
+        (layer,), torch.zeros(1, 2, TINY.decoder_width), None, torch.ones(1), targets.k, SIZE, logit
+    )
+    losses(nano_network(), outputs, targets, body, LossConfig(**(OFF | {"keypoint_map": 1.0})))[
+        "keypoint_map"
+    ].backward()
+    assert logit.grad is not None
+
+    posed = pose(body, targets.shape[0, :1], targets.rotations[0, :1])
+    points = coco_keypoints(body, posed.vertices)[0] + targets.centre[0, 0] - posed.centre_offset[0]
+    seen = points @ targets.k[0].T
+    cells = (seen[:, :2] / seen[:, 2:] / 16).floor().long()
+    for keypoint, (x, y) in enumerate(cells.tolist()):
+        wanted = [(y, x)] if 0 <= x < 16 and 0 <= y < 12 else []
+        assert [tuple(cell) for cell in (logit.grad[0, :, :, keypoint] < 0).nonzero().tolist()] == wanted
+    unknown = logit.grad[0, 2:6, 2:5]
+    assert (unknown <= 0).all()
+    assert (logit.grad[0, :2, :2] > 0).all()
 
 
 def test_heatmap_leaves_ignored_people_alone() -> None:

@@ -25,6 +25,7 @@ class NetworkConfig:
     each halving the picture, that make the patches (their number gives the patch size); empty for the vision
     transformer's single convolution. stem_depths: residual convolutions that follow in each stage. proposed_queries:
     the decoder starts from the image tokens that look most like a person's centre, instead of from learned queries.
+    keypoint_maps: in training the encoder also says where people's keypoints are.
     """
 
     image_size: int = 768
@@ -47,6 +48,7 @@ class NetworkConfig:
     stem_widths: tuple[int, ...] = ()
     stem_depths: tuple[int, ...] = ()
     proposed_queries: bool = False
+    keypoint_maps: bool = False
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -56,10 +58,9 @@ class NetworkConfig:
                     f"network configuration: {field.name} must be a whole number from 1 to "
                     f"{MOST.get(field.name, MOST_OTHERWISE)}, got {value!r:.40}"
                 )
-        if not isinstance(self.proposed_queries, bool):
-            raise UserError(
-                f"network configuration: proposed_queries must be true or false, got {self.proposed_queries!r}"
-            )
+        for name in ("proposed_queries", "keypoint_maps"):
+            if not isinstance(getattr(self, name), bool):
+                raise UserError(f"network configuration: {name} must be true or false, got {getattr(self, name)!r:.40}")
         self._check_stem()
         if self.encoder_width % (4 * self.encoder_heads):
             raise UserError(
@@ -104,9 +105,10 @@ class NetworkConfig:
         """The configuration saved in a weights file. Unknown names are an error: the file is of another version."""
         unknown = sorted(set(values) - {field.name for field in dataclasses.fields(cls)})
         if unknown:
+            names = ", ".join(map(repr, unknown))
             raise UserError(
-                f"network configuration: unknown names {', '.join(map(repr, unknown))!s:.200}; the file is of a newer "
-                "version, update multihmr2_ros"
+                f"network configuration: unknown names {names:.200}; the file is of a newer version, "
+                "update multihmr2_ros"
             )
         return cls(**values)
 
@@ -135,4 +137,5 @@ NANO = NetworkConfig(
     stem_widths=(24, 48, 96, 192),
     stem_depths=(0, 0, 1, 2),
     proposed_queries=True,
+    keypoint_maps=True,
 )

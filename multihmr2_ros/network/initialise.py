@@ -40,6 +40,9 @@ def initialise(network: MultiHMR2, mean_rotations: Tensor | None = None) -> Mult
             _start_at(detection.location, 0.0, spread=0.0)
             nn.init.trunc_normal_(network.decoder.heatmap.weight, std=0.01)
             network.decoder.heatmap.bias.fill_(rarely)
+        if network.keypoint_maps is not None:
+            nn.init.trunc_normal_(network.keypoint_maps.weight, std=0.01)
+            network.keypoint_maps.bias.fill_(rarely)
         _start_at(network.person.pose, _columns(mean_rotations) - network.person.initial_pose.cpu())
     return network
 

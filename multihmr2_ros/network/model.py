@@ -19,6 +19,7 @@ from multihmr2_ros.network.heads import CameraHead, DetectionHeads, PersonHeads,
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
+KEYPOINTS = 17  # COCO's
 PHENOTYPES = 6  # of the shape outputs, the first six are Anny's phenotypes; the others are unused
 
 
@@ -72,6 +73,7 @@ class TrainingOutputs:
     horizontal_fov  (B,) rad, as predicted
     k               (B, 3, 3) px, the intrinsics in use: given or predicted
     image_size      (height, width) px of the padded input
+    keypoint_maps   (B, h, w, 17) logit of "this keypoint of somebody lies in this patch"; None without such maps
     """
 
     layers: tuple[LayerOutputs, ...]
@@ -80,6 +82,7 @@ class TrainingOutputs:
     horizontal_fov: Tensor
     k: Tensor
     image_size: tuple[int, int]
+    keypoint_maps: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,8 @@ class MultiHMR2(nn.Module):
         self.decoder = Decoder(config)
         self.detection = DetectionHeads(config)
         self.person = PersonHeads(config)
+        # For training only: dense supervision of the encoder.
+        self.keypoint_maps = nn.Linear(config.encoder_width, KEYPOINTS) if config.keypoint_maps else None
         self.register_buffer("image_mean", torch.tensor(IMAGE_MEAN, device="cpu")[:, None, None], persistent=False)
         self.register_buffer("image_std", torch.tensor(IMAGE_STD, device="cpu")[:, None, None], persistent=False)
 
@@ -145,17 +150,24 @@ class MultiHMR2(nn.Module):
 
     def training_outputs(self, image: Tensor, k: Tensor, k_given: Tensor) -> TrainingOutputs:
         """What the losses need; arguments as of `forward`. The person heads run later, for matched queries only."""
-        decoded, horizontal_fov = self.decode(image)
+        class_token, patches = self.encode(image)
+        decoded, horizontal_fov = self.decoder(patches), self.camera(class_token)
+        maps = None if self.keypoint_maps is None else self.keypoint_maps(patches).float()
         layers = tuple(LayerOutputs(*self.detection(queries, decoded.anchor)) for queries in decoded.layers)
         k = camera_in_use(image, horizontal_fov, k, k_given)
         return TrainingOutputs(
-            layers, decoded.queries, decoded.heatmap, horizontal_fov, k, (image.shape[-2], image.shape[-1])
+            layers, decoded.queries, decoded.heatmap, horizontal_fov, k, (image.shape[-2], image.shape[-1]), maps
         )
+
+    def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Class token (B, D) and patch tokens (B, h, w, D) of images (B, 3, H, W) uint8, float32."""
+        pixels = (image.float() / 255.0 - self.image_mean) / self.image_std
+        class_token, patches = self.backbone(pixels)
+        return class_token, patches
 
     def decode(self, image: Tensor) -> tuple[Decoded, Tensor]:
         """Decoded queries and horizontal field of view (B,) rad, all float32."""
-        pixels = (image.float() / 255.0 - self.image_mean) / self.image_std
-        class_token, patches = self.backbone(pixels)
+        class_token, patches = self.encode(image)
         return self.decoder(patches), self.camera(class_token)
 
 

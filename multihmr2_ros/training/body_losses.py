@@ -18,6 +18,7 @@ from multihmr2_ros.training.targets import Targets
 NEAREST_M = 0.1
 # A true joint further outside than this many picture sides teaches nothing but how to extrapolate.
 FURTHEST_OUTSIDE = 0.5
+MESH_TERMS = frozenset({"vertices", "joints", "reprojection", "angle"})
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,16 @@ class Person:
     centre_offset: Tensor
 
 
+@dataclass(frozen=True)
+class TruePeople:
+    """The true bodies of those `rows` (n,) of `Matched` whose bodies are known; places (n, 3) m, their pelvises in the
+    camera frame, where those are known."""
+
+    rows: Tensor
+    person: Person
+    places: Tensor
+
+
 def matched_people(outputs: TrainingOutputs, targets: Targets, matches: Matches) -> Matched:
     """Gather what the losses compare, of the outputs' last layer."""
     layer, (image, query, slot) = outputs.layers[-1], (matches.image, matches.query, matches.person)
@@ -94,8 +105,19 @@ def matched_people(outputs: TrainingOutputs, targets: Targets, matches: Matches)
     )
 
 
-def body_terms(network: MultiHMR2, people: Matched, body: Body, weights: set[str]) -> dict[str, Tensor]:
-    """Unweighted terms of shape, pose, mesh, reprojection and tracking feature; only those named in weights."""
+@torch.no_grad()
+def true_people(people: Matched, body: Body) -> TruePeople:
+    """Pose the truth."""
+    rows = people.has_body.nonzero()[:, 0]
+    person = pose(body, people.true_shape[rows], people.true_rotations[rows])
+    return TruePeople(rows, person, people.true_centre[rows] - person.centre_offset)
+
+
+def body_terms(
+    network: MultiHMR2, people: Matched, true: TruePeople | None, body: Body, weights: set[str]
+) -> dict[str, Tensor]:
+    """Unweighted terms of shape, pose, mesh, reprojection and tracking feature; only those named in weights. true: for
+    those of the mesh and of projections."""
     with_keypoints = people.keypoint_visible.any(-1)
     shape, rotations, feature = network.person(people.queries)
     shape = shape[:, :PHENOTYPES]
@@ -104,36 +126,36 @@ def body_terms(network: MultiHMR2, people: Matched, body: Body, weights: set[str
         error = (feature - people.true_feature).abs().mean(-1)
         terms["track_feature"] = mean(error, people.has_feature)
     rows = people.has_body.nonzero()[:, 0]
-    found, true = rotations[rows], people.true_rotations[rows]
+    found, wanted = rotations[rows], people.true_rotations[rows]
     if "shape" in weights:
         terms["shape"] = mean((shape[rows] - people.true_shape[rows]).abs())
     if "root" in weights:
-        terms["root"] = mean((found[:, 0] - true[:, 0]).abs())
+        terms["root"] = mean((found[:, 0] - wanted[:, 0]).abs())
     if "pose" in weights:
         posed = (~body.unposed_bones).flatten().nonzero()[1:, 0]
-        terms["pose"] = mean((found[:, posed] - true[:, posed]).abs())
-    if weights & {"vertices", "joints", "reprojection", "angle"}:
+        terms["pose"] = mean((found[:, posed] - wanted[:, posed]).abs())
+    if true is not None and weights & MESH_TERMS:
         either = (people.has_body | with_keypoints).nonzero()[:, 0]
-        terms |= _mesh_terms(pose(body, shape[either], rotations[either]), either, people, body, weights)
+        terms |= _mesh_terms(pose(body, shape[either], rotations[either]), either, people, true, body, weights)
     return terms
 
 
-def _mesh_terms(found: Person, rows: Tensor, people: Matched, body: Body, weights: set[str]) -> dict[str, Tensor]:
+def _mesh_terms(
+    found: Person, rows: Tensor, people: Matched, true: TruePeople, body: Body, weights: set[str]
+) -> dict[str, Tensor]:
     """Terms that need posed bodies; found: of the given rows of people."""
     bodied = people.has_body[rows].nonzero()[:, 0]
-    truth_rows = rows[bodied]
-    with torch.no_grad():
-        true = pose(body, people.true_shape[truth_rows], people.true_rotations[truth_rows])
+    truth_rows = true.rows
     terms = {}
     if "vertices" in weights:
-        terms["vertices"] = mean((found.vertices[bodied] - true.vertices).abs())
+        terms["vertices"] = mean((found.vertices[bodied] - true.person.vertices).abs())
     if "joints" in weights:
-        terms["joints"] = mean((found.joints[bodied] - true.joints).abs())
+        terms["joints"] = mean((found.joints[bodied] - true.person.joints).abs())
     if not weights & {"reprojection", "angle"}:
         return terms
     places = people.centre[rows] - found.centre_offset
     with torch.no_grad():
-        true_joints = true.joints + (people.true_centre[truth_rows] - true.centre_offset)[:, None]
+        true_joints = true.person.joints + true.places[:, None]
         pixels, ahead = project(true_joints, people.true_k[truth_rows, None])
         usable = ahead & _near_picture(pixels, people.image_size)
         usable &= (people.has_place & people.has_k)[truth_rows, None]

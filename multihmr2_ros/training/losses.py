@@ -18,7 +18,16 @@ from torch.nn import functional
 from multihmr2_ros.body import Body
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.network.model import LayerOutputs, MultiHMR2, TrainingOutputs
-from multihmr2_ros.training.body_losses import Matched, body_terms, consistency_terms, matched_people, mean
+from multihmr2_ros.training.body_losses import (
+    MESH_TERMS,
+    Matched,
+    body_terms,
+    consistency_terms,
+    matched_people,
+    mean,
+    true_people,
+)
+from multihmr2_ros.training.keypoint_maps import keypoint_map_loss
 from multihmr2_ros.training.matching import Matches, MatchingConfig, distances, inside_ignored, match, surplus_matches
 from multihmr2_ros.training.targets import Targets
 
@@ -32,6 +41,7 @@ class LossConfig:
 
     score               focal cross-entropy of queries (plain cross-entropy, the paper's, where focal_score is false)
     heatmap             focal loss of patches, where queries are proposed
+    keypoint_map        focal loss of patches for each keypoint, where the encoder says them
     location            L1, over the picture's longer side
     nearness            L1 of log(f / z): the same for all cameras
     depth               L1 of z, m
@@ -52,6 +62,7 @@ class LossConfig:
 
     score: float = 2.0
     heatmap: float = 2.0
+    keypoint_map: float = 1.0
     location: float = 10.0
     nearness: float = 2.0
     depth: float = 0.0
@@ -96,6 +107,8 @@ def losses(
     terms: dict[str, Tensor] = {}
     matches = _matches(network, outputs, outputs.layers[-1], targets, body, config)
     people = matched_people(outputs, targets, matches)
+    weights = {item.name for item in dataclasses.fields(config) if getattr(config, item.name)}
+    true = true_people(people, body) if weights & (MESH_TERMS | {"keypoint_map"}) else None
     _add(terms, config, detection_terms(outputs.layers[-1], people, matches, targets, config), 1.0)
     if config.auxiliary:
         for layer in outputs.layers[:-1]:
@@ -111,8 +124,11 @@ def losses(
     if config.field_of_view:
         loss = field_of_view_loss(outputs.horizontal_fov, targets, outputs.image_size[1])
         _add(terms, config, {"field_of_view": loss}, 1.0)
-    weights = {item.name for item in dataclasses.fields(config) if getattr(config, item.name)}
-    _add(terms, config, body_terms(network, people, body, weights), 1.0)
+    _add(terms, config, body_terms(network, people, true, body, weights), 1.0)
+    if true is not None and outputs.keypoint_maps is not None and config.keypoint_map:
+        patch_size = network.config.patch_size
+        loss = keypoint_map_loss(outputs.keypoint_maps, people, true, targets, body, patch_size)
+        _add(terms, config, {"keypoint_map": loss}, 1.0)
     if reference is not None and weights & {"consistency_pose", "consistency_joints"}:
         other = _matches(reference[0], reference[1], reference[1].layers[-1], targets, body, config)
         pairs = matched_people(reference[1], targets, other)
@@ -152,7 +168,7 @@ def place_terms(people: Matched, config: LossConfig) -> dict[str, Tensor]:
 def surplus_terms(network: MultiHMR2, people: Matched, body: Body, config: LossConfig) -> dict[str, Tensor]:
     """What further queries near people are asked: all of a person that needs no mesh."""
     weights = {name for name in ("root", "pose", "shape") if getattr(config, name)}
-    return place_terms(people, config) | body_terms(network, people, body, weights)
+    return place_terms(people, config) | body_terms(network, people, None, body, weights)
 
 
 def score_loss(score_logit: Tensor, matches: Matches, targets: Targets, *, focal: bool) -> Tensor:
