@@ -7,10 +7,14 @@ body can stand inside a CUDA graph.
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import ctypes
 import functools
 import logging
+import os
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -212,10 +216,10 @@ def _cached_anny(mesh: Mesh) -> Any:
 
     if not is_cached():
         logger.info("building the body model's cache, once (about two minutes)")
+    _quieten_libraries()
     with warnings.catch_warnings():
         # Anny marks this factory deprecated; it is the one that keeps the rig that the released weights were made for.
         warnings.simplefilter("ignore", DeprecationWarning)
-        _silence_warp()
         # Local changes are all zero in this project: leaving them out changes no vertex and saves three quarters of
         # the memory. Dense blend skinning is one matrix product, without a second runtime on the GPU's stream.
         model = anny.create_fullbody_model(
@@ -229,14 +233,37 @@ def _cached_anny(mesh: Mesh) -> Any:
     return model.to(torch.float32).eval()
 
 
-def _silence_warp() -> None:
-    """Anny's renderer and cache builder announces itself on the user's terminal otherwise."""
+def _quieten_libraries() -> None:
+    """Anny and Warp tell the terminal which files they open and what hardware they miss; from here on errors only.
+
+    Without a driver for CUDA, Warp says so on the standard error of the process, whatever its settings; so it starts
+    here, deaf. Where there is one, it starts when it is needed, and may complain of it.
+    """
     import warp
 
+    logging.getLogger("anny").setLevel(logging.WARNING)
     if hasattr(warp.config, "log_level"):
         warp.config.log_level = warp.LOG_ERROR
     else:  # older releases
         warp.config.quiet = True  # type: ignore[attr-defined]
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        with _no_standard_error():
+            warp.init()
+
+
+@contextlib.contextmanager
+def _no_standard_error() -> Iterator[None]:
+    """Also of native code."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _load_anny(mesh: Mesh) -> Any:

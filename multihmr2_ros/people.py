@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,7 +42,8 @@ class Frame:
     """One camera image and what is known about it.
 
     image: (H, W, 3) uint8 RGB. stamp: seconds, of the image. k: (3, 3) float64 intrinsics in px of this image, or
-    None when they are to be predicted. intrinsics_source: where k came from. name: file stem for results.
+    None when they are to be predicted. intrinsics_source: where k came from. name: file stem for results. distort:
+    points (..., 2) px of image → (..., 2) px of the image as it was recorded, where lens distortion was taken out.
     """
 
     image: NDArray[np.uint8]
@@ -49,6 +51,13 @@ class Frame:
     k: NDArray[np.float64] | None = None
     intrinsics_source: IntrinsicsSource = IntrinsicsSource.PREDICTED
     name: str = "frame"
+    distort: Callable[[NDArray[np.float32]], NDArray[np.floating]] | None = None
+
+    def as_recorded(self, people: People) -> People:
+        """The people whom an estimator found in image, their joints_2d in px of the image as it was recorded."""
+        if self.distort is None:
+            return people
+        return dataclasses.replace(people, joints_2d=self.distort(people.joints_2d).astype(np.float32))
 
 
 @dataclass(frozen=True)

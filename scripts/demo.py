@@ -28,7 +28,7 @@ from multihmr2_ros.errors import UserError
 from multihmr2_ros.network import checkpoint
 from multihmr2_ros.network.config import NetworkConfig
 from multihmr2_ros.network.model import MultiHMR2
-from multihmr2_ros.ros.camera_bag import CAMERA_INFO
+from multihmr2_ros.ros.bags.camera import CAMERA_INFO
 from multihmr2_ros.weights import resolve_checkpoint
 
 NODE = "/perception_node"

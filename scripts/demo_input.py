@@ -10,10 +10,10 @@ import numpy as np
 from multihmr2_ros.cli.main import main as multihmr2
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.media.sources import open_source
-from multihmr2_ros.ros.bag_reading import BagReader
-from multihmr2_ros.ros.bag_writing import BagWriter
-from multihmr2_ros.ros.camera_bag import COMPRESSED_IMAGES as IMAGES
-from multihmr2_ros.ros.camera_bag import CameraBag
+from multihmr2_ros.ros.bags.camera import COMPRESSED_IMAGES as IMAGES
+from multihmr2_ros.ros.bags.camera import CameraBag
+from multihmr2_ros.ros.bags.reading import BagReader
+from multihmr2_ros.ros.bags.writing import BagWriter
 
 START_NS = 1_700_000_000_000_000_000  # of the recording; the player moves it to now
 SIMULATE = "--seconds 8 --rate 10 --size 640x480 --people 3 4 --format jpeg --vertices none --seed 18"
@@ -47,4 +47,6 @@ def write_video(video: Path, path: Path) -> int:
             image = frame.image if scale == 1.0 else cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA)
             bag.write_image(np.asarray(image, np.uint8), START_NS + round(frame.stamp * 1e9), as_jpeg=True)
             count += 1
+        if source.damage:
+            print(f"   {source.damage}", flush=True)
     return count

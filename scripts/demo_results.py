@@ -14,9 +14,9 @@ from multihmr2_ros.errors import UserError
 from multihmr2_ros.media.overlay import draw_people
 from multihmr2_ros.media.video import VideoWriter
 from multihmr2_ros.people import People
-from multihmr2_ros.ros.bag_reading import BagReader
+from multihmr2_ros.ros.bags.reading import BagReader
+from multihmr2_ros.ros.bags.recorded_people import people_from_human_array
 from multihmr2_ros.ros.images import compressed_image_from_ros
-from multihmr2_ros.ros.recorded_people import people_from_human_array
 
 ROWS = 16  # of the table
 CAPTION_PX = 28

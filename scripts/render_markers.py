@@ -21,7 +21,7 @@ from multihmr2_ros.camera import intrinsics_from_fov
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.media.export import save_image
 from multihmr2_ros.media.rasterise import DepthBuffer
-from multihmr2_ros.ros.bag_reading import BagReader
+from multihmr2_ros.ros.bags.reading import BagReader
 from multihmr2_ros.ros.content import MarkerAction, MarkerType
 
 Floats = NDArray[np.float64]

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.ros.bag_frames import BagSource
-from multihmr2_ros.ros.bag_types import typestore
-from multihmr2_ros.ros.bag_writing import BagWriter
+from multihmr2_ros.ros.bags.definitions import typestore
+from multihmr2_ros.ros.bags.frames import BagSource
+from multihmr2_ros.ros.bags.writing import BagWriter
+from multihmr2_ros.ros.frame_tree import Pose
 
 WIDTH, HEIGHT, RATE = 96, 64, 10
 START_NS = 1_700_000_000_000_000_000
@@ -71,6 +72,23 @@ def camera_info(
         TYPES["camera_info"], header=header(time_ns), height=HEIGHT, width=width,
         distortion_model="plumb_bob" if d else "", d=np.array(d, np.float64), k=k, r=np.eye(3).ravel(), p=p,
         binning_x=0, binning_y=0, roi=roi,
+    )  # fmt: skip
+
+
+def transform(parent: str, child: str, pose: Pose, stamp_ns: int) -> Any:
+    """A TFMessage with one transform."""
+    x, y, z, qx, qy, qz, qw = pose
+    geometry = "geometry_msgs/msg/"
+    return make(
+        "tf2_msgs/msg/TFMessage",
+        transforms=[make(
+            f"{geometry}TransformStamped", header=header(stamp_ns, parent), child_frame_id=child,
+            transform=make(
+                f"{geometry}Transform",
+                translation=make(f"{geometry}Vector3", x=x, y=y, z=z),
+                rotation=make(f"{geometry}Quaternion", x=qx, y=qy, z=qz, w=qw),
+            ),
+        )],
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What several test files need: the golden weights in the released layout, and a small network of our own."""
+"""What several test files need: networks and samples, a node and a peer over DDS, a server of weights."""
 
 from __future__ import annotations
 
@@ -35,6 +35,14 @@ def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_small_network(tmp_path_factory.mktemp("small") / "small.safetensors")
 
 
+@pytest.fixture(scope="session")
+def body() -> Any:
+    """Anny with the mesh of few vertices."""
+    from multihmr2_ros.body import Body
+
+    return Body("low")
+
+
 @pytest.fixture
 def wire() -> Iterator[Any]:
     """Makes `test.ros_wire.Wire`s: the node and a peer, over DDS."""
@@ -42,3 +50,61 @@ def wire() -> Iterator[Any]:
 
     with wires() as make:
         yield make
+
+
+@pytest.fixture
+def peer() -> Iterator[Any]:
+    """A `test.ros_wire.Peer`, which listens to nodes in processes of their own."""
+    from test.ros_wire import peers
+
+    with peers() as peer:
+        yield peer
+
+
+@pytest.fixture
+def empty_weights_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No weights are here yet; no proxy, and no waiting between attempts to fetch them."""
+    from multihmr2_ros.weights import fetch
+
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(fetch, "RETRY_WAIT_S", 0.001)
+    monkeypatch.setenv("MULTIHMR2_WEIGHTS", str(tmp_path / "weights"))
+
+
+@pytest.fixture
+def server() -> Iterator[Any]:
+    """A `test.weights_server.Server`, which serves a small file of weights."""
+    from test.weights_server import serving
+
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture
+def tiny(server: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The registry with the server's file as its only entry."""
+    from multihmr2_ros import weights
+    from test.weights_server import entry
+
+    tiny = entry(server.url)
+    monkeypatch.setattr(weights, "REGISTRY", (tiny,))
+    return tiny
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """The machine's cores are shared; sums then also come out the same."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of training samples: six drawn pictures, and four that are held out."""
+    from test.training_samples import make_pool
+
+    return make_pool(tmp_path_factory.mktemp("pool"), 6, held_out=4)

@@ -13,8 +13,8 @@ import numpy as np
 
 from multihmr2_ros.body import Body
 from multihmr2_ros.people import IntrinsicsSource, People
-from multihmr2_ros.ros.bag_humans import HUMAN_ARRAY, HUMANS_TOPIC, TRUTH_TOPIC
-from multihmr2_ros.ros.bag_writing import BagWriter
+from multihmr2_ros.ros.bags.humans import HUMAN_ARRAY, HUMANS_TOPIC, TRUTH_TOPIC
+from multihmr2_ros.ros.bags.writing import BagWriter
 from multihmr2_ros.ros.cdr import human_array_to_cdr
 from multihmr2_ros.ros.content import HeaderContent
 from multihmr2_ros.ros.people_content import Timing, people_to_content

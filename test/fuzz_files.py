@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from multihmr2_ros.ros.bag_frames import BagSource
-from multihmr2_ros.ros.bag_writing import BagWriter
+from multihmr2_ros.ros.bags.frames import BagSource
+from multihmr2_ros.ros.bags.writing import BagWriter
 from test.bag_factory import camera_messages, picture, serialised, write_bag
 from test.fuzz_messages import damaged_message, with_png_checksums
 from test.fuzz_mutations import damaged_bytes, damaged_text, damaged_value
@@ -74,7 +74,7 @@ class McapBags(Bags):
 
 
 def _write(writer: Any, messages: list[tuple[str, int, Any]]) -> None:
-    from multihmr2_ros.ros.bag_types import typestore
+    from multihmr2_ros.ros.bags.definitions import typestore
 
     connections: dict[str, Any] = {}
     for topic, time_ns, message in messages:

@@ -9,8 +9,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from multihmr2_ros.ros.bag_reading import BagMessage, BagReader
-from multihmr2_ros.ros.bag_types import typestore
+from multihmr2_ros.ros.bags.definitions import typestore
+from multihmr2_ros.ros.bags.reading import BagMessage, BagReader
 from test.bag_factory import (
     START_NS,
     camera_info,
@@ -194,7 +194,7 @@ class RecordedPeople(Target):
         return damaged_message(rng, rng.choice(self.seeds))
 
     def parse(self, data: bytes) -> None:
-        from multihmr2_ros.ros.recorded_people import people_from_human_array
+        from multihmr2_ros.ros.bags.recorded_people import people_from_human_array
 
         message = self.bag.decode(BagMessage("/humans", self.TYPE, 0, data))
         people = people_from_human_array(message, (480, 640))

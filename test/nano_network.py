@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 
-from multihmr2_ros.network.config import NetworkConfig
+from multihmr2_ros.network.config import NANO
 from multihmr2_ros.network.heads import rotations_from_columns
 from multihmr2_ros.network.initialise import initialise
 from multihmr2_ros.network.model import LayerOutputs, MultiHMR2, TrainingOutputs, back_project, intrinsics
 from multihmr2_ros.training.targets import Targets
 
-TINY = NetworkConfig(
+# NANO, narrower.
+TINY = dataclasses.replace(
+    NANO,
     image_size=256,
     max_grid=16,
     encoder_width=32,
     encoder_depth=1,
     encoder_heads=2,
-    encoder_mlp_ratio=2,
-    register_tokens=1,
     decoder_width=32,
-    decoder_depth=2,
     decoder_heads=2,
     decoder_head_width=16,
     decoder_mlp_width=64,
     queries=10,
     head_width=32,
-    shape_outputs=6,
     track_feature_width=16,
     stem_widths=(8, 8, 16, 16),
     stem_depths=(0, 0, 1, 1),
-    proposed_queries=True,
 )
 
 

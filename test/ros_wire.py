@@ -139,21 +139,37 @@ class Wire(Peer):
 
 
 @contextlib.contextmanager
+def ros_context() -> Iterator[None]:
+    """rclpy, running on our domain."""
+    rclpy.init(domain_id=DOMAIN_ID)
+    try:
+        yield
+    finally:
+        rclpy.try_shutdown()
+
+
+@contextlib.contextmanager
+def peers() -> Iterator[Peer]:
+    """A peer without a node in this process."""
+    with ros_context(), contextlib.closing(Peer()) as peer:
+        yield peer
+
+
+@contextlib.contextmanager
 def wires() -> Iterator[Callable[..., Wire]]:
     """Makes wires, which are closed at the end."""
-    rclpy.init(domain_id=DOMAIN_ID)
     made: list[Wire] = []
 
     def make(**options: Any) -> Wire:
         made.append(Wire(**options))
         return made[-1]
 
-    try:
-        yield make
-    finally:
-        for each in made:
-            each.close()
-        rclpy.try_shutdown()
+    with ros_context():
+        try:
+            yield make
+        finally:
+            for each in made:
+                each.close()
 
 
 class Process:

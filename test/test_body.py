@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -167,3 +170,19 @@ def test_footprint_of_a_line_has_no_area(count: int) -> None:
 def test_footprint_refuses_a_plane_without_normal() -> None:
     with pytest.raises(ValueError, match="normal"):
         footprint(np.zeros((4, 3)), np.zeros(3), 0.0)
+
+
+def test_the_terminal_hears_nothing_of_the_libraries(full: Body) -> None:
+    """Neither which file Anny opens, nor that Warp misses a GPU. The fixture has seen to Anny's cache."""
+    script = """
+import logging
+logging.basicConfig(level=logging.INFO)
+from multihmr2_ros.body import Body
+Body("full")
+import warp
+warp.init()
+print("to standard error again", file=__import__("sys").stderr)
+"""
+    root = Path(__file__).resolve().parents[1]
+    done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "to standard error again\n")

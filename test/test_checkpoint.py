@@ -208,6 +208,15 @@ def test_our_files_hold_no_code(tmp_path: Path) -> None:
         assert all(file.get_tensor(name).dtype == np.float32 for name in file.keys())  # noqa: SIM118
 
 
+def test_unknown_names_are_told_at_bounded_length() -> None:
+    with pytest.raises(UserError, match="unknown names 'depth', 'layers'; ") as caught:
+        NetworkConfig.from_dict({"layers": 3, "depth": 1})
+    assert "newer version" in str(caught.value)
+    with pytest.raises(UserError) as caught:
+        NetworkConfig.from_dict({f"name_{number}": 0 for number in range(1000)})
+    assert len(str(caught.value)) < 320
+
+
 @pytest.mark.parametrize(
     "values",
     [{"queries": 0}, {"queries": 1.5}, {"queries": True}, {"encoder_heads": 5}, {"image_size": 2000}, {"layers": 3}],

@@ -5,67 +5,35 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
-from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from multihmr2_ros.camera import project
 from multihmr2_ros.cli.main import main
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.evaluation.datasets import DATASETS
 from multihmr2_ros.evaluation.datasets.run import DatasetJob, evaluate_dataset
 from multihmr2_ros.evaluation.published import ROWS, published_table
 from multihmr2_ros.evaluation.results import merged
 from multihmr2_ros.evaluation.run import Camera
 from multihmr2_ros.people import People
-from test.people_factory import make_people, pinhole
+from test.dataset_factory import (
+    HEIGHT,
+    WIDTH,
+    Estimator,
+    K,
+    as_mesh,
+    bodies,
+    people_with,
+    save_image,
+    save_json,
+    save_regressor,
+)
 
-WIDTH, HEIGHT = 640, 480
-K = pinhole()
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "real"
-
-
-class Estimator:
-    """Gives for each image the people of a list, whose vertices are the data set's joints."""
-
-    faces = np.zeros((0, 3), np.int32)
-    body = SimpleNamespace(coco_keypoints=lambda vertices: vertices[:, :17])
-
-    def __init__(self, people: Callable[[int], People]) -> None:
-        self._people, self.index = people, -1
-
-    def step(self, image: np.ndarray, k: np.ndarray | None, stamp: float, **_: Any) -> People:
-        self.index += 1
-        return self._people(self.index)
-
-    def reset(self) -> None:
-        """Nothing is remembered."""
-
-
-def people_with(vertices: np.ndarray, k: np.ndarray = K, **changes: Any) -> People:
-    return make_people(len(vertices), vertices=vertices, pelvis=vertices.mean(axis=1), k=k, **changes)
-
-
-def save_image(path: Path, size: tuple[int, int] = (WIDTH, HEIGHT)) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, (40, 80, 120)).save(path)
-
-
-def save_json(path: Path, content: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content))
-
-
-def bodies(count: int, joints: int, seed: int = 0) -> np.ndarray:
-    """(count, joints, 3) m in front of the camera, well apart."""
-    rng = np.random.default_rng(seed)
-    middle = np.stack([np.linspace(-1, 1, count), np.zeros(count), np.full(count, 4.0)], axis=1)
-    return middle[:, None] + rng.uniform(-0.3, 0.3, (count, joints, 3)) * [1, 2.5, 1]
 
 
 def box_of(points: np.ndarray) -> list[float]:
@@ -126,13 +94,13 @@ def flat_people(boxes: list[list[float]], ids: list[int]) -> People:
 def test_mot17(tmp_path: Path) -> None:
     """Two pedestrians and a static person, who counts neither as a miss nor, where found, as a mistake."""
     sequence = tmp_path / "train" / "MOT17-99-FRCNN"
-    boxes = [[100.0, 100, 50, 120], [300, 100, 50, 120], [500, 100, 50, 120]]
+    boxes: list[list[float]] = [[100.0, 100, 50, 120], [300, 100, 50, 120], [500, 100, 50, 120]]
     rows = []
     for frame in range(1, 11):
         save_image(sequence / "img1" / f"{frame:06d}.jpg")
-        for identity, box in enumerate(boxes, start=1):
-            kind, considered = (7, 0) if identity == 3 else (1, 1)
-            rows.append([frame, identity, *np.add(box, [1, 1, 0, 0]), considered, kind, 1.0])
+        for number, box in enumerate(boxes, start=1):
+            kind, considered = (7, 0) if number == 3 else (1, 1)
+            rows.append([frame, number, *np.add(box, [1, 1, 0, 0]), considered, kind, 1.0])
     (sequence / "gt").mkdir()
     (sequence / "gt" / "gt.txt").write_text("\n".join(",".join(map(str, row)) for row in rows) + "\n")
     (sequence / "seqinfo.ini").write_text("[Sequence]\nname=MOT17-99-FRCNN\nimDir=img1\nframeRate=10\nimExt=.jpg\n")
@@ -152,7 +120,7 @@ def test_mot17(tmp_path: Path) -> None:
 
 def test_posetrack21(tmp_path: Path) -> None:
     """A region to be ignored, and a frame without ground truth, which is looked at and not scored."""
-    boxes = [[100.0, 100, 50, 120], [300, 100, 50, 120]]
+    boxes: list[list[float]] = [[100.0, 100, 50, 120], [300, 100, 50, 120]]
     images, annotations = [], []
     for frame in range(4):
         name = f"images/val/000001_test/{frame:06d}.jpg"
@@ -204,18 +172,6 @@ def write_threedpw(folder: Path, camera: np.ndarray) -> None:
     path.write_bytes(pickle.dumps(data, protocol=2))
     for frame in range(frames):
         save_image(folder / "imageFiles" / "downtown_test_00" / f"image_{frame:05d}.jpg")
-
-
-def save_regressor(path: Path) -> Path:
-    """Joint j is vertex j."""
-    np.save(path, np.eye(24, 19158, dtype=np.float32))
-    return path
-
-
-def as_mesh(joints: np.ndarray) -> np.ndarray:
-    vertices = np.zeros((len(joints), 19158, 3), np.float32)
-    vertices[:, : joints.shape[1]] = joints
-    return vertices
 
 
 def test_3dpw(tmp_path: Path) -> None:
@@ -285,7 +241,7 @@ def test_cmu_panoptic(tmp_path: Path) -> None:
 # --- what is not as it should be
 
 
-@pytest.mark.parametrize("name", ["mscoco", "posetrack21", "mot17", "3dpw", "cmu-panoptic"])
+@pytest.mark.parametrize("name", DATASETS)
 def test_a_folder_of_something_else(tmp_path: Path, name: str) -> None:
     job = DatasetJob(name, tmp_path, tmp_path, regressor=save_regressor(tmp_path / "j.npy"))
     with pytest.raises(UserError, match="give the data set's folder") as caught:

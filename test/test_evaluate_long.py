@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from multihmr2_ros.people import IntrinsicsSource, People
-from multihmr2_ros.ros.bag_evaluation import BagJob, run_job
+from multihmr2_ros.ros.bags.evaluation import BagJob, run_job
 from test.evaluation_bags import TruthfulEstimator, write_scene
 
 FRAMES, STEP_S = 10_000, 0.05

@@ -18,7 +18,7 @@ from multihmr2_ros.evaluation.metrics.identity import IdentityCounts
 from multihmr2_ros.evaluation.run import SequenceResult
 from multihmr2_ros.evaluation.tally import ERRORS, METRICS, Sum, Tally
 from multihmr2_ros.people import People
-from multihmr2_ros.ros.bag_evaluation import BagJob, run_job
+from multihmr2_ros.ros.bags.evaluation import BagJob, run_job
 from test.evaluation_bags import TruthfulEstimator, scene, write_scene
 
 # --- comparison

@@ -15,11 +15,12 @@ from scipy.spatial.transform import Rotation
 from multihmr2_ros.cli.main import main
 from multihmr2_ros.evaluation.run import SequenceResult
 from multihmr2_ros.people import People
-from multihmr2_ros.ros.bag_evaluation import BagJob, run_job
-from multihmr2_ros.ros.bag_humans import BagHumans
-from multihmr2_ros.ros.bag_sequences import moved
-from multihmr2_ros.ros.bag_transforms import Transforms
-from test.bag_factory import header, make, write_bag
+from multihmr2_ros.ros.bags.evaluation import BagJob, run_job
+from multihmr2_ros.ros.bags.humans import BagHumans
+from multihmr2_ros.ros.bags.sequences import moved
+from multihmr2_ros.ros.bags.transforms import Transforms
+from multihmr2_ros.ros.frame_tree import Pose
+from test.bag_factory import transform, write_bag
 from test.evaluation_bags import TruthfulEstimator, scene, stamp_of, write_scene
 
 
@@ -121,28 +122,16 @@ def test_another_mesh_or_none_leaves_out_what_needs_vertices(tmp_path: Path) -> 
 # --- frames of reference
 
 
-def transform(parent: str, child: str, pose: np.ndarray, stamp_ns: int) -> Any:
-    """A TFMessage with one transform, pose (4, 4) of the child in its parent."""
-    x, y, z, w = Rotation.from_matrix(pose[:3, :3]).as_quat()
-    geometry = "geometry_msgs/msg/"
-    return make(
-        "tf2_msgs/msg/TFMessage",
-        transforms=[make(
-            f"{geometry}TransformStamped", header=header(stamp_ns, parent), child_frame_id=child,
-            transform=make(
-                f"{geometry}Transform",
-                translation=make(f"{geometry}Vector3", **dict(zip("xyz", pose[:3, 3].tolist(), strict=True))),
-                rotation=make(f"{geometry}Quaternion", x=x, y=y, z=z, w=w),
-            ),
-        )],
-    )  # fmt: skip
-
-
 def pose(angle_deg: float, *place: float) -> np.ndarray:
     result = np.eye(4)
     result[:3, :3] = Rotation.from_euler("xyz", [0.3 * angle_deg, angle_deg, 20], degrees=True).as_matrix()
     result[:3, 3] = place
     return result
+
+
+def seven(pose: np.ndarray) -> Pose:
+    """Translation and quaternion of a (4, 4) pose."""
+    return (*pose[:3, 3].tolist(), *Rotation.from_matrix(pose[:3, :3]).as_quat().tolist())
 
 
 CAMERA_IN_BASE = pose(35, 0.1, 0.2, 0.9)
@@ -158,12 +147,12 @@ def base_in_map(index: float) -> np.ndarray:
 
 def moving_camera(every: int = 2, frames: int = 10) -> list[tuple[str, int, Any]]:
     """/tf_static and /tf of a robot; the latter only at every second image, as odometry need not be in step."""
-    messages = [("/tf_static", stamp_of(0), transform("base", "camera", CAMERA_IN_BASE, 0))]
+    messages = [("/tf_static", stamp_of(0), transform("base", "camera", seven(CAMERA_IN_BASE), 0))]
     messages += [
-        ("/tf", stamp_of(index), transform("map", "base", base_in_map(index), stamp_of(index)))
+        ("/tf", stamp_of(index), transform("map", "base", seven(base_in_map(index)), stamp_of(index)))
         for index in range(0, frames + every, every)
     ]
-    messages.append(("/tf", stamp_of(0), transform("map", "body_3", np.eye(4), stamp_of(0))))
+    messages.append(("/tf", stamp_of(0), transform("map", "body_3", seven(np.eye(4)), stamp_of(0))))
     return messages
 
 

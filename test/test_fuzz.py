@@ -18,11 +18,11 @@ pytest.importorskip("multihmr2_ros.msg", reason="our messages are not built: mak
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.network import checkpoint
 from multihmr2_ros.network.config import NetworkConfig
-from multihmr2_ros.ros.bag_frames import BagSource
-from multihmr2_ros.ros.bag_reading import BagReader
+from multihmr2_ros.ros.bags.frames import BagSource
+from multihmr2_ros.ros.bags.reading import BagReader
+from multihmr2_ros.ros.bags.recorded_people import people_from_human_array
 from multihmr2_ros.ros.calibration import intrinsics_from_info
 from multihmr2_ros.ros.images import MOST_PIXELS, MOST_SCANS, compressed_image_from_ros, image_from_ros
-from multihmr2_ros.ros.recorded_people import people_from_human_array
 from test import fuzz
 from test.bag_factory import START_NS, camera_info, camera_messages, make, picture, raw_image, write_bag
 from test.fuzz_files import Garments

@@ -239,6 +239,16 @@ def test_bodies_cost_nothing_while_nobody_listens(wire: Callable[..., Wire]) -> 
     assert not [name for name, _ in here.node.get_topic_names_and_types() if name.startswith("/humans/bodies/b")]
 
 
+def test_who_listens_late_is_told_who_is_tracked(publisher: Publisher, hri: Any) -> None:
+    publisher.tell(make_people(2))
+    changed_s = publisher.tell(make_people(1))
+    publisher.tell(make_people(1))  # to nobody, and nothing new
+    came = publisher.listen(hri.IdsList, "/humans/bodies/tracked", LATCHED)
+    publisher.until(lambda: came)
+    assert list(came[-1].ids) == ["b1"]
+    assert came[-1].header.stamp.sec == changed_s
+
+
 def test_topics_of_bodies_come_and_go_and_are_bounded(publisher: Publisher, hri: Any) -> None:
     now_s = 0.0
     bodies = BodiesOutput(publisher.peer, hri, "body_", clock=lambda: now_s)

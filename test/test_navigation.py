@@ -105,25 +105,22 @@ def test_the_parameters_of_the_node_are_its_own() -> None:
 
 
 def test_the_topics_are_the_nodes() -> None:
-    rclpy = pytest.importorskip("rclpy", reason="ROS is not in this shell: source scripts/env.sh")
+    pytest.importorskip("rclpy", reason="ROS is not in this shell: source scripts/env.sh")
     pytest.importorskip("multihmr2_ros.msg", reason="our messages are not built: make setup")
     from sensor_msgs.msg import PointCloud2
 
     from multihmr2_ros.ros.interfaces import bodies, detections, people
     from multihmr2_ros.ros.node import PerceptionNode
-    from test.ros_wire import DOMAIN_ID
+    from test.ros_wire import ros_context
     from test.stand_in_estimator import StandInEstimator
 
     topic = costmap("local_costmap")["obstacle_layer"]["people"]["topic"]
-    rclpy.init(domain_id=DOMAIN_ID)
-    try:
+    with ros_context():
         node = PerceptionNode(StandInEstimator)
         kinds = {each.topic_name: each.msg_type for each in node.publishers}
         assert kinds[topic] is PointCloud2
         assert node.close()
         node.destroy_node()
-    finally:
-        rclpy.try_shutdown()
     rows = re.findall(r"^\| `([~/][^`]*)` \| `\w+/\w+` \|", PAGE, re.MULTILINE)
     assert set(rows) == {people.TOPIC, bodies.TRACKED, detections.TOPIC} | {
         f"{bodies.NAMESPACE}/<id>/{name}" for name in ("roi", "skeleton2d", "cropped")
@@ -154,13 +151,12 @@ def test_what_the_page_says_of_numbers_is_so() -> None:
 def test_ros_reads_the_file_as_it_is_meant(name: str, namespace: str, path: list[str]) -> None:
     """ROS's parser knows less of YAML than others do: no aliases, for one."""
     rclpy = pytest.importorskip("rclpy", reason="ROS is not in this shell: source scripts/env.sh")
-    from test.ros_wire import DOMAIN_ID
+    from test.ros_wire import ros_context
 
     expected: Any = TREE
     for key in path:
         expected = expected[key]
-    rclpy.init(domain_id=DOMAIN_ID)
-    try:
+    with ros_context():
         node = rclpy.create_node(
             name,
             namespace=namespace,
@@ -172,8 +168,6 @@ def test_ros_reads_the_file_as_it_is_meant(name: str, namespace: str, path: list
         of_every_node = {"use_sim_time", "start_type_description_service"}
         assert {name: found[name] for name in set(found) - of_every_node} == flat(expected["ros__parameters"])
         node.destroy_node()
-    finally:
-        rclpy.try_shutdown()
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -11,7 +11,6 @@ import pytest
 pytest.importorskip("rclpy", reason="ROS is not in this shell: source scripts/env.sh")
 pytest.importorskip("multihmr2_ros.msg", reason="our messages are not built: make setup")
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
@@ -23,7 +22,6 @@ from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import Marker, MarkerArray
 
 from test.ros_wire import (
-    DOMAIN_ID,
     EVERYTHING,
     RELIABLE,
     Log,
@@ -196,21 +194,15 @@ def test_a_mistake_in_the_configuration_ends_the_process_with_one_line() -> None
         assert "Traceback" not in node.log()
 
 
-def test_sigint_in_the_middle_of_an_inference_ends_the_process_within_three_seconds() -> None:
-    rclpy.init(domain_id=DOMAIN_ID)
+def test_sigint_in_the_middle_of_an_inference_ends_the_process_within_three_seconds(peer: Peer) -> None:
     with processes() as start:
         node = start("test.node_process", "60.0", "--ros-args", "-p", "diagnostics_period_s:=0.1")
-        here = Peer()
-        try:
-            publisher = here.peer.create_publisher(Image, "image", RELIABLE)
-            humans, diagnostics = here.listen(HumanArray, "/humans"), here.listen(DiagnosticArray, "/diagnostics")
-            here.until(lambda: publisher.get_subscription_count() > 0 and diagnostics, 40.0)
-            here.peer.create_timer(0.5, lambda: publisher.publish(image_message()))  # best effort
-            here.until(lambda: values_of(diagnostics)["in work"] not in ("", "0"))
-            assert node.stop(signal.SIGINT, timeout_s=3.0) == 0
-            here.until(lambda: humans)
-            assert [len(message.humans) for message in humans] == [0], "its last word is that nobody is there"
-            assert "Traceback" not in node.log()
-        finally:
-            here.close()
-            rclpy.try_shutdown()
+        publisher = peer.peer.create_publisher(Image, "image", RELIABLE)
+        humans, diagnostics = peer.listen(HumanArray, "/humans"), peer.listen(DiagnosticArray, "/diagnostics")
+        peer.until(lambda: publisher.get_subscription_count() > 0 and diagnostics, 40.0)
+        peer.peer.create_timer(0.5, lambda: publisher.publish(image_message()))  # best effort
+        peer.until(lambda: values_of(diagnostics)["in work"] not in ("", "0"))
+        assert node.stop(signal.SIGINT, timeout_s=3.0) == 0
+        peer.until(lambda: humans)
+        assert [len(message.humans) for message in humans] == [0], "its last word is that nobody is there"
+        assert "Traceback" not in node.log()

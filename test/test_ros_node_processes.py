@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,6 @@ from scipy.spatial.transform import Rotation
 pytest.importorskip("rclpy", reason="ROS is not in this shell: source scripts/env.sh")
 pytest.importorskip("multihmr2_ros.msg", reason="our messages are not built: make setup")
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from multihmr2_ros.msg import Human, HumanArray
 from sensor_msgs.msg import CameraInfo
@@ -24,12 +24,12 @@ from visualization_msgs.msg import Marker, MarkerArray
 from multihmr2_ros.people import IntrinsicsSource
 from test.camera_process import FOCAL_PX, FRAME, HEIGHT, WIDTH
 from test.ros_wire import (
-    DOMAIN_ID,
     EVERYTHING,
     Peer,
     Process,
     message_of,
     processes,
+    ros_context,
     stamp_s,
     values_of,
 )
@@ -51,14 +51,8 @@ class Processes(Peer):
 
 @pytest.fixture
 def here() -> Iterator[Processes]:
-    rclpy.init(domain_id=DOMAIN_ID)
-    with processes() as start:
-        peer = Processes(start)
-        try:
-            yield peer
-        finally:
-            peer.close()
-            rclpy.try_shutdown()
+    with ros_context(), processes() as start, contextlib.closing(Processes(start)) as peer:
+        yield peer
 
 
 @pytest.fixture(scope="module")

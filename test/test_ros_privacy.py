@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,6 @@ import pytest
 pytest.importorskip("rclpy", reason="ROS is not in this shell: source scripts/env.sh")
 pytest.importorskip("multihmr2_ros.msg", reason="our messages are not built: make setup")
 
-import rclpy
 from multihmr2_ros.msg import HumanArray
 from sensor_msgs.msg import Image
 
@@ -24,17 +22,6 @@ from test.ros_wire import DOMAIN_ID, Peer, image_message
 
 ROOT = Path(__file__).parents[1]
 UNCONNECTED = re.compile(r"0+:0000")
-
-
-@pytest.fixture
-def peer() -> Iterator[Peer]:
-    rclpy.init(domain_id=DOMAIN_ID)
-    peer = Peer()
-    try:
-        yield peer
-    finally:
-        peer.close()
-        rclpy.try_shutdown()
 
 
 def sockets(process_id: int, protocol: str) -> list[tuple[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ import torch
 pytest.importorskip("rclpy", reason="ROS is not in this shell: source scripts/env.sh")
 pytest.importorskip("multihmr2_ros.msg", reason="our messages are not built: make setup")
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from multihmr2_ros.msg import HumanArray
 
@@ -28,7 +27,7 @@ from multihmr2_ros.ros.estimation import load_estimator
 from multihmr2_ros.ros.parameters import NodeParameters
 from multihmr2_ros.ros.restarts import MOST_FAULTS, RestartingEstimator
 from test.faulty_estimator import ILLEGAL, NO_MEMORY, Factory
-from test.ros_wire import DOMAIN_ID, Peer, Wire, image_message, message_of, processes, values_of
+from test.ros_wire import Peer, Wire, image_message, message_of, processes, values_of
 
 IMAGE = np.full((48, 64, 3), 90, np.uint8)
 
@@ -227,17 +226,6 @@ def test_a_step_that_hangs_is_told(wire: Callable[..., Wire]) -> None:
     here.send_until(lambda: "the estimator has not answered for" in message_of(diagnostics))
     here.exchange(humans)
     here.until(lambda: message_of(diagnostics).startswith("people are published"))
-
-
-@pytest.fixture
-def peer() -> Iterator[Peer]:
-    rclpy.init(domain_id=DOMAIN_ID)
-    peer = Peer()
-    try:
-        yield peer
-    finally:
-        peer.close()
-        rclpy.try_shutdown()
 
 
 @pytest.mark.parametrize(

@@ -202,6 +202,17 @@ def test_two_inputs_of_one_name(run: Callable[..., int], tmp_path: Path, capsys:
     assert "same name" in capsys.readouterr().err
 
 
+def test_a_damaged_image_of_a_folder(
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "album").mkdir()
+    save_picture(tmp_path / "album" / "good.png")
+    truncated(tmp_path / "album" / "bad.png")
+    assert run(tmp_path / "album") == 2
+    assert names(tmp_path / "out") == ["good.npz", "good_overlay.png"]
+    assert f"multihmr2 run: {tmp_path / 'album'}: 1 of 2 images could be read" in capsys.readouterr().err.splitlines()
+
+
 def test_a_video_that_ends_early(run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_video(tmp_path / "whole.mp4", frames=60)
     with av.open(str(tmp_path / "whole.mp4")) as source, av.open(str(tmp_path / "cut.mkv"), "w") as target:
@@ -212,10 +223,14 @@ def test_a_video_that_ends_early(run: Callable[..., int], tmp_path: Path, capsys
                 target.mux(packet)
     content = (tmp_path / "cut.mkv").read_bytes()
     (tmp_path / "cut.mkv").write_bytes(content[: int(0.6 * len(content))])
-    assert run(tmp_path / "cut.mkv", options="--save video") == 0
-    assert names(tmp_path / "out") == ["cut_overlay.mp4"]
+    assert run(tmp_path / "cut.mkv", options="--save video") == 2
+    assert names(tmp_path / "out") == ["cut_overlay.mp4"], "what could be read is kept"
     with av.open(str(tmp_path / "out" / "cut_overlay.mp4")) as container:
-        assert 10 < len(list(container.decode(video=0))) < 60
+        count = len(list(container.decode(video=0)))
+    assert 10 < count < 60
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("multihmr2 run: "))
+    assert line.startswith(f"multihmr2 run: {tmp_path / 'cut.mkv'}: {count} frames could be read; ")
+    assert "the video ends" in line
 
 
 @pytest.mark.parametrize("name", ["walk.mcap", "walk.db3", "walk"])

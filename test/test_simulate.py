@@ -13,10 +13,10 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from multihmr2_ros.cli.main import main
-from multihmr2_ros.ros.bag_frames import BagSource
-from multihmr2_ros.ros.bag_reading import BagReader
+from multihmr2_ros.ros.bags.frames import BagSource
+from multihmr2_ros.ros.bags.reading import BagReader
+from multihmr2_ros.ros.bags.recorded_people import people_from_human_array
 from multihmr2_ros.ros.images import image_from_ros
-from multihmr2_ros.ros.recorded_people import people_from_human_array
 from multihmr2_ros.simulation.labels import Labels
 from multihmr2_ros.simulation.scene import SceneOptions
 from multihmr2_ros.simulation.sequence import Shot, Studio, one_thread
@@ -132,7 +132,7 @@ def test_depth_images_are_the_renderers(standing: tuple[Path, list[Shot]]) -> No
 def test_frames_and_velocities_fit_each_other(moving: bool, tmp_path: Path) -> None:
     """Pelvises, moved into the fixed frame with the bag's TF, go as fast as the messages say."""
     more = ["--moving-camera"] if moving else []
-    rate = 10
+    rate = 20  # the time between three images is that over which the velocities are true
     path = simulate(
         tmp_path / "bag", "--seconds", 5, "--rate", rate, "--size", "32x24", "--seed", 5, "--people", 1, 3, *more
     )

@@ -25,11 +25,6 @@ ADULT = np.array([0.5, 2 / 3, 0.5, 0.5, 0.4, 0.5], np.float32)
 
 
 @pytest.fixture(scope="module")
-def body() -> Body:
-    return Body("low")
-
-
-@pytest.fixture(scope="module")
 def stills() -> list[Scene]:
     return [sample_scene(np.random.default_rng(seed), SceneOptions()) for seed in range(200)]
 

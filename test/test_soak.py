@@ -7,7 +7,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,14 +17,13 @@ import pytest
 pytest.importorskip("rclpy", reason="ROS is not in this shell: source scripts/env.sh")
 pytest.importorskip("multihmr2_ros.msg", reason="our messages are not built: make setup")
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from multihmr2_ros.msg import HumanArray
 from rclpy.serialization import deserialize_message
 from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import MarkerArray
 
-from test.ros_wire import DOMAIN_ID, EVERYTHING, Peer, Process, processes, values_of
+from test.ros_wire import EVERYTHING, Peer, Process, processes, values_of
 
 MINUTES = float(os.environ.get("SOAK_MINUTES", "30"))
 OUT = os.environ.get("SOAK_OUT", "")
@@ -66,32 +64,21 @@ class Heard:
         self.latencies_ms.append(1e3 * (message.total_latency - message.age_at_receipt))
 
 
-@pytest.fixture
-def here() -> Iterator[Peer]:
-    rclpy.init(domain_id=DOMAIN_ID)
-    peer = Peer()
-    try:
-        yield peer
-    finally:
-        peer.close()
-        rclpy.try_shutdown()
-
-
 @pytest.mark.soak
-def test_half_an_hour_of_people_restarts_and_clock_jumps(here: Peer, tmp_path: Path) -> None:
+def test_half_an_hour_of_people_restarts_and_clock_jumps(peer: Peer, tmp_path: Path) -> None:
     with processes() as start:
         node = start("test.soak_node_process", "--ros-args", "-p", "mesh:=low")
-        diagnostics = here.listen(DiagnosticArray, "/diagnostics", EVERYTHING)
+        diagnostics = peer.listen(DiagnosticArray, "/diagnostics", EVERYTHING)
         heard = Heard()
-        listen(here, heard)
+        listen(peer, heard)
         record, cameras = Record(), 0
         begin_s = time.monotonic()
         while time.monotonic() - begin_s < 60.0 * MINUTES:
             camera = start("test.camera_process", "--jump-every", str(JUMP_EVERY_S))
             cameras += 1
-            sample(here, node, heard, record, begin_s, CAMERA_LIVES_S)
+            sample(peer, node, heard, record, begin_s, CAMERA_LIVES_S)
             camera.stop(signal.SIGKILL if cameras % 2 else signal.SIGINT, 10.0)
-            sample(here, node, heard, record, begin_s, CAMERA_IS_GONE_S)
+            sample(peer, node, heard, record, begin_s, CAMERA_IS_GONE_S)
             assert node.popen.poll() is None, node.log()
         values = values_of(diagnostics)
         assert node.stop(signal.SIGTERM, 15.0) == 0

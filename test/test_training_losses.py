@@ -12,9 +12,8 @@ from torch import Tensor
 
 from multihmr2_ros.body import Body
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.network.heads import rotations_from_columns
 from multihmr2_ros.network.model import LayerOutputs, MultiHMR2, TrainingOutputs, back_project, intrinsics
-from multihmr2_ros.training.body_losses import angular_loss, diagonal_fov, pose, project, reprojection_loss
+from multihmr2_ros.training.body_losses import pose
 from multihmr2_ros.training.keypoints import coco_keypoints
 from multihmr2_ros.training.losses import (
     LossConfig,
@@ -319,82 +318,6 @@ def test_relative_depth_knows_no_focal_length() -> None:
     nearness[1] += 0.3
     assert float(relative_depth_loss(nearness, depth, image, known)) == pytest.approx(0.3, rel=1e-5)
     assert float(relative_depth_loss(nearness[3:], depth[3:], image[3:], known[3:])) == 0
-
-
-K = torch.tensor([[200.0, 0, 128], [0, 210, 96], [0, 0, 1]], dtype=torch.float64)[None]
-
-
-def test_angle_is_an_angle_everywhere() -> None:
-    """Against the arc cosine; at the ray itself, behind the camera and at its centre the gradient stays finite."""
-    points = torch.tensor([[0.5, -0.2, 2], [1, 1, 1], [0.3, 0.1, -1]], dtype=torch.float64)
-    pixels = torch.tensor([[100, 90], [250, 20], [128, 96]], dtype=torch.float64)
-    usable, k = torch.ones(3, dtype=torch.bool), K.expand(3, 3, 3)
-    rays = np.linalg.solve(K[0].numpy(), np.c_[pixels.numpy(), np.ones(3)].T).T
-    cosine = (points.numpy() * rays).sum(1) / np.linalg.norm(points, axis=1) / np.linalg.norm(rays, axis=1)
-    diagonal = 2 * np.arctan(np.hypot(128 / 200, 96 / 210))
-    np.testing.assert_allclose(diagonal_fov(K, SIZE), diagonal)
-    expected = np.arccos(cosine).mean() / diagonal
-    assert float(angular_loss(points, pixels, usable, k, SIZE)) == pytest.approx(expected, rel=1e-6)
-
-    hard = torch.tensor([[0, 0, 3], [0, 0, -3], [0, 0, 0], [0.05, 0, 0.05]], dtype=torch.float64, requires_grad=True)
-    middle = torch.tensor([[128.0, 96]], dtype=torch.float64).expand(4, 2)
-    loss = angular_loss(hard, middle, torch.ones(4, dtype=torch.bool), K.expand(4, 3, 3), SIZE)
-    assert float(loss.detach()) == pytest.approx(np.pi / diagonal / 2, rel=1e-5), "points within 0.1 m do not count"
-    loss.backward()
-    assert hard.grad is not None
-    assert hard.grad.isfinite().all()
-    assert not hard.grad[2:].any()
-
-
-def test_points_behind_the_camera_have_no_reprojection() -> None:
-    points = torch.tensor([[0.0, 0, 2], [1, 1, -2], [1, 1, 0]], dtype=torch.float64, requires_grad=True)
-    pixels, k = torch.tensor([[138.0, 96]], dtype=torch.float64).expand(3, 2), K.expand(3, 3, 3)
-    loss = reprojection_loss(points, pixels, torch.ones(3, dtype=torch.bool), k)
-    assert float(loss.detach()) == pytest.approx(10)
-    loss.backward()
-    assert points.grad is not None
-    assert points.grad.isfinite().all()
-    assert not points.grad[1:].any()
-    seen, ahead = project(points.detach(), k)
-    np.testing.assert_array_equal(ahead, [True, False, False])
-    np.testing.assert_allclose(seen[0], [128, 96])
-
-
-def test_keypoints_of_the_low_mesh_are_those_of_the_full_one(body: Body) -> None:
-    torch.manual_seed(11)
-    full = Body("full")
-    shape = 0.1 + 0.8 * torch.rand(8, 6)
-    rotations = rotations_from_columns(torch.eye(3)[:, :2] + 0.15 * torch.randn(8, 163, 3, 2))
-    expected = full.coco_keypoints(full(shape, rotations).vertices.numpy())
-    found = coco_keypoints(body, body(shape, rotations).vertices).numpy()
-    error = np.linalg.norm(found - expected, axis=-1)
-    assert error.mean() < 0.006
-    assert error.max() < 0.04
-    moved = coco_keypoints(body, body(shape, rotations).vertices + torch.tensor([1.0, 2, 3])).numpy()
-    np.testing.assert_allclose(moved - found, np.broadcast_to([1.0, 2, 3], found.shape), atol=1e-5)
-    with pytest.raises(ValueError, match="low"):
-        coco_keypoints(full, torch.zeros(1, 19158, 3))
-
-
-def test_the_body_is_differentiable(precise_body: Body) -> None:
-    torch.manual_seed(4)
-    shape = (0.3 + 0.4 * torch.rand(1, 6, dtype=torch.float64)).requires_grad_()
-    columns = (torch.eye(3, dtype=torch.float64)[:, :2] + 0.2 * torch.randn(1, 163, 3, 2)).requires_grad_()
-
-    def probe() -> Tensor:
-        found = pose(precise_body, shape, rotations_from_columns(columns))
-        return (found.vertices[:, ::7] * weights).sum() + found.joints.square().sum()
-
-    weights = torch.randn(1, 88, 3, dtype=torch.float64)
-    for leaf, gradient in zip((shape, columns), torch.autograd.grad(probe(), (shape, columns)), strict=True):
-        direction = torch.randn_like(leaf)
-        with torch.no_grad():
-            leaf += 1e-6 * direction
-            above = probe()
-            leaf -= 2e-6 * direction
-            below = probe()
-            leaf += 1e-6 * direction
-        assert float((gradient * direction).sum()) == pytest.approx(float(above - below) / 2e-6, rel=1e-5)
 
 
 def test_consistency_pulls_to_the_frozen_model(single: tuple[MultiHMR2, Targets, TrainingOutputs], body: Body) -> None:

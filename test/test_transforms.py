@@ -1,16 +1,21 @@
-"""The node's own transform buffer against SciPy, against tf2's where that is installed, and against what is hostile."""
+"""Transforms, live and of a bag, against SciPy and against tf2 where that is installed; and what is hostile."""
 
 from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation, Slerp
 
-from multihmr2_ros.ros.transform_buffer import HISTORY_NS, MOST_FRAMES, MOST_POSES, NS, Pose, TransformBuffer, Unknown
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.ros.bags.transforms import Transforms
+from multihmr2_ros.ros.frame_tree import Pose
+from multihmr2_ros.ros.transform_buffer import HISTORY_NS, MOST_FRAMES, MOST_POSES, NS, TransformBuffer, Unknown
+from test.bag_factory import transform, write_bag
 
 # Child → parent. `laser` and `wheel` are static.
 TREE = {"odom": "map", "base": "odom", "camera": "base", "hand": "camera", "laser": "base", "wheel": "laser"}
@@ -88,6 +93,35 @@ def test_every_pair_of_frames_against_scipy(seed: int) -> None:
             np.testing.assert_allclose(
                 buffer.lookup(target, source, stamps[7]), brute_force(tree, target, source, stamps[7]), atol=1e-6
             )
+
+
+def test_a_bag_against_scipy(tmp_path: Path) -> None:
+    tree, generator = random_tree(6), np.random.default_rng(6)
+    messages = [
+        ("/tf_static" if child in STATIC else "/tf", START_NS, transform(TREE[child], child, pose, stamp))
+        for child, poses in tree.items()
+        for stamp, pose in zip(*poses, strict=True)
+    ]
+    path = write_bag(tmp_path / "tree.mcap", [messages[index] for index in generator.permutation(len(messages))])
+    pairs = [("map", "hand"), ("hand", "map"), ("camera", "wheel"), ("wheel", "camera"), ("odom", "odom")]
+    for target, source in pairs:
+        transforms = Transforms(path, target, source)
+        for at_ns in (START_NS, tree["base"][0][7], *(START_NS + generator.integers(0, 2 * NS, 5)).tolist()):
+            expected = brute_force(tree, target, source, at_ns)
+            np.testing.assert_allclose(transforms.target_from_source(at_ns), expected, atol=1e-6)
+
+
+def test_a_bag_gives_what_the_node_would_take(tmp_path: Path) -> None:
+    """What tf2 refuses, or ROS 1 wrote, means the same in a bag as live."""
+    messages = [
+        ("/tf_static", START_NS, transform("/base", "/camera", (1.0, *IDENTITY[1:]), 0)),
+        ("/tf_static", START_NS, transform("camera", "hand", (0, 0, 0, 0, 0, 0, 0), 0)),
+        ("/tf_static", START_NS, transform("camera", "hand", (0, 0, 0, 0, 0, 0, 1.1), 0)),
+    ]
+    path = write_bag(tmp_path / "bag.mcap", messages)
+    assert Transforms(path, "base", "camera").target_from_source(START_NS)[0, 3] == 1
+    with pytest.raises(UserError, match="no transform between 'hand' and 'camera'"):
+        Transforms(path, "camera", "hand")
 
 
 def test_every_pair_of_frames_against_tf2() -> None:

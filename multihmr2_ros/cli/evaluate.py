@@ -13,10 +13,10 @@ from multihmr2_ros.errors import UserError
 
 if TYPE_CHECKING:
     from multihmr2_ros.estimator import Estimator
-    from multihmr2_ros.evaluation.run import Camera, SequenceResult
+    from multihmr2_ros.evaluation.run import SequenceResult
     from multihmr2_ros.evaluation.scoring import ScoringConfig
     from multihmr2_ros.evaluation.tally import Tally
-    from multihmr2_ros.ros.bag_evaluation import BagJob, EstimatorChoice
+    from multihmr2_ros.ros.bags.evaluation import BagJob, EstimatorChoice
 
 HELP = "measure how well people are found: in bags with truth, recordings of a live run, and data sets"
 
@@ -37,12 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--recorded", nargs="?", const="/humans", metavar="TOPIC",
         help="score what a live run recorded there (default for bags without images: /humans)",
     )  # fmt: skip
-    _add_people(parser)
-    camera = parser.add_mutually_exclusive_group()
-    camera.add_argument(
-        "--k", nargs=4, type=float, metavar=("FX", "FY", "CX", "CY"), help="given intrinsics, px of the image"
+    options.add_estimation(
+        parser, mesh="low", mesh_help="resolution; vertices are compared where the truth has the same"
     )
-    camera.add_argument("--vertical-fov", type=float, metavar="DEG", help="given vertical field of view")
+    options.add_camera(parser)
     parser.add_argument(
         "--intrinsics", choices=("given", "predicted", "both"), default="given",
         help="place people with camera_info (or --k, --vertical-fov), with the predicted field of view, or compare "
@@ -64,33 +62,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_dataset(parser: argparse.ArgumentParser) -> None:
+    from multihmr2_ros.evaluation.datasets import DATASETS
     from multihmr2_ros.evaluation.published import ROWS
 
     parser.add_argument(
-        "--dataset", choices=("mscoco", "posetrack21", "mot17", "3dpw", "cmu-panoptic"), metavar="NAME",
+        "--dataset", choices=DATASETS, metavar="NAME",
         help="the input is the folder of a data set: %(choices)s; the paper's rows are printed beside "
         f"({', '.join(ROWS)})",
     )  # fmt: skip
-    parser.add_argument("--split", help="of the data set (default: the paper's); for cmu-panoptic the camera, 00_16")
     parser.add_argument(
-        "--regressor", type=Path, metavar="FILE", help="weights (joints, 19158) for a data set's own joints, .npy"
+        "--split",
+        help="of the data set (default: the paper's); for cmu-panoptic, hi4d and harmony4d the camera: 00_16, the "
+        "monocular one, cam01",
     )
-
-
-def _add_people(parser: argparse.ArgumentParser) -> None:
-    options.add_checkpoint(parser)
-    options.add_runtime(parser)
-    parser.add_argument("--score-threshold", type=float, default=0.4, help="least score (default: %(default)s)")
     parser.add_argument(
-        "--nms-distance", type=float, default=0.25, metavar="M",
-        help="people whose pelvises are nearer are one; 0 switches it off (default: %(default)s)",
+        "--regressor", type=Path, metavar="FILE",
+        help="weights (joints, 19158) for a data set's own joints, then for its vertices, .npy or sparse .npz",
     )  # fmt: skip
-    parser.add_argument("--max-people", type=int, default=20, help="most people in a frame (default: %(default)s)")
-    parser.add_argument(
-        "--mesh", choices=("full", "low"), default="low",
-        help="vertices are compared where the truth has the same (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument("--track", action=argparse.BooleanOptionalAction, default=True, help="follow people")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -132,9 +120,9 @@ def _resolved(args: argparse.Namespace) -> EstimatorChoice:
 
 def _jobs(args: argparse.Namespace, choice: EstimatorChoice) -> list[BagJob]:
     from multihmr2_ros.evaluation.run import Camera
-    from multihmr2_ros.ros.bag_evaluation import BagJob
+    from multihmr2_ros.ros.bags.evaluation import BagJob
 
-    _refuse_same_names(args.inputs)
+    options.refuse_same_names(args.inputs)
     kinds = ("given", "predicted") if args.intrinsics == "both" else (args.intrinsics,)
     scoring = _scoring(args)
     jobs = []
@@ -152,7 +140,7 @@ def _jobs(args: argparse.Namespace, choice: EstimatorChoice) -> list[BagJob]:
                     topic=args.topic,
                     humans=recorded or "/humans",
                     recorded=recorded is not None,
-                    camera=Camera() if recorded else _camera(args, kind),
+                    camera=Camera() if recorded else options.camera(args, kind),
                     scoring=scoring,
                     video=args.video,
                     bag=args.bag,
@@ -164,7 +152,7 @@ def _jobs(args: argparse.Namespace, choice: EstimatorChoice) -> list[BagJob]:
 
 def _recorded_topic(args: argparse.Namespace, path: Path) -> str | None:
     """The topic of recorded people that is to be scored; None where the estimator is to look at images."""
-    from multihmr2_ros.ros.bag_sequences import has_images, has_topic
+    from multihmr2_ros.ros.bags.sequences import has_images, has_topic
 
     if args.recorded is not None:
         return str(args.recorded)
@@ -175,7 +163,7 @@ def _recorded_topic(args: argparse.Namespace, path: Path) -> str | None:
 
 
 def _run_jobs(args: argparse.Namespace, jobs: Sequence[BagJob], estimator: Estimator | None) -> list[SequenceResult]:
-    from multihmr2_ros.ros.bag_evaluation import run_job
+    from multihmr2_ros.ros.bags.evaluation import run_job
 
     if _is_distributed(args):
         from multihmr2_ros.evaluation.cluster import run_in_cluster
@@ -194,8 +182,8 @@ def _dataset(args: argparse.Namespace) -> int:
     args.mesh, args.plots = "full", False
     choice = _resolved(args)
     job = DatasetJob(
-        args.dataset, args.inputs[0], args.out, args.split, args.regressor, _camera(args, args.intrinsics),
-        _scoring(args),
+        args.dataset, args.inputs[0], args.out, args.split, args.regressor,
+        options.camera(args, args.intrinsics), _scoring(args),
     )  # fmt: skip
     estimator = choice.load()
     options.make_folder(args.out)
@@ -280,7 +268,7 @@ def _configuration(args: argparse.Namespace, choice: EstimatorChoice | None) -> 
 
 
 def _choice(args: argparse.Namespace) -> EstimatorChoice:
-    from multihmr2_ros.ros.bag_evaluation import EstimatorChoice
+    from multihmr2_ros.ros.bags.evaluation import EstimatorChoice
 
     choice = EstimatorChoice(
         checkpoint=str(args.checkpoint),
@@ -300,29 +288,6 @@ def _scoring(args: argparse.Namespace) -> ScoringConfig:
     from multihmr2_ros.evaluation.scoring import ScoringConfig
 
     return ScoringConfig(min_height_px=args.min_height, min_visible=args.min_visible, matching=args.matching)
-
-
-def _camera(args: argparse.Namespace, kind: str) -> Camera:
-    import numpy as np
-
-    from multihmr2_ros.camera import intrinsics_from_fov, validate_k
-    from multihmr2_ros.evaluation.run import Camera
-
-    k = fov = None
-    if args.k is not None:
-        fx, fy, cx, cy = args.k
-        k = validate_k(np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]]))
-    if args.vertical_fov is not None:
-        fov = float(np.radians(args.vertical_fov))
-        intrinsics_from_fov(fov, 1, 1)  # a mistake should not wait for the weights
-    return Camera(kind, k, fov)
-
-
-def _refuse_same_names(paths: Sequence[Path]) -> None:
-    first: dict[str, Path] = {}
-    for path in paths:
-        if first.setdefault(path.stem, path) is not path:
-            raise UserError(f"{first[path.stem]} and {path} would have results of the same name; rename one of them")
 
 
 def _compare(args: argparse.Namespace) -> int:

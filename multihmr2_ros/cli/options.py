@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from multihmr2_ros.errors import UserError
 
 if TYPE_CHECKING:
+    from multihmr2_ros.evaluation.run import Camera
     from multihmr2_ros.network.inference import Runtime
 
 
@@ -42,12 +44,66 @@ def runtime(args: argparse.Namespace) -> Runtime:
     return Runtime(device=args.device, precision=args.precision).resolve()
 
 
+def add_estimation(parser: argparse.ArgumentParser, *, mesh: str, mesh_help: str) -> None:
+    """What an estimator is made of. mesh: the default resolution."""
+    add_checkpoint(parser)
+    add_runtime(parser)
+    parser.add_argument("--score-threshold", type=float, default=0.4, help="least score (default: %(default)s)")
+    parser.add_argument(
+        "--nms-distance", type=float, default=0.25, metavar="M",
+        help="people whose pelvises are nearer are one; 0 switches it off (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--max-people", type=int, default=20, help="most people in a frame (default: %(default)s)")
+    parser.add_argument("--mesh", choices=("full", "low"), default=mesh, help=f"{mesh_help} (default: %(default)s)")
+    parser.add_argument(
+        "--track", action=argparse.BooleanOptionalAction, default=True,
+        help="follow people through videos and bags; images are independent of each other (default: on)",
+    )  # fmt: skip
+
+
+def add_camera(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--k", nargs=4, type=float, metavar=("FX", "FY", "CX", "CY"),
+        help="intrinsics, px of the image (default: a bag's camera_info, else predicted)",
+    )  # fmt: skip
+    group.add_argument("--vertical-fov", type=float, metavar="DEG", help="vertical field of view, in place of --k")
+
+
+def camera(args: argparse.Namespace, source: str = "given") -> Camera:
+    """The camera that add_camera's options describe, checked before anything slow begins. source: see Camera."""
+    import numpy as np
+
+    from multihmr2_ros.camera import intrinsics_from_fov, validate_k
+    from multihmr2_ros.evaluation.run import Camera
+
+    k = fov_rad = None
+    if args.k is not None:
+        fx, fy, cx, cy = args.k
+        k = validate_k(np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]]))
+    if args.vertical_fov is not None:
+        fov_rad = float(np.radians(args.vertical_fov))
+        intrinsics_from_fov(fov_rad, 1, 1)
+    return Camera(source, k, fov_rad)
+
+
 def parse_size(text: str) -> tuple[int, int]:
     """WIDTHxHEIGHT → (width, height)."""
     width, separator, height = text.lower().partition("x")
     if not (separator and width.isdecimal() and height.isdecimal()):
         raise UserError(f"a size is WIDTHxHEIGHT in pixels, such as 768x448; got {text!r}")
     return int(width), int(height)
+
+
+def refuse_same_names(paths: Iterable[Path]) -> None:
+    """Results are named after what they are of."""
+    first: dict[str, Path] = {}
+    for path in paths:
+        other = first.setdefault(path.stem, path)
+        if other is not path:
+            raise UserError(
+                f"{other} and {path} would have results of the same name; rename one, or use a different --out for each"
+            )
 
 
 def make_folder(folder: Path) -> None:

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from multihmr2_ros.estimator import Estimator
+    from multihmr2_ros.evaluation.run import Camera
     from multihmr2_ros.media.sources import FrameSource
     from multihmr2_ros.media.video import VideoWriter
     from multihmr2_ros.network.inference import Runtime
-    from multihmr2_ros.people import Frame, IntrinsicsSource, People
+    from multihmr2_ros.people import Frame, People
 
 HELP = "find people in images, folders of images, videos, and bags"
 SAVE_CHOICES = ("params", "mesh", "overlay", "video")
@@ -41,50 +42,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "default params,overlay for images and params,video for videos and bags",
     )
     parser.add_argument("--topic", help="of a bag's images, raw or compressed (default: its only image topic)")
-    options.add_checkpoint(parser)
-    options.add_runtime(parser)
-    camera = parser.add_mutually_exclusive_group()
-    camera.add_argument(
-        "--k", nargs=4, type=float, metavar=("FX", "FY", "CX", "CY"), help="intrinsics, px of the source image"
-    )
-    camera.add_argument("--vertical-fov", type=float, metavar="DEG", help="vertical field of view (default: predicted)")
-    parser.add_argument("--score-threshold", type=float, default=0.4, help="least score (default: %(default)s)")
-    parser.add_argument(
-        "--nms-distance", type=float, default=0.25, metavar="M",
-        help="people whose pelvises are nearer are one; 0 switches it off (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument("--max-people", type=int, default=20, help="most people in a frame (default: %(default)s)")
-    parser.add_argument("--mesh", choices=("full", "low"), default="full", help="resolution (default: %(default)s)")
-    parser.add_argument(
-        "--track", action=argparse.BooleanOptionalAction, default=True,
-        help="follow people through videos; images are independent of each other (default: on)",
-    )  # fmt: skip
+    options.add_estimation(parser, mesh="full", mesh_help="resolution")
+    options.add_camera(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     chosen = _parse_save(args.save)
     options.make_folder(args.out)
-    runtime = options.runtime(args)
+    runtime, camera = options.runtime(args), options.camera(args)
     inputs, failed = [], False
     for path in args.inputs:
         with _reported() as outcome:
             inputs.append((path, _open(path, args.topic)))
         failed |= outcome.failed
-    _refuse_same_names([path for path, _ in inputs])
+    options.refuse_same_names([path for path, _ in inputs])
     if not inputs:
         return 2
     estimator = _load(args, runtime)
     for path, source in inputs:
         with _reported() as outcome, source:
-            _run_source(estimator, path, source, args, chosen)
+            _run_source(estimator, camera, path, source, args.out, chosen)
         failed |= outcome.failed
     return 2 if failed else 0
 
 
 def _open(path: Path, topic: str | None) -> FrameSource:
     from multihmr2_ros.media.sources import open_source
-    from multihmr2_ros.ros.bag_frames import BagSource
-    from multihmr2_ros.ros.bag_reading import is_bag
+    from multihmr2_ros.ros.bags.frames import BagSource
+    from multihmr2_ros.ros.bags.reading import is_bag
 
     if is_bag(path):
         return BagSource(path, topic)
@@ -107,9 +92,17 @@ def _load(args: argparse.Namespace, runtime: Runtime) -> Estimator:
 
 
 def _run_source(
-    estimator: Estimator, path: Path, source: FrameSource, args: argparse.Namespace, chosen: tuple[str, ...] | None
+    estimator: Estimator,
+    camera: Camera,
+    path: Path,
+    source: FrameSource,
+    out: Path,
+    chosen: tuple[str, ...] | None,
 ) -> None:
-    """Every frame of one input, in order; a line at the end says what was found and where it is."""
+    """Every frame of one input, in order; a line at the end says what was found and where it is.
+
+    Raises UserError, with the results in place, where the input was damaged.
+    """
     from tqdm import tqdm
 
     is_video = source.fps is not None
@@ -117,18 +110,18 @@ def _run_source(
     frames = people_seen = 0
     estimator.reset()
     with contextlib.ExitStack() as stack:
-        results = Results(args.out, path.stem, save, source.fps or SEQUENCE_FPS, estimator, stack)
+        results = Results(out, path.stem, save, source.fps or SEQUENCE_FPS, estimator, stack)
         bar = stack.enter_context(tqdm(source, total=source.frame_count, desc=path.name, unit="frame", disable=None))
         for frame in bar:
             if not is_video:
                 estimator.reset()
-            k, origin = _intrinsics(args, frame)
+            k, origin = camera.of(frame)
             people = estimator.step(frame.image, k, frame.stamp, intrinsics_source=origin)
             results.write(frame, people)
             frames, people_seen = frames + 1, people_seen + len(people)
             bar.set_postfix(people=len(people))
     runtime = estimator.runtime
-    print(f"{path}: {frames} frames, {people_seen} people ({runtime.device}, {runtime.precision}) → {args.out}")
+    print(f"{path}: {frames} frames, {people_seen} people ({runtime.device}, {runtime.precision}) → {out}")
     if source.damage:
         raise UserError(source.damage)
 
@@ -156,7 +149,7 @@ class Results:
         from multihmr2_ros.media.overlay import draw_people
 
         if "params" in self._save:
-            save_params(self._folder / f"{frame.name}.npz", people)
+            save_params(self._folder / f"{frame.name}.npz", frame.as_recorded(people))
         if "mesh" in self._save:
             save_meshes(self._folder / f"{frame.name}.glb", people, self._faces)
         if "overlay" in self._save or "video" in self._save:
@@ -181,21 +174,6 @@ class Results:
         self._video.write(drawn, self._video_stamp)
 
 
-def _intrinsics(args: argparse.Namespace, frame: Frame) -> tuple[NDArray[np.float64] | None, IntrinsicsSource]:
-    import numpy as np
-
-    from multihmr2_ros.camera import intrinsics_from_fov
-    from multihmr2_ros.people import IntrinsicsSource
-
-    if args.k is not None:
-        fx, fy, cx, cy = args.k
-        return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]]), IntrinsicsSource.PARAMETER
-    if args.vertical_fov is not None:
-        height, width = frame.image.shape[:2]
-        return intrinsics_from_fov(np.radians(args.vertical_fov), width, height), IntrinsicsSource.PARAMETER
-    return frame.k, frame.intrinsics_source
-
-
 def _parse_save(text: str | None) -> tuple[str, ...] | None:
     if text is None:
         return None
@@ -204,14 +182,6 @@ def _parse_save(text: str | None) -> tuple[str, ...] | None:
     if unknown:
         raise UserError(f"--save takes {', '.join(SAVE_CHOICES)}, separated by commas; got {unknown[0]!r}")
     return kinds
-
-
-def _refuse_same_names(paths: list[Path]) -> None:
-    first: dict[str, Path] = {}
-    for path in paths:
-        other = first.setdefault(path.stem, path)
-        if other is not path:
-            raise UserError(f"{other} and {path} would write results of the same name; run them with different --out")
 
 
 class _reported(contextlib.AbstractContextManager["_reported"]):

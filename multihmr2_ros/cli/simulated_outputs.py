@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.media.files import cannot_write, temporary_beside
-from multihmr2_ros.ros.bag_writing import BagWriter
-from multihmr2_ros.ros.camera_bag import (
+from multihmr2_ros.ros.bags.camera import (
     BASE_FRAME,
     CAMERA_FRAME,
     DEPTH_INFO,
@@ -24,6 +23,7 @@ from multihmr2_ros.ros.camera_bag import (
     Link,
     camera_header,
 )
+from multihmr2_ros.ros.bags.writing import BagWriter
 from multihmr2_ros.ros.content import HumanArrayContent
 from multihmr2_ros.ros.people_content import Timing, people_to_content
 from multihmr2_ros.simulation.sequence import Shot

@@ -30,6 +30,7 @@ class Moment:
     times_ms  what is known about time, by the name of the stage
     dropped   images that a live node left out since the moment before
     source    what the sequence needs to write the moment again
+    is_camera_true  whether the error of the field of view counts even where there is no truth about people
     """
 
     stamp_ns: int
@@ -40,6 +41,7 @@ class Moment:
     times_ms: dict[str, float] = field(default_factory=dict)
     dropped: int = 0
     source: Any = None
+    is_camera_true: bool = False
 
     @property
     def stamp_s(self) -> float:

@@ -125,7 +125,7 @@ def _people(moment: Moment, estimator: PeopleEstimator | None, camera: Camera) -
     k, source = camera.of(moment.frame)
     begin_s = time.perf_counter()
     people = estimator.step(moment.frame.image, k, moment.frame.stamp, intrinsics_source=source)
-    return people, {ESTIMATE: 1e3 * (time.perf_counter() - begin_s)}
+    return moment.frame.as_recorded(people), {ESTIMATE: 1e3 * (time.perf_counter() - begin_s)}
 
 
 def _take(

@@ -100,7 +100,7 @@ def score_frame(
         pairs=pairs,
         required=required,
         excused=excused,
-        errors=_errors(people, truth, pairs, config) | _camera_errors(people, truth, given_fov),
+        errors=_errors(people, truth, pairs, config) | camera_errors(people, truth, given_fov),
         **_identity_boxes(people, truth, ~excused, required),
     )
 
@@ -170,7 +170,8 @@ def true_fov(truth: People | None, given_fov: float) -> float:
     return truth.vertical_fov if truth is not None and known and np.isfinite(truth.vertical_fov) else given_fov
 
 
-def _camera_errors(people: People, truth: People, given_fov: float) -> dict[str, Floats]:
+def camera_errors(people: People, truth: People | None, given_fov: float) -> dict[str, Floats]:
+    """Of the vertical field of view, degrees; NaN where it is not known."""
     error = placement.field_of_view_error(np.array([predicted_fov(people)]), np.array([true_fov(truth, given_fov)]))
     return {"FOV error": error}
 

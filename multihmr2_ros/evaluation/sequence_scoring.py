@@ -9,7 +9,7 @@ import numpy as np
 from multihmr2_ros.evaluation.metrics.detection import DetectionCounts
 from multihmr2_ros.evaluation.metrics.identity import FrameBoxes, identity_counts
 from multihmr2_ros.evaluation.moments import Moment
-from multihmr2_ros.evaluation.scoring import FrameScore, ScoringConfig, score_frame
+from multihmr2_ros.evaluation.scoring import FrameScore, ScoringConfig, camera_errors, score_frame
 from multihmr2_ros.evaluation.tally import Sum, Tally
 from multihmr2_ros.people import People
 
@@ -54,7 +54,9 @@ class SequenceScorer:
 def frame_tally(moment: Moment, people: People, score: FrameScore | None) -> Tally:
     """The counts and sums of one moment, but for identities and times."""
     if score is None:
-        return Tally(frames=1, detections=len(people), dropped=moment.dropped)
+        errors = camera_errors(people, None, moment.given_fov) if moment.is_camera_true else {}
+        sums = {key: Sum.of(values) for key, values in errors.items()}
+        return Tally(frames=1, detections=len(people), dropped=moment.dropped, sums=sums)
     counts = DetectionCounts(len(score.pairs), len(score.false_positives), len(score.misses))
     return Tally(
         frames=1,

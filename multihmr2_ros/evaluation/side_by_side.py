@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multihmr2_ros.evaluation.moments import Moment
-from multihmr2_ros.evaluation.scoring import FrameScore
+from multihmr2_ros.evaluation.scoring import FrameScore, image_joints
 from multihmr2_ros.media.overlay import draw_people
 from multihmr2_ros.media.video import VideoWriter
 from multihmr2_ros.people import People
@@ -55,7 +55,8 @@ class SideBySide:
     def _picture(self, image: NDArray[np.uint8], people: People | None, title: str) -> NDArray[np.uint8]:
         if people is not None:
             if people.vertices.shape[1] < self._mesh_size:  # another mesh, or none: boxes instead
-                people = dataclasses.replace(people, vertices=people.vertices[:, :0])
+                joints_2d = image_joints(people).astype(np.float32)  # the picture has no lens distortion any more
+                people = dataclasses.replace(people, vertices=people.vertices[:, :0], joints_2d=joints_2d)
             image = draw_people(image, people, self._faces)
         picture = np.ascontiguousarray(cv2.resize(image, self._size, interpolation=cv2.INTER_AREA))
         scale = max(0.4, self._size[1] / TITLE_SCALE)

@@ -4,11 +4,40 @@ from __future__ import annotations
 
 import os
 import secrets
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
 
 from multihmr2_ros.errors import UserError
+
+Self = TypeVar("Self", bound="WholeFile")
+
+
+class WholeFile(ABC):
+    """What is written piece by piece, in a `with` block: it appears when the block ends well, and an exception in the
+    block leaves nothing behind."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Finish the file and give it its name."""
+
+    @abstractmethod
+    def discard(self) -> None:
+        """Leave nothing behind."""
+
+    def __enter__(self: Self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+        else:
+            self.discard()
 
 
 def temporary_beside(path: Path) -> Path:

@@ -45,6 +45,7 @@ class FrameSource(ABC):
 
     def __iter__(self) -> Iterator[Frame]:
         self.close()
+        self.damage = ""
         self._running = self._frames()
         return self._running
 
@@ -114,14 +115,17 @@ class ImageSource(FrameSource):
             readable += 1
             name = path.stem if self._stems_differ else path.name
             yield Frame(image=image, stamp=index * self._seconds_per_image, name=name)
+        count, folder = len(self._paths), self._paths[0].parent
         if readable == 0:
-            raise UserError(f"none of the {len(self._paths)} images in {self._paths[0].parent} can be read")
+            raise UserError(f"none of the {count} images in {folder} can be read")
+        if readable < count:
+            self.damage = f"{folder}: {readable} of {count} images could be read"
 
 
 class VideoSource(FrameSource):
     """A video file. Frame.name is `<stem>_<index:06d>`; images are upright (display matrix applied).
 
-    Frames that cannot be decoded whole are left out; one warning says how many, and whether the video ends early.
+    Frames that cannot be decoded whole are left out; `damage` says how many, and whether the video ends early.
     """
 
     def __init__(self, path: Path) -> None:
@@ -170,7 +174,7 @@ class VideoSource(FrameSource):
         if missing_s > 0.5 * period_s:  # containers round their times
             losses.append(f"the video ends {missing_s:.2f} s early")
         if losses:
-            logger.warning("%s: %d frames read, %s", self._path, index, ", ".join(losses))
+            self.damage = f"{self._path}: {index} frames could be read; {', '.join(losses)}"
 
 
 class _Decoder:

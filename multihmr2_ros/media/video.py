@@ -6,7 +6,6 @@ import contextlib
 import os
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import Final
 
 import av
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.media.files import cannot_write, remove, temporary_beside
+from multihmr2_ros.media.files import WholeFile, cannot_write, remove, temporary_beside
 
 ENCODER: Final = "libx264"
 # No B-frames: with them the file states too short a duration for irregular stamps, and players cut the end.
@@ -25,11 +24,8 @@ TIME_BASE = Fraction(1, 90_000)
 BT709_PRIMARIES, BT709_TRANSFER, BT601_MATRIX, LIMITED_RANGE = 1, 1, 6, 1
 
 
-class VideoWriter:
-    """Writes an H.264 .mp4 file (yuv420p, index first). Use it as a context manager.
-
-    The file appears, whole, when the block ends well; an exception in the block leaves nothing behind, and so does a
-    block that writes no frame.
+class VideoWriter(WholeFile):
+    """Writes an H.264 .mp4 file (yuv420p, index first). Use it as a context manager; no frame, no file.
 
     width, height: px of the images; odd sizes are made even by repeating the last column or row. fps: the expected
     rate; the frames' own stamps say when each is shown, the last one for 1 / fps seconds.
@@ -95,9 +91,8 @@ class VideoWriter:
             raise cannot_write(self._path, error) from error
 
     def close(self) -> None:
-        """Finishes the file and gives it its name."""
         if self._last_ticks < 0:
-            self._discard()
+            self.discard()
             return
         try:
             self._encode(None)
@@ -108,18 +103,7 @@ class VideoWriter:
         finally:
             remove(self._temporary)
 
-    def _discard(self) -> None:
+    def discard(self) -> None:
         with contextlib.suppress(av.FFmpegError, OSError):  # the file is unfinished, and goes anyway
             self._container.close()
         remove(self._temporary)
-
-    def __enter__(self) -> VideoWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if error is None:
-            self.close()
-        else:
-            self._discard()

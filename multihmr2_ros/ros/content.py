@@ -117,18 +117,14 @@ class MarkerContent:
     namespace: str
     id: int
     type: MarkerType
-    action: MarkerAction
-    position: tuple[float, float, float]
-    scale: tuple[float, float, float]
-    color: tuple[float, float, float, float]
-    lifetime_ns: int
-    vertices: Array
-    faces: Array
-    text: str
-
-
-NO_VERTICES = np.zeros((0, 3), np.float32)
-NO_FACES = np.zeros((0, 3), np.intp)
+    action: MarkerAction = MarkerAction.ADD
+    position: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    scale: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    color: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    lifetime_ns: int = 0
+    vertices: Array = field(default_factory=lambda: np.zeros((0, 3), np.float32))
+    faces: Array = field(default_factory=lambda: np.zeros((0, 3), np.intp))
+    text: str = ""
 
 
 def checked_faces(faces: Array, vertex_count: int) -> Array:
@@ -160,14 +156,11 @@ def mesh_marker(
         namespace=namespace,
         id=marker_id,
         type=MarkerType.TRIANGLE_LIST,
-        action=MarkerAction.ADD,
-        position=(0.0, 0.0, 0.0),
         scale=(1.0, 1.0, 1.0),
         color=color,
         lifetime_ns=lifetime_ns,
         vertices=vertices,
         faces=faces,
-        text="",
     )
 
 
@@ -187,33 +180,17 @@ def label_marker(
         namespace=namespace,
         id=marker_id,
         type=MarkerType.TEXT_VIEW_FACING,
-        action=MarkerAction.ADD,
         position=position,
         scale=(0.0, 0.0, height_m),
         color=color,
         lifetime_ns=lifetime_ns,
-        vertices=NO_VERTICES,
-        faces=NO_FACES,
         text=text,
     )
 
 
 def delete_marker(header: HeaderContent, namespace: str, marker_id: int) -> MarkerContent:
     """What removes a mesh or a label from the viewers."""
-    return MarkerContent(
-        header=header,
-        namespace=namespace,
-        id=marker_id,
-        type=MarkerType.TRIANGLE_LIST,
-        action=MarkerAction.DELETE,
-        position=(0.0, 0.0, 0.0),
-        scale=(0.0, 0.0, 0.0),
-        color=(0.0, 0.0, 0.0, 0.0),
-        lifetime_ns=0,
-        vertices=NO_VERTICES,
-        faces=NO_FACES,
-        text="",
-    )
+    return MarkerContent(header, namespace, marker_id, MarkerType.TRIANGLE_LIST, MarkerAction.DELETE)
 
 
 @dataclass(frozen=True)

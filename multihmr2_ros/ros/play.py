@@ -22,9 +22,9 @@ from rclpy.utilities import remove_ros_args
 
 from multihmr2_ros.errors import UserError
 
-from .bag_reading import BagMessage, BagReader, Topic
-from .bag_stamps import NS, restamped, stamp_ns
 from .bag_topics import message_class, playing_qos
+from .bags.reading import BagMessage, BagReader, Topic
+from .bags.stamps import NS, restamped, stamp_ns
 from .cdr import ANNOUNCEMENT
 
 GRACE_S = 1.0  # after the first topic has found a subscriber, how long the others may take

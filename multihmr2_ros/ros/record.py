@@ -23,8 +23,8 @@ from rclpy.utilities import remove_ros_args
 from multihmr2_ros.errors import UserError
 
 from .bag_topics import message_class, recording_qos
-from .bag_types import require
-from .bag_writing import BagWriter
+from .bags.definitions import require
+from .bags.writing import BagWriter
 
 LOOK_PERIOD_S = 0.2  # for publishers of topics that have none yet
 DRAIN_S = 0.3  # for what has arrived when the recording ends

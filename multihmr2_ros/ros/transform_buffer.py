@@ -5,15 +5,16 @@ Needs no ROS: tf2_ros exists for ROS installations only. Everything that it keep
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .frame_tree import Pose, find_way, frame_name, is_pose, matrix, pose_at
 
 NS = 1_000_000_000
 HISTORY_NS = 10 * NS  # as tf2's buffer
@@ -22,11 +23,6 @@ MOST_FRAMES = 1_000  # that move, and as many that do not
 LONGEST_NAME = 256
 JUMP_NS = 2 * NS  # a frame whose stamps go back by more: time was set back
 REACH_NS = 1_000_000  # an image's stamp may be rounded past the newest transform by so much
-UNIT_TOLERANCE = 1e-2  # of a quaternion's length, as in tf2
-SAME_DIRECTION = 1 - 1e-9  # cosine above which two quaternions are not interpolated along the sphere
-
-Pose = tuple[float, ...]
-"""Seven numbers: translation x, y, z (m) and quaternion x, y, z, w of a frame in its parent."""
 
 
 class Unknown(Exception):
@@ -60,13 +56,10 @@ class _Frame:
 
     def parent_from_frame(self, stamp_ns: int, name: str) -> NDArray[np.float64]:
         """(4, 4) at a stamp, interpolated. Raises Unknown before the first and after the last one."""
-        after = bisect_left(self.stamps, stamp_ns)
-        if after < len(self.stamps) and (self.stamps[after] == stamp_ns or after > 0):
-            if self.stamps[after] == stamp_ns:
-                return matrix(self.poses[after])
-            before, later = self.stamps[after - 1], self.stamps[after]
-            return matrix(between(self.poses[after - 1], self.poses[after], (stamp_ns - before) / (later - before)))
-        nearest = 0 if after == 0 else -1
+        pose = pose_at(self.stamps, self.poses, stamp_ns)
+        if pose is not None:
+            return matrix(pose)
+        nearest = 0 if stamp_ns < self.stamps[0] else -1
         apart_s = (self.stamps[nearest] - stamp_ns) / NS
         if abs(apart_s) * NS <= REACH_NS:
             return matrix(self.poses[nearest])
@@ -93,7 +86,7 @@ class TransformBuffer:
         without names, of themselves, with numbers that are no pose, and static ones beyond the most."""
         with self._changed:
             taken = sum(
-                self._add(_name(child), _name(parent), stamp_ns, pose, is_static)
+                self._add(frame_name(child), frame_name(parent), stamp_ns, pose, is_static)
                 for child, parent, stamp_ns, pose in transforms
             )
             self._changed.notify_all()
@@ -101,7 +94,7 @@ class TransformBuffer:
 
     def lookup(self, target: str, source: str, stamp_ns: int, timeout_s: float = 0.0) -> NDArray[np.float64]:
         """(4, 4) target from source at a stamp. Waits at most timeout_s for it. Raises Unknown."""
-        target, source, deadline_s = _name(target), _name(source), time.monotonic() + timeout_s
+        target, source, deadline_s = frame_name(target), frame_name(source), time.monotonic() + timeout_s
         with self._changed:
             while True:
                 try:
@@ -126,7 +119,7 @@ class TransformBuffer:
     def _add(self, child: str, parent: str, stamp_ns: int, pose: Pose, is_static: bool) -> bool:
         if not (child and parent and child != parent and max(len(child), len(parent)) <= LONGEST_NAME):
             return False
-        if not (all(map(math.isfinite, pose)) and abs(math.hypot(*pose[3:]) - 1) <= UNIT_TOLERANCE):
+        if not is_pose(pose):
             return False
         if is_static:
             if child not in self._static and len(self._static) >= MOST_FRAMES:
@@ -148,72 +141,15 @@ class TransformBuffer:
         return True
 
     def _lookup(self, target: str, source: str, stamp_ns: int) -> NDArray[np.float64]:
-        up, down = list(self._ancestors(source)), list(self._ancestors(target))
-        common = next((name for name in up if name in set(down)), None)
-        if common is None:
+        way = find_way(target, source, self._parent_of)
+        if way is None:
             raise Unknown(f"no transform connects {source!r} with {target!r}", may_come=False)
-        from_target = self._to_ancestor(down[: down.index(common)], stamp_ns)
-        return _inverse(from_target) @ self._to_ancestor(up[: up.index(common)], stamp_ns)
+        return way.target_from_source(lambda name: self._parent_from(name, stamp_ns))
 
-    def _ancestors(self, name: str) -> Iterator[str]:
-        """The frame, its parent, and so on to the root; ends where the tree is none."""
-        seen: set[str] = set()
-        while name not in seen:
-            yield name
-            seen.add(name)
-            frame = self._frame(name)
-            if frame is None:
-                return
-            name = frame.parent
+    def _parent_of(self, name: str) -> str | None:
+        frame = self._static.get(name) or self._moving.get(name)
+        return None if frame is None else frame.parent
 
-    def _to_ancestor(self, names: Sequence[str], stamp_ns: int) -> NDArray[np.float64]:
-        pose = np.eye(4)
-        for name in names:
-            frame = self._frame(name)
-            assert frame is not None
-            at_ns = frame.stamps[0] if name in self._static else stamp_ns
-            pose = frame.parent_from_frame(at_ns, name) @ pose
-        return pose
-
-    def _frame(self, name: str) -> _Frame | None:
-        return self._static.get(name) or self._moving.get(name)
-
-
-def between(first: Pose, second: Pose, share: float) -> Pose:
-    """The pose at a share in [0, 1] of the way from the first to the second: straight, turning the shorter way."""
-    start, end = np.array(first), np.array(second)
-    cosine = float(start[3:] @ end[3:])
-    if cosine < 0:
-        end[3:], cosine = -end[3:], -cosine
-    weights = np.array([1 - share, share])
-    if cosine < SAME_DIRECTION:
-        angle = np.arccos(min(cosine, 1.0))
-        weights = np.sin(weights * angle) / np.sin(angle)
-    turn = weights[0] * start[3:] + weights[1] * end[3:]
-    place = (1 - share) * start[:3] + share * end[:3]
-    return (*place.tolist(), *(turn / np.linalg.norm(turn)).tolist())
-
-
-def matrix(pose: Pose) -> NDArray[np.float64]:
-    """(4, 4) of a pose, whose quaternion is normalised."""
-    x, y, z, w = np.array(pose[3:]) / np.linalg.norm(pose[3:])
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w), pose[0]],
-            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w), pose[1]],
-            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y), pose[2]],
-            [0.0, 0.0, 0.0, 1.0],
-        ]
-    )
-
-
-def _inverse(rigid: NDArray[np.float64]) -> NDArray[np.float64]:
-    inverse = np.eye(4)
-    inverse[:3, :3] = rigid[:3, :3].T
-    inverse[:3, 3] = -rigid[:3, :3].T @ rigid[:3, 3]
-    return inverse
-
-
-def _name(frame: str) -> str:
-    """As tf2 has it: without the slash that ROS 1 put before names."""
-    return frame.removeprefix("/")
+    def _parent_from(self, name: str, stamp_ns: int) -> NDArray[np.float64]:
+        static = self._static.get(name)
+        return matrix(static.poses[0]) if static else self._moving[name].parent_from_frame(stamp_ns, name)

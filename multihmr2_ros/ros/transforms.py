@@ -13,7 +13,8 @@ from rclpy.serialization import deserialize_message
 from tf2_msgs.msg import TFMessage
 
 from .content import HeaderContent
-from .transform_buffer import NS, Pose, TransformBuffer
+from .frame_tree import Pose
+from .transform_buffer import NS, TransformBuffer
 
 # Those of tf2's own listener.
 MOVING = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +15,11 @@ from numpy.typing import NDArray
 from multihmr2_ros.errors import UserError
 
 Value = TypeVar("Value")
+# What parsing a file of another format, or a damaged one, raises.
+DAMAGE = (
+    ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error,
+    np.linalg.LinAlgError,
+)  # fmt: skip
 
 
 def found(folder: Path, pattern: str, what: str) -> list[Path]:
@@ -35,7 +42,7 @@ def parsed(path: Path, parse: Callable[[], Value]) -> Value:
         raise
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}; check the download") from error
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError) as error:
+    except DAMAGE as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:120]
         raise UserError(f"{path} is not as its data set documents it ({reason}); check the download") from error
 

@@ -12,26 +12,49 @@ import numpy as np
 
 from multihmr2_ros.camera import project
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.evaluation.datasets import boxes, coco, joints
+from multihmr2_ros.evaluation.datasets import (
+    DATASETS,
+    EMDB,
+    HARMONY4D,
+    HI4D,
+    MOT,
+    MSCOCO,
+    PANOPTIC,
+    POSETRACK,
+    THREEDPW,
+    VIDEOS,
+    boxes,
+    coco,
+    emdb,
+    harmony4d,
+    hi4d,
+    joints,
+    panoptic,
+    smpl,
+    threedpw,
+    videos,
+)
 from multihmr2_ros.evaluation.metrics.detection import DetectionCounts
 from multihmr2_ros.evaluation.metrics.identity import FrameBoxes, identity_counts
 from multihmr2_ros.evaluation.metrics.keypoints import ImageKeypoints, coco_scores
-from multihmr2_ros.evaluation.run import Camera, SequenceResult, evaluate_sequence
+from multihmr2_ros.evaluation.moments import Sequence
+from multihmr2_ros.evaluation.run import Camera, PeopleEstimator, SequenceResult, evaluate_sequence
 from multihmr2_ros.evaluation.scoring import ScoringConfig, body_boxes, image_joints
 from multihmr2_ros.evaluation.tally import Tally
 from multihmr2_ros.media.images import read_image
 from multihmr2_ros.people import IntrinsicsSource, People
 
-MSCOCO, POSETRACK, MOT, THREEDPW, PANOPTIC = "mscoco", "posetrack21", "mot17", "3dpw", "cmu-panoptic"
-DATASETS = (MSCOCO, POSETRACK, MOT, THREEDPW, PANOPTIC)
-SPLITS = {MSCOCO: "val2017", POSETRACK: "val", THREEDPW: "test", PANOPTIC: "00_16"}
+SPLITS = {
+    MSCOCO: "val2017", POSETRACK: "val", THREEDPW: "test", PANOPTIC: "00_16", EMDB: "emdb1", HARMONY4D: "cam01",
+}  # fmt: skip
 
 Progress = Callable[[Iterable[Any], str], Iterable[Any]]
 
 
 @dataclasses.dataclass(frozen=True)
 class DatasetJob:
-    """folder: of the data set, as it was unpacked. split: of SPLITS by default; for CMU Panoptic the camera."""
+    """folder: of the data set, as it was unpacked. split: of SPLITS by default; for CMU Panoptic, Hi4D and Harmony4D
+    the camera."""
 
     name: str
     folder: Path
@@ -53,12 +76,14 @@ def evaluate_dataset(
     if job.name in (MOT, POSETRACK):
         found = boxes.mot_sequences(job.folder) if job.name == MOT else boxes.posetrack_sequences(job.folder, split)
         return [_tracked(job, sequence, estimator, progress) for sequence in found]
-    if job.name == THREEDPW:
-        convert = joints.regressed_joints(job.regressor, joints.SMPL_JOINTS)
-        return _posed(job, joints.threedpw_sequences(job.folder, split), estimator, convert, progress)
     if job.name == PANOPTIC:
-        convert = joints.panoptic_joints(estimator.body.coco_keypoints)
-        return _posed(job, joints.panoptic_sequences(job.folder, split), estimator, convert, progress)
+        points = panoptic.panoptic_joints(estimator.body.coco_keypoints)
+        posed = joints.JointEstimator(estimator, points, panoptic.JOINTS, panoptic.ROOT)
+        return _in_order(job, panoptic.panoptic_sequences(job.folder, split), posed, progress)
+    if job.name == VIDEOS:
+        return _in_order(job, videos.calibrated_videos(job.folder), estimator, progress)
+    if job.name in (THREEDPW, EMDB, HI4D, HARMONY4D):
+        return _smpl(job, split, estimator, progress)
     raise UserError(f"the data set must be one of {', '.join(DATASETS)}, got {job.name!r}")
 
 
@@ -107,17 +132,30 @@ def _tracked(job: DatasetJob, sequence: boxes.BoxSequence, estimator: Any, progr
     return SequenceResult(sequence.name, str(job.folder), "predicted", "", tally, tuple(problems), wall_s)
 
 
-def _posed(
-    job: DatasetJob, sequences: Iterable[joints.JointSequence], estimator: Any, convert: joints.Joints,
-    progress: Progress,
-) -> list[SequenceResult]:  # fmt: skip
+def _smpl(job: DatasetJob, split: str, estimator: Any, progress: Progress) -> list[SequenceResult]:
+    if job.name == EMDB and job.regressor is None:
+        return _in_order(job, emdb.emdb_sequences(job.folder, split, with_bodies=False), estimator, progress)
+    points = smpl.smpl_points(job.regressor)
+    posed = joints.JointEstimator(estimator, points, smpl.SMPL_JOINTS, smpl.SMPL_ROOT)
+    read: dict[str, Callable[[Path, str], Iterable[joints.JointSequence]]] = {
+        THREEDPW: threedpw.threedpw_sequences,
+        EMDB: emdb.emdb_sequences,
+        HI4D: hi4d.hi4d_sequences,
+        HARMONY4D: harmony4d.harmony4d_sequences,
+    }
+    return _in_order(job, read[job.name](job.folder, split), posed, progress)
+
+
+def _in_order(
+    job: DatasetJob, sequences: Iterable[Sequence], estimator: PeopleEstimator, progress: Progress
+) -> list[SequenceResult]:
     results = []
     for sequence in sequences:
         begin_s, folder = time.perf_counter(), job.out / sequence.name
         folder.mkdir(parents=True, exist_ok=True)
         tally, problems = evaluate_sequence(
             sequence,
-            joints.JointEstimator(estimator, convert, sequence.root),
+            estimator,
             job.camera,
             folder,
             job.scoring,

@@ -60,6 +60,7 @@ class BodiesOutput:
         self._prefix = rep155_prefix(body_prefix)
         self._clock = clock
         self._bodies: dict[str, Body] = {}  # by id
+        self._told: list[str] | None = None  # the ids of the last list
         self.tracked = node.create_publisher(messages.IdsList, TRACKED, LATCHED)
         has_own_frames = self._prefix != body_prefix
         self._transforms = node.create_publisher(TFMessage, "/tf", TRANSFORMS) if has_own_frames else None
@@ -67,20 +68,24 @@ class BodiesOutput:
     def publish(
         self, people: People, image: NDArray[np.uint8], header: HeaderContent, bone_labels: Sequence[str]
     ) -> None:
-        """image (H, W, 3): the one that people were seen in. Frames come first, then each body, then the list."""
-        people = people.select(tracked_rows(people))
-        ids = [name.removeprefix(REP155_PREFIX) for name in body_frames(people, self._prefix)]
-        if self.tracked.get_subscription_count() > 0:
+        """image (H, W, 3): the one that people were seen in. Frames come first, then each body, then the list; while
+        nobody listens, nothing but a list that has changed, for who listens next."""
+        rows, names = tracked_rows(people), body_frames(people, self._prefix)
+        ids = [names[row].removeprefix(REP155_PREFIX) for row in rows.tolist()]
+        if _is_wanted(self.tracked):
+            people = people.select(rows)
             if self._transforms is not None:
                 self._transforms.publish(people_to_transforms(people, header, self._prefix))
             self._keep(ids)
             self._publish_bodies(ids, people, image, header, bone_labels)
+            self._tell(ids, header)
         else:
             self._keep([])
-        self.tracked.publish(self._messages.IdsList(header=header_to_ros(header), ids=ids))
+            if ids != self._told:
+                self._tell(ids, header)
 
     def publish_nobody(self, header: HeaderContent) -> None:
-        self.tracked.publish(self._messages.IdsList(header=header_to_ros(header)))
+        self._tell([], header)
         self._forget(list(self._bodies))
 
     def destroy(self) -> None:
@@ -88,6 +93,10 @@ class BodiesOutput:
         for publisher in (self.tracked, self._transforms):
             if publisher is not None:
                 self._node.destroy_publisher(publisher)
+
+    def _tell(self, ids: list[str], header: HeaderContent) -> None:
+        self._told = ids
+        self.tracked.publish(self._messages.IdsList(header=header_to_ros(header), ids=ids))
 
     def _publish_bodies(
         self,

@@ -11,7 +11,7 @@ from rosbags.interfaces import Nodetype
 
 from multihmr2_ros.errors import UserError
 
-from .bag_types import require, typestore
+from .definitions import require, typestore
 
 HEADER = "std_msgs/msg/Header"
 STAMP_AT = 4  # behind the announcement, where a message begins with its header

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation, Slerp
 
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.ros.frame_tree import Pose, find_way, frame_name, is_pose, matrix, pose_at
 
-from .bag_reading import BagReader
+from .reading import BagReader
+from .stamps import NS
 
 TF, TF_STATIC = "/tf", "/tf_static"
 TF_MESSAGE = "tf2_msgs/msg/TFMessage"
-NS = 1_000_000_000
 
 
 @dataclass
@@ -30,7 +30,7 @@ class _Edge:
     stamps: array[int] = field(default_factory=lambda: array("q"))
     poses: array[float] = field(default_factory=lambda: array("d"))
 
-    def add(self, stamp_ns: int, pose: tuple[float, ...]) -> None:
+    def add(self, stamp_ns: int, pose: Pose) -> None:
         if self.is_static:
             del self.stamps[:], self.poses[:]
         self.stamps.append(stamp_ns)
@@ -45,22 +45,13 @@ class _Edge:
     def parent_from_child(self, stamp_ns: int, child: str) -> NDArray[np.float64]:
         """(4, 4) at a stamp, interpolated. Raises UserError before the first and after the last one."""
         poses = np.frombuffer(self.poses, np.float64).reshape(-1, 7)
-        if self.is_static:
-            return _matrix(poses[0, :3], Rotation.from_quat(poses[0, 3:]))
-        stamps = np.frombuffer(self.stamps, np.int64)
-        after = int(np.searchsorted(stamps, stamp_ns))
-        if after < len(stamps) and stamps[after] == stamp_ns:
-            return _matrix(poses[after, :3], Rotation.from_quat(poses[after, 3:]))
-        if not 0 < after < len(stamps):
+        pose = poses[0] if self.is_static else pose_at(self.stamps, poses, stamp_ns)
+        if pose is None:
             raise UserError(
-                f"the transform of {child} in {self.parent} is known from {stamps[0] / NS:.3f} to "
-                f"{stamps[-1] / NS:.3f} s, but {stamp_ns / NS:.3f} s was asked for; record {TF} for the whole bag"
+                f"the transform of {child} in {self.parent} is known from {self.stamps[0] / NS:.3f} to "
+                f"{self.stamps[-1] / NS:.3f} s, but {stamp_ns / NS:.3f} s was asked for; record {TF} for the whole bag"
             )
-        before = after - 1
-        share = float(stamp_ns - stamps[before]) / float(stamps[after] - stamps[before])
-        translation = (1 - share) * poses[before, :3] + share * poses[after, :3]
-        turn = Slerp([0.0, 1.0], Rotation.from_quat(poses[[before, after], 3:]))(share)
-        return _matrix(translation, turn)
+        return matrix(pose)
 
 
 class Transforms:
@@ -74,27 +65,20 @@ class Transforms:
         parents: dict[str, str] = {}
         for child, parent, *_ in _transforms(path):
             parents[child] = parent
-        up, down = _ancestors(source, parents), _ancestors(target, parents)
-        common = next((frame for frame in up if frame in down), None)
-        if common is None:
+        way = find_way(target, source, parents.get)
+        if way is None:
             raise UserError(
                 f"{path} has no transform between {source!r} and {target!r} on {TF} and {TF_STATIC}; record both topics"
             )
-        self._up, self._down = up[: up.index(common)], down[: down.index(common)]
+        self._way = way
         self._edges = self._collect(path)
 
     def target_from_source(self, stamp_ns: int) -> NDArray[np.float64]:
         """(4, 4) rigid, m, at a stamp. Raises UserError where a transform on the way is not known then."""
-        return np.linalg.inv(self._to_ancestor(self._down, stamp_ns)) @ self._to_ancestor(self._up, stamp_ns)
-
-    def _to_ancestor(self, frames: list[str], stamp_ns: int) -> NDArray[np.float64]:
-        pose = np.eye(4)
-        for frame in frames:
-            pose = self._edges[frame].parent_from_child(stamp_ns, frame) @ pose
-        return pose
+        return self._way.target_from_source(lambda frame: self._edges[frame].parent_from_child(stamp_ns, frame))
 
     def _collect(self, path: str | Path) -> dict[str, _Edge]:
-        wanted, edges = {*self._up, *self._down}, dict[str, _Edge]()
+        wanted, edges = {*self._way.up, *self._way.down}, dict[str, _Edge]()
         for child, parent, is_static, stamp_ns, pose in _transforms(path):
             if child in wanted:
                 edges.setdefault(child, _Edge(parent, is_static)).add(stamp_ns, pose)
@@ -103,8 +87,8 @@ class Transforms:
         return edges
 
 
-def _transforms(path: str | Path) -> Iterator[tuple[str, str, bool, int, tuple[float, ...]]]:
-    """Child, parent, whether static, stamp (ns), translation and quaternion, of all that the bag has."""
+def _transforms(path: str | Path) -> Iterator[tuple[str, str, bool, int, Pose]]:
+    """Child, parent, whether static, stamp (ns) and the child's pose, of all that the bag has."""
     with BagReader(path) as bag:
         topics = [name for name in (TF_STATIC, TF) if name in bag.topics and bag.topics[name].type_name == TF_MESSAGE]
         for message in bag.messages(topics) if topics else ():
@@ -115,20 +99,6 @@ def _transforms(path: str | Path) -> Iterator[tuple[str, str, bool, int, tuple[f
             for each in transforms:
                 place, turn, stamp = each.transform.translation, each.transform.rotation, each.header.stamp
                 pose = (place.x, place.y, place.z, turn.x, turn.y, turn.z, turn.w)
-                child, parent = each.child_frame_id.lstrip("/"), each.header.frame_id.lstrip("/")
-                if np.isfinite(pose).all() and any(pose[3:]):
+                child, parent = frame_name(each.child_frame_id), frame_name(each.header.frame_id)
+                if is_pose(pose):
                     yield child, parent, message.topic == TF_STATIC, stamp.sec * NS + stamp.nanosec, pose
-
-
-def _ancestors(frame: str, parents: dict[str, str]) -> list[str]:
-    """The frame, its parent, and so on to the root; ends where the tree is none."""
-    chain = [frame]
-    while (parent := parents.get(chain[-1])) is not None and parent not in chain:
-        chain.append(parent)
-    return chain
-
-
-def _matrix(translation: NDArray[np.float64], rotation: Rotation) -> NDArray[np.float64]:
-    pose = np.eye(4)
-    pose[:3, :3], pose[:3, 3] = rotation.as_matrix(), translation
-    return pose

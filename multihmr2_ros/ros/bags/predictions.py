@@ -10,13 +10,13 @@ from typing import Any
 
 from multihmr2_ros.evaluation.moments import Moment
 from multihmr2_ros.people import People
+from multihmr2_ros.ros.cdr import human_array_to_cdr
+from multihmr2_ros.ros.content import HeaderContent
+from multihmr2_ros.ros.people_content import Timing, people_to_content
 
-from .bag_humans import HUMAN_ARRAY, HUMANS_TOPIC, TRUTH_TOPIC
-from .bag_transforms import NS
-from .bag_writing import BagWriter
-from .cdr import human_array_to_cdr
-from .content import HeaderContent
-from .people_content import Timing, people_to_content
+from .humans import HUMAN_ARRAY, HUMANS_TOPIC, TRUTH_TOPIC
+from .stamps import NS
+from .writing import BagWriter
 
 
 class PredictionBag:

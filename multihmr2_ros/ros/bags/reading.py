@@ -15,8 +15,8 @@ from rosbags.rosbag2 import Reader as Ros2Reader
 
 from multihmr2_ros.errors import UserError
 
-from .bag_salvage import CutMcapReader, CutSqlite3Reader
-from .bag_types import require, ros1_typestore
+from .definitions import require, ros1_typestore
+from .salvage import CutMcapReader, CutSqlite3Reader
 
 STORAGE_SUFFIXES = (".mcap", ".db3")
 ROS1_SUFFIX = ".bag"

@@ -12,8 +12,8 @@ import numpy as np
 
 from multihmr2_ros.errors import UserError
 
-from .bag_reading import BagMessage, BagReader
-from .bag_stamps import stamp_ns
+from .reading import BagMessage, BagReader
+from .stamps import stamp_ns
 
 HUMAN_ARRAY = "multihmr2_ros/msg/HumanArray"
 TRUTH_TOPIC, HUMANS_TOPIC = "/ground_truth/humans", "/humans"

@@ -17,9 +17,9 @@ from multihmr2_ros.evaluation.scoring import ScoringConfig
 from multihmr2_ros.evaluation.tables import Listener
 from multihmr2_ros.evaluation.tally import Tally
 
-from .bag_humans import HUMANS_TOPIC, TRUTH_TOPIC
-from .bag_predictions import PredictionBag
-from .bag_sequences import BagSequence, RecordedSequence
+from .humans import HUMANS_TOPIC, TRUTH_TOPIC
+from .predictions import PredictionBag
+from .sequences import BagSequence, RecordedSequence
 
 if TYPE_CHECKING:
     from multihmr2_ros.estimator import Estimator, EstimatorConfig

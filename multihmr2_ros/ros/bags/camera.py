@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from .bag_types import require
-from .bag_writing import BagWriter
-from .cdr import human_array_to_cdr
-from .content import HeaderContent, HumanArrayContent
+from multihmr2_ros.ros.cdr import human_array_to_cdr
+from multihmr2_ros.ros.content import HeaderContent, HumanArrayContent
+
+from .definitions import require
+from .writing import BagWriter
 
 IMAGES, COMPRESSED_IMAGES = "/camera/image_raw", "/camera/image_raw/compressed"
 CAMERA_INFO = "/camera/camera_info"

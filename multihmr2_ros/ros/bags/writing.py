@@ -16,7 +16,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.media.files import cannot_write, temporary_beside
 
-from .bag_types import require
+from .definitions import require
 
 PLUGINS = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
 SUFFIXES = {".mcap": "mcap", ".db3": "sqlite3"}

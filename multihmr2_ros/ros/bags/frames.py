@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Generator
 from pathlib import Path
@@ -11,14 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from multihmr2_ros.camera import distort_points
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.media.sources import FrameSource
 from multihmr2_ros.people import Frame, IntrinsicsSource
+from multihmr2_ros.ros.calibration import Intrinsics, Lens, intrinsics_from_info
+from multihmr2_ros.ros.content import HeaderContent
+from multihmr2_ros.ros.images import compressed_image_from_ros, image_from_ros
 
-from .bag_reading import BagMessage, BagReader
-from .calibration import Intrinsics, Lens, intrinsics_from_info
-from .content import HeaderContent
-from .images import compressed_image_from_ros, image_from_ros
+from .reading import BagMessage, BagReader
 
 RAW, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
@@ -34,7 +36,7 @@ class BagSource(FrameSource):
     topic: raw or compressed; None takes the only image topic. Stamps are those of the messages' headers (s, since
     1970 as a rule), or of the recording where a header has none. K comes from the newest CameraInfo beside the topic
     (before the first: from the first), as the node does it: from P where the topic's name begins with `image_rect`;
-    where K has a distortion, the image is undistorted, and so all results are those of the undistorted image.
+    where K has a distortion, the image is undistorted, and Frame.distort leads back to the recorded one.
 
     header: that of the newest frame's message, its stamp in whole nanoseconds and its frame of reference.
 
@@ -73,10 +75,12 @@ class BagSource(FrameSource):
                 if given.problem and given.problem not in told:
                     told.add(given.problem)
                     logger.warning("%s: %s", self._path, given.problem)
+                distort = None
                 if given.distorted is not None:
                     image = lens.undistorted(image, given.distorted)
+                    distort = functools.partial(distort_points, camera=given.distorted)
                 name = f"{self._path.stem}_{index:06d}"
-                yield Frame(image=image, stamp=stamp_s, k=given.k, intrinsics_source=given.source, name=name)
+                yield Frame(image, stamp_s, given.k, given.source, name, distort)
                 index += 1
         losses = [f"the bag is damaged or cut off ({bag.damage})"] if bag.damage else []
         losses += [f"{unreadable} messages left out ({reason})"] if unreadable else []

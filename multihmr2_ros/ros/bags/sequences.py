@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation.moments import Moment
 from multihmr2_ros.people import Frame, People
+from multihmr2_ros.ros.frame_tree import frame_name
 
-from .bag_frames import BagSource
-from .bag_humans import HUMANS_TOPIC, TRUTH_TOPIC, BagHumans, HumansMessage, image_size
-from .bag_reading import BagMessage, BagReader, is_bag
-from .bag_transforms import NS, Transforms
+from .frames import COMPRESSED, RAW, BagSource
+from .humans import HUMANS_TOPIC, TRUTH_TOPIC, BagHumans, HumansMessage, image_size
+from .reading import BagMessage, BagReader, is_bag
 from .recorded_people import people_from_human_array
+from .stamps import NS
+from .transforms import Transforms
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +53,7 @@ class Truth:
         people = people_from_human_array(found.decoded, image_size(found.decoded))
         if people.k[0, 0] <= 0 and k is not None:
             people = dataclasses.replace(people, k=k)
-        source, target = found.decoded.header.frame_id.lstrip("/"), frame_id.lstrip("/")
+        source, target = frame_name(found.decoded.header.frame_id), frame_name(frame_id)
         return people if source == target else moved(people, self._transform(target, source, found.stamp_ns))
 
     def messages(self) -> Iterator[HumansMessage]:
@@ -91,7 +93,7 @@ class BagSequence:
         try:
             for frame in self._source:
                 header = self._source.header
-                stamp_ns = header.sec * NS + header.nanosec
+                stamp_ns = header.stamp_ns
                 has_stamps |= stamp_ns != 0
                 found = None
                 if truth is not None:
@@ -169,8 +171,6 @@ class RecordedSequence:
 
 
 def has_images(path: Path) -> bool:
-    from .bag_frames import COMPRESSED, RAW
-
     with BagReader(path) as bag:
         return any(topic.type_name in (RAW, COMPRESSED) for topic in bag.topics.values())
 

@@ -1,0 +1,48 @@
+"""COLMAP's reconstruction as text (https://colmap.github.io/format.html): cameras.txt and images.txt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from multihmr2_ros.evaluation.datasets.joints import Floats, Lens
+
+
+@dataclass(frozen=True)
+class View:
+    """An image that was registered. extrinsics (4, 4): world → camera, in COLMAP's own unit of length."""
+
+    name: str
+    camera: int
+    extrinsics: Floats
+
+
+def fisheye_lenses(path: Path) -> dict[int, Lens]:
+    """Of cameras.txt the cameras of the model OPENCV_FISHEYE, by their ids."""
+    lenses = {}
+    for line in path.read_text().splitlines():
+        if line.strip() and not line.startswith("#"):
+            number, model, _, _, *parameters = line.split()
+            if model == "OPENCV_FISHEYE":
+                fx, fy, cx, cy, *distortion = map(float, parameters)
+                k = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
+                lenses[int(number)] = Lens(k, np.array(distortion).reshape(4), is_fisheye=True)
+    return lenses
+
+
+def views(path: Path) -> Iterator[View]:
+    """Of images.txt: two lines an image, the second with its points, which may be empty."""
+    with open(path) as file:
+        lines = (line for line in file if not line.startswith("#"))
+        for line in lines:
+            if line.strip():
+                _, w, x, y, z, tx, ty, tz, camera, name = line.split(maxsplit=9)
+                extrinsics = np.eye(4)
+                extrinsics[:3, :3] = Rotation.from_quat([float(each) for each in (x, y, z, w)]).as_matrix()
+                extrinsics[:3, 3] = float(tx), float(ty), float(tz)
+                yield View(name.strip(), int(camera), extrinsics)
+                next(lines, None)

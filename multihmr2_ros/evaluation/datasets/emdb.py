@@ -1,0 +1,97 @@
+"""EMDB: one person, a moving phone.
+
+Checked against the data set's own dataset.md and visualisation script: files, folders, keys, shapes, and that the
+extrinsics lead from the world to the camera. Taken from there without being stated as the rate of recording: 30 Hz.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from multihmr2_ros.camera import project
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.evaluation.datasets.files import found, parsed
+from multihmr2_ros.evaluation.datasets.joints import Actors, Floats, JointFrame, JointSequence, Lens
+from multihmr2_ros.evaluation.datasets.pickles import read_pickle
+from multihmr2_ros.evaluation.datasets.smpl import SMPL_JOINTS, SMPL_ROOT, SMPL_VERTICES, in_camera
+
+FPS = 30.0
+PARTS = ("emdb1", "emdb2")
+REPROJECTION_SHARE = 0.01  # of the image's height: kp2d are the same joints, so what is left is rounding
+
+
+def emdb_sequences(folder: Path, part: str = "emdb1", *, with_bodies: bool = True) -> Iterator[JointSequence]:
+    """P0/NAME/P0_NAME_data.pkl and P0/NAME/images/00000.jpg; part: "emdb1" or "emdb2". Frames outside of
+    good_frames_mask have nobody to be required.
+
+    The pickle holds SMPL's parameters, neither joints nor vertices: beside it must lie P0_NAME_bodies.npz, which
+    whoever has SMPL's licence makes of them: joints (n_frames, 24, 3) and, for PVE, vertices (n_frames, 6890, 3), m in
+    the world. It is checked against the pickle's kp2d. Without it, or with_bodies, only the camera is known.
+    """
+    if part not in PARTS:
+        raise UserError(f"EMDB has the parts {' and '.join(PARTS)}, got {part!r}; choose one with --split")
+    some = False
+    for path in found(folder, "P*/*/*_data.pkl", "sequence"):
+        data = parsed(path, partial(read_pickle, path))
+        if parsed(path, lambda data=data: bool(data[part])):  # type: ignore[misc]
+            some = True
+            yield parsed(path, partial(_sequence, path, data, with_bodies))
+    if not some:
+        raise UserError(f"none of the sequences in {folder} are part of {part}; download them, or choose --split")
+
+
+def _sequence(path: Path, data: Any, with_bodies: bool) -> JointSequence:
+    camera = data["camera"]
+    lens = Lens(np.asarray(camera["intrinsics"], np.float64).reshape(3, 3))
+    extrinsics = np.asarray(camera["extrinsics"], np.float64).reshape(-1, 4, 4)
+    good = np.asarray(data["good_frames_mask"], bool)[: len(extrinsics)]
+    bodies = path.with_name(path.name.removesuffix("_data.pkl") + "_bodies.npz")
+    images = path.parent / "images"
+    name = f"{path.parents[1].name}-{path.parent.name}"
+    if not with_bodies or not bodies.is_file():
+        missing = f"{bodies} is not there" if with_bodies else "there is no --regressor"
+        lacking = (
+            f"EMDB {name}: only the field of view is measured, because {missing}; joints need both (docs/evaluation.md)"
+        )
+        frames = [JointFrame(index / FPS, images / f"{index:05d}.jpg", lens, None) for index in range(len(extrinsics))]
+        return JointSequence(name, FPS, SMPL_ROOT, frames, lacking)
+    joints, vertices = parsed(bodies, partial(_bodies, bodies, len(extrinsics)))
+    places = np.stack([in_camera(pose, body) for pose, body in zip(extrinsics, joints, strict=True)])
+    _require_projection(bodies, project(places, lens.k), np.asarray(data["kp2d"], np.float64), good, camera["height"])
+
+    def actors(index: int) -> Actors:
+        mesh = np.zeros((0, 0, 3)) if vertices is None else in_camera(extrinsics[index], vertices[index])[None]
+        return Actors(np.zeros(1, np.int64), places[index][None], good[index][None], mesh)
+
+    frames = [
+        JointFrame(index / FPS, images / f"{index:05d}.jpg", lens, partial(actors, index))
+        for index in range(len(extrinsics))
+    ]
+    return JointSequence(name, FPS, SMPL_ROOT, frames)
+
+
+def _bodies(path: Path, frames: int) -> tuple[Floats, Any]:
+    """joints (frames, 24, 3) and vertices (frames, 6890, 3), None where the file has none."""
+    with np.load(path, allow_pickle=False) as content:
+        joints = np.asarray(content["joints"], np.float64)
+        vertices = content["vertices"] if "vertices" in content.files else None
+    for array, points in ((joints, SMPL_JOINTS), (vertices, SMPL_VERTICES)):
+        if array is not None and array.shape != (frames, points, 3):
+            raise ValueError(f"expected ({frames}, {points}, 3), got {array.shape}")
+    return joints, vertices
+
+
+def _require_projection(path: Path, projected: Any, known: Floats, good: Any, height: int) -> None:
+    if not good.any():
+        return
+    error_px = float(np.median(np.linalg.norm(projected - known, axis=-1)[good]))
+    if not error_px <= REPROJECTION_SHARE * int(height):
+        raise UserError(
+            f"the joints in {path} lie {error_px:.0f} px from the data set's kp2d; write SMPL's 24 joints in metres, "
+            "posed with the pickle's gender, betas, poses_root, poses_body and trans"
+        )

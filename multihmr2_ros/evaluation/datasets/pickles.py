@@ -1,0 +1,131 @@
+"""Arrays out of pickles, without executing anything that a pickle says.
+
+Python's pickles may run any code, and NumPy's own unpickling trusts what a file says about memory. Here only the names
+that arrays are pickled under are known, and stand-ins of ours take their places: they build arrays from bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multihmr2_ros.errors import UserError
+
+PLAIN_KINDS = "biufcSU"  # of dtypes: numbers and text
+
+
+def read_pickle(path: Path) -> Any:
+    """Dicts, lists, numbers, text and NumPy arrays of a .pkl file. Raises UserError where it holds anything else, and
+    ValueError, OSError or EOFError where it is damaged."""
+    return _read(path.read_bytes())
+
+
+def read_object_array(path: Path) -> Any:
+    """The one object in an .npy file that numpy.save wrote of a dict. Raises as read_pickle does."""
+    with open(path, "rb") as file:
+        version = np.lib.format.read_magic(file)
+        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = header(file)
+        if shape != () or dtype != np.dtype(object):
+            raise ValueError(f"expected one pickled object, got an array {shape} of {dtype}")
+        return _read(file.read()).item()
+
+
+def _read(content: bytes) -> Any:
+    try:
+        return _plain(_ArraysOnly(io.BytesIO(content), encoding="latin1").load())
+    except (pickle.UnpicklingError, RecursionError, MemoryError, OverflowError) as error:
+        raise ValueError(f"{type(error).__name__} {error}") from error
+
+
+class _ArraysOnly(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if module.split(".")[0] == "numpy" and name in _STAND_INS:
+            return _STAND_INS[name]
+        if (module, name) == ("_codecs", "encode"):
+            return _bytes
+        if (module, name) in (("__builtin__", "bytes"), ("builtins", "bytes")):
+            return _no_bytes
+        raise UserError(f"a pickle of arrays must not hold {module}.{name}; download the file again from its owners")
+
+
+class _DType:
+    """Stands for numpy.dtype."""
+
+    def __init__(self, code: Any, *_: Any) -> None:
+        self.dtype = np.dtype(code) if isinstance(code, str) else np.dtype(np.void)
+        if self.dtype != object and (self.dtype.kind not in PLAIN_KINDS or self.dtype.fields or self.dtype.subdtype):
+            raise ValueError(f"arrays are of numbers and text, got {code!r:.40}")
+
+    def __setstate__(self, state: Any) -> None:
+        order = state[1]
+        if order in ("<", ">"):
+            self.dtype = self.dtype.newbyteorder(order)
+
+
+class _Array:
+    """Stands for numpy.ndarray."""
+
+    def __init__(self, *_: Any) -> None:
+        self.values: NDArray[Any] = np.zeros(0)
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, kind, is_fortran, content = state
+        if kind.dtype == object:
+            values = np.empty(len(content), object)
+            for index, each in enumerate(content):
+                values[index] = each
+        else:
+            values = np.frombuffer(_bytes(content), kind.dtype)
+        self.values = values.reshape(shape, order="F" if is_fortran else "C")
+
+
+def _from_buffer(content: Any, kind: _DType, shape: Any, order: str) -> _Array:
+    array = _Array()
+    array.__setstate__((1, shape, kind, order == "F", bytes(content)))
+    return array
+
+
+def _scalar(kind: _DType, content: Any) -> Any:
+    return np.frombuffer(_bytes(content), kind.dtype)[0]
+
+
+def _bytes(content: Any, encoding: str = "latin1") -> bytes:
+    """Python 2's strings are bytes; Python 3 pickles bytes as text for it."""
+    if encoding != "latin1":
+        raise ValueError(f"expected bytes, got text in {encoding:.20}")
+    return content.encode("latin1") if isinstance(content, str) else bytes(memoryview(content))
+
+
+def _no_bytes() -> bytes:
+    """Python 3 writes the data of empty arrays for Python 2 as a call of bytes; of no other length."""
+    return b""
+
+
+_STAND_INS: dict[str, Callable[..., Any]] = {
+    "ndarray": _Array,
+    "_reconstruct": _Array,
+    "_frombuffer": _from_buffer,
+    "dtype": _DType,
+    "scalar": _scalar,
+}
+
+
+def _plain(value: Any) -> Any:
+    """The stand-ins replaced by the arrays that they hold."""
+    if isinstance(value, _Array):
+        if value.values.dtype == object:
+            for index, each in np.ndenumerate(value.values):
+                value.values[index] = _plain(each)
+        return value.values
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_plain(each) for each in value)
+    return value

@@ -1,0 +1,39 @@
+"""What data sets that were annotated with SMPL share. The body model itself is not here, and not needed: joints and
+vertices come from files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.evaluation.datasets.joints import Floats, Points, regressed_points
+
+SMPL_JOINTS, SMPL_VERTICES, SMPL_ROOT = 24, 6890, (0,)
+
+
+def smpl_points(regressor: Path | None) -> Points:
+    """From Anny's vertices to SMPL's 24 joints and, where the file has their weights, its 6890 vertices."""
+    return regressed_points(regressor, SMPL_JOINTS, SMPL_VERTICES)
+
+
+def in_camera(extrinsics: ArrayLike, points: ArrayLike) -> Floats:
+    """Points (…, 3) of the world in the camera's frame; extrinsics [R|t] (3, 4) or (4, 4), world → camera."""
+    extrinsics = np.asarray(extrinsics, np.float64)
+    return np.asarray(points, np.float64) @ extrinsics[:3, :3].T + extrinsics[:3, 3]
+
+
+def are_known(joints: Floats) -> NDArray[np.bool_]:
+    """(t,): whose joints (t, J, 3) are all there."""
+    return np.asarray(np.isfinite(joints).all(axis=(1, 2)), bool)
+
+
+def require_in_front(joints: Floats, path: Path) -> None:
+    """The extrinsics' direction cannot be seen from their numbers, but people behind the camera show that it is not
+    the documented one. joints (t, J, 3) m in the camera's frame."""
+    if joints.size and not (joints[..., 2] > 0).any():
+        raise UserError(
+            f"{path}: everybody is behind the camera; its extrinsics must lead from the world to the camera"
+        )

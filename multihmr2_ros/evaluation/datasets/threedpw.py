@@ -1,0 +1,42 @@
+"""3DPW: people outdoors, a moving phone; SMPL's joints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from multihmr2_ros.evaluation.datasets.files import found, parsed
+from multihmr2_ros.evaluation.datasets.joints import Actors, Floats, JointFrame, JointSequence, Lens
+from multihmr2_ros.evaluation.datasets.pickles import read_pickle
+from multihmr2_ros.evaluation.datasets.smpl import SMPL_JOINTS, SMPL_ROOT
+
+FPS = 30.0
+
+
+def threedpw_sequences(folder: Path, split: str = "test") -> Iterator[JointSequence]:
+    """3DPW (its readme): sequenceFiles/SPLIT/NAME.pkl and imageFiles/NAME/image_00000.jpg. jointPositions are SMPL's
+    24 joints in the world, which cam_poses (world → camera) brings into the camera. Actors whose camera pose is not
+    aligned in a frame (campose_valid) are ignored there."""
+    for path in found(folder, f"sequenceFiles/{split}/*.pkl", "sequence"):
+        yield parsed(path, partial(_sequence, folder, path))
+
+
+def _sequence(folder: Path, path: Path) -> JointSequence:
+    data = read_pickle(path)
+    lens = Lens(np.asarray(data["cam_intrinsics"], np.float64).reshape(3, 3))
+    poses = np.asarray(data["cam_poses"], np.float64)
+    world = np.stack([np.asarray(each).reshape(-1, SMPL_JOINTS, 3)[: len(poses)] for each in data["jointPositions"]])
+    camera: Floats = np.einsum("fij,pfkj->pfki", poses[:, :3, :3], world) + poses[:, None, :3, 3]
+    valid = np.stack([np.asarray(each, bool)[: len(poses)] for each in data["campose_valid"]])
+    images, identity = folder / "imageFiles" / path.stem, np.arange(len(world))
+    frames = [
+        JointFrame(
+            index / FPS, images / f"image_{index:05d}.jpg", lens,
+            partial(Actors, identity, camera[:, index], valid[:, index]),
+        )
+        for index in range(len(poses))
+    ]  # fmt: skip
+    return JointSequence(path.stem, FPS, SMPL_ROOT, frames)

@@ -1,0 +1,92 @@
+"""Make the bundled weights file from a training run's averaged weights.
+
+    python scripts/bundle_weights.py RUN/weights.safetensors POOL multihmr2_ros/weights/nano.safetensors
+
+Parts that only training reads are left out, matrices become float16, and the score is shifted (its logit's bias) so
+that the node's default threshold is where people of the pool's held-out split are found with the wanted precision.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+import sys
+from pathlib import Path
+
+import torch
+
+from multihmr2_ros.body import Body
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.network import checkpoint
+from multihmr2_ros.network.model import MultiHMR2
+from multihmr2_ros.training.augmentation import input_sizes
+from multihmr2_ros.training.data import Batch, BatchConfig, held_out_batches
+from multihmr2_ros.training.pool import Pool
+from multihmr2_ros.training.validation import SCORE_THRESHOLD, Tally, compare
+from multihmr2_ros.weights import sha256_of
+
+THRESHOLDS = [0.05 * step for step in range(1, 19)]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("weights", type=Path)
+    parser.add_argument("pool", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--precision", type=float, default=0.9, help="wanted on the held-out split (default: 0.9)")
+    args = parser.parse_args()
+    try:
+        bundle(args.weights, args.pool, args.out, args.precision)
+    except UserError as error:
+        print(f"bundle_weights: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def bundle(weights: Path, pool: Path, out: Path, precision: float) -> None:
+    network = checkpoint.load(weights)
+    network.config = dataclasses.replace(network.config, keypoint_maps=False)
+    network.keypoint_maps = None
+    found = figures(network, held_out(network, pool))
+    for threshold, values in found.items():
+        print(f"score {threshold:.2f}: " + ", ".join(f"{name} {value:.3f}" for name, value in values.items()))
+    chosen = min((t for t, values in found.items() if values["precision"] >= precision), default=None)
+    if chosen is None:
+        raise UserError(f"no threshold reaches a precision of {precision}; train on, or ask for less with --precision")
+    last = network.detection.score[2]
+    assert isinstance(last.bias, torch.Tensor)
+    with torch.no_grad():
+        last.bias += logit(SCORE_THRESHOLD) - logit(chosen)
+    checkpoint.save(network, out, dtype=torch.float16)
+    print(f"score {chosen:.2f} is now {SCORE_THRESHOLD}; {out}: {out.stat().st_size:,} bytes, SHA-256 {sha256_of(out)}")
+
+
+def held_out(network: MultiHMR2, pool: Path) -> list[Batch]:
+    source = Pool(pool, held_out=True)
+    if not len(source):
+        raise UserError(f"{pool} has no held-out images; render some with multihmr2 train --render-only")
+    height, width = source.sample(0).image.shape[:2]
+    config = BatchConfig(image_size=network.config.image_size, patch_size=network.config.patch_size)
+    size = input_sizes(config.image_size, config.patch_size, [width / height])[0]
+    return held_out_batches(source, len(source), config, input_size=size)
+
+
+@torch.inference_mode()
+def figures(network: MultiHMR2, batches: list[Batch]) -> dict[float, dict[str, float]]:
+    """Validation figures for each threshold."""
+    network, body = network.eval(), Body("low")
+    tallies = dict.fromkeys(THRESHOLDS, Tally())
+    for batch in batches:
+        prediction = network(batch.image, batch.targets.k, batch.k_given, network.config.queries)
+        for threshold in THRESHOLDS:
+            tallies[threshold] += compare(prediction, batch.targets, body, batch.image.shape[-1], threshold)
+    return {threshold: tally.figures() for threshold, tally in tallies.items()}
+
+
+def logit(probability: float) -> float:
+    return math.log(probability / (1 - probability))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

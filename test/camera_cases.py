@@ -1,0 +1,42 @@
+"""Lenses, points and pixels for the tests of the camera."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from multihmr2_ros.errors import UserError
+
+K = np.array([[610.0, 0.0, 322.5], [0.0, 605.0, 236.25], [0.0, 0.0, 1.0]])
+# Of a wide webcam, a wide rational lens with each number of coefficients, and a fisheye; 1280 × 720.
+LENSES = [
+    ("plumb_bob", [-0.21, 0.06, 0.0011, -0.0007]),
+    ("plumb_bob", [-0.25, 0.09, 0.0004, -0.0009, -0.012]),
+    ("rational_polynomial", [5.2, 3.1, -1e-5, 3e-5, 0.16, 5.5, 4.6, 0.83]),
+    ("rational_polynomial", [0.1, 0.01, 0.001, 0.002, 0.003, 0.1, 0.02, 0.003, 0.002, 0.001, 0.001, 0.002]),
+    ("rational_polynomial", [0.1, 0.01, 0.001, 0.002, 0.003, 0.1, 0.02, 0.003, 0.002, 0.001, 0.001, 0.002, 0.02, 0.03]),
+    ("equidistant", [-0.013, 0.021, -0.015, 0.003]),
+]
+SKEW = np.eye(3, k=1) * [[1.0], [0.0], [0.0]]
+LENS_K = np.array([[820.0, 0.0, 645.0], [0.0, 823.0, 357.0], [0.0, 0.0, 1.0]])
+
+
+def some_points(count: int = 50) -> np.ndarray:
+    """(count, 3) m, in front of the camera."""
+    return np.random.default_rng(5).uniform([-2.0, -1.5, 1.0], [2.0, 1.5, 8.0], (count, 3))
+
+
+def image_grid(width: int, height: int) -> np.ndarray:
+    """(rows, columns, 2) px over the whole image, its corners and edges included."""
+    u, v = np.meshgrid(np.linspace(0, width, 65), np.linspace(0, height, 37))
+    return np.stack([u, v], axis=-1)
+
+
+def refusal(function: Callable[..., object], *arguments: object) -> str:
+    """The message of the UserError that the call must raise; it is one line."""
+    with pytest.raises(UserError) as error:
+        function(*arguments)
+    assert "\n" not in str(error.value)
+    return str(error.value)

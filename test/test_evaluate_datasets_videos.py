@@ -1,0 +1,123 @@
+"""Videos of calibrated cameras: what is measured is the field of view."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.evaluation.datasets.run import DatasetJob, evaluate_dataset
+from multihmr2_ros.evaluation.datasets.videos import calibrated_videos
+from multihmr2_ros.media.video import VideoWriter
+from multihmr2_ros.people import People
+from test.dataset_factory import Estimator, K, people_with
+
+REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "real"
+TRIAL = REAL / "perfanalytics_pose2sim" / "S00_P00_SingleParticipant" / "S00_P00_T01_BalancingTrial"
+SIZE = (320, 240)
+FRAMES = 4
+# As Pose2Sim writes it, and as Anipose does.
+POSE2SIM = """[cam_01]
+name = "cam_01"
+size = [ 320.0, 240.0]
+matrix = [ [ 400.0, 0.0, 160.0], [ 0.0, 400.0, 120.0], [ 0.0, 0.0, 1.0]]
+distortions = [ -0.0007, 0.0021, 9.5e-06, 1.07e-05]
+rotation = [ 1.68, 1.04, -0.41]
+translation = [ 0.32, 0.95, 2.89]
+fisheye = false
+
+[metadata]
+adjusted = false
+error = 0.0
+"""
+ANIPOSE = """[cam_0]
+name = "cam01"
+size = [ 320, 240,]
+matrix = [ [ 400.0, 0.0, 160.0,], [ 0.0, 400.0, 120.0,], [ 0.0, 0.0, 1.0,],]
+distortions = [ 0.0, 0.0, 0.0, 0.0, 0.0,]
+rotation = [ 1.68, 1.04, -0.41,]
+translation = [ 0.32, 0.95, 2.89,]
+
+[metadata]
+"""
+pytestmark = pytest.mark.skipif(sys.version_info < (3, 11), reason="TOML needs Python 3.11, or tomli")
+
+
+def write_recording(folder: Path, calibration: str, size: tuple[int, int] = SIZE) -> Path:
+    (folder / "calibration").mkdir(parents=True)
+    (folder / "calibration" / "Calib_scene.toml").write_text(calibration)
+    video = folder / "S00_T01" / "videos" / "cam01.mp4"
+    video.parent.mkdir(parents=True)
+    with VideoWriter(video, *size, 30.0) as writer:
+        for index in range(FRAMES):
+            writer.write(np.full((size[1], size[0], 3), 80, np.uint8), index / 30)
+    return folder
+
+
+def found(index: int) -> People:
+    """Nobody, and a field of view that is 3° too small."""
+    people = people_with(np.zeros((0, 1, 3)), K)
+    return dataclasses.replace(people, predicted_vertical_fov=2 * np.arctan(120 / 400) - np.radians(3))
+
+
+@pytest.mark.parametrize("calibration", [POSE2SIM, ANIPOSE], ids=["pose2sim", "anipose"])
+def test_field_of_view(tmp_path: Path, calibration: str) -> None:
+    folder = write_recording(tmp_path / "session", calibration)
+    (result,) = evaluate_dataset(DatasetJob("calibrated-videos", folder, tmp_path / "out"), Estimator(found))
+    assert (result.name, result.problems) == ("S00_T01-cam01", ())
+    assert result.tally.metrics() == {"FOV error": (pytest.approx(3, abs=1e-6), FRAMES)}
+    rows = (tmp_path / "out" / "S00_T01-cam01" / "frames.csv").read_text().splitlines()
+    assert len(rows) == 1 + FRAMES
+
+
+@pytest.mark.parametrize(
+    ("calibration", "size", "told"),
+    [
+        (POSE2SIM, (240, 320), "calibrated for 320 × 240 px"),
+        (POSE2SIM.replace("cam_01", "cam_02"), SIZE, "has no camera of the number"),
+        (POSE2SIM.replace("matrix", "matrices"), SIZE, "is not as its data set documents it"),
+        (POSE2SIM.replace("9.5e-06, ", ""), SIZE, "is not as its data set documents it"),
+        (POSE2SIM + POSE2SIM.replace("[cam_01]", "[cam_1]").replace("[metadata]", "[more]"), SIZE, "the number 1"),
+        ("[cam_01", SIZE, "is not as its data set documents it"),
+    ],
+    ids=["size", "number", "key", "coefficients", "twice", "damaged"],
+)
+def test_what_does_not_fit(tmp_path: Path, calibration: str, size: tuple[int, int], told: str) -> None:
+    folder = write_recording(tmp_path, calibration, size)
+    with pytest.raises(UserError, match=told) as caught:
+        list(next(calibrated_videos(folder)))
+    assert "\n" not in str(caught.value)
+
+
+def test_several_calibrations_are_refused(tmp_path: Path) -> None:
+    folder = write_recording(tmp_path, POSE2SIM)
+    (folder / "calib_old.toml").write_text(POSE2SIM)
+    with pytest.raises(
+        UserError, match=r"must have one calibration, got calib_old\.toml, calibration/Calib_scene\.toml"
+    ):
+        next(calibrated_videos(folder))
+
+
+@pytest.mark.skipif(not TRIAL.is_dir(), reason="the real videos are not beside this checkout (../shared/data/real)")
+def test_real_videos(tmp_path: Path) -> None:
+    """Their fields of view as they are known from elsewhere; Pose2Sim's cam_01 was calibrated for another size."""
+    known = {Path(each["file"]).stem: each for each in json.loads((REAL / "derived" / "fov_dev.json").read_text())}
+    text = []
+    (tmp_path / "videos").mkdir()
+    for name in ("cam01", "cam03"):
+        (tmp_path / "videos" / f"{name}.mp4").symlink_to(TRIAL / "videos" / f"{name}.mp4")
+        text.append(
+            f'[{name}]\nname = "{name}"\nsize = {known[name]["size"]}\nmatrix = {known[name]["K"]}\n'
+            "distortions = [0.0, 0.0, 0.0, 0.0]\nfisheye = false\n"
+        )
+    (tmp_path / "Calib.toml").write_text("\n".join(text))
+    for video in calibrated_videos(tmp_path):
+        moment = next(iter(video))
+        assert moment.frame is not None
+        assert moment.frame.image.shape[:2] == tuple(known[video.path.stem]["size"][::-1])
+        assert np.degrees(moment.given_fov) == pytest.approx(known[video.path.stem]["hfov_vfov_deg"][1], abs=0.01)

@@ -1,0 +1,88 @@
+"""`multihmr2 train`: it trains, resumes and fine-tunes, says mistakes in one line, and saves before it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from multihmr2_ros.cli.main import main
+from multihmr2_ros.training.records import read_log
+from multihmr2_ros.training.state import state_paths
+from test.training_runs import NETWORK
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def network_file(folder: Path) -> Path:
+    path = folder / "network.json"
+    path.write_text(json.dumps(vars(NETWORK)))
+    return path
+
+
+def arguments(folder: Path, pool: Path, *more: str) -> list[str]:
+    small = ["--network", str(network_file(folder)), "--cache", str(pool), "--batch-size", "2", "--log-steps", "1"]
+    return ["train", "--out", str(folder / "run"), "--loader-workers", "0", "--device", "cpu", *small, *more]
+
+
+def test_the_command_trains_resumes_and_fine_tunes(
+    tmp_path: Path, pool: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments(tmp_path, pool, "--steps", "1")) == 0
+    assert capsys.readouterr().out.startswith("done: step 1 of 1")
+    assert main(arguments(tmp_path, pool, "--steps", "2")) == 2
+    assert "already holds a run; add --resume" in capsys.readouterr().err
+    assert main(arguments(tmp_path, pool, "--steps", "2", "--resume")) == 0
+    weights = str(tmp_path / "run" / "network.safetensors")
+    tune = ["train", "--out", str(tmp_path / "tuned"), "--from", weights, "--consistency-with", weights]
+    assert main([*tune, "--cache", str(pool), "--steps", "1", "--batch-size", "2", "--loader-workers", "0"]) == 0
+    row = read_log(tmp_path / "tuned" / "log.jsonl")[0]
+    assert row["consistency_pose"] is not None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "--out is missing"),
+        (["--out", "{tmp}/run"], "nothing to train on"),
+        (["--out", "{tmp}/run", "--cache", "{tmp}/cache"], "holds no images and nothing renders any"),
+        (["--out", "{tmp}/file/run", "--cache", "{tmp}/cache"], "cannot make the folder"),
+        (["--out", "{tmp}/run", "--network", "huge"], "--network takes nano"),
+        (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--loss", "sc0re=1"], "--loss takes NAME=NUMBER"),
+        (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--motions", "{tmp}/none"], "--motions must be a folder"),
+        (["--out", "{tmp}/run", "--render-workers", "1"], "--render-workers needs --cache"),
+        (["--render-only"], "--render-only needs --cache"),
+        (["--out", "{tmp}/run", "--from", "{tmp}/none.safetensors"], "none.safetensors"),
+        (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--resume"], "holds no images"),
+        (["--out", "{tmp}/run", "--coco", "{tmp}/x", "{tmp}/y"], "is not there"),
+    ],
+)
+def test_mistakes_are_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    (tmp_path / "file").touch()
+    assert main(["train", "--device", "cpu", *(option.format(tmp=tmp_path) for option in options)]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message in error
+    assert error.startswith("multihmr2 train: ")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_ends(tmp_path: Path, pool: Path, number: signal.Signals) -> None:
+    command = [sys.executable, "-m", "multihmr2_ros.cli.main", *arguments(tmp_path, pool, "--steps", "100000")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as run:
+        log, deadline = tmp_path / "run" / "log.jsonl", time.monotonic() + 60
+        while not log.is_file() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        run.send_signal(number)
+        output, errors = run.communicate(timeout=60)
+    assert run.returncode == 0, errors
+    assert output.startswith(f"stopped, because {number.name} came: step ")
+    assert state_paths(tmp_path / "run")

@@ -1,0 +1,124 @@
+"""A small file of weights: on an HTTP server of this machine, which can misbehave, and in the registry."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import random
+import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from multihmr2_ros import UserError
+from multihmr2_ros.weights import Weights
+
+CONTENT = random.Random(0).randbytes(700_001)
+ETAG = '"version-1"'
+
+
+class Server(ThreadingHTTPServer):
+    """Serves `content` with HTTP ranges, or misbehaves as the attributes say; notes each request's headers."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.content = CONTENT
+        self.headers: dict[str, str] = {"ETag": ETAG}
+        self.status = 200
+        self.knows_ranges = True
+        self.wrong_range = False  # answers 206 with another part than was asked for
+        self.drop_after: list[int] = []  # bytes sent before the connection breaks, one entry for each request to come
+        self.stall_after: int | None = None  # bytes sent before nothing more comes
+        self.claimed_length: int | None = None
+        self.stop_stalling = threading.Event()
+        self.requests: list[dict[str, str]] = []
+        self.sent_bytes = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/file.pt"
+
+    def handle_error(self, *_: object) -> None:
+        """Clients that hang up are part of the tests: nothing is printed."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        server = self.server
+        server.requests.append(dict(self.headers))
+        start, status = 0, server.status
+        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        same_version = self.headers.get("If-Range", server.headers.get("ETag")) == server.headers.get("ETag")
+        if status == 200 and asked and server.knows_ranges and same_version:
+            start, status = int(asked[1]), 206
+            if start >= len(server.content):
+                start, status = len(server.content), 416
+        if server.wrong_range and status == 206:
+            start += 1
+        body = server.content[start:]
+        self.send_response(status)
+        for name, value in server.headers.items():
+            self.send_header(name, value)
+        if status == 206:
+            self.send_header("Content-Range", f"bytes {start}-{len(server.content) - 1}/{len(server.content)}")
+        self.send_header("Content-Length", str(server.claimed_length or len(body)))
+        self.end_headers()
+        if server.drop_after:
+            body = body[: server.drop_after.pop(0)]
+        if server.stall_after is not None:
+            self.send(body[: server.stall_after])
+            server.stop_stalling.wait(20)
+        else:
+            self.send(body)
+
+    def send(self, body: bytes) -> None:
+        self.wfile.write(body)
+        self.wfile.flush()
+        self.server.sent_bytes += len(body)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing is printed."""
+
+
+@contextlib.contextmanager
+def serving() -> Iterator[Server]:
+    """A server that runs until the end."""
+    server = Server()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.stop_stalling.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def entry(url: str | None, content: bytes = CONTENT, **changes: object) -> Weights:
+    """A registry entry for a small file at that address."""
+    weights = Weights(
+        name="tiny",
+        description="a tiny model",
+        license_name="test licence",
+        license_summary="non-commercial use only",
+        commercial_use=False,
+        sha256=hashlib.sha256(content).hexdigest(),
+        file_name="tiny.pt",
+        size_bytes=len(content),
+        url=url,
+    )
+    return dataclasses.replace(weights, **changes)  # type: ignore[arg-type]
+
+
+def one_line(error: pytest.ExceptionInfo[UserError]) -> str:
+    message = str(error.value)
+    assert "\n" not in message
+    return message
