@@ -41,11 +41,11 @@ class PosedScene:
 
 
 @torch.no_grad()
-def pose_scene(scene: Scene, time_s: float, body: Body) -> PosedScene:
-    """Every person of the scene at a time, by one call of the body model.
+def pose_scene(scene: Scene, time_s: float, body: Body, heights: NDArray[np.float64] | None = None) -> PosedScene:
+    """Every person of the scene at a time, by one call of the body model; the pelvis is over the person's path.
 
-    The lowest vertex is on the ground, or above it where the clip says that the feet are in the air; the pelvis is over
-    the person's path.
+    heights (n,) m: of the pelvises above the ground, `Footing.heights`. Without them, as in a still, the lowest vertex
+    is on the ground, or above it where the clip says that the feet are in the air.
     """
     people = scene.people
     world_from_camera = scene.camera.path.world_from_camera(time_s)
@@ -68,10 +68,9 @@ def pose_scene(scene: Scene, time_s: float, body: Body) -> PosedScene:
     lowest = (vertices @ up)[:, surface].min(axis=1, initial=np.inf)
     place = np.zeros((len(people), 3))
     for row, (person, pose) in enumerate(zip(people, poses, strict=True)):
-        world = np.append(person.path.position(time_s), pose.clearance_m)
-        # The pelvis is over the path and the lowest vertex at its height.
-        height = world[2] - lowest[row] + joints[row, 0] @ up
-        place[row] = camera_from_world[:3, :3] @ [*world[:2], height] + camera_from_world[:3, 3] - joints[row, 0]
+        seated = pose.clearance_m - float(lowest[row]) + float(joints[row, 0] @ up)
+        world = [*person.path.position(time_s), seated if heights is None else heights[row]]
+        place[row] = camera_from_world[:3, :3] @ world + camera_from_world[:3, 3] - joints[row, 0]
     moved = place[:, None].astype(np.float32)
     vertices, joints = vertices + moved, joints + moved
     return PosedScene(

@@ -17,7 +17,7 @@ from multihmr2_ros.body import Body
 
 from . import kernels
 from .backdrop import backdrop_image
-from .device import start_warp, to_device
+from .device import to_device
 from .dressing import Dresser
 from .lens import Lens
 from .materials import material_table
@@ -76,7 +76,6 @@ class Renderer:
     """Renders scenes with one body model on one device ("cpu", "cuda:0"); the same seed gives the same bytes."""
 
     def __init__(self, body: Body, device: str = "cpu") -> None:
-        start_warp()
         self.device = device
         self.bone_labels = body.bone_labels
         self.dresser = Dresser(body, device)

@@ -16,15 +16,13 @@ from multihmr2_ros.body import Body
 from multihmr2_ros.camera import vertical_fov
 from multihmr2_ros.people import IntrinsicsSource, People, TrackState
 
+from .footing import footing
 from .labels import Labels, labels
 from .posing import PosedScene, pose_scene
 from .render import Rendered, Renderer
 from .scene import Scene, SceneOptions, sample_scene
 
 Vertices = Literal["none", "low", "full"]
-
-# A step of a walk is longer: the pelvis's jolts at every footfall are averaged.
-VELOCITY_STEP_S = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,23 +62,16 @@ class Studio:
         """The scene of a seed, image by image; the same seed and options give the same bytes on one machine."""
         generator = np.random.default_rng(seed)
         scene = sample_scene(generator, options)
+        ground = footing(scene, self._low)
         for index in range(frame_count(options)):
+            time = index / options.frame_rate_hz
             with torch.no_grad():
-                posed = pose_scene(scene, index / options.frame_rate_hz, self._body)
+                posed = pose_scene(scene, time, self._body, ground.heights(time))
                 rendered = self._renderer.render(scene, posed, generator)
                 truth = labels(scene, posed, rendered)
-                velocity = self._velocity(scene, posed.time_s)
+                velocity = ground.velocity(time)
                 people = people_of(posed, truth, velocity, self._low, vertices, moving=options.moving_camera)
             yield Shot(scene, posed, rendered, truth, velocity, people)
-
-    def _velocity(self, scene: Scene, time_s: float) -> NDArray[np.float64]:
-        """(n, 3) m/s, world: central differences, of low-resolution bodies."""
-        places = []
-        for time in (time_s - VELOCITY_STEP_S, time_s + VELOCITY_STEP_S):
-            posed = pose_scene(scene, time, self._low)
-            pose = posed.world_from_camera
-            places.append(posed.joints[:, 0].astype(np.float64) @ pose[:3, :3].T + pose[:3, 3])
-        return np.asarray((places[1] - places[0]) / (2.0 * VELOCITY_STEP_S))
 
 
 def frame_count(options: SceneOptions) -> int:

@@ -139,6 +139,34 @@ def sun_direction(place: Place, seed: int, sample: int):
     return wp.normalize(place.light_direction[0] + wp.vec3(x, y, z))
 
 
+@wp.func
+def with_lamps(place: Place, normal: wp.vec3, light: wp.vec3):
+    """The light and that of all lights but the first, which alone casts shadows."""
+    for l in range(1, place.light_direction.shape[0]):
+        light = light + place.light_colour[l] * wp.max(wp.dot(normal, place.light_direction[l]), 0.0)
+    return light
+
+
+@wp.func
+def soft_light(place: Place, kind: int, point: wp.vec3, normal: wp.vec3):
+    """The light without shadows at a point: from the sky, off the ground and of the lamps."""
+    up = turned_back(place.world_from_camera, wp.vec3(0.0, 0.0, 1.0))
+    upward = 0.5 + 0.5 * wp.dot(normal, up)
+    soft = place.sky_light * upward + place.ground_light * (1.0 - upward)
+    if kind != PERSON:
+        soft = soft * open_share(place, point, normal)
+    return with_lamps(place, normal, soft)
+
+
+@wp.func
+def sun_reaches(meshes: Meshes, obstacles: Obstacles, place: Place, hit: Hit, point: wp.vec3, seed: int, sample: int):
+    """1 where a ray from a hit to the first light meets nothing, 0 otherwise."""
+    start = point + SURFACE_GAP_M * hit.normal
+    if is_blocked(meshes, obstacles, start, sun_direction(place, seed, sample), FARTHEST_M, -1):
+        return 0.0
+    return 1.0
+
+
 @wp.kernel(enable_backward=False)
 def render_rays(
     rays: wp.array(dtype=wp.vec3),
@@ -183,25 +211,14 @@ def render_rays(
         folds = materials[hit.material, 10]
         if folds > 0.0:
             normal = folded(normal, hit.spot, folds)
-    up = turned_back(place.world_from_camera, wp.vec3(0.0, 0.0, 1.0))
-    upward = 0.5 + 0.5 * wp.dot(normal, up)
-    soft = place.sky_light * upward + place.ground_light * (1.0 - upward)
-    if hit.kind != PERSON:
-        soft = soft * open_share(place, point, normal)
-    for l in range(1, place.light_direction.shape[0]):
-        soft = soft + place.light_colour[l] * wp.max(wp.dot(normal, place.light_direction[l]), 0.0)
+    soft = soft_light(place, hit.kind, point, normal)
     facing = wp.max(wp.dot(normal, place.light_direction[0]), 0.0)
     hard = place.light_colour[0] * facing
     if facing > 0.0:
-        start = point + SURFACE_GAP_M * hit.normal
-        if is_blocked(meshes, obstacles, start, sun_direction(place, seed, i), FARTHEST_M, -1):
-            visibility[i] = 0.0
+        visibility[i] = sun_reaches(meshes, obstacles, place, hit, point, seed, i)
     if hit.kind == GROUND and place.ground_shown == 0:
         # The picture shows this ground as it is without people: they only take light away.
-        free = place.sky_light
-        for l in range(1, place.light_direction.shape[0]):
-            free = free + place.light_colour[l] * wp.max(wp.dot(normal, place.light_direction[l]), 0.0)
-        whole = free + hard
+        whole = with_lamps(place, normal, place.sky_light) + hard
         ambient[i] = wp.cw_mul(behind, wp.cw_div(soft, whole))
         direct[i] = wp.cw_mul(behind, wp.cw_div(hard, whole))
         return
