@@ -34,7 +34,7 @@ def arguments(folder: Path, pool: Path, *more: str) -> list[str]:
 def test_the_command_trains_resumes_and_fine_tunes(
     tmp_path: Path, pool: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(arguments(tmp_path, pool, "--steps", "1")) == 0
+    assert main(arguments(tmp_path, pool, "--steps", "1", "--input-size", "64")) == 0
     assert capsys.readouterr().out.startswith("done: step 1 of 1")
     assert main(arguments(tmp_path, pool, "--steps", "2")) == 2
     assert "already holds a run; add --resume" in capsys.readouterr().err
@@ -54,6 +54,7 @@ def test_the_command_trains_resumes_and_fine_tunes(
         (["--out", "{tmp}/run", "--cache", "{tmp}/cache"], "holds no images and nothing renders any"),
         (["--out", "{tmp}/file/run", "--cache", "{tmp}/cache"], "cannot make the folder"),
         (["--out", "{tmp}/run", "--network", "huge"], "--network takes nano"),
+        (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--input-size", "999"], "--input-size must be from 32 to"),
         (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--loss", "sc0re=1"], "--loss takes NAME=NUMBER"),
         (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--motions", "{tmp}/none"], "--motions must be a folder"),
         (["--out", "{tmp}/run", "--render-workers", "1"], "--render-workers needs --cache"),

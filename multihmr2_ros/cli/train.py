@@ -25,9 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=100_000, help="length of the run (default: %(default)s)")
     parser.add_argument("--time-limit", type=float, metavar="MINUTES", help="save and end after this time")
     network = parser.add_mutually_exclusive_group()
-    network.add_argument(
-        "--network", default="nano", metavar="NAME|JSON", help="nano, small, large, or a file of sizes"
-    )
+    network.add_argument("--network", default="nano", metavar="NAME|JSON", help="nano, large, or a file of sizes")
     network.add_argument("--from", dest="start_from", metavar="NAME|FILE", help="fine-tune these weights")
     parser.add_argument(
         "--consistency-with", metavar="NAME|FILE",

@@ -12,29 +12,8 @@ from multihmr2_ros.training.data import BatchConfig
 from multihmr2_ros.training.losses import LossConfig
 from multihmr2_ros.training.optimisation import OptimisationConfig
 
-# nano: learns on two CPU cores; small: wants a GPU to learn, runs without; large: the released one.
-NETWORKS = {
-    "nano": NANO,
-    "small": NetworkConfig(
-        image_size=320,
-        max_grid=20,
-        encoder_width=256,
-        encoder_depth=6,
-        encoder_heads=4,
-        register_tokens=1,
-        decoder_width=256,
-        decoder_depth=3,
-        decoder_heads=8,
-        decoder_mlp_width=512,
-        queries=24,
-        head_width=256,
-        track_feature_width=128,
-        stem_widths=(24, 48, 96, 192),
-        stem_depths=(0, 1, 2, 2),
-        proposed_queries=True,
-    ),
-    "large": NetworkConfig(),
-}
+NETWORKS = {"nano": NANO, "large": NetworkConfig()}
+"""nano learns on two CPU cores; large is the released model's size. Others: a JSON file of sizes."""
 
 
 @dataclass(frozen=True)
