@@ -17,6 +17,10 @@ from numpy.typing import NDArray
 BONE_COUNT = 163
 PHENOTYPE_LABELS = ("gender", "age", "muscle", "weight", "height", "proportions")
 
+# Points (..., 2) px of the image of an ideal pinhole camera → (..., 2) px of the image as it was recorded, through a
+# lens; NaN where the lens's model is not valid.
+Distort = Callable[[NDArray[np.floating]], NDArray[np.floating]]
+
 
 class IntrinsicsSource(str, enum.Enum):
     """Where the intrinsics that placed the people came from."""
@@ -42,8 +46,8 @@ class Frame:
     """One camera image and what is known about it.
 
     image: (H, W, 3) uint8 RGB. stamp: seconds, of the image. k: (3, 3) float64 intrinsics in px of this image, or
-    None when they are to be predicted. intrinsics_source: where k came from. name: file stem for results. distort:
-    points (..., 2) px of image → (..., 2) px of the image as it was recorded, where lens distortion was taken out.
+    None when they are to be predicted. intrinsics_source: where k came from. name: file stem for results. distort: from
+    image to the image as it was recorded, where lens distortion was taken out.
     """
 
     image: NDArray[np.uint8]
@@ -51,7 +55,7 @@ class Frame:
     k: NDArray[np.float64] | None = None
     intrinsics_source: IntrinsicsSource = IntrinsicsSource.PREDICTED
     name: str = "frame"
-    distort: Callable[[NDArray[np.float32]], NDArray[np.floating]] | None = None
+    distort: Distort | None = None
 
     def as_recorded(self, people: People) -> People:
         """The people whom an estimator found in image, their joints_2d in px of the image as it was recorded."""

@@ -4,7 +4,7 @@
 
 The folder holds COCO pictures with boxes (Deci-AI_super-gradients, open-mmlab_mmpose) and a video in which people
 appear one at a time, with the intervals of their presence (intel-iot-devkit_sample-videos, derived/weak). Fields of
-view of the calibrated videos: `multihmr2 evaluate --dataset pose2sim` (docs/evaluation.md).
+view of the calibrated videos: `multihmr2 evaluate --dataset calibrated-videos` (docs/evaluation.md).
 """
 
 from __future__ import annotations

@@ -236,6 +236,9 @@ def test_one_bad_bag_does_not_lose_the_others(
     document = json.loads((out / "results.json").read_text())
     assert [(each["name"], each["frames"]) for each in document["sequences"]] == [("good", 3), ("empty", 0)]
     assert len(document["configuration"]["checkpoint_sha256"]) == 64
+    estimator = document["configuration"]["estimator"]
+    assert estimator["device"] == "cpu"
+    assert (estimator["config"]["mesh"], estimator["config"]["tracker"]["confirm_hits"]) == ("low", 3)
     assert document["results"]["given"]["metrics"]["recall"]["count"] == 9
     assert {path.name for path in out.iterdir()} >= {"good", "results.json", "latency.png", "field_of_view.png"}
     assert {path.name for path in (out / "good").iterdir()} >= {"frames.csv", "people.csv", "predictions.mcap"}

@@ -18,6 +18,8 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import Marker, MarkerArray
 
+from multihmr2_ros.media.overlay import draw_people
+from multihmr2_ros.people import IntrinsicsSource
 from multihmr2_ros.ros.estimation import load_estimator
 from test.ros_wire import LATCHED, Wire, calibration
 from test.stand_in_estimator import FACES, PELVIS, TETRAHEDRON
@@ -121,6 +123,29 @@ def test_points_of_a_distorted_raw_image_are_those_of_the_image_as_it_came(wire:
     expected, _ = cv2.projectPoints(rays, np.zeros(3), np.zeros(3), np.reshape(distorted.k, (3, 3)), coefficients)
     np.testing.assert_allclose(np.reshape(human.joints_2d, (-1, 2)), expected[:, 0], atol=1e-3)
     assert not here.estimator.last_image[0, 0].any(), "the network sees a corner without a pixel behind it"
+
+
+def test_the_overlay_of_a_distorted_raw_image_is_drawn_through_the_lens(wire: Callable[..., Wire]) -> None:
+    here = wire()
+    here.estimator.people |= {"pelvis": np.array([[0.2, 0.1, 0.6]])}
+    overlays = here.listen(Image, "/perception_node/overlay")
+    here.until(lambda: here.camera_info.get_subscription_count() > 0)
+    distorted = calibration(k=40.0, p=40.0)
+    distorted.distortion_model, distorted.d = "plumb_bob", [0.8, 0.0, 0.01, -0.01, 0.0]
+    here.camera_info.publish(distorted)
+    here.spin(0.2)
+    overlay = here.exchange(overlays)
+    k = np.reshape(distorted.k, (3, 3))
+
+    def by_opencv(points: np.ndarray) -> np.ndarray:
+        rays = np.column_stack([points, np.ones(len(points))]) @ np.linalg.inv(k).T
+        return cv2.projectPoints(rays, np.zeros(3), np.zeros(3), k, np.array(distorted.d))[0].reshape(-1, 2)
+
+    grey = np.full((48, 64, 3), 90, np.uint8)
+    people = here.estimator.step(grey, k, 0.0, intrinsics_source=IntrinsicsSource.K)
+    drawn = np.frombuffer(overlay.data, np.uint8).reshape(grey.shape)
+    np.testing.assert_array_equal(drawn, draw_people(grey, people, FACES, distort=by_opencv))
+    assert (drawn != draw_people(grey, people, FACES)).any()
 
 
 def test_the_real_estimator_in_the_node(wire: Callable[..., Wire], small_checkpoint: Path) -> None:

@@ -270,18 +270,7 @@ def _configuration(args: argparse.Namespace, choice: EstimatorChoice | None) -> 
 def _choice(args: argparse.Namespace) -> EstimatorChoice:
     from multihmr2_ros.ros.bags.evaluation import EstimatorChoice
 
-    choice = EstimatorChoice(
-        checkpoint=str(args.checkpoint),
-        device=args.device,
-        precision=args.precision,
-        score_threshold=args.score_threshold,
-        nms_distance_m=args.nms_distance,
-        max_people=args.max_people,
-        mesh=args.mesh,
-        track=args.track,
-    )
-    choice.config()
-    return choice
+    return EstimatorChoice(str(args.checkpoint), args.device, args.precision, options.estimator_config(args))
 
 
 def _scoring(args: argparse.Namespace) -> ScoringConfig:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from multihmr2_ros.errors import UserError
 
 if TYPE_CHECKING:
+    from multihmr2_ros.estimator import EstimatorConfig
     from multihmr2_ros.evaluation.run import Camera
     from multihmr2_ros.network.inference import Runtime
 
@@ -59,6 +60,19 @@ def add_estimation(parser: argparse.ArgumentParser, *, mesh: str, mesh_help: str
         "--track", action=argparse.BooleanOptionalAction, default=True,
         help="follow people through videos and bags; images are independent of each other (default: on)",
     )  # fmt: skip
+
+
+def estimator_config(args: argparse.Namespace) -> EstimatorConfig:
+    """What add_estimation's options choose about estimation. Raises UserError for values that cannot be used."""
+    from multihmr2_ros.estimator import EstimatorConfig
+
+    return EstimatorConfig(
+        score_threshold=args.score_threshold,
+        nms_distance_m=args.nms_distance,
+        max_people=args.max_people,
+        mesh=args.mesh,
+        track=args.track,
+    )
 
 
 def add_camera(parser: argparse.ArgumentParser) -> None:

@@ -79,16 +79,9 @@ def _open(path: Path, topic: str | None) -> FrameSource:
 
 
 def _load(args: argparse.Namespace, runtime: Runtime) -> Estimator:
-    from multihmr2_ros.estimator import Estimator, EstimatorConfig
+    from multihmr2_ros.estimator import Estimator
 
-    config = EstimatorConfig(
-        score_threshold=args.score_threshold,
-        nms_distance_m=args.nms_distance,
-        max_people=args.max_people,
-        mesh=args.mesh,
-        track=args.track,
-    )
-    return Estimator.load(args.checkpoint, args.device, config=config, runtime=runtime)
+    return Estimator.load(args.checkpoint, args.device, config=options.estimator_config(args), runtime=runtime)
 
 
 def _run_source(

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from multihmr2_ros.media.colors import track_color
 from multihmr2_ros.media.rasterise import DepthBuffer
-from multihmr2_ros.people import People
+from multihmr2_ros.people import Distort, People
 
 NEAR_M = 0.05  # triangles that come closer to the camera are not drawn
 AMBIENT = 0.30
@@ -23,17 +23,22 @@ def draw_people(
     *,
     alpha: float = 0.75,
     labels: bool = True,
+    distort: Distort | None = None,
 ) -> NDArray[np.uint8]:
     """A copy of the image (H, W, 3) uint8 RGB with every person's mesh, in the track's colour, and a label above.
 
     faces (F, 3): triangles of people.vertices, counter-clockwise seen from outside. alpha: 0 invisible to 1 opaque.
     The label reads "#3: 4.2 m": track id (left out while untracked) and the pelvis's distance from the camera. People
-    without vertices get the box around their joints_2d. What lies behind or far outside the camera's view is left out.
+    without vertices get the box around their joints_2d. distort: of the lens, where its distortion is in the image, and
+    so in joints_2d; people.k is that of the pinhole camera. What lies behind or far outside the camera's view is left
+    out, and so are triangles with a corner where the lens's model is not valid.
     """
     drawn = np.array(image)
     colors = np.array([track_color(track_id) for track_id in people.track_id], np.float64).reshape(-1, 3)
     if people.vertices.shape[1]:
         x, y, depth = _project(people.vertices, people.k)
+        if distort is not None:
+            x, y = _through_lens(x, y, distort)
         _draw_meshes(drawn, people.vertices, faces, (x, y, depth), colors, alpha)
     else:
         x, y = np.where(np.isfinite(people.joints_2d), people.joints_2d, np.nan).transpose(2, 0, 1).astype(np.float64)
@@ -50,6 +55,17 @@ def _project(vertices: NDArray[np.float32], k: NDArray[np.float64]) -> tuple[NDA
     camera_x, camera_y, depth = (np.where(seen, values, np.nan) for values in (camera_x, camera_y, depth))
     x = (k[0, 0] * camera_x + k[0, 1] * camera_y) / depth + k[0, 2]
     return x, k[1, 1] * camera_y / depth + k[1, 2], depth
+
+
+def _through_lens(
+    x: NDArray[np.float64], y: NDArray[np.float64], distort: Distort
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """x, y (n, V) px where the lens puts points x, y (n, V) px of a pinhole camera; NaN where distort gives it."""
+    distorted = np.full((2, *x.shape), np.nan)
+    for row, person in enumerate(np.stack([x, y], axis=2)):  # one at a time: OpenCV needs much memory for each point
+        seen = np.isfinite(person).all(axis=1)
+        distorted[:, row, seen] = distort(person[seen]).T
+    return distorted[0], distorted[1]
 
 
 def _draw_meshes(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,9 +10,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from multihmr2_ros.camera import CameraFacts, CameraModel, camera_from_info
+from multihmr2_ros.camera import CameraFacts, CameraModel, camera_from_info, distort_points
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.people import IntrinsicsSource
+from multihmr2_ros.people import Distort, IntrinsicsSource
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,11 @@ class Intrinsics:
     problem: str = ""
     notice: str = ""
     distorted: CameraModel | None = None
+
+    @property
+    def distort(self) -> Distort | None:
+        """From the undistorted image to the image as it came; None where these are the same."""
+        return None if self.distorted is None else functools.partial(distort_points, camera=self.distorted)
 
 
 def intrinsics_from_info(camera_info: Any, image: NDArray[np.uint8], *, rectified: bool) -> Intrinsics:

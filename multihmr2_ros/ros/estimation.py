@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from multihmr2_ros.camera import distort_points
-
 from .calibration import Intrinsics, Lens
 from .cues import Cues
 from .inputs import CameraImage
@@ -75,7 +73,6 @@ def estimate(
         intrinsics_source=given.source,
         **{name: cue for name, cue in known.items() if cue is not None},
     )
-    if given.distorted is None:
+    if given.distort is None:
         return people
-    joints_2d = distort_points(people.joints_2d, given.distorted).astype(np.float32)
-    return dataclasses.replace(people, joints_2d=joints_2d)
+    return dataclasses.replace(people, joints_2d=given.distort(people.joints_2d).astype(np.float32))

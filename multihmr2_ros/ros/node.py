@@ -282,6 +282,7 @@ class PerceptionNode(ManagedNode):
                 timing,
                 self._now_s,
                 with_vertices=parameters.publish_vertices,
+                distort=given.distort,
                 fixed_frame=parameters.fixed_frame,
                 fixed_from_camera=cues.fixed_from_camera,
             )

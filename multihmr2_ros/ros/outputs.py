@@ -16,7 +16,7 @@ from visualization_msgs.msg import MarkerArray
 
 from multihmr2_ros.media.overlay import draw_people
 from multihmr2_ros.msg import BodyModel, HumanArray
-from multihmr2_ros.people import People
+from multihmr2_ros.people import Distort, People
 
 from . import cdr, messages
 from .compatibility import reads_our_bytes
@@ -76,11 +76,13 @@ class Outputs:
         now_s: Callable[[], float],
         *,
         with_vertices: bool,
+        distort: Distort | None = None,
         fixed_frame: str = "",
         fixed_from_camera: NDArray[np.float64] | None = None,
     ) -> None:
         """All messages about one image: TF first, so that viewers can place what follows.
 
+        distort: of the lens whose distortion is in the image and in people.joints_2d, if it is.
         fixed_frame, fixed_from_camera (4, 4): where the camera was, if that is known.
         now_s: the node's clock; the total latency is taken when all but the HumanArray's own conversion is done.
         """
@@ -104,7 +106,8 @@ class Outputs:
         if _is_wanted(self._points.publisher):
             self._points.publish(people_to_points(people, header))
         if _is_wanted(self._overlay):
-            self._overlay.publish(image_to_ros(draw_people(image, people, self._faces), header))
+            drawn = draw_people(image, people, self._faces, distort=distort)
+            self._overlay.publish(image_to_ros(drawn, header))
         self.interfaces.publish(people, image, header, self._body.bone_labels, fixed_frame, fixed_from_camera)
 
     def publish_nobody(self, header: HeaderContent, dropped_frames: int) -> None:

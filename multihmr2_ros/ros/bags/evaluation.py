@@ -32,29 +32,13 @@ class EstimatorChoice:
     checkpoint: str
     device: str
     precision: str
-    score_threshold: float
-    nms_distance_m: float
-    max_people: int
-    mesh: str
-    track: bool
-
-    def config(self) -> EstimatorConfig:
-        """Raises UserError for values that cannot be used."""
-        from multihmr2_ros.estimator import EstimatorConfig
-
-        return EstimatorConfig(
-            score_threshold=self.score_threshold,
-            nms_distance_m=self.nms_distance_m,
-            max_people=self.max_people,
-            mesh=self.mesh,  # type: ignore[arg-type]
-            track=self.track,
-        )
+    config: EstimatorConfig
 
     def load(self) -> Estimator:
         from multihmr2_ros.estimator import Estimator, Runtime
 
         runtime = Runtime(device=self.device, precision=self.precision)  # type: ignore[arg-type]
-        return Estimator.load(self.checkpoint, self.device, config=self.config(), runtime=runtime)
+        return Estimator.load(self.checkpoint, self.device, config=self.config, runtime=runtime)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Generator
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from multihmr2_ros.camera import distort_points
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.media.sources import FrameSource
 from multihmr2_ros.people import Frame, IntrinsicsSource
@@ -75,12 +73,10 @@ class BagSource(FrameSource):
                 if given.problem and given.problem not in told:
                     told.add(given.problem)
                     logger.warning("%s: %s", self._path, given.problem)
-                distort = None
                 if given.distorted is not None:
                     image = lens.undistorted(image, given.distorted)
-                    distort = functools.partial(distort_points, camera=given.distorted)
                 name = f"{self._path.stem}_{index:06d}"
-                yield Frame(image, stamp_s, given.k, given.source, name, distort)
+                yield Frame(image, stamp_s, given.k, given.source, name, given.distort)
                 index += 1
         losses = [f"the bag is damaged or cut off ({bag.damage})"] if bag.damage else []
         losses += [f"{unreadable} messages left out ({reason})"] if unreadable else []

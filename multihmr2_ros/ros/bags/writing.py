@@ -7,14 +7,13 @@ import shutil
 import sqlite3
 from collections.abc import Collection
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final
 
 from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 from rosbags.rosbag2 import StoragePlugin, Writer
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.media.files import cannot_write, temporary_beside
+from multihmr2_ros.media.files import WholeFile, cannot_write, temporary_beside
 
 from .definitions import require
 
@@ -29,7 +28,7 @@ LATCHED = Qos(
 )  # fmt: skip
 
 
-class BagWriter:
+class BagWriter(WholeFile):
     """Writes a bag. Use it as a context manager.
 
     path     NAME.mcap and NAME.db3 become single files, any other name a rosbag2 folder
@@ -96,17 +95,6 @@ class BagWriter:
         """Leave nothing behind."""
         self._writer.abort()
         self._remove()
-
-    def __enter__(self) -> BagWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if error is None:
-            self.close()
-        else:
-            self.discard()
 
     def _add(self, topic: str, type_name: str) -> Any:
         qos = [LATCHED] if topic in self._latched else []
