@@ -35,29 +35,28 @@ class Prior:
         self.sigma = np.sqrt(self.variance)
 
     def scale(self, x: Array) -> Array:
-        """ȳ (n, …) at x (n, …)."""
-        mean, mean_y, slope = (v.reshape(-1, *[1] * (x.ndim - 1)) for v in (self.mean, self.mean_y, self.slope))
-        return mean_y + slope * (x - mean)
+        """ȳ (…, n) at x (…, n)."""
+        return self.mean_y + self.slope * (x - self.mean)
 
 
 class Depths:
     """The depth image's likelihood, with everybody else where they are, by m points that it measured.
 
     All (m,), people in order: person, offset (the point's z from the pelvis), measured and others (nearest surface of
-    anybody else) in m, pelvis (the network's z), weight (sums to `whole` (n,) over a person), variance in m².
+    anybody else) in m, weight (sums to `whole` (n,) over a person), variance in m². pelvis (n,): the network's z, m.
     """
 
     def __init__(
         self, points: Points, sight: Sight, pelvis_depth: Array, depth: NDArray[np.generic], config: PlacementConfig
     ) -> None:
         measured = metres(depth.reshape(-1)[sight.pixel])
-        kept = sight.inside & sight.before_self & np.isfinite(measured)
+        kept = np.flatnonzero(sight.inside & sight.before_self & np.isfinite(measured))
         self.n = len(pelvis_depth)
         self.person = points.person[kept]
-        self.offset = points.offset[kept, 2]
+        self.offset = points.offset[2, kept]
         self.measured = measured[kept]
         self.others = sight.others_depth[kept]
-        self.pelvis = pelvis_depth[self.person].astype(np.float32)
+        self.pelvis = pelvis_depth.astype(np.float32)
         self.config = config
         count = np.bincount(self.person, minlength=self.n)
         area = np.bincount(self.person, points.facing[kept], self.n)
@@ -69,39 +68,43 @@ class Depths:
         self.outlier = (1 - config.inlier_share) / config.outlier_range_m
         noise = config.camera_sigma_per_m * self.measured**2
         self.variance = config.surface_sigma_m**2 + noise**2
+        self.peak = self.inlier / np.sqrt(self.variance)
 
     def log_likelihood(self, x: Array, y: Array) -> Array:
-        """(n, G) of grids x, y (n, G)."""
+        """(G, n) of grids x, y (G, n)."""
         x, y = x.astype(np.float32), y.astype(np.float32)
-        step_m = (x[:, 1] - x[:, 0])[self.person] * self.pelvis
-        variance = self.variance + step_m**2
-        predicted = np.exp(x)[self.person] * self.pelvis[:, None]
-        predicted += np.exp(y)[self.person] * self.offset[:, None]
-        np.minimum(predicted, self.others[:, None], out=predicted)
-        predicted -= self.measured[:, None]
+        step_m = (x[1] - x[0]) * self.pelvis
+        variance = self.variance + step_m[self.person] ** 2
+        predicted = np.repeat(np.exp(y), self.count, axis=1)
+        predicted *= self.offset
+        predicted += np.repeat(np.exp(x) * self.pelvis, self.count, axis=1)
+        np.minimum(predicted, self.others, out=predicted)
+        predicted -= self.measured
         predicted *= predicted
-        predicted *= (-0.5 / variance)[:, None]
+        predicted *= -0.5 / variance
         density = np.exp(predicted, out=predicted)
-        density *= (np.float32(self.inlier) / np.sqrt(variance))[:, None]
+        density *= np.float32(self.inlier) / np.sqrt(variance)
         density += np.float32(self.outlier)
         logarithm = np.log(density, out=density)
-        logarithm *= self.weight[:, None]
-        result = np.zeros((self.n, x.shape[1]))
+        logarithm *= self.weight
+        result = np.zeros(x.shape)
         present = np.flatnonzero(self.count)
         if len(present):
             starts = np.cumsum(self.count)[present] - self.count[present]
-            result[present] = np.add.reduceat(logarithm, starts, axis=0)
+            result[:, present] = np.add.reduceat(logarithm, starts, axis=1)
         return result
 
     def quadratic(self, x: Array, y: Array, slope: Array) -> tuple[Array, Array, NDArray[np.bool_]]:
         """At x, y (n,), with dy/dx = slope: gradient and information (n,) of x by the points' responsibilities, and
         whether (n,) enough of the visible surface fits."""
-        near, size = np.exp(x)[self.person] * self.pelvis, np.exp(y)[self.person] * self.offset
+        of_people = (np.exp(x) * self.pelvis, np.exp(y), slope)
+        near, size, size_by_x = (values.astype(np.float32)[self.person] for values in of_people)
+        size *= self.offset
         predicted = near + size
         residual = self.measured - predicted
-        density = self.inlier / np.sqrt(self.variance) * np.exp(-0.5 * residual**2 / self.variance)
+        density = self.peak * np.exp(-0.5 * residual**2 / self.variance)
         fits = self.weight * density / (density + self.outlier) * (predicted < self.others)
-        derivative = near + slope[self.person] * size
+        derivative = near + size_by_x * size
         pull = fits * derivative / self.variance
         gradient = self._sum(pull * residual)
         information = self._sum(pull * derivative)
@@ -117,16 +120,14 @@ class Depths:
 class Soles:
     """The ground's likelihood, by the lowest points.
 
-    All (n, …), as the network has them: pelvis_place and lowest_offset (n, 3) m from there, camera frame; pelvis and
-    below: their parts along the ground's normal, m.
+    As the network has them: pelvis_place and lowest_offset (n, 3) m from there, camera frame; pelvis and below (n,):
+    their parts along the ground's normal, m.
     """
 
     def __init__(self, people: People, surface: BodySurface, ground: Ground, config: PlacementConfig) -> None:
-        heights = (people.vertices @ ground.normal.astype(np.float32))[:, surface.outer]
-        lowest = heights.argmin(axis=1)
-        everybody = np.arange(len(people))
+        lowest = surface.lowest(people.vertices, ground.normal)
         self.pelvis_place = people.pelvis.astype(np.float64)
-        self.lowest_offset = people.vertices[everybody, surface.outer[lowest]] - self.pelvis_place
+        self.lowest_offset = people.vertices[np.arange(len(people)), lowest] - self.pelvis_place
         self.below = self.lowest_offset @ ground.normal
         self.pelvis = self.pelvis_place @ ground.normal
         self.offset = ground.offset_m
@@ -134,25 +135,22 @@ class Soles:
         self.share = config.standing_share
 
     def where(self, x: Array, y: Array) -> NDArray[np.float32]:
-        """(n, 3) m of the lowest points, camera frame, at x, y (n,)."""
-        place = np.exp(x)[:, None] * self.pelvis_place + np.exp(y)[:, None] * self.lowest_offset
-        return place.astype(np.float32)
+        """(3, n) m of the lowest points, camera frame, at x, y (n,)."""
+        return (np.exp(x) * self.pelvis_place.T + np.exp(y) * self.lowest_offset.T).astype(np.float32)
 
     def height(self, x: Array, y: Array) -> Array:
-        """(n, …) m of the lowest points over the ground."""
-        pelvis, below = (values.reshape(-1, *[1] * (x.ndim - 1)) for values in (self.pelvis, self.below))
-        return np.exp(x) * pelvis + np.exp(y) * below - self.offset
+        """(…, n) m of the lowest points over the ground."""
+        return np.exp(x) * self.pelvis + np.exp(y) * self.below - self.offset
 
     def inlier_density(self, x: Array, y: Array, variance_y: Array) -> tuple[Array, Array]:
-        """(n, …) of the share that stands, and the variance (n, …) of their heights."""
-        below, variance_y = (v.reshape(-1, *[1] * (x.ndim - 1)) for v in (self.below, variance_y))
-        variance = self.variance + (np.exp(y) * below) ** 2 * variance_y
+        """(…, n) of the share that stands, and the variance (…, n) of their heights."""
+        variance = self.variance + (np.exp(y) * self.below) ** 2 * variance_y
         return self.share * np.exp(-0.5 * self.height(x, y) ** 2 / variance) / np.sqrt(2 * np.pi * variance), variance
 
-    def log_likelihood(self, x: Array, y: Array, variance_y: Array, visible: NDArray[np.bool_]) -> Array:
-        """(n, G) of grids x, y (n, G); 0 where the lowest point is not visible (n,)."""
+    def log_likelihood(self, x: Array, y: Array, variance_y: Array) -> Array:
+        """(G, n) of grids x, y (G, n), of lowest points that are visible."""
         density, _ = self.inlier_density(x, y, variance_y)
-        return np.log(density + (1 - self.share) / GROUND_RANGE_M) * visible[:, None]
+        return np.log(density + (1 - self.share) / GROUND_RANGE_M)
 
     def quadratic(self, x: Array, y: Array, prior: Prior, visible: NDArray[np.bool_]) -> tuple[Array, Array, Array]:
         """At x, y (n,): gradient and information (n,) of x, and what y gains (n,) by what remains of the height."""

@@ -20,13 +20,14 @@ SELF_HIDDEN_M = 0.15  # behind the body's own nearest surface: another limb's fa
 class BodySurface:
     """Triangles that stand for the whole surface of a mesh of vertex_count vertices, each for about the same area.
 
-    triangles (3, S): corners, as indices of vertices. outer (U,): every vertex that any face uses.
-    spacing_m: side of the square that one triangle stands for, of a body of the mesh's size.
+    triangles (3, S): corners, as indices of vertices. left_out (U,): infinite for vertices that no face uses, else 0;
+    up to the last one that any does. spacing_m: side of the square that one triangle stands for, of a body of the
+    mesh's size.
     """
 
     vertex_count: int
     triangles: Indices
-    outer: Indices
+    left_out: Array
     spacing_m: float
 
     @classmethod
@@ -38,13 +39,21 @@ class BodySurface:
         steps = (np.arange(samples) + 0.5) / samples * total[-1]
         chosen = np.unique(np.searchsorted(total, steps))
         spacing = float(np.sqrt(total[-1] / len(chosen)))
-        return cls(len(vertices), faces[chosen].T.astype(np.int64), np.unique(faces).astype(np.int64), spacing)
+        left_out = np.full(faces.max() + 1, np.inf, np.float32)
+        left_out[faces] = 0
+        return cls(len(vertices), faces[chosen].T.astype(np.int64), left_out, spacing)
+
+    def lowest(self, vertices: Array, up: NDArray[np.floating]) -> Indices:
+        """(n,): of meshes (n, V, 3) the vertex of the surface that is lowest along up (3,)."""
+        heights = vertices[:, : len(self.left_out)] @ up.astype(np.float32)
+        heights += self.left_out  # a third of the time of copying the heights of the others
+        return heights.argmin(axis=1)
 
 
 class Points(NamedTuple):
     """The m points of all people's surfaces that face the camera, people in order.
 
-    person (m,) rows, ascending. offset (m, 3): from the pelvis, of the body as the network predicted it, m.
+    person (m,) rows, ascending. offset (3, m): from the pelvis, of the body as the network predicted it, m.
     facing (m,): cosine between the surface's normal and the ray to the camera, so what is seen of the area.
     """
 
@@ -54,21 +63,34 @@ class Points(NamedTuple):
 
 
 def facing_points(vertices: Array, pelvis: Array, surface: BodySurface) -> Points:
-    """Of meshes (n, V, 3) with pelvises (n, 3), camera frame, m. Outward normals come by the faces' orientation."""
-    first, second, third = (vertices[:, corner] for corner in surface.triangles)
+    """Of meshes (n, V, 3) with pelvises (n, 3), camera frame, m. Outward normals come by the faces' orientation.
+
+    Within, every array is (3, n, S), the axes x, y, z first: NumPy is fast along many samples, not along three axes.
+    """
+    corners = vertices.take(surface.triangles, axis=1)
+    first, second, third = np.ascontiguousarray(corners.transpose(1, 3, 0, 2))
     centroid = (first + second + third) * np.float32(1 / 3)
     one, other = (second - first), (third - first)
     normal = np.empty_like(one)
-    for axis in range(3):  # np.cross takes three times as long
+    for axis in range(3):
         a, b = (axis + 1) % 3, (axis + 2) % 3
-        normal[..., axis] = one[..., a] * other[..., b] - one[..., b] * other[..., a]
-    towards = -np.einsum("nsi,nsi->ns", normal, centroid)
-    size = np.einsum("nsi,nsi->ns", normal, normal) * np.einsum("nsi,nsi->ns", centroid, centroid)
+        normal[axis] = one[a] * other[b] - one[b] * other[a]
+    towards = -(normal * centroid).sum(axis=0)
+    size = (normal * normal).sum(axis=0) * (centroid * centroid).sum(axis=0)
     with np.errstate(invalid="ignore"):
         seen = towards > 0
-    person, sample = np.nonzero(seen)
-    facing = towards[person, sample] / np.sqrt(size[person, sample])
-    return Points(person, centroid[person, sample] - pelvis[person], facing)
+    chosen = np.flatnonzero(seen)
+    person = chosen // seen.shape[1]
+    facing = towards.take(chosen) / np.sqrt(size.take(chosen))
+    return Points(person, centroid.reshape(3, -1).take(chosen, axis=1) - pelvis.T.take(person, axis=1), facing)
+
+
+class Pixels(NamedTuple):
+    """Where m points are in the picture, u, v (m,) px, and their depth (m,), at least NEAREST_DEPTH_M."""
+
+    u: Array
+    v: Array
+    depth: Array
 
 
 class Sight(NamedTuple):
@@ -88,8 +110,8 @@ class Sight(NamedTuple):
 class View:
     """A coarse depth buffer per person, of a picture of size (height, width) px with intrinsics k (3, 3).
 
-    It is made of points (m, 3) m of the rows person (m,) of n people; every point covers the square of spacing_m that
-    it stands for, so that near bodies have no gaps.
+    It is made of points (3, m) m of the rows person (m,) of n people; every point covers the square of spacing_m that
+    it stands for, so that near bodies have no gaps. pixels: those of the points.
     """
 
     def __init__(
@@ -98,48 +120,38 @@ class View:
         self.k, self.size = k.astype(np.float32), size
         self.side = max(4, -(-max(size) // CELLS_ACROSS))
         self.down, self.across = (-(-length // self.side) for length in size)
-        u, v, depth = self._project(points)
+        self.pixels = self.project(points)
+        u, v, depth = self.pixels
         reach = np.float32(0.5 * spacing_m) * self.k[0, 0] / depth
+        sides = np.stack([-reach, reach])
+        column = _index((u + sides) / np.float32(self.side), self.across)
+        row = _index((v + sides) / np.float32(self.side), self.down)
+        cells = person * (self.down * self.across) + row[:, None] * self.across + column
         nearest = np.full(n * self.down * self.across, np.inf, np.float32)
-        first = person * (self.down * self.across)
-        columns = [self._index(u + side, self.across) for side in (-reach, reach)]
-        for row in (first + self._index(v + side, self.down) * self.across for side in (-reach, reach)):
-            for column in columns:
-                np.minimum.at(nearest, row + column, depth)
+        for corner in cells.reshape(4, -1):
+            np.minimum.at(nearest, corner, depth)
         self.nearest = nearest.reshape(n, -1)
-        self.others = _least_of_others(self.nearest)
 
-    def sight(self, points: Array, person: Indices) -> Sight:
-        """Of points (m, 3) m of the rows person (m,)."""
+    def sight(self, pixels: Pixels, person: Indices) -> Sight:
+        """Of points of the rows person (m,)."""
         height, width = self.size
-        u, v, depth = self._project(points)
-        inside = (u >= 0) & (u < width) & (v >= 0) & (v < height) & (points[:, 2] > NEAREST_DEPTH_M)
-        column = np.clip(u, 0, width - 1).astype(np.int64)
-        row = np.clip(v, 0, height - 1).astype(np.int64)
-        cell = self._index(v, self.down) * self.across + self._index(u, self.across)
-        return Sight(
-            pixel=row * width + column,
-            inside=inside,
-            others_depth=self.others[person, cell],
-            before_self=depth < self.nearest[person, cell] + SELF_HIDDEN_M,
-        )
+        u, v, depth = pixels
+        inside = (u >= 0) & (u < width) & (v >= 0) & (v < height) & (depth > np.float32(NEAREST_DEPTH_M))
+        row, column = _index(v, height), _index(u, width)
+        cell = row // self.side * self.across + column // self.side
+        nearest, points = self.nearest.take(cell, axis=1), np.arange(len(person))
+        before_self = depth < nearest[person, points] + SELF_HIDDEN_M
+        nearest[person, points] = np.inf
+        return Sight(row * width + column, inside, nearest.min(axis=0), before_self)
 
-    def _project(self, points: Array) -> tuple[Array, Array, Array]:
-        x, y = points[:, 0], points[:, 1]
-        depth = np.maximum(points[:, 2], np.float32(NEAREST_DEPTH_M))
+    def project(self, points: Array) -> Pixels:
+        """Of points (3, m) m, camera frame."""
+        x, y, z = points
+        depth = np.maximum(z, np.float32(NEAREST_DEPTH_M))
         k = self.k
-        return (k[0, 0] * x + k[0, 1] * y) / depth + k[0, 2], k[1, 1] * y / depth + k[1, 2], depth
-
-    def _index(self, coordinate: Array, count: int) -> Indices:
-        """Of the cell, of `count` ones, at a coordinate (m,) px; what is outside the picture goes to its border."""
-        return np.minimum(np.maximum(coordinate / np.float32(self.side), 0), count - 1).astype(np.int64)
+        return Pixels((k[0, 0] * x + k[0, 1] * y) / depth + k[0, 2], k[1, 1] * y / depth + k[1, 2], depth)
 
 
-def _least_of_others(nearest: Array) -> Array:
-    """(n, C): for every row of depths (n, C) the least of the other rows."""
-    if len(nearest) == 1:
-        return np.full_like(nearest, np.inf)
-    first = nearest.min(axis=0)
-    is_first = nearest == first
-    second = np.where(is_first, np.float32(np.inf), nearest).min(axis=0)
-    return np.where(is_first, second, first)
+def _index(coordinate: Array, count: int) -> Indices:
+    """Of the pixels or cells, of `count` ones, at coordinates (…); what is outside the picture goes to its border."""
+    return np.minimum(np.maximum(coordinate, 0), count - 1).astype(np.int64)
