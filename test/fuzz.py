@@ -36,11 +36,11 @@ PARSERS = {
     "camera_info": "fuzz_messages.Calibrations",
     "human_array": "fuzz_messages.RecordedPeople",
     "parameters": "fuzz_messages.Parameters",
-    "mcap": "fuzz_files.McapBags",
-    "db3": "fuzz_files.Sqlite3Bags",
-    "metadata": "fuzz_files.BagMetadata",
-    "safetensors": "fuzz_files.Checkpoints",
-    "pickle": "fuzz_files.ReleasedCheckpoints",
+    "mcap": "fuzz_bags.McapBags",
+    "db3": "fuzz_bags.Sqlite3Bags",
+    "metadata": "fuzz_bags.BagMetadata",
+    "safetensors": "fuzz_weights.Checkpoints",
+    "pickle": "fuzz_weights.ReleasedCheckpoints",
     "bvh": "fuzz_files.Motions",
     "garment": "fuzz_files.Garments",
     "picture": "fuzz_files.Pictures",
@@ -56,7 +56,10 @@ ROUND = 250  # inputs between two reports of the child
 
 @dataclass
 class Report:
-    """What came out of a number of inputs. findings: what happened → the numbers of the inputs, at most a few."""
+    """What came out of a number of inputs, read in seconds_s without the time for making the target.
+
+    findings: what happened → the numbers of the inputs, at most a few.
+    """
 
     inputs: int = 0
     refused: int = 0
@@ -112,89 +115,111 @@ def most_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def _child(name: str, seed: int, begin: int, end: int, at: Any, pipe: Any) -> None:
+def scratch() -> tempfile.TemporaryDirectory[str]:
+    """A folder for a target, in memory where there is such a place: a disk is slower than most parsers."""
+    memory = "/dev/shm"
+    return tempfile.TemporaryDirectory(prefix="fuzz-", dir=memory if os.access(memory, os.W_OK) else None)
+
+
+def _child(name: str, folder: str, seed: int, begin: int, end: int, at: Any, pipe: Any) -> None:
     """Parse the inputs; at holds the number of the one in work."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders write there
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
-    with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
-        target = load(name, Path(folder))
-        counts: Counter[str] = Counter()
-        slowest_s = 0.0
-        for index in range(begin, end):
-            at.value = index
-            data = input_of(target, seed, index)
-            before_mib, before_s = most_mib(), time.process_time()
-            what = outcome(target, data)
-            taken_s, taken_mib = time.process_time() - before_s, most_mib() - before_mib
-            slowest_s = max(slowest_s, taken_s)
-            if taken_s > SLOW_S:
-                pipe.send(("finding", "takes seconds of the processor", index))
-            if taken_mib > LARGE_MIB:
-                pipe.send(("finding", "takes much memory", index))
-            if what not in ("", "refused"):
-                pipe.send(("finding", what, index))
-            counts[what] += 1
-            if (index + 1 - begin) % ROUND == 0 or index + 1 == end:
-                pipe.send(("round", index + 1, counts["refused"], kept_mib(), slowest_s))
-        pipe.send(("end",))
+    tempfile.tempdir = folder  # for what the parsers unpack
+    target = load(name, Path(folder))
+    pipe.send(("made",))
+    counts: Counter[str] = Counter()
+    slowest_s = 0.0
+    for index in range(begin, end):
+        at.value = index
+        data = input_of(target, seed, index)
+        before_mib, before_s = most_mib(), time.process_time()
+        what = outcome(target, data)
+        taken_s, taken_mib = time.process_time() - before_s, most_mib() - before_mib
+        slowest_s = max(slowest_s, taken_s)
+        if taken_s > SLOW_S:
+            pipe.send(("finding", "takes seconds of the processor", index))
+        if taken_mib > LARGE_MIB:
+            pipe.send(("finding", "takes much memory", index))
+        if what not in ("", "refused"):
+            pipe.send(("finding", what, index))
+        counts[what] += 1
+        if index == begin:
+            gc.collect()
+            gc.freeze()  # the libraries' own objects, which every later collection would go through
+        if (index + 1 - begin) % ROUND == 0 or index + 1 == end:
+            pipe.send(("round", index + 1, counts["refused"], kept_mib(), slowest_s))
+    pipe.send(("end",))
 
 
 def fuzz(name: str, inputs: int, seed: int = 0, tell: Callable[[str], None] = lambda _: None) -> Report:
     """Run a parser on so many inputs; after a crash or a hang, another child goes on behind it."""
-    context = multiprocessing.get_context("spawn")
-    report = Report()
-    start_s, told_s, begin = time.monotonic(), time.monotonic(), 0
+    report, begin = Report(), 0
     while begin < inputs:
-        at = context.RawValue("q", begin - 1)
-        receiver, sender = context.Pipe(duplex=False)
-        child = context.Process(target=_child, args=(name, seed, begin, inputs, at, sender), daemon=True)
-        child.start()
-        sender.close()
-        refused_before, last, since_s, has_ended = report.refused, at.value, time.monotonic(), False
-        while not has_ended:
-            try:
-                message = receiver.recv() if receiver.poll(1.0) else None
-            except EOFError:
-                break
-            if message is None:
-                if at.value != last:
-                    last, since_s = at.value, time.monotonic()
-                elif time.monotonic() - since_s > (HANGS_S if at.value >= begin else START_S):
-                    report.add("hangs", at.value)
-                    child.kill()
-                    break
-            elif message[0] == "finding":
-                if message[1] not in report.findings:
-                    tell(f"{name}: {message[1]}: input {message[2]}")
-                report.add(message[1], message[2])
-            elif message[0] == "round":
-                report.inputs, report.refused = message[1], refused_before + message[2]
-                report.memory_mib.append(message[3])
-                report.slowest_s = max(report.slowest_s, message[4])
-            else:
-                has_ended = True
-            if time.monotonic() - told_s > 30.0:
-                told_s = time.monotonic()
-                tell(summary(name, report, told_s - start_s))
-        child.join(10.0)
-        if at.value < begin:
-            raise RuntimeError(f"the target {name} cannot be made; try test.fuzz.load")
-        if child.exitcode not in (0, None) and not has_ended and "hangs" not in report.findings:
-            report.add(f"the process ends with {child.exitcode}", at.value)
-        begin = inputs if has_ended else at.value + 1
-        if not has_ended:
-            report.memory_mib.clear()
+        with scratch() as folder:
+            begin = _run_child(name, folder, seed, begin, inputs, report, tell)
     report.inputs = inputs
-    report.seconds_s = time.monotonic() - start_s
     if inputs >= 20_000 and report.growth_mib > GROWTH_MIB:
         report.add(f"memory grows by {report.growth_mib:.0f} MiB", inputs)
     return report
 
 
-def summary(name: str, report: Report, seconds_s: float) -> str:
+def _run_child(
+    name: str, folder: str, seed: int, begin: int, inputs: int, report: Report, tell: Callable[[str], None]
+) -> int:
+    """Add to the report what a child finds. → Where the next one has to begin."""
+    context = multiprocessing.get_context("spawn")
+    at = context.RawValue("q", begin - 1)
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_child, args=(name, folder, seed, begin, inputs, at, sender), daemon=True)
+    child.start()
+    sender.close()
+    start_s = told_s = since_s = time.monotonic()
+    seconds_before_s, refused_before, last, has_ended = report.seconds_s, report.refused, at.value, False
+    while not has_ended:
+        try:
+            message = receiver.recv() if receiver.poll(0.25) else None
+        except EOFError:
+            break
+        now_s = time.monotonic()
+        if message is None:
+            if at.value != last:
+                last, since_s = at.value, now_s
+            elif now_s - since_s > (HANGS_S if at.value >= begin else START_S):
+                report.add("hangs", at.value)
+                child.kill()
+                break
+        elif message[0] == "made":
+            start_s = now_s
+        elif message[0] == "finding":
+            if message[1] not in report.findings:
+                tell(f"{name}: {message[1]}: input {message[2]}")
+            report.add(message[1], message[2])
+        elif message[0] == "round":
+            report.inputs, report.refused = message[1], refused_before + message[2]
+            report.memory_mib.append(message[3])
+            report.slowest_s = max(report.slowest_s, message[4])
+        else:
+            has_ended = True
+        report.seconds_s = seconds_before_s + now_s - start_s
+        if now_s - told_s > 30.0:
+            told_s = now_s
+            tell(summary(name, report))
+    child.join(10.0)
+    if at.value < begin:
+        raise RuntimeError(f"the target {name} cannot be made; try test.fuzz.load")
+    if child.exitcode not in (0, None) and not has_ended and "hangs" not in report.findings:
+        report.add(f"the process ends with {child.exitcode}", at.value)
+    if not has_ended:
+        report.memory_mib.clear()
+    return inputs if has_ended else at.value + 1
+
+
+def summary(name: str, report: Report) -> str:
+    rate = report.inputs / max(report.seconds_s, 1e-3)
     return (
-        f"{name}: {report.inputs} inputs, {report.inputs / max(seconds_s, 1e-3):.0f}/s, {report.refused} refused, "
+        f"{name}: {report.inputs} inputs, {rate:.0f}/s, {report.refused} refused, "
         f"slowest {report.slowest_s:.2f} s, memory grew by {report.growth_mib:.1f} MiB over the second half, "
         f"{len(report.findings)} findings"
     )
@@ -209,7 +234,7 @@ def main() -> int:
     found = False
     for name in options.parser or PARSERS:
         report = fuzz(name, options.inputs, options.seed, lambda line: print(line, flush=True))
-        print("end:", summary(name, report, report.seconds_s), flush=True)
+        print("end:", summary(name, report), flush=True)
         for what, indices in report.findings.items():
             found = True
             print(f"  {what}: inputs {', '.join(map(str, indices))}", flush=True)

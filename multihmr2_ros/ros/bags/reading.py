@@ -21,6 +21,7 @@ from .salvage import CutMcapReader, CutSqlite3Reader
 STORAGE_SUFFIXES = (".mcap", ".db3")
 ROS1_SUFFIX = ".bag"
 MOST_NESTED = 50  # brackets in metadata.yaml
+MOST_COUNTED = 2**64  # messages, ns
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,9 @@ class BagReader:
         if not all(_is_name(each.topic) and _is_name(each.msgtype) for each in reader.connections):
             reader.close()
             raise UserError(f"cannot read the bag {path} (a topic's name or type is no text); is it complete?")
+        if not all(map(_is_count, (getattr(reader, "duration", 0), *(each.msgcount for each in reader.connections)))):
+            reader.close()
+            raise UserError(f"cannot read the bag {path} (its duration or a count is no number); is it complete?")
         return reader
 
     def _find_topics(self) -> dict[str, Topic]:
@@ -207,6 +211,11 @@ def _check_nesting(metadata: Path) -> None:
 def _is_name(value: Any) -> bool:
     """SQLite and YAML may have other types in a name's place, and damaged files any letters."""
     return isinstance(value, str) and value.isprintable()
+
+
+def _is_count(value: Any) -> bool:
+    """YAML may have another type in a number's place, or a number that no float can hold."""
+    return isinstance(value, int) and abs(value) <= MOST_COUNTED
 
 
 def _is_latched(connection: Any) -> bool:
