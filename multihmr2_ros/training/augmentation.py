@@ -33,14 +33,14 @@ MARGIN = 0.2
 class AugmentationConfig:
     """What is varied, and how much; probabilities of 0 switch a part off.
 
-    flip: probability of the mirror image. zoom: (least, most) side of the crop in parts of the largest crop of its
+    flip: probability of the mirror image. least_zoom: least side of the crop in parts of the largest crop of its
     aspect. off_centre: probability that the crop is not about the principal point; the network is then always told K,
     because it predicts centred cameras only. aspect_jitter: relative change of the crop's aspect, filled with black.
     cutout: probability of up to cutout_patches rectangles, each up to cutout_side of the image's sides.
     """
 
     flip: float = 0.5
-    zoom: tuple[float, float] = (0.6, 1.0)
+    least_zoom: float = 0.6
     off_centre: float = 0.3
     aspect_jitter: float = 0.1
     cutout: float = 0.2
@@ -52,15 +52,15 @@ class AugmentationConfig:
         for name in ("flip", "off_centre", "cutout"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"augmentation: {name} is a probability of 0 to 1, got {getattr(self, name)}")
-        if not 0 < self.zoom[0] <= self.zoom[1] <= 1:
-            raise UserError(f"augmentation: zoom must be (least, most) within 0 to 1, got {self.zoom}")
+        if not 0 < self.least_zoom <= 1:
+            raise UserError(f"augmentation: least_zoom must be above 0 and at most 1, got {self.least_zoom}")
         for name in ("aspect_jitter", "cutout_side"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"augmentation: {name} must be from 0 to below 1, got {getattr(self, name)}")
 
 
 NO_AUGMENTATION = AugmentationConfig(
-    flip=0.0, zoom=(1.0, 1.0), off_centre=0.0, aspect_jitter=0.0, cutout=0.0, photometric=PhotometricConfig.none()
+    flip=0.0, least_zoom=1.0, off_centre=0.0, aspect_jitter=0.0, cutout=0.0, photometric=PhotometricConfig.none()
 )
 
 
@@ -148,7 +148,7 @@ def draw_crop(
     width, height = sample.size
     centre = np.array([width, height]) / 2 if sample.k is None else sample.k[:2, 2]
     aspect *= 1 + config.aspect_jitter * generator.uniform(-1, 1)
-    zoom = generator.uniform(*config.zoom)
+    zoom = generator.uniform(config.least_zoom, 1.0)
     off_centre = generator.random() < config.off_centre
     places = generator.random(2)
     room = np.array([width, height], float)
