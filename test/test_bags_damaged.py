@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +64,16 @@ def test_messages_that_sqlite_keeps_beside_the_file_are_not_passed_over_in_silen
     with BagSource(path) as source:
         assert len(list(source)) == 3
         assert "bag.db3-wal holds messages that are not in bag.db3 yet" in source.damage
+
+
+@pytest.mark.parametrize("value", [10**12, "text"])
+def test_sqlite_columns_that_hold_no_bytes(tmp_path: Path, value: object) -> None:
+    path = write_bag(tmp_path / "bag.db3", camera_messages(3, calibrated=False))
+    with contextlib.closing(sqlite3.connect(path)) as file, file:
+        file.execute("UPDATE messages SET data = ? WHERE id = 2", (value,))
+    with BagSource(path) as source:
+        assert len(list(source)) == 2
+        assert "holds no bytes" in source.damage
 
 
 def test_damage_in_the_middle(tmp_path: Path) -> None:

@@ -179,7 +179,12 @@ def test_other_contents_are_refused(tmp_path: Path, content: Any) -> None:
         (None, ("not written by multihmr2",)),
         ({"format": "pt"}, ("not written by multihmr2",)),
         ({"format": "multihmr2_ros", "format_version": "2"}, ("not written by multihmr2",)),
+        ({"format": "a\nb" + "c" * 999}, ("not written by multihmr2", "'a\\nbccc")),
         ({"format": "multihmr2_ros", "format_version": "1"}, ("no readable network configuration",)),
+        (
+            {"format": "multihmr2_ros", "format_version": "1", "network": f'{{"queries": {"9" * 5000}}}'},
+            ("no readable",),
+        ),
         ({"format": "multihmr2_ros", "format_version": "1", "network": "{"}, ("no readable network configuration",)),
         ({"format": "multihmr2_ros", "format_version": "1", "network": "[" * 9999}, ("no readable",)),
         ({"format": "multihmr2_ros", "format_version": "1", "network": '{"depth": 3}'}, ()),

@@ -147,13 +147,16 @@ def _network(args: argparse.Namespace, start_from: Path | None) -> NetworkConfig
         return checkpoint.load(start_from).config
     if args.network in NETWORKS:
         return NETWORKS[args.network]
-    path = Path(args.network)
     try:
-        return NetworkConfig.from_dict(json.loads(path.read_text()))
-    except (OSError, json.JSONDecodeError, AttributeError) as error:
+        sizes = json.loads(Path(args.network).read_text())
+    except (OSError, ValueError) as error:
+        sizes = error
+    if not isinstance(sizes, dict):
         raise UserError(
-            f"--network takes {', '.join(NETWORKS)} or a JSON file of sizes; {args.network!r} is neither ({error})"
-        ) from None
+            f"--network takes {', '.join(NETWORKS)} or a JSON file of sizes; {args.network!r} is neither "
+            f"({sizes!s:.80})"
+        )
+    return NetworkConfig.from_dict(sizes)
 
 
 def _training(args: argparse.Namespace, network: NetworkConfig, *, consistency: bool) -> TrainingConfig:

@@ -89,7 +89,9 @@ def read(folder: Path) -> dict[str, Any]:
         raise UserError(f"there is no {path}; give a folder that `multihmr2 evaluate --out` wrote") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; check its permissions") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+    except UserError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} was not written by `multihmr2 evaluate` ({error}); evaluate again") from None
     return document
 

@@ -185,11 +185,12 @@ def _read_ours(path: Path) -> tuple[NetworkConfig, dict[str, Tensor]]:
     if header.get("format") != FORMAT or header.get("format_version") != FORMAT_VERSION:
         raise UserError(
             f"{path} was not written by multihmr2 (expected format {FORMAT} {FORMAT_VERSION}, got "
-            f"{header.get('format')} {header.get('format_version')}); make one with `multihmr2 weights convert`"
+            f"{header.get('format')!r:.40} {header.get('format_version')!r:.40}); make one with "
+            "`multihmr2 weights convert`"
         )
     try:
         config = json.loads(header["network"])
-    except (KeyError, json.JSONDecodeError, RecursionError):
+    except (KeyError, ValueError, RecursionError):  # of JSON, and of numbers of too many digits
         config = None
     if not isinstance(config, dict):
         raise UserError(

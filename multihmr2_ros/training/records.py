@@ -44,7 +44,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
         try:
             row = json.loads(line)
             rows[row["kind"], row["step"]] = row
-        except (json.JSONDecodeError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError):
             continue
     return sorted(rows.values(), key=lambda row: (row["step"], row["kind"]))
 

@@ -67,7 +67,7 @@ def open_folder(config: PoolConfig) -> None:
     if path.is_file() and any(config.folder.glob(f"{PREFIX}*{SUFFIX}")):
         try:
             existing = json.loads(path.read_text())
-        except (OSError, json.JSONDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise UserError(f"cannot read {path} ({error}); choose another --cache") from None
         differing = sorted(name for name in {*settings, *existing} if settings.get(name) != existing.get(name))
         if differing:

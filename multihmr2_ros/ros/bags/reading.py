@@ -183,7 +183,10 @@ class BagReader:
             except Exception as error:  # SQLite, the decompressors and rosbags each have their own
                 self._note(_in_words(error))
                 return
-            yield BagMessage(connection.topic, connection.msgtype, time_ns, bytes(data))
+            if isinstance(data, bytes | bytearray | memoryview):
+                yield BagMessage(connection.topic, connection.msgtype, time_ns, bytes(data))
+            else:  # SQLite's columns hold anything
+                self._note(f"a message of {connection.topic} holds no bytes")
 
     def _note(self, problem: str | Exception) -> None:
         """Remember the first problem; of an error of ours, what was behind it."""
