@@ -2,8 +2,7 @@
 
 Three processes talk over DDS, on this machine only: a player publishes the images of a bag, the node looks for people,
 a recorder writes what the node publishes into another bag. The images are simulated (`multihmr2 simulate`), or those of
-a video (--video). With the bundled model, or the released weights fetched (`multihmr2 weights fetch multihmr2`), the
-results are real; without any, an untrained network shows what is published and written, and its people are nonsense.
+a video (--video). People are found by the bundled model, or by --checkpoint.
 """
 
 from __future__ import annotations
@@ -19,15 +18,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import torch
 from demo_input import IMAGES, VIDEO_SECONDS, write_simulated_people
 from demo_input import write_video as write_video_as_bag
 from demo_results import print_summary, print_table, read_recording, write_video
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.network import checkpoint
-from multihmr2_ros.network.config import NetworkConfig
-from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.ros.bags.camera import CAMERA_INFO
 from multihmr2_ros.weights import resolve_checkpoint
 
@@ -42,11 +37,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for bags, video and logs")
     parser.add_argument("--video", type=Path, help="look for people in this video instead")
+    parser.add_argument("--checkpoint", default="nano", help="weights: a name or a file (default: %(default)s)")
     args = parser.parse_args()
     for number in (signal.SIGTERM, signal.SIGHUP):  # the terminal is closed
         signal.signal(number, signal.default_int_handler)
     try:
-        run(args.out, args.video)
+        run(args.out, args.video, args.checkpoint)
     except UserError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 2
@@ -56,7 +52,8 @@ def main() -> int:
     return 0
 
 
-def run(out: Path, video: Path | None) -> None:
+def run(out: Path, video: Path | None, name: str) -> None:
+    weights = resolve_checkpoint(name)
     prepare(out)
     bag, recorded, overlay = out / "camera.mcap", out / "recorded.mcap", out / "people.mp4"
     if video is None:
@@ -65,7 +62,6 @@ def run(out: Path, video: Path | None) -> None:
     else:
         print(f"1. making a bag of {video}, at most its first {VIDEO_SECONDS} s …", flush=True)
         played = write_video_as_bag(video, bag)
-    weights, trained = find_weights(out)
     print(f"   → {bag}, {played} images", flush=True)
     print("2. playing it to the live node over DDS, and recording what the node publishes …", flush=True)
     play_through_node(out, bag, recorded, weights)
@@ -73,13 +69,7 @@ def run(out: Path, video: Path | None) -> None:
     recording = read_recording(recorded, IMAGES, NODE)
     print_table(recording)
     print_summary(recording, played)
-    write_video(recording, overlay, trained=trained)
-    if not trained:
-        print(
-            "No trained weights are here, so an untrained network was used: THE PEOPLE ABOVE ARE NONSENSE.\n"
-            "For real ones: . scripts/env.sh && multihmr2 weights fetch multihmr2 (1.6 GB, non-commercial licence), "
-            "then make demo again."
-        )
+    write_video(recording, overlay)
     print(f"Look at {overlay}: left what the camera saw, right what the node published.")
 
 
@@ -182,26 +172,6 @@ def fail(out: Path, name: str) -> None:
 
 def read(out: Path, name: str) -> str:
     return (out / f"{name}.log").read_text(errors="replace")
-
-
-def find_weights(out: Path) -> tuple[Path, bool]:
-    """The bundled model, else the released weights, where they are here, else an untrained network; and whether they
-    are trained."""
-    for name in ("nano", "multihmr2"):
-        with contextlib.suppress(UserError):
-            return resolve_checkpoint(name), True
-    return untrained_weights(out), False
-
-
-def untrained_weights(out: Path) -> Path:
-    torch.manual_seed(0)
-    small = {"encoder_width": 192, "encoder_depth": 4, "encoder_heads": 3, "decoder_width": 192, "decoder_depth": 2}
-    network = MultiHMR2(NetworkConfig(image_size=320, max_grid=20, queries=6, **small, head_width=192))
-    with torch.no_grad():
-        network.detection.nearness[2].bias.fill_(4.2)  # people a few metres away
-    path = out / "untrained.safetensors"
-    checkpoint.save(network, path)
-    return path
 
 
 if __name__ == "__main__":

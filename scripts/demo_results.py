@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from multihmr2_ros.ros.bags.recorded_people import people_from_human_array
 from multihmr2_ros.ros.images import compressed_image_from_ros
 
 ROWS = 16  # of the table
+IDENTITIES = 6  # that are named
 CAPTION_PX = 28
 WHITE = (255, 255, 255)
 
@@ -69,6 +71,10 @@ def print_table(recording: Recording) -> None:
 
 def print_summary(recording: Recording, played: int) -> None:
     answers = recording.answers
+    seen = Counter(human.track_id for _, message in answers for human in message.humans)
+    longest = ", ".join(f"#{identity} in {count}" for identity, count in seen.most_common(IDENTITIES))
+    if seen:
+        print(f"{len(seen)} identities in {len(answers)} answers: {longest}{' …' if len(seen) > IDENTITIES else ''}")
     latencies_ms = np.array([message.total_latency for _, message in answers]) * 1e3
     p50, p95 = np.percentile(latencies_ms, [50, 95])
     dropped = max(message.dropped_frames for _, message in answers)
@@ -80,7 +86,7 @@ def print_summary(recording: Recording, played: int) -> None:
     )
 
 
-def write_video(recording: Recording, path: Path, *, trained: bool) -> None:
+def write_video(recording: Recording, path: Path) -> None:
     """Every image, and beside it the newest answer at that time, drawn over the image that it is about."""
     stamps = sorted(recording.images)
     answers = dict(recording.answers)
@@ -94,7 +100,7 @@ def write_video(recording: Recording, path: Path, *, trained: bool) -> None:
             if index in answers:
                 people = people_from_human_array(answers[index], (height, width))
                 drawn = draw_people(image, drawable(people), recording.faces)
-                right = captioned(drawn, "/humans" if trained else "/humans, from an untrained network: nonsense")
+                right = captioned(drawn, "/humans")
             left = captioned(image, f"{index}: camera")
             video.write(np.hstack([left, right]), stamp * 1e-9)
 

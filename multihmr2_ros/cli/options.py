@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint",
-        default="multihmr2",
+        default="nano",
         metavar="NAME|FILE",
         help="weights: a name from `multihmr2 weights list`, or a file (default: %(default)s)",
     )

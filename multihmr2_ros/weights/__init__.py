@@ -50,6 +50,17 @@ class Weights:
 
 REGISTRY: tuple[Weights, ...] = (
     Weights(
+        name="nano",
+        description="small network for 320 px, briefly trained on simulated people: finds people, knows no poses yet",
+        license_name="Apache-2.0",
+        license_summary="commercial use allowed; weights/nano.md says what it can do and what it was trained on",
+        commercial_use=True,
+        sha256="6128b43fc00e9356d18275910299bca59aa952e8c2cf84ff7750a04bfa423469",
+        file_name="nano.safetensors",
+        size_bytes=10_801_224,
+        bundled=True,
+    ),
+    Weights(
         name="multihmr2",
         description="Multi-HMR 2.b as released by NAVER LABS Europe: ViT-L/16, 768 px",
         license_name="NAVER LABS Europe's own",
