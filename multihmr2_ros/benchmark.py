@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from multihmr2_ros import __version__
 from multihmr2_ros.body import Mesh
+from multihmr2_ros.camera import ResizePad
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.estimator import Estimator, EstimatorConfig
 from multihmr2_ros.hardware import bf16_instructions, cpu_description, processor_name
@@ -132,9 +133,7 @@ def _step(estimator: Estimator, picture: NDArray[np.uint8], index: Iterator[int]
 
 
 def _estimator(network: MultiHMR2, config: BenchmarkConfig, precision: str, mode: str, people: int) -> Estimator:
-    chosen = EstimatorConfig(
-        score_threshold=0.0, nms_distance_m=0.0, max_people=people, mesh=config.mesh, input_size=config.size
-    )
+    chosen = EstimatorConfig(score_threshold=0.0, nms_distance_m=0.0, max_people=people, mesh=config.mesh)
     runtime = Runtime(config.device, cast(Precision, precision), cast(Mode, mode))
     return Estimator(network, chosen, runtime)
 
@@ -172,7 +171,8 @@ def _stages(estimator: Estimator, picture: NDArray[np.uint8], config: BenchmarkC
 def _plain_frame(
     network: MultiHMR2, picture: NDArray[np.uint8], config: BenchmarkConfig
 ) -> Callable[[], list[NDArray[np.float32]]]:
-    """The same arithmetic written without any of this package's care for speed: what to compare with on a GPU."""
+    """The same arithmetic written without any of this package's care for speed: what to compare with on a GPU. Its
+    picture comes fitted into the network's input already."""
     import anny
 
     device = torch.device(config.device)
@@ -181,6 +181,8 @@ def _plain_frame(
         local_changes=True, pose_parameterization="root_relative", remove_unattached_vertices=False
     ).to(device, torch.float32)
     people = config.people[-1]
+    resize = ResizePad.fit(*config.size, network.config.image_size, network.config.patch_size)
+    picture = np.resize(picture, (resize.padded_height, resize.padded_width, 3))
 
     def step() -> list[NDArray[np.float32]]:
         pixels = torch.from_numpy(picture).to(device).permute(2, 0, 1)[None]

@@ -27,7 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "weights": EVERYONE,
     "media": EVERYONE | {"camera"},
     "estimator": EVERYONE | {"network", "tracking", "placement", "camera", "body", "weights"},
-    "benchmark": EVERYONE | {"estimator", "network", "body"},
+    "benchmark": EVERYONE | {"estimator", "network", "body", "camera"},
     "simulation": EVERYONE | {"camera", "body"},
     "training": EVERYONE | {"network", "simulation", "body", "camera", "media"},
     "evaluation": EVERYONE | {"estimator", "body", "camera", "media"},

@@ -89,7 +89,6 @@ def test_ros_without_repeats(capsys: pytest.CaptureFixture[str]) -> None:
     ("options", "word"),
     [
         ("--size 768", "WIDTHxHEIGHT"),
-        ("--size 100x100", "multiple of 16"),
         ("--people one", "whole numbers"),
         ("--people 0", "max_people"),
         ("--precision int8", "int8"),

@@ -16,7 +16,7 @@ HELP = "latency of each stage, throughput and memory on this machine"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_checkpoint(parser)
     options.add_device(parser)
-    parser.add_argument("--size", default="768x448", help="picture and input, px (default: %(default)s)")
+    parser.add_argument("--size", default="640x480", help="of the picture, px (default: %(default)s)")
     parser.add_argument(
         "--precision",
         default=None,
