@@ -116,12 +116,15 @@ def test_small_people_are_not_findable() -> None:
     assert truth.findable.tolist() == [False, True]
 
 
+SHARED_IS_MISSING = "the shared data folder with backgrounds and garments is not on this machine"
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("folders", [False, True])
+@pytest.mark.parametrize(
+    "folders", [False, pytest.param(True, marks=pytest.mark.skipif(not SHARED.is_dir(), reason=SHARED_IS_MISSING))]
+)
 def test_random_scenes(folders: bool) -> None:
     """Labels of 200 scenes against their pictures; ids stay while time passes."""
-    if folders and not SHARED.is_dir():
-        pytest.skip("the shared data folder with backgrounds and garments is not on this machine")
     given: dict[str, Path] = {}
     if folders:
         given = {"backgrounds": SHARED / "backgrounds", "garments": SHARED / "makehuman_assets"}

@@ -30,7 +30,7 @@ FPS = 30.0
 
 
 def hi4d_sequences(folder: Path, camera: str = "") -> Iterator[JointSequence]:
-    """pairXX/actionXX/ with meta.npz, cameras/rgb_cameras.npz, images/CAMERA/000XXX.jpg and smpl/000XXX.npz.
+    """pair00/NAME/ with meta.npz, cameras/rgb_cameras.npz, images/CAMERA/000001.jpg and smpl/000001.npz.
 
     camera: an id such as "4"; "" for the one that the data set names for monocular methods (meta's mono_cam).
     """
