@@ -37,9 +37,11 @@ ENVIRONMENT = os.environ | {"ROS_DOMAIN_ID": str(20 + (os.getpid() + 40) % 80), 
 
 
 def start(module: str, *arguments: object) -> subprocess.Popen[str]:
+    """As a job in a script's background begins: with SIGINT ignored."""
     return subprocess.Popen(
         [sys.executable, "-m", f"multihmr2_ros.ros.{module}", *map(str, arguments)],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
     )  # fmt: skip
 
 

@@ -189,7 +189,8 @@ def main(args: Sequence[str] | None = None) -> int:
     """The exit status: 0 played or interrupted, 2 the user's mistake."""
     arguments = list(sys.argv[1:] if args is None else args)
     options = _parser().parse_args(remove_ros_args(["play", *arguments])[1:])
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs begin with SIGINT ignored
+        signal.signal(number, signal.default_int_handler)
     rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
     try:
         return _run(options)
