@@ -156,7 +156,8 @@ MASKS = {
     "no feature": "has_track_feature",
     "nobody": "present",
 }
-BODY_TERMS = {"root", "pose", "shape", "vertices", "joints", "reprojection", "angle"}
+COLUMNS = {"root_columns", "pose_columns"}
+BODY_TERMS = {"root", "pose", *COLUMNS, "shape", "vertices", "joints", "reprojection", "angle"}
 SILENCED = {
     "no place": {"nearness", "depth", "relative_depth", "reprojection", "angle"},
     "no body": BODY_TERMS,
@@ -210,10 +211,28 @@ def test_the_truth_costs_nothing(body: Body) -> None:
         targets.shape[:], targets.rotations[:], targets.track_feature[:] = shape, rotations, feature
         targets.location[:], targets.k[:] = layer.location, outputs.k
         targets.centre[:] = back_project(layer.location, outputs.k[:, :1, 0] / layer.log_nearness.exp(), outputs.k)
-    names = [name for name in TERMS if name not in ("score", "heatmap", "keypoint_map", "field_of_view")]
+    others = {"score", "heatmap", "keypoint_map", "field_of_view", *COLUMNS}
+    names = [name for name in TERMS if name not in others]
     terms = losses(network, outputs, targets, body, LossConfig(**{**OFF, **dict.fromkeys(names, 1.0)}))
     for name, value in terms.items():
         assert float(value.detach()) < 2e-5, name
+
+
+def test_columns_are_compared_before_they_are_made_orthonormal(body: Body) -> None:
+    network, targets, outputs = case(images=1)
+    network, outputs, targets = network.float(), as_float(outputs), random_targets(1, 2, SIZE)
+    weights = LossConfig(**{**OFF, "root": 1.0, "pose": 1.0, **dict.fromkeys(COLUMNS, 1.0)})
+    with torch.no_grad():
+        network.person.pose[2].weight.zero_()
+        targets.rotations[:] = torch.eye(3)
+        for length in (1.0, 3.0):
+            said = length * torch.eye(3)[:, :2].expand(163, 3, 2).flatten()
+            network.person.pose[2].bias[:] = said - network.person.initial_pose
+            terms = losses(network, outputs, targets, body, weights)
+            assert float(terms["root"]) == pytest.approx(0, abs=1e-6)
+            assert float(terms["pose"]) == pytest.approx(0, abs=1e-6)
+            for name in COLUMNS:
+                assert float(terms[name]) == pytest.approx((length - 1) ** 2 / 3, abs=1e-6)
 
 
 def test_surplus_queries_learn_their_place_but_not_their_score(precise_body: Body) -> None:

@@ -81,10 +81,14 @@ class PersonHeads(nn.Module):
 
     def forward(self, queries: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Shape (…, outputs) in [0, 1]; rotations (…, 163, 3, 3), relative to the parent; feature (…, F)."""
+        rotations = rotations_from_columns(self.columns(queries))
+        return torch.sigmoid(self.shape(queries)), rotations, self.track_feature(queries)
+
+    def columns(self, queries: Tensor) -> Tensor:
+        """(…, 163, 3, 2) two columns per bone, of which Gram-Schmidt makes its rotation."""
         initial = self.initial_pose.expand(*queries.shape[:-1], -1)
         pose = initial + self.pose(torch.cat([queries, initial], dim=-1))
-        rotations = rotations_from_columns(pose.unflatten(-1, (BONE_COUNT, 3, 2)))
-        return torch.sigmoid(self.shape(queries)), rotations, self.track_feature(queries)
+        return pose.unflatten(-1, (BONE_COUNT, 3, 2))
 
 
 def initial_pose() -> Tensor:

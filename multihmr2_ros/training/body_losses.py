@@ -123,17 +123,23 @@ def body_terms(
     shape = shape[:, :PHENOTYPES]
     terms = {}
     if "track_feature" in weights and people.true_feature.shape[-1]:
-        error = (feature - people.true_feature).abs().mean(-1)
-        terms["track_feature"] = mean(error, people.has_feature)
+        feature_error = (feature - people.true_feature).abs().mean(-1)
+        terms["track_feature"] = mean(feature_error, people.has_feature)
     rows = people.has_body.nonzero()[:, 0]
     found, wanted = rotations[rows], people.true_rotations[rows]
     if "shape" in weights:
         terms["shape"] = mean((shape[rows] - people.true_shape[rows]).abs())
+    posed = (~body.unposed_bones).flatten().nonzero()[1:, 0]
+    error = (found - wanted).abs()
     if "root" in weights:
-        terms["root"] = mean((found[:, 0] - wanted[:, 0]).abs())
+        terms["root"] = mean(error[:, 0])
     if "pose" in weights:
-        posed = (~body.unposed_bones).flatten().nonzero()[1:, 0]
-        terms["pose"] = mean((found[:, posed] - wanted[:, posed]).abs())
+        terms["pose"] = mean(error[:, posed])
+    column_error = (network.person.columns(people.queries[rows]) - wanted[..., :2]).square()
+    if "root_columns" in weights:
+        terms["root_columns"] = mean(column_error[:, 0])
+    if "pose_columns" in weights:
+        terms["pose_columns"] = mean(column_error[:, posed])
     if true is not None and weights & MESH_TERMS:
         either = (people.has_body | with_keypoints).nonzero()[:, 0]
         terms |= _mesh_terms(pose(body, shape[either], rotations[either]), either, people, true, body, weights)

@@ -49,6 +49,9 @@ class LossConfig:
     field_of_view       squared error of the horizontal field of view, rad; three times that when too wide
     root                L1 of the root's rotation matrix
     pose                L1 of the other posed bones' rotation matrices
+    root_columns, pose_columns   squared error of the two columns that a rotation is made of. Without them columns of
+                        small networks grow (to a length of 8) until no gradient passes Gram-Schmidt, and nobody can
+                        learn to say "either way" on the way from front to back
     shape               L1 of the phenotypes
     vertices, joints    L1 from the pelvis, m (low mesh)
     reprojection        L1 of projected joints or keypoints, over the picture's longer side
@@ -70,6 +73,8 @@ class LossConfig:
     field_of_view: float = 2.0
     root: float = 3.0
     pose: float = 4.0
+    root_columns: float = 0.0
+    pose_columns: float = 0.0
     shape: float = 1.0
     vertices: float = 4.0
     joints: float = 8.0
@@ -167,7 +172,7 @@ def place_terms(people: Matched, config: LossConfig) -> dict[str, Tensor]:
 
 def surplus_terms(network: MultiHMR2, people: Matched, body: Body, config: LossConfig) -> dict[str, Tensor]:
     """What further queries near people are asked: all of a person that needs no mesh."""
-    weights = {name for name in ("root", "pose", "shape") if getattr(config, name)}
+    weights = {name for name in ("root", "pose", "root_columns", "pose_columns", "shape") if getattr(config, name)}
     return place_terms(people, config) | body_terms(network, people, None, body, weights)
 
 
