@@ -1,6 +1,6 @@
 """Make the bundled weights file from a training run's averaged weights.
 
-    python scripts/bundle_weights.py RUN/weights.safetensors POOL multihmr2_ros/weights/nano.safetensors
+    python scripts/bundle_weights.py RUN/network.safetensors POOL multihmr2_ros/weights/nano.safetensors
 
 Parts that only training reads are left out, matrices become float16, and the score is shifted (its logit's bias) so
 that the node's default threshold is where people of the pool's held-out split are found with the wanted precision.

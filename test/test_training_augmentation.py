@@ -209,7 +209,15 @@ def test_each_color_change_changes_and_stays_an_image(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "values", [{"flip": 1.5}, {"least_zoom": 0.0}, {"least_zoom": 1.1}, {"aspect_jitter": 1.0}, {"cutout": -0.1}]
+    "values",
+    [
+        {"flip": 1.5},
+        {"least_zoom": 0.0},
+        {"least_zoom": 1.1},
+        {"aspect_jitter": 1.0},
+        {"cutout": -0.1},
+        {"cutout_patches": 0},
+    ],
 )
 def test_wrong_configurations_are_refused(values: dict[str, object]) -> None:
     with pytest.raises(UserError, match=f"augmentation: {next(iter(values))}"):

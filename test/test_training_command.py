@@ -55,7 +55,10 @@ def test_the_command_trains_resumes_and_fine_tunes(
         (["--out", "{tmp}/file/run", "--cache", "{tmp}/cache"], "cannot make the folder"),
         (["--out", "{tmp}/run", "--network", "huge"], "--network takes nano"),
         (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--input-size", "999"], "--input-size must be from 32 to"),
+        (["--out", "{tmp}/run", "--network", "{tmp}/nested.json"], "--network takes nano"),
         (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--loss", "sc0re=1"], "--loss takes NAME=NUMBER"),
+        (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--loss", "surplus_queries=inf"], "--loss takes NAME=NUMBER"),
+        (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--loss", "surplus_queries=0"], "must be at least 1"),
         (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--motions", "{tmp}/none"], "--motions must be a folder"),
         (["--out", "{tmp}/run", "--render-workers", "1"], "--render-workers needs --cache"),
         (["--render-only"], "--render-only needs --cache"),
@@ -68,6 +71,7 @@ def test_mistakes_are_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
 ) -> None:
     (tmp_path / "file").touch()
+    (tmp_path / "nested.json").write_text("[" * 100_000)
     assert main(["train", "--device", "cpu", *(option.format(tmp=tmp_path) for option in options)]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert message in error

@@ -162,7 +162,7 @@ SILENCED = {
     "no place": {"nearness", "depth", "relative_depth", "reprojection", "angle"},
     "no body": BODY_TERMS,
     "no camera": {"field_of_view", "nearness", "reprojection", "angle"},
-    "no score": {"score", "heatmap"},
+    "no score": {"score", "heatmap", "keypoint_map"},
     "no feature": {"track_feature"},
     "nobody": set(TERMS) - {"score", "heatmap", "keypoint_map", "field_of_view"},
 }

@@ -7,14 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from multihmr2_ros.body import Body
 from multihmr2_ros.camera import project
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.media.export import save_image
 from multihmr2_ros.training.data import collate
+from multihmr2_ros.training.losses import LossConfig, losses
 from multihmr2_ros.training.readers import BedlamReader, CocoReader, PseudoTruthReader
 from multihmr2_ros.training.readers.bedlam import BODY_25
 from multihmr2_ros.training.readers.common import centre_from_keypoints
+from test.nano_network import TINY, nano_network
 from test.training_samples import make_sample
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "real"
@@ -114,6 +118,24 @@ def test_where_the_centre_is_seen(seen: list[int], expected: tuple[float, float]
     location, known = centre_from_keypoints(points, visible)
     assert known[0] == (expected is not None)
     assert location[0] == pytest.approx(expected or (0, 0), rel=1e-6)
+
+
+def test_keypoints_that_a_file_does_not_know_stop_no_training(tmp_path: Path, body: Body) -> None:
+    """NaN in a file becomes masked, and zero: a masked NaN still has a gradient of NaN."""
+    for name in ("seq/a.png", "seq/b.png"):
+        write_image(tmp_path, name)
+    keypoints = np.random.default_rng(0).uniform(5, 40, (3, 60, 3))
+    keypoints[:, 4] = np.nan  # the right wrist
+    sample = BedlamReader(tmp_path, bedlam_labels(tmp_path / "labels.npz", gtkps=keypoints)).sample(1)
+    assert sample.keypoint_visible.sum(axis=1).tolist() == [16, 16]
+    batch = collate([sample], [True], TINY.track_feature_width)
+    network = nano_network()
+    outputs = network.training_outputs(torch.zeros(1, 3, 48, 64, dtype=torch.uint8), batch.targets.k, batch.k_given)
+    terms = losses(network, outputs, batch.targets, body, LossConfig())
+    torch.stack(list(terms.values())).sum().backward()
+    assert terms["reprojection"] > 0
+    assert terms["keypoint_map"] == 0  # whoever else is in the picture is not annotated
+    assert all(value.grad.isfinite().all() for value in network.parameters() if value.grad is not None)
 
 
 def bedlam_labels(path: Path, **changes: object) -> Path:

@@ -14,6 +14,7 @@ import torch
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.network import checkpoint
+from multihmr2_ros.network.initialise import initialise
 from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.training.augmentation import NO_AUGMENTATION
 from multihmr2_ros.training.data import BatchConfig, Batches, held_out_batches
@@ -22,7 +23,7 @@ from multihmr2_ros.training.optimisation import OptimisationConfig
 from multihmr2_ros.training.pool import Pool
 from multihmr2_ros.training.records import read_log
 from multihmr2_ros.training.state import state_paths
-from multihmr2_ros.training.trainer import Hooks, Trainer
+from multihmr2_ros.training.trainer import Hooks, Objective, Trainer
 from multihmr2_ros.training.validation import validate
 from test.small_network import SMALL
 from test.training_runs import NETWORK, batches, config, trainer
@@ -81,6 +82,34 @@ def test_what_a_run_leaves_behind(tmp_path: Path, pool: Path) -> None:
     assert set(validations[0]) >= {"recall", "precision", "mpjpe_mm", "distance_error", "fov_error_deg"}
     pytest.importorskip("matplotlib")
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_curves_are_drawn_of_a_short_run_without_validation(tmp_path: Path, pool: Path) -> None:
+    pytest.importorskip("matplotlib")
+    trainer(tmp_path / "run", config(2)).run(batches(pool, config(2)), show_progress=False)
+    assert (tmp_path / "run" / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_resumed_run_takes_the_settings_that_are_asked_for_now(tmp_path: Path, pool: Path) -> None:
+    trainer(tmp_path / "run", config(1)).run(batches(pool, config(1)), show_progress=False)
+    changed = dataclasses.replace(config().optimisation, learning_rate=2e-3, weight_decay=0.5)
+    again = trainer(tmp_path / "run", dataclasses.replace(config(), optimisation=changed))
+    again.resume()
+    assert {group["peak"] for group in again.optimiser.param_groups} == {2e-3}
+    assert {group["weight_decay"] for group in again.optimiser.param_groups} == {0.0, 0.5}
+
+
+@pytest.mark.parametrize("proposed", [True, False])
+def test_a_step_in_bf16_leaves_pixels_and_metres_in_float32(pool: Path, proposed: bool) -> None:
+    network = initialise(MultiHMR2(dataclasses.replace(NETWORK, proposed_queries=proposed))).train()
+    batch = batches(pool, config())[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = network.training_outputs(batch.image, batch.targets.k, batch.k_given)
+    values = [outputs.queries, outputs.horizontal_fov, *(v for layer in outputs.layers for v in vars(layer).values())]
+    assert {value.dtype for value in values} == {torch.float32}
+    terms = Objective(network, body(), LossConfig(), "bf16", None)(batch)
+    torch.stack(list(terms.values())).sum().backward()
+    assert all(value.grad.isfinite().all() for value in network.parameters() if value.grad is not None)
 
 
 def test_a_torn_state_is_passed_over(tmp_path: Path, pool: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -60,7 +60,11 @@ def _add_optimisation(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--ema-decay", type=float, default=0.999, help="of the averaged weights (default: %(default)s)")
     group.add_argument("--loss", action="append", default=[], metavar="NAME=WEIGHT", help="one loss term's weight")
     group.add_argument(
-        "--augmentation", action="append", default=[], metavar="NAME=VALUE", help="one probability or range, or none=1"
+        "--augmentation",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="one number of AugmentationConfig, or none=1 for no augmentation",
     )
     group.add_argument("--k-given", type=float, default=0.5, help="share of images with known K (default: %(default)s)")
     group.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
@@ -149,12 +153,12 @@ def _network(args: argparse.Namespace, start_from: Path | None) -> NetworkConfig
         return NETWORKS[args.network]
     try:
         sizes = json.loads(Path(args.network).read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         sizes = error
     if not isinstance(sizes, dict):
         raise UserError(
             f"--network takes {', '.join(NETWORKS)} or a JSON file of sizes; {args.network!r} is neither "
-            f"({sizes!s:.80})"
+            f"({sizes!r:.80})"
         )
     return NetworkConfig.from_dict(sizes)
 
@@ -226,7 +230,7 @@ def _numbers(texts: list[str], defaults: Any, option: str) -> dict[str, Any]:
         name, _, number = text.partition("=")
         try:
             values[name] = type(getattr(defaults, name))(float(number)) if name in names else None
-        except ValueError:
+        except (ValueError, OverflowError):
             values[name] = None
         if values[name] is None:
             raise UserError(f"{option} takes NAME=NUMBER with a name of {', '.join(names)}; got {text!r}")

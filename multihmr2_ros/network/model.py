@@ -151,9 +151,11 @@ class MultiHMR2(nn.Module):
     def training_outputs(self, image: Tensor, k: Tensor, k_given: Tensor) -> TrainingOutputs:
         """What the losses need; arguments as of `forward`. The person heads run later, for matched queries only."""
         class_token, patches = self.encode(image)
-        decoded, horizontal_fov = self.decoder(patches), self.camera(class_token)
-        maps = None if self.keypoint_maps is None else self.keypoint_maps(patches).float()
-        layers = tuple(LayerOutputs(*self.detection(queries, decoded.anchor)) for queries in decoded.layers)
+        decoded = self.decoder(patches)
+        with torch.autocast(image.device.type, enabled=False):  # pixels and metres are float32 under autocast, too
+            horizontal_fov = self.camera(class_token)
+            maps = None if self.keypoint_maps is None else self.keypoint_maps(patches)
+            layers = tuple(LayerOutputs(*self.detection(queries, decoded.anchor)) for queries in decoded.layers)
         k = camera_in_use(image, horizontal_fov, k, k_given)
         return TrainingOutputs(
             layers, decoded.queries, decoded.heatmap, horizontal_fov, k, (image.shape[-2], image.shape[-1]), maps

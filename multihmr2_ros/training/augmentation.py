@@ -54,6 +54,10 @@ class AugmentationConfig:
                 raise UserError(f"augmentation: {name} is a probability of 0 to 1, got {getattr(self, name)}")
         if not 0 < self.least_zoom <= 1:
             raise UserError(f"augmentation: least_zoom must be above 0 and at most 1, got {self.least_zoom}")
+        if self.cutout_patches < 1:
+            raise UserError(
+                f"augmentation: cutout_patches must be at least 1, got {self.cutout_patches}; cutout=0 for none"
+            )
         for name in ("aspect_jitter", "cutout_side"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"augmentation: {name} must be from 0 to below 1, got {getattr(self, name)}")

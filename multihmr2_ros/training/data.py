@@ -160,6 +160,7 @@ def collate(samples: Sequence[Sample], k_given: Sequence[bool], track_feature_wi
         n = len(sample)
         for name in PERSON_FIELDS:
             getattr(targets, name)[row, :n] = torch.from_numpy(np.ascontiguousarray(getattr(sample, name)))
+        targets.keypoints[row, :n][~targets.keypoint_visible[row, :n]] = 0  # data sets may write NaN there
         targets.present[row, :n] = torch.from_numpy(~sample.ignore)
         targets.score_supervised[row] = sample.score_supervised
         if sample.k is not None:

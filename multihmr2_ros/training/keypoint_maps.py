@@ -41,8 +41,9 @@ def keypoint_map_loss(
     inside = ((centres >= box[..., :2]) & (centres <= box[..., 2:])).all(-1)  # (B, P, h·w)
     unknown = (inside[:, :, None] & ~known[..., None] & (targets.present | targets.ignore)[:, :, None, None]).any(1)
 
-    positive = nearby == 1
-    negative = ~positive & ~unknown & targets.score_supervised[:, None, None]
+    supervised = targets.score_supervised[:, None, None]
+    positive = (nearby == 1) & supervised
+    negative = (nearby < 1) & ~unknown & supervised
     logit = logit.flatten(1, 2).transpose(1, 2)
     score = torch.sigmoid(logit)
     high = (1 - score).square() * -functional.logsigmoid(logit)

@@ -94,6 +94,10 @@ class LossConfig:
             value = getattr(self, item.name)
             if item.type == "float" and not 0 <= value < math.inf:
                 raise UserError(f"loss weight {item.name} must be a number from 0 on, got {value}")
+        if self.surplus_queries < 1:
+            raise UserError(
+                f"surplus_queries must be at least 1, got {self.surplus_queries}; --loss surplus=0 for none"
+            )
 
 
 def losses(

@@ -94,10 +94,10 @@ def load_state(
     network.load_state_dict(state["network"])
     ema.network.load_state_dict(state["ema"])
     ema.updates = state["ema_updates"]
-    peaks = [group["peak"] for group in optimiser.param_groups]
+    asked = [{name: group[name] for name in ("peak", "weight_decay", "betas")} for group in optimiser.param_groups]
     optimiser.load_state_dict(state["optimiser"])
-    for group, peak in zip(optimiser.param_groups, peaks, strict=True):
-        group["peak"] = peak  # the learning rate that is asked for now
+    for group, settings in zip(optimiser.param_groups, asked, strict=True):
+        group.update(settings)  # what is asked for now
     return Progress(**state["progress"])
 
 

@@ -220,6 +220,7 @@ class Trainer:
             bar.set_postfix(loss=f"{figures['loss']:.3f}", images_per_s=f"{figures['images_per_s']:.1f}")
         if self.records is not None and self.held_out and (step % config.validate_steps == 0 or step == config.steps):
             self.records.add(step, "validation", validate(self.ema.network, self.body, self.held_out, self.device))
+        if self.records is not None and (step % config.validate_steps == 0 or last):
             self.records.draw()
         if step % config.checkpoint_steps == 0 and not last:
             self.save()
