@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from multihmr2_ros.evaluation.datasets.files import Listing
 from multihmr2_ros.people import People
 from test.people_factory import make_people, pinhole
 
@@ -33,6 +34,10 @@ class Estimator:
 
     def reset(self) -> None:
         """Nothing is remembered."""
+
+
+def opened(listing: Listing[Any]) -> list[Any]:
+    return [read() for _, read in listing]
 
 
 def people_with(vertices: np.ndarray, k: np.ndarray = K, **changes: Any) -> People:

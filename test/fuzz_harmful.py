@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 import time
 from pathlib import Path
 
@@ -29,3 +30,5 @@ class Harmful(Target):
             time.sleep(3600)
         if data[0] == 5:
             raise UserError("as it should be")
+        if data[0] == 6:
+            sys.exit(0)

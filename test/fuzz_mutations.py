@@ -66,7 +66,7 @@ def damaged_text(rng: random.Random, text: str, words: tuple[str, ...] = ()) -> 
             place = rng.randrange(len(parts))
             parts[place] = rng.choice((*HOSTILE_TEXTS, *words, *words, str(rng.choice(HOSTILE_INTEGERS)), parts[0]))
             lines[row] = " ".join(parts)
-        text = "\n".join(lines) if lines else ""
+        text = "\n".join(lines)
     return text.encode("utf-8", "surrogatepass")
 
 
@@ -74,8 +74,10 @@ def damaged_value(rng: random.Random, value: Any) -> Any:
     """Something of the same type, or nearly; messages of rosbags and what JSON holds keep their structure."""
     if dataclasses.is_dataclass(value):
         fields = [field.name for field in dataclasses.fields(value) if not field.name.startswith("__")]
+        if not fields:
+            return value
         name = rng.choice(fields)
-        return dataclasses.replace(value, **{name: damaged_value(rng, getattr(value, name))}) if fields else value
+        return dataclasses.replace(value, **{name: damaged_value(rng, getattr(value, name))})
     if isinstance(value, dict):
         return _damaged_mapping(rng, value)
     if isinstance(value, list | tuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -91,10 +92,9 @@ def flat_people(boxes: list[list[float]], ids: list[int]) -> People:
     return people_with(vertices, track_id=np.array(ids, np.int64))
 
 
-def test_mot17(tmp_path: Path) -> None:
-    """Two pedestrians and a static person, who counts neither as a miss nor, where found, as a mistake."""
-    sequence = tmp_path / "train" / "MOT17-99-FRCNN"
-    boxes: list[list[float]] = [[100.0, 100, 50, 120], [300, 100, 50, 120], [500, 100, 50, 120]]
+def write_mot17(folder: Path, boxes: list[list[float]]) -> Path:
+    """The third is a static person."""
+    sequence = folder / "train" / "MOT17-99-FRCNN"
     rows = []
     for frame in range(1, 11):
         save_image(sequence / "img1" / f"{frame:06d}.jpg")
@@ -104,6 +104,13 @@ def test_mot17(tmp_path: Path) -> None:
     (sequence / "gt").mkdir()
     (sequence / "gt" / "gt.txt").write_text("\n".join(",".join(map(str, row)) for row in rows) + "\n")
     (sequence / "seqinfo.ini").write_text("[Sequence]\nname=MOT17-99-FRCNN\nimDir=img1\nframeRate=10\nimExt=.jpg\n")
+    return sequence
+
+
+def test_mot17(tmp_path: Path) -> None:
+    """Two pedestrians and a static person, who counts neither as a miss nor, where found, as a mistake."""
+    boxes: list[list[float]] = [[100.0, 100, 50, 120], [300, 100, 50, 120], [500, 100, 50, 120]]
+    sequence = write_mot17(tmp_path, boxes)
 
     def found(index: int) -> People:
         ids = [7, 8, 9] if index < 5 else [8, 7, 9]
@@ -117,14 +124,34 @@ def test_mot17(tmp_path: Path) -> None:
     assert result.tally.metrics()["MOTA"][0] == pytest.approx(100 * (1 - 3 / 20))
     assert result.tally.metrics()["IDF1"][0] == pytest.approx(100 * 2 * 10 / 39)
 
+    damaged = shutil.copytree(sequence, tmp_path / "train" / "MOT17-98-FRCNN")
+    for file, text in (
+        ("seqinfo.ini", "frameRate=10\n"),
+        ("seqinfo.ini", "[Sequence]\nframeRate=0\n"),
+        ("gt/gt.txt", "a"),
+    ):
+        before = (damaged / file).read_text()
+        (damaged / file).write_text(text)
+        first, second = evaluate_dataset(DatasetJob("mot17", tmp_path, tmp_path), Estimator(found))
+        assert "MOT17-98-FRCNN/gt/gt.txt is not as its data set documents it" in first.problems[0]
+        assert (second.name, second.problems, second.tally.frames) == ("MOT17-99-FRCNN", (), 10)
+        (damaged / file).write_text(before)
 
-def test_posetrack21(tmp_path: Path) -> None:
-    """A region to be ignored, and a frame without ground truth, which is looked at and not scored."""
-    boxes: list[list[float]] = [[100.0, 100, 50, 120], [300, 100, 50, 120]]
+
+@pytest.mark.parametrize("name", ["mot17", "calibrated-videos"])
+def test_a_split_of_a_data_set_without_any_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match="has no parts to choose, got --split train"):
+        evaluate_dataset(
+            DatasetJob(name, tmp_path, tmp_path, "train"), Estimator(lambda index: people_with(np.zeros((0, 1, 3))))
+        )
+
+
+def write_posetrack(folder: Path, boxes: list[list[float]]) -> None:
+    """Four frames, the last one without ground truth, with a region to be ignored."""
     images, annotations = [], []
     for frame in range(4):
         name = f"images/val/000001_test/{frame:06d}.jpg"
-        save_image(tmp_path / name)
+        save_image(folder / name)
         images.append({
             "id": 10_000_000 + frame, "frame_id": 10_000_000 + frame, "vid_id": "000001", "nframes": 4,
             "file_name": name, "is_labeled": frame != 3, "has_labeled_person": frame != 3,
@@ -136,7 +163,13 @@ def test_posetrack21(tmp_path: Path) -> None:
                 "track_id": track, "person_id": 100 + track, "category_id": 1, "keypoints": [0] * 51,
             })  # fmt: skip
     content = {"images": images, "annotations": annotations, "categories": []}
-    save_json(tmp_path / "posetrack_data" / "val" / "000001_test.json", content)
+    save_json(folder / "posetrack_data" / "val" / "000001_test.json", content)
+
+
+def test_posetrack21(tmp_path: Path) -> None:
+    """A region to be ignored, and a frame without ground truth, which is looked at and not scored."""
+    boxes: list[list[float]] = [[100.0, 100, 50, 120], [300, 100, 50, 120]]
+    write_posetrack(tmp_path, boxes)
     everyone = [*boxes, [520.0, 100, 50, 120], [200, 300, 40, 100]]  # in the region, and nowhere
 
     (result,) = evaluate_dataset(
@@ -202,18 +235,55 @@ def test_pickles_that_hold_code_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "sequenceFiles" / "test" / "downtown_test_00.pkl"
     path.write_bytes(pickle.dumps({"sequence": print}))
     job = DatasetJob("3dpw", tmp_path, tmp_path / "out", regressor=save_regressor(tmp_path / "j.npy"))
-    with pytest.raises(UserError, match=r"must not hold builtins\.print"):
-        evaluate_dataset(job, Estimator(lambda index: people_with(np.zeros((0, 19158, 3)))))
+    (result,) = evaluate_dataset(job, Estimator(lambda index: people_with(np.zeros((0, 19158, 3)))))
+    (problem,) = result.problems
+    assert str(path) in problem
+    assert "must not hold builtins.print" in problem
 
 
-def test_cmu_panoptic(tmp_path: Path) -> None:
-    """Centimetres in the world; the neck is the middle of the shoulders, the centre that of the hips."""
-    coco = bodies(2, 17)
+def test_3dpw_with_truth_of_different_lengths(tmp_path: Path) -> None:
+    write_threedpw(tmp_path, np.full((2, 3, 24, 3), 3.0))
+    path = tmp_path / "sequenceFiles" / "test" / "downtown_test_00.pkl"
+    job = DatasetJob("3dpw", tmp_path, tmp_path / "out", regressor=save_regressor(tmp_path / "j.npy"))
+    data = pickle.loads(path.read_bytes())
+    for change in (
+        {"campose_valid": data["campose_valid"][:1]},
+        {"campose_valid": [each[:1] for each in data["campose_valid"]]},
+        {"jointPositions": [each[:1] for each in data["jointPositions"]]},
+    ):
+        path.write_bytes(pickle.dumps({**data, **change}))
+        (result,) = evaluate_dataset(job, Estimator(lambda index: people_with(np.zeros((0, 19158, 3)))))
+        assert f"{path} is not as its data set documents it" in result.problems[0]
+
+
+def test_a_sequence_that_cannot_be_read_costs_only_itself(tmp_path: Path) -> None:
+    write_threedpw(tmp_path, np.full((2, 3, 24, 3), 3.0))
+    folder = tmp_path / "sequenceFiles" / "test"
+    (folder / "a.pkl").write_bytes(b"")
+    (folder / "z.pkl").write_bytes(b"")
+    out = tmp_path / "out"
+    job = DatasetJob("3dpw", tmp_path, out, regressor=save_regressor(tmp_path / "j.npy"))
+    nobody = Estimator(lambda index: people_with(np.zeros((0, 19158, 3))))
+    results = evaluate_dataset(job, nobody)
+    assert [result.name for result in results] == ["a", "downtown_test_00", "z"]
+    assert [len(result.problems) for result in results] == [1, 0, 1]
+    assert [result.tally.frames for result in results] == [0, 3, 0]
+    (folder / "a.pkl").unlink()
+    (folder / "z.pkl").unlink()
+    shutil.rmtree(out)
+    out.mkdir()
+    (out / "downtown_test_00").write_text("in the way of the folder")
+    (result,) = evaluate_dataset(job, nobody)
+    assert "check the folder given with --out" in result.problems[0]
+
+
+def write_panoptic(folder: Path, coco: np.ndarray) -> None:
+    """Three frames of people with COCO's keypoints (t, 17, 3) m in the camera's frame."""
     pairs = [(5, 6), (0,), (11, 12), (5,), (7,), (9,), (11,), (13,), (15,), (6,), (8,), (10,), (12,), (14,), (16,)]
     nineteen = np.stack([coco[:, list(rows)].mean(axis=1) for rows in [*pairs, (1,), (3,), (2,), (4,)]], axis=1)
     turn, shift = Rotation.from_euler("xyz", [10, 50, 5], degrees=True).as_matrix(), np.array([3.0, 1.0, 2.5])
     world_cm = 100 * (nineteen - shift) @ turn
-    sequence = tmp_path / "160422_haggling1"
+    sequence = folder / "160422_haggling1"
     camera = {
         "name": "00_16", "type": "hd", "resolution": [WIDTH, HEIGHT], "K": K.tolist(), "distCoef": [0.0] * 5,
         "R": turn.tolist(), "t": (100 * shift)[:, None].tolist(),
@@ -227,6 +297,12 @@ def test_cmu_panoptic(tmp_path: Path) -> None:
         name = f"{frame:08d}"
         save_json(sequence / "hdPose3d_stage1_coco19" / f"body3DScene_{name}.json", {"version": 0.7, "bodies": people})
         save_image(sequence / "hdImgs" / "00_16" / f"00_16_{name}.jpg")
+
+
+def test_cmu_panoptic(tmp_path: Path) -> None:
+    """Centimetres in the world; the neck is the middle of the shoulders, the centre that of the hips."""
+    coco = bodies(2, 17)
+    write_panoptic(tmp_path, coco)
     (result,) = evaluate_dataset(
         DatasetJob("cmu-panoptic", tmp_path, tmp_path / "out"),
         Estimator(lambda index: people_with(np.add(coco, [0.05, 0, 0]))),
@@ -278,7 +354,27 @@ def test_the_command(small_checkpoint: Path, tmp_path: Path, capsys: pytest.Capt
     printed = capsys.readouterr().out
     assert "mscoco: beside the paper's tables" in printed
     assert "Multi-HMR 2.b" in printed
-    assert json.loads((out / "results.json").read_text())["sequences"][0]["scores"]["people"] == 1
+    document = json.loads((out / "results.json").read_text())
+    assert document["sequences"][0]["scores"]["people"] == 1
+    assert document["configuration"]["split"] == "val2017"
+
+
+def test_the_command_where_nothing_can_be_read(
+    small_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As for bags: a line a sequence, results.json, and status 2."""
+    folder = tmp_path / "hi4d" / "pair00" / "dance00" / "cameras"
+    folder.mkdir(parents=True)
+    (folder / "rgb_cameras.npz").write_bytes(b"")
+    options = ["--checkpoint", str(small_checkpoint), "--device", "cpu"]
+    regressor = str(save_regressor(tmp_path / "j.npy"))
+    arguments = ["evaluate", str(tmp_path / "hi4d"), "--dataset", "hi4d", "--out", str(tmp_path / "out"), *options]
+    assert main([*arguments, "--regressor", regressor]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("multihmr2 evaluate: ")
+    document = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert len(document["problems"]) == 1
+    assert document["configuration"]["scoring"]["pair_distance_m"] is None, "no limit"
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -18,11 +19,22 @@ from multihmr2_ros.camera import project
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation.datasets.harmony4d import harmony4d_sequences, metric
 from multihmr2_ros.evaluation.datasets.hi4d import hi4d_sequences
-from multihmr2_ros.evaluation.datasets.joints import Lens, regressed_points
-from multihmr2_ros.evaluation.datasets.run import DatasetJob, evaluate_dataset
+from multihmr2_ros.evaluation.datasets.joints import Actors, Lens, regressed_points
+from multihmr2_ros.evaluation.datasets.run import DatasetJob, evaluate_dataset, resolved
 from multihmr2_ros.evaluation.run import Camera
 from multihmr2_ros.people import People
-from test.dataset_factory import HEIGHT, WIDTH, Estimator, K, as_mesh, bodies, people_with, save_image, save_regressor
+from test.dataset_factory import (
+    HEIGHT,
+    WIDTH,
+    Estimator,
+    K,
+    as_mesh,
+    bodies,
+    opened,
+    people_with,
+    save_image,
+    save_regressor,
+)
 
 POINTS = 24 + 6890  # SMPL's joints, and its vertices after them
 FRAMES = 3
@@ -124,12 +136,15 @@ def test_emdb_bodies_of_another_unit_are_refused(tmp_path: Path) -> None:
     path = sequence / "P0_09_outdoor_walk_bodies.npz"
     content = dict(np.load(path))
     job = DatasetJob("emdb", tmp_path, tmp_path / "out", regressor=save_regressor(tmp_path / "j.npy"))
-    np.savez(path, joints=1000 * content["joints"])
-    with pytest.raises(UserError, match="px from the data set's kp2d"):
-        evaluate_dataset(job, displaced(lambda index: np.zeros((0, 24, 3)), [0, 0, 0]))
-    np.savez(path, joints=content["joints"][:, :22])
-    with pytest.raises(UserError, match=r"expected \(3, 24, 3\)"):
-        evaluate_dataset(job, displaced(lambda index: np.zeros((0, 24, 3)), [0, 0, 0]))
+    for joints, told in (
+        (1000 * content["joints"], "px from the data set's kp2d"),
+        (content["joints"][:, :22], "expected (3, 24, 3)"),
+    ):
+        np.savez(path, joints=joints)
+        (result,) = evaluate_dataset(job, displaced(lambda index: np.zeros((0, 24, 3)), [0, 0, 0]))
+        (problem,) = result.problems
+        assert str(path) in problem
+        assert told in problem
     with pytest.raises(UserError, match="none of the sequences"):
         evaluate_dataset(
             dataclasses.replace(job, split="emdb2"), displaced(lambda index: np.zeros((0, 24, 3)), [0] * 3)
@@ -206,15 +221,15 @@ def test_hi4d_has_joints_alone_where_the_regressor_has(tmp_path: Path) -> None:
 def test_hi4d_cameras(tmp_path: Path) -> None:
     """Pictures have no distortion left (whatever dist_coeffs say); another camera can be chosen."""
     write_hi4d(tmp_path, pair_points())
-    (sequence,) = hi4d_sequences(tmp_path)
+    (sequence,) = opened(hi4d_sequences(tmp_path))
     first = next(iter(sequence))
     assert first.frame is not None
     assert first.frame.image.min() > 30, "an undistorted plain picture would have black margins"
     assert first.stamp_s == pytest.approx(11 / 30)
-    (other,) = hi4d_sequences(tmp_path, str(OTHER))
+    (other,) = opened(hi4d_sequences(tmp_path, str(OTHER)))
     assert other.frames[0].lens.k[0, 0] == 2 * K[0, 0]
     with pytest.raises(UserError, match="has the cameras 4, 28, not 5"):
-        list(hi4d_sequences(tmp_path, "5"))
+        opened(hi4d_sequences(tmp_path, "5"))
 
 
 def test_hi4d_extrinsics_the_other_way_round_are_refused(tmp_path: Path) -> None:
@@ -225,7 +240,7 @@ def test_hi4d_extrinsics_the_other_way_round_are_refused(tmp_path: Path) -> None
     content = dict(np.load(path))
     content["extrinsics"][1] = motion([0, 0, 0], [0, 0, -20])[:3]
     np.savez(path, **content)
-    (sequence,) = hi4d_sequences(tmp_path)
+    (sequence,) = opened(hi4d_sequences(tmp_path))
     with pytest.raises(UserError, match="everybody is behind the camera"):
         next(iter(sequence))
 
@@ -297,16 +312,18 @@ def test_harmony4d(tmp_path: Path, glasses: bool) -> None:
     for key in ("MPJPE", "PVE", "TA-PVE", "Pair-PA-MPJPE"):
         assert values[key][0] == pytest.approx(0, abs=0.01), key
     assert values["IDF1"][0] == 100
-    with pytest.raises(UserError, match="has no image of cam01"):
-        evaluate_dataset(dataclasses.replace(job, split=None), displaced(lambda index: points[index], [0, 0, 0]))
+    (result,) = evaluate_dataset(
+        dataclasses.replace(job, split=None), displaced(lambda index: points[index], [0, 0, 0])
+    )
+    assert "has no image of cam01" in result.problems[0]
 
 
 def test_harmony4d_pickles_that_hold_code_are_refused(tmp_path: Path) -> None:
     sequence = write_harmony4d(tmp_path, pair_points(), glasses=False)
     np.save(sequence / "processed_data" / "smpl" / "00001.npy", np.array({"aria01": print}, dtype=object))
-    (opened,) = harmony4d_sequences(tmp_path, "cam02")
-    with pytest.raises(UserError, match=r"must not hold builtins\.print"):
-        next(iter(opened))
+    (read,) = opened(harmony4d_sequences(tmp_path, "cam02"))
+    with pytest.raises(UserError, match=r"00001\.npy .*must not hold builtins\.print"):
+        next(iter(read))
 
 
 def test_a_mirror_is_no_metric_transformation() -> None:
@@ -335,10 +352,100 @@ def test_lenses_are_straightened(distortion: np.ndarray, is_fisheye: bool) -> No
     np.testing.assert_allclose(place, expected, atol=1)
 
 
-@pytest.mark.parametrize("distortion", [np.zeros(3), np.array([np.nan, 0, 0, 0])])
+@pytest.mark.parametrize("distortion", [np.zeros(3), np.array([np.nan, 0, 0, 0]), np.full(4, 1e150), np.zeros((4, 1))])
 def test_lenses_that_cannot_be(distortion: np.ndarray) -> None:
     with pytest.raises(ValueError, match="coefficients"):
         Lens(K, distortion)
+
+
+def test_intrinsics_that_cannot_be_are_told_with_their_file(tmp_path: Path) -> None:
+    sequence = write_hi4d(tmp_path, pair_points())
+    path = sequence / "cameras" / "rgb_cameras.npz"
+    content = dict(np.load(path))
+    np.savez(path, **{**content, "intrinsics": -content["intrinsics"]})
+    ((_, read),) = hi4d_sequences(tmp_path)
+    with pytest.raises(UserError, match=r"rgb_cameras\.npz .*K must be"):
+        read()
+
+
+@pytest.mark.parametrize("change", ["identity", "known", "vertices"])
+def test_actors_of_different_numbers(change: str) -> None:
+    rows: dict[str, Any] = {"identity": np.arange(2), "joints": np.zeros((2, 24, 3)), "known": np.ones(2, bool)}
+    rows["vertices"] = np.zeros((2, 6890, 3))
+    Actors(**rows)
+    with pytest.raises(ValueError, match="of the same people"):
+        Actors(**{**rows, change: rows[change][:1]})
+
+
+def test_truth_of_different_lengths(tmp_path: Path) -> None:
+    """One mask for two people, vertices of one of two, and fewer good frames than frames."""
+    sequence = write_hi4d(tmp_path / "hi4d", pair_points())
+    path = sequence / "smpl" / "000012.npz"
+    content = dict(np.load(path))
+    np.savez(path, **{**content, "verts": content["verts"][:1]})
+    nobody = displaced(lambda index: np.zeros((0, 24, 3)), [0, 0, 0])
+    job = DatasetJob("hi4d", tmp_path / "hi4d", tmp_path / "out", regressor=save_regressor(tmp_path / "j.npy"))
+    (result,) = evaluate_dataset(job, nobody)
+    assert result.tally.frames == 1, "what came before it stays"
+    assert "000012.npz is not as its data set documents it" in result.problems[0]
+
+    sequence = write_emdb(tmp_path / "emdb", emdb_points())
+    path = sequence / "P0_09_outdoor_walk_data.pkl"
+    data = pickle.loads(path.read_bytes())
+    path.write_bytes(pickle.dumps({**data, "good_frames_mask": data["good_frames_mask"][:1]}))
+    (result,) = evaluate_dataset(dataclasses.replace(job, name="emdb", folder=tmp_path / "emdb"), nobody)
+    assert "P0_09_outdoor_walk_data.pkl is not as its data set documents it" in result.problems[0]
+
+
+def test_a_damaged_picture_costs_only_itself(tmp_path: Path) -> None:
+    points = pair_points()
+    sequence = write_hi4d(tmp_path, points)
+    (sequence / "images" / str(MONOCULAR) / "000012.jpg").write_bytes(b"no picture")
+    job = DatasetJob("hi4d", tmp_path, tmp_path / "out", regressor=save_regressor(tmp_path / "j.npy"))
+    (result,) = evaluate_dataset(job, displaced(lambda index: points[2 * index], [0, 0, 0]))
+    assert result.tally.frames == FRAMES - 1
+    (problem,) = result.problems
+    assert problem.startswith(f"pair00-dance00: 1 of {FRAMES} images left out: ")
+    assert "000012.jpg" in problem
+
+
+@pytest.mark.parametrize("name", ["hi4d", "harmony4d"])
+def test_every_pair_counts_where_the_paper_aligns_every_pair(tmp_path: Path, name: str) -> None:
+    pair = bodies(2, POINTS)
+    pair[1, :, 0] += 2 - (pair[1, 0, 0] - pair[0, 0, 0])  # 2 m beside the first
+    points = np.stack([pair] * FRAMES)
+    if name == "hi4d":
+        write_hi4d(tmp_path, points)
+    else:
+        write_harmony4d(tmp_path, points, glasses=True)
+    split = "cam02" if name == "harmony4d" else None
+    job = DatasetJob(name, tmp_path, tmp_path / "out", split, save_regressor(tmp_path / "j.npy"))
+    (result,) = evaluate_dataset(job, displaced(lambda index: points[index], [0, 0, 0]))
+    assert result.tally.metrics()["Pair-PA-MPJPE"] == (pytest.approx(0, abs=0.01), FRAMES)
+    assert resolved(job).scoring.pair_distance_m == np.inf
+
+
+def test_every_kind_of_damage_is_told_in_one_line(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((24, 4)))
+    array = (tmp_path / "a.npy").read_bytes()
+    huge = io.BytesIO()
+    np.lib.format.write_array_header_1_0(huge, {"descr": "<f8", "fortran_order": False, "shape": (24, 10**13)})
+    np.savez_compressed(tmp_path / "a.npz", np.zeros((24, 4)))
+    archive = (tmp_path / "a.npz").read_bytes()
+    place = archive.index(b"PK\x01\x02")  # the directory's entry: flags at 8, compression at 10
+    damaged = {
+        "TokenError": array.replace(b"(24, 4)", b"(24, 4 "),
+        "MemoryError": huge.getvalue(),
+        "NotImplementedError": archive[: place + 10] + b"\x63" + archive[place + 11 :],
+        "RuntimeError": archive[: place + 8] + b"\x01" + archive[place + 9 :],
+    }
+    for kind, content in damaged.items():
+        path = tmp_path / f"{kind}.npz"
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="is not as its data set documents it") as caught:
+            regressed_points(path, 24)
+        assert f"({kind}" in str(caught.value) or f"_Array{kind}" in str(caught.value)
+        assert "\n" not in str(caught.value)
 
 
 def test_regressors(tmp_path: Path) -> None:
@@ -357,3 +464,9 @@ def test_regressors(tmp_path: Path) -> None:
     (tmp_path / "damaged.npz").write_bytes((tmp_path / "sparse.npz").read_bytes()[:-40])
     with pytest.raises(UserError, match="is not as its data set documents it"):
         regressed_points(tmp_path / "damaged.npz", 24)
+    for name, place, value in (("indices", 0, 2**30), ("indptr", 12, 2**30), ("indptr", -1, 0)):
+        beyond = weights.tocsr().copy()
+        getattr(beyond, name)[place] = value
+        sparse.save_npz(tmp_path / "beyond.npz", beyond)
+        with pytest.raises(UserError, match="is not as its data set documents it"):
+            regressed_points(tmp_path / "beyond.npz", 24)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import random
 import struct
 import zlib
 from pathlib import Path
@@ -27,6 +29,7 @@ from test import fuzz
 from test.bag_factory import START_NS, camera_info, camera_messages, make, picture, raw_image, write_bag
 from test.fuzz_files import Garments
 from test.fuzz_messages import RecordedPeople
+from test.fuzz_mutations import damaged_value
 
 INPUTS = 200
 
@@ -42,7 +45,7 @@ def test_damaged_inputs_are_read_or_refused_in_one_line(name: str, tmp_path: Pat
 
 def test_the_fuzzer_finds_what_it_looks_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fuzz, "HANGS_S", 1.0)
-    report = fuzz.fuzz("fuzz_harmful.Harmful", 40, seed=350)  # a crash, then a hang, then all the others
+    report = fuzz.fuzz("fuzz_harmful.Harmful", 40, seed=828)  # a crash, then a hang, then all the others
     assert report.inputs == 40
     assert report.refused > 0
     found = " | ".join(report.findings)
@@ -53,6 +56,20 @@ def test_the_fuzzer_finds_what_it_looks_for(monkeypatch: pytest.MonkeyPatch) -> 
         "hangs",
     ):
         assert words in found
+
+
+def test_messages_without_fields_stay_as_they_are() -> None:
+    @dataclasses.dataclass
+    class Empty:
+        pass
+
+    assert damaged_value(random.Random(0), Empty()) == Empty()
+
+
+def test_the_fuzzer_finds_crashes_after_a_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fuzz, "HANGS_S", 1.0)
+    found = list(fuzz.fuzz("fuzz_harmful.Harmful", 40, seed=223).findings)  # a hang, then a crash, then sys.exit
+    assert found.index("hangs") < found.index("the process ends with -6") < found.index("the process ends with 0")
 
 
 # --- what was found

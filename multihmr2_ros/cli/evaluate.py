@@ -174,21 +174,26 @@ def _run_jobs(args: argparse.Namespace, jobs: Sequence[BagJob], estimator: Estim
 
 def _dataset(args: argparse.Namespace) -> int:
     """A data set in one process, on the full mesh: its keypoints are regressed from it."""
-    from multihmr2_ros.evaluation.datasets.run import DatasetJob, evaluate_dataset
+    import dataclasses
+
+    from multihmr2_ros.evaluation.datasets.run import DatasetJob, evaluate_dataset, resolved
     from multihmr2_ros.evaluation.published import published_table
 
     if len(args.inputs) != 1 or _is_distributed(args) or args.intrinsics == "both":
         raise UserError("a data set is one folder, evaluated with --intrinsics given or predicted, without --workers")
     args.mesh, args.plots = "full", False
     choice = _resolved(args)
-    job = DatasetJob(
-        args.dataset, args.inputs[0], args.out, args.split, args.regressor,
-        options.camera(args, args.intrinsics), _scoring(args),
+    job = resolved(
+        DatasetJob(
+            args.dataset, args.inputs[0], args.out, args.split, args.regressor,
+            options.camera(args, args.intrinsics), _scoring(args),
+        )
     )  # fmt: skip
     estimator = choice.load()
     options.make_folder(args.out)
-    results = evaluate_dataset(job, estimator, lambda items, name: _bar(items, name, None))
-    status = _finish(args, choice, results)
+    results = evaluate_dataset(job, estimator, _bar)
+    own_configuration = {"split": job.split, "scoring": dataclasses.asdict(job.scoring)}
+    status = _finish(args, choice, results, own_configuration)
     own = {key: value for result in results for key, value in result.scores.items()}
     for tally in _merged(results).values():
         own |= {key: value for key, (value, _) in tally.metrics().items()}
@@ -218,15 +223,21 @@ def _bar(moments: Iterable[Any], name: str, total: int | None) -> Iterable[Any]:
     return tqdm(moments, total=total, desc=name, unit="frame", disable=None)
 
 
-def _finish(args: argparse.Namespace, choice: EstimatorChoice | None, results: Sequence[SequenceResult]) -> int:
-    """Writes what is about all sequences together, and prints the table; 2 where something was wrong."""
+def _finish(
+    args: argparse.Namespace,
+    choice: EstimatorChoice | None,
+    results: Sequence[SequenceResult],
+    resolved: dict[str, Any] | None = None,
+) -> int:
+    """Writes what is about all sequences together, and prints the table; 2 where something was wrong. resolved: what a
+    data set makes of the configuration."""
     import datetime
 
     from multihmr2_ros.evaluation import results as files
     from multihmr2_ros.evaluation.report import table
 
     problems = [problem for result in results for problem in result.problems]
-    configuration = _configuration(args, choice)
+    configuration = _configuration(args, choice) | (resolved or {})
     timing = {
         "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         "wall_s": sum(result.wall_s for result in results),

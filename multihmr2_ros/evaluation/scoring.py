@@ -27,7 +27,7 @@ class ScoringConfig:
     min_height_px      true people whose box is lower are ignored: neither misses, nor their matches false positives
     min_visible        so are those of whom less than this share is visible, where that is known
     matching, min_iou  see metrics.matching
-    pair_distance_m    people interact (Pair-PA-MPJPE) where their true pelvises are nearer than this
+    pair_distance_m    people interact (Pair-PA-MPJPE) where their true pelvises are nearer than this; inf: all pairs
     """
 
     min_height_px: float = 48.0

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
 from configparser import ConfigParser
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from multihmr2_ros.evaluation.datasets.files import corners, found, parsed, read_json
+from multihmr2_ros.evaluation.datasets.files import Listing, corners, found, parsed, read_json
 from multihmr2_ros.evaluation.metrics.boxes import box_iou
 from multihmr2_ros.evaluation.metrics.identity import MIN_IOU, FrameBoxes, without_ignored
 from multihmr2_ros.evaluation.metrics.matching import assign
@@ -51,11 +51,11 @@ class BoxSequence:
     frames: tuple[BoxFrame, ...]
 
 
-def mot_sequences(folder: Path) -> Iterator[BoxSequence]:
+def mot_sequences(folder: Path) -> Listing[BoxSequence]:
     """MOTChallenge's format: SEQUENCE/seqinfo.ini, SEQUENCE/gt/gt.txt (frame, id, left, top, width, height, considered,
     class, visibility) and the images. Pedestrians that are considered count; boxes begin at 1."""
     for path in found(folder, "**/gt/gt.txt", "sequence"):
-        yield parsed(path, lambda path=path: _mot_sequence(path))  # type: ignore[misc]
+        yield path.parents[1].name, partial(parsed, path, partial(_mot_sequence, path))
 
 
 def _mot_sequence(path: Path) -> BoxSequence:
@@ -63,6 +63,8 @@ def _mot_sequence(path: Path) -> BoxSequence:
     info = ConfigParser()
     info.read(sequence / "seqinfo.ini")
     fps = info.getfloat("Sequence", "frameRate", fallback=USUAL_FPS)
+    if not fps > 0:
+        raise ValueError(f"frameRate must be above 0, got {fps}")
     with open(path, newline="") as file:
         rows = np.array([[float(cell) for cell in row] for row in csv.reader(file) if row]).reshape(-1, 9)
     frames = []
@@ -78,11 +80,11 @@ def _mot_sequence(path: Path) -> BoxSequence:
     return BoxSequence(sequence.name, tuple(frames))
 
 
-def posetrack_sequences(folder: Path, split: str = "val") -> Iterator[BoxSequence]:
+def posetrack_sequences(folder: Path, split: str = "val") -> Listing[BoxSequence]:
     """PoseTrack21: posetrack_data/SPLIT/*.json (images with polygons to be ignored; annotations with bbox, track_id)
     and images/. A polygon is taken as the box around it. Frames without ground truth are looked at, not scored."""
     for path in found(folder, f"posetrack_data/{split}/*.json", "annotations"):
-        yield parsed(path, lambda path=path: _posetrack_sequence(folder, path))  # type: ignore[misc]
+        yield path.stem, partial(parsed, path, partial(_posetrack_sequence, folder, path))
 
 
 def _posetrack_sequence(folder: Path, path: Path) -> BoxSequence:

@@ -28,18 +28,18 @@ def coco_images(folder: Path, split: str = "val2017") -> Iterator[tuple[Path, di
         yield places[0] / name, people[image_id]
 
 
-def _grouped(document: Any) -> tuple[dict[int, dict[str, NDArray[Any]]], list[tuple[int, str]]]:
+def _grouped(document: Any) -> tuple[dict[int, dict[str, NDArray[Any]]], list[tuple[int, Path]]]:
     people: dict[int, list[Any]] = {image["id"]: [] for image in document["images"]}
     for each in document["annotations"]:
         if each["category_id"] == PERSON:
             people[each["image_id"]].append(each)
     arrays = {
         image: {
-            "true": np.array([each["keypoints"] for each in here], np.float64).reshape(-1, 17, 3),
+            "true": np.array([each["keypoints"] for each in here], np.float64).reshape(len(here), 17, 3),
             "area": np.array([each["area"] for each in here], np.float64),
-            "box": np.array([each["bbox"] for each in here], np.float64).reshape(-1, 4),
+            "box": np.array([each["bbox"] for each in here], np.float64).reshape(len(here), 4),
             "crowd": np.array([bool(each["iscrowd"]) for each in here], bool),
         }
         for image, here in people.items()
     }
-    return arrays, [(image["id"], image["file_name"]) for image in document["images"]]
+    return arrays, [(image["id"], Path(image["file_name"])) for image in document["images"]]

@@ -6,7 +6,6 @@ extrinsics lead from the world to the camera. Taken from there without being sta
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 
 from multihmr2_ros.camera import project
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.evaluation.datasets.files import found, parsed
+from multihmr2_ros.evaluation.datasets.files import Listing, found, parsed
 from multihmr2_ros.evaluation.datasets.joints import Actors, Floats, JointFrame, JointSequence, Lens
 from multihmr2_ros.evaluation.datasets.pickles import read_pickle
 from multihmr2_ros.evaluation.datasets.smpl import SMPL_JOINTS, SMPL_ROOT, SMPL_VERTICES, in_camera
@@ -25,7 +24,7 @@ PARTS = ("emdb1", "emdb2")
 REPROJECTION_SHARE = 0.01  # of the image's height: kp2d are the same joints, so what is left is rounding
 
 
-def emdb_sequences(folder: Path, part: str = "emdb1", *, with_bodies: bool = True) -> Iterator[JointSequence]:
+def emdb_sequences(folder: Path, part: str = "emdb1", *, with_bodies: bool = True) -> Listing[JointSequence]:
     """P0/NAME/P0_NAME_data.pkl and P0/NAME/images/00000.jpg; part: "emdb1" or "emdb2". Frames outside of
     good_frames_mask have nobody to be required.
 
@@ -35,24 +34,27 @@ def emdb_sequences(folder: Path, part: str = "emdb1", *, with_bodies: bool = Tru
     """
     if part not in PARTS:
         raise UserError(f"EMDB has the parts {' and '.join(PARTS)}, got {part!r}; choose one with --split")
-    some = False
     for path in found(folder, "P*/*/*_data.pkl", "sequence"):
-        data = parsed(path, partial(read_pickle, path))
-        if parsed(path, lambda data=data: bool(data[part])):  # type: ignore[misc]
-            some = True
-            yield parsed(path, partial(_sequence, path, data, with_bodies))
-    if not some:
-        raise UserError(f"none of the sequences in {folder} are part of {part}; download them, or choose --split")
+        yield _name(path), partial(parsed, path, partial(_sequence, path, part, with_bodies))
 
 
-def _sequence(path: Path, data: Any, with_bodies: bool) -> JointSequence:
+def _name(path: Path) -> str:
+    return f"{path.parents[1].name}-{path.parent.name}"
+
+
+def _sequence(path: Path, part: str, with_bodies: bool) -> JointSequence | None:
+    data = read_pickle(path)
+    if not data[part]:
+        return None
     camera = data["camera"]
     lens = Lens(np.asarray(camera["intrinsics"], np.float64).reshape(3, 3))
     extrinsics = np.asarray(camera["extrinsics"], np.float64).reshape(-1, 4, 4)
     good = np.asarray(data["good_frames_mask"], bool)[: len(extrinsics)]
+    if good.shape != (len(extrinsics),):
+        raise ValueError(f"good_frames_mask has {good.shape} for {len(extrinsics)} extrinsics")
     bodies = path.with_name(path.name.removesuffix("_data.pkl") + "_bodies.npz")
     images = path.parent / "images"
-    name = f"{path.parents[1].name}-{path.parent.name}"
+    name = _name(path)
     if not with_bodies or not bodies.is_file():
         missing = f"{bodies} is not there" if with_bodies else "there is no --regressor"
         lacking = (
@@ -69,7 +71,7 @@ def _sequence(path: Path, data: Any, with_bodies: bool) -> JointSequence:
         return Actors(np.zeros(1, np.int64), places[index][None], good[index][None], mesh)
 
     frames = [
-        JointFrame(index / FPS, images / f"{index:05d}.jpg", lens, partial(actors, index))
+        JointFrame(index / FPS, images / f"{index:05d}.jpg", lens, partial(parsed, path, partial(actors, index)))
         for index in range(len(extrinsics))
     ]
     return JointSequence(name, FPS, SMPL_ROOT, frames)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import zipfile
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,11 +13,9 @@ from numpy.typing import NDArray
 from multihmr2_ros.errors import UserError
 
 Value = TypeVar("Value")
-# What parsing a file of another format, or a damaged one, raises.
-DAMAGE = (
-    ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error,
-    np.linalg.LinAlgError,
-)  # fmt: skip
+# Sequences that were found, each by its name and what reads it: the call raises UserError where it cannot be read, and
+# gives None where it is not of the part that was asked for.
+Listing = Iterator[tuple[str, Callable[[], Value | None]]]
 
 
 def found(folder: Path, pattern: str, what: str) -> list[Path]:
@@ -42,12 +38,12 @@ def parsed(path: Path, parse: Callable[[], Value]) -> Value:
         raise
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}; check the download") from error
-    except DAMAGE as error:
+    except Exception as error:  # decoders raise many types on damaged files: TokenError, MemoryError, RuntimeError …
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:120]
         raise UserError(f"{path} is not as its data set documents it ({reason}); check the download") from error
 
 
 def corners(boxes: Any) -> NDArray[np.float64]:
     """(n, 4) as x, y, width, height → (n, 4) as x0, y0, x1, y1."""
-    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    boxes = np.asarray(boxes, np.float64).reshape(len(boxes), 4)
     return np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])

@@ -8,7 +8,6 @@ paper evaluated is not known.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import numpy as np
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation.datasets.colmap import View, fisheye_lenses, views
-from multihmr2_ros.evaluation.datasets.files import found, parsed
+from multihmr2_ros.evaluation.datasets.files import Listing, found, parsed
 from multihmr2_ros.evaluation.datasets.joints import Actors, Floats, JointFrame, JointSequence
 from multihmr2_ros.evaluation.datasets.pickles import read_object_array, read_pickle
 from multihmr2_ros.evaluation.datasets.smpl import (
@@ -32,11 +31,11 @@ FPS = 20.0
 ANCHOR = "aria01"  # whose glasses' world the annotations are in, where people wear such glasses
 
 
-def harmony4d_sequences(folder: Path, camera: str = "cam01") -> Iterator[JointSequence]:
+def harmony4d_sequences(folder: Path, camera: str = "cam01") -> Listing[JointSequence]:
     """ACTIVITY/SEQUENCE/ with exo/CAMERA/images/00001.jpg, colmap/workplace/ and processed_data/smpl/00001.npy. folder:
     of one part, data/test or data/train."""
     for path in found(folder, "*/*/colmap/workplace/images.txt", "cameras"):
-        yield parsed(path, partial(_sequence, path, camera))
+        yield _name(path.parents[2]), partial(parsed, path, partial(_sequence, path, camera))
 
 
 def _sequence(path: Path, camera: str) -> JointSequence:
@@ -57,7 +56,11 @@ def _sequence(path: Path, camera: str) -> JointSequence:
             frames.append(JointFrame(number / FPS, image, lens, read))
     if not frames:
         raise UserError(f"no image of {camera} in {sequence / 'exo'}; unpack it, or choose another with --split")
-    return JointSequence(f"{sequence.parent.name}-{sequence.name}", FPS, SMPL_ROOT, frames)
+    return JointSequence(_name(sequence), FPS, SMPL_ROOT, frames)
+
+
+def _name(sequence: Path) -> str:
+    return f"{sequence.parent.name}-{sequence.name}"
 
 
 def _nearest(seen: dict[int, View], number: int) -> View:

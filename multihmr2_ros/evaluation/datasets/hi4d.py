@@ -7,7 +7,6 @@ that lead from the world to the camera (refused where everybody would be behind 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.evaluation.datasets.files import found, parsed
+from multihmr2_ros.evaluation.datasets.files import Listing, found, parsed
 from multihmr2_ros.evaluation.datasets.joints import Actors, Floats, JointFrame, JointSequence, Lens
 from multihmr2_ros.evaluation.datasets.smpl import (
     SMPL_JOINTS,
@@ -29,13 +28,13 @@ from multihmr2_ros.evaluation.datasets.smpl import (
 FPS = 30.0
 
 
-def hi4d_sequences(folder: Path, camera: str = "") -> Iterator[JointSequence]:
+def hi4d_sequences(folder: Path, camera: str = "") -> Listing[JointSequence]:
     """pair00/NAME/ with meta.npz, cameras/rgb_cameras.npz, images/CAMERA/000001.jpg and smpl/000001.npz.
 
     camera: an id such as "4"; "" for the one that the data set names for monocular methods (meta's mono_cam).
     """
     for path in found(folder, "pair*/*/cameras/rgb_cameras.npz", "cameras"):
-        yield parsed(path, partial(_sequence, path, camera))
+        yield _name(path.parents[1]), partial(parsed, path, partial(_sequence, path, camera))
 
 
 def _sequence(path: Path, camera: str) -> JointSequence:
@@ -57,7 +56,11 @@ def _sequence(path: Path, camera: str) -> JointSequence:
             frames.append(JointFrame(int(file.stem) / FPS, image, lens, read))
     if not frames:
         raise UserError(f"no image of camera {chosen} in {sequence / 'images'}; unpack it, or choose one with --split")
-    return JointSequence(f"{path.parents[2].name}-{sequence.name}", FPS, SMPL_ROOT, frames)
+    return JointSequence(_name(sequence), FPS, SMPL_ROOT, frames)
+
+
+def _name(sequence: Path) -> str:
+    return f"{sequence.parent.name}-{sequence.name}"
 
 
 def _monocular_camera(path: Path) -> str:

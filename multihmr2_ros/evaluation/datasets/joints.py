@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from multihmr2_ros.camera import project, validate_k, vertical_fov
+from multihmr2_ros.camera import DISTORTION_COEFFICIENTS, LARGEST_COEFFICIENT, project, validate_k, vertical_fov
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation.datasets.files import parsed
 from multihmr2_ros.evaluation.moments import Moment
@@ -28,23 +28,27 @@ Floats = NDArray[np.float64]
 Points = Callable[[NDArray[np.float32]], Floats]  # (n, 19158, 3) vertices → (n, P, 3)
 NS = 1_000_000_000
 ANNY_VERTICES = 19158
-COEFFICIENTS, FISHEYE_COEFFICIENTS = (0, 4, 5, 8, 12, 14), (0, 4)  # OpenCV's numbers of them
 
 
 @dataclasses.dataclass(frozen=True)
 class Lens:
     """k (3, 3) px of the image; OpenCV's coefficients of the distortion (n,), those of its fisheye model (4,) where
-    is_fisheye; none or zeros for images without distortion."""
+    is_fisheye; none or zeros for images without distortion. Raises ValueError for numbers that cannot be used."""
 
     k: Floats
     distortion: Floats = dataclasses.field(default_factory=lambda: np.zeros(0))
     is_fisheye: bool = False
 
     def __post_init__(self) -> None:
-        validate_k(self.k)
-        counts = FISHEYE_COEFFICIENTS if self.is_fisheye else COEFFICIENTS
-        if self.distortion.shape not in [(count,) for count in counts] or not np.isfinite(self.distortion).all():
-            raise ValueError(f"expected {counts[1:]} finite coefficients of distortion, got {self.distortion}")
+        try:
+            validate_k(self.k)
+        except UserError as error:
+            raise ValueError(str(error)) from None  # whoever parses the file says which one it is
+        models = [model for model in DISTORTION_COEFFICIENTS if (model == "equidistant") == self.is_fisheye]
+        counts = [count for model in models for count in DISTORTION_COEFFICIENTS[model]]
+        is_usable = (np.abs(self.distortion) <= LARGEST_COEFFICIENT).all()  # false for NaN, too
+        if self.distortion.shape not in [(count,) for count in (0, *counts)] or not is_usable:
+            raise ValueError(f"expected {counts} finite coefficients of distortion, got {self.distortion}")
 
     def straighten(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The image as a pinhole camera with the same k sees it."""
@@ -58,12 +62,18 @@ class Lens:
 @dataclasses.dataclass(frozen=True)
 class Actors:
     """The people of a frame, in its camera's frame: identities (t,), joints (t, J, 3) m, which of them are known well
-    (t,), vertices (t, V, 3) m of the data set's own body model, V = 0 where there are none."""
+    (t,), vertices (t, V, 3) m of the data set's own body model, V = 0 where there are none. Raises ValueError where
+    these are not of the same people."""
 
     identity: NDArray[np.int64]
     joints: Floats
     known: NDArray[np.bool_]
     vertices: Floats = dataclasses.field(default_factory=lambda: np.zeros((0, 0, 3)))
+
+    def __post_init__(self) -> None:
+        counts = [len(self.joints), len(self.identity), len(self.known), len(self.vertices) or len(self.joints)]
+        if len(set(counts)) > 1:
+            raise ValueError(f"expected joints, identities and vertices of the same people, got {counts} of them")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,12 +103,19 @@ class JointSequence:
 
     def __iter__(self) -> Iterator[Moment]:
         self.problems[:] = [self.lacking] if self.lacking else []
+        unread: list[str] = []
         for each in self.frames:
-            image = each.lens.straighten(read_image(each.image))
-            k = each.lens.k
+            try:
+                picture = read_image(each.image)
+            except UserError as error:  # one damaged picture must not cost the others
+                unread.append(str(error))
+                continue
+            image, k = each.lens.straighten(picture), each.lens.k
             frame = Frame(image, stamp=each.stamp_s, k=k, intrinsics_source=IntrinsicsSource.K, name=each.image.stem)
             truth = None if each.actors is None else true_people(each.actors(), k, image.shape[:2], self.root)
             yield Moment(round(each.stamp_s * NS), frame=frame, truth=truth, is_camera_true=True)
+        if unread:
+            self.problems.append(f"{self.name}: {len(unread)} of {len(self.frames)} images left out: {unread[0]}")
 
 
 class JointEstimator:
@@ -175,12 +192,7 @@ def regressed_points(path: Path | None, joints: int, vertices: int = 0) -> Point
             f"this data set's {joints} joints need weights of Anny's {ANNY_VERTICES} vertices: pass --regressor FILE "
             f"(.npy, {joints} × {ANNY_VERTICES}), made with the body model's licence of yours"
         )
-    weights = parsed(path, lambda: _weights(path))
-    rows = (joints, joints + vertices)
-    if weights.ndim != 2 or weights.shape[0] not in rows or weights.shape[1] != ANNY_VERTICES:
-        wanted = " or ".join(f"({count}, {ANNY_VERTICES})" for count in dict.fromkeys(rows))
-        raise UserError(f"{path} must hold weights {wanted}, but their shape is {weights.shape}")
-    matrix = sparse.csr_array(weights, dtype=np.float64)
+    matrix = parsed(path, lambda: _weights(path, (joints, joints + vertices)))
 
     def points(mesh: NDArray[np.float32]) -> Floats:
         columns = mesh.astype(np.float64).transpose(1, 0, 2).reshape(ANNY_VERTICES, -1)
@@ -189,10 +201,19 @@ def regressed_points(path: Path | None, joints: int, vertices: int = 0) -> Point
     return points
 
 
-def _weights(path: Path) -> Any:
+def _weights(path: Path, rows: tuple[int, int]) -> Any:
     content = np.load(path, allow_pickle=False)
     if isinstance(content, np.ndarray):
-        return np.asarray(content, np.float64)
-    if "format" in content.files:
-        return sparse.load_npz(path)
-    return np.asarray(content[content.files[0]], np.float64)
+        weights: Any = content
+    elif "format" in content.files:
+        weights = sparse.load_npz(path)
+        if hasattr(weights, "indptr"):  # SciPy follows both beyond the end, and does not look at all of indptr
+            weights.check_format(full_check=True)
+            if (np.diff(weights.indptr.astype(np.int64)) < 0).any():
+                raise ValueError("indptr must not decrease")
+    else:
+        weights = content[content.files[0]]
+    if weights.ndim != 2 or weights.shape[0] not in rows or weights.shape[1] != ANNY_VERTICES:
+        wanted = " or ".join(f"({count}, {ANNY_VERTICES})" for count in dict.fromkeys(rows))
+        raise UserError(f"{path} must hold weights {wanted}, but their shape is {weights.shape}")
+    return sparse.csr_array(weights, dtype=np.float64)

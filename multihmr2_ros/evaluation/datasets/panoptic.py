@@ -7,7 +7,7 @@ world to the camera; distCoef in OpenCV's order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.evaluation.datasets.files import found, parsed, read_json
+from multihmr2_ros.evaluation.datasets.files import Listing, found, parsed, read_json
 from multihmr2_ros.evaluation.datasets.joints import Actors, Floats, JointFrame, JointSequence, Lens, Points
 
 JOINTS, ROOT = 19, (2,)  # the root: the body's centre, between the hips
@@ -29,11 +29,11 @@ FROM_COCO = (
 )  # fmt: skip
 
 
-def panoptic_sequences(folder: Path, camera: str = "00_16") -> Iterator[JointSequence]:
+def panoptic_sequences(folder: Path, camera: str = "00_16") -> Listing[JointSequence]:
     """NAME/calibration_NAME.json, NAME/hdPose3d_stage1_coco19/body3DScene_00000000.json and
     NAME/hdImgs/CAMERA/CAMERA_00000000.jpg. Joints of low confidence are unknown, and so are people who have any."""
     for path in found(folder, "*/calibration_*.json", "sequence"):
-        yield parsed(path, partial(_sequence, path, camera))
+        yield path.parent.name, partial(parsed, path, partial(_sequence, path, camera))
 
 
 def _sequence(path: Path, camera: str) -> JointSequence:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from multihmr2_ros.errors import UserError
-
 PLAIN_KINDS = "biufcSU"  # of dtypes: numbers and text
 
 
 def read_pickle(path: Path) -> Any:
-    """Dicts, lists, numbers, text and NumPy arrays of a .pkl file. Raises UserError where it holds anything else, and
-    ValueError, OSError or EOFError where it is damaged."""
+    """Dicts, lists, numbers, text and NumPy arrays of a .pkl file. Raises ValueError where it holds anything else, and
+    that, OSError or EOFError where it is damaged."""
     return _read(path.read_bytes())
 
 
@@ -38,8 +37,12 @@ def read_object_array(path: Path) -> Any:
 
 
 def _read(content: bytes) -> Any:
+    # The unpickler makes room for what a pickle claims: here its lengths are checked, and the indices of its memory.
+    for operation, argument, _ in pickletools.genops(content):
+        if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= int(argument or 0) < len(content):
+            raise ValueError(f"a pickle of {len(content)} bytes must not remember {argument} objects")
     try:
-        return _plain(_ArraysOnly(io.BytesIO(content), encoding="latin1").load())
+        return _Plain().of(_ArraysOnly(io.BytesIO(content), encoding="latin1").load())
     except (pickle.UnpicklingError, RecursionError, MemoryError, OverflowError) as error:
         raise ValueError(f"{type(error).__name__} {error}") from error
 
@@ -52,7 +55,7 @@ class _ArraysOnly(pickle.Unpickler):
             return _bytes
         if (module, name) in (("__builtin__", "bytes"), ("builtins", "bytes")):
             return _no_bytes
-        raise UserError(f"a pickle of arrays must not hold {module}.{name}; download the file again from its owners")
+        raise ValueError(f"a pickle of arrays must not hold {module}.{name}")
 
 
 class _DType:
@@ -88,7 +91,7 @@ class _Array:
 
 def _from_buffer(content: Any, kind: _DType, shape: Any, order: str) -> _Array:
     array = _Array()
-    array.__setstate__((1, shape, kind, order == "F", bytes(content)))
+    array.__setstate__((1, shape, kind, order == "F", content))
     return array
 
 
@@ -117,15 +120,25 @@ _STAND_INS: dict[str, Callable[..., Any]] = {
 }
 
 
-def _plain(value: Any) -> Any:
-    """The stand-ins replaced by the arrays that they hold."""
-    if isinstance(value, _Array):
-        if value.values.dtype == object:
-            for index, each in np.ndenumerate(value.values):
-                value.values[index] = _plain(each)
-        return value.values
-    if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_plain(each) for each in value)
-    return value
+class _Plain:
+    """The stand-ins replaced by the arrays that they hold; what is shared is looked at once, and stays shared."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[Any, Any]] = {}  # with the object itself, so that its id is nobody else's
+
+    def of(self, value: Any) -> Any:
+        if not isinstance(value, _Array | dict | list | tuple):
+            return value
+        if id(value) not in self._known:
+            self._known[id(value)] = value, self._made(value)
+        return self._known[id(value)][1]
+
+    def _made(self, value: Any) -> Any:
+        if isinstance(value, _Array):
+            if value.values.dtype == object:
+                for index, each in np.ndenumerate(value.values):
+                    value.values[index] = self.of(each)
+            return value.values
+        if isinstance(value, dict):
+            return {key: self.of(each) for key, each in value.items()}
+        return type(value)(self.of(each) for each in value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from multihmr2_ros.evaluation.datasets import (
     threedpw,
     videos,
 )
+from multihmr2_ros.evaluation.datasets.files import Listing
 from multihmr2_ros.evaluation.metrics.detection import DetectionCounts
 from multihmr2_ros.evaluation.metrics.identity import FrameBoxes, identity_counts
 from multihmr2_ros.evaluation.metrics.keypoints import ImageKeypoints, coco_scores
@@ -47,8 +49,10 @@ from multihmr2_ros.people import IntrinsicsSource, People
 SPLITS = {
     MSCOCO: "val2017", POSETRACK: "val", THREEDPW: "test", PANOPTIC: "00_16", EMDB: "emdb1", HARMONY4D: "cam01",
 }  # fmt: skip
+SPLITTABLE = (*SPLITS, HI4D)  # whose sequences each name a camera of their own
 
-Progress = Callable[[Iterable[Any], str], Iterable[Any]]
+Progress = Callable[[Iterable[Any], str, int | None], Iterable[Any]]  # items, name, how many where known
+Outcome = tuple[Tally, tuple[str, ...]]  # of a sequence, and what was wrong, a line each
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,17 +69,29 @@ class DatasetJob:
     scoring: ScoringConfig = dataclasses.field(default_factory=ScoringConfig)
 
 
+def resolved(job: DatasetJob) -> DatasetJob:
+    """With the data set's own split, and with its own pairs: in Hi4D and Harmony4D the paper aligns the two people who
+    are annotated, however far from each other they are."""
+    if job.split and job.name not in SPLITTABLE:
+        raise UserError(f"{job.name} has no parts to choose, got --split {job.split}; leave it out")
+    scoring = job.scoring
+    if job.name in (HI4D, HARMONY4D):
+        scoring = dataclasses.replace(scoring, pair_distance_m=np.inf)
+    return dataclasses.replace(job, split=job.split or SPLITS.get(job.name), scoring=scoring)
+
+
 def evaluate_dataset(
-    job: DatasetJob, estimator: Any, progress: Progress = lambda items, name: items
+    job: DatasetJob, estimator: Any, progress: Progress = lambda items, name, count: items
 ) -> list[SequenceResult]:
-    """estimator: with the full mesh where keypoints are regressed from it. Raises UserError where nothing of the data
-    set can be read; a sequence that cannot is a result with a problem."""
-    split = job.split or SPLITS.get(job.name, "")
+    """estimator: with the full mesh where keypoints are regressed from it. Raises UserError where the folder is not of
+    the data set; a sequence that cannot be read is a result with a problem."""
+    job = resolved(job)
+    split = job.split or ""
     if job.name == MSCOCO:
         return [_coco(job, split, estimator, progress)]
     if job.name in (MOT, POSETRACK):
         found = boxes.mot_sequences(job.folder) if job.name == MOT else boxes.posetrack_sequences(job.folder, split)
-        return [_tracked(job, sequence, estimator, progress) for sequence in found]
+        return _each(job, found, "predicted", partial(_tracked, estimator, progress))
     if job.name == PANOPTIC:
         points = panoptic.panoptic_joints(estimator.body.coco_keypoints)
         posed = joints.JointEstimator(estimator, points, panoptic.JOINTS, panoptic.ROOT)
@@ -90,7 +106,8 @@ def evaluate_dataset(
 def _coco(job: DatasetJob, split: str, estimator: Any, progress: Progress) -> SequenceResult:
     """Images are independent of each other, and their camera is not known."""
     begin_s, images, problems = time.perf_counter(), [], list[str]()
-    for path, truth in progress(list(coco.coco_images(job.folder, split)), split):
+    listed = list(coco.coco_images(job.folder, split))
+    for path, truth in progress(listed, split, len(listed)):
         try:
             people = _look(estimator, path, 0.0, reset=True)
         except UserError as error:
@@ -109,13 +126,13 @@ def _coco(job: DatasetJob, split: str, estimator: Any, progress: Progress) -> Se
     )  # fmt: skip
 
 
-def _tracked(job: DatasetJob, sequence: boxes.BoxSequence, estimator: Any, progress: Progress) -> SequenceResult:
-    begin_s, problems = time.perf_counter(), list[str]()
+def _tracked(estimator: Any, progress: Progress, sequence: boxes.BoxSequence) -> Outcome:
+    problems = list[str]()
     truth: list[FrameBoxes] = []
     predicted: list[FrameBoxes] = []
     detections = 0
     estimator.reset()
-    for frame in progress(sequence.frames, sequence.name):
+    for frame in progress(sequence.frames, sequence.name, len(sequence.frames)):
         try:
             people = _look(estimator, frame.image, frame.stamp_s)
         except UserError as error:
@@ -128,8 +145,7 @@ def _tracked(job: DatasetJob, sequence: boxes.BoxSequence, estimator: Any, progr
     counts = identity_counts(truth, predicted)
     detection = DetectionCounts(counts.truth - counts.misses, counts.false_positives, counts.misses)
     tally = Tally(len(sequence.frames), len(truth), detections, detection=detection, identity=counts)
-    wall_s = time.perf_counter() - begin_s
-    return SequenceResult(sequence.name, str(job.folder), "predicted", "", tally, tuple(problems), wall_s)
+    return tally, tuple(problems)
 
 
 def _smpl(job: DatasetJob, split: str, estimator: Any, progress: Progress) -> list[SequenceResult]:
@@ -137,7 +153,7 @@ def _smpl(job: DatasetJob, split: str, estimator: Any, progress: Progress) -> li
         return _in_order(job, emdb.emdb_sequences(job.folder, split, with_bodies=False), estimator, progress)
     points = smpl.smpl_points(job.regressor)
     posed = joints.JointEstimator(estimator, points, smpl.SMPL_JOINTS, smpl.SMPL_ROOT)
-    read: dict[str, Callable[[Path, str], Iterable[joints.JointSequence]]] = {
+    read: dict[str, Callable[[Path, str], Listing[joints.JointSequence]]] = {
         THREEDPW: threedpw.threedpw_sequences,
         EMDB: emdb.emdb_sequences,
         HI4D: hi4d.hi4d_sequences,
@@ -147,24 +163,50 @@ def _smpl(job: DatasetJob, split: str, estimator: Any, progress: Progress) -> li
 
 
 def _in_order(
-    job: DatasetJob, sequences: Iterable[Sequence], estimator: PeopleEstimator, progress: Progress
+    job: DatasetJob, found: Listing[Any], estimator: PeopleEstimator, progress: Progress
 ) -> list[SequenceResult]:
-    results = []
-    for sequence in sequences:
-        begin_s, folder = time.perf_counter(), job.out / sequence.name
+    """Each sequence has a folder of its name."""
+    listing = list(found)
+    names = [name for name, _ in listing]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise UserError(f"several sequences would have results of the name {', '.join(repeated)}; rename all but one")
+
+    def evaluate(sequence: Sequence) -> Outcome:
+        folder = job.out / sequence.name
         folder.mkdir(parents=True, exist_ok=True)
-        tally, problems = evaluate_sequence(
-            sequence,
-            estimator,
-            job.camera,
-            folder,
-            job.scoring,
-            progress=lambda moments, each: progress(moments, each.name),
-        )
+        return evaluate_sequence(
+            sequence, estimator, job.camera, folder, job.scoring,
+            progress=lambda moments, each: progress(moments, each.name, each.moment_count),
+        )  # fmt: skip
+
+    results = _each(job, listing, job.camera.source, evaluate)
+    return [dataclasses.replace(result, folder=result.name) for result in results]
+
+
+def _each(
+    job: DatasetJob,
+    listing: Iterable[tuple[str, Callable[[], Any]]],
+    intrinsics: str,
+    evaluate: Callable[[Any], Outcome],
+) -> list[SequenceResult]:
+    """What came of each sequence: one that cannot be read must not cost the others."""
+    results = []
+    for name, read in listing:
+        begin_s = time.perf_counter()
+        try:
+            sequence = read()
+            if sequence is None:
+                continue
+            tally, problems = evaluate(sequence)
+        except UserError as error:
+            tally, problems = Tally(), (str(error),)
+        except OSError as error:
+            tally, problems = Tally(), (f"{name}: {error.strerror or error}; check the folder given with --out",)
         wall_s = time.perf_counter() - begin_s
-        results.append(
-            SequenceResult(sequence.name, str(job.folder), job.camera.source, sequence.name, tally, problems, wall_s)
-        )
+        results.append(SequenceResult(name, str(job.folder), intrinsics, "", tally, problems, wall_s))
+    if not results:
+        raise UserError(f"none of the sequences in {job.folder} are of {job.split}; download them, or choose --split")
     return results
 
 

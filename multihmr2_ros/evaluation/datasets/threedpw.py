@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from multihmr2_ros.evaluation.datasets.files import found, parsed
+from multihmr2_ros.evaluation.datasets.files import Listing, found, parsed
 from multihmr2_ros.evaluation.datasets.joints import Actors, Floats, JointFrame, JointSequence, Lens
 from multihmr2_ros.evaluation.datasets.pickles import read_pickle
 from multihmr2_ros.evaluation.datasets.smpl import SMPL_JOINTS, SMPL_ROOT
@@ -16,12 +15,12 @@ from multihmr2_ros.evaluation.datasets.smpl import SMPL_JOINTS, SMPL_ROOT
 FPS = 30.0
 
 
-def threedpw_sequences(folder: Path, split: str = "test") -> Iterator[JointSequence]:
+def threedpw_sequences(folder: Path, split: str = "test") -> Listing[JointSequence]:
     """3DPW (its readme): sequenceFiles/SPLIT/NAME.pkl and imageFiles/NAME/image_00000.jpg. jointPositions are SMPL's
     24 joints in the world, which cam_poses (world → camera) brings into the camera. Actors whose camera pose is not
     aligned in a frame (campose_valid) are ignored there."""
     for path in found(folder, f"sequenceFiles/{split}/*.pkl", "sequence"):
-        yield parsed(path, partial(_sequence, folder, path))
+        yield path.stem, partial(parsed, path, partial(_sequence, folder, path))
 
 
 def _sequence(folder: Path, path: Path) -> JointSequence:
@@ -29,13 +28,15 @@ def _sequence(folder: Path, path: Path) -> JointSequence:
     lens = Lens(np.asarray(data["cam_intrinsics"], np.float64).reshape(3, 3))
     poses = np.asarray(data["cam_poses"], np.float64)
     world = np.stack([np.asarray(each).reshape(-1, SMPL_JOINTS, 3)[: len(poses)] for each in data["jointPositions"]])
-    camera: Floats = np.einsum("fij,pfkj->pfki", poses[:, :3, :3], world) + poses[:, None, :3, 3]
     valid = np.stack([np.asarray(each, bool)[: len(poses)] for each in data["campose_valid"]])
+    if world.shape[1] != len(poses) or valid.shape != world.shape[:2]:
+        raise ValueError(f"{len(poses)} cam_poses, but jointPositions {world.shape} and campose_valid {valid.shape}")
+    camera: Floats = np.einsum("fij,pfkj->pfki", poses[:, :3, :3], world) + poses[:, None, :3, 3]
     images, identity = folder / "imageFiles" / path.stem, np.arange(len(world))
     frames = [
         JointFrame(
             index / FPS, images / f"image_{index:05d}.jpg", lens,
-            partial(Actors, identity, camera[:, index], valid[:, index]),
+            partial(parsed, path, partial(Actors, identity, camera[:, index], valid[:, index])),
         )
         for index in range(len(poses))
     ]  # fmt: skip

@@ -13,33 +13,47 @@ from typing import Any
 import numpy as np
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.evaluation.datasets.files import found, parsed
+from multihmr2_ros.evaluation.datasets.files import Listing, found, parsed
 from multihmr2_ros.evaluation.datasets.joints import NS, Lens
 from multihmr2_ros.evaluation.moments import Moment
 from multihmr2_ros.media.sources import VIDEO_SUFFIXES, VideoSource
 from multihmr2_ros.people import Frame, IntrinsicsSource
 
+VIDEO_FOLDERS = ("videos", "videos-raw")
+
+
+@dataclass(frozen=True)
+class Camera:
+    """size: (width, height) px."""
+
+    name: str
+    lens: Lens
+    size: tuple[int, int]
+
 
 @dataclass
 class CalibratedVideo:
     """size: (width, height) px that was calibrated; videos of another one are refused, as it cannot be known whether
-    they were cut or scaled. fps and moment_count: as the file states them."""
+    they were cut or scaled."""
 
     name: str
     path: Path
+    source: VideoSource
     lens: Lens
     size: tuple[int, int]
-    fps: float | None = None
     problems: list[str] = field(default_factory=list)
 
     @property
+    def fps(self) -> float | None:
+        return self.source.fps
+
+    @property
     def moment_count(self) -> int | None:
-        return None
+        return self.source.frame_count
 
     def __iter__(self) -> Iterator[Moment]:
         self.problems.clear()
-        with VideoSource(self.path) as source:
-            self.fps = source.fps
+        with self.source as source:
             for frame in source:
                 height, width = frame.image.shape[:2]
                 if (width, height) != self.size:
@@ -56,28 +70,46 @@ class CalibratedVideo:
                 self.problems.append(source.damage)
 
 
-def calibrated_videos(folder: Path) -> Iterator[CalibratedVideo]:
-    """Every video in a folder named videos, with the camera of the same number of the one calibration *alib*.toml:
-    cam_01 or int_cam01_img is the camera of videos/cam01.mp4. A table a camera: size, matrix, distortions, fisheye."""
+def calibrated_videos(folder: Path) -> Listing[CalibratedVideo]:
+    """Every video in a folder named videos (Pose2Sim) or videos-raw (Anipose), with its camera of the one calibration
+    *alib*.toml: that of the video's name, else of the number or letter after "cam" in both names. cam_01 or
+    int_cam01_img is the camera of videos/cam01.mp4, A that of videos-raw/walk-camA.avi. A table a camera: name, size,
+    matrix, distortions, fisheye."""
     calibrations = found(folder, "**/*[cC]alib*.toml", "calibration")
     if len(calibrations) > 1:
         listed = ", ".join(str(path.relative_to(folder)) for path in calibrations)
         raise UserError(f"{folder} must have one calibration, got {listed}; give the folder of one recording")
     path = calibrations[0]
     cameras = parsed(path, partial(_cameras, path))
-    videos = [each for each in found(folder, "**/videos/*", "video") if each.suffix.lower() in VIDEO_SUFFIXES]
+    files = sorted(file for name in VIDEO_FOLDERS for file in folder.glob(f"**/{name}/*"))
+    videos = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
     if not videos:
         raise UserError(f"no video in {folder}: expected videos/*.mp4; give the folder as it was recorded")
     for video in videos:
-        if _number(video.stem) not in cameras:
-            raise UserError(f"{path} has no camera of the number of {video}; name both alike, such as cam01")
-        lens, size = cameras[_number(video.stem)]
-        parts = [part for part in video.relative_to(folder).with_suffix("").parts if part != "videos"]
-        yield CalibratedVideo("-".join(parts), video, lens, size)
+        parts = [part for part in video.relative_to(folder).with_suffix("").parts if part not in VIDEO_FOLDERS]
+        yield "-".join(parts), partial(_video, "-".join(parts), video, path, cameras)
 
 
-def _cameras(path: Path) -> dict[int, tuple[Lens, tuple[int, int]]]:
-    cameras = {}
+def _video(name: str, video: Path, calibration: Path, cameras: list[Camera]) -> CalibratedVideo:
+    same = [camera for camera in cameras if camera.name == video.stem]
+    same = same or [camera for camera in cameras if camera_marks(camera.name) == camera_marks(video.stem)]
+    if len(same) != 1:
+        known = ", ".join(repr(camera.name) for camera in cameras) or "none"
+        raise UserError(
+            f"{calibration} must have one camera of the name of {video}, or of its number or letter after cam, "
+            f"got {len(same)} of {known}; name both alike, such as cam01"
+        )
+    return CalibratedVideo(name, video, VideoSource(video), same[0].lens, same[0].size)
+
+
+def camera_marks(name: str) -> set[str]:
+    """The numbers and letters after "cam" in the name of a camera or video; of names without them the whole."""
+    marks = re.findall(r"cam(?:era)?[ _-]?(\d+|[a-z])(?![a-z0-9])", name.lower()) or [name.lower()]
+    return {mark.lstrip("0") if mark.isdecimal() else mark for mark in marks}
+
+
+def _cameras(path: Path) -> list[Camera]:
+    cameras = []
     for table, camera in _toml(path).items():
         if table == "metadata":
             continue
@@ -87,17 +119,8 @@ def _cameras(path: Path) -> dict[int, tuple[Lens, tuple[int, int]]]:
             bool(camera.get("fisheye", False)),
         )
         width, height = (int(side) for side in camera["size"])
-        number = _number(str(camera.get("name", table)))
-        if number in cameras:
-            raise ValueError(f"two cameras have the number {number}")
-        cameras[number] = lens, (width, height)
+        cameras.append(Camera(str(camera.get("name", table)), lens, (width, height)))
     return cameras
-
-
-def _number(name: str) -> int:
-    """The last number in the name of a camera or video; -1 without one."""
-    numbers = re.findall(r"\d+", name)
-    return int(numbers[-1]) if numbers else -1
 
 
 def _toml(path: Path) -> dict[str, Any]:
