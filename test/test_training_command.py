@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from multihmr2_ros.cli.main import main
 from multihmr2_ros.training.records import read_log
@@ -38,7 +39,9 @@ def test_the_command_trains_resumes_and_fine_tunes(
     assert capsys.readouterr().out.startswith("done: step 1 of 1")
     assert main(arguments(tmp_path, pool, "--steps", "2")) == 2
     assert "already holds a run; add --resume" in capsys.readouterr().err
-    assert main(arguments(tmp_path, pool, "--steps", "2", "--resume")) == 0
+    assert main(arguments(tmp_path, pool, "--steps", "2", "--resume", "--matching", "joints")) == 0
+    state = torch.load(state_paths(tmp_path / "run")[-1], weights_only=True)
+    assert json.loads(state["training_config"])["losses"]["matching"]["cost"] == "joints"
     weights = str(tmp_path / "run" / "network.safetensors")
     tune = ["train", "--out", str(tmp_path / "tuned"), "--from", weights, "--consistency-with", weights]
     assert main([*tune, "--cache", str(pool), "--steps", "1", "--batch-size", "2", "--loader-workers", "0"]) == 0
@@ -62,6 +65,9 @@ def test_the_command_trains_resumes_and_fine_tunes(
         (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--motions", "{tmp}/none"], "--motions must be a folder"),
         (["--out", "{tmp}/run", "--render-workers", "1"], "--render-workers needs --cache"),
         (["--render-only"], "--render-only needs --cache"),
+        (["--out", "{tmp}/run", "--sam2", "{tmp}"], "--sam2 needs --cache"),
+        (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--sam2", "{tmp}/none"], "--sam2 must be a folder"),
+        (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--sam2", "{tmp}"], "JSON file with track_feature_width"),
         (["--out", "{tmp}/run", "--from", "{tmp}/none.safetensors"], "none.safetensors"),
         (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--resume"], "holds no images"),
         (["--out", "{tmp}/run", "--coco", "{tmp}/x", "{tmp}/y"], "is not there"),

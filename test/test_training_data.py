@@ -11,11 +11,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import safetensors
 import torch
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.simulation.scene import SceneOptions
-from multihmr2_ros.training.augmentation import NO_AUGMENTATION
+from multihmr2_ros.training.augmentation import NO_AUGMENTATION, flip
 from multihmr2_ros.training.data import BatchConfig, Batches, collate, held_out_batches
 from multihmr2_ros.training.pool import HELD_OUT_SEED, SHARD_IMAGES, Pool, shard_paths, write_shard
 from multihmr2_ros.training.rendering import PoolConfig, Renderers, fill, open_folder, scene_renderer
@@ -55,6 +56,41 @@ def test_an_unknown_camera_stays_unknown(tmp_path: Path) -> None:
     assert again.k is None
     assert not again.score_supervised
     assert len(again) == 1
+
+
+def with_features(sample: Sample, width: int) -> Sample:
+    generator = np.random.default_rng(0)
+    return dataclasses.replace(sample, track_feature=generator.normal(size=(len(sample), width)).astype(np.float32))
+
+
+def test_tracking_features_are_kept_where_there_are_some(tmp_path: Path) -> None:
+    samples = [with_features(make_sample(seed, n), 16) for seed, n in enumerate([2, 0, 3, 0])]
+    write_shard(tmp_path, 0, samples)
+    pool = Pool(tmp_path)
+    for index, sample in enumerate(samples):
+        again = pool.sample(index).track_feature
+        assert again.dtype == np.float32
+        np.testing.assert_allclose(again, sample.track_feature, rtol=1e-3, atol=1e-4)
+    np.testing.assert_array_equal(samples[2].select(np.array([2, 0])).track_feature, samples[2].track_feature[[2, 0]])
+    np.testing.assert_array_equal(flip(samples[2]).track_feature, samples[2].track_feature)
+
+
+def test_shards_without_tracking_features_are_as_they_ever_were(tmp_path: Path) -> None:
+    write_shard(tmp_path, 0, [make_sample(0, 2), make_sample(1, 0)])
+    with safetensors.safe_open(shard_paths(tmp_path)[0], framework="numpy") as file:
+        names = set(file.keys())
+    assert names == {"images", "image_start", "person_start", "k", "score_supervised", *PERSON_FIELDS}
+    assert [Pool(tmp_path).sample(index).track_feature.shape for index in (0, 1)] == [(2, 0), (0, 0)]
+
+
+def test_only_people_with_a_stored_feature_have_one_in_a_batch() -> None:
+    samples = [with_features(make_sample(0, 2), 16), make_sample(1, 2)]
+    samples[0].ignore[1] = True
+    targets = collate(samples, [True, True], 16).targets
+    assert targets.has_track_feature.tolist() == [[True, False], [False, False]]
+    np.testing.assert_array_equal(targets.track_feature[0], samples[0].track_feature)
+    assert not targets.track_feature[1].any()
+    assert collate(samples, [True, True]).targets.track_feature.shape == (2, 2, 0)
 
 
 def test_images_without_people_are_read_wherever_they_stand(tmp_path: Path) -> None:
@@ -177,6 +213,17 @@ def test_a_cache_of_other_settings_is_refused(tmp_path: Path) -> None:
         open_folder(other)
     with pytest.raises(UserError, match="at least 50"):
         settings(tmp_path, cache_images=10)
+
+
+def test_a_cache_with_sam2s_features_is_another_than_one_without(tmp_path: Path) -> None:
+    open_folder(settings(make_pool(tmp_path / "old", 2)))
+    assert "sam2" not in (tmp_path / "old" / "settings.json").read_text()
+    with pytest.raises(UserError, match="was rendered with sam2 None, not sam2-large; choose another --cache"):
+        open_folder(settings(tmp_path / "old", sam2=Path("sam2-large")))
+    open_folder(settings(make_pool(tmp_path / "new", 2), sam2=Path("sam2-large")))
+    open_folder(settings(tmp_path / "new", sam2=Path("sam2-large")))
+    with pytest.raises(UserError, match="was rendered with sam2 sam2-large, not None; choose another --cache"):
+        open_folder(settings(tmp_path / "new"))
 
 
 def test_what_a_killed_renderer_left_is_cleared_later(tmp_path: Path) -> None:
@@ -308,7 +355,13 @@ def test_nobody_and_everybody_ignored_collate() -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [{"batch_size": 0}, {"aspects": (1.0,)}, {"aspect_weights": (0.0, 0.0, 0.0, 0.0)}, {"k_given": 2.0}],
+    [
+        {"batch_size": 0},
+        {"aspects": (1.0,)},
+        {"aspect_weights": (0.0, 0.0, 0.0, 0.0)},
+        {"k_given": 2.0},
+        {"track_feature_width": 256, "sam2_features": True},
+    ],
 )
 def test_wrong_batches_are_refused(values: dict[str, object]) -> None:
     with pytest.raises(UserError, match=next(iter(values))):

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import re
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
+from multihmr2_ros.cli.main import main
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.simulation.scene import SceneOptions
+from multihmr2_ros.training.augmentation import AugmentationConfig
+from multihmr2_ros.training.data import BatchConfig, Batches
+from multihmr2_ros.training.pool import Pool
+from multihmr2_ros.training.records import read_log
+from multihmr2_ros.training.rendering import PoolConfig, Renderers, open_folder
 from multihmr2_ros.training.tracking_targets import SAM2_FEATURE_WIDTH, ColourLayout, Sam2Memory
+from multihmr2_ros.training.trainer import Trainer
+from test.training_runs import NETWORK
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 PEOPLE = 12
 
@@ -76,24 +93,11 @@ def test_a_width_gives_the_same_numbers_on_every_machine() -> None:
     assert np.isfinite(black).all()
 
 
-def test_sam2_must_be_there(tmp_path: Path) -> None:
-    pytest.importorskip("transformers")
-    with pytest.raises(UserError, match="no SAM2 model"):
-        Sam2Memory(tmp_path / "nothing")
-    (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(UserError) as caught:
-        Sam2Memory(tmp_path)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.fixture(scope="module")
-def sam2(tmp_path_factory: pytest.TempPathFactory) -> Sam2Memory:
-    """SAM2's architecture with a small encoder and random weights."""
+def small_encoder() -> Any:
+    """The configuration of SAM2's image encoder, with few and narrow layers."""
     transformers = pytest.importorskip("transformers")
-    import torch
-
     torch.manual_seed(0)
-    vision = transformers.Sam2VisionConfig(
+    return transformers.Sam2VisionConfig(
         backbone_config=transformers.Sam2HieraDetConfig(
             hidden_size=16,
             num_attention_heads=1,
@@ -105,9 +109,46 @@ def sam2(tmp_path_factory: pytest.TempPathFactory) -> Sam2Memory:
         ),
         backbone_channel_list=[128, 64, 32, 16],
     )
+
+
+@pytest.fixture(scope="module")
+def sam2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SAM2's architecture with a small encoder and random weights."""
+    transformers = pytest.importorskip("transformers")
     folder = tmp_path_factory.mktemp("sam2")
-    transformers.Sam2VideoModel(transformers.Sam2VideoConfig(vision_config=vision)).save_pretrained(folder)
-    return Sam2Memory(folder)
+    transformers.Sam2VideoModel(transformers.Sam2VideoConfig(vision_config=small_encoder())).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sam2(sam2_folder: Path) -> Sam2Memory:
+    return Sam2Memory(sam2_folder)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("nothing", "no SAM2 model at .* leave out --sam2"),
+        ("no configuration", "cannot read the SAM2 model"),
+        ("half", "cannot read the SAM2 model .* incomplete metadata"),
+        ("of single images", "lacks weights of SAM2's memory encoder"),
+    ],
+)
+def test_sam2_must_be_there(tmp_path: Path, sam2_folder: Path, damage: str, message: str) -> None:
+    transformers = pytest.importorskip("transformers")
+    folder = tmp_path / "model"
+    if damage == "no configuration":
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+    elif damage == "half":
+        shutil.copytree(sam2_folder, folder)
+        content = (folder / "model.safetensors").read_bytes()
+        (folder / "model.safetensors").write_bytes(content[: len(content) // 2])
+    elif damage == "of single images":
+        transformers.Sam2Model(transformers.Sam2Config(vision_config=small_encoder())).save_pretrained(folder)
+    with pytest.raises(UserError, match=message) as caught:
+        Sam2Memory(folder)
+    assert "\n" not in str(caught.value)
 
 
 def test_sam2_describes_each_mask(sam2: Sam2Memory) -> None:
@@ -124,3 +165,91 @@ def test_sam2_describes_each_mask(sam2: Sam2Memory) -> None:
     np.testing.assert_allclose(alone[0], feature[0], atol=1e-4)
     with pytest.raises(UserError, match="mask"):
         sam2(image, box)
+
+
+IMAGES = 3
+RENDERS = ("--render-size", "96x72", "--people", "1", "3", "--held-out-images", "0")
+SCENE = SceneOptions(width=96, height=72, people=(1, 3))
+
+
+@pytest.fixture(scope="module")
+def sam2_pool(sam2_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pool rendered by the command with SAM2's features."""
+    folder = tmp_path_factory.mktemp("pool")
+    options = ["--cache", str(folder), "--images", str(IMAGES), "--sam2", str(sam2_folder), *RENDERS]
+    assert main(["train", "--render-only", *options]) == 0
+    return folder
+
+
+def render_again(seed: int, sam2: Sam2Memory) -> dict[int, NDArray[np.float32]]:
+    """person_id → SAM2's memory of everyone of whom the seed's render shows a pixel, by their masks."""
+    from multihmr2_ros.body import Body
+    from multihmr2_ros.simulation.posing import pose_scene
+    from multihmr2_ros.simulation.render import Renderer
+    from multihmr2_ros.simulation.scene import sample_scene
+
+    body, generator = Body("full"), np.random.default_rng(seed)
+    scene = sample_scene(generator, SCENE)
+    posed = pose_scene(scene, 0.0, body)
+    rendered = Renderer(body).render(scene, posed, generator)
+    masks = np.stack([rendered.instances == row for row in range(len(posed.person_id))])
+    feature, known = sam2(rendered.image, np.zeros((len(masks), 4)), masks)
+    return {int(posed.person_id[row]): feature[row] for row in np.flatnonzero(known)}
+
+
+def test_renders_keep_what_sam2_says_of_their_masks(sam2_pool: Path, sam2: Sam2Memory) -> None:
+    pool = Pool(sam2_pool)
+    assert len(pool) == IMAGES
+    for seed in range(IMAGES):
+        sample = pool.sample(seed)
+        expected = render_again(seed, sam2)
+        assert sample.track_feature.shape == (len(sample), SAM2_FEATURE_WIDTH)
+        assert sample.track_feature.dtype == np.float32
+        assert sorted(expected) == sorted(sample.person_id)
+        for person, feature in zip(sample.person_id, sample.track_feature, strict=True):
+            np.testing.assert_allclose(feature, expected[person], rtol=1e-3, atol=1e-4)  # half floats
+
+
+def test_batches_teach_the_stored_features_mirrored_and_cropped_as_they_are(sam2_pool: Path) -> None:
+    pool = Pool(sam2_pool)
+    varied = AugmentationConfig(flip=1.0)
+    config = BatchConfig(8, 192, track_feature_width=SAM2_FEATURE_WIDTH, sam2_features=True, augmentation=varied)
+    batch = Batches([(pool, 1.0)], config, 0)[0]
+    targets = batch.targets
+    assert targets.has_track_feature.any()
+    assert torch.equal(targets.has_track_feature, targets.present)
+    for image, slot in targets.present.nonzero().tolist():
+        found = re.search(r"\[(\d+)\]", batch.origins[image])
+        assert found is not None
+        sample = pool.sample(int(found[1]))
+        (row,) = np.flatnonzero(sample.person_id == int(targets.person_id[image, slot]))
+        np.testing.assert_array_equal(targets.track_feature[image, slot], sample.track_feature[row])
+
+
+def test_the_command_learns_sam2s_features(
+    sam2_pool: Path,
+    sam2_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Trainer, "save", lambda self: None)  # 330 MB, most of them for this feature's head
+    network = dataclasses.replace(NETWORK, track_feature_width=SAM2_FEATURE_WIDTH)
+    (tmp_path / "network.json").write_text(json.dumps(vars(network)))
+    small = ["--network", str(tmp_path / "network.json"), "--batch-size", "4", "--loader-workers", "0"]
+    command = ["train", "--out", str(tmp_path / "run"), "--cache", str(sam2_pool), "--steps", "1", "--device", "cpu"]
+    command += [*small, *RENDERS, "--augmentation", "none=1"]
+    assert main(command) == 2
+    assert f"was rendered with sam2 {sam2_folder}, not None" in capsys.readouterr().err
+    assert main([*command, "--sam2", str(sam2_folder)]) == 0
+    assert read_log(tmp_path / "run" / "log.jsonl")[0]["track_feature"] > 0
+
+
+def test_renderers_of_a_wrong_model_say_so(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("transformers")
+    config = PoolConfig(tmp_path / "pool", SCENE, held_out_images=0, sam2=tmp_path)
+    open_folder(config)
+    with Renderers(config, 1, images=1, niceness=0) as renderers:
+        renderers._processes[0].join(120)
+        assert renderers.failed == 1
+    assert f"renderer 0: no SAM2 model at {tmp_path}" in capfd.readouterr().err

@@ -203,7 +203,7 @@ def test_thirty_two_renders_are_learned_by_heart(tmp_path: Path) -> None:
     from multihmr2_ros.training.rendering import PoolConfig, fill, open_folder, scene_renderer
     from multihmr2_ros.training.session import mean_rotations
 
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
     scene = SceneOptions(width=160, height=120, people=(1, 2), distance_m=(1.5, 4.0))
     cache = PoolConfig(tmp_path / "cache", scene, held_out_images=0)
     open_folder(cache)

@@ -58,6 +58,10 @@ def _add_optimisation(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--weight-decay", type=float, default=0.05, help="(default: %(default)s)")
     group.add_argument("--ema-decay", type=float, default=0.999, help="of the averaged weights (default: %(default)s)")
+    group.add_argument(
+        "--matching", choices=("location", "location_3d", "joints"), default="location",
+        help="what queries are matched to people by (default: %(default)s, in the picture)",
+    )  # fmt: skip
     group.add_argument("--loss", action="append", default=[], metavar="NAME=WEIGHT", help="one loss term's weight")
     group.add_argument(
         "--augmentation",
@@ -94,6 +98,11 @@ def _add_renders(parser: argparse.ArgumentParser) -> None:
         ("garments", "MakeHuman clothes"),
     ):
         group.add_argument(f"--{name}", type=Path, metavar="DIR", help=f"folder of {what} (default: none)")
+    group.add_argument(
+        "--sam2", type=Path, metavar="DIR",
+        help="folder of SAM2's video model in the format of transformers: its memory of each rendered person is kept "
+        "in the cache, and the tracking features learn it (default: they learn colour layouts)",
+    )  # fmt: skip
 
 
 def _add_datasets(parser: argparse.ArgumentParser) -> None:
@@ -168,12 +177,13 @@ def _training(args: argparse.Namespace, network: NetworkConfig, *, consistency: 
     from multihmr2_ros.training.config import TrainingConfig
     from multihmr2_ros.training.data import BatchConfig
     from multihmr2_ros.training.losses import LossConfig
+    from multihmr2_ros.training.matching import MatchingConfig
     from multihmr2_ros.training.optimisation import OptimisationConfig
 
     weights = _numbers(args.loss, LossConfig(), "--loss")
     if consistency and not weights.keys() & {"consistency_pose", "consistency_joints"}:
         weights |= {"consistency_pose": 4.0, "consistency_joints": 8.0}
-    losses = LossConfig(**weights)
+    losses = LossConfig(**weights, matching=MatchingConfig(args.matching))
     augmentation = AugmentationConfig()
     if args.augmentation == ["none=1"]:
         augmentation = NO_AUGMENTATION
@@ -197,6 +207,7 @@ def _training(args: argparse.Namespace, network: NetworkConfig, *, consistency: 
             patch_size=network.patch_size,
             k_given=args.k_given,
             track_feature_width=network.track_feature_width if losses.track_feature else 0,
+            sam2_features=args.sam2 is not None,
             augmentation=augmentation,
         ),
         optimisation=OptimisationConfig(
@@ -244,14 +255,16 @@ def _pool(args: argparse.Namespace) -> PoolConfig | None:
     if args.cache is None:
         if args.render_workers:
             raise UserError("--render-workers needs --cache, the folder to render into")
+        if args.sam2 is not None:
+            raise UserError("--sam2 needs --cache: only renders have the masks that SAM2's features are made with")
         return None
     width, height = options.parse_size(args.render_size)
     folders = {name: getattr(args, name) for name in ("motions", "backgrounds", "textures", "garments")}
-    for name, folder in folders.items():
+    for name, folder in {**folders, "sam2": args.sam2}.items():
         if folder is not None and not folder.is_dir():
             raise UserError(f"--{name} must be a folder, but {folder} is none; check the path")
     scene = SceneOptions(width=width, height=height, people=tuple(args.people), **folders)
-    return PoolConfig(args.cache, scene, args.cache_images, args.held_out_images)
+    return PoolConfig(args.cache, scene, args.cache_images, args.held_out_images, args.sam2)
 
 
 def _datasets(args: argparse.Namespace) -> tuple[SampleSource, ...]:

@@ -21,7 +21,7 @@ from multihmr2_ros.training.augmentation import NO_AUGMENTATION, AugmentationCon
 from multihmr2_ros.training.pool import Pool
 from multihmr2_ros.training.samples import PERSON_FIELDS, Sample
 from multihmr2_ros.training.targets import Targets
-from multihmr2_ros.training.tracking_targets import ColourLayout
+from multihmr2_ros.training.tracking_targets import SAM2_FEATURE_WIDTH, ColourLayout
 
 REFRESH_S = 5.0  # how long a growing pool is taken to be as it was last seen
 
@@ -58,8 +58,8 @@ class BatchConfig:
 
     image_size: px, longest side of the inputs; below the network's own, steps are quicker and people smaller.
     patch_size: px, of the network. aspects: width / height of the inputs, drawn with aspect_weights, one
-    for each batch. k_given: probability that the network is told a known camera. track_feature_width: of the colour
-    layouts that the tracking features are taught to be; 0: none.
+    for each batch. k_given: probability that the network is told a known camera. track_feature_width: of what the
+    tracking features are taught to be, colour layouts or, with sam2_features, what came with the samples; 0: none.
     """
 
     batch_size: int = 32
@@ -69,6 +69,7 @@ class BatchConfig:
     aspect_weights: tuple[float, ...] = (0.5, 0.2, 0.15, 0.15)
     k_given: float = 0.5
     track_feature_width: int = 0
+    sam2_features: bool = False
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
 
     def __post_init__(self) -> None:
@@ -82,6 +83,12 @@ class BatchConfig:
             raise UserError(f"aspect_weights must be 0 or more, and not all 0; got {self.aspect_weights}")
         if not 0 <= self.k_given <= 1:
             raise UserError(f"k_given is a probability of 0 to 1, got {self.k_given}")
+        if self.sam2_features and self.track_feature_width not in (0, SAM2_FEATURE_WIDTH):
+            raise UserError(
+                f"SAM2's tracking features have {SAM2_FEATURE_WIDTH} numbers, but the network's track_feature_width is "
+                f"{self.track_feature_width}; give --network a JSON file with track_feature_width "
+                f"{SAM2_FEATURE_WIDTH}, or leave out --sam2"
+            )
 
 
 class Batches(Dataset[Batch]):
@@ -99,7 +106,8 @@ class Batches(Dataset[Batch]):
         self.config = config
         self.seed, self.rank = seed, rank
         self.sizes = input_sizes(config.image_size, config.patch_size, config.aspects)
-        self._describe = ColourLayout(config.track_feature_width) if config.track_feature_width else None
+        colours = config.track_feature_width and not config.sam2_features
+        self._describe = ColourLayout(config.track_feature_width) if colours else None
         self._refreshed = time.monotonic()
 
     def __getitem__(self, step: int) -> Batch:
@@ -153,7 +161,8 @@ def held_out_batches(
 
 
 def collate(samples: Sequence[Sample], k_given: Sequence[bool], track_feature_width: int = 0) -> Batch:
-    """One batch of samples whose images have one size."""
+    """One batch of samples whose images have one size. Tracking features are the samples' own, of those that have some
+    of this width."""
     slots = max(1, max(len(sample) for sample in samples))
     targets = Targets.empty(len(samples), slots, track_feature_width)
     for row, sample in enumerate(samples):
@@ -162,6 +171,9 @@ def collate(samples: Sequence[Sample], k_given: Sequence[bool], track_feature_wi
             getattr(targets, name)[row, :n] = torch.from_numpy(np.ascontiguousarray(getattr(sample, name)))
         targets.keypoints[row, :n][~targets.keypoint_visible[row, :n]] = 0  # data sets may write NaN there
         targets.present[row, :n] = torch.from_numpy(~sample.ignore)
+        if track_feature_width and sample.track_feature.shape[1] == track_feature_width:
+            targets.track_feature[row, :n] = torch.from_numpy(sample.track_feature)
+            targets.has_track_feature[row, :n] = torch.from_numpy(~sample.ignore)
         targets.score_supervised[row] = sample.score_supervised
         if sample.k is not None:
             targets.k[row] = torch.from_numpy(sample.k)

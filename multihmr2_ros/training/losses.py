@@ -64,27 +64,27 @@ class LossConfig:
     """
 
     score: float = 2.0
-    heatmap: float = 2.0
-    keypoint_map: float = 1.0
-    location: float = 10.0
-    nearness: float = 2.0
+    heatmap: float = 4.0
+    keypoint_map: float = 4.0
+    location: float = 6.0
+    nearness: float = 0.7
     depth: float = 0.0
-    relative_depth: float = 0.5
+    relative_depth: float = 0.25
     field_of_view: float = 2.0
-    root: float = 3.0
-    pose: float = 4.0
-    root_columns: float = 0.0
-    pose_columns: float = 0.0
-    shape: float = 1.0
+    root: float = 0.0
+    pose: float = 10.0
+    root_columns: float = 20.0
+    pose_columns: float = 60.0
+    shape: float = 3.0
     vertices: float = 4.0
-    joints: float = 8.0
-    reprojection: float = 10.0
-    angle: float = 5.0
+    joints: float = 12.0
+    reprojection: float = 1.0
+    angle: float = 10.0
     track_feature: float = 1.0
     consistency_pose: float = 0.0
     consistency_joints: float = 0.0
     auxiliary: float = 1.0
-    surplus: float = 0.0
+    surplus: float = 1.0
     surplus_queries: int = 4
     focal_score: bool = True
     matching: MatchingConfig = field(default_factory=MatchingConfig)

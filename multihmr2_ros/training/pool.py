@@ -88,6 +88,10 @@ class _Slices:
 
     def __init__(self, file: Any) -> None:
         self._file = file
+        self._names = frozenset(file.keys())
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._names
 
     def __getitem__(self, name: str) -> _Rows:
         return _Rows(self._file.get_slice(name))

@@ -44,12 +44,16 @@ RenderSeed = Callable[[int], Sample]
 
 @dataclass(frozen=True)
 class PoolConfig:
-    """A pool's folder, what is rendered into it, and how many training images are kept (the oldest go first)."""
+    """A pool's folder, what is rendered into it, and how many training images are kept (the oldest go first).
+
+    sam2: a folder with SAM2's video model, whose memory of each person is stored with the images; None: nothing is.
+    """
 
     folder: Path
     scene: SceneOptions
     cache_images: int = 50_000
     held_out_images: int = 200
+    sam2: Path | None = None
 
     def __post_init__(self) -> None:
         if self.cache_images < SHARD_IMAGES or self.held_out_images < 0:
@@ -64,6 +68,8 @@ def open_folder(config: PoolConfig) -> None:
     make_folder(config.folder)
     path = config.folder / SETTINGS_FILE
     settings = json.loads(json.dumps(dataclasses.asdict(config.scene), default=str))
+    if config.sam2 is not None:
+        settings["sam2"] = str(config.sam2)
     if path.is_file() and any(config.folder.glob(f"{PREFIX}*{SUFFIX}")):
         try:
             existing = json.loads(path.read_text())
@@ -84,23 +90,34 @@ def open_folder(config: PoolConfig) -> None:
                 torn.unlink()
 
 
-def scene_renderer(options: SceneOptions) -> RenderSeed:
-    """seed → sample: draws a scene, poses its people, renders and labels it. Loads the body once."""
+def scene_renderer(options: SceneOptions, sam2: Path | None = None) -> RenderSeed:
+    """seed → sample: draws a scene, poses its people, renders and labels it. Loads the body once.
+
+    sam2: as in PoolConfig; the model runs where the renderer does, which is the CPU.
+    """
     from multihmr2_ros.body import Body
     from multihmr2_ros.simulation.labels import labels
     from multihmr2_ros.simulation.posing import pose_scene
     from multihmr2_ros.simulation.render import Renderer
     from multihmr2_ros.simulation.scene import sample_scene
+    from multihmr2_ros.training.tracking_targets import Sam2Memory
 
     body = Body("full")
     renderer = Renderer(body)
+    memory = None if sam2 is None else Sam2Memory(sam2, renderer.device)
 
     def render(seed: int) -> Sample:
         generator = np.random.default_rng(seed)
         scene = sample_scene(generator, options)
         posed = pose_scene(scene, 0.0, body)
         rendered = renderer.render(scene, posed, generator)
-        return sample_from_labels(rendered.image, labels(scene, posed, rendered), f"seed {seed}")
+        truth = labels(scene, posed, rendered)
+        sample = sample_from_labels(rendered.image, truth, f"seed {seed}")
+        if memory is None:
+            return sample
+        rows = np.flatnonzero(truth.visible_pixels)  # of the people whom the sample has
+        feature, _ = memory(rendered.image, sample.box, rendered.instances == rows[:, None, None])
+        return dataclasses.replace(sample, track_feature=feature)
 
     return render
 
@@ -219,7 +236,7 @@ def _work(config: PoolConfig, worker: int, workers: int, images: int | None, nic
         with torch.no_grad():
             shards = fill(
                 config,
-                scene_renderer(config.scene),
+                scene_renderer(config.scene, config.sam2),
                 worker=worker,
                 workers=workers,
                 images=images,

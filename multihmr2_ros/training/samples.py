@@ -56,6 +56,8 @@ class Sample:
     keypoint_visible     (n, 17) bool
     box                  (n, 4) float32 px, x0 y0 x1 y1 of what is visible
     visible_fraction     (n,) float32, 0 to 1
+    track_feature        (n, F) float32, SAM2's, that the network is taught; F = 0 where there is none. It is computed
+                         once per render: mirror, crop and colours leave it as it is, which is an approximation
     """
 
     image: NDArray[np.uint8]
@@ -74,6 +76,7 @@ class Sample:
     keypoint_visible: NDArray[np.bool_]
     box: NDArray[np.float32]
     visible_fraction: NDArray[np.float32]
+    track_feature: NDArray[np.float32]
 
     def __len__(self) -> int:
         """n, the number of annotated people."""
@@ -86,7 +89,8 @@ class Sample:
 
     def select(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> Sample:
         """The same image with only the people that a mask (n,) or indices (m,) name."""
-        return dataclasses.replace(self, **{name: getattr(self, name)[rows] for name in PERSON_FIELDS})
+        names = (*PERSON_FIELDS, "track_feature")
+        return dataclasses.replace(self, **{name: getattr(self, name)[rows] for name in names})
 
 
 def blank_people(n: int) -> dict[str, Any]:
@@ -97,6 +101,7 @@ def blank_people(n: int) -> dict[str, Any]:
     }
     arrays["person_id"] = np.arange(n)
     arrays["rotations"][:] = np.eye(3)
+    arrays["track_feature"] = np.zeros((n, 0), np.float32)
     return arrays
 
 
@@ -125,7 +130,8 @@ def sample_from_labels(image: NDArray[np.uint8], labels: Labels, origin: str) ->
 def pack(samples: Sequence[Sample]) -> dict[str, NDArray[Any]]:
     """Samples as the plain arrays of one file: `images` are JPEG bytes end to end, people's rows stand end to end.
 
-    image_start (S + 1,) and person_start (S + 1,) say where each sample's begin; k (S, 3, 3) is NaN where unknown.
+    image_start (S + 1,) and person_start (S + 1,) say where each sample's begin; k (S, 3, 3) is NaN where unknown;
+    track_feature, in half floats, is there only where the samples have one, all of one width.
     """
     encoded = [_jpeg(sample.image) for sample in samples]
     arrays: dict[str, NDArray[Any]] = {
@@ -138,11 +144,13 @@ def pack(samples: Sequence[Sample]) -> dict[str, NDArray[Any]]:
     for name, (row, kind) in PERSON_FIELDS.items():
         rows = [getattr(sample, name) for sample in samples]
         arrays[name] = np.concatenate([np.zeros((0, *row)), *rows]).astype(kind)
+    if any(sample.track_feature.shape[1] for sample in samples):
+        arrays["track_feature"] = np.concatenate([sample.track_feature for sample in samples]).astype(np.float16)
     return arrays
 
 
 def unpack(arrays: Any, index: int, origin: str) -> Sample:
-    """Sample `index` of what pack made; arrays[name][first:last] may read from a file."""
+    """Sample `index` of what pack made; arrays[name][first:last] may read from a file, which `name in arrays` knows."""
     first, last = (int(value) for value in arrays["image_start"][index : index + 2])
     begin, end = (int(value) for value in arrays["person_start"][index : index + 2])
     bgr = cv2.imdecode(np.asarray(arrays["images"][first:last]), cv2.IMREAD_COLOR)
@@ -151,6 +159,9 @@ def unpack(arrays: Any, index: int, origin: str) -> Sample:
         name: np.asarray(arrays[name][begin:end]).astype(np.float32 if kind is np.float16 else kind)
         for name, (_, kind) in PERSON_FIELDS.items()
     }
+    people["track_feature"] = np.zeros((end - begin, 0), np.float32)
+    if "track_feature" in arrays:
+        people["track_feature"] = np.asarray(arrays["track_feature"][begin:end]).astype(np.float32)
     k = np.asarray(arrays["k"][index : index + 1])[0]
     supervised = bool(np.asarray(arrays["score_supervised"][index : index + 1])[0])
     return Sample(image, None if np.isnan(k).any() else k, supervised, origin, **people)

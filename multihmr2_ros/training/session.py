@@ -111,7 +111,7 @@ def render_only(config: PoolConfig, images: int, workers: int) -> str:
     with _signals(stop), tqdm(total=wanted, initial=present(), unit="image", dynamic_ncols=True) as bar:
         if workers <= 1:
             with torch.no_grad():
-                for count in fill(config, scene_renderer(config.scene), images=images, stopped=stop):
+                for count in fill(config, scene_renderer(config.scene, config.sam2), images=images, stopped=stop):
                     bar.update(count)
         else:
             with Renderers(config, workers, images=images, niceness=0) as renderers:

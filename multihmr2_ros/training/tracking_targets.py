@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from torch.nn import functional
 
 from multihmr2_ros.errors import UserError
@@ -113,18 +114,25 @@ class Sam2Memory:
             from transformers import Sam2VideoModel
         except ImportError:
             raise UserError(
-                "SAM2's tracking features need the package transformers, at least 4.56; install multihmr2_ros[train]"
+                "SAM2's tracking features need the package transformers, at least 4.56; install "
+                "'multihmr2_ros[train]' with pip"
             ) from None
         if not (weights / "config.json").is_file():
             raise UserError(
                 f"no SAM2 model at {weights} (expected a folder with config.json and model.safetensors); save "
-                "facebook/sam2-hiera-large there, or use the colour layout, which needs no download"
+                "facebook/sam2-hiera-large there, or leave out --sam2: the colour layout needs no download"
             )
         try:
-            model: Any = Sam2VideoModel.from_pretrained(weights, local_files_only=True)
-        except (OSError, ValueError, RuntimeError) as error:
+            load: Any = Sam2VideoModel.from_pretrained  # whose types know no report
+            model, report = load(weights, local_files_only=True, output_loading_info=True)
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"cannot read the SAM2 model at {weights}: {reason}; save it again") from None
+        if any(name.startswith(("vision_encoder.", "memory_encoder.")) for name in report["missing_keys"]):
+            raise UserError(
+                f"the model at {weights} lacks weights of SAM2's memory encoder, which that for single images has "
+                "not; save SAM2's video model there"
+            )
         self._model = model.eval().requires_grad_(False).to(device)
         self._device = device
 
