@@ -234,7 +234,8 @@ def _cached_anny(mesh: Mesh) -> Any:
 
 
 def _quieten_libraries() -> None:
-    """Anny and Warp tell the terminal which files they open and what hardware they miss; from here on errors only.
+    """Anny and Warp tell the terminal which files they open and what hardware they miss; from here on only Anny's
+    warnings and Warp's errors.
 
     Without a driver for CUDA, Warp says so on the standard error of the process, whatever its settings; so it starts
     here, deaf. Where there is one, it starts when it is needed, and may complain of it.
@@ -256,7 +257,12 @@ def _quieten_libraries() -> None:
 @contextlib.contextmanager
 def _no_standard_error() -> Iterator[None]:
     """Also of native code."""
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        kept = os.dup(2)
+    except OSError:  # it is closed, as of some daemons
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 2)
         yield

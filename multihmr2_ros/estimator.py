@@ -17,7 +17,14 @@ from multihmr2_ros.network.inference import Inference, Runtime
 from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.people import IntrinsicsSource, People, TrackState
 from multihmr2_ros.placement import BodySurface, Ground, Placement, PlacementConfig, check_depth, place_people
-from multihmr2_ros.tracking import Detections, TrackedFrame, Tracker, TrackerConfig, measurement_noise
+from multihmr2_ros.tracking import (
+    Detections,
+    TrackedFrame,
+    Tracker,
+    TrackerConfig,
+    VelocityConfig,
+    measurement_noise,
+)
 from multihmr2_ros.weights import resolve_checkpoint
 
 Arrays = dict[str, NDArray[np.float32]]
@@ -204,9 +211,9 @@ class Estimator:
             return people
         self.placement = place_people(people, self.surface, depth, ground, self.config.placement)
         people = self.placement.people
-        covariance = measurement_noise(
-            people.pelvis.astype(np.float64), self.config.tracker.velocity, self.placement.distance_sigma_m
-        )
+        # All of the error: what stays the same from image to image is no motion, but is in the place.
+        noise = VelocityConfig(lateral_sigma_ratio=self.config.placement.lateral_sigma_ratio)
+        covariance = measurement_noise(people.pelvis.astype(np.float64), noise, self.placement.distance_sigma_m)
         return dataclasses.replace(people, pelvis_covariance=covariance)
 
     def _track(

@@ -23,7 +23,8 @@ MESHES = {"low": (TETRAHEDRON, FACES), "full": (np.vstack([TETRAHEDRON, -TETRAHE
 class StandInEstimator:
     """Sees one confirmed person at PELVIS, track 7, in every image; `people` may be changed. step takes seconds_s.
 
-    last_image, last_cues: what the last step was given; cues are depth, ground, fixed_from_camera, fixed_frame.
+    last_image, last_cues: what the last step was given; cues are depth, ground and fixed_from_camera where they are
+    known, and fixed_frame.
 
     Thresholds, the number of people and the mesh are those of config.
     """
@@ -49,7 +50,8 @@ class StandInEstimator:
         **cues: Any,
     ) -> People:
         self.steps += 1
-        self.last_image, self.last_cues = image, cues
+        self.last_image = image
+        self.last_cues = {name: cue for name, cue in cues.items() if cue is not None}
         time.sleep(self.seconds_s)
         if not image.any():
             raise ZeroDivisionError("a black image")

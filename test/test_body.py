@@ -186,3 +186,11 @@ print("to standard error again", file=__import__("sys").stderr)
     root = Path(__file__).resolve().parents[1]
     done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "to standard error again\n")
+
+
+def test_a_process_without_standard_error_has_bodies(full: Body) -> None:
+    """As some daemons have closed it."""
+    script = 'import os; os.close(2); from multihmr2_ros.body import Body; print(len(Body("full").faces))'
+    root = Path(__file__).resolve().parents[1]
+    done = subprocess.run([sys.executable, "-c", script], cwd=root, stdout=subprocess.PIPE, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, f"{len(full.faces)}\n")

@@ -177,12 +177,14 @@ def test_the_node_tells_people_in_its_fixed_frame(wire: Callable[..., Wire]) -> 
 
 
 def test_bodies_over_the_wire(wire: Callable[..., Wire], low: Body, hri: Any) -> None:
-    here = wire()
+    here = wire(autostart=False)
     people = posed_people(
         low, np.array([[0.1, 0.0, 3.0]]), k=pinhole(50.0, (48, 64)), image_size=(48, 64), track_id=np.array([7])
     )
     here.estimator.step = lambda *_, **__: people  # type: ignore[method-assign]
     here.estimator.body.bone_labels = low.bone_labels
+    here.node.trigger_configure()
+    here.node.trigger_activate()
     tracked = here.listen(hri.IdsList, "/humans/bodies/tracked", SYSTEM_DEFAULT)
     transforms = here.listen(TFMessage, "/tf")
     here.send_until(lambda: tracked and tracked[-1].ids)

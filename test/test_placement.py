@@ -272,6 +272,9 @@ def test_a_ground_is_the_same_plane_however_it_is_named() -> None:
         again = Ground(factor * ground.normal, factor * ground.offset_m)
         np.testing.assert_allclose(again.normal, ground.normal)
         assert again.offset_m == pytest.approx(ground.offset_m)
+    for height_m in (1.2, 1.3):
+        with pytest.raises(UserError, match=rf"above the ground, got {height_m - 1.2:.3f} m below"):
+            Ground.of_fixed_frame(pose, height_m)
 
 
 @pytest.mark.parametrize(
@@ -351,6 +354,10 @@ def test_the_estimator_tracks_refined_places(estimator: Estimator) -> None:
     ray = refined[-1].pelvis[0] / distance(refined[-1])
     along = ray @ refined[-1].pelvis_covariance[0] @ ray
     np.testing.assert_allclose(np.sqrt(along), estimator.placement.distance_sigma_m[0], rtol=1e-4)
+    across = np.trace(refined[-1].pelvis_covariance[0]) - along
+    np.testing.assert_allclose(
+        np.sqrt(across / 2), CONFIG.placement.lateral_sigma_ratio * distance(refined[-1])[0], rtol=1e-4
+    )
     assert np.isnan(estimator.step(IMAGE, CAMERA, stamp=2.0).pelvis_covariance).all()
     assert estimator.placement is None
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from multihmr2_ros.estimator import Estimator, EstimatorConfig
+from multihmr2_ros.network.inference import Runtime
 from multihmr2_ros.placement import Cue
 
 from .benchmark_placement import PEOPLE, cost_ms
-from .rgbd_scenes import INDEPENDENT, OPTIONS, OVERLAID, Moment, NetworkErrors, measure, moments, summary
+from .rgbd_scenes import INDEPENDENT, OPTIONS, OVERLAID, Moment, NetworkErrors, measure, moments, predicted, summary
+from .small_network import small_network
 
 TIMES_S = (0.5, 1.5)
 
@@ -37,6 +40,22 @@ def check(found: dict[str, np.ndarray], ground_ratio: float) -> None:
 def test_a_depth_image_and_the_ground_put_people_where_they_are(frames: list[Moment], errors: NetworkErrors) -> None:
     # With independent errors the ground's share comes through the pelvis's height alone: it must not harm, there.
     check(measure(frames, errors), 0.7 if errors is OVERLAID else 1.0)
+
+
+@pytest.mark.parametrize("errors", [OVERLAID, INDEPENDENT], ids=["overlaid", "independent"])
+def test_covariances_are_honest_across_the_ray(frames: list[Moment], errors: NetworkErrors) -> None:
+    """Squared errors by their covariance, of two components: on average 2, within 5.99 for 95 %."""
+    estimator = Estimator(small_network(), EstimatorConfig(mesh="low"), Runtime("cpu", "fp32"))
+    generator, squared = np.random.default_rng(0), []
+    for frame in frames:
+        people = estimator._place(predicted(frame, errors, generator), frame.depth, frame.ground)
+        for row in np.flatnonzero(frame.findable):
+            place = people.pelvis[row].astype(float)
+            across = np.linalg.svd(place[None])[2][1:]
+            error = across @ (place - frame.posed.joints[row, 0])
+            squared.append(error @ np.linalg.solve(across @ people.pelvis_covariance[row] @ across.T, error))
+    assert 1.0 < np.mean(squared) < 2.6
+    assert np.mean(np.array(squared) < 5.99) > 0.93
 
 
 def test_the_body_becomes_truer_with_its_place(frames: list[Moment]) -> None:

@@ -260,6 +260,12 @@ def test_compressed_images_that_are_damaged(cut: int) -> None:
         compressed_image_from_ros(CompressedImage(format="jpeg", data=array.array("B", data)))
 
 
+def test_a_png_that_states_no_size() -> None:
+    data = b"\x89PNG\r\n\x1a\n" + bytes(4) + b"IEND" + bytes(4)
+    with pytest.raises(UserError, match="whole JPEG or PNG"):
+        compressed_image_from_ros(CompressedImage(format="png", data=array.array("B", data)))
+
+
 def test_an_image_there_and_back() -> None:
     np.testing.assert_array_equal(image_from_ros(image_to_ros(COLORED, HEADER)), COLORED)
     assert image_to_ros(COLORED, HEADER).is_bigendian == (sys.byteorder == "big")

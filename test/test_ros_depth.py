@@ -24,6 +24,7 @@ from sensor_msgs.msg import Image
 from multihmr2_ros.camera import CameraModel, distort_points
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.estimator import Estimator
+from multihmr2_ros.ros import calibration as lenses
 from multihmr2_ros.ros.calibration import Lens
 from multihmr2_ros.ros.content import HeaderContent
 from multihmr2_ros.ros.depth import KEPT, DepthImages, depth_from_ros, stamp_of
@@ -129,6 +130,22 @@ def test_a_depth_image_that_comes_in_time_is_waited_for() -> None:
     assert time.monotonic() - began_s < 4, "where nothing ever came, nothing is waited for"
 
 
+def test_what_could_not_be_nearer_is_not_waited_for() -> None:
+    images = kept(10**9)
+    began_s = time.monotonic()
+    message = images.nearest(10**9 + 5_000_000, 5.0)
+    assert time.monotonic() - began_s < 1, "what comes after 5 ms is farther away"
+    assert message is not None
+    assert stamp_of(message) == 10**9
+    nearer = threading.Timer(0.1, lambda: images.add(serialize_message(depth_message(sec=8))))
+    nearer.start()
+    message = images.nearest(8 * 10**9 + 5_000_000, 5.0)
+    nearer.join()
+    assert time.monotonic() - began_s < 2, "nor after one came that is earlier, but near enough"
+    assert message is not None
+    assert stamp_of(message) == 8 * 10**9
+
+
 def test_memory_is_bounded_and_time_may_go_back() -> None:
     images = kept(*range(10**9, 10**9 + 50))
     assert len(images._kept) == KEPT
@@ -161,6 +178,19 @@ def test_depth_goes_through_the_lens_as_the_image_does() -> None:
         same = np.isclose(came, expected * scale)
         assert same.mean() > 0.97, "but for ties between two pixels"
         assert set(came.ravel()) <= {*depth.ravel(), kind(0)}, "no value that was not measured"
+
+
+def test_pixels_are_looked_up_once_for_a_camera(monkeypatch: pytest.MonkeyPatch) -> None:
+    k = np.array([[60.0, 0, 32], [0, 60.0, 24], [0, 0, 1]])
+    cameras = [CameraModel(k, np.array([first, 0, 0, 0, 0]), "plumb_bob", 64, 48, "K") for first in (0.2, -0.2)]
+    expected = [Lens().undistorted_depth(MILLIMETRES, camera) for camera in cameras]
+    assert (expected[0] != expected[1]).any()
+    made, make = [], lenses._nearest_pixels
+    monkeypatch.setattr(lenses, "_nearest_pixels", lambda *maps: made.append(0) or make(*maps))
+    lens = Lens()
+    for index, count in ((0, 1), (0, 1), (1, 2), (1, 2), (0, 3)):
+        np.testing.assert_array_equal(lens.undistorted_depth(MILLIMETRES, cameras[index]), expected[index])
+        assert len(made) == count
 
 
 # --- through the node
@@ -246,13 +276,14 @@ def test_damaged_depth_images_do_no_harm(wire: Callable[..., Wire]) -> None:
     images = here.node._inputs.depth_images
     assert images is not None
     whole = serialize_message(depth_message())
-    for _ in range(30):
-        damaged = bytearray(whole[: generator.integers(len(whole))])
+    for index in range(30):
+        damaged = bytearray(whole[: generator.integers(len(whole))] if index % 2 else whole)
         for _ in range(min(5, len(damaged))):
-            damaged[generator.integers(len(damaged))] = generator.integers(256)
+            damaged[generator.integers(min(len(damaged), 60))] = generator.integers(256)  # where the fields are
         damaged[4:12] = (here.stamp_s + 1).to_bytes(4, "little") + bytes(4)
         images.add(bytes(damaged))
         assert len(here.exchange(humans).humans) == 1
+    assert here.node.traffic.unusable == 0
 
 
 def test_the_real_estimator_places_people_by_depth(wire: Callable[..., Wire], small_checkpoint: Path) -> None:

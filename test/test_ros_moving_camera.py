@@ -22,7 +22,7 @@ from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
 from multihmr2_ros.people import People
-from multihmr2_ros.ros.transforms import MOVING, STATIC
+from multihmr2_ros.ros.qos import TF, TF_STATIC
 from multihmr2_ros.tracking import TrackedFrame, Tracker
 from test.moving_camera import Seen, drive, robot, walking
 from test.people_factory import make_people
@@ -44,8 +44,8 @@ class Robot:
 
     def __init__(self, here: Wire) -> None:
         self.here = here
-        self.moving = here.peer.create_publisher(TFMessage, "/tf", MOVING)
-        self.static = here.peer.create_publisher(TFMessage, "/tf_static", STATIC)
+        self.moving = here.peer.create_publisher(TFMessage, "/tf", TF)
+        self.static = here.peer.create_publisher(TFMessage, "/tf_static", TF_STATIC)
         self.static.publish(TFMessage(transforms=[stamped("base", "camera", 0, BASE_FROM_CAMERA)]))
 
     def wait_for_the_node(self) -> None:
@@ -238,9 +238,9 @@ def test_the_fixed_frame_may_change(wire: Callable[..., Wire]) -> None:
             own_robot.wait_until_heard(2)
         answer(here, humans, START_NS + second * NS)
         known.append(here.estimator.last_cues.get("fixed_from_camera"))
-        names.append(here.estimator.last_cues.get("fixed_frame"))
+        names.append(here.estimator.last_cues["fixed_frame"])
     assert [pose is not None for pose in known] == [True, True, True, True, False]
-    assert names == ["odom", "odom", "base", "base", None]
+    assert names == ["odom", "odom", "base", "base", ""]
     np.testing.assert_allclose(known[1], odom_from_camera(2.0), atol=1e-6)
     np.testing.assert_allclose(known[2], BASE_FROM_CAMERA, atol=1e-6)
 
@@ -284,6 +284,41 @@ def test_time_that_goes_back_clears_the_transforms(wire: Callable[..., Wire]) ->
     assert here.estimator.resets == 1
 
 
+def test_what_was_told_anew_before_the_first_image_of_the_next_round_is_kept(wire: Callable[..., Wire]) -> None:
+    """A bag that loops, with a frame that is told of once a second, and for the second that follows."""
+    here = wire(fixed_frame="odom", transform_timeout_s=0.0)
+    humans, own_robot = here.listen(HumanArray, "/humans"), Robot(here)
+    own_robot.wait_for_the_node()
+    for second in range(30, 33):
+        own_robot.tell(START_NS + second * NS)
+    own_robot.wait_until_heard(4)
+    answer(here, humans, START_NS + 32 * NS)
+    for second in range(2):
+        own_robot.tell(START_NS + second * NS)
+    here.until(lambda: poses_of(here) == 3)
+    answer(here, humans, START_NS)
+    assert "fixed_from_camera" in here.estimator.last_cues
+    answer(here, humans, START_NS + NS // 2)
+    assert "fixed_from_camera" in here.estimator.last_cues
+    assert here.estimator.resets == 1
+
+
+@pytest.mark.parametrize(
+    ("body_prefix", "people"), [("body_", ["body_7", "body_b7"]), ("front_", ["front_7", "body_front_7"])]
+)
+def test_people_do_not_enter_the_transforms(wire: Callable[..., Wire], body_prefix: str, people: list[str]) -> None:
+    here = wire(fixed_frame="odom", body_prefix=body_prefix)
+    own_robot = Robot(here)
+    own_robot.wait_for_the_node()
+    frames = [*people, "rear_7", "front_wheel", "body_link"]
+    own_robot.moving.publish(TFMessage(transforms=[stamped("camera", name, START_NS, np.eye(4)) for name in frames]))
+    own_robot.wait_until_heard(4)
+    assert here.node._inputs is not None
+    assert here.node._inputs.transforms is not None
+    kept = here.node._inputs.transforms._buffer._moving
+    assert set(kept) == {"rear_7", "front_wheel", "body_link"}
+
+
 def test_damaged_and_hostile_transforms_do_no_harm(wire: Callable[..., Wire]) -> None:
     here = wire(fixed_frame="odom", transform_timeout_s=0.0, diagnostics_period_s=0.1)
     humans, diagnostics = here.listen(HumanArray, "/humans"), here.listen(DiagnosticArray, "/diagnostics")
@@ -296,7 +331,7 @@ def test_damaged_and_hostile_transforms_do_no_harm(wire: Callable[..., Wire]) ->
     loop = TFMessage(transforms=[stamped("a", "b", START_NS, np.eye(4)), stamped("b", "a", START_NS, np.eye(4))])
     for message in (hostile, loop):
         own_robot.moving.publish(message)
-    here.until(lambda: "2 transforms on /tf are refused" in message_of(diagnostics))
+    here.until(lambda: "2 transforms on /tf are refused: without names, with names of" in message_of(diagnostics))
     assert here.node._inputs is not None
     assert here.node._inputs.transforms is not None
     here.node._inputs.transforms._receive(b"\0\1\0\0garbage", False)
@@ -324,3 +359,4 @@ def test_the_node_ends_while_an_image_waits_for_its_transform(wire: Callable[...
     began_s = time.monotonic()
     assert here.node.close()
     assert time.monotonic() - began_s < 5
+    assert here.node.traffic.unusable == 0, "its subscriptions have gone meanwhile"

@@ -4,6 +4,7 @@ diagnostics and the log say about it."""
 from __future__ import annotations
 
 import resource
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from multihmr2_ros.ros import node
 from test.ros_wire import (
     BEST_EFFORT,
     DOMAIN_ID,
@@ -191,6 +193,24 @@ def test_a_failing_estimator_does_not_stop_the_node(wire: Callable[..., Wire]) -
     here.send_until(lambda: "a black image" in message_of(diagnostics), black)
     assert len(here.exchange(humans).humans) == 1
     here.until(lambda: int(values_of(diagnostics)["unusable"]) >= 1)
+
+
+def test_an_image_that_no_error_was_foreseen_for_is_counted(
+    wire: Callable[..., Wire], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = wire(diagnostics_period_s=0.1)
+    diagnostics, humans = here.listen(DiagnosticArray, "/diagnostics"), here.listen(HumanArray, "/humans")
+
+    def fail(_: Any) -> Any:
+        raise struct.error("unpack_from requires a buffer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(node, "camera_image", fail)
+        here.send_until(lambda: "unpack_from requires a buffer" in message_of(diagnostics))
+    assert len(here.exchange(humans).humans) == 1
+    here.until(lambda: here.node.traffic.in_work == 0)
+    assert here.node.traffic.unusable >= 1
+    here.until(lambda: values_of(diagnostics)["image problems"])
 
 
 def damaged(rng: np.random.Generator, message: bytes) -> bytes:

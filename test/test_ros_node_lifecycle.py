@@ -15,6 +15,8 @@ from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from multihmr2_ros.msg import HumanArray
+from rclpy.duration import Duration
+from rclpy.publisher import Publisher
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool, Trigger
@@ -114,6 +116,20 @@ def test_deactivation_says_that_nobody_is_there(wire: Callable[..., Wire]) -> No
     assert list(humans[-1].k) == [0.0] * 9
     assert {(marker.ns, marker.id) for marker in markers[-1].markers} == {("mesh", 7), ("label", 7)}
     assert {marker.action for marker in markers[-1].markers} == {Marker.DELETE}
+
+
+def test_the_last_words_are_waited_for(wire: Callable[..., Wire], monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty cloud of points, too: without it people would stay in costmaps."""
+    here, waited = wire(), set()
+
+    def wait(publisher: Publisher, _: Duration) -> bool:
+        waited.add(publisher.topic_name)
+        return True
+
+    here.exchange(here.listen(HumanArray, "/humans"))
+    monkeypatch.setattr(Publisher, "wait_for_all_acked", wait)
+    assert here.node.close()
+    assert {"/humans", "/perception_node/markers", "/perception_node/points"} <= waited
 
 
 def test_services(wire: Callable[..., Wire]) -> None:

@@ -22,7 +22,7 @@ from visualization_msgs.msg import MarkerArray
 
 from multihmr2_ros.ros.estimation import load_estimator
 from multihmr2_ros.ros.parameters import DEFAULTS, RULES
-from test.ros_wire import LATCHED, Wire, image_message
+from test.ros_wire import LATCHED, Wire, calibration, image_message
 from test.stand_in_estimator import MESHES
 
 
@@ -161,6 +161,18 @@ def test_the_transport_changes_live(wire: Callable[..., Wire]) -> None:
     assert refusal(here, "image_transport", "raw") == ""
     here.exchange(humans, image_message())
     assert here.estimator.last_image[0, 0].tolist() == [90, 90, 90]
+
+
+def test_a_change_does_not_forget_camera_info_that_came_once(wire: Callable[..., Wire]) -> None:
+    here = wire()
+    humans = here.listen(HumanArray, "/humans")
+    here.until(lambda: here.camera_info.get_subscription_count() > 0)
+    here.camera_info.publish(calibration(k=50.0, p=40.0))
+    here.send_until(lambda: humans and humans[-1].intrinsics_source == HumanArray.INTRINSICS_K)
+    here.peer.destroy_publisher(here.camera_info)
+    for change in ({"use_depth": False}, {"fixed_frame": "camera"}, {"ground_frame": "camera"}):
+        here.set(**change)
+        assert here.exchange(humans).intrinsics_source == HumanArray.INTRINSICS_K, change
 
 
 def test_every_parameter_is_described(wire: Callable[..., Wire]) -> None:

@@ -3,8 +3,10 @@ and given up; a step that hangs is told, and ends the process."""
 
 from __future__ import annotations
 
+import gc
 import signal
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from multihmr2_ros.people import IntrinsicsSource
 from multihmr2_ros.ros import restarts
 from multihmr2_ros.ros.device_faults import DeviceFault, device_fault
 from multihmr2_ros.ros.estimation import load_estimator
+from multihmr2_ros.ros.node import PerceptionNode, _spin
 from multihmr2_ros.ros.parameters import NodeParameters
 from multihmr2_ros.ros.restarts import MOST_FAULTS, RestartingEstimator
 from test.faulty_estimator import ILLEGAL, NO_MEMORY, Factory
@@ -122,7 +125,7 @@ def test_restarts_wait_longer_and_longer_and_then_ask_for_a_new_process(monkeypa
     gaps = np.diff(tried)
     assert len(tried) == MOST_FAULTS + 1
     np.testing.assert_allclose(gaps, [0.1, 0.5, 1.0, 2.0, 4.0], atol=0.11)
-    assert estimator.needs_new_process(0.0) == "the estimator's device failed 6 times in a row"
+    assert estimator.needs_new_process(0.0) == "the estimator failed 6 times in a row"
     # Faults that are far apart are each the first one.
     estimator, factory.faults = RestartingEstimator(factory, NodeParameters()), [ILLEGAL, None, None] * 20
     for _ in range(60):
@@ -140,7 +143,8 @@ def test_an_estimator_that_cannot_be_made_again_is_tried_again() -> None:
     factory = Factory(ILLEGAL)
     estimator = RestartingEstimator(factory, NodeParameters())
     factory.refusals = [UserError("device 'cuda' is not there"), RuntimeError("CUDA error: unknown error")]
-    for words in ("illegal memory access", "is not there", "made again in 0.[1-5] s"):
+    not_there = r"^the estimator cannot be made again \(device 'cuda' is not there\); it is tried again in 0\.5 s$"
+    for words in ("illegal memory access", not_there, "made again in 0.[1-5] s"):
         with pytest.raises(UserError, match=words):
             step(estimator)
     assert estimator.restarts == 0
@@ -214,6 +218,41 @@ def test_the_node_tells_of_restarts_and_goes_on(wire: Callable[..., Wire]) -> No
     here.until(lambda: values_of(diagnostics)["restarts"] == "2")
     here.set(max_people=10)
     assert len(here.exchange(humans).humans) == 2, "what memory does not suffice for is not asked for again"
+
+
+def test_what_failed_leaves_no_memory_behind(wire: Callable[..., Wire], small_checkpoint: Path) -> None:
+    """The body is moved to the device: it would lie there while the next, smaller estimator is made."""
+    here = wire(autostart=False, checkpoint=str(small_checkpoint), device="cpu", diagnostics_period_s=0.1)
+    here.node._make_estimator = load_estimator
+    here.node.trigger_configure()
+    here.node.trigger_activate()
+    diagnostics, humans = here.listen(DiagnosticArray, "/diagnostics"), here.listen(HumanArray, "/humans")
+    here.exchange(humans)
+    estimator = here.node._estimator
+    assert estimator is not None
+    assert estimator._estimator is not None
+
+    def fail(*_: Any) -> Any:
+        raise torch.AcceleratorError("CUDA error: no")  # a new one: its traceback holds the estimator
+
+    def give_up(_: NodeParameters) -> Any:
+        raise UserError("no such device")
+
+    body, estimator._make, estimator._estimator._infer._run = weakref.ref(estimator.body), give_up, fail
+    here.send_until(lambda: "device failed" in message_of(diagnostics))
+    here.until(lambda: here.node.traffic.in_work == 0)
+    gc.collect()
+    assert body() is None
+    estimator._make = load_estimator
+    here.exchange(humans)
+
+
+def test_the_reason_for_a_new_process_is_the_one_that_ended_the_node(
+    wire: Callable[..., Wire], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reasons = iter(["", "the estimator has not answered for 9 s"])  # and then it answers
+    monkeypatch.setattr(PerceptionNode, "why_new_process", property(lambda _: next(reasons, "")))
+    assert _spin(wire().node) == "the estimator has not answered for 9 s"
 
 
 def test_a_step_that_hangs_is_told(wire: Callable[..., Wire]) -> None:

@@ -14,7 +14,15 @@ from scipy.spatial.transform import Rotation, Slerp
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.ros.bags.transforms import Transforms
 from multihmr2_ros.ros.frame_tree import Pose
-from multihmr2_ros.ros.transform_buffer import HISTORY_NS, MOST_FRAMES, MOST_POSES, NS, TransformBuffer, Unknown
+from multihmr2_ros.ros.transform_buffer import (
+    HISTORY_NS,
+    MOST_FRAMES,
+    MOST_POSES,
+    NS,
+    SILENT_S,
+    TransformBuffer,
+    Unknown,
+)
 from test.bag_factory import transform, write_bag
 
 # Child → parent. `laser` and `wheel` are static.
@@ -219,7 +227,9 @@ def test_time_that_goes_back_clears_what_moves() -> None:
     buffer.lookup("odom", "laser", 5 * NS)
     with pytest.raises(Unknown):
         buffer.lookup("map", "base", 101 * NS)
-    buffer.clear()
+    buffer.set_back(60 * NS)  # the image tells of it, too, and later
+    buffer.lookup("odom", "laser", 5 * NS)
+    buffer.set_back(6 * NS)
     buffer.lookup("base", "laser", 0)
     assert len(buffer) == 1
 
@@ -286,6 +296,20 @@ def test_memory_is_bounded() -> None:
     for second in range(1000):
         buffer.add([("base", "odom", second * NS, IDENTITY)], is_static=False)
     assert len(buffer) == HISTORY_NS // NS + 1
+
+
+def test_a_frame_of_which_nothing_comes_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """People of other cameras: each has a name of its own, day after day. By arrival: clocks may differ by hours."""
+    now_s, buffer = 1000.0, TransformBuffer()
+    monkeypatch.setattr("time.monotonic", lambda: now_s)
+    buffer.add([("laser", "base", 0, IDENTITY)], is_static=True)
+    for second in range(300):
+        names = [f"rear_{second}", f"other_{second}"]
+        buffer.add([(name, "camera", (second + 5000) * NS, IDENTITY) for name in names], is_static=False)
+        buffer.add([("base", "odom", second * NS, IDENTITY)], is_static=False)
+        now_s += 1.0
+    assert len(buffer) <= 1 + 2 * (SILENT_S + 1) + HISTORY_NS // NS + 1
+    buffer.lookup("odom", "laser", 295 * NS)
 
 
 def test_stamps_at_the_ends_of_time() -> None:

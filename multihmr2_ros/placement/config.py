@@ -19,6 +19,7 @@ class PlacementConfig:
     shared_sigma           error of a body predicted too large and, by the same factor, too far: the picture cannot tell
     own_depth_sigma        error of the depth that the body's size does not share
     own_stature_sigma      error of the stature that the depth does not share
+    lateral_sigma_ratio    error of the pelvis across its ray, as a fraction of the distance: nothing corrects it
     surface_sigma_m        of one point of the predicted surface: pose, clothes
     common_surface_sigma_m of the whole visible surface against the pelvis: what averaging points does not remove
     camera_sigma_per_m     depth noise of the camera is this times the squared depth: structured light and stereo
@@ -33,6 +34,7 @@ class PlacementConfig:
     shared_sigma: float = 0.10
     own_depth_sigma: float = 0.08
     own_stature_sigma: float = 0.04
+    lateral_sigma_ratio: float = 0.0072
     surface_sigma_m: float = 0.04
     common_surface_sigma_m: float = 0.03
     camera_sigma_per_m: float = 0.0015

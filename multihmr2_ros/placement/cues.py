@@ -64,8 +64,16 @@ class Ground:
 
     @classmethod
     def of_fixed_frame(cls, fixed_from_camera: ArrayLike, height_m: float = 0.0) -> Ground:
-        """The plane z = height_m of a fixed frame (z up, as ROS's odom and map) by the camera's pose (4, 4) in it."""
+        """The plane z = height_m of a fixed frame (z up, as ROS's odom and map) by the camera's pose (4, 4) in it.
+
+        Raises UserError for a camera that is not above it.
+        """
         pose = np.asarray(fixed_from_camera, np.float64)
         if pose.shape != (4, 4) or not np.isfinite(pose).all():
             raise UserError(f"the camera's pose must be a finite (4, 4) matrix, got shape {pose.shape}; pass one")
-        return cls(pose[2, :3], height_m - float(pose[2, 3]))
+        below_m = height_m - float(pose[2, 3])
+        if below_m >= 0:
+            raise UserError(
+                f"the camera must be above the ground, got {below_m:.3f} m below; give a frame whose z axis points up"
+            )
+        return cls(pose[2, :3], below_m)

@@ -39,9 +39,9 @@ from .compatibility import reads_our_bytes
 from .content import HeaderContent
 from .content_publisher import ContentPublisher
 from .conversions import image_to_ros, people_to_markers
-from .outputs import RELIABLE
 from .parameters import NodeParameters
 from .people_content import Timing, people_to_content
+from .qos import RELIABLE
 from .standing_people import StandInEstimator, standing_people
 
 Row = dict[str, Any]

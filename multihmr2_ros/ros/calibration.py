@@ -83,6 +83,7 @@ class Lens:
     def __init__(self) -> None:
         self._key: tuple[object, ...] = ()
         self._maps: tuple[NDArray[Any], NDArray[Any]] | None = None
+        self._nearest: NDArray[np.int16] | None = None  # only where there is depth
 
     def undistorted(self, image: NDArray[np.uint8], camera: CameraModel) -> NDArray[np.uint8]:
         """(H, W, 3) uint8 as the ideal pinhole camera with the same K sees it; black where the image has no pixel."""
@@ -93,16 +94,15 @@ class Lens:
 
         Each value is that of the nearest pixel: a mean over an edge would be a surface that is not there.
         """
-        whole, rest = self._maps_of(camera)
-        half = cv2.INTER_TAB_SIZE // 2
-        x, y = whole[..., 0] + rest % cv2.INTER_TAB_SIZE // half, whole[..., 1] + rest // cv2.INTER_TAB_SIZE // half
-        nearest = x.astype(np.float32), y.astype(np.float32)
-        return np.asarray(cv2.remap(depth, *nearest, cv2.INTER_NEAREST, borderValue=0))
+        maps = self._maps_of(camera)
+        if self._nearest is None:
+            self._nearest = _nearest_pixels(*maps)
+        return np.asarray(cv2.remap(depth, self._nearest, np.empty(0), cv2.INTER_NEAREST, borderValue=0))
 
     def _maps_of(self, camera: CameraModel) -> tuple[NDArray[Any], NDArray[Any]]:
         key = (camera.distortion_model, camera.k.tobytes(), camera.distortion.tobytes(), camera.width, camera.height)
         if self._maps is None or key != self._key:
-            self._key, self._maps = key, _undistortion_maps(camera)
+            self._key, self._maps, self._nearest = key, _undistortion_maps(camera), None
         return self._maps
 
 
@@ -114,3 +114,10 @@ def _undistortion_maps(camera: CameraModel) -> tuple[NDArray[Any], NDArray[Any]]
     size = (camera.width, camera.height)
     whole, rest = make_maps(camera.k, camera.distortion, np.eye(3), camera.k, size, cv2.CV_16SC2)
     return np.asarray(whole), np.asarray(rest)
+
+
+def _nearest_pixels(whole: NDArray[Any], rest: NDArray[Any]) -> NDArray[np.int16]:
+    """(H, W, 2): whole pixels x, y, rounded, of tables that OpenCV made; also a table for `remap`."""
+    half = cv2.INTER_TAB_SIZE // 2
+    up = np.stack([rest % cv2.INTER_TAB_SIZE // half, rest // cv2.INTER_TAB_SIZE // half], axis=-1)
+    return whole + up.astype(np.int16)

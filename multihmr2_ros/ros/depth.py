@@ -76,13 +76,18 @@ class DepthImages:
         return time.monotonic() - self._arrived_s < ALIVE_S
 
     def nearest(self, stamp_ns: int, most_s: float) -> bytes | None:
-        """The message whose stamp is the nearest, at most most_s away. Waits, at most as long, until none can be
-        nearer: one of that stamp or later has come."""
+        """The message whose stamp is the nearest, at most most_s away. Waits for one of that stamp or later, at most
+        most_s, and no longer than the nearest so far is away: what comes then is farther."""
+        began_s = time.monotonic()
         with self._changed:
-            if self.is_alive:
-                self._changed.wait_for(lambda: any(stamp >= stamp_ns for stamp, _ in self._kept), most_s)
-            stamp, message = min(self._kept, key=lambda kept: abs(kept[0] - stamp_ns), default=(0, None))
-            return message if abs(stamp - stamp_ns) <= most_s * NS else None
+            while self._kept:
+                stamp, message = min(self._kept, key=lambda kept: abs(kept[0] - stamp_ns))
+                apart_s = abs(stamp - stamp_ns) / NS
+                left_s = min(apart_s, most_s) - (time.monotonic() - began_s)
+                if self._kept[-1][0] >= stamp_ns or left_s <= 0 or not self.is_alive:
+                    return message if apart_s <= most_s else None
+                self._changed.wait(left_s)
+        return None
 
 
 def stamp_of(message: bytes) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -63,15 +63,15 @@ def estimate(
     if given.distorted is not None:
         image = lens.undistorted(image, given.distorted)
         depth = None if depth is None else lens.undistorted_depth(depth, given.distorted)
-    known: dict[str, Any] = {"ground": cues.ground, "depth": depth}
-    if cues.fixed_from_camera is not None:
-        known |= {"fixed_from_camera": cues.fixed_from_camera, "fixed_frame": cues.fixed_frame}
     people = estimator.step(
         image,
         given.k,
         camera.time_s,
         intrinsics_source=given.source,
-        **{name: cue for name, cue in known.items() if cue is not None},
+        fixed_from_camera=cues.fixed_from_camera,
+        fixed_frame=cues.fixed_frame,
+        depth=depth,
+        ground=cues.ground,
     )
     if given.distort is None:
         return people

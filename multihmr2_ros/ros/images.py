@@ -93,7 +93,8 @@ def _check_pixel_count(width: int, height: int) -> None:
 def _stated_size(data: bytes) -> tuple[int, int] | None:
     """Width and height (px) as the header of a PNG or JPEG states them; None where it is neither."""
     if data.startswith(PNG_START):
-        return struct.unpack_from(">II", data, 16) if _has_whole_chunks(data) else None
+        is_whole = data[12:16] == b"IHDR" and _has_whole_chunks(data)
+        return struct.unpack_from(">II", data, 16) if is_whole else None
     if not data.startswith(JPEG_START) or data.count(JPEG_SCAN) > MOST_SCANS:
         return None
     place = 2

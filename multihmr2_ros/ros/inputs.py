@@ -79,7 +79,9 @@ class Inputs:
     """The subscriptions of one active node.
 
     parameters: those that `SUBSCRIBING` names decide what is subscribed to. report takes a cause and a text.
-    depth_images, transforms: None where they are not asked for.
+    camera_info: the newest one, serialised, which some publish only once: handed on from the inputs before; None: none
+    yet. image_topic, depth_topic: full names, for any thread, also when the subscriptions have gone; depth_topic: empty
+    where it is not subscribed to. depth_images, transforms: None where they are not asked for.
     """
 
     def __init__(
@@ -89,30 +91,24 @@ class Inputs:
         now_s: Callable[[], float],
         on_image: Callable[[Received], None],
         report: Callable[[str, str], None],
+        camera_info: bytes | None = None,
     ) -> None:
         self._node = node
         self._now_s = now_s
         self._on_image = on_image
-        self._camera_info: bytes | None = None
+        self.camera_info = camera_info
         self._is_compressed = parameters.image_transport == "compressed"
         kind, topic = (CompressedImage, "image/compressed") if self._is_compressed else (Image, "image")
         self._images = node.create_subscription(kind, topic, self._receive_image, NEWEST, raw=True)
         self._infos = node.create_subscription(CameraInfo, "camera_info", self._receive_camera_info, NEWEST, raw=True)
+        self.image_topic = str(self._images.topic_name)
         self.depth_images = DepthImages() if parameters.use_depth else None
         self._depths: Any = None
         if self.depth_images is not None:
             self._depths = node.create_subscription(Image, "depth", self.depth_images.add, NEWEST, raw=True)
+        self.depth_topic = str(self._depths.topic_name) if self._depths else ""
         needs_transforms = bool(parameters.fixed_frame or parameters.ground_frame)
         self.transforms = Transforms(node, parameters.body_prefix, report) if needs_transforms else None
-
-    @property
-    def image_topic(self) -> str:
-        return str(self._images.topic_name)
-
-    @property
-    def depth_topic(self) -> str:
-        """Empty where it is not subscribed to."""
-        return str(self._depths.topic_name) if self._depths else ""
 
     def why_silent(self, silent_s: float | None) -> str:
         """Why no image comes, as far as the graph tells. silent_s: since the last one; None: there never was one."""
@@ -127,10 +123,10 @@ class Inputs:
             self.transforms.destroy()
 
     def _receive_image(self, message: bytes) -> None:
-        self._on_image(Received(message, self._camera_info, self._is_compressed, self._now_s(), time.monotonic()))
+        self._on_image(Received(message, self.camera_info, self._is_compressed, self._now_s(), time.monotonic()))
 
     def _receive_camera_info(self, message: bytes) -> None:
-        self._camera_info = message
+        self.camera_info = message
 
 
 def camera_image(received: Received) -> CameraImage:

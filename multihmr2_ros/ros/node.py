@@ -139,9 +139,11 @@ class PerceptionNode(ManagedNode):
 
     def _listen(self) -> None:
         """Subscribe, in place of the present subscriptions, if any."""
+        camera_info = None
         if self._inputs is not None:
+            camera_info = self._inputs.camera_info
             self._inputs.destroy()
-        self._inputs = Inputs(self, self.parameters, self._now_s, self._on_image, self._report)
+        self._inputs = Inputs(self, self.parameters, self._now_s, self._on_image, self._report, camera_info)
         self.get_logger().info(f"waiting for images on {self._inputs.image_topic}")
 
     def _leave_active(self) -> None:
@@ -233,19 +235,15 @@ class PerceptionNode(ManagedNode):
     # --- in the worker's thread
 
     def _process(self, task: Task) -> None:
-        """Take note of what becomes of the image; errors are the worker's to report."""
-        traffic = task.traffic
+        """Take note of what becomes of the image."""
+        traffic, camera = task.traffic, None
         try:
             camera = camera_image(task.received)
-        except UserError as error:
-            traffic.unusable += 1
-            self._report("image", str(error))
-            return
-        try:
             is_published = self._answer(task, camera)
-        except Exception:
+        except Exception as error:
             traffic.unusable += 1
-            raise
+            self._on_failure(error, "image" if camera is None else "estimator")
+            return
         if is_published:
             traffic.processed += 1
             self._health.image_processed(time.monotonic() - task.received.steady_arrival_s)
@@ -298,7 +296,7 @@ class PerceptionNode(ManagedNode):
             self._report("stamp", f"stamps went back by {self._last_time_s - time_s:.3f} s: all tracks start afresh")
             self._reset_wanted = True
             if inputs.transforms is not None:
-                inputs.transforms.clear()
+                inputs.transforms.set_back(self._last_time_s)
         self._last_time_s = time_s
         if self._reset_wanted:
             self._reset_wanted = False
@@ -342,8 +340,8 @@ def main(args: Sequence[str] | None = None, estimator_factory: EstimatorFactory 
         if node.parameters.autostart and not node.is_active:
             status = 2
         else:
-            _spin(node)
-            print(f"perception_node: {node.why_new_process}: ended, for a new process", file=sys.stderr)
+            reason = _spin(node)
+            print(f"perception_node: {reason}: ended, for a new process", file=sys.stderr)
             status = NEW_PROCESS_STATUS
     except KeyboardInterrupt:
         pass
@@ -363,12 +361,13 @@ def main(args: Sequence[str] | None = None, estimator_factory: EstimatorFactory 
     return status
 
 
-def _spin(node: PerceptionNode) -> None:
-    """Until only a new process can go on."""
+def _spin(node: PerceptionNode) -> str:
+    """Until only a new process can go on; why, in words."""
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    while not node.why_new_process:
+    while not (reason := node.why_new_process):
         executor.spin_once(timeout_sec=SPIN_PERIOD_S)
+    return reason
 
 
 def _interrupt(*_: Any) -> None:

@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rclpy.duration import Duration
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image, PointCloud2
 from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import MarkerArray
@@ -26,11 +24,7 @@ from .conversions import body_model_to_ros, image_to_ros, people_to_markers, peo
 from .interfaces.outputs import InterfaceOutputs
 from .parameters import NodeParameters
 from .people_content import Timing, people_to_content
-
-RELIABLE = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
-LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-TRANSFORMS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)  # that of tf2's own broadcaster
-LAST_WORDS = Duration(seconds=0, nanoseconds=200_000_000)
+from .qos import LAST_WORDS, LATCHED, RELIABLE, TF, is_wanted
 
 
 class Outputs:
@@ -40,9 +34,9 @@ class Outputs:
         self._node = node
         self._body_prefix = parameters.body_prefix
         self._shown: set[tuple[str, int]] = set()
-        self._body: Any = None
+        self._described: Any = None
         sends_bytes = reads_our_bytes()
-        self._transforms = node.create_publisher(TFMessage, "/tf", TRANSFORMS)
+        self._transforms = node.create_publisher(TFMessage, "/tf", TF)
         self._humans: ContentPublisher[HumanArrayContent] = ContentPublisher(
             node.create_publisher(HumanArray, "humans", RELIABLE),
             cdr.human_array_to_cdr, messages.human_array_to_ros, sends_bytes=sends_bytes,
@@ -62,9 +56,9 @@ class Outputs:
 
     def describe(self, body: Any) -> None:
         """Publish what the vertices and joints of the people from now on mean, where that is another body's."""
-        if body is not self._body:
-            self._body = body
-            self._faces = np.ascontiguousarray(body.faces, np.intp)
+        if body.faces is not self._described:
+            self._described = body.faces  # not the body, which may lie in the memory of a device that failed
+            self._faces, self._bone_labels = np.ascontiguousarray(body.faces, np.intp), body.bone_labels
             self._latched.publish(body_model_to_ros(body))
 
     def publish(
@@ -86,9 +80,9 @@ class Outputs:
         fixed_frame, fixed_from_camera (4, 4): where the camera was, if that is known.
         now_s: the node's clock; the total latency is taken when all but the HumanArray's own conversion is done.
         """
-        if _is_wanted(self._transforms):
+        if is_wanted(self._transforms):
             self._transforms.publish(people_to_transforms(people, header, self._body_prefix))
-        if _is_wanted(self._humans.publisher):
+        if is_wanted(self._humans.publisher):
             stamp_s = header.sec + header.nanosec * 1e-9
             timing = dataclasses.replace(timing, total_latency=now_s() - stamp_s if stamp_s else float("nan"))
             self._humans.publish(
@@ -101,14 +95,14 @@ class Outputs:
                     fixed_frame=fixed_frame,
                 )
             )
-        if _is_wanted(self._markers.publisher):
+        if is_wanted(self._markers.publisher):
             self._publish_markers(people, header)
-        if _is_wanted(self._points.publisher):
+        if is_wanted(self._points.publisher):
             self._points.publish(people_to_points(people, header))
-        if _is_wanted(self._overlay):
+        if is_wanted(self._overlay):
             drawn = draw_people(image, people, self._faces, distort=distort)
             self._overlay.publish(image_to_ros(drawn, header))
-        self.interfaces.publish(people, image, header, self._body.bone_labels, fixed_frame, fixed_from_camera)
+        self.interfaces.publish(people, image, header, self._bone_labels, fixed_frame, fixed_from_camera)
 
     def publish_nobody(self, header: HeaderContent, dropped_frames: int) -> None:
         """An empty HumanArray, the removal of all markers, no points, and the same in the other interfaces."""
@@ -120,8 +114,8 @@ class Outputs:
 
     def destroy(self) -> None:
         """Destroy the publishers when the last messages have arrived, or after a moment."""
-        for large in (self._humans, self._markers):
-            large.publisher.wait_for_all_acked(LAST_WORDS)
+        for last in (self._humans, self._markers, self._points):
+            last.publisher.wait_for_all_acked(LAST_WORDS)
         for publisher in (
             self._humans.publisher, self._transforms, self._markers.publisher, self._points.publisher, self._overlay,
             self._latched,
@@ -136,7 +130,3 @@ class Outputs:
         markers += [delete_marker(header, *gone) for gone in sorted(self._shown - shown)]
         self._shown = shown
         self._markers.publish(markers)
-
-
-def _is_wanted(publisher: Any) -> bool:
-    return bool(publisher.get_subscription_count() > 0)

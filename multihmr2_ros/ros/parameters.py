@@ -121,7 +121,7 @@ class NodeParameters:
     )
     depth_max_delay_s: float = parameter(
         0.03,
-        "The most that the stamps of an image and its depth image differ by (s); also, how long an image waits for it.",
+        "The most that the stamps of an image and its depth image differ by, and that an image waits for it (s).",
         low=0.0,
         high=1.0,
         live=True,

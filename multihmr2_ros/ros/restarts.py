@@ -51,9 +51,15 @@ class RestartingEstimator:
         estimator = self._first()
         self._estimator: Estimator | None = estimator
         self.config: EstimatorConfig = estimator.config
-        self.body, self.runtime = estimator.body, estimator.runtime
+        self.runtime = estimator.runtime
 
     # --- what the node knows of an Estimator
+
+    @property
+    def body(self) -> Any:
+        """That of the last people. There is none while there is no estimator: it would hold memory of the device."""
+        assert self._estimator is not None
+        return self._estimator.body
 
     def reconfigure(self, config: EstimatorConfig) -> None:
         """Takes effect with the next step, where faults of the device are looked after."""
@@ -72,7 +78,7 @@ class RestartingEstimator:
             with self._watched():
                 estimator.reconfigure(self._affordable(self.config))
                 people = estimator.step(*arguments, **known)
-                self.body, self.runtime = estimator.body, estimator.runtime
+                self.runtime = estimator.runtime
                 return people
         except Exception as error:
             fault, reason = device_fault(error), _in_words(error)
@@ -103,7 +109,7 @@ class RestartingEstimator:
         if 0 < HANGS * watchdog_s < busy_s:
             return f"the estimator has not answered for {busy_s:.0f} s"
         if self._faults > MOST_FAULTS:
-            return f"the estimator's device failed {self._faults} times in a row"
+            return f"the estimator failed {self._faults} times in a row"
         return ""
 
     # --- making it again
@@ -125,7 +131,7 @@ class RestartingEstimator:
             with self._watched():
                 estimator = self._make(self._parameters)
         except Exception as error:
-            fault, reason = device_fault(error) or DeviceFault.FAILED, _in_words(error)
+            fault, reason = device_fault(error), _in_words(error)
         else:
             if self._tracker is not None:
                 estimator.tracker = self._tracker
@@ -134,8 +140,8 @@ class RestartingEstimator:
             return estimator
         raise self._failed(fault, reason)
 
-    def _failed(self, fault: DeviceFault, reason: str) -> UserError:
-        """Decide what is done next; it, in words."""
+    def _failed(self, fault: DeviceFault | None, reason: str) -> UserError:
+        """Decide what is done next; it, in words. fault: None where it could not be made, but not by the device."""
         _free_memory()
         if fault is DeviceFault.OUT_OF_MEMORY and self._reduce():
             return UserError(f"out of GPU memory ({reason}); the estimator is made again with {self.reduced_to}")
@@ -143,6 +149,8 @@ class RestartingEstimator:
         self._faults = self._faults + 1 if now_s - self._last_fault_s < HEALTHY_S else 1
         wait_s = 0.0 if self._faults == 1 else min(FIRST_WAIT_S * 2.0 ** (self._faults - 2), LONGEST_WAIT_S)
         self._last_fault_s, self._not_before_s = now_s, now_s + wait_s
+        if fault is None:
+            return UserError(f"the estimator cannot be made again ({reason}); it is tried again in {wait_s:.1f} s")
         return UserError(f"the estimator's device failed ({reason}); the estimator is made again in {wait_s:.1f} s")
 
     def _reduce(self) -> bool:

@@ -22,6 +22,7 @@ MOST_POSES = 2_000  # of one frame
 MOST_FRAMES = 1_000  # that move, and as many that do not
 LONGEST_NAME = 256
 JUMP_NS = 2 * NS  # a frame whose stamps go back by more: time was set back
+SILENT_S = 60.0  # a frame that moves and of which nothing came for longer is forgotten: a person who has gone
 REACH_NS = 1_000_000  # an image's stamp may be rounded past the newest transform by so much
 
 
@@ -36,11 +37,12 @@ class Unknown(Exception):
 
 @dataclass
 class _Frame:
-    """The poses of a frame in its parent, in ascending stamps (ns)."""
+    """The poses of a frame in its parent, in ascending stamps (ns). arrived_s: of the last one, monotonic clock."""
 
     parent: str
     stamps: list[int] = field(default_factory=list)
     poses: list[Pose] = field(default_factory=list)
+    arrived_s: float = 0.0
 
     def add(self, stamp_ns: int, pose: Pose) -> None:
         """Late ones are put in their place; what is too old or too many goes."""
@@ -83,7 +85,8 @@ class TransformBuffer:
 
     def add(self, transforms: Sequence[tuple[str, str, int, Pose]], *, is_static: bool) -> int:
         """Take transforms, each of a child, its parent, a stamp (ns) and the child's pose; how many were refused: those
-        without names, of themselves, with numbers that are no pose, and static ones beyond the most."""
+        without names or with too long ones, of themselves, with numbers that are no pose, and static ones beyond the
+        most."""
         with self._changed:
             taken = sum(
                 self._add(frame_name(child), frame_name(parent), stamp_ns, pose, is_static)
@@ -105,10 +108,11 @@ class TransformBuffer:
                         raise
                 self._changed.wait(left_s)
 
-    def clear(self) -> None:
-        """Forget all but what is static: time was set back."""
+    def set_back(self, from_ns: int) -> None:
+        """Time was set back from a stamp: forget what moves, but for frames whose newest pose lies far before it, which
+        came since. After a short step nothing tells which those are."""
         with self._changed:
-            self._moving.clear()
+            self._moving = {name: each for name, each in self._moving.items() if each.stamps[-1] < from_ns - JUMP_NS}
 
     def close(self) -> None:
         """Nothing more will come: who waits need not."""
@@ -135,10 +139,18 @@ class TransformBuffer:
         if frame is None or frame.parent != parent:
             frame = _Frame(parent)
         frame.add(stamp_ns, pose)
+        frame.arrived_s = time.monotonic()
         self._moving[child] = frame
-        if len(self._moving) > MOST_FRAMES:
-            del self._moving[next(iter(self._moving))]
+        self._forget(frame.arrived_s)
         return True
+
+    def _forget(self, now_s: float) -> None:
+        """The frames of which nothing came for long, and those beyond the most."""
+        while True:
+            name, oldest = next(iter(self._moving.items()))
+            if len(self._moving) <= MOST_FRAMES and oldest.arrived_s >= now_s - SILENT_S:
+                return
+            del self._moving[name]
 
     def _lookup(self, target: str, source: str, stamp_ns: int) -> NDArray[np.float64]:
         way = find_way(target, source, self._parent_of)

@@ -8,43 +8,42 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
 from tf2_msgs.msg import TFMessage
 
 from .content import HeaderContent
 from .frame_tree import Pose
-from .transform_buffer import NS, TransformBuffer
-
-# Those of tf2's own listener.
-MOVING = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
-STATIC = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+from .interfaces.bodies import rep155_prefix
+from .qos import TF, TF_STATIC
+from .transform_buffer import LONGEST_NAME, MOST_FRAMES, NS, TransformBuffer
 
 
 class Transforms:
     """The subscriptions of one active node to /tf and /tf_static.
 
-    body_prefix: frames of that name and a number are people, the node's own among them, and are left out. Messages
+    body_prefix: the node's own people, whose frames have that name or REP-155's and a number, are left out. Messages
     arrive serialised, so that damaged bytes cannot stop the executor; report is told of them, with a cause and a text.
     """
 
     def __init__(self, node: Any, body_prefix: str, report: Callable[[str, str], None]) -> None:
         self._node = node
-        self._person = re.compile(rf"{re.escape(body_prefix)}b?\d+")  # b: as REP-155 has it
+        self._person = re.compile(rf"({re.escape(body_prefix)}|{re.escape(rep155_prefix(body_prefix))})\d+")
         self._report = report
         self._buffer = TransformBuffer()
         self._subscriptions = [
-            node.create_subscription(TFMessage, "/tf", lambda data: self._receive(data, False), MOVING, raw=True),
-            node.create_subscription(TFMessage, "/tf_static", lambda data: self._receive(data, True), STATIC, raw=True),
+            node.create_subscription(TFMessage, "/tf", lambda data: self._receive(data, False), TF, raw=True),
+            node.create_subscription(
+                TFMessage, "/tf_static", lambda data: self._receive(data, True), TF_STATIC, raw=True
+            ),
         ]
 
     def pose(self, frame: str, header: HeaderContent, timeout_s: float) -> NDArray[np.float64]:
         """(4, 4) frame from the frame of the header, at its stamp. Waits at most timeout_s. Raises Unknown."""
         return self._buffer.lookup(frame, header.frame_id, header.stamp_ns, timeout_s)
 
-    def clear(self) -> None:
-        """Time was set back."""
-        self._buffer.clear()
+    def set_back(self, from_s: float) -> None:
+        """Time was set back from a stamp."""
+        self._buffer.set_back(round(from_s * NS))
 
     def destroy(self) -> None:
         self._buffer.close()
@@ -61,10 +60,11 @@ class Transforms:
         others = [each for each in transforms if not self._person.fullmatch(each[0])]
         refused = self._buffer.add(others, is_static=is_static)
         if refused:
+            topic, too_many = ("/tf_static", f", or beyond {MOST_FRAMES} frames") if is_static else ("/tf", "")
             self._report(
                 "transform",
-                f"{refused} transforms on {'/tf_static' if is_static else '/tf'} are refused: no names, numbers that "
-                "are no pose, or too many frames; check their publisher",
+                f"{refused} transforms on {topic} are refused: without names, with names of over {LONGEST_NAME} "
+                f"letters, of a frame in itself, or with numbers that are no pose{too_many}; check their publisher",
             )
 
 

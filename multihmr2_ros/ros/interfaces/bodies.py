@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rclpy.event_handler import PublisherEventCallbacks
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from tf2_msgs.msg import TFMessage
 
@@ -24,15 +23,13 @@ from multihmr2_ros.ros.content import HeaderContent
 from multihmr2_ros.ros.conversions import image_to_ros, people_to_transforms
 from multihmr2_ros.ros.messages import header_to_ros
 from multihmr2_ros.ros.people_content import body_frames, boxes
+from multihmr2_ros.ros.qos import LATCHED, RELIABLE, TF, is_wanted
 
 from .skeleton import skeletons_2d
 
 NAMESPACE = "/humans/bodies"
 TRACKED = f"{NAMESPACE}/tracked"
 REP155_PREFIX = "body_"
-LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-RELIABLE = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
-TRANSFORMS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)  # as in `outputs`
 KEPT_S = 2.0  # the topics of somebody who is out of sight: people often come back as who they were
 MOST_BODIES = 32  # that have topics
 
@@ -63,7 +60,7 @@ class BodiesOutput:
         self._told: list[str] | None = None  # the ids of the last list
         self.tracked = node.create_publisher(messages.IdsList, TRACKED, LATCHED)
         has_own_frames = self._prefix != body_prefix
-        self._transforms = node.create_publisher(TFMessage, "/tf", TRANSFORMS) if has_own_frames else None
+        self._transforms = node.create_publisher(TFMessage, "/tf", TF) if has_own_frames else None
 
     def publish(
         self, people: People, image: NDArray[np.uint8], header: HeaderContent, bone_labels: Sequence[str]
@@ -72,7 +69,7 @@ class BodiesOutput:
         nobody listens, nothing but a list that has changed, for who listens next."""
         rows, names = tracked_rows(people), body_frames(people, self._prefix)
         ids = [names[row].removeprefix(REP155_PREFIX) for row in rows.tolist()]
-        if _is_wanted(self.tracked):
+        if is_wanted(self.tracked):
             people = people.select(rows)
             if self._transforms is not None:
                 self._transforms.publish(people_to_transforms(people, header, self._prefix))
@@ -111,11 +108,11 @@ class BodiesOutput:
         box = boxes(people.joints_2d, people.image_size)
         for row, body in enumerate(bodies):
             x, y, height, width = box[row].tolist()
-            if width and height and _is_wanted(body.roi):
+            if width and height and is_wanted(body.roi):
                 body.roi.publish(roi_to_ros(box[row], people.image_size, people.score[row], header, self._messages))
-            if width and height and _is_wanted(body.cropped):
+            if width and height and is_wanted(body.cropped):
                 body.cropped.publish(image_to_ros(image[y : y + height, x : x + width], header))
-            if _is_wanted(body.skeleton):
+            if is_wanted(body.skeleton):
                 skeletons = skeletons_2d(people, bone_labels) if skeletons is None else skeletons
                 body.skeleton.publish(skeleton_to_ros(skeletons[row], header, self._messages))
 
@@ -186,7 +183,3 @@ def skeleton_to_ros(points: NDArray[np.float64], header: HeaderContent, messages
     return messages.Skeleton2D(
         header=header_to_ros(header), skeleton=[point(x=x, y=y, c=c) for x, y, c in points.tolist()]
     )
-
-
-def _is_wanted(publisher: Any) -> bool:
-    return bool(publisher.get_subscription_count() > 0)

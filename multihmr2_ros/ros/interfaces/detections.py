@@ -8,16 +8,15 @@ from typing import Any
 import numpy as np
 from geometry_msgs.msg import Point, Pose, PoseWithCovariance, Quaternion, Vector3
 from numpy.typing import NDArray
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from scipy.spatial.transform import Rotation
 
 from multihmr2_ros.people import People
 from multihmr2_ros.ros.content import HeaderContent
 from multihmr2_ros.ros.messages import header_to_ros
 from multihmr2_ros.ros.people_content import body_quaternions
+from multihmr2_ros.ros.qos import RELIABLE, is_wanted
 
 TOPIC = "~/detections"
-RELIABLE = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 CLASS_ID = "person"
 
 
@@ -49,7 +48,7 @@ class DetectionsOutput:
         self.publisher = node.create_publisher(messages.Detection3DArray, TOPIC, RELIABLE)
 
     def publish(self, people: People, header: HeaderContent) -> None:
-        if self.publisher.get_subscription_count() > 0:
+        if is_wanted(self.publisher):
             detections = detections_of(people, self._body_prefix)
             self.publisher.publish(detections_to_ros(detections, header, self._messages))
 

@@ -7,18 +7,16 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from rclpy.duration import Duration
 
 from multihmr2_ros.people import People
 from multihmr2_ros.ros.content import HeaderContent
 from multihmr2_ros.ros.parameters import NodeParameters
+from multihmr2_ros.ros.qos import LAST_WORDS
 
 from .bodies import BodiesOutput
 from .detections import DetectionsOutput
 from .packages import how_to_install, messages_of
 from .people import PeopleOutput
-
-LAST_WORDS = Duration(seconds=0, nanoseconds=200_000_000)
 
 Output = TypeVar("Output")
 

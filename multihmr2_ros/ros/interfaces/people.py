@@ -13,15 +13,14 @@ from typing import Any
 import numpy as np
 from geometry_msgs.msg import Point
 from numpy.typing import NDArray
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 from multihmr2_ros.people import PHENOTYPE_LABELS, People
 from multihmr2_ros.ros.content import HeaderContent
 from multihmr2_ros.ros.messages import header_to_ros
 from multihmr2_ros.ros.people_content import body_frames
+from multihmr2_ros.ros.qos import RELIABLE, is_wanted
 
 TOPIC = "/people"
-RELIABLE = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 LOST_S = 1.0  # without a transform for so long, the people told last are taken back
 
 # The body model's anchors of the phenotype "age" from 0 to 1, of which a person is the nearest.
@@ -56,7 +55,7 @@ class PeopleOutput:
         stamp_s = header.sec + header.nanosec * 1e-9
         if fixed_frame and fixed_from_camera is not None:
             self._frame, self._told_s = fixed_frame, stamp_s
-            if self.publisher.get_subscription_count() > 0:
+            if is_wanted(self.publisher):
                 self._tell(persons_in_fixed_frame(people, fixed_from_camera, self._body_prefix), header)
         elif not fixed_frame or not 0 <= stamp_s - self._told_s < LOST_S:
             self.publish_nobody(header)
