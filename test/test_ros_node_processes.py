@@ -99,7 +99,8 @@ def test_every_field_of_every_message(here: Processes, node: Process) -> None:
     assert (values["device"], values["state"], values["enabled"], values["unusable"]) == ("cpu", "active", "true", "0")
     assert 0 < float(values["latency p50 (s)"]) <= float(values["latency p95 (s)"]) < 1.0
     rates = [value.value for message in told for value in message.status[0].values if value.key == "rate (Hz)"]
-    assert 15 < np.median([float(rate) for rate in rates if float(rate) > 0]) < 40
+    images_per_s = (len(answers) - 1) / (max(answers) - min(answers))  # 30 on a machine that is not busy
+    assert np.median([float(rate) for rate in rates if float(rate) > 0]) == pytest.approx(images_per_s, rel=0.5)
 
 
 def check_humans(message: HumanArray) -> None:
