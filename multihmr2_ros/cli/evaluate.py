@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from multihmr2_ros.ros.bags.evaluation import BagJob, EstimatorChoice
 
 HELP = "measure how well people are found: in bags with truth, recordings of a live run, and data sets"
+MOST_LISTED = 5  # inputs named at the end of the table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -248,7 +249,9 @@ def _finish(
 
         save_plots(args.out, results)
     print(table(_merged(results)))
-    print(f"\n{', '.join(path.name for path in args.inputs)} → {args.out}")
+    names = [path.name for path in args.inputs]
+    listed = ", ".join(names) if len(names) <= MOST_LISTED else f"{names[0]} … {names[-1]} ({len(names)})"
+    print(f"\n{listed} → {args.out}")
     for problem in dict.fromkeys(problems):
         print(f"multihmr2 evaluate: {problem}", file=sys.stderr)
     return 2 if problems else 0

@@ -51,11 +51,11 @@ class Weights:
 REGISTRY: tuple[Weights, ...] = (
     Weights(
         name="nano",
-        description="small network for 320 px, briefly trained on simulated people: finds people, knows no poses yet",
+        description="small network for 320 px, briefly trained on simulated people: finds them, hardly knows poses yet",
         license_name="Apache-2.0",
         license_summary="commercial use allowed; weights/nano.md says what it can do and what it was trained on",
         commercial_use=True,
-        sha256="6128b43fc00e9356d18275910299bca59aa952e8c2cf84ff7750a04bfa423469",
+        sha256="3fb351711545ade741d57629279a7ee541c1610e8ff5273617c0080c21b7f25b",
         file_name="nano.safetensors",
         size_bytes=10_801_224,
         bundled=True,
