@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -84,16 +86,41 @@ def test_mistakes_are_one_line(
     assert error.startswith("multihmr2 train: ")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_ends(tmp_path: Path, pool: Path, number: signal.Signals) -> None:
-    command = [sys.executable, "-m", "multihmr2_ros.cli.main", *arguments(tmp_path, pool, "--steps", "100000")]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as run:
-        log, deadline = tmp_path / "run" / "log.jsonl", time.monotonic() + 60
+@contextmanager
+def running(folder: Path, pool: Path) -> Iterator[subprocess.Popen[str]]:
+    """A run with a loader process, in a session of its own, that has done its first step."""
+    options = arguments(folder, pool, "--steps", "100000", "--loader-workers", "1")
+    with subprocess.Popen(
+        [sys.executable, "-m", "multihmr2_ros.cli.main", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+    ) as run:
+        log, deadline = folder / "run" / "log.jsonl", time.monotonic() + 60
         while not log.is_file() and time.monotonic() < deadline:
             time.sleep(0.1)
-        run.send_signal(number)
+        yield run
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_job_saves_and_ends(tmp_path: Path, pool: Path, number: signal.Signals) -> None:
+    """As a terminal sends Ctrl-C, and SLURM SIGTERM: the loaders get it, too."""
+    with running(tmp_path, pool) as run:
+        os.killpg(run.pid, number)
         output, errors = run.communicate(timeout=60)
     assert run.returncode == 0, errors
     assert output.startswith(f"stopped, because {number.name} came: step ")
     assert state_paths(tmp_path / "run")
+
+
+def test_a_killed_loader_is_one_line(tmp_path: Path, pool: Path) -> None:
+    """As the kernel kills where memory runs out."""
+    with running(tmp_path, pool) as run:
+        [loader] = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+        os.kill(int(loader), signal.SIGKILL)
+        _, errors = run.communicate(timeout=60)
+    assert run.returncode == 2, errors
+    assert "Traceback" not in errors
+    assert "a loader process has died" in errors.strip().splitlines()[-1]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
+import signal
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -192,7 +194,17 @@ class Trainer:
             prefetch_factor=3 if workers else None,
             worker_init_fn=_quiet_worker,
         )
-        return iter(loader)
+        with _child_signals_left_alone():
+            loaded = iter(loader)
+        try:
+            yield from loaded
+        except (RuntimeError, ConnectionError, EOFError) as error:
+            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+                raise
+            raise UserError(
+                f"a loader process has died ({error}); if memory ran out, take fewer --loader-workers; "
+                "go on from the last checkpoint with --resume"
+            ) from None
 
     def _hold(self, hooks: Hooks, meter: _Meter) -> None:
         """Wait while the renderers are behind; processes wait for each other in the step itself."""
@@ -281,13 +293,22 @@ def _step_seed(seed: int, rank: int, step: int) -> int:
     return ((seed * 1_000_003 + rank) * 1_000_000_007 + step) % 2**63
 
 
-def _quiet_worker(worker: int) -> None:
-    """A loader process: one thread each, deaf to the terminal's Ctrl-C, which is the trainer's to answer."""
-    import signal
+@contextmanager
+def _child_signals_left_alone() -> Iterator[None]:
+    """DataLoader raises from a handler of SIGCHLD, anywhere in a step. Without it the next batch finds the loss."""
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
+
+def _quiet_worker(worker: int) -> None:
+    """A loader process: one thread each, deaf to Ctrl-C and to the SIGTERM that SLURM and systemd send to every process
+    of a job, which are the trainer's to answer: it ends its loaders itself, and they end when it is gone."""
     import cv2
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
