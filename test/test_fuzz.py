@@ -250,3 +250,10 @@ def test_recorded_people_whose_fields_do_not_fit(tmp_path: Path, change: str) ->
         setattr(message.humans[0], change, getattr(message.humans[0], change)[:-1])
     with pytest.raises(UserError, match="holds what no node publishes"):
         people_from_human_array(message, (480, 640))
+
+
+def test_a_message_that_quotes_what_it_was_given_stays_one_line() -> None:
+    """MOT17's seqinfo.ini named a folder of two lines, and a name may hold what steers a terminal."""
+    assert str(UserError("no image in img1\n\x9cameRate=100; see \x1b[2J, or Bühne")) == (
+        "no image in img1??ameRate=100; see ?[2J, or Bühne"
+    )
