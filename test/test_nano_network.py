@@ -24,6 +24,7 @@ from multihmr2_ros.training.losses import LossConfig, losses
 from test.nano_network import TINY, nano_network, random_targets
 
 SIZE = (192, 256)
+NEW = ("stem_", "proposed_queries", "local_attention", "keypoint_maps")  # that the first weights files do not name
 EYE, NOT_GIVEN = torch.eye(3)[None], torch.tensor([False])
 
 
@@ -75,6 +76,48 @@ def test_the_best_patches_propose() -> None:
         rows, columns = np.unravel_index(order, (5, 7))
         expected = 16 * (np.stack([columns, rows], axis=1) + 0.5)
         np.testing.assert_array_equal(decoded.anchor[image], expected)
+
+
+def test_heads_look_where_the_query_says() -> None:
+    """Against attention written out: logits q·k / √d − ½ |Δ / s − o|², Δ in patches from the query's anchor."""
+    decoder = nano_network().eval().decoder
+    layer, heads = decoder.layers[0], TINY.decoder_heads
+    torch.nn.init.normal_(layer.neighbourhood.weight, std=0.1)
+    queries, context = torch.randn(1, 3, TINY.decoder_width), torch.randn(1, 20, TINY.decoder_width)
+    anchor = torch.tensor([[[8.0, 8.0], [40.0, 24.0], [72.0, 56.0]]])
+    found = layer(queries, context, decoder._places(anchor, 4, 5))
+
+    query, key, value = layer.self_qkv(layer.self_norm(queries)).chunk(3, dim=-1)
+    after = queries + layer.self_out(layer._attend(query, key, value))
+    normed = layer.cross_norm(after)
+    query = layer.cross_q(normed)[0].unflatten(-1, (heads, -1))
+    key, value = (half[0].unflatten(-1, (heads, -1)) for half in layer.cross_kv(context).chunk(2, dim=-1))
+    chosen = layer.neighbourhood(normed)[0].unflatten(-1, (heads, 3))
+    mixed = torch.zeros_like(query)
+    for row, (x, y) in enumerate([(0, 0), (2, 1), (4, 3)]):  # the anchors' patches
+        for head in range(heads):
+            log_reach, *offset = chosen[row, head].tolist()
+            place = torch.tensor([[column - x, line - y] for line in range(4) for column in range(5)])
+            far = ((place / math.exp(log_reach) - torch.tensor(offset)) ** 2).sum(-1)
+            logits = key[:, head] @ query[row, head] / math.sqrt(TINY.decoder_head_width) - 0.5 * far
+            mixed[row, head] = logits.softmax(0) @ value[:, head]
+    expected = after + layer.cross_out(mixed.flatten(1))[None]
+    expected = expected + layer.mlp(layer.mlp_norm(expected))
+    torch.testing.assert_close(found, expected)
+
+
+def test_heads_look_near_and_far_at_first() -> None:
+    layer = initialise(MultiHMR2(TINY)).decoder.layers[0]
+    queries, places = (
+        torch.randn(1, 2, TINY.decoder_width),
+        torch.tensor([0.0, 3.0]).view(1, 1, 2, 1).expand(1, 2, 2, 2),
+    )
+    bias = layer._nearby(queries, places)
+    torch.testing.assert_close(bias[..., 0], torch.zeros_like(bias[..., 0]), msg="best at the query's own place")
+    drop = bias[0, :, 0, 1]
+    assert float(drop[0].detach()) == pytest.approx(-9.0, rel=1e-5), "three patches right and down, a reach of one"
+    assert (drop.diff() > 0).all()
+    assert float(drop[-1].detach()) == pytest.approx(-9 / 16**2, rel=1e-5)
 
 
 def test_fewer_patches_than_queries() -> None:
@@ -169,13 +212,15 @@ def test_a_few_steps_on_two_pictures_improve_everything() -> None:
     torch.manual_seed(1)
     targets, image = random_targets(2, 2, SIZE), picture(2)
     optimizer = torch.optim.AdamW(network.parameters(), 3e-3)
+    falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=50)
     history = []
-    for _ in range(30):
+    for _ in range(50):
         outputs = network.training_outputs(image, targets.k, torch.tensor([True, False]))
         terms = losses(network, outputs, targets, body, LossConfig())
         optimizer.zero_grad()
         torch.stack(list(terms.values())).sum().backward()
         optimizer.step()
+        falling.step()
         history.append({name: float(value) for name, value in terms.items()})
     first, last = history[0], history[-1]
     for name in (
@@ -226,7 +271,7 @@ def test_weights_that_half_precision_cannot_hold_are_refused(tmp_path: Path) -> 
 
 def test_configuration_comes_back_from_json_and_old_files_stay_readable() -> None:
     assert NetworkConfig.from_dict(json.loads(json.dumps(vars(TINY)))) == TINY
-    old = {name: value for name, value in vars(NetworkConfig()).items() if "stem" not in name and "prop" not in name}
+    old = {name: value for name, value in vars(NetworkConfig()).items() if not name.startswith(NEW)}
     assert NetworkConfig.from_dict(old) == NetworkConfig()
 
 
@@ -239,6 +284,7 @@ def test_configuration_comes_back_from_json_and_old_files_stay_readable() -> Non
         ({"stem_depths": (0, 0, 0, 0.5)}, "stem_depths"),
         ({"stem_widths": 8}, "stem_widths"),
         ({"proposed_queries": 1}, "proposed_queries"),
+        ({"proposed_queries": False, "local_attention": True}, "local_attention needs proposed_queries"),
     ],
 )
 def test_configurations_that_cannot_be(change: dict[str, Any], word: str) -> None:

@@ -101,7 +101,9 @@ def test_a_resumed_run_takes_the_settings_that_are_asked_for_now(tmp_path: Path,
 
 @pytest.mark.parametrize("proposed", [True, False])
 def test_a_step_in_bf16_leaves_pixels_and_metres_in_float32(pool: Path, proposed: bool) -> None:
-    network = initialise(MultiHMR2(dataclasses.replace(NETWORK, proposed_queries=proposed))).train()
+    network = initialise(
+        MultiHMR2(dataclasses.replace(NETWORK, proposed_queries=proposed, local_attention=proposed))
+    ).train()
     batch = batches(pool, config())[0]
     with torch.autocast("cpu", torch.bfloat16):
         outputs = network.training_outputs(batch.image, batch.targets.k, batch.k_given)
@@ -223,6 +225,7 @@ def test_thirty_two_renders_are_learned_by_heart(tmp_path: Path) -> None:
         stem_widths=(16, 32, 64, 96),
         stem_depths=(0, 0, 1, 0),
         proposed_queries=True,
+        local_attention=True,
     )
     drawn = BatchConfig(16, 160, aspects=(4 / 3,), aspect_weights=(1.0,), k_given=1.0, augmentation=NO_AUGMENTATION)
     course = OptimisationConfig(learning_rate=1e-3, weight_decay=0.0, warmup_steps=50, decay_fraction=0.4)

@@ -25,6 +25,7 @@ class NetworkConfig:
     each halving the picture, that make the patches (their number gives the patch size); empty for the vision
     transformer's single convolution. stem_depths: residual convolutions that follow in each stage. proposed_queries:
     the decoder starts from the image tokens that look most like a person's centre, instead of from learned queries.
+    local_attention: each head of the decoder looks, from there, at a neighbourhood whose place and size it chooses.
     keypoint_maps: in training the encoder also says where people's keypoints are.
     """
 
@@ -48,6 +49,7 @@ class NetworkConfig:
     stem_widths: tuple[int, ...] = ()
     stem_depths: tuple[int, ...] = ()
     proposed_queries: bool = False
+    local_attention: bool = False
     keypoint_maps: bool = False
 
     def __post_init__(self) -> None:
@@ -58,9 +60,11 @@ class NetworkConfig:
                     f"network configuration: {field.name} must be a whole number from 1 to "
                     f"{MOST.get(field.name, MOST_OTHERWISE)}, got {value!r:.40}"
                 )
-        for name in ("proposed_queries", "keypoint_maps"):
+        for name in ("proposed_queries", "local_attention", "keypoint_maps"):
             if not isinstance(getattr(self, name), bool):
                 raise UserError(f"network configuration: {name} must be true or false, got {getattr(self, name)!r:.40}")
+        if self.local_attention and not self.proposed_queries:
+            raise UserError("network configuration: local_attention needs proposed_queries, which have a place")
         self._check_stem()
         if self.encoder_width % (4 * self.encoder_heads):
             raise UserError(
@@ -137,5 +141,6 @@ NANO = NetworkConfig(
     stem_widths=(24, 48, 96, 192),
     stem_depths=(0, 0, 1, 2),
     proposed_queries=True,
+    local_attention=True,
     keypoint_maps=True,
 )

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from multihmr2_ros.network.backbone import Block
+from multihmr2_ros.network.decoder import DecoderLayer
 from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.people import BONE_COUNT
 
 PRIOR_SCORE = 0.02  # of a query, and of a patch's being a person's centre (Lin et al. 2017, focal loss)
 PRIOR_DEPTH_M = 4.0
 PRIOR_VERTICAL_FOV = math.radians(60)
+NEAREST, FARTHEST = 1.0, 16.0  # patches, that the decoder's heads look at first where attention is local
 LAYER_SCALE = 0.5  # the 1e-5 of large vision transformers would keep small ones idle for thousands of steps
 
 
@@ -40,11 +42,24 @@ def initialise(network: MultiHMR2, mean_rotations: Tensor | None = None) -> Mult
             _start_at(detection.location, 0.0, spread=0.0)
             nn.init.trunc_normal_(network.decoder.heatmap.weight, std=0.01)
             network.decoder.heatmap.bias.fill_(rarely)
+        for layer in network.decoder.layers:
+            assert isinstance(layer, DecoderLayer)
+            if layer.neighbourhood is not None:
+                look_around(layer.neighbourhood)
         if network.keypoint_maps is not None:
             nn.init.trunc_normal_(network.keypoint_maps.weight, std=0.01)
             network.keypoint_maps.bias.fill_(rarely)
         _start_at(network.person.pose, _columns(mean_rotations) - network.person.initial_pose.cpu())
     return network
+
+
+def look_around(neighbourhood: nn.Linear) -> None:
+    """Centre every head on the query; the first looks nearest, the last farthest, whatever the query is."""
+    heads = neighbourhood.out_features // 3
+    nn.init.zeros_(neighbourhood.weight)
+    nn.init.zeros_(neighbourhood.bias)
+    reach = torch.linspace(math.log(NEAREST), math.log(FARTHEST), heads)
+    neighbourhood.bias.view(heads, 3)[:, 0] = reach
 
 
 def _draw(module: nn.Module) -> None:
