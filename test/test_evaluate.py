@@ -16,6 +16,7 @@ from scipy.spatial.transform import Rotation
 
 from multihmr2_ros.evaluation import results as result_files
 from multihmr2_ros.evaluation.run import Camera, SequenceResult
+from multihmr2_ros.evaluation.scoring import ScoringConfig
 from multihmr2_ros.people import People
 from multihmr2_ros.ros.bags.evaluation import BagJob, run_job
 from test.evaluation_bags import FOCAL, HEIGHT, TruthfulEstimator, scene, write_scene
@@ -146,6 +147,10 @@ def test_people_who_need_not_be_found(tmp_path: Path) -> None:
     assert tally.metrics()["MOTA"] == (100.0, 6)
 
 
+def nobody_is_found(index: int, people: People) -> People:
+    return people.select(np.zeros(3, bool))
+
+
 def test_without_tracks_there_are_no_identities(bag: Path) -> None:
     def change(index: int, people: People) -> People:
         people = dataclasses.replace(people, track_id=np.full(3, -1))
@@ -154,9 +159,11 @@ def test_without_tracks_there_are_no_identities(bag: Path) -> None:
     found = values(evaluate(bag, change))
     assert found["recall"] == pytest.approx(95)
     assert not {"IDF1", "MOTA", "HOTA", "id switches"} & found.keys()
-    nobody = values(evaluate(bag, lambda index, people: people.select(np.zeros(3, bool))))
+    nobody = values(evaluate(bag, nobody_is_found))
     assert (nobody["recall"], nobody["MOTA"], nobody["IDF1"]) == (0, 0, 0)
     assert "MPJPE" not in nobody
+    unwanted = values(evaluate(bag, nobody_is_found, scoring=ScoringConfig(identities=False)))
+    assert nobody.keys() - unwanted.keys() == {"IDF1", "MOTA", "HOTA", "id switches"}
 
 
 def test_every_frame_is_looked_at_in_order(bag: Path) -> None:

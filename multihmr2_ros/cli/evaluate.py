@@ -290,7 +290,12 @@ def _choice(args: argparse.Namespace) -> EstimatorChoice:
 def _scoring(args: argparse.Namespace) -> ScoringConfig:
     from multihmr2_ros.evaluation.scoring import ScoringConfig
 
-    return ScoringConfig(min_height_px=args.min_height, min_visible=args.min_visible, matching=args.matching)
+    return ScoringConfig(
+        min_height_px=args.min_height,
+        min_visible=args.min_visible,
+        matching=args.matching,
+        identities=args.track,
+    )
 
 
 def _compare(args: argparse.Namespace) -> int:

@@ -28,6 +28,7 @@ class ScoringConfig:
     min_visible        so are those of whom less than this share is visible, where that is known
     matching, min_iou  see metrics.matching
     pair_distance_m    people interact (Pair-PA-MPJPE) where their true pelvises are nearer than this; inf: all pairs
+    identities         whether identities are scored; even so, not where all who were found are untracked
     """
 
     min_height_px: float = 48.0
@@ -35,6 +36,7 @@ class ScoringConfig:
     matching: Method = "hungarian"
     min_iou: float = MIN_IOU
     pair_distance_m: float = 1.0
+    identities: bool = True
 
     def __post_init__(self) -> None:
         if not (0 <= self.min_height_px < np.inf and 0 <= self.min_visible <= 1):

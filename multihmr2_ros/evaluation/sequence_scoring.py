@@ -39,7 +39,7 @@ class SequenceScorer:
     def tally(self) -> Tally:
         """Of all moments so far."""
         identity = None
-        if self._is_named and (self._is_tracked or not self._is_untracked):
+        if self._config.identities and self._is_named and (self._is_tracked or not self._is_untracked):
             identity = identity_counts(self._true_boxes.frames(), self._predicted_boxes.frames())
         return self._total + Tally(identity=identity, times_ms=self._times)
 

@@ -37,7 +37,8 @@ HEATMAP_SPREAD = 0.1
 
 @dataclass(frozen=True)
 class LossConfig:
-    """The weight of every term; a term of weight 0 is not computed. The defaults are for small networks from scratch.
+    """The weight of every term; a term of weight 0 is not computed. The defaults are for small networks from scratch:
+    with them the terms' gradients in the encoder have norms of one order.
 
     score               focal cross-entropy of queries (plain cross-entropy, the paper's, where focal_score is false)
     heatmap             focal loss of patches, where queries are proposed
@@ -64,18 +65,18 @@ class LossConfig:
     """
 
     score: float = 2.0
-    heatmap: float = 4.0
-    keypoint_map: float = 4.0
+    heatmap: float = 2.0
+    keypoint_map: float = 2.0
     location: float = 6.0
-    nearness: float = 0.7
+    nearness: float = 1.5
     depth: float = 0.0
     relative_depth: float = 0.25
     field_of_view: float = 2.0
     root: float = 0.0
     pose: float = 10.0
-    root_columns: float = 20.0
-    pose_columns: float = 60.0
-    shape: float = 3.0
+    root_columns: float = 3.0
+    pose_columns: float = 120.0
+    shape: float = 10.0
     vertices: float = 4.0
     joints: float = 12.0
     reprojection: float = 1.0

@@ -55,9 +55,9 @@ REGISTRY: tuple[Weights, ...] = (
         license_name="Apache-2.0",
         license_summary="commercial use allowed; weights/nano.md says what it can do and what it was trained on",
         commercial_use=True,
-        sha256="3fb351711545ade741d57629279a7ee541c1610e8ff5273617c0080c21b7f25b",
+        sha256="177163f81bc69c80e7ef0c706772ba6640ded3833b02c44d7531834cd182637e",
         file_name="nano.safetensors",
-        size_bytes=10_801_224,
+        size_bytes=10_826_424,
         bundled=True,
     ),
     Weights(
