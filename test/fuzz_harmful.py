@@ -23,7 +23,7 @@ class Harmful(Target):
         if data[0] == 1:
             raise KeyError("x")
         if data[0] == 2:
-            raise UserError("two\nlines")
+            raise UserError("")
         if data[0] == 3:
             os.abort()
         if data[0] == 4:
