@@ -24,7 +24,13 @@ from multihmr2_ros.training.losses import LossConfig, losses
 from test.nano_network import TINY, nano_network, random_targets
 
 SIZE = (192, 256)
-NEW = ("stem_", "proposed_queries", "local_attention", "keypoint_maps")  # that the first weights files do not name
+NEW = (
+    "stem_",
+    "encoder",
+    "proposed_queries",
+    "local_attention",
+    "keypoint_maps",
+)  # that the first weights files do not name
 EYE, NOT_GIVEN = torch.eye(3)[None], torch.tensor([False])
 
 

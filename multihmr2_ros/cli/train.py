@@ -28,6 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     network.add_argument("--network", default="nano", metavar="NAME|JSON", help="nano, large, or a file of sizes")
     network.add_argument("--from", dest="start_from", metavar="NAME|FILE", help="fine-tune these weights")
     parser.add_argument(
+        "--encoder-weights", type=Path, metavar="FILE",
+        help="pretrained weights of the network's encoder (scripts/convert_movenet.py makes them)",
+    )  # fmt: skip
+    parser.add_argument(
         "--consistency-with", metavar="NAME|FILE",
         help="hold rotations and joints to those of this model (set the weights with --loss consistency_pose=…)",
     )  # fmt: skip
@@ -38,6 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_optimisation(parser)
     _add_renders(parser)
     _add_datasets(parser)
+    _add_features(parser)
+    _add_lifting(parser)
 
 
 def _add_optimisation(parser: argparse.ArgumentParser) -> None:
@@ -115,11 +121,38 @@ def _add_datasets(parser: argparse.ArgumentParser) -> None:
         group.add_argument(
             f"--{name}", action="append", nargs=2, type=Path, default=[], metavar=("IMAGES", labels), help=what
         )
+    group.add_argument(
+        "--empty-images", action="append", type=Path, default=[], metavar="DIR", help="photographs without people"
+    )
+    group.add_argument(
+        "--hold-out", type=float, default=0.0, metavar="SHARE",
+        help="share of a dataset's images that are never trained on, chosen by a hash of their names "
+        "(scripts/real_pictures.py measures on them)",
+    )  # fmt: skip
     group.add_argument("--render-share", type=float, default=0.5, help="of renders beside datasets")
 
 
+def _add_lifting(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("poses from keypoints alone, without images (--network movenet)")
+    group.add_argument("--keypoint-steps", type=int, default=0, help="at the beginning (default: %(default)s)")
+    group.add_argument("--keypoint-every", type=int, default=0, metavar="N", help="afterwards each N-th step; 0: none")
+    group.add_argument("--keypoint-people", type=int, default=256, help="in such a step (default: %(default)s)")
+    group.add_argument("--keypoint-poses", type=int, default=20_000, help="posed beforehand (default: %(default)s)")
+
+
+def _add_features(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("features of a frozen encoder (--encoder-rate 0)")
+    group.add_argument(
+        "--features", type=Path, action="append", default=[], metavar="DIR",
+        help="train on the batches with features in this folder instead of on images; may be given several times",
+    )  # fmt: skip
+    group.add_argument("--features-only", action="store_true", help="only fill the folder with --batches of them")
+    group.add_argument("--batches", type=int, default=500, help="of --features-only (default: %(default)s)")
+
+
 def run(args: argparse.Namespace) -> int:
-    from multihmr2_ros.training.session import Session, render_only, train
+    from multihmr2_ros.training.lifting import LiftingConfig
+    from multihmr2_ros.training.session import Session, features_only, render_only, train
     from multihmr2_ros.weights import resolve_checkpoint
 
     pool = _pool(args)
@@ -128,11 +161,16 @@ def run(args: argparse.Namespace) -> int:
             raise UserError("--render-only needs --cache, the folder to fill")
         print(render_only(pool, args.images, args.render_workers))
         return 0
-    if args.out is None:
+    if args.out is None and not args.features_only:
         raise UserError("--out is missing: the folder for the run's state, weights, log and curves")
     start_from = None if args.start_from is None else resolve_checkpoint(args.start_from)
     reference = None if args.consistency_with is None else resolve_checkpoint(args.consistency_with)
     network = _network(args, start_from)
+    if args.features and args.encoder_rate:
+        raise UserError("--features are those of a frozen encoder; add --encoder-rate 0")
+    lifting = None
+    if args.keypoint_steps or args.keypoint_every:
+        lifting = LiftingConfig(args.keypoint_steps, args.keypoint_every, args.keypoint_people, args.keypoint_poses)
     session = Session(
         out=args.out,
         network=network,
@@ -142,11 +180,19 @@ def run(args: argparse.Namespace) -> int:
         datasets=_datasets(args),
         render_share=args.render_share,
         start_from=start_from,
+        encoder_weights=args.encoder_weights,
+        features=tuple(args.features),
+        lifting=lifting,
         consistency_with=reference,
         resume=args.resume,
         device=args.device,
         time_limit_s=None if args.time_limit is None else 60.0 * args.time_limit,
     )
+    if args.features_only:
+        if not args.features or args.batches < 1:
+            raise UserError("--features-only needs --features, the folder to fill, and at least 1 of --batches")
+        print(features_only(session, args.batches))
+        return 0
     print(train(session))
     return 0
 
@@ -268,7 +314,11 @@ def _pool(args: argparse.Namespace) -> PoolConfig | None:
 
 
 def _datasets(args: argparse.Namespace) -> tuple[SampleSource, ...]:
-    from multihmr2_ros.training.readers import BedlamReader, CocoReader, PseudoTruthReader
+    from multihmr2_ros.training.readers import BedlamReader, CocoReader, EmptyImageReader, Kept, PseudoTruthReader
 
+    if not 0 <= args.hold_out < 1:
+        raise UserError(f"--hold-out is a share of 0 to below 1, got {args.hold_out}")
     kinds = ((CocoReader, args.coco), (BedlamReader, args.bedlam), (PseudoTruthReader, args.pseudo_truth))
-    return tuple(reader(images, labels) for reader, given in kinds for images, labels in given)
+    readers = [reader(images, labels) for reader, given in kinds for images, labels in given]
+    kept = [Kept(reader, args.hold_out) for reader in readers]
+    return (*kept, *(EmptyImageReader(folder) for folder in args.empty_images))

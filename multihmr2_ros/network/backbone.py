@@ -3,24 +3,43 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from multihmr2_ros.network.config import NetworkConfig
+from multihmr2_ros.network.proposals import EncoderFeatures, KeypointEncoder, PatchEmbedding
 from multihmr2_ros.network.stem import ConvStem
 
 
+class Encoded(NamedTuple):
+    """One class token (B, D) and patch tokens (B, h, w, D) of B images, both after the final LayerNorm; features: of
+    the pretrained convolutions below them, None without."""
+
+    class_token: Tensor
+    patches: Tensor
+    features: EncoderFeatures | None = None
+
+
 class Backbone(nn.Module):
-    """(B, 3, H, W) normalised image → one class token and an (h, w) grid of patch tokens, h = H / patch size."""
+    """(B, 3, H, W) normalised image → one class token and an (h, w) grid of patch tokens, h = H / patch size.
+
+    The patches come from a convolution (vision transformers), from a convolutional stem, or from MoveNet's features.
+    """
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         width = config.encoder_width
-        self.patch_embedding = (
-            ConvStem(config) if config.stem_widths else nn.Conv2d(3, width, config.patch_size, stride=config.patch_size)
-        )
+        self.pretrained = KeypointEncoder(config.queries) if config.encoder == "movenet" else None
+        self.patch_embedding: nn.Module
+        if self.pretrained is not None:
+            self.patch_embedding = PatchEmbedding(width)
+        elif config.stem_widths:
+            self.patch_embedding = ConvStem(config)
+        else:
+            self.patch_embedding = nn.Conv2d(3, width, config.patch_size, stride=config.patch_size)
         self.class_token = nn.Parameter(torch.zeros(1, 1, width))
         self.register_tokens = nn.Parameter(torch.zeros(1, config.register_tokens, width))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.encoder_depth))
@@ -33,10 +52,12 @@ class Backbone(nn.Module):
         assert isinstance(block, Block)
         return block.attention.qkv.weight.dtype
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Class token (B, D) and patch tokens (B, h, w, D), both after the final LayerNorm."""
+    def forward(self, image: Tensor, features: EncoderFeatures | None = None) -> Encoded:
+        """features: of the images, where they are known already; the image is not looked at then."""
         precision = self.precision
-        patches = self.patch_embedding(image.to(precision)).float()
+        if self.pretrained is not None and features is None:
+            features = self.pretrained(image.to(precision))
+        patches = self.patch_embedding(image.to(precision) if features is None else features).float()
         batch, width, rows, columns = patches.shape
         tokens = torch.cat(
             [
@@ -50,7 +71,7 @@ class Backbone(nn.Module):
         for block in self.blocks:
             tokens = block(tokens, rotation)
         tokens = self.norm(tokens)
-        return tokens[:, 0], tokens[:, -rows * columns :].reshape(batch, rows, columns, width)
+        return Encoded(tokens[:, 0], tokens[:, -rows * columns :].reshape(batch, rows, columns, width), features)
 
 
 class Block(nn.Module):

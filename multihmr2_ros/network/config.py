@@ -12,6 +12,7 @@ from multihmr2_ros.errors import UserError
 MOST = {"encoder_depth": 128, "decoder_depth": 128, "max_grid": 128, "decoder_width": 4096, "stem_depths": 128}
 MOST_OTHERWISE = 65_536
 MOST_STAGES = 8
+ENCODERS = ("vit", "movenet")
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,9 @@ class NetworkConfig:
 
     image_size: px, longest side of the input; the pixel location spans 1.2 × this. max_grid: patches a side that the
     decoder's position table covers.
+
+    encoder: "vit", or "movenet" for MoveNet's pretrained convolutions below the transformer blocks; its people are then
+    where the queries start.
 
     Small networks, which learn from scratch, take two more parts. stem_widths: channels of the convolutional stages,
     each halving the picture, that make the patches (their number gives the patch size); empty for the vision
@@ -48,6 +52,7 @@ class NetworkConfig:
     track_feature_width: int = 4096
     stem_widths: tuple[int, ...] = ()
     stem_depths: tuple[int, ...] = ()
+    encoder: str = "vit"
     proposed_queries: bool = False
     local_attention: bool = False
     keypoint_maps: bool = False
@@ -60,10 +65,17 @@ class NetworkConfig:
                     f"network configuration: {field.name} must be a whole number from 1 to "
                     f"{MOST.get(field.name, MOST_OTHERWISE)}, got {value!r:.40}"
                 )
+        if self.encoder not in ENCODERS:
+            raise UserError(f"network configuration: encoder must be {' or '.join(ENCODERS)}, got {self.encoder!r:.40}")
+        if self.encoder == "movenet" and (self.patch_size != 32 or self.stem_widths or self.proposed_queries):
+            raise UserError(
+                "network configuration: encoder movenet needs patch_size 32 and has its own queries: neither "
+                "stem_widths nor proposed_queries"
+            )
         for name in ("proposed_queries", "local_attention", "keypoint_maps"):
             if not isinstance(getattr(self, name), bool):
                 raise UserError(f"network configuration: {name} must be true or false, got {getattr(self, name)!r:.40}")
-        if self.local_attention and not self.proposed_queries:
+        if self.local_attention and not (self.proposed_queries or self.encoder == "movenet"):
             raise UserError("network configuration: local_attention needs proposed_queries, which have a place")
         self._check_stem()
         if self.encoder_width % (4 * self.encoder_heads):
@@ -120,6 +132,28 @@ class NetworkConfig:
 def _is_whole(value: Any, least: int, most: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
+
+# 9 M parameters, of which MoveNet's 4.7 M are pretrained; real time on two CPU cores.
+MOVENET = NetworkConfig(
+    image_size=384,
+    patch_size=32,
+    max_grid=12,
+    encoder="movenet",
+    encoder_width=192,
+    encoder_depth=1,
+    encoder_heads=3,
+    encoder_mlp_ratio=2,
+    register_tokens=1,
+    decoder_width=256,
+    decoder_depth=2,
+    decoder_heads=8,
+    decoder_mlp_width=512,
+    queries=24,
+    head_width=512,
+    shape_outputs=6,
+    track_feature_width=256,
+    local_attention=True,
+)
 
 # 5 M parameters for 320 × 240 px: learns from scratch on two CPU cores, and runs there in real time.
 NANO = NetworkConfig(

@@ -39,6 +39,14 @@ class Decoded:
         return self.layers[-1]
 
 
+@dataclass(frozen=True)
+class QueryStart:
+    """What Q queries of B images begin with: content (B, Q, D) and reference (B, Q, 2) px of the padded input."""
+
+    content: Tensor
+    reference: Tensor
+
+
 class Decoder(nn.Module):
     """Patch tokens (B, h, w, encoder width) → decoded queries."""
 
@@ -56,13 +64,16 @@ class Decoder(nn.Module):
 
     positions: Tensor
 
-    def forward(self, patches: Tensor) -> Decoded:
+    def forward(self, patches: Tensor, start: QueryStart | None = None) -> Decoded:
+        """start: what the queries begin with; None: as the configuration says."""
         _, rows, columns, _ = patches.shape
         precision = self.to_context.weight.dtype
         context = self.to_context(patches.to(precision)) + self.positions[:rows, :columns]
         context = context.flatten(1, 2)
         queries, anchor, heatmap = self.queries.expand(len(patches), -1, -1), None, None
-        if self.heatmap is not None:
+        if start is not None:
+            queries, anchor = start.content + self.queries[: start.content.shape[1]], start.reference
+        elif self.heatmap is not None:
             heatmap = self.heatmap(patches.to(precision)).squeeze(-1).float()
             queries, anchor = self._proposed(context, heatmap)
         places = self._places(anchor, rows, columns) if self.local_attention and anchor is not None else None

@@ -62,7 +62,7 @@ class DetectionHeads(nn.Module):
         fifth of the image size on all sides. Offset 0 stays at the anchor."""
         margin = (LOCATION_SPAN - 1) * self.image_size
         span = self.image_size + 2 * margin
-        start = torch.logit((anchor + margin) / span)
+        start = torch.logit((anchor + margin) / span, eps=1e-3)
         return span * torch.sigmoid(start + offset * (4 * self.patch_size / span)) - margin
 
 

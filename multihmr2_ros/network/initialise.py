@@ -38,14 +38,23 @@ def initialise(network: MultiHMR2, mean_rotations: Tensor | None = None) -> Mult
         _start_at(detection.score, rarely)
         _start_at(detection.nearness, math.log(focal / PRIOR_DEPTH_M))
         _start_at(network.camera.field_of_view, _logit(horizontal_fov / math.pi))
-        if network.decoder.heatmap is not None:
+        if network.decoder.heatmap is not None or network.proposals is not None:
             _start_at(detection.location, 0.0, spread=0.0)
+        if network.decoder.heatmap is not None:
             nn.init.trunc_normal_(network.decoder.heatmap.weight, std=0.01)
             network.decoder.heatmap.bias.fill_(rarely)
         for layer in network.decoder.layers:
             assert isinstance(layer, DecoderLayer)
             if layer.neighbourhood is not None:
                 look_around(layer.neighbourhood)
+            if network.proposals is not None:  # queries that know something already begin unchanged
+                for branch in (layer.self_out, layer.cross_out, layer.mlp[2]):
+                    assert isinstance(branch, nn.Linear)
+                    nn.init.zeros_(branch.weight)
+        if network.proposals is not None:
+            described = network.proposals.embed[0]
+            assert isinstance(described, nn.Linear)
+            described.weight[:, -network.proposals.sampled_width :].mul_(0.1)
         if network.keypoint_maps is not None:
             nn.init.trunc_normal_(network.keypoint_maps.weight, std=0.01)
             network.keypoint_maps.bias.fill_(rarely)

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from multihmr2_ros.body import Body
-from multihmr2_ros.network.backbone import Backbone
+from multihmr2_ros.network.backbone import Backbone, Encoded
 from multihmr2_ros.network.config import NetworkConfig
-from multihmr2_ros.network.decoder import Decoded, Decoder
+from multihmr2_ros.network.decoder import Decoded, Decoder, QueryStart
 from multihmr2_ros.network.heads import CameraHead, DetectionHeads, PersonHeads, depth_from_nearness
+from multihmr2_ros.network.proposals import EncoderFeatures, ProposalEmbedding
 
-IMAGE_MEAN = (0.485, 0.456, 0.406)
-IMAGE_STD = (0.229, 0.224, 0.225)
+IMAGE_MEAN = {"vit": (0.485, 0.456, 0.406), "movenet": (0.5, 0.5, 0.5)}
+IMAGE_STD = {"vit": (0.229, 0.224, 0.225), "movenet": (0.5, 0.5, 0.5)}
 KEYPOINTS = 17  # COCO's
 PHENOTYPES = 6  # of the shape outputs, the first six are Anny's phenotypes; the others are unused
 
@@ -115,8 +116,10 @@ class MultiHMR2(nn.Module):
         self.person = PersonHeads(config)
         # For training only: dense supervision of the encoder.
         self.keypoint_maps = nn.Linear(config.encoder_width, KEYPOINTS) if config.keypoint_maps else None
-        self.register_buffer("image_mean", torch.tensor(IMAGE_MEAN, device="cpu")[:, None, None], persistent=False)
-        self.register_buffer("image_std", torch.tensor(IMAGE_STD, device="cpu")[:, None, None], persistent=False)
+        self.proposals = ProposalEmbedding(config) if config.encoder == "movenet" else None
+        for name, values in (("image_mean", IMAGE_MEAN), ("image_std", IMAGE_STD)):
+            value = torch.tensor(values[config.encoder], device="cpu")[:, None, None]
+            self.register_buffer(name, value, persistent=False)
 
     def set_precision(self, dtype: torch.dtype) -> MultiHMR2:
         """Hold and multiply the encoder's and the decoder's matrices in dtype; all else stays in float32."""
@@ -148,12 +151,17 @@ class MultiHMR2(nn.Module):
             horizontal_fov, k, query_score, query_location, query_depth, score, centre, shape, rotations, track_feature
         )
 
-    def training_outputs(self, image: Tensor, k: Tensor, k_given: Tensor) -> TrainingOutputs:
-        """What the losses need; arguments as of `forward`. The person heads run later, for matched queries only."""
-        class_token, patches = self.encode(image)
-        decoded = self.decoder(patches)
+    def training_outputs(
+        self, image: Tensor, k: Tensor, k_given: Tensor, features: EncoderFeatures | None = None
+    ) -> TrainingOutputs:
+        """What the losses need; arguments as of `forward`. The person heads run later, for matched queries only.
+
+        features: of the pretrained encoder for these images, where they are known already."""
+        encoded = self.encode(image, features)
+        patches = encoded.patches
+        decoded = self.decoder(patches, self._start(encoded))
         with torch.autocast(image.device.type, enabled=False):  # pixels and metres are float32 under autocast, too
-            horizontal_fov = self.camera(class_token)
+            horizontal_fov = self.camera(encoded.class_token)
             maps = None if self.keypoint_maps is None else self.keypoint_maps(patches)
             layers = tuple(LayerOutputs(*self.detection(queries, decoded.anchor)) for queries in decoded.layers)
         k = camera_in_use(image, horizontal_fov, k, k_given)
@@ -161,16 +169,28 @@ class MultiHMR2(nn.Module):
             layers, decoded.queries, decoded.heatmap, horizontal_fov, k, (image.shape[-2], image.shape[-1]), maps
         )
 
-    def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Class token (B, D) and patch tokens (B, h, w, D) of images (B, 3, H, W) uint8, float32."""
-        pixels = (image.float() / 255.0 - self.image_mean) / self.image_std
-        class_token, patches = self.backbone(pixels)
-        return class_token, patches
+    def encode(self, image: Tensor, features: EncoderFeatures | None = None) -> Encoded:
+        """Tokens of images (B, 3, H, W) uint8, float32; features as in `training_outputs`."""
+        pixels = image if features is not None else (image.float() / 255.0 - self.image_mean) / self.image_std
+        encoded: Encoded = self.backbone(pixels, features)
+        return encoded
+
+    def extract_features(self, image: Tensor) -> EncoderFeatures:
+        """What the pretrained encoder sees in images (B, 3, H, W) uint8."""
+        assert self.backbone.pretrained is not None
+        features: EncoderFeatures = self.backbone.pretrained((image.float() / 255.0 - self.image_mean) / self.image_std)
+        return features
 
     def decode(self, image: Tensor) -> tuple[Decoded, Tensor]:
         """Decoded queries and horizontal field of view (B,) rad, all float32."""
-        class_token, patches = self.encode(image)
-        return self.decoder(patches), self.camera(class_token)
+        encoded = self.encode(image)
+        return self.decoder(encoded.patches, self._start(encoded)), self.camera(encoded.class_token)
+
+    def _start(self, encoded: Encoded) -> QueryStart | None:
+        """What the queries begin with, where the encoder proposes people."""
+        if self.proposals is None or encoded.features is None:
+            return None
+        return QueryStart(self.proposals(encoded.features, encoded.patches), encoded.features.reference)
 
 
 def camera_in_use(image: Tensor, horizontal_fov: Tensor, k: Tensor, k_given: Tensor) -> Tensor:

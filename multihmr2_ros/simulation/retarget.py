@@ -55,7 +55,7 @@ class Motion:
         return (len(self.travel) - 1) * self.frame_s
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=1024)
 def load_motion(path: FilePath) -> Motion:
     """The motion of a BVH file; UserError where the file is not sound or its rig is not known to be human."""
     try:

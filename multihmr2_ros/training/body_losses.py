@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from multihmr2_ros.body import Body
+from multihmr2_ros.body import COCO_SIGMAS, Body
 from multihmr2_ros.network.heads import depth_from_nearness
 from multihmr2_ros.network.model import PHENOTYPES, MultiHMR2, TrainingOutputs, back_project
 from multihmr2_ros.training.keypoints import coco_keypoints
@@ -18,7 +18,9 @@ from multihmr2_ros.training.targets import Targets
 NEAREST_M = 0.1
 # A true joint further outside than this many picture sides teaches nothing but how to extrapolate.
 FURTHEST_OUTSIDE = 0.5
-MESH_TERMS = frozenset({"vertices", "joints", "reprojection", "angle"})
+MESH_TERMS = frozenset({"vertices", "joints", "reprojection", "keypoint_similarity", "angle"})
+SIMILARITY_SOFTENING = 2.0  # on COCO's sigmas: keypoints that are far off still have a gradient
+AREA_OF_BOX = 0.53  # a person's, where only the box is known
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Matched:
     true_rotations: Tensor
     true_k: Tensor
     true_feature: Tensor
+    box: Tensor
     keypoints: Tensor
     keypoint_visible: Tensor
     has_place: Tensor
@@ -96,6 +99,7 @@ def matched_people(outputs: TrainingOutputs, targets: Targets, matches: Matches)
         true_rotations=targets.rotations[image, slot],
         true_k=targets.k[image],
         true_feature=targets.track_feature[image, slot],
+        box=targets.box[image, slot],
         keypoints=targets.keypoints[image, slot],
         keypoint_visible=targets.keypoint_visible[image, slot],
         has_place=targets.has_place[image, slot],
@@ -157,7 +161,7 @@ def _mesh_terms(
         terms["vertices"] = mean((found.vertices[bodied] - true.person.vertices).abs())
     if "joints" in weights:
         terms["joints"] = mean((found.joints[bodied] - true.person.joints).abs())
-    if not weights & {"reprojection", "angle"}:
+    if not weights & {"reprojection", "keypoint_similarity", "angle"}:
         return terms
     places = people.centre[rows] - found.centre_offset
     with torch.no_grad():
@@ -171,6 +175,10 @@ def _mesh_terms(
         named = rows[annotated]
         points = coco_keypoints(body, found.vertices[annotated]) + places[annotated, None]
         groups.append(_seen(points, people.keypoints[named], people.keypoint_visible[named], people.k[named]))
+        if "keypoint_similarity" in weights:
+            terms["keypoint_similarity"] = keypoint_similarity_loss(
+                points, people.keypoints[named], people.keypoint_visible[named], people.k[named], people.box[named]
+            )
     points, pixels, usable, k = (torch.cat(parts) for parts in zip(*groups, strict=True))
     if "reprojection" in weights:
         terms["reprojection"] = reprojection_loss(points, pixels, usable, k) / people.side
@@ -183,6 +191,16 @@ def _seen(points: Tensor, pixels: Tensor, usable: Tensor, k: Tensor) -> tuple[Te
     """(n, J, …) points, pixels and masks, and cameras (n, 3, 3), as rows of one point each."""
     cameras = k[:, None].expand(-1, points.shape[1], -1, -1)
     return points.flatten(0, 1), pixels.flatten(0, 1), usable.flatten(0, 1), cameras.flatten(0, 1)
+
+
+def keypoint_similarity_loss(points: Tensor, pixels: Tensor, visible: Tensor, k: Tensor, box: Tensor) -> Tensor:
+    """1 − COCO's object keypoint similarity, with softened sigmas, of n people's keypoints (n, 17, 3) m seen by k
+    (n, 3, 3), against pixels (n, 17, 2) where visible (n, 17); box (n, 4) px gives their scale."""
+    seen, ahead = project(points, k[:, None])
+    area = AREA_OF_BOX * (box[:, 2:] - box[:, :2]).clamp(min=1.0).prod(-1)
+    sigma = SIMILARITY_SOFTENING * pixels.new_tensor(COCO_SIGMAS)
+    exponent = (seen - pixels).square().sum(-1) / (2 * area[:, None] * (2 * sigma).square())
+    return mean(1 - torch.exp(-exponent), visible & ahead)
 
 
 def reprojection_loss(points: Tensor, pixels: Tensor, usable: Tensor, k: Tensor) -> Tensor:

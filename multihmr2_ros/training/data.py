@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.network.proposals import EncoderFeatures
 from multihmr2_ros.training.augmentation import NO_AUGMENTATION, AugmentationConfig, augment, input_sizes
 from multihmr2_ros.training.pool import Pool
 from multihmr2_ros.training.samples import PERSON_FIELDS, Sample
@@ -39,17 +40,22 @@ class Batch:
     """B images of one size with their truth.
 
     image (B, 3, H, W) uint8 RGB; targets of B images; k_given (B,) bool: whether the network is told the intrinsics;
-    origins: which render or file each image is, for messages.
+    origins: which render or file each image is, for messages; features: of the frozen encoder, where they are known.
     """
 
     image: Tensor
     targets: Targets
     k_given: Tensor
     origins: tuple[str, ...]
+    features: EncoderFeatures | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
-        return Batch(self.image.to(device), self.targets.to(device), self.k_given.to(device), self.origins)
+        features = self.features
+        if features is not None:
+            features = EncoderFeatures(**{name: value.to(device) for name, value in vars(features).items()})
+        image = self.image if features is not None else self.image.to(device)
+        return Batch(image, self.targets.to(device), self.k_given.to(device), self.origins, features)
 
 
 @dataclass(frozen=True)

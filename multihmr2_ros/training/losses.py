@@ -56,6 +56,7 @@ class LossConfig:
     shape               L1 of the phenotypes
     vertices, joints    L1 from the pelvis, m (low mesh)
     reprojection        L1 of projected joints or keypoints, over the picture's longer side
+    keypoint_similarity 1 − COCO's object keypoint similarity of annotated keypoints, with twice its sigmas
     angle               angle between joints and their true rays, over the camera's diagonal field of view
     track_feature       L1
     consistency_pose, consistency_joints   L2 to a frozen model's rotations, and joints from the pelvis, m (stage b)
@@ -80,6 +81,7 @@ class LossConfig:
     vertices: float = 4.0
     joints: float = 12.0
     reprojection: float = 1.0
+    keypoint_similarity: float = 0.0
     angle: float = 10.0
     track_feature: float = 1.0
     consistency_pose: float = 0.0

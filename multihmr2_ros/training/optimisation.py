@@ -18,7 +18,7 @@ class OptimisationConfig:
     over the last decay_fraction of the run. Only the fall knows where the run ends: a run that was interrupted in the
     constant part can be resumed with more steps as if it had been meant so from the start.
 
-    encoder_factor: the encoder's learning rate in parts of the others'; below 1 where it is pretrained.
+    encoder_factor: the encoder's learning rate in parts of the others'; below 1 where it is pretrained, 0 to freeze it.
     gradient_norm: gradients are scaled down to this norm; 0 leaves them.
     """
 
@@ -51,12 +51,29 @@ def rate_factor(step: int, steps: int, config: OptimisationConfig) -> float:
     return max(0.0, min(1.0, rise, fall))
 
 
+def pretrained_prefix(network: nn.Module) -> str:
+    """How the names of the encoder's pretrained parameters begin."""
+    prefix = "backbone.pretrained."
+    names = (name for name, _ in network.named_parameters())
+    return prefix if any(name.startswith(prefix) for name in names) else "backbone."
+
+
+def freeze_encoder(network: nn.Module, config: OptimisationConfig) -> None:
+    """Take the encoder's pretrained parameters out of training where their learning rate is 0."""
+    if config.encoder_factor == 0:
+        prefix = pretrained_prefix(network)
+        for name, value in network.named_parameters():
+            if name.startswith(prefix):
+                value.requires_grad_(False)
+
+
 def make_optimiser(network: nn.Module, config: OptimisationConfig) -> torch.optim.AdamW:
     """AdamW over four groups: encoder or not, with weight decay or (norms, biases, learned tokens) without."""
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    prefix = pretrained_prefix(network)
     for name, value in network.named_parameters():
         if value.requires_grad:
-            key = name.startswith("backbone."), value.ndim > 1 and not name.endswith(TOKENS)
+            key = name.startswith(prefix), value.ndim > 1 and not name.endswith(TOKENS)
             groups.setdefault(key, []).append(value)
     return torch.optim.AdamW(
         [

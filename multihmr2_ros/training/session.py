@@ -10,10 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from multihmr2_ros.body import Body
@@ -23,10 +25,13 @@ from multihmr2_ros.network.config import NetworkConfig
 from multihmr2_ros.network.inference import Runtime
 from multihmr2_ros.network.initialise import initialise
 from multihmr2_ros.network.model import MultiHMR2
+from multihmr2_ros.network.movenet import load_encoder
 from multihmr2_ros.training.augmentation import input_sizes
 from multihmr2_ros.training.config import TrainingConfig
-from multihmr2_ros.training.data import REFRESH_S, Batches, SampleSource, held_out_batches
+from multihmr2_ros.training.data import REFRESH_S, Batch, Batches, SampleSource, held_out_batches
 from multihmr2_ros.training.distributed import Processes, processes
+from multihmr2_ros.training.feature_cache import CachedBatches, missing_batches, write_batch
+from multihmr2_ros.training.lifting import KeypointBatches, LiftingConfig, WithKeypoints, make_bank
 from multihmr2_ros.training.pool import Pool, make_folder
 from multihmr2_ros.training.rendering import PoolConfig, Renderers, fill, open_folder, scene_renderer
 from multihmr2_ros.training.state import state_paths
@@ -41,10 +46,19 @@ MEAN_POSE_IMAGES = 300
 class Session:
     """What one call of `multihmr2 train` does.
 
-    out: the run's folder. network: of a network that starts from random weights; start_from: the weights file it starts
-    from instead. pool: renders to train on, with render_workers processes that go on rendering meanwhile; datasets:
-    readers of real data; render_share: the part of the images that are renders where there are both. consistency_with:
-    the weights file of a model that the consistency losses hold on to. resume: go on in `out`.
+    out                the run's folder
+    network            sizes of a network that starts from random weights
+    training           everything else about the run
+    pool               renders to train on
+    render_workers     processes that go on rendering meanwhile
+    datasets           readers of real data
+    render_share       the part of the images that are renders where there are both
+    start_from         the weights file that the network starts from, instead of random weights
+    encoder_weights    of the pretrained encoder of a network that starts from random weights
+    features           folders of batches that the frozen encoder has seen, to train on instead of images
+    lifting            how poses are learned from keypoints alone, beside images
+    consistency_with   the weights file of a model that the consistency losses hold on to
+    resume             go on in `out`
     """
 
     out: Path
@@ -55,6 +69,9 @@ class Session:
     datasets: tuple[SampleSource, ...] = ()
     render_share: float = 0.5
     start_from: Path | None = None
+    encoder_weights: Path | None = None
+    features: tuple[Path, ...] = ()
+    lifting: LiftingConfig | None = None
     consistency_with: Path | None = None
     resume: bool = False
     device: str = "auto"
@@ -80,7 +97,7 @@ def train(session: Session) -> str:
     make_folder(session.out)
     if state_paths(session.out) and not session.resume:
         raise UserError(f"{session.out} already holds a run; add --resume to go on with it, or choose another --out")
-    if session.pool is None and not session.datasets:
+    if session.pool is None and not session.datasets and not session.features:
         raise UserError("there is nothing to train on; give --cache for renders, or a dataset")
     device_type = torch.device(Runtime(session.device).resolve().device).type
     with processes(device_type) as others, _signals(stop), _renderers(session, others) as renderers:
@@ -89,14 +106,55 @@ def train(session: Session) -> str:
         )
         if session.training.threads:
             torch.set_num_threads(session.training.threads)
-        pool = None if session.pool is None else _ready_pool(session, session.pool, renderers, stop)
+        pool = None
+        if session.pool is not None and not session.features:
+            pool = _ready_pool(session, session.pool, renderers, stop)
         trainer = _trainer(session, device, others)
         if stop():
             return f"stopped before the first step: {stop.reason}"
-        batches = Batches(_sources(session, pool), session.training.batch, session.training.seed, others.rank)
+        batches: Dataset[Batch]
+        if session.features:
+            batches = CachedBatches(session.features, session.training.seed, others.rank)
+        else:
+            batches = Batches(_sources(session, pool), session.training.batch, session.training.seed, others.rank)
+        if session.lifting is not None:
+            batches = with_keypoints(batches, session)
         done = trainer.run(batches, _hooks(session, pool, renderers, stop))
         where = f"step {trainer.progress.step} of {session.training.steps}, weights in {session.out}"
         return f"done: {where}" if done else f"stopped, because {stop.reason}: {where}; go on with --resume"
+
+
+def with_keypoints(batches: Dataset[Batch], session: Session) -> Dataset[Any]:
+    """The batches, with those of keypoints alone in between."""
+    config = session.lifting
+    assert config is not None
+    if session.network.encoder != "movenet":
+        raise UserError("poses are learned from keypoints only where the queries start from them: --network movenet")
+    motions = None if session.pool is None else session.pool.scene.motions
+    bank = make_bank(Body("low"), config.poses, motions, session.training.seed)
+    keypoints = KeypointBatches(bank, session.network.image_size, config.people, session.training.seed)
+    return WithKeypoints(batches, keypoints, config.steps, config.every)
+
+
+def features_only(session: Session, count: int) -> str:
+    """Write `count` batches with the encoder's features into the first folder; returns one line that says how it ended.
+
+    The batches are those that a run with the session's options would train on."""
+    folder = session.features[0]
+    make_folder(folder)
+    pool = None if session.pool is None else Pool(session.pool.folder)
+    if session.training.threads:
+        torch.set_num_threads(session.training.threads)
+    network = _network(session).eval()
+    batches = Batches(_sources(session, pool), session.training.batch, session.training.seed)
+    stop = StopRequest()
+    missing = missing_batches(folder, count)
+    with _signals(stop), tqdm(missing, unit="batch", dynamic_ncols=True) as bar:
+        for number in bar:
+            if stop():
+                return f"stopped, because {stop.reason}: {len(missing_batches(folder, count))} batches are missing"
+            write_batch(folder, number, batches[number], network)
+    return f"done: {folder} holds {count} batches of {session.training.batch.batch_size} images"
 
 
 def render_only(config: PoolConfig, images: int, workers: int) -> str:
@@ -205,7 +263,16 @@ def _network(session: Session) -> MultiHMR2:
     if session.start_from is not None:
         return checkpoint.load(session.start_from)
     torch.manual_seed(session.training.seed)
-    return initialise(MultiHMR2(session.network), None if session.pool is None else mean_rotations(session.pool.folder))
+    mean = None if session.pool is None else mean_rotations(session.pool.folder)
+    network = initialise(MultiHMR2(session.network), mean)
+    if network.backbone.pretrained is not None:
+        if session.encoder_weights is None:
+            raise UserError(
+                f"a network with the encoder {session.network.encoder} starts with pretrained weights; name their file "
+                "with --encoder-weights, or start from a whole network with --from"
+            )
+        load_encoder(network.backbone.pretrained.movenet, session.encoder_weights)
+    return network
 
 
 def mean_rotations(folder: Path) -> Tensor | None:

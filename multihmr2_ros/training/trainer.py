@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from multihmr2_ros.body import Body
@@ -23,11 +23,12 @@ from multihmr2_ros.errors import UserError
 from multihmr2_ros.hardware import bf16_instructions, cpu_description
 from multihmr2_ros.network.model import MultiHMR2, TrainingOutputs
 from multihmr2_ros.training.config import TrainingConfig
-from multihmr2_ros.training.data import Batch, Batches
+from multihmr2_ros.training.data import Batch
 from multihmr2_ros.training.distributed import Processes
 from multihmr2_ros.training.ema import Ema
+from multihmr2_ros.training.lifting import KeypointBatch, lifting_losses
 from multihmr2_ros.training.losses import LossConfig, losses
-from multihmr2_ros.training.optimisation import make_optimiser, rate_factor, set_rate
+from multihmr2_ros.training.optimisation import freeze_encoder, make_optimiser, rate_factor, set_rate
 from multihmr2_ros.training.records import Records
 from multihmr2_ros.training.state import Progress, load_state, save_state
 from multihmr2_ros.training.validation import validate
@@ -60,8 +61,10 @@ class Objective(nn.Module):
         self.config = config
         self.bf16 = precision == "bf16"
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
+    def forward(self, batch: Batch | KeypointBatch) -> dict[str, Tensor]:
         """Weighted terms by name. The network runs under autocast; bodies and losses are in float32."""
+        if isinstance(batch, KeypointBatch):
+            return lifting_losses(self.network, batch, self._fixed["body"], self.config)
         outputs = self._outputs(self.network, batch)
         reference = None
         if self._fixed["reference"] is not None:
@@ -71,7 +74,7 @@ class Objective(nn.Module):
 
     def _outputs(self, network: MultiHMR2, batch: Batch) -> TrainingOutputs:
         with torch.autocast(batch.image.device.type, torch.bfloat16, enabled=self.bf16):
-            return network.training_outputs(batch.image, batch.targets.k, batch.k_given)
+            return network.training_outputs(batch.image, batch.targets.k, batch.k_given, batch.features)
 
 
 class Trainer:
@@ -93,6 +96,7 @@ class Trainer:
         self.config, self.folder, self.device = config, folder, device
         self.processes = processes or Processes()
         self.network = network.to(device).train().requires_grad_(True)
+        freeze_encoder(self.network, config.optimisation)
         self.body = body.to(device)
         self.held_out = held_out
         self.ema = Ema(self.network, config.ema_decay)
@@ -112,7 +116,7 @@ class Trainer:
         """Go on where the folder's newest state ends."""
         self.progress = load_state(self.folder, self.network, self.ema, self.optimiser, self.device)
 
-    def run(self, batches: Batches, hooks: Hooks | None = None, *, show_progress: bool = True) -> bool:
+    def run(self, batches: Dataset[Batch], hooks: Hooks | None = None, *, show_progress: bool = True) -> bool:
         """Train until the configured number of steps, or until a hook says stop; True when all steps are done."""
         hooks = hooks or Hooks()
         bar = tqdm(
@@ -184,7 +188,7 @@ class Trainer:
                 f"{MOST_SKIPPED} steps in a row had no finite gradient; resume with a lower --learning-rate"
             )
 
-    def _loader(self, batches: Batches) -> Iterator[Batch]:
+    def _loader(self, batches: Dataset[Batch]) -> Iterator[Batch]:
         workers = self.config.loader_workers
         loader: DataLoader[Batch] = DataLoader(
             batches,

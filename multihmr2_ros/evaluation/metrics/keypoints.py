@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-# Standard deviations of the 17 keypoints by which their errors are measured, as a share of the object's scale.
-SIGMAS = np.array([26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89]) / 1000.0
+from multihmr2_ros.body import COCO_SIGMAS
+
+SIGMAS = np.array(COCO_SIGMAS)
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALL_LEVELS = np.linspace(0.0, 1.0, 101)
 MAX_DETECTIONS = 20

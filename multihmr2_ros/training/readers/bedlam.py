@@ -50,6 +50,9 @@ class BedlamReader:
     def __len__(self) -> int:
         return len(self._images)
 
+    def name(self, index: int) -> str:
+        return self._images[index][0]
+
     def sample(self, index: int) -> Sample:
         """Image number `index`, by name."""
         name, rows = self._images[index]

@@ -43,6 +43,9 @@ class CocoReader:
     def __len__(self) -> int:
         return len(self._images)
 
+    def name(self, index: int) -> str:
+        return self._images[index][0].name
+
     def sample(self, index: int) -> Sample:
         """Image number `index`, in the order of COCO's image ids."""
         path, annotations = self._images[index]

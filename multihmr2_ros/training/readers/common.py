@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+import hashlib
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.training.samples import Sample
 
 # Rows of COCO's keypoints.
 NOSE, EYES_AND_EARS = 0, slice(1, 5)
@@ -40,6 +42,36 @@ def centre_from_keypoints(
             continue
         known[row] = True
     return location, known
+
+
+class NamedSource(Protocol):
+    """A reader that knows the name of each image's file."""
+
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str: ...
+
+    def sample(self, index: int) -> Sample: ...
+
+
+class Kept:
+    """The images of a reader that are not held out: those whose name's hash lies above the share that is."""
+
+    def __init__(self, source: NamedSource, held_out_share: float) -> None:
+        self._source = source
+        self._rows = [row for row in range(len(source)) if hash_share(source.name(row)) >= held_out_share]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def sample(self, index: int) -> Sample:
+        return self._source.sample(self._rows[index])
+
+
+def hash_share(name: str) -> float:
+    """A number in [0, 1) that depends on a file's name alone, without its folder: the same on every machine."""
+    digest = hashlib.sha256(PurePosixPath(name).name.encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:6], "big") / 2**48
 
 
 def load_npz(path: Path, needed: tuple[str, ...], what: str) -> Any:

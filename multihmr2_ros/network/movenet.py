@@ -1,0 +1,191 @@
+"""MoveNet MultiPose as a pretrained encoder: a MobileNetV2 of width 1.5 with a feature pyramid and keypoint heads.
+
+Google's model (Apache-2.0) finds several people's 17 keypoints at any image size. Its layers are written here in plain
+PyTorch; `scripts/convert_movenet.py` says where the weights come from. Inverted residuals: Sandler et al. 2018,
+"MobileNetV2"; people as centers with keypoints: Zhou et al. 2019, "Objects as Points".
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from multihmr2_ros.errors import UserError
+
+STEM_WIDTH = 48
+# (output channels, stride, expansion) of the inverted residuals.
+BLOCKS = (
+    (24, 1, 1), (40, 2, 6), (40, 1, 6), (48, 2, 6), (48, 1, 6), (48, 1, 6), (96, 2, 6), (96, 1, 6), (96, 1, 6),
+    (96, 1, 6), (144, 1, 6), (144, 1, 6), (144, 1, 6), (240, 2, 6), (240, 1, 6), (240, 1, 6), (480, 1, 6),
+)  # fmt: skip
+LAST_WIDTH = 1280
+LATERAL_WIDTHS = (64, 64, 32, 24)
+PYRAMID_WIDTHS = (64, 32, 24, 24)
+FINEST_WIDTH = PYRAMID_WIDTHS[-1]
+HEAD_WIDTH = 96
+# Block after which a level of the pyramid is read, and its channels.
+STRIDE_4, STRIDE_8, STRIDE_16 = (2, 40), (5, 48), (9, 96)
+CONTEXT_16, CONTEXT_32 = (12, 144), (16, 480)
+CELL_PX = 4  # of the keypoint heads' outputs
+KEYPOINTS = 17
+
+
+@dataclass(frozen=True)
+class MoveNetOutputs:
+    """Outputs of MoveNet for B images of H × W px; h = H / 4 and w = W / 4 cells, rounded up.
+
+    context_16          (B, 144, H / 16, W / 16)
+    context_32          (B, 480, H / 32, W / 32)
+    finest              (B, 24, h, w) of the pyramid
+    center              (B, h, w) logit of "a person's center lies in this cell"
+    keypoint            (B, 17, h, w) logit of "this keypoint of somebody lies in this cell"
+    regression          (B, 17, 2, h, w) cells, y before x, from a person's center to their keypoints
+    offset              (B, 17, 2, h, w) cells, y before x, from a keypoint's cell to the keypoint
+    """
+
+    context_16: Tensor
+    context_32: Tensor
+    finest: Tensor
+    center: Tensor
+    keypoint: Tensor
+    regression: Tensor
+    offset: Tensor
+
+
+class MoveNet(nn.Module):
+    """(B, 3, H, W) image in [−1, 1] → MoveNetOutputs; H and W multiples of 16 px."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = SameConv(3, STEM_WIDTH, 3, stride=2, activation=functional.relu6)
+        widths = [STEM_WIDTH, *(width for width, _, _ in BLOCKS)]
+        self.blocks = nn.ModuleList(
+            InvertedResidual(inputs, outputs, stride, expansion)
+            for inputs, (outputs, stride, expansion) in zip(widths, BLOCKS, strict=False)
+        )
+        self.last = SameConv(BLOCKS[-1][0], LAST_WIDTH, activation=functional.relu6)
+        inputs = (LAST_WIDTH, STRIDE_16[1], STRIDE_8[1], STRIDE_4[1])
+        self.lateral = nn.ModuleList(SameConv(*pair) for pair in zip(inputs, LATERAL_WIDTHS, strict=True))
+        self.smooth = nn.ModuleList(SeparableConv(*pair) for pair in itertools.pairwise(PYRAMID_WIDTHS))
+        self.center = KeypointHead(1)
+        self.keypoint = KeypointHead(KEYPOINTS)
+        self.regression = KeypointHead(2 * KEYPOINTS)
+        self.offset = KeypointHead(2 * KEYPOINTS)
+
+    def forward(self, image: Tensor) -> MoveNetOutputs:
+        features = self.stem(image.contiguous(memory_format=torch.channels_last))
+        levels = {}
+        for index, block in enumerate(self.blocks):
+            features = levels[index] = block(features)
+        finest = self.lateral[0](self.last(features))
+        for lateral, smooth, (index, _) in zip(
+            list(self.lateral)[1:], self.smooth, (STRIDE_16, STRIDE_8, STRIDE_4), strict=True
+        ):
+            finest = smooth(upsample(finest, levels[index]) + lateral(levels[index]))
+        return MoveNetOutputs(
+            levels[CONTEXT_16[0]],
+            levels[CONTEXT_32[0]],
+            finest,
+            self.center(finest)[:, 0].float(),
+            self.keypoint(finest).float(),
+            self.regression(finest).float().unflatten(1, (KEYPOINTS, 2)),
+            self.offset(finest).float().unflatten(1, (KEYPOINTS, 2)),
+        )
+
+
+class SameConv(nn.Module):
+    """Convolution with TensorFlow's SAME padding: at stride 2 one pixel more to the right and below."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int = 1,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+        activation: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        super().__init__()
+        padding = kernel // 2 if stride == 1 else 0
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=bias)
+        self.activation = activation
+
+    def forward(self, features: Tensor) -> Tensor:
+        stride, kernel = self.conv.stride[0], self.conv.kernel_size[0]
+        if stride > 1:
+            pads = [max((-(-n // stride) - 1) * stride + kernel - n, 0) for n in features.shape[:1:-1]]
+            features = functional.pad(features, [side for n in pads for side in (n // 2, n - n // 2)])
+        features = convolve_pointwise(self.conv, features) if kernel == 1 else self.conv(features)
+        return features if self.activation is None else self.activation(features)
+
+
+class InvertedResidual(nn.Module):
+    """1 × 1 convolution to more channels, 3 × 3 depthwise convolution, 1 × 1 convolution to few; a residual where the
+    shape stays."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        inner = inputs * expansion
+        self.expand = SameConv(inputs, inner, activation=functional.relu6) if expansion > 1 else None
+        self.depthwise = SameConv(inner, inner, 3, stride=stride, groups=inner, activation=functional.relu6)
+        self.project = SameConv(inner, outputs)
+        self.residual = stride == 1 and inputs == outputs
+
+    def forward(self, features: Tensor) -> Tensor:
+        inner = features if self.expand is None else self.expand(features)
+        result = self.project(self.depthwise(inner))
+        return features + result if self.residual else result
+
+
+class SeparableConv(nn.Module):
+    """3 × 3 depthwise convolution – 1 × 1 convolution – ReLU."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.depthwise = SameConv(inputs, inputs, 3, groups=inputs, bias=False)
+        self.pointwise = SameConv(inputs, outputs, activation=functional.relu)
+
+    def forward(self, features: Tensor) -> Tensor:
+        result: Tensor = self.pointwise(self.depthwise(features))
+        return result
+
+
+class KeypointHead(nn.Sequential):
+    """Separable convolution – 1 × 1 convolution, on the pyramid's finest level."""
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__(SeparableConv(FINEST_WIDTH, HEAD_WIDTH), SameConv(HEAD_WIDTH, outputs))
+
+
+def convolve_pointwise(conv: nn.Conv2d, features: Tensor) -> Tensor:
+    """A 1 × 1 convolution as the matrix product that it is: PyTorch's own is five times as slow on one thread."""
+    product = functional.linear(features.permute(0, 2, 3, 1), conv.weight.flatten(1), conv.bias)
+    return product.permute(0, 3, 1, 2)
+
+
+def load_encoder(encoder: MoveNet, path: Path) -> None:
+    """Load the weights that `scripts/convert_movenet.py` wrote; UserError for any other file."""
+    try:
+        tensors = safetensors.torch.load_file(path)
+        encoder.load_state_dict({name: value.float() for name, value in tensors.items()})
+    except (OSError, safetensors.SafetensorError, RuntimeError) as error:
+        raise UserError(
+            f"{path} does not hold MoveNet's weights as scripts/convert_movenet.py writes them "
+            f"({' '.join(str(error).split())!s:.120}); convert them again"
+        ) from None
+
+
+def upsample(features: Tensor, finer: Tensor) -> Tensor:
+    """Features at twice their size (bilinear), cut to the rows and columns of the finer level."""
+    rows, columns = finer.shape[-2:]
+    return functional.interpolate(features, scale_factor=2.0, mode="bilinear")[..., :rows, :columns]

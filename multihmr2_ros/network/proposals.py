@@ -1,0 +1,193 @@
+"""Queries from MoveNet's people: the cells that look most like somebody's center, and their 17 keypoints.
+
+A query starts at the person's nose, where Anny's located vertex is, with a description of the keypoints and of the
+image around them. Centers with regressed keypoints, refined on the keypoints' heat maps, are MoveNet's own decoding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from multihmr2_ros.network.config import NetworkConfig
+from multihmr2_ros.network.movenet import (
+    CELL_PX,
+    CONTEXT_16,
+    CONTEXT_32,
+    FINEST_WIDTH,
+    KEYPOINTS,
+    MoveNet,
+    MoveNetOutputs,
+)
+
+WINDOW = 3  # steps around a regressed keypoint in which its heat map is searched
+EXTENT_PER_STEP = 12.0  # cells: people of twice this height are searched with steps of two cells
+MOST_STEP = 3.0
+SOFTENING = 1.8  # cells: how slowly the search prefers near cells, as in MoveNet
+LEAST_EXTENT_PX = 16.0
+PATCH_PX = 32
+MIDDLE_PX = 16
+MIDDLE_WIDTH, COARSE_WIDTH = 32, 24  # of what is sampled at each keypoint, at strides 16 and 32
+NOSE = 0
+
+
+@dataclass(frozen=True)
+class EncoderFeatures:
+    """What the rest of the network reads of MoveNet, for B images of H × W px and Q proposed people, best first.
+
+    context_16       (B, 144, H / 16, W / 16)
+    context_32       (B, 480, H / 32, W / 32)
+    pooled           (B, 48, H / 32, W / 32) greatest and mean of the finest level
+    center_logit     (B, Q)
+    keypoints        (B, Q, 17, 2) px of the padded input, COCO's order
+    keypoint_score   (B, Q, 17) in [0, 1]
+    sampled          (B, Q, 17, 24) of the finest level at the keypoints
+    """
+
+    context_16: Tensor
+    context_32: Tensor
+    pooled: Tensor
+    center_logit: Tensor
+    keypoints: Tensor
+    keypoint_score: Tensor
+    sampled: Tensor
+
+    @property
+    def reference(self) -> Tensor:
+        """(B, Q, 2) px, the nose: where the query starts."""
+        return self.keypoints[:, :, NOSE]
+
+
+class KeypointEncoder(nn.Module):
+    """(B, 3, H, W) image in [−1, 1], H and W multiples of 32 px → EncoderFeatures."""
+
+    def __init__(self, queries: int) -> None:
+        super().__init__()
+        self.movenet = MoveNet()
+        self.queries = queries
+
+    def forward(self, image: Tensor) -> EncoderFeatures:
+        outputs = self.movenet(image)
+        logit, keypoints, score = propose_people(outputs, self.queries)
+        finest = outputs.finest.float()
+        size = PATCH_PX // CELL_PX
+        pooled = torch.cat([functional.max_pool2d(finest, size), functional.avg_pool2d(finest, size)], dim=1)
+        return EncoderFeatures(
+            outputs.context_16.float(),
+            outputs.context_32.float(),
+            pooled,
+            logit,
+            keypoints,
+            score,
+            sample_at(finest, keypoints / CELL_PX),
+        )
+
+
+def propose_people(outputs: MoveNetOutputs, queries: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The cells of highest center score that no neighbor exceeds: logit (B, Q), keypoints (B, Q, 17, 2) px and their
+    scores (B, Q, 17)."""
+    center = outputs.center
+    _, rows, columns = center.shape
+    peak = center == functional.max_pool2d(center[:, None], 3, 1, 1)[:, 0]
+    logit, best = torch.where(peak, center, center - 30.0).flatten(1).topk(min(queries, rows * columns), dim=1)
+    cells = torch.stack([best // columns, best % columns], dim=-1)  # (B, Q, 2), y before x
+    index = best[:, None, None].expand(-1, KEYPOINTS, 2, -1)
+    regression = outputs.regression.flatten(3).gather(3, index).permute(0, 3, 1, 2)
+    places, score = _refine(cells[:, :, None] + regression, outputs, rows, columns)
+    return logit, CELL_PX * places.flip(-1), score
+
+
+def _refine(places: Tensor, outputs: MoveNetOutputs, rows: int, columns: int) -> tuple[Tensor, Tensor]:
+    """Keypoints (B, Q, 17, 2) in cells, y before x, moved to the best cell of a window of their heat map; their scores
+    (B, Q, 17)."""
+    fixed = places.detach()
+    extent = (fixed.amax(2) - fixed.amin(2)).amax(-1)
+    step = (extent / EXTENT_PER_STEP).round().clamp(1.0, MOST_STEP)[:, :, None, None]
+    steps = step * torch.arange(-WINDOW, WINDOW + 1, device=places.device)
+    y = (fixed[..., :1].round() + steps).clamp(0, rows - 1)  # (B, Q, 17, 2 · WINDOW + 1)
+    x = (fixed[..., 1:].round() + steps).clamp(0, columns - 1)
+    distance = ((y - fixed[..., :1]).square()[..., :, None] + (x - fixed[..., 1:]).square()[..., None, :]).sqrt()
+    index = (columns * y[..., :, None] + x[..., None, :]).flatten(3).long().transpose(1, 2)  # (B, 17, Q, N)
+    logits = outputs.keypoint.flatten(2)
+    heat = logits.gather(2, index.flatten(2)).unflatten(2, index.shape[2:]).detach().sigmoid()
+    chosen = (heat / (distance.flatten(3).transpose(1, 2) + SOFTENING)).argmax(-1, keepdim=True)
+    cell = index.gather(3, chosen)[..., 0]  # (B, 17, Q)
+    score = logits.gather(2, cell).sigmoid().transpose(1, 2)
+    offset = outputs.offset.flatten(3).gather(3, cell[:, :, None].expand(-1, -1, 2, -1)).permute(0, 3, 1, 2)
+    cell = cell.transpose(1, 2)
+    return torch.stack([cell // columns, cell % columns], dim=-1) + offset, score
+
+
+class PatchEmbedding(nn.Module):
+    """EncoderFeatures → (B, width, H / 32, W / 32): what MoveNet sees in each patch, by one linear layer."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        widths = (CONTEXT_32[1], 4 * CONTEXT_16[1], 2 * FINEST_WIDTH)
+        self.norms = nn.ModuleList(nn.LayerNorm(inputs) for inputs in widths)
+        self.project = nn.Linear(sum(widths), width)
+
+    def forward(self, features: EncoderFeatures) -> Tensor:
+        levels = features.context_32, functional.pixel_unshuffle(features.context_16, 2), features.pooled
+        normed = [norm(level.permute(0, 2, 3, 1)) for norm, level in zip(self.norms, levels, strict=True)]
+        patches: Tensor = self.project(torch.cat(normed, dim=-1).to(self.project.weight.dtype))
+        return patches.permute(0, 3, 1, 2)
+
+
+class ProposalEmbedding(nn.Module):
+    """Proposed people and image features → (B, Q, D) content of the queries.
+
+    Keypoints are described relative to the reference point and to their own extent, so that a pose looks the same at
+    any size; features are sampled at the keypoints, at strides 4, 16 and 32 (the patches).
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.image_size = config.image_size
+        width = config.decoder_width
+        self.middle_norm = nn.LayerNorm(CONTEXT_16[1])
+        self.middle = nn.Linear(CONTEXT_16[1], MIDDLE_WIDTH)
+        self.coarse = nn.Linear(config.encoder_width, COARSE_WIDTH)
+        sampled = KEYPOINTS * (FINEST_WIDTH + MIDDLE_WIDTH + COARSE_WIDTH)
+        self.sampled_width = sampled
+        self.norm = nn.LayerNorm(sampled)
+        self.embed = nn.Sequential(
+            nn.Linear(3 * KEYPOINTS + 4 + sampled, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
+
+    def forward(self, features: EncoderFeatures, patches: Tensor) -> Tensor:
+        keypoints = features.keypoints
+        middle = self.middle(self.middle_norm(features.context_16.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
+        coarse = self.coarse(patches).permute(0, 3, 1, 2)
+        sampled = [
+            features.sampled,
+            sample_at(middle, keypoints / MIDDLE_PX - 0.5),
+            sample_at(coarse, keypoints / PATCH_PX - 0.5),
+        ]
+        seen = self.norm(torch.cat([sample.flatten(2) for sample in sampled], dim=-1))
+        return self.embed_people(keypoints, features.keypoint_score, features.center_logit, seen)
+
+    def embed_people(self, keypoints: Tensor, score: Tensor, center_logit: Tensor, seen: Tensor | None) -> Tensor:
+        """Content of the queries; seen (B, Q, sampled_width): image features, None where only keypoints are known."""
+        reference = keypoints[:, :, NOSE]
+        extent = (keypoints.amax(2) - keypoints.amin(2)).amax(-1, keepdim=True).clamp(min=LEAST_EXTENT_PX)
+        described = [
+            ((keypoints - reference[:, :, None]) / extent[:, :, None]).flatten(2),
+            score,
+            (extent / self.image_size).log(),
+            reference / self.image_size - 0.5,
+            center_logit[..., None].clamp(-10.0, 10.0) / 5.0,
+            extent.new_zeros(*extent.shape[:2], self.sampled_width) if seen is None else seen,
+        ]
+        content: Tensor = self.embed(torch.cat(described, dim=-1))
+        return content
+
+
+def sample_at(features: Tensor, points: Tensor) -> Tensor:
+    """(B, Q, K, C) features (B, C, h, w) at points (B, Q, K, 2) in cells, x before y, (0, 0) being the middle of the
+    first cell; bilinear, zero outside."""
+    size = points.new_tensor([features.shape[-1], features.shape[-2]])
+    return functional.grid_sample(features, (2 * points + 1) / size - 1, align_corners=False).permute(0, 2, 3, 1)

@@ -1,0 +1,108 @@
+"""Batches whose images the frozen encoder has already seen: features and targets on disk, quick to read.
+
+While the pretrained encoder is frozen, its features of a varied image never change. Computed once and kept in eight
+bits, they let decoder and heads see several times as many people an hour.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.media.files import atomic_path
+from multihmr2_ros.network.model import MultiHMR2
+from multihmr2_ros.network.proposals import EncoderFeatures
+from multihmr2_ros.training.data import Batch
+from multihmr2_ros.training.targets import Targets
+
+PREFIX, SUFFIX = "batch-", ".safetensors"
+QUANTIZED = {"context_16": 1, "context_32": 1, "pooled": 1, "sampled": 3}  # → the axis of its channels
+GREATEST = 127.0
+
+
+@torch.inference_mode()
+def write_batch(folder: Path, number: int, batch: Batch, network: MultiHMR2) -> Path:
+    """Write batch `number` with the encoder's features of its images; the file appears whole or not at all."""
+    features = network.extract_features(batch.image)
+    tensors = {"k_given": batch.k_given, "size": torch.tensor(batch.image.shape[-2:])}
+    for name, value in vars(features).items():
+        if name in QUANTIZED:
+            tensors[name], tensors[f"{name}.scale"] = quantize(value, QUANTIZED[name])
+        else:
+            tensors[name] = value.half() if name != "keypoints" else value
+    for field in dataclasses.fields(Targets):
+        value = getattr(batch.targets, field.name)
+        compact = field.name in ("rotations", "track_feature", "shape")
+        tensors[f"targets.{field.name}"] = value.half() if compact else value
+    path = folder / f"{PREFIX}{number:07d}{SUFFIX}"
+    with atomic_path(path) as temporary:
+        safetensors.torch.save_file({name: value.contiguous() for name, value in tensors.items()}, temporary)
+    return path
+
+
+def read_batch(path: Path) -> Batch:
+    """A batch as `write_batch` wrote it. Its image has the right shape and no content."""
+    tensors = safetensors.torch.load_file(path)
+    values = {}
+    for field in dataclasses.fields(EncoderFeatures):
+        value = tensors[field.name]
+        if field.name in QUANTIZED:
+            value = dequantize(value, tensors[f"{field.name}.scale"], QUANTIZED[field.name])
+        values[field.name] = value.float()
+    targets = {}
+    for field in dataclasses.fields(Targets):
+        value = tensors[f"targets.{field.name}"]
+        targets[field.name] = value.float() if value.dtype == torch.float16 else value
+    count, (height, width) = len(tensors["k_given"]), tensors["size"].tolist()
+    image = torch.zeros(1, 1, 1, 1, dtype=torch.uint8).expand(count, 3, height, width)
+    origins = tuple(f"{path.name}[{row}]" for row in range(count))
+    return Batch(image, Targets(**targets), tensors["k_given"], origins, EncoderFeatures(**values))
+
+
+def quantize(value: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    """int8 steps of a scale (channels,) of their own for the channels along an axis."""
+    others = [other for other in range(value.ndim) if other != axis]
+    scale = value.abs().amax(others).clamp(min=1e-8) / GREATEST
+    return (value / _along(scale, axis, value.ndim)).round().to(torch.int8), scale
+
+
+def dequantize(steps: Tensor, scale: Tensor, axis: int) -> Tensor:
+    """What `quantize` was given, to half a step."""
+    return steps * _along(scale, axis, steps.ndim)
+
+
+def _along(scale: Tensor, axis: int, dimensions: int) -> Tensor:
+    return scale.view([-1 if index == axis else 1 for index in range(dimensions)])
+
+
+class CachedBatches(Dataset[Batch]):
+    """Batch number `step`: a file of the folders, all of them in a new random order again and again."""
+
+    def __init__(self, folders: Sequence[Path], seed: int, rank: int = 0) -> None:
+        self.paths = [path for folder in folders for path in sorted(folder.glob(f"{PREFIX}*{SUFFIX}"))]
+        self.seed, self.rank = seed, rank
+        if not self.paths:
+            raise UserError(f"{folders[0]} holds no batches with features; make some with --features-only")
+
+    def __getitem__(self, step: int) -> Batch:
+        epoch, place = divmod(step, len(self.paths))
+        order = np.random.default_rng([self.seed, self.rank, epoch]).permutation(len(self.paths))
+        path = self.paths[order[place]]
+        try:
+            return read_batch(path)
+        except (OSError, KeyError, safetensors.SafetensorError) as error:
+            raise UserError(f"cannot read {path} ({error}); remove it") from None
+
+
+def missing_batches(folder: Path, count: int) -> list[int]:
+    """The numbers below `count` of batches that are not in the folder."""
+    return [number for number in range(count) if not (folder / f"{PREFIX}{number:07d}{SUFFIX}").exists()]

