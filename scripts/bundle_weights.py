@@ -3,7 +3,8 @@
     python scripts/bundle_weights.py RUN/network.safetensors POOL multihmr2_ros/weights/nano.safetensors
 
 Parts that only training reads are left out, matrices become float16, and the score is shifted (its logit's bias) so
-that the node's default threshold is where people of the pool's held-out split are found with the wanted precision.
+that the node's default threshold is where people of the pool's held-out split are found with the wanted precision, or
+where --threshold says (scripts/real_pictures.py --json gives recall and precision of each threshold on real images).
 """
 
 from __future__ import annotations
@@ -34,24 +35,28 @@ def main() -> int:
     parser.add_argument("weights", type=Path)
     parser.add_argument("pool", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--threshold", type=float, help="score that becomes the default threshold, 0 to 1")
     parser.add_argument("--precision", type=float, default=0.9, help="wanted on the held-out split (default: 0.9)")
     args = parser.parse_args()
     try:
-        bundle(args.weights, args.pool, args.out, args.precision)
+        bundle(args.weights, args.pool, args.out, args.precision, args.threshold)
     except UserError as error:
         print(f"bundle_weights: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def bundle(weights: Path, pool: Path, out: Path, precision: float) -> None:
+def bundle(weights: Path, pool: Path, out: Path, precision: float, threshold: float | None = None) -> None:
+    if threshold is not None and not 0 < threshold < 1:
+        raise UserError(f"--threshold must lie between 0 and 1, got {threshold}")
     network = checkpoint.load(weights)
     network.config = dataclasses.replace(network.config, keypoint_maps=False)
     network.keypoint_maps = None
     found = figures(network, held_out(network, pool))
-    for threshold, values in found.items():
-        print(f"score {threshold:.2f}: " + ", ".join(f"{name} {value:.3f}" for name, value in values.items()))
-    chosen = min((t for t, values in found.items() if values["precision"] >= precision), default=None)
+    for score, values in found.items():
+        print(f"score {score:.2f}: " + ", ".join(f"{name} {value:.3f}" for name, value in values.items()))
+    precise = (score for score, values in found.items() if values["precision"] >= precision)
+    chosen = threshold or min(precise, default=None)
     if chosen is None:
         raise UserError(f"no threshold reaches a precision of {precision}; train on, or ask for less with --precision")
     last = network.detection.score[2]

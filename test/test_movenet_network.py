@@ -259,6 +259,10 @@ def test_keypoint_similarity_is_coco_s_with_softened_sigmas() -> None:
     pixels[0, 5, 0] += 10
     expected = (1 - np.exp(-100 / (2 * 0.53 * 4000 * (2 * 2 * 0.079) ** 2))) / 17
     np.testing.assert_allclose(keypoint_similarity_loss(points, pixels, visible, k, box), expected, rtol=1e-5)
+    exact = points.double().requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda found: keypoint_similarity_loss(found, pixels.double(), visible, k.double(), box.double()), exact
+    )
     visible[0, 5] = False
     assert keypoint_similarity_loss(points, pixels, visible, k, box) == 0
 

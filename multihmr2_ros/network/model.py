@@ -21,6 +21,7 @@ from multihmr2_ros.network.proposals import EncoderFeatures, ProposalEmbedding
 IMAGE_MEAN = {"vit": (0.485, 0.456, 0.406), "movenet": (0.5, 0.5, 0.5)}
 IMAGE_STD = {"vit": (0.229, 0.224, 0.225), "movenet": (0.5, 0.5, 0.5)}
 KEYPOINTS = 17  # COCO's
+FOV_IN_TRAINING = (0.15, 2.8)  # rad, of cameras through which people are projected in training
 PHENOTYPES = 6  # of the shape outputs, the first six are Anny's phenotypes; the others are unused
 
 
@@ -164,7 +165,8 @@ class MultiHMR2(nn.Module):
             horizontal_fov = self.camera(encoded.class_token)
             maps = None if self.keypoint_maps is None else self.keypoint_maps(patches)
             layers = tuple(LayerOutputs(*self.detection(queries, decoded.anchor)) for queries in decoded.layers)
-        k = camera_in_use(image, horizontal_fov, k, k_given)
+        # Known cameras alone teach the field of view: through projections it would be traded for distance, without end.
+        k = camera_in_use(image, horizontal_fov.detach().clamp(*FOV_IN_TRAINING), k, k_given)
         return TrainingOutputs(
             layers, decoded.queries, decoded.heatmap, horizontal_fov, k, (image.shape[-2], image.shape[-1]), maps
         )
