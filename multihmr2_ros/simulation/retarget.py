@@ -92,7 +92,7 @@ def retarget(bvh: Bvh, name: str = "") -> Motion:
     middle = 0.5 * (joints["left_hip"] + joints["right_hip"])
     clearance = _clearance(places[..., 2].min(axis=1), step * bvh.frame_s)
     travel = middle[:, :2] - middle[0, :2]
-    return Motion(name, _orientations(joints).astype(np.float32), travel, clearance, step * bvh.frame_s)
+    return Motion(name, segment_orientations(joints).astype(np.float32), travel, clearance, step * bvh.frame_s)
 
 
 def _clearance(lowest: NDArray[np.float64], frame_s: float) -> NDArray[np.float64]:
@@ -145,7 +145,7 @@ def _upright(joints: dict[str, NDArray[np.float64]]) -> NDArray[np.float64]:
     return np.array([[cosine, sine, 0.0], [-sine, cosine, 0.0], [0.0, 0.0, 1.0]]) @ axes
 
 
-def _orientations(joints: dict[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+def segment_orientations(joints: dict[str, NDArray[np.float64]]) -> NDArray[np.float64]:
     """(F, 10, 3, 3): SEGMENTS, from joint places (F, 3) in the upright world."""
     shoulders = 0.5 * (joints["left_shoulder"] + joints["right_shoulder"])
     hips = 0.5 * (joints["left_hip"] + joints["right_hip"])

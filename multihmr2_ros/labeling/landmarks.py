@@ -1,0 +1,56 @@
+"""BlazePose's 33 landmarks in 3D: which are which, and the body that they stand for.
+
+Millimetres about the hips, x right, y down, z away, as if the person were seen straight on. Shape, facing and depth order
+are about right, places are not: so only directions between them are used.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multihmr2_ros.labeling.posed_keypoints import CAMERA_FROM_LEVEL
+from multihmr2_ros.simulation.retarget import segment_orientations
+
+LANDMARK_COUNT = 33
+# COCO keypoint → landmark.
+LANDMARK_OF = {5: 11, 6: 12, 7: 13, 8: 14, 9: 15, 10: 16, 11: 23, 12: 24, 13: 25, 14: 26, 15: 27, 16: 28}
+JOINTS = {"shoulder": 5, "elbow": 7, "wrist": 9, "hip": 11, "knee": 13, "ankle": 15}  # of the left; the right is next
+
+# Directions, as COCO keypoints whose means are the ends.
+DIRECTIONS = (
+    ((5,), (7,)), ((7,), (9,)), ((6,), (8,)), ((8,), (10,)),
+    ((11,), (13,)), ((13,), (15,)), ((12,), (14,)), ((14,), (16,)),
+    ((5,), (6,)), ((11,), (12,)), ((11, 12), (5, 6)),
+)  # fmt: skip
+
+
+def body_landmarks(landmarks: NDArray[np.floating], rays: NDArray[np.floating]) -> NDArray[np.float64]:
+    """(n, 17, 3) landmarks (n, 33, 3) in COCO's order and the camera's axes, seen along unit rays (n, 3); no face."""
+    joints = np.zeros((len(landmarks), 17, 3))
+    for keypoint, landmark in LANDMARK_OF.items():
+        joints[:, keypoint] = landmarks[:, landmark]
+    axis = np.cross([0.0, 0.0, 1.0], rays)
+    cosine = rays[:, 2, None, None]
+    x, y, z = axis.T
+    zero = np.zeros_like(x)
+    skew = np.stack([zero, -z, y, z, zero, -x, -y, x, zero], axis=-1).reshape(-1, 3, 3)
+    turn = np.eye(3) + skew + skew @ skew / (1.0 + cosine)
+    return np.einsum("nij,nkj->nki", turn, joints)
+
+
+def direction_vectors(joints: NDArray[np.floating]) -> NDArray[np.float64]:
+    """(n, 11, 3) between the ends of DIRECTIONS, of joints (n, 17, 3)."""
+    return np.stack([joints[:, b].mean(axis=1) - joints[:, a].mean(axis=1) for a, b in _ends()], axis=1)
+
+
+def _ends() -> list[tuple[list[int], list[int]]]:
+    return [(list(first), list(last)) for first, last in DIRECTIONS]
+
+
+def segments_of(joints: NDArray[np.floating]) -> NDArray[np.float64]:
+    """(n, 10, 3, 3) segments in the level frame, of joints (n, 17, 3) in the camera's axes."""
+    level = joints @ CAMERA_FROM_LEVEL
+    named = {f"left_{name}": level[:, index] for name, index in JOINTS.items()}
+    named |= {f"right_{name}": level[:, index + 1] for name, index in JOINTS.items()}
+    return segment_orientations(named)

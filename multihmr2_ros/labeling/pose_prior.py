@@ -1,0 +1,221 @@
+"""Which poses are likely: a mixture of Gaussians over the limbs' rotations, learned from recorded motions.
+
+The features of a pose are free of the root's rotation: for chest, upper arms and thighs, relative to what carries
+them, the columns of their rotation that point along the segment and along its hinge; for elbows and knees the angle.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.labeling.posed_keypoints import Pose, rotation_matrices
+from multihmr2_ros.simulation.clips import MIRRORED_SEGMENTS, MIRRORED_SIGNS
+from multihmr2_ros.simulation.pose import SEGMENTS
+from multihmr2_ros.simulation.random_poses import pose_of, sample_angles
+from multihmr2_ros.simulation.retarget import load_motion, motion_files
+
+COMPONENTS = 24
+ROUNDS = 25
+LEAST_SIGMA = 0.1  # rad, about; recordings and rigs differ by as much
+LEAST_STEP = 0.05  # rms of features between two poses of a clip: nearer ones count as one
+FEWEST_POSES = 200
+RANDOM_POSES = 1000
+MOST_POSES = 12_000
+GREATEST_BEND_RAD = 2.7
+
+# Share of the prior for each posture, whatever the recordings' own shares are.
+POSTURES = {"stand": 0.5, "sit": 0.2, "crouch": 0.2, "lie": 0.1}
+
+
+def pose_features(pose: Pose) -> Tensor:
+    """(n, 34) features of poses."""
+    chest = rotation_matrices(pose.chest)
+    balls = torch.cat([chest[:, None], pose.upper_arms, pose.thighs], dim=1)[..., 1:]
+    return torch.cat([balls.flatten(1), pose.elbows, pose.knees], dim=1)
+
+
+def pose_of_segments(orientation: NDArray[np.floating]) -> tuple[Pose, NDArray[np.float64]]:
+    """Segments' orientations (n, 10, 3, 3) as hinged poses, and how far forearms and shins are from it, (n,) rad."""
+    segments = {name: orientation[:, index].astype(np.float64) for index, name in enumerate(SEGMENTS)}
+    pelvis, chest = segments["pelvis"], segments["chest"]
+    balls: dict[str, list[NDArray[np.float64]]] = {"upper_arm": [], "thigh": []}
+    bends: dict[str, list[NDArray[np.float64]]] = {"forearm": [], "shin": []}
+    off = np.zeros(len(orientation))
+    for side in ("left", "right"):
+        for carrier, upper, lower, sign in ((chest, "upper_arm", "forearm", -1.0), (pelvis, "thigh", "shin", 1.0)):
+            top, bottom = segments[f"{side}_{upper}"], segments[f"{side}_{lower}"]
+            balls[upper].append(carrier.swapaxes(1, 2) @ top)
+            direction = np.einsum("nji,nj->ni", top, -bottom[:, :, 2])
+            bends[lower].append(np.arctan2(-sign * direction[:, 0], -direction[:, 2]))
+            off = np.maximum(off, np.abs(np.arcsin(np.clip(direction[:, 1], -1, 1))))
+    pose = Pose(
+        torch.from_numpy(pelvis).float(),
+        rotation_vectors(torch.from_numpy(pelvis.swapaxes(1, 2) @ chest)).float(),
+        torch.from_numpy(np.stack(balls["upper_arm"], axis=1)).float(),
+        torch.from_numpy(np.stack(balls["thigh"], axis=1)).float(),
+        torch.from_numpy(np.stack(bends["forearm"], axis=1)).float(),
+        torch.from_numpy(np.stack(bends["shin"], axis=1)).float(),
+    )
+    return pose, off
+
+
+def rotation_vectors(matrices: Tensor) -> Tensor:
+    """(n, 3) rotation vectors of rotations (n, 3, 3)."""
+    from scipy.spatial.transform import Rotation
+
+    return torch.from_numpy(Rotation.from_matrix(matrices.numpy()).as_rotvec())
+
+
+@dataclass(frozen=True)
+class PosePrior:
+    """log_shares (K,), means (K, 34), whitening (K, 34, 34): features less the mean → unit Gaussians.
+
+    starts: poses, at least one, to begin a fit with.
+    """
+
+    log_shares: Tensor
+    means: Tensor
+    whitening: Tensor
+    starts: Pose
+
+    def cost(self, pose: Pose) -> Tensor:
+        """(n,) nats above that of the likeliest component's mean."""
+        away = pose_features(pose)[:, None] - self.means
+        white = torch.einsum("kij,nkj->nki", self.whitening, away)
+        volume = self.whitening.diagonal(dim1=1, dim2=2).log().sum(1)
+        level = self.log_shares + volume
+        return level.max() - torch.logsumexp(level - 0.5 * white.square().sum(-1), dim=1)
+
+
+def learn_pose_prior(motions: Path | None, seed: int = 0) -> PosePrior:
+    """From the BVH files of a folder; without one from random poses within the limits of the joints."""
+    generator = np.random.default_rng(seed)
+    orientation = _recorded(motions) if motions is not None else _random(generator)
+    mirrored = orientation[:, MIRRORED_SEGMENTS] * MIRRORED_SIGNS
+    orientation = np.concatenate([orientation, mirrored])
+    pose, off = pose_of_segments(orientation)
+    sound = torch.from_numpy(off < 0.5)
+    sound &= ((pose.elbows > -0.3) & (pose.knees > -0.3)).all(dim=1)
+    orientation = orientation[sound.numpy()]
+    pose = Pose(*(part[sound] for part in pose))
+    pose = pose._replace(
+        elbows=pose.elbows.clamp(0.0, GREATEST_BEND_RAD), knees=pose.knees.clamp(0.0, GREATEST_BEND_RAD)
+    )
+    features = pose_features(pose).double().numpy()
+    if len(features) < FEWEST_POSES:
+        raise UserError(
+            f"the motions in {motions} hold {len(features) // 2} different poses, but a pose prior needs at least "
+            f"{FEWEST_POSES // 2}; name a folder with more BVH files, or leave it out"
+        )
+    weights = _posture_weights(orientation)
+    drawn = np.sort(generator.choice(len(features), min(MOST_POSES, len(features)), replace=False, p=weights))
+    features = features[drawn]
+    components = min(COMPONENTS, len(features) // 50)
+    shares, means, covariances, nearest = _fit_mixture(features, components, generator)
+    nearest = drawn[nearest]
+    whitening = np.linalg.inv(np.linalg.cholesky(covariances))
+    return PosePrior(
+        torch.from_numpy(np.log(shares)).float(),
+        torch.from_numpy(means).float(),
+        torch.from_numpy(whitening).float(),
+        Pose(*(part[torch.from_numpy(nearest)] for part in pose)),
+    )
+
+
+def _recorded(folder: Path) -> NDArray[np.float32]:
+    """(n, 10, 3, 3) orientations of distinct poses of all files."""
+    if not folder.is_dir():
+        raise UserError(f"the folder of motions must be a folder, but {folder} is none; check the path")
+    clips = [_distinct(load_motion(path).orientation) for path in motion_files(folder)]
+    return np.concatenate(clips)
+
+
+def _distinct(orientation: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The frames of a clip that differ from the last one kept."""
+    features = pose_features(pose_of_segments(orientation)[0]).numpy()
+    kept = [0]
+    for index in range(1, len(features)):
+        if np.sqrt(np.mean((features[index] - features[kept[-1]]) ** 2)) > LEAST_STEP:
+            kept.append(index)
+    return orientation[kept]
+
+
+def _random(generator: np.random.Generator) -> NDArray[np.float32]:
+    return np.stack([pose_of(sample_angles(generator)).orientation for _ in range(RANDOM_POSES)]).astype(np.float32)
+
+
+def _posture_weights(orientation: NDArray[np.floating]) -> NDArray[np.float64]:
+    """(n,) weights that sum to 1, so that each posture that occurs has its share."""
+    up = orientation[:, 0, 2, 2]
+    thighs = orientation[:, [SEGMENTS.index("left_thigh"), SEGMENTS.index("right_thigh")], 2, 2]
+    shins = orientation[:, [SEGMENTS.index("left_shin"), SEGMENTS.index("right_shin")], 2, 2]
+    lie = up < 0.4
+    sit = ~lie & (thighs < 0.5).all(axis=1) & (shins.max(axis=1) > 0.4)
+    crouch = ~lie & ~sit & ((up < 0.85) | (thighs < 0.75).any(axis=1) | (shins < 0.3).any(axis=1))
+    stand = ~lie & ~sit & ~crouch
+    weights = np.zeros(len(orientation))
+    for mask, share in zip((stand, sit, crouch, lie), POSTURES.values(), strict=True):
+        weights[mask] = share / max(int(mask.sum()), 100)
+    return weights / weights.sum()
+
+
+def _fit_mixture(
+    x: NDArray[np.float64], components: int, generator: np.random.Generator
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+    """Shares (K,), means (K, D), covariances (K, D, D) by EM, and the rows of x nearest to the means, (K,)."""
+    size = x.shape[1]
+    means = x[_spread_rows(x, components, generator)]
+    shares = np.full(components, 1.0 / components)
+    covariances = np.broadcast_to(np.eye(size) * x.var(axis=0).mean(), (components, size, size)).copy()
+    floor = LEAST_SIGMA**2 * np.eye(size)
+    for _ in range(ROUNDS):
+        levels = np.stack(
+            [
+                math.log(share) + _log_gaussian(x, mean, covariance)
+                for share, mean, covariance in zip(shares, means, covariances, strict=True)
+            ],
+            axis=1,
+        )
+        levels -= levels.max(axis=1, keepdims=True)
+        parts = np.exp(levels)
+        parts /= parts.sum(axis=1, keepdims=True) * len(x)
+        shares = parts.sum(axis=0) + 1e-6
+        means = parts.T @ x / shares[:, None]
+        for index in range(components):
+            away = x - means[index]
+            covariances[index] = (parts[:, index, None] * away).T @ away / shares[index] + floor
+        shares /= shares.sum()
+    nearest = np.array([int(((x - mean) ** 2).sum(axis=1).argmin()) for mean in means])
+    return shares, means, covariances, nearest
+
+
+def _spread_rows(
+    x: NDArray[np.float64], count: int, generator: np.random.Generator
+) -> Sequence[int]:
+    """Rows far from each other, as k-means++ draws them."""
+    rows = [int(generator.integers(len(x)))]
+    distance = np.full(len(x), np.inf)
+    for _ in range(count - 1):
+        distance = np.minimum(distance, ((x - x[rows[-1]]) ** 2).sum(axis=1))
+        rows.append(int(generator.choice(len(x), p=distance / distance.sum())))
+    return rows
+
+
+def _log_gaussian(
+    x: NDArray[np.float64], mean: NDArray[np.float64], covariance: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(n,) without the constant."""
+    from scipy.linalg import solve_triangular
+
+    lower = np.linalg.cholesky(covariance)
+    white = solve_triangular(lower, (x - mean).T, lower=True)
+    return np.asarray(-0.5 * (white**2).sum(axis=0) - np.log(np.diag(lower)).sum())

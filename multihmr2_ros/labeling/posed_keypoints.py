@@ -1,0 +1,240 @@
+"""COCO keypoints as a function of shape and segments' orientations, exact and without a mesh.
+
+A keypoint is a weighted mean of vertices, and a vertex a weighted mean of bones' transforms, so a keypoint is, per bone,
+a turned offset that depends on the shape alone: k = Σ_g R_g a_kg + w_kg p_g, with R_g and p_g the rotation and head of
+bone g. Only 16 of Anny's bones turn by themselves here (as in the simulator, `simulation.skeleton.bone_rotations`);
+all others move with their nearest turning ancestor.
+
+Frames: the level frame of a camera has x away from it, y to its left, z up, so that poses are as in `simulation.pose`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from multihmr2_ros.body import COCO_KEYPOINTS, Body
+from multihmr2_ros.simulation.pose import SIDES
+from multihmr2_ros.simulation.skeleton import HEADING_FROM_REST, SHOULDER_FREE_RAD, SHOULDER_SHARE, SPINE
+
+# Level frame → the camera's optical frame (x right, y down, z away).
+CAMERA_FROM_LEVEL = np.array([[0.0, -1.0, 0.0], [0.0, 0.0, -1.0], [1.0, 0.0, 0.0]])
+
+LIMB_BONES = tuple(
+    f"{bone}.{side[0].upper()}"
+    for side in SIDES
+    for bone in ("clavicle", "upperarm01", "lowerarm01", "upperleg01", "lowerleg01")
+)
+TURNING_BONES = ("root", *SPINE, *LIMB_BONES)
+END_BONES = ("wrist.L", "foot.L", "wrist.R", "foot.R")
+
+# Phenotypes that keypoints say something about; the others stay at 0.5.
+FITTED_PHENOTYPES = ("gender", "age", "height", "proportions")
+
+
+class Pose(NamedTuple):
+    """Orientations of n bodies: what moves, with hinges for elbows and knees.
+
+    pelvis (n, 3, 3) in the level frame; chest (n, 3) rotation vector on the pelvis; upper_arms, thighs (n, 2, 3, 3), left
+    and right, relative to chest and pelvis; elbows, knees (n, 2) rad, bent where above 0.
+    """
+
+    pelvis: Tensor
+    chest: Tensor
+    upper_arms: Tensor
+    thighs: Tensor
+    elbows: Tensor
+    knees: Tensor
+
+
+@dataclass(frozen=True)
+class PosedKeypoints:
+    """keypoints (n, 17, 3), centre (n, 3): the body's centre vertex; metres, camera axes, from the root bone's head."""
+
+    keypoints: Tensor
+    centre: Tensor
+
+
+class KeypointModel:
+    """Anny's COCO keypoints and centre vertex for shapes and poses."""
+
+    def __init__(self, body: Body) -> None:
+        """body: of the full mesh, whose keypoints Anny's own regressor knows."""
+        labels = list(body.bone_labels)
+        self._row = {label: index for index, label in enumerate((*TURNING_BONES, *END_BONES))}
+        self._parents = [_turning_ancestor(labels, body.bone_parents, label) for label in TURNING_BONES]
+        self._columns = [body.phenotype_labels.index(name) for name in FITTED_PHENOTYPES]
+        self._anchors = [body.anny.anchors[name].double() for name in FITTED_PHENOTYPES]
+        heads, offsets, weights = _tables(body, self._corners(body))
+        self._heads, self._offsets, self._weights = heads, offsets, weights
+        self._level_from_rest = torch.from_numpy(HEADING_FROM_REST).float()
+        self._camera_from_level = torch.from_numpy(CAMERA_FROM_LEVEL).float()
+
+    def _corners(self, body: Body) -> Tensor:
+        """(C, 6): every combination of anchors; shapes between them are interpolated linearly, as Anny does."""
+        grid = torch.tensor(list(itertools.product(*(anchors.tolist() for anchors in self._anchors))))
+        corners = torch.full((len(grid), len(body.phenotype_labels)), 0.5)
+        corners[:, self._columns] = grid.float()
+        return corners
+
+    def shape(self, phenotypes: Tensor) -> Tensor:
+        """(n, 6) Anny's shape of the fitted phenotypes (n, 4)."""
+        shape = phenotypes.new_full((len(phenotypes), 6), 0.5)
+        shape[:, self._columns] = phenotypes
+        return shape
+
+    def __call__(self, phenotypes: Tensor, pose: Pose) -> PosedKeypoints:
+        """phenotypes (n, 4): FITTED_PHENOTYPES."""
+        n = len(phenotypes)
+        corners = self._corner_weights(phenotypes)
+        heads = (corners @ self._heads).unflatten(1, (-1, 3))
+        offsets = (corners @ self._offsets).view(n, *self._weights.shape, 3)
+        turns = self._turns(pose, heads)
+        places = [heads.new_zeros(n, 3)]
+        for row, parent in enumerate(self._parents[1:], start=1):
+            step = heads[:, row] - heads[:, parent]
+            places.append(places[parent] + (turns[:, parent] @ step[..., None])[..., 0])
+        points = torch.einsum("ngij,nkgj->nki", turns, offsets)
+        points = points + torch.einsum("kg,ngi->nki", self._weights, torch.stack(places, dim=1))
+        points = points @ self._camera_from_level.T
+        return PosedKeypoints(points[:, :-1], points[:, -1])
+
+    def _corner_weights(self, phenotypes: Tensor) -> Tensor:
+        """(n, C) shares of the corners: products of hat functions."""
+        weights = phenotypes.new_ones(len(phenotypes), 1)
+        for value, anchors in zip(phenotypes.unbind(1), self._anchors, strict=True):
+            spacing = float(anchors[1] - anchors[0])
+            anchors = anchors.to(value)
+            value = value.clamp(float(anchors[0]), float(anchors[-1]))
+            hats = torch.relu(1.0 - (value[:, None] - anchors).abs() / spacing)
+            weights = (weights[:, :, None] * hats[:, None]).flatten(1)
+        return weights
+
+    def _turns(self, pose: Pose, heads: Tensor) -> Tensor:
+        """(n, 16, 3, 3): the turning bones' rotations from the rest pose to the level frame.
+
+        The same as `simulation.skeleton` does for one body.
+        """
+        rest = self._level_from_rest
+        pelvis, n = pose.pelvis, len(heads)
+        turns = [pelvis @ rest]
+        for step in range(1, len(SPINE) + 1):
+            chest = pelvis @ rotation_matrices(pose.chest * (step / len(SPINE)))
+            turns.append(chest @ rest)
+        for index, (side, sign) in enumerate(SIDES.items()):
+            upper = chest @ pose.upper_arms[:, index]
+            forearm = upper @ about_y(-pose.elbows[:, index])
+            thigh = pelvis @ pose.thighs[:, index]
+            shin = thigh @ about_y(pose.knees[:, index])
+            shoulder, elbow, wrist, hip, ankle = (
+                heads[:, self._row[f"{bone}.{side[0].upper()}"]]
+                for bone in ("upperarm01", "lowerarm01", "wrist", "upperleg01", "foot")
+            )
+            hinge = torch.linalg.cross(elbow - shoulder, wrist - elbow)
+            hanging = pelvis.new_tensor([[0.0, 0.0, -1.0], [0.0, -1.0, 0.0], [-1.0, 0.0, 0.0]])
+            down = (ankle - hip) @ rest.T
+            upright = _about_x(-torch.atan2(down[:, 1], -down[:, 2])) @ rest
+            turns.append(chest @ _shrug(pose.upper_arms[:, index], sign) @ rest)
+            turns.append(upper @ (hanging @ _axes(elbow - shoulder, hinge).mT))
+            turns.append(forearm @ (hanging @ _axes(wrist - elbow, hinge).mT))
+            turns += [thigh @ upright, shin @ upright]
+        return torch.stack(turns, dim=1).view(n, len(TURNING_BONES), 3, 3)
+
+
+def rotation_matrices(vectors: Tensor) -> Tensor:
+    """(…, 3, 3) of rotation vectors (…, 3); smooth at 0, too."""
+    angle = (vectors.square().sum(-1) + 1e-12).sqrt()[..., None, None]
+    x, y, z = vectors.unbind(-1)
+    zero = torch.zeros_like(x)
+    skew = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
+    first = torch.sinc(angle / torch.pi)
+    second = 0.5 * torch.sinc(angle / (2 * torch.pi)).square()
+    return torch.eye(3).to(vectors) + first * skew + second * (skew @ skew)
+
+
+def about_y(angle: Tensor) -> Tensor:
+    """(…, 3, 3) rotations about y by angles (…)."""
+    zero, one = torch.zeros_like(angle), torch.ones_like(angle)
+    sine, cosine = angle.sin(), angle.cos()
+    return torch.stack([cosine, zero, sine, zero, one, zero, -sine, zero, cosine], dim=-1).unflatten(-1, (3, 3))
+
+
+def _about_x(angle: Tensor) -> Tensor:
+    zero, one = torch.zeros_like(angle), torch.ones_like(angle)
+    sine, cosine = angle.sin(), angle.cos()
+    return torch.stack([one, zero, zero, zero, cosine, -sine, zero, sine, cosine], dim=-1).unflatten(-1, (3, 3))
+
+
+def _axes(along: Tensor, hinge: Tensor) -> Tensor:
+    """(n, 3, 3) with the columns along, hinge and the third of a right-handed frame."""
+    first = torch.nn.functional.normalize(along, dim=-1)
+    second = torch.nn.functional.normalize(hinge, dim=-1)
+    return torch.stack([first, second, torch.linalg.cross(first, second)], dim=-1)
+
+
+def _shrug(upper_arm: Tensor, sign: float) -> Tensor:
+    """(n, 3, 3): the collar bones' rotations on the chest, for upper arms (n, 3, 3) raised from hanging."""
+    direction = -upper_arm[..., 2]
+    # [0, 0, −1] × direction; a raised arm that hangs or stands exactly has no axis, and then it matters little.
+    axis = torch.stack([direction[:, 1] + 1e-6 * sign, -direction[:, 0], torch.zeros_like(direction[:, 0])], dim=-1)
+    length = (axis.square().sum(-1) + 1e-12).sqrt()
+    raised = torch.relu(torch.atan2(length, -direction[:, 2]) - SHOULDER_FREE_RAD)
+    return rotation_matrices(axis / length[:, None] * (SHOULDER_SHARE * raised)[:, None])
+
+
+def _turning_ancestor(labels: list[str], parents: tuple[int, ...], label: str) -> int:
+    """Row in TURNING_BONES of the nearest ancestor that turns; 0 for the root itself."""
+    index = parents[labels.index(label)]
+    while index >= 0 and labels[index] not in TURNING_BONES:
+        index = parents[index]
+    return TURNING_BONES.index(labels[index]) if index >= 0 else 0
+
+
+@torch.no_grad()
+def _tables(body: Body, corners: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Per corner (C, 20 · 3) bone heads and (C, 18 · 16 · 3) keypoints' offsets from them; (18, 16) shares of bones."""
+    model, labels = body.anny, list(body.bone_labels)
+    mixture = body._blendshape_weights(corners)  # noqa: SLF001
+    regressor = torch.from_numpy(_keypoint_weights(body))
+    owner = torch.tensor(
+        [
+            TURNING_BONES.index(label)
+            if label in TURNING_BONES
+            else _turning_ancestor(labels, body.bone_parents, label)
+            for label in labels
+        ]
+    )
+    skin = torch.zeros(body.vertex_count, len(TURNING_BONES))
+    skin.index_add_(1, owner, model.dense_vertex_bone_weights)
+    rows = [labels.index(label) for label in (*TURNING_BONES, *END_BONES)]
+    heads = model.template_bone_heads[rows] + torch.einsum(
+        "cb,bgi->cgi", mixture, model.bone_heads_blendshapes[:, rows]
+    )
+    offsets, weights = [], []
+    for weight in regressor:
+        used = weight.nonzero()[:, 0]
+        share = weight[used, None] * skin[used]
+        shapes = torch.einsum("vg,bvi->bgi", share, model.blendshapes[:, used])
+        middle = torch.einsum("vg,vi->gi", share, model.template_vertices[used])
+        total = share.sum(0)
+        offset = middle + torch.einsum("cb,bgi->cgi", mixture, shapes)
+        offsets.append(offset - total[:, None] * heads[:, : len(TURNING_BONES)])
+        weights.append(total)
+    return heads.flatten(1), torch.stack(offsets, dim=1).flatten(1), torch.stack(weights)
+
+
+def _keypoint_weights(body: Body) -> NDArray[np.float32]:
+    """(18, V): COCO's 17 and the centre vertex."""
+    body.coco_keypoints(np.zeros((1, body.vertex_count, 3), np.float32))
+    weights = body._keypoint_weights  # noqa: SLF001
+    assert weights is not None
+    assert len(weights) == len(COCO_KEYPOINTS)
+    centre = np.zeros((1, body.vertex_count), np.float32)
+    centre[0, body.centre_vertex] = 1.0
+    return np.concatenate([weights, centre])
