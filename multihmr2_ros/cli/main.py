@@ -12,7 +12,7 @@ from multihmr2_ros.errors import UserError
 
 # Each verb is a module of this folder with HELP, add_arguments(parser) and run(args) -> exit status. The modules import
 # nothing heavy at their top, so that `--help` is instant.
-VERBS = ("run", "weights", "simulate", "train", "evaluate", "bench", "doctor")
+VERBS = ("run", "weights", "simulate", "label", "train", "evaluate", "bench", "doctor")
 
 
 def main(argv: list[str] | None = None) -> int:

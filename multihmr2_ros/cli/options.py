@@ -132,3 +132,15 @@ def make_folder(folder: Path) -> None:
     with atomic_path(probe) as temporary:
         temporary.touch()
     probe.unlink()
+
+
+def refuse_unwritable(file: Path) -> None:
+    """Raises UserError unless a new file of that name can be written; what is there already is not written over."""
+    from multihmr2_ros.media.files import atomic_path
+
+    if file.exists():
+        raise UserError(f"{file} is there already; remove it, or choose another with --out")
+    probe = file.with_name(f".{file.name}.multihmr2-write-test")
+    with atomic_path(probe) as temporary:
+        temporary.touch()
+    probe.unlink()

@@ -31,17 +31,19 @@ from multihmr2_ros.labeling.posed_keypoints import (
 
 FACE, BODY = slice(0, 5), slice(5, 17)
 
-KEYPOINT_SIGMA = 0.02  # of the box's longer side, of body joints
-FACE_SIGMA = 0.04  # Anny's head does not turn here
+# Of the box's longer side. Anny's head does not turn here; shoulders and hips are annotated less exactly than other joints.
+KEYPOINT_SIGMA = 0.02
+SIGMAS = ((FACE, 0.04), (slice(5, 7), 0.03), (slice(11, 13), 0.03))
 KEYPOINT_TAIL = 3.0  # Cauchy: from so many sigmas on a keypoint counts as wrong
-LANDMARK_SIGMA = 0.35  # rad
+LANDMARK_SIGMA = 0.35  # rad, beyond what costs nothing
+LANDMARK_FREE = 0.1  # 1 − cos of 26°: standing people's legs are off by as much, their knees seem bent
 LEAN_SIGMA = 0.6  # rad, of the trunk from the picture's vertical
 PRIOR_WEIGHT = 0.5
 LIMIT_SIGMA = 0.03  # rad, beyond a straight or fully bent hinge
 
 # FITTED_PHENOTYPES: mean and sigma; of ages, adults and children with their shares.
 ADULT, CHILD, CHILD_SHARE = (0.7, 0.08), (0.33, 0.15), 0.1
-HEIGHT, PROPORTIONS, GENDER = (0.42, 0.1), (0.5, 0.2), (0.5, 0.25)
+HEIGHT, PROPORTIONS, GENDER = (0.42, 0.1), (0.5, 0.25), (0.5, 0.25)
 START_PHENOTYPES = (0.5, 0.7, 0.42, 0.5)
 
 YAWS = 12
@@ -254,7 +256,8 @@ class _Objective:
         self._points = torch.from_numpy(people.keypoints)
         self._k = torch.from_numpy(people.k).float()
         sigma = torch.full((17,), KEYPOINT_SIGMA)
-        sigma[FACE] = FACE_SIGMA
+        for keypoints, value in SIGMAS:
+            sigma[keypoints] = value
         self._precision = 1.0 / (torch.from_numpy(people.size)[:, None] * sigma)
         self._weights = torch.from_numpy(people.weights)
         directions, trust = _landmark_directions(people)
@@ -285,7 +288,7 @@ class _Objective:
 
     def _landmark_cost(self, posed: PosedKeypoints) -> Tensor:
         limbs = torch.nn.functional.normalize(torch.einsum("dk,nki->ndi", self._ends, posed.keypoints), dim=-1)
-        off = (1.0 - (limbs * self._directions).sum(-1)) / LANDMARK_SIGMA**2
+        off = torch.relu(1.0 - LANDMARK_FREE - (limbs * self._directions).sum(-1)) / LANDMARK_SIGMA**2
         return (self._trust * torch.log1p(off)).sum(1)
 
 

@@ -33,7 +33,9 @@ MOST_POSES = 12_000
 GREATEST_BEND_RAD = 2.7
 
 # Share of the prior for each posture, whatever the recordings' own shares are.
-POSTURES = {"stand": 0.5, "sit": 0.2, "crouch": 0.2, "lie": 0.1}
+# Recordings show movement, so that straight legs are rare in them; people in pictures mostly stand or walk.
+POSTURES = {"straight": 0.3, "stand": 0.25, "sit": 0.2, "crouch": 0.15, "lie": 0.1}
+STRAIGHT_RAD = 0.35
 
 
 def pose_features(pose: Pose) -> Tensor:
@@ -116,7 +118,7 @@ def learn_pose_prior(motions: Path | None, seed: int = 0) -> PosePrior:
             f"the motions in {motions} hold {len(features) // 2} different poses, but a pose prior needs at least "
             f"{FEWEST_POSES // 2}; name a folder with more BVH files, or leave it out"
         )
-    weights = _posture_weights(orientation)
+    weights = _posture_weights(orientation, pose.knees.numpy())
     drawn = np.sort(generator.choice(len(features), min(MOST_POSES, len(features)), replace=False, p=weights))
     features = features[drawn]
     components = min(COMPONENTS, len(features) // 50)
@@ -153,8 +155,8 @@ def _random(generator: np.random.Generator) -> NDArray[np.float32]:
     return np.stack([pose_of(sample_angles(generator)).orientation for _ in range(RANDOM_POSES)]).astype(np.float32)
 
 
-def _posture_weights(orientation: NDArray[np.floating]) -> NDArray[np.float64]:
-    """(n,) weights that sum to 1, so that each posture that occurs has its share."""
+def _posture_weights(orientation: NDArray[np.floating], knees: NDArray[np.floating]) -> NDArray[np.float64]:
+    """(n,) weights that sum to 1, so that each posture that occurs has its share. knees (n, 2): rad."""
     up = orientation[:, 0, 2, 2]
     thighs = orientation[:, [SEGMENTS.index("left_thigh"), SEGMENTS.index("right_thigh")], 2, 2]
     shins = orientation[:, [SEGMENTS.index("left_shin"), SEGMENTS.index("right_shin")], 2, 2]
@@ -162,8 +164,9 @@ def _posture_weights(orientation: NDArray[np.floating]) -> NDArray[np.float64]:
     sit = ~lie & (thighs < 0.5).all(axis=1) & (shins.max(axis=1) > 0.4)
     crouch = ~lie & ~sit & ((up < 0.85) | (thighs < 0.75).any(axis=1) | (shins < 0.3).any(axis=1))
     stand = ~lie & ~sit & ~crouch
+    straight = stand & (thighs > 0.9).all(axis=1) & (knees < STRAIGHT_RAD).all(axis=1)
     weights = np.zeros(len(orientation))
-    for mask, share in zip((stand, sit, crouch, lie), POSTURES.values(), strict=True):
+    for mask, share in zip((straight, stand & ~straight, sit, crouch, lie), POSTURES.values(), strict=True):
         weights[mask] = share / max(int(mask.sum()), 100)
     return weights / weights.sum()
 

@@ -105,6 +105,21 @@ class KeypointModel:
         points = points @ self._camera_from_level.T
         return PosedKeypoints(points[:, :-1], points[:, -1])
 
+    @torch.no_grad()
+    def rotations(self, body: Body, phenotypes: Tensor, pose: Pose) -> Tensor:
+        """(n, 163, 3, 3) as in `People.rotations`: relative to the parent's, row 0 the root's in the camera frame."""
+        rest = body.rest_bone_poses(self.shape(phenotypes))
+        turns = self._turns(pose, (self._corner_weights(phenotypes) @ self._heads).unflatten(1, (-1, 3)))
+        rotations = torch.eye(3).repeat(len(phenotypes), len(body.bone_labels), 1, 1)
+        for row, label in enumerate(TURNING_BONES):
+            index = body.bone_labels.index(label)
+            axes = rest[:, index, :3, :3]
+            if row == 0:
+                rotations[:, index] = self._camera_from_level @ turns[:, row] @ axes
+            else:
+                rotations[:, index] = axes.mT @ turns[:, self._parents[row]].mT @ turns[:, row] @ axes
+        return rotations
+
     def _corner_weights(self, phenotypes: Tensor) -> Tensor:
         """(n, C) shares of the corners: products of hat functions."""
         weights = phenotypes.new_ones(len(phenotypes), 1)

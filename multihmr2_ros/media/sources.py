@@ -77,7 +77,7 @@ def open_source(path: str | Path, *, images_per_second: float | None = None) -> 
     try:
         is_folder, is_file = path.is_dir(), path.is_file()
         if is_folder:
-            return ImageSource(_images_in(path), images_per_second)
+            return ImageSource(images_in(path), images_per_second)
     except OSError as error:
         raise UserError(
             f"cannot open {path}: {error.strerror}; give an image, a folder of images or a video"
@@ -297,7 +297,7 @@ def apply_display_matrix(image: NDArray[np.uint8], matrix: NDArray[np.int32] | N
     return np.ascontiguousarray(image)
 
 
-def _images_in(folder: Path) -> list[Path]:
+def images_in(folder: Path) -> list[Path]:
     """The image files of a folder, hidden ones left out, img2 before img10. Raises UserError where there are none."""
     paths = [
         path

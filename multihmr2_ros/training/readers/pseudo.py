@@ -1,6 +1,6 @@
 """Bodies fitted to real images: pseudo-ground truth in Anny's parameters, in a format of this project.
 
-One .npz file, a row for each of N people:
+One .npz file, as `multihmr2 label` writes it, a row for each of N people:
 
 image      (N,) text: the picture's path below the images' folder; rows of one picture share it
 shape      (N, 6) phenotypes in Anny's order, 0 to 1
@@ -11,23 +11,41 @@ centre     (N, 3) m, camera frame: the body's centre vertex
 complete   () bool, optional: all people in the pictures are annotated, so that scores are supervised
 metric     () bool, optional: centres and cameras are measured, not fitted, and are supervised, too
 
+Optional, of the same people:
+
+keypoints         (N, 17, 2) px, COCO's order, as annotated; keypoint_visible (N, 17) bool: where they are known
+bone_seen         (N, 163) bool: known keypoints determine the bone's rotation; elsewhere it was only likely
+error             (N,) mean distance of known keypoints from the body's, as a share of the box's longer side
+
+Optional, of the pictures and of M people in them who have no body:
+
+pictures          (P,) text: all pictures, also those without anybody
+other_image       (M,) text; other_box (M, 4) px; other_keypoints (M, 17, 2) and other_keypoint_visible (M, 17)
+other_ignore      (M,) bool: unsure, or a crowd: neither a person nor background
+
 Fitted cameras and distances are no truth: unless `metric`, they only say where in the picture a body is.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from multihmr2_ros.camera import project
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.media.images import read_image
 from multihmr2_ros.people import BONE_COUNT
-from multihmr2_ros.training.readers.common import load_npz, require_folder, rows_by_image
+from multihmr2_ros.training.readers.common import centre_from_keypoints, load_npz, require_folder, rows_by_image
 from multihmr2_ros.training.samples import Sample, blank_people
 
 ROWS = {"image": (), "shape": (6,), "rotations": (BONE_COUNT, 3, 3), "box": (4,), "k": (3, 3), "centre": (3,)}
+OPTIONAL_ROWS = {"keypoints": (17, 2), "keypoint_visible": (17,)}
+OTHER_ROWS = {
+    "other_image": (), "other_box": (4,), "other_ignore": (), "other_keypoints": (17, 2), "other_keypoint_visible": (17,),
+}  # fmt: skip
 
 
 class PseudoTruthReader:
@@ -36,38 +54,71 @@ class PseudoTruthReader:
     def __init__(self, images: Path, labels: Path) -> None:
         require_folder(images)
         content = load_npz(labels, tuple(ROWS), "a file of fitted bodies")
-        self._arrays = {name: np.asarray(content[name]) for name in ROWS}
-        n = len(self._arrays["image"])
-        for name, row in ROWS.items():
-            if self._arrays[name].shape != (n, *row):
-                raise UserError(
-                    f"{labels}: {name} must have the shape {(n, *row)}, but it is {self._arrays[name].shape}; write it "
-                    "again"
-                )
+        self._bodies = _rows(content, ROWS, labels)
+        n = len(self._bodies["image"])
+        for name, row in OPTIONAL_ROWS.items():
+            blank = np.zeros((n, *row), np.bool_ if name.endswith("visible") else np.float32)
+            self._bodies[name] = _rows(content, {name: row}, labels, n)[name] if name in content.files else blank
+        blank_others = "other_image" not in content.files
+        self._others = {} if blank_others else _rows(content, OTHER_ROWS, labels)
         self._complete = bool(content["complete"]) if "complete" in content.files else False
         self._metric = bool(content["metric"]) if "metric" in content.files else False
         self._folder = images
-        self._images = rows_by_image(self._arrays["image"].astype(str))
+        self._body_rows = dict(rows_by_image(self._bodies["image"].astype(str)))
+        self._other_rows = {} if blank_others else dict(rows_by_image(self._others["other_image"].astype(str)))
+        names = set(self._body_rows)
+        if self._complete:  # only then do pictures without a body teach anything
+            names |= set(self._other_rows)
+            names |= {str(name) for name in content["pictures"]} if "pictures" in content.files else set()
+        self._names = sorted(names)
 
     def __len__(self) -> int:
-        return len(self._images)
+        return len(self._names)
 
     def name(self, index: int) -> str:
         return self._images[index][0]
 
     def sample(self, index: int) -> Sample:
         """Image number `index`, by name."""
-        name, rows = self._images[index]
-        fitted = {key: self._arrays[key][rows] for key in ROWS if key != "image"}
-        arrays = blank_people(len(rows))
-        for key in ("shape", "rotations", "box", "centre"):
-            arrays[key] = fitted[key].astype(np.float32)
-        k = fitted["k"][0].astype(np.float64)
-        arrays["location"] = project(fitted["centre"].astype(np.float64), k).astype(np.float32)
-        arrays["has_body"][:] = True
-        arrays["has_place"][:] = self._metric
+        name = self._names[index]
+        none = np.zeros(0, np.int64)
+        rows, others = self._body_rows.get(name, none), self._other_rows.get(name, none)
+        bodies, count = {key: values[rows] for key, values in self._bodies.items()}, len(rows)
+        arrays = blank_people(count + len(others))
+        for key in ("shape", "rotations", "box", "centre", "keypoints", "keypoint_visible"):
+            arrays[key][:count] = bodies[key]
+        arrays["has_body"][:count] = True
+        arrays["has_place"][:count] = self._metric
         arrays["visible_fraction"][:] = 1.0
-        arrays["ignore"] = ~np.isfinite(arrays["location"]).all(axis=1)
+        if count:
+            centre = bodies["centre"].astype(np.float64)
+            arrays["location"][:count] = project(centre, bodies["k"][0].astype(np.float64)).astype(np.float32)
+        for key in ("box", "ignore", "keypoints", "keypoint_visible") if len(others) else ():
+            arrays[key][count:] = self._others[f"other_{key}"][others]
+        arrays["location"][count:], known = centre_from_keypoints(
+            arrays["keypoints"][count:], arrays["keypoint_visible"][count:]
+        )
+        arrays["ignore"][count:] |= ~known
+        arrays["ignore"] |= ~np.isfinite(arrays["location"]).all(axis=1)
+        arrays["keypoint_visible"] &= ~arrays["ignore"][:, None]
         arrays["location"][arrays["ignore"]] = 0.0
-        image = read_image(self._folder / name)
-        return Sample(image, k if self._metric else None, self._complete, name, **arrays)
+        k = bodies["k"][0].astype(np.float64) if self._metric and count else None
+        return Sample(read_image(self._folder / name), k, self._complete, name, **arrays)
+
+
+def _rows(
+    content: Any, rows: dict[str, tuple[int, ...]], labels: Path, n: int | None = None
+) -> dict[str, NDArray[Any]]:
+    """The arrays of these names, each with n rows of its shape; n of the first where not given."""
+    arrays: dict[str, NDArray[Any]] = {}
+    for name, row in rows.items():
+        if name not in content.files:
+            raise UserError(f"{labels} lacks {name}, which a file of fitted bodies has; write it again")
+        arrays[name] = np.asarray(content[name])
+        if n is None:
+            n = arrays[name].shape[0] if arrays[name].ndim else -1
+        if arrays[name].shape != (n, *row):
+            raise UserError(
+                f"{labels}: {name} must have the shape {(n, *row)}, but it is {arrays[name].shape}; write it again"
+            )
+    return arrays

@@ -1,0 +1,138 @@
+"""`multihmr2 label`: bodies fitted to real pictures, to train with."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from multihmr2_ros.cli import options
+from multihmr2_ros.errors import UserError
+
+if TYPE_CHECKING:
+    from multihmr2_ros.labeling.annotations import Annotations
+
+logger = logging.getLogger(__name__)
+
+HELP = "fit bodies to pictures of people, as pseudo-ground truth for `train --pseudo-truth`"
+DESCRIPTION = """\
+Anny bodies fitted to the 2D keypoints of real people, and written as one file for `multihmr2 train --pseudo-truth`. The
+keypoints come from a COCO keypoint file (with `keypoint_score` and `landmarks_3d_mm` where it has them), or from a
+detector and a pose estimator of the package transformers. Poses, facings and where in the picture people are can be
+trained with; distances and statures follow from priors and the assumed camera and are no measurements."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = DESCRIPTION
+    parser.add_argument(
+        "source", type=Path, metavar="PICTURES|COCO_JSON", help="a folder of pictures, or person_keypoints_*.json"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the .npz file to write")
+    parser.add_argument(
+        "--motions", type=Path, metavar="DIR",
+        help="folder of BVH files to learn likely poses from (default: random poses within the limits of the joints)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--vertical-fov", type=float, default=55.0, metavar="DEG",
+        help="vertical field of view that every picture is taken to have (default: %(default)g)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--least-keypoints", type=int, default=8, metavar="N",
+        help="people with fewer known keypoints get no body (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--most-error", type=float, default=0.04, metavar="SHARE",
+        help="bodies whose mean keypoint error is larger, as a share of the box's longer side, are left out "
+        "(default: %(default)g)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--complete", action=argparse.BooleanOptionalAction,
+        help="everybody in the pictures is annotated, unsure people as crowds, so that scores may be trained, too "
+        "(default: yes with a COCO file, no with a detector)",
+    )  # fmt: skip
+    group = parser.add_argument_group("pictures without annotations (needs the extra 'train')")
+    group.add_argument(
+        "--detector", default="PekingU/rtdetr_r50vd", metavar="DIR|NAME",
+        help="RT-DETR in transformers' format: a folder, or a name on the hub (default: %(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--pose-estimator", default="usyd-community/vitpose-base-simple", metavar="DIR|NAME",
+        help="ViTPose in transformers' format: a folder, or a name on the hub (default: %(default)s)",
+    )  # fmt: skip
+    options.add_device(group)  # type: ignore[arg-type]
+
+
+def run(args: argparse.Namespace) -> int:
+    _check(args)
+    annotations = _annotations(args)
+    from tqdm import tqdm
+
+    from multihmr2_ros.labeling.bodies import Selection, label_bodies, save_bodies
+    from multihmr2_ros.labeling.pose_prior import learn_pose_prior
+
+    prior = learn_pose_prior(args.motions)
+    complete = args.complete if args.complete is not None else args.source.is_file()
+    with tqdm(desc="bodies", unit="body", disable=None) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        selection = Selection(args.least_keypoints, args.most_error)
+        arrays, report = label_bodies(annotations, prior, selection, complete, progress)
+    save_bodies(args.out, arrays)
+    print(report.text())
+    print(f"{args.out}: {len(arrays['image'])} bodies in {len(annotations.pictures)} pictures")
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Before anything slow begins."""
+    if args.out.suffix != ".npz":
+        raise UserError(f"--out must be a file that ends in .npz, got {str(args.out)!r}; name it so")
+    if args.out.is_dir() or not args.out.parent.is_dir():
+        raise UserError(f"--out must be a file in a folder that exists, got {args.out}; make the folder or name another")
+    if not args.source.exists():
+        raise UserError(f"expected a folder of pictures or a COCO keypoint file, but {args.source} is not there; check it")
+    if not 1.0 <= args.vertical_fov <= 170.0:  # false for NaN, too
+        raise UserError(f"--vertical-fov must be from 1 to 170 degrees, got {args.vertical_fov:g}")
+    if not 4 <= args.least_keypoints <= 17:
+        raise UserError(f"--least-keypoints must be from 4 to 17, got {args.least_keypoints}")
+    if not args.most_error > 0:
+        raise UserError(f"--most-error must be above 0, got {args.most_error:g}; 0.04 is 4 % of the box")
+    if args.motions is not None and not args.motions.is_dir():
+        raise UserError(f"--motions must be a folder, but {args.motions} is none; check the path")
+    options.refuse_unwritable(args.out)
+
+
+def _annotations(args: argparse.Namespace) -> Annotations:
+    """The people that the file annotates, or that the detector finds in the pictures."""
+    from multihmr2_ros.labeling.annotations import collect, read_coco
+
+    fov = math.radians(args.vertical_fov)
+    if args.source.is_file():
+        return read_coco(args.source, fov)
+    from tqdm import tqdm
+
+    from multihmr2_ros.labeling.detection import PeopleDetector
+    from multihmr2_ros.media.images import read_image
+    from multihmr2_ros.media.sources import images_in
+    from multihmr2_ros.network.inference import Runtime
+
+    names: list[str] = []
+    detect = PeopleDetector(args.detector, args.pose_estimator, Runtime(device=args.device).resolve().device)
+    sizes, persons = [], []
+    for path in tqdm(images_in(args.source), desc="pictures", unit="image", disable=None):
+        try:
+            image = read_image(path)
+        except UserError as error:
+            logger.warning("%s; left out", error)  # one damaged file must not cost the others
+            continue
+        persons += detect(image, len(names))
+        names.append(path.name)
+        sizes.append((image.shape[1], image.shape[0]))
+    if not names:
+        raise UserError(f"none of the images in {args.source} can be read; give others")
+    return collect(names, sizes, persons, fov)

@@ -1,0 +1,164 @@
+"""People annotated in 2D: boxes, keypoints, and 3D landmarks where there are any; from COCO's keypoint format.
+
+Beside COCO's fields an annotation may have `keypoint_score` (17 numbers from 0 to 1, how sure each keypoint is),
+`landmarks_3d_mm` (33 x 3 numbers, BlazePose's landmarks, `labeling.landmarks`) and `landmark_visibility` (33).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multihmr2_ros.camera import intrinsics_from_fov
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.labeling.fitting import Observations
+from multihmr2_ros.labeling.landmarks import LANDMARK_COUNT
+
+MOST_BYTES = 2**31
+MOST_PIXELS = 1e6  # of a coordinate
+OCCLUDED_WEIGHT = 0.5  # of a keypoint that is annotated, but hidden (v = 1)
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """Pictures, and the n people in them, picture by picture.
+
+    pictures: names below the pictures' folder. sizes (P, 2): width, height in px. picture (n,): each person's. unsure
+    (n,) bool: neither a person nor background, or a crowd. people: what is known of them.
+    """
+
+    pictures: tuple[str, ...]
+    sizes: NDArray[np.int64]
+    picture: NDArray[np.int64]
+    unsure: NDArray[np.bool_]
+    people: Observations
+
+    def __len__(self) -> int:
+        return len(self.picture)
+
+
+@dataclass(frozen=True)
+class Person:
+    """One annotated person; as in Observations and Annotations, without the camera."""
+
+    picture: int
+    unsure: bool
+    box: NDArray[np.float32]
+    keypoints: NDArray[np.float32]
+    weights: NDArray[np.float32]
+    trusted: NDArray[np.bool_]
+    landmarks: NDArray[np.float32] | None = None
+    visibility: NDArray[np.float32] | None = None
+
+
+def collect(
+    pictures: list[str], sizes: list[tuple[int, int]], persons: list[Person], vertical_fov_rad: float
+) -> Annotations:
+    """Arrays of single persons; every picture is taken to have the given vertical field of view."""
+    n = len(persons)
+    cameras = np.array([intrinsics_from_fov(vertical_fov_rad, *size) for size in sizes]).reshape(-1, 3, 3)
+    picture = np.array([person.picture for person in persons], np.int64)
+    landmarks = np.full((n, LANDMARK_COUNT, 3), np.nan, np.float32)
+    visibility = np.zeros((n, LANDMARK_COUNT), np.float32)
+    for row, person in enumerate(persons):
+        if person.landmarks is not None:
+            landmarks[row] = person.landmarks
+            visibility[row] = 1.0 if person.visibility is None else person.visibility
+    people = Observations(
+        keypoints=np.array([person.keypoints for person in persons], np.float32).reshape(n, 17, 2),
+        weights=np.array([person.weights for person in persons], np.float32).reshape(n, 17),
+        trusted=np.array([person.trusted for person in persons], np.bool_).reshape(n, 17),
+        box=np.array([person.box for person in persons], np.float32).reshape(n, 4),
+        k=cameras[picture] if n else np.zeros((0, 3, 3)),
+        landmarks=landmarks,
+        visibility=visibility,
+    )
+    unsure = np.array([person.unsure for person in persons], np.bool_)
+    return Annotations(tuple(pictures), np.array(sizes, np.int64).reshape(-1, 2), picture, unsure, people)
+
+
+def read_coco(path: Path, vertical_fov_rad: float) -> Annotations:
+    """The people of a COCO keypoint file; UserError, one line, where it cannot be read or is none."""
+    content = _load(path)
+    try:
+        listed = {int(entry["id"]): entry for entry in content["images"]}
+        person_ids = {int(entry["id"]) for entry in content.get("categories", []) if entry.get("name") == "person"}
+        annotations = list(content["annotations"])
+        rows = {key: row for row, key in enumerate(sorted(listed, key=lambda key: str(listed[key]["file_name"])))}
+        pictures = [_name(listed[key]) for key in rows]
+        sizes = [_size(listed[key]) for key in rows]
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise UserError(
+            f"{path} is not a COCO keypoint file ({type(error).__name__}: {error}); give person_keypoints_*.json, whose "
+            "images have id, file_name, width and height"
+        ) from None
+    persons = []
+    for number, entry in enumerate(annotations):
+        try:
+            if person_ids and int(entry["category_id"]) not in person_ids:
+                continue
+            persons.append(_person(entry, rows))
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise UserError(
+                f"{path}: annotation {number} is not sound ({type(error).__name__}: {error}); COCO's have image_id, bbox "
+                "and 17 keypoints"
+            ) from None
+    persons.sort(key=lambda person: person.picture)
+    return collect(pictures, sizes, persons, vertical_fov_rad)
+
+
+def _load(path: Path) -> Any:
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise UserError(f"{path}: a COCO file may have {MOST_BYTES // 2**30} GiB, but this one has more; split it")
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}; give a COCO keypoint file") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not a COCO keypoint file ({error}); give person_keypoints_*.json") from None
+
+
+def _name(entry: dict[str, Any]) -> str:
+    name = entry["file_name"]
+    if not isinstance(name, str) or not name or "\0" in name or Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ValueError(f"the file name {name!r:.80} is not one below the pictures' folder")
+    return name
+
+
+def _size(entry: dict[str, Any]) -> tuple[int, int]:
+    width, height = int(entry["width"]), int(entry["height"])
+    if not (0 < width <= MOST_PIXELS and 0 < height <= MOST_PIXELS):
+        raise ValueError(f"an image of {width} x {height} px")
+    return width, height
+
+
+def _person(entry: dict[str, Any], rows: dict[int, int]) -> Person:
+    x, y, width, height = _numbers(entry["bbox"], 4)
+    points = _numbers(entry.get("keypoints") or [0] * 51, 51).reshape(17, 3)
+    unsure = bool(entry.get("iscrowd", 0)) or not (width > 0 and height > 0)
+    trusted = points[:, 2] > 0
+    weights = np.where(points[:, 2] == 1, OCCLUDED_WEIGHT, trusted)
+    if "keypoint_score" in entry:
+        weights = weights * np.clip(_numbers(entry["keypoint_score"], 17), 0.0, 1.0)
+    landmarks = visibility = None
+    if "landmarks_3d_mm" in entry:
+        landmarks = _numbers(entry["landmarks_3d_mm"], LANDMARK_COUNT * 3).reshape(LANDMARK_COUNT, 3)
+        if "landmark_visibility" in entry:
+            visibility = np.clip(_numbers(entry["landmark_visibility"], LANDMARK_COUNT), 0.0, 1.0)
+    box = np.array([x, y, x + width, y + height], np.float32)
+    keypoints = np.where(trusted[:, None], points[:, :2], 0.0).astype(np.float32)
+    return Person(
+        rows[int(entry["image_id"])], unsure, box, keypoints, weights.astype(np.float32), trusted, landmarks, visibility
+    )
+
+
+def _numbers(values: Any, count: int) -> NDArray[np.float32]:
+    numbers = np.array(values, np.float64)
+    if numbers.shape != (count,) or not (np.abs(numbers) <= MOST_PIXELS).all():
+        raise ValueError(f"expected {count} finite numbers")
+    return numbers.astype(np.float32)

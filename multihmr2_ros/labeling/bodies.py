@@ -1,0 +1,180 @@
+"""From annotations to the file of fitted bodies that `multihmr2 train --pseudo-truth` reads (`training.readers.pseudo`)."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multihmr2_ros.body import Body
+from multihmr2_ros.labeling.annotations import Annotations
+from multihmr2_ros.labeling.fitting import Fits, Fitter, Observations, fit_error
+from multihmr2_ros.labeling.pose_prior import PosePrior
+from multihmr2_ros.labeling.posed_keypoints import KeypointModel
+from multihmr2_ros.media.files import atomic_path
+
+ROTATION_ROWS = 1024  # people whose rotations are computed at once
+
+# COCO's standard deviations of keypoints, doubled, as shares of the square root of the area (cocodataset.org, keypoints).
+OKS_SIGMAS = 2.0 * np.array(
+    [0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089, 0.089]
+)  # fmt: skip
+AREA_OF_BOX = 0.53  # a person's area, as a share of the box's
+
+# Bone → the keypoints (COCO's numbers) that determine how it is turned.
+SEEN_BY = {
+    "root": (5, 6, 11, 12), "spine05": (5, 6, 11, 12), "spine04": (5, 6, 11, 12), "spine03": (5, 6, 11, 12),
+    "spine02": (5, 6, 11, 12), "spine01": (5, 6, 11, 12),
+    "clavicle.L": (5, 7), "upperarm01.L": (5, 7), "lowerarm01.L": (7, 9),
+    "clavicle.R": (6, 8), "upperarm01.R": (6, 8), "lowerarm01.R": (8, 10),
+    "upperleg01.L": (11, 13), "lowerleg01.L": (13, 15), "upperleg01.R": (12, 14), "lowerleg01.R": (14, 16),
+}  # fmt: skip
+TRUNK_KEYPOINTS = 3  # of shoulders and hips: so many are enough for the trunk
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Who is fitted: least_keypoints trusted ones; and who is left out: error above most_error (share of the box)."""
+
+    least_keypoints: int = 8
+    most_error: float = 0.04
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of the people. errors, oks (f,): of all that were fitted, also of those left out."""
+
+    people: int
+    unsure: int
+    fitted: int
+    left_out: int
+    errors: NDArray[np.float32]
+    oks: NDArray[np.float32]
+
+    def text(self) -> str:
+        """A few lines for the terminal."""
+        few = self.people - self.fitted
+        lines = [
+            f"{self.people} people and {self.unsure} unsure ones; {few} have too few keypoints",
+            f"{self.fitted} bodies fitted, {self.left_out} left out because they fit badly",
+        ]
+        if self.fitted:
+            error, median = 100 * self.errors.mean(), 100 * np.median(self.errors)
+            lines.append(
+                f"keypoint error mean {error:.1f} %, median {median:.1f} % of the box; OKS mean {self.oks.mean():.3f}"
+            )
+        return "\n".join(lines)
+
+
+def label_bodies(
+    annotations: Annotations,
+    prior: PosePrior,
+    selection: Selection,
+    complete: bool,
+    progress: Callable[[int, int], object] = lambda done, total: None,
+) -> tuple[dict[str, NDArray[Any]], Report]:
+    """The arrays of the file, and a report. complete: everybody in the pictures is annotated, unsure people included.
+
+    progress: told how many of how many people are fitted.
+    """
+    people, unsure = annotations.people, annotations.unsure
+    enough = ~unsure & (people.trusted.sum(axis=1) >= selection.least_keypoints)
+    rows = np.nonzero(enough)[0]
+    body = Body("full")
+    model = KeypointModel(body)
+    chosen = people.select(rows)
+    good = np.zeros(0, np.bool_)
+    fits, errors, oks = None, np.zeros(0, np.float32), np.zeros(0, np.float32)
+    if len(rows):
+        done = [0]
+
+        def step(count: int) -> None:
+            done[0] += count
+            progress(done[0], len(rows))
+
+        fits = Fitter(model, prior).fit(chosen, step)
+        errors, oks = fit_error(chosen, fits), similarity(chosen, fits)
+        good = errors <= selection.most_error
+    arrays = _body_rows(annotations, rows, good, fits, errors, model, body)
+    others = np.setdiff1d(np.arange(len(annotations)), rows[good])
+    names = np.array(annotations.pictures, np.str_)
+    arrays |= {
+        "complete": np.array(complete),
+        "metric": np.array(False),
+        "pictures": names,
+        "other_image": names[annotations.picture[others]],
+        "other_box": people.box[others],
+        "other_ignore": unsure[others],
+        "other_keypoints": people.keypoints[others],
+        "other_keypoint_visible": people.trusted[others],
+    }
+    report = Report(int((~unsure).sum()), int(unsure.sum()), len(rows), int((~good).sum()), errors, oks)
+    return arrays, report
+
+
+def similarity(people: Observations, fits: Fits) -> NDArray[np.float32]:
+    """(n,) COCO's object keypoint similarity of the fitted bodies' keypoints to the trusted ones."""
+    area = AREA_OF_BOX * (people.box[:, 2] - people.box[:, 0]) * (people.box[:, 3] - people.box[:, 1])
+    squares = ((fits.keypoints - people.keypoints) ** 2).sum(axis=-1)
+    near = np.exp(-squares / (2.0 * np.maximum(area, 1.0)[:, None] * OKS_SIGMAS**2))
+    return np.asarray((near * people.trusted).sum(axis=1) / np.maximum(people.trusted.sum(axis=1), 1), np.float32)
+
+
+def seen_bones(trusted: NDArray[np.bool_], labels: tuple[str, ...]) -> NDArray[np.bool_]:
+    """(n, 163): whether trusted keypoints (n, 17) determine how a bone is turned."""
+    seen = np.zeros((len(trusted), len(labels)), np.bool_)
+    for label, keypoints in SEEN_BY.items():
+        least = min(TRUNK_KEYPOINTS, len(keypoints))
+        seen[:, labels.index(label)] = trusted[:, list(keypoints)].sum(axis=1) >= least
+    return seen
+
+
+def _body_rows(
+    annotations: Annotations,
+    rows: NDArray[np.int64],
+    good: NDArray[np.bool_],
+    fits: Fits | None,
+    errors: NDArray[np.float32],
+    model: KeypointModel,
+    body: Body,
+) -> dict[str, NDArray[Any]]:
+    """The arrays with a row per fitted body."""
+    people = annotations.people.select(rows[good])
+    shape, rotations = np.zeros((0, 6), np.float32), np.zeros((0, len(body.bone_labels), 3, 3), np.float16)
+    centre = np.zeros((0, 3), np.float32)
+    if fits is not None and good.any():
+        import torch
+
+        kept = torch.from_numpy(np.nonzero(good)[0])
+        shape = model.shape(fits.phenotypes[kept]).numpy()
+        centre = fits.centre[good]
+        parts = []
+        for some in kept.split(ROTATION_ROWS):
+            pose = type(fits.pose)(*(part[some] for part in fits.pose))
+            parts.append(model.rotations(body, fits.phenotypes[some], pose).numpy().astype(np.float16))
+        rotations = np.concatenate(parts)
+    return {
+        "image": np.array(annotations.pictures, np.str_)[annotations.picture[rows[good]]],
+        "shape": shape,
+        "rotations": rotations,
+        "box": people.box,
+        "k": people.k,
+        "centre": centre,
+        "keypoints": people.keypoints,
+        "keypoint_visible": people.trusted,
+        "bone_seen": seen_bones(people.trusted, body.bone_labels),
+        "error": errors[good],
+    }
+
+
+def save_bodies(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
+    """Writes the arrays as one .npz file, whole or not at all. Equal arrays give equal bytes."""
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=4) as file:
+        for name, array in arrays.items():
+            with file.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, np.ascontiguousarray(array), allow_pickle=False)

@@ -1,0 +1,127 @@
+"""People and their 2D keypoints in pictures, for those who have no labels: a detector and a pose estimator of the package
+transformers (RT-DETR and ViTPose, Apache-2.0, or others with the same interfaces)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.labeling.annotations import Person
+
+DETECTOR = "PekingU/rtdetr_r50vd"
+POSE_ESTIMATOR = "usyd-community/vitpose-base-simple"
+
+SURE_SCORE, UNSURE_SCORE = 0.5, 0.2  # from the first on somebody is a person; between them neither person nor background
+TRUSTED_KEYPOINT = 0.3
+LEAST_SIZE_PX = 24
+MOST_PEOPLE = 100  # in a picture, by score
+
+
+class PeopleDetector:
+    """Boxes from a detector, 17 keypoints in each from a pose estimator."""
+
+    def __init__(self, detector: str, pose_estimator: str, device: str = "cpu") -> None:
+        """Each a folder with a model in the format of transformers, or a model's name on the hub, which is then fetched.
+        UserError where one cannot be loaded."""
+        try:
+            import transformers
+        except ImportError:
+            raise UserError(
+                "finding people in pictures without labels needs the package transformers, at least 4.56; install "
+                "'multihmr2_ros[train]' with pip, or give a COCO keypoint file"
+            ) from None
+        self._device = device
+        self._find, self._to_detector = _load(transformers.AutoModelForObjectDetection, detector, "--detector", device)
+        self._pose, self._to_pose = _load(
+            transformers.VitPoseForPoseEstimation, pose_estimator, "--pose-estimator", device
+        )
+        names: dict[int, str] = self._find.config.id2label
+        self._person_labels = [key for key, name in names.items() if str(name).lower() == "person"]
+        if not self._person_labels:
+            raise UserError(f"the detector {detector} does not know the class 'person'; give one that was trained on COCO")
+        keypoints = int(self._pose.config.num_labels)
+        if keypoints != 17:
+            raise UserError(
+                f"the pose estimator must give COCO's 17 keypoints, but {pose_estimator} gives {keypoints}; give another"
+            )
+        experts = getattr(self._pose.config.backbone_config, "num_experts", 1)
+        self._experts = isinstance(experts, int) and experts > 1
+
+    @torch.inference_mode()
+    def __call__(self, image: NDArray[np.uint8], picture: int) -> list[Person]:
+        """The people in an image (H, W, 3) uint8 RGB, which is number `picture`."""
+        boxes, scores = self._detect(image)
+        if not len(boxes):
+            return []
+        points, trust = self._estimate(image, boxes)
+        persons = []
+        for box, score, keypoints, weights in zip(boxes, scores, points, trust, strict=True):
+            small = max(box[2] - box[0], box[3] - box[1]) < LEAST_SIZE_PX
+            trusted = weights >= TRUSTED_KEYPOINT
+            persons.append(
+                Person(
+                    picture,
+                    bool(score < SURE_SCORE or small),
+                    box,
+                    np.where(trusted[:, None], keypoints, 0.0).astype(np.float32),
+                    np.where(trusted, weights, 0.0).astype(np.float32),
+                    trusted,
+                )
+            )
+        return persons
+
+    def _detect(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Boxes (n, 4) within the image and scores (n,), descending."""
+        inputs = self._to_detector(images=image, return_tensors="pt").to(self._device)
+        height, width = image.shape[:2]
+        (found,) = self._to_detector.post_process_object_detection(
+            self._find(**inputs), target_sizes=[(height, width)], threshold=UNSURE_SCORE
+        )
+        labels, boxes, scores = (found[name].cpu().numpy() for name in ("labels", "boxes", "scores"))
+        boxes = np.clip(boxes, 0, [width, height, width, height]).astype(np.float32)
+        kept = np.isin(labels, self._person_labels) & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+        order = np.argsort(-scores[kept], kind="stable")[:MOST_PEOPLE]
+        return boxes[kept][order], scores[kept][order].astype(np.float32)
+
+    def _estimate(
+        self, image: NDArray[np.uint8], boxes: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Keypoints (n, 17, 2) px and scores (n, 17) of the people in boxes (n, 4)."""
+        corners = [np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)]
+        inputs = self._to_pose(images=image, boxes=corners, return_tensors="pt").to(self._device)
+        if self._experts:
+            inputs["dataset_index"] = torch.zeros(len(boxes), dtype=torch.long, device=self._device)
+        outputs = self._pose(**inputs)
+        outputs.heatmaps = outputs.heatmaps.cpu()
+        (people,) = self._to_pose.post_process_pose_estimation(outputs, boxes=corners)
+        points = np.stack([np.asarray(person["keypoints"], np.float32).reshape(17, 2) for person in people])
+        scores = np.stack([np.asarray(person["scores"], np.float32).reshape(17) for person in people])
+        return points, np.clip(scores, 0.0, 1.0)
+
+
+def _load(kind: Any, source: str, option: str, device: str) -> tuple[Any, Any]:
+    """The model and its image processor."""
+    from transformers import AutoImageProcessor
+
+    if Path(source).is_dir() and not Path(source, "config.json").is_file():
+        raise UserError(
+            f"{option} must be a folder with config.json, preprocessor_config.json and model.safetensors, but {source} has "
+            "no config.json; save the model there with save_pretrained"
+        )
+    try:
+        model, report = kind.from_pretrained(source, use_safetensors=True, output_loading_info=True)
+        processor = AutoImageProcessor.from_pretrained(source)
+    except Exception as error:  # of a dozen kinds: files, headers, sizes, the hub
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise UserError(
+            f"{option} {source} cannot be loaded ({reason:.200}); give a folder that a model was saved in with "
+            "save_pretrained, or a name on the hub and a network"
+        ) from None
+    if report["missing_keys"]:
+        raise UserError(f"{option} {source} lacks weights, such as {sorted(report['missing_keys'])[0]}; save it again")
+    return model.eval().requires_grad_(False).to(device), processor
