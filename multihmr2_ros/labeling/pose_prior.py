@@ -34,7 +34,7 @@ GREATEST_BEND_RAD = 2.7
 
 # Share of the prior for each posture, whatever the recordings' own shares are.
 # Recordings show movement, so that straight legs are rare in them; people in pictures mostly stand or walk.
-POSTURES = {"straight": 0.3, "stand": 0.25, "sit": 0.2, "crouch": 0.15, "lie": 0.1}
+POSTURES = {"straight": 0.25, "stand": 0.3, "sit": 0.2, "crouch": 0.15, "lie": 0.1}
 STRAIGHT_RAD = 0.35
 
 

@@ -73,6 +73,17 @@ class KeypointModel:
         self._anchors = [body.anny.anchors[name].double() for name in FITTED_PHENOTYPES]
         heads, offsets, weights = _tables(body, self._corners(body))
         self._heads, self._offsets, self._weights = heads, offsets, weights
+        # Where a bone's head is: the sum of the steps from the root to it.
+        chains = torch.eye(len(TURNING_BONES))
+        for row, parent in enumerate(self._parents[1:], start=1):
+            chains[row] += chains[parent]
+        self._step_weights = weights @ chains
+        shares = torch.arange(1, len(SPINE) + 1) / len(SPINE)
+        self._spine_shares, self._signs = shares[:, None], torch.tensor(list(SIDES.values()))
+        names = ("upperarm01", "lowerarm01", "wrist", "upperleg01", "foot")
+        self._side_rows = torch.tensor([[self._row[f"{name}.{side[0].upper()}"] for name in names] for side in SIDES])
+        # A straight hanging arm whose elbow bends forward, as simulation.skeleton has it.
+        self._hanging = torch.tensor([[0.0, 0.0, -1.0], [0.0, -1.0, 0.0], [-1.0, 0.0, 0.0]])
         self._level_from_rest = torch.from_numpy(HEADING_FROM_REST).float()
         self._camera_from_level = torch.from_numpy(CAMERA_FROM_LEVEL).float()
 
@@ -91,17 +102,13 @@ class KeypointModel:
 
     def __call__(self, phenotypes: Tensor, pose: Pose) -> PosedKeypoints:
         """phenotypes (n, 4): FITTED_PHENOTYPES."""
-        n = len(phenotypes)
         corners = self._corner_weights(phenotypes)
         heads = (corners @ self._heads).unflatten(1, (-1, 3))
-        offsets = (corners @ self._offsets).view(n, *self._weights.shape, 3)
+        offsets = (corners @ self._offsets).view(-1, *self._weights.shape, 3)
         turns = self._turns(pose, heads)
-        places = [heads.new_zeros(n, 3)]
-        for row, parent in enumerate(self._parents[1:], start=1):
-            step = heads[:, row] - heads[:, parent]
-            places.append(places[parent] + (turns[:, parent] @ step[..., None])[..., 0])
-        points = torch.einsum("ngij,nkgj->nki", turns, offsets)
-        points = points + torch.einsum("kg,ngi->nki", self._weights, torch.stack(places, dim=1))
+        steps = heads[:, : len(TURNING_BONES)] - heads[:, self._parents]
+        steps = (turns[:, self._parents] @ steps[..., None])[..., 0]
+        points = torch.einsum("ngij,nkgj->nki", turns, offsets) + self._step_weights @ steps
         points = points @ self._camera_from_level.T
         return PosedKeypoints(points[:, :-1], points[:, -1])
 
@@ -134,32 +141,26 @@ class KeypointModel:
     def _turns(self, pose: Pose, heads: Tensor) -> Tensor:
         """(n, 16, 3, 3): the turning bones' rotations from the rest pose to the level frame.
 
-        The same as `simulation.skeleton` does for one body.
+        The same as `simulation.skeleton` does for one body; both sides at once.
         """
         rest = self._level_from_rest
-        pelvis, n = pose.pelvis, len(heads)
-        turns = [pelvis @ rest]
-        for step in range(1, len(SPINE) + 1):
-            chest = pelvis @ rotation_matrices(pose.chest * (step / len(SPINE)))
-            turns.append(chest @ rest)
-        for index, (side, sign) in enumerate(SIDES.items()):
-            upper = chest @ pose.upper_arms[:, index]
-            forearm = upper @ about_y(-pose.elbows[:, index])
-            thigh = pelvis @ pose.thighs[:, index]
-            shin = thigh @ about_y(pose.knees[:, index])
-            shoulder, elbow, wrist, hip, ankle = (
-                heads[:, self._row[f"{bone}.{side[0].upper()}"]]
-                for bone in ("upperarm01", "lowerarm01", "wrist", "upperleg01", "foot")
-            )
-            hinge = torch.linalg.cross(elbow - shoulder, wrist - elbow)
-            hanging = pelvis.new_tensor([[0.0, 0.0, -1.0], [0.0, -1.0, 0.0], [-1.0, 0.0, 0.0]])
-            down = (ankle - hip) @ rest.T
-            upright = _about_x(-torch.atan2(down[:, 1], -down[:, 2])) @ rest
-            turns.append(chest @ _shrug(pose.upper_arms[:, index], sign) @ rest)
-            turns.append(upper @ (hanging @ _axes(elbow - shoulder, hinge).mT))
-            turns.append(forearm @ (hanging @ _axes(wrist - elbow, hinge).mT))
-            turns += [thigh @ upright, shin @ upright]
-        return torch.stack(turns, dim=1).view(n, len(TURNING_BONES), 3, 3)
+        pelvis = pose.pelvis[:, None]
+        bends = torch.cat([pose.chest[:, None] * self._spine_shares, 0 * pose.chest[:, None]], dim=1)
+        spine = pelvis @ rotation_matrices(bends)  # the pelvis itself comes last
+        chest = spine[:, -2:-1]
+        upper, thigh = chest @ pose.upper_arms, pelvis @ pose.thighs
+        lower, shin = upper @ about_y(-pose.elbows), thigh @ about_y(pose.knees)
+        shoulder, elbow, wrist, hip, ankle = heads[:, self._side_rows].unbind(2)
+        hinge = torch.linalg.cross(elbow - shoulder, wrist - elbow)
+        along = torch.stack([elbow - shoulder, wrist - elbow], dim=2)
+        hanging = self._hanging @ _axes(along, hinge[:, :, None].expand_as(along)).mT
+        down = (ankle - hip) @ rest.T
+        upright = _about_x(-torch.atan2(down[..., 1], -down[..., 2])) @ rest
+        collar = chest @ _shrug(pose.upper_arms, self._signs) @ rest
+        arms = torch.stack([upper, lower], dim=2) @ hanging
+        legs = torch.stack([thigh, shin], dim=2) @ upright[:, :, None]
+        limbs = torch.cat([collar[:, :, None], arms, legs], dim=2)  # in the order of LIMB_BONES
+        return torch.cat([(spine @ rest).roll(1, dims=1), limbs.flatten(1, 2)], dim=1)
 
 
 def rotation_matrices(vectors: Tensor) -> Tensor:
@@ -187,20 +188,21 @@ def _about_x(angle: Tensor) -> Tensor:
 
 
 def _axes(along: Tensor, hinge: Tensor) -> Tensor:
-    """(n, 3, 3) with the columns along, hinge and the third of a right-handed frame."""
+    """(…, 3, 3) with the columns along, hinge and the third of a right-handed frame."""
     first = torch.nn.functional.normalize(along, dim=-1)
     second = torch.nn.functional.normalize(hinge, dim=-1)
     return torch.stack([first, second, torch.linalg.cross(first, second)], dim=-1)
 
 
-def _shrug(upper_arm: Tensor, sign: float) -> Tensor:
-    """(n, 3, 3): the collar bones' rotations on the chest, for upper arms (n, 3, 3) raised from hanging."""
-    direction = -upper_arm[..., 2]
-    # [0, 0, −1] × direction; a raised arm that hangs or stands exactly has no axis, and then it matters little.
-    axis = torch.stack([direction[:, 1] + 1e-6 * sign, -direction[:, 0], torch.zeros_like(direction[:, 0])], dim=-1)
+def _shrug(upper_arms: Tensor, signs: Tensor) -> Tensor:
+    """(n, 2, 3, 3): the collar bones' rotations on the chest, for upper arms (n, 2, 3, 3) raised from hanging."""
+    direction = -upper_arms[..., 2]
+    # [0, 0, −1] × direction; an arm that exactly hangs or stands has no axis, and then it matters little.
+    x, y, z = direction.unbind(-1)
+    axis = torch.stack([y + 1e-6 * signs, -x, torch.zeros_like(x)], dim=-1)
     length = (axis.square().sum(-1) + 1e-12).sqrt()
-    raised = torch.relu(torch.atan2(length, -direction[:, 2]) - SHOULDER_FREE_RAD)
-    return rotation_matrices(axis / length[:, None] * (SHOULDER_SHARE * raised)[:, None])
+    raised = torch.relu(torch.atan2(length, -z) - SHOULDER_FREE_RAD)
+    return rotation_matrices(axis * (SHOULDER_SHARE * raised / length)[..., None])
 
 
 def _turning_ancestor(labels: list[str], parents: tuple[int, ...], label: str) -> int:

@@ -76,7 +76,7 @@ class PseudoTruthReader:
         return len(self._names)
 
     def name(self, index: int) -> str:
-        return self._images[index][0]
+        return self._names[index]
 
     def sample(self, index: int) -> Sample:
         """Image number `index`, by name."""
