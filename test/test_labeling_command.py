@@ -92,9 +92,7 @@ def test_the_mesh_of_the_file_is_where_the_keypoints_are(tmp_path: Path) -> None
     assert (vertices[..., 2] > 0.5).all()
 
 
-def test_bodies_that_fit_badly_are_left_out_and_counted(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bodies_that_fit_badly_are_left_out_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     described = coco_of(make_scene(2, seed=9).people)
     generator = np.random.default_rng(0)
     points = np.array(described["annotations"][1]["keypoints"]).reshape(17, 3)

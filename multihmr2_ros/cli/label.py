@@ -93,9 +93,9 @@ def _check(args: argparse.Namespace) -> None:
     if args.out.suffix != ".npz":
         raise UserError(f"--out must be a file that ends in .npz, got {str(args.out)!r}; name it so")
     if args.out.is_dir() or not args.out.parent.is_dir():
-        raise UserError(f"--out must be a file in a folder that exists, got {args.out}; make the folder or name another")
+        raise UserError(f"--out must be a file in a folder that exists, got {args.out}; make the folder first")
     if not args.source.exists():
-        raise UserError(f"expected a folder of pictures or a COCO keypoint file, but {args.source} is not there; check it")
+        raise UserError(f"expected a folder of pictures or a COCO keypoint file, but {args.source} is not there")
     if not 1.0 <= args.vertical_fov <= 170.0:  # false for NaN, too
         raise UserError(f"--vertical-fov must be from 1 to 170 degrees, got {args.vertical_fov:g}")
     if not 4 <= args.least_keypoints <= 17:

@@ -94,8 +94,8 @@ def read_coco(path: Path, vertical_fov_rad: float) -> Annotations:
         sizes = [_size(listed[key]) for key in rows]
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(
-            f"{path} is not a COCO keypoint file ({type(error).__name__}: {error}); give person_keypoints_*.json, whose "
-            "images have id, file_name, width and height"
+            f"{path} is not a COCO keypoint file ({type(error).__name__}: {error}); give person_keypoints_*.json, "
+            "whose images have id, file_name, width and height"
         ) from None
     persons = []
     for number, entry in enumerate(annotations):
@@ -105,8 +105,8 @@ def read_coco(path: Path, vertical_fov_rad: float) -> Annotations:
             persons.append(_person(entry, rows))
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UserError(
-                f"{path}: annotation {number} is not sound ({type(error).__name__}: {error}); COCO's have image_id, bbox "
-                "and 17 keypoints"
+                f"{path}: annotation {number} is not sound ({type(error).__name__}: {error}); COCO's have image_id, "
+                "bbox and 17 keypoints"
             ) from None
     persons.sort(key=lambda person: person.picture)
     return collect(pictures, sizes, persons, vertical_fov_rad)

@@ -1,4 +1,4 @@
-"""From annotations to the file of fitted bodies that `multihmr2 train --pseudo-truth` reads (`training.readers.pseudo`)."""
+"""From annotations to the file of fitted bodies that `multihmr2 train --pseudo-truth` reads."""
 
 from __future__ import annotations
 
@@ -20,9 +20,12 @@ from multihmr2_ros.media.files import atomic_path
 
 ROTATION_ROWS = 1024  # people whose rotations are computed at once
 
-# COCO's standard deviations of keypoints, doubled, as shares of the square root of the area (cocodataset.org, keypoints).
+# COCO's standard deviations of keypoints, doubled, as shares of the area's square root (cocodataset.org, keypoints).
 OKS_SIGMAS = 2.0 * np.array(
-    [0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089, 0.089]
+    [
+        0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089,
+        0.089,
+    ]
 )  # fmt: skip
 AREA_OF_BOX = 0.53  # a person's area, as a share of the box's
 

@@ -1,5 +1,7 @@
-"""People and their 2D keypoints in pictures, for those who have no labels: a detector and a pose estimator of the package
-transformers (RT-DETR and ViTPose, Apache-2.0, or others with the same interfaces)."""
+"""People and their 2D keypoints in pictures, for those who have no labels.
+
+A detector and a pose estimator of the package transformers (RT-DETR and ViTPose, Apache-2.0) find them.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,8 @@ from numpy.typing import NDArray
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.labeling.annotations import Person
 
-DETECTOR = "PekingU/rtdetr_r50vd"
-POSE_ESTIMATOR = "usyd-community/vitpose-base-simple"
-
-SURE_SCORE, UNSURE_SCORE = 0.5, 0.2  # from the first on somebody is a person; between them neither person nor background
+SURE_SCORE = 0.5  # from here on somebody is a person
+UNSURE_SCORE = 0.2  # from here on neither person nor background
 TRUSTED_KEYPOINT = 0.3
 LEAST_SIZE_PX = 24
 MOST_PEOPLE = 100  # in a picture, by score
@@ -26,8 +26,10 @@ class PeopleDetector:
     """Boxes from a detector, 17 keypoints in each from a pose estimator."""
 
     def __init__(self, detector: str, pose_estimator: str, device: str = "cpu") -> None:
-        """Each a folder with a model in the format of transformers, or a model's name on the hub, which is then fetched.
-        UserError where one cannot be loaded."""
+        """Each is a folder with a model in the format of transformers, or a name on the hub, which is then fetched.
+
+        UserError where one cannot be loaded.
+        """
         try:
             import transformers
         except ImportError:
@@ -43,11 +45,11 @@ class PeopleDetector:
         names: dict[int, str] = self._find.config.id2label
         self._person_labels = [key for key, name in names.items() if str(name).lower() == "person"]
         if not self._person_labels:
-            raise UserError(f"the detector {detector} does not know the class 'person'; give one that was trained on COCO")
+            raise UserError(f"the detector {detector} does not know the class 'person'; give one trained on COCO")
         keypoints = int(self._pose.config.num_labels)
         if keypoints != 17:
             raise UserError(
-                f"the pose estimator must give COCO's 17 keypoints, but {pose_estimator} gives {keypoints}; give another"
+                f"the pose estimator must know COCO's 17 keypoints, but {pose_estimator} has {keypoints}; give another"
             )
         experts = getattr(self._pose.config.backbone_config, "num_experts", 1)
         self._experts = isinstance(experts, int) and experts > 1
@@ -110,8 +112,8 @@ def _load(kind: Any, source: str, option: str, device: str) -> tuple[Any, Any]:
 
     if Path(source).is_dir() and not Path(source, "config.json").is_file():
         raise UserError(
-            f"{option} must be a folder with config.json, preprocessor_config.json and model.safetensors, but {source} has "
-            "no config.json; save the model there with save_pretrained"
+            f"{option} must be a folder with config.json, preprocessor_config.json and model.safetensors, but {source} "
+            "has no config.json; save the model there with save_pretrained"
         )
     try:
         model, report = kind.from_pretrained(source, use_safetensors=True, output_loading_info=True)

@@ -1,8 +1,8 @@
 """Bodies fitted to 2D keypoints, hundreds at once.
 
 Each person's shape, pose and place minimise, in nats: the keypoints' distances from where the camera sees the body's;
-the angles between its limbs and the 3D landmarks, where there are any; how unlikely pose, shape and lean are. Everything
-is robust: one wrong keypoint or landmark does not turn a body. Several starts are tried, the best goes on.
+the angles between its limbs and the 3D landmarks, where there are any; how unlikely pose, shape and lean are. Both
+distances and angles are robust: one wrong keypoint does not turn a body. Several starts are tried, the best goes on.
 
 A single picture tells neither distance nor stature: both come from the prior of statures and from the camera assumed.
 """
@@ -21,7 +21,6 @@ from torch import Tensor
 from multihmr2_ros.labeling.landmarks import DIRECTIONS, LANDMARK_OF, body_landmarks, segments_of
 from multihmr2_ros.labeling.pose_prior import GREATEST_BEND_RAD, PosePrior, pose_of_segments
 from multihmr2_ros.labeling.posed_keypoints import (
-    CAMERA_FROM_LEVEL,
     FITTED_PHENOTYPES,
     KeypointModel,
     Pose,
@@ -31,7 +30,7 @@ from multihmr2_ros.labeling.posed_keypoints import (
 
 FACE, BODY = slice(0, 5), slice(5, 17)
 
-# Of the box's longer side. Anny's head does not turn here; shoulders and hips are annotated less exactly than other joints.
+# Of the box's longer side. Anny's head does not turn here; shoulders and hips are annotated less exactly than others.
 KEYPOINT_SIGMA = 0.02
 SIGMAS = ((FACE, 0.04), (slice(5, 7), 0.03), (slice(11, 13), 0.03))
 KEYPOINT_TAIL = 3.0  # Cauchy: from so many sigmas on a keypoint counts as wrong
@@ -46,10 +45,10 @@ ADULT, CHILD, CHILD_SHARE = (0.7, 0.08), (0.33, 0.15), 0.1
 HEIGHT, PROPORTIONS, GENDER = (0.42, 0.1), (0.5, 0.25), (0.5, 0.25)
 START_PHENOTYPES = (0.5, 0.7, 0.42, 0.5)
 
-# What annotators and networks call shoulder and ankle is higher than what Anny's regressor does: of 859 people who stand
-# and face the camera (MoveNet Thunder's keypoints) the medians of thigh, shin and shoulders-to-eyes were 0.75, 0.69 and
-# 0.42 of the trunk; in Anny 0.79, 0.80 and 0.50. So much of the trunk and of the shin brings them together; without, standing
-# people get bent knees.
+# Shoulders and ankles as they are annotated are higher than those of Anny's regressor: of 859 people who stand and face
+# the camera (keypoints of MoveNet Thunder) the medians of thigh, shin and shoulders-to-eyes were 0.75, 0.69 and 0.42 of
+# the trunk, in Anny 0.79, 0.80 and 0.50. Raised by these shares of trunk and shin they agree to 0.01; without it,
+# standing people get bent knees.
 SHOULDER_RISE, ANKLE_RISE = 0.045, 0.08
 
 YAWS = 12
@@ -93,7 +92,8 @@ class Fits:
     """n fitted bodies.
 
     phenotypes (n, 4): FITTED_PHENOTYPES. pose: hinges within their limits. place (n, 3) m: the root bone's head in the
-    camera frame. keypoints (n, 17, 2) px, as people annotate them. centre (n, 3) m: the body's centre vertex, camera frame. cost (n,) nats.
+    camera frame. keypoints (n, 17, 2) px, as people annotate them. centre (n, 3) m: the body's centre vertex, camera
+    frame. cost (n,) nats.
     """
 
     phenotypes: Tensor
@@ -187,8 +187,11 @@ class Fitter:
 
 @dataclass
 class _State:
-    """What is searched for: turns (n, 6, 3), rotation vectors of pelvis, chest, arms and thighs from a first pose; hinges
-    (n, 4); where (n, 3): x/z, y/z, log z; phenotypes (n, 4)."""
+    """What is searched for.
+
+    turns (n, 6, 3): rotation vectors of pelvis, chest, arms and thighs from a first pose. hinges (n, 4). where (n, 3):
+    x/z, y/z, log z. phenotypes (n, 4).
+    """
 
     first: Pose
     turns: Tensor

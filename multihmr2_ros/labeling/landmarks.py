@@ -1,7 +1,7 @@
 """BlazePose's 33 landmarks in 3D: which are which, and the body that they stand for.
 
-Millimetres about the hips, x right, y down, z away, as if the person were seen straight on. Shape, facing and depth order
-are about right, places are not: so only directions between them are used.
+Millimetres about the hips, x right, y down, z away, as if the person were seen straight on. Shape, facing and depth
+order are about right, places are not: so only directions between them are used.
 """
 
 from __future__ import annotations
@@ -37,15 +37,6 @@ def body_landmarks(landmarks: NDArray[np.floating], rays: NDArray[np.floating]) 
     skew = np.stack([zero, -z, y, z, zero, -x, -y, x, zero], axis=-1).reshape(-1, 3, 3)
     turn = np.eye(3) + skew + skew @ skew / (1.0 + cosine)
     return np.einsum("nij,nkj->nki", turn, joints)
-
-
-def direction_vectors(joints: NDArray[np.floating]) -> NDArray[np.float64]:
-    """(n, 11, 3) between the ends of DIRECTIONS, of joints (n, 17, 3)."""
-    return np.stack([joints[:, b].mean(axis=1) - joints[:, a].mean(axis=1) for a, b in _ends()], axis=1)
-
-
-def _ends() -> list[tuple[list[int], list[int]]]:
-    return [(list(first), list(last)) for first, last in DIRECTIONS]
 
 
 def segments_of(joints: NDArray[np.floating]) -> NDArray[np.float64]:

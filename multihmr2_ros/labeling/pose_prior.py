@@ -201,9 +201,7 @@ def _fit_mixture(
     return shares, means, covariances, nearest
 
 
-def _spread_rows(
-    x: NDArray[np.float64], count: int, generator: np.random.Generator
-) -> Sequence[int]:
+def _spread_rows(x: NDArray[np.float64], count: int, generator: np.random.Generator) -> Sequence[int]:
     """Rows far from each other, as k-means++ draws them."""
     rows = [int(generator.integers(len(x)))]
     distance = np.full(len(x), np.inf)

@@ -1,9 +1,9 @@
 """COCO keypoints as a function of shape and segments' orientations, exact and without a mesh.
 
-A keypoint is a weighted mean of vertices, and a vertex a weighted mean of bones' transforms, so a keypoint is, per bone,
-a turned offset that depends on the shape alone: k = Σ_g R_g a_kg + w_kg p_g, with R_g and p_g the rotation and head of
-bone g. Only 16 of Anny's bones turn by themselves here (as in the simulator, `simulation.skeleton.bone_rotations`);
-all others move with their nearest turning ancestor.
+A keypoint is a weighted mean of vertices, and a vertex is moved by a weighted mean of bones' transforms. So a keypoint
+is, per bone, a turned offset that depends on the shape alone: k = Σ_g R_g a_kg + w_kg p_g, with R_g and p_g the
+rotation and head of bone g. Only 16 of Anny's bones turn by themselves here (as in the simulator,
+`simulation.skeleton.bone_rotations`); all others move with their nearest turning ancestor.
 
 Frames: the level frame of a camera has x away from it, y to its left, z up, so that poses are as in `simulation.pose`.
 """
@@ -41,8 +41,8 @@ FITTED_PHENOTYPES = ("gender", "age", "height", "proportions")
 class Pose(NamedTuple):
     """Orientations of n bodies: what moves, with hinges for elbows and knees.
 
-    pelvis (n, 3, 3) in the level frame; chest (n, 3) rotation vector on the pelvis; upper_arms, thighs (n, 2, 3, 3), left
-    and right, relative to chest and pelvis; elbows, knees (n, 2) rad, bent where above 0.
+    pelvis (n, 3, 3) in the level frame; chest (n, 3) rotation vector on the pelvis; upper_arms, thighs (n, 2, 3, 3),
+    left and right, relative to chest and pelvis; elbows, knees (n, 2) rad, bent where above 0.
     """
 
     pelvis: Tensor
@@ -145,7 +145,7 @@ class KeypointModel:
         """
         rest = self._level_from_rest
         pelvis = pose.pelvis[:, None]
-        bends = torch.cat([pose.chest[:, None] * self._spine_shares, 0 * pose.chest[:, None]], dim=1)
+        bends = torch.cat([pose.chest[:, None] * self._spine_shares, torch.zeros_like(pose.chest[:, None])], dim=1)
         spine = pelvis @ rotation_matrices(bends)  # the pelvis itself comes last
         chest = spine[:, -2:-1]
         upper, thigh = chest @ pose.upper_arms, pelvis @ pose.thighs
@@ -217,7 +217,7 @@ def _turning_ancestor(labels: list[str], parents: tuple[int, ...], label: str) -
 def _tables(body: Body, corners: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Per corner (C, 20 · 3) bone heads and (C, 18 · 16 · 3) keypoints' offsets from them; (18, 16) shares of bones."""
     model, labels = body.anny, list(body.bone_labels)
-    mixture = body._blendshape_weights(corners)  # noqa: SLF001
+    mixture = body._blendshape_weights(corners)
     regressor = torch.from_numpy(_keypoint_weights(body))
     owner = torch.tensor(
         [
@@ -249,7 +249,7 @@ def _tables(body: Body, corners: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _keypoint_weights(body: Body) -> NDArray[np.float32]:
     """(18, V): COCO's 17 and the centre vertex."""
     body.coco_keypoints(np.zeros((1, body.vertex_count, 3), np.float32))
-    weights = body._keypoint_weights  # noqa: SLF001
+    weights = body._keypoint_weights
     assert weights is not None
     assert len(weights) == len(COCO_KEYPOINTS)
     centre = np.zeros((1, body.vertex_count), np.float32)

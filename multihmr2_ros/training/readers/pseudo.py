@@ -44,7 +44,8 @@ from multihmr2_ros.training.samples import Sample, blank_people
 ROWS = {"image": (), "shape": (6,), "rotations": (BONE_COUNT, 3, 3), "box": (4,), "k": (3, 3), "centre": (3,)}
 OPTIONAL_ROWS = {"keypoints": (17, 2), "keypoint_visible": (17,)}
 OTHER_ROWS = {
-    "other_image": (), "other_box": (4,), "other_ignore": (), "other_keypoints": (17, 2), "other_keypoint_visible": (17,),
+    "other_image": (), "other_box": (4,), "other_ignore": (),
+    "other_keypoints": (17, 2), "other_keypoint_visible": (17,),
 }  # fmt: skip
 
 
