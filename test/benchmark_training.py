@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from multihmr2_ros.body import Body
-from multihmr2_ros.network.config import NANO
+from multihmr2_ros.network.config import SCRATCH
 from multihmr2_ros.network.initialise import initialise
 from multihmr2_ros.network.model import PHENOTYPES, MultiHMR2
 from multihmr2_ros.training.keypoints import coco_keypoints
@@ -32,8 +32,8 @@ WAYS = {"matched only": "location", "joints": "joints", "all queries posed": "jo
 
 def measure(way: str, options: argparse.Namespace, result: Connection) -> None:
     torch.manual_seed(0)
-    network, body = initialise(MultiHMR2(NANO)).train(), Body("low")
-    targets = random_targets(options.images, options.people, SIZE, NANO.track_feature_width)
+    network, body = initialise(MultiHMR2(SCRATCH)).train(), Body("low")
+    targets = random_targets(options.images, options.people, SIZE, SCRATCH.track_feature_width)
     image = torch.randint(0, 256, (options.images, 3, *SIZE), dtype=torch.uint8)
     given = torch.arange(options.images) % 2 == 0
     config = LossConfig(matching=MatchingConfig(cost=WAYS[way]))  # type: ignore[arg-type]
@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4)
     options = parser.parse_args()
     context = multiprocessing.get_context("spawn")
-    print(f"{options.images} images of {SIZE[1]} x {SIZE[0]}, {options.people} people each, {NANO.queries} queries")
+    print(f"{options.images} images of {SIZE[1]} x {SIZE[0]}, {options.people} people each, {SCRATCH.queries} queries")
     for way in WAYS:
         receiver, sender = context.Pipe(duplex=False)
         process = context.Process(target=measure, args=(way, options, sender))

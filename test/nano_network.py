@@ -6,15 +6,15 @@ import dataclasses
 
 import torch
 
-from multihmr2_ros.network.config import NANO
+from multihmr2_ros.network.config import SCRATCH
 from multihmr2_ros.network.heads import rotations_from_columns
 from multihmr2_ros.network.initialise import initialise
 from multihmr2_ros.network.model import LayerOutputs, MultiHMR2, TrainingOutputs, back_project, intrinsics
 from multihmr2_ros.training.targets import Targets
 
-# NANO, narrower.
+# SCRATCH, narrower.
 TINY = dataclasses.replace(
-    NANO,
+    SCRATCH,
     image_size=256,
     max_grid=16,
     encoder_width=32,

@@ -16,7 +16,7 @@ from PIL import Image
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.estimator import Estimator
 from multihmr2_ros.network import checkpoint
-from multihmr2_ros.network.config import MOVENET, NetworkConfig
+from multihmr2_ros.network.config import NANO, NetworkConfig
 from multihmr2_ros.network.initialise import initialise
 from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.network.movenet import MoveNet, load_encoder
@@ -38,7 +38,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 WEIGHTS = SHARED / "data/pretrained/movenet_multipose.safetensors"
 REFERENCE = SHARED / "tools/movenet_reference.py"
 TINY = dataclasses.replace(
-    MOVENET,
+    NANO,
     image_size=256,
     max_grid=8,
     encoder_width=32,
@@ -309,6 +309,16 @@ def test_any_shape_of_input_works(size: tuple[int, int]) -> None:
 def test_configurations_that_cannot_be(change: dict[str, Any], word: str) -> None:
     with pytest.raises(UserError, match=word):
         dataclasses.replace(TINY, **change)
+
+
+def test_the_encoder_is_taken_out_of_a_whole_network(tmp_path: Path) -> None:
+    model = network()
+    checkpoint.save(model, tmp_path / "whole.safetensors")
+    encoder = MoveNet()
+    load_encoder(encoder, tmp_path / "whole.safetensors")
+    assert model.backbone.pretrained is not None
+    for name, value in model.backbone.pretrained.movenet.state_dict().items():
+        torch.testing.assert_close(encoder.state_dict()[name], value)
 
 
 def test_other_weights_are_refused_in_one_line(tmp_path: Path) -> None:

@@ -25,11 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=100_000, help="length of the run (default: %(default)s)")
     parser.add_argument("--time-limit", type=float, metavar="MINUTES", help="save and end after this time")
     network = parser.add_mutually_exclusive_group()
-    network.add_argument("--network", default="nano", metavar="NAME|JSON", help="nano, large, or a file of sizes")
+    network.add_argument(
+        "--network", default="nano", metavar="NAME|JSON", help="nano, scratch, large, or a file of sizes"
+    )
     network.add_argument("--from", dest="start_from", metavar="NAME|FILE", help="fine-tune these weights")
     parser.add_argument(
         "--encoder-weights", type=Path, metavar="FILE",
-        help="pretrained weights of the network's encoder (scripts/convert_movenet.py makes them)",
+        help="pretrained weights of the encoder (scripts/convert_movenet.py makes them; default: the bundled model's)",
     )  # fmt: skip
     parser.add_argument(
         "--consistency-with", metavar="NAME|FILE",
@@ -133,7 +135,7 @@ def _add_datasets(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_lifting(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("poses from keypoints alone, without images (--network movenet)")
+    group = parser.add_argument_group("poses from keypoints alone, without images (networks with a pretrained encoder)")
     group.add_argument("--keypoint-steps", type=int, default=0, help="at the beginning (default: %(default)s)")
     group.add_argument("--keypoint-every", type=int, default=0, metavar="N", help="afterwards each N-th step; 0: none")
     group.add_argument("--keypoint-people", type=int, default=256, help="in such a step (default: %(default)s)")
@@ -180,7 +182,7 @@ def run(args: argparse.Namespace) -> int:
         datasets=_datasets(args),
         render_share=args.render_share,
         start_from=start_from,
-        encoder_weights=args.encoder_weights,
+        encoder_weights=args.encoder_weights or (resolve_checkpoint("nano") if network.encoder != "vit" else None),
         features=tuple(args.features),
         lifting=lifting,
         consistency_with=reference,

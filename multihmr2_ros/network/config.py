@@ -134,7 +134,7 @@ def _is_whole(value: Any, least: int, most: int) -> bool:
 
 
 # 9 M parameters, of which MoveNet's 4.7 M are pretrained; real time on two CPU cores.
-MOVENET = NetworkConfig(
+NANO = NetworkConfig(
     image_size=384,
     patch_size=32,
     max_grid=12,
@@ -156,7 +156,7 @@ MOVENET = NetworkConfig(
 )
 
 # 5 M parameters for 320 × 240 px: learns from scratch on two CPU cores, and runs there in real time.
-NANO = NetworkConfig(
+SCRATCH = NetworkConfig(
     image_size=320,
     max_grid=20,
     encoder_width=192,

@@ -36,6 +36,7 @@ STRIDE_4, STRIDE_8, STRIDE_16 = (2, 40), (5, 48), (9, 96)
 CONTEXT_16, CONTEXT_32 = (12, 144), (16, 480)
 CELL_PX = 4  # of the keypoint heads' outputs
 KEYPOINTS = 17
+IN_NETWORK = "backbone.pretrained.movenet."  # how the names of its weights begin in a whole network
 
 
 @dataclass(frozen=True)
@@ -174,9 +175,13 @@ def convolve_pointwise(conv: nn.Conv2d, features: Tensor) -> Tensor:
 
 
 def load_encoder(encoder: MoveNet, path: Path) -> None:
-    """Load the weights that `scripts/convert_movenet.py` wrote; UserError for any other file."""
+    """Load the weights that `scripts/convert_movenet.py` wrote, or those in a whole network; UserError for other files."""
     try:
         tensors = safetensors.torch.load_file(path)
+        if any(name.startswith(IN_NETWORK) for name in tensors):
+            tensors = {
+                name.removeprefix(IN_NETWORK): value for name, value in tensors.items() if name.startswith(IN_NETWORK)
+            }
         encoder.load_state_dict({name: value.float() for name, value in tensors.items()})
     except (OSError, safetensors.SafetensorError, RuntimeError) as error:
         raise UserError(

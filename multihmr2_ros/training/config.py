@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.network.config import MOVENET, NANO, NetworkConfig
+from multihmr2_ros.network.config import NANO, SCRATCH, NetworkConfig
 from multihmr2_ros.training.data import BatchConfig
 from multihmr2_ros.training.losses import LossConfig
 from multihmr2_ros.training.optimisation import OptimisationConfig
 
-NETWORKS = {"nano": NANO, "movenet": MOVENET, "large": NetworkConfig()}
-"""nano learns on two CPU cores; large is the released model's size. Others: a JSON file of sizes."""
+NETWORKS = {"nano": NANO, "scratch": SCRATCH, "large": NetworkConfig()}
+"""nano has a pretrained encoder; scratch, as fast, learns everything from renders; large is the released model's size.
+Others: a JSON file of sizes."""
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ class Session:
     datasets           readers of real data
     render_share       the part of the images that are renders where there are both
     start_from         the weights file that the network starts from, instead of random weights
-    encoder_weights    of the pretrained encoder of a network that starts from random weights
+    encoder_weights    of the pretrained encoder of a network that otherwise starts from random weights
     features           folders of batches that the frozen encoder has seen, to train on instead of images
     lifting            how poses are learned from keypoints alone, beside images
     consistency_with   the weights file of a model that the consistency losses hold on to
@@ -129,7 +129,7 @@ def with_keypoints(batches: Dataset[Batch], session: Session) -> Dataset[Any]:
     config = session.lifting
     assert config is not None
     if session.network.encoder != "movenet":
-        raise UserError("poses are learned from keypoints only where the queries start from them: --network movenet")
+        raise UserError("poses are learned from keypoints only where the queries start from them: --network nano")
     motions = None if session.pool is None else session.pool.scene.motions
     bank = make_bank(Body("low"), config.poses, motions, session.training.seed)
     keypoints = KeypointBatches(bank, session.network.image_size, config.people, session.training.seed)
@@ -267,10 +267,7 @@ def _network(session: Session) -> MultiHMR2:
     network = initialise(MultiHMR2(session.network), mean)
     if network.backbone.pretrained is not None:
         if session.encoder_weights is None:
-            raise UserError(
-                f"a network with the encoder {session.network.encoder} starts with pretrained weights; name their file "
-                "with --encoder-weights, or start from a whole network with --from"
-            )
+            raise UserError("the network's encoder starts with pretrained weights; name their file: --encoder-weights")
         load_encoder(network.backbone.pretrained.movenet, session.encoder_weights)
     return network
 
