@@ -175,7 +175,7 @@ def convolve_pointwise(conv: nn.Conv2d, features: Tensor) -> Tensor:
 
 
 def load_encoder(encoder: MoveNet, path: Path) -> None:
-    """Load the weights that `scripts/convert_movenet.py` wrote, or those in a whole network; UserError for other files."""
+    """Load the weights that `scripts/convert_movenet.py` wrote, or those in a whole network; else UserError."""
     try:
         tensors = safetensors.torch.load_file(path)
         if any(name.startswith(IN_NETWORK) for name in tensors):
