@@ -74,8 +74,11 @@ class People:
     track_age_s         (n,) float64, seconds since the track began
     shape               (n, 6) float32 in [0, 1], Anny's phenotypes in PHENOTYPE_LABELS order, as seen in this image
     running_shape       (n, 6) float32, the track's estimate over time; equal to shape where tracking is off
-    rotations           (n, 163, 3, 3) float32, root-relative bone rotations as predicted (before any bone is replaced
-                        by identity); row 0 is the root's rotation in the camera frame
+    rotations           (n, 163, 3, 3) float32, rotation R of each bone relative to its parent bone, from its rest pose,
+                        as predicted (before any bone is replaced by identity); row 0 is the root's rotation in the
+                        camera frame. pose[0] = R[0] and pose[i] = pose[p] · rest[p]⁻¹ · rest[i] · R[i], with p the
+                        parent, rest of Body.rest_bone_poses(shape), R[i] as (4, 4) without translation, and identity
+                        where Body.unposed_bones; the results are bone_poses, but for the place of their origin
     bone_poses          (n, 163, 4, 4) float32, bone frame → body: the camera frame's axes, the body's own origin,
                         metres; joints are its translations moved to the person's place
     joints              (n, 163, 3) float32, bone heads, camera frame, metres

@@ -21,7 +21,8 @@ class PosedScene:
 
     world_from_camera (4, 4) float64
     shape     (n, 6) float32, Anny's phenotypes
-    rotations (n, 163, 3, 3) float32 as in People.rotations: root-relative, row 0 the root's in the camera frame
+    rotations (n, 163, 3, 3) float32 as in People.rotations: relative to the parent bone, row 0 in the camera
+              frame
     vertices  (n, V, 3) float32, camera frame
     joints    (n, 163, 3) float32 bone heads, camera frame
     centre    (n, 3) float32, the body's centre vertex, camera frame

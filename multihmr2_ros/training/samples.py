@@ -50,7 +50,8 @@ class Sample:
     location             (n, 2) float32 px, the projection of the body's centre vertex
     centre               (n, 3) float32 m, the body's centre vertex; meant where has_place
     shape                (n, 6) float32 phenotypes; meant where has_body
-    rotations            (n, 163, 3, 3) float32, root-relative, row 0 in the camera frame; meant where has_body
+    rotations            (n, 163, 3, 3) float32, relative to the parent bone, row 0 in the camera frame; meant where
+                         has_body
     has_place, has_body  (n,) bool
     keypoints            (n, 17, 2) float32 px, COCO's order; meant where keypoint_visible
     keypoint_visible     (n, 17) bool

@@ -27,7 +27,7 @@ class Targets:
     location             (B, P, 2) px, the projection of the body's centre vertex
     centre               (B, P, 3) m, camera frame, the body's centre vertex
     shape                (B, P, 6) phenotypes in Anny's order
-    rotations            (B, P, 163, 3, 3) root-relative, the first in the camera frame
+    rotations            (B, P, 163, 3, 3) relative to the parent bone, the first in the camera frame
     has_place            (B, P) bool: centre is true
     has_body             (B, P) bool: shape and rotations are true or pseudo-true
     keypoints            (B, P, 17, 2) px, COCO's order

@@ -4,7 +4,7 @@ One .npz file, as `multihmr2 label` writes it, a row for each of N people:
 
 image      (N,) text: the picture's path below the images' folder; rows of one picture share it
 shape      (N, 6) phenotypes in Anny's order, 0 to 1
-rotations  (N, 163, 3, 3) root-relative, row 0 in the camera frame (as in `multihmr2 run --save params`)
+rotations  (N, 163, 3, 3) relative to the parent bone, row 0 in the camera frame (as in `multihmr2 run --save params`)
 box        (N, 4) px: x0 y0 x1 y1
 k          (N, 3, 3) px: the camera the bodies were fitted with
 centre     (N, 3) m, camera frame: the body's centre vertex
