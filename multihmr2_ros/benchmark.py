@@ -30,7 +30,7 @@ from multihmr2_ros.errors import UserError
 from multihmr2_ros.estimator import Estimator, EstimatorConfig
 from multihmr2_ros.hardware import bf16_instructions, cpu_description, processor_name
 from multihmr2_ros.network import checkpoint
-from multihmr2_ros.network.inference import Mode, Precision, Runtime
+from multihmr2_ros.network.inference import Mode, Precision, Runtime, convert_network, copy_without_tensors
 from multihmr2_ros.network.model import MultiHMR2, place_bodies
 
 Row = dict[str, Any]
@@ -116,7 +116,10 @@ def _frames(
     rows: list[Row] = []
     frames: list[Callable[[], object]] = []
     for precision in config.precisions:
-        copied = copy.deepcopy(network)
+        # Once, so that the estimators share its memory.
+        copied = convert_network(
+            copy_without_tensors(network), Runtime(config.device, cast(Precision, precision)).resolve()
+        )
         for mode in config.modes:
             for people in config.people:
                 estimator = _estimator(copied, config, precision, mode, people)

@@ -13,7 +13,7 @@ from multihmr2_ros.body import Body, Mesh
 from multihmr2_ros.camera import ResizePad, project, validate_k, vertical_fov
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.network import checkpoint
-from multihmr2_ros.network.inference import Inference, Runtime
+from multihmr2_ros.network.inference import Inference, Runtime, convert_network
 from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.people import IntrinsicsSource, People, TrackState
 from multihmr2_ros.placement import BodySurface, Ground, Placement, PlacementConfig, check_depth, place_people
@@ -66,6 +66,8 @@ class EstimatorConfig:
 class Estimator:
     """Images in, people out, with the state that tracking needs. One camera per estimator; not for several threads.
 
+    The network that it is made from keeps its device and precision; where the runtime has the same, they share memory.
+
     placement: how the places of the last step's people came about, in their order; None where nothing refined them.
     """
 
@@ -93,10 +95,16 @@ class Estimator:
         config: EstimatorConfig | None = None,
         runtime: Runtime | None = None,
     ) -> Estimator:
-        """An estimator with the weights of a file (or of a name that `multihmr2 weights list` shows)."""
-        runtime = dataclasses.replace(runtime or Runtime(), device=device)
-        runtime.resolve()  # a mistake here should not wait for the weights
-        return cls(checkpoint.load(resolve_checkpoint(str(weights))), config, runtime)
+        """An estimator with the weights of a file (or of a name that `multihmr2 weights list` shows).
+
+        device: auto, cpu, cuda or cuda:N; auto leaves the choice to the runtime, whose device is auto by default, too.
+        """
+        runtime = runtime or Runtime()
+        if device != "auto":
+            runtime = dataclasses.replace(runtime, device=device)
+        runtime = runtime.resolve()  # a mistake here should not wait for the weights
+        network = checkpoint.load(resolve_checkpoint(str(weights)))
+        return cls(convert_network(network, runtime), config, runtime)  # converted already, no weight is there twice
 
     @property
     def runtime(self) -> Runtime:

@@ -228,6 +228,56 @@ def test_compiled_equals_eager(estimator: Estimator) -> None:
     np.testing.assert_allclose(a.vertices, b.vertices, atol=1e-4)
 
 
+@pytest.mark.parametrize("chosen", ["cpu", "meta"])
+def test_load_takes_the_device_of_the_runtime(small_checkpoint: Path, chosen: str) -> None:
+    """Said as the device, or in the runtime. A device that is refused shows which of them was looked at."""
+    if chosen == "cpu":
+        assert Estimator.load(small_checkpoint, runtime=Runtime("cpu", "fp32")).runtime == Runtime(
+            "cpu", "fp32", "eager"
+        )
+        assert Estimator.load(small_checkpoint, "cpu", runtime=Runtime("cuda:99", "fp32")).runtime.device == "cpu"
+        return
+    for arguments in ({"device": chosen}, {"runtime": Runtime(chosen)}, {"device": chosen, "runtime": Runtime("cpu")}):
+        with pytest.raises(UserError, match="device must be auto, cpu, cuda or cuda:N, got 'meta'"):
+            Estimator.load(small_checkpoint, **arguments)
+
+
+def test_the_given_network_stays_as_it_is() -> None:
+    """In precision, in mode and bit by bit; and a second estimator of it is not made of rounded numbers."""
+    network = small_network().train().requires_grad_(True)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    low = Estimator(network, EVERYBODY, Runtime("cpu", "bf16"))
+    exact = Estimator(network, EVERYBODY, Runtime("cpu", "fp32"))
+    assert low._infer.network.precision is torch.bfloat16
+    assert network.training
+    assert all(value.requires_grad for value in network.parameters())
+    for name, value in network.state_dict().items():
+        assert value.dtype is torch.float32
+        assert torch.equal(value, before[name]), name
+    expected = Estimator(small_network(), EVERYBODY, Runtime("cpu", "fp32")).step(picture(320, 240))
+    np.testing.assert_array_equal(exact.step(picture(320, 240)).vertices, expected.vertices)
+
+
+@pytest.mark.filterwarnings("error")
+def test_images_that_may_not_be_written(estimator: Estimator) -> None:
+    """As those of Pillow and of messages; mirrored and cut ones as well. All see what a plain array sees."""
+    plain = picture(320, 240)
+    views = {
+        "frozen": plain.copy(),
+        "mirrored": plain[:, ::-1].copy()[:, ::-1],
+        "cut": np.pad(plain, 3)[3:-3, 3:-3, 3:-3],
+    }
+    estimator.reset()
+    expected = estimator.step(plain)
+    for name, view in views.items():
+        view.flags.writeable = False
+        estimator.reset()
+        k = np.array(expected.k)
+        k.flags.writeable = False
+        np.testing.assert_array_equal(estimator.step(view).vertices, expected.vertices, err_msg=name)
+        assert len(estimator.step(view, k)) == len(expected)
+
+
 @pytest.mark.parametrize("precision", ["bf16"])
 def test_low_precision_keeps_geometry_in_float32(precision: Any) -> None:
     low = Estimator(small_network(), EVERYBODY, Runtime("cpu", precision))

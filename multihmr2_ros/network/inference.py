@@ -6,6 +6,7 @@ same memory, so they can be captured in a CUDA graph.
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from multihmr2_ros.body import Body
@@ -55,13 +56,27 @@ class Runtime:
         return Runtime(str(device), precision, mode)
 
 
+def convert_network(network: MultiHMR2, runtime: Runtime) -> MultiHMR2:
+    """The same network, itself changed to the device and the precision of a resolved runtime."""
+    return network.set_precision(DTYPES[runtime.precision]).to(runtime.device)
+
+
+def copy_without_tensors(network: MultiHMR2) -> MultiHMR2:
+    """A network whose parameters are new objects on the same memory: converting it leaves the original as it was."""
+    shared: dict[int, object] = {
+        id(value): nn.Parameter(value.detach(), requires_grad=value.requires_grad) for value in network.parameters()
+    }
+    shared |= {id(value): value.detach() for value in network.buffers()}
+    return copy.deepcopy(network, shared)
+
+
 class Inference:
-    """The network and the body on one device, for `max_people` people."""
+    """The network and the body on one device, for `max_people` people. The network that is given stays as it is."""
 
     def __init__(self, network: MultiHMR2, body: Body, runtime: Runtime, max_people: int) -> None:
         self.runtime = runtime.resolve()
         self.device = torch.device(self.runtime.device)
-        self.network = network.set_precision(DTYPES[self.runtime.precision]).to(self.device)
+        self.network = convert_network(copy_without_tensors(network), self.runtime).eval()
         self.body = body.to(self.device)
         self.max_people = max_people
         self._graphs: OrderedDict[tuple[int, ...], _Graph] = OrderedDict()
@@ -94,7 +109,8 @@ class Inference:
 
     def prepare(self, image: NDArray[np.uint8], resize: ResizePad) -> Tensor:
         """(1, 3, H, W) uint8: resized (bicubic, antialiased) and padded with black, on the device."""
-        pixels = torch.from_numpy(np.ascontiguousarray(image))
+        # PyTorch takes arrays that may be written only; those of Pillow and of messages may not.
+        pixels = torch.from_numpy(np.require(image, requirements=("C", "W")))
         if self.device.type == "cuda":
             pixels = pixels.pin_memory().to(self.device, non_blocking=True)
         pixels = pixels.permute(2, 0, 1)[None]
