@@ -134,15 +134,23 @@ class CameraFacts:
     roi_do_rectify: bool = False
 
 
+def has_empty_p(facts: CameraFacts) -> bool:
+    """Whether P is all 0 beside a K: its driver gives undistorted images, or does not know of rectified ones."""
+    p, k = np.asarray(facts.p, dtype=np.float64).reshape(-1), np.asarray(facts.k, dtype=np.float64).reshape(-1)
+    return not p.any() and bool(k.size and k[0] != 0)
+
+
 def camera_from_info(facts: CameraFacts) -> CameraModel | None:
     """The camera of the image that came, or None where the CameraInfo is uncalibrated (k[0] or p[0] is 0).
 
-    K and the distortion hold for the raw image, P[:, :3] without distortion for the rectified one. The full-resolution
+    K and the distortion hold for the raw image, P[:, :3] without distortion for the rectified one; K without
+    distortion holds for that, too, where P is all 0. The full-resolution
     matrix is cut to the region of interest, then binned, as in ROS's image_geometry: cx' = (cx - x_offset) / binning_x.
     An image of another size than that is refused with a UserError: whether it was cropped or resized cannot be known,
     and a wrong guess would place people wrongly.
     """
-    name, numbers, columns = ("p", facts.p, 4) if facts.rectified else ("k", facts.k, 3)
+    uses_p = facts.rectified and not has_empty_p(facts)
+    name, numbers, columns = ("p", facts.p, 4) if uses_p else ("k", facts.k, 3)
     values = np.asarray(numbers, dtype=np.float64).reshape(-1)
     if values.size != 3 * columns:
         raise UserError(f"camera_info.{name} must have {3 * columns} numbers, but it has {values.size}; recalibrate")
@@ -154,7 +162,7 @@ def camera_from_info(facts: CameraFacts) -> CameraModel | None:
     to_region = np.array([[1.0, 0.0, -facts.roi_x_offset], [0.0, 1.0, -facts.roi_y_offset], [0.0, 0.0, 1.0]])
     k = np.diag([1.0 / binning[0], 1.0 / binning[1], 1.0]) @ to_region @ full
     if facts.rectified:
-        return CameraModel(k, np.zeros(0), "", facts.image_width, facts.image_height, "P")
+        return CameraModel(k, np.zeros(0), "", facts.image_width, facts.image_height, "P" if uses_p else "K")
     distortion = np.asarray(facts.d, dtype=np.float64)
     return CameraModel(k, distortion, facts.distortion_model, facts.image_width, facts.image_height, "K")
 
@@ -206,6 +214,23 @@ def undistort_points(points_2d: ArrayLike, camera: CameraModel) -> Float64Array:
     pixels = _to_pixels(ideal, camera.k).reshape(points.shape)
     error = np.abs(distort_points(pixels, camera) - points).max(axis=-1, keepdims=True)
     return np.where(error < UNDISTORT_TOLERANCE_PX, pixels, np.nan)
+
+
+def undistortion_maps(camera: CameraModel) -> tuple[NDArray[np.int16], NDArray[np.uint16]]:
+    """OpenCV's tables for `remap`: where each pixel of the ideal image lies in the distorted one, as whole pixels
+    (H, W, 2) int16 and the rest (H, W) uint16.
+
+    OpenCV lets the lens act in front of a camera of focal length 1: it would ignore the skew of this one.
+    """
+    import cv2
+
+    is_fisheye = camera.distortion_model == "equidistant"
+    make_maps = cv2.fisheye.initUndistortRectifyMap if is_fisheye else cv2.initUndistortRectifyMap
+    size = (camera.width, camera.height)
+    x, y = make_maps(np.eye(3), camera.distortion, np.eye(3), camera.k, size, cv2.CV_32FC1)
+    (fx, skew, cx), (_, fy, cy) = camera.k[:2].tolist()
+    whole, rest = cv2.convertMaps(fx * x + skew * y + cx, fy * y + cy, cv2.CV_16SC2)
+    return np.asarray(whole, np.int16), np.asarray(rest, np.uint16)
 
 
 def _checked_distortion(model: str, distortion: ArrayLike) -> tuple[str, Float64Array]:

@@ -287,6 +287,22 @@ def test_rectified_topics_use_p(tmp_path: Path) -> None:
     assert (frame.image == picture(0)).all()
 
 
+def test_rectified_topics_without_p_use_k_and_say_so_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    image, info = raw_image(picture(0), "rgb8", START_NS), camera_info(0, d=(0.3, 0.1, 0.01, -0.01, 0.0))
+    info.p[:] = 0
+    messages = [("/left/image_rect", START_NS + step, image) for step in range(2)]
+    messages.append(("/left/camera_info", START_NS, info))
+    with caplog.at_level(logging.WARNING), BagSource(write_bag(tmp_path / "bag.mcap", messages)) as source:
+        frames = list(source)
+    assert len(frames) == 2
+    for frame in frames:
+        assert frame.k is not None
+        assert (frame.k[0, 0], frame.intrinsics_source) == (90.0, IntrinsicsSource.K)
+        assert (frame.image == picture(0)).all()
+    assert len(caplog.messages) == 1
+    assert "camera_info.p is all 0: k is used" in caplog.messages[0]
+
+
 def test_images_without_a_stamp_have_the_time_of_the_recording(tmp_path: Path) -> None:
     messages = [("/image", START_NS + index, raw_image(picture(0), "rgb8", 0)) for index in (0, 10**9)]
     with BagSource(write_bag(tmp_path / "bag.mcap", messages)) as source:

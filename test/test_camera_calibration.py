@@ -100,7 +100,8 @@ def test_k_is_for_the_raw_image_and_p_for_the_rectified_one() -> None:
     [
         ({"k": np.zeros(9)}, False),
         ({"p": np.zeros(12)}, True),  # a raw image needs no P
-        ({"p": np.zeros(12), "rectified": True}, False),
+        ({"p": np.zeros(12), "rectified": True}, True),  # K holds then
+        ({"p": np.zeros(12), "k": np.zeros(9), "rectified": True}, False),
         ({"k": np.zeros(9), "rectified": True}, True),  # a rectified image needs no K
         ({"k": np.zeros(9), "width": 0, "height": 0}, False),  # a message nobody filled
         ({"k": np.zeros(9), "width": 1}, False),  # nothing else matters then
@@ -108,6 +109,13 @@ def test_k_is_for_the_raw_image_and_p_for_the_rectified_one() -> None:
 )
 def test_uncalibrated_cameras_give_none(changes: dict[str, object], calibrated: bool) -> None:
     assert (camera_from_info(facts(**changes)) is not None) == calibrated
+
+
+@pytest.mark.parametrize("d", [[], [-0.2, 0.05, 0.0, 0.0, 0.0]])
+def test_k_is_for_the_rectified_image_where_p_is_all_zero(d: list[float]) -> None:
+    camera = camera_of(p=np.zeros(12), rectified=True, distortion_model="plumb_bob", d=d)
+    assert (camera.source, camera.distortion_model, camera.distortion.size) == ("K", "", 0)
+    np.testing.assert_array_equal(camera.k, K)
 
 
 @pytest.mark.parametrize("model", ["", "plumb_bob", "equidistant", "rational_polynomial"])

@@ -338,16 +338,19 @@ def test_a_mirror_is_no_metric_transformation() -> None:
 
 
 @pytest.mark.parametrize(("distortion", "is_fisheye"), [(FISHEYE, True), (np.array([-0.2, 0.05, 1e-3, 0]), False)])
-def test_lenses_are_straightened(distortion: np.ndarray, is_fisheye: bool) -> None:
+@pytest.mark.parametrize("skew", [0.0, -30.0])
+def test_lenses_are_straightened(distortion: np.ndarray, is_fisheye: bool, skew: float) -> None:
     """A spot that the lens shows in one place is, afterwards, where a pinhole camera sees it."""
+    k = K + np.array([[0, skew, 0], [0, 0, 0], [0, 0, 0]])
     point = np.array([[[0.7, -0.5, 2.0]]])
     project_points = cv2.fisheye.projectPoints if is_fisheye else cv2.projectPoints
-    seen = project_points(point, np.zeros(3), np.zeros(3), K, distortion)[0].ravel()
+    bent = project_points(point, np.zeros(3), np.zeros(3), np.eye(3), distortion)[0].ravel()
+    seen = k[:2, :2] @ bent + k[:2, 2]
     image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     cv2.circle(image, tuple(round(each) for each in seen), 4, (255, 255, 255), -1)
-    straight = Lens(K, distortion, is_fisheye).straighten(image)[..., 0] > 100
+    straight = Lens(k, distortion, is_fisheye).straighten(image)[..., 0] > 100
     place = np.argwhere(straight).mean(axis=0)[::-1]
-    expected = project(point[0], K)[0]
+    expected = project(point[0], k)[0]
     assert np.linalg.norm(expected - seen) > 5
     np.testing.assert_allclose(place, expected, atol=1)
 

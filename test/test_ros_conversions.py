@@ -282,10 +282,11 @@ def test_an_image_there_and_back() -> None:
         ("equidistant", [0.05, -0.01, 0.002, 0.0]),
     ],
 )
+@pytest.mark.parametrize("skew", [0.0, 25.0, -40.0])
 def test_an_undistorted_image_shows_things_where_a_pinhole_camera_sees_them(
-    model: str, coefficients: list[float]
+    model: str, coefficients: list[float], skew: float
 ) -> None:
-    k = np.array([[300.0, 0.0, 320.0], [0.0, 300.0, 240.0], [0.0, 0.0, 1.0]])
+    k = np.array([[300.0, skew, 320.0], [0.0, 300.0, 240.0], [0.0, 0.0, 1.0]])
     camera = CameraModel(k, np.array(coefficients), model, 640, 480)
     lens = Lens()
     for ideal in ([320.0, 240.0], [420.0, 300.0], [180.0, 130.0], [450.0, 120.0]):

@@ -10,7 +10,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from multihmr2_ros.camera import CameraFacts, CameraModel, camera_from_info, distort_points
+from multihmr2_ros.camera import (
+    CameraFacts,
+    CameraModel,
+    camera_from_info,
+    distort_points,
+    has_empty_p,
+    undistortion_maps,
+)
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.people import Distort, IntrinsicsSource
 
@@ -41,13 +48,16 @@ class Intrinsics:
 def intrinsics_from_info(camera_info: Any, image: NDArray[np.uint8], *, rectified: bool) -> Intrinsics:
     """The intrinsics of an image (H, W, 3) that came with a sensor_msgs/CameraInfo."""
     predicted = IntrinsicsSource.PREDICTED
+    facts = camera_facts(camera_info, image, rectified=rectified)
     try:
-        camera = camera_from_info(camera_facts(camera_info, image, rectified=rectified))
+        camera = camera_from_info(facts)
     except UserError as error:
         return Intrinsics(None, predicted, f"{error}; until then intrinsics are predicted")
     if camera is None:
         return Intrinsics(None, predicted, "camera_info is uncalibrated (all 0): intrinsics are predicted")
-    return Intrinsics(camera.k, IntrinsicsSource(camera.source), distorted=camera if camera.distortion_model else None)
+    notice = "camera_info.p is all 0: k is used for the rectified images" if rectified and has_empty_p(facts) else ""
+    distorted = camera if camera.distortion_model else None
+    return Intrinsics(camera.k, IntrinsicsSource(camera.source), notice=notice, distorted=distorted)
 
 
 def camera_facts(camera_info: Any, image: NDArray[np.uint8], *, rectified: bool) -> CameraFacts:
@@ -102,18 +112,8 @@ class Lens:
     def _maps_of(self, camera: CameraModel) -> tuple[NDArray[Any], NDArray[Any]]:
         key = (camera.distortion_model, camera.k.tobytes(), camera.distortion.tobytes(), camera.width, camera.height)
         if self._maps is None or key != self._key:
-            self._key, self._maps, self._nearest = key, _undistortion_maps(camera), None
+            self._key, self._maps, self._nearest = key, undistortion_maps(camera), None
         return self._maps
-
-
-def _undistortion_maps(camera: CameraModel) -> tuple[NDArray[Any], NDArray[Any]]:
-    """OpenCV's tables for `remap`: where each pixel of the ideal image lies in the distorted one, as whole pixels
-    (H, W, 2) int16 and the rest (H, W) uint16."""
-    is_fisheye = camera.distortion_model == "equidistant"
-    make_maps = cv2.fisheye.initUndistortRectifyMap if is_fisheye else cv2.initUndistortRectifyMap
-    size = (camera.width, camera.height)
-    whole, rest = make_maps(camera.k, camera.distortion, np.eye(3), camera.k, size, cv2.CV_16SC2)
-    return np.asarray(whole), np.asarray(rest)
 
 
 def _nearest_pixels(whole: NDArray[Any], rest: NDArray[Any]) -> NDArray[np.int16]:

@@ -16,7 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from multihmr2_ros.camera import DISTORTION_COEFFICIENTS, LARGEST_COEFFICIENT, project, validate_k, vertical_fov
+from multihmr2_ros.camera import (
+    DISTORTION_COEFFICIENTS,
+    LARGEST_COEFFICIENT,
+    CameraModel,
+    project,
+    undistortion_maps,
+    validate_k,
+    vertical_fov,
+)
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation.datasets.files import parsed
 from multihmr2_ros.evaluation.moments import Moment
@@ -54,9 +62,10 @@ class Lens:
         """The image as a pinhole camera with the same k sees it."""
         if not self.distortion.any():
             return image
-        if self.is_fisheye:
-            return np.asarray(cv2.fisheye.undistortImage(image, self.k, self.distortion, Knew=self.k), np.uint8)
-        return np.asarray(cv2.undistort(image, self.k, self.distortion), np.uint8)
+        models = {4: "plumb_bob", 5: "plumb_bob"}
+        model = "equidistant" if self.is_fisheye else models.get(len(self.distortion), "rational_polynomial")
+        camera = CameraModel(self.k, self.distortion, model, image.shape[1], image.shape[0])
+        return np.asarray(cv2.remap(image, *undistortion_maps(camera), cv2.INTER_LINEAR), np.uint8)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -70,9 +70,9 @@ class BagSource(FrameSource):
                     unreadable, reason = unreadable + 1, reason or str(error)
                     continue
                 given = self._intrinsics(camera_info, image)
-                if given.problem and given.problem not in told:
-                    told.add(given.problem)
-                    logger.warning("%s: %s", self._path, given.problem)
+                for news in {given.problem, given.notice} - {""} - told:
+                    told.add(news)
+                    logger.warning("%s: %s", self._path, news)
                 if given.distorted is not None:
                     image = lens.undistorted(image, given.distorted)
                 name = f"{self._path.stem}_{index:06d}"
