@@ -37,5 +37,7 @@ _HOME = {
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
+        if name == "Estimator":
+            importlib.import_module(".hardware", __name__).make_threads_wait_passively()
         return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -24,13 +24,20 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from multihmr2_ros import __version__
-from multihmr2_ros.body import Mesh
+from multihmr2_ros.body import Mesh, import_anny
 from multihmr2_ros.camera import ResizePad
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.estimator import Estimator, EstimatorConfig
 from multihmr2_ros.hardware import bf16_instructions, cpu_description, processor_name
 from multihmr2_ros.network import checkpoint
-from multihmr2_ros.network.inference import Mode, Precision, Runtime, convert_network, copy_without_tensors
+from multihmr2_ros.network.inference import (
+    Mode,
+    Precision,
+    Runtime,
+    convert_network,
+    copy_without_tensors,
+    limited_threads,
+)
 from multihmr2_ros.network.model import MultiHMR2, place_bodies
 
 Row = dict[str, Any]
@@ -48,6 +55,7 @@ class BenchmarkConfig:
     people: tuple[int, ...]
     mesh: Mesh
     repeats: int
+    threads: int = 0
 
     @property
     def warm_up(self) -> int:
@@ -64,9 +72,11 @@ class BenchmarkConfig:
         people: tuple[int, ...],
         mesh: Mesh,
         repeats: int | None,
+        threads: int = 0,
     ) -> BenchmarkConfig:
         """Fill in what the device suggests and check the rest before anything slow begins."""
-        device = Runtime(device).resolve().device
+        resolved = Runtime(device, threads=threads).resolve()
+        device, threads = resolved.device, resolved.threads
         gpu = device.startswith("cuda")
         if precisions is None:
             precisions = ("fp32", "bf16", "fp16") if gpu else ("fp32", "bf16") if _cpu_has_bf16() else ("fp32",)
@@ -78,7 +88,7 @@ class BenchmarkConfig:
         repeats = (200 if gpu else 5) if repeats is None else repeats
         if repeats < 1:
             raise UserError(f"--repeats must be at least 1, got {repeats}")
-        return cls(device, size, precisions, modes, people, mesh, repeats)
+        return cls(device, size, precisions, modes, people, mesh, repeats, threads)
 
 
 def measure(weights: Path, config: BenchmarkConfig) -> Row:
@@ -96,7 +106,7 @@ def measure(weights: Path, config: BenchmarkConfig) -> Row:
     return {
         "version": __version__,
         "date": datetime.date.today().isoformat(),
-        "machine": _machine(config.device),
+        "machine": _machine(config.device, config.threads),
         "size": list(config.size),
         "mesh": config.mesh,
         "repeats": config.repeats,
@@ -137,14 +147,14 @@ def _step(estimator: Estimator, picture: NDArray[np.uint8], index: Iterator[int]
 
 def _estimator(network: MultiHMR2, config: BenchmarkConfig, precision: str, mode: str, people: int) -> Estimator:
     chosen = EstimatorConfig(score_threshold=0.0, nms_distance_m=0.0, max_people=people, mesh=config.mesh)
-    runtime = Runtime(config.device, cast(Precision, precision), cast(Mode, mode))
+    runtime = Runtime(config.device, cast(Precision, precision), cast(Mode, mode), config.threads)
     return Estimator(network, chosen, runtime)
 
 
 def _stages(estimator: Estimator, picture: NDArray[np.uint8], config: BenchmarkConfig) -> list[Row]:
     infer, network = estimator._infer, estimator._infer.network
     resize = estimator._resize(*config.size)
-    with torch.inference_mode():
+    with torch.inference_mode(), limited_threads(config.threads):
         pixels = infer.prepare(picture, resize)
         normalised = (pixels.float() / 255.0 - network.image_mean) / network.image_std
         _, patches = network.backbone(normalised)
@@ -176,8 +186,7 @@ def _plain_frame(
 ) -> Callable[[], list[NDArray[np.float32]]]:
     """The same arithmetic written without any of this package's care for speed: what to compare with on a GPU. Its
     picture comes fitted into the network's input already."""
-    import anny
-
+    anny = import_anny()
     device = torch.device(config.device)
     network = copy.deepcopy(network).to(device)
     body = anny.create_fullbody_model(
@@ -240,11 +249,11 @@ def _cpu_has_bf16() -> bool:
     return bool(bf16_instructions(cpu_description()))
 
 
-def _machine(device: str) -> str:
+def _machine(device: str, threads: int) -> str:
     if device.startswith("cuda"):
         return f"{torch.cuda.get_device_name(torch.device(device))}, PyTorch {torch.__version__}"
     bf16 = ", ".join(bf16_instructions(cpu_description()) or ()) or "no bf16 instructions"
-    return f"{processor_name()}, {torch.get_num_threads()} threads, {bf16}, PyTorch {torch.__version__}"
+    return f"{processor_name()}, {threads} threads, {bf16}, PyTorch {torch.__version__}"
 
 
 def table(report: Row) -> str:

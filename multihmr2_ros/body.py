@@ -23,6 +23,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from multihmr2_ros import caches
+from multihmr2_ros.errors import UserError
+
 logger = logging.getLogger(__name__)
 
 Mesh = Literal["full", "low"]
@@ -210,24 +213,41 @@ def footprint(
 
 def is_cached() -> bool:
     """Whether Anny's cache is on this machine, so that a body is there in seconds."""
-    import anny.paths
-
-    return any(anny.paths.get_anny_cache_path().glob("*/*.safetensors"))
+    return caches.is_body_cached(caches.body_cache())
 
 
 @functools.cache
 def _cached_anny(mesh: Mesh) -> Any:
-    import anny
-
+    anny = import_anny()
     if not is_cached():
         logger.info("building the body model's cache, once (about two minutes)")
-    _quieten_libraries()
+    start_warp()
+    try:
+        model = _new_anny(anny, mesh)
+    except OSError as error:
+        raise UserError(
+            f"the body model's cache in {caches.body_cache()} cannot be used ({error.strerror or error}); set "
+            "ANNY_CACHE_DIR to a folder that can be written, with 1 GB of room"
+        ) from error
+    return model.to(torch.float32).eval()
+
+
+def import_anny() -> Any:
+    """The library, with its cache where `caches` says; its import asks for a home folder."""
+    with caches.some_home():
+        import anny
+        import anny.paths
+    anny.paths.set_anny_cache_path(caches.body_cache())
+    return anny
+
+
+def _new_anny(anny: Any, mesh: Mesh) -> Any:
     with warnings.catch_warnings():
         # Anny marks this factory deprecated; it is the one that keeps the rig that the released weights were made for.
         warnings.simplefilter("ignore", DeprecationWarning)
         # Local changes are all zero in this project: leaving them out changes no vertex and saves three quarters of
         # the memory. Dense blend skinning is one matrix product, without a second runtime on the GPU's stream.
-        model = anny.create_fullbody_model(
+        return anny.create_fullbody_model(
             topology=TOPOLOGY[mesh],
             local_changes=False,
             pose_parameterization="root_relative",
@@ -235,11 +255,12 @@ def _cached_anny(mesh: Mesh) -> Any:
             all_phenotypes=False,
             skinning_method="lbs",
         )
-    return model.to(torch.float32).eval()
 
 
-def _quieten_libraries() -> None:
-    """Anny and Warp tell the terminal which files they open and what hardware they miss; from here on only Anny's
+def start_warp() -> None:
+    """Warp with its kernels where `caches` says.
+
+    Anny and Warp tell the terminal which files they open and what hardware they miss; from here on only Anny's
     warnings and Warp's errors.
 
     Without a driver for CUDA, Warp says so on the standard error of the process, whatever its settings; so it starts
@@ -247,6 +268,7 @@ def _quieten_libraries() -> None:
     """
     import warp
 
+    warp.config.kernel_cache_dir = str(caches.kernel_cache())
     logging.getLogger("anny").setLevel(logging.WARNING)
     if hasattr(warp.config, "log_level"):
         warp.config.log_level = warp.LOG_ERROR

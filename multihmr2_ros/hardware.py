@@ -1,10 +1,89 @@
-"""What this machine's processor can do; needs no library."""
+"""What this machine's processor can do, and how this process uses it; needs no library."""
 
 from __future__ import annotations
 
+import ctypes
+import functools
+import math
+import os
 import platform
 import re
+import sys
 from pathlib import Path
+
+# OpenMP's threads spin where they wait for each other. As soon as another program has one of their cores, each barrier
+# lasts until the scheduler has taken it away from that program: one image took 20 times as long. Sleeping threads cost
+# a few percent on a machine without other work.
+PASSIVE_WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
+MOST_THREADS = 8  # by default: the network's operations are too small for more
+
+# mallopt's parameters (malloc.h) and what glibc sets them to. By default each tensor above 128 KiB is mapped anew and
+# given back when it is freed: every image pays for clearing and mapping the same memory again.
+_MIB = 1 << 20
+ALLOCATOR = {"M_MMAP_THRESHOLD": (-3, 32 * _MIB), "M_TRIM_THRESHOLD": (-1, 256 * _MIB), "M_TOP_PAD": (-2, 64 * _MIB)}
+ALLOCATOR_VARIABLES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "GLIBC_TUNABLES")
+
+
+@functools.cache
+def make_threads_wait_passively() -> bool:
+    """Let the threads of OpenMP sleep while they wait; call it before PyTorch is imported, which starts them.
+
+    Variables that the user has set stay. False where PyTorch was imported before, so that this came too late.
+    """
+    if any(name in os.environ for name in PASSIVE_WAITING):
+        return True  # chosen already
+    if "torch" in sys.modules:
+        return False
+    os.environ.update(PASSIVE_WAITING)
+    return True
+
+
+@functools.cache
+def keep_freed_memory() -> bool:
+    """Let glibc keep freed memory (at most 256 MiB) for the next tensors; False where there is no glibc.
+
+    Variables of glibc that the user has set stay.
+    """
+    if any(name in os.environ for name in ALLOCATOR_VARIABLES):
+        return False
+    try:
+        library = ctypes.CDLL(None)
+        _, set_option = library.gnu_get_libc_version, library.mallopt
+    except (AttributeError, OSError, TypeError):  # another C library, or another system
+        return False
+    refused = [name for name, (number, value) in ALLOCATOR.items() if set_option(number, value) != 1]
+    return not refused
+
+
+def available_cores() -> int:
+    """Cores that this process may use: containers and taskset give it fewer than the machine has."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(cores, _quota_of_cores())))
+
+
+def _quota_of_cores() -> float:
+    """The cores' worth of time that the control group allows (`docker run --cpus`); infinite without a limit."""
+    group = Path("/sys/fs/cgroup")
+    for files in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):  # versions 2 and 1
+        try:
+            quota, period = " ".join((group / file).read_text() for file in files).split()
+            if float(quota) > 0:  # version 1 writes -1 without a limit, version 2 "max"
+                return float(quota) / float(period)
+        except (OSError, ValueError, ZeroDivisionError):
+            continue
+    return math.inf
+
+
+def default_threads() -> int:
+    """How many threads the network runs on where nobody chose: OMP_NUM_THREADS, else half of the cores, at most 8.
+
+    A robot's other cores have other work; a thread without a core of its own makes all others wait. One thread where
+    waiting threads would spin.
+    """
+    chosen = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    if chosen.isdecimal() and int(chosen) > 0:
+        return int(chosen)
+    return min(MOST_THREADS, max(1, available_cores() // 2)) if make_threads_wait_passively() else 1
 
 
 def cpu_description() -> str:
@@ -28,3 +107,11 @@ def bf16_instructions(description: str) -> tuple[str, ...] | None:
     if found is None:
         return None
     return tuple(sorted({"avx512_bf16", "amx_bf16", "bf16"} & set(found[1].split())))
+
+
+def training_threads(loader_workers: int, render_workers: int) -> int:
+    """How many threads a training process runs on where nobody chose: OMP_NUM_THREADS, else the cores that the loaders
+    and renderers beside it leave; one thread where waiting threads would spin."""
+    if os.environ.get("OMP_NUM_THREADS") or not make_threads_wait_passively():
+        return default_threads()
+    return max(1, available_cores() - loader_workers - render_workers)

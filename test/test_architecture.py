@@ -11,14 +11,15 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "multihmr2_ros"
 
-# Room → the rooms of ours that it may import. `people`, `errors` and `hardware` hold facts and import nothing of ours;
-# everyone may use them.
-EVERYONE = {"people", "errors", "hardware"}
+# Room → the rooms of ours that it may import. `people`, `errors` and `hardware` hold facts and import nothing of ours,
+# `caches` only the errors; everyone may use them.
+EVERYONE = {"people", "errors", "hardware", "caches"}
 ALLOWED: dict[str, set[str]] = {
     "__init__": EVERYONE | {"estimator"},
     "people": set(),
     "errors": set(),
     "hardware": set(),
+    "caches": {"errors"},
     "camera": EVERYONE,
     "body": EVERYONE,
     "network": EVERYONE | {"camera", "body"},

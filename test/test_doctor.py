@@ -325,7 +325,9 @@ def test_a_probe_that_fails_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken() -> list[Check]:
         raise RuntimeError("CUDA error 999\nsecond line")
 
-    for name in ("system_checks", "package_checks", "body_model_checks", "ros_checks", "extra_checks"):
+    for name in (
+        "system_checks", "package_checks", "body_model_checks", "kernel_checks", "ros_checks", "extra_checks"
+    ):  # fmt: skip
         monkeypatch.setattr(doctor, name, list)
     monkeypatch.setattr(doctor, "gpu_checks", broken)
     monkeypatch.setattr(doctor, "weights_checks", broken)

@@ -16,6 +16,7 @@ HELP = "latency of each stage, throughput and memory on this machine"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_checkpoint(parser)
     options.add_device(parser)
+    options.add_threads(parser)
     parser.add_argument("--size", default="640x480", help="of the picture, px (default: %(default)s)")
     parser.add_argument(
         "--precision",
@@ -63,6 +64,7 @@ def _estimator_report(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         people=_counts(args.people),
         mesh=args.mesh,
         repeats=args.repeats,
+        threads=args.threads,
     )
     report = measure(resolve_checkpoint(args.checkpoint), config)
     return report, table(report)

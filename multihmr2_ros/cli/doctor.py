@@ -16,16 +16,17 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Literal
 
-from multihmr2_ros import __version__
+from multihmr2_ros import __version__, caches
 from multihmr2_ros import weights as registry
 from multihmr2_ros.cli.requirements import Requirement, in_range, installed_version, requirements
-from multihmr2_ros.hardware import bf16_instructions, cpu_description
+from multihmr2_ros.hardware import available_cores, bf16_instructions, cpu_description
 from multihmr2_ros.weights import size_text, weights_folder
 
 HELP = "what is installed, what is missing, what to type"
@@ -92,6 +93,7 @@ def examine() -> list[Check]:
         ("packages", "missing", package_checks),
         ("gpu", "optional", gpu_checks),
         ("body model", "missing", body_model_checks),
+        ("body model", "missing", kernel_checks),
         ("weights", "missing", weights_checks),
         ("ros", "optional", ros_checks),
         ("extras", "optional", extra_checks),
@@ -127,14 +129,7 @@ def _report(checks: list[Check], can_run: bool) -> str:
 def system_checks() -> Iterator[Check]:
     python = f"{platform.python_version()} ({platform.python_implementation()})"
     yield Check("system", "python", "ok", f"{python}, {platform.platform(terse=True)}, {platform.machine()}")
-    yield Check("system", "cpu", "ok", f"{_core_count()} cores; {bf16_text(bf16_instructions(cpu_description()))}")
-
-
-def _core_count() -> int:
-    """Cores this process may use: containers and taskset give it fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    yield Check("system", "cpu", "ok", f"{available_cores()} cores; {bf16_text(bf16_instructions(cpu_description()))}")
 
 
 def bf16_text(instructions: tuple[str, ...] | None) -> str:
@@ -178,7 +173,8 @@ def _imported(module: str) -> tuple[ModuleType | None, str | None]:
     quiet = io.StringIO()
     with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
         try:
-            return importlib.import_module(module), None
+            with caches.some_home():
+                return importlib.import_module(module), None
         except Exception as error:  # compiled packages fail in ways other than ImportError
             return None, _one_line(error)
 
@@ -248,7 +244,7 @@ def _driver_version() -> str | None:
 
 def body_model_checks() -> Iterator[Check]:
     """Anny's cache: there, or how long and how large its first use will be, and whether there is room."""
-    folder = Path(os.environ.get("ANNY_CACHE_DIR") or "~/.cache/anny").expanduser()
+    folder = caches.body_cache()
     files = sorted(folder.glob("v*/*.safetensors"))
     damaged = [file for file in files if _is_damaged(file)]
     free_bytes = _free_bytes(folder)
@@ -259,13 +255,34 @@ def body_model_checks() -> Iterator[Check]:
     elif files:
         size = sum(file.stat().st_size for file in files)
         yield Check("body model", "cache", "ok", f"{size_text(size)} in {place}")
-    elif free_bytes < BODY_CACHE_BYTES or not os.access(_existing(folder), os.W_OK):
+    elif free_bytes < BODY_CACHE_BYTES or not caches.is_writable(folder):
         needed = f"first use builds it and needs {size_text(BODY_CACHE_BYTES)} in a folder it may write"
         command = "export ANNY_CACHE_DIR=/a/folder/with/room"
         yield Check("body model", "cache", "missing", f"{needed}: {place}", command)
     else:
         needed = f"first use builds it: about 2 minutes and {size_text(BODY_CACHE_BYTES)}"
         yield Check("body model", "cache", "optional", f"{needed}, in {place}")
+
+
+def kernel_checks() -> Iterator[Check]:
+    """Warp, which the body model needs, with its folder of compiled kernels: started as `run` starts it."""
+    folder = caches.kernel_cache()
+    quiet = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
+            from multihmr2_ros.body import start_warp
+
+            start_warp()
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+    except ImportError:
+        return  # the packages' lines say which
+    except OSError as error:
+        detail = f"Warp's folder {_short(folder)} cannot be written: {error.strerror or error}"
+        yield Check("body model", "kernels", "missing", detail, "export WARP_CACHE_PATH=/a/folder/that/can/be/written")
+    else:
+        yield Check("body model", "kernels", "ok", f"Warp works, {_short(folder)}")
 
 
 def _is_damaged(file: Path) -> bool:
@@ -309,8 +326,8 @@ def _existing(folder: Path) -> Path:
 
 def _short(path: Path) -> str:
     """The path with the home folder as ~, so that reports can be shared."""
-    home = Path.home()
-    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
+    home = caches.home_folder()
+    return str(path) if home is None or not path.is_relative_to(home) else f"~/{path.relative_to(home)}"
 
 
 # --- ros ------------------------------------------------------------------------------------------------------------

@@ -284,7 +284,10 @@ def _configuration(args: argparse.Namespace, choice: EstimatorChoice | None) -> 
 def _choice(args: argparse.Namespace) -> EstimatorChoice:
     from multihmr2_ros.ros.bags.evaluation import EstimatorChoice
 
-    return EstimatorChoice(str(args.checkpoint), args.device, args.precision, options.estimator_config(args))
+    # Several workers share the cores.
+    threads = args.threads or (1 if args.workers or args.scheduler else 0)
+    config = options.estimator_config(args)
+    return EstimatorChoice(str(args.checkpoint), args.device, args.precision, config, threads)
 
 
 def _scoring(args: argparse.Namespace) -> ScoringConfig:

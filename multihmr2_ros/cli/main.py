@@ -9,6 +9,7 @@ import sys
 
 from multihmr2_ros import __version__
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.hardware import make_threads_wait_passively
 
 # Each verb is a module of this folder with HELP, add_arguments(parser) and run(args) -> exit status. The modules import
 # nothing heavy at their top, so that `--help` is instant.
@@ -30,6 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     logging.basicConfig(format=f"multihmr2 {args.verb}: %(message)s", level=logging.WARNING)
     logging.getLogger("multihmr2_ros").setLevel(logging.INFO)
+    make_threads_wait_passively()
     try:
         status: int = args.run(args)
         return status

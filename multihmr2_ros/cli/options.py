@@ -28,8 +28,16 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
 
 
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--threads", type=int, default=0, metavar="N",
+        help="of the CPU for the network; 0: OMP_NUM_THREADS, else half of the cores, at most 8 (default: %(default)s)",
+    )  # fmt: skip
+
+
 def add_runtime(parser: argparse.ArgumentParser) -> None:
     add_device(parser)
+    add_threads(parser)
     parser.add_argument(
         "--precision",
         default="auto",
@@ -42,7 +50,7 @@ def runtime(args: argparse.Namespace) -> Runtime:
     """The runtime that add_runtime's options ask for, checked before anything slow begins."""
     from multihmr2_ros.network.inference import Runtime
 
-    return Runtime(device=args.device, precision=args.precision).resolve()
+    return Runtime(device=args.device, precision=args.precision, threads=args.threads).resolve()
 
 
 def add_estimation(parser: argparse.ArgumentParser, *, mesh: str, mesh_help: str) -> None:

@@ -81,7 +81,12 @@ def _add_optimisation(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--k-given", type=float, default=0.5, help="share of images with known K (default: %(default)s)")
     group.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
     group.add_argument("--loader-workers", type=int, default=1, help="processes that make batches")
-    group.add_argument("--threads", type=int, default=0, help="of the training process; 0: PyTorch's choice")
+    group.add_argument(
+        "--threads",
+        type=int,
+        default=0,
+        help="of the training process; 0: OMP_NUM_THREADS, else the cores that loaders and renderers leave",
+    )
     group.add_argument("--validate-steps", type=int, default=1000, help="(default: %(default)s)")
     group.add_argument("--checkpoint-steps", type=int, default=500, help="(default: %(default)s)")
     group.add_argument("--log-steps", type=int, default=50, help="(default: %(default)s)")

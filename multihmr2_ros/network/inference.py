@@ -6,9 +6,10 @@ same memory, so they can be captured in a CUDA graph.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -21,12 +22,14 @@ from torch.nn import functional
 from multihmr2_ros.body import Body
 from multihmr2_ros.camera import ResizePad
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.hardware import bf16_instructions, cpu_description
+from multihmr2_ros.hardware import bf16_instructions, cpu_description, default_threads, keep_freed_memory
 from multihmr2_ros.network.model import PHENOTYPES, MultiHMR2, place_bodies
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Mode = Literal["auto", "eager", "compiled", "graph", "compiled-graph"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+LARGEST_THREADS = 1024
 
 # Picture sizes whose CUDA graph is kept; a camera has one, a folder of photographs many.
 KEPT_GRAPHS = 4
@@ -41,6 +44,7 @@ class Runtime:
     device: str = "auto"
     precision: Precision = "auto"
     mode: Mode = "auto"
+    threads: int = 0  # of the CPU; 0: `default_threads`
 
     def resolve(self) -> Runtime:
         for name, choices in (("precision", get_args(Precision)), ("mode", get_args(Mode))):
@@ -53,7 +57,9 @@ class Runtime:
             raise UserError(f"mode {mode!r} needs an NVIDIA GPU, got device {device}; use eager or compiled")
         if precision == "fp16" and device.type == "cpu":
             raise UserError("precision 'fp16' needs a GPU; on a CPU use bf16, fp32 or auto")
-        return Runtime(str(device), precision, mode)
+        if not 0 <= self.threads <= LARGEST_THREADS:
+            raise UserError(f"threads must be from 0 (automatic) to {LARGEST_THREADS}, got {self.threads}")
+        return Runtime(str(device), precision, mode, self.threads or default_threads())
 
 
 def convert_network(network: MultiHMR2, runtime: Runtime) -> MultiHMR2:
@@ -70,11 +76,25 @@ def copy_without_tensors(network: MultiHMR2) -> MultiHMR2:
     return copy.deepcopy(network, shared)
 
 
+@contextlib.contextmanager
+def limited_threads(count: int) -> Iterator[None]:
+    """PyTorch on `count` threads of the CPU, in the calling thread, while the block lasts."""
+    before = torch.get_num_threads()
+    if before != count:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        if before != count:
+            torch.set_num_threads(before)
+
+
 class Inference:
     """The network and the body on one device, for `max_people` people. The network that is given stays as it is."""
 
     def __init__(self, network: MultiHMR2, body: Body, runtime: Runtime, max_people: int) -> None:
         self.runtime = runtime.resolve()
+        keep_freed_memory()
         self.device = torch.device(self.runtime.device)
         self.network = convert_network(copy_without_tensors(network), self.runtime).eval()
         self.body = body.to(self.device)
@@ -95,7 +115,7 @@ class Inference:
         the input, and, a row per person, score, shape, rotations, track_feature, bone_poses, joints, vertices,
         stature, as in `People`.
         """
-        with torch.inference_mode():
+        with torch.inference_mode(), limited_threads(self.runtime.threads):
             pixels = self.prepare(image, resize)
             given = torch.tensor([k is not None], device=self.device)
             k_input = torch.eye(3) if k is None else torch.from_numpy(np.asarray(k, np.float32))

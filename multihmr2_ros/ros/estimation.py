@@ -30,7 +30,7 @@ def load_estimator(parameters: NodeParameters) -> Estimator:
         parameters.checkpoint,
         parameters.device,
         config=configuration(parameters, EstimatorConfig()),
-        runtime=Runtime(precision=parameters.precision),
+        runtime=Runtime(precision=parameters.precision, threads=parameters.threads),
     )
 
 

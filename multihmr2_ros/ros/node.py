@@ -26,7 +26,9 @@ from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import SetBool, Trigger
 
+from multihmr2_ros import caches
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.hardware import make_threads_wait_passively
 
 from .content import HeaderContent
 from .cues import CueFinder
@@ -330,6 +332,8 @@ class PerceptionNode(ManagedNode):
 def main(args: Sequence[str] | None = None, estimator_factory: EstimatorFactory = load_estimator) -> int:
     """Run the node until SIGINT or SIGTERM; the exit status: 0; 2 where it cannot be configured, 3 where only a new
     process can go on."""
+    make_threads_wait_passively()
+    _choose_log_folder()
     # rclpy's own handlers end the context at once, and with it the last message about nobody being there.
     rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -359,6 +363,15 @@ def main(args: Sequence[str] | None = None, estimator_factory: EstimatorFactory 
         sys.stderr.flush()
         os._exit(status)
     return status
+
+
+def _choose_log_folder() -> None:
+    """ROS does not start where it cannot write its log, by default in ~/.ros/log."""
+    home = caches.home_folder()
+    if any(os.environ.get(name) for name in ("ROS_LOG_DIR", "ROS_HOME")):
+        return
+    if home is None or not caches.is_writable(home / ".ros" / "log"):
+        os.environ["ROS_LOG_DIR"] = str(caches.temporary_caches() / "ros_log")
 
 
 def _spin(node: PerceptionNode) -> str:

@@ -48,6 +48,9 @@ class NodeParameters:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = parameter(
         "auto", "Number format of the network; auto: the fastest.", choices=("auto", "fp32", "bf16", "fp16")
     )
+    threads: int = parameter(
+        0, "Threads of the CPU for the network; 0: OMP_NUM_THREADS, else half of the cores, at most 8.", low=0, high=256
+    )
     mesh: Literal["low", "full"] = parameter(
         "low",
         "Resolution of markers, points and vertices; the first image after a change takes a second longer.",

@@ -26,7 +26,8 @@ class TrainingConfig:
     the batches and of the first weights. start_images: how many images the pool must hold before the first step.
     most_views: how often an image may be shown on average before training waits for the renderers; 0: no bound.
     log_steps, validate_steps, checkpoint_steps: after how many steps these happen. loader_workers: processes that make
-    batches; 0: none besides the training. threads: of the training process; 0: PyTorch's own choice.
+    batches; 0: none besides the training. threads: of the training process; 0: OMP_NUM_THREADS, else the cores that the
+    loaders and renderers leave.
     """
 
     steps: int = 100_000

@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from multihmr2_ros.caches import chosen_folder, temporary_caches, user_caches
 from multihmr2_ros.errors import UserError
 
 _READ_BYTES = 1 << 20
@@ -75,11 +76,10 @@ REGISTRY: tuple[Weights, ...] = (
 
 
 def weights_folder() -> Path:
-    """Folder of fetched files: $MULTIHMR2_WEIGHTS, else multihmr2 in $XDG_CACHE_HOME, else ~/.cache/multihmr2."""
-    chosen = os.environ.get("MULTIHMR2_WEIGHTS")
-    if chosen:
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "multihmr2"
+    """Folder of fetched files: $MULTIHMR2_WEIGHTS, else multihmr2 in $XDG_CACHE_HOME, else ~/.cache/multihmr2;
+    for a user without a home, a temporary one."""
+    folders = [folder / "multihmr2" for folder in user_caches()]
+    return chosen_folder("MULTIHMR2_WEIGHTS") or next(iter(folders), None) or temporary_caches() / "multihmr2"
 
 
 def weights_named(name: str) -> Weights:

@@ -33,11 +33,12 @@ class EstimatorChoice:
     device: str
     precision: str
     config: EstimatorConfig
+    threads: int = 0
 
     def load(self) -> Estimator:
         from multihmr2_ros.estimator import Estimator, Runtime
 
-        runtime = Runtime(device=self.device, precision=self.precision)  # type: ignore[arg-type]
+        runtime = Runtime(self.device, self.precision, threads=self.threads)  # type: ignore[arg-type]
         return Estimator.load(self.checkpoint, self.device, config=self.config, runtime=runtime)
 
 

@@ -1,0 +1,119 @@
+"""Where this project and its libraries keep what they build once, also for users without a home that can be written.
+
+$XDG_CACHE_HOME, else ~/.cache, holds `multihmr2` (weights), `anny` (body model) and `warp` (compiled kernels);
+$MULTIHMR2_WEIGHTS, $ANNY_CACHE_DIR and $WARP_CACHE_PATH name other folders for each. Where none of these can be
+written, a folder below the system's temporary one is used, and a warning says so. Needs no library.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from multihmr2_ros.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+def home_folder() -> Path | None:
+    """The user's home; None for a user that has none (`docker run --user`, without a passwd entry)."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return None
+
+
+def chosen_folder(variable: str) -> Path | None:
+    """The folder that an environment variable names; None where it is empty, unset, or below a home that is none."""
+    text = os.environ.get(variable)
+    try:
+        return Path(text).expanduser() if text else None
+    except RuntimeError:
+        return None
+
+
+def user_caches() -> list[Path]:
+    """The folders of a user's caches, the preferred one first; none for a user without a home."""
+    home = home_folder()
+    folders = (chosen_folder("XDG_CACHE_HOME"), None if home is None else home / ".cache")
+    return [folder for folder in folders if folder is not None]
+
+
+def is_writable(folder: Path) -> bool:
+    """Whether files can be made in the folder, or the folder be made."""
+    try:
+        nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    except OSError:  # in a folder that may not be searched
+        return False
+    return nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
+
+
+def temporary_caches() -> Path:
+    """A folder for this user below the system's temporary one, made if missing; UserError where none can be made."""
+    try:
+        user = os.getuid() if hasattr(os, "getuid") else "user"
+        folder = Path(tempfile.gettempdir()) / f"multihmr2-{user}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+        is_ours = stat.S_ISDIR(found.st_mode) and found.st_uid == user and not found.st_mode & 0o022
+        return folder if is_ours and is_writable(folder) else Path(tempfile.mkdtemp(prefix="multihmr2-"))
+    except OSError as error:
+        raise UserError(
+            f"no folder for caches can be written ({error.strerror or error}); set XDG_CACHE_HOME to one that can"
+        ) from None
+
+
+def body_cache() -> Path:
+    """Anny's folder: one that holds its cache, or else the first that can be written."""
+    chosen = chosen_folder("ANNY_CACHE_DIR")
+    folders = [folder / "anny" for folder in user_caches()] if chosen is None else [chosen]
+    return next(filter(is_body_cached, folders), None) or _writable(tuple(folders), "anny", "ANNY_CACHE_DIR")
+
+
+def is_body_cached(folder: Path) -> bool:
+    """Whether the folder holds a cache of Anny's."""
+    try:
+        return any(folder.glob("*/*.safetensors"))
+    except OSError:
+        return False
+
+
+def kernel_cache() -> Path:
+    """Warp's folder: the first that can be written."""
+    chosen = chosen_folder("WARP_CACHE_PATH")
+    folders = [folder / "warp" for folder in user_caches()] if chosen is None else [chosen]
+    return _writable(tuple(folders), "warp", "WARP_CACHE_PATH")
+
+
+@functools.cache
+def _writable(folders: tuple[Path, ...], name: str, variable: str) -> Path:
+    for folder in folders:
+        if is_writable(folder):
+            return folder
+    temporary = temporary_caches() / name
+    reason = f"{folders[0]} cannot be written" if folders else "there is no home folder"
+    logger.warning("%s: the cache is in %s; set XDG_CACHE_HOME or %s to keep it", reason, temporary, variable)
+    return temporary
+
+
+@contextlib.contextmanager
+def some_home() -> Iterator[None]:
+    """A value for HOME while the block lasts, for libraries that ask for one when they are imported."""
+    if home_folder() is not None:
+        yield
+        return
+    before = os.environ.get("HOME")
+    os.environ["HOME"] = tempfile.gettempdir()
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["HOME"]
+        else:
+            os.environ["HOME"] = before

@@ -1,0 +1,161 @@
+"""Where caches are: by the variables, below the home, and for users who have none that can be written."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from multihmr2_ros import caches
+from multihmr2_ros.cli import doctor
+
+VARIABLES = ("XDG_CACHE_HOME", "ANNY_CACHE_DIR", "WARP_CACHE_PATH", "MULTIHMR2_WEIGHTS", "ROS_LOG_DIR", "ROS_HOME")
+needs_root = pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become a user without a home"
+)
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A home that can be written, no variables, a temporary folder of the test's own; nothing said yet."""
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(caches.tempfile, "tempdir", str(tmp_path / "tmp"))
+    caches._writable.cache_clear()
+
+
+def without_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for a user whom the system does not know."""
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(caches.Path, "home", staticmethod(_no_home))
+
+
+def _no_home() -> Path:
+    raise RuntimeError("Could not determine home directory.")
+
+
+def put_cache(folder: Path) -> Path:
+    (folder / "v14").mkdir(parents=True)
+    (folder / "v14" / "model.safetensors").touch()
+    return folder
+
+
+def test_the_order_of_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    assert (caches.body_cache(), caches.kernel_cache()) == (home / ".cache" / "anny", home / ".cache" / "warp")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert (caches.body_cache(), caches.kernel_cache()) == (tmp_path / "xdg" / "anny", tmp_path / "xdg" / "warp")
+    monkeypatch.setenv("ANNY_CACHE_DIR", "~/bodies")
+    monkeypatch.setenv("WARP_CACHE_PATH", str(tmp_path / "kernels"))
+    assert (caches.body_cache(), caches.kernel_cache()) == (home / "bodies", tmp_path / "kernels")
+
+
+def test_a_cache_that_is_there_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In ~/.cache, where it was built before XDG_CACHE_HOME was set; and where it can only be read."""
+    there = put_cache(tmp_path / "home" / ".cache" / "anny")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert caches.body_cache() == there
+    monkeypatch.setattr(caches, "is_writable", lambda folder: False)
+    assert caches.body_cache() == there
+
+
+@pytest.mark.parametrize("variable", ["XDG_CACHE_HOME", "ANNY_CACHE_DIR", "no home"])
+def test_a_temporary_folder_with_a_word(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture, variable: str
+) -> None:
+    if variable == "no home":
+        without_home(monkeypatch)
+        expected = "there is no home folder"
+    else:
+        (tmp_path / "home").rmdir()
+        (tmp_path / "home").touch()  # a file: nothing can be made in it, not even by root
+        monkeypatch.setenv(variable, str(tmp_path / "home" / "below"))
+        expected = "cannot be written"
+    found = [caches.body_cache() for _ in range(2)]
+    assert found == [tmp_path / "tmp" / f"multihmr2-{os.getuid()}" / "anny"] * 2
+    assert stat.S_IMODE(found[0].parent.stat().st_mode) == 0o700
+    assert len(caplog.messages) == 1
+    assert expected in caplog.messages[0]
+    assert "set XDG_CACHE_HOME or ANNY_CACHE_DIR" in caplog.messages[0]
+
+
+def test_a_folder_that_others_prepared_is_not_used(tmp_path: Path) -> None:
+    """A link, or a folder that others may write: they could put files there for us to read."""
+    place = tmp_path / "tmp" / f"multihmr2-{os.getuid()}"
+    (tmp_path / "elsewhere").mkdir()
+    place.symlink_to(tmp_path / "elsewhere")
+    assert caches.temporary_caches() != place
+    place.unlink()
+    place.mkdir()
+    place.chmod(0o777)
+    assert caches.temporary_caches() != place
+
+
+def test_no_home_for_imports_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
+    with caches.some_home():
+        assert os.environ["HOME"].endswith("home")
+    without_home(monkeypatch)
+    with caches.some_home():
+        assert Path(os.environ["HOME"]).is_dir()
+    assert "HOME" not in os.environ
+
+
+def test_the_doctor_tries_the_kernels_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (check,) = doctor.kernel_checks()
+    assert (check.status, check.detail) == ("ok", "Warp works, ~/.cache/warp")
+    blocked = tmp_path / "file"
+    blocked.touch()
+    monkeypatch.setattr(caches, "kernel_cache", lambda: blocked / "warp")
+    (check,) = doctor.kernel_checks()
+    assert check.status == "missing"
+    assert "cannot be written" in check.detail
+
+
+@needs_root
+@pytest.mark.parametrize("home", ["/", None], ids=["HOME=/", "no HOME"])
+def test_run_and_doctor_as_a_user_without_a_home(home: str | None, small_checkpoint: Path, tmp_path: Path) -> None:
+    """As `docker run --user 12345`: the body model's cache is there, only the temporary folder can be written."""
+    import pwd
+
+    real = Path(pwd.getpwuid(os.geteuid()).pw_dir)
+    out = tmp_path / "out"
+    out.mkdir(mode=0o777)
+    out.chmod(0o777)
+    (tmp_path / "tmp").chmod(0o777)
+    kept = {name: value for name, value in os.environ.items() if name not in (*VARIABLES, "HOME", "USER", "LOGNAME")}
+    environment = kept | {"ANNY_CACHE_DIR": str(real / ".cache" / "anny"), "TMPDIR": str(tmp_path / "tmp")}
+    if home is not None:
+        environment["HOME"] = home
+    reading = ["setpriv", "--reuid=12345", "--regid=12345", "--clear-groups", "--inh-caps=+dac_read_search",
+               "--ambient-caps=+dac_read_search"]  # fmt: skip
+    command = [*reading, sys.executable, "-m", "multihmr2_ros.cli.main"]
+    image = out / "image.png"
+    _write_image(image)
+    options = ["--checkpoint", str(small_checkpoint), "--device", "cpu", "--mesh", "low", "--save", "params"]
+    work = ["run", str(image), "--out", str(out), *options]
+    done = subprocess.run([*command, *work], env=environment, cwd="/", capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert (out / "image.npz").is_file()
+    said = [line for line in done.stderr.splitlines() if "cache is in" in line]
+    assert len(said) == 1, done.stderr
+    examined = subprocess.run(
+        [*command, "doctor"], env=environment, cwd="/", capture_output=True, text=True, timeout=300
+    )
+    assert examined.returncode == 0, examined.stdout + examined.stderr
+    assert "can work" in examined.stdout
+
+
+def _write_image(path: Path) -> None:
+    import cv2
+    import numpy as np
+
+    assert cv2.imwrite(str(path), np.zeros((48, 64, 3), np.uint8))
