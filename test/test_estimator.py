@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -232,9 +236,7 @@ def test_compiled_equals_eager(estimator: Estimator) -> None:
 def test_load_takes_the_device_of_the_runtime(small_checkpoint: Path, chosen: str) -> None:
     """Said as the device, or in the runtime. A device that is refused shows which of them was looked at."""
     if chosen == "cpu":
-        assert Estimator.load(small_checkpoint, runtime=Runtime("cpu", "fp32")).runtime == Runtime(
-            "cpu", "fp32", "eager"
-        )
+        assert Estimator.load(small_checkpoint, runtime=Runtime("cpu", "fp32")).runtime.device == "cpu"
         assert Estimator.load(small_checkpoint, "cpu", runtime=Runtime("cuda:99", "fp32")).runtime.device == "cpu"
         return
     for arguments in ({"device": chosen}, {"runtime": Runtime(chosen)}, {"device": chosen, "runtime": Runtime("cpu")}):
@@ -276,6 +278,66 @@ def test_images_that_may_not_be_written(estimator: Estimator) -> None:
         k.flags.writeable = False
         np.testing.assert_array_equal(estimator.step(view).vertices, expected.vertices, err_msg=name)
         assert len(estimator.step(view, k)) == len(expected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_two_cameras_of_a_process_capture_their_graphs() -> None:
+    """On the last GPU, not the current one; each in a thread, as nodes of one process have them."""
+    device = f"cuda:{torch.cuda.device_count() - 1}"
+    expected = Estimator(small_network(), EVERYBODY, Runtime(device, "fp32", "eager")).step(picture(320, 240))
+    found: list[People] = []
+
+    def camera() -> None:
+        estimator = Estimator(small_network(), EVERYBODY, Runtime(device, "fp32", "graph"))
+        for _ in range(5):
+            people = estimator.step(picture(320, 240))
+        found.append(people)
+
+    threads = [threading.Thread(target=camera) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 2
+    for people in found:
+        np.testing.assert_allclose(people.vertices, expected.vertices, atol=1e-3)
+
+
+def test_a_graph_is_captured_alone_and_in_its_thread_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No GPU is here: what PyTorch is asked for, one capture at a time."""
+    inside, most, asked = 0, 0, []
+
+    class Capture:
+        def __init__(self, graph: Any, **options: Any) -> None:
+            asked.append(options)
+
+        def __enter__(self) -> None:
+            nonlocal inside, most
+            inside, most = inside + 1, max(most, inside + 1)
+            time.sleep(0.05)
+
+        def __exit__(self, *_: Any) -> None:
+            nonlocal inside
+            inside -= 1
+
+    class Stream:
+        def wait_stream(self, other: Any) -> None: ...
+
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", contextlib.nullcontext)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: SimpleNamespace(replay=lambda: None))
+    monkeypatch.setattr(torch.cuda, "graph", Capture)
+    estimators = [Estimator(small_network(), EVERYBODY, Runtime("cpu", "fp32")) for _ in range(2)]
+    for each in estimators:
+        each._infer.runtime = dataclasses.replace(each.runtime, mode="graph")
+    threads = [threading.Thread(target=each.step, args=(picture(64, 48),)) for each in estimators]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert asked == [{"capture_error_mode": "thread_local"}] * 2
+    assert most == 1
 
 
 @pytest.mark.parametrize("precision", ["bf16"])

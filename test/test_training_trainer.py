@@ -18,6 +18,7 @@ from multihmr2_ros.network.initialise import initialise
 from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.training.augmentation import NO_AUGMENTATION
 from multihmr2_ros.training.data import BatchConfig, Batches, held_out_batches
+from multihmr2_ros.training.distributed import own_device, processes
 from multihmr2_ros.training.losses import LossConfig
 from multihmr2_ros.training.optimisation import OptimisationConfig
 from multihmr2_ros.training.pool import Pool
@@ -239,3 +240,89 @@ def test_thirty_two_renders_are_learned_by_heart(tmp_path: Path) -> None:
     figures = validate(run.ema.network, run.body, seen, torch.device("cpu"))
     assert figures["recall"] == 1.0, figures
     assert figures["mpjpe_mm"] < 20, figures
+
+
+TOGETHER = """
+import sys
+from pathlib import Path
+import torch
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.training.distributed import processes
+from multihmr2_ros.training.trainer import Hooks
+from test.training_runs import batches, config, trainer
+torch.set_num_threads(1)
+folder, pool = Path(sys.argv[1]), Path(sys.argv[2])
+with processes("cpu") as others:
+    second = others.rank == 1
+    run = trainer(folder, config(50), processes=others)
+    data = batches(pool, config(50))
+    data.rank = others.rank
+    done = run.run(data, Hooks(stop=lambda: second and run.progress.step == 2), show_progress=False)
+    said = f"{done} {run.progress.step} "
+    if second:
+        with torch.no_grad():
+            run.network.camera.field_of_view[2].bias.fill_(float("nan"))
+    try:
+        run.step(data[3])
+    except UserError as error:
+        said += str(error)
+    (folder / f"rank{others.rank}.txt").write_text(said)
+"""
+
+
+def test_processes_end_together(tmp_path: Path, pool: Path) -> None:
+    """One of two is told to stop, and later has a loss that is not finite: the other does not wait for it."""
+    script = tmp_path / "together.py"
+    script.write_text(TOGETHER)
+    (tmp_path / "run").mkdir()
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*launch, str(tmp_path / "run"), str(pool)], capture_output=True, text=True, env=environment, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    first, second = ((tmp_path / "run" / f"rank{rank}.txt").read_text() for rank in (0, 1))
+    assert first == "False 2 the loss is not finite at step 2 in another process; it says where"
+    assert second.startswith("False 2 the loss is not finite at step 2 (")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "environment", "device"),
+    [
+        ("cpu", {}, "cpu"),
+        ("cpu", {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}, "cpu"),
+        ("cuda", {}, "cuda:2"),  # the current one
+        ("cuda:1", {}, "cuda:1"),
+        ("cuda", {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}, "cuda:1"),
+        ("cuda:3", {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}, "cuda:3"),
+        ("cuda:1", {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}, "is one GPU"),
+        ("cuda", {"RANK": "1", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "8"}, "it has 4 GPUs"),
+    ],
+)
+def test_the_device_of_a_process(
+    monkeypatch: pytest.MonkeyPatch, chosen: str, environment: dict[str, str], device: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 2)
+    if " " in device:
+        with pytest.raises(UserError, match=device):
+            own_device(torch.device(chosen), environment)
+    else:
+        assert own_device(torch.device(chosen), environment) == torch.device(device)
+
+
+def test_the_gpu_is_current_before_the_group_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No GPU is here: the order of PyTorch's calls, and what they get."""
+    calls: list[tuple[object, ...]] = []
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: calls.append(("set", device)))
+    group = torch.distributed
+    monkeypatch.setattr(group, "init_process_group", lambda backend, device_id: calls.append((backend, device_id)))
+    monkeypatch.setattr(group, "destroy_process_group", lambda: None)
+    monkeypatch.setattr(group, "get_rank", lambda: 1)
+    monkeypatch.setattr(group, "get_world_size", lambda: 2)
+    gpu = torch.device("cuda:1")
+    with processes(gpu) as others:
+        assert (others.rank, others.count, others.local_rank) == (1, 2, 1)
+    assert calls == [("set", gpu), ("nccl", gpu)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ LARGEST_THREADS = 1024
 
 # Picture sizes whose CUDA graph is kept; a camera has one, a folder of photographs many.
 KEPT_GRAPHS = 4
+CAPTURES = threading.Lock()  # a process captures one graph at a time, whichever estimator's
 
 Outputs = dict[str, Tensor]
 
@@ -95,7 +97,7 @@ class Inference:
     def __init__(self, network: MultiHMR2, body: Body, runtime: Runtime, max_people: int) -> None:
         self.runtime = runtime.resolve()
         keep_freed_memory()
-        self.device = torch.device(self.runtime.device)
+        self.device = _with_index(torch.device(self.runtime.device))
         self.network = convert_network(copy_without_tensors(network), self.runtime).eval()
         self.body = body.to(self.device)
         self.max_people = max_people
@@ -115,7 +117,7 @@ class Inference:
         the input, and, a row per person, score, shape, rotations, track_feature, bone_poses, joints, vertices,
         stature, as in `People`.
         """
-        with torch.inference_mode(), limited_threads(self.runtime.threads):
+        with torch.inference_mode(), limited_threads(self.runtime.threads), _current(self.device):
             pixels = self.prepare(image, resize)
             given = torch.tensor([k is not None], device=self.device)
             k_input = torch.eye(3) if k is None else torch.from_numpy(np.asarray(k, np.float32))
@@ -164,7 +166,8 @@ class Inference:
         if size not in self._graphs:
             if len(self._graphs) == KEPT_GRAPHS:
                 self._graphs.popitem(last=False)
-            self._graphs[size] = _Graph(self._forward, inputs)
+            with CAPTURES:
+                self._graphs[size] = _Graph(self._forward, inputs)
         self._graphs.move_to_end(size)
         return self._graphs[size](inputs)
 
@@ -180,7 +183,10 @@ class Inference:
 
 
 class _Graph:
-    """One captured CUDA graph: copies its inputs in, replays, returns its own output memory."""
+    """One captured CUDA graph: copies its inputs in, replays, returns its own output memory.
+
+    On the current device, which must be that of the inputs. Other threads may use the GPU meanwhile, but not capture.
+    """
 
     def __init__(self, function: Callable[..., Outputs], inputs: tuple[Tensor, ...]) -> None:
         self._inputs = tuple(value.clone() for value in inputs)
@@ -191,7 +197,7 @@ class _Graph:
                 function(*self._inputs)
         torch.cuda.current_stream().wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
             self._outputs = function(*self._inputs)
 
     def __call__(self, inputs: tuple[Tensor, ...]) -> Outputs:
@@ -224,6 +230,18 @@ def _resolve_device(name: str) -> torch.device:
             "see `multihmr2 doctor`"
         )
     return device
+
+
+def _with_index(device: torch.device) -> torch.device:
+    """cuda as cuda:N: the GPU that is current now, which may change later."""
+    if device.type != "cuda" or device.index is not None:
+        return device
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def _current(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Makes a GPU the current one while the block lasts: streams and graphs are of the current one."""
+    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 
 def _best_precision(device: torch.device) -> Precision:

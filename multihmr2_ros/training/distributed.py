@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import distributed
+
+from multihmr2_ros.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -38,14 +40,49 @@ class Processes:
 
 
 @contextmanager
-def processes(device_type: str) -> Iterator[Processes]:
-    """The processes that torchrun started (RANK, WORLD_SIZE and LOCAL_RANK say so), connected; or one alone."""
-    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+def processes(device: torch.device | str) -> Iterator[Processes]:
+    """The processes that torchrun started (RANK, WORLD_SIZE and LOCAL_RANK say so), connected; or one alone.
+
+    device: that of this process, by `own_device`; a GPU also becomes the current one.
+    """
+    device = torch.device(device)
+    is_gpu = device.type == "cuda"
+    if is_gpu:
+        torch.cuda.set_device(device)  # before the group is made: NCCL talks through the current device
+    if not _has_others(os.environ):
         yield Processes()
         return
-    distributed.init_process_group("nccl" if device_type == "cuda" else "gloo")
+    distributed.init_process_group("nccl" if is_gpu else "gloo", device_id=device if is_gpu else None)
     try:
         local_rank = int(os.environ.get("LOCAL_RANK", 0))
         yield Processes(distributed.get_rank(), distributed.get_world_size(), local_rank)
     finally:
         distributed.destroy_process_group()
+
+
+def own_device(chosen: torch.device, environment: Mapping[str, str]) -> torch.device:
+    """The device of this process, with its number where it is a GPU: the one that the user chose, or the one of
+    the local rank where several processes share this machine's GPUs.
+
+    Raises UserError where one GPU is chosen for several processes, or a process has none.
+    """
+    if chosen.type != "cuda":
+        return chosen
+    local_count = int(environment.get("LOCAL_WORLD_SIZE", 1)) if _has_others(environment) else 1
+    if local_count == 1:
+        return chosen if chosen.index is not None else torch.device("cuda", torch.cuda.current_device())
+    if chosen.index is not None:
+        raise UserError(
+            f"--device {chosen} is one GPU, but torchrun starts {local_count} processes on this machine; pass --device "
+            "cuda, and choose GPUs with CUDA_VISIBLE_DEVICES"
+        )
+    if local_count > torch.cuda.device_count():
+        raise UserError(
+            f"torchrun starts {local_count} processes on this machine, but it has {torch.cuda.device_count()} GPUs; "
+            "pass a smaller --nproc-per-node, or --device cpu"
+        )
+    return torch.device("cuda", int(environment.get("LOCAL_RANK", 0)))
+
+
+def _has_others(environment: Mapping[str, str]) -> bool:
+    return "RANK" in environment and "WORLD_SIZE" in environment

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,7 @@ from tqdm import tqdm
 
 from multihmr2_ros.body import Body
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.hardware import keep_freed_memory, training_threads
 from multihmr2_ros.network import checkpoint
 from multihmr2_ros.network.config import NetworkConfig
 from multihmr2_ros.network.inference import Runtime
@@ -29,7 +31,7 @@ from multihmr2_ros.network.movenet import load_encoder
 from multihmr2_ros.training.augmentation import input_sizes
 from multihmr2_ros.training.config import TrainingConfig
 from multihmr2_ros.training.data import REFRESH_S, Batch, Batches, SampleSource, held_out_batches
-from multihmr2_ros.training.distributed import Processes, processes
+from multihmr2_ros.training.distributed import Processes, own_device, processes
 from multihmr2_ros.training.feature_cache import CachedBatches, missing_batches, write_batch
 from multihmr2_ros.training.lifting import KeypointBatches, LiftingConfig, WithKeypoints, make_bank
 from multihmr2_ros.training.pool import Pool, make_folder
@@ -99,18 +101,26 @@ def train(session: Session) -> str:
         raise UserError(f"{session.out} already holds a run; add --resume to go on with it, or choose another --out")
     if session.pool is None and not session.datasets and not session.features:
         raise UserError("there is nothing to train on; give --cache for renders, or a dataset")
-    device_type = torch.device(Runtime(session.device).resolve().device).type
-    with processes(device_type) as others, _signals(stop), _renderers(session, others) as renderers:
-        device = torch.device(
-            f"cuda:{others.local_rank}" if others.count > 1 and device_type == "cuda" else device_type
+    device = own_device(torch.device(Runtime(session.device).resolve().device), os.environ)
+    with processes(device) as others, _signals(stop), _renderers(session, others) as renderers:
+        torch.set_num_threads(
+            session.training.threads or training_threads(session.training.loader_workers, session.render_workers)
         )
-        if session.training.threads:
-            torch.set_num_threads(session.training.threads)
+        keep_freed_memory()
+
+        def is_stopped() -> bool:
+            if others.any(stop(), device) and not stop.reason:
+                stop.reason = "another process was stopped"
+            return bool(stop.reason)
+
+        def anywhere(flag: bool) -> bool:
+            return others.any(flag, device)
+
         pool = None
         if session.pool is not None and not session.features:
-            pool = _ready_pool(session, session.pool, renderers, stop)
+            pool = _ready_pool(session, session.pool, renderers, is_stopped, anywhere)
         trainer = _trainer(session, device, others)
-        if stop():
+        if is_stopped():
             return f"stopped before the first step: {stop.reason}"
         batches: Dataset[Batch]
         if session.features:
@@ -121,7 +131,8 @@ def train(session: Session) -> str:
             batches = with_keypoints(batches, session)
         done = trainer.run(batches, _hooks(session, pool, renderers, stop))
         where = f"step {trainer.progress.step} of {session.training.steps}, weights in {session.out}"
-        return f"done: {where}" if done else f"stopped, because {stop.reason}: {where}; go on with --resume"
+        reason = stop.reason or "another process was stopped"
+        return f"done: {where}" if done else f"stopped, because {reason}: {where}; go on with --resume"
 
 
 def with_keypoints(batches: Dataset[Batch], session: Session) -> Dataset[Any]:
@@ -198,15 +209,25 @@ def _renderers(session: Session, others: Processes) -> Iterator[Renderers | None
         yield None
 
 
-def _ready_pool(session: Session, config: PoolConfig, renderers: Renderers | None, stop: StopRequest) -> Pool:
-    """The pool as soon as it holds enough images to begin with. Waits as long as something is rendering."""
+def _ready_pool(
+    session: Session,
+    config: PoolConfig,
+    renderers: Renderers | None,
+    is_stopped: Callable[[], bool],
+    anywhere: Callable[[bool], bool],
+) -> Pool:
+    """The pool as soon as it holds enough images to begin with. Waits as long as something is rendering.
+
+    anywhere(flag): whether the flag is set in any process; all go through this loop together.
+    """
     wanted = max(1, min(session.training.start_images, config.cache_images))
     pool = Pool(config.folder)
     with tqdm(total=wanted, desc="first images", unit="image", disable=len(pool) >= wanted) as bar:
-        while len(pool) < wanted and not stop():
-            if session.render_workers and (renderers is None or renderers.running):
+        while anywhere(len(pool) < wanted) and not is_stopped():
+            has_ended = not session.render_workers or (renderers is not None and not renderers.running)
+            if not anywhere(has_ended):
                 time.sleep(1.0)
-            elif not len(pool):
+            elif anywhere(not len(pool)):
                 raise UserError(
                     f"{config.folder} holds no images and nothing renders any; add --render-workers, or fill it with "
                     "--render-only first"

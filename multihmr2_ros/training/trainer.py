@@ -152,7 +152,12 @@ class Trainer:
         terms = self._objective(batch)
         total = torch.stack(list(terms.values())).sum()
         values = dict(zip([*terms, "loss"], torch.stack([*terms.values(), total]).tolist(), strict=True))
-        if not math.isfinite(values["loss"]):
+        is_broken = not math.isfinite(values["loss"])
+        if self.processes.any(is_broken, self.device):  # all end, or those that go on would wait for the others
+            if not is_broken:
+                raise UserError(
+                    f"the loss is not finite at step {self.progress.step} in another process; it says where"
+                )
             listed = ", ".join(f"{name} {value:.3g}" for name, value in values.items())
             raise UserError(
                 f"the loss is not finite at step {self.progress.step} ({listed}; images: {', '.join(batch.origins)}); "
