@@ -129,6 +129,44 @@ def test_code_in_a_file_is_never_run(tmp_path: Path, raw: bool) -> None:
         assert_refused(path, "--accept-risk", "weights convert")
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.pt", b"<!DOCTYPE html><html>404</html>", "web page"),
+        ("a.safetensors", b"\n <html><head>", "web page"),
+        ("a.pt", b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 1\n", "git lfs pull"),
+        ("a.safetensors", b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
+        ("a.pt", b"", "is empty"),
+        ("a.safetensors", b"", "is empty"),
+        ("a.bin", b"\x1f\x8b\x08\x00 of gzip", "not a PyTorch file"),
+        ("a.pt", b'{"error": "not found"}', "not a PyTorch file"),
+        ("a.pth", b"cposix\nsystem\n(S'true'\ntR.", "not a PyTorch file"),
+        ("a.safetensors", b"PK\x03\x04 of a zip file", "rename it to a.pt"),
+    ],
+)
+def test_files_of_other_kinds(tmp_path: Path, name: str, content: bytes, words: str) -> None:
+    """What a download, a clone or a wrong name leaves: never advised to accept a risk."""
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=words) as caught:
+        checkpoint.load(tmp_path / name)
+    assert "accept-risk" not in str(caught.value)
+    with pytest.raises(UserError, match=words):
+        checkpoint.convert(tmp_path / name, tmp_path / "out.safetensors", allow_pickle=True)
+
+
+def test_safetensors_under_another_name(small_checkpoint: Path, tmp_path: Path) -> None:
+    renamed = tmp_path / "weights.v1.pt"
+    renamed.write_bytes(small_checkpoint.read_bytes())
+    with pytest.raises(UserError, match=r"is a safetensors file; rename it to weights\.v1\.safetensors"):
+        checkpoint.load(renamed)
+
+
+def test_names_of_parallel_training() -> None:
+    state = {"full_body_decoder.queries.weight": torch.zeros(2), "encoder.backbone.cls_token": torch.zeros(3)}
+    parallel = {f"module.{name}": value for name, value in state.items()}
+    assert checkpoint._from_released(parallel).keys() == checkpoint._from_released(state).keys()
+
+
 def test_convert_takes_a_risky_file_only_when_told(tmp_path: Path) -> None:
     source, target = tmp_path / "source.pt", tmp_path / "target.safetensors"
     layout = json.loads((GOLDEN / "state_dict_layout.json").read_text())

@@ -184,6 +184,20 @@ def test_requirement_lines(line: str, requirement: Requirement) -> None:
     assert requirements._parsed(line) == requirement
 
 
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ('tomli>=2,<3; python_version < "3.11"', sys.version_info < (3, 11)),
+        ('tomli<3,>=2; python_version < "3.11" and extra == "eval"', sys.version_info < (3, 11)),
+        ("tomli<3,>=2; python_version < '4.0'", True),
+        ('other; python_version >= "3.10"', True),
+        ('other; extra == "eval"', True),
+    ],
+)
+def test_lines_for_other_pythons_do_not_count(line: str, expected: bool) -> None:
+    assert requirements._is_for_this_python(line) == expected
+
+
 def test_requirements_are_those_of_the_source_tree() -> None:
     listed = requirements.requirements()
     assert Requirement("anny", "==0.6.2") in listed

@@ -179,6 +179,8 @@ def test_inputs_that_cannot_be_used(
         ("--k 0 0 0 0", "K"),
         ("--k nan 5 5 5", "K"),
         ("--vertical-fov 190", "field of view"),
+        ("--vertical-fov 180", "between 0 and 180 degrees, got 180"),
+        ("--vertical-fov nan", "between 0 and 180 degrees, got nan"),
         ("--score-threshold 2", "score_threshold"),
         ("--max-people 0", "max_people"),
         ("--device toaster", "toaster"),
@@ -195,6 +197,25 @@ def test_mistakes_in_options(
     assert len(error.strip().splitlines()) == 1
     assert word in error
     assert not (tmp_path / "out").exists() or names(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "place"),
+    [(["run", "", "--out", "o"], "run"), (["run", "a.jpg", "--out", " "], "--out"), (["train", "--out="], "--out"),
+     (["evaluate", "a", "--checkpoint", "", "--out", "o"], "--checkpoint"), ([""], "multihmr2")],
+)  # fmt: skip
+def test_empty_arguments_are_not_the_current_folder(
+    arguments: list[str],
+    place: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"after '{place}', got an empty argument" in line
+    assert not list(tmp_path.iterdir())
 
 
 def test_two_inputs_of_one_name(run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

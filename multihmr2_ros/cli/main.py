@@ -6,6 +6,7 @@ import argparse
 import importlib
 import logging
 import sys
+from collections.abc import Sequence
 
 from multihmr2_ros import __version__
 from multihmr2_ros.errors import UserError
@@ -28,6 +29,9 @@ def main(argv: list[str] | None = None) -> int:
         verb = verbs.add_parser(name, help=module.HELP, description=module.HELP)
         module.add_arguments(verb)
         verb.set_defaults(run=module.run)
+    if (refusal := _empty_argument(sys.argv[1:] if argv is None else argv)) is not None:
+        print(f"multihmr2: {refusal}", file=sys.stderr)
+        return 2
     args = parser.parse_args(argv)
     logging.basicConfig(format=f"multihmr2 {args.verb}: %(message)s", level=logging.WARNING)
     logging.getLogger("multihmr2_ros").setLevel(logging.INFO)
@@ -43,6 +47,15 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 141
+
+
+def _empty_argument(argv: Sequence[str]) -> str | None:
+    """Why an argument cannot be meant: an empty path would be the current folder."""
+    for before, argument in zip(["", *argv], argv, strict=False):
+        if not argument.strip() or (argument.startswith("--") and argument.endswith("=")):
+            place = argument.strip() or before or "multihmr2"
+            return f"expected a value after {place.rstrip('=')!r}, got an empty argument; is a shell variable not set?"
+    return None
 
 
 if __name__ == "__main__":

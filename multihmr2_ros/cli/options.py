@@ -96,7 +96,7 @@ def camera(args: argparse.Namespace, source: str = "given") -> Camera:
     """The camera that add_camera's options describe, checked before anything slow begins. source: see Camera."""
     import numpy as np
 
-    from multihmr2_ros.camera import intrinsics_from_fov, validate_k
+    from multihmr2_ros.camera import validate_k
     from multihmr2_ros.evaluation.run import Camera
 
     k = fov_rad = None
@@ -104,8 +104,11 @@ def camera(args: argparse.Namespace, source: str = "given") -> Camera:
         fx, fy, cx, cy = args.k
         k = validate_k(np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]]))
     if args.vertical_fov is not None:
+        if not 0 < args.vertical_fov < 180:
+            raise UserError(
+                f"--vertical-fov: the field of view must be between 0 and 180 degrees, got {args.vertical_fov:g}"
+            )
         fov_rad = float(np.radians(args.vertical_fov))
-        intrinsics_from_fov(fov_rad, 1, 1)
     return Camera(source, k, fov_rad)
 
 

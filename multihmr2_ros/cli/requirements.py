@@ -7,6 +7,7 @@ import dataclasses
 import os
 import re
 import shlex
+import sys
 from configparser import ConfigParser
 from dataclasses import dataclass
 from importlib import metadata
@@ -31,7 +32,7 @@ def requirements() -> list[Requirement]:
     if source is not None:
         return source
     with contextlib.suppress(metadata.PackageNotFoundError):
-        return [_parsed(line) for line in metadata.requires("multihmr2_ros") or []]
+        return [_parsed(line) for line in metadata.requires("multihmr2_ros") or [] if _is_for_this_python(line)]
     for prefix in filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)):
         installed = _from_setup_cfg(Path(prefix, "share/multihmr2_ros/setup.cfg"))
         if installed is not None:
@@ -51,7 +52,7 @@ def _from_setup_cfg(path: Path) -> list[Requirement] | None:
         dataclasses.replace(_parsed(line), extra=extra)
         for extra, text in lines.items()
         for line in text.split("\n")
-        if line
+        if line and _is_for_this_python(line)
     ]
 
 
@@ -63,6 +64,15 @@ def _parsed(line: str) -> Requirement:
         raise ValueError(f"requirement {line!r} is not understood")
     extra = re.search(r"extra\s*==\s*['\"]([\w-]+)['\"]", marker)
     return Requirement(found[1], found[2].strip(), extra[1] if extra else "")
+
+
+def _is_for_this_python(line: str) -> bool:
+    """Whether the line's marker, such as `python_version < "3.11"`, holds; the only kind that this package uses."""
+    found = re.search(r"python_version\s*(<|>=)\s*['\"](\d+)\.(\d+)['\"]", line.partition(";")[2])
+    if found is None:
+        return True
+    is_older = sys.version_info[:2] < (int(found[2]), int(found[3]))
+    return is_older == (found[1] == "<")
 
 
 def installed_version(name: str) -> str | None:

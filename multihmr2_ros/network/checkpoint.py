@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 FORMAT = "multihmr2_ros"
 FORMAT_VERSION = "1"
+PARALLEL_PREFIX = "module."  # which DataParallel and DistributedDataParallel put before every name
 
 # Released name → our name, applied in order to the front of the name.
 RELEASED_NAMES = tuple(
@@ -165,11 +166,38 @@ def _read(path: Path, *, allow_pickle: bool) -> tuple[NetworkConfig, dict[str, T
     if not path.is_file():
         raise UserError(f"no weights file at {path}; check the path, or `multihmr2 weights list`")
     try:
+        _refuse_other_kinds(path)
         if path.suffix == ".safetensors":
             return _read_ours(path)
         return NetworkConfig(), _from_released(_read_released(path, allow_pickle=allow_pickle))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}; check the file and its permissions") from None
+
+
+def _refuse_other_kinds(path: Path) -> None:
+    """Raise UserError for a file that is clearly of another kind than its name says: what a download or a clone leaves
+    in place of the weights, and renamed files. Loading it with --accept-risk, or again, would not help."""
+    with path.open("rb") as file:
+        head = file.read(512)
+    is_safetensors = len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size
+    is_pytorch = head.startswith((b"PK", b"\x80"))
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if head.startswith(b"version https://git-lfs"):
+        raise UserError(f"{path} is a Git LFS pointer, not the weights; get them with `git lfs pull`")
+    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<body", b"<error")):
+        raise UserError(f"{path} is a web page, not weights; download the file itself, or `multihmr2 weights list`")
+    if not head:
+        raise UserError(f"{path} is empty; copy it again, or `multihmr2 weights list`")
+    wants_safetensors = path.suffix == ".safetensors"
+    if is_safetensors and not wants_safetensors:
+        raise UserError(f"{path} is a safetensors file; rename it to {path.with_suffix('.safetensors').name}")
+    if is_pytorch and not is_safetensors and wants_safetensors:
+        raise UserError(f"{path} is a PyTorch file, not safetensors; rename it to {path.with_suffix('.pt').name}")
+    if not is_pytorch and not wants_safetensors:
+        raise UserError(
+            f"{path} is not a PyTorch file (it begins with {head[:16]!r}); pass a .pt file in the released layout, or "
+            "a .safetensors file that multihmr2 wrote"
+        )
 
 
 def _read_ours(path: Path) -> tuple[NetworkConfig, dict[str, Tensor]]:
@@ -232,6 +260,8 @@ def _read_released(path: Path, *, allow_pickle: bool) -> dict[str, Tensor]:
 def _from_released(released: dict[str, Tensor]) -> dict[str, Tensor]:
     """Our names; constants dropped; the key part of each qkv bias silenced by its mask."""
     state = {}
+    if all(name.startswith(PARALLEL_PREFIX) for name in released):
+        released = {name.removeprefix(PARALLEL_PREFIX): value for name, value in released.items()}
     for name, value in released.items():
         if RELEASED_CONSTANTS.match(name):
             continue
