@@ -19,7 +19,7 @@ from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation.metrics.detection import DetectionCounts
 from multihmr2_ros.evaluation.metrics.identity import IdentityCounts
 from multihmr2_ros.evaluation.run import SequenceResult
-from multihmr2_ros.evaluation.tally import METRICS, Sum, Tally
+from multihmr2_ros.evaluation.tally import ERRORS, METRICS, NORMALISED, Sum, Tally
 from multihmr2_ros.media.files import atomic_path
 
 FILE = "results.json"
@@ -112,9 +112,16 @@ def _described(tally: Tally) -> dict[str, Any]:
         **dataclasses.asdict(tally.detection),
         "metrics": {
             key: {"value": value, "unit": UNITS[key][0], "count": count, "counted": UNITS[key][1]}
-            for key, (value, count) in tally.metrics().items()
+            for key, (value, count) in {**_unmatched(tally), **tally.metrics()}.items()
         },
     }
+
+
+def _unmatched(tally: Tally) -> dict[str, tuple[float, int]]:
+    """The rows of the errors, empty, where there was truth and nobody was matched."""
+    if not tally.with_truth or tally.detection.true_positives:
+        return {}
+    return {metric.key: (math.nan, 0) for metric in (*ERRORS, *NORMALISED)}
 
 
 def _sums(tally: Tally) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.people import PHENOTYPE_LABELS
 
 # A file may claim anything; what it claims is built before its weights are compared with it.
 MOST = {"encoder_depth": 128, "decoder_depth": 128, "max_grid": 128, "decoder_width": 4096, "stem_depths": 128}
@@ -71,6 +72,11 @@ class NetworkConfig:
             raise UserError(
                 "network configuration: encoder movenet needs patch_size 32 and has its own queries: neither "
                 "stem_widths nor proposed_queries"
+            )
+        if self.shape_outputs < len(PHENOTYPE_LABELS):
+            raise UserError(
+                f"network configuration: shape_outputs must be at least {len(PHENOTYPE_LABELS)}, one for each "
+                f"phenotype, got {self.shape_outputs}"
             )
         for name in ("proposed_queries", "local_attention", "keypoint_maps"):
             if not isinstance(getattr(self, name), bool):

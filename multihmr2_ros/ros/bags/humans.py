@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import bisect
+import contextlib
+import math
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.ros.frame_tree import frame_name
 
 from .reading import BagMessage, BagReader
 from .stamps import stamp_ns
 
+IMAGE, CAMERA_INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/CameraInfo"
 HUMAN_ARRAY = "multihmr2_ros/msg/HumanArray"
 TRUTH_TOPIC, HUMANS_TOPIC = "/ground_truth/humans", "/humans"
 TOLERANCE_NS = 1_000_000  # stamps that some tool has rounded to milliseconds
@@ -120,8 +124,35 @@ class BagHumans:
                 return message
 
 
-def image_size(message: Any) -> tuple[int, int]:
-    """(height, width) px of the image of a HumanArray, which does not carry it: that of a principal point in the
-    middle; (0, 0) without intrinsics."""
+def image_size(message: Any, recorded: tuple[int, int] | None = None) -> tuple[int, int]:
+    """(height, width) px of the image of a HumanArray, which does not carry it; (0, 0) without intrinsics.
+
+    recorded: the size that the bag knows, by `recorded_image_size`. Without it the height follows from the vertical
+    field of view, and the width is that of a principal point in the middle.
+    """
     k = np.asarray(message.k, np.float64).reshape(3, 3)
-    return round(2 * k[1, 2]), round(2 * k[0, 2])
+    if k[1, 1] <= 0:
+        return 0, 0
+    if recorded is not None:
+        return recorded
+    fov_rad = float(message.vertical_fov)
+    height = 2 * k[1, 1] * math.tan(fov_rad / 2) if 0 < fov_rad < math.pi else 2 * k[1, 2]
+    return round(height), round(2 * k[0, 2])
+
+
+def recorded_image_size(path: Path, frame_id: str) -> tuple[int, int] | None:
+    """(height, width) px of the images of a camera's frame: those of the bag, or those that its CameraInfo describes;
+    None where the bag has neither, or they can not be read."""
+    wanted = frame_name(frame_id)
+    with BagReader(path) as bag:
+        for kind in (IMAGE, CAMERA_INFO):
+            for name in sorted(name for name, topic in bag.topics.items() if topic.type_name == kind):
+                with contextlib.suppress(UserError, StopIteration):
+                    message = bag.decode(next(iter(bag.messages([name]))))
+                    step = [max(1, getattr(message, f"binning_{axis}", 1)) for axis in "yx"]
+                    region = getattr(message, "roi", None)
+                    is_cut = region is not None and region.height and region.width
+                    height, width = (region.height, region.width) if is_cut else (message.height, message.width)
+                    if frame_name(message.header.frame_id) == wanted and height and width:
+                        return height // step[0], width // step[1]
+    return None

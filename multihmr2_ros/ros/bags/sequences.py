@@ -17,7 +17,7 @@ from multihmr2_ros.people import Frame, People
 from multihmr2_ros.ros.frame_tree import frame_name
 
 from .frames import COMPRESSED, RAW, BagSource
-from .humans import HUMANS_TOPIC, TRUTH_TOPIC, BagHumans, HumansMessage, image_size
+from .humans import HUMANS_TOPIC, TRUTH_TOPIC, BagHumans, HumansMessage, image_size, recorded_image_size
 from .reading import BagMessage, BagReader, is_bag
 from .recorded_people import people_from_human_array
 from .stamps import NS
@@ -42,6 +42,7 @@ class Truth:
         self._path = other or path
         self._humans = BagHumans(self._path, TRUTH_TOPIC if other else where)
         self._transforms: dict[tuple[str, str], Transforms] = {}
+        self._sizes: dict[str, tuple[int, int] | None] = {}
         self._bag = path
 
     def at(self, stamp_ns: int, frame_id: str, k: NDArray[np.float64] | None) -> tuple[People, HumansMessage] | None:
@@ -50,11 +51,17 @@ class Truth:
         return None if found is None else (self.people(found, frame_id, k), found)
 
     def people(self, found: HumansMessage, frame_id: str, k: NDArray[np.float64] | None) -> People:
-        people = people_from_human_array(found.decoded, image_size(found.decoded))
+        people = people_from_human_array(found.decoded, image_size(found.decoded, self._size(found)))
         if people.k[0, 0] <= 0 and k is not None:
             people = dataclasses.replace(people, k=k)
         source, target = frame_name(found.decoded.header.frame_id), frame_name(frame_id)
         return people if source == target else moved(people, self._transform(target, source, found.stamp_ns))
+
+    def _size(self, found: HumansMessage) -> tuple[int, int] | None:
+        frame_id = found.decoded.header.frame_id
+        if frame_id not in self._sizes:
+            self._sizes[frame_id] = recorded_image_size(self._bag, frame_id)
+        return self._sizes[frame_id]
 
     def messages(self) -> Iterator[HumansMessage]:
         return self._humans.all()
@@ -146,10 +153,12 @@ class RecordedSequence:
         except UserError as error:
             self.problems.append(f"{error}; only what needs no truth is measured")
             with BagHumans(self._path, self._topic) as recorded:
-                yield from (_recorded(each, None, 0) for each in recorded.all() if any(each.decoded.k))
+                size = recorded_image_size(self._path, _frame_of(self._path, self._topic))
+                yield from (_recorded(each, None, 0, size) for each in recorded.all() if any(each.decoded.k))
             return
         with BagHumans(self._path, self._topic) as recorded:
             frame_id, dropped, matched = _frame_of(self._path, self._topic), 0, 0
+            size = recorded_image_size(self._path, frame_id)
             for true in truth.messages():
                 try:
                     people = truth.people(true, frame_id, None)
@@ -163,7 +172,7 @@ class RecordedSequence:
                 matched += 1
                 new = max(0, int(found.decoded.dropped_frames) - dropped)
                 dropped = int(found.decoded.dropped_frames)
-                yield _recorded(found, people, new)
+                yield _recorded(found, people, new, size)
         truth.close()
         if not matched:
             self.problems.append(f"{self._path}: no message on {self._topic} has a stamp of the truth")
@@ -195,19 +204,21 @@ def moved(people: People, pose: NDArray[np.float64]) -> People:
         joints=move(people.joints),
         pelvis=move(people.pelvis),
         vertices=move(people.vertices),
+        pelvis_covariance=turn @ people.pelvis_covariance @ turn.T,
         velocity=people.velocity @ turn.T,
+        velocity_covariance=turn @ people.velocity_covariance @ turn.T,
         rotations=rotations,
     )
 
 
-def _recorded(found: HumansMessage, truth: People | None, dropped: int) -> Moment:
+def _recorded(found: HumansMessage, truth: People | None, dropped: int, size: tuple[int, int] | None) -> Moment:
     message = found.decoded
     times = {
         "image received": 1e3 * message.age_at_receipt,
         "estimate": 1e3 * message.inference_time,
         "stamp to publication": 1e3 * message.total_latency,
     }
-    people = people_from_human_array(message, image_size(message))
+    people = people_from_human_array(message, image_size(message, size))
     return Moment(found.stamp_ns, people=people, truth=truth, times_ms=times, dropped=dropped)
 
 
