@@ -18,7 +18,18 @@ from multihmr2_ros.errors import UserError
 from multihmr2_ros.simulation.scene import SceneOptions
 from multihmr2_ros.training.augmentation import NO_AUGMENTATION, flip
 from multihmr2_ros.training.data import BatchConfig, Batches, collate, held_out_batches
-from multihmr2_ros.training.pool import HELD_OUT_SEED, SHARD_IMAGES, Pool, shard_paths, write_shard
+from multihmr2_ros.training.pool import (
+    AFTER_HELD_OUT,
+    HELD_OUT_SEED,
+    SHARD_IMAGES,
+    Pool,
+    first_seed,
+    is_held_out,
+    shard_paths,
+    training_index,
+    training_seed,
+    write_shard,
+)
 from multihmr2_ros.training.rendering import PoolConfig, Renderers, fill, open_folder, scene_renderer
 from multihmr2_ros.training.samples import PERSON_FIELDS, Sample, pack, unpack
 from multihmr2_ros.training.session import _RenderWatch
@@ -324,6 +335,70 @@ def test_sources_are_drawn_by_their_weights(tmp_path: Path) -> None:
     assert len(Batches(sources, config, 0)[0].origins) == 4
     with pytest.raises(UserError, match="sources need weights"):
         Batches([(sources[0][0], 0.0)], config, 0)
+
+
+def test_rendering_goes_on_beyond_the_held_out_seeds(tmp_path: Path) -> None:
+    """Seed 999,950 is followed by 2,000,000, which is shown, ordered and made room for like any other."""
+    write_shard(tmp_path, HELD_OUT_SEED, [make_sample(0, n=1)])
+    write_shard(tmp_path, HELD_OUT_SEED - 2 * SHARD_IMAGES, [make_sample(1, n=1)])
+    seeds: list[int] = []
+
+    def render(seed: int) -> Sample:
+        seeds.append(seed)
+        return make_sample(seed % 1000, n=1)
+
+    config = PoolConfig(tmp_path, SceneOptions(), cache_images=100, held_out_images=1)
+    for _ in itertools.islice(fill(config, render), 3):
+        pass
+    first = HELD_OUT_SEED - SHARD_IMAGES
+    assert seeds == [*range(first, HELD_OUT_SEED), *range(AFTER_HELD_OUT, AFTER_HELD_OUT + 2 * SHARD_IMAGES)]
+    assert [first_seed(path) for path in shard_paths(tmp_path, held_out=True)] == [HELD_OUT_SEED]
+    pool = Pool(tmp_path)
+    assert pool.rendered == HELD_OUT_SEED + 2 * SHARD_IMAGES
+    assert pool.sample(len(pool) - 1).origin.startswith(f"seeds-{AFTER_HELD_OUT + SHARD_IMAGES}")
+
+
+@pytest.mark.parametrize("index", [0, 999_999, 1_000_000, 8_999_999, 9_000_000, 10**12])
+def test_training_images_have_seeds_that_are_not_held_out(index: int) -> None:
+    assert training_index(training_seed(index)) == index
+    assert not is_held_out(training_seed(index))
+
+
+def test_shards_of_many_digits_are_in_order(tmp_path: Path) -> None:
+    for seed in (10_000_000, 9_999_950, 0):
+        (tmp_path / f"seeds-{seed:07d}.safetensors").touch()
+    assert [first_seed(path) for path in shard_paths(tmp_path)] == [0, 9_999_950, 10_000_000]
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_shard_that_cannot_be_opened_any_more_does_not_stop_the_others(
+    tmp_path: Path, others: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is there, but its file is not: as after an error of the disk, or with permissions that changed."""
+    broken = write_shard(tmp_path, 0, [make_sample(0, n=1)])
+    for index in range(others):
+        write_shard(tmp_path, 50 + 50 * index, [make_sample(1, n=1)])
+    drawn = Batches([(Pool(tmp_path), 1.0)], BatchConfig(batch_size=8, image_size=96), seed=0)
+    broken.unlink()
+    broken.symlink_to(tmp_path / "gone")
+    if others:
+        assert {origin.split("[")[0] for origin in drawn[0].origins} == {"seeds-0000050.safetensors"}
+        assert len(caplog.messages) == 1
+        return
+    with pytest.raises(UserError, match="no images are left"):
+        drawn[0]
+
+
+def test_a_data_set_none_of_whose_images_can_be_read_is_one_line() -> None:
+    class Broken:
+        def __len__(self) -> int:
+            return 3
+
+        def sample(self, index: int) -> Sample:
+            raise PermissionError(13, "Permission denied")
+
+    with pytest.raises(UserError, match=r"1000 images in a row could not be read .*Permission denied"):
+        Batches([(Broken(), 1.0)], BatchConfig(batch_size=1, image_size=96), seed=0)[0]
 
 
 def test_vanishing_images_are_one_line(tmp_path: Path) -> None:

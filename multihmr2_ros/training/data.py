@@ -6,8 +6,10 @@ resumed sees the same batches, whichever process makes them.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -24,6 +26,7 @@ from multihmr2_ros.training.samples import PERSON_FIELDS, Sample
 from multihmr2_ros.training.targets import Targets
 from multihmr2_ros.training.tracking_targets import SAM2_FEATURE_WIDTH, ColourLayout
 
+MOST_ATTEMPTS = 1000  # to draw an image whose file can be read
 REFRESH_S = 5.0  # how long a growing pool is taken to be as it was last seen
 
 
@@ -138,10 +141,17 @@ class Batches(Dataset[Batch]):
 
     def _draw(self, generator: np.random.Generator) -> Sample:
         source = self.sources[generator.choice(len(self.sources), p=self.weights)]
-        while len(source):
+        for attempt in itertools.count(1):
+            if not len(source):
+                break
             try:
                 return source.sample(int(generator.integers(len(source))))
-            except OSError:  # a renderer has just removed this shard to make room
+            except OSError as error:  # a renderer has just removed this shard to make room, or it cannot be read
+                if attempt == MOST_ATTEMPTS:
+                    reason = " ".join(str(error).split())
+                    raise UserError(
+                        f"{attempt} images in a row could not be read ({reason:.200}); check the folder and its disk"
+                    ) from error
                 self._refresh(now=True)
         raise UserError("no images are left in the cache; was its folder cleared while training?")
 
@@ -153,6 +163,13 @@ class Batches(Dataset[Batch]):
             self._refreshed = time.monotonic()
 
 
+def readable(source: SampleSource, rows: Iterable[int]) -> Iterator[Sample]:
+    """Those of the rows' samples whose files can be read."""
+    for row in rows:
+        with contextlib.suppress(OSError):
+            yield source.sample(row)
+
+
 def held_out_batches(
     source: SampleSource, count: int, config: BatchConfig, *, k_given: bool = True, input_size: tuple[int, int]
 ) -> list[Batch]:
@@ -161,8 +178,11 @@ def held_out_batches(
     batches = []
     for first in range(0, min(count, len(source)), config.batch_size):
         rows = range(first, min(first + config.batch_size, count, len(source)))
-        samples = [augment(source.sample(row), generator, NO_AUGMENTATION, input_size, None)[0] for row in rows]
-        batches.append(collate(samples, [k_given and sample.k is not None for sample in samples]))
+        samples = [
+            augment(sample, generator, NO_AUGMENTATION, input_size, None)[0] for sample in readable(source, rows)
+        ]
+        if samples:
+            batches.append(collate(samples, [k_given and sample.k is not None for sample in samples]))
     return batches
 
 

@@ -1,13 +1,14 @@
 """The growing pool of rendered images on disk, from which training draws while renderers add to it.
 
 A shard is one safetensors file of `SHARD_IMAGES` consecutive seeds, named by its first seed. Shards appear whole or
-not at all; one that cannot be read is passed over with one line. Seeds below one million are for training, the others
-are held out.
+not at all; one that cannot be read is passed over with one line. Seeds of the second million are held out, all others
+are for training.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from multihmr2_ros.training.samples import Sample, pack, unpack
 logger = logging.getLogger(__name__)
 
 SHARD_IMAGES = 50
-HELD_OUT_SEED = 1_000_000
+HELD_OUT_SEED, AFTER_HELD_OUT = 1_000_000, 2_000_000
 PREFIX, SUFFIX = "seeds-", ".safetensors"
 
 
@@ -46,7 +47,10 @@ class Pool:
     @property
     def rendered(self) -> int:
         """How many images of this split were ever rendered here, those among them that have made room for others."""
-        return first_seed(self._shards[-1]) % HELD_OUT_SEED + self._sizes[self._shards[-1]] if self._shards else 0
+        if not self._shards:
+            return 0
+        seed, size = first_seed(self._shards[-1]), self._sizes[self._shards[-1]]
+        return size + (seed - HELD_OUT_SEED if self.held_out else training_index(seed))
 
     def refresh(self) -> None:
         """Look at the folder again. Known shards are not opened a second time."""
@@ -69,6 +73,10 @@ class Pool:
         except safetensors.SafetensorError as error:
             self._reject(path, error)
             raise OSError(f"{path} cannot be read") from error
+        except OSError as error:
+            if os.path.lexists(path):  # not removed to make room: it will not be readable the next time, either
+                self._reject(path, error)
+            raise
 
     def _examine(self, path: Path) -> None:
         try:
@@ -111,8 +119,23 @@ class _Rows:
 
 def shard_paths(folder: Path, *, held_out: bool = False) -> list[Path]:
     """The shards of one split, by their seeds."""
-    paths = sorted(folder.glob(f"{PREFIX}*{SUFFIX}"))
-    return [path for path in paths if (first_seed(path) >= HELD_OUT_SEED) == held_out]
+    paths = sorted(folder.glob(f"{PREFIX}*{SUFFIX}"), key=first_seed)
+    return [path for path in paths if is_held_out(first_seed(path)) == held_out]
+
+
+def is_held_out(seed: int) -> bool:
+    """Whether the image of a seed is for validation."""
+    return HELD_OUT_SEED <= seed < AFTER_HELD_OUT
+
+
+def training_seed(index: int) -> int:
+    """The seed of training image `index`: 0, 1, … without those that are held out."""
+    return index if index < HELD_OUT_SEED else index + AFTER_HELD_OUT - HELD_OUT_SEED
+
+
+def training_index(seed: int) -> int:
+    """The inverse of `training_seed`."""
+    return seed if seed < HELD_OUT_SEED else seed - (AFTER_HELD_OUT - HELD_OUT_SEED)
 
 
 def first_seed(path: Path) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import logging
 import multiprocessing
@@ -22,6 +23,7 @@ from multihmr2_ros.errors import UserError
 from multihmr2_ros.media.files import atomic_path
 from multihmr2_ros.simulation.scene import SceneOptions
 from multihmr2_ros.training.pool import (
+    AFTER_HELD_OUT,
     HELD_OUT_SEED,
     PREFIX,
     SHARD_IMAGES,
@@ -29,6 +31,8 @@ from multihmr2_ros.training.pool import (
     first_seed,
     make_folder,
     shard_paths,
+    training_index,
+    training_seed,
     write_shard,
 )
 from multihmr2_ros.training.samples import Sample, sample_from_labels
@@ -56,9 +60,10 @@ class PoolConfig:
     sam2: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.cache_images < SHARD_IMAGES or self.held_out_images < 0:
+        most = AFTER_HELD_OUT - HELD_OUT_SEED
+        if self.cache_images < SHARD_IMAGES or not 0 <= self.held_out_images <= most:
             raise UserError(
-                f"the cache must keep at least {SHARD_IMAGES} images and 0 or more held-out ones, got "
+                f"the cache must keep at least {SHARD_IMAGES} images and 0 or more held-out ones, at most {most}, got "
                 f"{self.cache_images} and {self.held_out_images}"
             )
 
@@ -154,10 +159,12 @@ def _wanted(config: PoolConfig, worker: int, workers: int, images: int | None) -
         if first // SHARD_IMAGES % workers == worker and seed not in held_out:
             yield seed, min(SHARD_IMAGES, config.held_out_images - first)
     present = {first_seed(path) for path in shard_paths(config.folder)}
-    first_new = 0 if images is not None else max(present, default=-SHARD_IMAGES) + SHARD_IMAGES
-    for seed in range(first_new, HELD_OUT_SEED if images is None else images, SHARD_IMAGES):
-        if seed // SHARD_IMAGES % workers == worker and seed not in present:
-            yield seed, SHARD_IMAGES if images is None else min(SHARD_IMAGES, images - seed)
+    first_new = max(map(training_index, present), default=-SHARD_IMAGES) + SHARD_IMAGES
+    endless = itertools.count(first_new, SHARD_IMAGES)
+    for index in endless if images is None else range(0, images, SHARD_IMAGES):
+        seed = training_seed(index)
+        if index // SHARD_IMAGES % workers == worker and seed not in present:
+            yield seed, SHARD_IMAGES if images is None else min(SHARD_IMAGES, images - index)
 
 
 def _rendered(render: RenderSeed, seed: int, size: int, stopped: Callable[[], bool]) -> Iterator[Sample]:

@@ -30,7 +30,7 @@ from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.network.movenet import load_encoder
 from multihmr2_ros.training.augmentation import input_sizes
 from multihmr2_ros.training.config import TrainingConfig
-from multihmr2_ros.training.data import REFRESH_S, Batch, Batches, SampleSource, held_out_batches
+from multihmr2_ros.training.data import REFRESH_S, Batch, Batches, SampleSource, held_out_batches, readable
 from multihmr2_ros.training.distributed import Processes, own_device, processes
 from multihmr2_ros.training.feature_cache import CachedBatches, missing_batches, write_batch
 from multihmr2_ros.training.lifting import KeypointBatches, LiftingConfig, WithKeypoints, make_bank
@@ -296,7 +296,7 @@ def _network(session: Session) -> MultiHMR2:
 def mean_rotations(folder: Path) -> Tensor | None:
     """(163, 3, 3) mean over people of a pool's first images, of the rotation matrices; None without people."""
     pool = Pool(folder)
-    rotations = [pool.sample(index).rotations for index in range(min(len(pool), MEAN_POSE_IMAGES))]
+    rotations = [sample.rotations for sample in readable(pool, range(min(len(pool), MEAN_POSE_IMAGES)))]
     total = sum(len(rows) for rows in rotations)
     return torch.from_numpy(np.concatenate(rotations).mean(axis=0)) if total else None
 
