@@ -28,8 +28,13 @@ FloatArray = NDArray[np.floating[Any]]
 NEAREST_DEPTH_M = 1e-6
 # ROS name of the model → numbers of coefficients that OpenCV knows for it, in OpenCV's order.
 DISTORTION_COEFFICIENTS = {"plumb_bob": (4, 5), "rational_polynomial": (8, 12, 14), "equidistant": (4,)}
+DISTORTION_ALIASES = {"fisheye": "equidistant", "kannala_brandt": "equidistant"}  # names that some drivers publish
 LARGEST_COEFFICIENT = 1e6  # lenses have hundreds at most; from 1e100 on, polynomials of them overflow
 UNDISTORT_TOLERANCE_PX = 1e-6
+
+
+class UnusableDistortionError(UserError):
+    """The distortion of a camera cannot be used, but its K can."""
 
 
 def intrinsics_from_fov(vertical_fov_rad: float, width: int, height: int) -> Float64Array:
@@ -83,11 +88,12 @@ class CameraModel:
     k                 (3, 3) float64, px of this image
     distortion        (n,) float64, OpenCV's coefficients in OpenCV's order; empty without distortion
     distortion_model  the ROS name; "" without distortion. Coefficients that are all zero mean no distortion, whatever
-                      the model, as in ROS's image_geometry
+                      the model, as in ROS's image_geometry; zeros beyond those of the model are dropped; an alias is
+                      replaced by the name in ROS
     width, height     px, of this image
     source            "K" (of the raw image) or "P" (of the rectified one)
 
-    Raises UserError for numbers that cannot be used.
+    Raises UserError for numbers that cannot be used; UnusableDistortionError where only the distortion cannot.
     """
 
     k: Float64Array
@@ -147,7 +153,8 @@ def camera_from_info(facts: CameraFacts) -> CameraModel | None:
     distortion holds for that, too, where P is all 0. The full-resolution
     matrix is cut to the region of interest, then binned, as in ROS's image_geometry: cx' = (cx - x_offset) / binning_x.
     An image of another size than that is refused with a UserError: whether it was cropped or resized cannot be known,
-    and a wrong guess would place people wrongly.
+    and a wrong guess would place people wrongly. Raises UnusableDistortionError where only the distortion cannot be
+    used: the same facts with an empty d are then accepted.
     """
     uses_p = facts.rectified and not has_empty_p(facts)
     name, numbers, columns = ("p", facts.p, 4) if uses_p else ("k", facts.k, 3)
@@ -233,24 +240,52 @@ def undistortion_maps(camera: CameraModel) -> tuple[NDArray[np.int16], NDArray[n
     return np.asarray(whole, np.int16), np.asarray(rest, np.uint16)
 
 
-def _checked_distortion(model: str, distortion: ArrayLike) -> tuple[str, Float64Array]:
+def check_lens(camera: CameraModel) -> tuple[bool, str]:
+    """Whether the distortion leaves at least half of the undistorted image, and what is wrong with it.
+
+    "" where it maps the corners of the image one to one.
+    """
+    if not camera.distortion_model:
+        return True, ""
+    size = np.array([camera.width, camera.height])
+    came = f"{camera.distortion_model} distortion {camera.distortion.tolist()!s:.200}"
+    u, v = np.meshgrid(np.linspace(0, camera.width, 17), np.linspace(0, camera.height, 17))
+    shown = distort_points(np.stack([u, v], axis=-1), camera)
+    if np.mean(((shown >= 0) & (shown <= size)).all(axis=-1)) < 0.5:  # false for NaN, too
+        return False, f"the {came} leaves less than half of the image; recalibrate"
+    # Beyond 90° a fisheye lens sees what no pinhole camera does; its corners need not be folded.
+    is_wide = camera.distortion_model == "equidistant" and _limit_angle(camera) == math.pi / 2
+    if not is_wide and np.isnan(undistort_points(size * [[0, 0], [1, 0], [0, 1], [1, 1]], camera)).any():
+        return True, f"the {came} does not map the corners of the image one to one; recalibrate"
+    return True, ""
+
+
+def _checked_distortion(name: str, distortion: ArrayLike) -> tuple[str, Float64Array]:
+    """The ROS name of the model and as many coefficients as it has; "" and none without distortion."""
     coefficients = np.array(distortion, dtype=np.float64).reshape(-1)
-    if model and model not in DISTORTION_COEFFICIENTS:
-        known = ", ".join(DISTORTION_COEFFICIENTS)
-        raise UserError(f"the distortion model must be one of {known}, but it is {model!r}; use the rectified image")
     if not (np.abs(coefficients) <= LARGEST_COEFFICIENT).all():  # false for NaN, too
-        raise UserError(
+        raise UnusableDistortionError(
             f"distortion coefficients must be finite and within ±{LARGEST_COEFFICIENT:g}, but they are "
             f"{coefficients.tolist()!s:.200}; recalibrate"
         )
     if not coefficients.any():
         return "", np.zeros(0)
-    counts = DISTORTION_COEFFICIENTS.get(model, (0,))
-    if len(coefficients) not in counts:
-        wanted = " or ".join(map(str, counts))
-        came = len(coefficients)
-        raise UserError(f"the distortion model {model!r} has {wanted} coefficients, but {came} came; correct them")
-    return model, coefficients
+    model = name.strip().lower().replace("-", "_").replace(" ", "_")
+    model = DISTORTION_ALIASES.get(model, model)
+    if model not in DISTORTION_COEFFICIENTS:
+        known = ", ".join(DISTORTION_COEFFICIENTS)
+        raise UnusableDistortionError(
+            f"the distortion model must be one of {known}, but it is {name!r:.200}; use the rectified image"
+        )
+    counts = DISTORTION_COEFFICIENTS[model]
+    for count in reversed(counts):
+        if len(coefficients) >= count and not coefficients[count:].any():
+            return model, coefficients[:count]
+    wanted = " or ".join(map(str, counts))
+    came = len(coefficients)
+    raise UnusableDistortionError(
+        f"the distortion model {name!r:.200} has {wanted} coefficients, but {came} came; correct them"
+    )
 
 
 def _radial_profile(camera: CameraModel) -> tuple[Polynomial, Polynomial]:

@@ -197,7 +197,7 @@ def test_unknown_calibration_size_fits_any_image() -> None:
         ({"distortion_model": "plumb_bob", "d": [0.1] * 8}, "4 or 5 coefficients, but 8"),
         ({"distortion_model": "rational_polynomial", "d": [0.1] * 5}, "8 or 12 or 14 coefficients, but 5"),
         ({"distortion_model": "equidistant", "d": [0.1] * 5}, "4 coefficients, but 5"),
-        ({"distortion_model": "", "d": [0.1] * 5}, "0 coefficients, but 5"),
+        ({"distortion_model": "", "d": [0.1] * 5}, "equidistant, but it is ''"),
         ({"distortion_model": "thin_prism", "d": [0.1] * 4}, "must be one of plumb_bob"),
     ],
 )

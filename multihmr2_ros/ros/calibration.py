@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,9 @@ from numpy.typing import NDArray
 from multihmr2_ros.camera import (
     CameraFacts,
     CameraModel,
+    UnusableDistortionError,
     camera_from_info,
+    check_lens,
     distort_points,
     has_empty_p,
     undistortion_maps,
@@ -50,14 +53,36 @@ def intrinsics_from_info(camera_info: Any, image: NDArray[np.uint8], *, rectifie
     predicted = IntrinsicsSource.PREDICTED
     facts = camera_facts(camera_info, image, rectified=rectified)
     try:
-        camera = camera_from_info(facts)
+        camera, problem = _camera(facts)
     except UserError as error:
         return Intrinsics(None, predicted, f"{error}; until then intrinsics are predicted")
     if camera is None:
         return Intrinsics(None, predicted, "camera_info is uncalibrated (all 0): intrinsics are predicted")
     notice = "camera_info.p is all 0: k is used for the rectified images" if rectified and has_empty_p(facts) else ""
     distorted = camera if camera.distortion_model else None
-    return Intrinsics(camera.k, IntrinsicsSource(camera.source), notice=notice, distorted=distorted)
+    return Intrinsics(camera.k, IntrinsicsSource(camera.source), problem, notice=notice, distorted=distorted)
+
+
+def _camera(facts: CameraFacts) -> tuple[CameraModel | None, str]:
+    """As camera_from_info, but without a distortion that cannot be used; and what is wrong with the distortion."""
+    try:
+        camera = camera_from_info(facts)
+        if camera is None:
+            return None, ""
+        is_usable, problem = _checked_lens(
+            camera.k.tobytes(), camera.distortion.tobytes(), camera.distortion_model, camera.width, camera.height
+        )
+    except UnusableDistortionError as error:
+        is_usable, problem = False, str(error)
+    if is_usable:
+        return camera, problem
+    return camera_from_info(dataclasses.replace(facts, d=())), f"{problem}; until then K is used without distortion"
+
+
+@functools.lru_cache(maxsize=16)
+def _checked_lens(k: bytes, distortion: bytes, model: str, width: int, height: int) -> tuple[bool, str]:
+    """check_lens, once for each camera. k, distortion: float64."""
+    return check_lens(CameraModel(np.frombuffer(k).reshape(3, 3), np.frombuffer(distortion), model, width, height))
 
 
 def camera_facts(camera_info: Any, image: NDArray[np.uint8], *, rectified: bool) -> CameraFacts:
