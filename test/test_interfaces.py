@@ -30,6 +30,8 @@ from test.people_factory import make_people
 from test.posed_people import posed_people
 from test.ros_wire import Log, Wire, message_of, values_of
 
+ROOT = Path(__file__).parents[1]
+
 # The camera 1.2 m above the origin of the fixed frame (x forward, y left, z up), looking along its x axis.
 LEVEL = np.array([[0.0, 0.0, 1.0, 0.0], [-1.0, 0.0, 0.0, 0.0], [0.0, -1.0, 0.0, 1.2], [0.0, 0.0, 0.0, 1.0]])
 
@@ -204,7 +206,15 @@ def test_what_is_said_of_a_package_that_is_not_installed(monkeypatch: pytest.Mon
     assert messages_of("no_such_msgs") is None
     assert messages_of("std_msgs").Header is Header
     monkeypatch.setenv("ROS_DISTRO", "kilted")
-    assert "sudo apt install ros-kilted-people-msgs" in how_to_install("people_msgs")
+    assert how_to_install("vision_msgs") == "vision_msgs is not installed: sudo apt install ros-kilted-vision-msgs"
+    for package, repository in (("people_msgs", "wg-perception/people"), ("hri_msgs", "ros4hri/hri_msgs")):
+        said = how_to_install(package)
+        assert "apt" not in said
+        assert f"https://github.com/{repository}," in said
+        assert repository in (ROOT / "docs" / "navigation.md").read_text(encoding="utf-8")
+    monkeypatch.setenv("ROS_DISTRO", "humble")
+    assert how_to_install("hri_msgs") == "hri_msgs is not installed: sudo apt install ros-humble-hri-msgs"
+    assert "apt" not in how_to_install("people_msgs"), "no distribution has it"
 
 
 @pytest.mark.skipif(messages_of("hri_msgs") is not None, reason="hri_msgs is installed here")
@@ -214,9 +224,9 @@ def test_a_package_that_is_missing_is_named_once_where_it_was_asked_for(
     log = Log(capfd)
     here = wire(publish_bodies="always", diagnostics_period_s=0.1)
     diagnostics = here.listen(DiagnosticArray, "/diagnostics")
-    here.until(lambda: "hri-msgs" in message_of(diagnostics))
+    here.until(lambda: "hri_msgs is not installed" in message_of(diagnostics))
     assert values_of(diagnostics)["bodies"].startswith("not published: hri_msgs is not installed")
-    assert len([line for line in log.warnings() if "hri-msgs" in line]) == 1
+    assert len([line for line in log.warnings() if "hri_msgs" in line]) == 1
     assert not log.has("vision-msgs"), "auto is silent"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -14,36 +15,46 @@ CONFIG = ROOT / "config" / "nav2_people.yaml"
 PAGE = (ROOT / "docs" / "navigation.md").read_text(encoding="utf-8")
 TREE = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
 
-# The parameters that Nav2's configuration guide (docs.nav2.org, July 2026) and the social layer's README have.
-LAYERS = {
-    "nav2_costmap_2d::StaticLayer": {"map_subscribe_transient_local", "map_topic", "subscribe_to_updates"},
+# The parameters of Nav2 with their defaults, from the code of its Jazzy branch (nav2_costmap_2d, opennav_following,
+# opennav_docking's controller; August 2026), and those of the social layer from its README.
+COSTMAP = {
+    "global_frame": "map", "rolling_window": False, "width": 5, "height": 5, "resolution": 0.1, "plugins": [],
+}  # fmt: skip
+LAYERS: dict[str, dict[str, Any]] = {
+    "nav2_costmap_2d::StaticLayer": {
+        "enabled": True, "map_subscribe_transient_local": True, "map_topic": "", "subscribe_to_updates": False,
+    },
     "nav2_costmap_2d::InflationLayer": {
-        "inflation_radius", "cost_scaling_factor", "inflate_unknown", "inflate_around_unknown",
+        "enabled": True, "inflation_radius": 0.55, "cost_scaling_factor": 10.0, "inflate_unknown": False,
+        "inflate_around_unknown": False,
     },
     "nav2_costmap_2d::ObstacleLayer": {
-        "footprint_clearing_enabled", "min_obstacle_height", "max_obstacle_height", "combination_method",
-        "tf_filter_tolerance", "observation_sources",
+        "enabled": True, "footprint_clearing_enabled": True, "min_obstacle_height": 0.0, "max_obstacle_height": 2.0,
+        "combination_method": 1, "observation_sources": "",
     },
     "nav2_social_costmap_plugin::SocialLayer": {
-        "cutoff", "amplitude", "covariance_front_height", "covariance_front_width", "covariance_rear_height",
-        "covariance_rear_width", "covariance_when_still", "use_vel_factor", "speed_factor_multiplier", "use_passing",
-        "covariance_right_height", "covariance_right_width", "publish_occgrid",
+        "enabled": True, "cutoff": 5.0, "amplitude": 255.0, "covariance_front_height": 0.25,
+        "covariance_front_width": 0.25, "covariance_rear_height": 0.25, "covariance_rear_width": 0.25,
+        "covariance_when_still": 0.25, "use_vel_factor": True, "speed_factor_multiplier": 5.0, "use_passing": True,
+        "covariance_right_height": 0.25, "covariance_right_width": 0.25, "publish_occgrid": False,
     },
 }  # fmt: skip
 SOURCE = {
-    "topic", "sensor_frame", "observation_persistence", "expected_update_rate", "data_type", "min_obstacle_height",
-    "max_obstacle_height", "inf_is_valid", "marking", "clearing", "obstacle_max_range", "obstacle_min_range",
-    "raytrace_max_range", "raytrace_min_range",
+    "topic": "", "sensor_frame": "", "observation_persistence": 0.0, "expected_update_rate": 0.0,
+    "data_type": "LaserScan", "min_obstacle_height": 0.0, "max_obstacle_height": 0.0, "inf_is_valid": False,
+    "marking": True, "clearing": False, "obstacle_max_range": 2.5, "obstacle_min_range": 0.0,
+    "raytrace_max_range": 3.0, "raytrace_min_range": 0.0,
 }  # fmt: skip
 FOLLOWING = {
-    "controller_frequency", "detection_timeout", "rotate_to_object_timeout", "static_object_timeout",
-    "linear_tolerance", "angular_tolerance", "max_retries", "base_frame", "fixed_frame", "filter_coef",
-    "desired_distance", "skip_orientation", "search_by_rotating", "search_angle", "odom_topic", "odom_duration",
-    "transform_tolerance", "controller",
+    "controller_frequency": 50.0, "detection_timeout": 2.0, "rotate_to_object_timeout": 10.0,
+    "static_object_timeout": -1.0, "linear_tolerance": 0.15, "angular_tolerance": 0.15, "max_retries": 3,
+    "base_frame": "base_link", "fixed_frame": "odom", "filter_coef": 0.1, "desired_distance": 1.0,
+    "skip_orientation": True, "search_by_rotating": False, "search_angle": 1.57, "odom_topic": "odom",
+    "odom_duration": 0.3, "transform_tolerance": 0.1, "controller": {},
 }  # fmt: skip
 CONTROLLER = {
-    "k_phi", "k_delta", "beta", "lambda", "v_linear_min", "v_linear_max", "v_angular_max", "slowdown_radius",
-    "use_collision_detection", "transform_tolerance",
+    "k_phi": 3.0, "k_delta": 2.0, "beta": 0.4, "lambda": 2.0, "v_linear_min": 0.1, "v_linear_max": 0.25,
+    "v_angular_max": 0.75, "slowdown_radius": 0.25, "use_collision_detection": False, "transform_tolerance": 0.1,
 }  # fmt: skip
 
 
@@ -59,23 +70,101 @@ def test_every_layer_is_listed_and_has_only_parameters_that_it_knows(name: str) 
     assert parameters["plugins"][-1] == "social_layer", "the inflation must not spread it"
     for layer in layers.values():
         sources = layer.get("observation_sources", "").split()
-        assert set(layer) - {"plugin", "enabled"} - set(sources) <= LAYERS[layer["plugin"]]
+        assert set(layer) - {"plugin"} - set(sources) <= set(LAYERS[layer["plugin"]])
         for source in sources:
-            assert set(layer[source]) <= SOURCE
+            assert set(layer[source]) <= set(SOURCE)
 
 
 def test_the_following_server_has_only_parameters_that_it_knows() -> None:
     parameters = TREE["following_server"]["ros__parameters"]
-    assert set(parameters) <= FOLLOWING
-    assert set(parameters["controller"]) <= CONTROLLER
+    assert set(parameters) <= set(FOLLOWING)
+    assert set(parameters["controller"]) <= set(CONTROLLER)
 
 
-def test_people_are_cleared_by_the_lidar_in_the_same_layer() -> None:
-    layer = costmap("local_costmap")["obstacle_layer"]
-    assert layer["observation_sources"].split() == ["scan", "people"]
-    assert (layer["scan"]["clearing"], layer["people"]["clearing"]) == (True, False)
-    assert layer["people"]["data_type"] == "PointCloud2"
-    assert 0 < layer["people"]["min_obstacle_height"] < layer["people"]["max_obstacle_height"]
+# --- with Nav2's defaults in mind: a parameter that is not in the sample has a value, too
+
+
+def obstacle_layer() -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """The layer of the local costmap and its sources by name, all with Nav2's defaults where the sample is silent."""
+    layer = LAYERS["nav2_costmap_2d::ObstacleLayer"] | costmap("local_costmap")["obstacle_layer"]
+    return layer, {name: SOURCE | layer[name] for name in layer["observation_sources"].split()}
+
+
+def test_every_source_lets_points_through() -> None:
+    layer, sources = obstacle_layer()
+    assert set(sources) == {"scan", "people"}
+    for source in sources.values():
+        # observation_buffer.cpp drops what is outside of the source's heights; the layer's own limits come on top.
+        assert source["min_obstacle_height"] < 0.2 < 1.8 < source["max_obstacle_height"]
+        assert source["max_obstacle_height"] <= layer["max_obstacle_height"]
+        assert source["marking"]
+    assert sources["scan"]["data_type"] == "LaserScan"
+    assert sources["people"]["data_type"] == "PointCloud2"
+    assert sources["people"]["min_obstacle_height"] > 0, "feet may reach into the floor"
+    assert sources["people"]["observation_persistence"] == 0
+
+
+def test_people_are_cleared_wherever_they_are_marked() -> None:
+    _, sources = obstacle_layer()
+    assert not sources["people"]["clearing"]
+    clearing = [source for source in sources.values() if source["clearing"]]
+    assert clearing, "nothing would ever be cleared"
+    for source in clearing:
+        assert source["raytrace_min_range"] == 0
+        assert source["raytrace_max_range"] >= sources["people"]["obstacle_max_range"] + 0.5, "the camera is elsewhere"
+        assert source["inf_is_valid"], "a ray that hits nothing would clear nothing"
+        # With inf_is_valid such a ray becomes a point at range_max, which must not be marked: 3.5 m of small lidars.
+        assert source["obstacle_max_range"] < 3.5
+
+
+def test_people_are_marked_in_the_whole_window_around_the_robot() -> None:
+    window, (_, sources) = COSTMAP | costmap("local_costmap"), obstacle_layer()
+    assert window["rolling_window"]
+    assert window["global_frame"] == TREE["/**/perception_node"]["ros__parameters"]["fixed_frame"]
+    assert type(window["width"]) is type(window["height"]) is int, "Nav2 declares them as integers"
+    assert sources["people"]["obstacle_max_range"] >= math.hypot(window["width"], window["height"]) / 2
+
+
+def lines_of_values() -> list[tuple[str, Any, str, dict[str, Any]]]:
+    """Each parameter of the sample: name, value, the comment on its line, and the defaults of its surroundings."""
+    found, path = [], list[tuple[int, str]]()
+    for line in CONFIG.read_text(encoding="utf-8").splitlines():
+        match = re.fullmatch(r'( *)([\w*/]+):(?: ("[^"]*"|\[.*?\]|[^#"\[]+?))??(?: # ?(.*))?', line)
+        if match is None:
+            continue
+        spaces, name, value, comment = match.groups(default="")
+        path = [*(entry for entry in path if entry[0] < len(spaces)), (len(spaces), name)]
+        if value:
+            node: Any = TREE
+            for _, key in path[:-1]:
+                node = node[key]
+            found.append((name, node[name], comment, defaults_of([key for _, key in path], node)))
+    return found
+
+
+def defaults_of(path: list[str], node: dict[str, Any]) -> dict[str, Any]:
+    if "perception_node" in path[0]:
+        return {}
+    if path[0] == "following_server":
+        return CONTROLLER if "controller" in path[:-1] else FOLLOWING
+    return LAYERS[node["plugin"]] if "plugin" in node else SOURCE if "topic" in node else COSTMAP
+
+
+def test_every_value_is_justified_and_what_comments_say_of_defaults_is_so() -> None:
+    lines = lines_of_values()
+    assert len(lines) == len(flat(TREE))
+    for name, value, comment, defaults in lines:
+        if name in ("plugin", "topic", "data_type") or name.startswith("covariance_"):
+            continue
+        assert comment, f"{name} has no comment"
+        default = re.search(r"\((?:Nav2's|its) default: ([\w.]+)\)", comment)
+        if default is not None:
+            assert yaml.safe_load(default[1]) == defaults[name], f"{name}: {comment}"
+            assert value != defaults[name], f"{name}: {comment}"
+        elif re.match(r"(Nav2's|its) default\b", comment):
+            assert value == defaults[name], f"{name}: {comment}"
+        else:
+            assert name not in defaults or name in ("plugins", "observation_sources"), f"{name}: {comment}"
 
 
 def test_costs_of_personal_space_are_the_same_in_both_costmaps_and_can_be_crossed() -> None:
