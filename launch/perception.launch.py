@@ -9,7 +9,7 @@ import os
 
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable, Shutdown
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
@@ -31,13 +31,13 @@ PARAMETERS: dict[str, tuple[str, type]] = {
     "use_sim_time": ("use_sim_time", bool),
 }
 DESCRIPTIONS = {
-    "image": "Topic of the camera's images. Compressed ones are expected at this name with /compressed behind it.",
+    "image": "Topic of the camera's images. Compressed ones are looked for at this name with /compressed behind it.",
     "camera_info": "Topic of their calibration.",
     "depth": "Topic of depth images that are registered to the images.",
     "checkpoint": "Weights: a file, or a name that `multihmr2 weights list` shows.",
     "device": "Where the network runs: auto, cpu, cuda or cuda:N.",
     "precision": "Number format of the network: auto, fp32, bf16 or fp16.",
-    "transport": "raw or compressed images.",
+    "transport": "auto, raw or compressed images.",
     "body_prefix": "What the names of people's TF frames begin with; cameras of one robot need different ones.",
     "fixed_frame": "Frame that does not move, such as odom: velocities are over the ground, through TF.",
     "ground_frame": "Frame whose plane z = 0 is the floor, such as base_footprint: it corrects distances.",
@@ -81,18 +81,40 @@ def generate_launch_description() -> LaunchDescription:
                 description="What the node logs.",
             ),
             DeclareLaunchArgument(
-                "rviz", default_value="false", choices=["true", "false"], description="Whether RViz is started, too."
+                "rviz",
+                default_value="false",
+                choices=["true", "false"],
+                description="Whether RViz is started, too; closing it ends everything.",
             ),
             DeclareLaunchArgument(
                 "rviz_frame",
                 default_value="camera_optical_frame",
                 description="Fixed frame of RViz: header.frame_id of the images, or a frame that tf connects with it.",
             ),
+            OpaqueFunction(function=check),
             *image_sized_shared_memory(PathJoinSubstitution([*in_config, "fastdds.xml"])),
             OpaqueFunction(function=perception_node),
             OpaqueFunction(function=rviz, condition=IfCondition(LaunchConfiguration("rviz"))),
         ]
     )
+
+
+def check(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """Before anything is started. Raises RuntimeError, in whose words the launch ends."""
+    if LaunchConfiguration("rviz").perform(context) == "true":
+        try:
+            get_package_prefix("rviz2")
+        except PackageNotFoundError as error:
+            distribution = os.environ.get("ROS_DISTRO", "jazzy")
+            raise RuntimeError(f"rviz:=true needs RViz: sudo apt install ros-{distribution}-rviz2") from error
+    params_file = LaunchConfiguration("params_file").perform(context)
+    if not os.path.isfile(params_file):
+        raise RuntimeError(f"params_file:={params_file} is no file: give a YAML file of parameters, or leave it out")
+    for name, (_, kind) in PARAMETERS.items():
+        value = LaunchConfiguration(name).perform(context)
+        if kind is bool and value.lower() not in ("", "true", "false"):
+            raise RuntimeError(f"{name}:={value} must be true or false")
+    return []
 
 
 def perception_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
@@ -101,6 +123,7 @@ def perception_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         for name, (parameter, kind) in PARAMETERS.items()
         if LaunchConfiguration(name).perform(context)
     }
+    respawn = LaunchConfiguration("respawn").perform(context) == "true"
     return [
         Node(
             package="multihmr2_ros",
@@ -108,13 +131,11 @@ def perception_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
             name="perception_node",
             namespace=LaunchConfiguration("namespace"),
             parameters=[LaunchConfiguration("params_file"), *([overrides] if overrides else [])],
-            remappings=[
-                *[(name, LaunchConfiguration(name)) for name in INPUTS],
-                ("image/compressed", [LaunchConfiguration("image"), "/compressed"]),
-            ],
+            remappings=[(name, LaunchConfiguration(name)) for name in INPUTS],
             ros_arguments=["--log-level", LaunchConfiguration("log_level")],
-            respawn=LaunchConfiguration("respawn").perform(context) == "true",
+            respawn=respawn,
             respawn_delay=2.0,
+            on_exit=None if respawn else Shutdown(reason="perception_node has ended"),
             output="screen",
         )
     ]
@@ -122,11 +143,6 @@ def perception_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
 
 def rviz(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """RViz, its displays pointed at this node and this camera."""
-    try:
-        get_package_prefix("rviz2")
-    except PackageNotFoundError as error:
-        distribution = os.environ.get("ROS_DISTRO", "jazzy")
-        raise RuntimeError(f"rviz:=true needs RViz: sudo apt install ros-{distribution}-rviz2") from error
     topics = [(f"/perception_node/{name}", f"perception_node/{name}") for name in ("markers", "overlay", "points")]
     cameras = [(INPUTS[name], LaunchConfiguration(name)) for name in ("image", "camera_info")]
     use_sim_time = LaunchConfiguration("use_sim_time").perform(context) == "true"
@@ -144,6 +160,7 @@ def rviz(context: LaunchContext) -> list[LaunchDescriptionEntity]:
                 "--fixed-frame",
                 LaunchConfiguration("rviz_frame"),
             ],
+            on_exit=Shutdown(reason="RViz has ended"),
             output="screen",
         )
     ]

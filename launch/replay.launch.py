@@ -5,6 +5,7 @@ Takes every argument of perception.launch.py, too. Ends with the bag, unless RVi
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -20,7 +21,6 @@ from launch.actions import (
     TimerAction,
 )
 from launch.event_handlers import OnProcessExit
-from launch.events.process import ProcessExited
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.ros_adapters import get_ros_node
@@ -42,17 +42,33 @@ def generate_launch_description() -> LaunchDescription:
                 description="Whether to begin again at the end.",
             ),
             DeclareLaunchArgument(
-                "record", default_value="", description="Bag to write people, tf, markers and diagnostics to."
+                "record", default_value="", description="New bag to write people, tf, markers and diagnostics to."
             ),
+            OpaqueFunction(function=check),
             IncludeLaunchDescription(
                 PythonLaunchDescriptionSource(str(Path(__file__).with_name("perception.launch.py"))),
                 launch_arguments={"use_sim_time": "true"}.items(),
             ),
-            RegisterEventHandler(OnProcessExit(on_exit=end_with_the_node)),
             OpaqueFunction(function=recorder),
             OpaqueFunction(function=play_when_the_node_listens),
         ]
     )
+
+
+def check(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """Before anything is started. Raises RuntimeError, in whose words the launch ends."""
+    bag, rate, record = (LaunchConfiguration(name).perform(context) for name in ("bag", "rate", "record"))
+    if not Path(bag).exists():
+        raise RuntimeError(f"bag:={bag} does not exist: give a rosbag2 folder, or an .mcap or .db3 file")
+    try:
+        is_speed = 0.0 < float(rate) < float("inf")
+    except ValueError:
+        is_speed = False
+    if not is_speed:
+        raise RuntimeError(f"rate:={rate} must be a number above 0")
+    if record and os.path.lexists(record):
+        raise RuntimeError(f"record:={record} exists already, and is not overwritten: give another name")
+    return []
 
 
 def play_when_the_node_listens(context: LaunchContext) -> list[LaunchDescriptionEntity]:
@@ -85,7 +101,10 @@ def recorder(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     command = ["ros2", "bag", "record", "--use-sim-time", "--output", record, *topics]
     if not has_ros2_bag():
         command = [sys.executable, "-m", "multihmr2_ros.ros.record", record, "--topics", *topics]
-    return [ExecuteProcess(cmd=command, name="record", output="screen")]
+    # A bag that is played on unrecorded is of no use.
+    return [
+        ExecuteProcess(cmd=command, name="record", on_exit=Shutdown(reason="the recorder has ended"), output="screen")
+    ]
 
 
 def node_listens(context: LaunchContext) -> bool:
@@ -100,12 +119,6 @@ def in_namespace(name: str, context: LaunchContext) -> str:
     """The full name of a topic of the node."""
     namespace = LaunchConfiguration("namespace").perform(context).strip("/")
     return name if name.startswith("/") else "/".join(["", *namespace.split(), name])
-
-
-def end_with_the_node(event: ProcessExited, context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    if context.is_shutdown or not event.process_name.startswith(NODE):
-        return []
-    return [Shutdown(reason=f"{NODE} has ended")]
 
 
 def has_ros2_bag() -> bool:

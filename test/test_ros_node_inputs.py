@@ -84,7 +84,8 @@ def test_a_subscriber_that_asks_for_what_is_not_offered_is_named_until_it_has_go
 
 
 def test_missing_images_are_told_with_the_reason(wire: Callable[..., Wire], capfd: pytest.CaptureFixture[str]) -> None:
-    here = wire(diagnostics_period_s=0.1)
+    here = wire(diagnostics_period_s=0.1, image_transport="raw")
+    here.peer.destroy_publisher(here.compressed)
     diagnostics, log = here.listen(DiagnosticArray, "/diagnostics"), Log(capfd)
     here.until(lambda: "no image received on /image, though /peer publishes it" in message_of(diagnostics))
     assert diagnostics[-1].status[0].level == DiagnosticStatus.WARN
@@ -98,7 +99,7 @@ def test_missing_images_are_told_with_the_reason(wire: Callable[..., Wire], capf
 
 
 def test_a_publisher_of_another_type_is_told(wire: Callable[..., Wire]) -> None:
-    here = wire(diagnostics_period_s=0.1)
+    here = wire(diagnostics_period_s=0.1, image_transport="raw")
     diagnostics = here.listen(DiagnosticArray, "/diagnostics")
     here.peer.destroy_publisher(here.image)
     context = rclpy.Context()  # in one participant, a topic has one type

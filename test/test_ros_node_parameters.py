@@ -107,7 +107,7 @@ REFUSED = [
     ("max_people", 3.0, "type"),
     ("max_age_s", -1.0, "out of range"),
     ("mesh", "medium", "one of low, full, got 'medium'"),
-    ("image_transport", "theora", "one of raw, compressed, got 'theora'"),
+    ("image_transport", "theora", "one of auto, raw, compressed, got 'theora'"),
     ("checkpoint", "other", "can only change while the node is not configured"),
     ("device", "cpu", "can only change while the node is not configured"),
     ("body_prefix", "left_", "can only change while the node is not configured"),

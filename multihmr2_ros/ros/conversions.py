@@ -31,8 +31,13 @@ MARKER_LIFETIME_NS = 5_000_000_000  # only for viewers that no DELETE reaches: t
 
 
 def people_to_transforms(people: People, header: HeaderContent, body_prefix: str = "body_") -> TFMessage:
-    """tf2_msgs/TFMessage: the frame `<body_prefix><id>` of each confirmed person, its parent the header's frame."""
-    transforms = []
+    """tf2_msgs/TFMessage: the frame `<body_prefix><id>` of each confirmed person, its parent the header's frame.
+
+    None where the header names no frame: tf2 refuses transforms without a parent, with an error for each.
+    """
+    transforms: list[TransformStamped] = []
+    if not header.frame_id:
+        return TFMessage(transforms=transforms)
     names = body_frames(people, body_prefix)
     for name, place, quaternion in zip(names, people.pelvis, body_quaternions(people), strict=True):
         if name and np.isfinite(place).all():

@@ -3,33 +3,51 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Collection
 from typing import Any
 
 from rclpy.exceptions import InvalidHandle
 from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
 
+STALLED = "it has stalled"
 
-def silence(node: Any, subscription: Any, type_name: str, silent_s: float | None) -> str:
-    """What is known about a topic that nothing comes from.
+
+def silence(node: Any, subscription: Any, type_name: str, silent_s: float | None, hint: str = "") -> str:
+    """Why nothing comes on a topic, as far as the graph tells.
 
     type_name: of the subscription, such as "sensor_msgs/msg/Image". silent_s: since the last message; None: there
-    never was one.
+    never was one. hint: what to do where nobody publishes the topic.
     """
     topic = subscription.topic_name
     publishers = node.get_publishers_info_by_topic(topic)
     text = f"no image received on {topic}" + ("" if silent_s is None else f" for {silent_s:.0f} s")
     if not publishers:
-        return f"{text}: nobody publishes it"
+        return f"{text}: nobody publishes it{hint}"
     for publisher in publishers:
         if publisher.topic_type != type_name:
             return f"{text}: {_name(publisher)} publishes {publisher.topic_type} there, expected {type_name}"
         compatibility, reason = qos_check_compatible(publisher.qos_profile, subscription.qos_profile)
         if compatibility == QoSCompatibility.ERROR:
             return f"{text}: the QoS of {_name(publisher)} does not fit: {reason}"
-    names = ", ".join(sorted(_name(publisher) for publisher in publishers))
     return (
-        f"{text}, though {names} publishes it with a QoS that fits: it has stalled, or images are lost on the way "
-        "(large ones need config/fastdds.xml)"
+        f"{text}, though {publishers_of(node, topic)} publishes it with a QoS that fits: {STALLED}, or images are lost "
+        "on the way (large ones need config/fastdds.xml)"
+    )
+
+
+def publishers_of(node: Any, topic: str) -> str:
+    """The names of the nodes that publish the topic; "" where there are none."""
+    return ", ".join(sorted({_name(publisher) for publisher in node.get_publishers_info_by_topic(topic)}))
+
+
+def topics_of_others(node: Any, type_names: Collection[str]) -> list[str]:
+    """The topics of these types that another node publishes."""
+    name = node.get_fully_qualified_name()
+    return sorted(
+        topic
+        for topic, types in node.get_topic_names_and_types()
+        if not set(types).isdisjoint(type_names)
+        and any(_name(publisher) != name for publisher in node.get_publishers_info_by_topic(topic))
     )
 
 

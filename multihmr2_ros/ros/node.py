@@ -22,23 +22,24 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
+from rclpy.logging import LoggingSeverity, get_logger
 from rclpy.parameter import Parameter
-from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import SetBool, Trigger
 
 from multihmr2_ros import caches
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.hardware import make_threads_wait_passively
 
+from .command_line import check_arguments, start_rclpy, unused_remaps
 from .content import HeaderContent
 from .cues import CueFinder
 from .diagnostics import SILENT_S, Health, Traffic
 from .estimation import EstimatorFactory, Lens, estimate, load_estimator
 from .graph import offers, refused_subscribers
-from .inputs import SUBSCRIBING, CameraImage, Inputs, Received, camera_image, intrinsics
+from .inputs import APPEARED_S, LOOK_PERIOD_S, SUBSCRIBING, CameraImage, Inputs, Received, camera_image, intrinsics
 from .managed import ManagedNode
 from .outputs import Outputs
-from .parameters import changed, declare
+from .parameters import changed, declare, unknown_parameters
 from .people_content import Timing
 from .restarts import RestartingEstimator
 from .worker import NewestOnlyWorker
@@ -67,6 +68,8 @@ class PerceptionNode(ManagedNode):
         super().__init__("perception_node", **options)
         self._make_estimator = estimator_factory
         self.parameters = declare(self)
+        for problem in unknown_parameters(self):
+            self.get_logger().warning(problem)
         self._estimator: RestartingEstimator | None = None
         self._worker: NewestOnlyWorker[Task] | None = None
         self._inputs: Inputs | None = None
@@ -89,6 +92,7 @@ class PerceptionNode(ManagedNode):
         self.create_timer(
             self.parameters.diagnostics_period_s, self._on_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME)
         )
+        self.create_timer(LOOK_PERIOD_S, self._on_look, clock=Clock(clock_type=ClockType.STEADY_TIME))
         if self.parameters.autostart and self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
             self.trigger_activate()
 
@@ -109,7 +113,7 @@ class PerceptionNode(ManagedNode):
             estimator = RestartingEstimator(self._make_estimator, self.parameters)
             self._outputs = Outputs(self, estimator.body, self.parameters)
         except Exception as error:  # rclpy would swallow it
-            self._on_failure(error, "configuration")
+            self._on_failure(error, "configuration", LoggingSeverity.FATAL)
             return TransitionCallbackReturn.FAILURE
         self._estimator = estimator
         self._worker = NewestOnlyWorker(self._process, self._on_failure)
@@ -200,6 +204,10 @@ class PerceptionNode(ManagedNode):
         response.success, response.message = True, "all tracks are forgotten with the next image"
         return response
 
+    def _on_look(self) -> None:
+        if self._inputs is not None:
+            self._inputs.look()
+
     def _on_diagnostics(self) -> None:
         state = self._state if self._is_enabled else "disabled"
         faults = [] if state == "active" else [f"the node is {state}"]
@@ -216,7 +224,7 @@ class PerceptionNode(ManagedNode):
         if inputs is not None:
             facts |= {"images from": offers(self, inputs.image_topic)} | self._cues.facts
             if state == "active":
-                faults += self._silence(inputs)
+                faults += self._silence(inputs) + self._standing_clock()
         for refused in refused_subscribers(self):
             faults.append(refused)
             self._report("subscriber", refused, is_present=True)
@@ -229,10 +237,18 @@ class PerceptionNode(ManagedNode):
         silent_s, ever = self.traffic.silent_s, self.traffic.last_image_s is not None
         if ever and silent_s < SILENT_S:
             return []
-        reason = inputs.why_silent(silent_s if ever else None)
-        if silent_s >= SILENT_S:
+        reason, is_early = inputs.why_silent(silent_s if ever else None)
+        if silent_s >= SILENT_S and not is_early:
             self._report("input", reason, is_present=True)
         return [reason]
+
+    def _standing_clock(self) -> list[str]:
+        """As a fault: simulated time that does not begin; logged, too."""
+        if self.get_clock().now().nanoseconds or time.monotonic() - self.traffic.began_s < APPEARED_S:
+            return []
+        fault = "use_sim_time is true, but nothing comes on /clock: time stands at 0; publish it, or set it to false"
+        self._report("clock", fault, is_present=True)
+        return [fault]
 
     # --- in the worker's thread
 
@@ -259,6 +275,8 @@ class PerceptionNode(ManagedNode):
             return False
         if camera.stamp_s and 0 < parameters.max_age_s < self._now_s() - camera.stamp_s:
             return False
+        for fault in camera.faults:
+            self._report("header", fault)
         given = intrinsics(task.received, camera.image, parameters)
         self._notice = given.notice
         if given.problem:
@@ -304,11 +322,14 @@ class PerceptionNode(ManagedNode):
             self._reset_wanted = False
             estimator.reset()
 
-    def _on_failure(self, error: Exception, cause: str = "estimator") -> None:
+    def _on_failure(
+        self, error: Exception, cause: str = "estimator", severity: LoggingSeverity = LoggingSeverity.WARN
+    ) -> None:
         if isinstance(error, UserError):
-            self._report(cause, str(error))
+            self._report(cause, str(error), severity=severity)
         else:
-            self._report(cause, f"{error!r}", "".join(traceback.format_exception(error)))
+            severity = max(severity, LoggingSeverity.ERROR)
+            self._report(cause, f"{error!r}", "".join(traceback.format_exception(error)), severity=severity)
 
     # --- what several of them need
 
@@ -320,10 +341,18 @@ class PerceptionNode(ManagedNode):
             HeaderContent(now.sec, now.nanosec, self._last_header.frame_id), self.traffic.dropped
         )
 
-    def _report(self, cause: str, text: str, detail: str = "", *, is_present: bool = False) -> None:
+    def _report(
+        self,
+        cause: str,
+        text: str,
+        detail: str = "",
+        *,
+        is_present: bool = False,
+        severity: LoggingSeverity = LoggingSeverity.WARN,
+    ) -> None:
         """Note a problem for the diagnostics, and log it, unless it was logged lately."""
         if self._health.note(cause, text, is_present=is_present):
-            self.get_logger().warning("\n".join(line for line in (text, detail) if line))
+            self.get_logger().log("\n".join(line for line in (text, detail) if line), severity)
 
     def _now_s(self) -> float:
         return float(self.get_clock().now().nanoseconds * 1e-9)
@@ -334,23 +363,31 @@ def main(args: Sequence[str] | None = None, estimator_factory: EstimatorFactory 
     process can go on."""
     make_threads_wait_passively()
     _choose_log_folder()
+    arguments = list(sys.argv if args is None else args)
     # rclpy's own handlers end the context at once, and with it the last message about nobody being there.
-    rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        check_arguments(arguments)
+        start_rclpy(arguments)
+    except UserError as error:
+        print(f"perception_node: {error}", file=sys.stderr)
+        return 2
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     status, has_ended, node = 0, True, None
     try:
         node = PerceptionNode(estimator_factory)
+        for problem in unused_remaps(arguments, node):
+            node.get_logger().warning(problem)
         if node.parameters.autostart and not node.is_active:
             status = 2
         else:
             reason = _spin(node)
-            print(f"perception_node: {reason}: ended, for a new process", file=sys.stderr)
+            node.get_logger().fatal(f"{reason}: ended, for a new process")
             status = NEW_PROCESS_STATUS
     except KeyboardInterrupt:
         pass
     except UserError as error:
-        print(f"perception_node: {error}", file=sys.stderr)
+        get_logger("perception_node").fatal(str(error))
         status = 2
     finally:
         if node is not None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -71,9 +72,10 @@ class NodeParameters:
         pattern="[A-Za-z][A-Za-z0-9_]*",
     )
     image_transport: str = parameter(
-        "raw",
-        "raw: Image on `image`; compressed: CompressedImage on `image/compressed`.",
-        choices=("raw", "compressed"),
+        "auto",
+        "raw: Image on `image`; compressed: CompressedImage on the topic of `image` with /compressed behind it; auto: "
+        "whichever is published, raw where both are.",
+        choices=("auto", "raw", "compressed"),
         live=True,
     )
     diagnostics_period_s: float = parameter(1.0, "Time between two diagnostics (s).", low=0.1, high=60.0, fixed=True)
@@ -158,6 +160,22 @@ def declare(node: Any) -> NodeParameters:
         if refusal := refusal_of(name, values[name]):
             raise UserError(refusal)
     return NodeParameters(**values)
+
+
+def unknown_parameters(node: Any) -> list[str]:
+    """A sentence about each value that the user gave to a parameter that the node does not have."""
+    given = getattr(node, "_parameter_overrides", {})  # rclpy has no public name for them
+    return [
+        f"unknown parameter {name!r} is ignored{did_you_mean(name, DEFAULTS)}"
+        for name in sorted(given)
+        if not node.has_parameter(name) and not name.startswith("qos_overrides.")
+    ]
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The nearest known name as a question, to be put behind a sentence; "" where none is near."""
+    nearest = difflib.get_close_matches(name, list(known), 1)
+    return f"; did you mean {nearest[0]!r}?" if nearest else ""
 
 
 def changed(current: NodeParameters, changes: Sequence[Parameter], *, is_configured: bool) -> NodeParameters:

@@ -54,7 +54,7 @@ def people_to_content(
         total_latency=timing.total_latency,
         dropped_frames=timing.dropped_frames,
         track_id=people.track_id,
-        frame_id=body_frames(people, body_prefix),
+        frame_id=body_frames(people, body_prefix) if header.frame_id else ("",) * len(people),
         state=people.track_state,
         age=people.track_age_s,
         score=people.score,

@@ -7,11 +7,19 @@ from typing import Any
 from rclpy.duration import Duration
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
+try:
+    from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
+except ImportError:  # its name in Humble
+    from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
+
 RELIABLE = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 # Those of tf2's own broadcasters and listener.
 TF = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
 TF_STATIC = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+# Without rclpy's own callbacks for events: nothing to do for the executor, and no warnings of a QoS that does not fit.
+SILENT_PUBLISHER = PublisherEventCallbacks(use_default_callbacks=False)
+SILENT_SUBSCRIPTION = SubscriptionEventCallbacks(use_default_callbacks=False)
 LAST_WORDS = Duration(seconds=0, nanoseconds=200_000_000)  # how long the end waits for a topic's last message to arrive
 
 

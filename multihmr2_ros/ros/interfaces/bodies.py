@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rclpy.event_handler import PublisherEventCallbacks
 from sensor_msgs.msg import Image
 from tf2_msgs.msg import TFMessage
 
@@ -23,7 +22,7 @@ from multihmr2_ros.ros.content import HeaderContent
 from multihmr2_ros.ros.conversions import image_to_ros, people_to_transforms
 from multihmr2_ros.ros.messages import header_to_ros
 from multihmr2_ros.ros.people_content import body_frames, boxes
-from multihmr2_ros.ros.qos import LATCHED, RELIABLE, TF, is_wanted
+from multihmr2_ros.ros.qos import LATCHED, RELIABLE, SILENT_PUBLISHER, TF, is_wanted
 
 from .skeleton import skeletons_2d
 
@@ -135,10 +134,11 @@ class BodiesOutput:
             (Image, "cropped"),
         )
         # Without callbacks for events the executor has nothing to do with a publisher that comes and goes.
-        silent = PublisherEventCallbacks(use_default_callbacks=False)
         return Body(
             *[
-                self._node.create_publisher(kind, f"{NAMESPACE}/{body_id}/{name}", RELIABLE, event_callbacks=silent)
+                self._node.create_publisher(
+                    kind, f"{NAMESPACE}/{body_id}/{name}", RELIABLE, event_callbacks=SILENT_PUBLISHER
+                )
                 for kind, name in kinds
             ]
         )

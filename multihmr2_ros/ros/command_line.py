@@ -1,0 +1,123 @@
+"""The node's command line: help, and a word about arguments that would do nothing."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import rclpy
+from rclpy.signals import SignalHandlerOptions
+from rclpy.utilities import remove_ros_args
+
+from multihmr2_ros.errors import UserError
+
+from .parameters import DEFAULTS, RULES, did_you_mean
+
+# Names that remapping rules may have on their left; of services, ROS adds others.
+TOPICS = {
+    "image": "sensor_msgs/Image", "image/compressed": "sensor_msgs/CompressedImage; follows image",
+    "camera_info": "sensor_msgs/CameraInfo", "depth": "sensor_msgs/Image, registered to image",
+    "/tf": "in and out", "/tf_static": "in", "/clock": "in, with use_sim_time",
+    "humans": "multihmr2_ros/HumanArray", "~/markers": "visualization_msgs/MarkerArray",
+    "~/points": "sensor_msgs/PointCloud2", "~/overlay": "sensor_msgs/Image", "~/body_model": "multihmr2_ros/BodyModel",
+    "/diagnostics": "diagnostic_msgs/DiagnosticArray", "/people": "people_msgs/People",
+    "~/detections": "vision_msgs/Detection3DArray", "/humans/bodies/tracked": "hri_msgs/IdsList",
+}  # fmt: skip
+SERVICES = {"~/enable": "std_srvs/SetBool", "~/reset": "std_srvs/Trigger"}
+OF_ROS = ("/rosout", "/parameter_events", "~/transition_event")
+DESCRIPTION = "People from a camera's images: who is there, where, and how they move. A managed ROS 2 node."
+EXAMPLE = """example:
+  perception_node --ros-args -r image:=/camera/image_raw -r camera_info:=/camera/camera_info -p checkpoint:=nano
+as a launch file: ros2 launch multihmr2_ros perception.launch.py --show-args"""
+
+
+def check_arguments(arguments: Sequence[str]) -> None:
+    """Print help and exit where it is asked for. Raises UserError for arguments that are not ROS's.
+
+    arguments: as sys.argv, with the program's name.
+    """
+    parser = argparse.ArgumentParser(
+        "perception_node",
+        usage="perception_node [-h] [--ros-args [-r NAME:=TOPIC ...] [-p PARAMETER:=VALUE ...] [--params-file FILE]]",
+        description=DESCRIPTION, epilog=_help(), allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    try:
+        others = remove_ros_args(list(arguments))[1:]
+    except Exception as error:  # rclpy has several types
+        raise UserError(_in_one_line(error)) from error
+    _, unknown = parser.parse_known_args(others)
+    # Before --ros-args, ROS takes NAME:=VALUE for a remapping rule.
+    unknown += [rule for rule in _remaps(arguments, old_style_only=True) if rule.partition(":=")[0] in DEFAULTS]
+    if unknown:
+        name = unknown[0].strip("-_").partition("=")[0].rstrip(":").replace("-", "_")
+        parameter = name if name in DEFAULTS else "NAME"
+        raise UserError(
+            f"expected ROS arguments only, got {' '.join(unknown)!r:.200}; parameters are given as --ros-args -p "
+            f"{parameter}:=VALUE; see perception_node --help"
+        )
+
+
+def start_rclpy(arguments: Sequence[str]) -> None:
+    """rclpy.init without signal handlers. Raises UserError where ROS refuses the arguments."""
+    try:
+        rclpy.init(args=list(arguments), signal_handler_options=SignalHandlerOptions.NO)
+    except Exception as error:  # rclpy has several types
+        raise UserError(_in_one_line(error)) from error
+
+
+def unused_remaps(arguments: Sequence[str], node: Any) -> list[str]:
+    """A sentence about each remapping rule of a name that the node does not have."""
+    known = [*TOPICS, *SERVICES, *OF_ROS]
+    of_services = [service.srv_name for service in node.services]
+    full = {node.resolve_topic_name(name, only_expand=True) for name in [*known, *of_services]}
+    sentences = []
+    for rule in _remaps(arguments):
+        name = rule.partition(":=")[0].removeprefix("rostopic://").removeprefix("rosservice://")
+        of_node, colon, rest = name.partition(":")
+        if colon:
+            if of_node != node.get_name():
+                continue
+            name = rest
+        if name.startswith("__") or "*" in name:  # __node, __ns; patterns
+            continue
+        if _expanded(name, node) not in full and not name.startswith("/humans/bodies/"):
+            sentences.append(f"the remapping {rule} does nothing: the node has no {name!r}{did_you_mean(name, known)}")
+    return sentences
+
+
+def _remaps(arguments: Sequence[str], *, old_style_only: bool = False) -> list[str]:
+    """The rules between --ros-args and --, and those outside, without -r: the old style."""
+    rules, is_ros = list[str](), False
+    for before, argument in itertools.pairwise(arguments):
+        is_ros = argument == "--ros-args" or (is_ros and argument != "--")
+        if (before in ("-r", "--remap") and not old_style_only) if is_ros else ":=" in argument:
+            rules.append(argument)
+    return rules
+
+
+def _expanded(name: str, node: Any) -> str:
+    try:
+        return str(node.resolve_topic_name(name, only_expand=True))
+    except Exception:  # rclpy has several types for names that cannot be
+        return name
+
+
+def _help() -> str:
+    lines = [
+        "names that can be remapped (-r):",
+        *(f"  {name:24}{kind}" for name, kind in {**TOPICS, **SERVICES}.items()),
+    ]
+    lines += ["", "parameters (-p), with their defaults:"]
+    for name, default in DEFAULTS.items():
+        value = str(default).lower() if isinstance(default, bool) else default if default != "" else '""'
+        lines.append(f"  {name + ':=' + str(value):32}{RULES[name].description}")
+    return "\n".join([*lines, "", EXAMPLE])
+
+
+def _in_one_line(error: Exception) -> str:
+    """Without the place in rcl's code."""
+    text = " ".join(str(error).split()).partition(", at ./")[0].partition(", at /")[0]
+    return f"{text}; see perception_node --help"
