@@ -24,6 +24,7 @@ from demo_results import print_summary, print_table, read_recording, write_video
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.ros.bags.camera import CAMERA_INFO
+from multihmr2_ros.ros.domain import isolated
 from multihmr2_ros.weights import resolve_checkpoint
 
 NODE = "/perception_node"
@@ -92,6 +93,7 @@ def play_through_node(out: Path, bag: Path, recorded: Path, weights: Path) -> No
     ros_args += [text for item in names.items() for text in ("-r", "{}:={}".format(*item))]
     topics = [*PUBLISHED, IMAGES, CAMERA_INFO]
     with (
+        isolated(),
         process(out, "recorder", "record", str(recorded), "--topics", *topics) as recorder,
         process(out, "node", "node", "--ros-args", *ros_args) as node,
     ):
@@ -119,8 +121,6 @@ class Process(subprocess.Popen[bytes]):
 def process(out: Path, name: str, module: str, *arguments: str) -> Iterator[Process]:
     """A process of this package that writes to <name>.log; it has ended when the block ends, in whatever way."""
     environment = os.environ | {
-        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-        "ROS_DOMAIN_ID": str(10 + os.getpid() % 90),  # of this demo alone
         "ROS_LOG_DIR": str((out / "ros_log").resolve()),
         "PYTHONUNBUFFERED": "1",
     }

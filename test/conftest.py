@@ -14,8 +14,8 @@ import pytest
 hypothesis.settings.register_profile("busy", suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("busy")
 
-# ROS traffic of tests stays on this machine, on a domain of its own.
-os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+# ROS traffic of tests stays on this machine; on which domain: test.ros_domain.
+os.environ |= {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "ROS_STATIC_PEERS": ""}
 
 
 @pytest.fixture(scope="session")

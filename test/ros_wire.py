@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import subprocess
 import sys
@@ -23,23 +22,9 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from multihmr2_ros.ros.node import PerceptionNode
+from test.ros_domain import DOMAIN_ID
 from test.stand_in_estimator import StandInEstimator
 
-
-def free_domain() -> int:
-    """A DDS domain that no other test process of this machine has; it is ours until this process ends."""
-    for domain in range(215, 232):  # the ports of those above 101 and below 215 may be taken by anybody
-        lock = os.open(Path(tempfile.gettempdir()) / f"multihmr2-test-domain-{domain}", os.O_CREAT | os.O_RDWR, 0o666)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-        else:
-            return domain
-    raise RuntimeError("all test domains are taken: end other test runs")
-
-
-DOMAIN_ID = free_domain()
 BEST_EFFORT = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 RELIABLE = QoSProfile(depth=50)
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)

@@ -31,9 +31,10 @@ from test.bag_factory import (
     serialised,
     write_bag,
 )
+from test.ros_domain import DOMAIN_ID
 
 IMAGE, INFO = "/camera/image_raw/compressed", "/camera/camera_info"
-ENVIRONMENT = os.environ | {"ROS_DOMAIN_ID": str(20 + (os.getpid() + 40) % 80), "PYTHONUNBUFFERED": "1"}
+ENVIRONMENT = os.environ | {"ROS_DOMAIN_ID": str(DOMAIN_ID), "PYTHONUNBUFFERED": "1"}
 
 
 def start(module: str, *arguments: object) -> subprocess.Popen[str]:

@@ -34,8 +34,8 @@ from multihmr2_ros.ros.content import (  # noqa: E402
     mesh_marker,
 )
 from multihmr2_ros.ros.messages import human_array_to_ros, marker_array_to_ros, point_cloud_to_ros  # noqa: E402
+from test.ros_domain import DOMAIN_ID  # noqa: E402
 
-DOMAIN_ID = 87
 M_PERTURB = -6  # glibc's malloc.h
 Generator = np.random.Generator
 

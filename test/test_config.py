@@ -25,13 +25,14 @@ from rclpy.qos import (  # noqa: E402
     qos_check_compatible,
 )
 
+from multihmr2_ros.ros.domain import reserve_domain  # noqa: E402
 from multihmr2_ros.ros.node import PerceptionNode  # noqa: E402
 from multihmr2_ros.ros.parameters import DEFAULTS, RULES  # noqa: E402
+from test.ros_domain import DOMAIN_ID  # noqa: E402
 from test.stand_in_estimator import StandInEstimator  # noqa: E402
 
 CONFIG = Path(__file__).parents[1] / "config"
-DOMAIN_ID = 100  # of no other test file
-PROFILES_DOMAIN_ID = 101  # of processes whose shared memory is looked at: nobody else's is mapped there
+PROFILES_DOMAIN_ID = reserve_domain()  # of processes whose shared memory is looked at: nobody else's is mapped there
 SEGMENT_BYTES = 32 * 1024 * 1024
 MESSAGE_OF_DISPLAY = {
     "rviz_default_plugins/MarkerArray": "visualization_msgs/msg/MarkerArray",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -28,6 +27,7 @@ from multihmr2_ros.ros.outputs import Outputs  # noqa: E402
 from multihmr2_ros.ros.parameters import NodeParameters  # noqa: E402
 from multihmr2_ros.ros.people_content import Timing, people_to_content  # noqa: E402
 from test.people_factory import make_people  # noqa: E402
+from test.ros_domain import DOMAIN_ID  # noqa: E402
 
 HEADER = HeaderContent(0, 0, "camera")  # without a stamp there is no latency
 FACES = np.array([[0, 1, 2], [2, 1, 3]])
@@ -37,7 +37,7 @@ KINDS = {"humans": HumanArray, "sender/markers": MarkerArray, "sender/points": P
 class Wire:
     def __init__(self) -> None:
         self.context = rclpy.Context()
-        self.context.init(domain_id=20 + (os.getpid() + 31) % 80)
+        self.context.init(domain_id=DOMAIN_ID)
         self.node = rclpy.create_node("sender", context=self.context)
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)

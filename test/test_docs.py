@@ -13,7 +13,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "docs" / "node.md", ROOT / "docs" / "getting-started.md"]
 NODE_PAGE, START_PAGE = (page.read_text(encoding="utf-8") for page in PAGES)
-DOMAIN_ID = 100  # as test_config
 
 
 def launch_arguments() -> set[str]:
@@ -113,6 +112,7 @@ def test_the_topic_tables_are_the_nodes() -> None:
     from rclpy.parameter import Parameter
 
     from multihmr2_ros.ros.node import PerceptionNode
+    from test.ros_domain import DOMAIN_ID
     from test.stand_in_estimator import StandInEstimator
 
     # Those of packages that may not be installed are in docs/navigation.md.

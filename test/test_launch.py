@@ -31,6 +31,7 @@ from sensor_msgs.msg import Image  # noqa: E402
 from multihmr2_ros.ros.bags.reading import BagReader  # noqa: E402
 from multihmr2_ros.ros.bags.writing import BagWriter  # noqa: E402
 from multihmr2_ros.ros.parameters import DEFAULTS  # noqa: E402
+from test.ros_domain import DOMAIN_ID  # noqa: E402
 from test.test_config import PROFILE_VARIABLES  # noqa: E402
 
 try:
@@ -39,7 +40,6 @@ except PackageNotFoundError:
     pytest.skip("the package is not installed: make setup", allow_module_level=True)
 
 LAUNCH = Path(__file__).parents[1] / "launch"
-DOMAIN_ID = 20 + (os.getpid() + 20) % 80  # beside those of tests that run at the same time
 ROS2 = [sys.executable, "-c", "import sys; from ros2cli.cli import main; sys.exit(main())"]
 
 
@@ -211,11 +211,53 @@ def is_installed(package: str) -> bool:
     return True
 
 
-@pytest.mark.skipif(is_installed("rviz2"), reason="RViz is installed here")
-def test_rviz_that_is_not_installed_is_named(launched: Callable[..., Launched]) -> None:
-    here = launched("perception.launch.py", "rviz:=true", "autostart:=false")
+def refused(here: Launched, said: str) -> None:
+    """The launch ends with these words, before it starts anything."""
     assert here.process.wait(timeout=40) == 1
-    assert "rviz:=true needs RViz: sudo apt install ros-" in here.output
+    assert said in here.output
+    assert "process started" not in here.output
+
+
+@pytest.mark.skipif(is_installed("rviz2"), reason="RViz is installed here")
+@pytest.mark.parametrize("file", ["perception.launch.py", "replay.launch.py"])
+def test_rviz_that_is_not_installed_is_named_before_anything_starts(
+    launched: Callable[..., Launched], tmp_path: Path, file: str
+) -> None:
+    bag = [f"bag:={tmp_path}"] if file.startswith("replay") else []
+    refused(launched(file, "rviz:=true", "autostart:=false", *bag), "rviz:=true needs RViz: sudo apt install ros-")
+
+
+@pytest.mark.parametrize(
+    ("file", "argument", "said"),
+    [
+        ("perception.launch.py", "params_file:={tmp}/no.yaml", "no.yaml is no file: give a YAML file"),
+        ("perception.launch.py", "autostart:=maybe", "autostart:=maybe must be true or false"),
+        ("replay.launch.py", "bag:={tmp}/no_bag", "no_bag does not exist: give a rosbag2 folder"),
+        ("replay.launch.py", "rate:=fast", "rate:=fast must be a number above 0"),
+        ("replay.launch.py", "rate:=0", "rate:=0 must be a number above 0"),
+        ("replay.launch.py", "record:={tmp}", "exists already, and is not overwritten: give another name"),
+    ],
+)
+def test_arguments_are_checked_before_anything_starts(
+    launched: Callable[..., Launched], tmp_path: Path, file: str, argument: str, said: str
+) -> None:
+    argument = argument.format(tmp=tmp_path)
+    bag = [f"bag:={tmp_path}"] if file.startswith("replay") and not argument.startswith("bag") else []
+    refused(launched(file, argument, *bag), said)
+
+
+def test_a_recorder_that_ends_ends_everything(
+    launched: Callable[..., Launched], tmp_path: Path, small_checkpoint: Path
+) -> None:
+    """A bag that is played on unrecorded is of no use."""
+    (tmp_path / "file").touch()
+    here = launched(
+        "replay.launch.py", f"bag:={tmp_path}", f"record:={tmp_path}/file/people", "device:=cpu",
+        f"checkpoint:={small_checkpoint}",
+    )  # fmt: skip
+    here.process.wait(timeout=60)
+    assert "process[record-2] was required: shutting down" in here.output
+    assert re.search(r"\[perception_node-1\]: (process has finished|sending signal)", here.output)
 
 
 def bag_of_images(path: Path) -> None:

@@ -39,13 +39,13 @@ from .compatibility import reads_our_bytes
 from .content import HeaderContent
 from .content_publisher import ContentPublisher
 from .conversions import image_to_ros, people_to_markers
+from .domain import isolated
 from .parameters import NodeParameters
 from .people_content import Timing, people_to_content
 from .qos import RELIABLE
 from .standing_people import StandInEstimator, standing_people
 
 Row = dict[str, Any]
-DOMAIN_ID = 98  # away from robots
 HEADER = HeaderContent(1, 0, "camera")
 IMAGE_SIZE = (480, 640)  # height, width, px
 PEOPLE, PEOPLE_OF_NODE = 10, 5
@@ -74,10 +74,14 @@ def measure(repeats: int) -> Row:
     """All figures: milliseconds (least, p50, p95) and the goals. Raises UserError where messages get lost."""
     if repeats < 1:
         raise UserError(f"--repeats must be at least 1, got {repeats}")
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    with isolated():
+        return _measure(repeats)
+
+
+def _measure(repeats: int) -> Row:
     context = rclpy.Context()
-    context.init(args=[], domain_id=DOMAIN_ID)
-    namespace = f"/bench_{os.getpid()}"  # others may measure at the same time
+    context.init(args=[])
+    namespace = "/bench"
     try:
         peer = rclpy.create_node("peer", namespace=namespace, context=context)
         rows = [*_messages(peer, repeats), *_node(peer, repeats)]
@@ -219,7 +223,7 @@ def _process(target: Callable[[str], None], namespace: str) -> Iterator[None]:
 def _receive(namespace: str) -> None:
     """The process that subscribes."""
     # SIGTERM ends the process as it is: rclpy's own handler has been seen to miss it under load.
-    rclpy.init(args=[], domain_id=DOMAIN_ID, signal_handler_options=SignalHandlerOptions.NO)
+    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     receiver = rclpy.create_node("receiver", namespace=namespace)
     for kind, topic in ((MarkerArray, "markers"), (HumanArray, "humans")):
         receiver.create_subscription(kind, topic, lambda _: None, RELIABLE, raw=True)
@@ -228,8 +232,7 @@ def _receive(namespace: str) -> None:
 
 def _run_node(namespace: str) -> None:
     """The process of the node."""
-    os.environ["ROS_DOMAIN_ID"] = str(DOMAIN_ID)
-    arguments = ["--ros-args", "-r", f"__ns:={namespace}", "--log-level", "error"]
+    arguments = ["perception_node", "--ros-args", "-r", f"__ns:={namespace}", "--log-level", "error"]
 
     def make_estimator(parameters: NodeParameters) -> Any:
         return StandInEstimator(parameters.mesh, PEOPLE_OF_NODE)
