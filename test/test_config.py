@@ -109,7 +109,10 @@ def test_rviz_shows_what_the_node_publishes() -> None:
     try:
         node = PerceptionNode(StandInEstimator)
         offered = {publisher.topic_name: publisher for publisher in node.publishers}
-        types = dict(node.get_publisher_names_and_types_by_node("perception_node", "/"))
+        types = {
+            topic: [f"{publisher.msg_type.__module__.split('.')[0]}/msg/{publisher.msg_type.__name__}"]
+            for topic, publisher in offered.items()
+        }
         shown = {display["Topic"]["Value"]: display for display in displays() if display["Class"] in MESSAGE_OF_DISPLAY}
         assert set(shown) == {f"/perception_node/{name}" for name in ("markers", "overlay", "points")}
         for topic, display in shown.items():
