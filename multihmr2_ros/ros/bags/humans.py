@@ -150,9 +150,9 @@ def recorded_image_size(path: Path, frame_id: str) -> tuple[int, int] | None:
                 with contextlib.suppress(UserError, StopIteration):
                     message = bag.decode(next(iter(bag.messages([name]))))
                     step = [max(1, getattr(message, f"binning_{axis}", 1)) for axis in "yx"]
-                    region = getattr(message, "roi", None)
-                    is_cut = region is not None and region.height and region.width
-                    height, width = (region.height, region.width) if is_cut else (message.height, message.width)
+                    region = getattr(message, "roi", message)  # an image has none
+                    described = region if region.height and region.width else message
+                    height, width = described.height, described.width
                     if frame_name(message.header.frame_id) == wanted and height and width:
                         return height // step[0], width // step[1]
     return None
