@@ -1,0 +1,64 @@
+"""What finds people in the pictures of `real_pictures.py`."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from real_detection import Found
+
+from multihmr2_ros.camera import project
+from multihmr2_ros.estimator import Estimator, EstimatorConfig
+from multihmr2_ros.evaluation.metrics.boxes import boxes_of_points
+from multihmr2_ros.media.overlay import draw_people
+from multihmr2_ros.people import People
+from multihmr2_ros.training.keypoints import coco_keypoints
+
+
+def load_estimator(checkpoint: str, input_size: int | None, config: EstimatorConfig) -> Estimator:
+    """input_size: px, to which the longest side of every picture is brought; the network's own by default. Raises
+    UserError where the checkpoint cannot be loaded or such a picture is too large for it."""
+    estimator = Estimator.load(checkpoint, config=config)
+    if input_size is not None:
+        estimator.network_config = dataclasses.replace(estimator.network_config, image_size=input_size)
+    return estimator
+
+
+class MeshFinder:
+    """Multi-HMR 2: the box around the projected mesh, and COCO's keypoints of it. The low mesh is quick, and its
+    keypoints are within millimeters of the full one's."""
+
+    def __init__(self, checkpoint: str, input_size: int | None, least_score: float) -> None:
+        config = EstimatorConfig(score_threshold=least_score, mesh="low", track=False)
+        self.estimator = load_estimator(checkpoint, input_size, config)
+        self._people: People | None = None
+
+    def find(self, image: NDArray[np.uint8]) -> Found:
+        people = self._people = self.estimator.step(image)
+        return Found(
+            people.score.astype(np.float64), projected_boxes(people), projected_keypoints(self.estimator, people)
+        )
+
+    def draw(self, image: NDArray[np.uint8], threshold: float) -> NDArray[np.uint8]:
+        """The picture that was looked at last, with everybody of a score above the threshold."""
+        assert self._people is not None
+        return draw_people(image, self._people.select(self._people.score > threshold), self.estimator.faces)
+
+
+def projected_boxes(people: People) -> NDArray[np.float64]:
+    """(n, 4) px, of the meshes' vertices, cut off at the picture's borders."""
+    height, width = people.image_size
+    return np.clip(boxes_of_points(project(people.vertices, people.k)), 0, [width, height, width, height])
+
+
+def keypoints_of(estimator: Estimator, people: People) -> NDArray[np.float64]:
+    """(n, 17, 3) m, COCO's keypoints of low meshes in the camera frame."""
+    with torch.inference_mode():
+        return coco_keypoints(estimator.body, torch.from_numpy(people.vertices)).numpy().astype(np.float64)
+
+
+def projected_keypoints(estimator: Estimator, people: People) -> NDArray[np.float64]:
+    """(n, 17, 2) px; NaN behind the camera."""
+    return np.asarray(project(keypoints_of(estimator, people), people.k), np.float64)
