@@ -102,8 +102,9 @@ def _on_ignored(box: NDArray[np.float64], ignored: NDArray[np.float64]) -> NDArr
 def _similarity(keypoints: NDArray[np.float64], picture: Picture, rows: NDArray[np.int64]) -> tuple[float, ...]:
     """OKS of keypoints (m, 17, 2) with those of the picture's people in rows (m,), where these are known."""
     true = picture.keypoints[rows]
+    seen = np.where(np.isnan(keypoints), np.inf, keypoints)  # behind the camera: as wrong as can be
     image = ImageKeypoints(
-        keypoints, np.zeros(len(rows)), true, picture.area[rows], picture.box[rows], np.zeros(len(rows), bool)
+        seen, np.zeros(len(rows)), true, picture.area[rows], picture.box[rows], np.zeros(len(rows), bool)
     )
     known = (true[..., 2] > 0).any(axis=1)
     return tuple(np.diagonal(object_keypoint_similarity(image))[known].tolist())

@@ -37,9 +37,8 @@ class MeshFinder:
 
     def find(self, image: NDArray[np.uint8]) -> Found:
         people = self._people = self.estimator.step(image)
-        return Found(
-            people.score.astype(np.float64), projected_boxes(people), projected_keypoints(self.estimator, people)
-        )
+        keypoints = np.asarray(project(coco_joints(self.estimator, people), people.k), np.float64)
+        return Found(people.score.astype(np.float64), projected_boxes(people), keypoints)
 
     def draw(self, image: NDArray[np.uint8], threshold: float) -> NDArray[np.uint8]:
         """The picture that was looked at last, with everybody of a score above the threshold."""
@@ -53,12 +52,7 @@ def projected_boxes(people: People) -> NDArray[np.float64]:
     return np.clip(boxes_of_points(project(people.vertices, people.k)), 0, [width, height, width, height])
 
 
-def keypoints_of(estimator: Estimator, people: People) -> NDArray[np.float64]:
-    """(n, 17, 3) m, COCO's keypoints of low meshes in the camera frame."""
+def coco_joints(estimator: Estimator, people: People) -> NDArray[np.float64]:
+    """(n, 17, 3) m, COCO's keypoints of people with the estimator's low meshes, in the camera frame."""
     with torch.inference_mode():
         return coco_keypoints(estimator.body, torch.from_numpy(people.vertices)).numpy().astype(np.float64)
-
-
-def projected_keypoints(estimator: Estimator, people: People) -> NDArray[np.float64]:
-    """(n, 17, 2) px; NaN behind the camera."""
-    return np.asarray(project(keypoints_of(estimator, people), people.k), np.float64)

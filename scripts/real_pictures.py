@@ -6,32 +6,43 @@ A column a checkpoint, a name or a file. DATA holds the folders `real` and `peop
 
 coco      annotated COCO pictures (Deci-AI_super-gradients, open-mmlab_mmpose), people of 60 px or more
 people    the tenth of DATA/people that training leaves out (`--hold-out 0.1`), people of 40 px or more
+presence  a video in which six people appear one at a time (intel-iot-devkit_sample-videos): who is found, and whether
+          each keeps one identity
+videos    one man seen by two calibrated cameras (perfanalytics_pose2sim): pose, distance, field of view
+mot       short parts of MOT17 (mikel-brostrom_boxmot): identities
 
 Recall and precision at the score threshold; --json has them for other thresholds, too. real_detection.py says who
-counts. OKS is the mean over those who were found and have keypoints.
+counts. OKS is the mean over those who were found and have keypoints. MPJPE is of the 13 joints that COCO and the
+triangulation share: nose, shoulders, elbows, wrists, hips, knees, ankles; the hips' middle is the pelvis.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from real_detection import Picture, Score, read_pictures, score_picture
-from real_finders import MeshFinder
+from real_finders import MeshFinder, load_estimator
+from real_table import Figures, table, write_json
+from real_videos import CalibratedVideo, PlaceErrors, Presence, measure_place, watch
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.estimator import EstimatorConfig
-from multihmr2_ros.media.files import atomic_path
+from multihmr2_ros.estimator import Estimator, EstimatorConfig
+from multihmr2_ros.evaluation.datasets import MOT
+from multihmr2_ros.evaluation.datasets.files import found
+from multihmr2_ros.evaluation.datasets.run import DatasetJob, evaluate_dataset
+from multihmr2_ros.evaluation.metrics.identity import IdentityCounts
 from multihmr2_ros.media.images import read_image
+from multihmr2_ros.media.overlay import draw_people
+from multihmr2_ros.people import Frame, People
 from multihmr2_ros.weights import resolve_checkpoint
 
 COCO = {
@@ -43,51 +54,62 @@ COCO = {
 }
 COCO_HEIGHT_PX, PEOPLE_HEIGHT_PX = 60.0, 40.0
 HELD_OUT_SHARE = 0.1
+PRESENCE = "derived/weak/intel_one-by-one.json"
+CALIBRATED = "derived/pose2sim"
+CALIBRATED_EVERY = 4  # of 60 frames a second
+MOT_PARTS = "mikel-brostrom_boxmot/MOT17-mini"
 CURVE = tuple(round(0.1 * tenth, 1) for tenth in range(1, 10))  # score thresholds
-DIGITS = {"%": 1, "mm": 0, "°": 1}  # by the unit after a figure's name; 2 without one
-
-
-@dataclass(frozen=True)
-class Figures:
-    """A block of the table: its figures by name, the unit after it, and what --json has besides."""
-
-    title: str
-    values: dict[str, float]
-    details: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
 class Column:
-    """A checkpoint, and how it is to be measured."""
+    """A checkpoint, and how it is to be measured. every: of how many frames of the long video one is looked at."""
 
     name: str
     checkpoint: str
     data: Path
     input_size: int | None
     score_threshold: float
+    every: int
     overlays: Path | None
 
     @cached_property
     def finder(self) -> MeshFinder:
+        """Of pictures that have nothing to do with each other."""
         return MeshFinder(self.checkpoint, self.input_size, min(CURVE[0], self.score_threshold))
 
-    def overlay(self, part: str, name: str) -> Path | None:
-        return None if self.overlays is None else self.overlays / self.name / part / name
+    @cached_property
+    def tracking(self) -> Estimator:
+        config = EstimatorConfig(score_threshold=self.score_threshold, mesh="low")
+        return load_estimator(self.checkpoint, self.input_size, config)
+
+    def show(self, part: str, name: str, draw: Callable[[], NDArray[np.uint8]]) -> None:
+        if self.overlays is not None:
+            path = self.overlays / self.name / part / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(draw()).save(path)
+
+    def show_frame(self, part: str, frame: Frame, people: People) -> None:
+        self.show(part, f"{frame.name}.jpg", lambda: draw_people(frame.image, people, self.finder.estimator.faces))
 
 
 def main() -> int:
     args = parse()
-    names = column_names(args.checkpoint)
     columns: dict[str, list[Figures]] = {}
     problems: dict[str, None] = {}
     try:
+        names = column_names(args.checkpoint)
         for checkpoint in args.checkpoint:
             resolve_checkpoint(checkpoint)
+        if args.json is not None and not args.json.parent.is_dir():
+            raise UserError(f"there is no folder {args.json.parent} for {args.json.name}; make it first")
         for name, checkpoint in zip(names, args.checkpoint, strict=True):
-            column = Column(name, checkpoint, args.data, args.input_size, args.score_threshold, args.overlays)
+            column = Column(
+                name, checkpoint, args.data, args.input_size, args.score_threshold, args.every, args.overlays
+            )
             columns[name] = measure(column, args.parts, problems)
         if args.json is not None:
-            write_json(args.json, columns, args)
+            write_json(args.json, columns, {"score_threshold": args.score_threshold, "input_size": args.input_size})
     except UserError as error:
         problems[str(error)] = None
     if any(columns.values()):
@@ -104,12 +126,17 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--parts", type=parts, default=tuple(PARTS), help=f"default: {','.join(PARTS)}")
     parser.add_argument("--score-threshold", type=float, default=EstimatorConfig().score_threshold)
     parser.add_argument("--input-size", type=int, metavar="PX", help="longest side of what the network sees")
+    parser.add_argument(
+        "--every", type=int, default=1, metavar="N", help="look at every Nth frame of the long video (default: 1)"
+    )
     parser.add_argument("--overlays", type=Path, metavar="DIR", help="for the pictures with the meshes drawn over them")
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="all figures, and precision and recall over the threshold"
     )
     args = parser.parse_args()
     args.checkpoint = args.checkpoint or ["nano"]
+    if args.every < 1:
+        parser.error(f"--every must be at least 1, got {args.every}")
     return args
 
 
@@ -122,9 +149,16 @@ def parts(text: str) -> tuple[str, ...]:
 
 
 def column_names(checkpoints: list[str]) -> list[str]:
-    """A file's stem, with its folder where stems are the same."""
-    stems = [Path(checkpoint).stem for checkpoint in checkpoints]
-    return [stem if stems.count(stem) == 1 else checkpoint for stem, checkpoint in zip(stems, checkpoints, strict=True)]
+    """A file's stem, after its folder's name where stems are the same."""
+    paths = [Path(checkpoint) for checkpoint in checkpoints]
+    stems = [path.stem for path in paths]
+    names = [
+        path.stem if stems.count(path.stem) == 1 else f"{path.absolute().parent.name}-{path.stem}" for path in paths
+    ]
+    repeated = [name for name in names if names.count(name) > 1]
+    if repeated:
+        raise UserError(f"two checkpoints would have columns of the name {repeated[0]}; rename one")
+    return names
 
 
 def measure(column: Column, chosen: tuple[str, ...], problems: dict[str, None]) -> list[Figures]:
@@ -134,7 +168,7 @@ def measure(column: Column, chosen: tuple[str, ...], problems: dict[str, None]) 
         begin_s = time.perf_counter()
         try:
             figures += PARTS[part](column)
-        except UserError as error:
+        except (UserError, OSError) as error:
             problems[str(error)] = None
         print(f"{column.name}: {part}, {time.perf_counter() - begin_s:.0f} s", file=sys.stderr)
     return figures
@@ -174,10 +208,7 @@ def score_pictures(column: Column, part: str, pictures: list[Picture]) -> dict[f
         found = column.finder.find(image)
         for threshold in scores:
             scores[threshold] += score_picture(found.above(threshold), picture)
-        overlay = column.overlay(part, picture.path.name)
-        if overlay is not None:
-            overlay.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(column.finder.draw(image, column.score_threshold)).save(overlay)
+        column.show(part, picture.path.name, partial(column.finder.draw, image, column.score_threshold))
     return scores
 
 
@@ -200,54 +231,52 @@ def detection_figures(title: str, column: Column, scores: dict[float, Score]) ->
     return Figures(f"{title}, {score.people} people", values, {"curve": curve})
 
 
-PARTS: dict[str, Callable[[Column], list[Figures]]] = {"coco": measure_coco, "people": measure_people}
+def measure_presence(column: Column) -> list[Figures]:
+    presence = Presence.read(column.data / "real" / PRESENCE, column.data / "real")
+    times = watch(column.tracking, presence, column.every, partial(column.show_frame, "presence"))
+    values, each = times.figures()
+    there, empty = sum(count for who, count in times.frames.items() if who is not None), times.frames[None]
+    title = f"one-by-one video, {looked_at(column.every)}: {there} with one of {len(each)} people, {empty} without"
+    return [Figures(title, values, {"people": each})]
 
 
-def table(columns: dict[str, list[Figures]]) -> str:
-    """Markdown: a row a figure, a column a checkpoint; – where it could not be measured."""
-    blocks: dict[str, dict[str, dict[str, float]]] = {}
-    for name, figures in columns.items():
-        for block in figures:
-            for figure, value in block.values.items():
-                blocks.setdefault(block.title, {}).setdefault(figure, {})[name] = value
-    rows = [["", *columns]]
-    for title, by_figure in blocks.items():
-        rows.append([f"**{title}**", *("" for _ in columns)])
-        rows += [
-            [figure, *(cell(figure, by_name.get(name)) for name in columns)] for figure, by_name in by_figure.items()
-        ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["| " + " | ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) + " |" for row in rows]
-    rule = "|" + "|".join(["-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:])]) + "|"
-    return "\n".join([lines[0], rule, *lines[1:]])
+def measure_videos(column: Column) -> list[Figures]:
+    """Of all frames together; --json has each video."""
+    each = {}
+    for labels in found(column.data / "real" / CALIBRATED, "*.json", "camera"):
+        video = CalibratedVideo.read(labels, column.data / "real")
+        show = partial(column.show_frame, "videos")
+        each[labels.stem] = measure_place(
+            column.finder.estimator, video, column.score_threshold, CALIBRATED_EVERY, show
+        )
+    together = sum(each.values(), PlaceErrors())
+    title = f"calibrated videos, {looked_at(CALIBRATED_EVERY)} of {len(each)} cameras: {together.frames}"
+    return [Figures(title, together.figures(), {name: errors.figures() for name, errors in each.items()})]
 
 
-def cell(figure: str, value: float | None) -> str:
-    if value is None or np.isnan(value):
-        return "–"
-    return f"{value:.{DIGITS.get(figure.rsplit(' ', 1)[-1], 2)}f}"
+def looked_at(every: int) -> str:
+    return "every frame" if every == 1 else f"one frame in {every}"
 
 
-def write_json(path: Path, columns: dict[str, list[Figures]], args: argparse.Namespace) -> None:
-    content = {
-        "score_threshold": args.score_threshold,
-        "input_size": args.input_size,
-        "columns": {
-            name: {block.title: {**block.values, **block.details} for block in figures}
-            for name, figures in columns.items()
-        },
-    }
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(finite(content), indent=1, ensure_ascii=False) + "\n")
+def measure_mot(column: Column) -> list[Figures]:
+    results = evaluate_dataset(DatasetJob(MOT, column.data / "real" / MOT_PARTS, Path()), column.tracking)
+    problems = [problem for result in results for problem in result.problems]
+    if problems:
+        raise UserError(problems[0])
+    counts = sum((result.tally.identity or IdentityCounts() for result in results), IdentityCounts())
+    frames = sum(result.tally.frames for result in results)
+    each = {result.name: {"IDF1 %": 100 * result.tally.identity.idf1} for result in results if result.tally.identity}
+    title = f"MOT17, parts of {len(results)} sequences, {frames} frames, {counts.truth} boxes"
+    return [Figures(title, {"IDF1 %": 100 * counts.idf1, "MOTA %": 100 * counts.mota}, each)]
 
 
-def finite(value: Any) -> Any:
-    """JSON knows no NaN: null."""
-    if isinstance(value, dict):
-        return {key: finite(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [finite(each) for each in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
+PARTS: dict[str, Callable[[Column], list[Figures]]] = {
+    "coco": measure_coco,
+    "people": measure_people,
+    "presence": measure_presence,
+    "videos": measure_videos,
+    "mot": measure_mot,
+}
 
 
 if __name__ == "__main__":

@@ -1,0 +1,69 @@
+"""What `real_pictures.py` prints and writes: figures in blocks, a column a checkpoint."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from multihmr2_ros.media.files import atomic_path
+
+DIGITS = {"%": 1, "mm": 0, "°": 1}  # by the unit after a figure's name; 2 without one
+
+
+@dataclass(frozen=True)
+class Figures:
+    """A block of the table: its figures by name, the unit after it, and what --json has besides."""
+
+    title: str
+    values: dict[str, float]
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def table(columns: dict[str, list[Figures]]) -> str:
+    """Markdown: a row a figure, a column a checkpoint; – where it could not be measured."""
+    blocks: dict[str, dict[str, dict[str, float]]] = {}
+    for name, figures in columns.items():
+        for block in figures:
+            for figure, value in block.values.items():
+                blocks.setdefault(block.title, {}).setdefault(figure, {})[name] = value
+    rows = [["", *columns]]
+    for title, by_figure in blocks.items():
+        rows.append([f"**{title}**", *("" for _ in columns)])
+        rows += [
+            [figure, *(cell(figure, by_name.get(name)) for name in columns)] for figure, by_name in by_figure.items()
+        ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["| " + " | ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) + " |" for row in rows]
+    rule = "|" + "|".join(["-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:])]) + "|"
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def cell(figure: str, value: float | None) -> str:
+    if value is None or np.isnan(value):
+        return "–"
+    return f"{value:.{DIGITS.get(figure.rsplit(' ', 1)[-1], 2)}f}"
+
+
+def write_json(path: Path, columns: dict[str, list[Figures]], settings: dict[str, Any]) -> None:
+    content = {
+        **settings,
+        "columns": {
+            name: {block.title: {**block.values, **block.details} for block in figures}
+            for name, figures in columns.items()
+        },
+    }
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(finite(content), indent=1, ensure_ascii=False) + "\n")
+
+
+def finite(value: Any) -> Any:
+    """JSON knows no NaN: null."""
+    if isinstance(value, dict):
+        return {key: finite(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [finite(each) for each in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value

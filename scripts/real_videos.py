@@ -1,0 +1,214 @@
+"""Videos of `real_pictures.py`: who is there, under which identity, and where, as calibrated cameras know it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from real_finders import coco_joints
+
+from multihmr2_ros.camera import project, vertical_fov
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.estimator import Estimator
+from multihmr2_ros.evaluation.datasets.files import parsed, read_json
+from multihmr2_ros.evaluation.metrics.bodies import centred_point_error, procrustes_error
+from multihmr2_ros.evaluation.metrics.matching import match_people
+from multihmr2_ros.evaluation.metrics.placement import field_of_view_error, relative_distance_error
+from multihmr2_ros.media.sources import open_source
+from multihmr2_ros.people import Frame, People
+
+# Joints of the triangulation that COCO's keypoints have, too, with their rows there.
+JOINTS = {
+    "Nose": 0,
+    "LShoulder": 5, "RShoulder": 6, "LElbow": 7, "RElbow": 8, "LWrist": 9, "RWrist": 10,
+    "LHip": 11, "RHip": 12, "LKnee": 13, "RKnee": 14, "LAnkle": 15, "RAnkle": 16,
+}  # fmt: skip
+HIPS = [list(JOINTS).index(name) for name in ("LHip", "RHip")]
+
+Show = Callable[[Frame, People], None]  # for overlays
+
+
+@dataclass(frozen=True)
+class Presence:
+    """A video of several people, of whom one is there at a time. intervals: (first, last) frame of each."""
+
+    video: Path
+    frame_count: int
+    intervals: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def read(cls, labels: Path, data: Path) -> Presence:
+        content = read_json(labels)
+
+        def read() -> Presence:
+            intervals = tuple((int(first), int(last)) for first, last in (each["frames"] for each in content["tracks"]))
+            if not intervals:
+                raise ValueError("nobody is in it")
+            return cls(data / content["video"], int(content["n_frames"]), intervals)
+
+        return parsed(labels, read)
+
+    def who(self, frame: int) -> int | None:
+        """Row of the person who is there."""
+        rows = [row for row, (first, last) in enumerate(self.intervals) if first <= frame <= last]
+        return rows[0] if rows else None
+
+
+@dataclass
+class IdentityTimes:
+    """What was found in the frames of a Presence: of each person the frames looked at, those with somebody found, and
+    in how many of them each track id was; and the frames without anybody."""
+
+    presence: Presence
+    frames: Counter[int | None] = field(default_factory=Counter)
+    found: Counter[int | None] = field(default_factory=Counter)
+    ids: dict[int, Counter[int]] = field(default_factory=dict)
+
+    def add(self, frame: int, track_ids: NDArray[np.int64]) -> None:
+        who = self.presence.who(frame)
+        self.frames[who] += 1
+        self.found[who] += len(track_ids) > 0
+        if who is not None:
+            self.ids.setdefault(who, Counter()).update(track_ids.tolist())
+
+    def figures(self) -> tuple[dict[str, float], list[dict[str, float]]]:
+        """Of all, and of each person. A person's id is the one in most of their frames; it is unique where nobody else
+        has it."""
+        each = [self._person(row) for row in range(len(self.presence.intervals))]
+        there = sum(count for who, count in self.frames.items() if who is not None)
+        hits = sum(count for who, count in self.found.items() if who is not None)
+        values = {
+            "somebody found while a person is there %": percent(hits, there),
+            "somebody found while nobody is there %": percent(self.found[None], self.frames[None]),
+        }
+        for name in (
+            "one id, of a person's frames found",
+            "one id, of all of a person's frames",
+            "that id's uniqueness",
+        ):
+            shares = [person[f"{name} %"] for person in each]
+            values[f"{name}, least %"] = float(np.min(shares))
+            values[f"{name}, mean %"] = float(np.mean(shares))
+        return values, each
+
+    def _person(self, row: int) -> dict[str, float]:
+        """0 for somebody who is never found."""
+        ids = self.ids.get(row, Counter())
+        track_id, count = ids.most_common(1)[0] if ids else (0, 0)
+        everybody = sum(other[track_id] for other in self.ids.values())
+        return {
+            "one id, of a person's frames found %": percent(count, self.found[row]) if count else 0.0,
+            "one id, of all of a person's frames %": percent(count, self.frames[row]) if count else 0.0,
+            "that id's uniqueness %": percent(count, everybody) if count else 0.0,
+        }
+
+
+def watch(estimator: Estimator, presence: Presence, every: int, show: Show) -> IdentityTimes:
+    """Look at every n-th frame, in order and with tracking."""
+    times = IdentityTimes(presence)
+    estimator.reset()
+    for number, frame in frames_of(presence.video, presence.frame_count, every):
+        people = estimator.step(frame.image, stamp=frame.stamp)
+        times.add(number, people.track_id)
+        if number % 100 < every:
+            show(frame, people)
+    return times
+
+
+@dataclass(frozen=True)
+class CalibratedVideo:
+    """A video whose camera is known, and the joints of one person. k (3, 3) px; joints (n_frames, 13, 3) m, JOINTS in
+    the camera's frame, a triangulation that is good to some centimeters."""
+
+    video: Path
+    k: NDArray[np.float64]
+    joints: NDArray[np.float64]
+
+    @classmethod
+    def read(cls, labels: Path, data: Path) -> CalibratedVideo:
+        content = read_json(labels)
+
+        def read() -> CalibratedVideo:
+            columns = [content["joint_names"].index(name) for name in JOINTS]
+            joints = np.array(content["joints_cam_m"], np.float64)[:, columns]
+            return cls(data / content["video"], np.array(content["K"], np.float64).reshape(3, 3), joints)
+
+        return parsed(labels, read)
+
+
+@dataclass
+class PlaceErrors:
+    """Errors of one or more calibrated videos, a value a frame; those of the body only where it was found."""
+
+    frames: int = 0
+    mpjpe_mm: list[float] = field(default_factory=list)
+    pa_mpjpe_mm: list[float] = field(default_factory=list)
+    distance: list[float] = field(default_factory=list)
+    fov_deg: list[float] = field(default_factory=list)
+
+    def add(
+        self, joints: NDArray[np.float64], true: NDArray[np.float64], people: People, k: NDArray[np.float64]
+    ) -> None:
+        """joints (n, 13, 3) of the people found with k given, of whom the nearest in the picture is compared with the
+        true (13, 3)."""
+        self.frames += 1
+        true_fov = np.array([vertical_fov(k, people.image_size[0])])
+        self.fov_deg += field_of_view_error(np.array([people.predicted_vertical_fov]), true_fov).tolist()
+        pairs = match_people(project(joints, k), project(true[None], k))
+        found = joints[pairs[:, 0]]
+        same = np.repeat(true[None], len(found), axis=0)
+        pelvis, true_pelvis = found[:, HIPS].mean(axis=1), same[:, HIPS].mean(axis=1)
+        self.mpjpe_mm += centred_point_error(found, same, pelvis, true_pelvis).tolist()
+        self.pa_mpjpe_mm += procrustes_error(found, same).tolist()
+        self.distance += relative_distance_error(pelvis, true_pelvis).tolist()
+
+    def __add__(self, other: PlaceErrors) -> PlaceErrors:
+        return PlaceErrors(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
+
+    def figures(self) -> dict[str, float]:
+        return {
+            "person found %": percent(len(self.distance), self.frames),
+            "MPJPE mm": mean(self.mpjpe_mm),
+            "PA-MPJPE mm": mean(self.pa_mpjpe_mm),
+            "distance error, K given %": 100 * mean(self.distance),
+            "vertical field of view error, K not given °": mean(self.fov_deg),
+        }
+
+
+def measure_place(
+    estimator: Estimator, video: CalibratedVideo, threshold: float, every: int, show: Show
+) -> PlaceErrors:
+    """The network's own field of view does not depend on the K that it is given: one look tells both."""
+    errors = PlaceErrors()
+    for number, frame in frames_of(video.video, len(video.joints), every):
+        people = estimator.step(frame.image, video.k, frame.stamp)
+        people = people.select(people.score > threshold)
+        joints = coco_joints(estimator, people)[:, list(JOINTS.values())]
+        errors.add(joints, video.joints[number], people, video.k)
+        if number % 20 < every:
+            show(frame, people)
+    return errors
+
+
+def frames_of(video: Path, count: int, every: int) -> Iterator[tuple[int, Frame]]:
+    """Every n-th of the first frames, with its number. Raises UserError where there are fewer than count."""
+    number = -1
+    with open_source(video) as frames:
+        for number, frame in enumerate(frames):
+            if number % every == 0:
+                yield number, frame
+            if number + 1 == count:
+                return
+    raise UserError(f"{video} must have {count} frames, as its labels say, got {number + 1}; get the video again")
+
+
+def percent(part: float, whole: float) -> float:
+    return 100 * part / whole if whole else float("nan")
+
+
+def mean(values: list[float]) -> float:
+    return float(np.mean(values)) if values else float("nan")
