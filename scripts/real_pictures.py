@@ -2,7 +2,8 @@
 
     python scripts/real_pictures.py DATA --checkpoint nano --checkpoint my.safetensors --json figures.json
 
-A column a checkpoint, a name or a file. DATA holds the folders `real` and `people`; parts:
+A column a checkpoint, a name or a file; --movenet adds MoveNet MultiPose where it applies. DATA holds the folders
+`real` and `people`; parts:
 
 coco      annotated COCO pictures (Deci-AI_super-gradients, open-mmlab_mmpose), people of 60 px or more
 people    the tenth of DATA/people that training leaves out (`--hold-out 0.1`), people of 40 px or more
@@ -25,12 +26,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from real_detection import Picture, Score, read_pictures, score_picture
 from real_finders import MeshFinder, load_estimator
+from real_movenet import MoveNetFinder
 from real_table import Figures, table, write_json
 from real_videos import CalibratedVideo, PlaceErrors, Presence, measure_place, watch
 
@@ -54,6 +57,7 @@ COCO = {
 }
 COCO_HEIGHT_PX, PEOPLE_HEIGHT_PX = 60.0, 40.0
 HELD_OUT_SHARE = 0.1
+MOVENET = "MoveNet MultiPose"
 PRESENCE = "derived/weak/intel_one-by-one.json"
 CALIBRATED = "derived/pose2sim"
 CALIBRATED_EVERY = 4  # of 60 frames a second
@@ -73,8 +77,10 @@ class Column:
     every: int
     overlays: Path | None
 
+    parts: ClassVar = ("coco", "people", "presence", "videos", "mot")
+
     @cached_property
-    def finder(self) -> MeshFinder:
+    def finder(self) -> Any:
         """Of pictures that have nothing to do with each other."""
         return MeshFinder(self.checkpoint, self.input_size, min(CURVE[0], self.score_threshold))
 
@@ -93,6 +99,16 @@ class Column:
         self.show(part, f"{frame.name}.jpg", lambda: draw_people(frame.image, people, self.finder.estimator.faces))
 
 
+class MoveNetColumn(Column):
+    """MoveNet MultiPose, with a file of its weights as the checkpoint: keypoints in pictures, no bodies, no tracks."""
+
+    parts: ClassVar = ("coco", "people")
+
+    @cached_property
+    def finder(self) -> Any:
+        return MoveNetFinder(Path(self.checkpoint), self.input_size, min(CURVE[0], self.score_threshold))
+
+
 def main() -> int:
     args = parse()
     columns: dict[str, list[Figures]] = {}
@@ -103,10 +119,10 @@ def main() -> int:
             resolve_checkpoint(checkpoint)
         if args.json is not None and not args.json.parent.is_dir():
             raise UserError(f"there is no folder {args.json.parent} for {args.json.name}; make it first")
-        for name, checkpoint in zip(names, args.checkpoint, strict=True):
-            column = Column(
-                name, checkpoint, args.data, args.input_size, args.score_threshold, args.every, args.overlays
-            )
+        jobs = [(Column, name, file) for name, file in zip(names, args.checkpoint, strict=True)]
+        jobs += [(MoveNetColumn, MOVENET, args.movenet)] if args.movenet else []
+        for kind, name, checkpoint in jobs:
+            column = kind(name, checkpoint, args.data, args.input_size, args.score_threshold, args.every, args.overlays)
             columns[name] = measure(column, args.parts, problems)
         if args.json is not None:
             write_json(args.json, columns, {"score_threshold": args.score_threshold, "input_size": args.input_size})
@@ -123,6 +139,9 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder that holds `real` and `people`")
     parser.add_argument("--checkpoint", action="append", help="weights: a name or a file (default: nano)")
+    parser.add_argument(
+        "--movenet", metavar="FILE", help="MoveNet MultiPose's weights, from scripts/convert_movenet.py"
+    )
     parser.add_argument("--parts", type=parts, default=tuple(PARTS), help=f"default: {','.join(PARTS)}")
     parser.add_argument("--score-threshold", type=float, default=EstimatorConfig().score_threshold)
     parser.add_argument("--input-size", type=int, metavar="PX", help="longest side of what the network sees")
@@ -164,7 +183,7 @@ def column_names(checkpoints: list[str]) -> list[str]:
 def measure(column: Column, chosen: tuple[str, ...], problems: dict[str, None]) -> list[Figures]:
     """A part that cannot be measured must not cost the others."""
     figures: list[Figures] = []
-    for part in chosen:
+    for part in (part for part in chosen if part in column.parts):
         begin_s = time.perf_counter()
         try:
             figures += PARTS[part](column)

@@ -10,10 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.media.video import VideoWriter
+from multihmr2_ros.network.movenet import MoveNet
 from multihmr2_ros.people import People
 from multihmr2_ros.training.readers.common import hash_share
 
@@ -220,6 +223,7 @@ def data(tmp_path: Path) -> Path:
 
 def run(command: ModuleType, monkeypatch: pytest.MonkeyPatch, *options: object) -> int:
     monkeypatch.setattr(command, "MeshFinder", Oracle)
+    monkeypatch.setattr(command, "MoveNetFinder", Oracle)
     monkeypatch.setattr(command, "resolve_checkpoint", Path)
     monkeypatch.setattr(sys, "argv", ["real_pictures.py", *map(str, options)])
     status: int = command.main()
@@ -233,10 +237,10 @@ def cells(text: str) -> list[list[str]]:
 def test_the_table_has_a_column_a_checkpoint(
     command: ModuleType, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = [data, "--parts", "coco,people", "--checkpoint", "folder/seer.safetensors", "--checkpoint", "blind"]
+    options = [data, "--parts", "coco,people", "--checkpoint", "folder/seer.safetensors", "--movenet", "blind"]
     assert run(command, monkeypatch, *options, "--json", tmp_path / "figures.json") == 0
     rows = cells(capsys.readouterr().out)
-    assert rows[0] == ["", "seer", "blind"]
+    assert rows[0] == ["", "seer", "MoveNet MultiPose"]
     titles = [row[0] for row in rows if row[0].startswith("**")]
     assert [title.split(",")[-1].strip(" *") for title in titles] == ["3 people", "2 people", "1 people", "1 people"]
     assert titles[0].startswith("**COCO, 2 pictures")
@@ -283,6 +287,38 @@ def test_columns_have_names_of_their_own(command: ModuleType) -> None:
     ]  # fmt: skip
     with pytest.raises(UserError, match="a-network"):
         command.column_names(["x/a/network.safetensors", "y/a/network.safetensors"])
+
+
+def test_movenet_has_no_tracks(
+    command: ModuleType, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(command.PARTS, "mot", lambda column: [command.Figures("MOT17", {"IDF1 %": 50.0})])
+    assert run(command, monkeypatch, data, "--parts", "mot,coco", "--movenet", "all") == 0
+    rows = cells(capsys.readouterr().out)
+    assert [row[1:] for row in rows if row[0] == "IDF1 %"] == [["50.0", "–"]]
+    assert [row[1:] for row in rows if row[0] == "recall %"] == [["100.0", "100.0"]] * 3
+
+
+def test_movenet_finds_boxes_around_keypoints(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With random weights: what is checked is the way from the picture to the network and back."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    from real_movenet import MoveNetFinder
+
+    torch.manual_seed(0)
+    save_file(MoveNet().state_dict(), tmp_path / "movenet.safetensors")
+    image = np.random.default_rng(0).integers(0, 256, (60, 128, 3), np.uint8)
+    finder = MoveNetFinder(tmp_path / "movenet.safetensors", 128, 0.0)
+    found = finder.find(image)  # padded by two pixels above and below, not resized
+    padded = np.pad(image, ((2, 2), (0, 0), (0, 0))).transpose(2, 0, 1)[None]
+    with torch.inference_mode():
+        features = finder.encoder(torch.from_numpy(padded / 127.5 - 1).float())
+    assert len(found.score) > 0
+    assert found.score == pytest.approx(features.center_logit[0].sigmoid().numpy())
+    assert found.keypoints == pytest.approx(features.keypoints[0].numpy() - [0, 2], abs=1e-3)
+    low, high = found.keypoints.min(axis=1), found.keypoints.max(axis=1)
+    assert found.box == pytest.approx(np.clip(np.hstack([low, high]), 0, [128, 60, 128, 60]))
+    assert finder.draw(image, 0.0).shape == image.shape
+    assert (finder.draw(image, 1.0) == image).all()
 
 
 # Videos.
