@@ -232,6 +232,72 @@ def test_what_is_no_video_is_refused(tmp_path):
     refuses(tmp_path / "index only.mp4", "no frame")
 
 
+@pytest.mark.parametrize("name", ["2024-05-01T12:00:00.mp4", "http:walk.mkv", "a?b#c%20d.mp4", "-i.mp4"])
+def test_names_that_ffmpeg_would_take_for_something_else(tmp_path, monkeypatch, name):
+    make_video(tmp_path / "plain.mp4").rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert len(list(open_source(name))) == FRAMES
+    assert len(list(open_source(tmp_path / name))) == FRAMES
+
+
+def make_late_matroska(path: Path, late_s: float) -> Path:
+    """Sound from 0 s on, and a video from late_s on, as when a browser records."""
+    make_video(path.with_suffix(".mp4"))
+    with av.open(str(path.with_suffix(".mp4"))) as source, av.open(str(path), "w") as target:
+        sound = target.add_stream("pcm_s16le", rate=8000, layout="mono")
+        stream = target.add_stream_from_template(source.streams.video[0])
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+        silence.sample_rate, silence.pts = 8000, 0
+        target.mux(sound.encode(silence))
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                packet.pts += round(late_s / packet.time_base)
+                packet.dts += round(late_s / packet.time_base)
+                target.mux(packet)
+    return path
+
+
+def test_a_matroska_video_that_begins_late_is_whole(tmp_path):
+    path = make_late_matroska(tmp_path / "late.mkv", 2.0)
+    with av.open(str(path)) as container:
+        (video,) = container.streams.video
+        assert float(next(container.decode(video)).time) == pytest.approx(2.0, abs=0.01)
+    source = open_source(path)
+    assert len(list(source)) == FRAMES
+    assert source.damage == ""
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) * 6 // 10])
+    count = len(list(source))
+    assert 0 < count < FRAMES
+    assert "ends" in source.damage
+
+
+@pytest.mark.parametrize(
+    ("pixel_aspect", "turned", "size"),
+    [
+        ("2:1", False, (HEIGHT, 2 * WIDTH)),
+        ("8:9", False, (round(HEIGHT * 9 / 8), WIDTH)),
+        ("2:1", True, (2 * WIDTH, HEIGHT)),  # the pixels' shape is that of the stored picture
+        ("1:1", False, (HEIGHT, WIDTH)),
+        ("1000:1", False, (HEIGHT, WIDTH)),  # no camera's
+    ],
+)
+def test_pixels_that_are_not_square(tmp_path, pixel_aspect, turned, size):
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=RATE)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(*map(int, pixel_aspect.split(":")))
+        for index in range(2):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(index), format="rgb24")))
+        container.mux(stream.encode(None))
+    if turned:
+        set_rotation(path, ROTATIONS[1])
+    frames = list(open_source(path))
+    assert [frame.image.shape[:2] for frame in frames] == [size] * 2
+
+
 def test_sound_without_pictures_is_refused(tmp_path):
     path = tmp_path / "song.mp4"
     with av.open(str(path), "w") as container:

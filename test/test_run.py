@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -306,6 +307,61 @@ def test_the_topic_of_a_bag(run: Callable[..., int], tmp_path: Path, capsys: pyt
     assert run(two, options="--topic /other/image --save params") == 0
     assert run(save_picture(tmp_path / "a.png"), options="--topic /other/image") == 2
     assert "a.png is none" in capsys.readouterr().err
+
+
+def sizes_of(folder: Path) -> list[list[int]]:
+    return [np.load(path)["image_size"].tolist() for path in sorted(folder.glob("*.npz"))]
+
+
+def video_sizes(path: Path) -> list[tuple[int, int]]:
+    with av.open(str(path)) as container:
+        return [(frame.height, frame.width) for frame in container.decode(video=0)]
+
+
+def write_changing_video(path: Path) -> Path:
+    """H.264 of 96 x 64 px that goes on with 128 x 128 px in the same stream, as recordings of WebRTC do."""
+    raw = path.with_suffix(".h264").open("wb")
+    for index, (width, height) in enumerate(((96, 64), (128, 128))):
+        encoder = av.CodecContext.create("libx264", "w")
+        encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
+        encoder.time_base, encoder.framerate = Fraction(1, 10), Fraction(10)
+        encoder.options = {"bf": "0"}
+        for number in range(2):
+            frame = av.VideoFrame.from_ndarray(picture(width, height, 2 * index + number), format="rgb24")
+            raw.writelines(bytes(packet) for packet in encoder.encode(frame))
+        raw.writelines(bytes(packet) for packet in encoder.encode(None))
+    raw.close()
+    with av.open(raw.name, "r", format="h264") as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(each for each in source.demux(video=0) if each.size):
+            packet.stream, packet.pts, packet.dts, packet.time_base = stream, number, number, Fraction(1, 10)
+            target.mux(packet)
+    return path
+
+
+def test_a_video_whose_size_changes(run: Callable[..., int], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert run(write_changing_video(tmp_path / "call.mkv"), options="--save params,video --k 90 90 48 32") == 0
+    assert sizes_of(tmp_path / "out") == [[64, 96]] * 2 + [[128, 128]] * 2
+    assert video_sizes(tmp_path / "out" / "call_overlay.mp4") == [(64, 96)] * 4
+    (line,) = caplog.messages
+    assert "call_000002 is 128 x 128 px, those before 96 x 64" in line
+    assert "scaled to fit" in line
+    assert "--k is used for all" in line
+
+
+@pytest.mark.parametrize("kind", ["folder", "bag"])
+def test_images_of_several_sizes(run: Callable[..., int], tmp_path: Path, kind: str) -> None:
+    sizes = [(96, 64), (64, 96), (160, 120)]
+    if kind == "folder":
+        (tmp_path / "album").mkdir()
+        for index, (width, height) in enumerate(sizes):
+            save_picture(tmp_path / "album" / f"{index}.png", width=width, height=height)
+    else:
+        messages = [camera_messages(3, size=size, calibrated=False)[index] for index, size in enumerate(sizes)]
+        write_bag(tmp_path / "album", messages)
+    assert run(tmp_path / "album", options="--save params,video") == 0
+    assert sizes_of(tmp_path / "out") == [[height, width] for width, height in sizes]
+    assert video_sizes(tmp_path / "out" / "album_overlay.mp4") == [(64, 96)] * 3
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

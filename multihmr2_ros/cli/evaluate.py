@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from multihmr2_ros.cli import options
+from multihmr2_ros.cli import options, result_files
 from multihmr2_ros.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ MOST_LISTED = 5  # inputs named at the end of the table
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("inputs", nargs="*", type=Path, metavar="BAG", help="rosbag2 folder, .mcap or .db3")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the results; made if missing")
+    result_files.add_overwrite(parser)
     parser.add_argument(
         "--compare", nargs=2, type=Path, metavar=("A", "B"), help="two result folders: B − A, with intervals"
     )
@@ -94,6 +95,7 @@ def run(args: argparse.Namespace) -> int:
 
         require_matplotlib()
     jobs = _jobs(args, _choice(args))
+    earlier = _earlier_results(args, [job.folder for job in jobs], whole=args.overwrite)
     estimator = None
     if any(job.estimator is not None for job in jobs):
         from multihmr2_ros.weights import resolve_checkpoint
@@ -103,8 +105,17 @@ def run(args: argparse.Namespace) -> int:
             jobs = _jobs(args, _resolved(args))
             estimator = _resolved(args).load()
     options.make_folder(args.out)
+    result_files.remove_results(earlier)
     results = _run_jobs(args, jobs, estimator)
     return _finish(args, next((job.estimator for job in jobs if job.estimator is not None), None), results)
+
+
+def _earlier_results(args: argparse.Namespace, folders: Sequence[str], *, whole: bool) -> list[Path]:
+    """The results that are to be replaced. Raises UserError where there are any, and --overwrite is not given."""
+    result_files.refuse_input_folder(args.out, args.inputs)
+    earlier = result_files.existing_evaluation(args.out, folders, whole=whole)
+    result_files.refuse_existing(earlier, args.inputs, overwrite=args.overwrite)
+    return earlier
 
 
 def _is_distributed(args: argparse.Namespace) -> bool:
@@ -121,6 +132,7 @@ def _resolved(args: argparse.Namespace) -> EstimatorChoice:
 
 def _jobs(args: argparse.Namespace, choice: EstimatorChoice) -> list[BagJob]:
     from multihmr2_ros.evaluation.run import Camera
+    from multihmr2_ros.media.sources import source_name
     from multihmr2_ros.ros.bags.evaluation import BagJob
 
     options.refuse_same_names(args.inputs)
@@ -130,7 +142,7 @@ def _jobs(args: argparse.Namespace, choice: EstimatorChoice) -> list[BagJob]:
     for path in args.inputs:
         recorded = _recorded_topic(args, path)
         for kind in ("recorded",) if recorded else kinds:
-            parts = [path.stem] if len(args.inputs) > 1 else []
+            parts = [source_name(path)] if len(args.inputs) > 1 else []
             parts += [kind] if args.intrinsics == "both" and not recorded else []
             jobs.append(
                 BagJob(
@@ -190,8 +202,10 @@ def _dataset(args: argparse.Namespace) -> int:
             options.camera(args, args.intrinsics), _scoring(args),
         )
     )  # fmt: skip
+    earlier = _earlier_results(args, [], whole=True)
     estimator = choice.load()
     options.make_folder(args.out)
+    result_files.remove_results(earlier)
     results = evaluate_dataset(job, estimator, _bar)
     own_configuration = {"split": job.split, "scoring": dataclasses.asdict(job.scoring)}
     status = _finish(args, choice, results, own_configuration)

@@ -122,9 +122,11 @@ def parse_size(text: str) -> tuple[int, int]:
 
 def refuse_same_names(paths: Iterable[Path]) -> None:
     """Results are named after what they are of."""
+    from multihmr2_ros.media.sources import source_name
+
     first: dict[str, Path] = {}
     for path in paths:
-        other = first.setdefault(path.stem, path)
+        other = first.setdefault(source_name(path), path)
         if other is not path:
             raise UserError(
                 f"{other} and {path} would have results of the same name; rename one, or use a different --out for each"

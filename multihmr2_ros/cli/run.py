@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from multihmr2_ros.cli import options
+from multihmr2_ros.cli import options, result_files
 from multihmr2_ros.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 HELP = "find people in images, folders of images, videos, and bags"
 SAVE_CHOICES = ("params", "mesh", "overlay", "video")
+logger = logging.getLogger(__name__)
+
 SEQUENCE_FPS = 30.0  # of a folder of images that is written as a video
 
 
@@ -35,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder for the results; made if missing"
     )
+    result_files.add_overwrite(parser)
     parser.add_argument(
         "--save",
         metavar="KINDS",
@@ -48,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     chosen = _parse_save(args.save)
+    result_files.refuse_input_folder(args.out, args.inputs)
     options.make_folder(args.out)
     runtime, camera = options.runtime(args), options.camera(args)
     inputs, failed = [], False
@@ -55,7 +60,10 @@ def run(args: argparse.Namespace) -> int:
         with _reported() as outcome:
             inputs.append((path, _open(path, args.topic)))
         failed |= outcome.failed
-    options.refuse_same_names([path for path, _ in inputs])
+    named = [(path, result_files.RunNames(source, _kinds(source, chosen))) for path, source in inputs]
+    result_files.refuse_shared_names(named)
+    existing = [file for _, names in named for file in names.existing(args.out)]
+    result_files.refuse_existing(existing, args.inputs, overwrite=args.overwrite)
     if not inputs:
         return 2
     estimator = _load(args, runtime)
@@ -64,6 +72,11 @@ def run(args: argparse.Namespace) -> int:
             _run_source(estimator, camera, path, source, args.out, chosen)
         failed |= outcome.failed
     return 2 if failed else 0
+
+
+def _kinds(source: FrameSource, chosen: tuple[str, ...] | None) -> tuple[str, ...]:
+    """What is saved of an input: as chosen, or its default."""
+    return chosen or (("params", "overlay") if source.fps is None else ("params", "video"))
 
 
 def _open(path: Path, topic: str | None) -> FrameSource:
@@ -98,16 +111,17 @@ def _run_source(
     """
     from tqdm import tqdm
 
-    is_video = source.fps is not None
-    save = chosen or (("params", "video") if is_video else ("params", "overlay"))
+    is_video, kinds = source.fps is not None, _kinds(source, chosen)
     frames = people_seen = 0
+    sizes = _SizeWatch(path, with_k=camera.k is not None, with_video="video" in kinds)
     estimator.reset()
     with contextlib.ExitStack() as stack:
-        results = Results(out, path.stem, save, source.fps or SEQUENCE_FPS, estimator, stack)
+        results = Results(out, source, kinds, estimator, stack)
         bar = stack.enter_context(tqdm(source, total=source.frame_count, desc=path.name, unit="frame", disable=None))
         for frame in bar:
             if not is_video:
                 estimator.reset()
+            sizes.check(frame)
             k, origin = camera.of(frame)
             people = estimator.step(frame.image, k, frame.stamp, intrinsics_source=origin)
             results.write(frame, people)
@@ -119,52 +133,85 @@ def _run_source(
         raise UserError(source.damage)
 
 
+class _SizeWatch:
+    """Says once that images of another size have come, where that matters: --k is of one size, and so is a video."""
+
+    def __init__(self, path: Path, *, with_k: bool, with_video: bool) -> None:
+        self._path, self._with_k, self._with_video = path, with_k, with_video
+        self._first: tuple[int, ...] = ()
+        self._is_told = not (with_k or with_video)
+
+    def check(self, frame: Frame) -> None:
+        size = frame.image.shape[:2]
+        self._first = self._first or size
+        if self._is_told or size == self._first:
+            return
+        self._is_told = True
+        text = (
+            f"{self._path}: {frame.name} is {size[1]} x {size[0]} px, those before {self._first[1]} x {self._first[0]}"
+        )
+        if self._with_video:
+            text += "; in the video, images of another size are scaled to fit"
+        if self._with_k:
+            text += "; --k is used for all of them, though it is of one size"
+        logger.warning("%s", text)
+
+
 class Results:
     """Writes what --save asks for, frame by frame; a video appears when the last frame is in."""
 
     def __init__(
         self,
         folder: Path,
-        stem: str,
+        source: FrameSource,
         save: tuple[str, ...],
-        fps: float,
         estimator: Estimator,
         stack: contextlib.ExitStack,
     ) -> None:
-        self._folder, self._stem, self._save, self._fps = folder, stem, save, fps
+        self._folder, self._source, self._save = folder, source, save
+        self._fps = source.fps or SEQUENCE_FPS
         self._faces = estimator.faces
         self._stack = stack
+        self._is_first = True
         self._video: VideoWriter | None = None
+        self._video_size = (0, 0)
         self._video_stamp = 0.0
 
     def write(self, frame: Frame, people: People) -> None:
         from multihmr2_ros.media.export import save_image, save_meshes, save_params
         from multihmr2_ros.media.overlay import draw_people
 
+        if self._is_first:  # there are results now that take the place of those of an earlier run
+            names = result_files.RunNames(self._source, self._save)
+            result_files.remove_results(names.existing(self._folder))
+            self._is_first = False
         if "params" in self._save:
-            save_params(self._folder / f"{frame.name}.npz", frame.as_recorded(people))
+            save_params(self._path(frame, "params"), frame.as_recorded(people))
         if "mesh" in self._save:
-            save_meshes(self._folder / f"{frame.name}.glb", people, self._faces)
+            save_meshes(self._path(frame, "mesh"), people, self._faces)
         if "overlay" in self._save or "video" in self._save:
             drawn = draw_people(frame.image, people, self._faces)
             if "overlay" in self._save:
-                save_image(self._folder / f"{frame.name}_overlay.png", drawn)
+                save_image(self._path(frame, "overlay"), drawn)
             if "video" in self._save:
                 self._write_video(frame, drawn)
 
-    def _write_video(self, frame: Frame, drawn: NDArray[np.uint8]) -> None:
-        from multihmr2_ros.media.video import VideoWriter
+    def _path(self, frame: Frame, kind: str) -> Path:
+        return self._folder / f"{frame.name}{result_files.FRAME_ENDINGS[kind]}"
 
-        height, width = drawn.shape[:2]
+    def _write_video(self, frame: Frame, drawn: NDArray[np.uint8]) -> None:
+        from multihmr2_ros.media.video import VideoWriter, fit_image
+
         if self._video is None:
-            target = self._folder / f"{self._stem}_overlay.mp4"
+            self._video_size = height, width = drawn.shape[:2]
+            target = self._folder / f"{self._source.name}{result_files.VIDEO_ENDING}"
             self._video = self._stack.enter_context(VideoWriter(target, width, height, self._fps))
             self._video_stamp = frame.stamp
         elif frame.stamp > self._video_stamp:
             self._video_stamp = frame.stamp
         else:  # images have no time, and a bag's clock may have been set back: one after the other
             self._video_stamp += 1 / self._fps
-        self._video.write(drawn, self._video_stamp)
+        self._video.write(fit_image(drawn, *self._video_size), self._video_stamp)
 
 
 def _parse_save(text: str | None) -> tuple[str, ...] | None:

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation.run import SequenceResult
 from multihmr2_ros.evaluation.tally import Tally
+from multihmr2_ros.media.sources import source_name
 
 CONNECT_TIMEOUT_S = 15
 
@@ -84,4 +85,4 @@ def _result(job: Job, future: Any) -> SequenceResult:
         return result
     reason = " ".join(str(error).split()) or type(error).__name__
     problem = f"{job.path}: its evaluation ended with {type(error).__name__} ({reason[:200]}); evaluate it alone"
-    return SequenceResult(job.path.stem, str(job.path), job.kind, job.folder, Tally(), (problem,))
+    return SequenceResult(source_name(job.path), str(job.path), job.kind, job.folder, Tally(), (problem,))

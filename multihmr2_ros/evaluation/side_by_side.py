@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from multihmr2_ros.evaluation.moments import Moment
 from multihmr2_ros.evaluation.scoring import FrameScore, image_joints
 from multihmr2_ros.media.overlay import draw_people
-from multihmr2_ros.media.video import VideoWriter
+from multihmr2_ros.media.video import VideoWriter, fit_image
 from multihmr2_ros.people import People
 
 USUAL_FPS = 10.0
@@ -58,7 +58,9 @@ class SideBySide:
                 joints_2d = image_joints(people).astype(np.float32)  # the picture has no lens distortion any more
                 people = dataclasses.replace(people, vertices=people.vertices[:, :0], joints_2d=joints_2d)
             image = draw_people(image, people, self._faces)
-        picture = np.ascontiguousarray(cv2.resize(image, self._size, interpolation=cv2.INTER_AREA))
+        picture = fit_image(image, self._size[1], self._size[0])
+        if picture is image:
+            picture = image.copy()  # the title is written on it
         scale = max(0.4, self._size[1] / TITLE_SCALE)
         (width, height), below = cv2.getTextSize(title, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
         cv2.rectangle(picture, (0, 0), (width + 8, height + below + 6), (0, 0, 0), cv2.FILLED)

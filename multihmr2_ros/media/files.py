@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +15,8 @@ from typing import TypeVar
 from multihmr2_ros.errors import UserError
 
 Self = TypeVar("Self", bound="WholeFile")
+
+_temporaries: set[Path] = set()  # of this process
 
 
 class WholeFile(ABC):
@@ -42,7 +45,25 @@ class WholeFile(ABC):
 
 def temporary_beside(path: Path) -> Path:
     """A hidden name in the folder of path that no other writer uses, so that os.replace to path is atomic."""
-    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    _temporaries.add(temporary.absolute())
+    return temporary
+
+
+def remove_temporaries() -> None:
+    """Removes what is left of temporary files and folders when a command ends: a signal may come between the making of
+    a file and the block that cleans up after it."""
+    while _temporaries:
+        temporary = _temporaries.pop()
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            remove(temporary)
+
+
+def ffmpeg_path(path: Path) -> str:
+    """A path for FFmpeg, which takes what stands before a colon for a protocol: `2024-05-01T12:00:00.mp4`."""
+    return f"file:{path}"
 
 
 def cannot_write(path: Path, error: Exception) -> UserError:
@@ -53,6 +74,7 @@ def cannot_write(path: Path, error: Exception) -> UserError:
 
 def remove(temporary: Path) -> None:
     """Removes a temporary file that may never have come to be, and whose folder may not exist."""
+    _temporaries.discard(temporary.absolute())
     with suppress(OSError):
         temporary.unlink()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator
@@ -12,15 +13,18 @@ from types import TracebackType
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 from av.sidedata.sidedata import Type as SideDataType
 from numpy.typing import NDArray
 
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.media.files import ffmpeg_path
 from multihmr2_ros.media.images import check_pixel_count, read_image
 from multihmr2_ros.people import Frame
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+MAX_PIXEL_ASPECT = 8  # anamorphic video has at most 2.4
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm")
 
 logger = logging.getLogger(__name__)
@@ -29,11 +33,15 @@ logger = logging.getLogger(__name__)
 class FrameSource(ABC):
     """Frames in order of time. Each iteration starts at the first frame; one iteration runs at a time.
 
-    fps: frames per second on average, None for images. frame_count: as the file states it, None where it does not.
+    name: what results are named after (see `source_name`). frame_names: of every frame, where they are known before;
+    None: `<name>_<index>`, of six digits or more. fps: frames per second on average, None for images. frame_count: as
+    the file states it, None where it does not.
     damage: after an iteration, one line about what is lost, where the results must not pass for whole; "" if nothing.
     Closing the source (or leaving its `with` block) ends a running iteration and releases the file.
     """
 
+    name: str = ""
+    frame_names: tuple[str, ...] | None = None
     fps: float | None = None
     frame_count: int | None = None
     damage: str = ""
@@ -62,6 +70,12 @@ class FrameSource(ABC):
         self.close()
 
 
+def source_name(path: str | Path) -> str:
+    """What results are named after: a file's name without its suffix, a folder's whole name ("." and ".." resolved)."""
+    path = Path(os.path.abspath(path))
+    return path.name if path.is_dir() else path.stem
+
+
 def open_source(path: str | Path, *, images_per_second: float | None = None) -> FrameSource:
     """The frames of an image file, of the images in a folder (natural order, subfolders left out), or of a video.
 
@@ -77,7 +91,7 @@ def open_source(path: str | Path, *, images_per_second: float | None = None) -> 
     try:
         is_folder, is_file = path.is_dir(), path.is_file()
         if is_folder:
-            return ImageSource(images_in(path), images_per_second)
+            return ImageSource(images_in(path), images_per_second, source_name(path))
     except OSError as error:
         raise UserError(
             f"cannot open {path}: {error.strerror}; give an image, a folder of images or a video"
@@ -86,7 +100,7 @@ def open_source(path: str | Path, *, images_per_second: float | None = None) -> 
         raise UserError(f"there is no file or folder {path}; give an image, a folder of images or a video")
     suffix = path.suffix.lower()
     if suffix in IMAGE_SUFFIXES:
-        return ImageSource([path], images_per_second)
+        return ImageSource([path], images_per_second, source_name(path))
     if suffix in VIDEO_SUFFIXES:
         return VideoSource(path)
     known = " ".join(IMAGE_SUFFIXES + VIDEO_SUFFIXES)
@@ -96,15 +110,17 @@ def open_source(path: str | Path, *, images_per_second: float | None = None) -> 
 class ImageSource(FrameSource):
     """Image files. Frame.name is the stem, or the whole file name where two of the files share a stem."""
 
-    def __init__(self, paths: list[Path], images_per_second: float | None) -> None:
+    def __init__(self, paths: list[Path], images_per_second: float | None, name: str) -> None:
+        self.name = name
         self.frame_count = len(paths)
         self._paths = paths
         self._seconds_per_image = 0.0 if images_per_second is None else 1.0 / images_per_second
-        self._stems_differ = len({path.stem for path in paths}) == len(paths)
+        stems_differ = len({path.stem for path in paths}) == len(paths)
+        self.frame_names = tuple(path.stem if stems_differ else path.name for path in paths)
 
     def _frames(self) -> Generator[Frame, None, None]:
         readable = 0
-        for index, path in enumerate(self._paths):
+        for index, (path, name) in enumerate(zip(self._paths, self.frame_names or (), strict=True)):
             try:
                 image = read_image(path)
             except UserError as error:
@@ -113,7 +129,6 @@ class ImageSource(FrameSource):
                 logger.warning("%s; left out", error)  # one damaged file must not cost the others
                 continue
             readable += 1
-            name = path.stem if self._stems_differ else path.name
             yield Frame(image=image, stamp=index * self._seconds_per_image, name=name)
         count, folder = len(self._paths), self._paths[0].parent
         if readable == 0:
@@ -123,13 +138,16 @@ class ImageSource(FrameSource):
 
 
 class VideoSource(FrameSource):
-    """A video file. Frame.name is `<stem>_<index:06d>`; images are upright (display matrix applied).
+    """A video file. Frame.name is `<name>_<index:06d>`; images are upright (display matrix applied) and have square
+    pixels, as players show them; square_pixels=False keeps the pixels as they are stored, as OpenCV does.
 
     Frames that cannot be decoded whole are left out; `damage` says how many, and whether the video ends early.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, square_pixels: bool = True) -> None:
         self._path = path
+        self._square_pixels = square_pixels
+        self.name = source_name(path)
         with self._open() as container:
             stream = container.streams.video[0]
             check_pixel_count(path, stream.codec_context.width, stream.codec_context.height)
@@ -141,7 +159,9 @@ class VideoSource(FrameSource):
         try:
             if self._path.stat().st_size == 0:
                 raise UserError(f"{self._path} is empty (0 bytes); give a video file")
-            container = av.open(str(self._path), metadata_errors="replace")  # old files' titles are seldom UTF-8
+            container = av.open(
+                ffmpeg_path(self._path), metadata_errors="replace"
+            )  # old files' titles are seldom UTF-8
         except (av.FFmpegError, OSError) as error:
             reason = error.strerror or type(error).__name__
             raise UserError(f"cannot read the video {self._path} ({reason}); is the file a complete video?") from error
@@ -159,13 +179,11 @@ class VideoSource(FrameSource):
             stream.thread_type = "SLICE"  # with frame threads, one damaged packet loses the good frames around it
             decoder = _Decoder(container, stream, period_s)
             for picture in decoder:
-                image = np.asarray(picture.to_ndarray(format="rgb24"), np.uint8)
-                image = apply_display_matrix(image, _display_matrix(picture))
-                yield Frame(
-                    image=image, stamp=clock.stamp(_time_s(picture, stream)), name=f"{self._path.stem}_{index:06d}"
-                )
+                image = self._image(picture, stream)
+                yield Frame(image=image, stamp=clock.stamp(_time_s(picture, stream)), name=f"{self.name}_{index:06d}")
                 index += 1
-            missing_s = _stated_duration_s(container, stream) - decoder.duration_s
+            stated_s, from_zero = _stated_duration_s(container, stream)
+            missing_s = stated_s - (decoder.end_s if from_zero else decoder.duration_s)
         if index == 0:
             raise UserError(f"no frame of the video {self._path} can be decoded; is the file complete?")
         losses = []
@@ -176,12 +194,25 @@ class VideoSource(FrameSource):
         if losses:
             self.damage = f"{self._path}: {index} frames could be read; {', '.join(losses)}"
 
+    def _image(self, picture: av.VideoFrame, stream: av.VideoStream) -> NDArray[np.uint8]:
+        """(H, W, 3) upright, with square pixels where they are asked for."""
+        aspect = _pixel_aspect(stream) if self._square_pixels else 1.0
+        width, height = _square_size(picture.width, picture.height, aspect)
+        check_pixel_count(self._path, width, height)
+        if (width, height) == (picture.width, picture.height):
+            image = np.asarray(picture.to_ndarray(format="rgb24"), np.uint8)
+        else:
+            check_pixel_count(self._path, picture.width, picture.height)
+            stored = np.asarray(picture.to_ndarray(format="rgb24"), np.uint8)
+            image = np.asarray(cv2.resize(stored, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+        return apply_display_matrix(image, _display_matrix(picture))
+
 
 class _Decoder:
     """The whole pictures of a video stream, in order of presentation.
 
     damaged: packets and pictures that could not be decoded whole. duration_s: from the start of the first packet to
-    the end of the last; both as far as the iteration has come.
+    the end of the last; end_s: the latter, from the container's 0 on; all as far as the iteration has come.
     """
 
     def __init__(self, container: av.container.InputContainer, stream: av.VideoStream, period_s: float) -> None:
@@ -190,11 +221,11 @@ class _Decoder:
         self._period_s = period_s
         self.damaged = 0
         self._start_s = math.inf
-        self._end_s = -math.inf
+        self.end_s = -math.inf
 
     @property
     def duration_s(self) -> float:
-        return self._end_s - self._start_s
+        return self.end_s - self._start_s
 
     def __iter__(self) -> Iterator[av.VideoFrame]:
         for packet in self._packets():
@@ -223,7 +254,7 @@ class _Decoder:
             start_s = float(packet.pts * packet.time_base)
             lasts_s = float(packet.duration * packet.time_base) if packet.duration else self._period_s
             self._start_s = min(self._start_s, start_s)
-            self._end_s = max(self._end_s, start_s + lasts_s)
+            self.end_s = max(self.end_s, start_s + lasts_s)
 
 
 class _Clock:
@@ -254,20 +285,37 @@ def _time_s(picture: av.VideoFrame, stream: av.VideoStream) -> float | None:
     return float(picture.pts * stream.time_base)
 
 
-def _stated_duration_s(container: av.container.InputContainer, stream: av.VideoStream) -> float:
-    """How long the file says that the video lasts, in seconds; 0 where it does not say."""
+def _stated_duration_s(container: av.container.InputContainer, stream: av.VideoStream) -> tuple[float, bool]:
+    """How long the file says that the video lasts, in seconds, 0 where it does not say; and whether that is counted
+    from the container's 0, where the video may begin later, or from the video's own beginning."""
     if container.format.name == "avi" and stream.average_rate:
         # A cut AVI's duration is that of what is left; the frame count in its header is still the whole video's.
-        return float(stream.frames / stream.average_rate)
+        return float(stream.frames / stream.average_rate), False
     if stream.duration is not None and stream.time_base is not None:
-        return float(stream.duration * stream.time_base)
+        return float(stream.duration * stream.time_base), False
+    is_matroska = "matroska" in container.format.name
     tag = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", ""))  # Matroska, per stream
     if tag is not None:
         hours, minutes, seconds = map(float, tag.groups())
-        return 3600.0 * hours + 60.0 * minutes + seconds
+        return 3600.0 * hours + 60.0 * minutes + seconds, is_matroska  # FFmpeg writes the time of the end
     if container.duration is not None and len(container.streams) == 1:
-        return container.duration / av.time_base
-    return 0.0
+        return container.duration / av.time_base, is_matroska
+    return 0.0, False
+
+
+def _pixel_aspect(stream: av.VideoStream) -> float:
+    """Width over height of a pixel; 1 where the file does not say, or says what no camera has."""
+    for ratio in (stream.sample_aspect_ratio, stream.codec_context.sample_aspect_ratio):
+        if ratio:
+            return float(ratio) if 1 / MAX_PIXEL_ASPECT <= ratio <= MAX_PIXEL_ASPECT else 1.0
+    return 1.0
+
+
+def _square_size(width: int, height: int, pixel_aspect: float) -> tuple[int, int]:
+    """Width and height (px) with square pixels: the image is enlarged along one side, so that nothing is lost."""
+    if pixel_aspect >= 1:
+        return round(width * pixel_aspect), height
+    return width, round(height / pixel_aspect)
 
 
 def _display_matrix(picture: av.VideoFrame) -> NDArray[np.int32] | None:

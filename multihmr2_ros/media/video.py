@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.media.files import WholeFile, cannot_write, remove, temporary_beside
+from multihmr2_ros.media.files import WholeFile, cannot_write, ffmpeg_path, remove, temporary_beside
 
 ENCODER: Final = "libx264"
 # No B-frames: with them the file states too short a duration for irregular stamps, and players cut the end.
@@ -22,6 +22,19 @@ ENCODER_OPTIONS = {"crf": "20", "preset": "veryfast", "bf": "0"}
 TIME_BASE = Fraction(1, 90_000)
 # Codes of ITU-T H.273. The BT.601 matrix is also what readers that ignore the tags assume (OpenCV before 5).
 BT709_PRIMARIES, BT709_TRANSFER, BT601_MATRIX, LIMITED_RANGE = 1, 1, 6, 1
+
+
+def fit_image(rgb: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """An image (H, W, 3) uint8 as (height, width, 3): scaled as a whole, in the middle, with black at two sides."""
+    if rgb.shape[:2] == (height, width):
+        return rgb
+    scale = min(height / rgb.shape[0], width / rgb.shape[1])
+    size = (max(1, min(width, round(scale * rgb.shape[1]))), max(1, min(height, round(scale * rgb.shape[0]))))
+    scaled = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    fitted = np.zeros((height, width, 3), np.uint8)
+    top, left = (height - size[1]) // 2, (width - size[0]) // 2
+    fitted[top : top + size[1], left : left + size[0]] = scaled
+    return fitted
 
 
 class VideoWriter(WholeFile):
@@ -44,7 +57,9 @@ class VideoWriter(WholeFile):
         self._first_stamp_s = 0.0
         self._last_ticks = -1
         try:
-            self._container = av.open(str(self._temporary), "w", format="mp4", options={"movflags": "faststart"})
+            self._container = av.open(
+                ffmpeg_path(self._temporary), "w", format="mp4", options={"movflags": "faststart"}
+            )
             self._stream = self._add_stream(Fraction(fps).limit_denominator(1001))
             self._container.start_encoding()
         except (av.FFmpegError, OSError) as error:

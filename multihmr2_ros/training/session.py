@@ -35,8 +35,9 @@ from multihmr2_ros.training.distributed import Processes, own_device, processes
 from multihmr2_ros.training.feature_cache import CachedBatches, missing_batches, write_batch
 from multihmr2_ros.training.lifting import KeypointBatches, LiftingConfig, WithKeypoints, make_bank
 from multihmr2_ros.training.pool import Pool, make_folder
+from multihmr2_ros.training.records import CURVES_FILE, LOG_FILE
 from multihmr2_ros.training.rendering import PoolConfig, Renderers, fill, open_folder, scene_renderer
-from multihmr2_ros.training.state import state_paths
+from multihmr2_ros.training.state import WEIGHTS_FILE, state_paths
 from multihmr2_ros.training.trainer import Hooks, Trainer
 
 logger = logging.getLogger(__name__)
@@ -97,8 +98,7 @@ def train(session: Session) -> str:
     """Train, or go on training; returns one line that says how it ended. Raises UserError for what cannot be done."""
     stop = StopRequest(deadline=None if session.time_limit_s is None else time.monotonic() + session.time_limit_s)
     make_folder(session.out)
-    if state_paths(session.out) and not session.resume:
-        raise UserError(f"{session.out} already holds a run; add --resume to go on with it, or choose another --out")
+    _refuse_existing(session)
     if session.pool is None and not session.datasets and not session.features:
         raise UserError("there is nothing to train on; give --cache for renders, or a dataset")
     device = own_device(torch.device(Runtime(session.device).resolve().device), os.environ)
@@ -166,6 +166,17 @@ def features_only(session: Session, count: int) -> str:
                 return f"stopped, because {stop.reason}: {len(missing_batches(folder, count))} batches are missing"
             write_batch(folder, number, batches[number], network)
     return f"done: {folder} holds {count} batches of {session.training.batch.batch_size} images"
+
+
+def _refuse_existing(session: Session) -> None:
+    """Raises UserError where the run would replace an earlier one's files, or weights that it does not own."""
+    if session.resume:
+        return
+    if state_paths(session.out):
+        raise UserError(f"{session.out} already holds a run; add --resume to go on with it, or choose another --out")
+    for name in (WEIGHTS_FILE, LOG_FILE, CURVES_FILE):
+        if (session.out / name).exists():
+            raise UserError(f"{session.out / name} exists already, and this run would replace it; choose another --out")
 
 
 def render_only(config: PoolConfig, images: int, workers: int) -> str:

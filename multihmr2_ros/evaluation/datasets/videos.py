@@ -99,7 +99,7 @@ def _video(name: str, video: Path, calibration: Path, cameras: list[Camera]) -> 
             f"{calibration} must have one camera of the name of {video}, or of its number or letter after cam, "
             f"got {len(same)} of {known}; name both alike, such as cam01"
         )
-    return CalibratedVideo(name, video, VideoSource(video), same[0].lens, same[0].size)
+    return CalibratedVideo(name, video, VideoSource(video, square_pixels=False), same[0].lens, same[0].size)
 
 
 def camera_marks(name: str) -> set[str]:
@@ -129,6 +129,6 @@ def _toml(path: Path) -> dict[str, Any]:
             module: Any = importlib.import_module(name)
         except ModuleNotFoundError:
             continue
-        content: dict[str, Any] = module.loads(path.read_text())
+        content: dict[str, Any] = module.loads(path.read_text(encoding="utf-8"))
         return content
     raise UserError("reading a .toml calibration needs Python 3.11 or tomli; type: pip install tomli")

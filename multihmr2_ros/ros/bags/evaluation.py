@@ -16,6 +16,7 @@ from multihmr2_ros.evaluation.run import Camera, PeopleEstimator, SequenceResult
 from multihmr2_ros.evaluation.scoring import ScoringConfig
 from multihmr2_ros.evaluation.tables import Listener
 from multihmr2_ros.evaluation.tally import Tally
+from multihmr2_ros.media.sources import source_name
 
 from .humans import HUMANS_TOPIC, TRUTH_TOPIC
 from .predictions import PredictionBag
@@ -76,7 +77,7 @@ def run_job(
 ) -> SequenceResult:
     """The result of a bag; what is wrong with the bag stands in its problems. estimator: in place of the job's."""
     begin_s = time.perf_counter()
-    result = SequenceResult(job.path.stem, str(job.path), job.kind, job.folder, Tally())
+    result = SequenceResult(source_name(job.path), str(job.path), job.kind, job.folder, Tally())
     try:
         sequence = (
             RecordedSequence(job.path, job.truth, job.humans)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation.moments import Moment
+from multihmr2_ros.media.sources import source_name
 from multihmr2_ros.people import Frame, People
 from multihmr2_ros.ros.frame_tree import frame_name
 
@@ -87,7 +88,7 @@ class BagSequence:
     """
 
     def __init__(self, path: Path, truth: str = TRUTH_TOPIC, topic: str | None = None) -> None:
-        self.name = path.stem
+        self.name = source_name(path)
         self.problems: list[str] = []
         self._path, self._where = path, truth
         self._source = BagSource(path, topic)
@@ -140,7 +141,7 @@ class RecordedSequence:
     fps: float | None = None
 
     def __init__(self, path: Path, truth: str = TRUTH_TOPIC, humans: str = HUMANS_TOPIC) -> None:
-        self.name = path.stem
+        self.name = source_name(path)
         self.problems: list[str] = []
         self._path, self._where, self._topic = path, truth, humans
         with BagHumans(path, humans) as recorded:

@@ -1,0 +1,151 @@
+"""Names of result files, and the one rule about them: nothing that exists is replaced, unless --overwrite is given.
+
+Results of one command never share a name, never lie where an input is, and never mix with those of an earlier run:
+with --overwrite, every file that has a name of these results is removed first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from multihmr2_ros.errors import UserError
+
+if TYPE_CHECKING:
+    from multihmr2_ros.media.sources import FrameSource
+
+FRAME_ENDINGS = {"params": ".npz", "mesh": ".glb", "overlay": "_overlay.png"}
+VIDEO_ENDING = "_overlay.mp4"
+
+RESULTS_FILE = "results.json"
+EVALUATION_FILES = ("frames.csv", "people.csv", "identities.png", "overlay.mp4", "predictions.mcap")  # of a sequence
+SUMMARY_FILES = (RESULTS_FILE, "error_over_distance.png", "field_of_view.png", "latency.png")  # of all together
+
+
+def add_overwrite(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace results of the same names in --out, those of an earlier and longer run included",
+    )
+
+
+class RunNames:
+    """The names of the files that `multihmr2 run` makes of one input. kinds: of --save."""
+
+    def __init__(self, source: FrameSource, kinds: Sequence[str]) -> None:
+        endings = [ending for kind, ending in FRAME_ENDINGS.items() if kind in kinds]
+        self.fixed = {f"{name}{ending}" for name in source.frame_names or () for ending in endings}
+        if "video" in kinds:
+            self.fixed.add(f"{source.name}{VIDEO_ENDING}")
+        self._numbered: re.Pattern[str] | None = None
+        self._example = f"{source.name}_000000{endings[0] if endings else ''}"
+        if source.frame_names is None and endings:
+            any_ending = "|".join(map(re.escape, endings))
+            self._numbered = re.compile(rf"{re.escape(source.name)}_[0-9]{{6,}}(?:{any_ending})")
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.fixed or (self._numbered is not None and self._numbered.fullmatch(name) is not None)
+
+    def shares_with(self, other: RunNames) -> bool:
+        """Whether a file could be a result of both inputs."""
+        if not self.fixed.isdisjoint(other.fixed):
+            return True
+        if self._numbered is None and other._numbered is None:
+            return False
+        examples = [names._example for names in (self, other) if names._numbered is not None]
+        return any(name in self and name in other for name in (*self.fixed, *other.fixed, *examples))
+
+    def existing(self, folder: Path) -> list[Path]:
+        """The files in a folder that have such a name, in order."""
+        try:
+            return sorted(folder / name for name in os.listdir(folder) if name in self)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise UserError(f"cannot read the folder {folder}: {error.strerror}; choose another with --out") from error
+
+
+def refuse_shared_names(named: Sequence[tuple[Path, RunNames]]) -> None:
+    """Raises UserError where two inputs would have results of one name."""
+    owner: dict[str, Path] = {}
+    for path, names in named:
+        for name in names.fixed:
+            other = owner.setdefault(name, path)
+            if other is not path:
+                raise _shared(other, path)
+    numbered = [(path, names) for path, names in named if names._numbered is not None]
+    for path, names in numbered:
+        for other, others in named:
+            if other is not path and names.shares_with(others):
+                raise _shared(path, other)
+
+
+def _shared(first: Path, second: Path) -> UserError:
+    return UserError(
+        f"{first} and {second} would have results of the same name; rename one, or use a different --out for each"
+    )
+
+
+def refuse_input_folder(out: Path, inputs: Iterable[Path]) -> None:
+    """Raises UserError where results would lie among the files of an input folder."""
+    for path in inputs:
+        if path.is_dir() and out.exists() and os.path.samefile(path, out):
+            raise UserError(
+                f"--out {out} is the input {path} itself: results there would be taken for inputs the next time; "
+                "choose another folder"
+            )
+
+
+def refuse_existing(existing: Sequence[Path], inputs: Iterable[Path], *, overwrite: bool) -> None:
+    """Raises UserError where results would replace a file: an input always, anything else without --overwrite."""
+    if not existing:
+        return
+    given = {_identity(path) for path in inputs if path.is_file()}
+    for path in existing:
+        if path.is_file() and _identity(path) in given:
+            raise UserError(f"a result would replace the input {path}; choose another folder with --out")
+    if not overwrite:
+        more = f" (and {len(existing) - 1} more results of that kind)" if len(existing) > 1 else ""
+        raise UserError(f"{existing[0]} exists already{more}; choose another --out, or replace them with --overwrite")
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """The same for two names of one file."""
+    stat = path.stat()
+    return stat.st_dev, stat.st_ino
+
+
+def remove_results(paths: Iterable[Path]) -> None:
+    """Removes results of an earlier run. Raises UserError where that is not possible."""
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot replace {path}: {error.strerror}; choose another --out") from error
+
+
+def existing_evaluation(out: Path, folders: Iterable[str], *, whole: bool) -> list[Path]:
+    """The files of an earlier evaluation in `out` and in these folders of it; whole: in all folders that it wrote."""
+    chosen = ["", *folders]
+    if whole:
+        chosen += sorted(path.parent.name for name in ("frames.csv", "people.csv") for path in out.glob(f"*/{name}"))
+        chosen += _folders_of(out)
+    names = [out / name for name in SUMMARY_FILES]
+    names += [out / folder / name for folder in dict.fromkeys(chosen) for name in EVALUATION_FILES]
+    return [path for path in names if os.path.lexists(path)]
+
+
+def _folders_of(out: Path) -> list[str]:
+    """The folders, inside `out`, of the sequences of an earlier evaluation."""
+    from multihmr2_ros.evaluation import results
+
+    try:
+        folders = [str(each["folder"]) for each in results.read(out)["sequences"]]
+    except (UserError, KeyError, TypeError):
+        return []
+    return [folder for folder in folders if not os.path.isabs(folder) and ".." not in Path(folder).parts]
