@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 from unittest import mock
 
-from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer, metadata, reader
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer, metadata
 from ruamel.yaml import YAML
 
+from multihmr2_ros.ros.bags import reading
 from multihmr2_ros.ros.bags.definitions import typestore
 from multihmr2_ros.ros.bags.frames import BagSource
 from test.bag_factory import camera_messages, serialised, write_bag
@@ -75,7 +76,7 @@ class Bags(Target):
 
 def read_bag(path: Path) -> None:
     yaml = ReadOnce()
-    with mock.patch.object(reader, "YAML", yaml), mock.patch.object(metadata, "YAML", yaml), BagSource(path) as source:
+    with mock.patch.object(reading, "YAML", yaml), mock.patch.object(metadata, "YAML", yaml), BagSource(path) as source:
         for frame in source:
             assert frame.image.ndim == 3
         assert "\n" not in source.damage

@@ -223,7 +223,8 @@ def test_frames(tmp_path: Path, name: str, encoding: str) -> None:
         again = list(source)
         assert (source.frame_count, source.damage) == (5, "")
         assert source.fps == pytest.approx(RATE, rel=1e-3)
-    assert [frame.name for frame in frames] == [f"{path.stem}_{index:06d}" for index in range(5)]
+        name = path.name if path.is_dir() else path.stem  # a folder has no suffix
+        assert [frame.name for frame in frames] == [f"{name}_{index:06d}" for index in range(5)]
     for index, (frame, same) in enumerate(zip(frames, again, strict=True)):
         expected = picture(index)
         if encoding == "mono8":

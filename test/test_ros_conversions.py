@@ -260,6 +260,50 @@ def test_compressed_images_that_are_damaged(cut: int) -> None:
         compressed_image_from_ros(CompressedImage(format="jpeg", data=array.array("B", data)))
 
 
+def encoded_jpeg(*options: int) -> bytes:
+    noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)  # FF D9 may come in anything compressed
+    return bytes(cv2.imencode(".jpg", cv2.resize(noise, (320, 240)), list(options))[1])
+
+
+JPEGS = {
+    "baseline": (),
+    "progressive": (cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
+    "restarts": (cv2.IMWRITE_JPEG_RST_INTERVAL, 3),
+}
+TRAILERS = {
+    "multipart separator": b"\r\n--boundary\r\n",
+    "vendor": b"dhav\x00\x01\x02\x03",
+    "markers": b"\xff\xda\xff" * 100,
+    "another image": encoded_jpeg(),
+    "one byte": b"\xff",
+}
+
+
+@pytest.mark.parametrize("kind", JPEGS)
+@pytest.mark.parametrize("trailer", TRAILERS)
+def test_bytes_after_a_jpegs_end(kind: str, trailer: str) -> None:
+    """Stream separators and camera makers' own data are none of the image; without its end it is cut off as before."""
+    data = encoded_jpeg(*JPEGS[kind])
+    plain = compressed_image_from_ros(CompressedImage(format="jpeg", data=array.array("B", data)))
+    longer = CompressedImage(format="jpeg", data=array.array("B", data + TRAILERS[trailer]))
+    np.testing.assert_array_equal(compressed_image_from_ros(longer), plain)
+    if trailer != "another image":  # whose end would be taken for that of the first
+        cut = CompressedImage(format="jpeg", data=array.array("B", data[: len(data) // 2] + TRAILERS[trailer]))
+        with pytest.raises(UserError, match="cut off"):
+            compressed_image_from_ros(cut)
+
+
+def test_the_end_of_a_preview_is_not_that_of_the_image() -> None:
+    preview = encoded_jpeg()[:8000]
+    segment = b"\xff\xe1" + (2 + len(preview) + 2).to_bytes(2, "big") + preview + b"\xff\xd9"
+    data = encoded_jpeg()
+    whole = data[:2] + segment + data[2:]
+    image = compressed_image_from_ros(CompressedImage(format="jpeg", data=array.array("B", whole)))
+    assert image.shape == (240, 320, 3)
+    with pytest.raises(UserError, match="cut off"):
+        compressed_image_from_ros(CompressedImage(format="jpeg", data=array.array("B", whole[:-500])))
+
+
 def test_a_png_that_states_no_size() -> None:
     data = b"\x89PNG\r\n\x1a\n" + bytes(4) + b"IEND" + bytes(4)
     with pytest.raises(UserError, match="whole JPEG or PNG"):

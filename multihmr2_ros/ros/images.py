@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import Any
 
@@ -27,6 +28,7 @@ MOST_SCANS = 64  # of a progressive JPEG, which has about ten: each costs a pass
 PNG_START = b"\x89PNG\r\n\x1a\n"
 JPEG_START, JPEG_END, JPEG_SCAN = b"\xff\xd8", b"\xff\xd9", b"\xff\xda"
 JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # markers that carry the size
+JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # in compressed pixels, FF 00 is a byte, FF D0 to D7 restart
 JPEG_BARE = frozenset({0x01, *range(0xD0, 0xD8)})  # markers without a length
 
 
@@ -67,8 +69,12 @@ def compressed_image_from_ros(message: Any) -> NDArray[np.uint8]:
     Raises UserError for data that is damaged or cut off, and for sizes above MOST_PIXELS, before they cost memory.
     """
     data = bytes(message.data)
-    # OpenCV fills what is missing of a JPEG with grey. Some drivers pad with zeros.
-    is_cut_off = data.startswith(JPEG_START) and not data.rstrip(b"\0").endswith(JPEG_END)
+    is_cut_off = False
+    if data.startswith(JPEG_START):
+        # OpenCV fills what is missing of a JPEG with grey. Bytes after its end are none of it: padding, the separator
+        # of a stream, a camera maker's own data.
+        end = _jpeg_end(data)
+        is_cut_off, data = end is None, data[:end]
     size = None if is_cut_off else _stated_size(data)
     pixels = None
     if size is not None:
@@ -112,6 +118,30 @@ def _stated_size(data: bytes) -> tuple[int, int] | None:
             place += 2
         else:
             place += 2 + struct.unpack_from(">H", data, place + 2)[0]
+    return None
+
+
+def _jpeg_end(data: bytes) -> int | None:
+    """The place behind a JPEG's end marker; None where it has none. Markers within segments (a preview's) are none of
+    the image's own."""
+    place = 2
+    while place + 2 <= len(data):
+        if data[place] != 0xFF:  # compressed pixels, or stray bytes: on to the next marker
+            found = JPEG_MARKER.search(data, place)
+            if found is None:
+                return None
+            place = found.start()
+        marker = data[place + 1]
+        if marker == JPEG_END[1]:
+            return place + 2
+        if marker == 0xFF:  # fill
+            place += 1
+        elif marker in JPEG_BARE or marker == 0:
+            place += 2
+        elif place + 4 <= len(data):
+            place += 2 + struct.unpack_from(">H", data, place + 2)[0]
+        else:
+            return None
     return None
 
 

@@ -46,7 +46,7 @@ def _register(store: Any, type_name: str) -> None:
         raise UserError(
             f"no definition of the message type {type_name} is found; source the ROS workspace that has its package"
         )
-    types = get_types_from_msg(path.read_text(), type_name)
+    types = get_types_from_msg(path.read_text(encoding="utf-8"), type_name)
     for _, fields in types.values():
         for _, field in fields:
             for needed in _names(field):

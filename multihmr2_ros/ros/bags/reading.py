@@ -1,25 +1,49 @@
-"""Bags as a series of messages: rosbag2 folders, single .mcap and .db3 files, and ROS 1 .bag files. Needs no ROS."""
+"""Bags as a series of messages: rosbag2 folders, single .mcap and .db3 files, and ROS 1 .bag files. Needs no ROS.
+
+Of a folder's metadata.yaml only the names of its files are used: what the files hold is read from the files, so that
+bags of any version, without metadata.yaml, or with one that was written anew, are read alike.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import heapq
+import io
+import re
+import shutil
+import tempfile
+from collections import deque
 from collections.abc import Collection, Generator, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
 from rosbags.interfaces import QosDurability
 from rosbags.rosbag1 import Reader as Ros1Reader
-from rosbags.rosbag2 import Reader as Ros2Reader
+from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader
+from ruamel.yaml import YAML
 
 from multihmr2_ros.errors import UserError
 
 from .definitions import require, ros1_typestore
-from .salvage import CutMcapReader, CutSqlite3Reader
+from .salvage import CutMcapReader, CutSqlite3Reader, OrderedMcapReader, UriPath, is_whole_mcap, mcap_profile
+
+try:  # what rosbags uses: Python 3.14's own, before that a package, which its earlier versions do not have
+    from compression import zstd
+except ImportError:
+    try:
+        from backports import zstd
+    except ImportError:
+        import zstandard as zstd
 
 STORAGE_SUFFIXES = (".mcap", ".db3")
+COMPRESSED_SUFFIXES = tuple(f"{suffix}.zstd" for suffix in STORAGE_SUFFIXES)
 ROS1_SUFFIX = ".bag"
+ZSTD_START = b"\x28\xb5\x2f\xfd"  # no message in CDR begins like this
+MOST_MESSAGE_BYTES = 1 << 28
+MOST_METADATA_BYTES = 1 << 24
 MOST_NESTED = 50  # brackets in metadata.yaml
 MOST_COUNTED = 2**64  # messages, ns
 
@@ -49,7 +73,7 @@ def is_bag(path: Path) -> bool:
             return (path / "metadata.yaml").is_file() or bool(_storage_files(path))
     except OSError:
         return False
-    return path.suffix.lower() in (*STORAGE_SUFFIXES, ROS1_SUFFIX)
+    return path.name.lower().endswith((*STORAGE_SUFFIXES, *COMPRESSED_SUFFIXES, ROS1_SUFFIX))
 
 
 class BagReader:
@@ -67,16 +91,36 @@ class BagReader:
         self.path = Path(path)
         self.is_ros1 = self.path.suffix.lower() == ROS1_SUFFIX and not self.path.is_dir()
         self.damage = ""
-        self._readers = self._open()
+        self._unpacked = contextlib.ExitStack()  # folders of files that were compressed as a whole
+        try:
+            self._readers = self._open()
+        except BaseException:
+            self._unpacked.close()
+            raise
         self.topics = self._find_topics()
-        self.duration_ns = sum(getattr(reader, "duration", 0) for reader in self._readers)
+        spans = [span for span in map(_span, self._readers) if span is not None]
+        self.duration_ns = max(end for _, end in spans) - min(start for start, _ in spans) if spans else 0
 
     def messages(self, topics: Collection[str] = ()) -> Iterator[BagMessage]:
-        """The messages of these topics (none named: of all), in order of their recording."""
-        for reader in self._readers:
-            wanted = [each for each in reader.connections if not topics or each.topic in topics]
-            if wanted:
-                yield from self._read(reader.messages(wanted))
+        """The messages of these topics (none named: of all), in order of the time of their recording.
+
+        A file is opened when the others have come to its first message, so that one message of each is in memory where
+        files overlap in time.
+        """
+        waiting = deque(sorted(self._readers, key=_start))
+        ready: list[tuple[int, int, BagMessage, Iterator[BagMessage]]] = []
+        opened = 0
+        while waiting or ready:
+            while waiting and (not ready or _start(waiting[0]) <= ready[0][0]):
+                reader = waiting.popleft()
+                wanted = [each for each in reader.connections if not topics or each.topic in topics]
+                messages = self._read(reader.messages(wanted)) if wanted else iter(())
+                opened += 1
+                _push(ready, opened, messages)
+            if ready:
+                _, order, message, messages = heapq.heappop(ready)
+                yield message
+                _push(ready, order, messages)
 
     def decode(self, message: BagMessage) -> Any:
         """The message as an object, its fields named as in ROS 2. Raises UserError for damaged bytes."""
@@ -96,6 +140,7 @@ class BagReader:
         for reader in self._readers:
             reader.close()
         self._readers = []
+        self._unpacked.close()
 
     def __enter__(self) -> BagReader:
         return self
@@ -115,49 +160,99 @@ class BagReader:
             return [self._opened(Ros1Reader, path)]
         if not path.is_dir():
             return [self._opened_or_salvaged(path)]
-        if (path / "metadata.yaml").is_file():
-            try:
-                _check_nesting(path / "metadata.yaml")
-                return [self._opened(Ros2Reader, path)]
-            except UserError as error:
-                self._note(error)
         readers: list[Any] = []
-        for file in _storage_files(path):
+        for file in self._files():
             try:
                 readers.append(self._opened_or_salvaged(file))
             except UserError as error:
                 self._note(error)
         if not readers:
-            raise UserError(f"nothing in the bag {path} can be read: {self.damage}")
+            raise UserError(f"nothing in the bag {path} can be read: {self.damage or 'it has no files of messages'}")
         return readers
 
+    def _files(self) -> list[Path]:
+        """The files with messages in the folder: those that its description names, else all."""
+        files = _storage_files(self.path)
+        description = self.path / "metadata.yaml"
+        if not description.is_file():
+            return files
+        try:
+            named = _named_files(description)
+        except UserError as error:
+            self._note(str(error))
+            return files
+        present = [self.path / name for name in named if (self.path / name).is_file()]
+        missing = [name for name in named if not (self.path / name).is_file()]
+        if missing:
+            self._note(f"{missing[0]} is missing{f' (and {len(missing) - 1} more files)' if missing[1:] else ''}")
+        return present or files
+
     def _opened_or_salvaged(self, file: Path) -> Any:
+        if file.name.lower().endswith(COMPRESSED_SUFFIXES):
+            file = self._unpack(file)
         unfinished = file.with_name(f"{file.name}-wal")
         if unfinished.is_file() and unfinished.stat().st_size:
             self._note(
                 f"{unfinished.name} holds messages that are not in {file.name} yet; `sqlite3 {file} .tables` moves them"
             )
+        if file.suffix.lower() != ".mcap":
+            return self._opened_first(file, (Sqlite3Reader, CutSqlite3Reader))
         try:
-            return self._opened(Ros2Reader, file)
+            profile, is_whole = mcap_profile(file), is_whole_mcap(file)
+        except OSError as error:
+            raise UserError(f"cannot read the bag {file} ({error.strerror}); check its permissions") from error
+        if profile == "ros1":
+            raise _HoldsRos1(file)
+        if profile != "ros2" and is_whole:  # rosbags refuses it for its header alone
+            return self._opened(CutMcapReader, file)
+        return self._opened_first(file, (OrderedMcapReader, CutMcapReader))
+
+    def _opened_first(self, file: Path, kinds: tuple[Any, Any]) -> Any:
+        """With rosbags' reader, else with ours for damaged files."""
+        try:
+            return self._opened(kinds[0], file)
+        except _HoldsRos1:
+            raise
         except UserError as error:
             self._note(error)
-            reader = self._opened(CutMcapReader if file.suffix.lower() == ".mcap" else CutSqlite3Reader, file)
+            reader = self._opened(kinds[1], file)
             if not reader.connections:
                 reader.close()
                 raise
             return reader
 
+    def _unpack(self, file: Path) -> Path:
+        """A copy of a file that was compressed as a whole, in a temporary folder until the bag is closed."""
+        folder = Path(self._unpacked.enter_context(tempfile.TemporaryDirectory(prefix="multihmr2-")))
+        target = folder / file.stem
+        left = shutil.disk_usage(folder).free // 2
+        try:
+            with zstd.open(file, "rb") as source, target.open("wb") as copy:
+                while piece := source.read(1 << 20):
+                    left -= len(piece)
+                    if left < 0:
+                        raise UserError(f"{file} needs more than half of what is free in {folder.parent}")
+                    copy.write(piece)
+        except (OSError, EOFError, zstd.ZstdError, UserError) as error:
+            raise UserError(
+                f"cannot unpack the bag {file} ({_in_words(error)}); unpack it yourself: zstd -d {file.name}"
+            ) from None
+        return target
+
     @staticmethod
     def _opened(kind: Any, path: Path) -> Any:
         try:
-            reader = kind(path)
+            reader = kind(UriPath(path) if kind is Sqlite3Reader else path)
             reader.open()
         except Exception as error:  # rosbags lets the exceptions of its parsers through
+            if "ros1msg" in str(error):  # a schema's encoding
+                raise _HoldsRos1(path) from None
             raise UserError(f"cannot read the bag {path} ({_in_words(error)}); is it complete?") from error
         if not all(_is_name(each.topic) and _is_name(each.msgtype) for each in reader.connections):
             reader.close()
             raise UserError(f"cannot read the bag {path} (a topic's name or type is no text); is it complete?")
-        if not all(map(_is_count, (getattr(reader, "duration", 0), *(each.msgcount for each in reader.connections)))):
+        counts = [*(_span(reader) or ()), *(each.msgcount for each in reader.connections)]
+        if not all(map(_is_count, counts)):
             reader.close()
             raise UserError(f"cannot read the bag {path} (its duration or a count is no number); is it complete?")
         return reader
@@ -166,7 +261,7 @@ class BagReader:
         topics: dict[str, Topic] = {}
         for reader in self._readers:
             for connection in reader.connections:
-                known = topics.get(connection.topic, Topic(connection.msgtype, 0, is_latched=False))
+                known = topics.get(connection.topic, Topic(type_name(connection.msgtype), 0, is_latched=False))
                 topics[connection.topic] = Topic(
                     known.type_name, known.count + connection.msgcount, known.is_latched or _is_latched(connection)
                 )
@@ -183,10 +278,18 @@ class BagReader:
             except Exception as error:  # SQLite, the decompressors and rosbags each have their own
                 self._note(_in_words(error))
                 return
-            if isinstance(data, bytes | bytearray | memoryview):
-                yield BagMessage(connection.topic, connection.msgtype, time_ns, bytes(data))
-            else:  # SQLite's columns hold anything
+            if not isinstance(data, bytes | bytearray | memoryview):  # SQLite's columns hold anything
                 self._note(f"a message of {connection.topic} holds no bytes")
+                continue
+            if not isinstance(time_ns, int):
+                self._note(f"a message of {connection.topic} has no time")
+                continue
+            try:
+                content = _uncompressed(bytes(data))
+            except UserError as error:
+                self._note(str(error))
+                continue
+            yield BagMessage(connection.topic, type_name(connection.msgtype), time_ns, content)
 
     def _note(self, problem: str | Exception) -> None:
         """Remember the first problem; of an error of ours, what was behind it."""
@@ -194,15 +297,90 @@ class BagReader:
             self.damage = problem if isinstance(problem, str) else _in_words(problem.__cause__ or problem)
 
 
+def type_name(text: str) -> str:
+    """`package/msg/Name`, also of types written as in ROS 1 (`package/Name`) or as DDS names them."""
+    found = re.fullmatch(r"(\w+)(?:/|::msg::dds_::)(\w+?)_?", text)
+    return f"{found[1]}/msg/{found[2]}" if found else text
+
+
+def _push(ready: list[Any], order: int, messages: Iterator[BagMessage]) -> None:
+    message = next(messages, None)
+    if message is not None:
+        heapq.heappush(ready, (message.time_ns, order, message, messages))
+
+
+def _span(reader: Any) -> tuple[int, int] | None:
+    """Times (ns) of a file's first message and just after its last; None where a damaged file does not say."""
+    if isinstance(reader, Ros1Reader):
+        return reader.start_time, reader.end_time
+    metadata = getattr(reader, "metadata", None)
+    return (metadata.start_time, metadata.end_time) if metadata is not None and metadata.message_count else None
+
+
+def _start(reader: Any) -> int:
+    """When a file's first message comes (ns); before all others where a damaged file does not say."""
+    span = _span(reader)
+    return -MOST_COUNTED if span is None else span[0]
+
+
+def _uncompressed(data: bytes) -> bytes:
+    """A message, unpacked where rosbag2 compressed it. Raises UserError for one that is damaged or too large."""
+    if not data.startswith(ZSTD_START):
+        return data
+    try:
+        with zstd.open(io.BytesIO(data), "rb") as file:
+            content = bytes(file.read(MOST_MESSAGE_BYTES + 1))
+    except (zstd.ZstdError, EOFError) as error:
+        raise UserError(f"a message that is compressed with zstd is damaged ({_in_words(error)})") from error
+    if len(content) > MOST_MESSAGE_BYTES:
+        raise UserError(f"a message that is compressed with zstd is above {MOST_MESSAGE_BYTES} bytes")
+    return content
+
+
+class _HoldsRos1(UserError):
+    """ROS 1 messages in an .mcap file, as `mcap convert` makes them of a .bag."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path} holds ROS 1 messages, and ROS 2's were expected; give the .bag file that it was made of, as it is "
+            "or converted: rosbags-convert --src NAME.bag --dst NAME"
+        )
+
+
 def _storage_files(folder: Path) -> list[Path]:
-    """The files with messages, in order of recording: rosbag2 counts them, `_2` before `_10`."""
-    files = [path for path in folder.iterdir() if path.suffix.lower() in STORAGE_SUFFIXES and path.is_file()]
+    """The files with messages, in order of recording: rosbag2 counts them, `_2` before `_10`. Hidden ones (macOS puts a
+    ._NAME beside each file on foreign disks) are none."""
+    files = [
+        path
+        for path in folder.iterdir()
+        if path.name.lower().endswith((*STORAGE_SUFFIXES, *COMPRESSED_SUFFIXES))
+        and not path.name.startswith(".")
+        and path.is_file()
+    ]
     return sorted(files, key=lambda path: (len(path.name), path.name))
+
+
+def _named_files(description: Path) -> list[str]:
+    """The names of a bag's files in its metadata.yaml, of any version. Raises UserError where it has none."""
+    try:
+        _check_nesting(description)
+        content = YAML(typ="safe").load(description.read_text(encoding="utf-8"))
+        paths = content["rosbag2_bagfile_information"]["relative_file_paths"]
+        names = [PurePath(path).name for path in paths]  # early versions name the folder, too
+    except UserError:
+        raise
+    except Exception as error:  # YAML's parsers raise many types
+        raise UserError(f"{description.name} is damaged ({type(error).__name__}: {_in_words(error)[:80]})") from error
+    if not all(_is_name(name) and name for name in names):
+        raise UserError(f"{description.name} is damaged (it names files that cannot be)")
+    return names
 
 
 def _check_nesting(metadata: Path) -> None:
     """Raises UserError for brackets in brackets in brackets: with them, reading YAML takes minutes."""
     try:
+        if metadata.stat().st_size > MOST_METADATA_BYTES:
+            raise UserError(f"{metadata} is no description of a bag: it is too large; remove it")
         content = np.frombuffer(metadata.read_bytes(), np.uint8)
     except OSError as error:
         raise UserError(f"cannot read {metadata}: {error.strerror}; check its permissions") from error

@@ -1,29 +1,70 @@
-"""What can still be read of a bag's file that was cut off: the recorder was killed, the disk was full.
+"""Files of a bag that rosbags cannot read by itself: without an index, cut off (the recorder was killed, the disk was
+full), or under a name that is no plain URI.
 
-Both classes offer what the readers of rosbags offer: open, connections, messages, close.
+All classes offer what the readers of rosbags offer: open, connections, messages, close.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import struct
+from array import array
+from collections import defaultdict
 from collections.abc import Collection, Generator, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import quote
 
+import numpy as np
 from rosbags.interfaces import Connection, ConnectionExtRosbag2, MessageDefinition, MessageDefinitionFormat
 from rosbags.rosbag2 import ReaderError
-from rosbags.rosbag2.storage_mcap import McapReader
+from rosbags.rosbag2.storage_mcap import ChunkInfo, McapReader
 
 MAGIC = b"\x89MCAP0\r\n"
 RECORD_HEADER_BYTES = 9  # opcode, length
+CHUNK, MESSAGE = 0x06, 0x05
+CHUNK_HEADER = struct.Struct("<QQQII")  # first and last time, uncompressed size, checksum, length of the next text
+MESSAGE_HEADER = struct.Struct("<HIQQ")  # channel, sequence, time of recording and of publication
 
 Message = tuple[Any, int, bytes]  # connection, time (ns), data
 
 
-class CutMcapReader(McapReader):
-    """An .mcap file without its index, read from the beginning up to the last whole record."""
+class UriPath(type(Path())):  # type: ignore[misc]
+    """A path that rosbags can put into SQLite's URIs as it is: `#`, `?` and `%` have a meaning there."""
+
+    def __format__(self, specification: str) -> str:
+        return quote(os.fsencode(self))
+
+
+class OrderedMcapReader(McapReader):
+    """An .mcap file in order of time, also where its messages lie outside of chunks, in any order, without an index."""
+
+    def messages(
+        self, connections: Collection[Any], start: int | None = None, stop: int | None = None
+    ) -> Generator[Message, None, None]:
+        if self.chunks:
+            yield from super().messages(connections, start, stop)
+            return
+        assert self.bio is not None
+        wanted = {connection.id: connection for connection in connections}
+        times, places = array("q"), array("q")
+        for code, place, length in records(self.bio, self.data_start, self.data_end):
+            if code == MESSAGE and length >= MESSAGE_HEADER.size:
+                channel, _, time_ns, _ = MESSAGE_HEADER.unpack(self.bio.read(MESSAGE_HEADER.size))
+                if channel in wanted and time_ns < 2**63:
+                    times.append(time_ns)
+                    places.append(place)
+        for index in np.argsort(np.array(times, np.int64), kind="stable").tolist():
+            self.bio.seek(places[index] + 1)
+            (length,) = struct.unpack("<Q", self.bio.read(8))
+            channel, _, time_ns, _ = MESSAGE_HEADER.unpack(self.bio.read(MESSAGE_HEADER.size))
+            yield wanted[channel], time_ns, self.bio.read(length - MESSAGE_HEADER.size)
+
+
+class CutMcapReader(OrderedMcapReader):
+    """An .mcap file without its summary, read up to the last whole record."""
 
     def _open(self) -> None:
         assert self.bio is not None
@@ -34,27 +75,57 @@ class CutMcapReader(McapReader):
         # A damaged chunk ends the scan; messages() comes to the same place and says so.
         with contextlib.suppress(Exception):
             self.meta_scan()
+        self.chunks = [chunk for chunk in self._find_chunks() if chunk is not None]
 
-    def messages(
-        self, connections: Collection[Any], start: int | None = None, stop: int | None = None
-    ) -> Generator[Message, None, None]:
-        yield from self.messages_scan(connections, start, stop)
+    def _find_chunks(self) -> Iterator[ChunkInfo | None]:
+        """The chunks as an index would list them; any channel may be in each."""
+        assert self.bio is not None
+        for code, place, length in records(self.bio, self.data_start, self.data_end):
+            if code == CHUNK and length >= CHUNK_HEADER.size + 8:
+                first, last, size, _, text_length = CHUNK_HEADER.unpack(self.bio.read(CHUNK_HEADER.size))
+                compression = self.bio.read(min(text_length, length)).decode("ascii", "replace")
+                (stored,) = struct.unpack("<Q", self.bio.read(8).ljust(8, b"\0"))
+                yield ChunkInfo(first, last, place, length, {}, 0, compression, stored, size, defaultdict(lambda: 1))
+
+
+def records(file: BinaryIO, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Code, place and length of each record between two places; the file stands at the record's content meanwhile."""
+    place = start
+    while place + RECORD_HEADER_BYTES <= end:
+        file.seek(place)
+        code, length = struct.unpack("<BQ", file.read(RECORD_HEADER_BYTES))
+        if place + RECORD_HEADER_BYTES + length > end:
+            return
+        yield code, place, length
+        place += RECORD_HEADER_BYTES + length
+
+
+def mcap_profile(path: Path) -> str:
+    """What an .mcap file's header says that it holds: "ros2", "ros1" …; "" where it does not say."""
+    with path.open("rb") as file:
+        start = file.read(len(MAGIC) + RECORD_HEADER_BYTES + 4 + 16)
+    if not start.startswith(MAGIC) or len(start) < len(MAGIC) + RECORD_HEADER_BYTES + 4:
+        return ""
+    (length,) = struct.unpack_from("<I", start, len(MAGIC) + RECORD_HEADER_BYTES)
+    return start[len(MAGIC) + RECORD_HEADER_BYTES + 4 :][: min(length, 16)].decode("ascii", "replace")
+
+
+def is_whole_mcap(path: Path) -> bool:
+    """Whether an .mcap file ends as it should."""
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - len(MAGIC)))
+        return file.read() == MAGIC
 
 
 def _end_of_whole_records(file: BinaryIO, start: int) -> int:
-    size = file.seek(0, 2)
     end = start
-    while end + RECORD_HEADER_BYTES <= size:
-        file.seek(end + 1)
-        (length,) = struct.unpack("<Q", file.read(8))
-        if end + RECORD_HEADER_BYTES + length > size:
-            break
-        end += RECORD_HEADER_BYTES + length
+    for _, place, length in records(file, start, file.seek(0, os.SEEK_END)):
+        end = place + RECORD_HEADER_BYTES + length
     return end
 
 
 class CutSqlite3Reader:
-    """A .db3 file in the order in which it was written, without the queries for which the whole file is needed."""
+    """A .db3 file, without the queries for which the whole file is needed."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -77,11 +148,27 @@ class CutSqlite3Reader:
         ]
 
     def messages(self, connections: Collection[Any]) -> Iterator[Message]:
+        """In order of time, as far as the rows can be read one after the other; then the error that ended that."""
         assert self._database is not None
         wanted = {connection.id: connection for connection in connections}
-        for topic_id, stamp_ns, data in self._database.execute("SELECT topic_id, timestamp, data FROM messages"):
-            if topic_id in wanted:
-                yield wanted[topic_id], stamp_ns, data
+        times, rows = array("q"), array("q")
+        damage: sqlite3.Error | None = None
+        try:
+            for row, topic, time_ns in self._database.execute(
+                "SELECT rowid, topic_id, timestamp FROM messages NOT INDEXED"
+            ):
+                if topic in wanted and isinstance(time_ns, int):
+                    times.append(time_ns)
+                    rows.append(row)
+        except sqlite3.Error as error:
+            damage = error
+        for index in np.argsort(np.array(times, np.int64), kind="stable").tolist():
+            for topic, time_ns, data in self._database.execute(
+                "SELECT topic_id, timestamp, data FROM messages WHERE rowid = ?", (rows[index],)
+            ):
+                yield wanted[topic], time_ns, data
+        if damage is not None:
+            raise damage
 
     def close(self) -> None:
         if self._database is not None:

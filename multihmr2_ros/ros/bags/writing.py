@@ -16,6 +16,7 @@ from multihmr2_ros.errors import UserError
 from multihmr2_ros.media.files import WholeFile, cannot_write, temporary_beside
 
 from .definitions import require
+from .salvage import UriPath
 
 PLUGINS = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
 SUFFIXES = {".mcap": "mcap", ".db3": "sqlite3"}
@@ -52,6 +53,7 @@ class BagWriter(WholeFile):
         self._folder = temporary_beside(self.path)
         name = self.path.stem if self._is_file else self.path.name  # rosbags names the file inside after the folder
         self._writer = Writer(self._folder / name, version=METADATA_VERSION, storage_plugin=PLUGINS[storage])
+        self._writer.path = UriPath(self._writer.path)
         try:
             self._writer.open()
         except (OSError, sqlite3.Error) as error:
