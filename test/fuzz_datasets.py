@@ -197,9 +197,9 @@ class Annotations(DataSets):
         return damaged_json(rng, seed)
 
     def read(self, path: Path) -> None:
-        for image, truth in coco.coco_images(self.folder / "coco"):
-            assert isinstance(image, Path)
-            assert len({len(each) for each in truth.values()}) == 1
+        for image in coco.coco_images(self.folder / "coco"):
+            assert isinstance(image.path, Path)
+            assert len({len(each) for each in image.truth.values()}) == 1
         for sequence in opened(boxes.mot_sequences(self.folder / "mot")):
             assert all(np.isfinite(frame.stamp_s) for frame in sequence.frames)
         opened(boxes.posetrack_sequences(self.folder / "posetrack"))

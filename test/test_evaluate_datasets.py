@@ -7,9 +7,11 @@ import json
 import pickle
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from multihmr2_ros.camera import project
@@ -77,6 +79,65 @@ def test_coco(tmp_path: Path) -> None:
     (result,) = evaluate_dataset(DatasetJob("mscoco", tmp_path, tmp_path), half)
     assert result.scores["AR"] == pytest.approx(50)
     assert result.scores["AP"] == pytest.approx(100 * 51 / 101)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("states", ["stored", "upright", "nothing"])
+def test_coco_images_with_an_orientation(tmp_path: Path, orientation: int, states: str) -> None:
+    """COCO's labels are of the image as stored, unless the size that the file states is that of the upright one."""
+    write_coco(tmp_path, [bodies(1, 17, 0)])
+    image = Image.new("RGB", (WIDTH, HEIGHT))
+    exif = image.getexif()
+    exif[0x0112] = orientation
+    image.save(tmp_path / "val2017" / f"{0:012d}.jpg", exif=exif)
+    is_turned = orientation in (6, 8)
+    upright = (HEIGHT, WIDTH) if is_turned else (WIDTH, HEIGHT)
+    path = tmp_path / "annotations" / "person_keypoints_val2017.json"
+    document = json.loads(path.read_text())
+    (entry,) = document["images"]
+    size = {"stored": (WIDTH, HEIGHT), "upright": upright, "nothing": None}[states]
+    if size is None:
+        del entry["width"], entry["height"]
+    else:
+        entry["width"], entry["height"] = size
+    path.write_text(json.dumps(document))
+    seen = []
+
+    class Looking(Estimator):
+        def step(self, image: np.ndarray, *args: Any, **options: Any) -> People:
+            seen.append((image.shape[1], image.shape[0]))
+            return super().step(image, *args, **options)
+
+    (result,) = evaluate_dataset(
+        DatasetJob("mscoco", tmp_path, tmp_path), Looking(lambda _: people_with(bodies(1, 17, 0)))
+    )
+    assert result.problems == ()
+    assert seen == [(WIDTH, HEIGHT) if states == "stored" else upright]
+    assert result.scores["AP"] == 100
+
+
+def test_coco_files_that_are_cut_down(tmp_path: Path) -> None:
+    """Some images of it, all annotations; and without iscrowd. An image of another size than its labels is left out."""
+    places = [bodies(2, 17, seed) for seed in range(4)]
+    write_coco(tmp_path, places)
+    path = tmp_path / "annotations" / "person_keypoints_val2017.json"
+    document = json.loads(path.read_text())
+    document["images"] = document["images"][1:3]
+    for annotation in document["annotations"]:
+        del annotation["iscrowd"]
+    path.write_text(json.dumps(document))
+    (result,) = evaluate_dataset(
+        DatasetJob("mscoco", tmp_path, tmp_path), Estimator(lambda index: people_with(places[index + 1]))
+    )
+    assert result.problems == ()
+    assert (result.tally.frames, result.scores["AP"], result.scores["people"]) == (2, 100, 4)
+    save_image(tmp_path / "val2017" / f"{1:012d}.jpg", (WIDTH // 2, HEIGHT // 2))
+    (result,) = evaluate_dataset(
+        DatasetJob("mscoco", tmp_path, tmp_path), Estimator(lambda index: people_with(places[index + 2]))
+    )
+    assert result.tally.frames == 1
+    (problem,) = result.problems
+    assert "its labels are for" in problem
 
 
 # --- tracked boxes

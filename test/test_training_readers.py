@@ -54,6 +54,17 @@ def coco(tmp_path: Path) -> Path:
     return path
 
 
+def test_coco_passes_over_annotations_of_other_images(coco: Path) -> None:
+    content = json.loads(coco.read_text())
+    content["images"] = [entry for entry in content["images"] if entry["id"] != 3]
+    for annotation in content["annotations"]:
+        del annotation["iscrowd"]
+    coco.write_text(json.dumps(content))
+    reader = CocoReader(coco.parent, coco)
+    assert len(reader) == 1
+    assert reader.sample(0).origin == "a.jpg"
+
+
 def test_coco_supervises_keypoints_and_scores_only(coco: Path) -> None:
     reader = CocoReader(coco.parent, coco)
     assert len(reader) == 2

@@ -15,8 +15,11 @@ from multihmr2_ros.errors import UserError
 MAX_PIXELS = 100_000_000
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
+def read_image(path: Path, labeled_size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
     """The image (H, W, 3) uint8 RGB in an image file, upright (EXIF orientation applied).
+
+    labeled_size: (width, height) px of the image that labels were made for. Where the image has this size as it is
+    stored, it is given as stored: so COCO's labels were made, whatever the EXIF orientation says.
 
     Grey, palette and CMYK images are converted; transparent pixels are laid over black; 16-bit grey is divided by
     257 and rounded, other 16-bit images keep their high byte (at most one level from that). Of a file with several
@@ -32,6 +35,8 @@ def read_image(path: Path) -> NDArray[np.uint8]:
             warnings.simplefilter("ignore")
             with Image.open(path) as image:
                 check_pixel_count(path, *image.size)
+                if labeled_size == image.size:
+                    return _to_rgb(image, path)
                 # The transposed copy keeps no file handle; decoding happens here.
                 return _to_rgb(ImageOps.exif_transpose(image), path)
     except UserError:

@@ -1,30 +1,40 @@
-"""Tracked boxes: MOT17 (and all of its format) and PoseTrack21."""
+"""Tracked boxes: MOT17 (and MOT16, MOT20, which have its format) and PoseTrack21.
+
+Of MOTChallenge's boxes those count that count for TrackEval (https://github.com/JonathonLuiten/TrackEval), whose
+figures are the published ones; test/test_metrics_mot.py compares the two.
+"""
 
 from __future__ import annotations
 
 import csv
+import re
 from configparser import ConfigParser
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation.datasets.files import Listing, corners, found, parsed, read_json
 from multihmr2_ros.evaluation.metrics.boxes import box_iou
-from multihmr2_ros.evaluation.metrics.identity import MIN_IOU, FrameBoxes, without_ignored
-from multihmr2_ros.evaluation.metrics.matching import assign
+from multihmr2_ros.evaluation.metrics.identity import FrameBoxes, match_boxes, without_ignored
+from multihmr2_ros.media.sources import IMAGE_SUFFIXES
 
 USUAL_FPS = 30.0
 PEDESTRIAN = 1
 DISTRACTORS = (2, 7, 8, 12)  # person on vehicle, static person, distractor, reflection: neither misses nor false
+NON_MOT_VEHICLE = 6  # a distractor in MOT20
+MOT_COLUMNS = 9
+COLUMNS = "frame, id, left, top, width, height, considered, class, visibility"
 
 
 @dataclass(frozen=True)
 class BoxFrame:
-    """An image with its boxes. counted: whether there is ground truth at all; distractors, regions (…, 4) px: people
-    and places that do not count."""
+    """An image with its boxes. counted: whether there is ground truth at all; distractors, others, regions (…, 4) px:
+    people that do not count (predictions of them are forgiven), annotated boxes that are neither, and places that do
+    not count."""
 
     image: Path
     stamp_s: float
@@ -32,15 +42,17 @@ class BoxFrame:
     truth: FrameBoxes
     distractors: NDArray[np.float64]
     regions: NDArray[np.float64]
+    others: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 4)))
 
     def counting(self, predicted: FrameBoxes) -> FrameBoxes:
         """The predictions that count: not those of distractors, nor unmatched ones in regions to be ignored."""
         if len(self.distractors):
-            every = np.vstack([self.truth.box, self.distractors])
-            overlap = box_iou(predicted.box, every)
-            pairs = assign(1 - overlap, overlap >= MIN_IOU)
+            every = np.vstack([self.truth.box, self.distractors, self.others])
+            pairs = match_boxes(box_iou(every, predicted.box))
+            first = len(self.truth.identity)
+            is_distractor = (pairs[:, 0] >= first) & (pairs[:, 0] < first + len(self.distractors))
             kept = np.ones(len(predicted.identity), bool)
-            kept[pairs[pairs[:, 1] >= len(self.truth.identity), 0]] = False
+            kept[pairs[is_distractor, 1]] = False
             predicted = FrameBoxes(predicted.identity[kept], predicted.box[kept])
         return without_ignored(self.truth, predicted, self.regions)
 
@@ -61,23 +73,53 @@ def mot_sequences(folder: Path) -> Listing[BoxSequence]:
 def _mot_sequence(path: Path) -> BoxSequence:
     sequence = path.parents[1]
     info = ConfigParser()
-    info.read(sequence / "seqinfo.ini")
+    info.read(sequence / "seqinfo.ini", encoding="utf-8")
     fps = info.getfloat("Sequence", "frameRate", fallback=USUAL_FPS)
     if not fps > 0:
         raise ValueError(f"frameRate must be above 0, got {fps}")
-    with open(path, newline="") as file:
-        rows = np.array([[float(cell) for cell in row] for row in csv.reader(file) if row]).reshape(-1, 9)
+    rows = _mot_rows(path)
+    distractor_classes = (*DISTRACTORS, NON_MOT_VEHICLE) if _is_mot20(path, info) else DISTRACTORS
     frames = []
     images = found(sequence / info.get("Sequence", "imDir", fallback="img1"), "*.*", "image")
     for image in images:
+        if image.suffix.lower() not in IMAGE_SUFFIXES:
+            continue
+        if not image.stem.isdecimal():
+            raise UserError(f"{image} must be named by its frame's number, such as 000001.jpg; rename it")
         number = int(image.stem)
         here = rows[rows[:, 0] == number]
         boxes = corners(here[:, 2:6]) - 1.0
         counts = (here[:, 6] != 0) & (here[:, 7] == PEDESTRIAN)
         truth = FrameBoxes(here[counts, 1].astype(np.int64), boxes[counts])
-        distractors = boxes[np.isin(here[:, 7], DISTRACTORS)]
-        frames.append(BoxFrame(image, number / fps, True, truth, distractors, np.zeros((0, 4))))
+        are_distractors = np.isin(here[:, 7], distractor_classes)
+        others = boxes[~counts & ~are_distractors]
+        frames.append(
+            BoxFrame(image, number / fps, True, truth, boxes[are_distractors], np.zeros((0, 4)), others=others)
+        )
+    if not frames:
+        raise UserError(f"no images in {images[0].parent}; unpack them")
     return BoxSequence(sequence.name, tuple(frames))
+
+
+def _mot_rows(path: Path) -> NDArray[np.float64]:
+    """(n, 9) of a gt.txt. Raises UserError for another number of columns."""
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = [(line, row) for line, row in enumerate(csv.reader(file), start=1) if row]
+    for line, row in rows:
+        if len(row) != MOT_COLUMNS:
+            more = "; MOT15, which has ten and no classes, is not read" if len(row) == 10 else ""
+            raise UserError(
+                f"{path}, line {line}: expected the {MOT_COLUMNS} columns of MOT17 ({COLUMNS}), got {len(row)} "
+                f"columns{more}; give MOT16, MOT17 or MOT20"
+            )
+    return np.array([[float(cell) for cell in row] for _, row in rows], np.float64).reshape(-1, MOT_COLUMNS)
+
+
+def _is_mot20(path: Path, info: ConfigParser) -> bool:
+    """Whether a sequence is of MOT20, by the name in seqinfo.ini, else by the folders, the innermost first."""
+    names = [info.get("Sequence", "name", fallback=""), *(parent.name for parent in path.resolve().parents)]
+    challenges = (re.match(r"mot(\d\d)", name, re.IGNORECASE) for name in names)
+    return next((found[1] == "20" for found in challenges if found is not None), False)
 
 
 def posetrack_sequences(folder: Path, split: str = "val") -> Listing[BoxSequence]:

@@ -1,8 +1,13 @@
-"""MSCOCO keypoints: 17 keypoints of the body's full mesh, through the predicted camera, by COCO's own measure."""
+"""MSCOCO keypoints: 17 keypoints of the body's full mesh, through the predicted camera, by COCO's own measure.
+
+A file may be cut down to some images: annotations of others do not matter. What may be missing: an image's width and
+height (it is then read upright), and iscrowd.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,31 +20,49 @@ from multihmr2_ros.evaluation.datasets.files import found, parsed, read_json
 PERSON = 1
 
 
-def coco_images(folder: Path, split: str = "val2017") -> Iterator[tuple[Path, dict[str, NDArray[Any]]]]:
-    """Of annotations/person_keypoints_SPLIT.json every image, and its people: true (t, 17, 3) px and visibility, area
-    (t,) px², box (t, 4) as x, y, width, height, crowd (t,). Images lie in SPLIT/ or images/SPLIT/."""
+@dataclass(frozen=True)
+class CocoImage:
+    """size: (width, height) px of the image that the labels were made for, None where the file does not say. truth:
+    true (t, 17, 3) px and visibility, area (t,) px², box (t, 4) as x, y, width, height, crowd (t,)."""
+
+    path: Path
+    size: tuple[int, int] | None
+    truth: dict[str, NDArray[Any]]
+
+
+def coco_images(folder: Path, split: str = "val2017") -> Iterator[CocoImage]:
+    """Of annotations/person_keypoints_SPLIT.json every image. Images lie in SPLIT/ or images/SPLIT/."""
     (path,) = found(folder, f"annotations/person_keypoints_{split}.json", "annotations")
     document = read_json(path)
-    people, images = parsed(path, lambda: _grouped(document))
+    images = parsed(path, lambda: _grouped(document))
     places = [place for place in (folder / split, folder / "images" / split) if place.is_dir()]
     if not places:
         raise UserError(f"no images of {split} in {folder}: expected the folder {split} or images/{split}; unpack it")
-    for image_id, name in images:
-        yield places[0] / name, people[image_id]
+    for name, size, truth in images:
+        yield CocoImage(places[0] / name, size, truth)
 
 
-def _grouped(document: Any) -> tuple[dict[int, dict[str, NDArray[Any]]], list[tuple[int, Path]]]:
+def _grouped(document: Any) -> list[tuple[Path, tuple[int, int] | None, dict[str, NDArray[Any]]]]:
     people: dict[int, list[Any]] = {image["id"]: [] for image in document["images"]}
     for each in document["annotations"]:
-        if each["category_id"] == PERSON:
+        if each["category_id"] == PERSON and each["image_id"] in people:
             people[each["image_id"]].append(each)
-    arrays = {
-        image: {
-            "true": np.array([each["keypoints"] for each in here], np.float64).reshape(len(here), 17, 3),
-            "area": np.array([each["area"] for each in here], np.float64),
-            "box": np.array([each["bbox"] for each in here], np.float64).reshape(len(here), 4),
-            "crowd": np.array([bool(each["iscrowd"]) for each in here], bool),
-        }
-        for image, here in people.items()
+    return [
+        (Path(image["file_name"]), labeled_size(image), _truth(people[image["id"]])) for image in document["images"]
+    ]
+
+
+def labeled_size(image: Any) -> tuple[int, int] | None:
+    """Width and height (px) that an entry of COCO's `images` states."""
+    if "width" not in image or "height" not in image:
+        return None
+    return int(image["width"]), int(image["height"])
+
+
+def _truth(people: list[Any]) -> dict[str, NDArray[Any]]:
+    return {
+        "true": np.array([each["keypoints"] for each in people], np.float64).reshape(len(people), 17, 3),
+        "area": np.array([each["area"] for each in people], np.float64),
+        "box": np.array([each["bbox"] for each in people], np.float64).reshape(len(people), 4),
+        "crowd": np.array([bool(each.get("iscrowd")) for each in people], bool),
     }
-    return arrays, [(image["id"], Path(image["file_name"])) for image in document["images"]]

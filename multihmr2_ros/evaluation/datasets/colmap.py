@@ -24,7 +24,7 @@ class View:
 def fisheye_lenses(path: Path) -> dict[int, Lens]:
     """Of cameras.txt the cameras of the model OPENCV_FISHEYE, by their ids."""
     lenses = {}
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         if line.strip() and not line.startswith("#"):
             number, model, _, _, *parameters = line.split()
             if model == "OPENCV_FISHEYE":
@@ -36,7 +36,7 @@ def fisheye_lenses(path: Path) -> dict[int, Lens]:
 
 def views(path: Path) -> Iterator[View]:
     """Of images.txt: two lines an image, the second with its points, which may be empty."""
-    with open(path) as file:
+    with open(path, encoding="utf-8") as file:
         lines = (line for line in file if not line.startswith("#"))
         for line in lines:
             if line.strip():

@@ -19,15 +19,16 @@ Listing = Iterator[tuple[str, Callable[[], Value | None]]]
 
 
 def found(folder: Path, pattern: str, what: str) -> list[Path]:
-    """The files of a pattern in a folder, in order. Raises UserError where there are none."""
-    paths = sorted(folder.glob(pattern)) if folder.is_dir() else []
+    """The files of a pattern in a folder, in order; hidden ones (.DS_Store, ._NAME of macOS) are none. Raises UserError
+    where there are none."""
+    paths = sorted(path for path in folder.glob(pattern) if path.name[0] != ".") if folder.is_dir() else []
     if not paths:
         raise UserError(f"no {what} in {folder}: expected {pattern}; give the data set's folder as it was unpacked")
     return paths
 
 
 def read_json(path: Path) -> Any:
-    return parsed(path, lambda: json.loads(path.read_text()))
+    return parsed(path, lambda: json.loads(path.read_text(encoding="utf-8")))
 
 
 def parsed(path: Path, parse: Callable[[], Value]) -> Value:

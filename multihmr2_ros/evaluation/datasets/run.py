@@ -107,15 +107,15 @@ def _coco(job: DatasetJob, split: str, estimator: Any, progress: Progress) -> Se
     """Images are independent of each other, and their camera is not known."""
     begin_s, images, problems = time.perf_counter(), [], list[str]()
     listed = list(coco.coco_images(job.folder, split))
-    for path, truth in progress(listed, split, len(listed)):
+    for image in progress(listed, split, len(listed)):
         try:
-            people = _look(estimator, path, 0.0, reset=True)
+            people = _look(estimator, image.path, 0.0, reset=True, labeled_size=image.size)
         except UserError as error:
             problems.append(str(error))
             continue
         keypoints = estimator.body.coco_keypoints(people.vertices).astype(np.float64)
         score = people.score.astype(np.float64)
-        images.append(ImageKeypoints(np.asarray(project(keypoints, people.k), np.float64), score, **truth))
+        images.append(ImageKeypoints(np.asarray(project(keypoints, people.k), np.float64), score, **image.truth))
     detections = sum(len(image.score) for image in images)
     people_count = sum(int((~image.crowd).sum()) for image in images)
     scores = {name: 100 * value if value >= 0 else np.nan for name, value in coco_scores(images).items()}
@@ -142,7 +142,7 @@ def _tracked(estimator: Any, progress: Progress, sequence: boxes.BoxSequence) ->
         if frame.counted:
             truth.append(frame.truth)
             predicted.append(frame.counting(_seen_boxes(people)))
-    counts = identity_counts(truth, predicted)
+    counts = identity_counts(truth, predicted, as_trackeval=True)
     detection = DetectionCounts(counts.truth - counts.misses, counts.false_positives, counts.misses)
     tally = Tally(len(sequence.frames), len(truth), detections, detection=detection, identity=counts)
     return tally, tuple(problems)
@@ -210,10 +210,18 @@ def _each(
     return results
 
 
-def _look(estimator: Any, path: Path, stamp_s: float, *, reset: bool = False) -> People:
+def _look(
+    estimator: Any, path: Path, stamp_s: float, *, reset: bool = False, labeled_size: tuple[int, int] | None = None
+) -> People:
     if reset:
         estimator.reset()
-    people: People = estimator.step(read_image(path), None, stamp_s, intrinsics_source=IntrinsicsSource.PREDICTED)
+    image = read_image(path, labeled_size)
+    if labeled_size is not None and labeled_size != (image.shape[1], image.shape[0]):
+        raise UserError(
+            f"{path} is {image.shape[1]} x {image.shape[0]} px, but its labels are for {labeled_size[0]} x "
+            f"{labeled_size[1]} px; give the images as they were downloaded"
+        )
+    people: People = estimator.step(image, None, stamp_s, intrinsics_source=IntrinsicsSource.PREDICTED)
     return people
 
 

@@ -19,6 +19,7 @@ from multihmr2_ros.evaluation.metrics.matching import assign
 
 MIN_IOU = 0.5
 IGNORED_SHARE = 0.1
+KEPT_PAIR = 1000.0  # TrackEval's: more than any overlaps can outweigh
 HOTA_THRESHOLDS = np.arange(0.05, 0.99, 0.05)
 
 
@@ -78,13 +79,22 @@ class IdentityCounts:
 
 
 def identity_counts(
-    truth: Sequence[FrameBoxes], predicted: Sequence[FrameBoxes], min_iou: float = MIN_IOU
+    truth: Sequence[FrameBoxes],
+    predicted: Sequence[FrameBoxes],
+    min_iou: float = MIN_IOU,
+    *,
+    as_trackeval: bool = False,
 ) -> IdentityCounts:
-    """The counts of one sequence; both lists hold the same frames in order."""
+    """The counts of one sequence; both lists hold the same frames in order.
+
+    as_trackeval: MOTA's as TrackEval finds them, for figures beside published ones of MOTChallenge: it lets pairs of
+    the last frame stay, not older ones, and then looks for the greatest sum of overlaps instead of the most pairs.
+    """
     if len(truth) != len(predicted):
         raise ValueError(f"expected as many predicted frames as true ones, got {len(predicted)} and {len(truth)}")
     overlaps = [box_iou(true.box, found.box) for true, found in zip(truth, predicted, strict=True)]
-    misses, false_positives, switches = _clear(truth, predicted, overlaps, min_iou)
+    count_errors = _clear_as_trackeval if as_trackeval else _clear
+    misses, false_positives, switches = count_errors(truth, predicted, overlaps, min_iou)
     return IdentityCounts(
         truth=sum(len(frame.identity) for frame in truth),
         predicted=sum(len(frame.identity) for frame in predicted),
@@ -137,6 +147,41 @@ def _clear(
         misses += len(true.identity) - len(pairs)
         false_positives += len(found.identity) - len(pairs)
     return misses, false_positives, switches
+
+
+def _clear_as_trackeval(
+    truth: Sequence[FrameBoxes],
+    predicted: Sequence[FrameBoxes],
+    overlaps: Sequence[NDArray[np.float64]],
+    min_iou: float,
+) -> tuple[int, int, int]:
+    """Misses, false positives and switches, as TrackEval's CLEAR counts them."""
+    partner: dict[int, int] = {}  # true identity → the predicted one it had last
+    last: dict[int, int] = {}  # the same, of the last frame with people and predictions
+    misses = false_positives = switches = 0
+    for true, found, overlap in zip(truth, predicted, overlaps, strict=True):
+        pairs = np.zeros((0, 2), np.int64)
+        if len(true.identity) and len(found.identity):
+            kept = np.array([last.get(identity) for identity in true.identity.tolist()], object)[:, None]
+            stays = np.asarray(kept == found.identity[None].astype(object), bool)
+            pairs = match_boxes(overlap, min_iou, bonus=KEPT_PAIR * stays)
+            names = {int(true.identity[row]): int(found.identity[column]) for row, column in pairs}
+            switches += sum(partner.get(identity, other) != other for identity, other in names.items())
+            partner |= names
+            last = names
+        misses += len(true.identity) - len(pairs)
+        false_positives += len(found.identity) - len(pairs)
+    return misses, false_positives, switches
+
+
+def match_boxes(
+    overlap: NDArray[np.float64], min_iou: float = MIN_IOU, *, bonus: NDArray[np.float64] | float = 0.0
+) -> NDArray[np.int64]:
+    """(m, 2) pairs (row, column) of the greatest sum of IoU and bonus; those below min_iou count for nothing."""
+    allowed = overlap >= min_iou - np.finfo(np.float64).eps
+    rows, columns = linear_sum_assignment(-np.where(allowed, overlap + bonus, 0.0))
+    kept = allowed[rows, columns]
+    return np.stack([rows[kept], columns[kept]], axis=1).astype(np.int64)
 
 
 def _id_true_positives(

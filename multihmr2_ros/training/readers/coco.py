@@ -19,19 +19,22 @@ class CocoReader:
 
     The file is COCO's: `images` (id, file_name) and `annotations` (image_id, iscrowd, bbox x y width height, keypoints
     17 × x y v with v = 0 where not labelled). Crowds and people without keypoints are ignored: neither positive nor
-    negative. So are people whose head's place cannot be told from their keypoints.
+    negative. So are people whose head's place cannot be told from their keypoints. Annotations of images that the file
+    does not list are passed over. Images have their EXIF orientation where `width` and `height` do not say otherwise.
     """
 
     def __init__(self, images: Path, annotations: Path) -> None:
         require_folder(images)
         try:
-            content = json.loads(annotations.read_text())
-            names = {entry["id"]: entry["file_name"] for entry in content["images"]}
+            content = json.loads(annotations.read_text(encoding="utf-8"))
+            entries = {entry["id"]: entry for entry in content["images"]}
             people: dict[int, list[dict[str, Any]]] = {}
             for annotation in content["annotations"]:
-                if len(annotation.get("keypoints", [0] * 51)) == 51:
+                if annotation["image_id"] in entries and len(annotation.get("keypoints", [0] * 51)) == 51:
                     people.setdefault(annotation["image_id"], []).append(annotation)
-            self._images = [(images / names[key], people[key]) for key in sorted(people)]
+            self._images = [
+                (images / entries[key]["file_name"], _labeled_size(entries[key]), people[key]) for key in sorted(people)
+            ]
         except OSError as error:
             raise UserError(f"cannot read {annotations}: {error.strerror}; check the path") from None
         except (ValueError, KeyError, TypeError) as error:
@@ -48,7 +51,7 @@ class CocoReader:
 
     def sample(self, index: int) -> Sample:
         """Image number `index`, in the order of COCO's image ids."""
-        path, annotations = self._images[index]
+        path, size, annotations = self._images[index]
         arrays = blank_people(len(annotations))
         for row, annotation in enumerate(annotations):
             x, y, width, height = annotation["bbox"]
@@ -61,4 +64,9 @@ class CocoReader:
         arrays["location"], known = centre_from_keypoints(arrays["keypoints"], arrays["keypoint_visible"])
         arrays["ignore"] |= ~known
         arrays["visible_fraction"][:] = 1.0
-        return Sample(read_image(path), None, True, path.name, **arrays)
+        return Sample(read_image(path, size), None, True, path.name, **arrays)
+
+
+def _labeled_size(entry: dict[str, Any]) -> tuple[int, int] | None:
+    """Width and height (px) of the image that the keypoints were made for; None where the file does not say."""
+    return (int(entry["width"]), int(entry["height"])) if {"width", "height"} <= entry.keys() else None
