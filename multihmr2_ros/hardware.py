@@ -89,7 +89,7 @@ def default_threads() -> int:
 def cpu_description() -> str:
     """The text of /proc/cpuinfo, empty where there is none."""
     try:
-        return Path("/proc/cpuinfo").read_text()
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return ""
 

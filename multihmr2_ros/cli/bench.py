@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         from multihmr2_ros.media.files import atomic_path
 
         with atomic_path(args.json) as temporary:
-            temporary.write_text(json.dumps(report, indent=2) + "\n")
+            temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return 0
 
 

@@ -232,7 +232,7 @@ def _cuda_checks(driver: str | None) -> Iterator[Check]:
 def _driver_version() -> str | None:
     """Version of NVIDIA's kernel driver, None where it is not loaded."""
     try:
-        text = Path("/proc/driver/nvidia/version").read_text()
+        text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8")
     except OSError:
         return None
     found = re.search(r"\s(\d+\.\d+(?:\.\d+)?)\s", text)

@@ -9,8 +9,10 @@ import sys
 from collections.abc import Sequence
 
 from multihmr2_ros import __version__
+from multihmr2_ros.cli.terminal import Terminated, ended_by_signals, make_streams_safe
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.hardware import make_threads_wait_passively
+from multihmr2_ros.media.files import remove_temporaries
 
 # Each verb is a module of this folder with HELP, add_arguments(parser) and run(args) -> exit status. The modules import
 # nothing heavy at their top, so that `--help` is instant.
@@ -18,7 +20,8 @@ VERBS = ("run", "weights", "simulate", "label", "train", "evaluate", "bench", "d
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb and return the exit status: 0 done, 2 the user's mistake, 130 interrupted."""
+    """Run one verb and return the exit status: 0 done, 2 the user's mistake, 128 + n ended by signal n."""
+    make_streams_safe()
     parser = argparse.ArgumentParser(
         prog="multihmr2", description="People in images: identity, full-body mesh, metric place, velocity."
     )
@@ -37,7 +40,8 @@ def main(argv: list[str] | None = None) -> int:
     logging.getLogger("multihmr2_ros").setLevel(logging.INFO)
     make_threads_wait_passively()
     try:
-        status: int = args.run(args)
+        with ended_by_signals():
+            status: int = args.run(args)
         return status
     except UserError as error:
         print(f"multihmr2 {args.verb}: {error}", file=sys.stderr)
@@ -45,8 +49,13 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"\nmultihmr2 {args.verb}: interrupted", file=sys.stderr)
         return 130
+    except Terminated as error:
+        print(f"\nmultihmr2 {args.verb}: ended by {error.name}", file=sys.stderr)
+        return int(error.code or 0)
     except BrokenPipeError:
         return 141
+    finally:
+        remove_temporaries()
 
 
 def _empty_argument(argv: Sequence[str]) -> str | None:

@@ -42,7 +42,7 @@ def requirements() -> list[Requirement]:
 
 def _from_setup_cfg(path: Path) -> list[Requirement] | None:
     config = ConfigParser(interpolation=None)
-    config.read(path)
+    config.read(path, encoding="utf-8")
     if config.get("metadata", "name", fallback="") != "multihmr2_ros":
         return None
     lines = {"": config.get("options", "install_requires", fallback="")}

@@ -214,7 +214,7 @@ def _network(args: argparse.Namespace, start_from: Path | None) -> NetworkConfig
     if args.network in NETWORKS:
         return NETWORKS[args.network]
     try:
-        sizes = json.loads(Path(args.network).read_text())
+        sizes = json.loads(Path(args.network).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         sizes = error
     if not isinstance(sizes, dict):

@@ -196,7 +196,7 @@ def _blocks(folder: Path, size: int) -> NDArray[np.float64]:
     path = folder / "frames.csv"
     blocks: list[NDArray[np.float64]] = []
     try:
-        with open(path, newline="") as file:
+        with open(path, newline="", encoding="utf-8") as file:
             for index, cells in enumerate(csv.DictReader(file)):
                 if index % size == 0:
                     blocks.append(np.zeros_like(_row(Tally())))

@@ -57,7 +57,7 @@ def _by_kind(out: Path, results: Sequence[SequenceResult], table: str) -> dict[s
 
 def _rows(path: Path) -> Iterator[dict[str, str]]:
     if path.is_file():
-        with open(path, newline="") as file:
+        with open(path, newline="", encoding="utf-8") as file:
             yield from csv.DictReader(file)
 
 

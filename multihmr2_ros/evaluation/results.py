@@ -73,14 +73,14 @@ def write(
         },
     }  # fmt: skip
     with atomic_path(out / FILE) as temporary:
-        temporary.write_text(json.dumps(_plain(document), indent=1) + "\n")
+        temporary.write_text(json.dumps(_plain(document), indent=1) + "\n", encoding="utf-8")
 
 
 def read(folder: Path) -> dict[str, Any]:
     """The results in a folder, with Tally objects under "tally" of each sequence (without times)."""
     path = folder / FILE
     try:
-        document: dict[str, Any] = json.loads(path.read_text())
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if document["format"] != FORMAT:
             raise UserError(f"{path} has format {document['format']}, expected {FORMAT}; evaluate again")
         for sequence in document["sequences"]:

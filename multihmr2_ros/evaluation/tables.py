@@ -116,8 +116,8 @@ def tables(folder: Path) -> Iterator[list[Listener]]:
     with (
         atomic_path(folder / "frames.csv") as frames,
         atomic_path(folder / "people.csv") as people,
-        open(frames, "w", newline="") as frame_file,
-        open(people, "w", newline="") as people_file,
+        open(frames, "w", newline="", encoding="utf-8") as frame_file,
+        open(people, "w", newline="", encoding="utf-8") as people_file,
     ):
         yield [FrameTable(csv.writer(frame_file)), PersonTable(csv.writer(people_file))]
 

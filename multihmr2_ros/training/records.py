@@ -26,7 +26,7 @@ class Records:
     def add(self, step: int, kind: str, figures: dict[str, float]) -> None:
         """One line: kind is "train" or "validation"; figures that are no numbers become null."""
         values = {name: round(value, 6) if math.isfinite(value) else None for name, value in figures.items()}
-        with (self.folder / LOG_FILE).open("a") as file:
+        with (self.folder / LOG_FILE).open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
         if self._board is not None:
             for name, value in figures.items():
@@ -40,7 +40,7 @@ class Records:
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The lines of a log, one per kind and step (the last written), by step. Torn lines are left out."""
     rows: dict[tuple[str, int], dict[str, Any]] = {}
-    for line in path.read_text().splitlines() if path.is_file() else []:
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:
             row = json.loads(line)
             rows[row["kind"], row["step"]] = row

@@ -77,7 +77,7 @@ def open_folder(config: PoolConfig) -> None:
         settings["sam2"] = str(config.sam2)
     if path.is_file() and any(config.folder.glob(f"{PREFIX}*{SUFFIX}")):
         try:
-            existing = json.loads(path.read_text())
+            existing = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise UserError(f"cannot read {path} ({error}); choose another --cache") from None
         differing = sorted(name for name in {*settings, *existing} if settings.get(name) != existing.get(name))
@@ -88,7 +88,7 @@ def open_folder(config: PoolConfig) -> None:
                 "another --cache, or the same settings"
             )
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(settings, indent=2) + "\n")
+        temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     for torn in config.folder.glob(f".{PREFIX}*.tmp"):
         with suppress(OSError):
             if time.time() - torn.stat().st_mtime > ABANDONED_S:

@@ -126,7 +126,7 @@ def _ask(weights: Weights, part: Path) -> requests.Response:
     if have > 0:
         headers["Range"] = f"bytes={have}-"
         with suppress(FileNotFoundError):
-            headers["If-Range"] = _validator_file(part).read_text().strip()
+            headers["If-Range"] = _validator_file(part).read_text(encoding="utf-8").strip()
     response = requests.get(weights.url, headers=headers, stream=True, timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S))
     if response.status_code == 416 and have > 0:
         return response
@@ -172,7 +172,7 @@ def _store_validator(response: requests.Response, part: Path) -> None:
     if validator is None:
         _validator_file(part).unlink(missing_ok=True)
     else:
-        _validator_file(part).write_text(validator + "\n")
+        _validator_file(part).write_text(validator + "\n", encoding="utf-8")
 
 
 def _validator_file(part: Path) -> Path:

@@ -1,0 +1,108 @@
+"""Streams and signals of a command: messages never stop its work, and its end never leaves half-written files."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import io
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import IO, Any
+
+ASCII_SIGNS = {"→": "->", "…": "...", "–": "-", "−": "-", "×": "x", "±": "+-", "∞": "inf", "°": " deg", "²": "2"}
+ERROR_HANDLER = "multihmr2_ascii"
+END_SIGNALS = ("SIGTERM", "SIGHUP")
+
+
+class Terminated(SystemExit):
+    """A signal asked the command to end; its files are cleaned up as after Ctrl-C."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(128 + getattr(signal, name))
+        self.name = name
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """In the block, SIGTERM and SIGHUP raise Terminated, the first time. What is ignored (nohup) stays ignored."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)  # a terminal that closes sends two; cleaning up goes on
+        raise Terminated(signal.Signals(number).name)
+
+    numbers = [getattr(signal, name) for name in END_SIGNALS if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    before = {number: handler for number, handler in before.items() if handler == signal.SIG_DFL}
+    for number in before:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def make_streams_safe() -> None:
+    """Makes writing to the terminal safe: in any encoding, and with standard error closed or gone."""
+    _fill_closed_descriptors()
+    codecs.register_error(ERROR_HANDLER, _in_ascii)
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed; sys.__stderr__ is what tqdm and logging look for, too
+            stream: IO[str] = open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8")  # noqa: SIM115
+            setattr(sys, name, stream)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            with contextlib.suppress(OSError, ValueError):
+                stream.reconfigure(errors=ERROR_HANDLER)
+    if isinstance(sys.stderr, io.TextIOWrapper) and sys.stderr is sys.__stderr__:  # not one that captures it
+        sys.stderr = _Unfailing(sys.stderr)  # type: ignore[assignment]
+
+
+class _Unfailing:
+    """A stream whose reader may go away: from then on, what is written is dropped."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _fill_closed_descriptors() -> None:
+    """Opens the null device in place of closed standard streams; else the next file would be taken for one of them, and
+    libraries would write their messages into it."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            with contextlib.suppress(OSError):
+                opened = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, which is this one
+                if opened != number:
+                    os.dup2(opened, number)
+                    os.close(opened)
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    """What cannot be encoded, in ASCII: our signs in their usual form, anything else as \\uXXXX."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    letters = error.object[error.start : error.end]
+    escaped = [ASCII_SIGNS.get(letter) or letter.encode("ascii", "backslashreplace").decode() for letter in letters]
+    return "".join(escaped), error.end
