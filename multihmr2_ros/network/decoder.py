@@ -23,16 +23,18 @@ LEAST_REACH, MOST_REACH = 0.7, 30.0  # patches
 
 @dataclass(frozen=True)
 class Decoded:
-    """What the decoder makes of B images; the last two are None for learned queries.
+    """What the decoder makes of B images; what the queries do not begin with is None.
 
     layers   per layer (B, Q, D) queries after it; the last layer's are the decoder's result
     anchor   (B, Q, 2) px, the centre of the token that each query was proposed by
     heatmap  (B, h, w) logit of "a person's centre lies in this patch"
+    score    (B, Q) logit of "this is a person" before the decoder
     """
 
     layers: tuple[Tensor, ...]
     anchor: Tensor | None = None
     heatmap: Tensor | None = None
+    score: Tensor | None = None
 
     @property
     def queries(self) -> Tensor:
@@ -41,10 +43,12 @@ class Decoded:
 
 @dataclass(frozen=True)
 class QueryStart:
-    """What Q queries of B images begin with: content (B, Q, D) and reference (B, Q, 2) px of the padded input."""
+    """What Q queries of B images begin with: content (B, Q, D), reference (B, Q, 2) px of the padded input, and score
+    (B, Q), a logit."""
 
     content: Tensor
     reference: Tensor
+    score: Tensor
 
 
 class Decoder(nn.Module):
@@ -81,7 +85,7 @@ class Decoder(nn.Module):
         for layer in self.layers:
             queries = layer(queries, context.to(precision), places)
             layers.append(queries)
-        return Decoded(tuple(layers), anchor, heatmap)
+        return Decoded(tuple(layers), anchor, heatmap, None if start is None else start.score)
 
     def _proposed(self, context: Tensor, heatmap: Tensor) -> tuple[Tensor, Tensor]:
         """The best tokens (B, Q, D) plus the learned content of their rank, and their centres (B, Q, 2) px.

@@ -45,17 +45,20 @@ class DetectionHeads(nn.Module):
         self.location = perceptron(config.decoder_width, config.head_width, 2)
         self.nearness = perceptron(config.decoder_width, config.head_width, 1)
 
-    def forward(self, queries: Tensor, anchor: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, queries: Tensor, anchor: Tensor | None = None, start_score: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Logit of the score (…,); location (…, 2) px of the padded input; log nearness (…,), nearness = f / z.
 
-        anchor (…, 2) px: the places that proposed queries start from.
+        anchor (…, 2) px: the places that proposed queries start from; start_score (…,): the logit that they start with.
         """
         location = self.location(queries)
         if anchor is None:
             location = LOCATION_SPAN * self.image_size * torch.sigmoid(location)
         else:
             location = self._anchored(location, anchor)
-        return self.score(queries).squeeze(-1), location, self.nearness(queries).squeeze(-1)
+        score = self.score(queries).squeeze(-1)
+        return score if start_score is None else score + start_score, location, self.nearness(queries).squeeze(-1)
 
     def _anchored(self, offset: Tensor, anchor: Tensor) -> Tensor:
         """The anchor moved by an offset, patches in the middle of the span, that never leaves the span: a margin of a

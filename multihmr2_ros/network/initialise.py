@@ -35,7 +35,7 @@ def initialise(network: MultiHMR2, mean_rotations: Tensor | None = None) -> Mult
         nn.init.trunc_normal_(network.backbone.register_tokens, std=0.02)
         nn.init.trunc_normal_(network.decoder.queries, std=0.02 if network.config.proposed_queries else 1.0)
         detection = network.detection
-        _start_at(detection.score, rarely)
+        _start_at(detection.score, rarely if network.proposals is None else 0.0)
         _start_at(detection.nearness, math.log(focal / PRIOR_DEPTH_M))
         _start_at(network.camera.field_of_view, _logit(horizontal_fov / math.pi))
         if network.decoder.heatmap is not None or network.proposals is not None:

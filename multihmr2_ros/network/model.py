@@ -21,6 +21,7 @@ from multihmr2_ros.network.proposals import EncoderFeatures, ProposalEmbedding
 IMAGE_MEAN = {"vit": (0.485, 0.456, 0.406), "movenet": (0.5, 0.5, 0.5)}
 IMAGE_STD = {"vit": (0.229, 0.224, 0.225), "movenet": (0.5, 0.5, 0.5)}
 KEYPOINTS = 17  # COCO's
+SCORE_START = (-6.0, 6.0)  # logits that the encoder's proposals begin with
 FOV_IN_TRAINING = (0.15, 2.8)  # rad, of cameras through which people are projected in training
 PHENOTYPES = 6  # of the shape outputs, the first six are Anny's phenotypes; the others are unused
 
@@ -141,7 +142,7 @@ class MultiHMR2(nn.Module):
         """
         decoded, horizontal_fov = self.decode(image)
         k = camera_in_use(image, horizontal_fov, k, k_given)
-        score_logit, query_location, log_nearness = self.detection(decoded.queries, decoded.anchor)
+        score_logit, query_location, log_nearness = self.detection(decoded.queries, decoded.anchor, decoded.score)
         query_score = torch.sigmoid(score_logit)
         query_depth = depth_from_nearness(log_nearness, k[:, :1, 0])
 
@@ -164,7 +165,9 @@ class MultiHMR2(nn.Module):
         with torch.autocast(image.device.type, enabled=False):  # pixels and metres are float32 under autocast, too
             horizontal_fov = self.camera(encoded.class_token)
             maps = None if self.keypoint_maps is None else self.keypoint_maps(patches)
-            layers = tuple(LayerOutputs(*self.detection(queries, decoded.anchor)) for queries in decoded.layers)
+            layers = tuple(
+                LayerOutputs(*self.detection(queries, decoded.anchor, decoded.score)) for queries in decoded.layers
+            )
         # Known cameras alone teach the field of view: through projections it would be traded for distance, without end.
         k = camera_in_use(image, horizontal_fov.detach().clamp(*FOV_IN_TRAINING), k, k_given)
         return TrainingOutputs(
@@ -192,7 +195,9 @@ class MultiHMR2(nn.Module):
         """What the queries begin with, where the encoder proposes people."""
         if self.proposals is None or encoded.features is None:
             return None
-        return QueryStart(self.proposals(encoded.features, encoded.patches), encoded.features.reference)
+        features = encoded.features
+        content = self.proposals(features, encoded.patches)
+        return QueryStart(content, features.reference, features.center_logit.clamp(*SCORE_START))
 
 
 def camera_in_use(image: Tensor, horizontal_fov: Tensor, k: Tensor, k_given: Tensor) -> Tensor:

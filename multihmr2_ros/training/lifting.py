@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -25,11 +26,10 @@ from multihmr2_ros.network.heads import depth_from_nearness
 from multihmr2_ros.network.model import MultiHMR2, back_project
 from multihmr2_ros.simulation.behaviour import sample_behaviour
 from multihmr2_ros.simulation.population import sample_shape, stature_of
-from multihmr2_ros.simulation.pose import about
 from multihmr2_ros.simulation.retarget import motion_files
 from multihmr2_ros.simulation.skeleton import bone_rotations
 from multihmr2_ros.training.augmentation import mirrored_keypoints
-from multihmr2_ros.training.body_losses import Matched, Person, TruePeople, body_terms, pose, project
+from multihmr2_ros.training.body_losses import Matched, TruePeople, body_terms, pose, project
 from multihmr2_ros.training.keypoints import coco_keypoints
 from multihmr2_ros.training.losses import LossConfig, place_terms
 
@@ -38,7 +38,10 @@ ASPECTS = ((4, 3), (4, 3), (16, 9), (1, 1), (3, 4))
 VERTICAL_FOV_DEG = (25.0, 100.0)
 EXTENT_SHARE = (0.08, 1.6)  # stature over the image's height
 FACING_SHARE = 0.4
-MESH_EVERY = 4
+MESH_EVERY = 12
+CHUNK = 500
+DEPTH_M = (0.5, 25.0)
+NEAREST_CENTER_M = 0.2  # a nose that is hardly before the camera cannot be placed
 HIDDEN, CUT, SWAPPED = 0.08, 0.3, 0.03
 
 
@@ -60,44 +63,52 @@ class LiftingConfig:
 
 @dataclass(frozen=True)
 class PoseBank:
-    """Poses of N bodies: shape (N, 6) and rotations (N, 163, 3, 3) float16, row 0 in the heading frame (x front, y
-    left, z up)."""
+    """Poses of N bodies: shape (N, 6), rotations (N, 163, 3, 3) float16, and, in m from the pelvis, keypoints
+    (N, 17, 3) and the center vertex (N, 3). Heading frame (x front, y left, z up), row 0 of the rotations too."""
 
     shape: NDArray[np.float32]
     rotations: NDArray[np.float16]
+    keypoints: NDArray[np.float32]
+    center: NDArray[np.float32]
 
 
 def make_bank(body: Body, count: int, motions: Path | None, seed: int) -> PoseBank:
-    """Poses as the simulation gives them to its people."""
+    """Poses as the simulation gives them to its people. body: the low mesh."""
     generator = np.random.default_rng(seed)
     files = motion_files(motions) if motions else ()
     shape = np.stack([sample_shape(generator) for _ in range(count)])
     rotations = np.empty((count, len(body.bone_labels), 3, 3), np.float16)
-    for first in range(0, count, 500):
-        rows = slice(first, min(first + 500, count))
+    keypoints, center = np.empty((count, 17, 3), np.float32), np.empty((count, 3), np.float32)
+    for first in range(0, count, CHUNK):
+        rows = slice(first, min(first + CHUNK, count))
         poses = [
             sample_behaviour(generator, one, files).clip.pose(float(generator.uniform(0, 2))) for one in shape[rows]
         ]
         with torch.no_grad():
-            rest = body.rest_bone_poses(torch.from_numpy(shape[rows])).numpy()
-        rotations[rows] = bone_rotations(poses, rest, body.bone_labels, body.bone_parents)
-    return PoseBank(shape, rotations)
+            shapes = torch.from_numpy(shape[rows])
+            rest = body.rest_bone_poses(shapes).numpy()
+            rotations[rows] = bone_rotations(poses, rest, body.bone_labels, body.bone_parents)
+            person = pose(body, shapes, torch.from_numpy(rotations[rows].astype(np.float32)))
+            keypoints[rows] = coco_keypoints(body, person.vertices).numpy()
+            center[rows] = person.centre_offset.numpy()
+    return PoseBank(shape, rotations, keypoints, center)
 
 
 @dataclass(frozen=True)
 class KeypointBatch:
-    """M people before cameras of their own, each alone in an image.
+    """M people before cameras of their own, each alone in an image. Metres, axes of the camera frame.
 
-    shape (M, 6), rotations (M, 163, 3, 3), row 0 in the camera frame; k (M, 3, 3) px; size (M, 2) width and height px;
-    middle (M, 2) px, where the pelvis is seen, and depth (M,) m, its distance along z; seed: of the keypoints' errors.
+    shape (M, 6), rotations (M, 163, 3, 3); keypoints (M, 17, 3) and center (M, 3) from the pelvis; k (M, 3, 3) px; size
+    (M, 2) width and height px; pelvis (M, 3) in the camera frame; seed: of the keypoints' errors.
     """
 
     shape: Tensor
     rotations: Tensor
+    keypoints: Tensor
+    center: Tensor
     k: Tensor
     size: Tensor
-    middle: Tensor
-    depth: Tensor
+    pelvis: Tensor
     seed: int
     origins: tuple[str, ...]
 
@@ -113,23 +124,33 @@ class KeypointBatches(Dataset[KeypointBatch]):
 
     def __init__(self, bank: PoseBank, image_size: int, people: int, seed: int) -> None:
         self.bank, self.image_size, self.people, self.seed = bank, image_size, people, seed
+        self.stature = np.array([stature_of(shape) for shape in bank.shape])
 
     def __getitem__(self, step: int) -> KeypointBatch:
         generator = np.random.default_rng([self.seed, 17, step])
-        rows = generator.integers(len(self.bank.shape), size=self.people)
+        n, rows = self.people, generator.integers(len(self.bank.shape), size=self.people)
+        aspect = np.array(ASPECTS)[generator.integers(len(ASPECTS), size=n)]
+        size = self.image_size * aspect / aspect.max(axis=1, keepdims=True)
+        focal = 0.5 * size[:, 1] / np.tan(0.5 * np.radians(generator.uniform(*VERTICAL_FOV_DEG, n)))
+        share = np.exp(generator.uniform(*np.log(EXTENT_SHARE), n))
+        depth = np.clip(focal * self.stature[rows] / (share * size[:, 1]), *DEPTH_M)
+        lowest = 1.0 + np.maximum(0.0, 0.6 * share - 0.3)  # near people's pelvises are often below the image
+        middle = size * np.stack([generator.uniform(0.0, 1.0, n), generator.uniform(0.15, lowest)], axis=1)
+        ray = (middle - size / 2) / focal[:, None]
+        turn = _camera_from_heading(generator, ray[:, 0])
+        k = np.zeros((n, 3, 3))
+        k[:, 0, 0] = k[:, 1, 1] = focal
+        k[:, :2, 2], k[:, 2, 2] = size / 2, 1.0
         rotations = self.bank.rotations[rows].astype(np.float32)
-        k, size, middle = np.zeros((self.people, 3, 3)), np.zeros((self.people, 2)), np.zeros((self.people, 2))
-        depth = np.zeros(self.people)
-        for row, index in enumerate(rows):
-            width, height = ASPECTS[generator.integers(len(ASPECTS))]
-            size[row] = self.image_size * np.array([width, height]) / max(width, height)
-            focal = 0.5 * size[row, 1] / math.tan(0.5 * math.radians(generator.uniform(*VERTICAL_FOV_DEG)))
-            k[row] = [[focal, 0, size[row, 0] / 2], [0, focal, size[row, 1] / 2], [0, 0, 1]]
-            share = math.exp(generator.uniform(*np.log(EXTENT_SHARE)))
-            depth[row] = np.clip(focal * stature_of(self.bank.shape[index]) / (share * size[row, 1]), 0.5, 25.0)
-            middle[row] = size[row] * generator.uniform([0.0, 0.15], [1.0, 1.0 + max(0.0, 0.6 * share - 0.3)])
-            rotations[row, 0] = self._turn(generator, middle[row], k[row]) @ rotations[row, 0]
-        values = {"rotations": rotations, "k": k, "size": size, "middle": middle, "depth": depth}
+        rotations[:, 0] = turn @ rotations[:, 0]
+        values = {
+            "rotations": rotations,
+            "keypoints": self.bank.keypoints[rows] @ turn.transpose(0, 2, 1),
+            "center": (turn @ self.bank.center[rows][..., None])[..., 0],
+            "k": k,
+            "size": size,
+            "pelvis": depth[:, None] * np.concatenate([ray, np.ones((n, 1))], axis=1),
+        }
         tensors = {name: torch.from_numpy(np.asarray(value, np.float32)) for name, value in values.items()}
         return KeypointBatch(
             shape=torch.from_numpy(self.bank.shape[rows]),
@@ -138,16 +159,20 @@ class KeypointBatches(Dataset[KeypointBatch]):
             origins=(f"keypoints {step}",),
         )
 
-    def _turn(
-        self, generator: np.random.Generator, middle: NDArray[np.float64], k: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        """(3, 3) from the heading frame to that of a camera which looks up or down and is nearly level."""
-        yaw = generator.uniform(-math.pi, math.pi)
-        if generator.random() < FACING_SHARE:
-            yaw = math.pi - math.atan((middle[0] - k[0, 2]) / k[0, 0]) + generator.normal(0.0, 0.5)
-        pitch = float(np.clip(generator.normal(0.08, 0.22), -0.6, 1.0))
-        level = CAMERA_FROM_HEADING @ about(1, -pitch) @ about(2, yaw)
-        return np.asarray(about(2, generator.normal(0.0, 0.04)) @ level)
+
+def _camera_from_heading(generator: np.random.Generator, ray_x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n, 3, 3) from the heading frame of people seen at x / z = ray_x (n,) to that of a camera which looks a little up
+    or down and is nearly level; many people face it."""
+    n = len(ray_x)
+    yaw = generator.uniform(-math.pi, math.pi, n)
+    facing = math.pi - np.arctan(ray_x) + generator.normal(0.0, 0.5, n)
+    yaw = np.where(generator.random(n) < FACING_SHARE, facing, yaw)
+    pitch = np.clip(generator.normal(0.08, 0.22, n), -0.6, 1.0)
+    roll = generator.normal(0.0, 0.04, n)
+    turns = Rotation.from_euler("z", roll[:, None]) * Rotation.from_matrix(CAMERA_FROM_HEADING)
+    return np.asarray(
+        (turns * Rotation.from_euler("y", -pitch[:, None]) * Rotation.from_euler("z", yaw[:, None])).as_matrix()
+    )
 
 
 class WithKeypoints(Dataset[Any]):
@@ -165,9 +190,9 @@ class WithKeypoints(Dataset[Any]):
 def lifting_losses(network: MultiHMR2, batch: KeypointBatch, body: Body, config: LossConfig) -> dict[str, Tensor]:
     """Weighted terms of the bodies that the network reads off the keypoints alone."""
     assert network.proposals is not None
-    people, person = _matched(batch, body)
+    people = _matched(batch)
     keypoints, score = detected_keypoints(batch, people.keypoints, network.config.image_size)
-    logit = torch.zeros_like(batch.depth)[:, None]
+    logit = torch.zeros_like(score[:, :1])
     content = network.proposals.embed_people(keypoints[:, None], score[:, None], logit, None)[:, 0]
     _, location, log_nearness = network.detection(content, keypoints[:, 0])
     depth = depth_from_nearness(log_nearness, batch.k[:, 0, 0])
@@ -176,14 +201,11 @@ def lifting_losses(network: MultiHMR2, batch: KeypointBatch, body: Body, config:
     weights = {item.name for item in dataclasses.fields(config) if getattr(config, item.name)} - {"track_feature"}
     terms = place_terms(people, config)
     # Meshes cost most of the time: a part of the people has to do for their terms.
-    posed = len(batch.shape) // MESH_EVERY
+    posed = max(1, len(batch.shape) // MESH_EVERY)
     with_mesh, without = _rows(people, slice(0, posed)), _rows(people, slice(posed, None))
-    rows = slice(0, posed)
-    true = TruePeople(
-        torch.arange(posed, device=batch.shape.device),
-        Person(person.vertices[rows], person.joints[rows], person.centre_offset[rows]),
-        people.true_centre[rows] - person.centre_offset[rows],
-    )
+    with torch.no_grad():
+        person = pose(body, with_mesh.true_shape, with_mesh.true_rotations)
+    true = TruePeople(torch.arange(posed, device=batch.shape.device), person, batch.pelvis[:posed])
     terms |= body_terms(network, with_mesh, true, body, weights)
     for name, value in body_terms(network, without, None, body, weights).items():
         terms[name] = (terms[name] + (MESH_EVERY - 1) * value) / MESH_EVERY
@@ -197,29 +219,23 @@ def _rows(people: Matched, rows: slice) -> Matched:
 
 
 @torch.no_grad()
-def _matched(batch: KeypointBatch, body: Body) -> tuple[Matched, Person]:
-    """The truth of the batch, about the camera and about the pelvis; what is predicted is not filled in yet."""
-    count = len(batch.shape)
-    person = pose(body, batch.shape, batch.rotations)
-    pelvis = back_project(batch.middle[:, None], batch.depth[:, None], batch.k)[:, 0]
-    vertices = person.vertices + pelvis[:, None]
-    center = vertices[:, body.centre_vertex]
-    flag = torch.ones(count, dtype=torch.bool, device=batch.shape.device)
-    keypoints, _ = project(coco_keypoints(body, vertices), batch.k[:, None])
+def _matched(batch: KeypointBatch) -> Matched:
+    """The truth of the batch; what is predicted is not filled in yet."""
+    center = batch.pelvis + batch.center
+    flag = torch.ones(len(center), dtype=torch.bool, device=center.device)
+    keypoints, ahead = project(batch.keypoints + batch.pelvis[:, None], batch.k[:, None])
     location, _ = project(center[:, None], batch.k[:, None])
-    empty = batch.shape.new_zeros(count, 0)
-    rows = torch.arange(count, device=batch.shape.device)
+    empty = batch.shape.new_zeros(len(center), 0)
+    rows = torch.arange(len(center), device=center.device)
     size = int(batch.size.max())
-    # A person whose nose is behind the camera, or nearly, cannot be described by pixels.
-    usable = center[:, 2] > 0.2
-    matched = Matched(
+    box = torch.cat([keypoints.amin(1), keypoints.amax(1)], dim=-1)
+    return Matched(
         image=rows, slot=torch.zeros_like(rows), queries=empty, location=empty, log_nearness=empty, k=batch.k,
         centre=empty, image_size=(size, size), true_location=location[:, 0], true_centre=center,
-        true_shape=batch.shape, true_rotations=batch.rotations, true_k=batch.k, true_feature=empty, box=empty,
-        keypoints=keypoints, keypoint_visible=torch.zeros_like(keypoints[..., 0], dtype=torch.bool),
-        has_place=usable, has_body=flag, has_k=flag, has_feature=~flag,
+        true_shape=batch.shape, true_rotations=batch.rotations, true_k=batch.k, true_feature=empty, box=box,
+        keypoints=keypoints, keypoint_visible=ahead, has_place=center[:, 2] > NEAREST_CENTER_M, has_body=flag,
+        has_k=flag, has_feature=~flag,
     )  # fmt: skip
-    return matched, person
 
 
 @torch.no_grad()
