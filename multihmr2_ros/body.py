@@ -46,6 +46,12 @@ COCO_KEYPOINTS = (
     "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
     "right_ankle",
 )  # fmt: skip
+# Bones whose heads are COCO's keypoints, within 3 cm (ears: 5 cm), in COCO's order.
+KEYPOINT_BONES = (
+    "levator02.L", "eye.L", "eye.R", "temporalis02.L", "temporalis02.R", "upperarm01.L", "upperarm01.R", "lowerarm01.L",
+    "lowerarm01.R", "wrist.L", "wrist.R", "upperleg01.L", "upperleg01.R", "lowerleg01.L", "lowerleg01.R", "foot.L",
+    "foot.R",
+)  # fmt: skip
 # Standard deviations of COCO's annotators, as a share of a person's scale (cocodataset.org, "Keypoint Evaluation").
 COCO_SIGMAS = (
     0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089,
@@ -97,9 +103,12 @@ class Body(nn.Module):
         unposed = [any(word in label for word in UNPOSED_BONE_WORDS) for label in self.bone_labels]
         self.register_buffer("surface_vertices", surface, persistent=False)
         self.register_buffer("unposed_bones", torch.tensor(unposed)[:, None, None], persistent=False)
+        self.keypoint_rows = tuple(self.bone_labels.index(label) for label in KEYPOINT_BONES)
+        self.register_buffer("keypoint_bones", torch.tensor(self.keypoint_rows), persistent=False)
         self.register_buffer("identity", torch.eye(3), persistent=False)
         self.register_buffer("phenotype_anchors", _phenotype_anchors(model), persistent=False)
 
+    keypoint_bones: Tensor
     unposed_bones: Tensor
     identity: Tensor
     surface_vertices: Tensor
@@ -116,11 +125,19 @@ class Body(nn.Module):
         its parent in its own rest frame, row 0 the root's rotation in the outer frame.
         """
         rest = self.anny.get_rest_model(self._blendshape_weights(shape))
-        rotations = torch.where(self.unposed_bones, self.identity, rotations)
-        deltas = torch.nn.functional.pad(rotations, (0, 1, 0, 1))  # Anny reads the top 3 × 4 block only
-        transforms, bone_poses = self.anny.get_bone_transforms(deltas, rest["rest_bone_poses"])
+        transforms, bone_poses = self._posed_bones(rotations, rest["rest_bone_poses"])
         vertices = self.anny.get_skinned_vertices(rest["rest_vertices"], transforms)
         return PosedBody(vertices, bone_poses, self._stature(rest["rest_vertices"]))
+
+    def pose_bones(self, shape: Tensor, rotations: Tensor) -> Tensor:
+        """(n, 163, 4, 4) as `PosedBody.bone_poses`, arguments as of `forward`: no vertices, so it is quick."""
+        return self._posed_bones(rotations, self.rest_bone_poses(shape))[1]
+
+    def _posed_bones(self, rotations: Tensor, rest_bone_poses: Tensor) -> tuple[Tensor, Tensor]:
+        rotations = torch.where(self.unposed_bones, self.identity, rotations)
+        deltas = torch.nn.functional.pad(rotations, (0, 1, 0, 1))  # Anny reads the top 3 × 4 block only
+        transforms, bone_poses = self.anny.get_bone_transforms(deltas, rest_bone_poses)
+        return transforms, bone_poses
 
     def rest_bone_poses(self, shape: Tensor) -> Tensor:
         """(n, 163, 4, 4) bone frame → body of resting bodies of the given shape (n, 6): no vertices, so it is quick.

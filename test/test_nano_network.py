@@ -180,7 +180,7 @@ def test_initial_weights_start_from_plausible_people() -> None:
     with torch.no_grad():
         k = torch.tensor([[[166.3, 0, 128], [0, 166.3, 96], [0, 0, 1]]])  # 60° vertically
         prediction = network(picture(), k, torch.tensor([True]), 10)
-        decoded, _ = network.decode(picture())
+        decoded = network.decoder(network.encode(picture()).patches)
     assert decoded.anchor is not None
     torch.testing.assert_close(network.detection(decoded.queries, decoded.anchor)[1], decoded.anchor, atol=1e-2, rtol=0)
     assert float(prediction.query_score.max()) < 0.05

@@ -24,6 +24,7 @@ from multihmr2_ros.body import Body
 from multihmr2_ros.camera import ResizePad
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.hardware import bf16_instructions, cpu_description, default_threads, keep_freed_memory
+from multihmr2_ros.network.keypoint_fitting import fit_to_keypoints
 from multihmr2_ros.network.model import PHENOTYPES, MultiHMR2, place_bodies
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -144,7 +145,7 @@ class Inference:
         return functional.pad(pixels, (resize.pad_left, right, resize.pad_top, bottom))
 
     def _people(self, image: Tensor, k: Tensor, k_given: Tensor) -> Outputs:
-        prediction = self.network(image, k, k_given, self.max_people)
+        prediction = fit_to_keypoints(self.body, self.network(image, k, k_given, self.max_people))
         placed = place_bodies(self.body, prediction)
         return {
             "horizontal_fov": prediction.horizontal_fov,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from multihmr2_ros.body import Body
 from multihmr2_ros.network.backbone import Backbone, Encoded
 from multihmr2_ros.network.config import NetworkConfig
-from multihmr2_ros.network.decoder import Decoded, Decoder, QueryStart
+from multihmr2_ros.network.decoder import Decoder, QueryStart
 from multihmr2_ros.network.heads import CameraHead, DetectionHeads, PersonHeads, depth_from_nearness
 from multihmr2_ros.network.proposals import EncoderFeatures, ProposalEmbedding
 
@@ -42,6 +42,8 @@ class Prediction:
     shape            (B, M, 11) in [0, 1], the first 6 are Anny's phenotypes
     rotations        (B, M, 163, 3, 3) relative to the parent bone; row 0 in the camera frame
     track_feature    (B, M, F)
+    keypoints        (B, M, 17, 2) px, COCO's order, that the encoder saw of the person; None where it looks for none
+    keypoint_score   (B, M, 17) in [0, 1], of these
     """
 
     horizontal_fov: Tensor
@@ -54,6 +56,8 @@ class Prediction:
     shape: Tensor
     rotations: Tensor
     track_feature: Tensor
+    keypoints: Tensor | None = None
+    keypoint_score: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -140,7 +144,8 @@ class MultiHMR2(nn.Module):
         image (B, 3, H, W) uint8 RGB, H and W multiples of the patch size; k (B, 3, 3) px of this image, read where
         k_given (B,) bool is true.
         """
-        decoded, horizontal_fov = self.decode(image)
+        encoded = self.encode(image)
+        decoded, horizontal_fov = self.decoder(encoded.patches, self._start(encoded)), self.camera(encoded.class_token)
         k = camera_in_use(image, horizontal_fov, k, k_given)
         score_logit, query_location, log_nearness = self.detection(decoded.queries, decoded.anchor, decoded.score)
         query_score = torch.sigmoid(score_logit)
@@ -149,9 +154,12 @@ class MultiHMR2(nn.Module):
         score, best = query_score.topk(min(max_people, query_score.shape[1]), dim=1)
         shape, rotations, track_feature = self.person(take(decoded.queries, best))
         centre = back_project(take(query_location, best), take(query_depth, best), k)
+        seen = encoded.features
         return Prediction(
-            horizontal_fov, k, query_score, query_location, query_depth, score, centre, shape, rotations, track_feature
-        )
+            horizontal_fov, k, query_score, query_location, query_depth, score, centre, shape, rotations, track_feature,
+            None if seen is None else take(seen.keypoints, best),
+            None if seen is None else take(seen.keypoint_score, best),
+        )  # fmt: skip
 
     def training_outputs(
         self, image: Tensor, k: Tensor, k_given: Tensor, features: EncoderFeatures | None = None
@@ -185,11 +193,6 @@ class MultiHMR2(nn.Module):
         assert self.backbone.pretrained is not None
         features: EncoderFeatures = self.backbone.pretrained((image.float() / 255.0 - self.image_mean) / self.image_std)
         return features
-
-    def decode(self, image: Tensor) -> tuple[Decoded, Tensor]:
-        """Decoded queries and horizontal field of view (B,) rad, all float32."""
-        encoded = self.encode(image)
-        return self.decoder(encoded.patches, self._start(encoded)), self.camera(encoded.class_token)
 
     def _start(self, encoded: Encoded) -> QueryStart | None:
         """What the queries begin with, where the encoder proposes people."""

@@ -13,6 +13,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from multihmr2_ros.body import Body
+from multihmr2_ros.network.keypoint_fitting import fit_to_keypoints
 from multihmr2_ros.network.model import MultiHMR2, Prediction, place_bodies
 from multihmr2_ros.training.data import Batch
 from multihmr2_ros.training.targets import Targets
@@ -64,6 +65,7 @@ def validate(
         moved = batch.to(device)
         slots = moved.targets.present.shape[1]
         prediction = network(moved.image, moved.targets.k, moved.k_given, max(20, slots))
+        prediction = fit_to_keypoints(body, prediction)
         tally = tally + compare(prediction, moved.targets, body, batch.image.shape[-1], threshold)
     return tally.figures()
 
@@ -149,7 +151,7 @@ def _hit_errors(
         **{
             name: value if name in ("horizontal_fov", "k") else value[image, row][None]
             for name, value in vars(prediction).items()
-            if not name.startswith("query")
+            if not name.startswith("query") and value is not None
         },
         query_score=prediction.query_score,
         query_location=prediction.query_location,

@@ -1,0 +1,172 @@
+"""Bodies fitted to the keypoints that the encoder sees, in closed form, starting from what the network says.
+
+A regressed pose is right in kind and off by a hand's width in the image; the encoder's keypoints lie in the image where
+they should, and know no depth. So, in three steps of fixed cost for each person:
+
+1. The rigid body (root rotation ω and center c) takes two Gauss-Newton steps on the keypoints of head and torso, with
+   the network's own root and place as a prior.
+2. Limb by limb, from the torso out, the end of a bone of length ℓ is put where the ray of its keypoint meets the sphere
+   of radius ℓ around the bone's start: of the two places, the one nearer to what the network said; where the ray misses
+   the sphere, the nearest point of it. The bone turns the shortest way.
+3. Keypoints of low score change nothing.
+
+All shapes are fixed and nothing waits for a GPU.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from multihmr2_ros.body import Body
+from multihmr2_ros.network.model import PHENOTYPES, Prediction
+
+# COCO's keypoints of head and torso.
+RIGID = (0, 1, 2, 3, 4, 5, 6, 11, 12)
+# (keypoint at the start, keypoint at the end) of the bones that are turned, from the torso out, both sides; the bones
+# whose heads these keypoints are (`Body.keypoint_bones`) turn with them.
+LIMBS = ((5, 7), (7, 9), (6, 8), (8, 10), (11, 13), (13, 15), (12, 14), (14, 16))
+STEPS = 2
+KEYPOINT_SIGMA_M = 0.08  # of a keypoint on the rigid body, across the ray
+ROOT_SIGMA_RAD = 0.25
+DEPTH_SIGMA_RATIO = 0.1
+PLACE_SIGMA_RATIO = 0.03
+SEEN_SCORE = (0.12, 0.35)  # below the first a keypoint changes nothing, above the second its limb goes all the way
+NEAREST_M = 0.15
+FARTHEST_TURN_RAD = 2.0
+
+
+def fit_to_keypoints(body: Body, prediction: Prediction) -> Prediction:
+    """The prediction with root rotations, limb rotations and centers that fit the keypoints; unchanged without any."""
+    if prediction.keypoints is None or prediction.keypoint_score is None:
+        return prediction
+    batch, people = prediction.score.shape
+    rotations = prediction.rotations.flatten(0, 1)
+    bones = body.pose_bones(prediction.shape[..., :PHENOTYPES].flatten(0, 1), rotations)
+    points = bones[..., :3, 3].index_select(1, body.keypoint_bones)
+    center = prediction.centre.flatten(0, 1)
+    points = points - points[:, :1]  # from the nose, beside which the center vertex lies
+    k = prediction.k[:, None].expand(-1, people, -1, -1).flatten(0, 1)
+    rays = _rays(prediction.keypoints.flatten(0, 1), k)
+    seen = _seen(prediction.keypoint_score.flatten(0, 1))
+    turn, center = _fit_rigid(points, center, rays, seen)
+    points = points @ turn.transpose(1, 2) + center[:, None]
+    rotations = rotations.clone()
+    rotations[:, 0] = turn @ rotations[:, 0]
+    _turn_limbs(body, rotations, turn[:, None] @ bones[..., :3, :3], points, rays, seen)
+    return dataclasses.replace(
+        prediction, rotations=rotations.unflatten(0, (batch, people)), centre=center.unflatten(0, (batch, people))
+    )
+
+
+def _rays(pixels: Tensor, k: Tensor) -> Tensor:
+    """(n, 17, 2) x / z and y / z of pixels (n, 17, 2) seen by k (n, 3, 3)."""
+    y = (pixels[..., 1] - k[:, None, 1, 2]) / k[:, None, 1, 1]
+    x = (pixels[..., 0] - k[:, None, 0, 2] - k[:, None, 0, 1] * y) / k[:, None, 0, 0]
+    return torch.stack([x, y], dim=-1)
+
+
+def _seen(score: Tensor) -> Tensor:
+    """How much a keypoint of this score counts, 0 to 1."""
+    low, high = SEEN_SCORE
+    return ((score - low) / (high - low)).clamp(0.0, 1.0)
+
+
+def _fit_rigid(points: Tensor, center: Tensor, rays: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+    """Turn (n, 3, 3) about the center, and center (n, 3), by Gauss-Newton steps. points (n, 17, 3) from the center."""
+    rigid = list(RIGID)
+    points, rays, seen = (torch.stack([value[:, row] for row in rigid], dim=1) for value in (points, rays, seen))
+    start = center
+    depth = start[:, 2].clamp(min=NEAREST_M)
+    weight = (seen * depth[:, None] / KEYPOINT_SIGMA_M).square()  # of a residual of x / z
+    across = (PLACE_SIGMA_RATIO * depth).reciprocal().square()
+    prior = torch.stack([*[torch.full_like(depth, ROOT_SIGMA_RAD**-2)] * 3, across, across, across], dim=-1)
+    prior[:, 5] = (DEPTH_SIGMA_RATIO * depth).reciprocal().square()
+    turn = torch.eye(3, device=center.device, dtype=center.dtype).expand(len(center), 3, 3)
+    spun = torch.zeros_like(center)  # the turn so far, as the sum of its small steps
+    for _ in range(STEPS):
+        turned = points @ turn.transpose(1, 2)
+        placed = turned + center[:, None]
+        inverse = placed[..., 2:].clamp(min=NEAREST_M).reciprocal()
+        error = placed[..., :2] * inverse - rays  # (n, K, 2)
+        zero, one = torch.zeros_like(inverse), torch.ones_like(inverse)
+        along = -placed[..., :2] * inverse
+        by_place = inverse[..., None] * torch.stack(
+            [torch.cat([one, zero, along[..., :1]], -1), torch.cat([zero, one, along[..., 1:]], -1)], dim=-2
+        )  # (n, K, 2, 3)
+        by_turn = torch.linalg.cross(turned[:, :, None].expand_as(by_place), by_place)
+        jacobian = torch.cat([by_turn, by_place], dim=-1).flatten(1, 2)  # (n, 2K, 6)
+        weights = weight[..., None].expand(-1, -1, 2).flatten(1)[..., None]
+        normal = jacobian.transpose(1, 2) @ (weights * jacobian) + torch.diag_embed(prior)
+        gone = torch.cat([spun, center - start], dim=-1)
+        right = -(jacobian.transpose(1, 2) @ (weights * error.flatten(1)[..., None]))[..., 0] - prior * gone
+        step = solve_positive(normal, right)
+        turn = rotation_about(step[:, :3]) @ turn
+        spun, center = spun + step[:, :3], center + step[:, 3:]
+        center = torch.cat([center[:, :2], center[:, 2:].clamp(min=NEAREST_M)], dim=-1)
+    return turn, center
+
+
+def _turn_limbs(body: Body, rotations: Tensor, orientation: Tensor, points: Tensor, rays: Tensor, seen: Tensor) -> None:
+    """Turn the limbs towards their keypoints, in rotations (n, 163, 3, 3). orientation (n, 163, 3, 3): of the bones in
+    the camera frame; points (n, 17, 3): keypoints of the bodies as they are placed."""
+    place = list(points.unbind(1))
+    inherited: dict[int, Tensor] = {}
+    for start, end in LIMBS:
+        bone = body.keypoint_rows[start]
+        before = inherited.get(start)
+        vector = points[:, end] - points[:, start]
+        vector = vector if before is None else (before @ vector[..., None])[..., 0]
+        target = _meet(place[start], vector, rays[:, end])
+        turn = _shortest_turn(vector, target, (seen[:, start] * seen[:, end]).clamp(max=1.0))
+        place[end] = place[start] + (turn @ vector[..., None])[..., 0]
+        own = orientation[:, bone] if before is None else before @ orientation[:, bone]
+        rotations[:, bone] = rotations[:, bone] @ own.transpose(1, 2) @ turn @ own
+        inherited[end] = turn if before is None else turn @ before
+
+
+def _meet(start: Tensor, vector: Tensor, ray: Tensor) -> Tensor:
+    """(n, 3) from the start (n, 3) to where the ray (n, 2) meets the sphere that the vector's end lies on, on the side
+    of that end."""
+    direction = functional.normalize(torch.cat([ray, torch.ones_like(ray[:, :1])], dim=-1), dim=-1)
+    length = vector.norm(dim=-1, keepdim=True)
+    nearest = (direction * start).sum(-1, keepdim=True)  # along the ray
+    apart = (start.square().sum(-1, keepdim=True) - nearest.square()).clamp(min=0.0)
+    half = (length.square() - apart).clamp(min=0.0).sqrt()
+    said = ((start + vector) * direction).sum(-1, keepdim=True)
+    along = nearest + torch.where(said > nearest, half, -half)
+    return functional.normalize(along * direction - start, dim=-1) * length
+
+
+def _shortest_turn(vector: Tensor, target: Tensor, share: Tensor) -> Tensor:
+    """(n, 3, 3) rotations by a share (n,) of the angle from vector to target (n, 3), at most FARTHEST_TURN_RAD."""
+    axis = torch.linalg.cross(vector, target)
+    sine, cosine = axis.norm(dim=-1), (vector * target).sum(-1)
+    angle = torch.atan2(sine, cosine).clamp(max=FARTHEST_TURN_RAD) * share
+    return rotation_about(functional.normalize(axis, dim=-1) * angle[:, None])
+
+
+def rotation_about(vector: Tensor) -> Tensor:
+    """(n, 3, 3) rotations of rotation vectors (n, 3), by Rodrigues' formula."""
+    angle = vector.square().sum(-1).add(1e-16).sqrt()[:, None, None]
+    x, y, z = (vector / angle[:, 0]).unbind(-1)
+    zero = torch.zeros_like(x)
+    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
+    identity = torch.eye(3, device=vector.device, dtype=vector.dtype)
+    return identity + angle.sin() * cross + (1 - angle.cos()) * (cross @ cross)
+
+
+def solve_positive(matrix: Tensor, right: Tensor) -> Tensor:
+    """x of A x = b for positive definite A (n, m, m), b (n, m), by elimination without pivots: for small m only. (The
+    library's solver waits for the GPU.)"""
+    size = matrix.shape[-1]
+    rows = list(torch.cat([matrix, right[..., None]], dim=-1).unbind(1))
+    for pivot in range(size):
+        rows[pivot] = rows[pivot] / rows[pivot][:, pivot : pivot + 1]
+        for row in range(size):
+            if row != pivot:
+                rows[row] = rows[row] - rows[row][:, pivot : pivot + 1] * rows[pivot]
+    return torch.stack([row[:, size] for row in rows], dim=-1)
