@@ -27,6 +27,7 @@ PARAMETERS: dict[str, tuple[str, type]] = {
     "body_prefix": ("body_prefix", str),
     "fixed_frame": ("fixed_frame", str),
     "ground_frame": ("ground_frame", str),
+    "target_frame": ("target_frame", str),
     "autostart": ("autostart", bool),
     "use_sim_time": ("use_sim_time", bool),
 }
@@ -41,6 +42,7 @@ DESCRIPTIONS = {
     "body_prefix": "What the names of people's TF frames begin with; cameras of one robot need different ones.",
     "fixed_frame": "Frame that does not move, such as odom: velocities are over the ground, through TF.",
     "ground_frame": "Frame whose plane z = 0 is the floor, such as base_footprint: it corrects distances.",
+    "target_frame": "Frame that people are published in, such as base_link or map, through TF: else the image's.",
     "autostart": "Whether the node configures and activates itself: true or false.",
     "use_sim_time": "Whether time comes from /clock: true or false.",
 }

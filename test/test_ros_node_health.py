@@ -70,3 +70,5 @@ def test_every_image_is_accounted_for() -> None:
     traffic = Traffic(received=20, replaced=5, processed=8, outdated=2, unusable=3)
     assert (traffic.dropped, traffic.in_work) == (7, 2)
     assert traffic.values() == {"received": 20, "processed": 8, "dropped": 7, "unusable": 3, "in work": 2}
+    traffic = Traffic(received=20, replaced=5, processed=6, outdated=2, unplaced=2, unusable=3)
+    assert (traffic.dropped, traffic.in_work, traffic.values()["unplaced"]) == (7, 2, 2)

@@ -48,29 +48,35 @@ def people_to_transforms(people: People, header: HeaderContent, body_prefix: str
     return TFMessage(transforms=transforms)
 
 
-def people_to_markers(people: People, header: HeaderContent, faces: NDArray[Any]) -> list[MarkerContent]:
+def people_to_markers(
+    people: People, header: HeaderContent, faces: NDArray[Any], camera: NDArray[np.float64] | None = None
+) -> list[MarkerContent]:
     """A mesh and a label for each person, in the track's colour.
 
     faces (F, 3): triangles of people.vertices. Identified by namespace and the track's id (people without a track: by
     their row, in namespaces of their own). Meshes with a number that is not finite are left out: RViz refuses them.
+    camera (4, 4): the camera's pose in the header's frame, if that is not its own: labels tell the distance from the
+    camera, and stand above people as it sees them.
     """
     markers: list[MarkerContent] = []
     if people.vertices.size:
         faces = checked_faces(faces, people.vertices.shape[1])
     has_mesh = np.atleast_1d(np.isfinite(people.vertices).all(axis=(1, 2)) & bool(people.vertices.size))
     has_place = np.atleast_1d(np.isfinite(people.joints).all(axis=(1, 2)))
-    label_y = people.joints[..., 1].min(axis=1) - LABEL_GAP_M
-    distance_m = np.linalg.norm(people.joints[:, 0], axis=1)
+    camera = np.eye(4) if camera is None else camera
+    up, pelvis = -camera[:3, 1], people.joints[:, 0]  # y points down in a camera's optical frame
+    height_m = (people.joints @ up).max(axis=1) + LABEL_GAP_M - pelvis @ up
+    label_place = pelvis + height_m[:, None] * up
+    distance_m = np.linalg.norm(pelvis - camera[:3, 3], axis=1)
     for row, track_id in enumerate(people.track_id.tolist()):
         suffix, marker_id = ("", track_id) if track_id >= 0 else ("_untracked", row)
         looks = _color(track_id), MARKER_LIFETIME_NS
         if has_mesh[row]:
             markers.append(mesh_marker(header, f"mesh{suffix}", marker_id, people.vertices[row], faces, *looks))
         if has_place[row]:
-            x, _, z = people.joints[row, 0].tolist()
+            x, y, z = label_place[row].tolist()
             text = f"{distance_m[row]:.1f} m" if track_id < 0 else f"#{track_id}: {distance_m[row]:.1f} m"
-            place = (x, float(label_y[row]), z)
-            markers.append(label_marker(header, f"label{suffix}", marker_id, text, place, LABEL_HEIGHT_M, *looks))
+            markers.append(label_marker(header, f"label{suffix}", marker_id, text, (x, y, z), LABEL_HEIGHT_M, *looks))
     return markers
 
 

@@ -16,6 +16,7 @@ from multihmr2_ros.placement import Ground
 from .depth import depth_from_ros
 from .inputs import CameraImage, Inputs, deserialized
 from .parameters import NodeParameters
+from .target_frame import Target
 from .transform_buffer import Unknown
 
 
@@ -24,13 +25,15 @@ class Cues:
     """Each None where it was not asked for, or is not known.
 
     fixed_from_camera (4, 4): the camera's pose in the fixed frame, which has a name, at the image's stamp. ground: in
-    the camera's frame. depth (H, W): uint16 mm or float32 m of the pixels of the image as it came.
+    the camera's frame. depth (H, W): uint16 mm or float32 m of the pixels of the image as it came. target: the frame of
+    the messages, which is the image's where no other is asked for.
     """
 
     fixed_from_camera: NDArray[np.float64] | None = None
     fixed_frame: str = ""
     ground: Ground | None = None
     depth: NDArray[np.generic] | None = None
+    target: Target | None = None
 
 
 class CueFinder:
@@ -45,18 +48,23 @@ class CueFinder:
 
     def find(self, inputs: Inputs, camera: CameraImage, parameters: NodeParameters) -> Cues:
         deadline_s = time.monotonic() + parameters.transform_timeout_s
-        fixed_from_camera = self._pose(inputs, camera, parameters.fixed_frame, deadline_s, "velocities")
+        fixed_from_camera = self._pose(
+            inputs, camera, parameters.fixed_frame, deadline_s, "velocities of this image do without"
+        )
         ground = self._ground(inputs, camera, parameters.ground_frame, deadline_s)
+        target = self._target(inputs, camera, parameters.target_frame, deadline_s)
         depth, about_depth = self._depth(inputs, camera, parameters.depth_max_delay_s)
+        own_frame = camera.header.frame_id if target is None else target.frame_id
         self.facts = {
-            "velocity frame": camera.header.frame_id if fixed_from_camera is None else parameters.fixed_frame,
+            "velocity frame": own_frame if fixed_from_camera is None else parameters.fixed_frame,
             "ground": "not used" if ground is None else f"plane z = 0 of {parameters.ground_frame}",
             "depth": about_depth,
+            "target frame": "not known: nothing is published" if target is None else target.frame_id,
         }
-        return Cues(fixed_from_camera, parameters.fixed_frame, ground, depth)
+        return Cues(fixed_from_camera, parameters.fixed_frame, ground, depth, target)
 
     def _pose(
-        self, inputs: Inputs, camera: CameraImage, frame: str, deadline_s: float, what: str
+        self, inputs: Inputs, camera: CameraImage, frame: str, deadline_s: float, consequence: str
     ) -> NDArray[np.float64] | None:
         """(4, 4) frame from camera; None where no frame is asked for, or it is not known in time."""
         if not frame or inputs.transforms is None:
@@ -64,11 +72,11 @@ class CueFinder:
         try:
             return inputs.transforms.pose(frame, camera.header, deadline_s - time.monotonic())
         except Unknown as reason:
-            self._report("transform", f"{reason}: {what} of this image do without {frame!r}")
+            self._report("transform", f"{reason}: {consequence} {frame!r}")
             return None
 
     def _ground(self, inputs: Inputs, camera: CameraImage, frame: str, deadline_s: float) -> Ground | None:
-        pose = self._pose(inputs, camera, frame, deadline_s, "distances")
+        pose = self._pose(inputs, camera, frame, deadline_s, "distances of this image do without")
         if pose is None:
             return None
         try:
@@ -76,6 +84,15 @@ class CueFinder:
         except UserError as error:
             self._report("ground", f"{error} (ground_frame {frame!r})")
             return None
+
+    def _target(self, inputs: Inputs, camera: CameraImage, frame: str, deadline_s: float) -> Target | None:
+        """None where a frame is asked for and the camera's pose in it is not known in time."""
+        if not frame:
+            return Target.camera(camera.header.frame_id)
+        pose = self._pose(inputs, camera, frame, deadline_s, "people of this image are not published in")
+        if pose is None or inputs.transforms is None:
+            return None
+        return Target(frame, pose, inputs.transforms.rate(frame, camera.header, pose))
 
     def _depth(self, inputs: Inputs, camera: CameraImage, most_s: float) -> tuple[NDArray[np.generic] | None, str]:
         """(H, W), or None; and, in words, which of both and why."""

@@ -24,7 +24,8 @@ VARIABLE = re.compile(r"'[^']*'|\"[^\"]*\"|-?(\d+(\.\d+)?(e[+-]?\d+)?|\b(nan|inf
 
 @dataclass
 class Traffic:
-    """What became of the images since the node was activated: received = processed + dropped + unusable + in work.
+    """What became of the images since the node was activated: received = processed + dropped + unplaced +
+    unusable + in work.
 
     Images that come while the node is disabled are not counted. Each number is written by one thread only: received
     and replaced (by a newer image, before their turn) by the executor's, the others by the worker's.
@@ -34,6 +35,7 @@ class Traffic:
     replaced: int = 0
     processed: int = 0
     outdated: int = 0  # older than the maximum age, or no longer wanted when they were done
+    unplaced: int = 0  # without a place in the target frame
     unusable: int = 0  # damaged, or the estimator failed
     last_image_s: float | None = None  # monotonic clock
     began_s: float = field(default_factory=time.monotonic)
@@ -45,7 +47,7 @@ class Traffic:
     @property
     def in_work(self) -> int:
         """The image that waits and the one that the estimator has."""
-        return self.received - self.processed - self.dropped - self.unusable
+        return self.received - self.processed - self.dropped - self.unplaced - self.unusable
 
     @property
     def silent_s(self) -> float:
@@ -57,6 +59,7 @@ class Traffic:
             "received": self.received,
             "processed": self.processed,
             "dropped": self.dropped,
+            **({"unplaced": self.unplaced} if self.unplaced else {}),
             "unusable": self.unusable,
             "in work": self.in_work,
         }

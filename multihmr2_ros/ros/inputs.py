@@ -41,7 +41,7 @@ LOOK_PERIOD_S = 0.5
 FUTURE_S = 1.0  # stamps may be ahead by so much: clocks differ a little, and a simulated one comes in steps
 APPEARED_S = 5.0  # so long after a publisher has appeared, its first image may take
 # The parameters whose change asks for other subscriptions.
-SUBSCRIBING = ("image_transport", "use_depth", "fixed_frame", "ground_frame")
+SUBSCRIBING = ("image_transport", "use_depth", "fixed_frame", "ground_frame", "target_frame")
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ class Inputs:
         if self.depth_images is not None:
             self._depths = node.create_subscription(Image, "depth", self.depth_images.add, NEWEST, raw=True)
         self.depth_topic = str(self._depths.topic_name) if self._depths else ""
-        needs_transforms = bool(parameters.fixed_frame or parameters.ground_frame)
+        needs_transforms = bool(parameters.fixed_frame or parameters.ground_frame or parameters.target_frame)
         self.transforms = Transforms(node, parameters.body_prefix, report) if needs_transforms else None
         self.look()
 

@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
@@ -42,6 +42,7 @@ from .outputs import Outputs
 from .parameters import changed, declare, unknown_parameters
 from .people_content import Timing
 from .restarts import RestartingEstimator
+from .target_frame import placed_in
 from .worker import NewestOnlyWorker
 
 STOP_TIMEOUT_S = 1.5  # how long the end of the node waits for an image in work
@@ -257,24 +258,27 @@ class PerceptionNode(ManagedNode):
         traffic, camera = task.traffic, None
         try:
             camera = camera_image(task.received)
-            is_published = self._answer(task, camera)
+            outcome = self._answer(task, camera)
         except Exception as error:
             traffic.unusable += 1
             self._on_failure(error, "image" if camera is None else "estimator")
             return
-        if is_published:
+        if outcome == "processed":
             traffic.processed += 1
             self._health.image_processed(time.monotonic() - task.received.steady_arrival_s)
+        elif outcome == "unplaced":
+            traffic.unplaced += 1
         else:
             traffic.outdated += 1
 
-    def _answer(self, task: Task, camera: CameraImage) -> bool:
-        """Whether the people of the image were published: not where it is too old, or not wanted any more."""
+    def _answer(self, task: Task, camera: CameraImage) -> Literal["processed", "outdated", "unplaced"]:
+        """What became of the image. Its people are not published where it is too old, or not wanted any more, or where
+        their place in the target frame is not known."""
         parameters, estimator, inputs = self.parameters, self._estimator, self._inputs
         if estimator is None or inputs is None or not self._is_wanted(task):
-            return False
+            return "outdated"
         if camera.stamp_s and 0 < parameters.max_age_s < self._now_s() - camera.stamp_s:
-            return False
+            return "outdated"
         for fault in camera.faults:
             self._report("header", fault)
         given = intrinsics(task.received, camera.image, parameters)
@@ -286,10 +290,11 @@ class PerceptionNode(ManagedNode):
         start_s = time.perf_counter()
         people = estimate(estimator, camera, given, parameters, self._lens, cues)
         inference_s = time.perf_counter() - start_s
+        placed = None if cues.target is None else placed_in(cues.target, people, camera.header)
         with self._publishing:
             outputs = self._outputs
             if outputs is None or not self._is_wanted(task):
-                return False
+                return "outdated"
             self._last_header = camera.header
             timing = Timing(camera.age_at_receipt_s, inference_s, dropped_frames=task.traffic.dropped)
             outputs.describe(estimator.body)
@@ -299,12 +304,13 @@ class PerceptionNode(ManagedNode):
                 camera.header,
                 timing,
                 self._now_s,
+                placed=placed,
                 with_vertices=parameters.publish_vertices,
                 distort=given.distort,
                 fixed_frame=parameters.fixed_frame,
                 fixed_from_camera=cues.fixed_from_camera,
             )
-        return True
+        return "unplaced" if placed is None else "processed"
 
     def _is_wanted(self, task: Task) -> bool:
         return self.is_active and self._is_enabled and task.traffic is self.traffic
@@ -334,11 +340,12 @@ class PerceptionNode(ManagedNode):
     # --- what several of them need
 
     def _publish_nobody(self) -> None:
-        """In the frame of the last image, at the present time."""
+        """In the target frame, or that of the last image, at the present time."""
         assert self._outputs is not None
         now = self.get_clock().now().to_msg()
         self._outputs.publish_nobody(
-            HeaderContent(now.sec, now.nanosec, self._last_header.frame_id), self.traffic.dropped
+            HeaderContent(now.sec, now.nanosec, self.parameters.target_frame or self._last_header.frame_id),
+            self.traffic.dropped,
         )
 
     def _report(

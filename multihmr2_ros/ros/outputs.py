@@ -25,6 +25,7 @@ from .interfaces.outputs import InterfaceOutputs
 from .parameters import NodeParameters
 from .people_content import Timing, people_to_content
 from .qos import LAST_WORDS, LATCHED, RELIABLE, TF, is_wanted
+from .target_frame import PlacedPeople
 
 
 class Outputs:
@@ -69,6 +70,7 @@ class Outputs:
         timing: Timing,
         now_s: Callable[[], float],
         *,
+        placed: PlacedPeople | None,
         with_vertices: bool,
         distort: Distort | None = None,
         fixed_frame: str = "",
@@ -76,10 +78,30 @@ class Outputs:
     ) -> None:
         """All messages about one image: TF first, so that viewers can place what follows.
 
+        people, header: in the camera's frame. placed: the same people in the frame of the messages; None where their
+        place in it is not known: what has a place is not published then.
         distort: of the lens whose distortion is in the image and in people.joints_2d, if it is.
         fixed_frame, fixed_from_camera (4, 4): where the camera was, if that is known.
         now_s: the node's clock; the total latency is taken when all but the HumanArray's own conversion is done.
         """
+        if placed is not None:
+            self._publish_placed(placed, timing, now_s, with_vertices=with_vertices, fixed_frame=fixed_frame)
+        if is_wanted(self._overlay):
+            drawn = draw_people(image, people, self._faces, distort=distort)
+            self._overlay.publish(image_to_ros(drawn, header))
+        self.interfaces.publish(people, image, header, self._bone_labels, fixed_frame, fixed_from_camera, placed)
+
+    def _publish_placed(
+        self,
+        placed: PlacedPeople,
+        timing: Timing,
+        now_s: Callable[[], float],
+        *,
+        with_vertices: bool,
+        fixed_frame: str,
+    ) -> None:
+        """What is in the frame of the messages."""
+        people, header = placed.people, placed.header
         if is_wanted(self._transforms):
             self._transforms.publish(people_to_transforms(people, header, self._body_prefix))
         if is_wanted(self._humans.publisher):
@@ -96,18 +118,18 @@ class Outputs:
                 )
             )
         if is_wanted(self._markers.publisher):
-            self._publish_markers(people, header)
+            markers = people_to_markers(people, header, self._faces, placed.camera)
+            self._publish_markers(markers, header)
         if is_wanted(self._points.publisher):
             self._points.publish(people_to_points(people, header))
-        if is_wanted(self._overlay):
-            drawn = draw_people(image, people, self._faces, distort=distort)
-            self._overlay.publish(image_to_ros(drawn, header))
-        self.interfaces.publish(people, image, header, self._bone_labels, fixed_frame, fixed_from_camera)
 
     def publish_nobody(self, header: HeaderContent, dropped_frames: int) -> None:
-        """An empty HumanArray, the removal of all markers, no points, and the same in the other interfaces."""
+        """An empty HumanArray, the removal of all markers, no points, and the same in the other interfaces.
+
+        header: names the frame of the messages.
+        """
         self._humans.publish(HumanArrayContent(header, dropped_frames))
-        self._publish_markers(None, header)
+        self._publish_markers([], header)
         if header.frame_id:  # a costmap marks the points that it has until others come
             self._points.publish(PointCloudContent(header, np.zeros((0, 3))))
         self.interfaces.publish_nobody(header)
@@ -123,9 +145,8 @@ class Outputs:
             self._node.destroy_publisher(publisher)
         self.interfaces.destroy()
 
-    def _publish_markers(self, people: People | None, header: HeaderContent) -> None:
-        """The people's markers, and the removal of those that were shown and are not among them."""
-        markers = people_to_markers(people, header, self._faces) if people is not None else []
+    def _publish_markers(self, markers: list[MarkerContent], header: HeaderContent) -> None:
+        """These, and the removal of those that were shown and are not among them."""
         shown = {(marker.namespace, marker.id) for marker in markers}
         markers += [delete_marker(header, *gone) for gone in sorted(self._shown - shown)]
         self._shown = shown

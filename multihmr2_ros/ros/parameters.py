@@ -114,9 +114,16 @@ class NodeParameters:
         pattern=FRAME_NAME,
         live=True,
     )
+    target_frame: str = parameter(
+        "",
+        "Frame that people are published in, such as base_link or map, through TF; empty: the image's.",
+        pattern=FRAME_NAME,
+        live=True,
+    )
     transform_timeout_s: float = parameter(
         0.1,
-        "The longest that an image waits for its transforms (s); then it does without them.",
+        "The longest that an image waits for its transforms (s); then it does without them, or, for target_frame, is "
+        "not published.",
         low=0.0,
         high=10.0,
         live=True,

@@ -40,7 +40,8 @@ def people_to_content(
     body_prefix: str = "body_",
     fixed_frame: str = "",
 ) -> HumanArrayContent:
-    """multihmr2_ros/HumanArray of the people of one image, in the camera's optical frame, which header names.
+    """multihmr2_ros/HumanArray of the people of one image, in the frame that header names: the camera's optical frame,
+    or the target frame.
 
     fixed_frame: the name of the fixed frame, where velocities may be in it.
     """
@@ -90,7 +91,8 @@ def body_frames(people: People, prefix: str) -> tuple[str, ...]:
 
 
 def body_quaternions(people: People) -> NDArray[np.float64]:
-    """(n, 4) x, y, z, w: the axes of REP-155 (x out of the body, y to its left, z to the head) in the camera frame.
+    """(n, 4) x, y, z, w: the axes of REP-155 (x out of the body, y to its left, z to the head) in the frame that
+    people are in.
 
     The root bone's own frame has the head at -z, the left at +x and the front at +y.
     """

@@ -15,7 +15,9 @@ from .content import HeaderContent
 from .frame_tree import Pose
 from .interfaces.bodies import rep155_prefix
 from .qos import TF, TF_STATIC
-from .transform_buffer import LONGEST_NAME, MOST_FRAMES, NS, TransformBuffer
+from .transform_buffer import LONGEST_NAME, MOST_FRAMES, NS, TransformBuffer, Unknown
+
+RATE_S = 0.1  # over which motion is averaged, as tf's lookupTwist does
 
 
 class Transforms:
@@ -40,6 +42,15 @@ class Transforms:
     def pose(self, frame: str, header: HeaderContent, timeout_s: float) -> NDArray[np.float64]:
         """(4, 4) frame from the frame of the header, at its stamp. Waits at most timeout_s. Raises Unknown."""
         return self._buffer.lookup(frame, header.frame_id, header.stamp_ns, timeout_s)
+
+    def rate(self, frame: str, header: HeaderContent, pose: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(4, 4) how the pose, which is that of the header's frame at its stamp, has changed lately, in a second; NaN
+        where it is not known where the frame was before."""
+        try:
+            before = self._buffer.lookup(frame, header.frame_id, header.stamp_ns - round(RATE_S * NS))
+        except Unknown:
+            return np.full((4, 4), np.nan)
+        return (pose - before) / RATE_S
 
     def set_back(self, from_s: float) -> None:
         """Time was set back from a stamp."""

@@ -23,6 +23,7 @@ from multihmr2_ros.ros.conversions import image_to_ros, people_to_transforms
 from multihmr2_ros.ros.messages import header_to_ros
 from multihmr2_ros.ros.people_content import body_frames, boxes
 from multihmr2_ros.ros.qos import LATCHED, RELIABLE, SILENT_PUBLISHER, TF, is_wanted
+from multihmr2_ros.ros.target_frame import PlacedPeople
 
 from .skeleton import skeletons_2d
 
@@ -62,16 +63,23 @@ class BodiesOutput:
         self._transforms = node.create_publisher(TFMessage, "/tf", TF) if has_own_frames else None
 
     def publish(
-        self, people: People, image: NDArray[np.uint8], header: HeaderContent, bone_labels: Sequence[str]
+        self,
+        people: People,
+        image: NDArray[np.uint8],
+        header: HeaderContent,
+        bone_labels: Sequence[str],
+        placed: PlacedPeople | None,
     ) -> None:
-        """image (H, W, 3): the one that people were seen in. Frames come first, then each body, then the list; while
-        nobody listens, nothing but a list that has changed, for who listens next."""
+        """image (H, W, 3): the one that people were seen in. placed: the same people in the frame of the messages; None
+        where their place in it is not known. Frames come first, then each body, then the list; while nobody listens,
+        nothing but a list that has changed, for who listens next."""
         rows, names = tracked_rows(people), body_frames(people, self._prefix)
         ids = [names[row].removeprefix(REP155_PREFIX) for row in rows.tolist()]
         if is_wanted(self.tracked):
             people = people.select(rows)
-            if self._transforms is not None:
-                self._transforms.publish(people_to_transforms(people, header, self._prefix))
+            if self._transforms is not None and placed is not None:
+                bodies = placed.people.select(rows)
+                self._transforms.publish(people_to_transforms(bodies, placed.header, self._prefix))
             self._keep(ids)
             self._publish_bodies(ids, people, image, header, bone_labels)
             self._tell(ids, header)

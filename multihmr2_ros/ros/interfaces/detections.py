@@ -22,7 +22,7 @@ CLASS_ID = "person"
 
 @dataclass(frozen=True)
 class Detections:
-    """m people with a place, in the camera frame, m.
+    """m people with a place, in the frame of the message, m.
 
     name        m names: the prefix of body frames and the track's id; "" without a track
     score       (m,)

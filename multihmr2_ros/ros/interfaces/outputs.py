@@ -12,6 +12,7 @@ from multihmr2_ros.people import People
 from multihmr2_ros.ros.content import HeaderContent
 from multihmr2_ros.ros.parameters import NodeParameters
 from multihmr2_ros.ros.qos import LAST_WORDS
+from multihmr2_ros.ros.target_frame import PlacedPeople
 
 from .bodies import BodiesOutput
 from .detections import DetectionsOutput
@@ -77,9 +78,11 @@ class InterfaceOutputs:
         bone_labels: Sequence[str],
         fixed_frame: str,
         fixed_from_camera: NDArray[np.float64] | None,
+        placed: PlacedPeople | None,
     ) -> None:
         """All messages about one image (H, W, 3). bone_labels: of people.joints. fixed_from_camera (4, 4): the camera's
-        pose in fixed_frame at the header's stamp; None where it is not known, fixed_frame "" where none is wanted."""
+        pose in fixed_frame at the header's stamp; None where it is not known, fixed_frame "" where none is wanted.
+        placed: the people in the frame of the messages; None where their place in it is not known."""
         if self._people is not None:
             if not fixed_frame:
                 self.facts["people"] = "not published: the parameter fixed_frame is not set"
@@ -89,9 +92,9 @@ class InterfaceOutputs:
                 self.facts["people"] = "published"
             self._people.publish(people, header, fixed_frame, fixed_from_camera)
         if self._bodies is not None:
-            self._bodies.publish(people, image, header, bone_labels)
-        if self._detections is not None:
-            self._detections.publish(people, header)
+            self._bodies.publish(people, image, header, bone_labels, placed)
+        if self._detections is not None and placed is not None:
+            self._detections.publish(placed.people, placed.header)
 
     def publish_nobody(self, header: HeaderContent) -> None:
         for output in (self._people, self._bodies, self._detections):

@@ -1,0 +1,95 @@
+"""The people of an image in the frame that the messages are in: the image's own, or the target frame. Needs no ROS."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multihmr2_ros.people import People
+
+from .content import HeaderContent
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """The frame that the messages about an image are in.
+
+    frame_id            its name
+    target_from_camera  (4, 4) the camera's pose in it at the image's stamp
+    rate                (4, 4) the change of target_from_camera in a second; NaN where it is not known. It is 0 between
+                        frames that do not move relative to each other
+    """
+
+    frame_id: str
+    target_from_camera: NDArray[np.float64]
+    rate: NDArray[np.float64]
+
+    @classmethod
+    def camera(cls, frame_id: str) -> Target:
+        """The image's own frame."""
+        return cls(frame_id, np.eye(4), np.zeros((4, 4)))
+
+
+@dataclass(frozen=True, eq=False)
+class PlacedPeople:
+    """The people of an image as the messages have them.
+
+    people  places, directions and, where velocity_frame is "camera", velocities are in header.frame_id
+    header  the image's stamp, and the name of the frame
+    camera  (4, 4) the camera's pose in that frame
+    """
+
+    people: People
+    header: HeaderContent
+    camera: NDArray[np.float64]
+
+    @classmethod
+    def seen(cls, people: People, header: HeaderContent) -> PlacedPeople:
+        """As the camera sees them, in the image's own frame."""
+        return cls(people, header, np.eye(4))
+
+
+def placed_in(target: Target, people: People, header: HeaderContent) -> PlacedPeople:
+    """people: in the camera's frame; header: the image's."""
+    if target.frame_id == header.frame_id:
+        return PlacedPeople.seen(people, header)
+    return PlacedPeople(
+        people_in(target, people),
+        dataclasses.replace(header, frame_id=target.frame_id),
+        target.target_from_camera,
+    )
+
+
+def people_in(target: Target, people: People) -> People:
+    """The people, who are in the camera's frame, in the target frame; float64, since a map's origin may be far away.
+
+    Covariances turn with what they are of. A velocity relative to the camera becomes the one relative to the target
+    frame: that of somebody who goes along with a camera that moves there. It is NaN where the camera's own motion is
+    not known. A velocity over the ground is left as it is: it has a frame of its own.
+    """
+    turn, shift = target.target_from_camera[:3, :3], target.target_from_camera[:3, 3]
+    rotations: NDArray[Any] = people.rotations.astype(np.float64)
+    bone_poses: NDArray[Any] = people.bone_poses.astype(np.float64)
+    rotations[:, :1] = turn @ rotations[:, :1]  # the others are relative to bones
+    bone_poses[..., :3, :] = turn @ bone_poses[..., :3, :]  # about the body's own origin
+    velocity, velocity_covariance = people.velocity, people.velocity_covariance
+    if people.velocity_frame == "camera":
+        carried = people.pelvis @ target.rate[:3, :3].T + target.rate[:3, 3]
+        velocity = velocity @ turn.T + carried
+        velocity_covariance = turn @ velocity_covariance @ turn.T
+        velocity_covariance = np.where(np.isfinite(velocity).all(axis=1)[:, None, None], velocity_covariance, np.nan)
+    return dataclasses.replace(
+        people,
+        rotations=rotations,
+        bone_poses=bone_poses,
+        joints=people.joints @ turn.T + shift,
+        pelvis=people.pelvis @ turn.T + shift,
+        pelvis_covariance=turn @ people.pelvis_covariance @ turn.T,
+        velocity=velocity,
+        velocity_covariance=velocity_covariance,
+        vertices=people.vertices @ turn.T + shift,
+    )
