@@ -33,6 +33,7 @@ from multihmr2_ros.ros.interfaces.bodies import KEPT_S, MOST_BODIES, BodiesOutpu
 from multihmr2_ros.ros.interfaces.outputs import InterfaceOutputs
 from multihmr2_ros.ros.interfaces.packages import messages_of
 from multihmr2_ros.ros.parameters import NodeParameters
+from multihmr2_ros.ros.target_frame import Target, placed_in
 from test.optional_messages import importable
 from test.people_factory import make_people, pinhole
 from test.posed_people import posed_people
@@ -77,7 +78,9 @@ class Publisher(Peer):
         """Publish the people of an image one second after the last one; its stamp, s."""
         self.stamp_s += 1
         header = HeaderContent(self.stamp_s, 5, "camera")
-        self.outputs.publish(people, PICTURE, header, LABELS, fixed_frame, fixed_from_camera)
+        self.outputs.publish(
+            people, PICTURE, header, LABELS, fixed_frame, fixed_from_camera, placed_in(None, people, header)
+        )
         return self.stamp_s
 
     def close(self) -> None:
@@ -261,7 +264,8 @@ def test_topics_of_bodies_come_and_go_and_are_bounded(publisher: Publisher, hri:
     def told(ids: range) -> set[str]:
         """The ids that have topics after these were seen."""
         people = make_people(len(ids), track_id=np.array(ids, int))
-        bodies.publish(people, PICTURE, HeaderContent(1, 0, "camera"), LABELS)
+        header = HeaderContent(1, 0, "camera")
+        bodies.publish(people, PICTURE, header, LABELS, placed_in(None, people, header))
         topics = [each.topic_name.split("/") for each in publisher.peer.publishers if "/bodies/b" in each.topic_name]
         assert len(topics) == 3 * len({topic[3] for topic in topics})
         return {topic[3] for topic in topics}
@@ -309,7 +313,8 @@ def test_several_cameras_have_bodies_of_their_own(publisher: Publisher, hri: Any
     bodies = BodiesOutput(publisher.peer, hri, "front_")
     came = publisher.listen(hri.IdsList, "/humans/bodies/tracked")
     publisher.until(lambda: bodies.tracked.get_subscription_count() > 0)
-    bodies.publish(make_people(1), PICTURE, HeaderContent(1, 0, "camera"), LABELS)
+    people, header = make_people(1), HeaderContent(1, 0, "camera")
+    bodies.publish(people, PICTURE, header, LABELS, placed_in(None, people, header))
     publisher.until(lambda: came)
     assert list(came[-1].ids) == ["front_1"]
     bodies.destroy()
@@ -382,3 +387,27 @@ def test_topics_can_be_remapped(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def frames(transforms: list[TFMessage]) -> set[str]:
     return {each.child_frame_id for message in transforms for each in message.transforms}
+
+
+def test_what_has_a_place_is_in_the_target_frame_or_nowhere(publisher: Publisher, hri: Any) -> None:
+    """Frames of bodies and boxes need it; pictures of bodies do not."""
+    target = Target("map", LEVEL, np.zeros((4, 4)))
+    tracked = publisher.listen(hri.IdsList, "/humans/bodies/tracked")
+    boxes = publisher.listen(messages_of("vision_msgs").Detection3DArray, "/peer/detections")
+    transforms = publisher.listen(TFMessage, "/tf")
+    people, header = make_people(1), HeaderContent(1, 0, "camera")
+    for placed in (None, placed_in(target, people, header)):
+        publisher.outputs.publish(people, PICTURE, header, LABELS, "", None, placed)
+        publisher.until(lambda: tracked)
+        if placed is None:
+            publisher.spin(0.3)
+            assert [len(boxes), len(transforms)] == [0, 0]
+    publisher.until(lambda: boxes and transforms)
+    assert boxes[-1].header.frame_id == "map"
+    center = boxes[-1].detections[0].results[0].pose.pose.position
+    expected = LEVEL[:3, :3] @ people.pelvis[0] + LEVEL[:3, 3]
+    np.testing.assert_allclose([center.x, center.y, center.z], expected, atol=1e-6)
+    (transform,) = transforms[-1].transforms
+    moved = transform.transform.translation
+    assert (transform.header.frame_id, transform.child_frame_id) == ("map", "body_b1")
+    np.testing.assert_allclose([moved.x, moved.y, moved.z], expected, atol=1e-6)

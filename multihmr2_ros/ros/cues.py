@@ -25,8 +25,8 @@ class Cues:
     """Each None where it was not asked for, or is not known.
 
     fixed_from_camera (4, 4): the camera's pose in the fixed frame, which has a name, at the image's stamp. ground: in
-    the camera's frame. depth (H, W): uint16 mm or float32 m of the pixels of the image as it came. target: the frame of
-    the messages, which is the image's where no other is asked for.
+    the camera's frame. depth (H, W): uint16 mm or float32 m of the pixels of the image as it came. target: the frame
+    of the messages.
     """
 
     fixed_from_camera: NDArray[np.float64] | None = None
@@ -55,11 +55,12 @@ class CueFinder:
         target = self._target(inputs, camera, parameters.target_frame, deadline_s)
         depth, about_depth = self._depth(inputs, camera, parameters.depth_max_delay_s)
         own_frame = camera.header.frame_id if target is None else target.frame_id
+        is_unplaced = bool(parameters.target_frame) and target is None
         self.facts = {
             "velocity frame": own_frame if fixed_from_camera is None else parameters.fixed_frame,
             "ground": "not used" if ground is None else f"plane z = 0 of {parameters.ground_frame}",
             "depth": about_depth,
-            "target frame": "not known: nothing is published" if target is None else target.frame_id,
+            "target frame": "not known: people are not published" if is_unplaced else own_frame,
         }
         return Cues(fixed_from_camera, parameters.fixed_frame, ground, depth, target)
 
@@ -86,9 +87,6 @@ class CueFinder:
             return None
 
     def _target(self, inputs: Inputs, camera: CameraImage, frame: str, deadline_s: float) -> Target | None:
-        """None where a frame is asked for and the camera's pose in it is not known in time."""
-        if not frame:
-            return Target.camera(camera.header.frame_id)
         pose = self._pose(inputs, camera, frame, deadline_s, "people of this image are not published in")
         if pose is None or inputs.transforms is None:
             return None

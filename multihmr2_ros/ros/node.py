@@ -42,7 +42,6 @@ from .outputs import Outputs
 from .parameters import changed, declare, unknown_parameters
 from .people_content import Timing
 from .restarts import RestartingEstimator
-from .target_frame import placed_in
 from .worker import NewestOnlyWorker
 
 STOP_TIMEOUT_S = 1.5  # how long the end of the node waits for an image in work
@@ -290,7 +289,6 @@ class PerceptionNode(ManagedNode):
         start_s = time.perf_counter()
         people = estimate(estimator, camera, given, parameters, self._lens, cues)
         inference_s = time.perf_counter() - start_s
-        placed = None if cues.target is None else placed_in(cues.target, people, camera.header)
         with self._publishing:
             outputs = self._outputs
             if outputs is None or not self._is_wanted(task):
@@ -304,13 +302,14 @@ class PerceptionNode(ManagedNode):
                 camera.header,
                 timing,
                 self._now_s,
-                placed=placed,
                 with_vertices=parameters.publish_vertices,
                 distort=given.distort,
                 fixed_frame=parameters.fixed_frame,
                 fixed_from_camera=cues.fixed_from_camera,
+                target_frame=parameters.target_frame,
+                target=cues.target,
             )
-        return "unplaced" if placed is None else "processed"
+        return "unplaced" if parameters.target_frame and cues.target is None else "processed"
 
     def _is_wanted(self, task: Task) -> bool:
         return self.is_active and self._is_enabled and task.traffic is self.traffic

@@ -25,7 +25,7 @@ from .interfaces.outputs import InterfaceOutputs
 from .parameters import NodeParameters
 from .people_content import Timing, people_to_content
 from .qos import LAST_WORDS, LATCHED, RELIABLE, TF, is_wanted
-from .target_frame import PlacedPeople
+from .target_frame import PlacedPeople, Target, placed_in
 
 
 class Outputs:
@@ -70,20 +70,22 @@ class Outputs:
         timing: Timing,
         now_s: Callable[[], float],
         *,
-        placed: PlacedPeople | None,
         with_vertices: bool,
         distort: Distort | None = None,
         fixed_frame: str = "",
         fixed_from_camera: NDArray[np.float64] | None = None,
+        target_frame: str = "",
+        target: Target | None = None,
     ) -> None:
         """All messages about one image: TF first, so that viewers can place what follows.
 
-        people, header: in the camera's frame. placed: the same people in the frame of the messages; None where their
-        place in it is not known: what has a place is not published then.
         distort: of the lens whose distortion is in the image and in people.joints_2d, if it is.
         fixed_frame, fixed_from_camera (4, 4): where the camera was, if that is known.
+        target_frame, target: the frame that messages are in, "" for the image's, and what is known of it: without that,
+        nothing that has a place is published.
         now_s: the node's clock; the total latency is taken when all but the HumanArray's own conversion is done.
         """
+        placed = placed_in(target, people, header) if target is not None or not target_frame else None
         if placed is not None:
             self._publish_placed(placed, timing, now_s, with_vertices=with_vertices, fixed_frame=fixed_frame)
         if is_wanted(self._overlay):

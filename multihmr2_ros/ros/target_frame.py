@@ -16,7 +16,7 @@ from .content import HeaderContent
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """The frame that the messages about an image are in.
+    """The frame that messages are in, where it is not that of their image.
 
     frame_id            its name
     target_from_camera  (4, 4) the camera's pose in it at the image's stamp
@@ -27,11 +27,6 @@ class Target:
     frame_id: str
     target_from_camera: NDArray[np.float64]
     rate: NDArray[np.float64]
-
-    @classmethod
-    def camera(cls, frame_id: str) -> Target:
-        """The image's own frame."""
-        return cls(frame_id, np.eye(4), np.zeros((4, 4)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,16 +42,11 @@ class PlacedPeople:
     header: HeaderContent
     camera: NDArray[np.float64]
 
-    @classmethod
-    def seen(cls, people: People, header: HeaderContent) -> PlacedPeople:
-        """As the camera sees them, in the image's own frame."""
-        return cls(people, header, np.eye(4))
 
-
-def placed_in(target: Target, people: People, header: HeaderContent) -> PlacedPeople:
-    """people: in the camera's frame; header: the image's."""
-    if target.frame_id == header.frame_id:
-        return PlacedPeople.seen(people, header)
+def placed_in(target: Target | None, people: People, header: HeaderContent) -> PlacedPeople:
+    """people: in the camera's frame; header: the image's. target: None for the image's own frame."""
+    if target is None or target.frame_id == header.frame_id:
+        return PlacedPeople(people, header, np.eye(4))
     return PlacedPeople(
         people_in(target, people),
         dataclasses.replace(header, frame_id=target.frame_id),
