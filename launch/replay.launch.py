@@ -42,7 +42,9 @@ def generate_launch_description() -> LaunchDescription:
                 description="Whether to begin again at the end.",
             ),
             DeclareLaunchArgument(
-                "record", default_value="", description="New bag to write people, tf, markers and diagnostics to."
+                "record",
+                default_value="",
+                description="New bag to write people (tf, markers, pictures, too) and diagnostics to.",
             ),
             OpaqueFunction(function=check),
             IncludeLaunchDescription(
@@ -94,6 +96,7 @@ def recorder(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     topics = [
         in_namespace("humans", context),
         in_namespace(f"{NODE}/markers", context),
+        in_namespace(f"{NODE}/overlay/compressed", context),
         "/tf",
         "/tf_static",
         "/diagnostics",

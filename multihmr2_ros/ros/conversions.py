@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import cv2
 import numpy as np
 from geometry_msgs.msg import Quaternion, Transform, TransformStamped, Vector3
 from numpy.typing import NDArray
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from tf2_msgs.msg import TFMessage
 
 from multihmr2_ros.media.colors import track_color
@@ -22,9 +23,11 @@ from .content import (
     label_marker,
     mesh_marker,
 )
+from .conversion_packages import converter
 from .messages import header_to_ros
 from .people_content import body_frames, body_quaternions
 
+JPEG_QUALITY = 80  # of 100
 LABEL_HEIGHT_M = 0.15
 LABEL_GAP_M = 0.25  # from the highest joint, which lies inside the head, to the middle of the label
 MARKER_LIFETIME_NS = 5_000_000_000  # only for viewers that no DELETE reaches: the node was killed
@@ -88,9 +91,21 @@ def people_to_points(people: People, header: HeaderContent) -> PointCloudContent
 
 def image_to_ros(image: NDArray[np.uint8], header: HeaderContent) -> Image:
     """(H, W, 3) uint8 RGB → sensor_msgs/Image."""
+    bridge = converter("cv_bridge")
+    if bridge is not None:
+        return bridge.cv2_to_imgmsg(image, "rgb8", header_to_ros(header))
     height, width = image.shape[:2]
     message = Image(header=header_to_ros(header), height=height, width=width, encoding="rgb8", step=3 * width)
     message.data.frombytes(image.tobytes())
+    return message
+
+
+def compressed_image_to_ros(image: NDArray[np.uint8], header: HeaderContent) -> CompressedImage:
+    """(H, W, 3) uint8 RGB → sensor_msgs/CompressedImage, a JPEG."""
+    quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), quality)
+    message = CompressedImage(header=header_to_ros(header), format="jpeg")
+    message.data.frombytes(data.tobytes())
     return message
 
 

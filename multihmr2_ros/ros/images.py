@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import struct
+from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -13,6 +15,8 @@ from rosbags.image import ImageError
 from rosbags.image.image import convert_color, to_cvtype
 
 from multihmr2_ros.errors import UserError
+
+from .conversion_packages import converter
 
 ENCODINGS = (
     "rgb8", "bgr8", "rgba8", "bgra8", "mono8", "rgb16", "bgr16", "rgba16", "bgra16", "mono16",
@@ -33,7 +37,7 @@ JPEG_BARE = frozenset({0x01, *range(0xD0, 0xD8)})  # markers without a length
 
 
 def image_from_ros(message: Any) -> NDArray[np.uint8]:
-    """sensor_msgs/Image → (H, W, 3) uint8 RGB; 16-bit values keep their high byte.
+    """sensor_msgs/Image → (H, W, 3) uint8 RGB; 16-bit values keep their high byte (cv_bridge rounds: 1 more at most).
 
     Raises UserError for encodings that are no colour or grey image (depth, float), and for sizes that do not fit.
     """
@@ -51,16 +55,53 @@ def image_from_ros(message: Any) -> NDArray[np.uint8]:
             f"a {width} x {height} {message.encoding} image must have rows of at least {row_bytes} bytes, got step "
             f"{step} and {len(message.data)} bytes in all; check the camera driver"
         )
-    rows = np.frombuffer(message.data, np.uint8).reshape(height, step)[:, :row_bytes]
-    shape = (height, width) if channels == 1 else (height, width, channels)
-    pixels = np.ascontiguousarray(rows).view(dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
+    # cv_bridge takes a row for a whole number of pixels, and calls what NumPy 2 has not for the other order of bytes.
+    is_plain = step % (channels * dtype.itemsize) == 0 and not message.is_bigendian
+    if is_plain and _is_converted_by_cv_bridge(message.encoding):
+        try:
+            return _rgb_by_cv_bridge(message)
+        except Exception:  # C++'s and OpenCV's own; what is wrong with the image is said below
+            pass
     try:
-        return np.ascontiguousarray(convert_color(pixels, message.encoding, "rgb8"), np.uint8)
+        return _rgb_by_ours(message)
     except (ImageError, cv2.error) as error:
         reason = " ".join(str(error).split())
         raise UserError(
             f"cannot convert a {width} x {height} {message.encoding} image ({reason}); convert it"
         ) from error
+
+
+def _rgb_by_ours(message: Any) -> NDArray[np.uint8]:
+    _, _, type_name, channels = to_cvtype(message.encoding)
+    dtype = np.dtype(type_name).newbyteorder(">" if message.is_bigendian else "<")
+    height, width = message.height, message.width
+    rows = np.frombuffer(message.data, np.uint8).reshape(height, message.step)[:, : width * channels * dtype.itemsize]
+    shape = (height, width) if channels == 1 else (height, width, channels)
+    pixels = np.ascontiguousarray(rows).view(dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
+    return np.ascontiguousarray(convert_color(pixels, message.encoding, "rgb8"), np.uint8)
+
+
+def _rgb_by_cv_bridge(message: Any) -> NDArray[np.uint8]:
+    wanted = "passthrough" if message.encoding == "rgb8" else "rgb8"
+    return np.ascontiguousarray(converter("cv_bridge").imgmsg_to_cv2(message, wanted), np.uint8)
+
+
+@cache
+def _is_converted_by_cv_bridge(encoding: str) -> bool:
+    """Whether cv_bridge is used and knows the encoding as we do: which ones it has differs between distributions."""
+    if converter("cv_bridge") is None:
+        return False
+    height, width = 4, 6
+    _, _, type_name, channels = to_cvtype(encoding)
+    step = (width + 1) * channels * np.dtype(type_name).itemsize
+    values = np.random.default_rng(0).integers(0, 256, height * step, np.uint8).tobytes()
+    sample = SimpleNamespace(height=height, width=width, step=step, encoding=encoding, is_bigendian=0, data=values)
+    try:
+        theirs = _rgb_by_cv_bridge(sample).astype(int)
+    except Exception:  # C++'s and OpenCV's own
+        return False
+    ours = _rgb_by_ours(sample).astype(int)
+    return theirs.shape == ours.shape and bool(np.abs(theirs - ours).max() <= 1)
 
 
 def compressed_image_from_ros(message: Any) -> NDArray[np.uint8]:

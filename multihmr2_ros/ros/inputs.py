@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
@@ -36,6 +37,8 @@ from .transforms import Transforms
 
 # Matches every publisher, whatever it offers.
 NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+# What the parameters qos_overrides.TOPIC.subscription.KIND may change.
+OVERRIDABLE = (QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
 SUFFIX = "/compressed"  # of the topics of compressed images
 LOOK_PERIOD_S = 0.5
 FUTURE_S = 1.0  # stamps may be ahead by so much: clocks differ a little, and a simulated one comes in steps
@@ -156,6 +159,7 @@ class Inputs:
         self._now_s = now_s
         self._on_image = on_image
         self.camera_info = camera_info
+        self._report = report
         transport = parameters.image_transport
         sources = image_sources(node)
         self._sources = [source for source in sources if transport in ("auto", source.transport)]
@@ -164,7 +168,7 @@ class Inputs:
         self._is_only_elsewhere = False
         self._images: Any = None
         self._subscribe_to_images(self._sources[0])
-        self._infos = node.create_subscription(CameraInfo, "camera_info", self._receive_camera_info, NEWEST, raw=True)
+        self._infos = subscribe_newest(node, CameraInfo, "camera_info", self._receive_camera_info, report)
         self._latched_infos: Any = None
         self.depth_images = DepthImages() if parameters.use_depth else None
         self._depths: Any = None
@@ -180,7 +184,8 @@ class Inputs:
 
         Images: where those that are subscribed to have no publisher, and the others have one for the second time, the
         others are subscribed to. A camera_info that is latched is asked for as such, since it may not come again; where
-        none is, to ask for it would make its publishers warn of a QoS that does not fit.
+        none is, to ask for it would make its publishers warn of a QoS that does not fit. The user's qos_overrides may
+        have asked for it already.
         """
         publishers = self._node.get_publishers_info_by_topic(self.image_topic)
         now_s, gids = time.monotonic(), [tuple(publisher.endpoint_gid) for publisher in publishers]
@@ -190,7 +195,9 @@ class Inputs:
             self._subscribe_to_images(elsewhere[0])
             self._node.get_logger().info(f"images come on {self.image_topic}")
         self._is_only_elsewhere = bool(elsewhere) and not self._is_only_elsewhere
-        if self._latched_infos is None:
+        asked = self._infos.qos_profile
+        is_asked_for = (asked.durability, asked.reliability) == (LATCHED.durability, LATCHED.reliability)
+        if self._latched_infos is None and not is_asked_for:
             for publisher in self._node.get_publishers_info_by_topic(self._infos.topic_name):
                 if publisher.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL:
                     self._latched_infos = self._node.create_subscription(
@@ -224,9 +231,8 @@ class Inputs:
         if self._images is not None:
             self._node.destroy_subscription(self._images)
         self._source = source
-        self._images = self._node.create_subscription(
-            source.kind, source.topic, functools.partial(self._receive_image, source), NEWEST, raw=True
-        )
+        receive = functools.partial(self._receive_image, source)
+        self._images = subscribe_newest(self._node, source.kind, source.topic, receive, self._report)
         self.image_topic = str(self._images.topic_name)
 
     def _is_published(self, source: ImageSource) -> bool:
@@ -253,6 +259,25 @@ class Inputs:
 
     def _receive_camera_info(self, message: bytes) -> None:
         self.camera_info = message
+
+
+def subscribe_newest(
+    node: Any, kind: type, topic: str, receive: Callable[[bytes], None], report: Callable[[str, str], None]
+) -> Any:
+    """A subscription to serialised messages with the QoS of NEWEST, or what the user's qos_overrides make of it. Where
+    those are no QoS, report is told, and they are not used."""
+    qos = QoSProfile(depth=NEWEST.depth, reliability=NEWEST.reliability)  # a copy: rclpy writes the overrides into it
+    overriding = QoSOverridingOptions(OVERRIDABLE)
+    try:
+        return node.create_subscription(kind, topic, receive, qos, raw=True, qos_overriding_options=overriding)
+    except Exception as error:  # rclpy has several types for a value of a wrong type and for one that is none
+        full_name = node.resolve_topic_name(topic)
+        report(
+            "qos",
+            f"qos_overrides.{full_name}.subscription must have depth (a whole number), reliability and durability as "
+            f"ROS names them, but: {' '.join(str(error).split())}; best effort, volatile, depth 1 are used",
+        )
+        return node.create_subscription(kind, topic, receive, NEWEST, raw=True)
 
 
 def camera_image(received: Received) -> CameraImage:

@@ -16,6 +16,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 from multihmr2_ros.msg import Human, HumanArray
 
 from .content import Array, HeaderContent, HumanArrayContent, MarkerContent, PointCloudContent
+from .conversion_packages import converter
 
 
 def human_array_to_ros(content: HumanArrayContent) -> HumanArray:
@@ -37,7 +38,11 @@ def marker_array_to_ros(markers: Sequence[MarkerContent]) -> MarkerArray:
 
 
 def point_cloud_to_ros(content: PointCloudContent) -> PointCloud2:
-    count = len(content.points)
+    count, clouds = len(content.points), converter("sensor_msgs_py")
+    if clouds is not None and count:  # some of its versions cannot make an empty one
+        cloud = clouds.create_cloud_xyz32(header_to_ros(content.header), np.asarray(content.points, np.float32))
+        cloud.is_dense = content.is_dense
+        return cloud
     return PointCloud2(
         header=header_to_ros(content.header),
         height=1,

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sensor_msgs.msg import Image, PointCloud2
+from sensor_msgs.msg import CompressedImage, Image, PointCloud2
+from std_msgs.msg import String
 from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import MarkerArray
 
@@ -20,11 +21,20 @@ from . import cdr, messages
 from .compatibility import reads_our_bytes
 from .content import HeaderContent, HumanArrayContent, MarkerContent, PointCloudContent, delete_marker
 from .content_publisher import ContentPublisher
-from .conversions import body_model_to_ros, image_to_ros, people_to_markers, people_to_points, people_to_transforms
+from .conversion_packages import converter, report
+from .conversions import (
+    body_model_to_ros,
+    compressed_image_to_ros,
+    image_to_ros,
+    people_to_markers,
+    people_to_points,
+    people_to_transforms,
+)
 from .interfaces.outputs import InterfaceOutputs
 from .parameters import NodeParameters
 from .people_content import Timing, people_to_content
 from .qos import LAST_WORDS, LATCHED, RELIABLE, TF, is_wanted
+from .summary import NOBODY, summary
 from .target_frame import PlacedPeople, Target, placed_in
 
 
@@ -48,11 +58,16 @@ class Outputs:
         )  # fmt: skip
         self._points: ContentPublisher[PointCloudContent] = ContentPublisher(
             node.create_publisher(PointCloud2, "~/points", RELIABLE),
-            cdr.point_cloud_to_cdr, messages.point_cloud_to_ros, sends_bytes=sends_bytes,
+            cdr.point_cloud_to_cdr, messages.point_cloud_to_ros,
+            sends_bytes=sends_bytes and converter("sensor_msgs_py") is None,
         )  # fmt: skip
+        self._summary = node.create_publisher(String, "~/summary", RELIABLE)
         self._overlay = node.create_publisher(Image, "~/overlay", RELIABLE)
+        # As image_transport has it: behind the name that the image has after remapping.
+        self._overlay_jpeg = node.create_publisher(CompressedImage, f"{self._overlay.topic_name}/compressed", RELIABLE)
         self._latched = node.create_publisher(BodyModel, "~/body_model", LATCHED)
         self.interfaces = InterfaceOutputs(node, parameters)
+        node.get_logger().info(report())
         self.describe(body)
 
     def describe(self, body: Any) -> None:
@@ -88,9 +103,8 @@ class Outputs:
         placed = placed_in(target, people, header) if target is not None or not target_frame else None
         if placed is not None:
             self._publish_placed(placed, timing, now_s, with_vertices=with_vertices, fixed_frame=fixed_frame)
-        if is_wanted(self._overlay):
-            drawn = draw_people(image, people, self._faces, distort=distort)
-            self._overlay.publish(image_to_ros(drawn, header))
+        if is_wanted(self._overlay) or is_wanted(self._overlay_jpeg):
+            self._publish_overlay(draw_people(image, people, self._faces, distort=distort), header)
         self.interfaces.publish(people, image, header, self._bone_labels, fixed_frame, fixed_from_camera, placed)
 
     def _publish_placed(
@@ -125,6 +139,15 @@ class Outputs:
         if is_wanted(self._points.publisher):
             self._points.publish(people_to_points(people, header))
 
+        if is_wanted(self._summary):
+            self._summary.publish(String(data=summary(placed, fixed_frame)))
+
+    def _publish_overlay(self, drawn: NDArray[np.uint8], header: HeaderContent) -> None:
+        if is_wanted(self._overlay):
+            self._overlay.publish(image_to_ros(drawn, header))
+        if is_wanted(self._overlay_jpeg):
+            self._overlay_jpeg.publish(compressed_image_to_ros(drawn, header))
+
     def publish_nobody(self, header: HeaderContent, dropped_frames: int) -> None:
         """An empty HumanArray, the removal of all markers, no points, and the same in the other interfaces.
 
@@ -132,6 +155,7 @@ class Outputs:
         """
         self._humans.publish(HumanArrayContent(header, dropped_frames))
         self._publish_markers([], header)
+        self._summary.publish(String(data=NOBODY))
         if header.frame_id:  # a costmap marks the points that it has until others come
             self._points.publish(PointCloudContent(header, np.zeros((0, 3))))
         self.interfaces.publish_nobody(header)
@@ -141,7 +165,8 @@ class Outputs:
         for last in (self._humans, self._markers, self._points):
             last.publisher.wait_for_all_acked(LAST_WORDS)
         for publisher in (
-            self._humans.publisher, self._transforms, self._markers.publisher, self._points.publisher, self._overlay,
+            self._humans.publisher, self._transforms, self._markers.publisher, self._points.publisher, self._summary,
+            self._overlay, self._overlay_jpeg,
             self._latched,
         ):  # fmt: skip
             self._node.destroy_publisher(publisher)

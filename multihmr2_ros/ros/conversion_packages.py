@@ -1,0 +1,87 @@
+"""Which of ROS's own packages convert: cv_bridge images, sensor_msgs_py clouds, tf_transformations quaternions.
+
+Each is used where it is installed and converts a sample as it should; elsewhere our own conversions are used. cv_bridge
+built for NumPy 1 cannot be imported with NumPy 2, ports of ROS 1 read rows with padding wrongly, and tf_transformations
+comes with what older NumPy had.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+PACKAGES = {"cv_bridge": "images", "sensor_msgs_py": "clouds", "tf_transformations": "quaternions"}
+
+
+def converter(package: str) -> Any:
+    """What converts: a CvBridge, the module sensor_msgs_py.point_cloud2, the module tf_transformations; None where the
+    package is not used."""
+    return _found(package)[0]
+
+
+def report() -> str:
+    """In one line, which packages convert, and why the others do not."""
+    used = [f"{what} by {package}" for package, what in PACKAGES.items() if converter(package) is not None]
+    ours = [f"{what} by our own ({package} {_found(package)[1]})" for package, what in PACKAGES.items()
+            if converter(package) is None]  # fmt: skip
+    return f"conversions: {', '.join(used + ours)}"
+
+
+@cache
+def _found(package: str) -> tuple[Any, str]:
+    """The converter; None where it is not used, and why."""
+    noise = io.StringIO()  # NumPy 2 prints a page about modules that were built for NumPy 1
+    try:
+        with contextlib.redirect_stderr(noise):
+            converter = TRIALS[package]()
+    except ModuleNotFoundError as error:
+        return None, "is not installed" if error.name == package else f"cannot be imported: {_one_line(error)}"
+    except ImportError as error:
+        return None, f"cannot be imported: {_one_line(error)}"
+    except Exception as error:  # whatever its compiled part, or another version of NumPy, makes of a sample
+        return None, f"cannot be used: {_one_line(error)}"
+    return (None, "does not convert a sample as it should") if converter is None else (converter, "")
+
+
+def _try_cv_bridge() -> Any:
+    bridge = importlib.import_module("cv_bridge").CvBridge()
+    header = importlib.import_module("std_msgs.msg").Header(frame_id="sample")
+    # Two rows of one pixel, and one more as padding.
+    sample = SimpleNamespace(height=2, width=1, step=6, encoding="bgr8", is_bigendian=0, data=bytes(range(12)))
+    read = bridge.imgmsg_to_cv2(sample, "rgb8")
+    message = bridge.cv2_to_imgmsg(np.arange(6, dtype=np.uint8).reshape(1, 2, 3), "rgb8", header)
+    is_right = np.array_equal(read, [[[2, 1, 0]], [[8, 7, 6]]]) and bytes(message.data) == bytes(range(6))
+    return bridge if is_right and (message.step, message.encoding, message.header) == (6, "rgb8", header) else None
+
+
+def _try_sensor_msgs_py() -> Any:
+    module = importlib.import_module("sensor_msgs_py.point_cloud2")
+    header = importlib.import_module("std_msgs.msg").Header(frame_id="sample")
+    points = np.arange(6, dtype=np.float32).reshape(2, 3)
+    cloud = module.create_cloud_xyz32(header, points)
+    is_right = bytes(cloud.data) == points.tobytes() and (cloud.width, cloud.height, cloud.point_step) == (2, 1, 12)
+    return module if is_right and cloud.header == header else None
+
+
+def _try_tf_transformations() -> Any:
+    module = importlib.import_module("tf_transformations")
+    quarter = np.array([[0.0, -1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
+    about_z = module.quaternion_from_matrix(quarter)
+    return module if np.allclose(about_z, [0.0, 0.0, np.sqrt(0.5), np.sqrt(0.5)]) else None
+
+
+TRIALS = {
+    "cv_bridge": _try_cv_bridge,
+    "sensor_msgs_py": _try_sensor_msgs_py,
+    "tf_transformations": _try_tf_transformations,
+}
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,208 @@
+"""ROS's own conversion packages: when each is used, and that it gives what our own conversions give.
+
+The packages have no wheels: what compares with them is skipped where they are not installed. To try those of pure
+Python by hand, put sensor_msgs_py, tf_transformations and transforms3d into a folder, and that first in PYTHONPATH.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+pytest.importorskip("rclpy", reason="ROS is not in this shell: source scripts/env.sh")
+pytest.importorskip("multihmr2_ros.msg", reason="our messages are not built: make setup")
+
+from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import Image, PointCloud2
+
+from multihmr2_ros.ros import conversion_packages, images
+from multihmr2_ros.ros.cdr import point_cloud_to_cdr
+from multihmr2_ros.ros.content import HeaderContent, PointCloudContent
+from multihmr2_ros.ros.conversion_packages import PACKAGES, converter, report
+from multihmr2_ros.ros.conversions import image_to_ros
+from multihmr2_ros.ros.images import ENCODINGS, image_from_ros
+from multihmr2_ros.ros.messages import point_cloud_to_ros
+from multihmr2_ros.ros.people_content import FEW, quaternions
+
+HEADER = HeaderContent(12, 34, "camera")
+BUILT_FOR_NUMPY_1 = """
+import sys
+print("A module that was compiled using NumPy 1.x cannot be run in\\nNumPy 2 as it may crash.", file=sys.stderr)
+raise ImportError("numpy.core.multiarray failed to import\\n(auto-generated)")
+"""
+
+
+@pytest.fixture(autouse=True)
+def decided_anew() -> Iterator[None]:
+    """Each test decides for itself, and leaves nothing behind."""
+    forget()
+    yield
+    forget()
+
+
+def forget() -> None:
+    conversion_packages._found.cache_clear()
+    images._is_converted_by_cv_bridge.cache_clear()
+    for name in [name for name in sys.modules if name.partition(".")[0] in PACKAGES]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Installs a package of these files, before all others of its name."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def write(name: str, **files: str) -> None:
+        (tmp_path / name).mkdir()
+        for file, code in {"__init__": "", **files}.items():
+            (tmp_path / name / f"{file}.py").write_text(code)
+
+    return write
+
+
+# --- the decision
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_that_cannot_be_imported_is_one_line(
+    install: Callable[..., None], capsys: pytest.CaptureFixture[str], package: str
+) -> None:
+    install(package, __init__=BUILT_FOR_NUMPY_1)
+    assert converter(package) is None
+    line = f"by our own ({package} cannot be imported: numpy.core.multiarray failed to import (auto-generated))"
+    assert line in report()
+    assert "\n" not in report()
+    assert capsys.readouterr().err == "", "NumPy's page about it helps nobody here"
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if not (Path(folder) / package).is_dir()])
+    assert converter(package) is None
+    assert f"by our own ({package} is not installed)" in report()
+
+
+def test_a_package_with_another_error_or_another_answer_is_not_used(install: Callable[..., None]) -> None:
+    # Older transforms3d has numpy.float; ports of ROS 1's cv_bridge read rows with padding as if there were none.
+    install("tf_transformations", __init__="import numpy\nnumpy.no_such_type")
+    install("sensor_msgs_py", point_cloud2="def create_cloud_xyz32(header, points): return header")
+    install("cv_bridge", __init__=PORT_OF_ROS_1)
+    assert [converter(package) for package in PACKAGES] == [None, None, None]
+    for words in ("no_such_type", "'Header' object has no attribute", "cv_bridge does not convert a sample as it"):
+        assert words in report()
+    np.testing.assert_array_equal(image_from_ros(image_message(padding=3)), PIXELS)
+
+
+PORT_OF_ROS_1 = """
+import numpy as np
+from sensor_msgs.msg import Image
+
+class CvBridge:
+    def imgmsg_to_cv2(self, message, encoding):
+        shape = message.height, message.width, 3
+        return np.ndarray(shape, np.uint8, message.data)[..., ::-1]
+
+    def cv2_to_imgmsg(self, image, encoding, header):
+        message = Image(header=header, height=image.shape[0], width=image.shape[1], encoding=encoding)
+        message.step = 3 * message.width
+        message.data.frombytes(image.tobytes())
+        return message
+"""
+
+
+# --- the same results; skipped where a package is not installed
+
+PIXELS = np.random.default_rng(3).integers(0, 256, (6, 8, 3), np.uint8)
+
+
+def image_message(encoding: str = "rgb8", channels: int = 3, item: int = 1, padding: int = 0) -> Image:
+    """PIXELS, or as many random values as another encoding needs."""
+    height, width = PIXELS.shape[:2]
+    row = width * channels * item
+    values = np.random.default_rng(4).integers(0, 256, (height, row + padding), np.uint8)
+    if encoding == "rgb8":
+        values[:, :row] = PIXELS.reshape(height, -1)
+    message = Image(height=height, width=width, encoding=encoding, step=row + padding)
+    message.data.frombytes(values.tobytes())
+    return message
+
+
+def needs(package: str) -> None:
+    if converter(package) is None:
+        pytest.skip(f"{package} {conversion_packages._found(package)[1]}: no wheel of it; on a ROS machine it is there")
+
+
+def without(package: str, convert: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What our own conversion gives."""
+    with monkeypatch.context() as patch:
+        patch.setitem(conversion_packages.TRIALS, package, lambda: None)
+        conversion_packages._found.cache_clear()
+        images._is_converted_by_cv_bridge.cache_clear()
+        result = convert()
+    conversion_packages._found.cache_clear()
+    images._is_converted_by_cv_bridge.cache_clear()
+    return result
+
+
+@pytest.mark.parametrize("padding", [0, 5, 24])
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_images_are_the_same_by_cv_bridge(monkeypatch: pytest.MonkeyPatch, encoding: str, padding: int) -> None:
+    needs("cv_bridge")
+    channels = 4 if "a" in encoding and not encoding.startswith("bayer") else 3 if encoding[:3] in ("rgb", "bgr") else 1
+    channels = 2 if "yu" in encoding or "yv" in encoding else channels
+    message = image_message(encoding, channels, 2 if encoding.endswith("16") else 1, padding)
+    ours = without("cv_bridge", lambda: image_from_ros(message), monkeypatch)
+    theirs = image_from_ros(message)
+    assert theirs.shape == ours.shape
+    assert np.abs(theirs.astype(int) - ours.astype(int)).max() <= 1
+
+
+def test_cv_bridge_writes_what_we_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    needs("cv_bridge")
+    for image in (PIXELS, PIXELS[1:4, 2:5]):
+        assert image_to_ros(image, HEADER) == without("cv_bridge", lambda: image_to_ros(image, HEADER), monkeypatch)  # noqa: B023
+
+
+@pytest.mark.parametrize("last", [1.0, np.nan])
+@pytest.mark.parametrize("count", [0, 1, 1000])
+def test_clouds_are_the_same_by_sensor_msgs_py(monkeypatch: pytest.MonkeyPatch, count: int, last: float) -> None:
+    needs("sensor_msgs_py")
+    points = np.random.default_rng(5).normal(size=(count, 3))
+    points[-1:, 1] = last
+    content = PointCloudContent(HEADER, points)
+    theirs = point_cloud_to_ros(content)
+    assert theirs.is_dense == (count == 0 or last == 1.0)
+    ours = without("sensor_msgs_py", lambda: point_cloud_to_ros(content), monkeypatch)
+    as_bytes = deserialize_message(point_cloud_to_cdr(content).to_bytes(), PointCloud2)
+    for other in (ours, as_bytes):
+        assert bytes(theirs.data) == bytes(other.data)
+        theirs.data = other.data
+        assert theirs == other
+
+
+@pytest.mark.parametrize("count", [1, FEW, FEW + 1])
+def test_quaternions_are_the_same_by_tf_transformations(count: int) -> None:
+    needs("tf_transformations")
+    turns = Rotation.random(count, random_state=6)
+    found = quaternions(turns.as_matrix().astype(np.float32))
+    np.testing.assert_allclose(np.abs((found * turns.as_quat()).sum(axis=1)), 1.0, atol=1e-7)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1.0, atol=1e-12)
+
+
+def test_the_packages_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    needs("tf_transformations")
+    needs("sensor_msgs_py")
+    asked = []
+    for module, name in ((converter("tf_transformations"), "quaternion_from_matrix"),
+                         (converter("sensor_msgs_py"), "create_cloud_xyz32")):  # fmt: skip
+        function = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *a, f=function, n=name: (asked.append(n), f(*a))[1])
+    quaternions(np.eye(3)[None])
+    point_cloud_to_ros(PointCloudContent(HEADER, np.zeros((1, 3))))
+    assert asked == ["quaternion_from_matrix", "create_cloud_xyz32"]
