@@ -83,6 +83,29 @@ def test_commands_that_the_pages_name_exist() -> None:
         assert f"\n{target}:" in makefile, target
 
 
+def test_the_dockerfile_does_the_documented_steps_in_their_order() -> None:
+    """Only its text: it cannot be built here."""
+    section = START_PAGE.partition("## With ROS 2")[2].partition("## Without ROS 2")[0]
+    steps = re.findall(r"```bash\n(.*?)```", section, re.DOTALL)[0]
+    dockerfile = " ".join((ROOT / "Dockerfile").read_text().replace("\\\n", " ").split())
+    documented = [line.partition("#")[0].strip() for line in steps.splitlines()]
+    documented = [part.strip().removeprefix("sudo ") for line in documented for part in line.split("&&")]
+    place = 0
+    for step in documented:
+        # Where, and from which address, a container has of its own; and links into the source tree.
+        if not step or step.startswith(("mkdir", "cd ", "git clone", "rosdep init", "source")):
+            continue
+        words = step.replace(" --symlink-install", "").replace("apt install", "").split()
+        if words[:2] == ["rosdep", "update"]:
+            words = ["rosdep update"]
+        for word in [" ".join(words)] if "rosdep" in words[0] else words:
+            assert word in dockerfile[place:], f"{step!r} is not in the Dockerfile, or in another order"
+        place = dockerfile.index(words[0], place)
+    for sourced in ("/opt/ros/jazzy/setup.bash", ".venv/bin/activate", "install/setup.bash"):
+        assert f"source {sourced}" in section.replace("~/ros2_ws/", "")
+        assert f"source {sourced}" in dockerfile.replace("/ros2_ws/", "")
+
+
 # --- against the node itself
 
 
