@@ -6,7 +6,8 @@ FROM ros:jazzy-ros-base
 
 SHELL ["/bin/bash", "-c"]
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends python3-venv python3-dev python3-colcon-common-extensions python3-rosdep \
+    && apt-get install -y --no-install-recommends \
+        python3-venv python3-dev python3-colcon-common-extensions python3-rosdep \
     && rm -rf /var/lib/apt/lists/*
 
 # What rosdep brings depends on package.xml alone: an edit of the code does not fetch it again.

@@ -72,6 +72,12 @@ def test_quoted_words_of_the_node_are_in_its_code() -> None:
                 assert part in code, quoted
 
 
+def test_what_replay_records_is_published() -> None:
+    recorder = (ROOT / "launch" / "replay.launch.py").read_text().partition("def recorder")[2].partition("\ndef ")[0]
+    recorded = {name.replace("{NODE}", "~") for name in re.findall(r'in_namespace\(f?"([^"]+)"', recorder)}
+    assert {"humans", "~/overlay/compressed"} <= recorded <= {row[0].strip("`") for row in table(NODE_PAGE, "output")}
+
+
 def test_commands_that_the_pages_name_exist() -> None:
     for text in (NODE_PAGE, START_PAGE):
         for module in re.findall(r"python -m (multihmr2_ros[\w.]+)", text):
