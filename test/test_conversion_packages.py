@@ -58,10 +58,14 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
     """Installs a package of these files, before all others of its name."""
     monkeypatch.syspath_prepend(str(tmp_path))
 
-    def write(name: str, **files: str) -> None:
-        (tmp_path / name).mkdir()
-        for file, code in {"__init__": "", **files}.items():
-            (tmp_path / name / f"{file}.py").write_text(code)
+    def write(name: str, code: str = "", module: str = "", in_module: str = "") -> None:
+        """code: of the package itself; in_module: of a module in it, such as "boost.cv_bridge_boost"."""
+        file = tmp_path / name / (module.replace(".", "/") + ".py" if module else "__init__.py")
+        file.parent.mkdir(parents=True)
+        for folder in {file.parent, tmp_path / name}:
+            (folder / "__init__.py").write_text("")
+        file.write_text(in_module)
+        (tmp_path / name / "__init__.py").write_text(code)
 
     return write
 
@@ -73,12 +77,23 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
 def test_a_package_that_cannot_be_imported_is_one_line(
     install: Callable[..., None], capsys: pytest.CaptureFixture[str], package: str
 ) -> None:
-    install(package, __init__=BUILT_FOR_NUMPY_1)
+    install(package, BUILT_FOR_NUMPY_1)
     assert converter(package) is None
     line = f"by our own ({package} cannot be imported: numpy.core.multiarray failed to import (auto-generated))"
     assert line in report()
     assert "\n" not in report()
     assert capsys.readouterr().err == "", "NumPy's page about it helps nobody here"
+
+
+def test_a_cv_bridge_that_goes_on_without_numpy_is_not_called(
+    install: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Boost's initialization prints NumPy's error and goes on; the first image would end the process."""
+    prints = "import sys; print('AttributeError: _ARRAY_API not found', file=sys.stderr)"
+    install("cv_bridge", PORT_OF_ROS_1 + "\ndel CvBridge.imgmsg_to_cv2", "boost.cv_bridge_boost", prints)
+    assert converter("cv_bridge") is None
+    assert "images by our own (cv_bridge cannot be imported: it is built for NumPy 1)" in report()
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -90,9 +105,9 @@ def test_a_package_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, p
 
 def test_a_package_with_another_error_or_another_answer_is_not_used(install: Callable[..., None]) -> None:
     # Older transforms3d has numpy.float; ports of ROS 1's cv_bridge read rows with padding as if there were none.
-    install("tf_transformations", __init__="import numpy\nnumpy.no_such_type")
-    install("sensor_msgs_py", point_cloud2="def create_cloud_xyz32(header, points): return header")
-    install("cv_bridge", __init__=PORT_OF_ROS_1)
+    install("tf_transformations", "import numpy\nnumpy.no_such_type")
+    install("sensor_msgs_py", "", "point_cloud2", "def create_cloud_xyz32(header, points): return header")
+    install("cv_bridge", PORT_OF_ROS_1, "boost.cv_bridge_boost")
     assert [converter(package) for package in PACKAGES] == [None, None, None]
     for words in ("no_such_type", "'Header' object has no attribute", "cv_bridge does not convert a sample as it"):
         assert words in report()

@@ -18,6 +18,14 @@ import numpy as np
 
 PACKAGES = {"cv_bridge": "images", "sensor_msgs_py": "clouds", "tf_transformations": "quaternions"}
 
+MODULES = {  # what is imported first
+    "cv_bridge": "cv_bridge.boost.cv_bridge_boost",  # its compiled part, which cv_bridge itself asks for with an image
+    "sensor_msgs_py": "sensor_msgs_py.point_cloud2",
+    "tf_transformations": "tf_transformations",
+}
+# What NumPy 2 prints of a module that was built for NumPy 1. Boost goes on after it, and crashes with the first image.
+NUMPY_1 = "_ARRAY_API"
+
 
 def converter(package: str) -> Any:
     """What converts: a CvBridge, the module sensor_msgs_py.point_cloud2, the module tf_transformations; None where the
@@ -39,6 +47,9 @@ def _found(package: str) -> tuple[Any, str]:
     noise = io.StringIO()  # NumPy 2 prints a page about modules that were built for NumPy 1
     try:
         with contextlib.redirect_stderr(noise):
+            importlib.import_module(MODULES[package])
+            if NUMPY_1 in noise.getvalue():
+                raise ImportError("it is built for NumPy 1")
             converter = TRIALS[package]()
     except ModuleNotFoundError as error:
         return None, "is not installed" if error.name == package else f"cannot be imported: {_one_line(error)}"
