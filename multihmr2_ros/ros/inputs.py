@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.qos import DurabilityPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.serialization import deserialize_message
@@ -267,14 +268,16 @@ def subscribe_newest(
     """A subscription to serialised messages with the QoS of NEWEST, or what the user's qos_overrides make of it. Where
     those are no QoS, report is told, and they are not used."""
     qos = QoSProfile(depth=NEWEST.depth, reliability=NEWEST.reliability)  # a copy: rclpy writes the overrides into it
-    overriding = QoSOverridingOptions(OVERRIDABLE)
+    overriding = QoSOverridingOptions(
+        OVERRIDABLE, callback=lambda qos: SetParametersResult(successful=qos.depth > 0, reason=f"depth is {qos.depth}")
+    )
     try:
         return node.create_subscription(kind, topic, receive, qos, raw=True, qos_overriding_options=overriding)
     except Exception as error:  # rclpy has several types for a value of a wrong type and for one that is none
         full_name = node.resolve_topic_name(topic)
         report(
             "qos",
-            f"qos_overrides.{full_name}.subscription must have depth (a whole number), reliability and durability as "
+            f"qos_overrides.{full_name}.subscription must have depth (1 and more), reliability and durability as "
             f"ROS names them, but: {' '.join(str(error).split())}; best effort, volatile, depth 1 are used",
         )
         return node.create_subscription(kind, topic, receive, NEWEST, raw=True)
