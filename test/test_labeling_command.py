@@ -88,7 +88,7 @@ def test_the_mesh_of_the_file_is_where_the_keypoints_are(tmp_path: Path) -> None
     seen = points[..., :2] / points[..., 2:] * bodies["k"][:, 0, 0, None, None] + bodies["k"][:, None, :2, 2]
     off = np.linalg.norm(seen - bodies["keypoints"], axis=-1)[:, 5:].mean(axis=1)
     size = (bodies["box"][:, 2:] - bodies["box"][:, :2]).max(axis=1)
-    assert (off / size < 0.02).all()
+    assert (off / size < 0.025).all()  # shoulders and ankles are annotated higher than Anny's
     assert (vertices[..., 2] > 0.5).all()
 
 

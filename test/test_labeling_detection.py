@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,8 @@ def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
             head.bias[1] = -9.0
     folder = tmp_path_factory.mktemp("detector")
     model.save_pretrained(folder)
-    transformers.RTDetrImageProcessor(size={"height": 64, "width": 64}).save_pretrained(folder)
+    size = {"height": 64, "width": 64}
+    save_processor(folder, image_processor_type="RTDetrImageProcessor", size=size, do_normalize=False, do_pad=False)
     return folder
 
 
@@ -52,8 +54,14 @@ def pose_estimator(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = transformers.VitPoseConfig(backbone_config=backbone, num_labels=17)
     folder = tmp_path_factory.mktemp("pose")
     transformers.VitPoseForPoseEstimation(config).save_pretrained(folder)
-    transformers.VitPoseImageProcessor(size={"height": 64, "width": 48}).save_pretrained(folder)
+    size = {"height": 64, "width": 48}
+    save_processor(folder, image_processor_type="VitPoseImageProcessor", size=size, do_affine_transform=True)
     return folder
+
+
+def save_processor(folder: Path, **content: object) -> None:
+    """As it stands beside published models."""
+    (folder / "preprocessor_config.json").write_text(json.dumps(content))
 
 
 def picture(seed: int = 0) -> np.ndarray:
@@ -111,7 +119,7 @@ def test_without_transformers_one_line_says_what_to_install(
 
 
 def test_without_a_network_a_name_on_the_hub_is_one_line(monkeypatch: pytest.MonkeyPatch, pose_estimator: Path) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match="cannot be loaded") as raised:
         PeopleDetector("no-such-owner/no-such-model", str(pose_estimator))
     assert "\n" not in str(raised.value)

@@ -16,8 +16,10 @@ from multihmr2_ros.labeling.posed_keypoints import CAMERA_FROM_LEVEL, Pose, abou
 from multihmr2_ros.simulation.pose import Pose as SegmentPose
 from multihmr2_ros.simulation.pose import about
 from multihmr2_ros.simulation.random_poses import pose_of, sample_angles
+from multihmr2_ros.simulation.retarget import load_motion
 from multihmr2_ros.simulation.skeleton import bone_rotations
 from test.labeling_scenes import full_body, keypoint_model, make_scene, prior, random_pose, without
+from test.motion_cases import rig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -147,5 +149,23 @@ def test_the_prior_prefers_poses_to_what_no_joint_allows() -> None:
 
 
 def test_a_prior_from_recordings_knows_what_it_saw(tmp_path: Path) -> None:
+    """People who move their arms and never bend a leg."""
+    generator = np.random.default_rng(7)
+    names = ("left_shoulder", "right_shoulder")
+    frames = [{name: tuple(generator.uniform(-60, 60, 3).tolist()) for name in names} for _ in range(300)]
+    (tmp_path / "arms.bvh").write_text(rig(*frames))
+    learned = learn_pose_prior(tmp_path)
+    seen, _ = pose_of_segments(load_motion(tmp_path / "arms.bvh").orientation)
+    sitting = seen._replace(thighs=seen.thighs @ torch.from_numpy(about(1, -1.5)).float(), knees=seen.knees + 1.5)
+    assert learned.cost(seen).median() + 20 < learned.cost(sitting).median()
+    assert (learned.starts.knees < 0.1).all()
+
+
+def test_a_folder_that_teaches_no_prior_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"must hold \*\.bvh files"):
+        learn_pose_prior(tmp_path)
+    with pytest.raises(UserError, match="must be a folder"):
+        learn_pose_prior(tmp_path / "nowhere")
+    (tmp_path / "still.bvh").write_text(rig({}, {}, {}))
+    with pytest.raises(UserError, match="1 different poses, but a pose prior needs at least 100"):
         learn_pose_prior(tmp_path)

@@ -17,8 +17,8 @@ LANDMARK_COUNT = 33
 LANDMARK_OF = {5: 11, 6: 12, 7: 13, 8: 14, 9: 15, 10: 16, 11: 23, 12: 24, 13: 25, 14: 26, 15: 27, 16: 28}
 JOINTS = {"shoulder": 5, "elbow": 7, "wrist": 9, "hip": 11, "knee": 13, "ankle": 15}  # of the left; the right is next
 
-# BlazePose lets the legs of upright people point away from the camera, whichever way they face: by so many units for one
-# downward (thighs, shins), as the mean of 472 who face the camera and 136 who turn their backs.
+# BlazePose lets the legs of upright people point away from the camera, whichever way they face: by so many units for
+# one downward (thighs, shins), as the mean of 472 who face the camera and 136 who turn their backs.
 AWAY_BIAS = (0.1, 0.3)
 
 # Directions, as COCO keypoints whose means are the ends.

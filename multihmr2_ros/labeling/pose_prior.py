@@ -119,7 +119,7 @@ def learn_pose_prior(motions: Path | None, seed: int = 0) -> PosePrior:
             f"{FEWEST_POSES // 2}; name a folder with more BVH files, or leave it out"
         )
     weights = _posture_weights(orientation, pose.knees.numpy())
-    drawn = np.sort(generator.choice(len(features), min(MOST_POSES, len(features)), replace=False, p=weights))
+    drawn = generator.choice(len(features), min(MOST_POSES, 2 * len(features)), p=weights)
     features = features[drawn]
     components = min(COMPONENTS, len(features) // 50)
     shares, means, covariances, nearest = _fit_mixture(features, components, generator)
