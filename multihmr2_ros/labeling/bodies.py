@@ -177,7 +177,9 @@ def _body_rows(
 
 def save_bodies(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
     """Writes the arrays as one .npz file, whole or not at all. Equal arrays give equal bytes."""
-    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=4) as file:
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as file:
         for name, array in arrays.items():
-            with file.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as entry:
+            info = zipfile.ZipInfo(f"{name}.npy")  # without the time of day
+            info.compress_type = zipfile.ZIP_DEFLATED
+            with file.open(info, "w", force_zip64=True) as entry:
                 np.lib.format.write_array(entry, np.ascontiguousarray(array), allow_pickle=False)
