@@ -63,7 +63,7 @@ def make_streams_safe() -> None:
             with contextlib.suppress(OSError, ValueError):
                 stream.reconfigure(errors=ERROR_HANDLER)
     if isinstance(sys.stderr, io.TextIOWrapper) and sys.stderr is sys.__stderr__:  # not one that captures it
-        sys.stderr = _Unfailing(sys.stderr)  # type: ignore[assignment]
+        sys.stderr = _Unfailing(sys.stderr)
 
 
 class _Unfailing:

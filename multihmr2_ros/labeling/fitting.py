@@ -364,7 +364,7 @@ def _landmark_directions(people: Observations) -> tuple[NDArray[np.float64], NDA
         trust.append(visible[:, list(first + last)].min(axis=1))
     directions = np.stack(vectors, axis=1)
     length = np.linalg.norm(directions, axis=-1, keepdims=True)
-    trusted = np.stack(trust, axis=1) * known[:, None] * (length[..., 0] > 20.0)
+    trusted = np.stack(trust, axis=1) * np.asarray(known)[:, None] * (length[..., 0] > 20.0)
     return directions / np.maximum(length, 1e-6), trusted
 
 

@@ -132,7 +132,8 @@ class KeypointBatches(Dataset[KeypointBatch]):
         aspect = np.array(ASPECTS)[generator.integers(len(ASPECTS), size=n)]
         size = self.image_size * aspect / aspect.max(axis=1, keepdims=True)
         focal = 0.5 * size[:, 1] / np.tan(0.5 * np.radians(generator.uniform(*VERTICAL_FOV_DEG, n)))
-        share = np.exp(generator.uniform(*np.log(EXTENT_SHARE), n))
+        least, most = EXTENT_SHARE
+        share = least * (most / least) ** generator.random(n)
         depth = np.clip(focal * self.stature[rows] / (share * size[:, 1]), *DEPTH_M)
         lowest = 1.0 + np.maximum(0.0, 0.6 * share - 0.3)  # near people's pelvises are often below the image
         middle = size * np.stack([generator.uniform(0.0, 1.0, n), generator.uniform(0.15, lowest)], axis=1)
