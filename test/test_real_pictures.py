@@ -181,8 +181,8 @@ def test_a_tenth_is_held_out_by_the_files_name_alone(detection: ModuleType, tmp_
 class Oracle:
     """Finds everybody in the pictures of this file, by a picture's gray value, and a false alarm of score 0.3."""
 
-    def __init__(self, checkpoint: str, *_: Any) -> None:
-        if checkpoint == "blind":
+    def __init__(self, checkpoint: str | Path, *_: Any) -> None:
+        if str(checkpoint) == "blind":
             self.people: dict[int, np.ndarray] = {}
         else:
             self.people = {10: np.array([MAN, WOMAN], float), 20: np.array([WOMAN], float), 30: np.array([MAN], float)}
