@@ -25,7 +25,7 @@ from multihmr2_ros.training.readers.common import hash_share
 
 MIN_IOU = 0.4
 IGNORED_SHARE = 0.5  # of what was found, inside an ignored box
-AREA_OF_BOX = 0.53  # of a person's silhouette, where the annotation does not say it
+AREA_OF_BOX = 0.53  # of a person's silhouette, where the annotation does not tell it
 MOST_DISAGREEMENT = 0.05  # of the teachers of keypoints, in boxes
 
 
@@ -111,10 +111,17 @@ def _similarity(keypoints: NDArray[np.float64], picture: Picture, rows: NDArray[
 
 
 def read_pictures(
-    labels: Path, images: Path, *, least_height_px: float, hash_below: float = 1.0, agreed: bool = False
+    labels: Path,
+    images: Path,
+    *,
+    least_height_px: float,
+    hash_below: float = 1.0,
+    agreed: bool = False,
+    silhouettes: bool = True,
 ) -> list[Picture]:
     """The pictures of a file in COCO's keypoint format, of which the hash of the name lies below hash_below. agreed:
-    only keypoints count on which two teachers agree (`agreement`)."""
+    only keypoints count on which two teachers agree (`agreement`). silhouettes: whether `area`, where it is there, is
+    that of the person's silhouette, as in COCO, and not the box's, which would make OKS too high."""
     document = read_json(labels)
 
     def read() -> list[Picture]:
@@ -122,7 +129,7 @@ def read_pictures(
         for person in document["annotations"]:
             people[person["image_id"]].append(person)
         return [
-            _picture(images / image["file_name"], people[image["id"]], least_height_px, agreed)
+            _picture(images / image["file_name"], people[image["id"]], least_height_px, agreed, silhouettes)
             for image in document["images"]
             if hash_share(image["file_name"]) < hash_below
         ]
@@ -133,19 +140,16 @@ def read_pictures(
     return pictures
 
 
-def _picture(path: Path, people: Sequence[Any], least_height_px: float, agreed: bool) -> Picture:
+def _picture(path: Path, people: Sequence[Any], least_height_px: float, agreed: bool, silhouettes: bool) -> Picture:
     box = corners([person["bbox"] for person in people])
     keypoints = np.array([person["keypoints"] for person in people], np.float64).reshape(-1, 17, 3)
     if agreed:
         agreement = [person.get("agreement") for person in people]
         keypoints[[value is None or not value < MOST_DISAGREEMENT for value in agreement]] = 0
-    return Picture(
-        path,
-        box,
-        np.array([bool(person["iscrowd"]) for person in people], bool) | (box[:, 3] - box[:, 1] < least_height_px),
-        keypoints,
-        np.array(
-            [person.get("area") or AREA_OF_BOX * size for person, size in zip(people, area(box), strict=True)],
-            np.float64,
-        ),
-    )
+    ignored = np.array([bool(person["iscrowd"]) for person in people], bool)
+    ignored |= box[:, 3] - box[:, 1] < least_height_px
+    silhouette = AREA_OF_BOX * area(box)
+    if silhouettes:
+        known = [person.get("area") or 0.0 for person in people]
+        silhouette = np.where(np.array(known, np.float64) > 0, known, silhouette)
+    return Picture(path, box, ignored, keypoints, silhouette)

@@ -209,7 +209,7 @@ def measure_people(column: Column) -> list[Figures]:
     folder = column.data / "people"
     pictures = read_pictures(
         folder / "person_keypoints.json", folder / "images",
-        least_height_px=PEOPLE_HEIGHT_PX, hash_below=HELD_OUT_SHARE, agreed=True,
+        least_height_px=PEOPLE_HEIGHT_PX, hash_below=HELD_OUT_SHARE, agreed=True, silhouettes=False,
     )  # fmt: skip
     title = f"people, {len(pictures)} pictures held out"
     return [detection_figures(title, column, score_pictures(column, "people", pictures))]

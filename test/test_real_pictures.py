@@ -153,6 +153,8 @@ def test_the_area_is_the_annotations_or_a_share_of_the_box(detection: ModuleType
     labels = write_labels(tmp_path / "labels.json", ["a.jpg"], people)
     (picture,) = detection.read_pictures(labels, tmp_path, least_height_px=60)
     assert picture.area == pytest.approx([500, 0.53 * 1200])
+    (picture,) = detection.read_pictures(labels, tmp_path, least_height_px=60, silhouettes=False)
+    assert picture.area == pytest.approx([0.53 * 1200] * 2)
 
 
 def test_keypoints_count_where_teachers_agree(detection: ModuleType, tmp_path: Path) -> None:
