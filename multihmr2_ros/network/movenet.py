@@ -66,13 +66,13 @@ class MoveNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = SameConv(3, STEM_WIDTH, 3, stride=2, activation=functional.relu6)
+        self.stem = SameConv(3, STEM_WIDTH, 3, stride=2, activation=_relu6)
         widths = [STEM_WIDTH, *(width for width, _, _ in BLOCKS)]
         self.blocks = nn.ModuleList(
             InvertedResidual(inputs, outputs, stride, expansion)
             for inputs, (outputs, stride, expansion) in zip(widths, BLOCKS, strict=False)
         )
-        self.last = SameConv(BLOCKS[-1][0], LAST_WIDTH, activation=functional.relu6)
+        self.last = SameConv(BLOCKS[-1][0], LAST_WIDTH, activation=_relu6)
         inputs = (LAST_WIDTH, STRIDE_16[1], STRIDE_8[1], STRIDE_4[1])
         self.lateral = nn.ModuleList(SameConv(*pair) for pair in zip(inputs, LATERAL_WIDTHS, strict=True))
         self.smooth = nn.ModuleList(SeparableConv(*pair) for pair in itertools.pairwise(PYRAMID_WIDTHS))
@@ -100,6 +100,14 @@ class MoveNet(nn.Module):
             self.regression(finest).float().unflatten(1, (KEYPOINTS, 2)),
             self.offset(finest).float().unflatten(1, (KEYPOINTS, 2)),
         )
+
+
+def _relu(features: Tensor) -> Tensor:
+    return functional.relu(features, inplace=True)
+
+
+def _relu6(features: Tensor) -> Tensor:
+    return functional.relu6(features, inplace=True)
 
 
 class SameConv(nn.Module):
@@ -137,8 +145,8 @@ class InvertedResidual(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
         super().__init__()
         inner = inputs * expansion
-        self.expand = SameConv(inputs, inner, activation=functional.relu6) if expansion > 1 else None
-        self.depthwise = SameConv(inner, inner, 3, stride=stride, groups=inner, activation=functional.relu6)
+        self.expand = SameConv(inputs, inner, activation=_relu6) if expansion > 1 else None
+        self.depthwise = SameConv(inner, inner, 3, stride=stride, groups=inner, activation=_relu6)
         self.project = SameConv(inner, outputs)
         self.residual = stride == 1 and inputs == outputs
 
@@ -154,7 +162,7 @@ class SeparableConv(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.depthwise = SameConv(inputs, inputs, 3, groups=inputs, bias=False)
-        self.pointwise = SameConv(inputs, outputs, activation=functional.relu)
+        self.pointwise = SameConv(inputs, outputs, activation=_relu)
 
     def forward(self, features: Tensor) -> Tensor:
         result: Tensor = self.pointwise(self.depthwise(features))
