@@ -124,6 +124,7 @@ def test_the_ways_are_what_the_tests_above_mean(monkeypatch: pytest.MonkeyPatch,
         outputs = make_wire().outputs
         assert outputs._markers._publish_memory is None
         assert outputs._markers._sends_bytes
+        assert outputs._points._sends_bytes, "whatever converts messages: bytes are written in half of the time"
     other_marker(monkeypatch)
     assert not make_wire().outputs._markers._sends_bytes
 

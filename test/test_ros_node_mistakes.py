@@ -209,6 +209,23 @@ def test_a_calibration_that_was_published_once_before_the_node_came_is_used() ->
         camera.destroy_node()
 
 
+@pytest.mark.parametrize("kind", ["reliability", "durability", "both"])
+def test_a_latched_calibration_arrives_with_the_user_s_quality_of_service(kind: str) -> None:
+    name = "qos_overrides./camera_info.subscription"
+    overrides = {f"{name}.reliability": "reliable", f"{name}.durability": "transient_local"}
+    with ros_context():
+        camera = rclpy.create_node("camera")
+        latched = camera.create_publisher(CameraInfo, "camera_info", LATCHED)
+        latched.publish(calibration(k=50.0, p=40.0))
+        given = {key: value for key, value in overrides.items() if kind == "both" or key.endswith(kind)}
+        with contextlib.closing(Wire(**given)) as here:
+            here.peer.destroy_publisher(here.camera_info)
+            humans = here.listen(HumanArray, "/humans")
+            here.send_until(lambda: humans and humans[-1].intrinsics_source == HumanArray.INTRINSICS_K)
+            assert latched.get_subscription_count() == (1 if kind == "both" else 2), "asked for once as latched"
+        camera.destroy_node()
+
+
 def test_other_cameras_are_not_asked_for_a_latched_calibration(wire: Callable[..., Wire]) -> None:
     here = wire()
     here.until(lambda: here.camera_info.get_subscription_count() > 0)
@@ -287,6 +304,7 @@ def test_help_names_every_parameter_and_topic(capsys: pytest.CaptureFixture[str]
 
 def test_unknown_parameters_are_named(capfd: pytest.CaptureFixture[str]) -> None:
     arguments = ["--ros-args", "-p", "chekpoint:=nano", "-p", "use_sim_time:=false", "-p", "device:=cpu"]
+    arguments += ["-p", "qos_overrides./image.subscription.depth:=2"]
     with ros_context():
         node = PerceptionNode(StandInEstimator, cli_args=arguments)
         assert node.close()

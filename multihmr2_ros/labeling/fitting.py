@@ -353,7 +353,7 @@ def _align(points: Tensor, ideal: Tensor, weights: Tensor) -> tuple[Tensor, Tens
 
 def _landmark_directions(people: Observations) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(n, 11, 3) unit DIRECTIONS of the landmarks in the camera's axes, and how far they are trusted, (n, 11)."""
-    known = np.isfinite(people.landmarks).all(axis=(1, 2))
+    known = np.atleast_1d(np.isfinite(people.landmarks).all(axis=(1, 2)))
     joints = body_landmarks(np.nan_to_num(people.landmarks), _rays(people))
     visible = np.zeros((len(people), 17))
     for keypoint, landmark in LANDMARK_OF.items():

@@ -21,7 +21,8 @@ TOPICS = {
     "camera_info": "sensor_msgs/CameraInfo", "depth": "sensor_msgs/Image, registered to image",
     "/tf": "in and out", "/tf_static": "in", "/clock": "in, with use_sim_time",
     "humans": "multihmr2_ros/HumanArray", "~/markers": "visualization_msgs/MarkerArray",
-    "~/points": "sensor_msgs/PointCloud2", "~/overlay": "sensor_msgs/Image", "~/body_model": "multihmr2_ros/BodyModel",
+    "~/points": "sensor_msgs/PointCloud2", "~/summary": "std_msgs/String", "~/overlay": "sensor_msgs/Image",
+    "~/overlay/compressed": "sensor_msgs/CompressedImage; follows ~/overlay", "~/body_model": "multihmr2_ros/BodyModel",
     "/diagnostics": "diagnostic_msgs/DiagnosticArray", "/people": "people_msgs/People",
     "~/detections": "vision_msgs/Detection3DArray", "/humans/bodies/tracked": "hri_msgs/IdsList",
 }  # fmt: skip

@@ -21,7 +21,7 @@ from . import cdr, messages
 from .compatibility import reads_our_bytes
 from .content import HeaderContent, HumanArrayContent, MarkerContent, PointCloudContent, delete_marker
 from .content_publisher import ContentPublisher
-from .conversion_packages import converter, report
+from .conversion_packages import report
 from .conversions import (
     body_model_to_ros,
     compressed_image_to_ros,
@@ -58,8 +58,7 @@ class Outputs:
         )  # fmt: skip
         self._points: ContentPublisher[PointCloudContent] = ContentPublisher(
             node.create_publisher(PointCloud2, "~/points", RELIABLE),
-            cdr.point_cloud_to_cdr, messages.point_cloud_to_ros,
-            sends_bytes=sends_bytes and converter("sensor_msgs_py") is None,
+            cdr.point_cloud_to_cdr, messages.point_cloud_to_ros, sends_bytes=sends_bytes,
         )  # fmt: skip
         self._summary = node.create_publisher(String, "~/summary", RELIABLE)
         self._overlay = node.create_publisher(Image, "~/overlay", RELIABLE)
@@ -67,7 +66,7 @@ class Outputs:
         self._overlay_jpeg = node.create_publisher(CompressedImage, f"{self._overlay.topic_name}/compressed", RELIABLE)
         self._latched = node.create_publisher(BodyModel, "~/body_model", LATCHED)
         self.interfaces = InterfaceOutputs(node, parameters)
-        node.get_logger().info(report())
+        node.get_logger().info(report(sends_bytes=sends_bytes))
         self.describe(body)
 
     def describe(self, body: Any) -> None:
