@@ -34,7 +34,7 @@ from PIL import Image
 from real_detection import Picture, Score, read_pictures, score_picture
 from real_finders import MeshFinder, load_estimator
 from real_movenet import MoveNetFinder
-from real_table import Figures, table, write_json
+from real_table import Figures, summary, table, write_json
 from real_videos import CalibratedVideo, PlaceErrors, Presence, measure_place, watch
 
 from multihmr2_ros.errors import UserError
@@ -185,11 +185,15 @@ def measure(column: Column, chosen: tuple[str, ...], problems: dict[str, None]) 
     figures: list[Figures] = []
     for part in (part for part in chosen if part in column.parts):
         begin_s = time.perf_counter()
+        blocks: list[Figures] = []
         try:
-            figures += PARTS[part](column)
+            blocks = PARTS[part](column)
         except (UserError, OSError) as error:
             problems[str(error)] = None
         print(f"{column.name}: {part}, {time.perf_counter() - begin_s:.0f} s", file=sys.stderr)
+        for block in blocks:  # already now: the table comes when everything is measured
+            print(f"  {block.title}: {summary(block)}", file=sys.stderr)
+        figures += blocks
     return figures
 
 

@@ -42,6 +42,11 @@ def table(columns: dict[str, list[Figures]]) -> str:
     return "\n".join([lines[0], rule, *lines[1:]])
 
 
+def summary(block: Figures) -> str:
+    """A block's figures in one line."""
+    return ", ".join(f"{figure} {cell(figure, value)}" for figure, value in block.values.items())
+
+
 def cell(figure: str, value: float | None) -> str:
     if value is None or np.isnan(value):
         return "–"

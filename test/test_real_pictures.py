@@ -271,6 +271,7 @@ def test_a_part_without_its_data_costs_no_other(
     assert run(command, monkeypatch, data, "--parts", "people,coco") == 2
     output = capsys.readouterr()
     assert "COCO, 2 pictures" in output.out
+    assert "COCO, 2 pictures, 3 people: recall % 100.0, precision % 100.0, OKS of those found 1.00" in output.err
     (problem,) = [line for line in output.err.splitlines() if line.startswith("real_pictures: ")]
     assert str(labels) in problem
 
