@@ -36,22 +36,37 @@ def main() -> int:
     parser.add_argument("pool", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--threshold", type=float, help="score that becomes the default threshold, 0 to 1")
+    parser.add_argument(
+        "--score-trust", type=float, default=1.0,
+        help="part of the decoder's correction of the encoder's score that is kept (default: all)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--fov-shift", type=float, default=0.0,
+        help="added to the logit of the horizontal field of view over 180 degrees: renders show wider cameras than people "
+        "have (default: 0)",
+    )  # fmt: skip
     parser.add_argument("--precision", type=float, default=0.9, help="wanted on the held-out split (default: 0.9)")
     args = parser.parse_args()
     try:
-        bundle(args.weights, args.pool, args.out, args.precision, args.threshold)
+        bundle(args.weights, args.pool, args.out, args)
     except UserError as error:
         print(f"bundle_weights: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def bundle(weights: Path, pool: Path, out: Path, precision: float, threshold: float | None = None) -> None:
+def bundle(weights: Path, pool: Path, out: Path, args: argparse.Namespace) -> None:
+    threshold, precision = args.threshold, args.precision
     if threshold is not None and not 0 < threshold < 1:
         raise UserError(f"--threshold must lie between 0 and 1, got {threshold}")
     network = checkpoint.load(weights)
     network.config = dataclasses.replace(network.config, keypoint_maps=False)
     network.keypoint_maps = None
+    last, field_of_view = network.detection.score[2], network.camera.field_of_view[2]
+    with torch.no_grad():
+        last.weight.mul_(args.score_trust)
+        last.bias.mul_(args.score_trust)
+        field_of_view.bias.add_(args.fov_shift)
     found = figures(network, held_out(network, pool))
     for score, values in found.items():
         print(f"score {score:.2f}: " + ", ".join(f"{name} {value:.3f}" for name, value in values.items()))
@@ -59,7 +74,6 @@ def bundle(weights: Path, pool: Path, out: Path, precision: float, threshold: fl
     chosen = threshold or min(precise, default=None)
     if chosen is None:
         raise UserError(f"no threshold reaches a precision of {precision}; train on, or ask for less with --precision")
-    last = network.detection.score[2]
     assert isinstance(last.bias, torch.Tensor)
     with torch.no_grad():
         last.bias += logit(SCORE_THRESHOLD) - logit(chosen)

@@ -39,7 +39,8 @@ def test_damaged_inputs_are_read_or_refused_in_one_line(name: str, tmp_path: Pat
     target = fuzz.load(name, tmp_path)
     outcomes = [fuzz.outcome(target, fuzz.input_of(target, 0, index)) for index in range(INPUTS)]
     assert not {outcome: outcomes.index(outcome) for outcome in outcomes if outcome not in ("", "refused")}
-    if name not in ("camera_info",):  # whose mistakes the node reports beside the people
+    # Mistakes in a camera_info are reported beside the people; of metadata.yaml only the names of files matter.
+    if name not in ("camera_info", "metadata"):
         assert "refused" in outcomes
 
 
@@ -139,12 +140,14 @@ def test_jpegs_of_endlessly_many_scans_are_refused() -> None:
 
 @pytest.mark.parametrize(("model", "count"), [("plumb_bob", 5), ("rational_polynomial", 8), ("equidistant", 4)])
 @pytest.mark.parametrize("coefficient", [1e308, -1e150, 1e7])
-def test_lenses_that_overflow_are_refused(model: str, count: int, coefficient: float) -> None:
+def test_lenses_that_overflow_are_left_out(model: str, count: int, coefficient: float) -> None:
     message = camera_info(START_NS, d=(coefficient,) * count)
     message.distortion_model = model
     given = intrinsics_from_info(message, picture(0), rectified=False)
-    assert given.k is None
+    assert given.k is not None
+    assert given.distorted is None
     assert "distortion coefficients must be" in given.problem
+    assert "K is used without distortion" in given.problem
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
@@ -191,7 +194,7 @@ def test_metadata_whose_numbers_are_none_is_passed_over(tmp_path: Path, line: st
     (path / "metadata.yaml").write_text(text.replace(line, f"{line.partition(' ')[0]} {number}"))
     with BagSource(path) as source:
         assert (source.frame_count, len(list(source))) == (4, 4)
-        assert "the bag is damaged" in source.damage
+        assert not source.damage  # counts are taken from the files themselves
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,8 @@ from multihmr2_ros.simulation.scene import Camera, Person, Scene
 from multihmr2_ros.simulation.sequence import one_thread
 
 MOTIONS = Path(__file__).resolve().parents[2] / "shared" / "data" / "motions"
-RECORDINGS = sorted(path.stem for path in MOTIONS.glob("*.bvh"))
+# Recordings of 12 frames a second (their names have "__") bend at every frame when somebody runs: they are for stills.
+RECORDINGS = sorted(path.stem for path in MOTIONS.glob("*.bvh") if "__" not in path.stem)
 ADULT = np.array([0.5, 2 / 3, 0.5, 0.5, 0.4, 0.5], np.float32)
 LEG_M = leg_of(ADULT)
 DURATION_S = 2.0

@@ -52,13 +52,13 @@ class Weights:
 REGISTRY: tuple[Weights, ...] = (
     Weights(
         name="nano",
-        description="small network for 320 px, briefly trained on simulated people: finds them, hardly knows poses yet",
+        description="small network for 384 px with a pretrained encoder: finds people in real images; weights/nano.md says how well",
         license_name="Apache-2.0",
         license_summary="commercial use allowed; weights/nano.md says what it can do and what it was trained on",
         commercial_use=True,
-        sha256="177163f81bc69c80e7ef0c706772ba6640ded3833b02c44d7531834cd182637e",
+        sha256="0c823b15bc41827db6091cf77ee61a0fe486dcb333b8855489842dfd4796f048",
         file_name="nano.safetensors",
-        size_bytes=10_826_424,
+        size_bytes=19_277_428,
         bundled=True,
     ),
     Weights(
