@@ -42,8 +42,8 @@ def main() -> int:
     )  # fmt: skip
     parser.add_argument(
         "--fov-shift", type=float, default=0.0,
-        help="added to the logit of the horizontal field of view over 180 degrees: renders show wider cameras than people "
-        "have (default: 0)",
+        help="added to the logit of the horizontal field of view over 180 degrees: renders show wider cameras than "
+        "people have (default: 0)",
     )  # fmt: skip
     parser.add_argument("--precision", type=float, default=0.9, help="wanted on the held-out split (default: 0.9)")
     args = parser.parse_args()

@@ -176,7 +176,7 @@ def _read(path: Path, *, allow_pickle: bool) -> tuple[NetworkConfig, dict[str, T
 
 def _refuse_other_kinds(path: Path) -> None:
     """Raise UserError for a file that is clearly of another kind than its name says: what a download or a clone leaves
-    in place of the weights, and renamed files. Loading it with --accept-risk, or again, would not help."""
+    in place of the weights, and renamed files. Neither --accept-risk nor another try would help."""
     with path.open("rb") as file:
         head = file.read(512)
     is_safetensors = len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size

@@ -52,7 +52,7 @@ class Weights:
 REGISTRY: tuple[Weights, ...] = (
     Weights(
         name="nano",
-        description="small network for 384 px with a pretrained encoder: finds people in real images; weights/nano.md says how well",
+        description="small network for 384 px with a pretrained encoder: finds people in real images",
         license_name="Apache-2.0",
         license_summary="commercial use allowed; weights/nano.md says what it can do and what it was trained on",
         commercial_use=True,
