@@ -157,8 +157,8 @@ def _stages(estimator: Estimator, picture: NDArray[np.uint8], config: BenchmarkC
     with torch.inference_mode(), limited_threads(config.threads):
         pixels = infer.prepare(picture, resize)
         normalised = (pixels.float() / 255.0 - network.image_mean) / network.image_std
-        _, patches = network.backbone(normalised)
-        decoded = network.decoder(patches)
+        encoded = network.backbone(normalised)
+        decoded = network.decoder(encoded.patches, network._start(encoded))
         eye, no = torch.eye(3, device=infer.device)[None], torch.tensor([False], device=infer.device)
         prediction = network(pixels, eye, no, infer.max_people)
         outputs = infer._people(pixels, eye, no)
@@ -168,9 +168,9 @@ def _stages(estimator: Estimator, picture: NDArray[np.uint8], config: BenchmarkC
         work: dict[str, Callable[[], object]] = {
             "upload, resize, pad": lambda: infer.prepare(picture, resize),
             "encoder": lambda: network.backbone(normalised),
-            "decoder": lambda: network.decoder(patches),
+            "decoder": lambda: network.decoder(encoded.patches, network._start(encoded)),
             "heads": lambda: (
-                network.detection(decoded.queries, decoded.anchor),
+                network.detection(decoded.queries, decoded.anchor, decoded.score),
                 network.person(decoded.queries[:, : infer.max_people]),
             ),
             "body": lambda: place_bodies(infer.body, prediction),
