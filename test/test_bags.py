@@ -323,7 +323,9 @@ def test_the_topic_must_be_clear(tmp_path: Path) -> None:
     with BagSource(two, "/right/image") as source:
         assert [frame.k is None for frame in source] == [True], "another camera's calibration is not used"
     refuses(write_bag(tmp_path / "none", [("/left/camera_info", 0, info)]), "no topic with images")
-    depth = write_bag(tmp_path / "depth", [("/c/image_raw", 0, image), ("/c/depth/image_raw", 0, image)])
+    far = raw_image(picture(3), "rgb8", 0)
+    far.encoding = "16UC1"
+    depth = write_bag(tmp_path / "depth", [("/c/image_raw", 0, image), ("/c/depth/image_raw", 0, far)])
     with BagSource(depth) as source:
         assert len(list(source)) == 1
 

@@ -59,7 +59,7 @@ def test_the_command_trains_resumes_and_fine_tunes(
         (["--out", "{tmp}/run", "--cache", "{tmp}/cache"], "holds no images and nothing renders any"),
         (["--out", "{tmp}/file/run", "--cache", "{tmp}/cache"], "cannot make the folder"),
         (["--out", "{tmp}/run", "--network", "huge"], "--network takes nano"),
-        (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--input-size", "999"], "--input-size must be from 32 to"),
+        (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--input-size", "999"], "--input-size must be from 64 to"),
         (["--out", "{tmp}/run", "--network", "{tmp}/nested.json"], "--network takes nano"),
         (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--loss", "sc0re=1"], "--loss takes NAME=NUMBER"),
         (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--loss", "surplus_queries=inf"], "--loss takes NAME=NUMBER"),

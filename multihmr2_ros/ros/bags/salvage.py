@@ -11,7 +11,6 @@ import os
 import sqlite3
 import struct
 from array import array
-from collections import defaultdict
 from collections.abc import Collection, Generator, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -44,6 +43,8 @@ class OrderedMcapReader(McapReader):
     def messages(
         self, connections: Collection[Any], start: int | None = None, stop: int | None = None
     ) -> Generator[Message, None, None]:
+        if not self.chunks:
+            self.chunks = list(self._find_chunks())
         if self.chunks:
             yield from super().messages(connections, start, stop)
             return
@@ -62,6 +63,17 @@ class OrderedMcapReader(McapReader):
             channel, _, time_ns, _ = MESSAGE_HEADER.unpack(self.bio.read(MESSAGE_HEADER.size))
             yield wanted[channel], time_ns, self.bio.read(length - MESSAGE_HEADER.size)
 
+    def _find_chunks(self) -> Iterator[ChunkInfo]:
+        """The chunks as an index would list them, but that any channel may be in each."""
+        assert self.bio is not None
+        counts = {connection.id: 1 for connection in self.connections}
+        for code, place, length in records(self.bio, self.data_start, self.data_end):
+            if code == CHUNK and length >= CHUNK_HEADER.size + 8:
+                first, last, size, _, text_length = CHUNK_HEADER.unpack(self.bio.read(CHUNK_HEADER.size))
+                compression = self.bio.read(min(text_length, length)).decode("ascii", "replace")
+                (stored,) = struct.unpack("<Q", self.bio.read(8).ljust(8, b"\0"))
+                yield ChunkInfo(first, last, place, length, {}, 0, compression, stored, size, counts)
+
 
 class CutMcapReader(OrderedMcapReader):
     """An .mcap file without its summary, read up to the last whole record."""
@@ -75,17 +87,6 @@ class CutMcapReader(OrderedMcapReader):
         # A damaged chunk ends the scan; messages() comes to the same place and says so.
         with contextlib.suppress(Exception):
             self.meta_scan()
-        self.chunks = [chunk for chunk in self._find_chunks() if chunk is not None]
-
-    def _find_chunks(self) -> Iterator[ChunkInfo | None]:
-        """The chunks as an index would list them; any channel may be in each."""
-        assert self.bio is not None
-        for code, place, length in records(self.bio, self.data_start, self.data_end):
-            if code == CHUNK and length >= CHUNK_HEADER.size + 8:
-                first, last, size, _, text_length = CHUNK_HEADER.unpack(self.bio.read(CHUNK_HEADER.size))
-                compression = self.bio.read(min(text_length, length)).decode("ascii", "replace")
-                (stored,) = struct.unpack("<Q", self.bio.read(8).ljust(8, b"\0"))
-                yield ChunkInfo(first, last, place, length, {}, 0, compression, stored, size, defaultdict(lambda: 1))
 
 
 def records(file: BinaryIO, start: int, end: int) -> Iterator[tuple[int, int, int]]:
