@@ -118,7 +118,7 @@ def test_every_recorded_motion_can_be_used() -> None:
         motion = load_motion(path)
         assert motion.orientation.shape[1:] == (len(SEGMENTS), 3, 3)
         np.testing.assert_allclose(np.linalg.det(motion.orientation), 1.0, atol=1e-3)
-        assert motion.clearance.max() < 0.9  # the highest jump is that of the spinning kick
+        assert motion.clearance.max() < 1.0  # leg lengths; the highest jump is that of cmu__49_02
 
 
 @needs_motions

@@ -41,11 +41,19 @@ sys.exit(command.main(["doctor"]))
 """
 
 
+def stop_ignoring_signals() -> None:
+    """In a new process: the tests may run under nohup or in a shell's background, which ignore some for all children."""
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 @pytest.mark.parametrize("where", ["block", "before the block"])
 def test_a_signal_leaves_no_half_written_file(tmp_path: Path, number: signal.Signals, where: str) -> None:
     program = [sys.executable, "-c", WRITES, str(tmp_path), where]
-    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+    with subprocess.Popen(
+        program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=stop_ignoring_signals
+    ) as running:
         assert running.stdout is not None
         assert running.stdout.readline() == "writing\n"
         time.sleep(0.3)
