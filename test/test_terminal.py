@@ -42,7 +42,7 @@ sys.exit(command.main(["doctor"]))
 
 
 def stop_ignoring_signals() -> None:
-    """In a new process: the tests may run under nohup or in a shell's background, which ignore some for all children."""
+    """In a new process: tests may run under nohup or in a shell's background, which ignore some for all children."""
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
 
