@@ -76,7 +76,7 @@ def ours_from(peer: torch.nn.Module) -> Backbone:
 def test_parity_with_transformers(peer: torch.nn.Module, height: int, width: int) -> None:
     image = torch.randn(2, 3, height, width)
     with torch.inference_mode():
-        class_token, patches = ours_from(peer)(image)
+        class_token, patches, _ = ours_from(peer)(image)
         expected = peer(image).last_hidden_state
     torch.testing.assert_close(class_token, expected[:, 0], rtol=1e-4, atol=1e-4)
     first = 1 + CONFIG.register_tokens
