@@ -202,6 +202,17 @@ class Body(nn.Module):
         return np.einsum("kv,...vd->...kd", self._keypoint_weights, vertices)
 
 
+def rotations_from_vectors(vectors: Tensor) -> Tensor:
+    """(…, 3, 3) rotation matrices of rotation vectors (…, 3), by Rodrigues' formula; smooth at 0, too."""
+    angle = (vectors.square().sum(-1) + 1e-12).sqrt()[..., None, None]
+    x, y, z = vectors.unbind(-1)
+    zero = torch.zeros_like(x)
+    skew = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
+    first = torch.sinc(angle / torch.pi)
+    second = 0.5 * torch.sinc(angle / (2 * torch.pi)).square()
+    return torch.eye(3, dtype=vectors.dtype, device=vectors.device) + first * skew + second * (skew @ skew)
+
+
 def footprint(
     vertices: NDArray[np.floating], plane_normal: NDArray[np.floating], plane_offset_m: float
 ) -> NDArray[np.float64]:

@@ -15,7 +15,6 @@ import sys
 from pathlib import Path
 
 import safetensors.torch
-from torch import Tensor
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.network.movenet import MoveNet
@@ -74,11 +73,6 @@ def translate(name: str) -> str:
         if re.match(pattern, name):
             return re.sub(pattern, ours, name, count=1)
     return name
-
-
-def load(path: Path) -> dict[str, Tensor]:
-    """The converted tensors by name."""
-    return safetensors.torch.load_file(path)
 
 
 if __name__ == "__main__":

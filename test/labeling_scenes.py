@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from multihmr2_ros.body import Body
+from multihmr2_ros.body import Body, rotations_from_vectors
 from multihmr2_ros.camera import intrinsics_from_fov, project
 from multihmr2_ros.labeling.fitting import AS_ANNOTATED, Observations
 from multihmr2_ros.labeling.landmarks import LANDMARK_COUNT, LANDMARK_OF
 from multihmr2_ros.labeling.pose_prior import PosePrior, learn_pose_prior, pose_of_segments
-from multihmr2_ros.labeling.posed_keypoints import KeypointModel, Pose, rotation_matrices
+from multihmr2_ros.labeling.posed_keypoints import KeypointModel, Pose
 from multihmr2_ros.simulation.pose import about
 from multihmr2_ros.simulation.random_poses import pose_of, sample_angles
 
@@ -126,7 +126,7 @@ def random_pose(n: int, seed: int = 0) -> Pose:
     generator = torch.Generator().manual_seed(seed)
 
     def turns(*size: int) -> torch.Tensor:
-        return rotation_matrices(torch.randn(*size, 3, generator=generator))
+        return rotations_from_vectors(torch.randn(*size, 3, generator=generator))
 
     bends = 2.0 * torch.rand(2, n, 2, generator=generator)
     return Pose(turns(n), 0.3 * torch.randn(n, 3, generator=generator), turns(n, 2), turns(n, 2), bends[0], bends[1])

@@ -12,23 +12,20 @@ from multihmr2_ros.network.initialise import initialise
 from multihmr2_ros.network.model import LayerOutputs, MultiHMR2, TrainingOutputs, back_project, intrinsics
 from multihmr2_ros.training.targets import Targets
 
-# SCRATCH, narrower.
+NARROW: dict[str, int] = {
+    "image_size": 256,
+    "encoder_width": 32,
+    "encoder_heads": 2,
+    "decoder_width": 32,
+    "decoder_heads": 2,
+    "decoder_head_width": 16,
+    "decoder_mlp_width": 64,
+    "queries": 10,
+    "head_width": 32,
+    "track_feature_width": 16,
+}
 TINY = dataclasses.replace(
-    SCRATCH,
-    image_size=256,
-    max_grid=16,
-    encoder_width=32,
-    encoder_depth=1,
-    encoder_heads=2,
-    decoder_width=32,
-    decoder_heads=2,
-    decoder_head_width=16,
-    decoder_mlp_width=64,
-    queries=10,
-    head_width=32,
-    track_feature_width=16,
-    stem_widths=(8, 8, 16, 16),
-    stem_depths=(0, 0, 1, 1),
+    SCRATCH, max_grid=16, encoder_depth=1, stem_widths=(8, 8, 16, 16), stem_depths=(0, 0, 1, 1), **NARROW
 )
 
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from multihmr2_ros.body import rotations_from_vectors
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.labeling.fitting import Fits, Fitter, Observations, fit_error
 from multihmr2_ros.labeling.pose_prior import learn_pose_prior, pose_features, pose_of_segments
-from multihmr2_ros.labeling.posed_keypoints import CAMERA_FROM_LEVEL, Pose, about_y, rotation_matrices
+from multihmr2_ros.labeling.posed_keypoints import CAMERA_FROM_LEVEL, Pose, about_y
 from multihmr2_ros.simulation.pose import Pose as SegmentPose
 from multihmr2_ros.simulation.pose import about
 from multihmr2_ros.simulation.random_poses import pose_of, sample_angles
@@ -48,7 +49,7 @@ def facing_errors(fits: Fits, truth: np.ndarray) -> np.ndarray:
 
 
 def segments_of_pose(pose: Pose) -> np.ndarray:
-    chest = pose.pelvis @ rotation_matrices(pose.chest)
+    chest = pose.pelvis @ rotations_from_vectors(pose.chest)
     segments = [pose.pelvis, chest]
     for side in range(2):
         upper, thigh = chest @ pose.upper_arms[:, side], pose.pelvis @ pose.thighs[:, side]

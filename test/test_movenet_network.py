@@ -13,13 +13,14 @@ import safetensors.torch
 import torch
 from PIL import Image
 
+from multihmr2_ros.body import rotations_from_vectors
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.estimator import Estimator
 from multihmr2_ros.network import checkpoint
 from multihmr2_ros.network.config import NANO, NetworkConfig
 from multihmr2_ros.network.heads import rotations_from_columns
 from multihmr2_ros.network.initialise import initialise
-from multihmr2_ros.network.keypoint_fitting import fit_to_keypoints, rotation_about, solve_positive
+from multihmr2_ros.network.keypoint_fitting import fit_to_keypoints, solve_positive
 from multihmr2_ros.network.model import MultiHMR2, Prediction
 from multihmr2_ros.network.movenet import MoveNet, load_encoder
 from multihmr2_ros.network.proposals import WINDOW, propose_people, sample_at
@@ -34,26 +35,13 @@ from multihmr2_ros.training.optimisation import OptimisationConfig, make_optimis
 from multihmr2_ros.training.readers import EmptyImageReader, Kept
 from multihmr2_ros.training.readers.common import hash_share
 from multihmr2_ros.training.trainer import Trainer
-from test.nano_network import random_targets
+from test.nano_network import NARROW, random_targets
 from test.training_samples import body
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 WEIGHTS = SHARED / "data/pretrained/movenet_multipose.safetensors"
 REFERENCE = SHARED / "tools/movenet_reference.py"
-TINY = dataclasses.replace(
-    NANO,
-    image_size=256,
-    max_grid=8,
-    encoder_width=32,
-    encoder_heads=2,
-    decoder_width=32,
-    decoder_heads=2,
-    decoder_head_width=16,
-    decoder_mlp_width=64,
-    queries=10,
-    head_width=32,
-    track_feature_width=16,
-)
+TINY = dataclasses.replace(NANO, max_grid=8, **NARROW)
 SIZE = (192, 256)
 pytestmark = pytest.mark.usefixtures("one_thread")
 needs_weights = pytest.mark.skipif(not WEIGHTS.is_file(), reason=f"MoveNet's weights are not in {WEIGHTS.parent}")
@@ -108,14 +96,14 @@ def test_the_encoder_equals_the_reference(tmp_path: Path) -> None:
 
 
 @needs_weights
-def test_a_picture_s_person_is_proposed_first(tmp_path: Path) -> None:
+def test_the_person_in_an_image_is_proposed_first(tmp_path: Path) -> None:
     """The skier of shared/cases: keypoints inside the body's box, the nose above the hips, scores that mean it."""
-    picture = SHARED / "cases/in/skier.jpg"
-    if not picture.is_file():
-        pytest.skip(f"{picture} is not there")
+    path = SHARED / "cases/in/skier.jpg"
+    if not path.is_file():
+        pytest.skip(f"the image {path} is not beside this checkout")
     encoder = MoveNet().eval()
     load_encoder(encoder, converted(tmp_path))
-    image = Image.open(picture).convert("RGB").resize((320, 224))
+    image = Image.open(path).convert("RGB").resize((320, 224))
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
     with torch.inference_mode():
         logit, keypoints, score = propose_people(encoder(pixels), 5)
@@ -346,7 +334,7 @@ def _prediction(count: int, seed: int = 4) -> tuple[Prediction, torch.Tensor]:
     points = joints[:, body().keypoint_bones]
     k = torch.tensor([[300.0, 0, 192], [0, 300, 144], [0, 0, 1]])
     pixels = points @ k.T
-    off = rotation_about(0.2 * torch.randn(count * 163, 3, generator=generator)).unflatten(0, (count, 163))
+    off = rotations_from_vectors(0.2 * torch.randn(count * 163, 3, generator=generator)).unflatten(0, (count, 163))
     wrong = true_rotations.clone()
     turned = [0, *(body().keypoint_rows[row] for row in (5, 6, 7, 8, 11, 12, 13, 14))]
     wrong[:, turned] = wrong[:, turned] @ off[:, turned]

@@ -183,16 +183,21 @@ with processes("cpu") as others:
 """
 
 
-def test_two_processes_train_one_network(tmp_path: Path, pool: Path) -> None:
-    script = tmp_path / "two.py"
-    script.write_text(TWO_PROCESSES)
-    (tmp_path / "run").mkdir()
+def run_two_processes(program: str, folder: Path, pool: Path) -> None:
+    """Run a program under torchrun with the arguments FOLDER/run, made for it, and the pool."""
+    script = folder / "program.py"
+    script.write_text(program)
+    (folder / "run").mkdir()
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*launch, str(tmp_path / "run"), str(pool)], capture_output=True, text=True, env=environment, timeout=300
+        [*launch, str(folder / "run"), str(pool)], capture_output=True, text=True, env=environment, timeout=300
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_two_processes_train_one_network(tmp_path: Path, pool: Path) -> None:
+    run_two_processes(TWO_PROCESSES, tmp_path, pool)
     first, second = (torch.load(tmp_path / "run" / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
     parameters = dict(MultiHMR2(NETWORK).named_parameters())
     assert all(torch.equal(first[name], second[name]) for name in parameters)
@@ -272,15 +277,7 @@ with processes("cpu") as others:
 
 def test_processes_end_together(tmp_path: Path, pool: Path) -> None:
     """One of two is told to stop, and later has a loss that is not finite: the other does not wait for it."""
-    script = tmp_path / "together.py"
-    script.write_text(TOGETHER)
-    (tmp_path / "run").mkdir()
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*launch, str(tmp_path / "run"), str(pool)], capture_output=True, text=True, env=environment, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
+    run_two_processes(TOGETHER, tmp_path, pool)
     first, second = ((tmp_path / "run" / f"rank{rank}.txt").read_text() for rank in (0, 1))
     assert first == "False 2 the loss is not finite at step 2 in another process; it says where"
     assert second.startswith("False 2 the loss is not finite at step 2 (")

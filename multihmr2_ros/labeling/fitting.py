@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from multihmr2_ros.body import rotations_from_vectors
 from multihmr2_ros.labeling.landmarks import DIRECTIONS, LANDMARK_OF, body_landmarks, segments_of
 from multihmr2_ros.labeling.pose_prior import GREATEST_BEND_RAD, PosePrior, pose_of_segments
 from multihmr2_ros.labeling.posed_keypoints import (
@@ -25,7 +26,6 @@ from multihmr2_ros.labeling.posed_keypoints import (
     KeypointModel,
     Pose,
     PosedKeypoints,
-    rotation_matrices,
 )
 
 FACE, BODY = slice(0, 5), slice(5, 17)
@@ -213,7 +213,7 @@ class _State:
         return self
 
     def pose(self) -> Pose:
-        turns = rotation_matrices(self.turns)
+        turns = rotations_from_vectors(self.turns)
         return Pose(
             self.first.pelvis @ turns[:, 0],
             self.turns[:, 1],
@@ -381,11 +381,11 @@ class _Library:
 def _library(model: KeypointModel, prior: PosePrior) -> _Library:
     count = len(prior.starts.chest)
     yaw = torch.arange(YAWS) * (2 * torch.pi / YAWS)
-    facing = rotation_matrices(torch.stack([0 * yaw, 0 * yaw, yaw], dim=1))
+    facing = rotations_from_vectors(torch.stack([0 * yaw, 0 * yaw, yaw], dim=1))
     # The pelvis as it was recorded, turned about the vertical so that the first facing is along x.
     recorded = prior.starts.pelvis
     heading = torch.atan2(recorded[:, 1, 0], recorded[:, 0, 0])
-    level = rotation_matrices(torch.stack([0 * heading, 0 * heading, -heading], dim=1)) @ recorded
+    level = rotations_from_vectors(torch.stack([0 * heading, 0 * heading, -heading], dim=1)) @ recorded
     pelvis = (facing[:, None] @ level).flatten(0, 1)
     repeated = [part.repeat(YAWS, *[1] * (part.ndim - 1)) for part in prior.starts[1:]]
     pose = Pose(pelvis, *repeated)

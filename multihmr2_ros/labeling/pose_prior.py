@@ -16,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from multihmr2_ros.body import rotations_from_vectors
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.labeling.posed_keypoints import Pose, rotation_matrices
+from multihmr2_ros.labeling.posed_keypoints import Pose
 from multihmr2_ros.simulation.clips import MIRRORED_SEGMENTS, MIRRORED_SIGNS
 from multihmr2_ros.simulation.pose import SEGMENTS
 from multihmr2_ros.simulation.random_poses import pose_of, sample_angles
@@ -40,7 +41,7 @@ STRAIGHT_RAD = 0.35
 
 def pose_features(pose: Pose) -> Tensor:
     """(n, 34) features of poses."""
-    chest = rotation_matrices(pose.chest)
+    chest = rotations_from_vectors(pose.chest)
     balls = torch.cat([chest[:, None], pose.upper_arms, pose.thighs], dim=1)[..., 1:]
     return torch.cat([balls.flatten(1), pose.elbows, pose.knees], dim=1)
 

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from multihmr2_ros.body import COCO_KEYPOINTS, Body
+from multihmr2_ros.body import COCO_KEYPOINTS, Body, rotations_from_vectors
 from multihmr2_ros.simulation.pose import SIDES
 from multihmr2_ros.simulation.skeleton import HEADING_FROM_REST, SHOULDER_FREE_RAD, SHOULDER_SHARE, SPINE
 
@@ -146,7 +146,7 @@ class KeypointModel:
         rest = self._level_from_rest
         pelvis = pose.pelvis[:, None]
         bends = torch.cat([pose.chest[:, None] * self._spine_shares, torch.zeros_like(pose.chest[:, None])], dim=1)
-        spine = pelvis @ rotation_matrices(bends)  # the pelvis itself comes last
+        spine = pelvis @ rotations_from_vectors(bends)  # the pelvis itself comes last
         chest = spine[:, -2:-1]
         upper, thigh = chest @ pose.upper_arms, pelvis @ pose.thighs
         lower, shin = upper @ about_y(-pose.elbows), thigh @ about_y(pose.knees)
@@ -161,17 +161,6 @@ class KeypointModel:
         legs = torch.stack([thigh, shin], dim=2) @ upright[:, :, None]
         limbs = torch.cat([collar[:, :, None], arms, legs], dim=2)  # in the order of LIMB_BONES
         return torch.cat([(spine @ rest).roll(1, dims=1), limbs.flatten(1, 2)], dim=1)
-
-
-def rotation_matrices(vectors: Tensor) -> Tensor:
-    """(…, 3, 3) of rotation vectors (…, 3); smooth at 0, too."""
-    angle = (vectors.square().sum(-1) + 1e-12).sqrt()[..., None, None]
-    x, y, z = vectors.unbind(-1)
-    zero = torch.zeros_like(x)
-    skew = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
-    first = torch.sinc(angle / torch.pi)
-    second = 0.5 * torch.sinc(angle / (2 * torch.pi)).square()
-    return torch.eye(3).to(vectors) + first * skew + second * (skew @ skew)
 
 
 def about_y(angle: Tensor) -> Tensor:
@@ -202,7 +191,7 @@ def _shrug(upper_arms: Tensor, signs: Tensor) -> Tensor:
     axis = torch.stack([y + 1e-6 * signs, -x, torch.zeros_like(x)], dim=-1)
     length = (axis.square().sum(-1) + 1e-12).sqrt()
     raised = torch.relu(torch.atan2(length, -z) - SHOULDER_FREE_RAD)
-    return rotation_matrices(axis * (SHOULDER_SHARE * raised / length)[..., None])
+    return rotations_from_vectors(axis * (SHOULDER_SHARE * raised / length)[..., None])
 
 
 def _turning_ancestor(labels: list[str], parents: tuple[int, ...], label: str) -> int:

@@ -139,7 +139,7 @@ def _is_whole(value: Any, least: int, most: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
-# 9 M parameters, of which MoveNet's 4.7 M are pretrained; real time on two CPU cores.
+# 9.6 M parameters, of which MoveNet's 4.7 M are pretrained.
 NANO = NetworkConfig(
     image_size=384,
     patch_size=32,

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from multihmr2_ros.body import Body
-from multihmr2_ros.network.model import PHENOTYPES, Prediction
+from multihmr2_ros.body import Body, rotations_from_vectors
+from multihmr2_ros.network.model import PHENOTYPES, Prediction, back_project
 
 # COCO's keypoints of head and torso.
 RIGID = (0, 1, 2, 3, 4, 5, 6, 11, 12)
@@ -50,8 +50,8 @@ def fit_to_keypoints(body: Body, prediction: Prediction) -> Prediction:
     center = prediction.centre.flatten(0, 1)
     points = points - points[:, :1]  # from the nose, beside which the center vertex lies
     k = prediction.k[:, None].expand(-1, people, -1, -1).flatten(0, 1)
-    rays = _rays(prediction.keypoints.flatten(0, 1), k)
     seen = _seen(prediction.keypoint_score.flatten(0, 1))
+    rays = back_project(prediction.keypoints.flatten(0, 1), torch.ones_like(seen), k)[..., :2]  # x / z and y / z
     turn, center = _fit_rigid(points, center, rays, seen)
     points = points @ turn.transpose(1, 2) + center[:, None]
     rotations = rotations.clone()
@@ -60,13 +60,6 @@ def fit_to_keypoints(body: Body, prediction: Prediction) -> Prediction:
     return dataclasses.replace(
         prediction, rotations=rotations.unflatten(0, (batch, people)), centre=center.unflatten(0, (batch, people))
     )
-
-
-def _rays(pixels: Tensor, k: Tensor) -> Tensor:
-    """(n, 17, 2) x / z and y / z of pixels (n, 17, 2) seen by k (n, 3, 3)."""
-    y = (pixels[..., 1] - k[:, None, 1, 2]) / k[:, None, 1, 1]
-    x = (pixels[..., 0] - k[:, None, 0, 2] - k[:, None, 0, 1] * y) / k[:, None, 0, 0]
-    return torch.stack([x, y], dim=-1)
 
 
 def _seen(score: Tensor) -> Tensor:
@@ -104,7 +97,7 @@ def _fit_rigid(points: Tensor, center: Tensor, rays: Tensor, seen: Tensor) -> tu
         gone = torch.cat([spun, center - start], dim=-1)
         right = -(jacobian.transpose(1, 2) @ (weights * error.flatten(1)[..., None]))[..., 0] - prior * gone
         step = solve_positive(normal, right)
-        turn = rotation_about(step[:, :3]) @ turn
+        turn = rotations_from_vectors(step[:, :3]) @ turn
         spun, center = spun + step[:, :3], center + step[:, 3:]
         center = torch.cat([center[:, :2], center[:, 2:].clamp(min=NEAREST_M)], dim=-1)
     return turn, center
@@ -146,17 +139,7 @@ def _shortest_turn(vector: Tensor, target: Tensor, share: Tensor) -> Tensor:
     axis = torch.linalg.cross(vector, target)
     sine, cosine = axis.norm(dim=-1), (vector * target).sum(-1)
     angle = torch.atan2(sine, cosine).clamp(max=FARTHEST_TURN_RAD) * share
-    return rotation_about(functional.normalize(axis, dim=-1) * angle[:, None])
-
-
-def rotation_about(vector: Tensor) -> Tensor:
-    """(n, 3, 3) rotations of rotation vectors (n, 3), by Rodrigues' formula."""
-    angle = vector.square().sum(-1).add(1e-16).sqrt()[:, None, None]
-    x, y, z = (vector / angle[:, 0]).unbind(-1)
-    zero = torch.zeros_like(x)
-    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
-    identity = torch.eye(3, device=vector.device, dtype=vector.dtype)
-    return identity + angle.sin() * cross + (1 - angle.cos()) * (cross @ cross)
+    return rotations_from_vectors(functional.normalize(axis, dim=-1) * angle[:, None])
 
 
 def solve_positive(matrix: Tensor, right: Tensor) -> Tensor:

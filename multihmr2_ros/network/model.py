@@ -184,15 +184,17 @@ class MultiHMR2(nn.Module):
 
     def encode(self, image: Tensor, features: EncoderFeatures | None = None) -> Encoded:
         """Tokens of images (B, 3, H, W) uint8, float32; features as in `training_outputs`."""
-        pixels = image if features is not None else (image.float() / 255.0 - self.image_mean) / self.image_std
-        encoded: Encoded = self.backbone(pixels, features)
+        encoded: Encoded = self.backbone(image if features is not None else self._normalize(image), features)
         return encoded
 
     def extract_features(self, image: Tensor) -> EncoderFeatures:
-        """What the pretrained encoder sees in images (B, 3, H, W) uint8."""
+        """Features of the pretrained encoder for images (B, 3, H, W) uint8."""
         assert self.backbone.pretrained is not None
-        features: EncoderFeatures = self.backbone.pretrained((image.float() / 255.0 - self.image_mean) / self.image_std)
+        features: EncoderFeatures = self.backbone.pretrained(self._normalize(image))
         return features
+
+    def _normalize(self, image: Tensor) -> Tensor:
+        return (image.float() / 255.0 - self.image_mean) / self.image_std
 
     def _start(self, encoded: Encoded) -> QueryStart | None:
         """What the queries begin with, where the encoder proposes people."""

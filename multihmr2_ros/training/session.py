@@ -154,8 +154,8 @@ def features_only(session: Session, count: int) -> str:
     folder = session.features[0]
     make_folder(folder)
     pool = None if session.pool is None else Pool(session.pool.folder)
-    if session.training.threads:
-        torch.set_num_threads(session.training.threads)
+    torch.set_num_threads(session.training.threads or training_threads(loader_workers=0, render_workers=0))
+    keep_freed_memory()
     network = _network(session).eval()
     batches = Batches(_sources(session, pool), session.training.batch, session.training.seed)
     stop = StopRequest()
