@@ -97,7 +97,7 @@ def test_the_command_looks_at_every_picture_of_a_folder(
     assert not bodies["complete"]
     assert len(bodies["image"]) + len(bodies["other_image"]) > 0
     assert set(bodies["other_image"]) <= {"2.png", "10.png"}
-    assert "bodies in 2 pictures" in capsys.readouterr().out
+    assert "bodies in 2 images" in capsys.readouterr().out
 
 
 def test_folders_that_are_no_models_are_one_line(tmp_path: Path, detector: Path, pose_estimator: Path) -> None:

@@ -1,4 +1,4 @@
-"""`multihmr2 label`: bodies fitted to real pictures, to train with."""
+"""`multihmr2 label`: bodies fitted to real images, to train with."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-HELP = "fit bodies to pictures of people, as pseudo-ground truth for `train --pseudo-truth`"
+HELP = "fit bodies to images of people, as pseudo-ground truth for `train --pseudo-truth`"
 DESCRIPTION = """\
 Anny bodies fitted to the 2D keypoints of real people, and written as one file for `multihmr2 train --pseudo-truth`. The
 keypoints come from a COCO keypoint file (with `keypoint_score` and `landmarks_3d_mm` where it has them), or from a
-detector and a pose estimator of the package transformers. Poses, facings and where in the picture people are can be
+detector and a pose estimator of the package transformers. Poses, facings and where in the image people are can be
 trained with; distances and statures follow from priors and the assumed camera and are no measurements."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = DESCRIPTION
     parser.add_argument(
-        "source", type=Path, metavar="PICTURES|COCO_JSON", help="a folder of pictures, or person_keypoints_*.json"
+        "source", type=Path, metavar="IMAGES|COCO_JSON", help="a folder of images, or person_keypoints_*.json"
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the .npz file to write")
     parser.add_argument(
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--vertical-fov", type=float, default=55.0, metavar="DEG",
-        help="vertical field of view that every picture is taken to have (default: %(default)g)",
+        help="vertical field of view that every image is taken to have (default: %(default)g)",
     )  # fmt: skip
     parser.add_argument(
         "--least-keypoints", type=int, default=8, metavar="N",
@@ -49,10 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--complete", action=argparse.BooleanOptionalAction,
-        help="everybody in the pictures is annotated, unsure people as crowds, so that scores may be trained, too "
+        help="everybody in the images is annotated, unsure people as crowds, so that scores may be trained, too "
         "(default: yes with a COCO file, no with a detector)",
     )  # fmt: skip
-    group = parser.add_argument_group("pictures without annotations (needs the extra 'train')")
+    group = parser.add_argument_group("images without annotations (needs the extra 'train')")
     group.add_argument(
         "--detector", default="PekingU/rtdetr_r50vd", metavar="DIR|NAME",
         help="RT-DETR in transformers' format: a folder, or a name on the hub (default: %(default)s)",
@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
         arrays, report = label_bodies(annotations, prior, selection, complete, progress)
     save_bodies(args.out, arrays)
     print(report.text())
-    print(f"{args.out}: {len(arrays['image'])} bodies in {len(annotations.pictures)} pictures")
+    print(f"{args.out}: {len(arrays['image'])} bodies in {len(annotations.pictures)} images")
     return 0
 
 
@@ -95,7 +95,7 @@ def _check(args: argparse.Namespace) -> None:
     if args.out.is_dir() or not args.out.parent.is_dir():
         raise UserError(f"--out must be a file in a folder that exists, got {args.out}; make the folder first")
     if not args.source.exists():
-        raise UserError(f"expected a folder of pictures or a COCO keypoint file, but {args.source} is not there")
+        raise UserError(f"expected a folder of images or a COCO keypoint file, but {args.source} is not there")
     if not 1.0 <= args.vertical_fov <= 170.0:  # false for NaN, too
         raise UserError(f"--vertical-fov must be from 1 to 170 degrees, got {args.vertical_fov:g}")
     if not 4 <= args.least_keypoints <= 17:
@@ -108,7 +108,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _annotations(args: argparse.Namespace) -> Annotations:
-    """The people that the file annotates, or that the detector finds in the pictures."""
+    """The people that the file annotates, or that the detector finds in the images."""
     from multihmr2_ros.labeling.annotations import collect, read_coco
 
     fov = math.radians(args.vertical_fov)
@@ -124,7 +124,7 @@ def _annotations(args: argparse.Namespace) -> Annotations:
     names: list[str] = []
     detect = PeopleDetector(args.detector, args.pose_estimator, Runtime(device=args.device).resolve().device)
     sizes, persons = [], []
-    for path in tqdm(images_in(args.source), desc="pictures", unit="image", disable=None):
+    for path in tqdm(images_in(args.source), desc="images", unit="image", disable=None):
         try:
             image = read_image(path)
         except UserError as error:

@@ -100,7 +100,7 @@ def _fill_closed_descriptors() -> None:
 
 
 def _in_ascii(error: UnicodeError) -> tuple[str, int]:
-    """What cannot be encoded, in ASCII: our signs in their usual form, anything else as \\uXXXX."""
+    """Replace letters that cannot be encoded: our signs by their usual ASCII form, others by \\uXXXX."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     letters = error.object[error.start : error.end]
