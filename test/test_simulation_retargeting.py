@@ -132,7 +132,8 @@ def test_every_recorded_motion_can_be_used() -> None:
         motion = load_motion(path)
         assert motion.orientation.shape[1:] == (len(SEGMENTS), 3, 3)
         np.testing.assert_allclose(np.linalg.det(motion.orientation), 1.0, atol=1e-3)
-        assert motion.clearance.max() < 1.0  # leg lengths; the highest jump is that of cmu__49_02
+        highest = 1.7 if "Backflip" in path.name else 1.0  # keyframed; the highest recorded jump is that of cmu__49_02
+        assert motion.clearance.max() < highest  # leg lengths
 
 
 @needs_motions
