@@ -36,15 +36,17 @@ from multihmr2_ros.network.heads import rotations_from_columns
 from multihmr2_ros.network.initialise import initialise
 from multihmr2_ros.network.keypoint_fitting import fit_to_keypoints, solve_positive
 from multihmr2_ros.network.model import MultiHMR2, Prediction
-from multihmr2_ros.network.movenet import MoveNet, load_encoder
-from multihmr2_ros.network.proposals import WINDOW, propose_people, sample_at
+from multihmr2_ros.network.movenet import MoveNet, MoveNetOutputs, load_encoder
+from multihmr2_ros.network.proposals import WINDOW, find_centers, propose_people, sample_at
 from multihmr2_ros.training.body_losses import keypoint_similarity_loss
 from multihmr2_ros.training.config import TrainingConfig
 from multihmr2_ros.training.data import Batch
+from multihmr2_ros.training.encoder_keypoints import encoder_keypoint_loss
 from multihmr2_ros.training.feature_cache import CachedBatches, missing_batches, read_batch, write_batch
 from multihmr2_ros.training.keypoints import coco_keypoints
 from multihmr2_ros.training.lifting import KeypointBatches, WithKeypoints, detected_keypoints, make_bank
 from multihmr2_ros.training.losses import LossConfig, losses
+from multihmr2_ros.training.matching import Matches
 from multihmr2_ros.training.optimisation import OptimisationConfig, make_optimiser
 from multihmr2_ros.training.readers import EmptyImageReader, Kept
 from multihmr2_ros.training.readers.common import hash_share
@@ -150,6 +152,38 @@ def test_proposals_are_decoded_as_centers_with_keypoints() -> None:
     np.testing.assert_allclose(keypoints[0, 0, 3], [40, 32])  # no regression, no heat: the center
 
 
+def test_the_encoder_learns_to_propose_the_true_keypoints() -> None:
+    generator = torch.Generator().manual_seed(3)
+    sizes = {"center": (), "keypoint": (17,), "regression": (17, 2), "offset": (17, 2)}
+    maps = {
+        name: (0.1 * torch.randn(1, *size, 48, 64, generator=generator)).requires_grad_()
+        for name, size in sizes.items()
+    }
+    with torch.no_grad():
+        maps["center"][0, 20, 15] = maps["center"][0, 24, 45] = 9.0
+    unused = torch.zeros(1, 1, 1, 1)
+    outputs = MoveNetOutputs(unused, unused, unused, **maps)
+    spread = 60.0 * (torch.rand(1, 2, 17, 2, generator=generator) - 0.5)
+    truth = spread + torch.tensor([[15.0, 20.0], [45.0, 24.0]])[:, None] * 4  # px, about the two centers
+    known = torch.ones(1, 2, 17, dtype=torch.bool)
+    truth[0, 1, 4], known[0, 1, 4] = 1e5, False
+    _, cells = find_centers(outputs, 2)
+    order = torch.tensor([0, 1]) if cells[0, 0, 1] == 15 else torch.tensor([1, 0])
+    matches = Matches(torch.tensor([0, 0]), torch.arange(2), order, torch.zeros(1, 2, dtype=torch.bool))
+    optimizer = torch.optim.Adam([value for name, value in maps.items() if name != "center"], 0.1)
+    for _ in range(300):
+        optimizer.zero_grad()
+        loss = encoder_keypoint_loss(outputs, 2, matches, truth, known)
+        loss.backward()
+        optimizer.step()
+    _, keypoints, _ = propose_people(outputs, 2)
+    error = (keypoints[0] - truth[0, order]).norm(dim=-1)[known[0, order]]
+    assert error.max() < 1.0  # px
+
+    far = dataclasses.replace(matches, person=order.flip(0))  # neither query's center is near its person
+    assert encoder_keypoint_loss(outputs, 2, far, truth, known) == 0
+
+
 def test_sampling_is_bilinear_about_the_middles_of_cells() -> None:
     features = torch.arange(12.0).reshape(1, 1, 3, 4)
     points = torch.tensor([[[[0.0, 0.0], [3.0, 2.0], [1.5, 1.0]]]])
@@ -166,9 +200,9 @@ def test_every_part_gets_a_gradient_and_the_encoder_can_be_frozen() -> None:
     )
     torch.stack(list(terms.values())).sum().backward()
     silent = [name for name, value in model.named_parameters() if value.grad is None or not value.grad.abs().sum()]
-    # Keypoints are chosen on heat maps near where they are regressed: the regression itself is not taught. The location
-    # begins at the reference point: the layer before its zeros has no gradient yet.
-    untaught = ("backbone.pretrained.movenet.regression", "detection.location.0")
+    # Keypoints are chosen on heat maps near where they are regressed: only `encoder_keypoint` teaches the regression.
+    # The layers before zeros have no gradient yet.
+    untaught = ("backbone.pretrained.movenet.regression", "detection.location.0", "proposals.refine")
     assert all(name.startswith(untaught) for name in silent), silent
     frozen_encoder = TrainingConfig(optimisation=OptimisationConfig(encoder_factor=0))
     trainer = Trainer(network(), body(), frozen_encoder, Path(), torch.device("cpu"))

@@ -24,8 +24,12 @@ from multihmr2_ros.errors import UserError
 from multihmr2_ros.people import PHENOTYPE_LABELS
 
 # A file may claim anything; what it claims is built before its weights are compared with it.
-MOST = {"encoder_depth": 128, "decoder_depth": 128, "max_grid": 128, "decoder_width": 4096, "stem_depths": 128}
+MOST = {
+    "encoder_depth": 128, "decoder_depth": 128, "max_grid": 128, "decoder_width": 4096, "stem_depths": 128,
+    "proposal_depth": 128,
+}  # fmt: skip
 MOST_OTHERWISE = 65_536
+LEAST = {"proposal_depth": 0}
 MOST_STAGES = 8
 ENCODERS = ("vit", "movenet")
 
@@ -38,7 +42,7 @@ class NetworkConfig:
     decoder's position table covers.
 
     encoder: "vit", or "movenet" for MoveNet's pretrained convolutions below the transformer blocks; its people are then
-    where the queries start.
+    where the queries start. proposal_depth: residual perceptrons that make queries of them.
 
     Small networks, which learn from scratch, take two more parts. stem_widths: channels of the convolutional stages,
     each halving the picture, that make the patches (their number gives the patch size); empty for the vision
@@ -68,6 +72,7 @@ class NetworkConfig:
     stem_widths: tuple[int, ...] = ()
     stem_depths: tuple[int, ...] = ()
     encoder: str = "vit"
+    proposal_depth: int = 0
     proposed_queries: bool = False
     local_attention: bool = False
     keypoint_maps: bool = False
@@ -75,10 +80,11 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.type == "int" and not _is_whole(value, 1, MOST.get(field.name, MOST_OTHERWISE)):
+            least, most = LEAST.get(field.name, 1), MOST.get(field.name, MOST_OTHERWISE)
+            if field.type == "int" and not _is_whole(value, least, most):
                 raise UserError(
-                    f"network configuration: {field.name} must be a whole number from 1 to "
-                    f"{MOST.get(field.name, MOST_OTHERWISE)}, got {value!r:.40}"
+                    f"network configuration: {field.name} must be a whole number from {least} to {most}, "
+                    f"got {value!r:.40}"
                 )
         if self.encoder not in ENCODERS:
             raise UserError(f"network configuration: encoder must be {' or '.join(ENCODERS)}, got {self.encoder!r:.40}")
@@ -153,7 +159,7 @@ def _is_whole(value: Any, least: int, most: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
-# 9.6 M parameters, of which MoveNet's 4.7 M are pretrained.
+# 11.4 M parameters, of which MoveNet's 4.7 M are pretrained.
 NANO = NetworkConfig(
     image_size=384,
     patch_size=32,
@@ -164,8 +170,9 @@ NANO = NetworkConfig(
     encoder_heads=3,
     encoder_mlp_ratio=2,
     register_tokens=1,
+    proposal_depth=2,
     decoder_width=256,
-    decoder_depth=2,
+    decoder_depth=3,
     decoder_heads=8,
     decoder_mlp_width=512,
     queries=24,

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from multihmr2_ros.network.backbone import Block
 from multihmr2_ros.network.decoder import DecoderLayer
 from multihmr2_ros.network.model import MultiHMR2
+from multihmr2_ros.network.proposals import ResidualPerceptron
 from multihmr2_ros.people import BONE_COUNT
 
 PRIOR_SCORE = 0.02  # of a query, and of a patch's being a person's centre (Lin et al. 2017, focal loss)
@@ -69,11 +70,21 @@ def initialise(network: MultiHMR2, mean_rotations: Tensor | None = None) -> Mult
             described = network.proposals.embed[0]
             assert isinstance(described, nn.Linear)
             described.weight[:, -network.proposals.sampled_width :].mul_(0.1)
+            for block in network.proposals.refine:
+                assert isinstance(block, ResidualPerceptron)
+                start_unchanged(block)
         if network.keypoint_maps is not None:
             nn.init.trunc_normal_(network.keypoint_maps.weight, std=0.01)
             network.keypoint_maps.bias.fill_(rarely)
         _start_at(network.person.pose, _columns(mean_rotations) - network.person.initial_pose.cpu())
     return network
+
+
+def start_unchanged(block: ResidualPerceptron) -> None:
+    """Make a residual block pass on what it is given."""
+    last = block.mlp[2]
+    assert isinstance(last, nn.Linear)
+    nn.init.zeros_(last.weight)
 
 
 def look_around(neighbourhood: nn.Linear) -> None:

@@ -30,6 +30,7 @@ from multihmr2_ros.network.backbone import Backbone, Encoded
 from multihmr2_ros.network.config import NetworkConfig
 from multihmr2_ros.network.decoder import Decoder, QueryStart
 from multihmr2_ros.network.heads import CameraHead, DetectionHeads, PersonHeads, depth_from_nearness
+from multihmr2_ros.network.movenet import MoveNetOutputs
 from multihmr2_ros.network.proposals import EncoderFeatures, ProposalEmbedding
 
 IMAGE_MEAN = {"vit": (0.485, 0.456, 0.406), "movenet": (0.5, 0.5, 0.5)}
@@ -95,6 +96,7 @@ class TrainingOutputs:
     k               (B, 3, 3) px, the intrinsics in use: given or predicted
     image_size      (height, width) px of the padded input
     keypoint_maps   (B, h, w, 17) logit of "this keypoint of somebody lies in this patch"; None without such maps
+    movenet         outputs of the pretrained encoder, where it was run
     """
 
     layers: tuple[LayerOutputs, ...]
@@ -104,6 +106,7 @@ class TrainingOutputs:
     k: Tensor
     image_size: tuple[int, int]
     keypoint_maps: Tensor | None = None
+    movenet: MoveNetOutputs | None = None
 
 
 @dataclass(frozen=True)
@@ -193,8 +196,9 @@ class MultiHMR2(nn.Module):
         # Known cameras alone teach the field of view: through projections it would be traded for distance, without end.
         k = camera_in_use(image, horizontal_fov.detach().clamp(*FOV_IN_TRAINING), k, k_given)
         return TrainingOutputs(
-            layers, decoded.queries, decoded.heatmap, horizontal_fov, k, (image.shape[-2], image.shape[-1]), maps
-        )
+            layers, decoded.queries, decoded.heatmap, horizontal_fov, k, (image.shape[-2], image.shape[-1]), maps,
+            None if encoded.features is None else encoded.features.outputs,
+        )  # fmt: skip
 
     def encode(self, image: Tensor, features: EncoderFeatures | None = None) -> Encoded:
         """Tokens of images (B, 3, H, W) uint8, float32; features as in `training_outputs`."""

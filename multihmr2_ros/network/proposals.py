@@ -59,6 +59,7 @@ class EncoderFeatures:
     keypoints        (B, Q, 17, 2) px of the padded input, COCO's order
     keypoint_score   (B, Q, 17) in [0, 1]
     sampled          (B, Q, 17, 24) of the finest level at the keypoints
+    outputs          of MoveNet, for training it further; None where only the features were kept
     """
 
     context_16: Tensor
@@ -68,6 +69,7 @@ class EncoderFeatures:
     keypoints: Tensor
     keypoint_score: Tensor
     sampled: Tensor
+    outputs: MoveNetOutputs | None = None
 
     @property
     def reference(self) -> Tensor:
@@ -84,7 +86,8 @@ class KeypointEncoder(nn.Module):
         self.queries = queries
 
     def forward(self, image: Tensor) -> EncoderFeatures:
-        outputs = self.movenet(image)
+        with torch.autocast(image.device.type, enabled=False):  # places in cells need float32 in training
+            outputs = self.movenet(image)
         logit, keypoints, score = propose_people(outputs, self.queries)
         finest = outputs.finest.float()
         size = PATCH_PX // CELL_PX
@@ -97,42 +100,78 @@ class KeypointEncoder(nn.Module):
             keypoints,
             score,
             sample_at(finest, keypoints / CELL_PX),
+            outputs,
         )
 
 
 def propose_people(outputs: MoveNetOutputs, queries: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The cells of highest center score that no neighbor exceeds: logit (B, Q), keypoints (B, Q, 17, 2) px and their
-    scores (B, Q, 17)."""
+    """The best people: logit (B, Q), keypoints (B, Q, 17, 2) px and their scores (B, Q, 17)."""
+    logit, cells = find_centers(outputs, queries)
+    columns = outputs.center.shape[2]
+    regressed = regress_keypoints(outputs, cells)
+    window = search_window(outputs, regressed.detach())
+    chosen = window.preference().argmax(-1, keepdim=True)
+    cell = window.index.gather(3, chosen)[..., 0]  # (B, 17, Q)
+    score = outputs.keypoint.flatten(2).gather(2, cell).sigmoid().transpose(1, 2)
+    offset = offsets_at(outputs, cell)
+    cell = cell.transpose(1, 2)
+    places = torch.stack([cell // columns, cell % columns], dim=-1) + offset
+    return logit, CELL_PX * places.flip(-1), score
+
+
+def find_centers(outputs: MoveNetOutputs, queries: int) -> tuple[Tensor, Tensor]:
+    """The cells of highest center score that no neighbor exceeds: logit (B, Q), cells (B, Q, 2), y before x."""
     center = outputs.center
     _, rows, columns = center.shape
     peak = center == functional.max_pool2d(center[:, None], 3, 1, 1)[:, 0]
     logit, best = torch.where(peak, center, center - 30.0).flatten(1).topk(min(queries, rows * columns), dim=1)
-    cells = torch.stack([best // columns, best % columns], dim=-1)  # (B, Q, 2), y before x
-    index = best[:, None, None].expand(-1, KEYPOINTS, 2, -1)
+    return logit, torch.stack([best // columns, best % columns], dim=-1)
+
+
+def regress_keypoints(outputs: MoveNetOutputs, cells: Tensor) -> Tensor:
+    """(B, Q, 17, 2) keypoints in cells, y before x, as regressed from centers (B, Q, 2)."""
+    index = cells[..., 0] * outputs.center.shape[2] + cells[..., 1]
+    index = index[:, None, None].expand(-1, KEYPOINTS, 2, -1)
     regression = outputs.regression.flatten(3).gather(3, index).permute(0, 3, 1, 2)
-    places, score = _refine(cells[:, :, None] + regression, outputs, rows, columns)
-    return logit, CELL_PX * places.flip(-1), score
+    return cells[:, :, None] + regression
 
 
-def _refine(places: Tensor, outputs: MoveNetOutputs, rows: int, columns: int) -> tuple[Tensor, Tensor]:
-    """Keypoints (B, Q, 17, 2) in cells, y before x, moved to the best cell of a window of their heat map; their scores
-    (B, Q, 17)."""
-    fixed = places.detach()
-    extent = (fixed.amax(2) - fixed.amin(2)).amax(-1)
+def offsets_at(outputs: MoveNetOutputs, cell: Tensor) -> Tensor:
+    """(B, Q, 17, 2) from the cells of flat index (B, 17, Q) to the keypoints in them, y before x."""
+    index = cell[:, :, None].expand(-1, -1, 2, -1)
+    return outputs.offset.flatten(3).gather(3, index).permute(0, 3, 1, 2)
+
+
+@dataclass(frozen=True)
+class SearchWindow:
+    """The N cells around each regressed keypoint in which its heat map is searched, for B images, Q people.
+
+    index     (B, 17, Q, N) int64, flat index of the cell
+    distance  (B, 17, Q, N) cells, from the regressed keypoint
+    logit     (B, 17, Q, N) of the heat map
+    """
+
+    index: Tensor
+    distance: Tensor
+    logit: Tensor
+
+    def preference(self) -> Tensor:
+        """(B, 17, Q, N) log of heat over distance: the cell of the greatest is chosen."""
+        return functional.logsigmoid(self.logit) - (self.distance + SOFTENING).log()
+
+
+def search_window(outputs: MoveNetOutputs, places: Tensor) -> SearchWindow:
+    """The window around keypoints (B, Q, 17, 2) in cells, y before x; large people are searched with larger steps."""
+    _, rows, columns = outputs.center.shape
+    extent = (places.amax(2) - places.amin(2)).amax(-1)
     step = (extent / EXTENT_PER_STEP).round().clamp(1.0, MOST_STEP)[:, :, None, None]
     steps = step * torch.arange(-WINDOW, WINDOW + 1, device=places.device)
-    y = (fixed[..., :1].round() + steps).clamp(0, rows - 1)  # (B, Q, 17, 2 · WINDOW + 1)
-    x = (fixed[..., 1:].round() + steps).clamp(0, columns - 1)
-    distance = ((y - fixed[..., :1]).square()[..., :, None] + (x - fixed[..., 1:]).square()[..., None, :]).sqrt()
-    index = (columns * y[..., :, None] + x[..., None, :]).flatten(3).long().transpose(1, 2)  # (B, 17, Q, N)
-    logits = outputs.keypoint.flatten(2)
-    heat = logits.gather(2, index.flatten(2)).unflatten(2, index.shape[2:]).detach().sigmoid()
-    chosen = (heat / (distance.flatten(3).transpose(1, 2) + SOFTENING)).argmax(-1, keepdim=True)
-    cell = index.gather(3, chosen)[..., 0]  # (B, 17, Q)
-    score = logits.gather(2, cell).sigmoid().transpose(1, 2)
-    offset = outputs.offset.flatten(3).gather(3, cell[:, :, None].expand(-1, -1, 2, -1)).permute(0, 3, 1, 2)
-    cell = cell.transpose(1, 2)
-    return torch.stack([cell // columns, cell % columns], dim=-1) + offset, score
+    y = (places[..., :1].round() + steps).clamp(0, rows - 1)  # (B, Q, 17, 2 · WINDOW + 1)
+    x = (places[..., 1:].round() + steps).clamp(0, columns - 1)
+    distance = ((y - places[..., :1]).square()[..., :, None] + (x - places[..., 1:]).square()[..., None, :]).sqrt()
+    index = (columns * y[..., :, None] + x[..., None, :]).flatten(3).long().transpose(1, 2)
+    logit = outputs.keypoint.flatten(2).gather(2, index.flatten(2)).unflatten(2, index.shape[2:])
+    return SearchWindow(index, distance.flatten(3).transpose(1, 2), logit)
 
 
 class PatchEmbedding(nn.Module):
@@ -171,6 +210,7 @@ class ProposalEmbedding(nn.Module):
         self.embed = nn.Sequential(
             nn.Linear(3 * KEYPOINTS + 4 + sampled, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
         )
+        self.refine = nn.Sequential(*(ResidualPerceptron(width) for _ in range(config.proposal_depth)))
 
     def forward(self, features: EncoderFeatures, patches: Tensor) -> Tensor:
         keypoints = features.keypoints
@@ -196,8 +236,21 @@ class ProposalEmbedding(nn.Module):
             center_logit[..., None].clamp(-10.0, 10.0) / 5.0,
             extent.new_zeros(*extent.shape[:2], self.sampled_width) if seen is None else seen,
         ]
-        content: Tensor = self.embed(torch.cat(described, dim=-1))
+        content: Tensor = self.refine(self.embed(torch.cat(described, dim=-1)))
         return content
+
+
+class ResidualPerceptron(nn.Module):
+    """(…, D) + Linear – GELU – Linear of its LayerNorm: reads bodies off keypoints (Martinez et al. 2017, "A simple yet
+    effective baseline for 3d human pose estimation")."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, content: Tensor) -> Tensor:
+        return content + self.mlp(self.norm(content))
 
 
 def sample_at(features: Tensor, points: Tensor) -> Tensor:

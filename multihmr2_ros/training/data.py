@@ -25,7 +25,7 @@ import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -70,7 +70,10 @@ class Batch:
         """The same batch on another device."""
         features = self.features
         if features is not None:
-            features = EncoderFeatures(**{name: value.to(device) for name, value in vars(features).items()})
+            tensors: dict[str, Any] = {
+                name: value for name, value in vars(features).items() if isinstance(value, Tensor)
+            }
+            features = EncoderFeatures(**{name: value.to(device) for name, value in tensors.items()})
         image = self.image if features is not None else self.image.to(device)
         return Batch(image, self.targets.to(device), self.k_given.to(device), self.origins, features)
 

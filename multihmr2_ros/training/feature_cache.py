@@ -23,6 +23,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -41,6 +42,7 @@ from multihmr2_ros.training.targets import Targets
 PREFIX, SUFFIX = "batch-", ".safetensors"
 QUANTIZED = {"context_16": 1, "context_32": 1, "pooled": 1, "sampled": 3}  # → the axis of its channels
 GREATEST = 127.0
+FEATURES = tuple(field.name for field in dataclasses.fields(EncoderFeatures) if field.name != "outputs")
 
 
 @torch.inference_mode()
@@ -48,7 +50,8 @@ def write_batch(folder: Path, number: int, batch: Batch, network: MultiHMR2) -> 
     """Write batch `number` with the encoder's features of its images; the file appears whole or not at all."""
     features = network.extract_features(batch.image)
     tensors = {"k_given": batch.k_given, "size": torch.tensor(batch.image.shape[-2:])}
-    for name, value in vars(features).items():
+    for name in FEATURES:
+        value = getattr(features, name)
         if name in QUANTIZED:
             tensors[name], tensors[f"{name}.scale"] = quantize(value, QUANTIZED[name])
         else:
@@ -66,12 +69,12 @@ def write_batch(folder: Path, number: int, batch: Batch, network: MultiHMR2) -> 
 def read_batch(path: Path) -> Batch:
     """A batch as `write_batch` wrote it. Its image has the right shape and no content."""
     tensors = safetensors.torch.load_file(path)
-    values = {}
-    for field in dataclasses.fields(EncoderFeatures):
-        value = tensors[field.name]
-        if field.name in QUANTIZED:
-            value = dequantize(value, tensors[f"{field.name}.scale"], QUANTIZED[field.name])
-        values[field.name] = value.float()
+    values: dict[str, Any] = {}
+    for name in FEATURES:
+        value = tensors[name]
+        if name in QUANTIZED:
+            value = dequantize(value, tensors[f"{name}.scale"], QUANTIZED[name])
+        values[name] = value.float()
     targets = {}
     for field in dataclasses.fields(Targets):
         value = tensors[f"targets.{field.name}"]

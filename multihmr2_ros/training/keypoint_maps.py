@@ -42,7 +42,7 @@ def keypoint_map_loss(
     neither way for it, nor do the boxes of ignored people, nor pictures without score supervision.
     """
     rows, columns = logit.shape[1:3]
-    pixels, known = _keypoints(people, true, targets, body)
+    pixels, known = known_keypoints(people, true, targets, body)
     y, x = torch.meshgrid(
         torch.arange(rows, device=logit.device), torch.arange(columns, device=logit.device), indexing="ij"
     )
@@ -66,7 +66,7 @@ def keypoint_map_loss(
 
 
 @torch.no_grad()
-def _keypoints(people: Matched, true: TruePeople, targets: Targets, body: Body) -> tuple[Tensor, Tensor]:
+def known_keypoints(people: Matched, true: TruePeople, targets: Targets, body: Body) -> tuple[Tensor, Tensor]:
     """(B, P, 17, 2) px and (B, P, 17) whether they are known."""
     pixels, known = targets.keypoints.clone(), targets.keypoint_visible.clone()
     rows = true.rows

@@ -41,7 +41,8 @@ from multihmr2_ros.training.body_losses import (
     mean,
     true_people,
 )
-from multihmr2_ros.training.keypoint_maps import keypoint_map_loss
+from multihmr2_ros.training.encoder_keypoints import encoder_keypoint_loss
+from multihmr2_ros.training.keypoint_maps import keypoint_map_loss, known_keypoints
 from multihmr2_ros.training.matching import Matches, MatchingConfig, distances, inside_ignored, match, surplus_matches
 from multihmr2_ros.training.targets import Targets
 
@@ -57,6 +58,7 @@ class LossConfig:
     score               focal cross-entropy of queries (plain cross-entropy, the paper's, where focal_score is false)
     heatmap             focal loss of patches, where queries are proposed
     keypoint_map        focal loss of patches for each keypoint, where the encoder says them
+    encoder_keypoint    errors of the keypoints that a pretrained encoder proposes people with, where it is trained too
     location            L1, over the picture's longer side
     nearness            L1 of log(f / z): the same for all cameras
     depth               L1 of z, m
@@ -82,6 +84,7 @@ class LossConfig:
     score: float = 2.0
     heatmap: float = 2.0
     keypoint_map: float = 2.0
+    encoder_keypoint: float = 0.0
     location: float = 6.0
     nearness: float = 1.5
     depth: float = 0.0
@@ -134,7 +137,7 @@ def losses(
     matches = _matches(network, outputs, outputs.layers[-1], targets, body, config)
     people = matched_people(outputs, targets, matches)
     weights = {item.name for item in dataclasses.fields(config) if getattr(config, item.name)}
-    true = true_people(people, body) if weights & (MESH_TERMS | {"keypoint_map"}) else None
+    true = true_people(people, body) if weights & (MESH_TERMS | {"keypoint_map", "encoder_keypoint"}) else None
     _add(terms, config, detection_terms(outputs.layers[-1], people, matches, targets, config), 1.0)
     if config.auxiliary:
         for layer in outputs.layers[:-1]:
@@ -155,6 +158,10 @@ def losses(
         patch_size = network.config.patch_size
         loss = keypoint_map_loss(outputs.keypoint_maps, people, true, targets, body, patch_size)
         _add(terms, config, {"keypoint_map": loss}, 1.0)
+    if true is not None and outputs.movenet is not None and config.encoder_keypoint:
+        pixels, known = known_keypoints(people, true, targets, body)
+        loss = encoder_keypoint_loss(outputs.movenet, network.config.queries, matches, pixels, known)
+        _add(terms, config, {"encoder_keypoint": loss}, 1.0)
     if reference is not None and weights & {"consistency_pose", "consistency_joints"}:
         other = _matches(reference[0], reference[1], reference[1].layers[-1], targets, body, config)
         pairs = matched_people(reference[1], targets, other)

@@ -1,0 +1,86 @@
+# Copyright 2026 multihmr2_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Loss of the keypoints that MoveNet proposes people with, so that it can be trained along with the rest.
+
+MoveNet's own targets (dense maps of centers and keypoints) need every person's every keypoint. Here each head is asked
+only about people who are known, at the cells that its own decoding reads: regression at the center of the person's
+query, the choice among the cells of the search window, and the offset within the right cell.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from multihmr2_ros.network.movenet import CELL_PX, MoveNetOutputs
+from multihmr2_ros.network.proposals import SearchWindow, find_centers, regress_keypoints, search_window
+from multihmr2_ros.training.body_losses import mean
+from multihmr2_ros.training.matching import Matches
+
+REGRESSION, CHOICE, OFFSET = 4.0, 0.25, 0.5  # parts of the loss
+LEAST_EXTENT = 4.0  # cells
+MARGIN = 0.25  # of the extent
+FARTHEST_CELLS = 2.0  # a truth farther than this from every cell of the window is not in it
+FARTHEST_SHARE = 2.0  # of the extent: a regressed keypoint farther off teaches no more
+
+
+def encoder_keypoint_loss(
+    outputs: MoveNetOutputs, queries: int, matches: Matches, pixels: Tensor, known: Tensor
+) -> Tensor:
+    """Mean over known keypoints of matched people; a scalar.
+
+    queries: how many people were proposed; pixels (B, P, 17, 2) px and known (B, P, 17): the true keypoints. A query
+    whose center lies outside of the person's keypoints stands for somebody whom MoveNet did not see: it is left out.
+    """
+    _, cells = find_centers(outputs, queries)
+    rows = matches.image, matches.query
+    regressed = regress_keypoints(outputs, cells)
+    truth = pixels[matches.image, matches.person].flip(-1) / CELL_PX  # (M, 17, 2), y before x
+    size = truth.new_tensor(outputs.center.shape[1:])
+    known = known[matches.image, matches.person] & ((truth >= 0) & (truth < size)).all(-1)
+    extent, is_inside = _surround(truth, known, cells[rows])
+    known = known & is_inside[:, None]
+
+    error = ((regressed[rows] - truth).abs().sum(-1) / extent[:, None]).clamp(max=FARTHEST_SHARE)
+    loss = REGRESSION * mean(error, known)
+    choice, in_window = _choice_loss(search_window(outputs, regressed.detach()), matches, truth, size)
+    loss = loss + CHOICE * mean(choice, known & in_window)
+    cell = truth.round().minimum(size - 1)
+    keypoint = torch.arange(truth.shape[1], device=truth.device)
+    y, x = cell.long().unbind(-1)
+    offset = outputs.offset[matches.image[:, None], keypoint, :, y, x]  # in the right cell, whichever was chosen
+    return loss + OFFSET * mean((offset - (truth - cell)).abs().sum(-1), known)
+
+
+def _choice_loss(window: SearchWindow, matches: Matches, truth: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+    """(M, 17) cross-entropy of the cell nearest to the truth (M, 17, 2), and whether the window holds it."""
+    rows = matches.image, slice(None), matches.query
+    index, preference = window.index[rows], window.preference()[rows]  # (M, 17, N)
+    columns = size[1].long()
+    place = torch.stack([index // columns, index % columns], dim=-1)
+    nearest, right = (place - truth[:, :, None]).norm(dim=-1).min(-1)
+    loss = functional.cross_entropy(preference.flatten(0, 1), right.flatten(), reduction="none")
+    return loss.view_as(nearest), nearest < FARTHEST_CELLS
+
+
+def _surround(truth: Tensor, known: Tensor, center: Tensor) -> tuple[Tensor, Tensor]:
+    """(M,) cells, the greater side of the box of the known keypoints (M, 17, 2); whether the center (M, 2) lies in it,
+    with a margin of a quarter."""
+    least = torch.where(known[..., None], truth, torch.inf).amin(1)
+    most = torch.where(known[..., None], truth, -torch.inf).amax(1)
+    extent = (most - least).amax(-1).clamp(min=LEAST_EXTENT)
+    margin = MARGIN * extent[:, None]
+    return extent, ((center > least - margin) & (center < most + margin)).all(-1)
