@@ -47,7 +47,7 @@ from multihmr2_ros.training.keypoints import coco_keypoints
 from multihmr2_ros.training.lifting import KeypointBatches, WithKeypoints, detected_keypoints, make_bank
 from multihmr2_ros.training.losses import LossConfig, losses
 from multihmr2_ros.training.matching import Matches
-from multihmr2_ros.training.optimisation import OptimisationConfig, make_optimiser
+from multihmr2_ros.training.optimisation import OptimisationConfig, limit_gradients, make_optimiser
 from multihmr2_ros.training.readers import EmptyImageReader, Kept
 from multihmr2_ros.training.readers.common import hash_share
 from multihmr2_ros.training.trainer import Trainer
@@ -211,12 +211,27 @@ def test_every_part_gets_a_gradient_and_the_encoder_can_be_frozen() -> None:
     assert all(name.startswith("backbone.pretrained.") for name in frozen)
 
 
-def test_only_the_pretrained_part_learns_at_the_encoder_s_rate() -> None:
+def test_pretrained_convolutions_learn_at_the_encoder_s_rate_relative_to_their_weights() -> None:
     model = network()
     optimizer = make_optimiser(model, OptimisationConfig(encoder_factor=0.1, learning_rate=1.0))
     peak = {id(value): group["peak"] for group in optimizer.param_groups for value in group["params"]}
     for name, value in model.named_parameters():
-        assert peak[id(value)] == (0.1 if name.startswith("backbone.pretrained.") else 1.0), name
+        if name.startswith("backbone.pretrained."):
+            channels = value.detach().abs() if value.ndim == 1 else value.detach().flatten(1).square().mean(1).sqrt()
+            assert 0.1 * channels.min() <= peak[id(value)] <= 0.1 * channels.median() + 1e-6, name
+        else:
+            assert peak[id(value)] == 1.0, name
+
+
+def test_gradients_of_pretrained_convolutions_are_limited_by_themselves() -> None:
+    model = network()
+    for name, value in model.named_parameters():
+        value.grad = torch.full_like(value, 1e4 if name.startswith("backbone.pretrained.") else 1e-6)
+    norm = limit_gradients(model, OptimisationConfig(gradient_norm=1.0))
+    assert 0 < norm < 0.1
+    assert model.person.pose[0].weight.grad.mean() == pytest.approx(1e-6)
+    pretrained = [value.grad for name, value in model.named_parameters() if name.startswith("backbone.pretrained.")]
+    assert torch.nn.utils.get_total_norm(pretrained) == pytest.approx(1.0, rel=1e-3)
 
 
 def test_features_on_disk_train_as_the_images_do(tmp_path: Path) -> None:

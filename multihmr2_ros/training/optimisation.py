@@ -16,10 +16,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from multihmr2_ros.errors import UserError
 
@@ -33,7 +34,10 @@ class OptimisationConfig:
     constant part can be resumed with more steps as if it had been meant so from the start.
 
     encoder_factor: the encoder's learning rate in parts of the others'; below 1 where it is pretrained, 0 to freeze it.
-    gradient_norm: gradients are scaled down to this norm; 0 leaves them.
+    The rates of pretrained convolutions are relative to the size of their weights, too: batch norm has been folded into
+    them, so that they differ by factors of thousands.
+    gradient_norm: gradients are scaled down to this norm, those of pretrained convolutions by themselves; 0 leaves
+    them.
     """
 
     learning_rate: float = 5e-4
@@ -65,11 +69,13 @@ def rate_factor(step: int, steps: int, config: OptimisationConfig) -> float:
     return max(0.0, min(1.0, rise, fall))
 
 
+PRETRAINED = "backbone.pretrained."
+
+
 def pretrained_prefix(network: nn.Module) -> str:
     """How the names of the encoder's pretrained parameters begin."""
-    prefix = "backbone.pretrained."
     names = (name for name, _ in network.named_parameters())
-    return prefix if any(name.startswith(prefix) for name in names) else "backbone."
+    return PRETRAINED if any(name.startswith(PRETRAINED) for name in names) else "backbone."
 
 
 def freeze_encoder(network: nn.Module, config: OptimisationConfig) -> None:
@@ -82,26 +88,44 @@ def freeze_encoder(network: nn.Module, config: OptimisationConfig) -> None:
 
 
 def make_optimiser(network: nn.Module, config: OptimisationConfig) -> torch.optim.AdamW:
-    """AdamW over four groups: encoder or not, with weight decay or (norms, biases, learned tokens) without."""
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    """AdamW over groups: encoder or not, with weight decay or (norms, biases, learned tokens) without; each pretrained
+    convolution by itself."""
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     prefix = pretrained_prefix(network)
     for name, value in network.named_parameters():
         if value.requires_grad:
-            key = name.startswith(prefix), value.ndim > 1 and not name.endswith(TOKENS)
+            rate = config.learning_rate * (config.encoder_factor if name.startswith(prefix) else 1.0)
+            if name.startswith(PRETRAINED):
+                rate *= typical_size(value)
+            key = rate, value.ndim > 1 and not name.endswith(TOKENS)
             groups.setdefault(key, []).append(value)
     return torch.optim.AdamW(
         [
-            {
-                "params": values,
-                "peak": config.learning_rate * (config.encoder_factor if encoder else 1.0),
-                "weight_decay": config.weight_decay if decays else 0.0,
-            }
-            for (encoder, decays), values in sorted(groups.items())
+            {"params": values, "peak": rate, "weight_decay": config.weight_decay if decays else 0.0}
+            for (rate, decays), values in sorted(groups.items(), key=lambda item: item[0])
         ],
         lr=config.learning_rate,
         betas=config.betas,
         fused=next(network.parameters()).device.type == "cuda" or None,
     )
+
+
+@torch.no_grad()
+def typical_size(value: Tensor) -> float:
+    """The size of a convolution's weights in its smaller output channels (a tenth have smaller ones), or of biases."""
+    if value.ndim == 1:
+        return float(value.abs().median())
+    return float(value.flatten(1).square().mean(1).sqrt().quantile(0.1))
+
+
+def limit_gradients(network: nn.Module, config: OptimisationConfig) -> float:
+    """Scale gradients down to the configured norm; returns the norm before, without pretrained ones."""
+    limit = config.gradient_norm or math.inf
+    pretrained = [value for name, value in network.named_parameters() if name.startswith(PRETRAINED)]
+    others = [value for name, value in network.named_parameters() if not name.startswith(PRETRAINED)]
+    inner = nn.utils.clip_grad_norm_(pretrained, limit)
+    norm = float(nn.utils.clip_grad_norm_(others, limit))
+    return norm if bool(inner.isfinite()) else math.nan
 
 
 def set_rate(optimiser: torch.optim.Optimizer, factor: float) -> None:

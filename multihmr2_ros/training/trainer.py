@@ -42,7 +42,13 @@ from multihmr2_ros.training.distributed import Processes
 from multihmr2_ros.training.ema import Ema
 from multihmr2_ros.training.lifting import KeypointBatch, lifting_losses
 from multihmr2_ros.training.losses import LossConfig, losses
-from multihmr2_ros.training.optimisation import freeze_encoder, make_optimiser, rate_factor, set_rate
+from multihmr2_ros.training.optimisation import (
+    freeze_encoder,
+    limit_gradients,
+    make_optimiser,
+    rate_factor,
+    set_rate,
+)
 from multihmr2_ros.training.records import Records
 from multihmr2_ros.training.state import Progress, load_state, save_state
 from multihmr2_ros.training.validation import validate
@@ -179,8 +185,7 @@ class Trainer:
             )
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()
-        limit = self.config.optimisation.gradient_norm or math.inf
-        norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), limit))
+        norm = limit_gradients(self.network, self.config.optimisation)
         self._update(norm, batch)
         return values, norm
 
