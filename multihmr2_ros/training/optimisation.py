@@ -90,19 +90,20 @@ def freeze_encoder(network: nn.Module, config: OptimisationConfig) -> None:
 def make_optimiser(network: nn.Module, config: OptimisationConfig) -> torch.optim.AdamW:
     """AdamW over groups: encoder or not, with weight decay or (norms, biases, learned tokens) without; each pretrained
     convolution by itself."""
-    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}
     prefix = pretrained_prefix(network)
     for name, value in network.named_parameters():
         if value.requires_grad:
-            rate = config.learning_rate * (config.encoder_factor if name.startswith(prefix) else 1.0)
+            is_encoder = name.startswith(prefix)
+            rate = config.learning_rate * (config.encoder_factor if is_encoder else 1.0)
             if name.startswith(PRETRAINED):
                 rate *= typical_size(value)
-            key = rate, value.ndim > 1 and not name.endswith(TOKENS)
+            key = not is_encoder, rate, value.ndim > 1 and not name.endswith(TOKENS)
             groups.setdefault(key, []).append(value)
     return torch.optim.AdamW(
         [
             {"params": values, "peak": rate, "weight_decay": config.weight_decay if decays else 0.0}
-            for (rate, decays), values in sorted(groups.items(), key=lambda item: item[0])
+            for (_, rate, decays), values in sorted(groups.items(), key=lambda item: item[0])
         ],
         lr=config.learning_rate,
         betas=config.betas,
