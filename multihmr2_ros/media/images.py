@@ -25,6 +25,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from multihmr2_ros.errors import UserError
 
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 # 300 MB as RGB. Larger claims are more often damaged or hostile headers than photographs.
 MAX_PIXELS = 100_000_000
 

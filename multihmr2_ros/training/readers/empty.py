@@ -19,8 +19,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.media.images import read_image
-from multihmr2_ros.media.sources import IMAGE_SUFFIXES
+from multihmr2_ros.media.images import IMAGE_SUFFIXES, read_image
 from multihmr2_ros.training.readers.common import require_folder
 from multihmr2_ros.training.samples import Sample, blank_people
 
