@@ -21,12 +21,14 @@ one in eager mode, each waited for; their sum is more than a frame, in which the
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import datetime
 import functools
 import itertools
 import resource
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +41,7 @@ from tqdm import tqdm
 
 from multihmr2_ros import __version__
 from multihmr2_ros.body import Mesh, import_anny
+from multihmr2_ros.caches import body_cache
 from multihmr2_ros.camera import ResizePad
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.estimator import Estimator, EstimatorConfig
@@ -106,8 +109,12 @@ class BenchmarkConfig:
 
 
 def measure(weights: Path, config: BenchmarkConfig) -> Row:
+    """`measure_network` of a weights file."""
+    return measure_network(checkpoint.load(weights), config)
+
+
+def measure_network(network: MultiHMR2, config: BenchmarkConfig) -> Row:
     """All figures: milliseconds (least, p50, p95), frames per second, MiB."""
-    network = checkpoint.load(weights)
     picture = np.random.default_rng(0).integers(0, 256, (config.size[1], config.size[0], 3), np.uint8)
     rows, frames = _frames(network, picture, config)
     bar = tqdm(total=len(frames) * (config.repeats + config.warm_up), desc="bench", unit="frame", disable=None)
@@ -150,8 +157,11 @@ def _frames(
                 rows.append({"precision": precision, "mode": mode, "people": people})
                 frames.append(functools.partial(_step, estimator, picture, itertools.count()))
     if config.device.startswith("cuda"):
-        rows.append({"precision": "fp16", "mode": PLAIN, "people": config.people[-1]})
-        frames.append(_plain_frame(network, picture, config))
+        body, local_changes = _plain_body()
+        rows.append(
+            {"precision": "fp16", "mode": PLAIN, "people": config.people[-1], "anny_local_changes": local_changes}
+        )
+        frames.append(_plain_frame(network, body, picture, config))
     return rows, frames
 
 
@@ -195,24 +205,34 @@ def _stages(estimator: Estimator, picture: NDArray[np.uint8], config: BenchmarkC
         return [{"stage": name, **_percentiles(time)} for name, time in zip(work, times, strict=True)]
 
 
+def _plain_body() -> tuple[Any, bool]:
+    """Anny as it comes, and whether with local changes: without where neither its data nor its cache has them."""
+    anny = import_anny()
+    for local_changes in (True, False):
+        with contextlib.suppress(FileNotFoundError, ImportError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # deprecations, and that Warp is missing
+            body = anny.create_fullbody_model(
+                local_changes=local_changes, pose_parameterization="root_relative", remove_unattached_vertices=False
+            )
+            return body, local_changes
+    raise UserError(f"Anny's data are not in {body_cache()}; install anny anew, or set ANNY_CACHE_DIR")
+
+
 def _plain_frame(
-    network: MultiHMR2, picture: NDArray[np.uint8], config: BenchmarkConfig
+    network: MultiHMR2, body: Any, picture: NDArray[np.uint8], config: BenchmarkConfig
 ) -> Callable[[], list[NDArray[np.float32]]]:
     """The same arithmetic written without any of this package's care for speed: what to compare with on a GPU. Its
     picture comes fitted into the network's input already."""
-    anny = import_anny()
     device = torch.device(config.device)
     network = copy.deepcopy(network).to(device)
-    body = anny.create_fullbody_model(
-        local_changes=True, pose_parameterization="root_relative", remove_unattached_vertices=False
-    ).to(device, torch.float32)
+    body = body.to(device, torch.float32)
     people = config.people[-1]
     resize = ResizePad.fit(*config.size, network.config.image_size, network.config.patch_size)
     picture = np.resize(picture, (resize.padded_height, resize.padded_width, 3))
 
     def step() -> list[NDArray[np.float32]]:
         pixels = torch.from_numpy(picture).to(device).permute(2, 0, 1)[None]
-        with torch.inference_mode(), torch.autocast("cuda", torch.float16):
+        with torch.inference_mode(), torch.autocast(device.type, torch.float16):
             eye, no = torch.eye(3, device=device)[None], torch.tensor([False], device=device)
             prediction = network(pixels, eye, no, people)
         with torch.inference_mode():

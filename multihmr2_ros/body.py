@@ -300,7 +300,7 @@ def _new_anny(anny: Any, mesh: Mesh) -> Any:
 
 
 def start_warp() -> None:
-    """Warp with its kernels where `caches` says.
+    """Warp with its kernels where `caches` says; nothing where Warp is not installed.
 
     Anny and Warp tell the terminal which files they open and what hardware they miss; from here on only Anny's
     warnings and Warp's errors.
@@ -308,10 +308,13 @@ def start_warp() -> None:
     Without a driver for CUDA, Warp says so on the standard error of the process, whatever its settings; so it starts
     here, deaf. Where there is one, it starts when it is needed, and may complain of it.
     """
-    import warp
+    logging.getLogger("anny").setLevel(logging.WARNING)
+    try:
+        import warp
+    except ModuleNotFoundError:  # only the renderer needs it
+        return
 
     warp.config.kernel_cache_dir = str(caches.kernel_cache())
-    logging.getLogger("anny").setLevel(logging.WARNING)
     if hasattr(warp.config, "log_level"):
         warp.config.log_level = warp.LOG_ERROR
     else:  # older releases

@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -31,18 +32,21 @@ def released_state() -> dict[str, torch.Tensor]:
     """The 555 entries of the released layout; the constants hold what the file's own would."""
     layout = json.loads((GOLDEN / "state_dict_layout.json").read_text())
     golden = np.load(GOLDEN / "network_dev.npz")
-    state = {}
-    for name, shape in layout.items():
+    base = int(golden["base"])
+    shifts = {name: golden[name].astype(np.float32) for name in ("shift_conf", "shift_dist")}
+
+    def entry(name: str, shape: list[int]) -> torch.Tensor:
         if any(word in name for word in weights.STRUCTURAL):
-            state[name] = _constant(name, shape)
-            continue
-        value = weights.tensor(name, shape, int(golden["base"]))
+            return _constant(name, shape)
+        value = weights.tensor(name, shape, base)
         if name.endswith("mlp_conf.2.bias"):
-            value = value + golden["shift_conf"].astype(np.float32)
+            value = value + shifts["shift_conf"]
         if name.endswith("mlp_dist.2.bias"):
-            value = value + golden["shift_dist"].astype(np.float32)
-        state[name] = torch.from_numpy(value)
-    return state
+            value = value + shifts["shift_dist"]
+        return torch.from_numpy(value)
+
+    with ThreadPoolExecutor() as pool:  # NumPy draws without Python's lock
+        return dict(zip(layout, pool.map(entry, layout, layout.values()), strict=True))
 
 
 def _constant(name: str, shape: list[int]) -> torch.Tensor:

@@ -284,6 +284,8 @@ def kernel_checks() -> Iterator[Check]:
     quiet = io.StringIO()
     try:
         with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
+            import warp  # noqa: F401
+
             from multihmr2_ros.body import start_warp
 
             start_warp()

@@ -106,6 +106,17 @@ def limited_threads(count: int) -> Iterator[None]:
             torch.set_num_threads(before)
 
 
+@contextlib.contextmanager
+def exact_convolutions() -> Iterator[None]:
+    """Convolutions of a GPU in float32 without TF32 while the block lasts; for the whole process."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
 class Inference:
     """The network and the body on one device, for `max_people` people. The network that is given stays as it is."""
 
@@ -132,11 +143,8 @@ class Inference:
         the input, and, a row per person, score, shape, rotations, track_feature, bone_poses, joints, vertices,
         stature, as in `People`.
         """
-        with torch.inference_mode(), limited_threads(self.runtime.threads), _current(self.device):
-            pixels = self.prepare(image, resize)
-            given = torch.tensor([k is not None], device=self.device)
-            k_input = torch.eye(3) if k is None else torch.from_numpy(np.asarray(k, np.float32))
-            return self._to_host(self._run(pixels, k_input[None].to(self.device, non_blocking=True), given))
+        with torch.inference_mode(), limited_threads(self.runtime.threads), self._on_device():
+            return self._to_host(self._run(self.prepare(image, resize), *self._camera(k)))
 
     def change(self, body: Body, max_people: int) -> None:
         """Another body or number of people from the next picture on, which captures its graph anew."""
@@ -148,15 +156,36 @@ class Inference:
         """(1, 3, H, W) uint8: resized (bicubic, antialiased) and padded with black, on the device."""
         # PyTorch takes arrays that may be written only; those of Pillow and of messages may not.
         pixels = torch.from_numpy(np.require(image, requirements=("C", "W")))
-        if self.device.type == "cuda":
-            pixels = pixels.pin_memory().to(self.device, non_blocking=True)
-        pixels = pixels.permute(2, 0, 1)[None]
+        pixels = self._upload(pixels).permute(2, 0, 1)[None]
         size = (resize.resized_height, resize.resized_width)
         if pixels.shape[-2:] != size:
             pixels = _resized(pixels, size)
         right = resize.padded_width - resize.resized_width - resize.pad_left
         bottom = resize.padded_height - resize.resized_height - resize.pad_top
         return functional.pad(pixels, (resize.pad_left, right, resize.pad_top, bottom))
+
+    def _camera(self, k: NDArray[np.float64] | None) -> tuple[Tensor, Tensor]:
+        """k (1, 3, 3), and whether it is given (1,), on the device."""
+        given = torch.full((1,), k is not None, device=self.device)
+        matrix = np.eye(3, dtype=np.float32) if k is None else np.array(k, np.float32)
+        return self._upload(torch.from_numpy(matrix))[None], given
+
+    def _upload(self, value: Tensor) -> Tensor:
+        """A tensor of host memory on the device, through pinned memory: the host does not wait for the copy."""
+        if self.device.type != "cuda":
+            return value.to(self.device)
+        return value.pin_memory().to(self.device, non_blocking=True)
+
+    @contextlib.contextmanager
+    def _on_device(self) -> Iterator[None]:
+        """Makes a GPU the current one, since streams and graphs are of the current one. fp32 means fp32 in
+        convolutions too: PyTorch lets cuDNN round their inputs to TF32's 10 bits."""
+        if self.device.type != "cuda":
+            yield
+            return
+        exact = self.runtime.precision == "fp32"
+        with torch.cuda.device(self.device), exact_convolutions() if exact else contextlib.nullcontext():
+            yield
 
     def _people(self, image: Tensor, k: Tensor, k_given: Tensor) -> Outputs:
         prediction = fit_to_keypoints(self.body, self.network(image, k, k_given, self.max_people))
@@ -179,9 +208,9 @@ class Inference:
             return self._forward(*inputs)
         size = tuple(inputs[0].shape)
         if size not in self._graphs:
-            if len(self._graphs) == KEPT_GRAPHS:
-                self._graphs.popitem(last=False)
             with CAPTURES:
+                if len(self._graphs) == KEPT_GRAPHS:
+                    self._graphs.popitem(last=False)
                 self._graphs[size] = _Graph(self._forward, inputs)
         self._graphs.move_to_end(size)
         return self._graphs[size](inputs)
@@ -193,7 +222,8 @@ class Inference:
             if name not in self._host:
                 self._host[name] = torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
             self._host[name].copy_(value, non_blocking=True)
-        torch.cuda.synchronize(self.device)
+        # The stream alone: waiting for the whole device would break a capture that another thread makes meanwhile.
+        torch.cuda.current_stream(self.device).synchronize()
         return {name: self._host[name][0].numpy() for name in outputs}
 
 
@@ -252,11 +282,6 @@ def _with_index(device: torch.device) -> torch.device:
     if device.type != "cuda" or device.index is not None:
         return device
     return torch.device("cuda", torch.cuda.current_device())
-
-
-def _current(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Makes a GPU the current one while the block lasts: streams and graphs are of the current one."""
-    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 
 def _best_precision(device: torch.device) -> Precision:

@@ -256,5 +256,8 @@ class ResidualPerceptron(nn.Module):
 def sample_at(features: Tensor, points: Tensor) -> Tensor:
     """(B, Q, K, C) features (B, C, h, w) at points (B, Q, K, 2) in cells, x before y, (0, 0) being the middle of the
     first cell; bilinear, zero outside."""
-    size = points.new_tensor([features.shape[-1], features.shape[-2]])
-    return functional.grid_sample(features, (2 * points + 1) / size - 1, align_corners=False).permute(0, 2, 3, 1)
+    rows, columns = features.shape[-2:]
+    x, y = (2 * points + 1).unbind(-1)
+    # Numbers, not a tensor of sizes: that would be copied to the GPU, which no CUDA graph can capture.
+    grid = torch.stack([x / columns - 1, y / rows - 1], dim=-1)
+    return functional.grid_sample(features, grid, align_corners=False).permute(0, 2, 3, 1)

