@@ -58,7 +58,7 @@ def encoder_keypoint_loss(
     loss = REGRESSION * mean(error, known)
     choice, in_window = _choice_loss(search_window(outputs, regressed.detach()), matches, truth, size)
     loss = loss + CHOICE * mean(choice, known & in_window)
-    cell = truth.round().minimum(size - 1)
+    cell = truth.nan_to_num().round().clamp(min=0).minimum(size - 1)
     keypoint = torch.arange(truth.shape[1], device=truth.device)
     y, x = cell.long().unbind(-1)
     offset = outputs.offset[matches.image[:, None], keypoint, :, y, x]  # in the right cell, whichever was chosen
