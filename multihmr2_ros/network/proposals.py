@@ -34,7 +34,7 @@ from multihmr2_ros.network.movenet import (
     FINEST_WIDTH,
     KEYPOINTS,
     MoveNet,
-    MoveNetOutputs,
+    PeopleMaps,
 )
 
 WINDOW = 3  # steps around a regressed keypoint in which its heat map is searched
@@ -100,7 +100,7 @@ class KeypointEncoder(nn.Module):
         )
 
 
-def propose_people(outputs: MoveNetOutputs, queries: int) -> tuple[Tensor, Tensor, Tensor]:
+def propose_people(outputs: PeopleMaps, queries: int) -> tuple[Tensor, Tensor, Tensor]:
     """The cells of highest center score that no neighbor exceeds: logit (B, Q), keypoints (B, Q, 17, 2) px and their
     scores (B, Q, 17)."""
     center = outputs.center
@@ -108,13 +108,11 @@ def propose_people(outputs: MoveNetOutputs, queries: int) -> tuple[Tensor, Tenso
     peak = center == functional.max_pool2d(center[:, None], 3, 1, 1)[:, 0]
     logit, best = torch.where(peak, center, center - 30.0).flatten(1).topk(min(queries, rows * columns), dim=1)
     cells = torch.stack([best // columns, best % columns], dim=-1)  # (B, Q, 2), y before x
-    index = best[:, None, None].expand(-1, KEYPOINTS, 2, -1)
-    regression = outputs.regression.flatten(3).gather(3, index).permute(0, 3, 1, 2)
-    places, score = _refine(cells[:, :, None] + regression, outputs, rows, columns)
+    places, score = _refine(cells[:, :, None] + outputs.regression_at(best), outputs, rows, columns)
     return logit, CELL_PX * places.flip(-1), score
 
 
-def _refine(places: Tensor, outputs: MoveNetOutputs, rows: int, columns: int) -> tuple[Tensor, Tensor]:
+def _refine(places: Tensor, outputs: PeopleMaps, rows: int, columns: int) -> tuple[Tensor, Tensor]:
     """Keypoints (B, Q, 17, 2) in cells, y before x, moved to the best cell of a window of their heat map; their scores
     (B, Q, 17)."""
     fixed = places.detach()
@@ -130,7 +128,7 @@ def _refine(places: Tensor, outputs: MoveNetOutputs, rows: int, columns: int) ->
     chosen = (heat / (distance.flatten(3).transpose(1, 2) + SOFTENING)).argmax(-1, keepdim=True)
     cell = index.gather(3, chosen)[..., 0]  # (B, 17, Q)
     score = logits.gather(2, cell).sigmoid().transpose(1, 2)
-    offset = outputs.offset.flatten(3).gather(3, cell[:, :, None].expand(-1, -1, 2, -1)).permute(0, 3, 1, 2)
+    offset = outputs.offset_at(cell)
     cell = cell.transpose(1, 2)
     return torch.stack([cell // columns, cell % columns], dim=-1) + offset, score
 
