@@ -38,6 +38,7 @@ from multihmr2_ros.body import Body
 from multihmr2_ros.camera import ResizePad
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.hardware import bf16_instructions, cpu_description, default_threads, keep_freed_memory
+from multihmr2_ros.network.fused_movenet import fuse_encoder
 from multihmr2_ros.network.keypoint_fitting import fit_to_keypoints
 from multihmr2_ros.network.model import PHENOTYPES, MultiHMR2, place_bodies
 
@@ -45,6 +46,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Mode = Literal["auto", "eager", "compiled", "graph", "compiled-graph"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
+FUSED = ("cpu", "fp32", "eager")  # device, precision and mode in which a pretrained encoder is fused
 LARGEST_THREADS = 1024
 
 # Picture sizes whose CUDA graph is kept; a camera has one, a folder of photographs many.
@@ -125,6 +127,9 @@ class Inference:
         keep_freed_memory()
         self.device = _with_index(torch.device(self.runtime.device))
         self.network = convert_network(copy_without_tensors(network), self.runtime).eval()
+        encoder = self.network.backbone.pretrained
+        if encoder is not None and (self.device.type, self.runtime.precision, self.runtime.mode) == FUSED:
+            fuse_encoder(encoder)
         self.body = body.to(self.device)
         self.max_people = max_people
         self._graphs: OrderedDict[tuple[int, ...], _Graph] = OrderedDict()

@@ -30,6 +30,7 @@ All shapes are fixed and nothing waits for a GPU.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -40,9 +41,9 @@ from multihmr2_ros.network.model import PHENOTYPES, Prediction, back_project
 
 # COCO's keypoints of head and torso.
 RIGID = (0, 1, 2, 3, 4, 5, 6, 11, 12)
-# (keypoint at the start, keypoint at the end) of the bones that are turned, from the torso out, both sides; the bones
-# whose heads these keypoints are (`Body.keypoint_bones`) turn with them.
-LIMBS = ((5, 7), (7, 9), (6, 8), (8, 10), (11, 13), (13, 15), (12, 14), (14, 16))
+# Keypoints at the start and at the end of the bones that are turned, both arms and both legs at once, from the torso
+# out; the bones whose heads the starts are (`Body.keypoint_bones`) turn with them.
+LIMBS = (((5, 6, 11, 12), (7, 8, 13, 14)), ((7, 8, 13, 14), (9, 10, 15, 16)))
 STEPS = 2
 KEYPOINT_SIGMA_M = 0.08  # of a keypoint on the rigid body, across the ray
 ROOT_SIGMA_RAD = 0.25
@@ -84,8 +85,7 @@ def _seen(score: Tensor) -> Tensor:
 
 def _fit_rigid(points: Tensor, center: Tensor, rays: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
     """Turn (n, 3, 3) about the center, and center (n, 3), by Gauss-Newton steps. points (n, 17, 3) from the center."""
-    rigid = list(RIGID)
-    points, rays, seen = (torch.stack([value[:, row] for row in rigid], dim=1) for value in (points, rays, seen))
+    points, rays, seen = (_rows(value, RIGID) for value in (points, rays, seen))
     start = center
     depth = start[:, 2].clamp(min=NEAREST_M)
     weight = (seen * depth[:, None] / KEYPOINT_SIGMA_M).square()  # of a residual of x / z
@@ -120,25 +120,32 @@ def _fit_rigid(points: Tensor, center: Tensor, rays: Tensor, seen: Tensor) -> tu
 def _turn_limbs(body: Body, rotations: Tensor, orientation: Tensor, points: Tensor, rays: Tensor, seen: Tensor) -> None:
     """Turn the limbs towards their keypoints, in rotations (n, 163, 3, 3). orientation (n, 163, 3, 3): of the bones in
     the camera frame; points (n, 17, 3): keypoints of the bodies as they are placed."""
-    place = list(points.unbind(1))
-    inherited: dict[int, Tensor] = {}
-    for start, end in LIMBS:
-        bone = body.keypoint_rows[start]
-        before = inherited.get(start)
-        vector = points[:, end] - points[:, start]
-        vector = vector if before is None else (before @ vector[..., None])[..., 0]
-        target = _meet(place[start], vector, rays[:, end])
-        turn = _shortest_turn(vector, target, (seen[:, start] * seen[:, end]).clamp(max=1.0))
-        place[end] = place[start] + (turn @ vector[..., None])[..., 0]
-        own = orientation[:, bone] if before is None else before @ orientation[:, bone]
-        rotations[:, bone] = rotations[:, bone] @ own.transpose(1, 2) @ turn @ own
-        inherited[end] = turn if before is None else turn @ before
+    place = _rows(points, LIMBS[0][0])
+    before: Tensor | None = None  # how the bones further in have turned
+    for starts, ends in LIMBS:
+        bones = [body.keypoint_rows[start] for start in starts]
+        vector = _rows(points, ends) - _rows(points, starts)  # (n, 4, 3)
+        own = _rows(orientation, bones)
+        if before is not None:
+            vector, own = (before @ vector[..., None])[..., 0], before @ own
+        share = (_rows(seen, starts) * _rows(seen, ends)).clamp(max=1.0)
+        turn = _shortest_turn(vector, _meet(place, vector, _rows(rays, ends)), share)
+        place = place + (turn @ vector[..., None])[..., 0]
+        turned = _rows(rotations, bones) @ own.transpose(2, 3) @ turn @ own
+        for row, bone in enumerate(bones):
+            rotations[:, bone] = turned[:, row]
+        before = turn if before is None else turn @ before
+
+
+def _rows(values: Tensor, rows: Sequence[int]) -> Tensor:
+    """Rows of values (n, m, …) → (n, rows, …). (A list as an index would wait for the GPU.)"""
+    return torch.stack([values[:, row] for row in rows], dim=1)
 
 
 def _meet(start: Tensor, vector: Tensor, ray: Tensor) -> Tensor:
-    """(n, 3) from the start (n, 3) to where the ray (n, 2) meets the sphere that the vector's end lies on, on the side
+    """(…, 3) from the start (…, 3) to where the ray (…, 2) meets the sphere that the vector's end lies on, on the side
     of that end."""
-    direction = functional.normalize(torch.cat([ray, torch.ones_like(ray[:, :1])], dim=-1), dim=-1)
+    direction = functional.normalize(torch.cat([ray, torch.ones_like(ray[..., :1])], dim=-1), dim=-1)
     length = vector.norm(dim=-1, keepdim=True)
     nearest = (direction * start).sum(-1, keepdim=True)  # along the ray
     apart = (start.square().sum(-1, keepdim=True) - nearest.square()).clamp(min=0.0)
@@ -149,21 +156,20 @@ def _meet(start: Tensor, vector: Tensor, ray: Tensor) -> Tensor:
 
 
 def _shortest_turn(vector: Tensor, target: Tensor, share: Tensor) -> Tensor:
-    """(n, 3, 3) rotations by a share (n,) of the angle from vector to target (n, 3), at most FARTHEST_TURN_RAD."""
+    """(…, 3, 3) rotations by a share (…,) of the angle from vector to target (…, 3), at most FARTHEST_TURN_RAD."""
     axis = torch.linalg.cross(vector, target)
     sine, cosine = axis.norm(dim=-1), (vector * target).sum(-1)
     angle = torch.atan2(sine, cosine).clamp(max=FARTHEST_TURN_RAD) * share
-    return rotations_from_vectors(functional.normalize(axis, dim=-1) * angle[:, None])
+    return rotations_from_vectors(functional.normalize(axis, dim=-1) * angle[..., None])
 
 
 def solve_positive(matrix: Tensor, right: Tensor) -> Tensor:
     """x of A x = b for positive definite A (n, m, m), b (n, m), by elimination without pivots: for small m only. (The
     library's solver waits for the GPU.)"""
     size = matrix.shape[-1]
-    rows = list(torch.cat([matrix, right[..., None]], dim=-1).unbind(1))
+    rows = torch.cat([matrix, right[..., None]], dim=-1)
     for pivot in range(size):
-        rows[pivot] = rows[pivot] / rows[pivot][:, pivot : pivot + 1]
-        for row in range(size):
-            if row != pivot:
-                rows[row] = rows[row] - rows[row][:, pivot : pivot + 1] * rows[pivot]
-    return torch.stack([row[:, size] for row in rows], dim=-1)
+        row = rows[:, pivot] / rows[:, pivot, pivot : pivot + 1]
+        rows = rows - rows[:, :, pivot : pivot + 1] * row[:, None]
+        rows[:, pivot] = row
+    return rows[..., size]

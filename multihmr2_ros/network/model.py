@@ -197,7 +197,7 @@ class MultiHMR2(nn.Module):
         k = camera_in_use(image, horizontal_fov.detach().clamp(*FOV_IN_TRAINING), k, k_given)
         return TrainingOutputs(
             layers, decoded.queries, decoded.heatmap, horizontal_fov, k, (image.shape[-2], image.shape[-1]), maps,
-            None if encoded.features is None else encoded.features.outputs,
+            _whole_outputs(encoded.features),
         )  # fmt: skip
 
     def encode(self, image: Tensor, features: EncoderFeatures | None = None) -> Encoded:
@@ -221,6 +221,11 @@ class MultiHMR2(nn.Module):
         features = encoded.features
         content = self.proposals(features, encoded.patches)
         return QueryStart(content, features.reference, features.center_logit.clamp(*SCORE_START))
+
+
+def _whole_outputs(features: EncoderFeatures | None) -> MoveNetOutputs | None:
+    outputs = None if features is None else features.outputs
+    return outputs if isinstance(outputs, MoveNetOutputs) else None
 
 
 def camera_in_use(image: Tensor, horizontal_fov: Tensor, k: Tensor, k_given: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ IN_NETWORK = "backbone.pretrained.movenet."  # how the names of its weights begi
 
 
 @dataclass(frozen=True)
-class MoveNetOutputs:
+class PeopleMaps:
     """Outputs of MoveNet for B images of H × W px; h = H / 4 and w = W / 4 cells, rounded up.
 
     context_16          (B, 144, H / 16, W / 16)
@@ -62,8 +62,6 @@ class MoveNetOutputs:
     finest              (B, 24, h, w) of the pyramid
     center              (B, h, w) logit of "a person's center lies in this cell"
     keypoint            (B, 17, h, w) logit of "this keypoint of somebody lies in this cell"
-    regression          (B, 17, 2, h, w) cells, y before x, from a person's center to their keypoints
-    offset              (B, 17, 2, h, w) cells, y before x, from a keypoint's cell to the keypoint
     """
 
     context_16: Tensor
@@ -71,8 +69,35 @@ class MoveNetOutputs:
     finest: Tensor
     center: Tensor
     keypoint: Tensor
+
+    def regression_at(self, cells: Tensor) -> Tensor:
+        """(B, Q, 17, 2) cells, y before x, from people's centers in `cells` (B, Q), row · w + column, to their
+        keypoints."""
+        raise NotImplementedError
+
+    def offset_at(self, cells: Tensor) -> Tensor:
+        """(B, Q, 17, 2) cells, y before x, from the keypoints' cells (B, 17, Q), row · w + column, to the keypoints."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class MoveNetOutputs(PeopleMaps):
+    """`PeopleMaps` with the vectors of every cell.
+
+    regression          (B, 17, 2, h, w) as of `regression_at`
+    offset              (B, 17, 2, h, w) as of `offset_at`
+    """
+
     regression: Tensor
     offset: Tensor
+
+    def regression_at(self, cells: Tensor) -> Tensor:
+        index = cells[:, None, None].expand(-1, KEYPOINTS, 2, -1)
+        return self.regression.flatten(3).gather(3, index).permute(0, 3, 1, 2)
+
+    def offset_at(self, cells: Tensor) -> Tensor:
+        index = cells[:, :, None].expand(-1, -1, 2, -1)
+        return self.offset.flatten(3).gather(3, index).permute(0, 3, 1, 2)
 
 
 class MoveNet(nn.Module):
@@ -80,13 +105,13 @@ class MoveNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = SameConv(3, STEM_WIDTH, 3, stride=2, activation=_relu6)
+        self.stem = SameConv(3, STEM_WIDTH, 3, stride=2, activation=relu6)
         widths = [STEM_WIDTH, *(width for width, _, _ in BLOCKS)]
         self.blocks = nn.ModuleList(
             InvertedResidual(inputs, outputs, stride, expansion)
             for inputs, (outputs, stride, expansion) in zip(widths, BLOCKS, strict=False)
         )
-        self.last = SameConv(BLOCKS[-1][0], LAST_WIDTH, activation=_relu6)
+        self.last = SameConv(BLOCKS[-1][0], LAST_WIDTH, activation=relu6)
         inputs = (LAST_WIDTH, STRIDE_16[1], STRIDE_8[1], STRIDE_4[1])
         self.lateral = nn.ModuleList(SameConv(*pair) for pair in zip(inputs, LATERAL_WIDTHS, strict=True))
         self.smooth = nn.ModuleList(SeparableConv(*pair) for pair in itertools.pairwise(PYRAMID_WIDTHS))
@@ -116,11 +141,11 @@ class MoveNet(nn.Module):
         )
 
 
-def _relu(features: Tensor) -> Tensor:
+def relu(features: Tensor) -> Tensor:
     return functional.relu(features, inplace=True)
 
 
-def _relu6(features: Tensor) -> Tensor:
+def relu6(features: Tensor) -> Tensor:
     return functional.relu6(features, inplace=True)
 
 
@@ -146,8 +171,7 @@ class SameConv(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         stride, kernel = self.conv.stride[0], self.conv.kernel_size[0]
         if stride > 1:
-            pads = [max((-(-n // stride) - 1) * stride + kernel - n, 0) for n in features.shape[:1:-1]]
-            features = functional.pad(features, [side for n in pads for side in (n // 2, n - n // 2)])
+            features = pad_same(features, kernel, stride)
         features = convolve_pointwise(self.conv, features) if kernel == 1 else self.conv(features)
         return features if self.activation is None else self.activation(features)
 
@@ -159,8 +183,8 @@ class InvertedResidual(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
         super().__init__()
         inner = inputs * expansion
-        self.expand = SameConv(inputs, inner, activation=_relu6) if expansion > 1 else None
-        self.depthwise = SameConv(inner, inner, 3, stride=stride, groups=inner, activation=_relu6)
+        self.expand = SameConv(inputs, inner, activation=relu6) if expansion > 1 else None
+        self.depthwise = SameConv(inner, inner, 3, stride=stride, groups=inner, activation=relu6)
         self.project = SameConv(inner, outputs)
         self.residual = stride == 1 and inputs == outputs
 
@@ -176,7 +200,7 @@ class SeparableConv(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.depthwise = SameConv(inputs, inputs, 3, groups=inputs, bias=False)
-        self.pointwise = SameConv(inputs, outputs, activation=_relu)
+        self.pointwise = SameConv(inputs, outputs, activation=relu)
 
     def forward(self, features: Tensor) -> Tensor:
         result: Tensor = self.pointwise(self.depthwise(features))
@@ -189,11 +213,29 @@ class KeypointHead(nn.Sequential):
     def __init__(self, outputs: int) -> None:
         super().__init__(SeparableConv(FINEST_WIDTH, HEAD_WIDTH), SameConv(HEAD_WIDTH, outputs))
 
+    @property
+    def separable(self) -> SeparableConv:
+        layer = self[0]
+        assert isinstance(layer, SeparableConv)
+        return layer
+
+    @property
+    def output(self) -> SameConv:
+        layer = self[1]
+        assert isinstance(layer, SameConv)
+        return layer
+
 
 def convolve_pointwise(conv: nn.Conv2d, features: Tensor) -> Tensor:
     """A 1 × 1 convolution as the matrix product that it is: PyTorch's own is five times as slow on one thread."""
     product = functional.linear(features.permute(0, 2, 3, 1), conv.weight.flatten(1), conv.bias)
     return product.permute(0, 3, 1, 2)
+
+
+def pad_same(features: Tensor, kernel: int, stride: int) -> Tensor:
+    """Features with TensorFlow's SAME padding for a convolution."""
+    pads = [max((-(-n // stride) - 1) * stride + kernel - n, 0) for n in features.shape[:1:-1]]
+    return functional.pad(features, [side for n in pads for side in (n // 2, n - n // 2)])
 
 
 def load_encoder(encoder: MoveNet, path: Path) -> None:

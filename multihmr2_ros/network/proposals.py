@@ -34,7 +34,7 @@ from multihmr2_ros.network.movenet import (
     FINEST_WIDTH,
     KEYPOINTS,
     MoveNet,
-    MoveNetOutputs,
+    PeopleMaps,
 )
 
 WINDOW = 3  # steps around a regressed keypoint in which its heat map is searched
@@ -69,7 +69,7 @@ class EncoderFeatures:
     keypoints: Tensor
     keypoint_score: Tensor
     sampled: Tensor
-    outputs: MoveNetOutputs | None = None
+    outputs: PeopleMaps | None = None
 
     @property
     def reference(self) -> Tensor:
@@ -104,22 +104,21 @@ class KeypointEncoder(nn.Module):
         )
 
 
-def propose_people(outputs: MoveNetOutputs, queries: int) -> tuple[Tensor, Tensor, Tensor]:
+def propose_people(outputs: PeopleMaps, queries: int) -> tuple[Tensor, Tensor, Tensor]:
     """The best people: logit (B, Q), keypoints (B, Q, 17, 2) px and their scores (B, Q, 17)."""
     logit, cells = find_centers(outputs, queries)
     columns = outputs.center.shape[2]
-    regressed = regress_keypoints(outputs, cells)
-    window = search_window(outputs, regressed.detach())
+    window = search_window(outputs, regress_keypoints(outputs, cells).detach())
     chosen = window.preference().argmax(-1, keepdim=True)
     cell = window.index.gather(3, chosen)[..., 0]  # (B, 17, Q)
     score = outputs.keypoint.flatten(2).gather(2, cell).sigmoid().transpose(1, 2)
-    offset = offsets_at(outputs, cell)
+    offset = outputs.offset_at(cell)
     cell = cell.transpose(1, 2)
     places = torch.stack([cell // columns, cell % columns], dim=-1) + offset
     return logit, CELL_PX * places.flip(-1), score
 
 
-def find_centers(outputs: MoveNetOutputs, queries: int) -> tuple[Tensor, Tensor]:
+def find_centers(outputs: PeopleMaps, queries: int) -> tuple[Tensor, Tensor]:
     """The cells of highest center score that no neighbor exceeds: logit (B, Q), cells (B, Q, 2), y before x."""
     center = outputs.center
     _, rows, columns = center.shape
@@ -128,18 +127,9 @@ def find_centers(outputs: MoveNetOutputs, queries: int) -> tuple[Tensor, Tensor]
     return logit, torch.stack([best // columns, best % columns], dim=-1)
 
 
-def regress_keypoints(outputs: MoveNetOutputs, cells: Tensor) -> Tensor:
+def regress_keypoints(outputs: PeopleMaps, cells: Tensor) -> Tensor:
     """(B, Q, 17, 2) keypoints in cells, y before x, as regressed from centers (B, Q, 2)."""
-    index = cells[..., 0] * outputs.center.shape[2] + cells[..., 1]
-    index = index[:, None, None].expand(-1, KEYPOINTS, 2, -1)
-    regression = outputs.regression.flatten(3).gather(3, index).permute(0, 3, 1, 2)
-    return cells[:, :, None] + regression
-
-
-def offsets_at(outputs: MoveNetOutputs, cell: Tensor) -> Tensor:
-    """(B, Q, 17, 2) from the cells of flat index (B, 17, Q) to the keypoints in them, y before x."""
-    index = cell[:, :, None].expand(-1, -1, 2, -1)
-    return outputs.offset.flatten(3).gather(3, index).permute(0, 3, 1, 2)
+    return cells[:, :, None] + outputs.regression_at(cells[..., 0] * outputs.center.shape[2] + cells[..., 1])
 
 
 @dataclass(frozen=True)
@@ -160,7 +150,7 @@ class SearchWindow:
         return functional.logsigmoid(self.logit) - (self.distance + SOFTENING).log()
 
 
-def search_window(outputs: MoveNetOutputs, places: Tensor) -> SearchWindow:
+def search_window(outputs: PeopleMaps, places: Tensor) -> SearchWindow:
     """The window around keypoints (B, Q, 17, 2) in cells, y before x; large people are searched with larger steps."""
     _, rows, columns = outputs.center.shape
     extent = (places.amax(2) - places.amin(2)).amax(-1)
