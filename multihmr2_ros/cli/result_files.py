@@ -36,8 +36,13 @@ FRAME_ENDINGS = {"params": ".npz", "mesh": ".glb", "overlay": "_overlay.png"}
 VIDEO_ENDING = "_overlay.mp4"
 
 RESULTS_FILE = "results.json"
-EVALUATION_FILES = ("frames.csv", "people.csv", "identities.png", "overlay.mp4", "predictions.mcap")  # of a sequence
-SUMMARY_FILES = (RESULTS_FILE, "error_over_distance.png", "field_of_view.png", "latency.png")  # of all together
+REPORT_FILE = "report.html"
+EVALUATION_FILES = (  # of a sequence
+    "frames.csv", "people.csv", "identities.png", "overlay.mp4", "predictions.mcap", "highlights.zip",
+)  # fmt: skip
+SUMMARY_FILES = (  # of all together
+    RESULTS_FILE, REPORT_FILE, "error_over_distance.png", "field_of_view.png", "latency.png",
+)  # fmt: skip
 
 
 def add_overwrite(parser: argparse.ArgumentParser) -> None:
