@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 FRAME_ENDINGS = {"params": ".npz", "mesh": ".glb", "overlay": "_overlay.png"}
 VIDEO_ENDING = "_overlay.mp4"
+RECORDING_ENDING = ".rrd"
 
 RESULTS_FILE = "results.json"
 REPORT_FILE = "report.html"
@@ -61,6 +62,8 @@ class RunNames:
         self.fixed = {f"{name}{ending}" for name in source.frame_names or () for ending in endings}
         if "video" in kinds:
             self.fixed.add(f"{source.name}{VIDEO_ENDING}")
+        if "rrd" in kinds:
+            self.fixed.add(f"{source.name}{RECORDING_ENDING}")
         self._numbered: re.Pattern[str] | None = None
         self._example = f"{source.name}_000000{endings[0] if endings else ''}"
         if source.frame_names is None and endings:
