@@ -187,6 +187,18 @@ def test_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*arguments, "--out", str(tmp_path / "cmp"), "--overwrite"]) == 0
 
 
+def test_tables_of_an_earlier_version(report: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "b"):
+        shutil.copytree(report.parent, tmp_path / name)
+    table = tmp_path / "a" / "people.csv"
+    table.write_text(table.read_text().replace("posture", "other"))
+    arguments = ["evaluate", "--compare", str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "cmp")]
+    assert main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "people.csv was not written by this version ('posture'); evaluate again" in line
+    assert not list((tmp_path / "cmp").glob("*"))
+
+
 def test_ranking_keeps_the_worst_of_each_block() -> None:
     values = np.random.default_rng(0).permutation(2000) / 100
     ranking = highlights.Ranking(20)

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation.tables import FALSE_POSITIVE, MATCH, MISS
 
 NUMBERS = (
@@ -41,6 +42,14 @@ class PersonRows:
 
     @classmethod
     def read(cls, rows: Iterable[dict[str, str]]) -> PersonRows:
+        """Raises UserError for a table of an earlier version, or of another program."""
+        try:
+            return cls._read(rows)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"people.csv was not written by this version ({error}); evaluate again") from None
+
+    @classmethod
+    def _read(cls, rows: Iterable[dict[str, str]]) -> PersonRows:
         outcome, posture, cells = [], [], []
         for row in rows:
             outcome.append(row["outcome"])
