@@ -132,6 +132,11 @@ class Body(nn.Module):
     def vertex_count(self) -> int:
         return int(self.anny.template_vertices.shape[0])
 
+    @property
+    def template(self) -> NDArray[np.float32]:
+        """(V, 3) m, vertices of Anny's template in its rest pose, arms away from the trunk."""
+        return np.asarray(self.anny.template_vertices.cpu(), np.float32)
+
     def forward(self, shape: Tensor, rotations: Tensor) -> PosedBody:
         """Pose n bodies.
 

@@ -98,7 +98,7 @@ def test_the_rule_sees_every_kind_of_import() -> None:
 
 @pytest.mark.parametrize("module", ["multihmr2_ros", "multihmr2_ros.cli.main", "multihmr2_ros.cli.run"])
 def test_importing_the_package_loads_nothing_heavy(module: str) -> None:
-    heavy = "torch rclpy anny cv2 numpy scipy av trimesh"
+    heavy = "torch rclpy anny cv2 numpy scipy av trimesh jinja2 matplotlib rerun"
     code = f"import {module}, sys; print(*(name for name in '{heavy}'.split() if name in sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.split() == []

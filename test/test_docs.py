@@ -25,8 +25,8 @@ from types import ModuleType
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "docs" / "node.md", ROOT / "docs" / "getting-started.md"]
-NODE_PAGE, START_PAGE = (page.read_text(encoding="utf-8") for page in PAGES)
+PAGES = [ROOT / "docs" / "node.md", ROOT / "docs" / "getting-started.md", ROOT / "docs" / "viewing.md"]
+NODE_PAGE, START_PAGE, _ = (page.read_text(encoding="utf-8") for page in PAGES)
 
 
 def launch_arguments() -> set[str]:

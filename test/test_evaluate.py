@@ -202,7 +202,7 @@ def test_the_files(bag: Path, tmp_path: Path) -> None:
     result = run_job(job, TruthfulEstimator(lambda index, people: people.select(np.arange(3) != index % 4)))
     assert result.problems == ()
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"frames.csv", "people.csv", "overlay.mp4", "predictions.mcap"}
+    assert names == {"frames.csv", "people.csv", "overlay.mp4", "predictions.mcap", "highlights.zip"}
     with open(tmp_path / "out" / "frames.csv", newline="") as file:
         frames = list(csv.DictReader(file))
     with open(tmp_path / "out" / "people.csv", newline="") as file:

@@ -60,7 +60,7 @@ def test_a_bag_that_is_cut_off(tmp_path: Path) -> None:
     assert "damaged or cut off" in the_line(result)
     assert 3 <= result.tally.with_truth <= 15
     assert result.tally.metrics()["recall"][0] == 100
-    assert tables(path) == {"frames.csv", "people.csv"}
+    assert tables(path) == {"frames.csv", "people.csv", "highlights.zip"}
 
 
 @pytest.mark.parametrize(
@@ -264,7 +264,9 @@ def test_both_intrinsics_and_a_comparison(
     path = write_scene(tmp_path / "walk.mcap", 12)
     assert command(path, "--out", tmp_path / "a", "--intrinsics", "both") == 0
     assert command(path, "--out", tmp_path / "b", "--no-plots", "--no-bag") == 0
-    assert {path.name for path in (tmp_path / "b").iterdir()} == {"frames.csv", "people.csv", "results.json"}
+    assert {path.name for path in (tmp_path / "b").iterdir()} == {
+        "frames.csv", "people.csv", "results.json", "highlights.zip", "report.html",
+    }  # fmt: skip
     capsys.readouterr()
     assert main(["evaluate", "--compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]

@@ -196,7 +196,8 @@ def test_evaluations_do_not_mix(small_checkpoint: Path, tmp_path: Path, capsys: 
     assert "results.json exists already" in line
     assert contents(out) == before
     assert evaluate(first, "--overwrite") == 0
-    expected = ["frames.csv", "people.csv", "predictions.mcap", "results.json", "second/notes.txt"]
+    expected = ["frames.csv", "highlights.zip", "people.csv", "predictions.mcap", "report.html", "results.json"]
+    expected.append("second/notes.txt")
     assert sorted(contents(out)) == expected, "nothing is left of the bags that were evaluated before"
     bag = (out / "predictions.mcap").read_bytes()
     assert evaluate(out / "predictions.mcap", "--recorded", "--overwrite") == 2

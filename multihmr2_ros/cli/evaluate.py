@@ -41,7 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the results; made if missing")
     result_files.add_overwrite(parser)
     parser.add_argument(
-        "--compare", nargs=2, type=Path, metavar=("A", "B"), help="two result folders: B − A, with intervals"
+        "--compare",
+        nargs=2,
+        type=Path,
+        metavar=("A", "B"),
+        help="two result folders: B − A, with intervals; with --out a report.html, too",
     )
     _add_dataset(parser)
     parser.add_argument(
@@ -71,7 +75,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="so are those of whom less is visible (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--matching", choices=("hungarian", "greedy"), default="hungarian", help="of people in a frame")
-    for name, what in (("video", "overlay video"), ("bag", "bag of predictions"), ("plots", "plots")):
+    for name, what in (
+        ("video", "overlay video"), ("bag", "bag of predictions"), ("plots", "plots"), ("report", "report.html"),
+    ):  # fmt: skip
         parser.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, default=True, help=f"write the {what}")
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="bags at a time, in processes (Dask)")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster that sees the same files")
@@ -108,6 +114,7 @@ def run(args: argparse.Namespace) -> int:
         from multihmr2_ros.evaluation.plots import require_matplotlib
 
         require_matplotlib()
+    _require_report_packages(args)
     jobs = _jobs(args, _choice(args))
     earlier = _earlier_results(args, [job.folder for job in jobs], whole=args.overwrite)
     estimator = None
@@ -171,6 +178,7 @@ def _jobs(args: argparse.Namespace, choice: EstimatorChoice) -> list[BagJob]:
                     scoring=scoring,
                     video=args.video,
                     bag=args.bag,
+                    highlights=args.report,
                     estimator=None if recorded else choice,
                 )
             )
@@ -208,12 +216,13 @@ def _dataset(args: argparse.Namespace) -> int:
 
     if len(args.inputs) != 1 or _is_distributed(args) or args.intrinsics == "both":
         raise UserError("a data set is one folder, evaluated with --intrinsics given or predicted, without --workers")
+    _require_report_packages(args)
     args.mesh, args.plots = "full", False
     choice = _resolved(args)
     job = resolved(
         DatasetJob(
             args.dataset, args.inputs[0], args.out, args.split, args.regressor,
-            options.camera(args, args.intrinsics), _scoring(args),
+            options.camera(args, args.intrinsics), _scoring(args), args.report,
         )
     )  # fmt: skip
     earlier = _earlier_results(args, [], whole=True)
@@ -276,6 +285,10 @@ def _finish(
         from multihmr2_ros.evaluation.plots import save_plots
 
         save_plots(args.out, results)
+    if args.report:
+        from multihmr2_ros.evaluation.page import write_report
+
+        write_report(args.out, results, configuration, timing, problems)
     print(table(_merged(results)))
     names = [path.name for path in args.inputs]
     listed = ", ".join(names) if len(names) <= MOST_LISTED else f"{names[0]} … {names[-1]} ({len(names)})"
@@ -329,9 +342,29 @@ def _scoring(args: argparse.Namespace) -> ScoringConfig:
     )
 
 
+def _require_report_packages(args: argparse.Namespace) -> None:
+    if args.report:
+        from multihmr2_ros.evaluation.page import require_report_packages
+
+        require_report_packages()
+
+
 def _compare(args: argparse.Namespace) -> int:
+    """The table on the terminal; with --out, the report as well, which is the only file that is written."""
     from multihmr2_ros.evaluation.comparison import compare, comparison_table
 
     a, b = args.compare
-    print(comparison_table(a, b, compare(a, b)))
+    if args.inputs:
+        raise UserError(f"--compare takes two result folders and no BAG; got {args.inputs[0]}, too")
+    report = args.out / result_files.REPORT_FILE if args.out is not None and args.report else None
+    if report is not None:
+        _require_report_packages(args)
+        result_files.refuse_existing([report] if report.exists() else [], [], overwrite=args.overwrite)
+    comparisons = compare(a, b)
+    print(comparison_table(a, b, comparisons))
+    if report is not None:
+        from multihmr2_ros.evaluation.page import write_comparison
+
+        options.make_folder(args.out)
+        print(f"\n→ {write_comparison(args.out, a, b, comparisons)}")
     return 0

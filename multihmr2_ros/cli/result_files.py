@@ -34,10 +34,16 @@ if TYPE_CHECKING:
 
 FRAME_ENDINGS = {"params": ".npz", "mesh": ".glb", "overlay": "_overlay.png"}
 VIDEO_ENDING = "_overlay.mp4"
+RECORDING_ENDING = ".rrd"
 
 RESULTS_FILE = "results.json"
-EVALUATION_FILES = ("frames.csv", "people.csv", "identities.png", "overlay.mp4", "predictions.mcap")  # of a sequence
-SUMMARY_FILES = (RESULTS_FILE, "error_over_distance.png", "field_of_view.png", "latency.png")  # of all together
+REPORT_FILE = "report.html"
+EVALUATION_FILES = (  # of a sequence
+    "frames.csv", "people.csv", "identities.png", "overlay.mp4", "predictions.mcap", "highlights.zip",
+)  # fmt: skip
+SUMMARY_FILES = (  # of all together
+    RESULTS_FILE, REPORT_FILE, "error_over_distance.png", "field_of_view.png", "latency.png",
+)  # fmt: skip
 
 
 def add_overwrite(parser: argparse.ArgumentParser) -> None:
@@ -56,6 +62,8 @@ class RunNames:
         self.fixed = {f"{name}{ending}" for name in source.frame_names or () for ending in endings}
         if "video" in kinds:
             self.fixed.add(f"{source.name}{VIDEO_ENDING}")
+        if "rrd" in kinds:
+            self.fixed.add(f"{source.name}{RECORDING_ENDING}")
         self._numbered: re.Pattern[str] | None = None
         self._example = f"{source.name}_000000{endings[0] if endings else ''}"
         if source.frame_names is None and endings:

@@ -20,6 +20,7 @@ import argparse
 import contextlib
 import logging
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,13 +33,14 @@ if TYPE_CHECKING:
 
     from multihmr2_ros.estimator import Estimator
     from multihmr2_ros.evaluation.run import Camera
+    from multihmr2_ros.media.rerun_output import RerunRecording, Viewer
     from multihmr2_ros.media.sources import FrameSource
     from multihmr2_ros.media.video import VideoWriter
     from multihmr2_ros.network.inference import Runtime
     from multihmr2_ros.people import Frame, People
 
 HELP = "find people in images, folders of images, videos, and bags"
-SAVE_CHOICES = ("params", "mesh", "overlay", "video")
+SAVE_CHOICES = ("params", "mesh", "overlay", "video", "rrd")
 logger = logging.getLogger(__name__)
 
 SEQUENCE_FPS = 30.0  # of a folder of images that is written as a video
@@ -50,15 +52,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="image, folder of images, video, or bag (rosbag2 folder, .mcap, .db3, .bag)",
     )  # fmt: skip
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="folder for the results; made if missing"
+        "--out", type=Path, metavar="DIR", help="folder for the results; made if missing (needed but with --view)"
     )
     result_files.add_overwrite(parser)
     parser.add_argument(
         "--save",
         metavar="KINDS",
-        help="comma-separated: params (npz), mesh (glb), overlay (png), video (mp4); "
+        help="comma-separated: params (npz), mesh (glb), overlay (png), video (mp4), "
+        "rrd (recording for the Rerun viewer); "
         "default params,overlay for images and params,video for videos and bags",
     )
+    parser.add_argument(
+        "--view", nargs="?", const="native", metavar="native|web[:PORT]",
+        help="show people in 3D in the Rerun viewer while it works: in a window, or in a browser on this machine",
+    )  # fmt: skip
     parser.add_argument("--topic", help="of a bag's images, raw or compressed (default: its only image topic)")
     options.add_estimation(parser, mesh="full", mesh_help="resolution")
     options.add_camera(parser)
@@ -66,8 +73,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     chosen = _parse_save(args.save)
-    result_files.refuse_input_folder(args.out, args.inputs)
-    options.make_folder(args.out)
+    view = _parse_view(args, chosen)
+    if args.out is None:
+        chosen, args.out = (), Path()
+    else:
+        result_files.refuse_input_folder(args.out, args.inputs)
+        options.make_folder(args.out)
     runtime, camera = options.runtime(args), options.camera(args)
     inputs, failed = [], False
     for path in args.inputs:
@@ -80,17 +91,21 @@ def run(args: argparse.Namespace) -> int:
     result_files.refuse_existing(existing, args.inputs, overwrite=args.overwrite)
     if not inputs:
         return 2
-    estimator = _load(args, runtime)
-    for path, source in inputs:
-        with _reported() as outcome, source:
-            _run_source(estimator, camera, path, source, args.out, chosen)
-        failed |= outcome.failed
+    with _viewer(view) as viewer:
+        estimator = _load(args, runtime)
+        for path, source in inputs:
+            with _reported() as outcome, source:
+                _run_source(estimator, camera, path, source, args.out, chosen, viewer)
+            failed |= outcome.failed
+        if viewer is not None and view is not None and view[0] == "web":
+            print(f"the viewer is at {viewer.address} until Ctrl-C")
+            viewer.wait()
     return 2 if failed else 0
 
 
 def _kinds(source: FrameSource, chosen: tuple[str, ...] | None) -> tuple[str, ...]:
     """What is saved of an input: as chosen, or its default."""
-    return chosen or (("params", "overlay") if source.fps is None else ("params", "video"))
+    return chosen if chosen is not None else (("params", "overlay") if source.fps is None else ("params", "video"))
 
 
 def _open(path: Path, topic: str | None) -> FrameSource:
@@ -118,6 +133,7 @@ def _run_source(
     source: FrameSource,
     out: Path,
     chosen: tuple[str, ...] | None,
+    viewer: Viewer | None = None,
 ) -> None:
     """Every frame of one input, in order; a line at the end says what was found and where it is.
 
@@ -130,7 +146,7 @@ def _run_source(
     sizes = _SizeWatch(path, with_k=camera.k is not None, with_video="video" in kinds)
     estimator.reset()
     with contextlib.ExitStack() as stack:
-        results = Results(out, source, kinds, estimator, stack)
+        results = Results(out, source, kinds, estimator, stack, viewer)
         bar = stack.enter_context(tqdm(source, total=source.frame_count, desc=path.name, unit="frame", disable=None))
         for frame in bar:
             if not is_video:
@@ -142,7 +158,8 @@ def _run_source(
             frames, people_seen = frames + 1, people_seen + len(people)
             bar.set_postfix(people=len(people))
     runtime = estimator.runtime
-    print(f"{path}: {frames} frames, {people_seen} people ({runtime.device}, {runtime.precision}) → {out}")
+    place = f" → {out}" if kinds else ""
+    print(f"{path}: {frames} frames, {people_seen} people ({runtime.device}, {runtime.precision}){place}")
     if source.damage:
         raise UserError(source.damage)
 
@@ -181,11 +198,13 @@ class Results:
         save: tuple[str, ...],
         estimator: Estimator,
         stack: contextlib.ExitStack,
+        viewer: Viewer | None = None,
     ) -> None:
         self._folder, self._source, self._save = folder, source, save
         self._fps = source.fps or SEQUENCE_FPS
-        self._faces = estimator.faces
-        self._stack = stack
+        self._estimator, self._faces = estimator, estimator.faces
+        self._stack, self._viewer = stack, viewer
+        self._recording: RerunRecording | None = None
         self._is_first = True
         self._video: VideoWriter | None = None
         self._video_size = (0, 0)
@@ -199,6 +218,8 @@ class Results:
             names = result_files.RunNames(self._source, self._save)
             result_files.remove_results(names.existing(self._folder))
             self._is_first = False
+        if "rrd" in self._save or self._viewer is not None:
+            self._record(frame, people)
         if "params" in self._save:
             save_params(self._path(frame, "params"), frame.as_recorded(people))
         if "mesh" in self._save:
@@ -209,6 +230,18 @@ class Results:
                 save_image(self._path(frame, "overlay"), drawn)
             if "video" in self._save:
                 self._write_video(frame, drawn)
+
+    def _record(self, frame: Frame, people: People) -> None:
+        from multihmr2_ros.media.rerun_output import RerunRecording
+        from multihmr2_ros.media.rerun_recording import Rig, bone_pairs
+
+        if self._recording is None:
+            body = self._estimator.body
+            rig = Rig(body.faces, body.template, bone_pairs(body.bone_labels, body.bone_parents))
+            path = self._folder / f"{self._source.name}{result_files.RECORDING_ENDING}" if "rrd" in self._save else None
+            recording = RerunRecording(path, rig, self._viewer, self._source.name)
+            self._recording = self._stack.enter_context(recording)
+        self._recording.add(frame, people)
 
     def _path(self, frame: Frame, kind: str) -> Path:
         return self._folder / f"{frame.name}{result_files.FRAME_ENDINGS[kind]}"
@@ -226,6 +259,35 @@ class Results:
         else:  # images have no time, and a bag's clock may have been set back: one after the other
             self._video_stamp += 1 / self._fps
         self._video.write(fit_image(drawn, *self._video_size), self._video_stamp)
+
+
+def _parse_view(args: argparse.Namespace, chosen: tuple[str, ...] | None) -> tuple[str, int] | None:
+    """The viewer's kind and port; refuses what cannot work before anything slow begins."""
+    if args.out is None and (args.view is None or chosen is not None):
+        raise UserError("expected --out DIR for the results; only --view without --save writes none")
+    if args.view is None and "rrd" not in (chosen or ()):
+        return None
+    from multihmr2_ros.media.rerun_output import parse_view
+    from multihmr2_ros.media.rerun_recording import import_rerun
+
+    import_rerun()
+    return None if args.view is None else parse_view(args.view)
+
+
+@contextlib.contextmanager
+def _viewer(view: tuple[str, int] | None) -> Iterator[Viewer | None]:
+    if view is None:
+        yield None
+        return
+    from multihmr2_ros.media.rerun_output import Viewer
+
+    viewer = Viewer(*view)
+    try:
+        if view[0] == "web":
+            print(f"open {viewer.address} in a browser on this machine", flush=True)
+        yield viewer
+    finally:
+        viewer.close()
 
 
 def _parse_save(text: str | None) -> tuple[str, ...] | None:

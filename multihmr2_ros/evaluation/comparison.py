@@ -90,15 +90,21 @@ def comparison_table(a: Path, b: Path, comparisons: Sequence[Comparison]) -> str
             metric = units[found.key]
             low, high = (f"{value:+.2f}" if math.isfinite(value) else "" for value in (found.low, found.high))
             interval = f"{low} … {high}" if low and high else "–"
-            verdict = ""
-            if (found.low > 0 or found.high < 0) and abs(found.b - found.a) > TO_SEE:
-                verdict = "  better" if (found.b > found.a) == metric.higher_is_better else "  worse"
+            verdict = f"  {judgement(found)}".rstrip()
             a_text, b_text = number(found.a, metric.unit), number(found.b, metric.unit)
             difference = f"{found.b - found.a:+.2f}" if math.isfinite(found.b - found.a) else "–"
             lines.append(
                 f"{found.key:<16}{metric.unit:<6}{a_text:>10}{b_text:>10}{difference:>10}{interval:>22}{verdict}"
             )
     return "\n".join(lines)
+
+
+def judgement(found: Difference) -> str:
+    """better or worse where the interval of B − A leaves out 0; else "": no interval, or nothing to see."""
+    higher_is_better = next(metric.higher_is_better for metric in METRICS if metric.key == found.key)
+    if (found.low > 0 or found.high < 0) and abs(found.b - found.a) > TO_SEE:
+        return "better" if (found.b > found.a) == higher_is_better else "worse"
+    return ""
 
 
 def _by_kind(folder: Path) -> dict[str, dict[str, dict[str, Any]]]:

@@ -48,34 +48,40 @@ def require_matplotlib() -> None:
 
 def save_plots(out: Path, results: Sequence[SequenceResult]) -> list[Path]:
     """Those that the results have data for; identities beside each sequence's tables."""
-    written: list[Path] = []
-    written += _error_over_distance(out / "error_over_distance.png", _by_kind(out, results, "people.csv"))
-    written += _fields_of_view(out / "field_of_view.png", _by_kind(out, results, "frames.csv"))
+    figures = {
+        out / "error_over_distance.png": draw_error_over_distance(rows_by_kind(out, results, "people.csv")),
+        out / "field_of_view.png": draw_fields_of_view(rows_by_kind(out, results, "frames.csv")),
+        out / "latency.png": draw_latency(times_ms(results)),
+    }
+    for result in results:
+        folder = out / result.folder
+        figures[folder / "identities.png"] = draw_identities(read_rows(folder / "people.csv"), result.name)
+    return [_save(figure, path) for path, figure in figures.items() if figure is not None]
+
+
+def times_ms(results: Sequence[SequenceResult]) -> dict[str, list[float]]:
+    """Every time (ms) of all sequences, by the name of the stage."""
     times: dict[str, list[float]] = {}
     for result in results:
         for stage, values in result.tally.times_ms.items():
             times.setdefault(stage, []).extend(values)
-    written += _latency(out / "latency.png", times)
-    for result in results:
-        folder = out / result.folder
-        written += _identities(folder / "identities.png", _rows(folder / "people.csv"), result.name)
-    return written
+    return times
 
 
-def _by_kind(out: Path, results: Sequence[SequenceResult], table: str) -> dict[str, Iterator[dict[str, str]]]:
+def rows_by_kind(out: Path, results: Sequence[SequenceResult], table: str) -> dict[str, Iterator[dict[str, str]]]:
     kinds: dict[str, list[Path]] = {}
     for result in results:
         kinds.setdefault(result.intrinsics, []).append(out / result.folder / table)
-    return {kind: (row for path in paths for row in _rows(path)) for kind, paths in kinds.items()}
+    return {kind: (row for path in paths for row in read_rows(path)) for kind, paths in kinds.items()}
 
 
-def _rows(path: Path) -> Iterator[dict[str, str]]:
+def read_rows(path: Path) -> Iterator[dict[str, str]]:
     if path.is_file():
         with open(path, newline="", encoding="utf-8") as file:
             yield from csv.DictReader(file)
 
 
-def _figure(height_inches: float = 4.0) -> tuple[Any, Any]:
+def new_figure(height_inches: float = 4.0) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8.0, height_inches), layout="constrained")
@@ -84,17 +90,17 @@ def _figure(height_inches: float = 4.0) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _save(figure: Any, path: Path) -> list[Path]:
+def _save(figure: Any, path: Path) -> Path:
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)
-    return [path]
+    return path
 
 
-def _error_over_distance(path: Path, kinds: Mapping[str, Iterable[dict[str, str]]]) -> list[Path]:
-    figure, axes = _figure()
+def draw_error_over_distance(kinds: Mapping[str, Iterable[dict[str, str]]]) -> Any | None:
+    figure, axes = new_figure()
     is_empty = True
     for style, (kind, rows) in zip(STYLES, kinds.items(), strict=False):
-        values = _columns((row for row in rows if row["outcome"] == MATCH), ("true_distance_m", *DISTANCE_ERRORS))
+        values = columns((row for row in rows if row["outcome"] == MATCH), ("true_distance_m", *DISTANCE_ERRORS))
         bins = np.floor(values[:, 0])
         for column, label in enumerate(DISTANCE_ERRORS.values(), start=1):
             known = np.isfinite(values[:, [0, column]]).all(axis=1)
@@ -110,72 +116,92 @@ def _error_over_distance(path: Path, kinds: Mapping[str, Iterable[dict[str, str]
     axes.set(xlabel="true distance (m), bins of 1 m", ylabel="mean error (mm)", title="Error over distance")
     axes.set_ylim(bottom=0)
     if is_empty:
-        return []
+        return None
     axes.legend()
-    return _save(figure, path)
+    return figure
 
 
-def _fields_of_view(path: Path, kinds: Mapping[str, Iterable[dict[str, str]]]) -> list[Path]:
+def draw_fields_of_view(kinds: Mapping[str, Iterable[dict[str, str]]]) -> Any | None:
     """The network's own prediction is the same for all kinds of intrinsics: the first is drawn."""
-    figure, axes = _figure()
+    figure, axes = new_figure()
     rows = next(iter(kinds.values()), iter(()))
-    values = _columns(rows, ("predicted_fov_deg", "true_fov_deg"))
+    values = columns(rows, ("predicted_fov_deg", "true_fov_deg"))
     if not np.isfinite(values[:, 0]).any():
-        return []
+        return None
     axes.plot(values[:, 0], ".", markersize=3, label="predicted")
     if np.isfinite(values[:, 1]).any():
         axes.plot(values[:, 1], color="black", linewidth=1, label="true")
     axes.set(xlabel="frame", ylabel="vertical field of view (degrees)", title="Field of view")
     axes.legend()
-    return _save(figure, path)
+    return figure
 
 
-def _latency(path: Path, times: Mapping[str, Sequence[float]]) -> list[Path]:
+def draw_latency(times: Mapping[str, Sequence[float]]) -> Any | None:
     known = {stage: np.asarray(values) for stage, values in times.items() if len(values)}
     if not known:
-        return []
-    figure, axes = _figure()
+        return None
+    figure, axes = new_figure()
     highest = max(float(np.percentile(values, 99.5)) for values in known.values())
     for stage, values in known.items():
         label = f"{stage}: p50 {np.percentile(values, 50):.1f}, p95 {np.percentile(values, 95):.1f} ms"
         axes.hist(np.minimum(values, highest), bins=60, range=(0, max(highest, 1e-3)), histtype="step", label=label)
     axes.set(xlabel="ms (the last bin holds what is longer)", ylabel="frames", title="Latency")
     axes.legend()
-    return _save(figure, path)
+    return figure
 
 
-def _identities(path: Path, rows: Iterable[dict[str, str]], name: str) -> list[Path]:
+def draw_identities(rows: Iterable[dict[str, str]], name: str) -> Any | None:
     """A line per true person, in the colour of the track that followed them; gaps are misses."""
-    points: dict[int, list[tuple[float, int]]] = {}
+    points: dict[int, list[tuple[int, float, int]]] = {}
     false: list[float] = []
+    stamps: list[float] = []
     for row in rows:
-        if row["outcome"] == MATCH:
-            points.setdefault(int(row["true_id"]), []).append((float(row["stamp_s"]), int(row["predicted_id"])))
-        elif row["outcome"] == MISS:
-            points.setdefault(int(row["true_id"]), [])
+        stamps.append(float(row["stamp_s"]))
+        if row["outcome"] in (MATCH, MISS):
+            seen = points.setdefault(int(row["true_id"]), [])
+            if row["outcome"] == MATCH:
+                seen.append((int(row["frame"]), stamps[-1], int(row["predicted_id"])))
         elif row["outcome"] == FALSE_POSITIVE:
-            false.append(float(row["stamp_s"]))
+            false.append(stamps[-1])
     if not points:
-        return []
+        return None
+    start = min(stamps)
     shown = sorted(points)[:MOST_IDENTITIES]
-    figure, axes = _figure(1.5 + 0.3 * (len(shown) + 1))
-    stamps = [stamp for each in points.values() for stamp, _ in each] + false
-    start = min(stamps, default=0.0)
+    figure, axes = new_figure(1.5 + 0.3 * (len(shown) + 1))
     for height, true_id in enumerate(shown, start=1):
-        seen = np.array(points[true_id], np.float64).reshape(-1, 2)
-        for track in np.unique(seen[:, 1]).astype(int):
-            at = seen[seen[:, 1] == track, 0]
-            color = np.array(track_color(track)) / 255
-            axes.plot(at - start, np.full(len(at), height), "|", color=color, markersize=12)
-            axes.annotate(f"{track}", (at[0] - start, height), textcoords="offset points", xytext=(0, 7), fontsize=7)
+        _draw_runs(axes, height, _runs(points[true_id]), start)
     axes.plot(np.array(false) - start, np.zeros(len(false)), "x", color="red", markersize=4)
     axes.set_yticks(range(len(shown) + 1), ["false", *map(str, shown)])
     axes.set_ylim(-0.5, len(shown) + 0.8)
     axes.set(xlabel="time (s)", ylabel="true id", title=f"Track ids over time: {name}")
-    return _save(figure, path)
+    return figure
 
 
-def _columns(rows: Iterable[dict[str, str]], names: Sequence[str]) -> NDArray[np.float64]:
+def _runs(seen: Sequence[tuple[int, float, int]]) -> list[tuple[float, float, int]]:
+    """(first stamp, last stamp, track) of each run of successive frames with one track; seen: (frame, stamp, track)."""
+    runs: list[tuple[float, float, int]] = []
+    last_frame = -2
+    for frame, stamp_s, track in seen:
+        if runs and runs[-1][2] == track and frame == last_frame + 1:
+            runs[-1] = (runs[-1][0], stamp_s, track)
+        else:
+            runs.append((stamp_s, stamp_s, track))
+        last_frame = frame
+    return runs
+
+
+def _draw_runs(axes: Any, height: int, runs: Sequence[tuple[float, float, int]], start_s: float) -> None:
+    named = None
+    for first_s, last_s, track in runs:
+        color = np.array(track_color(track)) / 255
+        axes.plot([first_s - start_s, last_s - start_s], [height, height], color=color, linewidth=7, marker="|")
+        if track != named:
+            place = (first_s - start_s, height)
+            axes.annotate(f"{track}", place, textcoords="offset points", xytext=(0, 7), fontsize=7)
+        named = track
+
+
+def columns(rows: Iterable[dict[str, str]], names: Sequence[str]) -> NDArray[np.float64]:
     """(rows, names); NaN for empty cells."""
     values = [[float(row[name]) if row[name] else np.nan for name in names] for row in rows]
     return np.array(values, np.float64).reshape(-1, len(names))

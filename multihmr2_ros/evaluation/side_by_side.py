@@ -41,7 +41,6 @@ class SideBySide:
     def __init__(self, path: Path, faces: NDArray[np.int32], fps: float | None, stack: contextlib.ExitStack) -> None:
         self._path, self._faces, self._stack = path, faces, stack
         self._fps = fps or USUAL_FPS
-        self._mesh_size = int(faces.max()) + 1 if faces.size else 0
         self._video: VideoWriter | None = None
         self._size = (0, 0)
         self._stamp_s = 0.0
@@ -67,17 +66,25 @@ class SideBySide:
         self._video.write(np.ascontiguousarray(np.hstack([left, right])), self._stamp_s)
 
     def _picture(self, image: NDArray[np.uint8], people: People | None, title: str) -> NDArray[np.uint8]:
-        if people is not None:
-            if people.vertices.shape[1] < self._mesh_size:  # another mesh, or none: boxes instead
-                joints_2d = image_joints(people).astype(np.float32)  # the picture has no lens distortion any more
-                people = dataclasses.replace(people, vertices=people.vertices[:, :0], joints_2d=joints_2d)
-            image = draw_people(image, people, self._faces)
-        picture = fit_image(image, self._size[1], self._size[0])
-        if picture is image:
-            picture = image.copy()  # the title is written on it
-        scale = max(0.4, self._size[1] / TITLE_SCALE)
-        (width, height), below = cv2.getTextSize(title, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
-        cv2.rectangle(picture, (0, 0), (width + 8, height + below + 6), (0, 0, 0), cv2.FILLED)
-        place = (4, height + 4)
-        cv2.putText(picture, title, place, cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), 1, cv2.LINE_AA)
-        return np.asarray(picture, np.uint8)
+        return titled_image(image, people, self._faces, title, self._size)
+
+
+def titled_image(
+    image: NDArray[np.uint8], people: People | None, faces: NDArray[np.int32], title: str, size: tuple[int, int]
+) -> NDArray[np.uint8]:
+    """A copy (height, width, 3) of an image with people on it and a title above; size: (width, height) px. People with
+    another mesh than faces, or with none, have boxes."""
+    if people is not None:
+        if people.vertices.shape[1] < (int(faces.max()) + 1 if faces.size else 0):
+            joints_2d = image_joints(people).astype(np.float32)  # the picture has no lens distortion any more
+            people = dataclasses.replace(people, vertices=people.vertices[:, :0], joints_2d=joints_2d)
+        image = draw_people(image, people, faces)
+    picture = fit_image(image, size[1], size[0])
+    if picture is image:
+        picture = image.copy()  # the title is written on it
+    scale = max(0.4, size[1] / TITLE_SCALE)
+    (width, height), below = cv2.getTextSize(title, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
+    cv2.rectangle(picture, (0, 0), (width + 8, height + below + 6), (0, 0, 0), cv2.FILLED)
+    place = (4, height + 4)
+    cv2.putText(picture, title, place, cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), 1, cv2.LINE_AA)
+    return np.asarray(picture, np.uint8)

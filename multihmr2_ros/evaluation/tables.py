@@ -23,8 +23,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
+from multihmr2_ros.evaluation.metrics.uncertainty import squared_mahalanobis
 from multihmr2_ros.evaluation.moments import Moment
+from multihmr2_ros.evaluation.postures import classify_postures
 from multihmr2_ros.evaluation.scoring import FrameScore, predicted_fov, true_fov
 from multihmr2_ros.evaluation.sequence_scoring import frame_tally
 from multihmr2_ros.evaluation.tally import ERRORS, Metric
@@ -61,7 +64,11 @@ FRAME_COLUMNS = (
 PERSON_COLUMNS = (
     "frame", "stamp_s", "outcome", "predicted_id", "true_id", "score", "visible", "true_distance_m",
     *(f"{who}_{axis}_m" for who in ("predicted", "true") for axis in "xyz"), *map(column, PERSON_ERRORS),
+    "velocity_error_m_per_s", "pelvis_mahalanobis2", "velocity_mahalanobis2", "posture",
 )  # fmt: skip
+
+
+MOTION_COLUMNS = 3  # of `_uncertainties`
 
 
 class FrameTable:
@@ -89,6 +96,7 @@ class PersonTable:
 
     def __init__(self, writer: Any) -> None:
         self._writer = writer
+        self._postures: list[str] = []  # of the frame's true people
         writer.writerow(PERSON_COLUMNS)
 
     def add(self, index: int, moment: Moment, people: People, score: FrameScore | None) -> None:
@@ -96,8 +104,11 @@ class PersonTable:
         if score is None or truth is None:
             return
         start = [index, _stamp(moment)]
+        self._postures = classify_postures(truth.joints)
+        motion = _uncertainties(people.select(score.pairs[:, 0]), truth.select(score.pairs[:, 1]))
         for row, (predicted, true) in enumerate(score.pairs.tolist()):
             errors = [scaled(metric) * _value(score, metric, row) for metric in PERSON_ERRORS]
+            errors += motion[row].tolist()
             self._write([*start, MATCH], people, predicted, truth, true, errors)
         for true in score.misses.tolist():
             self._write([*start, MISS], None, 0, truth, true)
@@ -120,7 +131,8 @@ class PersonTable:
             "" if truth is None else _number(np.linalg.norm(truth.pelvis[true])),
             *(nothing if people is None else map(_number, people.pelvis[predicted])),
             *(nothing if truth is None else map(_number, truth.pelvis[true])),
-            *([""] * len(PERSON_ERRORS) if errors is None else map(_number, errors)),
+            *([""] * (len(PERSON_ERRORS) + MOTION_COLUMNS) if errors is None else map(_number, errors)),
+            "" if truth is None else self._postures[true],
         ])  # fmt: skip
 
 
@@ -134,6 +146,20 @@ def tables(folder: Path) -> Iterator[list[Listener]]:
         open(people, "w", newline="", encoding="utf-8") as people_file,
     ):
         yield [FrameTable(csv.writer(frame_file)), PersonTable(csv.writer(people_file))]
+
+
+def _uncertainties(people: People, truth: People) -> NDArray[np.float64]:
+    """(m, 3) of matched people, NaN where unknown: the velocity's error (m/s), and the squared Mahalanobis distances of
+    pelvis and velocity under their stated covariances. A velocity over the ground is not compared with one relative to
+    the camera."""
+    velocity = (
+        people.velocity if people.velocity_frame == truth.velocity_frame else np.full_like(people.velocity, np.nan)
+    )
+    return np.stack([
+        np.linalg.norm(velocity - truth.velocity, axis=1),
+        squared_mahalanobis(people.pelvis, truth.pelvis, people.pelvis_covariance),
+        squared_mahalanobis(velocity, truth.velocity, people.velocity_covariance),
+    ], axis=1)  # fmt: skip
 
 
 def _value(score: FrameScore, metric: Metric, row: int) -> float:

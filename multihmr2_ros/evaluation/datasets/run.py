@@ -50,6 +50,8 @@ from multihmr2_ros.evaluation.datasets import (
     videos,
 )
 from multihmr2_ros.evaluation.datasets.files import Listing
+from multihmr2_ros.evaluation.highlights import FILE as HIGHLIGHTS
+from multihmr2_ros.evaluation.highlights import Highlights
 from multihmr2_ros.evaluation.metrics.detection import DetectionCounts
 from multihmr2_ros.evaluation.metrics.identity import FrameBoxes, identity_counts
 from multihmr2_ros.evaluation.metrics.keypoints import ImageKeypoints, coco_scores
@@ -81,6 +83,7 @@ class DatasetJob:
     regressor: Path | None = None
     camera: Camera = dataclasses.field(default_factory=Camera)
     scoring: ScoringConfig = dataclasses.field(default_factory=ScoringConfig)
+    highlights: bool = True
 
 
 def resolved(job: DatasetJob) -> DatasetJob:
@@ -191,6 +194,7 @@ def _in_order(
         folder.mkdir(parents=True, exist_ok=True)
         return evaluate_sequence(
             sequence, estimator, job.camera, folder, job.scoring,
+            listeners=lambda stack: [Highlights(folder / HIGHLIGHTS, estimator.faces, stack)] if job.highlights else [],
             progress=lambda moments, each: progress(moments, each.name, each.moment_count),
         )  # fmt: skip
 

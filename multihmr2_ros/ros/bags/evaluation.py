@@ -73,6 +73,7 @@ class BagJob:
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
     video: bool = True
     bag: bool = True
+    highlights: bool = True
     estimator: EstimatorChoice | None = None
 
     @property
@@ -133,6 +134,10 @@ def _listeners(
         from multihmr2_ros.evaluation.side_by_side import SideBySide
 
         listeners.append(SideBySide(folder / "overlay.mp4", estimator.faces, fps, stack))
+    if job.highlights and estimator is not None and not job.recorded:
+        from multihmr2_ros.evaluation.highlights import FILE, Highlights
+
+        listeners.append(Highlights(folder / FILE, estimator.faces, stack))
     if job.bag and not job.recorded:
         listeners.append(PredictionBag(folder / "predictions.mcap", stack))
     return listeners

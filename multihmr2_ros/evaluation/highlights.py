@@ -1,0 +1,148 @@
+# Copyright 2026 multihmr2_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The frames of a sequence in which the most went wrong, and the best ones: which they are, and their images.
+
+While an evaluation runs, only these frames are drawn and kept, so memory stays the same however long it is. Both lists
+hold at most one frame of every BLOCK successive ones: neighbors show the same mistake.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from multihmr2_ros.evaluation.moments import Moment
+from multihmr2_ros.evaluation.scoring import FrameScore
+from multihmr2_ros.evaluation.side_by_side import titled_image
+from multihmr2_ros.media.files import WholeFile, atomic_path
+from multihmr2_ros.people import People
+
+FILE = "highlights.zip"
+WORST, BEST, BLOCK = 20, 5, 10
+FULL_ERROR_MM = 1000.0  # an error of place of this size counts as much as a missed person
+MAX_WIDTH_PX = 480  # of one image; the truth is beside it
+MAX_BYTES = 70_000  # of both together
+QUALITIES = (80, 65, 50, 35)  # of JPEG, until it is small enough
+
+
+def cost(misses: int, false_positives: int, place_errors_mm: NDArray[np.floating]) -> float:
+    """What went wrong in a frame, in people: misses, false detections, and of each match the share of FULL_ERROR_MM."""
+    return misses + false_positives + _shares(place_errors_mm)
+
+
+def merit(misses: int, false_positives: int, place_errors_mm: NDArray[np.floating]) -> float:
+    """How many people are right in a frame: the matches, less the cost."""
+    return len(place_errors_mm) - cost(misses, false_positives, place_errors_mm)
+
+
+def _shares(place_errors_mm: NDArray[np.floating]) -> float:
+    errors = np.array([float(f"{value:.7g}") for value in place_errors_mm])  # as people.csv has them
+    return float(np.nan_to_num(np.minimum(errors / FULL_ERROR_MM, 1.0), nan=1.0).sum())
+
+
+class Ranking:
+    """The count frames of highest value above 0, at most one of every BLOCK successive frames. found: block → (value,
+    frame index)."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self.found: dict[int, tuple[float, int]] = {}
+
+    def offer(self, index: int, value: float) -> bool:
+        """Whether the frame is among them now. Of equal ones, the first stay."""
+        block = index // BLOCK
+        before = self.found.get(block, (0.0, -1))[0]
+        if value <= before:
+            return False
+        if block not in self.found and len(self.found) == self._count:
+            least = min(self.found, key=lambda key: (self.found[key][0], -key))
+            if value <= self.found[least][0]:
+                return False
+            del self.found[least]
+        self.found[block] = (value, index)
+        return True
+
+    @property
+    def frames(self) -> list[int]:
+        """Frame indices, the highest value first."""
+        return [index for _, index in sorted(self.found.values(), key=lambda each: (-each[0], each[1]))]
+
+
+class Highlights(WholeFile):
+    """Writes FILE: a JPEG, <frame index>.jpg, of each of those frames, predictions on the left and truth on the right.
+    A sequence without images or truth has no such file."""
+
+    def __init__(self, path: Path, faces: NDArray[np.int32], stack: contextlib.ExitStack) -> None:
+        self._path, self._faces = path, faces
+        self._rankings = (Ranking(WORST), Ranking(BEST))
+        self._images: dict[int, bytes] = {}
+        stack.enter_context(self)
+
+    def add(self, index: int, moment: Moment, people: People, score: FrameScore | None) -> None:
+        if score is None or moment.frame is None:
+            return
+        places = score.errors.get("MRPE", np.zeros(0))
+        counts = len(score.misses), len(score.false_positives), places
+        values = cost(*counts), merit(*counts)
+        kept = [ranking.offer(index, value) for ranking, value in zip(self._rankings, values, strict=True)]
+        if any(kept):
+            self._images[index] = _encoded(self._drawn(moment, people))
+            chosen = {frame for ranking in self._rankings for frame in ranking.frames}
+            self._images = {frame: data for frame, data in self._images.items() if frame in chosen}
+
+    def _drawn(self, moment: Moment, people: People) -> NDArray[np.uint8]:
+        assert moment.frame is not None
+        image = moment.frame.image
+        shrink = min(1.0, MAX_WIDTH_PX / image.shape[1])
+        size = max(1, round(image.shape[1] * shrink)), max(1, round(image.shape[0] * shrink))
+        truth = moment.truth
+        left = titled_image(image, people, self._faces, f"predicted: {len(people)}", size)
+        right = titled_image(image, truth, self._faces, f"true: {0 if truth is None else len(truth)}", size)
+        return np.hstack([left, right])
+
+    def close(self) -> None:
+        if not self._images:
+            return
+        with atomic_path(self._path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+            for index, data in sorted(self._images.items()):
+                archive.writestr(zipfile.ZipInfo(f"{index:06d}.jpg"), data)
+
+    def discard(self) -> None:
+        self._images.clear()
+
+
+def read_images(path: Path) -> Mapping[int, bytes]:
+    """JPEGs by frame index; none where the file is missing or damaged."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {int(Path(name).stem): archive.read(name) for name in archive.namelist()}
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return {}
+
+
+def _encoded(rgb: NDArray[np.uint8]) -> bytes:
+    data = b""
+    for quality in QUALITIES:
+        _, encoded = cv2.imencode(".jpg", np.ascontiguousarray(rgb[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, quality])
+        data = encoded.tobytes()
+        if len(data) <= MAX_BYTES:
+            break
+    return data

@@ -1,0 +1,164 @@
+# Copyright 2026 multihmr2_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""A result in words: plain statements of fact, each from the numbers beside it, none of them a grade."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multihmr2_ros.evaluation.comparison import Comparison, judgement
+from multihmr2_ros.evaluation.metrics.uncertainty import coverage
+from multihmr2_ros.evaluation.person_rows import PersonRows
+from multihmr2_ros.evaluation.postures import POSTURES
+from multihmr2_ros.evaluation.report import number
+from multihmr2_ros.evaluation.tally import METRICS, Tally
+
+MIN_PEOPLE = 20  # fewer say nothing about a group
+GOOD_RECALL = 0.9
+BIAS_TO_SEE = 0.01  # of the distance
+ONE_SIGMA = 0.683
+
+
+def describe(tally: Tally, rows: PersonRows) -> list[str]:
+    """One sentence for each thing that is known, the most important one first."""
+    if not tally.with_truth:
+        return [
+            f"Nothing can be said about how well people are found: there is no truth. "
+            f"{tally.detections} people were found in {tally.frames} images.",
+            *_latency(tally),
+        ]
+    return [
+        *_found(tally), *_far(rows), *_postures(rows), *_distance(tally, rows), *_identity(tally), *_latency(tally),
+        *_covariances(rows),
+    ]  # fmt: skip
+
+
+def _found(tally: Tally) -> list[str]:
+    counts = tally.detection
+    required = counts.true_positives + counts.false_negatives
+    if not required:
+        return [f"There is nobody to be found; {counts.false_positives} detections are false."]
+    text = f"Finds {100 * counts.recall:.0f} of 100 people ({counts.true_positives} of {required} appearances)"
+    found = counts.true_positives + counts.false_positives
+    if not found:
+        return [f"{text}."]
+    return [f"{text}; {100 * (1 - counts.precision):.0f} of 100 detections are nobody."]
+
+
+def _far(rows: PersonRows) -> list[str]:
+    """From which distance on fewer than GOOD_RECALL are found."""
+    distance = np.floor(rows["true_distance_m"])
+    for start in np.unique(distance[np.isfinite(distance)]):
+        count, recall, _ = rows.groups(distance >= start, "mrpe_mm")
+        if count >= MIN_PEOPLE and recall < GOOD_RECALL and start > np.nanmin(distance):
+            return [f"Of people {start:.0f} m away and farther, {100 * recall:.0f} of 100 are found."]
+    return []
+
+
+def _postures(rows: PersonRows) -> list[str]:
+    """The posture in which the fewest are found, where that is much fewer than of all."""
+    _, overall, _ = rows.groups(rows.matched | rows.missed, "mrpe_mm")
+    each = [(rows.groups(rows.posture == posture, "mrpe_mm"), posture) for posture in POSTURES]
+    enough = [(recall, posture) for (count, recall, _), posture in each if count >= MIN_PEOPLE]
+    recall, posture = min(enough, default=(math.nan, ""))
+    if posture and recall < overall - 0.05:
+        return [f"Fewest are found when {posture}: {100 * recall:.0f} of 100."]
+    return []
+
+
+def _distance(tally: Tally, rows: PersonRows) -> list[str]:
+    metrics = tally.metrics()
+    if "distance error" not in metrics:
+        return []
+    text = f"Distances are off by {metrics['distance error'][0]:.1f} % on average"
+    text += f", places by {metrics['MRPE'][0] / 1000:.2f} m"
+    signed = (rows.distance() / rows["true_distance_m"] - 1)[rows.matched]
+    bias = float(np.nanmean(signed)) if np.isfinite(signed).any() else math.nan
+    if abs(bias) > BIAS_TO_SEE:
+        text += f"; people are placed {100 * abs(bias):.1f} % too {'far' if bias > 0 else 'near'} on average"
+    return [f"{text}."]
+
+
+def _identity(tally: Tally) -> list[str]:
+    if tally.identity is None or not tally.identity.truth:
+        return []
+    switches, idf1 = tally.identity.switches, 100 * tally.identity.idf1
+    times = {0: "never", 1: "once"}.get(switches, f"{switches} times")
+    return [f"Track ids change {times}; {idf1:.0f} % of the boxes have the right identity (IDF1)."]
+
+
+def _latency(tally: Tally) -> list[str]:
+    """Of what a robot waits for: from the stamp to publication in a recording, else the estimate."""
+    latencies = tally.latencies()
+    for stage, words in (("stamp to publication", "From an image's stamp to its message"), ("estimate", "An estimate")):
+        if stage in latencies:
+            p95 = latencies[stage]["p95_ms"]
+            dropped = f"; {tally.dropped} images were dropped" if tally.dropped else ""
+            return [f"{words} takes at most {p95:.0f} ms in 95 of 100 images{dropped}."]
+    return []
+
+
+def _covariances(rows: PersonRows) -> list[str]:
+    text = []
+    for name in ("pelvis", "velocity"):
+        squared = finite(rows[f"{name}_mahalanobis2"])
+        if len(squared) < MIN_PEOPLE:
+            continue
+        share = float(coverage(squared, np.array([ONE_SIGMA]))[0])
+        fit = "about right" if abs(share - ONE_SIGMA) < 0.1 else "too small" if share < ONE_SIGMA else "too large"
+        text.append(
+            f"Stated covariances of the {name} are {fit}: {100 * share:.0f} % of the errors are inside the region that "
+            f"should hold {100 * ONE_SIGMA:.0f} %."
+        )
+    return text
+
+
+def finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return values[np.isfinite(values)]
+
+
+def key_numbers(tally: Tally) -> list[tuple[str, str, str]]:
+    """Label, value and remark of the numbers that count for a robot."""
+    metrics, latencies = tally.metrics(), tally.latencies()
+    chosen = [("found", "recall", "recall"), ("distance error", "distance error", "of the distance"),
+              ("identity", "IDF1", "IDF1"), ("id switches", "id switches", "in all sequences")]  # fmt: skip
+    units = {metric.key: metric.unit for metric in METRICS}
+    shown = [
+        (label, f"{number(metrics[key][0], units[key])} {units[key]}".strip(), remark)
+        for label, key, remark in chosen
+        if key in metrics
+    ]
+    for stage in ("stamp to publication", "estimate"):
+        if stage in latencies:
+            shown.append(("latency", f"{latencies[stage]['p95_ms']:.0f} ms", f"{stage}, p95"))
+            break
+    return shown
+
+
+def describe_comparison(comparisons: Sequence[Comparison]) -> list[str]:
+    """One sentence for each kind of intrinsics."""
+    sentences = []
+    for each in comparisons:
+        judged: dict[str, list[str]] = {"better": [], "worse": [], "": []}
+        for found in each.differences:
+            judged[judgement(found)].append(found.key)
+        parts = [f"B is {word} in {', '.join(judged[word])}" for word in ("better", "worse") if judged[word]]
+        text = "; ".join(parts) or "no difference between A and B can be told from chance"
+        sentences.append(f"With {each.kind} intrinsics, {text} (95 % intervals over {each.units} {each.drawn}).")
+    return sentences

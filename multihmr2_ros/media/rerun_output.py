@@ -1,0 +1,191 @@
+# Copyright 2026 multihmr2_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Where a Rerun recording goes: a file, a viewer on this machine, or a web viewer that only this machine can open."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.media.files import WholeFile, cannot_write, remove, temporary_beside
+from multihmr2_ros.media.rerun_recording import (
+    APPLICATION,
+    NO_SURROUNDINGS,
+    RerunScene,
+    Rig,
+    Surroundings,
+    import_rerun,
+    layout,
+)
+from multihmr2_ros.people import Frame, People
+
+NATIVE, WEB = "native", "web"
+HOST = "127.0.0.1"
+WEB_PORT = 9090
+START_S = 20.0  # for a viewer to start
+MIN_FREE_BYTES = 64_000_000  # a full disk loses what is written: the library does not say so
+FLUSH_S = 60.0
+
+
+class RerunRecording(WholeFile):
+    """Writes frames to a .rrd file, a viewer, or both. In contrast to other results, an interrupted recording keeps its
+    name: it can be opened, and shows everything up to then.
+
+    path: of the file, or None; viewer: or None. Raises UserError where the disk is nearly full or rerun is missing.
+    """
+
+    def __init__(self, path: Path | None, rig: Rig, viewer: Viewer | None = None, name: str = "") -> None:
+        rr = import_rerun()
+        self._path = path
+        self._temporary = None if path is None else temporary_beside(path)
+        self._stream = rr.RecordingStream(APPLICATION)
+        sinks: list[Any] = [] if self._temporary is None else [rr.FileSink(str(self._temporary))]
+        sinks += [] if viewer is None else [rr.GrpcSink(viewer.url)]
+        try:
+            self._check_space()
+            self._stream.set_sinks(*sinks, default_blueprint=layout())
+        except (OSError, RuntimeError) as error:
+            raise (
+                cannot_write(path, error) if path is not None else UserError(f"the viewer is gone: {error}")
+            ) from error
+        self._stream.send_recording_name(name or (path.stem if path is not None else APPLICATION))
+        self._scene = RerunScene(self._stream, rig)
+
+    def add(self, frame: Frame, people: People, around: Surroundings = NO_SURROUNDINGS) -> None:
+        self._check_space()
+        self._scene.add(frame, people, around)
+
+    def _check_space(self) -> None:
+        if self._path is not None and shutil.disk_usage(self._path.parent).free < MIN_FREE_BYTES:
+            raise UserError(f"cannot write {self._path}: less than {MIN_FREE_BYTES / 1e6:.0f} MB are free; make space")
+
+    def close(self) -> None:
+        self._stream.flush(timeout_sec=FLUSH_S)
+        self._stream.disconnect()
+        if self._temporary is None or self._path is None:
+            return
+        try:
+            os.replace(self._temporary, self._path)
+        except OSError as error:
+            raise cannot_write(self._path, error) from error
+        finally:
+            remove(self._temporary)
+
+    def discard(self) -> None:
+        self.close()
+
+
+class Viewer:
+    """A viewer in a process of its own; url: for recordings. kind: NATIVE or WEB. Usage statistics are switched off.
+
+    web_port: where a browser on this machine opens it. The native viewer stays open when the command ends; the web
+    viewer ends with `close`.
+    """
+
+    def __init__(self, kind: str, web_port: int = WEB_PORT) -> None:
+        import_rerun()
+        self.kind = kind
+        port = _free_port()
+        self.url = f"rerun+http://{HOST}:{port}/proxy"
+        self._settings = tempfile.TemporaryDirectory(prefix="multihmr2-rerun-")
+        command = [sys.executable, "-m", "rerun", "--bind", HOST, "--port", str(port), "--hide-welcome-screen"]
+        if kind == WEB:
+            _refuse_taken(web_port)
+            command += ["--serve-web", "--web-viewer-port", str(web_port)]
+            self.address = (
+                f"http://{HOST}:{web_port}/?url={self.url.replace(':', '%3A').replace('/', '%2F').replace('+', '%2B')}"
+            )
+        else:
+            _refuse_without_display()
+            self.address = "the window of the viewer"
+        self._process = subprocess.Popen(
+            command, env=os.environ | {"XDG_CONFIG_HOME": str(self._private_settings())}, start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        self._await(port)
+
+    def _private_settings(self) -> Path:
+        """Settings that switch the viewer's usage statistics off, and leave the user's own alone."""
+        folder = Path(self._settings.name)
+        (folder / "rerun").mkdir()
+        (folder / "rerun" / "analytics.json").write_text(
+            json.dumps({"analytics_enabled": False, "analytics_id": "", "metadata": {}})
+        )
+        return folder
+
+    def _await(self, port: int) -> None:
+        end_s = time.monotonic() + START_S
+        while time.monotonic() < end_s and self._process.poll() is None:
+            with contextlib.suppress(OSError), socket.create_connection((HOST, port), timeout=0.5):
+                return
+            time.sleep(0.1)
+        self.close()
+        raise UserError("the viewer did not start; try `python -m rerun`, or write a file with --save rrd")
+
+    def wait(self) -> None:
+        """Until the viewer ends, or Ctrl-C."""
+        self._process.wait()
+
+    def close(self) -> None:
+        """Ends the web viewer; a window stays open."""
+        if self.kind == WEB:
+            with contextlib.suppress(OSError):  # of the whole group: rerun's own command starts another process
+                os.killpg(self._process.pid, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=5)
+        self._settings.cleanup()
+
+
+def parse_view(text: str) -> tuple[str, int]:
+    """native, web or web:PORT → kind and the web viewer's port."""
+    kind, separator, port = text.partition(":")
+    if kind == WEB and (not separator or (port.isdecimal() and 0 < int(port) < 65536)):
+        return WEB, int(port) if separator else WEB_PORT
+    if text == NATIVE:
+        return NATIVE, 0
+    raise UserError(f"--view takes {NATIVE}, {WEB} or {WEB}:PORT; got {text!r}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def _refuse_taken(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise UserError(
+                f"port {port} cannot be used ({error.strerror}); choose another with --view web:PORT"
+            ) from error
+
+
+def _refuse_without_display() -> None:
+    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        raise UserError("there is no display for the viewer; use --view web, or --save rrd to open the file elsewhere")
