@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from multihmr2_ros.cli import options, result_files
+from multihmr2_ros.cli.depth_maps import DepthMaps, add_depth_maps, open_depth_maps
 from multihmr2_ros.errors import UserError
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--topic", help="of a bag's images, raw or compressed (default: its only image topic)")
     options.add_estimation(parser, mesh="full", mesh_help="resolution")
     options.add_camera(parser)
+    add_depth_maps(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -80,11 +82,16 @@ def run(args: argparse.Namespace) -> int:
     result_files.refuse_existing(existing, args.inputs, overwrite=args.overwrite)
     if not inputs:
         return 2
+    depth_maps = open_depth_maps(args, runtime.device)
     estimator = _load(args, runtime)
     for path, source in inputs:
         with _reported() as outcome, source:
-            _run_source(estimator, camera, path, source, args.out, chosen)
+            _run_source(estimator, camera, depth_maps, path, source, args.out, chosen)
         failed |= outcome.failed
+    with _reported() as outcome:
+        if depth_maps is not None and depth_maps.missing:
+            raise UserError(depth_maps.report())
+    failed |= outcome.failed
     return 2 if failed else 0
 
 
@@ -114,6 +121,7 @@ def _load(args: argparse.Namespace, runtime: Runtime) -> Estimator:
 def _run_source(
     estimator: Estimator,
     camera: Camera,
+    depth_maps: DepthMaps | None,
     path: Path,
     source: FrameSource,
     out: Path,
@@ -137,7 +145,8 @@ def _run_source(
                 estimator.reset()
             sizes.check(frame)
             k, origin = camera.of(frame)
-            people = estimator.step(frame.image, k, frame.stamp, intrinsics_source=origin)
+            depth = None if depth_maps is None else depth_maps.of(frame.name, frame.image)
+            people = estimator.step(frame.image, k, frame.stamp, intrinsics_source=origin, depth=depth)
             results.write(frame, people)
             frames, people_seen = frames + 1, people_seen + len(people)
             bar.set_postfix(people=len(people))
