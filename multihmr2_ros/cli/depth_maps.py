@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     from multihmr2_ros.placement import RelativeDepth
 
+    ReadImage = Callable[[], NDArray[np.uint8]]
+
 KINDS = ("inverse", "depth", "metric")
 logger = logging.getLogger(__name__)
 
@@ -55,17 +57,17 @@ def add_depth_maps(parser: argparse.ArgumentParser) -> None:
 class DepthMaps:
     """The map of each image. missing: how many images had none that can be used; each was reported as a warning."""
 
-    def __init__(self, find: Callable[[str, NDArray[np.uint8]], NDArray[np.generic] | RelativeDepth]) -> None:
+    def __init__(self, find: Callable[[str, ReadImage], NDArray[np.generic] | RelativeDepth]) -> None:
         self._find = find
         self.missing = 0
         self.asked = 0
 
-    def of(self, name: str, image: NDArray[np.uint8]) -> NDArray[np.generic] | RelativeDepth | None:
-        """Of an image (H, W, 3) with a name; None where there is none that can be used."""
+    def of(self, name: str, size: tuple[int, int], image: ReadImage) -> NDArray[np.generic] | RelativeDepth | None:
+        """Of an image of (height, width) with a name; None where there is none that can be used. image: reads it."""
         self.asked += 1
         try:
             found = self._find(name, image)
-            _check(found, image.shape[:2], name)
+            _check(found, size, name)
         except UserError as error:
             self.missing += 1
             logger.warning("%s; its people are placed without a map", error)
@@ -89,7 +91,7 @@ def open_depth_maps(args: argparse.Namespace, device: str) -> DepthMaps | None:
         from multihmr2_ros.labeling.depth_model import DepthModel
 
         model = DepthModel(args.depth_model, device)
-        return DepthMaps(lambda name, image: model(image))
+        return DepthMaps(lambda name, image: model(image()))
     if not args.depth_maps.is_dir():
         raise UserError(f"--depth-maps must be a folder, but {args.depth_maps} is none; check the path")
     return DepthMaps(lambda name, image: read_map(args.depth_maps, name, args.depth_kind))
@@ -115,14 +117,14 @@ def read_map(folder: Path, name: str, kind: str) -> NDArray[np.generic] | Relati
     return RelativeDepth(floats, "depth" if kind == "depth" else "inverse")
 
 
-def _check(found: NDArray[np.generic] | RelativeDepth, size: tuple[int, ...], name: str) -> None:
+def _check(found: NDArray[np.generic] | RelativeDepth, size: tuple[int, int], name: str) -> None:
     """Raises UserError for a map of another size, and for one that says nothing."""
     import numpy as np
 
     from multihmr2_ros.placement import RelativeDepth, check_depth, metres
 
     try:
-        check_depth(found, (size[0], size[1]))
+        check_depth(found, size)
     except UserError as error:
         raise UserError(f"{name}: {error}") from None
     if isinstance(found, RelativeDepth):

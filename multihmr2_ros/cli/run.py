@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from multihmr2_ros.media.video import VideoWriter
     from multihmr2_ros.network.inference import Runtime
     from multihmr2_ros.people import Frame, People
+    from multihmr2_ros.placement import RelativeDepth
 
 HELP = "find people in images, folders of images, videos, and bags"
 SAVE_CHOICES = ("params", "mesh", "overlay", "video")
@@ -145,7 +146,7 @@ def _run_source(
                 estimator.reset()
             sizes.check(frame)
             k, origin = camera.of(frame)
-            depth = None if depth_maps is None else depth_maps.of(frame.name, frame.image)
+            depth = None if depth_maps is None else _depth(depth_maps, frame)
             people = estimator.step(frame.image, k, frame.stamp, intrinsics_source=origin, depth=depth)
             results.write(frame, people)
             frames, people_seen = frames + 1, people_seen + len(people)
@@ -154,6 +155,11 @@ def _run_source(
     print(f"{path}: {frames} frames, {people_seen} people ({runtime.device}, {runtime.precision}) → {out}")
     if source.damage:
         raise UserError(source.damage)
+
+
+def _depth(depth_maps: DepthMaps, frame: Frame) -> NDArray[np.generic] | RelativeDepth | None:
+    height, width = frame.image.shape[:2]
+    return depth_maps.of(frame.name, (height, width), lambda: frame.image)
 
 
 class _SizeWatch:
