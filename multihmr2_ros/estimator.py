@@ -30,7 +30,15 @@ from multihmr2_ros.network import checkpoint
 from multihmr2_ros.network.inference import Inference, Runtime, convert_network
 from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.people import IntrinsicsSource, People, TrackState
-from multihmr2_ros.placement import BodySurface, Ground, Placement, PlacementConfig, check_depth, place_people
+from multihmr2_ros.placement import (
+    BodySurface,
+    Ground,
+    Placement,
+    PlacementConfig,
+    RelativeDepth,
+    check_depth,
+    place_people,
+)
 from multihmr2_ros.tracking import (
     Detections,
     TrackedFrame,
@@ -139,7 +147,7 @@ class Estimator:
         intrinsics_source: IntrinsicsSource = IntrinsicsSource.K,
         fixed_from_camera: NDArray[np.float64] | None = None,
         fixed_frame: str = "",
-        depth: NDArray[np.generic] | None = None,
+        depth: NDArray[np.generic] | RelativeDepth | None = None,
         ground: Ground | None = None,
     ) -> People:
         """The people in one picture.
@@ -147,14 +155,13 @@ class Estimator:
         image (H, W, 3) uint8 RGB. k (3, 3) px of this image, without distortion; None: predicted. stamp: seconds, of
         the image. intrinsics_source: where a given k came from. fixed_from_camera (4, 4): the camera's pose in a fixed
         frame at the stamp, so that velocities are those over the ground. fixed_frame: its name, if there are several.
-        depth (H, W): float m or uint16 mm, registered to the image; 0, NaN and infinite are holes. ground: in the
-        camera's frame. Either refines people's places.
+        depth (H, W): float m or uint16 mm, registered to the image; 0, NaN and infinite are holes; or a relative map.
+        ground: in the camera's frame. Either refines people's places.
 
         Raises UserError for an image, k or depth that cannot be used.
         """
         height, width = _checked_size(image)
-        if depth is not None:
-            check_depth(depth, (height, width))
+        check_depth(depth, (height, width))
         resize = self._resize(width, height)
         k_input = None if k is None else resize.k_to_input(validate_k(k))
         found = self._infer(image, resize, k_input)
@@ -227,7 +234,9 @@ class Estimator:
             image_size=(resize.source_height, resize.source_width),
         )
 
-    def _place(self, people: People, depth: NDArray[np.generic] | None, ground: Ground | None) -> People:
+    def _place(
+        self, people: People, depth: NDArray[np.generic] | RelativeDepth | None, ground: Ground | None
+    ) -> People:
         self.placement = None
         if not self.config.place or (depth is None and ground is None):
             return people

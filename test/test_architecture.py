@@ -44,7 +44,7 @@ ALLOWED: dict[str, set[str]] = {
     "estimator": EVERYONE | {"network", "tracking", "placement", "camera", "body", "weights"},
     "benchmark": EVERYONE | {"estimator", "network", "body", "camera"},
     "simulation": EVERYONE | {"camera", "body"},
-    "labeling": EVERYONE | {"simulation", "camera", "body", "media"},
+    "labeling": EVERYONE | {"simulation", "placement", "camera", "body", "media"},
     "training": EVERYONE | {"network", "simulation", "body", "camera", "media"},
     "evaluation": EVERYONE | {"estimator", "body", "camera", "media"},
     # evaluation: bags offer themselves as its sequences; it knows nothing of bags. msg: generated.

@@ -194,3 +194,53 @@ def test_nothing_is_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert out.read_bytes() == b"mine"
     assert label(tmp_path / "no.json", tmp_path / "new.npz") == 2
     assert "is not there" in capsys.readouterr().err
+
+
+def placed_people(n: int = 4) -> tuple[dict[str, Any], np.ndarray]:
+    """A COCO file of n people, and an inverse depth map in which each one's box has the depth of the true hips."""
+    scene = make_scene(n, seed=8)
+    described = coco_of(scene.people)
+    depth = np.full((HEIGHT, WIDTH), 30.0, np.float32)
+    distance = np.linspace(2.5, 8.0, n)
+    boxes = np.array([entry["bbox"] for entry in described["annotations"][:n]])
+    for row in np.argsort(-distance):
+        x, y, width, height = boxes[row].astype(int)
+        depth[max(y, 0) : y + height, max(x, 0) : x + width] = distance[row]
+    return described, 3.0 + 7.0 / depth
+
+
+def test_depth_maps_place_the_people_of_an_image_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    described, values = placed_people()
+    source, out, alone = save_coco(tmp_path / "people.json", described), tmp_path / "a.npz", tmp_path / "b.npz"
+    for name in ("a.jpg", "b.jpg"):
+        save_image(tmp_path / name, np.full((HEIGHT, WIDTH, 3), 90, np.uint8))
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    np.save(maps / "b.npy", values.astype(np.float32))
+    assert label(source, alone) == 0
+    capsys.readouterr()
+    assert label(source, out, "--depth-maps", str(maps)) == 0
+    printed = capsys.readouterr().out
+    assert "bodies placed by depth maps, moved by" in printed
+    before, after = np.load(alone), np.load(out)
+    assert set(after.files) - set(before.files) == {"placed", "distance_sigma_m"}
+    placed = after["placed"]
+    np.testing.assert_array_equal(after["centre"][~placed], before["centre"][~placed])
+    np.testing.assert_array_equal(np.isfinite(after["distance_sigma_m"]), placed)
+    sample = PseudoTruthReader(tmp_path, out).sample(1)
+    assert sample.has_relative_place[: len(placed)].tolist() == placed.tolist()
+    assert not sample.has_place.any()
+
+
+@pytest.mark.parametrize("values", [np.full((HEIGHT, WIDTH), np.nan), np.ones((5, 5))])
+def test_depth_maps_that_cannot_be_used_cost_no_bodies(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], values: np.ndarray
+) -> None:
+    described, _ = placed_people()
+    source, out = save_coco(tmp_path / "people.json", described), tmp_path / "a.npz"
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    np.save(maps / "b.npy", values)
+    assert label(source, out, "--depth-maps", str(maps)) == 2
+    assert "had no depth map that can be used" in capsys.readouterr().err
+    assert not np.load(out)["placed"].any()

@@ -27,7 +27,7 @@ from torch import Tensor
 from multihmr2_ros.body import Body
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.network.model import LayerOutputs, MultiHMR2, TrainingOutputs, back_project, intrinsics
-from multihmr2_ros.training.body_losses import pose
+from multihmr2_ros.training.body_losses import pose, relative_stature_loss
 from multihmr2_ros.training.keypoints import coco_keypoints
 from multihmr2_ros.training.losses import (
     LossConfig,
@@ -35,6 +35,7 @@ from multihmr2_ros.training.losses import (
     heatmap_loss,
     losses,
     relative_depth_loss,
+    relative_metric_loss,
     score_loss,
 )
 from multihmr2_ros.training.matching import Matches
@@ -179,11 +180,11 @@ MASKS = {
     "nobody": "present",
 }
 COLUMNS = {"root_columns", "pose_columns"}
-BODY_TERMS = {"root", "pose", *COLUMNS, "shape", "vertices", "joints", "reprojection", "angle"}
+BODY_TERMS = {"root", "pose", *COLUMNS, "shape", "relative_stature", "vertices", "joints", "reprojection", "angle"}
 SILENCED = {
-    "no place": {"nearness", "depth", "relative_depth", "reprojection", "angle"},
+    "no place": {"nearness", "depth", "relative_depth", "relative_metric", "reprojection", "angle"},
     "no body": BODY_TERMS,
-    "no camera": {"field_of_view", "nearness", "reprojection", "angle"},
+    "no camera": {"field_of_view", "nearness", "relative_metric", "reprojection", "angle"},
     "no score": {"score", "heatmap", "keypoint_map"},
     "no feature": {"track_feature"},
     "nobody": set(TERMS) - {"score", "heatmap", "keypoint_map", "field_of_view"},
@@ -361,6 +362,55 @@ def test_relative_depth_knows_no_focal_length() -> None:
     nearness[1] += 0.3
     assert float(relative_depth_loss(nearness, depth, image, known)) == pytest.approx(0.3, rel=1e-5)
     assert float(relative_depth_loss(nearness[3:], depth[3:], image[3:], known[3:])) == 0
+
+
+@dataclasses.dataclass
+class Places:
+    """Of `Matched`, the part that the relative metric loss reads."""
+
+    image: Tensor
+    centre: Tensor
+    true_centre: Tensor
+    has_place: Tensor
+    has_relative_place: Tensor
+    has_k: Tensor
+
+
+def places(*, metric: bool, image: tuple[int, ...] = (0, 0, 0)) -> Places:
+    true = torch.tensor([[0.0, 0, 3], [1, 0, 4], [-2, 0, 6]])
+    flag = torch.ones(3, dtype=torch.bool)
+    return Places(torch.tensor(image), true.clone(), true, flag & metric, flag, flag & metric)
+
+
+def test_relative_metric_compares_distances_between_people() -> None:
+    people = places(metric=True)
+    people.centre = 1.1 * people.true_centre + torch.tensor([0.5, 0, 1])
+    assert float(relative_metric_loss(people)) == pytest.approx(math.log(1.1), rel=1e-5)
+    apart = places(metric=True, image=(0, 1, 2))
+    assert float(relative_metric_loss(apart)) == 0
+
+
+def test_relative_places_teach_without_absolute_ones() -> None:
+    """The whole image's factor costs nothing there; one person too far does, and the gradient pulls that one back."""
+    people = places(metric=False)
+    people.centre = 1.7 * people.true_centre
+    assert float(relative_metric_loss(people)) == pytest.approx(0, abs=1e-6)
+    people.centre = people.true_centre * torch.tensor([[1.0], [1.0], [1.3]])
+    people.centre.requires_grad_()
+    loss = relative_metric_loss(people)
+    assert float(loss.detach()) > 0.05
+    (gradient,) = torch.autograd.grad(loss, people.centre)
+    assert float(gradient[2] @ people.true_centre[2]) > 0
+    people.has_relative_place[:] = False
+    assert float(relative_metric_loss(people)) == 0
+
+
+def test_relative_stature_knows_no_common_scale() -> None:
+    true, image = torch.tensor([1.8, 1.2, 1.7, 1.6]), torch.tensor([0, 0, 0, 1])
+    known = torch.tensor([True, True, False, True])
+    assert float(relative_stature_loss(0.9 * true, true, image, known)) == pytest.approx(0, abs=1e-6)
+    found = true * torch.tensor([1.0, 1.2, 3.0, 2.0])
+    assert float(relative_stature_loss(found, true, image, known)) == pytest.approx(math.log(1.2), rel=1e-5)
 
 
 def test_consistency_pulls_to_the_frozen_model(single: tuple[MultiHMR2, Targets, TrainingOutputs], body: Body) -> None:

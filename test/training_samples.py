@@ -64,6 +64,7 @@ def make_sample(seed: int = 0, n: int = 2, size: tuple[int, int] = (160, 120), *
         hull = cv2.convexHull(pixels.astype(np.int32))
         cv2.fillConvexPoly(image, hull, [int(value) for value in generator.integers(90, 256, 3)])
     arrays["has_place"][:] = True
+    arrays["has_relative_place"][:] = True
     arrays["has_body"][:] = True
     arrays["visible_fraction"][:] = 1.0
     return Sample(image, k, True, f"seed {seed}", **arrays)

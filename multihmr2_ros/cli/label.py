@@ -20,13 +20,18 @@ import argparse
 import logging
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from multihmr2_ros.cli import options
+from multihmr2_ros.cli.depth_maps import DepthMaps, add_depth_maps, open_depth_maps
 from multihmr2_ros.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from multihmr2_ros.labeling.annotations import Annotations
+    from multihmr2_ros.placement import RelativeDepth
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +40,8 @@ DESCRIPTION = """\
 Anny bodies fitted to the 2D keypoints of real people, and written as one file for `multihmr2 train --pseudo-truth`. The
 keypoints come from a COCO keypoint file (with `keypoint_score` and `landmarks_3d_mm` where it has them), or from a
 detector and a pose estimator of the package transformers. Poses, facings and where in the image people are can be
-trained with; distances and statures follow from priors and the assumed camera and are no measurements."""
+trained with; distances and statures follow from priors and the assumed camera and are no measurements. With depth maps
+the people of an image are placed together: their distances are then consistent with each other."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,10 +82,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="ViTPose in transformers' format: a folder, or a name on the hub (default: %(default)s)",
     )  # fmt: skip
     options.add_device(group)  # type: ignore[arg-type]
+    add_depth_maps(parser)
+    parser.add_argument(
+        "--images", type=Path, metavar="DIR",
+        help="folder of a COCO file's images, which --depth-model reads (default: the file's folder)",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
     _check(args)
+    depth_maps = open_depth_maps(args, _device(args) if args.depth_model is not None else "cpu")
     annotations = _annotations(args)
     from tqdm import tqdm
 
@@ -96,10 +108,44 @@ def run(args: argparse.Namespace) -> int:
 
         selection = Selection(args.least_keypoints, args.most_error)
         arrays, report = label_bodies(annotations, prior, selection, complete, progress)
+    placed = ""
+    if depth_maps is not None:
+        arrays, placed = _place(args, depth_maps, annotations, arrays)
     save_bodies(args.out, arrays)
     print(report.text())
+    print(placed, end="\n" if placed else "")
     print(f"{args.out}: {len(arrays['image'])} bodies in {len(annotations.pictures)} images")
+    if depth_maps is not None and depth_maps.missing:
+        raise UserError(depth_maps.report())
     return 0
+
+
+def _device(args: argparse.Namespace) -> str:
+    from multihmr2_ros.network.inference import Runtime
+
+    return Runtime(device=args.device).resolve().device
+
+
+def _place(
+    args: argparse.Namespace, depth_maps: DepthMaps, annotations: Annotations, arrays: dict[str, NDArray[Any]]
+) -> tuple[dict[str, NDArray[Any]], str]:
+    """The bodies at consistent places, and a line on them."""
+    from multihmr2_ros.labeling.crowds import place_bodies
+    from multihmr2_ros.media.images import read_image
+
+    sizes = {
+        name: (int(width), int(height))
+        for name, (width, height) in zip(annotations.pictures, annotations.sizes, strict=True)
+    }
+    folder = args.images or (args.source if args.source.is_dir() else args.source.parent)
+
+    def find(name: str) -> NDArray[np.generic] | RelativeDepth | None:
+        width, height = sizes[name]
+        stem = str(Path(name).with_suffix(""))
+        return depth_maps.of(stem, (height, width), lambda: read_image(folder / name, (width, height)))
+
+    arrays, report = place_bodies(arrays, sizes, find)
+    return arrays, report.text()
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -133,10 +179,9 @@ def _annotations(args: argparse.Namespace) -> Annotations:
     from multihmr2_ros.labeling.detection import PeopleDetector
     from multihmr2_ros.media.images import read_image
     from multihmr2_ros.media.sources import images_in
-    from multihmr2_ros.network.inference import Runtime
 
     names: list[str] = []
-    detect = PeopleDetector(args.detector, args.pose_estimator, Runtime(device=args.device).resolve().device)
+    detect = PeopleDetector(args.detector, args.pose_estimator, _device(args))
     sizes, persons = [], []
     for path in tqdm(images_in(args.source), desc="images", unit="image", disable=None):
         try:

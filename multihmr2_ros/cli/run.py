@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from multihmr2_ros.cli import options, result_files
+from multihmr2_ros.cli.depth_maps import DepthMaps, add_depth_maps, open_depth_maps
 from multihmr2_ros.errors import UserError
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from multihmr2_ros.media.video import VideoWriter
     from multihmr2_ros.network.inference import Runtime
     from multihmr2_ros.people import Frame, People
+    from multihmr2_ros.placement import RelativeDepth
 
 HELP = "find people in images, folders of images, videos, and bags"
 SAVE_CHOICES = ("params", "mesh", "overlay", "video", "rrd")
@@ -69,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--topic", help="of a bag's images, raw or compressed (default: its only image topic)")
     options.add_estimation(parser, mesh="full", mesh_help="resolution")
     options.add_camera(parser)
+    add_depth_maps(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -91,12 +94,17 @@ def run(args: argparse.Namespace) -> int:
     result_files.refuse_existing(existing, args.inputs, overwrite=args.overwrite)
     if not inputs:
         return 2
+    depth_maps = open_depth_maps(args, runtime.device)
     with _viewer(view) as viewer:
         estimator = _load(args, runtime)
         for path, source in inputs:
             with _reported() as outcome, source:
-                _run_source(estimator, camera, path, source, args.out, chosen, viewer)
+                _run_source(estimator, camera, depth_maps, path, source, args.out, chosen, viewer)
             failed |= outcome.failed
+        with _reported() as outcome:
+            if depth_maps is not None and depth_maps.missing:
+                raise UserError(depth_maps.report())
+        failed |= outcome.failed
         if viewer is not None and view is not None and view[0] == "web":
             print(f"the viewer is at {viewer.address} until Ctrl-C")
             viewer.wait()
@@ -129,6 +137,7 @@ def _load(args: argparse.Namespace, runtime: Runtime) -> Estimator:
 def _run_source(
     estimator: Estimator,
     camera: Camera,
+    depth_maps: DepthMaps | None,
     path: Path,
     source: FrameSource,
     out: Path,
@@ -153,7 +162,8 @@ def _run_source(
                 estimator.reset()
             sizes.check(frame)
             k, origin = camera.of(frame)
-            people = estimator.step(frame.image, k, frame.stamp, intrinsics_source=origin)
+            depth = None if depth_maps is None else _depth(depth_maps, frame)
+            people = estimator.step(frame.image, k, frame.stamp, intrinsics_source=origin, depth=depth)
             results.write(frame, people)
             frames, people_seen = frames + 1, people_seen + len(people)
             bar.set_postfix(people=len(people))
@@ -162,6 +172,11 @@ def _run_source(
     print(f"{path}: {frames} frames, {people_seen} people ({runtime.device}, {runtime.precision}){place}")
     if source.damage:
         raise UserError(source.damage)
+
+
+def _depth(depth_maps: DepthMaps, frame: Frame) -> NDArray[np.generic] | RelativeDepth | None:
+    height, width = frame.image.shape[:2]
+    return depth_maps.of(frame.name, (height, width), lambda: frame.image)
 
 
 class _SizeWatch:

@@ -29,9 +29,10 @@ from multihmr2_ros.evaluation.metrics import bodies, placement
 from multihmr2_ros.evaluation.metrics.boxes import area, boxes_of_points, intersection
 from multihmr2_ros.evaluation.metrics.identity import IGNORED_SHARE, FrameBoxes
 from multihmr2_ros.evaluation.metrics.matching import MIN_IOU, Method, match_people
-from multihmr2_ros.people import IntrinsicsSource, People
+from multihmr2_ros.people import PHENOTYPE_LABELS, IntrinsicsSource, People
 
 Floats = NDArray[np.float64]
+AGE, ADULT_AGE = PHENOTYPE_LABELS.index("age"), 0.5  # of the phenotype, from which on people are no children
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def _errors(people: People, truth: People, pairs: NDArray[np.int64], config: Sco
     errors["MRPE"] = placement.root_position_error(pelvis, true_pelvis)
     errors |= {f"MRPE {axis}": axes[:, column] for column, axis in enumerate("xyz")}
     errors["distance error"] = placement.relative_distance_error(pelvis, true_pelvis)
-    errors["PCDR@0.2m"] = placement.depth_order(pelvis, true_pelvis).astype(np.float64)
+    errors |= _order_errors(pelvis, true_pelvis, theirs.running_shape[:, AGE])
     if mine.joints.shape[1] and len(pairs):
         errors["MPJPE"] = bodies.centred_point_error(mine.joints, theirs.joints, pelvis, true_pelvis)
         errors["PA-MPJPE"] = bodies.procrustes_error(mine.joints, theirs.joints)
@@ -164,6 +165,20 @@ def _errors(people: People, truth: People, pairs: NDArray[np.int64], config: Sco
         errors["Abs-PVE"] = bodies.point_error(mine.vertices, theirs.vertices)
         errors["TA-PVE"] = bodies.translation_aligned_error(mine.vertices, theirs.vertices)
     return errors
+
+
+def _order_errors(pelvis: Floats, true_pelvis: Floats, age: NDArray[np.floating]) -> dict[str, Floats]:
+    """Of all pairs of people with pelvises (n, 3) m and true age phenotypes (n,); ordinal pairs are those whose depths
+    differ by the tolerance or more."""
+    right = placement.depth_order(pelvis, true_pelvis).astype(np.float64)
+    ordinal = placement.ordinal_order(pelvis[:, 2], true_pelvis[:, 2]).astype(np.float64)
+    first, second = np.triu_indices(len(true_pelvis), k=1)
+    apart = np.abs(true_pelvis[first, 2] - true_pelvis[second, 2]) >= placement.ORDER_TOLERANCE_M
+    return {
+        "PCDR@0.2m": right,
+        "PCDR children": right[placement.pairs_with(age < ADULT_AGE)],
+        "ordinal pairs": ordinal[apart],
+    }
 
 
 def _near_pairs(pelvis: Floats, distance_m: float) -> NDArray[np.int64]:

@@ -75,6 +75,8 @@ ERRORS = (
     Metric("MRPE z", MM, "people", recalled=True),
     Metric("distance error", "%", "people", recalled=True),
     Metric("PCDR@0.2m", "%", "pairs", recalled=True, higher_is_better=True),
+    Metric("PCDR children", "%", "pairs", recalled=True, higher_is_better=True),
+    Metric("ordinal pairs", "%", "pairs", recalled=True, higher_is_better=True),
     Metric("FOV error", "deg", "frames"),
 )
 SCORES = (

@@ -52,8 +52,10 @@ class PeopleDetector:
                 "'multihmr2_ros[train]' with pip, or give a COCO keypoint file"
             ) from None
         self._device = device
-        self._find, self._to_detector = _load(transformers.AutoModelForObjectDetection, detector, "--detector", device)
-        self._pose, self._to_pose = _load(
+        self._find, self._to_detector = load_model(
+            transformers.AutoModelForObjectDetection, detector, "--detector", device
+        )
+        self._pose, self._to_pose = load_model(
             transformers.VitPoseForPoseEstimation, pose_estimator, "--pose-estimator", device
         )
         names: dict[int, str] = self._find.config.id2label
@@ -120,7 +122,7 @@ class PeopleDetector:
         return points, np.clip(scores, 0.0, 1.0)
 
 
-def _load(kind: Any, source: str, option: str, device: str) -> tuple[Any, Any]:
+def load_model(kind: Any, source: str, option: str, device: str) -> tuple[Any, Any]:
     """The model and its image processor."""
     from transformers import AutoImageProcessor
 

@@ -16,6 +16,7 @@
 
 from .config import PlacementConfig
 from .cues import Ground, check_depth, metres
+from .maps import MapKind, RelativeDepth
 from .placement import Cue, Placement, place_people
 from .stature import stature_prior
 from .surface import BodySurface
@@ -24,8 +25,10 @@ __all__ = [
     "BodySurface",
     "Cue",
     "Ground",
+    "MapKind",
     "Placement",
     "PlacementConfig",
+    "RelativeDepth",
     "check_depth",
     "metres",
     "place_people",

@@ -41,6 +41,10 @@ class PlacementConfig:
     outlier_range_m        over which the depth of such other things is spread
     least_inlier_share     of the visible surface that must fit the depth image, else the image does not count
     independent_points     most points that count as independent observations: neighbours err together
+    map_sigma              of one point of a relative depth map, as a share of its depth
+    map_bend_sigma         of log depth: by what a relative map is off at a whole person, beyond its scale and shift
+    map_person_share       expected share of people where a relative map that is right elsewhere is right
+    map_share              expected share of images whose relative map shows the people at all
     ground_sigma_m         of the lowest point's height above the ground: pose, soles, unevenness
     standing_share         expected share of people who touch the ground where they seem to
     """
@@ -56,6 +60,10 @@ class PlacementConfig:
     outlier_range_m: float = 6.0
     least_inlier_share: float = 0.2
     independent_points: int = 25
+    map_sigma: float = 0.05
+    map_bend_sigma: float = 0.04
+    map_person_share: float = 0.9
+    map_share: float = 0.95
     ground_sigma_m: float = 0.05
     standing_share: float = 0.8
 

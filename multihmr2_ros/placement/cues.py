@@ -23,6 +23,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from multihmr2_ros.errors import UserError
 
+from .maps import RelativeDepth
+
 Floats = NDArray[np.floating]
 
 
@@ -36,8 +38,14 @@ def metres(depth: NDArray[np.generic]) -> NDArray[np.float32]:
     return np.where(np.isfinite(values) & (values > 0), values, np.float32(np.nan))
 
 
-def check_depth(depth: NDArray[np.generic], image_size: tuple[int, int]) -> None:
-    """Raises UserError unless depth is an image (H, W) of REP-118's types and of the colour image's (height, width)."""
+def check_depth(depth: NDArray[np.generic] | RelativeDepth | None, image_size: tuple[int, int]) -> None:
+    """Raises UserError unless depth, where there is one, is an image (H, W) of REP-118's types and of the colour
+    image's (height, width), or a relative map of that size."""
+    if depth is None:
+        return
+    if isinstance(depth, RelativeDepth):
+        depth.check(image_size)
+        return
     is_image = isinstance(depth, np.ndarray) and depth.ndim == 2
     if not is_image or depth.dtype not in (np.uint16, np.float32, np.float64):
         came = f"{depth.dtype} {depth.shape}" if isinstance(depth, np.ndarray) else type(depth).__name__

@@ -21,10 +21,12 @@ from numpy.typing import NDArray
 
 from multihmr2_ros.people import People
 
+from .alignment import Scale
 from .config import PlacementConfig
 from .cues import Ground, metres
+from .maps import RelativeDepth
 from .stature import stature_prior
-from .surface import BodySurface, Points, Sight
+from .surface import NEAREST_DEPTH_M, BodySurface, Points, Sight
 
 Array = NDArray[np.float64]
 LEAST_POINTS = 6  # of a body that fit the depth image
@@ -54,21 +56,31 @@ class Prior:
 
 
 class Depths:
-    """The depth image's likelihood, with everybody else where they are, by m points that it measured.
+    """The likelihood of a depth image or map, with everybody else where they are, by m points that it covers.
 
     All (m,), people in order: person, offset (the point's z from the pelvis), measured and others (nearest surface of
     anybody else) in m, weight (sums to `whole` (n,) over a person), variance in m². pelvis (n,): the network's z, m.
+    values (m,): of a relative map; measured and variance follow from them by its scale (`rescale`).
     """
 
     def __init__(
-        self, points: Points, sight: Sight, pelvis_depth: Array, depth: NDArray[np.generic], config: PlacementConfig
+        self,
+        points: Points,
+        sight: Sight,
+        pelvis_depth: Array,
+        depth: NDArray[np.generic] | RelativeDepth,
+        config: PlacementConfig,
     ) -> None:
-        measured = metres(depth.reshape(-1)[sight.pixel])
-        kept = np.flatnonzero(sight.inside & sight.before_self & np.isfinite(measured))
+        values: NDArray[np.floating]
+        if isinstance(depth, RelativeDepth):
+            values = depth.values.reshape(-1)[sight.pixel]
+        else:
+            values = metres(depth.reshape(-1)[sight.pixel])
+        kept = np.flatnonzero(sight.inside & sight.before_self & np.isfinite(values))
         self.n = len(pelvis_depth)
+        self.values = values[kept]
         self.person = points.person[kept]
         self.offset = points.offset[2, kept]
-        self.measured = measured[kept]
         self.others = sight.others_depth[kept]
         self.pelvis = pelvis_depth.astype(np.float32)
         self.config = config
@@ -80,9 +92,31 @@ class Depths:
         self.count = count
         self.inlier = config.inlier_share / np.sqrt(2 * np.pi)
         self.outlier = (1 - config.inlier_share) / config.outlier_range_m
-        noise = config.camera_sigma_per_m * self.measured**2
-        self.variance = config.surface_sigma_m**2 + noise**2
+        self._measure(self.values, config.camera_sigma_per_m * self.values**2)
+
+    def rescale(self, scale: Scale) -> None:
+        """Takes the values for those of a relative map with that scale and shift."""
+        measured = scale.depth(self.values).astype(np.float32)
+        self._measure(measured, self.config.map_sigma * measured)
+
+    def _measure(self, measured: NDArray[np.floating], noise: NDArray[np.floating]) -> None:
+        self.measured = measured
+        self.variance = self.config.surface_sigma_m**2 + noise**2
         self.peak = self.inlier / np.sqrt(self.variance)
+
+    def quartiles(self, scale: Scale | None, y: Array) -> Array:
+        """(n, 3) weighted quartiles of a relative map's values at the depth of each pelvis, by the person's points; NaN
+        for people with too few. scale: by which the relief of the bodies, scaled by y (n,), is taken out."""
+        values = self.values.astype(np.float64)
+        if scale is not None:
+            pelvis = self.measured - np.exp(y)[self.person] * self.offset
+            values = scale.value(np.maximum(pelvis, NEAREST_DEPTH_M))
+        quartiles = np.full((self.n, 3), np.nan)
+        for person, last in enumerate(np.cumsum(self.count)):
+            own = slice(last - self.count[person], last)
+            if self.count[person] >= LEAST_POINTS:
+                quartiles[person] = _quartiles(values[own], self.weight[own])
+        return quartiles
 
     def log_likelihood(self, x: Array, y: Array) -> Array:
         """(G, n) of grids x, y (G, n)."""
@@ -174,3 +208,10 @@ class Soles:
         derivative = np.exp(x) * self.pelvis + prior.slope * by_y
         pull = stands * derivative / variance
         return -pull * height, pull * derivative, -stands * prior.variance_y * by_y * height / variance
+
+
+def _quartiles(values: Array, weights: NDArray[np.floating]) -> Array:
+    """(3,) of values with weights (m,), m at least 1."""
+    order = values.argsort()
+    total = np.cumsum(weights[order])
+    return values[order[np.searchsorted(total, np.array([0.25, 0.5, 0.75]) * total[-1])]]

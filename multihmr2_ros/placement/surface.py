@@ -27,6 +27,7 @@ Indices = NDArray[np.int64]
 
 NEAREST_DEPTH_M = 0.1
 CELLS_ACROSS = 64  # of the depth buffer, over the picture's longer side
+BESIDE_CELLS = 2  # from a person to what is looked at beside
 SELF_HIDDEN_M = 0.15  # behind the body's own nearest surface: another limb's far side, not the same limb's relief
 
 
@@ -157,6 +158,19 @@ class View:
         before_self = depth < nearest[person, points] + SELF_HIDDEN_M
         nearest[person, points] = np.inf
         return Sight(row * width + column, inside, nearest.min(axis=0), before_self)
+
+    def beside(self) -> tuple[Indices, Indices]:
+        """Pixels, row · width + column, to the left and right of each person where nobody is, and their persons; (c,)
+        each, two cells away, as outlines are not exact."""
+        own = np.isfinite(self.nearest).reshape(-1, self.down, self.across)
+        padded = np.pad(own, ((0, 0), (0, 0), (BESIDE_CELLS, BESIDE_CELLS)))
+        anybody = np.pad(own.max(axis=0), ((0, 0), (1, 1)))
+        taken = anybody[:, :-2] | anybody[:, 1:-1] | anybody[:, 2:]
+        near = (padded[..., : -2 * BESIDE_CELLS] | padded[..., 2 * BESIDE_CELLS :]) & ~taken
+        person, row, column = np.nonzero(near)
+        half, (height, width) = self.side // 2, self.size
+        pixel = np.minimum(row * self.side + half, height - 1) * width
+        return pixel + np.minimum(column * self.side + half, width - 1), person
 
     def project(self, points: Array) -> Pixels:
         """Of points (3, m) m, camera frame."""

@@ -34,6 +34,7 @@ NEAREST_M = 0.1
 FURTHEST_OUTSIDE = 0.5
 MESH_TERMS = frozenset({"vertices", "joints", "reprojection", "keypoint_similarity", "angle"})
 SIMILARITY_SOFTENING = 2.0  # on COCO's sigmas: keypoints that are far off still have a gradient
+MIN_STATURE_M = 0.3
 AREA_OF_BOX = 0.53  # a person's, where only the box is known
 
 
@@ -63,6 +64,7 @@ class Matched:
     keypoints: Tensor
     keypoint_visible: Tensor
     has_place: Tensor
+    has_relative_place: Tensor
     has_body: Tensor
     has_k: Tensor
     has_feature: Tensor
@@ -117,6 +119,7 @@ def matched_people(outputs: TrainingOutputs, targets: Targets, matches: Matches)
         keypoints=targets.keypoints[image, slot],
         keypoint_visible=targets.keypoint_visible[image, slot],
         has_place=targets.has_place[image, slot],
+        has_relative_place=targets.has_relative_place[image, slot],
         has_body=targets.has_body[image, slot],
         has_k=targets.has_k[image],
         has_feature=targets.has_track_feature[image, slot],
@@ -145,6 +148,10 @@ def body_terms(
         terms["track_feature"] = mean(feature_error, people.has_feature)
     rows = people.has_body.nonzero()[:, 0]
     found, wanted = rotations[rows], people.true_rotations[rows]
+    if "relative_stature" in weights:
+        terms["relative_stature"] = relative_stature_loss(
+            body.stature(shape), body.stature(people.true_shape), people.image, people.has_body
+        )
     if "shape" in weights:
         terms["shape"] = mean((shape[rows] - people.true_shape[rows]).abs())
     posed = (~body.unposed_bones).flatten().nonzero()[1:, 0]
@@ -215,6 +222,18 @@ def keypoint_similarity_loss(points: Tensor, pixels: Tensor, visible: Tensor, k:
     sigma = SIMILARITY_SOFTENING * pixels.new_tensor(COCO_SIGMAS)
     exponent = (seen - pixels).square().sum(-1) / (2 * area[:, None] * (2 * sigma).square())
     return mean(1 - torch.exp(-exponent), visible & ahead)
+
+
+def relative_stature_loss(stature: Tensor, true_stature: Tensor, image: Tensor, known: Tensor) -> Tensor:
+    """L1 of log(Hᵢ / Hⱼ) over all pairs of people of one image, of statures (M,) m: relative scales of bodies."""
+    pairs = pairs_of(image, known)
+    error = stature.log() - true_stature.clamp(min=MIN_STATURE_M).log()
+    return mean((error[:, None] - error).abs(), pairs)
+
+
+def pairs_of(image: Tensor, known: Tensor) -> Tensor:
+    """(M, M) bool, above the diagonal: pairs of people of one image, both of them known (M,)."""
+    return ((image[:, None] == image) & known[:, None] & known).triu(diagonal=1)
 
 
 def reprojection_loss(points: Tensor, pixels: Tensor, usable: Tensor, k: Tensor) -> Tensor:

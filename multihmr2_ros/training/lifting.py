@@ -248,7 +248,8 @@ def _matched(batch: KeypointBatch) -> Matched:
         image=rows, slot=torch.zeros_like(rows), queries=empty, location=empty, log_nearness=empty, k=batch.k,
         centre=empty, image_size=(size, size), true_location=location[:, 0], true_centre=center,
         true_shape=batch.shape, true_rotations=batch.rotations, true_k=batch.k, true_feature=empty, box=box,
-        keypoints=keypoints, keypoint_visible=ahead, has_place=center[:, 2] > NEAREST_CENTER_M, has_body=flag,
+        keypoints=keypoints, keypoint_visible=ahead, has_place=center[:, 2] > NEAREST_CENTER_M,
+        has_relative_place=center[:, 2] > NEAREST_CENTER_M, has_body=flag,
         has_k=flag, has_feature=~flag,
     )  # fmt: skip
 

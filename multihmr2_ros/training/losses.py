@@ -39,6 +39,7 @@ from multihmr2_ros.training.body_losses import (
     consistency_terms,
     matched_people,
     mean,
+    pairs_of,
     true_people,
 )
 from multihmr2_ros.training.encoder_keypoints import encoder_keypoint_loss
@@ -48,6 +49,7 @@ from multihmr2_ros.training.targets import Targets
 
 # The heatmap's target falls off from 1 at the person's patch with this share of the person's height.
 HEATMAP_SPREAD = 0.1
+NEAREST_PAIR_M = 0.3
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,10 @@ class LossConfig:
     location            L1, over the picture's longer side
     nearness            L1 of log(f / z): the same for all cameras
     depth               L1 of z, m
-    relative_depth      L1 of the difference of log z between people of one picture
+    relative_depth      L1 of the difference of log z between people of one image
+    relative_metric     L1 of log distances between people of one image; where only relative places are known, without
+                        what all its pairs have in common
+    relative_stature    L1 of the difference of log stature between people of one image
     field_of_view       squared error of the horizontal field of view, rad; three times that when too wide
     root                L1 of the root's rotation matrix
     pose                L1 of the other posed bones' rotation matrices
@@ -89,6 +94,8 @@ class LossConfig:
     nearness: float = 1.5
     depth: float = 0.0
     relative_depth: float = 0.25
+    relative_metric: float = 0.0
+    relative_stature: float = 0.0
     field_of_view: float = 2.0
     root: float = 0.0
     pose: float = 10.0
@@ -179,7 +186,10 @@ def detection_terms(
     terms |= place_terms(people, config)
     if config.relative_depth:
         true_depth = people.true_centre[:, 2].clamp(min=1e-3)
-        terms["relative_depth"] = relative_depth_loss(people.log_nearness, true_depth, matches.image, people.has_place)
+        known = people.has_place | people.has_relative_place
+        terms["relative_depth"] = relative_depth_loss(people.log_nearness, true_depth, matches.image, known)
+    if config.relative_metric:
+        terms["relative_metric"] = relative_metric_loss(people)
     return terms
 
 
@@ -253,10 +263,32 @@ def field_of_view_loss(horizontal_fov: Tensor, targets: Targets, width: int) -> 
 
 def relative_depth_loss(log_nearness: Tensor, true_depth: Tensor, image: Tensor, known: Tensor) -> Tensor:
     """L1 of log(zᵢ / zⱼ) over all pairs of people of one image; M rows. The focal length drops out."""
-    pairs = (image[:, None] == image) & known[:, None] & known
-    pairs = pairs.triu(diagonal=1)
     error = log_nearness + true_depth.log()
-    return mean((error[:, None] - error).abs(), pairs)
+    return mean((error[:, None] - error).abs(), pairs_of(image, known))
+
+
+def relative_metric_loss(people: Matched) -> Tensor:
+    """L1 of log(dᵢⱼ / d*ᵢⱼ) over all pairs of people of one image, of the distances between their centers in m.
+
+    Our reading of the relative metric loss of Wang et al. (2025), of which only the abstract was at hand. Where the
+    true places are known up to a factor (`Targets.has_relative_place`), the mean over the image's pairs is taken out
+    first: such an image needs three people.
+    """
+    metric = people.has_place & people.has_k
+    pairs = pairs_of(people.image, people.has_place | people.has_relative_place)
+    first, second = pairs.nonzero(as_tuple=True)
+    error = _log_distance(people.centre, first, second) - _log_distance(people.true_centre, first, second)
+    image, count = people.image[first], int(people.image.max()) + 1 if len(people.image) else 0
+    ones = error.new_zeros(count).index_add(0, image, torch.ones_like(error))
+    common = error.new_zeros(count).index_add(0, image, error) / ones.clamp(min=1)
+    both = metric[first] & metric[second]
+    return mean(torch.where(both, error, error - common[image]).abs())
+
+
+def _log_distance(centre: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """(p,) of the distances between rows of centers (M, 3) m, at least NEAREST_PAIR_M: nearer people touch."""
+    square = (centre[first] - centre[second]).square().sum(-1)
+    return 0.5 * square.clamp(min=NEAREST_PAIR_M**2).log()
 
 
 def _matches(

@@ -43,6 +43,7 @@ PERSON_FIELDS: dict[str, tuple[tuple[int, ...], type]] = {
     "shape": ((6,), np.float16),
     "rotations": ((BONE_COUNT, 3, 3), np.float16),
     "has_place": ((), np.bool_),
+    "has_relative_place": ((), np.bool_),
     "has_body": ((), np.bool_),
     "keypoints": ((KEYPOINT_COUNT, 2), np.float32),
     "keypoint_visible": ((KEYPOINT_COUNT,), np.bool_),
@@ -62,11 +63,12 @@ class Sample:
     person_id            (n,) int64
     ignore               (n,) bool: neither positive nor negative; only the box means something
     location             (n, 2) float32 px, the projection of the body's centre vertex
-    centre               (n, 3) float32 m, the body's centre vertex; meant where has_place
+    centre               (n, 3) float32 m, the body's centre vertex; meant where has_place, and up to a factor of the
+                         image's where has_relative_place
     shape                (n, 6) float32 phenotypes; meant where has_body
     rotations            (n, 163, 3, 3) float32, relative to the parent bone, row 0 in the camera frame; meant where
                          has_body
-    has_place, has_body  (n,) bool
+    has_place, has_relative_place, has_body  (n,) bool
     keypoints            (n, 17, 2) float32 px, COCO's order; meant where keypoint_visible
     keypoint_visible     (n, 17) bool
     box                  (n, 4) float32 px, x0 y0 x1 y1 of what is visible
@@ -86,6 +88,7 @@ class Sample:
     shape: NDArray[np.float32]
     rotations: NDArray[np.float32]
     has_place: NDArray[np.bool_]
+    has_relative_place: NDArray[np.bool_]
     has_body: NDArray[np.bool_]
     keypoints: NDArray[np.float32]
     keypoint_visible: NDArray[np.bool_]
@@ -136,6 +139,7 @@ def sample_from_labels(image: NDArray[np.uint8], labels: Labels, origin: str) ->
     ):
         arrays[name] = source[seen].astype(arrays[name].dtype)
     arrays["has_place"][:] = True
+    arrays["has_relative_place"][:] = True
     arrays["has_body"][:] = True
     arrays["ignore"] = ~np.isfinite(arrays["location"]).all(axis=1) | (arrays["centre"][:, 2] <= 0)
     arrays["location"][arrays["ignore"]] = 0.0
@@ -173,7 +177,9 @@ def unpack(arrays: Any, index: int, origin: str) -> Sample:
     people: dict[str, Any] = {
         name: np.asarray(arrays[name][begin:end]).astype(np.float32 if kind is np.float16 else kind)
         for name, (_, kind) in PERSON_FIELDS.items()
+        if name in arrays or name != "has_relative_place"
     }
+    people.setdefault("has_relative_place", people["has_place"].copy())  # files of earlier versions
     people["track_feature"] = np.zeros((end - begin, 0), np.float32)
     if "track_feature" in arrays:
         people["track_feature"] = np.asarray(arrays["track_feature"][begin:end]).astype(np.float32)

@@ -43,6 +43,7 @@ class Targets:
     shape                (B, P, 6) phenotypes in Anny's order
     rotations            (B, P, 163, 3, 3) relative to the parent bone, the first in the camera frame
     has_place            (B, P) bool: centre is true
+    has_relative_place   (B, P) bool: centre is true up to a factor that all such people of the image share
     has_body             (B, P) bool: shape and rotations are true or pseudo-true
     keypoints            (B, P, 17, 2) px, COCO's order
     keypoint_visible     (B, P, 17) bool: the keypoint was annotated (all false where the body supervises already)
@@ -63,6 +64,7 @@ class Targets:
     shape: Tensor
     rotations: Tensor
     has_place: Tensor
+    has_relative_place: Tensor
     has_body: Tensor
     keypoints: Tensor
     keypoint_visible: Tensor
@@ -87,6 +89,7 @@ class Targets:
             shape=torch.zeros(images, slots, 6),
             rotations=torch.eye(3).repeat(images, slots, BONE_COUNT, 1, 1),
             has_place=flag.clone(),
+            has_relative_place=flag.clone(),
             has_body=flag.clone(),
             keypoints=torch.zeros(images, slots, KEYPOINT_COUNT, 2),
             keypoint_visible=torch.zeros(images, slots, KEYPOINT_COUNT, dtype=torch.bool),

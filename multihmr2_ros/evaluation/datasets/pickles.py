@@ -20,12 +20,13 @@ that arrays are pickled under are known, and stand-ins of ours take their places
 
 from __future__ import annotations
 
+import contextlib
 import io
 import pickle
 import pickletools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,9 +40,10 @@ def read_pickle(path: Path) -> Any:
     return _read(path.read_bytes())
 
 
-def read_object_array(path: Path) -> Any:
-    """The one object in an .npy file that numpy.save wrote of a dict. Raises as read_pickle does."""
-    with open(path, "rb") as file:
+def read_object_array(source: Path | BinaryIO) -> Any:
+    """The one object in an .npy file, by its path or open, that numpy.save wrote of a dict. Raises as read_pickle
+    does."""
+    with open(source, "rb") if isinstance(source, Path) else contextlib.nullcontext(source) as file:
         version = np.lib.format.read_magic(file)
         header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = header(file)

@@ -36,6 +36,7 @@ from multihmr2_ros.evaluation.datasets import (
     MSCOCO,
     PANOPTIC,
     POSETRACK,
+    RELATIVE_HUMAN,
     THREEDPW,
     VIDEOS,
     boxes,
@@ -45,6 +46,7 @@ from multihmr2_ros.evaluation.datasets import (
     hi4d,
     joints,
     panoptic,
+    relative_human,
     smpl,
     threedpw,
     videos,
@@ -64,6 +66,7 @@ from multihmr2_ros.people import IntrinsicsSource, People
 
 SPLITS = {
     MSCOCO: "val2017", POSETRACK: "val", THREEDPW: "test", PANOPTIC: "00_16", EMDB: "emdb1", HARMONY4D: "cam01",
+    RELATIVE_HUMAN: "test",
 }  # fmt: skip
 SPLITTABLE = (*SPLITS, HI4D)  # whose sequences each name a camera of their own
 
@@ -106,6 +109,8 @@ def evaluate_dataset(
     split = job.split or ""
     if job.name == MSCOCO:
         return [_coco(job, split, estimator, progress)]
+    if job.name == RELATIVE_HUMAN:
+        return [_relative_human(job, split, estimator, progress)]
     if job.name in (MOT, POSETRACK):
         found = boxes.mot_sequences(job.folder) if job.name == MOT else boxes.posetrack_sequences(job.folder, split)
         return _each(job, found, "predicted", partial(_tracked, estimator, progress))
@@ -141,6 +146,25 @@ def _coco(job: DatasetJob, split: str, estimator: Any, progress: Progress) -> Se
         split, str(job.folder), "predicted", "", tally, tuple(problems), time.perf_counter() - begin_s,
         {**scores, "people": people_count},
     )  # fmt: skip
+
+
+def _relative_human(job: DatasetJob, split: str, estimator: Any, progress: Progress) -> SequenceResult:
+    """Images are independent of each other; people are found by their boxes."""
+    begin_s, images, problems = time.perf_counter(), list[relative_human.Relations](), list[str]()
+    listed, detections = list(relative_human.relative_human_images(job.folder, split)), 0
+    for image in progress(listed, split, len(listed)):
+        try:
+            people = _look(estimator, image.path, 0.0, reset=True)
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        detections += len(people)
+        boxes_found = body_boxes(people, image_joints(people))
+        images.append(relative_human.relations(image, boxes_found, people.pelvis[:, 2].astype(np.float64)))
+    tally = Tally(frames=len(images), detections=detections)
+    scores = relative_human.relation_scores(images)
+    wall_s = time.perf_counter() - begin_s
+    return SequenceResult(split, str(job.folder), "predicted", "", tally, tuple(problems), wall_s, scores)
 
 
 def _tracked(estimator: Any, progress: Progress, sequence: boxes.BoxSequence) -> Outcome:

@@ -56,6 +56,29 @@ def depth_order(predicted: FloatArray, true: FloatArray, tolerance_m: float = OR
     return order(predicted) == order(true)
 
 
+def ordinal_order(depth: FloatArray, true: NDArray[np.floating] | NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(n·(n−1)/2,) for every pair of a frame's people: whether who is nearer by depth (n,) m is nearer by true depths
+    or layers (n,), too. Meant for pairs whose true values differ."""
+    first, second = np.triu_indices(len(true), k=1)
+    return np.sign(depth[first] - depth[second]) == np.sign(np.subtract(true[first], true[second], dtype=np.float64))
+
+
+def layer_order(
+    depth: FloatArray, layer: NDArray[np.int64], tolerance_m: float = ORDER_TOLERANCE_M
+) -> NDArray[np.bool_]:
+    """As depth_order, with true layers (n,) in place of depths: people of one layer are "the same"."""
+    first, second = np.triu_indices(len(layer), k=1)
+    difference = np.asarray(depth, np.float64)[first] - np.asarray(depth, np.float64)[second]
+    found = np.where(np.abs(difference) < tolerance_m, 0.0, np.sign(difference))
+    return found == np.sign(layer[first] - layer[second])
+
+
+def pairs_with(rows: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(n·(n−1)/2,) whether a pair has one of the people that rows (n,) names, or both."""
+    first, second = np.triu_indices(len(rows), k=1)
+    return rows[first] | rows[second]
+
+
 def field_of_view_error(predicted_rad: FloatArray, true_rad: FloatArray) -> Errors:
     """(n,) degrees, absolute error of the vertical field of view of the source image, rad."""
     return np.degrees(np.abs(np.asarray(predicted_rad, np.float64) - np.asarray(true_rad, np.float64)))

@@ -103,6 +103,8 @@ def load_npz(path: Path, needed: tuple[str, ...], what: str) -> Any:
 
 def rows_by_image(names: NDArray[np.str_]) -> list[tuple[str, NDArray[np.int64]]]:
     """(image name, rows of its people) from the image name of every row, by name."""
+    if not len(names):
+        return []
     order = np.argsort(names, kind="stable")
     unique, starts = np.unique(names[order], return_index=True)
     return [(str(name), rows) for name, rows in zip(unique, np.split(order, starts[1:]), strict=True)]

@@ -29,6 +29,7 @@ Optional, of the same people:
 
 keypoints         (N, 17, 2) px, COCO's order, as annotated; keypoint_visible (N, 17) bool: where they are known
 bone_seen         (N, 163) bool: known keypoints determine the bone's rotation; elsewhere it was only likely
+placed            (N,) bool: the places of an image's placed bodies are consistent (`label --depth-maps`)
 error             (N,) mean distance of known keypoints from the body's, as a share of the box's longer side
 
 Optional, of the pictures and of M people in them who have no body:
@@ -37,7 +38,8 @@ pictures          (P,) text: all pictures, also those without anybody
 other_image       (M,) text; other_box (M, 4) px; other_keypoints (M, 17, 2) and other_keypoint_visible (M, 17)
 other_ignore      (M,) bool: unsure, or a crowd: neither a person nor background
 
-Fitted cameras and distances are no truth: unless `metric`, they only say where in the picture a body is.
+Fitted cameras and distances are no truth: unless `metric`, they only say where in the picture a body is, and where
+`placed`, how far people are from each other in relation to the others of the picture.
 """
 
 from __future__ import annotations
@@ -56,7 +58,7 @@ from multihmr2_ros.training.readers.common import centre_from_keypoints, load_np
 from multihmr2_ros.training.samples import Sample, blank_people
 
 ROWS = {"image": (), "shape": (6,), "rotations": (BONE_COUNT, 3, 3), "box": (4,), "k": (3, 3), "centre": (3,)}
-OPTIONAL_ROWS = {"keypoints": (17, 2), "keypoint_visible": (17,)}
+OPTIONAL_ROWS = {"keypoints": (17, 2), "keypoint_visible": (17,), "placed": ()}
 OTHER_ROWS = {
     "other_image": (), "other_box": (4,), "other_ignore": (),
     "other_keypoints": (17, 2), "other_keypoint_visible": (17,),
@@ -72,7 +74,7 @@ class PseudoTruthReader:
         self._bodies = _rows(content, ROWS, labels)
         n = len(self._bodies["image"])
         for name, row in OPTIONAL_ROWS.items():
-            blank = np.zeros((n, *row), np.bool_ if name.endswith("visible") else np.float32)
+            blank = np.zeros((n, *row), np.float32 if name == "keypoints" else np.bool_)
             self._bodies[name] = _rows(content, {name: row}, labels, n)[name] if name in content.files else blank
         blank_others = "other_image" not in content.files
         self._others = {} if blank_others else _rows(content, OTHER_ROWS, labels)
@@ -104,6 +106,7 @@ class PseudoTruthReader:
             arrays[key][:count] = bodies[key]
         arrays["has_body"][:count] = True
         arrays["has_place"][:count] = self._metric
+        arrays["has_relative_place"][:count] = bodies["placed"] | self._metric
         arrays["visible_fraction"][:] = 1.0
         if count:
             centre = bodies["centre"].astype(np.float64)

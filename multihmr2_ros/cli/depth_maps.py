@@ -1,0 +1,134 @@
+# Copyright 2026 multihmr2_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Depth maps beside images, for the verbs that place people by them: files, or a single-image network."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from multihmr2_ros.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from multihmr2_ros.placement import RelativeDepth
+
+    ReadImage = Callable[[], NDArray[np.uint8]]
+
+KINDS = ("inverse", "depth", "metric")
+logger = logging.getLogger(__name__)
+
+
+def add_depth_maps(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("depth maps (people of an image are then placed together)")
+    group.add_argument(
+        "--depth-maps", type=Path, metavar="DIR",
+        help="folder with a map for each image, of its name and size: .npy, .npz or 16-bit .png (0: hole)",
+    )  # fmt: skip
+    group.add_argument(
+        "--depth-kind", choices=KINDS, default="inverse",
+        help="the files' values: inverse depth or depth, each up to an unknown scale and shift, or metric depth in m "
+        "(16-bit: mm) (default: %(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--depth-model", metavar="DIR|NAME",
+        help="single-image depth network in transformers' format, such as depth-anything/Depth-Anything-V2-Small-hf: a "
+        "folder, or a name on the hub (needs the extra 'train')",
+    )  # fmt: skip
+
+
+class DepthMaps:
+    """The map of each image. missing: how many images had none that can be used; each was reported as a warning."""
+
+    def __init__(self, find: Callable[[str, ReadImage], NDArray[np.generic] | RelativeDepth]) -> None:
+        self._find = find
+        self.missing = 0
+        self.asked = 0
+
+    def of(self, name: str, size: tuple[int, int], image: ReadImage) -> NDArray[np.generic] | RelativeDepth | None:
+        """Of an image of (height, width) with a name; None where there is none that can be used. image: reads it."""
+        self.asked += 1
+        try:
+            found = self._find(name, image)
+            _check(found, size, name)
+        except UserError as error:
+            self.missing += 1
+            logger.warning("%s; its people are placed without a map", error)
+            return None
+        return found
+
+    def report(self) -> str:
+        """One line on what was missing; "" if nothing."""
+        if not self.missing:
+            return ""
+        return f"{self.missing} of {self.asked} images had no depth map that can be used; see the warnings above"
+
+
+def open_depth_maps(args: argparse.Namespace, device: str) -> DepthMaps | None:
+    """What add_depth_maps's options ask for; None where they ask for nothing. Raises UserError for what cannot be."""
+    if args.depth_maps is None and args.depth_model is None:
+        return None
+    if args.depth_maps is not None and args.depth_model is not None:
+        raise UserError("--depth-maps and --depth-model exclude each other; give one of them")
+    if args.depth_model is not None:
+        from multihmr2_ros.labeling.depth_model import DepthModel
+
+        model = DepthModel(args.depth_model, device)
+        return DepthMaps(lambda name, image: model(image()))
+    if not args.depth_maps.is_dir():
+        raise UserError(f"--depth-maps must be a folder, but {args.depth_maps} is none; check the path")
+    return DepthMaps(lambda name, image: read_map(args.depth_maps, name, args.depth_kind))
+
+
+def read_map(folder: Path, name: str, kind: str) -> NDArray[np.generic] | RelativeDepth:
+    """The map of the image with a name, by a file of this name in the folder. Raises UserError where there is none."""
+    import numpy as np
+
+    from multihmr2_ros.media.depth_maps import DEPTH_SUFFIXES, read_depth_map
+    from multihmr2_ros.placement import RelativeDepth
+
+    paths = [path for path in (folder / f"{name}{suffix}" for suffix in DEPTH_SUFFIXES) if path.is_file()]
+    if len(paths) != 1:
+        came = "has none" if not paths else f"has {len(paths)}"
+        raise UserError(f"{folder} must have one depth map {name}.npy, .npz or .png, but it {came}")
+    values = read_depth_map(paths[0])
+    if kind == "metric":
+        return values
+    floats = values.astype(np.float32)
+    if values.dtype == np.uint16:
+        floats[values == 0] = np.nan
+    return RelativeDepth(floats, "depth" if kind == "depth" else "inverse")
+
+
+def _check(found: NDArray[np.generic] | RelativeDepth, size: tuple[int, int], name: str) -> None:
+    """Raises UserError for a map of another size, and for one that says nothing."""
+    import numpy as np
+
+    from multihmr2_ros.placement import RelativeDepth, check_depth, metres
+
+    try:
+        check_depth(found, size)
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
+    if isinstance(found, RelativeDepth):
+        if found.range() is None:
+            raise UserError(f"the depth map of {name} has only holes, or one value; make another")
+    elif not np.isfinite(metres(found)).any():
+        raise UserError(f"the depth map of {name} has no depth above 0 m; check its unit and --depth-kind")

@@ -1,0 +1,139 @@
+# Copyright 2026 multihmr2_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Relative Human (Sun et al., Putting People in their Place, 2022): people in layers of depth, by age group.
+
+SPLIT_annots.npz has one pickled dictionary `annots`: image name → people with `bbox` and, of some, `bbox_wb` (x0, y0,
+x1, y1 px: of what is visible, and of the whole body), `depth_id` (layer from 0, the nearest; −1: unknown) and `age`
+(0 adult, 1 teenager, 2 kid, 3 baby, −1 unknown). Images lie in images/.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.evaluation.datasets.files import found, parsed
+from multihmr2_ros.evaluation.datasets.pickles import read_object_array
+from multihmr2_ros.evaluation.metrics.boxes import FloatArray, box_iou
+from multihmr2_ros.evaluation.metrics.matching import assign
+from multihmr2_ros.evaluation.metrics.placement import layer_order, ordinal_order
+
+AGES = {0: "adults", 1: "teenagers", 2: "kids", 3: "babies"}
+UNKNOWN = -1
+MIN_IOU = 0.3  # of a person's box and an annotated one
+MAX_BYTES = 2**30
+
+
+@dataclass(frozen=True)
+class RelativeImage:
+    """box (t, 4) px x0 y0 x1 y1, of whole bodies where annotated. layer, age (t,): UNKNOWN or as in the file."""
+
+    path: Path
+    box: NDArray[np.float64]
+    layer: NDArray[np.int64]
+    age: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Relations:
+    """Of the p pairs of an image's matched people whose layers are both known.
+
+    right (p,): whether the relation (closer, farther, same within 0.2 m) is right. ordered (p,): whether the layers
+    differ; ordinal (p,): whether the order is then right. age (p, 2): of both people. found, people: matched and all.
+    """
+
+    right: NDArray[np.bool_]
+    ordered: NDArray[np.bool_]
+    ordinal: NDArray[np.bool_]
+    age: NDArray[np.int64]
+    found: int
+    people: int
+
+
+def relative_human_images(folder: Path, split: str) -> Iterator[RelativeImage]:
+    """Of SPLIT_annots.npz every image. Nothing that the file's pickle says is executed."""
+    (path,) = found(folder, f"{split}_annots.npz", "annotations")
+    images = parsed(path, lambda: [_image(folder / "images", *item) for item in sorted(_annotations(path).items())])
+    if not (folder / "images").is_dir():
+        raise UserError(f"no images in {folder}: expected the folder images; unpack it")
+    yield from images
+
+
+def _annotations(path: Path) -> dict[str, list[dict[str, Any]]]:
+    with zipfile.ZipFile(path) as file:
+        if file.getinfo("annots.npy").file_size > MAX_BYTES:
+            raise ValueError("annots is too large")
+        content = read_object_array(io.BytesIO(file.read("annots.npy")))
+    if not isinstance(content, dict):
+        raise ValueError(f"expected a dictionary of images, got {type(content).__name__}")
+    return content
+
+
+def _image(folder: Path, name: Any, people: list[dict[str, Any]]) -> RelativeImage:
+    if not isinstance(name, str) or Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ValueError(f"{name!r:.80} is no name of an image")
+    boxes = [each["bbox_wb"] if each.get("bbox_wb") is not None else each["bbox"] for each in people]
+    return RelativeImage(
+        folder / name,
+        np.array(boxes, np.float64).reshape(len(people), 4),
+        np.array([each["depth_id"] for each in people], np.int64),
+        np.array([each["age"] for each in people], np.int64),
+    )
+
+
+def relations(image: RelativeImage, boxes: FloatArray, depth: FloatArray) -> Relations:
+    """Of n people found in the image, with boxes (n, 4) px and depths (n,) m of their pelvises."""
+    overlap = box_iou(boxes, image.box)
+    pairs = assign(1 - overlap, overlap >= MIN_IOU) if overlap.size else np.zeros((0, 2), np.int64)
+    known = pairs[image.layer[pairs[:, 1]] != UNKNOWN]
+    layer, place = image.layer[known[:, 1]], depth[known[:, 0]]
+    first, second = np.triu_indices(len(known), k=1)
+    age = image.age[known[:, 1]]
+    return Relations(
+        layer_order(place, layer),
+        layer[first] != layer[second],
+        ordinal_order(place, layer),
+        np.stack([age[first], age[second]], axis=1),
+        len(pairs),
+        len(image.box),
+    )
+
+
+def relation_scores(images: Sequence[Relations]) -> dict[str, float]:
+    """In %, over the pairs of all images: PCDR, that of pairs with somebody of an age group, and correct ordinal pairs;
+    NaN where there is no pair. With recall and the counts."""
+    right, ordered, ordinal = (
+        np.concatenate([getattr(each, name) for each in images] or [np.zeros(0, bool)])
+        for name in ("right", "ordered", "ordinal")
+    )
+    age = np.concatenate([each.age for each in images] or [np.zeros((0, 2), np.int64)])
+    scores = {"PCDR@0.2m": _percent(right)}
+    scores |= {f"PCDR {group}": _percent(right[(age == code).any(axis=1)]) for code, group in AGES.items()}
+    scores["ordinal pairs"] = _percent(ordinal[ordered])
+    people = sum(each.people for each in images)
+    scores["recall"] = 100 * sum(each.found for each in images) / people if people else np.nan
+    return {**scores, "pairs": len(right), "people": people}
+
+
+def _percent(values: NDArray[np.bool_]) -> float:
+    return 100 * float(values.mean()) if len(values) else np.nan

@@ -1,0 +1,151 @@
+# Copyright 2026 multihmr2_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Fitted bodies of one image placed together by its depth map, so that their distances and sizes are consistent.
+
+A fit says where in the image a body is and how large it looks; its distance follows from the prior of statures alone.
+Placement moves bodies along their rays and scales them by as much. Shapes follow by the height phenotype: the file of
+bodies has no scale beside the shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from multihmr2_ros.body import Body
+from multihmr2_ros.camera import project, vertical_fov
+from multihmr2_ros.people import BONE_COUNT, PHENOTYPE_LABELS, IntrinsicsSource, People, TrackState
+from multihmr2_ros.placement import BodySurface, Cue, PlacementConfig, RelativeDepth, place_people
+
+HEIGHT = PHENOTYPE_LABELS.index("height")
+BISECTIONS = 20
+# The fit lies over the image and has used the prior of statures for its distance already: without the prior, nothing is
+# known of distance and size but their ratio.
+FITTED = PlacementConfig(shared_sigma=1.0, own_depth_sigma=0.03, own_stature_sigma=0.03)
+
+Arrays = dict[str, NDArray[Any]]
+FindMap = Callable[[str], NDArray[np.generic] | RelativeDepth | None]
+
+
+@dataclass(frozen=True)
+class PlacedReport:
+    """placed of bodies in images with a map were placed by it; moved (n,): by which share of their distance."""
+
+    bodies: int
+    moved: NDArray[np.float64]
+
+    def text(self) -> str:
+        """One line for the terminal."""
+        median = 100 * np.median(np.abs(self.moved)) if len(self.moved) else 0.0
+        return f"{len(self.moved)} of {self.bodies} bodies placed by depth maps, moved by {median:.1f} % in the median"
+
+
+def place_bodies(arrays: Arrays, sizes: dict[str, tuple[int, int]], find: FindMap) -> tuple[Arrays, PlacedReport]:
+    """The arrays of a file of bodies with new centre and shape, and with
+
+    placed            (N,) bool: the places of this image's placed bodies are consistent with each other
+    distance_sigma_m  (N,) float32, standard deviation of the distance to the camera, in the assumed camera; NaN where
+                      not placed
+
+    sizes: (width, height) px of each image by name. find: the map of an image with a name, or None.
+    """
+    body = Body("low")
+    surface = BodySurface.of_mesh(body.faces, body.anny.template_vertices.cpu().numpy())
+    n = len(arrays["image"])
+    centre, shape = arrays["centre"].astype(np.float32), arrays["shape"].astype(np.float32)
+    placed, sigma_m, moved = np.zeros(n, np.bool_), np.full(n, np.nan, np.float32), np.zeros(n)
+    for name in np.unique(arrays["image"]):
+        rows = np.flatnonzero(arrays["image"] == name)
+        depth = find(str(name)) if len(rows) > 1 else None
+        if depth is None:
+            continue
+        width, height = sizes[str(name)]
+        people = people_of({key: values[rows] for key, values in arrays.items() if key in ROWS}, body, (height, width))
+        found = place_people(people, surface, depth, None, FITTED)
+        by_map = found.cue == Cue.DEPTH
+        chosen = rows[by_map]
+        if not len(chosen):
+            continue
+        shape[chosen], centre[chosen] = _as_rows(found.people.select(by_map), body)
+        placed[chosen], sigma_m[chosen] = True, found.distance_sigma_m[by_map]
+        moved[chosen] = (found.people.pelvis[by_map, 2] / people.pelvis[by_map, 2]) - 1
+    result = {**arrays, "centre": centre, "shape": shape, "placed": placed, "distance_sigma_m": sigma_m}
+    return result, PlacedReport(n, moved[placed])
+
+
+ROWS = ("shape", "rotations", "centre", "k")
+
+
+@torch.no_grad()
+def people_of(rows: Arrays, body: Body, image_size: tuple[int, int]) -> People:
+    """n fitted bodies of one image (height, width) as people; rows: ROWS of the file's arrays."""
+    shape, rotations = rows["shape"].astype(np.float32), rows["rotations"].astype(np.float32)
+    posed = body(torch.from_numpy(shape), torch.from_numpy(rotations))
+    vertices, joints = posed.vertices.numpy(), posed.joints.numpy()
+    move = (rows["centre"] - vertices[:, body.centre_vertex])[:, None].astype(np.float32)
+    joints = joints + move
+    n, k = len(shape), rows["k"][0].astype(np.float64)
+    fov = vertical_fov(k, image_size[0])
+    return People(
+        score=np.ones(n, np.float32),
+        track_id=np.full(n, -1, np.int64),
+        track_state=np.full(n, TrackState.UNTRACKED, np.int64),
+        track_age_s=np.zeros(n),
+        shape=shape,
+        running_shape=shape,
+        rotations=rotations,
+        bone_poses=posed.bone_poses.numpy().reshape(n, BONE_COUNT, 4, 4),
+        joints=joints,
+        joints_2d=project(joints.astype(np.float64), k).astype(np.float32),
+        pelvis=joints[:, 0],
+        pelvis_covariance=np.full((n, 3, 3), np.nan),
+        velocity=np.full((n, 3), np.nan),
+        velocity_covariance=np.full((n, 3, 3), np.nan),
+        vertices=vertices + move,
+        stature=posed.stature.numpy(),
+        track_feature=np.zeros((n, 0), np.float32),
+        k=k,
+        vertical_fov=fov,
+        predicted_vertical_fov=fov,
+        intrinsics_source=IntrinsicsSource.PARAMETER,
+        velocity_frame="camera",
+        stamp=0.0,
+        image_size=image_size,
+    )
+
+
+@torch.no_grad()
+def _as_rows(people: People, body: Body) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Shapes (n, 6) of the people's statures and centres (n, 3) m of such bodies at the people's pelvises."""
+    shape = with_stature(body, torch.from_numpy(people.shape), torch.from_numpy(people.stature))
+    posed = body(shape, torch.from_numpy(people.rotations))
+    offset = posed.vertices[:, body.centre_vertex] - posed.joints[:, 0]
+    return shape.numpy(), people.pelvis + offset.numpy()
+
+
+def with_stature(body: Body, shape: Tensor, stature: Tensor) -> Tensor:
+    """Shapes (n, 6) with the height phenotype that gives the statures (n,) m, or its nearest limit."""
+    low, high, shape = torch.zeros(len(shape)), torch.ones(len(shape)), shape.clone()
+    for _ in range(BISECTIONS):
+        shape[:, HEIGHT] = 0.5 * (low + high)
+        small = body.stature(shape) < stature
+        low, high = torch.where(small, shape[:, HEIGHT], low), torch.where(small, high, shape[:, HEIGHT])
+    return shape

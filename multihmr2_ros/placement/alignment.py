@@ -1,0 +1,169 @@
+# Copyright 2026 multihmr2_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The scale and shift of a relative depth map, by all people of the picture together. See placement.py."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .config import PlacementConfig
+from .maps import MAX_DEPTH_M, MapKind, depth_of, reading
+
+Array = NDArray[np.float64]
+STEPS = 40  # of the grid, along each of the two depths
+REACH_SIGMAS = 3.5  # of the grid, beyond where the people are predicted
+NEAREST_GAP = 0.05  # of the two levels, as a share of the map's range: nearer ones say nothing of the scale
+MIN_BESIDE = 4  # values next to a person
+# Beta distributions of the share of the map beside a body that is farther: by 250 people of simulated crowds, with
+# maps of single-image networks' faults, and with smooth noise or another scene's map.
+SHOWN, OF_CHANCE = (4.0, 1.6), (1.6, 3.0)
+LOG_DEPTH, LOG_DEPTH_SIGMA = np.log(4.0), 1.0  # of people in pictures, before anything is seen
+FAR_SIGMA = 0.02  # 1/m: how far below 0 the inverse depth of the farthest things may come, by a bend of the map
+
+
+class Scale(NamedTuple):
+    """A map's scale and shift, as the logarithms of the depths (m) at two of its values.
+
+    levels (2,): the two values, ascending. log_depth (2,): of the depth there. kind: what the map is linear in.
+    """
+
+    levels: Array
+    log_depth: Array
+    kind: MapKind
+
+    def depth(self, values: NDArray[np.floating]) -> Array:
+        """Depths (…) in m of the map's values (…)."""
+        low, high = reading(np.exp(self.log_depth), self.kind)
+        slope = (high - low) / (self.levels[1] - self.levels[0])
+        return depth_of(low + slope * (values - self.levels[0]), self.kind)
+
+    def value(self, depth: Array) -> Array:
+        """The map's values (…) at depths (…) in m."""
+        low, high = reading(np.exp(self.log_depth), self.kind)
+        return self.levels[0] + (reading(depth, self.kind) - low) * (self.levels[1] - self.levels[0]) / (high - low)
+
+    def derivative(self, depth: Array) -> Array:
+        """(…, 2) of log depth at depths (…) in m, by log_depth."""
+        low, high = ends = reading(np.exp(self.log_depth), self.kind)
+        share = (reading(depth, self.kind) - low) / (high - low)
+        return np.stack([(1 - share) * ends[0], share * ends[1]], axis=-1) / reading(depth, self.kind)[..., None]
+
+    def moved(self, step: Array) -> Scale:
+        return self._replace(log_depth=self.log_depth + step)
+
+
+class Fit(NamedTuple):
+    """scale: at the maximum. probability: that the map shows these people at all, against one of chance."""
+
+    scale: Scale
+    probability: float
+
+
+class Levels(NamedTuple):
+    """Of n people; all (n,).
+
+    value: of the map at the depth of the pelvis. log_depth, variance: of the pelvis, predicted, m.
+    """
+
+    @classmethod
+    def of(cls, quartiles: Array, log_depth: Array, variance: Array) -> Levels:
+        """By quartiles (n, 3) of the values; NaN: left out."""
+        known = np.isfinite(quartiles[:, 1])
+        return cls(quartiles[known, 1], log_depth[known], variance[known])
+
+    value: Array
+    log_depth: Array
+    variance: Array
+
+
+def fit_scale(
+    levels: Levels, span: tuple[float, float], kind: MapKind, outlined: float, config: PlacementConfig
+) -> Fit:
+    """The scale and shift at which the n people's levels agree best with their predicted depths, on a grid.
+
+    span: of the values in the whole map. outlined: what else speaks for the map, see `outline_evidence`.
+    """
+    ends = _ends(levels.value, span)
+    first, second = _grid(levels.log_depth, levels.variance)
+    low, high = reading(np.exp(first), kind), reading(np.exp(second), kind)
+    ordered = high - low > 1e-6
+    slope = np.where(ordered, high - low, 1.0) / (ends[1] - ends[0])
+    at = low[..., None] + slope[..., None] * (levels.value - ends[0])  # (S, S, n)
+    depth = depth_of(at, kind)
+    off = np.log(depth) - levels.log_depth
+    steep = slope[..., None] * (depth if kind == "inverse" else 1.0 / depth)  # of log depth, by value
+    wide = levels.variance + config.map_bend_sigma**2
+    chance = (1 - config.map_person_share) / (span[1] - span[0])
+    density = config.map_person_share * np.exp(-0.5 * off**2 / wide) / np.sqrt(2 * np.pi * wide)
+    density = density * steep + chance
+    likelihood = np.log(density * (span[1] - span[0])).sum(axis=-1)
+    prior = -0.5 * (((first - LOG_DEPTH) / LOG_DEPTH_SIGMA) ** 2 + ((second - LOG_DEPTH) / LOG_DEPTH_SIGMA) ** 2)
+    posterior = np.where(ordered, likelihood + prior + _far(low, slope, ends, span, kind), -np.inf)
+    best = np.unravel_index(posterior.argmax(), posterior.shape)
+    scale = Scale(ends, np.array([first[best], second[best]]), kind)
+    cell = (first[1, 0] - first[0, 0]) * (second[0, 1] - second[0, 0])
+    norm = np.pi * LOG_DEPTH_SIGMA**2  # half of a Gaussian's: the two depths are ordered
+    evidence = np.log(np.exp(posterior - posterior[best]).sum() * cell / norm) + posterior[best]
+    odds = np.log(config.map_share / (1 - config.map_share)) + evidence + outlined
+    return Fit(scale, float(1 / (1 + np.exp(-np.clip(odds, -500, 500)))))
+
+
+def outline_evidence(quartiles: Array, beside: NDArray[np.floating], person: NDArray[np.int64], kind: MapKind) -> float:
+    """How much likelier outlines are with a map that shows the people, as a logarithm: beside a body most of the map is
+    farther than the body; in a map of chance less than half is.
+
+    quartiles (n, 3): of the values on the bodies. beside (c,): values next to them, of the rows person (c,).
+    """
+    first = quartiles[:, 0 if kind == "inverse" else 2][person]
+    known = np.isfinite(beside) & np.isfinite(first)
+    farther = (beside < first) if kind == "inverse" else (beside > first)
+    count, total = (np.bincount(person[rows], minlength=len(quartiles)) for rows in (known & farther, known))
+    looked = total >= MIN_BESIDE
+    share = np.clip(count[looked] / total[looked], 0.05, 0.95)
+    return float(np.log(_beta(share, *SHOWN) / _beta(share, *OF_CHANCE)).sum())
+
+
+def _beta(share: Array, a: float, b: float) -> Array:
+    """The density of the beta distribution at shares (n,)."""
+    norm = math.gamma(a + b) / (math.gamma(a) * math.gamma(b))
+    return norm * share ** (a - 1) * (1 - share) ** (b - 1)
+
+
+def _ends(levels: Array, span: tuple[float, float]) -> Array:
+    """(2,) values for the two depths: the people's least and most, but not nearer than NEAREST_GAP."""
+    least, most, gap = levels.min(), levels.max(), NEAREST_GAP * (span[1] - span[0])
+    lacking = 0.5 * max(gap - (most - least), 0.0)
+    return np.array([least - lacking, most + lacking])
+
+
+def _grid(log_depth: Array, variance: Array) -> tuple[Array, Array]:
+    """Two (S, S): log depths at the two levels, from nearer than everybody to farther than everybody."""
+    reach = REACH_SIGMAS * np.sqrt(variance.max())
+    axis = np.linspace(log_depth.min() - reach, log_depth.max() + reach, STEPS)
+    first, second = np.meshgrid(axis, axis, indexing="ij")
+    return first, second
+
+
+def _far(low: Array, slope: Array, ends: Array, span: tuple[float, float], kind: MapKind) -> Array:
+    """(S, S): how unlikely it is that the map's farthest, or nearest, things are behind the camera."""
+    if kind == "depth":
+        nearest = low + slope * (span[0] - ends[0])
+        return -0.5 * (np.minimum(nearest, 0.0) / 0.2) ** 2
+    farthest = low + slope * (span[0] - ends[0])
+    return -0.5 * (np.minimum(farthest - 1 / MAX_DEPTH_M, 0.0) / FAR_SIGMA) ** 2
