@@ -50,6 +50,7 @@ from multihmr2_ros.training.matching import Matches
 from multihmr2_ros.training.optimisation import OptimisationConfig, limit_gradients, make_optimiser
 from multihmr2_ros.training.readers import EmptyImageReader, Kept
 from multihmr2_ros.training.readers.common import hash_share
+from multihmr2_ros.training.session import Session, make_network
 from multihmr2_ros.training.trainer import Trainer
 from test.nano_network import NARROW, random_targets
 from test.training_samples import body
@@ -339,6 +340,19 @@ def test_weights_files_hold_the_whole_network(tmp_path: Path) -> None:
     people = Estimator.load(tmp_path / "tiny.safetensors", device="cpu").step(np.zeros((90, 160, 3), np.uint8))
     assert people.image_size == (90, 160)
     assert NetworkConfig.from_dict(vars(checkpoint.load(tmp_path / "tiny.safetensors").config)) == TINY
+
+
+def test_a_network_can_go_on_with_the_encoder_of_another(tmp_path: Path) -> None:
+    files = [tmp_path / f"{name}.safetensors" for name in "ab"]
+    for seed, file in enumerate(files):
+        checkpoint.save(network(seed), file)
+    session = Session(tmp_path, TINY, TrainingConfig(), start_from=files[0], encoder_weights=files[1])
+    found, own, other = make_network(session), *(checkpoint.load(file) for file in files)
+    for name, value in found.state_dict().items():
+        expected = (other if name.startswith("backbone.pretrained.") else own).state_dict()[name]
+        assert torch.equal(value, expected), name
+    with pytest.raises(UserError, match="--encoder-weights"):
+        make_network(Session(tmp_path, TINY, TrainingConfig()))
 
 
 @pytest.mark.parametrize("size", [(64, 256), (256, 64), (32, 32), (256, 224)])

@@ -45,7 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     network.add_argument("--from", dest="start_from", metavar="NAME|FILE", help="fine-tune these weights")
     parser.add_argument(
         "--encoder-weights", type=Path, metavar="FILE",
-        help="pretrained weights of the encoder (scripts/convert_movenet.py makes them; default: the bundled model's)",
+        help="pretrained weights of the encoder: a whole network's, or what scripts/convert_movenet.py makes (default: "
+        "with --from its own, else the bundled model's)",
     )  # fmt: skip
     parser.add_argument(
         "--consistency-with", metavar="NAME|FILE",
@@ -201,7 +202,7 @@ def run(args: argparse.Namespace) -> int:
         datasets=_datasets(args),
         render_share=args.render_share,
         start_from=start_from,
-        encoder_weights=args.encoder_weights or (resolve_checkpoint("nano") if network.encoder != "vit" else None),
+        encoder_weights=_encoder_weights(args, network),
         features=tuple(args.features),
         lifting=lifting,
         consistency_with=reference,
@@ -216,6 +217,18 @@ def run(args: argparse.Namespace) -> int:
         return 0
     print(train(session))
     return 0
+
+
+def _encoder_weights(args: argparse.Namespace, network: NetworkConfig) -> Path | None:
+    from multihmr2_ros.weights import resolve_checkpoint
+
+    if network.encoder == "vit":
+        if args.encoder_weights is not None:
+            raise UserError("--encoder-weights are those of a network with a pretrained encoder: --network nano")
+        return None
+    if args.encoder_weights is not None or args.start_from is not None:
+        return args.encoder_weights
+    return resolve_checkpoint("nano")
 
 
 def _network(args: argparse.Namespace, start_from: Path | None) -> NetworkConfig:

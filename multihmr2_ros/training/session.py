@@ -71,7 +71,7 @@ class Session:
     datasets           readers of real data
     render_share       the part of the images that are renders where there are both
     start_from         the weights file that the network starts from, instead of random weights
-    encoder_weights    of the pretrained encoder of a network that otherwise starts from random weights
+    encoder_weights    of the pretrained encoder; in place of its own where there is start_from
     features           folders of batches that the frozen encoder has seen, to train on instead of images
     lifting            how poses are learned from keypoints alone, beside images
     consistency_with   the weights file of a model that the consistency losses hold on to
@@ -170,7 +170,7 @@ def features_only(session: Session, count: int) -> str:
     pool = None if session.pool is None else Pool(session.pool.folder)
     torch.set_num_threads(session.training.threads or training_threads(loader_workers=0, render_workers=0))
     keep_freed_memory()
-    network = _network(session).eval()
+    network = make_network(session).eval()
     batches = Batches(_sources(session, pool), session.training.batch, session.training.seed)
     stop = StopRequest()
     missing = missing_batches(folder, count)
@@ -278,7 +278,7 @@ def _sources(session: Session, pool: Pool | None) -> list[tuple[SampleSource, fl
 
 def _trainer(session: Session, device: torch.device, others: Processes) -> Trainer:
     config = session.training
-    network = _network(session)
+    network = make_network(session)
     reference = None if session.consistency_with is None else checkpoint.load(session.consistency_with)
     held_out = []
     if session.pool is not None and others.is_first:
@@ -304,17 +304,19 @@ def _trainer(session: Session, device: torch.device, others: Processes) -> Train
     return trainer
 
 
-def _network(session: Session) -> MultiHMR2:
+def make_network(session: Session) -> MultiHMR2:
     """The weights file's network, or one of random weights that begins with the renders' mean pose."""
     if session.start_from is not None:
-        return checkpoint.load(session.start_from)
-    torch.manual_seed(session.training.seed)
-    mean = None if session.pool is None else mean_rotations(session.pool.folder)
-    network = initialise(MultiHMR2(session.network), mean)
-    if network.backbone.pretrained is not None:
-        if session.encoder_weights is None:
-            raise UserError("the network's encoder starts with pretrained weights; name their file: --encoder-weights")
-        load_encoder(network.backbone.pretrained.movenet, session.encoder_weights)
+        network = checkpoint.load(session.start_from)
+    else:
+        torch.manual_seed(session.training.seed)
+        mean = None if session.pool is None else mean_rotations(session.pool.folder)
+        network = initialise(MultiHMR2(session.network), mean)
+    pretrained = network.backbone.pretrained
+    if pretrained is not None and session.encoder_weights is not None:
+        load_encoder(pretrained.movenet, session.encoder_weights)
+    elif pretrained is not None and session.start_from is None:
+        raise UserError("the network's encoder starts with pretrained weights; name their file: --encoder-weights")
     return network
 
 

@@ -1,0 +1,376 @@
+# Copyright 2026 multihmr2_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Train nano for some minutes on a GPU machine without network: pack the data here, train there.
+
+    python scripts/gpu_train.py pack PACKED --cache POOL --pseudo-truth IMAGES bodies.npz --empty-images FOLDER \
+        --motions FOLDER --hold-out 0.1
+    python scripts/gpu_train.py train PACKED... --seconds 400 --out RUN
+
+PACKED then holds folders part0, part1, … of at most 36 MB each: images as WebP, rotations as rotation vectors,
+poses for the steps on keypoints. Training starts from the bundled weights (--weights: others), with a frozen encoder
+at first (OUT/frozen), then with all of the network (OUT/together). Steps are counted so that the learning rate has
+fallen to zero when the time is over.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import io
+import itertools
+import lzma
+import multiprocessing
+import os
+import shutil
+import sys
+import tarfile
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import safetensors.numpy
+import torch
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+from torch import nn
+from torch.utils.data import Dataset
+
+from multihmr2_ros.body import Body
+from multihmr2_ros.network import checkpoint
+from multihmr2_ros.network.config import NANO
+from multihmr2_ros.network.initialise import initialise
+from multihmr2_ros.network.model import MultiHMR2
+from multihmr2_ros.training import keypoints
+from multihmr2_ros.training.config import TrainingConfig
+from multihmr2_ros.training.data import BatchConfig, Batches, SampleSource
+from multihmr2_ros.training.lifting import KeypointBatches, PoseBank, WithKeypoints, make_bank
+from multihmr2_ros.training.losses import LossConfig
+from multihmr2_ros.training.optimisation import OptimisationConfig
+from multihmr2_ros.training.pool import Pool, shard_paths
+from multihmr2_ros.training.readers import EmptyImageReader, PseudoTruthReader
+from multihmr2_ros.training.readers.common import hash_share
+from multihmr2_ros.training.samples import Sample
+from multihmr2_ros.training.trainer import Hooks, Trainer
+from multihmr2_ros.weights import resolve_checkpoint
+
+PART_BYTES = 36_000_000
+IMAGE_QUALITY, RENDER_QUALITY, BACKGROUND_PX = 72, 75, 448
+ROTATION_STEP_RAD = 1e-4
+BANK_POSES = 24_000
+RECENT_STEPS = 100
+KEYPOINT_EVERY = 2
+UNKNOWN_STEPS = 10**6  # until `StepTimer` has seen some
+LOSSES = {"reprojection": 5.0, "keypoint_similarity": 4.0, "angle": 15.0, "field_of_view": 8.0, "heatmap": 0.0}
+
+
+# --- on the machine with the data
+
+
+def pack(args: argparse.Namespace) -> None:
+    args.packed.mkdir(parents=True, exist_ok=True)
+    files = args.packed / "files"
+    files.mkdir(exist_ok=True)
+    images, bodies = (Path(path) for path in args.pseudo_truth)
+    shutil.copy(bodies, files / "bodies.npz")
+    if not (files / "bank.xz").exists():
+        _write(files / "bank.xz", _bank_arrays(make_bank(Body("low"), BANK_POSES, args.motions, seed=7)))
+    reader = PseudoTruthReader(images, bodies)
+    names = [name for name in map(reader.name, range(len(reader))) if hash_share(name) >= args.hold_out]
+    _pack_images(files, "people", [(name, images / name) for name in names], None)
+    for folder in args.empty_images:
+        paths = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp")]
+        _pack_images(files, f"empty-{folder.name}", [(path.name, path) for path in paths], BACKGROUND_PX)
+    with multiprocessing.Pool(args.processes) as workers:
+        shards = [(path, files / f"{path.stem}.xz") for path in shard_paths(args.cache)]
+        workers.starmap(_pack_shard, shards, chunksize=1)
+    _distribute(files, args.packed)
+
+
+def _pack_images(files: Path, name: str, sources: list[tuple[str, Path]], longest_px: int | None) -> None:
+    """Archives NAME-0000.tar, … of at most 4 MB, each image recompressed under its own name."""
+    if (files / f"{name}-0000.tar").exists():
+        return
+    content: list[tuple[str, bytes]] = []
+    number, size = 0, 0
+    for member, path in sources:
+        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        if image is None:
+            continue
+        scale = 1.0 if longest_px is None else min(1.0, longest_px / max(image.shape[:2]))
+        if scale < 1:
+            image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        content.append((member, cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, IMAGE_QUALITY])[1].tobytes()))
+        size += len(content[-1][1])
+        if size > 4_000_000:
+            _write_tar(files / f"{name}-{number:04d}.tar", content)
+            content, number, size = [], number + 1, 0
+    _write_tar(files / f"{name}-{number:04d}.tar", content)
+
+
+def _write_tar(path: Path, content: list[tuple[str, bytes]]) -> None:
+    with tarfile.open(path, "w") as archive:
+        for name, data in content:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+
+
+def _pack_shard(source: Path, target: Path) -> None:
+    if target.exists():
+        return
+    arrays = safetensors.numpy.load_file(source)
+    starts = arrays["image_start"]
+    encoded = []
+    for first, last in itertools.pairwise(starts):
+        image = cv2.imdecode(arrays["images"][first:last], cv2.IMREAD_COLOR)
+        encoded.append(cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, RENDER_QUALITY])[1].reshape(-1))
+    arrays["images"] = np.concatenate(encoded)
+    arrays["image_start"] = np.concatenate([[0], np.cumsum([len(data) for data in encoded])]).astype(np.int64)
+    arrays["rotvec"] = _to_vectors(arrays.pop("rotations"))
+    _write(target, arrays)
+
+
+def _bank_arrays(bank: PoseBank) -> dict[str, NDArray[Any]]:
+    return {
+        "shape": bank.shape, "rotvec": _to_vectors(bank.rotations), "keypoints": bank.keypoints.astype(np.float16),
+        "center": bank.center.astype(np.float16), "weights": keypoints._low_mesh_weights(),
+    }  # fmt: skip
+
+
+def _to_vectors(rotations: NDArray[Any]) -> NDArray[np.int16]:
+    """(N, 163, 3) steps of rotation vectors, of matrices (N, 163, 3, 3)."""
+    if not len(rotations):
+        return np.zeros((0, *rotations.shape[1:3]), np.int16)
+    vectors = Rotation.from_matrix(rotations.astype(np.float32).reshape(-1, 3, 3)).as_rotvec()
+    return np.round(vectors / ROTATION_STEP_RAD).astype(np.int16).reshape(rotations.shape[:3])
+
+
+def _to_matrices(steps: NDArray[np.int16]) -> NDArray[np.float16]:
+    if not len(steps):
+        return np.zeros((*steps.shape, 3), np.float16)
+    matrices = Rotation.from_rotvec(ROTATION_STEP_RAD * steps.reshape(-1, 3).astype(np.float64)).as_matrix()
+    return matrices.astype(np.float16).reshape(*steps.shape, 3)
+
+
+def _write(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
+    raw = safetensors.numpy.save({name: np.ascontiguousarray(value) for name, value in arrays.items()})
+    temporary = path.with_suffix(".tmp")
+    temporary.write_bytes(lzma.compress(raw, preset=4))
+    temporary.rename(path)
+
+
+def _distribute(files: Path, packed: Path) -> None:
+    """Hard links in part0, part1, …: real images and poses first, then renders."""
+    for old in packed.glob("part*"):
+        shutil.rmtree(old)
+    paths = sorted(files.iterdir(), key=lambda path: (path.name.startswith("seeds-"), path.name))
+    number, size = 0, 0
+    for path in paths:
+        if size + path.stat().st_size > PART_BYTES:
+            number, size = number + 1, 0
+        part = packed / f"part{number}"
+        part.mkdir(exist_ok=True)
+        os.link(path, part / path.name)
+        size += path.stat().st_size
+    print(f"{number + 1} parts, {sum(path.stat().st_size for path in paths) / 1e6:.0f} MB")
+
+
+# --- on the GPU machine
+
+
+def unpack(folders: list[Path], data: Path) -> None:
+    for name in ("pool", "people"):
+        (data / name).mkdir(parents=True, exist_ok=True)
+    paths = [path for folder in folders for path in sorted(folder.iterdir())]
+    with multiprocessing.Pool() as workers:
+        workers.starmap(_unpack_file, [(path, data) for path in paths], chunksize=1)
+
+
+def _unpack_file(path: Path, data: Path) -> None:
+    if path.suffix == ".tar":
+        name = path.stem.rsplit("-", 1)[0]
+        with tarfile.open(path) as archive:
+            archive.extractall(data / name, filter="data")
+    elif path.name.startswith("seeds-"):
+        arrays = safetensors.numpy.load(lzma.decompress(path.read_bytes()))
+        arrays["rotations"] = _to_matrices(arrays.pop("rotvec"))
+        safetensors.numpy.save_file(arrays, data / "pool" / f"{path.stem}.safetensors")
+    else:
+        shutil.copy(path, data / path.name)
+
+
+def read_bank(path: Path) -> PoseBank:
+    arrays = safetensors.numpy.load(lzma.decompress(path.read_bytes()))
+    keypoints._low_mesh_weights = lambda: arrays["weights"]  # fitting them needs the full mesh
+    return PoseBank(
+        arrays["shape"], _to_matrices(arrays["rotvec"]), arrays["keypoints"].astype(np.float32),
+        arrays["center"].astype(np.float32),
+    )  # fmt: skip
+
+
+class OnDisk:
+    """The samples of a reader whose images were packed."""
+
+    def __init__(self, source: PseudoTruthReader, folder: Path) -> None:
+        self.source = source
+        self.rows = [row for row in range(len(source)) if (folder / source.name(row)).exists()]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def sample(self, index: int) -> Sample:
+        return self.source.sample(self.rows[index])
+
+
+class Mixed(Dataset[Any]):
+    """Batches of several input sizes in turn."""
+
+    def __init__(self, *datasets: Dataset[Any]) -> None:
+        self.datasets = datasets
+
+    def __getitem__(self, step: int) -> Any:
+        return self.datasets[step % len(self.datasets)][step]
+
+
+def batches(data: Path, bank: PoseBank, args: argparse.Namespace, seed: int, keypoint_steps: int) -> Dataset[Any]:
+    people = OnDisk(PseudoTruthReader(data / "people", data / "bodies.npz"), data / "people")
+    empty = [EmptyImageReader(folder) for folder in sorted(data.glob("empty-*"))]
+    pool = Pool(data / "pool")
+    real = len(people) + sum(map(len, empty))
+    sources: list[tuple[SampleSource, float]] = [(people, (1 - args.render_share) * len(people) / real)]
+    sources += [(reader, (1 - args.render_share) * len(reader) / real) for reader in empty]
+    sources += [(pool, args.render_share)] if len(pool) else []
+    sizes = [
+        Batches(sources, BatchConfig(args.batch_size, size, NANO.patch_size, track_feature_width=256), seed)
+        for size in (384, 384, 320)
+    ]
+    poses = KeypointBatches(bank, NANO.image_size, args.keypoint_people, seed)
+    print(f"{len(people)} images of people, {sum(map(len, empty))} without, {len(pool)} renders", flush=True)
+    return WithKeypoints(Mixed(*sizes), poses, keypoint_steps, KEYPOINT_EVERY)
+
+
+def start_network(weights: Path) -> MultiHMR2:
+    """nano's network with the weights of a file; parts that the file's network lacks pass on what they are given."""
+    torch.manual_seed(0)
+    network = initialise(MultiHMR2(NANO))
+    missing, unexpected = network.load_state_dict(checkpoint.load(weights).state_dict(), strict=False)
+    assert not unexpected, unexpected
+    assert all(name.startswith(("proposals.refine", "decoder.layers.2")) for name in missing), missing
+    return network
+
+
+def train(args: argparse.Namespace) -> None:
+    begin = time.monotonic()
+    data = args.data
+    unpack(args.packed, data)
+    bank = read_bank(data / "bank.xz")
+    print(f"unpacked after {time.monotonic() - begin:.0f} s", flush=True)
+    network = start_network(args.weights or resolve_checkpoint("nano"))
+    body, device = Body("low"), torch.device(args.device)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    first = (1 - args.together) * (args.seconds - (time.monotonic() - begin))
+    for name, encoder, share, keypoint_steps in (
+        ("frozen", 0.0, None, args.keypoint_steps),
+        ("together", 1.0, 1.0, 0),
+    ):
+        left = args.seconds - (time.monotonic() - begin)
+        seconds = left if share else first
+        if seconds > 10:
+            network = run_phase(args.out / name, network, body, device, args, bank, encoder, seconds, keypoint_steps)
+    print(f"done after {time.monotonic() - begin:.0f} s", flush=True)
+
+
+def run_phase(
+    out: Path, network: MultiHMR2, body: Body, device: torch.device, args: argparse.Namespace, bank: PoseBank,
+    encoder: float, seconds: float, keypoint_steps: int,
+) -> MultiHMR2:  # fmt: skip
+    """Train for some seconds; the run's steps are chosen after the first ones. Returns the averaged network."""
+    begin = time.monotonic()
+    out.mkdir(parents=True, exist_ok=True)
+    optimisation = OptimisationConfig(
+        args.learning_rate * (0.6 if encoder else 1.0), encoder, warmup_steps=60, decay_fraction=0.6 if encoder else 0.3
+    )
+    losses = LossConfig(**LOSSES, keypoint_map=0.0, encoder_keypoint=2.0 if encoder else 0.0)
+    config = TrainingConfig(
+        UNKNOWN_STEPS, 0.998, "fp32", args.seed + bool(encoder), loader_workers=args.workers, log_steps=20,
+        validate_steps=10**9, checkpoint_steps=10**9, optimisation=optimisation, losses=losses,
+        batch=BatchConfig(args.batch_size),
+    )  # fmt: skip
+    trainer = Trainer(network, body, config, out, device)
+    trainer.save = lambda: None  # type: ignore[method-assign]
+    dataset = batches(args.data, bank, args, config.seed, keypoint_steps)
+    timer = StepTimer(trainer, seconds - (time.monotonic() - begin))
+    trainer.run(dataset, Hooks(stop=timer), show_progress=False)
+    checkpoint.save(trainer.ema.network, out / "network.safetensors", dtype=torch.float16)
+    print(f"{out.name}: {trainer.progress.step} steps, {time.monotonic() - begin:.0f} s", flush=True)
+    result: nn.Module = trainer.ema.network
+    assert isinstance(result, MultiHMR2)
+    return result.train()
+
+
+class StepTimer:
+    """Asked after each step: fits the run's length to the pace of the last steps, and says when the time is over."""
+
+    def __init__(self, trainer: Trainer, seconds: float) -> None:
+        self.trainer, self.end = trainer, time.monotonic() + seconds
+        self.marks: deque[float] = deque(maxlen=RECENT_STEPS)
+
+    def __call__(self) -> bool:
+        now, step = time.monotonic(), self.trainer.progress.step
+        self.marks.append(now)
+        if len(self.marks) == RECENT_STEPS and step % RECENT_STEPS == 0:
+            pace = (now - self.marks[0]) / (RECENT_STEPS - 1)
+            steps = max(step + 1, step + int((self.end - now) / pace))
+            self.trainer.config = dataclasses.replace(self.trainer.config, steps=steps)
+            print(f"step {step} of {steps}, {pace:.3f} s a step", flush=True)
+        return now > self.end
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    packer = commands.add_parser("pack")
+    packer.add_argument("packed", type=Path)
+    packer.add_argument("--cache", type=Path, required=True)
+    packer.add_argument("--pseudo-truth", nargs=2, required=True)
+    packer.add_argument("--empty-images", type=Path, action="append", default=[])
+    packer.add_argument("--motions", type=Path)
+    packer.add_argument("--hold-out", type=float, default=0.1)
+    packer.add_argument("--processes", type=int, default=1)
+    trainer = commands.add_parser("train")
+    trainer.add_argument("packed", type=Path, nargs="+")
+    trainer.add_argument("--out", type=Path, required=True)
+    trainer.add_argument("--data", type=Path, default=Path("/tmp/nano-data"))
+    trainer.add_argument("--weights", type=Path)
+    trainer.add_argument("--device", default="cuda")
+    trainer.add_argument("--seconds", type=float, default=400)
+    trainer.add_argument("--together", type=float, default=0.5)
+    trainer.add_argument("--batch-size", type=int, default=128)
+    trainer.add_argument("--keypoint-people", type=int, default=3072)
+    trainer.add_argument("--keypoint-steps", type=int, default=150)
+    trainer.add_argument("--learning-rate", type=float, default=8e-4)
+    trainer.add_argument("--render-share", type=float, default=0.5)
+    trainer.add_argument("--workers", type=int, default=14)
+    trainer.add_argument("--seed", type=int, default=100)
+    args = parser.parse_args()
+    pack(args) if args.command == "pack" else train(args)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
