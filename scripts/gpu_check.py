@@ -32,7 +32,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gpu_check_pack import pack, unpack
+from gpu_check_pack import bare_python, pack, unpack
 
 ROOT = Path(__file__).resolve().parents[1]
 # Seconds that each step may take, in order of importance.
@@ -55,7 +55,7 @@ def main() -> int:
     parser.add_argument("action", choices=("pack", "run"))
     parser.add_argument("folder", type=Path, nargs="?", default=ROOT / "build" / "gpu")
     parser.add_argument("--out", type=Path, help="folder for the results")
-    parser.add_argument("--dry", action="store_true", help="tiny sizes, on the CPU: tries each step's code")
+    parser.add_argument("--dry", action="store_true", help="tiny sizes, on the CPU, without what bare machines lack")
     parser.add_argument("--steps", default=",".join(LIMITS_S), help="comma-separated (default: %(default)s)")
     parser.add_argument("--budget-s", type=float, default=240.0, help="for all steps together (default: %(default)s)")
     args = parser.parse_args()
@@ -91,15 +91,18 @@ def _run_step(step: str, folder: Path, work: Path, out: Path, dry: bool, limit_s
     """Status, seconds and results of one step's process; what it printed goes to out/<step>.log."""
     if limit_s < 5:
         return {"status": "left out: no time", "seconds": 0.0, "results": []}
+    python, others = [sys.executable], os.environ.get("PYTHONPATH", "")
+    if dry:  # what is installed here must not hide what the folder lacks
+        python, others = bare_python(work / "packages")
     results, log = work / f"{step}.jsonl", out / f"{step}.log"
     environment = os.environ | {
         "ANNY_CACHE_DIR": str(work / "anny"),
         "XDG_CACHE_HOME": str(work / "cache"),
         "TORCHINDUCTOR_CACHE_DIR": str(work / "inductor"),
         "TRITON_CACHE_DIR": str(work / "triton"),
-        "PYTHONPATH": f"{ROOT}:{folder / 'python'}:{os.environ.get('PYTHONPATH', '')}",
+        "PYTHONPATH": f"{ROOT}:{folder / 'python'}:{others}",
     }
-    command = [sys.executable, str(ROOT / "scripts" / "gpu_check_steps.py"), step, str(work), str(results)]
+    command = [*python, str(ROOT / "scripts" / "gpu_check_steps.py"), step, str(work), str(results)]
     begin = time.monotonic()
     with log.open("w") as file:
         process = subprocess.Popen(

@@ -15,25 +15,30 @@
 """What a machine needs that has PyTorch but neither Anny nor its cache: packed on one machine, unpacked on another.
 
 Anny's cache holds float64; a `Body` is float32. The large arrays are therefore packed as float32, and unpacked to the
-same `Body`, bit for bit, which `pack` checks.
+same `Body`, bit for bit. `pack` checks that with a Python which finds neither the installed packages nor their
+metadata, as on the other machine.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import lzma
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import safetensors
 import safetensors.numpy
 
+ROOT = Path(__file__).resolve().parents[1]
 MIN_LARGE_BYTES = 1 << 20
 PACKAGES = {"anny": ("data/keypoints",), "roma": ()}  # pure Python, and which of their data folders are read
+ABSENT = ("anny", "roma", "warp")  # what the other machine lacks: how the names of modules and metadata begin
 CACHED = "build_compact_model_data_*.safetensors"  # the files that `Body` reads, of both meshes
 
 
@@ -60,6 +65,20 @@ def unpack(folder: Path, cache: Path) -> None:
         _decompress(file.read_bytes(), target)
 
 
+def bare_python(links: Path) -> tuple[list[str], str]:
+    """A Python without the installed packages of ABSENT: how its command begins, and its PYTHONPATH, which comes last.
+
+    links: a folder that is filled with links to all other packages.
+    """
+    links.mkdir(parents=True, exist_ok=True)
+    for folder in (Path(name) for name in sys.path if name.endswith("-packages")):
+        for found in folder.iterdir() if folder.is_dir() else ():
+            link = links / found.name
+            if not found.name.startswith(ABSENT) and not link.exists():
+                link.symlink_to(found)
+    return [sys.executable, "-S"], str(links)  # -S: site-packages themselves are not looked into
+
+
 def _cached_files() -> list[Path]:
     from multihmr2_ros.body import Body
     from multihmr2_ros.caches import body_cache
@@ -77,6 +96,10 @@ def _copy_package(name: str, target: Path, data: tuple[str, ...]) -> None:
     shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "data", "examples"))
     for part in data:
         shutil.copytree(source / part, target / part)
+    installed = importlib.metadata.distribution(name)  # Anny asks for its own version
+    metadata = target.parent / f"{name}-{installed.version}.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text(installed.read_text("METADATA") or "", encoding="utf-8")
 
 
 def _compressed(file: Path) -> bytes:
@@ -105,14 +128,16 @@ def _decompress(packed: bytes, target: Path) -> None:
 def _check_bodies(folder: Path) -> None:
     """Compare the bodies from the unpacked folder, made in a process without the cache, with this machine's."""
     digests = []
-    cache = folder / "unpacked"
-    unpack(folder, cache)
-    packed = {"ANNY_CACHE_DIR": str(cache), "PYTHONPATH": f"{folder / 'python'}:{os.environ.get('PYTHONPATH', '')}"}
-    for changes in ({}, packed):
-        command = [sys.executable, str(Path(__file__).resolve())]
-        done = subprocess.run(command, env=os.environ | changes, check=True, capture_output=True, text=True)
-        digests.append(done.stdout)
-    shutil.rmtree(cache)
+    with tempfile.TemporaryDirectory() as work:
+        unpack(folder, Path(work) / "anny")
+        bare, others = bare_python(Path(work) / "packages")
+        packed = {"ANNY_CACHE_DIR": f"{work}/anny", "PYTHONPATH": f"{ROOT}:{(folder / 'python').resolve()}:{others}"}
+        for python, changes in (([sys.executable], {}), (bare, packed)):
+            command = [*python, str(Path(__file__).resolve())]
+            done = subprocess.run(command, env=os.environ | changes, stdout=subprocess.PIPE, text=True)
+            if done.returncode:
+                raise SystemExit(f"no body was made with {' '.join(python)}: the error is above")
+            digests.append(done.stdout)
     if digests[0] != digests[1]:
         raise SystemExit("bodies from the packed folder differ from this machine's")
 

@@ -20,12 +20,15 @@ values, so operations that need a value on the host raise by themselves; the gua
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.export import Dim, export
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -35,7 +38,7 @@ from multihmr2_ros.camera import ResizePad
 from multihmr2_ros.network.config import NANO, SCRATCH, NetworkConfig
 from multihmr2_ros.network.inference import Inference, Runtime
 from multihmr2_ros.network.model import MultiHMR2
-from test.small_network import SMALL
+from test.small_network import SMALL, small_network
 
 # They copy values from the host to the device, or the other way round.
 COPYING = (
@@ -51,6 +54,13 @@ NETWORKS = {
     "scratch": SCRATCH,
     "nano": NANO,
 }
+
+# Each value once with each network; all of them together take a minute and a half on two slow cores.
+USUAL = (("full", "bf16", "predicted"), ("low", "fp16", "given"), ("low", "fp32", "predicted"))
+COMBINATIONS = [
+    pytest.param(*values, marks=() if values in USUAL else pytest.mark.slow)
+    for values in itertools.product(("full", "low"), ("fp32", "bf16", "fp16"), ("predicted", "given"))
+]
 
 
 class HostFunctions(TorchFunctionMode):
@@ -105,14 +115,14 @@ def device_inference(config: NetworkConfig, body: Body, precision: str) -> Infer
     return infer
 
 
-@pytest.mark.parametrize("k", [None, np.eye(3)], ids=["k predicted", "k given"])
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-@pytest.mark.parametrize("mesh", ["full", "low"])
+@pytest.mark.parametrize(("mesh", "precision", "camera"), COMBINATIONS)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_device_works_alone(
-    name: str, mesh: str, precision: str, k: np.ndarray | None, bodies: dict[str, Body]
+    name: str, mesh: str, precision: str, camera: str, bodies: dict[str, Body], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = NETWORKS[name]
+    # Leaving autocast is no operation; PyTorch knows no autocast for meta.
+    monkeypatch.setattr(torch, "autocast", lambda device, enabled: contextlib.nullcontext())
+    config, k = NETWORKS[name], {"predicted": None, "given": np.eye(3)}[camera]
     infer = device_inference(config, bodies[mesh], precision)
     resize = ResizePad.fit(200, 130, config.image_size, config.patch_size)
     with torch.no_grad():  # composite operations come apart, as they do not in inference mode
@@ -146,3 +156,31 @@ def test_the_guards_find_mistakes(mistake: Any, word: str) -> None:
 
 
 HOST = torch.ones(2)
+
+
+@pytest.mark.slow
+def test_an_exported_network_takes_other_sizes() -> None:
+    """`torch.export` with dynamic rows and columns of patches. Not the position table's whole width, whose slice has
+    other strides: that size needs an export of its own."""
+    network = small_network()
+    most, patch = SMALL.max_grid - 1, SMALL.patch_size
+    sizes = {axis: patch * Dim(name, min=4, max=most) for axis, name in ((2, "rows"), (3, "columns"))}
+    forward, camera = Scores(network), (torch.eye(3)[None], torch.zeros(1, dtype=torch.bool))
+    image = torch.zeros(1, 3, 5 * patch, 7 * patch, dtype=torch.uint8)
+    exported = export(forward, (image, *camera), dynamic_shapes=(sizes, None, None), strict=False).module()
+    for rows, columns in ((5, 7), (4, 4), (6, most)):
+        image = torch.randint(0, 256, (1, 3, rows * patch, columns * patch), dtype=torch.uint8)
+        for ours, theirs in zip(exported(image, *camera), forward(image, *camera), strict=True):
+            torch.testing.assert_close(ours, theirs)
+
+
+class Scores(torch.nn.Module):
+    """The network with tensors as results."""
+
+    def __init__(self, network: MultiHMR2) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: torch.Tensor, k: torch.Tensor, k_given: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        people = self.network(image, k, k_given, 5)
+        return people.score, people.centre, people.shape, people.rotations, people.track_feature, people.k

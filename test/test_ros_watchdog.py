@@ -112,6 +112,32 @@ def test_the_real_estimators_tracks_outlive_it(small_checkpoint: Path) -> None:
     assert min(step(estimator, 4)) > max(before), "nobody's id is used again"
 
 
+def test_the_real_estimator_is_made_again_for_less_until_memory_suffices(
+    small_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As docs/node.md promises: half of max_people, a quarter, the CPU. Only the CPU has memory here."""
+    asked: list[tuple[str, int]] = []
+
+    def make(parameters: NodeParameters) -> Any:
+        made = load_estimator(parameters)
+        asked.append((parameters.device, made.config.max_people))
+        if parameters.device != "cpu":
+            monkeypatch.setattr(made._infer, "_run", fail)
+        return made
+
+    def fail(*_: Any) -> Any:
+        raise NO_MEMORY
+
+    parameters = NodeParameters(checkpoint=str(small_checkpoint), score_threshold=0.0, nms_distance_m=0.0, max_people=8)
+    estimator = RestartingEstimator(make, parameters)
+    for _ in range(3):
+        with pytest.raises(UserError, match="out of GPU memory"):
+            step(estimator)
+    assert len(step(estimator)) == 2
+    assert asked == [("auto", 8), ("auto", 4), ("auto", 2), ("cpu", 2)]
+    assert estimator.faults(0.0) == ["out of GPU memory: reduced to at most 2 people, on the CPU"]
+
+
 def test_a_reset_while_there_is_no_estimator_is_not_forgotten() -> None:
     factory = Factory(ILLEGAL)
     estimator = RestartingEstimator(factory, NodeParameters())

@@ -155,7 +155,8 @@ def rotary_table(
 def rotate_patches(features: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
     """Rotate the last tokens of (B, heads, N, head_width) by a rotary table; the first ones pass as they are."""
     cosine, sine = rotation
-    first, patches = features.split([features.shape[2] - len(cosine), len(cosine)], dim=2)
+    count = cosine.shape[0]  # `len` would make it a constant in an exported network
+    first, patches = features.split([features.shape[2] - count, count], dim=2)
     left, right = patches.chunk(2, dim=-1)
     rotated = patches * cosine + torch.cat([-right, left], dim=-1) * sine
     return torch.cat([first, rotated], dim=2)

@@ -22,11 +22,13 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -42,6 +44,8 @@ from multihmr2_ros.network.fused_movenet import fuse_encoder
 from multihmr2_ros.network.keypoint_fitting import fit_to_keypoints
 from multihmr2_ros.network.model import PHENOTYPES, MultiHMR2, place_bodies
 
+logger = logging.getLogger(__name__)
+
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Mode = Literal["auto", "eager", "compiled", "graph", "compiled-graph"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -51,6 +55,7 @@ LARGEST_THREADS = 1024
 
 # Picture sizes whose CUDA graph is kept; a camera has one, a folder of photographs many.
 KEPT_GRAPHS = 4
+KEPT_UPLOADS = KEPT_GRAPHS + 1  # pinned buffers, one for each picture size and one for k
 CAPTURES = threading.Lock()  # a process captures one graph at a time, whichever estimator's
 
 Outputs = dict[str, Tensor]
@@ -134,6 +139,7 @@ class Inference:
         self.max_people = max_people
         self._graphs: OrderedDict[tuple[int, ...], _Graph] = OrderedDict()
         self._host: dict[str, Tensor] = {}
+        self._uploads: OrderedDict[tuple[int, ...], _Upload] = OrderedDict()
         self._forward: Callable[..., Outputs] = self._people
         if self.runtime.mode.startswith("compiled"):
             self._forward = torch.compile(self._people, dynamic=False)
@@ -148,7 +154,7 @@ class Inference:
         the input, and, a row per person, score, shape, rotations, track_feature, bone_poses, joints, vertices,
         stature, as in `People`.
         """
-        with torch.inference_mode(), limited_threads(self.runtime.threads), self._on_device():
+        with torch.inference_mode(), self._on_device():
             return self._to_host(self._run(self.prepare(image, resize), *self._camera(k)))
 
     def change(self, body: Body, max_people: int) -> None:
@@ -159,9 +165,7 @@ class Inference:
 
     def prepare(self, image: NDArray[np.uint8], resize: ResizePad) -> Tensor:
         """(1, 3, H, W) uint8: resized (bicubic, antialiased) and padded with black, on the device."""
-        # PyTorch takes arrays that may be written only; those of Pillow and of messages may not.
-        pixels = torch.from_numpy(np.require(image, requirements=("C", "W")))
-        pixels = self._upload(pixels).permute(2, 0, 1)[None]
+        pixels = self._upload(image).permute(2, 0, 1)[None]
         size = (resize.resized_height, resize.resized_width)
         if pixels.shape[-2:] != size:
             pixels = _resized(pixels, size)
@@ -173,20 +177,27 @@ class Inference:
         """k (1, 3, 3), and whether it is given (1,), on the device."""
         given = torch.full((1,), k is not None, device=self.device)
         matrix = np.eye(3, dtype=np.float32) if k is None else np.array(k, np.float32)
-        return self._upload(torch.from_numpy(matrix))[None], given
+        return self._upload(matrix)[None], given
 
-    def _upload(self, value: Tensor) -> Tensor:
-        """A tensor of host memory on the device, through pinned memory: the host does not wait for the copy."""
+    def _upload(self, values: NDArray[Any]) -> Tensor:
+        """An array on the device, through pinned memory that is kept: the host does not wait for the copy."""
         if self.device.type != "cuda":
-            return value.to(self.device)
-        return value.pin_memory().to(self.device, non_blocking=True)
+            # PyTorch takes arrays that may be written only; those of Pillow and of messages may not.
+            return torch.from_numpy(np.require(values, requirements=("C", "W"))).to(self.device)
+        if values.shape not in self._uploads:
+            if len(self._uploads) == KEPT_UPLOADS:
+                self._uploads.popitem(last=False)
+            self._uploads[values.shape] = _Upload(values)
+        self._uploads.move_to_end(values.shape)
+        return self._uploads[values.shape](values, self.device)
 
     @contextlib.contextmanager
     def _on_device(self) -> Iterator[None]:
-        """Makes a GPU the current one, since streams and graphs are of the current one. fp32 means fp32 in
-        convolutions too: PyTorch lets cuDNN round their inputs to TF32's 10 bits."""
+        """A CPU: on its number of threads. A GPU: makes it the current one, since streams and graphs are of the current
+        one. fp32 means fp32 in convolutions too: PyTorch lets cuDNN round their inputs to TF32's 10 bits."""
         if self.device.type != "cuda":
-            yield
+            with limited_threads(self.runtime.threads):
+                yield
             return
         exact = self.runtime.precision == "fp32"
         with torch.cuda.device(self.device), exact_convolutions() if exact else contextlib.nullcontext():
@@ -212,13 +223,25 @@ class Inference:
         if "graph" not in self.runtime.mode:
             return self._forward(*inputs)
         size = tuple(inputs[0].shape)
-        if size not in self._graphs:
-            with CAPTURES:
-                if len(self._graphs) == KEPT_GRAPHS:
-                    self._graphs.popitem(last=False)
-                self._graphs[size] = _Graph(self._forward, inputs)
+        if size not in self._graphs and not self._capture(inputs):
+            return self._forward(*inputs)
         self._graphs.move_to_end(size)
         return self._graphs[size](inputs)
+
+    def _capture(self, inputs: tuple[Tensor, ...]) -> bool:
+        """Keep a graph for inputs of this size. False where it cannot be captured: no further one is tried then."""
+        if len(self._graphs) == KEPT_GRAPHS:
+            self._graphs.popitem(last=False)
+        try:
+            with CAPTURES:
+                self._graphs[tuple(inputs[0].shape)] = _Graph(self._forward, inputs)
+        except _NotCaptured as error:
+            mode: Mode = "compiled" if self.runtime.mode.startswith("compiled") else "eager"
+            logger.warning("the CUDA graph cannot be captured (%s); the network runs in mode %s", error, mode)
+            self.runtime = dataclasses.replace(self.runtime, mode=mode)
+            self._graphs.clear()
+            return False
+        return True
 
     def _to_host(self, outputs: Outputs) -> dict[str, NDArray[np.float32]]:
         if self.device.type == "cpu":
@@ -230,6 +253,26 @@ class Inference:
         # The stream alone: waiting for the whole device would break a capture that another thread makes meanwhile.
         torch.cuda.current_stream(self.device).synchronize()
         return {name: self._host[name][0].numpy() for name in outputs}
+
+
+class _Upload:
+    """Pinned memory for arrays of one shape and type, on its way to a GPU. Allocating it anew takes milliseconds."""
+
+    def __init__(self, like: NDArray[Any]) -> None:
+        dtype = torch.from_numpy(np.empty(0, like.dtype)).dtype
+        self._pinned = torch.empty(like.shape, dtype=dtype, pin_memory=True)
+        self._copied = torch.cuda.Event()
+
+    def __call__(self, values: NDArray[Any], device: torch.device) -> Tensor:
+        self._copied.synchronize()  # the copy before; it is over, where its results were waited for
+        np.copyto(self._pinned.numpy(), values)
+        there = self._pinned.to(device, non_blocking=True)
+        self._copied.record()
+        return there
+
+
+class _NotCaptured(Exception):
+    """A network's work cannot be captured; why, in one line."""
 
 
 class _Graph:
@@ -247,7 +290,7 @@ class _Graph:
                 function(*self._inputs)
         torch.cuda.current_stream().wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+        with _capture_errors(), torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
             self._outputs = function(*self._inputs)
 
     def __call__(self, inputs: tuple[Tensor, ...]) -> Outputs:
@@ -255,6 +298,20 @@ class _Graph:
             own.copy_(value, non_blocking=True)
         self._graph.replay()
         return self._outputs
+
+
+@contextlib.contextmanager
+def _capture_errors() -> Iterator[None]:
+    """Turns errors of a capture into _NotCaptured, but for those of memory, and leaves the current stream as it was."""
+    stream = torch.cuda.current_stream()
+    try:
+        yield
+    except RuntimeError as error:
+        torch.cuda.set_stream(stream)  # PyTorch leaves a failed capture's stream the current one
+        reason = error.__context__ or error  # the end of a capture fails after what made it fail
+        if isinstance(reason, torch.OutOfMemoryError):
+            raise reason from None
+        raise _NotCaptured(str(reason).partition("\n")[0]) from error
 
 
 def _resized(pixels: Tensor, size: tuple[int, int]) -> Tensor:
