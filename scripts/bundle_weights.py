@@ -34,9 +34,11 @@ import torch
 from multihmr2_ros.body import Body
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.network import checkpoint
+from multihmr2_ros.network.keypoint_fitting import fit_to_keypoints
 from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.training.augmentation import input_sizes
 from multihmr2_ros.training.data import Batch, BatchConfig, held_out_batches
+from multihmr2_ros.training.optimisation import PRETRAINED
 from multihmr2_ros.training.pool import Pool
 from multihmr2_ros.training.validation import SCORE_THRESHOLD, Tally, compare
 from multihmr2_ros.weights import sha256_of
@@ -59,6 +61,11 @@ def main() -> int:
         help="added to the logit of the horizontal field of view over 180 degrees: renders show wider cameras than "
         "people have (default: 0)",
     )  # fmt: skip
+    parser.add_argument(
+        "--average-with", type=Path, metavar="FILE",
+        help="the mean of these weights and WEIGHTS, but for the pretrained encoder (fine-tuned networks are often "
+        "better half way: Wortsman et al. 2022, Robust fine-tuning of zero-shot models)",
+    )  # fmt: skip
     parser.add_argument("--precision", type=float, default=0.9, help="wanted on the held-out split (default: 0.9)")
     args = parser.parse_args()
     try:
@@ -74,6 +81,8 @@ def bundle(weights: Path, pool: Path, out: Path, args: argparse.Namespace) -> No
     if threshold is not None and not 0 < threshold < 1:
         raise UserError(f"--threshold must lie between 0 and 1, got {threshold}")
     network = checkpoint.load(weights)
+    if args.average_with is not None:
+        average(network, checkpoint.load(args.average_with))
     network.config = dataclasses.replace(network.config, keypoint_maps=False)
     network.keypoint_maps = None
     last, field_of_view = network.detection.score[2], network.camera.field_of_view[2]
@@ -95,6 +104,17 @@ def bundle(weights: Path, pool: Path, out: Path, args: argparse.Namespace) -> No
     print(f"score {chosen:.2f} is now {SCORE_THRESHOLD}; {out}: {out.stat().st_size:,} bytes, SHA-256 {sha256_of(out)}")
 
 
+@torch.no_grad()
+def average(network: MultiHMR2, other: MultiHMR2) -> None:
+    """Move the network half way to the other; the pretrained encoder stays."""
+    values = dict(other.named_parameters())
+    if {name: value.shape for name, value in network.named_parameters()} != {n: v.shape for n, v in values.items()}:
+        raise UserError("--average-with: the two files hold different networks; give one that WEIGHTS was trained from")
+    for name, value in network.named_parameters():
+        if not name.startswith(PRETRAINED):
+            value.lerp_(values[name], 0.5)
+
+
 def held_out(network: MultiHMR2, pool: Path) -> list[Batch]:
     source = Pool(pool, held_out=True)
     if not len(source):
@@ -112,6 +132,7 @@ def figures(network: MultiHMR2, batches: list[Batch]) -> dict[float, dict[str, f
     tallies = dict.fromkeys(THRESHOLDS, Tally())
     for batch in batches:
         prediction = network(batch.image, batch.targets.k, batch.k_given, network.config.queries)
+        prediction = fit_to_keypoints(body, prediction)
         for threshold in THRESHOLDS:
             tallies[threshold] += compare(prediction, batch.targets, body, batch.image.shape[-1], threshold)
     return {threshold: tally.figures() for threshold, tally in tallies.items()}

@@ -70,9 +70,9 @@ REGISTRY: tuple[Weights, ...] = (
         license_name="Apache-2.0",
         license_summary="commercial use allowed; weights/nano.md says what it can do and what it was trained on",
         commercial_use=True,
-        sha256="0c823b15bc41827db6091cf77ee61a0fe486dcb333b8855489842dfd4796f048",
+        sha256="ebf04b33b171507703f3eef7fad9bbe75e9d7f9d60d1c39c6babd47425ece5f2",
         file_name="nano.safetensors",
-        size_bytes=19_277_428,
+        size_bytes=22_988_492,
         bundled=True,
     ),
     Weights(
