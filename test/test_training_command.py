@@ -112,7 +112,7 @@ def running(folder: Path, pool: Path) -> Iterator[subprocess.Popen[str]]:
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         start_new_session=True,
     ) as run:
-        log, deadline = folder / "run" / "log.jsonl", time.monotonic() + 60
+        log, deadline = folder / "run" / "log.jsonl", time.monotonic() + 180
         while not log.is_file() and time.monotonic() < deadline:
             time.sleep(0.1)
         yield run
@@ -123,7 +123,7 @@ def test_a_signal_to_the_whole_job_saves_and_ends(tmp_path: Path, pool: Path, nu
     """As a terminal sends Ctrl-C, and SLURM SIGTERM: the loaders get it, too."""
     with running(tmp_path, pool) as run:
         os.killpg(run.pid, number)
-        output, errors = run.communicate(timeout=60)
+        output, errors = run.communicate(timeout=180)
     assert run.returncode == 0, errors
     assert output.startswith(f"stopped, because {number.name} came: step ")
     assert state_paths(tmp_path / "run")
@@ -134,7 +134,7 @@ def test_a_killed_loader_is_one_line(tmp_path: Path, pool: Path) -> None:
     with running(tmp_path, pool) as run:
         [loader] = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
         os.kill(int(loader), signal.SIGKILL)
-        _, errors = run.communicate(timeout=60)
+        _, errors = run.communicate(timeout=180)
     assert run.returncode == 2, errors
     assert "Traceback" not in errors
     assert "a loader process has died" in errors.strip().splitlines()[-1]

@@ -93,9 +93,9 @@ class Handler(BaseHTTPRequestHandler):
             self.send(body)
 
     def send(self, body: bytes) -> None:
+        self.server.sent_bytes += len(body)  # first: the client may be done before this thread goes on
         self.wfile.write(body)
         self.wfile.flush()
-        self.server.sent_bytes += len(body)
 
     def log_message(self, *_: object) -> None:
         """Nothing is printed."""

@@ -35,6 +35,8 @@ DEFINITIONS = {
     "distance error": "Mean error of the pelvis's distance from the camera, as a share of the true distance.",
     "PCDR@0.2m": "Share of all pairs of people of a frame whose order in depth is right; less than 0.2 m apart counts "
     "as the same depth.",
+    "PCDR children": "PCDR@0.2m over the pairs with a child among them.",
+    "ordinal pairs": "Share of the pairs at different depths whose nearer person is the right one.",
     "N-MPJPE": "MPJPE divided by F1, so that leaving out hard people does not help.",
     "N-MRPE": "MRPE divided by F1, so that leaving out hard people does not help.",
     "FOV error": "Mean error of the vertical field of view that the network predicts, whichever intrinsics placed the "
