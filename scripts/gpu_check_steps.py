@@ -21,84 +21,34 @@ the CPU, and eager mode stands for the modes that need a GPU.
 from __future__ import annotations
 
 import argparse
-import copy
 import dataclasses
-import json
 import platform
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
+from gpu_check_golden import golden
+from gpu_check_step import Image, Step, device_ms, make_estimator, make_image
 
 from multihmr2_ros.benchmark import BenchmarkConfig, _plain_body, _plain_frame, measure_network
 from multihmr2_ros.body import Body, Mesh
-from multihmr2_ros.camera import ResizePad
-from multihmr2_ros.estimator import Estimator, EstimatorConfig
+from multihmr2_ros.estimator import Estimator
 from multihmr2_ros.network import checkpoint
 from multihmr2_ros.network.config import NANO, NetworkConfig
-from multihmr2_ros.network.inference import KEPT_GRAPHS, Inference, Mode, Precision, Runtime
+from multihmr2_ros.network.inference import KEPT_GRAPHS
 from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.people import People
 from multihmr2_ros.training.config import TrainingConfig
 from multihmr2_ros.training.data import Batch, BatchConfig
 from multihmr2_ros.training.optimisation import OptimisationConfig
 from multihmr2_ros.training.trainer import Trainer
-from multihmr2_ros.weights import resolve_checkpoint
-from test.golden import weights
 from test.golden_weights import released_state
 from test.nano_network import TINY, random_targets
 from test.small_network import save_small_network
-from test.test_network_golden import CASES, GOLDEN, SIZES, by_score, given_k
-
-Image = NDArray[np.uint8]
-Arrays = dict[str, NDArray[Any]]
-
-# Greatest errors in float32, as test/test_network_golden.py has them (fields of `Inference`'s results).
-TOLERANCES = {
-    "score": 1e-4, "shape": 1e-4, "rotations": 1e-3, "track_feature": 1e-3, "bone_poses": 1e-3, "joints": 1e-3,
-    "vertices": 1e-3, "k": 0.05, "horizontal_fov": 1e-4,
-}  # fmt: skip
-LOW_PRECISION_SCORE, LOW_PRECISION_PLACE_RATIO = 0.02, 0.02  # of 95 % of people, as test/test_precision.py has them
-
-
-class Step:
-    """Where a step runs, at which sizes, and where its results go."""
-
-    def __init__(self, work: Path, results: Path, dry: bool) -> None:
-        self.work, self.results, self.dry = work, results, dry
-        self.device = "cpu" if dry else "cuda"
-        self.begin = time.monotonic()
-
-    def write(self, **result: Any) -> None:
-        with self.results.open("a") as file:
-            file.write(json.dumps(result) + "\n")
-        print(f"{time.monotonic() - self.begin:.1f} s", result, flush=True)
-
-    def runtime(self, precision: str, mode: str) -> Runtime:
-        if self.dry:
-            mode = mode.replace("compiled-graph", "compiled").replace("graph", "eager")
-            precision = precision.replace("fp16", "bf16")
-        return Runtime(self.device, cast(Precision, precision), cast(Mode, mode))
-
-    def count(self, count: Any, dry: Any = 2) -> Any:
-        """How many of something, or how large: the first on a GPU, the second in a dry run."""
-        return dry if self.dry else count
-
-    def large(self) -> MultiHMR2:
-        return checkpoint.load(self.work / "large.safetensors")
-
-    def nano(self) -> MultiHMR2:
-        return checkpoint.load(resolve_checkpoint("nano"))
-
-    def wait(self) -> None:
-        if not self.dry:
-            torch.cuda.synchronize()
 
 
 def environment(step: Step) -> None:
@@ -114,13 +64,13 @@ def environment(step: Step) -> None:
     for dtype in (torch.bfloat16, torch.float16, torch.float32):
         matrix = torch.randn(size, size, device=step.device).to(dtype)
         product = torch.empty_like(matrix)
-        milliseconds = _device_ms(step, lambda m=matrix, p=product: torch.mm(m, m, out=p), 5)
+        milliseconds = device_ms(step, lambda m=matrix, p=product: torch.mm(m, m, out=p), 5)
         step.write(matrix_product=str(dtype), tflops=2e-9 * size**3 / milliseconds)
     for megabytes in (1, 64):
         host = torch.empty(megabytes << 20, dtype=torch.uint8, pin_memory=not step.dry)
         there = host.to(step.device)
-        up = _device_ms(step, lambda h=host, t=there: t.copy_(h, non_blocking=True), 10)
-        down = _device_ms(step, lambda h=host, t=there: h.copy_(t, non_blocking=True), 10)
+        up = device_ms(step, lambda h=host, t=there: t.copy_(h, non_blocking=True), 10)
+        down = device_ms(step, lambda h=host, t=there: h.copy_(t, non_blocking=True), 10)
         step.write(
             copied_mib=megabytes, upload_gb_per_s=host.nbytes / up / 1e6, download_gb_per_s=host.nbytes / down / 1e6
         )
@@ -136,95 +86,6 @@ def make_weights(step: Step) -> None:
         state = checkpoint._from_released(released_state())
         checkpoint.save(checkpoint._network(NetworkConfig(), state, target), target)
     step.write(weights_mib=target.stat().st_size / 2**20, made_in_s=time.monotonic() - begin)
-
-
-def golden(step: Step) -> None:
-    """The golden images in every precision and mode, against the golden numbers and against this machine's CPU."""
-    network, body = step.large(), Body("full")
-    cpu = Inference(network, copy.deepcopy(body), Runtime("cpu", "fp32", "eager", threads=step.count(12, 1)), 20)
-    cases = CASES[: step.count(len(CASES), 1)]
-    on_cpu = {case: _infer(cpu, case) for case in cases}
-    for precision in ("fp32", "bf16", "fp16"):
-        for mode in ("eager", "graph"):
-            infer = Inference(network, copy.deepcopy(body), step.runtime(precision, mode), 20)
-            found = {case: _infer(infer, case) for case in cases}
-            _compare(step, precision, mode, found, on_cpu)
-            for case in cases:  # a graph replays: the second time must give the same
-                again = _infer(infer, case)
-                if any(not np.array_equal(again[name], found[case][name], equal_nan=True) for name in again):
-                    step.write(precision=precision, mode=mode, case=str(case), second_time="differs", ok=False)
-            del infer
-
-
-def _infer(infer: Inference, case: tuple[int, str]) -> Arrays:
-    """Copies of the results for one golden image and camera."""
-    index, tag = case
-    height, width = SIZES[index]
-    sizes = infer.network.config
-    resize = ResizePad.fit(width, height, sizes.image_size, sizes.patch_size)
-    image = weights.image(height, width, int(GOLDEN["base"]) + 1 + index)
-    return {
-        name: value.copy() for name, value in infer(image, resize, given_k(index) if tag == "given" else None).items()
-    }
-
-
-def _golden_people(case: tuple[int, str]) -> Arrays:
-    """The golden numbers under the names of `Inference`'s results; vertices: every 37th."""
-    prefix = f"{case[0]}/{case[1]}"
-    names = {"shape": "shape", "rotations": "rotmat", "bone_poses": "bone_poses", "joints": "j3d"}
-    people = {ours: by_score(f"{prefix}/{theirs}") for ours, theirs in names.items()}
-    people["shape"] = people["shape"][:, :6]
-    people["score"] = by_score(f"{prefix}/conf")[:, 0]
-    people["vertices"] = by_score(f"{prefix}/vertices_every_37")
-    people["track_feature"] = by_score(f"{prefix}/trackfeat_every_16")
-    return people | {"k": GOLDEN[f"{prefix}/K"], "horizontal_fov": GOLDEN[f"{prefix}/fov"][0]}
-
-
-def _compare(
-    step: Step, precision: str, mode: str, found: dict[tuple[int, str], Arrays], on_cpu: dict[tuple[int, str], Arrays]
-) -> None:
-    """Write the greatest errors over all images; ok: within the tolerances of the precision."""
-    for name, reference in (("golden", None), ("cpu", on_cpu)):
-        errors: dict[str, float] = {}
-        places, scores = [], []
-        for case, ours in found.items():
-            theirs = _golden_people(case) if reference is None else _present(reference[case])
-            if reference is None:
-                ours = ours | {
-                    "vertices": ours["vertices"][:, ::37],
-                    "track_feature": ours["track_feature"][:, ::16],
-                }
-            if step.dry and reference is None:
-                name, theirs = "itself", _present(ours)  # the small network has no golden numbers
-            rows = _matched(ours, theirs)
-            for field in TOLERANCES:
-                mine = ours[field] if field in ("k", "horizontal_fov") else ours[field][rows]
-                error = float(np.abs(mine - theirs[field]).max()) if theirs[field].size else 0.0
-                errors[field] = max(errors.get(field, 0.0), error)
-            pelvis = theirs["joints"][:, 0]
-            places.append(np.linalg.norm(ours["joints"][rows, 0] - pelvis, axis=1) / np.linalg.norm(pelvis, axis=1))
-            scores.append(np.abs(ours["score"][rows] - theirs["score"]))
-        place, score = np.concatenate(places), np.concatenate(scores)
-        within = (place <= LOW_PRECISION_PLACE_RATIO) & (score <= LOW_PRECISION_SCORE)
-        exact = all(error <= TOLERANCES[field] for field, error in errors.items())
-        step.write(
-            precision=precision, mode=mode, against=name,
-            ok=bool(exact if precision == "fp32" else within.mean() >= 0.95), people=len(place),
-            share_within=float(within.mean()), place_ratio=float(place.max()), errors=errors,
-        )  # fmt: skip
-
-
-def _present(people: Arrays) -> Arrays:
-    """The rows whose score is above 0.4."""
-    rows = people["score"] > 0.4
-    return {name: value if name in ("k", "horizontal_fov") else value[rows] for name, value in people.items()}
-
-
-def _matched(ours: Arrays, theirs: Arrays) -> NDArray[np.int64]:
-    """Our row for each of their people: low precision changes the order of near scores."""
-    apart = np.linalg.norm(theirs["joints"][:, None, 0] - ours["joints"][None, :, 0], axis=-1)
-    cost = apart + np.abs(theirs["score"][:, None] - ours["score"][None])
-    return linear_sum_assignment(cost)[1]
 
 
 def large(step: Step) -> None:
@@ -261,7 +122,7 @@ def _bench(
     )
     report = measure_network(network, config)
     if step.dry:  # it is measured on GPUs only
-        _plain_frame(network, _plain_body()[0], _picture(size), config)()
+        _plain_frame(network, _plain_body()[0], make_image(size), config)()
     memory = {key: value for key, value in report.items() if key.startswith("peak")}
     for row in report["frames"]:
         step.write(size=size, **row)
@@ -272,8 +133,8 @@ def _bench(
 
 def _kernels(step: Step, network: MultiHMR2, size: tuple[int, int], precision: str, people: int) -> None:
     """Milliseconds of the device alone: picture up, the graph, results down; and of the whole step, host included."""
-    estimator = _estimator(step, network, precision, "graph", people, "full")
-    infer, picture = estimator._infer, _picture(size)
+    estimator = make_estimator(step, network, precision, "graph", people, "full")
+    infer, picture = estimator._infer, make_image(size)
     stamps = iter(range(10_000))
     for _ in range(step.count(10, 1)):
         estimator.step(picture, stamp=next(stamps) / 30)
@@ -285,10 +146,10 @@ def _kernels(step: Step, network: MultiHMR2, size: tuple[int, int], precision: s
         outputs = infer._run(*inputs)
         step.write(
             size=size, precision=precision, people=people, mode="graph",
-            upload_ms=_device_ms(step, lambda: there.copy_(host, non_blocking=True), 20),
-            prepare_ms=_device_ms(step, lambda: infer.prepare(picture, resize), 20),
-            network_and_body_ms=_device_ms(step, lambda: infer._run(*inputs), 20),
-            download_ms=_device_ms(step, lambda: infer._to_host(outputs), 20),
+            upload_ms=device_ms(step, lambda: there.copy_(host, non_blocking=True), 20),
+            prepare_ms=device_ms(step, lambda: infer.prepare(picture, resize), 20),
+            network_and_body_ms=device_ms(step, lambda: infer._run(*inputs), 20),
+            download_ms=device_ms(step, lambda: infer._to_host(outputs), 20),
             download_mib=sum(value.nbytes for value in outputs.values()) / 2**20,
         )  # fmt: skip
     begin = time.perf_counter()
@@ -303,34 +164,6 @@ def _kernels(step: Step, network: MultiHMR2, size: tuple[int, int], precision: s
         size=size, precision=precision, people=people, mode="graph",
         inference_ms=1e3 * (inferred - begin) / repeats, step_ms=1e3 * (end - inferred) / repeats,
     )  # fmt: skip
-
-
-def _device_ms(step: Step, run: Callable[[], object], repeats: int) -> float:
-    """Mean milliseconds between two events on the GPU's stream (the CPU: of the clock)."""
-    repeats = step.count(repeats, 1)
-    run()
-    if step.dry:
-        begin = time.perf_counter()
-        for _ in range(repeats):
-            run()
-        return 1e3 * (time.perf_counter() - begin) / repeats
-    first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    torch.cuda.synchronize()
-    first.record()
-    for _ in range(repeats):
-        run()
-    last.record()
-    last.synchronize()
-    return float(first.elapsed_time(last)) / repeats
-
-
-def _estimator(step: Step, network: MultiHMR2, precision: str, mode: str, people: int, mesh: Mesh = "low") -> Estimator:
-    config = EstimatorConfig(score_threshold=0.0, nms_distance_m=0.0, max_people=people, mesh=mesh)
-    return Estimator(network, config, step.runtime(precision, mode))
-
-
-def _picture(size: tuple[int, int], seed: int = 0) -> Image:
-    return weights.image(size[1], size[0], seed)
 
 
 def threads(step: Step) -> None:
@@ -360,9 +193,9 @@ def threads(step: Step) -> None:
 
 def _frames(step: Step, network: MultiHMR2, size: tuple[int, int], seed: int, precision: str) -> list[People]:
     """People of frames of three picture sizes in turn, so that graphs are captured while the other thread replays."""
-    estimator = _estimator(step, network, precision, "graph", 5)
+    estimator = make_estimator(step, network, precision, "graph", 5)
     sizes = [size, (size[0], size[0]), (size[1], size[0])]
-    pictures = [_picture(size, 10 * seed + index) for index, size in enumerate(sizes)]
+    pictures = [make_image(size, 10 * seed + index) for index, size in enumerate(sizes)]
     first, count = step.count((20, 90), (1, 4))
     return [estimator.step(pictures[index % 3 if index > first else 0], stamp=index / 30) for index in range(count)]
 
@@ -379,8 +212,8 @@ def _apart(one: People, other: People) -> float:
 def soak(step: Step) -> None:
     """Growth of memory over many frames, five picture sizes, and changes of max_people and mesh."""
     network, size = step.nano(), step.count((640, 480), (192, 144))
-    estimator = _estimator(step, network, "bf16", "graph", 5)
-    picture, frames = _picture(size), step.count(2000, 6)
+    estimator = make_estimator(step, network, "bf16", "graph", 5)
+    picture, frames = make_image(size), step.count(2000, 6)
     before = _memory(step)
     begin = time.monotonic()
     for index in range(frames):
@@ -398,7 +231,7 @@ def soak(step: Step) -> None:
 def _pass_sizes(step: Step, estimator: Estimator) -> None:
     """Five sizes in turn: one more than the graphs that are kept."""
     side = step.count(384, 96)
-    pictures = [_picture((side, side * share // 12)) for share in (12, 10, 8, 6, 4)]
+    pictures = [make_image((side, side * share // 12)) for share in (12, 10, 8, 6, 4)]
     first = [estimator.step(picture, stamp=1000.0 + index) for index, picture in enumerate(pictures)]
     memory = []
     for turn in range(1, step.count(6, 2)):
@@ -413,13 +246,13 @@ def _pass_sizes(step: Step, estimator: Estimator) -> None:
 
 def _reconfigure(step: Step, network: MultiHMR2, picture: Image) -> None:
     """A graph estimator that changes, against new eager ones."""
-    estimator = _estimator(step, network, "bf16", "graph", 5)
+    estimator = make_estimator(step, network, "bf16", "graph", 5)
     estimator.step(picture)
     for people, mesh in ((2, "low"), (2, "full"), (7, "full"), (5, "low")):
         chosen = dataclasses.replace(estimator.config, max_people=people, mesh=cast(Mesh, mesh))
         estimator.reconfigure(chosen)
         found = [estimator.step(picture) for _ in range(2)][-1]
-        expected = _estimator(step, network, "bf16", "eager", people, cast(Mesh, mesh)).step(picture)
+        expected = make_estimator(step, network, "bf16", "eager", people, cast(Mesh, mesh)).step(picture)
         apart = _apart(found, expected)
         step.write(max_people=people, mesh=mesh, found=len(found.score), difference_from_eager=apart,
                    ok=len(found.score) == people and apart <= 1e-3)  # fmt: skip
@@ -492,11 +325,11 @@ def compiled(step: Step) -> None:
             continue  # minutes on a slow CPU
         for mode in ("compiled-graph", "compiled"):
             begin = time.monotonic()
-            estimator = _estimator(step, network, "bf16", mode, people, "full")
-            picture = _picture(size)
+            estimator = make_estimator(step, network, "bf16", mode, people, "full")
+            picture = make_image(size)
             estimator.step(picture, stamp=0.0)
             ready = time.monotonic() - begin
-            expected = _estimator(step, network, "bf16", "eager", people, "full").step(picture)
+            expected = make_estimator(step, network, "bf16", "eager", people, "full").step(picture)
             apart = _apart(estimator.step(picture, stamp=0.1), expected)
             times = []
             for index in range(step.count(40, 2)):

@@ -55,7 +55,6 @@ from multihmr2_ros.network import checkpoint
 from multihmr2_ros.network.config import NANO
 from multihmr2_ros.network.initialise import initialise
 from multihmr2_ros.network.model import MultiHMR2
-from multihmr2_ros.training import keypoints
 from multihmr2_ros.training.config import TrainingConfig
 from multihmr2_ros.training.data import BatchConfig, Batches, SampleSource
 from multihmr2_ros.training.lifting import KeypointBatches, PoseBank, WithKeypoints, make_bank
@@ -65,6 +64,7 @@ from multihmr2_ros.training.pool import Pool, shard_paths
 from multihmr2_ros.training.readers import EmptyImageReader, PseudoTruthReader
 from multihmr2_ros.training.readers.common import hash_share
 from multihmr2_ros.training.samples import Sample
+from multihmr2_ros.training.state import WEIGHTS_FILE
 from multihmr2_ros.training.trainer import Hooks, Trainer
 from multihmr2_ros.weights import resolve_checkpoint
 
@@ -148,7 +148,7 @@ def _pack_shard(source: Path, target: Path) -> None:
 def _bank_arrays(bank: PoseBank) -> dict[str, NDArray[Any]]:
     return {
         "shape": bank.shape, "rotvec": _to_vectors(bank.rotations), "keypoints": bank.keypoints.astype(np.float16),
-        "center": bank.center.astype(np.float16), "weights": keypoints._low_mesh_weights(),
+        "center": bank.center.astype(np.float16),
     }  # fmt: skip
 
 
@@ -216,7 +216,6 @@ def _unpack_file(path: Path, data: Path) -> None:
 
 def read_bank(path: Path) -> PoseBank:
     arrays = safetensors.numpy.load(lzma.decompress(path.read_bytes()))
-    keypoints._low_mesh_weights = lambda: arrays["weights"]  # fitting them needs the full mesh
     return PoseBank(
         arrays["shape"], _to_matrices(arrays["rotvec"]), arrays["keypoints"].astype(np.float32),
         arrays["center"].astype(np.float32),
@@ -312,11 +311,10 @@ def run_phase(
         batch=BatchConfig(args.batch_size),
     )  # fmt: skip
     trainer = Trainer(network, body, config, out, device)
-    trainer.save = lambda: None  # type: ignore[method-assign]
     dataset = batches(args.data, bank, args, config.seed, keypoint_steps)
     timer = StepTimer(trainer, seconds - (time.monotonic() - begin))
     trainer.run(dataset, Hooks(stop=timer), show_progress=False)
-    checkpoint.save(trainer.ema.network, out / "network.safetensors", dtype=torch.float16)
+    checkpoint.save(trainer.ema.network, out / WEIGHTS_FILE, dtype=torch.float16)  # half the size of the trainer's own
     print(f"{out.name}: {trainer.progress.step} steps, {time.monotonic() - begin:.0f} s", flush=True)
     result: nn.Module = trainer.ema.network
     assert isinstance(result, MultiHMR2)

@@ -55,7 +55,7 @@ def add_depth_maps(parser: argparse.ArgumentParser) -> None:
 
 
 class DepthMaps:
-    """The map of each image. missing: how many images had none that can be used; each was reported as a warning."""
+    """Depth maps by image. missing: number of images without a usable map; each was logged as a warning."""
 
     def __init__(self, find: Callable[[str, ReadImage], NDArray[np.generic] | RelativeDepth]) -> None:
         self._find = find
@@ -63,7 +63,9 @@ class DepthMaps:
         self.asked = 0
 
     def of(self, name: str, size: tuple[int, int], image: ReadImage) -> NDArray[np.generic] | RelativeDepth | None:
-        """Of an image of (height, width) with a name; None where there is none that can be used. image: reads it."""
+        """Return the map of the image with this name and size (height, width); None if there is no usable one.
+
+        image: reads the image."""
         self.asked += 1
         try:
             found = self._find(name, image)
@@ -82,7 +84,7 @@ class DepthMaps:
 
 
 def open_depth_maps(args: argparse.Namespace, device: str) -> DepthMaps | None:
-    """What add_depth_maps's options ask for; None where they ask for nothing. Raises UserError for what cannot be."""
+    """Open the depth maps that the options of `add_depth_maps` name; None without such options. Raises UserError."""
     if args.depth_maps is None and args.depth_model is None:
         return None
     if args.depth_maps is not None and args.depth_model is not None:

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What each metric means, in a sentence or two, for people who read a report."""
+"""Definitions of the metrics for readers of a report, one or two sentences each."""
 
 DEFINITIONS = {
     "recall": "Share of the true people who are found. Only people counted as required enter: high enough in the image "

@@ -44,12 +44,12 @@ QUALITIES = (80, 65, 50, 35)  # of JPEG, until it is small enough
 
 
 def cost(misses: int, false_positives: int, place_errors_mm: NDArray[np.floating]) -> float:
-    """What went wrong in a frame, in people: misses, false detections, and of each match the share of FULL_ERROR_MM."""
+    """Count the errors of a frame: misses, false detections, each match's place error over FULL_ERROR_MM, at most 1."""
     return misses + false_positives + _shares(place_errors_mm)
 
 
 def merit(misses: int, false_positives: int, place_errors_mm: NDArray[np.floating]) -> float:
-    """How many people are right in a frame: the matches, less the cost."""
+    """Count the correct people of a frame: the number of matches minus the cost."""
     return len(place_errors_mm) - cost(misses, false_positives, place_errors_mm)
 
 

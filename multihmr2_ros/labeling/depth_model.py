@@ -20,8 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from multihmr2_ros.errors import UserError
-from multihmr2_ros.labeling.detection import load_model
+from multihmr2_ros.labeling.detection import import_transformers, load_model
 from multihmr2_ros.placement import MapKind, RelativeDepth
 
 METRIC_TYPES = ("ZoeDepthForDepthEstimation", "DepthProForDepthEstimation")
@@ -38,13 +37,7 @@ class DepthModel:
 
         Raises UserError where none can be loaded.
         """
-        try:
-            import transformers
-        except ImportError:
-            raise UserError(
-                "--depth-model needs the package transformers, at least 4.56; install 'multihmr2_ros[train]' with pip, "
-                "or give --depth-maps"
-            ) from None
+        transformers = import_transformers("--depth-model", "--depth-maps")
         self._device = device
         self._network, self._processor = load_model(
             transformers.AutoModelForDepthEstimation, source, "--depth-model", device
@@ -54,7 +47,7 @@ class DepthModel:
 
     @torch.inference_mode()
     def __call__(self, image: NDArray[np.uint8]) -> RelativeDepth:
-        """Of an image (H, W, 3) uint8 RGB, in its size."""
+        """Predict the map of an image (H, W, 3) uint8 RGB, in the image's size."""
         inputs = self._processor(images=image, return_tensors="pt").to(self._device)
         predicted = self._network(**inputs).predicted_depth.float()
         full = torch.nn.functional.interpolate(

@@ -36,6 +36,18 @@ LEAST_SIZE_PX = 24
 MOST_PEOPLE = 100  # in a picture, by score
 
 
+def import_transformers(use: str, alternative: str) -> Any:
+    """The package. Raises UserError where it is not installed; alternative: another thing that the user may give."""
+    try:
+        import transformers
+    except ImportError:
+        raise UserError(
+            f"{use} needs the package transformers, at least 4.56; install 'multihmr2_ros[train]' with pip, or give "
+            f"{alternative}"
+        ) from None
+    return transformers
+
+
 class PeopleDetector:
     """Boxes from a detector, 17 keypoints in each from a pose estimator."""
 
@@ -44,13 +56,7 @@ class PeopleDetector:
 
         UserError where one cannot be loaded.
         """
-        try:
-            import transformers
-        except ImportError:
-            raise UserError(
-                "finding people in pictures without labels needs the package transformers, at least 4.56; install "
-                "'multihmr2_ros[train]' with pip, or give a COCO keypoint file"
-            ) from None
+        transformers = import_transformers("finding people in images without labels", "a COCO keypoint file")
         self._device = device
         self._find, self._to_detector = load_model(
             transformers.AutoModelForObjectDetection, detector, "--detector", device

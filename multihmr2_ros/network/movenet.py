@@ -21,6 +21,7 @@ PyTorch; `scripts/convert_movenet.py` says where the weights come from. Inverted
 
 from __future__ import annotations
 
+import abc
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ IN_NETWORK = "backbone.pretrained.movenet."  # how the names of its weights begi
 
 
 @dataclass(frozen=True)
-class PeopleMaps:
+class PeopleMaps(abc.ABC):
     """Outputs of MoveNet for B images of H × W px; h = H / 4 and w = W / 4 cells, rounded up.
 
     context_16          (B, 144, H / 16, W / 16)
@@ -70,14 +71,14 @@ class PeopleMaps:
     center: Tensor
     keypoint: Tensor
 
+    @abc.abstractmethod
     def regression_at(self, cells: Tensor) -> Tensor:
         """(B, Q, 17, 2) cells, y before x, from people's centers in `cells` (B, Q), row · w + column, to their
         keypoints."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def offset_at(self, cells: Tensor) -> Tensor:
         """(B, Q, 17, 2) cells, y before x, from the keypoints' cells (B, 17, Q), row · w + column, to the keypoints."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

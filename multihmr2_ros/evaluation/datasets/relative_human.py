@@ -56,7 +56,7 @@ class RelativeImage:
 
 @dataclass(frozen=True)
 class Relations:
-    """Of the p pairs of an image's matched people whose layers are both known.
+    """Depth relations of the p pairs of matched people of one image whose layers are both known.
 
     right (p,): whether the relation (closer, farther, same within 0.2 m) is right. ordered (p,): whether the layers
     differ; ordinal (p,): whether the order is then right. age (p, 2): of both people. found, people: matched and all.
@@ -71,7 +71,7 @@ class Relations:
 
 
 def relative_human_images(folder: Path, split: str) -> Iterator[RelativeImage]:
-    """Of SPLIT_annots.npz every image. Nothing that the file's pickle says is executed."""
+    """Read every image of SPLIT_annots.npz. Its pickle is parsed, not executed."""
     (path,) = found(folder, f"{split}_annots.npz", "annotations")
     images = parsed(path, lambda: [_image(folder / "images", *item) for item in sorted(_annotations(path).items())])
     if not (folder / "images").is_dir():
@@ -102,7 +102,7 @@ def _image(folder: Path, name: Any, people: list[dict[str, Any]]) -> RelativeIma
 
 
 def relations(image: RelativeImage, boxes: FloatArray, depth: FloatArray) -> Relations:
-    """Of n people found in the image, with boxes (n, 4) px and depths (n,) m of their pelvises."""
+    """Match n detections, boxes (n, 4) px and pelvis depths (n,) m, to the image's people; compare depth order."""
     overlap = box_iou(boxes, image.box)
     pairs = assign(1 - overlap, overlap >= MIN_IOU) if overlap.size else np.zeros((0, 2), np.int64)
     known = pairs[image.layer[pairs[:, 1]] != UNKNOWN]

@@ -1,0 +1,101 @@
+# Copyright 2026 multihmr2_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""One step of `scripts/gpu_check.sh`: where it runs, how large, where its results go; and what several steps use."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from multihmr2_ros.body import Mesh
+from multihmr2_ros.estimator import Estimator, EstimatorConfig
+from multihmr2_ros.network import checkpoint
+from multihmr2_ros.network.inference import Mode, Precision, Runtime
+from multihmr2_ros.network.model import MultiHMR2
+from multihmr2_ros.weights import resolve_checkpoint
+from test.golden import weights
+
+Image = NDArray[np.uint8]
+
+
+class Step:
+    """Where a step runs, at which sizes, and where its results go."""
+
+    def __init__(self, work: Path, results: Path, dry: bool) -> None:
+        self.work, self.results, self.dry = work, results, dry
+        self.device = "cpu" if dry else "cuda"
+        self.begin = time.monotonic()
+
+    def write(self, **result: Any) -> None:
+        with self.results.open("a") as file:
+            file.write(json.dumps(result) + "\n")
+        print(f"{time.monotonic() - self.begin:.1f} s", result, flush=True)
+
+    def runtime(self, precision: str, mode: str) -> Runtime:
+        if self.dry:
+            mode = mode.replace("compiled-graph", "compiled").replace("graph", "eager")
+            precision = precision.replace("fp16", "bf16")
+        return Runtime(self.device, cast(Precision, precision), cast(Mode, mode))
+
+    def count(self, count: Any, dry: Any = 2) -> Any:
+        """How many of something, or how large: the first on a GPU, the second in a dry run."""
+        return dry if self.dry else count
+
+    def large(self) -> MultiHMR2:
+        return checkpoint.load(self.work / "large.safetensors")
+
+    def nano(self) -> MultiHMR2:
+        return checkpoint.load(resolve_checkpoint("nano"))
+
+    def wait(self) -> None:
+        if not self.dry:
+            torch.cuda.synchronize()
+
+
+def device_ms(step: Step, run: Callable[[], object], repeats: int) -> float:
+    """Mean milliseconds between two events on the GPU's stream (the CPU: of the clock)."""
+    repeats = step.count(repeats, 1)
+    run()
+    if step.dry:
+        begin = time.perf_counter()
+        for _ in range(repeats):
+            run()
+        return 1e3 * (time.perf_counter() - begin) / repeats
+    first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    first.record()
+    for _ in range(repeats):
+        run()
+    last.record()
+    last.synchronize()
+    return float(first.elapsed_time(last)) / repeats
+
+
+def make_estimator(
+    step: Step, network: MultiHMR2, precision: str, mode: str, people: int, mesh: Mesh = "low"
+) -> Estimator:
+    config = EstimatorConfig(score_threshold=0.0, nms_distance_m=0.0, max_people=people, mesh=mesh)
+    return Estimator(network, config, step.runtime(precision, mode))
+
+
+def make_image(size: tuple[int, int], seed: int = 0) -> Image:
+    return weights.image(size[1], size[0], seed)
