@@ -72,8 +72,9 @@ def place_bodies(arrays: Arrays, sizes: dict[str, tuple[int, int]], find: FindMa
     n = len(arrays["image"])
     centre, shape = arrays["centre"].astype(np.float32), arrays["shape"].astype(np.float32)
     placed, sigma_m, moved = np.zeros(n, np.bool_), np.full(n, np.nan, np.float32), np.zeros(n)
-    for name in np.unique(arrays["image"]):
-        rows = np.flatnonzero(arrays["image"] == name)
+    names, image, counts = np.unique(arrays["image"], return_inverse=True, return_counts=True)
+    parts = np.split(image.argsort(kind="stable"), counts.cumsum()[:-1])  # of no bodies: one empty part
+    for name, rows in zip(names, parts, strict=False):
         depth = find(str(name)) if len(rows) > 1 else None
         if depth is None:
             continue

@@ -28,6 +28,7 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.media.files import WholeFile, cannot_write, remove, temporary_beside
@@ -115,9 +116,7 @@ class Viewer:
         if kind == WEB:
             _refuse_taken(web_port)
             command += ["--serve-web", "--web-viewer-port", str(web_port)]
-            self.address = (
-                f"http://{HOST}:{web_port}/?url={self.url.replace(':', '%3A').replace('/', '%2F').replace('+', '%2B')}"
-            )
+            self.address = f"http://{HOST}:{web_port}/?url={quote(self.url, safe='')}"
         else:
             _refuse_without_display()
             self.address = "the window of the viewer"

@@ -98,7 +98,7 @@ def make_optimiser(network: nn.Module, config: OptimisationConfig) -> torch.opti
             rate = config.learning_rate * (config.encoder_factor if is_encoder else 1.0)
             if name.startswith(PRETRAINED):
                 rate *= typical_size(value)
-            key = not is_encoder, rate, value.ndim > 1 and not name.endswith(TOKENS)
+            key = is_encoder, rate, value.ndim > 1 and not name.endswith(TOKENS)
             groups.setdefault(key, []).append(value)
     return torch.optim.AdamW(
         [

@@ -252,7 +252,7 @@ class Trainer:
         last = stopping or step == config.steps
         if self.records is not None and (step % config.log_steps == 0 or last):
             figures = meter.figures()
-            figures["learning_rate"] = self.optimiser.param_groups[-1]["lr"]
+            figures["learning_rate"] = self.optimiser.param_groups[0]["lr"]  # not of the encoder
             if hooks.views is not None:
                 figures["views"] = hooks.views(self.progress.images)
             figures |= {"images": float(self.progress.images), "seconds": self.progress.seconds}
