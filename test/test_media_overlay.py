@@ -168,6 +168,13 @@ def test_nobody_leaves_the_picture_as_it_is():
         np.testing.assert_array_equal(picture, background())  # a copy
 
 
+@pytest.mark.parametrize("count", [0, 2])
+def test_people_without_any_points_leave_the_image_as_it_is(count):
+    """As messages without people, or without their meshes and joints, are read."""
+    people = make_people(count, vertices=np.zeros((count, 0, 3)), joints_2d=np.zeros((count, 0, 2), np.float32))
+    np.testing.assert_array_equal(draw_people(background(), people, BALL.faces), background())
+
+
 def test_the_given_picture_stays_as_it_is_and_may_be_a_view():
     picture = np.repeat(background(), 2, axis=1)[:, ::2]
     people = make_people(1, vertices=at(BALL, (0, 0, 2)))

@@ -168,7 +168,9 @@ def _draw_labels(drawn: NDArray[np.uint8], people: People, x: NDArray[np.float64
 
 
 def _bounds(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """left, top, right, bottom (n, 4) of the points x, y (n, P) that are not NaN; NaN where all are."""
+    """left, top, right, bottom (n, 4) of the points x, y (n, P) that are not NaN; NaN where all are, and for P = 0."""
+    if not x.shape[1]:  # as messages without people, or without their joints, are read
+        return np.full((len(x), 4), np.nan)
     extremes = [
         np.fmin.reduce(x, axis=1),
         np.fmin.reduce(y, axis=1),
