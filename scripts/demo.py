@@ -36,8 +36,8 @@ from demo_input import IMAGES, VIDEO_SECONDS, write_simulated_people
 from demo_input import write_video as write_video_as_bag
 from demo_results import print_summary, print_table, read_recording, write_video
 
+from multihmr2_ros.bags.camera import CAMERA_INFO
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.ros.bags.camera import CAMERA_INFO
 from multihmr2_ros.ros.domain import isolated
 from multihmr2_ros.weights import resolve_checkpoint
 

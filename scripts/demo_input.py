@@ -21,13 +21,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from multihmr2_ros.bags.camera import COMPRESSED_IMAGES as IMAGES
+from multihmr2_ros.bags.camera import CameraBag
+from multihmr2_ros.bags.reading import BagReader
+from multihmr2_ros.bags.writing import BagWriter
 from multihmr2_ros.cli.main import main as multihmr2
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.media.sources import open_source
-from multihmr2_ros.ros.bags.camera import COMPRESSED_IMAGES as IMAGES
-from multihmr2_ros.ros.bags.camera import CameraBag
-from multihmr2_ros.ros.bags.reading import BagReader
-from multihmr2_ros.ros.bags.writing import BagWriter
 
 START_NS = 1_700_000_000_000_000_000  # of the recording; the player moves it to now
 SIMULATE = "--seconds 8 --rate 10 --size 640x480 --people 3 4 --format jpeg --vertices none --seed 18"

@@ -25,13 +25,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from multihmr2_ros.bags.reading import BagReader
+from multihmr2_ros.bags.recorded_people import people_from_human_array
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.media.overlay import draw_people
 from multihmr2_ros.media.video import VideoWriter
+from multihmr2_ros.messages.images import compressed_image_from_ros
 from multihmr2_ros.people import People
-from multihmr2_ros.ros.bags.reading import BagReader
-from multihmr2_ros.ros.bags.recorded_people import people_from_human_array
-from multihmr2_ros.ros.images import compressed_image_from_ros
 
 ROWS = 16  # of the table
 IDENTITIES = 6  # that are named

@@ -31,10 +31,10 @@ from numpy.typing import NDArray
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation.datasets.files import corners, parsed, read_json
-from multihmr2_ros.evaluation.metrics.boxes import area, box_iou, intersection
-from multihmr2_ros.evaluation.metrics.detection import DetectionCounts
-from multihmr2_ros.evaluation.metrics.keypoints import ImageKeypoints, object_keypoint_similarity
-from multihmr2_ros.evaluation.metrics.matching import assign
+from multihmr2_ros.metrics.boxes import area, box_iou, intersection
+from multihmr2_ros.metrics.detection import DetectionCounts
+from multihmr2_ros.metrics.keypoints import ImageKeypoints, object_keypoint_similarity
+from multihmr2_ros.metrics.matching import assign
 from multihmr2_ros.training.readers.common import hash_share
 
 MIN_IOU = 0.4

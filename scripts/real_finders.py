@@ -25,8 +25,8 @@ from real_detection import Found
 
 from multihmr2_ros.camera import project
 from multihmr2_ros.estimator import Estimator, EstimatorConfig
-from multihmr2_ros.evaluation.metrics.boxes import boxes_of_points
 from multihmr2_ros.media.overlay import draw_people
+from multihmr2_ros.metrics.boxes import boxes_of_points
 from multihmr2_ros.people import People
 from multihmr2_ros.training.keypoints import coco_keypoints
 

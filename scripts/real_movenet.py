@@ -26,7 +26,7 @@ from real_detection import Found
 from torch.nn import functional
 
 from multihmr2_ros.camera import ResizePad
-from multihmr2_ros.evaluation.metrics.boxes import boxes_of_points
+from multihmr2_ros.metrics.boxes import boxes_of_points
 from multihmr2_ros.network.movenet import load_encoder
 from multihmr2_ros.network.proposals import PATCH_PX, KeypointEncoder
 

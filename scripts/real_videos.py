@@ -29,10 +29,10 @@ from multihmr2_ros.camera import project, vertical_fov
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.estimator import Estimator
 from multihmr2_ros.evaluation.datasets.files import parsed, read_json
-from multihmr2_ros.evaluation.metrics.bodies import centred_point_error, procrustes_error
-from multihmr2_ros.evaluation.metrics.matching import match_people
-from multihmr2_ros.evaluation.metrics.placement import field_of_view_error, relative_distance_error
 from multihmr2_ros.media.sources import open_source
+from multihmr2_ros.metrics.bodies import centred_point_error, procrustes_error
+from multihmr2_ros.metrics.matching import match_people
+from multihmr2_ros.metrics.placement import field_of_view_error, relative_distance_error
 from multihmr2_ros.people import Frame, People
 
 # Joints of the triangulation that COCO's keypoints have, too, with their rows there.

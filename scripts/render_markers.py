@@ -31,12 +31,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from multihmr2_ros.bags.reading import BagReader
 from multihmr2_ros.camera import intrinsics_from_fov
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.media.export import save_image
 from multihmr2_ros.media.rasterise import DepthBuffer
-from multihmr2_ros.ros.bags.reading import BagReader
-from multihmr2_ros.ros.content import MarkerAction, MarkerType
+from multihmr2_ros.messages.content import MarkerAction, MarkerType
 
 Floats = NDArray[np.float64]
 Triangles = tuple[Floats, Floats]  # corners (T, 3, 3) m, colours (T, 3) of 0 to 255

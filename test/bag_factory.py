@@ -23,11 +23,11 @@ import cv2
 import numpy as np
 import pytest
 
+from multihmr2_ros.bags.definitions import typestore
+from multihmr2_ros.bags.frames import BagSource
+from multihmr2_ros.bags.writing import BagWriter
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.ros.bags.definitions import typestore
-from multihmr2_ros.ros.bags.frames import BagSource
-from multihmr2_ros.ros.bags.writing import BagWriter
-from multihmr2_ros.ros.frame_tree import Pose
+from multihmr2_ros.transform_tree import Pose
 
 WIDTH, HEIGHT, RATE = 96, 64, 10
 START_NS = 1_700_000_000_000_000_000

@@ -27,11 +27,11 @@ import time
 for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(variable, "1")  # read once, when NumPy is loaded
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from multihmr2_ros.placement import place_people  # noqa: E402
+from multihmr2_ros.placement import place_people
 
-from .rgbd_scenes import INDEPENDENT, OPTIONS, OVERLAID, Moment, measure, moments, predicted, summary, surface_of  # noqa: E402
+from .rgbd_scenes import INDEPENDENT, OPTIONS, OVERLAID, Moment, measure, moments, predicted, summary, surface_of
 
 PEOPLE = 10
 

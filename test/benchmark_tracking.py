@@ -27,10 +27,10 @@ import time
 for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(variable, "1")  # read once, when NumPy is loaded
 
-import numpy as np  # noqa: E402
-from scipy.spatial.transform import Rotation  # noqa: E402
+import numpy as np
+from scipy.spatial.transform import Rotation
 
-from multihmr2_ros.tracking import (  # noqa: E402
+from multihmr2_ros.tracking import (
     Detections,
     OneEuroConfig,
     Tracker,

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 import cv2
 import numpy as np
 
-from multihmr2_ros.evaluation.metrics.placement import depth_order
+from multihmr2_ros.metrics.placement import depth_order
 from multihmr2_ros.people import People
 from multihmr2_ros.placement import MapKind, RelativeDepth, place_people
 from multihmr2_ros.simulation.labels import labels

@@ -25,13 +25,13 @@ from typing import Any
 import cv2
 import numpy as np
 
+from multihmr2_ros.bags.humans import HUMAN_ARRAY, HUMANS_TOPIC, TRUTH_TOPIC
+from multihmr2_ros.bags.writing import BagWriter
 from multihmr2_ros.body import Body
+from multihmr2_ros.messages.cdr import human_array_to_cdr
+from multihmr2_ros.messages.content import HeaderContent
+from multihmr2_ros.messages.people_content import Timing, people_to_content
 from multihmr2_ros.people import IntrinsicsSource, People
-from multihmr2_ros.ros.bags.humans import HUMAN_ARRAY, HUMANS_TOPIC, TRUTH_TOPIC
-from multihmr2_ros.ros.bags.writing import BagWriter
-from multihmr2_ros.ros.cdr import human_array_to_cdr
-from multihmr2_ros.ros.content import HeaderContent
-from multihmr2_ros.ros.people_content import Timing, people_to_content
 from multihmr2_ros.ros.standing_people import standing_people
 from test.bag_factory import START_NS, TYPES, camera_info, header, make, raw_image, serialised
 

@@ -25,9 +25,9 @@ from unittest import mock
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer, metadata
 from ruamel.yaml import YAML
 
-from multihmr2_ros.ros.bags import reading
-from multihmr2_ros.ros.bags.definitions import typestore
-from multihmr2_ros.ros.bags.frames import BagSource
+from multihmr2_ros.bags import reading
+from multihmr2_ros.bags.definitions import typestore
+from multihmr2_ros.bags.frames import BagSource
 from test.bag_factory import camera_messages, serialised, write_bag
 from test.fuzz_messages import damaged_message
 from test.fuzz_mutations import damaged_bytes, damaged_text

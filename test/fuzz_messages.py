@@ -23,8 +23,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from multihmr2_ros.ros.bags.definitions import typestore
-from multihmr2_ros.ros.bags.reading import BagMessage, BagReader
+from multihmr2_ros.bags.definitions import typestore
+from multihmr2_ros.bags.reading import BagMessage, BagReader
 from test.bag_factory import (
     START_NS,
     camera_info,
@@ -173,7 +173,7 @@ class Calibrations(Target):
 
     def parse(self, data: bytes) -> None:
         from multihmr2_ros.camera import distort_points
-        from multihmr2_ros.ros.calibration import Lens
+        from multihmr2_ros.messages.calibration import Lens
         from multihmr2_ros.ros.inputs import intrinsics
 
         for parameters in self.parameters:
@@ -195,9 +195,9 @@ class RecordedPeople(Target):
         self.seeds = [self._message(count) for count in (0, 1, 2)]
 
     def _message(self, count: int) -> Any:
-        from multihmr2_ros.ros.cdr import human_array_to_cdr
-        from multihmr2_ros.ros.content import HeaderContent
-        from multihmr2_ros.ros.people_content import Timing, people_to_content
+        from multihmr2_ros.messages.cdr import human_array_to_cdr
+        from multihmr2_ros.messages.content import HeaderContent
+        from multihmr2_ros.messages.people_content import Timing, people_to_content
         from test.people_factory import make_people
 
         people = make_people(count, vertices=np.zeros((count, 3, 3)))
@@ -208,7 +208,7 @@ class RecordedPeople(Target):
         return damaged_message(rng, rng.choice(self.seeds))
 
     def parse(self, data: bytes) -> None:
-        from multihmr2_ros.ros.bags.recorded_people import people_from_human_array
+        from multihmr2_ros.bags.recorded_people import people_from_human_array
 
         message = self.bag.decode(BagMessage("/humans", self.TYPE, 0, data))
         people = people_from_human_array(message, (480, 640))

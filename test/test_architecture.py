@@ -46,9 +46,13 @@ ALLOWED: dict[str, set[str]] = {
     "simulation": EVERYONE | {"camera", "body"},
     "labeling": EVERYONE | {"simulation", "placement", "camera", "body", "media"},
     "training": EVERYONE | {"network", "simulation", "body", "camera", "media"},
-    "evaluation": EVERYONE | {"estimator", "body", "camera", "media"},
-    # evaluation: bags offer themselves as its sequences; it knows nothing of bags. msg: generated.
-    "ros": EVERYONE | {"estimator", "placement", "camera", "body", "media", "evaluation", "msg"},
+    "metrics": EVERYONE | {"camera", "body"},
+    "messages": EVERYONE | {"camera"},
+    "transform_tree": EVERYONE,
+    "bags": EVERYONE | {"messages", "transform_tree", "media", "camera"},
+    "evaluation": EVERYONE | {"estimator", "bags", "messages", "transform_tree", "metrics", "body", "camera", "media"},
+    "ros": EVERYONE  # msg: generated.
+    | {"estimator", "bags", "messages", "transform_tree", "placement", "camera", "body", "media", "msg"},
 }
 ROS_PACKAGES = ("rclpy", "rosidl", "_msgs", "tf2_ros", "ament", "launch")
 

@@ -29,9 +29,9 @@ import pytest
 pytest.importorskip("rclpy", reason="ROS is not in this shell: source scripts/env.sh")
 pytest.importorskip("multihmr2_ros.msg", reason="our messages are not built: make setup")
 
-from multihmr2_ros.ros.bags.definitions import typestore
-from multihmr2_ros.ros.bags.reading import BagMessage, BagReader
-from multihmr2_ros.ros.bags.stamps import restamped, stamp_ns
+from multihmr2_ros.bags.definitions import typestore
+from multihmr2_ros.bags.reading import BagMessage, BagReader
+from multihmr2_ros.bags.stamps import restamped, stamp_ns
 from multihmr2_ros.ros.play import Timeline
 from test.bag_factory import (
     RATE,

@@ -29,16 +29,16 @@ import pytest
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag1 import Writer as Ros1Writer
 
+from multihmr2_ros import bags
+from multihmr2_ros.bags import definitions
+from multihmr2_ros.bags.definitions import require, ros1_typestore
+from multihmr2_ros.bags.frames import BagSource
+from multihmr2_ros.bags.reading import BagReader, is_bag
+from multihmr2_ros.bags.writing import BagWriter
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.messages.cdr import human_array_to_cdr, marker_array_to_cdr
+from multihmr2_ros.messages.content import HeaderContent, HumanArrayContent, label_marker
 from multihmr2_ros.people import IntrinsicsSource
-from multihmr2_ros.ros import bags
-from multihmr2_ros.ros.bags import definitions
-from multihmr2_ros.ros.bags.definitions import require, ros1_typestore
-from multihmr2_ros.ros.bags.frames import BagSource
-from multihmr2_ros.ros.bags.reading import BagReader, is_bag
-from multihmr2_ros.ros.bags.writing import BagWriter
-from multihmr2_ros.ros.cdr import human_array_to_cdr, marker_array_to_cdr
-from multihmr2_ros.ros.content import HeaderContent, HumanArrayContent, label_marker
 from test.bag_factory import (
     HEIGHT,
     RATE,
@@ -195,28 +195,28 @@ def test_definitions_are_found_where_ros_keeps_them(tmp_path: Path, monkeypatch:
 
 def test_our_definitions_are_found_in_an_installation(tmp_path: Path) -> None:
     """colcon's and pip's layout: PREFIX/lib/python3.N/site-packages and PREFIX/share, without the environment."""
-    source = Path(definitions.__file__).resolve().parents[3]
+    source = Path(definitions.__file__).resolve().parents[2]
     packages = tmp_path / "lib" / "python3.11" / "site-packages"
     shutil.copytree(source / "multihmr2_ros", packages / "multihmr2_ros", ignore=shutil.ignore_patterns("*.pyc"))
     shutil.copytree(source / "msg", tmp_path / "share" / "multihmr2_ros" / "msg")
     code = (
-        "from multihmr2_ros.ros.bags import definitions; print(definitions.__file__); "
+        "from multihmr2_ros.bags import definitions; print(definitions.__file__); "
         "print('multihmr2_ros/msg/HumanArray' in definitions.typestore().fielddefs)"
     )
     found = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": str(packages)}, cwd=tmp_path
     )
-    assert found.stdout.split() == [str(packages / "multihmr2_ros/ros/bags/definitions.py"), "True"], found.stderr
+    assert found.stdout.split() == [str(packages / "multihmr2_ros/bags/definitions.py"), "True"], found.stderr
 
 
 def test_all_our_messages_are_known() -> None:
-    folder = Path(definitions.__file__).resolve().parents[3] / "msg"
+    folder = Path(definitions.__file__).resolve().parents[2] / "msg"
     assert {path.stem for path in folder.glob("*.msg")} == set(definitions.OUR_MESSAGES)
 
 
 def test_bags_need_no_ros() -> None:
-    names = [f"multihmr2_ros.ros.bags.{each.name}" for each in pkgutil.iter_modules(bags.__path__)]
-    assert "multihmr2_ros.ros.bags.reading" in names
+    names = [f"multihmr2_ros.bags.{each.name}" for each in pkgutil.iter_modules(bags.__path__)]
+    assert "multihmr2_ros.bags.reading" in names
     code = (
         f"import sys, {', '.join(names)}; "
         "print([name for name in sys.modules if name in ('rclpy', 'torch', 'sensor_msgs')])"

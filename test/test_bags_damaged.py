@@ -23,9 +23,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from multihmr2_ros.bags.frames import BagSource
+from multihmr2_ros.bags.reading import is_bag
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.ros.bags.frames import BagSource
-from multihmr2_ros.ros.bags.reading import is_bag
 from test.bag_factory import camera_messages, refuses, write_bag
 
 LARGE = (320, 240)  # raw images larger than the pages of SQLite, several chunks of MCAP

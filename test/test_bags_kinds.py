@@ -26,13 +26,13 @@ import numpy as np
 import pytest
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
+from multihmr2_ros.bags import reading
+from multihmr2_ros.bags.definitions import typestore
+from multihmr2_ros.bags.frames import BagSource
+from multihmr2_ros.bags.reading import BagReader, is_bag, type_name
+from multihmr2_ros.bags.salvage import MAGIC
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.people import IntrinsicsSource
-from multihmr2_ros.ros.bags import reading
-from multihmr2_ros.ros.bags.definitions import typestore
-from multihmr2_ros.ros.bags.frames import BagSource
-from multihmr2_ros.ros.bags.reading import BagReader, is_bag, type_name
-from multihmr2_ros.ros.bags.salvage import MAGIC
 from test.bag_factory import START_NS, camera_info, camera_messages, picture, raw_image, refuses, serialised, write_bag
 
 STORAGES = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from multihmr2_ros.messages.calibration import Intrinsics, intrinsics_from_info
 from multihmr2_ros.people import IntrinsicsSource
-from multihmr2_ros.ros.calibration import Intrinsics, intrinsics_from_info
 from test.bag_factory import HEIGHT, WIDTH, camera_info
 
 IMAGE = np.zeros((HEIGHT, WIDTH, 3), np.uint8)

@@ -31,13 +31,12 @@ from hypothesis import strategies as st
 rclpy = pytest.importorskip("rclpy", reason="ROS is not in this shell: source scripts/env.sh")
 pytest.importorskip("multihmr2_ros.msg", reason="our messages are not built: make setup")
 
-from multihmr2_ros.msg import HumanArray  # noqa: E402
-from rclpy.serialization import deserialize_message, serialize_message  # noqa: E402
-from visualization_msgs.msg import Marker, MarkerArray  # noqa: E402
+from multihmr2_ros.msg import HumanArray
+from rclpy.serialization import deserialize_message, serialize_message
+from visualization_msgs.msg import Marker, MarkerArray
 
-from multihmr2_ros.ros import compatibility  # noqa: E402
-from multihmr2_ros.ros.cdr import human_array_to_cdr, marker_array_to_cdr, point_cloud_to_cdr  # noqa: E402
-from multihmr2_ros.ros.content import (  # noqa: E402
+from multihmr2_ros.messages.cdr import human_array_to_cdr, marker_array_to_cdr, point_cloud_to_cdr
+from multihmr2_ros.messages.content import (
     HeaderContent,
     HumanArrayContent,
     MarkerContent,
@@ -47,8 +46,9 @@ from multihmr2_ros.ros.content import (  # noqa: E402
     label_marker,
     mesh_marker,
 )
-from multihmr2_ros.ros.messages import human_array_to_ros, marker_array_to_ros, point_cloud_to_ros  # noqa: E402
-from test.ros_domain import DOMAIN_ID  # noqa: E402
+from multihmr2_ros.ros import compatibility
+from multihmr2_ros.ros.message_objects import human_array_to_ros, marker_array_to_ros, point_cloud_to_ros
+from test.ros_domain import DOMAIN_ID
 
 M_PERTURB = -6  # glibc's malloc.h
 Generator = np.random.Generator

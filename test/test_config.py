@@ -30,7 +30,7 @@ import yaml
 rclpy = pytest.importorskip("rclpy", reason="ROS is not in this shell: source scripts/env.sh")
 pytest.importorskip("multihmr2_ros.msg", reason="our messages are not built: make setup")
 
-from rclpy.qos import (  # noqa: E402
+from rclpy.qos import (
     DurabilityPolicy,
     HistoryPolicy,
     QoSCompatibility,
@@ -39,11 +39,11 @@ from rclpy.qos import (  # noqa: E402
     qos_check_compatible,
 )
 
-from multihmr2_ros.ros.domain import reserve_domain  # noqa: E402
-from multihmr2_ros.ros.node import PerceptionNode  # noqa: E402
-from multihmr2_ros.ros.parameters import DEFAULTS, RULES  # noqa: E402
-from test.ros_domain import DOMAIN_ID  # noqa: E402
-from test.stand_in_estimator import StandInEstimator  # noqa: E402
+from multihmr2_ros.ros.domain import reserve_domain
+from multihmr2_ros.ros.node import PerceptionNode
+from multihmr2_ros.ros.parameters import DEFAULTS, RULES
+from test.ros_domain import DOMAIN_ID
+from test.stand_in_estimator import StandInEstimator
 
 CONFIG = Path(__file__).parents[1] / "config"
 PROFILES_DOMAIN_ID = reserve_domain()  # of processes whose shared memory is looked at: nobody else's is mapped there

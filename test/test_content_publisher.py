@@ -27,21 +27,25 @@ import pytest
 rclpy = pytest.importorskip("rclpy", reason="ROS is not in this shell: source scripts/env.sh")
 pytest.importorskip("multihmr2_ros.msg", reason="our messages are not built: make setup")
 
-from multihmr2_ros.msg import HumanArray  # noqa: E402
-from rclpy._rclpy_pybind11 import InvalidHandle  # noqa: E402
-from rclpy.executors import SingleThreadedExecutor  # noqa: E402
-from rclpy.serialization import deserialize_message, serialize_message  # noqa: E402
-from sensor_msgs.msg import PointCloud2  # noqa: E402
-from visualization_msgs.msg import MarkerArray  # noqa: E402
+from multihmr2_ros.msg import HumanArray
+from rclpy._rclpy_pybind11 import InvalidHandle
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.serialization import deserialize_message, serialize_message
+from sensor_msgs.msg import PointCloud2
+from visualization_msgs.msg import MarkerArray
 
-from multihmr2_ros.ros import cdr, content_publisher, messages  # noqa: E402
-from multihmr2_ros.ros.content import HeaderContent, HumanArrayContent, delete_marker  # noqa: E402
-from multihmr2_ros.ros.conversions import people_to_markers, people_to_points  # noqa: E402
-from multihmr2_ros.ros.outputs import Outputs  # noqa: E402
-from multihmr2_ros.ros.parameters import NodeParameters  # noqa: E402
-from multihmr2_ros.ros.people_content import Timing, people_to_content  # noqa: E402
-from test.people_factory import make_people  # noqa: E402
-from test.ros_domain import DOMAIN_ID  # noqa: E402
+from multihmr2_ros.messages import cdr
+from multihmr2_ros.messages.content import HeaderContent, HumanArrayContent, delete_marker
+from multihmr2_ros.messages.people_content import Timing, people_to_content
+from multihmr2_ros.ros import (
+    content_publisher,
+    message_objects,
+)
+from multihmr2_ros.ros.conversions import people_to_markers, people_to_points
+from multihmr2_ros.ros.outputs import Outputs
+from multihmr2_ros.ros.parameters import NodeParameters
+from test.people_factory import make_people
+from test.ros_domain import DOMAIN_ID
 
 HEADER = HeaderContent(0, 0, "camera")  # without a stamp there is no latency
 FACES = np.array([[0, 1, 2], [2, 1, 3]])
@@ -122,9 +126,11 @@ def test_what_is_published_arrives(
         markers += [delete_marker(HEADER, *gone) for gone in sorted(shown - now_shown)]
         shown = now_shown
         expected = {
-            "humans": messages.human_array_to_ros(people_to_content(people, HEADER, Timing(), with_vertices=True)),
-            "sender/markers": messages.marker_array_to_ros(markers),
-            "sender/points": messages.point_cloud_to_ros(people_to_points(people, HEADER)),
+            "humans": message_objects.human_array_to_ros(
+                people_to_content(people, HEADER, Timing(), with_vertices=True)
+            ),
+            "sender/markers": message_objects.marker_array_to_ros(markers),
+            "sender/points": message_objects.point_cloud_to_ros(people_to_points(people, HEADER)),
         }
         for topic, message in expected.items():
             rounded = deserialize_message(serialize_message(message), type(message))  # to float32 where fields are

@@ -35,14 +35,14 @@ pytest.importorskip("multihmr2_ros.msg", reason="our messages are not built: mak
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import Image, PointCloud2
 
-from multihmr2_ros.ros import conversion_packages, images
-from multihmr2_ros.ros.cdr import point_cloud_to_cdr
-from multihmr2_ros.ros.content import HeaderContent, PointCloudContent
-from multihmr2_ros.ros.conversion_packages import PACKAGES, converter, report
+from multihmr2_ros.messages import conversion_packages, images
+from multihmr2_ros.messages.cdr import point_cloud_to_cdr
+from multihmr2_ros.messages.content import HeaderContent, PointCloudContent
+from multihmr2_ros.messages.conversion_packages import PACKAGES, converter, report
+from multihmr2_ros.messages.images import ENCODINGS, image_from_ros
+from multihmr2_ros.messages.people_content import FEW, quaternions
 from multihmr2_ros.ros.conversions import image_to_ros
-from multihmr2_ros.ros.images import ENCODINGS, image_from_ros
-from multihmr2_ros.ros.messages import point_cloud_to_ros
-from multihmr2_ros.ros.people_content import FEW, quaternions
+from multihmr2_ros.ros.message_objects import point_cloud_to_ros
 
 HEADER = HeaderContent(12, 34, "camera")
 BUILT_FOR_NUMPY_1 = """

@@ -29,8 +29,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from multihmr2_ros.bags.reading import BagReader
 from multihmr2_ros.media.video import VideoWriter
-from multihmr2_ros.ros.bags.reading import BagReader
 
 pytest.importorskip("rclpy", reason="ROS is not in this shell: source scripts/env.sh")
 pytest.importorskip("multihmr2_ros.msg", reason="our messages are not built: make setup")

@@ -26,13 +26,13 @@ import numpy as np
 import pytest
 
 from multihmr2_ros.cli.main import main
+from multihmr2_ros.evaluation.bag_sequences import BagSequence
 from multihmr2_ros.evaluation.moments import Moment
 from multihmr2_ros.evaluation.run import Camera, evaluate_sequence
 from multihmr2_ros.evaluation.scoring import FrameScore, ScoringConfig
 from multihmr2_ros.evaluation.side_by_side import SideBySide
 from multihmr2_ros.media.sources import open_source
 from multihmr2_ros.people import Frame, People
-from multihmr2_ros.ros.bags.sequences import BagSequence
 from test.bag_factory import START_NS, camera_info, camera_messages, write_bag
 from test.people_factory import make_people
 from test.stand_in_estimator import FACES, StandInEstimator

@@ -29,10 +29,10 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from multihmr2_ros.evaluation import results as result_files
+from multihmr2_ros.evaluation.bags import BagJob, run_job
 from multihmr2_ros.evaluation.run import Camera, SequenceResult
 from multihmr2_ros.evaluation.scoring import ScoringConfig
 from multihmr2_ros.people import People
-from multihmr2_ros.ros.bags.evaluation import BagJob, run_job
 from test.evaluation_bags import FOCAL, HEIGHT, TruthfulEstimator, scene, write_scene
 
 FRAMES = 20

@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from multihmr2_ros.evaluation.bags import BagJob, run_job
 from multihmr2_ros.people import IntrinsicsSource, People
-from multihmr2_ros.ros.bags.evaluation import BagJob, run_job
 from test.evaluation_bags import TruthfulEstimator, write_scene
 
 FRAMES, STEP_S = 10_000, 0.05

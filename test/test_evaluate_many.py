@@ -25,14 +25,14 @@ import pytest
 from multihmr2_ros.cli.main import main
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation import results as files
+from multihmr2_ros.evaluation.bags import BagJob, run_job
 from multihmr2_ros.evaluation.cluster import run_in_cluster
 from multihmr2_ros.evaluation.comparison import Comparison, compare, comparison_table
-from multihmr2_ros.evaluation.metrics.detection import DetectionCounts
-from multihmr2_ros.evaluation.metrics.identity import IdentityCounts
 from multihmr2_ros.evaluation.run import SequenceResult
 from multihmr2_ros.evaluation.tally import ERRORS, METRICS, Sum, Tally
+from multihmr2_ros.metrics.detection import DetectionCounts
+from multihmr2_ros.metrics.identity import IdentityCounts
 from multihmr2_ros.people import People
-from multihmr2_ros.ros.bags.evaluation import BagJob, run_job
 from test.evaluation_bags import TruthfulEstimator, scene, write_scene
 
 # --- comparison

@@ -26,14 +26,14 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from multihmr2_ros.bags.humans import BagHumans
+from multihmr2_ros.bags.transforms import Transforms
 from multihmr2_ros.cli.main import main
+from multihmr2_ros.evaluation.bag_sequences import moved
+from multihmr2_ros.evaluation.bags import BagJob, run_job
 from multihmr2_ros.evaluation.run import SequenceResult
 from multihmr2_ros.people import People
-from multihmr2_ros.ros.bags.evaluation import BagJob, run_job
-from multihmr2_ros.ros.bags.humans import BagHumans
-from multihmr2_ros.ros.bags.sequences import moved
-from multihmr2_ros.ros.bags.transforms import Transforms
-from multihmr2_ros.ros.frame_tree import Pose
+from multihmr2_ros.transform_tree import Pose
 from test.bag_factory import transform, write_bag
 from test.evaluation_bags import TruthfulEstimator, scene, stamp_of, write_scene
 

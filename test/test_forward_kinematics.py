@@ -24,12 +24,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from multihmr2_ros.bags.definitions import require
 from multihmr2_ros.body import UNPOSED_BONE_WORDS, Body
+from multihmr2_ros.messages.cdr import human_array_to_cdr
+from multihmr2_ros.messages.content import HeaderContent
+from multihmr2_ros.messages.people_content import Timing, people_to_content
 from multihmr2_ros.people import People
-from multihmr2_ros.ros.bags.definitions import require
-from multihmr2_ros.ros.cdr import human_array_to_cdr
-from multihmr2_ros.ros.content import HeaderContent
-from multihmr2_ros.ros.people_content import Timing, people_to_content
 from test.posed_people import posed_people
 
 ROOT = Path(__file__).parents[1]

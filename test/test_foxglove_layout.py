@@ -27,10 +27,10 @@ import pytest
 rclpy = pytest.importorskip("rclpy", reason="ROS is not in this shell: source scripts/env.sh")
 pytest.importorskip("multihmr2_ros.msg", reason="our messages are not built: make setup")
 
-from multihmr2_ros.cli.simulated_outputs import CAMERA_FRAME  # noqa: E402
-from multihmr2_ros.ros.node import PerceptionNode  # noqa: E402
-from test.ros_domain import DOMAIN_ID  # noqa: E402
-from test.stand_in_estimator import StandInEstimator  # noqa: E402
+from multihmr2_ros.cli.simulated_outputs import CAMERA_FRAME
+from multihmr2_ros.ros.node import PerceptionNode
+from test.ros_domain import DOMAIN_ID
+from test.stand_in_estimator import StandInEstimator
 
 LAYOUT = json.loads((Path(__file__).parents[1] / "config" / "foxglove_layout.json").read_text(encoding="utf-8"))
 PANELS: dict[str, Any] = LAYOUT["configById"]

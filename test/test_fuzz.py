@@ -31,14 +31,14 @@ import pytest
 pytest.importorskip("rclpy", reason="ROS is not in this shell: source scripts/env.sh")
 pytest.importorskip("multihmr2_ros.msg", reason="our messages are not built: make setup")
 
+from multihmr2_ros.bags.frames import BagSource
+from multihmr2_ros.bags.reading import BagReader
+from multihmr2_ros.bags.recorded_people import people_from_human_array
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.messages.calibration import intrinsics_from_info
+from multihmr2_ros.messages.images import MOST_PIXELS, MOST_SCANS, compressed_image_from_ros, image_from_ros
 from multihmr2_ros.network import checkpoint
 from multihmr2_ros.network.config import NetworkConfig
-from multihmr2_ros.ros.bags.frames import BagSource
-from multihmr2_ros.ros.bags.reading import BagReader
-from multihmr2_ros.ros.bags.recorded_people import people_from_human_array
-from multihmr2_ros.ros.calibration import intrinsics_from_info
-from multihmr2_ros.ros.images import MOST_PIXELS, MOST_SCANS, compressed_image_from_ros, image_from_ros
 from test import fuzz
 from test.bag_factory import START_NS, camera_info, camera_messages, make, picture, raw_image, write_bag
 from test.fuzz_files import Garments
@@ -166,7 +166,7 @@ def test_lenses_that_overflow_are_left_out(model: str, count: int, coefficient: 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
 def test_sizes_are_read_from_every_header(suffix: str) -> None:
-    from multihmr2_ros.ros.images import _stated_size
+    from multihmr2_ros.messages.images import _stated_size
 
     rng = np.random.default_rng(0)
     for width, height in [(1, 1), (7, 300), (640, 480), (1921, 3)]:

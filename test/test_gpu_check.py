@@ -28,7 +28,7 @@ from multihmr2_ros.caches import body_cache
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
-import gpu_check_pack  # noqa: E402
+import gpu_check_pack
 
 sys.path.pop(0)
 

@@ -41,8 +41,8 @@ from std_srvs.srv import SetBool
 from tf2_msgs.msg import TFMessage
 
 from multihmr2_ros.body import Body
+from multihmr2_ros.messages.content import HeaderContent
 from multihmr2_ros.people import People, TrackState
-from multihmr2_ros.ros.content import HeaderContent
 from multihmr2_ros.ros.interfaces.bodies import KEPT_S, MOST_BODIES, BodiesOutput
 from multihmr2_ros.ros.interfaces.outputs import InterfaceOutputs
 from multihmr2_ros.ros.interfaces.packages import messages_of

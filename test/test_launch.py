@@ -36,17 +36,17 @@ pytest.importorskip("multihmr2_ros.msg", reason="our messages are not built: mak
 pytest.importorskip("launch_ros", reason="launch_ros is not installed: it has no wheel; on a ROS machine it is there")
 pytest.importorskip("ros2launch", reason="ros2launch is not installed: it has no wheel; on a ROS machine it is there")
 
-from ament_index_python.packages import PackageNotFoundError, get_package_prefix, get_package_share_path  # noqa: E402
-from launch.actions import DeclareLaunchArgument  # noqa: E402
-from rcl_interfaces.srv import GetParameters, SetParameters  # noqa: E402
-from rclpy.parameter import Parameter, parameter_value_to_python  # noqa: E402
-from sensor_msgs.msg import Image  # noqa: E402
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix, get_package_share_path
+from launch.actions import DeclareLaunchArgument
+from rcl_interfaces.srv import GetParameters, SetParameters
+from rclpy.parameter import Parameter, parameter_value_to_python
+from sensor_msgs.msg import Image
 
-from multihmr2_ros.ros.bags.reading import BagReader  # noqa: E402
-from multihmr2_ros.ros.bags.writing import BagWriter  # noqa: E402
-from multihmr2_ros.ros.parameters import DEFAULTS  # noqa: E402
-from test.ros_domain import DOMAIN_ID  # noqa: E402
-from test.test_config import PROFILE_VARIABLES  # noqa: E402
+from multihmr2_ros.bags.reading import BagReader
+from multihmr2_ros.bags.writing import BagWriter
+from multihmr2_ros.ros.parameters import DEFAULTS
+from test.ros_domain import DOMAIN_ID
+from test.test_config import PROFILE_VARIABLES
 
 try:
     SHARE = get_package_share_path("multihmr2_ros")

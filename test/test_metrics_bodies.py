@@ -26,7 +26,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from multihmr2_ros.evaluation.metrics.bodies import (
+from multihmr2_ros.metrics.bodies import (
     centred_point_error,
     pair_procrustes_error,
     point_error,
@@ -34,10 +34,10 @@ from multihmr2_ros.evaluation.metrics.bodies import (
     procrustes_error,
     translation_aligned_error,
 )
-from multihmr2_ros.evaluation.metrics.boxes import box_iou, boxes_of_points
-from multihmr2_ros.evaluation.metrics.detection import DetectionCounts, normalised
-from multihmr2_ros.evaluation.metrics.matching import joint_distance, match_people
-from multihmr2_ros.evaluation.metrics.placement import (
+from multihmr2_ros.metrics.boxes import box_iou, boxes_of_points
+from multihmr2_ros.metrics.detection import DetectionCounts, normalised
+from multihmr2_ros.metrics.matching import joint_distance, match_people
+from multihmr2_ros.metrics.placement import (
     depth_order,
     field_of_view_error,
     relative_distance_error,

@@ -24,13 +24,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from multihmr2_ros.evaluation.metrics.identity import (
-    HOTA_THRESHOLDS,
-    FrameBoxes,
-    IdentityCounts,
-    identity_counts,
-    without_ignored,
-)
+from multihmr2_ros.metrics.identity import HOTA_THRESHOLDS, FrameBoxes, IdentityCounts, identity_counts, without_ignored
 
 motmetrics = pytest.importorskip("motmetrics", reason="install the test extra: motmetrics is the peer of this test")
 trackeval = pytest.importorskip("trackeval", reason="install the test extra: trackeval is the peer of this test")

@@ -23,7 +23,7 @@ import io
 import numpy as np
 import pytest
 
-from multihmr2_ros.evaluation.metrics.keypoints import ImageKeypoints, coco_scores, object_keypoint_similarity
+from multihmr2_ros.metrics.keypoints import ImageKeypoints, coco_scores, object_keypoint_similarity
 
 coco = pytest.importorskip("pycocotools.coco", reason="install the test extra: pycocotools is the peer of this test")
 cocoeval = pytest.importorskip("pycocotools.cocoeval")

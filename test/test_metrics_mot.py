@@ -26,7 +26,7 @@ from PIL import Image
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation.datasets.boxes import BoxSequence, mot_sequences
-from multihmr2_ros.evaluation.metrics.identity import FrameBoxes, identity_counts
+from multihmr2_ros.metrics.identity import FrameBoxes, identity_counts
 
 trackeval = pytest.importorskip("trackeval", reason="install the test extra: trackeval is the peer of this test")
 

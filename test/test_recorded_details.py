@@ -25,13 +25,13 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from multihmr2_ros.bags.humans import image_size, recorded_image_size
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation import results
-from multihmr2_ros.evaluation.metrics.detection import DetectionCounts
+from multihmr2_ros.evaluation.bag_sequences import moved
 from multihmr2_ros.evaluation.tally import Tally
+from multihmr2_ros.metrics.detection import DetectionCounts
 from multihmr2_ros.network.config import NetworkConfig
-from multihmr2_ros.ros.bags.humans import image_size, recorded_image_size
-from multihmr2_ros.ros.bags.sequences import moved
 from test.bag_factory import HEIGHT, START_NS, WIDTH, camera_info, camera_messages, write_bag
 from test.people_factory import make_people
 

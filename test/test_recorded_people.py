@@ -24,12 +24,12 @@ import pytest
 pytest.importorskip("rclpy", reason="ROS is not in this shell: source scripts/env.sh")
 pytest.importorskip("multihmr2_ros.msg", reason="our messages are not built: make setup")
 
+from multihmr2_ros.bags.definitions import typestore
+from multihmr2_ros.bags.recorded_people import people_from_human_array
+from multihmr2_ros.messages.content import HeaderContent
+from multihmr2_ros.messages.people_content import Timing, people_to_content
 from multihmr2_ros.people import People
-from multihmr2_ros.ros.bags.definitions import typestore
-from multihmr2_ros.ros.bags.recorded_people import people_from_human_array
-from multihmr2_ros.ros.content import HeaderContent
-from multihmr2_ros.ros.messages import human_array_to_ros
-from multihmr2_ros.ros.people_content import Timing, people_to_content
+from multihmr2_ros.ros.message_objects import human_array_to_ros
 from test.people_factory import make_people
 
 HEADER = HeaderContent(12, 250_000_000, "camera")

@@ -27,7 +27,7 @@ from multihmr2_ros.cli.main import main
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation.datasets.relative_human import relation_scores, relations, relative_human_images
 from multihmr2_ros.evaluation.datasets.run import DatasetJob, evaluate_dataset
-from multihmr2_ros.evaluation.metrics.placement import ordinal_order, pairs_with
+from multihmr2_ros.metrics.placement import ordinal_order, pairs_with
 from test.dataset_factory import Estimator, bodies, people_with, save_image
 
 BOXES = [[0.0, 0, 10, 10], [20.0, 0, 30, 10], [40.0, 0, 50, 10], [60.0, 0, 70, 10]]

@@ -36,10 +36,10 @@ from multihmr2_ros.body import Body
 from multihmr2_ros.cli.main import main
 from multihmr2_ros.evaluation import definitions, highlights, page, postures
 from multihmr2_ros.evaluation import results as result_files
-from multihmr2_ros.evaluation.metrics.uncertainty import coverage, squared_mahalanobis
+from multihmr2_ros.evaluation.bags import BagJob, run_job
 from multihmr2_ros.evaluation.tally import METRICS
+from multihmr2_ros.metrics.uncertainty import coverage, squared_mahalanobis
 from multihmr2_ros.people import People
-from multihmr2_ros.ros.bags.evaluation import BagJob, run_job
 from test.evaluation_bags import TruthfulEstimator, scene, write_scene
 
 FRAMES, WRONG_FRAME = 40, 23

@@ -36,13 +36,13 @@ from multihmr2_ros.body import Body
 from multihmr2_ros.camera import CameraModel, distort_points
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.media.colors import track_color
+from multihmr2_ros.messages.calibration import Lens
+from multihmr2_ros.messages.cdr import human_array_to_cdr
+from multihmr2_ros.messages.content import HeaderContent, HumanArrayContent, MarkerType
+from multihmr2_ros.messages.images import ENCODINGS, compressed_image_from_ros, image_from_ros
+from multihmr2_ros.messages.people_content import INTRINSICS, Timing, body_quaternions, boxes, people_to_content
 from multihmr2_ros.people import IntrinsicsSource, TrackState
-from multihmr2_ros.ros.calibration import Lens
-from multihmr2_ros.ros.cdr import human_array_to_cdr
-from multihmr2_ros.ros.content import HeaderContent, HumanArrayContent, MarkerType
 from multihmr2_ros.ros.conversions import image_to_ros, people_to_markers, people_to_points, people_to_transforms
-from multihmr2_ros.ros.images import ENCODINGS, compressed_image_from_ros, image_from_ros
-from multihmr2_ros.ros.people_content import INTRINSICS, Timing, body_quaternions, boxes, people_to_content
 from test.people_factory import make_people
 
 HEADER = HeaderContent(12, 34, "camera")

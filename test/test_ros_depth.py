@@ -38,10 +38,10 @@ from sensor_msgs.msg import Image
 from multihmr2_ros.camera import CameraModel, distort_points
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.estimator import Estimator
-from multihmr2_ros.ros import calibration as lenses
-from multihmr2_ros.ros.calibration import Lens
-from multihmr2_ros.ros.content import HeaderContent
-from multihmr2_ros.ros.depth import KEPT, DepthImages, depth_from_ros, stamp_of
+from multihmr2_ros.messages import calibration as lenses
+from multihmr2_ros.messages.calibration import Lens
+from multihmr2_ros.messages.content import HeaderContent
+from multihmr2_ros.messages.depth import KEPT, DepthImages, depth_from_ros, stamp_of
 from multihmr2_ros.ros.estimation import load_estimator
 from multihmr2_ros.ros.parameters import NodeParameters
 from test.ros_wire import BEST_EFFORT, Wire, calibration, image_message, message_of, values_of

@@ -32,8 +32,8 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 from std_srvs.srv import SetBool
 
+from multihmr2_ros.messages.content import HeaderContent
 from multihmr2_ros.people import TrackState
-from multihmr2_ros.ros.content import HeaderContent
 from multihmr2_ros.ros.summary import summary
 from multihmr2_ros.ros.target_frame import Target, placed_in
 from test.people_factory import make_people

@@ -35,7 +35,7 @@ from std_srvs.srv import SetBool
 from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import Marker, MarkerArray
 
-from multihmr2_ros.ros.content import HeaderContent
+from multihmr2_ros.messages.content import HeaderContent
 from multihmr2_ros.ros.conversions import people_to_markers
 from multihmr2_ros.ros.target_frame import Target, people_in, placed_in
 from test.moving_camera import robot

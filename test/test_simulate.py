@@ -26,11 +26,11 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from multihmr2_ros.bags.frames import BagSource
+from multihmr2_ros.bags.reading import BagReader
+from multihmr2_ros.bags.recorded_people import people_from_human_array
 from multihmr2_ros.cli.main import main
-from multihmr2_ros.ros.bags.frames import BagSource
-from multihmr2_ros.ros.bags.reading import BagReader
-from multihmr2_ros.ros.bags.recorded_people import people_from_human_array
-from multihmr2_ros.ros.images import image_from_ros
+from multihmr2_ros.messages.images import image_from_ros
 from multihmr2_ros.simulation.labels import Labels
 from multihmr2_ros.simulation.scene import SceneOptions
 from multihmr2_ros.simulation.sequence import Shot, Studio, one_thread

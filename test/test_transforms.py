@@ -25,9 +25,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation, Slerp
 
+from multihmr2_ros.bags.transforms import Transforms
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.ros.bags.transforms import Transforms
-from multihmr2_ros.ros.frame_tree import Pose
 from multihmr2_ros.ros.transform_buffer import (
     HISTORY_NS,
     MOST_FRAMES,
@@ -37,6 +36,7 @@ from multihmr2_ros.ros.transform_buffer import (
     TransformBuffer,
     Unknown,
 )
+from multihmr2_ros.transform_tree import Pose
 from test.bag_factory import transform, write_bag
 
 # Child → parent. `laser` and `wheel` are static.

@@ -27,10 +27,10 @@ from multihmr2_ros.errors import UserError
 
 if TYPE_CHECKING:
     from multihmr2_ros.estimator import Estimator
+    from multihmr2_ros.evaluation.bags import BagJob, EstimatorChoice
     from multihmr2_ros.evaluation.run import SequenceResult
     from multihmr2_ros.evaluation.scoring import ScoringConfig
     from multihmr2_ros.evaluation.tally import Tally
-    from multihmr2_ros.ros.bags.evaluation import BagJob, EstimatorChoice
 
 HELP = "measure how well people are found: in bags with truth, recordings of a live run, and data sets"
 MOST_LISTED = 5  # inputs named at the end of the table
@@ -152,9 +152,9 @@ def _resolved(args: argparse.Namespace) -> EstimatorChoice:
 
 
 def _jobs(args: argparse.Namespace, choice: EstimatorChoice) -> list[BagJob]:
+    from multihmr2_ros.evaluation.bags import BagJob
     from multihmr2_ros.evaluation.run import Camera
     from multihmr2_ros.media.sources import source_name
-    from multihmr2_ros.ros.bags.evaluation import BagJob
 
     options.refuse_same_names(args.inputs)
     kinds = ("given", "predicted") if args.intrinsics == "both" else (args.intrinsics,)
@@ -187,7 +187,7 @@ def _jobs(args: argparse.Namespace, choice: EstimatorChoice) -> list[BagJob]:
 
 def _recorded_topic(args: argparse.Namespace, path: Path) -> str | None:
     """The topic of recorded people that is to be scored; None where the estimator is to look at images."""
-    from multihmr2_ros.ros.bags.sequences import has_images, has_topic
+    from multihmr2_ros.evaluation.bag_sequences import has_images, has_topic
 
     if args.recorded is not None:
         return str(args.recorded)
@@ -198,7 +198,7 @@ def _recorded_topic(args: argparse.Namespace, path: Path) -> str | None:
 
 
 def _run_jobs(args: argparse.Namespace, jobs: Sequence[BagJob], estimator: Estimator | None) -> list[SequenceResult]:
-    from multihmr2_ros.ros.bags.evaluation import run_job
+    from multihmr2_ros.evaluation.bags import run_job
 
     if _is_distributed(args):
         from multihmr2_ros.evaluation.cluster import run_in_cluster
@@ -323,7 +323,7 @@ def _configuration(args: argparse.Namespace, choice: EstimatorChoice | None) -> 
 
 
 def _choice(args: argparse.Namespace) -> EstimatorChoice:
-    from multihmr2_ros.ros.bags.evaluation import EstimatorChoice
+    from multihmr2_ros.evaluation.bags import EstimatorChoice
 
     # Several workers share the cores.
     threads = args.threads or (1 if args.workers or args.scheduler else 0)

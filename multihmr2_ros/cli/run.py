@@ -117,9 +117,9 @@ def _kinds(source: FrameSource, chosen: tuple[str, ...] | None) -> tuple[str, ..
 
 
 def _open(path: Path, topic: str | None) -> FrameSource:
+    from multihmr2_ros.bags.frames import BagSource
+    from multihmr2_ros.bags.reading import is_bag
     from multihmr2_ros.media.sources import open_source
-    from multihmr2_ros.ros.bags.frames import BagSource
-    from multihmr2_ros.ros.bags.reading import is_bag
 
     if is_bag(path):
         return BagSource(path, topic)

@@ -26,20 +26,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from multihmr2_ros.bags.camera import BASE_FRAME, CAMERA_FRAME, DEPTH_INFO, ODOM_FRAME, CameraBag, Link, camera_header
+from multihmr2_ros.bags.writing import BagWriter
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.media.files import cannot_write, temporary_beside
-from multihmr2_ros.ros.bags.camera import (
-    BASE_FRAME,
-    CAMERA_FRAME,
-    DEPTH_INFO,
-    ODOM_FRAME,
-    CameraBag,
-    Link,
-    camera_header,
-)
-from multihmr2_ros.ros.bags.writing import BagWriter
-from multihmr2_ros.ros.content import HumanArrayContent
-from multihmr2_ros.ros.people_content import Timing, people_to_content
+from multihmr2_ros.messages.content import HumanArrayContent
+from multihmr2_ros.messages.people_content import Timing, people_to_content
 from multihmr2_ros.simulation.sequence import Shot
 
 START_NS = 1_700_000_000_000_000_000  # the time of the first image, the same in every sequence

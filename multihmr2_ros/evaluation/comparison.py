@@ -33,11 +33,11 @@ from numpy.typing import NDArray
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation import results as files
-from multihmr2_ros.evaluation.metrics.detection import DetectionCounts
-from multihmr2_ros.evaluation.metrics.identity import HOTA_THRESHOLDS, IdentityCounts
 from multihmr2_ros.evaluation.report import number
 from multihmr2_ros.evaluation.tables import FRAME_DETECTION, column, scaled
 from multihmr2_ros.evaluation.tally import ERRORS, IDENTITY, METRICS, Sum, Tally
+from multihmr2_ros.metrics.detection import DetectionCounts
+from multihmr2_ros.metrics.identity import HOTA_THRESHOLDS, IdentityCounts
 
 DRAWS = 2000
 BLOCK_FRAMES, LEAST_BLOCKS = 30, 10

@@ -25,11 +25,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from multihmr2_ros.evaluation.metrics.uncertainty import coverage
 from multihmr2_ros.evaluation.person_rows import PersonRows
 from multihmr2_ros.evaluation.plots import LEAST_IN_BIN, new_figure
 from multihmr2_ros.evaluation.postures import POSTURES
 from multihmr2_ros.evaluation.verdict import MIN_PEOPLE, finite
+from multihmr2_ros.metrics.uncertainty import coverage
 
 Z_95 = 1.96
 PLAN_SIZE_PX = 220

@@ -30,11 +30,11 @@ import numpy as np
 
 from multihmr2_ros import __version__
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.evaluation.metrics.detection import DetectionCounts
-from multihmr2_ros.evaluation.metrics.identity import IdentityCounts
 from multihmr2_ros.evaluation.run import SequenceResult
 from multihmr2_ros.evaluation.tally import ERRORS, METRICS, NORMALISED, Sum, Tally
 from multihmr2_ros.media.files import atomic_path
+from multihmr2_ros.metrics.detection import DetectionCounts
+from multihmr2_ros.metrics.identity import IdentityCounts
 
 FILE = "results.json"
 FORMAT = 1

@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 
 from multihmr2_ros.camera import project
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.evaluation.metrics import bodies, placement
-from multihmr2_ros.evaluation.metrics.boxes import area, boxes_of_points, intersection
-from multihmr2_ros.evaluation.metrics.identity import IGNORED_SHARE, FrameBoxes
-from multihmr2_ros.evaluation.metrics.matching import MIN_IOU, Method, match_people
+from multihmr2_ros.metrics import bodies, placement
+from multihmr2_ros.metrics.boxes import area, boxes_of_points, intersection
+from multihmr2_ros.metrics.identity import IGNORED_SHARE, FrameBoxes
+from multihmr2_ros.metrics.matching import MIN_IOU, Method, match_people
 from multihmr2_ros.people import PHENOTYPE_LABELS, IntrinsicsSource, People
 
 Floats = NDArray[np.float64]

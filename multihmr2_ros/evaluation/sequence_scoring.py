@@ -20,11 +20,11 @@ from array import array
 
 import numpy as np
 
-from multihmr2_ros.evaluation.metrics.detection import DetectionCounts
-from multihmr2_ros.evaluation.metrics.identity import FrameBoxes, identity_counts
 from multihmr2_ros.evaluation.moments import Moment
 from multihmr2_ros.evaluation.scoring import FrameScore, ScoringConfig, camera_errors, score_frame
 from multihmr2_ros.evaluation.tally import Sum, Tally
+from multihmr2_ros.metrics.detection import DetectionCounts
+from multihmr2_ros.metrics.identity import FrameBoxes, identity_counts
 from multihmr2_ros.people import People
 
 

@@ -25,13 +25,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from multihmr2_ros.evaluation.metrics.uncertainty import squared_mahalanobis
 from multihmr2_ros.evaluation.moments import Moment
 from multihmr2_ros.evaluation.postures import classify_postures
 from multihmr2_ros.evaluation.scoring import FrameScore, predicted_fov, true_fov
 from multihmr2_ros.evaluation.sequence_scoring import frame_tally
 from multihmr2_ros.evaluation.tally import ERRORS, Metric
 from multihmr2_ros.media.files import atomic_path
+from multihmr2_ros.metrics.uncertainty import squared_mahalanobis
 from multihmr2_ros.people import People
 
 PERSON_ERRORS = tuple(metric for metric in ERRORS if metric.counted == "people")

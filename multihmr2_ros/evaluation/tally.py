@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from multihmr2_ros.evaluation.metrics.detection import DetectionCounts, normalised
-from multihmr2_ros.evaluation.metrics.identity import IdentityCounts
+from multihmr2_ros.metrics.detection import DetectionCounts, normalised
+from multihmr2_ros.metrics.identity import IdentityCounts
 
 
 @dataclass(frozen=True)

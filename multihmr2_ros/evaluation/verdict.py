@@ -23,11 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multihmr2_ros.evaluation.comparison import Comparison, judgement
-from multihmr2_ros.evaluation.metrics.uncertainty import coverage
 from multihmr2_ros.evaluation.person_rows import PersonRows
 from multihmr2_ros.evaluation.postures import POSTURES
 from multihmr2_ros.evaluation.report import number
 from multihmr2_ros.evaluation.tally import METRICS, Tally
+from multihmr2_ros.metrics.uncertainty import coverage
 
 MIN_PEOPLE = 20  # fewer say nothing about a group
 GOOD_RECALL = 0.9

@@ -12,8 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The node and everything that knows ROS. Only the files in here may import rclpy and message packages.
+"""The node and its command-line tools. Only files in this folder may import rclpy and message packages.
 
-What is published is first described by the plain dataclasses of `content`; `cdr` turns them into serialised messages
-and `messages` into Python message objects, with the same meaning.
+Published messages are described by the plain dataclasses of `messages.content`. `messages.cdr` turns them into
+serialized bytes, `message_objects` into Python message objects of the same content.
 """

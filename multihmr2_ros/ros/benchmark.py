@@ -45,17 +45,18 @@ from multihmr2_ros import __version__
 from multihmr2_ros.body import Body
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.hardware import processor_name
+from multihmr2_ros.messages import cdr
+from multihmr2_ros.messages.content import HeaderContent
+from multihmr2_ros.messages.people_content import Timing, people_to_content
 from multihmr2_ros.msg import HumanArray
 from multihmr2_ros.people import People
+from multihmr2_ros.ros import message_objects, node
 
-from . import cdr, messages, node
 from .compatibility import reads_our_bytes
-from .content import HeaderContent
 from .content_publisher import ContentPublisher
 from .conversions import image_to_ros, people_to_markers
 from .domain import isolated
 from .parameters import NodeParameters
-from .people_content import Timing, people_to_content
 from .qos import RELIABLE
 from .standing_people import StandInEstimator, standing_people
 
@@ -120,11 +121,11 @@ def _messages(peer: Any, repeats: int) -> list[Row]:
     marker_publisher = peer.create_publisher(MarkerArray, "markers", RELIABLE)
     human_publisher = peer.create_publisher(HumanArray, "humans", RELIABLE)
     as_bytes = reads_our_bytes()
-    to_cdr, to_ros = cdr.marker_array_to_cdr, messages.marker_array_to_ros
+    to_cdr, to_ros = cdr.marker_array_to_cdr, message_objects.marker_array_to_ros
     markers = ContentPublisher(marker_publisher, to_cdr, to_ros, sends_bytes=as_bytes)
     objects = ContentPublisher(marker_publisher, to_cdr, to_ros, sends_bytes=False)
     humans = ContentPublisher(
-        human_publisher, cdr.human_array_to_cdr, messages.human_array_to_ros, sends_bytes=as_bytes
+        human_publisher, cdr.human_array_to_cdr, message_objects.human_array_to_ros, sends_bytes=as_bytes
     )
 
     def publish_markers(publisher: ContentPublisher[Any], people: People, body: Body) -> None:

@@ -21,9 +21,16 @@ from typing import Any
 import numpy as np
 from rclpy.serialization import deserialize_message, serialize_message
 
-from .cdr import human_array_to_cdr, marker_array_to_cdr, point_cloud_to_cdr
-from .content import HeaderContent, HumanArrayContent, PointCloudContent, delete_marker, label_marker, mesh_marker
-from .messages import human_array_to_ros, marker_array_to_ros, point_cloud_to_ros
+from multihmr2_ros.messages.cdr import human_array_to_cdr, marker_array_to_cdr, point_cloud_to_cdr
+from multihmr2_ros.messages.content import (
+    HeaderContent,
+    HumanArrayContent,
+    PointCloudContent,
+    delete_marker,
+    label_marker,
+    mesh_marker,
+)
+from multihmr2_ros.ros.message_objects import human_array_to_ros, marker_array_to_ros, point_cloud_to_ros
 
 HEADER = HeaderContent(sec=1, nanosec=2, frame_id="camera")
 

@@ -27,7 +27,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from .cdr import CdrWriter
+from multihmr2_ros.messages.cdr import CdrWriter
 
 RCL = "librcl.so"  # rclpy has it loaded
 

@@ -26,10 +26,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from tf2_msgs.msg import TFMessage
 
 from multihmr2_ros.media.colors import track_color
-from multihmr2_ros.msg import BodyModel
-from multihmr2_ros.people import People
-
-from .content import (
+from multihmr2_ros.messages.content import (
     HeaderContent,
     MarkerContent,
     PointCloudContent,
@@ -37,9 +34,11 @@ from .content import (
     label_marker,
     mesh_marker,
 )
-from .conversion_packages import converter
-from .messages import header_to_ros
-from .people_content import body_frames, body_quaternions
+from multihmr2_ros.messages.conversion_packages import converter
+from multihmr2_ros.messages.people_content import body_frames, body_quaternions
+from multihmr2_ros.msg import BodyModel
+from multihmr2_ros.people import People
+from multihmr2_ros.ros.message_objects import header_to_ros
 
 JPEG_QUALITY = 80  # of 100
 LABEL_HEIGHT_M = 0.15

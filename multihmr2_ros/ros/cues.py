@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import Image
 
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.messages.depth import depth_from_ros
 from multihmr2_ros.placement import Ground
 
-from .depth import depth_from_ros
 from .inputs import CameraImage, Inputs, deserialized
 from .parameters import NodeParameters
 from .target_frame import Target

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .calibration import Intrinsics, Lens
+from multihmr2_ros.messages.calibration import Intrinsics, Lens
+
 from .cues import Cues
 from .inputs import CameraImage
 from .parameters import NodeParameters

@@ -38,14 +38,14 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from multihmr2_ros.camera import intrinsics_from_fov
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.messages.calibration import Intrinsics, intrinsics_from_info
+from multihmr2_ros.messages.content import HeaderContent
+from multihmr2_ros.messages.depth import DepthImages
+from multihmr2_ros.messages.images import compressed_image_from_ros, image_from_ros
 from multihmr2_ros.people import IntrinsicsSource
 
-from .calibration import Intrinsics, intrinsics_from_info
-from .content import HeaderContent
 from .conversions import header_from_ros
-from .depth import DepthImages
 from .graph import STALLED, publishers_of, silence, topics_of_others
-from .images import compressed_image_from_ros, image_from_ros
 from .parameters import NodeParameters
 from .qos import LATCHED, SILENT_SUBSCRIPTION
 from .transforms import Transforms

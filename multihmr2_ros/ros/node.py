@@ -43,9 +43,10 @@ from std_srvs.srv import SetBool, Trigger
 from multihmr2_ros import caches
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.hardware import make_threads_wait_passively
+from multihmr2_ros.messages.content import HeaderContent
+from multihmr2_ros.messages.people_content import Timing
 
 from .command_line import check_arguments, start_rclpy, unused_remaps
-from .content import HeaderContent
 from .cues import CueFinder
 from .diagnostics import SILENT_S, Health, Traffic
 from .estimation import EstimatorFactory, Lens, estimate, load_estimator
@@ -54,7 +55,6 @@ from .inputs import APPEARED_S, LOOK_PERIOD_S, SUBSCRIBING, CameraImage, Inputs,
 from .managed import ManagedNode
 from .outputs import Outputs
 from .parameters import changed, declare, unknown_parameters
-from .people_content import Timing
 from .restarts import RestartingEstimator
 from .worker import NewestOnlyWorker
 

@@ -28,14 +28,22 @@ from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import MarkerArray
 
 from multihmr2_ros.media.overlay import draw_people
+from multihmr2_ros.messages import cdr
+from multihmr2_ros.messages.content import (
+    HeaderContent,
+    HumanArrayContent,
+    MarkerContent,
+    PointCloudContent,
+    delete_marker,
+)
+from multihmr2_ros.messages.conversion_packages import report
+from multihmr2_ros.messages.people_content import Timing, people_to_content
 from multihmr2_ros.msg import BodyModel, HumanArray
 from multihmr2_ros.people import Distort, People
+from multihmr2_ros.ros import message_objects
 
-from . import cdr, messages
 from .compatibility import reads_our_bytes
-from .content import HeaderContent, HumanArrayContent, MarkerContent, PointCloudContent, delete_marker
 from .content_publisher import ContentPublisher
-from .conversion_packages import report
 from .conversions import (
     body_model_to_ros,
     compressed_image_to_ros,
@@ -46,7 +54,6 @@ from .conversions import (
 )
 from .interfaces.outputs import InterfaceOutputs
 from .parameters import NodeParameters
-from .people_content import Timing, people_to_content
 from .qos import LAST_WORDS, LATCHED, RELIABLE, TF, is_wanted
 from .summary import NOBODY, summary
 from .target_frame import PlacedPeople, Target, placed_in
@@ -64,15 +71,15 @@ class Outputs:
         self._transforms = node.create_publisher(TFMessage, "/tf", TF)
         self._humans: ContentPublisher[HumanArrayContent] = ContentPublisher(
             node.create_publisher(HumanArray, "humans", RELIABLE),
-            cdr.human_array_to_cdr, messages.human_array_to_ros, sends_bytes=sends_bytes,
+            cdr.human_array_to_cdr, message_objects.human_array_to_ros, sends_bytes=sends_bytes,
         )  # fmt: skip
         self._markers: ContentPublisher[Sequence[MarkerContent]] = ContentPublisher(
             node.create_publisher(MarkerArray, "~/markers", RELIABLE),
-            cdr.marker_array_to_cdr, messages.marker_array_to_ros, sends_bytes=sends_bytes,
+            cdr.marker_array_to_cdr, message_objects.marker_array_to_ros, sends_bytes=sends_bytes,
         )  # fmt: skip
         self._points: ContentPublisher[PointCloudContent] = ContentPublisher(
             node.create_publisher(PointCloud2, "~/points", RELIABLE),
-            cdr.point_cloud_to_cdr, messages.point_cloud_to_ros, sends_bytes=sends_bytes,
+            cdr.point_cloud_to_cdr, message_objects.point_cloud_to_ros, sends_bytes=sends_bytes,
         )  # fmt: skip
         self._summary = node.create_publisher(String, "~/summary", RELIABLE)
         self._overlay = node.create_publisher(Image, "~/overlay", RELIABLE)

@@ -34,11 +34,11 @@ from rclpy.qos import DurabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
+from multihmr2_ros.bags.definitions import require
+from multihmr2_ros.bags.writing import BagWriter
 from multihmr2_ros.errors import UserError
 
 from .bag_topics import message_class, recording_qos
-from .bags.definitions import require
-from .bags.writing import BagWriter
 
 LOOK_PERIOD_S = 0.2  # for publishers of topics that have none yet
 DRAIN_S = 0.3  # for what has arrived when the recording ends

@@ -23,9 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from multihmr2_ros.messages.content import HeaderContent
 from multihmr2_ros.people import People
-
-from .content import HeaderContent
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from .frame_tree import Pose, find_way, frame_name, is_pose, matrix, pose_at
+from multihmr2_ros.transform_tree import Pose, find_way, frame_name, is_pose, matrix, pose_at
 
 NS = 1_000_000_000
 HISTORY_NS = 10 * NS  # as tf2's buffer

@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 from rclpy.serialization import deserialize_message
 from tf2_msgs.msg import TFMessage
 
-from .content import HeaderContent
-from .frame_tree import Pose
+from multihmr2_ros.messages.content import HeaderContent
+from multihmr2_ros.transform_tree import Pose
+
 from .interfaces.bodies import rep155_prefix
 from .qos import TF, TF_STATIC
 from .transform_buffer import LONGEST_NAME, MOST_FRAMES, NS, TransformBuffer, Unknown

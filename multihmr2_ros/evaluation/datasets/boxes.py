@@ -32,9 +32,9 @@ from numpy.typing import NDArray
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation.datasets.files import Listing, corners, found, parsed, read_json
-from multihmr2_ros.evaluation.metrics.boxes import box_iou
-from multihmr2_ros.evaluation.metrics.identity import FrameBoxes, match_boxes, without_ignored
 from multihmr2_ros.media.images import IMAGE_SUFFIXES
+from multihmr2_ros.metrics.boxes import box_iou
+from multihmr2_ros.metrics.identity import FrameBoxes, match_boxes, without_ignored
 
 USUAL_FPS = 30.0
 PEDESTRIAN = 1

@@ -34,9 +34,9 @@ from numpy.typing import NDArray
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation.datasets.files import found, parsed
 from multihmr2_ros.evaluation.datasets.pickles import read_object_array
-from multihmr2_ros.evaluation.metrics.boxes import FloatArray, box_iou
-from multihmr2_ros.evaluation.metrics.matching import assign
-from multihmr2_ros.evaluation.metrics.placement import layer_order, ordinal_order
+from multihmr2_ros.metrics.boxes import FloatArray, box_iou
+from multihmr2_ros.metrics.matching import assign
+from multihmr2_ros.metrics.placement import layer_order, ordinal_order
 
 AGES = {0: "adults", 1: "teenagers", 2: "kids", 3: "babies"}
 UNKNOWN = -1

@@ -54,14 +54,14 @@ from multihmr2_ros.evaluation.datasets import (
 from multihmr2_ros.evaluation.datasets.files import Listing
 from multihmr2_ros.evaluation.highlights import FILE as HIGHLIGHTS
 from multihmr2_ros.evaluation.highlights import Highlights
-from multihmr2_ros.evaluation.metrics.detection import DetectionCounts
-from multihmr2_ros.evaluation.metrics.identity import FrameBoxes, identity_counts
-from multihmr2_ros.evaluation.metrics.keypoints import ImageKeypoints, coco_scores
 from multihmr2_ros.evaluation.moments import Sequence
 from multihmr2_ros.evaluation.run import Camera, PeopleEstimator, SequenceResult, evaluate_sequence
 from multihmr2_ros.evaluation.scoring import ScoringConfig, body_boxes, image_joints
 from multihmr2_ros.evaluation.tally import Tally
 from multihmr2_ros.media.images import read_image
+from multihmr2_ros.metrics.detection import DetectionCounts
+from multihmr2_ros.metrics.identity import FrameBoxes, identity_counts
+from multihmr2_ros.metrics.keypoints import ImageKeypoints, coco_scores
 from multihmr2_ros.people import IntrinsicsSource, People
 
 SPLITS = {

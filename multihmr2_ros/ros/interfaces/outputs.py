@@ -22,8 +22,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from multihmr2_ros.messages.content import HeaderContent
 from multihmr2_ros.people import People
-from multihmr2_ros.ros.content import HeaderContent
 from multihmr2_ros.ros.parameters import NodeParameters
 from multihmr2_ros.ros.qos import LAST_WORDS
 from multihmr2_ros.ros.target_frame import PlacedPeople

@@ -23,10 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from multihmr2_ros.messages.content import HeaderContent, HumanArrayContent
+from multihmr2_ros.messages.conversion_packages import converter
 from multihmr2_ros.people import IntrinsicsSource, People, TrackState
-
-from .content import HeaderContent, HumanArrayContent
-from .conversion_packages import converter
 
 INTRINSICS = {  # HumanArray.INTRINSICS_*
     IntrinsicsSource.PREDICTED: 0,

@@ -24,11 +24,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from multihmr2_ros.bags.reading import BagReader
+from multihmr2_ros.bags.stamps import NS
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.ros.frame_tree import Pose, find_way, frame_name, is_pose, matrix, pose_at
-
-from .reading import BagReader
-from .stamps import NS
+from multihmr2_ros.transform_tree import Pose, find_way, frame_name, is_pose, matrix, pose_at
 
 TF, TF_STATIC = "/tf", "/tf_static"
 TF_MESSAGE = "tf2_msgs/msg/TFMessage"

@@ -25,14 +25,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from multihmr2_ros.bags.reading import BagMessage, BagReader
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.media.sources import FrameSource, source_name
+from multihmr2_ros.messages.calibration import Intrinsics, Lens, intrinsics_from_info
+from multihmr2_ros.messages.content import HeaderContent
+from multihmr2_ros.messages.images import compressed_image_from_ros, image_from_ros
 from multihmr2_ros.people import Frame, IntrinsicsSource
-from multihmr2_ros.ros.calibration import Intrinsics, Lens, intrinsics_from_info
-from multihmr2_ros.ros.content import HeaderContent
-from multihmr2_ros.ros.images import compressed_image_from_ros, image_from_ros
-
-from .reading import BagMessage, BagReader
 
 RAW, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"

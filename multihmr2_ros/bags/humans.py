@@ -26,11 +26,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from multihmr2_ros.bags.reading import BagMessage, BagReader
+from multihmr2_ros.bags.stamps import stamp_ns
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.ros.frame_tree import frame_name
-
-from .reading import BagMessage, BagReader
-from .stamps import stamp_ns
+from multihmr2_ros.transform_tree import frame_name
 
 IMAGE, CAMERA_INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/CameraInfo"
 HUMAN_ARRAY = "multihmr2_ros/msg/HumanArray"

@@ -25,16 +25,15 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from multihmr2_ros.bags.humans import HUMANS_TOPIC, TRUTH_TOPIC
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.evaluation.bag_predictions import PredictionBag
+from multihmr2_ros.evaluation.bag_sequences import BagSequence, RecordedSequence
 from multihmr2_ros.evaluation.run import Camera, PeopleEstimator, SequenceResult, evaluate_sequence
 from multihmr2_ros.evaluation.scoring import ScoringConfig
 from multihmr2_ros.evaluation.tables import Listener
 from multihmr2_ros.evaluation.tally import Tally
 from multihmr2_ros.media.sources import source_name
-
-from .humans import HUMANS_TOPIC, TRUTH_TOPIC
-from .predictions import PredictionBag
-from .sequences import BagSequence, RecordedSequence
 
 if TYPE_CHECKING:
     from multihmr2_ros.estimator import Estimator, EstimatorConfig

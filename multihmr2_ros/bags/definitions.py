@@ -80,13 +80,13 @@ def _definition_file(type_name: str) -> Path | None:
     package, _, name = type_name.partition("/msg/")
     folders = [Path(prefix, "share", package, "msg") for prefix in _prefixes()]
     if package == OUR_PACKAGE:
-        folders.insert(0, Path(__file__).resolve().parents[3] / "msg")  # of the source tree
+        folders.insert(0, Path(__file__).resolve().parents[2] / "msg")  # of the source tree
     return next((path for folder in folders if (path := folder / f"{name}.msg").is_file()), None)
 
 
 def _prefixes() -> list[str]:
     """Where packages are installed: by colcon or ROS, and by pip."""
     ament = [prefix for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
-    # PREFIX/lib/python3.N/site-packages/multihmr2_ros/ros/bags/definitions.py
-    ours = Path(__file__).resolve().parents[6:7]
+    # PREFIX/lib/python3.N/site-packages/multihmr2_ros/bags/definitions.py
+    ours = Path(__file__).resolve().parents[5:6]
     return [*ament, *map(str, ours)]

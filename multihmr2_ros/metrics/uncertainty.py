@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2
 
-from multihmr2_ros.evaluation.metrics.boxes import FloatArray
+from multihmr2_ros.metrics.boxes import FloatArray
 
 
 def squared_mahalanobis(predicted: FloatArray, true: FloatArray, covariance: FloatArray) -> NDArray[np.float64]:

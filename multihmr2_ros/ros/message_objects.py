@@ -27,10 +27,9 @@ from sensor_msgs.msg import PointCloud2, PointField, RegionOfInterest
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
+from multihmr2_ros.messages.content import Array, HeaderContent, HumanArrayContent, MarkerContent, PointCloudContent
+from multihmr2_ros.messages.conversion_packages import converter
 from multihmr2_ros.msg import Human, HumanArray
-
-from .content import Array, HeaderContent, HumanArrayContent, MarkerContent, PointCloudContent
-from .conversion_packages import converter
 
 
 def human_array_to_ros(content: HumanArrayContent) -> HumanArray:

@@ -23,9 +23,8 @@ from typing import Any, Literal
 
 from rosbags.interfaces import Nodetype
 
+from multihmr2_ros.bags.definitions import require, typestore
 from multihmr2_ros.errors import UserError
-
-from .definitions import require, typestore
 
 HEADER = "std_msgs/msg/Header"
 STAMP_AT = 4  # behind the announcement, where a message begins with its header

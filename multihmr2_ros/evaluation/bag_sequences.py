@@ -25,18 +25,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from multihmr2_ros.bags.frames import COMPRESSED, RAW, BagSource
+from multihmr2_ros.bags.humans import (
+    HUMANS_TOPIC,
+    TRUTH_TOPIC,
+    BagHumans,
+    HumansMessage,
+    image_size,
+    recorded_image_size,
+)
+from multihmr2_ros.bags.reading import BagMessage, BagReader, is_bag
+from multihmr2_ros.bags.recorded_people import people_from_human_array
+from multihmr2_ros.bags.stamps import NS
+from multihmr2_ros.bags.transforms import Transforms
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation.moments import Moment
 from multihmr2_ros.media.sources import source_name
 from multihmr2_ros.people import Frame, People
-from multihmr2_ros.ros.frame_tree import frame_name
-
-from .frames import COMPRESSED, RAW, BagSource
-from .humans import HUMANS_TOPIC, TRUTH_TOPIC, BagHumans, HumansMessage, image_size, recorded_image_size
-from .reading import BagMessage, BagReader, is_bag
-from .recorded_people import people_from_human_array
-from .stamps import NS
-from .transforms import Transforms
+from multihmr2_ros.transform_tree import frame_name
 
 logger = logging.getLogger(__name__)
 

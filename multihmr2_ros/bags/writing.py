@@ -26,11 +26,10 @@ from typing import Any, Final
 from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 from rosbags.rosbag2 import StoragePlugin, Writer
 
+from multihmr2_ros.bags.definitions import require
+from multihmr2_ros.bags.salvage import UriPath
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.media.files import WholeFile, cannot_write, temporary_beside
-
-from .definitions import require
-from .salvage import UriPath
 
 PLUGINS = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
 SUFFIXES = {".mcap": "mcap", ".db3": "sqlite3"}

@@ -23,7 +23,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from multihmr2_ros.evaluation.metrics.boxes import FloatArray
+from multihmr2_ros.metrics.boxes import FloatArray
 
 MM_PER_M = 1000.0
 Errors = NDArray[np.float64]

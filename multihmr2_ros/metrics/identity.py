@@ -28,8 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from multihmr2_ros.evaluation.metrics.boxes import area, box_iou, intersection
-from multihmr2_ros.evaluation.metrics.matching import assign
+from multihmr2_ros.metrics.boxes import area, box_iou, intersection
+from multihmr2_ros.metrics.matching import assign
 
 MIN_IOU = 0.5
 IGNORED_SHARE = 0.1

@@ -12,7 +12,4 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Bags read, written and evaluated without ROS: nothing here, nor what it imports, imports rclpy or messages' packages.
-
-The player and the recorder (`play`, `record`, and `bag_topics` of both), which need ROS, stand outside.
-"""
+"""Reads and writes bags, and turns their topics into frames and people. Imports no ROS."""

@@ -19,8 +19,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from multihmr2_ros.evaluation.metrics.bodies import MM_PER_M, Errors
-from multihmr2_ros.evaluation.metrics.boxes import FloatArray
+from multihmr2_ros.metrics.bodies import MM_PER_M, Errors
+from multihmr2_ros.metrics.boxes import FloatArray
 
 ORDER_TOLERANCE_M = 0.2
 

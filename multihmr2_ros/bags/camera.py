@@ -24,11 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from multihmr2_ros.ros.cdr import human_array_to_cdr
-from multihmr2_ros.ros.content import HeaderContent, HumanArrayContent
-
-from .definitions import require
-from .writing import BagWriter
+from multihmr2_ros.bags.definitions import require
+from multihmr2_ros.bags.writing import BagWriter
+from multihmr2_ros.messages.cdr import human_array_to_cdr
+from multihmr2_ros.messages.content import HeaderContent, HumanArrayContent
 
 IMAGES, COMPRESSED_IMAGES = "/camera/image_raw", "/camera/image_raw/compressed"
 CAMERA_INFO = "/camera/camera_info"

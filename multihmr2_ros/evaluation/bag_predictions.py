@@ -22,15 +22,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from multihmr2_ros.bags.humans import HUMAN_ARRAY, HUMANS_TOPIC, TRUTH_TOPIC
+from multihmr2_ros.bags.stamps import NS
+from multihmr2_ros.bags.writing import BagWriter
 from multihmr2_ros.evaluation.moments import Moment
+from multihmr2_ros.messages.cdr import human_array_to_cdr
+from multihmr2_ros.messages.content import HeaderContent
+from multihmr2_ros.messages.people_content import Timing, people_to_content
 from multihmr2_ros.people import People
-from multihmr2_ros.ros.cdr import human_array_to_cdr
-from multihmr2_ros.ros.content import HeaderContent
-from multihmr2_ros.ros.people_content import Timing, people_to_content
-
-from .humans import HUMAN_ARRAY, HUMANS_TOPIC, TRUTH_TOPIC
-from .stamps import NS
-from .writing import BagWriter
 
 
 class PredictionBag:

@@ -39,10 +39,16 @@ from rosbags.rosbag1 import Reader as Ros1Reader
 from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader
 from ruamel.yaml import YAML
 
+from multihmr2_ros.bags.definitions import require, ros1_typestore
+from multihmr2_ros.bags.salvage import (
+    CutMcapReader,
+    CutSqlite3Reader,
+    OrderedMcapReader,
+    UriPath,
+    is_whole_mcap,
+    mcap_profile,
+)
 from multihmr2_ros.errors import UserError
-
-from .definitions import require, ros1_typestore
-from .salvage import CutMcapReader, CutSqlite3Reader, OrderedMcapReader, UriPath, is_whole_mcap, mcap_profile
 
 try:  # what rosbags uses: Python 3.14's own, before that a package, which its earlier versions do not have
     from compression import zstd

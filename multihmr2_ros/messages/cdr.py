@@ -30,7 +30,7 @@ from functools import cache, partial
 
 import numpy as np
 
-from .content import Array, HeaderContent, HumanArrayContent, MarkerContent, PointCloudContent
+from multihmr2_ros.messages.content import Array, HeaderContent, HumanArrayContent, MarkerContent, PointCloudContent
 
 ANNOUNCEMENT = b"\x00\x01\x00\x00"  # CDR, little-endian, no options
 FLOAT32 = 7  # sensor_msgs/PointField.FLOAT32

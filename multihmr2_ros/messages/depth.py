@@ -25,8 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multihmr2_ros.errors import UserError
-
-from .content import HeaderContent
+from multihmr2_ros.messages.content import HeaderContent
 
 TYPES = {"16UC1": "u2", "mono16": "u2", "32FC1": "f4"}  # encoding → NumPy's type; REP-118, and what some drivers say
 KEPT = 4  # the newest depth images, of which one is chosen

@@ -29,8 +29,7 @@ from rosbags.image import ImageError
 from rosbags.image.image import convert_color, to_cvtype
 
 from multihmr2_ros.errors import UserError
-
-from .conversion_packages import converter
+from multihmr2_ros.messages.conversion_packages import converter
 
 ENCODINGS = (
     "rgb8", "bgr8", "rgba8", "bgra8", "mono8", "rgb16", "bgr16", "rgba16", "bgra16", "mono16",

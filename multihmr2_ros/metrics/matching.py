@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from multihmr2_ros.evaluation.metrics.boxes import FloatArray, box_iou, boxes_of_points
+from multihmr2_ros.metrics.boxes import FloatArray, box_iou, boxes_of_points
 
 MIN_IOU = 0.05
 Method = Literal["hungarian", "greedy"]
