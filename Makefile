@@ -38,7 +38,7 @@ test-slow: setup
 	$(ENV) python -m pytest -m slow
 
 soak: setup
-	$(ENV) SOAK_MINUTES="$(MINUTES)" SOAK_OUT=soak python -m pytest -s -m soak test/test_soak.py
+	$(ENV) SOAK_MINUTES="$(MINUTES)" SOAK_OUT=soak python -m pytest -s -m soak test/ros/test_soak.py
 
 lint: setup
 	$(ENV) ruff check .

@@ -28,16 +28,17 @@ from multihmr2_ros.body import Body
 from multihmr2_ros.camera import ResizePad
 from multihmr2_ros.network.inference import Inference, Runtime
 from test.golden import weights
-from test.test_network_golden import CASES, GOLDEN, SIZES, by_score, given_k
+from test.network.test_network_golden import CASES, GOLDEN, SIZES, by_score, given_k
 
 Arrays = dict[str, NDArray[Any]]
 
-# Greatest errors in float32, as test/test_network_golden.py has them (fields of `Inference`'s results).
+# Greatest errors in float32, as test/network/test_network_golden.py has them (fields of `Inference`'s results).
 TOLERANCES = {
     "score": 1e-4, "shape": 1e-4, "rotations": 1e-3, "track_feature": 1e-3, "bone_poses": 1e-3, "joints": 1e-3,
     "vertices": 1e-3, "k": 0.05, "horizontal_fov": 1e-4,
 }  # fmt: skip
-LOW_PRECISION_SCORE, LOW_PRECISION_PLACE_RATIO = 0.02, 0.02  # of 95 % of people, as test/test_precision.py has them
+# Of 95 % of people, as test/network/test_precision.py has them.
+LOW_PRECISION_SCORE, LOW_PRECISION_PLACE_RATIO = 0.02, 0.02
 
 
 def golden(step: Step) -> None:

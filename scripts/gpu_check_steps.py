@@ -46,9 +46,9 @@ from multihmr2_ros.training.config import TrainingConfig
 from multihmr2_ros.training.data import Batch, BatchConfig
 from multihmr2_ros.training.optimisation import OptimisationConfig
 from multihmr2_ros.training.trainer import Trainer
-from test.golden_weights import released_state
-from test.nano_network import TINY, random_targets
-from test.small_network import save_small_network
+from test.helpers.golden_weights import released_state
+from test.helpers.nano_network import TINY, random_targets
+from test.helpers.small_network import save_small_network
 
 
 def environment(step: Step) -> None:

@@ -28,14 +28,14 @@ import pytest
 hypothesis.settings.register_profile("busy", suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("busy")
 
-# ROS traffic of tests stays on this machine; on which domain: test.ros_domain.
+# ROS traffic of tests stays on this machine; on which domain: test.helpers.ros_domain.
 os.environ |= {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "ROS_STATIC_PEERS": ""}
 
 
 @pytest.fixture(scope="session")
 def golden_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The deterministic weights saved like `multihmr2.pt`: 1.6 GB, removed when the tests end."""
-    from test.golden_weights import save_released
+    from test.helpers.golden_weights import save_released
 
     path = tmp_path_factory.mktemp("golden") / "golden.pt"
     save_released(path)
@@ -47,7 +47,7 @@ def golden_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path
 def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of our own format with a small network of random weights, that sees people in every picture."""
     from multihmr2_ros.body import Body
-    from test.small_network import save_small_network
+    from test.helpers.small_network import save_small_network
 
     for mesh in ("full", "low"):
         Body(mesh)  # where Anny's cache must be built first, not inside a test that reads what is printed
@@ -64,8 +64,8 @@ def body() -> Any:
 
 @pytest.fixture
 def wire() -> Iterator[Any]:
-    """Makes `test.ros_wire.Wire`s: the node and a peer, over DDS."""
-    from test.ros_wire import wires
+    """Makes `test.helpers.ros_wire.Wire`s: the node and a peer, over DDS."""
+    from test.helpers.ros_wire import wires
 
     with wires() as make:
         yield make
@@ -73,8 +73,8 @@ def wire() -> Iterator[Any]:
 
 @pytest.fixture
 def peer() -> Iterator[Any]:
-    """A `test.ros_wire.Peer`, which listens to nodes in processes of their own."""
-    from test.ros_wire import peers
+    """A `test.helpers.ros_wire.Peer`, which listens to nodes in processes of their own."""
+    from test.helpers.ros_wire import peers
 
     with peers() as peer:
         yield peer
@@ -92,8 +92,8 @@ def empty_weights_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
 
 @pytest.fixture
 def server() -> Iterator[Any]:
-    """A `test.weights_server.Server`, which serves a small file of weights."""
-    from test.weights_server import serving
+    """A `test.helpers.weights_server.Server`, which serves a small file of weights."""
+    from test.helpers.weights_server import serving
 
     with serving() as server:
         yield server
@@ -103,7 +103,7 @@ def server() -> Iterator[Any]:
 def tiny(server: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The registry with the server's file as its only entry."""
     from multihmr2_ros import weights
-    from test.weights_server import entry
+    from test.helpers.weights_server import entry
 
     tiny = entry(server.url)
     monkeypatch.setattr(weights, "REGISTRY", (tiny,))
@@ -124,6 +124,6 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of training samples: six drawn pictures, and four that are held out."""
-    from test.training_samples import make_pool
+    from test.helpers.training_samples import make_pool
 
     return make_pool(tmp_path_factory.mktemp("pool"), 6, held_out=4)

@@ -42,7 +42,7 @@ from typing import Any
 import av
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
+from test.paths import ROOT
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,9 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "multihmr2_ros"
+from test import paths
+
+PACKAGE = paths.ROOT / "multihmr2_ros"
 
 # Room → the rooms of ours that it may import. `people`, `errors` and `hardware` hold facts and import nothing of ours,
 # `caches` only the errors; everyone may use them.

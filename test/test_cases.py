@@ -16,13 +16,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
+from test import paths
 from test.run_cases import CASES, rows
 
-FOLDER = Path(__file__).resolve().parents[2] / "shared" / "cases"
+FOLDER = paths.SHARED / "cases"
 
 
 @pytest.mark.slow

@@ -24,7 +24,8 @@ from types import ModuleType
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from test.paths import ROOT
+
 PAGES = [ROOT / "docs" / "node.md", ROOT / "docs" / "getting-started.md", ROOT / "docs" / "viewing.md"]
 NODE_PAGE, START_PAGE, _ = (page.read_text(encoding="utf-8") for page in PAGES)
 
@@ -155,8 +156,8 @@ def test_the_topic_tables_are_the_nodes() -> None:
     from rclpy.parameter import Parameter
 
     from multihmr2_ros.ros.node import PerceptionNode
-    from test.ros_domain import DOMAIN_ID
-    from test.stand_in_estimator import StandInEstimator
+    from test.helpers.ros_domain import DOMAIN_ID
+    from test.helpers.stand_in_estimator import StandInEstimator
 
     # Those of packages that may not be installed are in docs/navigation.md.
     optional = [Parameter(f"publish_{name}", value="never") for name in ("people", "bodies", "detections")]

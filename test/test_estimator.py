@@ -34,7 +34,7 @@ from multihmr2_ros.estimator import EstimatorConfig, moved, nearest_suppressed
 from multihmr2_ros.network.inference import Runtime
 from multihmr2_ros.people import PER_PERSON_FIELDS, People
 from multihmr2_ros.tracking import OneEuroConfig, TrackerConfig
-from test.small_network import SMALL, small_network
+from test.helpers.small_network import SMALL, small_network
 
 EVERYBODY = EstimatorConfig(score_threshold=0.0, nms_distance_m=0.0, max_people=6, mesh="low")
 SIZES = [(640, 480), (1920, 1080), (480, 640), (333, 517), (1, 1), (2000, 3)]

@@ -21,13 +21,13 @@ import importlib
 import re
 import subprocess
 import sys
-from pathlib import Path
 from types import ModuleType
 from xml.etree import ElementTree
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from test.paths import ROOT
+
 PACKAGE = ElementTree.parse(ROOT / "package.xml").getroot()
 
 

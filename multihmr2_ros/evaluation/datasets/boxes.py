@@ -15,7 +15,7 @@
 """Tracked boxes: MOT17 (and MOT16, MOT20, which have its format) and PoseTrack21.
 
 Of MOTChallenge's boxes those count that count for TrackEval (https://github.com/JonathonLuiten/TrackEval), whose
-figures are the published ones; test/test_metrics_mot.py compares the two.
+figures are the published ones; test/metrics/test_mot.py compares the two.
 """
 
 from __future__ import annotations

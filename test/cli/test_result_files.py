@@ -1,0 +1,213 @@
+# Copyright 2026 multihmr2_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Results never replace, nor mix with, what the command did not write (`cli/result_files.py`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from multihmr2_ros.cli.main import main
+from multihmr2_ros.cli.result_files import RunNames
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.media.sources import ImageSource, VideoSource, source_name
+from multihmr2_ros.media.video import VideoWriter
+from multihmr2_ros.training.config import NETWORKS, TrainingConfig
+from multihmr2_ros.training.session import Session, train
+from test.helpers.evaluation_bags import write_scene
+
+
+def save_picture(path: Path) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)).save(path)
+    return path
+
+
+def save_video(path: Path, frames: int) -> Path:
+    with VideoWriter(path, 64, 48, fps=10) as video:
+        for index in range(frames):
+            video.write(np.full((48, 64, 3), 10 * index, np.uint8), index / 10)
+    return path
+
+
+@pytest.fixture
+def run(small_checkpoint: Path, tmp_path: Path) -> Callable[..., int]:
+    def run(*inputs: Path, out: Path | None = None, options: str = "--save params") -> int:
+        fixed = ["--checkpoint", str(small_checkpoint), "--device", "cpu", "--mesh", "low"]
+        return main(["run", *map(str, inputs), "--out", str(out or tmp_path / "out"), *fixed, *options.split()])
+
+    return run
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        ("left", "right"),  # frames of the same name
+        ("left", "left/1.png"),
+        ("clips", "walk.mp4"),  # walk_000000.png beside the first frame of walk.mp4
+        ("clips/walk_000000.png", "walk.mp4"),
+        ("walk.mp4", "other/walk.mp4"),
+    ],
+)
+def test_inputs_that_would_share_a_result(
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str], inputs: tuple[str, ...]
+) -> None:
+    for name in ("left/1.png", "right/1.png", "clips/walk_000000.png", "other/a.png"):
+        save_picture(tmp_path / name)
+    save_video(tmp_path / "walk.mp4", 1)
+    save_video(tmp_path / "other" / "walk.mp4", 1)
+    assert run(*(tmp_path / name for name in inputs)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert all(str(tmp_path / name) in line for name in inputs)
+    assert "same name" in line
+    assert contents(tmp_path / "out") == {}
+
+
+def test_names_of_files_that_are_not_written_do_not_matter(tmp_path: Path) -> None:
+    """A folder of images named walk beside a video walk.mp4: only with --save video they share a file."""
+    folder = ImageSource([save_picture(tmp_path / "a.png")], None, "walk")
+    video = VideoSource(save_video(tmp_path / "walk.mp4", 1))
+    assert not RunNames(folder, ["params"]).shares_with(RunNames(video, ["params", "video"]))
+    assert RunNames(folder, ["video"]).shares_with(RunNames(video, ["video"]))
+    names = RunNames(video, ["params"])
+    assert "walk_000012.npz" in names
+    assert "walk_1234567.npz" in names
+    assert not {"walk_12.npz", "walk_000012.glb", "walk_overlay.mp4", "my_walk_000012.npz"} & {
+        name for name in ("walk_12.npz", "walk_000012.glb", "walk_overlay.mp4", "my_walk_000012.npz") if name in names
+    }
+
+
+def test_a_folder_has_no_suffix(run: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("walk_v1.0", "walk_v1.1"):
+        save_picture(tmp_path / name / f"{name}.png")
+    assert run(tmp_path / "walk_v1.0", tmp_path / "walk_v1.1", options="--save video") == 0
+    assert sorted(contents(tmp_path / "out")) == ["walk_v1.0_overlay.mp4", "walk_v1.1_overlay.mp4"]
+    monkeypatch.chdir(tmp_path / "walk_v1.0")
+    assert (source_name("."), source_name("../walk_v1.1/"), source_name("walk_v1.0.png")) == (
+        "walk_v1.0", "walk_v1.1", "walk_v1.0",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("options", ["--save params", "--save params --overwrite"])
+def test_the_input_folder_is_no_place_for_results(
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str], options: str
+) -> None:
+    save_picture(tmp_path / "album" / "a.png")
+    (tmp_path / "link").symlink_to(tmp_path / "album")
+    before = contents(tmp_path / "album")
+    assert run(tmp_path / "album", out=tmp_path / "link", options=options) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "is the input" in line
+    assert contents(tmp_path / "album") == before
+
+
+def test_an_input_is_never_replaced(
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Results beside an image are fine, unless one of them is an input itself."""
+    image, other = save_picture(tmp_path / "a" / "a.png"), save_picture(tmp_path / "a" / "a_overlay.png")
+    before = contents(tmp_path / "a")
+    assert run(image, other, out=tmp_path / "a", options="--save overlay --overwrite") == 2
+    assert "would replace the input" in capsys.readouterr().err
+    assert contents(tmp_path / "a") == before
+    assert run(image, out=tmp_path / "a") == 0
+    assert sorted(contents(tmp_path / "a")) == ["a.npz", "a.png", "a_overlay.png"]
+
+
+def test_nothing_is_replaced_without_being_asked(
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "a.npz").write_text("of somebody else")
+    (out / "notes.txt").write_text("kept")
+    (out / "b.npz").write_text("of another input")
+    image = save_picture(tmp_path / "a.png")
+    before = contents(out)
+    assert run(image) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(out / "a.npz") in line
+    assert "--overwrite" in line
+    assert contents(out) == before
+    assert run(image, options="--save params --overwrite") == 0
+    after = contents(out)
+    assert after.pop("a.npz").startswith(b"PK")
+    assert before.pop("a.npz") == b"of somebody else"
+    assert after == before
+
+
+def test_a_shorter_run_leaves_nothing_of_a_longer_one(
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video = save_video(tmp_path / "walk.mp4", 4)
+    assert run(video) == 0
+    save_video(video, 2)
+    before = contents(tmp_path / "out")
+    assert run(video) == 2
+    assert "walk_000000.npz exists already (and 3 more" in capsys.readouterr().err
+    assert contents(tmp_path / "out") == before
+    assert run(video, options="--save params --overwrite") == 0
+    assert sorted(contents(tmp_path / "out")) == ["walk_000000.npz", "walk_000001.npz"]
+
+
+def test_old_results_stay_where_a_new_run_fails(run: Callable[..., int], tmp_path: Path) -> None:
+    image = save_picture(tmp_path / "a.png")
+    assert run(image) == 0
+    before = contents(tmp_path / "out")
+    image.write_bytes(image.read_bytes()[:100])
+    assert run(image, options="--save params --overwrite") == 2
+    assert contents(tmp_path / "out") == before
+
+
+def test_evaluations_do_not_mix(small_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+
+    def evaluate(*arguments: object) -> int:
+        fixed = ["--checkpoint", str(small_checkpoint), "--device", "cpu", "--max-people", "2", "--no-video"]
+        return main(["evaluate", *map(str, arguments), "--out", str(out), *fixed, "--no-plots"])
+
+    first, second = (write_scene(tmp_path / f"{name}.mcap", 2) for name in ("first", "second"))
+    assert evaluate(first, second) == 0
+    (out / "second" / "notes.txt").write_text("kept")
+    before = contents(out)
+    capsys.readouterr()
+    assert evaluate(first) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "results.json exists already" in line
+    assert contents(out) == before
+    assert evaluate(first, "--overwrite") == 0
+    expected = ["frames.csv", "highlights.zip", "people.csv", "predictions.mcap", "report.html", "results.json"]
+    expected.append("second/notes.txt")
+    assert sorted(contents(out)) == expected, "nothing is left of the bags that were evaluated before"
+    bag = (out / "predictions.mcap").read_bytes()
+    assert evaluate(out / "predictions.mcap", "--recorded", "--overwrite") == 2
+    assert "would replace the input" in capsys.readouterr().err
+    assert (out / "predictions.mcap").read_bytes() == bag
+
+
+@pytest.mark.parametrize("name", ["network.safetensors", "log.jsonl", "state-00000001.pt"])
+def test_training_replaces_no_weights(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("somebody's own")
+    with pytest.raises(UserError, match="already"):
+        train(Session(out=tmp_path, network=NETWORKS["nano"], training=TrainingConfig()))
+    assert contents(tmp_path) == {name: b"somebody's own"}

@@ -1,0 +1,472 @@
+# Copyright 2026 multihmr2_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Data sets, each as a tiny folder of its real format; the estimator returns what is in it, or is a bit wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.spatial.transform import Rotation
+
+from multihmr2_ros.camera import project
+from multihmr2_ros.cli.main import main
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.evaluation.datasets import DATASETS
+from multihmr2_ros.evaluation.datasets.run import DatasetJob, evaluate_dataset
+from multihmr2_ros.evaluation.published import ROWS, published_table
+from multihmr2_ros.evaluation.results import merged
+from multihmr2_ros.evaluation.run import Camera
+from multihmr2_ros.people import People
+from test import paths
+from test.helpers.dataset_factory import (
+    HEIGHT,
+    WIDTH,
+    Estimator,
+    K,
+    as_mesh,
+    bodies,
+    people_with,
+    save_image,
+    save_json,
+    save_regressor,
+)
+
+REAL = paths.SHARED / "data" / "real"
+
+
+def box_of(points: np.ndarray) -> list[float]:
+    low, high = points.min(axis=0), points.max(axis=0)
+    return [*low.tolist(), *(high - low).tolist()]
+
+
+# --- MSCOCO
+
+
+def write_coco(folder: Path, places: list[np.ndarray]) -> None:
+    """Every image holds these people, fully annotated, a crowd and somebody without keypoints."""
+    images, annotations = [], []
+    for index, place in enumerate(places):
+        name = f"{index:012d}.jpg"
+        save_image(folder / "val2017" / name)
+        images.append({"id": index, "file_name": name, "width": WIDTH, "height": HEIGHT})
+        for person, points in enumerate(project(place, K)):
+            box = box_of(points)
+            keypoints = np.hstack([points, np.full((17, 1), 2)]).ravel().tolist()
+            annotations.append({
+                "id": 10 * index + person, "image_id": index, "category_id": 1, "iscrowd": 0, "num_keypoints": 17,
+                "keypoints": keypoints, "bbox": box, "area": 0.6 * box[2] * box[3], "segmentation": [],
+            })  # fmt: skip
+    save_json(
+        folder / "annotations" / "person_keypoints_val2017.json",
+        {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "person"}]},
+    )
+
+
+def test_coco(tmp_path: Path) -> None:
+    places = [bodies(2, 17, seed) for seed in range(4)]
+    write_coco(tmp_path, places)
+    perfect = Estimator(lambda index: people_with(places[index]))
+    (result,) = evaluate_dataset(DatasetJob("mscoco", tmp_path, tmp_path), perfect)
+    assert result.problems == ()
+    assert (result.scores["AP"], result.scores["AR"], result.scores["people"]) == (100, 100, 8)
+    # Half of the people are missed in every image: recall 50 %, and precision 1 up to there (51 of 101 levels).
+    half = Estimator(lambda index: people_with(places[index][:1]))
+    (result,) = evaluate_dataset(DatasetJob("mscoco", tmp_path, tmp_path), half)
+    assert result.scores["AR"] == pytest.approx(50)
+    assert result.scores["AP"] == pytest.approx(100 * 51 / 101)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("states", ["stored", "upright", "nothing"])
+def test_coco_images_with_an_orientation(tmp_path: Path, orientation: int, states: str) -> None:
+    """COCO's labels are of the image as stored, unless the size that the file states is that of the upright one."""
+    write_coco(tmp_path, [bodies(1, 17, 0)])
+    image = Image.new("RGB", (WIDTH, HEIGHT))
+    exif = image.getexif()
+    exif[0x0112] = orientation
+    image.save(tmp_path / "val2017" / f"{0:012d}.jpg", exif=exif)
+    is_turned = orientation in (6, 8)
+    upright = (HEIGHT, WIDTH) if is_turned else (WIDTH, HEIGHT)
+    path = tmp_path / "annotations" / "person_keypoints_val2017.json"
+    document = json.loads(path.read_text())
+    (entry,) = document["images"]
+    size = {"stored": (WIDTH, HEIGHT), "upright": upright, "nothing": None}[states]
+    if size is None:
+        del entry["width"], entry["height"]
+    else:
+        entry["width"], entry["height"] = size
+    path.write_text(json.dumps(document))
+    seen = []
+
+    class Looking(Estimator):
+        def step(self, image: np.ndarray, *args: Any, **options: Any) -> People:
+            seen.append((image.shape[1], image.shape[0]))
+            return super().step(image, *args, **options)
+
+    (result,) = evaluate_dataset(
+        DatasetJob("mscoco", tmp_path, tmp_path), Looking(lambda _: people_with(bodies(1, 17, 0)))
+    )
+    assert result.problems == ()
+    assert seen == [(WIDTH, HEIGHT) if states == "stored" else upright]
+    assert result.scores["AP"] == pytest.approx(100, abs=1e-9)
+
+
+def test_coco_files_that_are_cut_down(tmp_path: Path) -> None:
+    """Some images of it, all annotations; and without iscrowd. An image of another size than its labels is left out."""
+    places = [bodies(2, 17, seed) for seed in range(4)]
+    write_coco(tmp_path, places)
+    path = tmp_path / "annotations" / "person_keypoints_val2017.json"
+    document = json.loads(path.read_text())
+    document["images"] = document["images"][1:3]
+    for annotation in document["annotations"]:
+        del annotation["iscrowd"]
+    path.write_text(json.dumps(document))
+    (result,) = evaluate_dataset(
+        DatasetJob("mscoco", tmp_path, tmp_path), Estimator(lambda index: people_with(places[index + 1]))
+    )
+    assert result.problems == ()
+    assert (result.tally.frames, result.scores["people"]) == (2, 4)
+    assert result.scores["AP"] == pytest.approx(100, abs=1e-9)
+    save_image(tmp_path / "val2017" / f"{1:012d}.jpg", (WIDTH // 2, HEIGHT // 2))
+    (result,) = evaluate_dataset(
+        DatasetJob("mscoco", tmp_path, tmp_path), Estimator(lambda index: people_with(places[index + 2]))
+    )
+    assert result.tally.frames == 1
+    (problem,) = result.problems
+    assert "its labels are for" in problem
+
+
+# --- tracked boxes
+
+
+def flat_people(boxes: list[list[float]], ids: list[int]) -> People:
+    """People whose projected vertices have these boxes (x, y, width, height)."""
+    depth, people = 3.0, []
+    for x, y, width, height in boxes:
+        corners = np.array([[x, y], [x + width, y + height]])
+        people.append(np.hstack([(corners - K[:2, 2]) / K[0, 0] * depth, np.full((2, 1), depth)]))
+    vertices = np.array(people).reshape(-1, 2, 3)
+    return people_with(vertices, track_id=np.array(ids, np.int64))
+
+
+def write_mot17(folder: Path, boxes: list[list[float]]) -> Path:
+    """The third is a static person."""
+    sequence = folder / "train" / "MOT17-99-FRCNN"
+    rows = []
+    for frame in range(1, 11):
+        save_image(sequence / "img1" / f"{frame:06d}.jpg")
+        for number, box in enumerate(boxes, start=1):
+            kind, considered = (7, 0) if number == 3 else (1, 1)
+            rows.append([frame, number, *np.add(box, [1, 1, 0, 0]), considered, kind, 1.0])
+    (sequence / "gt").mkdir()
+    (sequence / "gt" / "gt.txt").write_text("\n".join(",".join(map(str, row)) for row in rows) + "\n")
+    (sequence / "seqinfo.ini").write_text("[Sequence]\nname=MOT17-99-FRCNN\nimDir=img1\nframeRate=10\nimExt=.jpg\n")
+    return sequence
+
+
+def test_mot17(tmp_path: Path) -> None:
+    """Two pedestrians and a static person, who counts neither as a miss nor, where found, as a mistake."""
+    boxes: list[list[float]] = [[100.0, 100, 50, 120], [300, 100, 50, 120], [500, 100, 50, 120]]
+    sequence = write_mot17(tmp_path, boxes)
+
+    def found(index: int) -> People:
+        ids = [7, 8, 9] if index < 5 else [8, 7, 9]
+        return flat_people(boxes, ids) if index else flat_people(boxes[1:], ids[1:])
+
+    (result,) = evaluate_dataset(DatasetJob("mot17", tmp_path, tmp_path), Estimator(found))
+    identity = result.tally.identity
+    assert identity is not None
+    assert (identity.truth, identity.predicted, identity.misses, identity.false_positives) == (20, 19, 1, 0)
+    assert identity.switches == 2
+    assert result.tally.metrics()["MOTA"][0] == pytest.approx(100 * (1 - 3 / 20))
+    assert result.tally.metrics()["IDF1"][0] == pytest.approx(100 * 2 * 10 / 39)
+
+    damaged = shutil.copytree(sequence, tmp_path / "train" / "MOT17-98-FRCNN")
+    for file, text in (
+        ("seqinfo.ini", "frameRate=10\n"),
+        ("seqinfo.ini", "[Sequence]\nframeRate=0\n"),
+        ("gt/gt.txt", "a"),
+    ):
+        before = (damaged / file).read_text()
+        (damaged / file).write_text(text)
+        first, second = evaluate_dataset(DatasetJob("mot17", tmp_path, tmp_path), Estimator(found))
+        assert "MOT17-98-FRCNN/gt/gt.txt" in first.problems[0]
+        why = "expected the 9 columns of MOT17" if file == "gt/gt.txt" else "is not as its data set documents it"
+        assert why in first.problems[0]
+        assert (second.name, second.problems, second.tally.frames) == ("MOT17-99-FRCNN", (), 10)
+        (damaged / file).write_text(before)
+
+
+@pytest.mark.parametrize("name", ["mot17", "calibrated-videos"])
+def test_a_split_of_a_data_set_without_any_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match="has no parts to choose, got --split train"):
+        evaluate_dataset(
+            DatasetJob(name, tmp_path, tmp_path, "train"), Estimator(lambda index: people_with(np.zeros((0, 1, 3))))
+        )
+
+
+def write_posetrack(folder: Path, boxes: list[list[float]]) -> None:
+    """Four frames, the last one without ground truth, with a region to be ignored."""
+    images, annotations = [], []
+    for frame in range(4):
+        name = f"images/val/000001_test/{frame:06d}.jpg"
+        save_image(folder / name)
+        images.append({
+            "id": 10_000_000 + frame, "frame_id": 10_000_000 + frame, "vid_id": "000001", "nframes": 4,
+            "file_name": name, "is_labeled": frame != 3, "has_labeled_person": frame != 3,
+            "ignore_regions_x": [[480, 640, 640, 480]], "ignore_regions_y": [[0, 0, 480, 480]],
+        })  # fmt: skip
+        for track, box in enumerate(boxes if frame != 3 else []):
+            annotations.append({
+                "id": 10 * frame + track, "image_id": 10_000_000 + frame, "bbox": box, "bbox_head": box,
+                "track_id": track, "person_id": 100 + track, "category_id": 1, "keypoints": [0] * 51,
+            })  # fmt: skip
+    content = {"images": images, "annotations": annotations, "categories": []}
+    save_json(folder / "posetrack_data" / "val" / "000001_test.json", content)
+
+
+def test_posetrack21(tmp_path: Path) -> None:
+    """A region to be ignored, and a frame without ground truth, which is looked at and not scored."""
+    boxes: list[list[float]] = [[100.0, 100, 50, 120], [300, 100, 50, 120]]
+    write_posetrack(tmp_path, boxes)
+    everyone = [*boxes, [520.0, 100, 50, 120], [200, 300, 40, 100]]  # in the region, and nowhere
+
+    (result,) = evaluate_dataset(
+        DatasetJob("posetrack21", tmp_path, tmp_path), Estimator(lambda index: flat_people(everyone, [1, 2, 3, 4]))
+    )
+    assert (result.tally.frames, result.tally.with_truth) == (4, 3)
+    assert result.tally.identity is not None
+    assert (result.tally.identity.misses, result.tally.identity.false_positives) == (0, 3)
+    assert result.tally.metrics()["MOTA"][0] == pytest.approx(50)
+
+
+# --- 3D joints
+
+
+def write_threedpw(folder: Path, camera: np.ndarray) -> None:
+    """Two actors seen by a moving camera; the second is not aligned in the last frame. camera (2, F, 24, 3) m."""
+    frames = camera.shape[1]
+    poses = np.tile(np.eye(4), (frames, 1, 1))
+    poses[:, :3, :3] = Rotation.from_euler(
+        "xyz", [[5.0 * i, 20, 3 * i] for i in range(frames)], degrees=True
+    ).as_matrix()
+    poses[:, :3, 3] = [[0.1 * i, 0.2, 1.0] for i in range(frames)]
+    world = np.einsum("fji,pfkj->pfki", poses[:, :3, :3], camera - poses[:, None, :3, 3])
+    valid = np.ones((2, frames), bool)
+    valid[1, -1] = False
+    data = {
+        "sequence": "downtown_test_00", "cam_intrinsics": K, "cam_poses": poses, "campose_valid": list(valid),
+        "jointPositions": [each.reshape(frames, 72) for each in world], "genders": ["m", "f"],
+        "betas": [np.zeros(10)] * 2, "poses": [np.zeros((frames, 72))] * 2,
+    }  # fmt: skip
+    path = folder / "sequenceFiles" / "test" / "downtown_test_00.pkl"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(pickle.dumps(data, protocol=2))
+    for frame in range(frames):
+        save_image(folder / "imageFiles" / "downtown_test_00" / f"image_{frame:05d}.jpg")
+
+
+def test_3dpw(tmp_path: Path) -> None:
+    camera = np.stack([[np.add(body, [0.02 * frame, 0, 0]) for frame in range(4)] for body in bodies(2, 24)])
+    write_threedpw(tmp_path, camera)
+
+    def found(index: int) -> People:
+        people = people_with(as_mesh(np.add(camera[:, index], [0, 0, 0.1])))
+        return dataclasses.replace(people, predicted_vertical_fov=people.vertical_fov + np.radians(2))
+
+    job = DatasetJob(
+        "3dpw", tmp_path, tmp_path / "out", regressor=save_regressor(tmp_path / "j.npy"), camera=Camera("given")
+    )
+    (result,) = evaluate_dataset(job, Estimator(found))
+    assert result.problems == ()
+    values = result.tally.metrics()
+    assert values["recall"] == (100.0, 7), "the actor who is not aligned is ignored"
+    assert values["MRPE z"][0] == pytest.approx(100, abs=0.01)
+    assert values["MPJPE"][0] == pytest.approx(0, abs=0.01)
+    assert values["FOV error"][0] == pytest.approx(2, abs=1e-4)
+    assert (tmp_path / "out" / "downtown_test_00" / "people.csv").is_file()
+    with pytest.raises(UserError, match="pass --regressor"):
+        evaluate_dataset(dataclasses.replace(job, regressor=None), Estimator(found))
+
+
+def test_pickles_that_hold_code_are_refused(tmp_path: Path) -> None:
+    write_threedpw(tmp_path, np.full((2, 1, 24, 3), 3.0))
+    path = tmp_path / "sequenceFiles" / "test" / "downtown_test_00.pkl"
+    path.write_bytes(pickle.dumps({"sequence": print}))
+    job = DatasetJob("3dpw", tmp_path, tmp_path / "out", regressor=save_regressor(tmp_path / "j.npy"))
+    (result,) = evaluate_dataset(job, Estimator(lambda index: people_with(np.zeros((0, 19158, 3)))))
+    (problem,) = result.problems
+    assert str(path) in problem
+    assert "must not hold builtins.print" in problem
+
+
+def test_3dpw_with_truth_of_different_lengths(tmp_path: Path) -> None:
+    write_threedpw(tmp_path, np.full((2, 3, 24, 3), 3.0))
+    path = tmp_path / "sequenceFiles" / "test" / "downtown_test_00.pkl"
+    job = DatasetJob("3dpw", tmp_path, tmp_path / "out", regressor=save_regressor(tmp_path / "j.npy"))
+    data = pickle.loads(path.read_bytes())
+    for change in (
+        {"campose_valid": data["campose_valid"][:1]},
+        {"campose_valid": [each[:1] for each in data["campose_valid"]]},
+        {"jointPositions": [each[:1] for each in data["jointPositions"]]},
+    ):
+        path.write_bytes(pickle.dumps({**data, **change}))
+        (result,) = evaluate_dataset(job, Estimator(lambda index: people_with(np.zeros((0, 19158, 3)))))
+        assert f"{path} is not as its data set documents it" in result.problems[0]
+
+
+def test_a_sequence_that_cannot_be_read_costs_only_itself(tmp_path: Path) -> None:
+    write_threedpw(tmp_path, np.full((2, 3, 24, 3), 3.0))
+    folder = tmp_path / "sequenceFiles" / "test"
+    (folder / "a.pkl").write_bytes(b"")
+    (folder / "z.pkl").write_bytes(b"")
+    out = tmp_path / "out"
+    job = DatasetJob("3dpw", tmp_path, out, regressor=save_regressor(tmp_path / "j.npy"))
+    nobody = Estimator(lambda index: people_with(np.zeros((0, 19158, 3))))
+    results = evaluate_dataset(job, nobody)
+    assert [result.name for result in results] == ["a", "downtown_test_00", "z"]
+    assert [len(result.problems) for result in results] == [1, 0, 1]
+    assert [result.tally.frames for result in results] == [0, 3, 0]
+    (folder / "a.pkl").unlink()
+    (folder / "z.pkl").unlink()
+    shutil.rmtree(out)
+    out.mkdir()
+    (out / "downtown_test_00").write_text("in the way of the folder")
+    (result,) = evaluate_dataset(job, nobody)
+    assert "check the folder given with --out" in result.problems[0]
+
+
+def write_panoptic(folder: Path, coco: np.ndarray) -> None:
+    """Three frames of people with COCO's keypoints (t, 17, 3) m in the camera's frame."""
+    pairs = [(5, 6), (0,), (11, 12), (5,), (7,), (9,), (11,), (13,), (15,), (6,), (8,), (10,), (12,), (14,), (16,)]
+    nineteen = np.stack([coco[:, list(rows)].mean(axis=1) for rows in [*pairs, (1,), (3,), (2,), (4,)]], axis=1)
+    turn, shift = Rotation.from_euler("xyz", [10, 50, 5], degrees=True).as_matrix(), np.array([3.0, 1.0, 2.5])
+    world_cm = 100 * (nineteen - shift) @ turn
+    sequence = folder / "160422_haggling1"
+    camera = {
+        "name": "00_16", "type": "hd", "resolution": [WIDTH, HEIGHT], "K": K.tolist(), "distCoef": [0.0] * 5,
+        "R": turn.tolist(), "t": (100 * shift)[:, None].tolist(),
+    }  # fmt: skip
+    save_json(sequence / "calibration_160422_haggling1.json", {"cameras": [camera]})
+    for frame in range(3):
+        people = [
+            {"id": person, "joints19": np.hstack([joints, np.full((19, 1), 0.8)]).ravel().tolist()}
+            for person, joints in enumerate(world_cm)
+        ]
+        name = f"{frame:08d}"
+        save_json(sequence / "hdPose3d_stage1_coco19" / f"body3DScene_{name}.json", {"version": 0.7, "bodies": people})
+        save_image(sequence / "hdImgs" / "00_16" / f"00_16_{name}.jpg")
+
+
+def test_cmu_panoptic(tmp_path: Path) -> None:
+    """Centimetres in the world; the neck is the middle of the shoulders, the centre that of the hips."""
+    coco = bodies(2, 17)
+    write_panoptic(tmp_path, coco)
+    (result,) = evaluate_dataset(
+        DatasetJob("cmu-panoptic", tmp_path, tmp_path / "out"),
+        Estimator(lambda index: people_with(np.add(coco, [0.05, 0, 0]))),
+    )
+    assert result.problems == ()
+    values = result.tally.metrics()
+    assert values["recall"] == (100.0, 6)
+    assert values["MRPE x"][0] == pytest.approx(50, abs=0.01)
+    assert values["N-MPJPE"][0] == pytest.approx(0, abs=0.01)
+
+
+# --- what is not as it should be
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_a_folder_of_something_else(tmp_path: Path, name: str) -> None:
+    job = DatasetJob(name, tmp_path, tmp_path, regressor=save_regressor(tmp_path / "j.npy"))
+    with pytest.raises(UserError, match="give the data set's folder") as caught:
+        evaluate_dataset(job, Estimator(lambda index: people_with(np.zeros((0, 17, 3)))))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"images": [{"id": 1}], "annotations": [{"category_id": 1}]}'])
+def test_annotations_that_are_none(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "annotations" / "person_keypoints_val2017.json"
+    path.parent.mkdir()
+    path.write_text(content)
+    (tmp_path / "val2017").mkdir()
+    with pytest.raises(UserError, match="is not as its data set documents it"):
+        evaluate_dataset(
+            DatasetJob("mscoco", tmp_path, tmp_path), Estimator(lambda index: people_with(np.zeros((0, 17, 3))))
+        )
+
+
+def test_published_rows() -> None:
+    text = published_table("posetrack21", {"IDF1": 50.0, "MOTA": 40.0, "PVE": 1.0})
+    lines = text.splitlines()
+    assert lines[2].split() == ["this", "result", "50.0", "40.0"]
+    assert any(line.split()[-2:] == ["75.2", "65.5"] for line in lines)
+    assert published_table("mot17", {}) == ""
+    assert all(len(line) <= 120 for name in ROWS for line in published_table(name, {}).splitlines())
+
+
+def test_the_command(small_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_coco(tmp_path / "coco", [bodies(1, 17)])
+    options = ["--checkpoint", str(small_checkpoint), "--device", "cpu", "--score-threshold", "0", "--max-people", "2"]
+    out = tmp_path / "out"
+    assert main(["evaluate", str(tmp_path / "coco"), "--dataset", "mscoco", "--out", str(out), *options]) == 0
+    printed = capsys.readouterr().out
+    assert "mscoco: beside the paper's tables" in printed
+    assert "Multi-HMR 2.b" in printed
+    document = json.loads((out / "results.json").read_text())
+    assert document["sequences"][0]["scores"]["people"] == 1
+    assert document["configuration"]["split"] == "val2017"
+
+
+def test_the_command_where_nothing_can_be_read(
+    small_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As for bags: a line a sequence, results.json, and status 2."""
+    folder = tmp_path / "hi4d" / "pair00" / "dance00" / "cameras"
+    folder.mkdir(parents=True)
+    (folder / "rgb_cameras.npz").write_bytes(b"")
+    options = ["--checkpoint", str(small_checkpoint), "--device", "cpu"]
+    regressor = str(save_regressor(tmp_path / "j.npy"))
+    arguments = ["evaluate", str(tmp_path / "hi4d"), "--dataset", "hi4d", "--out", str(tmp_path / "out"), *options]
+    assert main([*arguments, "--regressor", regressor]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("multihmr2 evaluate: ")
+    document = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert len(document["problems"]) == 1
+    assert document["configuration"]["scoring"]["pair_distance_m"] is None, "no limit"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real pictures are not beside this checkout (../shared/data/real)")
+def test_real_folders_are_read() -> None:
+    mot = REAL / "mikel-brostrom_boxmot" / "MOT17-mini"
+    nobody = Estimator(lambda index: people_with(np.zeros((0, 17, 3))))
+    results = evaluate_dataset(DatasetJob("mot17", mot, mot), nobody)
+    tally = merged(results)["predicted"]
+    assert len(results) == 3
+    assert tally.identity is not None
+    assert tally.identity.misses == tally.identity.truth > 20
+    coco = REAL / "Deci-AI_super-gradients" / "pose_minicoco"
+    (result,) = evaluate_dataset(DatasetJob("mscoco", coco, coco, split="train2017"), nobody)
+    assert result.scores["AR"] == 0
+    assert result.tally.frames == 30

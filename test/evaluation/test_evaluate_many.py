@@ -1,0 +1,193 @@
+# Copyright 2026 multihmr2_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Many bags at a time, and results against each other."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from multihmr2_ros.cli.main import main
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.evaluation import results as files
+from multihmr2_ros.evaluation.bags import BagJob, run_job
+from multihmr2_ros.evaluation.cluster import run_in_cluster
+from multihmr2_ros.evaluation.comparison import Comparison, compare, comparison_table
+from multihmr2_ros.evaluation.run import SequenceResult
+from multihmr2_ros.evaluation.tally import ERRORS, METRICS, Sum, Tally
+from multihmr2_ros.metrics.detection import DetectionCounts
+from multihmr2_ros.metrics.identity import IdentityCounts
+from multihmr2_ros.people import People
+from test.helpers.evaluation_bags import TruthfulEstimator, scene, write_scene
+
+# --- comparison
+
+
+def result(name: str, error_mm: float, people: int, found: int, switches: int = 0) -> SequenceResult:
+    """A sequence with one error."""
+    tally = Tally(
+        frames=people,
+        with_truth=people,
+        detection=DetectionCounts(found, 0, people - found),
+        sums={"MRPE": Sum(error_mm * found, found)},
+        identity=IdentityCounts(truth=people, predicted=found, switches=switches, id_true_positives=found),
+    )
+    return SequenceResult(name, name, "given", "", tally)
+
+
+def save(folder: Path, results: list[SequenceResult]) -> Path:
+    folder.mkdir()
+    files.write(folder, results, {}, {}, [])
+    return folder
+
+
+def only(comparisons: list[Comparison], key: str) -> tuple[float, float, float, float]:
+    (found,) = [each for each in comparisons[0].differences if each.key == key]
+    return found.a, found.b, found.low, found.high
+
+
+def test_differences_over_sequences(tmp_path: Path) -> None:
+    """B is better by 5 mm on each of 20 sequences, whatever their own errors are: the pairing shows it."""
+    rng = np.random.default_rng(0)
+    errors, sizes = rng.uniform(50, 500, 20), rng.integers(10, 1000, 20)
+    a, b = (
+        save(
+            tmp_path / name,
+            [result(f"s{i}", e - less, int(n), int(n)) for i, (e, n) in enumerate(zip(errors, sizes, strict=True))],
+        )
+        for name, less in (("a", 0), ("b", 5))
+    )
+    (comparison,) = compare(a, b)
+    assert (comparison.units, comparison.drawn) == (20, "sequences")
+    first, second, low, high = only([comparison], "MRPE")
+    assert first == pytest.approx((errors * sizes).sum() / sizes.sum())
+    assert (second - first, low, high) == (pytest.approx(-5), pytest.approx(-5), pytest.approx(-5))
+    (line,) = [line for line in comparison_table(a, b, [comparison]).splitlines() if line.startswith("MRPE ")]
+    assert line.endswith("better")
+
+
+def test_the_interval_is_as_wide_as_theory_says(tmp_path: Path) -> None:
+    """Equal sequences of normally distributed differences: 1.96 standard errors to either side."""
+    rng = np.random.default_rng(1)
+    differences = rng.normal(3.0, 10.0, 200)
+    a = save(tmp_path / "a", [result(f"s{i}", 100, 50, 50) for i in range(200)])
+    b = save(tmp_path / "b", [result(f"s{i}", 100 + each, 50, 50) for i, each in enumerate(differences)])
+    first, second, low, high = only(compare(a, b), "MRPE")
+    spread = 1.96 * differences.std() / np.sqrt(200)
+    assert second - first == pytest.approx(differences.mean())
+    assert low == pytest.approx(differences.mean() - spread, abs=0.15 * spread)
+    assert high == pytest.approx(differences.mean() + spread, abs=0.15 * spread)
+    assert compare(a, b) == compare(a, b), "the draws are the same every time"
+
+
+def test_only_common_sequences_are_compared(tmp_path: Path) -> None:
+    a = save(tmp_path / "a", [result("x", 10, 5, 5), result("y", 20, 5, 4), result("z", 20, 5, 4)])
+    b = save(tmp_path / "b", [result("y", 30, 5, 5), result("x", 10, 5, 5), result("w", 900, 9, 0)])
+    first, second, *_ = only(compare(a, b), "MRPE")
+    assert (first, second) == (pytest.approx((50 + 80) / 9), pytest.approx(20))
+    c = save(tmp_path / "c", [result("w", 900, 9, 1)])
+    with pytest.raises(UserError, match="no sequence with truth in common"):
+        compare(a, c)
+
+
+def test_blocks_of_one_sequence(tmp_path: Path) -> None:
+    def moved(metres: float, people: People) -> People:
+        pelvis = people.pelvis + np.float32([0, 0, metres])
+        return dataclasses.replace(people, pelvis=pelvis)
+
+    path = write_scene(tmp_path / "walk.mcap", 40)
+    for name, offset in (("a", 0.1), ("b", 0.03)):
+        change = TruthfulEstimator(lambda index, people, offset=offset: moved(offset + 0.001 * (index % 3), people))
+        done = run_job(BagJob(path=path, out=tmp_path / name, video=False, bag=False), change)
+        files.write(tmp_path / name, [done], {}, {}, [])
+    comparisons = compare(tmp_path / "a", tmp_path / "b")
+    assert (comparisons[0].units, comparisons[0].drawn) == (10, "blocks of 4 frames")
+    first, second, low, high = only(comparisons, "MRPE")
+    assert (second - first, low, high) == (pytest.approx(-70, abs=0.01),) * 3
+    assert np.isnan(only(comparisons, "IDF1")[2]), "identities are no sum over blocks"
+
+
+def test_results_come_back_from_their_file(tmp_path: Path) -> None:
+    folder = save(tmp_path / "a", [result("x", 12.5, 7, 5, switches=2)])
+    (sequence,) = files.read(folder)["sequences"]
+    assert sequence["tally"].metrics() == result("x", 12.5, 7, 5, switches=2).tally.metrics()
+    for text in ("", "[]", "{}", '{"format": 9}', '{"format": 1, "sequences": [{}]}'):
+        (folder / "results.json").write_text(text)
+        with pytest.raises(UserError, match="evaluate again") as caught:
+            files.read(folder)
+        assert "\n" not in str(caught.value)
+
+
+def test_every_metric_has_one_name() -> None:
+    assert len({metric.key for metric in METRICS}) == len(METRICS)
+    assert {metric.key for metric in ERRORS if metric.recalled} == {metric.key for metric in ERRORS} - {"FOV error"}
+
+
+# --- many at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    path: Path
+    kind: str = "given"
+    folder: str = ""
+
+
+def evaluate_in_a_worker(task: Task) -> SequenceResult:
+    """Truth as prediction; the name of the bag may ask for a crash."""
+    import os
+
+    if "crash" in task.path.name:
+        os._exit(1)
+    if "raise" in task.path.name:
+        raise RuntimeError("two\nlines")
+    job = BagJob(path=task.path, out=task.path.parent / "out", folder=task.path.stem, video=False, bag=False)
+    return run_job(job, TruthfulEstimator())
+
+
+def test_workers_give_what_one_process_gives(tmp_path: Path) -> None:
+    pytest.importorskip("distributed", reason="Dask is optional: pip install 'multihmr2_ros[eval]'")
+    paths = [write_scene(tmp_path / f"{name}.mcap", frames) for name, frames in (("one", 3), ("two", 5))]
+    tasks = [Task(paths[0]), Task(tmp_path / "raise.mcap"), Task(tmp_path / "nothing.mcap"), Task(paths[1])]
+    together = run_in_cluster(evaluate_in_a_worker, tasks, workers=1)
+    assert [each.name for each in together] == ["one", "raise", "nothing", "two"]
+    assert "RuntimeError (two lines)" in together[1].problems[0]
+    assert "there is no bag" in together[2].problems[0]
+    alone = [evaluate_in_a_worker(Task(path)) for path in paths]
+    merged, expected = files.merged(together)["given"], files.merged(alone)["given"]
+    assert merged.metrics() == expected.metrics()
+    assert merged.frames == 8
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_loses_its_own_bag_only(tmp_path: Path) -> None:
+    pytest.importorskip("distributed", reason="Dask is optional: pip install 'multihmr2_ros[eval]'")
+    good = write_scene(tmp_path / "good.mcap", 3)
+    dead, alive = run_in_cluster(evaluate_in_a_worker, [Task(tmp_path / "crash.mcap"), Task(good)], workers=1)
+    assert "KilledWorker" in dead.problems[0]
+    assert alive.tally.frames == 3
+
+
+def test_without_dask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    path = write_scene(tmp_path / "live.mcap", 2, images=False, recorded=scene)
+    assert main(["evaluate", str(path), "--out", str(tmp_path / "out"), "--workers", "2"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "pip install 'multihmr2_ros[eval]'" in line

@@ -1,0 +1,315 @@
+# Copyright 2026 multihmr2_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Bags that are broken, or say less than evaluation wants: a clear line, and what can be measured is measured."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from multihmr2_ros.bags.humans import BagHumans
+from multihmr2_ros.bags.transforms import Transforms
+from multihmr2_ros.cli.main import main
+from multihmr2_ros.evaluation.bag_sequences import moved
+from multihmr2_ros.evaluation.bags import BagJob, run_job
+from multihmr2_ros.evaluation.run import SequenceResult
+from multihmr2_ros.people import People
+from multihmr2_ros.transform_tree import Pose
+from test.helpers.bag_factory import transform, write_bag
+from test.helpers.evaluation_bags import TruthfulEstimator, scene, stamp_of, write_scene
+
+
+def evaluate(path: Path, **options: Any) -> SequenceResult:
+    job = BagJob(path=path, out=path.parent / f"{path.stem}_out", video=False, bag=False, **options)
+    return run_job(job, TruthfulEstimator())
+
+
+def the_line(result: SequenceResult) -> str:
+    (line,) = result.problems
+    assert "\n" not in line
+    return line
+
+
+def tables(path: Path) -> set[str]:
+    return {each.name for each in (path.parent / f"{path.stem}_out").iterdir()}
+
+
+def test_a_bag_that_is_cut_off(tmp_path: Path) -> None:
+    path = write_scene(tmp_path / "cut.mcap", 20)
+    path.write_bytes(path.read_bytes()[: int(0.6 * path.stat().st_size)])
+    result = evaluate(path)
+    assert "damaged or cut off" in the_line(result)
+    assert 3 <= result.tally.with_truth <= 15
+    assert result.tally.metrics()["recall"][0] == 100
+    assert tables(path) == {"frames.csv", "people.csv", "highlights.zip"}
+
+
+@pytest.mark.parametrize(
+    "stamp", [lambda index: 0, lambda index: stamp_of(index) if index < 5 else stamp_of(index - 5)]
+)
+def test_clocks(tmp_path: Path, stamp: Callable[[int], int]) -> None:
+    """Without a clock nothing can be matched; one that was set back is no obstacle."""
+    path = write_scene(tmp_path / "clock.mcap", 10, stamp=stamp)
+    result = evaluate(path)
+    if stamp(0) == 0:
+        assert "none of the images have a stamp" in the_line(result)
+        assert result.tally.frames == 10
+        return
+    assert result.problems == ()
+    assert result.tally.with_truth == 10
+    assert result.tally.metrics()["MRPE"][0] == pytest.approx(0, abs=1e-2)
+
+
+def test_no_truth(tmp_path: Path) -> None:
+    path = write_scene(tmp_path / "plain.mcap", 5, truth=lambda index: None)
+    result = evaluate(path)
+    assert "no people on /ground_truth/humans" in the_line(result)
+    assert (result.tally.frames, result.tally.detections, result.tally.with_truth) == (5, 15, 0)
+    assert result.tally.metrics() == {}
+    assert result.tally.latencies()["estimate"]["count"] == 5
+
+
+def test_truth_of_another_type_or_of_other_times(tmp_path: Path) -> None:
+    path = write_scene(tmp_path / "typed.mcap", 3)
+    assert "must be multihmr2_ros/msg/HumanArray" in the_line(evaluate(path, truth="/camera/image_raw"))
+    late = write_scene(tmp_path / "late.mcap", 3, images=False, stamp=lambda index: stamp_of(index + 100))
+    plain = write_scene(tmp_path / "early.mcap", 3, truth=lambda index: None)
+    assert "none of the images have the stamps of the truth" in the_line(evaluate(plain, truth=str(late)))
+
+
+def test_truth_in_another_bag(tmp_path: Path) -> None:
+    truth = write_scene(tmp_path / "truth.mcap", 10, images=False)
+    path = write_scene(tmp_path / "images.mcap", 6, truth=lambda index: None)
+    result = evaluate(path, truth=str(truth))
+    assert result.problems == ()
+    assert result.tally.with_truth == 6
+    assert "there is no bag" in the_line(evaluate(path, truth=str(tmp_path / "nothing.mcap")))
+
+
+def test_truth_for_some_frames_only(tmp_path: Path) -> None:
+    path = write_scene(tmp_path / "some.mcap", 9, truth=lambda index: scene(index) if index % 3 == 0 else None)
+    result = evaluate(path)
+    assert result.problems == ()
+    assert (result.tally.frames, result.tally.with_truth) == (9, 3)
+    assert result.tally.metrics()["precision"] == (100.0, 9), "frames without truth count nowhere"
+
+
+def test_bones_of_another_rig(tmp_path: Path) -> None:
+    def truth(index: int) -> People:
+        people = scene(index)
+        return dataclasses.replace(
+            people, joints=people.joints[:, :17], joints_2d=people.joints_2d[:, :17], rotations=people.rotations[:, :17]
+        )
+
+    assert "must have the same joints" in the_line(evaluate(write_scene(tmp_path / "rig.mcap", 3, truth=truth)))
+
+
+def test_another_mesh_or_none_leaves_out_what_needs_vertices(tmp_path: Path) -> None:
+    path = write_scene(
+        tmp_path / "joints.mcap", 4, truth=lambda index: dataclasses.replace(scene(index), vertices=np.zeros((3, 0, 3)))
+    )
+    found = evaluate(path).tally.metrics()
+    assert "PVE" not in found
+    assert found["MPJPE"][0] == pytest.approx(0, abs=1e-2)
+    assert found["IDF1"][0] == 100
+
+
+# --- frames of reference
+
+
+def pose(angle_deg: float, *place: float) -> np.ndarray:
+    result = np.eye(4)
+    result[:3, :3] = Rotation.from_euler("xyz", [0.3 * angle_deg, angle_deg, 20], degrees=True).as_matrix()
+    result[:3, 3] = place
+    return result
+
+
+def seven(pose: np.ndarray) -> Pose:
+    """Translation and quaternion of a (4, 4) pose."""
+    return (*pose[:3, 3].tolist(), *Rotation.from_matrix(pose[:3, :3]).as_quat().tolist())
+
+
+CAMERA_IN_BASE = pose(35, 0.1, 0.2, 0.9)
+
+
+def base_in_map(index: float) -> np.ndarray:
+    """A robot that turns and drives at constant speed."""
+    result = np.eye(4)
+    result[:3, :3] = Rotation.from_euler("z", 4 * index, degrees=True).as_matrix()
+    result[:3, 3] = 0.1 * index, 0.05 * index, 0
+    return result
+
+
+def moving_camera(every: int = 2, frames: int = 10) -> list[tuple[str, int, Any]]:
+    """/tf_static and /tf of a robot; the latter only at every second image, as odometry need not be in step."""
+    messages = [("/tf_static", stamp_of(0), transform("base", "camera", seven(CAMERA_IN_BASE), 0))]
+    messages += [
+        ("/tf", stamp_of(index), transform("map", "base", seven(base_in_map(index)), stamp_of(index)))
+        for index in range(0, frames + every, every)
+    ]
+    messages.append(("/tf", stamp_of(0), transform("map", "body_3", seven(np.eye(4)), stamp_of(0))))
+    return messages
+
+
+def in_map(index: int) -> People:
+    return moved(scene(index), base_in_map(index) @ CAMERA_IN_BASE)
+
+
+@pytest.mark.parametrize("storage", ["mcap", "db3"])
+def test_truth_in_the_map_of_a_moving_camera(tmp_path: Path, storage: str) -> None:
+    path = write_scene(tmp_path / f"map.{storage}", 10, truth=in_map, frame_id="map", extra=moving_camera())
+    result = evaluate(path)
+    assert result.problems == ()
+    assert result.tally.metrics()["MRPE"][0] == pytest.approx(0, abs=0.05)
+    assert result.tally.metrics()["MPJPE"][0] == pytest.approx(0, abs=0.05)
+
+
+def test_truth_in_the_map_without_transforms(tmp_path: Path) -> None:
+    path = write_scene(tmp_path / "map.mcap", 10, truth=in_map, frame_id="map")
+    result = evaluate(path)
+    assert "no transform between 'map' and 'camera'" in the_line(result)
+    assert (result.tally.frames, result.tally.detections, result.tally.with_truth) == (10, 30, 0)
+
+
+def test_transforms_that_end_early(tmp_path: Path) -> None:
+    path = write_scene(tmp_path / "map.mcap", 10, truth=in_map, frame_id="map", extra=moving_camera(frames=5))
+    result = evaluate(path)
+    assert "the transform of base in map is known from" in the_line(result)
+    assert "and 2 more like it" in the_line(result)
+    assert result.tally.with_truth == 7
+    assert result.tally.metrics()["MRPE"][0] == pytest.approx(0, abs=0.05)
+
+
+def test_transforms_go_both_ways_and_round_corners(tmp_path: Path) -> None:
+    path = write_bag(tmp_path / "tf.mcap", moving_camera())
+    half = round(stamp_of(0) + 1.37 * (stamp_of(1) - stamp_of(0)))
+    there = Transforms(path, "camera", "map").target_from_source(half)
+    back = Transforms(path, "map", "camera").target_from_source(half)
+    np.testing.assert_allclose(there @ back, np.eye(4), atol=1e-9)
+    np.testing.assert_allclose(back, base_in_map(1.37) @ CAMERA_IN_BASE, atol=1e-4)  # along the chord, not the arc
+    to_body = Transforms(path, "body_3", "camera").target_from_source(stamp_of(0))
+    np.testing.assert_allclose(to_body, base_in_map(0) @ CAMERA_IN_BASE, atol=1e-9)
+    np.testing.assert_allclose(Transforms(path, "map", "map").target_from_source(0), np.eye(4))
+
+
+def test_truth_is_found_in_any_order(tmp_path: Path) -> None:
+    path = write_scene(tmp_path / "walk.mcap", 200, images=False)
+    with BagHumans(path, "/ground_truth/humans") as humans_of:
+        for index in (0, 150, 3, 199, 7, 7):
+            found = humans_of.at(stamp_of(index))
+            assert found is not None
+            assert found.decoded.humans[0].pelvis.pose.position.x == pytest.approx(scene(index).pelvis[0, 0], abs=1e-6)
+        assert humans_of.at(stamp_of(5) + 400_000) is not None, "rounded to milliseconds"
+        assert humans_of.at(stamp_of(5) + 40_000_000) is None
+
+
+# --- the command
+
+
+@pytest.fixture
+def command(small_checkpoint: Path, tmp_path: Path) -> Callable[..., int]:
+    def command(*arguments: object) -> int:
+        fixed = ["--checkpoint", str(small_checkpoint), "--device", "cpu", "--max-people", "2"]
+        return main(["evaluate", *map(str, arguments), *fixed, "--score-threshold", "0", "--no-video"])
+
+    return command
+
+
+def test_one_bad_bag_does_not_lose_the_others(
+    command: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, empty = write_scene(tmp_path / "good.mcap", 3), tmp_path / "empty.mcap"
+    empty.write_bytes(b"")
+    out = tmp_path / "out"
+    assert command(good, empty, "--out", out) == 2
+    printed = capsys.readouterr()
+    lines = [line for line in printed.err.splitlines() if line.startswith("multihmr2 evaluate: ")]
+    assert len(lines) == 1
+    assert "cannot read the bag" in lines[0]
+    assert max(map(len, printed.out.splitlines())) <= 120
+    assert len(printed.out.splitlines()) <= 45, "one screen"
+    document = json.loads((out / "results.json").read_text())
+    assert [(each["name"], each["frames"]) for each in document["sequences"]] == [("good", 3), ("empty", 0)]
+    assert len(document["configuration"]["checkpoint_sha256"]) == 64
+    estimator = document["configuration"]["estimator"]
+    assert estimator["device"] == "cpu"
+    assert (estimator["config"]["mesh"], estimator["config"]["tracker"]["confirm_hits"]) == ("low", 3)
+    assert document["results"]["given"]["metrics"]["recall"]["count"] == 9
+    assert {path.name for path in out.iterdir()} >= {"good", "results.json", "latency.png", "field_of_view.png"}
+    assert {path.name for path in (out / "good").iterdir()} >= {"frames.csv", "people.csv", "predictions.mcap"}
+
+
+def test_both_intrinsics_and_a_comparison(
+    command: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_scene(tmp_path / "walk.mcap", 12)
+    assert command(path, "--out", tmp_path / "a", "--intrinsics", "both") == 0
+    assert command(path, "--out", tmp_path / "b", "--no-plots", "--no-bag") == 0
+    assert {path.name for path in (tmp_path / "b").iterdir()} == {
+        "frames.csv", "people.csv", "results.json", "highlights.zip", "report.html",
+    }  # fmt: skip
+    capsys.readouterr()
+    assert main(["evaluate", "--compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    (mrpe,) = [row for row in rows if row[:2] == ["MRPE", "mm"]]
+    assert mrpe[4] == "+0.00", "the same bag with the same intrinsics"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "expected BAG"),
+        (["{bag}"], "expected BAG"),
+        (["{bag}", "--out", "{out}", "--min-visible", "2"], "visible"),
+        (["{bag}", "--out", "{out}", "--vertical-fov", "190"], "field of view"),
+        (["{bag}", "--out", "{out}", "--k", "0", "0", "0", "0"], "K must be"),
+        (["{bag}", "{bag}", "--out", "{out}"], "results of the same name"),
+        (["{bag}", "--out", "{out}", "--truth", "/nothing", "--no-plots"], "no people on /nothing"),
+        (["--compare", "{out}", "{out}"], "there is no"),
+    ],
+)
+def test_mistakes(
+    command: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+) -> None:
+    bag = write_scene(tmp_path / "walk.mcap", 2)
+    places = {"bag": bag, "out": tmp_path / "out"}
+    assert command(*(argument.format(**places) for argument in arguments)) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("multihmr2 evaluate: ")]
+    assert len(errors) == 1
+    assert words in errors[0]
+
+
+def test_a_bag_of_recorded_people_is_recognised(
+    command: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_scene(tmp_path / "live.mcap", 8, images=False, recorded=scene)
+    assert command(path, "--out", tmp_path / "out") == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("recorded: 8 frames, 24 detections; 8 frames with truth: 24 people found, 0 missed")
+    assert "stamp to publication" in printed
+    document = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert document["configuration"]["estimator"] is None
+
+
+def test_nothing_recorded_at_all(command: Callable[..., int], tmp_path: Path) -> None:
+    path = write_bag(tmp_path / "tf.mcap", moving_camera())
+    assert command(path, "--out", tmp_path / "out") == 2

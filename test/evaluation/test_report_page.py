@@ -1,0 +1,260 @@
+# Copyright 2026 multihmr2_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""report.html: what it says against results with known mistakes, and that it is one file that opens anywhere."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import dataclasses
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from io import BytesIO
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.stats import chi2
+
+from multihmr2_ros.body import Body
+from multihmr2_ros.cli.main import main
+from multihmr2_ros.evaluation import definitions, highlights, page, postures
+from multihmr2_ros.evaluation import results as result_files
+from multihmr2_ros.evaluation.bags import BagJob, run_job
+from multihmr2_ros.evaluation.tally import METRICS
+from multihmr2_ros.metrics.uncertainty import coverage, squared_mahalanobis
+from multihmr2_ros.people import People
+from test.helpers.evaluation_bags import TruthfulEstimator, scene, write_scene
+
+FRAMES, WRONG_FRAME = 40, 23
+
+
+class Elements(HTMLParser):
+    """Every element's name and attributes, and the text that is shown."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += f"{data}\n"
+
+    def attributes(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.found if name == tag]
+
+
+def mistaken(index: int, people: People) -> People:
+    """Everybody 5 % too far; in one frame two of three are missed."""
+    far = 1.05 * people.pelvis.astype(np.float64)
+    shift = (far - people.pelvis).astype(np.float32)[:, None]
+    people = dataclasses.replace(
+        people, pelvis=far.astype(np.float32), joints=people.joints + shift, vertices=people.vertices + shift
+    )
+    return people.select(np.arange(3) == 1) if index == WRONG_FRAME else people
+
+
+def evaluate(out: Path, name: str = "walk", change=mistaken) -> Path:
+    """The page of a bag's evaluation, the bag being made beside out."""
+    out.parent.mkdir(exist_ok=True)
+    bag = write_scene(out.parent / f"{name}.mcap", FRAMES)
+    result = run_job(BagJob(path=bag, out=out, bag=False), TruthfulEstimator(change))
+    configuration, timing = {"inputs": [str(bag)], "dataset": None}, {"date": "2026-11-27"}
+    result_files.write(out, [result], configuration, timing, list(result.problems))
+    return page.write_report(out, [result], configuration, timing, result.problems)
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("matplotlib")
+    return evaluate(tmp_path_factory.mktemp("report") / "out")
+
+
+def test_the_verdict_is_what_arithmetic_says(report: Path) -> None:
+    text = Elements(report.read_text()).text
+    assert (
+        f"Finds 98 of 100 people ({3 * FRAMES - 2} of {3 * FRAMES} appearances); 0 of 100 detections are nobody."
+        in text
+    )
+    assert "Distances are off by 5.0 % on average" in text
+    assert "5.0 % too far on average" in text
+    assert "Track ids change never; 99 % of the boxes have the right identity (IDF1)." in text
+    assert text.index("Finds 98") < text.index("Every metric"), "the verdict comes first"
+
+
+def test_every_metric_has_its_definition(report: Path) -> None:
+    assert definitions.DEFINITIONS.keys() == {metric.key for metric in METRICS}
+    text = Elements(report.read_text()).text
+    assert definitions.DEFINITIONS["MRPE"] in text
+    shown = result_files.read(report.parent)["results"]["given"]["metrics"]
+    assert len(Elements(report.read_text()).attributes("details")) == len(shown) + 1, "one more for the configuration"
+
+
+def test_the_file_needs_nothing_else(report: Path) -> None:
+    elements = Elements(report.read_text())
+    assert report.stat().st_size < 5_000_000
+    sources = [value for _, attributes in elements.found for key, value in attributes.items() if key in ("src", "href")]
+    assert {source for source in sources if source and not source.startswith("data:")} == {"overlay.mp4"}
+    assert not re.search(r"https?://(?!www\.w3\.org)", report.read_text())
+    assert not elements.attributes("script")
+    pictures = elements.attributes("img")
+    assert len(pictures) >= 8
+    for picture in pictures:
+        assert len(picture["alt"] or "") > 20
+        kind, _, data = (picture["src"] or "").partition(";base64,")
+        content = base64.b64decode(data)
+        if kind == "data:image/svg+xml":
+            ElementTree.fromstring(content)  # raises where it is not well-formed
+        else:
+            assert Image.open(BytesIO(content)).size == (640, 240)
+
+
+def test_the_worst_frame_is_shown_first_and_says_why(report: Path) -> None:
+    text = Elements(report.read_text()).text
+    worst = text.partition("The worst frames")[2]
+    first = re.search(r"Frame (\d+)", worst)
+    assert first is not None
+    assert int(first[1]) == WRONG_FRAME
+    assert re.search(r"1 found; 2 missed \(at 4\.\d m, 6\.\d m\)", worst)
+    shown = highlights.read_images(report.parent / highlights.FILE)
+    assert WRONG_FRAME in shown
+    assert len(shown) <= highlights.WORST + highlights.BEST
+
+
+def test_texts_are_escaped(tmp_path: Path) -> None:
+    report = evaluate(tmp_path / "out", name="<b onclick='x'>walk")
+    elements = Elements(report.read_text())
+    assert not elements.attributes("b") or all("onclick" not in each for each in elements.attributes("b"))
+    assert "<b onclick='x'>walk" in elements.text
+
+
+def test_no_truth_and_nobody(tmp_path: Path) -> None:
+    bag = write_scene(tmp_path / "plain.mcap", 3, truth=lambda index: None)
+    result = run_job(BagJob(path=bag, out=tmp_path / "out"), TruthfulEstimator())
+    text = Elements(page.write_report(tmp_path / "out", [result], {}, {}, result.problems).read_text()).text
+    assert "there is no truth. 9 people were found in 3 images." in text
+    assert result.problems[0] in text
+    nobody = evaluate(tmp_path / "nobody", change=lambda index, people: people.select(np.zeros(3, bool)))
+    assert f"Finds 0 of 100 people (0 of {3 * FRAMES} appearances)." in Elements(nobody.read_text()).text
+
+
+def test_frames_are_left_out_where_the_page_would_be_too_large(
+    report: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    limit = report.stat().st_size - 20_000
+    monkeypatch.setattr(page, "MAX_BYTES", limit)
+    smaller = evaluate(tmp_path / "out")
+    assert limit - 100_000 < smaller.stat().st_size <= limit
+    assert f"Frame {WRONG_FRAME}" in smaller.read_text(), "the worst stays"
+
+
+def test_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate(tmp_path / "first" / "a")
+    evaluate(tmp_path / "second" / "b", change=lambda index, people: people)
+    arguments = ["evaluate", "--compare", str(tmp_path / "first" / "a"), str(tmp_path / "second" / "b")]
+    assert main(arguments) == 0
+    assert not list(tmp_path.rglob("cmp")), "without --out nothing is written"
+    assert main([*arguments, "--out", str(tmp_path / "cmp")]) == 0
+    assert [path.name for path in (tmp_path / "cmp").iterdir()] == ["report.html"]
+    text = Elements((tmp_path / "cmp" / "report.html").read_text()).text
+    verdict = re.search(r"With given intrinsics, B is better in ([^;(]*)", text)
+    assert verdict is not None
+    assert {"MRPE", "distance error"} <= set(verdict[1].strip().split(", "))
+    assert f"Frame {WRONG_FRAME}" in text.partition("A: the worst frames")[2]
+    capsys.readouterr()
+    assert main([*arguments, "--out", str(tmp_path / "cmp")]) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert main([*arguments, "--out", str(tmp_path / "cmp"), "--overwrite"]) == 0
+
+
+def test_tables_of_an_earlier_version(report: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "b"):
+        shutil.copytree(report.parent, tmp_path / name)
+    table = tmp_path / "a" / "people.csv"
+    table.write_text(table.read_text().replace("posture", "other"))
+    arguments = ["evaluate", "--compare", str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "cmp")]
+    assert main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "people.csv was not written by this version ('posture'); evaluate again" in line
+    assert not list((tmp_path / "cmp").glob("*"))
+
+
+def test_ranking_keeps_the_worst_of_each_block() -> None:
+    values = np.random.default_rng(0).permutation(2000) / 100
+    ranking = highlights.Ranking(20)
+    for index, value in enumerate(values):
+        ranking.offer(index, float(value))
+    blocks = values.reshape(-1, highlights.BLOCK)
+    chosen = np.argsort(-blocks.max(axis=1))[:20]
+    assert ranking.frames == [int(block * highlights.BLOCK + blocks[block].argmax()) for block in chosen]
+
+
+def test_covariances_that_fit_are_on_the_line() -> None:
+    rng = np.random.default_rng(0)
+    root = rng.normal(size=(4000, 3, 3))
+    covariance = root @ root.transpose(0, 2, 1) + 0.01 * np.eye(3)
+    error = (np.linalg.cholesky(covariance) @ rng.normal(size=(4000, 3, 1)))[..., 0]
+    squared = squared_mahalanobis(error, np.zeros((4000, 3)), covariance)
+    shares = np.array([0.1, 0.5, 0.9])
+    assert coverage(squared, shares) == pytest.approx(shares, abs=0.025)  # three standard deviations at 0.5
+    assert coverage(4 * squared, shares) == pytest.approx(chi2.cdf(chi2.ppf(shares, 3) / 4, 3), abs=0.025)
+    unknown = squared_mahalanobis(error[:2], np.zeros((2, 3)), np.stack([np.full((3, 3), np.nan), -np.eye(3)]))
+    assert np.isnan(unknown).all()
+
+
+def test_postures(body: Body) -> None:
+    names = ("root", "neck01", "upperleg01.L", "upperleg01.R", "lowerleg01.L", "lowerleg01.R")
+    rows = [body.bone_labels.index(name) for name in names]
+    assert (postures.PELVIS, postures.NECK, *postures.HIPS, *postures.KNEES) == tuple(rows)
+    standing = scene(0).joints[:1].astype(np.float64)
+    lying = standing[..., [1, 0, 2]]
+    assert postures.classify_postures(np.concatenate([standing, lying])) == ["standing", "lying"]
+    seated = standing.copy()
+    seated[:, postures.KNEES] = standing[:, postures.HIPS] + [0, 0.05, -0.4]
+    bent = standing.copy()
+    bent[:, postures.NECK] = standing[:, postures.PELVIS] + [0, -0.35, -0.4]
+    assert postures.classify_postures(np.concatenate([seated, bent])) == ["sitting or crouching", "bent down"]
+    assert postures.classify_postures(np.zeros((2, 24, 3))) == ["", ""]
+
+
+def test_the_table_has_postures_of_misses(report: Path) -> None:
+    with open(report.parent / "people.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["posture"] for row in rows} == {"standing"}
+    assert sum(row["outcome"] == "miss" for row in rows) == 2
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed (apt-get install chromium)")
+def test_a_browser_opens_it_without_complaint(report: Path, tmp_path: Path) -> None:
+    """Its console stays empty, and at a phone's width nothing is wider than the window."""
+    picture = tmp_path / "page.png"
+    command = ["chromium", "--headless=new", "--no-sandbox",
+        "--hide-scrollbars", "--disable-gpu", "--enable-logging=stderr",
+               f"--user-data-dir={tmp_path / 'profile'}", "--window-size=500,3000", f"--screenshot={picture}",
+               report.as_uri()]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert "CONSOLE" not in done.stderr
+    pixels = np.asarray(Image.open(picture).convert("L"))
+    assert pixels.shape == (3000, 500)
+    assert pixels.std() > 10, "something is drawn"
+    assert (pixels[:, -10:] == 255).all(), "the right margin is empty"

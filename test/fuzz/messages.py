@@ -1,0 +1,252 @@
+# Copyright 2026 multihmr2_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Fuzz targets that are messages: images, calibration, recorded people; and parameters."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from multihmr2_ros.bags.definitions import typestore
+from multihmr2_ros.bags.reading import BagMessage, BagReader
+from test.fuzz.mutations import HOSTILE_FLOATS, HOSTILE_INTEGERS, HOSTILE_TEXTS, damaged_bytes, damaged_value
+from test.fuzz.target import Target
+from test.helpers.bag_factory import (
+    START_NS,
+    camera_info,
+    camera_messages,
+    compressed_image,
+    make,
+    picture,
+    raw_image,
+    serialised,
+    write_bag,
+)
+
+ENCODINGS = (
+    "rgb8",
+    "bgr8",
+    "mono8",
+    "mono16",
+    "rgba16",
+    "bgra8",
+    "yuv422",
+    "yuyv",
+    "bayer_rggb8",
+    "bayer_gbrg16",
+    "32FC1",
+    "8UC3",
+)
+
+
+def damaged_message(rng: random.Random, message: Any) -> bytes:
+    """CDR of a message with hostile fields, or damaged CDR of a sound one."""
+    if rng.random() < 0.6:
+        for _ in range(rng.choice((1, 1, 3))):
+            message = damaged_value(rng, message)
+        try:
+            return serialised(message)
+        except Exception:  # what does not fit its type cannot be sent either
+            pass
+    try:
+        return damaged_bytes(rng, serialised(message), head=160)
+    except Exception:
+        return rng.randbytes(40)
+
+
+def received(image: bytes, camera_info: bytes | None = None, *, is_compressed: bool = False) -> Any:
+    from multihmr2_ros.ros.inputs import Received
+
+    return Received(image, camera_info, is_compressed, 0.0, 0.0)
+
+
+class RawImages(Target):
+    """sensor_msgs/Image, as the node gets it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.seeds = [raw_image(picture(3, 32, 24), encoding, START_NS) for encoding in ("rgb8", "bgr8", "mono8")]
+
+    def damaged(self, rng: random.Random) -> bytes:
+        message = rng.choice(self.seeds)
+        if rng.random() < 0.4:
+            message = make(
+                "sensor_msgs/msg/Image", header=message.header, height=rng.choice((0, 1, 23, 24)),
+                width=rng.randrange(40), encoding=rng.choice(ENCODINGS), is_bigendian=rng.randrange(3),
+                step=rng.choice((32, 64, 96, 256)), data=np.zeros(rng.choice((0, 24, 1536, 2304, 6144)), np.uint8),
+            )  # fmt: skip
+        return damaged_message(rng, message) if rng.random() < 0.8 else serialised(message)
+
+    def parse(self, data: bytes) -> None:
+        from multihmr2_ros.ros.inputs import camera_image
+
+        image = camera_image(received(data)).image
+        assert image.dtype == np.uint8
+        assert image.ndim == 3
+
+
+class CompressedImages(Target):
+    """sensor_msgs/CompressedImage, as the node gets it: JPEG and PNG, damaged in the header and behind it."""
+
+    def __init__(self, folder: Path) -> None:
+        image = picture(3, 48, 32)
+        self.files = [
+            cv2.imencode(".jpg", image)[1].tobytes(),
+            cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1, cv2.IMWRITE_JPEG_RST_INTERVAL, 2])[
+                1
+            ].tobytes(),
+            cv2.imencode(".png", image)[1].tobytes(),
+            cv2.imencode(".png", image[..., 0].astype(np.uint16))[1].tobytes(),
+            cv2.imencode(".bmp", image)[1].tobytes(),
+        ]
+        self.message = compressed_image(image, START_NS)
+
+    def damaged(self, rng: random.Random) -> bytes:
+        data = damaged_bytes(rng, rng.choice(self.files), rng.choice(self.files), head=700)
+        if data.startswith(b"\xff\xd8") and rng.random() < 0.7:
+            data += b"\xff\xd9"  # else it is cut off, which is all that would be tried
+        if data.startswith(b"\x89PNG") and rng.random() < 0.7:
+            data = with_png_checksums(data)
+        content, kind = np.frombuffer(data, np.uint8), rng.choice(("jpeg", "png", ""))
+        message = make("sensor_msgs/msg/CompressedImage", header=self.message.header, format=kind, data=content)
+        return serialised(message)
+
+    def parse(self, data: bytes) -> None:
+        from multihmr2_ros.ros.inputs import camera_image
+
+        image = camera_image(received(data, is_compressed=True)).image
+        assert image.dtype == np.uint8
+        assert image.ndim == 3
+
+
+def with_png_checksums(data: bytes) -> bytes:
+    """Every chunk's checksum made right, so that its content is looked at."""
+    import zlib
+
+    content, place = bytearray(data), 8
+    while place + 12 <= len(content):
+        length = int.from_bytes(content[place : place + 4], "big")
+        end = place + 8 + length
+        if end + 4 > len(content):
+            break
+        content[end : end + 4] = zlib.crc32(content[place + 4 : end]).to_bytes(4, "big")
+        place = end + 4
+    return bytes(content)
+
+
+class Calibrations(Target):
+    """sensor_msgs/CameraInfo, as the node gets it, and the image that it undistorts."""
+
+    MODELS = ("plumb_bob", "rational_polynomial", "equidistant", "", "none", "fisheye", "thin_prism")
+
+    def __init__(self, folder: Path) -> None:
+        from multihmr2_ros.ros.parameters import NodeParameters
+
+        self.image = picture(3)
+        self.parameters = [NodeParameters(image_rectified=rectified) for rectified in (False, True)]
+        self.seeds = [camera_info(START_NS, d=d) for d in ((), (0.1, 0.02, 0.0, 0.01, 0.0), (0.1,) * 8, (0.1,) * 4)]
+
+    def damaged(self, rng: random.Random) -> bytes:
+        message = rng.choice(self.seeds)
+        if rng.random() < 0.6:
+            message.distortion_model = rng.choice(self.MODELS)
+        else:
+            message.distortion_model = {0: "", 5: "plumb_bob", 8: "rational_polynomial", 4: "equidistant"}[
+                len(message.d)
+            ]
+        return damaged_message(rng, message)
+
+    def parse(self, data: bytes) -> None:
+        from multihmr2_ros.camera import distort_points
+        from multihmr2_ros.messages.calibration import Lens
+        from multihmr2_ros.ros.inputs import intrinsics
+
+        for parameters in self.parameters:
+            given = intrinsics(received(b"", data), self.image, parameters)
+            assert given.k is None or np.isfinite(given.k).all()
+            assert "\n" not in given.problem
+            if given.distorted is not None:
+                Lens().undistorted(self.image, given.distorted)
+                distort_points(np.array([[[10.0, 20.0], [np.nan, 1e30]]]), given.distorted)
+
+
+class RecordedPeople(Target):
+    """multihmr2_ros/HumanArray of a bag, made people again."""
+
+    TYPE = "multihmr2_ros/msg/HumanArray"
+
+    def __init__(self, folder: Path) -> None:
+        self.bag = BagReader(write_bag(folder / "people.mcap", camera_messages(1)))
+        self.seeds = [self._message(count) for count in (0, 1, 2)]
+
+    def _message(self, count: int) -> Any:
+        from multihmr2_ros.messages.cdr import human_array_to_cdr
+        from multihmr2_ros.messages.content import HeaderContent
+        from multihmr2_ros.messages.people_content import Timing, people_to_content
+        from test.helpers.people_factory import make_people
+
+        people = make_people(count, vertices=np.zeros((count, 3, 3)))
+        content = people_to_content(people, HeaderContent(12, 5, "camera"), Timing(), with_vertices=True)
+        return typestore().deserialize_cdr(human_array_to_cdr(content).to_bytes(), self.TYPE)
+
+    def damaged(self, rng: random.Random) -> bytes:
+        return damaged_message(rng, rng.choice(self.seeds))
+
+    def parse(self, data: bytes) -> None:
+        from multihmr2_ros.bags.recorded_people import people_from_human_array
+
+        message = self.bag.decode(BagMessage("/humans", self.TYPE, 0, data))
+        people = people_from_human_array(message, (480, 640))
+        assert len(people.select(np.zeros(len(people), np.bool_))) == 0
+
+
+class Parameters(Target):
+    """Values of any type for any parameter, as a file or another node sets them."""
+
+    def __init__(self, folder: Path) -> None:
+        from multihmr2_ros.ros.parameters import DEFAULTS, NodeParameters
+
+        self.parameters = NodeParameters()
+        self.names = [*DEFAULTS, "use_sim_time", ""]
+
+    def damaged(self, rng: random.Random) -> bytes:
+        return rng.randbytes(8)
+
+    def parse(self, data: bytes) -> None:
+        from rclpy.parameter import Parameter
+
+        from multihmr2_ros.estimator import EstimatorConfig
+        from multihmr2_ros.ros.estimation import configuration
+        from multihmr2_ros.ros.parameters import changed
+
+        rng = random.Random(data)
+        changes = []
+        for _ in range(rng.choice((1, 1, 2))):
+            name = rng.choice(self.names)
+            value = getattr(self.parameters, name, True)
+            if rng.random() < 0.8:
+                value = damaged_value(rng, value)
+            else:
+                value = rng.choice(
+                    (None, b"a", [1, 2], ["a"], [], True, 2**62, *HOSTILE_FLOATS, *HOSTILE_TEXTS, *HOSTILE_INTEGERS)
+                )
+            try:
+                changes.append(Parameter(name, value=value))
+            except (TypeError, ValueError, AssertionError, OverflowError):
+                continue  # what no parameter can hold
+        configuration(changed(self.parameters, changes, is_configured=rng.random() < 0.5), EstimatorConfig())

@@ -1,0 +1,156 @@
+# Copyright 2026 multihmr2_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Simulated crowds with relative depth maps of known faults, and how their people are placed by them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import cv2
+import numpy as np
+
+from multihmr2_ros.metrics.placement import depth_order
+from multihmr2_ros.people import People
+from multihmr2_ros.placement import MapKind, RelativeDepth, place_people
+from multihmr2_ros.simulation.labels import labels
+from multihmr2_ros.simulation.posing import pose_scene
+from multihmr2_ros.simulation.scene import SceneOptions, sample_scene
+from test.helpers.rgbd_scenes import Ground, Moment, NetworkErrors, predicted, surface_of
+from test.helpers.simulation_scenes import body as full_body
+from test.helpers.simulation_scenes import renderer
+
+CROWD = SceneOptions(width=320, height=240, people=(4, 12), distance_m=(1.5, 9.0))
+MIN_CROWD = 4
+SKY_M = 1000.0
+
+MapMaker = Callable[[np.ndarray, np.random.Generator], RelativeDepth]
+
+
+def crowds(count: int, first_seed: int = 1000) -> Iterator[Moment]:
+    """Stills of 4 to 12 people whom a detector should find, children among them; depth (H, W) m is the truth."""
+    seed = first_seed
+    while count:
+        generator = np.random.default_rng(seed)
+        scene = sample_scene(generator, CROWD)
+        posed = pose_scene(scene, 0.0, full_body())
+        rendered = renderer().render(scene, posed, generator)
+        truth, seed = labels(scene, posed, rendered), seed + 1
+        if truth.findable.sum() >= MIN_CROWD:
+            ground = Ground.of_fixed_frame(posed.world_from_camera)
+            yield Moment(posed, truth.k, rendered.depth, ground, truth.findable, truth.visible_fraction < 0.7)
+            count -= 1
+
+
+def smooth(shape: tuple[int, ...], generator: np.random.Generator, cells: int) -> np.ndarray:
+    """(H, W) a smooth random field of mean 0 and standard deviation 1, of about `cells` bumps along the height."""
+    height, width = shape
+    coarse = generator.normal(size=(cells + 3, cells * width // height + 3)).astype(np.float32)
+    field = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    return (field - field.mean()) / field.std()
+
+
+def relative_map(depth: np.ndarray, generator: np.random.Generator, kind: MapKind = "inverse") -> RelativeDepth:
+    """A map of depth (H, W) m up to scale and shift, as a network might err: 5 % noise, one half of it of single pixels
+    and one half of patches; a smooth bend of 3 % over the image and one by a power of 0.9 to 1.1; outlines that are off
+    by up to 3 px; holes; a rectangle that is wrong; a random scale and shift."""
+    height, width = depth.shape
+    z = np.minimum(depth, SKY_M).astype(np.float32)
+    shift = [np.float32(axis) + 1.5 * smooth(z.shape, generator, 12).astype(np.float32) for axis in np.indices(z.shape)]
+    z = cv2.remap(z, shift[1], shift[0], cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
+    noise = 0.05 * np.sqrt(0.5) * (generator.normal(size=z.shape) + smooth(z.shape, generator, 30))
+    z = z * np.exp(noise + 0.03 * smooth(z.shape, generator, 2))
+    z = 4.0 * (z / 4.0) ** generator.uniform(0.9, 1.1)
+    values = 1.0 / z if kind == "inverse" else np.minimum(z, 50.0)
+    values = values * generator.uniform(0.2, 50.0)
+    values = values + generator.uniform(-1.0, 1.0) * np.ptp(values)
+    values[smooth(z.shape, generator, 6) > 1.5] = np.nan
+    top, left = generator.integers(0, height - height // 5), generator.integers(0, width - width // 5)
+    values[top : top + height // 5, left : left + width // 5] = generator.uniform(np.nanmin(values), np.nanmax(values))
+    return RelativeDepth(values.astype(np.float32), kind)
+
+
+def noise_map(depth: np.ndarray, generator: np.random.Generator) -> RelativeDepth:
+    return RelativeDepth(generator.normal(size=depth.shape).astype(np.float32))
+
+
+def smooth_map(depth: np.ndarray, generator: np.random.Generator) -> RelativeDepth:
+    return RelativeDepth(smooth(depth.shape, generator, int(generator.integers(1, 8))).astype(np.float32))
+
+
+def inverted_map(depth: np.ndarray, generator: np.random.Generator) -> RelativeDepth:
+    return RelativeDepth(-relative_map(depth, generator).values)
+
+
+def mirrored_map(depth: np.ndarray, generator: np.random.Generator) -> RelativeDepth:
+    """Of another scene, as good as: this one's, upside down and left to right."""
+    return RelativeDepth(np.ascontiguousarray(relative_map(depth, generator).values[::-1, ::-1]))
+
+
+USELESS: dict[str, MapMaker] = {
+    "noise": noise_map, "smooth": smooth_map, "inverted": inverted_map, "mirrored": mirrored_map
+}  # fmt: skip
+
+
+def pair_distances(pelvis: np.ndarray) -> np.ndarray:
+    """(n·(n−1)/2,) m between all pairs of pelvises (n, 3)."""
+    first, second = np.triu_indices(len(pelvis), k=1)
+    return np.linalg.norm(pelvis[first] - pelvis[second], axis=1)
+
+
+def errors_of(people: People, true: np.ndarray) -> dict[str, np.ndarray]:
+    """Of a frame's people with true pelvises (n, 3): distance (n,) m, its error; pair (p,) m, errors of the distances
+    between people; relation (p,) bool: whether their relation in depth is right within 0.2 m, and order (p,) bool."""
+    pelvis = people.pelvis.astype(float)
+    return {
+        "distance": np.abs(np.linalg.norm(pelvis, axis=1) - np.linalg.norm(true, axis=1)),
+        "pair": np.abs(pair_distances(pelvis) - pair_distances(true)),
+        "relation": depth_order(pelvis, true),
+        "order": depth_order(pelvis, true, 0.0),
+    }
+
+
+def measure(frames: list[Moment], errors: NetworkErrors, maker: MapMaker, seed: int = 0) -> dict[str, np.ndarray]:
+    """Errors of all frames' findable people: as the network has them, "alone" without a map, and "joint" with one; and
+    "joint z", the distances' errors by their standard deviations, "used" (frames,): how sure the map was of use."""
+    generator, rows = np.random.default_rng(seed), []
+    for frame in frames:
+        people = predicted(frame, errors, generator).select(frame.findable)
+        true = frame.posed.joints[frame.findable, 0].astype(float)
+        alone = place_people(people, surface_of())
+        joint = place_people(people, surface_of(), maker(frame.depth, generator))
+        row = {}
+        for name, placed in (("network", people), ("alone", alone.people), ("joint", joint.people)):
+            row |= {f"{name} {key}": value for key, value in errors_of(placed, true).items()}
+        row["joint z"] = row["joint distance"] / joint.distance_sigma_m
+        row["used"] = np.array([joint.map_probability])
+        rows.append(row)
+    return {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}
+
+
+def summary(found: dict[str, np.ndarray]) -> str:
+    """A table: relations and order right in %, medians of the errors in m."""
+    lines = ["            relations  order   pairs median m   distance median, mean m"]
+    for name in ("network", "alone", "joint"):
+        relation, order = (100 * found[f"{name} {key}"].mean() for key in ("relation", "order"))
+        distance, pair = found[f"{name} distance"], np.median(found[f"{name} pair"])
+        lines.append(
+            f"{name:11} {relation:8.1f} % {order:6.1f} %   {pair:8.3f}        {np.median(distance):.3f}, "
+            f"{distance.mean():.3f}"
+        )
+    z, used = found["joint z"], np.mean(found["used"] > 0.5)
+    lines.append(
+        f"map used in {100 * used:.0f} % of images; |z| < 1: {np.mean(z < 1):.2f}, |z| < 2: {np.mean(z < 2):.2f}"
+    )
+    return "\n".join(lines)

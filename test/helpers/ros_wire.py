@@ -1,0 +1,268 @@
+# Copyright 2026 multihmr2_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What tests of the node share: the node and a peer on one domain, messages, and processes of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from multihmr2_ros.ros.node import PerceptionNode
+from test import paths
+from test.helpers.ros_domain import DOMAIN_ID
+from test.helpers.stand_in_estimator import StandInEstimator
+
+BEST_EFFORT = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+RELIABLE = QoSProfile(depth=50)
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+EVERYTHING = QoSProfile(depth=10_000)
+
+
+class Peer:
+    """A node of ours that keeps what it hears."""
+
+    def __init__(self, namespace: str = "") -> None:
+        self.peer = rclpy.create_node("peer", namespace=namespace)
+        self.executor = SingleThreadedExecutor()
+        self.executor.add_node(self.peer)
+        self._clients: dict[str, Any] = {}
+
+    def listen(self, kind: type, topic: str, qos: QoSProfile = RELIABLE) -> list[Any]:
+        """What comes on the topic from now on; it waits for a publisher."""
+        came: list[Any] = []
+        self.peer.create_subscription(kind, topic, came.append, qos)
+        self.until(lambda: self.peer.count_publishers(topic) > 0, 30.0)
+        return came
+
+    def until(self, condition: Callable[[], Any], timeout_s: float = 10.0) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < deadline, f"waited for {timeout_s} s"
+            self.executor.spin_once(timeout_sec=0.02)
+
+    def spin(self, seconds_s: float) -> None:
+        """For what must not happen, or what nothing tells about."""
+        deadline = time.monotonic() + seconds_s
+        while time.monotonic() < deadline:
+            self.executor.spin_once(timeout_sec=0.02)
+
+    def call(self, kind: type, name: str, request: Any) -> Any:
+        if name not in self._clients:
+            self._clients[name] = self.peer.create_client(kind, name)
+            self.until(self._clients[name].service_is_ready)
+        for _ in range(4):  # an answer to a client that the service has not discovered yet is lost
+            future = self._clients[name].call_async(request)
+            with contextlib.suppress(AssertionError):
+                self.until(future.done, 3.0)
+                return future.result()
+        raise AssertionError(f"{name} did not answer")
+
+    def close(self) -> None:
+        self.executor.shutdown()
+        self.peer.destroy_node()
+
+
+class Wire(Peer):
+    """The node under test beside the peer, which publishes images."""
+
+    def __init__(self, seconds_s: float = 0.0, namespace: str = "", **parameters: Any) -> None:
+        super().__init__(namespace)
+        self.estimator = StandInEstimator(None, seconds_s)
+        overrides = [Parameter(name, value=value) for name, value in parameters.items()]
+        self.node = PerceptionNode(lambda _: self.estimator, namespace=namespace, parameter_overrides=overrides)
+        self.executor.add_node(self.node)
+        self.image = self.peer.create_publisher(Image, "image", BEST_EFFORT)
+        self.compressed = self.peer.create_publisher(CompressedImage, "image/compressed", BEST_EFFORT)
+        self.camera_info = self.peer.create_publisher(CameraInfo, "camera_info", BEST_EFFORT)
+        self.stamp_s = 100
+
+    def send(self, message: Any = None) -> Any:
+        """Publish an image (a grey one by default), a second after the last one."""
+        message = image_message() if message is None else message
+        self.stamp_s += 1
+        message.header.stamp.sec = self.stamp_s
+        publisher = self.compressed if isinstance(message, CompressedImage) else self.image
+        self.until(lambda: publisher.get_subscription_count() > 0)
+        publisher.publish(message)
+        return message
+
+    def send_until(self, condition: Callable[[], Any], message: Any = None) -> None:
+        """Send an image, again every second: with best effort, the first one may be lost."""
+        for _ in range(8):
+            self.send(message)
+            with contextlib.suppress(AssertionError):
+                self.until(condition, 1.0)
+                return
+        raise AssertionError("eight images did not bring about what was waited for")
+
+    def exchange(self, came: list[Any], message: Any = None) -> Any:
+        """Send an image and wait for the answer about it."""
+        self.send_until(lambda: came and came[-1].header.stamp.sec == self.stamp_s, message)
+        return came[-1]
+
+    def set(self, **values: Any) -> None:
+        for result in self.node.set_parameters([Parameter(name, value=value) for name, value in values.items()]):
+            assert result.successful, result.reason
+
+    def close(self) -> None:
+        assert self.node.close()
+        self.node.destroy_node()
+        super().close()
+
+
+@contextlib.contextmanager
+def ros_context() -> Iterator[None]:
+    """rclpy, running on our domain."""
+    rclpy.init(domain_id=DOMAIN_ID)
+    try:
+        yield
+    finally:
+        rclpy.try_shutdown()
+
+
+@contextlib.contextmanager
+def peers() -> Iterator[Peer]:
+    """A peer without a node in this process."""
+    with ros_context(), contextlib.closing(Peer()) as peer:
+        yield peer
+
+
+@contextlib.contextmanager
+def wires() -> Iterator[Callable[..., Wire]]:
+    """Makes wires, which are closed at the end."""
+    made: list[Wire] = []
+
+    def make(**options: Any) -> Wire:
+        made.append(Wire(**options))
+        return made[-1]
+
+    with ros_context():
+        try:
+            yield make
+        finally:
+            for each in made:
+                each.close()
+
+
+class Process:
+    """`python -m MODULE …` on our domain; its log is kept in a file."""
+
+    def __init__(self, *arguments: str) -> None:
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115
+        self.popen = subprocess.Popen(
+            [sys.executable, "-m", *arguments],
+            env=os.environ | {"ROS_DOMAIN_ID": str(DOMAIN_ID)},
+            cwd=paths.ROOT,
+            stdout=self._log,
+            stderr=self._log,
+        )
+
+    def log(self) -> str:
+        self._log.seek(0)
+        return self._log.read().decode()
+
+    def resident_mib(self) -> float:
+        """Its memory in RAM."""
+        pages = int(Path(f"/proc/{self.popen.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    def stop(self, number: int, timeout_s: float) -> int:
+        """Send the signal; the exit status."""
+        self.popen.send_signal(number)
+        return self.popen.wait(timeout_s)
+
+    def kill(self) -> None:
+        self.popen.kill()
+        self.popen.wait(5.0)
+        self._log.close()
+
+
+@contextlib.contextmanager
+def processes() -> Iterator[Callable[..., Process]]:
+    """Starts processes, which are killed at the end."""
+    started: list[Process] = []
+
+    def start(*arguments: str) -> Process:
+        started.append(Process(*arguments))
+        return started[-1]
+
+    try:
+        yield start
+    finally:
+        for process in started:
+            process.kill()
+
+
+class Log:
+    """What this process has written to its standard error so far."""
+
+    def __init__(self, capture: pytest.CaptureFixture[str]) -> None:
+        self._capture = capture
+        self._text = ""
+
+    def warnings(self) -> list[str]:
+        self._text += self._capture.readouterr().err
+        return [line for line in self._text.splitlines() if line.startswith("[WARN]") and "[perception_node]" in line]
+
+    def has(self, text: str) -> bool:
+        return any(text in line for line in self.warnings())
+
+
+def image_message(**changes: Any) -> Image:
+    """A grey image, some of its fields changed without the others."""
+    message = Image(height=48, width=64, encoding="rgb8", step=3 * 64)
+    message.data.frombytes(np.full((48, 64, 3), 90, np.uint8).tobytes())
+    message.header.frame_id = "camera"
+    for name, value in changes.items():
+        setattr(message, name, value)
+    return message
+
+
+def calibration(k: float, p: float) -> CameraInfo:
+    message = CameraInfo(width=64, height=48)
+    message.k = [k, 0.0, 32.0, 0.0, k, 24.0, 0.0, 0.0, 1.0]
+    message.p = [p, 0.0, 32.0, 0.0, 0.0, p, 24.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+    return message
+
+
+def values_of(diagnostics: list[Any]) -> dict[str, str]:
+    """The values of the last diagnostics; "" for what is not there."""
+    values = diagnostics[-1].status[0].values if diagnostics else []
+    return defaultdict(str, {value.key: value.value for value in values})
+
+
+def message_of(diagnostics: list[Any]) -> str:
+    """The message of the last diagnostics; "" where none came."""
+    return str(diagnostics[-1].status[0].message) if diagnostics else ""
+
+
+def stamp_s(header: Any) -> float:
+    return float(header.stamp.sec + header.stamp.nanosec * 1e-9)

@@ -1,0 +1,84 @@
+# Copyright 2026 multihmr2_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Small scenes for the renderer's tests: people who stand where the test puts them, in plain surroundings."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from multihmr2_ros.body import Body
+from multihmr2_ros.camera import intrinsics_from_fov
+from multihmr2_ros.simulation.appearance import sample_appearance
+from multihmr2_ros.simulation.clips import GaitClip
+from multihmr2_ros.simulation.gaits import Manner
+from multihmr2_ros.simulation.labels import Labels, labels
+from multihmr2_ros.simulation.materials import Material
+from multihmr2_ros.simulation.paths import ArcPath, CameraPath
+from multihmr2_ros.simulation.posing import PosedScene, pose_scene
+from multihmr2_ros.simulation.render import Rendered, Renderer
+from multihmr2_ros.simulation.scene import Camera, Obstacle, Person, Scene, SceneOptions
+from multihmr2_ros.simulation.sensor import SensorEffects
+from multihmr2_ros.simulation.surroundings import Backdrop, Light, Surface, Surroundings
+from test import paths
+
+SHARED = paths.SHARED / "data"
+ADULT = np.array([0.5, 0.67, 0.5, 0.5, 0.5, 0.5], np.float32)
+GREY = Material((0.6, 0.6, 0.6))
+
+
+@functools.cache
+def body() -> Body:
+    return Body("full")
+
+
+@functools.cache
+def renderer() -> Renderer:
+    return Renderer(body())
+
+
+def person(x: float, y: float, person_id: int = 0, heading_rad: float = np.pi, gait: str = "stand") -> Person:
+    """An adult at (x, y) m in painted clothes, who by default faces a camera at the origin that looks along x."""
+    looks = sample_appearance(np.random.default_rng(person_id), ADULT, SceneOptions())
+    return Person(person_id, ADULT, GaitClip(gait, Manner()), ArcPath(x, y, heading_rad), looks)
+
+
+def surroundings(sun: tuple[float, float, float] = (0.0, 0.6, 0.8)) -> Surroundings:
+    """A grey ground under one sun, and a drawn backdrop."""
+    lights = (Light(sun, (0.8, 0.8, 0.8), spread_rad=0.005),)
+    return Surroundings(Surface(GREY), None, lights, (0.2, 0.2, 0.2), (0.1, 0.1, 0.1), Backdrop(0, "sky"))
+
+
+def box(x: float, y: float, z: float, size: tuple[float, float, float]) -> Obstacle:
+    return Obstacle("box", np.array([x, y, z]), np.array(size), 0.0, GREY)
+
+
+def scene(*people: Person, obstacles: tuple[Obstacle, ...] = (), **camera: Any) -> Scene:
+    """A camera 1 m above the origin that looks along the world's x, 160 × 120 px and 60° high unless told otherwise."""
+    width, height = camera.pop("width", 160), camera.pop("height", 120)
+    k = camera.pop("k", intrinsics_from_fov(np.deg2rad(60.0), width, height))
+    distortion = np.asarray(camera.pop("distortion", ()), np.float64)
+    place = camera.pop("surroundings", surroundings())
+    view = Camera(width, height, k, distortion, CameraPath(ArcPath(0.0, 0.0, 0.0), height_m=1.0, **camera))
+    return Scene(0, people, view, obstacles, place, SensorEffects(), 10.0, 0.0)
+
+
+def see(shown: Scene, seed: int = 0, time_s: float = 0.0) -> tuple[PosedScene, Rendered, Labels]:
+    """Poses, renders and labels a scene."""
+    posed = pose_scene(shown, time_s, body())
+    rendered = renderer().render(shown, posed, np.random.default_rng(seed))
+    return posed, rendered, labels(shown, posed, rendered)

@@ -1,0 +1,186 @@
+# Copyright 2026 multihmr2_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Bodies fitted to keypoints: against bodies whose parameters are known."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from multihmr2_ros.body import rotations_from_vectors
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.labeling.fitting import Fits, Fitter, Observations, fit_error
+from multihmr2_ros.labeling.pose_prior import learn_pose_prior, pose_features, pose_of_segments
+from multihmr2_ros.labeling.posed_keypoints import CAMERA_FROM_LEVEL, Pose, about_y
+from multihmr2_ros.simulation.pose import Pose as SegmentPose
+from multihmr2_ros.simulation.pose import about
+from multihmr2_ros.simulation.random_poses import pose_of, sample_angles
+from multihmr2_ros.simulation.retarget import load_motion
+from multihmr2_ros.simulation.skeleton import bone_rotations
+from test.helpers.labeling_scenes import full_body, keypoint_model, make_scene, prior, random_pose, without
+from test.helpers.motion_cases import rig
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def fit(people: Observations) -> Fits:
+    return Fitter(keypoint_model(), prior()).fit(people)
+
+
+def joints_of(fits: Fits) -> np.ndarray:
+    """(n, 17, 3) m from the pelvis, camera axes."""
+    with torch.no_grad():
+        return keypoint_model()(fits.phenotypes, fits.pose).keypoints.numpy()
+
+
+def joint_errors(fits: Fits, truth: np.ndarray) -> np.ndarray:
+    """(n,) mean distance of the 12 body joints in mm, from the hips' middle."""
+    found, truth = (points[:, 5:] - points[:, 11:13].mean(axis=1, keepdims=True) for points in (joints_of(fits), truth))
+    return 1000 * np.linalg.norm(found - truth, axis=-1).mean(axis=1)
+
+
+def facing_errors(fits: Fits, truth: np.ndarray) -> np.ndarray:
+    """(n,) rad between the directions from the right hip and shoulder to the left ones, seen from above."""
+    across = [(p[:, 5] - p[:, 6] + p[:, 11] - p[:, 12])[:, [0, 2]] for p in (joints_of(fits), truth)]
+    angles = [np.arctan2(a[:, 1], a[:, 0]) for a in across]
+    return np.abs((angles[0] - angles[1] + np.pi) % (2 * np.pi) - np.pi)
+
+
+def segments_of_pose(pose: Pose) -> np.ndarray:
+    chest = pose.pelvis @ rotations_from_vectors(pose.chest)
+    segments = [pose.pelvis, chest]
+    for side in range(2):
+        upper, thigh = chest @ pose.upper_arms[:, side], pose.pelvis @ pose.thighs[:, side]
+        segments += [upper, upper @ about_y(-pose.elbows[:, side]), thigh, thigh @ about_y(pose.knees[:, side])]
+    return torch.stack(segments, dim=1).double().numpy()
+
+
+def test_keypoints_without_a_mesh_equal_those_of_the_posed_mesh() -> None:
+    body, pose = full_body(), random_pose(5)
+    phenotypes = torch.rand(5, 4, generator=torch.Generator().manual_seed(1))
+    shape = keypoint_model().shape(phenotypes)
+    rest = body.rest_bone_poses(shape).numpy()
+    poses = [SegmentPose(segments) for segments in segments_of_pose(pose)]
+    turns = bone_rotations(poses, rest, body.bone_labels, body.bone_parents)
+    turns[:, 0] = CAMERA_FROM_LEVEL @ turns[:, 0]
+    rotations = keypoint_model().rotations(body, phenotypes, pose)
+    np.testing.assert_allclose(rotations, turns, atol=1e-5)
+    posed = body(shape, rotations)
+    origin = posed.joints[:, :1].numpy()
+    found = keypoint_model()(phenotypes, pose)
+    np.testing.assert_allclose(found.keypoints, body.coco_keypoints(posed.vertices.numpy()) - origin, atol=2e-5)
+    np.testing.assert_allclose(found.centre, (posed.vertices[:, body.centre_vertex].numpy() - origin[:, 0]), atol=1e-5)
+
+
+def test_poses_and_segments_are_the_same_thing() -> None:
+    generator = np.random.default_rng(0)
+    segments = np.stack([pose_of(sample_angles(generator)).orientation for _ in range(20)])
+    pose, off = pose_of_segments(segments)
+    np.testing.assert_allclose(segments_of_pose(pose), segments, atol=1e-5)
+    assert off.max() < 1e-6
+
+
+def test_with_landmarks_bodies_are_found_again() -> None:
+    scene = make_scene(24)
+    fits = fit(scene.people)
+    errors = joint_errors(fits, scene.joints)
+    assert np.median(errors) < 60
+    assert np.mean(errors) < 80
+    assert np.median(facing_errors(fits, scene.joints)) < 0.2
+    assert (facing_errors(fits, scene.joints) < np.pi / 3).mean() > 0.9
+    assert np.median(fit_error(scene.people, fits)) < 0.012
+
+
+def test_without_landmarks_left_and_right_say_who_faces_the_camera() -> None:
+    """Depth has two solutions then; front and back, and the picture itself, have one."""
+    scene = make_scene(24, seed=1, landmarks=False)
+    fits = fit(scene.people)
+    assert np.median(fit_error(scene.people, fits)) < 0.012
+    assert np.median(joint_errors(fits, scene.joints)) < 110
+    across = (scene.joints[:, 5] - scene.joints[:, 6])[:, 0]
+    plain = np.abs(across) > 0.15  # seen from front or back
+    found = (joints_of(fits)[:, 5] - joints_of(fits)[:, 6])[:, 0]
+    assert (np.sign(found[plain]) == np.sign(across[plain])).mean() > 0.95
+
+
+def test_knees_and_elbows_bend_the_right_way() -> None:
+    for landmarks in (True, False):
+        pose = fit(make_scene(12, seed=2, noise_px=3.0, landmarks=landmarks).people).pose
+        for hinge in (pose.elbows, pose.knees):
+            assert (hinge >= 0).all()
+            assert (hinge <= 2.7).all()
+
+
+def test_hidden_legs_are_likely_ones() -> None:
+    scene = make_scene(12, seed=3)
+    hidden = without(scene.people, [13, 14, 15, 16])
+    hidden = dataclasses.replace(hidden, visibility=np.where(np.arange(33) >= 25, 0.0, hidden.visibility))
+    fits = fit(hidden)
+    assert np.median(fit_error(hidden, fits)) < 0.015
+    assert (prior().cost(fits.pose) < 40).all()
+    assert np.isfinite(joints_of(fits)).all()
+
+
+def test_one_wrong_keypoint_does_not_turn_a_body() -> None:
+    scene = make_scene(12, seed=4)
+    points = scene.people.keypoints.copy()
+    points[:, 10] += 120  # a right wrist that is somebody else's
+    fits = fit(dataclasses.replace(scene.people, keypoints=points))
+    others = [5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16]
+    off = np.linalg.norm(fits.keypoints - scene.people.keypoints, axis=-1)[:, others]
+    assert np.median(off / scene.people.size[:, None]) < 0.02
+
+
+def test_a_batch_gives_each_person_the_same_body_as_alone() -> None:
+    scene = make_scene(3, seed=5)
+    together = fit(scene.people)
+    alone = fit(scene.people.select(slice(1, 2)))
+    np.testing.assert_allclose(alone.keypoints[0], together.keypoints[1], atol=0.5)
+
+
+def test_the_prior_prefers_poses_to_what_no_joint_allows() -> None:
+    generator = np.random.default_rng(6)
+    likely, _ = pose_of_segments(np.stack([pose_of(sample_angles(generator)).orientation for _ in range(50)]))
+    costs = prior().cost(likely)
+    backwards = likely._replace(thighs=likely.thighs @ torch.from_numpy(about(2, np.pi)).float())
+    assert (prior().cost(backwards) > costs + 20).all()
+    assert pose_features(likely).shape == (50, 34)
+
+
+def test_a_prior_from_recordings_knows_what_it_saw(tmp_path: Path) -> None:
+    """People who move their arms and never bend a leg."""
+    generator = np.random.default_rng(7)
+    names = ("left_shoulder", "right_shoulder")
+    frames = [{name: tuple(generator.uniform(-60, 60, 3).tolist()) for name in names} for _ in range(300)]
+    (tmp_path / "arms.bvh").write_text(rig(*frames))
+    learned = learn_pose_prior(tmp_path)
+    seen, _ = pose_of_segments(load_motion(tmp_path / "arms.bvh").orientation)
+    sitting = seen._replace(thighs=seen.thighs @ torch.from_numpy(about(1, -1.5)).float(), knees=seen.knees + 1.5)
+    assert learned.cost(seen).median() + 20 < learned.cost(sitting).median()
+    assert (learned.starts.knees < 0.1).all()
+
+
+def test_a_folder_that_teaches_no_prior_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"must hold \*\.bvh files"):
+        learn_pose_prior(tmp_path)
+    with pytest.raises(UserError, match="must be a folder"):
+        learn_pose_prior(tmp_path / "nowhere")
+    (tmp_path / "still.bvh").write_text(rig({}, {}, {}))
+    with pytest.raises(UserError, match="1 different poses, but a pose prior needs at least 100"):
+        learn_pose_prior(tmp_path)

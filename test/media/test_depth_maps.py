@@ -1,0 +1,181 @@
+# Copyright 2026 multihmr2_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Depth maps beside images: files and networks that `multihmr2 run` places people by, and their mistakes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from multihmr2_ros.cli.main import main
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.labeling.depth_model import DepthModel
+from multihmr2_ros.media.depth_maps import read_depth_map
+from multihmr2_ros.placement import RelativeDepth
+from test.cli.test_run import names, picture, save_picture
+
+WIDTH, HEIGHT = 96, 64
+RAMP = np.linspace(0.2, 1.0, HEIGHT * WIDTH, dtype=np.float32).reshape(HEIGHT, WIDTH)
+
+
+@pytest.fixture
+def run(small_checkpoint: Path, tmp_path: Path) -> Callable[..., int]:
+    def run(source: Path, options: str) -> int:
+        fixed = ["--checkpoint", str(small_checkpoint), "--out", str(tmp_path / "out"), "--device", "cpu"]
+        people = ["--score-threshold", "0", "--nms-distance", "0", "--max-people", "3", "--mesh", "low"]
+        return main(["run", str(source), *fixed, *people, *options.split()])
+
+    return run
+
+
+@pytest.fixture
+def maps(tmp_path: Path) -> Path:
+    folder = tmp_path / "maps"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def depth_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Depth Anything of random weights, tiny."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    backbone = transformers.Dinov2Config(
+        hidden_size=16, num_hidden_layers=4, num_attention_heads=2, image_size=56, patch_size=14,
+        out_features=["stage1", "stage2", "stage3", "stage4"], reshape_hidden_states=False, apply_layernorm=True,
+    )  # fmt: skip
+    config = transformers.DepthAnythingConfig(
+        backbone_config=backbone, reassemble_hidden_size=16, neck_hidden_sizes=[8, 8, 16, 16], fusion_hidden_size=8,
+        head_hidden_size=8, patch_size=14,
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("depth")
+    transformers.DepthAnythingForDepthEstimation(config).save_pretrained(folder)
+    processor = {"image_processor_type": "DPTImageProcessor", "size": {"height": 56, "width": 56}, "do_pad": False}
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "save", "kind"),
+    [
+        ("photo.npy", lambda path: np.save(path, RAMP), "inverse"),
+        ("photo.npz", lambda path: np.savez(path, depth=RAMP, other=RAMP[:2]), "depth"),
+        ("photo.png", lambda path: Image.fromarray((4000 * RAMP).astype(np.uint16)).save(path), "metric"),
+    ],
+)
+def test_maps_in_files(
+    run: Callable[..., int],
+    tmp_path: Path,
+    maps: Path,
+    name: str,
+    save: Callable[[Path], None],
+    kind: str,
+) -> None:
+    save(maps / name)
+    image = save_picture(tmp_path / "photo.png")
+    assert run(image, options=f"--save params --depth-maps {maps} --depth-kind {kind}") == 0
+    with np.load(tmp_path / "out" / "photo.npz") as found:
+        assert np.isfinite(found["pelvis_covariance"]).all(), "how sure it is"
+
+
+def test_a_network_of_transformers(run: Callable[..., int], tmp_path: Path, depth_model: Path) -> None:
+    estimated = DepthModel(str(depth_model))(picture())
+    assert estimated.kind == "inverse"
+    assert estimated.values.shape == (HEIGHT, WIDTH)
+    assert run(save_picture(tmp_path / "photo.png"), options=f"--save params --depth-model {depth_model}") == 0
+    with np.load(tmp_path / "out" / "photo.npz") as found:
+        assert np.isfinite(found["pelvis_covariance"]).all()
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "word"),
+    [
+        (RAMP[:32], "inverse", "image's size, 96 x 64 px, got 96 x 32"),
+        (RAMP[:32], "metric", "got 96 x 32 px"),
+        (np.full_like(RAMP, np.nan), "inverse", "only holes"),
+        (np.full_like(RAMP, np.nan), "metric", "no depth above 0 m"),
+        (-RAMP, "metric", "no depth above 0 m"),
+        (np.zeros_like(RAMP), "depth", "only holes, or one value"),
+        (np.zeros((HEIGHT, WIDTH, 3), np.float32), "inverse", "(height, width) floats"),
+        (np.array([{}]), "inverse", "Python objects"),
+        (None, "inverse", "but it has none"),
+    ],
+)  # fmt: skip
+def test_maps_that_cannot_be_used(
+    run: Callable[..., int],
+    tmp_path: Path,
+    maps: Path,
+    caplog: pytest.LogCaptureFixture,
+    values: np.ndarray | None,
+    kind: str,
+    word: str,
+) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for name in ("bad", "good"):
+        save_picture(images / f"{name}.png")
+    np.save(maps / "good.npy", RAMP)
+    if values is not None:
+        np.save(maps / "bad.npy", values, allow_pickle=True)
+    assert run(images, options=f"--save params --depth-maps {maps} --depth-kind {kind}") == 2, "it is told …"
+    assert names(tmp_path / "out") == ["bad.npz", "good.npz"], "… and nothing is lost"
+    lines = [record.getMessage() for record in caplog.records if "placed without a map" in record.getMessage()]
+    assert len(lines) == 1
+    assert word in lines[0]
+    with np.load(tmp_path / "out" / "good.npz") as found:
+        assert np.isfinite(found["pelvis_covariance"]).all()
+
+
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"PK\x03\x04", b"\x89PNG\r\n\x1a\n", b"text"])
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".png"])
+def test_damaged_files(tmp_path: Path, content: bytes, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=path.name):
+        read_depth_map(path)
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ("--depth-maps nowhere", "--depth-maps must be a folder"),
+        ("--depth-model .", "no config.json"),
+        ("--depth-maps . --depth-model .", "exclude each other"),
+    ],
+)
+def test_mistakes_in_options(
+    run: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    options: str,
+    word: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(save_picture(tmp_path / "a.png"), options=options) == 2
+    error = capsys.readouterr().err
+    assert len(error.strip().splitlines()) == 1
+    assert word in error
+    assert names(tmp_path / "out") == []
+
+
+def test_maps_are_relative_by_default() -> None:
+    assert RelativeDepth(RAMP).kind == "inverse"

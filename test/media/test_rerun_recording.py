@@ -1,0 +1,321 @@
+# Copyright 2026 multihmr2_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Recordings for the Rerun viewer, read back by Rerun's own reader; and everything a user can get wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from multihmr2_ros.body import Body
+from multihmr2_ros.cli.main import main
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.media import rerun_output
+from multihmr2_ros.media.colors import track_color
+from multihmr2_ros.media.export import save_image, save_params
+from multihmr2_ros.media.rerun_output import RerunRecording, Viewer, parse_view
+from multihmr2_ros.media.rerun_recording import (
+    MAX_VERTICES,
+    SKELETON_BONES,
+    Rig,
+    Surroundings,
+    bone_pairs,
+    person_label,
+    principal_axes,
+    simplified,
+    vertex_normals,
+)
+from multihmr2_ros.people import Frame, People
+from test.helpers.evaluation_bags import at, standing
+
+FRAMES = 12
+PEOPLE = "/world/camera/people"
+
+
+def rig(body: Body) -> Rig:
+    return Rig(body.faces, body.template, bone_pairs(body.bone_labels, body.bone_parents))
+
+
+def walking(index: int) -> People:
+    """Two people with velocities; the second is gone in the last third."""
+    people = standing(2)
+    people = at(people, np.array([[-0.5 + 0.05 * index, 0, 4.0], [0.8, 0, 5.0]]))
+    people = dataclasses.replace(
+        people,
+        track_id=np.array([3, 8]),
+        velocity=np.array([[0.5, 0.0, 0.0], [np.nan] * 3]),
+        velocity_covariance=np.tile(np.diag([0.04, 0.01, 0.09]), (2, 1, 1)),
+        pelvis_covariance=np.full((2, 3, 3), np.nan),
+        stamp=0.1 * index,
+    )
+    return people.select(np.arange(1 if index >= 2 * FRAMES // 3 else 2))
+
+
+def frame_of(people: People) -> Frame:
+    height, width = people.image_size
+    return Frame(np.full((height, width, 3), 90, np.uint8), people.stamp, people.k)
+
+
+class Read:
+    """What a recording holds, by Rerun's own reader."""
+
+    def __init__(self, path: Path) -> None:
+        chunk = pytest.importorskip("rerun.chunk", reason="rerun is not installed: pip install 'multihmr2_ros[view]'")
+        self.reader = chunk.RrdReader(path)
+        self.rows: dict[str, list[dict[str, Any]]] = {}
+        for each in self.reader.stream():
+            self.rows.setdefault(str(each.entity_path), []).extend(each.to_record_batch().to_pylist())
+
+    def values(self, entity: str, component: str) -> list[Any]:
+        """Of each row that has it, in order of the frames, those of the first row if static."""
+        name = f":{component}"
+        rows = [row for row in self.rows[entity] if any(key.endswith(name) and value for key, value in row.items())]
+        rows.sort(key=lambda row: row.get("frame") or 0)
+        return [next(value for key, value in row.items() if key.endswith(name)) for row in rows]
+
+    def frames(self, entity: str, component: str) -> list[int]:
+        name = f":{component}"
+        return sorted(
+            row["frame"] for row in self.rows[entity] if any(key.endswith(name) and value for key, value in row.items())
+        )
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("rerun", reason="rerun is not installed: pip install 'multihmr2_ros[view]'")
+    folder = tmp_path_factory.mktemp("rerun")
+    with RerunRecording(folder / "walk.rrd", rig(Body("low"))) as writer:
+        for index in range(FRAMES):
+            people = walking(index)
+            save_params(folder / f"{index:02d}.npz", people)
+            writer.add(frame_of(people), people)
+    assert [path.name for path in folder.glob("*.rrd")] == ["walk.rrd"], "no temporary file stays"
+    return folder / "walk.rrd"
+
+
+def test_what_is_read_back_is_what_was_saved(recording: Path) -> None:
+    read = Read(recording)
+    saved = [np.load(recording.parent / f"{index:02d}.npz") for index in range(FRAMES)]
+    (matrix,) = read.values("/world/camera/image", "image_from_camera")
+    assert np.allclose(np.reshape(matrix, (3, 3)).T, saved[0]["k"], rtol=1e-6), "column by column"
+    assert read.values("/world/camera/image", "resolution") == [[saved[0]["image_size"][::-1].tolist()]]
+    meshes = read.values(f"{PEOPLE}/meshes/3", "vertex_positions")
+    assert len(meshes) == FRAMES
+    used = np.unique(Body("low").faces)
+    for mesh, arrays in zip(meshes, saved, strict=True):
+        assert np.array_equal(np.array(mesh, np.float32), arrays["vertices"][0, used])
+    names = read.values(f"{PEOPLE}/names", "labels")
+    assert [len(labels) for labels in names] == [len(arrays["score"]) for arrays in saved]
+    assert names[0][0] == person_label(walking(0), 0) == f"#3 · 4.0 m · {walking(0).stature[0]:.2f} m tall"
+    arrows = np.array(read.values(f"{PEOPLE}/velocities", "vectors"))
+    assert arrows == pytest.approx(np.tile([[[0.5, 0, 0]]], (FRAMES, 1, 1))), "of the one whose velocity is known"
+    (sizes,) = read.values(f"{PEOPLE}/velocity_covariances", "half_sizes")[:1]
+    assert sorted(sizes[0]) == pytest.approx([0.1, 0.2, 0.3])
+    assert not read.values(f"{PEOPLE}/pelvis_covariances", "half_sizes"), "none is known"
+
+
+def test_overlay_colors_times_and_layout(recording: Path) -> None:
+    read = Read(recording)
+    strips = read.values("/world/camera/image/skeletons", "strips")
+    assert [len(lines) for lines in strips] == [
+        len(SKELETON_BONES) * (1 if index >= 8 else 2) for index in range(FRAMES)
+    ]
+    pairs = bone_pairs(Body("low").bone_labels, Body("low").bone_parents)
+    assert np.array(strips[0][: len(pairs)]) == pytest.approx(walking(0).joints_2d[0][pairs], rel=1e-5)
+    (color,) = read.values(f"{PEOPLE}/meshes/8", "albedo_factor")
+    assert tuple(np.array([color[0] >> shift & 255 for shift in (24, 16, 8)])) == track_color(8)
+    assert read.frames(f"{PEOPLE}/meshes/8", "vertex_positions") == list(range(8))
+    assert any(row["frame"] == 8 and any("is_recursive" in key and row[key] is not None for key in row)
+               for row in read.rows[f"{PEOPLE}/meshes/8"]), "cleared"  # fmt: skip
+    stamps = {row["frame"]: row["stamp"] for row in read.rows[f"{PEOPLE}/names"]}
+    assert [stamps[index].total_seconds() for index in range(FRAMES)] == pytest.approx(
+        [0.1 * index for index in range(FRAMES)]
+    )
+    trails = read.values("/world/trails", "strips")
+    assert [len(lines[0]) for lines in trails] == list(range(1, FRAMES + 1))
+    assert len(read.reader.blueprints()) == 1
+    (blueprint,) = read.reader.blueprints()
+    parts = {str(each.entity_path).split("/")[1] for each in read.reader.stream(store=blueprint)}
+    assert {"view", "container", "viewport"} <= parts
+
+
+def test_a_moving_camera_and_depth(tmp_path: Path) -> None:
+    pytest.importorskip("rerun", reason="rerun is not installed: pip install 'multihmr2_ros[view]'")
+    pose = np.array([[0.0, 0, 1, 2], [-1, 0, 0, 0], [0, -1, 0, 1.2], [0, 0, 0, 1]])
+    people = walking(0)
+    depth = np.full(people.image_size, 2.5, np.float32)
+    with RerunRecording(tmp_path / "drive.rrd", rig(Body("low"))) as writer:
+        writer.add(frame_of(people), people, Surroundings(depth, pose))
+    read = Read(tmp_path / "drive.rrd")
+    (trail,) = read.values("/world/trails", "strips")
+    assert np.array(trail[0][0]) == pytest.approx((pose @ [*people.pelvis[0], 1])[:3], rel=1e-5), "in the fixed frame"
+    (buffer,) = read.values("/world/camera/depth", "buffer")
+    assert np.frombuffer(bytes(buffer[0]), np.float32).tolist() == depth.ravel().tolist()
+    (ground,) = read.values("/world/ground", "strips")
+    assert {point[2] for line in ground for point in line} == {0.0}
+
+
+def test_an_interrupted_recording_can_be_opened(tmp_path: Path) -> None:
+    pytest.importorskip("rerun", reason="rerun is not installed: pip install 'multihmr2_ros[view]'")
+
+    def interrupted() -> None:
+        with RerunRecording(tmp_path / "cut.rrd", rig(Body("low"))) as writer:
+            for index in range(5):
+                writer.add(frame_of(walking(index)), walking(index))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert len(Read(tmp_path / "cut.rrd").values(f"{PEOPLE}/meshes/3", "vertex_positions")) == 5
+
+
+def test_a_disk_that_is_nearly_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("rerun", reason="rerun is not installed: pip install 'multihmr2_ros[view]'")
+    with RerunRecording(tmp_path / "full.rrd", rig(Body("low"))) as writer:
+        writer.add(frame_of(walking(0)), walking(0))
+        monkeypatch.setattr(rerun_output, "MIN_FREE_BYTES", 10**18)
+        with pytest.raises(UserError, match="are free; make space"):
+            writer.add(frame_of(walking(1)), walking(1))
+    assert len(Read(tmp_path / "full.rrd").values(f"{PEOPLE}/meshes/3", "vertex_positions")) == 1
+
+
+def test_the_command(tmp_path: Path, small_checkpoint: Path) -> None:
+    pytest.importorskip("rerun", reason="rerun is not installed: pip install 'multihmr2_ros[view]'")
+    image = np.random.default_rng(0).integers(0, 255, (96, 128, 3), np.uint8)
+    (tmp_path / "in").mkdir()
+    save_image(tmp_path / "in" / "a.png", image)
+    arguments: list[object] = ["run", tmp_path / "in", "--out", tmp_path / "out", "--save", "params,rrd"]
+    arguments += ["--mesh", "low", "--checkpoint", small_checkpoint, "--device", "cpu", "--max-people", "2"]
+    arguments += ["--score-threshold", "0"]
+    assert main([*map(str, arguments)]) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.npz", "in.rrd"}
+    saved, read = np.load(tmp_path / "out" / "a.npz"), Read(tmp_path / "out" / "in.rrd")
+    meshes = [entity for entity in read.rows if entity.startswith(f"{PEOPLE}/meshes/")]
+    assert len(meshes) == len(saved["score"]) > 0
+    assert main([*map(str, arguments)]) == 2, "nothing is replaced"
+    assert main([*map(str, arguments), "--overwrite"]) == 0
+
+
+@pytest.mark.parametrize("options", [["--save", "rrd", "--out", "out"], ["--view"], ["--view", "web"]])
+def test_without_the_extra(
+    options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "rerun", None)  # as where it is not installed: importing raises ImportError
+    save_image(tmp_path / "a.png", np.zeros((48, 64, 3), np.uint8))
+    assert main(["run", "a.png", *options, "--device", "cpu"]) == 2
+    assert capsys.readouterr().err == "multihmr2 run: rerun is not installed: pip install 'multihmr2_ros[view]'\n"
+
+
+@pytest.mark.parametrize("options", [[], ["--save", "rrd"], ["--save", "params", "--view", "web"]])
+def test_results_need_a_folder(options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_image(tmp_path / "a.png", np.zeros((48, 64, 3), np.uint8))
+    assert main(["run", str(tmp_path / "a.png"), *options]) == 2
+    assert "expected --out DIR" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["", "wep", "web:", "web:0", "web:70000", "native:1"])
+def test_unknown_viewers(text: str) -> None:
+    with pytest.raises(UserError, match="--view takes native, web or web:PORT"):
+        parse_view(text)
+
+
+def test_no_display_and_a_port_that_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("rerun", reason="rerun is not installed: pip install 'multihmr2_ros[view]'")
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    with pytest.raises(UserError, match="no display for the viewer; use --view web"):
+        Viewer("native")
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with pytest.raises(UserError, match="cannot be used"):
+            Viewer("web", other.getsockname()[1])
+
+
+def test_the_web_viewer_is_for_this_machine_and_ends(tmp_path: Path) -> None:
+    pytest.importorskip("rerun", reason="rerun is not installed: pip install 'multihmr2_ros[view]'")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    viewer = Viewer("web", port)
+    try:
+        with RerunRecording(None, rig(Body("low")), viewer, "walk") as writer:
+            writer.add(frame_of(walking(0)), walking(0))
+        assert b"<html" in urllib.request.urlopen(viewer.address, timeout=10).read(2000).lower()
+        listening = subprocess.run(
+            ["cat", "/proc/net/tcp", "/proc/net/tcp6"], capture_output=True, text=True, check=True
+        )
+        places = [line.split()[1] for line in listening.stdout.splitlines() if f":{port:04X} " in line]
+        assert places
+        assert all(place.startswith("0100007F") for place in places), "127.0.0.1 alone"
+    finally:
+        viewer.close()
+    with socket.socket() as probe, pytest.raises(OSError, match="refused"):
+        probe.connect(("127.0.0.1", port))
+
+
+def volume(vertices: np.ndarray, faces: np.ndarray) -> float:
+    """m³ inside a mesh (V, 3), (F, 3); negative where triangles face inwards."""
+    a, b, c = vertices[faces].astype(np.float64).transpose(1, 0, 2)
+    return float((a * np.cross(b, c)).sum() / 6)
+
+
+def test_normals_of_a_tetrahedron_face_outwards() -> None:
+    corners = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32)
+    faces = np.array([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]], np.int32)
+    normals = vertex_normals(corners, faces)
+    assert np.linalg.norm(normals, axis=1) == pytest.approx(1)
+    assert ((corners - corners.mean(axis=0)) * normals).sum(axis=1).min() > 0.3
+    assert volume(corners, faces) == pytest.approx(1 / 6)
+
+
+def test_simplified_meshes_keep_the_shape() -> None:
+    body = Body("full")
+    kept, faces = simplified(body.template, body.faces)
+    assert MAX_VERTICES / 2 < len(kept) <= MAX_VERTICES
+    assert faces.max() == len(kept) - 1
+    full, small = body.template[np.unique(body.faces)], body.template[kept]
+    assert np.abs(np.ptp(full, axis=0) - np.ptp(small, axis=0)).max() < 0.05
+    assert volume(small, faces) == pytest.approx(volume(body.template, body.faces), rel=0.1), (
+        "triangles keep their side"
+    )
+    low = Body("low")
+    kept, faces = simplified(low.template, low.faces)
+    assert np.array_equal(kept[faces], low.faces)
+
+
+def test_ellipsoids_have_the_covariances_axes() -> None:
+    from scipy.spatial.transform import Rotation
+
+    root = np.random.default_rng(0).normal(size=(20, 3, 3))
+    covariance = root @ root.transpose(0, 2, 1)
+    half_sizes, quaternions = principal_axes(covariance)
+    axes = Rotation.from_quat(quaternions).as_matrix() * half_sizes[:, None]
+    assert axes @ axes.transpose(0, 2, 1) == pytest.approx(covariance, abs=1e-4)
+
+
+def test_nothing_is_imported_unless_asked() -> None:
+    code = "import multihmr2_ros.media.rerun_output, sys; print('rerun' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "False\n"

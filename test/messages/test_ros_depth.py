@@ -1,0 +1,323 @@
+# Copyright 2026 multihmr2_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Depth images: which one goes with an image, whether it fits, and that the estimator sees what the camera saw."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+pytest.importorskip("rclpy", reason="ROS is not in this shell: source scripts/env.sh")
+pytest.importorskip("multihmr2_ros.msg", reason="our messages are not built: make setup")
+
+from diagnostic_msgs.msg import DiagnosticArray
+from multihmr2_ros.msg import HumanArray
+from rclpy.serialization import serialize_message
+from sensor_msgs.msg import Image
+
+from multihmr2_ros.camera import CameraModel, distort_points
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.estimator import Estimator
+from multihmr2_ros.messages import calibration as lenses
+from multihmr2_ros.messages.calibration import Lens
+from multihmr2_ros.messages.content import HeaderContent
+from multihmr2_ros.messages.depth import KEPT, DepthImages, depth_from_ros, stamp_of
+from multihmr2_ros.ros.estimation import load_estimator
+from multihmr2_ros.ros.parameters import NodeParameters
+from test.helpers.ros_wire import BEST_EFFORT, Wire, calibration, image_message, message_of, values_of
+
+SIZE = (48, 64)
+HEADER = HeaderContent(7, 5, "camera")
+MILLIMETRES = np.arange(48 * 64, dtype=np.uint16).reshape(SIZE)
+
+
+def depth_message(depth: NDArray[Any] = MILLIMETRES, sec: int = 0, nanosec: int = 0, **changes: Any) -> Image:
+    """The depth image that a driver publishes, some of its fields changed without the others."""
+    encoding = "16UC1" if depth.dtype.itemsize == 2 else "32FC1"
+    height, width = depth.shape
+    message = Image(height=height, width=width, encoding=encoding, step=width * depth.dtype.itemsize)
+    message.data.frombytes(depth.tobytes())
+    message.header.frame_id = "camera"
+    message.header.stamp.sec, message.header.stamp.nanosec = sec, nanosec
+    for name, value in changes.items():
+        setattr(message, name, value)
+    return message
+
+
+# --- values
+
+
+def test_values_come_as_they_were_sent() -> None:
+    metres = MILLIMETRES.astype(np.float32) / 1000
+    metres[0, :3] = np.nan, np.inf, 0
+    for depth in (MILLIMETRES, metres):
+        came = depth_from_ros(depth_message(depth), HEADER, SIZE)
+        assert came.dtype == depth.dtype
+        np.testing.assert_array_equal(came, depth)
+        swapped = depth.astype(depth.dtype.newbyteorder(">"))
+        other = depth_from_ros(depth_message(swapped, is_bigendian=1), HEADER, SIZE)
+        np.testing.assert_array_equal(other, depth)
+        assert other.dtype.isnative
+    padded = np.zeros((48, 70), np.uint16)
+    padded[:, :64] = MILLIMETRES
+    came = depth_from_ros(depth_message(padded, width=64), HEADER, SIZE)
+    np.testing.assert_array_equal(came, MILLIMETRES)
+    np.testing.assert_array_equal(depth_from_ros(depth_message(encoding="mono16"), HEADER, SIZE), MILLIMETRES)
+
+
+REFUSED = [
+    ({"encoding": "rgb8"}, "must be 16UC1 or 32FC1 or mono16, got 'rgb8'"),
+    ({"encoding": ""}, "got ''"),
+    ({"width": 63}, "must be registered to the image .64 x 48 px in frame 'camera'., got 63 x 48 px"),
+    ({"height": 0}, "got 64 x 0 px"),
+    ({"step": 127}, "rows of at least 128 bytes, got step 127"),
+    ({"step": 2**31}, "rows of at least 128 bytes"),
+    ({"encoding": "32FC1"}, "rows of at least 256 bytes"),
+    ({"data": b""}, "and 0 bytes in all"),
+]
+
+
+@pytest.mark.parametrize(("changes", "reason"), REFUSED)
+def test_what_does_not_fit_is_refused(changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(UserError, match=reason):
+        depth_from_ros(depth_message(**changes), HEADER, SIZE)
+
+
+def test_a_depth_image_of_another_frame_is_not_registered() -> None:
+    message = depth_message()
+    message.header.frame_id = "depth_camera"
+    with pytest.raises(UserError, match=r"in frame 'camera'.*got 64 x 48 px in 'depth_camera'"):
+        depth_from_ros(message, HEADER, SIZE)
+
+
+# --- which one
+
+
+def kept(*stamps_ns: int) -> DepthImages:
+    images = DepthImages()
+    for stamp_ns in stamps_ns:
+        images.add(serialize_message(depth_message(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)))
+    return images
+
+
+def test_the_nearest_stamp_wins() -> None:
+    images = kept(*(10**9 + step * 10_000_000 for step in range(KEPT)))
+    for wanted, found in ((0, 0), (4_000_000, 0), (6_000_000, 10_000_000), (16_000_000, 20_000_000)):
+        message = images.nearest(10**9 + wanted, 0.006)
+        assert message is not None
+        assert stamp_of(message) == 10**9 + found
+    assert images.nearest(10**9 - 7_000_000, 0.006) is None
+    assert images.nearest(10**9 + 37_000_000, 0.006) is None
+    assert DepthImages().nearest(0, 0.1) is None
+
+
+def test_a_depth_image_that_comes_in_time_is_waited_for() -> None:
+    images = kept(10**9)
+    later = threading.Timer(0.1, lambda: images.add(serialize_message(depth_message(sec=3))))
+    later.start()
+    message = images.nearest(3 * 10**9, 5.0)
+    later.join()
+    assert message is not None
+    assert stamp_of(message) == 3 * 10**9
+    began_s = time.monotonic()
+    assert DepthImages().nearest(0, 5.0) is None
+    assert time.monotonic() - began_s < 4, "where nothing ever came, nothing is waited for"
+
+
+def test_what_could_not_be_nearer_is_not_waited_for() -> None:
+    images = kept(10**9)
+    began_s = time.monotonic()
+    message = images.nearest(10**9 + 5_000_000, 5.0)
+    assert time.monotonic() - began_s < 1, "what comes after 5 ms is farther away"
+    assert message is not None
+    assert stamp_of(message) == 10**9
+    nearer = threading.Timer(0.1, lambda: images.add(serialize_message(depth_message(sec=8))))
+    nearer.start()
+    message = images.nearest(8 * 10**9 + 5_000_000, 5.0)
+    nearer.join()
+    assert time.monotonic() - began_s < 2, "nor after one came that is earlier, but near enough"
+    assert message is not None
+    assert stamp_of(message) == 8 * 10**9
+
+
+def test_memory_is_bounded_and_time_may_go_back() -> None:
+    images = kept(*range(10**9, 10**9 + 50))
+    assert len(images._kept) == KEPT
+    images.add(serialize_message(depth_message(sec=0, nanosec=5)))
+    message = images.nearest(5, 0.001)
+    assert message is not None
+    assert stamp_of(message) == 5
+    for damaged in (b"", b"\0" * 11):
+        images.add(damaged)
+    assert stamp_of(bytes([0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 7])) == 2 * 10**9 + 7, "big-endian"
+
+
+# --- through the lens
+
+
+def test_depth_goes_through_the_lens_as_the_image_does() -> None:
+    """Against the other direction: where each ideal pixel's middle lies in the distorted image."""
+    k = np.array([[60.0, 0, 32], [0, 60.0, 24], [0, 0, 1]])
+    camera = CameraModel(k, np.array([0.2, 0.05, 0.01, -0.01, 0.0]), "plumb_bob", 64, 48, "K")
+    rows, columns = np.mgrid[:48, :64]
+    ideal = np.stack([columns, rows], axis=-1).astype(float)
+    there = np.rint(distort_points(ideal, camera)).astype(int)
+    inside = np.all((there >= 0) & (there < (64, 48)), axis=-1)
+    expected = np.where(inside, MILLIMETRES[np.where(inside, there[..., 1], 0), np.where(inside, there[..., 0], 0)], 0)
+    lens = Lens()
+    for scale, kind in ((1, np.uint16), (0.001, np.float32)):
+        depth = (MILLIMETRES * scale).astype(kind)
+        came = lens.undistorted_depth(depth, camera)
+        assert came.dtype == kind
+        same = np.isclose(came, expected * scale)
+        assert same.mean() > 0.97, "but for ties between two pixels"
+        assert set(came.ravel()) <= {*depth.ravel(), kind(0)}, "no value that was not measured"
+
+
+def test_pixels_are_looked_up_once_for_a_camera(monkeypatch: pytest.MonkeyPatch) -> None:
+    k = np.array([[60.0, 0, 32], [0, 60.0, 24], [0, 0, 1]])
+    cameras = [CameraModel(k, np.array([first, 0, 0, 0, 0]), "plumb_bob", 64, 48, "K") for first in (0.2, -0.2)]
+    expected = [Lens().undistorted_depth(MILLIMETRES, camera) for camera in cameras]
+    assert (expected[0] != expected[1]).any()
+    made, make = [], lenses._nearest_pixels
+    monkeypatch.setattr(lenses, "_nearest_pixels", lambda *maps: made.append(0) or make(*maps))
+    lens = Lens()
+    for index, count in ((0, 1), (0, 1), (1, 2), (1, 2), (0, 3)):
+        np.testing.assert_array_equal(lens.undistorted_depth(MILLIMETRES, cameras[index]), expected[index])
+        assert len(made) == count
+
+
+# --- through the node
+
+
+def depth_publisher(here: Wire) -> Any:
+    publisher = here.peer.create_publisher(Image, "depth", BEST_EFFORT)
+    here.until(lambda: publisher.get_subscription_count() > 0)
+    return publisher
+
+
+def exchange(here: Wire, depths: Any, humans: list[HumanArray], condition: Callable[[], Any], **changes: Any) -> None:
+    """Send depth images and images of the same stamps until the condition holds."""
+    for _ in range(10):
+        message = image_message()
+        depths.publish(depth_message(sec=here.stamp_s + 1, **changes))
+        here.spin(0.05)
+        here.exchange(humans, message)
+        if condition():
+            return
+    raise AssertionError("ten images did not bring about what was waited for")
+
+
+def test_the_estimator_gets_the_depth_image_of_the_same_stamp(wire: Callable[..., Wire]) -> None:
+    here = wire(diagnostics_period_s=0.1)
+    humans, diagnostics = here.listen(HumanArray, "/humans"), here.listen(DiagnosticArray, "/diagnostics")
+    here.exchange(humans)
+    assert "depth" not in here.estimator.last_cues
+    here.until(lambda: values_of(diagnostics)["depth"] == "not used: nothing comes on /depth")
+    depths = depth_publisher(here)
+    exchange(here, depths, humans, lambda: "depth" in here.estimator.last_cues)
+    np.testing.assert_array_equal(here.estimator.last_cues["depth"], MILLIMETRES)
+    here.until(lambda: values_of(diagnostics)["depth"] == "used")
+    here.send_until(lambda: "depth" not in here.estimator.last_cues)  # a second later
+    here.until(lambda: values_of(diagnostics)["depth"].startswith("not used: n"))
+
+    here.set(use_depth=False)
+    here.until(lambda: depths.get_subscription_count() == 0)
+    here.exchange(humans)
+    here.until(lambda: values_of(diagnostics)["depth"] == "not used: use_depth is false")
+    assert "depth" not in here.estimator.last_cues
+
+
+def test_depth_that_does_not_fit_is_told_and_the_image_is_worked_on(wire: Callable[..., Wire]) -> None:
+    here = wire(diagnostics_period_s=0.1)
+    humans, diagnostics = here.listen(HumanArray, "/humans"), here.listen(DiagnosticArray, "/diagnostics")
+    depths = depth_publisher(here)
+
+    def said(text: str) -> Callable[[], bool]:
+        return lambda: text in message_of(diagnostics)
+
+    small = np.ones((24, 32), np.uint16)
+    exchange(
+        here, depths, humans, said("got 32 x 24 px in 'camera'; give the topic of the registered ones"), depth=small
+    )
+    assert "depth" not in here.estimator.last_cues
+    here.until(lambda: values_of(diagnostics)["depth"] == "not used: it does not fit")
+    exchange(here, depths, humans, said("depth images must be 16UC1 or 32FC1 or mono16, got '8UC1'"), encoding="8UC1")
+    assert len(humans[-1].humans) == 1
+
+
+def test_the_depth_of_a_distorted_image_is_undistorted_with_it(wire: Callable[..., Wire]) -> None:
+    here = wire()
+    humans = here.listen(HumanArray, "/humans")
+    depths = depth_publisher(here)
+    here.until(lambda: here.camera_info.get_subscription_count() > 0)
+    distorted = calibration(k=50.0, p=40.0)
+    distorted.distortion_model, distorted.d = "plumb_bob", [0.2, 0.05, 0.01, -0.01, 0.0]
+    here.camera_info.publish(distorted)
+    here.send_until(lambda: humans and humans[-1].intrinsics_source == HumanArray.INTRINSICS_K)
+    exchange(here, depths, humans, lambda: "depth" in here.estimator.last_cues)
+    model = CameraModel(np.reshape(distorted.k, (3, 3)), np.array(distorted.d), "plumb_bob", 64, 48, "K")
+    np.testing.assert_array_equal(here.estimator.last_cues["depth"], Lens().undistorted_depth(MILLIMETRES, model))
+    seen = here.estimator.last_image.any(axis=2)
+    assert cv2.countNonZero((~seen).astype(np.uint8)) > 0
+    assert not here.estimator.last_cues["depth"][0, 0], "no depth where there is no pixel"
+
+
+def test_damaged_depth_images_do_no_harm(wire: Callable[..., Wire]) -> None:
+    here = wire()
+    humans, generator = here.listen(HumanArray, "/humans"), np.random.default_rng(0)
+    assert here.node._inputs is not None
+    images = here.node._inputs.depth_images
+    assert images is not None
+    whole = serialize_message(depth_message())
+    for index in range(30):
+        damaged = bytearray(whole[: generator.integers(len(whole))] if index % 2 else whole)
+        for _ in range(min(5, len(damaged))):
+            damaged[generator.integers(min(len(damaged), 60))] = generator.integers(256)  # where the fields are
+        damaged[4:12] = (here.stamp_s + 1).to_bytes(4, "little") + bytes(4)
+        images.add(bytes(damaged))
+        assert len(here.exchange(humans).humans) == 1
+    assert here.node.traffic.unusable == 0
+
+
+def test_the_real_estimator_places_people_by_depth(wire: Callable[..., Wire], small_checkpoint: Path) -> None:
+    here = wire(
+        autostart=False, checkpoint=str(small_checkpoint), device="cpu", max_people=3, score_threshold=0.0,
+        vertical_fov_rad=1.0, diagnostics_period_s=0.1,
+    )  # fmt: skip
+    made: list[Estimator] = []
+
+    def make(parameters: NodeParameters) -> Estimator:
+        made.append(load_estimator(parameters))
+        return made[-1]
+
+    here.node._make_estimator = make
+    here.node.trigger_configure()
+    here.node.trigger_activate()
+    humans, diagnostics = here.listen(HumanArray, "/humans"), here.listen(DiagnosticArray, "/diagnostics")
+    here.exchange(humans)
+    assert made[0].placement is None
+    flat = np.full(SIZE, 3.0, np.float32)
+    exchange(here, depth_publisher(here), humans, lambda: made[0].placement is not None, depth=flat)
+    assert len(humans[-1].humans) > 0
+    here.until(lambda: values_of(diagnostics)["depth"] == "used")

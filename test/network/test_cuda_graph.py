@@ -1,0 +1,210 @@
+# Copyright 2026 multihmr2_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The CUDA graph's order, with a stand-in for `torch.cuda`: nothing here has run on a GPU."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from multihmr2_ros import Estimator, People
+from multihmr2_ros.estimator import EstimatorConfig
+from multihmr2_ros.network.inference import KEPT_GRAPHS, KEPT_UPLOADS, Runtime
+from test.helpers.small_network import small_network
+from test.helpers.stand_in_cuda import StandInCuda
+
+EVERYBODY = EstimatorConfig(score_threshold=0.0, nms_distance_m=0.0, max_people=3, mesh="low", track=False)
+K = np.array([[60.0, 0, 32], [0, 60, 24], [0, 0, 1]])
+OUTPUTS = 10
+ONE_FRAME = [
+    "enter cuda:0", "upload", "upload", *["copy in"] * 3, "replay", *["download"] * OUTPUTS, "host waits for main",
+    "leave cuda:0",
+]  # fmt: skip
+NOT_PERMITTED = RuntimeError("CUDA error: operation not permitted when stream is capturing\nSearch for it")
+
+
+def picture(seed: int, width: int = 64, height: int = 48) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def eager(image: np.ndarray, k: np.ndarray | None = None, **changes: Any) -> People:
+    config = dataclasses.replace(EVERYBODY, **changes)
+    return Estimator(small_network(), config, Runtime("cpu", "fp32")).step(image, k)
+
+
+def assert_same(found: People, expected: People) -> None:
+    assert len(found) == len(expected) > 0
+    for name in ("score", "joints", "vertices", "k"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), atol=1e-5, err_msg=name)
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> StandInCuda:
+    return StandInCuda(monkeypatch)
+
+
+@pytest.fixture
+def estimator(cuda: StandInCuda) -> Estimator:
+    return cuda.use(Estimator(small_network(), EVERYBODY, Runtime("cpu", "fp32")))
+
+
+def fail_in_captures(cuda: StandInCuda, estimator: Estimator, error: Exception) -> None:
+    """The network's work raises while it is captured, and only then."""
+    forward = estimator._infer._forward
+
+    def failing(*inputs: torch.Tensor) -> Any:
+        if cuda.captures_here:
+            raise error
+        return forward(*inputs)
+
+    estimator._infer._forward = failing
+
+
+def test_the_order_of_a_captured_frame(cuda: StandInCuda, estimator: Estimator) -> None:
+    with cuda.memory():
+        estimator.step(picture(0))
+        first = [note for note in cuda.take_notes() if not note.startswith("pin")]
+        estimator.step(picture(1))
+    capture = [
+        "side waits for main", *["forward on side"] * 3, "main waits for side",
+        "capture, thread_local", "forward on capture's", "captured",
+    ]  # fmt: skip
+    assert first == [*ONE_FRAME[:3], *capture, *ONE_FRAME[3:]]
+    assert cuda.take_notes() == ONE_FRAME, "nothing is allocated, and the host waits once"
+
+
+def test_a_replay_reads_what_is_new(cuda: StandInCuda, estimator: Estimator) -> None:
+    with cuda.memory():
+        for seed, k in ((0, None), (1, None), (1, K), (2, np.diag([2, 2, 1]) @ K)):
+            assert_same(estimator.step(picture(seed), k), eager(picture(seed), k))
+    assert cuda.notes.count("captured") == 1
+
+
+def test_a_picture_waits_for_the_copy_of_the_one_before(cuda: StandInCuda, estimator: Estimator) -> None:
+    """Its pinned memory is written again."""
+    infer, resize = estimator._infer, estimator._resize(64, 48)
+    with cuda.memory():
+        first, second = (infer.prepare(picture(seed), resize) for seed in (0, 1))
+    assert cuda.notes == ["pin (48, 64, 3)", "upload", "host waits for a copy", "upload"]
+    assert not torch.equal(first, second)
+
+
+def test_a_gpu_leaves_the_threads_of_the_cpu_alone(
+    cuda: StandInCuda, estimator: Estimator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", calls.append)
+    estimator._infer.runtime = dataclasses.replace(estimator.runtime, threads=torch.get_num_threads() + 1)
+    with cuda.memory():
+        estimator.step(picture(0))
+    assert calls == []
+
+
+def test_a_failed_capture_leaves_eager_mode(
+    cuda: StandInCuda, estimator: Estimator, caplog: pytest.LogCaptureFixture
+) -> None:
+    fail_in_captures(cuda, estimator, NOT_PERMITTED)
+    with cuda.memory(), caplog.at_level(logging.INFO):
+        main = torch.cuda.current_stream()
+        found = [estimator.step(picture(seed)) for seed in (0, 1)]
+    assert torch.cuda.current_stream() is main
+    assert [record.getMessage() for record in caplog.records] == [
+        "the CUDA graph cannot be captured (CUDA error: operation not permitted when stream is capturing); "
+        "the network runs in mode eager"
+    ]
+    assert cuda.notes.count("capture, thread_local") == 1, "it is not tried again"
+    assert estimator.runtime.mode == "eager"
+    for seed, people in enumerate(found):
+        assert_same(people, eager(picture(seed)))
+
+
+def test_a_compiled_graph_that_cannot_be_captured_stays_compiled(cuda: StandInCuda, estimator: Estimator) -> None:
+    fail_in_captures(cuda, cuda.use(estimator, "compiled-graph"), NOT_PERMITTED)
+    with cuda.memory():
+        estimator.step(picture(0))
+    assert estimator.runtime.mode == "compiled"
+
+
+def test_other_errors_than_a_captures_are_raised(cuda: StandInCuda, estimator: Estimator) -> None:
+    """Of the work itself, and of memory: the node makes the estimator again for less (docs/node.md)."""
+    whole = estimator._infer._forward
+    memory = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.20 GiB")
+    fail_in_captures(cuda, estimator, memory)
+    with cuda.memory():
+        main = torch.cuda.current_stream()
+        with pytest.raises(torch.OutOfMemoryError, match="out of memory"):
+            estimator.step(picture(0))
+        assert torch.cuda.current_stream() is main
+        estimator._infer._forward = lambda *_: 1 / 0
+        with pytest.raises(ZeroDivisionError):
+            estimator.step(picture(0))
+        estimator._infer._forward = whole
+        assert estimator.runtime.mode == "graph"
+        assert_same(estimator.step(picture(0)), eager(picture(0)))
+
+
+def test_changes_capture_anew(cuda: StandInCuda, estimator: Estimator) -> None:
+    changes: list[dict[str, Any]] = [{}, {"max_people": 2}, {"max_people": 2, "mesh": "full"}, {"max_people": 5}, {}]
+    with cuda.memory():
+        for captures, values in enumerate(changes, start=1):
+            estimator.reconfigure(dataclasses.replace(EVERYBODY, **values))
+            for seed in (0, 1):
+                assert_same(estimator.step(picture(seed)), eager(picture(seed), **values))
+            assert cuda.notes.count("captured") == captures
+
+
+def test_the_fifth_size_takes_the_place_of_the_oldest(cuda: StandInCuda, estimator: Estimator) -> None:
+    sizes = [(64, 48), (48, 64), (64, 64), (64, 32), (64, 16)]
+    with cuda.memory():
+        for width, height in sizes:
+            estimator.step(picture(0, width, height))
+        assert len(estimator._infer._graphs) == KEPT_GRAPHS == len(sizes) - 1
+        assert len(estimator._infer._uploads) == KEPT_UPLOADS
+        cuda.take_notes()
+        for width, height in sizes[1:]:
+            assert_same(estimator.step(picture(1, width, height)), eager(picture(1, width, height)))
+        assert "captured" not in cuda.notes, "four sizes are kept"
+        assert_same(estimator.step(picture(1, *sizes[0])), eager(picture(1, *sizes[0])))
+        assert cuda.notes.count("captured") == 1
+
+
+def test_two_estimators_in_two_threads(cuda: StandInCuda) -> None:
+    """Each captures several sizes while the other replays; never both at one time."""
+    sizes = [(64, 48), (48, 64), (64, 64)]
+    found: dict[int, list[People]] = {}
+
+    estimators = {seed: cuda.use(Estimator(small_network(), EVERYBODY, Runtime("cpu", "fp32"))) for seed in (0, 100)}
+
+    def work(seed: int) -> None:
+        with cuda.memory():
+            pictures = [picture(seed + index, *size) for index, size in enumerate(sizes * 2)]
+            found[seed] = [estimators[seed].step(each) for each in pictures]
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in estimators]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert cuda.most_captures == 1
+    assert cuda.notes.count("captured") == 2 * len(sizes)
+    for seed in estimators:
+        for index, size in enumerate(sizes * 2):
+            assert_same(found[seed][index], eager(picture(seed + index, *size)))

@@ -1,0 +1,155 @@
+# Copyright 2026 multihmr2_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The released architecture with deterministic weights reproduces the golden numbers (computed
+once in float32 on a CPU by an independent implementation). Tolerances are the golden file's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from multihmr2_ros.body import Body
+from multihmr2_ros.cli.main import main
+from multihmr2_ros.network import checkpoint
+from multihmr2_ros.network.model import MultiHMR2, PlacedBodies, Prediction, place_bodies
+from test import paths
+from test.golden import weights
+
+GOLDEN = np.load(paths.GOLDEN / "network_dev.npz")
+SIZES = ((576, 768), (768, 512))  # height, width
+CASES = [(index, tag) for index in (0, 1) for tag in ("pred", "given")]
+PIXELS, METRES, ROTATIONS, TOKENS = 0.05, 1e-3, 1e-3, 2e-3
+
+Case = tuple[str, Prediction, PlacedBodies, PlacedBodies, torch.Tensor]
+
+
+def picture(index: int) -> np.ndarray:
+    return weights.image(*SIZES[index], int(GOLDEN["base"]) + 1 + index)
+
+
+def given_k(index: int) -> np.ndarray:
+    height, width = SIZES[index]
+    return np.array([[610, 0, width / 2 + 7], [0, 610, height / 2 - 5], [0, 0, 1]])
+
+
+def by_score(name: str) -> np.ndarray:
+    """A golden array of people, sorted as ours are: by descending score."""
+    prefix = name.rsplit("/", 1)[0]
+    return GOLDEN[name][np.argsort(-GOLDEN[f"{prefix}/conf"].ravel())]
+
+
+@pytest.fixture(scope="module")
+def network(golden_checkpoint: Path) -> MultiHMR2:
+    return checkpoint.load(golden_checkpoint)
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: f"image{case[0]}-{case[1]}")
+def case(request: pytest.FixtureRequest, network: MultiHMR2, bodies: dict[str, Body]) -> Case:
+    index, tag = request.param
+    pixels = torch.from_numpy(picture(index)).permute(2, 0, 1)[None]
+    k = torch.from_numpy(given_k(index)).float()[None]
+    patches = []
+    hook = network.backbone.register_forward_hook(lambda _, __, output: patches.append(output[1]))
+    with torch.inference_mode():
+        prediction = network(pixels, k, torch.tensor([tag == "given"]), 20)
+        placed = [place_bodies(bodies[mesh], prediction) for mesh in ("full", "low")]
+    hook.remove()
+    return f"{index}/{tag}", prediction, *placed, patches[0]
+
+
+@pytest.fixture(scope="module")
+def bodies() -> dict[str, Body]:
+    return {"full": Body("full"), "low": Body("low")}
+
+
+def test_camera_and_queries(case: Case) -> None:
+    name, prediction, *_ = case
+    np.testing.assert_allclose(prediction.horizontal_fov, GOLDEN[f"{name}/fov"][0], atol=1e-4)
+    np.testing.assert_allclose(prediction.k[0], GOLDEN[f"{name}/K"], atol=PIXELS)
+    np.testing.assert_allclose(prediction.query_location[0], GOLDEN[f"{name}/query_loc"], atol=PIXELS)
+    np.testing.assert_allclose(prediction.query_depth[0, :, None], GOLDEN[f"{name}/query_dist"], atol=METRES)
+    np.testing.assert_allclose(prediction.query_score[0, :, None], GOLDEN[f"{name}/query_conf"], atol=1e-4)
+
+
+def test_people(case: Case) -> None:
+    name, prediction, full, low, _ = case
+    n = len(GOLDEN[f"{name}/conf"])
+    assert int((prediction.score[0] > 0.4).sum()) == n
+    expected = {
+        "conf": (prediction.score[0, :n, None], 1e-4),
+        "shape": (prediction.shape[0, :n], 1e-4),
+        "rotmat": (prediction.rotations[0, :n], ROTATIONS),
+        "trackfeat_every_16": (prediction.track_feature[0, :n, ::16], 1e-3),
+        "bone_poses": (full.bone_poses[0, :n], METRES),
+        "j3d": (full.joints[0, :n], METRES),
+        "pelvis": (full.joints[0, :n, 0], METRES),
+        "vertices_every_37": (full.vertices[0, :n, ::37], METRES),
+        "lowres_vertices": (low.vertices[0, :n], METRES),
+        "lowres_pelvis": (low.joints[0, :n, 0], METRES),
+    }
+    for field, (ours, tolerance) in expected.items():
+        np.testing.assert_allclose(ours, by_score(f"{name}/{field}"), atol=tolerance, err_msg=field)
+
+
+def test_tokens(case: Case) -> None:
+    name, *_, patches = case
+    golden = GOLDEN[f"{name[0]}/tokens_every_5"]
+    np.testing.assert_allclose(patches[0, ::5, ::5, ::8], golden, atol=TOKENS * golden.std())
+
+
+@pytest.mark.parametrize(("index", "tag"), [(0, "pred"), (1, "given")])
+def test_the_run_command_writes_the_golden_people(
+    golden_checkpoint: Path, tmp_path: Path, index: int, tag: str
+) -> None:
+    Image.fromarray(picture(index)).save(tmp_path / "image.png")
+    k = given_k(index)
+    camera = ["--k", *(str(value) for value in (k[0, 0], k[1, 1], k[0, 2], k[1, 2]))] if tag == "given" else []
+    command = ["run", str(tmp_path / "image.png"), "--checkpoint", str(golden_checkpoint), "--device", "cpu"]
+    command += ["--precision", "fp32", "--nms-distance", "0", "--save", "params", "--out", str(tmp_path / "out")]
+    assert main([*command, *camera]) == 0
+    written = np.load(tmp_path / "out" / "image.npz", allow_pickle=False)
+    name = f"{index}/{tag}"
+    expected = {
+        "score": (GOLDEN[f"{name}/conf"][:, 0], 1e-4),
+        "shape": (GOLDEN[f"{name}/shape"][:, :6], 1e-4),
+        "rotations": (GOLDEN[f"{name}/rotmat"], ROTATIONS),
+        "bone_poses": (GOLDEN[f"{name}/bone_poses"], METRES),
+        "joints": (GOLDEN[f"{name}/j3d"], METRES),
+        "joints_2d": (GOLDEN[f"{name}/j2d"], PIXELS),
+        "pelvis": (GOLDEN[f"{name}/pelvis"], METRES),
+    }
+    order = np.argsort(-GOLDEN[f"{name}/conf"].ravel())
+    for field, (golden, tolerance) in expected.items():
+        np.testing.assert_allclose(written[field], golden[order], atol=tolerance, err_msg=field)
+    vertices = written["vertices"]
+    assert vertices.shape[1:] == (19158, 3)
+    np.testing.assert_allclose(vertices[:, ::37], by_score(f"{name}/vertices_every_37"), atol=METRES)
+    np.testing.assert_allclose(written["k"], GOLDEN[f"{name}/K"], atol=PIXELS)
+    height = SIZES[index][0]
+    assert float(written["vertical_fov"]) == pytest.approx(2 * np.arctan(height / 2 / written["k"][1, 1]), abs=1e-9)
+    assert str(written["intrinsics_source"]) == {"pred": "predicted", "given": "parameter"}[tag]
+
+
+@pytest.mark.parametrize(("index", "tag"), CASES)
+def test_suppression_leaves_the_golden_scores(index: int, tag: str) -> None:
+    from multihmr2_ros.estimator import nearest_suppressed
+
+    name = f"{index}/{tag}"
+    kept = nearest_suppressed(by_score(f"{name}/pelvis"), 0.25)
+    np.testing.assert_array_equal(by_score(f"{name}/conf")[kept], GOLDEN[f"{name}/nms_order_conf"])

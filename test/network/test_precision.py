@@ -1,0 +1,69 @@
+# Copyright 2026 multihmr2_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""bf16 and fp16 against fp32 on the golden pictures and weights: how far people move."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from multihmr2_ros.body import Body
+from multihmr2_ros.network import checkpoint
+from multihmr2_ros.network.model import MultiHMR2, place_bodies
+from test.golden import weights
+from test.network.test_network_golden import GOLDEN, SIZES, given_k
+
+
+def everybody(network: MultiHMR2, body: Body) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Per picture and camera: score (Q,) and pelvis (Q, 3) of all queries, in the queries' own order."""
+    results = []
+    for index, (height, width) in enumerate(SIZES):
+        pixels = torch.from_numpy(weights.image(height, width, int(GOLDEN["base"]) + 1 + index)).permute(2, 0, 1)[None]
+        k = torch.from_numpy(given_k(index)).float()[None]
+        with torch.inference_mode():
+            prediction = network(pixels.expand(2, -1, -1, -1), k.expand(2, -1, -1), torch.tensor([False, True]), 100)
+            pelvis = place_bodies(body, prediction).joints[:, :, 0]
+        order = prediction.query_score.argsort(dim=1, descending=True).argsort(dim=1)
+        for row in range(2):
+            results.append((prediction.query_score[row].numpy(), pelvis[row, order[row]].numpy()))
+    return results
+
+
+@pytest.mark.slow  # without bf16 instructions a CPU takes minutes a picture
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_low_precision_moves_people_little(
+    golden_checkpoint: Path, dtype: torch.dtype, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network, body = checkpoint.load(golden_checkpoint), Body("low")
+    exact = everybody(network, body)
+    low = everybody(copy.deepcopy(network).set_precision(dtype), body)
+    score_error, place_error = [], []
+    for (score, pelvis), (low_score, low_pelvis) in zip(exact, low, strict=True):
+        present = score > 0.4
+        score_error.append(np.abs(low_score - score)[present])
+        distance = np.linalg.norm(pelvis[present], axis=1)
+        place_error.append(np.linalg.norm(low_pelvis - pelvis, axis=1)[present] / distance)
+    scores, places = np.concatenate(score_error), np.concatenate(place_error)
+    with capsys.disabled():
+        print(
+            f"\n{dtype}: {len(scores)} people; score error median {np.median(scores):.4f}, most {scores.max():.4f}; "
+            f"pelvis error over distance median {np.median(places):.4f}, most {places.max():.4f}"
+        )
+    assert len(scores) == 34
+    assert np.mean((scores <= 0.02) & (places <= 0.02)) >= 0.95

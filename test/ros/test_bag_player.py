@@ -1,0 +1,221 @@
+# Copyright 2026 multihmr2_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Player and recorder over DDS, in processes of their own; how stamps are moved; people made of recordings."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS is not in this shell: source scripts/env.sh")
+pytest.importorskip("multihmr2_ros.msg", reason="our messages are not built: make setup")
+
+from multihmr2_ros.bags.definitions import typestore
+from multihmr2_ros.bags.reading import BagMessage, BagReader
+from multihmr2_ros.bags.stamps import restamped, stamp_ns
+from multihmr2_ros.ros.play import Timeline
+from test.helpers.bag_factory import (
+    RATE,
+    START_NS,
+    camera_info,
+    camera_messages,
+    header,
+    make,
+    picture,
+    raw_image,
+    serialised,
+    write_bag,
+)
+from test.helpers.ros_domain import DOMAIN_ID
+
+IMAGE, INFO = "/camera/image_raw/compressed", "/camera/camera_info"
+ENVIRONMENT = os.environ | {"ROS_DOMAIN_ID": str(DOMAIN_ID), "PYTHONUNBUFFERED": "1"}
+
+
+def start(module: str, *arguments: object) -> subprocess.Popen[str]:
+    """As a job in a script's background begins: with SIGINT ignored."""
+    return subprocess.Popen(
+        [sys.executable, "-m", f"multihmr2_ros.ros.{module}", *map(str, arguments)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )  # fmt: skip
+
+
+def ended(process: subprocess.Popen[str], timeout_s: float = 30) -> tuple[int, str]:
+    try:
+        text, _ = process.communicate(timeout=timeout_s)
+    finally:
+        process.kill()
+    return process.returncode, text
+
+
+def transform(time_ns: int, child: str) -> object:
+    place = make("geometry_msgs/msg/Vector3", x=1.0, y=2.0, z=3.0)
+    turn = make("geometry_msgs/msg/Quaternion", x=0.0, y=0.0, z=0.0, w=1.0)
+    return make(
+        "geometry_msgs/msg/TransformStamped", header=header(time_ns), child_frame_id=child,
+        transform=make("geometry_msgs/msg/Transform", translation=place, rotation=turn),
+    )  # fmt: skip
+
+
+# Over DDS
+
+
+def test_what_is_played_is_recorded(tmp_path: Path) -> None:
+    static = make("tf2_msgs/msg/TFMessage", transforms=[transform(START_NS, "lens")])
+    messages = [("/tf_static", START_NS, static), *camera_messages(12, "jpeg")]
+    source = write_bag(tmp_path / "in.mcap", messages)
+    recorder = start("record", tmp_path / "out.mcap", "--topics", IMAGE, INFO[1:], "/tf_static", "/nobody")
+    before_s = time.time()
+    status, said = ended(start("play", source))
+    after_s = time.time()
+    assert status == 0, said
+    assert said.splitlines()[-1] == "played 25 messages"
+    recorder.send_signal(signal.SIGINT)
+    status, said = ended(recorder)
+    assert status == 0, said
+    assert f"{tmp_path / 'out.mcap'}: 25 messages" in said
+    assert "      12  /camera/image_raw/compressed" in said.splitlines()
+    assert said.splitlines()[-1] == "nobody published /nobody"
+
+    with BagReader(tmp_path / "out.mcap") as bag:
+        came = list(bag.messages())
+        assert [name for name, topic in bag.topics.items() if topic.is_latched] == ["/tf_static"]
+    for topic in (IMAGE, INFO):
+        expected = [serialised(message) for name, _, message in messages if name == topic]
+        found = [message.data for message in came if message.topic == topic]
+        # All but the stamps, which stand first, are the bytes that were recorded. DDS fills up to four.
+        padded = [data + bytes(-len(data) % 4) for data in expected]
+        assert [data[12:] for data in found] == [data[12:] for data in padded]
+    stamps = {topic: [stamp_ns(m.data, m.type_name) for m in came if m.topic == topic] for topic in (IMAGE, INFO)}
+    assert stamps[IMAGE] == stamps[INFO], "an image and its camera_info keep one stamp"
+    assert set(np.diff(stamps[IMAGE])) == {10**9 // RATE}
+    assert before_s < stamps[IMAGE][0] * 1e-9 < after_s
+    images = [message for message in came if message.topic == IMAGE]
+    late_s = [(message.time_ns - stamp_ns(message.data, message.type_name)) * 1e-9 for message in images]
+    assert min(late_s) > -0.001
+    assert np.median(late_s) < 0.05, "the recorded pace is kept"
+
+
+def test_recorded_stamps_come_with_a_clock_at_twice_the_pace(tmp_path: Path) -> None:
+    source = write_bag(tmp_path / "in.db3", camera_messages(11, "jpeg"))
+    recorder = start("record", tmp_path / "out", "--topics", INFO, "/clock")
+    status, said = ended(start("play", source, "--topics", INFO, "--stamps", "recorded", "-r", 2, "--wait-for", 1))
+    assert (status, said.splitlines()[-1]) == (0, "played 11 messages")
+    recorder.send_signal(signal.SIGTERM)
+    assert ended(recorder)[0] == 0
+    with BagReader(tmp_path / "out") as bag:
+        came = list(bag.messages())
+        clock = [bag.decode(message).clock for message in came if message.topic == "/clock"]
+    infos = [message for message in came if message.topic == INFO]
+    assert [stamp_ns(m.data, m.type_name) for m in infos] == [START_NS + index * 10**9 // RATE for index in range(11)]
+    assert (infos[-1].time_ns - infos[0].time_ns) * 1e-9 == pytest.approx(0.5, abs=0.1)
+    times = [each.sec * 10**9 + each.nanosec for each in clock]
+    assert times == sorted(times)
+    assert times[0] >= START_NS - 10**8
+    assert times[-1] == pytest.approx(START_NS + 10**9, abs=10**7)
+    assert len(times) > 15
+
+
+def test_nothing_to_record_leaves_nothing(tmp_path: Path) -> None:
+    recorder = start("record", tmp_path / "out.mcap", "--topics", "/nobody")
+    assert recorder.stdout is not None
+    assert recorder.stdout.readline() == "waiting for /nobody (Ctrl-C ends)\n"
+    recorder.send_signal(signal.SIGINT)
+    status, said = ended(recorder)
+    assert (status, said) == (2, "record: no message came on /nobody; no bag was written\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_player_ends_with_ctrl_c_while_it_waits(tmp_path: Path) -> None:
+    player = start("play", write_bag(tmp_path / "in.mcap", camera_messages(3, "jpeg")), "--loop")
+    assert player.stdout is not None
+    assert player.stdout.readline() == f"waiting for a subscriber of {IMAGE}, {INFO} (Ctrl-C ends)\n"
+    player.send_signal(signal.SIGINT)
+    assert ended(player) == (0, "played 0 messages\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("play", "missing.mcap"), "play: there is no bag missing.mcap"),
+        (("play", "IN", "--topics", "/other"), f"has no topic /other; it has {INFO}, {IMAGE}"),
+        (("play", "IN", "--rate", "0"), "play: --rate must lie between 0.001 and 1000, got 0.0"),
+        (("record", "IN", "--topics", "/a"), "in.mcap exists already"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
+    bag = write_bag(tmp_path / "in.mcap", camera_messages(1, "jpeg"))
+    module, *rest = (str(bag) if each == "IN" else each for each in arguments)
+    status, text = ended(start(module, *rest))
+    assert status == 2
+    assert said in text
+    assert len(text.splitlines()) == 1
+
+
+# Stamps
+
+
+@pytest.mark.parametrize("little_endian", [True, False])
+def test_the_stamp_of_a_message_that_begins_with_a_header(little_endian: bool) -> None:
+    message = raw_image(picture(1), "rgb8", START_NS + 5)
+    data = bytes(typestore().serialize_cdr(message, message.__msgtype__, little_endian=little_endian))
+    assert stamp_ns(data, message.__msgtype__) == START_NS + 5
+    moved = restamped(data, message.__msgtype__, lambda before: before + 10**9)
+    message.header.stamp.sec += 1
+    assert moved == bytes(typestore().serialize_cdr(message, message.__msgtype__, little_endian=little_endian))
+
+
+def test_stamps_inside_a_sequence_and_stamps_that_are_not_set() -> None:
+    message = make("tf2_msgs/msg/TFMessage", transforms=[transform(START_NS, "a"), transform(0, "b")])
+    kind = message.__msgtype__
+    moved = typestore().deserialize_cdr(restamped(serialised(message), kind, lambda before: before + 7), kind)
+    assert [each.header.stamp.nanosec for each in moved.transforms] == [7, 0]
+    assert [each.header.stamp.sec for each in moved.transforms] == [START_NS // 10**9, 0]
+    assert [each.child_frame_id for each in moved.transforms] == ["a", "b"]
+    unset = serialised(camera_info(0))
+    assert restamped(unset, "sensor_msgs/msg/CameraInfo", lambda before: before + 7) == unset
+
+
+def test_messages_without_a_header_or_a_definition_stay_as_they_are() -> None:
+    text = serialised(make("std_msgs/msg/String", data="header"))
+    assert restamped(text, "std_msgs/msg/String", lambda before: before + 1) == text
+    assert restamped(b"any bytes", "nobody_msgs/msg/Nothing", lambda before: before + 1) == b"any bytes"
+
+
+@pytest.mark.parametrize(
+    ("stamp", "rate", "expected"),
+    [
+        (START_NS - 30_000_000, 1.0, -30_000_000),  # recorded 30 ms after the image was taken, as played
+        (START_NS - 30_000_000, 2.0, -15_000_000),
+        (7 * 10**9, 1.0, 0),  # of another clock: the first message is stamped now
+    ],
+)
+def test_stamps_are_moved_to_now(stamp: int, rate: float, expected: int) -> None:
+    now_ns = 2_000_000_000_000_000_000
+    timeline = Timeline(START_NS, now_ns, rate)
+    for delay_ns in (0, 10**8):
+        data = serialised(camera_info(stamp + delay_ns))
+        message = BagMessage(INFO, "sensor_msgs/msg/CameraInfo", START_NS + delay_ns, data)
+        assert timeline.due_s(message) == pytest.approx(delay_ns * 1e-9 / rate)
+        moved = stamp_ns(timeline.moved_to_now(message), message.type_name)
+        assert moved == now_ns + expected + round(delay_ns / rate)

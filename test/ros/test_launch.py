@@ -1,0 +1,315 @@
+# Copyright 2026 multihmr2_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The launch files under real `ros2 launch`. Skipped where that is not installed: there are no wheels of it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from test import paths
+
+rclpy = pytest.importorskip("rclpy", reason="ROS is not in this shell: source scripts/env.sh")
+pytest.importorskip("multihmr2_ros.msg", reason="our messages are not built: make setup")
+pytest.importorskip("launch_ros", reason="launch_ros is not installed: it has no wheel; on a ROS machine it is there")
+pytest.importorskip("ros2launch", reason="ros2launch is not installed: it has no wheel; on a ROS machine it is there")
+
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix, get_package_share_path
+from launch.actions import DeclareLaunchArgument
+from rcl_interfaces.srv import GetParameters, SetParameters
+from rclpy.parameter import Parameter, parameter_value_to_python
+from sensor_msgs.msg import Image
+
+from multihmr2_ros.bags.reading import BagReader
+from multihmr2_ros.bags.writing import BagWriter
+from multihmr2_ros.ros.parameters import DEFAULTS
+from test.helpers.ros_domain import DOMAIN_ID
+from test.ros.test_config import PROFILE_VARIABLES
+
+try:
+    SHARE = get_package_share_path("multihmr2_ros")
+except PackageNotFoundError:
+    pytest.skip("the package is not installed: make setup", allow_module_level=True)
+
+LAUNCH = paths.ROOT / "launch"
+ROS2 = [sys.executable, "-c", "import sys; from ros2cli.cli import main; sys.exit(main())"]
+
+
+class Launched:
+    """A running `ros2 launch`, and a node of ours that looks at what it started."""
+
+    def __init__(self, file: str, log: Path, *arguments: str) -> None:
+        environment = {name: value for name, value in os.environ.items() if name not in PROFILE_VARIABLES}
+        environment |= {"ROS_DOMAIN_ID": str(DOMAIN_ID), "ROS_LOG_DIR": str(log.parent)}
+        self._log = log
+        with log.open("w") as output:
+            self.process = subprocess.Popen(
+                [*ROS2, "launch", "multihmr2_ros", file, *arguments],
+                env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+        self.peer = rclpy.create_node("peer")
+
+    @property
+    def output(self) -> str:
+        return self._log.read_text()
+
+    def until(self, condition: Callable[[], Any], timeout_s: float = 40.0) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < deadline, self.output
+            rclpy.spin_once(self.peer, timeout_sec=0.05)
+
+    def call(self, kind: type, name: str, request: Any) -> Any:
+        client = self.peer.create_client(kind, name)
+        self.until(client.service_is_ready)
+        future = client.call_async(request)
+        self.until(future.done)
+        return future.result()
+
+    def parameters(self, node: str) -> dict[str, Any]:
+        names = [*DEFAULTS, "use_sim_time"]
+        answer = self.call(GetParameters, f"{node}/get_parameters", GetParameters.Request(names=names))
+        return {name: parameter_value_to_python(value) for name, value in zip(names, answer.values, strict=True)}
+
+    def subscribed(self, namespace: str) -> set[str]:
+        """The topics of images and calibrations that the node listens to."""
+        try:
+            found = self.peer.get_subscriber_names_and_types_by_node("perception_node", namespace)
+        except rclpy.node.NodeNameNonExistentError:
+            return set()
+        return {name for name, (kind,) in found if kind.startswith("sensor_msgs")}
+
+    def interrupt(self) -> int:
+        """As Ctrl-C in a terminal does: the whole process group gets the signal. The exit status."""
+        os.killpg(self.process.pid, signal.SIGINT)
+        return self.process.wait(timeout=15)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        self.peer.destroy_node()
+
+
+@pytest.fixture
+def launched(tmp_path: Path) -> Iterator[Callable[..., Launched]]:
+    rclpy.init(domain_id=DOMAIN_ID)
+    running: list[Launched] = []
+
+    def start(file: str, *arguments: str) -> Launched:
+        running.append(Launched(file, tmp_path / f"launch_{len(running)}.log", *arguments))
+        return running[-1]
+
+    yield start
+    for each in running:
+        each.close()
+    rclpy.try_shutdown()
+
+
+def loaded(name: str) -> Any:
+    """A launch file as a module."""
+    loader = SourceFileLoader(name.replace(".", "_"), str(LAUNCH / name))
+    spec = spec_from_loader(loader.name, loader)
+    assert spec is not None
+    module = module_from_spec(spec)
+    loader.exec_module(module)
+    return module
+
+
+def arguments_of(name: str) -> dict[str, DeclareLaunchArgument]:
+    description = loaded(name).generate_launch_description()
+    return {argument.name: argument for argument in description.get_launch_arguments()}
+
+
+def test_the_installed_files_are_those_of_the_source_tree() -> None:
+    for folder in ("launch", "config"):
+        for path in (LAUNCH.parent / folder).glob("*.*"):
+            assert (SHARE / folder / path.name).read_bytes() == path.read_bytes(), "make setup"
+
+
+def test_arguments_are_named_and_typed_like_what_they_set() -> None:
+    module = loaded("perception.launch.py")
+    known = DEFAULTS | {"use_sim_time": False}
+    for argument, (parameter, kind) in module.PARAMETERS.items():
+        assert type(known[parameter]) is kind
+        assert parameter in (argument, f"image_{argument}")
+    arguments = arguments_of("perception.launch.py")
+    others = {"namespace", "params_file", "log_level", "respawn", "rviz", "rviz_frame"}
+    assert set(arguments) == set(module.PARAMETERS) | set(module.INPUTS) | others
+    assert all(re.match(r"\w.+\.", argument.description) for argument in arguments.values())
+
+
+def test_every_argument_of_perception_is_one_of_replay() -> None:
+    replay = arguments_of("replay.launch.py")
+    assert set(replay) == set(arguments_of("perception.launch.py")) | {"bag", "rate", "loop", "record"}
+    assert replay["bag"].default_value is None, "it must be given"
+
+
+@pytest.mark.parametrize("key", ["/**", "perception_node", "/perception_node"])
+def test_the_parameter_file_arrives_and_given_arguments_override_it(
+    launched: Callable[..., Launched], tmp_path: Path, key: str
+) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        f"{key}:\n  ros__parameters:\n    autostart: false\n    device: cuda:3\n    precision: fp32\n"
+        "    score_threshold: 0.7\n    use_sim_time: true\n"
+    )
+    here = launched("perception.launch.py", f"params_file:={file}", "device:=cpu", "body_prefix:=front_")
+    expected = {"autostart": False, "device": "cpu", "precision": "fp32", "score_threshold": 0.7}
+    expected |= {"use_sim_time": True, "body_prefix": "front_"}
+    assert here.parameters("/perception_node") == DEFAULTS | expected
+    assert here.interrupt() == 0
+    assert "process has finished cleanly" in here.output
+
+
+def test_inputs_and_outputs_are_where_the_arguments_say(
+    launched: Callable[..., Launched], small_checkpoint: Path
+) -> None:
+    here = launched(
+        "perception.launch.py", "namespace:=robot", "image:=/front/image", "camera_info:=info", "depth:=depth",
+        "device:=cpu", f"checkpoint:={small_checkpoint}",
+    )  # fmt: skip
+    here.until(lambda: here.subscribed("/robot") == {"/front/image", "/robot/info", "/robot/depth"})
+    published = dict(here.peer.get_publisher_names_and_types_by_node("perception_node", "/robot"))
+    for topic in ("/robot/humans", "/robot/perception_node/markers", "/tf", "/diagnostics"):
+        assert topic in published
+    compressed = Parameter("image_transport", value="compressed").to_parameter_msg()
+    request = SetParameters.Request(parameters=[compressed])
+    here.call(SetParameters, "/robot/perception_node/set_parameters", request)
+    here.until(lambda: here.subscribed("/robot") == {"/front/image/compressed", "/robot/info", "/robot/depth"})
+
+    pid = re.search(r"\[perception_node-1\]: process started with pid \[(\d+)\]", here.output)
+    assert pid is not None
+    variables = dict(
+        entry.split("=", 1) for entry in Path(f"/proc/{pid[1]}/environ").read_text().split("\0") if "=" in entry
+    )
+    assert Path(variables["FASTDDS_DEFAULT_PROFILES_FILE"]).samefile(SHARE / "config" / "fastdds.xml")
+    assert here.interrupt() == 0
+    assert "process has finished cleanly" in here.output
+
+
+def test_a_mistake_in_an_argument_is_named(launched: Callable[..., Launched]) -> None:
+    here = launched("perception.launch.py", "checkpoint:=no_such_file.pt")
+    here.process.wait(timeout=40)
+    assert "no_such_file.pt" in here.output
+    assert "exit code 2" in here.output
+
+
+def is_installed(package: str) -> bool:
+    try:
+        get_package_prefix(package)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def refused(here: Launched, said: str) -> None:
+    """The launch ends with these words, before it starts anything."""
+    assert here.process.wait(timeout=40) == 1
+    assert said in here.output
+    assert "process started" not in here.output
+
+
+@pytest.mark.skipif(is_installed("rviz2"), reason="RViz is installed here")
+@pytest.mark.parametrize("file", ["perception.launch.py", "replay.launch.py"])
+def test_rviz_that_is_not_installed_is_named_before_anything_starts(
+    launched: Callable[..., Launched], tmp_path: Path, file: str
+) -> None:
+    bag = [f"bag:={tmp_path}"] if file.startswith("replay") else []
+    refused(launched(file, "rviz:=true", "autostart:=false", *bag), "rviz:=true needs RViz: sudo apt install ros-")
+
+
+@pytest.mark.parametrize(
+    ("file", "argument", "said"),
+    [
+        ("perception.launch.py", "params_file:={tmp}/no.yaml", "no.yaml is no file: give a YAML file"),
+        ("perception.launch.py", "autostart:=maybe", "autostart:=maybe must be true or false"),
+        ("replay.launch.py", "bag:={tmp}/no_bag", "no_bag does not exist: give a rosbag2 folder"),
+        ("replay.launch.py", "rate:=fast", "rate:=fast must be a number above 0"),
+        ("replay.launch.py", "rate:=0", "rate:=0 must be a number above 0"),
+        ("replay.launch.py", "record:={tmp}", "exists already, and is not overwritten: give another name"),
+    ],
+)
+def test_arguments_are_checked_before_anything_starts(
+    launched: Callable[..., Launched], tmp_path: Path, file: str, argument: str, said: str
+) -> None:
+    argument = argument.format(tmp=tmp_path)
+    bag = [f"bag:={tmp_path}"] if file.startswith("replay") and not argument.startswith("bag") else []
+    refused(launched(file, argument, *bag), said)
+
+
+def test_a_recorder_that_ends_ends_everything(
+    launched: Callable[..., Launched], tmp_path: Path, small_checkpoint: Path
+) -> None:
+    """A bag that is played on unrecorded is of no use."""
+    (tmp_path / "file").touch()
+    here = launched(
+        "replay.launch.py", f"bag:={tmp_path}", f"record:={tmp_path}/file/people", "device:=cpu",
+        f"checkpoint:={small_checkpoint}",
+    )  # fmt: skip
+    here.process.wait(timeout=60)
+    assert "process[record-2] was required: shutting down" in here.output
+    assert re.search(r"\[perception_node-1\]: (process has finished|sending signal)", here.output)
+
+
+def bag_of_images(path: Path) -> None:
+    """Three seconds of grey images at 10 Hz, in 2001."""
+    from rclpy.serialization import serialize_message
+
+    with BagWriter(path) as bag:
+        for index in range(30):
+            message = Image(height=48, width=64, encoding="rgb8", step=3 * 64)
+            message.data.frombytes(np.full((48, 64, 3), 90 + index, np.uint8).tobytes())
+            message.header.frame_id = "camera_optical_frame"
+            time_ns = 1_000_000_000_000_000_000 + index * 100_000_000
+            message.header.stamp.sec, message.header.stamp.nanosec = divmod(time_ns, 1_000_000_000)
+            bag.write("/camera/image_raw", "sensor_msgs/msg/Image", serialize_message(message), time_ns)
+
+
+@pytest.mark.slow
+def test_a_bag_is_replayed_in_its_own_time_and_recorded(
+    launched: Callable[..., Launched], tmp_path: Path, small_checkpoint: Path
+) -> None:
+    bag, record = tmp_path / "walk", tmp_path / "people"
+    bag_of_images(bag)
+    here = launched(
+        "replay.launch.py", f"bag:={bag}", f"record:={record}", "device:=cpu", f"checkpoint:={small_checkpoint}"
+    )
+    assert here.process.wait(timeout=60) == 0, here.output
+    assert "process[play-3] was required: shutting down" in here.output
+    with BagReader(record) as recorded:
+        humans = [recorded.decode(message) for message in recorded.messages(["/humans"])]
+    seen = [message for message in humans if any(message.k)]
+    assert len(seen) >= 10, here.output
+    assert all(message.header.stamp.sec in range(1_000_000_000, 1_000_000_004) for message in seen)
+    assert all(message.total_latency < 5 for message in seen), "the clock is the bag's"
+
+
+def test_replay_ends_when_the_node_cannot_start(launched: Callable[..., Launched], tmp_path: Path) -> None:
+    here = launched("replay.launch.py", f"bag:={tmp_path}", "checkpoint:=no_such_file.pt")
+    here.process.wait(timeout=40)
+    assert "process[perception_node-1] was required: shutting down" in here.output

@@ -1,0 +1,288 @@
+# Copyright 2026 multihmr2_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What comes in: every publisher's QoS, images and camera_info that cannot be used, late or missing; and what the
+diagnostics and the log say about it."""
+
+from __future__ import annotations
+
+import resource
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS is not in this shell: source scripts/env.sh")
+pytest.importorskip("multihmr2_ros.msg", reason="our messages are not built: make setup")
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from multihmr2_ros.msg import HumanArray
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.serialization import serialize_message
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from multihmr2_ros.ros import node
+from test.helpers.ros_wire import (
+    BEST_EFFORT,
+    DOMAIN_ID,
+    LATCHED,
+    Log,
+    Wire,
+    calibration,
+    image_message,
+    message_of,
+    values_of,
+)
+
+
+@pytest.mark.parametrize("reliability", [ReliabilityPolicy.BEST_EFFORT, ReliabilityPolicy.RELIABLE])
+@pytest.mark.parametrize("durability", [DurabilityPolicy.VOLATILE, DurabilityPolicy.TRANSIENT_LOCAL])
+def test_every_publisher_matches(
+    wire: Callable[..., Wire], reliability: ReliabilityPolicy, durability: DurabilityPolicy
+) -> None:
+    here = wire()
+    here.peer.destroy_publisher(here.image)
+    here.peer.destroy_publisher(here.camera_info)
+    qos = QoSProfile(depth=1, reliability=reliability, durability=durability)
+    here.image = here.peer.create_publisher(Image, "image", qos)
+    here.camera_info = here.peer.create_publisher(CameraInfo, "camera_info", qos)
+    humans = here.listen(HumanArray, "/humans")
+    here.until(lambda: here.camera_info.get_subscription_count() > 0)
+    here.camera_info.publish(calibration(k=50.0, p=40.0))
+    here.send_until(lambda: humans and humans[-1].intrinsics_source == HumanArray.INTRINSICS_K)
+
+
+def test_publishers_of_different_qos_are_all_heard_and_told(wire: Callable[..., Wire]) -> None:
+    here = wire(diagnostics_period_s=0.1)
+    latched = here.peer.create_publisher(Image, "image", LATCHED)
+    diagnostics, humans = here.listen(DiagnosticArray, "/diagnostics"), here.listen(HumanArray, "/humans")
+    here.exchange(humans)
+    here.image, best_effort = latched, here.image
+    here.exchange(humans)
+    expected = "/peer (best effort, volatile); /peer (reliable, transient local)"
+    here.until(lambda: values_of(diagnostics)["images from"] == expected)
+    here.image = best_effort
+    here.exchange(humans)
+
+
+def test_a_subscriber_that_asks_for_what_is_not_offered_is_named_until_it_has_gone(
+    wire: Callable[..., Wire], capfd: pytest.CaptureFixture[str]
+) -> None:
+    here = wire(diagnostics_period_s=0.1)
+    diagnostics, log = here.listen(DiagnosticArray, "/diagnostics"), Log(capfd)
+    here.exchange(here.listen(HumanArray, "/humans"))
+    heard: list[HumanArray] = []
+    wrong = here.peer.create_subscription(HumanArray, "/humans", heard.append, LATCHED)
+    sentence = "/peer receives nothing on /humans: it asks for reliable, transient local, offered is reliable, volatile"
+    here.until(lambda: sentence in message_of(diagnostics))
+    here.until(lambda: log.has(sentence))
+    here.exchange(here.listen(HumanArray, "/humans"))
+    assert not heard
+    here.peer.destroy_subscription(wrong)
+    here.until(lambda: message_of(diagnostics).startswith("people are published"))
+    assert diagnostics[-1].status[0].level == DiagnosticStatus.OK
+
+
+def test_missing_images_are_told_with_the_reason(wire: Callable[..., Wire], capfd: pytest.CaptureFixture[str]) -> None:
+    here = wire(diagnostics_period_s=0.1, image_transport="raw")
+    here.peer.destroy_publisher(here.compressed)
+    diagnostics, log = here.listen(DiagnosticArray, "/diagnostics"), Log(capfd)
+    here.until(lambda: "no image received on /image, though /peer publishes it" in message_of(diagnostics))
+    assert diagnostics[-1].status[0].level == DiagnosticStatus.WARN
+    here.until(lambda: log.has("no image received on /image, though /peer publishes it"))
+    here.peer.destroy_publisher(here.image)
+    here.until(lambda: message_of(diagnostics) == "no image received on /image: nobody publishes it")
+    here.image = here.peer.create_publisher(Image, "image", BEST_EFFORT)
+    here.exchange(here.listen(HumanArray, "/humans"))
+    # A camera that stops: silent for two seconds.
+    here.until(lambda: "no image received on /image for 2 s, though /peer publishes it" in message_of(diagnostics))
+
+
+def test_a_publisher_of_another_type_is_told(wire: Callable[..., Wire]) -> None:
+    here = wire(diagnostics_period_s=0.1, image_transport="raw")
+    diagnostics = here.listen(DiagnosticArray, "/diagnostics")
+    here.peer.destroy_publisher(here.image)
+    context = rclpy.Context()  # in one participant, a topic has one type
+    context.init(domain_id=DOMAIN_ID)
+    other = rclpy.create_node("other", context=context)
+    other.create_publisher(CompressedImage, "image", BEST_EFFORT)
+    kinds = "/other publishes sensor_msgs/msg/CompressedImage there, expected sensor_msgs/msg/Image"
+    here.until(lambda: message_of(diagnostics) == f"no image received on /image: {kinds}")
+    other.destroy_node()
+    context.shutdown()
+
+
+def test_missing_camera_info_is_no_fault(wire: Callable[..., Wire]) -> None:
+    here = wire(diagnostics_period_s=0.1)
+    diagnostics = here.listen(DiagnosticArray, "/diagnostics")
+    here.exchange(here.listen(HumanArray, "/humans"))
+    here.until(
+        lambda: message_of(diagnostics) == "people are published; no camera_info received: intrinsics are predicted"
+    )
+    here.until(lambda: int(values_of(diagnostics)["processed"]) >= 1)  # counted when all is published
+    assert diagnostics[-1].status[0].level == DiagnosticStatus.OK
+    assert diagnostics[-1].status[0].name == "/perception_node"
+    assert diagnostics[-1].status[0].hardware_id == "cpu"
+    values = values_of(diagnostics)
+    assert values["device"] == "cpu"
+    assert values["state"] == "active"
+    assert int(values["processed"]) >= 1
+    told = [{value.key: value.value for value in message.status[0].values} for message in diagnostics]
+    assert sum(float(values["rate (Hz)"]) > 0 for values in told) >= 1
+    assert all(0 < float(values["latency p50 (s)"]) < 1 for values in told if "latency p50 (s)" in values)
+    assert any("latency p95 (s)" in values for values in told)
+
+
+def test_camera_info_may_come_late_be_of_another_size_and_be_damaged(wire: Callable[..., Wire]) -> None:
+    here = wire(diagnostics_period_s=0.1)
+    humans, diagnostics = here.listen(HumanArray, "/humans"), here.listen(DiagnosticArray, "/diagnostics")
+    here.until(lambda: here.camera_info.get_subscription_count() > 0)
+
+    def answered_with(source: int, camera_info: CameraInfo | bytes) -> None:
+        for _ in range(5):  # best effort
+            here.camera_info.publish(camera_info)
+            if here.exchange(humans).intrinsics_source == source and len(humans[-1].humans) == 1:
+                return
+        raise AssertionError(f"five images did not come out with intrinsics {source}")
+
+    assert here.exchange(humans).intrinsics_source == HumanArray.INTRINSICS_PREDICTED
+    answered_with(HumanArray.INTRINSICS_K, calibration(k=50.0, p=40.0))
+    other_size = calibration(k=50.0, p=40.0)
+    other_size.width = 640
+    answered_with(HumanArray.INTRINSICS_PREDICTED, other_size)
+    here.until(lambda: "640" in message_of(diagnostics))
+    answered_with(HumanArray.INTRINSICS_K, calibration(k=50.0, p=40.0))
+    answered_with(HumanArray.INTRINSICS_PREDICTED, serialize_message(calibration(k=50.0, p=40.0))[:60])
+    here.until(lambda: "a damaged CameraInfo came (60 bytes)" in message_of(diagnostics))
+    answered_with(HumanArray.INTRINSICS_K, calibration(k=50.0, p=40.0))
+    answered_with(HumanArray.INTRINSICS_PREDICTED, calibration(k=0.0, p=0.0))
+    here.until(lambda: "uncalibrated" in message_of(diagnostics))
+    answered_with(HumanArray.INTRINSICS_K, calibration(k=50.0, p=40.0))
+
+
+@pytest.mark.parametrize(
+    ("fault", "what"),
+    [
+        ({"encoding": "32FC1"}, "encoding"),
+        ({"encoding": "no such"}, "encoding"),
+        ({"height": 0, "width": 0}, "pixels"),
+        ({"height": 4000}, "bytes"),
+        ({"height": 2**32 - 1, "width": 2**32 - 1, "step": 2**32 - 1}, "an image may have at most"),
+        ({"step": 1}, "rows"),
+    ],
+)
+def test_an_image_that_cannot_be_used_is_named_and_the_next_one_is_processed(
+    wire: Callable[..., Wire], capfd: pytest.CaptureFixture[str], fault: dict[str, Any], what: str
+) -> None:
+    here = wire(diagnostics_period_s=0.1)
+    diagnostics, humans = here.listen(DiagnosticArray, "/diagnostics"), here.listen(HumanArray, "/humans")
+    log = Log(capfd)
+    for _ in range(3):
+        here.send_until(lambda: what in message_of(diagnostics), image_message(**fault))
+        here.spin(0.05)
+    assert diagnostics[-1].status[0].level == DiagnosticStatus.WARN
+    assert not humans
+    assert len(here.exchange(humans).humans) == 1
+    here.until(lambda: log.has(what))
+    assert sum(what in line for line in log.warnings()) == 1, "the same cause is logged once in half a minute"
+
+
+def test_a_failing_estimator_does_not_stop_the_node(wire: Callable[..., Wire]) -> None:
+    here = wire(diagnostics_period_s=0.1)
+    diagnostics, humans = here.listen(DiagnosticArray, "/diagnostics"), here.listen(HumanArray, "/humans")
+    black = image_message()
+    black.data = bytes(len(black.data))
+    here.send_until(lambda: "a black image" in message_of(diagnostics), black)
+    assert len(here.exchange(humans).humans) == 1
+    here.until(lambda: int(values_of(diagnostics)["unusable"]) >= 1)
+
+
+def test_an_image_that_no_error_was_foreseen_for_is_counted(
+    wire: Callable[..., Wire], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = wire(diagnostics_period_s=0.1)
+    diagnostics, humans = here.listen(DiagnosticArray, "/diagnostics"), here.listen(HumanArray, "/humans")
+
+    def fail(_: Any) -> Any:
+        raise struct.error("unpack_from requires a buffer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(node, "camera_image", fail)
+        here.send_until(lambda: "unpack_from requires a buffer" in message_of(diagnostics))
+    assert len(here.exchange(humans).humans) == 1
+    here.until(lambda: here.node.traffic.in_work == 0)
+    assert here.node.traffic.unusable >= 1
+    here.until(lambda: values_of(diagnostics)["image problems"])
+
+
+def damaged(rng: np.random.Generator, message: bytes) -> bytes:
+    """The message cut off, lengthened, with bits flipped, or with a number that is as large as can be."""
+    data = bytearray(message)
+    kind = rng.integers(5)
+    if kind == 0:
+        return bytes(data[: rng.integers(len(data))])
+    if kind == 1:
+        return bytes(data) + rng.bytes(int(rng.integers(1, 200)))
+    head = min(len(data), 120)  # where the lengths are
+    for _ in range(rng.integers(1, 6)):
+        if kind == 2:
+            data[rng.integers(len(data))] ^= 1 << rng.integers(8)
+        elif kind == 3:
+            data[rng.integers(head)] = rng.integers(256)
+        else:
+            place = 4 * rng.integers(1, head // 4)
+            data[place : place + 4] = [b"\xff\xff\xff\xff", b"\xf0\xff\xff\x7f", b"\xff\xff\xff\x0f"][rng.integers(3)]
+    return bytes(data)
+
+
+def test_a_thousand_damaged_messages(wire: Callable[..., Wire], capfd: pytest.CaptureFixture[str]) -> None:
+    here = wire(diagnostics_period_s=0.1)
+    diagnostics, humans = here.listen(DiagnosticArray, "/diagnostics"), here.listen(HumanArray, "/humans")
+    log = Log(capfd)
+    distorted = calibration(k=50.0, p=40.0)
+    distorted.distortion_model, distorted.d = "plumb_bob", [0.2, 0.05, 0.01, -0.01, 0.0]
+    image, info = serialize_message(image_message()), serialize_message(distorted)
+    rng = np.random.default_rng(0)
+    here.until(lambda: here.image.get_subscription_count() > 0 and here.camera_info.get_subscription_count() > 0)
+    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(500):  # an image and a camera_info each
+        here.camera_info.publish(damaged(rng, info))
+        here.image.publish(damaged(rng, image))
+        here.executor.spin_once(timeout_sec=0.05)
+        here.executor.spin_once(timeout_sec=0.005)
+        here.until(lambda: here.node.traffic.in_work == 0)
+    here.until(lambda: here.node.traffic.in_work == 0)
+    traffic = here.node.traffic
+    assert traffic.received > 400
+    assert traffic.unusable > 100
+    assert traffic.processed > 20, "a pixel may be wrong"
+    assert len(here.exchange(humans).humans) == 1
+    here.until(lambda: "image problems" in values_of(diagnostics) and "camera_info problems" in values_of(diagnostics))
+    assert "estimator problems" not in values_of(diagnostics), message_of(diagnostics)
+    growth_mib = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak_kib) / 1024
+    assert growth_mib < 150, "a length in a damaged message made the node allocate"
+    assert 2 <= len(log.warnings()) <= 25, log.warnings()
+
+
+def test_images_older_than_the_maximum_age_are_dropped(wire: Callable[..., Wire]) -> None:
+    here = wire(max_age_s=1.0)
+    humans = here.listen(HumanArray, "/humans")
+    here.send_until(lambda: here.node.traffic.dropped >= 1)  # stamped decades ago
+    assert not humans
+    here.stamp_s = here.peer.get_clock().now().nanoseconds // 10**9
+    here.send_until(lambda: humans)
+    assert humans[-1].dropped_frames == here.node.traffic.dropped >= 1

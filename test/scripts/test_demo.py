@@ -1,0 +1,145 @@
+# Copyright 2026 multihmr2_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""`make demo`, as a user runs it: a bag through the live node, a table, a video, and no process left behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from multihmr2_ros.bags.reading import BagReader
+from multihmr2_ros.media.video import VideoWriter
+from test import paths
+
+pytest.importorskip("rclpy", reason="ROS is not in this shell: source scripts/env.sh")
+pytest.importorskip("multihmr2_ros.msg", reason="our messages are not built: make setup")
+
+SCRIPTS = paths.ROOT / "scripts"
+NODE = "/perception_node"
+
+
+def demo(out: Path, *options: object) -> subprocess.Popen[str]:
+    command = [sys.executable, str(SCRIPTS / "demo.py"), "--out", str(out), *map(str, options)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+def small_video(path: Path, seconds_s: float = 2.0) -> Path:
+    rng = np.random.default_rng(0)
+    with VideoWriter(path, 320, 240, fps=10) as video:
+        for index in range(round(10 * seconds_s)):
+            video.write(rng.integers(0, 256, (240, 320, 3), np.uint8), index / 10)
+    return path
+
+
+def processes_about(out: Path) -> list[str]:
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:  # it has ended
+            continue
+        if str(out) in line and "multihmr2_ros" in line:
+            found.append(line)
+    return found
+
+
+@pytest.mark.slow
+def test_the_demo_and_the_picture_of_its_markers(tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    running = demo(out)
+    text, _ = running.communicate(timeout=300)
+    assert running.returncode == 0, text
+    assert "Traceback" not in text
+    assert not processes_about(out)
+    played, processed, dropped = map(
+        int, re.search(r"(\d+) images played, (\d+) processed, (\d+) dropped", text).groups()
+    )
+    assert played == 80
+    assert processed > 5
+    assert processed + dropped <= played
+    rows = re.findall(r"^ *(\d+) +(\d+) ms  (.*)$", text, re.MULTILINE)
+    assert 5 < len(rows) <= 16
+    assert all(re.match(r"#\d+ [\d.]+ m|nobody", people) for *_, people in rows)
+    assert "p50" in text
+    with BagReader(out / "recorded.mcap") as bag:
+        counts = {name: topic.count for name, topic in bag.topics.items()}
+    assert {"/humans", "/tf", f"{NODE}/markers", f"{NODE}/body_model", "/diagnostics"} < set(counts)
+    assert counts["/humans"] >= processed
+    with av.open(str(out / "people.mp4")) as container:
+        pictures = [picture.to_ndarray(format="rgb24") for picture in container.decode(video=0)]
+    assert len(pictures) == counts["/camera/image_raw/compressed"]
+    left, right = np.split(pictures[-1].astype(int), 2, axis=1)
+    assert (np.abs(left - right).max(axis=2) > 60).sum() > 500, "people are drawn on the right"
+
+    picture = tmp_path / "rviz.png"
+    command = [sys.executable, str(SCRIPTS / "render_markers.py"), str(out / "recorded.mcap"), str(picture)]
+    subprocess.run(command, check=True, timeout=60)
+    image = np.asarray(Image.open(picture))
+    assert image.shape == (600, 960, 3)
+    assert len(np.unique(image.reshape(-1, 3), axis=0)) > 100
+
+
+@pytest.mark.slow
+def test_a_video_of_ones_own(tmp_path: Path) -> None:
+    running = demo(tmp_path / "demo", "--video", small_video(tmp_path / "walk.mp4"))
+    text, _ = running.communicate(timeout=300)
+    assert running.returncode == 0, text
+    assert "20 images played" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_demo_leaves_no_process(tmp_path: Path, number: int) -> None:
+    out = tmp_path / "demo"
+    running = demo(out, "--video", small_video(tmp_path / "walk.mp4", 10.0))
+    deadline_s = time.monotonic() + 200
+    while not (out / "player.log").exists():
+        assert time.monotonic() < deadline_s
+        assert running.poll() is None
+        time.sleep(0.2)
+    assert len(processes_about(out)) >= 3
+    os.kill(running.pid, number)
+    text, _ = running.communicate(timeout=60)
+    assert (running.returncode, text.splitlines()[-1]) == (130, "demo: interrupted")
+    assert not processes_about(out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--video", "missing.mp4"), "there is no file or folder missing.mp4"),
+        (("--video", "OUT"), "holds no images"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path: Path, options: tuple[str, ...], said: str) -> None:
+    running = demo(tmp_path, *(str(tmp_path) if each == "OUT" else each for each in options))
+    text, _ = running.communicate(timeout=60)
+    assert running.returncode == 2
+    (line,) = [line for line in text.splitlines() if line.startswith("demo: ")]
+    assert said in line
+    assert "Traceback" not in text

@@ -1,0 +1,90 @@
+# Copyright 2026 multihmr2_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""`scripts/gpu_check.sh`: what it packs suffices for a machine that has PyTorch, but neither Anny nor Warp."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from multihmr2_ros.caches import body_cache
+from test.paths import ROOT
+
+sys.path.insert(0, str(ROOT / "scripts"))
+import gpu_check_pack
+
+sys.path.pop(0)
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Anny and roma, packed; not the body model's cache, which takes minutes."""
+    folder = tmp_path_factory.mktemp("packed")
+    for name, data in gpu_check_pack.PACKAGES.items():
+        gpu_check_pack._copy_package(name, folder / name, data)
+    return folder
+
+
+def run_bare(code: str, packed: Path, links: Path) -> str:
+    """Standard output of Python code on a stand-in of the bare machine."""
+    python, others = gpu_check_pack.bare_python(links)
+    environment = os.environ | {
+        "PYTHONPATH": f"{ROOT}:{packed}:{others}", "ANNY_CACHE_DIR": str(body_cache()), "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    done = subprocess.run([*python, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_bare_machine_lacks_what_is_packed(tmp_path: Path) -> None:
+    """Otherwise a dry run finds what is installed here, and says nothing of what the folder lacks."""
+    look = "import importlib.metadata as m, importlib.util as u; "
+    look += "print([d.metadata['Name'] for n in ('anny', 'roma', 'warp-lang') for d in m.distributions(name=n)], "
+    look += "[u.find_spec(n) for n in ('anny', 'roma', 'warp')], u.find_spec('torch') is not None)"
+    assert run_bare(look, tmp_path / "nothing", tmp_path / "links") == "[] [None, None, None] True\n"
+
+
+def test_a_packed_anny_knows_its_version(packed: Path, tmp_path: Path) -> None:
+    look = "import importlib.metadata as m; print(m.version('anny'), m.version('roma'))"
+    expected = f"{importlib.metadata.version('anny')} {importlib.metadata.version('roma')}\n"
+    assert run_bare(look, packed, tmp_path / "links") == expected
+
+
+def test_an_estimator_needs_no_warp(packed: Path, tmp_path: Path) -> None:
+    """The renderer's kernels do; its wheel is too large for the bare machine. The finder names who asks for it."""
+    code = """
+import importlib.abc, sys
+class Refuse(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "warp":
+            asked.append(name)
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+asked = []
+sys.meta_path.insert(0, Refuse())
+import numpy as np
+from multihmr2_ros.body import Body
+from multihmr2_ros.estimator import Estimator, EstimatorConfig, Runtime
+from test.helpers.small_network import small_network
+body = Body("low")
+estimator = Estimator(small_network(), EstimatorConfig(score_threshold=0.0, mesh="low"), Runtime("cpu", "fp32"))
+people = estimator.step(np.zeros((48, 64, 3), np.uint8))
+print(body.vertex_count, people.vertices.shape[1:], "warp" in sys.modules, set(asked) <= {"warp"})
+"""
+    assert run_bare(code, packed, tmp_path / "links") == "615 (615, 3) False True\n"

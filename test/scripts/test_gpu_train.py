@@ -1,0 +1,85 @@
+# Copyright 2026 multihmr2_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Data packed for training on another machine are what they were."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from scipy.spatial.transform import Rotation
+
+from multihmr2_ros.training.pool import Pool
+from multihmr2_ros.training.samples import Sample, blank_people, pack
+from test import paths
+
+
+def script() -> Any:
+    path = paths.ROOT / "scripts" / "gpu_train.py"
+    spec = importlib.util.spec_from_file_location("gpu_train", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["gpu_train"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def sample(people: int, seed: int) -> Sample:
+    generator = np.random.default_rng(seed)
+    arrays = blank_people(people)
+    turns = Rotation.random(163 * people, random_state=seed).as_matrix() if people else np.zeros((0, 3, 3))
+    arrays["rotations"] = turns.reshape(people, 163, 3, 3).astype(np.float32)
+    arrays["centre"] = generator.normal(size=(people, 3)).astype(np.float32)
+    smooth = np.linspace(0, 255, 64 * 48).reshape(48, 64, 1).repeat(3, 2).astype(np.uint8)
+    return Sample(smooth, np.eye(3), True, f"seed {seed}", **arrays)
+
+
+def test_renders_survive_packing(tmp_path: Path) -> None:
+    gpu_train = script()
+    samples = [sample(people, seed) for seed, people in enumerate((2, 0, 3))]
+    source, packed = tmp_path / "seeds-0000000.safetensors", tmp_path / "part0" / "seeds-0000000.xz"
+    packed.parent.mkdir()
+    safetensors.numpy.save_file({name: np.ascontiguousarray(value) for name, value in pack(samples).items()}, source)
+    gpu_train._pack_shard(source, packed)
+    gpu_train.unpack([packed.parent], tmp_path / "data")
+    pool = Pool(tmp_path / "data" / "pool")
+    assert len(pool) == 3
+    for row, expected in enumerate(samples):
+        found = pool.sample(row)
+        np.testing.assert_allclose(found.rotations, expected.rotations, atol=2e-3)  # half floats
+        np.testing.assert_array_equal(found.centre, expected.centre)
+        assert np.abs(found.image.astype(int) - expected.image).mean() < 3
+
+
+def test_parts_are_small_and_hold_every_file(tmp_path: Path) -> None:
+    gpu_train = script()
+    files = tmp_path / "files"
+    files.mkdir()
+    for number in range(7):
+        (files / f"seeds-{number:07d}.xz").write_bytes(bytes(10_000_000))
+    (files / "bodies.npz").write_bytes(bytes(5_000_000))
+    for _ in range(2):  # again: old parts make room
+        gpu_train._distribute(files, tmp_path)
+    parts = sorted(tmp_path.glob("part*"))
+    assert all(sum(path.stat().st_size for path in part.iterdir()) <= gpu_train.PART_BYTES for part in parts)
+    assert sorted(path.name for part in parts for path in part.iterdir()) == sorted(
+        path.name for path in files.iterdir()
+    )
+    assert (parts[0] / "bodies.npz").exists()

@@ -1,0 +1,140 @@
+# Copyright 2026 multihmr2_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""`multihmr2 train`: it trains, resumes and fine-tunes, says mistakes in one line, and saves before it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+from multihmr2_ros.cli.main import main
+from multihmr2_ros.training.records import read_log
+from multihmr2_ros.training.state import state_paths
+from test.helpers.training_runs import NETWORK
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def network_file(folder: Path) -> Path:
+    path = folder / "network.json"
+    path.write_text(json.dumps(vars(NETWORK)))
+    return path
+
+
+def arguments(folder: Path, pool: Path, *more: str) -> list[str]:
+    small = ["--network", str(network_file(folder)), "--cache", str(pool), "--batch-size", "2", "--log-steps", "1"]
+    return ["train", "--out", str(folder / "run"), "--loader-workers", "0", "--device", "cpu", *small, *more]
+
+
+def test_the_command_trains_resumes_and_fine_tunes(
+    tmp_path: Path, pool: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments(tmp_path, pool, "--steps", "1", "--input-size", "64")) == 0
+    assert capsys.readouterr().out.startswith("done: step 1 of 1")
+    assert main(arguments(tmp_path, pool, "--steps", "2")) == 2
+    assert "already holds a run; add --resume" in capsys.readouterr().err
+    assert main(arguments(tmp_path, pool, "--steps", "2", "--resume", "--matching", "joints")) == 0
+    state = torch.load(state_paths(tmp_path / "run")[-1], weights_only=True)
+    assert json.loads(state["training_config"])["losses"]["matching"]["cost"] == "joints"
+    weights = str(tmp_path / "run" / "network.safetensors")
+    tune = ["train", "--out", str(tmp_path / "tuned"), "--from", weights, "--consistency-with", weights]
+    assert main([*tune, "--cache", str(pool), "--steps", "1", "--batch-size", "2", "--loader-workers", "0"]) == 0
+    row = read_log(tmp_path / "tuned" / "log.jsonl")[0]
+    assert row["consistency_pose"] is not None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "--out is missing"),
+        (["--out", "{tmp}/run"], "nothing to train on"),
+        (["--out", "{tmp}/run", "--cache", "{tmp}/cache"], "holds no images and nothing renders any"),
+        (["--out", "{tmp}/file/run", "--cache", "{tmp}/cache"], "cannot make the folder"),
+        (["--out", "{tmp}/run", "--network", "huge"], "--network takes nano"),
+        (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--input-size", "999"], "--input-size must be from 64 to"),
+        (["--out", "{tmp}/run", "--network", "{tmp}/nested.json"], "--network takes nano"),
+        (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--loss", "sc0re=1"], "--loss takes NAME=NUMBER"),
+        (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--loss", "surplus_queries=inf"], "--loss takes NAME=NUMBER"),
+        (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--loss", "surplus_queries=0"], "must be at least 1"),
+        (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--motions", "{tmp}/none"], "--motions must be a folder"),
+        (["--out", "{tmp}/run", "--render-workers", "1"], "--render-workers needs --cache"),
+        (["--render-only"], "--render-only needs --cache"),
+        (["--out", "{tmp}/run", "--sam2", "{tmp}"], "--sam2 needs --cache"),
+        (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--sam2", "{tmp}/none"], "--sam2 must be a folder"),
+        (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--sam2", "{tmp}"], "JSON file with track_feature_width"),
+        (["--out", "{tmp}/run", "--from", "{tmp}/none.safetensors"], "none.safetensors"),
+        (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--resume"], "holds no images"),
+        (["--out", "{tmp}/run", "--coco", "{tmp}/x", "{tmp}/y"], "is not there"),
+    ],
+)
+def test_mistakes_are_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "nested.json").write_text("[" * 100_000)
+    assert main(["train", "--device", "cpu", *(option.format(tmp=tmp_path) for option in options)]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message in error
+    assert error.startswith("multihmr2 train: ")
+
+
+@contextmanager
+def running(folder: Path, pool: Path) -> Iterator[subprocess.Popen[str]]:
+    """A run with a loader process, in a session of its own, that has done its first step."""
+    options = arguments(folder, pool, "--steps", "100000", "--loader-workers", "1")
+    with subprocess.Popen(
+        [sys.executable, "-m", "multihmr2_ros.cli.main", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+    ) as run:
+        log, deadline = folder / "run" / "log.jsonl", time.monotonic() + 180
+        while not log.is_file() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        yield run
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_job_saves_and_ends(tmp_path: Path, pool: Path, number: signal.Signals) -> None:
+    """As a terminal sends Ctrl-C, and SLURM SIGTERM: the loaders get it, too."""
+    with running(tmp_path, pool) as run:
+        os.killpg(run.pid, number)
+        output, errors = run.communicate(timeout=180)
+    assert run.returncode == 0, errors
+    assert output.startswith(f"stopped, because {number.name} came: step ")
+    assert state_paths(tmp_path / "run")
+
+
+def test_a_killed_loader_is_one_line(tmp_path: Path, pool: Path) -> None:
+    """As the kernel kills where memory runs out."""
+    with running(tmp_path, pool) as run:
+        [loader] = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+        os.kill(int(loader), signal.SIGKILL)
+        _, errors = run.communicate(timeout=180)
+    assert run.returncode == 2, errors
+    assert "Traceback" not in errors
+    assert "a loader process has died" in errors.strip().splitlines()[-1]

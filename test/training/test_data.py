@@ -1,0 +1,457 @@
+# Copyright 2026 multihmr2_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""From renders to batches: packing, the pool on disk, rendering into it, and drawing from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import safetensors
+import torch
+
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.simulation.scene import SceneOptions
+from multihmr2_ros.training.augmentation import NO_AUGMENTATION, flip
+from multihmr2_ros.training.data import BatchConfig, Batches, collate, held_out_batches
+from multihmr2_ros.training.pool import (
+    AFTER_HELD_OUT,
+    HELD_OUT_SEED,
+    SHARD_IMAGES,
+    Pool,
+    first_seed,
+    is_held_out,
+    shard_paths,
+    training_index,
+    training_seed,
+    write_shard,
+)
+from multihmr2_ros.training.rendering import PoolConfig, Renderers, fill, open_folder, scene_renderer
+from multihmr2_ros.training.samples import PERSON_FIELDS, Sample, pack, unpack
+from multihmr2_ros.training.session import _RenderWatch
+from multihmr2_ros.training.targets import Targets
+from test.helpers.training_samples import make_pool, make_sample
+
+
+def blurred(image: np.ndarray) -> np.ndarray:
+    return cv2.blur(image.astype(np.float32), (8, 8))
+
+
+def small_sample(seed: int) -> Sample:
+    return make_sample(seed, 0, (16, 12))
+
+
+@pytest.mark.parametrize("counts", [[2], [0], [1, 0, 3], []])
+def test_what_is_packed_is_unpacked(counts: list[int]) -> None:
+    samples = [make_sample(seed, n) for seed, n in enumerate(counts)]
+    arrays = pack(samples)
+    for index, sample in enumerate(samples):
+        again = unpack(arrays, index, sample.origin)
+        assert again.origin == sample.origin
+        assert again.score_supervised
+        np.testing.assert_array_equal(again.k, sample.k)
+        assert np.abs(blurred(again.image) - blurred(sample.image)).mean() < 2  # JPEG keeps what is coarse
+        for name, (_, kind) in PERSON_FIELDS.items():
+            tolerance = 5e-4 if kind is np.float16 else 0
+            np.testing.assert_allclose(getattr(again, name), getattr(sample, name), atol=tolerance, err_msg=name)
+
+
+def test_an_unknown_camera_stays_unknown(tmp_path: Path) -> None:
+    sample = dataclasses.replace(make_sample(0, 1), k=None, score_supervised=False)
+    write_shard(tmp_path, 0, [make_sample(1, 2), sample])
+    again = Pool(tmp_path).sample(1)
+    assert again.k is None
+    assert not again.score_supervised
+    assert len(again) == 1
+
+
+def with_features(sample: Sample, width: int) -> Sample:
+    generator = np.random.default_rng(0)
+    return dataclasses.replace(sample, track_feature=generator.normal(size=(len(sample), width)).astype(np.float32))
+
+
+def test_tracking_features_are_kept_where_there_are_some(tmp_path: Path) -> None:
+    samples = [with_features(make_sample(seed, n), 16) for seed, n in enumerate([2, 0, 3, 0])]
+    write_shard(tmp_path, 0, samples)
+    pool = Pool(tmp_path)
+    for index, sample in enumerate(samples):
+        again = pool.sample(index).track_feature
+        assert again.dtype == np.float32
+        np.testing.assert_allclose(again, sample.track_feature, rtol=1e-3, atol=1e-4)
+    np.testing.assert_array_equal(samples[2].select(np.array([2, 0])).track_feature, samples[2].track_feature[[2, 0]])
+    np.testing.assert_array_equal(flip(samples[2]).track_feature, samples[2].track_feature)
+
+
+def test_shards_without_tracking_features_are_as_they_ever_were(tmp_path: Path) -> None:
+    write_shard(tmp_path, 0, [make_sample(0, 2), make_sample(1, 0)])
+    with safetensors.safe_open(shard_paths(tmp_path)[0], framework="numpy") as file:
+        names = set(file.keys())
+    assert names == {"images", "image_start", "person_start", "k", "score_supervised", *PERSON_FIELDS}
+    assert [Pool(tmp_path).sample(index).track_feature.shape for index in (0, 1)] == [(2, 0), (0, 0)]
+
+
+def test_only_people_with_a_stored_feature_have_one_in_a_batch() -> None:
+    samples = [with_features(make_sample(0, 2), 16), make_sample(1, 2)]
+    samples[0].ignore[1] = True
+    targets = collate(samples, [True, True], 16).targets
+    assert targets.has_track_feature.tolist() == [[True, False], [False, False]]
+    np.testing.assert_array_equal(targets.track_feature[0], samples[0].track_feature)
+    assert not targets.track_feature[1].any()
+    assert collate(samples, [True, True]).targets.track_feature.shape == (2, 2, 0)
+
+
+def test_images_without_people_are_read_wherever_they_stand(tmp_path: Path) -> None:
+    counts = [0, 2, 0]
+    write_shard(tmp_path, 0, [make_sample(seed, n) for seed, n in enumerate(counts)])
+    write_shard(tmp_path, SHARD_IMAGES, [make_sample(0, 0)])
+    pool = Pool(tmp_path)
+    assert [len(pool.sample(index)) for index in range(4)] == [*counts, 0]
+
+
+def test_the_splits_are_apart_and_in_the_order_of_seeds(tmp_path: Path) -> None:
+    make_pool(tmp_path, 3, held_out=2)
+    write_shard(tmp_path, SHARD_IMAGES, [make_sample(7, 1)])
+    pool, held_out = Pool(tmp_path), Pool(tmp_path, held_out=True)
+    assert (len(pool), len(held_out)) == (4, 2)
+    np.testing.assert_allclose(pool.sample(3).centre, make_sample(7, 1).centre)
+    assert [len(held_out.sample(index)) for index in range(2)] == [2, 2]
+
+
+@pytest.mark.parametrize("damage", ["torn", "empty", "foreign"])
+def test_a_shard_that_is_not_whole_is_passed_over_with_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    make_pool(tmp_path, 2)
+    content = shard_paths(tmp_path)[0].read_bytes()
+    broken = {"torn": content[: len(content) // 2], "empty": b"", "foreign": b"\x00" * 400}[damage]
+    (tmp_path / "seeds-0000050.safetensors").write_bytes(broken)
+    pool = Pool(tmp_path)
+    pool.refresh()
+    assert len(pool) == 2
+    assert [record.message.count("\n") for record in caplog.records] == [0]
+    assert "seeds-0000050.safetensors is passed over" in caplog.text
+
+
+def test_a_pool_sees_what_comes_and_goes(tmp_path: Path) -> None:
+    pool = Pool(tmp_path)
+    assert (len(pool), pool.rendered) == (0, 0)
+    first = write_shard(tmp_path, 0, [small_sample(0)] * SHARD_IMAGES)
+    write_shard(tmp_path, SHARD_IMAGES, [small_sample(1)] * 3)
+    pool.refresh()
+    assert (len(pool), pool.rendered) == (53, 53)
+    first.unlink()
+    with pytest.raises(OSError, match="No such file"):
+        pool.sample(0)
+    pool.refresh()
+    assert (len(pool), pool.rendered) == (3, 53)
+
+
+def settings(folder: Path, **changes: object) -> PoolConfig:
+    values: dict[str, object] = {"cache_images": 100, "held_out_images": 60}
+    return PoolConfig(folder, SceneOptions(), **(values | changes))  # type: ignore[arg-type]
+
+
+def test_rendering_fills_the_pool_and_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
+    seeds: list[int] = []
+
+    def render(seed: int) -> Sample:
+        seeds.append(seed)
+        return small_sample(seed)
+
+    shards = fill(settings(tmp_path), render, images=120)
+    assert list(itertools.islice(shards, 3)) == [50, 10, 50]  # held-out images first
+    shards.close()
+    calls = len(seeds)
+    stopping = fill(settings(tmp_path), render, images=120, stopped=lambda: len(seeds) == calls + 7)
+    assert list(stopping) == []
+    assert len(Pool(tmp_path)) == 50  # the unfinished shard was given up
+    assert list(fill(settings(tmp_path), render, images=120)) == [50, 20]
+    assert list(fill(settings(tmp_path), render, images=120)) == []
+    assert sorted(set(seeds)) == [*range(120), *range(HELD_OUT_SEED, HELD_OUT_SEED + 60)]
+
+
+def test_endless_rendering_makes_room_and_uses_new_seeds(tmp_path: Path) -> None:
+    config = settings(tmp_path, held_out_images=0)
+    assert sum(itertools.islice(fill(config, small_sample), 5)) == 250
+    assert [path.name for path in shard_paths(tmp_path)] == [
+        f"seeds-{seed:07d}.safetensors" for seed in (150, 200)
+    ] or len(shard_paths(tmp_path)) == 3  # the generator stands before its last clearing
+    next(fill(config, small_sample))
+    assert Pool(tmp_path).rendered == 300
+
+
+def test_renderers_share_the_seeds(tmp_path: Path) -> None:
+    seeds: list[list[int]] = [[], []]
+    for worker in (0, 1):
+
+        def render(seed: int, worker: int = worker) -> Sample:
+            seeds[worker].append(seed)
+            return small_sample(seed)
+
+        list(fill(settings(tmp_path), render, worker=worker, workers=2, images=200))
+    assert not set(seeds[0]) & set(seeds[1])
+    assert sorted(seeds[0] + seeds[1]) == [*range(200), *range(HELD_OUT_SEED, HELD_OUT_SEED + 60)]
+
+
+def test_a_scene_that_fails_is_left_out_and_many_in_a_row_end_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def some(seed: int) -> Sample:
+        if seed % 5 == 0:
+            raise ValueError("a degenerate triangle")
+        return small_sample(seed)
+
+    assert list(fill(settings(tmp_path, held_out_images=0), some, images=50)) == [40]
+    assert "seed 5 could not be rendered (ValueError: a degenerate triangle)" in caplog.text
+
+    def none(seed: int) -> Sample:
+        raise ValueError("no renderer")
+
+    with pytest.raises(UserError, match="10 renders in a row failed"):
+        list(fill(settings(tmp_path, held_out_images=0), none, images=100))
+
+
+def test_a_cache_of_other_settings_is_refused(tmp_path: Path) -> None:
+    open_folder(settings(tmp_path / "cache"))
+    make_pool(tmp_path / "cache", 2)
+    open_folder(settings(tmp_path / "cache"))
+    other = PoolConfig(tmp_path / "cache", SceneOptions(width=640))
+    with pytest.raises(UserError, match="was rendered with width 320, not 640"):
+        open_folder(other)
+    with pytest.raises(UserError, match="at least 50"):
+        settings(tmp_path, cache_images=10)
+
+
+def test_a_cache_with_sam2s_features_is_another_than_one_without(tmp_path: Path) -> None:
+    open_folder(settings(make_pool(tmp_path / "old", 2)))
+    assert "sam2" not in (tmp_path / "old" / "settings.json").read_text()
+    with pytest.raises(UserError, match="was rendered with sam2 None, not sam2-large; choose another --cache"):
+        open_folder(settings(tmp_path / "old", sam2=Path("sam2-large")))
+    open_folder(settings(make_pool(tmp_path / "new", 2), sam2=Path("sam2-large")))
+    open_folder(settings(tmp_path / "new", sam2=Path("sam2-large")))
+    with pytest.raises(UserError, match="was rendered with sam2 sam2-large, not None; choose another --cache"):
+        open_folder(settings(tmp_path / "new"))
+
+
+def test_what_a_killed_renderer_left_is_cleared_later(tmp_path: Path) -> None:
+    old, new = tmp_path / ".seeds-0000000.safetensors.1.tmp", tmp_path / ".seeds-0000050.safetensors.2.tmp"
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (time.time() - 3600,) * 2)
+    open_folder(settings(tmp_path))
+    assert (old.exists(), new.exists()) == (False, True)
+
+
+def test_processes_render_real_scenes_in_the_background(tmp_path: Path) -> None:
+    scene = SceneOptions(width=64, height=48, people=(1, 2))
+    config = PoolConfig(tmp_path, scene, held_out_images=2)
+    open_folder(config)
+    with Renderers(config, 1, images=3, niceness=0) as renderers:
+        deadline = time.monotonic() + 240
+        while renderers.running and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert renderers.failed == 0
+    pool = Pool(tmp_path)
+    assert (len(pool), len(Pool(tmp_path, held_out=True))) == (3, 2)
+    with torch.no_grad():
+        again = scene_renderer(scene)(1)
+    sample = pool.sample(1)
+    np.testing.assert_array_equal(sample.person_id, again.person_id)  # the seed is the scene
+    np.testing.assert_allclose(sample.location, again.location, atol=1e-3)
+    assert sample.k is not None
+
+
+def test_renderers_end_with_the_block(tmp_path: Path) -> None:
+    config = PoolConfig(tmp_path, SceneOptions(width=64, height=48))
+    open_folder(config)
+    with Renderers(config, 1, niceness=0) as renderers:
+        assert renderers.running == 1
+    assert renderers.running == 0
+
+
+def test_training_waits_for_renderers_that_are_behind(tmp_path: Path) -> None:
+    class Working:
+        running, failed = 1, 0
+
+    write_shard(tmp_path, 0, [small_sample(0)] * SHARD_IMAGES)
+    watch = _RenderWatch(Pool(tmp_path), Working(), most_views=4.0, share=1.0)  # type: ignore[arg-type]
+    assert watch.views(100) == 2.0
+    assert not watch.behind(200)
+    assert watch.behind(201)
+    assert not dataclasses.replace(watch, most_views=0.0).behind(10**6)
+    assert not dataclasses.replace(watch, renderers=None).behind(10**6)
+
+
+CONFIG = BatchConfig(batch_size=3, image_size=96, track_feature_width=16)
+
+
+def test_a_batch_depends_on_seed_rank_and_step_only(tmp_path: Path) -> None:
+    make_pool(tmp_path, 6)
+    one, same = (Batches([(Pool(tmp_path), 1.0)], CONFIG, 5)[17] for _ in range(2))
+    assert torch.equal(one.image, same.image)
+    assert all(torch.equal(getattr(one.targets, f.name), getattr(same.targets, f.name)) for f in fields())
+    others = [
+        Batches([(Pool(tmp_path), 1.0)], CONFIG, 5)[18],
+        Batches([(Pool(tmp_path), 1.0)], CONFIG, 6)[17],
+        Batches([(Pool(tmp_path), 1.0)], CONFIG, 5, rank=1)[17],
+    ]
+    assert all(other.image.shape != one.image.shape or not torch.equal(other.image, one.image) for other in others)
+
+
+def fields() -> tuple[dataclasses.Field[object], ...]:
+    return dataclasses.fields(Targets)
+
+
+def test_batches_have_every_shape_and_full_targets(tmp_path: Path) -> None:
+    make_pool(tmp_path, 6)
+    batches = [Batches([(Pool(tmp_path), 1.0)], CONFIG, 0)[step] for step in range(24)]
+    assert {tuple(batch.image.shape[2:]) for batch in batches} == {(80, 96), (64, 96), (96, 96), (96, 80)}
+    for batch in batches:
+        targets = batch.targets
+        assert batch.image.dtype == torch.uint8
+        assert len(targets) == len(batch.origins) == 3
+        assert not (targets.present & targets.ignore).any()
+        assert targets.has_k.all()
+        assert targets.has_body[targets.present].all()
+        assert torch.isfinite(targets.location).all()
+        assert (targets.has_track_feature <= targets.present).all()
+        centred = (targets.k[:, 0, 2] / batch.image.shape[3] - 0.5).abs() < 0.02
+        centred &= (targets.k[:, 1, 2] / batch.image.shape[2] - 0.5).abs() < 0.02
+        assert batch.k_given[~centred].all()  # the network predicts centred cameras only
+    given = torch.cat([batch.k_given for batch in batches]).float().mean()
+    assert 0.4 < given < 0.9
+
+
+def test_sources_are_drawn_by_their_weights(tmp_path: Path) -> None:
+    make_pool(tmp_path / "a", 4)
+    make_pool(tmp_path / "b", 4)
+    config = BatchConfig(batch_size=4, image_size=96)
+    sources = [(Pool(tmp_path / "a"), 0.0), (Pool(tmp_path / "b"), 2.0)]
+    (tmp_path / "a" / "seeds-0000000.safetensors").unlink()  # would be missed if it were drawn from
+    assert len(Batches(sources, config, 0)[0].origins) == 4
+    with pytest.raises(UserError, match="sources need weights"):
+        Batches([(sources[0][0], 0.0)], config, 0)
+
+
+def test_rendering_goes_on_beyond_the_held_out_seeds(tmp_path: Path) -> None:
+    """Seed 999,950 is followed by 2,000,000, which is shown, ordered and made room for like any other."""
+    write_shard(tmp_path, HELD_OUT_SEED, [make_sample(0, n=1)])
+    write_shard(tmp_path, HELD_OUT_SEED - 2 * SHARD_IMAGES, [make_sample(1, n=1)])
+    seeds: list[int] = []
+
+    def render(seed: int) -> Sample:
+        seeds.append(seed)
+        return make_sample(seed % 1000, n=1)
+
+    config = PoolConfig(tmp_path, SceneOptions(), cache_images=100, held_out_images=1)
+    for _ in itertools.islice(fill(config, render), 3):
+        pass
+    first = HELD_OUT_SEED - SHARD_IMAGES
+    assert seeds == [*range(first, HELD_OUT_SEED), *range(AFTER_HELD_OUT, AFTER_HELD_OUT + 2 * SHARD_IMAGES)]
+    assert [first_seed(path) for path in shard_paths(tmp_path, held_out=True)] == [HELD_OUT_SEED]
+    pool = Pool(tmp_path)
+    assert pool.rendered == HELD_OUT_SEED + 2 * SHARD_IMAGES
+    assert pool.sample(len(pool) - 1).origin.startswith(f"seeds-{AFTER_HELD_OUT + SHARD_IMAGES}")
+
+
+@pytest.mark.parametrize("index", [0, 999_999, 1_000_000, 8_999_999, 9_000_000, 10**12])
+def test_training_images_have_seeds_that_are_not_held_out(index: int) -> None:
+    assert training_index(training_seed(index)) == index
+    assert not is_held_out(training_seed(index))
+
+
+def test_shards_of_many_digits_are_in_order(tmp_path: Path) -> None:
+    for seed in (10_000_000, 9_999_950, 0):
+        (tmp_path / f"seeds-{seed:07d}.safetensors").touch()
+    assert [first_seed(path) for path in shard_paths(tmp_path)] == [0, 9_999_950, 10_000_000]
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_shard_that_cannot_be_opened_any_more_does_not_stop_the_others(
+    tmp_path: Path, others: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is there, but its file is not: as after an error of the disk, or with permissions that changed."""
+    broken = write_shard(tmp_path, 0, [make_sample(0, n=1)])
+    for index in range(others):
+        write_shard(tmp_path, 50 + 50 * index, [make_sample(1, n=1)])
+    drawn = Batches([(Pool(tmp_path), 1.0)], BatchConfig(batch_size=8, image_size=96), seed=0)
+    broken.unlink()
+    broken.symlink_to(tmp_path / "gone")
+    if others:
+        assert {origin.split("[")[0] for origin in drawn[0].origins} == {"seeds-0000050.safetensors"}
+        assert len(caplog.messages) == 1
+        return
+    with pytest.raises(UserError, match="no images are left"):
+        drawn[0]
+
+
+def test_a_data_set_none_of_whose_images_can_be_read_is_one_line() -> None:
+    class Broken:
+        def __len__(self) -> int:
+            return 3
+
+        def sample(self, index: int) -> Sample:
+            raise PermissionError(13, "Permission denied")
+
+    with pytest.raises(UserError, match=r"1000 images in a row could not be read .*Permission denied"):
+        Batches([(Broken(), 1.0)], BatchConfig(batch_size=1, image_size=96), seed=0)[0]
+
+
+def test_vanishing_images_are_one_line(tmp_path: Path) -> None:
+    make_pool(tmp_path, 4)
+    batches = Batches([(Pool(tmp_path), 1.0)], CONFIG, 0)
+    (tmp_path / "seeds-0000000.safetensors").unlink()
+    with pytest.raises(UserError, match="no images are left"):
+        batches[0]
+
+
+def test_held_out_batches_are_whole_images_in_order(tmp_path: Path) -> None:
+    make_pool(tmp_path, 1, held_out=5)
+    batches = held_out_batches(Pool(tmp_path, held_out=True), 4, CONFIG, input_size=(96, 80))
+    assert [len(batch.origins) for batch in batches] == [3, 1]
+    assert batches[0].k_given.all()
+    np.testing.assert_allclose(batches[1].targets.centre[0, 0], make_sample(1003, 2).centre[0], rtol=1e-6)
+
+
+def test_nobody_and_everybody_ignored_collate() -> None:
+    nobody, ignored = make_sample(0, 0), make_sample(1, 2)
+    ignored.ignore[:] = True
+    targets = collate([nobody, ignored], [True, False]).targets
+    assert not targets.present.any()
+    assert targets.ignore.tolist() == [[False, False], [True, True]]
+    assert targets.person_id.tolist() == [[-1, -1], [0, 1]]
+    moved = targets.to("cpu")
+    assert torch.equal(moved.rotations, targets.rotations)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"batch_size": 0},
+        {"aspects": (1.0,)},
+        {"aspect_weights": (0.0, 0.0, 0.0, 0.0)},
+        {"k_given": 2.0},
+        {"track_feature_width": 256, "sam2_features": True},
+    ],
+)
+def test_wrong_batches_are_refused(values: dict[str, object]) -> None:
+    with pytest.raises(UserError, match=next(iter(values))):
+        BatchConfig(**values, augmentation=NO_AUGMENTATION)  # type: ignore[arg-type]

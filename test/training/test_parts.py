@@ -1,0 +1,154 @@
+# Copyright 2026 multihmr2_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What the loop is made of: the average, rates and decay, logs and curves, validation."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.network.model import MultiHMR2
+from multihmr2_ros.training.config import TrainingConfig
+from multihmr2_ros.training.curves import draw_curves
+from multihmr2_ros.training.data import BatchConfig, held_out_batches
+from multihmr2_ros.training.ema import Ema
+from multihmr2_ros.training.optimisation import OptimisationConfig, make_optimiser, rate_factor
+from multihmr2_ros.training.pool import Pool
+from multihmr2_ros.training.records import Records, read_log
+from multihmr2_ros.training.validation import Tally, match_places, validate
+from test.helpers.training_runs import NETWORK
+from test.helpers.training_samples import body
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def test_the_average_follows_weights_and_normalisation() -> None:
+    network = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    ema = Ema(network, 0.5)
+    with torch.no_grad():
+        for value in [*network.parameters(), network[1].running_mean]:
+            value.add_(1.0)
+    network[1].num_batches_tracked.fill_(7)
+    start = {name: value.clone() for name, value in ema.network.state_dict().items()}
+    for decay in (0.1, 2 / 11):  # (1 + n) / (10 + n) for the first updates
+        ema.update(network)
+        for name, value in ema.network.state_dict().items():
+            if value.is_floating_point() and name != "1.running_var":
+                start[name] = decay * start[name] + (1 - decay) * network.state_dict()[name]
+                torch.testing.assert_close(value, start[name], msg=name)
+    assert ema.network[1].num_batches_tracked == 7
+
+
+@pytest.mark.parametrize(
+    ("step", "factor"), [(0, 0.1), (9, 1.0), (10, 1.0), (79, 1.0), (80, 1.0), (90, 0.5), (99, 0.05), (100, 0.0)]
+)
+def test_the_learning_rate_rises_stays_and_falls(step: int, factor: float) -> None:
+    course = OptimisationConfig(warmup_steps=10, decay_fraction=0.2)
+    assert rate_factor(step, 100, course) == pytest.approx(factor)
+
+
+def test_weight_decay_spares_norms_biases_and_tokens() -> None:
+    network = MultiHMR2(NETWORK)
+    optimiser = make_optimiser(network, OptimisationConfig(encoder_factor=0.5, learning_rate=1e-3))
+    decay = {id(value): group for group in optimiser.param_groups for value in group["params"]}
+    assert len(decay) == len(list(network.parameters()))
+    for name, value in network.named_parameters():
+        group = decay[id(value)]
+        tokens = ("backbone.class_token", "backbone.register_tokens", "decoder.queries")
+        spared = value.ndim == 1 or name in tokens
+        assert (group["weight_decay"] == 0) == spared, name
+        assert group["peak"] == (5e-4 if name.startswith("backbone.") else 1e-3)
+
+
+@pytest.mark.parametrize("folder", ["good", "broken"])
+def test_logs_are_read_whatever_their_last_line_is(tmp_path: Path, folder: str) -> None:
+    records = Records(tmp_path)
+    records.add(1, "train", {"loss": 2.0, "views": float("nan")})
+    records.add(1, "train", {"loss": 1.0})  # a resumed run goes over the same steps again
+    if folder == "broken":
+        with (tmp_path / "log.jsonl").open("a") as file:
+            file.write('{"step": 2, "ki')
+    assert read_log(tmp_path / "log.jsonl") == [{"step": 1, "kind": "train", "loss": 1.0}]
+
+
+def test_no_curves_without_figures(tmp_path: Path) -> None:
+    draw_curves([], tmp_path / "curves.png")
+    assert not (tmp_path / "curves.png").exists()
+
+
+def test_validation_of_the_truth_itself_is_perfect(pool: Path) -> None:
+    from multihmr2_ros.network.model import Prediction
+    from multihmr2_ros.training.validation import compare
+
+    batch = held_out_batches(Pool(pool, held_out=True), 4, BatchConfig(4, 160), input_size=(160, 128))[0]
+    t = batch.targets
+    truth = Prediction(
+        horizontal_fov=2 * torch.atan(80 / t.k[:, 0, 0]),
+        k=t.k,
+        query_score=t.present.float(),
+        query_location=t.location,
+        query_depth=t.centre[..., 2],
+        score=t.present.float(),
+        centre=t.centre,
+        shape=torch.nn.functional.pad(t.shape, (0, 5)),
+        rotations=t.rotations,
+        track_feature=torch.zeros(*t.present.shape, 4),
+    )
+    figures = compare(truth, t, body(), 160, 0.4).figures()
+    assert figures["recall"] == figures["precision"] == 1.0
+    assert figures["mpjpe_mm"] < 1e-3
+    assert figures["distance_error"] < 1e-6
+    assert figures["fov_error_deg"] < 1e-4
+    moved = dataclasses.replace(truth, centre=t.centre * 1.1, horizontal_fov=truth.horizontal_fov + 0.1)
+    worse = compare(moved, t, body(), 160, 0.4).figures()
+    assert worse["distance_error"] == pytest.approx(0.1, rel=1e-4)
+    assert worse["fov_error_deg"] == pytest.approx(np.degrees(0.1), rel=1e-4)
+    nobody = dataclasses.replace(truth, score=torch.zeros_like(truth.score))
+    assert compare(nobody, t, body(), 160, 0.4).figures()["recall"] == 0.0
+
+
+def test_nobody_is_validated_without_an_error() -> None:
+    assert np.isnan(list(Tally().figures().values())).all()
+    network = MultiHMR2(NETWORK).eval()
+    assert np.isnan(validate(network, body(), [], torch.device("cpu"))["recall"])
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted", "pairs"),
+    [
+        ([[0, 0]], [[4, 0]], [(0, 0)]),
+        ([[0, 0]], [[6, 0]], []),  # further than half the box's larger side
+        ([[0, 0], [1, 0]], [[1, 0]], [(1, 0)]),
+        ([], [[1, 0]], []),
+        ([[1, 0]], [], []),
+    ],
+)
+def test_places_are_matched_within_reach(found: list, wanted: list, pairs: list) -> None:
+    box = np.tile([0.0, 0, 4, 10], (len(wanted), 1))
+    assert match_places(np.reshape(found, (-1, 2)), np.reshape(wanted, (-1, 2)), box) == pairs
+
+
+@pytest.mark.parametrize(
+    "values", [{"steps": 0}, {"ema_decay": 1.0}, {"precision": "fp8"}, {"threads": -1}, {"most_views": -1.0}]
+)
+def test_wrong_configurations_are_refused(values: dict[str, object]) -> None:
+    with pytest.raises(UserError, match=next(iter(values))):
+        TrainingConfig(**values)  # type: ignore[arg-type]

@@ -1,0 +1,340 @@
+# Copyright 2026 multihmr2_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The loop: exact resumption, several processes, what stops it, and what it leaves behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.network import checkpoint
+from multihmr2_ros.network.initialise import initialise
+from multihmr2_ros.network.model import MultiHMR2
+from multihmr2_ros.training.augmentation import NO_AUGMENTATION
+from multihmr2_ros.training.data import BatchConfig, Batches, held_out_batches
+from multihmr2_ros.training.distributed import own_device, processes
+from multihmr2_ros.training.losses import LossConfig
+from multihmr2_ros.training.optimisation import OptimisationConfig
+from multihmr2_ros.training.pool import Pool
+from multihmr2_ros.training.records import read_log
+from multihmr2_ros.training.state import state_paths
+from multihmr2_ros.training.trainer import Hooks, Objective, Trainer
+from multihmr2_ros.training.validation import validate
+from test import paths
+from test.helpers.small_network import SMALL
+from test.helpers.training_runs import NETWORK, batches, config, trainer
+from test.helpers.training_samples import body
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def losses_of(folder: Path) -> list[float]:
+    return [row["loss"] for row in read_log(folder / "log.jsonl") if row["kind"] == "train"]
+
+
+def test_an_interrupted_run_ends_exactly_where_an_uninterrupted_one_does(tmp_path: Path, pool: Path) -> None:
+    whole = trainer(tmp_path / "whole", config())
+    assert whole.run(batches(pool, config()), show_progress=False)
+
+    first = trainer(tmp_path / "parts", config())
+    steps = iter(range(10))
+    assert not first.run(batches(pool, config()), Hooks(stop=lambda: next(steps) == 2), show_progress=False)
+    assert first.progress.step == 3
+    second = trainer(tmp_path / "parts", config())
+    second.resume()
+    assert second.run(batches(pool, config()), show_progress=False)
+
+    assert losses_of(tmp_path / "parts") == losses_of(tmp_path / "whole")
+    for one, other in ((whole.network, second.network), (whole.ema.network, second.ema.network)):
+        theirs = other.state_dict()
+        assert all(torch.equal(value, theirs[name]) for name, value in one.state_dict().items())
+
+
+def test_a_run_can_be_extended_where_its_rate_was_constant(tmp_path: Path, pool: Path) -> None:
+    short = trainer(tmp_path / "run", config(3))
+    short.run(batches(pool, config(3)), show_progress=False)
+    longer = trainer(tmp_path / "run", config(5))
+    longer.resume()
+    longer.run(batches(pool, config(5)), show_progress=False)
+    straight = trainer(tmp_path / "straight", config(5))
+    straight.run(batches(pool, config(5)), show_progress=False)
+    assert losses_of(tmp_path / "run") == losses_of(tmp_path / "straight")
+
+
+def test_what_a_run_leaves_behind(tmp_path: Path, pool: Path) -> None:
+    configuration = config(4, validate_steps=2, checkpoint_steps=1)
+    held_out = held_out_batches(Pool(pool, held_out=True), 4, configuration.batch, input_size=(96, 80))
+    run = trainer(tmp_path / "run", configuration, held_out=held_out)
+    run.run(batches(pool, configuration), show_progress=False)
+    folder = tmp_path / "run"
+    assert [path.name for path in state_paths(folder)] == ["state-00000003.pt", "state-00000004.pt"]
+    loaded = checkpoint.load(folder / "network.safetensors")
+    averaged = run.ema.network.state_dict()
+    assert all(torch.equal(value, averaged[name]) for name, value in loaded.state_dict().items())
+    saved = torch.load(state_paths(folder)[-1], weights_only=True)
+    assert json.loads(saved["training_config"])["batch"]["batch_size"] == 2
+    validations = [row for row in read_log(folder / "log.jsonl") if row["kind"] == "validation"]
+    assert [row["step"] for row in validations] == [2, 4]
+    assert set(validations[0]) >= {"recall", "precision", "mpjpe_mm", "distance_error", "fov_error_deg"}
+    pytest.importorskip("matplotlib")
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_curves_are_drawn_of_a_short_run_without_validation(tmp_path: Path, pool: Path) -> None:
+    pytest.importorskip("matplotlib")
+    trainer(tmp_path / "run", config(2)).run(batches(pool, config(2)), show_progress=False)
+    assert (tmp_path / "run" / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_resumed_run_takes_the_settings_that_are_asked_for_now(tmp_path: Path, pool: Path) -> None:
+    trainer(tmp_path / "run", config(1)).run(batches(pool, config(1)), show_progress=False)
+    changed = dataclasses.replace(config().optimisation, learning_rate=2e-3, weight_decay=0.5)
+    again = trainer(tmp_path / "run", dataclasses.replace(config(), optimisation=changed))
+    again.resume()
+    assert {group["peak"] for group in again.optimiser.param_groups} == {2e-3}
+    assert {group["weight_decay"] for group in again.optimiser.param_groups} == {0.0, 0.5}
+
+
+@pytest.mark.parametrize("proposed", [True, False])
+def test_a_step_in_bf16_leaves_pixels_and_metres_in_float32(pool: Path, proposed: bool) -> None:
+    network = initialise(
+        MultiHMR2(dataclasses.replace(NETWORK, proposed_queries=proposed, local_attention=proposed))
+    ).train()
+    batch = batches(pool, config())[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = network.training_outputs(batch.image, batch.targets.k, batch.k_given)
+    values = [outputs.queries, outputs.horizontal_fov, *(v for layer in outputs.layers for v in vars(layer).values())]
+    assert {value.dtype for value in values} == {torch.float32}
+    terms = Objective(network, body(), LossConfig(), "bf16", None)(batch)
+    torch.stack(list(terms.values())).sum().backward()
+    assert all(value.grad.isfinite().all() for value in network.parameters() if value.grad is not None)
+
+
+def test_a_torn_state_is_passed_over(tmp_path: Path, pool: Path, caplog: pytest.LogCaptureFixture) -> None:
+    configuration = config(2, checkpoint_steps=1)
+    trainer(tmp_path / "run", configuration).run(batches(pool, configuration), show_progress=False)
+    newest = state_paths(tmp_path / "run")[-1]
+    newest.write_bytes(newest.read_bytes()[:5000])
+    again = trainer(tmp_path / "run", configuration)
+    again.resume()
+    assert again.progress.step == 1
+    assert "is passed over, it is not a whole state" in caplog.text
+
+
+def test_resuming_needs_a_run_of_the_same_network(tmp_path: Path, pool: Path) -> None:
+    with pytest.raises(UserError, match="no state of a training run"):
+        trainer(tmp_path / "empty", config()).resume()
+    trainer(tmp_path / "run", config(1)).run(batches(pool, config(1)), show_progress=False)
+    other = MultiHMR2(dataclasses.replace(NETWORK, decoder_depth=1))
+    with pytest.raises(UserError, match="decoder_depth 2, not 1"):
+        Trainer(other, body(), config(), tmp_path / "run", torch.device("cpu")).resume()
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_values_and_images(tmp_path: Path, pool: Path) -> None:
+    run = trainer(tmp_path / "run", config())
+    with torch.no_grad():
+        run.network.camera.field_of_view[2].bias.fill_(float("nan"))
+    with pytest.raises(UserError, match=r"not finite at step 0 \(.*field_of_view nan.*images: seeds-0000000"):
+        run.run(batches(pool, config()), show_progress=False)
+
+
+def test_a_step_without_a_finite_gradient_is_left_out(tmp_path: Path, pool: Path) -> None:
+    run = trainer(tmp_path / "run", config())
+    before = {name: value.clone() for name, value in run.network.named_parameters()}
+    run.network.detection.score[0].weight.register_hook(lambda gradient: gradient * float("inf"))
+    batch = batches(pool, config())[0]
+    run.step(batch)
+    assert all(torch.equal(value, before[name]) for name, value in run.network.named_parameters())
+    for _ in range(18):
+        run.step(batch)
+    with pytest.raises(UserError, match="20 steps in a row had no finite gradient"):
+        run.step(batch)
+
+
+def test_consistency_holds_on_to_another_model(tmp_path: Path, pool: Path) -> None:
+    weights = LossConfig(consistency_pose=1.0, consistency_joints=1.0)
+    torch.manual_seed(5)
+    run = trainer(tmp_path / "run", config(1, losses=weights), reference=MultiHMR2(NETWORK))
+    terms, _ = run.step(batches(pool, config())[1])
+    assert terms["consistency_pose"] > 0
+    assert terms["consistency_joints"] > 0
+    assert len(list(run._objective.parameters())) == len(list(run.network.parameters()))
+
+
+TWO_PROCESSES = """
+import sys
+from pathlib import Path
+import torch
+from multihmr2_ros.training.distributed import processes
+from test.helpers.training_runs import batches, config, trainer
+torch.set_num_threads(1)
+folder, pool = Path(sys.argv[1]), Path(sys.argv[2])
+with processes("cpu") as others:
+    run = trainer(folder, config(3), processes=others)
+    data = batches(pool, config(3))
+    data.rank = others.rank
+    run.run(data, show_progress=False)
+    torch.save(run.network.state_dict(), folder / f"rank{others.rank}.pt")
+"""
+
+
+def run_two_processes(program: str, folder: Path, pool: Path) -> None:
+    """Run a program under torchrun with the arguments FOLDER/run, made for it, and the pool."""
+    script = folder / "program.py"
+    script.write_text(program)
+    (folder / "run").mkdir()
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    environment = os.environ | {"PYTHONPATH": str(paths.ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*launch, str(folder / "run"), str(pool)], capture_output=True, text=True, env=environment, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_two_processes_train_one_network(tmp_path: Path, pool: Path) -> None:
+    run_two_processes(TWO_PROCESSES, tmp_path, pool)
+    first, second = (torch.load(tmp_path / "run" / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
+    parameters = dict(MultiHMR2(NETWORK).named_parameters())
+    assert all(torch.equal(first[name], second[name]) for name in parameters)
+    assert [row["images"] for row in read_log(tmp_path / "run" / "log.jsonl")] == [4, 8, 12]
+
+
+@pytest.mark.slow
+def test_thirty_two_renders_are_learned_by_heart(tmp_path: Path) -> None:
+    from multihmr2_ros.network.initialise import initialise
+    from multihmr2_ros.simulation.scene import SceneOptions
+    from multihmr2_ros.training.rendering import PoolConfig, fill, open_folder, scene_renderer
+    from multihmr2_ros.training.session import mean_rotations
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    scene = SceneOptions(width=160, height=120, people=(1, 2), distance_m=(1.5, 4.0))
+    cache = PoolConfig(tmp_path / "cache", scene, held_out_images=0)
+    open_folder(cache)
+    with torch.no_grad():
+        assert sum(fill(cache, scene_renderer(scene), images=32)) == 32
+    source = Pool(cache.folder)
+    network = dataclasses.replace(
+        SMALL,
+        image_size=160,
+        max_grid=10,
+        encoder_width=128,
+        decoder_width=128,
+        decoder_head_width=32,
+        decoder_heads=4,
+        decoder_mlp_width=256,
+        head_width=256,
+        stem_widths=(16, 32, 64, 96),
+        stem_depths=(0, 0, 1, 0),
+        proposed_queries=True,
+        local_attention=True,
+    )
+    drawn = BatchConfig(16, 160, aspects=(4 / 3,), aspect_weights=(1.0,), k_given=1.0, augmentation=NO_AUGMENTATION)
+    course = OptimisationConfig(learning_rate=1e-3, weight_decay=0.0, warmup_steps=50, decay_fraction=0.4)
+    configuration = config(1500, batch=drawn, optimisation=course, ema_decay=0.98, log_steps=100)
+    torch.manual_seed(0)
+    model = initialise(MultiHMR2(network), mean_rotations(cache.folder))
+    (tmp_path / "run").mkdir()
+    run = Trainer(model, body(), configuration, tmp_path / "run", torch.device("cpu"))
+    run.run(Batches([(source, 1.0)], drawn, 0), show_progress=False)
+    seen = held_out_batches(source, 32, drawn, input_size=(160, 128))
+    figures = validate(run.ema.network, run.body, seen, torch.device("cpu"))
+    assert figures["recall"] == 1.0, figures
+    assert figures["mpjpe_mm"] < 20, figures
+
+
+TOGETHER = """
+import sys
+from pathlib import Path
+import torch
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.training.distributed import processes
+from multihmr2_ros.training.trainer import Hooks
+from test.helpers.training_runs import batches, config, trainer
+torch.set_num_threads(1)
+folder, pool = Path(sys.argv[1]), Path(sys.argv[2])
+with processes("cpu") as others:
+    second = others.rank == 1
+    run = trainer(folder, config(50), processes=others)
+    data = batches(pool, config(50))
+    data.rank = others.rank
+    done = run.run(data, Hooks(stop=lambda: second and run.progress.step == 2), show_progress=False)
+    said = f"{done} {run.progress.step} "
+    if second:
+        with torch.no_grad():
+            run.network.camera.field_of_view[2].bias.fill_(float("nan"))
+    try:
+        run.step(data[3])
+    except UserError as error:
+        said += str(error)
+    (folder / f"rank{others.rank}.txt").write_text(said)
+"""
+
+
+def test_processes_end_together(tmp_path: Path, pool: Path) -> None:
+    """One of two is told to stop, and later has a loss that is not finite: the other does not wait for it."""
+    run_two_processes(TOGETHER, tmp_path, pool)
+    first, second = ((tmp_path / "run" / f"rank{rank}.txt").read_text() for rank in (0, 1))
+    assert first == "False 2 the loss is not finite at step 2 in another process; it says where"
+    assert second.startswith("False 2 the loss is not finite at step 2 (")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "environment", "device"),
+    [
+        ("cpu", {}, "cpu"),
+        ("cpu", {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}, "cpu"),
+        ("cuda", {}, "cuda:2"),  # the current one
+        ("cuda:1", {}, "cuda:1"),
+        ("cuda", {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}, "cuda:1"),
+        ("cuda:3", {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}, "cuda:3"),
+        ("cuda:1", {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}, "is one GPU"),
+        ("cuda", {"RANK": "1", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "8"}, "it has 4 GPUs"),
+    ],
+)
+def test_the_device_of_a_process(
+    monkeypatch: pytest.MonkeyPatch, chosen: str, environment: dict[str, str], device: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 2)
+    if " " in device:
+        with pytest.raises(UserError, match=device):
+            own_device(torch.device(chosen), environment)
+    else:
+        assert own_device(torch.device(chosen), environment) == torch.device(device)
+
+
+def test_the_gpu_is_current_before_the_group_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No GPU is here: the order of PyTorch's calls, and what they get."""
+    calls: list[tuple[object, ...]] = []
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: calls.append(("set", device)))
+    group = torch.distributed
+    monkeypatch.setattr(group, "init_process_group", lambda backend, device_id: calls.append((backend, device_id)))
+    monkeypatch.setattr(group, "destroy_process_group", lambda: None)
+    monkeypatch.setattr(group, "get_rank", lambda: 1)
+    monkeypatch.setattr(group, "get_world_size", lambda: 2)
+    gpu = torch.device("cuda:1")
+    with processes(gpu) as others:
+        assert (others.rank, others.count, others.local_rank) == (1, 2, 1)
+    assert calls == [("set", gpu), ("nccl", gpu)]
