@@ -33,7 +33,6 @@ from multihmr2_ros.people import IntrinsicsSource, People, TrackState
 from multihmr2_ros.placement import (
     BodySurface,
     Ground,
-    Placement,
     PlacementConfig,
     RelativeDepth,
     check_depth,
@@ -89,8 +88,6 @@ class Estimator:
     """Images in, people out, with the state that tracking needs. One camera per estimator; not for several threads.
 
     The network that it is made from keeps its device and precision; where the runtime has the same, they share memory.
-
-    placement: how the places of the last step's people came about, in their order; None where nothing refined them.
     """
 
     def __init__(
@@ -101,7 +98,6 @@ class Estimator:
         self.network_config = network.config
         self.body = Body(self.config.mesh)
         self.surface = _surface(self.body)
-        self.placement: Placement | None = None
         self.tracker = Tracker(self.config.tracker)
         tracker = self.config.tracker
         self._smooths = tracker.depth_smoothing is not None or tracker.rotation_smoothing is not None
@@ -237,15 +233,18 @@ class Estimator:
     def _place(
         self, people: People, depth: NDArray[np.generic] | RelativeDepth | None, ground: Ground | None
     ) -> People:
-        self.placement = None
         if not self.config.place or (depth is None and ground is None):
             return people
-        self.placement = place_people(people, self.surface, depth, ground, self.config.placement)
-        people = self.placement.people
+        placement = place_people(people, self.surface, depth, ground, self.config.placement)
         # All of the error: what stays the same from image to image is no motion, but is in the place.
         noise = VelocityConfig(lateral_sigma_ratio=self.config.placement.lateral_sigma_ratio)
-        covariance = measurement_noise(people.pelvis.astype(np.float64), noise, self.placement.distance_sigma_m)
-        return dataclasses.replace(people, pelvis_covariance=covariance)
+        covariance = measurement_noise(placement.people.pelvis.astype(np.float64), noise, placement.distance_sigma_m)
+        return dataclasses.replace(
+            placement.people,
+            pelvis_covariance=covariance,
+            placement_cue=placement.cue,
+            distance_sigma_m=placement.distance_sigma_m,
+        )
 
     def _track(
         self,
@@ -283,7 +282,7 @@ class Estimator:
             # Stature follows from the shape, and is averaged with it: no second run of the body.
             shape=np.hstack([people.shape, people.stature[:, None]]),
             score=people.score,
-            distance_sigma_m=None if self.placement is None else self.placement.distance_sigma_m,
+            distance_sigma_m=people.distance_sigma_m,
         )
 
 

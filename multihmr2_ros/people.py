@@ -55,6 +55,14 @@ class TrackState(enum.IntEnum):
     ENDED = 4
 
 
+class PlacementCue(enum.IntEnum):
+    """The measurement that a person's distance follows, beside the network's prediction."""
+
+    PRIOR = 0  # none: the prediction, and the distribution of human statures
+    GROUND = 1
+    DEPTH = 2
+
+
 @dataclass(frozen=True)
 class Frame:
     """One camera image and what is known about it.
@@ -111,6 +119,8 @@ class People:
     intrinsics_source   where k came from
     stamp               s, of the image
     image_size          (height, width) of the source image, px
+    placement_cue       (n,) int64, a PlacementCue; None where neither depth nor ground were used for this image
+    distance_sigma_m    (n,) float64, metres, standard deviation of the refined distance from the camera; None likewise
     """
 
     score: NDArray[np.float32]
@@ -137,6 +147,8 @@ class People:
     velocity_frame: str
     stamp: float
     image_size: tuple[int, int]
+    placement_cue: NDArray[np.int64] | None = None
+    distance_sigma_m: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.score)
@@ -144,6 +156,9 @@ class People:
     def select(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> People:
         """The same frame with only the people that a mask (n,) or indices (m,) name."""
         changes = {name: getattr(self, name)[rows] for name in PER_PERSON_FIELDS}
+        for name in ("placement_cue", "distance_sigma_m"):
+            values = getattr(self, name)
+            changes[name] = None if values is None else values[rows]
         return dataclasses.replace(self, **changes)
 
 

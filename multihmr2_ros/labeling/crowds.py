@@ -32,8 +32,8 @@ from torch import Tensor
 
 from multihmr2_ros.body import Body
 from multihmr2_ros.camera import project, vertical_fov
-from multihmr2_ros.people import BONE_COUNT, PHENOTYPE_LABELS, IntrinsicsSource, People, TrackState
-from multihmr2_ros.placement import BodySurface, Cue, PlacementConfig, RelativeDepth, place_people
+from multihmr2_ros.people import BONE_COUNT, PHENOTYPE_LABELS, IntrinsicsSource, People, PlacementCue, TrackState
+from multihmr2_ros.placement import BodySurface, PlacementConfig, RelativeDepth, place_people
 
 HEIGHT = PHENOTYPE_LABELS.index("height")
 BISECTIONS = 20
@@ -81,7 +81,7 @@ def place_bodies(arrays: Arrays, sizes: dict[str, tuple[int, int]], find: FindMa
         width, height = sizes[str(name)]
         people = people_of({key: values[rows] for key, values in arrays.items() if key in ROWS}, body, (height, width))
         found = place_people(people, surface, depth, None, FITTED)
-        by_map = found.cue == Cue.DEPTH
+        by_map = found.cue == PlacementCue.DEPTH
         chosen = rows[by_map]
         if not len(chosen):
             continue

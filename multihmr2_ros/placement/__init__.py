@@ -17,13 +17,12 @@
 from .config import PlacementConfig
 from .cues import Ground, check_depth, metres
 from .maps import MapKind, RelativeDepth
-from .placement import Cue, Placement, place_people
+from .placement import Placement, place_people
 from .stature import stature_prior
 from .surface import BodySurface
 
 __all__ = [
     "BodySurface",
-    "Cue",
     "Ground",
     "MapKind",
     "Placement",

@@ -64,7 +64,6 @@ second from the first's places, which puts people who were predicted in the wron
 from __future__ import annotations
 
 import dataclasses
-import enum
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -74,7 +73,7 @@ from numpy.typing import NDArray
 
 from multihmr2_ros.camera import project
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.people import People
+from multihmr2_ros.people import People, PlacementCue
 
 from .alignment import LOG_DEPTH, LOG_DEPTH_SIGMA, Fit, Levels, Scale, fit_scale, outline_evidence
 from .config import PlacementConfig
@@ -95,14 +94,6 @@ TINY = 1e-9
 GROUND_TELLS = 0.1  # times what the prior knows: less is not said to inform a place
 
 
-class Cue(enum.IntEnum):
-    """What a person's place follows beside the network's prediction."""
-
-    PRIOR = 0  # only what is known of statures
-    GROUND = 1
-    DEPTH = 2
-
-
 @dataclass(frozen=True, eq=False)
 class Placement:
     """n people at their refined places.
@@ -110,7 +101,7 @@ class Placement:
     people           as given, but pelvis, joints, joints_2d, vertices, bone_poses and stature; shape stays the
                      network's
     distance_sigma_m (n,) standard deviation of the pelvis's distance to the camera; NaN where nothing is known
-    cue              (n,) int64, a Cue
+    cue              (n,) int64, a PlacementCue
     distance_covariance (n, n) m², of the distances: an uncertain scale of the map moves all people together
     map_probability  of a relative map: how sure it is that the map shows these people; NaN without one
     """
@@ -144,7 +135,7 @@ def place_people(
             f"placement needs people with the mesh of its surface, {surface.vertex_count} vertices, got "
             f"{people.vertices.shape[1]}; ask for that mesh"
         )
-    covariance, cue = np.full((n, n), np.nan), np.full(n, int(Cue.PRIOR))
+    covariance, cue = np.full((n, n), np.nan), np.full(n, int(PlacementCue.PRIOR))
     rows = np.flatnonzero((people.pelvis[:, 2] > NEAREST_DEPTH_M) & np.isfinite(people.pelvis).all(axis=1))
     if not len(rows):
         return Placement(people, np.full(n, np.nan), cue, covariance)
@@ -194,7 +185,8 @@ def _shifted_and_scaled(
 
 
 class _Peaks(NamedTuple):
-    """The maxima of n people: x, y, covariance of x (n, n), Cue (n,), and how sure it is that the map shows them."""
+    """The maxima of n people: x, y, covariance of x (n, n), PlacementCue (n,), and the probability that the map shows
+    them."""
 
     x: Array
     y: Array
@@ -358,7 +350,9 @@ class _Solver:
             x=x,
             y=prior.scale(x) + gain,
             covariance=np.diag(1 / information + common**2) + shared,
-            cue=np.where(fits, Cue.DEPTH, np.where(grounded, Cue.GROUND, Cue.PRIOR)).astype(np.int64),
+            cue=np.where(fits, PlacementCue.DEPTH, np.where(grounded, PlacementCue.GROUND, PlacementCue.PRIOR)).astype(
+                np.int64
+            ),
         )
 
     def _rescale(self, scale: Scale, x: Array, own: _Pull, by_depth: _Pull) -> tuple[Scale, _Pull, Array]:

@@ -27,8 +27,8 @@ from scipy.spatial.transform import Rotation
 
 from multihmr2_ros.body import Body
 from multihmr2_ros.camera import project
-from multihmr2_ros.people import People
-from multihmr2_ros.placement import BodySurface, Cue, Ground, place_people
+from multihmr2_ros.people import People, PlacementCue
+from multihmr2_ros.placement import BodySurface, Ground, place_people
 from multihmr2_ros.simulation.labels import labels
 from multihmr2_ros.simulation.posing import PosedScene, pose_scene
 from multihmr2_ros.simulation.scene import Scene, SceneOptions, sample_scene
@@ -214,7 +214,7 @@ def summary(found: dict[str, np.ndarray]) -> str:
         for name in CUES:
             after = np.abs(found[name][rows])
             honest = np.mean(after < 2 * found[f"{name} sigma"][rows])
-            informed = np.mean(found[f"{name} cue"][rows] != Cue.PRIOR)
+            informed = np.mean(found[f"{name} cue"][rows] != PlacementCue.PRIOR)
             median, mean = (
                 f"{f(before):.3f} → {f(after):.3f} ({f(after) / f(before):.2f})" for f in (np.median, np.mean)
             )

@@ -24,7 +24,8 @@ import pytest
 
 from multihmr2_ros import UserError
 from multihmr2_ros.camera import project
-from multihmr2_ros.placement import Cue, RelativeDepth, place_people
+from multihmr2_ros.people import PlacementCue
+from multihmr2_ros.placement import RelativeDepth, place_people
 from test.helpers.crowd_scenes import USELESS, crowds, measure, relative_map, summary
 from test.helpers.rgbd_scenes import INDEPENDENT, OVERLAID, Moment, NetworkErrors, distance, predicted, surface_of
 
@@ -117,7 +118,7 @@ def test_the_joint_covariance_says_what_the_scale_moves_together(crowd: Moment) 
     covariance = placed.distance_covariance
     np.testing.assert_allclose(np.sqrt(np.diag(covariance)), placed.distance_sigma_m)
     assert np.linalg.eigvalsh(covariance).min() > 0
-    by_map = np.flatnonzero(placed.cue == Cue.DEPTH)
+    by_map = np.flatnonzero(placed.cue == PlacementCue.DEPTH)
     near = by_map[np.argsort(distance(placed.people)[by_map])[:2]]
     assert covariance[near[0], near[1]] > 0
 
@@ -130,7 +131,7 @@ def test_a_map_that_says_nothing_changes_nothing(crowd: Moment, values: float) -
     np.testing.assert_array_equal(placed.people.pelvis, alone.people.pelvis)
     np.testing.assert_array_equal(placed.distance_sigma_m, alone.distance_sigma_m)
     assert placed.map_probability == 0
-    assert set(placed.cue) == {Cue.PRIOR}
+    assert set(placed.cue) == {PlacementCue.PRIOR}
 
 
 @pytest.mark.parametrize("rows", [[], [0], [0, 1]])

@@ -28,10 +28,9 @@ from multihmr2_ros.camera import project
 from multihmr2_ros.estimator import EstimatorConfig
 from multihmr2_ros.media.rasterise import DepthBuffer
 from multihmr2_ros.network.inference import Runtime
-from multihmr2_ros.people import PER_PERSON_FIELDS, People
+from multihmr2_ros.people import PER_PERSON_FIELDS, People, PlacementCue
 from multihmr2_ros.placement import (
     BodySurface,
-    Cue,
     Ground,
     Placement,
     PlacementConfig,
@@ -93,7 +92,7 @@ def assert_same(placed: Placement, other: Placement) -> None:
 def test_depth_brings_a_person_back(standing: Moment, along: float) -> None:
     placed = place_people(misplaced(true_people(standing), along), surface_of(), standing.depth)
     assert distance(placed.people)[0] == pytest.approx(standing.truth[0], abs=0.04)
-    assert placed.cue.tolist() == [Cue.DEPTH]
+    assert placed.cue.tolist() == [PlacementCue.DEPTH]
     assert 0.01 < placed.distance_sigma_m[0] < 0.06
 
 
@@ -104,7 +103,7 @@ def test_the_ground_brings_a_person_back_whose_picture_is_right(standing: Moment
     assert placed.people.stature[0] == pytest.approx(standing.posed.stature[0], rel=0.03)
     lowest = (placed.people.vertices[0] @ standing.ground.normal).min() - standing.ground.offset_m
     assert abs(lowest) < 0.03
-    assert placed.cue.tolist() == [Cue.GROUND]
+    assert placed.cue.tolist() == [PlacementCue.GROUND]
 
 
 @pytest.mark.parametrize("cues", ["depth", "ground", "both"])
@@ -204,7 +203,7 @@ def test_legs_behind_a_table_do_not_matter() -> None:
 )
 def test_a_depth_image_without_people_changes_nothing(standing: Moment, depth: np.ndarray) -> None:
     people = misplaced(true_people(standing), 1.1)
-    for ground, cue in ((None, Cue.PRIOR), (standing.ground, Cue.GROUND)):
+    for ground, cue in ((None, PlacementCue.PRIOR), (standing.ground, PlacementCue.GROUND)):
         placed = place_people(people, surface_of(), depth, ground)
         assert_same(placed, place_people(people, surface_of(), None, ground))
         assert placed.cue.tolist() == [cue]
@@ -239,14 +238,14 @@ def test_millimetres_and_metres_are_the_same(standing: Moment) -> None:
 def test_feet_that_cannot_be_seen_tell_nothing() -> None:
     cut = frame_of(person(1.2, 0.0), person(4.0, 1.5, 1))
     placed = place_people(true_people(cut), surface_of(), None, cut.ground)
-    assert placed.cue.tolist() == [Cue.PRIOR, Cue.GROUND]
+    assert placed.cue.tolist() == [PlacementCue.PRIOR, PlacementCue.GROUND]
 
 
 def test_a_person_high_over_the_ground_is_not_pulled_down(standing: Moment) -> None:
     people = true_people(standing)
     lower = Ground(standing.ground.normal, standing.ground.offset_m - 1.0)
     placed = place_people(people, surface_of(), None, lower, RIGID)
-    assert placed.cue.tolist() == [Cue.PRIOR]
+    assert placed.cue.tolist() == [PlacementCue.PRIOR]
     assert distance(placed.people)[0] == pytest.approx(distance(people)[0], rel=0.05)
 
 
@@ -356,23 +355,25 @@ def depth_of(people: People, faces: np.ndarray, farther: float) -> np.ndarray:
 def test_the_estimator_tracks_refined_places(estimator: Estimator) -> None:
     estimator.reset()
     plain = estimator.step(IMAGE, CAMERA)
-    assert estimator.placement is None
+    assert plain.placement_cue is None
+    assert plain.distance_sigma_m is None
     depth = depth_of(plain, estimator.faces, 1.1)
     refined = [estimator.step(IMAGE, CAMERA, stamp, depth=depth) for stamp in (1.0, 1.1, 1.2, 1.3)]
-    assert estimator.placement is not None
-    assert estimator.placement.cue.tolist() == [Cue.DEPTH]
-    np.testing.assert_array_equal(refined[-1].pelvis, estimator.placement.people.pelvis)
+    assert refined[-1].placement_cue is not None
+    assert refined[-1].distance_sigma_m is not None
+    assert refined[-1].placement_cue.tolist() == [PlacementCue.DEPTH]
     np.testing.assert_allclose(distance(refined[-1]) / distance(plain), 1.1, atol=0.02)
     assert np.all(refined[0].velocity[:, 2] > 0), "from the network's place to the refined one is away from the camera"
     ray = refined[-1].pelvis[0] / distance(refined[-1])
     along = ray @ refined[-1].pelvis_covariance[0] @ ray
-    np.testing.assert_allclose(np.sqrt(along), estimator.placement.distance_sigma_m[0], rtol=1e-4)
+    np.testing.assert_allclose(np.sqrt(along), refined[-1].distance_sigma_m[0], rtol=1e-4)
     across = np.trace(refined[-1].pelvis_covariance[0]) - along
     np.testing.assert_allclose(
         np.sqrt(across / 2), CONFIG.placement.lateral_sigma_ratio * distance(refined[-1])[0], rtol=1e-4
     )
-    assert np.isnan(estimator.step(IMAGE, CAMERA, stamp=2.0).pelvis_covariance).all()
-    assert estimator.placement is None
+    after = estimator.step(IMAGE, CAMERA, stamp=2.0)
+    assert np.isnan(after.pelvis_covariance).all()
+    assert after.placement_cue is None
 
 
 def test_placement_can_be_switched_off(estimator: Estimator) -> None:
@@ -384,7 +385,7 @@ def test_placement_can_be_switched_off(estimator: Estimator) -> None:
     off = estimator.step(IMAGE, CAMERA, depth=depth, ground=Ground(np.array([0.0, -1.0, 0.0]), -1.0))
     estimator.reconfigure(CONFIG)
     np.testing.assert_array_equal(plain.vertices, off.vertices)
-    assert estimator.placement is None
+    assert off.placement_cue is None
 
 
 def test_the_estimator_refuses_another_size(estimator: Estimator) -> None:

@@ -21,7 +21,7 @@ import pytest
 
 from multihmr2_ros.estimator import Estimator, EstimatorConfig
 from multihmr2_ros.network.inference import Runtime
-from multihmr2_ros.placement import Cue
+from multihmr2_ros.people import PlacementCue
 from test.benchmarks.placement import PEOPLE, cost_ms
 from test.helpers.rgbd_scenes import (
     INDEPENDENT,
@@ -89,11 +89,11 @@ def test_the_body_becomes_truer_with_its_place(frames: list[Moment]) -> None:
 
 def test_most_people_are_placed_by_their_depth_and_the_depth_goes_before_the_ground(frames: list[Moment]) -> None:
     found = measure(frames, OVERLAID)
-    assert np.mean(found["depth cue"] == Cue.DEPTH) > 0.85
-    assert np.mean(found["ground cue"] == Cue.GROUND) > 0.4
-    assert not np.any(found["ground cue"] == Cue.DEPTH)
-    assert not np.any(found["depth cue"] == Cue.GROUND)
-    np.testing.assert_array_equal(found["both cue"] == Cue.DEPTH, found["depth cue"] == Cue.DEPTH)
+    assert np.mean(found["depth cue"] == PlacementCue.DEPTH) > 0.85
+    assert np.mean(found["ground cue"] == PlacementCue.GROUND) > 0.4
+    assert not np.any(found["ground cue"] == PlacementCue.DEPTH)
+    assert not np.any(found["depth cue"] == PlacementCue.GROUND)
+    np.testing.assert_array_equal(found["both cue"] == PlacementCue.DEPTH, found["depth cue"] == PlacementCue.DEPTH)
 
 
 @pytest.mark.slow  # a minute; the figures with -s
