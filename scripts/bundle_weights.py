@@ -17,7 +17,7 @@
     python scripts/bundle_weights.py RUN/network.safetensors POOL multihmr2_ros/weights/nano.safetensors
 
 Parts that only training reads are left out, matrices become float16, and the score is shifted (its logit's bias) so
-that the node's default threshold is where people of the pool's held-out split are found with the wanted precision, or
+that the node's default threshold is where people of the cache's held-out split are found with the wanted precision, or
 where --threshold says (scripts/real_pictures.py --json gives recall and precision of each threshold on real images).
 """
 
@@ -38,8 +38,8 @@ from multihmr2_ros.network.keypoint_fitting import fit_to_keypoints
 from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.training.augmentation import input_sizes
 from multihmr2_ros.training.data import Batch, BatchConfig, held_out_batches
-from multihmr2_ros.training.optimisation import PRETRAINED
-from multihmr2_ros.training.pool import Pool
+from multihmr2_ros.training.optimizer import PRETRAINED
+from multihmr2_ros.training.render_cache import RenderCache
 from multihmr2_ros.training.validation import SCORE_THRESHOLD, Tally, compare
 from multihmr2_ros.weights import sha256_of
 
@@ -49,7 +49,7 @@ THRESHOLDS = [0.05 * step for step in range(1, 19)]
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("weights", type=Path)
-    parser.add_argument("pool", type=Path)
+    parser.add_argument("cache", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--threshold", type=float, help="score that becomes the default threshold, 0 to 1")
     parser.add_argument(
@@ -69,14 +69,14 @@ def main() -> int:
     parser.add_argument("--precision", type=float, default=0.9, help="wanted on the held-out split (default: 0.9)")
     args = parser.parse_args()
     try:
-        bundle(args.weights, args.pool, args.out, args)
+        bundle(args.weights, args.cache, args.out, args)
     except UserError as error:
         print(f"bundle_weights: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def bundle(weights: Path, pool: Path, out: Path, args: argparse.Namespace) -> None:
+def bundle(weights: Path, cache: Path, out: Path, args: argparse.Namespace) -> None:
     threshold, precision = args.threshold, args.precision
     if threshold is not None and not 0 < threshold < 1:
         raise UserError(f"--threshold must lie between 0 and 1, got {threshold}")
@@ -90,7 +90,7 @@ def bundle(weights: Path, pool: Path, out: Path, args: argparse.Namespace) -> No
         last.weight.mul_(args.score_trust)
         last.bias.mul_(args.score_trust)
         field_of_view.bias.add_(args.fov_shift)
-    found = figures(network, held_out(network, pool))
+    found = figures(network, held_out(network, cache))
     for score, values in found.items():
         print(f"score {score:.2f}: " + ", ".join(f"{name} {value:.3f}" for name, value in values.items()))
     precise = (score for score, values in found.items() if values["precision"] >= precision)
@@ -115,10 +115,10 @@ def average(network: MultiHMR2, other: MultiHMR2) -> None:
             value.lerp_(values[name], 0.5)
 
 
-def held_out(network: MultiHMR2, pool: Path) -> list[Batch]:
-    source = Pool(pool, held_out=True)
+def held_out(network: MultiHMR2, cache: Path) -> list[Batch]:
+    source = RenderCache(cache, held_out=True)
     if not len(source):
-        raise UserError(f"{pool} has no held-out images; render some with multihmr2 train --render-only")
+        raise UserError(f"{cache} has no held-out images; render some with multihmr2 train --render-only")
     height, width = source.sample(0).image.shape[:2]
     config = BatchConfig(image_size=network.config.image_size, patch_size=network.config.patch_size)
     size = input_sizes(config.image_size, config.patch_size, [width / height])[0]

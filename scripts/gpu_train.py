@@ -59,10 +59,10 @@ from multihmr2_ros.training.config import TrainingConfig
 from multihmr2_ros.training.data import BatchConfig, Batches, SampleSource
 from multihmr2_ros.training.lifting import KeypointBatches, PoseBank, WithKeypoints, make_bank
 from multihmr2_ros.training.losses import LossConfig
-from multihmr2_ros.training.optimisation import OptimisationConfig
-from multihmr2_ros.training.pool import Pool, shard_paths
+from multihmr2_ros.training.optimizer import OptimisationConfig
 from multihmr2_ros.training.readers import EmptyImageReader, PseudoTruthReader
 from multihmr2_ros.training.readers.common import hash_share
+from multihmr2_ros.training.render_cache import RenderCache, shard_paths
 from multihmr2_ros.training.samples import Sample
 from multihmr2_ros.training.state import WEIGHTS_FILE
 from multihmr2_ros.training.trainer import Hooks, Trainer
@@ -194,7 +194,7 @@ def _distribute(files: Path, packed: Path) -> None:
 
 
 def unpack(folders: list[Path], data: Path) -> None:
-    for name in ("pool", "people"):
+    for name in ("cache", "people"):
         (data / name).mkdir(parents=True, exist_ok=True)
     paths = [path for folder in folders for path in sorted(folder.iterdir())]
     with multiprocessing.Pool() as workers:
@@ -209,7 +209,7 @@ def _unpack_file(path: Path, data: Path) -> None:
     elif path.name.startswith("seeds-"):
         arrays = safetensors.numpy.load(lzma.decompress(path.read_bytes()))
         arrays["rotations"] = _to_matrices(arrays.pop("rotvec"))
-        safetensors.numpy.save_file(arrays, data / "pool" / f"{path.stem}.safetensors")
+        safetensors.numpy.save_file(arrays, data / "cache" / f"{path.stem}.safetensors")
     else:
         shutil.copy(path, data / path.name)
 
@@ -249,17 +249,17 @@ class Mixed(Dataset[Any]):
 def batches(data: Path, bank: PoseBank, args: argparse.Namespace, seed: int, keypoint_steps: int) -> Dataset[Any]:
     people = OnDisk(PseudoTruthReader(data / "people", data / "bodies.npz"), data / "people")
     empty = [EmptyImageReader(folder) for folder in sorted(data.glob("empty-*"))]
-    pool = Pool(data / "pool")
+    cache = RenderCache(data / "cache")
     real = len(people) + sum(map(len, empty))
     sources: list[tuple[SampleSource, float]] = [(people, (1 - args.render_share) * len(people) / real)]
     sources += [(reader, (1 - args.render_share) * len(reader) / real) for reader in empty]
-    sources += [(pool, args.render_share)] if len(pool) else []
+    sources += [(cache, args.render_share)] if len(cache) else []
     sizes = [
         Batches(sources, BatchConfig(args.batch_size, size, NANO.patch_size, track_feature_width=256), seed)
         for size in (384, 384, 320)
     ]
     poses = KeypointBatches(bank, NANO.image_size, args.keypoint_people, seed)
-    print(f"{len(people)} images of people, {sum(map(len, empty))} without, {len(pool)} renders", flush=True)
+    print(f"{len(people)} images of people, {sum(map(len, empty))} without, {len(cache)} renders", flush=True)
     return WithKeypoints(Mixed(*sizes), poses, keypoint_steps, KEYPOINT_EVERY)
 
 

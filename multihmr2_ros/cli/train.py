@@ -177,11 +177,11 @@ def run(args: argparse.Namespace) -> int:
     from multihmr2_ros.training.session import Session, features_only, render_only, train
     from multihmr2_ros.weights import resolve_checkpoint
 
-    pool = _pool(args)
+    render_cache = _render_cache(args)
     if args.render_only:
-        if pool is None:
+        if render_cache is None:
             raise UserError("--render-only needs --cache, the folder to fill")
-        print(render_only(pool, args.images, args.render_workers))
+        print(render_only(render_cache, args.images, args.render_workers))
         return 0
     if args.out is None and not args.features_only:
         raise UserError("--out is missing: the folder for the run's state, weights, log and curves")
@@ -197,7 +197,7 @@ def run(args: argparse.Namespace) -> int:
         out=args.out,
         network=network,
         training=_training(args, network, consistency=reference is not None),
-        pool=pool,
+        render_cache=render_cache,
         render_workers=args.render_workers,
         datasets=_datasets(args),
         render_share=args.render_share,
@@ -258,7 +258,7 @@ def _training(args: argparse.Namespace, network: NetworkConfig, *, consistency: 
     from multihmr2_ros.training.data import BatchConfig
     from multihmr2_ros.training.losses import LossConfig
     from multihmr2_ros.training.matching import MatchingConfig
-    from multihmr2_ros.training.optimisation import OptimisationConfig
+    from multihmr2_ros.training.optimizer import OptimisationConfig
 
     weights = _numbers(args.loss, LossConfig(), "--loss")
     if consistency and not weights.keys() & {"consistency_pose", "consistency_joints"}:
@@ -328,7 +328,7 @@ def _numbers(texts: list[str], defaults: Any, option: str) -> dict[str, Any]:
     return values
 
 
-def _pool(args: argparse.Namespace) -> PoolConfig | None:
+def _render_cache(args: argparse.Namespace) -> PoolConfig | None:
     from multihmr2_ros.simulation.scene import SceneOptions
     from multihmr2_ros.training.rendering import PoolConfig
 

@@ -24,7 +24,7 @@ from multihmr2_ros.errors import UserError
 from multihmr2_ros.network.config import NANO, SCRATCH, NetworkConfig
 from multihmr2_ros.training.data import BatchConfig
 from multihmr2_ros.training.losses import LossConfig
-from multihmr2_ros.training.optimisation import OptimisationConfig
+from multihmr2_ros.training.optimizer import OptimisationConfig
 
 NETWORKS = {"nano": NANO, "scratch": SCRATCH, "large": NetworkConfig()}
 """nano has a pretrained encoder; scratch, as fast, learns everything from renders; large is the released model's size.
@@ -37,7 +37,7 @@ class TrainingConfig:
 
     steps: the run's length; also where the learning rate's final fall ends. ema_decay: of the running average of the
     weights. precision: bf16 computes the network (never the bodies) in bfloat16 where the hardware has it. seed: of
-    the batches and of the first weights. start_images: how many images the pool must hold before the first step.
+    the batches and of the first weights. start_images: how many images the cache must hold before the first step.
     most_views: how often an image may be shown on average before training waits for the renderers; 0: no bound.
     log_steps, validate_steps, checkpoint_steps: after how many steps these happen. loader_workers: processes that make
     batches; 0: none besides the training. threads: of the training process; 0: OMP_NUM_THREADS, else the cores that the

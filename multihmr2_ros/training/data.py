@@ -35,17 +35,17 @@ from torch.utils.data import Dataset
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.network.proposals import EncoderFeatures
 from multihmr2_ros.training.augmentation import NO_AUGMENTATION, AugmentationConfig, augment, input_sizes
-from multihmr2_ros.training.pool import Pool
+from multihmr2_ros.training.render_cache import RenderCache
 from multihmr2_ros.training.samples import PERSON_FIELDS, Sample
 from multihmr2_ros.training.targets import Targets
 from multihmr2_ros.training.tracking_targets import SAM2_FEATURE_WIDTH, ColourLayout
 
 MOST_ATTEMPTS = 1000  # to draw an image whose file can be read
-REFRESH_S = 5.0  # how long a growing pool is taken to be as it was last seen
+REFRESH_S = 5.0  # how long a growing cache is taken to be as it was last seen
 
 
 class SampleSource(Protocol):
-    """Anything with numbered samples: a pool of renders, or a reader of a dataset."""
+    """Anything with numbered samples: a cache of renders, or a reader of a dataset."""
 
     def __len__(self) -> int: ...
 
@@ -175,7 +175,7 @@ class Batches(Dataset[Batch]):
     def _refresh(self, *, now: bool = False) -> None:
         if now or time.monotonic() - self._refreshed > REFRESH_S:
             for source in self.sources:
-                if isinstance(source, Pool):
+                if isinstance(source, RenderCache):
                     source.refresh()
             self._refreshed = time.monotonic()
 

@@ -42,8 +42,7 @@ from multihmr2_ros.training.body_losses import (
     pairs_of,
     true_people,
 )
-from multihmr2_ros.training.encoder_keypoints import encoder_keypoint_loss
-from multihmr2_ros.training.keypoint_maps import keypoint_map_loss, known_keypoints
+from multihmr2_ros.training.keypoint_losses import encoder_keypoint_loss, keypoint_map_loss, known_keypoints
 from multihmr2_ros.training.matching import Matches, MatchingConfig, distances, inside_ignored, match, surplus_matches
 from multihmr2_ros.training.targets import Targets
 

@@ -36,7 +36,7 @@ import numpy as np
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.media.files import atomic_path
 from multihmr2_ros.simulation.scene import SceneOptions
-from multihmr2_ros.training.pool import (
+from multihmr2_ros.training.render_cache import (
     AFTER_HELD_OUT,
     HELD_OUT_SEED,
     PREFIX,

@@ -34,7 +34,7 @@ from multihmr2_ros.media.files import atomic_path
 from multihmr2_ros.network import checkpoint
 from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.training.config import TrainingConfig
-from multihmr2_ros.training.ema import Ema
+from multihmr2_ros.training.optimizer import Ema
 
 logger = logging.getLogger(__name__)
 

@@ -39,10 +39,10 @@ from multihmr2_ros.network.model import MultiHMR2, TrainingOutputs
 from multihmr2_ros.training.config import TrainingConfig
 from multihmr2_ros.training.data import Batch
 from multihmr2_ros.training.distributed import Processes
-from multihmr2_ros.training.ema import Ema
 from multihmr2_ros.training.lifting import KeypointBatch, lifting_losses
 from multihmr2_ros.training.losses import LossConfig, losses
-from multihmr2_ros.training.optimisation import (
+from multihmr2_ros.training.optimizer import (
+    Ema,
     freeze_encoder,
     limit_gradients,
     make_optimiser,

@@ -43,24 +43,35 @@ def network_file(folder: Path) -> Path:
     return path
 
 
-def arguments(folder: Path, pool: Path, *more: str) -> list[str]:
-    small = ["--network", str(network_file(folder)), "--cache", str(pool), "--batch-size", "2", "--log-steps", "1"]
+def arguments(folder: Path, render_cache: Path, *more: str) -> list[str]:
+    small = [
+        "--network",
+        str(network_file(folder)),
+        "--cache",
+        str(render_cache),
+        "--batch-size",
+        "2",
+        "--log-steps",
+        "1",
+    ]
     return ["train", "--out", str(folder / "run"), "--loader-workers", "0", "--device", "cpu", *small, *more]
 
 
 def test_the_command_trains_resumes_and_fine_tunes(
-    tmp_path: Path, pool: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, render_cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(arguments(tmp_path, pool, "--steps", "1", "--input-size", "64")) == 0
+    assert main(arguments(tmp_path, render_cache, "--steps", "1", "--input-size", "64")) == 0
     assert capsys.readouterr().out.startswith("done: step 1 of 1")
-    assert main(arguments(tmp_path, pool, "--steps", "2")) == 2
+    assert main(arguments(tmp_path, render_cache, "--steps", "2")) == 2
     assert "already holds a run; add --resume" in capsys.readouterr().err
-    assert main(arguments(tmp_path, pool, "--steps", "2", "--resume", "--matching", "joints")) == 0
+    assert main(arguments(tmp_path, render_cache, "--steps", "2", "--resume", "--matching", "joints")) == 0
     state = torch.load(state_paths(tmp_path / "run")[-1], weights_only=True)
     assert json.loads(state["training_config"])["losses"]["matching"]["cost"] == "joints"
     weights = str(tmp_path / "run" / "network.safetensors")
     tune = ["train", "--out", str(tmp_path / "tuned"), "--from", weights, "--consistency-with", weights]
-    assert main([*tune, "--cache", str(pool), "--steps", "1", "--batch-size", "2", "--loader-workers", "0"]) == 0
+    assert (
+        main([*tune, "--cache", str(render_cache), "--steps", "1", "--batch-size", "2", "--loader-workers", "0"]) == 0
+    )
     row = read_log(tmp_path / "tuned" / "log.jsonl")[0]
     assert row["consistency_pose"] is not None
 
@@ -101,9 +112,9 @@ def test_mistakes_are_one_line(
 
 
 @contextmanager
-def running(folder: Path, pool: Path) -> Iterator[subprocess.Popen[str]]:
+def running(folder: Path, render_cache: Path) -> Iterator[subprocess.Popen[str]]:
     """A run with a loader process, in a session of its own, that has done its first step."""
-    options = arguments(folder, pool, "--steps", "100000", "--loader-workers", "1")
+    options = arguments(folder, render_cache, "--steps", "100000", "--loader-workers", "1")
     with subprocess.Popen(
         [sys.executable, "-m", "multihmr2_ros.cli.main", *options],
         stdout=subprocess.PIPE,
@@ -119,9 +130,9 @@ def running(folder: Path, pool: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_to_the_whole_job_saves_and_ends(tmp_path: Path, pool: Path, number: signal.Signals) -> None:
+def test_a_signal_to_the_whole_job_saves_and_ends(tmp_path: Path, render_cache: Path, number: signal.Signals) -> None:
     """As a terminal sends Ctrl-C, and SLURM SIGTERM: the loaders get it, too."""
-    with running(tmp_path, pool) as run:
+    with running(tmp_path, render_cache) as run:
         os.killpg(run.pid, number)
         output, errors = run.communicate(timeout=180)
     assert run.returncode == 0, errors
@@ -129,9 +140,9 @@ def test_a_signal_to_the_whole_job_saves_and_ends(tmp_path: Path, pool: Path, nu
     assert state_paths(tmp_path / "run")
 
 
-def test_a_killed_loader_is_one_line(tmp_path: Path, pool: Path) -> None:
+def test_a_killed_loader_is_one_line(tmp_path: Path, render_cache: Path) -> None:
     """As the kernel kills where memory runs out."""
-    with running(tmp_path, pool) as run:
+    with running(tmp_path, render_cache) as run:
         [loader] = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
         os.kill(int(loader), signal.SIGKILL)
         _, errors = run.communicate(timeout=180)

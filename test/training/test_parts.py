@@ -27,12 +27,10 @@ from torch import nn
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.training.config import TrainingConfig
-from multihmr2_ros.training.curves import draw_curves
 from multihmr2_ros.training.data import BatchConfig, held_out_batches
-from multihmr2_ros.training.ema import Ema
-from multihmr2_ros.training.optimisation import OptimisationConfig, make_optimiser, rate_factor
-from multihmr2_ros.training.pool import Pool
-from multihmr2_ros.training.records import Records, read_log
+from multihmr2_ros.training.optimizer import Ema, OptimisationConfig, make_optimiser, rate_factor
+from multihmr2_ros.training.records import Records, draw_curves, read_log
+from multihmr2_ros.training.render_cache import RenderCache
 from multihmr2_ros.training.validation import Tally, match_places, validate
 from test.helpers.training_runs import NETWORK
 from test.helpers.training_samples import body
@@ -94,11 +92,11 @@ def test_no_curves_without_figures(tmp_path: Path) -> None:
     assert not (tmp_path / "curves.png").exists()
 
 
-def test_validation_of_the_truth_itself_is_perfect(pool: Path) -> None:
+def test_validation_of_the_truth_itself_is_perfect(render_cache: Path) -> None:
     from multihmr2_ros.network.model import Prediction
     from multihmr2_ros.training.validation import compare
 
-    batch = held_out_batches(Pool(pool, held_out=True), 4, BatchConfig(4, 160), input_size=(160, 128))[0]
+    batch = held_out_batches(RenderCache(render_cache, held_out=True), 4, BatchConfig(4, 160), input_size=(160, 128))[0]
     t = batch.targets
     truth = Prediction(
         horizontal_fov=2 * torch.atan(80 / t.k[:, 0, 0]),

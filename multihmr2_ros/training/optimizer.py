@@ -12,17 +12,21 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The optimiser's groups and the learning rate's course."""
+"""The optimizer's parameter groups, the learning rate schedule, and the moving average of the weights (EMA)."""
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from multihmr2_ros.errors import UserError
+
+Network = TypeVar("Network", bound=nn.Module)
 
 TOKENS = ("class_token", "register_tokens", "decoder.queries")
 
@@ -133,3 +137,33 @@ def set_rate(optimiser: torch.optim.Optimizer, factor: float) -> None:
     """Give every group its share of its highest learning rate."""
     for group in optimiser.param_groups:
         group["lr"] = factor * group["peak"]
+
+
+class Ema(Generic[Network]):
+    """An exponential moving average of a network's parameters and of its floating-point buffers (the running means
+    and variances of BatchNorm among them); other buffers are copied.
+
+    The decay grows from 0.1 to its full value, (1 + n) / (10 + n) after n updates, so that the first steps' random
+    weights are soon forgotten.
+    """
+
+    def __init__(self, network: Network, decay: float) -> None:
+        self.network: Network = copy.deepcopy(network).eval().requires_grad_(False)
+        self.decay = decay
+        self.updates = 0
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        """Take one step towards the network."""
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        own, other = self.network.state_dict(), network.state_dict()
+        averaged: list[Tensor] = []
+        sources: list[Tensor] = []
+        for name, value in own.items():
+            if value.is_floating_point():
+                averaged.append(value)
+                sources.append(other[name])
+            else:
+                value.copy_(other[name])
+        torch._foreach_lerp_(averaged, sources, 1.0 - decay)
+        self.updates += 1

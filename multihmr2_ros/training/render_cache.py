@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The growing pool of rendered images on disk, from which training draws while renderers add to it.
+"""The growing cache of rendered images on disk, from which training draws while renderers add to it.
 
 A shard is one safetensors file of `SHARD_IMAGES` consecutive seeds, named by its first seed. Shards appear whole or
 not at all; one that cannot be read is passed over with one line. Seeds of the second million are held out, all others
@@ -43,7 +43,7 @@ HELD_OUT_SEED, AFTER_HELD_OUT = 1_000_000, 2_000_000
 PREFIX, SUFFIX = "seeds-", ".safetensors"
 
 
-class Pool:
+class RenderCache:
     """The images in one folder's shards; `refresh` sees what has come and gone since."""
 
     def __init__(self, folder: Path, *, held_out: bool = False) -> None:

@@ -12,11 +12,15 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Loss of the keypoints that MoveNet proposes people with, so that it can be trained along with the rest.
+"""Losses that teach an encoder COCO's keypoints: keypoint maps, and MoveNet's keypoints of proposed people.
 
-MoveNet's own targets (dense maps of centers and keypoints) need every person's every keypoint. Here each head is asked
-only about people who are known, at the cells that its own decoding reads: regression at the center of the person's
-query, the choice among the cells of the search window, and the offset within the right cell.
+Keypoint maps: every patch is classified by the keypoints that lie in it. This dense supervision teaches an encoder
+without pretraining the look of bodies long before the few queries do (auxiliary heatmaps as in Shi et al. 2022,
+"End-to-End Multi-Person Pose Estimation with Transformers"). Inference does not use the maps.
+
+MoveNet: its own targets (dense maps of centers and keypoints) need every keypoint of every person. Here each head is
+supervised for people with known keypoints only, at the cells that its own decoding reads: regression at the center of
+the person's query, classification over the cells of the search window, and the offset within the correct cell.
 """
 
 from __future__ import annotations
@@ -25,16 +29,67 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from multihmr2_ros.body import Body
 from multihmr2_ros.network.movenet import CELL_PX, MoveNetOutputs
 from multihmr2_ros.network.proposals import SearchWindow, find_centers, regress_keypoints, search_window
-from multihmr2_ros.training.body_losses import mean
+from multihmr2_ros.training.body_losses import Matched, TruePeople, mean, project
+from multihmr2_ros.training.keypoints import coco_keypoints
 from multihmr2_ros.training.matching import Matches
+from multihmr2_ros.training.targets import Targets
+
+SPREAD = 0.7  # patches over which the penalty is reduced around a keypoint
 
 REGRESSION, CHOICE, OFFSET = 4.0, 0.25, 0.5  # parts of the loss
 LEAST_EXTENT = 4.0  # cells
 MARGIN = 0.25  # of the extent
 FARTHEST_CELLS = 2.0  # a truth farther than this from every cell of the window is not in it
 FARTHEST_SHARE = 2.0  # of the extent: a regressed keypoint farther off teaches no more
+
+
+def keypoint_map_loss(
+    logit: Tensor, people: Matched, true: TruePeople, targets: Targets, body: Body, patch_size: int
+) -> Tensor:
+    """Penalty-reduced focal loss (as of the centres' heatmap) of (B, h, w, 17) patches, per keypoint.
+
+    Keypoints are annotated, or those of the true bodies. Where a person's is not known, the patches of their box count
+    neither way for it, nor do the boxes of ignored people, nor pictures without score supervision.
+    """
+    rows, columns = logit.shape[1:3]
+    pixels, known = known_keypoints(people, true, targets, body)
+    y, x = torch.meshgrid(
+        torch.arange(rows, device=logit.device), torch.arange(columns, device=logit.device), indexing="ij"
+    )
+    patches = torch.stack([x, y], dim=-1).flatten(0, 1).to(logit)
+    distance = ((pixels / patch_size).floor()[:, :, :, None] - patches).square().sum(-1)
+    nearby = (torch.exp(-0.5 * distance / SPREAD**2) * known[..., None]).amax(1)  # (B, 17, h·w)
+
+    centres = (patches + 0.5) * patch_size
+    box = targets.box[:, :, None]
+    inside = ((centres >= box[..., :2]) & (centres <= box[..., 2:])).all(-1)  # (B, P, h·w)
+    unknown = (inside[:, :, None] & ~known[..., None] & (targets.present | targets.ignore)[:, :, None, None]).any(1)
+
+    supervised = targets.score_supervised[:, None, None]
+    positive = (nearby == 1) & supervised
+    negative = (nearby < 1) & ~unknown & supervised
+    logit = logit.flatten(1, 2).transpose(1, 2)
+    score = torch.sigmoid(logit)
+    high = (1 - score).square() * -functional.logsigmoid(logit)
+    low = (1 - nearby).pow(4) * score.square() * -functional.logsigmoid(-logit)
+    return (high * positive + low * negative).sum() / positive.sum().clamp(min=1)
+
+
+@torch.no_grad()
+def known_keypoints(people: Matched, true: TruePeople, targets: Targets, body: Body) -> tuple[Tensor, Tensor]:
+    """(B, P, 17, 2) px and (B, P, 17) whether they are known."""
+    pixels, known = targets.keypoints.clone(), targets.keypoint_visible.clone()
+    rows = true.rows
+    points = coco_keypoints(body, true.person.vertices) + true.places[:, None]
+    projected, ahead = project(points, people.true_k[rows, None])
+    usable = ahead & (people.has_place & people.has_k)[rows, None]
+    slots = people.image[rows], people.slot[rows]
+    pixels[slots] = torch.where(usable[..., None], projected, pixels[slots])
+    known[slots] |= usable
+    return pixels, known & targets.present[..., None]
 
 
 def encoder_keypoint_loss(
