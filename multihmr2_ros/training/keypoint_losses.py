@@ -42,17 +42,17 @@ SPREAD = 0.7  # patches over which the penalty is reduced around a keypoint
 REGRESSION, CHOICE, OFFSET = 4.0, 0.25, 0.5  # parts of the loss
 LEAST_EXTENT = 4.0  # cells
 MARGIN = 0.25  # of the extent
-FARTHEST_CELLS = 2.0  # a truth farther than this from every cell of the window is not in it
-FARTHEST_SHARE = 2.0  # of the extent: a regressed keypoint farther off teaches no more
+FARTHEST_CELLS = 2.0  # a true keypoint farther from every cell of the window is outside of it
+FARTHEST_SHARE = 2.0  # of the extent: larger regression errors have no gradient
 
 
 def keypoint_map_loss(
     logit: Tensor, people: Matched, true: TruePeople, targets: Targets, body: Body, patch_size: int
 ) -> Tensor:
-    """Penalty-reduced focal loss (as of the centres' heatmap) of (B, h, w, 17) patches, per keypoint.
+    """Return the penalty-reduced focal loss (as in `heatmap_loss`) of logits (B, h, w, 17), per keypoint; a scalar.
 
-    Keypoints are annotated, or those of the true bodies. Where a person's is not known, the patches of their box count
-    neither way for it, nor do the boxes of ignored people, nor pictures without score supervision.
+    Keypoints are the annotated ones, or those of the true bodies. No loss is computed for the patches in the box of a
+    person whose keypoint is unknown, in boxes of ignored people, and in images without score supervision.
     """
     rows, columns = logit.shape[1:3]
     pixels, known = known_keypoints(people, true, targets, body)
@@ -80,7 +80,7 @@ def keypoint_map_loss(
 
 @torch.no_grad()
 def known_keypoints(people: Matched, true: TruePeople, targets: Targets, body: Body) -> tuple[Tensor, Tensor]:
-    """(B, P, 17, 2) px and (B, P, 17) whether they are known."""
+    """Return the true keypoints (B, P, 17, 2) px, and whether they are known (B, P, 17) bool."""
     pixels, known = targets.keypoints.clone(), targets.keypoint_visible.clone()
     rows = true.rows
     points = coco_keypoints(body, true.person.vertices) + true.places[:, None]
@@ -95,10 +95,13 @@ def known_keypoints(people: Matched, true: TruePeople, targets: Targets, body: B
 def encoder_keypoint_loss(
     outputs: MoveNetOutputs, queries: int, matches: Matches, pixels: Tensor, known: Tensor
 ) -> Tensor:
-    """Mean over known keypoints of matched people; a scalar.
+    """Return the mean loss over known keypoints of matched people; a scalar.
 
-    queries: how many people were proposed; pixels (B, P, 17, 2) px and known (B, P, 17): the true keypoints. A query
-    whose center lies outside of the person's keypoints stands for somebody whom MoveNet did not see: it is left out.
+    queries  number of proposed people
+    pixels   (B, P, 17, 2) px, true keypoints
+    known    (B, P, 17) bool
+
+    Queries whose center lies outside the person's keypoints are left out: MoveNet did not detect that person.
     """
     _, cells = find_centers(outputs, queries)
     rows = matches.image, matches.query
@@ -116,12 +119,14 @@ def encoder_keypoint_loss(
     cell = truth.nan_to_num().round().clamp(min=0).minimum(size - 1)
     keypoint = torch.arange(truth.shape[1], device=truth.device)
     y, x = cell.long().unbind(-1)
-    offset = outputs.offset[matches.image[:, None], keypoint, :, y, x]  # in the right cell, whichever was chosen
+    offset = outputs.offset[
+        matches.image[:, None], keypoint, :, y, x
+    ]  # of the correct cell, even if another one was chosen
     return loss + OFFSET * mean((offset - (truth - cell)).abs().sum(-1), known)
 
 
 def _choice_loss(window: SearchWindow, matches: Matches, truth: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
-    """(M, 17) cross-entropy of the cell nearest to the truth (M, 17, 2), and whether the window holds it."""
+    """Return the cross-entropy (M, 17) of the cell nearest to the truth (M, 17, 2), and whether the window has it."""
     rows = matches.image, slice(None), matches.query
     index, preference = window.index[rows], window.preference()[rows]  # (M, 17, N)
     columns = size[1].long()
@@ -132,8 +137,8 @@ def _choice_loss(window: SearchWindow, matches: Matches, truth: Tensor, size: Te
 
 
 def _surround(truth: Tensor, known: Tensor, center: Tensor) -> tuple[Tensor, Tensor]:
-    """(M,) cells, the greater side of the box of the known keypoints (M, 17, 2); whether the center (M, 2) lies in it,
-    with a margin of a quarter."""
+    """Return the longer side (M,) of the box of the known keypoints (M, 17, 2), in cells, and whether the center (M, 2)
+    lies in the box, enlarged by a margin of a quarter of that side."""
     least = torch.where(known[..., None], truth, torch.inf).amin(1)
     most = torch.where(known[..., None], truth, -torch.inf).amax(1)
     extent = (most - least).amax(-1).clamp(min=LEAST_EXTENT)

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What a run reports: a JSON line each time in `log.jsonl`, curves, and TensorBoard where it is installed."""
+"""Logs of a run: JSON lines in `log.jsonl`, curves in a PNG file, and TensorBoard if it is installed."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ COLUMNS = 4
 
 
 class Records:
-    """Writes figures by step into a run's folder. A resumed run goes on in the same files."""
+    """Writes the metrics of a run to its folder. A resumed run appends to the same files."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._board = _tensorboard(folder)
 
     def add(self, step: int, kind: str, figures: dict[str, float]) -> None:
-        """One line: kind is "train" or "validation"; figures that are no numbers become null."""
+        """Write one line; kind is "train" or "validation". Figures that are not finite become null."""
         values = {name: round(value, 6) if math.isfinite(value) else None for name, value in figures.items()}
         with (self.folder / LOG_FILE).open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
@@ -51,12 +51,12 @@ class Records:
                 self._board.add_scalar(f"{kind}/{name}", value, step)
 
     def draw(self) -> None:
-        """Draw the curves anew; without matplotlib there are none."""
+        """Draw the curves of all lines so far. Does nothing without matplotlib."""
         draw_curves(read_log(self.folder / LOG_FILE), self.folder / CURVES_FILE)
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log, one per kind and step (the last written), by step. Torn lines are left out."""
+    """Read a log: one row per kind and step (the last written), sorted by step. Incomplete lines are skipped."""
     rows: dict[tuple[str, int], dict[str, Any]] = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:
@@ -76,12 +76,12 @@ def _tensorboard(folder: Path) -> Any:
 
 
 def draw_curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """One panel for every figure in the log's rows (see `Records`), over steps; nothing without rows."""
+    """Plot every figure in the log's rows (see `Records`) over steps, one panel each. Writes no file without rows."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
-        logger.info("no curves are drawn without matplotlib; pip install 'multihmr2_ros[train]'")
+        logger.info("curves need matplotlib; pip install 'multihmr2_ros[train]'")
         return
     series = curves(rows)
     if not series:
@@ -102,7 +102,7 @@ def draw_curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def curves(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[tuple[int, float]]]:
-    """(kind, figure) → its (step, value) points, validation first; figures without a number are left out."""
+    """Return (kind, figure) → its (step, value) points, validation first. Values of None are skipped."""
     series: dict[tuple[str, str], list[tuple[int, float]]] = {}
     for row in sorted(rows, key=lambda row: row["kind"] == "train"):
         for name, value in row.items():

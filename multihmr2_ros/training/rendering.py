@@ -135,7 +135,7 @@ def scene_renderer(options: SceneOptions, sam2: Path | None = None) -> RenderSee
         if memory is None:
             return sample
         rows = np.flatnonzero(truth.visible_pixels)  # of the people whom the sample has
-        feature, _ = memory(rendered.image, sample.box, rendered.instances == rows[:, None, None])
+        feature, _ = memory(rendered.image, rendered.instances == rows[:, None, None])
         return dataclasses.replace(sample, track_feature=feature)
 
     return render

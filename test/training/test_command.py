@@ -83,11 +83,14 @@ def test_the_command_trains_resumes_and_fine_tunes(
         (["--out", "{tmp}/run"], "nothing to train on"),
         (["--out", "{tmp}/run", "--cache", "{tmp}/cache"], "holds no images and nothing renders any"),
         (["--out", "{tmp}/file/run", "--cache", "{tmp}/cache"], "cannot make the folder"),
-        (["--out", "{tmp}/run", "--network", "huge"], "--network takes nano"),
+        (["--out", "{tmp}/run", "--network", "huge"], "--network must be nano"),
         (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--input-size", "999"], "--input-size must be from 64 to"),
-        (["--out", "{tmp}/run", "--network", "{tmp}/nested.json"], "--network takes nano"),
-        (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--loss", "sc0re=1"], "--loss takes NAME=NUMBER"),
-        (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--loss", "surplus_queries=inf"], "--loss takes NAME=NUMBER"),
+        (["--out", "{tmp}/run", "--network", "{tmp}/nested.json"], "--network must be nano"),
+        (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--loss", "sc0re=1"], "--loss must be NAME=NUMBER"),
+        (
+            ["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--loss", "surplus_queries=inf"],
+            "--loss must be NAME=NUMBER",
+        ),
         (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--loss", "surplus_queries=0"], "must be at least 1"),
         (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--motions", "{tmp}/none"], "--motions must be a folder"),
         (["--out", "{tmp}/run", "--render-workers", "1"], "--render-workers needs --cache"),
@@ -97,7 +100,7 @@ def test_the_command_trains_resumes_and_fine_tunes(
         (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--sam2", "{tmp}"], "JSON file with track_feature_width"),
         (["--out", "{tmp}/run", "--from", "{tmp}/none.safetensors"], "none.safetensors"),
         (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--resume"], "holds no images"),
-        (["--out", "{tmp}/run", "--coco", "{tmp}/x", "{tmp}/y"], "is not there"),
+        (["--out", "{tmp}/run", "--coco", "{tmp}/x", "{tmp}/y"], "does not exist"),
     ],
 )
 def test_mistakes_are_one_line(
@@ -136,7 +139,7 @@ def test_a_signal_to_the_whole_job_saves_and_ends(tmp_path: Path, render_cache: 
         os.killpg(run.pid, number)
         output, errors = run.communicate(timeout=180)
     assert run.returncode == 0, errors
-    assert output.startswith(f"stopped, because {number.name} came: step ")
+    assert output.startswith(f"stopped, because {number.name} was received: step ")
     assert state_paths(tmp_path / "run")
 
 

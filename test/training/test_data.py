@@ -147,7 +147,7 @@ def test_a_shard_that_is_not_whole_is_passed_over_with_one_line(
     render_cache.refresh()
     assert len(render_cache) == 2
     assert [record.message.count("\n") for record in caplog.records] == [0]
-    assert "seeds-0000050.safetensors is passed over" in caplog.text
+    assert "seeds-0000050.safetensors is skipped" in caplog.text
 
 
 def test_a_pool_sees_what_comes_and_goes(tmp_path: Path) -> None:
@@ -399,7 +399,7 @@ def test_a_shard_that_cannot_be_opened_any_more_does_not_stop_the_others(
         assert {origin.split("[")[0] for origin in drawn[0].origins} == {"seeds-0000050.safetensors"}
         assert len(caplog.messages) == 1
         return
-    with pytest.raises(UserError, match="no images are left"):
+    with pytest.raises(UserError, match="has no images left"):
         drawn[0]
 
 
@@ -419,7 +419,7 @@ def test_vanishing_images_are_one_line(tmp_path: Path) -> None:
     make_render_cache(tmp_path, 4)
     batches = Batches([(RenderCache(tmp_path), 1.0)], CONFIG, 0)
     (tmp_path / "seeds-0000000.safetensors").unlink()
-    with pytest.raises(UserError, match="no images are left"):
+    with pytest.raises(UserError, match="has no images left"):
         batches[0]
 
 
@@ -437,7 +437,8 @@ def test_nobody_and_everybody_ignored_collate() -> None:
     targets = collate([nobody, ignored], [True, False]).targets
     assert not targets.present.any()
     assert targets.ignore.tolist() == [[False, False], [True, True]]
-    assert targets.person_id.tolist() == [[-1, -1], [0, 1]]
+    assert not targets.box[0].any()
+    np.testing.assert_allclose(targets.box[1], ignored.box)
     moved = targets.to("cpu")
     assert torch.equal(moved.rotations, targets.rotations)
 

@@ -22,15 +22,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.training.config import TrainingConfig
 from multihmr2_ros.training.data import BatchConfig, held_out_batches
+from multihmr2_ros.training.feature_cache import FEATURES, QUANTIZED, quantize, read_batch
 from multihmr2_ros.training.optimizer import Ema, OptimisationConfig, make_optimiser, rate_factor
 from multihmr2_ros.training.records import Records, draw_curves, read_log
 from multihmr2_ros.training.render_cache import RenderCache
+from multihmr2_ros.training.targets import Targets
 from multihmr2_ros.training.validation import Tally, match_places, validate
 from test.helpers.training_runs import NETWORK
 from test.helpers.training_samples import body
@@ -150,3 +153,24 @@ def test_places_are_matched_within_reach(found: list, wanted: list, pairs: list)
 def test_wrong_configurations_are_refused(values: dict[str, object]) -> None:
     with pytest.raises(UserError, match=next(iter(values))):
         TrainingConfig(**values)  # type: ignore[arg-type]
+
+
+def test_feature_files_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    """They hold two more targets, which no loss uses."""
+    targets, values = Targets.empty(2, 1, 4), {name: torch.randn(2, 3, 4, 5) for name in FEATURES}
+    tensors = {"k_given": torch.tensor([True, False]), "size": torch.tensor([96, 128])}
+    tensors |= {f"targets.{name}": value for name, value in vars(targets).items()}
+    tensors |= {"targets.person_id": torch.zeros(2, 1, dtype=torch.int64), "targets.visible_fraction": torch.ones(2, 1)}
+    for name, value in values.items():
+        if name in QUANTIZED:
+            tensors[name], tensors[f"{name}.scale"] = quantize(value, QUANTIZED[name])
+        else:
+            tensors[name] = value
+    save_file(tensors, tmp_path / "batch-0000000.safetensors")
+    batch = read_batch(tmp_path / "batch-0000000.safetensors")
+    assert batch.image.shape == (2, 3, 96, 128)
+    assert batch.k_given.tolist() == [True, False]
+    assert all(torch.equal(value, vars(targets)[name]) for name, value in vars(batch.targets).items())
+    assert batch.features is not None
+    for name, value in values.items():
+        torch.testing.assert_close(getattr(batch.features, name), value, rtol=0, atol=0.02)

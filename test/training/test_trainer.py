@@ -138,7 +138,7 @@ def test_a_torn_state_is_passed_over(tmp_path: Path, render_cache: Path, caplog:
     again = trainer(tmp_path / "run", configuration)
     again.resume()
     assert again.progress.step == 1
-    assert "is passed over, it is not a whole state" in caplog.text
+    assert "is skipped, it is not a complete state" in caplog.text
 
 
 def test_resuming_needs_a_run_of_the_same_network(tmp_path: Path, render_cache: Path) -> None:
@@ -294,7 +294,7 @@ def test_processes_end_together(tmp_path: Path, render_cache: Path) -> None:
     """One of two is told to stop, and later has a loss that is not finite: the other does not wait for it."""
     run_two_processes(TOGETHER, tmp_path, render_cache)
     first, second = ((tmp_path / "run" / f"rank{rank}.txt").read_text() for rank in (0, 1))
-    assert first == "False 2 the loss is not finite at step 2 in another process; it says where"
+    assert first == "False 2 the loss is not finite at step 2 in another process; see its message"
     assert second.startswith("False 2 the loss is not finite at step 2 (")
 
 
