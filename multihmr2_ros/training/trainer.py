@@ -73,7 +73,7 @@ class Hooks:
 
 
 class Objective(nn.Module):
-    """Computes the loss terms of a batch: one module, as DistributedDataParallel needs for unused parameters."""
+    """Computes the loss terms of a batch in one module, as DistributedDataParallel must see all uses of parameters."""
 
     def __init__(
         self, network: MultiHMR2, body: Body, config: LossConfig, precision: str, reference: MultiHMR2 | None

@@ -134,7 +134,7 @@ def test_fetch_of_unknown_and_of_bundled_weights(
 ) -> None:
     monkeypatch.setattr(weights, "REGISTRY", (entry(None, bundled=True),))
     assert main(["weights", "fetch", "tiny"]) == 0
-    assert "comes with the package" in capsys.readouterr().out
+    assert "is part of the package" in capsys.readouterr().out
     assert main(["weights", "fetch", "huge"]) == 2
     assert "no weights are called 'huge': the names are tiny" in capsys.readouterr().err
 
