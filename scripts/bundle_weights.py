@@ -14,11 +14,12 @@
 
 """Make the bundled weights file from a training run's averaged weights.
 
-    python scripts/bundle_weights.py RUN/network.safetensors POOL multihmr2_ros/weights/nano.safetensors
+    python scripts/bundle_weights.py RUN/network.safetensors CACHE multihmr2_ros/weights/nano.safetensors
 
-Parts that only training reads are left out, matrices become float16, and the score is shifted (its logit's bias) so
-that the node's default threshold is where people of the pool's held-out split are found with the wanted precision, or
-where --threshold says (scripts/real_pictures.py --json gives recall and precision of each threshold on real images).
+Parts used in training only are removed, matrices become float16, and the score is shifted (the bias of its logit) so
+that the node's default threshold has the requested precision on the held-out images of the render cache CACHE, or
+corresponds to the score --threshold (scripts/real_pictures.py --json gives recall and precision of each threshold on
+real images).
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ from multihmr2_ros.network.keypoint_fitting import fit_to_keypoints
 from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.training.augmentation import input_sizes
 from multihmr2_ros.training.data import Batch, BatchConfig, held_out_batches
-from multihmr2_ros.training.optimisation import PRETRAINED
-from multihmr2_ros.training.pool import Pool
+from multihmr2_ros.training.optimizer import PRETRAINED
+from multihmr2_ros.training.render_cache import RenderCache
 from multihmr2_ros.training.validation import SCORE_THRESHOLD, Tally, compare
 from multihmr2_ros.weights import sha256_of
 
@@ -49,37 +50,38 @@ THRESHOLDS = [0.05 * step for step in range(1, 19)]
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("weights", type=Path)
-    parser.add_argument("pool", type=Path)
+    parser.add_argument("cache", type=Path, help="render cache with held-out images")
     parser.add_argument("out", type=Path)
     parser.add_argument("--threshold", type=float, help="score that becomes the default threshold, 0 to 1")
     parser.add_argument(
         "--score-trust", type=float, default=1.0,
-        help="part of the decoder's correction of the encoder's score that is kept (default: all)",
+        help="factor of the decoder's correction of the encoder's score (default: 1)",
     )  # fmt: skip
     parser.add_argument(
         "--fov-shift", type=float, default=0.0,
-        help="added to the logit of the horizontal field of view over 180 degrees: renders show wider cameras than "
-        "people have (default: 0)",
+        help="added to the logit of the horizontal field of view over 180 degrees, because renders have wider fields "
+        "of view than common cameras (default: 0)",
     )  # fmt: skip
     parser.add_argument(
         "--average-with", type=Path, metavar="FILE",
-        help="the mean of these weights and WEIGHTS, but for the pretrained encoder (fine-tuned networks are often "
-        "better half way: Wortsman et al. 2022, Robust fine-tuning of zero-shot models)",
+        help="average WEIGHTS with these weights, except for the pretrained encoder (the average is often better than "
+        "a fine-tuned network: Wortsman et al. 2022, Robust fine-tuning of zero-shot models)",
     )  # fmt: skip
-    parser.add_argument("--precision", type=float, default=0.9, help="wanted on the held-out split (default: 0.9)")
+    parser.add_argument("--precision", type=float, default=0.9, help="requested on the held-out images (default: 0.9)")
     args = parser.parse_args()
     try:
-        bundle(args.weights, args.pool, args.out, args)
+        bundle(args.weights, args.cache, args.out, args)
     except UserError as error:
         print(f"bundle_weights: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def bundle(weights: Path, pool: Path, out: Path, args: argparse.Namespace) -> None:
+def bundle(weights: Path, cache: Path, out: Path, args: argparse.Namespace) -> None:
+    """Write the bundled file. Raises UserError if no threshold reaches the requested precision."""
     threshold, precision = args.threshold, args.precision
     if threshold is not None and not 0 < threshold < 1:
-        raise UserError(f"--threshold must lie between 0 and 1, got {threshold}")
+        raise UserError(f"--threshold must be between 0 and 1, got {threshold}")
     network = checkpoint.load(weights)
     if args.average_with is not None:
         average(network, checkpoint.load(args.average_with))
@@ -90,13 +92,15 @@ def bundle(weights: Path, pool: Path, out: Path, args: argparse.Namespace) -> No
         last.weight.mul_(args.score_trust)
         last.bias.mul_(args.score_trust)
         field_of_view.bias.add_(args.fov_shift)
-    found = figures(network, held_out(network, pool))
+    found = figures(network, held_out(network, cache))
     for score, values in found.items():
         print(f"score {score:.2f}: " + ", ".join(f"{name} {value:.3f}" for name, value in values.items()))
     precise = (score for score, values in found.items() if values["precision"] >= precision)
     chosen = threshold or min(precise, default=None)
     if chosen is None:
-        raise UserError(f"no threshold reaches a precision of {precision}; train on, or ask for less with --precision")
+        raise UserError(
+            f"no threshold reaches a precision of {precision}; train longer, or request less with --precision"
+        )
     assert isinstance(last.bias, torch.Tensor)
     with torch.no_grad():
         last.bias += logit(SCORE_THRESHOLD) - logit(chosen)
@@ -106,19 +110,22 @@ def bundle(weights: Path, pool: Path, out: Path, args: argparse.Namespace) -> No
 
 @torch.no_grad()
 def average(network: MultiHMR2, other: MultiHMR2) -> None:
-    """Move the network half way to the other; the pretrained encoder stays."""
+    """Average the network's weights with the other's, except for the pretrained encoder."""
     values = dict(other.named_parameters())
     if {name: value.shape for name, value in network.named_parameters()} != {n: v.shape for n, v in values.items()}:
-        raise UserError("--average-with: the two files hold different networks; give one that WEIGHTS was trained from")
+        raise UserError(
+            "--average-with: the two files hold different networks; give the weights that WEIGHTS was trained from"
+        )
     for name, value in network.named_parameters():
         if not name.startswith(PRETRAINED):
             value.lerp_(values[name], 0.5)
 
 
-def held_out(network: MultiHMR2, pool: Path) -> list[Batch]:
-    source = Pool(pool, held_out=True)
+def held_out(network: MultiHMR2, cache: Path) -> list[Batch]:
+    """Return the held-out images of a render cache as batches. Raises UserError if there are none."""
+    source = RenderCache(cache, held_out=True)
     if not len(source):
-        raise UserError(f"{pool} has no held-out images; render some with multihmr2 train --render-only")
+        raise UserError(f"{cache} has no held-out images; render some with multihmr2 train --render-only")
     height, width = source.sample(0).image.shape[:2]
     config = BatchConfig(image_size=network.config.image_size, patch_size=network.config.patch_size)
     size = input_sizes(config.image_size, config.patch_size, [width / height])[0]
@@ -127,7 +134,7 @@ def held_out(network: MultiHMR2, pool: Path) -> list[Batch]:
 
 @torch.inference_mode()
 def figures(network: MultiHMR2, batches: list[Batch]) -> dict[float, dict[str, float]]:
-    """Validation figures for each threshold."""
+    """Return threshold → validation metrics."""
     network, body = network.eval(), Body("low")
     tallies = dict.fromkeys(THRESHOLDS, Tally())
     for batch in batches:

@@ -35,12 +35,12 @@ def main() -> int:
         return int(bool(paths))
     for path in paths:
         path.write_text(with_header(path.read_text(encoding="utf-8")), encoding="utf-8")
-    print(f"{len(paths)} files were given the header")
+    print(f"the header was added to {len(paths)} files")
     return 0
 
 
 def files_without_header() -> list[Path]:
-    """Python files with anything in them."""
+    """Return the Python files that are not empty and have no header."""
     files = [ROOT / "setup.py", *(path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py")))]
     files += [path for path in sorted((ROOT / "scripts").iterdir()) if path.is_file() and not path.suffix]
     texts = {path: path.read_text(encoding="utf-8") for path in files}
@@ -48,7 +48,7 @@ def files_without_header() -> list[Path]:
 
 
 def with_header(text: str) -> str:
-    """The text with the header first; after a line that names the program that runs it."""
+    """Return the text with the header at its beginning, or after a line that starts with #!."""
     if not text.startswith("#!"):
         return f"{HEADER}\n{text}"
     first, _, rest = text.partition("\n")

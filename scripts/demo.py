@@ -12,11 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""`make demo`: a camera's recording goes through the live node, and comes out as people.
+"""`make demo`: plays a camera's recording to the live node, and shows the published people.
 
-Three processes talk over DDS, on this machine only: a player publishes the images of a bag, the node looks for people,
-a recorder writes what the node publishes into another bag. The images are simulated (`multihmr2 simulate`), or those of
-a video (--video). People are found by the bundled model, or by --checkpoint.
+Three processes communicate over DDS, on this machine only: a player publishes the images of a bag, the node detects
+people, and a recorder writes the node's messages to another bag. The images are simulated (`multihmr2 simulate`), or
+taken from a video (--video). The node uses the bundled model, or that of --checkpoint.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ from multihmr2_ros.weights import resolve_checkpoint
 
 NODE = "/perception_node"
 PUBLISHED = ("/humans", "/tf", f"{NODE}/markers", f"{NODE}/body_model", "/diagnostics")
-START_S = 120.0  # the longest that the node may take to load its network
-LAST_IMAGE_S = 3.0  # for the image that is in work when the player ends
-END_S = 15.0
+START_S = 120.0  # time limit for the node to load its network
+LAST_IMAGE_S = 3.0  # for the image that is being processed when the player ends
+END_S = 15.0  # time limit for a process to end
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for bags, video and logs")
-    parser.add_argument("--video", type=Path, help="look for people in this video instead")
+    parser.add_argument("--video", type=Path, help="use the images of this video instead of simulated ones")
     parser.add_argument("--checkpoint", default="nano", help="weights: a name or a file (default: %(default)s)")
     args = parser.parse_args()
-    for number in (signal.SIGTERM, signal.SIGHUP):  # the terminal is closed
+    for number in (signal.SIGTERM, signal.SIGHUP):  # also when the terminal is closed
         signal.signal(number, signal.default_int_handler)
     try:
         run(args.out, args.video, args.checkpoint)
@@ -68,28 +68,29 @@ def main() -> int:
 
 
 def run(out: Path, video: Path | None, name: str) -> None:
+    """Run the demo and write its files to `out`. Raises UserError if a step fails."""
     weights = resolve_checkpoint(name)
     prepare(out)
     bag, recorded, overlay = out / "camera.mcap", out / "recorded.mcap", out / "people.mp4"
     if video is None:
-        print("1. simulating a camera's recording: people who go about, 8 s …", flush=True)
+        print("1. simulating a camera's recording of walking people, 8 s …", flush=True)
         played = write_simulated_people(bag)
     else:
         print(f"1. making a bag of {video}, at most its first {VIDEO_SECONDS} s …", flush=True)
         played = write_video_as_bag(video, bag)
     print(f"   → {bag}, {played} images", flush=True)
-    print("2. playing it to the live node over DDS, and recording what the node publishes …", flush=True)
+    print("2. playing it to the live node over DDS, and recording the node's messages …", flush=True)
     play_through_node(out, bag, recorded, weights)
-    print(f"   → {recorded}: {', '.join(PUBLISHED)}, and the images\n3. what the node found:", flush=True)
+    print(f"   → {recorded}: {', '.join(PUBLISHED)}, and the images\n3. people found by the node:", flush=True)
     recording = read_recording(recorded, IMAGES, NODE)
     print_table(recording)
     print_summary(recording, played)
     write_video(recording, overlay)
-    print(f"Look at {overlay}: left what the camera saw, right what the node published.")
+    print(f"See {overlay}: the camera's images on the left, the people published by the node on the right.")
 
 
 def prepare(out: Path) -> None:
-    """Make the folder, and remove what an earlier demo left in it."""
+    """Make the folder, and remove the files of an earlier demo. Raises UserError if it is not writable."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name in ("camera.mcap", "recorded.mcap", "people.mp4", "node.log", "recorder.log", "player.log"):
@@ -100,7 +101,7 @@ def prepare(out: Path) -> None:
 
 
 def play_through_node(out: Path, bag: Path, recorded: Path, weights: Path) -> None:
-    """Three processes: the bag's images into the node, its answers into `recorded`."""
+    """Play the bag's images to the node, and record its messages in `recorded`, with three processes."""
     parameters = {"checkpoint": weights.resolve(), "image_transport": "compressed", "publish_vertices": "true"}
     names = {"image/compressed": IMAGES, "camera_info": CAMERA_INFO}
     ros_args = [text for item in parameters.items() for text in ("-p", "{}:={}".format(*item))]
@@ -128,12 +129,14 @@ def play_through_node(out: Path, bag: Path, recorded: Path, weights: Path) -> No
 
 
 class Process(subprocess.Popen[bytes]):
+    """A process with the name of its log."""
+
     name: str
 
 
 @contextlib.contextmanager
 def process(out: Path, name: str, module: str, *arguments: str) -> Iterator[Process]:
-    """A process of this package that writes to <name>.log; it has ended when the block ends, in whatever way."""
+    """Start a module of `multihmr2_ros.ros` whose output goes to <name>.log; end it with the block."""
     environment = os.environ | {
         "ROS_LOG_DIR": str((out / "ros_log").resolve()),
         "PYTHONUNBUFFERED": "1",
@@ -142,7 +145,7 @@ def process(out: Path, name: str, module: str, *arguments: str) -> Iterator[Proc
         started = Process(
             [sys.executable, "-m", f"multihmr2_ros.ros.{module}", *arguments],
             stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment,
-            start_new_session=True,  # Ctrl-C comes to this process alone, which ends the others
+            start_new_session=True,  # Ctrl-C reaches this process only, which ends the others
         )  # fmt: skip
     started.name = name
     try:
@@ -156,7 +159,7 @@ def process(out: Path, name: str, module: str, *arguments: str) -> Iterator[Proc
 
 
 def wait(done: Callable[[], bool], timeout_s: float, out: Path, *running: Process) -> None:
-    """Wait until done() while these processes run. Raises UserError where one of them ends, or it takes too long."""
+    """Wait until done(). Raises UserError if one of the running processes ends, or after the time limit."""
     deadline_s = time.monotonic() + timeout_s
     while not done():
         for each in running:
@@ -168,7 +171,7 @@ def wait(done: Callable[[], bool], timeout_s: float, out: Path, *running: Proces
 
 
 def stop(out: Path, running: Process) -> None:
-    """End a process as Ctrl-C does. Raises UserError where it does not end well."""
+    """Send SIGINT to a process. Raises UserError if it does not end in time, or with an error status."""
     running.send_signal(signal.SIGINT)
     try:
         status = running.wait(END_S)
@@ -179,12 +182,13 @@ def stop(out: Path, running: Process) -> None:
 
 
 def fail(out: Path, name: str) -> None:
-    """Say what a process said last."""
-    lines = read(out, name).strip().splitlines() or ["it said nothing"]
-    raise UserError(f"the {name} ended too early: {lines[-1]} (all of it: {out}/{name}.log)")
+    """Raise UserError with the last line of a process's log."""
+    lines = read(out, name).strip().splitlines() or ["without output"]
+    raise UserError(f"the {name} ended too early: {lines[-1]} (full log: {out}/{name}.log)")
 
 
 def read(out: Path, name: str) -> str:
+    """Return the text of a process's log."""
     return (out / f"{name}.log").read_text(errors="replace")
 
 

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The bag that `make demo` plays: a camera that looks at people, simulated or from a video."""
+"""Writes the bag that `make demo` plays: a camera's images of people, simulated or from a video."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ from multihmr2_ros.cli.main import main as multihmr2
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.media.sources import open_source
 
-START_NS = 1_700_000_000_000_000_000  # of the recording; the player moves it to now
+START_NS = 1_700_000_000_000_000_000  # start of the recording; the player shifts it to the present
 SIMULATE = "--seconds 8 --rate 10 --size 640x480 --people 3 4 --format jpeg --vertices none --seed 18"
-VIDEO_SECONDS, VIDEO_WIDTH = 20, 1280  # of a video, what is used
+VIDEO_SECONDS, VIDEO_WIDTH = 20, 1280  # used part of a video, and its largest width in px
 
 
 def write_simulated_people(path: Path) -> int:
-    """A bag made by `multihmr2 simulate`, without any folder of data; the number of images."""
+    """Write a bag with `multihmr2 simulate`, without external data; return the number of images."""
     if multihmr2(["simulate", "--out", str(path), *SIMULATE.split()]):
-        raise UserError("the people could not be simulated; the line above says why")
+        raise UserError("the simulation failed; see the line above")
     with BagReader(path) as bag:
         return bag.topics[IMAGES].count
 
 
 def write_video(video: Path, path: Path) -> int:
-    """A bag with the first VIDEO_SECONDS of a video, at most VIDEO_WIDTH px wide; the number of images.
+    """Write a bag with the first VIDEO_SECONDS of a video, at most VIDEO_WIDTH px wide; return the number of images.
 
-    There is no camera_info: the network predicts the field of view.
+    The bag has no camera_info: the network predicts the field of view. Raises UserError if VIDEO is not a video.
     """
     count = 0
     with open_source(video) as source, BagWriter(path) as writer:
         if source.fps is None:
-            raise UserError(f"VIDEO must be a video, but {video} holds images; give an .mp4 or the like")
+            raise UserError(f"VIDEO must be a video, but {video} contains images; give a video file such as .mp4")
         bag = CameraBag(writer)
         for frame in source:
             if frame.stamp > VIDEO_SECONDS:

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What `make demo` shows of the recording: a table, a summary and a video."""
+"""The results of `make demo`: a table, a summary and a video of the recording."""
 
 from __future__ import annotations
 
@@ -34,14 +34,19 @@ from multihmr2_ros.messages.images import compressed_image_from_ros
 from multihmr2_ros.people import People
 
 ROWS = 16  # of the table
-IDENTITIES = 6  # that are named
+IDENTITIES = 6  # listed in the summary
 CAPTION_PX = 28
 WHITE = (255, 255, 255)
 
 
 @dataclass
 class Recording:
-    """What was recorded. images: JPEG messages by stamp (ns); answers: (index of the image, HumanArray), in order."""
+    """The recorded messages.
+
+    images   stamp (ns) → JPEG message
+    answers  (index of the image, HumanArray), in order
+    faces    (F, 3) triangles of the mesh
+    """
 
     images: dict[int, Any]
     answers: list[tuple[int, Any]]
@@ -49,6 +54,7 @@ class Recording:
 
 
 def read_recording(path: Path, image_topic: str, node: str) -> Recording:
+    """Read a recorded bag. Raises UserError if no message of the node belongs to an image."""
     images: dict[int, Any] = {}
     humans: list[Any] = []
     faces = np.zeros((0, 3), np.int64)
@@ -62,15 +68,15 @@ def read_recording(path: Path, image_topic: str, node: str) -> Recording:
             else:
                 faces = np.asarray(decoded.faces, np.int64).reshape(-1, 3)
     index = {stamp: number for number, stamp in enumerate(sorted(images))}
-    # The node's last message, that nobody is there any more, is about no image.
+    # The node's last message, an empty one at its end, belongs to no image.
     answers = [(index[stamp_ns(each)], each) for each in humans if stamp_ns(each) in index]
     if not answers:
-        raise UserError(f"the node answered none of {len(images)} images; its log is {path.parent / 'node.log'}")
+        raise UserError(f"the node published nothing for {len(images)} images; see its log {path.parent / 'node.log'}")
     return Recording(images, answers, faces)
 
 
 def print_table(recording: Recording) -> None:
-    """ROWS of the answers, evenly spaced, with at most four people each, the nearest first."""
+    """Print ROWS of the answers, evenly spaced, with at most four people each, the nearest first."""
     answers = recording.answers
     chosen = np.unique(np.linspace(0, len(answers) - 1, ROWS).round().astype(int))
     print(f"\n{'frame':>5}  {'latency':>8}  people: #identity distance")
@@ -84,6 +90,7 @@ def print_table(recording: Recording) -> None:
 
 
 def print_summary(recording: Recording, played: int) -> None:
+    """Print identities, counts of images, and latency."""
     answers = recording.answers
     seen = Counter(human.track_id for _, message in answers for human in message.humans)
     longest = ", ".join(f"#{identity} in {count}" for identity, count in seen.most_common(IDENTITIES))
@@ -94,14 +101,14 @@ def print_summary(recording: Recording, played: int) -> None:
     dropped = max(message.dropped_frames for _, message in answers)
     lost = played - len(answers) - dropped
     print(
-        f"{played} images played, {len(answers)} processed, {dropped} dropped by the node because a newer one had come"
+        f"{played} images played, {len(answers)} processed, {dropped} dropped by the node in favor of newer ones"
         + (f", {lost} lost before or after it" if lost > 0 else "")
         + f"\nlatency, from an image's stamp to /humans: p50 {p50:.0f} ms, p95 {p95:.0f} ms"
     )
 
 
 def write_video(recording: Recording, path: Path) -> None:
-    """Every image, and beside it the newest answer at that time, drawn over the image that it is about."""
+    """Write a video of every image, next to the newest answer at that time, drawn on its own image."""
     stamps = sorted(recording.images)
     answers = dict(recording.answers)
     first = decode(recording, stamps[0])
@@ -120,17 +127,19 @@ def write_video(recording: Recording, path: Path) -> None:
 
 
 def drawable(people: People) -> People:
-    """Without the people whose places are not finite."""
+    """Return the people whose positions are finite."""
     return people.select(np.isfinite(people.pelvis).all(axis=1))
 
 
 def captioned(image: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
+    """Return the image (H, W, 3) with a line of text below it."""
     strip = np.zeros((CAPTION_PX, image.shape[1], 3), np.uint8)
     cv2.putText(strip, text, (8, CAPTION_PX - 9), cv2.FONT_HERSHEY_SIMPLEX, 0.5, WHITE, 1, cv2.LINE_AA)
     return np.vstack([image, strip])
 
 
 def decode(recording: Recording, stamp: int) -> NDArray[np.uint8]:
+    """Decode the image of a stamp (ns) to (H, W, 3) RGB."""
     return compressed_image_from_ros(recording.images[stamp])
 
 

@@ -44,7 +44,7 @@ from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.people import People
 from multihmr2_ros.training.config import TrainingConfig
 from multihmr2_ros.training.data import Batch, BatchConfig
-from multihmr2_ros.training.optimisation import OptimisationConfig
+from multihmr2_ros.training.optimizer import OptimisationConfig
 from multihmr2_ros.training.trainer import Trainer
 from test.helpers.golden_weights import released_state
 from test.helpers.nano_network import TINY, random_targets

@@ -12,16 +12,16 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Train nano for some minutes on a GPU machine without network: pack the data here, train there.
+"""Train nano for a few minutes on a GPU machine without network: pack the data on one machine, train on another.
 
-    python scripts/gpu_train.py pack PACKED --cache POOL --pseudo-truth IMAGES bodies.npz --empty-images FOLDER \
+    python scripts/gpu_train.py pack PACKED --cache DIR --pseudo-truth IMAGES bodies.npz --empty-images FOLDER \
         --motions FOLDER --hold-out 0.1
     python scripts/gpu_train.py train PACKED... --seconds 400 --out RUN
 
-PACKED then holds folders part0, part1, … of at most 36 MB each: images as WebP, rotations as rotation vectors,
-poses for the steps on keypoints. Training starts from the bundled weights (--weights: others), with a frozen encoder
-at first (OUT/frozen), then with all of the network (OUT/together). Steps are counted so that the learning rate has
-fallen to zero when the time is over.
+PACKED contains folders part0, part1, … of at most 36 MB each: images as WebP, rotations as rotation vectors, poses for
+the steps on keypoints. Training starts from the bundled weights (or --weights), first with a frozen encoder
+(OUT/frozen), then with the whole network (OUT/together). The number of steps is adjusted so that the learning rate
+reaches zero when the time is over.
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ from multihmr2_ros.training.config import TrainingConfig
 from multihmr2_ros.training.data import BatchConfig, Batches, SampleSource
 from multihmr2_ros.training.lifting import KeypointBatches, PoseBank, WithKeypoints, make_bank
 from multihmr2_ros.training.losses import LossConfig
-from multihmr2_ros.training.optimisation import OptimisationConfig
-from multihmr2_ros.training.pool import Pool, shard_paths
+from multihmr2_ros.training.optimizer import OptimisationConfig
 from multihmr2_ros.training.readers import EmptyImageReader, PseudoTruthReader
 from multihmr2_ros.training.readers.common import hash_share
+from multihmr2_ros.training.render_cache import RenderCache, shard_paths
 from multihmr2_ros.training.samples import Sample
 from multihmr2_ros.training.state import WEIGHTS_FILE
 from multihmr2_ros.training.trainer import Hooks, Trainer
@@ -74,7 +74,7 @@ ROTATION_STEP_RAD = 1e-4
 BANK_POSES = 24_000
 RECENT_STEPS = 100
 KEYPOINT_EVERY = 2
-UNKNOWN_STEPS = 10**6  # until `StepTimer` has seen some
+UNKNOWN_STEPS = 10**6  # until `StepTimer` has measured some
 LOSSES = {"reprojection": 5.0, "keypoint_similarity": 4.0, "angle": 15.0, "field_of_view": 8.0, "heatmap": 0.0}
 
 
@@ -82,6 +82,7 @@ LOSSES = {"reprojection": 5.0, "keypoint_similarity": 4.0, "angle": 15.0, "field
 
 
 def pack(args: argparse.Namespace) -> None:
+    """Pack real images, renders and poses into folders for transfer."""
     args.packed.mkdir(parents=True, exist_ok=True)
     files = args.packed / "files"
     files.mkdir(exist_ok=True)
@@ -102,7 +103,7 @@ def pack(args: argparse.Namespace) -> None:
 
 
 def _pack_images(files: Path, name: str, sources: list[tuple[str, Path]], longest_px: int | None) -> None:
-    """Archives NAME-0000.tar, … of at most 4 MB, each image recompressed under its own name."""
+    """Write archives NAME-0000.tar, … of about 4 MB; images are recompressed and keep their names."""
     if (files / f"{name}-0000.tar").exists():
         return
     content: list[tuple[str, bytes]] = []
@@ -153,7 +154,7 @@ def _bank_arrays(bank: PoseBank) -> dict[str, NDArray[Any]]:
 
 
 def _to_vectors(rotations: NDArray[Any]) -> NDArray[np.int16]:
-    """(N, 163, 3) steps of rotation vectors, of matrices (N, 163, 3, 3)."""
+    """Convert matrices (N, 163, 3, 3) to rotation vectors (N, 163, 3) in units of ROTATION_STEP_RAD."""
     if not len(rotations):
         return np.zeros((0, *rotations.shape[1:3]), np.int16)
     vectors = Rotation.from_matrix(rotations.astype(np.float32).reshape(-1, 3, 3)).as_rotvec()
@@ -175,7 +176,7 @@ def _write(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
 
 
 def _distribute(files: Path, packed: Path) -> None:
-    """Hard links in part0, part1, …: real images and poses first, then renders."""
+    """Link the files into part0, part1, …: real images and poses first, then renders."""
     for old in packed.glob("part*"):
         shutil.rmtree(old)
     paths = sorted(files.iterdir(), key=lambda path: (path.name.startswith("seeds-"), path.name))
@@ -194,7 +195,8 @@ def _distribute(files: Path, packed: Path) -> None:
 
 
 def unpack(folders: list[Path], data: Path) -> None:
-    for name in ("pool", "people"):
+    """Unpack the folders: images, renders (`data`/cache) and poses."""
+    for name in ("cache", "people"):
         (data / name).mkdir(parents=True, exist_ok=True)
     paths = [path for folder in folders for path in sorted(folder.iterdir())]
     with multiprocessing.Pool() as workers:
@@ -209,7 +211,7 @@ def _unpack_file(path: Path, data: Path) -> None:
     elif path.name.startswith("seeds-"):
         arrays = safetensors.numpy.load(lzma.decompress(path.read_bytes()))
         arrays["rotations"] = _to_matrices(arrays.pop("rotvec"))
-        safetensors.numpy.save_file(arrays, data / "pool" / f"{path.stem}.safetensors")
+        safetensors.numpy.save_file(arrays, data / "cache" / f"{path.stem}.safetensors")
     else:
         shutil.copy(path, data / path.name)
 
@@ -223,7 +225,7 @@ def read_bank(path: Path) -> PoseBank:
 
 
 class OnDisk:
-    """The samples of a reader whose images were packed."""
+    """The samples of a reader whose images exist in a folder."""
 
     def __init__(self, source: PseudoTruthReader, folder: Path) -> None:
         self.source = source
@@ -237,7 +239,7 @@ class OnDisk:
 
 
 class Mixed(Dataset[Any]):
-    """Batches of several input sizes in turn."""
+    """Batches of several datasets in turn."""
 
     def __init__(self, *datasets: Dataset[Any]) -> None:
         self.datasets = datasets
@@ -249,22 +251,22 @@ class Mixed(Dataset[Any]):
 def batches(data: Path, bank: PoseBank, args: argparse.Namespace, seed: int, keypoint_steps: int) -> Dataset[Any]:
     people = OnDisk(PseudoTruthReader(data / "people", data / "bodies.npz"), data / "people")
     empty = [EmptyImageReader(folder) for folder in sorted(data.glob("empty-*"))]
-    pool = Pool(data / "pool")
+    cache = RenderCache(data / "cache")
     real = len(people) + sum(map(len, empty))
     sources: list[tuple[SampleSource, float]] = [(people, (1 - args.render_share) * len(people) / real)]
     sources += [(reader, (1 - args.render_share) * len(reader) / real) for reader in empty]
-    sources += [(pool, args.render_share)] if len(pool) else []
+    sources += [(cache, args.render_share)] if len(cache) else []
     sizes = [
         Batches(sources, BatchConfig(args.batch_size, size, NANO.patch_size, track_feature_width=256), seed)
         for size in (384, 384, 320)
     ]
     poses = KeypointBatches(bank, NANO.image_size, args.keypoint_people, seed)
-    print(f"{len(people)} images of people, {sum(map(len, empty))} without, {len(pool)} renders", flush=True)
+    print(f"{len(people)} images of people, {sum(map(len, empty))} without, {len(cache)} renders", flush=True)
     return WithKeypoints(Mixed(*sizes), poses, keypoint_steps, KEYPOINT_EVERY)
 
 
 def start_network(weights: Path) -> MultiHMR2:
-    """nano's network with the weights of a file; parts that the file's network lacks pass on what they are given."""
+    """Return nano's network with the weights of a file; parts that the file lacks start as the identity."""
     torch.manual_seed(0)
     network = initialise(MultiHMR2(NANO))
     missing, unexpected = network.load_state_dict(checkpoint.load(weights).state_dict(), strict=False)
@@ -298,7 +300,7 @@ def run_phase(
     out: Path, network: MultiHMR2, body: Body, device: torch.device, args: argparse.Namespace, bank: PoseBank,
     encoder: float, seconds: float, keypoint_steps: int,
 ) -> MultiHMR2:  # fmt: skip
-    """Train for some seconds; the run's steps are chosen after the first ones. Returns the averaged network."""
+    """Train for some seconds, with the number of steps adjusted to the pace. Returns the averaged network."""
     begin = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
     optimisation = OptimisationConfig(
@@ -314,7 +316,7 @@ def run_phase(
     dataset = batches(args.data, bank, args, config.seed, keypoint_steps)
     timer = StepTimer(trainer, seconds - (time.monotonic() - begin))
     trainer.run(dataset, Hooks(stop=timer), show_progress=False)
-    checkpoint.save(trainer.ema.network, out / WEIGHTS_FILE, dtype=torch.float16)  # half the size of the trainer's own
+    checkpoint.save(trainer.ema.network, out / WEIGHTS_FILE, dtype=torch.float16)  # half the size of the trainer's file
     print(f"{out.name}: {trainer.progress.step} steps, {time.monotonic() - begin:.0f} s", flush=True)
     result: nn.Module = trainer.ema.network
     assert isinstance(result, MultiHMR2)
@@ -322,7 +324,7 @@ def run_phase(
 
 
 class StepTimer:
-    """Asked after each step: fits the run's length to the pace of the last steps, and says when the time is over."""
+    """Adjusts the run's number of steps to the pace of the last steps. Returns True when the time is over."""
 
     def __init__(self, trainer: Trainer, seconds: float) -> None:
         self.trainer, self.end = trainer, time.monotonic() + seconds

@@ -13,7 +13,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Write what is said of the node's parameters elsewhere from their table in multihmr2_ros/ros/parameters.py:
+"""Generate the files that list the node's parameters from their table in multihmr2_ros/ros/parameters.py:
 config/perception.yaml, and the table between the markers in docs/node.md. Needs rclpy: source scripts/env.sh."""
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ def main() -> None:
 
 
 def yaml_file() -> str:
-    """config/perception.yaml: each parameter with its default, described by a comment."""
+    """Return the text of config/perception.yaml: each parameter with its default and a comment that describes it."""
     head = "# Every parameter of the node with its default. Written by scripts/parameter_table.py.\n"
     head += "# /** is a node of any name in any namespace.\n/**:\n  ros__parameters:\n"
     return head + "\n".join(_entry(name, rule) for name, rule in RULES.items())
 
 
 def markdown_table() -> str:
-    """The table of docs/node.md."""
+    """Return the table of docs/node.md."""
     rows = ["| parameter | default | values | changes | what it is |", "|---|---|---|---|---|"]
     for name, rule in RULES.items():
         cells = [f"`{name}`", f"`{scalar(DEFAULTS[name])}`", values(name), when(rule), rule.description]
@@ -55,7 +55,7 @@ def markdown_table() -> str:
 
 
 def with_table(page: str) -> str:
-    """The page with the present table between the markers. Raises UserError where it has none."""
+    """Return the page with the current table between the markers. Raises UserError if the markers are missing."""
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
@@ -64,7 +64,7 @@ def with_table(page: str) -> str:
 
 
 def values(name: str) -> str:
-    """What the parameter may be, in words."""
+    """Describe the allowed values of the parameter."""
     rule, default = RULES[name], DEFAULTS[name]
     if rule.choices:
         return ", ".join(rule.choices)
@@ -76,12 +76,12 @@ def values(name: str) -> str:
 
 
 def when(rule: Rule) -> str:
-    """When a change of the parameter takes effect."""
+    """Describe when a change of the parameter takes effect."""
     return "live" if rule.live else "at start" if rule.fixed else "when configured"
 
 
 def scalar(value: Any) -> str:
-    """As YAML writes it."""
+    """Format a value as YAML."""
     return yaml.safe_dump(value, default_style='"' if isinstance(value, str) else None).partition("\n")[0]
 
 

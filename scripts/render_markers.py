@@ -12,11 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What RViz would show of a recording: its markers and TF frames in three dimensions, as a PNG file.
+"""Render the markers and TF frames of a recording in 3D to a PNG file, similar to RViz.
 
     python scripts/render_markers.py demo/recorded.mcap rviz.png
 
-Coordinates are those of the markers' frame, the camera's optical one: x right, y down, z forward.
+Coordinates are in the frame of the markers, the camera's optical frame: x right, y down, z forward.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ from multihmr2_ros.media.rasterise import DepthBuffer
 from multihmr2_ros.messages.content import MarkerAction, MarkerType
 
 Floats = NDArray[np.float64]
-Triangles = tuple[Floats, Floats]  # corners (T, 3, 3) m, colours (T, 3) of 0 to 255
+Triangles = tuple[Floats, Floats]  # corners (T, 3, 3) m, colors (T, 3) from 0 to 255
 
-WIDTH, HEIGHT, SHARPNESS = 960, 600, 2  # drawn larger, then averaged
+WIDTH, HEIGHT, SHARPNESS = 960, 600, 2  # px; factor of supersampling
 BACKGROUND = (48, 48, 48)
 GRID_COLOR = (140, 140, 140)
 AXES = ((230, 60, 60), (80, 200, 80), (80, 120, 255))  # x, y, z
@@ -52,10 +52,10 @@ NEAR_M = 0.1
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bag", type=Path, metavar="BAG", help="a bag with markers and /tf")
-    parser.add_argument("out", type=Path, metavar="PNG", help="the picture")
+    parser.add_argument("out", type=Path, metavar="PNG", help="file to write")
     parser.add_argument("--topic", default="/perception_node/markers", help="of the markers (default: %(default)s)")
     parser.add_argument(
-        "--at", type=float, metavar="S", help="seconds after the first markers (default: the last people)"
+        "--at", type=float, metavar="S", help="seconds after the first markers (default: the last markers with people)"
     )
     args = parser.parse_args()
     try:
@@ -68,7 +68,7 @@ def main() -> int:
 
 
 def read_moment(path: Path, topic: str, at_s: float | None) -> tuple[list[Any], list[Any]]:
-    """The markers of one message, which are all that is shown (the node sends everybody every time), and its TF."""
+    """Read the markers of one message (each contains all people), and the transforms of the same stamp."""
     with BagReader(path) as bag:
         messages = list(bag.messages([topic, "/tf"]))
         arrays = [message for message in messages if message.topic == topic]
@@ -80,15 +80,15 @@ def read_moment(path: Path, topic: str, at_s: float | None) -> tuple[list[Any], 
                 stamp = markers[0].header.stamp
                 decoded = [bag.decode(each) for each in messages if each.topic == "/tf"]
                 return markers, [each for tf in decoded for each in tf.transforms if each.header.stamp == stamp]
-    raise UserError(f"{path} has no markers to be shown on {topic}; record some, or name their topic with --topic")
+    raise UserError(f"{path} has no markers on {topic}; record some, or give their topic with --topic")
 
 
 def draw(markers: list[Any], transforms: list[Any]) -> NDArray[np.uint8]:
-    """(HEIGHT, WIDTH, 3) uint8 RGB."""
+    """Draw the markers and frames; return (HEIGHT, WIDTH, 3) uint8 RGB."""
     meshes = [mesh(marker) for marker in markers if marker.type == MarkerType.TRIANGLE_LIST]
     points = np.concatenate([corners.reshape(-1, 3) for corners, _ in meshes] or [np.array([[0.0, 1.0, 3.0]])])
     ground_m = float(points[:, 1].max())
-    points = np.vstack([points, np.zeros(3)])  # the camera is to be seen too
+    points = np.vstack([points, np.zeros(3)])  # the camera is visible, too
     middle = (points.min(axis=0) + points.max(axis=0)) / 2
     parts = [*meshes, grid(middle, ground_m), axes(np.zeros(3), np.eye(3), 0.4)]
     for each in transforms:
@@ -105,7 +105,7 @@ def draw(markers: list[Any], transforms: list[Any]) -> NDArray[np.uint8]:
 
 
 def viewpoint(middle: Floats, points: Floats) -> tuple[Floats, Floats]:
-    """The viewer's place (3,) and the rotation (3, 3) to its axes: behind the camera, above it, to its right."""
+    """Return the viewer's position (3,) m, behind, above and right of the camera, and rotation (3, 3) to its axes."""
     extent = np.linalg.norm(points.max(axis=0) - points.min(axis=0)) / 2 + 1.0
     backward = np.array([0.45, -0.40, -1.0])
     backward /= np.linalg.norm(backward)
@@ -115,6 +115,7 @@ def viewpoint(middle: Floats, points: Floats) -> tuple[Floats, Floats]:
 
 
 def mesh(marker: Any) -> Triangles:
+    """Return the shaded triangles of a TRIANGLE_LIST marker."""
     points = np.array([(point.x, point.y, point.z) for point in marker.points], np.float64).reshape(-1, 3, 3)
     color = 255 * np.array([marker.color.r, marker.color.g, marker.color.b], np.float64)
     normal = np.cross(points[:, 1] - points[:, 0], points[:, 2] - points[:, 0])
@@ -124,7 +125,7 @@ def mesh(marker: Any) -> Triangles:
 
 
 def grid(middle: Floats, ground_m: float) -> Triangles:
-    """Lines a metre apart around the camera and the people, in pieces, as those behind the viewer are left out."""
+    """Return ground lines 1 m apart, in short pieces, because pieces behind the viewer are not drawn."""
     far = int(np.ceil(max(5.0, middle[2] + 3.0)))
     sticks = []
     for x in range(-5, 6):
@@ -135,14 +136,14 @@ def grid(middle: Floats, ground_m: float) -> Triangles:
 
 
 def axes(place: Floats, rotation: Floats, length_m: float) -> Triangles:
-    """A frame's axes: red x, green y, blue z."""
+    """Return the axes of a frame: red x, green y, blue z."""
     return joined(
         [stick(place, place + length_m * rotation[:, axis], 3 * STICK_M, color) for axis, color in enumerate(AXES)]
     )
 
 
 def stick(start: Floats, end: Floats, thickness_m: float, color: tuple[int, int, int]) -> Triangles:
-    """A bar with a square cross-section."""
+    """Return a bar with a square cross-section."""
     along = (end - start) / np.linalg.norm(end - start)
     side = np.cross(along, np.eye(3)[np.argmin(np.abs(along))])
     up = np.cross(along, side)
@@ -154,18 +155,19 @@ def stick(start: Floats, end: Floats, thickness_m: float, color: tuple[int, int,
 
 
 def joined(parts: list[Triangles]) -> Triangles:
+    """Concatenate triangles."""
     return np.concatenate([corners for corners, _ in parts]), np.concatenate([colors for _, colors in parts])
 
 
 def projected(points: Floats) -> Floats:
-    """(..., 3) in the viewer's axes → (..., 2) px of the larger image."""
+    """Project points (..., 3) m in the viewer's axes to (..., 2) px of the supersampled image."""
     k = intrinsics_from_fov(np.radians(45), SHARPNESS * WIDTH, SHARPNESS * HEIGHT)
     pixels = points @ k.T
     return pixels[..., :2] / pixels[..., 2:]
 
 
 def rasterised(parts: list[Triangles], eye: Floats, view: Floats) -> NDArray[np.uint8]:
-    """The triangles as the viewer sees them; those that come too near are left out."""
+    """Rasterize the triangles from the viewpoint; triangles nearer than NEAR_M are not drawn."""
     height, width = SHARPNESS * HEIGHT, SHARPNESS * WIDTH
     corners, colors = joined(parts)
     seen = (corners - eye) @ view.T
@@ -183,7 +185,7 @@ def rasterised(parts: list[Triangles], eye: Floats, view: Floats) -> NDArray[np.
 
 
 def write_label(image: NDArray[np.uint8], text: str, place: Floats) -> None:
-    """White text, its middle at a place (3,) in the viewer's axes."""
+    """Draw white text centered at a position (3,) m in the viewer's axes."""
     if place[2] < NEAR_M:
         return
     x, y = projected(place)

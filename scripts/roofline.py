@@ -12,14 +12,14 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A roofline of the large network in bf16: floating-point operations and bytes of each stage against a card's limits.
+"""Roofline of the large network in bf16: floating-point operations and bytes of each stage, and a GPU's limits.
 
     python scripts/roofline.py [--size 768x432] [--people 10]
 
-Nothing is computed: the network runs on PyTorch's `meta` device. A stage's bound is the longer one of two times: its
-matrix products at the speed measured for their precision, and its bytes at the memory's speed. Bytes are counted twice:
-`least` are weights, inputs and results, each once; `unfused` are the inputs and results of every operation, as eager
-kernels read and write them, with attention in one kernel.
+The network runs on PyTorch's `meta` device, without computing. The bound of a stage is the larger of two times: its
+matrix products at the speed measured for their precision, and its bytes at the memory's bandwidth. There are two counts
+of bytes: `least` counts weights, inputs and results once; `unfused` counts the inputs and results of every operation,
+as eager kernels read and write them, with attention in one kernel.
 """
 
 from __future__ import annotations
@@ -42,14 +42,19 @@ from multihmr2_ros.body import Body
 from multihmr2_ros.network.config import NetworkConfig
 from multihmr2_ros.network.model import MultiHMR2, place_bodies
 
-# Of one H100 80GB (scripts/gpu_check.sh, step environment): TFLOP/s of products of 8192 x 8192 matrices. Memory: as its
-# maker says, not measured.
+# One H100 80GB (scripts/gpu_check.sh, step environment): TFLOP/s of products of 8192 x 8192 matrices. Memory bandwidth:
+# the manufacturer's specification, not measured.
 BF16_TFLOPS, FP32_TFLOPS, MEMORY_GB_PER_S = 788.0, 51.0, 3000.0
 
 
 @dataclass(frozen=True)
 class Stage:
-    """flops: of matrix products and attention, (bf16, float32); bytes: least and unfused."""
+    """One stage of the network.
+
+    flops          of matrix products and attention: (bf16, float32)
+    least_bytes    weights, inputs and results
+    unfused_bytes  inputs and results of every operation
+    """
 
     name: str
     flops: tuple[int, int]
@@ -71,11 +76,12 @@ class Stage:
 
 
 def memory_ms(count: int) -> float:
+    """Return the time (ms) to transfer `count` bytes."""
     return 1e-6 * count / MEMORY_GB_PER_S
 
 
 class Traffic(TorchDispatchMode):
-    """Bytes that each operation reads and writes, and matrix products by precision; views cost nothing."""
+    """Counts the bytes read and written by operations (views: 0), and FLOPs of matrix products by precision."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -100,7 +106,7 @@ def _is_view(function: Any) -> bool:
 
 
 def _size(value: Any) -> int:
-    """Bytes of a tensor's memory that an operation reads: an expanded one is read once."""
+    """Return the bytes that an operation reads of a tensor; expanded memory counts once."""
     if not isinstance(value, Tensor):
         return 0
     return min(value.numel() * value.element_size(), value.untyped_storage().nbytes())
@@ -108,7 +114,7 @@ def _size(value: Any) -> int:
 
 @contextlib.contextmanager
 def fused_attention() -> Iterator[None]:
-    """Attention by the kernel that a GPU takes; on `meta`, PyTorch takes matrix products and a softmax."""
+    """Use the GPU's attention kernel; on `meta`, PyTorch would use matrix products and a softmax."""
 
     def attend(query: Tensor, key: Tensor, value: Tensor, bias: None = None) -> Tensor:
         result: Tensor = torch.ops.aten._scaled_dot_product_flash_attention(query, key, value)[0]
@@ -119,7 +125,12 @@ def fused_attention() -> Iterator[None]:
 
 
 def count(name: str, work: Callable[[], Any], modules: list[torch.nn.Module], inputs: Any) -> Stage:
-    """One stage's operations and bytes. modules: whose weights it reads; inputs: tensors that it is given."""
+    """Count the operations and bytes of one stage.
+
+    work     runs the stage
+    modules  the modules whose weights are read
+    inputs   the input tensors
+    """
     with torch.no_grad(), fused_attention(), Traffic() as traffic:
         result = work()
     held = [value for module in modules for value in (*module.parameters(), *module.buffers())]
@@ -128,7 +139,7 @@ def count(name: str, work: Callable[[], Any], modules: list[torch.nn.Module], in
 
 
 def large_network(width: int, height: int, people: int) -> list[Stage]:
-    """The stages of one image; width and height in px, multiples of the patch size."""
+    """Return the stages for one image of width and height px, multiples of the patch size."""
     with torch.device("meta"):
         network = MultiHMR2(NetworkConfig()).set_precision(torch.bfloat16).to("meta").eval()
     body = Body("full").to("meta")
@@ -153,7 +164,7 @@ def large_network(width: int, height: int, people: int) -> list[Stage]:
 
 
 def table(stages: list[Stage]) -> str:
-    """Markdown: a row for each stage, and their sum."""
+    """Format the stages as a Markdown table with their sum."""
     lines = [
         "| stage | GFLOP bf16 | GFLOP fp32 | least MB | unfused MB | products ms | bound ms | unfused ms |",
         "|---|---|---|---|---|---|---|---|",

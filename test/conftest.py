@@ -122,8 +122,8 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def render_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of training samples: six drawn pictures, and four that are held out."""
-    from test.helpers.training_samples import make_pool
+    from test.helpers.training_samples import make_render_cache
 
-    return make_pool(tmp_path_factory.mktemp("pool"), 6, held_out=4)
+    return make_render_cache(tmp_path_factory.mktemp("cache"), 6, held_out=4)

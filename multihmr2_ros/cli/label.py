@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""`multihmr2 label`: bodies fitted to real images, to train with."""
+"""`multihmr2 label`: fits bodies to real images, for training."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ logger = logging.getLogger(__name__)
 
 HELP = "fit bodies to images of people, as pseudo-ground truth for `train --pseudo-truth`"
 DESCRIPTION = """\
-Anny bodies fitted to the 2D keypoints of real people, and written as one file for `multihmr2 train --pseudo-truth`. The
-keypoints come from a COCO keypoint file (with `keypoint_score` and `landmarks_3d_mm` where it has them), or from a
-detector and a pose estimator of the package transformers. Poses, facings and where in the image people are can be
-trained with; distances and statures follow from priors and the assumed camera and are no measurements. With depth maps
-the people of an image are placed together: their distances are then consistent with each other."""
+Fits Anny bodies to the 2D keypoints of real people, and writes them to one file for `multihmr2 train --pseudo-truth`.
+The keypoints come from a COCO keypoint file (optionally with `keypoint_score` and `landmarks_3d_mm`), or from a
+detector and a pose estimator of the package transformers. Training can use the poses, headings and positions in the
+image; distances and statures follow from priors and the assumed camera and are no measurements. With depth maps, the
+people of an image are placed together, so that their distances are consistent with each other."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,24 +52,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the .npz file to write")
     parser.add_argument(
         "--motions", type=Path, metavar="DIR",
-        help="folder of BVH files to learn likely poses from (default: random poses within the limits of the joints)",
+        help="folder of BVH files to learn the pose prior from (default: random poses within the limits of the joints)",
     )  # fmt: skip
     parser.add_argument(
         "--vertical-fov", type=float, default=55.0, metavar="DEG",
-        help="vertical field of view that every image is taken to have (default: %(default)g)",
+        help="assumed vertical field of view of every image (default: %(default)g)",
     )  # fmt: skip
     parser.add_argument(
         "--least-keypoints", type=int, default=8, metavar="N",
-        help="people with fewer known keypoints get no body (default: %(default)s)",
+        help="least number of known keypoints of a fitted person (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--most-error", type=float, default=0.04, metavar="SHARE",
-        help="bodies whose mean keypoint error is larger, as a share of the box's longer side, are left out "
+        help="largest mean keypoint error of a written body, as a share of the box's longer side "
         "(default: %(default)g)",
     )  # fmt: skip
     parser.add_argument(
         "--complete", action=argparse.BooleanOptionalAction,
-        help="everybody in the images is annotated, unsure people as crowds, so that scores may be trained, too "
+        help="everybody in the images is annotated (unsure people as crowds), so that scores can be trained, too "
         "(default: yes with a COCO file, no with a detector)",
     )  # fmt: skip
     group = parser.add_argument_group("images without annotations (needs the extra 'train')")
@@ -85,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_depth_maps(parser)
     parser.add_argument(
         "--images", type=Path, metavar="DIR",
-        help="folder of a COCO file's images, which --depth-model reads (default: the file's folder)",
+        help="folder of a COCO file's images, for --depth-model (default: the file's folder)",
     )  # fmt: skip
 
 
@@ -129,7 +129,7 @@ def _device(args: argparse.Namespace) -> str:
 def _place(
     args: argparse.Namespace, depth_maps: DepthMaps, annotations: Annotations, arrays: dict[str, NDArray[Any]]
 ) -> tuple[dict[str, NDArray[Any]], str]:
-    """The bodies at consistent places, and a line on them."""
+    """Place the bodies by depth maps; return their arrays, and one line for the terminal."""
     from multihmr2_ros.labeling.crowds import place_bodies
     from multihmr2_ros.media.images import read_image
 
@@ -149,13 +149,13 @@ def _place(
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Before anything slow begins."""
+    """Raise UserError for options that cannot be used, before slow work begins."""
     if args.out.suffix != ".npz":
-        raise UserError(f"--out must be a file that ends in .npz, got {str(args.out)!r}; name it so")
+        raise UserError(f"--out must be a file that ends in .npz, got {str(args.out)!r}; rename it")
     if args.out.is_dir() or not args.out.parent.is_dir():
         raise UserError(f"--out must be a file in a folder that exists, got {args.out}; make the folder first")
     if not args.source.exists():
-        raise UserError(f"expected a folder of images or a COCO keypoint file, but {args.source} is not there")
+        raise UserError(f"expected a folder of images or a COCO keypoint file, but {args.source} does not exist")
     if not 1.0 <= args.vertical_fov <= 170.0:  # false for NaN, too
         raise UserError(f"--vertical-fov must be from 1 to 170 degrees, got {args.vertical_fov:g}")
     if not 4 <= args.least_keypoints <= 17:
@@ -163,12 +163,12 @@ def _check(args: argparse.Namespace) -> None:
     if not args.most_error > 0:
         raise UserError(f"--most-error must be above 0, got {args.most_error:g}; 0.04 is 4 % of the box")
     if args.motions is not None and not args.motions.is_dir():
-        raise UserError(f"--motions must be a folder, but {args.motions} is none; check the path")
+        raise UserError(f"--motions must be a folder, but {args.motions} is not one; check the path")
     options.refuse_unwritable(args.out)
 
 
 def _annotations(args: argparse.Namespace) -> Annotations:
-    """The people that the file annotates, or that the detector finds in the images."""
+    """Read the people of a COCO file, or detect them in a folder of images."""
     from multihmr2_ros.labeling.annotations import collect, read_coco
 
     fov = math.radians(args.vertical_fov)
@@ -187,7 +187,7 @@ def _annotations(args: argparse.Namespace) -> Annotations:
         try:
             image = read_image(path)
         except UserError as error:
-            logger.warning("%s; left out", error)  # one damaged file must not cost the others
+            logger.warning("%s; skipped", error)  # one damaged file must not end the run
             continue
         persons += detect(image, len(names))
         names.append(path.name)

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""`multihmr2 weights list|fetch|verify|convert`: the checkpoints, where they are and under which licence."""
+"""`multihmr2 weights list|fetch|verify|convert`: lists, downloads, verifies and converts checkpoints."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ HELP = "list, fetch, verify and convert checkpoints"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
-    action = actions.add_parser("list", help="the checkpoints: here or not, where, licence, SHA-256")
+    action = actions.add_parser("list", help="list the checkpoints with state, size, license, SHA-256 and path")
     action.set_defaults(run_action=_list)
 
-    action = actions.add_parser("fetch", help="download a released checkpoint after its licence is accepted")
+    action = actions.add_parser("fetch", help="download a released checkpoint after its license is accepted")
     action.add_argument("name", metavar="NAME", help="a name from `multihmr2 weights list`")
-    action.add_argument("--accept-license", action="store_true", help="accept the licence without being asked")
-    action.add_argument("--to", type=Path, metavar="FOLDER", help="folder of the file (default: as `list` shows)")
+    action.add_argument("--accept-license", action="store_true", help="accept the license without a question")
+    action.add_argument("--to", type=Path, metavar="FOLDER", help="folder of the file (default: shown by `list`)")
     action.set_defaults(run_action=_fetch)
 
-    action = actions.add_parser("verify", help="compare checkpoints with the SHA-256 of the released ones")
-    action.add_argument("files", nargs="*", metavar="NAME|FILE", help="default: all that are on this machine")
+    action = actions.add_parser("verify", help="compare the SHA-256 of checkpoints with those of the released ones")
+    action.add_argument("files", nargs="*", metavar="NAME|FILE", help="checkpoints (default: all on this machine)")
     action.set_defaults(run_action=_verify)
 
-    action = actions.add_parser("convert", help="write a .pt checkpoint as .safetensors, which cannot execute code")
+    action = actions.add_parser("convert", help="convert a .pt checkpoint to .safetensors, which cannot execute code")
     action.add_argument("source", metavar="FILE", help="checkpoint to read: a name or a file")
     action.add_argument("target", type=Path, metavar="OUT.safetensors", help="file to write")
     action.add_argument(
         "--accept-risk",
         action="store_true",
-        help="load every object of a pickled file. A pickled file can execute any code while it is loaded this way, "
-        "as you: only for a file whose origin you trust, best one that `weights verify` calls ok",
+        help="unpickle every object of the file. This can execute any code with your permissions: only for a file "
+        "whose origin you trust, preferably one that `weights verify` reports as ok",
     )
     action.set_defaults(run_action=_convert)
 
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    rows = [("NAME", "STATE", "SIZE", "LICENCE", "SHA-256", "WHERE")]
+    rows = [("NAME", "STATE", "SIZE", "LICENSE", "SHA-256", "WHERE")]
     for weights in registry.REGISTRY:
         rows.append(
             (
@@ -71,7 +71,7 @@ def _list(args: argparse.Namespace) -> int:
                 registry.size_text(weights.size_bytes),
                 weights.license_name + ("" if weights.commercial_use else " (non-commercial)"),
                 weights.sha256[:12],
-                str(weights.path()) if weights.is_here() else f"`multihmr2 weights fetch {weights.name}` gets it",
+                str(weights.path()) if weights.is_here() else f"`multihmr2 weights fetch {weights.name}` downloads it",
             )
         )
     print(_table(rows))
@@ -94,34 +94,34 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 def _fetch(args: argparse.Namespace) -> int:
     weights = registry.weights_named(args.name)
     if weights.url is None:
-        print(f"{weights.name} comes with the package: there is nothing to fetch")
+        print(f"{weights.name} is part of the package: there is nothing to fetch")
         return 0
     from multihmr2_ros.weights.fetch import fetch, fetched_file
 
     folder = registry.weights_folder() if args.to is None else args.to.expanduser()
     here = fetched_file(weights, folder)
     if here is not None:
-        print(f"{weights.name} is here already, with the right SHA-256: {here}")
+        print(f"{weights.name} is already present, with the correct SHA-256: {here}")
         return 0
     _require_license(weights, args.accept_license)
     print(f"fetching {weights.url} ({registry.size_text(weights.size_bytes)}) to {folder}", flush=True)
     try:
         path = fetch(weights, folder)
     except KeyboardInterrupt:
-        print("\nwhat has come so far is kept: the same command goes on from there", file=sys.stderr)
+        print("\nthe partial download is kept: repeat the command to continue it", file=sys.stderr)
         raise
-    print(f"{weights.name} is here, with the right SHA-256: {path}")
+    print(f"{weights.name} was downloaded, with the correct SHA-256: {path}")
     return 0
 
 
 def _require_license(weights: Weights, accepted: bool) -> None:
-    """Show the licence; UserError unless it was accepted, by the option or by answering yes on a terminal."""
-    print(f"{weights.description}\nlicence: {weights.license_name}: {weights.license_summary}", flush=True)
+    """Show the license. Raises UserError unless it was accepted, by the option or by answering yes on a terminal."""
+    print(f"{weights.description}\nlicense: {weights.license_name}: {weights.license_summary}", flush=True)
     if accepted:
         return
     if not sys.stdin.isatty():
         raise UserError(
-            f"the licence of {weights.name} has to be accepted, and there is no terminal to ask on: "
+            f"the license of {weights.name} must be accepted, but there is no terminal to ask on: "
             f"read its terms, then add --accept-license"
         )
     try:
@@ -129,14 +129,14 @@ def _require_license(weights: Weights, accepted: bool) -> None:
     except EOFError:
         answer = ""
     if answer.strip().lower() not in ("y", "yes"):
-        raise UserError("the licence was not accepted: nothing was fetched")
+        raise UserError("the license was not accepted: nothing was fetched")
 
 
 def _verify(args: argparse.Namespace) -> int:
     names = args.files or [weights.name for weights in registry.REGISTRY if weights.is_here()]
     if not names:
         raise UserError("there is nothing to verify: no checkpoint is on this machine (`multihmr2 weights list`)")
-    paths = [registry.resolve_checkpoint(name) for name in names]  # all, before the long work on any
+    paths = [registry.resolve_checkpoint(name) for name in names]  # all of them, before the long work begins
     all_ok = True
     for name, path in zip(names, paths, strict=True):
         ok, verdict = _verdict(name, path)
@@ -146,7 +146,7 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _verdict(name: str, path: Path) -> tuple[bool, str]:
-    """Whether the file is a known checkpoint, and the one it claims to be by its name; and what to print."""
+    """Return whether the file is a known checkpoint and matches its name, and the line to print."""
     actual = registry.sha256_of(path)
     claimed = next((known for known in registry.REGISTRY if name == known.name or path.name == known.file_name), None)
     found = next((known for known in registry.REGISTRY if known.sha256 == actual), None)

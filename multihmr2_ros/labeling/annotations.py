@@ -12,10 +12,13 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""People annotated in 2D: boxes, keypoints, and 3D landmarks where there are any; from COCO's keypoint format.
+"""Reads 2D annotations of people in COCO's keypoint format: boxes, keypoints, and optional 3D landmarks.
 
-Beside COCO's fields an annotation may have `keypoint_score` (17 numbers from 0 to 1, how sure each keypoint is),
-`landmarks_3d_mm` (33 x 3 numbers, BlazePose's landmarks, `labeling.landmarks`) and `landmark_visibility` (33).
+In addition to COCO's fields an annotation may have:
+
+keypoint_score       17 numbers from 0 to 1, the confidence of each keypoint
+landmarks_3d_mm      33 x 3 numbers, BlazePose's landmarks (`labeling.landmarks`)
+landmark_visibility  33 numbers from 0 to 1
 """
 
 from __future__ import annotations
@@ -30,20 +33,23 @@ from numpy.typing import NDArray
 
 from multihmr2_ros.camera import intrinsics_from_fov
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.labeling.fitting import Observations
 from multihmr2_ros.labeling.landmarks import LANDMARK_COUNT
+from multihmr2_ros.labeling.observations import Observations
 
 MOST_BYTES = 2**31
-MOST_PIXELS = 1e6  # of a coordinate
-OCCLUDED_WEIGHT = 0.5  # of a keypoint that is annotated, but hidden (v = 1)
+MOST_PIXELS = 1e6  # absolute value of a coordinate
+OCCLUDED_WEIGHT = 0.5  # of an annotated, but occluded keypoint (v = 1)
 
 
 @dataclass(frozen=True)
 class Annotations:
-    """Pictures, and the n people in them, picture by picture.
+    """P images and the n annotated people in them, ordered by image.
 
-    pictures: names below the pictures' folder. sizes (P, 2): width, height in px. picture (n,): each person's. unsure
-    (n,) bool: neither a person nor background, or a crowd. people: what is known of them.
+    pictures  paths relative to the folder of images
+    sizes     (P, 2) px: width, height
+    picture   (n,) row of each person's image in `pictures`
+    unsure    (n,) bool: neither a person nor background, or a crowd
+    people    the annotations
     """
 
     pictures: tuple[str, ...]
@@ -58,7 +64,7 @@ class Annotations:
 
 @dataclass(frozen=True)
 class Person:
-    """One annotated person; as in Observations and Annotations, without the camera."""
+    """One annotated person: a row of `Annotations` and `Observations`, without the camera."""
 
     picture: int
     unsure: bool
@@ -73,7 +79,7 @@ class Person:
 def collect(
     pictures: list[str], sizes: list[tuple[int, int]], persons: list[Person], vertical_fov_rad: float
 ) -> Annotations:
-    """Arrays of single persons; every picture is taken to have the given vertical field of view."""
+    """Collect persons into arrays. Every image is assumed to have the given vertical field of view."""
     n = len(persons)
     cameras = np.array([intrinsics_from_fov(vertical_fov_rad, *size) for size in sizes]).reshape(-1, 3, 3)
     picture = np.array([person.picture for person in persons], np.int64)
@@ -97,7 +103,7 @@ def collect(
 
 
 def read_coco(path: Path, vertical_fov_rad: float) -> Annotations:
-    """The people of a COCO keypoint file; UserError, one line, where it cannot be read or is none."""
+    """Read the people of a COCO keypoint file. Raises UserError if it cannot be read or has another format."""
     content = _load(path)
     try:
         listed = {int(entry["id"]): entry for entry in content["images"]}
@@ -119,8 +125,8 @@ def read_coco(path: Path, vertical_fov_rad: float) -> Annotations:
             persons.append(_person(entry, rows))
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UserError(
-                f"{path}: annotation {number} is not sound ({type(error).__name__}: {error}); COCO's have image_id, "
-                "bbox and 17 keypoints"
+                f"{path}: annotation {number} is invalid ({type(error).__name__}: {error}); expected image_id, "
+                "bbox and 17 keypoints, as COCO has them"
             ) from None
     persons.sort(key=lambda person: person.picture)
     return collect(pictures, sizes, persons, vertical_fov_rad)
@@ -129,7 +135,9 @@ def read_coco(path: Path, vertical_fov_rad: float) -> Annotations:
 def _load(path: Path) -> Any:
     try:
         if path.stat().st_size > MOST_BYTES:
-            raise UserError(f"{path}: a COCO file may have {MOST_BYTES // 2**30} GiB, but this one has more; split it")
+            raise UserError(
+                f"{path}: expected a COCO file of at most {MOST_BYTES // 2**30} GiB, but it is larger; split it"
+            )
         return json.loads(path.read_bytes())
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}; give a COCO keypoint file") from None
@@ -140,7 +148,7 @@ def _load(path: Path) -> Any:
 def _name(entry: dict[str, Any]) -> str:
     name = entry["file_name"]
     if not isinstance(name, str) or not name or "\0" in name or Path(name).is_absolute() or ".." in Path(name).parts:
-        raise ValueError(f"the file name {name!r:.80} is not one below the pictures' folder")
+        raise ValueError(f"the file name {name!r:.80} must be a path below the folder of images")
     return name
 
 

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""From annotations to the file of fitted bodies that `multihmr2 train --pseudo-truth` reads."""
+"""Fits bodies to annotations and writes the file that `multihmr2 train --pseudo-truth` reads."""
 
 from __future__ import annotations
 
@@ -27,14 +27,15 @@ from numpy.typing import NDArray
 
 from multihmr2_ros.body import Body
 from multihmr2_ros.labeling.annotations import Annotations
-from multihmr2_ros.labeling.fitting import Fits, Fitter, Observations, fit_error
+from multihmr2_ros.labeling.fitting import Fits, Fitter, fit_error
+from multihmr2_ros.labeling.observations import Observations
 from multihmr2_ros.labeling.pose_prior import PosePrior
 from multihmr2_ros.labeling.posed_keypoints import KeypointModel
 from multihmr2_ros.media.files import atomic_path
 
-ROTATION_ROWS = 1024  # people whose rotations are computed at once
+ROTATION_ROWS = 1024  # people per batch of computed rotations
 
-# COCO's standard deviations of keypoints, doubled, as shares of the area's square root (cocodataset.org, keypoints).
+# Twice COCO's standard deviations of keypoints, as shares of the square root of the area (cocodataset.org, keypoints).
 OKS_SIGMAS = 2.0 * np.array(
     [
         0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089,
@@ -43,7 +44,7 @@ OKS_SIGMAS = 2.0 * np.array(
 )  # fmt: skip
 AREA_OF_BOX = 0.53  # a person's area, as a share of the box's
 
-# Bone → the keypoints (COCO's numbers) that determine how it is turned.
+# Bone → the keypoints (COCO's indices) that determine its rotation.
 SEEN_BY = {
     "root": (5, 6, 11, 12), "spine05": (5, 6, 11, 12), "spine04": (5, 6, 11, 12), "spine03": (5, 6, 11, 12),
     "spine02": (5, 6, 11, 12), "spine01": (5, 6, 11, 12),
@@ -51,12 +52,16 @@ SEEN_BY = {
     "clavicle.R": (6, 8), "upperarm01.R": (6, 8), "lowerarm01.R": (8, 10),
     "upperleg01.L": (11, 13), "lowerleg01.L": (13, 15), "upperleg01.R": (12, 14), "lowerleg01.R": (14, 16),
 }  # fmt: skip
-TRUNK_KEYPOINTS = 3  # of shoulders and hips: so many are enough for the trunk
+TRUNK_KEYPOINTS = 3  # of the four shoulders and hips: enough to determine the trunk
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Who is fitted: least_keypoints trusted ones; and who is left out: error above most_error (share of the box)."""
+    """Limits of the fitted people.
+
+    least_keypoints  people with fewer trusted keypoints are not fitted
+    most_error       bodies with a larger `fit_error` (share of the box's longer side) are left out
+    """
 
     least_keypoints: int = 8
     most_error: float = 0.04
@@ -64,7 +69,14 @@ class Selection:
 
 @dataclass(frozen=True)
 class Report:
-    """What became of the people. errors, oks (f,): of all that were fitted, also of those left out."""
+    """Counts of people.
+
+    people       without the unsure ones
+    unsure       neither a person nor background
+    fitted       with enough keypoints
+    left_out     of the fitted ones, because of their error
+    errors, oks  (fitted,): `fit_error` and object keypoint similarity, also of those left out
+    """
 
     people: int
     unsure: int
@@ -74,7 +86,7 @@ class Report:
     oks: NDArray[np.float32]
 
     def text(self) -> str:
-        """A few lines for the terminal."""
+        """Return the report as two or three lines for the terminal."""
         few = self.people - self.fitted
         lines = [
             f"{self.people} people and {self.unsure} unsure ones; {few} have too few keypoints",
@@ -95,9 +107,10 @@ def label_bodies(
     complete: bool,
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> tuple[dict[str, NDArray[Any]], Report]:
-    """The arrays of the file, and a report. complete: everybody in the pictures is annotated, unsure people included.
+    """Fit bodies to the annotated people; return the arrays of the file, and a report.
 
-    progress: told how many of how many people are fitted.
+    complete               whether everybody in the images is annotated, unsure people included
+    progress(done, total)  called with the number of fitted people
     """
     people, unsure = annotations.people, annotations.unsure
     enough = ~unsure & (people.trusted.sum(axis=1) >= selection.least_keypoints)
@@ -135,7 +148,7 @@ def label_bodies(
 
 
 def similarity(people: Observations, fits: Fits) -> NDArray[np.float32]:
-    """(n,) COCO's object keypoint similarity of the fitted bodies' keypoints to the trusted ones."""
+    """Return (n,): COCO's object keypoint similarity of the fitted bodies' keypoints to the trusted ones."""
     area = AREA_OF_BOX * (people.box[:, 2] - people.box[:, 0]) * (people.box[:, 3] - people.box[:, 1])
     squares = ((fits.keypoints - people.keypoints) ** 2).sum(axis=-1)
     near = np.exp(-squares / (2.0 * np.maximum(area, 1.0)[:, None] * OKS_SIGMAS**2))
@@ -143,7 +156,7 @@ def similarity(people: Observations, fits: Fits) -> NDArray[np.float32]:
 
 
 def seen_bones(trusted: NDArray[np.bool_], labels: tuple[str, ...]) -> NDArray[np.bool_]:
-    """(n, 163): whether trusted keypoints (n, 17) determine how a bone is turned."""
+    """Return (n, 163) bool: whether trusted keypoints (n, 17) determine the bone's rotation."""
     seen = np.zeros((len(trusted), len(labels)), np.bool_)
     for label, keypoints in SEEN_BY.items():
         least = min(TRUNK_KEYPOINTS, len(keypoints))
@@ -160,7 +173,7 @@ def _body_rows(
     model: KeypointModel,
     body: Body,
 ) -> dict[str, NDArray[Any]]:
-    """The arrays with a row per fitted body."""
+    """Return the arrays that have a row per fitted body."""
     people = annotations.people.select(rows[good])
     shape, rotations = np.zeros((0, 6), np.float32), np.zeros((0, len(body.bone_labels), 3, 3), np.float16)
     centre = np.zeros((0, 3), np.float32)
@@ -190,10 +203,10 @@ def _body_rows(
 
 
 def save_bodies(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
-    """Writes the arrays as one .npz file, whole or not at all. Equal arrays give equal bytes."""
+    """Write the arrays as one .npz file, atomically. Equal arrays give equal bytes."""
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as file:
         for name, array in arrays.items():
-            info = zipfile.ZipInfo(f"{name}.npy")  # without the time of day
+            info = zipfile.ZipInfo(f"{name}.npy")  # with a fixed time stamp
             info.compress_type = zipfile.ZIP_DEFLATED
             with file.open(info, "w", force_zip64=True) as entry:
                 np.lib.format.write_array(entry, np.ascontiguousarray(array), allow_pickle=False)

@@ -12,11 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Fitted bodies of one image placed together by its depth map, so that their distances and sizes are consistent.
+"""Places the fitted bodies of one image together by its depth map, so that their distances and sizes are consistent.
 
-A fit says where in the image a body is and how large it looks; its distance follows from the prior of statures alone.
-Placement moves bodies along their rays and scales them by as much. Shapes follow by the height phenotype: the file of
-bodies has no scale beside the shape.
+A fit determines a body's position and size in the image; its distance follows from the prior of statures alone.
+Placement moves bodies along their rays and scales them by the same factor. The scale is expressed by the height
+phenotype, because the file of bodies has no scale besides the shape.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from multihmr2_ros.placement import BodySurface, PlacementConfig, RelativeDepth,
 
 HEIGHT = PHENOTYPE_LABELS.index("height")
 BISECTIONS = 20
-# The fit lies over the image and has used the prior of statures for its distance already: without the prior, nothing is
-# known of distance and size but their ratio.
+# The fit matches the image and has already used the prior of statures for its distance: without the prior, only the
+# ratio of distance and size is known.
 FITTED = PlacementConfig(shared_sigma=1.0, own_depth_sigma=0.03, own_stature_sigma=0.03)
 
 Arrays = dict[str, NDArray[Any]]
@@ -47,25 +47,25 @@ FindMap = Callable[[str], NDArray[np.generic] | RelativeDepth | None]
 
 @dataclass(frozen=True)
 class PlacedReport:
-    """placed of bodies in images with a map were placed by it; moved (n,): by which share of their distance."""
+    """bodies: number of all bodies. moved (n,): relative change of distance of the n bodies placed by a depth map."""
 
     bodies: int
     moved: NDArray[np.float64]
 
     def text(self) -> str:
-        """One line for the terminal."""
+        """Return the report as one line for the terminal."""
         median = 100 * np.median(np.abs(self.moved)) if len(self.moved) else 0.0
         return f"{len(self.moved)} of {self.bodies} bodies placed by depth maps, moved by {median:.1f} % in the median"
 
 
 def place_bodies(arrays: Arrays, sizes: dict[str, tuple[int, int]], find: FindMap) -> tuple[Arrays, PlacedReport]:
-    """The arrays of a file of bodies with new centre and shape, and with
+    """Place the bodies of each image by its depth map; return the file's arrays with new centre and shape, and with
 
-    placed            (N,) bool: the places of this image's placed bodies are consistent with each other
-    distance_sigma_m  (N,) float32, standard deviation of the distance to the camera, in the assumed camera; NaN where
-                      not placed
+    placed            (N,) bool: the positions of this image's placed bodies are consistent with each other
+    distance_sigma_m  (N,) float32, standard deviation of the distance to the assumed camera; NaN where not placed
 
-    sizes: (width, height) px of each image by name. find: the map of an image with a name, or None.
+    sizes       image name → (width, height) px
+    find(name)  returns the depth map of an image, or None
     """
     body = Body("low")
     surface = BodySurface.of_mesh(body.faces, body.anny.template_vertices.cpu().numpy())
@@ -73,7 +73,7 @@ def place_bodies(arrays: Arrays, sizes: dict[str, tuple[int, int]], find: FindMa
     centre, shape = arrays["centre"].astype(np.float32), arrays["shape"].astype(np.float32)
     placed, sigma_m, moved = np.zeros(n, np.bool_), np.full(n, np.nan, np.float32), np.zeros(n)
     names, image, counts = np.unique(arrays["image"], return_inverse=True, return_counts=True)
-    parts = np.split(image.argsort(kind="stable"), counts.cumsum()[:-1])  # of no bodies: one empty part
+    parts = np.split(image.argsort(kind="stable"), counts.cumsum()[:-1])  # without bodies: one empty part
     for name, rows in zip(names, parts, strict=False):
         depth = find(str(name)) if len(rows) > 1 else None
         if depth is None:
@@ -97,7 +97,7 @@ ROWS = ("shape", "rotations", "centre", "k")
 
 @torch.no_grad()
 def people_of(rows: Arrays, body: Body, image_size: tuple[int, int]) -> People:
-    """n fitted bodies of one image (height, width) as people; rows: ROWS of the file's arrays."""
+    """Return n fitted bodies of one image (height, width) px as People; rows: the file's arrays named in ROWS."""
     shape, rotations = rows["shape"].astype(np.float32), rows["rotations"].astype(np.float32)
     posed = body(torch.from_numpy(shape), torch.from_numpy(rotations))
     vertices, joints = posed.vertices.numpy(), posed.joints.numpy()
@@ -135,7 +135,7 @@ def people_of(rows: Arrays, body: Body, image_size: tuple[int, int]) -> People:
 
 @torch.no_grad()
 def _as_rows(people: People, body: Body) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Shapes (n, 6) of the people's statures and centres (n, 3) m of such bodies at the people's pelvises."""
+    """Return shapes (n, 6) with the people's statures, and their center vertices (n, 3) m, camera frame."""
     shape = with_stature(body, torch.from_numpy(people.shape), torch.from_numpy(people.stature))
     posed = body(shape, torch.from_numpy(people.rotations))
     offset = posed.vertices[:, body.centre_vertex] - posed.joints[:, 0]
@@ -143,7 +143,7 @@ def _as_rows(people: People, body: Body) -> tuple[NDArray[np.float32], NDArray[n
 
 
 def with_stature(body: Body, shape: Tensor, stature: Tensor) -> Tensor:
-    """Shapes (n, 6) with the height phenotype that gives the statures (n,) m, or its nearest limit."""
+    """Return shapes (n, 6) whose height phenotype gives the statures (n,) m, or is at its nearest limit."""
     low, high, shape = torch.zeros(len(shape)), torch.ones(len(shape)), shape.clone()
     for _ in range(BISECTIONS):
         shape[:, HEIGHT] = 0.5 * (low + high)

@@ -12,7 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Depth maps by a single-image network of the package transformers, such as Depth Anything V2 small (Apache-2.0)."""
+"""Predicts depth maps with a monocular network of the package transformers, such as Depth Anything V2 small
+(Apache-2.0)."""
 
 from __future__ import annotations
 
@@ -27,15 +28,16 @@ METRIC_TYPES = ("ZoeDepthForDepthEstimation", "DepthProForDepthEstimation")
 
 
 class DepthModel:
-    """A relative depth map of each image; `kind` says of what.
+    """Predicts relative depth maps; `kind` is "depth" or "inverse" (inverse depth).
 
-    Networks of metric depth are used up to scale and shift, too: from one image, both are the least certain part.
+    Maps of metric networks are used up to scale and shift, too: these are the least certain part of a monocular depth.
     """
 
     def __init__(self, source: str, device: str = "cpu") -> None:
-        """source: a folder with a model in the format of transformers, or a name on the hub, which is then fetched.
+        """Load the model.
 
-        Raises UserError where none can be loaded.
+        source: a folder with a model in the format of transformers, or a name on the hub, which is then downloaded.
+        Raises UserError if it cannot be loaded.
         """
         transformers = import_transformers("--depth-model", "--depth-maps")
         self._device = device
@@ -47,7 +49,7 @@ class DepthModel:
 
     @torch.inference_mode()
     def __call__(self, image: NDArray[np.uint8]) -> RelativeDepth:
-        """Predict the map of an image (H, W, 3) uint8 RGB, in the image's size."""
+        """Predict the depth map of an image (H, W, 3) uint8 RGB, with the image's size."""
         inputs = self._processor(images=image, return_tensors="pt").to(self._device)
         predicted = self._network(**inputs).predicted_depth.float()
         full = torch.nn.functional.interpolate(

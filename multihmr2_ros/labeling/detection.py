@@ -12,9 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""People and their 2D keypoints in pictures, for those who have no labels.
+"""Detects people and their 2D keypoints in images without labels.
 
-A detector and a pose estimator of the package transformers (RT-DETR and ViTPose, Apache-2.0) find them.
+Uses a detector and a pose estimator of the package transformers (RT-DETR and ViTPose, Apache-2.0).
 """
 
 from __future__ import annotations
@@ -29,15 +29,19 @@ from numpy.typing import NDArray
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.labeling.annotations import Person
 
-SURE_SCORE = 0.5  # from here on somebody is a person
-UNSURE_SCORE = 0.2  # from here on neither person nor background
+SURE_SCORE = 0.5  # at least: a person
+UNSURE_SCORE = 0.2  # at least: neither a person nor background
 TRUSTED_KEYPOINT = 0.3
 LEAST_SIZE_PX = 24
-MOST_PEOPLE = 100  # in a picture, by score
+MOST_PEOPLE = 100  # per image, by score
 
 
 def import_transformers(use: str, alternative: str) -> Any:
-    """The package. Raises UserError where it is not installed; alternative: another thing that the user may give."""
+    """Import and return the package transformers. Raises UserError if it is not installed.
+
+    use          the option or task that needs it, for the message
+    alternative  what the user may give instead, for the message
+    """
     try:
         import transformers
     except ImportError:
@@ -49,12 +53,12 @@ def import_transformers(use: str, alternative: str) -> Any:
 
 
 class PeopleDetector:
-    """Boxes from a detector, 17 keypoints in each from a pose estimator."""
+    """Detects boxes of people, and estimates 17 keypoints in each."""
 
     def __init__(self, detector: str, pose_estimator: str, device: str = "cpu") -> None:
-        """Each is a folder with a model in the format of transformers, or a name on the hub, which is then fetched.
+        """Load both models: each is a folder in the format of transformers, or a name on the hub (downloaded).
 
-        UserError where one cannot be loaded.
+        Raises UserError if one cannot be loaded, or was trained on other classes or keypoints.
         """
         transformers = import_transformers("finding people in images without labels", "a COCO keypoint file")
         self._device = device
@@ -67,18 +71,18 @@ class PeopleDetector:
         names: dict[int, str] = self._find.config.id2label
         self._person_labels = [key for key, name in names.items() if str(name).lower() == "person"]
         if not self._person_labels:
-            raise UserError(f"the detector {detector} does not know the class 'person'; give one trained on COCO")
+            raise UserError(f"the detector {detector} has no class 'person'; give one trained on COCO")
         keypoints = int(self._pose.config.num_labels)
         if keypoints != 17:
             raise UserError(
-                f"the pose estimator must know COCO's 17 keypoints, but {pose_estimator} has {keypoints}; give another"
+                f"expected a pose estimator of COCO's 17 keypoints, but {pose_estimator} has {keypoints}; give another"
             )
         experts = getattr(self._pose.config.backbone_config, "num_experts", 1)
         self._experts = isinstance(experts, int) and experts > 1
 
     @torch.inference_mode()
     def __call__(self, image: NDArray[np.uint8], picture: int) -> list[Person]:
-        """The people in an image (H, W, 3) uint8 RGB, which is number `picture`."""
+        """Detect the people in an image (H, W, 3) uint8 RGB; picture: the image's index."""
         boxes, scores = self._detect(image)
         if not len(boxes):
             return []
@@ -100,7 +104,7 @@ class PeopleDetector:
         return persons
 
     def _detect(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Boxes (n, 4) within the image and scores (n,), descending."""
+        """Return boxes (n, 4) px, clipped to the image, and scores (n,), descending."""
         inputs = self._to_detector(images=image, return_tensors="pt").to(self._device)
         height, width = image.shape[:2]
         (found,) = self._to_detector.post_process_object_detection(
@@ -115,7 +119,7 @@ class PeopleDetector:
     def _estimate(
         self, image: NDArray[np.uint8], boxes: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Keypoints (n, 17, 2) px and scores (n, 17) of the people in boxes (n, 4)."""
+        """Return keypoints (n, 17, 2) px and scores (n, 17) of the people in boxes (n, 4) px."""
         corners = [np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)]
         inputs = self._to_pose(images=image, boxes=corners, return_tensors="pt").to(self._device)
         if self._experts:
@@ -129,7 +133,7 @@ class PeopleDetector:
 
 
 def load_model(kind: Any, source: str, option: str, device: str) -> tuple[Any, Any]:
-    """The model and its image processor."""
+    """Load a model of a transformers class and its image processor. Raises UserError naming the option."""
     from transformers import AutoImageProcessor
 
     if Path(source).is_dir() and not Path(source, "config.json").is_file():
@@ -140,7 +144,7 @@ def load_model(kind: Any, source: str, option: str, device: str) -> tuple[Any, A
     try:
         model, report = kind.from_pretrained(source, use_safetensors=True, output_loading_info=True)
         processor = AutoImageProcessor.from_pretrained(source)
-    except Exception as error:  # of a dozen kinds: files, headers, sizes, the hub
+    except Exception as error:  # the library raises a dozen types: files, headers, sizes, the hub
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise UserError(
             f"{option} {source} cannot be loaded ({reason:.200}); give a folder that a model was saved in with "

@@ -12,10 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""BlazePose's 33 landmarks in 3D: which are which, and the body that they stand for.
+"""BlazePose's 33 landmarks in 3D: their indices, and their conversion to joints and segments of a body.
 
-Millimetres about the hips, x right, y down, z away, as if the person were seen straight on. Shape, facing and depth
-order are about right, places are not: so only directions between them are used.
+The landmarks are in millimeters from the middle of the hips, x right, y down, z away, as if the person were at the
+image's center. Proportions, heading and depth order are approximately correct, positions are not: only directions
+between landmarks are used.
 """
 
 from __future__ import annotations
@@ -29,13 +30,20 @@ from multihmr2_ros.simulation.retarget import segment_orientations
 LANDMARK_COUNT = 33
 # COCO keypoint → landmark.
 LANDMARK_OF = {5: 11, 6: 12, 7: 13, 8: 14, 9: 15, 10: 16, 11: 23, 12: 24, 13: 25, 14: 26, 15: 27, 16: 28}
-JOINTS = {"shoulder": 5, "elbow": 7, "wrist": 9, "hip": 11, "knee": 13, "ankle": 15}  # of the left; the right is next
+JOINTS = {
+    "shoulder": 5,
+    "elbow": 7,
+    "wrist": 9,
+    "hip": 11,
+    "knee": 13,
+    "ankle": 15,
+}  # of the left side; the right one follows
 
-# BlazePose lets the legs of upright people point away from the camera, whichever way they face: by so many units for
-# one downward (thighs, shins), as the mean of 472 who face the camera and 136 who turn their backs.
+# BlazePose tilts the legs of upright people away from the camera, whichever way they face: by these lengths per unit
+# downward (thighs, shins); mean of 472 people who face the camera and 136 seen from behind.
 AWAY_BIAS = (0.1, 0.3)
 
-# Directions, as COCO keypoints whose means are the ends.
+# Directions from the mean of one group of COCO keypoints to the mean of another.
 DIRECTIONS = (
     ((5,), (7,)), ((7,), (9,)), ((6,), (8,)), ((8,), (10,)),
     ((11,), (13,)), ((13,), (15,)), ((12,), (14,)), ((14,), (16,)),
@@ -44,7 +52,10 @@ DIRECTIONS = (
 
 
 def body_landmarks(landmarks: NDArray[np.floating], rays: NDArray[np.floating]) -> NDArray[np.float64]:
-    """(n, 17, 3) landmarks (n, 33, 3) in COCO's order and the camera's axes, seen along unit rays (n, 3); no face."""
+    """Return (n, 17, 3) mm: landmarks (n, 33, 3) in COCO's order, rotated to the camera's axes; the face is left at 0.
+
+    rays (n, 3): unit vectors from the camera to the people.
+    """
     joints = np.zeros((len(landmarks), 17, 3))
     for keypoint, landmark in LANDMARK_OF.items():
         joints[:, keypoint] = landmarks[:, landmark]
@@ -62,7 +73,7 @@ def body_landmarks(landmarks: NDArray[np.floating], rays: NDArray[np.floating]) 
 
 
 def segments_of(joints: NDArray[np.floating]) -> NDArray[np.float64]:
-    """(n, 10, 3, 3) segments in the level frame, of joints (n, 17, 3) in the camera's axes."""
+    """Return segment orientations (n, 10, 3, 3) in the level frame, of joints (n, 17, 3) in the camera's axes."""
     level = joints @ CAMERA_FROM_LEVEL
     named = {f"left_{name}": level[:, index] for name, index in JOINTS.items()}
     named |= {f"right_{name}": level[:, index + 1] for name, index in JOINTS.items()}

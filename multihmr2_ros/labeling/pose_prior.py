@@ -12,10 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Which poses are likely: a mixture of Gaussians over the limbs' rotations, learned from recorded motions.
+"""A prior of poses: a mixture of Gaussians over the limbs' rotations, learned from recorded motions.
 
-The features of a pose are free of the root's rotation: for chest, upper arms and thighs, relative to what carries
-them, the columns of their rotation that point along the segment and along its hinge; for elbows and knees the angle.
+The features of a pose do not depend on the root's rotation. For chest, upper arms and thighs: the two columns of their
+rotation relative to the parent segment that point along the segment and along its hinge; for elbows and knees: the
+angle.
 """
 
 from __future__ import annotations
@@ -40,28 +41,31 @@ from multihmr2_ros.simulation.retarget import load_motion, motion_files
 
 COMPONENTS = 24
 ROUNDS = 25
-LEAST_SIGMA = 0.1  # rad, about; recordings and rigs differ by as much
-LEAST_STEP = 0.05  # rms of features between two poses of a clip: nearer ones count as one
+LEAST_SIGMA = 0.1  # about rad: recordings and rigs differ by as much
+LEAST_STEP = 0.05  # rms difference of features: nearer poses of a clip count as one
 FEWEST_POSES = 200
 RANDOM_POSES = 1000
 MOST_POSES = 12_000
 GREATEST_BEND_RAD = 2.7
 
-# Share of the prior for each posture, whatever the recordings' own shares are.
-# Recordings show movement, so that straight legs are rare in them; people in pictures mostly stand or walk.
+# The prior's share of each posture, independent of its share in the recordings: these show movement, so straight legs
+# are rare in them, but people in images mostly stand or walk.
 POSTURES = {"straight": 0.25, "stand": 0.3, "sit": 0.2, "crouch": 0.15, "lie": 0.1}
 STRAIGHT_RAD = 0.35
 
 
 def pose_features(pose: Pose) -> Tensor:
-    """(n, 34) features of poses."""
+    """Return features (n, 34) of poses."""
     chest = rotations_from_vectors(pose.chest)
     balls = torch.cat([chest[:, None], pose.upper_arms, pose.thighs], dim=1)[..., 1:]
     return torch.cat([balls.flatten(1), pose.elbows, pose.knees], dim=1)
 
 
 def pose_of_segments(orientation: NDArray[np.floating]) -> tuple[Pose, NDArray[np.float64]]:
-    """Segments' orientations (n, 10, 3, 3) as hinged poses, and how far forearms and shins are from it, (n,) rad."""
+    """Convert segment orientations (n, 10, 3, 3) to poses with hinges.
+
+    Also returns the largest angle (n,) rad by which forearms and shins deviate from the hinged pose.
+    """
     segments = {name: orientation[:, index].astype(np.float64) for index, name in enumerate(SEGMENTS)}
     pelvis, chest = segments["pelvis"], segments["chest"]
     balls: dict[str, list[NDArray[np.float64]]] = {"upper_arm": [], "thigh": []}
@@ -86,7 +90,7 @@ def pose_of_segments(orientation: NDArray[np.floating]) -> tuple[Pose, NDArray[n
 
 
 def rotation_vectors(matrices: Tensor) -> Tensor:
-    """(n, 3) rotation vectors of rotations (n, 3, 3)."""
+    """Return rotation vectors (n, 3) of rotations (n, 3, 3)."""
     from scipy.spatial.transform import Rotation
 
     return torch.from_numpy(Rotation.from_matrix(matrices.numpy()).as_rotvec())
@@ -94,9 +98,12 @@ def rotation_vectors(matrices: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class PosePrior:
-    """log_shares (K,), means (K, 34), whitening (K, 34, 34): features less the mean → unit Gaussians.
+    """A mixture of K Gaussians.
 
-    starts: poses, at least one, to begin a fit with.
+    log_shares  (K,)
+    means       (K, 34)
+    whitening   (K, 34, 34): maps the difference of features and mean to a unit Gaussian
+    starts      K typical poses, from which a fit starts
     """
 
     log_shares: Tensor
@@ -105,7 +112,7 @@ class PosePrior:
     starts: Pose
 
     def cost(self, pose: Pose) -> Tensor:
-        """(n,) nats above that of the likeliest component's mean."""
+        """Return the negative log-density (n,) in nats, relative to the most likely component's mean."""
         away = pose_features(pose)[:, None] - self.means
         white = torch.einsum("kij,nkj->nki", self.whitening, away)
         volume = self.whitening.diagonal(dim1=1, dim2=2).log().sum(1)
@@ -113,9 +120,12 @@ class PosePrior:
         return level.max() - torch.logsumexp(level - 0.5 * white.square().sum(-1), dim=1)
 
 
-def learn_pose_prior(motions: Path | None, seed: int = 0) -> PosePrior:
-    """From the BVH files of a folder; without one from random poses within the limits of the joints."""
-    generator = np.random.default_rng(seed)
+def learn_pose_prior(motions: Path | None) -> PosePrior:
+    """Learn the prior from the BVH files of a folder, or, without one, from random poses within the joints' limits.
+
+    Raises UserError if the folder holds too few different poses.
+    """
+    generator = np.random.default_rng(0)
     orientation = _recorded(motions) if motions is not None else _random(generator)
     mirrored = orientation[:, MIRRORED_SEGMENTS] * MIRRORED_SIGNS
     orientation = np.concatenate([orientation, mirrored])
@@ -149,15 +159,15 @@ def learn_pose_prior(motions: Path | None, seed: int = 0) -> PosePrior:
 
 
 def _recorded(folder: Path) -> NDArray[np.float32]:
-    """(n, 10, 3, 3) orientations of distinct poses of all files."""
+    """Return orientations (n, 10, 3, 3) of the distinct poses of all files."""
     if not folder.is_dir():
-        raise UserError(f"the folder of motions must be a folder, but {folder} is none; check the path")
+        raise UserError(f"expected a folder of motions, but {folder} is not a folder; check the path")
     clips = [_distinct(load_motion(path).orientation) for path in motion_files(folder)]
     return np.concatenate(clips)
 
 
 def _distinct(orientation: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The frames of a clip that differ from the last one kept."""
+    """Select the frames of a clip that differ from the previously selected one."""
     features = pose_features(pose_of_segments(orientation)[0]).numpy()
     kept = [0]
     for index in range(1, len(features)):
@@ -171,7 +181,7 @@ def _random(generator: np.random.Generator) -> NDArray[np.float32]:
 
 
 def _posture_weights(orientation: NDArray[np.floating], knees: NDArray[np.floating]) -> NDArray[np.float64]:
-    """(n,) weights that sum to 1, so that each posture that occurs has its share. knees (n, 2): rad."""
+    """Return weights (n,) that sum to 1 and give each posture that occurs its share; knees (n, 2) rad."""
     up = orientation[:, 0, 2, 2]
     thighs = orientation[:, [SEGMENTS.index("left_thigh"), SEGMENTS.index("right_thigh")], 2, 2]
     shins = orientation[:, [SEGMENTS.index("left_shin"), SEGMENTS.index("right_shin")], 2, 2]
@@ -189,7 +199,10 @@ def _posture_weights(orientation: NDArray[np.floating], knees: NDArray[np.floati
 def _fit_mixture(
     x: NDArray[np.float64], components: int, generator: np.random.Generator
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
-    """Shares (K,), means (K, D), covariances (K, D, D) by EM, and the rows of x nearest to the means, (K,)."""
+    """Fit a mixture to x (n, D) by EM.
+
+    Returns shares (K,), means (K, D), covariances (K, D, D) and the rows of x nearest to the means (K,).
+    """
     size = x.shape[1]
     means = x[_spread_rows(x, components, generator)]
     shares = np.full(components, 1.0 / components)
@@ -217,7 +230,7 @@ def _fit_mixture(
 
 
 def _spread_rows(x: NDArray[np.float64], count: int, generator: np.random.Generator) -> Sequence[int]:
-    """Rows far from each other, as k-means++ draws them."""
+    """Draw rows far from each other, as k-means++ does."""
     rows = [int(generator.integers(len(x)))]
     distance = np.full(len(x), np.inf)
     for _ in range(count - 1):
@@ -229,7 +242,7 @@ def _spread_rows(x: NDArray[np.float64], count: int, generator: np.random.Genera
 def _log_gaussian(
     x: NDArray[np.float64], mean: NDArray[np.float64], covariance: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """(n,) without the constant."""
+    """Return log-densities (n,) without the constant term."""
     from scipy.linalg import solve_triangular
 
     lower = np.linalg.cholesky(covariance)

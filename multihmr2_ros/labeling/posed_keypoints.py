@@ -12,14 +12,14 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""COCO keypoints as a function of shape and segments' orientations, exact and without a mesh.
+"""Computes COCO keypoints from shape and segment orientations, exactly and without a mesh.
 
-A keypoint is a weighted mean of vertices, and a vertex is moved by a weighted mean of bones' transforms. So a keypoint
-is, per bone, a turned offset that depends on the shape alone: k = Σ_g R_g a_kg + w_kg p_g, with R_g and p_g the
-rotation and head of bone g. Only 16 of Anny's bones turn by themselves here (as in the simulator,
-`simulation.skeleton.bone_rotations`); all others move with their nearest turning ancestor.
+A keypoint is a weighted mean of vertices, and a vertex is moved by a weighted mean of bone transforms. So a keypoint is
+a sum over bones of rotated offsets that depend on the shape alone: k = Σ_g R_g a_kg + w_kg p_g, with R_g and p_g the
+rotation and head of bone g. Only 16 of Anny's bones rotate independently here (as in the simulator,
+`simulation.skeleton.bone_rotations`); all others move with their nearest independent ancestor.
 
-Frames: the level frame of a camera has x away from it, y to its left, z up, so that poses are as in `simulation.pose`.
+Frames: the level frame of a camera has x away from it, y to its left, z up; poses are those of `simulation.pose`.
 """
 
 from __future__ import annotations
@@ -48,15 +48,19 @@ LIMB_BONES = tuple(
 TURNING_BONES = ("root", *SPINE, *LIMB_BONES)
 END_BONES = ("wrist.L", "foot.L", "wrist.R", "foot.R")
 
-# Phenotypes that keypoints say something about; the others stay at 0.5.
+# Phenotypes that keypoints depend on noticeably; the others stay at 0.5.
 FITTED_PHENOTYPES = ("gender", "age", "height", "proportions")
 
 
 class Pose(NamedTuple):
-    """Orientations of n bodies: what moves, with hinges for elbows and knees.
+    """Poses of n bodies, with hinges for elbows and knees.
 
-    pelvis (n, 3, 3) in the level frame; chest (n, 3) rotation vector on the pelvis; upper_arms, thighs (n, 2, 3, 3),
-    left and right, relative to chest and pelvis; elbows, knees (n, 2) rad, bent where above 0.
+    pelvis      (n, 3, 3), in the level frame
+    chest       (n, 3) rotation vector, relative to the pelvis
+    upper_arms  (n, 2, 3, 3) left and right, relative to the chest
+    thighs      (n, 2, 3, 3) left and right, relative to the pelvis
+    elbows      (n, 2) rad, 0 straight, positive bent
+    knees       (n, 2) rad, 0 straight, positive bent
     """
 
     pelvis: Tensor
@@ -69,17 +73,17 @@ class Pose(NamedTuple):
 
 @dataclass(frozen=True)
 class PosedKeypoints:
-    """keypoints (n, 17, 3), centre (n, 3): the body's centre vertex; metres, camera axes, from the root bone's head."""
+    """keypoints (n, 17, 3) and centre (n, 3), the body's center vertex: m, camera axes, from the root bone's head."""
 
     keypoints: Tensor
     centre: Tensor
 
 
 class KeypointModel:
-    """Anny's COCO keypoints and centre vertex for shapes and poses."""
+    """Computes Anny's COCO keypoints and center vertex for shapes and poses."""
 
     def __init__(self, body: Body) -> None:
-        """body: of the full mesh, whose keypoints Anny's own regressor knows."""
+        """body: of the full mesh, which Anny's keypoint regressor is defined on."""
         labels = list(body.bone_labels)
         self._row = {label: index for index, label in enumerate((*TURNING_BONES, *END_BONES))}
         self._parents = [_turning_ancestor(labels, body.bone_parents, label) for label in TURNING_BONES]
@@ -87,7 +91,7 @@ class KeypointModel:
         self._anchors = [body.anny.anchors[name].double() for name in FITTED_PHENOTYPES]
         heads, offsets, weights = _tables(body, self._corners(body))
         self._heads, self._offsets, self._weights = heads, offsets, weights
-        # Where a bone's head is: the sum of the steps from the root to it.
+        # The position of a bone's head is the sum of the steps from the root to it.
         chains = torch.eye(len(TURNING_BONES))
         for row, parent in enumerate(self._parents[1:], start=1):
             chains[row] += chains[parent]
@@ -96,26 +100,26 @@ class KeypointModel:
         self._spine_shares, self._signs = shares[:, None], torch.tensor(list(SIDES.values()))
         names = ("upperarm01", "lowerarm01", "wrist", "upperleg01", "foot")
         self._side_rows = torch.tensor([[self._row[f"{name}.{side[0].upper()}"] for name in names] for side in SIDES])
-        # A straight hanging arm whose elbow bends forward, as simulation.skeleton has it.
+        # A straight hanging arm whose elbow bends forward, as in simulation.skeleton.
         self._hanging = torch.tensor([[0.0, 0.0, -1.0], [0.0, -1.0, 0.0], [-1.0, 0.0, 0.0]])
         self._level_from_rest = torch.from_numpy(HEADING_FROM_REST).float()
         self._camera_from_level = torch.from_numpy(CAMERA_FROM_LEVEL).float()
 
     def _corners(self, body: Body) -> Tensor:
-        """(C, 6): every combination of anchors; shapes between them are interpolated linearly, as Anny does."""
+        """Return (C, 6): every combination of anchors, between which shapes are interpolated linearly, as in Anny."""
         grid = torch.tensor(list(itertools.product(*(anchors.tolist() for anchors in self._anchors))))
         corners = torch.full((len(grid), len(body.phenotype_labels)), 0.5)
         corners[:, self._columns] = grid.float()
         return corners
 
     def shape(self, phenotypes: Tensor) -> Tensor:
-        """(n, 6) Anny's shape of the fitted phenotypes (n, 4)."""
+        """Return Anny's shape (n, 6) for the fitted phenotypes (n, 4)."""
         shape = phenotypes.new_full((len(phenotypes), 6), 0.5)
         shape[:, self._columns] = phenotypes
         return shape
 
     def __call__(self, phenotypes: Tensor, pose: Pose) -> PosedKeypoints:
-        """phenotypes (n, 4): FITTED_PHENOTYPES."""
+        """Compute the keypoints of n bodies; phenotypes (n, 4): FITTED_PHENOTYPES."""
         corners = self._corner_weights(phenotypes)
         heads = (corners @ self._heads).unflatten(1, (-1, 3))
         offsets = (corners @ self._offsets).view(-1, *self._weights.shape, 3)
@@ -128,7 +132,7 @@ class KeypointModel:
 
     @torch.no_grad()
     def rotations(self, body: Body, phenotypes: Tensor, pose: Pose) -> Tensor:
-        """(n, 163, 3, 3) as in `People.rotations`: relative to the parent's, row 0 the root's in the camera frame."""
+        """Return `People.rotations` (n, 163, 3, 3): relative to the parent bone, row 0 (root) in the camera frame."""
         rest = body.rest_bone_poses(self.shape(phenotypes))
         turns = self._turns(pose, (self._corner_weights(phenotypes) @ self._heads).unflatten(1, (-1, 3)))
         rotations = torch.eye(3).repeat(len(phenotypes), len(body.bone_labels), 1, 1)
@@ -142,7 +146,7 @@ class KeypointModel:
         return rotations
 
     def _corner_weights(self, phenotypes: Tensor) -> Tensor:
-        """(n, C) shares of the corners: products of hat functions."""
+        """Return the weights (n, C) of the corners: products of hat functions."""
         weights = phenotypes.new_ones(len(phenotypes), 1)
         for value, anchors in zip(phenotypes.unbind(1), self._anchors, strict=True):
             spacing = float(anchors[1] - anchors[0])
@@ -153,9 +157,9 @@ class KeypointModel:
         return weights
 
     def _turns(self, pose: Pose, heads: Tensor) -> Tensor:
-        """(n, 16, 3, 3): the turning bones' rotations from the rest pose to the level frame.
+        """Return (n, 16, 3, 3): the independent bones' rotations from the rest pose to the level frame.
 
-        The same as `simulation.skeleton` does for one body; both sides at once.
+        The same computation as in `simulation.skeleton`, for n bodies and both sides at once.
         """
         rest = self._level_from_rest
         pelvis = pose.pelvis[:, None]
@@ -178,7 +182,7 @@ class KeypointModel:
 
 
 def about_y(angle: Tensor) -> Tensor:
-    """(…, 3, 3) rotations about y by angles (…)."""
+    """Return rotations (…, 3, 3) about y by angles (…) rad."""
     zero, one = torch.zeros_like(angle), torch.ones_like(angle)
     sine, cosine = angle.sin(), angle.cos()
     return torch.stack([cosine, zero, sine, zero, one, zero, -sine, zero, cosine], dim=-1).unflatten(-1, (3, 3))
@@ -191,16 +195,16 @@ def _about_x(angle: Tensor) -> Tensor:
 
 
 def _axes(along: Tensor, hinge: Tensor) -> Tensor:
-    """(…, 3, 3) with the columns along, hinge and the third of a right-handed frame."""
+    """Return (…, 3, 3) whose columns are along, hinge and the third axis of a right-handed frame."""
     first = torch.nn.functional.normalize(along, dim=-1)
     second = torch.nn.functional.normalize(hinge, dim=-1)
     return torch.stack([first, second, torch.linalg.cross(first, second)], dim=-1)
 
 
 def _shrug(upper_arms: Tensor, signs: Tensor) -> Tensor:
-    """(n, 2, 3, 3): the collar bones' rotations on the chest, for upper arms (n, 2, 3, 3) raised from hanging."""
+    """Return (n, 2, 3, 3): the collar bones' rotations relative to the chest, for upper arms (n, 2, 3, 3)."""
     direction = -upper_arms[..., 2]
-    # [0, 0, −1] × direction; an arm that exactly hangs or stands has no axis, and then it matters little.
+    # [0, 0, −1] × direction; a vertical arm has no axis, and then the axis hardly matters.
     x, y, z = direction.unbind(-1)
     axis = torch.stack([y + 1e-6 * signs, -x, torch.zeros_like(x)], dim=-1)
     length = (axis.square().sum(-1) + 1e-12).sqrt()
@@ -209,7 +213,7 @@ def _shrug(upper_arms: Tensor, signs: Tensor) -> Tensor:
 
 
 def _turning_ancestor(labels: list[str], parents: tuple[int, ...], label: str) -> int:
-    """Row in TURNING_BONES of the nearest ancestor that turns; 0 for the root itself."""
+    """Return the row in TURNING_BONES of the nearest ancestor in it; 0 for the root itself."""
     index = parents[labels.index(label)]
     while index >= 0 and labels[index] not in TURNING_BONES:
         index = parents[index]
@@ -218,7 +222,7 @@ def _turning_ancestor(labels: list[str], parents: tuple[int, ...], label: str) -
 
 @torch.no_grad()
 def _tables(body: Body, corners: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Per corner (C, 20 · 3) bone heads and (C, 18 · 16 · 3) keypoints' offsets from them; (18, 16) shares of bones."""
+    """Return for each corner bone heads (C, 20 · 3) and keypoint offsets (C, 18 · 16 · 3); bone weights (18, 16)."""
     model, labels = body.anny, list(body.bone_labels)
     mixture = body._blendshape_weights(corners)
     regressor = torch.from_numpy(_keypoint_weights(body))
@@ -250,7 +254,7 @@ def _tables(body: Body, corners: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _keypoint_weights(body: Body) -> NDArray[np.float32]:
-    """(18, V): COCO's 17 and the centre vertex."""
+    """Return vertex weights (18, V) of COCO's 17 keypoints and the center vertex."""
     body.coco_keypoints(np.zeros((1, body.vertex_count, 3), np.float32))
     weights = body._keypoint_weights
     assert weights is not None

@@ -12,9 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Variations of a sample that keep its truth true: mirror, crop, hide; and how it becomes the network's input.
+"""Geometric augmentation of a sample and its annotations: mirror, crop, cutout; and resizing to the network's input.
 
-Every draw takes an explicit generator. Colours and noise, which change no truth, are in `photometric.py`.
+Every random draw takes an explicit generator. Colors and noise, which leave annotations unchanged, are in
+`photometric.py`.
 """
 
 from __future__ import annotations
@@ -36,21 +37,26 @@ from multihmr2_ros.training.photometric import PhotometricConfig, distort_colors
 from multihmr2_ros.training.samples import Sample
 
 MIRROR = np.diag([-1.0, 1.0, 1.0])
-# A person smaller or more hidden than this in the network's input is neither positive nor negative.
+# A smaller or more occluded person in the network's input is neither positive nor negative.
 LEAST_BOX_HEIGHT_PX = 24.0
 LEAST_VISIBLE_FRACTION = 0.2
-# How far outside the input, in parts of its longer side, a body's centre can still be said by the network.
+# Largest distance of a body's center from the input that the network can predict, as a share of its longer side.
 MARGIN = 0.2
 
 
 @dataclass(frozen=True)
 class AugmentationConfig:
-    """What is varied, and how much; probabilities of 0 switch a part off.
+    """Settings of augmentation; a probability of 0 disables a part.
 
-    flip: probability of the mirror image. least_zoom: least side of the crop in parts of the largest crop of its
-    aspect. off_centre: probability that the crop is not about the principal point; the network is then always told K,
-    because it predicts centred cameras only. aspect_jitter: relative change of the crop's aspect, filled with black.
-    cutout: probability of up to cutout_patches rectangles, each up to cutout_side of the image's sides.
+    flip            probability of the mirror image
+    least_zoom      smallest side of the crop, divided by that of the largest crop with its aspect
+    off_centre      probability that the crop is not about the principal point; the network then always gets K, because
+                    it predicts centered cameras only
+    aspect_jitter   relative change of the crop's aspect, padded with black
+    cutout          probability of cutout rectangles
+    cutout_patches  largest number of rectangles
+    cutout_side     largest side of a rectangle, divided by the image's side
+    photometric     changes of color and sharpness
     """
 
     flip: float = 0.5
@@ -65,7 +71,7 @@ class AugmentationConfig:
     def __post_init__(self) -> None:
         for name in ("flip", "off_centre", "cutout"):
             if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"augmentation: {name} is a probability of 0 to 1, got {getattr(self, name)}")
+                raise UserError(f"augmentation: {name} must be a probability from 0 to 1, got {getattr(self, name)}")
         if not 0 < self.least_zoom <= 1:
             raise UserError(f"augmentation: least_zoom must be above 0 and at most 1, got {self.least_zoom}")
         if self.cutout_patches < 1:
@@ -89,10 +95,10 @@ def augment(
     input_size: tuple[int, int],
     aspect: float | None,
 ) -> tuple[Sample, bool]:
-    """A variation of the sample as the network's input of input_size (width, height) px, and whether its principal
-    point is (nearly) in the middle, so that the camera can be predicted.
+    """Augment the sample and resize it to the network's input of input_size (width, height) px.
 
-    aspect: width / height of what is cut out of the image; None: all of it.
+    aspect: width / height of the crop; None: the whole image. Also returns whether the principal point is (nearly) in
+    the middle, so that the camera can be predicted.
     """
     if generator.random() < config.flip:
         sample = flip(sample)
@@ -109,7 +115,7 @@ def augment(
 def _with_colors(
     sample: Sample, resize: ResizePad, generator: np.random.Generator, config: PhotometricConfig
 ) -> Sample:
-    """Colours changed in the picture, while its padding stays as black as at inference."""
+    """Change the colors of the image, but not of its padding, which is black at inference, too."""
     rows = slice(resize.pad_top, resize.pad_top + resize.resized_height)
     columns = slice(resize.pad_left, resize.pad_left + resize.resized_width)
     image = sample.image.copy()
@@ -118,7 +124,7 @@ def _with_colors(
 
 
 def flip(sample: Sample) -> Sample:
-    """The mirror image: left becomes right in the picture, in space and in the bodies."""
+    """Mirror the sample: the image, the camera, positions, and left and right of the bodies."""
     width = sample.size[0]
     k = sample.k
     if k is not None:
@@ -141,10 +147,10 @@ def flip(sample: Sample) -> Sample:
 
 @functools.cache
 def mirrored_bones() -> NDArray[np.int64]:
-    """(163,) the bone on the other side of each bone, itself on the middle line.
+    """Return (163,): the index of each bone's counterpart on the other side; its own for bones of the middle line.
 
-    The rest frames of a left and a right bone are mirror images of each other by their own x axis, so that a bone's
-    mirrored rotation is diag(-1, 1, 1) R diag(-1, 1, 1), whatever the body's shape.
+    The rest frames of a left and a right bone are mirror images of each other along their own x axis, so that a bone's
+    mirrored rotation is diag(-1, 1, 1) R diag(-1, 1, 1) for every shape.
     """
     from multihmr2_ros.body import Body
 
@@ -153,7 +159,7 @@ def mirrored_bones() -> NDArray[np.int64]:
 
 
 def mirrored_keypoints() -> list[int]:
-    """The keypoint on the other side of each of COCO's 17."""
+    """Return the index of the counterpart on the other side, for each of COCO's 17 keypoints."""
     swap = {"left": "right", "right": "left"}
     sides = [name.split("_") for name in COCO_KEYPOINTS]
     return [COCO_KEYPOINTS.index("_".join([swap.get(words[0], words[0]), *words[1:]])) for words in sides]
@@ -162,7 +168,7 @@ def mirrored_keypoints() -> list[int]:
 def draw_crop(
     sample: Sample, generator: np.random.Generator, config: AugmentationConfig, aspect: float
 ) -> tuple[int, int, int, int]:
-    """A rectangle x0 y0 x1 y1 in whole px inside the image, of about the aspect (width / height)."""
+    """Draw a rectangle x0 y0 x1 y1 in whole px inside the image, with about the given aspect (width / height)."""
     width, height = sample.size
     centre = np.array([width, height]) / 2 if sample.k is None else sample.k[:2, 2]
     aspect *= 1 + config.aspect_jitter * generator.uniform(-1, 1)
@@ -170,7 +176,7 @@ def draw_crop(
     off_centre = generator.random() < config.off_centre
     places = generator.random(2)
     room = np.array([width, height], float)
-    if not off_centre:  # what is as far to the one side of the centre as to the other
+    if not off_centre:  # the largest rectangle about the center
         room = 2 * np.minimum(centre, room - centre).clip(min=0.2 * room)
     side = zoom * np.minimum(room, [room[1] * aspect, room[0] / aspect])
     side = np.minimum(np.maximum(np.round(side), 2), [width, height])
@@ -181,10 +187,10 @@ def draw_crop(
 
 
 def crop(sample: Sample, x0: int, y0: int, x1: int, y1: int) -> Sample:
-    """The sample of a part of its image. Places in the camera's frame stay; K's principal point moves.
+    """Crop the sample to a rectangle in px. Positions in the camera's frame stay; K's principal point moves.
 
-    A person's visible fraction shrinks with the area of their visible box, which is an approximation; who is outside
-    altogether is left out.
+    A person's visible fraction shrinks with the area of the visible box, which is an approximation. People completely
+    outside are left out.
     """
     offset = np.array([x0, y0], np.float32)
     k = sample.k
@@ -206,7 +212,7 @@ def crop(sample: Sample, x0: int, y0: int, x1: int, y1: int) -> Sample:
 
 
 def to_input(sample: Sample, resize: ResizePad) -> Sample:
-    """The sample resized and padded with black, with the arithmetic of inference."""
+    """Resize the sample and pad it with black, with the arithmetic of inference."""
     pixels = torch.from_numpy(np.ascontiguousarray(sample.image)).permute(2, 0, 1)[None]
     size = (resize.resized_height, resize.resized_width)
     if pixels.shape[-2:] != size:
@@ -225,7 +231,7 @@ def to_input(sample: Sample, resize: ResizePad) -> Sample:
 
 
 def cut_out(sample: Sample, generator: np.random.Generator, config: AugmentationConfig) -> Sample:
-    """The sample with rectangles of one colour each laid over it; people lose the share of their box's area."""
+    """Cover parts of the image with rectangles of one color each; visible fractions shrink by the covered box area."""
     image, visible = sample.image.copy(), sample.visible_fraction.copy()
     width, height = sample.size
     for _ in range(int(generator.integers(1, config.cutout_patches + 1))):
@@ -239,8 +245,8 @@ def cut_out(sample: Sample, generator: np.random.Generator, config: Augmentation
 
 
 def with_unfindable_ignored(sample: Sample) -> Sample:
-    """Who is too small or too hidden in the network's input, or centred far outside it, becomes neither positive nor
-    negative."""
+    """Set people to ignored (neither positive nor negative) who are too small or too occluded in the network's input,
+    or whose center is far outside it."""
     height = sample.box[:, 3] - sample.box[:, 1]
     findable = (height >= LEAST_BOX_HEIGHT_PX) & (sample.visible_fraction >= LEAST_VISIBLE_FRACTION)
     margin = MARGIN * max(sample.size)
@@ -249,13 +255,13 @@ def with_unfindable_ignored(sample: Sample) -> Sample:
 
 
 def is_centred(sample: Sample) -> bool:
-    """Whether the principal point lies within 2 % of the image's sides from its middle."""
+    """Return whether the principal point is within 2 % of the image's sides from its middle."""
     size = np.array(sample.size)
     return sample.k is None or bool((np.abs(sample.k[:2, 2] / size - 0.5) < 0.02).all())
 
 
 def input_sizes(image_size: int, patch: int, aspects: Sequence[float]) -> list[tuple[int, int]]:
-    """(width, height) px of the network's inputs for images of the given aspects (width / height)."""
+    """Return (width, height) px of the network's inputs for images of the given aspects (width / height)."""
     resizes = [ResizePad.fit(round(10_000 * aspect), 10_000, image_size, patch) for aspect in aspects]
     return [(resize.padded_width, resize.padded_height) for resize in resizes]
 
@@ -265,7 +271,7 @@ def _mirrored_points(points: NDArray[np.float32], width: int) -> NDArray[np.floa
 
 
 def _area(box: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(n,) px² of boxes (n, 4); 0 for inverted ones."""
+    """Return the area (n,) px² of boxes (n, 4); 0 for inverted ones."""
     return np.prod(np.maximum(box[:, 2:] - box[:, :2], 0), axis=1)
 
 

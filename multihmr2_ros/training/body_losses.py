@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Losses of the matched people's bodies. Only they are posed: the paper's saving of time and memory."""
+"""Losses of the matched people's bodies. Only these bodies are posed, which saves time and memory, as in the paper."""
 
 from __future__ import annotations
 
@@ -28,22 +28,28 @@ from multihmr2_ros.training.keypoints import coco_keypoints
 from multihmr2_ros.training.matching import Matches
 from multihmr2_ros.training.targets import Targets
 
-# The angle of a point at the camera's centre is undefined; the paper leaves out points nearer than this.
+# The angle of a point at the camera's center is undefined; the paper leaves out nearer points.
 NEAREST_M = 0.1
-# A true joint further outside than this many picture sides teaches nothing but how to extrapolate.
+# True joints farther outside the image are left out, as a share of its longer side: they only teach extrapolation.
 FURTHEST_OUTSIDE = 0.5
 MESH_TERMS = frozenset({"vertices", "joints", "reprojection", "keypoint_similarity", "angle"})
-SIMILARITY_SOFTENING = 2.0  # on COCO's sigmas: keypoints that are far off still have a gradient
+SIMILARITY_SOFTENING = 2.0  # factor of COCO's sigmas: keypoints with large errors still have a gradient
 MIN_STATURE_M = 0.3
-AREA_OF_BOX = 0.53  # a person's, where only the box is known
+AREA_OF_BOX = 0.53  # a person's area divided by that of the box
 
 
 @dataclass(frozen=True)
 class Matched:
-    """M matched people, predicted and true, a row each; px of the padded input, m in the camera frame.
+    """M matched people, predicted and true; px of the padded input, m in the camera frame.
 
-    image and slot (M,) say whose truth it is; queries (M, D); location (M, 2); log_nearness (M,); k (M, 3, 3) in use;
-    centre (M, 3) as predicted; image_size (height, width); the true_* and masks as in `Targets`.
+    image, slot         (M,) indices of the true person in `Targets`
+    queries             (M, D)
+    location            (M, 2) px, predicted
+    log_nearness        (M,), predicted
+    k                   (M, 3, 3) px, the intrinsics in use
+    centre              (M, 3) m, predicted center vertex
+    image_size          (height, width) px
+    true_*, box, has_*  rows of `Targets`
     """
 
     image: Tensor
@@ -71,14 +77,18 @@ class Matched:
 
     @property
     def side(self) -> int:
-        """px, the picture's longer side."""
+        """The image's longer side, px."""
         return max(self.image_size)
 
 
 @dataclass(frozen=True)
 class Person:
-    """Posed people, m from the pelvis: vertices (n, V, 3), joints (n, 163, 3), centre_offset (n, 3) the body's centre
-    vertex."""
+    """n posed people; m from the pelvis, camera axes.
+
+    vertices       (n, V, 3)
+    joints         (n, 163, 3)
+    centre_offset  (n, 3), the body's center vertex
+    """
 
     vertices: Tensor
     joints: Tensor
@@ -87,8 +97,12 @@ class Person:
 
 @dataclass(frozen=True)
 class TruePeople:
-    """The true bodies of those `rows` (n,) of `Matched` whose bodies are known; places (n, 3) m, their pelvises in the
-    camera frame, where those are known."""
+    """The true bodies of n matched people.
+
+    rows    (n,) rows of `Matched`, those with known bodies
+    person  the bodies
+    places  (n, 3) m, pelvises in the camera frame; valid where has_place
+    """
 
     rows: Tensor
     person: Person
@@ -96,7 +110,7 @@ class TruePeople:
 
 
 def matched_people(outputs: TrainingOutputs, targets: Targets, matches: Matches) -> Matched:
-    """Gather what the losses compare, of the outputs' last layer."""
+    """Gather predictions of the outputs' last layer and targets of the matched people."""
     layer, (image, query, slot) = outputs.layers[-1], (matches.image, matches.query, matches.person)
     location, log_nearness, k = layer.location[image, query], layer.log_nearness[image, query], outputs.k[image]
     depth = depth_from_nearness(log_nearness, k[:, 0, 0])
@@ -128,7 +142,7 @@ def matched_people(outputs: TrainingOutputs, targets: Targets, matches: Matches)
 
 @torch.no_grad()
 def true_people(people: Matched, body: Body) -> TruePeople:
-    """Pose the truth."""
+    """Pose the true bodies of the matched people."""
     rows = people.has_body.nonzero()[:, 0]
     person = pose(body, people.true_shape[rows], people.true_rotations[rows])
     return TruePeople(rows, person, people.true_centre[rows] - person.centre_offset)
@@ -137,8 +151,10 @@ def true_people(people: Matched, body: Body) -> TruePeople:
 def body_terms(
     network: MultiHMR2, people: Matched, true: TruePeople | None, body: Body, weights: set[str]
 ) -> dict[str, Tensor]:
-    """Unweighted terms of shape, pose, mesh, reprojection and tracking feature; only those named in weights. true: for
-    those of the mesh and of projections."""
+    """Return the unweighted terms of shape, pose, mesh, reprojection and tracking feature that weights names.
+
+    true: needed for terms of the mesh and of projections; None leaves them out.
+    """
     with_keypoints = people.keypoint_visible.any(-1)
     shape, rotations, feature = network.person(people.queries)
     shape = shape[:, :PHENOTYPES]
@@ -174,7 +190,7 @@ def body_terms(
 def _mesh_terms(
     found: Person, rows: Tensor, people: Matched, true: TruePeople, body: Body, weights: set[str]
 ) -> dict[str, Tensor]:
-    """Terms that need posed bodies; found: of the given rows of people."""
+    """Return the terms that need posed bodies; found: the predicted bodies of the given rows of people."""
     bodied = people.has_body[rows].nonzero()[:, 0]
     truth_rows = true.rows
     terms = {}
@@ -209,14 +225,20 @@ def _mesh_terms(
 
 
 def _seen(points: Tensor, pixels: Tensor, usable: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(n, J, …) points, pixels and masks, and cameras (n, 3, 3), as rows of one point each."""
+    """Flatten (n, J, …) points, pixels and masks, and repeat cameras (n, 3, 3), to n · J rows of one point each."""
     cameras = k[:, None].expand(-1, points.shape[1], -1, -1)
     return points.flatten(0, 1), pixels.flatten(0, 1), usable.flatten(0, 1), cameras.flatten(0, 1)
 
 
 def keypoint_similarity_loss(points: Tensor, pixels: Tensor, visible: Tensor, k: Tensor, box: Tensor) -> Tensor:
-    """1 − COCO's object keypoint similarity, with softened sigmas, of n people's keypoints (n, 17, 3) m seen by k
-    (n, 3, 3), against pixels (n, 17, 2) where visible (n, 17); box (n, 4) px gives their scale."""
+    """Return the mean of 1 − COCO's object keypoint similarity, with softened sigmas.
+
+    points   (n, 17, 3) m, camera frame, predicted
+    pixels   (n, 17, 2) px, true
+    visible  (n, 17) bool
+    k        (n, 3, 3) px
+    box      (n, 4) px, which determines the scale
+    """
     seen, ahead = project(points, k[:, None])
     area = AREA_OF_BOX * (box[:, 2:] - box[:, :2]).clamp(min=1.0).prod(-1)
     sigma = SIMILARITY_SOFTENING * pixels.new_tensor(COCO_SIGMAS)
@@ -225,32 +247,35 @@ def keypoint_similarity_loss(points: Tensor, pixels: Tensor, visible: Tensor, k:
 
 
 def relative_stature_loss(stature: Tensor, true_stature: Tensor, image: Tensor, known: Tensor) -> Tensor:
-    """L1 of log(Hᵢ / Hⱼ) over all pairs of people of one image, of statures (M,) m: relative scales of bodies."""
+    """Return the L1 error of log(Hᵢ / Hⱼ) over all pairs of people of one image; statures (M,) m."""
     pairs = pairs_of(image, known)
     error = stature.log() - true_stature.clamp(min=MIN_STATURE_M).log()
     return mean((error[:, None] - error).abs(), pairs)
 
 
 def pairs_of(image: Tensor, known: Tensor) -> Tensor:
-    """(M, M) bool, above the diagonal: pairs of people of one image, both of them known (M,)."""
+    """Return (M, M) bool, above the diagonal: pairs of people of the same image (M,), both known (M,) bool."""
     return ((image[:, None] == image) & known[:, None] & known).triu(diagonal=1)
 
 
 def reprojection_loss(points: Tensor, pixels: Tensor, usable: Tensor, k: Tensor) -> Tensor:
-    """L1, px, between the projections of points (N, 3) m and pixels (N, 2), by cameras (N, 3, 3), where usable (N,).
-    Points that are not ahead of the camera project nowhere, and are left to the angular loss."""
+    """Return the L1 error, px, of points (N, 3) m projected with k (N, 3, 3) from pixels (N, 2), where usable (N,).
+
+    Points that are not in front of the camera have no projection, and contribute to the angular loss only.
+    """
     seen, ahead = project(points, k)
     return mean((seen - pixels).abs().sum(-1), usable & ahead)
 
 
 def angular_loss(points: Tensor, pixels: Tensor, usable: Tensor, k: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """Angle between points (N, 3) m and the rays of pixels (N, 2), over the diagonal field of view (paper equation 2).
+    """Return the mean angle between points (N, 3) m and the rays of pixels (N, 2), divided by the diagonal field of
+    view (paper equation 2).
 
-    Defined, other than projection, everywhere but at the camera's centre.
+    Unlike a projection, it is defined everywhere except at the camera's center.
     """
     ones = torch.ones_like(pixels[:, 0])
     ray = back_project(pixels[:, None], ones[:, None], k)[:, 0]
-    # atan2 keeps precision and gradient where the arc cosine loses both; the small number keeps the root's finite.
+    # atan2 keeps precision and gradient where the arc cosine loses both; 1e-12 keeps the gradient of the root finite.
     across = (torch.linalg.cross(points, ray).square().sum(-1) + 1e-12).sqrt()
     angle = torch.atan2(across, (points * ray).sum(-1))
     usable = usable & (points.detach().norm(dim=-1) > NEAREST_M)
@@ -258,14 +283,17 @@ def angular_loss(points: Tensor, pixels: Tensor, usable: Tensor, k: Tensor, imag
 
 
 def diagonal_fov(k: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """(N,) rad between two opposite corners of a picture (height, width) px seen by k (N, 3, 3)."""
+    """Return the angle (N,) rad between opposite corners of an image (height, width) px with k (N, 3, 3)."""
     height, width = image_size
     return 2 * torch.atan(0.5 * torch.hypot(width / k[:, 0, 0], height / k[:, 1, 1]))
 
 
 def project(points: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-    """(…, 2) px of points (…, 3) m, and whether they are at least 0.1 m ahead of the camera; k (…, 3, 3) upper
-    triangular. Others are projected as if they were at that depth."""
+    """Project points (…, 3) m with k (…, 3, 3), upper triangular.
+
+    Returns pixels (…, 2), and whether the points are more than 0.1 m in front of the camera (…) bool. Others are
+    projected as if they were at that depth.
+    """
     depth = points[..., 2].clamp(min=NEAREST_M)
     x, y = points[..., 0] / depth, points[..., 1] / depth
     u = k[..., 0, 0] * x + k[..., 0, 1] * y + k[..., 0, 2]
@@ -280,7 +308,7 @@ def _near_picture(pixels: Tensor, image_size: tuple[int, int]) -> Tensor:
 
 
 def pose(body: Body, shape: Tensor, rotations: Tensor) -> Person:
-    """Bodies of shape (n, 6) and rotations (n, 163, 3, 3), about their pelvises."""
+    """Pose bodies of shape (n, 6) and rotations (n, 163, 3, 3), with the pelvis as the origin."""
     posed = body(shape, rotations)
     pelvis = posed.joints[:, :1]
     vertices = posed.vertices - pelvis
@@ -290,8 +318,8 @@ def pose(body: Body, shape: Tensor, rotations: Tensor) -> Person:
 def consistency_terms(
     network: MultiHMR2, people: Matched, reference: MultiHMR2, reference_people: Matched, body: Body
 ) -> dict[str, Tensor]:
-    """Stage b: squared distance to a frozen model's rotations, and joints from the pelvis (m²), of people that both
-    models were matched to."""
+    """Return the terms of stage b: squared distance to a frozen model's rotations, and to its joints from the pelvis
+    (m²), for people that both models were matched to."""
     same = (people.image[:, None] == reference_people.image) & (people.slot[:, None] == reference_people.slot)
     ours, theirs = same.nonzero(as_tuple=True)
     shape, rotations, _ = network.person(people.queries[ours])
@@ -307,7 +335,7 @@ def consistency_terms(
 
 
 def mean(values: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Mean of the values where the mask is true; 0, with a gradient of 0, where there are none."""
+    """Return the mean of the values where the mask is true; 0, with a gradient of 0, if there are none."""
     if mask is None:
         return values.sum() / max(values.numel(), 1)
     return torch.where(mask, values, 0.0).sum() / mask.sum().clamp(min=1)

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Everything that can be chosen about a training run, and the networks that have names."""
+"""Configuration of a training run, and the named networks."""
 
 from __future__ import annotations
 
@@ -24,24 +24,28 @@ from multihmr2_ros.errors import UserError
 from multihmr2_ros.network.config import NANO, SCRATCH, NetworkConfig
 from multihmr2_ros.training.data import BatchConfig
 from multihmr2_ros.training.losses import LossConfig
-from multihmr2_ros.training.optimisation import OptimisationConfig
+from multihmr2_ros.training.optimizer import OptimisationConfig
 
 NETWORKS = {"nano": NANO, "scratch": SCRATCH, "large": NetworkConfig()}
-"""nano has a pretrained encoder; scratch, as fast, learns everything from renders; large is the released model's size.
-Others: a JSON file of sizes."""
+"""nano: a pretrained encoder. scratch: as fast, without pretrained parts. large: the size of the released model. Other
+networks are given as a JSON file of sizes."""
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """One training run; saved in every checkpoint.
+    """Settings of one training run; saved in every checkpoint.
 
-    steps: the run's length; also where the learning rate's final fall ends. ema_decay: of the running average of the
-    weights. precision: bf16 computes the network (never the bodies) in bfloat16 where the hardware has it. seed: of
-    the batches and of the first weights. start_images: how many images the pool must hold before the first step.
-    most_views: how often an image may be shown on average before training waits for the renderers; 0: no bound.
-    log_steps, validate_steps, checkpoint_steps: after how many steps these happen. loader_workers: processes that make
-    batches; 0: none besides the training. threads: of the training process; 0: OMP_NUM_THREADS, else the cores that the
-    loaders and renderers leave.
+    steps             length of the run, at which the learning rate reaches 0
+    ema_decay         decay of the moving average of the weights, 0 to below 1
+    precision         bf16 runs the network (never the bodies and losses) in bfloat16; auto: where the hardware has it
+    seed              seed of the batches and of the initial weights
+    start_images      number of images that the render cache must hold before the first step
+    most_views        mean number of times that an image is used before training waits for renderers; 0: unlimited
+    log_steps         interval of log lines, in steps
+    validate_steps    interval of validation, in steps
+    checkpoint_steps  interval of checkpoints, in steps
+    loader_workers    processes that make batches; 0: the training process makes them
+    threads           threads of the training process; 0: OMP_NUM_THREADS, else the cores not used by other workers
     """
 
     steps: int = 100_000
@@ -72,5 +76,5 @@ class TrainingConfig:
             raise UserError(f"precision must be auto, fp32 or bf16, got {self.precision!r}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return the settings as plain values for JSON."""
         return dataclasses.asdict(self)

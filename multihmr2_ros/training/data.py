@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Batches: drawn from the sources, varied, and collated for the network.
+"""Batches: samples drawn from the sources, augmented, and collated for the network.
 
-Step s of rank r draws with a generator of its own, seeded by (seed, r, s), so that training that is interrupted and
-resumed sees the same batches, whichever process makes them.
+Step s of rank r draws from its own generator, seeded by (seed, r, s): a resumed run trains on the same batches as an
+uninterrupted one, whichever process makes them.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ from torch.utils.data import Dataset
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.network.proposals import EncoderFeatures
 from multihmr2_ros.training.augmentation import NO_AUGMENTATION, AugmentationConfig, augment, input_sizes
-from multihmr2_ros.training.pool import Pool
+from multihmr2_ros.training.render_cache import RenderCache
 from multihmr2_ros.training.samples import PERSON_FIELDS, Sample
 from multihmr2_ros.training.targets import Targets
 from multihmr2_ros.training.tracking_targets import SAM2_FEATURE_WIDTH, ColourLayout
 
-MOST_ATTEMPTS = 1000  # to draw an image whose file can be read
-REFRESH_S = 5.0  # how long a growing pool is taken to be as it was last seen
+MOST_ATTEMPTS = 1000  # attempts to draw an image whose file can be read
+REFRESH_S = 5.0  # interval at which a growing render cache is listed again
 
 
 class SampleSource(Protocol):
-    """Anything with numbered samples: a pool of renders, or a reader of a dataset."""
+    """A sequence of samples: a render cache, or a reader of a dataset."""
 
     def __len__(self) -> int: ...
 
@@ -56,8 +56,11 @@ class SampleSource(Protocol):
 class Batch:
     """B images of one size with their truth.
 
-    image (B, 3, H, W) uint8 RGB; targets of B images; k_given (B,) bool: whether the network is told the intrinsics;
-    origins: which render or file each image is, for messages; features: of the frozen encoder, where they are known.
+    image     (B, 3, H, W) uint8 RGB
+    targets   of B images
+    k_given   (B,) bool: whether the network gets the intrinsics as an input
+    origins   name of each image's render or file, for messages
+    features  of the frozen encoder, if they were computed before
     """
 
     image: Tensor
@@ -67,7 +70,7 @@ class Batch:
     features: EncoderFeatures | None = None
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on another device."""
+        """Return the batch on another device. The image stays where it is if there are features."""
         features = self.features
         if features is not None:
             tensors: dict[str, Any] = {
@@ -80,12 +83,17 @@ class Batch:
 
 @dataclass(frozen=True)
 class BatchConfig:
-    """How batches are drawn.
+    """Settings of batches.
 
-    image_size: px, longest side of the inputs; below the network's own, steps are quicker and people smaller.
-    patch_size: px, of the network. aspects: width / height of the inputs, drawn with aspect_weights, one
-    for each batch. k_given: probability that the network is told a known camera. track_feature_width: of what the
-    tracking features are taught to be, colour layouts or, with sam2_features, what came with the samples; 0: none.
+    batch_size           images per step and process
+    image_size           px, longest side of the inputs; less than the network's makes steps faster and people smaller
+    patch_size           px, of the network
+    aspects              width / height of the inputs; one is drawn for each batch
+    aspect_weights       relative probabilities of the aspects
+    k_given              probability that the network gets the intrinsics, where they are known
+    track_feature_width  width of the target of tracking features; 0: none
+    sam2_features        whether that target is the samples' SAM2 feature, instead of a color layout
+    augmentation         of each image
     """
 
     batch_size: int = 32
@@ -108,7 +116,7 @@ class BatchConfig:
         if min(self.aspect_weights) < 0 or sum(self.aspect_weights) <= 0:
             raise UserError(f"aspect_weights must be 0 or more, and not all 0; got {self.aspect_weights}")
         if not 0 <= self.k_given <= 1:
-            raise UserError(f"k_given is a probability of 0 to 1, got {self.k_given}")
+            raise UserError(f"k_given must be a probability from 0 to 1, got {self.k_given}")
         if self.sam2_features and self.track_feature_width not in (0, SAM2_FEATURE_WIDTH):
             raise UserError(
                 f"SAM2's tracking features have {SAM2_FEATURE_WIDTH} numbers, but the network's track_feature_width is "
@@ -118,12 +126,12 @@ class BatchConfig:
 
 
 class Batches(Dataset[Batch]):
-    """Batch number `step` of one rank, for a DataLoader with batch_size=None."""
+    """The batches of one rank, by step, for a DataLoader with batch_size=None."""
 
     def __init__(
         self, sources: Sequence[tuple[SampleSource, float]], config: BatchConfig, seed: int, rank: int = 0
     ) -> None:
-        """sources: (source, weight); an image comes from a source with a probability proportional to its weight."""
+        """sources: (source, weight); an image is drawn from a source with a probability proportional to its weight."""
         self.sources = [source for source, _ in sources]
         weights = np.array([weight for _, weight in sources], float)
         if not len(weights) or weights.min() < 0 or weights.sum() <= 0:
@@ -146,8 +154,8 @@ class Batches(Dataset[Batch]):
         for _ in range(self.config.batch_size):
             sample, centred = augment(self._draw(generator), generator, self.config.augmentation, size, aspect)
             samples.append(sample)
-            told = generator.random() < self.config.k_given
-            k_given.append(sample.k is not None and (told or not centred))
+            is_given = generator.random() < self.config.k_given
+            k_given.append(sample.k is not None and (is_given or not centred))
         batch = collate(samples, k_given, self.config.track_feature_width)
         if self._describe is not None:
             for row, sample in enumerate(samples):
@@ -163,35 +171,35 @@ class Batches(Dataset[Batch]):
                 break
             try:
                 return source.sample(int(generator.integers(len(source))))
-            except OSError as error:  # a renderer has just removed this shard to make room, or it cannot be read
+            except OSError as error:  # a renderer has just removed this shard, or it cannot be read
                 if attempt == MOST_ATTEMPTS:
                     reason = " ".join(str(error).split())
                     raise UserError(
                         f"{attempt} images in a row could not be read ({reason:.200}); check the folder and its disk"
                     ) from error
                 self._refresh(now=True)
-        raise UserError("no images are left in the cache; was its folder cleared while training?")
+        raise UserError("the render cache has no images left; was its folder cleared during training?")
 
     def _refresh(self, *, now: bool = False) -> None:
         if now or time.monotonic() - self._refreshed > REFRESH_S:
             for source in self.sources:
-                if isinstance(source, Pool):
+                if isinstance(source, RenderCache):
                     source.refresh()
             self._refreshed = time.monotonic()
 
 
 def readable(source: SampleSource, rows: Iterable[int]) -> Iterator[Sample]:
-    """Those of the rows' samples whose files can be read."""
+    """Yield the samples of the rows, without those whose files cannot be read."""
     for row in rows:
         with contextlib.suppress(OSError):
             yield source.sample(row)
 
 
 def held_out_batches(
-    source: SampleSource, count: int, config: BatchConfig, *, k_given: bool = True, input_size: tuple[int, int]
+    source: SampleSource, count: int, config: BatchConfig, *, input_size: tuple[int, int]
 ) -> list[Batch]:
-    """The first `count` samples of a source, unvaried, in batches of one input size (width, height) px."""
-    generator = np.random.default_rng(0)  # asked, but nothing is drawn that counts
+    """Return the first `count` samples of a source in batches, without augmentation; input_size (width, height) px."""
+    generator = np.random.default_rng(0)  # required, but has no effect without augmentation
     batches = []
     for first in range(0, min(count, len(source)), config.batch_size):
         rows = range(first, min(first + config.batch_size, count, len(source)))
@@ -199,20 +207,23 @@ def held_out_batches(
             augment(sample, generator, NO_AUGMENTATION, input_size, None)[0] for sample in readable(source, rows)
         ]
         if samples:
-            batches.append(collate(samples, [k_given and sample.k is not None for sample in samples]))
+            batches.append(collate(samples, [sample.k is not None for sample in samples]))
     return batches
 
 
 def collate(samples: Sequence[Sample], k_given: Sequence[bool], track_feature_width: int = 0) -> Batch:
-    """One batch of samples whose images have one size. Tracking features are the samples' own, of those that have some
-    of this width."""
+    """Return a batch of samples whose images have the same size.
+
+    k_given              for each sample: whether the network gets the intrinsics
+    track_feature_width  samples with a tracking feature of this width keep it as a target
+    """
     slots = max(1, max(len(sample) for sample in samples))
     targets = Targets.empty(len(samples), slots, track_feature_width)
     for row, sample in enumerate(samples):
         n = len(sample)
-        for name in PERSON_FIELDS:
+        for name in PERSON_FIELDS.keys() & vars(targets).keys():
             getattr(targets, name)[row, :n] = torch.from_numpy(np.ascontiguousarray(getattr(sample, name)))
-        targets.keypoints[row, :n][~targets.keypoint_visible[row, :n]] = 0  # data sets may write NaN there
+        targets.keypoints[row, :n][~targets.keypoint_visible[row, :n]] = 0  # datasets may have NaN there
         targets.present[row, :n] = torch.from_numpy(~sample.ignore)
         if track_feature_width and sample.track_feature.shape[1] == track_feature_width:
             targets.track_feature[row, :n] = torch.from_numpy(sample.track_feature)

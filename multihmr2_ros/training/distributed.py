@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Several processes that train one network, as torchrun starts them."""
+"""Processes started by torchrun that train one network together."""
 
 from __future__ import annotations
 
@@ -29,7 +29,12 @@ from multihmr2_ros.errors import UserError
 
 @dataclass(frozen=True)
 class Processes:
-    """rank: which of `count` processes this is; local_rank: on its machine, which is also its GPU."""
+    """The processes of a run.
+
+    rank        index of this process
+    count       number of processes
+    local_rank  index of this process on its machine, also of its GPU
+    """
 
     rank: int = 0
     count: int = 1
@@ -40,7 +45,7 @@ class Processes:
         return self.rank == 0
 
     def any(self, flag: bool, device: torch.device) -> bool:
-        """Whether the flag is set in any process; all must ask."""
+        """Return whether the flag is set in any process; a collective call of all processes."""
         if self.count == 1:
             return flag
         value = torch.tensor(float(flag), device=device)
@@ -48,21 +53,21 @@ class Processes:
         return bool(value)
 
     def wait(self) -> None:
-        """Go on when all have come here."""
+        """Wait until all processes have made this call."""
         if self.count > 1:
             distributed.barrier()
 
 
 @contextmanager
 def processes(device: torch.device | str) -> Iterator[Processes]:
-    """The processes that torchrun started (RANK, WORLD_SIZE and LOCAL_RANK say so), connected; or one alone.
+    """Join the process group of torchrun (RANK, WORLD_SIZE and LOCAL_RANK), or yield a single process without it.
 
-    device: that of this process, by `own_device`; a GPU also becomes the current one.
+    device: of this process, from `own_device`; a GPU also becomes the current one.
     """
     device = torch.device(device)
     is_gpu = device.type == "cuda"
     if is_gpu:
-        torch.cuda.set_device(device)  # before the group is made: NCCL talks through the current device
+        torch.cuda.set_device(device)  # before the group is made: NCCL uses the current device
     if not _has_others(os.environ):
         yield Processes()
         return
@@ -75,10 +80,10 @@ def processes(device: torch.device | str) -> Iterator[Processes]:
 
 
 def own_device(chosen: torch.device, environment: Mapping[str, str]) -> torch.device:
-    """The device of this process, with its number where it is a GPU: the one that the user chose, or the one of
-    the local rank where several processes share this machine's GPUs.
+    """Return the device of this process, with an index if it is a GPU.
 
-    Raises UserError where one GPU is chosen for several processes, or a process has none.
+    It is the chosen one, or the GPU of the local rank if several processes share this machine's GPUs. Raises UserError
+    if one GPU was chosen for several processes, or there are more processes than GPUs.
     """
     if chosen.type != "cuda":
         return chosen

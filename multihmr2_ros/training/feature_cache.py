@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Batches whose images the frozen encoder has already seen: features and targets on disk, quick to read.
+"""The feature cache: batches with precomputed features of the frozen encoder, and their targets, on disk.
 
-While the pretrained encoder is frozen, its features of a varied image never change. Computed once and kept in eight
-bits, they let decoder and heads see several times as many people an hour.
+While the pretrained encoder is frozen, its features of an augmented image do not change. Computed once and stored in
+eight bits, they let the decoder and the heads train on several times as many people per hour.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ FEATURES = tuple(field.name for field in dataclasses.fields(EncoderFeatures) if 
 
 @torch.inference_mode()
 def write_batch(folder: Path, number: int, batch: Batch, network: MultiHMR2) -> Path:
-    """Write batch `number` with the encoder's features of its images; the file appears whole or not at all."""
+    """Write batch `number` with the encoder's features of its images, atomically."""
     features = network.extract_features(batch.image)
     tensors = {"k_given": batch.k_given, "size": torch.tensor(batch.image.shape[-2:])}
     for name in FEATURES:
@@ -67,7 +67,7 @@ def write_batch(folder: Path, number: int, batch: Batch, network: MultiHMR2) -> 
 
 
 def read_batch(path: Path) -> Batch:
-    """A batch as `write_batch` wrote it. Its image has the right shape and no content."""
+    """Read a batch written by `write_batch`. Its image has the right shape and is black."""
     tensors = safetensors.torch.load_file(path)
     values: dict[str, Any] = {}
     for name in FEATURES:
@@ -86,14 +86,14 @@ def read_batch(path: Path) -> Batch:
 
 
 def quantize(value: Tensor, axis: int) -> tuple[Tensor, Tensor]:
-    """int8 steps of a scale (channels,) of their own for the channels along an axis."""
+    """Quantize to int8, with one scale per channel along an axis. Returns the values and scales (channels,)."""
     others = [other for other in range(value.ndim) if other != axis]
     scale = value.abs().amax(others).clamp(min=1e-8) / GREATEST
     return (value / _along(scale, axis, value.ndim)).round().to(torch.int8), scale
 
 
 def dequantize(steps: Tensor, scale: Tensor, axis: int) -> Tensor:
-    """What `quantize` was given, to half a step."""
+    """Invert `quantize`; the error is at most half a step."""
     return steps * _along(scale, axis, steps.ndim)
 
 
@@ -102,7 +102,7 @@ def _along(scale: Tensor, axis: int, dimensions: int) -> Tensor:
 
 
 class CachedBatches(Dataset[Batch]):
-    """Batch number `step`: a file of the folders, all of them in a new random order again and again."""
+    """The batches in the files of some folders, by step; each epoch has a new random order."""
 
     def __init__(self, folders: Sequence[Path], seed: int, rank: int = 0) -> None:
         self.paths = [path for folder in folders for path in sorted(folder.glob(f"{PREFIX}*{SUFFIX}"))]
@@ -121,5 +121,5 @@ class CachedBatches(Dataset[Batch]):
 
 
 def missing_batches(folder: Path, count: int) -> list[int]:
-    """The numbers below `count` of batches that are not in the folder."""
+    """Return the numbers below `count` of batches that are not in the folder."""
     return [number for number in range(count) if not (folder / f"{PREFIX}{number:07d}{SUFFIX}").exists()]

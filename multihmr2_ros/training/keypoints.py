@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""COCO keypoints of the low mesh: Anny's own regressor knows the full mesh only."""
+"""COCO keypoints of the low mesh. Anny's own regressor is defined on the full mesh only."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ RIDGE = 1e-4
 
 
 def coco_keypoints(body: Body, vertices: Tensor) -> Tensor:
-    """(n, 17, 3) COCO keypoints, in COCO's order, of low-mesh vertices (n, V, 3), in the vertices' frame.
+    """Return keypoints (n, 17, 3) in COCO's order, of low-mesh vertices (n, V, 3), in the vertices' frame and unit.
 
-    The first call fits the weights, which takes some seconds.
+    The first call fits the weights, which takes a few seconds. Raises ValueError for another mesh.
     """
     if body.mesh != "low":
         raise ValueError(f"expected the mesh 'low', got {body.mesh!r}; use Body.coco_keypoints")
@@ -44,7 +44,7 @@ def coco_keypoints(body: Body, vertices: Tensor) -> Tensor:
 
 @functools.cache
 def _low_mesh_weights() -> NDArray[np.float32]:
-    """(17, V) weights, rows summing to 1: least squares over random bodies, on the nearest vertices."""
+    """Return weights (17, V) whose rows sum to 1: least squares over random bodies, on the nearest vertices."""
     full, low = Body("full"), Body("low")
     generator = torch.Generator().manual_seed(0)
     shape = torch.rand(FITTED_BODIES, len(PHENOTYPE_LABELS), generator=generator)
@@ -69,7 +69,7 @@ def _low_mesh_weights() -> NDArray[np.float32]:
 
 
 def _random_poses(generator: torch.Generator) -> Tensor:
-    """(n, 163, 3, 3) rotations by about 25° about random axes."""
+    """Draw rotations (n, 163, 3, 3) of about 25° about random axes."""
     vectors = 0.25 * torch.randn(FITTED_BODIES, BONE_COUNT, 3, generator=generator)
     x, y, z = vectors.unbind(-1)
     zero = torch.zeros_like(x)

@@ -12,11 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Poses learned from keypoints alone: bodies are posed by motions and projected, without any image.
+"""Trains poses from keypoints alone: bodies are posed by motions and projected, without images.
 
-A network whose queries start from keypoints learns in minutes, from millions of (keypoints, body) pairs, what images
-would take days to teach it; image features then refine what keypoints leave open. Keypoints get the errors that a
-keypoint detector makes: noise, hidden ones of low score, sides taken for each other.
+A network whose queries start from keypoints learns in minutes, from millions of (keypoints, body) pairs, a mapping that
+would take days to learn from images; image features then resolve the ambiguities of keypoints. Keypoints get the errors
+of a keypoint detector: noise, occluded keypoints of low score, left and right exchanged.
 """
 
 from __future__ import annotations
@@ -50,19 +50,24 @@ from multihmr2_ros.training.losses import LossConfig, place_terms
 CAMERA_FROM_HEADING = np.array([[0.0, -1.0, 0.0], [0.0, 0.0, -1.0], [1.0, 0.0, 0.0]])  # x right, y down, z away
 ASPECTS = ((4, 3), (4, 3), (16, 9), (1, 1), (3, 4))
 VERTICAL_FOV_DEG = (25.0, 100.0)
-EXTENT_SHARE = (0.08, 1.6)  # stature over the image's height
+EXTENT_SHARE = (0.08, 1.6)  # stature in the image, divided by the image's height
 FACING_SHARE = 0.4
 MESH_EVERY = 12
 CHUNK = 500
 DEPTH_M = (0.5, 25.0)
-NEAREST_CENTER_M = 0.2  # a nose that is hardly before the camera cannot be placed
+NEAREST_CENTER_M = 0.2  # people whose center is nearer to the camera plane get no position losses
 HIDDEN, CUT, SWAPPED = 0.08, 0.3, 0.03
 
 
 @dataclass(frozen=True)
 class LiftingConfig:
-    """The first `steps` steps, and then every `every`-th (0: none), see `people` people's keypoints instead of images,
-    in one of `poses` poses each."""
+    """Settings of steps on keypoints instead of images.
+
+    steps   number of such steps at the beginning
+    every   afterwards every n-th step; 0: none
+    people  people per step
+    poses   number of poses from which they are drawn
+    """
 
     steps: int = 0
     every: int = 0
@@ -77,8 +82,13 @@ class LiftingConfig:
 
 @dataclass(frozen=True)
 class PoseBank:
-    """Poses of N bodies: shape (N, 6), rotations (N, 163, 3, 3) float16, and, in m from the pelvis, keypoints
-    (N, 17, 3) and the center vertex (N, 3). Heading frame (x front, y left, z up), row 0 of the rotations too."""
+    """Poses of N bodies, in the heading frame (x front, y left, z up).
+
+    shape      (N, 6)
+    rotations  (N, 163, 3, 3) float16, relative to the parent bone, row 0 in the heading frame
+    keypoints  (N, 17, 3) m from the pelvis
+    center     (N, 3) m from the pelvis: the center vertex
+    """
 
     shape: NDArray[np.float32]
     rotations: NDArray[np.float16]
@@ -87,7 +97,11 @@ class PoseBank:
 
 
 def make_bank(body: Body, count: int, motions: Path | None, seed: int) -> PoseBank:
-    """Poses as the simulation gives them to its people. body: the low mesh."""
+    """Draw `count` bodies and poses from the distribution of the simulation.
+
+    body     the low mesh
+    motions  folder of BVH files, or None
+    """
     generator = np.random.default_rng(seed)
     files = motion_files(motions) if motions else ()
     shape = np.stack([sample_shape(generator) for _ in range(count)])
@@ -110,10 +124,17 @@ def make_bank(body: Body, count: int, motions: Path | None, seed: int) -> PoseBa
 
 @dataclass(frozen=True)
 class KeypointBatch:
-    """M people before cameras of their own, each alone in an image. Metres, axes of the camera frame.
+    """M people, each with an own camera; camera frame.
 
-    shape (M, 6), rotations (M, 163, 3, 3); keypoints (M, 17, 3) and center (M, 3) from the pelvis; k (M, 3, 3) px; size
-    (M, 2) width and height px; pelvis (M, 3) in the camera frame; seed: of the keypoints' errors.
+    shape      (M, 6)
+    rotations  (M, 163, 3, 3) relative to the parent bone, row 0 in the camera frame
+    keypoints  (M, 17, 3) m from the pelvis, camera axes
+    center     (M, 3) m from the pelvis, camera axes: the center vertex
+    k          (M, 3, 3) px
+    size       (M, 2) px: width, height of the image
+    pelvis     (M, 3) m, camera frame
+    seed       of the keypoints' errors
+    origins    name of the batch, for messages
     """
 
     shape: Tensor
@@ -127,6 +148,7 @@ class KeypointBatch:
     origins: tuple[str, ...]
 
     def to(self, device: torch.device) -> KeypointBatch:
+        """Return the batch on another device."""
         tensors: dict[str, Any] = {
             name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)
         }
@@ -134,7 +156,7 @@ class KeypointBatch:
 
 
 class KeypointBatches(Dataset[KeypointBatch]):
-    """Batch number `step`, drawn with a generator of its own."""
+    """Batches of keypoints by step; each is drawn from its own generator."""
 
     def __init__(self, bank: PoseBank, image_size: int, people: int, seed: int) -> None:
         self.bank, self.image_size, self.people, self.seed = bank, image_size, people, seed
@@ -149,7 +171,7 @@ class KeypointBatches(Dataset[KeypointBatch]):
         least, most = EXTENT_SHARE
         share = least * (most / least) ** generator.random(n)
         depth = np.clip(focal * self.stature[rows] / (share * size[:, 1]), *DEPTH_M)
-        lowest = 1.0 + np.maximum(0.0, 0.6 * share - 0.3)  # near people's pelvises are often below the image
+        lowest = 1.0 + np.maximum(0.0, 0.6 * share - 0.3)  # the pelvis of a near person is often below the image
         middle = size * np.stack([generator.uniform(0.0, 1.0, n), generator.uniform(0.15, lowest)], axis=1)
         ray = (middle - size / 2) / focal[:, None]
         turn = _camera_from_heading(generator, ray[:, 0])
@@ -176,8 +198,10 @@ class KeypointBatches(Dataset[KeypointBatch]):
 
 
 def _camera_from_heading(generator: np.random.Generator, ray_x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(n, 3, 3) from the heading frame of people seen at x / z = ray_x (n,) to that of a camera which looks a little up
-    or down and is nearly level; many people face it."""
+    """Draw rotations (n, 3, 3) from the heading frame of people at x / z = ray_x (n,) to the camera frame.
+
+    The camera is nearly level and pitched a little; many people face it.
+    """
     n = len(ray_x)
     yaw = generator.uniform(-math.pi, math.pi, n)
     facing = math.pi - np.arctan(ray_x) + generator.normal(0.0, 0.5, n)
@@ -191,7 +215,7 @@ def _camera_from_heading(generator: np.random.Generator, ray_x: NDArray[np.float
 
 
 class WithKeypoints(Dataset[Any]):
-    """Batches of keypoints for the first `steps` steps, and then in every `every`-th (0: never); images otherwise."""
+    """Batches of keypoints in the first `steps` steps and then in every `every`-th step (0: never), else of images."""
 
     def __init__(self, images: Dataset[Any], keypoints: KeypointBatches, steps: int, every: int) -> None:
         self.images, self.keypoints, self.steps, self.every = images, keypoints, steps, every
@@ -203,7 +227,7 @@ class WithKeypoints(Dataset[Any]):
 
 
 def lifting_losses(network: MultiHMR2, batch: KeypointBatch, body: Body, config: LossConfig) -> dict[str, Tensor]:
-    """Weighted terms of the bodies that the network reads off the keypoints alone."""
+    """Return the weighted terms of the bodies that the network predicts from keypoints alone."""
     assert network.proposals is not None
     people = _matched(batch)
     keypoints, score = detected_keypoints(batch, people.keypoints, network.config.image_size)
@@ -215,7 +239,7 @@ def lifting_losses(network: MultiHMR2, batch: KeypointBatch, body: Body, config:
     people = dataclasses.replace(people, queries=content, location=location, log_nearness=log_nearness, centre=centre)
     weights = {item.name for item in dataclasses.fields(config) if getattr(config, item.name)} - {"track_feature"}
     terms = place_terms(people, config)
-    # Meshes cost most of the time: a part of the people has to do for their terms.
+    # Meshes take most of the time: their terms are computed for a part of the people.
     posed = max(1, len(batch.shape) // MESH_EVERY)
     with_mesh, without = _rows(people, slice(0, posed)), _rows(people, slice(posed, None))
     with torch.no_grad():
@@ -228,14 +252,14 @@ def lifting_losses(network: MultiHMR2, batch: KeypointBatch, body: Body, config:
 
 
 def _rows(people: Matched, rows: slice) -> Matched:
-    """Some of the people."""
+    """Return some rows of the people."""
     tensors: dict[str, Any] = {name: value[rows] for name, value in vars(people).items() if isinstance(value, Tensor)}
     return dataclasses.replace(people, **tensors)
 
 
 @torch.no_grad()
 def _matched(batch: KeypointBatch) -> Matched:
-    """The truth of the batch; what is predicted is not filled in yet."""
+    """Return the true values of the batch; predicted fields are empty."""
     center = batch.pelvis + batch.center
     flag = torch.ones(len(center), dtype=torch.bool, device=center.device)
     keypoints, ahead = project(batch.keypoints + batch.pelvis[:, None], batch.k[:, None])
@@ -256,7 +280,7 @@ def _matched(batch: KeypointBatch) -> Matched:
 
 @torch.no_grad()
 def detected_keypoints(batch: KeypointBatch, keypoints: Tensor, image_size: int) -> tuple[Tensor, Tensor]:
-    """Keypoints (M, 17, 2) px and scores (M, 17) as a detector would give them."""
+    """Return keypoints (M, 17, 2) px with a detector's errors, and their scores (M, 17); keypoints: true, px."""
     generator = torch.Generator().manual_seed(batch.seed)
 
     def uniform(*shape: int) -> Tensor:
@@ -268,7 +292,7 @@ def detected_keypoints(batch: KeypointBatch, keypoints: Tensor, image_size: int)
     count = len(keypoints)
     extent = (keypoints.amax(1) - keypoints.amin(1)).amax(-1).clamp(min=8.0)[:, None]
     outside = ((keypoints < 0) | (keypoints > batch.size[:, None])).any(-1)
-    # Furniture in front: everything below a line, in about a third of the people.
+    # Occlusion by furniture: everything below a line, for about a third of the people.
     line = keypoints[..., 1].amin(1) + (0.3 + 0.7 * uniform(count)) * extent[:, 0]
     cut = (uniform(count)[:, None] < CUT) & (keypoints[..., 1] > line[:, None])
     hidden = outside | cut | (uniform(count, 17) < HIDDEN)

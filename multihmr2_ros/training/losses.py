@@ -12,11 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Training losses (paper section 3, "Training losses"): what is asked of every query, and of the matched ones.
+"""Training losses (paper section 3, "Training losses"), of all queries and of the matched ones.
 
-Every term is a mean over the people or images that supervise it, so that its weight does not depend on the batch.
-Which data supervise which term is said by masks in `Targets`: nothing that was not annotated is ever held against the
-network.
+Every term is a mean over the people or images that supervise it, so that its weight does not depend on the batch. The
+masks in `Targets` select the data that supervise a term: missing annotations never contribute to a loss.
 """
 
 from __future__ import annotations
@@ -42,48 +41,48 @@ from multihmr2_ros.training.body_losses import (
     pairs_of,
     true_people,
 )
-from multihmr2_ros.training.encoder_keypoints import encoder_keypoint_loss
-from multihmr2_ros.training.keypoint_maps import keypoint_map_loss, known_keypoints
+from multihmr2_ros.training.keypoint_losses import encoder_keypoint_loss, keypoint_map_loss, known_keypoints
 from multihmr2_ros.training.matching import Matches, MatchingConfig, distances, inside_ignored, match, surplus_matches
 from multihmr2_ros.training.targets import Targets
 
-# The heatmap's target falls off from 1 at the person's patch with this share of the person's height.
+# Standard deviation of the heatmap's target around the person's patch, as a share of the person's height.
 HEATMAP_SPREAD = 0.1
 NEAREST_PAIR_M = 0.3
 
 
 @dataclass(frozen=True)
 class LossConfig:
-    """The weight of every term; a term of weight 0 is not computed. The defaults are for small networks from scratch:
-    with them the terms' gradients in the encoder have norms of one order.
+    """The weight of every term; a term of weight 0 is not computed. With the defaults, for small networks trained from
+    scratch, the gradients of the terms in the encoder have norms of the same order.
 
-    score               focal cross-entropy of queries (plain cross-entropy, the paper's, where focal_score is false)
-    heatmap             focal loss of patches, where queries are proposed
-    keypoint_map        focal loss of patches for each keypoint, where the encoder says them
-    encoder_keypoint    errors of the keypoints that a pretrained encoder proposes people with, where it is trained too
-    location            L1, over the picture's longer side
+    score               focal cross-entropy of queries (plain cross-entropy, as in the paper, if focal_score is false)
+    heatmap             focal loss of patches, for networks that propose queries
+    keypoint_map        focal loss of patches for each keypoint, for networks with keypoint maps
+    encoder_keypoint    errors of the keypoints from which a pretrained encoder proposes people
+    location            L1, divided by the image's longer side
     nearness            L1 of log(f / z): the same for all cameras
     depth               L1 of z, m
     relative_depth      L1 of the difference of log z between people of one image
-    relative_metric     L1 of log distances between people of one image; where only relative places are known, without
-                        what all its pairs have in common
+    relative_metric     L1 of log distances between people of one image; minus the mean error of the image's pairs where
+                        only relative positions are known
     relative_stature    L1 of the difference of log stature between people of one image
-    field_of_view       squared error of the horizontal field of view, rad; three times that when too wide
+    field_of_view       squared error of the horizontal field of view, rad; times three if it is too wide
     root                L1 of the root's rotation matrix
     pose                L1 of the other posed bones' rotation matrices
-    root_columns, pose_columns   squared error of the two columns that a rotation is made of. Without them columns of
-                        small networks grow (to a length of 8) until no gradient passes Gram-Schmidt, and nobody can
-                        learn to say "either way" on the way from front to back
+    root_columns, pose_columns   squared error of the two predicted columns of a rotation, before orthonormalization.
+                        Without them, columns of small networks grow (to a length of 8) until Gram-Schmidt passes no
+                        gradient, and the network cannot express uncertainty between front and back
     shape               L1 of the phenotypes
     vertices, joints    L1 from the pelvis, m (low mesh)
-    reprojection        L1 of projected joints or keypoints, over the picture's longer side
+    reprojection        L1 of projected joints or keypoints, divided by the image's longer side
     keypoint_similarity 1 − COCO's object keypoint similarity of annotated keypoints, with twice its sigmas
-    angle               angle between joints and their true rays, over the camera's diagonal field of view
+    angle               angle between joints and their true rays, divided by the diagonal field of view
     track_feature       L1
-    consistency_pose, consistency_joints   L2 to a frozen model's rotations, and joints from the pelvis, m (stage b)
-    auxiliary           factor of the detection terms of all decoder layers but the last
-    surplus             factor of place, root, pose and shape of further queries that look at a person: up to
-                        surplus_queries for each person; their scores are not touched
+    consistency_pose, consistency_joints   L2 to a frozen model's rotations, and to its joints from the pelvis, m
+                        (stage b)
+    auxiliary           factor of the detection terms of all decoder layers except the last
+    surplus             factor of location, root, pose and shape of further queries near a person (one-to-many
+                        supervision), up to surplus_queries per person; their scores are not supervised
     """
 
     score: float = 2.0
@@ -120,7 +119,7 @@ class LossConfig:
         for item in dataclasses.fields(self):
             value = getattr(self, item.name)
             if item.type == "float" and not 0 <= value < math.inf:
-                raise UserError(f"loss weight {item.name} must be a number from 0 on, got {value}")
+                raise UserError(f"loss weight {item.name} must be a number of at least 0, got {value}")
         if self.surplus_queries < 1:
             raise UserError(
                 f"surplus_queries must be at least 1, got {self.surplus_queries}; --loss surplus=0 for none"
@@ -135,10 +134,10 @@ def losses(
     config: LossConfig,
     reference: tuple[MultiHMR2, TrainingOutputs] | None = None,
 ) -> dict[str, Tensor]:
-    """Weighted terms by name; their sum is the loss.
+    """Return the weighted terms by name; their sum is the loss.
 
-    body: the low mesh, on the outputs' device. reference: the frozen model that the consistency terms hold on to, and
-    its outputs for the same pictures.
+    body       the low mesh, on the outputs' device
+    reference  the frozen model of the consistency terms, and its outputs for the same images
     """
     terms: dict[str, Tensor] = {}
     matches = _matches(network, outputs, outputs.layers[-1], targets, body, config)
@@ -179,7 +178,7 @@ def losses(
 def detection_terms(
     layer: LayerOutputs, people: Matched, matches: Matches, targets: Targets, config: LossConfig
 ) -> dict[str, Tensor]:
-    """What every decoder layer is asked: who is there, where, and how near."""
+    """Return the terms of one decoder layer: score, location and nearness."""
     terms = {}
     if config.score:
         terms["score"] = score_loss(layer.score_logit, matches, targets, focal=config.focal_score)
@@ -194,7 +193,7 @@ def detection_terms(
 
 
 def place_terms(people: Matched, config: LossConfig) -> dict[str, Tensor]:
-    """Where each matched person is in the picture, and how near."""
+    """Return the terms of the matched people's location in the image, nearness and depth."""
     terms = {}
     if config.location:
         terms["location"] = mean((people.location - people.true_location).abs().sum(-1)) / people.side
@@ -209,15 +208,15 @@ def place_terms(people: Matched, config: LossConfig) -> dict[str, Tensor]:
 
 
 def surplus_terms(network: MultiHMR2, people: Matched, body: Body, config: LossConfig) -> dict[str, Tensor]:
-    """What further queries near people are asked: all of a person that needs no mesh."""
+    """Return the terms of further queries near people: all person terms that need no mesh."""
     weights = {name for name in ("root", "pose", "root_columns", "pose_columns", "shape") if getattr(config, name)}
     return place_terms(people, config) | body_terms(network, people, None, body, weights)
 
 
 def score_loss(score_logit: Tensor, matches: Matches, targets: Targets, *, focal: bool) -> Tensor:
-    """Cross-entropy of (B, Q) scores over matched and negative queries, per matched person.
+    """Return the cross-entropy of score logits (B, Q) over matched and negative queries, per matched person.
 
-    Pictures without score supervision count neither way: their few annotated people would teach too high scores.
+    Images without score supervision are left out: from annotated people alone the network would learn too high scores.
     """
     positive = torch.zeros_like(matches.negative)
     positive[matches.image, matches.query] = True
@@ -230,10 +229,10 @@ def score_loss(score_logit: Tensor, matches: Matches, targets: Targets, *, focal
 
 
 def heatmap_loss(logit: Tensor, targets: Targets, patch_size: int) -> Tensor:
-    """Penalty-reduced focal loss (Law and Deng 2018) of (B, h, w) patches, per person.
+    """Return the penalty-reduced focal loss (Law and Deng 2018) of patch logits (B, h, w), per person.
 
-    The positive patch is the one that a person's centre lies in, or the nearest one; around it the penalty is reduced.
-    Patches in the box of an ignored person, and pictures without score supervision, count neither way.
+    The positive patch contains the person's center, or is the nearest one; around it the penalty is reduced. Patches in
+    the box of an ignored person, and images without score supervision, are left out.
     """
     batch, rows, columns = logit.shape
     size = logit.new_tensor([columns, rows])
@@ -255,24 +254,27 @@ def heatmap_loss(logit: Tensor, targets: Targets, patch_size: int) -> Tensor:
 
 
 def field_of_view_loss(horizontal_fov: Tensor, targets: Targets, width: int) -> Tensor:
-    """Squared error (rad²) of (B,), three times that where too wide (as CameraHMR: too wide is too near for all)."""
+    """Return the mean squared error (rad²) of (B,) rad, times three where too wide.
+
+    As in CameraHMR: a field of view that is too wide moves all people too near.
+    """
     true = 2 * torch.atan(0.5 * width / targets.k[:, 0, 0])
     error = horizontal_fov - true
     return mean(error.square() * torch.where(error > 0, 3.0, 1.0), targets.has_k)
 
 
 def relative_depth_loss(log_nearness: Tensor, true_depth: Tensor, image: Tensor, known: Tensor) -> Tensor:
-    """L1 of log(zᵢ / zⱼ) over all pairs of people of one image; M rows. The focal length drops out."""
+    """Return the L1 error of log(zᵢ / zⱼ) over all pairs of people of one image; M rows. The focal length cancels."""
     error = log_nearness + true_depth.log()
     return mean((error[:, None] - error).abs(), pairs_of(image, known))
 
 
 def relative_metric_loss(people: Matched) -> Tensor:
-    """L1 of log(dᵢⱼ / d*ᵢⱼ) over all pairs of people of one image, of the distances between their centers in m.
+    """Return the L1 of log(dᵢⱼ / d*ᵢⱼ) over all pairs of people of one image; d: distance of their centers, m.
 
-    Our reading of the relative metric loss of Wang et al. (2025), of which only the abstract was at hand. Where the
-    true places are known up to a factor (`Targets.has_relative_place`), the mean over the image's pairs is taken out
-    first: such an image needs three people.
+    Our interpretation of the relative metric loss of Wang et al. (2025), of which only the abstract was available.
+    Where the true positions are known up to a factor (`Targets.has_relative_place`), the mean over the image's pairs is
+    subtracted first: such an image needs three people.
     """
     metric = people.has_place & people.has_k
     pairs = pairs_of(people.image, people.has_place | people.has_relative_place)
@@ -286,7 +288,7 @@ def relative_metric_loss(people: Matched) -> Tensor:
 
 
 def _log_distance(centre: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """(p,) of the distances between rows of centers (M, 3) m, at least NEAREST_PAIR_M: nearer people touch."""
+    """Return the logarithm (p,) of distances between rows of centers (M, 3) m, clamped to NEAREST_PAIR_M."""
     square = (centre[first] - centre[second]).square().sum(-1)
     return 0.5 * square.clamp(min=NEAREST_PAIR_M**2).log()
 

@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Which query stands for which person of the truth: Hungarian matching on places (paper section 3, equation 1).
+"""Hungarian matching of queries to true people by location (paper section 3, equation 1).
 
-Matching needs scores and locations only, so that no more bodies are posed than there are people. The paper's
-alternatives, 3D locations and 3D joints, are here for comparison.
+Matching needs scores and locations only, so that only matched people's bodies are posed. The paper's alternatives,
+3D locations and 3D joints, are available for comparison.
 """
 
 from __future__ import annotations
@@ -39,8 +39,12 @@ MatchingCost = Literal["location", "location_3d", "joints"]
 
 @dataclass(frozen=True)
 class MatchingConfig:
-    """cost: what is compared: 2D locations (over the picture's longer side), 3D locations (m), or 3D joints (m, mean
-    over joints; poses a body for every query). distance_weight: of that distance, beside the score's focal cost."""
+    """Settings of matching.
+
+    cost             the distance: of 2D locations (divided by the image's longer side), of 3D locations (m), or of 3D
+                     joints (m, mean over joints; poses a body for every query)
+    distance_weight  weight of the distance, relative to the focal cost of the score
+    """
 
     cost: MatchingCost = "location"
     distance_weight: float = 10.0
@@ -49,15 +53,17 @@ class MatchingConfig:
         if self.cost not in get_args(MatchingCost):
             raise UserError(f"matching cost must be one of {', '.join(get_args(MatchingCost))}, got {self.cost!r}")
         if not 0 <= self.distance_weight < float("inf"):
-            raise UserError(f"matching distance_weight must be a number from 0 on, got {self.distance_weight}")
+            raise UserError(f"matching distance_weight must be a number of at least 0, got {self.distance_weight}")
 
 
 @dataclass(frozen=True)
 class Matches:
-    """M pairs over a batch, and what the other queries mean.
+    """M pairs of a query and a person over a batch, and the negative queries.
 
-    image, query, person (M,) int64: query of image stands for the target slot person. negative (B, Q) bool: the
-    query should have a low score; positives and queries that mean nothing are false.
+    image     (M,) int64, row of the batch
+    query     (M,) int64
+    person    (M,) int64, slot in the targets
+    negative  (B, Q) bool: the query should have a low score; false for matched and for ignored queries
     """
 
     image: Tensor
@@ -70,9 +76,9 @@ class Matches:
 
 
 def match(layer: LayerOutputs, targets: Targets, config: MatchingConfig, distance: Tensor) -> Matches:
-    """The cheapest one-to-one assignment of queries to the present people of each image.
+    """Return the one-to-one assignment of queries to present people of each image with the least cost.
 
-    distance (B, Q, P): as of `distances`. Every present person gets a query while there are enough.
+    distance (B, Q, P): from `distances`. Every present person gets a query as long as there are enough queries.
     """
     total = config.distance_weight * distance + focal_cost(layer.score_logit)[..., None]
     cost = total.detach().float().nan_to_num(nan=1e6, posinf=1e6, neginf=-1e6).cpu().numpy()
@@ -92,11 +98,11 @@ def match(layer: LayerOutputs, targets: Targets, config: MatchingConfig, distanc
 
 
 def surplus_matches(location: Tensor, targets: Targets, matches: Matches, most: int) -> Matches:
-    """Further queries that look at a person: up to `most` for each, the nearest first (one-to-many supervision of the
-    queries themselves: Zhao et al. 2024, "MS-DETR").
+    """Match further queries near each person, up to `most`, the nearest first (one-to-many supervision as in Zhao et
+    al. 2024, "MS-DETR").
 
-    location (B, Q, 2) px. A query stands for the person nearest to it, if that is within half of the larger side of the
-    person's box; the matched ones are left out. Nothing is said about their scores.
+    location (B, Q, 2) px. A query is matched to the nearest person within half of the longer side of the person's box.
+    Queries that are matched already are left out. `negative` is false for all queries.
     """
     distance = torch.cdist(location.detach(), targets.location, p=1).masked_fill(~targets.present[:, None], torch.inf)
     distance[matches.image, matches.query] = torch.inf
@@ -109,12 +115,12 @@ def surplus_matches(location: Tensor, targets: Targets, matches: Matches, most: 
 
 
 def focal_cost(score_logit: Tensor) -> Tensor:
-    """−0.25 · (1 − c)² · log c of the score c whose logit is given."""
+    """Return −0.25 · (1 − c)² · log c for the score c = sigmoid(score_logit)."""
     return -0.25 * torch.sigmoid(-score_logit).square() * functional.logsigmoid(score_logit)
 
 
 def inside_ignored(location: Tensor, targets: Targets) -> Tensor:
-    """(B, Q) whether a location (B, Q, 2) px lies in the box of a person who is neither positive nor negative."""
+    """Return (B, Q) bool: whether a location (B, Q, 2) px lies in the box of an ignored person."""
     box = targets.box[:, None]
     point = location[:, :, None]
     inside = (point >= box[..., :2]).all(-1) & (point <= box[..., 2:]).all(-1)
@@ -129,7 +135,7 @@ def distances(
     body: Body,
     cost: MatchingCost,
 ) -> Tensor:
-    """(B, Q, P) L1 distance of each query to each person, of the kind that `MatchingConfig.cost` names."""
+    """Return the L1 distance (B, Q, P) of each query to each person; cost: see `MatchingConfig`."""
     if cost == "location":
         return torch.cdist(layer.location, targets.location, p=1) / max(outputs.image_size)
     depth = depth_from_nearness(layer.log_nearness, outputs.k[:, :1, 0])
@@ -143,8 +149,8 @@ def distances(
 
 
 def placed_joints(body: Body, shape: Tensor, rotations: Tensor, centre: Tensor) -> Tensor:
-    """(B, N, 163, 3) m, camera frame: joints of the bodies shape (B, N, 6), rotations (B, N, 163, 3, 3) whose centre
-    vertex stands at centre (B, N, 3)."""
+    """Return joints (B, N, 163, 3) m, camera frame, of bodies with shape (B, N, 6), rotations (B, N, 163, 3, 3) and
+    center vertex at centre (B, N, 3) m."""
     posed = body(shape.flatten(0, 1), rotations.flatten(0, 1))
     shift = centre.flatten(0, 1) - posed.vertices[:, body.centre_vertex]
     return (posed.joints + shift[:, None]).unflatten(0, centre.shape[:2])

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Changes of colour and sharpness, as cameras and networks make them; no truth changes."""
+"""Photometric augmentation: changes of color and sharpness as cameras and compression make them."""
 
 from __future__ import annotations
 
@@ -27,11 +27,13 @@ from multihmr2_ros.errors import UserError
 
 @dataclass(frozen=True)
 class PhotometricConfig:
-    """Probabilities of each change, and how far it goes at most.
+    """Probability and range of each change.
 
-    tone: brightness, contrast and gamma by up to 1 ± tone_range, and each channel's gain by a third of it. saturation:
-    from grey to 1 + saturation_range. blur: Gaussian or along a line, up to blur_px. noise: Gaussian, standard
-    deviation up to noise_level of 255. jpeg: a quality from jpeg_quality to 95.
+    tone        brightness, contrast and gamma by up to 1 ± tone_range, and each channel's gain by a third of it
+    saturation  from gray to 1 + saturation_range
+    blur        Gaussian or along a line, up to blur_px
+    noise       Gaussian, standard deviation up to noise_level of 255
+    jpeg        compression with a quality from jpeg_quality to 95
     """
 
     tone: float = 0.8
@@ -48,7 +50,7 @@ class PhotometricConfig:
     def __post_init__(self) -> None:
         for name in PROBABILITIES:
             if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"augmentation: {name} is a probability of 0 to 1, got {getattr(self, name)}")
+                raise UserError(f"augmentation: {name} must be a probability from 0 to 1, got {getattr(self, name)}")
         if not (0 <= self.tone_range < 1 and self.saturation_range >= 0 and self.blur_px >= 1 and self.noise_level > 0):
             values = {field.name: getattr(self, field.name) for field in fields(self)}
             raise UserError(f"augmentation: ranges must be positive, and tone_range below 1; got {values}")
@@ -57,7 +59,7 @@ class PhotometricConfig:
 
     @classmethod
     def none(cls) -> PhotometricConfig:
-        """No change at all."""
+        """Return settings without any change."""
         return cls(**dict.fromkeys(PROBABILITIES, 0.0))  # type: ignore[arg-type]
 
 
@@ -67,7 +69,7 @@ PROBABILITIES = ("tone", "saturation", "blur", "noise", "jpeg")
 def distort_colors(
     image: NDArray[np.uint8], generator: np.random.Generator, config: PhotometricConfig
 ) -> NDArray[np.uint8]:
-    """The image (H, W, 3) uint8 RGB with random changes, in the order in which a camera makes them."""
+    """Apply random changes to an image (H, W, 3) uint8 RGB, in the order in which a camera makes them."""
     if generator.random() < config.blur:
         image = _blurred(image, generator, config.blur_px)
     if generator.random() < config.tone:
@@ -88,7 +90,7 @@ def distort_colors(
 
 
 def _toned(image: NDArray[np.uint8], generator: np.random.Generator, amount: float) -> NDArray[np.uint8]:
-    """Gamma, contrast about the middle, brightness and each channel's gain, in one table of 256 × 3 values."""
+    """Change gamma, contrast about the middle, brightness and each channel's gain, by one table of 256 × 3 values."""
     gamma, contrast, brightness = np.exp(np.log1p(amount) * generator.uniform(-1, 1, 3))
     gain = brightness * np.exp(np.log1p(amount / 3) * generator.uniform(-1, 1, 3))
     levels = (np.linspace(0, 1, 256) ** gamma - 0.5) * contrast + 0.5
@@ -106,7 +108,7 @@ def _blurred(image: NDArray[np.uint8], generator: np.random.Generator, most_px: 
 
 
 def _line_kernel(length: float, angle_rad: float) -> NDArray[np.float32]:
-    """A kernel that smears along a line of `length` px, as a moving camera does; its values sum to 1."""
+    """Return the kernel of motion blur along a line of `length` px; its values sum to 1."""
     radius = int(np.ceil(length / 2))
     kernel = np.zeros((2 * radius + 1, 2 * radius + 1), np.float32)
     for t in np.linspace(-length / 2, length / 2, 4 * radius + 1):

@@ -12,33 +12,37 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What a run reports: a JSON line each time in `log.jsonl`, curves, and TensorBoard where it is installed."""
+"""Logs of a run: JSON lines in `log.jsonl`, curves in a PNG file, and TensorBoard if it is installed."""
 
 from __future__ import annotations
 
 import json
 import logging
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from multihmr2_ros.training.curves import draw_curves
+from multihmr2_ros.media.files import atomic_path
 
 logger = logging.getLogger(__name__)
 
 LOG_FILE = "log.jsonl"
 CURVES_FILE = "curves.png"
 
+UNDRAWN = ("step", "kind", "seconds", "images")
+COLUMNS = 4
+
 
 class Records:
-    """Writes figures by step into a run's folder. A resumed run goes on in the same files."""
+    """Writes the metrics of a run to its folder. A resumed run appends to the same files."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._board = _tensorboard(folder)
 
     def add(self, step: int, kind: str, figures: dict[str, float]) -> None:
-        """One line: kind is "train" or "validation"; figures that are no numbers become null."""
+        """Write one line; kind is "train" or "validation". Figures that are not finite become null."""
         values = {name: round(value, 6) if math.isfinite(value) else None for name, value in figures.items()}
         with (self.folder / LOG_FILE).open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
@@ -47,12 +51,12 @@ class Records:
                 self._board.add_scalar(f"{kind}/{name}", value, step)
 
     def draw(self) -> None:
-        """Draw the curves anew; without matplotlib there are none."""
+        """Draw the curves of all lines so far. Does nothing without matplotlib."""
         draw_curves(read_log(self.folder / LOG_FILE), self.folder / CURVES_FILE)
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log, one per kind and step (the last written), by step. Torn lines are left out."""
+    """Read a log: one row per kind and step (the last written), sorted by step. Incomplete lines are skipped."""
     rows: dict[tuple[str, int], dict[str, Any]] = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:
@@ -69,3 +73,39 @@ def _tensorboard(folder: Path) -> Any:
     except ImportError:
         return None
     return SummaryWriter(str(folder / "tensorboard"))
+
+
+def draw_curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Plot every figure in the log's rows (see `Records`) over steps, one panel each. Writes no file without rows."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        logger.info("curves need matplotlib; pip install 'multihmr2_ros[train]'")
+        return
+    series = curves(rows)
+    if not series:
+        return
+    lines = -(-len(series) // COLUMNS)
+    figure = Figure(figsize=(4 * COLUMNS, 2.6 * lines), layout="constrained")
+    FigureCanvasAgg(figure)
+    for place, ((kind, name), points) in enumerate(series.items()):
+        axes = figure.add_subplot(lines, COLUMNS, place + 1)
+        axes.plot([step for step, _ in points], [value for _, value in points], color="C1" if kind != "train" else "C0")
+        axes.set_title(name if kind == "train" else f"{name} ({kind})", fontsize=9)
+        axes.grid(alpha=0.3)
+        axes.tick_params(labelsize=7)
+        if kind == "train" and min(value for _, value in points) > 0:
+            axes.set_yscale("log")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=80)
+
+
+def curves(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[tuple[int, float]]]:
+    """Return (kind, figure) → its (step, value) points, validation first. Values of None are skipped."""
+    series: dict[tuple[str, str], list[tuple[int, float]]] = {}
+    for row in sorted(rows, key=lambda row: row["kind"] == "train"):
+        for name, value in row.items():
+            if name not in UNDRAWN and value is not None:
+                series.setdefault((row["kind"], name), []).append((row["step"], float(value)))
+    return series

@@ -36,7 +36,7 @@ import numpy as np
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.media.files import atomic_path
 from multihmr2_ros.simulation.scene import SceneOptions
-from multihmr2_ros.training.pool import (
+from multihmr2_ros.training.render_cache import (
     AFTER_HELD_OUT,
     HELD_OUT_SEED,
     PREFIX,
@@ -135,7 +135,7 @@ def scene_renderer(options: SceneOptions, sam2: Path | None = None) -> RenderSee
         if memory is None:
             return sample
         rows = np.flatnonzero(truth.visible_pixels)  # of the people whom the sample has
-        feature, _ = memory(rendered.image, sample.box, rendered.instances == rows[:, None, None])
+        feature, _ = memory(rendered.image, rendered.instances == rows[:, None, None])
         return dataclasses.replace(sample, track_feature=feature)
 
     return render

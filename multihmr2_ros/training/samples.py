@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""One training image with what is known about the people in it."""
+"""A training image with the annotations of its people, and its packing into arrays for files."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from multihmr2_ros.training.targets import KEYPOINT_COUNT
 if TYPE_CHECKING:
     from multihmr2_ros.simulation.labels import Labels
 
-JPEG_QUALITY = 92  # rendered pictures carry a sensor's noise and compression already
+JPEG_QUALITY = 92  # rendered images already contain sensor noise and compression
 
-# Arrays with a row per person: name → shape of a row and the type that files keep it in. Half floats hold rotations to
-# 0.03 degrees and shapes to 0.0005; places need single floats.
+# Arrays with a row per person: name → shape of a row, and its type in files. Half floats are precise to 0.03 degrees
+# for rotations and to 0.0005 for shapes; positions need single floats. The names are part of the files' format.
 PERSON_FIELDS: dict[str, tuple[tuple[int, ...], type]] = {
     "person_id": ((), np.int64),
     "ignore": ((), np.bool_),
@@ -54,27 +54,27 @@ PERSON_FIELDS: dict[str, tuple[tuple[int, ...], type]] = {
 
 @dataclass(frozen=True)
 class Sample:
-    """An image and its n annotated people; pixels are those of this image, metres are in its camera's frame.
+    """An image and its n annotated people. Pixels are those of this image, meters are in its camera's frame.
 
     image                (H, W, 3) uint8 RGB
-    k                    (3, 3) float64 px, or None where the camera is unknown
-    score_supervised     false where people without annotation may be in the picture
-    origin               which render or file this is, for messages
+    k                    (3, 3) float64 px, or None if the camera is unknown
+    score_supervised     false if the image may show people without annotation
+    origin               name of the render or file, for messages
     person_id            (n,) int64
-    ignore               (n,) bool: neither positive nor negative; only the box means something
-    location             (n, 2) float32 px, the projection of the body's centre vertex
-    centre               (n, 3) float32 m, the body's centre vertex; meant where has_place, and up to a factor of the
-                         image's where has_relative_place
-    shape                (n, 6) float32 phenotypes; meant where has_body
-    rotations            (n, 163, 3, 3) float32, relative to the parent bone, row 0 in the camera frame; meant where
+    ignore               (n,) bool: neither positive nor negative; only the box is valid
+    location             (n, 2) float32 px, the projection of the body's center vertex
+    centre               (n, 3) float32 m, the body's center vertex; valid where has_place, and valid up to one factor
+                         per image where has_relative_place
+    shape                (n, 6) float32 phenotypes; valid where has_body
+    rotations            (n, 163, 3, 3) float32, relative to the parent bone, row 0 in the camera frame; valid where
                          has_body
     has_place, has_relative_place, has_body  (n,) bool
-    keypoints            (n, 17, 2) float32 px, COCO's order; meant where keypoint_visible
+    keypoints            (n, 17, 2) float32 px, COCO's order; valid where keypoint_visible
     keypoint_visible     (n, 17) bool
-    box                  (n, 4) float32 px, x0 y0 x1 y1 of what is visible
+    box                  (n, 4) float32 px, x0 y0 x1 y1 of the visible part
     visible_fraction     (n,) float32, 0 to 1
-    track_feature        (n, F) float32, SAM2's, that the network is taught; F = 0 where there is none. It is computed
-                         once per render: mirror, crop and colours leave it as it is, which is an approximation
+    track_feature        (n, F) float32, SAM2's, the target of the network's; F = 0 without. Computed once per render
+                         and not changed by mirroring, cropping and colors, which is an approximation
     """
 
     image: NDArray[np.uint8]
@@ -97,22 +97,22 @@ class Sample:
     track_feature: NDArray[np.float32]
 
     def __len__(self) -> int:
-        """n, the number of annotated people."""
+        """Return n, the number of annotated people."""
         return len(self.person_id)
 
     @property
     def size(self) -> tuple[int, int]:
-        """(width, height) px."""
+        """(width, height) of the image, px."""
         return self.image.shape[1], self.image.shape[0]
 
     def select(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> Sample:
-        """The same image with only the people that a mask (n,) or indices (m,) name."""
+        """Return the same image with only the people selected by a mask (n,) or indices (m,)."""
         names = (*PERSON_FIELDS, "track_feature")
         return dataclasses.replace(self, **{name: getattr(self, name)[rows] for name in names})
 
 
 def blank_people(n: int) -> dict[str, Any]:
-    """The person arrays of n people of whom nothing is known yet: readers fill in what their files say."""
+    """Return arrays of n people without annotations, which readers fill in."""
     arrays: dict[str, Any] = {
         name: np.zeros((n, *row), np.float32 if kind is np.float16 else kind)
         for name, (row, kind) in PERSON_FIELDS.items()
@@ -124,8 +124,11 @@ def blank_people(n: int) -> dict[str, Any]:
 
 
 def sample_from_labels(image: NDArray[np.uint8], labels: Labels, origin: str) -> Sample:
-    """A rendered image's sample: everything is true. People of whom no pixel is visible are left out; those whose
-    centre is behind the camera are neither positive nor negative."""
+    """Return the sample of a rendered image, which has all annotations.
+
+    People without a visible pixel are left out. People whose center vertex is behind the camera are ignored: neither
+    positive nor negative.
+    """
     seen = labels.visible_pixels > 0
     arrays = blank_people(int(seen.sum()))
     for name, source in (
@@ -147,10 +150,14 @@ def sample_from_labels(image: NDArray[np.uint8], labels: Labels, origin: str) ->
 
 
 def pack(samples: Sequence[Sample]) -> dict[str, NDArray[Any]]:
-    """Samples as the plain arrays of one file: `images` are JPEG bytes end to end, people's rows stand end to end.
+    """Pack S samples into the arrays of one file: PERSON_FIELDS, concatenated over samples, and
 
-    image_start (S + 1,) and person_start (S + 1,) say where each sample's begin; k (S, 3, 3) is NaN where unknown;
-    track_feature, in half floats, is there only where the samples have one, all of one width.
+    images            JPEG bytes, concatenated
+    image_start       (S + 1,) start of each sample's image in `images`
+    person_start      (S + 1,) start of each sample's people
+    k                 (S, 3, 3) px, NaN where unknown
+    score_supervised  (S,) bool
+    track_feature     float16, only if the samples have one, all of one width
     """
     encoded = [_jpeg(sample.image) for sample in samples]
     arrays: dict[str, NDArray[Any]] = {
@@ -169,7 +176,7 @@ def pack(samples: Sequence[Sample]) -> dict[str, NDArray[Any]]:
 
 
 def unpack(arrays: Any, index: int, origin: str) -> Sample:
-    """Sample `index` of what pack made; arrays[name][first:last] may read from a file, which `name in arrays` knows."""
+    """Return sample `index` of packed arrays, a mapping whose items may be read from a file when they are sliced."""
     first, last = (int(value) for value in arrays["image_start"][index : index + 2])
     begin, end = (int(value) for value in arrays["person_start"][index : index + 2])
     bgr = cv2.imdecode(np.asarray(arrays["images"][first:last]), cv2.IMREAD_COLOR)

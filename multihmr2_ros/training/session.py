@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A run from its options to its end: the cache and its renderers, the data, the network, signals and time limit."""
+"""Runs one call of `multihmr2 train`: render cache and renderers, data, network, signals and time limit."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ from multihmr2_ros.training.data import REFRESH_S, Batch, Batches, SampleSource,
 from multihmr2_ros.training.distributed import Processes, own_device, processes
 from multihmr2_ros.training.feature_cache import CachedBatches, missing_batches, write_batch
 from multihmr2_ros.training.lifting import KeypointBatches, LiftingConfig, WithKeypoints, make_bank
-from multihmr2_ros.training.pool import Pool, make_folder
 from multihmr2_ros.training.records import CURVES_FILE, LOG_FILE
+from multihmr2_ros.training.render_cache import RenderCache, make_folder
 from multihmr2_ros.training.rendering import PoolConfig, Renderers, fill, open_folder, scene_renderer
 from multihmr2_ros.training.state import WEIGHTS_FILE, state_paths
 from multihmr2_ros.training.trainer import Hooks, Trainer
@@ -61,27 +61,29 @@ MEAN_POSE_IMAGES = 300
 
 @dataclass(frozen=True)
 class Session:
-    """What one call of `multihmr2 train` does.
+    """The options of one call of `multihmr2 train`.
 
-    out                the run's folder
+    out                folder of the run
     network            sizes of a network that starts from random weights
-    training           everything else about the run
-    pool               renders to train on
-    render_workers     processes that go on rendering meanwhile
+    training           settings of the run
+    render_cache       the render cache to train on
+    render_workers     background processes that render during training
     datasets           readers of real data
-    render_share       the part of the images that are renders where there are both
-    start_from         the weights file that the network starts from, instead of random weights
-    encoder_weights    of the pretrained encoder; in place of its own where there is start_from
-    features           folders of batches that the frozen encoder has seen, to train on instead of images
-    lifting            how poses are learned from keypoints alone, beside images
-    consistency_with   the weights file of a model that the consistency losses hold on to
-    resume             go on in `out`
+    render_share       share of renders among the images, if there are datasets
+    start_from         weights file that the network starts from, instead of random weights
+    encoder_weights    weights file of the pretrained encoder; replaces that of start_from
+    features           folders of batches with features of the frozen encoder, to train on instead of images
+    lifting            settings of steps on keypoints alone
+    consistency_with   weights file of the reference model of the consistency losses
+    resume             continue the run in `out`
+    device             a PyTorch device, or auto
+    time_limit_s       save and end after this time; None: no limit
     """
 
     out: Path
     network: NetworkConfig
     training: TrainingConfig
-    pool: PoolConfig | None = None
+    render_cache: PoolConfig | None = None
     render_workers: int = 0
     datasets: tuple[SampleSource, ...] = ()
     render_share: float = 0.5
@@ -97,24 +99,24 @@ class Session:
 
 @dataclass
 class StopRequest:
-    """Whether and why the run should end after the current step."""
+    """A request to end the run after the current step, with its reason; also made when the deadline has passed."""
 
     reason: str = ""
     deadline: float | None = None
 
     def __call__(self) -> bool:
         if not self.reason and self.deadline is not None and time.monotonic() > self.deadline:
-            self.reason = "the time limit is reached"
+            self.reason = "the time limit was reached"
         return bool(self.reason)
 
 
 def train(session: Session) -> str:
-    """Train, or go on training; returns one line that says how it ended. Raises UserError for what cannot be done."""
+    """Train or resume. Returns one line on how the run ended. Raises UserError for options that cannot be used."""
     stop = StopRequest(deadline=None if session.time_limit_s is None else time.monotonic() + session.time_limit_s)
     make_folder(session.out)
     _refuse_existing(session)
-    if session.pool is None and not session.datasets and not session.features:
-        raise UserError("there is nothing to train on; give --cache for renders, or a dataset")
+    if session.render_cache is None and not session.datasets and not session.features:
+        raise UserError("there is nothing to train on; give --cache for rendered images, or a dataset")
     device = own_device(torch.device(Runtime(session.device).resolve().device), os.environ)
     with processes(device) as others, _signals(stop), _renderers(session, others) as renderers:
         torch.set_num_threads(
@@ -130,9 +132,9 @@ def train(session: Session) -> str:
         def anywhere(flag: bool) -> bool:
             return others.any(flag, device)
 
-        pool = None
-        if session.pool is not None and not session.features:
-            pool = _ready_pool(session, session.pool, renderers, is_stopped, anywhere)
+        cache = None
+        if session.render_cache is not None and not session.features:
+            cache = _ready_cache(session, session.render_cache, renderers, is_stopped, anywhere)
         trainer = _trainer(session, device, others)
         if is_stopped():
             return f"stopped before the first step: {stop.reason}"
@@ -140,38 +142,41 @@ def train(session: Session) -> str:
         if session.features:
             batches = CachedBatches(session.features, session.training.seed, others.rank)
         else:
-            batches = Batches(_sources(session, pool), session.training.batch, session.training.seed, others.rank)
+            batches = Batches(_sources(session, cache), session.training.batch, session.training.seed, others.rank)
         if session.lifting is not None:
             batches = with_keypoints(batches, session)
-        done = trainer.run(batches, _hooks(session, pool, renderers, stop))
+        done = trainer.run(batches, _hooks(session, cache, renderers, stop))
         where = f"step {trainer.progress.step} of {session.training.steps}, weights in {session.out}"
         reason = stop.reason or "another process was stopped"
-        return f"done: {where}" if done else f"stopped, because {reason}: {where}; go on with --resume"
+        return f"done: {where}" if done else f"stopped, because {reason}: {where}; continue with --resume"
 
 
 def with_keypoints(batches: Dataset[Batch], session: Session) -> Dataset[Any]:
-    """The batches, with those of keypoints alone in between."""
+    """Add the steps on keypoints alone to the batches. Raises UserError for networks without a pretrained encoder."""
     config = session.lifting
     assert config is not None
     if session.network.encoder != "movenet":
-        raise UserError("poses are learned from keypoints only where the queries start from them: --network nano")
-    motions = None if session.pool is None else session.pool.scene.motions
+        raise UserError(
+            "--keypoint-steps and --keypoint-every need a network whose queries start from keypoints: --network nano"
+        )
+    motions = None if session.render_cache is None else session.render_cache.scene.motions
     bank = make_bank(Body("low"), config.poses, motions, session.training.seed)
     keypoints = KeypointBatches(bank, session.network.image_size, config.people, session.training.seed)
     return WithKeypoints(batches, keypoints, config.steps, config.every)
 
 
 def features_only(session: Session, count: int) -> str:
-    """Write `count` batches with the encoder's features into the first folder; returns one line that says how it ended.
+    """Write `count` batches with the encoder's features to the first folder. Returns one line on how it ended.
 
-    The batches are those that a run with the session's options would train on."""
+    A run with the session's options would train on the same batches.
+    """
     folder = session.features[0]
     make_folder(folder)
-    pool = None if session.pool is None else Pool(session.pool.folder)
+    cache = None if session.render_cache is None else RenderCache(session.render_cache.folder)
     torch.set_num_threads(session.training.threads or training_threads(loader_workers=0, render_workers=0))
     keep_freed_memory()
     network = make_network(session).eval()
-    batches = Batches(_sources(session, pool), session.training.batch, session.training.seed)
+    batches = Batches(_sources(session, cache), session.training.batch, session.training.seed)
     stop = StopRequest()
     missing = missing_batches(folder, count)
     with _signals(stop), tqdm(missing, unit="batch", dynamic_ncols=True) as bar:
@@ -183,24 +188,24 @@ def features_only(session: Session, count: int) -> str:
 
 
 def _refuse_existing(session: Session) -> None:
-    """Raises UserError where the run would replace an earlier one's files, or weights that it does not own."""
+    """Raise UserError if the run would replace files of an earlier run, or other weights."""
     if session.resume:
         return
     if state_paths(session.out):
-        raise UserError(f"{session.out} already holds a run; add --resume to go on with it, or choose another --out")
+        raise UserError(f"{session.out} already holds a run; add --resume to continue it, or choose another --out")
     for name in (WEIGHTS_FILE, LOG_FILE, CURVES_FILE):
         if (session.out / name).exists():
             raise UserError(f"{session.out / name} exists already, and this run would replace it; choose another --out")
 
 
 def render_only(config: PoolConfig, images: int, workers: int) -> str:
-    """Fill the cache until it holds `images` training images; returns one line that says how it ended."""
+    """Fill the render cache until it holds `images` training images. Returns one line on how it ended."""
     open_folder(config)
     stop = StopRequest()
     wanted = images + config.held_out_images
 
     def present() -> int:
-        return len(Pool(config.folder)) + len(Pool(config.folder, held_out=True))
+        return len(RenderCache(config.folder)) + len(RenderCache(config.folder, held_out=True))
 
     with _signals(stop), tqdm(total=wanted, initial=present(), unit="image", dynamic_ncols=True) as bar:
         if workers <= 1:
@@ -214,65 +219,66 @@ def render_only(config: PoolConfig, images: int, workers: int) -> str:
                     bar.update(present() - bar.n)
                 if renderers.failed:
                     raise UserError(f"{renderers.failed} of {workers} renderers failed; their messages are above")
-    held = f"{config.folder} holds {len(Pool(config.folder))} training images"
+    held = f"{config.folder} holds {len(RenderCache(config.folder))} training images"
     return f"stopped, because {stop.reason}: {held}" if stop() else f"done: {held}"
 
 
 @contextmanager
 def _renderers(session: Session, others: Processes) -> Iterator[Renderers | None]:
-    """The background renderers of this machine, which its first process starts."""
-    if session.pool is None:
+    """Start this machine's background renderers, in its first process; they end with the block."""
+    if session.render_cache is None:
         yield None
         return
     if others.is_first:
-        open_folder(session.pool)
+        open_folder(session.render_cache)
     others.wait()
     if session.render_workers and others.local_rank == 0:
-        with Renderers(session.pool, session.render_workers) as renderers:
+        with Renderers(session.render_cache, session.render_workers) as renderers:
             yield renderers
     else:
         yield None
 
 
-def _ready_pool(
+def _ready_cache(
     session: Session,
     config: PoolConfig,
     renderers: Renderers | None,
     is_stopped: Callable[[], bool],
     anywhere: Callable[[bool], bool],
-) -> Pool:
-    """The pool as soon as it holds enough images to begin with. Waits as long as something is rendering.
+) -> RenderCache:
+    """Return the render cache when it holds enough images to begin. Waits while renderers are running.
 
-    anywhere(flag): whether the flag is set in any process; all go through this loop together.
+    anywhere(flag): returns whether the flag is set in any process; all processes run this loop together. Raises
+    UserError if the cache is empty and nothing renders.
     """
     wanted = max(1, min(session.training.start_images, config.cache_images))
-    pool = Pool(config.folder)
-    with tqdm(total=wanted, desc="first images", unit="image", disable=len(pool) >= wanted) as bar:
-        while anywhere(len(pool) < wanted) and not is_stopped():
+    cache = RenderCache(config.folder)
+    with tqdm(total=wanted, desc="first images", unit="image", disable=len(cache) >= wanted) as bar:
+        while anywhere(len(cache) < wanted) and not is_stopped():
             has_ended = not session.render_workers or (renderers is not None and not renderers.running)
             if not anywhere(has_ended):
                 time.sleep(1.0)
-            elif anywhere(not len(pool)):
+            elif anywhere(not len(cache)):
                 raise UserError(
                     f"{config.folder} holds no images and nothing renders any; add --render-workers, or fill it with "
                     "--render-only first"
                 )
             else:
-                logger.warning("training begins with only %d images in the cache", len(pool))
+                logger.warning("training begins with only %d images in the render cache", len(cache))
                 break
-            pool.refresh()
-            bar.update(min(len(pool), wanted) - bar.n)
-    return pool
+            cache.refresh()
+            bar.update(min(len(cache), wanted) - bar.n)
+    return cache
 
 
-def _sources(session: Session, pool: Pool | None) -> list[tuple[SampleSource, float]]:
-    """The renders and the datasets with their weights: datasets share theirs by their sizes."""
+def _sources(session: Session, cache: RenderCache | None) -> list[tuple[SampleSource, float]]:
+    """Return the sources with their weights. The datasets' weights are proportional to their sizes."""
     real = sum(len(dataset) for dataset in session.datasets)
     share = session.render_share if session.datasets else 1.0
     sources: list[tuple[SampleSource, float]] = []
-    if pool is not None:
-        sources.append((pool, share))
-    left = 1.0 - share if pool is not None else 1.0
+    if cache is not None:
+        sources.append((cache, share))
+    left = 1.0 - share if cache is not None else 1.0
     return sources + [(dataset, left * len(dataset) / max(real, 1)) for dataset in session.datasets]
 
 
@@ -281,13 +287,13 @@ def _trainer(session: Session, device: torch.device, others: Processes) -> Train
     network = make_network(session)
     reference = None if session.consistency_with is None else checkpoint.load(session.consistency_with)
     held_out = []
-    if session.pool is not None and others.is_first:
-        scene, batch = session.pool.scene, config.batch
+    if session.render_cache is not None and others.is_first:
+        scene, batch = session.render_cache.scene, config.batch
         size = input_sizes(network.config.image_size, batch.patch_size, [scene.width / scene.height])[0]
-        pool = Pool(session.pool.folder, held_out=True)
-        held_out = held_out_batches(pool, session.pool.held_out_images, batch, input_size=size)
+        cache = RenderCache(session.render_cache.folder, held_out=True)
+        held_out = held_out_batches(cache, session.render_cache.held_out_images, batch, input_size=size)
         if not held_out:
-            logger.warning("no held-out images are in %s: there is no validation", session.pool.folder)
+            logger.warning("%s has no held-out images: there is no validation", session.render_cache.folder)
     trainer = Trainer(
         network,
         Body("low"),
@@ -305,33 +311,33 @@ def _trainer(session: Session, device: torch.device, others: Processes) -> Train
 
 
 def make_network(session: Session) -> MultiHMR2:
-    """The weights file's network, or one of random weights that begins with the renders' mean pose."""
+    """Return the network of the weights file, or one with random weights that starts at the renders' mean pose."""
     if session.start_from is not None:
         network = checkpoint.load(session.start_from)
     else:
         torch.manual_seed(session.training.seed)
-        mean = None if session.pool is None else mean_rotations(session.pool.folder)
+        mean = None if session.render_cache is None else mean_rotations(session.render_cache.folder)
         network = initialise(MultiHMR2(session.network), mean)
     pretrained = network.backbone.pretrained
     if pretrained is not None and session.encoder_weights is not None:
         load_encoder(pretrained.movenet, session.encoder_weights)
     elif pretrained is not None and session.start_from is None:
-        raise UserError("the network's encoder starts with pretrained weights; name their file: --encoder-weights")
+        raise UserError("the network's encoder needs pretrained weights; name their file with --encoder-weights")
     return network
 
 
 def mean_rotations(folder: Path) -> Tensor | None:
-    """(163, 3, 3) mean over people of a pool's first images, of the rotation matrices; None without people."""
-    pool = Pool(folder)
-    rotations = [sample.rotations for sample in readable(pool, range(min(len(pool), MEAN_POSE_IMAGES)))]
+    """Return (163, 3, 3): the mean rotation matrices of the people in a cache's first images; None without people."""
+    cache = RenderCache(folder)
+    rotations = [sample.rotations for sample in readable(cache, range(min(len(cache), MEAN_POSE_IMAGES)))]
     total = sum(len(rows) for rows in rotations)
     return torch.from_numpy(np.concatenate(rotations).mean(axis=0)) if total else None
 
 
-def _hooks(session: Session, pool: Pool | None, renderers: Renderers | None, stop: StopRequest) -> Hooks:
-    if pool is None:
+def _hooks(session: Session, cache: RenderCache | None, renderers: Renderers | None, stop: StopRequest) -> Hooks:
+    if cache is None:
         return Hooks(stop=stop)
-    watch = _RenderWatch(pool, renderers, session.training.most_views, _share_of_renders(session))
+    watch = _RenderWatch(cache, renderers, session.training.most_views, _share_of_renders(session))
     return Hooks(stop=stop, hold=watch.behind, views=watch.views)
 
 
@@ -341,9 +347,9 @@ def _share_of_renders(session: Session) -> float:
 
 @dataclass
 class _RenderWatch:
-    """Compares what is shown with what was rendered, and says when a renderer has died."""
+    """Compares the numbers of used and of rendered images, and logs failed renderers."""
 
-    pool: Pool
+    cache: RenderCache
     renderers: Renderers | None
     most_views: float
     share: float
@@ -351,18 +357,18 @@ class _RenderWatch:
     _failed: int = field(default=0)
 
     def views(self, images: int) -> float:
-        """How often each render has been shown on average when `images` have been drawn."""
+        """Return the mean number of uses of each render, after `images` drawn images."""
         if time.monotonic() - self._seen > REFRESH_S:
-            self.pool.refresh()
+            self.cache.refresh()
             self._seen = time.monotonic()
             failed = 0 if self.renderers is None else self.renderers.failed
             if failed > self._failed:
-                logger.warning("%d renderers have failed; training goes on with the images that are there", failed)
+                logger.warning("%d renderers have failed; training continues with the existing images", failed)
                 self._failed = failed
-        return self.share * images / max(self.pool.rendered, 1)
+        return self.share * images / max(self.cache.rendered, 1)
 
     def behind(self, images: int) -> bool:
-        """Whether training should wait for the renderers."""
+        """Return whether training should wait for the renderers."""
         if not self.most_views or self.renderers is None or not self.renderers.running:
             return False
         return self.views(images) > self.most_views
@@ -370,12 +376,12 @@ class _RenderWatch:
 
 @contextmanager
 def _signals(stop: StopRequest) -> Iterator[None]:
-    """Turns the first SIGINT or SIGTERM into a stop request; a second SIGINT interrupts at once."""
+    """Turn the first SIGINT or SIGTERM into a stop request; a second SIGINT interrupts at once."""
 
     def request(number: int, frame: FrameType | None) -> None:
         if stop.reason and number == signal.SIGINT:
             raise KeyboardInterrupt
-        stop.reason = f"{signal.Signals(number).name} came"
+        stop.reason = f"{signal.Signals(number).name} was received"
 
     numbers: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM)
     before: list[Callable[[int, FrameType | None], object] | int | None] = [

@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A training run on disk: its state, from which it resumes, and the weights that it hands out.
+"""The files of a training run: its state, from which it resumes, and the averaged weights.
 
-Nothing in a state file is executed: it holds tensors, numbers and text, and is read with `weights_only=True`. Random
-numbers need no saving, because every step seeds its own generators.
+A state file holds tensors, numbers and text only, and is read with `weights_only=True`, so that no code in it is
+executed. The state of random generators is not saved, because every batch is drawn from its own generator.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from multihmr2_ros.media.files import atomic_path
 from multihmr2_ros.network import checkpoint
 from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.training.config import TrainingConfig
-from multihmr2_ros.training.ema import Ema
+from multihmr2_ros.training.optimizer import Ema
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ WEIGHTS_FILE = "network.safetensors"
 
 @dataclass
 class Progress:
-    """How far a run has come: steps done, images shown, seconds spent training."""
+    """Progress of a run: finished steps, images used, seconds of training."""
 
     step: int = 0
     images: int = 0
@@ -53,7 +53,7 @@ class Progress:
 
 
 def state_paths(folder: Path) -> list[Path]:
-    """The run's states, the newest last."""
+    """Return the paths of the run's states, the newest last."""
     return sorted(folder.glob("state-*.pt"))
 
 
@@ -65,7 +65,7 @@ def save_state(
     progress: Progress,
     config: TrainingConfig,
 ) -> Path:
-    """Write the state and the averaged weights, each whole or not at all, and remove states that are too old."""
+    """Write the state and the averaged weights, each atomically, and remove all states but the newest KEPT_STATES."""
     state: dict[str, Any] = {
         "format": FORMAT,
         "network_config": json.dumps(vars(network.config), sort_keys=True),
@@ -92,9 +92,10 @@ def save_state(
 def load_state(
     folder: Path, network: MultiHMR2, ema: Ema[MultiHMR2], optimiser: torch.optim.Optimizer, device: torch.device
 ) -> Progress:
-    """Put the newest whole state of a folder into the network, its average and the optimiser.
+    """Load the newest complete state of a folder into the network, its average and the optimizer.
 
-    Raises UserError where there is none, or where it is of another network.
+    Learning rates, weight decay and betas keep their current settings. Raises UserError if there is no state, or if it
+    is of another network.
     """
     state = _newest(folder, device)
     own = json.dumps(vars(network.config), sort_keys=True)
@@ -111,7 +112,7 @@ def load_state(
     asked = [{name: group[name] for name in ("peak", "weight_decay", "betas")} for group in optimiser.param_groups]
     optimiser.load_state_dict(state["optimiser"])
     for group, settings in zip(optimiser.param_groups, asked, strict=True):
-        group.update(settings)  # what is asked for now
+        group.update(settings)  # the current settings, not those of the state
     return Progress(**state["progress"])
 
 
@@ -120,9 +121,9 @@ def _newest(folder: Path, device: torch.device) -> dict[str, Any]:
         try:
             state = torch.load(path, map_location=device, weights_only=True)
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            logger.warning("%s is passed over, it is not a whole state (%s)", path, type(error).__name__)
+            logger.warning("%s is skipped, it is not a complete state (%s)", path, type(error).__name__)
             continue
         if isinstance(state, dict) and state.get("format") == FORMAT:
             return state
-        logger.warning("%s is passed over, multihmr2 train did not write it", path)
+        logger.warning("%s is skipped, it was not written by multihmr2 train", path)
     raise UserError(f"no state of a training run in {folder}; start one without --resume")

@@ -12,16 +12,16 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What the tracking feature should be: two sources with one interface.
+"""Targets of the network's tracking feature, from two sources.
 
-The paper distils SAM2's memory encoder (section 3, "Regressing track features"), whose weights not every machine can
-fetch. The colour layout needs no download: it tells people apart by what they wear, not as finely.
+The paper distills SAM2's memory encoder (section 3, "Regressing track features"), whose weights not every machine can
+download. The color layout needs no download: it distinguishes people by their clothes, less finely.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
@@ -35,30 +35,17 @@ from multihmr2_ros.errors import UserError
 SAM2_FEATURE_WIDTH = 4096
 SAM2_CELLS = 8
 
-BANDS = 8  # a person's box from top to bottom
-BINS = 6  # of each colour axis, overlapping
+BANDS = 8  # of a person's box, from top to bottom
+BINS = 6  # of each color axis, overlapping
 LEAST_BOX_PX = 4
 
 
-class TrackingTarget(Protocol):
-    """Describes each person of a picture so that the same person is near, and another one far, in L1 distance."""
-
-    width: int
-
-    def __call__(
-        self, image: NDArray[np.uint8], box: NDArray[np.floating], mask: NDArray[np.bool_] | None = None
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """(n, width) features around 0, and (n,) whether there is one.
-
-        image (H, W, 3) uint8 RGB; box (n, 4) px x0 y0 x1 y1 of what is visible; mask (n, H, W) of each person.
-        """
-
-
 class ColourLayout:
-    """Colours and texture of a person's box in bands from head to feet, mixed to any width by a fixed random matrix.
+    """Colors and texture of a person's box in bands from head to feet, projected to any width by a fixed random matrix.
 
-    Colours are opponent axes relative to the picture's mean grey, so that brightness matters little. Without masks the
-    middle of the box counts most. Features of random pictures have about zero mean and unit variance.
+    Features of one person are near, and those of different people far, in L1 distance. Colors are opponent axes
+    relative to the image's mean gray, so that brightness has little influence; the middle of the box has most weight.
+    Features of random images have about zero mean and unit variance.
     """
 
     def __init__(self, width: int) -> None:
@@ -67,8 +54,12 @@ class ColourLayout:
         self._mix = np.random.default_rng(2606).standard_normal((raw, width)).astype(np.float32)
 
     def __call__(
-        self, image: NDArray[np.uint8], box: NDArray[np.floating], mask: NDArray[np.bool_] | None = None
+        self, image: NDArray[np.uint8], box: NDArray[np.floating]
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Return features (n, width), and whether each is valid (n,) bool: boxes of less than 4 px have none.
+
+        image (H, W, 3) uint8 RGB; box (n, 4) px x0 y0 x1 y1 of the visible part.
+        """
         height, width = image.shape[:2]
         feature = np.zeros((len(box), self.width), np.float32)
         known = np.zeros(len(box), bool)
@@ -78,23 +69,21 @@ class ColourLayout:
             x1, y1 = np.clip(np.ceil(corners[2:]), 0, (width, height)).astype(int)
             if min(x1 - x0, y1 - y0) < LEAST_BOX_PX:
                 continue
-            weight = _middle(y1 - y0, x1 - x0) if mask is None else mask[row, y0:y1, x0:x1].astype(np.float32)
-            if weight.sum() < LEAST_BOX_PX:
-                continue
-            feature[row] = _layout(image[y0:y1, x0:x1].astype(np.float32) / grey, weight) @ self._mix
+            crop = image[y0:y1, x0:x1].astype(np.float32) / grey
+            feature[row] = _layout(crop, _middle(y1 - y0, x1 - x0)) @ self._mix
             known[row] = True
         return feature, known
 
 
 def _middle(height: int, width: int) -> NDArray[np.float32]:
-    """(height, width) weights that fall off towards the left and right border, where the background shows."""
+    """Return weights (height, width) that decrease towards the left and right border, where the background is."""
     across = (np.arange(width, dtype=np.float32) + 0.5) / width - 0.5
     return np.tile(np.exp(-0.5 * (across / 0.2) ** 2), (height, 1))
 
 
 def _layout(crop: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(BANDS · (3 · BINS + 2),) colour histograms and texture of each band, of unit length and zero mean."""
-    size = (4 * BANDS, 8 * BANDS)  # pixels of a band are few and the same for near and far people
+    """Return (BANDS · (3 · BINS + 2),): color histograms and texture of each band, zero mean and unit norm."""
+    size = (4 * BANDS, 8 * BANDS)  # few pixels per band, and the same number for near and far people
     red, green, blue = np.moveaxis(np.asarray(cv2.resize(crop, size, interpolation=cv2.INTER_AREA), np.float32), -1, 0)
     weight = np.asarray(cv2.resize(weight, size, interpolation=cv2.INTER_AREA), np.float32)
     light = (red + green + blue) / 3
@@ -112,18 +101,21 @@ def _layout(crop: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[n
 
 
 def _soft_bins(values: NDArray[np.float32], low: float, high: float) -> NDArray[np.float32]:
-    """(…, BINS) shares of triangular bins: a small change of colour is a small change of the feature."""
+    """Return shares (…, BINS) of triangular bins, so that small changes of color change the feature little."""
     place = (np.clip(values, low, high) - low) / (high - low) * (BINS - 1)
     return np.maximum(0, 1 - np.abs(place[..., None] - np.arange(BINS)))
 
 
 class Sam2Memory:
-    """SAM2's memory of one picture and a person's true mask, averaged to 4096 numbers (paper figure 3)."""
+    """SAM2's memory of one image and a person's true mask, averaged to 4096 numbers (paper figure 3)."""
 
     width = SAM2_FEATURE_WIDTH
 
     def __init__(self, weights: Path, device: str = "cpu") -> None:
-        """weights: a folder with SAM2's video model in the format of `transformers`. UserError when it is not there."""
+        """weights: a folder with SAM2's video model in the format of transformers.
+
+        Raises UserError if the model cannot be read, or is another one.
+        """
         try:
             from transformers import Sam2VideoModel
         except ImportError:
@@ -134,27 +126,29 @@ class Sam2Memory:
         if not (weights / "config.json").is_file():
             raise UserError(
                 f"no SAM2 model at {weights} (expected a folder with config.json and model.safetensors); save "
-                "facebook/sam2-hiera-large there, or leave out --sam2: the colour layout needs no download"
+                "facebook/sam2-hiera-large there, or leave out --sam2: the color layout needs no download"
             )
         try:
-            load: Any = Sam2VideoModel.from_pretrained  # whose types know no report
+            load: Any = Sam2VideoModel.from_pretrained  # its annotations lack the report
             model, report = load(weights, local_files_only=True, output_loading_info=True)
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"cannot read the SAM2 model at {weights}: {reason}; save it again") from None
         if any(name.startswith(("vision_encoder.", "memory_encoder.")) for name in report["missing_keys"]):
             raise UserError(
-                f"the model at {weights} lacks weights of SAM2's memory encoder, which that for single images has "
-                "not; save SAM2's video model there"
+                f"the model at {weights} lacks weights of SAM2's memory encoder, as the model for single images does; "
+                "save SAM2's video model there"
             )
         self._model = model.eval().requires_grad_(False).to(device)
         self._device = device
 
     def __call__(
-        self, image: NDArray[np.uint8], box: NDArray[np.floating], mask: NDArray[np.bool_] | None = None
+        self, image: NDArray[np.uint8], mask: NDArray[np.bool_]
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        if mask is None:
-            raise UserError("SAM2's tracking features need masks; render with masks, or use the colour layout")
+        """Return features (n, 4096), and whether each is valid (n,) bool: empty masks have none.
+
+        image (H, W, 3) uint8 RGB; mask (n, H, W) bool, one for each person.
+        """
         known = np.asarray(mask.any(axis=(1, 2)), bool)
         feature = np.zeros((len(mask), self.width), np.float32)
         if known.any():
@@ -163,7 +157,7 @@ class Sam2Memory:
         return feature, known
 
     def _encode(self, image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> torch.Tensor:
-        """(n, 4096) of one picture and the masks (n, H, W)."""
+        """Return features (n, 4096) of one image (H, W, 3) and masks (n, H, W)."""
         config = self._model.config
         side = int(config.prompt_encoder_config.image_size)
         pixels = torch.from_numpy(image).to(self._device).permute(2, 0, 1)[None].float() / 255

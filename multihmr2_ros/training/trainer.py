@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The training loop: batch → loss → step → running average, and what happens now and then between steps."""
+"""The training loop: batch → loss → optimizer step → moving average, with logs, validation and checkpoints."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ from multihmr2_ros.network.model import MultiHMR2, TrainingOutputs
 from multihmr2_ros.training.config import TrainingConfig
 from multihmr2_ros.training.data import Batch
 from multihmr2_ros.training.distributed import Processes
-from multihmr2_ros.training.ema import Ema
 from multihmr2_ros.training.lifting import KeypointBatch, lifting_losses
 from multihmr2_ros.training.losses import LossConfig, losses
-from multihmr2_ros.training.optimisation import (
+from multihmr2_ros.training.optimizer import (
+    Ema,
     freeze_encoder,
     limit_gradients,
     make_optimiser,
@@ -60,8 +60,12 @@ MOST_SKIPPED = 20  # steps in a row without a finite gradient
 
 @dataclass(frozen=True)
 class Hooks:
-    """What the surroundings tell the loop. stop(): end after this step. hold(images): wait before the next step,
-    because `images` have been shown and the renderers are behind. views(images): how often each has been shown."""
+    """Callbacks of the loop.
+
+    stop()         returns whether to end after this step
+    hold(images)   returns whether to wait for the renderers before the next step, after `images` images
+    views(images)  returns the mean number of times that each render was used; None without renders
+    """
 
     stop: Callable[[], bool] = lambda: False
     hold: Callable[[int], bool] = lambda images: False
@@ -69,20 +73,20 @@ class Hooks:
 
 
 class Objective(nn.Module):
-    """Batch → loss terms: one module, so that DistributedDataParallel sees every use of a parameter."""
+    """Computes the loss terms of a batch in one module, as DistributedDataParallel must see all uses of parameters."""
 
     def __init__(
         self, network: MultiHMR2, body: Body, config: LossConfig, precision: str, reference: MultiHMR2 | None
     ) -> None:
         super().__init__()
         self.network = network
-        # Neither is trained or sent between processes: kept out of the module's parts.
+        # In a dictionary, so that they are no submodules: neither is trained or synchronized between processes.
         self._fixed: dict[str, Any] = {"body": body, "reference": reference}
         self.config = config
         self.bf16 = precision == "bf16"
 
     def forward(self, batch: Batch | KeypointBatch) -> dict[str, Tensor]:
-        """Weighted terms by name. The network runs under autocast; bodies and losses are in float32."""
+        """Return the weighted terms by name. The network runs under autocast; bodies and losses are in float32."""
         if isinstance(batch, KeypointBatch):
             return lifting_losses(self.network, batch, self._fixed["body"], self.config)
         outputs = self._outputs(self.network, batch)
@@ -98,7 +102,7 @@ class Objective(nn.Module):
 
 
 class Trainer:
-    """One run: a network, its data, and the folder for what comes out of it."""
+    """Trains a network, and writes checkpoints and logs to a folder."""
 
     def __init__(
         self,
@@ -112,7 +116,13 @@ class Trainer:
         reference: MultiHMR2 | None = None,
         processes: Processes | None = None,
     ) -> None:
-        """body: the low mesh. reference: a frozen network that the consistency losses hold on to."""
+        """Prepare the run.
+
+        body       the low mesh
+        held_out   batches for validation
+        reference  the frozen network of the consistency losses
+        processes  of a distributed run
+        """
         self.config, self.folder, self.device = config, folder, device
         self.processes = processes or Processes()
         self.network = network.to(device).train().requires_grad_(True)
@@ -128,16 +138,16 @@ class Trainer:
         objective = Objective(self.network, self.body, config.losses, resolved_precision(config, device), reference)
         self._objective: nn.Module = objective
         if self.processes.count > 1:
-            # Which heads take part depends on who is in the pictures.
+            # The heads in use depend on the annotations of the batch.
             self._objective = nn.parallel.DistributedDataParallel(objective, find_unused_parameters=True)
         self._skipped = 0
 
     def resume(self) -> None:
-        """Go on where the folder's newest state ends."""
+        """Continue from the folder's newest state."""
         self.progress = load_state(self.folder, self.network, self.ema, self.optimiser, self.device)
 
     def run(self, batches: Dataset[Batch], hooks: Hooks | None = None, *, show_progress: bool = True) -> bool:
-        """Train until the configured number of steps, or until a hook says stop; True when all steps are done."""
+        """Train for the configured number of steps, or until hooks.stop(). Returns whether all steps are done."""
         hooks = hooks or Hooks()
         bar = tqdm(
             total=self.config.steps,
@@ -161,22 +171,21 @@ class Trainer:
         return self.progress.step >= self.config.steps
 
     def step(self, batch: Batch) -> tuple[dict[str, float], float]:
-        """One step on one batch: the loss terms, and the norm of the gradient before it was limited.
+        """Train one step on one batch. Returns the loss terms, and the norm of the gradient before clipping.
 
-        Raises UserError with the terms and the batch's origins where the loss is not finite. A step whose gradient is
-        not finite is left out, and reported.
+        Raises UserError with the terms and the batch's origins if the loss is not finite. If the gradient is not
+        finite, the step is skipped and logged.
         """
-        torch.manual_seed(_step_seed(self.config.seed, self.processes.rank, self.progress.step))
         set_rate(self.optimiser, rate_factor(self.progress.step, self.config.steps, self.config.optimisation))
         batch = batch.to(self.device)
         terms = self._objective(batch)
         total = torch.stack(list(terms.values())).sum()
         values = dict(zip([*terms, "loss"], torch.stack([*terms.values(), total]).tolist(), strict=True))
         is_broken = not math.isfinite(values["loss"])
-        if self.processes.any(is_broken, self.device):  # all end, or those that go on would wait for the others
+        if self.processes.any(is_broken, self.device):  # all processes end, or the others would wait forever
             if not is_broken:
                 raise UserError(
-                    f"the loss is not finite at step {self.progress.step} in another process; it says where"
+                    f"the loss is not finite at step {self.progress.step} in another process; see its message"
                 )
             listed = ", ".join(f"{name} {value:.3g}" for name, value in values.items())
             raise UserError(
@@ -203,7 +212,7 @@ class Trainer:
             return
         self._skipped += 1
         logger.warning(
-            "step %d is left out, its gradient is not finite (images: %s)",
+            "step %d is skipped, its gradient is not finite (images: %s)",
             self.progress.step,
             ", ".join(batch.origins),
         )
@@ -230,12 +239,12 @@ class Trainer:
             if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                 raise
             raise UserError(
-                f"a loader process has died ({error}); if memory ran out, take fewer --loader-workers; "
-                "go on from the last checkpoint with --resume"
+                f"a loader process has died ({error}); if memory ran out, use fewer --loader-workers; "
+                "continue from the last checkpoint with --resume"
             ) from None
 
     def _hold(self, hooks: Hooks, meter: _Meter) -> None:
-        """Wait while the renderers are behind; processes wait for each other in the step itself."""
+        """Wait while the renderers are behind. Other processes wait in the step itself."""
         while hooks.hold(self.progress.images) and not hooks.stop():
             time.sleep(0.5)
             meter.held_s += 0.5
@@ -247,12 +256,12 @@ class Trainer:
         bar.update()
 
     def _report(self, meter: _Meter, hooks: Hooks, bar: Any, stopping: bool) -> None:
-        """Log, validate and save, each when its time has come."""
+        """Log, validate and save, each at its interval."""
         step, config = self.progress.step, self.config
         last = stopping or step == config.steps
         if self.records is not None and (step % config.log_steps == 0 or last):
             figures = meter.figures()
-            figures["learning_rate"] = self.optimiser.param_groups[0]["lr"]  # not of the encoder
+            figures["learning_rate"] = self.optimiser.param_groups[0]["lr"]  # of the first group, not the encoder
             if hooks.views is not None:
                 figures["views"] = hooks.views(self.progress.images)
             figures |= {"images": float(self.progress.images), "seconds": self.progress.seconds}
@@ -268,7 +277,7 @@ class Trainer:
 
 
 class _Meter:
-    """Means since the last report."""
+    """Accumulates means since the last report."""
 
     def __init__(self) -> None:
         self._clock = time.monotonic()
@@ -286,18 +295,18 @@ class _Meter:
         self._images += images
 
     def lap(self) -> float:
-        """Seconds since the last lap, which count as training."""
+        """Return the seconds since the last lap, and count them as training."""
         now = time.monotonic()
         seconds, self._clock = now - self._clock, now
         self._seconds += seconds
         return seconds
 
     def restart(self) -> None:
-        """Start the next lap now: what came since the last one was no training."""
+        """Start the next lap now: the time since the last one was not training."""
         self._clock = time.monotonic()
 
     def figures(self) -> dict[str, float]:
-        """Means of the terms, images/s, and the share of the time that was spent waiting for renderers."""
+        """Return means of the terms, images/s, and the share of time spent waiting for renderers; then reset."""
         figures = {name: value / self._counts[name] for name, value in self._sums.items()}
         seconds = max(self._seconds, 1e-9)
         figures |= {"images_per_s": self._images / seconds, "held": self.held_s / seconds}
@@ -306,24 +315,25 @@ class _Meter:
 
 
 def resolved_precision(config: TrainingConfig, device: torch.device) -> str:
-    """fp32 or bf16: what the configuration asks for, or the hardware is good at. UserError for bf16 without it."""
+    """Return fp32 or bf16; "auto" is bf16 on hardware that computes in it. Raises UserError for bf16 on other
+    hardware."""
     if device.type == "cuda":
         able = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         able = bool(bf16_instructions(cpu_description()))
     if config.precision == "bf16" and not able:
-        raise UserError("precision 'bf16' needs hardware that computes in it, which this has not; use fp32 or auto")
+        raise UserError(
+            "precision 'bf16' needs hardware that computes in bfloat16, but this device does not; use fp32 or auto"
+        )
     return "bf16" if able and config.precision != "fp32" else "fp32"
-
-
-def _step_seed(seed: int, rank: int, step: int) -> int:
-    """A seed of PyTorch's generator for each step, so that a resumed run draws what an uninterrupted one does."""
-    return ((seed * 1_000_003 + rank) * 1_000_000_007 + step) % 2**63
 
 
 @contextmanager
 def _child_signals_left_alone() -> Iterator[None]:
-    """DataLoader raises from a handler of SIGCHLD, anywhere in a step. Without it the next batch finds the loss."""
+    """Restore the SIGCHLD handler at the end: DataLoader's would raise anywhere in a step.
+
+    Without it, a dead loader process is noticed when the next batch is read.
+    """
     before = signal.getsignal(signal.SIGCHLD)
     try:
         yield
@@ -332,8 +342,11 @@ def _child_signals_left_alone() -> Iterator[None]:
 
 
 def _quiet_worker(worker: int) -> None:
-    """A loader process: one thread each, deaf to Ctrl-C and to the SIGTERM that SLURM and systemd send to every process
-    of a job, which are the trainer's to answer: it ends its loaders itself, and they end when it is gone."""
+    """Set up a loader process: one thread, SIGINT and SIGTERM ignored.
+
+    SLURM and systemd send SIGTERM to every process of a job, but only the trainer handles it: it ends its loaders, and
+    they also end when it dies.
+    """
     import cv2
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)

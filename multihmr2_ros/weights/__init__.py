@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The checkpoints this package knows: what each is, under which licence, and where its file lies on this machine."""
+"""The registry of checkpoints: description, license, SHA-256 and path of each."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ _READ_BYTES = 1 << 20
 class Weights:
     """One checkpoint file.
 
-    name             what commands call it
-    description      one line: the model
-    license_name     the licence by name
-    license_summary  one line: what it allows and where its terms stand
-    commercial_use   whether the licence allows commercial use
-    sha256           of the file, 64 lower-case hexadecimal digits; this alone decides whether a file is the right one
-    file_name        of the file, without a folder
-    size_bytes       about, for people and for the check of disk space; None where unknown
-    url              where `multihmr2 weights fetch` gets it; None for a bundled file
+    name             its name in commands
+    description      one line about the model
+    license_name     name of the license
+    license_summary  one line: permissions, and where the terms are published
+    commercial_use   whether the license allows commercial use
+    sha256           64 lower-case hexadecimal digits; the only criterion for the correct file
+    file_name        without folder
+    size_bytes       approximate, for display and the check of disk space; None if unknown
+    url              download address; None for a bundled file
     bundled          whether the file is part of this package
     """
 
@@ -55,11 +55,11 @@ class Weights:
     bundled: bool = False
 
     def path(self) -> Path:
-        """Where the file is, or belongs, on this machine."""
+        """Return the path of the file on this machine, whether or not it exists."""
         return (Path(__file__).parent if self.bundled else weights_folder()) / self.file_name
 
     def is_here(self) -> bool:
-        """Whether a file of that name is in its place; its content is not read."""
+        """Return whether the file exists; its content is not read."""
         return os.path.isfile(self.path())
 
 
@@ -68,7 +68,7 @@ REGISTRY: tuple[Weights, ...] = (
         name="nano",
         description="small network for 384 px with a pretrained encoder: finds people in real images",
         license_name="Apache-2.0",
-        license_summary="commercial use allowed; weights/nano.md says what it can do and what it was trained on",
+        license_summary="commercial use allowed; abilities and training data: weights/nano.md",
         commercial_use=True,
         sha256="ebf04b33b171507703f3eef7fad9bbe75e9d7f9d60d1c39c6babd47425ece5f2",
         file_name="nano.safetensors",
@@ -79,7 +79,7 @@ REGISTRY: tuple[Weights, ...] = (
         name="multihmr2",
         description="Multi-HMR 2.b as released by NAVER LABS Europe: ViT-L/16, 768 px",
         license_name="NAVER LABS Europe's own",
-        license_summary="non-commercial use only; the model's page is https://github.com/naver/multi-hmr2",
+        license_summary="non-commercial use only; terms: https://github.com/naver/multi-hmr2",
         commercial_use=False,
         sha256="fd2d9ab7010a5f590a3db2480f5f476fd3ec6afbbde80babbec0d821ba9763d6",
         file_name="multihmr2.pt",
@@ -90,14 +90,14 @@ REGISTRY: tuple[Weights, ...] = (
 
 
 def weights_folder() -> Path:
-    """Folder of fetched files: $MULTIHMR2_WEIGHTS, else multihmr2 in $XDG_CACHE_HOME, else ~/.cache/multihmr2;
-    for a user without a home, a temporary one."""
+    """Return the folder of downloaded files: $MULTIHMR2_WEIGHTS, else multihmr2 in $XDG_CACHE_HOME, else
+    ~/.cache/multihmr2; a temporary folder for a user without a home."""
     folders = [folder / "multihmr2" for folder in user_caches()]
     return chosen_folder("MULTIHMR2_WEIGHTS") or next(iter(folders), None) or temporary_caches() / "multihmr2"
 
 
 def weights_named(name: str) -> Weights:
-    """The registry's entry of that name; UserError lists the names when there is none."""
+    """Return the registry's entry of that name. Raises UserError with all names if there is none."""
     for weights in REGISTRY:
         if weights.name == name:
             return weights
@@ -105,9 +105,9 @@ def weights_named(name: str) -> Weights:
 
 
 def resolve_checkpoint(name_or_path: str | Path) -> Path:
-    """The checkpoint file that a registry name or a path means; UserError says how to get it when it is not there.
+    """Return the checkpoint file for a registry name or a path. Raises UserError, with instructions, if it is missing.
 
-    A registry name always means the registry's file; a file of the same name in the current folder is ./NAME.
+    A registry name always refers to the registry's file; a file of the same name in the current folder is ./NAME.
     """
     text = str(name_or_path)
     for weights in REGISTRY:
@@ -126,9 +126,9 @@ def _registered_file(weights: Weights) -> Path:
         return weights.path()
     if weights.bundled:
         raise UserError(f"checkpoint {weights.name!r} is missing from this installation: install multihmr2_ros again")
-    kind = "commercial use allowed" if weights.commercial_use else "non-commercial licence"
+    kind = "commercial use allowed" if weights.commercial_use else "non-commercial license"
     raise UserError(
-        f"checkpoint {weights.name!r} is not on this machine: `multihmr2 weights fetch {weights.name}` gets it "
+        f"checkpoint {weights.name!r} is not on this machine: `multihmr2 weights fetch {weights.name}` downloads it "
         f"({size_text(weights.size_bytes)}, {kind}), or pass a file"
     )
 
@@ -138,7 +138,7 @@ def _names() -> str:
 
 
 def size_text(size_bytes: int | None) -> str:
-    """A size for people: "1.6 GB", decimal units; "size unknown" for None."""
+    """Format a size in decimal units, such as "1.6 GB"; "size unknown" for None."""
     if size_bytes is None:
         return "size unknown"
     if size_bytes >= 1e9:
@@ -149,7 +149,10 @@ def size_text(size_bytes: int | None) -> str:
 
 
 def sha256_of(path: Path) -> str:
-    """The file's SHA-256 as 64 hexadecimal digits, with a progress bar on a terminal; UserError if unreadable."""
+    """Return the file's SHA-256 as 64 hexadecimal digits, with a progress bar on a terminal.
+
+    Raises UserError if the file cannot be read.
+    """
     from tqdm import tqdm
 
     digest = hashlib.sha256()

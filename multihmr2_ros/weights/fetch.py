@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Downloading one checkpoint: resumed when broken off, under its final name only when its SHA-256 is right."""
+"""Downloads a checkpoint: resumes interrupted downloads, and renames the file after its SHA-256 was verified."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ _CHUNK_BYTES = 1 << 16
 
 
 class _BrokenOff(Exception):
-    """The body ended, or stood still, before all of it had come."""
+    """The response body ended, or stalled, before it was complete."""
 
 
 def fetched_file(weights: Weights, folder: Path) -> Path | None:
-    """The file in `folder` if it is there and has the right SHA-256, None if it is not there.
+    """Return the file in `folder` if it has the correct SHA-256, or None if there is no such file.
 
-    UserError if another file has its name: that file is the user's to move.
+    Raises UserError if another file has its name; the user has to move that file.
     """
     target = folder / weights.file_name
     if not os.path.isfile(target):
@@ -61,11 +61,11 @@ def fetched_file(weights: Weights, folder: Path) -> Path | None:
 
 
 def fetch(weights: Weights, folder: Path) -> Path:
-    """The path of the checkpoint in `folder`, downloaded unless it is there already.
+    """Return the path of the checkpoint in `folder`, after downloading it if necessary.
 
-    What has come so far is kept beside the target as `<file name>.part` whenever the download is interrupted, and the
-    next call goes on from there. UserError in one line: no network, refusal by the server, no space, no permission, a
-    file with another SHA-256 (which is deleted).
+    An interrupted download is kept beside the target as `<file name>.part`, and the next call continues it. Raises
+    UserError in one line: no network, rejected by the server, no space, no permission, or a file with another SHA-256
+    (which is deleted).
     """
     target = folder / weights.file_name
     part = folder / f"{weights.file_name}.part"
@@ -89,7 +89,7 @@ def fetch(weights: Weights, folder: Path) -> Path:
 
 @contextmanager
 def _locked(part: Path) -> Iterator[BinaryIO]:
-    """The part file, open for appending; UserError while another process is writing it. An empty one is not left."""
+    """Open the part file for appending, locked. Raises UserError if another process writes it. Removes it if empty."""
     with open(part, "ab") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -103,13 +103,13 @@ def _locked(part: Path) -> Iterator[BinaryIO]:
 
 
 def _download(weights: Weights, stream: BinaryIO, part: Path) -> None:
-    """Bring the part file to its full length; connections that break off are taken up again, ATTEMPTS in all."""
+    """Complete the part file; broken connections are retried, ATTEMPTS in total."""
     for attempt in range(ATTEMPTS):
         if attempt > 0:
             time.sleep(RETRY_WAIT_S * 2 ** (attempt - 1))
         try:
             with _ask(weights, part) as response:
-                if response.status_code == 416:  # nothing follows what is here: it is whole, or it is something else
+                if response.status_code == 416:  # no bytes follow: the file is complete, or another one
                     if sha256_of(part) == weights.sha256:
                         return
                     stream.truncate(0)
@@ -117,7 +117,7 @@ def _download(weights: Weights, stream: BinaryIO, part: Path) -> None:
                 _receive(weights, response, stream, part)
                 return
         except requests.RequestException as error:
-            # Without an answer at the first try there is most likely no network, and waiting would not help.
+            # No answer at the first attempt: most likely there is no network, and waiting would not help.
             if attempt == 0:
                 reason = f"{_host(weights)} cannot be reached ({type(error).__name__})"
                 raise UserError(_by_hand(weights, part, f"{reason}: check the network")) from error
@@ -125,14 +125,14 @@ def _download(weights: Weights, stream: BinaryIO, part: Path) -> None:
             pass
     raise UserError(
         f"the connection to {_host(weights)} broke {ATTEMPTS} times: {size_text(part.stat().st_size)} are kept in "
-        f"{part}, and the same command goes on from there"
+        f"{part}; repeat the command to continue"
     )
 
 
 def _ask(weights: Weights, part: Path) -> requests.Response:
-    """The server's answer to a request for what the part file still lacks: status 200, 206 or 416.
+    """Request the missing bytes of the part file; return the response with status 200, 206 or 416.
 
-    `If-Range` makes the server send the whole file when it is no longer the one that the part file came from.
+    With `If-Range` the server sends the whole file if it has changed since the part file was started.
     """
     assert weights.url is not None
     headers = {"Accept-Encoding": "identity"}
@@ -147,7 +147,7 @@ def _ask(weights: Weights, part: Path) -> requests.Response:
     if response.status_code not in (200, 206):
         reason = f"{_host(weights)} answered {response.status_code} {response.reason}"
     elif response.headers.get("Content-Type", "").startswith("text/html"):
-        reason = f"{_host(weights)} answered with a web page instead of the file: does this network need a log-in?"
+        reason = f"{_host(weights)} answered with a web page instead of the file: does this network require a login?"
     else:
         return response
     response.close()
@@ -155,7 +155,7 @@ def _ask(weights: Weights, part: Path) -> requests.Response:
 
 
 def _receive(weights: Weights, response: requests.Response, stream: BinaryIO, part: Path) -> None:
-    """Append the answer's body to the part file, or begin it anew where the server sends the file from its start."""
+    """Append the response's body to the part file, or restart the file if the server sends it from its beginning."""
     start = stream.seek(0, os.SEEK_END) if response.status_code == 206 else 0
     length = response.headers.get("Content-Length")
     total = start + int(length) if length is not None else None
@@ -180,7 +180,7 @@ def _receive(weights: Weights, response: requests.Response, stream: BinaryIO, pa
 
 
 def _store_validator(response: requests.Response, part: Path) -> None:
-    """Keep what tells this version of the server's file from others: its strong ETag, else its date, else nothing."""
+    """Store the identifier of the server's version of the file: its strong ETag, else its date, else nothing."""
     etag = response.headers.get("ETag", "W/")
     validator = response.headers.get("Last-Modified") if etag.startswith("W/") else etag
     if validator is None:
@@ -203,7 +203,7 @@ def _require_space(weights: Weights, part: Path, needed_bytes: int) -> None:
 
 
 def _require_sha256(weights: Weights, part: Path) -> None:
-    """Delete the part file and raise UserError unless it is the right file."""
+    """Delete the part file and raise UserError unless its SHA-256 is correct."""
     actual = sha256_of(part)
     if actual == weights.sha256:
         return
@@ -211,8 +211,8 @@ def _require_sha256(weights: Weights, part: Path) -> None:
     part.unlink()
     _validator_file(part).unlink(missing_ok=True)
     raise UserError(
-        f"what came from {weights.url} is not {weights.name}: expected SHA-256 {weights.sha256}, got {actual} "
-        f"({size}); it was deleted: try again, and if this repeats, the file at that address has been changed"
+        f"the file from {weights.url} is not {weights.name}: expected SHA-256 {weights.sha256}, got {actual} "
+        f"({size}); it was deleted: try again, and if this repeats, the file at that address has changed"
     )
 
 

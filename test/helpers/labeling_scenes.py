@@ -28,8 +28,9 @@ import torch
 
 from multihmr2_ros.body import Body, rotations_from_vectors
 from multihmr2_ros.camera import intrinsics_from_fov, project
-from multihmr2_ros.labeling.fitting import AS_ANNOTATED, Observations
+from multihmr2_ros.labeling.fitting_cost import AS_ANNOTATED
 from multihmr2_ros.labeling.landmarks import LANDMARK_COUNT, LANDMARK_OF
+from multihmr2_ros.labeling.observations import Observations
 from multihmr2_ros.labeling.pose_prior import PosePrior, learn_pose_prior, pose_of_segments
 from multihmr2_ros.labeling.posed_keypoints import KeypointModel, Pose
 from multihmr2_ros.simulation.pose import about

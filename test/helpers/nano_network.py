@@ -65,9 +65,7 @@ def random_targets(images: int, people: int, image_size: tuple[int, int], track_
     targets.rotations[:, :, 0] = rotations_from_columns(torch.randn(images, people, 3, 2))
     targets.box[..., :2] = targets.location - 20
     targets.box[..., 2:] = targets.location + 20
-    targets.visible_fraction[:] = 1
     targets.track_feature.normal_()
-    targets.person_id[:] = torch.arange(people)
     return targets
 
 

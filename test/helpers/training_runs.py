@@ -24,8 +24,8 @@ import torch
 from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.training.config import TrainingConfig
 from multihmr2_ros.training.data import BatchConfig, Batches
-from multihmr2_ros.training.optimisation import OptimisationConfig
-from multihmr2_ros.training.pool import Pool
+from multihmr2_ros.training.optimizer import OptimisationConfig
+from multihmr2_ros.training.render_cache import RenderCache
 from multihmr2_ros.training.trainer import Trainer
 from test.helpers.nano_network import TINY
 from test.helpers.training_samples import body
@@ -53,5 +53,5 @@ def trainer(folder: Path, configuration: TrainingConfig, **changes: object) -> T
     return Trainer(network, body(), configuration, folder, torch.device("cpu"), **changes)  # type: ignore[arg-type]
 
 
-def batches(pool: Path, configuration: TrainingConfig) -> Batches:
-    return Batches([(Pool(pool), 1.0)], configuration.batch, configuration.seed)
+def batches(cache: Path, configuration: TrainingConfig) -> Batches:
+    return Batches([(RenderCache(cache), 1.0)], configuration.batch, configuration.seed)

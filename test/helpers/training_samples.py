@@ -25,7 +25,7 @@ import torch
 
 from multihmr2_ros.body import Body
 from multihmr2_ros.camera import project
-from multihmr2_ros.training.pool import write_shard
+from multihmr2_ros.training.render_cache import write_shard
 from multihmr2_ros.training.samples import Sample, blank_people
 
 
@@ -78,7 +78,7 @@ def vertex_pixels(shape: np.ndarray, rotations: np.ndarray, centre: np.ndarray, 
     return project(vertices.astype(np.float64), k)
 
 
-def make_pool(folder: Path, images: int = 6, *, held_out: int = 0, people: int = 2) -> Path:
+def make_render_cache(folder: Path, images: int = 6, *, held_out: int = 0, people: int = 2) -> Path:
     """A folder with shards of such samples."""
     folder.mkdir(parents=True, exist_ok=True)
     write_shard(folder, 0, [make_sample(seed, seed % (people + 1)) for seed in range(images)])

@@ -153,12 +153,12 @@ def test_scores_and_hidden_keypoints_weigh_less(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"images": 3}, "is not a COCO keypoint file"),
-        ({"images": [{"id": 7, "file_name": "../b.jpg", "width": 9, "height": 9}]}, "not one below"),
+        ({"images": [{"id": 7, "file_name": "../b.jpg", "width": 9, "height": 9}]}, "must be a path below"),
         ({"images": [{"id": 7, "file_name": "b.jpg"}]}, "width"),
-        ({"annotations": [{"image_id": 7, "category_id": 1, "bbox": [1, 2, 3]}]}, "annotation 0 is not sound"),
-        ({"annotations": [{"image_id": 99, "category_id": 1, "bbox": [1, 2, 3, 4]}]}, "annotation 0 is not sound"),
+        ({"annotations": [{"image_id": 7, "category_id": 1, "bbox": [1, 2, 3]}]}, "annotation 0 is invalid"),
+        ({"annotations": [{"image_id": 99, "category_id": 1, "bbox": [1, 2, 3, 4]}]}, "annotation 0 is invalid"),
         ({"annotations": [{"image_id": 7, "category_id": 1, "bbox": [1, 2, float("nan"), 4]}]}, "4 finite numbers"),
-        ({"annotations": [3]}, "annotation 0 is not sound"),
+        ({"annotations": [3]}, "annotation 0 is invalid"),
     ],
 )
 def test_unsound_coco_files_are_one_line(
@@ -203,7 +203,7 @@ def test_nothing_is_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "is there already" in capsys.readouterr().err
     assert out.read_bytes() == b"mine"
     assert label(tmp_path / "no.json", tmp_path / "new.npz") == 2
-    assert "is not there" in capsys.readouterr().err
+    assert "does not exist" in capsys.readouterr().err
 
 
 def placed_people(n: int = 4) -> tuple[dict[str, Any], np.ndarray]:

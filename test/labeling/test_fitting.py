@@ -25,7 +25,8 @@ import torch
 
 from multihmr2_ros.body import rotations_from_vectors
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.labeling.fitting import Fits, Fitter, Observations, fit_error
+from multihmr2_ros.labeling.fitting import Fits, Fitter, fit_error
+from multihmr2_ros.labeling.observations import Observations
 from multihmr2_ros.labeling.pose_prior import learn_pose_prior, pose_features, pose_of_segments
 from multihmr2_ros.labeling.posed_keypoints import CAMERA_FROM_LEVEL, Pose, about_y
 from multihmr2_ros.simulation.pose import Pose as SegmentPose
@@ -179,7 +180,7 @@ def test_a_prior_from_recordings_knows_what_it_saw(tmp_path: Path) -> None:
 def test_a_folder_that_teaches_no_prior_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"must hold \*\.bvh files"):
         learn_pose_prior(tmp_path)
-    with pytest.raises(UserError, match="must be a folder"):
+    with pytest.raises(UserError, match="expected a folder of motions"):
         learn_pose_prior(tmp_path / "nowhere")
     (tmp_path / "still.bvh").write_text(rig({}, {}, {}))
     with pytest.raises(UserError, match="1 different poses, but a pose prior needs at least 100"):

@@ -41,13 +41,13 @@ from multihmr2_ros.network.proposals import WINDOW, find_centers, propose_people
 from multihmr2_ros.training.body_losses import keypoint_similarity_loss
 from multihmr2_ros.training.config import TrainingConfig
 from multihmr2_ros.training.data import Batch
-from multihmr2_ros.training.encoder_keypoints import encoder_keypoint_loss
 from multihmr2_ros.training.feature_cache import CachedBatches, missing_batches, read_batch, write_batch
+from multihmr2_ros.training.keypoint_losses import encoder_keypoint_loss
 from multihmr2_ros.training.keypoints import coco_keypoints
 from multihmr2_ros.training.lifting import KeypointBatches, WithKeypoints, detected_keypoints, make_bank
 from multihmr2_ros.training.losses import LossConfig, losses
 from multihmr2_ros.training.matching import Matches
-from multihmr2_ros.training.optimisation import OptimisationConfig, limit_gradients, make_optimiser
+from multihmr2_ros.training.optimizer import OptimisationConfig, limit_gradients, make_optimiser
 from multihmr2_ros.training.readers import EmptyImageReader, Kept
 from multihmr2_ros.training.readers.common import hash_share
 from multihmr2_ros.training.session import Session, make_network

@@ -25,7 +25,7 @@ import numpy as np
 import safetensors.numpy
 from scipy.spatial.transform import Rotation
 
-from multihmr2_ros.training.pool import Pool
+from multihmr2_ros.training.render_cache import RenderCache
 from multihmr2_ros.training.samples import Sample, blank_people, pack
 from test import paths
 
@@ -59,10 +59,10 @@ def test_renders_survive_packing(tmp_path: Path) -> None:
     safetensors.numpy.save_file({name: np.ascontiguousarray(value) for name, value in pack(samples).items()}, source)
     gpu_train._pack_shard(source, packed)
     gpu_train.unpack([packed.parent], tmp_path / "data")
-    pool = Pool(tmp_path / "data" / "pool")
-    assert len(pool) == 3
+    cache = RenderCache(tmp_path / "data" / "cache")
+    assert len(cache) == 3
     for row, expected in enumerate(samples):
-        found = pool.sample(row)
+        found = cache.sample(row)
         np.testing.assert_allclose(found.rotations, expected.rotations, atol=2e-3)  # half floats
         np.testing.assert_array_equal(found.centre, expected.centre)
         assert np.abs(found.image.astype(int) - expected.image).mean() < 3

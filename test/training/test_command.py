@@ -43,24 +43,35 @@ def network_file(folder: Path) -> Path:
     return path
 
 
-def arguments(folder: Path, pool: Path, *more: str) -> list[str]:
-    small = ["--network", str(network_file(folder)), "--cache", str(pool), "--batch-size", "2", "--log-steps", "1"]
+def arguments(folder: Path, render_cache: Path, *more: str) -> list[str]:
+    small = [
+        "--network",
+        str(network_file(folder)),
+        "--cache",
+        str(render_cache),
+        "--batch-size",
+        "2",
+        "--log-steps",
+        "1",
+    ]
     return ["train", "--out", str(folder / "run"), "--loader-workers", "0", "--device", "cpu", *small, *more]
 
 
 def test_the_command_trains_resumes_and_fine_tunes(
-    tmp_path: Path, pool: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, render_cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(arguments(tmp_path, pool, "--steps", "1", "--input-size", "64")) == 0
+    assert main(arguments(tmp_path, render_cache, "--steps", "1", "--input-size", "64")) == 0
     assert capsys.readouterr().out.startswith("done: step 1 of 1")
-    assert main(arguments(tmp_path, pool, "--steps", "2")) == 2
+    assert main(arguments(tmp_path, render_cache, "--steps", "2")) == 2
     assert "already holds a run; add --resume" in capsys.readouterr().err
-    assert main(arguments(tmp_path, pool, "--steps", "2", "--resume", "--matching", "joints")) == 0
+    assert main(arguments(tmp_path, render_cache, "--steps", "2", "--resume", "--matching", "joints")) == 0
     state = torch.load(state_paths(tmp_path / "run")[-1], weights_only=True)
     assert json.loads(state["training_config"])["losses"]["matching"]["cost"] == "joints"
     weights = str(tmp_path / "run" / "network.safetensors")
     tune = ["train", "--out", str(tmp_path / "tuned"), "--from", weights, "--consistency-with", weights]
-    assert main([*tune, "--cache", str(pool), "--steps", "1", "--batch-size", "2", "--loader-workers", "0"]) == 0
+    assert (
+        main([*tune, "--cache", str(render_cache), "--steps", "1", "--batch-size", "2", "--loader-workers", "0"]) == 0
+    )
     row = read_log(tmp_path / "tuned" / "log.jsonl")[0]
     assert row["consistency_pose"] is not None
 
@@ -72,11 +83,14 @@ def test_the_command_trains_resumes_and_fine_tunes(
         (["--out", "{tmp}/run"], "nothing to train on"),
         (["--out", "{tmp}/run", "--cache", "{tmp}/cache"], "holds no images and nothing renders any"),
         (["--out", "{tmp}/file/run", "--cache", "{tmp}/cache"], "cannot make the folder"),
-        (["--out", "{tmp}/run", "--network", "huge"], "--network takes nano"),
+        (["--out", "{tmp}/run", "--network", "huge"], "--network must be nano"),
         (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--input-size", "999"], "--input-size must be from 64 to"),
-        (["--out", "{tmp}/run", "--network", "{tmp}/nested.json"], "--network takes nano"),
-        (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--loss", "sc0re=1"], "--loss takes NAME=NUMBER"),
-        (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--loss", "surplus_queries=inf"], "--loss takes NAME=NUMBER"),
+        (["--out", "{tmp}/run", "--network", "{tmp}/nested.json"], "--network must be nano"),
+        (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--loss", "sc0re=1"], "--loss must be NAME=NUMBER"),
+        (
+            ["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--loss", "surplus_queries=inf"],
+            "--loss must be NAME=NUMBER",
+        ),
         (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--loss", "surplus_queries=0"], "must be at least 1"),
         (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--motions", "{tmp}/none"], "--motions must be a folder"),
         (["--out", "{tmp}/run", "--render-workers", "1"], "--render-workers needs --cache"),
@@ -86,7 +100,7 @@ def test_the_command_trains_resumes_and_fine_tunes(
         (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--sam2", "{tmp}"], "JSON file with track_feature_width"),
         (["--out", "{tmp}/run", "--from", "{tmp}/none.safetensors"], "none.safetensors"),
         (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--resume"], "holds no images"),
-        (["--out", "{tmp}/run", "--coco", "{tmp}/x", "{tmp}/y"], "is not there"),
+        (["--out", "{tmp}/run", "--coco", "{tmp}/x", "{tmp}/y"], "does not exist"),
     ],
 )
 def test_mistakes_are_one_line(
@@ -101,9 +115,9 @@ def test_mistakes_are_one_line(
 
 
 @contextmanager
-def running(folder: Path, pool: Path) -> Iterator[subprocess.Popen[str]]:
+def running(folder: Path, render_cache: Path) -> Iterator[subprocess.Popen[str]]:
     """A run with a loader process, in a session of its own, that has done its first step."""
-    options = arguments(folder, pool, "--steps", "100000", "--loader-workers", "1")
+    options = arguments(folder, render_cache, "--steps", "100000", "--loader-workers", "1")
     with subprocess.Popen(
         [sys.executable, "-m", "multihmr2_ros.cli.main", *options],
         stdout=subprocess.PIPE,
@@ -119,19 +133,19 @@ def running(folder: Path, pool: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_to_the_whole_job_saves_and_ends(tmp_path: Path, pool: Path, number: signal.Signals) -> None:
+def test_a_signal_to_the_whole_job_saves_and_ends(tmp_path: Path, render_cache: Path, number: signal.Signals) -> None:
     """As a terminal sends Ctrl-C, and SLURM SIGTERM: the loaders get it, too."""
-    with running(tmp_path, pool) as run:
+    with running(tmp_path, render_cache) as run:
         os.killpg(run.pid, number)
         output, errors = run.communicate(timeout=180)
     assert run.returncode == 0, errors
-    assert output.startswith(f"stopped, because {number.name} came: step ")
+    assert output.startswith(f"stopped, because {number.name} was received: step ")
     assert state_paths(tmp_path / "run")
 
 
-def test_a_killed_loader_is_one_line(tmp_path: Path, pool: Path) -> None:
+def test_a_killed_loader_is_one_line(tmp_path: Path, render_cache: Path) -> None:
     """As the kernel kills where memory runs out."""
-    with running(tmp_path, pool) as run:
+    with running(tmp_path, render_cache) as run:
         [loader] = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
         os.kill(int(loader), signal.SIGKILL)
         _, errors = run.communicate(timeout=180)

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""From renders to batches: packing, the pool on disk, rendering into it, and drawing from it."""
+"""From renders to batches: packing, the render cache on disk, rendering into it, and drawing from it."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from multihmr2_ros.errors import UserError
 from multihmr2_ros.simulation.scene import SceneOptions
 from multihmr2_ros.training.augmentation import NO_AUGMENTATION, flip
 from multihmr2_ros.training.data import BatchConfig, Batches, collate, held_out_batches
-from multihmr2_ros.training.pool import (
+from multihmr2_ros.training.render_cache import (
     AFTER_HELD_OUT,
     HELD_OUT_SEED,
     SHARD_IMAGES,
-    Pool,
+    RenderCache,
     first_seed,
     is_held_out,
     shard_paths,
@@ -48,7 +48,7 @@ from multihmr2_ros.training.rendering import PoolConfig, Renderers, fill, open_f
 from multihmr2_ros.training.samples import PERSON_FIELDS, Sample, pack, unpack
 from multihmr2_ros.training.session import _RenderWatch
 from multihmr2_ros.training.targets import Targets
-from test.helpers.training_samples import make_pool, make_sample
+from test.helpers.training_samples import make_render_cache, make_sample
 
 
 def blurred(image: np.ndarray) -> np.ndarray:
@@ -77,7 +77,7 @@ def test_what_is_packed_is_unpacked(counts: list[int]) -> None:
 def test_an_unknown_camera_stays_unknown(tmp_path: Path) -> None:
     sample = dataclasses.replace(make_sample(0, 1), k=None, score_supervised=False)
     write_shard(tmp_path, 0, [make_sample(1, 2), sample])
-    again = Pool(tmp_path).sample(1)
+    again = RenderCache(tmp_path).sample(1)
     assert again.k is None
     assert not again.score_supervised
     assert len(again) == 1
@@ -91,9 +91,9 @@ def with_features(sample: Sample, width: int) -> Sample:
 def test_tracking_features_are_kept_where_there_are_some(tmp_path: Path) -> None:
     samples = [with_features(make_sample(seed, n), 16) for seed, n in enumerate([2, 0, 3, 0])]
     write_shard(tmp_path, 0, samples)
-    pool = Pool(tmp_path)
+    render_cache = RenderCache(tmp_path)
     for index, sample in enumerate(samples):
-        again = pool.sample(index).track_feature
+        again = render_cache.sample(index).track_feature
         assert again.dtype == np.float32
         np.testing.assert_allclose(again, sample.track_feature, rtol=1e-3, atol=1e-4)
     np.testing.assert_array_equal(samples[2].select(np.array([2, 0])).track_feature, samples[2].track_feature[[2, 0]])
@@ -105,7 +105,7 @@ def test_shards_without_tracking_features_are_as_they_ever_were(tmp_path: Path) 
     with safetensors.safe_open(shard_paths(tmp_path)[0], framework="numpy") as file:
         names = set(file.keys())
     assert names == {"images", "image_start", "person_start", "k", "score_supervised", *PERSON_FIELDS}
-    assert [Pool(tmp_path).sample(index).track_feature.shape for index in (0, 1)] == [(2, 0), (0, 0)]
+    assert [RenderCache(tmp_path).sample(index).track_feature.shape for index in (0, 1)] == [(2, 0), (0, 0)]
 
 
 def test_only_people_with_a_stored_feature_have_one_in_a_batch() -> None:
@@ -122,16 +122,16 @@ def test_images_without_people_are_read_wherever_they_stand(tmp_path: Path) -> N
     counts = [0, 2, 0]
     write_shard(tmp_path, 0, [make_sample(seed, n) for seed, n in enumerate(counts)])
     write_shard(tmp_path, SHARD_IMAGES, [make_sample(0, 0)])
-    pool = Pool(tmp_path)
-    assert [len(pool.sample(index)) for index in range(4)] == [*counts, 0]
+    render_cache = RenderCache(tmp_path)
+    assert [len(render_cache.sample(index)) for index in range(4)] == [*counts, 0]
 
 
 def test_the_splits_are_apart_and_in_the_order_of_seeds(tmp_path: Path) -> None:
-    make_pool(tmp_path, 3, held_out=2)
+    make_render_cache(tmp_path, 3, held_out=2)
     write_shard(tmp_path, SHARD_IMAGES, [make_sample(7, 1)])
-    pool, held_out = Pool(tmp_path), Pool(tmp_path, held_out=True)
-    assert (len(pool), len(held_out)) == (4, 2)
-    np.testing.assert_allclose(pool.sample(3).centre, make_sample(7, 1).centre)
+    render_cache, held_out = RenderCache(tmp_path), RenderCache(tmp_path, held_out=True)
+    assert (len(render_cache), len(held_out)) == (4, 2)
+    np.testing.assert_allclose(render_cache.sample(3).centre, make_sample(7, 1).centre)
     assert [len(held_out.sample(index)) for index in range(2)] == [2, 2]
 
 
@@ -139,29 +139,29 @@ def test_the_splits_are_apart_and_in_the_order_of_seeds(tmp_path: Path) -> None:
 def test_a_shard_that_is_not_whole_is_passed_over_with_one_line(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
-    make_pool(tmp_path, 2)
+    make_render_cache(tmp_path, 2)
     content = shard_paths(tmp_path)[0].read_bytes()
     broken = {"torn": content[: len(content) // 2], "empty": b"", "foreign": b"\x00" * 400}[damage]
     (tmp_path / "seeds-0000050.safetensors").write_bytes(broken)
-    pool = Pool(tmp_path)
-    pool.refresh()
-    assert len(pool) == 2
+    render_cache = RenderCache(tmp_path)
+    render_cache.refresh()
+    assert len(render_cache) == 2
     assert [record.message.count("\n") for record in caplog.records] == [0]
-    assert "seeds-0000050.safetensors is passed over" in caplog.text
+    assert "seeds-0000050.safetensors is skipped" in caplog.text
 
 
 def test_a_pool_sees_what_comes_and_goes(tmp_path: Path) -> None:
-    pool = Pool(tmp_path)
-    assert (len(pool), pool.rendered) == (0, 0)
+    render_cache = RenderCache(tmp_path)
+    assert (len(render_cache), render_cache.rendered) == (0, 0)
     first = write_shard(tmp_path, 0, [small_sample(0)] * SHARD_IMAGES)
     write_shard(tmp_path, SHARD_IMAGES, [small_sample(1)] * 3)
-    pool.refresh()
-    assert (len(pool), pool.rendered) == (53, 53)
+    render_cache.refresh()
+    assert (len(render_cache), render_cache.rendered) == (53, 53)
     first.unlink()
     with pytest.raises(OSError, match="No such file"):
-        pool.sample(0)
-    pool.refresh()
-    assert (len(pool), pool.rendered) == (3, 53)
+        render_cache.sample(0)
+    render_cache.refresh()
+    assert (len(render_cache), render_cache.rendered) == (3, 53)
 
 
 def settings(folder: Path, **changes: object) -> PoolConfig:
@@ -182,7 +182,7 @@ def test_rendering_fills_the_pool_and_goes_on_where_it_was_interrupted(tmp_path:
     calls = len(seeds)
     stopping = fill(settings(tmp_path), render, images=120, stopped=lambda: len(seeds) == calls + 7)
     assert list(stopping) == []
-    assert len(Pool(tmp_path)) == 50  # the unfinished shard was given up
+    assert len(RenderCache(tmp_path)) == 50  # the unfinished shard was given up
     assert list(fill(settings(tmp_path), render, images=120)) == [50, 20]
     assert list(fill(settings(tmp_path), render, images=120)) == []
     assert sorted(set(seeds)) == [*range(120), *range(HELD_OUT_SEED, HELD_OUT_SEED + 60)]
@@ -195,7 +195,7 @@ def test_endless_rendering_makes_room_and_uses_new_seeds(tmp_path: Path) -> None
         f"seeds-{seed:07d}.safetensors" for seed in (150, 200)
     ] or len(shard_paths(tmp_path)) == 3  # the generator stands before its last clearing
     next(fill(config, small_sample))
-    assert Pool(tmp_path).rendered == 300
+    assert RenderCache(tmp_path).rendered == 300
 
 
 def test_renderers_share_the_seeds(tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_a_scene_that_fails_is_left_out_and_many_in_a_row_end_it(
 
 def test_a_cache_of_other_settings_is_refused(tmp_path: Path) -> None:
     open_folder(settings(tmp_path / "cache"))
-    make_pool(tmp_path / "cache", 2)
+    make_render_cache(tmp_path / "cache", 2)
     open_folder(settings(tmp_path / "cache"))
     other = PoolConfig(tmp_path / "cache", SceneOptions(width=640))
     with pytest.raises(UserError, match="was rendered with width 320, not 640"):
@@ -241,11 +241,11 @@ def test_a_cache_of_other_settings_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_cache_with_sam2s_features_is_another_than_one_without(tmp_path: Path) -> None:
-    open_folder(settings(make_pool(tmp_path / "old", 2)))
+    open_folder(settings(make_render_cache(tmp_path / "old", 2)))
     assert "sam2" not in (tmp_path / "old" / "settings.json").read_text()
     with pytest.raises(UserError, match="was rendered with sam2 None, not sam2-large; choose another --cache"):
         open_folder(settings(tmp_path / "old", sam2=Path("sam2-large")))
-    open_folder(settings(make_pool(tmp_path / "new", 2), sam2=Path("sam2-large")))
+    open_folder(settings(make_render_cache(tmp_path / "new", 2), sam2=Path("sam2-large")))
     open_folder(settings(tmp_path / "new", sam2=Path("sam2-large")))
     with pytest.raises(UserError, match="was rendered with sam2 sam2-large, not None; choose another --cache"):
         open_folder(settings(tmp_path / "new"))
@@ -269,11 +269,11 @@ def test_processes_render_real_scenes_in_the_background(tmp_path: Path) -> None:
         while renderers.running and time.monotonic() < deadline:
             time.sleep(0.2)
         assert renderers.failed == 0
-    pool = Pool(tmp_path)
-    assert (len(pool), len(Pool(tmp_path, held_out=True))) == (3, 2)
+    render_cache = RenderCache(tmp_path)
+    assert (len(render_cache), len(RenderCache(tmp_path, held_out=True))) == (3, 2)
     with torch.no_grad():
         again = scene_renderer(scene)(1)
-    sample = pool.sample(1)
+    sample = render_cache.sample(1)
     np.testing.assert_array_equal(sample.person_id, again.person_id)  # the seed is the scene
     np.testing.assert_allclose(sample.location, again.location, atol=1e-3)
     assert sample.k is not None
@@ -292,7 +292,7 @@ def test_training_waits_for_renderers_that_are_behind(tmp_path: Path) -> None:
         running, failed = 1, 0
 
     write_shard(tmp_path, 0, [small_sample(0)] * SHARD_IMAGES)
-    watch = _RenderWatch(Pool(tmp_path), Working(), most_views=4.0, share=1.0)  # type: ignore[arg-type]
+    watch = _RenderWatch(RenderCache(tmp_path), Working(), most_views=4.0, share=1.0)  # type: ignore[arg-type]
     assert watch.views(100) == 2.0
     assert not watch.behind(200)
     assert watch.behind(201)
@@ -304,14 +304,14 @@ CONFIG = BatchConfig(batch_size=3, image_size=96, track_feature_width=16)
 
 
 def test_a_batch_depends_on_seed_rank_and_step_only(tmp_path: Path) -> None:
-    make_pool(tmp_path, 6)
-    one, same = (Batches([(Pool(tmp_path), 1.0)], CONFIG, 5)[17] for _ in range(2))
+    make_render_cache(tmp_path, 6)
+    one, same = (Batches([(RenderCache(tmp_path), 1.0)], CONFIG, 5)[17] for _ in range(2))
     assert torch.equal(one.image, same.image)
     assert all(torch.equal(getattr(one.targets, f.name), getattr(same.targets, f.name)) for f in fields())
     others = [
-        Batches([(Pool(tmp_path), 1.0)], CONFIG, 5)[18],
-        Batches([(Pool(tmp_path), 1.0)], CONFIG, 6)[17],
-        Batches([(Pool(tmp_path), 1.0)], CONFIG, 5, rank=1)[17],
+        Batches([(RenderCache(tmp_path), 1.0)], CONFIG, 5)[18],
+        Batches([(RenderCache(tmp_path), 1.0)], CONFIG, 6)[17],
+        Batches([(RenderCache(tmp_path), 1.0)], CONFIG, 5, rank=1)[17],
     ]
     assert all(other.image.shape != one.image.shape or not torch.equal(other.image, one.image) for other in others)
 
@@ -321,8 +321,8 @@ def fields() -> tuple[dataclasses.Field[object], ...]:
 
 
 def test_batches_have_every_shape_and_full_targets(tmp_path: Path) -> None:
-    make_pool(tmp_path, 6)
-    batches = [Batches([(Pool(tmp_path), 1.0)], CONFIG, 0)[step] for step in range(24)]
+    make_render_cache(tmp_path, 6)
+    batches = [Batches([(RenderCache(tmp_path), 1.0)], CONFIG, 0)[step] for step in range(24)]
     assert {tuple(batch.image.shape[2:]) for batch in batches} == {(80, 96), (64, 96), (96, 96), (96, 80)}
     for batch in batches:
         targets = batch.targets
@@ -341,10 +341,10 @@ def test_batches_have_every_shape_and_full_targets(tmp_path: Path) -> None:
 
 
 def test_sources_are_drawn_by_their_weights(tmp_path: Path) -> None:
-    make_pool(tmp_path / "a", 4)
-    make_pool(tmp_path / "b", 4)
+    make_render_cache(tmp_path / "a", 4)
+    make_render_cache(tmp_path / "b", 4)
     config = BatchConfig(batch_size=4, image_size=96)
-    sources = [(Pool(tmp_path / "a"), 0.0), (Pool(tmp_path / "b"), 2.0)]
+    sources = [(RenderCache(tmp_path / "a"), 0.0), (RenderCache(tmp_path / "b"), 2.0)]
     (tmp_path / "a" / "seeds-0000000.safetensors").unlink()  # would be missed if it were drawn from
     assert len(Batches(sources, config, 0)[0].origins) == 4
     with pytest.raises(UserError, match="sources need weights"):
@@ -367,9 +367,9 @@ def test_rendering_goes_on_beyond_the_held_out_seeds(tmp_path: Path) -> None:
     first = HELD_OUT_SEED - SHARD_IMAGES
     assert seeds == [*range(first, HELD_OUT_SEED), *range(AFTER_HELD_OUT, AFTER_HELD_OUT + 2 * SHARD_IMAGES)]
     assert [first_seed(path) for path in shard_paths(tmp_path, held_out=True)] == [HELD_OUT_SEED]
-    pool = Pool(tmp_path)
-    assert pool.rendered == HELD_OUT_SEED + 2 * SHARD_IMAGES
-    assert pool.sample(len(pool) - 1).origin.startswith(f"seeds-{AFTER_HELD_OUT + SHARD_IMAGES}")
+    render_cache = RenderCache(tmp_path)
+    assert render_cache.rendered == HELD_OUT_SEED + 2 * SHARD_IMAGES
+    assert render_cache.sample(len(render_cache) - 1).origin.startswith(f"seeds-{AFTER_HELD_OUT + SHARD_IMAGES}")
 
 
 @pytest.mark.parametrize("index", [0, 999_999, 1_000_000, 8_999_999, 9_000_000, 10**12])
@@ -392,14 +392,14 @@ def test_a_shard_that_cannot_be_opened_any_more_does_not_stop_the_others(
     broken = write_shard(tmp_path, 0, [make_sample(0, n=1)])
     for index in range(others):
         write_shard(tmp_path, 50 + 50 * index, [make_sample(1, n=1)])
-    drawn = Batches([(Pool(tmp_path), 1.0)], BatchConfig(batch_size=8, image_size=96), seed=0)
+    drawn = Batches([(RenderCache(tmp_path), 1.0)], BatchConfig(batch_size=8, image_size=96), seed=0)
     broken.unlink()
     broken.symlink_to(tmp_path / "gone")
     if others:
         assert {origin.split("[")[0] for origin in drawn[0].origins} == {"seeds-0000050.safetensors"}
         assert len(caplog.messages) == 1
         return
-    with pytest.raises(UserError, match="no images are left"):
+    with pytest.raises(UserError, match="has no images left"):
         drawn[0]
 
 
@@ -416,16 +416,16 @@ def test_a_data_set_none_of_whose_images_can_be_read_is_one_line() -> None:
 
 
 def test_vanishing_images_are_one_line(tmp_path: Path) -> None:
-    make_pool(tmp_path, 4)
-    batches = Batches([(Pool(tmp_path), 1.0)], CONFIG, 0)
+    make_render_cache(tmp_path, 4)
+    batches = Batches([(RenderCache(tmp_path), 1.0)], CONFIG, 0)
     (tmp_path / "seeds-0000000.safetensors").unlink()
-    with pytest.raises(UserError, match="no images are left"):
+    with pytest.raises(UserError, match="has no images left"):
         batches[0]
 
 
 def test_held_out_batches_are_whole_images_in_order(tmp_path: Path) -> None:
-    make_pool(tmp_path, 1, held_out=5)
-    batches = held_out_batches(Pool(tmp_path, held_out=True), 4, CONFIG, input_size=(96, 80))
+    make_render_cache(tmp_path, 1, held_out=5)
+    batches = held_out_batches(RenderCache(tmp_path, held_out=True), 4, CONFIG, input_size=(96, 80))
     assert [len(batch.origins) for batch in batches] == [3, 1]
     assert batches[0].k_given.all()
     np.testing.assert_allclose(batches[1].targets.centre[0, 0], make_sample(1003, 2).centre[0], rtol=1e-6)
@@ -437,7 +437,8 @@ def test_nobody_and_everybody_ignored_collate() -> None:
     targets = collate([nobody, ignored], [True, False]).targets
     assert not targets.present.any()
     assert targets.ignore.tolist() == [[False, False], [True, True]]
-    assert targets.person_id.tolist() == [[-1, -1], [0, 1]]
+    assert not targets.box[0].any()
+    np.testing.assert_allclose(targets.box[1], ignored.box)
     moved = targets.to("cpu")
     assert torch.equal(moved.rotations, targets.rotations)
 

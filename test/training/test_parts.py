@@ -22,17 +22,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.training.config import TrainingConfig
-from multihmr2_ros.training.curves import draw_curves
 from multihmr2_ros.training.data import BatchConfig, held_out_batches
-from multihmr2_ros.training.ema import Ema
-from multihmr2_ros.training.optimisation import OptimisationConfig, make_optimiser, rate_factor
-from multihmr2_ros.training.pool import Pool
-from multihmr2_ros.training.records import Records, read_log
+from multihmr2_ros.training.feature_cache import FEATURES, QUANTIZED, quantize, read_batch
+from multihmr2_ros.training.optimizer import Ema, OptimisationConfig, make_optimiser, rate_factor
+from multihmr2_ros.training.records import Records, draw_curves, read_log
+from multihmr2_ros.training.render_cache import RenderCache
+from multihmr2_ros.training.targets import Targets
 from multihmr2_ros.training.validation import Tally, match_places, validate
 from test.helpers.training_runs import NETWORK
 from test.helpers.training_samples import body
@@ -94,11 +95,11 @@ def test_no_curves_without_figures(tmp_path: Path) -> None:
     assert not (tmp_path / "curves.png").exists()
 
 
-def test_validation_of_the_truth_itself_is_perfect(pool: Path) -> None:
+def test_validation_of_the_truth_itself_is_perfect(render_cache: Path) -> None:
     from multihmr2_ros.network.model import Prediction
     from multihmr2_ros.training.validation import compare
 
-    batch = held_out_batches(Pool(pool, held_out=True), 4, BatchConfig(4, 160), input_size=(160, 128))[0]
+    batch = held_out_batches(RenderCache(render_cache, held_out=True), 4, BatchConfig(4, 160), input_size=(160, 128))[0]
     t = batch.targets
     truth = Prediction(
         horizontal_fov=2 * torch.atan(80 / t.k[:, 0, 0]),
@@ -152,3 +153,24 @@ def test_places_are_matched_within_reach(found: list, wanted: list, pairs: list)
 def test_wrong_configurations_are_refused(values: dict[str, object]) -> None:
     with pytest.raises(UserError, match=next(iter(values))):
         TrainingConfig(**values)  # type: ignore[arg-type]
+
+
+def test_feature_files_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    """They hold two more targets, which no loss uses."""
+    targets, values = Targets.empty(2, 1, 4), {name: torch.randn(2, 3, 4, 5) for name in FEATURES}
+    tensors = {"k_given": torch.tensor([True, False]), "size": torch.tensor([96, 128])}
+    tensors |= {f"targets.{name}": value for name, value in vars(targets).items()}
+    tensors |= {"targets.person_id": torch.zeros(2, 1, dtype=torch.int64), "targets.visible_fraction": torch.ones(2, 1)}
+    for name, value in values.items():
+        if name in QUANTIZED:
+            tensors[name], tensors[f"{name}.scale"] = quantize(value, QUANTIZED[name])
+        else:
+            tensors[name] = value
+    save_file(tensors, tmp_path / "batch-0000000.safetensors")
+    batch = read_batch(tmp_path / "batch-0000000.safetensors")
+    assert batch.image.shape == (2, 3, 96, 128)
+    assert batch.k_given.tolist() == [True, False]
+    assert all(torch.equal(value, vars(targets)[name]) for name, value in vars(batch.targets).items())
+    assert batch.features is not None
+    for name, value in values.items():
+        torch.testing.assert_close(getattr(batch.features, name), value, rtol=0, atol=0.02)

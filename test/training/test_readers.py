@@ -107,7 +107,7 @@ def test_coco_says_when_a_file_is_something_else(coco: Path, content: str) -> No
 
 def test_missing_folders_and_files_are_one_line(tmp_path: Path, coco: Path) -> None:
     for reader, path in ((CocoReader, coco), (BedlamReader, coco), (PseudoTruthReader, coco)):
-        with pytest.raises(UserError, match="is not there"):
+        with pytest.raises(UserError, match="does not exist"):
             reader(tmp_path / "nowhere", path)
     with pytest.raises(UserError, match="cannot read"):
         CocoReader(coco.parent, tmp_path / "no.json")
@@ -199,7 +199,7 @@ def test_bedlam_supervises_keypoints_and_cameras(tmp_path: Path) -> None:
         ({"hand_det_conf": None}, "of the first BEDLAM"),
         ({"gtkps": None}, "lacks gtkps"),
         ({"gtkps": np.zeros((3, 17, 3))}, "must have gtkps"),
-        ({"cam_int": np.tile(np.array([[70.0, 0, 24], [0, 70, 32], [0, 0, 1]]), (3, 1, 1))}, "lies on its side"),
+        ({"cam_int": np.tile(np.array([[70.0, 0, 24], [0, 70, 32], [0, 0, 1]]), (3, 1, 1))}, "is rotated by 90"),
     ],
 )
 def test_bedlam_refuses_what_it_cannot_tell(tmp_path: Path, changes: dict[str, object], message: str) -> None:

@@ -34,9 +34,9 @@ from multihmr2_ros.training.augmentation import NO_AUGMENTATION
 from multihmr2_ros.training.data import BatchConfig, Batches, held_out_batches
 from multihmr2_ros.training.distributed import own_device, processes
 from multihmr2_ros.training.losses import LossConfig
-from multihmr2_ros.training.optimisation import OptimisationConfig
-from multihmr2_ros.training.pool import Pool
+from multihmr2_ros.training.optimizer import OptimisationConfig
 from multihmr2_ros.training.records import read_log
+from multihmr2_ros.training.render_cache import RenderCache
 from multihmr2_ros.training.state import state_paths
 from multihmr2_ros.training.trainer import Hooks, Objective, Trainer
 from multihmr2_ros.training.validation import validate
@@ -52,17 +52,17 @@ def losses_of(folder: Path) -> list[float]:
     return [row["loss"] for row in read_log(folder / "log.jsonl") if row["kind"] == "train"]
 
 
-def test_an_interrupted_run_ends_exactly_where_an_uninterrupted_one_does(tmp_path: Path, pool: Path) -> None:
+def test_an_interrupted_run_ends_exactly_where_an_uninterrupted_one_does(tmp_path: Path, render_cache: Path) -> None:
     whole = trainer(tmp_path / "whole", config())
-    assert whole.run(batches(pool, config()), show_progress=False)
+    assert whole.run(batches(render_cache, config()), show_progress=False)
 
     first = trainer(tmp_path / "parts", config())
     steps = iter(range(10))
-    assert not first.run(batches(pool, config()), Hooks(stop=lambda: next(steps) == 2), show_progress=False)
+    assert not first.run(batches(render_cache, config()), Hooks(stop=lambda: next(steps) == 2), show_progress=False)
     assert first.progress.step == 3
     second = trainer(tmp_path / "parts", config())
     second.resume()
-    assert second.run(batches(pool, config()), show_progress=False)
+    assert second.run(batches(render_cache, config()), show_progress=False)
 
     assert losses_of(tmp_path / "parts") == losses_of(tmp_path / "whole")
     for one, other in ((whole.network, second.network), (whole.ema.network, second.ema.network)):
@@ -70,22 +70,22 @@ def test_an_interrupted_run_ends_exactly_where_an_uninterrupted_one_does(tmp_pat
         assert all(torch.equal(value, theirs[name]) for name, value in one.state_dict().items())
 
 
-def test_a_run_can_be_extended_where_its_rate_was_constant(tmp_path: Path, pool: Path) -> None:
+def test_a_run_can_be_extended_where_its_rate_was_constant(tmp_path: Path, render_cache: Path) -> None:
     short = trainer(tmp_path / "run", config(3))
-    short.run(batches(pool, config(3)), show_progress=False)
+    short.run(batches(render_cache, config(3)), show_progress=False)
     longer = trainer(tmp_path / "run", config(5))
     longer.resume()
-    longer.run(batches(pool, config(5)), show_progress=False)
+    longer.run(batches(render_cache, config(5)), show_progress=False)
     straight = trainer(tmp_path / "straight", config(5))
-    straight.run(batches(pool, config(5)), show_progress=False)
+    straight.run(batches(render_cache, config(5)), show_progress=False)
     assert losses_of(tmp_path / "run") == losses_of(tmp_path / "straight")
 
 
-def test_what_a_run_leaves_behind(tmp_path: Path, pool: Path) -> None:
+def test_what_a_run_leaves_behind(tmp_path: Path, render_cache: Path) -> None:
     configuration = config(4, validate_steps=2, checkpoint_steps=1)
-    held_out = held_out_batches(Pool(pool, held_out=True), 4, configuration.batch, input_size=(96, 80))
+    held_out = held_out_batches(RenderCache(render_cache, held_out=True), 4, configuration.batch, input_size=(96, 80))
     run = trainer(tmp_path / "run", configuration, held_out=held_out)
-    run.run(batches(pool, configuration), show_progress=False)
+    run.run(batches(render_cache, configuration), show_progress=False)
     folder = tmp_path / "run"
     assert [path.name for path in state_paths(folder)] == ["state-00000003.pt", "state-00000004.pt"]
     loaded = checkpoint.load(folder / "network.safetensors")
@@ -100,14 +100,14 @@ def test_what_a_run_leaves_behind(tmp_path: Path, pool: Path) -> None:
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_curves_are_drawn_of_a_short_run_without_validation(tmp_path: Path, pool: Path) -> None:
+def test_curves_are_drawn_of_a_short_run_without_validation(tmp_path: Path, render_cache: Path) -> None:
     pytest.importorskip("matplotlib")
-    trainer(tmp_path / "run", config(2)).run(batches(pool, config(2)), show_progress=False)
+    trainer(tmp_path / "run", config(2)).run(batches(render_cache, config(2)), show_progress=False)
     assert (tmp_path / "run" / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_resumed_run_takes_the_settings_that_are_asked_for_now(tmp_path: Path, pool: Path) -> None:
-    trainer(tmp_path / "run", config(1)).run(batches(pool, config(1)), show_progress=False)
+def test_a_resumed_run_takes_the_settings_that_are_asked_for_now(tmp_path: Path, render_cache: Path) -> None:
+    trainer(tmp_path / "run", config(1)).run(batches(render_cache, config(1)), show_progress=False)
     changed = dataclasses.replace(config().optimisation, learning_rate=2e-3, weight_decay=0.5)
     again = trainer(tmp_path / "run", dataclasses.replace(config(), optimisation=changed))
     again.resume()
@@ -116,11 +116,11 @@ def test_a_resumed_run_takes_the_settings_that_are_asked_for_now(tmp_path: Path,
 
 
 @pytest.mark.parametrize("proposed", [True, False])
-def test_a_step_in_bf16_leaves_pixels_and_metres_in_float32(pool: Path, proposed: bool) -> None:
+def test_a_step_in_bf16_leaves_pixels_and_metres_in_float32(render_cache: Path, proposed: bool) -> None:
     network = initialise(
         MultiHMR2(dataclasses.replace(NETWORK, proposed_queries=proposed, local_attention=proposed))
     ).train()
-    batch = batches(pool, config())[0]
+    batch = batches(render_cache, config())[0]
     with torch.autocast("cpu", torch.bfloat16):
         outputs = network.training_outputs(batch.image, batch.targets.k, batch.k_given)
     values = [outputs.queries, outputs.horizontal_fov, *(v for layer in outputs.layers for v in vars(layer).values())]
@@ -130,39 +130,39 @@ def test_a_step_in_bf16_leaves_pixels_and_metres_in_float32(pool: Path, proposed
     assert all(value.grad.isfinite().all() for value in network.parameters() if value.grad is not None)
 
 
-def test_a_torn_state_is_passed_over(tmp_path: Path, pool: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_torn_state_is_passed_over(tmp_path: Path, render_cache: Path, caplog: pytest.LogCaptureFixture) -> None:
     configuration = config(2, checkpoint_steps=1)
-    trainer(tmp_path / "run", configuration).run(batches(pool, configuration), show_progress=False)
+    trainer(tmp_path / "run", configuration).run(batches(render_cache, configuration), show_progress=False)
     newest = state_paths(tmp_path / "run")[-1]
     newest.write_bytes(newest.read_bytes()[:5000])
     again = trainer(tmp_path / "run", configuration)
     again.resume()
     assert again.progress.step == 1
-    assert "is passed over, it is not a whole state" in caplog.text
+    assert "is skipped, it is not a complete state" in caplog.text
 
 
-def test_resuming_needs_a_run_of_the_same_network(tmp_path: Path, pool: Path) -> None:
+def test_resuming_needs_a_run_of_the_same_network(tmp_path: Path, render_cache: Path) -> None:
     with pytest.raises(UserError, match="no state of a training run"):
         trainer(tmp_path / "empty", config()).resume()
-    trainer(tmp_path / "run", config(1)).run(batches(pool, config(1)), show_progress=False)
+    trainer(tmp_path / "run", config(1)).run(batches(render_cache, config(1)), show_progress=False)
     other = MultiHMR2(dataclasses.replace(NETWORK, decoder_depth=1))
     with pytest.raises(UserError, match="decoder_depth 2, not 1"):
         Trainer(other, body(), config(), tmp_path / "run", torch.device("cpu")).resume()
 
 
-def test_a_loss_that_is_not_finite_stops_with_its_values_and_images(tmp_path: Path, pool: Path) -> None:
+def test_a_loss_that_is_not_finite_stops_with_its_values_and_images(tmp_path: Path, render_cache: Path) -> None:
     run = trainer(tmp_path / "run", config())
     with torch.no_grad():
         run.network.camera.field_of_view[2].bias.fill_(float("nan"))
     with pytest.raises(UserError, match=r"not finite at step 0 \(.*field_of_view nan.*images: seeds-0000000"):
-        run.run(batches(pool, config()), show_progress=False)
+        run.run(batches(render_cache, config()), show_progress=False)
 
 
-def test_a_step_without_a_finite_gradient_is_left_out(tmp_path: Path, pool: Path) -> None:
+def test_a_step_without_a_finite_gradient_is_left_out(tmp_path: Path, render_cache: Path) -> None:
     run = trainer(tmp_path / "run", config())
     before = {name: value.clone() for name, value in run.network.named_parameters()}
     run.network.detection.score[0].weight.register_hook(lambda gradient: gradient * float("inf"))
-    batch = batches(pool, config())[0]
+    batch = batches(render_cache, config())[0]
     run.step(batch)
     assert all(torch.equal(value, before[name]) for name, value in run.network.named_parameters())
     for _ in range(18):
@@ -171,11 +171,11 @@ def test_a_step_without_a_finite_gradient_is_left_out(tmp_path: Path, pool: Path
         run.step(batch)
 
 
-def test_consistency_holds_on_to_another_model(tmp_path: Path, pool: Path) -> None:
+def test_consistency_holds_on_to_another_model(tmp_path: Path, render_cache: Path) -> None:
     weights = LossConfig(consistency_pose=1.0, consistency_joints=1.0)
     torch.manual_seed(5)
     run = trainer(tmp_path / "run", config(1, losses=weights), reference=MultiHMR2(NETWORK))
-    terms, _ = run.step(batches(pool, config())[1])
+    terms, _ = run.step(batches(render_cache, config())[1])
     assert terms["consistency_pose"] > 0
     assert terms["consistency_joints"] > 0
     assert len(list(run._objective.parameters())) == len(list(run.network.parameters()))
@@ -188,31 +188,31 @@ import torch
 from multihmr2_ros.training.distributed import processes
 from test.helpers.training_runs import batches, config, trainer
 torch.set_num_threads(1)
-folder, pool = Path(sys.argv[1]), Path(sys.argv[2])
+folder, render_cache = Path(sys.argv[1]), Path(sys.argv[2])
 with processes("cpu") as others:
     run = trainer(folder, config(3), processes=others)
-    data = batches(pool, config(3))
+    data = batches(render_cache, config(3))
     data.rank = others.rank
     run.run(data, show_progress=False)
     torch.save(run.network.state_dict(), folder / f"rank{others.rank}.pt")
 """
 
 
-def run_two_processes(program: str, folder: Path, pool: Path) -> None:
-    """Run a program under torchrun with the arguments FOLDER/run, made for it, and the pool."""
+def run_two_processes(program: str, folder: Path, render_cache: Path) -> None:
+    """Run a program under torchrun with the arguments FOLDER/run, made for it, and the render cache."""
     script = folder / "program.py"
     script.write_text(program)
     (folder / "run").mkdir()
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
     environment = os.environ | {"PYTHONPATH": str(paths.ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*launch, str(folder / "run"), str(pool)], capture_output=True, text=True, env=environment, timeout=300
+        [*launch, str(folder / "run"), str(render_cache)], capture_output=True, text=True, env=environment, timeout=300
     )
     assert done.returncode == 0, done.stderr
 
 
-def test_two_processes_train_one_network(tmp_path: Path, pool: Path) -> None:
-    run_two_processes(TWO_PROCESSES, tmp_path, pool)
+def test_two_processes_train_one_network(tmp_path: Path, render_cache: Path) -> None:
+    run_two_processes(TWO_PROCESSES, tmp_path, render_cache)
     first, second = (torch.load(tmp_path / "run" / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
     parameters = dict(MultiHMR2(NETWORK).named_parameters())
     assert all(torch.equal(first[name], second[name]) for name in parameters)
@@ -232,7 +232,7 @@ def test_thirty_two_renders_are_learned_by_heart(tmp_path: Path) -> None:
     open_folder(cache)
     with torch.no_grad():
         assert sum(fill(cache, scene_renderer(scene), images=32)) == 32
-    source = Pool(cache.folder)
+    source = RenderCache(cache.folder)
     network = dataclasses.replace(
         SMALL,
         image_size=160,
@@ -271,11 +271,11 @@ from multihmr2_ros.training.distributed import processes
 from multihmr2_ros.training.trainer import Hooks
 from test.helpers.training_runs import batches, config, trainer
 torch.set_num_threads(1)
-folder, pool = Path(sys.argv[1]), Path(sys.argv[2])
+folder, render_cache = Path(sys.argv[1]), Path(sys.argv[2])
 with processes("cpu") as others:
     second = others.rank == 1
     run = trainer(folder, config(50), processes=others)
-    data = batches(pool, config(50))
+    data = batches(render_cache, config(50))
     data.rank = others.rank
     done = run.run(data, Hooks(stop=lambda: second and run.progress.step == 2), show_progress=False)
     said = f"{done} {run.progress.step} "
@@ -290,11 +290,11 @@ with processes("cpu") as others:
 """
 
 
-def test_processes_end_together(tmp_path: Path, pool: Path) -> None:
+def test_processes_end_together(tmp_path: Path, render_cache: Path) -> None:
     """One of two is told to stop, and later has a loss that is not finite: the other does not wait for it."""
-    run_two_processes(TOGETHER, tmp_path, pool)
+    run_two_processes(TOGETHER, tmp_path, render_cache)
     first, second = ((tmp_path / "run" / f"rank{rank}.txt").read_text() for rank in (0, 1))
-    assert first == "False 2 the loss is not finite at step 2 in another process; it says where"
+    assert first == "False 2 the loss is not finite at step 2 in another process; see its message"
     assert second.startswith("False 2 the loss is not finite at step 2 (")
 
 

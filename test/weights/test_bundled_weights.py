@@ -29,7 +29,7 @@ from multihmr2_ros.simulation.labels import labels
 from multihmr2_ros.simulation.posing import pose_scene
 from multihmr2_ros.simulation.render import Renderer
 from multihmr2_ros.simulation.scene import SceneOptions, sample_scene
-from multihmr2_ros.training.pool import HELD_OUT_SEED
+from multihmr2_ros.training.render_cache import HELD_OUT_SEED
 
 NANO = weights.weights_named("nano")
 PARAMETERS, BYTES = 12e6, 25e6  # at most

@@ -91,7 +91,7 @@ def test_licence_is_asked_for_on_a_terminal(answer: bytes, tiny: Weights) -> Non
 def test_licence_that_is_not_accepted(answer: bytes, tiny: Weights, server: Server) -> None:
     status, shown = fetch_on_a_terminal(tiny, answer)
     assert status == 2
-    assert "the licence was not accepted: nothing was fetched" in shown
+    assert "the license was not accepted: nothing was fetched" in shown
     assert server.requests == []
 
 
@@ -101,7 +101,7 @@ def test_licence_without_a_terminal(tiny: Weights, server: Server) -> None:
     assert process.returncode == 2
     assert b"non-commercial use only" in output
     assert errors.decode().splitlines() == [
-        "multihmr2 weights: the licence of tiny has to be accepted, and there is no terminal to ask on: "
+        "multihmr2 weights: the license of tiny must be accepted, but there is no terminal to ask on: "
         "read its terms, then add --accept-license"
     ]
     assert server.requests == []
@@ -112,9 +112,9 @@ def test_fetch_command(tiny: Weights, tmp_path: Path, server: Server, capsys: py
     assert main(command) == 0
     output = capsys.readouterr().out
     assert "non-commercial use only" in output
-    assert output.endswith(f"with the right SHA-256: {tmp_path}/elsewhere/tiny.pt\n")
+    assert output.endswith(f"with the correct SHA-256: {tmp_path}/elsewhere/tiny.pt\n")
     assert main(command[:3] + command[4:]) == 0  # here already: no licence question either
-    assert "is here already" in capsys.readouterr().out
+    assert "is already present" in capsys.readouterr().out
     assert len(server.requests) == 1
 
 
@@ -134,7 +134,7 @@ def test_fetch_of_unknown_and_of_bundled_weights(
 ) -> None:
     monkeypatch.setattr(weights, "REGISTRY", (entry(None, bundled=True),))
     assert main(["weights", "fetch", "tiny"]) == 0
-    assert "comes with the package" in capsys.readouterr().out
+    assert "is part of the package" in capsys.readouterr().out
     assert main(["weights", "fetch", "huge"]) == 2
     assert "no weights are called 'huge': the names are tiny" in capsys.readouterr().err
 
@@ -149,7 +149,7 @@ def test_interrupted_fetch_goes_on(tiny: Weights, server: Server) -> None:
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 130
-    assert b"the same command goes on from there" in errors
+    assert b"repeat the command to continue" in errors
     assert b"Traceback" not in errors
     kept = part.read_bytes()
     assert kept
@@ -164,7 +164,7 @@ def test_interrupted_fetch_goes_on(tiny: Weights, server: Server) -> None:
 def test_list(tiny: Weights, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["weights", "list"]) == 0
     header, absent = capsys.readouterr().out.splitlines()
-    assert header.split() == ["NAME", "STATE", "SIZE", "LICENCE", "SHA-256", "WHERE"]
+    assert header.split() == ["NAME", "STATE", "SIZE", "LICENSE", "SHA-256", "WHERE"]
     for fact in ("tiny", "not here", "700.0 kB", "non-commercial", tiny.sha256[:12], "multihmr2 weights fetch tiny"):
         assert fact in absent
     fetch(tiny, weights_folder())

@@ -85,7 +85,7 @@ def test_fetch_gives_up_and_the_next_one_goes_on(server: Server, tmp_path: Path)
     server.drop_after = [150_000] * downloading.ATTEMPTS
     server.content = CONTENT + CONTENT
     wanted = entry(server.url, server.content)
-    with pytest.raises(UserError, match=r"broke 5 times: .* are kept in .*the same command goes on") as error:
+    with pytest.raises(UserError, match=r"broke 5 times: .* are kept in .*repeat the command") as error:
         fetch(wanted, tmp_path)
     one_line(error)
     assert names_in(tmp_path) == ["tiny.pt.part", "tiny.pt.part.version"]
@@ -193,7 +193,7 @@ def test_fetch_without_a_network(tmp_path: Path) -> None:
 def test_fetch_from_a_server_that_falls_silent(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(downloading, "READ_TIMEOUT_S", 0.1)
     server.stall_after = 70_000
-    with pytest.raises(UserError, match="the same command goes on from there"):
+    with pytest.raises(UserError, match="repeat the command to continue"):
         fetch(entry(server.url), tmp_path)
     assert len(server.requests) == downloading.ATTEMPTS
     assert (tmp_path / "tiny.pt.part").stat().st_size > 65_536

@@ -68,7 +68,7 @@ def test_resolve_prefers_a_name_and_takes_any_file(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("tiny").write_bytes(b"a file that is called like a registry entry")
-    with pytest.raises(UserError, match=r"'tiny' is not on this machine: `multihmr2 weights fetch tiny` gets it"):
+    with pytest.raises(UserError, match=r"'tiny' is not on this machine: `multihmr2 weights fetch tiny` downloads it"):
         resolve_checkpoint("tiny")
     assert resolve_checkpoint("./tiny") == Path("tiny")
     tiny.path().parent.mkdir()

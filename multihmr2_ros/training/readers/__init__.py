@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Readers of datasets that a user may own. Each gives samples whose masks say what its annotation can supervise.
+"""Readers of datasets that a user may own. Masks in their samples mark the annotations that can supervise training.
 
-Anny-One, on which the paper trains as well, is left out: no public description of its files was to be found. Whoever
-has it can write it as `pseudo` describes, since its bodies are Anny's.
+Anny-One, on which the paper trains as well, has no reader: no public description of its files was found. Its bodies are
+Anny's, so it can be converted to the format of `pseudo`.
 """
 
 from multihmr2_ros.training.readers.bedlam import BedlamReader

@@ -14,13 +14,13 @@
 
 """BEDLAM2 (https://bedlam2.is.tue.mpg.de): synthetic people in SMPL-X, one .npz file of labels per scene.
 
-The fields are those that the dataset's data-processing page describes: a row per person and frame with `imgname`,
-`cam_int` (3, 3) px, and `gtkps`, whose first 25 keypoints are OpenPose's BODY_25. Bodies are another model's: only
-keypoints and cameras supervise here, no shape, rotation or place. People of the test set are in the pictures without
-labels, so that scores are not supervised.
+The fields are described on the dataset's data-processing page: a row per person and frame with `imgname`, `cam_int`
+(3, 3) px, and `gtkps`, whose first 25 keypoints are OpenPose's BODY_25. The bodies are of another model: only keypoints
+and cameras are supervised, not shape, rotations and position. The images also show people of the test set without
+labels, so scores are not supervised.
 
-The first BEDLAM's page does not say in which order its `gtkps` stand, so that its files are refused; fitted to Anny,
-they can be written as `pseudo` describes.
+Files of the first BEDLAM are rejected, because the order of its `gtkps` is not documented; fitted to Anny, they can be
+converted to the format of `pseudo`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ BODY_25 = (0, 16, 15, 18, 17, 5, 2, 6, 3, 7, 4, 12, 9, 13, 10, 14, 11)
 
 
 class BedlamReader:
-    """The images that one BEDLAM2 label file names, below a folder."""
+    """The images of one BEDLAM2 label file, below a folder."""
 
     def __init__(self, images: Path, labels: Path) -> None:
         require_folder(images)
@@ -65,10 +65,11 @@ class BedlamReader:
         return len(self._images)
 
     def name(self, index: int) -> str:
+        """Return the name of image number `index`."""
         return self._images[index][0]
 
     def sample(self, index: int) -> Sample:
-        """Image number `index`, by name."""
+        """Return image number `index`, ordered by name."""
         name, rows = self._images[index]
         image = read_image(self._folder / name)
         size = np.array([image.shape[1], image.shape[0]], np.float32)
@@ -86,12 +87,12 @@ class BedlamReader:
         return sample.select(arrays["visible_fraction"] > 0)
 
     def _refuse_rotated(self, labels: Path) -> None:
-        """Portrait scenes come with pictures lying on their side, and labels for upright ones."""
+        """Raise UserError for portrait scenes: their images are rotated by 90°, their labels are for upright images."""
         name, rows = self._images[0]
         height, width = read_image(self._folder / name).shape[:2]
         twice_cx, twice_cy = 2 * self._k[rows[0], :2, 2]
         if abs(twice_cx - width) + abs(twice_cy - height) > abs(twice_cx - height) + abs(twice_cy - width):
             raise UserError(
-                f"{labels} is for upright pictures, but {self._folder / name} lies on its side; turn the scene's "
-                "pictures upright first"
+                f"{labels} is for upright images, but {self._folder / name} is rotated by 90°; rotate the scene's "
+                "images first"
             )

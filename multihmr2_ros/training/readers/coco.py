@@ -29,12 +29,12 @@ from multihmr2_ros.training.samples import Sample, blank_people
 
 
 class CocoReader:
-    """Images that have annotated people: 2D keypoints and scores are supervised, bodies, places and cameras are not.
+    """The images with annotated people. 2D keypoints and scores are supervised; bodies, positions and cameras are not.
 
     The file is COCO's: `images` (id, file_name) and `annotations` (image_id, iscrowd, bbox x y width height, keypoints
-    17 × x y v with v = 0 where not labelled). Crowds and people without keypoints are ignored: neither positive nor
-    negative. So are people whose head's place cannot be told from their keypoints. Annotations of images that the file
-    does not list are passed over. Images have their EXIF orientation where `width` and `height` do not say otherwise.
+    17 × x y v with v = 0 where not labeled). Crowds, people without keypoints, and people whose keypoints do not
+    determine the head's position are ignored: neither positive nor negative. Annotations of unlisted images are
+    skipped. The EXIF orientation of images is applied unless `width` and `height` contradict it.
     """
 
     def __init__(self, images: Path, annotations: Path) -> None:
@@ -61,10 +61,11 @@ class CocoReader:
         return len(self._images)
 
     def name(self, index: int) -> str:
+        """Return the file name of image number `index`, without folder."""
         return self._images[index][0].name
 
     def sample(self, index: int) -> Sample:
-        """Image number `index`, in the order of COCO's image ids."""
+        """Return image number `index`, ordered by COCO's image ids."""
         path, size, annotations = self._images[index]
         arrays = blank_people(len(annotations))
         for row, annotation in enumerate(annotations):
@@ -82,5 +83,5 @@ class CocoReader:
 
 
 def _labeled_size(entry: dict[str, Any]) -> tuple[int, int] | None:
-    """Width and height (px) of the image that the keypoints were made for; None where the file does not say."""
+    """Return width and height (px) of the annotated image; None if the file lacks them."""
     return (int(entry["width"]), int(entry["height"])) if {"width", "height"} <= entry.keys() else None

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What the readers share."""
+"""Functions shared by the readers, and the selection of training images."""
 
 from __future__ import annotations
 
@@ -29,18 +29,19 @@ from multihmr2_ros.training.samples import Sample
 # Rows of COCO's keypoints.
 NOSE, EYES_AND_EARS = 0, slice(1, 5)
 SHOULDERS, HIPS = [5, 6], [11, 12]
-# In the rest pose of adults and children the body's centre vertex, beside the nose, lies this far along the line from
-# the hips' middle to the shoulders' middle.
+# Position of the body's center vertex (next to the nose) on the line from the hips' middle to the shoulders' middle, in
+# the rest pose of adults and children.
 NOSE_BEYOND_SHOULDERS = 1.35
 
 
 def centre_from_keypoints(
     keypoints: NDArray[np.float32], visible: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Where the body's centre vertex is seen, (n, 2) px, and whether that can be told, (n,), from (n, 17, 2) keypoints.
+    """Estimate the projection of the body's center vertex from keypoints (n, 17, 2) px, visible (n, 17) bool.
 
-    The vertex lies within 12 mm of Anny's nose keypoint; without a nose the eyes' and ears' middle stands for it (half
-    a head away at most), and without these the line from the hips to the shoulders.
+    Returns the location (n, 2) px, and whether it is known (n,) bool. The vertex is within 12 mm of Anny's nose
+    keypoint. Without a visible nose, the mean of eyes and ears is used (at most half a head away), and without these,
+    the extended line from the hips to the shoulders.
     """
     n = len(keypoints)
     location, known = np.zeros((n, 2), np.float32), np.zeros(n, np.bool_)
@@ -59,7 +60,7 @@ def centre_from_keypoints(
 
 
 class NamedSource(Protocol):
-    """A reader that knows the name of each image's file."""
+    """A reader with file names of its images."""
 
     def __len__(self) -> int: ...
 
@@ -69,7 +70,7 @@ class NamedSource(Protocol):
 
 
 class Kept:
-    """The images of a reader that are not held out: those whose name's hash lies above the share that is."""
+    """The images of a reader that are not held out: those with a `hash_share` of at least the held-out share."""
 
     def __init__(self, source: NamedSource, held_out_share: float) -> None:
         self._source = source
@@ -83,13 +84,16 @@ class Kept:
 
 
 def hash_share(name: str) -> float:
-    """A number in [0, 1) that depends on a file's name alone, without its folder: the same on every machine."""
+    """Return a number in [0, 1) that depends only on the file's name without folder: the same on every machine."""
     digest = hashlib.sha256(PurePosixPath(name).name.encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:6], "big") / 2**48
 
 
 def load_npz(path: Path, needed: tuple[str, ...], what: str) -> Any:
-    """The arrays of an .npz file, read one by one and never executed; UserError where it cannot be what it should."""
+    """Open an .npz file without executing pickled objects; arrays are read on access.
+
+    Raises UserError if it cannot be read or lacks a needed array; what: the expected kind of file, for the message.
+    """
     try:
         content = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -102,7 +106,7 @@ def load_npz(path: Path, needed: tuple[str, ...], what: str) -> Any:
 
 
 def rows_by_image(names: NDArray[np.str_]) -> list[tuple[str, NDArray[np.int64]]]:
-    """(image name, rows of its people) from the image name of every row, by name."""
+    """Group rows by image name: return (image name, rows), sorted by name."""
     if not len(names):
         return []
     order = np.argsort(names, kind="stable")
@@ -111,5 +115,6 @@ def rows_by_image(names: NDArray[np.str_]) -> list[tuple[str, NDArray[np.int64]]
 
 
 def require_folder(folder: Path) -> None:
+    """Raise UserError if there is no such folder."""
     if not folder.is_dir():
-        raise UserError(f"the images' folder {folder} is not there; check the path")
+        raise UserError(f"the folder of images {folder} does not exist; check the path")

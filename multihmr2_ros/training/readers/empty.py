@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Photographs without people: every find in them is a false alarm."""
+"""Photographs without people, in which every detection is a false positive."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from multihmr2_ros.training.samples import Sample, blank_people
 
 
 class EmptyImageReader:
-    """All images of a folder; nobody is in them."""
+    """All images of a folder, which show no people."""
 
     def __init__(self, folder: Path) -> None:
         require_folder(folder)
@@ -37,9 +37,10 @@ class EmptyImageReader:
         return len(self._paths)
 
     def name(self, index: int) -> str:
+        """Return the file name of image number `index`."""
         return self._paths[index].name
 
     def sample(self, index: int) -> Sample:
-        """Image number `index`, by name."""
+        """Return image number `index`, ordered by name."""
         path = self._paths[index]
         return Sample(read_image(path), None, True, path.name, **blank_people(0))

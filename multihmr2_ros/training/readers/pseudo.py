@@ -14,32 +14,32 @@
 
 """Bodies fitted to real images: pseudo-ground truth in Anny's parameters, in a format of this project.
 
-One .npz file, as `multihmr2 label` writes it, a row for each of N people:
+One .npz file, as written by `multihmr2 label`, with a row for each of N people:
 
-image      (N,) text: the picture's path below the images' folder; rows of one picture share it
+image      (N,) text: the image's path below the folder of images
 shape      (N, 6) phenotypes in Anny's order, 0 to 1
 rotations  (N, 163, 3, 3) relative to the parent bone, row 0 in the camera frame (as in `multihmr2 run --save params`)
 box        (N, 4) px: x0 y0 x1 y1
 k          (N, 3, 3) px: the camera the bodies were fitted with
-centre     (N, 3) m, camera frame: the body's centre vertex
-complete   () bool, optional: all people in the pictures are annotated, so that scores are supervised
-metric     () bool, optional: centres and cameras are measured, not fitted, and are supervised, too
+centre     (N, 3) m, camera frame: the body's center vertex
+complete   () bool, optional: all people in the images are annotated, so scores are supervised
+metric     () bool, optional: centers and cameras are measured, not fitted, and are supervised, too
 
 Optional, of the same people:
 
 keypoints         (N, 17, 2) px, COCO's order, as annotated; keypoint_visible (N, 17) bool: where they are known
-bone_seen         (N, 163) bool: known keypoints determine the bone's rotation; elsewhere it was only likely
-placed            (N,) bool: the places of an image's placed bodies are consistent (`label --depth-maps`)
-error             (N,) mean distance of known keypoints from the body's, as a share of the box's longer side
+bone_seen         (N, 163) bool: known keypoints determine the bone's rotation; other rotations follow the prior
+placed            (N,) bool: positions of an image's placed bodies are consistent (`label --depth-maps`)
+error             (N,) mean distance of known keypoints from the body's, divided by the box's longer side
 
-Optional, of the pictures and of M people in them who have no body:
+Optional, of the images and of M people without a fitted body:
 
-pictures          (P,) text: all pictures, also those without anybody
+pictures          (P,) text: all images, also those without people
 other_image       (M,) text; other_box (M, 4) px; other_keypoints (M, 17, 2) and other_keypoint_visible (M, 17)
 other_ignore      (M,) bool: unsure, or a crowd: neither a person nor background
 
-Fitted cameras and distances are no truth: unless `metric`, they only say where in the picture a body is, and where
-`placed`, how far people are from each other in relation to the others of the picture.
+Fitted cameras and distances are no ground truth: unless `metric`, only the bodies' projections are supervised, and
+where `placed`, the relative positions of people of one image.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ OTHER_ROWS = {
 
 
 class PseudoTruthReader:
-    """The images of one file of fitted bodies: shape and rotations are supervised, and what the file says besides."""
+    """The images of one file of fitted bodies. Shape, rotations and the file's optional annotations are supervised."""
 
     def __init__(self, images: Path, labels: Path) -> None:
         require_folder(images)
@@ -84,7 +84,7 @@ class PseudoTruthReader:
         self._body_rows = dict(rows_by_image(self._bodies["image"].astype(str)))
         self._other_rows = {} if blank_others else dict(rows_by_image(self._others["other_image"].astype(str)))
         names = set(self._body_rows)
-        if self._complete:  # only then do pictures without a body teach anything
+        if self._complete:  # only then images without a body have a supervised term
             names |= set(self._other_rows)
             names |= {str(name) for name in content["pictures"]} if "pictures" in content.files else set()
         self._names = sorted(names)
@@ -93,10 +93,11 @@ class PseudoTruthReader:
         return len(self._names)
 
     def name(self, index: int) -> str:
+        """Return the name of image number `index`."""
         return self._names[index]
 
     def sample(self, index: int) -> Sample:
-        """Image number `index`, by name."""
+        """Return image number `index`, ordered by name."""
         name = self._names[index]
         none = np.zeros(0, np.int64)
         rows, others = self._body_rows.get(name, none), self._other_rows.get(name, none)
@@ -127,7 +128,7 @@ class PseudoTruthReader:
 def _rows(
     content: Any, rows: dict[str, tuple[int, ...]], labels: Path, n: int | None = None
 ) -> dict[str, NDArray[Any]]:
-    """The arrays of these names, each with n rows of its shape; n of the first where not given."""
+    """Read the named arrays, and check their shapes (n, *row); n of the first array if not given."""
     arrays: dict[str, NDArray[Any]] = {}
     for name, row in rows.items():
         if name not in content.files:

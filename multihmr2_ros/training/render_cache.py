@@ -12,11 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The growing pool of rendered images on disk, from which training draws while renderers add to it.
+"""The render cache: a folder of rendered images, from which training draws while renderers add to it.
 
-A shard is one safetensors file of `SHARD_IMAGES` consecutive seeds, named by its first seed. Shards appear whole or
-not at all; one that cannot be read is passed over with one line. Seeds of the second million are held out, all others
-are for training.
+A shard is one safetensors file of `SHARD_IMAGES` consecutive seeds, named by its first seed. Shards are written
+atomically; a shard that cannot be read is skipped with one line in the log. Seeds of the second million are held out
+for validation, all others are for training.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ HELD_OUT_SEED, AFTER_HELD_OUT = 1_000_000, 2_000_000
 PREFIX, SUFFIX = "seeds-", ".safetensors"
 
 
-class Pool:
-    """The images in one folder's shards; `refresh` sees what has come and gone since."""
+class RenderCache:
+    """The images of one split in a folder's shards; `refresh` updates the list of shards."""
 
     def __init__(self, folder: Path, *, held_out: bool = False) -> None:
         self.folder = folder
@@ -60,14 +60,14 @@ class Pool:
 
     @property
     def rendered(self) -> int:
-        """How many images of this split were ever rendered here, those among them that have made room for others."""
+        """Number of images of this split ever rendered here, including removed ones."""
         if not self._shards:
             return 0
         seed, size = first_seed(self._shards[-1]), self._sizes[self._shards[-1]]
         return size + (seed - HELD_OUT_SEED if self.held_out else training_index(seed))
 
     def refresh(self) -> None:
-        """Look at the folder again. Known shards are not opened a second time."""
+        """List the folder again. Known shards are not opened a second time."""
         shards = []
         for path in shard_paths(self.folder, held_out=self.held_out):
             if path not in self._sizes and path not in self._unreadable:
@@ -78,7 +78,7 @@ class Pool:
         self._starts = np.concatenate([[0], np.cumsum([self._sizes[path] for path in shards])]).astype(np.int64)
 
     def sample(self, index: int) -> Sample:
-        """Image `index` of len(self), in the order of seeds. Raises OSError where its shard has been removed."""
+        """Return image `index`, in the order of seeds. Raises OSError if its shard was removed or cannot be read."""
         shard = int(np.searchsorted(self._starts, index, side="right")) - 1
         path, row = self._shards[shard], int(index - self._starts[shard])
         try:
@@ -88,7 +88,7 @@ class Pool:
             self._reject(path, error)
             raise OSError(f"{path} cannot be read") from error
         except OSError as error:
-            if os.path.lexists(path):  # not removed to make room: it will not be readable the next time, either
+            if os.path.lexists(path):  # not removed to make room: the next attempt would fail, too
                 self._reject(path, error)
             raise
 
@@ -102,11 +102,11 @@ class Pool:
     def _reject(self, path: Path, error: Exception) -> None:
         self._unreadable.add(path)
         self._sizes.pop(path, None)
-        logger.warning("%s is passed over, it is not a whole shard (%s)", path, " ".join(str(error).split()))
+        logger.warning("%s is skipped, it is not a complete shard (%s)", path, " ".join(str(error).split()))
 
 
 class _Slices:
-    """A safetensors file whose tensors are only read where they are sliced."""
+    """A safetensors file as a mapping whose tensors are read when they are sliced."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
@@ -120,7 +120,7 @@ class _Slices:
 
 
 class _Rows:
-    """A tensor in a file. The library refuses to read no rows at its end, which an image without people needs."""
+    """A tensor in a file. The library cannot read an empty slice at the end, which an image without people needs."""
 
     def __init__(self, tensor: Any) -> None:
         self._tensor = tensor
@@ -132,33 +132,33 @@ class _Rows:
 
 
 def shard_paths(folder: Path, *, held_out: bool = False) -> list[Path]:
-    """The shards of one split, by their seeds."""
+    """Return the shards of one split, sorted by seed."""
     paths = sorted(folder.glob(f"{PREFIX}*{SUFFIX}"), key=first_seed)
     return [path for path in paths if is_held_out(first_seed(path)) == held_out]
 
 
 def is_held_out(seed: int) -> bool:
-    """Whether the image of a seed is for validation."""
+    """Return whether the image of a seed is held out for validation."""
     return HELD_OUT_SEED <= seed < AFTER_HELD_OUT
 
 
 def training_seed(index: int) -> int:
-    """The seed of training image `index`: 0, 1, … without those that are held out."""
+    """Return the seed of training image `index`: 0, 1, … without the held-out seeds."""
     return index if index < HELD_OUT_SEED else index + AFTER_HELD_OUT - HELD_OUT_SEED
 
 
 def training_index(seed: int) -> int:
-    """The inverse of `training_seed`."""
+    """Return the inverse of `training_seed`."""
     return seed if seed < HELD_OUT_SEED else seed - (AFTER_HELD_OUT - HELD_OUT_SEED)
 
 
 def first_seed(path: Path) -> int:
-    """The first seed of a shard, from its name."""
+    """Return the first seed of a shard, from its name."""
     return int(path.name.removeprefix(PREFIX).removesuffix(SUFFIX))
 
 
 def write_shard(folder: Path, seed: int, samples: Sequence[Sample]) -> Path:
-    """Write the samples of consecutive seeds; the file appears whole or not at all."""
+    """Write the samples of consecutive seeds to one file, atomically."""
     path = folder / f"{PREFIX}{seed:07d}{SUFFIX}"
     arrays: dict[str, NDArray[Any]] = {name: np.ascontiguousarray(value) for name, value in pack(samples).items()}
     with atomic_path(path) as temporary:
@@ -170,7 +170,7 @@ def write_shard(folder: Path, seed: int, samples: Sequence[Sample]) -> Path:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder, or say in one line why not."""
+    """Make a folder. Raises UserError if that fails."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -12,32 +12,40 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The optimiser's groups and the learning rate's course."""
+"""The optimizer's parameter groups, the learning rate schedule, and the moving average of the weights (EMA)."""
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from multihmr2_ros.errors import UserError
 
+Network = TypeVar("Network", bound=nn.Module)
+
 TOKENS = ("class_token", "register_tokens", "decoder.queries")
 
 
 @dataclass(frozen=True)
 class OptimisationConfig:
-    """AdamW, and the learning rate's course: a linear rise over warmup_steps, then constant, then a linear fall to 0
-    over the last decay_fraction of the run. Only the fall knows where the run ends: a run that was interrupted in the
-    constant part can be resumed with more steps as if it had been meant so from the start.
+    """Settings of AdamW and of the learning rate schedule.
 
-    encoder_factor: the encoder's learning rate in parts of the others'; below 1 where it is pretrained, 0 to freeze it.
-    The rates of pretrained convolutions are relative to the size of their weights, too: batch norm has been folded into
-    them, so that they differ by factors of thousands.
-    gradient_norm: gradients are scaled down to this norm, those of pretrained convolutions by themselves; 0 leaves
-    them.
+    The rate rises linearly over warmup_steps, stays constant, and falls linearly to 0 over the last decay_fraction of
+    the run. Only the decay depends on the run's length: a run that was interrupted in the constant part can be resumed
+    with more steps, with the same result as a run of that length.
+
+    learning_rate   peak rate
+    encoder_factor  the encoder's rate divided by the others' rate; below 1 if it is pretrained, 0 freezes it. The rates
+                    of pretrained convolutions are also relative to the size of their weights, which differ by factors
+                    of thousands because batch norm was folded into them
+    weight_decay    of matrices and convolutions; 0 for norms, biases and learned tokens
+    betas           of AdamW
+    gradient_norm   gradients are clipped to this norm, those of pretrained convolutions separately; 0: no clipping
     """
 
     learning_rate: float = 5e-4
@@ -59,11 +67,11 @@ class OptimisationConfig:
         ):
             value = getattr(self, name)
             if not 0 <= value <= most:
-                raise UserError(f"optimisation: {name} must be from 0 to {most}, got {value}")
+                raise UserError(f"optimization: {name} must be from 0 to {most}, got {value}")
 
 
 def rate_factor(step: int, steps: int, config: OptimisationConfig) -> float:
-    """The learning rate of step number `step` (from 0) of a run of `steps`, in parts of its highest value."""
+    """Return the learning rate at a step (from 0) of a run of `steps`, divided by its peak."""
     rise = (step + 1) / max(config.warmup_steps, 1)
     fall = (steps - step) / max(config.decay_fraction * steps, 1.0)
     return max(0.0, min(1.0, rise, fall))
@@ -73,13 +81,13 @@ PRETRAINED = "backbone.pretrained."
 
 
 def pretrained_prefix(network: nn.Module) -> str:
-    """How the names of the encoder's pretrained parameters begin."""
+    """Return the prefix of the names of the encoder's pretrained parameters."""
     names = (name for name, _ in network.named_parameters())
     return PRETRAINED if any(name.startswith(PRETRAINED) for name in names) else "backbone."
 
 
 def freeze_encoder(network: nn.Module, config: OptimisationConfig) -> None:
-    """Take the encoder's pretrained parameters out of training where their learning rate is 0."""
+    """Disable gradients of the encoder's pretrained parameters if their learning rate is 0."""
     if config.encoder_factor == 0:
         prefix = pretrained_prefix(network)
         for name, value in network.named_parameters():
@@ -88,8 +96,10 @@ def freeze_encoder(network: nn.Module, config: OptimisationConfig) -> None:
 
 
 def make_optimiser(network: nn.Module, config: OptimisationConfig) -> torch.optim.AdamW:
-    """AdamW over groups: encoder or not, with weight decay or (norms, biases, learned tokens) without; each pretrained
-    convolution by itself."""
+    """Return AdamW with parameter groups by learning rate and weight decay (see `OptimisationConfig`).
+
+    Each pretrained convolution has its own rate. The order of the groups is part of the state files' format.
+    """
     groups: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}
     prefix = pretrained_prefix(network)
     for name, value in network.named_parameters():
@@ -113,14 +123,17 @@ def make_optimiser(network: nn.Module, config: OptimisationConfig) -> torch.opti
 
 @torch.no_grad()
 def typical_size(value: Tensor) -> float:
-    """The size of a convolution's weights in its smaller output channels (a tenth have smaller ones), or of biases."""
+    """Return the median absolute value of biases, or the 10th percentile over output channels of weights' rms."""
     if value.ndim == 1:
         return float(value.abs().median())
     return float(value.flatten(1).square().mean(1).sqrt().quantile(0.1))
 
 
 def limit_gradients(network: nn.Module, config: OptimisationConfig) -> float:
-    """Scale gradients down to the configured norm; returns the norm before, without pretrained ones."""
+    """Clip gradients to the configured norm. Returns the norm before, without that of pretrained parameters.
+
+    Returns NaN if a gradient of a pretrained parameter is not finite.
+    """
     limit = config.gradient_norm or math.inf
     pretrained = [value for name, value in network.named_parameters() if name.startswith(PRETRAINED)]
     others = [value for name, value in network.named_parameters() if not name.startswith(PRETRAINED)]
@@ -130,6 +143,36 @@ def limit_gradients(network: nn.Module, config: OptimisationConfig) -> float:
 
 
 def set_rate(optimiser: torch.optim.Optimizer, factor: float) -> None:
-    """Give every group its share of its highest learning rate."""
+    """Set the learning rate of every group to factor times its peak."""
     for group in optimiser.param_groups:
         group["lr"] = factor * group["peak"]
+
+
+class Ema(Generic[Network]):
+    """An exponential moving average of a network's parameters and floating-point buffers (among them the running means
+    and variances of BatchNorm). Other buffers are copied.
+
+    The decay after n updates is (1 + n) / (10 + n), at most its full value, so that the initial random weights soon
+    lose their influence.
+    """
+
+    def __init__(self, network: Network, decay: float) -> None:
+        self.network: Network = copy.deepcopy(network).eval().requires_grad_(False)
+        self.decay = decay
+        self.updates = 0
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        """Update the average with the network's current weights."""
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        own, other = self.network.state_dict(), network.state_dict()
+        averaged: list[Tensor] = []
+        sources: list[Tensor] = []
+        for name, value in own.items():
+            if value.is_floating_point():
+                averaged.append(value)
+                sources.append(other[name])
+            else:
+                value.copy_(other[name])
+        torch._foreach_lerp_(averaged, sources, 1.0 - decay)
+        self.updates += 1
