@@ -15,7 +15,7 @@
 """Assigns identities to people from frame to frame.
 
 The association is the published one (Multi-HMR 2, section "Tracking in videos"): a bank of appearance features whose
-nearest neighbours vote for their tracks, a ridge regression that extrapolates each pelvis, and the Hungarian
+nearest neighbors vote for their tracks, a ridge regression that extrapolates each pelvis, and the Hungarian
 algorithm on the weighted sum of the two similarities. `TrackerConfig.reference()` gives the published ids exactly.
 
 Differences from the published method, and their reasons:
