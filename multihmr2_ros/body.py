@@ -12,11 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The Anny body model behind one door: phenotype and bone rotations in; vertices, joints and measurements out.
+"""Interface of the Anny body model: phenotype and bone rotations → vertices, joints, keypoints and stature.
 
-Anny (pinned to 0.6.2; Apache-2.0) is used on its original 163-bone rig with linear blend skinning. Everything is
+Anny (pinned to 0.6.2; Apache-2.0) is used with its original 163-bone rig and linear blend skinning. Everything is
 float32, whatever the network's precision is. All shapes are fixed and no operation waits for the GPU, so that the
-body can stand inside a CUDA graph.
+body can be part of a CUDA graph.
 """
 
 from __future__ import annotations
@@ -45,22 +45,22 @@ logger = logging.getLogger(__name__)
 Mesh = Literal["full", "low"]
 TOPOLOGY = {"full": "default", "low": "notoes_collapse5pc"}
 
-# The vertex that the network's located point means: the body's centre (spec, "the located point").
+# Index of the body's center vertex, which the network locates (spec, "the located point").
 CENTRE_VERTEX = {"full": 5054, "low": 9}
 
-# Bones whose predicted rotation is replaced by identity: every label that contains one of these words.
+# Bones whose predicted rotation is replaced by identity: those whose label contains one of these words.
 UNPOSED_BONE_WORDS = (
     "jaw", "oris", "levator", "orbicularis", "temporalis", "oculi", "risorius", "special", "toe", "eye", "tongue",
     "neck", "head", "foot", "breast",
 )  # fmt: skip
 
-# Anny's regressor knows more; the COCO standard's 17, in the standard's order.
+# The 17 keypoints of COCO, in COCO's order; Anny's regressor has more.
 COCO_KEYPOINTS = (
     "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
     "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
     "right_ankle",
 )  # fmt: skip
-# Bones whose heads are COCO's keypoints, within 3 cm (ears: 5 cm), in COCO's order.
+# Bones whose heads are within 3 cm (ears: 5 cm) of COCO's keypoints, in COCO's order.
 KEYPOINT_BONES = (
     "levator02.L", "eye.L", "eye.R", "temporalis02.L", "temporalis02.R", "upperarm01.L", "upperarm01.R", "lowerarm01.L",
     "lowerarm01.R", "wrist.L", "wrist.R", "upperleg01.L", "upperleg01.R", "lowerleg01.L", "lowerleg01.R", "foot.L",
@@ -75,11 +75,11 @@ COCO_SIGMAS = (
 
 @dataclass(frozen=True)
 class PosedBody:
-    """n posed bodies. Metres, in the frame of the root's rotation, the root bone's head at Anny's own place.
+    """n posed bodies. Meters, in the frame of the root's rotation, with the root bone's head where Anny puts it.
 
-    vertices   (n, V, 3)
-    bone_poses (n, 163, 4, 4) bone frame → body; the translations are the bone heads, "joints" in this project
-    stature    (n,) standing height in the rest pose
+    vertices    (n, V, 3)
+    bone_poses  (n, 163, 4, 4) bone frame → body frame; the translations are the bone heads, "joints" in this project
+    stature     (n,) standing height in the rest pose
     """
 
     vertices: Tensor
@@ -88,7 +88,7 @@ class PosedBody:
 
     @property
     def joints(self) -> Tensor:
-        """(n, 163, 3) bone heads."""
+        """(n, 163, 3) m, bone heads."""
         return self.bone_poses[..., :3, 3]
 
 
@@ -134,14 +134,15 @@ class Body(nn.Module):
 
     @property
     def template(self) -> NDArray[np.float32]:
-        """(V, 3) m, vertices of Anny's template in its rest pose, arms away from the trunk."""
+        """(V, 3) m, vertices of Anny's template in the rest pose, arms away from the trunk."""
         return np.asarray(self.anny.template_vertices.cpu(), np.float32)
 
     def forward(self, shape: Tensor, rotations: Tensor) -> PosedBody:
         """Pose n bodies.
 
-        shape (n, 6) in [0, 1], in phenotype_labels order; rotations (n, 163, 3, 3), each bone's rotation relative to
-        its parent in its own rest frame, row 0 the root's rotation in the outer frame.
+        shape      (n, 6) in [0, 1], in the order of phenotype_labels
+        rotations  (n, 163, 3, 3) of each bone relative to its parent, in the bone's rest frame; row 0: of the root in
+                   the outer frame
         """
         rest = self.anny.get_rest_model(self._blendshape_weights(shape))
         transforms, bone_poses = self._posed_bones(rotations, rest["rest_bone_poses"])
@@ -149,7 +150,7 @@ class Body(nn.Module):
         return PosedBody(vertices, bone_poses, self._stature(rest["rest_vertices"]))
 
     def pose_bones(self, shape: Tensor, rotations: Tensor) -> Tensor:
-        """(n, 163, 4, 4) as `PosedBody.bone_poses`, arguments as of `forward`: no vertices, so it is quick."""
+        """Return the bone poses (n, 163, 4, 4) of `PosedBody`; arguments as in `forward`. Fast: no vertices."""
         return self._posed_bones(rotations, self.rest_bone_poses(shape))[1]
 
     def _posed_bones(self, rotations: Tensor, rest_bone_poses: Tensor) -> tuple[Tensor, Tensor]:
@@ -159,10 +160,12 @@ class Body(nn.Module):
         return transforms, bone_poses
 
     def rest_bone_poses(self, shape: Tensor) -> Tensor:
-        """(n, 163, 4, 4) bone frame → body of resting bodies of the given shape (n, 6): no vertices, so it is quick.
+        """Return bone poses (n, 163, 4, 4), bone frame → body frame, of bodies of shape (n, 6) in the rest pose.
 
-        In Anny's rest frame: x left, y to the back, z up, feet flat. The root bone is tilted in it, with the age by 8°
-        to 21° from head −z: that is its rotation in an upright person, not exactly −90° about x.
+        Fast: no vertices.
+
+        Anny's rest frame: x left, y to the back, z up, feet flat. The root bone is tilted in it, by 8° to 21° depending
+        on the age; so in an upright person its rotation is not exactly −90° about x.
         """
         from anny.skinning import skinning
         from anny.utils import kinematics
@@ -185,7 +188,7 @@ class Body(nn.Module):
         return poses
 
     def stature(self, shape: Tensor) -> Tensor:
-        """(n,) standing height in metres of bodies of the given shape (n, 6): the rest pose's extent along its z."""
+        """Return the standing height (n,) m of bodies of shape (n, 6): the extent of the rest pose along z."""
         return self._stature(self.anny.get_rest_vertices(self._blendshape_weights(shape)))
 
     def _stature(self, rest_vertices: Tensor) -> Tensor:
@@ -193,10 +196,10 @@ class Body(nn.Module):
         return height.amax(dim=1) - height.amin(dim=1)
 
     def _blendshape_weights(self, shape: Tensor) -> Tensor:
-        """Anny's phenotype weights (n, blend shapes), by gathers and hat functions only.
+        """Compute Anny's phenotype weights (n, blend shapes) with gathers and hat functions only.
 
-        Anny interpolates each phenotype between anchors that are equally spaced, so the coefficient of anchor a is
-        max(0, 1 − |x − a| / spacing); a blend shape's weight is the product of the coefficients that it depends on.
+        Anny interpolates each phenotype between equally spaced anchors, so the coefficient of anchor a is
+        max(0, 1 − |x − a| / spacing). The weight of a blend shape is the product of the coefficients it depends on.
         """
         anchors, spacing, source, lower, upper = self.phenotype_anchors
         values = torch.cat([shape, shape.new_full((len(shape), 1), 0.5)], dim=1)[:, source.long()]
@@ -208,7 +211,10 @@ class Body(nn.Module):
         return weights if projection is None else weights @ projection
 
     def coco_keypoints(self, vertices: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(…, 17, 3) COCO keypoints of full-mesh vertices (…, 19158, 3), by Anny's own regressor."""
+        """Regress COCO keypoints (…, 17, 3) m from vertices (…, 19158, 3) m of the full mesh, with Anny's regressor.
+
+        Raises ValueError for other meshes.
+        """
         if self.mesh != "full" or vertices.shape[-2] != self.vertex_count:
             raise ValueError(
                 f"COCO keypoints need the {19158} vertices of mesh 'full', got {vertices.shape[-2]} of '{self.mesh}'"
@@ -222,7 +228,7 @@ class Body(nn.Module):
 
 
 def rotations_from_vectors(vectors: Tensor) -> Tensor:
-    """(…, 3, 3) rotation matrices of rotation vectors (…, 3), by Rodrigues' formula; smooth at 0, too."""
+    """Convert rotation vectors (…, 3) to matrices (…, 3, 3) by Rodrigues' formula; differentiable at 0, too."""
     angle = (vectors.square().sum(-1) + 1e-12).sqrt()[..., None, None]
     x, y, z = vectors.unbind(-1)
     zero = torch.zeros_like(x)
@@ -232,34 +238,8 @@ def rotations_from_vectors(vectors: Tensor) -> Tensor:
     return torch.eye(3, dtype=vectors.dtype, device=vectors.device) + first * skew + second * (skew @ skew)
 
 
-def footprint(
-    vertices: NDArray[np.floating], plane_normal: NDArray[np.floating], plane_offset_m: float
-) -> NDArray[np.float64]:
-    """Convex hull (m, 3) of vertices (V, 3) dropped onto the ground plane normal·x = offset, in the vertices' frame.
-
-    The corners run counter-clockwise seen from the side that the normal points to. plane_normal (3,) need not have
-    unit length (the plane stays the same set of points). Fewer than three corners come back for degenerate bodies.
-    """
-    from scipy.spatial import ConvexHull, QhullError
-
-    normal = np.asarray(plane_normal, np.float64)
-    length = np.linalg.norm(normal)
-    if normal.shape != (3,) or not np.isfinite(length) or length == 0:
-        raise ValueError(f"a ground plane needs a finite, non-zero normal of 3 numbers, got {plane_normal!r}")
-    normal, offset = normal / length, plane_offset_m / length
-    points = np.asarray(vertices, np.float64)
-    dropped = points - (points @ normal - offset)[:, None] * normal
-    first = np.cross(normal, np.eye(3)[np.argmin(np.abs(normal))])
-    first /= np.linalg.norm(first)
-    in_plane = dropped @ np.stack([first, np.cross(normal, first)], axis=1)
-    try:
-        return dropped[ConvexHull(in_plane).vertices]
-    except (QhullError, ValueError):
-        return np.unique(dropped, axis=0)[:2]
-
-
 def is_cached() -> bool:
-    """Whether Anny's cache is on this machine, so that a body is there in seconds."""
+    """Return whether Anny's cache exists on this machine, so that a body loads in seconds."""
     return caches.is_body_cached(caches.body_cache())
 
 
@@ -280,7 +260,7 @@ def _cached_anny(mesh: Mesh) -> Any:
 
 
 def import_anny() -> Any:
-    """The library, with its cache where `caches` says; its import asks for a home folder."""
+    """Import Anny and set its cache folder (`caches.body_cache`). The import needs a home folder."""
     with caches.some_home():
         import anny
         import anny.paths
@@ -290,7 +270,7 @@ def import_anny() -> Any:
 
 def _new_anny(anny: Any, mesh: Mesh) -> Any:
     with warnings.catch_warnings():
-        # Anny marks this factory deprecated; it is the one that keeps the rig that the released weights were made for.
+        # Anny marks this factory deprecated; only it keeps the rig that the released weights were trained with.
         warnings.simplefilter("ignore", DeprecationWarning)
         # Local changes are all zero in this project: leaving them out changes no vertex and saves three quarters of
         # the memory. Dense blend skinning is one matrix product, without a second runtime on the GPU's stream.
@@ -305,13 +285,13 @@ def _new_anny(anny: Any, mesh: Mesh) -> Any:
 
 
 def start_warp() -> None:
-    """Warp with its kernels where `caches` says; nothing where Warp is not installed.
+    """Set Warp's kernel cache (`caches.kernel_cache`) and log level. Does nothing if Warp is not installed.
 
-    Anny and Warp tell the terminal which files they open and what hardware they miss; from here on only Anny's
-    warnings and Warp's errors.
+    Anny and Warp print the files that they open and the hardware that is missing. From here on, only warnings of Anny
+    and errors of Warp are printed.
 
-    Without a driver for CUDA, Warp says so on the standard error of the process, whatever its settings; so it starts
-    here, deaf. Where there is one, it starts when it is needed, and may complain of it.
+    Without a CUDA driver, Warp prints an error to the process's standard error at its start, whatever its settings are.
+    It is therefore started here, with standard error redirected. With a driver, it starts when it is used.
     """
     logging.getLogger("anny").setLevel(logging.WARNING)
     try:
@@ -333,10 +313,10 @@ def start_warp() -> None:
 
 @contextlib.contextmanager
 def _no_standard_error() -> Iterator[None]:
-    """Also of native code."""
+    """Redirect standard error to the null device in the block, also for native code."""
     try:
         kept = os.dup(2)
-    except OSError:  # it is closed, as of some daemons
+    except OSError:  # it is closed, as in some daemons
         yield
         return
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -350,15 +330,16 @@ def _no_standard_error() -> Iterator[None]:
 
 
 def _load_anny(mesh: Mesh) -> Any:
-    """A copy of one's own, because `Module.to(device)` works in place."""
+    """Return a copy, because `Module.to(device)` works in place."""
     return copy.deepcopy(_cached_anny(mesh))
 
 
 def _phenotype_anchors(model: Any) -> Tensor:
-    """(5, 26): per variation of Anny's, its anchor, the anchors' spacing, its column in (shape, 0.5), lower, upper.
+    """Return anchor, spacing of the anchors, column in (shape, 0.5), lower and upper bound of each of Anny's phenotype
+    variations, (5, 26).
 
-    Phenotypes that the model does not expose (cup size, firmness, race) stay at 0.5, column 6. Race weights are the
-    share of each race, 1/3: a hat of the value 0.5 around an anchor that gives 1/3.
+    Phenotypes that the model does not expose (cup size, firmness, race) have the value 0.5, column 6. The weight of
+    each race is its share, 1/3: a hat function of the value 0.5 around an anchor that gives 1/3.
     """
     from anny.models.model_data import PHENOTYPE_VARIATIONS
 

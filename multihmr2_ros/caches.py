@@ -12,11 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Where this project and its libraries keep what they build once, also for users without a home that can be written.
+"""Cache folders of this project and its libraries, also for users without a writable home folder.
 
-$XDG_CACHE_HOME, else ~/.cache, holds `multihmr2` (weights), `anny` (body model) and `warp` (compiled kernels);
-$MULTIHMR2_WEIGHTS, $ANNY_CACHE_DIR and $WARP_CACHE_PATH name other folders for each. Where none of these can be
-written, a folder below the system's temporary one is used, and a warning says so. Needs no library.
+$XDG_CACHE_HOME, else ~/.cache, contains `multihmr2` (weights), `anny` (body model) and `warp` (compiled kernels);
+$MULTIHMR2_WEIGHTS, $ANNY_CACHE_DIR and $WARP_CACHE_PATH set another folder for each. If none of these is writable, a
+folder in the system's temporary folder is used, and a warning is logged. Needs no library.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 
 def home_folder() -> Path | None:
-    """The user's home; None for a user that has none (`docker run --user`, without a passwd entry)."""
+    """Return the user's home folder; None for a user without one (`docker run --user`, without a passwd entry)."""
     try:
         return Path.home()
     except RuntimeError:
@@ -44,7 +44,7 @@ def home_folder() -> Path | None:
 
 
 def chosen_folder(variable: str) -> Path | None:
-    """The folder that an environment variable names; None where it is empty, unset, or below a home that is none."""
+    """Return the folder in an environment variable; None if it is unset, empty, or relative to a missing home."""
     text = os.environ.get(variable)
     try:
         return Path(text).expanduser() if text else None
@@ -53,23 +53,24 @@ def chosen_folder(variable: str) -> Path | None:
 
 
 def user_caches() -> list[Path]:
-    """The folders of a user's caches, the preferred one first; none for a user without a home."""
+    """Return the cache folders of the user, the preferred one first; none for a user without a home folder."""
     home = home_folder()
     folders = (chosen_folder("XDG_CACHE_HOME"), None if home is None else home / ".cache")
     return [folder for folder in folders if folder is not None]
 
 
 def is_writable(folder: Path) -> bool:
-    """Whether files can be made in the folder, or the folder be made."""
+    """Return whether files can be created in the folder, or the folder itself can be created."""
     try:
         nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    except OSError:  # in a folder that may not be searched
+    except OSError:  # in a folder without search permission
         return False
     return nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
 
 
 def temporary_caches() -> Path:
-    """A folder for this user below the system's temporary one, made if missing; UserError where none can be made."""
+    """Return a folder of this user in the system's temporary folder; create it if missing. Raises UserError if it
+    cannot be created."""
     try:
         user = os.getuid() if hasattr(os, "getuid") else "user"
         folder = Path(tempfile.gettempdir()) / f"multihmr2-{user}"
@@ -84,14 +85,14 @@ def temporary_caches() -> Path:
 
 
 def body_cache() -> Path:
-    """Anny's folder: one that holds its cache, or else the first that can be written."""
+    """Return Anny's folder: one that contains its cache, else the first that is writable."""
     chosen = chosen_folder("ANNY_CACHE_DIR")
     folders = [folder / "anny" for folder in user_caches()] if chosen is None else [chosen]
     return next(filter(is_body_cached, folders), None) or _writable(tuple(folders), "anny", "ANNY_CACHE_DIR")
 
 
 def is_body_cached(folder: Path) -> bool:
-    """Whether the folder holds a cache of Anny's."""
+    """Return whether the folder contains a cache of Anny."""
     try:
         return any(folder.glob("*/*.safetensors"))
     except OSError:
@@ -99,7 +100,7 @@ def is_body_cached(folder: Path) -> bool:
 
 
 def kernel_cache() -> Path:
-    """Warp's folder: the first that can be written."""
+    """Return Warp's folder: the first that is writable."""
     chosen = chosen_folder("WARP_CACHE_PATH")
     folders = [folder / "warp" for folder in user_caches()] if chosen is None else [chosen]
     return _writable(tuple(folders), "warp", "WARP_CACHE_PATH")
@@ -118,7 +119,7 @@ def _writable(folders: tuple[Path, ...], name: str, variable: str) -> Path:
 
 @contextlib.contextmanager
 def some_home() -> Iterator[None]:
-    """A value for HOME while the block lasts, for libraries that ask for one when they are imported."""
+    """Set HOME in the block if there is no home folder, for libraries that need one when they are imported."""
     if home_folder() is not None:
         yield
         return

@@ -12,18 +12,18 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The one error that users' mistakes raise."""
+"""The error class for users' mistakes."""
 
 from __future__ import annotations
 
 
 class UserError(ValueError):
-    """Something the user gave cannot be used.
+    """Input of the user that cannot be used.
 
-    The message is one line that says what was expected, what came, and what to do. Commands print it without a
-    traceback and exit with status 2; the node logs it once.
+    The message is one line: what was expected, what was given, and what to do. Commands print it without a traceback
+    and exit with status 2; the node logs it once.
     """
 
     def __init__(self, message: str) -> None:
-        """Names from files may hold anything; what would break the line or steer a terminal becomes a question mark."""
+        """Replace unprintable characters, such as line breaks and escape sequences in file names, by question marks."""
         super().__init__("".join(letter if letter.isprintable() else "?" for letter in message))

@@ -40,7 +40,6 @@ from multihmr2_ros.placement import (
 )
 from multihmr2_ros.tracking import (
     Detections,
-    TrackedFrame,
     Tracker,
     TrackerConfig,
     VelocityConfig,
@@ -99,8 +98,6 @@ class Estimator:
         self.body = Body(self.config.mesh)
         self.surface = _surface(self.body)
         self.tracker = Tracker(self.config.tracker)
-        tracker = self.config.tracker
-        self._smooths = tracker.depth_smoothing is not None or tracker.rotation_smoothing is not None
         max_people = min(self.config.max_people, network.config.queries)
         self._infer = Inference(network, self.body, runtime or Runtime(), max_people)
 
@@ -257,7 +254,7 @@ class Estimator:
             return people
         tracked = self.tracker.update(self._detections(people, k_input), people.stamp, fixed_from_camera, fixed_frame)
         assert tracked.shape is not None
-        people = dataclasses.replace(
+        return dataclasses.replace(
             people,
             track_id=tracked.track_id,
             track_state=tracked.state,
@@ -268,7 +265,6 @@ class Estimator:
             running_shape=tracked.shape[:, :-1].astype(np.float32),
             stature=tracked.shape[:, -1].astype(np.float32),
         )
-        return moved(people, tracked) if self._smooths else people
 
     def _detections(self, people: People, k_input: NDArray[np.float32]) -> Detections:
         pelvis = people.pelvis.astype(np.float64)
@@ -294,30 +290,6 @@ def nearest_suppressed(pelvis: NDArray[np.float32], distance_m: float) -> NDArra
         if not kept or np.linalg.norm(pelvis[kept] - place, axis=1).min() >= distance_m:
             kept.append(row)
     return np.array(kept, np.int64)
-
-
-def moved(people: People, tracked: TrackedFrame) -> People:
-    """The people with their pelvises and root rotations where the tracker's smoothing put them."""
-    assert tracked.pelvis is not None
-    turn = (tracked.rotation @ people.rotations[:, 0].transpose(0, 2, 1)).astype(np.float32)
-    pelvis = tracked.pelvis.astype(np.float32)
-
-    def move(points: NDArray[np.float32]) -> NDArray[np.float32]:
-        return (points - people.pelvis[:, None]) @ turn.transpose(0, 2, 1) + pelvis[:, None]
-
-    joints = move(people.joints)
-    rotations, bone_poses = people.rotations.copy(), people.bone_poses.copy()
-    rotations[:, 0] = tracked.rotation
-    bone_poses[..., :3, :] = turn[:, None] @ bone_poses[..., :3, :]
-    return dataclasses.replace(
-        people,
-        joints=joints,
-        joints_2d=project(joints.astype(np.float64), people.k).astype(np.float32),
-        pelvis=joints[:, 0],
-        vertices=move(people.vertices),
-        rotations=rotations,
-        bone_poses=bone_poses,
-    )
 
 
 def _surface(body: Body) -> BodySurface:

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What this machine's processor can do, and how this process uses it; needs no library."""
+"""Properties of the processor, and settings of threads and memory of this process. Needs no library."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ import re
 import sys
 from pathlib import Path
 
-# OpenMP's threads spin where they wait for each other. As soon as another program has one of their cores, each barrier
-# lasts until the scheduler has taken it away from that program: one image took 20 times as long. Sleeping threads cost
-# a few percent on a machine without other work.
+# By default, OpenMP threads spin while they wait for each other. When another program uses one of their cores, each
+# barrier lasts until the scheduler interrupts that program: one image took 20 times as long. Sleeping threads cost a
+# few percent on a machine without other work.
 PASSIVE_WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
 MOST_THREADS = 8  # by default: the network's operations are too small for more
 
-# mallopt's parameters (malloc.h) and what glibc sets them to. By default each tensor above 128 KiB is mapped anew and
-# given back when it is freed: every image pays for clearing and mapping the same memory again.
+# Parameters of mallopt (malloc.h) and their values. By default, glibc maps each tensor above 128 KiB anew and unmaps it
+# when it is freed: each image then takes time to map and clear the same memory again.
 _MIB = 1 << 20
 ALLOCATOR = {"M_MMAP_THRESHOLD": (-3, 32 * _MIB), "M_TRIM_THRESHOLD": (-1, 256 * _MIB), "M_TOP_PAD": (-2, 64 * _MIB)}
 ALLOCATOR_VARIABLES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "GLIBC_TUNABLES")
@@ -40,12 +40,12 @@ ALLOCATOR_VARIABLES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALL
 
 @functools.cache
 def make_threads_wait_passively() -> bool:
-    """Let the threads of OpenMP sleep while they wait; call it before PyTorch is imported, which starts them.
+    """Make OpenMP threads sleep while they wait. Call it before the import of PyTorch, which starts them.
 
-    Variables that the user has set stay. False where PyTorch was imported before, so that this came too late.
+    Does not change variables that the user has set. Returns False if PyTorch was imported before: too late.
     """
     if any(name in os.environ for name in PASSIVE_WAITING):
-        return True  # chosen already
+        return True  # set by the user
     if "torch" in sys.modules:
         return False
     os.environ.update(PASSIVE_WAITING)
@@ -54,9 +54,8 @@ def make_threads_wait_passively() -> bool:
 
 @functools.cache
 def keep_freed_memory() -> bool:
-    """Let glibc keep freed memory (at most 256 MiB) for the next tensors; False where there is no glibc.
-
-    Variables of glibc that the user has set stay.
+    """Make glibc keep freed memory (at most 256 MiB) for the next tensors. Returns False without glibc, and if the user
+    has set one of its variables.
     """
     if any(name in os.environ for name in ALLOCATOR_VARIABLES):
         return False
@@ -70,13 +69,13 @@ def keep_freed_memory() -> bool:
 
 
 def available_cores() -> int:
-    """Cores that this process may use: containers and taskset give it fewer than the machine has."""
+    """Return the number of cores that this process may use; containers and taskset may reduce it."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, math.ceil(min(cores, _quota_of_cores())))
 
 
 def _quota_of_cores() -> float:
-    """The cores' worth of time that the control group allows (`docker run --cpus`); infinite without a limit."""
+    """Return the control group's limit of processor time, in cores (`docker run --cpus`); infinity without a limit."""
     group = Path("/sys/fs/cgroup")
     for files in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):  # versions 2 and 1
         try:
@@ -89,9 +88,9 @@ def _quota_of_cores() -> float:
 
 
 def default_threads() -> int:
-    """How many threads the network runs on where nobody chose: OMP_NUM_THREADS, else half of the cores, at most 8.
+    """Return the default number of threads of the network: OMP_NUM_THREADS, else half of the cores, at most 8.
 
-    A robot's other cores have other work; a thread without a core of its own makes all others wait. One thread where
+    The other cores of a robot have other work, and a thread without its own core makes all threads wait. Returns 1 if
     waiting threads would spin.
     """
     chosen = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
@@ -101,7 +100,7 @@ def default_threads() -> int:
 
 
 def cpu_description() -> str:
-    """The text of /proc/cpuinfo, empty where there is none."""
+    """Return the text of /proc/cpuinfo, empty if it does not exist."""
     try:
         return Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
@@ -109,14 +108,14 @@ def cpu_description() -> str:
 
 
 def processor_name() -> str:
-    """The processor's model where the system tells it, else its architecture."""
+    """Return the processor's model name if known, else its architecture."""
     found = re.search(r"^model name\s*:(.*)$", cpu_description(), re.MULTILINE)
     return found[1].strip() if found else platform.machine()
 
 
 def bf16_instructions(description: str) -> tuple[str, ...] | None:
-    """The bf16 instruction sets that a /proc/cpuinfo text lists (x86: `flags`, ARM: `Features`); None if it lists none
-    of any kind."""
+    """Return the bf16 instruction sets in a /proc/cpuinfo text (x86: `flags`, ARM: `Features`); None if the text has no
+    list of instruction sets."""
     found = re.search(r"^(?:flags|Features)\s*:(.*)$", description, re.MULTILINE)
     if found is None:
         return None
@@ -124,8 +123,8 @@ def bf16_instructions(description: str) -> tuple[str, ...] | None:
 
 
 def training_threads(loader_workers: int, render_workers: int) -> int:
-    """How many threads a training process runs on where nobody chose: OMP_NUM_THREADS, else the cores that the loaders
-    and renderers beside it leave; one thread where waiting threads would spin."""
+    """Return the default number of threads of a training process: OMP_NUM_THREADS, else the cores without those of
+    loaders and renderers; 1 if waiting threads would spin."""
     if os.environ.get("OMP_NUM_THREADS") or not make_threads_wait_passively():
         return default_threads()
     return max(1, available_cores() - loader_workers - render_workers)

@@ -53,7 +53,7 @@ from torch.utils.data import Dataset
 from multihmr2_ros.body import Body
 from multihmr2_ros.network import checkpoint
 from multihmr2_ros.network.config import NANO
-from multihmr2_ros.network.initialise import initialise
+from multihmr2_ros.network.initialization import initialise
 from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.training.config import TrainingConfig
 from multihmr2_ros.training.data import BatchConfig, Batches, SampleSource

@@ -35,7 +35,7 @@ from multihmr2_ros.bags.reading import BagReader
 from multihmr2_ros.camera import intrinsics_from_fov
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.media.export import save_image
-from multihmr2_ros.media.rasterise import DepthBuffer
+from multihmr2_ros.media.rasterize import DepthBuffer
 from multihmr2_ros.messages.content import MarkerAction, MarkerType
 
 Floats = NDArray[np.float64]

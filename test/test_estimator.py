@@ -30,10 +30,10 @@ import torch
 
 from multihmr2_ros import Estimator, IntrinsicsSource, TrackState, UserError
 from multihmr2_ros.camera import ResizePad, project
-from multihmr2_ros.estimator import EstimatorConfig, moved, nearest_suppressed
+from multihmr2_ros.estimator import EstimatorConfig, nearest_suppressed
 from multihmr2_ros.network.inference import Runtime
 from multihmr2_ros.people import PER_PERSON_FIELDS, People
-from multihmr2_ros.tracking import OneEuroConfig, TrackerConfig
+from multihmr2_ros.tracking import TrackerConfig
 from test.helpers.small_network import SMALL, small_network
 
 EVERYBODY = EstimatorConfig(score_threshold=0.0, nms_distance_m=0.0, max_people=6, mesh="low")
@@ -195,33 +195,6 @@ def test_without_tracking_nobody_has_an_identity() -> None:
     assert np.all(people.track_id == -1)
     assert np.all(people.track_state == TrackState.UNTRACKED)
     assert np.isnan(people.velocity).all()
-
-
-def test_smoothing_moves_the_whole_body_together() -> None:
-    tracker = TrackerConfig(depth_smoothing=OneEuroConfig(), rotation_smoothing=OneEuroConfig())
-    smooth = Estimator(small_network(), dataclasses.replace(EVERYBODY, tracker=tracker), Runtime("cpu", "fp32"))
-    plain = Estimator(small_network(), EVERYBODY, Runtime("cpu", "fp32"))
-    for t in range(3):
-        image = picture(320, 240, seed=t)
-        a, b = smooth.step(image, stamp=t / 10), plain.step(image, stamp=t / 10)
-    np.testing.assert_array_equal(a.track_id, b.track_id)
-    assert np.abs(a.pelvis - b.pelvis).max() > 1e-3
-    # A rigid motion: distances within the body stay.
-    np.testing.assert_allclose(
-        np.linalg.norm(a.vertices - a.pelvis[:, None], axis=-1),
-        np.linalg.norm(b.vertices - b.pelvis[:, None], axis=-1),
-        atol=1e-4,
-    )
-    np.testing.assert_allclose(a.bone_poses[:, 0, :3, :3], a.rotations[:, 0], atol=1e-4)
-
-
-def test_moving_by_nothing_changes_nothing(estimator: Estimator) -> None:
-    estimator.reset()
-    people = estimator.step(picture(320, 240))
-    tracked = estimator.tracker.update(estimator._detections(people, people.k.astype(np.float32)), 0.1)
-    same = moved(people, tracked)
-    for name in ("joints", "joints_2d", "vertices", "bone_poses", "rotations"):
-        np.testing.assert_allclose(getattr(same, name), getattr(people, name), atol=1e-3, err_msg=name)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""`multihmr2 bench`: how fast this machine is, stage by stage."""
+"""`multihmr2 bench`: measures latency per stage, throughput and memory."""
 
 from __future__ import annotations
 
@@ -31,26 +31,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_checkpoint(parser)
     options.add_device(parser)
     options.add_threads(parser)
-    parser.add_argument("--size", default="640x480", help="of the picture, px (default: %(default)s)")
+    parser.add_argument("--size", default="640x480", help="size of the image, px (default: %(default)s)")
     parser.add_argument(
         "--precision",
         default=None,
         metavar="LIST",
-        help="comma-separated fp32, bf16, fp16 (default: all it has)",
+        help="comma-separated fp32, bf16, fp16 (default: all that the device supports)",
     )
     parser.add_argument(
         "--mode", default=None, metavar="LIST",
         help="comma-separated eager, compiled, graph, compiled-graph (default: eager on a CPU, all on a GPU)",
     )  # fmt: skip
-    parser.add_argument("--people", default="1,10,20", metavar="LIST", help="people counts (default: %(default)s)")
+    parser.add_argument("--people", default="1,10,20", metavar="LIST", help="numbers of people (default: %(default)s)")
     parser.add_argument("--mesh", choices=("full", "low"), default="full", help="(default: %(default)s)")
     parser.add_argument(
-        "--repeats", type=int, default=None, help="timed frames a row (default: 5; on a GPU and with --ros 200)"
+        "--repeats", type=int, default=None, help="timed frames per row (default: 5; on a GPU and with --ros 200)"
     )
     parser.add_argument(
         "--ros", action="store_true",
-        help="instead: messages and the node, over ROS 2 between processes, without weights; of the other options only "
-        "--repeats and --json have a meaning",
+        help="measure messages and the node over ROS 2 between processes instead, without weights; of the other "
+        "options, only --repeats and --json are used",
     )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every figure to FILE")
 

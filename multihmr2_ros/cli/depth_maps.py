@@ -103,7 +103,7 @@ def read_map(folder: Path, name: str, kind: str) -> NDArray[np.generic] | Relati
     """The map of the image with a name, by a file of this name in the folder. Raises UserError where there is none."""
     import numpy as np
 
-    from multihmr2_ros.media.depth_maps import DEPTH_SUFFIXES, read_depth_map
+    from multihmr2_ros.media.images import DEPTH_SUFFIXES, read_depth_map
     from multihmr2_ros.placement import RelativeDepth
 
     paths = [path for path in (folder / f"{name}{suffix}" for suffix in DEPTH_SUFFIXES) if path.is_file()]

@@ -12,7 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""`multihmr2 doctor`: what is installed, what is missing, and what to type. Works on half an installation."""
+"""`multihmr2 doctor`: reports what is installed and what is missing, with the command to install it. Works with an
+incomplete installation."""
 
 from __future__ import annotations
 
@@ -48,7 +49,7 @@ HELP = "what is installed, what is missing, what to type"
 Status = Literal["ok", "missing", "optional"]
 
 BODY_CACHE_BYTES = 950_000_000  # of Anny 0.6.2, measured: 930 MB with the full mesh, 18 MB more with the low one
-MODULES = {  # where the module is not called as the package is
+MODULES = {  # of packages whose module has another name
     "opencv-python-headless": "cv2",
     "pillow": "PIL",
     "rosbags-image": "rosbags.image",
@@ -69,8 +70,8 @@ MESSAGE_PACKAGES = (
 class Check:
     """One line of the report.
 
-    status   "ok"; "missing": `multihmr2 run` does not work without it; "optional": `run` works without it
-    command  what to type to get it, "" where there is nothing to do
+    status   "ok"; "missing": required by `multihmr2 run`; "optional": not required by `run`
+    command  command that installs or repairs it; "" if nothing is to do
     """
 
     section: str
@@ -81,7 +82,7 @@ class Check:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print the same as JSON")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -100,8 +101,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def examine() -> list[Check]:
-    """All checks of this machine. A probe that fails becomes a line itself, and the others go on."""
-    # The status is the line's when the probe fails: whether `run` needs what could not be examined.
+    """Run all checks of this machine. A check that raises is reported as a line; the others continue."""
+    # The status is that of the line if the check raises: "missing" if `run` needs what was checked.
     probes: tuple[tuple[str, Status, Callable[[], Iterable[Check]]], ...] = (
         ("system", "optional", system_checks),
         ("packages", "missing", package_checks),
@@ -116,7 +117,7 @@ def examine() -> list[Check]:
     for section, failed, probe in probes:
         try:
             checks.extend(probe())
-        except Exception as error:  # a doctor that dies of the illness is of no use
+        except Exception as error:  # the report must not fail because of what it reports
             checks.append(Check(section, section, failed, f"could not be examined: {_one_line(error)}"))
     return checks
 
@@ -147,7 +148,7 @@ def system_checks() -> Iterator[Check]:
 
 
 def bf16_text(instructions: tuple[str, ...] | None) -> str:
-    """What the doctor says of the processor's bf16 arithmetic."""
+    """Describe the processor's bf16 instruction sets; None: unknown."""
     if instructions is None:
         return "its instruction sets are unknown"
     return f"bf16 by {', '.join(instructions)}" if instructions else "no bf16 instructions: fp32 is used"
@@ -157,7 +158,7 @@ def bf16_text(instructions: tuple[str, ...] | None) -> str:
 
 
 def package_checks() -> Iterator[Check]:
-    """Required packages: installed, in range, and importable (a broken shared library shows only there)."""
+    """Check the required packages: installed, in range, and importable (which finds broken shared libraries)."""
     for requirement in requirements():
         if not requirement.extra:
             yield _package_check(requirement)
@@ -166,7 +167,7 @@ def package_checks() -> Iterator[Check]:
 def _package_check(requirement: Requirement) -> Check:
     name, wanted = requirement.name, requirement.version_range or "any version"
     module, error = _imported(MODULES.get(name, name.replace("-", "_")))
-    # A distribution's own package may have another name (Ubuntu's python3-opencv): the module's word counts as well.
+    # The package of a Linux distribution may have another name (python3-opencv): then the module's version is used.
     version = installed_version(name) or getattr(module, "__version__", None)
     command = requirement.install_command()
     if error is not None and version is None:
@@ -183,7 +184,7 @@ def _package_check(requirement: Requirement) -> Check:
 
 
 def _imported(module: str) -> tuple[ModuleType | None, str | None]:
-    """The module and None, or None and why it cannot be imported. What it prints on the way is dropped."""
+    """Import a module without its output. Returns the module and None, or None and the error."""
     quiet = io.StringIO()
     with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
         try:
@@ -194,7 +195,7 @@ def _imported(module: str) -> tuple[ModuleType | None, str | None]:
 
 
 def extra_checks() -> Iterator[Check]:
-    """Packages of the extras, by their metadata alone."""
+    """Check the packages of the extras, by their metadata only."""
     for requirement in requirements():
         if not requirement.extra or requirement.name == "multihmr2_ros":
             continue
@@ -244,7 +245,7 @@ def _cuda_checks(driver: str | None) -> Iterator[Check]:
 
 
 def _driver_version() -> str | None:
-    """Version of NVIDIA's kernel driver, None where it is not loaded."""
+    """Return the version of NVIDIA's kernel driver, None if it is not loaded."""
     try:
         text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8")
     except OSError:
@@ -257,7 +258,7 @@ def _driver_version() -> str | None:
 
 
 def body_model_checks() -> Iterator[Check]:
-    """Anny's cache: there, or how long and how large its first use will be, and whether there is room."""
+    """Check Anny's cache: whether it exists and is complete, else time and space that its first use needs."""
     folder = caches.body_cache()
     files = sorted(folder.glob("v*/*.safetensors"))
     damaged = [file for file in files if _is_damaged(file)]
@@ -279,7 +280,7 @@ def body_model_checks() -> Iterator[Check]:
 
 
 def kernel_checks() -> Iterator[Check]:
-    """Warp, which the body model needs, with its folder of compiled kernels: started as `run` starts it."""
+    """Check Warp, which the body model needs, and its kernel cache. Starts Warp as `run` does."""
     folder = caches.kernel_cache()
     quiet = io.StringIO()
     try:
@@ -293,7 +294,7 @@ def kernel_checks() -> Iterator[Check]:
             with tempfile.TemporaryFile(dir=folder):
                 pass
     except ImportError:
-        return  # the packages' lines say which
+        return  # reported by package_checks
     except OSError as error:
         detail = f"Warp's folder {_short(folder)} cannot be written: {error.strerror or error}"
         yield Check("body model", "kernels", "missing", detail, "export WARP_CACHE_PATH=/a/folder/that/can/be/written")
@@ -302,7 +303,7 @@ def kernel_checks() -> Iterator[Check]:
 
 
 def _is_damaged(file: Path) -> bool:
-    """Whether a .safetensors file is cut short, as a build that was killed leaves it."""
+    """Return whether a .safetensors file is truncated, such as by a build that was killed."""
     try:
         from safetensors import SafetensorError, safe_open
     except ImportError:
@@ -315,7 +316,7 @@ def _is_damaged(file: Path) -> bool:
 
 
 def weights_checks() -> Iterator[Check]:
-    """Checkpoints by presence; `multihmr2 weights verify` reads them."""
+    """Check which checkpoints exist; `multihmr2 weights verify` reads them."""
     some_here = any(weights.is_here() for weights in registry.REGISTRY)
     for weights in registry.REGISTRY:
         if weights.is_here():
@@ -331,17 +332,17 @@ def weights_checks() -> Iterator[Check]:
 
 
 def _free_bytes(folder: Path) -> int:
-    """Free space where the folder is, or would be made."""
+    """Return the free space where the folder is or would be created."""
     return shutil.disk_usage(_existing(folder)).free
 
 
 def _existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that exists."""
+    """Return the folder, or its nearest existing parent."""
     return next(place for place in (folder, *folder.absolute().parents) if place.exists())
 
 
 def _short(path: Path) -> str:
-    """The path with the home folder as ~, so that reports can be shared."""
+    """Return the path with the home folder as ~, so that reports can be shared."""
     home = caches.home_folder()
     return str(path) if home is None or not path.is_relative_to(home) else f"~/{path.relative_to(home)}"
 
@@ -350,7 +351,7 @@ def _short(path: Path) -> str:
 
 
 def ros_checks() -> Iterator[Check]:
-    """What the node needs; every other command works without it."""
+    """Check what the node needs; all other commands work without it."""
     distro = os.environ.get("ROS_DISTRO", DEFAULT_DISTRO)
     if importlib.util.find_spec("rclpy") is None:
         yield Check("ros", "rclpy", "optional", "not in this shell; only the node needs it", _ros_command(distro))
@@ -373,7 +374,7 @@ def _ros_command(distro: str) -> str:
 
 
 def _rclpy_check(distro: str) -> Check:
-    """rclpy and its middleware, loaded in a process of their own: rcl exits when RMW_IMPLEMENTATION does not fit."""
+    """Check rclpy and its middleware in a separate process: rcl exits if RMW_IMPLEMENTATION cannot be loaded."""
     program = "import rclpy.utilities as u; print(u.get_rmw_implementation_identifier())"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     if done.returncode == 0:

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""`multihmr2 VERB …`: finds the verb's file, and turns users' mistakes into one line and exit status 2."""
+"""`multihmr2 VERB …`: runs the verb's module; prints users' mistakes as one line, with exit status 2."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from multihmr2_ros.hardware import make_threads_wait_passively
 from multihmr2_ros.media.files import remove_temporaries
 
 # Each verb is a module of this folder with HELP, add_arguments(parser) and run(args) -> exit status. The modules import
-# nothing heavy at their top, so that `--help` is instant.
+# nothing heavy at module level, so that `--help` is instant.
 VERBS = ("run", "weights", "simulate", "label", "train", "evaluate", "bench", "doctor")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb and return the exit status: 0 done, 2 the user's mistake, 128 + n ended by signal n."""
+    """Run one verb and return the exit status: 0 success, 2 user's mistake, 128 + n ended by signal n."""
     make_streams_safe()
     parser = argparse.ArgumentParser(
-        prog="multihmr2", description="People in images: identity, full-body mesh, metric place, velocity."
+        prog="multihmr2", description="People in images: identity, full-body mesh, metric position, velocity."
     )
     parser.add_argument("--version", action="version", version=f"multihmr2 {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _empty_argument(argv: Sequence[str]) -> str | None:
-    """Why an argument cannot be meant: an empty path would be the current folder."""
+    """Return an error message for an empty argument (an empty path would be the current folder), else None."""
     for before, argument in zip(["", *argv], argv, strict=False):
         if not argument.strip() or (argument.startswith("--") and argument.endswith("=")):
             place = argument.strip() or before or "multihmr2"

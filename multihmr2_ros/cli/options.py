@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Command-line options that several verbs share, and what they mean to the core."""
+"""Command-line options that several verbs share, and their conversion to configurations."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 def add_threads(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads", type=int, default=0, metavar="N",
-        help="of the CPU for the network; 0: OMP_NUM_THREADS, else half of the cores, at most 8 (default: %(default)s)",
+        help="CPU threads of the network; 0: OMP_NUM_THREADS, else half of the cores, at most 8 (default: %(default)s)",
     )  # fmt: skip
 
 
@@ -56,36 +56,36 @@ def add_runtime(parser: argparse.ArgumentParser) -> None:
         "--precision",
         default="auto",
         choices=("auto", "fp32", "bf16", "fp16"),
-        help="of encoder and decoder; body and geometry are always fp32 (default: %(default)s)",
+        help="precision of encoder and decoder; body and geometry are always fp32 (default: %(default)s)",
     )
 
 
 def runtime(args: argparse.Namespace) -> Runtime:
-    """The runtime that add_runtime's options ask for, checked before anything slow begins."""
+    """Convert the options of add_runtime to a resolved Runtime. Raises UserError before slow work begins."""
     from multihmr2_ros.network.inference import Runtime
 
     return Runtime(device=args.device, precision=args.precision, threads=args.threads).resolve()
 
 
 def add_estimation(parser: argparse.ArgumentParser, *, mesh: str, mesh_help: str) -> None:
-    """What an estimator is made of. mesh: the default resolution."""
+    """Add the options of the estimator. mesh: default resolution."""
     add_checkpoint(parser)
     add_runtime(parser)
-    parser.add_argument("--score-threshold", type=float, default=0.4, help="least score (default: %(default)s)")
+    parser.add_argument("--score-threshold", type=float, default=0.4, help="minimum score (default: %(default)s)")
     parser.add_argument(
         "--nms-distance", type=float, default=0.25, metavar="M",
-        help="people whose pelvises are nearer are one; 0 switches it off (default: %(default)s)",
+        help="of people with nearer pelvises, keep the best score only; 0 disables it (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--max-people", type=int, default=20, help="most people in a frame (default: %(default)s)")
+    parser.add_argument("--max-people", type=int, default=20, help="most people per frame (default: %(default)s)")
     parser.add_argument("--mesh", choices=("full", "low"), default=mesh, help=f"{mesh_help} (default: %(default)s)")
     parser.add_argument(
         "--track", action=argparse.BooleanOptionalAction, default=True,
-        help="follow people through videos and bags; images are independent of each other (default: on)",
+        help="track people in videos and bags; images are independent of each other (default: on)",
     )  # fmt: skip
 
 
 def estimator_config(args: argparse.Namespace) -> EstimatorConfig:
-    """What add_estimation's options choose about estimation. Raises UserError for values that cannot be used."""
+    """Convert the options of add_estimation to an EstimatorConfig. Raises UserError for invalid values."""
     from multihmr2_ros.estimator import EstimatorConfig
 
     return EstimatorConfig(
@@ -107,7 +107,7 @@ def add_camera(parser: argparse.ArgumentParser) -> None:
 
 
 def camera(args: argparse.Namespace, source: str = "given") -> Camera:
-    """The camera that add_camera's options describe, checked before anything slow begins. source: see Camera."""
+    """Convert the options of add_camera to a Camera. source: see Camera. Raises UserError before slow work begins."""
     import numpy as np
 
     from multihmr2_ros.camera import validate_k
@@ -127,7 +127,7 @@ def camera(args: argparse.Namespace, source: str = "given") -> Camera:
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """WIDTHxHEIGHT → (width, height)."""
+    """Parse WIDTHxHEIGHT to (width, height). Raises UserError for other texts."""
     width, separator, height = text.lower().partition("x")
     if not (separator and width.isdecimal() and height.isdecimal()):
         raise UserError(f"a size is WIDTHxHEIGHT in pixels, such as 768x448; got {text!r}")
@@ -135,7 +135,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def refuse_same_names(paths: Iterable[Path]) -> None:
-    """Results are named after what they are of."""
+    """Raise UserError if two inputs have the same name, because results are named after their input."""
     from multihmr2_ros.media.sources import source_name
 
     first: dict[str, Path] = {}
@@ -148,7 +148,7 @@ def refuse_same_names(paths: Iterable[Path]) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Find out now, not after an hour's work, that results cannot be written."""
+    """Create the folder and check that files can be written. Raises UserError before an hour's work, not after."""
     from multihmr2_ros.media.files import atomic_path
 
     try:
@@ -162,11 +162,11 @@ def make_folder(folder: Path) -> None:
 
 
 def refuse_unwritable(file: Path) -> None:
-    """Raises UserError unless a new file of that name can be written; what is there already is not written over."""
+    """Raise UserError if a file with this name exists or cannot be created."""
     from multihmr2_ros.media.files import atomic_path
 
     if file.exists():
-        raise UserError(f"{file} is there already; remove it, or choose another with --out")
+        raise UserError(f"{file} exists already; remove it, or choose another with --out")
     probe = file.with_name(f".{file.name}.multihmr2-write-test")
     with atomic_path(probe) as temporary:
         temporary.touch()

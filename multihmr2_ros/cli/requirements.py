@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What the package needs from pip: the list, read from where this installation keeps it, and comparisons with it."""
+"""Reads the package's list of pip requirements, wherever it is installed, and compares versions with it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Requirement:
-    """One line of the package's requirements: distribution name, version range, extra ("" where it is required)."""
+    """One requirement of the package: distribution name, version range, extra ("" if it is always required)."""
 
     name: str
     version_range: str
@@ -41,7 +41,10 @@ class Requirement:
 
 
 def requirements() -> list[Requirement]:
-    """The requirements: of the source tree, else of pip's metadata, else of a colcon installation's share folder."""
+    """Read the requirements from the source tree, else pip's metadata, else the share folder of a colcon installation.
+
+    Raises FileNotFoundError if there is none of these.
+    """
     source = _from_setup_cfg(Path(__file__).resolve().parents[2] / "setup.cfg")
     if source is not None:
         return source
@@ -71,7 +74,7 @@ def _from_setup_cfg(path: Path) -> list[Requirement] | None:
 
 
 def _parsed(line: str) -> Requirement:
-    """`name>=1,<2; extra == "test"`: the forms that setup.cfg and pip's metadata of this package use."""
+    """Parse a requirement such as `name>=1,<2; extra == "test"`, as in this package's setup.cfg and pip metadata."""
     name_and_range, _, marker = line.partition(";")
     found = re.fullmatch(r"\s*([\w.-]+)(?:\[.*?\])?\s*\(?([^)]*)\)?\s*", name_and_range)
     if found is None:
@@ -81,7 +84,7 @@ def _parsed(line: str) -> Requirement:
 
 
 def _is_for_this_python(line: str) -> bool:
-    """Whether the line's marker, such as `python_version < "3.11"`, holds; the only kind that this package uses."""
+    """Evaluate a marker such as `python_version < "3.11"`, the only kind in this package; true without a marker."""
     found = re.search(r"python_version\s*(<|>=)\s*['\"](\d+)\.(\d+)['\"]", line.partition(";")[2])
     if found is None:
         return True
@@ -97,7 +100,7 @@ def installed_version(name: str) -> str | None:
 
 
 def in_range(version: str | None, version_range: str) -> bool | None:
-    """Whether the version is in the range; None where that cannot be known."""
+    """Return whether the version is in the range; None if that is unknown."""
     try:
         from packaging.specifiers import SpecifierSet
         from packaging.version import InvalidVersion

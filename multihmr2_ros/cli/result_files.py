@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Names of result files, and the one rule about them: nothing that exists is replaced, unless --overwrite is given.
+"""Names of result files. Existing files are replaced only with --overwrite.
 
-Results of one command never share a name, never lie where an input is, and never mix with those of an earlier run:
-with --overwrite, every file that has a name of these results is removed first.
+Results of one command never have the same name, never replace an input, and never mix with results of an earlier run:
+with --overwrite, all files with a name of these results are removed first.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ def add_overwrite(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="replace results of the same names in --out, those of an earlier and longer run included",
+        help="replace results of the same names in --out, also those of an earlier, longer run",
     )
 
 
 class RunNames:
-    """The names of the files that `multihmr2 run` makes of one input. kinds: of --save."""
+    """Names of the files that `multihmr2 run` writes for one input. kinds: values of --save."""
 
     def __init__(self, source: FrameSource, kinds: Sequence[str]) -> None:
         endings = [ending for kind, ending in FRAME_ENDINGS.items() if kind in kinds]
@@ -74,7 +74,7 @@ class RunNames:
         return name in self.fixed or (self._numbered is not None and self._numbered.fullmatch(name) is not None)
 
     def shares_with(self, other: RunNames) -> bool:
-        """Whether a file could be a result of both inputs."""
+        """Return whether both inputs could have a result of the same name."""
         if not self.fixed.isdisjoint(other.fixed):
             return True
         if self._numbered is None and other._numbered is None:
@@ -83,7 +83,7 @@ class RunNames:
         return any(name in self and name in other for name in (*self.fixed, *other.fixed, *examples))
 
     def existing(self, folder: Path) -> list[Path]:
-        """The files in a folder that have such a name, in order."""
+        """Return the sorted files of a folder that have one of these names. Raises UserError if unreadable."""
         try:
             return sorted(folder / name for name in os.listdir(folder) if name in self)
         except FileNotFoundError:
@@ -93,7 +93,7 @@ class RunNames:
 
 
 def refuse_shared_names(named: Sequence[tuple[Path, RunNames]]) -> None:
-    """Raises UserError where two inputs would have results of one name."""
+    """Raise UserError if two inputs would have results of the same name."""
     owner: dict[str, Path] = {}
     for path, names in named:
         for name in names.fixed:
@@ -114,7 +114,7 @@ def _shared(first: Path, second: Path) -> UserError:
 
 
 def refuse_input_folder(out: Path, inputs: Iterable[Path]) -> None:
-    """Raises UserError where results would lie among the files of an input folder."""
+    """Raise UserError if `out` is an input folder."""
     for path in inputs:
         if path.is_dir() and out.exists() and os.path.samefile(path, out):
             raise UserError(
@@ -124,7 +124,7 @@ def refuse_input_folder(out: Path, inputs: Iterable[Path]) -> None:
 
 
 def refuse_existing(existing: Sequence[Path], inputs: Iterable[Path], *, overwrite: bool) -> None:
-    """Raises UserError where results would replace a file: an input always, anything else without --overwrite."""
+    """Raise UserError if results would replace an input, or any file without --overwrite."""
     if not existing:
         return
     given = {_identity(path) for path in inputs if path.is_file()}
@@ -137,13 +137,13 @@ def refuse_existing(existing: Sequence[Path], inputs: Iterable[Path], *, overwri
 
 
 def _identity(path: Path) -> tuple[int, int]:
-    """The same for two names of one file."""
+    """Return device and inode, which are equal for two names of one file."""
     stat = path.stat()
     return stat.st_dev, stat.st_ino
 
 
 def remove_results(paths: Iterable[Path]) -> None:
-    """Removes results of an earlier run. Raises UserError where that is not possible."""
+    """Remove results of an earlier run. Raises UserError if that is not possible."""
     for path in paths:
         try:
             path.unlink(missing_ok=True)
@@ -152,7 +152,7 @@ def remove_results(paths: Iterable[Path]) -> None:
 
 
 def existing_evaluation(out: Path, folders: Iterable[str], *, whole: bool) -> list[Path]:
-    """The files of an earlier evaluation in `out` and in these folders of it; whole: in all folders that it wrote."""
+    """Return the files of an earlier evaluation in `out` and in these folders of it; whole: in all of its folders."""
     chosen = ["", *folders]
     if whole:
         chosen += sorted(path.parent.name for name in ("frames.csv", "people.csv") for path in out.glob(f"*/{name}"))
@@ -163,7 +163,7 @@ def existing_evaluation(out: Path, folders: Iterable[str], *, whole: bool) -> li
 
 
 def _folders_of(out: Path) -> list[str]:
-    """The folders, inside `out`, of the sequences of an earlier evaluation."""
+    """Return the folders of the sequences of an earlier evaluation, relative to `out`."""
     from multihmr2_ros.evaluation import results
 
     try:

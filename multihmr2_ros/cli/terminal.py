@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Streams and signals of a command: messages never stop its work, and its end never leaves half-written files."""
+"""Streams and signals of a command: a closed terminal does not stop it, and signals leave no half-written files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ END_SIGNALS = ("SIGTERM", "SIGHUP")
 
 
 class Terminated(SystemExit):
-    """A signal asked the command to end; its files are cleaned up as after Ctrl-C."""
+    """Exit requested by a signal; files are cleaned up as after Ctrl-C."""
 
     def __init__(self, name: str) -> None:
         super().__init__(128 + getattr(signal, name))
@@ -42,14 +42,14 @@ class Terminated(SystemExit):
 
 @contextlib.contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """In the block, SIGTERM and SIGHUP raise Terminated, the first time. What is ignored (nohup) stays ignored."""
+    """Raise Terminated at the first SIGTERM or SIGHUP in the block. Ignored signals (nohup) stay ignored."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def end(number: int, frame: FrameType | None) -> None:
         for each in before:
-            signal.signal(each, signal.SIG_IGN)  # a terminal that closes sends two; cleaning up goes on
+            signal.signal(each, signal.SIG_IGN)  # a closed terminal sends two; the cleanup goes on
         raise Terminated(signal.Signals(number).name)
 
     numbers = [getattr(signal, name) for name in END_SIGNALS if hasattr(signal, name)]
@@ -65,7 +65,7 @@ def ended_by_signals() -> Iterator[None]:
 
 
 def make_streams_safe() -> None:
-    """Makes writing to the terminal safe: in any encoding, and with standard error closed or gone."""
+    """Make writing to the terminal safe in any encoding, and with a closed standard error."""
     _fill_closed_descriptors()
     codecs.register_error(ERROR_HANDLER, _in_ascii)
     for name in ("stdin", "stdout", "stderr"):
@@ -76,12 +76,12 @@ def make_streams_safe() -> None:
         if isinstance(stream, io.TextIOWrapper):
             with contextlib.suppress(OSError, ValueError):
                 stream.reconfigure(errors=ERROR_HANDLER)
-    if isinstance(sys.stderr, io.TextIOWrapper) and sys.stderr is sys.__stderr__:  # not one that captures it
+    if isinstance(sys.stderr, io.TextIOWrapper) and sys.stderr is sys.__stderr__:  # not a replacement that captures it
         sys.stderr = _Unfailing(sys.stderr)
 
 
 class _Unfailing:
-    """A stream whose reader may go away: from then on, what is written is dropped."""
+    """Stream that ignores write errors, such as those after its reader has ended."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
@@ -100,8 +100,8 @@ class _Unfailing:
 
 
 def _fill_closed_descriptors() -> None:
-    """Opens the null device in place of closed standard streams; else the next file would be taken for one of them, and
-    libraries would write their messages into it."""
+    """Open the null device for closed standard streams. Else the next opened file would get such a descriptor, and
+    libraries would write messages into it."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)
@@ -114,7 +114,7 @@ def _fill_closed_descriptors() -> None:
 
 
 def _in_ascii(error: UnicodeError) -> tuple[str, int]:
-    """Replace letters that cannot be encoded: our signs by their usual ASCII form, others by \\uXXXX."""
+    """Replace letters that cannot be encoded: known signs by their usual ASCII form, others by \\uXXXX."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     letters = error.object[error.start : error.end]

@@ -12,4 +12,4 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Pictures and videos in; overlays, parameters, meshes and videos out."""
+"""Reads images and videos; writes overlays, parameters, meshes and videos."""

@@ -12,11 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""One colour per track, the same in every picture, mesh and marker."""
+"""One color per track, the same in every image, mesh and marker."""
 
 from __future__ import annotations
 
-# M. Okabe and K. Ito, "Color Universal Design" (2008), without black: told apart with any colour vision.
+# M. Okabe and K. Ito, "Color Universal Design" (2008), without black: distinguishable with any color vision.
 OKABE_ITO = (
     (230, 159, 0),
     (86, 180, 233),
@@ -26,13 +26,13 @@ OKABE_ITO = (
     (213, 94, 0),
     (204, 121, 167),
 )
-# After the palette is used up it comes again lighter, then darker: (blended towards, by how much).
+# The palette repeats lighter, then darker: (gray level to blend with, its weight).
 VARIATIONS = ((0, 0.0), (255, 0.45), (0, 0.35))
 UNTRACKED = (160, 160, 160)
 
 
 def track_color(track_id: int) -> tuple[int, int, int]:
-    """sRGB colour (0-255 each) of a track. Depends on the id alone; 21 colours, then they repeat; below 0: grey."""
+    """Return the sRGB color (0-255 each) of a track id: 21 colors that repeat; gray below 0."""
     if track_id < 0:
         return UNTRACKED
     around, position = divmod(int(track_id), len(OKABE_ITO))

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""People and pictures written to files: parameters (.npz), meshes (.glb), images (.png, .jpg)."""
+"""Writes people and images to files: parameters (.npz), meshes (.glb), images (.png, .jpg)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from multihmr2_ros.media.colors import track_color
 from multihmr2_ros.media.files import atomic_path
 from multihmr2_ros.people import PER_PERSON_FIELDS, People
 
-# Half a turn about x: camera optical frame (x right, y down, z forward) to glTF's (x right, y up, z backward).
+# Rotation by 180° about x: camera optical frame (x right, y down, z forward) to glTF's (x right, y up, z backward).
 GLTF_FROM_CAMERA = np.diag([1.0, -1.0, -1.0, 1.0])
 JPEG_QUALITY = 95
 
@@ -42,10 +42,10 @@ logger = logging.getLogger(__name__)
 
 
 def save_params(path: str | Path, people: People) -> None:
-    """Writes the parameters of one frame's people to an .npz file that np.load reads with allow_pickle=False.
+    """Write the parameters of one frame's people to an .npz file that np.load reads with allow_pickle=False.
 
-    Keys: the per-person arrays of `People` and, of the frame, k (3, 3) px, vertical_fov rad, intrinsics_source and
-    velocity_frame text, stamp s, image_size (2,) height and width px.
+    Keys: the per-person arrays of `People`; and of the frame k (3, 3) px, vertical_fov rad, intrinsics_source and
+    velocity_frame (text), stamp s, image_size (2,) height and width px.
     """
     arrays = {name: getattr(people, name) for name in PER_PERSON_FIELDS}
     arrays["k"] = people.k
@@ -61,17 +61,17 @@ def save_params(path: str | Path, people: People) -> None:
 
 
 def save_meshes(path: str | Path, people: People, faces: NDArray[np.integer]) -> None:
-    """Writes the people's meshes, faces (F, 3) of people.vertices, to a binary glTF file (.glb), in metres.
+    """Write the people's meshes, faces (F, 3) of people.vertices, to a binary glTF file (.glb), in meters.
 
-    One node `person_<track_id>` each, `person_<row>` while untracked, in the track's colour, under the node `camera`,
-    whose transform turns the camera optical frame into glTF's y-up frame: viewers show the people upright, seen from
-    the camera. Only vertices that faces use are written. Without people the file holds the node `camera` alone, so
-    that every frame of a video has its file. Somebody with a vertex that is not finite is left out with a warning.
+    Each person is a node `person_<track_id>`, or `person_<row>` if untracked, in the track's color. Its parent is the
+    node `camera`, which transforms the camera optical frame to glTF's y-up frame: viewers show the people upright, seen
+    from the camera. Only vertices that faces use are written. Without people, the file has the node `camera` only, so
+    that every frame of a video has a file. People with vertices that are not finite are left out, with a warning.
 
-    Raises UserError where the people have no mesh or the file cannot be written.
+    Raises UserError if the people have no mesh or the file cannot be written.
     """
     if len(people) and people.vertices.shape[1] == 0:
-        raise UserError(f"cannot write {path}: the people carry no vertices; ask the estimator for a mesh")
+        raise UserError(f"cannot write {path}: the people have no vertices; configure the estimator with a mesh")
     used, compact_faces = np.unique(faces, return_inverse=True)
     compact_faces = compact_faces.reshape(faces.shape)
     scene = trimesh.Scene()
@@ -80,7 +80,7 @@ def save_meshes(path: str | Path, people: People, faces: NDArray[np.integer]) ->
         name = f"person_{row if track_id < 0 else track_id}"
         vertices = people.vertices[row, used]
         if not np.isfinite(vertices).all():
-            logger.warning("%s: %s is left out, its vertices are not all finite", path, name)
+            logger.warning("%s: %s is left out, because its vertices are not all finite", path, name)
             continue
         mesh = trimesh.Trimesh(vertices, compact_faces, process=False, visual=_material(name, int(track_id)))
         scene.add_geometry(mesh, node_name=name, geom_name=name, parent_node_name="camera")
@@ -90,7 +90,7 @@ def save_meshes(path: str | Path, people: People, faces: NDArray[np.integer]) ->
 
 
 def save_image(path: str | Path, rgb: NDArray[np.uint8]) -> None:
-    """Writes an image (H, W, 3) uint8 RGB as .png, .jpg or .jpeg. Raises UserError where it cannot."""
+    """Write an image (H, W, 3) uint8 RGB as .png, .jpg or .jpeg. Raises UserError for other names or failed writes."""
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in (".png", ".jpg", ".jpeg"):
@@ -102,7 +102,7 @@ def save_image(path: str | Path, rgb: NDArray[np.uint8]) -> None:
 
 
 def _material(name: str, track_id: int) -> TextureVisuals:
-    """A matt surface in the track's colour; glTF wants it linear, not sRGB (glTF 2.0, section 3.9.2)."""
+    """Return a matte material in the track's color, converted from sRGB to linear (glTF 2.0, section 3.9.2)."""
     encoded = np.array(track_color(track_id)) / 255.0
     linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)  # IEC 61966-2-1
     color = [*linear.tolist(), 1.0]
@@ -112,7 +112,7 @@ def _material(name: str, track_id: int) -> TextureVisuals:
 
 
 def _glb_without_people() -> bytes:
-    """A glTF scene of the node `camera` alone (trimesh exports no empty scenes): a header and one JSON chunk."""
+    """Return a glTF scene with the node `camera` only: header and one JSON chunk. trimesh exports no empty scenes."""
     document = {
         "asset": {"version": "2.0"},
         "scene": 0,

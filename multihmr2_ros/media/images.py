@@ -12,12 +12,14 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Image files as 8-bit RGB arrays."""
+"""Reads image files as 8-bit RGB arrays, and depth maps (.npy, .npz or 16-bit .png)."""
 
 from __future__ import annotations
 
 import warnings
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,47 +28,49 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from multihmr2_ros.errors import UserError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-# 300 MB as RGB. Larger claims are more often damaged or hostile headers than photographs.
+# 300 MB as RGB. A larger size in a header is more often damaged or hostile than a photograph.
 MAX_PIXELS = 100_000_000
+DEPTH_SUFFIXES = (".npy", ".npz", ".png")
+ARRAY_NAME = "depth"  # of the depth map in an .npz file with several arrays
 
 
 def read_image(path: Path, labeled_size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
-    """The image (H, W, 3) uint8 RGB in an image file, upright (EXIF orientation applied).
+    """Read an image file as (H, W, 3) uint8 RGB, upright (EXIF orientation applied).
 
-    labeled_size: (width, height) px of the image that labels were made for. Where the image has this size as it is
-    stored, it is given as stored: so COCO's labels were made, whatever the EXIF orientation says.
+    labeled_size: (width, height) px of the image that was labeled. If the stored image has this size, the EXIF
+    orientation is ignored, as in COCO's labels.
 
-    Grey, palette and CMYK images are converted; transparent pixels are laid over black; 16-bit grey is divided by
-    257 and rounded, other 16-bit images keep their high byte (at most one level from that). Of a file with several
-    images the first is read.
+    Gray, palette and CMYK images are converted. Transparent pixels are blended with black. 16-bit gray is divided by
+    257 and rounded; other 16-bit images keep their high byte (at most one level different). Of a file with several
+    images, the first is read.
 
-    Raises UserError where the file is missing, empty, damaged, truncated, not an image, or above MAX_PIXELS.
+    Raises UserError for a file that is missing, empty, damaged, truncated, not an image, or above MAX_PIXELS.
     """
     try:
         if path.stat().st_size == 0:
             raise UserError(f"{path} is empty (0 bytes); give an image file")
-        # Pillow warns of large images, where our own limit decides, and of damaged EXIF data, which it then ignores.
+        # Pillow warns of large images, for which we have our own limit, and of damaged EXIF data, which it ignores.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(path) as image:
                 check_pixel_count(path, *image.size)
                 if labeled_size == image.size:
                     return _to_rgb(image, path)
-                # The transposed copy keeps no file handle; decoding happens here.
+                # The transposed copy keeps no file handle; this call decodes the image.
                 return _to_rgb(ImageOps.exif_transpose(image), path)
     except UserError:
         raise
     except UnidentifiedImageError as error:
         raise UserError(f"{path} is not an image that can be read; give a PNG, JPEG, BMP, TIFF or WebP file") from error
     except Image.DecompressionBombError as error:
-        raise UserError(f"{path} claims more than {MAX_PIXELS} pixels; scale it down first") from error
-    except Exception as error:  # decoders raise many types on damaged files: SyntaxError, struct.error, EOFError …
+        raise UserError(f"{path} has more than {MAX_PIXELS} pixels; scale it down first") from error
+    except Exception as error:  # decoders raise many types for damaged files: SyntaxError, struct.error, EOFError …
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"cannot read the image {path} ({reason}); is the file complete?") from error
 
 
 def check_pixel_count(path: Path, width: int, height: int) -> None:
-    """Raises UserError where an image of width x height px is too large to be decoded safely."""
+    """Raise UserError if an image of width x height px is too large to be decoded safely."""
     if width * height > MAX_PIXELS:
         raise UserError(
             f"{path} is {width} x {height} px; at most {MAX_PIXELS} pixels can be read, scale it down first"
@@ -81,13 +85,56 @@ def _to_rgb(image: Image.Image, path: Path) -> NDArray[np.uint8]:
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
         image = Image.alpha_composite(black, image.convert("RGBA"))
-    # A copy: the array must stay writable and must not hang on the image's buffer.
+    # A copy: the array must be writable and must not share the image's buffer.
     return np.array(image.convert("RGB"), dtype=np.uint8)
 
 
-def _sixteen_bit_grey_to_rgb(grey: NDArray[np.generic], path: Path) -> NDArray[np.uint8]:
-    values = grey.astype(np.int64)
+def _sixteen_bit_grey_to_rgb(gray: NDArray[np.generic], path: Path) -> NDArray[np.uint8]:
+    values = gray.astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
         raise UserError(f"{path} holds values outside 0-65535; give an image with 8 or 16 bits per channel")
     eight_bit = ((values + 128) // 257).astype(np.uint8)
     return np.repeat(eight_bit[:, :, None], 3, axis=2)
+
+
+def read_depth_map(path: Path) -> NDArray[Any]:
+    """Read the depth map (H, W) of a file: uint16 for a 16-bit gray PNG, else float32 or uint16, as stored.
+
+    An .npz file must have one array, or one named "depth". Nothing in the file is executed. Raises UserError for a file
+    that cannot be read or that contains something else.
+    """
+    try:
+        values = _read_png(path) if path.suffix.lower() == ".png" else _read_array(path)
+    except UserError:
+        raise
+    except (OSError, ValueError, EOFError, SyntaxError, KeyError, zipfile.BadZipFile, MemoryError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"cannot read the depth map {path} ({reason:.200}); is the file complete?") from None
+    if values.ndim == 3 and 1 in (values.shape[0], values.shape[2]):
+        values = values[0] if values.shape[0] == 1 else values[..., 0]
+    if values.ndim != 2 or not values.size or values.dtype.kind not in "fiu" or values.dtype == np.uint8:
+        raise UserError(
+            f"a depth map must be (height, width) floats or 16-bit integers, but {path} has {values.dtype} "
+            f"{values.shape}; convert it first"
+        )
+    return values if values.dtype == np.uint16 else values.astype(np.float32)
+
+
+def _read_png(path: Path) -> NDArray[Any]:
+    with Image.open(path) as image:
+        check_pixel_count(path, *image.size)
+        return np.asarray(image) if not image.mode.startswith("I") else np.asarray(image).astype(np.uint16)
+
+
+def _read_array(path: Path) -> NDArray[Any]:
+    content = np.load(path, allow_pickle=False, mmap_mode="r" if path.suffix.lower() == ".npy" else None)
+    if isinstance(content, np.ndarray):
+        check_pixel_count(path, *(content.shape[:2] if content.ndim >= 2 else (0, 0)))
+        return np.array(content)
+    with content:
+        names = list(content.files)
+        if ARRAY_NAME not in names and len(names) != 1:
+            raise UserError(
+                f"{path} must have one array, or one called {ARRAY_NAME!r}, but it has {', '.join(names) or 'none'}"
+            )
+        return np.asarray(content[ARRAY_NAME if ARRAY_NAME in names else names[0]])

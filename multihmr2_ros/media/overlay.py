@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""People drawn over the picture they were found in."""
+"""Draws people over the image."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multihmr2_ros.media.colors import track_color
-from multihmr2_ros.media.rasterise import DepthBuffer
+from multihmr2_ros.media.rasterize import DepthBuffer
 from multihmr2_ros.people import Distort, People
 
-NEAR_M = 0.05  # triangles that come closer to the camera are not drawn
+NEAR_M = 0.05  # triangles nearer to the camera are not drawn
 AMBIENT = 0.30
-# Towards the light, in the camera frame, and how strong it is: a headlight at the upper left, a weak one to the right.
+# Direction to the light, camera frame, and its strength: a main light at the upper left, a weak one at the right.
 LIGHTS = (((-0.45, -0.60, -1.0), 0.62), ((0.90, 0.10, -0.45), 0.20))
 
 
@@ -39,13 +39,16 @@ def draw_people(
     labels: bool = True,
     distort: Distort | None = None,
 ) -> NDArray[np.uint8]:
-    """A copy of the image (H, W, 3) uint8 RGB with every person's mesh, in the track's colour, and a label above.
+    """Draw each person's mesh in the track's color, with a label above, on a copy of the image.
 
-    faces (F, 3): triangles of people.vertices, counter-clockwise seen from outside. alpha: 0 invisible to 1 opaque.
-    The label reads "#3: 4.2 m": track id (left out while untracked) and the pelvis's distance from the camera. People
-    without vertices get the box around their joints_2d. distort: of the lens, where its distortion is in the image, and
-    so in joints_2d; people.k is that of the pinhole camera. What lies behind or far outside the camera's view is left
-    out, and so are triangles with a corner where the lens's model is not valid.
+    image    (H, W, 3) uint8 RGB
+    faces    (F, 3) triangles of people.vertices, counter-clockwise seen from outside
+    alpha    opacity of the meshes, 0 to 1
+    labels   draw labels such as "#3: 4.2 m": track id (if tracked) and distance of the pelvis from the camera
+    distort  lens distortion of the image (and of joints_2d); people.k is K of the pinhole camera. None: no distortion
+
+    People without vertices are drawn as the box around their joints_2d. Triangles behind the camera, too near, or with
+    a corner outside the valid range of the lens model are not drawn.
     """
     drawn = np.array(image)
     colors = np.array([track_color(track_id) for track_id in people.track_id], np.float64).reshape(-1, 3)
@@ -63,7 +66,7 @@ def draw_people(
 
 
 def _project(vertices: NDArray[np.float32], k: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
-    """x, y (n, V) px and depth (n, V) m of vertices (n, V, 3) m, NaN for those behind, too near, or not finite."""
+    """Project vertices (n, V, 3) m to x, y (n, V) px and depth (n, V) m; NaN if behind, too near, or not finite."""
     camera_x, camera_y, depth = (vertices[:, :, axis].astype(np.float64) for axis in range(3))
     seen = np.isfinite(camera_x + camera_y + depth) & (depth > NEAR_M)
     camera_x, camera_y, depth = (np.where(seen, values, np.nan) for values in (camera_x, camera_y, depth))
@@ -74,9 +77,9 @@ def _project(vertices: NDArray[np.float32], k: NDArray[np.float64]) -> tuple[NDA
 def _through_lens(
     x: NDArray[np.float64], y: NDArray[np.float64], distort: Distort
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """x, y (n, V) px where the lens puts points x, y (n, V) px of a pinhole camera; NaN where distort gives it."""
+    """Apply lens distortion to points x, y (n, V) px of a pinhole camera; NaN where `distort` returns NaN."""
     distorted = np.full((2, *x.shape), np.nan)
-    for row, person in enumerate(np.stack([x, y], axis=2)):  # one at a time: OpenCV needs much memory for each point
+    for row, person in enumerate(np.stack([x, y], axis=2)):  # person by person: OpenCV needs much memory for each point
         seen = np.isfinite(person).all(axis=1)
         distorted[:, row, seen] = distort(person[seen]).T
     return distorted[0], distorted[1]
@@ -90,7 +93,7 @@ def _draw_meshes(
     colors: NDArray[np.float64],
     alpha: float,
 ) -> None:
-    """Blends all people's meshes into the image drawn, the nearer surface in front."""
+    """Blend the meshes of all people into the image `drawn`, with depth buffering."""
     corners = np.ascontiguousarray(faces.T, np.intp)
     buffer = DepthBuffer(*drawn.shape[:2])
     for person_vertices, x, y, depth, color in zip(vertices, *projected, colors, strict=True):
@@ -101,22 +104,22 @@ def _draw_meshes(
     if not len(covered):
         return
     paint = np.stack([packed & 255, packed >> 8 & 255, packed >> 16], axis=1).astype(np.uint8)
-    pixels = drawn.reshape(-1, 3).view("V3")  # one item a pixel, which NumPy gathers and scatters several times faster
+    pixels = drawn.reshape(-1, 3).view("V3")  # one item per pixel: NumPy gathers these several times faster
     behind = pixels[covered].view(np.uint8)
     pixels[covered] = cv2.addWeighted(behind, 1.0 - alpha, paint, alpha, 0.0).view("V3")
 
 
 def _shows_outside(x: NDArray[np.float64], y: NDArray[np.float64], corners: NDArray[np.intp]) -> NDArray[np.bool_]:
-    """Which triangles (T,), corners (3, T) of the image points x, y (V,), show the camera their outside.
+    """Return a mask (T,) of triangles whose outside faces the camera; corners (3, T) are indices of x, y (V,) px.
 
-    None with a corner that is NaN does, since comparisons with NaN are false.
+    False for triangles with a NaN corner, because comparisons with NaN are false.
     """
     (x0, x1, x2), (y0, y1, y2) = x[corners], y[corners]
     return (x1 - x0) * (y2 - y0) < (y1 - y0) * (x2 - x0)
 
 
 def _brightness(vertices: NDArray[np.float32], triangles: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Brightness (T,) of triangles, corners (3, T), from their normals and the LIGHTS."""
+    """Compute the brightness (T,) of triangles, corners (3, T), from their normals and the LIGHTS."""
     first, second, third = np.take(vertices, triangles, axis=0).transpose(0, 2, 1).astype(np.float64)
     (ax, ay, az), (bx, by, bz) = second - first, third - first
     normal = np.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx])
@@ -131,7 +134,7 @@ def _brightness(vertices: NDArray[np.float32], triangles: NDArray[np.intp]) -> N
 def _draw_boxes(
     drawn: NDArray[np.uint8], x: NDArray[np.float64], y: NDArray[np.float64], colors: NDArray[np.float64]
 ) -> None:
-    """Draws the box around each person's points x, y (n, P) px; sides outside the image are not seen."""
+    """Draw the box around each person's points x, y (n, P) px; sides outside the image are not visible."""
     height, width = drawn.shape[:2]
     thickness = max(1, round(height / 240))
     for box, color in zip(_bounds(x, y), colors, strict=True):
@@ -144,7 +147,7 @@ def _draw_boxes(
 
 
 def _draw_labels(drawn: NDArray[np.uint8], people: People, x: NDArray[np.float64], y: NDArray[np.float64]) -> None:
-    """Writes each person's label above the highest of their points x, y (n, P) px, the nearest person's last."""
+    """Draw each person's label above the highest of their points x, y (n, P) px, the nearest person last."""
     height, width = drawn.shape[:2]
     scale = min(max(height / 960, 0.45), 2.0)
     thickness = max(1, round(2 * scale))
@@ -159,7 +162,7 @@ def _draw_labels(drawn: NDArray[np.uint8], people: People, x: NDArray[np.float64
         head = np.nanargmin(y[row])
         left = int(np.clip(x[row, head] - text_width / 2, 2, max(2, width - text_width - 2)))
         base = int(np.clip(y[row, head] - text_height / 2, text_height + 2, max(text_height + 2, height - 4)))
-        # Thicker strokes make wider text in OpenCV 5, so the dark edge is the same text moved about, not a thicker one.
+        # Thicker strokes make wider text in OpenCV 5, so the dark edge is the same text at shifted positions.
         edge = max(1, thickness)
         moves = [(dx, dy) for dx in (-edge, 0, edge) for dy in (-edge, 0, edge) if dx or dy]
         for (dx, dy), color in [*((move, (0, 0, 0)) for move in moves), ((0, 0), (255, 255, 255))]:
@@ -168,8 +171,8 @@ def _draw_labels(drawn: NDArray[np.uint8], people: People, x: NDArray[np.float64
 
 
 def _bounds(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """left, top, right, bottom (n, 4) of the points x, y (n, P) that are not NaN; NaN where all are, and for P = 0."""
-    if not x.shape[1]:  # as messages without people, or without their joints, are read
+    """Return left, top, right, bottom (n, 4) of the points x, y (n, P) that are not NaN; NaN if all are, or P = 0."""
+    if not x.shape[1]:  # messages without people or without joints
         return np.full((len(x), 4), np.nan)
     extremes = [
         np.fmin.reduce(x, axis=1),
@@ -181,7 +184,7 @@ def _bounds(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float6
 
 
 def _touches_image(box: NDArray[np.float64], image: NDArray[np.uint8]) -> bool:
-    """Whether a box (left, top, right, bottom) lies at least partly in the image; false for a box of NaN."""
+    """Return whether a box (left, top, right, bottom) overlaps the image; false for a box of NaN."""
     left, top, right, bottom = box
     height, width = image.shape[:2]
     return bool(left < width and top < height and right > 0 and bottom > 0)

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Where a Rerun recording goes: a file, a viewer on this machine, or a web viewer that only this machine can open."""
+"""Writes Rerun recordings to a file, to a viewer on this machine, or to a web viewer on localhost."""
 
 from __future__ import annotations
 
@@ -46,16 +46,17 @@ from multihmr2_ros.people import Frame, People
 NATIVE, WEB = "native", "web"
 HOST = "127.0.0.1"
 WEB_PORT = 9090
-START_S = 20.0  # for a viewer to start
-MIN_FREE_BYTES = 64_000_000  # a full disk loses what is written: the library does not say so
+START_S = 20.0  # timeout for the start of a viewer
+MIN_FREE_BYTES = 64_000_000  # the library does not report a full disk, and data is lost
 FLUSH_S = 60.0
 
 
 class RerunRecording(WholeFile):
-    """Writes frames to a .rrd file, a viewer, or both. In contrast to other results, an interrupted recording keeps its
-    name: it can be opened, and shows everything up to then.
+    """Recording of frames to a .rrd file (path), a viewer, or both.
 
-    path: of the file, or None; viewer: or None. Raises UserError where the disk is nearly full or rerun is missing.
+    Unlike other results, an interrupted recording is kept: it contains everything up to the interruption.
+
+    Raises UserError if the disk is nearly full or rerun is not installed.
     """
 
     def __init__(self, path: Path | None, rig: Rig, viewer: Viewer | None = None, name: str = "") -> None:
@@ -70,7 +71,7 @@ class RerunRecording(WholeFile):
             self._stream.set_sinks(*sinks, default_blueprint=layout())
         except (OSError, RuntimeError) as error:
             raise (
-                cannot_write(path, error) if path is not None else UserError(f"the viewer is gone: {error}")
+                cannot_write(path, error) if path is not None else UserError(f"the viewer has ended: {error}")
             ) from error
         self._stream.send_recording_name(name or (path.stem if path is not None else APPLICATION))
         self._scene = RerunScene(self._stream, rig)
@@ -100,10 +101,12 @@ class RerunRecording(WholeFile):
 
 
 class Viewer:
-    """A viewer in a process of its own; url: for recordings. kind: NATIVE or WEB. Usage statistics are switched off.
+    """Rerun viewer in its own process. Usage statistics are switched off.
 
-    web_port: where a browser on this machine opens it. The native viewer stays open when the command ends; the web
-    viewer ends with `close`.
+    kind      NATIVE or WEB; the native viewer stays open when the command ends, `close` ends the web viewer
+    web_port  port for the browser, on localhost
+
+    Attributes: url for recordings; address for the user. Raises UserError if the viewer cannot start.
     """
 
     def __init__(self, kind: str, web_port: int = WEB_PORT) -> None:
@@ -127,7 +130,7 @@ class Viewer:
         self._await(port)
 
     def _private_settings(self) -> Path:
-        """Settings that switch the viewer's usage statistics off, and leave the user's own alone."""
+        """Return a settings folder that switches usage statistics off; the user's own settings are not changed."""
         folder = Path(self._settings.name)
         (folder / "rerun").mkdir()
         (folder / "rerun" / "analytics.json").write_text(
@@ -145,13 +148,13 @@ class Viewer:
         raise UserError("the viewer did not start; try `python -m rerun`, or write a file with --save rrd")
 
     def wait(self) -> None:
-        """Until the viewer ends, or Ctrl-C."""
+        """Wait until the viewer ends, or for Ctrl-C."""
         self._process.wait()
 
     def close(self) -> None:
-        """Ends the web viewer; a window stays open."""
+        """End the web viewer; a native viewer stays open."""
         if self.kind == WEB:
-            with contextlib.suppress(OSError):  # of the whole group: rerun's own command starts another process
+            with contextlib.suppress(OSError):  # the whole process group: rerun starts another process
                 os.killpg(self._process.pid, signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(timeout=5)
@@ -159,7 +162,7 @@ class Viewer:
 
 
 def parse_view(text: str) -> tuple[str, int]:
-    """native, web or web:PORT → kind and the web viewer's port."""
+    """Parse "native", "web" or "web:PORT" to kind and port of the web viewer."""
     kind, separator, port = text.partition(":")
     if kind == WEB and (not separator or (port.isdecimal() and 0 < int(port) < 65536)):
         return WEB, int(port) if separator else WEB_PORT

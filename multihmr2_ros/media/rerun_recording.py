@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Frames and people as a recording for the Rerun viewer (https://rerun.io): image, camera, bodies, trails, velocities.
+"""Logs frames and people for the Rerun viewer (https://rerun.io): image, camera, bodies, trails, velocities.
 
 Entities, below `world`, whose axes are those of the fixed frame (z up) where the camera's pose is known, else those of
 the camera's optical frame:
@@ -66,8 +66,12 @@ SKELETON_BONES = (
 
 @dataclass(frozen=True)
 class Rig:
-    """What stays the same of all bodies. faces (F, 3); template (V, 3) m: a body with limbs apart; bones (b, 2): pairs
-    of rows of People.joints that are drawn as a line."""
+    """Constant data of all bodies.
+
+    faces     (F, 3) triangles
+    template  (V, 3) m, vertices of a body with its limbs apart
+    bones     (b, 2) pairs of rows of People.joints, drawn as lines
+    """
 
     faces: NDArray[np.integer]
     template: NDArray[np.floating]
@@ -76,8 +80,11 @@ class Rig:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What is known beside the image: depth_m (H, W) float32 m, 0 or NaN where unknown, registered to the image;
-    fixed_from_camera (4, 4): the camera's pose in a frame whose z axis points up, the ground being z = 0."""
+    """Data of a frame beside the image.
+
+    depth_m            (H, W) float32 m, registered to the image; 0 or NaN where unknown
+    fixed_from_camera  (4, 4) pose of the camera in a frame with z up and the ground at z = 0
+    """
 
     depth_m: NDArray[np.float32] | None = None
     fixed_from_camera: NDArray[np.float64] | None = None
@@ -87,7 +94,7 @@ NO_SURROUNDINGS = Surroundings()
 
 
 def import_rerun() -> Any:
-    """The module rerun. Raises UserError where it is not installed."""
+    """Import the module rerun. Raises UserError if it is not installed."""
     try:
         import rerun
     except ImportError:
@@ -96,8 +103,10 @@ def import_rerun() -> Any:
 
 
 class RerunScene:
-    """Logs frames, in order of time, to a recording stream. Memory does not grow with the number of frames: trails end
-    after TRAIL_S, and meshes of people who are gone are cleared."""
+    """Writer of frames, in order of time, to a recording stream.
+
+    Memory does not grow with the number of frames: trails end after TRAIL_S, and meshes of absent people are cleared.
+    """
 
     def __init__(self, stream: Any, rig: Rig) -> None:
         self._rr = import_rerun()
@@ -130,7 +139,7 @@ class RerunScene:
             self._stream.set_time("stamp", duration=stamp_s)
 
     def _log_world(self, around: Surroundings) -> None:
-        """Axes and ground, again where the fixed frame appears or is lost."""
+        """Log axes and ground; again when the fixed frame appears or disappears."""
         rr, is_fixed = self._rr, around.fixed_from_camera is not None
         if is_fixed != self._is_fixed:
             axes = rr.ViewCoordinates.FLU if is_fixed else rr.ViewCoordinates.RDF
@@ -177,7 +186,7 @@ class RerunScene:
         self._meshes = shown
 
     def _log_mesh(self, path: str, vertices: NDArray[np.float32], color: Color) -> None:
-        """Triangles and color only when a person appears: they are most of the mesh."""
+        """Log a mesh; triangles and color, most of its data, only when the person appears."""
         mesh, normals = self._rr.Mesh3D, vertex_normals(vertices, self._faces)
         if path.rpartition("/")[2] not in self._meshes:
             self._stream.log(path, mesh.from_fields(triangle_indices=self._faces, albedo_factor=color))
@@ -194,7 +203,7 @@ class RerunScene:
         self._stream.log(f"{PEOPLE}/names", names)
 
     def _log_velocities(self, people: People) -> None:
-        """Arrows as long as the way of one second, from the pelvises, and the velocities' covariances at their tips."""
+        """Log velocities as arrows from the pelvises, with the length of one second's path, and their covariances."""
         moving = people.select(np.flatnonzero(np.isfinite(people.velocity).all(axis=1)))
         arrows = self._rr.Arrows3D(
             origins=moving.pelvis, vectors=moving.velocity.astype(np.float32), colors=_colors(moving), radii=0.02
@@ -207,7 +216,7 @@ class RerunScene:
     def _log_ellipsoids(
         self, name: str, centers: NDArray[np.floating], covariances: NDArray[np.float64], people: People
     ) -> None:
-        """The one-sigma ellipsoids of the covariances (n, 3, 3) that are known."""
+        """Log one-sigma ellipsoids of the covariances (n, 3, 3) that are finite."""
         known = np.asarray(np.isfinite(covariances).all(axis=(1, 2)), bool)
         half_sizes, quaternions = principal_axes(covariances[known])
         colors = [color for color, is_known in zip(_colors(people), known, strict=True) if is_known]
@@ -237,7 +246,7 @@ def _colors(people: People) -> list[Color]:
 
 
 def principal_axes(covariances: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Half sizes (n, 3) and quaternions (n, 4; xyzw) of the one-sigma ellipsoids of covariances (n, 3, 3)."""
+    """Return half sizes (n, 3) and quaternions (n, 4; xyzw) of the one-sigma ellipsoids of covariances (n, 3, 3)."""
     from scipy.spatial.transform import Rotation
 
     if not len(covariances):
@@ -249,7 +258,7 @@ def principal_axes(covariances: NDArray[np.float64]) -> tuple[NDArray[np.float32
 
 
 def layout() -> Any:
-    """The blueprint: the image with its overlay on the left, everything in 3D on the right."""
+    """Return the blueprint of the viewer: the image with its overlay at the left, the 3D scene at the right."""
     from rerun import blueprint
 
     return blueprint.Blueprint(
@@ -270,12 +279,12 @@ def layout() -> Any:
 
 
 def entity_names(people: People) -> list[str]:
-    """The track's id; `untracked_ROW` without one."""
+    """Return each person's name: the track id, or `untracked_ROW`."""
     return [f"untracked_{row}" if track < 0 else str(int(track)) for row, track in enumerate(people.track_id)]
 
 
 def person_label(people: People, row: int) -> str:
-    """Track id, distance of the pelvis, stature: "#3 · 4.2 m · 1.74 m tall"."""
+    """Return a label of track id, distance of the pelvis and stature: "#3 · 4.2 m · 1.74 m tall"."""
     distance_m, stature_m = float(np.linalg.norm(people.pelvis[row])), float(people.stature[row])
     parts = [] if people.track_id[row] < 0 else [f"#{people.track_id[row]}"]
     parts.append(f"{distance_m:.1f} m")
@@ -285,7 +294,7 @@ def person_label(people: People, row: int) -> str:
 
 
 def bone_pairs(labels: Sequence[str], parents: Sequence[int]) -> NDArray[np.int64]:
-    """(b, 2) lines of a skeleton: each of SKELETON_BONES with the nearest of its ancestors among them, or the root."""
+    """Return the lines (b, 2) of a skeleton: SKELETON_BONES, each with its nearest ancestor among them or the root."""
     kept = {0, *(labels.index(label) for label in SKELETON_BONES)}
     pairs = []
     for row in sorted(kept - {0}):
@@ -299,10 +308,10 @@ def bone_pairs(labels: Sequence[str], parents: Sequence[int]) -> NDArray[np.int6
 def simplified(
     template: NDArray[np.floating], faces: NDArray[np.integer], max_vertices: int = MAX_VERTICES
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """Vertices (v,) that stay, v at most max_vertices, and faces (f, 3) of their places in that list.
+    """Simplify a mesh by clustering vertices in a grid (Rossignac & Borrel 1993).
 
-    Vertices in one cell of a grid become the first of them (Rossignac & Borrel 1993); the grid is made coarser until
-    they are few enough. Small meshes keep all vertices that faces use.
+    Returns the vertices (v,) that are kept, v ≤ max_vertices, and the faces (f, 3) as indices into this list. Each cell
+    keeps its first vertex; the grid gets coarser until they are few enough. Small meshes keep all used vertices.
     """
     used = np.unique(faces)
     size, stands_for = GRID_M, used
@@ -320,7 +329,7 @@ def simplified(
 
 
 def vertex_normals(vertices: NDArray[np.float32], faces: NDArray[np.int32]) -> NDArray[np.float32]:
-    """(v, 3) unit normals, those of the triangles around each vertex weighted by their areas."""
+    """Return unit normals (v, 3): the area-weighted mean of the triangles' normals around each vertex."""
     corners = vertices[faces]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     total = np.zeros_like(vertices)

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Video files that browsers and OpenCV play, with every frame at its own time."""
+"""Writes video files that browsers and OpenCV play, each frame at its own time."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from multihmr2_ros.errors import UserError
 from multihmr2_ros.media.files import WholeFile, cannot_write, ffmpeg_path, remove, temporary_beside
 
 ENCODER: Final = "libx264"
-# No B-frames: with them the file states too short a duration for irregular stamps, and players cut the end.
+# No B-frames: with irregular stamps, the file's duration would be too short, and players cut the end.
 ENCODER_OPTIONS = {"crf": "20", "preset": "veryfast", "bf": "0"}
 TIME_BASE = Fraction(1, 90_000)
 # Codes of ITU-T H.273. The BT.601 matrix is also what readers that ignore the tags assume (OpenCV before 5).
@@ -39,7 +39,7 @@ BT709_PRIMARIES, BT709_TRANSFER, BT601_MATRIX, LIMITED_RANGE = 1, 1, 6, 1
 
 
 def fit_image(rgb: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """An image (H, W, 3) uint8 as (height, width, 3): scaled as a whole, in the middle, with black at two sides."""
+    """Fit an image (H, W, 3) uint8 into (height, width, 3): scaled uniformly, centered, with black borders."""
     if rgb.shape[:2] == (height, width):
         return rgb
     scale = min(height / rgb.shape[0], width / rgb.shape[1])
@@ -52,12 +52,12 @@ def fit_image(rgb: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uin
 
 
 class VideoWriter(WholeFile):
-    """Writes an H.264 .mp4 file (yuv420p, index first). Use it as a context manager; no frame, no file.
+    """Writer of an H.264 .mp4 file (yuv420p, index first); a context manager. Without frames, no file is written.
 
-    width, height: px of the images; odd sizes are made even by repeating the last column or row. fps: the expected
-    rate; the frames' own stamps say when each is shown, the last one for 1 / fps seconds.
+    width, height  px of the images; odd sizes are made even by repeating the last column or row
+    fps            expected rate. Each frame is shown at its own stamp; the last one for 1 / fps seconds
 
-    Raises UserError where the file cannot be written or PyAV has no H.264 encoder.
+    Raises UserError if the file cannot be written or PyAV has no H.264 encoder.
     """
 
     def __init__(self, path: str | Path, width: int, height: int, fps: float) -> None:
@@ -91,9 +91,9 @@ class VideoWriter(WholeFile):
         return stream
 
     def write(self, rgb: NDArray[np.uint8], stamp_s: float) -> None:
-        """Adds an image (height, width, 3) uint8 RGB, shown from stamp_s on; stamps must increase.
+        """Add an image (height, width, 3) uint8 RGB, shown from stamp_s (s) on; stamps must increase.
 
-        The first image's stamp is the beginning of the video. Stamps are kept to 1/90000 s.
+        The video begins at the first stamp. Stamps are rounded to 1/90000 s.
         """
         if rgb.shape != (*self._size, 3):
             raise UserError(f"{self._path} takes images of shape {(*self._size, 3)}, not {rgb.shape}")
@@ -105,17 +105,17 @@ class VideoWriter(WholeFile):
             raise UserError(f"{self._path}: stamps must increase, but {stamp_s} s came after {last_s} s")
         height, width = self._size
         even = np.asarray(cv2.copyMakeBorder(rgb, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE), np.uint8)
-        picture = av.VideoFrame.from_ndarray(even, format="rgb24").reformat(
+        frame = av.VideoFrame.from_ndarray(even, format="rgb24").reformat(
             format="yuv420p", dst_colorspace="ITU601", dst_color_range="MPEG"
         )
-        picture.pts, picture.time_base = ticks, TIME_BASE
-        self._encode(picture)
+        frame.pts, frame.time_base = ticks, TIME_BASE
+        self._encode(frame)
         self._last_ticks = ticks
 
-    def _encode(self, picture: av.VideoFrame | None) -> None:
-        """Encodes a picture; None gives what the encoder still holds."""
+    def _encode(self, frame: av.VideoFrame | None) -> None:
+        """Encode a frame; None flushes the encoder."""
         try:
-            self._container.mux(self._stream.encode(picture))
+            self._container.mux(self._stream.encode(frame))
         except (av.FFmpegError, OSError) as error:
             raise cannot_write(self._path, error) from error
 
@@ -133,6 +133,6 @@ class VideoWriter(WholeFile):
             remove(self._temporary)
 
     def discard(self) -> None:
-        with contextlib.suppress(av.FFmpegError, OSError):  # the file is unfinished, and goes anyway
+        with contextlib.suppress(av.FFmpegError, OSError):  # the unfinished file is removed anyway
             self._container.close()
         remove(self._temporary)

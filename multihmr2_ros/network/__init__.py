@@ -12,4 +12,4 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The network: image → queries → people, after Multi-HMR 2 (arXiv:2606.14841)."""
+"""The network of Multi-HMR 2 (arXiv:2606.14841): image → queries → people."""

@@ -12,7 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Image encoder: DINOv3's vision transformer (arXiv:2508.10104), written from its published arithmetic."""
+"""Image encoder: DINOv3's vision transformer (arXiv:2508.10104), written from its published arithmetic.
+
+Small networks may use a convolutional stem in place of the patch embedding: convolutions need less training data
+(Xiao et al. 2021, "Early convolutions help transformers see better").
+"""
 
 from __future__ import annotations
 
@@ -25,12 +29,15 @@ from torch.nn import functional
 
 from multihmr2_ros.network.config import NetworkConfig
 from multihmr2_ros.network.proposals import EncoderFeatures, KeypointEncoder, PatchEmbedding
-from multihmr2_ros.network.stem import ConvStem
 
 
 class Encoded(NamedTuple):
-    """One class token (B, D) and patch tokens (B, h, w, D) of B images, both after the final LayerNorm; features: of
-    the pretrained convolutions below them, None without."""
+    """Output of the encoder for B images.
+
+    class_token  (B, D) after the final LayerNorm
+    patches      (B, h, w, D) after the final LayerNorm
+    features     of the pretrained convolutions below the transformer; None without them
+    """
 
     class_token: Tensor
     patches: Tensor
@@ -38,9 +45,9 @@ class Encoded(NamedTuple):
 
 
 class Backbone(nn.Module):
-    """(B, 3, H, W) normalised image → one class token and an (h, w) grid of patch tokens, h = H / patch size.
+    """Normalized images (B, 3, H, W) → one class token and an (h, w) grid of patch tokens, h = H / patch size.
 
-    The patches come from a convolution (vision transformers), from a convolutional stem, or from MoveNet's features.
+    The patches come from a single convolution (vision transformers), a convolutional stem, or MoveNet's features.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -67,7 +74,7 @@ class Backbone(nn.Module):
         return block.attention.qkv.weight.dtype
 
     def forward(self, image: Tensor, features: EncoderFeatures | None = None) -> Encoded:
-        """features: of the images, where they are known already; the image is not looked at then."""
+        """Encode the images. features: of these images, if already computed; the images are then not used."""
         precision = self.precision
         if self.pretrained is not None and features is None:
             features = self.pretrained(image.to(precision))
@@ -91,7 +98,7 @@ class Backbone(nn.Module):
 class Block(nn.Module):
     """Pre-norm transformer block with LayerScale (`scale_1`, `scale_2`).
 
-    The residual stream and the norms are float32 even when the matrices are not: bf16 would lose centimetres in it.
+    The residual stream and the norms are float32 even if the matrices are not: bf16 there costs centimeters.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -115,9 +122,9 @@ class Block(nn.Module):
 
 
 class RotarySelfAttention(nn.Module):
-    """Self-attention with rotary positions on the patch tokens, which stand at the end of the sequence.
+    """Self-attention with rotary positions on the patch tokens, which are the last ones of the sequence.
 
-    The key bias is zero in DINOv3: a file's bias mask is applied to `qkv.bias` once, when it is loaded.
+    The key bias is zero in DINOv3: the bias mask of a file is applied to `qkv.bias` once, at loading.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -139,24 +146,80 @@ class RotarySelfAttention(nn.Module):
 def rotary_table(
     rows: int, columns: int, head_width: int, device: torch.device, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Cosine and sine (rows·columns, head_width) of each patch's angles, patches row by row.
+    """Return cosine and sine (rows·columns, head_width) of the angles of each patch, in row-major order.
 
-    Patch centres run from −1 to 1 along each axis; the angles are 2π·centre / period for the row and then for the
-    column, periods 100^(2i / (head_width / 2)), the list repeated twice. Computed in float32.
+    Patch centers range from −1 to 1 along each axis. The angles are 2π·center / period, first for the row, then for the
+    column, with periods 100^(2i / (head_width / 2)); this list is repeated twice. Computed in float32.
     """
     period = 100.0 ** (torch.arange(head_width // 4, device=device, dtype=torch.float32) * (4.0 / head_width))
     row = 2 * (torch.arange(rows, device=device, dtype=torch.float32) + 0.5) / rows - 1
     column = 2 * (torch.arange(columns, device=device, dtype=torch.float32) + 0.5) / columns - 1
-    centre = torch.stack(torch.meshgrid(row, column, indexing="ij"), dim=-1).reshape(-1, 2)
-    angle = (2 * math.pi * centre[:, :, None] / period).flatten(1).tile(2)
+    center = torch.stack(torch.meshgrid(row, column, indexing="ij"), dim=-1).reshape(-1, 2)
+    angle = (2 * math.pi * center[:, :, None] / period).flatten(1).tile(2)
     return angle.cos().to(dtype), angle.sin().to(dtype)
 
 
 def rotate_patches(features: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotate the last tokens of (B, heads, N, head_width) by a rotary table; the first ones pass as they are."""
+    """Rotate the last tokens of (B, heads, N, head_width) by a rotary table; the first tokens stay unchanged."""
     cosine, sine = rotation
     count = cosine.shape[0]  # `len` would make it a constant in an exported network
     first, patches = features.split([features.shape[2] - count, count], dim=2)
     left, right = patches.chunk(2, dim=-1)
     rotated = patches * cosine + torch.cat([-right, left], dim=-1) * sine
     return torch.cat([first, rotated], dim=2)
+
+
+class ConvStem(nn.Module):
+    """Images (B, 3, H, W) → features (B, encoder width, H / patch size, W / patch size).
+
+    Stages that halve the image, each with residual convolutions, then a projection.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        stages: list[nn.Module] = []
+        channels = 3
+        for width, depth in zip(config.stem_widths, config.stem_depths, strict=True):
+            stages.append(ConvNorm(channels, width, stride=2))
+            stages.extend(ResidualConv(width) for _ in range(depth))
+            channels = width
+        self.stages = nn.Sequential(*stages)
+        self.project = nn.Conv2d(channels, config.encoder_width, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.project(self.stages(image.contiguous(memory_format=torch.channels_last)))
+
+
+class ConvNorm(nn.Module):
+    """3 × 3 convolution – batch normalization – ReLU.
+
+    In inference, each call folds the normalization into the convolution's weights, in float32. So a file keeps the
+    tensors of training; the weights are few, which makes this cheap.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(outputs)
+
+    def forward(self, features: Tensor) -> Tensor:
+        if self.training:
+            return functional.relu(self.norm(self.conv(features)))
+        weight, norm = self.conv.weight, self.norm
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        folded = (weight.float() * scale[:, None, None, None]).to(weight.dtype)
+        bias = (norm.bias - norm.running_mean * scale).to(weight.dtype)
+        return functional.relu(functional.conv2d(features, folded, bias, self.conv.stride, self.conv.padding))
+
+
+class ResidualConv(nn.Module):
+    """x + ConvNorm(x)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.branch = ConvNorm(width, width)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features + self.branch(features)

@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Reading and writing weights: the released layout (a pickled dict) and our own safetensors files.
+"""Reads and writes weights files: the released layout (a pickled dict) and our own safetensors format.
 
-Our files carry the network's configuration in their header, under our own names. The released file's names are
-translated by one table. Nothing in a file is executed: pickles are read with `weights_only=True`.
+Our files have the network's configuration in their header. One table translates the released parameter names to ours.
+Nothing in a file is executed: pickles are read with `weights_only=True`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 FORMAT = "multihmr2_ros"
 FORMAT_VERSION = "1"
-PARALLEL_PREFIX = "module."  # which DataParallel and DistributedDataParallel put before every name
+PARALLEL_PREFIX = "module."  # that DataParallel and DistributedDataParallel put before every name
 
 # Released name → our name, applied in order to the front of the name.
 RELEASED_NAMES = tuple(
@@ -92,10 +92,10 @@ RELEASED_CONSTANTS = re.compile(
 
 
 def load(path: Path) -> MultiHMR2:
-    """The network that a weights file holds, in float32 on the CPU, ready for inference.
+    """Load the network of a weights file, in float32 on the CPU, ready for inference.
 
-    A `.safetensors` file is ours, its configuration inside; anything else must be in the released layout (ViT-L,
-    768 px). Raises UserError when the file is missing, damaged, of another architecture, or holds code.
+    A `.safetensors` file must be ours, with its configuration; any other file must have the released layout (ViT-L,
+    768 px). Raises UserError for a file that is missing, damaged, of another architecture, or contains code.
     """
     return _network(*_read(path, allow_pickle=False), path)
 
@@ -103,10 +103,13 @@ def load(path: Path) -> MultiHMR2:
 def save(
     network: MultiHMR2, path: Path, *, metadata: dict[str, str] | None = None, dtype: torch.dtype = torch.float32
 ) -> None:
-    """Write a network in our format, configuration inside; the file appears whole or not at all.
+    """Write a network in our format with its configuration. The file is written completely or not at all.
 
-    dtype: of matrices and convolutions, float16 for half the size; all that is small stays as it is. `load` gives
-    float32 again. Raises UserError for a folder that cannot be written, or weights that the dtype cannot hold.
+    metadata  more entries for the header
+    dtype     of matrices and convolutions; float16 halves the size. Smaller tensors keep their type. `load` converts
+              back to float32
+
+    Raises UserError for a folder that cannot be written, or weights that are not finite in dtype.
     """
     header = {
         "format": FORMAT,
@@ -121,8 +124,8 @@ def save(
     broken = [name for name, value in tensors.items() if not value.isfinite().all()]
     if broken:
         raise UserError(
-            f"cannot write {path}: {_listed(broken)} would hold numbers that are not finite as {dtype}; "
-            "save as float32, or go back to an earlier checkpoint"
+            f"cannot write {path}: {_listed(broken)} would not be finite as {dtype}; "
+            "save as float32, or use an earlier checkpoint"
         )
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -139,15 +142,14 @@ def save(
 
 
 def convert(source: Path, target: Path, *, allow_pickle: bool = False) -> None:
-    """Rewrite a weights file as safetensors. With allow_pickle, code inside a pickled source may run: the user's
-    risk."""
+    """Convert a weights file to safetensors. allow_pickle: code in a pickled source may run, at the user's risk."""
     if target.suffix != ".safetensors":
         raise UserError(f"expected a target that ends in .safetensors, got {target.name}; rename it")
     save(_network(*_read(source, allow_pickle=allow_pickle), source), target)
 
 
 def _network(config: NetworkConfig, state: dict[str, Tensor], path: Path) -> MultiHMR2:
-    with torch.device("meta"):  # no time is spent on random weights; constants name their device themselves
+    with torch.device("meta"):  # no random weights are drawn; constants set their device themselves
         network = MultiHMR2(config)
     expected = network.state_dict()
     missing = [name for name in expected if name not in state]
@@ -166,7 +168,7 @@ def _network(config: NetworkConfig, state: dict[str, Tensor], path: Path) -> Mul
         )
     unknown = set(state) - set(expected)
     if unknown:
-        logger.warning("%s: %d names that the network does not know were left out", path.name, len(unknown))
+        logger.warning("%s: ignored %d tensors with unknown names", path.name, len(unknown))
     network.load_state_dict({name: state[name].to(value.dtype) for name, value in expected.items()}, assign=True)
     return network.eval().requires_grad_(False)
 
@@ -189,8 +191,8 @@ def _read(path: Path, *, allow_pickle: bool) -> tuple[NetworkConfig, dict[str, T
 
 
 def _refuse_other_kinds(path: Path) -> None:
-    """Raise UserError for a file that is clearly of another kind than its name says: what a download or a clone leaves
-    in place of the weights, and renamed files. Neither --accept-risk nor another try would help."""
+    """Raise UserError for a file that is clearly not of the kind that its name says: a Git LFS pointer, a web page, an
+    empty or a renamed file. Neither --accept-risk nor another try would help."""
     with path.open("rb") as file:
         head = file.read(512)
     is_safetensors = len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size
@@ -235,30 +237,28 @@ def _read_ours(path: Path) -> tuple[NetworkConfig, dict[str, Tensor]]:
     except (KeyError, ValueError, RecursionError):  # of JSON, and of numbers of too many digits
         config = None
     if not isinstance(config, dict):
-        raise UserError(
-            f"{path} carries no readable network configuration; make it again with `multihmr2 weights convert`"
-        )
+        raise UserError(f"{path} has no readable network configuration; make it again with `multihmr2 weights convert`")
     return NetworkConfig.from_dict(config), state
 
 
 def _read_released(path: Path, *, allow_pickle: bool) -> dict[str, Tensor]:
     damaged = f"{path} is not a whole PyTorch file; it may be truncated: `multihmr2 weights verify`, or fetch it again"
     try:
-        # Memory mapping spares a copy of 1.6 GB, and exists for the zip format only.
+        # Memory mapping avoids a copy of 1.6 GB; only the zip format supports it.
         mapped = zipfile.is_zipfile(path)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # about old pickle protocols: nothing the user can mend
+            warnings.simplefilter("ignore", UserWarning)  # about old pickle protocols, which the user cannot change
             content: Any = torch.load(path, map_location="cpu", mmap=mapped, weights_only=not allow_pickle)
     except pickle.UnpicklingError as error:
         if "weights_only" in str(error).lower() or "unsupported" in str(error).lower():
             raise UserError(
-                f"{path} holds objects that are not weights and could run code, so it was not loaded; if you trust its "
+                f"{path} contains objects that are not weights and could run code; it was not loaded. If you trust its "
                 f"origin: `multihmr2 weights convert {path} {path.with_suffix('.safetensors')} --accept-risk`"
             ) from None
         raise UserError(damaged) from None
     except OSError:
         raise
-    except Exception:  # the unpickler lets through what damaged bytes make of an instruction: struct.error, TypeError …
+    except Exception:  # damaged bytes make the unpickler raise many types: struct.error, TypeError …
         raise UserError(damaged) from None
     state = content.get("model_state_dict") if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(
@@ -272,7 +272,7 @@ def _read_released(path: Path, *, allow_pickle: bool) -> dict[str, Tensor]:
 
 
 def _from_released(released: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Our names; constants dropped; the key part of each qkv bias silenced by its mask."""
+    """Rename the tensors, drop constants, and set the key part of each qkv bias to zero by its mask."""
     state = {}
     if all(name.startswith(PARALLEL_PREFIX) for name in released):
         released = {name.removeprefix(PARALLEL_PREFIX): value for name, value in released.items()}
@@ -292,7 +292,7 @@ def _our_name(released: str) -> str:
 
 
 def _qkv_bias_mask(bias: Tensor, mask: Tensor | None) -> Tensor:
-    """1 for q and v, 0 for k; entries of a file's mask that are NaN mean the same."""
+    """Return the mask: 1 for q and v, 0 for k, where the file's mask is missing or NaN; elsewhere the file's mask."""
     third = len(bias) // 3
     default = torch.ones_like(bias)
     default[third : 2 * third] = 0

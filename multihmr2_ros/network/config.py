@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Every size of the network, in one place."""
+"""Sizes of the network."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from typing import Any
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.people import PHENOTYPE_LABELS
 
-# A file may claim anything; what it claims is built before its weights are compared with it.
+# Upper limits: the network that a file describes is built before its weights are compared with it.
 MOST = {
     "encoder_depth": 128, "decoder_depth": 128, "max_grid": 128, "decoder_width": 4096, "stem_depths": 128,
     "proposal_depth": 128,
@@ -36,20 +36,22 @@ ENCODERS = ("vit", "movenet")
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Sizes of a Multi-HMR 2 network. The defaults are the released ViT-L model's ("2.b", 768 px).
+    """Sizes of a Multi-HMR 2 network. The defaults are those of the released ViT-L model ("2.b", 768 px).
 
-    image_size: px, longest side of the input; the pixel location spans 1.2 × this. max_grid: patches a side that the
-    decoder's position table covers.
+    image_size        px, longest side of the input; locations span 1.2 × this
+    patch_size        px
+    max_grid          patches per side that the decoder's position table covers
+    encoder           "vit", or "movenet" for MoveNet's pretrained convolutions below the transformer blocks; the people
+                      that MoveNet finds are then the initial queries
+    proposal_depth    number of residual perceptrons that turn MoveNet's people into queries
+    stem_widths       channels of the convolutional stages that make the patches; each halves the image, so their number
+                      gives the patch size. Empty: the single convolution of vision transformers
+    stem_depths       number of residual convolutions in each stage
+    proposed_queries  the decoder starts from the image tokens with the highest heatmap scores, not from learned queries
+    local_attention   each head of the decoder prefers tokens in a region around the query, of predicted offset and size
+    keypoint_maps     in training, the encoder also predicts maps of keypoints
 
-    encoder: "vit", or "movenet" for MoveNet's pretrained convolutions below the transformer blocks; its people are then
-    where the queries start. proposal_depth: residual perceptrons that make queries of them.
-
-    Small networks, which learn from scratch, take two more parts. stem_widths: channels of the convolutional stages,
-    each halving the picture, that make the patches (their number gives the patch size); empty for the vision
-    transformer's single convolution. stem_depths: residual convolutions that follow in each stage. proposed_queries:
-    the decoder starts from the image tokens that look most like a person's centre, instead of from learned queries.
-    local_attention: each head of the decoder looks, from there, at a neighbourhood whose place and size it chooses.
-    keypoint_maps: in training the encoder also says where people's keypoints are.
+    Networks that are trained from scratch use the last five.
     """
 
     image_size: int = 768
@@ -102,7 +104,7 @@ class NetworkConfig:
             if not isinstance(getattr(self, name), bool):
                 raise UserError(f"network configuration: {name} must be true or false, got {getattr(self, name)!r:.40}")
         if self.local_attention and not (self.proposed_queries or self.encoder == "movenet"):
-            raise UserError("network configuration: local_attention needs proposed_queries, which have a place")
+            raise UserError("network configuration: local_attention needs proposed_queries or encoder movenet")
         self._check_stem()
         if self.encoder_width % (4 * self.encoder_heads):
             raise UserError(
@@ -144,7 +146,7 @@ class NetworkConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> NetworkConfig:
-        """The configuration saved in a weights file. Unknown names are an error: the file is of another version."""
+        """Create the configuration that a weights file has. Raises UserError for unknown names: a newer file."""
         unknown = sorted(set(values) - {field.name for field in dataclasses.fields(cls)})
         if unknown:
             names = ", ".join(map(repr, unknown))
@@ -182,7 +184,7 @@ NANO = NetworkConfig(
     local_attention=True,
 )
 
-# 5 M parameters for 320 × 240 px: learns from scratch on two CPU cores, and runs there in real time.
+# 5 M parameters for 320 × 240 px: trains from scratch on two CPU cores, and runs on them in real time.
 SCRATCH = NetworkConfig(
     image_size=320,
     max_grid=20,

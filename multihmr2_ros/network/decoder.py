@@ -14,11 +14,11 @@
 
 """DETR-style decoder: queries attend to each other and to the image tokens (paper section 3, "Decoder").
 
-The queries are learned, as in the paper, or proposed by the encoder: the tokens that an auxiliary heatmap takes for
-people's centres. Proposals converge about ten times faster in training from scratch. Having a place, they can also
-prefer tokens near it in cross-attention, as in SMCA (Gao et al., "Fast Convergence of DETR with Spatially Modulated
-Co-Attention", ICCV 2021): each head adds −½ |Δ / s − o|² to its logits, where Δ is the token's place from the query's
-anchor in patches, and the reach s and the offset o are functions of the query.
+The queries are learned, as in the paper, or proposed by the encoder: the tokens with the highest scores in an auxiliary
+heatmap of people's centers. Training from scratch converges about ten times faster with proposals. Proposals have a
+position, so cross-attention can prefer tokens near it, as in SMCA (Gao et al., "Fast Convergence of DETR with Spatially
+Modulated Co-Attention", ICCV 2021): each head adds −½ |Δ / s − o|² to its logits, where Δ is the token's position
+relative to the query's anchor in patches; the reach s and the offset o are functions of the query.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ LEAST_REACH, MOST_REACH = 0.7, 30.0  # patches
 
 @dataclass(frozen=True)
 class Decoded:
-    """What the decoder makes of B images; what the queries do not begin with is None.
+    """Output of the decoder for B images; fields that the kind of queries does not have are None.
 
-    layers   per layer (B, Q, D) queries after it; the last layer's are the decoder's result
-    anchor   (B, Q, 2) px, the centre of the token that each query was proposed by
-    heatmap  (B, h, w) logit of "a person's centre lies in this patch"
-    score    (B, Q) logit of "this is a person" before the decoder
+    layers   per layer (B, Q, D), the queries after it; those of the last layer are the result
+    anchor   (B, Q, 2) px of the padded input, position from which each query starts
+    heatmap  (B, h, w) logit of "a person's center lies in this patch"
+    score    (B, Q) logit of "this is a person", before the decoder
     """
 
     layers: tuple[Tensor, ...]
@@ -57,8 +57,12 @@ class Decoded:
 
 @dataclass(frozen=True)
 class QueryStart:
-    """What Q queries of B images begin with: content (B, Q, D), reference (B, Q, 2) px of the padded input, and score
-    (B, Q), a logit."""
+    """Initial state of Q queries of B images.
+
+    content    (B, Q, D)
+    reference  (B, Q, 2) px of the padded input
+    score      (B, Q) logit of "this is a person"
+    """
 
     content: Tensor
     reference: Tensor
@@ -83,7 +87,7 @@ class Decoder(nn.Module):
     positions: Tensor
 
     def forward(self, patches: Tensor, start: QueryStart | None = None) -> Decoded:
-        """start: what the queries begin with; None: as the configuration says."""
+        """Decode patch tokens (B, h, w, encoder width). start: initial queries; None: learned, or from the heatmap."""
         _, rows, columns, _ = patches.shape
         precision = self.to_context.weight.dtype
         context = self.to_context(patches.to(precision)) + self.positions[:rows, :columns]
@@ -102,27 +106,28 @@ class Decoder(nn.Module):
         return Decoded(tuple(layers), anchor, heatmap, None if start is None else start.score)
 
     def _proposed(self, context: Tensor, heatmap: Tensor) -> tuple[Tensor, Tensor]:
-        """The best tokens (B, Q, D) plus the learned content of their rank, and their centres (B, Q, 2) px.
+        """Return the best tokens (B, Q, D) plus the learned content of their rank, and their centers (B, Q, 2) px.
 
-        An image of fewer tokens than queries has a query for every token."""
+        An image with fewer tokens than queries gets one query per token.
+        """
         columns = heatmap.shape[2]
         best = heatmap.flatten(1).topk(min(len(self.queries), heatmap[0].numel()), dim=1).indices
         tokens = context.gather(1, best[..., None].expand(-1, -1, context.shape[2]))
-        centre = torch.stack([best % columns, best // columns], dim=-1) + 0.5
-        return tokens + self.queries[: best.shape[1]], self.patch_size * centre
+        center = torch.stack([best % columns, best // columns], dim=-1) + 0.5
+        return tokens + self.queries[: best.shape[1]], self.patch_size * center
 
     def _places(self, anchor: Tensor, rows: int, columns: int) -> Tensor:
-        """(B, Q, rows·columns, 2) patches, from each query's anchor (B, Q, 2) px to each token's centre."""
+        """Return vectors (B, Q, rows·columns, 2), patches, from anchors (B, Q, 2) px to the centers of tokens."""
         x = torch.arange(columns, device=anchor.device) + 0.5
         y = torch.arange(rows, device=anchor.device) + 0.5
-        centres = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).flatten(0, 1)
-        return centres - anchor[:, :, None] / self.patch_size
+        centers = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).flatten(0, 1)
+        return centers - anchor[:, :, None] / self.patch_size
 
 
 class DecoderLayer(nn.Module):
     """Pre-norm self-attention between queries, cross-attention to the context, MLP; each with a residual.
 
-    The context is not normalised. The residual stream is float32, as in the encoder.
+    The context is not normalized. The residual stream is float32, as in the encoder.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -143,7 +148,8 @@ class DecoderLayer(nn.Module):
         )
 
     def forward(self, queries: Tensor, context: Tensor, places: Tensor | None = None) -> Tensor:
-        """Queries (B, Q, D) after the layer. context (B, N, D); places (B, Q, N, 2), of its tokens from each query."""
+        """Return the queries (B, Q, D) after the layer. context: (B, N, D); places: (B, Q, N, 2) patches, of its tokens
+        relative to each query."""
         precision = context.dtype
         query, key, value = self.self_qkv(self.self_norm(queries).to(precision)).chunk(3, dim=-1)
         queries = queries + self.self_out(self._attend(query, key, value))
@@ -154,14 +160,14 @@ class DecoderLayer(nn.Module):
         return queries + self.mlp(self.mlp_norm(queries).to(precision))
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Multi-head attention of (B, N, heads·width); heads are consecutive runs of channels. bias (B, heads, N, M)
-        is added to the logits."""
+        """Compute multi-head attention of (B, N, heads·width); heads are consecutive ranges of channels. bias
+        (B, heads, N, M): added to the logits."""
         bias = None if bias is None else bias.to(query.dtype)
         query, key, value = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (query, key, value))
         return functional.scaled_dot_product_attention(query, key, value, bias).transpose(1, 2).flatten(2)
 
     def _nearby(self, queries: Tensor, places: Tensor) -> Tensor:
-        """(B, heads, Q, N) how much each head of each query prefers each token for its place (B, Q, N, 2)."""
+        """Return the bias (B, heads, Q, N) of each head of each query towards tokens at positions (B, Q, N, 2)."""
         assert self.neighbourhood is not None
         chosen = self.neighbourhood(queries).float().unflatten(-1, (self.heads, 3)).transpose(1, 2)
         reach = chosen[..., :1].clamp(math.log(LEAST_REACH), math.log(MOST_REACH)).exp()
@@ -170,8 +176,8 @@ class DecoderLayer(nn.Module):
 
 
 def position_table(grid: int, width: int) -> Tensor:
-    """Fixed 2D sine-cosine positions (grid, grid, width): the first half of the channels encodes the column, the
-    second the row; each half is [sin(p·ω), cos(p·ω)] with ω_k = 10000^(−k / (width / 4))."""
+    """Return fixed 2D sine-cosine positions (grid, grid, width): the first half of the channels encodes the column,
+    the second the row; each half is [sin(p·ω), cos(p·ω)] with ω_k = 10000^(−k / (width / 4))."""
     frequency = 10000.0 ** (-torch.arange(width // 4, dtype=torch.float64, device="cpu") / (width // 4))
     angle = torch.arange(grid, dtype=torch.float64, device="cpu")[:, None] * frequency
     encoded = torch.cat([angle.sin(), angle.cos()], dim=1).float()

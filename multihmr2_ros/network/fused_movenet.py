@@ -14,12 +14,12 @@
 
 """MoveNet for inference on a CPU in float32: the same results in about two thirds of the time of the plain layers.
 
-- Each convolution with its activation or residual is one call of oneDNN, with weights in oneDNN's own layout: the large
+- Each convolution with its activation or residual is one oneDNN call, with weights in oneDNN's own layout. The large
   inner features of the inverted residuals are written once instead of twice.
-- At stride 2 the convolution pads by itself instead of reading a padded copy.
-- The vectors from people's centers and from keypoints' cells are computed only in the cells that are read.
+- At stride 2, oneDNN pads inside the convolution; no padded copy is made.
+- The vectors of people's centers and of keypoints' cells are computed only in the cells that are read.
 
-The calls are those of PyTorch's compiler and not part of its stable interface; so `fuse_encoder` tries them first.
+The operators are those of PyTorch's compiler and not part of its stable interface, so `fuse_encoder` tries them first.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from multihmr2_ros.network.movenet import (
 )
 from multihmr2_ros.network.proposals import KeypointEncoder
 
-# As oneDNN names them.
+# Names and arguments of the activations in oneDNN.
 ACTIVATIONS: dict[object, tuple[str, list[float]]] = {
     None: ("none", []),
     relu: ("relu", []),
@@ -60,13 +60,15 @@ ACTIVATIONS: dict[object, tuple[str, list[float]]] = {
 }
 TRIAL_SIZE = (128, 128)  # px, height and width
 TRIALS = 2
-TOLERANCE = 1e-4  # of the trial, a share of the greatest value
-FEW_PIXELS = 64
+TOLERANCE = 1e-4  # maximum difference in the trial, as a share of the greatest value
+FEW_PIXELS = 64  # below this number, 1 × 1 convolutions use the plain layer
 
 
 def fuse_encoder(encoder: KeypointEncoder) -> None:
-    """Replace the encoder's MoveNet, float32 on the CPU, by a `FusedMoveNet`, unless this PyTorch or processor cannot
-    run one, or not as fast, or with other results. Gradients are lost."""
+    """Replace the encoder's MoveNet, float32 on the CPU, by a `FusedMoveNet`, which has no gradients.
+
+    The encoder stays unchanged if this PyTorch or processor cannot run it, is slow, or gives other results.
+    """
     plain = encoder.movenet
     if isinstance(plain, MoveNet):
         with torch.inference_mode():
@@ -80,7 +82,7 @@ def _try_fused(plain: MoveNet) -> FusedMoveNet | None:
     try:
         fused = FusedMoveNet(plain)
         found, expected = fused(image), plain(image)
-    except (RuntimeError, AttributeError, TypeError):  # another PyTorch, or one without oneDNN
+    except (RuntimeError, AttributeError, TypeError):  # another version of PyTorch, or one without oneDNN
         return None
     names = ("context_16", "context_32", "finest", "center", "keypoint")
     same = all(_is_same(getattr(found, name), getattr(expected, name)) for name in names)
@@ -92,7 +94,7 @@ def _is_same(found: Tensor, expected: Tensor) -> bool:
 
 
 def _least_time(network: nn.Module, image: Tensor) -> float:
-    """Seconds. Where oneDNN has no kernel for a layout, it takes ten times as long, not a little more."""
+    """Return the minimum time in s. Without a oneDNN kernel for a layout, a call takes ten times as long."""
     times = []
     for _ in range(TRIALS):
         begin = time.perf_counter()
@@ -103,7 +105,7 @@ def _least_time(network: nn.Module, image: Tensor) -> float:
 
 @dataclass(frozen=True)
 class SparseOutputs(PeopleMaps):
-    """`PeopleMaps` whose vectors are computed where they are read, from the finest level."""
+    """`PeopleMaps` that computes vectors from the finest level, only in the cells that are read."""
 
     regression: CellHead
     offset: CellHead
@@ -119,7 +121,10 @@ class SparseOutputs(PeopleMaps):
 
 
 class FusedMoveNet(nn.Module):
-    """As `MoveNet`, whose weights it takes when it is made: (B, 3, H, W) image in [−1, 1], float32 → SparseOutputs."""
+    """`MoveNet` with oneDNN calls and the weights of `plain`.
+
+    Images (B, 3, H, W) float32 in [−1, 1] → SparseOutputs.
+    """
 
     def __init__(self, plain: MoveNet) -> None:
         super().__init__()
@@ -158,10 +163,10 @@ class FusedMoveNet(nn.Module):
 
 
 class FusedConv(nn.Module):
-    """A `SameConv` by one call of oneDNN. padding (px, all sides) is what the layer says, unless given here.
+    """A `SameConv` as one oneDNN call. padding: px on all sides; None: the padding of the layer.
 
-    For few pixels oneDNN may want the weights of a 1 × 1 convolution in another layout, and repacks them in every call,
-    which takes ten times as long as the convolution: the plain layer does these.
+    For few pixels, oneDNN may need the weights of a 1 × 1 convolution in another layout and repacks them in every call,
+    which takes ten times as long as the convolution. The plain layer is used there.
     """
 
     def __init__(self, layer: SameConv, padding: int | None = None) -> None:
@@ -183,7 +188,7 @@ class FusedConv(nn.Module):
         return result
 
     def add_to(self, total: Tensor, features: Tensor) -> Tensor:
-        """total + convolution of the features, in the total's memory; for layers without an activation."""
+        """Add the convolution of the features to total, in place; for layers without an activation."""
         if self._has_few(features):
             return total.add_(self.plain(features))
         result: Tensor = torch.ops.mkldnn._convolution_pointwise_(
@@ -196,8 +201,8 @@ class FusedConv(nn.Module):
 
 
 class FusedResidual(nn.Module):
-    """As `InvertedResidual`. Where it adds to its input, it does so in the input's memory: none of the levels that are
-    read again later is the input of such a block."""
+    """`InvertedResidual` with oneDNN calls. The residual is added in place; no level that is read later is the input of
+    a block with a residual."""
 
     def __init__(self, block: InvertedResidual) -> None:
         super().__init__()
@@ -215,15 +220,19 @@ class FusedResidual(nn.Module):
         return self.project.add_to(features, inner) if self.residual else self.project(inner)
 
     def _halve(self, inner: Tensor) -> Tensor:
-        """SAME padding is one row after an even number of rows. Two rows on both sides give the same results, after one
-        row that is dropped where the features are few; columns alike. (An odd number has one row on both sides.)"""
+        """Apply the block at stride 2 with symmetric padding.
+
+        For an even number of rows, SAME padding is one row after the last. Padding by two rows on both sides gives the
+        same results after a first row, which is dropped when the features are small; columns alike. For an odd number,
+        SAME padding is one row on both sides.
+        """
         extra = [1 - size % 2 for size in inner.shape[-2:]]
         result = self.project(self.depthwise(inner, [1 + more for more in extra]))
         return _contiguous(result[..., extra[0] :, extra[1] :])
 
 
 class FusedSeparable(nn.Module):
-    """As `SeparableConv`."""
+    """`SeparableConv` with oneDNN calls."""
 
     def __init__(self, layer: SeparableConv) -> None:
         super().__init__()
@@ -236,7 +245,7 @@ class FusedSeparable(nn.Module):
 
 
 class FusedHead(nn.Module):
-    """As `KeypointHead`. For its few outputs the plain matrix product is quicker."""
+    """`KeypointHead` with oneDNN calls; its few outputs are faster as a plain matrix product."""
 
     def __init__(self, head: KeypointHead) -> None:
         super().__init__()
@@ -249,7 +258,7 @@ class FusedHead(nn.Module):
 
 
 class CellHead(nn.Module):
-    """The hidden layer of a `KeypointHead` in single cells, and the layer that makes its output of it."""
+    """A `KeypointHead` evaluated in single cells: its hidden layer, and the weights of its output layer."""
 
     def __init__(self, head: KeypointHead) -> None:
         super().__init__()
@@ -258,12 +267,12 @@ class CellHead(nn.Module):
         self.output = head.output.conv
 
     def output_of_keypoints(self) -> tuple[Tensor, Tensor]:
-        """Weight (17, 2, 96) and bias (17, 2)."""
+        """Return weight (17, 2, 96) and bias (17, 2) of the output layer."""
         assert self.output.bias is not None
         return self.output.weight.unflatten(0, (KEYPOINTS, 2)).flatten(2), self.output.bias.unflatten(0, (KEYPOINTS, 2))
 
     def forward(self, finest: Tensor, cells: Tensor) -> Tensor:
-        """(B, N, 96) hidden features of the cells (B, N), row · w + column, of the finest level (B, 24, h, w)."""
+        """Return hidden features (B, N, 96) in cells (B, N), row · w + column, of the finest level (B, 24, h, w)."""
         columns = finest.shape[-1]
         around = functional.pad(finest, (1, 1, 1, 1)).permute(0, 2, 3, 1).flatten(1, 2)  # (B, (h + 2) (w + 2), 24)
         corner = cells + 2 * (cells // columns)  # of the 3 × 3 cells around

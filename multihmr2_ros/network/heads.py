@@ -12,9 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What is read off the class token and the decoded queries: two-layer perceptrons and their meaning.
+"""Heads: two-layer perceptrons on the class token and the decoded queries.
 
-Heads work in float32 whatever the encoder's precision: they are small, and pixels and metres come out of them.
+Heads compute in float32 whatever the encoder's precision is: they are small, and their outputs are pixels and meters.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from torch.nn import functional
 from multihmr2_ros.network.config import NetworkConfig
 from multihmr2_ros.people import BONE_COUNT
 
-LOCATION_SPAN = 1.2  # people's centres may lie outside the picture, by up to a fifth to the right and below
+LOCATION_SPAN = 1.2  # times the image size: people's centers may lie outside, by up to a fifth right and below
 LEAST_NEARNESS = 1e-5
 
 
 def perceptron(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    """Linear – ReLU – Linear."""
+    """Create Linear – ReLU – Linear."""
     return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
 
 
@@ -49,7 +49,7 @@ class CameraHead(nn.Module):
 
 
 class DetectionHeads(nn.Module):
-    """Decoded queries (…, D) → what is needed of every query: score, place in the picture, nearness."""
+    """Decoded queries (…, D) → score, location in the image, nearness. Applied to all queries."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -62,9 +62,9 @@ class DetectionHeads(nn.Module):
     def forward(
         self, queries: Tensor, anchor: Tensor | None = None, start_score: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Logit of the score (…,); location (…, 2) px of the padded input; log nearness (…,), nearness = f / z.
+        """Return score logit (…,), location (…, 2) px of the padded input, and log nearness (…,), nearness = f / z.
 
-        anchor (…, 2) px: the places that proposed queries start from; start_score (…,): the logit that they start with.
+        anchor (…, 2) px and start_score (…,) logit: initial position and score of proposed queries.
         """
         location = self.location(queries)
         if anchor is None:
@@ -75,8 +75,11 @@ class DetectionHeads(nn.Module):
         return score if start_score is None else score + start_score, location, self.nearness(queries).squeeze(-1)
 
     def _anchored(self, offset: Tensor, anchor: Tensor) -> Tensor:
-        """The anchor moved by an offset, patches in the middle of the span, that never leaves the span: a margin of a
-        fifth of the image size on all sides. Offset 0 stays at the anchor."""
+        """Move the anchor by an offset; 0 stays at the anchor.
+
+        The result stays within the span: the image with a margin of a fifth of its size on all sides. In the middle of
+        the span, the unit of the offset is a patch.
+        """
         margin = (LOCATION_SPAN - 1) * self.image_size
         span = self.image_size + 2 * margin
         start = torch.logit((anchor + margin) / span, eps=1e-3)
@@ -84,7 +87,7 @@ class DetectionHeads(nn.Module):
 
 
 class PersonHeads(nn.Module):
-    """Decoded queries (…, D) of chosen people → body shape, bone rotations, tracking feature."""
+    """Decoded queries (…, D) → body shape, bone rotations, tracking feature. Applied to selected queries."""
 
     initial_pose: Tensor
 
@@ -97,28 +100,29 @@ class PersonHeads(nn.Module):
         self.register_buffer("initial_pose", initial_pose(), persistent=False)
 
     def forward(self, queries: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Shape (…, outputs) in [0, 1]; rotations (…, 163, 3, 3), relative to the parent; feature (…, F)."""
+        """Return shape (…, outputs) in [0, 1], rotations (…, 163, 3, 3) relative to the parent bone, feature (…, F)."""
         rotations = rotations_from_columns(self.columns(queries))
         return torch.sigmoid(self.shape(queries)), rotations, self.track_feature(queries)
 
     def columns(self, queries: Tensor) -> Tensor:
-        """(…, 163, 3, 2) two columns per bone, of which Gram-Schmidt makes its rotation."""
+        """Return two columns per bone, (…, 163, 3, 2), to be orthonormalized by `rotations_from_columns`."""
         initial = self.initial_pose.expand(*queries.shape[:-1], -1)
         pose = initial + self.pose(torch.cat([queries, initial], dim=-1))
         return pose.unflatten(-1, (BONE_COUNT, 3, 2))
 
 
 def initial_pose() -> Tensor:
-    """(978,) two columns of a rotation per bone: identity, but +90° about x for the root: the released model's start.
+    """Return two columns of a rotation per bone, (978,): identity, but +90° about x for the root, as released.
 
-    (The root bone's rest frame looks along +y with the head at −z, so an upright person's root is at −90°.)"""
+    (The root bone's rest frame faces +y with the head at −z, so the root of an upright person is at −90°.)
+    """
     columns = torch.eye(3, device="cpu")[:, :2].repeat(BONE_COUNT, 1, 1)
     columns[0] = torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]], device="cpu")
     return columns.flatten()
 
 
 def rotations_from_columns(columns: Tensor) -> Tensor:
-    """Rotations (…, 3, 3) whose first two columns are the Gram-Schmidt of (…, 3, 2) (Zhou et al. 2019)."""
+    """Orthonormalize (…, 3, 2) by Gram-Schmidt and return rotations (…, 3, 3) (Zhou et al. 2019)."""
     first = functional.normalize(columns[..., 0], dim=-1)
     second = columns[..., 1] - (first * columns[..., 1]).sum(-1, keepdim=True) * first
     second = functional.normalize(second, dim=-1)
@@ -126,5 +130,5 @@ def rotations_from_columns(columns: Tensor) -> Tensor:
 
 
 def depth_from_nearness(log_nearness: Tensor, focal_px: Tensor) -> Tensor:
-    """Depth z in metres of the body's centre: f / exp(log nearness), f in px of the padded input."""
+    """Return the depth z (m) of the body's center, f / exp(log nearness), with f in px of the padded input."""
     return focal_px / log_nearness.exp().clamp(min=LEAST_NEARNESS)

@@ -12,19 +12,19 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Bodies fitted to the keypoints that the encoder sees, in closed form, starting from what the network says.
+"""Fits the predicted bodies to the encoder's keypoints, at a fixed cost per person.
 
-A regressed pose is right in kind and off by a hand's width in the image; the encoder's keypoints lie in the image where
-they should, and know no depth. So, in three steps of fixed cost for each person:
+A regressed pose is about right, but off by a hand's width in the image. The encoder's keypoints are accurate in the
+image, but have no depth. So:
 
 1. The rigid body (root rotation ω and center c) takes two Gauss-Newton steps on the keypoints of head and torso, with
-   the network's own root and place as a prior.
-2. Limb by limb, from the torso out, the end of a bone of length ℓ is put where the ray of its keypoint meets the sphere
-   of radius ℓ around the bone's start: of the two places, the one nearer to what the network said; where the ray misses
-   the sphere, the nearest point of it. The bone turns the shortest way.
-3. Keypoints of low score change nothing.
+   the network's root rotation and position as prior.
+2. Limb by limb, from the torso out, the end of a bone of length ℓ moves to an intersection of its keypoint's ray with
+   the sphere of radius ℓ around the bone's start: the intersection nearer to the predicted end, or, if the ray misses
+   the sphere, the sphere's point nearest to the ray. The bone rotates by the smallest angle.
+3. Keypoints of low score have no effect.
 
-All shapes are fixed and nothing waits for a GPU.
+All shapes are fixed and no step waits for a GPU.
 """
 
 from __future__ import annotations
@@ -41,21 +41,21 @@ from multihmr2_ros.network.model import PHENOTYPES, Prediction, back_project
 
 # COCO's keypoints of head and torso.
 RIGID = (0, 1, 2, 3, 4, 5, 6, 11, 12)
-# Keypoints at the start and at the end of the bones that are turned, both arms and both legs at once, from the torso
-# out; the bones whose heads the starts are (`Body.keypoint_bones`) turn with them.
+# Keypoints at the start and at the end of the bones that are rotated, both arms and both legs at once, from the torso
+# out. The bones whose heads are the starts (`Body.keypoint_bones`) are rotated.
 LIMBS = (((5, 6, 11, 12), (7, 8, 13, 14)), ((7, 8, 13, 14), (9, 10, 15, 16)))
 STEPS = 2
 KEYPOINT_SIGMA_M = 0.08  # of a keypoint on the rigid body, across the ray
 ROOT_SIGMA_RAD = 0.25
 DEPTH_SIGMA_RATIO = 0.1
 PLACE_SIGMA_RATIO = 0.03
-SEEN_SCORE = (0.12, 0.35)  # below the first a keypoint changes nothing, above the second its limb goes all the way
+SEEN_SCORE = (0.12, 0.35)  # keypoint scores of weight 0 and weight 1
 NEAREST_M = 0.15
 FARTHEST_TURN_RAD = 2.0
 
 
 def fit_to_keypoints(body: Body, prediction: Prediction) -> Prediction:
-    """The prediction with root rotations, limb rotations and centers that fit the keypoints; unchanged without any."""
+    """Fit root rotations, limb rotations and centers to the keypoints; without keypoints, change nothing."""
     if prediction.keypoints is None or prediction.keypoint_score is None:
         return prediction
     batch, people = prediction.score.shape
@@ -63,7 +63,7 @@ def fit_to_keypoints(body: Body, prediction: Prediction) -> Prediction:
     bones = body.pose_bones(prediction.shape[..., :PHENOTYPES].flatten(0, 1), rotations)
     points = bones[..., :3, 3].index_select(1, body.keypoint_bones)
     center = prediction.centre.flatten(0, 1)
-    points = points - points[:, :1]  # from the nose, beside which the center vertex lies
+    points = points - points[:, :1]  # relative to the nose, next to which the center vertex lies
     k = prediction.k[:, None].expand(-1, people, -1, -1).flatten(0, 1)
     seen = _seen(prediction.keypoint_score.flatten(0, 1))
     rays = back_project(prediction.keypoints.flatten(0, 1), torch.ones_like(seen), k)[..., :2]  # x / z and y / z
@@ -78,13 +78,16 @@ def fit_to_keypoints(body: Body, prediction: Prediction) -> Prediction:
 
 
 def _seen(score: Tensor) -> Tensor:
-    """How much a keypoint of this score counts, 0 to 1."""
+    """Return the weight of keypoints, 0 to 1, by their score."""
     low, high = SEEN_SCORE
     return ((score - low) / (high - low)).clamp(0.0, 1.0)
 
 
 def _fit_rigid(points: Tensor, center: Tensor, rays: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-    """Turn (n, 3, 3) about the center, and center (n, 3), by Gauss-Newton steps. points (n, 17, 3) from the center."""
+    """Return a rotation (n, 3, 3) about the center, and the center (n, 3) m, by Gauss-Newton steps.
+
+    points (n, 17, 3) m, relative to the center; rays (n, 17, 2) x / z and y / z; seen (n, 17) weights.
+    """
     points, rays, seen = (_rows(value, RIGID) for value in (points, rays, seen))
     start = center
     depth = start[:, 2].clamp(min=NEAREST_M)
@@ -118,10 +121,12 @@ def _fit_rigid(points: Tensor, center: Tensor, rays: Tensor, seen: Tensor) -> tu
 
 
 def _turn_limbs(body: Body, rotations: Tensor, orientation: Tensor, points: Tensor, rays: Tensor, seen: Tensor) -> None:
-    """Turn the limbs towards their keypoints, in rotations (n, 163, 3, 3). orientation (n, 163, 3, 3): of the bones in
-    the camera frame; points (n, 17, 3): keypoints of the bodies as they are placed."""
+    """Rotate the limbs towards their keypoints, in place in rotations (n, 163, 3, 3).
+
+    orientation (n, 163, 3, 3): of the bones, camera frame. points (n, 17, 3) m: keypoints of the bodies, camera frame.
+    """
     place = _rows(points, LIMBS[0][0])
-    before: Tensor | None = None  # how the bones further in have turned
+    before: Tensor | None = None  # rotation of the bones nearer to the torso
     for starts, ends in LIMBS:
         bones = [body.keypoint_rows[start] for start in starts]
         vector = _rows(points, ends) - _rows(points, starts)  # (n, 4, 3)
@@ -138,13 +143,15 @@ def _turn_limbs(body: Body, rotations: Tensor, orientation: Tensor, points: Tens
 
 
 def _rows(values: Tensor, rows: Sequence[int]) -> Tensor:
-    """Rows of values (n, m, …) → (n, rows, …). (A list as an index would wait for the GPU.)"""
+    """Select rows of values (n, m, …) → (n, rows, …). (Indexing with a list would wait for the GPU.)"""
     return torch.stack([values[:, row] for row in rows], dim=1)
 
 
 def _meet(start: Tensor, vector: Tensor, ray: Tensor) -> Tensor:
-    """(…, 3) from the start (…, 3) to where the ray (…, 2) meets the sphere that the vector's end lies on, on the side
-    of that end."""
+    """Return vectors (…, 3) from the start (…, 3) to the ray (…, 2), with the length of `vector` (…, 3).
+
+    Of the two intersections of ray and sphere, the one nearer to the end of `vector`.
+    """
     direction = functional.normalize(torch.cat([ray, torch.ones_like(ray[..., :1])], dim=-1), dim=-1)
     length = vector.norm(dim=-1, keepdim=True)
     nearest = (direction * start).sum(-1, keepdim=True)  # along the ray
@@ -156,7 +163,7 @@ def _meet(start: Tensor, vector: Tensor, ray: Tensor) -> Tensor:
 
 
 def _shortest_turn(vector: Tensor, target: Tensor, share: Tensor) -> Tensor:
-    """(…, 3, 3) rotations by a share (…,) of the angle from vector to target (…, 3), at most FARTHEST_TURN_RAD."""
+    """Return rotations (…, 3, 3) by a share (…,) of the angle, at most FARTHEST_TURN_RAD, from vector to target."""
     axis = torch.linalg.cross(vector, target)
     sine, cosine = axis.norm(dim=-1), (vector * target).sum(-1)
     angle = torch.atan2(sine, cosine).clamp(max=FARTHEST_TURN_RAD) * share
@@ -164,8 +171,8 @@ def _shortest_turn(vector: Tensor, target: Tensor, share: Tensor) -> Tensor:
 
 
 def solve_positive(matrix: Tensor, right: Tensor) -> Tensor:
-    """x of A x = b for positive definite A (n, m, m), b (n, m), by elimination without pivots: for small m only. (The
-    library's solver waits for the GPU.)"""
+    """Solve A x = b for positive definite A (n, m, m) and b (n, m), by elimination without pivoting, for small m only.
+    (PyTorch's solver waits for the GPU.)"""
     size = matrix.shape[-1]
     rows = torch.cat([matrix, right[..., None]], dim=-1)
     for pivot in range(size):

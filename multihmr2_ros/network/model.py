@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Multi-HMR 2: one image in; scores, places, bodies and appearance of the people in it out (paper section 3).
+"""Multi-HMR 2: image → scores, positions, bodies and appearance features of people (paper section 3).
 
-Everything has a fixed shape: the `max_people` queries of highest score go on, present or not, so that no step waits
-for the GPU to say how many people there are. Who is present is decided at the very end, on the host.
+All shapes are fixed: the `max_people` queries of highest score pass through all steps, whether they are people or not,
+so no step waits for the GPU to know how many people there are. The score threshold is applied at the end, on the host.
 """
 
 from __future__ import annotations
@@ -36,29 +36,29 @@ from multihmr2_ros.network.proposals import EncoderFeatures, ProposalEmbedding
 IMAGE_MEAN = {"vit": (0.485, 0.456, 0.406), "movenet": (0.5, 0.5, 0.5)}
 IMAGE_STD = {"vit": (0.229, 0.224, 0.225), "movenet": (0.5, 0.5, 0.5)}
 KEYPOINTS = 17  # COCO's
-SCORE_START = (-6.0, 6.0)  # logits that the encoder's proposals begin with
-FOV_IN_TRAINING = (0.15, 2.8)  # rad, of cameras through which people are projected in training
+SCORE_START = (-6.0, 6.0)  # range of the initial score logits of the encoder's proposals
+FOV_IN_TRAINING = (0.15, 2.8)  # rad, range of the predicted field of view in projections during training
 PHENOTYPES = 6  # of the shape outputs, the first six are Anny's phenotypes; the others are unused
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The network's whole output for B images, Q queries and the M queries of highest score, best first.
+    """Output of the network for B images: all Q queries, and the M queries of highest score, best first.
 
-    Pixels are those of the padded input; metres in the camera's optical frame.
+    Pixels are those of the padded input; meters are in the camera's optical frame.
 
-    horizontal_fov   (B,) rad, as predicted, whatever k is
-    k                (B, 3, 3) the intrinsics in use: given, or from the predicted field of view
+    horizontal_fov   (B,) rad, predicted, also if k is given
+    k                (B, 3, 3) px, the intrinsics in use: given, or from the predicted field of view
     query_score      (B, Q) in [0, 1]
-    query_location   (B, Q, 2) px, the body centre's place in the picture
-    query_depth      (B, Q) m, the body centre's z
-    score            (B, M)
-    centre           (B, M, 3) m, the body's centre vertex
-    shape            (B, M, 11) in [0, 1], the first 6 are Anny's phenotypes
+    query_location   (B, Q, 2) px, the body's center in the image
+    query_depth      (B, Q) m, z of the body's center
+    score            (B, M) in [0, 1]
+    centre           (B, M, 3) m, the body's center vertex
+    shape            (B, M, 11) in [0, 1]; the first 6 are Anny's phenotypes
     rotations        (B, M, 163, 3, 3) relative to the parent bone; row 0 in the camera frame
     track_feature    (B, M, F)
-    keypoints        (B, M, 17, 2) px, COCO's order, that the encoder saw of the person; None where it looks for none
-    keypoint_score   (B, M, 17) in [0, 1], of these
+    keypoints        (B, M, 17, 2) px, in COCO's order, found by the encoder; None for encoders without keypoints
+    keypoint_score   (B, M, 17) in [0, 1]; None without keypoints
     """
 
     horizontal_fov: Tensor
@@ -77,8 +77,12 @@ class Prediction:
 
 @dataclass(frozen=True)
 class LayerOutputs:
-    """One decoder layer's detections of B images: score_logit (B, Q); location (B, Q, 2) px of the padded input;
-    log_nearness (B, Q), the log of f / z."""
+    """Detections of one decoder layer for B images.
+
+    score_logit   (B, Q)
+    location      (B, Q, 2) px of the padded input
+    log_nearness  (B, Q) log of f / z
+    """
 
     score_logit: Tensor
     location: Tensor
@@ -87,16 +91,16 @@ class LayerOutputs:
 
 @dataclass(frozen=True)
 class TrainingOutputs:
-    """The network's output for B images, as the losses need it.
+    """Output of the network for B images, as the losses need it.
 
-    layers          one LayerOutputs per decoder layer, the last one last
+    layers          one LayerOutputs per decoder layer, in order
     queries         (B, Q, D) decoded, for the person heads
-    heatmap         (B, h, w) logit of "a person's centre lies in this patch"; None for learned queries
-    horizontal_fov  (B,) rad, as predicted
+    heatmap         (B, h, w) logit of "a person's center lies in this patch"; None for learned queries
+    horizontal_fov  (B,) rad, predicted
     k               (B, 3, 3) px, the intrinsics in use: given or predicted
     image_size      (height, width) px of the padded input
-    keypoint_maps   (B, h, w, 17) logit of "this keypoint of somebody lies in this patch"; None without such maps
-    movenet         outputs of the pretrained encoder, where it was run
+    keypoint_maps   (B, h, w, 17) logit of "a keypoint of this kind lies in this patch"; None without such maps
+    movenet         output of the pretrained encoder; None if it was not run
     """
 
     layers: tuple[LayerOutputs, ...]
@@ -111,10 +115,12 @@ class TrainingOutputs:
 
 @dataclass(frozen=True)
 class PlacedBodies:
-    """Posed bodies at their places: metres, axes of the camera frame.
+    """Posed bodies at their positions; meters.
 
-    vertices (B, M, V, 3) and joints (B, M, 163, 3) in the camera frame; bone_poses (B, M, 163, 4, 4) about the body's
-    own origin, as the released model gives them; stature (B, M).
+    vertices    (B, M, V, 3) camera frame
+    joints      (B, M, 163, 3) camera frame
+    bone_poses  (B, M, 163, 4, 4) relative to the body's own origin, axes of the camera frame, as released
+    stature     (B, M)
     """
 
     vertices: Tensor
@@ -124,7 +130,7 @@ class PlacedBodies:
 
 
 class MultiHMR2(nn.Module):
-    """The learned part: encoder with camera, decoder, heads."""
+    """The learned part: encoder, camera head, decoder, detection and person heads."""
 
     image_mean: Tensor
     image_std: Tensor
@@ -145,7 +151,7 @@ class MultiHMR2(nn.Module):
             self.register_buffer(name, value, persistent=False)
 
     def set_precision(self, dtype: torch.dtype) -> MultiHMR2:
-        """Hold and multiply the encoder's and the decoder's matrices in dtype; all else stays in float32."""
+        """Convert the matrices of encoder and decoder to dtype, in place; all else stays float32. Returns self."""
         for module in [*self.backbone.modules(), *self.decoder.modules()]:
             if isinstance(module, nn.Linear | nn.Conv2d):
                 module.to(dtype)
@@ -156,10 +162,12 @@ class MultiHMR2(nn.Module):
         return self.decoder.to_context.weight.dtype
 
     def forward(self, image: Tensor, k: Tensor, k_given: Tensor, max_people: int) -> Prediction:
-        """People of B images of one size.
+        """Detect the people of B images of one size.
 
-        image (B, 3, H, W) uint8 RGB, H and W multiples of the patch size; k (B, 3, 3) px of this image, read where
-        k_given (B,) bool is true.
+        image       (B, 3, H, W) uint8 RGB, H and W multiples of the patch size
+        k           (B, 3, 3) px of this image
+        k_given     (B,) bool; where false, k is ignored and predicted
+        max_people  M, number of queries that get a body
         """
         encoded = self.encode(image)
         decoded, horizontal_fov = self.decoder(encoded.patches, self._start(encoded)), self.camera(encoded.class_token)
@@ -181,19 +189,20 @@ class MultiHMR2(nn.Module):
     def training_outputs(
         self, image: Tensor, k: Tensor, k_given: Tensor, features: EncoderFeatures | None = None
     ) -> TrainingOutputs:
-        """What the losses need; arguments as of `forward`. The person heads run later, for matched queries only.
+        """Return the output that the losses need. The person heads are applied later, to matched queries only.
 
-        features: of the pretrained encoder for these images, where they are known already."""
+        Arguments as in `forward`; features: of the pretrained encoder for these images, if already computed.
+        """
         encoded = self.encode(image, features)
         patches = encoded.patches
         decoded = self.decoder(patches, self._start(encoded))
-        with torch.autocast(image.device.type, enabled=False):  # pixels and metres are float32 under autocast, too
+        with torch.autocast(image.device.type, enabled=False):  # pixels and meters stay float32 under autocast
             horizontal_fov = self.camera(encoded.class_token)
             maps = None if self.keypoint_maps is None else self.keypoint_maps(patches)
             layers = tuple(
                 LayerOutputs(*self.detection(queries, decoded.anchor, decoded.score)) for queries in decoded.layers
             )
-        # Known cameras alone teach the field of view: through projections it would be traded for distance, without end.
+        # Only known cameras train the field of view: through projections it would be traded against distance.
         k = camera_in_use(image, horizontal_fov.detach().clamp(*FOV_IN_TRAINING), k, k_given)
         return TrainingOutputs(
             layers, decoded.queries, decoded.heatmap, horizontal_fov, k, (image.shape[-2], image.shape[-1]), maps,
@@ -201,12 +210,12 @@ class MultiHMR2(nn.Module):
         )  # fmt: skip
 
     def encode(self, image: Tensor, features: EncoderFeatures | None = None) -> Encoded:
-        """Tokens of images (B, 3, H, W) uint8, float32; features as in `training_outputs`."""
+        """Encode images (B, 3, H, W) uint8; features as in `training_outputs`."""
         encoded: Encoded = self.backbone(image if features is not None else self._normalize(image), features)
         return encoded
 
     def extract_features(self, image: Tensor) -> EncoderFeatures:
-        """Features of the pretrained encoder for images (B, 3, H, W) uint8."""
+        """Compute the features of the pretrained encoder for images (B, 3, H, W) uint8."""
         assert self.backbone.pretrained is not None
         features: EncoderFeatures = self.backbone.pretrained(self._normalize(image))
         return features
@@ -215,7 +224,7 @@ class MultiHMR2(nn.Module):
         return (image.float() / 255.0 - self.image_mean) / self.image_std
 
     def _start(self, encoded: Encoded) -> QueryStart | None:
-        """What the queries begin with, where the encoder proposes people."""
+        """Return the initial queries if the encoder proposes people, else None."""
         if self.proposals is None or encoded.features is None:
             return None
         features = encoded.features
@@ -229,19 +238,19 @@ def _whole_outputs(features: EncoderFeatures | None) -> MoveNetOutputs | None:
 
 
 def camera_in_use(image: Tensor, horizontal_fov: Tensor, k: Tensor, k_given: Tensor) -> Tensor:
-    """(B, 3, 3) px: k where k_given (B,), elsewhere the intrinsics of the predicted field of view."""
+    """Return intrinsics (B, 3, 3) px: k where k_given (B,) is true, elsewhere from the predicted field of view."""
     predicted = intrinsics(horizontal_fov, image.shape[-2], image.shape[-1])
     return torch.where(k_given[:, None, None], k, predicted)
 
 
 def take(values: Tensor, indices: Tensor) -> Tensor:
-    """Rows of values (B, Q, …) that indices (B, M) name → (B, M, …)."""
+    """Select rows (B, M, …) of values (B, Q, …) by indices (B, M)."""
     index = indices.reshape(*indices.shape, *[1] * (values.ndim - 2)).expand(-1, -1, *values.shape[2:])
     return values.gather(1, index)
 
 
 def intrinsics(horizontal_fov: Tensor, height: int, width: int) -> Tensor:
-    """(B, 3, 3) of a field of view (B,) rad: f = (W/2) / tan(fov/2) on both axes, principal point in the middle."""
+    """Return K (B, 3, 3) px of a field of view (B,) rad: f = (W/2) / tan(fov/2) on both axes, center (W/2, H/2)."""
     focal = 0.5 * width / torch.tan(0.5 * horizontal_fov)
     zero, one = torch.zeros_like(focal), torch.ones_like(focal)
     rows = [focal, zero, one * (0.5 * width), zero, focal, one * (0.5 * height), zero, zero, one]
@@ -249,7 +258,7 @@ def intrinsics(horizontal_fov: Tensor, height: int, width: int) -> Tensor:
 
 
 def back_project(points: Tensor, depth: Tensor, k: Tensor) -> Tensor:
-    """X = z · K⁻¹ [u, v, 1]ᵀ: points (B, M, 2) px, depth (B, M) m, k (B, 3, 3) → (B, M, 3) m.
+    """Back-project points (B, M, 2) px at depth (B, M) m with k (B, 3, 3): X = z · K⁻¹ [u, v, 1]ᵀ, (B, M, 3) m.
 
     K⁻¹ is written out (K is upper triangular), because a matrix inverse waits for the GPU.
     """
@@ -259,7 +268,7 @@ def back_project(points: Tensor, depth: Tensor, k: Tensor) -> Tensor:
 
 
 def place_bodies(body: Body, prediction: Prediction) -> PlacedBodies:
-    """Pose everybody and shift each so that its centre vertex lands on the located point."""
+    """Pose all bodies and shift each so that its center vertex is at `prediction.centre`."""
     batch, people = prediction.score.shape
     shape = prediction.shape[..., :PHENOTYPES].flatten(0, 1)
     posed = body(shape, prediction.rotations.flatten(0, 1))

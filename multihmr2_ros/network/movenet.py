@@ -14,8 +14,8 @@
 
 """MoveNet MultiPose as a pretrained encoder: a MobileNetV2 of width 1.5 with a feature pyramid and keypoint heads.
 
-Google's model (Apache-2.0) finds several people's 17 keypoints at any image size. Its layers are written here in plain
-PyTorch; `scripts/convert_movenet.py` says where the weights come from. Inverted residuals: Sandler et al. 2018,
+Google's model (Apache-2.0) finds 17 keypoints of several people at any image size. Its layers are written here in plain
+PyTorch; `scripts/convert_movenet.py` names the source of the weights. Inverted residuals: Sandler et al. 2018,
 "MobileNetV2"; people as centers with keypoints: Zhou et al. 2019, "Objects as Points".
 """
 
@@ -46,12 +46,12 @@ LATERAL_WIDTHS = (64, 64, 32, 24)
 PYRAMID_WIDTHS = (64, 32, 24, 24)
 FINEST_WIDTH = PYRAMID_WIDTHS[-1]
 HEAD_WIDTH = 96
-# Block after which a level of the pyramid is read, and its channels.
+# Index of the block whose output is a level of the pyramid, and its number of channels.
 STRIDE_4, STRIDE_8, STRIDE_16 = (2, 40), (5, 48), (9, 96)
 CONTEXT_16, CONTEXT_32 = (12, 144), (16, 480)
-CELL_PX = 4  # of the keypoint heads' outputs
+CELL_PX = 4  # size of a cell of the heads' outputs
 KEYPOINTS = 17
-IN_NETWORK = "backbone.pretrained.movenet."  # how the names of its weights begin in a whole network
+IN_NETWORK = "backbone.pretrained.movenet."  # prefix of its weights' names in a whole network
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class PeopleMaps(abc.ABC):
     context_32          (B, 480, H / 32, W / 32)
     finest              (B, 24, h, w) of the pyramid
     center              (B, h, w) logit of "a person's center lies in this cell"
-    keypoint            (B, 17, h, w) logit of "this keypoint of somebody lies in this cell"
+    keypoint            (B, 17, h, w) logit of "a keypoint of this kind lies in this cell"
     """
 
     context_16: Tensor
@@ -73,20 +73,21 @@ class PeopleMaps(abc.ABC):
 
     @abc.abstractmethod
     def regression_at(self, cells: Tensor) -> Tensor:
-        """(B, Q, 17, 2) cells, y before x, from people's centers in `cells` (B, Q), row · w + column, to their
-        keypoints."""
+        """Return vectors (B, Q, 17, 2) in cells, (y, x), from people's centers to their keypoints. cells (B, Q):
+        row · w + column of the centers."""
 
     @abc.abstractmethod
     def offset_at(self, cells: Tensor) -> Tensor:
-        """(B, Q, 17, 2) cells, y before x, from the keypoints' cells (B, 17, Q), row · w + column, to the keypoints."""
+        """Return vectors (B, Q, 17, 2) in cells, (y, x), from the keypoints' cells (B, 17, Q), row · w + column, to the
+        keypoints."""
 
 
 @dataclass(frozen=True)
 class MoveNetOutputs(PeopleMaps):
     """`PeopleMaps` with the vectors of every cell.
 
-    regression          (B, 17, 2, h, w) as of `regression_at`
-    offset              (B, 17, 2, h, w) as of `offset_at`
+    regression          (B, 17, 2, h, w) vectors as in `regression_at`
+    offset              (B, 17, 2, h, w) vectors as in `offset_at`
     """
 
     regression: Tensor
@@ -102,7 +103,7 @@ class MoveNetOutputs(PeopleMaps):
 
 
 class MoveNet(nn.Module):
-    """(B, 3, H, W) image in [−1, 1] → MoveNetOutputs; H and W multiples of 16 px."""
+    """Images (B, 3, H, W) in [−1, 1] → MoveNetOutputs; H and W multiples of 16 px."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -178,8 +179,8 @@ class SameConv(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """1 × 1 convolution to more channels, 3 × 3 depthwise convolution, 1 × 1 convolution to few; a residual where the
-    shape stays."""
+    """1 × 1 convolution to more channels, 3 × 3 depthwise convolution, 1 × 1 convolution to fewer channels; with a
+    residual if the shape does not change."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -228,19 +229,19 @@ class KeypointHead(nn.Sequential):
 
 
 def convolve_pointwise(conv: nn.Conv2d, features: Tensor) -> Tensor:
-    """A 1 × 1 convolution as the matrix product that it is: PyTorch's own is five times as slow on one thread."""
+    """Compute a 1 × 1 convolution as a matrix product: PyTorch's convolution takes five times as long on one thread."""
     product = functional.linear(features.permute(0, 2, 3, 1), conv.weight.flatten(1), conv.bias)
     return product.permute(0, 3, 1, 2)
 
 
 def pad_same(features: Tensor, kernel: int, stride: int) -> Tensor:
-    """Features with TensorFlow's SAME padding for a convolution."""
+    """Pad features as TensorFlow's SAME padding for a convolution."""
     pads = [max((-(-n // stride) - 1) * stride + kernel - n, 0) for n in features.shape[:1:-1]]
     return functional.pad(features, [side for n in pads for side in (n // 2, n - n // 2)])
 
 
 def load_encoder(encoder: MoveNet, path: Path) -> None:
-    """Load the weights that `scripts/convert_movenet.py` wrote, or those in a whole network; else UserError."""
+    """Load weights from a file of `scripts/convert_movenet.py` or of a whole network. Raises UserError for others."""
     try:
         tensors = safetensors.torch.load_file(path)
         if any(name.startswith(IN_NETWORK) for name in tensors):
@@ -250,12 +251,12 @@ def load_encoder(encoder: MoveNet, path: Path) -> None:
         encoder.load_state_dict({name: value.float() for name, value in tensors.items()})
     except (OSError, safetensors.SafetensorError, RuntimeError) as error:
         raise UserError(
-            f"{path} does not hold MoveNet's weights as scripts/convert_movenet.py writes them "
+            f"{path} does not contain MoveNet's weights as scripts/convert_movenet.py writes them "
             f"({' '.join(str(error).split())!s:.120}); convert them again"
         ) from None
 
 
 def upsample(features: Tensor, finer: Tensor) -> Tensor:
-    """Features at twice their size (bilinear), cut to the rows and columns of the finer level."""
+    """Upsample features by 2 (bilinear) and crop them to the rows and columns of the finer level."""
     rows, columns = finer.shape[-2:]
     return functional.interpolate(features, scale_factor=2.0, mode="bilinear")[..., :rows, :columns]

@@ -12,10 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Queries from MoveNet's people: the cells that look most like somebody's center, and their 17 keypoints.
+"""Queries from the people that MoveNet finds: the cells of highest center score, and their 17 keypoints.
 
-A query starts at the person's nose, where Anny's located vertex is, with a description of the keypoints and of the
-image around them. Centers with regressed keypoints, refined on the keypoints' heat maps, are MoveNet's own decoding.
+A query starts at the person's nose, next to the vertex of Anny that the network locates, with an embedding of the
+keypoints and of image features at them. As in MoveNet's own decoding, keypoints are regressed from the centers and
+refined on the heatmaps of the keypoints.
 """
 
 from __future__ import annotations
@@ -37,29 +38,29 @@ from multihmr2_ros.network.movenet import (
     PeopleMaps,
 )
 
-WINDOW = 3  # steps around a regressed keypoint in which its heat map is searched
-EXTENT_PER_STEP = 12.0  # cells: people of twice this height are searched with steps of two cells
+WINDOW = 3  # steps around a regressed keypoint in which its heatmap is searched
+EXTENT_PER_STEP = 12.0  # cells: people of twice this extent are searched with steps of two cells
 MOST_STEP = 3.0
-SOFTENING = 1.8  # cells: how slowly the search prefers near cells, as in MoveNet
+SOFTENING = 1.8  # cells, added to the distance: less preference for near cells, as in MoveNet
 LEAST_EXTENT_PX = 16.0
 PATCH_PX = 32
 MIDDLE_PX = 16
-MIDDLE_WIDTH, COARSE_WIDTH = 32, 24  # of what is sampled at each keypoint, at strides 16 and 32
+MIDDLE_WIDTH, COARSE_WIDTH = 32, 24  # channels sampled at each keypoint, at strides 16 and 32
 NOSE = 0
 
 
 @dataclass(frozen=True)
 class EncoderFeatures:
-    """What the rest of the network reads of MoveNet, for B images of H × W px and Q proposed people, best first.
+    """Features of MoveNet for the rest of the network: B images of H × W px, Q proposed people, best first.
 
     context_16       (B, 144, H / 16, W / 16)
     context_32       (B, 480, H / 32, W / 32)
-    pooled           (B, 48, H / 32, W / 32) greatest and mean of the finest level
+    pooled           (B, 48, H / 32, W / 32) maximum and mean of the finest level
     center_logit     (B, Q)
     keypoints        (B, Q, 17, 2) px of the padded input, COCO's order
     keypoint_score   (B, Q, 17) in [0, 1]
-    sampled          (B, Q, 17, 24) of the finest level at the keypoints
-    outputs          of MoveNet, for training it further; None where only the features were kept
+    sampled          (B, Q, 17, 24) features of the finest level at the keypoints
+    outputs          of MoveNet, for training it further; None if only the features were kept
     """
 
     context_16: Tensor
@@ -73,12 +74,12 @@ class EncoderFeatures:
 
     @property
     def reference(self) -> Tensor:
-        """(B, Q, 2) px, the nose: where the query starts."""
+        """(B, Q, 2) px, the nose, initial position of the query."""
         return self.keypoints[:, :, NOSE]
 
 
 class KeypointEncoder(nn.Module):
-    """(B, 3, H, W) image in [−1, 1], H and W multiples of 32 px → EncoderFeatures."""
+    """Images (B, 3, H, W) in [−1, 1], H and W multiples of 32 px → EncoderFeatures."""
 
     def __init__(self, queries: int) -> None:
         super().__init__()
@@ -86,7 +87,7 @@ class KeypointEncoder(nn.Module):
         self.queries = queries
 
     def forward(self, image: Tensor) -> EncoderFeatures:
-        with torch.autocast(image.device.type, enabled=False):  # places in cells need float32 in training
+        with torch.autocast(image.device.type, enabled=False):  # positions in cells need float32 in training
             outputs = self.movenet(image)
         logit, keypoints, score = propose_people(outputs, self.queries)
         finest = outputs.finest.float()
@@ -105,7 +106,7 @@ class KeypointEncoder(nn.Module):
 
 
 def propose_people(outputs: PeopleMaps, queries: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The best people: logit (B, Q), keypoints (B, Q, 17, 2) px and their scores (B, Q, 17)."""
+    """Return the people of highest score: logit (B, Q), keypoints (B, Q, 17, 2) px, keypoint scores (B, Q, 17)."""
     logit, cells = find_centers(outputs, queries)
     columns = outputs.center.shape[2]
     window = search_window(outputs, regress_keypoints(outputs, cells).detach())
@@ -119,7 +120,7 @@ def propose_people(outputs: PeopleMaps, queries: int) -> tuple[Tensor, Tensor, T
 
 
 def find_centers(outputs: PeopleMaps, queries: int) -> tuple[Tensor, Tensor]:
-    """The cells of highest center score that no neighbor exceeds: logit (B, Q), cells (B, Q, 2), y before x."""
+    """Return the local maxima of highest center score: logit (B, Q), cells (B, Q, 2) as (y, x)."""
     center = outputs.center
     _, rows, columns = center.shape
     peak = center == functional.max_pool2d(center[:, None], 3, 1, 1)[:, 0]
@@ -128,17 +129,17 @@ def find_centers(outputs: PeopleMaps, queries: int) -> tuple[Tensor, Tensor]:
 
 
 def regress_keypoints(outputs: PeopleMaps, cells: Tensor) -> Tensor:
-    """(B, Q, 17, 2) keypoints in cells, y before x, as regressed from centers (B, Q, 2)."""
+    """Regress keypoints (B, Q, 17, 2), cells as (y, x), from centers (B, Q, 2)."""
     return cells[:, :, None] + outputs.regression_at(cells[..., 0] * outputs.center.shape[2] + cells[..., 1])
 
 
 @dataclass(frozen=True)
 class SearchWindow:
-    """The N cells around each regressed keypoint in which its heat map is searched, for B images, Q people.
+    """The N cells around each regressed keypoint in which its heatmap is searched, for B images and Q people.
 
     index     (B, 17, Q, N) int64, flat index of the cell
-    distance  (B, 17, Q, N) cells, from the regressed keypoint
-    logit     (B, 17, Q, N) of the heat map
+    distance  (B, 17, Q, N) cells, to the regressed keypoint
+    logit     (B, 17, Q, N) of the heatmap
     """
 
     index: Tensor
@@ -146,12 +147,12 @@ class SearchWindow:
     logit: Tensor
 
     def preference(self) -> Tensor:
-        """(B, 17, Q, N) log of heat over distance: the cell of the greatest is chosen."""
+        """Return log (score / distance), (B, 17, Q, N); the cell of the maximum is chosen."""
         return functional.logsigmoid(self.logit) - (self.distance + SOFTENING).log()
 
 
 def search_window(outputs: PeopleMaps, places: Tensor) -> SearchWindow:
-    """The window around keypoints (B, Q, 17, 2) in cells, y before x; large people are searched with larger steps."""
+    """Create the window around keypoints (B, Q, 17, 2), cells as (y, x); large people have larger steps."""
     _, rows, columns = outputs.center.shape
     extent = (places.amax(2) - places.amin(2)).amax(-1)
     step = (extent / EXTENT_PER_STEP).round().clamp(1.0, MOST_STEP)[:, :, None, None]
@@ -165,7 +166,7 @@ def search_window(outputs: PeopleMaps, places: Tensor) -> SearchWindow:
 
 
 class PatchEmbedding(nn.Module):
-    """EncoderFeatures → (B, width, H / 32, W / 32): what MoveNet sees in each patch, by one linear layer."""
+    """EncoderFeatures → patches (B, width, H / 32, W / 32): MoveNet's features in each patch, by one linear layer."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -181,10 +182,10 @@ class PatchEmbedding(nn.Module):
 
 
 class ProposalEmbedding(nn.Module):
-    """Proposed people and image features → (B, Q, D) content of the queries.
+    """Proposed people and image features → initial content of the queries (B, Q, D).
 
-    Keypoints are described relative to the reference point and to their own extent, so that a pose looks the same at
-    any size; features are sampled at the keypoints, at strides 4, 16 and 32 (the patches).
+    Keypoints are relative to the reference point and divided by their own extent, so that a pose is encoded alike at
+    any size. Image features are sampled at the keypoints, at strides 4, 16 and 32 (the patches).
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -215,7 +216,10 @@ class ProposalEmbedding(nn.Module):
         return self.embed_people(keypoints, features.keypoint_score, features.center_logit, seen)
 
     def embed_people(self, keypoints: Tensor, score: Tensor, center_logit: Tensor, seen: Tensor | None) -> Tensor:
-        """Content of the queries; seen (B, Q, sampled_width): image features, None where only keypoints are known."""
+        """Embed keypoints (B, Q, 17, 2) px with scores (B, Q, 17) and center logits (B, Q); returns (B, Q, D).
+
+        seen (B, Q, sampled_width): sampled image features; None: only keypoints are known.
+        """
         reference = keypoints[:, :, NOSE]
         extent = (keypoints.amax(2) - keypoints.amin(2)).amax(-1, keepdim=True).clamp(min=LEAST_EXTENT_PX)
         described = [
@@ -231,8 +235,8 @@ class ProposalEmbedding(nn.Module):
 
 
 class ResidualPerceptron(nn.Module):
-    """(…, D) + Linear – GELU – Linear of its LayerNorm: reads bodies off keypoints (Martinez et al. 2017, "A simple yet
-    effective baseline for 3d human pose estimation")."""
+    """Residual LayerNorm – Linear – GELU – Linear on (…, D), after Martinez et al. 2017, "A simple yet effective
+    baseline for 3d human pose estimation"."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -244,10 +248,12 @@ class ResidualPerceptron(nn.Module):
 
 
 def sample_at(features: Tensor, points: Tensor) -> Tensor:
-    """(B, Q, K, C) features (B, C, h, w) at points (B, Q, K, 2) in cells, x before y, (0, 0) being the middle of the
-    first cell; bilinear, zero outside."""
+    """Sample features (B, C, h, w) bilinearly at points (B, Q, K, 2), cells as (x, y); returns (B, Q, K, C).
+
+    (0, 0) is the center of the first cell; features outside are zero.
+    """
     rows, columns = features.shape[-2:]
     x, y = (2 * points + 1).unbind(-1)
-    # Numbers, not a tensor of sizes: that would be copied to the GPU, which no CUDA graph can capture.
+    # Numbers, not a tensor of sizes: its copy to the GPU cannot be captured in a CUDA graph.
     grid = torch.stack([x / columns - 1, y / rows - 1], dim=-1)
     return functional.grid_sample(features, grid, align_corners=False).permute(0, 2, 3, 1)

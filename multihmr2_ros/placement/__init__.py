@@ -12,13 +12,13 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Where people really are: their places refined by a depth image, the ground and what is known of people's heights."""
+"""Refines the positions of people with a depth image, the ground plane and a prior of human stature."""
 
 from .config import PlacementConfig
 from .cues import Ground, check_depth, metres
+from .likelihoods import stature_prior
 from .maps import MapKind, RelativeDepth
 from .placement import Placement, place_people
-from .stature import stature_prior
 from .surface import BodySurface
 
 __all__ = [

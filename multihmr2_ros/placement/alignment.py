@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The scale and shift of a relative depth map, by all people of the picture together. See placement.py."""
+"""Scale and shift of a relative depth map, estimated from all people of the image together. See placement.py."""
 
 from __future__ import annotations
 
@@ -27,20 +27,22 @@ from .maps import MAX_DEPTH_M, MapKind, depth_of, reading
 
 Array = NDArray[np.float64]
 STEPS = 40  # of the grid, along each of the two depths
-REACH_SIGMAS = 3.5  # of the grid, beyond where the people are predicted
-NEAREST_GAP = 0.05  # of the two levels, as a share of the map's range: nearer ones say nothing of the scale
-MIN_BESIDE = 4  # values next to a person
-# Beta distributions of the share of the map beside a body that is farther: by 250 people of simulated crowds, with
-# maps of single-image networks' faults, and with smooth noise or another scene's map.
+REACH_SIGMAS = 3.5  # extent of the grid beyond the predicted depths of the people
+NEAREST_GAP = 0.05  # minimum gap of the two levels, as a share of the map's range: a smaller one leaves the scale open
+MIN_BESIDE = 4  # minimum number of values beside a person
+# Beta distributions of the share of the map beside a body that is farther than the body. SHOWN: maps with the errors of
+# single-image networks; OF_CHANCE: smooth noise or the map of another scene. From 250 people of simulated crowds.
 SHOWN, OF_CHANCE = (4.0, 1.6), (1.6, 3.0)
-LOG_DEPTH, LOG_DEPTH_SIGMA = np.log(4.0), 1.0  # of people in pictures, before anything is seen
-FAR_SIGMA = 0.02  # 1/m: how far below 0 the inverse depth of the farthest things may come, by a bend of the map
+LOG_DEPTH, LOG_DEPTH_SIGMA = np.log(4.0), 1.0  # prior of the depth of people in images
+FAR_SIGMA = 0.02  # 1/m: how far below 0 a bend of the map may put the inverse depth of the farthest things
 
 
 class Scale(NamedTuple):
-    """A map's scale and shift, as the logarithms of the depths (m) at two of its values.
+    """Scale and shift of a map, as the log depths at two of its values.
 
-    levels (2,): the two values, ascending. log_depth (2,): of the depth there. kind: what the map is linear in.
+    levels     (2,) the two values, ascending
+    log_depth  (2,) log of the depth (m) at these values
+    kind       "depth" or "inverse": the quantity that is linear in the map's values
     """
 
     levels: Array
@@ -48,42 +50,45 @@ class Scale(NamedTuple):
     kind: MapKind
 
     def depth(self, values: NDArray[np.floating]) -> Array:
-        """Depths (…) in m of the map's values (…)."""
+        """Convert values (…) of the map to depths (…) m."""
         low, high = reading(np.exp(self.log_depth), self.kind)
         slope = (high - low) / (self.levels[1] - self.levels[0])
         return depth_of(low + slope * (values - self.levels[0]), self.kind)
 
     def value(self, depth: Array) -> Array:
-        """The map's values (…) at depths (…) in m."""
+        """Convert depths (…) m to values (…) of the map."""
         low, high = reading(np.exp(self.log_depth), self.kind)
         return self.levels[0] + (reading(depth, self.kind) - low) * (self.levels[1] - self.levels[0]) / (high - low)
 
     def derivative(self, depth: Array) -> Array:
-        """(…, 2) of log depth at depths (…) in m, by log_depth."""
+        """Return the derivatives (…, 2) of log depth with respect to `log_depth`, at depths (…) m."""
         low, high = ends = reading(np.exp(self.log_depth), self.kind)
         share = (reading(depth, self.kind) - low) / (high - low)
         return np.stack([(1 - share) * ends[0], share * ends[1]], axis=-1) / reading(depth, self.kind)[..., None]
 
     def moved(self, step: Array) -> Scale:
+        """Return the scale with step (2,) added to `log_depth`."""
         return self._replace(log_depth=self.log_depth + step)
 
 
 class Fit(NamedTuple):
-    """scale: at the maximum. probability: that the map shows these people at all, against one of chance."""
+    """The most likely scale, and the probability that the map shows these people at all, against a random map."""
 
     scale: Scale
     probability: float
 
 
 class Levels(NamedTuple):
-    """Of n people; all (n,).
+    """Values of a map at n people; all arrays are (n,).
 
-    value: of the map at the depth of the pelvis. log_depth, variance: of the pelvis, predicted, m.
+    value      value of the map at the depth of the pelvis
+    log_depth  predicted log depth (m) of the pelvis
+    variance   of log_depth
     """
 
     @classmethod
     def of(cls, quartiles: Array, log_depth: Array, variance: Array) -> Levels:
-        """By quartiles (n, 3) of the values; NaN: left out."""
+        """Take the medians of quartiles (n, 3) of the values; people with NaN are left out."""
         known = np.isfinite(quartiles[:, 1])
         return cls(quartiles[known, 1], log_depth[known], variance[known])
 
@@ -95,9 +100,10 @@ class Levels(NamedTuple):
 def fit_scale(
     levels: Levels, span: tuple[float, float], kind: MapKind, outlined: float, config: PlacementConfig
 ) -> Fit:
-    """The scale and shift at which the n people's levels agree best with their predicted depths, on a grid.
+    """Find, on a grid, the scale and shift at which the levels of n people agree best with their predicted depths.
 
-    span: of the values in the whole map. outlined: what else speaks for the map, see `outline_evidence`.
+    span      (minimum, maximum) of the whole map
+    outlined  log evidence of the outlines for the map, from `outline_evidence`
     """
     ends = _ends(levels.value, span)
     first, second = _grid(levels.log_depth, levels.variance)
@@ -125,10 +131,12 @@ def fit_scale(
 
 
 def outline_evidence(quartiles: Array, beside: NDArray[np.floating], person: NDArray[np.int64], kind: MapKind) -> float:
-    """How much likelier outlines are with a map that shows the people, as a logarithm: beside a body most of the map is
-    farther than the body; in a map of chance less than half is.
+    """Return the log likelihood ratio of the outlines: a map that shows the people against a random map.
 
-    quartiles (n, 3): of the values on the bodies. beside (c,): values next to them, of the rows person (c,).
+    Beside a body, most of a map that shows it is farther than the body; in a random map less than half is.
+
+    quartiles (n, 3)  of the values on the bodies
+    beside (c,)       values next to the bodies of the rows person (c,)
     """
     first = quartiles[:, 0 if kind == "inverse" else 2][person]
     known = np.isfinite(beside) & np.isfinite(first)
@@ -140,20 +148,20 @@ def outline_evidence(quartiles: Array, beside: NDArray[np.floating], person: NDA
 
 
 def _beta(share: Array, a: float, b: float) -> Array:
-    """The density of the beta distribution at shares (n,)."""
+    """Return the density of the beta distribution at shares (n,)."""
     norm = math.gamma(a + b) / (math.gamma(a) * math.gamma(b))
     return norm * share ** (a - 1) * (1 - share) ** (b - 1)
 
 
 def _ends(levels: Array, span: tuple[float, float]) -> Array:
-    """(2,) values for the two depths: the people's least and most, but not nearer than NEAREST_GAP."""
+    """Return the two values (2,) of a Scale: the smallest and the largest of people, at least NEAREST_GAP apart."""
     least, most, gap = levels.min(), levels.max(), NEAREST_GAP * (span[1] - span[0])
     lacking = 0.5 * max(gap - (most - least), 0.0)
     return np.array([least - lacking, most + lacking])
 
 
 def _grid(log_depth: Array, variance: Array) -> tuple[Array, Array]:
-    """Two (S, S): log depths at the two levels, from nearer than everybody to farther than everybody."""
+    """Return two grids (S, S): log depths at the two levels, from nearer than all people to farther than all people."""
     reach = REACH_SIGMAS * np.sqrt(variance.max())
     axis = np.linspace(log_depth.min() - reach, log_depth.max() + reach, STEPS)
     first, second = np.meshgrid(axis, axis, indexing="ij")
@@ -161,7 +169,7 @@ def _grid(log_depth: Array, variance: Array) -> tuple[Array, Array]:
 
 
 def _far(low: Array, slope: Array, ends: Array, span: tuple[float, float], kind: MapKind) -> Array:
-    """(S, S): how unlikely it is that the map's farthest, or nearest, things are behind the camera."""
+    """Return the log prior (S, S) that keeps the farthest (or nearest) values of the map in front of the camera."""
     if kind == "depth":
         nearest = low + slope * (span[0] - ends[0])
         return -0.5 * (np.minimum(nearest, 0.0) / 0.2) ** 2

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Every number of the placement, in one place."""
+"""Settings of the placement."""
 
 from __future__ import annotations
 
@@ -24,29 +24,30 @@ from multihmr2_ros.errors import UserError
 
 @dataclass(frozen=True)
 class PlacementConfig:
-    """How far the network, a depth camera and a ground plane are trusted. All sigmas are standard deviations.
+    """Errors of the network, the depth image and the ground plane. All sigmas are standard deviations.
 
-    Those of the network are of logarithms, so 0.1 is about 10 %. With ground truth they are measured as the covariance
-    of the errors of log depth and log stature: shared_sigma² is what the two have in common, and own_* is the rest. The
-    defaults, 13 % of the depth and 11 % of the stature, stand between the two simulated networks of the tests.
+    The sigmas of the network are those of logarithms, so 0.1 is about 10 %. Measure them against ground truth as the
+    covariance of the errors of log depth and log stature: shared_sigma² is the common part, own_*² are the remainders.
+    The defaults, 13 % of the depth and 11 % of the stature, lie between the two simulated networks of the tests.
 
-    shared_sigma           error of a body predicted too large and, by the same factor, too far: the picture cannot tell
-    own_depth_sigma        error of the depth that the body's size does not share
-    own_stature_sigma      error of the stature that the depth does not share
-    lateral_sigma_ratio    error of the pelvis across its ray, as a fraction of the distance: nothing corrects it
-    surface_sigma_m        of one point of the predicted surface: pose, clothes
-    common_surface_sigma_m of the whole visible surface against the pelvis: what averaging points does not remove
-    camera_sigma_per_m     depth noise of the camera is this times the squared depth: structured light and stereo
-    inlier_share           expected share of a person's pixels that show the person, not something before or behind
-    outlier_range_m        over which the depth of such other things is spread
-    least_inlier_share     of the visible surface that must fit the depth image, else the image does not count
-    independent_points     most points that count as independent observations: neighbours err together
-    map_sigma              of one point of a relative depth map, as a share of its depth
-    map_bend_sigma         of log depth: by what a relative map is off at a whole person, beyond its scale and shift
-    map_person_share       expected share of people where a relative map that is right elsewhere is right
-    map_share              expected share of images whose relative map shows the people at all
-    ground_sigma_m         of the lowest point's height above the ground: pose, soles, unevenness
-    standing_share         expected share of people who touch the ground where they seem to
+    shared_sigma            error common to log depth and log stature: a body predicted too large and, by the same
+                            factor, too far looks the same in the image
+    own_depth_sigma         error of the log depth that is independent of the stature
+    own_stature_sigma       error of the log stature that is independent of the depth
+    lateral_sigma_ratio     error of the pelvis across its viewing ray, as a fraction of the distance; never corrected
+    surface_sigma_m         error of one point of the predicted surface, from pose and clothes
+    common_surface_sigma_m  error of the whole visible surface relative to the pelvis; averaging points keeps it
+    camera_sigma_per_m      depth noise of the camera divided by the squared depth (structured light and stereo)
+    inlier_share            expected share of a person's pixels that show the person, no occluder or background
+    outlier_range_m         range over which the depth of occluders and background is spread
+    least_inlier_share      minimum share of the visible surface that must fit the depth image, else it is not used
+    independent_points      maximum number of points that count as independent: errors of neighboring points correlate
+    map_sigma               error of one point of a relative depth map, as a share of its depth
+    map_bend_sigma          error of the log depth of a relative map at a whole person, beyond its scale and shift
+    map_person_share        expected share of people whose depth is right in a relative map that is right elsewhere
+    map_share               expected share of images whose relative map shows the people at all
+    ground_sigma_m          error of the lowest point's height above the ground, from pose, soles and unevenness
+    standing_share          expected share of people whose lowest point touches the ground
     """
 
     shared_sigma: float = 0.10

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The terms of the posterior: what the network, a depth image and the ground say of places. See placement.py."""
+"""Terms of the posterior: prior of network and stature, likelihoods of depth and ground. See placement.py."""
 
 from __future__ import annotations
 
@@ -25,16 +25,30 @@ from .alignment import Scale
 from .config import PlacementConfig
 from .cues import Ground, metres
 from .maps import RelativeDepth
-from .stature import stature_prior
 from .surface import NEAREST_DEPTH_M, BodySurface, Points, Sight
 
 Array = NDArray[np.float64]
-LEAST_POINTS = 6  # of a body that fit the depth image
-GROUND_RANGE_M = 1.0
+LEAST_POINTS = 6  # minimum number of points of a body that fit the depth image
+GROUND_RANGE_M = 1.0  # over which the lowest points of people who do not touch the ground are spread
+
+# Anny's age phenotype → mean and standard deviation of log stature in m. Sampled from Body.stature over the other
+# phenotypes of the simulator's population and an age that is itself uncertain by 0.05; a test samples it anew.
+AGE = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 1 / 3, 0.4, 0.45, 0.5, 0.55, 0.6, 2 / 3, 0.75, 0.85, 1.0)
+LOG_STATURE = (
+    -0.367, -0.278, -0.166, -0.062, 0.044, 0.145, 0.277, 0.348, 0.391, 0.429, 0.467, 0.508, 0.541, 0.550, 0.551, 0.549,
+)  # fmt: skip
+LOG_STATURE_SIGMA = (
+    0.113, 0.136, 0.134, 0.132, 0.130, 0.126, 0.106, 0.094, 0.095, 0.088, 0.085, 0.081, 0.079, 0.078, 0.072, 0.073,
+)  # fmt: skip
+
+
+def stature_prior(age: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean and standard deviation (n,) of log stature (m) at age phenotypes (n,) in [0, 1]."""
+    return np.interp(age, AGE, LOG_STATURE), np.interp(age, AGE, LOG_STATURE_SIGMA)
 
 
 class Prior:
-    """x ~ N(mean, sigma²) and y | x ~ N(ȳ(x), variance_y) for n people; all (n,)."""
+    """Prior x ~ N(mean, sigma²) and y | x ~ N(ȳ(x), variance_y) of n people; all arrays are (n,)."""
 
     def __init__(self, people: People, config: PlacementConfig) -> None:
         shared = config.shared_sigma**2
@@ -51,16 +65,23 @@ class Prior:
         self.sigma = np.sqrt(self.variance)
 
     def scale(self, x: Array) -> Array:
-        """ȳ (…, n) at x (…, n)."""
+        """Return ȳ (…, n) at x (…, n)."""
         return self.mean_y + self.slope * (x - self.mean)
 
 
 class Depths:
-    """The likelihood of a depth image or map, with everybody else where they are, by m points that it covers.
+    """Likelihood of a depth image or map at the m surface points that it covers, with all other people kept fixed.
 
-    All (m,), people in order: person, offset (the point's z from the pelvis), measured and others (nearest surface of
-    anybody else) in m, weight (sums to `whole` (n,) over a person), variance in m². pelvis (n,): the network's z, m.
-    values (m,): of a relative map; measured and variance follow from them by its scale (`rescale`).
+    Arrays are (m,), ordered by person, if nothing else is said:
+
+    person    row of the person
+    offset    m, z of the point relative to the pelvis
+    values    of the depth image (m) or of the relative map; `rescale` turns the latter into depths
+    measured  m, depth
+    variance  m², of the depth
+    others    m, depth of the nearest surface of any other person
+    weight    sums to `whole` (n,) over a person
+    pelvis    (n,) m, z of the pelvis as the network predicted it
     """
 
     def __init__(
@@ -95,7 +116,7 @@ class Depths:
         self._measure(self.values, config.camera_sigma_per_m * self.values**2)
 
     def rescale(self, scale: Scale) -> None:
-        """Takes the values for those of a relative map with that scale and shift."""
+        """Compute the depths from the values of a relative map with this scale and shift."""
         measured = scale.depth(self.values).astype(np.float32)
         self._measure(measured, self.config.map_sigma * measured)
 
@@ -105,8 +126,11 @@ class Depths:
         self.peak = self.inlier / np.sqrt(self.variance)
 
     def quartiles(self, scale: Scale | None, y: Array) -> Array:
-        """(n, 3) weighted quartiles of a relative map's values at the depth of each pelvis, by the person's points; NaN
-        for people with too few. scale: by which the relief of the bodies, scaled by y (n,), is taken out."""
+        """Return weighted quartiles (n, 3) of a relative map's values at the depth of each pelvis; NaN for people with
+        fewer than LEAST_POINTS points.
+
+        scale: used to remove the relief of the bodies, scaled by exp(y), y (n,); None: the relief is not removed.
+        """
         values = self.values.astype(np.float64)
         if scale is not None:
             pelvis = self.measured - np.exp(y)[self.person] * self.offset
@@ -119,7 +143,7 @@ class Depths:
         return quartiles
 
     def log_likelihood(self, x: Array, y: Array) -> Array:
-        """(G, n) of grids x, y (G, n)."""
+        """Return the log likelihood (G, n) on grids x, y (G, n)."""
         x, y = x.astype(np.float32), y.astype(np.float32)
         step_m = (x[1] - x[0]) * self.pelvis
         variance = self.variance + step_m[self.person] ** 2
@@ -143,8 +167,11 @@ class Depths:
         return result
 
     def quadratic(self, x: Array, y: Array, slope: Array) -> tuple[Array, Array, NDArray[np.bool_]]:
-        """At x, y (n,), with dy/dx = slope: gradient and information (n,) of x by the points' responsibilities, and
-        whether (n,) enough of the visible surface fits."""
+        """Return gradient and information (n,) of the log likelihood for x, at x, y (n,) with dy/dx = slope.
+
+        Points are weighted by their responsibilities. The third result is a mask (n,): whether enough of the visible
+        surface fits the depth image.
+        """
         of_people = (np.exp(x) * self.pelvis, np.exp(y), slope)
         near, size, size_by_x = (values.astype(np.float32)[self.person] for values in of_people)
         size *= self.offset
@@ -161,15 +188,16 @@ class Depths:
         return gradient, information, enough
 
     def _sum(self, values: NDArray[np.floating]) -> Array:
-        """(n,) over each person's points of values (m,)."""
+        """Sum values (m,) over each person's points: (n,)."""
         return np.bincount(self.person, values, self.n).astype(np.float64)
 
 
 class Soles:
-    """The ground's likelihood, by the lowest points.
+    """Likelihood of the ground plane at the lowest points of n people.
 
-    As the network has them: pelvis_place and lowest_offset (n, 3) m from there, camera frame; pelvis and below (n,):
-    their parts along the ground's normal, m.
+    pelvis_place   (n, 3) m, pelvises as the network predicted them, camera frame
+    lowest_offset  (n, 3) m, lowest points relative to the pelvises
+    pelvis, below  (n,) m, components of pelvis_place and lowest_offset along the ground's normal
     """
 
     def __init__(self, people: People, surface: BodySurface, ground: Ground, config: PlacementConfig) -> None:
@@ -183,35 +211,35 @@ class Soles:
         self.share = config.standing_share
 
     def where(self, x: Array, y: Array) -> NDArray[np.float32]:
-        """(3, n) m of the lowest points, camera frame, at x, y (n,)."""
+        """Return the lowest points (3, n) m, camera frame, at x, y (n,)."""
         return (np.exp(x) * self.pelvis_place.T + np.exp(y) * self.lowest_offset.T).astype(np.float32)
 
     def height(self, x: Array, y: Array) -> Array:
-        """(…, n) m of the lowest points over the ground."""
+        """Return the heights (…, n) m of the lowest points above the ground."""
         return np.exp(x) * self.pelvis + np.exp(y) * self.below - self.offset
 
     def inlier_density(self, x: Array, y: Array, variance_y: Array) -> tuple[Array, Array]:
-        """(…, n) of the share that stands, and the variance (…, n) of their heights."""
+        """Return the density (…, n) of the share that touches the ground, and the variance (…, n) m² of the height."""
         variance = self.variance + (np.exp(y) * self.below) ** 2 * variance_y
         return self.share * np.exp(-0.5 * self.height(x, y) ** 2 / variance) / np.sqrt(2 * np.pi * variance), variance
 
     def log_likelihood(self, x: Array, y: Array, variance_y: Array) -> Array:
-        """(G, n) of grids x, y (G, n), of lowest points that are visible."""
+        """Return the log likelihood (G, n) on grids x, y (G, n), for visible lowest points."""
         density, _ = self.inlier_density(x, y, variance_y)
         return np.log(density + (1 - self.share) / GROUND_RANGE_M)
 
     def quadratic(self, x: Array, y: Array, prior: Prior, visible: NDArray[np.bool_]) -> tuple[Array, Array, Array]:
-        """At x, y (n,): gradient and information (n,) of x, and what y gains (n,) by what remains of the height."""
+        """Return gradient and information (n,) for x, at x, y (n,), and the correction (n,) of y by the height."""
         density, variance = self.inlier_density(x, y, prior.variance_y)
-        stands = visible * density / (density + (1 - self.share) / GROUND_RANGE_M)
+        touches = visible * density / (density + (1 - self.share) / GROUND_RANGE_M)
         height, by_y = self.height(x, y), np.exp(y) * self.below
         derivative = np.exp(x) * self.pelvis + prior.slope * by_y
-        pull = stands * derivative / variance
-        return -pull * height, pull * derivative, -stands * prior.variance_y * by_y * height / variance
+        pull = touches * derivative / variance
+        return -pull * height, pull * derivative, -touches * prior.variance_y * by_y * height / variance
 
 
 def _quartiles(values: Array, weights: NDArray[np.floating]) -> Array:
-    """(3,) of values with weights (m,), m at least 1."""
+    """Return the weighted quartiles (3,) of values (m,), m at least 1."""
     order = values.argsort()
     total = np.cumsum(weights[order])
     return values[order[np.searchsorted(total, np.array([0.25, 0.5, 0.75]) * total[-1])]]

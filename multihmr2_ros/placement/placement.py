@@ -12,53 +12,54 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The places of all people of an image together, by what is known beside the image: maximum a posteriori.
+"""Positions of all people of an image, refined with depth and ground: the maximum of a joint posterior.
 
 After the idea of depth-conditioned translation optimization (Wang et al., Towards Metric-Aware Multi-Person Mesh
-Recovery by Jointly Optimizing Human Crowd in Camera Space, 2025), of which only the abstract was at hand: the
-derivation is our own. One model serves a depth camera, whose scale and shift are known, at frames of a few
-milliseconds, and a depth map of a single-image network, whose scale and shift are found with the people.
+Recovery by Jointly Optimizing Human Crowd in Camera Space, 2025), of which only the abstract was used: the
+derivation is our own. One model covers a depth camera, whose scale and shift are known, in a few milliseconds per
+image, and the depth map of a single-image network, whose scale and shift are estimated together with the people.
 
-Variables. The network says where in the image a person is far better than how far away, so a pelvis p stays on its
-ray: it moves to exp(x) p, and the body about it is scaled by exp(y). A point of the surface at p + q comes to
-exp(x) p + exp(y) q; where y = x, the image does not change at all. Per person two unknowns, x and y, both 0 where
-the network put them. Per image two more, the depth's scale and shift θ: z(r; θ) is the depth (m) at a value r of the
-map, with 1 / z or z linear in r and growing with it. Of a depth camera z(r) = r, and θ is no unknown.
+Variables. The network predicts the direction of a person much better than the distance, so a pelvis p stays on its
+viewing ray: it moves to exp(x) p, and the body around it is scaled by exp(y). A surface point p + q moves to
+exp(x) p + exp(y) q; for y = x, the image does not change. Each person has two unknowns, x and y; the network's
+prediction is x = y = 0. A relative map adds two unknowns per image, its scale and shift θ: z(r; θ) is the depth (m) at
+a value r of the map, with 1 / z or z linear in r and increasing. For a depth camera z(r) = r, without unknowns.
 
-Prior. An image cannot tell a small body from a large one that is farther: the network's errors of log depth and log
-stature share a part c, beside own parts a and b, so (x, y) ~ N(0, [[a² + c², c²], [c², b² + c²]]). The stature H exp(y)
-is, given the age, log-normal by the body model itself: y ~ N(μ(age) − log H, τ(age)²). Their product is Gaussian:
-x ~ N(m, s²) and y | x ~ N(ȳ(x), v), with ȳ linear in x. This is how place and scale stay consistent: whatever
-moves a body, its scale follows by the regression ȳ, from 1:1 (only c: the image stays as it is) to none (c = 0).
-θ is given by the log depths at two values of the map, each N(log 4 m, 1), so that it is nearly free.
+Prior. A small body and a large one farther away look the same. So the network's errors of log depth and log stature
+have a common part c beside their own parts a and b: (x, y) ~ N(0, [[a² + c², c²], [c², b² + c²]]). Given the age, the
+body model itself gives a log-normal stature H exp(y): y ~ N(μ(age) − log H, τ(age)²). The product is Gaussian:
+x ~ N(m, s²) and y | x ~ N(ȳ(x), v), with ȳ linear in x. This keeps position and scale consistent: when any cue moves a
+body, its scale follows by the regression ȳ, from 1:1 (only c; the image does not change) to not at all (c = 0).
+θ is represented by the log depths at two values of the map, each N(log 4 m, 1), a weak prior.
 
-Depth. Points j of the surface that face the camera are seen at pixels with values r_j, of depth d_j = z(r_j; θ). The
-surface there is the nearest of all people's: f_j(x) = min(exp(x) p_z + exp(ȳ(x)) q_z, o_j), with o_j the nearest
-surface of anybody else. Then d_j ~ w N(f_j, σ_j²) + (1 − w) / R: the second part is for occluders, background and
-edges. σ_j grows with the squared depth as a depth camera's noise does, or with the depth, as a relative map's. Holes
-say nothing. Points count by what is seen of their area, and all together no more than `independent_points`, because a
-wrong pose moves whole limbs; what moves the whole surface against the pelvis is added to the result's variance. A
-relative map is bent, besides: at a whole person it is off by e ~ N(0, κ²) in log depth, and e is integrated out. A
-body that too few of the points fit is behind a wall, or not there: its depths do not count.
+Depth. Surface points j that face the camera project to pixels with values r_j, that is, depths d_j = z(r_j; θ). The
+visible surface there is the nearest of all people: f_j(x) = min(exp(x) p_z + exp(ȳ(x)) q_z, o_j), with o_j the nearest
+surface of all other people. Then d_j ~ w N(f_j, σ_j²) + (1 − w) / R; the second term covers occluders, background and
+edges. σ_j grows with the squared depth for a depth camera, and with the depth for a relative map. Holes are ignored.
+Points are weighted by their visible area, and a body's weights sum to at most `independent_points`, because a wrong
+pose moves whole limbs; the error of the whole surface relative to the pelvis is added to the variance of the result. A
+relative map is also bent: at a whole person, its log depth is off by e ~ N(0, κ²), and e is integrated out. If too few
+points of a body fit, the body is hidden or does not exist, and its depths are not used.
 
-Ground. The lowest point is at height h(x, y) over the plane, for those who stand on it: h ~ w N(0, σ²) + (1 − w) / 1 m.
-h is linear in exp(y); integrating y | x out leaves N(h(x, ȳ(x)); 0, σ² + (∂h/∂y)² v), and y then takes its share of
-what remains of h (the Kalman gain). It counts only where the lowest point is in the image and nobody is before it.
+Ground. For people who stand on the plane, the lowest point has height h(x, y) ≈ 0: h ~ w N(0, σ²) + (1 − w) / 1 m.
+h is linear in exp(y); integrating y | x out leaves N(h(x, ȳ(x)); 0, σ² + (∂h/∂y)² v), and y is then corrected by the
+remaining h (with the Kalman gain). The ground is used only if the lowest point is in the image and no person hides it.
 
-Scale and shift. Person i's level ℓ_i is the map's value at the depth of the pelvis: the weighted median of the points'
-values, the relief of the body taken out. With x_i integrated out, and a share of people whose level is wrong anyway,
-p(ℓ | θ) = Π_i [π N(log z(ℓ_i; θ); log p_z + m_i, s_i² + κ²) ∂log z/∂r + (1 − π) / span of the map]. All people's
-statures give the scale in this product (`alignment.py`). θ starts from its maximum on a grid. The sum over the grid is
-the evidence that the map shows these people, Π_i 1 / span is that of a map of chance; beside the bodies, a map that
-shows them is mostly farther, which is evidence, too. Places are averaged over the two hypotheses, so that a useless map
-changes next to nothing.
+Scale and shift. The level ℓ_i of person i is the map's value at the depth of the pelvis: the weighted median of the
+points' values, without the relief of the body. With x_i integrated out and a share 1 − π of wrong levels,
+p(ℓ | θ) = Π_i [π N(log z(ℓ_i; θ); log p_z + m_i, s_i² + κ²) ∂log z/∂r + (1 − π) / span of the map]. In this product the
+statures of all people determine the scale (`alignment.py`). θ starts at its maximum on a grid. The sum over the grid is
+the evidence that the map shows these people; a random map has the evidence Π_i 1 / span. Beside the bodies, a map that
+shows them is mostly farther away, which adds evidence. Positions are averaged over the two hypotheses, so that a
+useless map changes almost nothing.
 
-Minimum. The posterior over x alone has several modes (two people at one pixel), so it is evaluated on a grid, at
-GRID_SIGMAS times s, with σ_j no finer than the grid; then expectation maximization, whose steps are Gauss–Newton's with
-the points weighted by their responsibility, from the best value. People depend on each other by θ, by o_j and by the
-pixels that they are compared at, only. For θ, the steps eliminate all x (the Schur complement is 2 × 2); its covariance
-there adds to everybody's, J Σ_θ Jᵀ: an uncertain scale moves all together. For the rest, two sweeps over everybody, the
-second from the first's places, which puts people who were predicted in the wrong order right.
+Optimization. The posterior of x alone has several modes (two people at one pixel), so it is evaluated on a grid, at
+GRID_SIGMAS times s, with σ_j no finer than the grid. Expectation maximization follows from the best value: Gauss–Newton
+steps with the points weighted by their responsibilities. People depend on each other only through θ, o_j and the pixels
+that they are compared at. For θ, the steps eliminate all x (the Schur complement is 2 × 2); its covariance adds
+J Σ_θ Jᵀ to the covariance of all people: an uncertain scale moves all of them together. For the rest, there are two
+sweeps over all people. The second starts at the positions of the first, which corrects people who were predicted in the
+wrong order of depth.
 """
 
 from __future__ import annotations
@@ -88,22 +89,22 @@ GRID_SIGMAS = np.linspace(-3.5, 3.5, 31)
 REFINEMENTS = 3
 LONGEST_STEP = 0.05
 POINTS_AT_ONCE = 128
-SCALE_ROUNDS = 2  # the first with the levels of whole bodies, the second with those of pelvises
-MIN_PEOPLE = 2  # with a relative map: one person's distance says its scale, but nothing says the distance
+SCALE_ROUNDS = 2  # the first with the levels of whole bodies, the second with the levels of pelvises
+MIN_PEOPLE = 2  # for a relative map: with one person, scale and distance cannot be separated
 TINY = 1e-9
-GROUND_TELLS = 0.1  # times what the prior knows: less is not said to inform a place
+GROUND_TELLS = 0.1  # information of the ground, relative to the prior, from which the cue is GROUND
 
 
 @dataclass(frozen=True, eq=False)
 class Placement:
-    """n people at their refined places.
+    """n people with refined positions.
 
-    people           as given, but pelvis, joints, joints_2d, vertices, bone_poses and stature; shape stays the
-                     network's
-    distance_sigma_m (n,) standard deviation of the pelvis's distance to the camera; NaN where nothing is known
-    cue              (n,) int64, a PlacementCue
-    distance_covariance (n, n) m², of the distances: an uncertain scale of the map moves all people together
-    map_probability  of a relative map: how sure it is that the map shows these people; NaN without one
+    people               the given people with new pelvis, joints, joints_2d, vertices, bone_poses and stature; the
+                         shape is unchanged
+    distance_sigma_m     (n,) m, standard deviation of the pelvis's distance to the camera; NaN if unknown
+    cue                  (n,) int64, a PlacementCue
+    distance_covariance  (n, n) m², of the distances: an uncertain scale of the map moves all people together
+    map_probability      probability that a relative map shows these people; NaN without a relative map
     """
 
     people: People
@@ -120,27 +121,29 @@ def place_people(
     ground: Ground | None = None,
     config: PlacementConfig | None = None,
 ) -> Placement:
-    """The people of one picture where the posterior has its maximum.
+    """Move the people of one image to the maximum of the posterior.
 
-    people: with the mesh of `surface`. depth (H, W): uint16 mm or float m, registered to the image (its size, its K);
-    0, NaN and infinite are holes; or a relative map. ground: in the camera's frame. People who are not before the
-    camera stay as they are.
+    people   with the mesh of `surface`; people who are not in front of the camera stay unchanged
+    depth    (H, W) uint16 mm or float m, registered to the image (same size and K), where 0, NaN and infinity are
+             holes; or a relative map
+    ground   in the camera frame
+    config   None: the defaults
 
-    Raises UserError for a depth image that is none or of another size, and for people without the mesh.
+    Raises UserError for an invalid depth image, one of another size, and people without that mesh.
     """
     check_depth(depth, people.image_size)
     n = len(people)
     if n and people.vertices.shape[1] != surface.vertex_count:
         raise UserError(
-            f"placement needs people with the mesh of its surface, {surface.vertex_count} vertices, got "
-            f"{people.vertices.shape[1]}; ask for that mesh"
+            f"placement: expected people with the {surface.vertex_count} vertices of its surface, got "
+            f"{people.vertices.shape[1]}; choose that mesh"
         )
     covariance, cue = np.full((n, n), np.nan), np.full(n, int(PlacementCue.PRIOR))
     rows = np.flatnonzero((people.pelvis[:, 2] > NEAREST_DEPTH_M) & np.isfinite(people.pelvis).all(axis=1))
     if not len(rows):
         return Placement(people, np.full(n, np.nan), cue, covariance)
-    everybody = len(rows) == n
-    solver = _Solver(people if everybody else people.select(rows), surface, depth, ground, config or PlacementConfig())
+    is_whole = len(rows) == n
+    solver = _Solver(people if is_whole else people.select(rows), surface, depth, ground, config or PlacementConfig())
     peaks = solver.solve()
     distance = np.exp(peaks.x) * np.linalg.norm(people.pelvis[rows], axis=1)
     covariance[np.ix_(rows, rows)] = peaks.covariance * np.outer(distance, distance)
@@ -152,7 +155,7 @@ def place_people(
 
 
 def _moved(people: People, along: NDArray[np.float32], scale: NDArray[np.float32]) -> People:
-    """The people with every pelvis `along` (n,) times as far on its ray, and every body `scale` (n,) times as large."""
+    """Multiply the pelvises' distances by along (n,) and the bodies' sizes by scale (n,)."""
     # along · p + scale · (v − p) = scale · (v + (along / scale − 1) · p)
     shifts = np.tile(people.pelvis * (along / scale - 1)[:, None], POINTS_AT_ONCE)
     joints, vertices = (_shifted_and_scaled(points, shifts, scale) for points in (people.joints, people.vertices))
@@ -173,7 +176,7 @@ def _moved(people: People, along: NDArray[np.float32], scale: NDArray[np.float32
 def _shifted_and_scaled(
     points: NDArray[np.float32], shifts: NDArray[np.float32], scale: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """scale (n,) · (points (n, P, 3) + shift (n, 3)); shifts: repeated for many points, as NumPy is slow along 3."""
+    """Return scale (n,) · (points (n, P, 3) + shift (n, 3)); shifts: repeated, because NumPy is slow along 3."""
     rows = points.reshape(len(points), -1)
     n, length = shifts.shape
     whole = rows.shape[1] - rows.shape[1] % length
@@ -185,8 +188,8 @@ def _shifted_and_scaled(
 
 
 class _Peaks(NamedTuple):
-    """The maxima of n people: x, y, covariance of x (n, n), PlacementCue (n,), and the probability that the map shows
-    them."""
+    """Maximum of the posterior of n people: x, y (n,), covariance of x (n, n), cue (n,) a PlacementCue, and the
+    probability that the relative map shows these people."""
 
     x: Array
     y: Array
@@ -196,17 +199,18 @@ class _Peaks(NamedTuple):
 
 
 class _Pull(NamedTuple):
-    """Per person (n,): the gradient of a likelihood's logarithm by x, and its information."""
+    """Gradient (n,) of a log likelihood with respect to each person's x, and its information (n,)."""
 
     gradient: Array
     information: Array
 
 
 class _Solver:
-    """The posterior of n people, all before the camera.
+    """Posterior of n people, all in front of the camera.
 
-    grid, grid_y (G, n): x and ȳ(x). by_prior (G, 1) and by_ground (G, n): logarithms of the prior and of the ground's
-    likelihood there, for lowest points that are visible.
+    grid, grid_y  (G, n) x and ȳ(x)
+    by_prior      (G, 1) log prior on the grid
+    by_ground     (G, n) log likelihood of the ground on the grid, valid for visible lowest points
     """
 
     def __init__(
@@ -247,14 +251,14 @@ class _Solver:
             if fit is None:
                 break
             x, fits = self._search(depths, standing, self.config.map_bend_sigma)
-        alone, nobody = self._search(None, standing)
-        without = self._climb(alone, None, None, nobody, standing)
+        alone, no_fits = self._search(None, standing)
+        without = self._climb(alone, None, None, no_fits, standing)
         if fit is None:
             return without._replace(map_probability=0.0)
         return _averaged(self._climb(x, depths, fit.scale, fits, standing), without, fit.probability)
 
     def _see(self, x: Array, y: Array) -> tuple[Depths | None, NDArray[np.bool_]]:
-        """What is to be seen with everybody at x, y (n,): depths, and whose lowest point is (n,)."""
+        """Return the depth likelihood with people at x, y (n,), and a mask (n,) of visible lowest points."""
         n, person = len(self.people), self.points.person
         near = (np.exp(x) * self.people.pelvis.T).astype(np.float32)
         points = near.take(person, axis=1) + np.exp(y).astype(np.float32)[person] * self.points.offset
@@ -271,8 +275,8 @@ class _Solver:
     def _scale(
         self, depths: Depths, depth: RelativeDepth, span: tuple[float, float], scale: Scale | None
     ) -> Fit | None:
-        """The most likely scale and shift of a relative map, which depths take on; scale: of the sweep before. None
-        where too few people have a level."""
+        """Fit the scale and shift of a relative map and set them in `depths`; scale: of the last sweep. None if fewer
+        than MIN_PEOPLE people have a level."""
         prior, fit = self.prior, None
         y = prior.scale(prior.mean)
         pixels, person = self.view.beside()
@@ -293,21 +297,21 @@ class _Solver:
     def _search(
         self, depths: Depths | None, standing: NDArray[np.bool_], bend_sigma: float = 0.0
     ) -> tuple[Array, NDArray[np.bool_]]:
-        """Everybody's best value on the grid (n,), and whether (n,) the depth image counts. bend_sigma: of x, by what
-        the depth image is off at whole people."""
-        everybody = np.arange(len(standing))
+        """Return the best x (n,) on the grid, and whether (n,) the depth image is used. bend_sigma: standard deviation
+        of the error of the log depth at a whole person."""
+        columns = np.arange(len(standing))
         posterior = self.by_prior + self.by_ground * standing
-        x = self.grid[posterior.argmax(axis=0), everybody]
+        x = self.grid[posterior.argmax(axis=0), columns]
         if depths is None:
             return x, np.zeros(len(x), bool)
         likelihood = depths.log_likelihood(self.grid, self.grid_y)
         posterior += self._bent(likelihood, bend_sigma) if bend_sigma else likelihood
-        by_depth = self.grid[posterior.argmax(axis=0), everybody]
+        by_depth = self.grid[posterior.argmax(axis=0), columns]
         fits = depths.quadratic(by_depth, self.prior.scale(by_depth), self.prior.slope)[2]
         return np.where(fits, by_depth, x), fits
 
     def _bent(self, log_likelihood: Array, sigma: float) -> Array:
-        """The logarithm (G, n) of a likelihood on the grid whose x may be off by sigma."""
+        """Return the log likelihood (G, n) on the grid, convolved with an error of x with standard deviation sigma."""
         best = log_likelihood.max(axis=0)
         apart = (GRID_SIGMAS[:, None] - GRID_SIGMAS) * self.prior.sigma[:, None, None] / sigma
         kernel = np.exp(-0.5 * apart**2)
@@ -322,8 +326,8 @@ class _Solver:
         fits: NDArray[np.bool_],
         standing: NDArray[np.bool_],
     ) -> _Peaks:
-        """The maximum next to x (n,); fits (n,): for whom the depth image counts; standing (n,): whose lowest point
-        does."""
+        """Climb from x (n,) to the next maximum, with the depths of people `fits` (n,) and the lowest points of people
+        `standing` (n,)."""
         prior, n = self.prior, len(x)
         nothing = _Pull(np.zeros(n), np.zeros(n))
         by_depth, by_ground, gain, shared = nothing, nothing, np.zeros(n), np.zeros((n, n))
@@ -356,8 +360,10 @@ class _Solver:
         )
 
     def _rescale(self, scale: Scale, x: Array, own: _Pull, by_depth: _Pull) -> tuple[Scale, _Pull, Array]:
-        """One step of the scale with all people's x eliminated, the map's pull (n,) after it, and the covariance (n, n)
-        that the uncertain scale adds to x (n,)."""
+        """Take one step of the scale with the x of all people eliminated.
+
+        Returns the new scale, the pull of the map at it, and the covariance (n, n) that the uncertain scale adds to x.
+        """
         jacobian = scale.derivative(np.exp(x) * self.pelvis_depth)
         off = by_depth.gradient / np.maximum(by_depth.information, TINY)
         weight = by_depth.information * own.information / (by_depth.information + own.information)
@@ -371,7 +377,7 @@ class _Solver:
 
 
 def _averaged(peaks: _Peaks, alone: _Peaks, sure: float) -> _Peaks:
-    """Bayesian model average: of the maxima with a map, which shows these people with probability sure, and without."""
+    """Average the maxima with and without a map (Bayesian model average); sure: probability of the map."""
     apart = peaks.x - alone.x
     covariance = sure * peaks.covariance + (1 - sure) * alone.covariance + sure * (1 - sure) * np.outer(apart, apart)
     return _Peaks(
@@ -384,6 +390,6 @@ def _averaged(peaks: _Peaks, alone: _Peaks, sure: float) -> _Peaks:
 
 
 def _softened(pull: _Pull, sigma: float) -> _Pull:
-    """A likelihood's pull where its x may be off by sigma, besides."""
+    """Return the pull of a likelihood whose x has an additional error with standard deviation sigma."""
     factor = 1 / (1 + pull.information * sigma**2)
     return _Pull(pull.gradient * factor, pull.information * factor)

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The visible surfaces of the people of a picture, as a few hundred points a person and a coarse depth buffer."""
+"""Visible surfaces of the people of an image: a few hundred points per person and a coarse depth buffer."""
 
 from __future__ import annotations
 
@@ -26,18 +26,19 @@ Array = NDArray[np.float32]
 Indices = NDArray[np.int64]
 
 NEAREST_DEPTH_M = 0.1
-CELLS_ACROSS = 64  # of the depth buffer, over the picture's longer side
-BESIDE_CELLS = 2  # from a person to what is looked at beside
-SELF_HIDDEN_M = 0.15  # behind the body's own nearest surface: another limb's far side, not the same limb's relief
+CELLS_ACROSS = 64  # of the depth buffer, along the image's longer side
+BESIDE_CELLS = 2  # distance between a person's outline and the pixels beside it
+SELF_HIDDEN_M = 0.15  # farther behind the body's own nearest surface, a point is on another limb and hidden
 
 
 @dataclass(frozen=True, eq=False)
 class BodySurface:
-    """Triangles that stand for the whole surface of a mesh of vertex_count vertices, each for about the same area.
+    """Sample of S triangles of a mesh; each represents about the same area of the surface.
 
-    triangles (3, S): corners, as indices of vertices. left_out (U,): infinite for vertices that no face uses, else 0;
-    up to the last one that any does. spacing_m: side of the square that one triangle stands for, of a body of the
-    mesh's size.
+    vertex_count  number of vertices of the mesh, V
+    triangles     (3, S) vertex indices of the corners
+    left_out      (U,) infinity for vertices that no face uses, else 0; U − 1 is the last vertex that a face uses
+    spacing_m     m, side of the square that one triangle represents on a body of the mesh's size
     """
 
     vertex_count: int
@@ -47,7 +48,7 @@ class BodySurface:
 
     @classmethod
     def of_mesh(cls, faces: NDArray[np.int32], vertices: NDArray[np.floating], samples: int = 160) -> BodySurface:
-        """Chosen at equal steps of area over faces (F, 3) of a mesh with vertices (V, 3) m."""
+        """Choose triangles at equal steps of area over faces (F, 3) of a mesh with vertices (V, 3) m."""
         corners = vertices[faces]
         area = 0.5 * np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
         total = np.cumsum(area)
@@ -59,17 +60,18 @@ class BodySurface:
         return cls(len(vertices), faces[chosen].T.astype(np.int64), left_out, spacing)
 
     def lowest(self, vertices: Array, up: NDArray[np.floating]) -> Indices:
-        """(n,): of meshes (n, V, 3) the vertex of the surface that is lowest along up (3,)."""
+        """Return the index (n,) of the surface vertex that is lowest along up (3,) in meshes (n, V, 3)."""
         heights = vertices[:, : len(self.left_out)] @ up.astype(np.float32)
-        heights += self.left_out  # a third of the time of copying the heights of the others
+        heights += self.left_out  # takes a third of the time of copying the used heights
         return heights.argmin(axis=1)
 
 
 class Points(NamedTuple):
-    """The m points of all people's surfaces that face the camera, people in order.
+    """The m surface points of all people that face the camera, ordered by person.
 
-    person (m,) rows, ascending. offset (3, m): from the pelvis, of the body as the network predicted it, m.
-    facing (m,): cosine between the surface's normal and the ray to the camera, so what is seen of the area.
+    person  (m,) row of the person, ascending
+    offset  (3, m) m, relative to the pelvis, on the body as the network predicted it
+    facing  (m,) cosine of the angle between surface normal and ray to the camera: the visible share of the area
     """
 
     person: Indices
@@ -78,9 +80,10 @@ class Points(NamedTuple):
 
 
 def facing_points(vertices: Array, pelvis: Array, surface: BodySurface) -> Points:
-    """Of meshes (n, V, 3) with pelvises (n, 3), camera frame, m. Outward normals come by the faces' orientation.
+    """Return the points that face the camera, of meshes (n, V, 3) m with pelvises (n, 3) m, camera frame.
 
-    Within, every array is (3, n, S), the axes x, y, z first: NumPy is fast along many samples, not along three axes.
+    The orientation of the faces defines the outward normals. Arrays inside are (3, n, S), axes x, y, z first: NumPy is
+    fast along many samples and slow along three axes.
     """
     corners = vertices.take(surface.triangles, axis=1)
     first, second, third = np.ascontiguousarray(corners.transpose(1, 3, 0, 2))
@@ -101,7 +104,7 @@ def facing_points(vertices: Array, pelvis: Array, surface: BodySurface) -> Point
 
 
 class Pixels(NamedTuple):
-    """Where m points are in the picture, u, v (m,) px, and their depth (m,), at least NEAREST_DEPTH_M."""
+    """Image positions u, v (m,) px of m points, and their depth (m,) m, at least NEAREST_DEPTH_M."""
 
     u: Array
     v: Array
@@ -109,11 +112,12 @@ class Pixels(NamedTuple):
 
 
 class Sight(NamedTuple):
-    """What the picture shows of m points.
+    """Visibility of m points in the image.
 
-    pixel (m,): row · width + column. inside (m,): whether the point is in the picture. others_depth (m,): m, of the
-    nearest surface of anybody else there, infinite where there is none. before_self (m,): whether no other part of
-    the same body is far before the point.
+    pixel         (m,) row · width + column
+    inside        (m,) whether the point is inside the image
+    others_depth  (m,) m, depth of the nearest surface of any other person at the pixel, infinity without one
+    before_self   (m,) whether no other part of the same body hides the point
     """
 
     pixel: Indices
@@ -123,10 +127,14 @@ class Sight(NamedTuple):
 
 
 class View:
-    """A coarse depth buffer per person, of a picture of size (height, width) px with intrinsics k (3, 3).
+    """Coarse depth buffers, one per person, of an image.
 
-    It is made of points (3, m) m of the rows person (m,) of n people; every point covers the square of spacing_m that
-    it stands for, so that near bodies have no gaps. pixels: those of the points.
+    points (3, m)   m, camera frame; each covers a square of side spacing_m, so that near bodies have no gaps
+    person (m,)     rows of the n people
+    k (3, 3)        px
+    size            (height, width) px of the image
+
+    The attribute `pixels` has the image positions of the points.
     """
 
     def __init__(
@@ -148,7 +156,7 @@ class View:
         self.nearest = nearest.reshape(n, -1)
 
     def sight(self, pixels: Pixels, person: Indices) -> Sight:
-        """Of points of the rows person (m,)."""
+        """Return the visibility of points at pixels (m,) that belong to the rows person (m,)."""
         height, width = self.size
         u, v, depth = pixels
         inside = (u >= 0) & (u < width) & (v >= 0) & (v < height) & (depth > np.float32(NEAREST_DEPTH_M))
@@ -160,12 +168,12 @@ class View:
         return Sight(row * width + column, inside, nearest.min(axis=0), before_self)
 
     def beside(self) -> tuple[Indices, Indices]:
-        """Pixels, row · width + column, to the left and right of each person where nobody is, and their persons; (c,)
-        each, two cells away, as outlines are not exact."""
+        """Return c pixels (row · width + column) left and right of people that show no person, and the rows (c,) of
+        these people. They are two cells away from the person, because outlines are not exact."""
         own = np.isfinite(self.nearest).reshape(-1, self.down, self.across)
         padded = np.pad(own, ((0, 0), (0, 0), (BESIDE_CELLS, BESIDE_CELLS)))
-        anybody = np.pad(own.max(axis=0), ((0, 0), (1, 1)))
-        taken = anybody[:, :-2] | anybody[:, 1:-1] | anybody[:, 2:]
+        occupied = np.pad(own.max(axis=0), ((0, 0), (1, 1)))
+        taken = occupied[:, :-2] | occupied[:, 1:-1] | occupied[:, 2:]
         near = (padded[..., : -2 * BESIDE_CELLS] | padded[..., 2 * BESIDE_CELLS :]) & ~taken
         person, row, column = np.nonzero(near)
         half, (height, width) = self.side // 2, self.size
@@ -173,7 +181,7 @@ class View:
         return pixel + np.minimum(column * self.side + half, width - 1), person
 
     def project(self, points: Array) -> Pixels:
-        """Of points (3, m) m, camera frame."""
+        """Project points (3, m) m, camera frame."""
         x, y, z = points
         depth = np.maximum(z, np.float32(NEAREST_DEPTH_M))
         k = self.k
@@ -181,5 +189,5 @@ class View:
 
 
 def _index(coordinate: Array, count: int) -> Indices:
-    """Of the pixels or cells, of `count` ones, at coordinates (…); what is outside the picture goes to its border."""
+    """Return the indices (…), 0 to count − 1, of the pixels or cells at coordinates (…), clamped to the image."""
     return np.minimum(np.maximum(coordinate, 0), count - 1).astype(np.int64)

@@ -12,21 +12,20 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Identities, velocities and running body shapes of people from frame to frame; NumPy and SciPy only.
+"""Tracks people from frame to frame: identities, velocities, running body shapes. Needs NumPy and SciPy only.
 
 >>> tracker = Tracker(TrackerConfig())
 >>> tracked = tracker.update(detections, stamp_s=12.5)     # once per image
->>> tracked.track_id, tracked.velocity, tracked.ended_ids
+>>> tracked.track_id, tracked.velocity
 """
 
-from .config import OneEuroConfig, TrackerConfig, VelocityConfig
+from .config import TrackerConfig, VelocityConfig
 from .detections import Detections, TrackedFrame, TrackSnapshot
 from .tracker import Tracker
 from .velocity import measurement_noise
 
 __all__ = [
     "Detections",
-    "OneEuroConfig",
     "TrackSnapshot",
     "TrackedFrame",
     "Tracker",

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Memory of what people looked like, and whom a new detection looks like (paper, "Tracking in videos")."""
+"""Bank of appearance features; similarity of new detections to known tracks (paper, "Tracking in videos")."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from multihmr2_ros.errors import UserError
 
 
 class AppearanceBank:
-    """Features of past frames with their track ids and frame numbers, in the order they came.
+    """Features of past frames with their track ids and frame numbers, in order of time.
 
-    A ring of `capacity` rows, allocated once: nothing is moved or copied from frame to frame, and the oldest entries
-    give way when it is full. Features are kept L2-normalised in float32.
+    A ring buffer of `capacity` rows, allocated once: entries are never moved, and new ones overwrite the oldest when
+    it is full. Features are stored L2-normalized in float32.
     """
 
     def __init__(self, capacity: int, nearest_neighbours: int, temperature: float) -> None:
@@ -41,7 +41,7 @@ class AppearanceBank:
         return self._count
 
     def clear(self) -> None:
-        """Forget everything, the length of the features too."""
+        """Remove all entries; features may have another length afterwards."""
         self._feature = np.empty((0, 0), np.float32)  # (capacity, F) from the first entry on
         self._track_id = np.empty(self._capacity, np.int64)
         self._frame = np.empty(self._capacity, np.float64)
@@ -49,7 +49,7 @@ class AppearanceBank:
         self._count = 0
 
     def check_length(self, length: int) -> None:
-        """Raise UserError unless features of this length go with those that are kept."""
+        """Raise UserError unless stored features have this length."""
         if len(self._feature) and self._feature.shape[1] != length:
             raise UserError(
                 f"Detections.feature: expected {self._feature.shape[1]} numbers per person as before, got {length}; "
@@ -57,14 +57,14 @@ class AppearanceBank:
             )
 
     def forget(self, last_forgotten_frame: float) -> None:
-        """Drop the entries of this frame number and before."""
+        """Remove the entries up to and including this frame number."""
         frames = self._frame[self._rows()]
         forgotten = int(np.searchsorted(frames, last_forgotten_frame, side="right"))
         self._first = (self._first + forgotten) % self._capacity
         self._count -= forgotten
 
     def add(self, feature: NDArray[np.float32], track_id: NDArray[np.int64], frame: float) -> None:
-        """Keep unit features (n, F) of tracks (n,) at a frame number no less than any before."""
+        """Store unit features (n, F) of tracks (n,) at a frame number; frame numbers must not decrease."""
         if len(feature) == 0:
             return
         if len(self._feature) == 0:
@@ -79,14 +79,14 @@ class AppearanceBank:
         self._count += len(feature) - overwritten
 
     def track_ids(self) -> NDArray[np.int64]:
-        """(m,) ids that have an entry, ascending."""
+        """Return the ids (m,) that have an entry, ascending."""
         return np.unique(self._track_id[self._rows()])
 
     def similarity(self, feature: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Ids (m,) that have an entry, ascending, and the share (n, m) of the votes for a detection that each gets.
+        """Return the ids (m,) that have an entry, ascending, and each id's share (n, m) of the votes for a detection.
 
-        The votes of the K entries of the bank at the least Euclidean distance from a unit feature (n, F) are
-        softmax(−distance / temperature). The paper's text says L1 distances; the released settings are these.
+        The K entries nearest to a unit feature (n, F) vote; their votes are softmax(−distance / temperature). Distances
+        are Euclidean, as in the released settings; the paper's text says L1.
         """
         track_ids, column = np.unique(self._track_id[self._rows()], return_inverse=True)
         n, m = len(feature), len(track_ids)
@@ -103,16 +103,17 @@ class AppearanceBank:
         return track_ids, share.reshape(n, m)
 
     def _rows(self) -> NDArray[np.int64]:
-        """Rows of the ring that hold entries, oldest first."""
+        """Return the rows of the ring buffer that hold entries, oldest first."""
         return (self._first + np.arange(self._count)) % self._capacity
 
     def _distance(self, feature: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(n, len(self)) Euclidean distances between unit vectors, oldest entry first.
+        """Return the Euclidean distances (n, len(self)) between unit vectors, oldest entry first.
 
-        |a − b|² = 2 − 2 a·b costs one matrix product. Its rounding in float32 makes equal features up to 5e-4 apart,
-        which is far below the distances between two images of one person and any temperature in use.
+        |a − b|² = 2 − 2 a·b takes one matrix product. Float32 rounding puts equal features up to 5e-4 apart, far less
+        than the distances between two images of one person and than any temperature in use.
         """
-        padded = np.zeros((-(-len(feature) // 4) * 4, feature.shape[1]), np.float32)  # rows by fours: a third faster
+        # The number of rows is a multiple of four: a third faster.
+        padded = np.zeros((-(-len(feature) // 4) * 4, feature.shape[1]), np.float32)
         padded[: len(feature)] = feature
         end = self._first + self._count
         stretches = [self._feature[self._first : end], self._feature[: max(0, end - self._capacity)]]
@@ -121,6 +122,6 @@ class AppearanceBank:
 
 
 def normalised(feature: NDArray[Any]) -> NDArray[np.float32]:
-    """Rows (n, F) at length 1; a row of zeros stays."""
+    """Normalize rows (n, F) to length 1; rows of zeros stay zero."""
     norm = np.linalg.norm(feature, axis=1, keepdims=True)
     return (feature / np.maximum(norm, 1e-12)).astype(np.float32)

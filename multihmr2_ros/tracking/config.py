@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Every number of the tracker, in one place.
+"""Settings of the tracker.
 
-`TrackerConfig.reference()` holds the settings published with Multi-HMR 2 (section "Tracking in videos" and the released
-settings where the two differ). `TrackerConfig()` holds a robot's.
+`TrackerConfig.reference()` returns the settings published with Multi-HMR 2 (section "Tracking in videos"; the released
+settings where the two differ). `TrackerConfig()` returns the defaults, chosen for robots.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from typing import Any
 from multihmr2_ros.errors import UserError
 
 FRAME_RESOLUTION = 1024
-"""Frame numbers are rounded to 1/1024 of a frame, so that whole frames come out exact from stamps in seconds."""
+"""Frame numbers are rounded to 1/1024 of a frame, so that stamps in seconds give exact whole frames."""
 
 
 def frame_number(elapsed_s: float, nominal_rate_hz: float) -> float:
-    """Time in units of the nominal frame, rounded to 1/FRAME_RESOLUTION."""
+    """Convert seconds to nominal frames, rounded to 1/FRAME_RESOLUTION."""
     return round(elapsed_s * nominal_rate_hz * FRAME_RESOLUTION) / FRAME_RESOLUTION
 
 
 def _require_numbers(config: Any, positive: tuple[str, ...] = (), not_negative: tuple[str, ...] = ()) -> None:
-    """Raise UserError naming the first field that is not a finite number above (or at least) zero."""
+    """Raise a UserError that names the first field that is not a finite number above (or at least) zero."""
     for name in positive + not_negative:
         value = getattr(config, name)
         is_number = isinstance(value, int | float) and math.isfinite(value)
@@ -46,7 +46,7 @@ def _require_numbers(config: Any, positive: tuple[str, ...] = (), not_negative: 
 
 
 def _require_counts(config: Any, names: tuple[str, ...]) -> None:
-    """Raise UserError naming the first field that is not a whole number of at least 1."""
+    """Raise a UserError that names the first field that is not a whole number of at least 1."""
     for name in names:
         value = getattr(config, name)
         if not isinstance(value, int) or value < 1:
@@ -55,17 +55,18 @@ def _require_counts(config: Any, names: tuple[str, ...]) -> None:
 
 @dataclass(frozen=True)
 class VelocityConfig:
-    """Noise of the Kalman filters on the pelvis, and the modes of motion between which a person changes.
+    """Noise of the Kalman filters of the pelvis, and of the three modes of motion.
 
-    The modes (standing, walking on, changing) are told apart in a fixed frame only; in the camera's everybody changes.
+    The modes are standing, walking steadily and changing the motion. They are used in a fixed frame only; relative to
+    the camera, every person is in the mode "changing".
 
-    depth_sigma_ratio             standard deviation along the viewing ray, as a fraction of the distance to the camera
-    lateral_sigma_ratio           standard deviation across the viewing ray, as a fraction of the distance
-    acceleration_density          power spectral density of the white acceleration of who changes their motion, m²/s³
-    initial_speed_sigma_m_s       standard deviation of each velocity component before anything is known, m/s
-    walking_acceleration_density  as acceleration_density, of who walks on steadily, m²/s³
-    standing_speed_sigma_m_s      standard deviation of each velocity component of who stands, m/s
-    mode_duration_s               mean time for which a person stays in one mode of motion, s
+    depth_sigma_ratio             standard deviation of the pelvis along the viewing ray, as a fraction of the distance
+    lateral_sigma_ratio           standard deviation of the pelvis across the viewing ray, as a fraction of the distance
+    acceleration_density          power spectral density of the white acceleration while changing, m²/s³
+    initial_speed_sigma_m_s       standard deviation of each velocity component before the first measurement, m/s
+    walking_acceleration_density  power spectral density of the white acceleration while walking steadily, m²/s³
+    standing_speed_sigma_m_s      standard deviation of each velocity component while standing, m/s
+    mode_duration_s               mean time that a person stays in one mode, s
     """
 
     depth_sigma_ratio: float = 0.03
@@ -81,52 +82,38 @@ class VelocityConfig:
 
 
 @dataclass(frozen=True)
-class OneEuroConfig:
-    """Parameters of a One-Euro filter (Casiez, Roussel, Vogel: 1€ Filter, CHI 2012).
-
-    min_cutoff_hz          cutoff at rest: lower removes more jitter
-    speed_coefficient      cutoff gained per unit of speed (log-depth per second, or rad/s): higher lags less
-    derivative_cutoff_hz   cutoff of the filter on the speed
-    """
-
-    min_cutoff_hz: float = 1.0
-    speed_coefficient: float = 1.0
-    derivative_cutoff_hz: float = 1.0
-
-    def __post_init__(self) -> None:
-        _require_numbers(self, positive=("min_cutoff_hz", "derivative_cutoff_hz"), not_negative=("speed_coefficient",))
-
-
-@dataclass(frozen=True)
 class TrackerConfig:
-    """Settings of the tracker. Lengths in the image are fractions of the padded network input's side.
+    """Settings of the tracker. Lengths in the image are fractions of the side of the padded network input.
 
-    The defaults are a robot's. They differ from `reference()` in the memory (60 frames for 50), in votes that tell
-    features at different distances apart, in a stricter place in the image with appearance weighing more in return, in
-    the threshold that goes with these, and in keeping a feature every 0.1 s only, at a third of the time. On the golden
-    sequences they remove both id switches; in simulated rooms that had no part in the choice they raise IDF1 and
-    switch ids less often (test_tracking_reference.py).
+    The defaults are chosen for robots. They differ from `reference()` in five points:
 
-    nominal_rate_hz           the unit of time of the motion model is one frame at this rate
-    memory_s                  a track ends once its last feature in the bank is this old, which is when it has not been
-                              seen for this long, or up to feature_interval_s less
-    feature_interval_s        least time between two features of one track in the bank; 0: every one is kept
-    bank_capacity             most appearance features kept, the oldest dropped first; also bounds the tracks
-    nearest_neighbours        K, entries of the bank that vote for each detection
-    appearance_temperature    of the softmax over the distances of the K nearest
+    - The memory is 60 frames instead of 50.
+    - A lower temperature gives near features clearly more votes than far ones.
+    - A lower pixel temperature is stricter about positions in the image; in return, appearance has more weight.
+    - The score threshold is adapted to these.
+    - A track stores a feature every 0.1 s only, which takes a third of the time.
+
+    On the golden sequences the defaults remove both id switches. In simulated rooms that were not used to choose them,
+    they raise IDF1 and switch ids less often (test_tracking_reference.py).
+
+    nominal_rate_hz           rate of the nominal frame, the unit of time of the motion model
+    memory_s                  age of a track's last feature in the bank at which the track ends; the person was last
+                              seen this long ago, or up to feature_interval_s less
+    feature_interval_s        minimum time between two stored features of one track; 0 stores every feature
+    bank_capacity             maximum number of stored features; the oldest are dropped. It also bounds the tracks
+    nearest_neighbours        K, number of stored features that vote for each detection
+    appearance_temperature    temperature of the softmax over the distances of the K nearest features
     motion_history            observations per track that the motion model is fitted to
     slope_penalty             ridge penalty on the slope of the motion model, frames²
-    pixel_temperature         distance in the image that divides the similarity by e
-    nearness_temperature      difference in log(1/z) that divides it by e
-    angle_temperature_rad     rotation that divides it by e
+    pixel_temperature         distance in the image that divides the motion similarity by e
+    nearness_temperature      difference in log(1/z) that divides the motion similarity by e
+    angle_temperature_rad     rotation that divides the motion similarity by e
     appearance_weight         weight of the appearance similarity in the score
     motion_weight             weight of the motion similarity in the score
-    score_threshold           least score of an association, in [0, 1]
-    confirm_hits              detections after which a track is confirmed
+    score_threshold           minimum score of an association, in [0, 1]
+    confirm_hits              number of detections that confirm a track
     shape_window_s            time constant of the running body shape
-    velocity                  noise of the velocity filter
-    depth_smoothing           One-Euro filter on log-depth, None: off
-    rotation_smoothing        One-Euro filter on the pelvis rotation, None: off
+    velocity                  noise of the velocity filters
     """
 
     nominal_rate_hz: float = 30.0
@@ -146,14 +133,12 @@ class TrackerConfig:
     confirm_hits: int = 3
     shape_window_s: float = 10.0
     velocity: VelocityConfig = VelocityConfig()
-    depth_smoothing: OneEuroConfig | None = None
-    rotation_smoothing: OneEuroConfig | None = None
 
     @classmethod
     def reference(cls, nominal_rate_hz: float = 1.0) -> TrackerConfig:
-        """The published association, for frames that come at `nominal_rate_hz`.
+        """Return the published settings of the association, for frames at `nominal_rate_hz`.
 
-        The capacity is never reached: the network proposes at most 100 people in each of 50 frames.
+        The capacity is never exceeded: the network proposes at most 100 people in each of 50 frames.
         """
         return cls(
             nominal_rate_hz=nominal_rate_hz,
@@ -202,10 +187,10 @@ class TrackerConfig:
 
     @property
     def memory_frames(self) -> float:
-        """`memory_s` in units of the nominal frame."""
+        """`memory_s` in nominal frames."""
         return frame_number(self.memory_s, self.nominal_rate_hz)
 
     @property
     def feature_interval_frames(self) -> float:
-        """`feature_interval_s` in units of the nominal frame."""
+        """`feature_interval_s` in nominal frames."""
         return frame_number(self.feature_interval_s, self.nominal_rate_hz)

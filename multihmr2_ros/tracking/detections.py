@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What goes into the tracker and what comes out of it."""
+"""Input and output of the tracker."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from multihmr2_ros.people import TrackState
 class Detections:
     """The n people that were detected in one image. n may be 0.
 
-    feature   (n, F) appearance feature, of any length
-    location  (n, 3) pelvis as (u/side, v/side, log(1/z)): pixels of the padded square network input over its side, and
-              the nearness, z in metres
-    rotation  (n, 3, 3) pelvis rotation, camera frame
-    pelvis    (n, 3) m, camera frame; None: no velocity
-    shape     (n, S) body shape; None: no running shape
-    score     (n,) detection score; None: all weigh the same in the running shape
-    distance_sigma_m (n,) standard deviation of the pelvis's distance where more than the network's picture is known
-              (NaN: no more is); None: that of the configuration for all
+    feature           (n, F) appearance feature, of any length
+    location          (n, 3) pelvis as (u/side, v/side, log(1/z)): pixels of the padded square network input divided by
+                      its side, and the log nearness, z in meters
+    rotation          (n, 3, 3) pelvis rotation, camera frame
+    pelvis            (n, 3) m, camera frame; None: velocities are not estimated
+    shape             (n, S) body shape; None: no running shape
+    score             (n,) detection score; None: equal weights in the running shape
+    distance_sigma_m  (n,) m, standard deviation of the pelvis's distance, measured with a depth image or the ground
+                      plane; NaN (or None for all): use VelocityConfig.depth_sigma_ratio
     """
 
     feature: NDArray[Any]
@@ -78,7 +78,7 @@ class Detections:
         return len(self.feature)
 
     def usable(self) -> NDArray[np.bool_]:
-        """(n,) whether every number of the row is finite and its rotation is one."""
+        """Return a mask (n,) of the rows that are finite and have a valid rotation (positive determinant)."""
         usable = np.ones(len(self), bool)
         for field in fields(self):
             array = getattr(self, field.name)
@@ -88,7 +88,7 @@ class Detections:
         return usable
 
     def select(self, rows: NDArray[np.bool_]) -> Detections:
-        """Only the rows that a mask (n,) names."""
+        """Return the rows that a mask (n,) selects."""
         if rows.all():
             return self
         arrays = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -98,20 +98,15 @@ class Detections:
 
 @dataclass(frozen=True)
 class TrackedFrame:
-    """The tracker's answer for one image; arrays have the rows of the detections.
+    """Output of the tracker for one image; row i of each array belongs to detection i.
 
-    track_id             (n,) int64, never reused while the tracker lives; -1: the row held NaN and was not tracked
-    state                (n,) int64, a TrackState: tentative, confirmed, or untracked for rows that held NaN
+    track_id             (n,) int64, never reused by one tracker; -1: the row was not usable and was not tracked
+    state                (n,) int64, a TrackState: tentative, confirmed, or untracked for rows that were not usable
     age_s                (n,) s since the track's first detection
-    velocity             (n, 3) m/s in velocity_frame; NaN until seen at two stamps
-    velocity_covariance  (n, 3, 3) (m/s)²; NaN where the velocity is
-    velocity_frame       "fixed" where a fixed frame was given for this image, else "camera" (relative to the camera)
-    pelvis               (n, 3) m, camera frame, smoothed where that is on, else as given; None as given
-    rotation             (n, 3, 3) camera frame, likewise
-    shape                (n, S) the track's running shape; None as given
-    lost_ids             tracks that were seen in the last update and are not in this one
-    ended_ids            tracks that ended since the last update: they never come back
-    jumped_back          whether the stamp was earlier than the last one, so that the tracker started afresh
+    velocity             (n, 3) m/s in velocity_frame; NaN until measured at two stamps
+    velocity_covariance  (n, 3, 3) (m/s)²; NaN where the velocity is NaN
+    velocity_frame       "fixed" if a fixed frame was given for this image, else "camera" (relative to the camera)
+    shape                (n, S) running shape of the track; None if the detections have no shape
     """
 
     track_id: NDArray[np.int64]
@@ -120,16 +115,11 @@ class TrackedFrame:
     velocity: NDArray[np.float64]
     velocity_covariance: NDArray[np.float64]
     velocity_frame: str
-    pelvis: NDArray[np.float64] | None
-    rotation: NDArray[np.float64]
     shape: NDArray[np.float64] | None
-    lost_ids: tuple[int, ...] = ()
-    ended_ids: tuple[int, ...] = ()
-    jumped_back: bool = False
 
     @classmethod
     def untracked(cls, detections: Detections, velocity_frame: str) -> TrackedFrame:
-        """The detections as they are, without identity; arrays are copies."""
+        """Return the output without identities and velocities; the shape is a copy of the detections' shape."""
         n = len(detections)
         return cls(
             track_id=np.full(n, -1, np.int64),
@@ -138,18 +128,18 @@ class TrackedFrame:
             velocity=np.full((n, 3), np.nan),
             velocity_covariance=np.full((n, 3, 3), np.nan),
             velocity_frame=velocity_frame,
-            pelvis=None if detections.pelvis is None else np.array(detections.pelvis, np.float64),
-            rotation=np.array(detections.rotation, np.float64),
             shape=None if detections.shape is None else np.array(detections.shape, np.float64),
         )
 
 
 @dataclass(frozen=True)
 class TrackSnapshot:
-    """One live track, as it is after the last update.
+    """One live track, as of the last update.
 
-    age_s: s since its first detection, at the last update. unseen_s: s since its last detection (0 unless lost).
-    hits: detections so far.
+    track_id, state  as in TrackedFrame; the state may be lost
+    age_s            s from its first detection to the last update
+    unseen_s         s from its last detection to the last update (0 unless lost)
+    hits             number of detections so far
     """
 
     track_id: int

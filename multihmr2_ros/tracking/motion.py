@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Where the pelvis of a track should be now, and how well a detection fits (paper, "Tracking in videos")."""
+"""Predicts each track's pelvis and compares detections with it (paper, "Tracking in videos")."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STATE_SIZE = 7
 
 
 def pelvis_state(location: NDArray[Any], rotation: NDArray[Any]) -> NDArray[np.float64]:
-    """(n, 7) what the motion model follows: location (n, 3), then the rotation (n, 3, 3) as xyzw with w ≥ 0."""
+    """Return states (n, 7) of the motion model: location (n, 3), then the rotation (n, 3, 3) as xyzw with w ≥ 0."""
     quaternion = np.empty((0, 4))
     if len(rotation):
         quaternion = Rotation.from_matrix(rotation).as_quat()
@@ -38,7 +38,7 @@ def pelvis_state(location: NDArray[Any], rotation: NDArray[Any]) -> NDArray[np.f
 
 
 class MotionHistory:
-    """The last observations of one track: frame numbers (H,) and states (H, 7), in no order."""
+    """The last H observations of one track: frame numbers (H,) and states (H, 7), in no particular order."""
 
     def __init__(self, length: int) -> None:
         self.frame = np.zeros(length)
@@ -47,7 +47,7 @@ class MotionHistory:
         self._next = 0
 
     def add(self, frame: float, state: NDArray[np.float64]) -> None:
-        """Keep an observation in place of the oldest."""
+        """Store an observation in place of the oldest one."""
         self.frame[self._next] = frame
         self.state[self._next] = state
         self._next = (self._next + 1) % len(self.frame)
@@ -55,10 +55,10 @@ class MotionHistory:
 
 
 def extrapolate(histories: Sequence[MotionHistory], frame: float, slope_penalty: float) -> NDArray[np.float64]:
-    """(m, 7) states at a frame number, by ridge regression against time with an unpenalised intercept.
+    """Predict states (m, 7) at a frame number, by ridge regression against time with an unpenalized intercept.
 
-    Centred on the means of the observations, slope = Σ δt δx / (Σ δt² + penalty), which stays finite for a single
-    observation and for several at one time as long as the penalty is above zero.
+    With δt and δx relative to the means of the observations, slope = Σ δt δx / (Σ δt² + penalty). A penalty above zero
+    keeps it finite for a single observation, and for several observations at one time.
     """
     if not histories:
         return np.empty((0, STATE_SIZE))
@@ -77,9 +77,9 @@ def extrapolate(histories: Sequence[MotionHistory], frame: float, slope_penalty:
 def motion_similarity(
     observed: NDArray[np.float64], predicted: NDArray[np.float64], config: TrackerConfig
 ) -> NDArray[np.float64]:
-    """(n, m) similarity in [0, 1] of observed states (n, 7) to predicted ones (m, 7).
+    """Return the similarity (n, m), in [0, 1], of observed states (n, 7) and predicted states (m, 7).
 
-    exp(−‖Δ(u, v)‖ / t_p) · exp(−|Δ log(1/z)| / t_n) · exp(−angle / t_θ), the temperatures from `config`.
+    exp(−‖Δ(u, v)‖ / t_p) · exp(−|Δ log(1/z)| / t_n) · exp(−angle / t_θ), with the temperatures of `config`.
     """
     pixels = np.linalg.norm(observed[:, None, :2] - predicted[None, :, :2], axis=2)
     nearness = np.abs(observed[:, None, 2] - predicted[None, :, 2])
@@ -93,5 +93,5 @@ def motion_similarity(
 
 
 def _unit(quaternion: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rows at length 1. An extrapolation can pass through zero: such a row stays, 180° away from every rotation."""
+    """Normalize quaternions (n, 4). Extrapolation can give zeros: such a row stays zero, 180° from every rotation."""
     return quaternion / np.maximum(np.linalg.norm(quaternion, axis=1, keepdims=True), 1e-12)

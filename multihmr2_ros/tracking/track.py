@@ -12,31 +12,31 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""One track: everything that is kept about one person."""
+"""The state of one track, and the estimates made from it: velocity and running body shape."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from multihmr2_ros.people import TrackState
 
-from .config import TrackerConfig
-from .detections import TrackSnapshot
-from .modes import ModalEstimate
+from .config import TrackerConfig, VelocityConfig
+from .detections import Detections, TrackedFrame, TrackSnapshot
 from .motion import MotionHistory
-from .smoothing import Smoothed
-from .velocity import MotionEstimate
+from .velocity import ModalEstimate, MotionEstimate, measure, measure_modes, measurement_noise
 
-_LEAST_SCORE = 1e-3  # a detection of score 0 still counts a little, so that the weights never sum to zero
+Array = NDArray[np.float64]
+_LEAST_SCORE = 1e-3  # a detection of score 0 still has some weight, so that the weights never sum to zero
 
 
 class RunningShape:
-    """Mean of a track's body shapes, weighted with the detection score, forgetting with a time constant.
+    """Mean of a track's body shapes, weighted with the detection score and with exponential forgetting.
 
-    Over spans shorter than the window it is the plain weighted mean; a person does not change size between frames.
+    Over times much shorter than the window it equals the weighted mean; a person's size does not change between frames.
     """
 
     def __init__(self, window_s: float) -> None:
@@ -46,7 +46,7 @@ class RunningShape:
         self._mean: NDArray[np.float64] | None = None
 
     def update(self, shape: NDArray[np.float64], score: float, stamp_s: float) -> NDArray[np.float64]:
-        """The mean (S,) after a shape (S,) at a stamp no earlier than the last."""
+        """Add a shape (S,) at a stamp no earlier than the last one and return the mean (S,)."""
         weight = max(score, _LEAST_SCORE)
         self._weight = self._weight * math.exp((self._stamp_s - stamp_s) / self._window_s) + weight
         self._stamp_s = stamp_s
@@ -55,10 +55,9 @@ class RunningShape:
 
 
 class Track:
-    """The state of one track; of bounded size however long it lives.
+    """The state of one track. Its size does not grow with time.
 
-    motion: relative to the camera; ground_motion: in a fixed frame. log_depth, rotation: only where they are smoothed.
-    All None at first.
+    motion: relative to the camera, ground_motion: in a fixed frame; both None until measured.
     """
 
     def __init__(self, track_id: int, stamp_s: float, config: TrackerConfig) -> None:
@@ -72,26 +71,24 @@ class Track:
         self.running_shape = RunningShape(config.shape_window_s)
         self.motion: MotionEstimate | None = None
         self.ground_motion: ModalEstimate | None = None
-        self.log_depth: Smoothed | None = None
-        self.rotation: Smoothed | None = None
         self._confirm_hits = config.confirm_hits
 
     @property
     def state(self) -> TrackState:
-        """Tentative until it has been detected often enough; lost while it is not."""
+        """Tentative until detected `confirm_hits` times, then confirmed; lost while it is not detected."""
         if not self.seen:
             return TrackState.LOST
         return TrackState.CONFIRMED if self.hits >= self._confirm_hits else TrackState.TENTATIVE
 
     def hit(self, frame: float, state: NDArray[np.float64], stamp_s: float) -> None:
-        """Take note of a detection: its frame number and its pelvis state (7,)."""
+        """Record a detection: its frame number and its pelvis state (7,)."""
         self.history.add(frame, state)
         self.last_stamp_s = stamp_s
         self.hits += 1
         self.seen = True
 
     def snapshot(self, stamp_s: float) -> TrackSnapshot:
-        """What others may know about the track at a stamp."""
+        """Return a read-only summary of the track at a stamp."""
         return TrackSnapshot(
             track_id=self.track_id,
             state=self.state,
@@ -99,3 +96,73 @@ class Track:
             unseen_s=stamp_s - self.last_stamp_s,
             hits=self.hits,
         )
+
+
+def estimate(
+    detections: Detections,
+    rows: NDArray[np.bool_],
+    tracks: Sequence[Track],
+    fixed_from_camera: Array | None,
+    stamp_s: float,
+    config: TrackerConfig,
+) -> TrackedFrame:
+    """Update the tracks with the detections that a mask (n,) selects and return the tracks' estimates.
+
+    tracks: one per selected row, in the same order. fixed_from_camera (4, 4): see `Tracker.update`.
+    """
+    answer = TrackedFrame.untracked(detections, "camera" if fixed_from_camera is None else "fixed")
+    if not tracks:
+        return answer
+    answer.track_id[rows] = [track.track_id for track in tracks]
+    answer.state[rows] = [track.state for track in tracks]
+    answer.age_s[rows] = [stamp_s - track.first_stamp_s for track in tracks]
+    if detections.pelvis is not None:
+        pelvis = np.asarray(detections.pelvis[rows], np.float64)
+        sigma_m = None if detections.distance_sigma_m is None else detections.distance_sigma_m[rows]
+        noise = _noise(pelvis, sigma_m, config.velocity)
+        motions = _measure_velocity(tracks, pelvis, noise, fixed_from_camera, stamp_s, config.velocity)
+        answer.velocity[rows] = [motion.velocity for motion in motions]
+        answer.velocity_covariance[rows] = [motion.velocity_covariance for motion in motions]
+    if answer.shape is not None:
+        score = np.ones(len(detections)) if detections.score is None else detections.score
+        measured = zip(tracks, answer.shape[rows], score[rows].tolist(), strict=True)
+        answer.shape[rows] = [track.running_shape.update(shape, weight, stamp_s) for track, shape, weight in measured]
+    return answer
+
+
+def _noise(pelvis: Array, distance_sigma_m: Array | None, config: VelocityConfig) -> Array:
+    """Return the covariance (n, 3, 3) m² of the frame-to-frame error of pelvises (n, 3) m.
+
+    The configured one, or less if distance_sigma_m (n,) is smaller. A larger distance_sigma_m is not used: the excess
+    is an error that stays constant from image to image and does not look like motion.
+    """
+    if distance_sigma_m is None:
+        return measurement_noise(pelvis, config)
+    usual_m = config.depth_sigma_ratio * np.linalg.norm(pelvis, axis=1)
+    return measurement_noise(pelvis, config, np.fmin(distance_sigma_m, usual_m))
+
+
+def _measure_velocity(
+    tracks: Sequence[Track],
+    pelvis: Array,
+    noise: Array,
+    fixed_from_camera: Array | None,
+    stamp_s: float,
+    config: VelocityConfig,
+) -> Sequence[MotionEstimate] | Sequence[ModalEstimate]:
+    """Update the tracks' motion with pelvises (n, 3) m of covariance noise (n, 3, 3) m², camera frame.
+
+    With a camera pose, motion is estimated in the fixed frame and with the modes of motion. Relative to the camera
+    they would be wrong: when the camera turns, standing people move.
+    """
+    if fixed_from_camera is None:
+        relative = measure([track.motion for track in tracks], pelvis, noise, stamp_s, config)
+        for track, motion in zip(tracks, relative, strict=True):
+            track.motion = motion
+        return relative
+    rotation, translation = fixed_from_camera[:3, :3], fixed_from_camera[:3, 3]
+    position, noise = pelvis @ rotation.T + translation, rotation @ noise @ rotation.T
+    over_ground = measure_modes([track.ground_motion for track in tracks], position, noise, stamp_s, config)
+    for track, modal in zip(tracks, over_ground, strict=True):
+        track.ground_motion = modal
+    return over_ground

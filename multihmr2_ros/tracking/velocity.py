@@ -12,10 +12,17 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Velocity of a pelvis, with its uncertainty: a constant-velocity Kalman filter with white acceleration.
+"""Velocity of a pelvis and its covariance, by Kalman filters.
 
-Bar-Shalom, Li, Kirubarajan: Estimation with Applications to Tracking and Navigation, 2001, section 6.2.2. The filters
-of all people of an image are worked on at once. `modes` runs several of them for each person.
+`measure`: one constant-velocity filter with white acceleration per person (Bar-Shalom, Li, Kirubarajan: Estimation with
+Applications to Tracking and Navigation, 2001, section 6.2.2).
+
+`measure_modes`: three filters per person, one for each mode of motion (standing, walking steadily, changing), combined
+as interacting multiple models (same book, section 11.6.6). The velocity in the mode "standing" is near zero and says
+nothing about the next velocity, so the mode is the deadband: the likelihoods of the measurements decide when the
+estimate enters and leaves it. After leaving, the velocity may take any value at once.
+
+All functions process the people of an image together.
 """
 
 from __future__ import annotations
@@ -29,17 +36,22 @@ from numpy.typing import NDArray
 from .config import VelocityConfig
 
 Array = NDArray[np.float64]
-_LEAST_DISTANCE_M = 0.1  # keeps the noise positive for a pelvis in the camera's centre
-_LEAST_SIGMA_M = 1e-3  # no pelvis is known better
+STANDING, WALKING, CHANGING = range(3)
+MODES = 3
+_LEAST_PROBABILITY = 1e-12  # a mode that was ruled out can be entered again
+_LEAST_DISTANCE_M = 0.1  # keeps the noise positive for a pelvis at the camera's center
+_LEAST_SIGMA_M = 1e-3  # no pelvis is measured more precisely
 
 
 @dataclass(frozen=True)
 class MotionEstimate:
-    """Position and velocity of one pelvis as of its last measurement, in the frame of reference of its measurements.
+    """Position and velocity of one pelvis at its last measurement, in the frame of its measurements.
 
-    mean (6,) m and m/s; covariance (6, 6); stamp_s of the measurement; has_moved_on: whether there were measurements at
-    two different stamps, before which the velocity is only assumed; log_likelihood of the measurement, given those
-    before.
+    mean            (6,) m and m/s
+    covariance      (6, 6)
+    stamp_s         s, of the last measurement
+    has_moved_on    whether there were measurements at two different stamps; before, the velocity is only assumed
+    log_likelihood  of the last measurement given the earlier ones, without the constant term
     """
 
     mean: Array
@@ -50,22 +62,22 @@ class MotionEstimate:
 
     @property
     def velocity(self) -> Array:
-        """(3,) m/s; NaN until measured at two stamps."""
+        """(3,) m/s, NaN until measured at two stamps."""
         return self.mean[3:] if self.has_moved_on else np.full(3, np.nan)
 
     @property
     def velocity_covariance(self) -> Array:
-        """(3, 3) (m/s)²; NaN where the velocity is."""
+        """(3, 3) (m/s)², NaN where the velocity is NaN."""
         return self.covariance[3:, 3:] if self.has_moved_on else np.full((3, 3), np.nan)
 
 
 @dataclass(frozen=True)
 class Process:
-    """How n people move between two measurements, each array (n,).
+    """Process model of n people between two measurements; each array is (n,).
 
-    keeps_velocity        whether the velocity lives on, changed by white acceleration; else it is drawn anew each time
-    acceleration_density  m²/s³, of the first kind
-    speed_sigma_m_s       m/s, of each component of the second kind's velocity
+    keeps_velocity        whether the velocity persists, changed by white acceleration; else it is drawn anew each time
+    acceleration_density  m²/s³, power spectral density of the acceleration, if the velocity persists
+    speed_sigma_m_s       m/s, standard deviation of each velocity component, if it is drawn anew
     """
 
     keeps_velocity: NDArray[np.bool_]
@@ -74,16 +86,16 @@ class Process:
 
     @classmethod
     def accelerating(cls, count: int, config: VelocityConfig) -> Process:
-        """White acceleration of the configured density for all."""
+        """Return a model with white acceleration of the configured density for all."""
         return cls(np.ones(count, np.bool_), np.full(count, config.acceleration_density), np.zeros(count))
 
 
 def measurement_noise(pelvis: Array, config: VelocityConfig, distance_sigma_m: Array | None = None) -> Array:
-    """(n, 3, 3) m², covariance of pelvises (n, 3) m that one camera measured, camera frame.
+    """Return the covariance (n, 3, 3) m² of pelvises (n, 3) m that one camera measured, camera frame.
 
-    A wrong body size scales the whole position, so that the error is largest along the viewing ray and grows with
-    the distance; across the ray it is a fixed angle. distance_sigma_m (n,): the standard deviation along the ray, in
-    place of the configured one.
+    A wrong body size scales the whole position: the error is largest along the viewing ray and proportional to the
+    distance. Across the ray the error is a fixed angle. distance_sigma_m (n,): standard deviation along the ray, in
+    place of the configured ratio.
     """
     distance = np.maximum(np.linalg.norm(pelvis, axis=1), _LEAST_DISTANCE_M)
     ray = pelvis / distance[:, None]
@@ -103,10 +115,11 @@ def measure(
     config: VelocityConfig,
     process: Process | None = None,
 ) -> list[MotionEstimate]:
-    """The n estimates after measuring positions (n, 3) m with covariances (n, 3, 3) m² at a stamp.
+    """Update n estimates with measured positions (n, 3) m of covariances noise (n, 3, 3) m² and return them.
 
-    None starts an estimate, at rest within the assumed speed. The stamp is no earlier than those of the estimates.
-    process: how each of them moves; None: all with the configured white acceleration.
+    estimates: None starts one, with velocity zero and the configured initial standard deviation
+    stamp_s: of the measurements, no earlier than the stamps of the estimates
+    process: None: the configured white acceleration for all
     """
     if not estimates:
         return []
@@ -136,7 +149,7 @@ def measure(
 
 
 def start(position: Array, noise: Array, stamp_s: float, config: VelocityConfig) -> MotionEstimate:
-    """What one position (3,) tells."""
+    """Return the first estimate, from one position (3,) m of covariance noise (3, 3) m²."""
     covariance = np.zeros((6, 6))
     covariance[:3, :3] = noise
     covariance[3:, 3:] = config.initial_speed_sigma_m_s**2 * np.eye(3)
@@ -144,10 +157,10 @@ def start(position: Array, noise: Array, stamp_s: float, config: VelocityConfig)
 
 
 def _predict(mean: Array, covariance: Array, elapsed_s: Array, process: Process) -> tuple[Array, Array]:
-    """Means (n, 6) and covariances (n, 6, 6) after (n,) seconds.
+    """Predict means (n, 6) and covariances (n, 6, 6) after (n,) seconds.
 
-    Of constant velocity with white acceleration; or, where the process keeps no velocity, of a velocity that is drawn
-    anew: it says nothing about the next one, and moves the position by chance only.
+    Constant velocity with white acceleration; or, where the process keeps no velocity, a velocity that is drawn anew:
+    it does not depend on the last one, and changes the position at random only.
     """
     position, velocity = slice(0, 3), slice(3, 6)
     time = elapsed_s[:, None, None]
@@ -165,17 +178,111 @@ def _predict(mean: Array, covariance: Array, elapsed_s: Array, process: Process)
 
 
 def _log_likelihood(innovation: Array, covariance: Array) -> Array:
-    """(n,) logarithm of the normal density of innovations (n, 3), but for a constant."""
+    """Return the log of the normal density (n,) of innovations (n, 3), without the constant term."""
     squared = np.einsum("ni,ni->n", innovation, np.linalg.solve(covariance, innovation[:, :, None])[:, :, 0])
     return -0.5 * (squared + np.linalg.slogdet(covariance)[1])
 
 
 def _correct(mean: Array, covariance: Array, position: Array, noise: Array) -> tuple[Array, Array]:
-    """Means and covariances after the Kalman update with positions (n, 3) of covariances (n, 3, 3)."""
+    """Return means and covariances after the Kalman update with positions (n, 3) of covariances noise (n, 3, 3)."""
     gain = np.linalg.solve(covariance[:, :3, :3] + noise, covariance[:, :3, :]).swapaxes(1, 2)
     innovation = position - mean[:, :3]
-    # Joseph form: stays symmetric and positive for any number of updates.
+    # Joseph form: stays symmetric and positive definite for any number of updates.
     kept = np.tile(np.eye(6), (len(mean), 1, 1))
     kept[:, :, :3] -= gain
     corrected = kept @ covariance @ kept.swapaxes(1, 2) + gain @ noise @ gain.swapaxes(1, 2)
     return mean + (gain @ innovation[:, :, None])[:, :, 0], corrected
+
+
+@dataclass(frozen=True)
+class ModalEstimate:
+    """Position and velocity of one pelvis, with one estimate for each mode of motion.
+
+    modes                one estimate for each of STANDING, WALKING, CHANGING
+    probability          (3,) of the modes
+    velocity             (3,) m/s, mean over the modes; NaN until measured at two stamps
+    velocity_covariance  (3, 3) (m/s)², within the modes and between them; NaN where the velocity is NaN
+    """
+
+    modes: tuple[MotionEstimate, ...]
+    probability: Array
+    velocity: Array
+    velocity_covariance: Array
+
+
+def measure_modes(
+    estimates: Sequence[ModalEstimate | None], position: Array, noise: Array, stamp_s: float, config: VelocityConfig
+) -> list[ModalEstimate]:
+    """Update n estimates, each over all modes of motion, and return them; arguments as of `measure`."""
+    if not estimates:
+        return []
+    previous = [
+        estimate or _start_modes(measured, covariance, stamp_s, config)
+        for estimate, measured, covariance in zip(estimates, position, noise, strict=True)
+    ]
+    mixed, expected = _mix(previous, stamp_s, config)
+    rows = np.repeat(np.arange(len(previous)), MODES)
+    filtered = measure(mixed, position[rows], noise[rows], stamp_s, config, _process(len(previous), config))
+    likelihood = np.array([each.log_likelihood for each in filtered]).reshape(-1, MODES)
+    weight = expected * np.exp(likelihood - likelihood.max(axis=1, keepdims=True)) + _LEAST_PROBABILITY
+    probability = weight / weight.sum(axis=1, keepdims=True)
+    velocity, covariance = _combine(filtered, probability)
+    return [
+        previous[row]
+        if estimates[row] is None
+        else ModalEstimate(
+            tuple(filtered[MODES * row : MODES * (row + 1)]), probability[row], velocity[row], covariance[row]
+        )
+        for row in range(len(previous))
+    ]
+
+
+def _start_modes(position: Array, noise: Array, stamp_s: float, config: VelocityConfig) -> ModalEstimate:
+    first = start(position, noise, stamp_s, config)
+    probability = np.full(MODES, 1 / MODES)
+    return ModalEstimate((first,) * MODES, probability, first.velocity, first.velocity_covariance)
+
+
+def _combine(filtered: Sequence[MotionEstimate], probability: Array) -> tuple[Array, Array]:
+    """Return velocities (n, 3) and covariances (n, 3, 3) of n × 3 estimates whose modes have probabilities (n, 3)."""
+    velocity = np.stack([each.velocity for each in filtered]).reshape(-1, MODES, 3)
+    inner = np.stack([each.velocity_covariance for each in filtered]).reshape(-1, MODES, 3, 3)
+    mean = np.einsum("nm,nmi->ni", probability, velocity)
+    apart = velocity - mean[:, None]
+    return mean, np.einsum("nm,nmij->nij", probability, inner + apart[..., :, None] * apart[..., None, :])
+
+
+def _process(count: int, config: VelocityConfig) -> Process:
+    """Return the process model of count people × 3 modes, in this order."""
+    density = [0.0, config.walking_acceleration_density, config.acceleration_density]
+    spread = [config.standing_speed_sigma_m_s, 0.0, 0.0]
+    return Process(np.tile([False, True, True], count), np.tile(density, count), np.tile(spread, count))
+
+
+def _mix(
+    estimates: Sequence[ModalEstimate], stamp_s: float, config: VelocityConfig
+) -> tuple[list[MotionEstimate], Array]:
+    """Mix the modes' estimates, because a person may have changed the mode since the last measurement.
+
+    Returns the n × 3 estimates from which each mode's filter continues, all modes of the first person first, and the
+    expected probabilities (n, 3) of the modes.
+    """
+    elapsed_s = np.array([stamp_s - estimate.modes[0].stamp_s for estimate in estimates])
+    stays = np.exp(-elapsed_s / config.mode_duration_s)[:, None, None]
+    change = stays * np.eye(MODES) + (1 - stays) / (MODES - 1) * (1 - np.eye(MODES))  # from mode, to mode
+    joint = np.stack([estimate.probability for estimate in estimates])[:, :, None] * change
+    expected = joint.sum(axis=1)
+    share = joint / expected[:, None, :]
+    mean = np.stack([[mode.mean for mode in estimate.modes] for estimate in estimates])
+    covariance = np.stack([[mode.covariance for mode in estimate.modes] for estimate in estimates])
+    # One copy for each mode that is entered: (n, from, to, ...).
+    covariance = np.repeat(covariance[:, :, None], MODES, axis=2)
+    covariance[:, STANDING, STANDING + 1 :, 3:, 3:] += config.initial_speed_sigma_m_s**2 * np.eye(3)
+    mixed = np.einsum("nij,nik->njk", share, mean)
+    apart = mean[:, :, None] - mixed[:, None]
+    spread = np.einsum("nij,nijkl->njkl", share, covariance + apart[..., :, None] * apart[..., None, :])
+    return [
+        MotionEstimate(mixed[row, mode], spread[row, mode], each.stamp_s, each.has_moved_on)
+        for row, estimate in enumerate(estimates)
+        for mode, each in enumerate(estimate.modes)
+    ], expected

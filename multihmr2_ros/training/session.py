@@ -39,7 +39,7 @@ from multihmr2_ros.hardware import keep_freed_memory, training_threads
 from multihmr2_ros.network import checkpoint
 from multihmr2_ros.network.config import NetworkConfig
 from multihmr2_ros.network.inference import Runtime
-from multihmr2_ros.network.initialise import initialise
+from multihmr2_ros.network.initialization import initialise
 from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.network.movenet import load_encoder
 from multihmr2_ros.training.augmentation import input_sizes

@@ -62,7 +62,7 @@ def training_step(threads: int) -> Callable[[], object]:
     from multihmr2_ros.body import Body
     from multihmr2_ros.hardware import keep_freed_memory
     from multihmr2_ros.network.config import NANO
-    from multihmr2_ros.network.initialise import initialise
+    from multihmr2_ros.network.initialization import initialise
     from multihmr2_ros.network.model import MultiHMR2
     from multihmr2_ros.training.losses import LossConfig, losses
     from test.helpers.nano_network import random_targets

@@ -32,7 +32,6 @@ from scipy.spatial.transform import Rotation
 
 from multihmr2_ros.tracking import (
     Detections,
-    OneEuroConfig,
     Tracker,
     TrackerConfig,
 )
@@ -42,7 +41,6 @@ WARM_UP_UPDATES = 100  # fills the bank
 CONFIGURATIONS = {
     "default": TrackerConfig(),
     "reference": TrackerConfig.reference(RATE_HZ),
-    "smoothed": TrackerConfig(depth_smoothing=OneEuroConfig(), rotation_smoothing=OneEuroConfig()),
 }
 
 

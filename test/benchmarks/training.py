@@ -33,7 +33,7 @@ import torch
 
 from multihmr2_ros.body import Body
 from multihmr2_ros.network.config import SCRATCH
-from multihmr2_ros.network.initialise import initialise
+from multihmr2_ros.network.initialization import initialise
 from multihmr2_ros.network.model import PHENOTYPES, MultiHMR2
 from multihmr2_ros.training.keypoints import coco_keypoints
 from multihmr2_ros.training.losses import LossConfig, losses

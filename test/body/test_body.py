@@ -25,7 +25,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from multihmr2_ros.body import CENTRE_VERTEX, Body, footprint
+from multihmr2_ros.body import CENTRE_VERTEX, Body
 from multihmr2_ros.people import BONE_COUNT, PHENOTYPE_LABELS
 from test import paths
 
@@ -156,34 +156,6 @@ def test_coco_keypoints_stand_where_they_should(full: Body) -> None:
 def test_coco_keypoints_need_the_full_mesh() -> None:
     with pytest.raises(ValueError, match="19158"):
         Body("low").coco_keypoints(np.zeros((1, 615, 3), np.float32))
-
-
-def test_footprint_of_a_box() -> None:
-    corners = np.array([[x, y, z] for x in (0, 2) for y in (0, 1) for z in (3, 5)], float)
-    inside = np.array([[1.0, 0.5, 4.0]])
-    hull = footprint(np.vstack([corners, inside]), np.array([0, 0, 2.0]), 0.0)
-    assert {tuple(corner) for corner in hull.round(9)} == {(0, 0, 0), (2, 0, 0), (2, 1, 0), (0, 1, 0)}
-    area = 0.5 * np.cross(hull, np.roll(hull, -1, axis=0)).sum(axis=0)
-    np.testing.assert_allclose(area, [0, 0, 2.0])  # counter-clockwise seen from +z
-
-
-def test_footprint_lies_on_a_slanted_plane(full: Body) -> None:
-    vertices = full(ADULT, rest_rotations(1)).vertices[0].numpy()
-    normal, offset = np.array([0.3, -0.2, 1.0]), 0.7
-    hull = footprint(vertices, normal, offset)
-    np.testing.assert_allclose(hull @ normal, offset, atol=1e-9)
-    assert len(hull) > 8
-
-
-@pytest.mark.parametrize("count", [1, 2, 3])
-def test_footprint_of_a_line_has_no_area(count: int) -> None:
-    line = np.linspace([0, 0, 0], [1, 1, 1], count)
-    assert len(footprint(line, np.array([0, 0, 1.0]), 0.0)) <= 2
-
-
-def test_footprint_refuses_a_plane_without_normal() -> None:
-    with pytest.raises(ValueError, match="normal"):
-        footprint(np.zeros((4, 3)), np.zeros(3), 0.0)
 
 
 def test_the_terminal_hears_nothing_of_the_libraries(full: Body) -> None:

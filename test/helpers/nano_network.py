@@ -22,7 +22,7 @@ import torch
 
 from multihmr2_ros.network.config import SCRATCH
 from multihmr2_ros.network.heads import rotations_from_columns
-from multihmr2_ros.network.initialise import initialise
+from multihmr2_ros.network.initialization import initialise
 from multihmr2_ros.network.model import LayerOutputs, MultiHMR2, TrainingOutputs, back_project, intrinsics
 from multihmr2_ros.training.targets import Targets
 

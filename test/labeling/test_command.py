@@ -200,7 +200,7 @@ def test_nothing_is_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[s
     source, out = save_coco(tmp_path / "people.json", coco_of(make_scene(1).people)), tmp_path / "bodies.npz"
     out.write_bytes(b"mine")
     assert label(source, out) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
     assert out.read_bytes() == b"mine"
     assert label(tmp_path / "no.json", tmp_path / "new.npz") == 2
     assert "does not exist" in capsys.readouterr().err

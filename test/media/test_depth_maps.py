@@ -28,7 +28,7 @@ from PIL import Image
 from multihmr2_ros.cli.main import main
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.labeling.depth_model import DepthModel
-from multihmr2_ros.media.depth_maps import read_depth_map
+from multihmr2_ros.media.images import read_depth_map
 from multihmr2_ros.placement import RelativeDepth
 from test.cli.test_run import names, picture, save_picture
 

@@ -24,7 +24,7 @@ from scipy.spatial import Delaunay
 
 from multihmr2_ros.media.colors import UNTRACKED, track_color
 from multihmr2_ros.media.overlay import draw_people
-from multihmr2_ros.media.rasterise import DepthBuffer
+from multihmr2_ros.media.rasterize import DepthBuffer
 from test.helpers.overlay_pictures import BALL, BOX, HEIGHT, WIDTH, at, background, overlap, painted, pixel_rays
 from test.helpers.people_factory import make_people, pinhole
 

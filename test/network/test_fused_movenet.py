@@ -28,7 +28,7 @@ from multihmr2_ros.network import fused_movenet
 from multihmr2_ros.network.config import NANO
 from multihmr2_ros.network.fused_movenet import FusedMoveNet, fuse_encoder
 from multihmr2_ros.network.inference import Inference, Runtime
-from multihmr2_ros.network.initialise import initialise
+from multihmr2_ros.network.initialization import initialise
 from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.network.movenet import KEYPOINTS, MoveNet
 from multihmr2_ros.network.proposals import KeypointEncoder, propose_people

@@ -33,7 +33,7 @@ from multihmr2_ros.estimator import Estimator
 from multihmr2_ros.network import checkpoint
 from multihmr2_ros.network.config import NANO, NetworkConfig
 from multihmr2_ros.network.heads import rotations_from_columns
-from multihmr2_ros.network.initialise import initialise
+from multihmr2_ros.network.initialization import initialise
 from multihmr2_ros.network.keypoint_fitting import fit_to_keypoints, solve_positive
 from multihmr2_ros.network.model import MultiHMR2, Prediction
 from multihmr2_ros.network.movenet import MoveNet, MoveNetOutputs, load_encoder

@@ -30,10 +30,10 @@ from multihmr2_ros.body import Body
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.estimator import Estimator
 from multihmr2_ros.network import checkpoint
+from multihmr2_ros.network.backbone import ConvNorm
 from multihmr2_ros.network.config import NetworkConfig
-from multihmr2_ros.network.initialise import PRIOR_DEPTH_M, initialise
+from multihmr2_ros.network.initialization import PRIOR_DEPTH_M, initialise
 from multihmr2_ros.network.model import MultiHMR2
-from multihmr2_ros.network.stem import ConvNorm
 from multihmr2_ros.training.losses import LossConfig, losses
 from test.helpers.nano_network import TINY, nano_network, random_targets
 

@@ -26,7 +26,7 @@ import torch
 from multihmr2_ros import Estimator, UserError
 from multihmr2_ros.camera import project
 from multihmr2_ros.estimator import EstimatorConfig
-from multihmr2_ros.media.rasterise import DepthBuffer
+from multihmr2_ros.media.rasterize import DepthBuffer
 from multihmr2_ros.network.inference import Runtime
 from multihmr2_ros.people import PER_PERSON_FIELDS, People, PlacementCue
 from multihmr2_ros.placement import (

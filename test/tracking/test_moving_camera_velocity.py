@@ -25,8 +25,7 @@ from numpy.typing import NDArray
 from scipy.stats import chi2
 
 from multihmr2_ros.tracking import Tracker, VelocityConfig
-from multihmr2_ros.tracking.modes import STANDING, ModalEstimate, measure_modes
-from multihmr2_ros.tracking.velocity import measurement_noise
+from multihmr2_ros.tracking.velocity import STANDING, ModalEstimate, measure_modes, measurement_noise
 from test.helpers.moving_camera import drive, noisy, walking
 
 COUNT, GROUP = 40, 5

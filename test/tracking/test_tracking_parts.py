@@ -24,8 +24,8 @@ from scipy.spatial.transform import Rotation
 
 from multihmr2_ros.tracking import TrackerConfig
 from multihmr2_ros.tracking.appearance import AppearanceBank, normalised
-from multihmr2_ros.tracking.association import assign
 from multihmr2_ros.tracking.motion import MotionHistory, extrapolate, motion_similarity, pelvis_state
+from multihmr2_ros.tracking.tracker import assign
 from test.helpers.tracking_oracle import quaternion
 
 

@@ -28,7 +28,7 @@ import torch
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.network import checkpoint
-from multihmr2_ros.network.initialise import initialise
+from multihmr2_ros.network.initialization import initialise
 from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.training.augmentation import NO_AUGMENTATION
 from multihmr2_ros.training.data import BatchConfig, Batches, held_out_batches
@@ -221,7 +221,7 @@ def test_two_processes_train_one_network(tmp_path: Path, render_cache: Path) -> 
 
 @pytest.mark.slow
 def test_thirty_two_renders_are_learned_by_heart(tmp_path: Path) -> None:
-    from multihmr2_ros.network.initialise import initialise
+    from multihmr2_ros.network.initialization import initialise
     from multihmr2_ros.simulation.scene import SceneOptions
     from multihmr2_ros.training.rendering import PoolConfig, fill, open_folder, scene_renderer
     from multihmr2_ros.training.session import mean_rotations

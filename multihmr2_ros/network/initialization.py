@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Initial weights for training from scratch: people at plausible places, in a plausible pose, and few of them."""
+"""Initial weights for training from scratch: few people, at plausible positions and in a plausible pose."""
 
 from __future__ import annotations
 
@@ -27,22 +27,21 @@ from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.network.proposals import ResidualPerceptron
 from multihmr2_ros.people import BONE_COUNT
 
-PRIOR_SCORE = 0.02  # of a query, and of a patch's being a person's centre (Lin et al. 2017, focal loss)
+PRIOR_SCORE = 0.02  # of a query, and of a patch of the heatmap (Lin et al. 2017, focal loss)
 PRIOR_DEPTH_M = 4.0
 PRIOR_VERTICAL_FOV = math.radians(60)
-NEAREST, FARTHEST = 1.0, 16.0  # patches, that the decoder's heads look at first where attention is local
-LAYER_SCALE = 0.5  # the 1e-5 of large vision transformers would keep small ones idle for thousands of steps
+NEAREST, FARTHEST = 1.0, 16.0  # patches, initial reach of the decoder's first and last head with local attention
+LAYER_SCALE = 0.5  # with the 1e-5 of large vision transformers, small ones do not learn for thousands of steps
 
 
 def initialise(network: MultiHMR2, mean_rotations: Tensor | None = None) -> MultiHMR2:
-    """Draw all weights anew (from torch's generator) for training from scratch, in place.
+    """Draw all weights from torch's generator, in place, for training from scratch. Returns the network.
 
-    mean_rotations (163, 3, 3), as in `People.rotations`: where the pose starts; None: the rest pose, upright, facing
-    the camera.
+    mean_rotations (163, 3, 3): initial pose, as in `People.rotations`; None: the rest pose, upright, facing the camera.
     """
     network.apply(_draw)
     size = network.config.image_size
-    focal = 0.5 * (0.75 * size) / math.tan(0.5 * PRIOR_VERTICAL_FOV)  # of a 4:3 picture
+    focal = 0.5 * (0.75 * size) / math.tan(0.5 * PRIOR_VERTICAL_FOV)  # of a 4:3 image
     horizontal_fov = 2 * math.atan(0.5 * size / focal)
     rarely = _logit(PRIOR_SCORE)
     with torch.no_grad():
@@ -62,7 +61,7 @@ def initialise(network: MultiHMR2, mean_rotations: Tensor | None = None) -> Mult
             assert isinstance(layer, DecoderLayer)
             if layer.neighbourhood is not None:
                 look_around(layer.neighbourhood)
-            if network.proposals is not None:  # queries that know something already begin unchanged
+            if network.proposals is not None:  # proposed queries pass the layer unchanged at first
                 for branch in (layer.self_out, layer.cross_out, layer.mlp[2]):
                     assert isinstance(branch, nn.Linear)
                     nn.init.zeros_(branch.weight)
@@ -81,14 +80,14 @@ def initialise(network: MultiHMR2, mean_rotations: Tensor | None = None) -> Mult
 
 
 def start_unchanged(block: ResidualPerceptron) -> None:
-    """Make a residual block pass on what it is given."""
+    """Initialize a residual block as the identity."""
     last = block.mlp[2]
     assert isinstance(last, nn.Linear)
     nn.init.zeros_(last.weight)
 
 
 def look_around(neighbourhood: nn.Linear) -> None:
-    """Centre every head on the query; the first looks nearest, the last farthest, whatever the query is."""
+    """Center the attention of every head at the query; its reach grows from the first head to the last."""
     heads = neighbourhood.out_features // 3
     nn.init.zeros_(neighbourhood.weight)
     nn.init.zeros_(neighbourhood.bias)
@@ -113,7 +112,7 @@ def _draw(module: nn.Module) -> None:
 
 
 def _start_at(perceptron: nn.Sequential, output: float | Tensor, spread: float = 0.01) -> None:
-    """Make the first outputs differ little from the given ones, by the spread of the drawn weights."""
+    """Set the initial outputs to the given values; spread: factor on the drawn weights, for small differences."""
     last = perceptron[2]
     assert isinstance(last, nn.Linear)
     last.weight.mul_(spread)
@@ -121,10 +120,10 @@ def _start_at(perceptron: nn.Sequential, output: float | Tensor, spread: float =
 
 
 def _columns(rotations: Tensor | None) -> Tensor:
-    """(978,) first two columns of each bone's rotation."""
+    """Return the first two columns of each bone's rotation, (978,)."""
     if rotations is None:
         rotations = torch.eye(3).repeat(BONE_COUNT, 1, 1)
-        # The root bone's rest frame looks along +y with the head at −z: upright is a turn by −90° about x.
+        # The root bone's rest frame faces +y, with the head at −z: upright is a rotation by −90° about x.
         rotations[0] = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
     return rotations[:, :, :2].flatten()
 

@@ -12,11 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A depth-buffered triangle rasteriser in NumPy, for many triangles of a few pixels each.
+"""Triangle rasterizer with a depth buffer in NumPy, for many triangles of a few pixels each.
 
-Every triangle is cut into the pixel rows that it covers, every row into its pixels, and the nearest triangle of each
-pixel wins, all as whole-array operations: a loop over tens of thousands of triangles would take longer than a video
-frame. Coordinates are separate arrays because NumPy handles those several times faster than (T, 3, 2) ones.
+Triangles are split into the pixel rows that they cover and rows into pixels; each pixel keeps its nearest triangle. All
+steps are whole-array operations: a loop over tens of thousands of triangles would take longer than a video frame.
+Coordinates are separate arrays, which NumPy processes several times faster than (T, 3, 2) arrays.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Indices = NDArray[np.intp]
 
 
 class DepthBuffer:
-    """The nearest surface at every pixel of an image of height x width px."""
+    """Depth buffer of an image of height x width px; it keeps a value of the nearest surface at each pixel."""
 
     def __init__(self, height: int, width: int) -> None:
         self._height = height
@@ -39,28 +39,32 @@ class DepthBuffer:
         self._keys = np.full(height * width, -1, np.int64)
 
     def draw(self, x: Floats, y: Floats, nearness: Floats, triangles: Indices, values: Indices) -> None:
-        """Draws triangles, each leaving its value at the pixels where it is nearest so far.
+        """Draw triangles: store each triangle's value at the pixels where it is nearest so far.
 
-        x, y (V,): px, (0, 0) being the outer corner of the first pixel; they may lie far outside the image but must
-        be finite for the corners in use. nearness (V,): 1 / depth, positive, which is linear over the image plane.
-        triangles (3, T): the corners, as indices of these. values (T,): 0 to 2**32 - 1. A pixel belongs to a triangle
-        that covers its centre; triangles that share an edge neither overlap nor leave a gap along it.
+        x, y       (V,) px, (0, 0) is the outer corner of the first pixel; may be far outside the image, but must be
+                   finite for the corners in use
+        nearness   (V,) 1 / depth, positive; linear over the image plane
+        triangles  (3, T) indices of the corners
+        values     (T,) 0 to 2**32 - 1
+
+        A triangle covers the pixels whose centers it contains; triangles that share an edge neither overlap nor leave a
+        gap along it.
         """
         pixel, triangle, pixel_nearness = _fragments(
             x[triangles], y[triangles], nearness[triangles], self._height, self._width
         )
-        # The bits of a positive float order like the float, so that one integer holds the nearness above the value.
+        # Bits of positive floats sort like the floats, so one integer has the nearness (high bits) and the value.
         bits = np.maximum(pixel_nearness, 0.0).astype(np.float32).view(np.int32).astype(np.int64)
         np.maximum.at(self._keys, pixel, bits << 32 | values[triangle])
 
     def nearest(self) -> tuple[Indices, Indices]:
-        """The pixels that any triangle covers, as row * width + column, ascending (P,), and their values (P,)."""
+        """Return the covered pixels (P,), row * width + column, ascending, and their values (P,)."""
         pixel = np.flatnonzero(self._keys >= 0)
         return pixel, self._keys[pixel] & 0xFFFFFFFF
 
 
 def _fragments(x: Floats, y: Floats, nearness: Floats, height: int, width: int) -> tuple[Indices, Indices, Floats]:
-    """pixel, triangle and nearness (P,) at every pixel of every triangle, whose corners are x, y, nearness (3, T)."""
+    """Return pixel, triangle and nearness (P,) of each pixel of each triangle with corners x, y, nearness (3, T)."""
     halves = _halves(x, y, height)
     half, position = _expand(halves.row_count)
     row = halves.first_row[half] + position
@@ -77,9 +81,9 @@ def _fragments(x: Floats, y: Floats, nearness: Floats, height: int, width: int) 
 
 
 class _Halves(NamedTuple):
-    """Triangles cut at the height of their middle corner: parts with one apex and a horizontal side, (N,) each.
+    """Triangles cut at the height of their middle corner: N parts with one apex and a horizontal side; arrays (N,).
 
-    The two other sides leave the apex with slope_one and slope_other, in px of x per px of y.
+    slope_one and slope_other are the slopes of the two other sides, in px of x per px of y.
     """
 
     triangle: Indices
@@ -92,9 +96,9 @@ class _Halves(NamedTuple):
 
 
 def _halves(x: Floats, y: Floats, height: int) -> _Halves:
-    """The halves of the triangles with corners x, y (3, T) px, without those that cover no row of pixel centres."""
+    """Cut triangles with corners x, y (3, T) px into halves; halves that cover no row of pixel centers are dropped."""
     (x0, x1, x2), (y0, y1, y2) = _sorted_by_y(x, y)
-    with np.errstate(divide="ignore", invalid="ignore"):  # a level side bounds no row, so its slope is never used
+    with np.errstate(divide="ignore", invalid="ignore"):  # a horizontal side bounds no row, so its slope is never used
         whole, upper, lower = (x2 - x0) / (y2 - y0), (x1 - x0) / (y1 - y0), (x2 - x1) / (y2 - y1)
     rows = [_first_centre(corner, height) for corner in (y0, y1, y2)]
     everyone = np.arange(len(x0))
@@ -115,7 +119,7 @@ def _halves(x: Floats, y: Floats, height: int) -> _Halves:
 
 
 def _sorted_by_y(x: Floats, y: Floats) -> tuple[list[Floats], list[Floats]]:
-    """Corners x, y (3, T), every triangle's top corner first."""
+    """Sort corners x, y (3, T) of each triangle from top to bottom."""
     xs, ys = list(x), list(y)
     for one, other in ((0, 1), (1, 2), (0, 1)):
         swap = ys[one] > ys[other]
@@ -125,7 +129,7 @@ def _sorted_by_y(x: Floats, y: Floats) -> tuple[list[Floats], list[Floats]]:
 
 
 def _columns(halves: _Halves, half: Indices, row: Indices, width: int) -> tuple[Indices, Indices]:
-    """First column and number of columns that a half covers in a row of pixel centres; half, row: (R,)."""
+    """Return the first column and the number of columns (R,) that a half (R,) covers in a row (R,) of pixel centers."""
     below_apex = (row + 0.5) - halves.apex_y[half]
     apex_x = halves.apex_x[half]
     one = apex_x + below_apex * halves.slope_one[half]
@@ -135,23 +139,23 @@ def _columns(halves: _Halves, half: Indices, row: Indices, width: int) -> tuple[
 
 
 def _first_centre(coordinate: Floats, size: int) -> Indices:
-    """The first of `size` pixels whose centre is not before the coordinate (px): what begins there, or has ended."""
+    """Return the first of `size` pixels whose center is not before the coordinate (px)."""
     return np.ceil(np.clip(coordinate - 0.5, 0.0, size)).astype(np.intp)
 
 
 def _expand(counts: Indices) -> tuple[Indices, Indices]:
-    """counts[i] entries for every i: (i, 0), (i, 1) … as two arrays."""
+    """Return counts[i] entries (i, 0), (i, 1), … for every i, as two arrays."""
     ends = np.cumsum(counts)
     owner = np.repeat(np.arange(len(counts)), counts)
     return owner, np.arange(len(owner)) - np.repeat(ends - counts, counts)
 
 
 def _nearness_planes(x: Floats, y: Floats, nearness: Floats) -> tuple[Floats, Floats, Floats]:
-    """slope_x, slope_y, offset (T,): nearness = slope_x x + slope_y y + offset over triangles with corners (3, T)."""
+    """Fit nearness = slope_x x + slope_y y + offset to corners (3, T); returns slope_x, slope_y, offset (T,)."""
     side_x, side_y, side_nearness = x[1] - x[0], y[1] - y[0], nearness[1] - nearness[0]
     other_x, other_y, other_nearness = x[2] - x[0], y[2] - y[0], nearness[2] - nearness[0]
     twice_area = side_x * other_y - side_y * other_x
-    # A triangle seen edge-on covers no pixel centre; dividing by one keeps its plane finite.
+    # A triangle seen edge-on covers no pixel center; dividing by one keeps its plane finite.
     twice_area[twice_area == 0.0] = 1.0
     slope_x = (side_nearness * other_y - other_nearness * side_y) / twice_area
     slope_y = (other_nearness * side_x - side_nearness * other_x) / twice_area
