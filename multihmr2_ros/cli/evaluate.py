@@ -61,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser, mesh="low", mesh_help="resolution; vertices are compared where the truth has the same"
     )
     options.add_camera(parser)
+    options.add_bag_cues(parser)
     parser.add_argument(
         "--intrinsics", choices=("given", "predicted", "both"), default="given",
         help="place people with camera_info (or --k, --vertical-fov), with the predicted field of view, or compare "
@@ -153,7 +154,7 @@ def _resolved(args: argparse.Namespace) -> EstimatorChoice:
 
 def _jobs(args: argparse.Namespace, choice: EstimatorChoice) -> list[BagJob]:
     from multihmr2_ros.evaluation.bags import BagJob
-    from multihmr2_ros.evaluation.run import Camera
+    from multihmr2_ros.frame import IntrinsicsChoice
     from multihmr2_ros.media.sources import source_name
 
     options.refuse_same_names(args.inputs)
@@ -172,9 +173,12 @@ def _jobs(args: argparse.Namespace, choice: EstimatorChoice) -> list[BagJob]:
                     folder="/".join(parts),
                     truth=args.truth,
                     topic=args.topic,
+                    depth_topic=args.depth_topic,
+                    ground_frame=args.ground_frame,
+                    fixed_frame=args.fixed_frame,
                     humans=recorded or "/humans",
                     recorded=recorded is not None,
-                    camera=Camera() if recorded else options.camera(args, kind),
+                    intrinsics=IntrinsicsChoice() if recorded else options.intrinsics(args, kind),
                     scoring=scoring,
                     video=args.video,
                     bag=args.bag,
@@ -222,7 +226,7 @@ def _dataset(args: argparse.Namespace) -> int:
     job = resolved(
         DatasetJob(
             args.dataset, args.inputs[0], args.out, args.split, args.regressor,
-            options.camera(args, args.intrinsics), _scoring(args), args.report,
+            options.intrinsics(args, args.intrinsics), _scoring(args), args.report,
         )
     )  # fmt: skip
     earlier = _earlier_results(args, [], whole=True)
@@ -308,6 +312,7 @@ def _configuration(args: argparse.Namespace, choice: EstimatorChoice | None) -> 
         "inputs": [str(path) for path in args.inputs],
         "truth": args.truth,
         "topic": args.topic,
+        **options.bag_cues(args),
         "recorded": args.recorded,
         "dataset": args.dataset,
         "split": args.split,

@@ -33,9 +33,9 @@ from av.sidedata.sidedata import Type as SideDataType
 from numpy.typing import NDArray
 
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.frame import Frame
 from multihmr2_ros.media.files import ffmpeg_path
 from multihmr2_ros.media.images import IMAGE_SUFFIXES, check_pixel_count, read_image
-from multihmr2_ros.people import Frame
 
 MAX_PIXEL_ASPECT = 8  # anamorphic video has at most 2.4
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm")

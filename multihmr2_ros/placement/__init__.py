@@ -14,9 +14,10 @@
 
 """Where people really are: their places refined by a depth image, the ground and what is known of people's heights."""
 
+from multihmr2_ros.depth import MapKind, RelativeDepth, check_depth, metres
+from multihmr2_ros.frame import Ground
+
 from .config import PlacementConfig
-from .cues import Ground, check_depth, metres
-from .maps import MapKind, RelativeDepth
 from .placement import Placement, place_people
 from .stature import stature_prior
 from .surface import BodySurface

@@ -47,15 +47,14 @@ from multihmr2_ros.messages.content import HeaderContent
 from multihmr2_ros.messages.people_content import Timing
 
 from .command_line import check_arguments, start_rclpy, unused_remaps
-from .cues import CueFinder
 from .diagnostics import SILENT_S, Health, Traffic
-from .estimation import EstimatorFactory, Lens, estimate, load_estimator
+from .frames import CameraImage, FrameMaker, camera_image
 from .graph import offers, refused_subscribers
-from .inputs import APPEARED_S, LOOK_PERIOD_S, SUBSCRIBING, CameraImage, Inputs, Received, camera_image, intrinsics
+from .inputs import APPEARED_S, LOOK_PERIOD_S, SUBSCRIBING, Inputs, Received
 from .managed import ManagedNode
 from .outputs import Outputs
 from .parameters import changed, declare, unknown_parameters
-from .restarts import RestartingEstimator
+from .restarts import EstimatorFactory, RestartingEstimator, configuration, load_estimator
 from .worker import NewestOnlyWorker
 
 STOP_TIMEOUT_S = 1.5  # how long the end of the node waits for an image in work
@@ -88,8 +87,7 @@ class PerceptionNode(ManagedNode):
         self._worker: NewestOnlyWorker[Task] | None = None
         self._inputs: Inputs | None = None
         self._outputs: Outputs | None = None
-        self._lens = Lens()
-        self._cues = CueFinder(self._report)
+        self._frames = FrameMaker(self._report)
         self._health = Health()
         self.traffic = Traffic()
         self._state = "unconfigured"
@@ -98,7 +96,6 @@ class PerceptionNode(ManagedNode):
         self._publishing = threading.Lock()  # what an image in work would publish after deactivation is not published
         self._last_header = HeaderContent()
         self._last_time_s = 0.0
-        self._notice = ""
         self.add_on_set_parameters_callback(self._on_parameters)
         self.create_service(SetBool, "~/enable", self._on_enable)
         self.create_service(Trigger, "~/reset", self._on_reset)
@@ -236,13 +233,13 @@ class PerceptionNode(ManagedNode):
             facts |= outputs.interfaces.facts
             faults += outputs.interfaces.faults if state == "active" else []
         if inputs is not None:
-            facts |= {"images from": offers(self, inputs.image_topic)} | self._cues.facts
+            facts |= {"images from": offers(self, inputs.image_topic)} | self._frames.facts
             if state == "active":
                 faults += self._silence(inputs) + self._standing_clock()
         for refused in refused_subscribers(self):
             faults.append(refused)
             self._report("subscriber", refused, is_present=True)
-        notices = [self._notice] if self._notice and state == "active" else []
+        notices = [self._frames.notice] if self._frames.notice and state == "active" else []
         name, stamp = self.get_fully_qualified_name(), self.get_clock().now().to_msg()
         self._diagnostics.publish(self._health.report(name, state, faults, notices, facts, stamp))
 
@@ -294,14 +291,11 @@ class PerceptionNode(ManagedNode):
             return "outdated"
         for fault in camera.faults:
             self._report("header", fault)
-        given = intrinsics(task.received, camera.image, parameters)
-        self._notice = given.notice
-        if given.problem:
-            self._report("camera_info", given.problem)
         self._reset_where_due(estimator, inputs, camera.time_s)
-        cues = self._cues.find(inputs, camera, parameters)
+        frame, target = self._frames.make(task.received, camera, inputs, parameters)
+        estimator.reconfigure(configuration(parameters, estimator.config))
         start_s = time.perf_counter()
-        people = estimate(estimator, camera, given, parameters, self._lens, cues)
+        people = estimator.step(frame)
         inference_s = time.perf_counter() - start_s
         with self._publishing:
             outputs = self._outputs
@@ -312,18 +306,18 @@ class PerceptionNode(ManagedNode):
             outputs.describe(estimator.body)
             outputs.publish(
                 people,
-                camera.image,
+                frame.image,
                 camera.header,
                 timing,
                 self._now_s,
                 with_vertices=parameters.publish_vertices,
-                distort=given.distort,
-                fixed_frame=parameters.fixed_frame,
-                fixed_from_camera=cues.fixed_from_camera,
+                distort=frame.distort,
+                fixed_frame=frame.fixed_frame,
+                fixed_from_camera=frame.camera_pose,
                 target_frame=parameters.target_frame,
-                target=cues.target,
+                target=target,
             )
-        return "unplaced" if parameters.target_frame and cues.target is None else "processed"
+        return "unplaced" if parameters.target_frame and target is None else "processed"
 
     def _is_wanted(self, task: Task) -> bool:
         return self.is_active and self._is_enabled and task.traffic is self.traffic
