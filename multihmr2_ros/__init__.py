@@ -30,7 +30,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .errors import UserError
     from .estimator import Estimator
-    from .people import Frame, IntrinsicsSource, People, TrackState
+    from .frame import Frame
+    from .people import IntrinsicsSource, People, TrackState
 
 # The build puts the generated messages, `multihmr2_ros.msg`, into its own folder of this package's name: both count,
 # so that the messages are found beside a source tree.
@@ -41,7 +42,7 @@ __all__ = ["Estimator", "Frame", "IntrinsicsSource", "People", "TrackState", "Us
 
 _HOME = {
     "Estimator": "estimator",
-    "Frame": "people",
+    "Frame": "frame",
     "IntrinsicsSource": "people",
     "People": "people",
     "TrackState": "people",

@@ -20,7 +20,7 @@ right and v down.
 
 Pixel convention: an image resized by `scale` and padded by `pad` moves the point u to u·scale + pad, and K is scaled
 and shifted the same way, as the network was trained. A K given by the user or by ROS is used unshifted. OpenCV puts the
-origin in the centre of the first pixel instead of its outer corner; the published method accepts this difference of at
+origin in the center of the first pixel instead of its outer corner; the published method accepts this difference of at
 most half a pixel.
 """
 
@@ -40,10 +40,10 @@ Float64Array = NDArray[np.float64]
 FloatArray = NDArray[np.floating[Any]]
 
 NEAREST_DEPTH_M = 1e-6
-# ROS name of the model → numbers of coefficients that OpenCV knows for it, in OpenCV's order.
+# ROS name of the model → numbers of coefficients that OpenCV accepts for it, in OpenCV's order.
 DISTORTION_COEFFICIENTS = {"plumb_bob": (4, 5), "rational_polynomial": (8, 12, 14), "equidistant": (4,)}
 DISTORTION_ALIASES = {"fisheye": "equidistant", "kannala_brandt": "equidistant"}  # names that some drivers publish
-LARGEST_COEFFICIENT = 1e6  # lenses have hundreds at most; from 1e100 on, polynomials of them overflow
+LARGEST_COEFFICIENT = 1e6  # real lenses have hundreds at most; polynomials of 1e100 overflow
 UNDISTORT_TOLERANCE_PX = 1e-6
 
 
@@ -52,22 +52,22 @@ class UnusableDistortionError(UserError):
 
 
 def intrinsics_from_fov(vertical_fov_rad: float, width: int, height: int) -> Float64Array:
-    """(3, 3) K in px of a width × height image: one focal length for both axes, principal point (W/2, H/2)."""
-    return _centred_intrinsics(vertical_fov_rad, height, width, height)
+    """Return K (3, 3) px of a width × height image: one focal length for both axes, principal point (W/2, H/2)."""
+    return _centered_intrinsics(vertical_fov_rad, height, width, height)
 
 
 def intrinsics_from_horizontal_fov(horizontal_fov_rad: float, width: int, height: int) -> Float64Array:
-    """(3, 3) K in px of a width × height image: one focal length for both axes, principal point (W/2, H/2)."""
-    return _centred_intrinsics(horizontal_fov_rad, width, width, height)
+    """Return K (3, 3) px of a width × height image: one focal length for both axes, principal point (W/2, H/2)."""
+    return _centered_intrinsics(horizontal_fov_rad, width, width, height)
 
 
 def vertical_fov(k: ArrayLike, height: int) -> float:
-    """Vertical field of view in rad, 2·atan(H / (2·fy)), of an image `height` px high with intrinsics k (3, 3)."""
+    """Return the vertical field of view in rad, 2·atan(H / (2·fy)), of an image `height` px high with K (3, 3)."""
     return 2.0 * math.atan(height / (2.0 * validate_k(k)[1, 1]))
 
 
 def validate_k(k: ArrayLike, name: str = "K") -> Float64Array:
-    """A float64 (3, 3) copy of the intrinsics k in px; UserError, which calls them `name`, where k cannot be used."""
+    """Return a float64 (3, 3) copy of the intrinsics k in px. Raises UserError, with `name`, for unusable ones."""
     wanted = f"{name} must be [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] in pixels with fx and fy above 0"
     try:
         matrix = np.array(k, dtype=np.float64)
@@ -81,8 +81,8 @@ def validate_k(k: ArrayLike, name: str = "K") -> Float64Array:
     return matrix
 
 
-def _centred_intrinsics(fov_rad: float, side: int, width: int, height: int) -> Float64Array:
-    """K of a camera that sees `side` px under the angle fov_rad."""
+def _centered_intrinsics(fov_rad: float, side: int, width: int, height: int) -> Float64Array:
+    """Return K of a camera whose field of view along `side` px is fov_rad."""
     _require_size("the image", width, height)
     if not 0.0 < fov_rad < math.pi:
         raise UserError(f"the field of view must be between 0 and pi rad, but it is {fov_rad}; pass radians")
@@ -97,7 +97,7 @@ def _require_size(what: str, width: int, height: int) -> None:
 
 @dataclass(frozen=True)
 class CameraModel:
-    """The calibrated camera of the image as it came.
+    """The calibrated camera of an image as recorded.
 
     k                 (3, 3) float64, px of this image
     distortion        (n,) float64, OpenCV's coefficients in OpenCV's order; empty without distortion
@@ -107,7 +107,7 @@ class CameraModel:
     width, height     px, of this image
     source            "K" (of the raw image) or "P" (of the rectified one)
 
-    Raises UserError for numbers that cannot be used; UnusableDistortionError where only the distortion cannot.
+    Raises UserError for unusable numbers; UnusableDistortionError if only the distortion is unusable.
     """
 
     k: Float64Array
@@ -127,7 +127,7 @@ class CameraModel:
 
 @dataclass(frozen=True)
 class CameraFacts:
-    """What sensor_msgs/CameraInfo says, under its names, and what is known about the image that came with it.
+    """The fields of a sensor_msgs/CameraInfo, under their names, and the size of its image.
 
     width, height are px at full resolution, 0 where unknown; d (n,); k (9,), r (9,) and p (12,) row-major. The region
     of interest (roi_*) is in unbinned px. image_width, image_height are px of the image; rectified says whether the
@@ -155,20 +155,21 @@ class CameraFacts:
 
 
 def has_empty_p(facts: CameraFacts) -> bool:
-    """Whether P is all 0 beside a K: its driver gives undistorted images, or does not know of rectified ones."""
+    """Whether P is all 0 beside a K, as published by drivers of undistorted images, or without rectification."""
     p, k = np.asarray(facts.p, dtype=np.float64).reshape(-1), np.asarray(facts.k, dtype=np.float64).reshape(-1)
     return not p.any() and bool(k.size and k[0] != 0)
 
 
 def camera_from_info(facts: CameraFacts) -> CameraModel | None:
-    """The camera of the image that came, or None where the CameraInfo is uncalibrated (k[0] or p[0] is 0).
+    """Return the camera of an image, or None if its CameraInfo is uncalibrated (k[0] or p[0] is 0).
 
-    K and the distortion hold for the raw image, P[:, :3] without distortion for the rectified one; K without
-    distortion holds for that, too, where P is all 0. The full-resolution
-    matrix is cut to the region of interest, then binned, as in ROS's image_geometry: cx' = (cx - x_offset) / binning_x.
-    An image of another size than that is refused with a UserError: whether it was cropped or resized cannot be known,
-    and a wrong guess would place people wrongly. Raises UnusableDistortionError where only the distortion cannot be
-    used: the same facts with an empty d are then accepted.
+    K and the distortion apply to the raw image. P[:, :3] without distortion applies to the rectified image, or K if P
+    is all 0. The full-resolution matrix is cut to the region of interest, then binned, as in ROS's image_geometry:
+    cx' = (cx - x_offset) / binning_x.
+
+    Raises UserError for an image of another size, since it may have been cropped or resized, and a wrong guess would
+    place people wrongly. Raises UnusableDistortionError if only the distortion is unusable; the same facts with an
+    empty d are then accepted.
     """
     uses_p = facts.rectified and not has_empty_p(facts)
     name, numbers, columns = ("p", facts.p, 4) if uses_p else ("k", facts.k, 3)
@@ -189,7 +190,7 @@ def camera_from_info(facts: CameraFacts) -> CameraModel | None:
 
 
 def _require_matching_size(facts: CameraFacts, binning: NDArray[np.int64]) -> None:
-    """Raise UserError unless the image has the size of the binned region; a size that nobody gave fits any image."""
+    """Raise UserError unless the image has the size of the binned region; unknown sizes fit any image."""
     image = np.array([facts.image_width, facts.image_height])
     full = np.array([facts.width, facts.height])
     offset = np.array([facts.roi_x_offset, facts.roi_y_offset])
@@ -205,7 +206,7 @@ def _require_matching_size(facts: CameraFacts, binning: NDArray[np.int64]) -> No
 
 
 def distort_points(points_2d: ArrayLike, camera: CameraModel) -> Float64Array:
-    """Where the lens puts the points of an ideal pinhole camera with the same k: (..., 2) px → (..., 2) float64 px.
+    """Map points of an ideal pinhole camera with the same K through the lens: (..., 2) px → (..., 2) float64 px.
 
     NaN where the model is not valid: at and beyond the angle at which the distorted radius stops growing. For sparse
     points; OpenCV needs about 400 bytes for each.
@@ -217,13 +218,13 @@ def distort_points(points_2d: ArrayLike, camera: CameraModel) -> Float64Array:
     distorted, jacobian = _project_with_opencv(ideal, camera)
     with np.errstate(invalid="ignore"):
         in_range = np.arctan(np.hypot(*ideal.T)) < _limit_angle(camera)
-        # The radial limit knows nothing of the tangential terms; a lens that mirrors is past its range, too.
+        # The radial limit ignores the tangential terms; beyond the model's range they mirror the image.
         in_range &= np.linalg.det(jacobian) > 0
     return _to_pixels(np.where(in_range[:, None], distorted, np.nan), camera.k).reshape(points.shape)
 
 
 def undistort_points(points_2d: ArrayLike, camera: CameraModel) -> Float64Array:
-    """Where an ideal pinhole camera with the same k sees the image's points: (..., 2) px → (..., 2) float64 px.
+    """Map points of the image to an ideal pinhole camera with the same K: (..., 2) px → (..., 2) float64 px.
 
     The inverse of `distort_points` to 1e-6 px; NaN where no valid ideal point leads to the image's point (for
     equidistant lenses also at 90° off the axis and beyond).
@@ -238,10 +239,10 @@ def undistort_points(points_2d: ArrayLike, camera: CameraModel) -> Float64Array:
 
 
 def undistortion_maps(camera: CameraModel) -> tuple[NDArray[np.int16], NDArray[np.uint16]]:
-    """OpenCV's tables for `remap`: where each pixel of the ideal image lies in the distorted one, as whole pixels
-    (H, W, 2) int16 and the rest (H, W) uint16.
+    """Return OpenCV's tables for `remap`: the place of each ideal pixel in the distorted image.
 
-    OpenCV lets the lens act in front of a camera of focal length 1: it would ignore the skew of this one.
+    Whole pixels (H, W, 2) int16, and the fractions (H, W) uint16. OpenCV computes them for focal length 1, because it
+    would ignore the skew of K.
     """
     import cv2
 
@@ -255,9 +256,9 @@ def undistortion_maps(camera: CameraModel) -> tuple[NDArray[np.int16], NDArray[n
 
 
 def check_lens(camera: CameraModel) -> tuple[bool, str]:
-    """Whether the distortion leaves at least half of the undistorted image, and what is wrong with it.
+    """Return whether the distortion leaves at least half of the undistorted image, and an error text.
 
-    "" where it maps the corners of the image one to one.
+    The text is "" if the corners of the image are mapped one to one.
     """
     if not camera.distortion_model:
         return True, ""
@@ -267,7 +268,7 @@ def check_lens(camera: CameraModel) -> tuple[bool, str]:
     shown = distort_points(np.stack([u, v], axis=-1), camera)
     if np.mean(((shown >= 0) & (shown <= size)).all(axis=-1)) < 0.5:  # false for NaN, too
         return False, f"the {came} leaves less than half of the image; recalibrate"
-    # Beyond 90° a fisheye lens sees what no pinhole camera does; its corners need not be folded.
+    # Beyond 90° a fisheye lens has no pinhole equivalent; its corners need not be folded.
     is_wide = camera.distortion_model == "equidistant" and _limit_angle(camera) == math.pi / 2
     if not is_wide and np.isnan(undistort_points(size * [[0, 0], [1, 0], [0, 1], [1, 1]], camera)).any():
         return True, f"the {came} does not map the corners of the image one to one; recalibrate"
@@ -275,7 +276,7 @@ def check_lens(camera: CameraModel) -> tuple[bool, str]:
 
 
 def _checked_distortion(name: str, distortion: ArrayLike) -> tuple[str, Float64Array]:
-    """The ROS name of the model and as many coefficients as it has; "" and none without distortion."""
+    """Return the model's ROS name and its coefficients; "" and none without distortion. Raises UserError."""
     coefficients = np.array(distortion, dtype=np.float64).reshape(-1)
     if not (np.abs(coefficients) <= LARGEST_COEFFICIENT).all():  # false for NaN, too
         raise UnusableDistortionError(
@@ -303,7 +304,7 @@ def _checked_distortion(name: str, distortion: ArrayLike) -> tuple[str, Float64A
 
 
 def _radial_profile(camera: CameraModel) -> tuple[Polynomial, Polynomial]:
-    """Numerator and denominator of the distorted radius on the plane z = 1, without the tangential terms.
+    """Return numerator and denominator of the distorted radius on the plane z = 1, without the tangential terms.
 
     Polynomials of the ideal radius, or for equidistant lenses of the angle off the axis in rad.
     """
@@ -315,7 +316,7 @@ def _radial_profile(camera: CameraModel) -> tuple[Polynomial, Polynomial]:
 
 
 def _limit_angle(camera: CameraModel) -> float:
-    """The angle off the axis in rad, at most π/2, below which the distorted radius grows with the ideal one."""
+    """Return the angle off the axis in rad, at most π/2, below which the distorted radius grows with the ideal one."""
     numerator, denominator = _radial_profile(camera)
     slope = numerator.deriv() * denominator - numerator * denominator.deriv()
     roots = np.concatenate([polynomial.trim(1e-15).roots() for polynomial in (slope, denominator)])
@@ -325,9 +326,9 @@ def _limit_angle(camera: CameraModel) -> float:
 
 
 def _undistort(distorted: FloatArray, camera: CameraModel) -> FloatArray:
-    """(n, 2) distorted points on the plane z = 1 → (n, 2) ideal ones by Newton's method from the radial solution.
+    """Undistort points (n, 2) on the plane z = 1 by Newton's method, from the radial solution.
 
-    Where there is no solution the result is arbitrary or NaN.
+    Without a solution the result is arbitrary or NaN.
     """
     angles = np.linspace(0.0, _limit_angle(camera), 2048, endpoint=False)
     numerator, denominator = _radial_profile(camera)
@@ -348,7 +349,7 @@ def _undistort(distorted: FloatArray, camera: CameraModel) -> FloatArray:
 
 
 def _project_with_opencv(ideal: FloatArray, camera: CameraModel) -> tuple[Float64Array, Float64Array]:
-    """Distorted points (n, 2) on the plane z = 1, and their derivatives (n, 2, 2) by the ideal points (n, 2)."""
+    """Return distorted points (n, 2) on the plane z = 1, and their derivatives (n, 2, 2) by the ideal points (n, 2)."""
     import cv2
 
     rays = np.concatenate([ideal, np.ones((len(ideal), 1))], axis=-1)[None]
@@ -361,7 +362,7 @@ def _project_with_opencv(ideal: FloatArray, camera: CameraModel) -> tuple[Float6
 
 
 def _to_pixels(plane: FloatArray, k: Float64Array) -> Float64Array:
-    """(n, 2) on the plane z = 1 → (n, 2) px."""
+    """Convert points (n, 2) on the plane z = 1 to px."""
     return plane @ k[:2, :2].T + k[:2, 2]
 
 
@@ -382,13 +383,13 @@ class ResizePad:
 
     @classmethod
     def fit(cls, width: int, height: int, longest_side: int = 768, patch: int = 16) -> ResizePad:
-        """The longest side becomes longest_side; both sides are then padded to a multiple of patch."""
+        """Resize the longest side to longest_side, then pad both sides to a multiple of patch."""
         resized = _largest_inside(width, height, longest_side, longest_side)
         return cls(width, height, *resized, *(-(-side // patch) * patch for side in resized))
 
     @classmethod
     def fit_inside(cls, width: int, height: int, input_width: int, input_height: int) -> ResizePad:
-        """The largest image of the same aspect inside a fixed input, which is padded to exactly that size."""
+        """Resize to the largest image of the same aspect inside a fixed input, then pad to exactly that size."""
         return cls(width, height, *_largest_inside(width, height, input_width, input_height), input_width, input_height)
 
     @property
@@ -433,7 +434,7 @@ class ResizePad:
 
 
 def _largest_inside(width: int, height: int, box_width: int, box_height: int) -> tuple[int, int]:
-    """The (width, height) in px, at least 1, of the largest image of this aspect inside a box; ties round up."""
+    """Return the (width, height) px, at least 1, of the largest image of this aspect in a box; ties round up."""
     _require_size("the image", width, height)
     _require_size("the network's input", box_width, box_height)
     if width * box_height >= height * box_width:
@@ -442,7 +443,7 @@ def _largest_inside(width: int, height: int, box_width: int, box_height: int) ->
 
 
 def project(points: ArrayLike, k: ArrayLike) -> FloatArray:
-    """(..., 3) m in the optical frame → (..., 2) px; NaN at and behind the camera (z ≤ 1e-6 m).
+    """Project points (..., 3) m in the optical frame to (..., 2) px; NaN at and behind the camera (z ≤ 1e-6 m).
 
     Computed in the points' floating dtype (integers become float64).
     """
@@ -453,7 +454,7 @@ def project(points: ArrayLike, k: ArrayLike) -> FloatArray:
 
 
 def back_project(points_2d: ArrayLike, depth: ArrayLike, k: ArrayLike) -> FloatArray:
-    """Points (..., 2) px and their depth z (...) m → (..., 3) m in the optical frame, z · K⁻¹ [u, v, 1]ᵀ.
+    """Convert points (..., 2) px with depth z (...) m to (..., 3) m in the optical frame, z · K⁻¹ [u, v, 1]ᵀ.
 
     Computed in the pixels' floating dtype (integers become float64).
     """
@@ -466,7 +467,7 @@ def back_project(points_2d: ArrayLike, depth: ArrayLike, k: ArrayLike) -> FloatA
 
 
 def _as_points(points: ArrayLike, columns: int) -> FloatArray:
-    """The points as a floating array (..., columns); ValueError for any other last axis."""
+    """Return the points as a floating array (..., columns). Raises ValueError for any other last axis."""
     array = np.asarray(points)
     if array.ndim == 0 or array.shape[-1] != columns:
         raise ValueError(f"points must have shape (..., {columns}), but their shape is {array.shape}")

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The core in one object: `Estimator.step(image) → People`."""
+"""The whole method in one object: `Estimator.step(frame) → People`."""
 
 from __future__ import annotations
 
@@ -25,17 +25,16 @@ from numpy.typing import NDArray
 
 from multihmr2_ros.body import Body, Mesh
 from multihmr2_ros.camera import ResizePad, project, validate_k, vertical_fov
+from multihmr2_ros.depth import RelativeDepth
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.frame import Frame, Ground
 from multihmr2_ros.network import checkpoint
-from multihmr2_ros.network.inference import Inference, Runtime, convert_network
+from multihmr2_ros.network.inference import Inference, InferenceResult, Runtime, convert_network
 from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.people import IntrinsicsSource, People, TrackState
 from multihmr2_ros.placement import (
     BodySurface,
-    Ground,
     PlacementConfig,
-    RelativeDepth,
-    check_depth,
     place_people,
 )
 from multihmr2_ros.tracking import (
@@ -47,19 +46,21 @@ from multihmr2_ros.tracking import (
 )
 from multihmr2_ros.weights import resolve_checkpoint
 
-Arrays = dict[str, NDArray[np.float32]]
-
 
 @dataclass(frozen=True)
 class EstimatorConfig:
-    """What can be chosen about estimation.
+    """Estimator settings.
 
-    score_threshold: a person's score must exceed it. nms_distance_m: of two people whose pelvises are nearer, only the
-    one with the higher score stays; 0 keeps all. max_people: the most people in a frame, at most the network's queries
-    (fixed work, whoever is there). mesh: vertices of "full" or "low" resolution. input_size: (width, height) px of the
-    network's input, multiples of the patch size, into which every picture is fitted; None follows each picture's shape.
-    track: whether people get identities and velocities. place: whether a depth image and a ground plane that come with
-    a picture refine people's places.
+    score_threshold  people with a higher score are kept
+    nms_distance_m   of two people whose pelvises are nearer, only the one with the higher score is kept; 0 keeps all
+    max_people       most people per image, at most the network's queries; the work is the same for any number
+    mesh             vertices of "full" or "low" resolution
+    input_size       (width, height) px of the network's input, multiples of the patch size, into which every image is
+                     fitted; None follows each image's shape
+    track            whether people get identities and velocities
+    tracker          settings of the tracker
+    place            whether a frame's depth and ground plane refine the distances of people
+    placement        settings of this refinement
     """
 
     score_threshold: float = 0.4
@@ -84,9 +85,9 @@ class EstimatorConfig:
 
 
 class Estimator:
-    """Images in, people out, with the state that tracking needs. One camera per estimator; not for several threads.
+    """Finds and tracks people in the frames of one camera. Not for use by several threads.
 
-    The network that it is made from keeps its device and precision; where the runtime has the same, they share memory.
+    The given network keeps its device and precision; if the runtime has the same, the two share memory.
     """
 
     def __init__(
@@ -110,30 +111,30 @@ class Estimator:
         config: EstimatorConfig | None = None,
         runtime: Runtime | None = None,
     ) -> Estimator:
-        """An estimator with the weights of a file (or of a name that `multihmr2 weights list` shows).
+        """Load an estimator from a weights file, or from a name that `multihmr2 weights list` shows.
 
-        device: auto, cpu, cuda or cuda:N; auto leaves the choice to the runtime, whose device is auto by default, too.
+        device: auto, cpu, cuda or cuda:N; auto leaves the choice to the runtime, whose default is auto, too.
         """
         runtime = runtime or Runtime()
         if device != "auto":
             runtime = dataclasses.replace(runtime, device=device)
-        runtime = runtime.resolve()  # a mistake here should not wait for the weights
+        runtime = runtime.resolve()  # report a mistake before the weights are loaded
         network = checkpoint.load(resolve_checkpoint(str(weights)))
-        return cls(convert_network(network, runtime), config, runtime)  # converted already, no weight is there twice
+        return cls(convert_network(network, runtime), config, runtime)  # already converted, so no weight is copied
 
     @property
     def runtime(self) -> Runtime:
-        """Where and how the network really runs."""
+        """Device, precision and mode in use."""
         return self._infer.runtime
 
     @property
     def faces(self) -> NDArray[np.int32]:
-        """(F, 3) triangles of the mesh."""
+        """Triangles (F, 3) of the mesh."""
         return self.body.faces
 
     def step(
         self,
-        image: NDArray[np.uint8],
+        frame: Frame | NDArray[np.uint8],
         k: NDArray[np.float64] | None = None,
         stamp: float = 0.0,
         *,
@@ -143,32 +144,34 @@ class Estimator:
         depth: NDArray[np.generic] | RelativeDepth | None = None,
         ground: Ground | None = None,
     ) -> People:
-        """The people in one picture.
+        """Find and track the people in one frame.
 
-        image (H, W, 3) uint8 RGB. k (3, 3) px of this image, without distortion; None: predicted. stamp: seconds, of
-        the image. intrinsics_source: where a given k came from. fixed_from_camera (4, 4): the camera's pose in a fixed
-        frame at the stamp, so that velocities are those over the ground. fixed_frame: its name, if there are several.
-        depth (H, W): float m or uint16 mm, registered to the image; 0, NaN and infinite are holes; or a relative map.
-        ground: in the camera's frame. Either refines people's places.
+        In place of a frame, an image (H, W, 3) uint8 RGB without lens distortion may be given; then the other arguments
+        are the frame's fields (fixed_from_camera: `Frame.camera_pose`).
 
-        Raises UserError for an image, k or depth that cannot be used.
+        Raises UserError for an image, intrinsics or depth that cannot be used.
         """
-        height, width = _checked_size(image)
-        check_depth(depth, (height, width))
-        resize = self._resize(width, height)
-        k_input = None if k is None else resize.k_to_input(validate_k(k))
-        found = self._infer(image, resize, k_input)
-        found = self._present(found)
-        people = self._to_people(found, resize, stamp, None if k is None else intrinsics_source)
-        people = self._place(people, depth, ground)
-        return self._track(people, found["k"], fixed_from_camera, fixed_frame)
+        if not isinstance(frame, Frame):
+            frame = Frame(
+                frame, stamp, k, intrinsics_source, depth=depth, ground=ground, camera_pose=fixed_from_camera,
+                fixed_frame=fixed_frame,
+            )  # fmt: skip
+        frame.check()
+        view = frame.undistorted()
+        resize = self._resize(*view.image.shape[1::-1])
+        k_input = None if view.k is None else resize.k_to_input(validate_k(view.k))
+        found = self._present(self._infer(view.image, resize, k_input))
+        people = self._to_people(found, resize, view)
+        people = self._place(people, view)
+        people = self._track(people, found.k, view)
+        return people if frame.lens is None else _as_recorded(people, frame)
 
     def reconfigure(self, config: EstimatorConfig) -> None:
-        """Work by another configuration from the next picture on; tracks live on.
+        """Use another configuration from the next frame on; tracks are kept.
 
-        Thresholds cost nothing. Another mesh is loaded in half a second; after that, or another max_people, the next
-        picture takes longer where work was captured or compiled for the old one. Raises UserError for a change of
-        what is settled with the construction: input_size, track, tracker.
+        Another mesh takes half a second to load. After a change of mesh or max_people, the next frame takes longer if
+        the network was captured or compiled for the old one. Raises UserError for a change of input_size, track or
+        tracker, which need a new estimator.
         """
         for name in ("input_size", "track", "tracker"):
             if getattr(config, name) != getattr(self.config, name):
@@ -181,7 +184,7 @@ class Estimator:
         self.config = config
 
     def reset(self) -> None:
-        """Forget all tracks; ids go on counting."""
+        """Delete all tracks. Ids are not used again."""
         self.tracker.reset()
 
     def _resize(self, width: int, height: int) -> ResizePad:
@@ -189,51 +192,48 @@ class Estimator:
             return ResizePad.fit_inside(width, height, *self.config.input_size)
         return ResizePad.fit(width, height, self.network_config.image_size, self.network_config.patch_size)
 
-    def _present(self, found: Arrays) -> Arrays:
-        """Copies of the rows of people who are there: score above the threshold, not suppressed by a better one."""
-        scored = np.flatnonzero(found["score"] > self.config.score_threshold)
-        rows = scored[nearest_suppressed(found["joints"][scored, 0], self.config.nms_distance_m)]
-        frame_wide = ("horizontal_fov", "k")
-        return {name: value.copy() if name in frame_wide else value[rows] for name, value in found.items()}
+    def _present(self, found: InferenceResult) -> InferenceResult:
+        """Drop low scores and duplicates (NMS), and copy the others."""
+        scored = np.flatnonzero(found.score > self.config.score_threshold)
+        return found.select(scored[nearest_suppressed(found.joints[scored, 0], self.config.nms_distance_m)])
 
-    def _to_people(self, found: Arrays, resize: ResizePad, stamp: float, source: IntrinsicsSource | None) -> People:
-        n = len(found["score"])
-        k = resize.k_to_source(found["k"])
-        focal = 0.5 * resize.padded_width / np.tan(0.5 * float(found["horizontal_fov"])) / resize.scale_y
+    def _to_people(self, found: InferenceResult, resize: ResizePad, frame: Frame) -> People:
+        n = len(found.score)
+        k = resize.k_to_source(found.k)
+        focal = 0.5 * resize.padded_width / np.tan(0.5 * float(found.horizontal_fov)) / resize.scale_y
         return People(
-            score=found["score"],
+            score=found.score,
             track_id=np.full(n, -1, np.int64),
             track_state=np.full(n, TrackState.UNTRACKED, np.int64),
             track_age_s=np.zeros(n),
-            shape=found["shape"],
-            running_shape=found["shape"],
-            rotations=found["rotations"],
-            bone_poses=found["bone_poses"],
-            joints=found["joints"],
-            joints_2d=project(found["joints"].astype(np.float64), k).astype(np.float32),
-            pelvis=found["joints"][:, 0],
+            shape=found.shape,
+            running_shape=found.shape,
+            rotations=found.rotations,
+            bone_poses=found.bone_poses,
+            joints=found.joints,
+            joints_2d=project(found.joints.astype(np.float64), k).astype(np.float32),
+            pelvis=found.joints[:, 0],
             pelvis_covariance=np.full((n, 3, 3), np.nan),
             velocity=np.full((n, 3), np.nan),
             velocity_covariance=np.full((n, 3, 3), np.nan),
-            vertices=found["vertices"],
-            stature=found["stature"],
-            track_feature=found["track_feature"],
+            vertices=found.vertices,
+            stature=found.stature,
+            track_feature=found.track_feature,
             k=k,
             vertical_fov=vertical_fov(k, resize.source_height),
             predicted_vertical_fov=2 * float(np.arctan(0.5 * resize.source_height / focal)),
-            intrinsics_source=source or IntrinsicsSource.PREDICTED,
+            intrinsics_source=frame.intrinsics_source,
             velocity_frame="camera",
-            stamp=stamp,
+            stamp=frame.stamp,
             image_size=(resize.source_height, resize.source_width),
         )
 
-    def _place(
-        self, people: People, depth: NDArray[np.generic] | RelativeDepth | None, ground: Ground | None
-    ) -> People:
-        if not self.config.place or (depth is None and ground is None):
+    def _place(self, people: People, frame: Frame) -> People:
+        """Refine distances by the frame's depth and ground."""
+        if not self.config.place or (frame.depth is None and frame.ground is None):
             return people
-        placement = place_people(people, self.surface, depth, ground, self.config.placement)
-        # All of the error: what stays the same from image to image is no motion, but is in the place.
+        placement = place_people(people, self.surface, frame.depth, frame.ground, self.config.placement)
+        # The whole error: a part that is constant from image to image does not look like motion, but is in the place.
         noise = VelocityConfig(lateral_sigma_ratio=self.config.placement.lateral_sigma_ratio)
         covariance = measurement_noise(placement.people.pelvis.astype(np.float64), noise, placement.distance_sigma_m)
         return dataclasses.replace(
@@ -243,16 +243,11 @@ class Estimator:
             distance_sigma_m=placement.distance_sigma_m,
         )
 
-    def _track(
-        self,
-        people: People,
-        k_input: NDArray[np.float32],
-        fixed_from_camera: NDArray[np.float64] | None,
-        fixed_frame: str,
-    ) -> People:
+    def _track(self, people: People, k_input: NDArray[np.float32], frame: Frame) -> People:
         if not self.config.track:
             return people
-        tracked = self.tracker.update(self._detections(people, k_input), people.stamp, fixed_from_camera, fixed_frame)
+        detections = self._detections(people, k_input)
+        tracked = self.tracker.update(detections, frame.stamp, frame.camera_pose, frame.fixed_frame)
         assert tracked.shape is not None
         return dataclasses.replace(
             people,
@@ -275,7 +270,7 @@ class Estimator:
             location=np.hstack([project(pelvis, k_input) / self.network_config.image_size, nearness]),
             rotation=people.rotations[:, 0],
             pelvis=pelvis,
-            # Stature follows from the shape, and is averaged with it: no second run of the body.
+            # Stature is averaged with the shape, so that the body need not run again.
             shape=np.hstack([people.shape, people.stature[:, None]]),
             score=people.score,
             distance_sigma_m=people.distance_sigma_m,
@@ -283,8 +278,10 @@ class Estimator:
 
 
 def nearest_suppressed(pelvis: NDArray[np.float32], distance_m: float) -> NDArray[np.int64]:
-    """Rows that stay of pelvises (n, 3) m in descending score: greedily, none nearer than distance_m to a better one
-    that stays (spec section 7). 0 keeps all."""
+    """Return the rows to keep of pelvises (n, 3) m in descending score.
+
+    A row is dropped if a kept row of higher score is nearer than distance_m; 0 keeps all.
+    """
     kept: list[int] = []
     for row, place in enumerate(pelvis):
         if not kept or np.linalg.norm(pelvis[kept] - place, axis=1).min() >= distance_m:
@@ -296,13 +293,9 @@ def _surface(body: Body) -> BodySurface:
     return BodySurface.of_mesh(body.faces, body.anny.template_vertices.cpu().numpy())
 
 
-def _checked_size(image: NDArray[np.uint8]) -> tuple[int, int]:
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        came = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise UserError(f"an image must be a (height, width, 3) uint8 RGB array, got {came}; convert it first")
-    if 0 in image.shape:
-        raise UserError(f"an image must have pixels, got {image.shape[1]} × {image.shape[0]}")
-    return image.shape[0], image.shape[1]
+def _as_recorded(people: People, frame: Frame) -> People:
+    """Move joints_2d from the undistorted image to the image as recorded."""
+    return dataclasses.replace(people, joints_2d=frame.points_as_recorded(people.joints_2d))
 
 
 def _check_against(network: MultiHMR2, config: EstimatorConfig) -> None:

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What travels through the program: a Frame in, People out.
+"""The people of one image: the output of `Estimator.step`.
 
 Units: metres, seconds, radians, pixels of the source image. Frame of reference: the camera's optical frame
 (x right, y down, z forward). Image coordinates are continuous, (0, 0) being the outer corner of the first pixel.
@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,10 +29,6 @@ from numpy.typing import NDArray
 
 BONE_COUNT = 163
 PHENOTYPE_LABELS = ("gender", "age", "muscle", "weight", "height", "proportions")
-
-# Points (..., 2) px of the image of an ideal pinhole camera → (..., 2) px of the image as it was recorded, through a
-# lens; NaN where the lens's model is not valid.
-Distort = Callable[[NDArray[np.floating]], NDArray[np.floating]]
 
 
 class IntrinsicsSource(str, enum.Enum):
@@ -61,29 +56,6 @@ class PlacementCue(enum.IntEnum):
     PRIOR = 0  # none: the prediction, and the distribution of human statures
     GROUND = 1
     DEPTH = 2
-
-
-@dataclass(frozen=True)
-class Frame:
-    """One camera image and what is known about it.
-
-    image: (H, W, 3) uint8 RGB. stamp: seconds, of the image. k: (3, 3) float64 intrinsics in px of this image, or
-    None when they are to be predicted. intrinsics_source: where k came from. name: file stem for results. distort: from
-    image to the image as it was recorded, where lens distortion was taken out.
-    """
-
-    image: NDArray[np.uint8]
-    stamp: float = 0.0
-    k: NDArray[np.float64] | None = None
-    intrinsics_source: IntrinsicsSource = IntrinsicsSource.PREDICTED
-    name: str = "frame"
-    distort: Distort | None = None
-
-    def as_recorded(self, people: People) -> People:
-        """The people whom an estimator found in image, their joints_2d in px of the image as it was recorded."""
-        if self.distort is None:
-            return people
-        return dataclasses.replace(people, joints_2d=self.distort(people.joints_2d).astype(np.float32))
 
 
 @dataclass(frozen=True)

@@ -66,9 +66,8 @@ def _infer(infer: Inference, case: tuple[int, str]) -> Arrays:
     sizes = infer.network.config
     resize = ResizePad.fit(width, height, sizes.image_size, sizes.patch_size)
     image = weights.image(height, width, int(GOLDEN["base"]) + 1 + index)
-    return {
-        name: value.copy() for name, value in infer(image, resize, given_k(index) if tag == "given" else None).items()
-    }
+    result = infer(image, resize, given_k(index) if tag == "given" else None)
+    return {name: value.copy() for name, value in vars(result).items()}
 
 
 def _golden_people(case: tuple[int, str]) -> Arrays:

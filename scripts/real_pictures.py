@@ -56,10 +56,11 @@ from multihmr2_ros.estimator import Estimator, EstimatorConfig
 from multihmr2_ros.evaluation.datasets import MOT
 from multihmr2_ros.evaluation.datasets.files import found
 from multihmr2_ros.evaluation.datasets.run import DatasetJob, evaluate_dataset
+from multihmr2_ros.frame import Frame
 from multihmr2_ros.media.images import read_image
 from multihmr2_ros.media.overlay import draw_people
 from multihmr2_ros.metrics.identity import IdentityCounts
-from multihmr2_ros.people import Frame, People
+from multihmr2_ros.people import People
 from multihmr2_ros.weights import resolve_checkpoint
 
 COCO = {

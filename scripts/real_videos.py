@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
@@ -29,11 +30,12 @@ from multihmr2_ros.camera import project, vertical_fov
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.estimator import Estimator
 from multihmr2_ros.evaluation.datasets.files import parsed, read_json
+from multihmr2_ros.frame import Frame
 from multihmr2_ros.media.sources import open_source
 from multihmr2_ros.metrics.bodies import centred_point_error, procrustes_error
 from multihmr2_ros.metrics.matching import match_people
 from multihmr2_ros.metrics.placement import field_of_view_error, relative_distance_error
-from multihmr2_ros.people import Frame, People
+from multihmr2_ros.people import People
 
 # Joints of the triangulation that COCO's keypoints have, too, with their rows there.
 JOINTS = {
@@ -126,7 +128,7 @@ def watch(estimator: Estimator, presence: Presence, every: int, show: Show) -> I
     times = IdentityTimes(presence)
     estimator.reset()
     for number, frame in frames_of(presence.video, presence.frame_count, every):
-        people = estimator.step(frame.image, stamp=frame.stamp)
+        people = estimator.step(frame)
         times.add(number, people.track_id)
         if number % 100 < every:
             show(frame, people)
@@ -199,7 +201,7 @@ def measure_place(
     """The network's own field of view does not depend on the K that it is given: one look tells both."""
     errors = PlaceErrors()
     for number, frame in frames_of(video.video, len(video.joints), every):
-        people = estimator.step(frame.image, video.k, frame.stamp)
+        people = estimator.step(dataclasses.replace(frame, k=video.k))
         people = people.select(people.score > threshold)
         joints = coco_joints(estimator, people)[:, list(JOINTS.values())]
         errors.add(joints, video.joints[number], people, video.k)

@@ -28,32 +28,39 @@ from test import paths
 PACKAGE = paths.ROOT / "multihmr2_ros"
 
 # Room → the rooms of ours that it may import. `people`, `errors` and `hardware` hold facts and import nothing of ours,
-# `caches` only the errors; everyone may use them.
+# `caches` only the errors; everyone may use them. FRAME: a camera image with what is known about it.
 EVERYONE = {"people", "errors", "hardware", "caches"}
+FRAME = {"frame", "lens", "depth"}
 ALLOWED: dict[str, set[str]] = {
-    "__init__": EVERYONE | {"estimator"},
+    "__init__": EVERYONE | FRAME | {"estimator"},
     "people": set(),
     "errors": set(),
     "hardware": set(),
     "caches": {"errors"},
     "camera": EVERYONE,
+    "lens": {"camera"},
+    "depth": {"errors"},
+    "frame": {"people", "errors", "camera", "lens", "depth"},
     "body": EVERYONE,
     "network": EVERYONE | {"camera", "body"},
     "tracking": EVERYONE,
-    "placement": EVERYONE | {"camera"},
+    "placement": EVERYONE | FRAME | {"camera"},
     "weights": EVERYONE,
-    "media": EVERYONE | {"camera"},
-    "estimator": EVERYONE | {"network", "tracking", "placement", "camera", "body", "weights"},
+    "media": EVERYONE | FRAME | {"camera"},
+    "estimator": EVERYONE | FRAME | {"network", "tracking", "placement", "camera", "body", "weights"},
     "benchmark": EVERYONE | {"estimator", "network", "body", "camera"},
     "simulation": EVERYONE | {"camera", "body"},
     "labeling": EVERYONE | {"simulation", "placement", "camera", "body", "media"},
     "training": EVERYONE | {"network", "simulation", "body", "camera", "media"},
     "metrics": EVERYONE | {"camera", "body"},
-    "messages": EVERYONE | {"camera"},
+    "messages": EVERYONE | FRAME | {"camera"},
     "transform_tree": EVERYONE,
-    "bags": EVERYONE | {"messages", "transform_tree", "media", "camera"},
-    "evaluation": EVERYONE | {"estimator", "bags", "messages", "transform_tree", "metrics", "body", "camera", "media"},
-    "ros": EVERYONE  # msg: generated.
+    "bags": EVERYONE | FRAME | {"messages", "transform_tree", "media", "camera"},
+    "evaluation": EVERYONE
+    | FRAME
+    | {"estimator", "bags", "messages", "transform_tree", "metrics", "body", "camera", "media"},
+    "ros": EVERYONE
+    | FRAME  # msg: generated.
     | {"estimator", "bags", "messages", "transform_tree", "placement", "camera", "body", "media", "msg"},
 }
 ROS_PACKAGES = ("rclpy", "rosidl", "_msgs", "tf2_ros", "ament", "launch")

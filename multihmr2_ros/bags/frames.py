@@ -12,10 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The images of a bag as frames, like those of a video. Needs no ROS."""
+"""Makes frames of a bag: images with intrinsics, lens, depth, ground and camera pose. Needs no ROS."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Generator
 from pathlib import Path
@@ -25,76 +26,90 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from multihmr2_ros.bags.camera_poses import CameraPoses
+from multihmr2_ros.bags.depth_images import DEPTH, MAX_DELAY_S, RAW, DepthImages, choose_depth_topic
 from multihmr2_ros.bags.reading import BagMessage, BagReader
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.frame import Frame
 from multihmr2_ros.media.sources import FrameSource, source_name
-from multihmr2_ros.messages.calibration import Intrinsics, Lens, intrinsics_from_info
+from multihmr2_ros.messages.calibration import Intrinsics, intrinsics_from_info
 from multihmr2_ros.messages.content import HeaderContent
 from multihmr2_ros.messages.images import compressed_image_from_ros, image_from_ros
-from multihmr2_ros.people import Frame, IntrinsicsSource
 
-RAW, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+COMPRESSED = "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
-USUAL_FPS = 10.0  # where a damaged bag does not say how long it is
-DEPTH = "depth"  # in the name of a topic, or in the format of a compressed image
-DEPTH_ENCODINGS = ("16UC1", "32FC1", "mono16")  # thermal cameras use mono16, too: with a depth topic's name only
+USUAL_FPS = 10.0  # if a damaged bag has no duration
+DEPTH_ENCODINGS = (
+    "16UC1",
+    "32FC1",
+    "mono16",
+)  # mono16 only with "depth" in the topic's name: thermal cameras use it, too
 
 logger = logging.getLogger(__name__)
 
 
 class BagSource(FrameSource):
-    """Every image of one topic of a bag, in order of recording. Frame.name is `<name>_<index:06d>`.
+    """Makes a frame of every image of one topic of a bag, in order of recording. Frame.name is `<name>_<index:06d>`.
 
-    topic: raw or compressed; None takes the only one with images of people, not of depth. Stamps are those of the
-    messages' headers (s, since 1970 as a rule), or of the recording where a header has none. K comes from the newest
-    CameraInfo beside the topic, or from the only one in the same namespace (before the first: from the first), as the
-    node does it: from P where the topic's name begins with `image_rect`; where K has a distortion, the image is
-    undistorted, and Frame.distort leads back to the recorded one.
+    topic         raw or compressed; None: the only topic with images that are not depth images
+    depth_topic   raw depth images, registered to the images; None: the only fitting topic (see `choose_depth_topic`);
+                  "off": none. A frame has the depth image of the nearest stamp, at most 0.1 s away
+    ground_frame  TF frame whose plane z = 0 is the ground; "": the ground is unknown
+    fixed_frame   TF frame that Frame.camera_pose is in; "": the pose is unknown
+    header        of the newest frame's image message
 
-    header: that of the newest frame's message, its stamp in whole nanoseconds and its frame of reference.
+    Stamps are the ones of the messages' headers (s, since 1970 as a rule), or of the recording for headers without one.
+    Intrinsics are those of the newest CameraInfo beside the topic, or of the only one in the same namespace (before the
+    first one: of the first one), as in the node: P if the topic's name begins with `image_rect`, else K with its lens.
 
-    Images that cannot be decoded are left out; `damage` says so in the end, and whether the bag is cut off.
+    Images that cannot be decoded are left out; at the end, `damage` says so, and whether the bag is cut off. Depth,
+    ground or poses that are missing are logged once, and the frame goes on without.
     """
 
     header = HeaderContent()
 
-    def __init__(self, path: str | Path, topic: str | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        topic: str | None = None,
+        depth_topic: str | None = None,
+        *,
+        ground_frame: str = "",
+        fixed_frame: str = "",
+    ) -> None:
         self._path = Path(path)
         self.name = source_name(self._path)
+        self._ground_frame, self._fixed_frame = ground_frame, fixed_frame
         with BagReader(self._path) as bag:
             self._topic = _image_topic(bag, topic)
-            self._info_topic, self._info_notice = _camera_info_topic(bag, self._topic)
+            self._info_topic, info_notice = _camera_info_topic(bag, self._topic)
+            self._depth_topic, depth_notice = choose_depth_topic(bag, self._topic, depth_topic)
+            self._notices = [notice for notice in (info_notice, depth_notice) if notice]
             count = bag.topics[self._topic].count
             self.frame_count = count or None
             self.fps = (count - 1) / (bag.duration_ns * 1e-9) if count > 1 and bag.duration_ns > 0 else USUAL_FPS
         self._is_compressed = bag.topics[self._topic].type_name == COMPRESSED
         self._is_rectified = self._topic.removesuffix("/compressed").rpartition("/")[2].startswith("image_rect")
+        self._told: set[str] = set()
 
     def _frames(self) -> Generator[Frame, None, None]:
         self.damage = ""
         index, unreadable, reason = 0, 0, ""
-        lens, camera_info = Lens(), self._first_camera_info()
-        told: set[str] = set()
-        if self._info_notice:
-            logger.warning("%s: %s", self._path, self._info_notice)
-        with BagReader(self._path) as bag:
+        camera_info, poses = self._first_camera_info(), CameraPoses(self._path, self._warn)
+        self._told.clear()
+        for notice in self._notices:
+            self._warn(notice)
+        with BagReader(self._path) as bag, self._open_depth() as depths:
             for message in bag.messages([self._topic, *([self._info_topic] if self._info_topic else [])]):
                 try:
                     if message.topic == self._info_topic:
                         camera_info = _lower_case(bag.decode(message))
                         continue
-                    image, stamp_s = self._image(bag, message)
+                    image = self._image(bag, message)
                 except UserError as error:
                     unreadable, reason = unreadable + 1, reason or str(error)
                     continue
-                given = self._intrinsics(camera_info, image)
-                for news in {given.problem, given.notice} - {""} - told:
-                    told.add(news)
-                    logger.warning("%s: %s", self._path, news)
-                if given.distorted is not None:
-                    image = lens.undistorted(image, given.distorted)
-                name = f"{self.name}_{index:06d}"
-                yield Frame(image, stamp_s, given.k, given.source, name, given.distort)
+                yield self._frame(index, image, message.time_ns, camera_info, depths, poses)
                 index += 1
         losses = [f"the bag is damaged or cut off ({bag.damage})"] if bag.damage else []
         losses += [f"{unreadable} messages left out ({reason})"] if unreadable else []
@@ -105,22 +120,72 @@ class BagSource(FrameSource):
         if losses:
             self.damage = f"{self._path}: {index} frames could be read; {'; '.join(losses)}"
 
-    def _image(self, bag: BagReader, message: BagMessage) -> tuple[NDArray[np.uint8], float]:
-        """The image and its stamp (s)."""
+    def _frame(
+        self,
+        index: int,
+        image: NDArray[np.uint8],
+        recorded_ns: int,
+        camera_info: Any,
+        depths: DepthImages | None,
+        poses: CameraPoses,
+    ) -> Frame:
+        """Make the frame of an image that was recorded at recorded_ns and has the header self.header."""
+        given = self._intrinsics(camera_info, image)
+        stamp_ns, camera_frame = self.header.stamp_ns or recorded_ns, self.header.frame_id
+        stamp_s = (self.header.sec + self.header.nanosec * 1e-9) or recorded_ns * 1e-9
+        return Frame(
+            image, stamp_s, given.k, given.source, f"{self.name}_{index:06d}", given.lens,
+            depth=self._depth(depths, image, recorded_ns),
+            ground=poses.ground(self._ground_frame, camera_frame, stamp_ns),
+            camera_pose=poses.pose(self._fixed_frame, camera_frame, stamp_ns),
+            fixed_frame=self._fixed_frame,
+        )  # fmt: skip
+
+    def _open_depth(self) -> contextlib.AbstractContextManager[DepthImages | None]:
+        if self._depth_topic is None:
+            return contextlib.nullcontext()
+        return DepthImages(self._path, self._depth_topic)
+
+    def _depth(
+        self, depths: DepthImages | None, image: NDArray[np.uint8], recorded_ns: int
+    ) -> NDArray[np.generic] | None:
+        if depths is None:
+            return None
+        try:
+            found = depths.find(self.header, (image.shape[0], image.shape[1]), recorded_ns)
+        except UserError as error:
+            self._warn(f"{error}; {self._depth_topic} is not used")
+            return None
+        if found is None:
+            self._warn(f"some images have no depth image on {self._depth_topic} within {MAX_DELAY_S} s")
+        return found
+
+    def _warn(self, problem: str) -> None:
+        """Log a problem, unless one of its kind was logged before: missing transforms differ in their stamps only."""
+        kind = problem.split(" is known from ")[0]
+        if kind not in self._told:
+            self._told.add(kind)
+            logger.warning("%s: %s", self._path, problem)
+
+    def _image(self, bag: BagReader, message: BagMessage) -> NDArray[np.uint8]:
+        """Decode an image (H, W, 3) and set `header`. Raises UserError for one that cannot be decoded."""
         decoded = bag.decode(message)
         image = compressed_image_from_ros(decoded) if self._is_compressed else image_from_ros(decoded)
         stamp = decoded.header.stamp
         self.header = HeaderContent(stamp.sec, stamp.nanosec, decoded.header.frame_id)
-        image = np.require(image, requirements="W")  # that of a raw message lies in the message's own bytes
-        return image, (stamp.sec + stamp.nanosec * 1e-9) or message.time_ns * 1e-9
+        return np.require(image, requirements="W")  # a raw message's image is in the message's read-only bytes
 
     def _intrinsics(self, camera_info: Any, image: NDArray[np.uint8]) -> Intrinsics:
         if camera_info is None:
-            return Intrinsics(None, IntrinsicsSource.PREDICTED)
-        return intrinsics_from_info(camera_info, image, rectified=self._is_rectified)
+            return Intrinsics()
+        given = intrinsics_from_info(camera_info, image, rectified=self._is_rectified)
+        for news in (given.problem, given.notice):
+            if news:
+                self._warn(news)
+        return given
 
     def _first_camera_info(self) -> Any:
-        """None where there is none."""
+        """Return the first CameraInfo of the topic, or None."""
         if self._info_topic is None:
             return None
         with BagReader(self._path) as bag:
@@ -133,24 +198,24 @@ class BagSource(FrameSource):
 
 
 def _image_topic(bag: BagReader, wanted: str | None) -> str:
-    """The topic that is wanted, or the only one with images; depth images do not count."""
+    """Return the wanted topic, or the only one with images that are not depth images. Raises UserError."""
     images = sorted(name for name, topic in bag.topics.items() if topic.type_name in (RAW, COMPRESSED))
     if wanted is not None:
         if wanted in images:
             return wanted
         raise UserError(f"{bag.path} has no images on {wanted}; it has {_listed(images)}")
-    colour = [name for name in images if not _is_depth(bag, name)] if len(images) > 1 else images
-    if not colour:
+    color = [name for name in images if not _is_depth(bag, name)] if len(images) > 1 else images
+    if not color:
         if images:
             raise UserError(f"{bag.path} has depth images only ({_listed(images)}); choose one with --topic")
         raise UserError(f"{bag.path} has no topic with images ({RAW} or {COMPRESSED}); it has {_listed(bag.topics)}")
-    if len(colour) > 1:
-        raise UserError(f"{bag.path} has several topics with images, choose one with --topic: {', '.join(colour)}")
-    return colour[0]
+    if len(color) > 1:
+        raise UserError(f"{bag.path} has several topics with images, choose one with --topic: {', '.join(color)}")
+    return color[0]
 
 
 def _is_depth(bag: BagReader, topic: str) -> bool:
-    """Whether a topic's first image is one of depth; the topic's name counts where the image does not tell."""
+    """Whether a topic's first image is a depth image, by its encoding, or by the topic's name if it cannot be read."""
     has_name = DEPTH in topic.lower()
     for message in bag.messages([topic]):
         try:
@@ -164,9 +229,11 @@ def _is_depth(bag: BagReader, topic: str) -> bool:
 
 
 def _camera_info_topic(bag: BagReader, image_topic: str) -> tuple[str | None, str]:
-    """The topic of an image topic's CameraInfo, None where there is none, and what should be said about the choice:
-    `camera_info` beside the image topic; else the only one in the same namespace; else the only one of a bag with one
-    image topic."""
+    """Return the topic of an image topic's CameraInfo, or None, and a remark on the choice, or "".
+
+    The choice is `camera_info` beside the image topic, else the only one in the same namespace, else the only one of a
+    bag with one image topic.
+    """
     infos = sorted(name for name, topic in bag.topics.items() if topic.type_name == CAMERA_INFO)
     namespace = image_topic.removesuffix("/compressed").rpartition("/")[0]
     beside = f"{namespace}/camera_info"
@@ -187,7 +254,7 @@ def _camera_info_topic(bag: BagReader, image_topic: str) -> tuple[str | None, st
 
 
 def _lower_case(info: Any) -> Any:
-    """A CameraInfo with ROS 2's names: ROS 1 has D, K, R and P."""
+    """Give a CameraInfo the field names of ROS 2: ROS 1 has D, K, R and P."""
     if hasattr(info, "k"):
         return info
     return SimpleNamespace(**{name.lower(): value for name, value in vars(info).items()})

@@ -12,11 +12,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Depth maps beside images, for the verbs that place people by them: files, or a single-image network."""
+"""Depth maps of images, from files or a single-image network, for the commands that place people by them."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from multihmr2_ros.placement import RelativeDepth
+    from multihmr2_ros.depth import RelativeDepth
+    from multihmr2_ros.frame import Frame
 
     ReadImage = Callable[[], NDArray[np.uint8]]
 
@@ -62,6 +64,11 @@ class DepthMaps:
         self.missing = 0
         self.asked = 0
 
+    def apply(self, frame: Frame) -> Frame:
+        """Return the frame with its map as depth; without depth if there is no usable map."""
+        height, width = frame.image.shape[:2]
+        return dataclasses.replace(frame, depth=self.of(frame.name, (height, width), lambda: frame.image))
+
     def of(self, name: str, size: tuple[int, int], image: ReadImage) -> NDArray[np.generic] | RelativeDepth | None:
         """Return the map of the image with this name and size (height, width); None if there is no usable one.
 
@@ -77,7 +84,7 @@ class DepthMaps:
         return found
 
     def report(self) -> str:
-        """One line on what was missing; "" if nothing."""
+        """Return one line on missing maps; "" if none is missing."""
         if not self.missing:
             return ""
         return f"{self.missing} of {self.asked} images had no depth map that can be used; see the warnings above"
@@ -100,11 +107,11 @@ def open_depth_maps(args: argparse.Namespace, device: str) -> DepthMaps | None:
 
 
 def read_map(folder: Path, name: str, kind: str) -> NDArray[np.generic] | RelativeDepth:
-    """The map of the image with a name, by a file of this name in the folder. Raises UserError where there is none."""
+    """Read the depth map of the image with this name from the folder. Raises UserError if it has none or several."""
     import numpy as np
 
+    from multihmr2_ros.depth import RelativeDepth
     from multihmr2_ros.media.images import DEPTH_SUFFIXES, read_depth_map
-    from multihmr2_ros.placement import RelativeDepth
 
     paths = [path for path in (folder / f"{name}{suffix}" for suffix in DEPTH_SUFFIXES) if path.is_file()]
     if len(paths) != 1:
@@ -120,10 +127,10 @@ def read_map(folder: Path, name: str, kind: str) -> NDArray[np.generic] | Relati
 
 
 def _check(found: NDArray[np.generic] | RelativeDepth, size: tuple[int, int], name: str) -> None:
-    """Raises UserError for a map of another size, and for one that says nothing."""
+    """Raise UserError for a map of another size, and for one without information."""
     import numpy as np
 
-    from multihmr2_ros.placement import RelativeDepth, check_depth, metres
+    from multihmr2_ros.depth import RelativeDepth, check_depth, metres
 
     try:
         check_depth(found, size)

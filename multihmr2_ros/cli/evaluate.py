@@ -61,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser, mesh="low", mesh_help="resolution; vertices are compared where the truth has the same"
     )
     options.add_camera(parser)
+    options.add_bag_cues(parser)
     parser.add_argument(
         "--intrinsics", choices=("given", "predicted", "both"), default="given",
         help="place people with camera_info (or --k, --vertical-fov), with the predicted field of view, or compare "
@@ -132,7 +133,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _earlier_results(args: argparse.Namespace, folders: Sequence[str], *, whole: bool) -> list[Path]:
-    """The results that are to be replaced. Raises UserError where there are any, and --overwrite is not given."""
+    """List the results to be replaced. Raises UserError if there are any and --overwrite is not given."""
     result_files.refuse_input_folder(args.out, args.inputs)
     earlier = result_files.existing_evaluation(args.out, folders, whole=whole)
     result_files.refuse_existing(earlier, args.inputs, overwrite=args.overwrite)
@@ -144,7 +145,7 @@ def _is_distributed(args: argparse.Namespace) -> bool:
 
 
 def _resolved(args: argparse.Namespace) -> EstimatorChoice:
-    """The choice with the device and precision of this machine."""
+    """Return the choice with device and precision resolved for this machine."""
     import dataclasses
 
     runtime = options.runtime(args)
@@ -153,7 +154,7 @@ def _resolved(args: argparse.Namespace) -> EstimatorChoice:
 
 def _jobs(args: argparse.Namespace, choice: EstimatorChoice) -> list[BagJob]:
     from multihmr2_ros.evaluation.bags import BagJob
-    from multihmr2_ros.evaluation.run import Camera
+    from multihmr2_ros.frame import IntrinsicsChoice
     from multihmr2_ros.media.sources import source_name
 
     options.refuse_same_names(args.inputs)
@@ -172,9 +173,12 @@ def _jobs(args: argparse.Namespace, choice: EstimatorChoice) -> list[BagJob]:
                     folder="/".join(parts),
                     truth=args.truth,
                     topic=args.topic,
+                    depth_topic=args.depth_topic,
+                    ground_frame=args.ground_frame,
+                    fixed_frame=args.fixed_frame,
                     humans=recorded or "/humans",
                     recorded=recorded is not None,
-                    camera=Camera() if recorded else options.camera(args, kind),
+                    intrinsics=IntrinsicsChoice() if recorded else options.intrinsics(args, kind),
                     scoring=scoring,
                     video=args.video,
                     bag=args.bag,
@@ -186,7 +190,7 @@ def _jobs(args: argparse.Namespace, choice: EstimatorChoice) -> list[BagJob]:
 
 
 def _recorded_topic(args: argparse.Namespace, path: Path) -> str | None:
-    """The topic of recorded people that is to be scored; None where the estimator is to look at images."""
+    """Return the topic of recorded people to score; None if the estimator is to process images."""
     from multihmr2_ros.evaluation.bag_sequences import has_images, has_topic
 
     if args.recorded is not None:
@@ -194,7 +198,7 @@ def _recorded_topic(args: argparse.Namespace, path: Path) -> str | None:
     try:
         return "/humans" if not has_images(path) and has_topic(path, "/humans") else None
     except UserError:
-        return None  # told when its turn comes, without losing the others
+        return None  # reported when it is evaluated, so that the others are not lost
 
 
 def _run_jobs(args: argparse.Namespace, jobs: Sequence[BagJob], estimator: Estimator | None) -> list[SequenceResult]:
@@ -208,7 +212,7 @@ def _run_jobs(args: argparse.Namespace, jobs: Sequence[BagJob], estimator: Estim
 
 
 def _dataset(args: argparse.Namespace) -> int:
-    """A data set in one process, on the full mesh: its keypoints are regressed from it."""
+    """Evaluate a data set in one process, with the full mesh, from which its keypoints are regressed."""
     import dataclasses
 
     from multihmr2_ros.evaluation.datasets.run import DatasetJob, evaluate_dataset, resolved
@@ -222,7 +226,7 @@ def _dataset(args: argparse.Namespace) -> int:
     job = resolved(
         DatasetJob(
             args.dataset, args.inputs[0], args.out, args.split, args.regressor,
-            options.camera(args, args.intrinsics), _scoring(args), args.report,
+            options.intrinsics(args, args.intrinsics), _scoring(args), args.report,
         )
     )  # fmt: skip
     earlier = _earlier_results(args, [], whole=True)
@@ -267,8 +271,10 @@ def _finish(
     results: Sequence[SequenceResult],
     resolved: dict[str, Any] | None = None,
 ) -> int:
-    """Writes what is about all sequences together, and prints the table; 2 where something was wrong. resolved: what a
-    data set makes of the configuration."""
+    """Write the results of all sequences together and print the table. Return 2 if there were problems, else 0.
+
+    resolved: the data set's own entries of the configuration.
+    """
     import datetime
 
     from multihmr2_ros.evaluation import results as files
@@ -299,7 +305,7 @@ def _finish(
 
 
 def _configuration(args: argparse.Namespace, choice: EstimatorChoice | None) -> dict[str, Any]:
-    """Everything that changes a number, resolved. choice: None where recordings were scored."""
+    """Return all settings that change a result, resolved. choice: None if recordings were scored."""
     import dataclasses
 
     from multihmr2_ros.weights import resolve_checkpoint, sha256_of
@@ -308,6 +314,7 @@ def _configuration(args: argparse.Namespace, choice: EstimatorChoice | None) -> 
         "inputs": [str(path) for path in args.inputs],
         "truth": args.truth,
         "topic": args.topic,
+        **options.bag_cues(args),
         "recorded": args.recorded,
         "dataset": args.dataset,
         "split": args.split,
@@ -350,7 +357,7 @@ def _require_report_packages(args: argparse.Namespace) -> None:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    """The table on the terminal; with --out, the report as well, which is the only file that is written."""
+    """Print the table of a comparison; with --out, write the report, the only file."""
     from multihmr2_ros.evaluation.comparison import compare, comparison_table
 
     a, b = args.compare

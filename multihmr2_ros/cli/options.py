@@ -19,13 +19,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from multihmr2_ros.errors import UserError
 
 if TYPE_CHECKING:
     from multihmr2_ros.estimator import EstimatorConfig
-    from multihmr2_ros.evaluation.run import Camera
+    from multihmr2_ros.frame import IntrinsicsChoice
     from multihmr2_ros.network.inference import Runtime
 
 
@@ -106,12 +106,12 @@ def add_camera(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--vertical-fov", type=float, metavar="DEG", help="vertical field of view, in place of --k")
 
 
-def camera(args: argparse.Namespace, source: str = "given") -> Camera:
-    """Convert the options of add_camera to a Camera. source: see Camera. Raises UserError before slow work begins."""
+def intrinsics(args: argparse.Namespace, source: str = "given") -> IntrinsicsChoice:
+    """Return the intrinsics of add_camera's options. source: see IntrinsicsChoice. Raises UserError for bad values."""
     import numpy as np
 
     from multihmr2_ros.camera import validate_k
-    from multihmr2_ros.evaluation.run import Camera
+    from multihmr2_ros.frame import IntrinsicsChoice
 
     k = fov_rad = None
     if args.k is not None:
@@ -123,7 +123,31 @@ def camera(args: argparse.Namespace, source: str = "given") -> Camera:
                 f"--vertical-fov: the field of view must be between 0 and 180 degrees, got {args.vertical_fov:g}"
             )
         fov_rad = float(np.radians(args.vertical_fov))
-    return Camera(source, k, fov_rad)
+    return IntrinsicsChoice(source, k, fov_rad)
+
+
+def add_bag_cues(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("depth, ground and motion of the camera (bags only)")
+    group.add_argument(
+        "--depth-topic", metavar="TOPIC|off",
+        help="depth images, registered to the images, that refine the distances of people; off: none "
+        "(default: the only fitting topic)",
+    )  # fmt: skip
+    group.add_argument(
+        "--ground-frame", default="", metavar="FRAME",
+        help="TF frame whose plane z = 0 is the ground, such as base_footprint; it refines the distances of people "
+        "(default: none)",
+    )  # fmt: skip
+    group.add_argument(
+        "--fixed-frame", default="", metavar="FRAME",
+        help="TF frame that does not move, such as odom; velocities are then over the ground "
+        "(default: none, velocities are relative to the camera)",
+    )  # fmt: skip
+
+
+def bag_cues(args: argparse.Namespace) -> dict[str, Any]:
+    """Return add_bag_cues' options as keyword arguments of `BagSource`."""
+    return {"depth_topic": args.depth_topic, "ground_frame": args.ground_frame, "fixed_frame": args.fixed_frame}
 
 
 def parse_size(text: str) -> tuple[int, int]:

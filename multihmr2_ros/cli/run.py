@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from multihmr2_ros.estimator import Estimator
-    from multihmr2_ros.evaluation.run import Camera
+    from multihmr2_ros.frame import Frame, IntrinsicsChoice
     from multihmr2_ros.media.rerun_output import RerunRecording, Viewer
+    from multihmr2_ros.media.rerun_recording import Surroundings
     from multihmr2_ros.media.sources import FrameSource
     from multihmr2_ros.media.video import VideoWriter
     from multihmr2_ros.network.inference import Runtime
-    from multihmr2_ros.people import Frame, People
-    from multihmr2_ros.placement import RelativeDepth
+    from multihmr2_ros.people import People
 
 HELP = "find people in images, folders of images, videos, and bags"
 SAVE_CHOICES = ("params", "mesh", "overlay", "video", "rrd")
@@ -71,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--topic", help="of a bag's images, raw or compressed (default: its only image topic)")
     options.add_estimation(parser, mesh="full", mesh_help="resolution")
     options.add_camera(parser)
+    options.add_bag_cues(parser)
     add_depth_maps(parser)
 
 
@@ -82,11 +83,11 @@ def run(args: argparse.Namespace) -> int:
     else:
         result_files.refuse_input_folder(args.out, args.inputs)
         options.make_folder(args.out)
-    runtime, camera = options.runtime(args), options.camera(args)
+    runtime, intrinsics = options.runtime(args), options.intrinsics(args)
     inputs, failed = [], False
     for path in args.inputs:
         with _reported() as outcome:
-            inputs.append((path, _open(path, args.topic)))
+            inputs.append((path, _open(path, args)))
         failed |= outcome.failed
     named = [(path, result_files.RunNames(source, _kinds(source, chosen))) for path, source in inputs]
     result_files.refuse_shared_names(named)
@@ -99,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
         estimator = _load(args, runtime)
         for path, source in inputs:
             with _reported() as outcome, source:
-                _run_source(estimator, camera, depth_maps, path, source, args.out, chosen, viewer)
+                _run_source(estimator, intrinsics, depth_maps, path, source, args.out, chosen, viewer)
             failed |= outcome.failed
         with _reported() as outcome:
             if depth_maps is not None and depth_maps.missing:
@@ -112,19 +113,22 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _kinds(source: FrameSource, chosen: tuple[str, ...] | None) -> tuple[str, ...]:
-    """What is saved of an input: as chosen, or its default."""
+    """Return the kinds of results of an input: the chosen ones, or its default."""
     return chosen if chosen is not None else (("params", "overlay") if source.fps is None else ("params", "video"))
 
 
-def _open(path: Path, topic: str | None) -> FrameSource:
+def _open(path: Path, args: argparse.Namespace) -> FrameSource:
     from multihmr2_ros.bags.frames import BagSource
     from multihmr2_ros.bags.reading import is_bag
     from multihmr2_ros.media.sources import open_source
 
     if is_bag(path):
-        return BagSource(path, topic)
-    if topic is not None:
+        return BagSource(path, args.topic, **options.bag_cues(args))
+    if args.topic is not None:
         raise UserError(f"--topic chooses the images of a bag, but {path} is none; leave it out")
+    for name, value in options.bag_cues(args).items():
+        if value:
+            raise UserError(f"--{name.replace('_', '-')} is for bags, but {path} is none; leave it out")
     return open_source(path)
 
 
@@ -136,7 +140,7 @@ def _load(args: argparse.Namespace, runtime: Runtime) -> Estimator:
 
 def _run_source(
     estimator: Estimator,
-    camera: Camera,
+    intrinsics: IntrinsicsChoice,
     depth_maps: DepthMaps | None,
     path: Path,
     source: FrameSource,
@@ -144,15 +148,15 @@ def _run_source(
     chosen: tuple[str, ...] | None,
     viewer: Viewer | None = None,
 ) -> None:
-    """Every frame of one input, in order; a line at the end says what was found and where it is.
+    """Find people in every frame of one input, in order, write the results, and print a line of summary.
 
-    Raises UserError, with the results in place, where the input was damaged.
+    Raises UserError for a damaged input, after its results are written.
     """
     from tqdm import tqdm
 
     is_video, kinds = source.fps is not None, _kinds(source, chosen)
     frames = people_seen = 0
-    sizes = _SizeWatch(path, with_k=camera.k is not None, with_video="video" in kinds)
+    sizes = _SizeWatch(path, with_k=intrinsics.k is not None, with_video="video" in kinds)
     estimator.reset()
     with contextlib.ExitStack() as stack:
         results = Results(out, source, kinds, estimator, stack, viewer)
@@ -161,9 +165,10 @@ def _run_source(
             if not is_video:
                 estimator.reset()
             sizes.check(frame)
-            k, origin = camera.of(frame)
-            depth = None if depth_maps is None else _depth(depth_maps, frame)
-            people = estimator.step(frame.image, k, frame.stamp, intrinsics_source=origin, depth=depth)
+            frame = intrinsics.apply(frame)
+            if depth_maps is not None:
+                frame = depth_maps.apply(frame)
+            people = estimator.step(frame)
             results.write(frame, people)
             frames, people_seen = frames + 1, people_seen + len(people)
             bar.set_postfix(people=len(people))
@@ -174,13 +179,8 @@ def _run_source(
         raise UserError(source.damage)
 
 
-def _depth(depth_maps: DepthMaps, frame: Frame) -> NDArray[np.generic] | RelativeDepth | None:
-    height, width = frame.image.shape[:2]
-    return depth_maps.of(frame.name, (height, width), lambda: frame.image)
-
-
 class _SizeWatch:
-    """Says once that images of another size have come, where that matters: --k is of one size, and so is a video."""
+    """Warns once of images of another size if --k or a video is used, which are for one size."""
 
     def __init__(self, path: Path, *, with_k: bool, with_video: bool) -> None:
         self._path, self._with_k, self._with_video = path, with_k, with_video
@@ -204,7 +204,7 @@ class _SizeWatch:
 
 
 class Results:
-    """Writes what --save asks for, frame by frame; a video appears when the last frame is in."""
+    """Writes the results that --save lists, frame by frame. A video appears after the last frame."""
 
     def __init__(
         self,
@@ -229,18 +229,18 @@ class Results:
         from multihmr2_ros.media.export import save_image, save_meshes, save_params
         from multihmr2_ros.media.overlay import draw_people
 
-        if self._is_first:  # there are results now that take the place of those of an earlier run
+        if self._is_first:  # only now are the results of an earlier run removed
             names = result_files.RunNames(self._source, self._save)
             result_files.remove_results(names.existing(self._folder))
             self._is_first = False
         if "rrd" in self._save or self._viewer is not None:
             self._record(frame, people)
         if "params" in self._save:
-            save_params(self._path(frame, "params"), frame.as_recorded(people))
+            save_params(self._path(frame, "params"), people)
         if "mesh" in self._save:
             save_meshes(self._path(frame, "mesh"), people, self._faces)
         if "overlay" in self._save or "video" in self._save:
-            drawn = draw_people(frame.image, people, self._faces)
+            drawn = draw_people(frame.image, people, self._faces, distort=frame.distort)
             if "overlay" in self._save:
                 save_image(self._path(frame, "overlay"), drawn)
             if "video" in self._save:
@@ -256,7 +256,7 @@ class Results:
             path = self._folder / f"{self._source.name}{result_files.RECORDING_ENDING}" if "rrd" in self._save else None
             recording = RerunRecording(path, rig, self._viewer, self._source.name)
             self._recording = self._stack.enter_context(recording)
-        self._recording.add(frame, people)
+        self._recording.add(frame, people, _surroundings(frame))
 
     def _path(self, frame: Frame, kind: str) -> Path:
         return self._folder / f"{frame.name}{result_files.FRAME_ENDINGS[kind]}"
@@ -271,13 +271,24 @@ class Results:
             self._video_stamp = frame.stamp
         elif frame.stamp > self._video_stamp:
             self._video_stamp = frame.stamp
-        else:  # images have no time, and a bag's clock may have been set back: one after the other
+        else:  # images have no stamps, and a bag's clock may jump back: one frame period
             self._video_stamp += 1 / self._fps
         self._video.write(fit_image(drawn, *self._video_size), self._video_stamp)
 
 
+def _surroundings(frame: Frame) -> Surroundings:
+    """Return what a Rerun recording shows beside people: the metric depth image and the camera's pose."""
+    import numpy as np
+
+    from multihmr2_ros.depth import metres
+    from multihmr2_ros.media.rerun_recording import Surroundings
+
+    depth = frame.undistorted().depth
+    return Surroundings(metres(depth) if isinstance(depth, np.ndarray) else None, frame.camera_pose)
+
+
 def _parse_view(args: argparse.Namespace, chosen: tuple[str, ...] | None) -> tuple[str, int] | None:
-    """The viewer's kind and port; refuses what cannot work before anything slow begins."""
+    """Return the viewer's kind and port, or None. Raises UserError for options that cannot work."""
     if args.out is None and (args.view is None or chosen is not None):
         raise UserError("expected --out DIR for the results; only --view without --save writes none")
     if args.view is None and "rrd" not in (chosen or ()):
@@ -316,7 +327,7 @@ def _parse_save(text: str | None) -> tuple[str, ...] | None:
 
 
 class _reported(contextlib.AbstractContextManager["_reported"]):
-    """One input's mistake is said and does not stop the others."""
+    """Prints the UserError of one input, so that the others go on."""
 
     failed = False
 

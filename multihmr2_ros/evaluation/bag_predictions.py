@@ -46,7 +46,10 @@ class PredictionBag:
     def add(self, index: int, moment: Moment, people: People, score: Any) -> None:
         source = moment.source
         header = HeaderContent(*divmod(moment.stamp_ns, NS), source.frame_id)
-        content = people_to_content(people, header, Timing(), with_vertices=bool(people.vertices.shape[1] < 1000))
+        content = people_to_content(
+            people, header, Timing(), with_vertices=bool(people.vertices.shape[1] < 1000),
+            fixed_frame="" if moment.frame is None else moment.frame.fixed_frame,
+        )  # fmt: skip
         data = human_array_to_cdr(content).to_bytes()
         self._writer.write(HUMANS_TOPIC, HUMAN_ARRAY, data, max(moment.stamp_ns, 0))
         if source.truth is not None:

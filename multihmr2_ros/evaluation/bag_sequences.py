@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Bags as sequences that can be evaluated: images to look at, or people that were recorded, beside the truth."""
+"""Bags as sequences for evaluation: images, or recorded people, with the true people."""
 
 from __future__ import annotations
 
@@ -40,8 +40,9 @@ from multihmr2_ros.bags.stamps import NS
 from multihmr2_ros.bags.transforms import Transforms
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation.moments import Moment
+from multihmr2_ros.frame import Frame
 from multihmr2_ros.media.sources import source_name
-from multihmr2_ros.people import Frame, People
+from multihmr2_ros.people import People
 from multihmr2_ros.transform_tree import frame_name
 
 logger = logging.getLogger(__name__)
@@ -49,14 +50,14 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """What a moment of a bag is written again with: its frame of reference, and its truth as it was recorded."""
+    """The TF frame of a moment's image, and its truth as recorded, from which a bag of predictions is written."""
 
     frame_id: str
     truth: BagMessage | None
 
 
 class Truth:
-    """The true people of a bag in the camera's frame. where: a topic of the bag, or another bag."""
+    """Reads the true people of a bag, in the camera's frame. where: a topic of the bag, or another bag."""
 
     def __init__(self, path: Path, where: str) -> None:
         other = None if where.startswith("/") and not is_bag(Path(where)) else Path(where)
@@ -67,7 +68,7 @@ class Truth:
         self._bag = path
 
     def at(self, stamp_ns: int, frame_id: str, k: NDArray[np.float64] | None) -> tuple[People, HumansMessage] | None:
-        """The people at a stamp, in the frame frame_id; k (3, 3) px: for truth that does not say it."""
+        """Return the people at a stamp, in the frame frame_id, and their message. k (3, 3) px: if truth has none."""
         found = self._humans.at(stamp_ns)
         return None if found is None else (self.people(found, frame_id, k), found)
 
@@ -102,16 +103,19 @@ class Truth:
 
 
 class BagSequence:
-    """Every image of a bag, with the truth of its stamp.
+    """Makes a moment of every image of a bag, with the truth of its stamp.
 
-    The truth's own problems (it is missing, or in a frame that no transform leads to) end the truth, not the images.
+    truth          topic of the bag, or another bag
+    frame_options  of `BagSource`: topic, depth_topic, ground_frame, fixed_frame
+
+    If the truth is missing, or in a frame without transform, moments have none, and `problems` says so.
     """
 
-    def __init__(self, path: Path, truth: str = TRUTH_TOPIC, topic: str | None = None) -> None:
+    def __init__(self, path: Path, truth: str = TRUTH_TOPIC, **frame_options: Any) -> None:
         self.name = source_name(path)
         self.problems: list[str] = []
         self._path, self._where = path, truth
-        self._source = BagSource(path, topic)
+        self._source = BagSource(path, **frame_options)
         self.fps, self.moment_count = self._source.fps, self._source.frame_count
 
     def __iter__(self) -> Iterator[Moment]:
@@ -156,7 +160,7 @@ class BagSequence:
 
 
 class RecordedSequence:
-    """People that a live run recorded, against the truth: a frame that has truth and no message is one of misses."""
+    """Makes moments of people that a live run recorded. A stamp with truth and without message counts as misses."""
 
     fps: float | None = None
 
@@ -211,7 +215,7 @@ def has_topic(path: Path, topic: str) -> bool:
 
 
 def moved(people: People, pose: NDArray[np.float64]) -> People:
-    """The people in another frame of reference; pose (4, 4): that frame from theirs."""
+    """Transform people to another frame of reference. pose (4, 4): from their frame to the other one."""
     turn, shift = pose[:3, :3], pose[:3, 3]
 
     def move(points: Any) -> NDArray[np.float32]:
@@ -244,7 +248,7 @@ def _recorded(found: HumansMessage, truth: People | None, dropped: int, size: tu
 
 
 def _frame_of(path: Path, topic: str) -> str:
-    """The frame of reference of the first recorded message that is about an image."""
+    """Return the TF frame of the first recorded message about an image. Raises UserError without one."""
     with BagHumans(path, topic) as humans:
         for each in humans.all():
             if any(each.decoded.k):
@@ -253,7 +257,7 @@ def _frame_of(path: Path, topic: str) -> str:
 
 
 def _summed_up(problems: list[str]) -> list[str]:
-    """The first of each kind, and how many more: transforms that are missing are told apart by their stamps only."""
+    """Keep the first problem of each kind, and count the others: missing transforms differ in their stamps only."""
     kinds: dict[str, list[str]] = {}
     for problem in problems:
         kinds.setdefault(problem.split(" is known from ")[0], []).append(problem)

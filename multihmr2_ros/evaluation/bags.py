@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""One bag evaluated: what is to be done as plain data, which travels to other processes, and the doing of it."""
+"""Evaluation of one bag: the job as plain data, which can be sent to other processes, and its execution."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ from multihmr2_ros.bags.humans import HUMANS_TOPIC, TRUTH_TOPIC
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation.bag_predictions import PredictionBag
 from multihmr2_ros.evaluation.bag_sequences import BagSequence, RecordedSequence
-from multihmr2_ros.evaluation.run import Camera, PeopleEstimator, SequenceResult, evaluate_sequence
+from multihmr2_ros.evaluation.run import PeopleEstimator, SequenceResult, evaluate_sequence
 from multihmr2_ros.evaluation.scoring import ScoringConfig
 from multihmr2_ros.evaluation.tables import Listener
 from multihmr2_ros.evaluation.tally import Tally
+from multihmr2_ros.frame import IntrinsicsChoice
 from multihmr2_ros.media.sources import source_name
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EstimatorChoice:
-    """How to make the estimator; the same choice is the same estimator within a process."""
+    """Arguments of an estimator. Equal choices share one estimator within a process."""
 
     checkpoint: str
     device: str
@@ -58,17 +59,35 @@ class EstimatorChoice:
 
 @dataclass(frozen=True)
 class BagJob:
-    """path: of the bag; out: the folder of all results, folder: that of this one, relative to it. truth: a topic or
-    another bag. topic: of the images. humans: of recorded people; they are scored where recorded is set."""
+    """One bag to evaluate.
+
+    path          of the bag
+    out           folder of all results
+    folder        of this result, relative to out
+    truth         topic, or another bag
+    topic         of the images; None: the only one
+    depth_topic   of depth images; None: the only fitting one; "off": none
+    ground_frame  TF frame whose plane z = 0 is the ground; "": unknown
+    fixed_frame   TF frame for the camera's poses; "": unknown
+    humans        topic of recorded people
+    recorded      whether the recorded people are scored, in place of the estimator's
+    intrinsics    with which the estimator places people
+    scoring       settings of the scoring
+    video, bag, highlights  whether these files are written
+    estimator     to load, if run_job gets none
+    """
 
     path: Path
     out: Path
     folder: str = ""
     truth: str = TRUTH_TOPIC
     topic: str | None = None
+    depth_topic: str | None = None
+    ground_frame: str = ""
+    fixed_frame: str = ""
     humans: str = HUMANS_TOPIC
     recorded: bool = False
-    camera: Camera = field(default_factory=Camera)
+    intrinsics: IntrinsicsChoice = field(default_factory=IntrinsicsChoice)
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
     video: bool = True
     bag: bool = True
@@ -77,8 +96,8 @@ class BagJob:
 
     @property
     def kind(self) -> str:
-        """Where the intrinsics come from, or that people were recorded with theirs."""
-        return "recorded" if self.recorded else self.camera.source
+        """Source of the intrinsics: "given", "predicted" or "recorded"."""
+        return "recorded" if self.recorded else self.intrinsics.source
 
 
 Progress = Callable[[Iterable[Any], Any], Iterable[Any]]
@@ -89,15 +108,18 @@ def run_job(
     estimator: PeopleEstimator | None = None,
     progress: Progress = lambda moments, sequence: moments,
 ) -> SequenceResult:
-    """The result of a bag; what is wrong with the bag stands in its problems. estimator: in place of the job's."""
+    """Evaluate a bag. Its errors are in the result's problems. estimator: used in place of the job's."""
     begin_s = time.perf_counter()
     result = SequenceResult(source_name(job.path), str(job.path), job.kind, job.folder, Tally())
     try:
         sequence = (
             RecordedSequence(job.path, job.truth, job.humans)
             if job.recorded
-            else BagSequence(job.path, job.truth, job.topic)
-        )
+            else BagSequence(
+                job.path, job.truth, topic=job.topic, depth_topic=job.depth_topic, ground_frame=job.ground_frame,
+                fixed_frame=job.fixed_frame,
+            )
+        )  # fmt: skip
         if estimator is None and not job.recorded:
             assert job.estimator is not None
             estimator = _estimator(job.estimator)
@@ -106,7 +128,7 @@ def run_job(
         tally, problems = evaluate_sequence(
             sequence,
             estimator,
-            job.camera,
+            job.intrinsics,
             folder,
             job.scoring,
             lambda stack: _listeners(job, folder, sequence.fps, estimator, stack),

@@ -114,8 +114,8 @@ class Highlights(WholeFile):
         shrink = min(1.0, MAX_WIDTH_PX / image.shape[1])
         size = max(1, round(image.shape[1] * shrink)), max(1, round(image.shape[0] * shrink))
         truth = moment.truth
-        left = titled_image(image, people, self._faces, f"predicted: {len(people)}", size)
-        right = titled_image(image, truth, self._faces, f"true: {0 if truth is None else len(truth)}", size)
+        left = titled_image(moment.frame, people, self._faces, f"predicted: {len(people)}", size)
+        right = titled_image(moment.frame, truth, self._faces, f"true: {0 if truth is None else len(truth)}", size)
         return np.hstack([left, right])
 
     def close(self) -> None:

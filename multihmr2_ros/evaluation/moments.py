@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What evaluation reads: sequences of moments, each an image or a recording, with the truth about its people."""
+"""The input of evaluation: sequences of moments, each with a frame or recorded people, and the true people."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multihmr2_ros.camera import vertical_fov
-from multihmr2_ros.people import Frame, People
+from multihmr2_ros.frame import Frame
+from multihmr2_ros.people import People
 
 
 def _no_boxes() -> NDArray[np.float64]:
@@ -35,16 +36,16 @@ def _no_boxes() -> NDArray[np.float64]:
 class Moment:
     """One instant of a sequence.
 
-    stamp_ns  of the image
-    frame     the image; None where people were recorded
-    people    who was recorded there; None where the estimator is to look at the image
-    truth     the true people in the camera's optical frame; None where there is no truth about this instant. score is
-              the visible fraction of each person in [0, 1], NaN where unknown
-    ignored   (r, 4) px, (x0, y0, x1, y1) of regions in which nobody is annotated
-    times_ms  what is known about time, by the name of the stage
-    dropped   images that a live node left out since the moment before
-    source    what the sequence needs to write the moment again
-    is_camera_true  whether the error of the field of view counts even where there is no truth about people
+    stamp_ns        of the image
+    frame           the estimator's input, with its depth, ground and camera pose; None if people were recorded
+    people          recorded people; None if the estimator is to find them in the frame
+    truth           the true people in the camera's optical frame; None if unknown at this instant. score is the visible
+                    fraction of each person in [0, 1], NaN if unknown
+    ignored         (r, 4) px, (x0, y0, x1, y1) of regions in which people are not annotated
+    times_ms        durations by the name of the stage
+    dropped         images that a live node dropped since the previous moment
+    source          data with which the sequence's bag of predictions is written
+    is_camera_true  whether the error of the field of view counts even without true people
     """
 
     stamp_ns: int
@@ -63,7 +64,7 @@ class Moment:
 
     @property
     def given_fov(self) -> float:
-        """Vertical field of view (rad) that the calibration says; NaN without one."""
+        """Vertical field of view (rad) of the calibration; NaN without one."""
         if self.frame is None or self.frame.k is None:
             return float("nan")
         return vertical_fov(self.frame.k, self.frame.image.shape[0])
@@ -72,9 +73,10 @@ class Moment:
 class Sequence(Protocol):
     """Moments in order of time; identities hold within a sequence.
 
-    name      unique among the sequences that are evaluated together
-    problems  after an iteration: one line for each thing that makes its result less than whole
-    fps, moment_count: None where unknown
+    name          unique among the sequences that are evaluated together
+    problems      complete after an iteration: one line for each reason why the result is incomplete
+    fps           None if unknown
+    moment_count  None if unknown
     """
 
     name: str

@@ -26,7 +26,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from multihmr2_ros.camera import intrinsics_from_fov
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation.background import WriteBehind, read_ahead
 from multihmr2_ros.evaluation.moments import Moment, Sequence
@@ -34,49 +33,36 @@ from multihmr2_ros.evaluation.scoring import ScoringConfig
 from multihmr2_ros.evaluation.sequence_scoring import SequenceScorer
 from multihmr2_ros.evaluation.tables import Listener, tables
 from multihmr2_ros.evaluation.tally import Tally
-from multihmr2_ros.people import Frame, IntrinsicsSource, People
+from multihmr2_ros.frame import Frame, IntrinsicsChoice
+from multihmr2_ros.people import People
 
-GIVEN, PREDICTED, RECORDED = "given", "predicted", "recorded"  # where the intrinsics of a result came from
 ESTIMATE = "estimate"  # a stage's name
 
 
 class PeopleEstimator(Protocol):
-    """What evaluation needs of an Estimator."""
+    """The part of `Estimator` that evaluation uses."""
 
     @property
     def faces(self) -> NDArray[np.int32]: ...
 
-    def step(
-        self, image: NDArray[np.uint8], k: NDArray[np.float64] | None, stamp: float, *,
-        intrinsics_source: IntrinsicsSource,
-    ) -> People: ...  # fmt: skip
+    def step(self, frame: Frame, /) -> People: ...
 
     def reset(self) -> None: ...
 
 
 @dataclass(frozen=True)
-class Camera:
-    """The intrinsics that people are placed with: k (3, 3) px or vertical_fov_rad of the user, else those of the
-    sequence where source is "given", else predicted."""
-
-    source: str = GIVEN
-    k: NDArray[np.float64] | None = None
-    vertical_fov_rad: float | None = None
-
-    def of(self, frame: Frame) -> tuple[NDArray[np.float64] | None, IntrinsicsSource]:
-        height, width = frame.image.shape[:2]
-        if self.source == PREDICTED:
-            return None, IntrinsicsSource.PREDICTED
-        if self.k is not None:
-            return self.k, IntrinsicsSource.PARAMETER
-        if self.vertical_fov_rad is not None:
-            return intrinsics_from_fov(self.vertical_fov_rad, width, height), IntrinsicsSource.PARAMETER
-        return frame.k, frame.intrinsics_source
-
-
-@dataclass(frozen=True)
 class SequenceResult:
-    """What came of one sequence. folder: with its files, relative to that of all results."""
+    """The result of one sequence.
+
+    name        of the sequence
+    path        of the bag or data set
+    intrinsics  "given", "predicted" or "recorded"
+    folder      with the sequence's files, relative to the folder of all results
+    tally       the counts that metrics are computed from
+    problems    one line each
+    wall_s      duration of the evaluation
+    scores      of a data set, by name, such as COCO's AP
+    """
 
     name: str
     path: str
@@ -85,7 +71,7 @@ class SequenceResult:
     tally: Tally
     problems: tuple[str, ...] = ()
     wall_s: float = 0.0
-    scores: dict[str, float] = field(default_factory=dict)  # of a data set, by name, such as COCO's AP
+    scores: dict[str, float] = field(default_factory=dict)
 
 
 MakeListeners = Callable[[contextlib.ExitStack], list[Listener]]
@@ -94,22 +80,32 @@ MakeListeners = Callable[[contextlib.ExitStack], list[Listener]]
 def evaluate_sequence(
     sequence: Sequence,
     estimator: PeopleEstimator | None,
-    camera: Camera,
+    intrinsics: IntrinsicsChoice,
     folder: Path,
     config: ScoringConfig,
     listeners: MakeListeners = lambda stack: [],
     progress: Callable[[Iterable[Moment], Sequence], Iterable[Moment]] = lambda moments, sequence: moments,
 ) -> tuple[Tally, tuple[str, ...]]:
-    """Every moment of a sequence, in order, none left out; the tables and what else listens appear in folder.
+    """Evaluate every moment of a sequence, in order, and write the tables and the listeners' files.
 
-    estimator: not needed where people were recorded. progress wraps the moments with a progress bar. Returns the
-    tally and what was wrong, a line each; a UserError in the middle ends the sequence and keeps what there is.
+    sequence    moments with truth
+    estimator   None if people were recorded
+    intrinsics  with which people are placed
+    folder      for the files
+    config      of the scoring
+    listeners   makes further listeners; the stack closes them
+    progress    wraps the moments with a progress bar
+
+    Returns the tally, and the problems, one line each. A UserError ends the sequence; the results so far are kept.
     """
     scorer = SequenceScorer(config)
     problems: list[str] = []
     if estimator is not None:
         estimator.reset()
-    with _told(problems), contextlib.ExitStack() as files:  # outside: a listener may open a file with its first moment
+    with (
+        _told(problems),
+        contextlib.ExitStack() as files,
+    ):  # outermost: a listener may open a file with its first moment
         listening = [*files.enter_context(tables(folder)), *listeners(files)]
         with (
             _told(problems),
@@ -117,29 +113,32 @@ def evaluate_sequence(
             contextlib.closing(read_ahead(sequence)) as ahead,
         ):
             for index, (moment, waited_ms) in enumerate(_timed(progress(ahead, sequence))):
-                people, times = _people(moment, estimator, camera)
+                people, times = _people(moment, estimator, intrinsics)
                 writer.put((index, moment, people, {**times, "wait for image": waited_ms} if times else {}))
     return scorer.tally(), tuple(dict.fromkeys([*sequence.problems, *problems]))
 
 
 @contextlib.contextmanager
 def _told(problems: list[str]) -> Iterator[None]:
-    """A user's mistake ends the block and is noted: what was done until then stays."""
+    """Append a UserError of the block to problems, and go on after the block."""
     try:
         yield
     except UserError as error:
         problems.append(str(error))
 
 
-def _people(moment: Moment, estimator: PeopleEstimator | None, camera: Camera) -> tuple[People, dict[str, float]]:
+def _people(
+    moment: Moment, estimator: PeopleEstimator | None, intrinsics: IntrinsicsChoice
+) -> tuple[People, dict[str, float]]:
+    """Return the recorded people of a moment, or the estimator's, and the times (ms) that this took, by stage."""
     if moment.people is not None:
         return moment.people, {}
     if estimator is None or moment.frame is None:
-        raise UserError("there is neither an image nor somebody recorded; evaluate a bag with one or the other")
-    k, source = camera.of(moment.frame)
+        raise UserError("expected images or recorded people, got neither; evaluate a bag with one of them")
+    frame = intrinsics.apply(moment.frame)
     begin_s = time.perf_counter()
-    people = estimator.step(moment.frame.image, k, moment.frame.stamp, intrinsics_source=source)
-    return moment.frame.as_recorded(people), {ESTIMATE: 1e3 * (time.perf_counter() - begin_s)}
+    people = estimator.step(frame)
+    return people, {ESTIMATE: 1e3 * (time.perf_counter() - begin_s)}
 
 
 def _take(
@@ -151,7 +150,7 @@ def _take(
 
 
 def _timed(moments: Iterable[Moment]) -> Iterator[tuple[Moment, float]]:
-    """Each moment, and for how long it was waited for (ms): 0 unless reading is slower than the estimator."""
+    """Yield each moment, and the time (ms) that was waited for it: 0 unless reading is slower than the estimator."""
     iterator = iter(moments)
     while True:
         begin_s = time.perf_counter()

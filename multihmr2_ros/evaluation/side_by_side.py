@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from multihmr2_ros.evaluation.moments import Moment
 from multihmr2_ros.evaluation.scoring import FrameScore, image_joints
+from multihmr2_ros.frame import Frame
 from multihmr2_ros.media.overlay import draw_people
 from multihmr2_ros.media.video import VideoWriter, fit_image
 from multihmr2_ros.people import People
@@ -61,26 +62,31 @@ class SideBySide:
             passed_s = (moment.stamp_ns - self._last_ns) * 1e-9
             self._stamp_s += passed_s if 0 < passed_s < 10 else 1 / self._fps
         self._last_ns = moment.stamp_ns
-        left = self._picture(image, people, f"predicted: {len(people)}")
-        right = self._picture(image, moment.truth, "no truth" if moment.truth is None else f"true: {len(moment.truth)}")
+        left = self._picture(moment.frame, people, f"predicted: {len(people)}")
+        right = self._picture(
+            moment.frame, moment.truth, "no truth" if moment.truth is None else f"true: {len(moment.truth)}"
+        )
         self._video.write(np.ascontiguousarray(np.hstack([left, right])), self._stamp_s)
 
-    def _picture(self, image: NDArray[np.uint8], people: People | None, title: str) -> NDArray[np.uint8]:
-        return titled_image(image, people, self._faces, title, self._size)
+    def _picture(self, frame: Frame, people: People | None, title: str) -> NDArray[np.uint8]:
+        return titled_image(frame, people, self._faces, title, self._size)
 
 
 def titled_image(
-    image: NDArray[np.uint8], people: People | None, faces: NDArray[np.int32], title: str, size: tuple[int, int]
+    frame: Frame, people: People | None, faces: NDArray[np.int32], title: str, size: tuple[int, int]
 ) -> NDArray[np.uint8]:
-    """A copy (height, width, 3) of an image with people on it and a title above; size: (width, height) px. People with
-    another mesh than faces, or with none, have boxes."""
+    """Draw people and a title on a copy (height, width, 3) of a frame's image; size: (width, height) px.
+
+    People without mesh, or with another one than faces, are drawn as boxes.
+    """
+    image = frame.image
     if people is not None:
         if people.vertices.shape[1] < (int(faces.max()) + 1 if faces.size else 0):
-            joints_2d = image_joints(people).astype(np.float32)  # the picture has no lens distortion any more
+            joints_2d = frame.points_as_recorded(image_joints(people))
             people = dataclasses.replace(people, vertices=people.vertices[:, :0], joints_2d=joints_2d)
-        image = draw_people(image, people, faces)
+        image = draw_people(image, people, faces, distort=frame.distort)
     picture = fit_image(image, size[1], size[0])
-    if picture is image:
+    if picture is frame.image:
         picture = image.copy()  # the title is written on it
     scale = max(0.4, size[1] / TITLE_SCALE)
     (width, height), below = cv2.getTextSize(title, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)

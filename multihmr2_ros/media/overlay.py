@@ -20,9 +20,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from multihmr2_ros.lens import Distort
 from multihmr2_ros.media.colors import track_color
 from multihmr2_ros.media.rasterize import DepthBuffer
-from multihmr2_ros.people import Distort, People
+from multihmr2_ros.people import People
 
 NEAR_M = 0.05  # triangles nearer to the camera are not drawn
 AMBIENT = 0.30

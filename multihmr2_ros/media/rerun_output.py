@@ -31,6 +31,7 @@ from typing import Any
 from urllib.parse import quote
 
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.frame import Frame
 from multihmr2_ros.media.files import WholeFile, cannot_write, remove, temporary_beside
 from multihmr2_ros.media.rerun_recording import (
     APPLICATION,
@@ -41,7 +42,7 @@ from multihmr2_ros.media.rerun_recording import (
     import_rerun,
     layout,
 )
-from multihmr2_ros.people import Frame, People
+from multihmr2_ros.people import People
 
 NATIVE, WEB = "native", "web"
 HOST = "127.0.0.1"

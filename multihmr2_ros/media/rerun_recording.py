@@ -31,6 +31,7 @@ Timelines: `frame`, the number of the frame, and `stamp`, of the image.
 
 from __future__ import annotations
 
+import dataclasses
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -40,9 +41,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from multihmr2_ros.camera import project
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.frame import Frame
 from multihmr2_ros.media.colors import track_color
-from multihmr2_ros.people import Frame, People
+from multihmr2_ros.people import People
 
 APPLICATION = "multihmr2"
 PEOPLE = "world/camera/people"
@@ -120,6 +123,9 @@ class RerunScene:
         self._camera: bytes = b""
 
     def add(self, frame: Frame, people: People, around: Surroundings = NO_SURROUNDINGS) -> None:
+        if frame.lens is not None:  # the viewer's camera is a pinhole
+            joints_2d = project(people.joints.astype(np.float64), people.k).astype(np.float32)
+            frame, people = frame.undistorted(), dataclasses.replace(people, joints_2d=joints_2d)
         self._set_time(frame.stamp)
         self._log_world(around)
         self._log_camera(frame, people, around)

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Image files, folders of images and videos as one thing: an iterator of frames."""
+"""Iterators of frames: image files, folders of images, and videos."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from av.sidedata.sidedata import Type as SideDataType
 from numpy.typing import NDArray
 
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.frame import Frame
 from multihmr2_ros.media.files import ffmpeg_path
 from multihmr2_ros.media.images import IMAGE_SUFFIXES, check_pixel_count, read_image
-from multihmr2_ros.people import Frame
 
 MAX_PIXEL_ASPECT = 8  # anamorphic video has at most 2.4
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm")
@@ -46,11 +46,13 @@ logger = logging.getLogger(__name__)
 class FrameSource(ABC):
     """Frames in order of time. Each iteration starts at the first frame; one iteration runs at a time.
 
-    name: what results are named after (see `source_name`). frame_names: of every frame, where they are known before;
-    None: `<name>_<index>`, of six digits or more. fps: frames per second on average, None for images. frame_count: as
-    the file states it, None where it does not.
-    damage: after an iteration, one line about what is lost, where the results must not pass for whole; "" if nothing.
-    Closing the source (or leaving its `with` block) ends a running iteration and releases the file.
+    name         of the results (see `source_name`)
+    frame_names  of every frame, if known in advance; None: `<name>_<index>`, with at least six digits
+    fps          frames per second on average; None for images
+    frame_count  as the file states it, or None
+    damage       complete after an iteration: one line about lost frames; "" if none were lost
+
+    Closing the source, or leaving its `with` block, ends a running iteration and releases the file.
     """
 
     name: str = ""
@@ -62,7 +64,7 @@ class FrameSource(ABC):
 
     @abstractmethod
     def _frames(self) -> Generator[Frame, None, None]:
-        """The frames, from the first one."""
+        """Yield the frames, from the first one."""
 
     def __iter__(self) -> Iterator[Frame]:
         self.close()
@@ -84,19 +86,19 @@ class FrameSource(ABC):
 
 
 def source_name(path: str | Path) -> str:
-    """What results are named after: a file's name without its suffix, a folder's whole name ("." and ".." resolved)."""
+    """Return the name of results: a file's name without suffix, or a folder's name ("." and ".." resolved)."""
     path = Path(os.path.abspath(path))
     return path.name if path.is_dir() else path.stem
 
 
 def open_source(path: str | Path, *, images_per_second: float | None = None) -> FrameSource:
-    """The frames of an image file, of the images in a folder (natural order, subfolders left out), or of a video.
+    """Open an image file, the images in a folder (natural order, without subfolders), or a video.
 
     images_per_second makes the images of a folder a sequence, stamped from 0 s on; without it every image's stamp
-    is 0. Video frames carry their presentation time stamps, starting at 0 s.
+    is 0. Video frames have their presentation time stamps, starting at 0 s.
 
-    Raises UserError where nothing can be read from path. A damaged image raises it when its turn comes; in a
-    folder it is left out with a warning.
+    Raises UserError if nothing can be read from path. A damaged image raises it during the iteration; in a folder it is
+    left out with a warning.
     """
     path = Path(path)
     if images_per_second is not None and not images_per_second > 0:
@@ -121,7 +123,7 @@ def open_source(path: str | Path, *, images_per_second: float | None = None) -> 
 
 
 class ImageSource(FrameSource):
-    """Image files. Frame.name is the stem, or the whole file name where two of the files share a stem."""
+    """Image files. Frame.name is the stem, or the whole file name if two of the files have the same stem."""
 
     def __init__(self, paths: list[Path], images_per_second: float | None, name: str) -> None:
         self.name = name
@@ -139,7 +141,7 @@ class ImageSource(FrameSource):
             except UserError as error:
                 if len(self._paths) == 1:
                     raise
-                logger.warning("%s; left out", error)  # one damaged file must not cost the others
+                logger.warning("%s; left out", error)  # go on with the other files
                 continue
             readable += 1
             yield Frame(image=image, stamp=index * self._seconds_per_image, name=name)
@@ -208,7 +210,7 @@ class VideoSource(FrameSource):
             self.damage = f"{self._path}: {index} frames could be read; {', '.join(losses)}"
 
     def _image(self, picture: av.VideoFrame, stream: av.VideoStream) -> NDArray[np.uint8]:
-        """(H, W, 3) upright, with square pixels where they are asked for."""
+        """Convert to (H, W, 3), upright, with square pixels if they are asked for."""
         aspect = _pixel_aspect(stream) if self._square_pixels else 1.0
         width, height = _square_size(picture.width, picture.height, aspect)
         check_pixel_count(self._path, width, height)
@@ -222,9 +224,9 @@ class VideoSource(FrameSource):
 
 
 class _Decoder:
-    """The whole pictures of a video stream, in order of presentation.
+    """The complete images of a video stream, in order of presentation.
 
-    damaged: packets and pictures that could not be decoded whole. duration_s: from the start of the first packet to
+    damaged: packets and images that could not be decoded whole. duration_s: from the start of the first packet to
     the end of the last; end_s: the latter, from the container's 0 on; all as far as the iteration has come.
     """
 
@@ -252,7 +254,7 @@ class _Decoder:
             yield from whole
 
     def _packets(self) -> Iterator[av.Packet | None]:
-        """The stream's packets, then None, which makes the decoder give the pictures that it still holds."""
+        """Yield the stream's packets, then None, which flushes the decoder."""
         try:
             for packet in self._container.demux(self._stream):
                 if packet.size:
@@ -292,7 +294,7 @@ class _Clock:
 
 
 def _time_s(picture: av.VideoFrame, stream: av.VideoStream) -> float | None:
-    """Presentation time; picture.time is not known for the pictures that the decoder gives at the very end."""
+    """Return the presentation time in s, or None; picture.time is unset for the last images of the decoder."""
     if picture.pts is None or stream.time_base is None:
         return None
     return float(picture.pts * stream.time_base)
@@ -317,7 +319,7 @@ def _stated_duration_s(container: av.container.InputContainer, stream: av.VideoS
 
 
 def _pixel_aspect(stream: av.VideoStream) -> float:
-    """Width over height of a pixel; 1 where the file does not say, or says what no camera has."""
+    """Return width over height of a pixel; 1 if the file has no ratio, or one outside of 1/8 to 8."""
     for ratio in (stream.sample_aspect_ratio, stream.codec_context.sample_aspect_ratio):
         if ratio:
             return float(ratio) if 1 / MAX_PIXEL_ASPECT <= ratio <= MAX_PIXEL_ASPECT else 1.0
@@ -325,7 +327,7 @@ def _pixel_aspect(stream: av.VideoStream) -> float:
 
 
 def _square_size(width: int, height: int, pixel_aspect: float) -> tuple[int, int]:
-    """Width and height (px) with square pixels: the image is enlarged along one side, so that nothing is lost."""
+    """Return width and height (px) with square pixels: one side is enlarged, so that nothing is lost."""
     if pixel_aspect >= 1:
         return round(width * pixel_aspect), height
     return width, round(height / pixel_aspect)
@@ -338,7 +340,7 @@ def _display_matrix(picture: av.VideoFrame) -> NDArray[np.int32] | None:
 
 
 def apply_display_matrix(image: NDArray[np.uint8], matrix: NDArray[np.int32] | None) -> NDArray[np.uint8]:
-    """An image (H, W, 3) turned and mirrored by a video's display matrix (3, 3); None leaves it as it is.
+    """Turn and mirror an image (H, W, 3) by a video's display matrix (3, 3); None leaves it unchanged.
 
     The matrix sends a pixel (p, q) to (a p + c q, b p + d q) with a, b = matrix[0, :2] and c, d = matrix[1, :2]
     (FFmpeg, libavutil/display.h). Only quarter turns and mirrors occur in practice; anything else is rounded to one.
@@ -359,7 +361,7 @@ def apply_display_matrix(image: NDArray[np.uint8], matrix: NDArray[np.int32] | N
 
 
 def images_in(folder: Path) -> list[Path]:
-    """The image files of a folder, hidden ones left out, img2 before img10. Raises UserError where there are none."""
+    """List the image files of a folder, without hidden ones, img2 before img10. Raises UserError if there are none."""
     paths = [
         path
         for path in folder.iterdir()
@@ -371,6 +373,6 @@ def images_in(folder: Path) -> list[Path]:
 
 
 def _natural_key(name: str) -> tuple[list[tuple[bool, int, str]], str]:
-    """Orders names with their numbers by value, numbers before letters; the name itself decides between 01 and 1."""
+    """Return a sort key: numbers in names by value, numbers before letters, then the name (01 before 1)."""
     parts = re.findall(r"[0-9]+|[^0-9]+", name.lower())
     return [(False, int(part), "") if part[0] in "0123456789" else (True, 0, part) for part in parts], name

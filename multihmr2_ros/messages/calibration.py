@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What a CameraInfo says of an image, and lens distortion taken out of it; for messages of rclpy and of rosbags."""
+"""Intrinsics and lens of an image from its CameraInfo; for messages of rclpy and of rosbags."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,54 +30,46 @@ from multihmr2_ros.camera import (
     UnusableDistortionError,
     camera_from_info,
     check_lens,
-    distort_points,
     has_empty_p,
-    undistortion_maps,
 )
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.people import Distort, IntrinsicsSource
+from multihmr2_ros.lens import LensDistortion, lens_of
+from multihmr2_ros.people import IntrinsicsSource
 
 
 @dataclass(frozen=True)
 class Intrinsics:
-    """What is known about the camera of an image.
+    """Intrinsics and lens of an image.
 
-    k          (3, 3) px of the image; None: to be predicted
-    source     where k came from
-    problem    what is wrong with the camera_info; "" if nothing
-    notice     what is worth knowing but not wrong; "" if nothing
-    distorted  the camera with its distortion, where the image has any
+    k        (3, 3) px of the undistorted image; None: to be predicted
+    source   where k came from
+    lens     the distortion of the image; None: there is none, or it cannot be used
+    problem  error in the camera_info, one line; "" if none
+    notice   remark on the camera_info that is no error, one line; "" if none
     """
 
-    k: NDArray[np.float64] | None
-    source: IntrinsicsSource
+    k: NDArray[np.float64] | None = None
+    source: IntrinsicsSource = IntrinsicsSource.PREDICTED
+    lens: LensDistortion | None = None
     problem: str = ""
     notice: str = ""
-    distorted: CameraModel | None = None
-
-    @property
-    def distort(self) -> Distort | None:
-        """From the undistorted image to the image as it came; None where these are the same."""
-        return None if self.distorted is None else functools.partial(distort_points, camera=self.distorted)
 
 
 def intrinsics_from_info(camera_info: Any, image: NDArray[np.uint8], *, rectified: bool) -> Intrinsics:
-    """The intrinsics of an image (H, W, 3) that came with a sensor_msgs/CameraInfo."""
-    predicted = IntrinsicsSource.PREDICTED
+    """Return the intrinsics of an image (H, W, 3) from its sensor_msgs/CameraInfo. Errors are in `problem`."""
     facts = camera_facts(camera_info, image, rectified=rectified)
     try:
         camera, problem = _camera(facts)
     except UserError as error:
-        return Intrinsics(None, predicted, f"{error}; until then intrinsics are predicted")
+        return Intrinsics(problem=f"{error}; until then intrinsics are predicted")
     if camera is None:
-        return Intrinsics(None, predicted, "camera_info is uncalibrated (all 0): intrinsics are predicted")
+        return Intrinsics(problem="camera_info is uncalibrated (all 0): intrinsics are predicted")
     notice = "camera_info.p is all 0: k is used for the rectified images" if rectified and has_empty_p(facts) else ""
-    distorted = camera if camera.distortion_model else None
-    return Intrinsics(camera.k, IntrinsicsSource(camera.source), problem, notice=notice, distorted=distorted)
+    return Intrinsics(camera.k, IntrinsicsSource(camera.source), lens_of(camera), problem, notice)
 
 
 def _camera(facts: CameraFacts) -> tuple[CameraModel | None, str]:
-    """As camera_from_info, but without a distortion that cannot be used; and what is wrong with the distortion."""
+    """Return `camera_from_info` without a distortion that cannot be used, and the error in the distortion or ""."""
     try:
         camera = camera_from_info(facts)
         if camera is None:
@@ -95,12 +86,12 @@ def _camera(facts: CameraFacts) -> tuple[CameraModel | None, str]:
 
 @functools.lru_cache(maxsize=16)
 def _checked_lens(k: bytes, distortion: bytes, model: str, width: int, height: int) -> tuple[bool, str]:
-    """check_lens, once for each camera. k, distortion: float64."""
+    """Call `check_lens` once per camera. k, distortion: bytes of float64."""
     return check_lens(CameraModel(np.frombuffer(k).reshape(3, 3), np.frombuffer(distortion), model, width, height))
 
 
 def camera_facts(camera_info: Any, image: NDArray[np.uint8], *, rectified: bool) -> CameraFacts:
-    """What a sensor_msgs/CameraInfo says of an image (H, W, 3) that came with it."""
+    """Copy a sensor_msgs/CameraInfo and the size of its image (H, W, 3) into `CameraFacts`."""
     roi = camera_info.roi
     return CameraFacts(
         image_width=image.shape[1],
@@ -121,42 +112,3 @@ def camera_facts(camera_info: Any, image: NDArray[np.uint8], *, rectified: bool)
         roi_height=roi.height,
         roi_do_rectify=roi.do_rectify,
     )
-
-
-class Lens:
-    """Takes the distortion out of images and of depth images.
-
-    What is computed for a camera is kept until another one comes.
-    """
-
-    def __init__(self) -> None:
-        self._key: tuple[object, ...] = ()
-        self._maps: tuple[NDArray[Any], NDArray[Any]] | None = None
-        self._nearest: NDArray[np.int16] | None = None  # only where there is depth
-
-    def undistorted(self, image: NDArray[np.uint8], camera: CameraModel) -> NDArray[np.uint8]:
-        """(H, W, 3) uint8 as the ideal pinhole camera with the same K sees it; black where the image has no pixel."""
-        return np.asarray(cv2.remap(image, *self._maps_of(camera), cv2.INTER_LINEAR), np.uint8)
-
-    def undistorted_depth(self, depth: NDArray[Any], camera: CameraModel) -> NDArray[Any]:
-        """(H, W) uint16 mm or float32 m along the optical axis, moved in the same way; 0 where there is no pixel.
-
-        Each value is that of the nearest pixel: a mean over an edge would be a surface that is not there.
-        """
-        maps = self._maps_of(camera)
-        if self._nearest is None:
-            self._nearest = _nearest_pixels(*maps)
-        return np.asarray(cv2.remap(depth, self._nearest, np.empty(0), cv2.INTER_NEAREST, borderValue=0))
-
-    def _maps_of(self, camera: CameraModel) -> tuple[NDArray[Any], NDArray[Any]]:
-        key = (camera.distortion_model, camera.k.tobytes(), camera.distortion.tobytes(), camera.width, camera.height)
-        if self._maps is None or key != self._key:
-            self._key, self._maps, self._nearest = key, undistortion_maps(camera), None
-        return self._maps
-
-
-def _nearest_pixels(whole: NDArray[Any], rest: NDArray[Any]) -> NDArray[np.int16]:
-    """(H, W, 2): whole pixels x, y, rounded, of tables that OpenCV made; also a table for `remap`."""
-    half = cv2.INTER_TAB_SIZE // 2
-    up = np.stack([rest % cv2.INTER_TAB_SIZE // half, rest // cv2.INTER_TAB_SIZE // half], axis=-1)
-    return whole + up.astype(np.int16)

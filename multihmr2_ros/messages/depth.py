@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Depth images: their values, and the one that belongs to an image. Needs no ROS."""
+"""Depth images: decodes them, and finds the one that belongs to an image. Needs no ROS."""
 
 from __future__ import annotations
 
@@ -27,30 +27,34 @@ from numpy.typing import NDArray
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.messages.content import HeaderContent
 
-TYPES = {"16UC1": "u2", "mono16": "u2", "32FC1": "f4"}  # encoding → NumPy's type; REP-118, and what some drivers say
+TYPES = {
+    "16UC1": "u2",
+    "mono16": "u2",
+    "32FC1": "f4",
+}  # encoding → NumPy type; REP-118, and a name that some drivers use
 KEPT = 4  # the newest depth images, of which one is chosen
-ALIVE_S = 1.0  # a depth camera that was silent for longer is not waited for
+ALIVE_S = 1.0  # a depth camera without messages for longer is not waited for
 NS = 1_000_000_000
+SWITCH_OFF = "switch depth off (node: use_depth:=false; bag: --depth-topic off)"
 
 
 def depth_from_ros(message: Any, header: HeaderContent, image_size: tuple[int, int]) -> NDArray[Any]:
-    """sensor_msgs/Image → (H, W) uint16 mm or float32 m, where it is registered to the colour image of that header
-    and size (H, W).
+    """Decode a sensor_msgs/Image to (H, W) uint16 mm or float32 m.
 
-    Raises UserError for other encodings, sizes and frames: an image that the depth camera sees from where it is itself
-    would give people other people's distances.
+    header, image_size (H, W): of the color image that it must be registered to. Raises UserError for other encodings,
+    sizes and frames: an image from another viewpoint would give people wrong distances.
     """
     if message.encoding not in TYPES:
         raise UserError(
-            f"depth images must be {' or '.join(sorted(TYPES))}, got {message.encoding!r}; publish those, or set "
-            "use_depth to false"
+            f"depth images must be {' or '.join(sorted(TYPES))}, got {message.encoding!r}; publish those, or "
+            f"{SWITCH_OFF}"
         )
     height, width, step = message.height, message.width, message.step
     if (height, width) != tuple(image_size) or message.header.frame_id != header.frame_id:
         raise UserError(
             f"depth images must be registered to the image ({image_size[1]} x {image_size[0]} px in frame "
             f"{header.frame_id!r}), got {width} x {height} px in {message.header.frame_id!r}; give the topic of the "
-            "registered ones as depth, or set use_depth to false"
+            f"registered ones as depth, or {SWITCH_OFF}"
         )
     dtype = np.dtype(TYPES[message.encoding]).newbyteorder(">" if message.is_bigendian else "<")
     row_bytes = width * dtype.itemsize
@@ -64,7 +68,7 @@ def depth_from_ros(message: Any, header: HeaderContent, image_size: tuple[int, i
 
 
 class DepthImages:
-    """The newest depth images, serialised. One thread brings them, another one asks."""
+    """The newest depth images, serialized. One thread adds them, another one looks them up."""
 
     def __init__(self) -> None:
         self._kept: list[tuple[int, bytes]] = []  # stamp (ns), in the order of arrival
@@ -72,25 +76,28 @@ class DepthImages:
         self._changed = threading.Condition()
 
     def add(self, message: bytes) -> None:
-        """A serialised sensor_msgs/Image; what is too short for a stamp is left out."""
+        """Add a serialized sensor_msgs/Image. A message too short for a stamp is ignored."""
         stamp_ns = stamp_of(message)
         if stamp_ns is None:
             return
         with self._changed:
             if self._kept and stamp_ns < self._kept[-1][0]:
-                self._kept.clear()  # time was set back
+                self._kept.clear()  # time jumped back
             self._kept = [*self._kept, (stamp_ns, message)][-KEPT:]
             self._arrived_s = time.monotonic()
             self._changed.notify_all()
 
     @property
     def is_alive(self) -> bool:
-        """Whether one came lately."""
+        """Whether one arrived within the last second."""
         return time.monotonic() - self._arrived_s < ALIVE_S
 
     def nearest(self, stamp_ns: int, most_s: float) -> bytes | None:
-        """The message whose stamp is the nearest, at most most_s away. Waits for one of that stamp or later, at most
-        most_s, and no longer than the nearest so far is away: what comes then is farther."""
+        """Return the message with the nearest stamp, at most most_s away, or None.
+
+        Waits up to most_s for a message of that stamp or later, but no longer than the nearest so far is away: later
+        ones are farther.
+        """
         began_s = time.monotonic()
         with self._changed:
             while self._kept:
@@ -104,7 +111,7 @@ class DepthImages:
 
 
 def stamp_of(message: bytes) -> int | None:
-    """The stamp (ns) of a serialised message that begins with a header (CDR); None where it is too short."""
+    """Read the stamp (ns) of a serialized message that begins with a header (CDR); None if it is too short."""
     if len(message) < 12:
         return None
     seconds, nanoseconds = struct.unpack_from("<iI" if message[1] & 1 else ">iI", message, 4)

@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Running the network on a device: uint8 picture in host memory → arrays of the best people in host memory.
+"""Runs the network on a device: uint8 image in host memory → arrays of the best people in host memory.
 
-The GPU is waited for once per picture, when the results are read. For each picture size the same kernels run on the
-same memory, so they can be captured in a CUDA graph.
+The host waits for the GPU once per image, to read the results. For each image size the same kernels run on the same
+memory, so they can be captured in a CUDA graph.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 FUSED = ("cpu", "fp32", "eager")  # device, precision and mode in which a pretrained encoder is fused
 LARGEST_THREADS = 1024
 
-# Picture sizes whose CUDA graph is kept; a camera has one, a folder of photographs many.
+# Image sizes whose CUDA graph is kept; a camera has one, a folder of photographs many.
 KEPT_GRAPHS = 4
-KEPT_UPLOADS = KEPT_GRAPHS + 1  # pinned buffers, one for each picture size and one for k
+KEPT_UPLOADS = KEPT_GRAPHS + 1  # pinned buffers, one for each image size and one for k
 CAPTURES = threading.Lock()  # a process captures one graph at a time, whichever estimator's
 
 Outputs = dict[str, Tensor]
@@ -63,7 +63,7 @@ Outputs = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where and how the network runs; `resolve` turns every "auto" into what this machine does best."""
+    """Where and how the network runs; `resolve` replaces every "auto" by the best choice for this machine."""
 
     device: str = "auto"
     precision: Precision = "auto"
@@ -87,12 +87,12 @@ class Runtime:
 
 
 def convert_network(network: MultiHMR2, runtime: Runtime) -> MultiHMR2:
-    """The same network, itself changed to the device and the precision of a resolved runtime."""
+    """Move the network itself to the device and precision of a resolved runtime, and return it."""
     return network.set_precision(DTYPES[runtime.precision]).to(runtime.device)
 
 
 def copy_without_tensors(network: MultiHMR2) -> MultiHMR2:
-    """A network whose parameters are new objects on the same memory: converting it leaves the original as it was."""
+    """Return a network with new parameters on the same memory; converting it does not change the original."""
     shared: dict[int, object] = {
         id(value): nn.Parameter(value.detach(), requires_grad=value.requires_grad) for value in network.parameters()
     }
@@ -102,7 +102,7 @@ def copy_without_tensors(network: MultiHMR2) -> MultiHMR2:
 
 @contextlib.contextmanager
 def limited_threads(count: int) -> Iterator[None]:
-    """PyTorch on `count` threads of the CPU, in the calling thread, while the block lasts."""
+    """Let PyTorch use `count` CPU threads within the block, in the calling thread."""
     before = torch.get_num_threads()
     if before != count:
         torch.set_num_threads(count)
@@ -115,7 +115,7 @@ def limited_threads(count: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def exact_convolutions() -> Iterator[None]:
-    """Convolutions of a GPU in float32 without TF32 while the block lasts; for the whole process."""
+    """Switch TF32 off for float32 convolutions on GPUs within the block, for the whole process."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     try:
@@ -124,8 +124,48 @@ def exact_convolutions() -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = before
 
 
+@dataclass(frozen=True, eq=False)
+class InferenceResult:
+    """The best people of one image, in descending score, whether they are present or not. Arrays in host memory.
+
+    Units and frames are those of `People`; P = `max_people`, V vertices, F features.
+
+    horizontal_fov  () float32, rad, predicted, of the network's input
+    k               (3, 3) float32, px of the network's input, given or predicted
+    score           (P,) float32 in [0, 1]
+    shape           (P, 6) float32 in [0, 1]
+    rotations       (P, 163, 3, 3) float32
+    track_feature   (P, F) float32
+    bone_poses      (P, 163, 4, 4) float32
+    joints          (P, 163, 3) float32, m, camera frame
+    vertices        (P, V, 3) float32, m, camera frame
+    stature         (P,) float32, m
+    """
+
+    horizontal_fov: NDArray[np.float32]
+    k: NDArray[np.float32]
+    score: NDArray[np.float32]
+    shape: NDArray[np.float32]
+    rotations: NDArray[np.float32]
+    track_feature: NDArray[np.float32]
+    bone_poses: NDArray[np.float32]
+    joints: NDArray[np.float32]
+    vertices: NDArray[np.float32]
+    stature: NDArray[np.float32]
+
+    def select(self, rows: NDArray[np.int64]) -> InferenceResult:
+        """Return a copy with the people of these rows (n,)."""
+        values = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        for name, value in values.items():
+            values[name] = value.copy() if name in IMAGE_FIELDS else value[rows]
+        return InferenceResult(**values)
+
+
+IMAGE_FIELDS = ("horizontal_fov", "k")  # of an InferenceResult, which have no row per person
+
+
 class Inference:
-    """The network and the body on one device, for `max_people` people. The network that is given stays as it is."""
+    """The network and the body on one device, for `max_people` people. The given network stays as it is."""
 
     def __init__(self, network: MultiHMR2, body: Body, runtime: Runtime, max_people: int) -> None:
         self.runtime = runtime.resolve()
@@ -144,27 +184,23 @@ class Inference:
         if self.runtime.mode.startswith("compiled"):
             self._forward = torch.compile(self._people, dynamic=False)
 
-    def __call__(
-        self, image: NDArray[np.uint8], resize: ResizePad, k: NDArray[np.float64] | None
-    ) -> dict[str, NDArray[np.float32]]:
-        """The best `max_people` people of one picture, in descending score, present or not.
+    def __call__(self, image: NDArray[np.uint8], resize: ResizePad, k: NDArray[np.float64] | None) -> InferenceResult:
+        """Run the network on one image. The result's arrays are views of memory that the next call overwrites.
 
-        image (H, W, 3) uint8 RGB; resize: how it becomes the network's input; k (3, 3) px of that input, or None to
-        predict it. The arrays are views of memory that the next call writes again: horizontal_fov (), k (3, 3) px of
-        the input, and, a row per person, score, shape, rotations, track_feature, bone_poses, joints, vertices,
-        stature, as in `People`.
+        image (H, W, 3) uint8 RGB. resize: from image to the network's input. k (3, 3) px of that input, or None to
+        predict it.
         """
         with torch.inference_mode(), self._on_device():
             return self._to_host(self._run(self.prepare(image, resize), *self._camera(k)))
 
     def change(self, body: Body, max_people: int) -> None:
-        """Another body or number of people from the next picture on, which captures its graph anew."""
+        """Use another body or number of people from the next image on, which captures its graph again."""
         self.body, self.max_people = body.to(self.device), max_people
         self._graphs.clear()
         self._host.clear()
 
     def prepare(self, image: NDArray[np.uint8], resize: ResizePad) -> Tensor:
-        """(1, 3, H, W) uint8: resized (bicubic, antialiased) and padded with black, on the device."""
+        """Resize (bicubic, antialiased) and pad with black: (1, 3, H, W) uint8 on the device."""
         pixels = self._upload(image).permute(2, 0, 1)[None]
         size = (resize.resized_height, resize.resized_width)
         if pixels.shape[-2:] != size:
@@ -174,13 +210,13 @@ class Inference:
         return functional.pad(pixels, (resize.pad_left, right, resize.pad_top, bottom))
 
     def _camera(self, k: NDArray[np.float64] | None) -> tuple[Tensor, Tensor]:
-        """k (1, 3, 3), and whether it is given (1,), on the device."""
+        """Return k (1, 3, 3) and whether it is given (1,), on the device."""
         given = torch.full((1,), k is not None, device=self.device)
         matrix = np.eye(3, dtype=np.float32) if k is None else np.array(k, np.float32)
         return self._upload(matrix)[None], given
 
     def _upload(self, values: NDArray[Any]) -> Tensor:
-        """An array on the device, through pinned memory that is kept: the host does not wait for the copy."""
+        """Copy an array to the device through pinned memory that is kept; the host does not wait for the copy."""
         if self.device.type != "cuda":
             # PyTorch takes arrays that may be written only; those of Pillow and of messages may not.
             return torch.from_numpy(np.require(values, requirements=("C", "W"))).to(self.device)
@@ -193,8 +229,10 @@ class Inference:
 
     @contextlib.contextmanager
     def _on_device(self) -> Iterator[None]:
-        """A CPU: on its number of threads. A GPU: makes it the current one, since streams and graphs are of the current
-        one. fp32 means fp32 in convolutions too: PyTorch lets cuDNN round their inputs to TF32's 10 bits."""
+        """Set the number of CPU threads, or make the GPU the current one, whose streams and graphs are used.
+
+        fp32 means fp32 in convolutions, too: by default PyTorch lets cuDNN round their inputs to TF32's 10 bits.
+        """
         if self.device.type != "cuda":
             with limited_threads(self.runtime.threads):
                 yield
@@ -229,7 +267,7 @@ class Inference:
         return self._graphs[size](inputs)
 
     def _capture(self, inputs: tuple[Tensor, ...]) -> bool:
-        """Keep a graph for inputs of this size. False where it cannot be captured: no further one is tried then."""
+        """Capture and keep a graph for inputs of this size. Return False if that fails; it is not tried again then."""
         if len(self._graphs) == KEPT_GRAPHS:
             self._graphs.popitem(last=False)
         try:
@@ -243,20 +281,20 @@ class Inference:
             return False
         return True
 
-    def _to_host(self, outputs: Outputs) -> dict[str, NDArray[np.float32]]:
+    def _to_host(self, outputs: Outputs) -> InferenceResult:
         if self.device.type == "cpu":
-            return {name: value[0].numpy() for name, value in outputs.items()}
+            return InferenceResult(**{name: value[0].numpy() for name, value in outputs.items()})
         for name, value in outputs.items():
             if name not in self._host:
                 self._host[name] = torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
             self._host[name].copy_(value, non_blocking=True)
         # The stream alone: waiting for the whole device would break a capture that another thread makes meanwhile.
         torch.cuda.current_stream(self.device).synchronize()
-        return {name: self._host[name][0].numpy() for name in outputs}
+        return InferenceResult(**{name: self._host[name][0].numpy() for name in outputs})
 
 
 class _Upload:
-    """Pinned memory for arrays of one shape and type, on its way to a GPU. Allocating it anew takes milliseconds."""
+    """Pinned memory for uploads of one shape and type to a GPU. It is kept: allocating it takes milliseconds."""
 
     def __init__(self, like: NDArray[Any]) -> None:
         dtype = torch.from_numpy(np.empty(0, like.dtype)).dtype
@@ -264,7 +302,7 @@ class _Upload:
         self._copied = torch.cuda.Event()
 
     def __call__(self, values: NDArray[Any], device: torch.device) -> Tensor:
-        self._copied.synchronize()  # the copy before; it is over, where its results were waited for
+        self._copied.synchronize()  # the previous copy, which has ended if its results were read
         np.copyto(self._pinned.numpy(), values)
         there = self._pinned.to(device, non_blocking=True)
         self._copied.record()
@@ -272,13 +310,14 @@ class _Upload:
 
 
 class _NotCaptured(Exception):
-    """A network's work cannot be captured; why, in one line."""
+    """The network cannot be captured in a CUDA graph; the message is one line."""
 
 
 class _Graph:
     """One captured CUDA graph: copies its inputs in, replays, returns its own output memory.
 
-    On the current device, which must be that of the inputs. Other threads may use the GPU meanwhile, but not capture.
+    It is captured on the current device, which must be the inputs' device. Meanwhile other threads may use the GPU, but
+    not capture.
     """
 
     def __init__(self, function: Callable[..., Outputs], inputs: tuple[Tensor, ...]) -> None:
@@ -302,13 +341,13 @@ class _Graph:
 
 @contextlib.contextmanager
 def _capture_errors() -> Iterator[None]:
-    """Turns errors of a capture into _NotCaptured, but for those of memory, and leaves the current stream as it was."""
+    """Turn errors of a capture, except out of memory, into _NotCaptured, and restore the current stream."""
     stream = torch.cuda.current_stream()
     try:
         yield
     except RuntimeError as error:
-        torch.cuda.set_stream(stream)  # PyTorch leaves a failed capture's stream the current one
-        reason = error.__context__ or error  # the end of a capture fails after what made it fail
+        torch.cuda.set_stream(stream)  # PyTorch leaves the failed capture's stream as the current one
+        reason = error.__context__ or error  # ending a failed capture raises a second error
         if isinstance(reason, torch.OutOfMemoryError):
             raise reason from None
         raise _NotCaptured(str(reason).partition("\n")[0]) from error
@@ -317,7 +356,7 @@ def _capture_errors() -> Iterator[None]:
 def _resized(pixels: Tensor, size: tuple[int, int]) -> Tensor:
     if pixels.device.type == "cpu":
         return functional.interpolate(pixels, size, mode="bicubic", antialias=True)
-    # The GPU kernel knows no uint8; rounding and clamping are what the CPU's does.
+    # The GPU kernel does not support uint8; the CPU kernel rounds and clamps in the same way.
     resized = functional.interpolate(pixels.float(), size, mode="bicubic", antialias=True)
     return resized.round().clamp(0, 255).to(torch.uint8)
 
@@ -340,7 +379,7 @@ def _resolve_device(name: str) -> torch.device:
 
 
 def _with_index(device: torch.device) -> torch.device:
-    """cuda as cuda:N: the GPU that is current now, which may change later."""
+    """Return cuda as cuda:N with the index of the current GPU, which may change later."""
     if device.type != "cuda" or device.index is not None:
         return device
     return torch.device("cuda", torch.cuda.current_device())

@@ -14,10 +14,11 @@
 
 """Refines the positions of people with a depth image, the ground plane and a prior of human stature."""
 
+from multihmr2_ros.depth import MapKind, RelativeDepth, check_depth, metres
+from multihmr2_ros.frame import Ground
+
 from .config import PlacementConfig
-from .cues import Ground, check_depth, metres
 from .likelihoods import stature_prior
-from .maps import MapKind, RelativeDepth
 from .placement import Placement, place_people
 from .surface import BodySurface
 

@@ -22,8 +22,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from multihmr2_ros.depth import MapKind
+
 from .config import PlacementConfig
-from .maps import MAX_DEPTH_M, MapKind, depth_of, reading
+from .maps import MAX_DEPTH_M, depth_of, reading
 
 Array = NDArray[np.float64]
 STEPS = 40  # of the grid, along each of the two depths

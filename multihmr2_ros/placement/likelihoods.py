@@ -19,12 +19,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from multihmr2_ros.depth import RelativeDepth, metres
+from multihmr2_ros.frame import Ground
 from multihmr2_ros.people import People
 
 from .alignment import Scale
 from .config import PlacementConfig
-from .cues import Ground, metres
-from .maps import RelativeDepth
 from .surface import NEAREST_DEPTH_M, BodySurface, Points, Sight
 
 Array = NDArray[np.float64]

@@ -73,14 +73,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multihmr2_ros.camera import project
+from multihmr2_ros.depth import RelativeDepth, check_depth
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.frame import Ground
 from multihmr2_ros.people import People, PlacementCue
 
 from .alignment import LOG_DEPTH, LOG_DEPTH_SIGMA, Fit, Levels, Scale, fit_scale, outline_evidence
 from .config import PlacementConfig
-from .cues import Ground, check_depth
 from .likelihoods import Depths, Prior, Soles
-from .maps import RelativeDepth
 from .surface import NEAREST_DEPTH_M, BodySurface, View, facing_points
 
 Array = NDArray[np.float64]

@@ -12,11 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The node's subscriptions, and what their messages say: an image with its intrinsics; depth images and transforms are
-kept for `cues`.
+"""The node's subscriptions. `frames` makes frames of the messages.
 
-Messages arrive serialised and are taken apart when it is their turn, so that an image that is dropped costs nothing
-and damaged bytes cannot stop the executor.
+Messages arrive serialized and are decoded when an image is processed, so that a dropped image costs nothing and damaged
+bytes cannot stop the executor.
 """
 
 from __future__ import annotations
@@ -28,46 +27,35 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.qos import DurabilityPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from multihmr2_ros.camera import intrinsics_from_fov
-from multihmr2_ros.errors import UserError
-from multihmr2_ros.messages.calibration import Intrinsics, intrinsics_from_info
-from multihmr2_ros.messages.content import HeaderContent
 from multihmr2_ros.messages.depth import DepthImages
-from multihmr2_ros.messages.images import compressed_image_from_ros, image_from_ros
-from multihmr2_ros.people import IntrinsicsSource
 
-from .conversions import header_from_ros
 from .graph import STALLED, publishers_of, silence, topics_of_others
 from .parameters import NodeParameters
 from .qos import LATCHED, SILENT_SUBSCRIPTION
 from .transforms import Transforms
 
-# Matches every publisher, whatever it offers.
+# Compatible with every publisher.
 NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-# What the parameters qos_overrides.TOPIC.subscription.KIND may change.
+# KINDs of the parameters qos_overrides.TOPIC.subscription.KIND.
 OVERRIDABLE = (QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
-SUFFIX = "/compressed"  # of the topics of compressed images
+SUFFIX = "/compressed"  # of topics of compressed images
 LOOK_PERIOD_S = 0.5
-FUTURE_S = 1.0  # stamps may be ahead by so much: clocks differ a little, and a simulated one comes in steps
-APPEARED_S = 5.0  # so long after a publisher has appeared, its first image may take
-# The parameters whose change asks for other subscriptions.
+APPEARED_S = 5.0  # time that a new publisher has for its first image
+# Parameters whose change requires other subscriptions.
 SUBSCRIBING = ("image_transport", "use_depth", "fixed_frame", "ground_frame", "target_frame")
 
 
 @dataclass(frozen=True)
 class Received:
-    """An image as it came: serialised, with the newest CameraInfo (serialised; None: none yet).
+    """A received image, serialized, with the newest CameraInfo (serialized; None: none yet).
 
-    arrival_s         on the node's clock, which may be simulated
-    steady_arrival_s  on the monotonic clock
+    arrival_s         s, on the node's clock, which may be simulated
+    steady_arrival_s  s, on the monotonic clock
     """
 
     image: bytes
@@ -78,48 +66,8 @@ class Received:
 
 
 @dataclass(frozen=True)
-class CameraImage:
-    """An image (H, W, 3) uint8 RGB and its header. arrival_s: on the node's clock, which may be simulated."""
-
-    image: NDArray[np.uint8]
-    header: HeaderContent
-    arrival_s: float
-
-    @property
-    def stamp_s(self) -> float:
-        return self.header.sec + self.header.nanosec * 1e-9
-
-    @property
-    def time_s(self) -> float:
-        """The stamp; the arrival where there is none."""
-        return self.stamp_s or self.arrival_s
-
-    @property
-    def faults(self) -> list[str]:
-        """What is wrong with the header."""
-        faults = []
-        if not self.header.frame_id:
-            faults.append(
-                "images have no header.frame_id: no transforms of people are published; set the frame of the camera in "
-                "its driver"
-            )
-        ahead_s = -self.age_at_receipt_s
-        if self.arrival_s > 0 and ahead_s > FUTURE_S:
-            faults.append(
-                f"images are stamped {ahead_s:.1f} s in the future: ages and latencies mean nothing, max_age_s drops "
-                "none; set the clocks of the camera and of this machine alike"
-            )
-        return faults
-
-    @property
-    def age_at_receipt_s(self) -> float:
-        """NaN where the image has no stamp."""
-        return self.arrival_s - self.stamp_s if self.stamp_s else float("nan")
-
-
-@dataclass(frozen=True)
 class ImageSource:
-    """A way in which images may come. topic: full name; kind: class of its messages."""
+    """A topic that may carry images. topic: full name; kind: class of its messages."""
 
     topic: str
     kind: type
@@ -130,7 +78,7 @@ class ImageSource:
 
     @property
     def transport(self) -> str:
-        """The value of the parameter image_transport that asks for it."""
+        """The value of the parameter image_transport that selects it."""
         return "compressed" if self.is_compressed else "raw"
 
     @property
@@ -139,10 +87,10 @@ class ImageSource:
 
 
 def image_sources(node: Any) -> list[ImageSource]:
-    """The raw images and the compressed ones, in the order in which they are tried.
+    """List the topics of raw and compressed images, in the order in which they are tried.
 
-    As in image_transport, the topic of compressed images is that of raw ones, remapped, with /compressed behind it;
-    unless `image/compressed` is remapped itself, or `image` to a topic that ends like that.
+    As in image_transport, the topic of compressed images is the (remapped) topic of raw images with /compressed
+    appended, unless `image/compressed` is remapped itself, or `image` is remapped to a topic that ends in /compressed.
     """
     image, given = node.resolve_topic_name("image"), node.resolve_topic_name("image/compressed")
     if given != node.resolve_topic_name("image/compressed", only_expand=True):
@@ -155,10 +103,14 @@ def image_sources(node: Any) -> list[ImageSource]:
 class Inputs:
     """The subscriptions of one active node.
 
-    parameters: those that `SUBSCRIBING` names decide what is subscribed to. report takes a cause and a text.
-    camera_info: the newest one, serialised, which some publish only once: handed on from the inputs before; None: none
-    yet. image_topic, depth_topic: full names, for any thread, also when the subscriptions have gone; depth_topic: empty
-    where it is not subscribed to. depth_images, transforms: None where they are not asked for.
+    parameters    the ones in `SUBSCRIBING` decide what is subscribed to
+    report        called with the cause and the text of a problem
+    camera_info   the newest one, serialized; None: none yet. Some drivers publish it once, so it is passed on from the
+                  previous inputs
+    image_topic   full name; may be read by any thread, also after `destroy`
+    depth_topic   likewise; "" without a subscription
+    depth_images  None without a subscription
+    transforms    None if no parameter names a frame
     """
 
     def __init__(
@@ -179,7 +131,9 @@ class Inputs:
         sources = image_sources(node)
         self._sources = [source for source in sources if transport in ("auto", source.transport)]
         self._others = [source for source in sources if source not in self._sources]
-        self._appeared_s: dict[tuple[int, ...], float] = {}  # publishers of images, since when (monotonic clock)
+        self._appeared_s: dict[
+            tuple[int, ...], float
+        ] = {}  # GID of each image publisher → first seen, s, monotonic clock
         self._is_only_elsewhere = False
         self._images: Any = None
         self._subscribe_to_images(self._sources[0])
@@ -195,12 +149,12 @@ class Inputs:
         self.look()
 
     def look(self) -> None:
-        """Follow what others publish: to be called every LOOK_PERIOD_S.
+        """Adapt the subscriptions to the topics that are published. Call it every LOOK_PERIOD_S.
 
-        Images: where those that are subscribed to have no publisher, and the others have one for the second time, the
-        others are subscribed to. A camera_info that is latched is asked for as such, since it may not come again; where
-        none is, to ask for it would make its publishers warn of a QoS that does not fit. The user's qos_overrides may
-        have asked for it already.
+        Images: if the subscribed topic has no publisher and the other one has, in two successive calls, subscribes to
+        the other one. camera_info: subscribes as transient local if a publisher is, since its message may not come
+        again; otherwise that request would make publishers warn of an incompatible QoS. The user's qos_overrides may
+        have requested it already.
         """
         publishers = self._node.get_publishers_info_by_topic(self.image_topic)
         now_s, gids = time.monotonic(), [tuple(publisher.endpoint_gid) for publisher in publishers]
@@ -222,13 +176,13 @@ class Inputs:
                     break
 
     def why_silent(self, silent_s: float | None) -> tuple[str, bool]:
-        """Why no image comes, as far as the graph tells, and whether it is too early to say that something is wrong.
+        """Return why no image arrives, as far as the ROS graph shows it, and whether it is too early for a fault.
 
-        silent_s: since the last one; None: there never was one.
+        silent_s: s since the last image; None: there was none yet.
         """
         reason = silence(self._node, self._images, self._source.type_name, silent_s, self._where_else())
         present_s = time.monotonic() - min(self._appeared_s.values(), default=-math.inf)
-        # Since the publishers appeared, which was noticed a little later.
+        # An image has arrived since the publishers appeared, which is noticed with a delay.
         has_come = silent_s is not None and silent_s < present_s + 2 * LOOK_PERIOD_S
         if STALLED in reason and present_s < APPEARED_S and not has_come:
             names = publishers_of(self._node, self.image_topic)
@@ -279,15 +233,17 @@ class Inputs:
 def subscribe_newest(
     node: Any, kind: type, topic: str, receive: Callable[[bytes], None], report: Callable[[str, str], None]
 ) -> Any:
-    """A subscription to serialised messages with the QoS of NEWEST, or what the user's qos_overrides make of it. Where
-    those are no QoS, report is told, and they are not used."""
+    """Subscribe to serialized messages with the QoS NEWEST, changed by the user's qos_overrides.
+
+    Overrides that are no QoS are reported and not used.
+    """
     qos = QoSProfile(depth=NEWEST.depth, reliability=NEWEST.reliability)  # a copy: rclpy writes the overrides into it
     overriding = QoSOverridingOptions(
         OVERRIDABLE, callback=lambda qos: SetParametersResult(successful=qos.depth > 0, reason=f"depth is {qos.depth}")
     )
     try:
         return node.create_subscription(kind, topic, receive, qos, raw=True, qos_overriding_options=overriding)
-    except Exception as error:  # rclpy has several types for a value of a wrong type and for one that is none
+    except Exception as error:  # rclpy raises several types
         full_name = node.resolve_topic_name(topic)
         report(
             "qos",
@@ -295,34 +251,3 @@ def subscribe_newest(
             f"ROS names them, but: {' '.join(str(error).split())}; best effort, volatile, depth 1 are used",
         )
         return node.create_subscription(kind, topic, receive, NEWEST, raw=True)
-
-
-def camera_image(received: Received) -> CameraImage:
-    """Raises UserError for an image that cannot be used."""
-    message = deserialized(received.image, CompressedImage if received.is_compressed else Image)
-    image = compressed_image_from_ros(message) if received.is_compressed else image_from_ros(message)
-    return CameraImage(image, header_from_ros(message.header), received.arrival_s)
-
-
-def intrinsics(received: Received, image: NDArray[np.uint8], parameters: NodeParameters) -> Intrinsics:
-    """The intrinsics of an image: those of the parameter, else of the CameraInfo, else to be predicted."""
-    height, width = image.shape[:2]
-    if parameters.vertical_fov_rad > 0:
-        k = intrinsics_from_fov(parameters.vertical_fov_rad, width, height)
-        return Intrinsics(k, IntrinsicsSource.PARAMETER)
-    predicted = IntrinsicsSource.PREDICTED
-    if received.camera_info is None:
-        return Intrinsics(None, predicted, notice="no camera_info received: intrinsics are predicted")
-    try:
-        info = deserialized(received.camera_info, CameraInfo)
-    except UserError as error:
-        return Intrinsics(None, predicted, f"{error}; until then intrinsics are predicted")
-    return intrinsics_from_info(info, image, rectified=parameters.image_rectified)
-
-
-def deserialized(data: bytes, kind: type) -> Any:
-    """A message from its bytes. Raises UserError where they are none."""
-    try:
-        return deserialize_message(data, kind)
-    except Exception as error:  # each middleware has its own for bytes that it does not understand
-        raise UserError(f"a damaged {kind.__name__} came ({len(data)} bytes); check its publisher") from error

@@ -14,8 +14,8 @@
 
 """The node: images in; people, TF, markers and diagnostics out. A managed node that activates itself.
 
-A callback only notes that an image came. A thread of its own works on the newest one, so callbacks never wait for the
-network and what is published is never older than two images' work.
+The image callback only queues the image. A separate thread processes the newest one, so callbacks never wait for the
+network, and results are never older than the processing time of two images.
 """
 
 from __future__ import annotations
@@ -47,15 +47,14 @@ from multihmr2_ros.messages.content import HeaderContent
 from multihmr2_ros.messages.people_content import Timing
 
 from .command_line import check_arguments, start_rclpy, unused_remaps
-from .cues import CueFinder
 from .diagnostics import SILENT_S, Health, Traffic
-from .estimation import EstimatorFactory, Lens, estimate, load_estimator
+from .frames import CameraImage, FrameMaker, camera_image
 from .graph import offers, refused_subscribers
-from .inputs import APPEARED_S, LOOK_PERIOD_S, SUBSCRIBING, CameraImage, Inputs, Received, camera_image, intrinsics
+from .inputs import APPEARED_S, LOOK_PERIOD_S, SUBSCRIBING, Inputs, Received
 from .managed import ManagedNode
 from .outputs import Outputs
 from .parameters import changed, declare, unknown_parameters
-from .restarts import RestartingEstimator
+from .restarts import EstimatorFactory, RestartingEstimator, configuration, load_estimator
 from .worker import NewestOnlyWorker
 
 STOP_TIMEOUT_S = 1.5  # how long the end of the node waits for an image in work
@@ -65,7 +64,7 @@ NEW_PROCESS_STATUS = 3  # of a process that ends so that the launch file starts 
 
 @dataclass(frozen=True)
 class Task:
-    """An image for the worker. traffic: that of the activation in which it came, whose people alone it may show."""
+    """An image for the worker. traffic: of the activation in which it came; it is not published in a later one."""
 
     received: Received
     traffic: Traffic
@@ -74,8 +73,8 @@ class Task:
 class PerceptionNode(ManagedNode):
     """The node. Several in one process need namespaces of their own, and different body_prefix parameters.
 
-    estimator_factory  what makes the estimator when the node is configured
-    traffic            what became of the images of the present activation, or the last one
+    estimator_factory  makes the estimator when the node is configured
+    traffic            counters of the images of the present activation, or the last one
     """
 
     def __init__(self, estimator_factory: EstimatorFactory = load_estimator, **options: Any) -> None:
@@ -88,17 +87,15 @@ class PerceptionNode(ManagedNode):
         self._worker: NewestOnlyWorker[Task] | None = None
         self._inputs: Inputs | None = None
         self._outputs: Outputs | None = None
-        self._lens = Lens()
-        self._cues = CueFinder(self._report)
+        self._frames = FrameMaker(self._report)
         self._health = Health()
         self.traffic = Traffic()
         self._state = "unconfigured"
         self._is_enabled = True
         self._reset_wanted = False
-        self._publishing = threading.Lock()  # what an image in work would publish after deactivation is not published
+        self._publishing = threading.Lock()  # so that an image in work publishes nothing after deactivation
         self._last_header = HeaderContent()
         self._last_time_s = 0.0
-        self._notice = ""
         self.add_on_set_parameters_callback(self._on_parameters)
         self.create_service(SetBool, "~/enable", self._on_enable)
         self.create_service(Trigger, "~/reset", self._on_reset)
@@ -116,7 +113,7 @@ class PerceptionNode(ManagedNode):
 
     @property
     def why_new_process(self) -> str:
-        """Why only a new process can go on; "" as long as this one can."""
+        """Reason why a new process is needed; "" if it is not."""
         estimator = self._estimator
         return estimator.needs_new_process(self.parameters.watchdog_s) if estimator is not None else ""
 
@@ -158,7 +155,7 @@ class PerceptionNode(ManagedNode):
         return TransitionCallbackReturn.SUCCESS
 
     def _listen(self) -> None:
-        """Subscribe, in place of the present subscriptions, if any."""
+        """Subscribe, and drop previous subscriptions."""
         camera_info = None
         if self._inputs is not None:
             camera_info = self._inputs.camera_info
@@ -175,7 +172,7 @@ class PerceptionNode(ManagedNode):
                 self._publish_nobody()
 
     def close(self) -> bool:
-        """Say that nobody is there and stop all work, in any state; whether the work has ended in bounded time."""
+        """Publish that nobody is present and stop all work, in any state. Return whether the worker ended in time."""
         self._leave_active()
         has_ended = self._worker is None or self._worker.stop(STOP_TIMEOUT_S)
         if self._outputs is not None:
@@ -214,7 +211,7 @@ class PerceptionNode(ManagedNode):
         return response
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        self._reset_wanted = True  # done by the thread that the estimator belongs to
+        self._reset_wanted = True  # by the worker, which uses the estimator
         response.success, response.message = True, "all tracks are forgotten with the next image"
         return response
 
@@ -236,18 +233,18 @@ class PerceptionNode(ManagedNode):
             facts |= outputs.interfaces.facts
             faults += outputs.interfaces.faults if state == "active" else []
         if inputs is not None:
-            facts |= {"images from": offers(self, inputs.image_topic)} | self._cues.facts
+            facts |= {"images from": offers(self, inputs.image_topic)} | self._frames.facts
             if state == "active":
                 faults += self._silence(inputs) + self._standing_clock()
         for refused in refused_subscribers(self):
             faults.append(refused)
             self._report("subscriber", refused, is_present=True)
-        notices = [self._notice] if self._notice and state == "active" else []
+        notices = [self._frames.notice] if self._frames.notice and state == "active" else []
         name, stamp = self.get_fully_qualified_name(), self.get_clock().now().to_msg()
         self._diagnostics.publish(self._health.report(name, state, faults, notices, facts, stamp))
 
     def _silence(self, inputs: Inputs) -> list[str]:
-        """The missing image as a fault, if it is missing; logged when it stays away."""
+        """Return missing images as a fault; log it if they stay away."""
         silent_s, ever = self.traffic.silent_s, self.traffic.last_image_s is not None
         if ever and silent_s < SILENT_S:
             return []
@@ -257,7 +254,7 @@ class PerceptionNode(ManagedNode):
         return [reason]
 
     def _standing_clock(self) -> list[str]:
-        """As a fault: simulated time that does not begin; logged, too."""
+        """Return and log a simulated clock that stays at 0 as a fault."""
         if self.get_clock().now().nanoseconds or time.monotonic() - self.traffic.began_s < APPEARED_S:
             return []
         fault = "use_sim_time is true, but nothing comes on /clock: time stands at 0; publish it, or set it to false"
@@ -267,7 +264,7 @@ class PerceptionNode(ManagedNode):
     # --- in the worker's thread
 
     def _process(self, task: Task) -> None:
-        """Take note of what becomes of the image."""
+        """Process one image, and count the outcome."""
         traffic, camera = task.traffic, None
         try:
             camera = camera_image(task.received)
@@ -285,8 +282,11 @@ class PerceptionNode(ManagedNode):
             traffic.outdated += 1
 
     def _answer(self, task: Task, camera: CameraImage) -> Literal["processed", "outdated", "unplaced"]:
-        """What became of the image. Its people are not published where it is too old, or not wanted any more, or where
-        their place in the target frame is not known."""
+        """Make the frame, find its people, publish them, and return the outcome.
+
+        Nothing is published if the image is too old or the node was deactivated meanwhile, and no places if the target
+        frame is unknown.
+        """
         parameters, estimator, inputs = self.parameters, self._estimator, self._inputs
         if estimator is None or inputs is None or not self._is_wanted(task):
             return "outdated"
@@ -294,14 +294,11 @@ class PerceptionNode(ManagedNode):
             return "outdated"
         for fault in camera.faults:
             self._report("header", fault)
-        given = intrinsics(task.received, camera.image, parameters)
-        self._notice = given.notice
-        if given.problem:
-            self._report("camera_info", given.problem)
         self._reset_where_due(estimator, inputs, camera.time_s)
-        cues = self._cues.find(inputs, camera, parameters)
+        frame, target = self._frames.make(task.received, camera, inputs, parameters)
+        estimator.reconfigure(configuration(parameters, estimator.config))
         start_s = time.perf_counter()
-        people = estimate(estimator, camera, given, parameters, self._lens, cues)
+        people = estimator.step(frame)
         inference_s = time.perf_counter() - start_s
         with self._publishing:
             outputs = self._outputs
@@ -312,25 +309,24 @@ class PerceptionNode(ManagedNode):
             outputs.describe(estimator.body)
             outputs.publish(
                 people,
-                camera.image,
+                frame.image,
                 camera.header,
                 timing,
                 self._now_s,
                 with_vertices=parameters.publish_vertices,
-                distort=given.distort,
-                fixed_frame=parameters.fixed_frame,
-                fixed_from_camera=cues.fixed_from_camera,
+                distort=frame.distort,
+                fixed_frame=frame.fixed_frame,
+                fixed_from_camera=frame.camera_pose,
                 target_frame=parameters.target_frame,
-                target=cues.target,
+                target=target,
             )
-        return "unplaced" if parameters.target_frame and cues.target is None else "processed"
+        return "unplaced" if parameters.target_frame and target is None else "processed"
 
     def _is_wanted(self, task: Task) -> bool:
         return self.is_active and self._is_enabled and task.traffic is self.traffic
 
     def _reset_where_due(self, estimator: RestartingEstimator, inputs: Inputs, time_s: float) -> None:
-        """Forget all tracks where the service asked for it, or time went back: a bag that loops, a simulation that was
-        set back."""
+        """Reset all tracks if the service asked for it, or if time jumped back, as with a looping bag."""
         if time_s < self._last_time_s:
             self._report("stamp", f"stamps went back by {self._last_time_s - time_s:.3f} s: all tracks start afresh")
             self._reset_wanted = True
@@ -350,10 +346,10 @@ class PerceptionNode(ManagedNode):
             severity = max(severity, LoggingSeverity.ERROR)
             self._report(cause, f"{error!r}", "".join(traceback.format_exception(error)), severity=severity)
 
-    # --- what several of them need
+    # --- shared
 
     def _publish_nobody(self) -> None:
-        """In the target frame, or that of the last image, at the present time."""
+        """Publish that nobody is present, in the target frame or the last image's frame, at the present time."""
         assert self._outputs is not None
         now = self.get_clock().now().to_msg()
         self._outputs.publish_nobody(
@@ -370,7 +366,7 @@ class PerceptionNode(ManagedNode):
         is_present: bool = False,
         severity: LoggingSeverity = LoggingSeverity.WARN,
     ) -> None:
-        """Note a problem for the diagnostics, and log it, unless it was logged lately."""
+        """Add a problem to the diagnostics, and log it, unless it was logged lately."""
         if self._health.note(cause, text, is_present=is_present):
             self.get_logger().log("\n".join(line for line in (text, detail) if line), severity)
 
@@ -379,8 +375,7 @@ class PerceptionNode(ManagedNode):
 
 
 def main(args: Sequence[str] | None = None, estimator_factory: EstimatorFactory = load_estimator) -> int:
-    """Run the node until SIGINT or SIGTERM; the exit status: 0; 2 where it cannot be configured, 3 where only a new
-    process can go on."""
+    """Run the node until SIGINT or SIGTERM. Return 0; 2 if it cannot be configured; 3 if a new process is needed."""
     make_threads_wait_passively()
     _choose_log_folder()
     arguments = list(sys.argv if args is None else args)
@@ -423,7 +418,7 @@ def main(args: Sequence[str] | None = None, estimator_factory: EstimatorFactory 
 
 
 def _choose_log_folder() -> None:
-    """ROS does not start where it cannot write its log, by default in ~/.ros/log."""
+    """Choose a writable log folder: ROS does not start if it cannot write its log, by default in ~/.ros/log."""
     home = caches.home_folder()
     if any(os.environ.get(name) for name in ("ROS_LOG_DIR", "ROS_HOME")):
         return
@@ -432,7 +427,7 @@ def _choose_log_folder() -> None:
 
 
 def _spin(node: PerceptionNode) -> str:
-    """Until only a new process can go on; why, in words."""
+    """Run until a new process is needed, and return the reason."""
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     while not (reason := node.why_new_process):
@@ -441,7 +436,7 @@ def _spin(node: PerceptionNode) -> str:
 
 
 def _interrupt(*_: Any) -> None:
-    # A launch file and the terminal both send the signal; the second must not disturb the end.
+    # A launch file and the terminal both send the signal; ignore the second one.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt

@@ -27,6 +27,7 @@ from std_msgs.msg import String
 from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import MarkerArray
 
+from multihmr2_ros.lens import Distort
 from multihmr2_ros.media.overlay import draw_people
 from multihmr2_ros.messages import cdr
 from multihmr2_ros.messages.content import (
@@ -39,7 +40,7 @@ from multihmr2_ros.messages.content import (
 from multihmr2_ros.messages.conversion_packages import report
 from multihmr2_ros.messages.people_content import Timing, people_to_content
 from multihmr2_ros.msg import BodyModel, HumanArray
-from multihmr2_ros.people import Distort, People
+from multihmr2_ros.people import People
 from multihmr2_ros.ros import message_objects
 
 from .compatibility import reads_our_bytes

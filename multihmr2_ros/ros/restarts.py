@@ -12,10 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""An estimator that outlives errors of its device: it is made again, for less work where memory does not suffice.
+"""The node's estimator: made from the parameters, and made again after errors of its device.
 
-The tracker lives in host memory and is handed on, so that tracks and their ids survive. What making it again cannot
-mend asks for a new process: most errors of CUDA hold until the process ends, and a thread that hangs cannot be ended.
+If memory does not suffice, it is made again for less work. The tracker is in host memory and is passed on, so that
+tracks and their ids survive. Other errors need a new process: most CUDA errors last until the process ends, and a
+thread that hangs cannot be ended.
 """
 
 from __future__ import annotations
@@ -34,20 +35,49 @@ from .parameters import NodeParameters
 
 if TYPE_CHECKING:
     from multihmr2_ros.estimator import Estimator, EstimatorConfig
+    from multihmr2_ros.frame import Frame
     from multihmr2_ros.people import People
 
-MOST_FAULTS = 5  # each within HEALTHY_S of the one before; after one more, only a new process helps
+EstimatorFactory = Callable[[NodeParameters], "Estimator"]
+
+MOST_FAULTS = 5  # each within HEALTHY_S of the previous one; one more requires a new process
 HEALTHY_S = 60.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0  # before the second restart in a row, and before any
-HANGS = 3.0  # times the watchdog's limit; after that, too
+HANGS = 3.0  # times the watchdog's limit; longer steps require a new process
 MOST_HALVINGS = 2
 
 
-class RestartingEstimator:
-    """What `Estimator` is to the node, made by `make` and, after a fault of the device, made again.
+def load_estimator(parameters: NodeParameters) -> Estimator:
+    """Load the estimator that the parameters describe. Raises UserError, such as for missing weights."""
+    from multihmr2_ros.estimator import Estimator, EstimatorConfig, Runtime
 
-    restarts: how often it was made again. reduced_to: what memory suffices for, in words; "" for all that was asked.
-    One thread steps and resets; any may read.
+    return Estimator.load(
+        parameters.checkpoint,
+        parameters.device,
+        config=configuration(parameters, EstimatorConfig()),
+        runtime=Runtime(precision=parameters.precision, threads=parameters.threads),
+    )
+
+
+def configuration(parameters: NodeParameters, base: EstimatorConfig) -> EstimatorConfig:
+    """Return base with the values of the node's parameters."""
+    return dataclasses.replace(
+        base,
+        score_threshold=parameters.score_threshold,
+        nms_distance_m=parameters.nms_distance_m,
+        max_people=parameters.max_people,
+        mesh=parameters.mesh,
+    )
+
+
+class RestartingEstimator:
+    """An `Estimator` that is made again after a fault of the device.
+
+    make        makes an estimator from parameters
+    restarts    how often it was made again
+    reduced_to  description of the work that memory suffices for; "" if nothing was reduced
+
+    One thread steps and resets; any thread may read.
     """
 
     def __init__(self, make: Callable[[NodeParameters], Estimator], parameters: NodeParameters) -> None:
@@ -67,16 +97,16 @@ class RestartingEstimator:
         self.config: EstimatorConfig = estimator.config
         self.runtime = estimator.runtime
 
-    # --- what the node knows of an Estimator
+    # --- interface of Estimator
 
     @property
     def body(self) -> Any:
-        """That of the last people. There is none while there is no estimator: it would hold memory of the device."""
+        """Body of the last people. Not available after a fault, as it would hold memory of the device."""
         assert self._estimator is not None
         return self._estimator.body
 
     def reconfigure(self, config: EstimatorConfig) -> None:
-        """Takes effect with the next step, where faults of the device are looked after."""
+        """Use another configuration from the next step on, which handles faults of the device."""
         self.config = config
 
     def reset(self) -> None:
@@ -85,28 +115,28 @@ class RestartingEstimator:
         elif self._tracker is not None:
             self._tracker.reset()
 
-    def step(self, *arguments: Any, **known: Any) -> People:
-        """As `Estimator.step`. Raises UserError for an image that met with a fault, and while there is no estimator."""
+    def step(self, frame: Frame) -> People:
+        """Call `Estimator.step`. Raises UserError if the device fails, and until the estimator is made again."""
         estimator = self._estimator or self._restarted()
         try:
             with self._watched():
                 estimator.reconfigure(self._affordable(self.config))
-                people = estimator.step(*arguments, **known)
+                people = estimator.step(frame)
                 self.runtime = estimator.runtime
                 return people
         except Exception as error:
             fault, reason = device_fault(error), _in_words(error)
             if fault is None:
                 raise
-        # Not in the handler: the traceback holds the memory that the next estimator needs.
+        # Outside the handler, whose traceback would hold the memory that the next estimator needs.
         self._tracker, self._estimator = estimator.tracker, None
         del estimator
         raise self._failed(fault, reason)
 
-    # --- what the node says of it
+    # --- diagnostics
 
     def faults(self, watchdog_s: float) -> list[str]:
-        """What is wrong at this moment. watchdog_s: the longest that a step may take; 0: any time."""
+        """Return present faults, one line each. watchdog_s: time limit of a step; 0: none."""
         faults = []
         busy_s = self._busy_s()
         if 0 < watchdog_s < busy_s:
@@ -118,7 +148,7 @@ class RestartingEstimator:
         return faults
 
     def needs_new_process(self, watchdog_s: float) -> str:
-        """Why only a new process can help, in words; "" where it need not."""
+        """Return why a new process is needed; "" if it is not."""
         busy_s = self._busy_s()
         if 0 < HANGS * watchdog_s < busy_s:
             return f"the estimator has not answered for {busy_s:.0f} s"
@@ -126,7 +156,7 @@ class RestartingEstimator:
             return f"the estimator failed {self._faults} times in a row"
         return ""
 
-    # --- making it again
+    # --- restart
 
     def _first(self) -> Estimator:
         while True:
@@ -155,7 +185,7 @@ class RestartingEstimator:
         raise self._failed(fault, reason)
 
     def _failed(self, fault: DeviceFault | None, reason: str) -> UserError:
-        """Decide what is done next; it, in words. fault: None where it could not be made, but not by the device."""
+        """Schedule the next attempt and return it as an error. fault: None if making it failed for another reason."""
         _free_memory()
         if fault is DeviceFault.OUT_OF_MEMORY and self._reduce():
             return UserError(f"out of GPU memory ({reason}); the estimator is made again with {self.reduced_to}")
@@ -168,7 +198,7 @@ class RestartingEstimator:
         return UserError(f"the estimator's device failed ({reason}); the estimator is made again in {wait_s:.1f} s")
 
     def _reduce(self) -> bool:
-        """Ask for less: fewer people, then numbers of half the size, then the CPU; whether there was anything left."""
+        """Reduce the work: fewer people, then 16-bit precision, then the CPU. Return False if nothing is left."""
         if self._parameters.device == "cpu":
             return False
         if self._halvings < MOST_HALVINGS and self._most_people > 1:
@@ -206,10 +236,10 @@ def _free_memory() -> None:
 
     gc.collect()
     if torch.cuda.is_initialized():
-        with contextlib.suppress(RuntimeError):  # a device that failed refuses this, too
+        with contextlib.suppress(RuntimeError):  # a failed device refuses this, too
             torch.cuda.empty_cache()
 
 
 def _in_words(error: Exception) -> str:
-    """The first line: those of CUDA have several."""
+    """Return the first line of the error; CUDA's errors have several."""
     return next(iter(str(error).strip().splitlines()), "") or type(error).__name__

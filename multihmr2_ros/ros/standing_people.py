@@ -17,14 +17,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from multihmr2_ros.body import Body, Mesh
 from multihmr2_ros.estimator import EstimatorConfig, Runtime
+from multihmr2_ros.frame import Frame
 from multihmr2_ros.people import BONE_COUNT, IntrinsicsSource, People, TrackState
 
 
@@ -82,10 +81,8 @@ class StandInEstimator:
         self.body = Body(mesh)
         self._people = standing_people(self.body, count)
 
-    def step(
-        self, image: NDArray[np.uint8], k: NDArray[np.float64] | None, stamp: float, **_: Any
-    ) -> People:  # the signature of Estimator.step
-        return dataclasses.replace(self._people, stamp=stamp)
+    def step(self, frame: Frame, /) -> People:
+        return dataclasses.replace(self._people, stamp=frame.stamp)
 
     def reconfigure(self, config: EstimatorConfig) -> None:
         self.config = config

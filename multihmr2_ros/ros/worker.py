@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A thread that works on the newest item only, so that what comes out is never older than one piece of work."""
+"""A thread that works on the newest item only, so that results are never older than the duration of one item."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ Item = TypeVar("Item")
 class NewestOnlyWorker(Generic[Item]):
     """Calls `work(item)` in a thread of its own, one item at a time, always the newest that was offered.
 
-    work    may take long; never called twice at once
-    report  is given every exception that work raises, in the same thread; the next item is worked on as usual
+    work    may take long; runs in one thread, one call at a time
+    report  called with every exception that work raises, in the same thread; work goes on with the next item
     """
 
     def __init__(self, work: Callable[[Item], None], report: Callable[[Exception], None]) -> None:
@@ -36,19 +36,19 @@ class NewestOnlyWorker(Generic[Item]):
         self._waiting: list[Item] = []  # none or one
         self._stopping = False
         self._changed = threading.Condition()
-        # A daemon: work that never returns must not keep the process alive.
+        # A daemon, so that work that never returns does not keep the process alive.
         self._thread = threading.Thread(target=self._run, name="newest-only-worker", daemon=True)
         self._thread.start()
 
     def offer(self, item: Item) -> Item | None:
-        """Hand over an item; the one that waited, which is not worked on any more, comes back. Never blocks."""
+        """Queue an item and return the waiting item that it replaces, if any. Never blocks."""
         with self._changed:
             replaced, self._waiting = self._waiting, [item]
             self._changed.notify()
         return replaced[0] if replaced else None
 
     def stop(self, timeout_s: float) -> bool:
-        """Take no more items and wait for the one in work, at most timeout_s; whether the thread has ended."""
+        """Stop after the present item, for which it waits at most timeout_s. Return whether the thread has ended."""
         with self._changed:
             self._stopping = True
             self._waiting = []
@@ -67,4 +67,4 @@ class NewestOnlyWorker(Generic[Item]):
                 self._work(item)
             except Exception as error:
                 self._report(error)
-            del item  # an image need not be kept until the next one comes
+            del item  # free the image before the next one comes

@@ -19,23 +19,25 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
 from multihmr2_ros.cli.main import main
+from multihmr2_ros.estimator import Estimator, EstimatorConfig, Runtime
 from multihmr2_ros.evaluation.bag_sequences import BagSequence
 from multihmr2_ros.evaluation.moments import Moment
-from multihmr2_ros.evaluation.run import Camera, evaluate_sequence
+from multihmr2_ros.evaluation.run import evaluate_sequence
 from multihmr2_ros.evaluation.scoring import FrameScore, ScoringConfig
 from multihmr2_ros.evaluation.side_by_side import SideBySide
+from multihmr2_ros.frame import Frame, IntrinsicsChoice
 from multihmr2_ros.media.sources import open_source
-from multihmr2_ros.people import Frame, People
+from multihmr2_ros.people import People
 from test.helpers.bag_factory import START_NS, camera_info, camera_messages, write_bag
 from test.helpers.people_factory import make_people
-from test.helpers.stand_in_estimator import FACES, StandInEstimator
+from test.helpers.small_network import small_network
+from test.helpers.stand_in_estimator import FACES
 
 D = (-0.2, 0.03, 0.01, -0.01, 0.0)
 REACH = 1.0  # of x / z and y / z, up to which the lens's model holds
@@ -77,8 +79,9 @@ class Kept:
 
 def test_evaluate(bag: Path, tmp_path: Path) -> None:
     kept = Kept()
-    estimator: Any = StandInEstimator(None)
-    evaluate_sequence(BagSequence(bag), estimator, Camera(), tmp_path, ScoringConfig(), lambda stack: [kept])
+    config = EstimatorConfig(score_threshold=0, nms_distance_m=0, max_people=3, mesh="low")
+    estimator = Estimator(small_network(), config, Runtime("cpu", "fp32"))
+    evaluate_sequence(BagSequence(bag), estimator, IntrinsicsChoice(), tmp_path, ScoringConfig(), lambda stack: [kept])
     assert len(kept.people) == 2
     for people in kept.people:
         assert_recorded(people.joints, people.joints_2d, people.k)

@@ -30,8 +30,9 @@ from scipy.spatial.transform import Rotation
 
 from multihmr2_ros.evaluation import results as result_files
 from multihmr2_ros.evaluation.bags import BagJob, run_job
-from multihmr2_ros.evaluation.run import Camera, SequenceResult
+from multihmr2_ros.evaluation.run import SequenceResult
 from multihmr2_ros.evaluation.scoring import ScoringConfig
+from multihmr2_ros.frame import IntrinsicsChoice
 from multihmr2_ros.people import People
 from test.helpers.evaluation_bags import FOCAL, HEIGHT, TruthfulEstimator, scene, write_scene
 
@@ -187,8 +188,8 @@ def test_every_frame_is_looked_at_in_order(bag: Path) -> None:
 
 
 def test_given_and_predicted_intrinsics(bag: Path) -> None:
-    given = evaluate(bag, camera=Camera("given"))
-    predicted = evaluate(bag, camera=Camera("predicted"))
+    given = evaluate(bag, intrinsics=IntrinsicsChoice("given"))
+    predicted = evaluate(bag, intrinsics=IntrinsicsChoice("predicted"))
     focal = HEIGHT / 2 / np.tan(np.radians(30))
     fov_error = abs(60 - np.degrees(2 * np.arctan(HEIGHT / 2 / FOCAL)))
     assert values(given)["MRPE z"] == pytest.approx(0, abs=1e-2)

@@ -21,7 +21,6 @@ import json
 import pickle
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +34,7 @@ from multihmr2_ros.evaluation.datasets import DATASETS
 from multihmr2_ros.evaluation.datasets.run import DatasetJob, evaluate_dataset
 from multihmr2_ros.evaluation.published import ROWS, published_table
 from multihmr2_ros.evaluation.results import merged
-from multihmr2_ros.evaluation.run import Camera
+from multihmr2_ros.frame import Frame, IntrinsicsChoice
 from multihmr2_ros.people import People
 from test import paths
 from test.helpers.dataset_factory import (
@@ -119,9 +118,9 @@ def test_coco_images_with_an_orientation(tmp_path: Path, orientation: int, state
     seen = []
 
     class Looking(Estimator):
-        def step(self, image: np.ndarray, *args: Any, **options: Any) -> People:
-            seen.append((image.shape[1], image.shape[0]))
-            return super().step(image, *args, **options)
+        def step(self, frame: Frame, /) -> People:
+            seen.append((frame.image.shape[1], frame.image.shape[0]))
+            return super().step(frame)
 
     (result,) = evaluate_dataset(
         DatasetJob("mscoco", tmp_path, tmp_path), Looking(lambda _: people_with(bodies(1, 17, 0)))
@@ -295,8 +294,12 @@ def test_3dpw(tmp_path: Path) -> None:
         return dataclasses.replace(people, predicted_vertical_fov=people.vertical_fov + np.radians(2))
 
     job = DatasetJob(
-        "3dpw", tmp_path, tmp_path / "out", regressor=save_regressor(tmp_path / "j.npy"), camera=Camera("given")
-    )
+        "3dpw",
+        tmp_path,
+        tmp_path / "out",
+        regressor=save_regressor(tmp_path / "j.npy"),
+        intrinsics=IntrinsicsChoice("given"),
+    )  # fmt: skip
     (result,) = evaluate_dataset(job, Estimator(found))
     assert result.problems == ()
     values = result.tally.metrics()

@@ -35,7 +35,7 @@ from multihmr2_ros.evaluation.datasets.harmony4d import harmony4d_sequences, met
 from multihmr2_ros.evaluation.datasets.hi4d import hi4d_sequences
 from multihmr2_ros.evaluation.datasets.joints import Actors, Lens, regressed_points
 from multihmr2_ros.evaluation.datasets.run import DatasetJob, evaluate_dataset, resolved
-from multihmr2_ros.evaluation.run import Camera
+from multihmr2_ros.frame import IntrinsicsChoice
 from multihmr2_ros.people import People
 from test.helpers.dataset_factory import (
     HEIGHT,
@@ -317,7 +317,7 @@ def test_harmony4d(tmp_path: Path, glasses: bool) -> None:
     points = pair_points()
     write_harmony4d(tmp_path, points, glasses=glasses)
     regressor = save_mesh_regressor(tmp_path / "weights.npz")
-    job = DatasetJob("harmony4d", tmp_path, tmp_path / "out", "cam02", regressor, Camera("given"))
+    job = DatasetJob("harmony4d", tmp_path, tmp_path / "out", "cam02", regressor, IntrinsicsChoice("given"))
     (result,) = evaluate_dataset(job, displaced(lambda index: points[index], [0, 0, 0.1]))
     assert (result.name, result.problems) == ("05_sword-001_sword", ())
     values = result.tally.metrics()
@@ -362,7 +362,9 @@ def test_lenses_are_straightened(distortion: np.ndarray, is_fisheye: bool, skew:
     seen = k[:2, :2] @ bent + k[:2, 2]
     image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     cv2.circle(image, tuple(round(each) for each in seen), 4, (255, 255, 255), -1)
-    straight = Lens(k, distortion, is_fisheye).straighten(image)[..., 0] > 100
+    lens = Lens(k, distortion, is_fisheye).distortion_of(image)
+    assert lens is not None
+    straight = lens.undistort_image(image)[..., 0] > 100
     place = np.argwhere(straight).mean(axis=0)[::-1]
     expected = project(point[0], k)[0]
     assert np.linalg.norm(expected - seen) > 5

@@ -20,11 +20,11 @@ import resource
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from multihmr2_ros.evaluation.bags import BagJob, run_job
-from multihmr2_ros.people import IntrinsicsSource, People
+from multihmr2_ros.frame import Frame
+from multihmr2_ros.people import People
 from test.helpers.evaluation_bags import TruthfulEstimator, write_scene
 
 FRAMES, STEP_S = 10_000, 0.05
@@ -40,11 +40,9 @@ class SlowEstimator(TruthfulEstimator):
         self.memory: list[int] = []
         self.busy_s = 0.0
 
-    def step(
-        self, image: np.ndarray, k: np.ndarray | None, stamp: float, *, intrinsics_source: IntrinsicsSource
-    ) -> People:
+    def step(self, frame: Frame, /) -> People:
         begin_s = time.perf_counter()
-        people = super().step(image, k, stamp, intrinsics_source=intrinsics_source)
+        people = super().step(frame)
         time.sleep(max(0.0, STEP_S - (time.perf_counter() - begin_s)))
         self.busy_s += time.perf_counter() - begin_s
         self.memory.append(int(Path("/proc/self/statm").read_text().split()[1]) * PAGE_BYTES)

@@ -24,7 +24,6 @@ import random
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -32,6 +31,7 @@ import numpy as np
 from scipy import sparse
 
 from multihmr2_ros.evaluation.datasets import boxes, coco, emdb, harmony4d, hi4d, joints, panoptic, threedpw, videos
+from multihmr2_ros.frame import Frame
 from multihmr2_ros.media import sources
 from test.evaluation.test_evaluate_datasets import (
     write_coco,
@@ -192,7 +192,7 @@ class Calibrations(DataSets):
         return damaged_text(rng, rng.choice((POSE2SIM, ANIPOSE.replace('"A"', '"cam01"'))), self.WORDS)
 
     def read(self, path: Path) -> None:
-        frame = SimpleNamespace(image=np.zeros((240, 320, 3), np.uint8), stamp=0.0, name="")
+        frame = Frame(np.zeros((240, 320, 3), np.uint8), name="")
         with mock.patch.object(sources.VideoSource, "_frames", return_value=(each for each in [frame])):
             read_moments(opened(videos.calibrated_videos(self.folder)))
 

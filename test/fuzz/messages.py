@@ -93,7 +93,7 @@ class RawImages(Target):
         return damaged_message(rng, message) if rng.random() < 0.8 else serialised(message)
 
     def parse(self, data: bytes) -> None:
-        from multihmr2_ros.ros.inputs import camera_image
+        from multihmr2_ros.ros.frames import camera_image
 
         image = camera_image(received(data)).image
         assert image.dtype == np.uint8
@@ -127,7 +127,7 @@ class CompressedImages(Target):
         return serialised(message)
 
     def parse(self, data: bytes) -> None:
-        from multihmr2_ros.ros.inputs import camera_image
+        from multihmr2_ros.ros.frames import camera_image
 
         image = camera_image(received(data, is_compressed=True)).image
         assert image.dtype == np.uint8
@@ -172,17 +172,15 @@ class Calibrations(Target):
         return damaged_message(rng, message)
 
     def parse(self, data: bytes) -> None:
-        from multihmr2_ros.camera import distort_points
-        from multihmr2_ros.messages.calibration import Lens
-        from multihmr2_ros.ros.inputs import intrinsics
+        from multihmr2_ros.ros.frames import intrinsics
 
         for parameters in self.parameters:
             given = intrinsics(received(b"", data), self.image, parameters)
             assert given.k is None or np.isfinite(given.k).all()
             assert "\n" not in given.problem
-            if given.distorted is not None:
-                Lens().undistorted(self.image, given.distorted)
-                distort_points(np.array([[[10.0, 20.0], [np.nan, 1e30]]]), given.distorted)
+            if given.lens is not None:
+                given.lens.undistort_image(self.image)
+                given.lens.distort_points(np.array([[[10.0, 20.0], [np.nan, 1e30]]]))
 
 
 class RecordedPeople(Target):
@@ -231,8 +229,8 @@ class Parameters(Target):
         from rclpy.parameter import Parameter
 
         from multihmr2_ros.estimator import EstimatorConfig
-        from multihmr2_ros.ros.estimation import configuration
         from multihmr2_ros.ros.parameters import changed
+        from multihmr2_ros.ros.restarts import configuration
 
         rng = random.Random(data)
         changes = []

@@ -159,7 +159,7 @@ def test_lenses_that_overflow_are_left_out(model: str, count: int, coefficient: 
     message.distortion_model = model
     given = intrinsics_from_info(message, picture(0), rectified=False)
     assert given.k is not None
-    assert given.distorted is None
+    assert given.lens is None
     assert "distortion coefficients must be" in given.problem
     assert "K is used without distortion" in given.problem
 

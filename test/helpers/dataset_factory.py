@@ -26,6 +26,7 @@ import numpy as np
 from PIL import Image
 
 from multihmr2_ros.evaluation.datasets.files import Listing
+from multihmr2_ros.frame import Frame
 from multihmr2_ros.people import People
 from test.helpers.people_factory import make_people, pinhole
 
@@ -42,7 +43,7 @@ class Estimator:
     def __init__(self, people: Callable[[int], People]) -> None:
         self._people, self.index = people, -1
 
-    def step(self, image: np.ndarray, k: np.ndarray | None, stamp: float, **_: Any) -> People:
+    def step(self, frame: Frame, /) -> People:
         self.index += 1
         return self._people(self.index)
 

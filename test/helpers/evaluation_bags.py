@@ -28,6 +28,7 @@ import numpy as np
 from multihmr2_ros.bags.humans import HUMAN_ARRAY, HUMANS_TOPIC, TRUTH_TOPIC
 from multihmr2_ros.bags.writing import BagWriter
 from multihmr2_ros.body import Body
+from multihmr2_ros.frame import Frame
 from multihmr2_ros.messages.cdr import human_array_to_cdr
 from multihmr2_ros.messages.content import HeaderContent
 from multihmr2_ros.messages.people_content import Timing, people_to_content
@@ -151,10 +152,9 @@ class TruthfulEstimator:
         self.change = change
         self.seen: list[int] = []
 
-    def step(
-        self, image: np.ndarray, k: np.ndarray | None, stamp: float, *, intrinsics_source: IntrinsicsSource
-    ) -> People:
-        index = index_of(image)
+    def step(self, frame: Frame, /) -> People:
+        k, intrinsics_source = frame.k, frame.intrinsics_source
+        index = index_of(frame.image)
         self.seen.append(index)
         people = self.change(index, scene(index))
         if k is None:

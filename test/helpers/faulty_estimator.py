@@ -24,9 +24,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from multihmr2_ros.frame import Frame
 from multihmr2_ros.network.inference import Runtime
 from multihmr2_ros.people import People
-from multihmr2_ros.ros.estimation import configuration
+from multihmr2_ros.ros.restarts import configuration
 from test.helpers.stand_in_estimator import PELVIS, StandInEstimator
 
 ILLEGAL = torch.AcceleratorError(
@@ -59,13 +60,13 @@ class FaultyEstimator(StandInEstimator):
         self.tracker: Any = Counter()
         self.fault = fault
 
-    def step(self, image: np.ndarray, *arguments: Any, **known: Any) -> People:
+    def step(self, frame: Frame, /) -> People:
         self.fault(self)
         n = self.config.max_people
         ids = self.tracker.next_id + np.arange(n)
         self.tracker.next_id += n
         self.people = {"n": n, "pelvis": PELVIS + np.arange(n)[:, None], "track_id": ids}
-        return super().step(image, *arguments, **known)
+        return super().step(frame)
 
 
 class Factory:

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import trimesh
 
+from multihmr2_ros.lens import Distort
 from multihmr2_ros.media.overlay import draw_people
-from multihmr2_ros.people import Distort
 from test.helpers.people_factory import make_people
 
 HEIGHT, WIDTH = 480, 640

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from multihmr2_ros.camera import project
+from multihmr2_ros.frame import Frame
 from multihmr2_ros.people import People
 from multihmr2_ros.ros.node import main
 from multihmr2_ros.ros.standing_people import StandInEstimator
@@ -42,14 +43,14 @@ class PassersBy(StandInEstimator):
         self._rng = np.random.default_rng(0)
         self._looks: dict[int, Any] = {}  # of who is there, by the place that is taken
 
-    def step(self, image: Any, k: Any, stamp: float, **known: Any) -> People:
+    def step(self, frame: Frame, /) -> People:
         rng = self._rng
         self._looks = {place: look for place, look in self._looks.items() if rng.random() > GOES}
         free = [place for place in range(MOST_PEOPLE) if place not in self._looks]
         if free and rng.random() < COMES:
             self._looks[int(rng.choice(free))] = rng.normal(size=FEATURES)
         seen = [place for place in sorted(self._looks) if rng.random() > OVERLOOKED]
-        people = super().step(image, k, stamp).select(np.array(seen, np.int64))
+        people = super().step(frame).select(np.array(seen, np.int64))
         return self._tracked(people, np.array([self._looks[place] for place in seen]).reshape(-1, FEATURES))
 
     def reset(self) -> None:

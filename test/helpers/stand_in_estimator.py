@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from types import SimpleNamespace
 from typing import Any
@@ -23,8 +24,9 @@ from typing import Any
 import numpy as np
 
 from multihmr2_ros.estimator import EstimatorConfig
+from multihmr2_ros.frame import Frame
 from multihmr2_ros.network.inference import Runtime
-from multihmr2_ros.people import BONE_COUNT, PHENOTYPE_LABELS, IntrinsicsSource, People
+from multihmr2_ros.people import BONE_COUNT, PHENOTYPE_LABELS, People
 from test.helpers.people_factory import make_people, pinhole
 
 PELVIS = np.array([[1.0, 0.2, 4.0]])
@@ -36,8 +38,8 @@ MESHES = {"low": (TETRAHEDRON, FACES), "full": (np.vstack([TETRAHEDRON, -TETRAHE
 class StandInEstimator:
     """Sees one confirmed person at PELVIS, track 7, in every image; `people` may be changed. step takes seconds_s.
 
-    last_image, last_cues: what the last step was given; cues are depth, ground and fixed_from_camera where they are
-    known, and fixed_frame.
+    last_frame: of the last step. last_image: the image without lens distortion. last_cues: of the frame without lens
+    distortion: depth, ground and fixed_from_camera (camera_pose) where they are known, and fixed_frame.
 
     Thresholds, the number of people and the mesh are those of config.
     """
@@ -50,21 +52,18 @@ class StandInEstimator:
         self.people: dict[str, Any] = {"n": 1, "pelvis": PELVIS, "track_id": np.array([7])}
         self.resets = 0
         self.steps = 0
-        self.last_image = np.zeros((0, 0, 3), np.uint8)
+        self.last_frame = Frame(np.zeros((0, 0, 3), np.uint8))
+        self.last_image = self.last_frame.image
         self.last_cues: dict[str, Any] = {}
 
-    def step(
-        self,
-        image: np.ndarray,
-        k: np.ndarray | None,
-        stamp: float,
-        *,
-        intrinsics_source: IntrinsicsSource,
-        **cues: Any,
-    ) -> People:
+    def step(self, frame: Frame, /) -> People:
         self.steps += 1
+        self.last_frame, view = frame, frame.undistorted()
+        image, k = view.image, frame.k
         self.last_image = image
+        cues = {"depth": view.depth, "ground": view.ground, "fixed_from_camera": view.camera_pose}
         self.last_cues = {name: cue for name, cue in cues.items() if cue is not None}
+        self.last_cues["fixed_frame"] = view.fixed_frame
         time.sleep(self.seconds_s)
         if not image.any():
             raise ZeroDivisionError("a black image")
@@ -74,9 +73,10 @@ class StandInEstimator:
             vertices=pelvis[:, None] + MESHES[self.config.mesh][0],
             k=pinhole(image_size=image.shape[:2]) if k is None else k,
             image_size=image.shape[:2],
-            intrinsics_source=IntrinsicsSource.PREDICTED if k is None else intrinsics_source,
-            stamp=stamp,
+            intrinsics_source=frame.intrinsics_source,
+            stamp=frame.stamp,
         )
+        people = dataclasses.replace(people, joints_2d=frame.points_as_recorded(people.joints_2d))
         return people.select(np.flatnonzero(people.score > self.config.score_threshold)[: self.config.max_people])
 
     def reconfigure(self, config: EstimatorConfig) -> None:

@@ -30,6 +30,7 @@ import pytest
 from multihmr2_ros.body import Body
 from multihmr2_ros.cli.main import main
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.frame import Frame
 from multihmr2_ros.media import rerun_output
 from multihmr2_ros.media.colors import track_color
 from multihmr2_ros.media.export import save_image, save_params
@@ -45,7 +46,7 @@ from multihmr2_ros.media.rerun_recording import (
     simplified,
     vertex_normals,
 )
-from multihmr2_ros.people import Frame, People
+from multihmr2_ros.people import People
 from test.helpers.evaluation_bags import at, standing
 
 FRAMES = 12

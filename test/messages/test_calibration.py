@@ -53,7 +53,7 @@ def assert_k_is_used(found: Intrinsics) -> None:
 def test_no_coefficients_and_zeros_are_no_distortion_whatever_the_model(model: str, d: list[float]) -> None:
     found = given(model, d)
     assert_k_is_used(found)
-    assert (found.problem, found.distorted) == ("", None)
+    assert (found.problem, found.lens) == ("", None)
 
 
 @pytest.mark.parametrize(
@@ -78,9 +78,9 @@ def test_trailing_zeros_and_other_names_change_nothing(
     found = given(model, d)
     assert_k_is_used(found)
     assert found.problem == ""
-    assert found.distorted is not None
-    assert found.distorted.distortion_model == known_as
-    np.testing.assert_array_equal(found.distorted.distortion, kept)
+    assert found.lens is not None
+    assert found.lens.camera.distortion_model == known_as
+    np.testing.assert_array_equal(found.lens.camera.distortion, kept)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_k_is_used_without_a_distortion_that_cannot_be_used_and_it_is_said(
 ) -> None:
     found = given(model, d)
     assert_k_is_used(found)
-    assert found.distorted is None
+    assert found.lens is None
     assert reason in found.problem
     assert found.problem.endswith("; until then K is used without distortion")
     assert "\n" not in found.problem
@@ -118,7 +118,7 @@ def test_corners_that_a_lens_folds_are_said_and_the_distortion_is_used() -> None
     wide = np.array([30.0, 0, WIDTH / 2, 0, 30.0, HEIGHT / 2, 0, 0, 1])
     found = given("plumb_bob", [-0.3, 0.1, 0, 0, -0.015], k=wide)
     assert found.source == IntrinsicsSource.K
-    assert found.distorted is not None
+    assert found.lens is not None
     assert re.search("does not map the corners of the image one to one; recalibrate$", found.problem)
 
 
@@ -126,7 +126,7 @@ def test_a_fisheye_lens_that_sees_beyond_ninety_degrees_is_no_fault() -> None:
     wide = np.array([24.0, 0, WIDTH / 2, 0, 24.0, HEIGHT / 2, 0, 0, 1])  # corners at 2.4 rad
     found = given("equidistant", [0.01, 0, 0, 0], k=wide)
     assert (found.source, found.problem) == (IntrinsicsSource.K, "")
-    assert found.distorted is not None
+    assert found.lens is not None
 
 
 def test_a_calibration_without_k_is_still_no_calibration() -> None:

@@ -35,8 +35,8 @@ from sensor_msgs.msg import CompressedImage, Image
 from multihmr2_ros.body import Body
 from multihmr2_ros.camera import CameraModel, distort_points
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.lens import LensDistortion, lens_of
 from multihmr2_ros.media.colors import track_color
-from multihmr2_ros.messages.calibration import Lens
 from multihmr2_ros.messages.cdr import human_array_to_cdr
 from multihmr2_ros.messages.content import HeaderContent, HumanArrayContent, MarkerType
 from multihmr2_ros.messages.images import ENCODINGS, compressed_image_from_ros, image_from_ros
@@ -346,12 +346,12 @@ def test_an_undistorted_image_shows_things_where_a_pinhole_camera_sees_them(
 ) -> None:
     k = np.array([[300.0, skew, 320.0], [0.0, 300.0, 240.0], [0.0, 0.0, 1.0]])
     camera = CameraModel(k, np.array(coefficients), model, 640, 480)
-    lens = Lens()
+    lens = LensDistortion(camera)
     for ideal in ([320.0, 240.0], [420.0, 300.0], [180.0, 130.0], [450.0, 120.0]):
         x, y = distort_points(np.array(ideal), camera)
         rows, columns = np.mgrid[:480, :640]
         spot = 255 * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * 3.0**2))
-        seen = lens.undistorted(np.repeat(spot.astype(np.uint8)[..., None], 3, axis=2), camera)[..., 0].astype(float)
+        seen = lens.undistort_image(np.repeat(spot.astype(np.uint8)[..., None], 3, axis=2))[..., 0].astype(float)
         middle = [(columns * seen).sum() / seen.sum(), (rows * seen).sum() / seen.sum()]
         np.testing.assert_allclose(middle, ideal, atol=0.15)
 
@@ -360,7 +360,8 @@ def test_a_new_camera_is_noticed() -> None:
     k = np.array([[300.0, 0.0, 320.0], [0.0, 300.0, 240.0], [0.0, 0.0, 1.0]])
     image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
     cameras = [CameraModel(k, np.array([first, 0.0, 0.0, 0.0]), "plumb_bob", 640, 480) for first in (-0.2, 0.2)]
-    lens = Lens()
-    first, second, again = (lens.undistorted(image, camera) for camera in (cameras[0], cameras[1], cameras[0]))
+    lenses = [lens_of(camera) for camera in (cameras[0], cameras[1], cameras[0])]
+    first, second, again = (lens.undistort_image(image) for lens in lenses if lens is not None)
+    assert lenses[0] is lenses[2]
     assert (first != second).any()
     np.testing.assert_array_equal(first, again)

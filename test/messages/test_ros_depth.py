@@ -35,13 +35,13 @@ from multihmr2_ros.msg import HumanArray
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import Image
 
+from multihmr2_ros import lens as lenses
 from multihmr2_ros.camera import CameraModel, distort_points
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.messages import calibration as lenses
-from multihmr2_ros.messages.calibration import Lens
+from multihmr2_ros.lens import LensDistortion, lens_of
 from multihmr2_ros.messages.content import HeaderContent
 from multihmr2_ros.messages.depth import KEPT, DepthImages, depth_from_ros, stamp_of
-from multihmr2_ros.ros.estimation import load_estimator
+from multihmr2_ros.ros.restarts import load_estimator
 from test.helpers.ros_wire import BEST_EFFORT, Wire, calibration, image_message, message_of, values_of
 
 SIZE = (48, 64)
@@ -182,10 +182,10 @@ def test_depth_goes_through_the_lens_as_the_image_does() -> None:
     there = np.rint(distort_points(ideal, camera)).astype(int)
     inside = np.all((there >= 0) & (there < (64, 48)), axis=-1)
     expected = np.where(inside, MILLIMETRES[np.where(inside, there[..., 1], 0), np.where(inside, there[..., 0], 0)], 0)
-    lens = Lens()
+    lens = LensDistortion(camera)
     for scale, kind in ((1, np.uint16), (0.001, np.float32)):
         depth = (MILLIMETRES * scale).astype(kind)
-        came = lens.undistorted_depth(depth, camera)
+        came = lens.undistort_depth(depth)
         assert came.dtype == kind
         same = np.isclose(came, expected * scale)
         assert same.mean() > 0.97, "but for ties between two pixels"
@@ -195,13 +195,15 @@ def test_depth_goes_through_the_lens_as_the_image_does() -> None:
 def test_pixels_are_looked_up_once_for_a_camera(monkeypatch: pytest.MonkeyPatch) -> None:
     k = np.array([[60.0, 0, 32], [0, 60.0, 24], [0, 0, 1]])
     cameras = [CameraModel(k, np.array([first, 0, 0, 0, 0]), "plumb_bob", 64, 48, "K") for first in (0.2, -0.2)]
-    expected = [Lens().undistorted_depth(MILLIMETRES, camera) for camera in cameras]
+    expected = [LensDistortion(camera).undistort_depth(MILLIMETRES) for camera in cameras]
     assert (expected[0] != expected[1]).any()
-    made, make = [], lenses._nearest_pixels
-    monkeypatch.setattr(lenses, "_nearest_pixels", lambda *maps: made.append(0) or make(*maps))
-    lens = Lens()
-    for index, count in ((0, 1), (0, 1), (1, 2), (1, 2), (0, 3)):
-        np.testing.assert_array_equal(lens.undistorted_depth(MILLIMETRES, cameras[index]), expected[index])
+    made, make = [], lenses.nearest_pixels
+    monkeypatch.setattr(lenses, "nearest_pixels", lambda *maps: made.append(0) or make(*maps))
+    lenses._lens.cache_clear()
+    for index, count in ((0, 1), (0, 1), (1, 2), (1, 2), (0, 2)):
+        lens = lens_of(cameras[index])
+        assert lens is not None
+        np.testing.assert_array_equal(lens.undistort_depth(MILLIMETRES), expected[index])
         assert len(made) == count
 
 
@@ -275,7 +277,7 @@ def test_the_depth_of_a_distorted_image_is_undistorted_with_it(wire: Callable[..
     here.send_until(lambda: humans and humans[-1].intrinsics_source == HumanArray.INTRINSICS_K)
     exchange(here, depths, humans, lambda: "depth" in here.estimator.last_cues)
     model = CameraModel(np.reshape(distorted.k, (3, 3)), np.array(distorted.d), "plumb_bob", 64, 48, "K")
-    np.testing.assert_array_equal(here.estimator.last_cues["depth"], Lens().undistorted_depth(MILLIMETRES, model))
+    np.testing.assert_array_equal(here.estimator.last_cues["depth"], LensDistortion(model).undistort_depth(MILLIMETRES))
     seen = here.estimator.last_image.any(axis=2)
     assert cv2.countNonZero((~seen).astype(np.uint8)) > 0
     assert not here.estimator.last_cues["depth"][0, 0], "no depth where there is no pixel"

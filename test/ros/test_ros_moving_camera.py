@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -35,6 +34,7 @@ from multihmr2_ros.msg import HumanArray
 from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
+from multihmr2_ros.frame import Frame
 from multihmr2_ros.people import People
 from multihmr2_ros.ros.qos import TF, TF_STATIC
 from multihmr2_ros.tracking import TrackedFrame, Tracker
@@ -103,14 +103,14 @@ class TrackingEstimator(StandInEstimator):
         self.seen = {round(each.stamp_s, 6): each for each in seen}
         self.tracker = Tracker()
 
-    def step(self, image: Any, k: Any, stamp: float, *, intrinsics_source: Any, **cues: Any) -> People:
-        self.steps, self.last_cues = self.steps + 1, cues
+    def step(self, frame: Frame, /) -> People:
+        self.steps, self.last_frame, stamp = self.steps + 1, frame, frame.stamp
         seen = self.seen[round(stamp - START_NS / NS, 6)]
-        tracked = self.tracker.update(seen.detections, stamp, fixed_from_camera=cues.get("fixed_from_camera"))
+        tracked = self.tracker.update(seen.detections, stamp, fixed_from_camera=frame.camera_pose)
         return make_people(
             len(seen.velocity),
             pelvis=seen.detections.pelvis,
-            image_size=image.shape[:2],
+            image_size=frame.image.shape[:2],
             track_id=tracked.track_id,
             track_state=tracked.state,
             velocity=tracked.velocity,

@@ -32,9 +32,9 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import Marker, MarkerArray
 
+from multihmr2_ros.frame import Frame
 from multihmr2_ros.media.overlay import draw_people
-from multihmr2_ros.people import IntrinsicsSource
-from multihmr2_ros.ros.estimation import load_estimator
+from multihmr2_ros.ros.restarts import load_estimator
 from test.helpers.ros_wire import LATCHED, Wire, calibration
 from test.helpers.stand_in_estimator import FACES, PELVIS, TETRAHEDRON
 
@@ -156,7 +156,7 @@ def test_the_overlay_of_a_distorted_raw_image_is_drawn_through_the_lens(wire: Ca
         return cv2.projectPoints(rays, np.zeros(3), np.zeros(3), k, np.array(distorted.d))[0].reshape(-1, 2)
 
     grey = np.full((48, 64, 3), 90, np.uint8)
-    people = here.estimator.step(grey, k, 0.0, intrinsics_source=IntrinsicsSource.K)
+    people = here.estimator.step(Frame(grey, 0.0, k))
     drawn = np.frombuffer(overlay.data, np.uint8).reshape(grey.shape)
     np.testing.assert_array_equal(drawn, draw_people(grey, people, FACES, distort=by_opencv))
     assert (drawn != draw_people(grey, people, FACES)).any()

@@ -34,8 +34,8 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import CompressedImage
 from visualization_msgs.msg import MarkerArray
 
-from multihmr2_ros.ros.estimation import load_estimator
 from multihmr2_ros.ros.parameters import DEFAULTS, RULES
+from multihmr2_ros.ros.restarts import load_estimator
 from test.helpers.ros_wire import LATCHED, Wire, calibration, image_message
 from test.helpers.stand_in_estimator import MESHES
 

@@ -35,7 +35,7 @@ from sensor_msgs.msg import CameraInfo
 from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import Marker, MarkerArray
 
-from multihmr2_ros.people import IntrinsicsSource
+from multihmr2_ros.frame import Frame
 from test.helpers.camera_process import FOCAL_PX, FRAME, HEIGHT, WIDTH
 from test.helpers.ros_wire import EVERYTHING, Peer, Process, message_of, processes, ros_context, stamp_s, values_of
 from test.helpers.stand_in_estimator import FACES, PELVIS, TETRAHEDRON, StandInEstimator
@@ -112,7 +112,7 @@ def check_humans(message: HumanArray) -> None:
     """Every field against what the stand-in estimator says of such an image."""
     k = np.array([[FOCAL_PX, 0, WIDTH / 2], [0, FOCAL_PX, HEIGHT / 2], [0, 0, 1]])
     picture = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
-    people = StandInEstimator(None).step(picture, k, 0.0, intrinsics_source=IntrinsicsSource.K)
+    people = StandInEstimator(None).step(Frame(picture, 0.0, k))
     assert message.header.frame_id == FRAME
     np.testing.assert_array_equal(message.k, k.ravel())
     assert message.intrinsics_source == HumanArray.INTRINSICS_K

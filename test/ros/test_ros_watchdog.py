@@ -36,13 +36,12 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from multihmr2_ros.msg import HumanArray
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.people import IntrinsicsSource
+from multihmr2_ros.frame import Frame
 from multihmr2_ros.ros import restarts
 from multihmr2_ros.ros.device_faults import DeviceFault, device_fault
-from multihmr2_ros.ros.estimation import load_estimator
 from multihmr2_ros.ros.node import PerceptionNode, _spin
 from multihmr2_ros.ros.parameters import NodeParameters
-from multihmr2_ros.ros.restarts import MOST_FAULTS, RestartingEstimator
+from multihmr2_ros.ros.restarts import MOST_FAULTS, RestartingEstimator, load_estimator
 from test.helpers.faulty_estimator import ILLEGAL, NO_MEMORY, Factory
 from test.helpers.ros_wire import Peer, Wire, image_message, message_of, processes, values_of
 
@@ -50,7 +49,7 @@ IMAGE = np.full((48, 64, 3), 90, np.uint8)
 
 
 def step(estimator: Any, index: int = 0) -> list[int]:
-    people = estimator.step(IMAGE, None, 100.0 + index / 30, intrinsics_source=IntrinsicsSource.K)
+    people = estimator.step(Frame(IMAGE, 100.0 + index / 30))
     return [int(number) for number in people.track_id]
 
 

@@ -29,6 +29,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.frame import Frame
 from multihmr2_ros.media.video import VideoWriter
 from multihmr2_ros.network.movenet import MoveNet
 from multihmr2_ros.people import People
@@ -407,9 +408,10 @@ class Seer:
     def reset(self) -> None:
         self.stamps.clear()
 
-    def step(self, image: np.ndarray, k: np.ndarray | None = None, stamp: float = 0.0) -> People:
-        self.stamps.append(stamp)
-        return make_people(int(image.mean() > 70), track_id=np.array([3][: int(image.mean() > 70)]))
+    def step(self, frame: Frame, /) -> People:
+        self.stamps.append(frame.stamp)
+        bright = int(frame.image.mean() > 70)
+        return make_people(bright, track_id=np.array([3][:bright]))
 
 
 def test_a_video_is_watched_every_second_frame(videos: ModuleType, tmp_path: Path) -> None:

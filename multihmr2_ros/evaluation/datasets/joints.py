@@ -25,7 +25,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
@@ -35,7 +34,6 @@ from multihmr2_ros.camera import (
     LARGEST_COEFFICIENT,
     CameraModel,
     project,
-    undistortion_maps,
     validate_k,
     vertical_fov,
 )
@@ -43,8 +41,10 @@ from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation.datasets.files import parsed
 from multihmr2_ros.evaluation.moments import Moment
 from multihmr2_ros.evaluation.run import PeopleEstimator
+from multihmr2_ros.frame import Frame
+from multihmr2_ros.lens import LensDistortion, lens_of
 from multihmr2_ros.media.images import read_image
-from multihmr2_ros.people import Frame, IntrinsicsSource, People
+from multihmr2_ros.people import IntrinsicsSource, People
 
 Floats = NDArray[np.float64]
 Points = Callable[[NDArray[np.float32]], Floats]  # (n, 19158, 3) vertices → (n, P, 3)
@@ -72,14 +72,13 @@ class Lens:
         if self.distortion.shape not in [(count,) for count in (0, *counts)] or not is_usable:
             raise ValueError(f"expected {counts} finite coefficients of distortion, got {self.distortion}")
 
-    def straighten(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The image as a pinhole camera with the same k sees it."""
+    def distortion_of(self, image: NDArray[np.uint8]) -> LensDistortion | None:
+        """Return the distortion of an image (H, W, 3); None without one."""
         if not self.distortion.any():
-            return image
+            return None
         models = {4: "plumb_bob", 5: "plumb_bob"}
         model = "equidistant" if self.is_fisheye else models.get(len(self.distortion), "rational_polynomial")
-        camera = CameraModel(self.k, self.distortion, model, image.shape[1], image.shape[0])
-        return np.asarray(cv2.remap(image, *undistortion_maps(camera), cv2.INTER_LINEAR), np.uint8)
+        return lens_of(CameraModel(self.k, self.distortion, model, image.shape[1], image.shape[0]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,12 +128,12 @@ class JointSequence:
         unread: list[str] = []
         for each in self.frames:
             try:
-                picture = read_image(each.image)
-            except UserError as error:  # one damaged picture must not cost the others
+                image = read_image(each.image)
+            except UserError as error:  # one damaged image must not cost the others
                 unread.append(str(error))
                 continue
-            image, k = each.lens.straighten(picture), each.lens.k
-            frame = Frame(image, stamp=each.stamp_s, k=k, intrinsics_source=IntrinsicsSource.K, name=each.image.stem)
+            k = each.lens.k
+            frame = Frame(image, each.stamp_s, k, name=each.image.stem, lens=each.lens.distortion_of(image))
             truth = None if each.actors is None else true_people(each.actors(), k, image.shape[:2], self.root)
             yield Moment(round(each.stamp_s * NS), frame=frame, truth=truth, is_camera_true=True)
         if unread:
@@ -157,15 +156,13 @@ class JointEstimator:
     def reset(self) -> None:
         self._estimator.reset()
 
-    def step(
-        self, image: NDArray[np.uint8], k: Floats | None, stamp: float, *, intrinsics_source: IntrinsicsSource
-    ) -> People:
-        people = self._estimator.step(image, k, stamp, intrinsics_source=intrinsics_source)
+    def step(self, frame: Frame, /) -> People:
+        people = self._estimator.step(frame)
         joints, vertices = np.split(self._points(people.vertices), [self._joint_count], axis=1)
         return dataclasses.replace(
             people,
             joints=joints.astype(np.float32),
-            joints_2d=project(joints, people.k).astype(np.float32),
+            joints_2d=frame.points_as_recorded(project(joints, people.k)),
             pelvis=joints[:, list(self._root)].mean(axis=1).astype(np.float32),
             vertices=vertices.astype(np.float32),
         )

@@ -55,14 +55,15 @@ from multihmr2_ros.evaluation.datasets.files import Listing
 from multihmr2_ros.evaluation.highlights import FILE as HIGHLIGHTS
 from multihmr2_ros.evaluation.highlights import Highlights
 from multihmr2_ros.evaluation.moments import Sequence
-from multihmr2_ros.evaluation.run import Camera, PeopleEstimator, SequenceResult, evaluate_sequence
+from multihmr2_ros.evaluation.run import PeopleEstimator, SequenceResult, evaluate_sequence
 from multihmr2_ros.evaluation.scoring import ScoringConfig, body_boxes, image_joints
 from multihmr2_ros.evaluation.tally import Tally
+from multihmr2_ros.frame import Frame, IntrinsicsChoice
 from multihmr2_ros.media.images import read_image
 from multihmr2_ros.metrics.detection import DetectionCounts
 from multihmr2_ros.metrics.identity import FrameBoxes, identity_counts
 from multihmr2_ros.metrics.keypoints import ImageKeypoints, coco_scores
-from multihmr2_ros.people import IntrinsicsSource, People
+from multihmr2_ros.people import People
 
 SPLITS = {
     MSCOCO: "val2017", POSETRACK: "val", THREEDPW: "test", PANOPTIC: "00_16", EMDB: "emdb1", HARMONY4D: "cam01",
@@ -76,22 +77,33 @@ Outcome = tuple[Tally, tuple[str, ...]]  # of a sequence, and what was wrong, a 
 
 @dataclasses.dataclass(frozen=True)
 class DatasetJob:
-    """folder: of the data set, as it was unpacked. split: of SPLITS by default; for CMU Panoptic, Hi4D and Harmony4D
-    the camera."""
+    """A data set to evaluate.
+
+    name        one of DATASETS
+    folder      of the data set, as unpacked
+    out         folder of all results
+    split       None: the one in SPLITS; for CMU Panoptic, Hi4D and Harmony4D the camera
+    regressor   file of weights for the data set's own joints, or None
+    intrinsics  with which the estimator places people
+    scoring     settings of the scoring
+    highlights  whether the images for the report are written
+    """
 
     name: str
     folder: Path
     out: Path
     split: str | None = None
     regressor: Path | None = None
-    camera: Camera = dataclasses.field(default_factory=Camera)
+    intrinsics: IntrinsicsChoice = dataclasses.field(default_factory=IntrinsicsChoice)
     scoring: ScoringConfig = dataclasses.field(default_factory=ScoringConfig)
     highlights: bool = True
 
 
 def resolved(job: DatasetJob) -> DatasetJob:
-    """With the data set's own split, and with its own pairs: in Hi4D and Harmony4D the paper aligns the two people who
-    are annotated, however far from each other they are."""
+    """Fill in the data set's default split and its pair distance.
+
+    In Hi4D and Harmony4D the paper aligns the two annotated people, however far apart they are.
+    """
     if job.split and job.name not in SPLITTABLE:
         raise UserError(f"{job.name} has no parts to choose, got --split {job.split}; leave it out")
     scoring = job.scoring
@@ -103,8 +115,11 @@ def resolved(job: DatasetJob) -> DatasetJob:
 def evaluate_dataset(
     job: DatasetJob, estimator: Any, progress: Progress = lambda items, name, count: items
 ) -> list[SequenceResult]:
-    """estimator: with the full mesh where keypoints are regressed from it. Raises UserError where the folder is not of
-    the data set; a sequence that cannot be read is a result with a problem."""
+    """Evaluate a data set.
+
+    estimator: with the full mesh if keypoints are regressed from it. Raises UserError if the folder does not hold the
+    data set. A sequence that cannot be read gives a result with a problem.
+    """
     job = resolved(job)
     split = job.split or ""
     if job.name == MSCOCO:
@@ -217,12 +232,12 @@ def _in_order(
         folder = job.out / sequence.name
         folder.mkdir(parents=True, exist_ok=True)
         return evaluate_sequence(
-            sequence, estimator, job.camera, folder, job.scoring,
+            sequence, estimator, job.intrinsics, folder, job.scoring,
             listeners=lambda stack: [Highlights(folder / HIGHLIGHTS, estimator.faces, stack)] if job.highlights else [],
             progress=lambda moments, each: progress(moments, each.name, each.moment_count),
         )  # fmt: skip
 
-    results = _each(job, listing, job.camera.source, evaluate)
+    results = _each(job, listing, job.intrinsics.source, evaluate)
     return [dataclasses.replace(result, folder=result.name) for result in results]
 
 
@@ -263,7 +278,7 @@ def _look(
             f"{path} is {image.shape[1]} x {image.shape[0]} px, but its labels are for {labeled_size[0]} x "
             f"{labeled_size[1]} px; give the images as they were downloaded"
         )
-    people: People = estimator.step(image, None, stamp_s, intrinsics_source=IntrinsicsSource.PREDICTED)
+    people: People = estimator.step(Frame(image, stamp_s))
     return people
 
 

@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import re
 from collections.abc import Iterator
@@ -31,7 +32,7 @@ from multihmr2_ros.evaluation.datasets.files import Listing, found, parsed
 from multihmr2_ros.evaluation.datasets.joints import NS, Lens
 from multihmr2_ros.evaluation.moments import Moment
 from multihmr2_ros.media.sources import VIDEO_SUFFIXES, VideoSource
-from multihmr2_ros.people import Frame, IntrinsicsSource
+from multihmr2_ros.people import IntrinsicsSource
 
 VIDEO_FOLDERS = ("videos", "videos-raw")
 
@@ -75,11 +76,13 @@ class CalibratedVideo:
                         f"{self.path} is {width} × {height} px, but its camera was calibrated for {self.size[0]} × "
                         f"{self.size[1]} px; calibrate it for the video as it is"
                     )
-                straight = Frame(
-                    self.lens.straighten(frame.image), stamp=frame.stamp, k=self.lens.k,
-                    intrinsics_source=IntrinsicsSource.K, name=frame.name,
-                )  # fmt: skip
-                yield Moment(round(frame.stamp * NS), frame=straight, is_camera_true=True)
+                calibrated = dataclasses.replace(
+                    frame,
+                    k=self.lens.k,
+                    intrinsics_source=IntrinsicsSource.K,
+                    lens=self.lens.distortion_of(frame.image),
+                )
+                yield Moment(round(frame.stamp * NS), frame=calibrated, is_camera_true=True)
             if source.damage:
                 self.problems.append(source.damage)
 

@@ -1,0 +1,145 @@
+# Copyright 2026 multihmr2_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The depth images of a bag: the topic that is registered to the images, and the depth image of a stamp."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multihmr2_ros.bags.reading import BagMessage, BagReader
+from multihmr2_ros.bags.stamps import NS
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.messages.content import HeaderContent
+from multihmr2_ros.messages.depth import TYPES, depth_from_ros
+from multihmr2_ros.messages.images import compressed_image_from_ros
+
+RAW = "sensor_msgs/msg/Image"
+DEPTH = "depth"  # part of the name of a depth topic
+OFF = "off"  # value of --depth-topic
+MAX_DELAY_S = 0.1  # between the stamps of an image and its depth image
+AHEAD_NS = NS  # a depth image may be recorded this much later than its image
+KEPT = 4  # depth images in memory
+
+
+class DepthImages:
+    """Reads the depth images of a bag beside its images, in order of recording. At most KEPT are in memory.
+
+    Use it as a context manager.
+    """
+
+    def __init__(self, path: Path, topic: str) -> None:
+        self._bag = BagReader(path)
+        self._messages: Iterator[BagMessage] = self._bag.messages([topic])
+        self._next = next(self._messages, None)
+        self._kept: deque[tuple[int, Any]] = deque(maxlen=KEPT)  # stamp (ns), message
+
+    def find(self, header: HeaderContent, image_size: tuple[int, int], recorded_ns: int) -> NDArray[np.generic] | None:
+        """Return the depth image (H, W), uint16 mm or float32 m, with the nearest stamp; None without one in time.
+
+        header, image_size (H, W), recorded_ns: of the image, its size and the time of its recording. Raises UserError
+        for a depth image that is not registered to the image.
+        """
+        self._read(header.stamp_ns, recorded_ns)
+        if not self._kept:
+            return None
+        stamp_ns, message = min(self._kept, key=lambda kept: abs(kept[0] - header.stamp_ns))
+        if abs(stamp_ns - header.stamp_ns) > MAX_DELAY_S * NS:
+            return None
+        return depth_from_ros(message, header, image_size)
+
+    def close(self) -> None:
+        self._bag.close()
+
+    def __enter__(self) -> DepthImages:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _read(self, stamp_ns: int, recorded_ns: int) -> None:
+        """Read what was recorded before the image, and on until a depth image has its stamp or a later one."""
+        while self._next is not None:
+            is_due = self._next.time_ns <= recorded_ns
+            is_sought = not self._kept or self._kept[-1][0] < stamp_ns
+            if not is_due and not (is_sought and self._next.time_ns <= recorded_ns + AHEAD_NS):
+                return
+            self._keep(self._next)
+            self._next = next(self._messages, None)
+
+    def _keep(self, message: BagMessage) -> None:
+        try:
+            decoded = self._bag.decode(message)
+        except UserError:
+            return  # a damaged message
+        stamp_ns = decoded.header.stamp.sec * NS + decoded.header.stamp.nanosec
+        if self._kept and stamp_ns < self._kept[-1][0]:
+            self._kept.clear()  # time jumped back
+        self._kept.append((stamp_ns, decoded))
+
+
+def choose_depth_topic(bag: BagReader, image_topic: str, wanted: str | None) -> tuple[str | None, str]:
+    """Return the topic of depth images, None for no depth, and a warning or "".
+
+    wanted: a topic; OFF for none; None for the only topic with "depth" in its name whose first image is a depth image
+    of the same size and TF frame as the first image of image_topic. Raises UserError if the bag has no such topic.
+    """
+    if wanted == OFF:
+        return None, ""
+    raw = sorted(name for name, topic in bag.topics.items() if topic.type_name == RAW and name != image_topic)
+    if wanted is not None:
+        if wanted in raw:
+            return wanted, ""
+        raise UserError(f"{bag.path} has no images on {wanted} (--depth-topic); it has {', '.join(raw) or 'none'}")
+    named = [name for name in raw if DEPTH in name.lower()]
+    if not named:
+        return None, ""
+    layout = _layout(_first(bag, image_topic))
+    fitting = []
+    for name in named:
+        depth = _first(bag, name)
+        if depth is not None and depth.encoding in TYPES and _layout(depth) == layout:
+            fitting.append(name)
+    if len(fitting) > 1:
+        return None, f"there are several topics of depth images, choose one with --depth-topic: {', '.join(fitting)}"
+    return (fitting[0] if fitting else None), ""
+
+
+def _first(bag: BagReader, topic: str) -> Any:
+    """Return the first message of a topic that can be decoded, or None."""
+    for message in bag.messages([topic]):
+        try:
+            return bag.decode(message)
+        except UserError:
+            continue
+    return None
+
+
+def _layout(image: Any) -> tuple[int, int, str] | None:
+    """Return height, width (px) and TF frame of an image message; None if they cannot be read."""
+    if image is None:
+        return None
+    if hasattr(image, "encoding"):
+        return image.height, image.width, image.header.frame_id
+    try:
+        height, width = compressed_image_from_ros(image).shape[:2]
+    except UserError:
+        return None
+    return height, width, image.header.frame_id

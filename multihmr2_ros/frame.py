@@ -1,0 +1,179 @@
+# Copyright 2026 multihmr2_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""A camera image with everything known about it: the input of `Estimator.step`.
+
+A live camera, a bag, a video, a folder of images and a data set each make frames. The image is always as recorded: the
+estimator alone undistorts it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .camera import intrinsics_from_fov
+from .depth import RelativeDepth, check_depth
+from .errors import UserError
+from .lens import Distort, LensDistortion
+from .people import IntrinsicsSource
+
+GIVEN, PREDICTED = "given", "predicted"
+
+
+@dataclass(frozen=True)
+class Ground:
+    """The plane of the ground, normal · x = offset_m, in the camera's optical frame.
+
+    normal (3,) has unit length and points up, so −offset_m is the camera's height above the ground in m. A normal of
+    another length or direction is scaled and turned to the camera's side. Raises UserError for a normal without
+    direction, and for a camera on the ground itself.
+    """
+
+    normal: NDArray[np.float64]
+    offset_m: float
+
+    def __post_init__(self) -> None:
+        normal = np.asarray(self.normal, np.float64)
+        length = float(np.linalg.norm(normal)) if normal.shape == (3,) else 0.0
+        if not (np.isfinite(length) and length > 0 and np.isfinite(self.offset_m)):
+            raise UserError(
+                f"a ground plane must have a normal of 3 numbers, not all 0, and an offset in m, got "
+                f"{np.asarray(self.normal).tolist()} and {self.offset_m}; correct it"
+            )
+        if self.offset_m == 0:
+            raise UserError("the camera must be above the ground, got a plane through it; correct the plane's offset")
+        scale = -np.sign(self.offset_m) / length
+        object.__setattr__(self, "normal", normal * scale)
+        object.__setattr__(self, "offset_m", float(self.offset_m * scale))
+
+    @classmethod
+    def of_fixed_frame(cls, fixed_from_camera: ArrayLike, height_m: float = 0.0) -> Ground:
+        """Return the plane z = height_m of a fixed frame whose z axis points up, such as ROS's odom and map.
+
+        fixed_from_camera (4, 4): the camera's pose in that frame. Raises UserError if it is not above the plane.
+        """
+        pose = np.asarray(fixed_from_camera, np.float64)
+        if pose.shape != (4, 4) or not np.isfinite(pose).all():
+            raise UserError(f"the camera's pose must be a finite (4, 4) matrix, got shape {pose.shape}; pass one")
+        below_m = height_m - float(pose[2, 3])
+        if below_m >= 0:
+            raise UserError(
+                f"the camera must be above the ground, got {below_m:.3f} m below; give a frame whose z axis points up"
+            )
+        return cls(pose[2, :3], below_m)
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One camera image and what is known about it.
+
+    image              (H, W, 3) uint8 RGB, as recorded
+    stamp              s, of the image
+    k                  (3, 3) float64 intrinsics in px of the undistorted image; None: to be predicted
+    intrinsics_source  where k came from; always PREDICTED without k
+    name               file stem for results
+    lens               distortion of the image; None: the image has none
+    depth              (H, W) uint16 mm or float32 m, registered to the image as recorded (0, NaN and infinite are
+                       holes), or a relative depth map, or None
+    ground             the ground's plane in the camera's frame, or None
+    camera_pose        (4, 4), fixed frame from camera, at the stamp, or None; with it, velocities are over the ground
+    fixed_frame        name of the fixed frame, "" if unnamed
+    """
+
+    image: NDArray[np.uint8]
+    stamp: float = 0.0
+    k: NDArray[np.float64] | None = None
+    intrinsics_source: IntrinsicsSource = IntrinsicsSource.K
+    name: str = "frame"
+    lens: LensDistortion | None = None
+    depth: NDArray[np.generic] | RelativeDepth | None = None
+    ground: Ground | None = None
+    camera_pose: NDArray[np.float64] | None = None
+    fixed_frame: str = ""
+
+    def __post_init__(self) -> None:
+        if self.k is None:
+            object.__setattr__(self, "intrinsics_source", IntrinsicsSource.PREDICTED)
+
+    @property
+    def distort(self) -> Distort | None:
+        """Map from points in the undistorted image to points in `image`; None without a lens."""
+        return None if self.lens is None else self.lens.distort_points
+
+    def check(self) -> None:
+        """Raise UserError for an image, a lens or a depth image that cannot be used."""
+        height, width = _checked_size(self.image)
+        if self.lens is not None and (self.lens.camera.height, self.lens.camera.width) != (height, width):
+            raise UserError(
+                f"a lens of images of {self.lens.camera.width} x {self.lens.camera.height} px was expected to fit the "
+                f"image, got {width} x {height} px; give the calibration of these images"
+            )
+        check_depth(self.depth, (height, width))
+
+    def undistorted(self) -> Frame:
+        """Return the frame as a pinhole camera with the same K sees it: image and depth without lens distortion."""
+        if self.lens is None:
+            return self
+        depth = self.depth
+        if isinstance(depth, RelativeDepth):
+            values = self.lens.undistort_depth(depth.values.astype(np.float32), hole=np.nan)
+            depth = RelativeDepth(values, depth.kind)
+        elif depth is not None:
+            depth = self.lens.undistort_depth(depth)
+        return dataclasses.replace(self, image=self.lens.undistort_image(self.image), depth=depth, lens=None)
+
+    def points_as_recorded(self, points_2d: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Map points (..., 2) px of the undistorted image to px of `image`; NaN where the lens model is not valid."""
+        points = points_2d if self.lens is None else self.lens.distort_points(points_2d)
+        return points.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class IntrinsicsChoice:
+    """A user's choice of the intrinsics that people are placed with.
+
+    source            "given": those of the frame, or k or vertical_fov_rad below; "predicted": the network's
+    k                 (3, 3) px of the image, or None
+    vertical_fov_rad  vertical field of view, or None
+    """
+
+    source: str = GIVEN
+    k: NDArray[np.float64] | None = None
+    vertical_fov_rad: float | None = None
+
+    def apply(self, frame: Frame) -> Frame:
+        """Return the frame with the chosen intrinsics. Its lens stays: distortion belongs to the image."""
+        height, width = frame.image.shape[:2]
+        if self.source == PREDICTED:
+            return dataclasses.replace(frame, k=None)
+        if self.k is not None:
+            return dataclasses.replace(frame, k=self.k, intrinsics_source=IntrinsicsSource.PARAMETER)
+        if self.vertical_fov_rad is not None:
+            k = intrinsics_from_fov(self.vertical_fov_rad, width, height)
+            return dataclasses.replace(frame, k=k, intrinsics_source=IntrinsicsSource.PARAMETER)
+        return frame
+
+
+def _checked_size(image: NDArray[np.uint8]) -> tuple[int, int]:
+    """Return (height, width). Raise UserError unless the image is (height, width, 3) uint8 and has pixels."""
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        came = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise UserError(f"an image must be a (height, width, 3) uint8 RGB array, got {came}; convert it first")
+    if 0 in image.shape:
+        raise UserError(f"an image must have pixels, got {image.shape[1]} × {image.shape[0]}")
+    return image.shape[0], image.shape[1]

@@ -1,0 +1,200 @@
+# Copyright 2026 multihmr2_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Makes the frame of a received image: intrinsics by CameraInfo, depth, ground and camera pose by TF."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from multihmr2_ros.camera import intrinsics_from_fov
+from multihmr2_ros.errors import UserError
+from multihmr2_ros.frame import Frame, Ground
+from multihmr2_ros.messages.calibration import Intrinsics, intrinsics_from_info
+from multihmr2_ros.messages.content import HeaderContent
+from multihmr2_ros.messages.depth import depth_from_ros
+from multihmr2_ros.messages.images import compressed_image_from_ros, image_from_ros
+from multihmr2_ros.people import IntrinsicsSource
+
+from .conversions import header_from_ros
+from .inputs import Inputs, Received
+from .parameters import NodeParameters
+from .target_frame import Target
+from .transform_buffer import Unknown
+
+FUTURE_S = 1.0  # tolerance of stamps in the future: clocks differ a little, and a simulated clock advances in steps
+
+
+@dataclass(frozen=True)
+class CameraImage:
+    """A decoded image (H, W, 3) uint8 RGB with its header. arrival_s: on the node's clock, perhaps simulated."""
+
+    image: NDArray[np.uint8]
+    header: HeaderContent
+    arrival_s: float
+
+    @property
+    def stamp_s(self) -> float:
+        return self.header.sec + self.header.nanosec * 1e-9
+
+    @property
+    def time_s(self) -> float:
+        """The stamp, or the arrival time for an image without stamp."""
+        return self.stamp_s or self.arrival_s
+
+    @property
+    def faults(self) -> list[str]:
+        """Errors in the header, one line each."""
+        faults = []
+        if not self.header.frame_id:
+            faults.append(
+                "images have no header.frame_id: no transforms of people are published; set the frame of the camera in "
+                "its driver"
+            )
+        ahead_s = -self.age_at_receipt_s
+        if self.arrival_s > 0 and ahead_s > FUTURE_S:
+            faults.append(
+                f"images are stamped {ahead_s:.1f} s in the future: ages and latencies mean nothing, max_age_s drops "
+                "none; set the clocks of the camera and of this machine alike"
+            )
+        return faults
+
+    @property
+    def age_at_receipt_s(self) -> float:
+        """s; NaN if the image has no stamp."""
+        return self.arrival_s - self.stamp_s if self.stamp_s else float("nan")
+
+
+class FrameMaker:
+    """Makes one frame after the other, in the worker's thread, which may wait for transforms and depth images.
+
+    report  called with the cause and the text of a problem
+    facts   what the last frame was made of, for the diagnostics
+    notice  remark on the last frame's camera_info, "" if none
+    """
+
+    def __init__(self, report: Callable[[str, str], None]) -> None:
+        self._report = report
+        self.facts: dict[str, str] = {}
+        self.notice = ""
+
+    def make(
+        self, received: Received, camera: CameraImage, inputs: Inputs, parameters: NodeParameters
+    ) -> tuple[Frame, Target | None]:
+        """Return the frame, and the target frame of the messages (None: none asked for, or unknown at the stamp)."""
+        given = intrinsics(received, camera.image, parameters)
+        self.notice = given.notice
+        if given.problem:
+            self._report("camera_info", given.problem)
+        deadline_s = time.monotonic() + parameters.transform_timeout_s
+        without = "of this image do without"
+        camera_pose = self._pose(inputs, camera, parameters.fixed_frame, deadline_s, f"velocities {without}")
+        ground = self._ground(inputs, camera, parameters.ground_frame, deadline_s)
+        target = self._target(inputs, camera, parameters.target_frame, deadline_s)
+        depth, about_depth = self._depth(inputs, camera, parameters.depth_max_delay_s)
+        own_frame = camera.header.frame_id if target is None else target.frame_id
+        is_unplaced = bool(parameters.target_frame) and target is None
+        self.facts = {
+            "velocity frame": own_frame if camera_pose is None else parameters.fixed_frame,
+            "ground": "not used" if ground is None else f"plane z = 0 of {parameters.ground_frame}",
+            "depth": about_depth,
+            "target frame": "not known: people are not published" if is_unplaced else own_frame,
+        }
+        frame = Frame(
+            camera.image, camera.time_s, given.k, given.source, lens=given.lens, depth=depth, ground=ground,
+            camera_pose=camera_pose, fixed_frame=parameters.fixed_frame,
+        )  # fmt: skip
+        return frame, target
+
+    def _pose(
+        self, inputs: Inputs, camera: CameraImage, frame: str, deadline_s: float, consequence: str
+    ) -> NDArray[np.float64] | None:
+        """Look up (4, 4) frame from camera; None if no frame is asked for, or it is not known in time."""
+        if not frame or inputs.transforms is None:
+            return None
+        try:
+            return inputs.transforms.pose(frame, camera.header, deadline_s - time.monotonic())
+        except Unknown as reason:
+            self._report("transform", f"{reason}: {consequence} {frame!r}")
+            return None
+
+    def _ground(self, inputs: Inputs, camera: CameraImage, frame: str, deadline_s: float) -> Ground | None:
+        pose = self._pose(inputs, camera, frame, deadline_s, "distances of this image do without")
+        if pose is None:
+            return None
+        try:
+            return Ground.of_fixed_frame(pose)
+        except UserError as error:
+            self._report("ground", f"{error} (ground_frame {frame!r})")
+            return None
+
+    def _target(self, inputs: Inputs, camera: CameraImage, frame: str, deadline_s: float) -> Target | None:
+        pose = self._pose(inputs, camera, frame, deadline_s, "people of this image are not published in")
+        if pose is None or inputs.transforms is None:
+            return None
+        return Target(frame, pose, inputs.transforms.rate(frame, camera.header, pose))
+
+    def _depth(self, inputs: Inputs, camera: CameraImage, most_s: float) -> tuple[NDArray[np.generic] | None, str]:
+        """Return the depth image (H, W) or None, and for the diagnostics whether and why it is used."""
+        images = inputs.depth_images
+        if images is None:
+            return None, "not used: use_depth is false"
+        message = images.nearest(camera.header.stamp_ns, most_s)
+        if message is None and images.is_alive:
+            return None, f"not used: none within {most_s} s of the image"
+        if message is None:
+            return None, f"not used: nothing comes on {inputs.depth_topic}"
+        try:
+            return depth_from_ros(deserialized(message, Image), camera.header, camera.image.shape[:2]), "used"
+        except UserError as error:
+            self._report("depth", str(error))
+            return None, "not used: it does not fit"
+
+
+def camera_image(received: Received) -> CameraImage:
+    """Decode a received image. Raises UserError for an image that cannot be used."""
+    message = deserialized(received.image, CompressedImage if received.is_compressed else Image)
+    image = compressed_image_from_ros(message) if received.is_compressed else image_from_ros(message)
+    return CameraImage(image, header_from_ros(message.header), received.arrival_s)
+
+
+def intrinsics(received: Received, image: NDArray[np.uint8], parameters: NodeParameters) -> Intrinsics:
+    """Return an image's intrinsics by the parameter, else by the CameraInfo, else to be predicted."""
+    height, width = image.shape[:2]
+    if parameters.vertical_fov_rad > 0:
+        k = intrinsics_from_fov(parameters.vertical_fov_rad, width, height)
+        return Intrinsics(k, IntrinsicsSource.PARAMETER)
+    if received.camera_info is None:
+        return Intrinsics(notice="no camera_info received: intrinsics are predicted")
+    try:
+        info = deserialized(received.camera_info, CameraInfo)
+    except UserError as error:
+        return Intrinsics(problem=f"{error}; until then intrinsics are predicted")
+    return intrinsics_from_info(info, image, rectified=parameters.image_rectified)
+
+
+def deserialized(data: bytes, kind: type) -> Any:
+    """Deserialize a message. Raises UserError for damaged bytes."""
+    try:
+        return deserialize_message(data, kind)
+    except Exception as error:  # each middleware has its own for bytes that it does not understand
+        raise UserError(f"a damaged {kind.__name__} came ({len(data)} bytes); check its publisher") from error
