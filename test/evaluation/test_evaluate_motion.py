@@ -19,6 +19,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,7 +41,7 @@ from multihmr2_ros.metrics.uncertainty import normalized_error_bounds
 from multihmr2_ros.people import People
 from test.helpers.evaluation_bags import TruthfulEstimator, at, scene, write_scene
 
-FRAMES, PEOPLE = 60, 3
+FRAMES, PEOPLE = 30, 3
 SIGMA_M, SPEED_SIGMA = np.array([0.02, 0.03, 0.1]), np.array([0.1, 0.05, 0.3])
 TRUE_VELOCITY = np.array([0.1, 0.0, 0.0])  # of `scene`: 1 cm in 0.1 s
 
@@ -74,6 +75,12 @@ def noisy(factor: float = 1.0, cue: PlacementCue | None = PlacementCue.DEPTH) ->
 
 
 @pytest.fixture(scope="module")
+def noisy_result(bag: Path) -> tuple[SequenceResult, Path]:
+    """The result, and its folder, of an evaluation of `noisy()`."""
+    return evaluate(bag, bag.parent / "noisy", noisy()), bag.parent / "noisy"
+
+
+@pytest.fixture(scope="module")
 def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_scene(tmp_path_factory.mktemp("motion") / "walk.mcap", FRAMES, truth=true_people)
 
@@ -92,8 +99,8 @@ def test_known_noise_is_calibrated(bag: Path, tmp_path: Path) -> None:
     assert least < values["velocity NEES"] < most
     assert least < values["pelvis NEES"] < most
     low, high = normalized_error_bounds(FRAMES * PEOPLE)
-    assert values["velocity coverage"] == pytest.approx(95, abs=5)  # three standard deviations
-    assert values["pelvis coverage"] == pytest.approx(95, abs=5)
+    assert values["velocity coverage"] == pytest.approx(95, abs=7)  # three standard deviations
+    assert values["pelvis coverage"] == pytest.approx(95, abs=7)
     assert tally.calibration()["velocity"] == pytest.approx(
         {"nees": values["velocity NEES"], "low": low, "high": high, "inside_95": values["velocity coverage"],
          "count": FRAMES * PEOPLE}
@@ -102,40 +109,41 @@ def test_known_noise_is_calibrated(bag: Path, tmp_path: Path) -> None:
     assert small["velocity NEES"][0] == pytest.approx(4 * values["velocity NEES"])
 
 
-def test_velocity_errors_are_those_of_the_table(bag: Path, tmp_path: Path) -> None:
-    tally = evaluate(bag, tmp_path / "out", noisy()).tally
-    with open(tmp_path / "out" / "people.csv", newline="") as file:
+def test_velocity_errors_are_those_of_the_table(noisy_result: tuple[SequenceResult, Path]) -> None:
+    result, out = noisy_result
+    tally = result.tally
+    with open(out / "people.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     speeds = np.array([float(row["velocity_error_m_per_s"]) for row in rows])
     metrics = tally.metrics()
     assert metrics["velocity error"] == (pytest.approx(speeds.mean(), rel=1e-6), FRAMES * PEOPLE)
     assert metrics["velocity error p50"][0] == pytest.approx(np.percentile(speeds, 50), rel=1e-6)
     assert metrics["velocity error p95"][0] == pytest.approx(np.percentile(speeds, 95), rel=1e-6)
-    written = json.loads((tmp_path / "out" / "results.json").read_text())["results"]["given"]
+    written = json.loads((out / "results.json").read_text())["results"]["given"]
     assert written["metrics"]["velocity error p95"]["unit"] == "m/s"
     assert set(written["calibration"]) == {"velocity", "pelvis"}
 
 
-def test_distances_by_cue(bag: Path, tmp_path: Path) -> None:
+def test_distances_by_cue(noisy_result: tuple[SequenceResult, Path]) -> None:
     """Two of three people follow the depth; all have an error of 10 cm standard deviation, stated as such."""
-    result = evaluate(bag, tmp_path / "out", noisy())
+    result, out = noisy_result
     found = result.tally.distances()
     assert set(found) == {"prediction only", "depth"}
-    with open(tmp_path / "out" / "people.csv", newline="") as file:
+    with open(out / "people.csv", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["placement_cue"] == "depth"]
     errors, z = (np.array([float(row[name]) for row in rows]) for name in ("distance_error_mm", "distance_z_score"))
     assert (found["depth"]["count"], len(rows)) == (2 * FRAMES, 2 * FRAMES)
     assert found["depth"]["median_mm"] == pytest.approx(np.median(errors), rel=1e-5)
     assert found["depth"]["mean_mm"] == pytest.approx(errors.mean(), rel=1e-5)
     assert found["depth"]["z_mean"] == pytest.approx(z.mean(), abs=1e-5)
-    assert found["depth"]["z_rms"] == pytest.approx(1.0, abs=0.2)  # three standard deviations
+    assert found["depth"]["z_rms"] == pytest.approx(1.0, abs=0.28)  # three standard deviations
     assert found["prediction only"]["count"] == FRAMES
     assert list(rows[0])[-4:] == ["posture", "placement_cue", "distance_error_mm", "distance_z_score"]
     text = table({"given": result.tally})
     assert "distance" in text
     assert "prediction only" in text
     assert "95 % bounds" in text
-    html = page.write_report(tmp_path / "out", [result], {}, {}, []).read_text()
+    html = page.write_report(out, [result], {}, {}, []).read_text()
     assert "Distance error by placement cue" in html
     assert "Calibration of velocities and positions" in html
 
@@ -178,9 +186,9 @@ def as_of_before(folder: Path) -> None:
     (folder / "results.json").write_text(json.dumps(document))
 
 
-def test_results_of_the_version_before_are_compared(bag: Path, tmp_path: Path) -> None:
+def test_results_of_the_version_before_are_compared(noisy_result: tuple[SequenceResult, Path], tmp_path: Path) -> None:
     for name in ("old", "new"):
-        evaluate(bag, tmp_path / name, noisy())
+        shutil.copytree(noisy_result[1], tmp_path / name)
     as_of_before(tmp_path / "old")
     comparisons = compare(tmp_path / "old", tmp_path / "new")
     keys = {found.key for found in comparisons[0].differences}
