@@ -51,7 +51,7 @@ ALLOWED: dict[str, set[str]] = {
     "benchmark": EVERYONE | {"estimator", "network", "body", "camera"},
     "simulation": EVERYONE | {"camera", "body"},
     "labeling": EVERYONE | {"simulation", "placement", "camera", "body", "media"},
-    "training": EVERYONE | {"network", "simulation", "body", "camera", "media"},
+    "training": EVERYONE | {"network", "simulation", "metrics", "body", "camera", "media"},
     "metrics": EVERYONE | {"camera", "body"},
     "messages": EVERYONE | FRAME | {"camera"},
     "transform_tree": EVERYONE,

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Reading ahead and writing behind, so that the estimator need not wait: order and results stay the same."""
+"""Reads ahead and writes behind in threads, so that the estimator does not wait. Order and results do not change."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ POLL_S = 0.1
 
 
 def read_ahead(items: Iterable[Item], size: int = AHEAD) -> Generator[Item, None, None]:
-    """The items, made in a thread of their own, at most size of them early. Errors arrive in their turn."""
+    """Yield the items, produced in a thread at most `size` ahead. Errors are raised in their place in the order."""
     waiting: queue.Queue[tuple[str, Any]] = queue.Queue(size)
     is_stopped = threading.Event()
 
@@ -71,8 +71,8 @@ def read_ahead(items: Iterable[Item], size: int = AHEAD) -> Generator[Item, None
 
 
 class WriteBehind(Generic[Item]):
-    """Calls a function with each item in a thread of its own, in order. Use it as a context manager: when the block
-    ends well, everything is done; errors of the function are raised by the next call of put, or at the end."""
+    """Calls a function with each item, in order, in a thread. As a context manager, it waits for all items at the end;
+    the next call of put, or the end, raises errors of the function."""
 
     def __init__(self, function: Callable[[Item], None], size: int = AHEAD) -> None:
         self._function = function

@@ -17,8 +17,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ from multihmr2_ros.bags.humans import HUMAN_ARRAY, HUMANS_TOPIC, TRUTH_TOPIC
 from multihmr2_ros.bags.stamps import NS
 from multihmr2_ros.bags.writing import BagWriter
 from multihmr2_ros.evaluation.moments import Moment
+from multihmr2_ros.media.files import atomic_path
 from multihmr2_ros.messages.cdr import human_array_to_cdr
 from multihmr2_ros.messages.content import HeaderContent
 from multihmr2_ros.messages.people_content import Timing, people_to_content
@@ -33,15 +32,12 @@ from multihmr2_ros.people import People
 
 
 class PredictionBag:
-    """Takes moments and writes an .mcap file, in place of an older one, when its stack closes. Truth is copied as it
-    was recorded; the times of the messages are the images' stamps."""
+    """Writes moments to an .mcap file, which replaces an older one when the stack closes. Copies the truth as recorded;
+    the messages' times are the images' stamps."""
 
     def __init__(self, path: Path, stack: contextlib.ExitStack) -> None:
-        self._path = path
-        self._temporary = path.with_name(f".{path.stem}.{os.getpid()}.mcap")
-        self._remove()
-        stack.callback(self._finish)
-        self._writer = stack.enter_context(BagWriter(self._temporary))
+        temporary = stack.enter_context(atomic_path(path, keep_suffix=True))
+        self._writer = stack.enter_context(BagWriter(temporary))
 
     def add(self, index: int, moment: Moment, people: People, score: Any) -> None:
         source = moment.source
@@ -54,13 +50,3 @@ class PredictionBag:
         self._writer.write(HUMANS_TOPIC, HUMAN_ARRAY, data, max(moment.stamp_ns, 0))
         if source.truth is not None:
             self._writer.write(TRUTH_TOPIC, HUMAN_ARRAY, source.truth.data, max(moment.stamp_ns, 0))
-
-    def _finish(self) -> None:
-        """The bag has closed before: stacks unwind from the last to the first."""
-        if self._temporary.exists():
-            if self._path.is_dir():
-                shutil.rmtree(self._path)
-            os.replace(self._temporary, self._path)
-
-    def _remove(self) -> None:
-        self._temporary.unlink(missing_ok=True)

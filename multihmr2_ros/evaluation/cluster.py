@@ -31,7 +31,7 @@ CONNECT_TIMEOUT_S = 15
 
 
 class Job(Protocol):
-    """What is said of a job that does not come back."""
+    """The parts of a job that name it if it fails."""
 
     @property
     def path(self) -> Path: ...
@@ -49,10 +49,10 @@ AnyJob = TypeVar("AnyJob", bound=Job)
 def run_in_cluster(
     function: Callable[[AnyJob], SequenceResult], jobs: Sequence[AnyJob], workers: int = 0, scheduler: str | None = None
 ) -> list[SequenceResult]:
-    """function(job) of every job, in the jobs' order, in `workers` processes or at the scheduler's address.
+    """Call function(job) for every job, in `workers` processes or at the scheduler's address; results are in order.
 
-    A job whose process dies, or that fails, is a result with a problem; the others are not lost. Raises UserError
-    where Dask is missing or the scheduler does not answer.
+    A job that fails, or whose process dies, gives a result with a problem; the others continue. Raises UserError if
+    Dask is missing or the scheduler does not answer.
     """
     from tqdm import tqdm
 

@@ -12,11 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Two results against each other: differences with 95 % intervals from the bootstrap (Efron 1979).
+"""Compares two results: differences with 95 % intervals from the bootstrap (Efron 1979).
 
-Drawn are sequences, the same ones for both results; where there is only one, blocks of successive frames (30, or a
-tenth of a short sequence), because neighbouring frames are alike. Identities are not a sum over blocks: they have no
-interval then.
+Draws sequences, the same ones for both results. With a single sequence it draws blocks of successive frames (30, or a
+tenth of a short sequence), because neighboring frames are similar; identities, which are no sum over blocks, then have
+no interval.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from numpy.typing import NDArray
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation import results as files
-from multihmr2_ros.evaluation.report import number
-from multihmr2_ros.evaluation.tables import FRAME_DETECTION, column, scaled
-from multihmr2_ros.evaluation.tally import ERRORS, IDENTITY, METRICS, Sum, Tally
+from multihmr2_ros.evaluation.report import name_width, number
+from multihmr2_ros.evaluation.tables import FRAME_DETECTION, column
+from multihmr2_ros.evaluation.tally import ERRORS, IDENTITY, METRICS, MOTION_ERRORS, Sum, Tally
 from multihmr2_ros.metrics.detection import DetectionCounts
 from multihmr2_ros.metrics.identity import HOTA_THRESHOLDS, IdentityCounts
 
@@ -60,7 +60,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Of one kind of intrinsics (A's, and B's where they differ). drawn: what, in words."""
+    """The differences for one kind of intrinsics (A's, and B's if they differ). drawn: the kind of units, in words."""
 
     kind: str
     drawn: str
@@ -69,7 +69,7 @@ class Comparison:
 
 
 def compare(a: Path, b: Path, seed: int = 0) -> list[Comparison]:
-    """B − A for every kind of intrinsics that both have, or of their only ones. Raises UserError where the results
+    """Return B − A for every kind of intrinsics that both have, or for their only ones. Raises UserError if the results
     have no sequence in common."""
     read_a, read_b = _by_kind(a), _by_kind(b)
     kinds = [(kind, kind) for kind in read_a if kind in read_b]
@@ -85,7 +85,8 @@ def comparison_table(a: Path, b: Path, comparisons: Sequence[Comparison]) -> str
     lines = [f"A: {a}", f"B: {b}"]
     for each in comparisons:
         lines += ["", f"intrinsics {each.kind}; 95 % intervals of B − A over {each.units} {each.drawn}"]
-        lines.append(f"{'metric':<16}{'unit':<6}{'A':>10}{'B':>10}{'B − A':>10}{'95 % interval':>22}")
+        width = name_width(found.key for found in each.differences)
+        lines.append(f"{'metric':<{width}}{'unit':<6}{'A':>10}{'B':>10}{'B − A':>10}{'95 % interval':>22}")
         for found in each.differences:
             metric = units[found.key]
             low, high = (f"{value:+.2f}" if math.isfinite(value) else "" for value in (found.low, found.high))
@@ -94,21 +95,21 @@ def comparison_table(a: Path, b: Path, comparisons: Sequence[Comparison]) -> str
             a_text, b_text = number(found.a, metric.unit), number(found.b, metric.unit)
             difference = f"{found.b - found.a:+.2f}" if math.isfinite(found.b - found.a) else "–"
             lines.append(
-                f"{found.key:<16}{metric.unit:<6}{a_text:>10}{b_text:>10}{difference:>10}{interval:>22}{verdict}"
+                f"{found.key:<{width}}{metric.unit:<6}{a_text:>10}{b_text:>10}{difference:>10}{interval:>22}{verdict}"
             )
     return "\n".join(lines)
 
 
 def judgement(found: Difference) -> str:
-    """better or worse where the interval of B − A leaves out 0; else "": no interval, or nothing to see."""
-    higher_is_better = next(metric.higher_is_better for metric in METRICS if metric.key == found.key)
+    """Return "better" or "worse" if the interval of B − A leaves out 0; else "": no interval, or nothing to see."""
+    metric = next(metric for metric in METRICS if metric.key == found.key)
     if (found.low > 0 or found.high < 0) and abs(found.b - found.a) > TO_SEE:
-        return "better" if (found.b > found.a) == higher_is_better else "worse"
+        return "better" if metric.is_better(found.b, found.a) else "worse"
     return ""
 
 
 def _by_kind(folder: Path) -> dict[str, dict[str, dict[str, Any]]]:
-    """The sequences of a result by kind of intrinsics and name."""
+    """Read the sequences of a result, by kind of intrinsics and name."""
     kinds: dict[str, dict[str, dict[str, Any]]] = {}
     for sequence in files.read(folder)["sequences"]:
         kinds.setdefault(sequence["intrinsics"], {})[sequence["name"]] = sequence
@@ -152,7 +153,7 @@ def _compared(
 
 
 def _spread(a: NDArray[np.float64], b: NDArray[np.float64], rng: np.random.Generator) -> dict[str, tuple[float, float]]:
-    """The interval of every metric's difference, from units (u, columns of `_matrix`)."""
+    """Compute the interval of every metric's difference, from units (u, columns of `_matrix`)."""
     units = len(a)
     if units < 2:
         return {}
@@ -183,7 +184,7 @@ def _matrix(tallies: Sequence[Tally]) -> NDArray[np.float64]:
 
 
 def _row(tally: Tally) -> NDArray[np.float64]:
-    """Everything that metrics are made of, as sums."""
+    """The sums that all metrics are made of."""
     identity = tally.identity or IdentityCounts()
     sums = [tally.sums.get(metric.key, Sum()) for metric in ERRORS]
     return np.concatenate([
@@ -231,8 +232,10 @@ def _blocks(folder: Path, size: int) -> NDArray[np.float64]:
 def _frame(cells: dict[str, str]) -> Tally:
     sums = {}
     for metric in ERRORS:
+        if metric in MOTION_ERRORS and column(metric) not in cells:
+            continue  # results of an earlier version
         count = int(cells[f"{column(metric)}_count"])
         if count:
-            sums[metric.key] = Sum(float(cells[column(metric)]) / scaled(metric) * count, count)
+            sums[metric.key] = Sum(float(cells[column(metric)]) / metric.scale * count, count)
     detection = DetectionCounts(**{name: int(cells[name]) for name in FRAME_DETECTION})
     return Tally(frames=1, with_truth=int(cells["with_truth"]), detection=detection, sums=sums)

@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from multihmr2_ros.evaluation.person_rows import PersonRows
 from multihmr2_ros.evaluation.plots import LEAST_IN_BIN, new_figure
 from multihmr2_ros.evaluation.postures import POSTURES
+from multihmr2_ros.evaluation.tables import PersonRows
 from multihmr2_ros.evaluation.verdict import MIN_PEOPLE, finite
 from multihmr2_ros.metrics.uncertainty import coverage
 
@@ -38,7 +38,7 @@ PLAN_COLORS = {"true": "#222222", "predicted": "#0072b2"}
 
 @dataclass(frozen=True)
 class Picture:
-    """uri: the data: address of an image. alt: what it shows, for people who do not see it. caption: plain text."""
+    """An image of the page. uri: with the image's bytes (data:). alt: its content in words. caption: plain text."""
 
     uri: str
     alt: str
@@ -46,7 +46,7 @@ class Picture:
 
 
 def as_svg(figure: Any | None, alt: str, caption: str = "") -> list[Picture]:
-    """A matplotlib figure as SVG, the same bytes for the same figure; none for None."""
+    """Convert a matplotlib figure to SVG, with equal bytes for equal figures; an empty list for None."""
     if figure is None:
         return []
     from matplotlib import rc_context
@@ -66,7 +66,7 @@ def _data_uri(kind: str, data: bytes) -> str:
 
 
 def draw_groups(rows: PersonRows) -> list[Picture]:
-    """Recall and errors over distance, visibility and posture of the true people."""
+    """Draw recall and errors over distance, visibility and posture of the true people."""
     distance, visible = rows["true_distance_m"], rows["visible"]
     far = np.nanmax(distance, initial=0.0)
     edges = np.arange(0.0, np.ceil(far) + 1) if far <= 15 else np.linspace(0.0, np.ceil(far), 16)
@@ -89,7 +89,7 @@ def _bins(edges: NDArray[np.float64]) -> list[tuple[float, float]]:
 
 
 def _groups(rows: PersonRows, groups: Sequence[tuple[str, NDArray[np.bool_]]], label: str) -> list[Picture]:
-    """Bars of recall above, mean place and pose errors of those found below; groups of few people are left out."""
+    """Draw bars of recall, and below them mean position and pose errors of found people. Leaves out small groups."""
     known = [(name, rows.groups(of, "mrpe_mm"), rows.groups(of, "mpjpe_mm")[2]) for name, of in groups]
     known = [each for each in known if each[1][0] >= LEAST_IN_BIN]
     if len(known) < 2:
@@ -116,7 +116,7 @@ def _groups(rows: PersonRows, groups: Sequence[tuple[str, NDArray[np.bool_]]], l
 
 
 def draw_score_reliability(rows: PersonRows) -> list[Picture]:
-    """Share of detections that are people, in bins of their score, with 95 % intervals (Wilson)."""
+    """Draw the share of detections that are people, in bins of their score, with 95 % intervals (Wilson)."""
     counted = rows.matched | rows.false_positive
     score, is_person = rows["score"][counted], rows.matched[counted]
     if len(score) < MIN_PEOPLE:
@@ -148,7 +148,7 @@ def wilson(hits: int, count: int) -> tuple[float, float]:
 
 
 def draw_covariance_reliability(rows: PersonRows) -> list[Picture]:
-    """Share of errors inside the region that the stated covariance says should hold a share of them."""
+    """Draw the share of errors inside the region that should hold a given share, by the stated covariances."""
     squared = {name: finite(rows[f"{name}_mahalanobis2"]) for name in ("pelvis", "velocity")}
     squared = {name: values for name, values in squared.items() if len(values) >= MIN_PEOPLE}
     if not squared:
@@ -167,8 +167,8 @@ def draw_covariance_reliability(rows: PersonRows) -> list[Picture]:
 
 
 def draw_plan(rows: PersonRows, frame: NDArray[np.bool_], alt: str) -> Picture:
-    """The people of one frame (a mask over rows) from above: the camera at the bottom, true people as rings, predicted
-    ones as discs. Places are in the camera's optical frame, x to the right and z up the page."""
+    """Draw the people of one frame (a mask over rows) from above: the camera at the bottom, true people as rings,
+    predicted ones as discs. Positions are in the camera's optical frame, x to the right and z up the page."""
     true = np.stack([rows["true_x_m"], rows["true_z_m"]], axis=1)[frame]
     found = np.stack([rows["predicted_x_m"], rows["predicted_z_m"]], axis=1)[frame]
     shown = np.concatenate([true, found])
@@ -197,7 +197,7 @@ def _on_plan(point: NDArray[np.float64], reach_m: float) -> tuple[float, float]:
 
 
 def _circle(distance_m: int, reach_m: float) -> str:
-    """All places of one distance from the camera."""
+    """A circle of one distance from the camera."""
     radius, middle = PLAN_SIZE_PX * distance_m / reach_m, PLAN_SIZE_PX / 2
     return (
         f'<circle cx="{middle}" cy="{PLAN_SIZE_PX}" r="{radius:.1f}" fill="none" stroke="#ddd"/>'

@@ -30,16 +30,21 @@ from numpy.typing import NDArray
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation import figures, plots
 from multihmr2_ros.evaluation.comparison import Comparison, judgement
-from multihmr2_ros.evaluation.definitions import DEFINITIONS
 from multihmr2_ros.evaluation.figures import Picture, as_jpeg, as_svg
 from multihmr2_ros.evaluation.highlights import BEST, WORST, Ranking, cost, merit, read_images
 from multihmr2_ros.evaluation.highlights import FILE as IMAGES
-from multihmr2_ros.evaluation.person_rows import PersonRows
 from multihmr2_ros.evaluation.published import ROWS
-from multihmr2_ros.evaluation.report import number
+from multihmr2_ros.evaluation.report import (
+    CALIBRATION_COLUMNS,
+    DISTANCE_COLUMNS,
+    calibration_rows,
+    distance_rows,
+    number,
+)
 from multihmr2_ros.evaluation.results import merged, read, versions
 from multihmr2_ros.evaluation.run import SequenceResult
-from multihmr2_ros.evaluation.tally import METRICS, Tally
+from multihmr2_ros.evaluation.tables import PersonRows
+from multihmr2_ros.evaluation.tally import DEFINITIONS, METRICS, Tally
 from multihmr2_ros.evaluation.verdict import describe, describe_comparison, key_numbers
 from multihmr2_ros.media.files import atomic_path
 
@@ -52,7 +57,7 @@ COMPARED_FRAMES = 6  # of the worst of each result
 
 @dataclass(frozen=True)
 class ShownFrame:
-    """A frame as pictures, and in words."""
+    """One frame of the page: its images and a description."""
 
     title: str
     remarks: str
@@ -61,10 +66,11 @@ class ShownFrame:
 
 @dataclass
 class Page:
-    """What the template shows; parts without content are left out. Texts are plain, and are escaped there.
+    """The content of the template, which leaves out empty parts and escapes all texts.
 
     rows: of the table of metrics, as (key, definition, cells); columns: the headings of the cells
     paper: rows of the paper's tables, as (name, cells), under paper_columns
+    tables: (heading, remark, columns, rows), a row being (name, cells)
     sections: (heading, pictures); frames: (heading, remark, frames)
     sequences: (name, frames, people found of required, problems); facts: (name, value) of configuration and versions
     """
@@ -77,6 +83,7 @@ class Page:
     rows: list[tuple[str, str, list[str]]] = field(default_factory=list)
     paper_columns: list[str] = field(default_factory=list)
     paper: list[tuple[str, list[str]]] = field(default_factory=list)
+    tables: list[tuple[str, str, tuple[str, ...], list[tuple[str, list[str]]]]] = field(default_factory=list)
     sections: list[tuple[str, list[Picture]]] = field(default_factory=list)
     frames: list[tuple[str, str, list[ShownFrame]]] = field(default_factory=list)
     videos: list[tuple[str, str]] = field(default_factory=list)
@@ -86,7 +93,7 @@ class Page:
 
 
 def require_report_packages() -> None:
-    """Finds out before an hour's work whether a report can be written."""
+    """Raise UserError, before the evaluation starts, if packages for the report are missing."""
     try:
         import jinja2  # noqa: F401
         import matplotlib  # noqa: F401
@@ -100,7 +107,7 @@ def write_report(
     out: Path, results: Sequence[SequenceResult], configuration: Mapping[str, Any], timing: Mapping[str, Any],
     problems: Sequence[str],
 ) -> Path:  # fmt: skip
-    """The report of an evaluation, from its results and the tables in out. Returns its path."""
+    """Write the report of an evaluation from its results and the tables in out. Returns its path."""
     tallies = merged(results)
     rows = {kind: PersonRows.read(each) for kind, each in plots.rows_by_kind(out, results, "people.csv").items()}
     kind = next(iter(tallies))
@@ -115,6 +122,7 @@ def write_report(
         facts=_facts(configuration, timing),
     )
     _add_metrics(page, tallies)
+    _add_motion(page, tallies)
     _add_paper(page, configuration.get("dataset"), tallies[kind], results)
     page.sections = [each for each in _sections(out, results, people) if each[1]]
     page.frames = _extreme_frames(out, [result for result in results if result.intrinsics == kind])
@@ -125,7 +133,7 @@ def write_report(
 
 
 def write_comparison(out: Path, a: Path, b: Path, comparisons: Sequence[Comparison]) -> Path:
-    """The report of `evaluate --compare`: differences of B from A. Returns its path."""
+    """Write the report of `evaluate --compare`: differences of B from A. Returns its path."""
     page = Page(
         title="Two results compared",
         subtitle=f"A: {a} · B: {b}",
@@ -162,7 +170,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _where(result: SequenceResult, name: str = "") -> str:
-    """A sequence's name and intrinsics, or the place of its file relative to the report."""
+    """Return a sequence's name and intrinsics, or with `name` its file's path relative to the report."""
     if name:
         return f"{result.folder}/{name}".lstrip("/")
     return f"{result.name}, {result.intrinsics} intrinsics" if result.intrinsics != "recorded" else result.name
@@ -185,8 +193,28 @@ def _add_metrics(page: Page, tallies: Mapping[str, Tally]) -> None:
         page.rows.append((name, DEFINITIONS[metric.key], cells))
 
 
+def _add_motion(page: Page, tallies: Mapping[str, Tally]) -> None:
+    """Calibration of covariances, and distance errors by placement cue."""
+    calibration, distances = [], []
+    for kind, tally in tallies.items():
+        end = f", {kind}" if len(tallies) > 1 else ""
+        calibration += [(f"{name}{end}", cells) for name, cells in calibration_rows(tally)]
+        distances += [(f"{name}{end}", cells) for name, cells in distance_rows(tally)]
+    remark = (
+        "NEES is the mean normalized error squared: 1 if the stated covariances fit, above 1 if they are too small. "
+        "The bounds hold for independent errors; those of successive frames are not independent."
+    )
+    page.tables.append(("Calibration of velocities and positions", remark, CALIBRATION_COLUMNS, calibration))
+    remark = (
+        "Absolute errors of the pelvis's distance from the camera, by the measurement that the distance follows. z: "
+        "signed error over its stated standard deviation; the RMS is 1 if that fits."
+    )
+    page.tables.append(("Distance error by placement cue", remark, DISTANCE_COLUMNS, distances))
+    page.tables = [table for table in page.tables if table[-1]]
+
+
 def _add_paper(page: Page, dataset: str | None, tally: Tally, results: Sequence[SequenceResult]) -> None:
-    """One's own row above the paper's, for data sets that the paper has."""
+    """Add the rows of the paper below this result's, for data sets of the paper."""
     published = ROWS.get(dataset or "")
     if published is None:
         return
@@ -259,7 +287,7 @@ class _RankedFrame:
 
 
 def _ranked(sequences: Sequence[tuple[str, Path]]) -> tuple[list[_RankedFrame], list[_RankedFrame]]:
-    """The worst and the best frames of all sequences (name, folder), the most extreme first."""
+    """Rank the worst and the best frames of all sequences (name, folder), the most extreme first."""
     worst: list[_RankedFrame] = []
     best: list[_RankedFrame] = []
     for name, folder in sequences:
@@ -279,7 +307,7 @@ def _ranked(sequences: Sequence[tuple[str, Path]]) -> tuple[list[_RankedFrame], 
 
 
 def _by_frame(rows: PersonRows) -> Iterator[tuple[int, slice]]:
-    """Every frame's index, and where its rows are: they follow each other."""
+    """Yield every frame's index and its rows, which are contiguous."""
     frame = rows["frame"]
     bounds = [*np.flatnonzero(np.diff(frame, prepend=-1.0)), len(frame)]
     for start, end in itertools.pairwise(bounds):
@@ -346,7 +374,7 @@ def _flat(values: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
 
 
 def _write(path: Path, page: Page) -> Path:
-    """Leaves out frames, the least important first, until the page is small enough."""
+    """Write the page; leave out frames, the least important first, until it is small enough."""
     text = _render(page)
     while len(text.encode()) > MAX_BYTES and any(frames for *_, frames in page.frames):
         max(page.frames, key=lambda each: len(each[2]))[2].pop()

@@ -37,7 +37,7 @@ MOST_IDENTITIES = 40
 
 
 def require_matplotlib() -> None:
-    """Find out before an hour's work."""
+    """Raise UserError, before the evaluation starts, if matplotlib is missing."""
     try:
         import matplotlib  # noqa: F401
     except ImportError:
@@ -47,7 +47,7 @@ def require_matplotlib() -> None:
 
 
 def save_plots(out: Path, results: Sequence[SequenceResult]) -> list[Path]:
-    """Those that the results have data for; identities beside each sequence's tables."""
+    """Save the plots that the results have data for, identities in the folder of each sequence. Returns their paths."""
     figures = {
         out / "error_over_distance.png": draw_error_over_distance(rows_by_kind(out, results, "people.csv")),
         out / "field_of_view.png": draw_fields_of_view(rows_by_kind(out, results, "frames.csv")),
@@ -60,7 +60,7 @@ def save_plots(out: Path, results: Sequence[SequenceResult]) -> list[Path]:
 
 
 def times_ms(results: Sequence[SequenceResult]) -> dict[str, list[float]]:
-    """Every time (ms) of all sequences, by the name of the stage."""
+    """Return all times (ms) of all sequences, by the name of the stage."""
     times: dict[str, list[float]] = {}
     for result in results:
         for stage, values in result.tally.times_ms.items():
@@ -122,7 +122,7 @@ def draw_error_over_distance(kinds: Mapping[str, Iterable[dict[str, str]]]) -> A
 
 
 def draw_fields_of_view(kinds: Mapping[str, Iterable[dict[str, str]]]) -> Any | None:
-    """The network's own prediction is the same for all kinds of intrinsics: the first is drawn."""
+    """Draw the predicted field of view of the first kind of intrinsics: it is the same for all of them."""
     figure, axes = new_figure()
     rows = next(iter(kinds.values()), iter(()))
     values = columns(rows, ("predicted_fov_deg", "true_fov_deg"))

@@ -33,7 +33,7 @@ UP = np.array([0.0, -1.0, 0.0])
 def classify_postures(joints: NDArray[np.floating]) -> list[str]:
     """The posture of each person, one of POSTURES, from joints (n, 163, 3) m in the camera's optical frame.
 
-    The camera is taken as level: the vertical is its y axis. Other joint sets give "" for everybody.
+    The camera is taken as level: the vertical is its y axis. Other joint sets give "" for all people.
     """
     if joints.shape[1] != BONE_COUNT:
         return [""] * len(joints)

@@ -17,35 +17,77 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from multihmr2_ros.evaluation.tally import METRICS, Metric, Tally
+from multihmr2_ros.evaluation.tally import METRICS, MM, RATIO, SPEED, Metric, Tally
 
 
 def table(tallies: Mapping[str, Tally]) -> str:
-    """Of each kind of intrinsics one block of columns, by its name."""
+    """Return the table of results, with a block of columns for each kind of intrinsics, by its name."""
     lines = [_people(name, tally) for name, tally in tallies.items()]
     measured = {name: tally.metrics() for name, tally in tallies.items()}
     shown = [metric for metric in METRICS if any(metric.key in values for values in measured.values())]
     if shown:
         several = len(tallies) > 1
+        width = name_width(metric.key for metric in shown)
         lines.append("")
         if several:
-            lines.append(" " * 22 + "".join(f"{f'intrinsics {name}':>28}" for name in tallies))
-        lines.append(f"{'metric':<16}{'unit':<6}" + f"{'value':>10}{'count':>9}{'recall':>9}" * len(tallies))
-        lines += [_row(metric, list(tallies.values())) for metric in shown]
+            lines.append(" " * (width + 6) + "".join(f"{f'intrinsics {name}':>28}" for name in tallies))
+        lines.append(f"{'metric':<{width}}{'unit':<6}" + f"{'value':>10}{'count':>9}{'recall':>9}" * len(tallies))
+        lines += [_row(metric, list(tallies.values()), width) for metric in shown]
+    for name, tally in tallies.items():
+        lines += _calibration(name if len(tallies) > 1 else "", tally)
+        lines += _distances(name if len(tallies) > 1 else "", tally)
     for name, tally in tallies.items():
         lines += _times(name if len(tallies) > 1 else "", tally)
     return "\n".join(lines)
 
 
 def number(value: float, unit: str) -> str:
-    """With as many digits as mean something."""
+    """Format a value of a metric with as many digits as its unit deserves."""
     if not math.isfinite(value):
         return "∞" if value == math.inf else "–"
     if unit == "":
         return f"{value:.0f}"
-    return f"{value:.2f}" if unit == "deg" else f"{value:.1f}"
+    return f"{value:.2f}" if unit in ("deg", SPEED, RATIO) else f"{value:.1f}"
+
+
+def name_width(names: Iterable[str]) -> int:
+    """Width of a table's first column."""
+    return max(16, 2 + max(map(len, names), default=0))
+
+
+CALIBRATION_COLUMNS = ("NEES", "95 % bounds", "inside 95 %", "people")
+DISTANCE_COLUMNS = ("people", "median mm", "mean mm", "median %", "mean %", "z mean", "z RMS")
+
+
+def calibration_rows(tally: Tally) -> list[tuple[str, list[str]]]:
+    """Name and cells, under CALIBRATION_COLUMNS, of each of Tally.calibration."""
+    return [
+        (
+            name,
+            [
+                f"{found['nees']:.2f}",
+                f"{found['low']:.2f} … {found['high']:.2f}",
+                f"{found['inside_95']:.1f} %",
+                f"{found['count']:.0f}",
+            ],
+        )
+        for name, found in tally.calibration().items()
+    ]
+
+
+def distance_rows(tally: Tally) -> list[tuple[str, list[str]]]:
+    """Placement cue and cells, under DISTANCE_COLUMNS, of each of Tally.distances."""
+    keys = ("median_mm", "mean_mm", "median_percent", "mean_percent")
+    return [
+        (
+            cue,
+            [f"{found['count']:.0f}", *(number(found[key], MM) for key in keys)]
+            + [number(found[key], RATIO) for key in ("z_mean", "z_rms")],
+        )
+        for cue, found in tally.distances().items()
+    ]
 
 
 def _people(name: str, tally: Tally) -> str:
@@ -62,13 +104,32 @@ def _people(name: str, tally: Tally) -> str:
     return text
 
 
-def _row(metric: Metric, tallies: Sequence[Tally]) -> str:
-    line = f"{metric.key:<16}{metric.unit:<6}"
+def _row(metric: Metric, tallies: Sequence[Tally], width: int) -> str:
+    line = f"{metric.key:<{width}}{metric.unit:<6}"
     for tally in tallies:
         value, count = tally.metrics().get(metric.key, (math.nan, 0))
         recall = f"{100 * tally.detection.recall:.1f} %" if metric.recalled and count else ""
         line += f"{number(value, metric.unit):>10}{count:>9}{recall:>9}"
     return line.rstrip()
+
+
+def _calibration(name: str, tally: Tally) -> list[str]:
+    return _block(f"calibration {name}".strip(), CALIBRATION_COLUMNS, calibration_rows(tally))
+
+
+def _distances(name: str, tally: Tally) -> list[str]:
+    return _block(f"distance {name}".strip(), DISTANCE_COLUMNS, distance_rows(tally))
+
+
+def _block(title: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
+    """A table with an empty line before it; nothing without rows."""
+    if not rows:
+        return []
+    return [
+        "",
+        f"{title:<22}" + "".join(f"{column:>15}" for column in columns),
+        *(f"{name:<22}" + "".join(f"{cell:>15}" for cell in cells) for name, cells in rows),
+    ]
 
 
 def _times(name: str, tally: Tally) -> list[str]:

@@ -31,7 +31,7 @@ import numpy as np
 from multihmr2_ros import __version__
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation.run import SequenceResult
-from multihmr2_ros.evaluation.tally import ERRORS, METRICS, NORMALISED, Sum, Tally
+from multihmr2_ros.evaluation.tally import ERRORS, METRICS, MOTION_ERRORS, NORMALISED, Sum, Tally
 from multihmr2_ros.media.files import atomic_path
 from multihmr2_ros.metrics.detection import DetectionCounts
 from multihmr2_ros.metrics.identity import IdentityCounts
@@ -44,7 +44,7 @@ COUNTS = ("frames", "with_truth", "detections", "ignored_truth", "ignored_found"
 
 
 def merged(results: Iterable[SequenceResult]) -> dict[str, Tally]:
-    """The tally of all sequences, by the kind of their intrinsics, in the order in which they first come."""
+    """Add the tallies of all sequences, by the kind of their intrinsics, in order of first occurrence."""
     tallies: dict[str, Tally] = {}
     for result in results:
         tallies[result.intrinsics] = tallies.get(result.intrinsics, Tally()) + result.tally
@@ -55,7 +55,7 @@ def write(
     out: Path, results: Sequence[SequenceResult], configuration: dict[str, Any], timing: dict[str, Any],
     problems: Sequence[str],
 ) -> None:  # fmt: skip
-    """Everything that depends on time stands under "timing"; the rest is the same for the same input."""
+    """Write results.json. All that depends on time is under "timing"; the rest is equal for equal input."""
     tallies = merged(results)
     document = {
         "format": FORMAT,
@@ -91,7 +91,8 @@ def write(
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The results in a folder, with Tally objects under "tally" of each sequence (without times)."""
+    """Read the results in a folder, with a Tally, without times and samples, under "tally" of each sequence. Raises
+    UserError for a file that is missing or was not written by `multihmr2 evaluate`."""
     path = folder / FILE
     try:
         document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -128,14 +129,16 @@ def _described(tally: Tally) -> dict[str, Any]:
             key: {"value": value, "unit": UNITS[key][0], "count": count, "counted": UNITS[key][1]}
             for key, (value, count) in {**_unmatched(tally), **tally.metrics()}.items()
         },
+        **({"calibration": tally.calibration()} if tally.calibration() else {}),
+        **({"distance_by_cue": tally.distances()} if tally.distances() else {}),
     }
 
 
 def _unmatched(tally: Tally) -> dict[str, tuple[float, int]]:
-    """The rows of the errors, empty, where there was truth and nobody was matched."""
+    """Return empty rows of the errors if there was truth and no one was matched."""
     if not tally.with_truth or tally.detection.true_positives:
         return {}
-    return {metric.key: (math.nan, 0) for metric in (*ERRORS, *NORMALISED)}
+    return {metric.key: (math.nan, 0) for metric in (*ERRORS, *NORMALISED) if metric not in MOTION_ERRORS}
 
 
 def _sums(tally: Tally) -> dict[str, Any]:
@@ -163,7 +166,7 @@ def _tally(sequence: dict[str, Any]) -> Tally:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON knows it: numbers that are not finite become null."""
+    """Convert to JSON types; numbers that are not finite become null."""
     if isinstance(value, dict):
         return {str(key): _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple | array | np.ndarray):

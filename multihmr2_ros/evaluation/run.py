@@ -33,6 +33,7 @@ from multihmr2_ros.evaluation.scoring import ScoringConfig
 from multihmr2_ros.evaluation.sequence_scoring import SequenceScorer
 from multihmr2_ros.evaluation.tables import Listener, tables
 from multihmr2_ros.evaluation.tally import Tally
+from multihmr2_ros.evaluation.true_velocities import add_true_velocities
 from multihmr2_ros.frame import Frame, IntrinsicsChoice
 from multihmr2_ros.people import People
 
@@ -110,7 +111,7 @@ def evaluate_sequence(
         with (
             _told(problems),
             WriteBehind[Any](lambda item: _take(scorer, listening, *item)) as writer,
-            contextlib.closing(read_ahead(sequence)) as ahead,
+            contextlib.closing(read_ahead(add_true_velocities(sequence))) as ahead,
         ):
             for index, (moment, waited_ms) in enumerate(_timed(progress(ahead, sequence))):
                 people, times = _people(moment, estimator, intrinsics)

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""One frame's people against its truth: who is who, who counts, and every error."""
+"""Scores one frame: matches predicted and true people, decides which of them count, and computes every error."""
 
 from __future__ import annotations
 
@@ -25,11 +25,13 @@ from numpy.typing import NDArray
 
 from multihmr2_ros.camera import project
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.metrics import bodies, placement
+from multihmr2_ros.metrics import bodies, placement, uncertainty
 from multihmr2_ros.metrics.boxes import area, boxes_of_points, intersection
 from multihmr2_ros.metrics.identity import IGNORED_SHARE, FrameBoxes
 from multihmr2_ros.metrics.matching import MIN_IOU, Method, match_people
-from multihmr2_ros.people import PHENOTYPE_LABELS, IntrinsicsSource, People
+from multihmr2_ros.metrics.placement import DistanceErrors, distance_errors
+from multihmr2_ros.metrics.velocity import velocity_error
+from multihmr2_ros.people import PHENOTYPE_LABELS, IntrinsicsSource, People, PlacementCue
 
 Floats = NDArray[np.float64]
 AGE, ADULT_AGE = PHENOTYPE_LABELS.index("age"), 0.5  # of the phenotype, from which on people are no children
@@ -37,13 +39,14 @@ AGE, ADULT_AGE = PHENOTYPE_LABELS.index("age"), 0.5  # of the phenotype, from wh
 
 @dataclass(frozen=True)
 class ScoringConfig:
-    """Who counts, and how people are matched.
+    """Which people count, and how they are matched.
 
-    min_height_px      true people whose box is lower are ignored: neither misses, nor their matches false positives
-    min_visible        so are those of whom less than this share is visible, where that is known
-    matching, min_iou  see metrics.matching
-    pair_distance_m    people interact (Pair-PA-MPJPE) where their true pelvises are nearer than this; inf: all pairs
-    identities         whether identities are scored; even so, not where all who were found are untracked
+    min_height_px    true people with a lower box are ignored: they are no misses, their matches no false positives
+    min_visible      so are people of whom a smaller share is visible, if that is known
+    matching         see metrics.matching
+    min_iou          see metrics.matching
+    pair_distance_m  Pair-PA-MPJPE is over pairs whose true pelvises are nearer than this; inf: all pairs
+    identities       whether identities are scored; they are not if all predictions are untracked
     """
 
     min_height_px: float = 48.0
@@ -63,11 +66,13 @@ class ScoringConfig:
 
 @dataclass(frozen=True)
 class FrameScore:
-    """One frame. Rows are those of the people (n) and of the truth (t).
+    """The score of one frame with n predicted and t true people.
 
     pairs     (m, 2) predicted row, true row, of people who count
     required  (t,) whether a true person counts; excused (n,) whether a prediction does not
-    errors    by key of tally.ERRORS, in metres' and shares' own units: (m,) for people, less or more for other counts
+    errors    by key of tally.ERRORS, in mm, shares, degrees, m/s: (m,) for people, less or more for other counts
+    mahalanobis2  (m, 2) squared Mahalanobis distances of pelvis and velocity, NaN where unknown
+    cues      (m,) a PlacementCue of each pair; distances: errors of their distances from the camera
     boxes     predicted and true, for identities, of those who count
     """
 
@@ -75,6 +80,9 @@ class FrameScore:
     required: NDArray[np.bool_]
     excused: NDArray[np.bool_]
     errors: dict[str, Floats] = field(default_factory=dict)
+    mahalanobis2: Floats = field(default_factory=lambda: np.zeros((0, 2)))
+    cues: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    distances: DistanceErrors = field(default_factory=lambda: DistanceErrors(np.zeros(0), np.zeros(0), np.zeros(0)))
     predicted_boxes: FrameBoxes = field(default_factory=lambda: FrameBoxes(np.zeros(0, np.int64), np.zeros((0, 4))))
     true_boxes: FrameBoxes = field(default_factory=lambda: FrameBoxes(np.zeros(0, np.int64), np.zeros((0, 4))))
 
@@ -94,10 +102,15 @@ class FrameScore:
 def score_frame(
     people: People, truth: People, config: ScoringConfig, ignored: Floats | None = None, given_fov: float = np.nan
 ) -> FrameScore:
-    """The score of one frame; ignored (r, 4) px: regions where unmatched predictions do not count.
+    """Score one frame.
 
-    given_fov: vertical, rad, from the camera's calibration, where the truth does not say it. Raises UserError where
-    truth and predictions are of different rigs.
+    people     the predictions
+    truth      the true people
+    config     which people count
+    ignored    (r, 4) px, regions where unmatched predictions do not count
+    given_fov  vertical, rad, of the camera's calibration, for truth without one
+
+    Raises UserError if truth and predictions have different joints.
     """
     points, true_points = image_joints(people), image_joints(truth)
     if len(people) and len(truth) and points.shape[1] != true_points.shape[1]:
@@ -113,25 +126,30 @@ def score_frame(
     excused[pairs[~counts, 0]] = True
     excused |= _in_ignored_region(body_boxes(people, points), ignored, pairs)
     pairs = pairs[counts]
+    mine, theirs = people.select(pairs[:, 0]), truth.select(pairs[:, 1])
+    motion_errors, mahalanobis2 = _motion_errors(mine, theirs)
     return FrameScore(
         pairs=pairs,
         required=required,
         excused=excused,
-        errors=_errors(people, truth, pairs, config) | camera_errors(people, truth, given_fov),
+        errors=_errors(mine, theirs, config) | camera_errors(people, truth, given_fov) | motion_errors,
+        mahalanobis2=mahalanobis2,
+        cues=np.full(len(mine), PlacementCue.PRIOR) if mine.placement_cue is None else mine.placement_cue,
+        distances=distance_errors(mine.pelvis, theirs.pelvis, mine.distance_sigma_m),
         **_identity_boxes(people, truth, ~excused, required),
     )
 
 
 def image_joints(people: People) -> Floats:
-    """(n, J, 2) px: the joints through the pinhole camera, which is what the people were found with; joints_2d, which
-    may have the lens's distortion in them, only where there are no joints."""
+    """(n, J, 2) px: the joints projected by the pinhole camera that placed the people; without joints joints_2d, which
+    may contain lens distortion."""
     if people.joints.shape[1] and people.k[0, 0] > 0:
         return np.asarray(project(people.joints.astype(np.float64), people.k), np.float64)
     return people.joints_2d.astype(np.float64)
 
 
 def body_boxes(people: People, points: Floats) -> Floats:
-    """(n, 4) px, around the projected mesh, or the joints (n, J, 2) where there is none."""
+    """(n, 4) px, around the projected mesh, or around the joints (n, J, 2) px without a mesh."""
     if people.vertices.shape[1] and people.k[0, 0] > 0:
         points = np.asarray(project(people.vertices.astype(np.float64), people.k), np.float64)
     return boxes_of_points(points)
@@ -145,9 +163,8 @@ def _in_ignored_region(boxes: Floats, ignored: Floats | None, pairs: NDArray[np.
     return np.asarray(share > IGNORED_SHARE)
 
 
-def _errors(people: People, truth: People, pairs: NDArray[np.int64], config: ScoringConfig) -> dict[str, Floats]:
-    """By key; NaN nowhere but where the input has it. Rows of "people" metrics are the pairs."""
-    mine, theirs = people.select(pairs[:, 0]), truth.select(pairs[:, 1])
+def _errors(mine: People, theirs: People, config: ScoringConfig) -> dict[str, Floats]:
+    """Errors of matched people, predicted and true, by key; NaN only where the input is NaN."""
     errors: dict[str, Floats] = {}
     pelvis, true_pelvis = mine.pelvis.astype(np.float64), theirs.pelvis.astype(np.float64)
     axes = placement.root_position_error_per_axis(pelvis, true_pelvis)
@@ -155,21 +172,36 @@ def _errors(people: People, truth: People, pairs: NDArray[np.int64], config: Sco
     errors |= {f"MRPE {axis}": axes[:, column] for column, axis in enumerate("xyz")}
     errors["distance error"] = placement.relative_distance_error(pelvis, true_pelvis)
     errors |= _order_errors(pelvis, true_pelvis, theirs.running_shape[:, AGE])
-    if mine.joints.shape[1] and len(pairs):
+    if mine.joints.shape[1] and len(mine):
         errors["MPJPE"] = bodies.centred_point_error(mine.joints, theirs.joints, pelvis, true_pelvis)
         errors["PA-MPJPE"] = bodies.procrustes_error(mine.joints, theirs.joints)
         near = _near_pairs(true_pelvis, config.pair_distance_m)
         errors["Pair-PA-MPJPE"] = bodies.pair_procrustes_error(mine.joints, theirs.joints, near)
-    if mine.vertices.shape[1] and mine.vertices.shape == theirs.vertices.shape and len(pairs):
+    if mine.vertices.shape[1] and mine.vertices.shape == theirs.vertices.shape and len(mine):
         errors["PVE"] = bodies.centred_point_error(mine.vertices, theirs.vertices, pelvis, true_pelvis)
         errors["Abs-PVE"] = bodies.point_error(mine.vertices, theirs.vertices)
         errors["TA-PVE"] = bodies.translation_aligned_error(mine.vertices, theirs.vertices)
     return errors
 
 
+def _motion_errors(mine: People, theirs: People) -> tuple[dict[str, Floats], Floats]:
+    """tally.MOTION_ERRORS of matched people by key, NaN where unknown, and their squared Mahalanobis distances (m, 2)
+    of pelvis and velocity. A velocity over the ground is not compared with one relative to the camera."""
+    velocity = mine.velocity if mine.velocity_frame == theirs.velocity_frame else np.full_like(mine.velocity, np.nan)
+    squared = {
+        "pelvis": uncertainty.squared_mahalanobis(mine.pelvis, theirs.pelvis, mine.pelvis_covariance),
+        "velocity": uncertainty.squared_mahalanobis(velocity, theirs.velocity, mine.velocity_covariance),
+    }
+    errors = {"velocity error": velocity_error(velocity, theirs.velocity)}
+    for name, values in squared.items():
+        errors[f"{name} NEES"] = uncertainty.normalized_error_squared(values)
+        errors[f"{name} coverage"] = uncertainty.inside_ellipsoid(values)
+    return errors, np.stack([squared["pelvis"], squared["velocity"]], axis=1)
+
+
 def _order_errors(pelvis: Floats, true_pelvis: Floats, age: NDArray[np.floating]) -> dict[str, Floats]:
-    """Of all pairs of people with pelvises (n, 3) m and true age phenotypes (n,); ordinal pairs are those whose depths
-    differ by the tolerance or more."""
+    """Depth order errors of all pairs of people with pelvises (n, 3) m and true age phenotypes (n,). Ordinal pairs are
+    pairs whose true depths differ by the tolerance or more."""
     right = placement.depth_order(pelvis, true_pelvis).astype(np.float64)
     ordinal = placement.ordinal_order(pelvis[:, 2], true_pelvis[:, 2]).astype(np.float64)
     first, second = np.triu_indices(len(true_pelvis), k=1)
@@ -189,20 +221,20 @@ def _near_pairs(pelvis: Floats, distance_m: float) -> NDArray[np.int64]:
 
 
 def predicted_fov(people: People) -> float:
-    """Vertical, rad: the network's own; of a recording that of k, where k was predicted."""
+    """Vertical, rad: predicted by the network; of a recording, from k if k was predicted; else NaN."""
     if np.isfinite(people.predicted_vertical_fov):
         return people.predicted_vertical_fov
     return people.vertical_fov if people.intrinsics_source is IntrinsicsSource.PREDICTED else np.nan
 
 
 def true_fov(truth: People | None, given_fov: float) -> float:
-    """Vertical, rad; NaN where neither the truth nor the calibration says it."""
+    """Vertical, rad, of the truth, else of the calibration; NaN if neither has it."""
     known = truth is not None and truth.intrinsics_source is not IntrinsicsSource.PREDICTED
     return truth.vertical_fov if truth is not None and known and np.isfinite(truth.vertical_fov) else given_fov
 
 
 def camera_errors(people: People, truth: People | None, given_fov: float) -> dict[str, Floats]:
-    """Of the vertical field of view, degrees; NaN where it is not known."""
+    """The error of the vertical field of view, degrees; NaN if unknown."""
     error = placement.field_of_view_error(np.array([predicted_fov(people)]), np.array([true_fov(truth, given_fov)]))
     return {"FOV error": error}
 
@@ -210,7 +242,7 @@ def camera_errors(people: People, truth: People | None, given_fov: float) -> dic
 def _identity_boxes(
     people: People, truth: People, counted: NDArray[np.bool_], required: NDArray[np.bool_]
 ) -> dict[str, Any]:
-    """Boxes from vertices where both have the same, else from joints: a mesh is larger than its joints."""
+    """Boxes around vertices if both have them, else around joints: a mesh is larger than its joints."""
     if not (people.vertices.shape[1] and truth.vertices.shape[1]) and len(people) and len(truth):
         people, truth = _without_mesh(people), _without_mesh(truth)
     return {
@@ -220,7 +252,7 @@ def _identity_boxes(
 
 
 def _frame_boxes(people: People) -> FrameBoxes:
-    """People without an identity, and repeated ones, get one of their own for this frame, below 0."""
+    """Boxes with identities; people without one, or with a repeated one, get a negative one for this frame only."""
     identity = people.track_id.astype(np.int64).copy()
     _, first = np.unique(identity, return_index=True)
     unnamed = identity < 0

@@ -12,34 +12,36 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A sequence, moment by moment: frames are scored, counted, and forgotten."""
+"""Scores a sequence moment by moment and keeps sums only, not frames."""
 
 from __future__ import annotations
 
 from array import array
 
 import numpy as np
+from numpy.typing import NDArray
 
 from multihmr2_ros.evaluation.moments import Moment
 from multihmr2_ros.evaluation.scoring import FrameScore, ScoringConfig, camera_errors, score_frame
-from multihmr2_ros.evaluation.tally import Sum, Tally
+from multihmr2_ros.evaluation.tally import CUES, VELOCITY_SAMPLES, Sum, Tally, distance_samples
 from multihmr2_ros.metrics.detection import DetectionCounts
 from multihmr2_ros.metrics.identity import FrameBoxes, identity_counts
 from multihmr2_ros.people import People
 
 
 class SequenceScorer:
-    """Scores moments in order. What stays of each are its sums, its times, and its boxes with identities."""
+    """Scores moments in order and keeps their sums, times, samples for quantiles, and boxes with identities."""
 
     def __init__(self, config: ScoringConfig) -> None:
         self._config = config
         self._total = Tally()
         self._times: dict[str, array[float]] = {}
+        self._samples: dict[str, array[float]] = {}
         self._true_boxes, self._predicted_boxes = BoxStore(), BoxStore()
         self._is_named = self._is_tracked = self._is_untracked = False
 
     def add(self, moment: Moment, people: People, times_ms: dict[str, float]) -> FrameScore | None:
-        """The score of a moment's people; None where there is no truth about it."""
+        """Score the people of a moment; None without truth."""
         for stage, value in {**moment.times_ms, **times_ms}.items():
             if np.isfinite(value):
                 self._times.setdefault(stage, array("d")).append(value)
@@ -47,15 +49,16 @@ class SequenceScorer:
         if moment.truth is not None:
             score = score_frame(people, moment.truth, self._config, moment.ignored, moment.given_fov)
             self._keep_boxes(people, moment.truth, score)
+            self._keep_samples(score)
         self._total += frame_tally(moment, people, score)
         return score
 
     def tally(self) -> Tally:
-        """Of all moments so far."""
+        """Return the tally of all moments so far."""
         identity = None
         if self._config.identities and self._is_named and (self._is_tracked or not self._is_untracked):
             identity = identity_counts(self._true_boxes.frames(), self._predicted_boxes.frames())
-        return self._total + Tally(identity=identity, times_ms=self._times)
+        return self._total + Tally(identity=identity, times_ms=self._times, samples=self._samples)
 
     def _keep_boxes(self, people: People, truth: People, score: FrameScore) -> None:
         self._is_named |= bool((truth.track_id >= 0).any())
@@ -64,9 +67,24 @@ class SequenceScorer:
         self._true_boxes.append(score.true_boxes)
         self._predicted_boxes.append(score.predicted_boxes)
 
+    def _keep_samples(self, score: FrameScore) -> None:
+        self._extend(VELOCITY_SAMPLES, score.errors["velocity error"])
+        for cue in CUES:
+            rows = score.cues == cue
+            errors = score.distances
+            for key, values in zip(
+                distance_samples(cue), (errors.error_m, errors.relative, errors.z_score), strict=True
+            ):
+                self._extend(key, values[rows])
+
+    def _extend(self, key: str, values: NDArray[np.float64]) -> None:
+        finite = values[np.isfinite(values)]
+        if len(finite):
+            self._samples.setdefault(key, array("d")).extend(finite.tolist())
+
 
 def frame_tally(moment: Moment, people: People, score: FrameScore | None) -> Tally:
-    """The counts and sums of one moment, but for identities and times."""
+    """Count and sum one moment, without identities, times and samples."""
     if score is None:
         errors = camera_errors(people, None, moment.given_fov) if moment.is_camera_true else {}
         sums = {key: Sum.of(values) for key, values in errors.items()}
@@ -85,7 +103,7 @@ def frame_tally(moment: Moment, people: People, score: FrameScore | None) -> Tal
 
 
 class BoxStore:
-    """FrameBoxes of a long sequence, without an object for each."""
+    """Stores the FrameBoxes of a long sequence in three arrays, to save memory."""
 
     def __init__(self) -> None:
         self._count, self._identity, self._box = array("q"), array("q"), array("d")

@@ -37,7 +37,7 @@ MOST_PIXELS_WIDE = 1280  # of one picture; two of them fit on a screen
 
 
 class SideBySide:
-    """Writes the video when its stack closes. The first image's size is that of the video; others are fitted."""
+    """Writes a video of predictions and truth; complete when the stack closes. It has the first image's size."""
 
     def __init__(self, path: Path, faces: NDArray[np.int32], fps: float | None, stack: contextlib.ExitStack) -> None:
         self._path, self._faces, self._stack = path, faces, stack
@@ -58,7 +58,7 @@ class SideBySide:
             self._video = self._stack.enter_context(
                 VideoWriter(self._path, 2 * self._size[0], self._size[1], self._fps)
             )
-        else:  # a bag's clock may have been set back: one after the other
+        else:  # a bag's clock may jump back: keep the order
             passed_s = (moment.stamp_ns - self._last_ns) * 1e-9
             self._stamp_s += passed_s if 0 < passed_s < 10 else 1 / self._fps
         self._last_ns = moment.stamp_ns

@@ -12,47 +12,44 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""frames.csv and people.csv: a row per frame, a row per person, written while the frames go by."""
+"""frames.csv and people.csv, a row per frame and a row per person: written during the evaluation, and read again."""
 
 from __future__ import annotations
 
 import contextlib
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation.moments import Moment
 from multihmr2_ros.evaluation.postures import classify_postures
 from multihmr2_ros.evaluation.scoring import FrameScore, predicted_fov, true_fov
 from multihmr2_ros.evaluation.sequence_scoring import frame_tally
-from multihmr2_ros.evaluation.tally import ERRORS, Metric
+from multihmr2_ros.evaluation.tally import CUES, ERRORS, MOTION_ERRORS, Metric
 from multihmr2_ros.media.files import atomic_path
-from multihmr2_ros.metrics.uncertainty import squared_mahalanobis
-from multihmr2_ros.people import People
+from multihmr2_ros.metrics.bodies import MM_PER_M
+from multihmr2_ros.people import People, PlacementCue
 
-PERSON_ERRORS = tuple(metric for metric in ERRORS if metric.counted == "people")
+PERSON_ERRORS = tuple(metric for metric in ERRORS if metric.counted == "people" and metric not in MOTION_ERRORS)
 MATCH, MISS, FALSE_POSITIVE, IGNORED = "match", "miss", "false positive", "ignored"
 
 
 class Listener(Protocol):
-    """Takes every moment in order, with what was found and how it was scored (None: no truth)."""
+    """Receives every moment in order, with its predictions and their score (None: no truth)."""
 
     def add(self, index: int, moment: Moment, people: People, score: FrameScore | None) -> None: ...
 
 
 def column(metric: Metric) -> str:
-    """PA-MPJPE → pa_mpjpe_mm."""
-    unit = {"%": "percent"}.get(metric.unit, metric.unit)
-    return f"{metric.key.lower().replace('-', '_').replace(' ', '_').replace('@', '_at_')}_{unit}"
-
-
-def scaled(metric: Metric) -> float:
-    """From what scoring gives to the metric's unit."""
-    return 100.0 if metric.unit == "%" else 1.0
+    """The heading of a metric's column: PA-MPJPE → pa_mpjpe_mm."""
+    unit = {"%": "_percent", "m/s": "_m_per_s", "1": ""}.get(metric.unit, f"_{metric.unit}")
+    return f"{metric.key.lower().replace('-', '_').replace(' ', '_').replace('@', '_at_')}{unit}"
 
 
 FRAME_COUNTS = ("with_truth", "detections", "ignored_truth", "ignored_found", "dropped")
@@ -64,15 +61,20 @@ FRAME_COLUMNS = (
 PERSON_COLUMNS = (
     "frame", "stamp_s", "outcome", "predicted_id", "true_id", "score", "visible", "true_distance_m",
     *(f"{who}_{axis}_m" for who in ("predicted", "true") for axis in "xyz"), *map(column, PERSON_ERRORS),
-    "velocity_error_m_per_s", "pelvis_mahalanobis2", "velocity_mahalanobis2", "posture",
+    "velocity_error_m_per_s", "pelvis_mahalanobis2", "velocity_mahalanobis2", "posture", "placement_cue",
+    "distance_error_mm", "distance_z_score",
+)  # fmt: skip
+MOTION_COLUMNS = 3  # velocity_error_m_per_s and the two mahalanobis2
+DISTANCE_COLUMNS = 3  # placement_cue and what follows
+NUMBERS = (  # columns that PersonRows reads
+    "frame", "score", "visible", "true_distance_m", "predicted_x_m", "predicted_y_m", "predicted_z_m", "true_x_m",
+    "true_y_m", "true_z_m", "mrpe_mm", "mpjpe_mm", "velocity_error_m_per_s", "pelvis_mahalanobis2",
+    "velocity_mahalanobis2",
 )  # fmt: skip
 
 
-MOTION_COLUMNS = 3  # of `_uncertainties`
-
-
 class FrameTable:
-    """frames.csv. Errors are the frame's means, each beside its count."""
+    """Writes frames.csv. Errors are the means of the frame, each with its count."""
 
     def __init__(self, writer: Any) -> None:
         self._writer = writer
@@ -87,12 +89,12 @@ class FrameTable:
         row += [_number(np.degrees(predicted_fov(people))), _number(np.degrees(fov))]
         for metric in ERRORS:
             total = tally.sums.get(metric.key)
-            row += ["", 0] if total is None else [_number(scaled(metric) * total.mean), total.count]
+            row += ["", 0] if total is None else [_number(metric.scale * total.mean), total.count]
         self._writer.writerow(row)
 
 
 class PersonTable:
-    """people.csv. The errors of people who are matched and count; the others have empty cells."""
+    """Writes people.csv. Only matched people that count have errors; the cells of others are empty."""
 
     def __init__(self, writer: Any) -> None:
         self._writer = writer
@@ -105,11 +107,10 @@ class PersonTable:
             return
         start = [index, _stamp(moment)]
         self._postures = classify_postures(truth.joints)
-        motion = _uncertainties(people.select(score.pairs[:, 0]), truth.select(score.pairs[:, 1]))
         for row, (predicted, true) in enumerate(score.pairs.tolist()):
-            errors = [scaled(metric) * _value(score, metric, row) for metric in PERSON_ERRORS]
-            errors += motion[row].tolist()
-            self._write([*start, MATCH], people, predicted, truth, true, errors)
+            errors = [metric.scale * _value(score, metric, row) for metric in PERSON_ERRORS]
+            errors += [score.errors["velocity error"][row], *score.mahalanobis2[row]]
+            self._write([*start, MATCH], people, predicted, truth, true, errors, _distance_cells(score, row))
         for true in score.misses.tolist():
             self._write([*start, MISS], None, 0, truth, true)
         for predicted in score.false_positives.tolist():
@@ -119,7 +120,7 @@ class PersonTable:
 
     def _write(
         self, start: list[Any], people: People | None, predicted: int, truth: People | None, true: int,
-        errors: list[float] | None = None,
+        errors: list[float] | None = None, distance: tuple[str, ...] = ("",) * DISTANCE_COLUMNS,
     ) -> None:  # fmt: skip
         nothing = ("", "", "")
         self._writer.writerow([
@@ -133,12 +134,13 @@ class PersonTable:
             *(nothing if truth is None else map(_number, truth.pelvis[true])),
             *([""] * (len(PERSON_ERRORS) + MOTION_COLUMNS) if errors is None else map(_number, errors)),
             "" if truth is None else self._postures[true],
+            *distance,
         ])  # fmt: skip
 
 
 @contextlib.contextmanager
 def tables(folder: Path) -> Iterator[list[Listener]]:
-    """Both tables in a folder; they appear whole when the block ends well."""
+    """Write both tables to a folder; they appear, complete, when the block ends without an exception."""
     with (
         atomic_path(folder / "frames.csv") as frames,
         atomic_path(folder / "people.csv") as people,
@@ -148,18 +150,10 @@ def tables(folder: Path) -> Iterator[list[Listener]]:
         yield [FrameTable(csv.writer(frame_file)), PersonTable(csv.writer(people_file))]
 
 
-def _uncertainties(people: People, truth: People) -> NDArray[np.float64]:
-    """(m, 3) of matched people, NaN where unknown: the velocity's error (m/s), and the squared Mahalanobis distances of
-    pelvis and velocity under their stated covariances. A velocity over the ground is not compared with one relative to
-    the camera."""
-    velocity = (
-        people.velocity if people.velocity_frame == truth.velocity_frame else np.full_like(people.velocity, np.nan)
-    )
-    return np.stack([
-        np.linalg.norm(velocity - truth.velocity, axis=1),
-        squared_mahalanobis(people.pelvis, truth.pelvis, people.pelvis_covariance),
-        squared_mahalanobis(velocity, truth.velocity, people.velocity_covariance),
-    ], axis=1)  # fmt: skip
+def _distance_cells(score: FrameScore, row: int) -> tuple[str, ...]:
+    errors = score.distances
+    millimeters = MM_PER_M * abs(float(errors.error_m[row]))
+    return CUES[PlacementCue(int(score.cues[row]))], _number(millimeters), _number(errors.z_score[row])
 
 
 def _value(score: FrameScore, metric: Metric, row: int) -> float:
@@ -173,3 +167,59 @@ def _stamp(moment: Moment) -> str:
 
 def _number(value: Any) -> str:
     return f"{value:.7g}" if np.isfinite(value) else ""
+
+
+@dataclass(frozen=True)
+class PersonRows:
+    """Rows (r,) of one or several people.csv. numbers: by column of NUMBERS, NaN in empty cells."""
+
+    outcome: NDArray[np.str_]
+    posture: NDArray[np.str_]
+    numbers: dict[str, NDArray[np.float64]]
+
+    @classmethod
+    def read(cls, rows: Iterable[dict[str, str]]) -> PersonRows:
+        """Read rows as csv.DictReader gives them. Raises UserError for a table without the columns in NUMBERS."""
+        try:
+            return cls._read(rows)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"people.csv was not written by this version ({error}); evaluate again") from None
+
+    @classmethod
+    def _read(cls, rows: Iterable[dict[str, str]]) -> PersonRows:
+        outcome, posture, cells = [], [], []
+        for row in rows:
+            outcome.append(row["outcome"])
+            posture.append(row["posture"])
+            cells.append([float(row[name] or "nan") for name in NUMBERS])
+        table = np.array(cells, np.float64).reshape(-1, len(NUMBERS))
+        texts = np.array(outcome, np.str_), np.array(posture, np.str_)
+        return cls(*texts, dict(zip(NUMBERS, table.T, strict=True)))
+
+    def __getitem__(self, column: str) -> NDArray[np.float64]:
+        return self.numbers[column]
+
+    @property
+    def matched(self) -> NDArray[np.bool_]:
+        return np.asarray(self.outcome == MATCH)
+
+    @property
+    def missed(self) -> NDArray[np.bool_]:
+        return np.asarray(self.outcome == MISS)
+
+    @property
+    def false_positive(self) -> NDArray[np.bool_]:
+        return np.asarray(self.outcome == FALSE_POSITIVE)
+
+    def distance(self) -> NDArray[np.float64]:
+        """(r,) m, of the predicted pelvis from the camera."""
+        return np.asarray(np.sqrt(sum(self[f"predicted_{axis}_m"] ** 2 for axis in "xyz")), np.float64)
+
+    def groups(self, of: NDArray[np.bool_], name: str) -> tuple[int, float, float]:
+        """Return count and recall of the true people in a mask (r,), and the mean of a column over the found ones."""
+        matched, missed = self.matched & of, self.missed & of
+        count = int(matched.sum() + missed.sum())
+        values = self[name][matched]
+        values = values[np.isfinite(values)]
+        recall = float(matched.sum() / count) if count else np.nan
+        return count, recall, float(values.mean()) if len(values) else np.nan

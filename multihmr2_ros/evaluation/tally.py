@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What is counted and summed while frames go by. Tallies of sequences are added, and only then divided."""
+"""Metrics, their definitions, and the sums that they are made of. Tallies of sequences are added, and then divided."""
 
 from __future__ import annotations
 
@@ -27,11 +27,14 @@ from numpy.typing import NDArray
 
 from multihmr2_ros.metrics.detection import DetectionCounts, normalised
 from multihmr2_ros.metrics.identity import IdentityCounts
+from multihmr2_ros.metrics.placement import DistanceErrors, summarize_distance_errors
+from multihmr2_ros.metrics.uncertainty import normalized_error_bounds
+from multihmr2_ros.people import PlacementCue
 
 
 @dataclass(frozen=True)
 class Sum:
-    """total: of finite numbers; count: how many."""
+    """The sum of finite numbers. total: the sum; count: of the numbers."""
 
     total: float = 0.0
     count: int = 0
@@ -52,16 +55,42 @@ class Sum:
 
 @dataclass(frozen=True)
 class Metric:
-    """A row of every table. key: in results.json; recalled: misses do not enter it, so recall belongs beside it."""
+    """A row of every table.
+
+    key               its name in results.json
+    recalled          misses do not enter it, so recall belongs beside it
+    higher_is_better  unless there is a target
+    target            the best value, in the metric's unit; None: the higher or lower, the better
+    """
 
     key: str
     unit: str
     counted: str
     recalled: bool = False
     higher_is_better: bool = False
+    target: float | None = None
+
+    @property
+    def scale(self) -> float:
+        """Factor from the values that scoring gives to the unit."""
+        return 100.0 if self.unit == "%" else 1.0
+
+    def is_better(self, value: float, other: float) -> bool:
+        """Whether a value is better than another one."""
+        if self.target is not None:
+            return abs(value - self.target) < abs(other - self.target)
+        return (value > other) == self.higher_is_better
 
 
-MM = "mm"
+MM, SPEED, RATIO = "mm", "m/s", "1"
+# Errors that need true velocities or stated covariances: results of earlier versions do not have them.
+MOTION_ERRORS = (
+    Metric("velocity error", SPEED, "people", recalled=True),
+    Metric("velocity NEES", RATIO, "people", recalled=True, target=1.0),
+    Metric("velocity coverage", "%", "people", recalled=True, target=95.0),
+    Metric("pelvis NEES", RATIO, "people", recalled=True, target=1.0),
+    Metric("pelvis coverage", "%", "people", recalled=True, target=95.0),
+)
 ERRORS = (
     Metric("PVE", MM, "people", recalled=True),
     Metric("MPJPE", MM, "people", recalled=True),
@@ -78,7 +107,9 @@ ERRORS = (
     Metric("PCDR children", "%", "pairs", recalled=True, higher_is_better=True),
     Metric("ordinal pairs", "%", "pairs", recalled=True, higher_is_better=True),
     Metric("FOV error", "deg", "frames"),
+    *MOTION_ERRORS,
 )
+QUANTILES = tuple(Metric(f"velocity error p{percent}", SPEED, "people", recalled=True) for percent in (50, 95))
 SCORES = (
     Metric("recall", "%", "people", higher_is_better=True),
     Metric("precision", "%", "detections", higher_is_better=True),
@@ -91,20 +122,73 @@ IDENTITY = (
     Metric("HOTA", "%", "boxes", higher_is_better=True),
     Metric("id switches", "", "boxes"),
 )
-METRICS = (*SCORES, *ERRORS, *NORMALISED, *IDENTITY)
+METRICS = (*SCORES, *ERRORS, *QUANTILES, *NORMALISED, *IDENTITY)
+CUES = {PlacementCue.PRIOR: "prediction only", PlacementCue.GROUND: "ground", PlacementCue.DEPTH: "depth"}
+VELOCITY_SAMPLES = "velocity error"  # m/s, in Tally.samples
+CALIBRATED = ("velocity", "pelvis")  # each with a NEES and a coverage
+
+
+def distance_samples(cue: PlacementCue) -> tuple[str, str, str]:
+    """Keys, in Tally.samples, of the error_m, relative and z_score of DistanceErrors under a cue."""
+    return f"{cue.name} error_m", f"{cue.name} relative", f"{cue.name} z_score"
+
+
+# By Metric.key, in words, for the report page.
+DEFINITIONS = {
+    "recall": "Share of the true people who are found. Only people counted as required enter: high enough in the image "
+    "and visible enough (see the configuration).",
+    "precision": "Share of the detections that are people.",
+    "F1": "TP / (TP + (FP + FN) / 2): one number for recall and precision.",
+    "PVE": "Mean distance of the vertices of both meshes, moved so that the pelvises coincide: pose and shape, without "
+    "place.",
+    "MPJPE": "Mean distance of the joints (bone heads) of both bodies, moved so that the pelvises coincide: pose, "
+    "without place.",
+    "PA-MPJPE": "MPJPE after the best similarity transform (turn, shift, scale) for each person: pose alone.",
+    "Abs-PVE": "Mean distance of the vertices in the camera frame, nothing aligned: pose, shape and place.",
+    "TA-PVE": "Mean distance of the vertices after one common translation for all people of a frame: how they are "
+    "placed with respect to each other.",
+    "Pair-PA-MPJPE": "Mean joint distance after one similarity transform for two people who are close to each other.",
+    "MRPE": "Mean distance between the predicted and the true pelvis in the camera frame: the place.",
+    "MRPE x": "Mean absolute error of the pelvis to the right (x of the camera's optical frame).",
+    "MRPE y": "Mean absolute error of the pelvis downwards (y of the camera's optical frame).",
+    "MRPE z": "Mean absolute error of the pelvis in depth (z of the camera's optical frame), usually the largest part.",
+    "distance error": "Mean error of the pelvis's distance from the camera, as a share of the true distance.",
+    "PCDR@0.2m": "Share of all pairs of people of a frame whose order in depth is right; less than 0.2 m apart counts "
+    "as the same depth.",
+    "PCDR children": "PCDR@0.2m over the pairs with a child among them.",
+    "ordinal pairs": "Share of the pairs at different depths whose nearer person is the right one.",
+    "N-MPJPE": "MPJPE divided by F1, so that leaving out hard people does not help.",
+    "N-MRPE": "MRPE divided by F1, so that leaving out hard people does not help.",
+    "velocity error": "Mean length of the error of the velocity; over the ground if prediction and truth are in the "
+    "fixed frame, else relative to the camera.",
+    "velocity error p50": "Median of the length of the velocity's error.",
+    "velocity error p95": "95 % of the velocity's errors are at most this long.",
+    "velocity NEES": "Mean normalized error squared of the velocity: error' * inverse(covariance) * error / 3. It is 1 "
+    "if the stated covariances fit, above 1 if they are too small.",
+    "velocity coverage": "Share of the velocity's errors inside the ellipsoid that should hold 95 % of them.",
+    "pelvis NEES": "Mean normalized error squared of the pelvis position; 1 if the stated covariances fit.",
+    "pelvis coverage": "Share of the errors of the pelvis position inside the ellipsoid that should hold 95 % of them.",
+    "FOV error": "Mean error of the vertical field of view that the network predicts, whichever intrinsics placed the "
+    "people.",
+    "IDF1": "Share of boxes with the right identity, under the best fixed pairing of tracks and people.",
+    "MOTA": "1 - (misses + false positives + id switches) / true boxes; it may be below zero.",
+    "HOTA": "Geometric mean of detection and association accuracy, averaged over overlaps from 0.05 to 0.95.",
+    "id switches": "How often a person's track id changed to another one.",
+}
 
 
 @dataclass(frozen=True)
 class Tally:
-    """Everything that was counted in some frames.
+    """The counts and sums of some frames.
 
     frames         with or without truth; with_truth: those that were scored
     detections     people that were predicted, in all frames
-    ignored_truth  people too small or too hidden to be required; ignored_found: predictions of them, or in regions to
-                   be ignored
+    ignored_truth  true people too small or too hidden to count; ignored_found: predictions of them, or in ignored
+                   regions
     sums           of ERRORS, by key
-    identity       None where truth or predictions carry no identities
+    identity       None if truth or predictions have no identities
     times_ms       every value, by the name of the stage; dropped: images that a live node left out
+    samples        values for quantiles, by VELOCITY_SAMPLES and distance_samples; not in results.json
     """
 
     frames: int = 0
@@ -117,6 +201,7 @@ class Tally:
     sums: dict[str, Sum] = field(default_factory=dict)
     identity: IdentityCounts | None = None
     times_ms: dict[str, array[float]] = field(default_factory=dict)
+    samples: dict[str, array[float]] = field(default_factory=dict)
 
     def __add__(self, other: Tally) -> Tally:
         changes: dict[str, Any] = {}
@@ -134,7 +219,7 @@ class Tally:
         return Tally(**changes)
 
     def metrics(self) -> dict[str, tuple[float, int]]:
-        """Value and count of each of METRICS that applies, in its unit; errors without anybody are left out."""
+        """Return value, in its unit, and count of each of METRICS that applies; errors without people are left out."""
         counts = self.detection
         required = counts.true_positives + counts.false_negatives
         found = counts.true_positives + counts.false_positives
@@ -146,7 +231,11 @@ class Tally:
         for metric in ERRORS:
             total = self.sums.get(metric.key, Sum())
             if total.count:
-                values[metric.key] = (100 if metric.unit == "%" else 1) * total.mean, total.count
+                values[metric.key] = metric.scale * total.mean, total.count
+        speeds = self.samples.get(VELOCITY_SAMPLES)
+        if speeds:
+            for metric, percent in zip(QUANTILES, (50, 95), strict=True):
+                values[metric.key] = float(np.percentile(speeds, percent)), len(speeds)
         for key, plain in (("N-MPJPE", "MPJPE"), ("N-MRPE", "MRPE")):
             if plain in values:
                 values[key] = normalised(values[plain][0], counts), values[plain][1]
@@ -158,8 +247,30 @@ class Tally:
             values["id switches"] = float(self.identity.switches), boxes
         return values
 
+    def calibration(self) -> dict[str, dict[str, float]]:
+        """Return for each of CALIBRATED with truth and finite covariances: nees, its two-sided 95 % bounds low, high
+        (`normalized_error_bounds`), inside_95 (percent inside the 95 % ellipsoid), count."""
+        values = self.metrics()
+        calibration = {}
+        for name in CALIBRATED:
+            if f"{name} NEES" in values:
+                nees, count = values[f"{name} NEES"]
+                low, high = normalized_error_bounds(count)
+                inside = values[f"{name} coverage"][0]
+                calibration[name] = {"nees": nees, "low": low, "high": high, "inside_95": inside, "count": count}
+        return calibration
+
+    def distances(self) -> dict[str, dict[str, float]]:
+        """Return summarize_distance_errors of the matched people under each of CUES that occurs."""
+        summaries = {}
+        for cue, name in CUES.items():
+            errors = DistanceErrors(*(np.array(self.samples.get(key, ())) for key in distance_samples(cue)))
+            if len(errors.error_m):
+                summaries[name] = dict(summarize_distance_errors(errors))
+        return summaries
+
     def latencies(self) -> dict[str, dict[str, float]]:
-        """p50, p95 and max in ms and the count, of every stage."""
+        """Return p50, p95 and max in ms and the count of every stage."""
         return {
             stage: {
                 "p50_ms": float(np.percentile(values, 50)),

@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multihmr2_ros.evaluation.comparison import Comparison, judgement
-from multihmr2_ros.evaluation.person_rows import PersonRows
 from multihmr2_ros.evaluation.postures import POSTURES
 from multihmr2_ros.evaluation.report import number
+from multihmr2_ros.evaluation.tables import PersonRows
 from multihmr2_ros.evaluation.tally import METRICS, Tally
 from multihmr2_ros.metrics.uncertainty import coverage
 
@@ -36,7 +36,7 @@ ONE_SIGMA = 0.683
 
 
 def describe(tally: Tally, rows: PersonRows) -> list[str]:
-    """One sentence for each thing that is known, the most important one first."""
+    """Return one sentence for each available result, the most important one first."""
     if not tally.with_truth:
         return [
             f"Nothing can be said about how well people are found: there is no truth. "
@@ -62,7 +62,7 @@ def _found(tally: Tally) -> list[str]:
 
 
 def _far(rows: PersonRows) -> list[str]:
-    """From which distance on fewer than GOOD_RECALL are found."""
+    """The distance from which on the recall is below GOOD_RECALL."""
     distance = np.floor(rows["true_distance_m"])
     for start in np.unique(distance[np.isfinite(distance)]):
         count, recall, _ = rows.groups(distance >= start, "mrpe_mm")
@@ -72,7 +72,7 @@ def _far(rows: PersonRows) -> list[str]:
 
 
 def _postures(rows: PersonRows) -> list[str]:
-    """The posture in which the fewest are found, where that is much fewer than of all."""
+    """The posture with the lowest recall, if that is much lower than the overall recall."""
     _, overall, _ = rows.groups(rows.matched | rows.missed, "mrpe_mm")
     each = [(rows.groups(rows.posture == posture, "mrpe_mm"), posture) for posture in POSTURES]
     enough = [(recall, posture) for (count, recall, _), posture in each if count >= MIN_PEOPLE]
@@ -104,7 +104,7 @@ def _identity(tally: Tally) -> list[str]:
 
 
 def _latency(tally: Tally) -> list[str]:
-    """Of what a robot waits for: from the stamp to publication in a recording, else the estimate."""
+    """The latency from stamp to publication of a recording, else of the estimate."""
     latencies = tally.latencies()
     for stage, words in (("stamp to publication", "From an image's stamp to its message"), ("estimate", "An estimate")):
         if stage in latencies:
@@ -134,7 +134,7 @@ def finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def key_numbers(tally: Tally) -> list[tuple[str, str, str]]:
-    """Label, value and remark of the numbers that count for a robot."""
+    """Return label, value and remark of the numbers that matter to a robot."""
     metrics, latencies = tally.metrics(), tally.latencies()
     chosen = [("found", "recall", "recall"), ("distance error", "distance error", "of the distance"),
               ("identity", "IDF1", "IDF1"), ("id switches", "id switches", "in all sequences")]  # fmt: skip
@@ -152,7 +152,7 @@ def key_numbers(tally: Tally) -> list[tuple[str, str, str]]:
 
 
 def describe_comparison(comparisons: Sequence[Comparison]) -> list[str]:
-    """One sentence for each kind of intrinsics."""
+    """Return one sentence for each kind of intrinsics."""
     sentences = []
     for each in comparisons:
         judged: dict[str, list[str]] = {"better": [], "worse": [], "": []}

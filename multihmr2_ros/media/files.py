@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Files that are either written whole or not at all."""
+"""Atomic file writing: a file appears complete, or not at all."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ _temporaries: set[Path] = set()  # of this process
 
 
 class WholeFile(ABC):
-    """What is written piece by piece, in a `with` block: it appears when the block ends well, and an exception in the
-    block leaves nothing behind."""
+    """A file or folder written piece by piece in a `with` block: it appears when the block ends without an exception;
+    otherwise nothing is left."""
 
     @abstractmethod
     def close(self) -> None:
@@ -43,7 +43,7 @@ class WholeFile(ABC):
 
     @abstractmethod
     def discard(self) -> None:
-        """Leave nothing behind."""
+        """Remove what was written."""
 
     def __enter__(self: Self) -> Self:
         return self
@@ -57,50 +57,65 @@ class WholeFile(ABC):
             self.discard()
 
 
-def temporary_beside(path: Path) -> Path:
-    """A hidden name in the folder of path that no other writer uses, so that os.replace to path is atomic."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+def temporary_beside(path: Path, *, keep_suffix: bool = False) -> Path:
+    """Return a hidden, unused name in the folder of path, so that renaming to path is atomic. keep_suffix: it ends as
+    path does, for writers that choose a format by the name."""
+    suffix = path.suffix if keep_suffix else ""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp{suffix}")
     _temporaries.add(temporary.absolute())
     return temporary
 
 
 def remove_temporaries() -> None:
-    """Removes what is left of temporary files and folders when a command ends: a signal may come between the making of
-    a file and the block that cleans up after it."""
+    """Remove the temporary files and folders that are left when a command ends: a signal may come between the creation
+    of a file and the block that removes it."""
     while _temporaries:
-        temporary = _temporaries.pop()
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            remove(temporary)
+        remove(_temporaries.pop())
 
 
 def ffmpeg_path(path: Path) -> str:
-    """A path for FFmpeg, which takes what stands before a colon for a protocol: `2024-05-01T12:00:00.mp4`."""
+    """Return a path for FFmpeg, which reads the text before a colon as a protocol: `2024-05-01T12:00:00.mp4`."""
     return f"file:{path}"
 
 
 def cannot_write(path: Path, error: Exception) -> UserError:
-    """The one-line message for a file that the system would not let us write."""
+    """Return the one-line error for a file that the system refused to write."""
     reason = getattr(error, "strerror", None) or str(error)
     return UserError(f"cannot write {path}: {reason}; choose a folder that exists, is writable and has free space")
 
 
 def remove(temporary: Path) -> None:
-    """Removes a temporary file that may never have come to be, and whose folder may not exist."""
+    """Remove a temporary file or folder, if it exists."""
     _temporaries.discard(temporary.absolute())
+    if temporary.is_dir():
+        shutil.rmtree(temporary, ignore_errors=True)
+        return
     with suppress(OSError):
         temporary.unlink()
 
 
-@contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Gives a temporary path to write to; it becomes path when the block ends well and disappears when it does not.
+def move_into_place(temporary: Path, path: Path) -> None:
+    """Rename a finished temporary file or folder to path; remove it if that fails.
 
-    Raises UserError where the block or the renaming fails with an OSError (no folder, no permission, disk full).
+    Raises UserError if the renaming fails (no folder, no permission, another kind of file there).
+    """
+    try:
+        os.replace(temporary, path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        remove(temporary)
+
+
+@contextmanager
+def atomic_path(path: str | Path, *, keep_suffix: bool = False) -> Iterator[Path]:
+    """Give a temporary path to write to; it is renamed to path when the block ends well, and removed otherwise.
+
+    keep_suffix: see `temporary_beside`. Raises UserError where the block or the renaming fails with an OSError (no
+    folder, no permission, disk full).
     """
     path = Path(path)
-    temporary = temporary_beside(path)
+    temporary = temporary_beside(path, keep_suffix=keep_suffix)
     try:
         yield temporary
         os.replace(temporary, path)

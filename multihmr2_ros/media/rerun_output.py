@@ -32,7 +32,7 @@ from urllib.parse import quote
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.frame import Frame
-from multihmr2_ros.media.files import WholeFile, cannot_write, remove, temporary_beside
+from multihmr2_ros.media.files import WholeFile, cannot_write, move_into_place, temporary_beside
 from multihmr2_ros.media.rerun_recording import (
     APPLICATION,
     NO_SURROUNDINGS,
@@ -90,12 +90,7 @@ class RerunRecording(WholeFile):
         self._stream.disconnect()
         if self._temporary is None or self._path is None:
             return
-        try:
-            os.replace(self._temporary, self._path)
-        except OSError as error:
-            raise cannot_write(self._path, error) from error
-        finally:
-            remove(self._temporary)
+        move_into_place(self._temporary, self._path)
 
     def discard(self) -> None:
         self.close()

@@ -12,8 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Every metric of the paper (section 4), each a small pure function. NumPy and SciPy only.
+"""Every metric of evaluation and of validation during training, as small pure functions with NumPy and SciPy only.
 
-Positions come in metres, errors go out in millimetres, as the field's tables have them; angles in degrees. Misses do
-not enter errors: report recall beside every one of them.
+Positions are in meters, position errors in millimeters, as in the field's tables; angles in degrees. Misses do not
+enter errors: report recall with every error.
 """

@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Errors of bodies: shape and pose, wherever the person stands, and after alignment. Metres in, millimetres out.
+"""Errors of shape and pose, with and without alignment. Meters in, millimeters out.
 
-Rows are matched people: row i of what is predicted belongs to row i of what is true. Every function returns one error
-per person (or per pair, or per frame), so that means can be formed over any set of them.
+Rows are matched people: row i of the predictions belongs to row i of the truth. Every function returns one error per
+person (or per pair, or per frame), so that means can be computed over any set of them.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def centred_point_error(
 
 def procrustes_error(predicted: FloatArray, true: FloatArray) -> Errors:
     """(n,) mm, mean distance of points (n, P, 3) after the similarity transform (rotation, translation, scale) that
-    brings each predicted set nearest to its true one in the least squares sense: PA-MPJPE for joints."""
+    minimizes the distance of each predicted set to its true one in the least squares sense: PA-MPJPE for joints."""
     return point_error(procrustes_aligned(predicted, true), true)
 
 

@@ -23,8 +23,8 @@ FloatArray = NDArray[np.floating]
 
 
 def boxes_of_points(points: FloatArray) -> NDArray[np.float64]:
-    """(n, 4) smallest boxes around n sets of points (n, J, 2) px. Points that are NaN count for nothing; a person
-    without any has a box of NaN, which overlaps with none."""
+    """(n, 4) smallest boxes around n sets of points (n, J, 2) px. Ignores points that are NaN; a person without
+    other points has a box of NaN, which overlaps with no box."""
     points = np.asarray(points, np.float64)
     if points.shape[0] == 0:
         return np.zeros((0, 4))

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""How many of the people are found, and errors that pay for those who are not."""
+"""Counts of found and missed people, and errors that are normalized by them."""
 
 from __future__ import annotations
 
@@ -44,18 +44,18 @@ class DetectionCounts:
 
     @property
     def recall(self) -> float:
-        """Share of the people who are found; NaN without any person."""
+        """Share of the people that are found; NaN without any person."""
         return _share(self.true_positives, self.true_positives + self.false_negatives)
 
     @property
     def f1(self) -> float:
-        """TP / (TP + (FP + FN) / 2); NaN where there is nobody and nobody was predicted."""
+        """TP / (TP + (FP + FN) / 2); NaN without people and predictions."""
         return _share(self.true_positives, self.true_positives + 0.5 * (self.false_positives + self.false_negatives))
 
 
 def normalised(error: float, counts: DetectionCounts) -> float:
-    """N-MPJPE, N-MRPE: an error divided by the F1 score, so that leaving out hard people does not help. Infinite where
-    nobody was found."""
+    """N-MPJPE, N-MRPE: an error divided by the F1 score, so that leaving out hard people does not help. Infinite if no
+    one was found."""
     if counts.f1 == 0:
         return float("inf")
     return error / counts.f1

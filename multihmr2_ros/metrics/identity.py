@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""How well identities are kept: MOTA (Bernardin & Stiefelhagen 2008), IDF1 (Ristani et al. 2016), HOTA (Luiten et al.
+"""Scores of identities over time: MOTA (Bernardin & Stiefelhagen 2008), IDF1 (Ristani et al. 2016), HOTA (Luiten et al.
 2021), from boxes with identities.
 
 Counts of sequences are added and then divided, so many sequences merge exactly.
@@ -39,7 +39,7 @@ HOTA_THRESHOLDS = np.arange(0.05, 0.99, 0.05)
 
 @dataclass(frozen=True)
 class FrameBoxes:
-    """The people of one frame: identity (n,) and box (n, 4) as (x0, y0, x1, y1) px. Nobody comes twice."""
+    """The people of one frame: identity (n,) and box (n, 4) as (x0, y0, x1, y1) px. Identities are unique."""
 
     identity: NDArray[np.int64]
     box: NDArray[np.float64]
@@ -53,8 +53,11 @@ class FrameBoxes:
 
 @dataclass(frozen=True)
 class IdentityCounts:
-    """What the scores are made of. truth, predicted: boxes; misses, false_positives, switches: MOTA's; id_*: IDF1's.
-    hota_*: (19,) for IoU thresholds 0.05 … 0.95; hota_association: the sum of A(c) over true positives c."""
+    """The counts that the scores are made of.
+
+    truth, predicted: boxes; misses, false_positives, switches: of MOTA; id_*: of IDF1
+    hota_*: (19,) for IoU thresholds 0.05 … 0.95; hota_association: the sum of A(c) over true positives c
+    """
 
     truth: int = 0
     predicted: int = 0
@@ -99,7 +102,7 @@ def identity_counts(
     *,
     as_trackeval: bool = False,
 ) -> IdentityCounts:
-    """The counts of one sequence; both lists hold the same frames in order.
+    """Count over one sequence; both lists hold the same frames in order.
 
     as_trackeval: MOTA's as TrackEval finds them, for figures beside published ones of MOTChallenge: it lets pairs of
     the last frame stay, not older ones, and then looks for the greatest sum of overlaps instead of the most pairs.
@@ -123,8 +126,8 @@ def identity_counts(
 def without_ignored(
     truth: FrameBoxes, predicted: FrameBoxes, ignored: NDArray[np.float64], min_iou: float = MIN_IOU
 ) -> FrameBoxes:
-    """The predictions of a frame that count where regions (r, 4) px are to be ignored (PoseTrack21): match first, then
-    leave out unmatched ones of whose area more than a tenth lies inside one region."""
+    """Return the predictions of a frame that count, given ignored regions (r, 4) px (PoseTrack21): matched ones, and
+    unmatched ones with at most a tenth of their area inside any region."""
     if len(ignored) == 0 or len(predicted.identity) == 0:
         return predicted
     overlap = box_iou(predicted.box, truth.box)

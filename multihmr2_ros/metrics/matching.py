@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Which predicted person is which true person of a frame (spec/evaluation.md, "matching")."""
+"""Matches predicted and true people of one frame (spec/evaluation.md, "matching")."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def match_people(
 
 
 def joint_distance(predicted: FloatArray, true: FloatArray) -> NDArray[np.float64]:
-    """(n, t) mean distance in px of the joints that both have (NaN: has not); inf where they share none."""
+    """(n, t) mean distance in px over the joints that both have (NaN: missing); inf if they share none."""
     distance = np.linalg.norm(np.asarray(predicted, np.float64)[:, None] - np.asarray(true, np.float64)[None], axis=-1)
     known = np.isfinite(distance)
     total = np.where(known, distance, 0).sum(axis=-1)
@@ -58,7 +58,7 @@ def joint_distance(predicted: FloatArray, true: FloatArray) -> NDArray[np.float6
 
 
 def assign(cost: NDArray[np.float64], allowed: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """(m, 2) pairs (row, column): as many allowed ones as possible, and of those ways the one of least cost."""
+    """(m, 2) pairs (row, column): the assignment with the most allowed pairs, and among those the least total cost."""
     if not allowed.any():
         return np.zeros((0, 2), np.int64)
     least = cost[allowed].min()

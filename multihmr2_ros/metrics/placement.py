@@ -12,9 +12,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Errors of places in front of the camera, and of the camera itself. Metres in, millimetres out."""
+"""Errors of positions in front of the camera, and of the camera's field of view. Meters in, millimeters out."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,10 +38,73 @@ def root_position_error_per_axis(predicted: FloatArray, true: FloatArray) -> NDA
     return MM_PER_M * np.abs(np.asarray(predicted, np.float64) - np.asarray(true, np.float64))
 
 
+def relative_error(predicted: FloatArray, true: FloatArray) -> Errors:
+    """(n,) without unit: |predicted − true| / true of distances or depths (n,), both in one unit."""
+    predicted, true = np.asarray(predicted, np.float64), np.asarray(true, np.float64)
+    return np.abs(predicted - true) / true
+
+
 def relative_distance_error(predicted: FloatArray, true: FloatArray) -> Errors:
     """(n,) without unit: the error of the pelvis's distance from the camera, as a share of the true distance."""
-    true_distance = np.linalg.norm(np.asarray(true, np.float64), axis=-1)
-    return np.abs(np.linalg.norm(np.asarray(predicted, np.float64), axis=-1) - true_distance) / true_distance
+    return relative_error(_distance(predicted), _distance(true))
+
+
+@dataclass(frozen=True)
+class DistanceErrors:
+    """Errors of the distances of n matched people from the camera.
+
+    error_m   (n,) predicted minus true distance, m
+    relative  (n,) |error| / true distance
+    z_score   (n,) error over its stated standard deviation; NaN where that is unknown or not positive
+    """
+
+    error_m: Errors
+    relative: Errors
+    z_score: Errors
+
+
+def distance_errors(predicted: FloatArray, true: FloatArray, sigma_m: FloatArray | None = None) -> DistanceErrors:
+    """The errors of pelvises (n, 3) m in the camera frame; sigma_m (n,): stated standard deviations of the predicted
+    distances, None if there are none."""
+    error = _distance(predicted) - _distance(true)
+    z_score = np.full(error.shape, np.nan)
+    if sigma_m is not None:
+        sigma = np.asarray(sigma_m, np.float64)
+        np.divide(error, sigma, out=z_score, where=sigma > 0)
+    return DistanceErrors(error, relative_distance_error(predicted, true), z_score)
+
+
+def summarize_distance_errors(errors: DistanceErrors) -> Mapping[str, float]:
+    """count; median_mm, mean_mm, median_percent, mean_percent of the absolute errors; z_count, z_mean, z_rms (1 if the
+    standard deviations fit) of those with a z-score. NaN where there are none; errors that are NaN do not count."""
+    millimeters = _finite(MM_PER_M * np.abs(errors.error_m))
+    percent, z_score = _finite(100 * errors.relative), _finite(errors.z_score)
+    return {
+        "count": len(millimeters),
+        "median_mm": _median(millimeters),
+        "mean_mm": _mean(millimeters),
+        "median_percent": _median(percent),
+        "mean_percent": _mean(percent),
+        "z_count": len(z_score),
+        "z_mean": _mean(z_score),
+        "z_rms": float(np.sqrt(_mean(z_score**2))),
+    }
+
+
+def _distance(points: FloatArray) -> Errors:
+    return np.linalg.norm(np.asarray(points, np.float64), axis=-1)
+
+
+def _finite(values: Errors) -> Errors:
+    return values[np.isfinite(values)]
+
+
+def _mean(values: Errors) -> float:
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def _median(values: Errors) -> float:
+    return float(np.median(values)) if len(values) else float("nan")
 
 
 def depth_order(predicted: FloatArray, true: FloatArray, tolerance_m: float = ORDER_TOLERANCE_M) -> NDArray[np.bool_]:
@@ -57,8 +123,8 @@ def depth_order(predicted: FloatArray, true: FloatArray, tolerance_m: float = OR
 
 
 def ordinal_order(depth: FloatArray, true: NDArray[np.floating] | NDArray[np.int64]) -> NDArray[np.bool_]:
-    """(n·(n−1)/2,) for every pair of a frame's people: whether who is nearer by depth (n,) m is nearer by true depths
-    or layers (n,), too. Meant for pairs whose true values differ."""
+    """(n·(n−1)/2,) for every pair of a frame's people: whether the person nearer by depth (n,) m is also nearer by
+    true depths or layers (n,). Meant for pairs whose true values differ."""
     first, second = np.triu_indices(len(true), k=1)
     return np.sign(depth[first] - depth[second]) == np.sign(np.subtract(true[first], true[second], dtype=np.float64))
 
@@ -74,11 +140,11 @@ def layer_order(
 
 
 def pairs_with(rows: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """(n·(n−1)/2,) whether a pair has one of the people that rows (n,) names, or both."""
+    """(n·(n−1)/2,) whether at least one person of a pair is in rows (n,)."""
     first, second = np.triu_indices(len(rows), k=1)
     return rows[first] | rows[second]
 
 
 def field_of_view_error(predicted_rad: FloatArray, true_rad: FloatArray) -> Errors:
-    """(n,) degrees, absolute error of the vertical field of view of the source image, rad."""
+    """(n,) degrees, absolute error of fields of view (n,) rad, both vertical or both horizontal, of the same image."""
     return np.degrees(np.abs(np.asarray(predicted_rad, np.float64) - np.asarray(true_rad, np.float64)))

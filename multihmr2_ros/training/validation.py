@@ -12,21 +12,25 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Simple figures on held-out images while training runs; the full evaluation is elsewhere."""
+"""A few metrics on held-out images during training; `multihmr2 evaluate` measures the rest."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from multihmr2_ros.body import Body
+from multihmr2_ros.camera import project
+from multihmr2_ros.metrics.bodies import point_error
+from multihmr2_ros.metrics.detection import DetectionCounts
+from multihmr2_ros.metrics.matching import assign
+from multihmr2_ros.metrics.placement import field_of_view_error, relative_error
 from multihmr2_ros.network.keypoint_fitting import fit_to_keypoints
 from multihmr2_ros.network.model import MultiHMR2, Prediction, place_bodies
 from multihmr2_ros.training.data import Batch
@@ -38,34 +42,33 @@ FARTHEST_HIT = 0.5  # of the larger side of the person's visible box
 
 @dataclass(frozen=True)
 class Tally:
-    """Sums over images, to be added up: people to be found, hits, false alarms, and of hits and images the errors."""
+    """Counts of people and errors of matched people and of images; those of several batches are added.
 
-    people: int = 0
-    hits: int = 0
-    false_alarms: int = 0
-    joint_errors_m: tuple[float, ...] = ()
+    joint_errors_mm: MPJPE of each match. distance_errors: |z − z*| / z* of each. fov_errors_deg: of each image.
+    """
+
+    counts: DetectionCounts = field(default_factory=DetectionCounts)
+    joint_errors_mm: tuple[float, ...] = ()
     distance_errors: tuple[float, ...] = ()
-    fov_errors_rad: tuple[float, ...] = ()
+    fov_errors_deg: tuple[float, ...] = ()
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(
-            self.people + other.people,
-            self.hits + other.hits,
-            self.false_alarms + other.false_alarms,
-            self.joint_errors_m + other.joint_errors_m,
+            self.counts + other.counts,
+            self.joint_errors_mm + other.joint_errors_mm,
             self.distance_errors + other.distance_errors,
-            self.fov_errors_rad + other.fov_errors_rad,
+            self.fov_errors_deg + other.fov_errors_deg,
         )
 
     def figures(self) -> dict[str, float]:
-        """recall, precision, mpjpe_mm (pelvis-centred, mean over hits), distance_error (median of |z − z*| / z*),
-        fov_error_deg (mean, horizontal); NaN where there was nothing to measure."""
+        """Return recall, precision, mpjpe_mm (mean over matches, pelvises aligned), distance_error (median of
+        |z − z*| / z*), fov_error_deg (mean, horizontal); NaN where there was nothing to measure."""
         return {
-            "recall": self.hits / self.people if self.people else math.nan,
-            "precision": self.hits / (self.hits + self.false_alarms) if self.hits + self.false_alarms else math.nan,
-            "mpjpe_mm": 1000 * float(np.mean(self.joint_errors_m)) if self.joint_errors_m else math.nan,
+            "recall": self.counts.recall,
+            "precision": self.counts.precision,
+            "mpjpe_mm": float(np.mean(self.joint_errors_mm)) if self.joint_errors_mm else math.nan,
             "distance_error": float(np.median(self.distance_errors)) if self.distance_errors else math.nan,
-            "fov_error_deg": math.degrees(float(np.mean(self.fov_errors_rad))) if self.fov_errors_rad else math.nan,
+            "fov_error_deg": float(np.mean(self.fov_errors_deg)) if self.fov_errors_deg else math.nan,
         }
 
 
@@ -73,7 +76,7 @@ class Tally:
 def validate(
     network: MultiHMR2, body: Body, batches: Sequence[Batch], device: torch.device, threshold: float = SCORE_THRESHOLD
 ) -> dict[str, float]:
-    """The figures of a network in evaluation mode on whole batches."""
+    """Measure a network in evaluation mode on whole batches; see `Tally.figures`."""
     tally = Tally()
     for batch in batches:
         moved = batch.to(device)
@@ -85,8 +88,8 @@ def validate(
 
 
 def compare(prediction: Prediction, targets: Targets, body: Body, width: int, threshold: float) -> Tally:
-    """The tally of one batch of images `width` px wide. Only people above the threshold are posed."""
-    location = project_points(prediction.centre, prediction.k)
+    """Compare one batch of images `width` px wide with its truth. Only people above the threshold are posed."""
+    location = image_locations(prediction.centre, prediction.k)
     true_joints = _joints(body, targets.shape, targets.rotations, targets.present & targets.has_body)
     tally = Tally()
     rows, columns = [], []
@@ -94,52 +97,54 @@ def compare(prediction: Prediction, targets: Targets, body: Body, width: int, th
         found = (prediction.score[image] > threshold).nonzero().flatten().cpu().numpy()
         wanted = targets.present[image].nonzero().flatten().cpu().numpy()
         pairs = match_places(
-            location[image].cpu().numpy()[found],
+            location[image][found],
             targets.location[image].cpu().numpy()[wanted],
             targets.box[image].cpu().numpy()[wanted],
         )
-        matched = {int(row) for row, _ in pairs}
+        matched = {row for row, _ in pairs}
         spare = [row for index, row in enumerate(found) if index not in matched]
-        false = [row for row in spare if not _excused(location[image, row], targets, image)]
-        tally = tally + Tally(len(wanted), len(pairs), len(false))
+        false = [row for row in spare if not _is_ignored(location[image][row], targets, image)]
+        tally = tally + Tally(DetectionCounts(len(pairs), len(false), len(wanted) - len(pairs)))
         rows += [(image, int(found[row])) for row, _ in pairs]
         columns += [(image, int(wanted[column])) for _, column in pairs]
-    tally = tally + _hit_errors(prediction, targets, body, true_joints, rows, columns)
+    tally = tally + _match_errors(prediction, targets, body, true_joints, rows, columns)
     known = targets.has_k
     true_fov = 2 * torch.atan(0.5 * width / targets.k[known, 0, 0])
-    errors = (prediction.horizontal_fov[known] - true_fov).abs()
-    return tally + Tally(fov_errors_rad=tuple(errors.tolist()))
+    errors = field_of_view_error(_array(prediction.horizontal_fov[known]), _array(true_fov))
+    return tally + Tally(fov_errors_deg=tuple(errors.tolist()))
 
 
 def match_places(
     found: NDArray[np.floating], wanted: NDArray[np.floating], box: NDArray[np.floating]
 ) -> list[tuple[int, int]]:
-    """(row of found, row of wanted) pairs of places (n, 2) and (m, 2) px: the assignment with the least distances, each
-    at most half the larger side of the wanted one's box (m, 4)."""
+    """(row of found, row of wanted) pairs of locations (n, 2) and (m, 2) px: as many as possible, of those the nearest
+    ones, each at most half the larger side of the wanted person's box (m, 4) apart."""
     distance = np.linalg.norm(found[:, None] - wanted[None], axis=-1)
-    reach = FARTHEST_HIT * np.maximum(box[:, 2] - box[:, 0], box[:, 3] - box[:, 1])
-    cost = np.where(distance <= reach, distance / np.maximum(reach, 1e-6), 1e3)
-    rows, columns = linear_sum_assignment(cost)
-    return [(int(r), int(c)) for r, c in zip(rows, columns, strict=True) if cost[r, c] <= 1]
+    limit = FARTHEST_HIT * np.maximum(box[:, 2] - box[:, 0], box[:, 3] - box[:, 1])
+    pairs = assign(distance / np.maximum(limit, 1e-6), distance <= limit)
+    return [(row, column) for row, column in pairs.tolist()]
 
 
-def project_points(points: Tensor, k: Tensor) -> Tensor:
-    """(B, M, 3) m → (B, M, 2) px with k (B, 3, 3); depth at least 1 cm."""
-    homogeneous = points @ k.transpose(1, 2)
-    return homogeneous[..., :2] / homogeneous[..., 2:].clamp(min=0.01)
+def image_locations(points: Tensor, k: Tensor) -> NDArray[np.float64]:
+    """(B, M, 2) px of points (B, M, 3) m with k (B, 3, 3); NaN behind the camera."""
+    return np.stack([project(each, own_k) for each, own_k in zip(_array(points), _array(k), strict=True)])
 
 
-def _excused(location: Tensor, targets: Targets, image: int) -> bool:
-    """Whether a find may be someone whom nobody need find."""
+def _array(values: Tensor) -> NDArray[np.float64]:
+    return np.asarray(values.detach().cpu().double().numpy(), np.float64)
+
+
+def _is_ignored(location: NDArray[np.float64], targets: Targets, image: int) -> bool:
+    """Return whether a detection at a location (2,) px is no mistake where it matches no one."""
     if not targets.score_supervised[image]:
         return True
-    box = targets.box[image][targets.ignore[image]]
+    box = _array(targets.box[image][targets.ignore[image]])
     inside = (location >= box[:, :2]).all(-1) & (location <= box[:, 2:]).all(-1)
     return bool(inside.any())
 
 
 def _joints(body: Body, shape: Tensor, rotations: Tensor, rows: Tensor) -> Tensor:
-    """(B, P, 163, 3) m about the pelvis, of the bodies that rows (B, P) names; NaN for the others."""
+    """(B, P, 163, 3) m from the pelvis, of the bodies where rows (B, P) is true; NaN for the others."""
     joints = torch.full((*rows.shape, rotations.shape[2], 3), math.nan, device=rotations.device)
     if rows.any():
         posed = body(shape[rows], rotations[rows]).joints
@@ -147,7 +152,7 @@ def _joints(body: Body, shape: Tensor, rotations: Tensor, rows: Tensor) -> Tenso
     return joints
 
 
-def _hit_errors(
+def _match_errors(
     prediction: Prediction,
     targets: Targets,
     body: Body,
@@ -155,7 +160,7 @@ def _hit_errors(
     found: list[tuple[int, int]],
     wanted: list[tuple[int, int]],
 ) -> Tally:
-    """Errors of joints and distances of the hits: pairs of (image, row)."""
+    """Errors of joints and distances of matches: found and wanted are (image, row) of each."""
     if not found:
         return Tally()
     device = true_joints.device
@@ -172,7 +177,8 @@ def _hit_errors(
         query_depth=prediction.query_depth,
     )
     joints = place_bodies(body, hit).joints[0]
-    error = (joints - joints[:, :1] - true_joints[image, slot]).norm(dim=-1).mean(-1)
-    depth, true_depth = prediction.centre[image, row, 2], targets.centre[image, slot, 2]
-    distance = ((depth - true_depth).abs() / true_depth.clamp(min=0.01))[targets.has_place[image, slot]]
-    return Tally(joint_errors_m=tuple(error[error.isfinite()].tolist()), distance_errors=tuple(distance.tolist()))
+    error = point_error(_array(joints - joints[:, :1]), _array(true_joints[image, slot]))
+    has_place = targets.has_place[image, slot]
+    depth, true_depth = prediction.centre[image, row, 2][has_place], targets.centre[image, slot, 2][has_place]
+    distance = relative_error(_array(depth), _array(true_depth.clamp(min=0.01)))
+    return Tally(joint_errors_mm=tuple(error[np.isfinite(error)].tolist()), distance_errors=tuple(distance.tolist()))

@@ -34,10 +34,10 @@ from scipy.stats import chi2
 
 from multihmr2_ros.body import Body
 from multihmr2_ros.cli.main import main
-from multihmr2_ros.evaluation import definitions, highlights, page, postures
+from multihmr2_ros.evaluation import highlights, page, postures
 from multihmr2_ros.evaluation import results as result_files
 from multihmr2_ros.evaluation.bags import BagJob, run_job
-from multihmr2_ros.evaluation.tally import METRICS
+from multihmr2_ros.evaluation.tally import DEFINITIONS, METRICS
 from multihmr2_ros.metrics.uncertainty import coverage, squared_mahalanobis
 from multihmr2_ros.people import People
 from test.helpers.evaluation_bags import TruthfulEstimator, scene, write_scene
@@ -103,9 +103,9 @@ def test_the_verdict_is_what_arithmetic_says(report: Path) -> None:
 
 
 def test_every_metric_has_its_definition(report: Path) -> None:
-    assert definitions.DEFINITIONS.keys() == {metric.key for metric in METRICS}
+    assert DEFINITIONS.keys() == {metric.key for metric in METRICS}
     text = Elements(report.read_text()).text
-    assert definitions.DEFINITIONS["MRPE"] in text
+    assert DEFINITIONS["MRPE"] in text
     shown = result_files.read(report.parent)["results"]["given"]["metrics"]
     assert len(Elements(report.read_text()).attributes("details")) == len(shown) + 1, "one more for the configuration"
 

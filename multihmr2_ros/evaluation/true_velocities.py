@@ -1,0 +1,92 @@
+# Copyright 2026 multihmr2_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""True velocities over the ground, where the truth has none: central differences of the true pelvises."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multihmr2_ros.evaluation.moments import Moment
+from multihmr2_ros.metrics.velocity import central_difference
+from multihmr2_ros.people import People
+
+MAX_SPAN_S = 0.5  # between the moments before and after; over more, a mean velocity is not that of the middle
+
+
+def add_true_velocities(moments: Iterable[Moment]) -> Iterator[Moment]:
+    """Yield the moments, each one image late, with the truth's velocity over the ground (`velocity_frame` "fixed").
+
+    Only for moments whose image has a camera pose in a fixed frame (`fixed_from_camera`), and only for people whose
+    truth has no finite velocity in the fixed frame. A person needs a track id in the moments before and after, which
+    are at most MAX_SPAN_S apart; others get NaN. Moments without a camera pose stay as they are.
+    """
+    iterator = iter(moments)
+    before: Moment | None = None
+    current: Moment | None = None
+    try:
+        for after in iterator:
+            if current is not None:
+                yield _with_velocity(before, current, after)
+            before, current = current, after
+        if current is not None:
+            yield _with_velocity(before, current, None)
+    finally:
+        if hasattr(iterator, "close"):
+            iterator.close()
+
+
+def _with_velocity(before: Moment | None, current: Moment, after: Moment | None) -> Moment:
+    truth = current.truth
+    if truth is None or _camera_pose(current) is None:
+        return current
+    is_fixed = truth.velocity_frame == "fixed"
+    known = np.asarray(np.isfinite(truth.velocity).all(axis=1) & is_fixed)
+    if known.all() and is_fixed:
+        return current
+    velocity = np.where(known[:, None], truth.velocity, _differences(before, truth, after))
+    return dataclasses.replace(current, truth=dataclasses.replace(truth, velocity=velocity, velocity_frame="fixed"))
+
+
+def _differences(before: Moment | None, truth: People, after: Moment | None) -> NDArray[np.float64]:
+    """(n, 3) m/s of the true people; NaN where they are not in both moments."""
+    unknown = np.full((len(truth), 3), np.nan)
+    if before is None or after is None or not 0 < after.stamp_s - before.stamp_s <= MAX_SPAN_S:
+        return unknown
+    first, last = (_pelvises_over_ground(moment, truth.track_id) for moment in (before, after))
+    return central_difference(first, last, before.stamp_s, after.stamp_s)
+
+
+def _pelvises_over_ground(moment: Moment, track_id: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(n, 3) m in the fixed frame of people with track_id (n,); NaN where a person or the camera pose is missing."""
+    places, pose = np.full((len(track_id), 3), np.nan), _camera_pose(moment)
+    if moment.truth is None or pose is None:
+        return places
+    rows = {identity: row for row, identity in enumerate(moment.truth.track_id.tolist()) if identity >= 0}
+    for place, identity in zip(places, track_id.tolist(), strict=True):
+        if identity in rows:
+            place[:] = pose[:3, :3] @ moment.truth.pelvis[rows[identity]].astype(np.float64) + pose[:3, 3]
+    return places
+
+
+def _camera_pose(moment: Moment) -> NDArray[np.float64] | None:
+    """(4, 4) the camera's pose in the fixed frame at the image's stamp; None where unknown."""
+    frame: Any = moment.frame
+    pose = getattr(frame, "fixed_from_camera", None)
+    return None if pose is None else np.asarray(pose, np.float64)

@@ -1,0 +1,250 @@
+# Copyright 2026 multihmr2_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Velocities, their calibration, and distances by placement cue, through whole evaluations of bags."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from multihmr2_ros.evaluation import page
+from multihmr2_ros.evaluation import results as result_files
+from multihmr2_ros.evaluation.bags import BagJob, run_job
+from multihmr2_ros.evaluation.comparison import compare, comparison_table, judgement
+from multihmr2_ros.evaluation.moments import Moment
+from multihmr2_ros.evaluation.report import table
+from multihmr2_ros.evaluation.run import SequenceResult
+from multihmr2_ros.evaluation.tally import MOTION_ERRORS, PlacementCue
+from multihmr2_ros.evaluation.true_velocities import add_true_velocities
+from multihmr2_ros.metrics.uncertainty import normalized_error_bounds
+from multihmr2_ros.people import People
+from test.helpers.evaluation_bags import TruthfulEstimator, at, scene, write_scene
+
+FRAMES, PEOPLE = 30, 3
+SIGMA_M, SPEED_SIGMA = np.array([0.02, 0.03, 0.1]), np.array([0.1, 0.05, 0.3])
+TRUE_VELOCITY = np.array([0.1, 0.0, 0.0])  # of `scene`: 1 cm in 0.1 s
+
+
+def true_people(index: int) -> People:
+    return dataclasses.replace(scene(index), velocity=np.tile(TRUE_VELOCITY, (PEOPLE, 1)))
+
+
+def noisy(factor: float = 1.0, cue: PlacementCue | None = PlacementCue.DEPTH) -> Callable[[int, People], People]:
+    """The true people with noise of SIGMA_M and SPEED_SIGMA, whose covariances are stated `factor`² times as large."""
+    rng = np.random.default_rng(7)
+
+    def change(index: int, people: People) -> People:
+        distance = np.linalg.norm(people.pelvis, axis=1, keepdims=True)
+        along = people.pelvis / distance
+        error_m = SIGMA_M[2] * rng.normal(size=(PEOPLE, 1))
+        changed = at(people, people.pelvis + SIGMA_M * rng.normal(size=(PEOPLE, 3)))
+        if cue is not None:
+            changed = at(people, people.pelvis + error_m * along)
+        return dataclasses.replace(
+            changed,
+            score=people.score,
+            velocity=TRUE_VELOCITY + SPEED_SIGMA * rng.normal(size=(PEOPLE, 3)),
+            velocity_covariance=np.tile(factor**2 * np.diag(SPEED_SIGMA**2), (PEOPLE, 1, 1)),
+            pelvis_covariance=np.tile(factor**2 * np.diag(SIGMA_M**2), (PEOPLE, 1, 1)),
+            placement_cue=None if cue is None else np.array([cue, cue, PlacementCue.PRIOR], np.int64),
+            distance_sigma_m=None if cue is None else np.full(PEOPLE, factor * SIGMA_M[2]),
+        )
+
+    return change
+
+
+@pytest.fixture(scope="module")
+def noisy_result(bag: Path) -> tuple[SequenceResult, Path]:
+    """The result, and its folder, of an evaluation of `noisy()`."""
+    return evaluate(bag, bag.parent / "noisy", noisy()), bag.parent / "noisy"
+
+
+@pytest.fixture(scope="module")
+def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_scene(tmp_path_factory.mktemp("motion") / "walk.mcap", FRAMES, truth=true_people)
+
+
+def evaluate(bag: Path, out: Path, change: Callable[[int, People], People]) -> SequenceResult:
+    result = run_job(BagJob(path=bag, out=out, video=False, bag=False, highlights=False), TruthfulEstimator(change))
+    assert result.problems == ()
+    result_files.write(out, [result], {}, {}, [])
+    return result
+
+
+def test_known_noise_is_calibrated(bag: Path, tmp_path: Path) -> None:
+    tally = evaluate(bag, tmp_path / "out", noisy(cue=None)).tally
+    values = {key: value for key, (value, _) in tally.metrics().items()}
+    least, most = normalized_error_bounds(FRAMES * PEOPLE, 0.999)
+    assert least < values["velocity NEES"] < most
+    assert least < values["pelvis NEES"] < most
+    low, high = normalized_error_bounds(FRAMES * PEOPLE)
+    assert values["velocity coverage"] == pytest.approx(95, abs=7)  # three standard deviations
+    assert values["pelvis coverage"] == pytest.approx(95, abs=7)
+    assert tally.calibration()["velocity"] == pytest.approx(
+        {"nees": values["velocity NEES"], "low": low, "high": high, "inside_95": values["velocity coverage"],
+         "count": FRAMES * PEOPLE}
+    )  # fmt: skip
+    small = evaluate(bag, tmp_path / "small", noisy(0.5, cue=None)).tally.metrics()
+    assert small["velocity NEES"][0] == pytest.approx(4 * values["velocity NEES"])
+
+
+def test_velocity_errors_are_those_of_the_table(noisy_result: tuple[SequenceResult, Path]) -> None:
+    result, out = noisy_result
+    tally = result.tally
+    with open(out / "people.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    speeds = np.array([float(row["velocity_error_m_per_s"]) for row in rows])
+    metrics = tally.metrics()
+    assert metrics["velocity error"] == (pytest.approx(speeds.mean(), rel=1e-6), FRAMES * PEOPLE)
+    assert metrics["velocity error p50"][0] == pytest.approx(np.percentile(speeds, 50), rel=1e-6)
+    assert metrics["velocity error p95"][0] == pytest.approx(np.percentile(speeds, 95), rel=1e-6)
+    written = json.loads((out / "results.json").read_text())["results"]["given"]
+    assert written["metrics"]["velocity error p95"]["unit"] == "m/s"
+    assert set(written["calibration"]) == {"velocity", "pelvis"}
+
+
+def test_distances_by_cue(noisy_result: tuple[SequenceResult, Path]) -> None:
+    """Two of three people follow the depth; all have an error of 10 cm standard deviation, stated as such."""
+    result, out = noisy_result
+    found = result.tally.distances()
+    assert set(found) == {"prediction only", "depth"}
+    with open(out / "people.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["placement_cue"] == "depth"]
+    errors, z = (np.array([float(row[name]) for row in rows]) for name in ("distance_error_mm", "distance_z_score"))
+    assert (found["depth"]["count"], len(rows)) == (2 * FRAMES, 2 * FRAMES)
+    assert found["depth"]["median_mm"] == pytest.approx(np.median(errors), rel=1e-5)
+    assert found["depth"]["mean_mm"] == pytest.approx(errors.mean(), rel=1e-5)
+    assert found["depth"]["z_mean"] == pytest.approx(z.mean(), abs=1e-5)
+    assert found["depth"]["z_rms"] == pytest.approx(1.0, abs=0.28)  # three standard deviations
+    assert found["prediction only"]["count"] == FRAMES
+    assert list(rows[0])[-4:] == ["posture", "placement_cue", "distance_error_mm", "distance_z_score"]
+    text = table({"given": result.tally})
+    assert "distance" in text
+    assert "prediction only" in text
+    assert "95 % bounds" in text
+    html = page.write_report(out, [result], {}, {}, []).read_text()
+    assert "Distance error by placement cue" in html
+    assert "Calibration of velocities and positions" in html
+
+
+def test_without_cues_everybody_follows_the_prediction(bag: Path, tmp_path: Path) -> None:
+    found = evaluate(bag, tmp_path / "out", noisy(cue=None)).tally.distances()
+    assert set(found) == {"prediction only"}
+    assert (found["prediction only"]["count"], found["prediction only"]["z_count"]) == (FRAMES * PEOPLE, 0)
+
+
+def test_unknown_velocities_have_no_rows(tmp_path: Path) -> None:
+    def unknown(index: int) -> People:
+        return dataclasses.replace(scene(index), velocity=np.full((PEOPLE, 3), np.nan))
+
+    path = write_scene(tmp_path / "walk.mcap", 5, truth=unknown)
+    tally = evaluate(path, tmp_path / "out", noisy()).tally
+    assert not {"velocity error", "velocity error p50", "velocity NEES"} & set(tally.metrics())
+    assert set(tally.calibration()) == {"pelvis"}
+
+
+def as_of_before(folder: Path) -> None:
+    """The tables and results of the version before these metrics."""
+    for name in ("frames.csv", "people.csv"):
+        with open(folder / name, newline="") as file:
+            rows = list(csv.DictReader(file))
+        new = ("velocity_error_m_per_s", "velocity_nees", "velocity_coverage", "pelvis_nees", "pelvis_coverage")
+        drop = new if name == "frames.csv" else ("placement_cue", "distance_error_mm", "distance_z_score")
+        kept = [column for column in rows[0] if not column.startswith(drop)]
+        with open(folder / name, "w", newline="") as file:
+            writer = csv.DictWriter(file, kept, extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(rows)
+    document = json.loads((folder / "results.json").read_text())
+    for part in (document["results"]["given"], *document["sequences"]):
+        part.pop("calibration"), part.pop("distance_by_cue")
+        for key in [key for key in part["metrics"] if key.startswith(("velocity", "pelvis"))]:
+            del part["metrics"][key]
+    for metric in MOTION_ERRORS:
+        del document["sequences"][0]["sums"]["errors"][metric.key]
+    (folder / "results.json").write_text(json.dumps(document))
+
+
+def test_results_of_the_version_before_are_compared(noisy_result: tuple[SequenceResult, Path], tmp_path: Path) -> None:
+    for name in ("old", "new"):
+        shutil.copytree(noisy_result[1], tmp_path / name)
+    as_of_before(tmp_path / "old")
+    comparisons = compare(tmp_path / "old", tmp_path / "new")
+    keys = {found.key for found in comparisons[0].differences}
+    assert "distance error" in keys
+    assert not keys & {metric.key for metric in MOTION_ERRORS}
+    (tmp_path / "cmp").mkdir()
+    assert page.write_comparison(tmp_path / "cmp", tmp_path / "old", tmp_path / "new", comparisons).is_file()
+
+
+def test_the_better_calibration_is_the_one_near_one(bag: Path, tmp_path: Path) -> None:
+    for name, factor in (("tight", 0.5), ("right", 1.0), ("wide", 3.0)):
+        evaluate(bag, tmp_path / name, noisy(factor))
+    for worse in ("tight", "wide"):
+        comparisons = compare(tmp_path / worse, tmp_path / "right")
+        (found,) = [each for each in comparisons[0].differences if each.key == "velocity NEES"]
+        assert judgement(found) == "better"
+        assert "velocity coverage" in comparison_table(tmp_path / worse, tmp_path / "right", comparisons)
+
+
+def driving(count: int, *, poses: bool = True, velocity: float = np.nan) -> Iterator[Moment]:
+    """A camera that drives along x at 1 m/s and turns; people who walk along y of the fixed frame, ever faster."""
+    for index in range(count):
+        time, angle = 0.1 * index, 0.3 * index
+        pose = np.eye(4)
+        pose[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+        pose[0, 3] = time
+        place = np.array([[5.0, 0.5 * time**2, 0.0], [4.0, -time, 1.0], [3.0, 0.0, 0.0]])
+        people = at(scene(0), (place - pose[:3, 3]) @ pose[:3, :3])
+        truth: Any = dataclasses.replace(
+            people, track_id=np.array([1, 2, -1]), velocity=np.full((3, 3), velocity), velocity_frame="camera"
+        )
+        frame: Any = SimpleNamespace(fixed_from_camera=pose if poses else None)
+        yield Moment(round(time * 1e9), frame=frame, truth=truth)
+
+
+@pytest.mark.parametrize("velocity", [np.nan, 9.0])
+def test_true_velocities_from_a_moving_camera(velocity: float) -> None:
+    """A velocity in the camera's axes is replaced where the camera's pose is known."""
+    moments = list(add_true_velocities(driving(6, velocity=velocity)))
+    assert [moment.stamp_ns for moment in moments] == [moment.stamp_ns for moment in driving(6)]
+    for index, moment in enumerate(moments):
+        assert moment.truth is not None
+        assert moment.truth.velocity_frame == "fixed"
+        ends = index in (0, 5)
+        expected = np.full((2, 3), np.nan) if ends else [[0, 0.1 * index, 0], [0, -1, 0]]
+        np.testing.assert_allclose(moment.truth.velocity[:2], expected, atol=1e-5)
+        assert np.isnan(moment.truth.velocity[2]).all(), "without an identity"
+
+
+def test_true_velocities_stay_as_they_are() -> None:
+    plain = list(add_true_velocities(driving(3, poses=False, velocity=0.25)))
+    assert all(moment.truth is not None and moment.truth.velocity_frame == "camera" for moment in plain)
+    fixed = [
+        dataclasses.replace(moment, truth=dataclasses.replace(moment.truth, velocity_frame="fixed"))
+        for moment in driving(3, velocity=0.25)
+        if moment.truth is not None
+    ]
+    assert [moment.truth for moment in add_true_velocities(fixed)] == [moment.truth for moment in fixed]
+    assert list(add_true_velocities([])) == []
