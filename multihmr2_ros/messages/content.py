@@ -53,6 +53,7 @@ def _nobody() -> Array:
 class HumanArrayContent:
     """multihmr2_ros/HumanArray. By default that of no image, with nobody.
 
+    image_size          (height, width) px of the source image
     k                   (3, 3) px of the source image
     intrinsics_source   one of HumanArray.INTRINSICS_*
     track_id            (n,) Human.NO_TRACK, or -1, where there is no track
@@ -75,6 +76,7 @@ class HumanArrayContent:
 
     header: HeaderContent
     dropped_frames: int
+    image_size: tuple[int, int] = (0, 0)
     k: Array = field(default_factory=lambda: np.zeros((3, 3)))
     intrinsics_source: int = 0  # HumanArray.INTRINSICS_PREDICTED
     vertical_fov: float = math.nan

@@ -31,7 +31,7 @@ from multihmr2_ros.placement import Ground
 from .inputs import CameraImage, Inputs, deserialized
 from .parameters import NodeParameters
 from .target_frame import Target
-from .transform_buffer import Unknown
+from .transforms import Unknown
 
 
 @dataclass(frozen=True, eq=False)

@@ -40,22 +40,22 @@ from multihmr2_ros.messages.conversion_packages import report
 from multihmr2_ros.messages.people_content import Timing, people_to_content
 from multihmr2_ros.msg import BodyModel, HumanArray
 from multihmr2_ros.people import Distort, People
-from multihmr2_ros.ros import message_objects
 
-from .compatibility import reads_our_bytes
-from .content_publisher import ContentPublisher
+from .content_publisher import ContentPublisher, marker_array_to_ros, point_cloud_to_ros, reads_our_bytes
 from .conversions import (
+    NOBODY,
     body_model_to_ros,
     compressed_image_to_ros,
+    human_array_to_ros,
     image_to_ros,
     people_to_markers,
     people_to_points,
     people_to_transforms,
+    summary,
 )
 from .interfaces.outputs import InterfaceOutputs
 from .parameters import NodeParameters
 from .qos import LAST_WORDS, LATCHED, RELIABLE, TF, is_wanted
-from .summary import NOBODY, summary
 from .target_frame import PlacedPeople, Target, placed_in
 
 
@@ -69,17 +69,14 @@ class Outputs:
         self._described: Any = None
         sends_bytes = reads_our_bytes()
         self._transforms = node.create_publisher(TFMessage, "/tf", TF)
-        self._humans: ContentPublisher[HumanArrayContent] = ContentPublisher(
-            node.create_publisher(HumanArray, "humans", RELIABLE),
-            cdr.human_array_to_cdr, message_objects.human_array_to_ros, sends_bytes=sends_bytes,
-        )  # fmt: skip
+        self._humans = node.create_publisher(HumanArray, "humans", RELIABLE)
         self._markers: ContentPublisher[Sequence[MarkerContent]] = ContentPublisher(
             node.create_publisher(MarkerArray, "~/markers", RELIABLE),
-            cdr.marker_array_to_cdr, message_objects.marker_array_to_ros, sends_bytes=sends_bytes,
+            cdr.marker_array_to_cdr, marker_array_to_ros, sends_bytes=sends_bytes,
         )  # fmt: skip
         self._points: ContentPublisher[PointCloudContent] = ContentPublisher(
             node.create_publisher(PointCloud2, "~/points", RELIABLE),
-            cdr.point_cloud_to_cdr, message_objects.point_cloud_to_ros, sends_bytes=sends_bytes,
+            cdr.point_cloud_to_cdr, point_cloud_to_ros, sends_bytes=sends_bytes,
         )  # fmt: skip
         self._summary = node.create_publisher(String, "~/summary", RELIABLE)
         self._overlay = node.create_publisher(Image, "~/overlay", RELIABLE)
@@ -140,19 +137,18 @@ class Outputs:
         people, header = placed.people, placed.header
         if is_wanted(self._transforms):
             self._transforms.publish(people_to_transforms(people, header, self._body_prefix))
-        if is_wanted(self._humans.publisher):
+        if is_wanted(self._humans):
             stamp_s = header.sec + header.nanosec * 1e-9
             timing = dataclasses.replace(timing, total_latency=now_s() - stamp_s if stamp_s else float("nan"))
-            self._humans.publish(
-                people_to_content(
-                    people,
-                    header,
-                    timing,
-                    with_vertices=with_vertices,
-                    body_prefix=self._body_prefix,
-                    fixed_frame=fixed_frame,
-                )
+            content = people_to_content(
+                people,
+                header,
+                timing,
+                with_vertices=with_vertices,
+                body_prefix=self._body_prefix,
+                fixed_frame=fixed_frame,
             )
+            self._humans.publish(human_array_to_ros(content))
         if is_wanted(self._markers.publisher):
             markers = people_to_markers(people, header, self._faces, placed.camera)
             self._publish_markers(markers, header)
@@ -173,7 +169,7 @@ class Outputs:
 
         header: names the frame of the messages.
         """
-        self._humans.publish(HumanArrayContent(header, dropped_frames))
+        self._humans.publish(human_array_to_ros(HumanArrayContent(header, dropped_frames)))
         self._publish_markers([], header)
         self._summary.publish(String(data=NOBODY))
         if header.frame_id:  # a costmap marks the points that it has until others come
@@ -182,10 +178,10 @@ class Outputs:
 
     def destroy(self) -> None:
         """Destroy the publishers when the last messages have arrived, or after a moment."""
-        for last in (self._humans, self._markers, self._points):
-            last.publisher.wait_for_all_acked(LAST_WORDS)
+        for last in (self._humans, self._markers.publisher, self._points.publisher):
+            last.wait_for_all_acked(LAST_WORDS)
         for publisher in (
-            self._humans.publisher, self._transforms, self._markers.publisher, self._points.publisher, self._summary,
+            self._humans, self._transforms, self._markers.publisher, self._points.publisher, self._summary,
             self._overlay, self._overlay_jpeg,
             self._latched,
         ):  # fmt: skip

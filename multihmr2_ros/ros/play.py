@@ -39,7 +39,8 @@ from multihmr2_ros.bags.stamps import NS, restamped, stamp_ns
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.messages.cdr import ANNOUNCEMENT
 
-from .bag_topics import message_class, playing_qos
+from .conversions import message_class
+from .qos import playing_qos
 
 GRACE_S = 1.0  # after the first topic has found a subscriber, how long the others may take
 SAME_CLOCK_NS = 10 * NS  # stamps this near the time of their recording are of the same clock

@@ -38,7 +38,8 @@ from multihmr2_ros.bags.definitions import require
 from multihmr2_ros.bags.writing import BagWriter
 from multihmr2_ros.errors import UserError
 
-from .bag_topics import message_class, recording_qos
+from .conversions import message_class
+from .qos import recording_qos
 
 LOOK_PERIOD_S = 0.2  # for publishers of topics that have none yet
 DRAIN_S = 0.3  # for what has arrived when the recording ends

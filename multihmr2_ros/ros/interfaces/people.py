@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from multihmr2_ros.messages.content import HeaderContent
 from multihmr2_ros.messages.people_content import body_frames
 from multihmr2_ros.people import PHENOTYPE_LABELS, People
-from multihmr2_ros.ros.message_objects import header_to_ros
+from multihmr2_ros.ros.conversions import header_to_ros
 from multihmr2_ros.ros.qos import RELIABLE, is_wanted
 
 TOPIC = "/people"
