@@ -12,12 +12,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Large messages serialised by NumPy, without Python message objects.
+"""Serializes meshes and point clouds by NumPy, without Python message objects.
 
 The format is CDR as ROS 2 uses it (OMG DDS-XTypes 1.3, section 7.4.1, "plain CDR", version 1): four bytes that announce
 little-endian CDR, then the fields in the order of the definition, each primitive aligned to its own size, counted from
 after the announcement; a string is its length with the final zero, then its bytes; a sequence is its count, then its
-elements. Padding is zero here; rclpy's serialisation leaves arbitrary bytes there.
+elements. Padding is zero here; rclpy's serialization leaves arbitrary bytes there.
 
 Ten meshes of 27,420 triangles are 20 MB and take some 4 ms; as message objects they take over a second.
 """
@@ -41,7 +41,7 @@ Fill = Callable[[memoryview], None]
 
 
 def marker_array_to_cdr(markers: Sequence[MarkerContent]) -> CdrWriter:
-    """A visualization_msgs/MarkerArray."""
+    """Serialize a visualization_msgs/MarkerArray."""
     writer = CdrWriter()
     writer.put("I", len(markers))
     for marker in markers:
@@ -50,7 +50,7 @@ def marker_array_to_cdr(markers: Sequence[MarkerContent]) -> CdrWriter:
 
 
 def point_cloud_to_cdr(content: PointCloudContent) -> CdrWriter:
-    """A sensor_msgs/PointCloud2."""
+    """Serialize a sensor_msgs/PointCloud2."""
     count = len(content.points)
     writer = CdrWriter()
     _put_header(writer, content.header)
@@ -107,7 +107,7 @@ class CdrWriter:
         self._piece += encoded + b"\0"
 
     def put_block(self, block: bytes) -> None:
-        """Fields serialised before, by a writer of their own, none of them larger than four bytes."""
+        """Fields serialized before, by a writer of their own, none of them larger than four bytes."""
         self._align(4)
         self._piece += block
 

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The content of the large messages, as plain data: what `cdr` serialises and `messages` makes message objects of.
+"""The contents of messages as plain data, of which `cdr` makes bytes and `human_array` and `ros/` message objects.
 
 Units and frames are those of the message definitions; float arrays may hold NaN where those say "unknown". n is the
 number of people, J of joints, V of vertices, F of triangles. Arrays are taken in any float or integer type and cast to
@@ -51,7 +51,7 @@ def _nobody() -> Array:
 
 @dataclass(frozen=True)
 class HumanArrayContent:
-    """multihmr2_ros/HumanArray. By default that of no image, with nobody.
+    """multihmr2_ros/HumanArray. By default without an image and without people.
 
     image_size          (height, width) px of the source image
     k                   (3, 3) px of the source image
@@ -205,7 +205,7 @@ def label_marker(
 
 
 def delete_marker(header: HeaderContent, namespace: str, marker_id: int) -> MarkerContent:
-    """What removes a mesh or a label from the viewers."""
+    """Make a marker that removes a mesh or a label from viewers."""
     return MarkerContent(header, namespace, marker_id, MarkerType.TRIANGLE_LIST, MarkerAction.DELETE)
 
 

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Publishing the large messages.
+"""Publishes meshes and point clouds: as serialized bytes, or as message objects where this ROS cannot read the bytes.
 
 `Publisher.publish(bytes)` of rclpy copies the bytes once more before the middleware does, and holds Python's lock all
 the while; for ten meshes (20 MB) that is 2 ms of 8, in which no callback runs. The function of rcl that it calls is a
@@ -65,10 +65,10 @@ class SerializedMessage(ctypes.Structure):
 
 
 class ContentPublisher(Generic[Content]):
-    """Publishes what `content` describes through an rclpy publisher: serialised, or as message objects.
+    """Publishes content through an rclpy publisher: serialized, or as message objects.
 
-    to_cdr       serialises
-    to_ros       makes a message object of the same meaning
+    to_cdr       serializes the content
+    to_ros       makes the same message as an object
     sends_bytes  whether this ROS reads what `cdr` writes
     """
 
@@ -108,7 +108,7 @@ class ContentPublisher(Generic[Content]):
 
 
 def rcl_publish_serialized_message(publisher: Any) -> Callable[..., int] | None:
-    """rcl's function; None where it cannot be called for publisher."""
+    """Return rcl's function; None if it cannot be called for this publisher."""
     try:
         function = ctypes.CDLL(RCL).rcl_publish_serialized_message
     except (OSError, AttributeError):
@@ -121,10 +121,10 @@ def rcl_publish_serialized_message(publisher: Any) -> Callable[..., int] | None:
 
 
 def reads_our_bytes() -> bool:
-    """Whether samples of all messages, serialised by `cdr`, are read back as what they say.
+    """Return whether this ROS reads the messages that `cdr` serializes.
 
-    Distributions differ in the definition of Marker, and middlewares need not use CDR: where this is false, publish
-    message objects (`messages`).
+    Distributions differ in the definition of Marker, and middlewares need not use CDR: if False, publish message
+    objects.
     """
     white = (1.0, 1.0, 1.0, 1.0)
     markers = [

@@ -148,7 +148,7 @@ def body_model_to_ros(body: Any) -> BodyModel:
 
 
 def summary(placed: PlacedPeople, fixed_frame: str = "") -> str:
-    """A line for each person, in descending score, after one that counts them; NOBODY where there is none.
+    """Summarize people in text: a line with their number, and a line per person in descending score; NOBODY if none.
 
     fixed_frame: the name of the fixed frame, where velocities may be in it.
     """

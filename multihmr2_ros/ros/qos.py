@@ -40,19 +40,19 @@ LAST_WORDS = Duration(seconds=0, nanoseconds=200_000_000)  # how long the end wa
 
 
 def is_wanted(publisher: Any) -> bool:
-    """Whether anybody subscribes."""
+    """Return whether the publisher has subscribers."""
     return bool(publisher.get_subscription_count() > 0)
 
 
 def playing_qos(type_name: str, *, is_latched: bool) -> QoSProfile:
-    """Images, point clouds and the like as sensors send them; everything else arrives reliably."""
+    """Return the QoS to play a topic: best effort for sensor messages, reliable for all others."""
     if is_latched:
         return TF_STATIC
     return SENSOR_DATA if type_name.startswith("sensor_msgs/") else TF
 
 
 def recording_qos(publishers: Sequence[Any]) -> QoSProfile:
-    """What all these publishers (rclpy's TopicEndpointInfo) match, and what asks most of them."""
+    """Return the strictest QoS that matches all these publishers (rclpy's TopicEndpointInfo)."""
     profiles = [publisher.qos_profile for publisher in publishers]
     is_reliable = all(profile.reliability == ReliabilityPolicy.RELIABLE for profile in profiles)
     is_latched = all(profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for profile in profiles)

@@ -12,7 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The node's ears for TF: what comes on /tf and /tf_static, and the camera's pose in other frames by it."""
+"""Subscribes to /tf and /tf_static, keeps the transforms of the last seconds, and looks up camera poses.
+
+tf2_ros exists in ROS installations only. Memory is bounded for any input.
+"""
 
 from __future__ import annotations
 
@@ -49,8 +52,10 @@ REACH_NS = 1_000_000  # an image's stamp may be rounded past the newest transfor
 class Transforms:
     """The subscriptions of one active node to /tf and /tf_static.
 
-    body_prefix: the node's own people, whose frames have that name or REP-155's and a number, are left out. Messages
-    arrive serialised, so that damaged bytes cannot stop the executor; report is told of them, with a cause and a text.
+    body_prefix  the frames of the node's own people, this prefix or REP-155's and a number, are left out
+    report       called with a cause and a text for damaged messages and invalid transforms
+
+    Messages arrive serialized, so that damaged bytes cannot stop the executor.
     """
 
     def __init__(self, node: Any, body_prefix: str, report: Callable[[str, str], None]) -> None:
@@ -66,12 +71,14 @@ class Transforms:
         ]
 
     def pose(self, frame: str, header: HeaderContent, timeout_s: float) -> NDArray[np.float64]:
-        """(4, 4) frame from the frame of the header, at its stamp. Waits at most timeout_s. Raises Unknown."""
+        """Return (4, 4) frame_from_header_frame at the header's stamp. Waits at most timeout_s. Raises Unknown."""
         return self._buffer.lookup(frame, header.frame_id, header.stamp_ns, timeout_s)
 
     def rate(self, frame: str, header: HeaderContent, pose: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(4, 4) how the pose, which is that of the header's frame at its stamp, has changed lately, in a second; NaN
-        where it is not known where the frame was before."""
+        """Return the change per second of a pose (4, 4), averaged over the last RATE_S; NaN without an earlier pose.
+
+        pose: of the header's frame in `frame` at the header's stamp.
+        """
         try:
             before = self._buffer.lookup(frame, header.frame_id, header.stamp_ns - round(RATE_S * NS))
         except Unknown:
@@ -79,7 +86,7 @@ class Transforms:
         return (pose - before) / RATE_S
 
     def set_back(self, from_s: float) -> None:
-        """Time was set back from a stamp."""
+        """Forget moving frames after time jumped back from from_s (s); see TransformBuffer.set_back."""
         self._buffer.set_back(round(from_s * NS))
 
     def destroy(self) -> None:
@@ -92,7 +99,7 @@ class Transforms:
             message = deserialize_message(data, TFMessage)
             transforms = [_content(each) for each in message.transforms]
         except Exception:  # each middleware has its own for bytes that it does not understand
-            self._report("transform", f"a damaged TFMessage came ({len(data)} bytes); check its publisher")
+            self._report("transform", f"received a damaged TFMessage ({len(data)} bytes); check its publisher")
             return
         others = [each for each in transforms if not self._person.fullmatch(each[0])]
         refused = self._buffer.add(others, is_static=is_static)
@@ -112,8 +119,11 @@ def _content(transform: Any) -> tuple[str, str, int, Pose]:
 
 
 class Unknown(Exception):
-    """A transform that is not known, in words. may_come: the next message may bring it. Of frames that nothing connects
-    it is not expected: every image would wait in vain where nobody publishes them."""
+    """A transform is not known; the text gives the reason.
+
+    may_come: the next message may contain it. False for frames that are not connected: otherwise every image would wait
+    where they are never published.
+    """
 
     def __init__(self, reason: str, *, may_come: bool) -> None:
         super().__init__(reason)
@@ -130,7 +140,7 @@ class _Frame:
     arrived_s: float = 0.0
 
     def add(self, stamp_ns: int, pose: Pose) -> None:
-        """Late ones are put in their place; what is too old or too many goes."""
+        """Insert a pose in order of time; remove poses that are too old or too many."""
         place = bisect_left(self.stamps, stamp_ns)
         if place < len(self.stamps) and self.stamps[place] == stamp_ns:
             self.poses[place] = pose
@@ -194,13 +204,16 @@ class TransformBuffer:
                 self._changed.wait(left_s)
 
     def set_back(self, from_ns: int) -> None:
-        """Time was set back from a stamp: forget what moves, but for frames whose newest pose lies far before it, which
-        came since. After a short step nothing tells which those are."""
+        """Forget moving frames after time jumped back from from_ns.
+
+        Frames whose newest pose is more than JUMP_NS before from_ns were received after the jump, and are kept. After a
+        shorter jump the two cases cannot be distinguished, and all moving frames are forgotten.
+        """
         with self._changed:
             self._moving = {name: each for name, each in self._moving.items() if each.stamps[-1] < from_ns - JUMP_NS}
 
     def close(self) -> None:
-        """Nothing more will come: who waits need not."""
+        """End all waiting lookups: no more transforms will arrive."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
@@ -230,7 +243,7 @@ class TransformBuffer:
         return True
 
     def _forget(self, now_s: float) -> None:
-        """The frames of which nothing came for long, and those beyond the most."""
+        """Remove frames without a recent transform, and the oldest frames above the maximum."""
         while True:
             name, oldest = next(iter(self._moving.items()))
             if len(self._moving) <= MOST_FRAMES and oldest.arrived_s >= now_s - SILENT_S:
