@@ -204,6 +204,4 @@ def message_class(type_name: str) -> Any:
 
 
 def _float32_sequence(values: NDArray[np.float32]) -> array.array[float]:
-    sequence = array.array("f")
-    sequence.frombytes(np.ascontiguousarray(values).data.cast("B"))
-    return sequence
+    return array.array("f", values.tobytes())
