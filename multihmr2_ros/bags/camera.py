@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from multihmr2_ros.bags.definitions import require
+from multihmr2_ros.bags.humans import HUMAN_ARRAY, human_array_to_cdr
 from multihmr2_ros.bags.writing import BagWriter
-from multihmr2_ros.messages.cdr import human_array_to_cdr
 from multihmr2_ros.messages.content import HeaderContent, HumanArrayContent
 
 IMAGES, COMPRESSED_IMAGES = "/camera/image_raw", "/camera/image_raw/compressed"
@@ -107,9 +107,7 @@ class CameraBag:
 
     def write_humans(self, content: HumanArrayContent, time_ns: int) -> None:
         """The truth about the people in the image of the same stamp."""
-        self._writer.write(
-            GROUND_TRUTH, "multihmr2_ros/msg/HumanArray", human_array_to_cdr(content).to_bytes(), time_ns
-        )
+        self._writer.write(GROUND_TRUTH, HUMAN_ARRAY, human_array_to_cdr(content), time_ns)
 
     def _write_raw(self, topic: str, encoding: str, image: NDArray[Any], time_ns: int) -> None:
         data = np.ascontiguousarray(image).astype(image.dtype.newbyteorder("<")).view(np.uint8).ravel()

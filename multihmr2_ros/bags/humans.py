@@ -26,13 +26,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from multihmr2_ros.bags.definitions import require
+from multihmr2_ros.bags.former_humans import HUMAN_ARRAY
 from multihmr2_ros.bags.reading import BagMessage, BagReader
 from multihmr2_ros.bags.stamps import stamp_ns
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.messages.content import HumanArrayContent
+from multihmr2_ros.messages.human_array import human_array_message
 from multihmr2_ros.transform_tree import frame_name
 
 IMAGE, CAMERA_INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/CameraInfo"
-HUMAN_ARRAY = "multihmr2_ros/msg/HumanArray"
 TRUTH_TOPIC, HUMANS_TOPIC = "/ground_truth/humans", "/humans"
 TOLERANCE_NS = 1_000_000  # stamps that some tool has rounded to milliseconds
 KEPT = 64  # messages that were passed over, as the bag gave them
@@ -137,12 +140,25 @@ class BagHumans:
                 return message
 
 
-def image_size(message: Any, recorded: tuple[int, int] | None = None) -> tuple[int, int]:
-    """(height, width) px of the image of a HumanArray, which does not carry it; (0, 0) without intrinsics.
+def human_array_to_cdr(content: HumanArrayContent) -> bytes:
+    """Serialize a multihmr2_ros/HumanArray as CDR."""
+    message = human_array_message(content, _make, np.asarray)
+    return bytes(require(HUMAN_ARRAY).serialize_cdr(message, HUMAN_ARRAY))
 
-    recorded: the size that the bag knows, by `recorded_image_size`. Without it the height follows from the vertical
-    field of view, and the width is that of a principal point in the middle.
+
+def _make(type_name: str, **fields: Any) -> Any:
+    return require(type_name).types[type_name](**fields)
+
+
+def image_size(message: Any, recorded: tuple[int, int] | None = None) -> tuple[int, int]:
+    """Return (height, width) px of the image of a HumanArray; (0, 0) where no image was processed.
+
+    Former HumanArrays do not contain the size. For them:
+    recorded: the size that the bag contains, by `recorded_image_size`. Without it the height follows from the vertical
+    field of view, and the width from a principal point in the middle.
     """
+    if message.height and message.width:
+        return int(message.height), int(message.width)
     k = np.asarray(message.k, np.float64).reshape(3, 3)
     if k[1, 1] <= 0:
         return 0, 0

@@ -40,6 +40,7 @@ from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader
 from ruamel.yaml import YAML
 
 from multihmr2_ros.bags.definitions import require, ros1_typestore
+from multihmr2_ros.bags.former_humans import HUMAN_ARRAY, current_human_array
 from multihmr2_ros.bags.salvage import (
     CutMcapReader,
     CutSqlite3Reader,
@@ -78,7 +79,8 @@ class Topic:
 
 
 class BagMessage(NamedTuple):
-    """A message as it was recorded. time_ns: when it was recorded; data: CDR (ROS 1 bags: ROS 1's own format)."""
+    """A recorded message. time_ns: when it was recorded; data: CDR (ROS 1 bags: ROS 1's own format), as recorded, but
+    HumanArrays of a former layout are in the current one."""
 
     topic: str
     type_name: str
@@ -309,7 +311,10 @@ class BagReader:
             except UserError as error:
                 self._note(str(error))
                 continue
-            yield BagMessage(connection.topic, type_name(connection.msgtype), time_ns, content)
+            kind = type_name(connection.msgtype)
+            if kind == HUMAN_ARRAY and not self.is_ros1:
+                content = current_human_array(content, getattr(connection.msgdef, "data", ""))
+            yield BagMessage(connection.topic, kind, time_ns, content)
 
     def _note(self, problem: str | Exception) -> None:
         """Remember the first problem; of an error of ours, what was behind it."""

@@ -48,7 +48,7 @@ def people_from_human_array(message: Any, image_size: tuple[int, int]) -> People
 def _people(message: Any, image_size: tuple[int, int]) -> People:
     humans = message.humans
     count = len(humans)
-    joints = _stacked([_xyz(human.joints) for human in humans], np.float32, (-1, 3))
+    joints = _stacked([human.joints for human in humans], np.float32, (-1, 3))
     ids = np.array([human.track_id for human in humans], np.int64).reshape(count)
     phenotype = _stacked([human.phenotype for human in humans], np.float32, (6,))
     is_fixed = any(human.velocity_frame != message.header.frame_id for human in humans)
@@ -93,8 +93,8 @@ def _xyz(points: Any) -> NDArray[np.float64]:
 
 
 def _rotations(rows: list[Any]) -> NDArray[np.float32]:
-    """(n, J, 3, 3) from quaternions."""
-    quaternions = _stacked([[(q.x, q.y, q.z, q.w) for q in row] for row in rows], np.float64, (-1, 4))
+    """Return (n, J, 3, 3) rotation matrices. rows: quaternions x, y, z, w (4 J,) of each person."""
+    quaternions = _stacked(rows, np.float64, (-1, 4))
     if not quaternions.size:
         return np.zeros((*quaternions.shape[:2], 3, 3), np.float32)
     matrices = Rotation.from_quat(quaternions.reshape(-1, 4)).as_matrix()

@@ -20,12 +20,11 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from multihmr2_ros.bags.humans import HUMAN_ARRAY, HUMANS_TOPIC, TRUTH_TOPIC
+from multihmr2_ros.bags.humans import HUMAN_ARRAY, HUMANS_TOPIC, TRUTH_TOPIC, human_array_to_cdr
 from multihmr2_ros.bags.stamps import NS
 from multihmr2_ros.bags.writing import BagWriter
 from multihmr2_ros.evaluation.moments import Moment
 from multihmr2_ros.media.files import atomic_path
-from multihmr2_ros.messages.cdr import human_array_to_cdr
 from multihmr2_ros.messages.content import HeaderContent
 from multihmr2_ros.messages.people_content import Timing, people_to_content
 from multihmr2_ros.people import People
@@ -46,7 +45,7 @@ class PredictionBag:
             people, header, Timing(), with_vertices=bool(people.vertices.shape[1] < 1000),
             fixed_frame="" if moment.frame is None else moment.frame.fixed_frame,
         )  # fmt: skip
-        data = human_array_to_cdr(content).to_bytes()
+        data = human_array_to_cdr(content)
         self._writer.write(HUMANS_TOPIC, HUMAN_ARRAY, data, max(moment.stamp_ns, 0))
         if source.truth is not None:
             self._writer.write(TRUTH_TOPIC, HUMAN_ARRAY, source.truth.data, max(moment.stamp_ns, 0))

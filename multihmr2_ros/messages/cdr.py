@@ -12,12 +12,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Large messages serialised by NumPy, without Python message objects.
+"""Serializes meshes and point clouds by NumPy, without Python message objects.
 
 The format is CDR as ROS 2 uses it (OMG DDS-XTypes 1.3, section 7.4.1, "plain CDR", version 1): four bytes that announce
 little-endian CDR, then the fields in the order of the definition, each primitive aligned to its own size, counted from
 after the announcement; a string is its length with the final zero, then its bytes; a sequence is its count, then its
-elements. Padding is zero here; rclpy's serialisation leaves arbitrary bytes there.
+elements. Padding is zero here; rclpy's serialization leaves arbitrary bytes there.
 
 Ten meshes of 27,420 triangles are 20 MB and take some 4 ms; as message objects they take over a second.
 """
@@ -30,7 +30,7 @@ from functools import cache, partial
 
 import numpy as np
 
-from multihmr2_ros.messages.content import Array, HeaderContent, HumanArrayContent, MarkerContent, PointCloudContent
+from multihmr2_ros.messages.content import Array, HeaderContent, MarkerContent, PointCloudContent
 
 ANNOUNCEMENT = b"\x00\x01\x00\x00"  # CDR, little-endian, no options
 FLOAT32 = 7  # sensor_msgs/PointField.FLOAT32
@@ -40,22 +40,8 @@ LARGE_BYTES = 4096  # arrays from this size on are written once, the others are 
 Fill = Callable[[memoryview], None]
 
 
-def human_array_to_cdr(content: HumanArrayContent) -> CdrWriter:
-    """A multihmr2_ros/HumanArray."""
-    writer = CdrWriter()
-    _put_header(writer, content.header)
-    writer.put_array(content.k, "<f8")
-    writer.put("B", content.intrinsics_source)
-    writer.put("4d", content.vertical_fov, content.age_at_receipt, content.inference_time, content.total_latency)
-    writer.put("I", content.dropped_frames)
-    writer.put("I", len(content.score))
-    for person in range(len(content.score)):
-        _put_human(writer, content, person)
-    return writer
-
-
 def marker_array_to_cdr(markers: Sequence[MarkerContent]) -> CdrWriter:
-    """A visualization_msgs/MarkerArray."""
+    """Serialize a visualization_msgs/MarkerArray."""
     writer = CdrWriter()
     writer.put("I", len(markers))
     for marker in markers:
@@ -64,7 +50,7 @@ def marker_array_to_cdr(markers: Sequence[MarkerContent]) -> CdrWriter:
 
 
 def point_cloud_to_cdr(content: PointCloudContent) -> CdrWriter:
-    """A sensor_msgs/PointCloud2."""
+    """Serialize a sensor_msgs/PointCloud2."""
     count = len(content.points)
     writer = CdrWriter()
     _put_header(writer, content.header)
@@ -83,30 +69,6 @@ def point_cloud_to_cdr(content: PointCloudContent) -> CdrWriter:
 def _put_header(writer: CdrWriter, header: HeaderContent) -> None:
     writer.put("iI", header.sec, header.nanosec)
     writer.put_string(header.frame_id)
-
-
-def _put_human(writer: CdrWriter, content: HumanArrayContent, person: int) -> None:
-    writer.put("I", int(content.track_id[person]) & 0xFFFFFFFF)
-    writer.put_string(content.frame_id[person])
-    writer.put("B", content.state[person])
-    writer.put("df", content.age[person], content.score[person])
-    writer.put_array(content.pelvis[person], "<f8")
-    writer.put_array(content.pelvis_orientation[person], "<f8")
-    writer.put_array(content.pelvis_covariance[person], "<f8")
-    writer.put_array(content.velocity[person], "<f8")
-    writer.put_array(content.velocity_covariance[person], "<f8")
-    writer.put_string(content.velocity_frame)
-    writer.put("f", content.stature[person])
-    writer.put_array(content.phenotype[person], "<f4")
-    writer.put("4IB", *content.box[person], False)  # do_rectify
-    for sequence, element_size, dtype in (
-        (content.joints[person], 3, "<f4"),
-        (content.joints_2d[person], 1, "<f4"),
-        (content.joint_rotations[person], 4, "<f8"),
-        (content.vertices[person], 1, "<f4"),
-    ):
-        writer.put("I", sequence.size // element_size)
-        writer.put_array(sequence, dtype)
 
 
 def _put_marker(writer: CdrWriter, marker: MarkerContent) -> None:
@@ -145,7 +107,7 @@ class CdrWriter:
         self._piece += encoded + b"\0"
 
     def put_block(self, block: bytes) -> None:
-        """Fields serialised before, by a writer of their own, none of them larger than four bytes."""
+        """Fields serialized before, by a writer of their own, none of them larger than four bytes."""
         self._align(4)
         self._piece += block
 

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The content of the large messages, as plain data: what `cdr` serialises and `messages` makes message objects of.
+"""The contents of messages as plain data, of which `cdr` makes bytes and `human_array` and `ros/` message objects.
 
 Units and frames are those of the message definitions; float arrays may hold NaN where those say "unknown". n is the
 number of people, J of joints, V of vertices, F of triangles. Arrays are taken in any float or integer type and cast to
@@ -51,8 +51,9 @@ def _nobody() -> Array:
 
 @dataclass(frozen=True)
 class HumanArrayContent:
-    """multihmr2_ros/HumanArray. By default that of no image, with nobody.
+    """multihmr2_ros/HumanArray. By default without an image and without people.
 
+    image_size          (height, width) px of the source image
     k                   (3, 3) px of the source image
     intrinsics_source   one of HumanArray.INTRINSICS_*
     track_id            (n,) Human.NO_TRACK, or -1, where there is no track
@@ -75,6 +76,7 @@ class HumanArrayContent:
 
     header: HeaderContent
     dropped_frames: int
+    image_size: tuple[int, int] = (0, 0)
     k: Array = field(default_factory=lambda: np.zeros((3, 3)))
     intrinsics_source: int = 0  # HumanArray.INTRINSICS_PREDICTED
     vertical_fov: float = math.nan
@@ -203,7 +205,7 @@ def label_marker(
 
 
 def delete_marker(header: HeaderContent, namespace: str, marker_id: int) -> MarkerContent:
-    """What removes a mesh or a label from the viewers."""
+    """Make a marker that removes a mesh or a label from viewers."""
     return MarkerContent(header, namespace, marker_id, MarkerType.TRIANGLE_LIST, MarkerAction.DELETE)
 
 

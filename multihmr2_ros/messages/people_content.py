@@ -64,6 +64,7 @@ def people_to_content(
     """
     return HumanArrayContent(
         header=header,
+        image_size=people.image_size,
         k=people.k,
         intrinsics_source=INTRINSICS[people.intrinsics_source],
         vertical_fov=people.vertical_fov,

@@ -50,11 +50,10 @@ from multihmr2_ros.messages.content import HeaderContent
 from multihmr2_ros.messages.people_content import Timing, people_to_content
 from multihmr2_ros.msg import HumanArray
 from multihmr2_ros.people import People
-from multihmr2_ros.ros import message_objects, node
+from multihmr2_ros.ros import node
 
-from .compatibility import reads_our_bytes
-from .content_publisher import ContentPublisher
-from .conversions import image_to_ros, people_to_markers
+from .content_publisher import ContentPublisher, marker_array_to_ros, reads_our_bytes
+from .conversions import human_array_to_ros, image_to_ros, people_to_markers
 from .domain import isolated
 from .parameters import NodeParameters
 from .qos import RELIABLE
@@ -121,15 +120,15 @@ def _messages(peer: Any, repeats: int) -> list[Row]:
     marker_publisher = peer.create_publisher(MarkerArray, "markers", RELIABLE)
     human_publisher = peer.create_publisher(HumanArray, "humans", RELIABLE)
     as_bytes = reads_our_bytes()
-    to_cdr, to_ros = cdr.marker_array_to_cdr, message_objects.marker_array_to_ros
+    to_cdr, to_ros = cdr.marker_array_to_cdr, marker_array_to_ros
     markers = ContentPublisher(marker_publisher, to_cdr, to_ros, sends_bytes=as_bytes)
     objects = ContentPublisher(marker_publisher, to_cdr, to_ros, sends_bytes=False)
-    humans = ContentPublisher(
-        human_publisher, cdr.human_array_to_cdr, message_objects.human_array_to_ros, sends_bytes=as_bytes
-    )
 
     def publish_markers(publisher: ContentPublisher[Any], people: People, body: Body) -> None:
         publisher.publish(people_to_markers(people, HEADER, body.faces))
+
+    def publish_humans() -> None:
+        human_publisher.publish(human_array_to_ros(people_to_content(low_people, HEADER, Timing())))
 
     def timed(publisher: Any, publish: Callable[..., None], *arguments: Any) -> Callable[[], float]:
         def run() -> float:
@@ -158,8 +157,7 @@ def _messages(peer: Any, repeats: int) -> list[Row]:
         ),
         Work(
             f"HumanArray, {PEOPLE} people",
-            timed(human_publisher, lambda: humans.publish(people_to_content(low_people, HEADER, Timing()))), None,
-            repeats,
+            timed(human_publisher, publish_humans), None, repeats,
         ),
     ]  # fmt: skip
     with _process(_receive, peer.get_namespace()):

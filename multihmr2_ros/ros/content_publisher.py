@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Publishing the large messages.
+"""Publishes meshes and point clouds: as serialized bytes, or as message objects where this ROS cannot read the bytes.
 
 `Publisher.publish(bytes)` of rclpy copies the bytes once more before the middleware does, and holds Python's lock all
 the while; for ten meshes (20 MB) that is 2 ms of 8, in which no callback runs. The function of rcl that it calls is a
@@ -21,15 +21,34 @@ part of ROS 2's C interface (rcl/publisher.h), takes memory of ours, and is call
 
 from __future__ import annotations
 
+import array
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 import numpy as np
+from builtin_interfaces.msg import Duration
+from geometry_msgs.msg import Point, Pose, Vector3
+from rclpy.serialization import deserialize_message, serialize_message
+from sensor_msgs.msg import PointCloud2, PointField
+from std_msgs.msg import ColorRGBA
+from visualization_msgs.msg import Marker, MarkerArray
 
-from multihmr2_ros.messages.cdr import CdrWriter
+from multihmr2_ros.messages.cdr import CdrWriter, marker_array_to_cdr, point_cloud_to_cdr
+from multihmr2_ros.messages.content import (
+    HeaderContent,
+    MarkerContent,
+    PointCloudContent,
+    delete_marker,
+    label_marker,
+    mesh_marker,
+)
+from multihmr2_ros.messages.conversion_packages import converter
+
+from .conversions import header_to_ros
 
 RCL = "librcl.so"  # rclpy has it loaded
+SAMPLE_HEADER = HeaderContent(sec=1, nanosec=2, frame_id="camera")
 
 Content = TypeVar("Content")
 
@@ -46,10 +65,10 @@ class SerializedMessage(ctypes.Structure):
 
 
 class ContentPublisher(Generic[Content]):
-    """Publishes what `content` describes through an rclpy publisher: serialised, or as message objects.
+    """Publishes content through an rclpy publisher: serialized, or as message objects.
 
-    to_cdr       serialises
-    to_ros       makes a message object of the same meaning
+    to_cdr       serializes the content
+    to_ros       makes the same message as an object
     sends_bytes  whether this ROS reads what `cdr` writes
     """
 
@@ -89,7 +108,7 @@ class ContentPublisher(Generic[Content]):
 
 
 def rcl_publish_serialized_message(publisher: Any) -> Callable[..., int] | None:
-    """rcl's function; None where it cannot be called for publisher."""
+    """Return rcl's function; None if it cannot be called for this publisher."""
     try:
         function = ctypes.CDLL(RCL).rcl_publish_serialized_message
     except (OSError, AttributeError):
@@ -99,3 +118,85 @@ def rcl_publish_serialized_message(publisher: Any) -> Callable[..., int] | None:
     function.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
     function.restype = ctypes.c_int
     return function
+
+
+def reads_our_bytes() -> bool:
+    """Return whether this ROS reads the messages that `cdr` serializes.
+
+    Distributions differ in the definition of Marker, and middlewares need not use CDR: if False, publish message
+    objects.
+    """
+    white = (1.0, 1.0, 1.0, 1.0)
+    markers = [
+        mesh_marker(SAMPLE_HEADER, "mesh", 1, np.eye(3), np.array([[0, 1, 2]]), white, 5),
+        label_marker(SAMPLE_HEADER, "label", 2, "1", (0.0, 1.0, 2.0), 0.1, white),
+        delete_marker(SAMPLE_HEADER, "mesh", 3),
+    ]
+    cloud = PointCloudContent(SAMPLE_HEADER, np.eye(3))
+    return _is_read(marker_array_to_cdr(markers).to_bytes(), marker_array_to_ros(markers)) and _is_read(
+        point_cloud_to_cdr(cloud).to_bytes(), point_cloud_to_ros(cloud)
+    )
+
+
+def _is_read(data: bytes, message: Any) -> bool:
+    if len(serialize_message(message)) != len(data):
+        return False
+    try:
+        return bool(deserialize_message(data, type(message)) == message)
+    except Exception:  # each middleware has its own for bytes that it does not understand
+        return False
+
+
+def marker_array_to_ros(markers: Sequence[MarkerContent]) -> MarkerArray:
+    return MarkerArray(markers=[_marker_to_ros(marker) for marker in markers])
+
+
+def point_cloud_to_ros(content: PointCloudContent) -> PointCloud2:
+    count, clouds = len(content.points), converter("sensor_msgs_py")
+    if clouds is not None and count:  # some of its versions cannot make an empty one
+        cloud = clouds.create_cloud_xyz32(header_to_ros(content.header), np.asarray(content.points, np.float32))
+        cloud.is_dense = content.is_dense
+        return cloud
+    return PointCloud2(
+        header=header_to_ros(content.header),
+        height=1,
+        width=count,
+        fields=[
+            PointField(name=name, offset=4 * axis, datatype=PointField.FLOAT32, count=1)
+            for axis, name in enumerate("xyz")
+        ],
+        is_bigendian=False,
+        point_step=12,
+        row_step=12 * count,
+        data=array.array("B", np.asarray(content.points, "<f4").tobytes()),
+        is_dense=content.is_dense,
+    )
+
+
+def _marker_to_ros(marker: MarkerContent) -> Marker:
+    red, green, blue, alpha = marker.color
+    sec, nanosec = divmod(marker.lifetime_ns, 1_000_000_000)
+    corners = np.asarray(marker.vertices, np.float64)[marker.faces.ravel()]
+    return Marker(
+        header=header_to_ros(marker.header),
+        ns=marker.namespace,
+        id=marker.id,
+        type=int(marker.type),
+        action=int(marker.action),
+        pose=Pose(position=_point(marker.position)),
+        scale=_vector(marker.scale),
+        color=ColorRGBA(r=red, g=green, b=blue, a=alpha),
+        lifetime=Duration(sec=sec, nanosec=nanosec),
+        points=[Point(x=x, y=y, z=z) for x, y, z in corners.tolist()],
+        text=marker.text,
+    )
+
+
+def _point(values: Any) -> Point:
+    x, y, z = (float(value) for value in values)
+    return Point(x=x, y=y, z=z)
+
+
+def _vector(values: Any) -> Vector3:
+    x, y, z = (float(value) for value in values)
+    return Vector3(x=x, y=y, z=z)

@@ -12,22 +12,29 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Pure functions between People and the content of messages. Nothing here holds state or publishes."""
+"""Pure functions that convert between People, the contents of `messages.content` and rclpy's messages."""
 
 from __future__ import annotations
 
+import array
+import importlib
+from functools import cache
 from typing import Any
 
 import cv2
 import numpy as np
+from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Quaternion, Transform, TransformStamped, Vector3
 from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
+from multihmr2_ros.errors import UserError
 from multihmr2_ros.media.colors import track_color
 from multihmr2_ros.messages.content import (
     HeaderContent,
+    HumanArrayContent,
     MarkerContent,
     PointCloudContent,
     checked_faces,
@@ -35,15 +42,23 @@ from multihmr2_ros.messages.content import (
     mesh_marker,
 )
 from multihmr2_ros.messages.conversion_packages import converter
+from multihmr2_ros.messages.human_array import human_array_message
 from multihmr2_ros.messages.people_content import body_frames, body_quaternions
-from multihmr2_ros.msg import BodyModel
-from multihmr2_ros.people import People
-from multihmr2_ros.ros.message_objects import header_to_ros
+from multihmr2_ros.msg import BodyModel, HumanArray
+from multihmr2_ros.people import People, TrackState
+
+from .target_frame import PlacedPeople
 
 JPEG_QUALITY = 80  # of 100
+NOBODY = "nobody"  # the summary of an image without people
 LABEL_HEIGHT_M = 0.15
 LABEL_GAP_M = 0.25  # from the highest joint, which lies inside the head, to the middle of the label
 MARKER_LIFETIME_NS = 5_000_000_000  # only for viewers that no DELETE reaches: the node was killed
+
+
+def human_array_to_ros(content: HumanArrayContent) -> HumanArray:
+    """Return a multihmr2_ros/HumanArray."""
+    return human_array_message(content, _make, _float32_sequence)
 
 
 def people_to_transforms(people: People, header: HeaderContent, body_prefix: str = "body_") -> TFMessage:
@@ -132,6 +147,37 @@ def body_model_to_ros(body: Any) -> BodyModel:
     )
 
 
+def summary(placed: PlacedPeople, fixed_frame: str = "") -> str:
+    """Summarize people in text: a line with their number, and a line per person in descending score; NOBODY if none.
+
+    fixed_frame: the name of the fixed frame, where velocities may be in it.
+    """
+    people, frame = placed.people, placed.header.frame_id
+    if not len(people):
+        return NOBODY
+    over = fixed_frame if people.velocity_frame == "fixed" and fixed_frame else frame
+    away_m = np.linalg.norm(people.pelvis - placed.camera[:3, 3], axis=1)
+    speed_m_s = np.linalg.norm(people.velocity, axis=1)
+    lines = [f"{len(people)} {'person' if len(people) == 1 else 'people'} in {frame}, velocities in {over}"]
+    for row, track_id in enumerate(people.track_id.tolist()):
+        x, y, z = people.pelvis[row].tolist()
+        words = [
+            f"{away_m[row]:.1f} m from the camera, at ({x:.2f}, {y:.2f}, {z:.2f}) m",
+            f"{speed_m_s[row]:.1f} m/s" if np.isfinite(speed_m_s[row]) else "speed unknown",
+            f"{people.stature[row]:.2f} m tall",
+            f"score {people.score[row]:.2f}",
+        ]
+        if people.track_state[row] == TrackState.TENTATIVE:
+            words.append("tentative")
+        name = f"#{track_id}" if track_id >= 0 else "untracked"
+        lines.append(f"{name}: {', '.join(words)}")
+    return "\n".join(lines)
+
+
+def header_to_ros(header: HeaderContent) -> Header:
+    return Header(stamp=Time(sec=header.sec, nanosec=header.nanosec), frame_id=header.frame_id)
+
+
 def header_from_ros(header: Any) -> HeaderContent:
     return HeaderContent(header.stamp.sec, header.stamp.nanosec, header.frame_id)
 
@@ -139,3 +185,23 @@ def header_from_ros(header: Any) -> HeaderContent:
 def _color(track_id: int) -> tuple[float, float, float, float]:
     red, green, blue = track_color(track_id)
     return red / 255, green / 255, blue / 255, 1.0
+
+
+def _make(type_name: str, **fields: Any) -> Any:
+    return message_class(type_name)(**fields)
+
+
+@cache
+def message_class(type_name: str) -> Any:
+    """The Python class of `package/msg/Name`. Raises UserError where the package is not in this shell."""
+    package, _, name = type_name.partition("/msg/")
+    try:
+        return getattr(importlib.import_module(f"{package}.msg"), name)
+    except (ImportError, AttributeError) as error:
+        raise UserError(
+            f"the message type {type_name} is not in this shell; source the workspace of {package}"
+        ) from error
+
+
+def _float32_sequence(values: NDArray[np.float32]) -> array.array[float]:
+    return array.array("f", values.tobytes())

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What the node knows about its own health, and how it says so."""
+"""Counters, problems and latencies of the node, and its diagnostics message."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from std_msgs.msg import Header
 
-LOG_AGAIN_S = 30.0  # a problem that stays is logged this often
+LOG_AGAIN_S = 30.0  # a persistent problem is logged this often
 RECENT_S = 5.0  # a problem is reported this long after it was last seen
-SILENT_S = 2.0  # without an image for so long, the input is missing
-MOST_PROBLEMS = 50  # different ones that are remembered
+SILENT_S = 2.0  # without an image for this long, the input is missing
+MOST_PROBLEMS = 50  # different problems that are kept
 
-# What differs between two texts about the same problem: numbers, and what is quoted.
+# Parts that differ between two texts about the same problem: numbers and quoted names.
 VARIABLE = re.compile(r"'[^']*'|\"[^\"]*\"|-?(\d+(\.\d+)?(e[+-]?\d+)?|\b(nan|inf)\b)")
 
 
 @dataclass
 class Traffic:
-    """What became of the images since the node was activated: received = processed + dropped + unplaced +
+    """Counts the images since the node was activated: received = processed + dropped + unplaced +
     unusable + in work.
 
     Images that come while the node is disabled are not counted. Each number is written by one thread only: received
@@ -60,12 +60,12 @@ class Traffic:
 
     @property
     def in_work(self) -> int:
-        """The image that waits and the one that the estimator has."""
+        """Number of images that wait or are being processed."""
         return self.received - self.processed - self.dropped - self.unplaced - self.unusable
 
     @property
     def silent_s(self) -> float:
-        """Since the last image, or since the activation."""
+        """Seconds since the last image, or since the activation."""
         return time.monotonic() - (self.began_s if self.last_image_s is None else self.last_image_s)
 
     def values(self) -> dict[str, int]:
@@ -81,7 +81,7 @@ class Traffic:
 
 @dataclass
 class Problem:
-    """The last text of a problem, when it was seen and logged last (monotonic clock, s)."""
+    """A problem: its last text, and when it was last seen and logged (monotonic clock, s)."""
 
     cause: str
     text: str
@@ -90,7 +90,7 @@ class Problem:
 
 
 class Health:
-    """Problems since the start, and latencies since the last report. For several threads."""
+    """Collects problems since the start and latencies since the last report. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -100,13 +100,16 @@ class Health:
         self._last_report_s = time.monotonic()
 
     def image_processed(self, latency_s: float) -> None:
-        """latency_s: from the arrival of the image to the end of publishing."""
+        """Note a latency: from the arrival of the image to the end of publishing (s)."""
         with self._lock:
             self._latencies_s.append(latency_s)
 
     def note(self, cause: str, text: str, *, is_present: bool = False) -> bool:
-        """Remember a problem; whether it should be logged: at first, and then from time to time, whatever its numbers
-        and names. is_present: it is reported as long as it is there, and need not be remembered for the reports."""
+        """Note a problem and return whether to log it: the first time, then every LOG_AGAIN_S.
+
+        Texts that differ in numbers and quoted names only are the same problem. is_present: the caller passes the
+        problem to `report` as long as it lasts, so it is noted for the log only.
+        """
         now_s = time.monotonic()
         key = (cause, VARIABLE.sub("", text))
         with self._lock:
@@ -126,10 +129,14 @@ class Health:
     def report(
         self, name: str, state: str, present: Sequence[str], notices: Sequence[str], facts: dict[str, str], stamp: Time
     ) -> DiagnosticArray:
-        """diagnostic_msgs/DiagnosticArray of one status.
+        """Return a diagnostic_msgs/DiagnosticArray with one status.
 
-        state: of the lifecycle, or "disabled"; present: faults at this moment, beside the problems noted lately;
-        notices: what is worth saying but no fault; facts: values.
+        name     of the status
+        state    of the lifecycle, or "disabled"
+        present  faults at this moment, in addition to the problems noted in the last RECENT_S
+        notices  information that is no fault
+        facts    key-value pairs
+        stamp    of the message
         """
         now_s = time.monotonic()
         with self._lock:

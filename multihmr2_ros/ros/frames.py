@@ -39,7 +39,7 @@ from .conversions import header_from_ros
 from .inputs import Inputs, Received
 from .parameters import NodeParameters
 from .target_frame import Target
-from .transform_buffer import Unknown
+from .transforms import Unknown
 
 FUTURE_S = 1.0  # tolerance of stamps in the future: clocks differ a little, and a simulated clock advances in steps
 

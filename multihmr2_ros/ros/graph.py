@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Why nothing comes or goes: what the ROS graph tells about the other ends of a node's topics, in words."""
+"""Explains missing messages by the ROS graph: publishers and subscribers of a node's topics and their QoS."""
 
 from __future__ import annotations
 
@@ -27,10 +27,12 @@ STALLED = "it has stalled"
 
 
 def silence(node: Any, subscription: Any, type_name: str, silent_s: float | None, hint: str = "") -> str:
-    """Why nothing comes on a topic, as far as the graph tells.
+    """Return the reason why no message arrives on a topic, as far as the graph shows it.
 
-    type_name: of the subscription, such as "sensor_msgs/msg/Image". silent_s: since the last message; None: there
-    never was one. hint: what to do where nobody publishes the topic.
+    subscription  an rclpy subscription
+    type_name     its type, such as "sensor_msgs/msg/Image"
+    silent_s      seconds since the last message; None if there was none
+    hint          advice for a topic without publishers
     """
     topic = subscription.topic_name
     publishers = node.get_publishers_info_by_topic(topic)
@@ -50,12 +52,12 @@ def silence(node: Any, subscription: Any, type_name: str, silent_s: float | None
 
 
 def publishers_of(node: Any, topic: str) -> str:
-    """The names of the nodes that publish the topic; "" where there are none."""
+    """Return the names of the nodes that publish the topic; "" if there are none."""
     return ", ".join(sorted({_name(publisher) for publisher in node.get_publishers_info_by_topic(topic)}))
 
 
 def topics_of_others(node: Any, type_names: Collection[str]) -> list[str]:
-    """The topics of these types that another node publishes."""
+    """Return the topics of these types that other nodes publish."""
     name = node.get_fully_qualified_name()
     return sorted(
         topic
@@ -66,16 +68,16 @@ def topics_of_others(node: Any, type_names: Collection[str]) -> list[str]:
 
 
 def offers(node: Any, topic: str) -> str:
-    """Who publishes the topic, and how: several with different QoS are seen here."""
+    """Return the publishers of the topic with their QoS, in words."""
     publishers = node.get_publishers_info_by_topic(topic)
     return "; ".join(sorted(f"{_name(publisher)} ({_words(publisher.qos_profile)})" for publisher in publishers))
 
 
 def refused_subscribers(node: Any) -> list[str]:
-    """For each subscriber of the node's topics that asks for what is not offered, and so gets nothing: a sentence."""
+    """Return a sentence for each subscriber whose QoS does not fit the node's publisher: it receives nothing."""
     refused, name = [], node.get_fully_qualified_name()
     for topic in sorted(_published_topics(node)):
-        # Compared as the graph tells them both: where nothing was asked for, that is told as infinite, not as 0.
+        # Both QoS are taken from the graph, which gives durations that were not set as infinite, not as 0.
         own = [each for each in node.get_publishers_info_by_topic(topic) if _name(each) == name]
         for publisher in own:
             for subscriber in node.get_subscriptions_info_by_topic(topic):
@@ -89,7 +91,7 @@ def refused_subscribers(node: Any) -> list[str]:
 
 
 def _published_topics(node: Any) -> set[str]:
-    """Other threads may destroy publishers meanwhile."""
+    """Return the topics that the node publishes. Other threads may destroy publishers meanwhile."""
     topics = set()
     for publisher in list(node.publishers):
         with contextlib.suppress(InvalidHandle):

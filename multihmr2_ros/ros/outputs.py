@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The node's publishers. What nobody subscribed to is not computed."""
+"""The node's publishers. Outputs without subscribers are not computed."""
 
 from __future__ import annotations
 
@@ -41,27 +41,27 @@ from multihmr2_ros.messages.conversion_packages import report
 from multihmr2_ros.messages.people_content import Timing, people_to_content
 from multihmr2_ros.msg import BodyModel, HumanArray
 from multihmr2_ros.people import People
-from multihmr2_ros.ros import message_objects
 
-from .compatibility import reads_our_bytes
-from .content_publisher import ContentPublisher
+from .content_publisher import ContentPublisher, marker_array_to_ros, point_cloud_to_ros, reads_our_bytes
 from .conversions import (
+    NOBODY,
     body_model_to_ros,
     compressed_image_to_ros,
+    human_array_to_ros,
     image_to_ros,
     people_to_markers,
     people_to_points,
     people_to_transforms,
+    summary,
 )
 from .interfaces.outputs import InterfaceOutputs
 from .parameters import NodeParameters
 from .qos import LAST_WORDS, LATCHED, RELIABLE, TF, is_wanted
-from .summary import NOBODY, summary
 from .target_frame import PlacedPeople, Target, placed_in
 
 
 class Outputs:
-    """The publishers of one configured node, and the markers that viewers show at present."""
+    """The publishers of one configured node. Keeps the ids of the markers that viewers show."""
 
     def __init__(self, node: Any, body: Any, parameters: NodeParameters) -> None:
         self._node = node
@@ -70,17 +70,14 @@ class Outputs:
         self._described: Any = None
         sends_bytes = reads_our_bytes()
         self._transforms = node.create_publisher(TFMessage, "/tf", TF)
-        self._humans: ContentPublisher[HumanArrayContent] = ContentPublisher(
-            node.create_publisher(HumanArray, "humans", RELIABLE),
-            cdr.human_array_to_cdr, message_objects.human_array_to_ros, sends_bytes=sends_bytes,
-        )  # fmt: skip
+        self._humans = node.create_publisher(HumanArray, "humans", RELIABLE)
         self._markers: ContentPublisher[Sequence[MarkerContent]] = ContentPublisher(
             node.create_publisher(MarkerArray, "~/markers", RELIABLE),
-            cdr.marker_array_to_cdr, message_objects.marker_array_to_ros, sends_bytes=sends_bytes,
+            cdr.marker_array_to_cdr, marker_array_to_ros, sends_bytes=sends_bytes,
         )  # fmt: skip
         self._points: ContentPublisher[PointCloudContent] = ContentPublisher(
             node.create_publisher(PointCloud2, "~/points", RELIABLE),
-            cdr.point_cloud_to_cdr, message_objects.point_cloud_to_ros, sends_bytes=sends_bytes,
+            cdr.point_cloud_to_cdr, point_cloud_to_ros, sends_bytes=sends_bytes,
         )  # fmt: skip
         self._summary = node.create_publisher(String, "~/summary", RELIABLE)
         self._overlay = node.create_publisher(Image, "~/overlay", RELIABLE)
@@ -92,7 +89,7 @@ class Outputs:
         self.describe(body)
 
     def describe(self, body: Any) -> None:
-        """Publish what the vertices and joints of the people from now on mean, where that is another body's."""
+        """Publish the BodyModel of the following people, if the body has changed."""
         if body.faces is not self._described:
             self._described = body.faces  # not the body, which may lie in the memory of a device that failed
             self._faces, self._bone_labels = np.ascontiguousarray(body.faces, np.intp), body.bone_labels
@@ -113,13 +110,15 @@ class Outputs:
         target_frame: str = "",
         target: Target | None = None,
     ) -> None:
-        """All messages about one image: TF first, so that viewers can place what follows.
+        """Publish all messages about one image: TF first, so that viewers can place the others.
 
-        distort: of the lens whose distortion is in the image and in people.joints_2d, if it is.
-        fixed_frame, fixed_from_camera (4, 4): where the camera was, if that is known.
-        target_frame, target: the frame that messages are in, "" for the image's, and what is known of it: without that,
-        nothing that has a place is published.
-        now_s: the node's clock; the total latency is taken when all but the HumanArray's own conversion is done.
+        now_s                           the node's clock (s); the total latency is measured just before the HumanArray
+                                        is converted
+        with_vertices                   whether the HumanArray contains vertices
+        distort                         the lens's distortion, if the image and people.joints_2d contain it
+        fixed_frame, fixed_from_camera  the fixed frame's name and the camera's pose in it (4, 4), if known
+        target_frame, target            the frame of the messages, "" for the image's, and the camera's pose in it;
+                                        without the pose, messages with positions are not published
         """
         placed = placed_in(target, people, header) if target is not None or not target_frame else None
         if placed is not None:
@@ -137,23 +136,22 @@ class Outputs:
         with_vertices: bool,
         fixed_frame: str,
     ) -> None:
-        """What is in the frame of the messages."""
+        """Publish the messages that contain positions."""
         people, header = placed.people, placed.header
         if is_wanted(self._transforms):
             self._transforms.publish(people_to_transforms(people, header, self._body_prefix))
-        if is_wanted(self._humans.publisher):
+        if is_wanted(self._humans):
             stamp_s = header.sec + header.nanosec * 1e-9
             timing = dataclasses.replace(timing, total_latency=now_s() - stamp_s if stamp_s else float("nan"))
-            self._humans.publish(
-                people_to_content(
-                    people,
-                    header,
-                    timing,
-                    with_vertices=with_vertices,
-                    body_prefix=self._body_prefix,
-                    fixed_frame=fixed_frame,
-                )
+            content = people_to_content(
+                people,
+                header,
+                timing,
+                with_vertices=with_vertices,
+                body_prefix=self._body_prefix,
+                fixed_frame=fixed_frame,
             )
+            self._humans.publish(human_array_to_ros(content))
         if is_wanted(self._markers.publisher):
             markers = people_to_markers(people, header, self._faces, placed.camera)
             self._publish_markers(markers, header)
@@ -170,23 +168,23 @@ class Outputs:
             self._overlay_jpeg.publish(compressed_image_to_ros(drawn, header))
 
     def publish_nobody(self, header: HeaderContent, dropped_frames: int) -> None:
-        """An empty HumanArray, the removal of all markers, no points, and the same in the other interfaces.
+        """Publish empty messages: a HumanArray, the removal of all markers, no points, and the other interfaces'.
 
         header: names the frame of the messages.
         """
-        self._humans.publish(HumanArrayContent(header, dropped_frames))
+        self._humans.publish(human_array_to_ros(HumanArrayContent(header, dropped_frames)))
         self._publish_markers([], header)
         self._summary.publish(String(data=NOBODY))
-        if header.frame_id:  # a costmap marks the points that it has until others come
+        if header.frame_id:  # a costmap keeps the last points until new ones arrive
             self._points.publish(PointCloudContent(header, np.zeros((0, 3))))
         self.interfaces.publish_nobody(header)
 
     def destroy(self) -> None:
-        """Destroy the publishers when the last messages have arrived, or after a moment."""
-        for last in (self._humans, self._markers, self._points):
-            last.publisher.wait_for_all_acked(LAST_WORDS)
+        """Destroy the publishers when the last messages have arrived, or after LAST_WORDS."""
+        for last in (self._humans, self._markers.publisher, self._points.publisher):
+            last.wait_for_all_acked(LAST_WORDS)
         for publisher in (
-            self._humans.publisher, self._transforms, self._markers.publisher, self._points.publisher, self._summary,
+            self._humans, self._transforms, self._markers.publisher, self._points.publisher, self._summary,
             self._overlay, self._overlay_jpeg,
             self._latched,
         ):  # fmt: skip
@@ -194,7 +192,7 @@ class Outputs:
         self.interfaces.destroy()
 
     def _publish_markers(self, markers: list[MarkerContent], header: HeaderContent) -> None:
-        """These, and the removal of those that were shown and are not among them."""
+        """Publish markers, and the removal of shown markers that are not among them."""
         shown = {(marker.namespace, marker.id) for marker in markers}
         markers += [delete_marker(header, *gone) for gone in sorted(self._shown - shown)]
         self._shown = shown

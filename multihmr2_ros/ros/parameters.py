@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Every parameter of the node, in one typed table: default, description, range, and whether it may change live."""
+"""All parameters of the node in one typed table: default, description, range, and whether they may change live."""
 
 from __future__ import annotations
 
@@ -29,15 +29,22 @@ from rclpy.parameter import Parameter
 
 from multihmr2_ros.errors import UserError
 
-# Of what needs a message package that may not be installed. Not "on" and "off", which YAML takes for true and false.
+# For outputs whose message package may not be installed. Not "on" and "off", which YAML reads as true and false.
 WHEN = ("auto", "always", "never")
 FRAME_NAME = r"([^/\s]\S*)?"  # or none
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What is said about a parameter. low and high are both allowed; pattern: the regular expression of a text; live:
-    changes take effect with the next image; fixed: nothing changes it once the node has started."""
+    """The rules of one parameter.
+
+    description  one sentence for users
+    low, high    the range, both ends included
+    choices      the allowed texts
+    pattern      a regular expression that a text must match
+    live         changes take effect with the next image
+    fixed        cannot change after the node has started
+    """
 
     description: str
     low: float | None = None
@@ -49,117 +56,127 @@ class Rule:
 
 
 def parameter(default: Any, description: str, **rule: Any) -> Any:
-    """An entry of the table; rule: what Rule has beside the description."""
+    """Make an entry of the table. rule: the fields of Rule after the description."""
     return dataclasses.field(default=default, metadata={"rule": Rule(description, **rule)})
 
 
 @dataclass(frozen=True)
 class NodeParameters:
-    """The table. Those that are neither live nor fixed are read when the node is configured."""
+    """The table. Parameters that are neither live nor fixed are read when the node is configured."""
 
     autostart: bool = parameter(True, "Whether the node configures and activates itself when it starts.", fixed=True)
-    checkpoint: str = parameter("nano", "Weights: a file, or a name that `multihmr2 weights list` shows.")
-    device: str = parameter("auto", "Where the network runs: auto, cpu, cuda or cuda:N.")
+    checkpoint: str = parameter("nano", "Weights: a file, or a name from `multihmr2 weights list`.")
+    device: str = parameter("auto", "Device of the network: auto, cpu, cuda or cuda:N.")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = parameter(
         "auto", "Number format of the network; auto: the fastest.", choices=("auto", "fp32", "bf16", "fp16")
     )
     threads: int = parameter(
-        0, "Threads of the CPU for the network; 0: OMP_NUM_THREADS, else half of the cores, at most 8.", low=0, high=256
+        0, "CPU threads of the network. 0: OMP_NUM_THREADS if set, else half of the cores, at most 8.", low=0, high=256
     )
     mesh: Literal["low", "full"] = parameter(
         "low",
-        "Resolution of markers, points and vertices; the first image after a change takes a second longer.",
+        "Mesh resolution of markers, points and vertices. The first image after a change takes about 1 s longer.",
         choices=("low", "full"),
         live=True,
     )
     max_people: int = parameter(
         20,
-        "The most people in an image; the work is the same for fewer. On a GPU the first image after a change takes a "
-        "second longer.",
+        "Maximum number of people in an image. The computation time does not depend on how many there are. On a GPU "
+        "the first image after a change takes about 1 s longer.",
         low=1,
         high=200,
         live=True,
     )
     body_prefix: str = parameter(
         "body_",
-        "What the names of people's TF frames begin with, before the id; cameras of one robot need different ones.",
+        "Prefix of the names of people's TF frames, followed by the id. Each camera of a robot needs its own prefix.",
         pattern="[A-Za-z][A-Za-z0-9_]*",
     )
     image_transport: str = parameter(
         "auto",
-        "raw: Image on `image`; compressed: CompressedImage on the topic of `image` with /compressed behind it; auto: "
-        "whichever is published, raw where both are.",
+        "raw: Image on `image`; compressed: CompressedImage on the topic of `image` plus /compressed; auto: the one "
+        "that is published, raw if both are.",
         choices=("auto", "raw", "compressed"),
         live=True,
     )
-    diagnostics_period_s: float = parameter(1.0, "Time between two diagnostics (s).", low=0.1, high=60.0, fixed=True)
+    diagnostics_period_s: float = parameter(1.0, "Period of the diagnostics (s).", low=0.1, high=60.0, fixed=True)
     image_rectified: bool = parameter(
-        False, "Whether the images are rectified: CameraInfo.p holds for them instead of k.", live=True
+        False, "Whether the images are rectified. If so, CameraInfo.p is used instead of k.", live=True
     )
     vertical_fov_rad: float = parameter(
-        0.0, "Vertical field of view (rad), used instead of camera_info; 0: not given.", low=0.0, high=3.1, live=True
+        0.0, "Vertical field of view (rad), used instead of camera_info. 0: not set.", low=0.0, high=3.1, live=True
     )
-    score_threshold: float = parameter(0.4, "Score that a person must exceed.", low=0.0, high=1.0, live=True)
+    score_threshold: float = parameter(
+        0.4, "People with a score at or below this are dropped.", low=0.0, high=1.0, live=True
+    )
     nms_distance_m: float = parameter(
-        0.25, "Of people whose pelvises are nearer (m), the best stays; 0: all stay.", low=0.0, high=10.0, live=True
+        0.25,
+        "Non-maximum suppression: of people whose pelvises are nearer than this (m), the best is kept. 0 disables it.",
+        low=0.0,
+        high=10.0,
+        live=True,
     )
     max_age_s: float = parameter(
-        0.0, "Images older than this (s) when their turn comes are dropped; 0: none.", low=0.0, high=3600.0, live=True
-    )
-    watchdog_s: float = parameter(
-        10.0,
-        "The longest that one image may take (s) before the diagnostics say so; after three times as long the process "
-        "ends with status 3, for a new one; 0: any time.",
+        0.0,
+        "Maximum age of an image (s) when its processing begins; older images are dropped. 0 disables it.",
         low=0.0,
         high=3600.0,
         live=True,
     )
-    publish_vertices: bool = parameter(False, "Whether HumanArray carries the vertices of the mesh.", live=True)
+    watchdog_s: float = parameter(
+        10.0,
+        "Per-image time limit (s). Exceeding it raises a diagnostics warning; three times the limit ends the process "
+        "with status 3, so that a launch file can start a new one. 0 disables it.",
+        low=0.0,
+        high=3600.0,
+        live=True,
+    )
+    publish_vertices: bool = parameter(False, "Whether HumanArray contains the vertices of the mesh.", live=True)
     fixed_frame: str = parameter(
         "",
-        "Frame that does not move, such as odom: velocities are over the ground, through TF; empty: relative to the "
-        "camera.",
+        "Frame that does not move, such as odom. Velocities are relative to it (TF needed). Empty: velocities are "
+        "relative to the camera.",
         pattern=FRAME_NAME,
         live=True,
     )
     ground_frame: str = parameter(
         "",
-        "Frame whose plane z = 0 is the floor, such as base_footprint: through TF, it corrects distances; empty: none.",
+        "Frame whose plane z = 0 is the floor, such as base_footprint. The floor corrects distances (TF needed). "
+        "Empty: no floor.",
         pattern=FRAME_NAME,
         live=True,
     )
     target_frame: str = parameter(
         "",
-        "Frame that people are published in, such as base_link or map, through TF; empty: the image's.",
+        "Frame in which people are published, such as base_link or map (TF needed). Empty: the frame of the image.",
         pattern=FRAME_NAME,
         live=True,
     )
     transform_timeout_s: float = parameter(
         0.1,
-        "The longest that an image waits for its transforms (s); then it does without them, or, for target_frame, is "
-        "not published.",
+        "Maximum time that an image waits for its transforms (s). After that it is processed without them; without the "
+        "transform to target_frame its people are not published.",
         low=0.0,
         high=10.0,
         live=True,
     )
-    use_depth: bool = parameter(
-        True, "Whether depth images on `depth` correct distances, where some are published.", live=True
-    )
+    use_depth: bool = parameter(True, "Whether depth images on `depth`, if published, correct distances.", live=True)
     depth_max_delay_s: float = parameter(
         0.03,
-        "The most that the stamps of an image and its depth image differ by, and that an image waits for it (s).",
+        "Maximum difference between the stamps of an image and its depth image, and maximum time that an image waits "
+        "for its depth image (s).",
         low=0.0,
         high=1.0,
         live=True,
     )
     publish_people: Literal["auto", "always", "never"] = parameter(
-        "auto", "Whether /people is published; auto: where people_msgs is installed.", choices=WHEN
+        "auto", "Whether /people is published. auto: if people_msgs is installed.", choices=WHEN
     )
     publish_bodies: Literal["auto", "always", "never"] = parameter(
-        "auto", "Whether /humans/bodies/* (REP-155) are published; auto: where hri_msgs is installed.", choices=WHEN
+        "auto", "Whether /humans/bodies/* (REP-155) are published. auto: if hri_msgs is installed.", choices=WHEN
     )
     publish_detections: Literal["auto", "always", "never"] = parameter(
-        "auto", "Whether ~/detections is published; auto: where vision_msgs is installed.", choices=WHEN
+        "auto", "Whether ~/detections is published. auto: if vision_msgs is installed.", choices=WHEN
     )
 
 
@@ -168,9 +185,9 @@ DEFAULTS: dict[str, Any] = {field.name: field.default for field in dataclasses.f
 
 
 def declare(node: Any) -> NodeParameters:
-    """Declare all parameters on the node; the values with what the user overrode.
+    """Declare all parameters on the node and return their values, overrides included.
 
-    Raises UserError for a value that is refused.
+    Raises UserError for an invalid value.
     """
     values = {}
     for name, default in DEFAULTS.items():
@@ -184,7 +201,7 @@ def declare(node: Any) -> NodeParameters:
 
 
 def unknown_parameters(node: Any) -> list[str]:
-    """A sentence about each value that the user gave to a parameter that the node does not have."""
+    """Return a sentence for each overridden parameter that the node does not have."""
     given = getattr(node, "_parameter_overrides", {})  # rclpy has no public name for them
     return [
         f"unknown parameter {name!r} is ignored{did_you_mean(name, DEFAULTS)}"
@@ -194,15 +211,15 @@ def unknown_parameters(node: Any) -> list[str]:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The nearest known name as a question, to be put behind a sentence; "" where none is near."""
+    """Return the nearest known name as a question to append to a sentence; "" if none is similar."""
     nearest = difflib.get_close_matches(name, list(known), 1)
     return f"; did you mean {nearest[0]!r}?" if nearest else ""
 
 
 def changed(current: NodeParameters, changes: Sequence[Parameter], *, is_configured: bool) -> NodeParameters:
-    """The parameters after changes, some of which may be of names that are not ours.
+    """Return the parameters after changes; changes of parameters that are not in the table are ignored.
 
-    Raises UserError with the reason where one of them is refused.
+    Raises UserError with the reason if a change is invalid.
     """
     ours = {change.name: change.value for change in changes if change.name in RULES}
     for name, value in ours.items():
@@ -214,7 +231,7 @@ def changed(current: NodeParameters, changes: Sequence[Parameter], *, is_configu
 
 
 def refusal_of(name: str, value: Any) -> str:
-    """Why the value cannot be the parameter's, in one line; "" where it can."""
+    """Return why the value is invalid for the parameter, in one line; "" if it is valid."""
     rule, wanted = RULES[name], type(DEFAULTS[name])
     if type(value) is not wanted:
         return f"parameter {name} must be of type {wanted.__name__}, got {value!r}"

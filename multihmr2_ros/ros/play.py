@@ -39,7 +39,8 @@ from multihmr2_ros.bags.stamps import NS, restamped, stamp_ns
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.messages.cdr import ANNOUNCEMENT
 
-from .bag_topics import message_class, playing_qos
+from .conversions import message_class
+from .qos import playing_qos
 
 GRACE_S = 1.0  # after the first topic has found a subscriber, how long the others may take
 SAME_CLOCK_NS = 10 * NS  # stamps this near the time of their recording are of the same clock
@@ -48,7 +49,7 @@ LAST_WORDS = Duration(seconds=0, nanoseconds=300_000_000)
 
 
 class Timeline:
-    """When each message of one pass through the bag is due, and what its stamps become.
+    """The times and stamps of the messages in one pass through the bag.
 
     begin_ns: the recorded time at which the pass begins; now_ns: the wall clock there.
     """
@@ -60,11 +61,11 @@ class Timeline:
         self._stamp_zero_ns: int | None = None
 
     def due_s(self, message: BagMessage) -> float:
-        """Seconds after the beginning of the pass."""
+        """Return when the message is due (s after the beginning of the pass)."""
         return (message.time_ns - self._begin_ns) / NS / self._rate
 
     def moved_to_now(self, message: BagMessage) -> bytes:
-        """The message with its stamps moved to the wall clock, by one amount for all messages (at rate 1)."""
+        """Return the message with its stamps moved to the wall clock, by one amount for all messages (at rate 1)."""
         if self._stamp_zero_ns is None and (first_ns := stamp_ns(message.data, message.type_name)):
             is_same_clock = abs(first_ns - message.time_ns) < SAME_CLOCK_NS
             self._stamp_zero_ns = self._begin_ns + (0 if is_same_clock else first_ns - message.time_ns)
@@ -99,7 +100,7 @@ class Player:
         return list(self._publishers)
 
     def wait_for_subscribers(self, count: int) -> None:
-        """Until every topic has so many, or one has, and the others had a moment to find theirs."""
+        """Wait until every topic has count subscribers, or until GRACE_S after the first topic has them."""
         deadline_s = float("inf")
         while time.monotonic() < deadline_s:
             found = [publisher.get_subscription_count() >= count for publisher in self._publishers.values()]
@@ -110,7 +111,7 @@ class Player:
             time.sleep(0.05)
 
     def play(self) -> None:
-        """One pass through the bag."""
+        """Play the bag once."""
         timeline: Timeline | None = None
         start_s = time.monotonic()
         with BagReader(self._path) as bag:
@@ -125,13 +126,13 @@ class Player:
             self.damage = bag.damage
 
     def finish(self) -> None:
-        """Let the last messages arrive."""
+        """Wait until the last messages have arrived."""
         for publisher in self._publishers.values():
             publisher.wait_for_all_acked(LAST_WORDS)
         time.sleep(LAST_WORDS.nanoseconds / NS)  # best effort is not acknowledged
 
     def _wait_until(self, moment_s: float, time_ns: int) -> None:
-        """Sleep, and let /clock run meanwhile; it shows time_ns in the end."""
+        """Sleep until moment_s (monotonic clock); publish /clock meanwhile, up to time_ns."""
         while True:
             left_s = moment_s - time.monotonic()
             if self._clock is not None:
@@ -200,7 +201,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """The exit status: 0 played or interrupted, 2 the user's mistake."""
+    """Run the command; return 0 if played or interrupted, 2 for a user's mistake."""
     arguments = list(sys.argv[1:] if args is None else args)
     options = _parser().parse_args(remove_ros_args(["play", *arguments])[1:])
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs begin with SIGINT ignored

@@ -12,10 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Quality of service of what the node publishes and of TF; and what is asked of publishers by it."""
+"""Quality of service of the node's topics, of TF, and of topics that are played and recorded."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rclpy.duration import Duration
@@ -31,6 +32,7 @@ LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability
 # Those of tf2's own broadcasters and listener.
 TF = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
 TF_STATIC = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+SENSOR_DATA = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 # Without rclpy's own callbacks for events: nothing to do for the executor, and no warnings of a QoS that does not fit.
 SILENT_PUBLISHER = PublisherEventCallbacks(use_default_callbacks=False)
 SILENT_SUBSCRIPTION = SubscriptionEventCallbacks(use_default_callbacks=False)
@@ -38,5 +40,24 @@ LAST_WORDS = Duration(seconds=0, nanoseconds=200_000_000)  # how long the end wa
 
 
 def is_wanted(publisher: Any) -> bool:
-    """Whether anybody subscribes."""
+    """Return whether the publisher has subscribers."""
     return bool(publisher.get_subscription_count() > 0)
+
+
+def playing_qos(type_name: str, *, is_latched: bool) -> QoSProfile:
+    """Return the QoS to play a topic: best effort for sensor messages, reliable for all others."""
+    if is_latched:
+        return TF_STATIC
+    return SENSOR_DATA if type_name.startswith("sensor_msgs/") else TF
+
+
+def recording_qos(publishers: Sequence[Any]) -> QoSProfile:
+    """Return the strictest QoS that matches all these publishers (rclpy's TopicEndpointInfo)."""
+    profiles = [publisher.qos_profile for publisher in publishers]
+    is_reliable = all(profile.reliability == ReliabilityPolicy.RELIABLE for profile in profiles)
+    is_latched = all(profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for profile in profiles)
+    return QoSProfile(
+        depth=100,
+        reliability=ReliabilityPolicy.RELIABLE if is_reliable else ReliabilityPolicy.BEST_EFFORT,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if is_latched else DurabilityPolicy.VOLATILE,
+    )

@@ -38,14 +38,15 @@ from multihmr2_ros.bags.definitions import require
 from multihmr2_ros.bags.writing import BagWriter
 from multihmr2_ros.errors import UserError
 
-from .bag_topics import message_class, recording_qos
+from .conversions import message_class
+from .qos import recording_qos
 
 LOOK_PERIOD_S = 0.2  # for publishers of topics that have none yet
 DRAIN_S = 0.3  # for what has arrived when the recording ends
 
 
 class Recorder:
-    """Subscribes to topics as soon as somebody publishes them, and writes what comes."""
+    """Subscribes to topics as soon as they are published, and writes their messages."""
 
     def __init__(self, node: Any, writer: BagWriter, topics: Sequence[str]) -> None:
         self._node = node
@@ -53,7 +54,7 @@ class Recorder:
         self.missing = [node.resolve_topic_name(topic) for topic in topics]
 
     def look(self) -> None:
-        """Subscribe to the missing topics that have a publisher by now."""
+        """Subscribe to the missing topics that now have a publisher."""
         for topic in list(self.missing):
             publishers = self._node.get_publishers_info_by_topic(topic)
             if publishers:
@@ -108,7 +109,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _record(recorder: Recorder, executor: SingleThreadedExecutor) -> None:
-    """Until SIGINT or SIGTERM."""
+    """Record until SIGINT or SIGTERM."""
     stopped: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: stopped.append(number))

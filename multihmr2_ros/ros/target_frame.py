@@ -12,7 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The people of an image in the frame that the messages are in: the image's own, or the target frame. Needs no ROS."""
+"""Transforms the people of an image into the frame of the messages: the image's own, or the target frame.
+
+Needs no ROS.
+"""
 
 from __future__ import annotations
 
@@ -29,12 +32,12 @@ from multihmr2_ros.people import People
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """The frame that messages are in, where it is not that of their image.
+    """The frame of the messages, if it differs from the frame of the image.
 
     frame_id            its name
     target_from_camera  (4, 4) the camera's pose in it at the image's stamp
-    rate                (4, 4) the change of target_from_camera in a second; NaN where it is not known. It is 0 between
-                        frames that do not move relative to each other
+    rate                (4, 4) the change of target_from_camera per second; NaN if unknown; 0 between frames that do
+                        not move relative to each other
     """
 
     frame_id: str
@@ -44,7 +47,7 @@ class Target:
 
 @dataclass(frozen=True, eq=False)
 class PlacedPeople:
-    """The people of an image as the messages have them.
+    """The people of an image in the frame of the messages.
 
     people  places, directions and, where velocity_frame is "camera", velocities are in header.frame_id
     header  the image's stamp, and the name of the frame
@@ -57,7 +60,7 @@ class PlacedPeople:
 
 
 def placed_in(target: Target | None, people: People, header: HeaderContent) -> PlacedPeople:
-    """people: in the camera's frame; header: the image's. target: None for the image's own frame."""
+    """Return people in the target frame. people: in the camera's frame; header: of the image; target: None keeps it."""
     if target is None or target.frame_id == header.frame_id:
         return PlacedPeople(people, header, np.eye(4))
     return PlacedPeople(
@@ -68,11 +71,11 @@ def placed_in(target: Target | None, people: People, header: HeaderContent) -> P
 
 
 def people_in(target: Target, people: People) -> People:
-    """The people, who are in the camera's frame, in the target frame; float64, since a map's origin may be far away.
+    """Transform people from the camera's frame to the target frame, in float64: a map's origin may be far away.
 
-    Covariances turn with what they are of. A velocity relative to the camera becomes the one relative to the target
-    frame: that of somebody who goes along with a camera that moves there. It is NaN where the camera's own motion is
-    not known. A velocity over the ground is left as it is: it has a frame of its own.
+    Covariances are rotated. A velocity relative to the camera becomes a velocity relative to the target frame: the
+    camera's own motion is added, and the result is NaN if that motion is unknown. A velocity over the ground stays as
+    it is: it has its own frame.
     """
     turn, shift = target.target_from_camera[:3, :3], target.target_from_camera[:3, 3]
     rotations: NDArray[Any] = people.rotations.astype(np.float64)

@@ -12,12 +12,19 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The node's ears for TF: what comes on /tf and /tf_static, and the camera's pose in other frames by it."""
+"""Subscribes to /tf and /tf_static, keeps the transforms of the last seconds, and looks up camera poses.
+
+tf2_ros exists in ROS installations only. Memory is bounded for any input.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import threading
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,20 +33,29 @@ from rclpy.serialization import deserialize_message
 from tf2_msgs.msg import TFMessage
 
 from multihmr2_ros.messages.content import HeaderContent
-from multihmr2_ros.transform_tree import Pose
+from multihmr2_ros.transform_tree import Pose, find_way, frame_name, is_pose, matrix, pose_at
 
 from .interfaces.bodies import rep155_prefix
 from .qos import TF, TF_STATIC
-from .transform_buffer import LONGEST_NAME, MOST_FRAMES, NS, TransformBuffer, Unknown
 
 RATE_S = 0.1  # over which motion is averaged, as tf's lookupTwist does
+NS = 1_000_000_000
+HISTORY_NS = 10 * NS  # as tf2's buffer
+MOST_POSES = 2_000  # of one frame
+MOST_FRAMES = 1_000  # that move, and as many that do not
+LONGEST_NAME = 256
+JUMP_NS = 2 * NS  # a frame whose stamps go back by more: time was set back
+SILENT_S = 60.0  # a frame that moves and of which nothing came for longer is forgotten: a person who has gone
+REACH_NS = 1_000_000  # an image's stamp may be rounded past the newest transform by so much
 
 
 class Transforms:
     """The subscriptions of one active node to /tf and /tf_static.
 
-    body_prefix: the node's own people, whose frames have that name or REP-155's and a number, are left out. Messages
-    arrive serialised, so that damaged bytes cannot stop the executor; report is told of them, with a cause and a text.
+    body_prefix  the frames of the node's own people, this prefix or REP-155's and a number, are left out
+    report       called with a cause and a text for damaged messages and invalid transforms
+
+    Messages arrive serialized, so that damaged bytes cannot stop the executor.
     """
 
     def __init__(self, node: Any, body_prefix: str, report: Callable[[str, str], None]) -> None:
@@ -55,12 +71,14 @@ class Transforms:
         ]
 
     def pose(self, frame: str, header: HeaderContent, timeout_s: float) -> NDArray[np.float64]:
-        """(4, 4) frame from the frame of the header, at its stamp. Waits at most timeout_s. Raises Unknown."""
+        """Return (4, 4) frame_from_header_frame at the header's stamp. Waits at most timeout_s. Raises Unknown."""
         return self._buffer.lookup(frame, header.frame_id, header.stamp_ns, timeout_s)
 
     def rate(self, frame: str, header: HeaderContent, pose: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(4, 4) how the pose, which is that of the header's frame at its stamp, has changed lately, in a second; NaN
-        where it is not known where the frame was before."""
+        """Return the change per second of a pose (4, 4), averaged over the last RATE_S; NaN without an earlier pose.
+
+        pose: of the header's frame in `frame` at the header's stamp.
+        """
         try:
             before = self._buffer.lookup(frame, header.frame_id, header.stamp_ns - round(RATE_S * NS))
         except Unknown:
@@ -68,7 +86,7 @@ class Transforms:
         return (pose - before) / RATE_S
 
     def set_back(self, from_s: float) -> None:
-        """Time was set back from a stamp."""
+        """Forget moving frames after time jumped back from from_s (s); see TransformBuffer.set_back."""
         self._buffer.set_back(round(from_s * NS))
 
     def destroy(self) -> None:
@@ -81,7 +99,7 @@ class Transforms:
             message = deserialize_message(data, TFMessage)
             transforms = [_content(each) for each in message.transforms]
         except Exception:  # each middleware has its own for bytes that it does not understand
-            self._report("transform", f"a damaged TFMessage came ({len(data)} bytes); check its publisher")
+            self._report("transform", f"received a damaged TFMessage ({len(data)} bytes); check its publisher")
             return
         others = [each for each in transforms if not self._person.fullmatch(each[0])]
         refused = self._buffer.add(others, is_static=is_static)
@@ -98,3 +116,150 @@ def _content(transform: Any) -> tuple[str, str, int, Pose]:
     stamp, place, turn = transform.header.stamp, transform.transform.translation, transform.transform.rotation
     pose = (place.x, place.y, place.z, turn.x, turn.y, turn.z, turn.w)
     return transform.child_frame_id, transform.header.frame_id, stamp.sec * NS + stamp.nanosec, pose
+
+
+class Unknown(Exception):
+    """A transform is not known; the text gives the reason.
+
+    may_come: the next message may contain it. False for frames that are not connected: otherwise every image would wait
+    where they are never published.
+    """
+
+    def __init__(self, reason: str, *, may_come: bool) -> None:
+        super().__init__(reason)
+        self.may_come = may_come
+
+
+@dataclass
+class _Frame:
+    """The poses of a frame in its parent, in ascending stamps (ns). arrived_s: of the last one, monotonic clock."""
+
+    parent: str
+    stamps: list[int] = field(default_factory=list)
+    poses: list[Pose] = field(default_factory=list)
+    arrived_s: float = 0.0
+
+    def add(self, stamp_ns: int, pose: Pose) -> None:
+        """Insert a pose in order of time; remove poses that are too old or too many."""
+        place = bisect_left(self.stamps, stamp_ns)
+        if place < len(self.stamps) and self.stamps[place] == stamp_ns:
+            self.poses[place] = pose
+            return
+        self.stamps.insert(place, stamp_ns)
+        self.poses.insert(place, pose)
+        too_old = bisect_left(self.stamps, self.stamps[-1] - HISTORY_NS)
+        gone = max(too_old, len(self.stamps) - MOST_POSES)
+        del self.stamps[:gone], self.poses[:gone]
+
+    def parent_from_frame(self, stamp_ns: int, name: str) -> NDArray[np.float64]:
+        """(4, 4) at a stamp, interpolated. Raises Unknown before the first and after the last one."""
+        pose = pose_at(self.stamps, self.poses, stamp_ns)
+        if pose is not None:
+            return matrix(pose)
+        nearest = 0 if stamp_ns < self.stamps[0] else -1
+        apart_s = (self.stamps[nearest] - stamp_ns) / NS
+        if abs(apart_s) * NS <= REACH_NS:
+            return matrix(self.poses[nearest])
+        word = f"the newest is {-apart_s:.3f} s older" if apart_s < 0 else f"the oldest is {apart_s:.3f} s newer"
+        raise Unknown(f"no transform from {name!r} to {self.parent!r} at its stamp: {word}", may_come=apart_s < 0)
+
+
+class TransformBuffer:
+    """The transforms of the last seconds. For several threads."""
+
+    def __init__(self) -> None:
+        self._moving: dict[str, _Frame] = {}  # in the order of their last change
+        self._static: dict[str, _Frame] = {}
+        self._is_closed = False
+        self._changed = threading.Condition()
+
+    def __len__(self) -> int:
+        """How many poses are kept."""
+        with self._changed:
+            return sum(len(frame.stamps) for frame in (*self._moving.values(), *self._static.values()))
+
+    def add(self, transforms: Sequence[tuple[str, str, int, Pose]], *, is_static: bool) -> int:
+        """Take transforms, each of a child, its parent, a stamp (ns) and the child's pose; how many were refused: those
+        without names or with too long ones, of themselves, with numbers that are no pose, and static ones beyond the
+        most."""
+        with self._changed:
+            taken = sum(
+                self._add(frame_name(child), frame_name(parent), stamp_ns, pose, is_static)
+                for child, parent, stamp_ns, pose in transforms
+            )
+            self._changed.notify_all()
+        return len(transforms) - taken
+
+    def lookup(self, target: str, source: str, stamp_ns: int, timeout_s: float = 0.0) -> NDArray[np.float64]:
+        """(4, 4) target from source at a stamp. Waits at most timeout_s for it. Raises Unknown."""
+        target, source, deadline_s = frame_name(target), frame_name(source), time.monotonic() + timeout_s
+        with self._changed:
+            while True:
+                try:
+                    return self._lookup(target, source, stamp_ns)
+                except Unknown as reason:
+                    left_s = deadline_s - time.monotonic()
+                    if self._is_closed or not reason.may_come or left_s <= 0:
+                        raise
+                self._changed.wait(left_s)
+
+    def set_back(self, from_ns: int) -> None:
+        """Forget moving frames after time jumped back from from_ns.
+
+        Frames whose newest pose is more than JUMP_NS before from_ns were received after the jump, and are kept. After a
+        shorter jump the two cases cannot be distinguished, and all moving frames are forgotten.
+        """
+        with self._changed:
+            self._moving = {name: each for name, each in self._moving.items() if each.stamps[-1] < from_ns - JUMP_NS}
+
+    def close(self) -> None:
+        """End all waiting lookups: no more transforms will arrive."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+
+    def _add(self, child: str, parent: str, stamp_ns: int, pose: Pose, is_static: bool) -> bool:
+        if not (child and parent and child != parent and max(len(child), len(parent)) <= LONGEST_NAME):
+            return False
+        if not is_pose(pose):
+            return False
+        if is_static:
+            if child not in self._static and len(self._static) >= MOST_FRAMES:
+                return False
+            self._moving.pop(child, None)
+            self._static[child] = _Frame(parent, [stamp_ns], [pose])
+            return True
+        self._static.pop(child, None)
+        frame = self._moving.pop(child, None)
+        if frame is not None and stamp_ns < frame.stamps[-1] - JUMP_NS:
+            self._moving.clear()
+            frame = None
+        if frame is None or frame.parent != parent:
+            frame = _Frame(parent)
+        frame.add(stamp_ns, pose)
+        frame.arrived_s = time.monotonic()
+        self._moving[child] = frame
+        self._forget(frame.arrived_s)
+        return True
+
+    def _forget(self, now_s: float) -> None:
+        """Remove frames without a recent transform, and the oldest frames above the maximum."""
+        while True:
+            name, oldest = next(iter(self._moving.items()))
+            if len(self._moving) <= MOST_FRAMES and oldest.arrived_s >= now_s - SILENT_S:
+                return
+            del self._moving[name]
+
+    def _lookup(self, target: str, source: str, stamp_ns: int) -> NDArray[np.float64]:
+        way = find_way(target, source, self._parent_of)
+        if way is None:
+            raise Unknown(f"no transform connects {source!r} with {target!r}", may_come=False)
+        return way.target_from_source(lambda name: self._parent_from(name, stamp_ns))
+
+    def _parent_of(self, name: str) -> str | None:
+        frame = self._static.get(name) or self._moving.get(name)
+        return None if frame is None else frame.parent
+
+    def _parent_from(self, name: str, stamp_ns: int) -> NDArray[np.float64]:
+        static = self._static.get(name)
+        return matrix(static.poses[0]) if static else self._moving[name].parent_from_frame(stamp_ns, name)

@@ -33,10 +33,11 @@ from multihmr2_ros import bags
 from multihmr2_ros.bags import definitions
 from multihmr2_ros.bags.definitions import require, ros1_typestore
 from multihmr2_ros.bags.frames import BagSource
+from multihmr2_ros.bags.humans import human_array_to_cdr
 from multihmr2_ros.bags.reading import BagReader, is_bag
 from multihmr2_ros.bags.writing import BagWriter
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.messages.cdr import human_array_to_cdr, marker_array_to_cdr
+from multihmr2_ros.messages.cdr import marker_array_to_cdr
 from multihmr2_ros.messages.content import HeaderContent, HumanArrayContent, label_marker
 from multihmr2_ros.people import IntrinsicsSource
 from test.helpers.bag_factory import (
@@ -102,7 +103,7 @@ def test_what_is_written_is_read_by_us_and_by_rosbags(tmp_path: Path, name: str)
 def test_our_messages_serialised_by_numpy_go_through_a_bag(tmp_path: Path) -> None:
     label = label_marker(HeaderContent(3, 4, "camera"), "label", 5, "#5", (1.0, 2.0, 3.0), 0.1, (1.0, 0.5, 0.0, 1.0))
     with BagWriter(tmp_path / "out.mcap") as writer:
-        writer.write("/humans", "multihmr2_ros/msg/HumanArray", human_array_to_cdr(one_human()).to_bytes(), 10)
+        writer.write("/humans", "multihmr2_ros/msg/HumanArray", human_array_to_cdr(one_human()), 10)
         writer.write("/markers", "visualization_msgs/msg/MarkerArray", marker_array_to_cdr([label]).to_bytes(), 20)
         assert writer.counts == {"/humans": 1, "/markers": 1}
     with BagReader(tmp_path / "out.mcap") as bag:

@@ -29,7 +29,7 @@ from multihmr2_ros.bags.recorded_people import people_from_human_array
 from multihmr2_ros.messages.content import HeaderContent
 from multihmr2_ros.messages.people_content import Timing, people_to_content
 from multihmr2_ros.people import People
-from multihmr2_ros.ros.message_objects import human_array_to_ros
+from multihmr2_ros.ros.conversions import human_array_to_ros
 from test.helpers.people_factory import make_people
 
 HEADER = HeaderContent(12, 250_000_000, "camera")

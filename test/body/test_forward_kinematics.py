@@ -24,8 +24,8 @@ import numpy as np
 import torch
 
 from multihmr2_ros.bags.definitions import require
+from multihmr2_ros.bags.humans import human_array_to_cdr
 from multihmr2_ros.body import UNPOSED_BONE_WORDS, Body
-from multihmr2_ros.messages.cdr import human_array_to_cdr
 from multihmr2_ros.messages.content import HeaderContent
 from multihmr2_ros.messages.people_content import Timing, people_to_content
 from multihmr2_ros.people import People
@@ -47,7 +47,7 @@ def example() -> Any:
 def received(people: People) -> list[Any]:
     """The humans of the message, written and read again."""
     type_name = "multihmr2_ros/msg/HumanArray"
-    data = human_array_to_cdr(people_to_content(people, HeaderContent(1, 2, "camera"), Timing())).to_bytes()
+    data = human_array_to_cdr(people_to_content(people, HeaderContent(1, 2, "camera"), Timing()))
     return list(require(type_name).deserialize_cdr(data, type_name).humans)
 
 

@@ -193,14 +193,14 @@ class RecordedPeople(Target):
         self.seeds = [self._message(count) for count in (0, 1, 2)]
 
     def _message(self, count: int) -> Any:
-        from multihmr2_ros.messages.cdr import human_array_to_cdr
+        from multihmr2_ros.bags.humans import human_array_to_cdr
         from multihmr2_ros.messages.content import HeaderContent
         from multihmr2_ros.messages.people_content import Timing, people_to_content
         from test.helpers.people_factory import make_people
 
         people = make_people(count, vertices=np.zeros((count, 3, 3)))
         content = people_to_content(people, HeaderContent(12, 5, "camera"), Timing(), with_vertices=True)
-        return typestore().deserialize_cdr(human_array_to_cdr(content).to_bytes(), self.TYPE)
+        return typestore().deserialize_cdr(human_array_to_cdr(content), self.TYPE)
 
     def damaged(self, rng: random.Random) -> bytes:
         return damaged_message(rng, rng.choice(self.seeds))

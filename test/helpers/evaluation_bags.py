@@ -25,11 +25,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from multihmr2_ros.bags.humans import HUMAN_ARRAY, HUMANS_TOPIC, TRUTH_TOPIC
+from multihmr2_ros.bags.humans import HUMAN_ARRAY, HUMANS_TOPIC, TRUTH_TOPIC, human_array_to_cdr
 from multihmr2_ros.bags.writing import BagWriter
 from multihmr2_ros.body import Body
 from multihmr2_ros.frame import Frame
-from multihmr2_ros.messages.cdr import human_array_to_cdr
 from multihmr2_ros.messages.content import HeaderContent
 from multihmr2_ros.messages.people_content import Timing, people_to_content
 from multihmr2_ros.people import IntrinsicsSource, People
@@ -77,7 +76,7 @@ def scene(index: int, count: int = 3) -> People:
 def humans(people: People, stamp_ns: int, frame_id: str = "camera", timing: Timing | None = None) -> bytes:
     header = HeaderContent(*divmod(stamp_ns, 10**9), frame_id)
     content = people_to_content(people, header, timing or Timing(), with_vertices=True)
-    return human_array_to_cdr(content).to_bytes()
+    return human_array_to_cdr(content)
 
 
 def image(index: int) -> np.ndarray:

@@ -41,8 +41,8 @@ from multihmr2_ros.messages.content import HeaderContent, PointCloudContent
 from multihmr2_ros.messages.conversion_packages import PACKAGES, converter, report
 from multihmr2_ros.messages.images import ENCODINGS, image_from_ros
 from multihmr2_ros.messages.people_content import FEW, quaternions
+from multihmr2_ros.ros.content_publisher import point_cloud_to_ros
 from multihmr2_ros.ros.conversions import image_to_ros
-from multihmr2_ros.ros.message_objects import point_cloud_to_ros
 
 HEADER = HeaderContent(12, 34, "camera")
 BUILT_FOR_NUMPY_1 = """

@@ -32,12 +32,12 @@ from rclpy.serialization import deserialize_message
 from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CompressedImage, Image
 
+from multihmr2_ros.bags.humans import human_array_to_cdr
 from multihmr2_ros.body import Body
 from multihmr2_ros.camera import CameraModel, distort_points
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.lens import LensDistortion, lens_of
 from multihmr2_ros.media.colors import track_color
-from multihmr2_ros.messages.cdr import human_array_to_cdr
 from multihmr2_ros.messages.content import HeaderContent, HumanArrayContent, MarkerType
 from multihmr2_ros.messages.images import ENCODINGS, compressed_image_from_ros, image_from_ros
 from multihmr2_ros.messages.people_content import INTRINSICS, Timing, body_quaternions, boxes, people_to_content
@@ -62,10 +62,11 @@ def three_people(**changes: Any) -> Any:
 def test_a_message_says_what_people_say() -> None:
     people = three_people()
     content = people_to_content(people, HEADER, Timing(0.1, 0.2, 0.3, 4), with_vertices=True)
-    message = deserialize_message(human_array_to_cdr(content).to_bytes(), HumanArray)
+    message = deserialize_message(human_array_to_cdr(content), HumanArray)
     assert (message.header.stamp.sec, message.header.stamp.nanosec, message.header.frame_id) == (12, 34, "camera")
     assert (message.age_at_receipt, message.inference_time, message.total_latency) == (0.1, 0.2, 0.3)
     assert message.dropped_frames == 4
+    assert (message.height, message.width) == people.image_size
     np.testing.assert_array_equal(message.k, people.k.ravel())
     assert [human.track_id for human in message.humans] == [4, 5, Human.NO_TRACK]
     assert [human.frame_id for human in message.humans] == ["body_4", "", ""]
@@ -76,7 +77,8 @@ def test_a_message_says_what_people_say() -> None:
         np.testing.assert_array_equal(human.phenotype, people.running_shape[row])
         np.testing.assert_array_equal(np.reshape(human.vertices, (-1, 3)), people.vertices[row])
         np.testing.assert_array_equal(np.reshape(human.joints_2d, (-1, 2)), people.joints_2d[row])
-        quaternions = [[q.x, q.y, q.z, q.w] for q in human.joint_rotations]
+        np.testing.assert_array_equal(np.reshape(human.joints, (-1, 3)), people.joints[row])
+        quaternions = np.reshape(human.joint_rotations, (-1, 4))
         np.testing.assert_allclose(Rotation.from_quat(quaternions).as_matrix(), people.rotations[row], atol=1e-6)
         covariance = np.reshape(human.pelvis.covariance, (6, 6))
         np.testing.assert_array_equal(covariance[:3, :3], people.pelvis_covariance[row])
@@ -96,7 +98,7 @@ def test_vertices_are_left_out_unless_asked_for() -> None:
 def test_nobody(content: str) -> None:
     empty = make_people(0)
     nobody = HumanArrayContent(HEADER, 3) if content == "no image" else people_to_content(empty, HEADER, Timing())
-    message = deserialize_message(human_array_to_cdr(nobody).to_bytes(), HumanArray)
+    message = deserialize_message(human_array_to_cdr(nobody), HumanArray)
     assert len(message.humans) == 0
     assert any(message.k) == (content != "no image")
     assert people_to_transforms(empty, HEADER).transforms == []

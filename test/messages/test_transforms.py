@@ -25,9 +25,12 @@ import pytest
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation, Slerp
 
+pytest.importorskip("rclpy", reason="ROS is not in this shell: source scripts/env.sh")
+pytest.importorskip("multihmr2_ros.msg", reason="our messages are not built: make setup")
+
 from multihmr2_ros.bags.transforms import Transforms
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.ros.transform_buffer import (
+from multihmr2_ros.ros.transforms import (
     HISTORY_NS,
     MOST_FRAMES,
     MOST_POSES,

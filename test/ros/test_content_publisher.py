@@ -35,13 +35,12 @@ from sensor_msgs.msg import PointCloud2
 from visualization_msgs.msg import MarkerArray
 
 from multihmr2_ros.messages import cdr
-from multihmr2_ros.messages.content import HeaderContent, HumanArrayContent, delete_marker
+from multihmr2_ros.messages.content import HeaderContent, delete_marker
 from multihmr2_ros.messages.people_content import Timing, people_to_content
 from multihmr2_ros.ros import (
     content_publisher,
-    message_objects,
 )
-from multihmr2_ros.ros.conversions import people_to_markers, people_to_points
+from multihmr2_ros.ros.conversions import human_array_to_ros, people_to_markers, people_to_points
 from multihmr2_ros.ros.outputs import Outputs
 from multihmr2_ros.ros.parameters import NodeParameters
 from test.helpers.people_factory import make_people
@@ -126,11 +125,9 @@ def test_what_is_published_arrives(
         markers += [delete_marker(HEADER, *gone) for gone in sorted(shown - now_shown)]
         shown = now_shown
         expected = {
-            "humans": message_objects.human_array_to_ros(
-                people_to_content(people, HEADER, Timing(), with_vertices=True)
-            ),
-            "sender/markers": message_objects.marker_array_to_ros(markers),
-            "sender/points": message_objects.point_cloud_to_ros(people_to_points(people, HEADER)),
+            "humans": human_array_to_ros(people_to_content(people, HEADER, Timing(), with_vertices=True)),
+            "sender/markers": content_publisher.marker_array_to_ros(markers),
+            "sender/points": content_publisher.point_cloud_to_ros(people_to_points(people, HEADER)),
         }
         for topic, message in expected.items():
             rounded = deserialize_message(serialize_message(message), type(message))  # to float32 where fields are
@@ -152,8 +149,8 @@ def test_the_ways_are_what_the_tests_above_mean(monkeypatch: pytest.MonkeyPatch,
 def test_a_publisher_that_is_gone(make_wire: Callable[[], Wire]) -> None:
     wire = make_wire()
     wire.context.shutdown()
-    with pytest.raises(RuntimeError, match="humans"):
-        wire.outputs._humans.publish(HumanArrayContent(HEADER, 0))
-    wire.node.destroy_publisher(wire.outputs._humans.publisher)
+    with pytest.raises(RuntimeError, match="markers"):
+        wire.outputs._markers.publish([])
+    wire.node.destroy_publisher(wire.outputs._markers.publisher)
     with pytest.raises(InvalidHandle):
-        wire.outputs._humans.publish(HumanArrayContent(HEADER, 0))
+        wire.outputs._markers.publish([])

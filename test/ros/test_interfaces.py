@@ -39,7 +39,7 @@ from multihmr2_ros.camera import CameraModel, distort_points, project
 from multihmr2_ros.people import TrackState
 from multihmr2_ros.ros.interfaces.bodies import MOST_BODIES, rep155_prefix, tracked_rows
 from multihmr2_ros.ros.interfaces.detections import detections_of
-from multihmr2_ros.ros.interfaces.packages import how_to_install, messages_of
+from multihmr2_ros.ros.interfaces.outputs import how_to_install, messages_of
 from multihmr2_ros.ros.interfaces.people import persons_in_fixed_frame
 from multihmr2_ros.ros.interfaces.skeleton import skeletons_2d
 from test.helpers.people_factory import make_people

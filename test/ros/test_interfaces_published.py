@@ -44,8 +44,7 @@ from multihmr2_ros.body import Body
 from multihmr2_ros.messages.content import HeaderContent
 from multihmr2_ros.people import People, TrackState
 from multihmr2_ros.ros.interfaces.bodies import KEPT_S, MOST_BODIES, BodiesOutput
-from multihmr2_ros.ros.interfaces.outputs import InterfaceOutputs
-from multihmr2_ros.ros.interfaces.packages import messages_of
+from multihmr2_ros.ros.interfaces.outputs import InterfaceOutputs, messages_of
 from multihmr2_ros.ros.parameters import NodeParameters
 from multihmr2_ros.ros.target_frame import Target, placed_in
 from test.helpers.optional_messages import importable

@@ -349,7 +349,7 @@ def test_damaged_and_hostile_transforms_do_no_harm(wire: Callable[..., Wire]) ->
     assert here.node._inputs is not None
     assert here.node._inputs.transforms is not None
     here.node._inputs.transforms._receive(b"\0\1\0\0garbage", False)
-    here.until(lambda: "a damaged TFMessage came (11 bytes)" in message_of(diagnostics))
+    here.until(lambda: "received a damaged TFMessage (11 bytes)" in message_of(diagnostics))
     before = poses_of(here)
     own_robot.tell(START_NS)
     own_robot.wait_until_heard(before + 1)

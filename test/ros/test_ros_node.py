@@ -132,7 +132,7 @@ def test_points_of_a_distorted_raw_image_are_those_of_the_image_as_it_came(wire:
     here.camera_info.publish(distorted)
     here.spin(0.2)
     (human,) = here.exchange(humans).humans
-    rays = np.array([[joint.x, joint.y, joint.z] for joint in human.joints])
+    rays = np.reshape(human.joints, (-1, 3))
     coefficients = np.array(distorted.d)
     expected, _ = cv2.projectPoints(rays, np.zeros(3), np.zeros(3), np.reshape(distorted.k, (3, 3)), coefficients)
     np.testing.assert_allclose(np.reshape(human.joints_2d, (-1, 2)), expected[:, 0], atol=1e-3)
@@ -173,7 +173,7 @@ def test_the_real_estimator_in_the_node(wire: Callable[..., Wire], small_checkpo
     models = here.listen(BodyModel, "/perception_node/body_model", LATCHED)
     humans = here.exchange(here.listen(HumanArray, "/humans"))
     here.until(lambda: models)
-    assert len(models[-1].bone_labels) == len(humans.humans[0].joints) == 163
+    assert 3 * len(models[-1].bone_labels) == len(humans.humans[0].joints) == 3 * 163
     assert len(models[-1].faces) == 3 * 1226
     assert humans.inference_time > 0
 

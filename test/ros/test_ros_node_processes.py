@@ -142,12 +142,12 @@ def check_humans(message: HumanArray) -> None:
     assert not box.do_rectify
     assert (inside >= [box.x_offset, box.y_offset]).all()
     assert (inside <= [box.x_offset + box.width, box.y_offset + box.height]).all()
-    joints = np.array([[joint.x, joint.y, joint.z] for joint in human.joints])
+    joints = np.reshape(human.joints, (-1, 3))
     np.testing.assert_allclose(joints, people.joints[0], rtol=1e-6)
     np.testing.assert_allclose(np.reshape(human.joints_2d, (-1, 2)), people.joints_2d[0], rtol=1e-6)
     projected = joints @ k.T
     np.testing.assert_allclose(np.reshape(human.joints_2d, (-1, 2)), projected[:, :2] / projected[:, 2:], atol=1e-2)
-    turns = Rotation.from_quat([[each.x, each.y, each.z, each.w] for each in human.joint_rotations]).as_matrix()
+    turns = Rotation.from_quat(np.reshape(human.joint_rotations, (-1, 4))).as_matrix()
     np.testing.assert_allclose(turns, people.rotations[0], atol=1e-5)
     np.testing.assert_allclose(np.reshape(human.vertices, (-1, 3)), PELVIS + TETRAHEDRON, rtol=1e-6)
 

@@ -34,7 +34,7 @@ from std_srvs.srv import SetBool
 
 from multihmr2_ros.messages.content import HeaderContent
 from multihmr2_ros.people import TrackState
-from multihmr2_ros.ros.summary import summary
+from multihmr2_ros.ros.conversions import summary
 from multihmr2_ros.ros.target_frame import Target, placed_in
 from test.helpers.people_factory import make_people
 from test.helpers.ros_wire import Wire, message_of

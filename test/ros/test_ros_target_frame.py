@@ -166,7 +166,7 @@ def test_everything_with_a_place_is_in_the_target_frame(wire: Callable[..., Wire
     assert message.header.stamp == Time(sec=START_NS // NS)
     spot, speed = human.pelvis.pose.position, human.velocity
     np.testing.assert_allclose([spot.x, spot.y, spot.z], place, atol=1e-6)
-    np.testing.assert_allclose([human.joints[0].x, human.joints[0].y, human.joints[0].z], place, atol=1e-6)
+    np.testing.assert_allclose(human.joints[:3], place, atol=1e-6)
     np.testing.assert_allclose(np.reshape(human.vertices, (-1, 3)), (PELVIS + TETRAHEDRON) @ turn.T + shift, atol=1e-6)
     np.testing.assert_allclose([speed.x, speed.y, speed.z], turn @ velocity[0], atol=1e-12)
     expected = turn @ COVARIANCE @ turn.T

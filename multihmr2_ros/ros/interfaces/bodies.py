@@ -34,8 +34,7 @@ from tf2_msgs.msg import TFMessage
 from multihmr2_ros.messages.content import HeaderContent
 from multihmr2_ros.messages.people_content import body_frames, boxes
 from multihmr2_ros.people import People
-from multihmr2_ros.ros.conversions import image_to_ros, people_to_transforms
-from multihmr2_ros.ros.message_objects import header_to_ros
+from multihmr2_ros.ros.conversions import header_to_ros, image_to_ros, people_to_transforms
 from multihmr2_ros.ros.qos import LATCHED, RELIABLE, SILENT_PUBLISHER, TF, is_wanted
 from multihmr2_ros.ros.target_frame import PlacedPeople
 

@@ -27,7 +27,7 @@ from scipy.spatial.transform import Rotation
 from multihmr2_ros.messages.content import HeaderContent
 from multihmr2_ros.messages.people_content import body_quaternions
 from multihmr2_ros.people import People
-from multihmr2_ros.ros.message_objects import header_to_ros
+from multihmr2_ros.ros.conversions import header_to_ros
 from multihmr2_ros.ros.qos import RELIABLE, is_wanted
 
 TOPIC = "~/detections"

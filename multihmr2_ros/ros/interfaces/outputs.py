@@ -12,10 +12,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Which of the interfaces a node publishes, and why it does not publish the others."""
+"""Publishes people in the messages of other packages, as far as these are installed."""
 
 from __future__ import annotations
 
+import importlib
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -30,10 +32,16 @@ from multihmr2_ros.ros.target_frame import PlacedPeople
 
 from .bodies import BodiesOutput
 from .detections import DetectionsOutput
-from .packages import how_to_install, messages_of
 from .people import PeopleOutput
 
 Output = TypeVar("Output")
+
+# Packages that some distributions do not have: GitHub repository, branch, and the distributions that have them (the
+# index of ROS distributions, August 2026).
+SOURCES = {
+    "people_msgs": ("wg-perception/people", "ros2", ()),
+    "hri_msgs": ("ros4hri/hri_msgs", "humble-devel", ("humble", "jazzy")),
+}
 
 
 class InterfaceOutputs:
@@ -77,7 +85,7 @@ class InterfaceOutputs:
 
     @property
     def faults(self) -> list[str]:
-        """What the parameters ask for without fail, and is not published."""
+        """Return the interfaces that are set to "always" but cannot be published."""
         return [
             f"{name} are {fact}"
             for name, fact in self.facts.items()
@@ -94,9 +102,16 @@ class InterfaceOutputs:
         fixed_from_camera: NDArray[np.float64] | None,
         placed: PlacedPeople | None,
     ) -> None:
-        """All messages about one image (H, W, 3). bone_labels: of people.joints. fixed_from_camera (4, 4): the camera's
-        pose in fixed_frame at the header's stamp; None where it is not known, fixed_frame "" where none is wanted.
-        placed: the people in the frame of the messages; None where their place in it is not known."""
+        """Publish all messages about one image.
+
+        people             in the camera's frame
+        image              (H, W, 3) uint8 RGB
+        header             of the image
+        bone_labels        of people.joints
+        fixed_frame        name of the fixed frame, "" if not set
+        fixed_from_camera  (4, 4) the camera's pose in it at the header's stamp, None if unknown
+        placed             the people in the frame of the messages, None if the transform is unknown
+        """
         if self._people is not None:
             if not fixed_frame:
                 self.facts["people"] = "not published: the parameter fixed_frame is not set"
@@ -116,7 +131,7 @@ class InterfaceOutputs:
                 output.publish_nobody(header)
 
     def destroy(self) -> None:
-        """Destroy the publishers when the last messages have arrived, or after a moment."""
+        """Destroy the publishers when the last messages have arrived, or after LAST_WORDS."""
         last = [output.publisher for output in (self._people, self._detections) if output is not None]
         for publisher in last + ([] if self._bodies is None else [self._bodies.tracked]):
             publisher.wait_for_all_acked(LAST_WORDS)
@@ -124,3 +139,23 @@ class InterfaceOutputs:
             self._node.destroy_publisher(publisher)
         if self._bodies is not None:
             self._bodies.destroy()
+
+
+def messages_of(package: str) -> Any:
+    """Return the message classes of the package; None if it is not installed."""
+    try:
+        return importlib.import_module(f"{package}.msg")
+    except ImportError:
+        return None
+
+
+def how_to_install(package: str) -> str:
+    """Return one line that says how to install the package."""
+    distribution = os.environ.get("ROS_DISTRO", "jazzy")
+    repository, branch, released = SOURCES.get(package, ("", "", (distribution,)))
+    if distribution in released:
+        return f"{package} is not installed: sudo apt install ros-{distribution}-{package.replace('_', '-')}"
+    return (
+        f"{package} is not installed, and not released for {distribution}: in your workspace's src folder, "
+        f"git clone -b {branch} https://github.com/{repository}, then colcon build --packages-select {package}"
+    )

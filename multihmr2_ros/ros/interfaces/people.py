@@ -14,9 +14,9 @@
 
 """people_msgs/People on /people: what Nav2's social costmap layer reads.
 
-That layer looks the transform up at the exact stamp of the message, takes people slower than 0.1 m/s for standing, and
-keeps the last message for ever. So people are told in a frame that does not move, and an empty list is told when nobody
-is there, and when it is not known any more where they are.
+That layer looks up the transform at the exact stamp of the message, treats people slower than 0.1 m/s as standing, and
+keeps the last message forever. So people are published in a frame that does not move, and an empty list is published
+when there are no people, or when their positions are no longer known.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from numpy.typing import NDArray
 from multihmr2_ros.messages.content import HeaderContent
 from multihmr2_ros.messages.people_content import body_frames
 from multihmr2_ros.people import PHENOTYPE_LABELS, People
-from multihmr2_ros.ros.message_objects import header_to_ros
+from multihmr2_ros.ros.conversions import header_to_ros
 from multihmr2_ros.ros.qos import RELIABLE, is_wanted
 
 TOPIC = "/people"
-LOST_S = 1.0  # without a transform for so long, the people told last are taken back
+LOST_S = 1.0  # without a transform for this long, an empty list replaces the last one
 
 # The body model's anchors of the phenotype "age" from 0 to 1, of which a person is the nearest.
 AGE_CLASSES = ("baby", "child", "adult", "old")
@@ -58,14 +58,14 @@ class PeopleOutput:
     def __init__(self, node: Any, messages: Any, body_prefix: str) -> None:
         self._messages = messages
         self._body_prefix = body_prefix
-        self._frame = ""  # of the people told last; "" where they were taken back
+        self._frame = ""  # of the last list; "" after an empty one replaced it
         self._told_s = 0.0
         self.publisher = node.create_publisher(messages.People, TOPIC, RELIABLE)
 
     def publish(
         self, people: People, header: HeaderContent, fixed_frame: str, fixed_from_camera: NDArray[np.float64] | None
     ) -> None:
-        """header: of the image; fixed_from_camera: (4, 4) at its stamp; None or "" where it is not known."""
+        """Publish the people of an image. fixed_from_camera: (4, 4) at the header's stamp, None if unknown."""
         stamp_s = header.sec + header.nanosec * 1e-9
         if fixed_frame and fixed_from_camera is not None:
             self._frame, self._told_s = fixed_frame, stamp_s
@@ -76,7 +76,7 @@ class PeopleOutput:
             self._frame = ""
 
     def publish_nobody(self, header: HeaderContent) -> None:
-        """An empty list at the header's stamp, in the frame of the people told last, if any."""
+        """Publish an empty list at the header's stamp, in the frame of the last list, if any."""
         if self._frame:
             self._tell([], header)
 
@@ -88,10 +88,10 @@ class PeopleOutput:
 def persons_in_fixed_frame(
     people: People, fixed_from_camera: NDArray[np.float64], body_prefix: str = "body_"
 ) -> list[Person]:
-    """The confirmed people, named like their TF frames. fixed_from_camera (4, 4): the camera's pose in the fixed frame.
+    """Return the confirmed people, named like their TF frames. fixed_from_camera (4, 4): the camera's pose.
 
-    A velocity that is not known over the ground is told as 0: the message has no word for it, and the camera's own
-    motion must not be taken for theirs.
+    A velocity that is unknown over the ground is 0: the message has no value for unknown, and the camera's own motion
+    must not be taken for a person's.
     """
     position = people.pelvis @ fixed_from_camera[:3, :3].T + fixed_from_camera[:3, 3]
     is_known = np.isfinite(people.velocity).all(axis=1, keepdims=True) & (people.velocity_frame == "fixed")
