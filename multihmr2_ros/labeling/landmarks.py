@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multihmr2_ros.labeling.posed_keypoints import CAMERA_FROM_LEVEL
-from multihmr2_ros.simulation.retarget import segment_orientations
+from multihmr2_ros.simulation.motion.retarget import segment_orientations
 
 LANDMARK_COUNT = 33
 # COCO keypoint → landmark.

@@ -33,10 +33,10 @@ from torch import Tensor
 from multihmr2_ros.body import rotations_from_vectors
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.labeling.posed_keypoints import Pose
-from multihmr2_ros.simulation.clips import MIRRORED_SEGMENTS, MIRRORED_SIGNS
-from multihmr2_ros.simulation.pose import SEGMENTS
-from multihmr2_ros.simulation.random_poses import pose_of, sample_angles
-from multihmr2_ros.simulation.retarget import load_motion, motion_files
+from multihmr2_ros.simulation.motion.clips import MIRRORED_SEGMENTS, MIRRORED_SIGNS
+from multihmr2_ros.simulation.motion.pose import SEGMENTS
+from multihmr2_ros.simulation.motion.random_poses import pose_of, sample_angles
+from multihmr2_ros.simulation.motion.retarget import load_motion, motion_files
 
 COMPONENTS = 24
 ROUNDS = 25

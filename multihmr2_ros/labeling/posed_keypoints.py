@@ -34,8 +34,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from multihmr2_ros.body import COCO_KEYPOINTS, Body, rotations_from_vectors
-from multihmr2_ros.simulation.pose import SIDES
-from multihmr2_ros.simulation.skeleton import HEADING_FROM_REST, SHOULDER_FREE_RAD, SHOULDER_SHARE, SPINE
+from multihmr2_ros.simulation.motion.pose import SIDES
+from multihmr2_ros.simulation.motion.skeleton import HEADING_FROM_REST, SHOULDER_FREE_RAD, SHOULDER_SHARE, SPINE
 
 # Level frame → the camera's optical frame (x right, y down, z away).
 CAMERA_FROM_LEVEL = np.array([[0.0, -1.0, 0.0], [0.0, 0.0, -1.0], [1.0, 0.0, 0.0]])

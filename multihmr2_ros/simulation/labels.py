@@ -23,11 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multihmr2_ros.camera import project
-
-from .lens import Lens
-from .posing import PosedScene
-from .render import Rendered
-from .scene import Scene
+from multihmr2_ros.simulation.rendering.lens import Lens
+from multihmr2_ros.simulation.rendering.renderer import Rendered
+from multihmr2_ros.simulation.scene.posing import PosedScene
+from multihmr2_ros.simulation.scene.scene import Scene
 
 FINDABLE_HEIGHT_PX = 24
 FINDABLE_FRACTION = 0.2

@@ -29,12 +29,12 @@ from numpy.typing import NDArray
 from multihmr2_ros.body import Body
 from multihmr2_ros.camera import vertical_fov
 from multihmr2_ros.people import IntrinsicsSource, People, TrackState
+from multihmr2_ros.simulation.rendering.renderer import Rendered, Renderer
+from multihmr2_ros.simulation.scene.pelvis_trajectory import footing
+from multihmr2_ros.simulation.scene.posing import PosedScene, pose_scene
+from multihmr2_ros.simulation.scene.scene import Scene, SceneOptions, sample_scene
 
-from .footing import footing
 from .labels import Labels, labels
-from .posing import PosedScene, pose_scene
-from .render import Rendered, Renderer
-from .scene import Scene, SceneOptions, sample_scene
 
 Vertices = Literal["none", "low", "full"]
 

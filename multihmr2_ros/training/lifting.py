@@ -38,10 +38,10 @@ from multihmr2_ros.body import Body
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.network.heads import depth_from_nearness
 from multihmr2_ros.network.model import MultiHMR2, back_project
-from multihmr2_ros.simulation.behaviour import sample_behaviour
-from multihmr2_ros.simulation.population import sample_shape, stature_of
-from multihmr2_ros.simulation.retarget import motion_files
-from multihmr2_ros.simulation.skeleton import bone_rotations
+from multihmr2_ros.simulation.motion.behavior import sample_behaviour
+from multihmr2_ros.simulation.motion.phenotypes import sample_shape, stature_of
+from multihmr2_ros.simulation.motion.retarget import motion_files
+from multihmr2_ros.simulation.motion.skeleton import bone_rotations
 from multihmr2_ros.training.augmentation import mirrored_keypoints
 from multihmr2_ros.training.body_losses import Matched, TruePeople, body_terms, pose, project
 from multihmr2_ros.training.keypoints import coco_keypoints

@@ -32,8 +32,8 @@ from multihmr2_ros.labeling.fitting import AS_ANNOTATED, Observations
 from multihmr2_ros.labeling.landmarks import LANDMARK_COUNT, LANDMARK_OF
 from multihmr2_ros.labeling.pose_prior import PosePrior, learn_pose_prior, pose_of_segments
 from multihmr2_ros.labeling.posed_keypoints import KeypointModel, Pose
-from multihmr2_ros.simulation.pose import about
-from multihmr2_ros.simulation.random_poses import pose_of, sample_angles
+from multihmr2_ros.simulation.motion.pose import about
+from multihmr2_ros.simulation.motion.random_poses import pose_of, sample_angles
 
 WIDTH, HEIGHT = 480, 360
 FOV_RAD = np.radians(55.0)

@@ -22,8 +22,8 @@ import numpy as np
 import torch
 
 from multihmr2_ros.body import Body
-from multihmr2_ros.simulation.pose import Pose
-from multihmr2_ros.simulation.skeleton import bone_rotations
+from multihmr2_ros.simulation.motion.pose import Pose
+from multihmr2_ros.simulation.motion.skeleton import bone_rotations
 
 # A standing person, y up, facing z: T-pose; the left arm's shoulder turns about z.
 RIG = """HIERARCHY

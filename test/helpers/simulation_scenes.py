@@ -23,17 +23,17 @@ import numpy as np
 
 from multihmr2_ros.body import Body
 from multihmr2_ros.camera import intrinsics_from_fov
-from multihmr2_ros.simulation.appearance import sample_appearance
-from multihmr2_ros.simulation.clips import GaitClip
-from multihmr2_ros.simulation.gaits import Manner
+from multihmr2_ros.simulation.appearance.appearance import sample_appearance
+from multihmr2_ros.simulation.appearance.materials import Material
 from multihmr2_ros.simulation.labels import Labels, labels
-from multihmr2_ros.simulation.materials import Material
-from multihmr2_ros.simulation.paths import ArcPath, CameraPath
-from multihmr2_ros.simulation.posing import PosedScene, pose_scene
-from multihmr2_ros.simulation.render import Rendered, Renderer
-from multihmr2_ros.simulation.scene import Camera, Obstacle, Person, Scene, SceneOptions
-from multihmr2_ros.simulation.sensor import SensorEffects
-from multihmr2_ros.simulation.surroundings import Backdrop, Light, Surface, Surroundings
+from multihmr2_ros.simulation.motion.clips import GaitClip
+from multihmr2_ros.simulation.motion.gaits import Manner
+from multihmr2_ros.simulation.motion.paths import ArcPath, CameraPath
+from multihmr2_ros.simulation.rendering.renderer import Rendered, Renderer
+from multihmr2_ros.simulation.scene.environment import Backdrop, Light, Surface, Surroundings
+from multihmr2_ros.simulation.scene.posing import PosedScene, pose_scene
+from multihmr2_ros.simulation.scene.scene import Camera, Obstacle, Person, Scene, SceneOptions
+from multihmr2_ros.simulation.scene.sensor import SensorEffects
 from test import paths
 
 SHARED = paths.SHARED / "data"

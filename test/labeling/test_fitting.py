@@ -28,11 +28,11 @@ from multihmr2_ros.errors import UserError
 from multihmr2_ros.labeling.fitting import Fits, Fitter, Observations, fit_error
 from multihmr2_ros.labeling.pose_prior import learn_pose_prior, pose_features, pose_of_segments
 from multihmr2_ros.labeling.posed_keypoints import CAMERA_FROM_LEVEL, Pose, about_y
-from multihmr2_ros.simulation.pose import Pose as SegmentPose
-from multihmr2_ros.simulation.pose import about
-from multihmr2_ros.simulation.random_poses import pose_of, sample_angles
-from multihmr2_ros.simulation.retarget import load_motion
-from multihmr2_ros.simulation.skeleton import bone_rotations
+from multihmr2_ros.simulation.motion.pose import Pose as SegmentPose
+from multihmr2_ros.simulation.motion.pose import about
+from multihmr2_ros.simulation.motion.random_poses import pose_of, sample_angles
+from multihmr2_ros.simulation.motion.retarget import load_motion
+from multihmr2_ros.simulation.motion.skeleton import bone_rotations
 from test.helpers.labeling_scenes import full_body, keypoint_model, make_scene, prior, random_pose, without
 from test.helpers.motion_cases import rig
 

@@ -24,8 +24,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.simulation.bvh import MOST_JOINTS, MOST_NESTED, parse_bvh
-from multihmr2_ros.simulation.retarget import load_motion, motion_files, retarget
+from multihmr2_ros.simulation.motion.bvh import MOST_JOINTS, MOST_NESTED, parse_bvh
+from multihmr2_ros.simulation.motion.retarget import load_motion, motion_files, retarget
 from test.helpers.motion_cases import rig
 
 GOOD = rig({}, {})

@@ -23,16 +23,16 @@ import pytest
 import torch
 
 from multihmr2_ros.body import Body
-from multihmr2_ros.simulation.behaviour import sample_speed
-from multihmr2_ros.simulation.clips import FADE_S, Clip, GaitClip, MotionClip, RandomClip, StagedClip
-from multihmr2_ros.simulation.footing import MARGIN_S, Footing, footing, seated_heights
-from multihmr2_ros.simulation.gaits import GAITS, Manner
-from multihmr2_ros.simulation.paths import ArcPath, CameraPath, MotionPath
-from multihmr2_ros.simulation.population import leg_of
-from multihmr2_ros.simulation.posing import pose_scene
-from multihmr2_ros.simulation.random_poses import sample_angles
-from multihmr2_ros.simulation.retarget import load_motion
-from multihmr2_ros.simulation.scene import Camera, Person, Scene
+from multihmr2_ros.simulation.motion.behavior import sample_speed
+from multihmr2_ros.simulation.motion.clips import FADE_S, Clip, GaitClip, MotionClip, RandomClip, StagedClip
+from multihmr2_ros.simulation.motion.gaits import GAITS, Manner
+from multihmr2_ros.simulation.motion.paths import ArcPath, CameraPath, MotionPath
+from multihmr2_ros.simulation.motion.phenotypes import leg_of
+from multihmr2_ros.simulation.motion.random_poses import sample_angles
+from multihmr2_ros.simulation.motion.retarget import load_motion
+from multihmr2_ros.simulation.scene.pelvis_trajectory import MARGIN_S, Footing, footing, seated_heights
+from multihmr2_ros.simulation.scene.posing import pose_scene
+from multihmr2_ros.simulation.scene.scene import Camera, Person, Scene
 from multihmr2_ros.simulation.sequence import one_thread
 from test import paths
 

@@ -24,14 +24,14 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.simulation.garments import (
+from multihmr2_ros.simulation.appearance.garments import (
     BASE_VERTEX_COUNT,
     FittedGarment,
     GarmentKind,
     list_garments,
     load_garment,
 )
-from multihmr2_ros.simulation.regions import body_regions
+from multihmr2_ros.simulation.appearance.regions import body_regions
 from test.helpers.simulation_scenes import SHARED, body, person, scene, see
 
 ASSETS = SHARED / "makehuman_assets"

@@ -23,10 +23,10 @@ import pytest
 import torch
 
 from multihmr2_ros.body import Body
-from multihmr2_ros.simulation.clips import GaitClip
-from multihmr2_ros.simulation.gaits import GAITS, Manner
-from multihmr2_ros.simulation.pose import SIDES, Arm, Leg, Trunk, pose_from_angles
-from multihmr2_ros.simulation.random_poses import LIMITS, pose_of, sample_angles, touches_itself
+from multihmr2_ros.simulation.motion.clips import GaitClip
+from multihmr2_ros.simulation.motion.gaits import GAITS, Manner
+from multihmr2_ros.simulation.motion.pose import SIDES, Arm, Leg, Trunk, pose_from_angles
+from multihmr2_ros.simulation.motion.random_poses import LIMITS, pose_of, sample_angles, touches_itself
 from test.helpers.motion_cases import direction, posed
 
 AGES = (0.0, 0.2, 1 / 3, 2 / 3, 1.0)

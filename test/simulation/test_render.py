@@ -24,11 +24,11 @@ import pytest
 
 from multihmr2_ros.camera import CameraModel, back_project, distort_points, project
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.simulation.lens import Lens
-from multihmr2_ros.simulation.materials import Material
-from multihmr2_ros.simulation.render import Rendered
-from multihmr2_ros.simulation.sensor import SensorEffects
-from multihmr2_ros.simulation.surroundings import Room, Surface
+from multihmr2_ros.simulation.appearance.materials import Material
+from multihmr2_ros.simulation.rendering.lens import Lens
+from multihmr2_ros.simulation.rendering.renderer import Rendered
+from multihmr2_ros.simulation.scene.environment import Room, Surface
+from multihmr2_ros.simulation.scene.sensor import SensorEffects
 from test.helpers.simulation_scenes import GREY, body, box, person, scene, see, surroundings
 
 LENS = np.array([-0.25, 0.06, 0.001, -0.001, 0.0])

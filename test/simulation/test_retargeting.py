@@ -22,11 +22,11 @@ import numpy as np
 import pytest
 
 from multihmr2_ros.body import Body
-from multihmr2_ros.simulation.bvh import load_bvh, parse_bvh
-from multihmr2_ros.simulation.clips import MotionClip
-from multihmr2_ros.simulation.paths import ArcPath, MotionPath
-from multihmr2_ros.simulation.pose import SEGMENTS, SIDES, Pose
-from multihmr2_ros.simulation.retarget import Motion, load_motion, motion_files, retarget
+from multihmr2_ros.simulation.motion.bvh import load_bvh, parse_bvh
+from multihmr2_ros.simulation.motion.clips import MotionClip
+from multihmr2_ros.simulation.motion.paths import ArcPath, MotionPath
+from multihmr2_ros.simulation.motion.pose import SEGMENTS, SIDES, Pose
+from multihmr2_ros.simulation.motion.retarget import Motion, load_motion, motion_files, retarget
 from test import paths
 from test.helpers.motion_cases import direction, posed, rig
 

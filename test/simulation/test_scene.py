@@ -27,12 +27,12 @@ import torch
 from multihmr2_ros.body import Body
 from multihmr2_ros.camera import vertical_fov
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.simulation.clips import GaitClip, MotionClip
-from multihmr2_ros.simulation.gaits import Manner
-from multihmr2_ros.simulation.paths import ArcPath, CameraPath
-from multihmr2_ros.simulation.population import is_infant, leg_of, sample_shape, stature_of
-from multihmr2_ros.simulation.posing import PosedScene, pose_scene
-from multihmr2_ros.simulation.scene import Camera, Person, Scene, SceneOptions, sample_scene
+from multihmr2_ros.simulation.motion.clips import GaitClip, MotionClip
+from multihmr2_ros.simulation.motion.gaits import Manner
+from multihmr2_ros.simulation.motion.paths import ArcPath, CameraPath
+from multihmr2_ros.simulation.motion.phenotypes import is_infant, leg_of, sample_shape, stature_of
+from multihmr2_ros.simulation.scene.posing import PosedScene, pose_scene
+from multihmr2_ros.simulation.scene.scene import Camera, Person, Scene, SceneOptions, sample_scene
 from test import paths
 
 MOTIONS = paths.SHARED / "data" / "motions"

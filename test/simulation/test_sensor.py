@@ -24,12 +24,12 @@ import numpy as np
 import pytest
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.simulation.appearance import sample_appearance
-from multihmr2_ros.simulation.backdrop import backdrop_image, load_picture, texture_levels
-from multihmr2_ros.simulation.materials import DISPLAY_GAMMA
-from multihmr2_ros.simulation.scene import SceneOptions
-from multihmr2_ros.simulation.sensor import MIDDLE_GREY, SensorEffects, sample_sensor
-from multihmr2_ros.simulation.surroundings import Backdrop, list_pictures, sample_surroundings
+from multihmr2_ros.simulation.appearance.appearance import sample_appearance
+from multihmr2_ros.simulation.appearance.materials import DISPLAY_GAMMA
+from multihmr2_ros.simulation.rendering.backdrop import backdrop_image, load_picture, texture_levels
+from multihmr2_ros.simulation.scene.environment import Backdrop, list_pictures, sample_surroundings
+from multihmr2_ros.simulation.scene.scene import SceneOptions
+from multihmr2_ros.simulation.scene.sensor import MIDDLE_GREY, SensorEffects, sample_sensor
 
 ADULT = np.full(6, 0.6, np.float32)
 

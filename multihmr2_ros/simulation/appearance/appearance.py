@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from .garments import GarmentFile, GarmentKind, list_garments
-from .materials import Colour, Material, Pattern, sample_cloth, sample_colour
+from multihmr2_ros.simulation.appearance.garments import GarmentFile, GarmentKind, list_garments
+from multihmr2_ros.simulation.appearance.materials import Colour, Material, Pattern, sample_cloth, sample_colour
 
 if TYPE_CHECKING:
-    from .scene import SceneOptions
+    from multihmr2_ros.simulation.scene.scene import SceneOptions
 
 REAL_CLOTHES_PROBABILITY = 0.5
 REAL_HAIR_PROBABILITY = 0.75

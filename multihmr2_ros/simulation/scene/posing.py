@@ -23,10 +23,9 @@ import torch
 from numpy.typing import NDArray
 
 from multihmr2_ros.body import Body
-
-from .pose import about
-from .scene import Scene
-from .skeleton import bone_rotations
+from multihmr2_ros.simulation.motion.pose import about
+from multihmr2_ros.simulation.motion.skeleton import bone_rotations
+from multihmr2_ros.simulation.scene.scene import Scene
 
 
 @dataclass(frozen=True, eq=False)

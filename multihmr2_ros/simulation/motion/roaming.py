@@ -28,10 +28,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from .behaviour import Behaviour, choose, sample_speed
-from .clips import Clip, GaitClip, MotionClip, StagedClip, StrollClip
-from .gaits import STRIDE_HZ, Manner
-from .paths import TablePath
+from multihmr2_ros.simulation.motion.behavior import Behaviour, choose, sample_speed
+from multihmr2_ros.simulation.motion.clips import Clip, GaitClip, MotionClip, StagedClip, StrollClip
+from multihmr2_ros.simulation.motion.gaits import STRIDE_HZ, Manner
+from multihmr2_ros.simulation.motion.paths import TablePath
 
 Vector = NDArray[np.float64]
 

@@ -24,11 +24,10 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from multihmr2_ros.errors import UserError
-
-from .materials import Colour, Material, sample_surface
+from multihmr2_ros.simulation.appearance.materials import Colour, Material, sample_surface
 
 if TYPE_CHECKING:
-    from .scene import SceneOptions
+    from multihmr2_ros.simulation.scene.scene import SceneOptions
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 PHOTOGRAPH_PROBABILITY = 0.7

@@ -26,8 +26,8 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from .pose import SEGMENTS
-from .retarget import Motion
+from multihmr2_ros.simulation.motion.pose import SEGMENTS
+from multihmr2_ros.simulation.motion.retarget import Motion
 
 Posture = Literal["stand", "reach", "bend", "low", "lie"]
 POSTURES: tuple[Posture, ...] = get_args(Posture)

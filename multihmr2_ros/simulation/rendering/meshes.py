@@ -24,8 +24,8 @@ import warp as wp
 from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 
-from . import kernels
-from .device import to_device
+from multihmr2_ros.simulation.rendering import kernels
+from multihmr2_ros.simulation.rendering.device import to_device
 
 
 class Surface:

@@ -24,13 +24,13 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .clips import Clip, GaitClip, MotionClip, RandomClip
-from .gaits import REST_ARMS, Manner
-from .population import is_infant, leg_of, stature_of
-from .pose import Arm
-from .postures import POSTURES, Posture, classify_postures
-from .random_poses import sample_angles
-from .retarget import load_motion
+from multihmr2_ros.simulation.motion.clips import Clip, GaitClip, MotionClip, RandomClip
+from multihmr2_ros.simulation.motion.gaits import REST_ARMS, Manner
+from multihmr2_ros.simulation.motion.phenotypes import is_infant, leg_of, stature_of
+from multihmr2_ros.simulation.motion.pose import Arm
+from multihmr2_ros.simulation.motion.postures import POSTURES, Posture, classify_postures
+from multihmr2_ros.simulation.motion.random_poses import sample_angles
+from multihmr2_ros.simulation.motion.retarget import load_motion
 
 # Gait → weight, for those who walk and for infants.
 ACTIVITIES = {

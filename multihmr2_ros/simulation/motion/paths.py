@@ -23,8 +23,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .clips import MotionClip
-from .pose import about, turned
+from multihmr2_ros.simulation.motion.clips import MotionClip
+from multihmr2_ros.simulation.motion.pose import about, turned
 
 # Optical axes (right, down, forward) in the camera's own heading frame (x forward, y left, z up).
 FORWARD_FROM_OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])

@@ -19,7 +19,7 @@
 
 import warp as wp
 
-from .kernels import (
+from multihmr2_ros.simulation.rendering.kernels import (
     FARTHEST_M,
     GROUND,
     NOTHING,

@@ -22,8 +22,7 @@ from scipy.interpolate import RectBivariateSpline
 
 from multihmr2_ros.camera import CameraModel, back_project, distort_points, undistort_points
 from multihmr2_ros.errors import UserError
-
-from .scene import Camera
+from multihmr2_ros.simulation.scene.scene import Camera
 
 # Undistortion is solved on a grid this fine and interpolated by cubic splines between (error below 0.01 px).
 GRID_STEP_PX = 8.0

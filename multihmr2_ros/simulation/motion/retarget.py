@@ -30,9 +30,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import grey_opening
 
 from multihmr2_ros.errors import UserError
-
-from .bvh import Bvh, load_bvh
-from .pose import SEGMENTS, SIDES
+from multihmr2_ros.simulation.motion.bvh import Bvh, load_bvh
+from multihmr2_ros.simulation.motion.pose import SEGMENTS, SIDES
 
 # Joint → names in lower case without punctuation, in order of preference; {s} is the side, {l} its letter.
 JOINT_NAMES = {

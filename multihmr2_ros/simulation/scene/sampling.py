@@ -22,18 +22,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multihmr2_ros.camera import intrinsics_from_fov
-
-from .appearance import sample_appearance
-from .behaviour import sample_behaviour
-from .obstacles import chair_for, sample_obstacles
-from .paths import ArcPath, CameraPath, Path, weaving_path
-from .placing import Occupied, place_person
-from .population import sample_shape, stature_of
-from .retarget import motion_files
-from .roaming import roams
-from .scene import Camera, Obstacle, Person, Scene, SceneOptions
-from .sensor import sample_sensor
-from .surroundings import sample_surroundings
+from multihmr2_ros.simulation.appearance.appearance import sample_appearance
+from multihmr2_ros.simulation.motion.behavior import sample_behaviour
+from multihmr2_ros.simulation.motion.paths import ArcPath, CameraPath, Path, weaving_path
+from multihmr2_ros.simulation.motion.phenotypes import sample_shape, stature_of
+from multihmr2_ros.simulation.motion.retarget import motion_files
+from multihmr2_ros.simulation.motion.roaming import roams
+from multihmr2_ros.simulation.scene.environment import sample_surroundings
+from multihmr2_ros.simulation.scene.obstacles import chair_for, sample_obstacles
+from multihmr2_ros.simulation.scene.placing import Occupied, place_person
+from multihmr2_ros.simulation.scene.scene import Camera, Obstacle, Person, Scene, SceneOptions
+from multihmr2_ros.simulation.scene.sensor import sample_sensor
 
 EMPTY_SHARE = 0.04
 SPARE_PEOPLE = 20

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .pose import Arm, Leg, Pose, Trunk, pose_from_angles
+from multihmr2_ros.simulation.motion.pose import Arm, Leg, Pose, Trunk, pose_from_angles
 
 GRAVITY_MPS2 = 9.81
 # How far forward Anny's thigh and shin point at rest (adults), when the pose's angles are 0 and the feet are flat.

@@ -26,10 +26,9 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from multihmr2_ros.body import Body
-
-from .appearance import Appearance, HairStyle
-from .garments import GarmentKind
-from .materials import Material
+from multihmr2_ros.simulation.appearance.appearance import Appearance, HairStyle
+from multihmr2_ros.simulation.appearance.garments import GarmentKind
+from multihmr2_ros.simulation.appearance.materials import Material
 
 # An average young adult: the body on which borders are drawn and patterns lie.
 AVERAGE_SHAPE = (0.5, 0.67, 0.5, 0.5, 0.5, 0.5)

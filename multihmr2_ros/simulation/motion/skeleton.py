@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from .pose import SIDES, Matrix, Pose, about
+from multihmr2_ros.simulation.motion.pose import SIDES, Matrix, Pose, about
 
 # Anny's rest frame has x left, y to the back and z up; the heading frame x front, y left, z up.
 HEADING_FROM_REST = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])

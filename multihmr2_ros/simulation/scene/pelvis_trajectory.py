@@ -30,9 +30,8 @@ from scipy.interpolate import CubicSpline
 from scipy.ndimage import gaussian_filter1d
 
 from multihmr2_ros.body import Body
-
-from .scene import Person, Scene
-from .skeleton import bone_rotations
+from multihmr2_ros.simulation.motion.skeleton import bone_rotations
+from multihmr2_ros.simulation.scene.scene import Person, Scene
 
 RATE_HZ = 30.0
 # Standard deviation of the Gaussian in time: a footfall's jolt lasts some hundredths of a second, half a bounce of a

@@ -23,7 +23,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .pose import SIDES, Arm, Leg, Pose, Trunk, pose_from_angles
+from multihmr2_ros.simulation.motion.pose import SIDES, Arm, Leg, Pose, Trunk, pose_from_angles
 
 # Least and greatest angle of every field, rad; anatomical ranges of motion, less what few people ever use.
 TRUNK_LIMITS = ((-0.3, 0.3), (-0.25, 1.0), (-0.3, 0.3), (-0.6, 0.6), (-0.2, 0.5), (-0.3, 0.3))

@@ -31,12 +31,12 @@ from numpy.typing import NDArray
 from multihmr2_ros.errors import UserError
 
 if TYPE_CHECKING:  # those files may import this one
-    from .appearance import Appearance
-    from .clips import Clip
-    from .materials import Material
-    from .paths import CameraPath, Path
-    from .sensor import SensorEffects
-    from .surroundings import Surroundings
+    from multihmr2_ros.simulation.appearance.appearance import Appearance
+    from multihmr2_ros.simulation.appearance.materials import Material
+    from multihmr2_ros.simulation.motion.clips import Clip
+    from multihmr2_ros.simulation.motion.paths import CameraPath, Path
+    from multihmr2_ros.simulation.scene.environment import Surroundings
+    from multihmr2_ros.simulation.scene.sensor import SensorEffects
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,6 +142,6 @@ class SceneOptions:
 
 def sample_scene(generator: np.random.Generator, options: SceneOptions) -> Scene:
     """One scene; the same generator state and options give the same scene."""
-    from .sampling import draw_scene
+    from multihmr2_ros.simulation.scene.sampling import draw_scene
 
     return draw_scene(generator, options)

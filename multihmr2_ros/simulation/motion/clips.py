@@ -26,10 +26,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .gaits import GAITS, Manner
-from .pose import SEGMENTS, Pose, about
-from .random_poses import pose_of
-from .retarget import Motion
+from multihmr2_ros.simulation.motion.gaits import GAITS, Manner
+from multihmr2_ros.simulation.motion.pose import SEGMENTS, Pose, about
+from multihmr2_ros.simulation.motion.random_poses import pose_of
+from multihmr2_ros.simulation.motion.retarget import Motion
 
 # A body seen in a mirror: the sides change places, and rotations change handedness about x and z.
 OTHER_SIDE = {"left": "right", "right": "left"}

@@ -25,9 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multihmr2_ros.errors import UserError
-
-from .materials import sample_colour, to_linear
-from .surroundings import Backdrop
+from multihmr2_ros.simulation.appearance.materials import sample_colour, to_linear
+from multihmr2_ros.simulation.scene.environment import Backdrop
 
 Radiance = NDArray[np.float32]
 

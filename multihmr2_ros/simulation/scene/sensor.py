@@ -23,10 +23,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .materials import DISPLAY_GAMMA, Colour
+from multihmr2_ros.simulation.appearance.materials import DISPLAY_GAMMA, Colour
 
 if TYPE_CHECKING:
-    from .scene import SceneOptions
+    from multihmr2_ros.simulation.scene.scene import SceneOptions
 
 Image = NDArray[np.uint8]
 Radiance = NDArray[np.float32]

@@ -23,14 +23,14 @@ import numpy as np
 import warp as wp
 from numpy.typing import NDArray
 
-from . import kernels
-from .backdrop import texture_levels
-from .device import to_device
-from .materials import Material
-from .posing import PosedScene
-from .scene import Scene
-from .sensor import LUMINANCE
-from .surroundings import Surface
+from multihmr2_ros.simulation.appearance.materials import Material
+from multihmr2_ros.simulation.rendering import kernels
+from multihmr2_ros.simulation.rendering.backdrop import texture_levels
+from multihmr2_ros.simulation.rendering.device import to_device
+from multihmr2_ros.simulation.scene.environment import Surface
+from multihmr2_ros.simulation.scene.posing import PosedScene
+from multihmr2_ros.simulation.scene.scene import Scene
+from multihmr2_ros.simulation.scene.sensor import LUMINANCE
 
 # What a floor reflects: a photograph's mean over this is the light that its people stand in.
 MEAN_ALBEDO = 0.3

@@ -23,14 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multihmr2_ros.body import Body
-
-from .appearance import Appearance
-from .garments import FittedGarment, load_garment
-from .materials import Material
-from .meshes import PosedMesh, Surface
-from .posing import PosedScene
-from .regions import IRIS, Slot, body_regions
-from .scene import Person
+from multihmr2_ros.simulation.appearance.appearance import Appearance
+from multihmr2_ros.simulation.appearance.garments import FittedGarment, load_garment
+from multihmr2_ros.simulation.appearance.materials import Material
+from multihmr2_ros.simulation.appearance.regions import IRIS, Slot, body_regions
+from multihmr2_ros.simulation.rendering.meshes import PosedMesh, Surface
+from multihmr2_ros.simulation.scene.posing import PosedScene
+from multihmr2_ros.simulation.scene.scene import Person
 
 PAINTED_CACHE = 64
 

@@ -28,18 +28,17 @@ import warp as wp
 from numpy.typing import NDArray
 
 from multihmr2_ros.body import Body
-
-from . import kernels
-from .backdrop import backdrop_image
-from .device import to_device
-from .dressing import Dresser
-from .lens import Lens
-from .materials import material_table
-from .meshes import MeshPool, PosedMesh
-from .place import light_gain, obstacle_arrays, place_arrays
-from .posing import PosedScene
-from .scene import Scene
-from .shading import render_rays
+from multihmr2_ros.simulation.appearance.materials import material_table
+from multihmr2_ros.simulation.rendering import kernels
+from multihmr2_ros.simulation.rendering.backdrop import backdrop_image
+from multihmr2_ros.simulation.rendering.device import to_device
+from multihmr2_ros.simulation.rendering.dressing import Dresser
+from multihmr2_ros.simulation.rendering.environment import light_gain, obstacle_arrays, place_arrays
+from multihmr2_ros.simulation.rendering.lens import Lens
+from multihmr2_ros.simulation.rendering.meshes import MeshPool, PosedMesh
+from multihmr2_ros.simulation.rendering.shading import render_rays
+from multihmr2_ros.simulation.scene.posing import PosedScene
+from multihmr2_ros.simulation.scene.scene import Scene
 
 # Where the four rays of a pixel on an outline pass through it (a rotated grid).
 OUTLINE_SAMPLES = np.array([[0.375, 0.125], [0.875, 0.375], [0.125, 0.625], [0.625, 0.875]])
