@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from multihmr2_ros.cli.simulated_outputs import BagOutput, FolderOutput
-    from multihmr2_ros.simulation.scene.scene import SceneOptions
+    from multihmr2_ros.simulation.scene import SceneOptions
     from multihmr2_ros.simulation.sequence import Shot, Studio
 
 HELP = "render simulated people into a bag, with ground truth"
@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _scene_options(args: argparse.Namespace) -> SceneOptions:
-    from multihmr2_ros.simulation.scene.scene import SceneOptions
+    from multihmr2_ros.simulation.scene import SceneOptions
 
     if not args.seconds > 0 or args.seed < 0:
         raise UserError(f"--seconds must be above 0 and --seed 0 or more, got {args.seconds:g} and {args.seed}")
@@ -161,7 +161,7 @@ def _shots(
     """Every image of a sequence with its depth image, where one is asked for."""
     import numpy as np
 
-    from multihmr2_ros.simulation.rendering.depth import exact_depth, measured_depth
+    from multihmr2_ros.simulation.rendering.sensor import exact_depth, measured_depth
 
     noise = np.random.default_rng([seed, 1])
     for shot in studio.shots(seed, scene_options, args.vertices):

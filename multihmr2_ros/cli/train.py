@@ -329,7 +329,7 @@ def _numbers(texts: list[str], defaults: Any, option: str) -> dict[str, Any]:
 
 
 def _pool(args: argparse.Namespace) -> PoolConfig | None:
-    from multihmr2_ros.simulation.scene.scene import SceneOptions
+    from multihmr2_ros.simulation.scene import SceneOptions
     from multihmr2_ros.training.rendering import PoolConfig
 
     if args.cache is None:

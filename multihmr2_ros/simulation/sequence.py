@@ -30,9 +30,11 @@ from multihmr2_ros.body import Body
 from multihmr2_ros.camera import vertical_fov
 from multihmr2_ros.people import IntrinsicsSource, People, TrackState
 from multihmr2_ros.simulation.rendering.renderer import Rendered, Renderer
+from multihmr2_ros.simulation.scene.options import SceneOptions
 from multihmr2_ros.simulation.scene.pelvis_trajectory import footing
 from multihmr2_ros.simulation.scene.posing import PosedScene, pose_scene
-from multihmr2_ros.simulation.scene.scene import Scene, SceneOptions, sample_scene
+from multihmr2_ros.simulation.scene.sampling import sample_scene
+from multihmr2_ros.simulation.scene.scene import Scene
 
 from .labels import Labels, labels
 

@@ -35,7 +35,7 @@ import numpy as np
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.media.files import atomic_path
-from multihmr2_ros.simulation.scene.scene import SceneOptions
+from multihmr2_ros.simulation.scene import SceneOptions
 from multihmr2_ros.training.pool import (
     AFTER_HELD_OUT,
     HELD_OUT_SEED,
@@ -117,8 +117,8 @@ def scene_renderer(options: SceneOptions, sam2: Path | None = None) -> RenderSee
     from multihmr2_ros.body import Body
     from multihmr2_ros.simulation.labels import labels
     from multihmr2_ros.simulation.rendering.renderer import Renderer
+    from multihmr2_ros.simulation.scene import sample_scene
     from multihmr2_ros.simulation.scene.posing import pose_scene
-    from multihmr2_ros.simulation.scene.scene import sample_scene
     from multihmr2_ros.training.tracking_targets import Sam2Memory
 
     body = Body("full")

@@ -34,8 +34,8 @@ from multihmr2_ros.body import Body
 from multihmr2_ros.cli.options import parse_size
 from multihmr2_ros.simulation.labels import labels
 from multihmr2_ros.simulation.rendering.renderer import Renderer
+from multihmr2_ros.simulation.scene import SceneOptions, sample_scene
 from multihmr2_ros.simulation.scene.posing import pose_scene
-from multihmr2_ros.simulation.scene.scene import SceneOptions, sample_scene
 from multihmr2_ros.simulation.sequence import one_thread
 
 PARTS = ("draw", "pose", "render", "label")

@@ -32,7 +32,7 @@ from multihmr2_ros.bags.recorded_people import people_from_human_array
 from multihmr2_ros.cli.main import main
 from multihmr2_ros.messages.images import image_from_ros
 from multihmr2_ros.simulation.labels import Labels
-from multihmr2_ros.simulation.scene.scene import SceneOptions
+from multihmr2_ros.simulation.scene import SceneOptions
 from multihmr2_ros.simulation.sequence import Shot, Studio, one_thread
 
 SMALL = ["--size", "96x72", "--rate", "4"]

@@ -25,8 +25,8 @@ from multihmr2_ros.metrics.placement import depth_order
 from multihmr2_ros.people import People
 from multihmr2_ros.placement import MapKind, RelativeDepth, place_people
 from multihmr2_ros.simulation.labels import labels
+from multihmr2_ros.simulation.scene import SceneOptions, sample_scene
 from multihmr2_ros.simulation.scene.posing import pose_scene
-from multihmr2_ros.simulation.scene.scene import SceneOptions, sample_scene
 from test.helpers.rgbd_scenes import Ground, Moment, NetworkErrors, predicted, surface_of
 from test.helpers.simulation_scenes import body as full_body
 from test.helpers.simulation_scenes import renderer

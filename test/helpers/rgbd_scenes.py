@@ -30,8 +30,8 @@ from multihmr2_ros.camera import project
 from multihmr2_ros.people import People, PlacementCue
 from multihmr2_ros.placement import BodySurface, Ground, place_people
 from multihmr2_ros.simulation.labels import labels
+from multihmr2_ros.simulation.scene import Scene, SceneOptions, sample_scene
 from multihmr2_ros.simulation.scene.posing import PosedScene, pose_scene
-from multihmr2_ros.simulation.scene.scene import Scene, SceneOptions, sample_scene
 from test.helpers.people_factory import make_people
 from test.helpers.simulation_scenes import body as full_body
 from test.helpers.simulation_scenes import renderer

@@ -30,9 +30,9 @@ from multihmr2_ros.simulation.motion.clips import GaitClip
 from multihmr2_ros.simulation.motion.gaits import Manner
 from multihmr2_ros.simulation.motion.paths import ArcPath, CameraPath
 from multihmr2_ros.simulation.rendering.renderer import Rendered, Renderer
+from multihmr2_ros.simulation.scene import Camera, Obstacle, Person, Scene
 from multihmr2_ros.simulation.scene.environment import Backdrop, Light, Surface, Surroundings
 from multihmr2_ros.simulation.scene.posing import PosedScene, pose_scene
-from multihmr2_ros.simulation.scene.scene import Camera, Obstacle, Person, Scene, SceneOptions
 from multihmr2_ros.simulation.scene.sensor import SensorEffects
 from test import paths
 
@@ -53,7 +53,7 @@ def renderer() -> Renderer:
 
 def person(x: float, y: float, person_id: int = 0, heading_rad: float = np.pi, gait: str = "stand") -> Person:
     """An adult at (x, y) m in painted clothes, who by default faces a camera at the origin that looks along x."""
-    looks = sample_appearance(np.random.default_rng(person_id), ADULT, SceneOptions())
+    looks = sample_appearance(np.random.default_rng(person_id), ADULT)
     return Person(person_id, ADULT, GaitClip(gait, Manner()), ArcPath(x, y, heading_rad), looks)
 
 

@@ -30,9 +30,9 @@ from multihmr2_ros.simulation.motion.paths import ArcPath, CameraPath, MotionPat
 from multihmr2_ros.simulation.motion.phenotypes import leg_of
 from multihmr2_ros.simulation.motion.random_poses import sample_angles
 from multihmr2_ros.simulation.motion.retarget import load_motion
+from multihmr2_ros.simulation.scene import Camera, Person, Scene
 from multihmr2_ros.simulation.scene.pelvis_trajectory import MARGIN_S, Footing, footing, seated_heights
 from multihmr2_ros.simulation.scene.posing import pose_scene
-from multihmr2_ros.simulation.scene.scene import Camera, Person, Scene
 from multihmr2_ros.simulation.sequence import one_thread
 from test import paths
 

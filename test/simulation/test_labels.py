@@ -26,7 +26,7 @@ import pytest
 from multihmr2_ros.camera import intrinsics_from_fov
 from multihmr2_ros.simulation.labels import Labels, draw_labels
 from multihmr2_ros.simulation.rendering.renderer import Rendered
-from multihmr2_ros.simulation.scene.scene import SceneOptions, sample_scene
+from multihmr2_ros.simulation.scene import SceneOptions, sample_scene
 from test.helpers.simulation_scenes import SHARED, box, person, scene, see
 
 LENS = np.array([-0.2, 0.03, 0.0, 0.0, 0.0])

@@ -31,8 +31,8 @@ from multihmr2_ros.simulation.motion.clips import GaitClip, MotionClip
 from multihmr2_ros.simulation.motion.gaits import Manner
 from multihmr2_ros.simulation.motion.paths import ArcPath, CameraPath
 from multihmr2_ros.simulation.motion.phenotypes import is_infant, leg_of, sample_shape, stature_of
+from multihmr2_ros.simulation.scene import Camera, Person, Scene, SceneOptions, sample_scene
 from multihmr2_ros.simulation.scene.posing import PosedScene, pose_scene
-from multihmr2_ros.simulation.scene.scene import Camera, Person, Scene, SceneOptions, sample_scene
 from test import paths
 
 MOTIONS = paths.SHARED / "data" / "motions"

@@ -30,9 +30,9 @@ from multihmr2_ros.simulation.motion.clips import GaitClip, StagedClip, StrollCl
 from multihmr2_ros.simulation.motion.gaits import Manner
 from multihmr2_ros.simulation.motion.paths import CameraPath, TablePath, weaving_path
 from multihmr2_ros.simulation.motion.roaming import LEAST_DURATION_S, roam
-from multihmr2_ros.simulation.rendering.depth import exact_depth, measured_depth
+from multihmr2_ros.simulation.rendering.sensor import exact_depth, measured_depth
+from multihmr2_ros.simulation.scene import Person, Scene, SceneOptions, sample_scene
 from multihmr2_ros.simulation.scene.posing import pose_scene
-from multihmr2_ros.simulation.scene.scene import Person, Scene, SceneOptions, sample_scene
 from multihmr2_ros.simulation.sequence import one_thread
 from test import paths
 

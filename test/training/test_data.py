@@ -29,7 +29,7 @@ import safetensors
 import torch
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.simulation.scene.scene import SceneOptions
+from multihmr2_ros.simulation.scene import SceneOptions
 from multihmr2_ros.training.augmentation import NO_AUGMENTATION, flip
 from multihmr2_ros.training.data import BatchConfig, Batches, collate, held_out_batches
 from multihmr2_ros.training.pool import (

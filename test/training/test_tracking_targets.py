@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from multihmr2_ros.cli.main import main
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.simulation.scene.scene import SceneOptions
+from multihmr2_ros.simulation.scene import SceneOptions
 from multihmr2_ros.training.augmentation import AugmentationConfig
 from multihmr2_ros.training.data import BatchConfig, Batches
 from multihmr2_ros.training.pool import Pool
@@ -199,8 +199,8 @@ def render_again(seed: int, sam2: Sam2Memory) -> dict[int, NDArray[np.float32]]:
     """person_id → SAM2's memory of everyone of whom the seed's render shows a pixel, by their masks."""
     from multihmr2_ros.body import Body
     from multihmr2_ros.simulation.rendering.renderer import Renderer
+    from multihmr2_ros.simulation.scene import sample_scene
     from multihmr2_ros.simulation.scene.posing import pose_scene
-    from multihmr2_ros.simulation.scene.scene import sample_scene
 
     body, generator = Body("full"), np.random.default_rng(seed)
     scene = sample_scene(generator, SCENE)

@@ -222,7 +222,7 @@ def test_two_processes_train_one_network(tmp_path: Path, pool: Path) -> None:
 @pytest.mark.slow
 def test_thirty_two_renders_are_learned_by_heart(tmp_path: Path) -> None:
     from multihmr2_ros.network.initialise import initialise
-    from multihmr2_ros.simulation.scene.scene import SceneOptions
+    from multihmr2_ros.simulation.scene import SceneOptions
     from multihmr2_ros.training.rendering import PoolConfig, fill, open_folder, scene_renderer
     from multihmr2_ros.training.session import mean_rotations
 

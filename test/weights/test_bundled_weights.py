@@ -27,8 +27,8 @@ from multihmr2_ros.estimator import Estimator, EstimatorConfig
 from multihmr2_ros.network import checkpoint
 from multihmr2_ros.simulation.labels import labels
 from multihmr2_ros.simulation.rendering.renderer import Renderer
+from multihmr2_ros.simulation.scene import SceneOptions, sample_scene
 from multihmr2_ros.simulation.scene.posing import pose_scene
-from multihmr2_ros.simulation.scene.scene import SceneOptions, sample_scene
 from multihmr2_ros.training.pool import HELD_OUT_SEED
 
 NANO = weights.weights_named("nano")

@@ -19,16 +19,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from multihmr2_ros.simulation.appearance.garments import GarmentFile, GarmentKind, list_garments
 from multihmr2_ros.simulation.appearance.materials import Colour, Material, Pattern, sample_cloth, sample_colour
-
-if TYPE_CHECKING:
-    from multihmr2_ros.simulation.scene.scene import SceneOptions
 
 REAL_CLOTHES_PROBABILITY = 0.5
 REAL_HAIR_PROBABILITY = 0.75
@@ -96,12 +92,14 @@ class Appearance:
         return any(worn.garment.kind == kind for worn in self.worn)
 
 
-def sample_appearance(generator: np.random.Generator, shape: NDArray[np.floating], options: SceneOptions) -> Appearance:
-    """Looks for a body of phenotype shape (6,); meshes only where options name a folder of garments."""
+def sample_appearance(
+    generator: np.random.Generator, shape: NDArray[np.floating], garments: Path | None = None
+) -> Appearance:
+    """Sample the looks of a body of phenotypes (6,); garment meshes only out of a folder `garments`."""
     appearance = _sample_painted(generator, age=float(shape[1]))
-    if options.garments is None:
+    if garments is None:
         return appearance
-    return replace(appearance, worn=_sample_worn(generator, shape, appearance, Path(options.garments)))
+    return replace(appearance, worn=_sample_worn(generator, shape, appearance, Path(garments)))
 
 
 def _sample_painted(generator: np.random.Generator, age: float) -> Appearance:

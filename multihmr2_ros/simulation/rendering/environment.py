@@ -26,11 +26,11 @@ from numpy.typing import NDArray
 from multihmr2_ros.simulation.appearance.materials import Material
 from multihmr2_ros.simulation.rendering import kernels
 from multihmr2_ros.simulation.rendering.backdrop import texture_levels
-from multihmr2_ros.simulation.rendering.device import to_device
+from multihmr2_ros.simulation.rendering.meshes import to_device
+from multihmr2_ros.simulation.rendering.sensor import LUMINANCE
 from multihmr2_ros.simulation.scene.environment import Surface
 from multihmr2_ros.simulation.scene.posing import PosedScene
 from multihmr2_ros.simulation.scene.scene import Scene
-from multihmr2_ros.simulation.scene.sensor import LUMINANCE
 
 # What a floor reflects: a photograph's mean over this is the light that its people stand in.
 MEAN_ALBEDO = 0.3

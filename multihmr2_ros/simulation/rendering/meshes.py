@@ -25,7 +25,13 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 
 from multihmr2_ros.simulation.rendering import kernels
-from multihmr2_ros.simulation.rendering.device import to_device
+
+
+def to_device(values: Any, dtype: Any, device: str, dimensions: int = 1) -> Any:
+    """A Warp array of the values, also where there are none (Warp cannot tell their shape then)."""
+    if not len(values):
+        return wp.empty((0,) * dimensions, dtype=dtype, device=device)
+    return wp.array(np.ascontiguousarray(values), dtype=dtype, ndim=dimensions, device=device)
 
 
 class Surface:

@@ -31,11 +31,11 @@ from multihmr2_ros.body import Body
 from multihmr2_ros.simulation.appearance.materials import material_table
 from multihmr2_ros.simulation.rendering import kernels
 from multihmr2_ros.simulation.rendering.backdrop import backdrop_image
-from multihmr2_ros.simulation.rendering.device import to_device
 from multihmr2_ros.simulation.rendering.dressing import Dresser
 from multihmr2_ros.simulation.rendering.environment import light_gain, obstacle_arrays, place_arrays
 from multihmr2_ros.simulation.rendering.lens import Lens
-from multihmr2_ros.simulation.rendering.meshes import MeshPool, PosedMesh
+from multihmr2_ros.simulation.rendering.meshes import MeshPool, PosedMesh, to_device
+from multihmr2_ros.simulation.rendering.sensor import apply_sensor_effects
 from multihmr2_ros.simulation.rendering.shading import render_rays
 from multihmr2_ros.simulation.scene.posing import PosedScene
 from multihmr2_ros.simulation.scene.scene import Scene
@@ -116,7 +116,7 @@ class Renderer:
         box, fraction = self._sight_of_people(people, lens, len(scene.people), meshes, obstacles)
         del alive
         return Rendered(
-            image=scene.sensor.apply(radiance, generator),
+            image=apply_sensor_effects(scene.sensor, radiance, generator),
             depth=samples.depth.reshape(size),
             instances=samples.person.reshape(size).astype(np.int16),
             box=box,

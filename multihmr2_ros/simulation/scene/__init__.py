@@ -13,3 +13,9 @@
 # limitations under the License.
 
 """Scenes as data, sampled by one generator, and the poses of their people at a time."""
+
+from multihmr2_ros.simulation.scene.options import SceneOptions
+from multihmr2_ros.simulation.scene.sampling import sample_scene
+from multihmr2_ros.simulation.scene.scene import Camera, Obstacle, Person, Scene
+
+__all__ = ["Camera", "Obstacle", "Person", "Scene", "SceneOptions", "sample_scene"]

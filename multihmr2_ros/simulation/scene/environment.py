@@ -19,15 +19,13 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.simulation.appearance.materials import Colour, Material, sample_surface
-
-if TYPE_CHECKING:
-    from multihmr2_ros.simulation.scene.scene import SceneOptions
+from multihmr2_ros.simulation.scene.options import SceneOptions
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 PHOTOGRAPH_PROBABILITY = 0.7

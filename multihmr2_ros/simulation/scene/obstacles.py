@@ -23,8 +23,9 @@ import numpy as np
 from multihmr2_ros.simulation.appearance.materials import sample_surface
 from multihmr2_ros.simulation.motion.clips import GaitClip
 from multihmr2_ros.simulation.motion.phenotypes import stature_of
+from multihmr2_ros.simulation.scene.options import SceneOptions
 from multihmr2_ros.simulation.scene.placing import CAMERA_GAP_M, Occupied, is_free
-from multihmr2_ros.simulation.scene.scene import Camera, Obstacle, Person, SceneOptions
+from multihmr2_ros.simulation.scene.scene import Camera, Obstacle, Person
 
 SEAT_SHARE = 0.225  # of the sitter's stature that the seat is high
 OCCLUDED_SHARE = 0.3  # of scenes

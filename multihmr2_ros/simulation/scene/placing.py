@@ -29,7 +29,8 @@ from multihmr2_ros.simulation.motion.clips import Clip, MotionClip
 from multihmr2_ros.simulation.motion.paths import ArcPath, MotionPath, Path
 from multihmr2_ros.simulation.motion.phenotypes import stature_of
 from multihmr2_ros.simulation.motion.roaming import roam, roams
-from multihmr2_ros.simulation.scene.scene import Camera, SceneOptions
+from multihmr2_ros.simulation.scene.options import SceneOptions
+from multihmr2_ros.simulation.scene.scene import Camera
 
 STEP_S = 0.25  # between the times at which distances are looked at
 GAP_M = 0.5  # between the grounds that two bodies need, where there is room

@@ -30,8 +30,9 @@ from multihmr2_ros.simulation.motion.retarget import motion_files
 from multihmr2_ros.simulation.motion.roaming import roams
 from multihmr2_ros.simulation.scene.environment import sample_surroundings
 from multihmr2_ros.simulation.scene.obstacles import chair_for, sample_obstacles
+from multihmr2_ros.simulation.scene.options import SceneOptions
 from multihmr2_ros.simulation.scene.placing import Occupied, place_person
-from multihmr2_ros.simulation.scene.scene import Camera, Obstacle, Person, Scene, SceneOptions
+from multihmr2_ros.simulation.scene.scene import Camera, Obstacle, Person, Scene
 from multihmr2_ros.simulation.scene.sensor import sample_sensor
 
 EMPTY_SHARE = 0.04
@@ -41,8 +42,11 @@ LONGEST_DRIVE_M = 6.0
 GREATEST_TURN_RATE_RADPS = math.radians(45)
 
 
-def draw_scene(generator: np.random.Generator, options: SceneOptions) -> Scene:
-    """One scene. People who find no free place in view are left out; others are tried where too few would be left."""
+def sample_scene(generator: np.random.Generator, options: SceneOptions) -> Scene:
+    """Sample a scene; the same generator state and options give the same scene.
+
+    People for whom no free place in view is found are left out, and others are tried where too few would be left.
+    """
     seed = int(generator.integers(2**31))
     count = _sample_count(generator, options)
     shapes = [sample_shape(generator) for _ in range(count)]
@@ -59,7 +63,7 @@ def draw_scene(generator: np.random.Generator, options: SceneOptions) -> Scene:
         shape, doing = waiting.pop(0)
         placed = place_person(generator, shape, doing, camera, occupied, options)
         if placed is not None:
-            appearance = sample_appearance(generator, shape, options)
+            appearance = sample_appearance(generator, shape, options.garments)
             people.append(Person(len(people) + 1, shape, placed.clip, placed.path, appearance))
             occupied.append(placed.ground)
             obstacles += chair_for(generator, people[-1])

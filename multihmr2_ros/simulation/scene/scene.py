@@ -20,23 +20,18 @@ Nothing here is random: `sampling.py` draws scenes, `posing.py` says where every
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from pathlib import Path as FilePath
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from multihmr2_ros.errors import UserError
-
-if TYPE_CHECKING:  # those files may import this one
-    from multihmr2_ros.simulation.appearance.appearance import Appearance
-    from multihmr2_ros.simulation.appearance.materials import Material
-    from multihmr2_ros.simulation.motion.clips import Clip
-    from multihmr2_ros.simulation.motion.paths import CameraPath, Path
-    from multihmr2_ros.simulation.scene.environment import Surroundings
-    from multihmr2_ros.simulation.scene.sensor import SensorEffects
+from multihmr2_ros.simulation.appearance.appearance import Appearance
+from multihmr2_ros.simulation.appearance.materials import Material
+from multihmr2_ros.simulation.motion.clips import Clip
+from multihmr2_ros.simulation.motion.paths import CameraPath, Path
+from multihmr2_ros.simulation.scene.environment import Surroundings
+from multihmr2_ros.simulation.scene.sensor import SensorEffects
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,53 +90,3 @@ class Scene:
     sensor: SensorEffects
     frame_rate_hz: float
     duration_s: float
-
-
-@dataclass(frozen=True)
-class SceneOptions:
-    """What scenes to draw; every range is (least, most). All folders are optional.
-
-    motions: BVH files. backgrounds: photographs without people. textures: surfaces and fabrics. garments: MakeHuman
-    clothes (.obj with .mhclo).
-    """
-
-    width: int = 320
-    height: int = 240
-    people: tuple[int, int] = (0, 8)
-    duration_s: float = 0.0
-    frame_rate_hz: float = 10.0
-    moving_camera: bool = False
-    vertical_fov_deg: tuple[float, float] = (25.0, 100.0)
-    camera_height_m: tuple[float, float] = (0.3, 2.5)
-    distance_m: tuple[float, float] = (0.7, 15.0)
-    motions: FilePath | None = None
-    backgrounds: FilePath | None = None
-    textures: FilePath | None = None
-    garments: FilePath | None = None
-
-    def __post_init__(self) -> None:
-        """Raises UserError for values that no scene can be drawn with."""
-        if self.width < 1 or self.height < 1:
-            raise UserError(f"images need at least 1 x 1 px, but {self.width} x {self.height} came; enlarge them")
-        for name, least, most in (
-            ("people", 0, 100),
-            ("vertical_fov_deg", 1.0, 170.0),
-            ("camera_height_m", 0.05, 20.0),
-            ("distance_m", 0.1, 100.0),
-        ):
-            low, high = getattr(self, name)
-            if not (least <= low <= high <= most):
-                raise UserError(
-                    f"{name} must be (least, most) within {least} to {most}, but it is ({low}, {high}); correct it"
-                )
-        if not (math.isfinite(self.duration_s) and self.duration_s >= 0):
-            raise UserError(f"duration_s must be 0 or more, but it is {self.duration_s}; correct it")
-        if not (math.isfinite(self.frame_rate_hz) and self.frame_rate_hz > 0):
-            raise UserError(f"frame_rate_hz must be above 0, but it is {self.frame_rate_hz}; correct it")
-
-
-def sample_scene(generator: np.random.Generator, options: SceneOptions) -> Scene:
-    """One scene; the same generator state and options give the same scene."""
-    from multihmr2_ros.simulation.scene.sampling import draw_scene
-
-    return draw_scene(generator, options)
