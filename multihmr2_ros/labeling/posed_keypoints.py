@@ -17,7 +17,7 @@
 A keypoint is a weighted mean of vertices, and a vertex is moved by a weighted mean of bones' transforms. So a keypoint
 is, per bone, a turned offset that depends on the shape alone: k = Σ_g R_g a_kg + w_kg p_g, with R_g and p_g the
 rotation and head of bone g. Only 16 of Anny's bones turn by themselves here (as in the simulator,
-`simulation.skeleton.bone_rotations`); all others move with their nearest turning ancestor.
+`simulation.skeleton.compute_bone_rotations`); all others move with their nearest turning ancestor.
 
 Frames: the level frame of a camera has x away from it, y to its left, z up, so that poses are as in `simulation.pose`.
 """

@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multihmr2_ros.camera import project
-from multihmr2_ros.simulation.rendering.lens import Lens
-from multihmr2_ros.simulation.rendering.renderer import Rendered
+from multihmr2_ros.simulation.rendering.lens import CameraRays
+from multihmr2_ros.simulation.rendering.renderer import RenderedImage
 from multihmr2_ros.simulation.scene.posing import PosedScene
 from multihmr2_ros.simulation.scene.scene import Scene
 
@@ -72,22 +72,22 @@ class Labels:
         return (height >= FINDABLE_HEIGHT_PX) & (self.visible_fraction >= FINDABLE_FRACTION)
 
 
-def labels(scene: Scene, posed: PosedScene, rendered: Rendered) -> Labels:
+def make_labels(scene: Scene, posed: PosedScene, rendered: RenderedImage) -> Labels:
     """The truth about `rendered`, the picture of `posed`."""
-    lens = Lens(scene.camera)
+    lens = CameraRays(scene.camera)
     count = len(posed.person_id)
-    visible_box, visible_pixels = _visible(rendered.instances, count)
+    visible_box, visible_pixels = _measure_visible(rendered.instances, count)
     return Labels(
         person_id=posed.person_id,
         k=np.asarray(scene.camera.k, np.float64),
         image_size=(scene.camera.height, scene.camera.width),
         centre=posed.centre,
-        location=_in_image(posed.centre, lens),
+        location=_is_in_image(posed.centre, lens),
         pelvis=posed.joints[:, 0],
         shape=posed.shape,
         rotations=posed.rotations,
         joints=posed.joints,
-        joints_2d=_in_image(posed.joints, lens),
+        joints_2d=_is_in_image(posed.joints, lens),
         stature=posed.stature,
         box=rendered.box,
         visible_box=visible_box,
@@ -96,12 +96,12 @@ def labels(scene: Scene, posed: PosedScene, rendered: Rendered) -> Labels:
     )
 
 
-def _in_image(points: NDArray[np.float32], lens: Lens) -> NDArray[np.float32]:
+def _is_in_image(points: NDArray[np.float32], lens: CameraRays) -> NDArray[np.float32]:
     ideal = project(points.astype(np.float64), lens.model.k)
     return np.asarray(lens.distort(ideal) if lens.model.distortion_model else ideal, np.float32)
 
 
-def _visible(instances: NDArray[np.int16], count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def _measure_visible(instances: NDArray[np.int16], count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """(n, 4) px boxes of the persons' pixels, and (n,) their numbers."""
     boxes, pixels = np.full((count, 4), np.nan, np.float32), np.zeros(count, np.int64)
     for row in range(count):

@@ -29,35 +29,35 @@ from numpy.typing import NDArray
 from multihmr2_ros.body import Body
 from multihmr2_ros.camera import vertical_fov
 from multihmr2_ros.people import IntrinsicsSource, People, TrackState
-from multihmr2_ros.simulation.rendering.renderer import Rendered, Renderer
+from multihmr2_ros.simulation.rendering.renderer import RenderedImage, Renderer
 from multihmr2_ros.simulation.scene.options import SceneOptions
-from multihmr2_ros.simulation.scene.pelvis_trajectory import footing
+from multihmr2_ros.simulation.scene.pelvis_trajectory import compute_pelvis_trajectory
 from multihmr2_ros.simulation.scene.posing import PosedScene, pose_scene
 from multihmr2_ros.simulation.scene.sampling import sample_scene
 from multihmr2_ros.simulation.scene.scene import Scene
 
-from .labels import Labels, labels
+from .labels import Labels, make_labels
 
 Vertices = Literal["none", "low", "full"]
 
 
 @dataclass(frozen=True, eq=False)
-class Shot:
+class SimulatedFrame:
     """One image of a scene, and everything that is true about it.
 
-    velocity (n, 3) float64 m/s: of the pelvises over the ground, in the world's axes. people: see `people_of`.
+    velocity (n, 3) float64 m/s: of the pelvises over the ground, in the world's axes. people: see `make_people`.
     """
 
     scene: Scene
     posed: PosedScene
-    rendered: Rendered
+    rendered: RenderedImage
     labels: Labels
     velocity: NDArray[np.float64]
     people: People
 
 
 @contextlib.contextmanager
-def one_thread() -> Iterator[None]:
+def limit_to_one_thread() -> Iterator[None]:
     """PyTorch on one thread: bodies are small work, and threads that wait for each other cost several times as much."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -67,35 +67,35 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-class Studio:
+class SceneRenderer:
     """Renders whole scenes; loading takes seconds, so one studio serves many."""
 
     def __init__(self) -> None:
         self._body, self._low = Body("full"), Body("low")
         self._renderer = Renderer(self._body)
 
-    def shots(self, seed: int, options: SceneOptions, vertices: Vertices = "low") -> Iterator[Shot]:
+    def render_frames(self, seed: int, options: SceneOptions, vertices: Vertices = "low") -> Iterator[SimulatedFrame]:
         """The scene of a seed, image by image; the same seed and options give the same bytes on one machine."""
         generator = np.random.default_rng(seed)
         scene = sample_scene(generator, options)
-        ground = footing(scene, self._low)
-        for index in range(frame_count(options)):
+        ground = compute_pelvis_trajectory(scene, self._low)
+        for index in range(count_frames(options)):
             time = index / options.frame_rate_hz
             with torch.no_grad():
                 posed = pose_scene(scene, time, self._body, ground.heights(time))
                 rendered = self._renderer.render(scene, posed, generator)
-                truth = labels(scene, posed, rendered)
+                truth = make_labels(scene, posed, rendered)
                 velocity = ground.velocity(time)
-                people = people_of(posed, truth, velocity, self._low, vertices, moving=options.moving_camera)
-            yield Shot(scene, posed, rendered, truth, velocity, people)
+                people = make_people(posed, truth, velocity, self._low, vertices, moving=options.moving_camera)
+            yield SimulatedFrame(scene, posed, rendered, truth, velocity, people)
 
 
-def frame_count(options: SceneOptions) -> int:
+def count_frames(options: SceneOptions) -> int:
     """The number of a sequence's images: one at least."""
     return max(1, round(options.duration_s * options.frame_rate_hz))
 
 
-def people_of(
+def make_people(
     posed: PosedScene,
     truth: Labels,
     world_velocity: NDArray[np.float64],

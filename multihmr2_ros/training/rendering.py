@@ -115,7 +115,7 @@ def scene_renderer(options: SceneOptions, sam2: Path | None = None) -> RenderSee
     sam2: as in PoolConfig; the model runs where the renderer does, which is the CPU.
     """
     from multihmr2_ros.body import Body
-    from multihmr2_ros.simulation.labels import labels
+    from multihmr2_ros.simulation.labels import make_labels
     from multihmr2_ros.simulation.rendering.renderer import Renderer
     from multihmr2_ros.simulation.scene import sample_scene
     from multihmr2_ros.simulation.scene.posing import pose_scene
@@ -130,7 +130,7 @@ def scene_renderer(options: SceneOptions, sam2: Path | None = None) -> RenderSee
         scene = sample_scene(generator, options)
         posed = pose_scene(scene, 0.0, body)
         rendered = renderer.render(scene, posed, generator)
-        truth = labels(scene, posed, rendered)
+        truth = make_labels(scene, posed, rendered)
         sample = sample_from_labels(rendered.image, truth, f"seed {seed}")
         if memory is None:
             return sample

@@ -84,7 +84,7 @@ class Motions(Target):
     def parse(self, data: bytes) -> None:
         from multihmr2_ros.simulation.motion.bvh import parse_bvh
 
-        assert np.isfinite(parse_bvh(data).positions()).all()
+        assert np.isfinite(parse_bvh(data).compute_positions()).all()
 
 
 class Garments(Target):

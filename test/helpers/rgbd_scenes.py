@@ -29,7 +29,7 @@ from multihmr2_ros.body import Body
 from multihmr2_ros.camera import project
 from multihmr2_ros.people import People, PlacementCue
 from multihmr2_ros.placement import BodySurface, Ground, place_people
-from multihmr2_ros.simulation.labels import labels
+from multihmr2_ros.simulation.labels import make_labels
 from multihmr2_ros.simulation.scene import Scene, SceneOptions, sample_scene
 from multihmr2_ros.simulation.scene.posing import PosedScene, pose_scene
 from test.helpers.people_factory import make_people
@@ -108,7 +108,7 @@ def moments(seed: int, options: SceneOptions, times_s: tuple[float, ...]) -> Ite
 def moment(scene: Scene, time_s: float, generator: np.random.Generator) -> Moment:
     posed = pose_scene(scene, time_s, full_body())
     rendered = renderer().render(scene, posed, generator)
-    truth = labels(scene, posed, rendered)
+    truth = make_labels(scene, posed, rendered)
     return Moment(
         posed,
         truth.k,

@@ -26,10 +26,10 @@ import pytest
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.simulation.appearance.appearance import sample_appearance
 from multihmr2_ros.simulation.appearance.materials import DISPLAY_GAMMA
-from multihmr2_ros.simulation.rendering.backdrop import backdrop_image, load_picture, texture_levels
+from multihmr2_ros.simulation.rendering.backdrop import load_image, load_texture_levels, render_backdrop
 from multihmr2_ros.simulation.rendering.sensor import MIDDLE_GRAY, apply_sensor_effects
 from multihmr2_ros.simulation.scene import SceneOptions
-from multihmr2_ros.simulation.scene.environment import Backdrop, list_pictures, sample_surroundings
+from multihmr2_ros.simulation.scene.environment import Backdrop, list_background_images, sample_environment
 from multihmr2_ros.simulation.scene.sensor import SensorEffects, sample_sensor
 
 ADULT = np.full(6, 0.6, np.float32)
@@ -126,7 +126,7 @@ def test_noise_is_drawn_from_the_generator_and_shot_noise_has_poissons_variance(
 
 def test_drawn_data_are_repeatable_and_plausible() -> None:
     options = SceneOptions()
-    for draw in (sample_sensor, sample_surroundings):
+    for draw in (sample_sensor, sample_environment):
         values = [[draw(np.random.default_rng(seed), options) for seed in range(40)] for _ in range(2)]
         assert values[0] == values[1]
         assert len({repr(value) for value in values[0]}) == 40
@@ -136,7 +136,7 @@ def test_drawn_data_are_repeatable_and_plausible() -> None:
     looks = [sample_appearance(np.random.default_rng(seed), ADULT) for seed in range(40)]
     assert looks == [sample_appearance(np.random.default_rng(seed), ADULT) for seed in range(40)]
     assert all(not look.worn for look in looks)
-    places = [sample_surroundings(np.random.default_rng(seed), options) for seed in range(100)]
+    places = [sample_environment(np.random.default_rng(seed), options) for seed in range(100)]
     for place in places:
         assert place.backdrop.photograph is None
         assert place.ground is not None
@@ -154,26 +154,26 @@ def pictures(tmp_path: Path) -> Path:
 
 
 def test_photographs_are_found_cropped_and_flipped(pictures: Path) -> None:
-    assert [path.name for path in list_pictures(pictures, without="textures")] == ["room.png"]
-    assert [path.name for path in list_pictures(pictures)] == ["room.png", "cloth.jpg"]
+    assert [path.name for path in list_background_images(pictures, without="textures")] == ["room.png"]
+    assert [path.name for path in list_background_images(pictures)] == ["room.png", "cloth.jpg"]
     options = SceneOptions(backgrounds=pictures)
-    used = {sample_surroundings(np.random.default_rng(seed), options).backdrop.photograph for seed in range(20)}
+    used = {sample_environment(np.random.default_rng(seed), options).backdrop.photograph for seed in range(20)}
     assert used == {None, pictures / "indoor" / "room.png"}
     path = pictures / "indoor" / "room.png"
 
     def unused() -> np.ndarray:
         raise AssertionError("a picture on the camera needs no rays")
 
-    plain = backdrop_image(Backdrop(0, "sky", path, attached="camera"), 160, 100, unused)
+    plain = render_backdrop(Backdrop(0, "sky", path, attached="camera"), 160, 100, unused)
     np.testing.assert_allclose(plain, light(picture(100, 160)), atol=1e-6)
-    flipped = backdrop_image(Backdrop(0, "sky", path, attached="camera", flip=True), 160, 100, unused)
+    flipped = render_backdrop(Backdrop(0, "sky", path, attached="camera", flip=True), 160, 100, unused)
     np.testing.assert_array_equal(flipped, plain[:, ::-1])
-    cropped = backdrop_image(Backdrop(0, "sky", path, attached="camera", crop=(0.5, 0.0, 1.0, 0.5)), 80, 50, unused)
+    cropped = render_backdrop(Backdrop(0, "sky", path, attached="camera", crop=(0.5, 0.0, 1.0, 0.5)), 80, 50, unused)
     np.testing.assert_array_equal(cropped, plain[:50, 80:])
 
 
 def test_textures_become_coarser_and_keep_their_mean(pictures: Path) -> None:
-    levels = texture_levels(pictures / "textures" / "cloth.jpg")
+    levels = load_texture_levels(pictures / "textures" / "cloth.jpg")
     assert levels.shape == (6, 256, 256, 3)
     roughness = [float(np.abs(np.diff(level, axis=1)).mean()) for level in levels]
     assert roughness == sorted(roughness, reverse=True)
@@ -188,11 +188,11 @@ def test_broken_pictures_are_users_mistakes(tmp_path: Path, content: bytes | Non
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UserError) as error:
-        load_picture(path)
+        load_image(path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_a_folder_without_pictures_is_a_users_mistake(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="should hold pictures"):
-        list_pictures(tmp_path)
+        list_background_images(tmp_path)

@@ -56,7 +56,7 @@ class HairStyle(IntEnum):
 
 
 @dataclass(frozen=True)
-class Worn:
+class WornGarment:
     """A garment mesh on a person, with the material of its part that covers the legs (trousers of a suit)."""
 
     garment: GarmentFile
@@ -85,9 +85,9 @@ class Appearance:
     leg_length: float
     shoes: Material | None
     shoe_height: float
-    worn: tuple[Worn, ...] = ()
+    worn: tuple[WornGarment, ...] = ()
 
-    def wears(self, kind: GarmentKind) -> bool:
+    def is_wearing(self, kind: GarmentKind) -> bool:
         """Whether a real mesh of this kind is worn."""
         return any(worn.garment.kind == kind for worn in self.worn)
 
@@ -103,7 +103,7 @@ def sample_appearance(
 
 
 def _sample_painted(generator: np.random.Generator, age: float) -> Appearance:
-    skin = _between(generator, SKIN_TONES)
+    skin = _interpolate_color(generator, SKIN_TONES)
     top, bottom = sample_cloth(generator), sample_cloth(generator, patterned=0.2)
     if generator.random() < 0.12:  # a suit, an overall, a dress
         bottom = top
@@ -116,7 +116,7 @@ def _sample_painted(generator: np.random.Generator, age: float) -> Appearance:
     return Appearance(
         skin=Material(skin, gloss=float(generator.uniform(0.03, 0.15))),
         eyes=Material((0.85, 0.84, 0.82), gloss=0.6),
-        lips=Material(_scaled(skin, (0.88, 0.62, 0.60))),
+        lips=Material(_scale_color(skin, (0.88, 0.62, 0.60))),
         hair=_sample_hair(generator, age) if style != HairStyle.CAP else sample_cloth(generator, patterned=0.2),
         hair_style=HairStyle(int(style)),
         top=top,
@@ -135,10 +135,10 @@ def _sample_hair(generator: np.random.Generator, age: float) -> Material:
     if generator.random() < 0.03:  # dyed
         colour = sample_colour(generator)
     else:
-        colour = _between(generator, HAIR_COLOURS[GREY_HAIR] if grey else HAIR_COLOURS[:7])
+        colour = _interpolate_color(generator, HAIR_COLOURS[GREY_HAIR] if grey else HAIR_COLOURS[:7])
     return Material(  # strands
         colour,
-        _scaled(colour, (0.75, 0.75, 0.75)),
+        _scale_color(colour, (0.75, 0.75, 0.75)),
         Pattern.STRIPES,
         size_m=float(generator.uniform(0.008, 0.02)),
         angle_rad=float(generator.uniform(1.4, 1.8)),
@@ -149,7 +149,7 @@ def _sample_hair(generator: np.random.Generator, age: float) -> Material:
 
 def _sample_worn(
     generator: np.random.Generator, shape: NDArray[np.floating], painted: Appearance, folder: Path
-) -> tuple[Worn, ...]:
+) -> tuple[WornGarment, ...]:
     """Clothes, shoes and hair that suit the gender; children wear no suits that were cut for adults."""
     garments = list_garments(folder)
     gender = "male" if shape[0] < generator.uniform(0.3, 0.7) else "female"
@@ -164,11 +164,13 @@ def _sample_worn(
         choice = [garment for garment in garments if garment.kind == kind and garment.gender in ("", gender)]
         if generator.random() < chance and choice:
             garment = choice[generator.integers(len(choice))]
-            worn.append(Worn(garment, *_materials(generator, kind, painted)))
+            worn.append(WornGarment(garment, *_sample_materials(generator, kind, painted)))
     return tuple(worn)
 
 
-def _materials(generator: np.random.Generator, kind: GarmentKind, painted: Appearance) -> tuple[Material, Material]:
+def _sample_materials(
+    generator: np.random.Generator, kind: GarmentKind, painted: Appearance
+) -> tuple[Material, Material]:
     if kind == GarmentKind.CLOTHES:
         return painted.top, painted.bottom
     if kind == GarmentKind.HAIR:
@@ -179,7 +181,7 @@ def _materials(generator: np.random.Generator, kind: GarmentKind, painted: Appea
     return material, material
 
 
-def _between(generator: np.random.Generator, colours: tuple[Colour, ...]) -> Colour:
+def _interpolate_color(generator: np.random.Generator, colours: tuple[Colour, ...]) -> Colour:
     """A colour between two neighbours of the list."""
     index = int(generator.integers(len(colours) - 1))
     share = generator.random()
@@ -188,5 +190,5 @@ def _between(generator: np.random.Generator, colours: tuple[Colour, ...]) -> Col
     return float(red), float(green), float(blue)
 
 
-def _scaled(colour: Colour, factors: Colour) -> Colour:
+def _scale_color(colour: Colour, factors: Colour) -> Colour:
     return colour[0] * factors[0], colour[1] * factors[1], colour[2] * factors[2]

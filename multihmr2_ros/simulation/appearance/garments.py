@@ -34,13 +34,13 @@ from numpy.typing import NDArray
 from multihmr2_ros.errors import UserError
 
 BASE_VERTEX_COUNT = 19158
-LARGEST_FILE_BYTES = 32 * 2**20
-MOST_VERTICES = 200_000
-LARGEST_NUMBER = 1e4
+MAX_FILE_BYTES = 32 * 2**20
+MAX_VERTICES = 200_000
+MAX_NUMBER = 1e4
 AXES = ("x", "y", "z")
 # MakeHuman's axes (x left, y up, z front) in Anny's rest frame (x left, y back, z up).
 REST_FROM_MAKEHUMAN = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]], np.float32)
-SMALLEST_TRIANGLE_M2 = 1e-7
+MIN_TRIANGLE_M2 = 1e-7
 
 
 class GarmentKind(str, Enum):
@@ -85,11 +85,11 @@ def list_garments(folder: Path) -> tuple[GarmentFile, ...]:
     paths = sorted(folder.rglob("*.mhclo"))
     if not paths:
         raise UserError(f"{folder} should hold garments (.mhclo with .obj), but none is there; name another folder")
-    return tuple(_describe(path) for path in paths)
+    return tuple(_read_header(path) for path in paths)
 
 
-def _describe(path: Path) -> GarmentFile:
-    tags = {line.split(maxsplit=1)[1].strip().lower() for _, line in _lines(path) if line.startswith("tag ")}
+def _read_header(path: Path) -> GarmentFile:
+    tags = {line.split(maxsplit=1)[1].strip().lower() for _, line in _read_lines(path) if line.startswith("tag ")}
     kind = GarmentKind.CLOTHES
     if "hair" in path.parts[:-1]:
         kind = GarmentKind.HAIR
@@ -107,7 +107,7 @@ def load_garment(path: Path) -> Garment:
     obj_name, scale, bindings, hidden = _read_mhclo(path)
     vertex_count, triangles = _read_obj(path.parent / obj_name)
     if vertex_count != len(bindings):
-        raise _wrong(path, f"binds {len(bindings)} vertices, but {obj_name} has {vertex_count}")
+        raise _make_error(path, f"binds {len(bindings)} vertices, but {obj_name} has {vertex_count}")
     table = np.array(bindings, np.float64)
     offsets = table[:, 6:].astype(np.float32) @ REST_FROM_MAKEHUMAN.T
     return Garment(
@@ -125,128 +125,130 @@ def _read_mhclo(path: Path) -> tuple[str, tuple[tuple[int, int, float], ...], li
     bindings: list[list[float]] = []
     hidden = np.zeros(BASE_VERTEX_COUNT, bool)
     section = "header"
-    for number, line in _lines(path):
+    for number, line in _read_lines(path):
         words = line.split()
         if words[0] in ("verts", "delete_verts"):
             section = words[0]
-        elif section == "verts" and _starts_a_number(words[0]):
-            bindings.append(_binding(path, number, words))
-            if len(bindings) > MOST_VERTICES:
-                raise _wrong(path, f"binds more than {MOST_VERTICES} vertices")
-        elif section == "delete_verts" and _starts_a_number(words[0]):
-            for first, last in _ranges(path, number, words):
+        elif section == "verts" and _is_number_start(words[0]):
+            bindings.append(_parse_binding(path, number, words))
+            if len(bindings) > MAX_VERTICES:
+                raise _make_error(path, f"binds more than {MAX_VERTICES} vertices")
+        elif section == "delete_verts" and _is_number_start(words[0]):
+            for first, last in _parse_ranges(path, number, words):
                 hidden[first : last + 1] = True
         else:
             section = "header" if section == "delete_verts" else section
             header[words[0]] = words[1:]
     if not bindings:
-        raise _wrong(path, "binds no vertices after 'verts'")
+        raise _make_error(path, "binds no vertices after 'verts'")
     obj_name = " ".join(header.get("obj_file", []))
     if not obj_name.isprintable() or Path(obj_name).name != obj_name or not obj_name.lower().endswith(".obj"):
-        raise _wrong(path, f"should name an .obj beside it as obj_file, but names {obj_name!r}")
+        raise _make_error(path, f"should name an .obj beside it as obj_file, but names {obj_name!r}")
     return (
         obj_name,
-        tuple(_scale(path, header, axis) for axis in AXES),
+        tuple(_read_scale(path, header, axis) for axis in AXES),
         bindings,
         np.flatnonzero(hidden).astype(np.int32),
     )
 
 
-def _starts_a_number(word: str) -> bool:
+def _is_number_start(word: str) -> bool:
     return word[0].isdigit() or word[0] in "-+."
 
 
-def _scale(path: Path, header: dict[str, list[str]], axis: str) -> tuple[int, int, float]:
+def _read_scale(path: Path, header: dict[str, list[str]], axis: str) -> tuple[int, int, float]:
     words = header.get(f"{axis}_scale", [])
     if len(words) != 3:
-        raise _wrong(path, f"needs '{axis}_scale VERTEX VERTEX DISTANCE', but has {' '.join(words)!r:.40}")
-    first, second = (_vertex(path, 0, word) for word in words[:2])
-    distance = _number(path, 0, words[2])
+        raise _make_error(path, f"needs '{axis}_scale VERTEX VERTEX DISTANCE', but has {' '.join(words)!r:.40}")
+    first, second = (_parse_vertex(path, 0, word) for word in words[:2])
+    distance = _parse_number(path, 0, words[2])
     if distance <= 0:
-        raise _wrong(path, f"needs a distance above 0 as {axis}_scale, but has {distance}")
+        raise _make_error(path, f"needs a distance above 0 as {axis}_scale, but has {distance}")
     return first, second, distance
 
 
-def _binding(path: Path, number: int, words: list[str]) -> list[float]:
+def _parse_binding(path: Path, number: int, words: list[str]) -> list[float]:
     """Base vertices, weights and offset; a line with one number is a vertex that lies on a base vertex."""
     if len(words) == 1:
-        vertex = _vertex(path, number, words[0])
+        vertex = _parse_vertex(path, number, words[0])
         return [vertex, vertex, vertex, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0]
     if len(words) not in (6, 9):
-        raise _wrong(path, f"line {number}: a vertex has 1, 6 or 9 numbers, but {len(words)} came")
-    vertices = [float(_vertex(path, number, word)) for word in words[:3]]
-    values = [_number(path, number, word) for word in words[3:]]
+        raise _make_error(path, f"line {number}: a vertex has 1, 6 or 9 numbers, but {len(words)} came")
+    vertices = [float(_parse_vertex(path, number, word)) for word in words[:3]]
+    values = [_parse_number(path, number, word) for word in words[3:]]
     return vertices + values + [0.0] * (9 - len(words))
 
 
-def _ranges(path: Path, number: int, words: list[str]) -> Iterator[tuple[int, int]]:
+def _parse_ranges(path: Path, number: int, words: list[str]) -> Iterator[tuple[int, int]]:
     """First and last vertices of "3 7 - 9 12"."""
     previous: int | None = None
     to_come = False
     for word in words:
         if word == "-":
             if previous is None or to_come:
-                raise _wrong(path, f"line {number}: '-' needs a vertex on each side")
+                raise _make_error(path, f"line {number}: '-' needs a vertex on each side")
             to_come = True
             continue
-        vertex = _vertex(path, number, word)
+        vertex = _parse_vertex(path, number, word)
         yield (previous if to_come and previous is not None else vertex), vertex
         previous, to_come = vertex, False
     if to_come:
-        raise _wrong(path, f"line {number}: '-' needs a vertex on each side")
+        raise _make_error(path, f"line {number}: '-' needs a vertex on each side")
 
 
 def _read_obj(path: Path) -> tuple[int, NDArray[np.int32]]:
     """The number of vertices, and all faces cut into triangles (t, 3)."""
     vertex_count = 0
     triangles: list[tuple[int, int, int]] = []
-    for number, line in _lines(path):
+    for number, line in _read_lines(path):
         words = line.split()
         if words[0] == "v":
             vertex_count += 1
         elif words[0] == "f":
-            corners = [_corner(path, number, word, vertex_count) for word in words[1:]]
+            corners = [_parse_corner(path, number, word, vertex_count) for word in words[1:]]
             if not 3 <= len(corners) <= 8:
-                raise _wrong(path, f"line {number}: a face has 3 to 8 corners, but {len(corners)} came")
+                raise _make_error(path, f"line {number}: a face has 3 to 8 corners, but {len(corners)} came")
             triangles += [(corners[0], corners[i], corners[i + 1]) for i in range(1, len(corners) - 1)]
-        if vertex_count > MOST_VERTICES or len(triangles) > 2 * MOST_VERTICES:
-            raise _wrong(path, f"has more than {MOST_VERTICES} vertices")
+        if vertex_count > MAX_VERTICES or len(triangles) > 2 * MAX_VERTICES:
+            raise _make_error(path, f"has more than {MAX_VERTICES} vertices")
     if not triangles:
-        raise _wrong(path, "has no faces")
+        raise _make_error(path, "has no faces")
     return vertex_count, np.array(triangles, np.int32)
 
 
-def _corner(path: Path, number: int, word: str, vertex_count: int) -> int:
+def _parse_corner(path: Path, number: int, word: str, vertex_count: int) -> int:
     text = word.split("/")[0]
     if not text.isascii() or not text.isdigit() or len(text) > 9 or not 1 <= int(text) <= vertex_count:
-        raise _wrong(path, f"line {number}: a corner is a vertex from 1 to {vertex_count}, but {word!r:.40} came")
+        raise _make_error(path, f"line {number}: a corner is a vertex from 1 to {vertex_count}, but {word!r:.40} came")
     return int(text) - 1
 
 
-def _vertex(path: Path, number: int, word: str) -> int:
+def _parse_vertex(path: Path, number: int, word: str) -> int:
     if not word.isascii() or not word.isdigit() or len(word) > 9 or int(word) >= BASE_VERTEX_COUNT:
-        raise _wrong(path, f"line {number}: a base vertex is 0 to {BASE_VERTEX_COUNT - 1}, but {word!r:.40} came")
+        raise _make_error(path, f"line {number}: a base vertex is 0 to {BASE_VERTEX_COUNT - 1}, but {word!r:.40} came")
     return int(word)
 
 
-def _number(path: Path, number: int, word: str) -> float:
+def _parse_number(path: Path, number: int, word: str) -> float:
     try:
         value = float(word)
     except ValueError:
         value = math.nan
-    if not abs(value) <= LARGEST_NUMBER:
-        raise _wrong(path, f"line {number}: a number within ±{LARGEST_NUMBER:g} should be there, but {word!r:.40} came")
+    if not abs(value) <= MAX_NUMBER:
+        raise _make_error(
+            path, f"line {number}: a number within ±{MAX_NUMBER:g} should be there, but {word!r:.40} came"
+        )
     return value
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def _read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Numbered lines without comments and blank ones."""
     try:
-        if path.stat().st_size > LARGEST_FILE_BYTES:
-            raise _wrong(path, f"has more than {LARGEST_FILE_BYTES // 2**20} MiB")
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise _make_error(path, f"has more than {MAX_FILE_BYTES // 2**20} MiB")
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise _wrong(path, "is no UTF-8 text") from None
+        raise _make_error(path, "is no UTF-8 text") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; name a folder of complete garments") from error
     for number, line in enumerate(text.split("\n"), start=1):
@@ -255,7 +257,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
             yield number, stripped
 
 
-def _wrong(path: Path, what: str) -> UserError:
+def _make_error(path: Path, what: str) -> UserError:
     return UserError(f"{path} {what}; repair or remove the garment")
 
 
@@ -271,13 +273,13 @@ class FittedGarment:
         corners = rest_vertices[garment.base]
         area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=-1)
         self.frame_base = garment.base.copy()
-        good = np.flatnonzero(area > SMALLEST_TRIANGLE_M2)
+        good = np.flatnonzero(area > MIN_TRIANGLE_M2)
         if len(good):
             from scipy.spatial import cKDTree
 
             nearest = cKDTree(corners[good].mean(axis=1)).query(corners.mean(axis=1))[1]
             self.frame_base = garment.base[good[nearest]]
-        self.rest_frames = _triangle_frames(rest_vertices[self.frame_base])
+        self.rest_frames = _compute_triangle_frames(rest_vertices[self.frame_base])
         # Distances along an axis in the rest pose, and in space in any pose: both pairs lie on rigid parts.
         self.scale_per_distance = np.array(
             [
@@ -297,11 +299,11 @@ class FittedGarment:
         size = np.abs(REST_FROM_MAKEHUMAN) @ (distances * self.scale_per_distance)
         carried = np.einsum("gk,gkd->gd", garment.weights, vertices[garment.base])
         local = np.einsum("gij,gi->gj", self.rest_frames, garment.offsets * size)
-        frames = _triangle_frames(vertices[self.frame_base])
+        frames = _compute_triangle_frames(vertices[self.frame_base])
         return np.asarray(carried + np.einsum("gij,gj->gi", frames, local), np.float32)
 
 
-def _triangle_frames(corners: NDArray[np.float32]) -> NDArray[np.float32]:
+def _compute_triangle_frames(corners: NDArray[np.float32]) -> NDArray[np.float32]:
     """(n, 3, 3) rotations whose columns are an edge, the direction across it, and the normal of triangles (n, 3, 3)."""
     edge = corners[:, 1] - corners[:, 0]
     normal = np.cross(edge, corners[:, 2] - corners[:, 0])

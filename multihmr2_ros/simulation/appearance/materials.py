@@ -65,7 +65,7 @@ def to_linear(colour: NDArray[np.floating] | Colour) -> NDArray[np.float32]:
     return np.power(np.clip(np.asarray(colour, np.float32), 0.0, 1.0), DISPLAY_GAMMA)
 
 
-def material_table(materials: list[Material]) -> NDArray[np.float32]:
+def make_material_table(materials: list[Material]) -> NDArray[np.float32]:
     """(m, 11) for the kernel: linear colour (3), linear second colour (3), pattern, size_m, angle_rad, gloss, folds."""
     table = np.zeros((max(len(materials), 1), MATERIAL_COLUMNS), np.float32)
     for row, material in zip(table, materials, strict=False):

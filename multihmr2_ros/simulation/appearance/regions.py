@@ -47,7 +47,7 @@ WAIST = 0.12
 LOWER_PIECE, UPPER_PIECE = 0.6, 0.35
 
 
-class Part(IntEnum):
+class BodyPart(IntEnum):
     TRUNK = 0
     HEAD = 1
     ARM = 2
@@ -57,15 +57,15 @@ class Part(IntEnum):
 
 
 PART_OF_BONE_WORDS = (
-    (Part.HAND, ("wrist", "finger", "metacarpal")),
-    (Part.ARM, ("upperarm", "lowerarm")),
-    (Part.FOOT, ("foot", "toe")),
-    (Part.LEG, ("upperleg", "lowerleg")),
-    (Part.TRUNK, ("root", "pelvis", "spine", "breast", "clavicle", "shoulder")),
+    (BodyPart.HAND, ("wrist", "finger", "metacarpal")),
+    (BodyPart.ARM, ("upperarm", "lowerarm")),
+    (BodyPart.FOOT, ("foot", "toe")),
+    (BodyPart.LEG, ("upperleg", "lowerleg")),
+    (BodyPart.TRUNK, ("root", "pelvis", "spine", "breast", "clavicle", "shoulder")),
 )
 
 
-class Slot(IntEnum):
+class MaterialSlot(IntEnum):
     """The materials of one person, in their order in the renderer's table; garments follow."""
 
     SKIN = 0
@@ -81,13 +81,13 @@ class Slot(IntEnum):
 IRIS = Material((0.13, 0.08, 0.05), gloss=0.6)
 
 
-class Paint:
+class RegionPainter:
     """Regions painted over each other onto V vertices, with the distance to the nearest border of what is seen.
 
     The distances let a border run straight through triangles instead of along their edges.
     """
 
-    def __init__(self, vertex_count: int, slot: int = Slot.SKIN) -> None:
+    def __init__(self, vertex_count: int, slot: int = MaterialSlot.SKIN) -> None:
         self.slot = np.full(vertex_count, int(slot), np.int32)
         self.margin = np.full(vertex_count, OUTSIDE_M, np.float32)
 
@@ -97,7 +97,7 @@ class Paint:
         self.margin = np.where(inside, field, np.minimum(self.margin, -field)).astype(np.float32)
         self.slot = np.where(inside, int(slot), self.slot).astype(np.int32)
 
-    def on_triangles(
+    def to_triangles(
         self, triangles: NDArray[np.int32]
     ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]:
         """Two slots (t,), (t,) per triangle (t, 3), and border (t, 3): where it is below 0, the second holds."""
@@ -126,18 +126,21 @@ class BodyRegions:
     face: NDArray[np.float32]
     eye_axis: NDArray[np.float32]
 
-    def paint(self, appearance: Appearance) -> Paint:
+    def paint(self, appearance: Appearance) -> RegionPainter:
         """Clothes, hair and face of an appearance; painted clothes and shoes give way to real ones."""
-        paint = Paint(len(self.part))
+        paint = RegionPainter(len(self.part))
         self._paint_head(paint, appearance)
-        if not appearance.wears(GarmentKind.CLOTHES):
+        if not appearance.is_wearing(GarmentKind.CLOTHES):
             self._paint_clothes(paint, appearance)
-        if appearance.shoes is not None and not appearance.wears(GarmentKind.SHOES):
+        if appearance.shoes is not None and not appearance.is_wearing(GarmentKind.SHOES):
             on_leg = (self.along - 1.0 + appearance.shoe_height) * LEG_M
-            paint.add(Slot.SHOES, self._on_parts({Part.FOOT: np.full_like(on_leg, 0.05), Part.LEG: on_leg}))
+            paint.add(
+                MaterialSlot.SHOES,
+                self._combine_parts({BodyPart.FOOT: np.full_like(on_leg, 0.05), BodyPart.LEG: on_leg}),
+            )
         return paint
 
-    def _paint_clothes(self, paint: Paint, appearance: Appearance) -> None:
+    def _paint_clothes(self, paint: RegionPainter, appearance: Appearance) -> None:
         x, y = np.abs(self.face[:, 0]), self.face[:, 1]
         below_neck = (1.0 - self.along) * TRUNK_M
         depth = np.where(y < 0.09, 0.02 + 0.12 * appearance.neckline, 0.015)  # deeper in front
@@ -145,52 +148,55 @@ class BodyRegions:
         on_arm = (appearance.sleeve_length - self.along) * ARM_M
         on_trunk = 0.05 * opening
         on_neck = np.minimum(on_trunk, below_neck)
-        paint.add(Slot.TOP, self._on_parts({Part.TRUNK: on_trunk, Part.HEAD: on_neck, Part.ARM: on_arm}))
+        paint.add(
+            MaterialSlot.TOP,
+            self._combine_parts({BodyPart.TRUNK: on_trunk, BodyPart.HEAD: on_neck, BodyPart.ARM: on_arm}),
+        )
         on_trunk = (appearance.waist - self.along) * TRUNK_M
         on_leg = (max(appearance.leg_length, 0.12) - self.along) * LEG_M
-        paint.add(Slot.BOTTOM, self._on_parts({Part.TRUNK: on_trunk, Part.LEG: on_leg}))
+        paint.add(MaterialSlot.BOTTOM, self._combine_parts({BodyPart.TRUNK: on_trunk, BodyPart.LEG: on_leg}))
 
-    def _on_parts(self, fields: dict[Part, NDArray[np.floating]]) -> NDArray[np.float32]:
+    def _combine_parts(self, fields: dict[BodyPart, NDArray[np.floating]]) -> NDArray[np.float32]:
         """(V,) each part's own signed distance, and far outside on the other parts."""
         field = np.full(len(self.part), -OUTSIDE_M, np.float32)
         for part, values in fields.items():
             field = np.where(self.part == part, values, field)
         return field.astype(np.float32)
 
-    def _paint_head(self, paint: Paint, appearance: Appearance) -> None:
+    def _paint_head(self, paint: RegionPainter, appearance: Appearance) -> None:
         x, y, z = np.abs(self.face[:, 0]), self.face[:, 1], self.face[:, 2]
         on_eye = np.isfinite(self.eye_axis)
-        in_front = (self.part == Part.HEAD) & (y < 0.02) & ~on_eye
+        in_front = (self.part == BodyPart.HEAD) & (y < 0.02) & ~on_eye
         mouth = 1.0 - np.hypot(x / 0.024, (z + MIDDLE_OF_MOUTH_BELOW_EYES_M) / 0.009)
-        paint.add(Slot.LIPS, np.where(in_front, 0.01 * mouth, -OUTSIDE_M))
+        paint.add(MaterialSlot.LIPS, np.where(in_front, 0.01 * mouth, -OUTSIDE_M))
         if appearance.hair_style in (HairStyle.SHORT, HairStyle.LONG):
             brow = np.minimum(0.019 - np.abs(x - 0.032), 0.005 - np.abs(z - 0.022))
-            paint.add(Slot.HAIR, np.where(in_front, brow, -OUTSIDE_M))
+            paint.add(MaterialSlot.HAIR, np.where(in_front, brow, -OUTSIDE_M))
         if appearance.hair_style != HairStyle.BALD:
             hairline = HAIRLINE_ABOVE_EYES_M - HAIRLINE_SLOPE[appearance.hair_style] * np.maximum(y, 0.0)
-            paint.add(Slot.HAIR, np.where((self.part == Part.HEAD) & ~on_eye, z - hairline, -OUTSIDE_M))
-        paint.add(Slot.EYES, np.where(on_eye, OUTSIDE_M, -OUTSIDE_M))
-        paint.add(Slot.IRIS, np.where(on_eye, IRIS_RADIUS_M - np.where(on_eye, self.eye_axis, 0.0), -OUTSIDE_M))
+            paint.add(MaterialSlot.HAIR, np.where((self.part == BodyPart.HEAD) & ~on_eye, z - hairline, -OUTSIDE_M))
+        paint.add(MaterialSlot.EYES, np.where(on_eye, OUTSIDE_M, -OUTSIDE_M))
+        paint.add(MaterialSlot.IRIS, np.where(on_eye, IRIS_RADIUS_M - np.where(on_eye, self.eye_axis, 0.0), -OUTSIDE_M))
 
-    def below_waist(self, base: NDArray[np.int32], triangles: NDArray[np.int32]) -> Paint:
+    def paint_below_waist(self, base: NDArray[np.int32], triangles: NDArray[np.int32]) -> RegionPainter:
         """Paint with slot 1 on the trousers and skirts of a garment (g vertices on base (g,); triangles (t, 3)).
 
         A separate piece of cloth is all above or all below; a piece that covers legs and trunk changes at the waist.
         """
         part, along = self.part[base], self.along[base]
-        field = np.where(part == Part.TRUNK, (WAIST - along) * TRUNK_M, -OUTSIDE_M)
-        field = np.where((part == Part.LEG) | (part == Part.FOOT), np.maximum(along, 0.0) * LEG_M + 0.02, field)
+        field = np.where(part == BodyPart.TRUNK, (WAIST - along) * TRUNK_M, -OUTSIDE_M)
+        field = np.where((part == BodyPart.LEG) | (part == BodyPart.FOOT), np.maximum(along, 0.0) * LEG_M + 0.02, field)
         edges = np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]]])
         graph = coo_matrix((np.ones(len(edges), bool), edges.T), shape=(len(base), len(base)))
         piece = connected_components(graph, directed=False)[1]
         lower_share = (np.bincount(piece, field > 0) / np.bincount(piece))[piece]
         field = np.where(lower_share > LOWER_PIECE, OUTSIDE_M, np.where(lower_share < UPPER_PIECE, -OUTSIDE_M, field))
-        paint = Paint(len(base), 0)
+        paint = RegionPainter(len(base), 0)
         paint.add(1, field)
         return paint
 
 
-def body_regions(body: Body) -> BodyRegions:
+def compute_body_regions(body: Body) -> BodyRegions:
     """Regions of the full mesh from its bone weights and the rest positions of an average adult."""
     anny = body.anny
     with torch.no_grad():
@@ -199,35 +205,37 @@ def body_regions(body: Body) -> BodyRegions:
         rest = rest_model["rest_vertices"][0].cpu().numpy()
         bones = rest_model["rest_bone_poses"][0, :, :3, 3].cpu().numpy()
     heads = dict(zip(body.bone_labels, bones, strict=True))
-    part = _parts(body)
+    part = _assign_parts(body)
     along = np.zeros(len(rest), np.float32)
     for side, sign in (("L", 1.0), ("R", -1.0)):
         on_side = rest[:, 0] * sign >= 0
-        for which, start, end in ((Part.ARM, "upperarm01", "wrist"), (Part.LEG, "upperleg01", "foot")):
+        for which, start, end in ((BodyPart.ARM, "upperarm01", "wrist"), (BodyPart.LEG, "upperleg01", "foot")):
             first, last = heads[f"{start}.{side}"], heads[f"{end}.{side}"]
             share = (rest - first) @ (last - first) / np.sum((last - first) ** 2)
             along = np.where(on_side & (part == which), share, along)
     hip, neck = heads["upperleg01.L"][2], heads["neck01"][2]
-    on_trunk = (part == Part.TRUNK) | (part == Part.HEAD)
+    on_trunk = (part == BodyPart.TRUNK) | (part == BodyPart.HEAD)
     along = np.where(on_trunk, (rest[:, 2] - hip) / (neck - hip), along).astype(np.float32)
     eyes = (heads["eye.L"] + heads["eye.R"]) / 2.0
-    return BodyRegions(rest, part, along, (rest - eyes).astype(np.float32), _eye_axis(body, rest, heads))
+    return BodyRegions(rest, part, along, (rest - eyes).astype(np.float32), _compute_eye_axis(body, rest, heads))
 
 
-def _parts(body: Body) -> NDArray[np.int64]:
+def _assign_parts(body: Body) -> NDArray[np.int64]:
     """(V,) the part whose bones move a vertex most."""
-    part_of_bone = np.full(len(body.bone_labels), int(Part.HEAD))
+    part_of_bone = np.full(len(body.bone_labels), int(BodyPart.HEAD))
     for part, words in PART_OF_BONE_WORDS:
         for bone, label in enumerate(body.bone_labels):
             if label.startswith(words):
                 part_of_bone[bone] = part
     weights = body.anny.vertex_bone_weights.cpu().numpy()
     indices = body.anny.vertex_bone_indices.cpu().numpy()
-    share = np.stack([np.where(part_of_bone[indices] == part, weights, 0.0).sum(axis=1) for part in Part], axis=1)
+    share = np.stack([np.where(part_of_bone[indices] == part, weights, 0.0).sum(axis=1) for part in BodyPart], axis=1)
     return share.argmax(axis=1)
 
 
-def _eye_axis(body: Body, rest: NDArray[np.float32], heads: dict[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+def _compute_eye_axis(
+    body: Body, rest: NDArray[np.float32], heads: dict[str, NDArray[np.float32]]
+) -> NDArray[np.float32]:
     distance = np.full(len(rest), np.inf, np.float32)
     weights = body.anny.vertex_bone_weights.cpu().numpy()
     indices = body.anny.vertex_bone_indices.cpu().numpy()

@@ -26,8 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multihmr2_ros.simulation.motion.clips import Clip, GaitClip, MotionClip, RandomClip
-from multihmr2_ros.simulation.motion.gaits import REST_ARMS, Manner
-from multihmr2_ros.simulation.motion.phenotypes import is_infant, leg_of, stature_of
+from multihmr2_ros.simulation.motion.gaits import REST_ARMS, GaitStyle
+from multihmr2_ros.simulation.motion.phenotypes import estimate_leg_length, estimate_stature, is_infant
 from multihmr2_ros.simulation.motion.pose import SEGMENTS, Arm
 from multihmr2_ros.simulation.motion.random_poses import sample_angles
 from multihmr2_ros.simulation.motion.retarget import Motion, load_motion
@@ -86,29 +86,29 @@ def sample_behaviour(
     generator: np.random.Generator, shape: NDArray[np.floating], motions: Sequence[Path] = ()
 ) -> Behaviour:
     """What a person of phenotypes (6,) does; motions: BVH files."""
-    stature, infant = stature_of(shape), is_infant(shape)
+    stature, infant = estimate_stature(shape), is_infant(shape)
     if motions and not infant and generator.random() < MOTION_SHARE:
         return _sample_motion(generator, shape, motions)
     activities = dict(INFANT_ACTIVITIES if infant else ACTIVITIES)
     if infant and stature < TODDLING_STATURE_M:
         del activities["walk"]
-    gait = choose(generator, activities)
+    gait = choose_weighted(generator, activities)
     if gait == "random":
         poses = sample_angles(generator), sample_angles(generator)
         clip = RandomClip(*poses, period_s=generator.uniform(2.0, 6.0), phase=generator.random())
         return Behaviour(clip, 0.0, 0.0, 0.3 * stature)
-    manner = _sample_manner(generator, shape)
+    style = _sample_style(generator, shape)
     if infant and gait == "walk":
-        manner = _toddling(generator, manner)
-    speed = sample_speed(generator, gait, manner)
+        style = _sample_toddling(generator, style)
+    speed = sample_speed(generator, gait, style)
     turn_rate = 1.2 if gait == "turn" else TURN_RATE_PER_SPEED * speed
     radius = 0.55 * stature if gait in LYING else 0.17 * stature + 0.02
-    return Behaviour(GaitClip(gait, dataclasses.replace(manner, speed_mps=speed)), speed, turn_rate, radius)
+    return Behaviour(GaitClip(gait, dataclasses.replace(style, speed_mps=speed)), speed, turn_rate, radius)
 
 
 def _sample_motion(generator: np.random.Generator, shape: NDArray[np.floating], motions: Sequence[Path]) -> Behaviour:
     """A recorded motion from a frame of a sampled posture on; from any frame where no motion tried has that posture."""
-    posture = POSTURES.index(choose(generator, POSTURE_WEIGHTS))
+    posture = POSTURES.index(choose_weighted(generator, POSTURE_WEIGHTS))
     for _ in range(MOTION_TRIES):
         motion = load_motion(motions[int(generator.integers(len(motions)))])
         frames = np.flatnonzero(classify_postures(motion) == posture)
@@ -117,23 +117,23 @@ def _sample_motion(generator: np.random.Generator, shape: NDArray[np.floating], 
     else:
         frames = np.arange(len(motion.travel))
     start = motion.frame_s * float(generator.choice(frames))
-    clip = MotionClip(motion, start, leg_of(shape), mirrored=bool(generator.random() < 0.5))
-    return Behaviour(clip, 0.0, 0.0, 0.3 * stature_of(shape))
+    clip = MotionClip(motion, start, estimate_leg_length(shape), mirrored=bool(generator.random() < 0.5))
+    return Behaviour(clip, 0.0, 0.0, 0.3 * estimate_stature(shape))
 
 
-def choose(generator: np.random.Generator, weights: Mapping[Name, float]) -> Name:
+def choose_weighted(generator: np.random.Generator, weights: Mapping[Name, float]) -> Name:
     """One of the names, as often as its weight says."""
     share = np.array(list(weights.values()))
     return list(weights)[generator.choice(len(weights), p=share / share.sum())]
 
 
-def _sample_manner(generator: np.random.Generator, shape: NDArray[np.floating]) -> Manner:
+def _sample_style(generator: np.random.Generator, shape: NDArray[np.floating]) -> GaitStyle:
     arms = [_sample_arm(generator) for _ in range(2)]
     if generator.random() < 0.3:  # both arms do the same: clasped, crossed, on the hips
         arms[1] = arms[0]
     old = max(0.0, float(shape[1]) - 0.85) / 0.15
-    return Manner(
-        leg_m=leg_of(shape),
+    return GaitStyle(
+        leg_m=estimate_leg_length(shape),
         phase=generator.random(),
         tempo_hz=generator.uniform(0.15, 0.4),
         vigour=generator.uniform(0.6, 1.4),
@@ -154,15 +154,15 @@ def _sample_arm(generator: np.random.Generator) -> Arm:
     return Arm(flexion, max(0.05, abduction), internal, max(0.05, elbow))
 
 
-def _toddling(generator: np.random.Generator, manner: Manner) -> Manner:
+def _sample_toddling(generator: np.random.Generator, style: GaitStyle) -> GaitStyle:
     """Legs apart, arms out for balance."""
     arm = Arm(0.3, 0.8, -0.3, generator.uniform(0.5, 1.4))
-    return dataclasses.replace(manner, spread=0.15, left_arm=arm, right_arm=arm, lean=0.1)
+    return dataclasses.replace(style, spread=0.15, left_arm=arm, right_arm=arm, lean=0.1)
 
 
-def sample_speed(generator: np.random.Generator, gait: str, manner: Manner) -> float:
+def sample_speed(generator: np.random.Generator, gait: str, style: GaitStyle) -> float:
     """m/s: in proportion to the root of the leg, as Froude's similarity says."""
-    natural = np.sqrt(9.81 * manner.leg_m)
+    natural = np.sqrt(9.81 * style.leg_m)
     relative = {"walk": (0.25, 0.6), "run": (0.8, 1.3), "crawl": (0.06, 0.15)}
     return float(natural * generator.uniform(*relative[gait])) if gait in relative else 0.0
 

@@ -31,12 +31,12 @@ from numpy.typing import NDArray
 
 from multihmr2_ros.errors import UserError
 
-MOST_BYTES = 32 * 2**20
-MOST_JOINTS = 512
-MOST_NESTED = 64
-MOST_FRAMES = 100_000
-LONGEST_FRAME_S = 10.0
-MOST_LENGTH = 1e6  # of an offset or a position, in the file's unit
+MAX_BYTES = 32 * 2**20
+MAX_JOINTS = 512
+MAX_NESTED = 64
+MAX_FRAMES = 100_000
+MAX_FRAME_S = 10.0
+MAX_LENGTH = 1e6  # of an offset or a position, in the file's unit
 CHANNELS = ("Xposition", "Yposition", "Zposition", "Xrotation", "Yrotation", "Zrotation")
 
 
@@ -58,7 +58,7 @@ class Bvh:
     values: NDArray[np.float64]
     frame_s: float
 
-    def positions(self) -> NDArray[np.float64]:
+    def compute_positions(self) -> NDArray[np.float64]:
         """(F, J, 3): every joint's place in every frame, in the file's axes and unit."""
         frames = len(self.values)
         places = np.zeros((frames, len(self.joints), 3))
@@ -71,7 +71,7 @@ class Bvh:
                 if channel.endswith("position"):  # stands in the offset's place
                     offset[:, axis] = values
                 else:
-                    local = local @ _about(axis, np.radians(values))
+                    local = local @ _rotate_about(axis, np.radians(values))
                 column += 1
             if joint.parent < 0:
                 places[:, index] = offset
@@ -83,7 +83,7 @@ class Bvh:
         return places
 
 
-def _about(axis: int, angle: NDArray[np.float64]) -> NDArray[np.float64]:
+def _rotate_about(axis: int, angle: NDArray[np.float64]) -> NDArray[np.float64]:
     """(F, 3, 3) rotations about a coordinate axis by angles (F,) in rad."""
     one, other = (axis + 1) % 3, (axis + 2) % 3
     rotation = np.zeros((len(angle), 3, 3))
@@ -99,12 +99,12 @@ def load_bvh(path: str | Path) -> Bvh:
     path = Path(path)
     try:
         with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
+            content = file.read(MAX_BYTES + 1)
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(f"cannot read the motion file {path}: {reason}; give a readable BVH file") from error
-    if len(content) > MOST_BYTES:
-        raise UserError(f"{path}: a BVH file may have {MOST_BYTES // 2**20} MiB, but this one has more; shorten it")
+    if len(content) > MAX_BYTES:
+        raise UserError(f"{path}: a BVH file may have {MAX_BYTES // 2**20} MiB, but this one has more; shorten it")
     try:
         return parse_bvh(content)
     except UserError as error:
@@ -113,131 +113,133 @@ def load_bvh(path: str | Path) -> Bvh:
 
 def parse_bvh(content: bytes) -> Bvh:
     """The motion in a file's bytes; UserError, one line, where they are not sound BVH."""
-    if len(content) > MOST_BYTES:
-        raise _unsound(f"{MOST_BYTES // 2**20} MiB at most", "more")
+    if len(content) > MAX_BYTES:
+        raise _make_error(f"{MAX_BYTES // 2**20} MiB at most", "more")
     hierarchy, found, motion = content.decode("ascii", "replace").partition("MOTION")
     if not found:
-        raise _unsound("a MOTION section", "none")
-    joints = _Hierarchy(hierarchy).joints
-    return _with_motion(tuple(joints), motion)
+        raise _make_error("a MOTION section", "none")
+    joints = _HierarchyReader(hierarchy).joints
+    return _read_motion(tuple(joints), motion)
 
 
-def _unsound(expected: str, came: object) -> UserError:
+def _make_error(expected: str, came: object) -> UserError:
     shown = " ".join(str(came).split())
     shown = "".join(letter if letter.isprintable() else "?" for letter in shown[:40])
     return UserError(f"a BVH file must have {expected}, but {shown or 'nothing'} came; export the motion again")
 
 
 @dataclass(eq=False)
-class _Hierarchy:
+class _HierarchyReader:
     """Reads the HIERARCHY section into joints."""
 
     text: str
     joints: list[Joint] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._tokens = self._tokenise()
+        self._tokens = self._tokenize()
         self._expect("HIERARCHY")
         self._expect("ROOT")
         # An own stack: nesting costs no recursion. The entries are indices of joints whose block is open.
-        open_blocks = [self._joint(self._next("a name"), -1)]
+        open_blocks = [self._read_joint(self._read_token("a name"), -1)]
         while open_blocks:
-            word = self._next("JOINT, End or }")
+            word = self._read_token("JOINT, End or }")
             if word == "}":
                 open_blocks.pop()
                 continue
-            if len(open_blocks) >= MOST_NESTED:
-                raise _unsound(f"at most {MOST_NESTED} nested joints", "more")
+            if len(open_blocks) >= MAX_NESTED:
+                raise _make_error(f"at most {MAX_NESTED} nested joints", "more")
             if word == "JOINT":
-                open_blocks.append(self._joint(self._next("a name"), open_blocks[-1]))
+                open_blocks.append(self._read_joint(self._read_token("a name"), open_blocks[-1]))
             elif word == "End":
                 self._expect("Site")
-                self._end_site(open_blocks[-1])
+                self._read_end_site(open_blocks[-1])
             else:
-                raise _unsound("JOINT, End or } here", word)
+                raise _make_error("JOINT, End or } here", word)
         rest = next(self._tokens, None)
         if rest is not None:
-            raise _unsound("one root and then MOTION", rest)
+            raise _make_error("one root and then MOTION", rest)
 
-    def _tokenise(self) -> Iterator[str]:
+    def _tokenize(self) -> Iterator[str]:
         for line in self.text.splitlines():
             yield from line.split()
 
-    def _next(self, expected: str) -> str:
+    def _read_token(self, expected: str) -> str:
         token = next(self._tokens, None)
         if token is None:
-            raise _unsound(expected, "the section's end")
+            raise _make_error(expected, "the section's end")
         return token
 
     def _expect(self, word: str) -> None:
-        token = self._next(word)
+        token = self._read_token(word)
         if token != word:
-            raise _unsound(f"{word} here", token)
+            raise _make_error(f"{word} here", token)
 
-    def _joint(self, name: str, parent: int) -> int:
+    def _read_joint(self, name: str, parent: int) -> int:
         self._expect("{")
-        offset = self._offset()
+        offset = self._read_offset()
         self._expect("CHANNELS")
-        count = self._next("a number of channels")
+        count = self._read_token("a number of channels")
         if count not in ("0", "1", "2", "3", "4", "5", "6"):
-            raise _unsound("0 to 6 channels per joint", count)
-        channels = tuple(self._next("a channel") for _ in range(int(count)))
+            raise _make_error("0 to 6 channels per joint", count)
+        channels = tuple(self._read_token("a channel") for _ in range(int(count)))
         if len(set(channels)) < len(channels) or not set(channels) <= set(CHANNELS):
-            raise _unsound(f"channels of {', '.join(CHANNELS)}, each once", " ".join(channels))
+            raise _make_error(f"channels of {', '.join(CHANNELS)}, each once", " ".join(channels))
         return self._add(Joint(name, parent, offset, channels))
 
-    def _end_site(self, parent: int) -> None:
+    def _read_end_site(self, parent: int) -> None:
         self._expect("{")
-        self._add(Joint("", parent, self._offset(), ()))
+        self._add(Joint("", parent, self._read_offset(), ()))
         self._expect("}")
 
     def _add(self, joint: Joint) -> int:
-        if len(self.joints) >= MOST_JOINTS:
-            raise _unsound(f"at most {MOST_JOINTS} joints", "more")
+        if len(self.joints) >= MAX_JOINTS:
+            raise _make_error(f"at most {MAX_JOINTS} joints", "more")
         self.joints.append(joint)
         return len(self.joints) - 1
 
-    def _offset(self) -> tuple[float, float, float]:
+    def _read_offset(self) -> tuple[float, float, float]:
         self._expect("OFFSET")
-        x, y, z = (_number(self._next("a number")) for _ in range(3))
+        x, y, z = (_parse_number(self._read_token("a number")) for _ in range(3))
         return x, y, z
 
 
-def _number(token: str) -> float:
+def _parse_number(token: str) -> float:
     try:
         value = float(token)
     except ValueError:
-        raise _unsound("a number here", token) from None
-    if not abs(value) <= MOST_LENGTH:  # false for NaN
-        raise _unsound(f"finite numbers up to {MOST_LENGTH:.0e}", token)
+        raise _make_error("a number here", token) from None
+    if not abs(value) <= MAX_LENGTH:  # false for NaN
+        raise _make_error(f"finite numbers up to {MAX_LENGTH:.0e}", token)
     return value
 
 
-def _with_motion(joints: tuple[Joint, ...], text: str) -> Bvh:
+def _read_motion(joints: tuple[Joint, ...], text: str) -> Bvh:
     """Reads what follows MOTION."""
     head = text.split(None, 5)
     if len(head) < 5 or head[0] != "Frames:" or head[2:4] != ["Frame", "Time:"]:
-        raise _unsound("'Frames: N' and 'Frame Time: S' after MOTION", " ".join(head[:5]))
-    if not head[1].isascii() or not head[1].isdigit() or len(head[1]) > 9 or not 1 <= int(head[1]) <= MOST_FRAMES:
-        raise _unsound(f"1 to {MOST_FRAMES} frames", head[1])
-    frames, frame_s = int(head[1]), _number(head[4])
-    if not 1e-4 <= frame_s <= LONGEST_FRAME_S:
-        raise _unsound(f"a frame time of 0.0001 to {LONGEST_FRAME_S:g} s", head[4])
+        raise _make_error("'Frames: N' and 'Frame Time: S' after MOTION", " ".join(head[:5]))
+    if not head[1].isascii() or not head[1].isdigit() or len(head[1]) > 9 or not 1 <= int(head[1]) <= MAX_FRAMES:
+        raise _make_error(f"1 to {MAX_FRAMES} frames", head[1])
+    frames, frame_s = int(head[1]), _parse_number(head[4])
+    if not 1e-4 <= frame_s <= MAX_FRAME_S:
+        raise _make_error(f"a frame time of 0.0001 to {MAX_FRAME_S:g} s", head[4])
     channels = sum(len(joint.channels) for joint in joints)
-    values = _numbers(head[5] if len(head) > 5 else "")
+    values = _parse_numbers(head[5] if len(head) > 5 else "")
     if len(values) != frames * channels:
-        raise _unsound(f"{frames} frames x {channels} channels = {frames * channels} numbers", f"{len(values)} numbers")
-    if not (np.abs(values) <= MOST_LENGTH).all():
-        raise _unsound(f"finite numbers up to {MOST_LENGTH:.0e}", values[~(np.abs(values) <= MOST_LENGTH)][0])
+        raise _make_error(
+            f"{frames} frames x {channels} channels = {frames * channels} numbers", f"{len(values)} numbers"
+        )
+    if not (np.abs(values) <= MAX_LENGTH).all():
+        raise _make_error(f"finite numbers up to {MAX_LENGTH:.0e}", values[~(np.abs(values) <= MAX_LENGTH)][0])
     return Bvh(joints, values.reshape(frames, channels), frame_s)
 
 
-def _numbers(text: str) -> NDArray[np.float64]:
+def _parse_numbers(text: str) -> NDArray[np.float64]:
     """(N,): the numbers of a text that holds nothing else."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # NumPy only warns of what is no number
         try:
             values = np.fromstring(text, np.float64, sep=" ") if text.strip() else np.zeros(0)
         except (DeprecationWarning, ValueError):
-            raise _unsound("only numbers after the frame time", "something else") from None
+            raise _make_error("only numbers after the frame time", "something else") from None
     return values

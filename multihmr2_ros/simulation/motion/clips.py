@@ -26,9 +26,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from multihmr2_ros.simulation.motion.gaits import GAITS, Manner
-from multihmr2_ros.simulation.motion.pose import SEGMENTS, Pose, about
-from multihmr2_ros.simulation.motion.random_poses import pose_of
+from multihmr2_ros.simulation.motion.gaits import GAITS, GaitStyle
+from multihmr2_ros.simulation.motion.pose import SEGMENTS, Pose, rotate_about
+from multihmr2_ros.simulation.motion.random_poses import pose_from_random_angles
 from multihmr2_ros.simulation.motion.retarget import Motion
 
 # A body seen in a mirror: the sides change places, and rotations change handedness about x and z.
@@ -39,7 +39,7 @@ MIRRORED_SEGMENTS = [
 MIRRORED_SIGNS = np.array([[1.0, -1.0, 1.0], [-1.0, 1.0, -1.0], [1.0, -1.0, 1.0]])
 
 FADE_S = 0.5
-GREATEST_TILT_RAD = 0.8
+MAX_TILT_RAD = 0.8
 
 
 class Clip(Protocol):
@@ -52,13 +52,13 @@ class Clip(Protocol):
 
 @dataclass(frozen=True)
 class GaitClip:
-    """A built-in gait of GAITS in one person's manner."""
+    """A built-in gait of GAITS in one person's style."""
 
     gait: str
-    manner: Manner
+    style: GaitStyle
 
     def pose(self, time_s: float) -> Pose:
-        return GAITS[self.gait](self.manner, time_s)
+        return GAITS[self.gait](self.style, time_s)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,27 +77,27 @@ class MotionClip:
 
     def pose(self, time_s: float) -> Pose:
         orientation, clearance = np.zeros((len(SEGMENTS), 3, 3)), 0.0
-        for share, repetition, frame in self._parts(time_s):
-            turn = about(2, repetition * self._turn_rad)
-            orientation = orientation + share * (turn @ _between(self.motion.orientation, frame))
-            clearance += share * float(_between(self.motion.clearance, frame))
-        orientation = nearest_rotations(orientation)
+        for share, repetition, frame in self._blend_frames(time_s):
+            turn = rotate_about(2, repetition * self._turn_rad)
+            orientation = orientation + share * (turn @ _interpolate(self.motion.orientation, frame))
+            clearance += share * float(_interpolate(self.motion.clearance, frame))
+        orientation = project_to_rotations(orientation)
         if self.mirrored:
             orientation = orientation[MIRRORED_SEGMENTS] * MIRRORED_SIGNS
         return Pose(orientation, self.leg_m * clearance)
 
-    def travel(self, time_s: float) -> NDArray[np.float64]:
+    def compute_travel(self, time_s: float) -> NDArray[np.float64]:
         """(2,) m: the pelvis over the ground in the heading frame."""
         place = np.zeros(2)
-        for share, repetition, frame in self._parts(time_s):
-            start, turn = np.zeros(2), about(2, self._turn_rad)[:2, :2]
+        for share, repetition, frame in self._blend_frames(time_s):
+            start, turn = np.zeros(2), rotate_about(2, self._turn_rad)[:2, :2]
             for _ in range(repetition):
-                start = _between(self.motion.travel, self._period) + turn @ start
-            turn = about(2, repetition * self._turn_rad)[:2, :2]
-            place += share * (start + turn @ _between(self.motion.travel, frame))
+                start = _interpolate(self.motion.travel, self._period) + turn @ start
+            turn = rotate_about(2, repetition * self._turn_rad)[:2, :2]
+            place += share * (start + turn @ _interpolate(self.motion.travel, frame))
         return self.leg_m * np.array([1.0, -1.0 if self.mirrored else 1.0]) * place
 
-    def _parts(self, time_s: float) -> list[tuple[float, int, float]]:
+    def _blend_frames(self, time_s: float) -> list[tuple[float, int, float]]:
         """What is seen at a time: shares, which sum to 1, of frames of repetitions."""
         last = len(self.motion.travel) - 1
         position = max(0.0, self.start_s + time_s) / self.motion.frame_s
@@ -115,7 +115,7 @@ class MotionClip:
     @functools.cached_property
     def _begins_anew(self) -> bool:
         up = self.motion.orientation[[0, -1], 0, :, 2].astype(np.float64)
-        return bool(up[0] @ up[1] > math.cos(GREATEST_TILT_RAD))
+        return bool(up[0] @ up[1] > math.cos(MAX_TILT_RAD))
 
     @functools.cached_property
     def _period(self) -> float:
@@ -126,7 +126,7 @@ class MotionClip:
     @functools.cached_property
     def _turn_rad(self) -> float:
         """About z, by which a repetition is turned from the one before."""
-        end = nearest_rotations(_between(self.motion.orientation, self._period))[0]
+        end = project_to_rotations(_interpolate(self.motion.orientation, self._period))[0]
         turn = end @ self.motion.orientation[0, 0].astype(np.float64).T
         return math.atan2(turn[1, 0] - turn[0, 1], turn[0, 0] + turn[1, 1])
 
@@ -137,14 +137,14 @@ def smooth_step(share: float) -> float:
     return share * share * (3.0 - 2.0 * share)
 
 
-def _between(values: NDArray[np.floating], frame: float) -> NDArray[np.float64]:
+def _interpolate(values: NDArray[np.floating], frame: float) -> NDArray[np.float64]:
     first = min(int(frame), len(values) - 1)
     share = frame - first
     following = values[min(first + 1, len(values) - 1)]
     return np.asarray((1.0 - share) * values[first].astype(np.float64) + share * following)
 
 
-def nearest_rotations(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
+def project_to_rotations(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
     """The rotations (n, 3, 3) nearest to matrices (n, 3, 3)."""
     u, _, v = np.linalg.svd(matrices)
     u[..., 2] *= np.linalg.det(u @ v)[..., None]
@@ -162,7 +162,7 @@ class RandomClip:
 
     def pose(self, time_s: float) -> Pose:
         share = 0.5 - 0.5 * np.cos(2 * np.pi * (time_s / self.period_s + self.phase))
-        return pose_of(self.start + share * (self.end - self.start))
+        return pose_from_random_angles(self.start + share * (self.end - self.start))
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,14 +170,14 @@ class StrollClip:
     """A gait of STRIDE_HZ at a changing speed: tables over times (t,) s of speeds (t,) m/s and cycles (t,)."""
 
     gait: str
-    manner: Manner
+    style: GaitStyle
     times: NDArray[np.float64]
     speeds: NDArray[np.float64]
     cycles: NDArray[np.float64]
 
     def pose(self, time_s: float) -> Pose:
         speed, cycle = (float(np.interp(time_s, self.times, values)) for values in (self.speeds, self.cycles))
-        return GAITS[self.gait](dataclasses.replace(self.manner, speed_mps=speed, phase=cycle), 0.0)
+        return GAITS[self.gait](dataclasses.replace(self.style, speed_mps=speed, phase=cycle), 0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,5 +194,5 @@ class StagedClip:
         if stage == 0 or share >= 1.0:
             return pose
         before = self.clips[stage - 1].pose(time_s)
-        orientation = nearest_rotations((1.0 - share) * before.orientation + share * pose.orientation)
+        orientation = project_to_rotations((1.0 - share) * before.orientation + share * pose.orientation)
         return Pose(orientation, (1.0 - share) * before.clearance_m + share * pose.clearance_m)

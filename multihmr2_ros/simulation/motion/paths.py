@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multihmr2_ros.simulation.motion.clips import MotionClip
-from multihmr2_ros.simulation.motion.pose import about, turned
+from multihmr2_ros.simulation.motion.pose import rotate_about, rotate_yaw_pitch_roll
 
 # Optical axes (right, down, forward) in the camera's own heading frame (x forward, y left, z up).
 FORWARD_FROM_OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
@@ -78,7 +78,7 @@ class MotionPath:
     at_s: float = 0.0
 
     def position(self, time_s: float) -> NDArray[np.float64]:
-        ahead, left = self.clip.travel(time_s) - self.clip.travel(self.at_s)
+        ahead, left = self.clip.compute_travel(time_s) - self.clip.compute_travel(self.at_s)
         cosine, sine = math.cos(self.heading_rad), math.sin(self.heading_rad)
         return np.array([self.x + cosine * ahead - sine * left, self.y + sine * ahead + cosine * left])
 
@@ -101,7 +101,7 @@ class TablePath:
         return float(np.interp(time_s, self.times, self.headings))
 
 
-def weaving_path(speed_mps: float, turn_rate_radps: float, period_s: float, duration_s: float) -> TablePath:
+def make_weaving_path(speed_mps: float, turn_rate_radps: float, period_s: float, duration_s: float) -> TablePath:
     """Through the origin at mid-time with heading 0 and the given turn rate, its greatest; a period has both sides."""
     step_s = 0.01
     half = math.ceil((0.5 * duration_s + 1.0) / step_s)
@@ -133,13 +133,13 @@ class CameraPath:
     def world_from_base(self, time_s: float) -> NDArray[np.float64]:
         """(4, 4) the base's frame (x ahead, y left, z up, on the ground) → world."""
         pose = np.eye(4)
-        pose[:3, :3] = about(2, self.base.heading(time_s))
+        pose[:3, :3] = rotate_about(2, self.base.heading(time_s))
         pose[:2, 3] = self.base.position(time_s)
         return pose
 
     def base_from_camera(self) -> NDArray[np.float64]:
         """(4, 4) optical frame → the base's frame."""
         pose = np.eye(4)
-        pose[:3, :3] = turned(0.0, self.pitch_rad, self.roll_rad) @ FORWARD_FROM_OPTICAL
+        pose[:3, :3] = rotate_yaw_pitch_roll(0.0, self.pitch_rad, self.roll_rad) @ FORWARD_FROM_OPTICAL
         pose[2, 3] = self.height_m
         return pose

@@ -45,7 +45,7 @@ def sample_shape(generator: np.random.Generator) -> NDArray[np.float32]:
     return np.clip([gender, age, muscle, weight, height, proportions], 0.02, 0.98).astype(np.float32)
 
 
-def stature_of(shape: NDArray[np.floating]) -> float:
+def estimate_stature(shape: NDArray[np.floating]) -> float:
     """Standing height in m of phenotypes (6,), good to a few per cent."""
     gender, age, height = (float(shape[column]) for column in (0, 1, 4))
     by_age = [
@@ -56,11 +56,11 @@ def stature_of(shape: NDArray[np.floating]) -> float:
     return float(np.interp(age, AGE_ANCHORS, by_age))
 
 
-def leg_of(shape: NDArray[np.floating]) -> float:
+def estimate_leg_length(shape: NDArray[np.floating]) -> float:
     """Hip to ankle in m of phenotypes (6,)."""
-    return stature_of(shape) * float(np.interp(shape[1], AGE_ANCHORS, LEG_SHARE))
+    return estimate_stature(shape) * float(np.interp(shape[1], AGE_ANCHORS, LEG_SHARE))
 
 
 def is_infant(shape: NDArray[np.floating]) -> bool:
     """Whether somebody of phenotypes (6,) is too young to go about upright all day."""
-    return bool(shape[1] < INFANT_AGE) or stature_of(shape) < INFANT_STATURE_M
+    return bool(shape[1] < INFANT_AGE) or estimate_stature(shape) < INFANT_STATURE_M

@@ -87,7 +87,7 @@ class Trunk(NamedTuple):
     chest_roll: float = 0.0
 
 
-def about(axis: int, angle: float) -> Matrix:
+def rotate_about(axis: int, angle: float) -> Matrix:
     """(3, 3) rotation about x (0), y (1) or z (2) by an angle in rad."""
     rotation = np.eye(3)
     one, other = (axis + 1) % 3, (axis + 2) % 3
@@ -97,22 +97,22 @@ def about(axis: int, angle: float) -> Matrix:
     return rotation
 
 
-def turned(yaw: float, pitch: float, roll: float) -> Matrix:
+def rotate_yaw_pitch_roll(yaw: float, pitch: float, roll: float) -> Matrix:
     """(3, 3) rotation: first roll about x, then pitch about y, then yaw about z."""
-    return about(2, yaw) @ about(1, pitch) @ about(0, roll)
+    return rotate_about(2, yaw) @ rotate_about(1, pitch) @ rotate_about(0, roll)
 
 
 def pose_from_angles(trunk: Trunk, arms: Sequence[Arm], legs: Sequence[Leg], clearance_m: float = 0.0) -> Pose:
     """The pose with the given joint angles; arms and legs are left, right."""
-    pelvis = turned(*trunk[:3])
-    chest = pelvis @ turned(*trunk[3:])
+    pelvis = rotate_yaw_pitch_roll(*trunk[:3])
+    chest = pelvis @ rotate_yaw_pitch_roll(*trunk[3:])
     segments = [pelvis, chest]
     for sign, arm, leg in zip(SIDES.values(), arms, legs, strict=True):
-        upper_arm = chest @ _limb(arm.flexion, sign * arm.abduction, -sign * arm.internal)
-        thigh = pelvis @ _limb(leg.flexion, sign * leg.abduction, sign * leg.external)
-        segments += [upper_arm, upper_arm @ about(1, -arm.elbow), thigh, thigh @ about(1, leg.knee)]
+        upper_arm = chest @ _orient_limb(arm.flexion, sign * arm.abduction, -sign * arm.internal)
+        thigh = pelvis @ _orient_limb(leg.flexion, sign * leg.abduction, sign * leg.external)
+        segments += [upper_arm, upper_arm @ rotate_about(1, -arm.elbow), thigh, thigh @ rotate_about(1, leg.knee)]
     return Pose(np.stack(segments), clearance_m)
 
 
-def _limb(flexion: float, sideways: float, twist: float) -> Matrix:
-    return about(1, -flexion) @ about(0, sideways) @ about(2, twist)
+def _orient_limb(flexion: float, sideways: float, twist: float) -> Matrix:
+    return rotate_about(1, -flexion) @ rotate_about(0, sideways) @ rotate_about(2, twist)

@@ -31,7 +31,7 @@ ARM_LIMITS = ((-0.7, 2.9), (0.05, 1.7), (-1.3, 1.2), (0.0, 2.4))
 LEG_LIMITS = ((-0.4, 2.0), (-0.1, 0.8), (-0.3, 0.7), (0.0, 2.2))
 LIMITS = np.array(TRUNK_LIMITS + 2 * ARM_LIMITS + 2 * LEG_LIMITS)
 EASE = np.array([0.0] * 6 + [0.0, 0.16, 0.3, 0.3] * 2 + [0.0, 0.03, 0.1, 0.05] * 2)  # standing at ease
-MOST_FLEXION = 2.2  # of a hip, the lean of the trunk included
+MAX_FLEXION = 2.2  # of a hip, the lean of the trunk included
 TRIES = 60
 
 # A body of leg length 1 for the test of what touches what: lengths from hip to hip and so on, and radii.
@@ -47,20 +47,20 @@ def sample_angles(generator: np.random.Generator) -> NDArray[np.float64]:
         spread[14:] *= 0.25  # legs near standing
     for _ in range(TRIES):
         angles = EASE + spread * (generator.uniform(LIMITS[:, 0], LIMITS[:, 1]) - EASE)
-        if not touches_itself(pose_of(angles)):
+        if not is_self_touching(pose_from_random_angles(angles)):
             return angles
     return EASE
 
 
-def pose_of(angles: NDArray[np.float64]) -> Pose:
+def pose_from_random_angles(angles: NDArray[np.float64]) -> Pose:
     """The pose with angles (22,)."""
     parts = np.split(angles, (6, 10, 14, 18))
     trunk, arms, legs = Trunk(*parts[0]), [Arm(*part) for part in parts[1:3]], [Leg(*part) for part in parts[3:]]
-    upright = [leg._replace(flexion=min(leg.flexion + trunk.pitch, MOST_FLEXION)) for leg in legs]
+    upright = [leg._replace(flexion=min(leg.flexion + trunk.pitch, MAX_FLEXION)) for leg in legs]
     return pose_from_angles(trunk, arms, upright)
 
 
-def touches_itself(pose: Pose) -> bool:
+def is_self_touching(pose: Pose) -> bool:
     """Whether an arm goes through trunk, head, thigh or the other arm, or a leg through the other."""
     pelvis, chest = pose["pelvis"], pose["chest"]
     neck, head = pelvis[:, 2] * 0.5 * TRUNK_LENGTH + chest[:, 2] * 0.5 * TRUNK_LENGTH, chest[:, 2] * HEAD_HEIGHT
@@ -77,18 +77,21 @@ def touches_itself(pose: Pose) -> bool:
         legs.append([hip, knee, knee + 0.5 * shin, knee + shin, knee + shin + pose[f"{side}_shin"][:, 0] * 0.2])
     for arm in arms:
         for point in arm[1:]:
-            if _distance(point, pelvis[:, 2] * -0.1, neck) < TRUNK_RADIUS or np.linalg.norm(point - head) < HEAD_RADIUS:
+            if (
+                _compute_distance(point, pelvis[:, 2] * -0.1, neck) < TRUNK_RADIUS
+                or np.linalg.norm(point - head) < HEAD_RADIUS
+            ):
                 return True
-            if any(_distance(point, leg[0], leg[1]) < LIMB_RADIUS for leg in legs):
+            if any(_compute_distance(point, leg[0], leg[1]) < LIMB_RADIUS for leg in legs):
                 return True
             if any(np.linalg.norm(point - other) < LIMB_RADIUS for other in (arms[0] if arm is arms[1] else arms[1])):
                 return True
-    crossed = (_distance(point, legs[1][one], legs[1][one + 1]) for point in legs[0][1:] for one in (0, 1, 2))
-    trunk = (_distance(leg[2], neck * 0.3, neck) for leg in legs)
+    crossed = (_compute_distance(point, legs[1][one], legs[1][one + 1]) for point in legs[0][1:] for one in (0, 1, 2))
+    trunk = (_compute_distance(leg[2], neck * 0.3, neck) for leg in legs)
     return min(crossed) < LIMB_RADIUS * 1.3 or min(trunk) < TRUNK_RADIUS
 
 
-def _distance(point: NDArray[np.float64], start: NDArray[np.float64], end: NDArray[np.float64]) -> float:
+def _compute_distance(point: NDArray[np.float64], start: NDArray[np.float64], end: NDArray[np.float64]) -> float:
     """From a point to the line between two others."""
     along = end - start
     share = np.clip((point - start) @ along / (along @ along), 0.0, 1.0)

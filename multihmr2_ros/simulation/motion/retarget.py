@@ -44,8 +44,8 @@ JOINT_NAMES = {
 }
 RATE_HZ = 60.0  # more frames a second than this are thinned out
 BENT_RAD = (0.3, 0.8)  # the bend at which a hinge begins to decide the twist, and at which it does
-MOST_TWIST_RAD = 1.5
-LONGEST_JUMP_S = 0.8
+MAX_TWIST_RAD = 1.5
+MAX_JUMP_S = 0.8
 TIPTOE = 0.06  # of the leg's length: how far the lowest joint of somebody on the ground may rise
 
 
@@ -78,7 +78,7 @@ def load_motion(path: FilePath) -> Motion:
         raise UserError(message if str(path) in message else f"{path}: {message}") from None
 
 
-def motion_files(folder: FilePath) -> list[FilePath]:
+def list_motion_files(folder: FilePath) -> list[FilePath]:
     """The BVH files of a folder, sorted; UserError where there are none."""
     files = sorted(FilePath(folder).glob("*.bvh"))
     if not files:
@@ -90,7 +90,7 @@ def retarget(bvh: Bvh, name: str = "") -> Motion:
     """The motion without its rig."""
     columns = _find_joints(bvh)
     step = max(1, int(1.0 / (RATE_HZ * bvh.frame_s)))
-    places = Bvh(bvh.joints, bvh.values[::step], bvh.frame_s).positions()
+    places = Bvh(bvh.joints, bvh.values[::step], bvh.frame_s).compute_positions()
     joints = {joint: places[:, column] for joint, column in columns.items()}
     leg = sum(
         float(np.median(np.linalg.norm(joints[f"{side}_{one}"] - joints[f"{side}_{other}"], axis=1))) / 2
@@ -99,21 +99,21 @@ def retarget(bvh: Bvh, name: str = "") -> Motion:
     )
     if not leg > 1e-6:
         raise UserError("the legs of a human rig must have a length, but here hip, knee and ankle coincide; correct it")
-    to_world = _upright(joints)
+    to_world = _compute_upright_rotation(joints)
     places = (places / leg) @ to_world.T
     joints = {joint: places[:, column] for joint, column in columns.items()}
     middle = 0.5 * (joints["left_hip"] + joints["right_hip"])
-    clearance = _clearance(places[..., 2].min(axis=1), step * bvh.frame_s)
+    clearance = _compute_clearance(places[..., 2].min(axis=1), step * bvh.frame_s)
     travel = middle[:, :2] - middle[0, :2]
-    return Motion(name, segment_orientations(joints).astype(np.float32), travel, clearance, step * bvh.frame_s)
+    return Motion(name, compute_segment_orientations(joints).astype(np.float32), travel, clearance, step * bvh.frame_s)
 
 
-def _clearance(lowest: NDArray[np.float64], frame_s: float) -> NDArray[np.float64]:
+def _compute_clearance(lowest: NDArray[np.float64], frame_s: float) -> NDArray[np.float64]:
     """(F,): how far a body whose lowest joint is at heights (F,) is in the air.
 
     Recordings drift, so the ground is where the lowest joint is for longer than any jump lasts.
     """
-    window = min(len(lowest), 1 + int(LONGEST_JUMP_S / frame_s))
+    window = min(len(lowest), 1 + int(MAX_JUMP_S / frame_s))
     return np.maximum(0.0, lowest - grey_opening(lowest, window, mode="nearest") - TIPTOE)
 
 
@@ -141,7 +141,7 @@ def _find_joints(bvh: Bvh) -> dict[str, int]:
     return found
 
 
-def _upright(joints: dict[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+def _compute_upright_rotation(joints: dict[str, NDArray[np.float64]]) -> NDArray[np.float64]:
     """(3, 3) rotation from the file's axes to z up with the person facing x in the first frame.
 
     Files have y up, or z where the head is clearly over the feet along it for most of the time.
@@ -158,66 +158,66 @@ def _upright(joints: dict[str, NDArray[np.float64]]) -> NDArray[np.float64]:
     return np.array([[cosine, sine, 0.0], [-sine, cosine, 0.0], [0.0, 0.0, 1.0]]) @ axes
 
 
-def segment_orientations(joints: dict[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+def compute_segment_orientations(joints: dict[str, NDArray[np.float64]]) -> NDArray[np.float64]:
     """(F, 10, 3, 3): SEGMENTS, from joint places (F, 3) in the upright world."""
     shoulders = 0.5 * (joints["left_shoulder"] + joints["right_shoulder"])
     hips = 0.5 * (joints["left_hip"] + joints["right_hip"])
     segments = {
-        "pelvis": _frame(shoulders - hips, joints["left_hip"] - joints["right_hip"]),
-        "chest": _frame(shoulders - hips, joints["left_shoulder"] - joints["right_shoulder"]),
+        "pelvis": _make_frame(shoulders - hips, joints["left_hip"] - joints["right_hip"]),
+        "chest": _make_frame(shoulders - hips, joints["left_shoulder"] - joints["right_shoulder"]),
     }
     for side in SIDES:
         shoulder, elbow, wrist, hip, knee, ankle = (joints[f"{side}_{joint}"] for joint in JOINT_NAMES)
-        upper_arm, forearm = _limb(segments["chest"], elbow - shoulder, wrist - elbow, bends=-1.0)
-        thigh, shin = _limb(segments["pelvis"], knee - hip, ankle - knee, bends=1.0)
+        upper_arm, forearm = _orient_limb(segments["chest"], elbow - shoulder, wrist - elbow, bends=-1.0)
+        thigh, shin = _orient_limb(segments["pelvis"], knee - hip, ankle - knee, bends=1.0)
         segments |= {f"{side}_upper_arm": upper_arm, f"{side}_forearm": forearm}
         segments |= {f"{side}_thigh": thigh, f"{side}_shin": shin}
     return np.stack([segments[segment] for segment in SEGMENTS], axis=1)
 
 
-def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+def _normalize(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     """Vectors (F, 3) of length one; those without a direction point down."""
     length = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return np.where(length > 1e-9, vectors / np.maximum(length, 1e-9), [0.0, 0.0, -1.0])
 
 
-def _frame(up: NDArray[np.float64], left: NDArray[np.float64]) -> NDArray[np.float64]:
+def _make_frame(up: NDArray[np.float64], left: NDArray[np.float64]) -> NDArray[np.float64]:
     """(F, 3, 3) with the columns front, left, up, from an up and a rough left direction (F, 3)."""
-    up = _unit(up)
+    up = _normalize(up)
     front = np.cross(left, up)
     spare = np.cross(np.where(np.abs(up[:, :1]) < 0.9, [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]), up)
-    front = _unit(np.where(np.linalg.norm(front, axis=1, keepdims=True) > 1e-9, front, spare))
+    front = _normalize(np.where(np.linalg.norm(front, axis=1, keepdims=True) > 1e-9, front, spare))
     return np.stack([front, np.cross(up, front), up], axis=-1)
 
 
-def _limb(
+def _orient_limb(
     parent: NDArray[np.float64], upper: NDArray[np.float64], lower: NDArray[np.float64], bends: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Orientations (F, 3, 3) of a limb's two segments from their directions (F, 3).
 
     bends: +1 where the lower segment bends backwards from hanging (knees), −1 where forwards (elbows).
     """
-    upper, lower = _unit(upper), _unit(lower)
-    orientation = _swing(-parent[..., 2], upper) @ parent
+    upper, lower = _normalize(upper), _normalize(lower)
+    orientation = _compute_swing(-parent[..., 2], upper) @ parent
     hinge = bends * np.cross(upper, lower)
     axis, other = orientation[..., 1], np.cross(upper, orientation[..., 1])
     twist = np.arctan2((hinge * other).sum(-1), (hinge * axis).sum(-1))
     bend = np.arccos(np.clip((upper * lower).sum(-1), -1.0, 1.0))
     trust = np.clip((bend - BENT_RAD[0]) / (BENT_RAD[1] - BENT_RAD[0]), 0.0, 1.0)
-    orientation = _turn(upper, trust * np.clip(twist, -MOST_TWIST_RAD, MOST_TWIST_RAD)) @ orientation
-    return orientation, _swing(-orientation[..., 2], lower) @ orientation
+    orientation = _rotate_about(upper, trust * np.clip(twist, -MAX_TWIST_RAD, MAX_TWIST_RAD)) @ orientation
+    return orientation, _compute_swing(-orientation[..., 2], lower) @ orientation
 
 
-def _swing(start: NDArray[np.float64], end: NDArray[np.float64]) -> NDArray[np.float64]:
+def _compute_swing(start: NDArray[np.float64], end: NDArray[np.float64]) -> NDArray[np.float64]:
     """(F, 3, 3) least rotations between unit vectors (F, 3)."""
     axis = np.cross(start, end)
     sine = np.linalg.norm(axis, axis=-1)
     spare = np.cross(start, np.where(np.abs(start[:, :1]) < 0.9, [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]))
     axis = np.where(sine[:, None] > 1e-9, axis, spare)
-    return _turn(axis / np.linalg.norm(axis, axis=-1, keepdims=True), np.arctan2(sine, (start * end).sum(-1)))
+    return _rotate_about(axis / np.linalg.norm(axis, axis=-1, keepdims=True), np.arctan2(sine, (start * end).sum(-1)))
 
 
-def _turn(axis: NDArray[np.float64], angle: NDArray[np.float64]) -> NDArray[np.float64]:
+def _rotate_about(axis: NDArray[np.float64], angle: NDArray[np.float64]) -> NDArray[np.float64]:
     """(F, 3, 3) rotations about unit axes (F, 3) by angles (F,), by Rodrigues' formula."""
     x, y, z = axis.T
     zero = np.zeros_like(x)

@@ -28,21 +28,21 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from multihmr2_ros.simulation.motion.behavior import Behaviour, choose, sample_speed
+from multihmr2_ros.simulation.motion.behavior import Behaviour, choose_weighted, sample_speed
 from multihmr2_ros.simulation.motion.clips import Clip, GaitClip, MotionClip, StagedClip, StrollClip
-from multihmr2_ros.simulation.motion.gaits import STRIDE_HZ, Manner
+from multihmr2_ros.simulation.motion.gaits import STRIDE_HZ, GaitStyle
 from multihmr2_ros.simulation.motion.paths import TablePath
 
 Vector = NDArray[np.float64]
 
-LEAST_DURATION_S = 5.0  # of a scene; for less, people go straight on or around a curve
+MIN_DURATION_S = 5.0  # of a scene; for less, people go straight on or around a curve
 STEP_S = 0.05
 MARGIN_S = 0.2  # before the first image and behind the last, for velocities
 ACCELERATION_MPS2 = 1.5
 TURN_RATE_RADPS = 1.6
 MOTION_TURN_RATE_RADPS = 0.9  # of a recorded motion, whose feet would slide
 ARRIVED_M = 0.35
-LONGEST_LEG_S = 10.0
+MAX_LEG_S = 10.0
 CLEAR_M = 0.9  # from somebody's ground, from where on a walker begins to go around
 # Gait → weight, of people who stop.
 PAUSES = {"stand": 0.62, "wave": 0.1, "reach": 0.1, "cheer": 0.03, "bend": 0.06, "crouch": 0.06, "kneel": 0.03}
@@ -52,9 +52,9 @@ Target = Callable[[float], Vector]  # a time in s → where to go, (2,) m
 Others = Callable[[float], Vector]  # a time in s → whom to go around, (o, 3): x, y and radius in m
 
 
-def roams(behaviour: Behaviour, duration_s: float) -> bool:
+def is_roaming(behaviour: Behaviour, duration_s: float) -> bool:
     """Whether somebody goes about, instead of doing one thing all the time."""
-    if duration_s < LEAST_DURATION_S:
+    if duration_s < MIN_DURATION_S:
         return False
     clip = behaviour.clip
     return isinstance(clip, MotionClip) or (isinstance(clip, GaitClip) and clip.gait in ROAMING_GAITS)
@@ -72,17 +72,17 @@ def roam(
     """What somebody does, and where, from `start` (2,) m on, with the heading at time 0."""
     walker = _Walker(generator, behaviour, target, others, start, heading_rad)
     if isinstance(behaviour.clip, MotionClip):
-        for time in _times(duration_s):
+        for time in _make_times(duration_s):
             walker.follow(behaviour.clip, time)
-        return behaviour.clip, walker.path(duration_s)
+        return behaviour.clip, walker.make_path(duration_s)
     assert isinstance(behaviour.clip, GaitClip)
     walker.begin(behaviour.clip)
-    for time in _times(duration_s):
+    for time in _make_times(duration_s):
         walker.step(time)
-    return walker.clip(duration_s), walker.path(duration_s)
+    return walker.make_clip(duration_s), walker.make_path(duration_s)
 
 
-def _times(duration_s: float) -> Vector:
+def _make_times(duration_s: float) -> Vector:
     return np.arange(-MARGIN_S, duration_s + MARGIN_S + STEP_S, STEP_S)
 
 
@@ -97,7 +97,7 @@ class _Walker:
     place: Vector
     heading: float
     gait: str = "walk"
-    manner: Manner = field(default_factory=Manner)
+    style: GaitStyle = field(default_factory=GaitStyle)
     restless: float = 1.0
     stay_s: tuple[float, float] = (1.0, 4.5)
     speed: float = 0.0
@@ -110,12 +110,12 @@ class _Walker:
 
     def begin(self, clip: GaitClip) -> None:
         """Walkers are on their way at once, at their speed; others begin with what they do, and rather stay."""
-        self.manner, self.cycle = clip.manner, clip.manner.phase
+        self.style, self.cycle = clip.style, clip.style.phase
         if clip.gait in STRIDE_HZ:
             self.gait, self.speed = clip.gait, self.behaviour.speed_mps
-            self._set_out(-MARGIN_S)
+            self._start_moving(-MARGIN_S)
         else:
-            speed = sample_speed(self.generator, "walk", clip.manner)
+            speed = sample_speed(self.generator, "walk", clip.style)
             self.behaviour = self.behaviour._replace(speed_mps=speed)
             self.restless, self.stay_s = 0.4, (2.0, 7.0)
             self._pause(-MARGIN_S, "stand" if clip.gait == "turn" else clip.gait)
@@ -129,40 +129,40 @@ class _Walker:
             self._turn(time_s)
         elif time_s >= self.until_s:
             if self.generator.random() < self.restless:
-                self._set_out(time_s)
+                self._start_moving(time_s)
             else:
                 self._stop(time_s)
         self.place = self.place + STEP_S * self.speed * np.array([math.cos(self.heading), math.sin(self.heading)])
-        self.cycle += STEP_S * STRIDE_HZ[self.gait](self.manner.leg_m, self.speed)
+        self.cycle += STEP_S * STRIDE_HZ[self.gait](self.style.leg_m, self.speed)
 
     def follow(self, clip: MotionClip, time_s: float) -> None:
         """Record this moment of a recorded motion, and bend its way towards the goal."""
         self.rows.append((*self.place, self.heading, 0.0, 0.0))
-        ahead = clip.travel(time_s + STEP_S) - clip.travel(time_s)
+        ahead = clip.compute_travel(time_s + STEP_S) - clip.compute_travel(time_s)
         moved = float(np.linalg.norm(ahead))
         if self.goal is None or time_s >= self.until_s or np.linalg.norm(self.goal - self.place) < ARRIVED_M:
-            self.goal, self.until_s = self.target(time_s), time_s + LONGEST_LEG_S
+            self.goal, self.until_s = self.target(time_s), time_s + MAX_LEG_S
         if moved > 0.3 * STEP_S:  # on the way, not on the spot
             course = self.heading + math.atan2(ahead[1], ahead[0])
-            error = _wrapped(self._direction(time_s) - course)
+            error = _wrap_angle(self._choose_direction(time_s) - course)
             self.heading += float(np.clip(error, -1.0, 1.0)) * MOTION_TURN_RATE_RADPS * STEP_S
         cosine, sine = math.cos(self.heading), math.sin(self.heading)
         step = np.array([cosine * ahead[0] - sine * ahead[1], sine * ahead[0] + cosine * ahead[1]])
         self.place = self.place + step
 
-    def path(self, duration_s: float) -> TablePath:
+    def make_path(self, duration_s: float) -> TablePath:
         table = np.array(self.rows)
-        return TablePath(_times(duration_s), table[:, :2], table[:, 2])
+        return TablePath(_make_times(duration_s), table[:, :2], table[:, 2])
 
-    def clip(self, duration_s: float) -> StagedClip:
-        table, manner = np.array(self.rows), self.manner
-        stroll = StrollClip(self.gait, manner, _times(duration_s), table[:, 3], table[:, 4])
-        still = dataclasses.replace(manner, speed_mps=0.0)
+    def make_clip(self, duration_s: float) -> StagedClip:
+        table, style = np.array(self.rows), self.style
+        stroll = StrollClip(self.gait, style, _make_times(duration_s), table[:, 3], table[:, 4])
+        still = dataclasses.replace(style, speed_mps=0.0)
         clips = [stroll if gait in STRIDE_HZ else GaitClip(gait, still) for _, gait in self.stages]
         return StagedClip(tuple(start for start, _ in self.stages), tuple(clips))
 
-    def _set_out(self, time_s: float) -> None:
-        self.goal, self.facing, self.until_s = self.target(time_s), None, time_s + LONGEST_LEG_S
+    def _start_moving(self, time_s: float) -> None:
+        self.goal, self.facing, self.until_s = self.target(time_s), None, time_s + MAX_LEG_S
         self._begin_stage(time_s, self.gait)
 
     def _stop(self, time_s: float) -> None:
@@ -186,11 +186,11 @@ class _Walker:
         distance = float(np.linalg.norm(self.goal - self.place))
         if distance < ARRIVED_M or time_s >= self.until_s:
             if self.generator.random() < 0.4:
-                self._set_out(time_s)
+                self._start_moving(time_s)
             else:
                 self._stop(time_s)
             return
-        error = _wrapped(self._direction(time_s) - self.heading)
+        error = _wrap_angle(self._choose_direction(time_s) - self.heading)
         self._steer(error)
         # Slower around corners, and on the spot where the way leads back.
         wanted = self.behaviour.speed_mps * max(0.05, math.cos(min(abs(error), 0.5 * math.pi)))
@@ -198,11 +198,11 @@ class _Walker:
 
     def _turn(self, time_s: float) -> None:
         assert self.facing is not None
-        error = _wrapped(self.facing - self.heading)
+        error = _wrap_angle(self.facing - self.heading)
         self._accelerate(0.0)
         self._steer(error if self.speed < 0.3 else 0.0)
         if self.speed == 0.0 and abs(error) < 0.1:
-            self._pause(time_s, choose(self.generator, PAUSES))
+            self._pause(time_s, choose_weighted(self.generator, PAUSES))
 
     def _steer(self, error_rad: float) -> None:
         self.heading += float(np.clip(2.5 * error_rad, -TURN_RATE_RADPS, TURN_RATE_RADPS)) * STEP_S
@@ -211,7 +211,7 @@ class _Walker:
         most = ACCELERATION_MPS2 * max(1.0, self.behaviour.speed_mps) * STEP_S
         self.speed += min(max(wanted_mps - self.speed, -most), most)
 
-    def _direction(self, time_s: float) -> float:
+    def _choose_direction(self, time_s: float) -> float:
         """rad: to the goal, but around everybody who is near: aside of them, and away when close."""
         assert self.goal is not None
         ahead = self.goal - self.place
@@ -230,6 +230,6 @@ class _Walker:
         return math.atan2(direction[1], direction[0])
 
 
-def _wrapped(angle_rad: float) -> float:
+def _wrap_angle(angle_rad: float) -> float:
     """The same angle from −π to π."""
     return math.remainder(angle_rad, 2.0 * math.pi)

@@ -32,13 +32,13 @@ Radiance = NDArray[np.float32]
 
 TEXTURE_SIZE = 256
 TEXTURE_LEVELS = 6
-PICTURE_CACHE = 256
+IMAGE_CACHE = 256
 DRAWN_SIZE = (320, 640)
 LINEAR_OF_BYTE = to_linear(np.arange(256, dtype=np.float32) / 255.0)
 
 
-@functools.lru_cache(maxsize=PICTURE_CACHE)
-def load_picture(path: Path) -> NDArray[np.uint8]:
+@functools.lru_cache(maxsize=IMAGE_CACHE)
+def load_image(path: Path) -> NDArray[np.uint8]:
     """(h, w, 3) uint8 RGB; UserError where the file is no picture."""
     try:
         data = np.frombuffer(Path(path).read_bytes(), np.uint8)
@@ -51,9 +51,9 @@ def load_picture(path: Path) -> NDArray[np.uint8]:
 
 
 @functools.lru_cache(maxsize=32)
-def texture_levels(path: Path) -> Radiance:
+def load_texture_levels(path: Path) -> Radiance:
     """(levels, 256, 256, 3) linear: the texture, then ever coarser versions of it, all at one size."""
-    picture = cv2.resize(load_picture(path), (TEXTURE_SIZE, TEXTURE_SIZE), interpolation=cv2.INTER_AREA)
+    picture = cv2.resize(load_image(path), (TEXTURE_SIZE, TEXTURE_SIZE), interpolation=cv2.INTER_AREA)
     finest = LINEAR_OF_BYTE[picture]
     levels = [finest]
     for level in range(1, TEXTURE_LEVELS):
@@ -63,13 +63,13 @@ def texture_levels(path: Path) -> Radiance:
     return np.stack(levels)
 
 
-def backdrop_image(backdrop: Backdrop, width: int, height: int, rays: Callable[[], NDArray[np.float32]]) -> Radiance:
+def render_backdrop(backdrop: Backdrop, width: int, height: int, rays: Callable[[], NDArray[np.float32]]) -> Radiance:
     """(height, width, 3) linear light behind everything.
 
     rays() gives (height, width, 3) unit directions through the pixels, in a frame whose x points at the picture's
     middle and whose z is up; only pictures that are attached to the world need it.
     """
-    picture = _picture(backdrop)
+    picture = _load_backdrop(backdrop)
     if backdrop.attached == "camera":
         image = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
     else:
@@ -85,11 +85,11 @@ def backdrop_image(backdrop: Backdrop, width: int, height: int, rays: Callable[[
 
 
 @functools.lru_cache(maxsize=16)
-def _picture(backdrop: Backdrop) -> NDArray[np.uint8]:
+def _load_backdrop(backdrop: Backdrop) -> NDArray[np.uint8]:
     """(h, w, 3) sRGB, cropped and flipped."""
     if backdrop.photograph is None:
-        return draw_picture(backdrop)
-    picture = load_picture(backdrop.photograph)
+        return draw_backdrop(backdrop)
+    picture = load_image(backdrop.photograph)
     height, width = picture.shape[:2]
     x0, y0, x1, y1 = backdrop.crop
     left, top = int(x0 * width), int(y0 * height)
@@ -99,7 +99,7 @@ def _picture(backdrop: Backdrop) -> NDArray[np.uint8]:
     return np.ascontiguousarray(picture)
 
 
-def draw_picture(backdrop: Backdrop) -> NDArray[np.uint8]:
+def draw_backdrop(backdrop: Backdrop) -> NDArray[np.uint8]:
     """A picture (320, 640, 3) sRGB out of gradients, rectangles and noise; the horizon is in its middle row."""
     generator = np.random.default_rng(backdrop.seed)
     height, width = DRAWN_SIZE

@@ -26,8 +26,8 @@ from multihmr2_ros.body import Body
 from multihmr2_ros.simulation.appearance.appearance import Appearance
 from multihmr2_ros.simulation.appearance.garments import FittedGarment, load_garment
 from multihmr2_ros.simulation.appearance.materials import Material
-from multihmr2_ros.simulation.appearance.regions import IRIS, Slot, body_regions
-from multihmr2_ros.simulation.rendering.meshes import PosedMesh, Surface
+from multihmr2_ros.simulation.appearance.regions import IRIS, MaterialSlot, compute_body_regions
+from multihmr2_ros.simulation.rendering.meshes import MeshTopology, PosedMesh
 from multihmr2_ros.simulation.scene.posing import PosedScene
 from multihmr2_ros.simulation.scene.scene import Person
 
@@ -40,8 +40,8 @@ class Dresser:
     def __init__(self, body: Body, device: str) -> None:
         self.device = device
         self.triangles = body.faces
-        self.regions = body_regions(body)
-        self.surface = Surface(self.regions.rest, body.faces, device)
+        self.regions = compute_body_regions(body)
+        self.surface = MeshTopology(self.regions.rest, body.faces, device)
         self._garment = functools.cache(self._load)
         self._painted = functools.lru_cache(PAINTED_CACHE)(self._paint)
 
@@ -54,7 +54,7 @@ class Dresser:
             first, second, border, hidden = self._painted(appearance)
             start = len(materials)
             meshes.append(PosedMesh(self.surface, row, vertices, first + start, second + start, border, hidden))
-            materials += _body_materials(appearance)
+            materials += _list_body_materials(appearance)
             for worn in appearance.worn:
                 garment, surface, (first, second, border) = self._garment(worn.garment.path)
                 start = len(materials)
@@ -67,12 +67,12 @@ class Dresser:
 
     def _load(
         self, path: Path
-    ) -> tuple[FittedGarment, Surface, tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]]:
+    ) -> tuple[FittedGarment, MeshTopology, tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]]:
         garment = FittedGarment(load_garment(path), self.regions.rest)
         triangles = garment.garment.triangles
-        paint = self.regions.below_waist(garment.garment.base[:, 0], triangles)
-        surface = Surface(garment.rest_vertices, triangles, self.device)
-        return garment, surface, paint.on_triangles(triangles)
+        paint = self.regions.paint_below_waist(garment.garment.base[:, 0], triangles)
+        surface = MeshTopology(garment.rest_vertices, triangles, self.device)
+        return garment, surface, paint.to_triangles(triangles)
 
     def _paint(
         self, appearance: Appearance
@@ -82,19 +82,19 @@ class Dresser:
             covered[self._garment(worn.garment.path)[0].garment.hidden] = True
         a, b, c = covered[self.triangles.T]
         hidden = a & b & c
-        return *self.regions.paint(appearance).on_triangles(self.triangles), hidden
+        return *self.regions.paint(appearance).to_triangles(self.triangles), hidden
 
 
-def _body_materials(appearance: Appearance) -> list[Material]:
+def _list_body_materials(appearance: Appearance) -> list[Material]:
     """In Slot order."""
     table = {
-        Slot.SKIN: appearance.skin,
-        Slot.EYES: appearance.eyes,
-        Slot.IRIS: IRIS,
-        Slot.LIPS: appearance.lips,
-        Slot.HAIR: appearance.hair,
-        Slot.TOP: appearance.top,
-        Slot.BOTTOM: appearance.bottom,
-        Slot.SHOES: appearance.shoes or appearance.skin,
+        MaterialSlot.SKIN: appearance.skin,
+        MaterialSlot.EYES: appearance.eyes,
+        MaterialSlot.IRIS: IRIS,
+        MaterialSlot.LIPS: appearance.lips,
+        MaterialSlot.HAIR: appearance.hair,
+        MaterialSlot.TOP: appearance.top,
+        MaterialSlot.BOTTOM: appearance.bottom,
+        MaterialSlot.SHOES: appearance.shoes or appearance.skin,
     }
-    return [table[slot] for slot in Slot]
+    return [table[slot] for slot in MaterialSlot]

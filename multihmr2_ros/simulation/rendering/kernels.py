@@ -21,20 +21,20 @@ reads the annotations of these functions as its own types, which mypy cannot fol
 
 import warp as wp
 
-NOTHING = wp.constant(0)
+NO_HIT = wp.constant(0)
 PERSON = wp.constant(1)
 OBSTACLE = wp.constant(2)
 GROUND = wp.constant(3)
 WALL = wp.constant(4)
 CEILING = wp.constant(5)
 
-FARTHEST_M = wp.constant(1.0e6)
-FARTHEST_GROUND_M = wp.constant(80.0)
-NEAREST_M = wp.constant(0.02)
+MAX_DISTANCE_M = wp.constant(1.0e6)
+MAX_GROUND_M = wp.constant(80.0)
+MIN_DISTANCE_M = wp.constant(0.02)
 
 
 @wp.struct
-class Meshes:
+class MeshArrays:
     """m meshes: bodies and what they wear; vertices and triangles are numbered through all of them.
 
     sphere: centre and radius around each mesh. material: row of the material table per
@@ -55,7 +55,7 @@ class Meshes:
 
 
 @wp.struct
-class Obstacles:
+class ObstacleArrays:
     """Boxes (kind 0) and upright cylinders (kind 1): own_from_camera, half sizes, row of the material table."""
 
     count: int
@@ -66,7 +66,7 @@ class Obstacles:
 
 
 @wp.struct
-class Place:
+class EnvironmentArrays:
     """Ground, room and lights. texture arrays: (levels, size, size) with levels 0 where there is only a material."""
 
     world_from_camera: wp.mat44
@@ -91,7 +91,7 @@ class Place:
 
 
 @wp.struct
-class Hit:
+class RayHit:
     """What a ray meets first. spot: rest-pose position for people, world or own position for others."""
 
     kind: int
@@ -103,7 +103,7 @@ class Hit:
 
 
 @wp.func
-def turned_back(m: wp.mat44, v: wp.vec3):
+def rotate_back(m: wp.mat44, v: wp.vec3):
     """The inverse of a rigid transform's rotation applied to v."""
     return wp.vec3(
         m[0, 0] * v[0] + m[1, 0] * v[1] + m[2, 0] * v[2],
@@ -113,7 +113,7 @@ def turned_back(m: wp.mat44, v: wp.vec3):
 
 
 @wp.func
-def meets_sphere(start: wp.vec3, direction: wp.vec3, sphere: wp.vec4, farthest: float):
+def intersects_sphere(start: wp.vec3, direction: wp.vec3, sphere: wp.vec4, farthest: float):
     to_centre = wp.vec3(sphere[0], sphere[1], sphere[2]) - start
     along = wp.dot(to_centre, direction)
     miss = wp.dot(to_centre, to_centre) - along * along
@@ -121,10 +121,10 @@ def meets_sphere(start: wp.vec3, direction: wp.vec3, sphere: wp.vec4, farthest: 
 
 
 @wp.func
-def box_distance(start: wp.vec3, direction: wp.vec3, half: wp.vec3):
+def intersect_box(start: wp.vec3, direction: wp.vec3, half: wp.vec3):
     """Where a ray enters a box around the origin (x) and leaves it (y); x > y where it misses."""
-    enter = float(-FARTHEST_M)
-    leave = float(FARTHEST_M)
+    enter = float(-MAX_DISTANCE_M)
+    leave = float(MAX_DISTANCE_M)
     for axis in range(3):
         d = direction[axis]
         if wp.abs(d) < 1.0e-9:
@@ -137,7 +137,7 @@ def box_distance(start: wp.vec3, direction: wp.vec3, half: wp.vec3):
 
 
 @wp.func
-def cylinder_distance(start: wp.vec3, direction: wp.vec3, half: wp.vec3):
+def intersect_cylinder(start: wp.vec3, direction: wp.vec3, half: wp.vec3):
     """Where a ray enters an upright cylinder around the origin (x) and leaves it (y); x > y where it misses."""
     a = wp.max(direction[0] * direction[0] + direction[1] * direction[1], 1.0e-12)
     b = start[0] * direction[0] + start[1] * direction[1]
@@ -156,23 +156,23 @@ def cylinder_distance(start: wp.vec3, direction: wp.vec3, half: wp.vec3):
 
 
 @wp.func
-def obstacle_distance(obstacles: Obstacles, i: int, start: wp.vec3, direction: wp.vec3):
-    """Distance along the ray to the front of obstacle i, or FARTHEST_M."""
+def intersect_obstacle(obstacles: ObstacleArrays, i: int, start: wp.vec3, direction: wp.vec3):
+    """Distance along the ray to the front of obstacle i, or MAX_DISTANCE_M."""
     m = obstacles.own_from_camera[i]
     own_start = wp.transform_point(m, start)
     own_direction = wp.transform_vector(m, direction)
     span = wp.vec2(1.0, -1.0)
     if obstacles.kind[i] == 0:
-        span = box_distance(own_start, own_direction, obstacles.half_size[i])
+        span = intersect_box(own_start, own_direction, obstacles.half_size[i])
     else:
-        span = cylinder_distance(own_start, own_direction, obstacles.half_size[i])
-    if span[0] > span[1] or span[0] < NEAREST_M:
-        return FARTHEST_M
+        span = intersect_cylinder(own_start, own_direction, obstacles.half_size[i])
+    if span[0] > span[1] or span[0] < MIN_DISTANCE_M:
+        return MAX_DISTANCE_M
     return span[0]
 
 
 @wp.func
-def obstacle_normal(obstacles: Obstacles, i: int, spot: wp.vec3):
+def compute_obstacle_normal(obstacles: ObstacleArrays, i: int, spot: wp.vec3):
     """Outward normal, in the camera frame, at a point of the surface in the obstacle's own frame."""
     half = obstacles.half_size[i]
     share = wp.vec3(spot[0] / half[0], spot[1] / half[1], spot[2] / half[2])
@@ -184,17 +184,19 @@ def obstacle_normal(obstacles: Obstacles, i: int, spot: wp.vec3):
         normal = wp.vec3(wp.sign(share[0]), 0.0, 0.0)
     elif wp.abs(share[1]) > wp.abs(share[2]):
         normal = wp.vec3(0.0, wp.sign(share[1]), 0.0)
-    return turned_back(obstacles.own_from_camera[i], normal)
+    return rotate_back(obstacles.own_from_camera[i], normal)
 
 
 @wp.func
-def is_blocked(meshes: Meshes, obstacles: Obstacles, start: wp.vec3, direction: wp.vec3, farthest: float, skip: int):
+def is_blocked(
+    meshes: MeshArrays, obstacles: ObstacleArrays, start: wp.vec3, direction: wp.vec3, farthest: float, skip: int
+):
     """Whether anything but person `skip` is nearer than farthest."""
     for i in range(obstacles.count):
-        if obstacle_distance(obstacles, i, start, direction) < farthest:
+        if intersect_obstacle(obstacles, i, start, direction) < farthest:
             return True
     for i in range(meshes.count):
-        if meshes.person[i] == skip or not meets_sphere(start, direction, meshes.sphere[i], farthest):
+        if meshes.person[i] == skip or not intersects_sphere(start, direction, meshes.sphere[i], farthest):
             continue
         if wp.mesh_query_ray_anyhit(meshes.mesh[i], start, direction, farthest):
             return True
@@ -202,10 +204,10 @@ def is_blocked(meshes: Meshes, obstacles: Obstacles, start: wp.vec3, direction: 
 
 
 @wp.func
-def nearest_on_meshes(meshes: Meshes, direction: wp.vec3, hit: Hit):
+def intersect_meshes(meshes: MeshArrays, direction: wp.vec3, hit: RayHit):
     origin = wp.vec3(0.0, 0.0, 0.0)
     for i in range(meshes.count):
-        if meets_sphere(origin, direction, meshes.sphere[i], hit.distance):
+        if intersects_sphere(origin, direction, meshes.sphere[i], hit.distance):
             query = wp.mesh_query_ray(meshes.mesh[i], origin, direction, hit.distance)
             if query.result:
                 a = wp.mesh_get_index(meshes.mesh[i], 3 * query.face) + meshes.vertex_start[i]
@@ -230,94 +232,96 @@ def nearest_on_meshes(meshes: Meshes, direction: wp.vec3, hit: Hit):
 
 
 @wp.func
-def nearest_of_place(place: Place, direction: wp.vec3, hit: Hit):
+def intersect_environment(environment: EnvironmentArrays, direction: wp.vec3, hit: RayHit):
     """The ground (z = 0 in the world) and the room's walls and ceiling, seen from inside."""
-    m = place.world_from_camera
+    m = environment.world_from_camera
     eye = wp.transform_point(m, wp.vec3(0.0, 0.0, 0.0))
     ray = wp.transform_vector(m, direction)
     if ray[2] < -1.0e-6:
         distance = -eye[2] / ray[2]
-        if distance < wp.min(hit.distance, FARTHEST_GROUND_M) and distance > NEAREST_M:
+        if distance < wp.min(hit.distance, MAX_GROUND_M) and distance > MIN_DISTANCE_M:
             hit.kind = GROUND
             hit.distance = distance
-            hit.material = place.ground_material
-            hit.normal = turned_back(m, wp.vec3(0.0, 0.0, 1.0))
+            hit.material = environment.ground_material
+            hit.normal = rotate_back(m, wp.vec3(0.0, 0.0, 1.0))
             hit.spot = eye + distance * ray
-    if place.has_room != 0:
-        room_eye = wp.transform_point(place.room_from_world, eye)
-        room_ray = wp.transform_vector(place.room_from_world, ray)
-        leave = box_distance(room_eye, room_ray, place.room_half_size)[1]
+    if environment.has_room != 0:
+        room_eye = wp.transform_point(environment.room_from_world, eye)
+        room_ray = wp.transform_vector(environment.room_from_world, ray)
+        leave = intersect_box(room_eye, room_ray, environment.room_half_size)[1]
         spot = room_eye + leave * room_ray
         share = wp.vec3(
-            spot[0] / place.room_half_size[0], spot[1] / place.room_half_size[1], spot[2] / place.room_half_size[2]
+            spot[0] / environment.room_half_size[0],
+            spot[1] / environment.room_half_size[1],
+            spot[2] / environment.room_half_size[2],
         )
-        if leave < hit.distance and leave > NEAREST_M and share[2] > -0.9999:
+        if leave < hit.distance and leave > MIN_DISTANCE_M and share[2] > -0.9999:
             normal = wp.vec3(0.0, 0.0, -1.0)
             hit.kind = CEILING
-            hit.material = place.ceiling_material
+            hit.material = environment.ceiling_material
             hit.spot = spot
             if wp.abs(share[2]) < wp.max(wp.abs(share[0]), wp.abs(share[1])):
                 hit.kind = WALL
-                hit.material = place.wall_material
+                hit.material = environment.wall_material
                 normal = wp.vec3(-wp.sign(share[0]), 0.0, 0.0)
                 hit.spot = wp.vec3(spot[1], spot[2], spot[0])
                 if wp.abs(share[1]) > wp.abs(share[0]):
                     normal = wp.vec3(0.0, -wp.sign(share[1]), 0.0)
                     hit.spot = wp.vec3(spot[0], spot[2], spot[1])
             hit.distance = leave
-            hit.normal = turned_back(m, turned_back(place.room_from_world, normal))
+            hit.normal = rotate_back(m, rotate_back(environment.room_from_world, normal))
     return hit
 
 
 @wp.func
-def first_hit(meshes: Meshes, obstacles: Obstacles, place: Place, direction: wp.vec3):
-    hit = Hit()
-    hit.kind = NOTHING
-    hit.distance = FARTHEST_M
+def trace_ray(meshes: MeshArrays, obstacles: ObstacleArrays, environment: EnvironmentArrays, direction: wp.vec3):
+    hit = RayHit()
+    hit.kind = NO_HIT
+    hit.distance = MAX_DISTANCE_M
     hit.person = -1
     hit.material = 0
     hit.normal = -direction
     hit.spot = wp.vec3(0.0, 0.0, 0.0)
     for i in range(obstacles.count):
-        distance = obstacle_distance(obstacles, i, wp.vec3(0.0, 0.0, 0.0), direction)
+        distance = intersect_obstacle(obstacles, i, wp.vec3(0.0, 0.0, 0.0), direction)
         if distance < hit.distance:
             hit.kind = OBSTACLE
             hit.distance = distance
             hit.material = obstacles.material[i]
             hit.spot = wp.transform_point(obstacles.own_from_camera[i], distance * direction)
-            hit.normal = obstacle_normal(obstacles, i, hit.spot)
-    hit = nearest_of_place(place, direction, hit)
+            hit.normal = compute_obstacle_normal(obstacles, i, hit.spot)
+    hit = intersect_environment(environment, direction, hit)
     # People last: nobody is beyond a wall, and the rounding of feet that touch the ground is to their favour.
     if hit.kind == WALL or hit.kind == CEILING or hit.kind == GROUND:
         limit = hit.distance
         hit.distance = limit + 0.003
-        on_people = nearest_on_meshes(meshes, direction, hit)
+        on_people = intersect_meshes(meshes, direction, hit)
         if on_people.kind == PERSON:
             return on_people
         hit.distance = limit
         return hit
-    return nearest_on_meshes(meshes, direction, hit)
+    return intersect_meshes(meshes, direction, hit)
 
 
 @wp.kernel(enable_backward=False)
-def sight_of_person(
+def trace_person_visibility(
     rays: wp.array(dtype=wp.vec3),
     row: int,
-    meshes: Meshes,
-    obstacles: Obstacles,
+    meshes: MeshArrays,
+    obstacles: ObstacleArrays,
     sight: wp.array(dtype=int),
 ):
     """Per ray: 0 where it misses the person `row`, 1 where another hides the person, 2 where the person is seen."""
     i = wp.tid()
     origin = wp.vec3(0.0, 0.0, 0.0)
     direction = rays[i]
-    nearest = float(FARTHEST_M)
+    nearest = float(MAX_DISTANCE_M)
     for k in range(meshes.count):
-        if meshes.person[k] == row and meets_sphere(origin, direction, meshes.sphere[k], nearest):
+        if meshes.person[k] == row and intersects_sphere(origin, direction, meshes.sphere[k], nearest):
             query = wp.mesh_query_ray(meshes.mesh[k], origin, direction, nearest)
             if query.result:
                 nearest = query.t
-    if nearest >= FARTHEST_M:
+    if nearest >= MAX_DISTANCE_M:
         sight[i] = 0
     elif is_blocked(meshes, obstacles, origin, direction, nearest, row):
         sight[i] = 1
@@ -326,7 +330,7 @@ def sight_of_person(
 
 
 @wp.kernel(enable_backward=False)
-def vertex_normals(
+def compute_vertex_normals(
     points: wp.array(dtype=wp.vec3),
     triangles: wp.array(dtype=int),
     first: wp.array(dtype=int),

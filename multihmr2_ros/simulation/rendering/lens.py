@@ -28,7 +28,7 @@ from multihmr2_ros.simulation.scene.scene import Camera
 GRID_STEP_PX = 8.0
 
 
-class Lens:
+class CameraRays:
     """The scene's camera as rays; Camera.distortion follows ROS's plumb_bob."""
 
     def __init__(self, camera: Camera) -> None:
@@ -36,9 +36,9 @@ class Lens:
         self.model = CameraModel(
             camera.k, camera.distortion, "plumb_bob" if distorted else "", camera.width, camera.height
         )
-        self._splines = self._undistortion() if distorted else None
+        self._splines = self._fit_undistortion() if distorted else None
 
-    def _undistortion(self) -> tuple[RectBivariateSpline, RectBivariateSpline]:
+    def _fit_undistortion(self) -> tuple[RectBivariateSpline, RectBivariateSpline]:
         width, height = self.model.width, self.model.height
         x = np.linspace(0.0, width, max(4, int(width / GRID_STEP_PX) + 1))
         y = np.linspace(0.0, height, max(4, int(height / GRID_STEP_PX) + 1))
@@ -50,13 +50,13 @@ class Lens:
             )
         return RectBivariateSpline(y, x, ideal[..., 0]), RectBivariateSpline(y, x, ideal[..., 1])
 
-    def directions(self, points: NDArray[np.float64]) -> NDArray[np.float32]:
+    def compute_directions(self, points: NDArray[np.float64]) -> NDArray[np.float32]:
         """(n, 3) unit rays in the optical frame through pixels (n, 2) of the distorted image."""
         if self._splines is not None:
             points = np.stack([spline.ev(points[:, 1], points[:, 0]) for spline in self._splines], axis=-1)
-        return self.ideal_directions(points)
+        return self.compute_ideal_directions(points)
 
-    def ideal_directions(self, points: NDArray[np.float64]) -> NDArray[np.float32]:
+    def compute_ideal_directions(self, points: NDArray[np.float64]) -> NDArray[np.float32]:
         """(n, 3) unit rays through pixels (n, 2) of the same camera without distortion."""
         rays = back_project(points, 1.0, self.model.k)
         return (rays / np.linalg.norm(rays, axis=-1, keepdims=True)).astype(np.float32)
@@ -65,7 +65,7 @@ class Lens:
         """(..., 2) where the image shows the ideal camera's pixels; NaN where it does not."""
         return distort_points(points, self.model)
 
-    def pixel_centres(self) -> NDArray[np.float64]:
+    def compute_pixel_centers(self) -> NDArray[np.float64]:
         """(H·W, 2) in rows."""
         y, x = np.mgrid[0 : self.model.height, 0 : self.model.width]
         return np.stack([x.ravel() + 0.5, y.ravel() + 0.5], axis=-1)

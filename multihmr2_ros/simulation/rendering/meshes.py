@@ -34,7 +34,7 @@ def to_device(values: Any, dtype: Any, device: str, dimensions: int = 1) -> Any:
     return wp.array(np.ascontiguousarray(values), dtype=dtype, ndim=dimensions, device=device)
 
 
-class Surface:
+class MeshTopology:
     """A mesh of fixed topology: what can be computed before any pose is known.
 
     rest (V, 3) float32: positions in the rest pose of the average body; triangles (t, 3) int32.
@@ -55,10 +55,10 @@ class Surface:
         self.around = to_device(incidence.indices.astype(np.int32), wp.int32, device)
 
 
-class CastMesh:
+class RayCastMesh:
     """One copy of a surface in one pose at a time."""
 
-    def __init__(self, surface: Surface) -> None:
+    def __init__(self, surface: MeshTopology) -> None:
         self.surface = surface
         points = to_device(surface.rest, wp.vec3, surface.device)
         indices = to_device(surface.triangles.ravel(), wp.int32, surface.device)
@@ -79,7 +79,7 @@ class CastMesh:
         self.mesh.points.assign(np.ascontiguousarray(vertices, np.float32))
         self.mesh.refit()
         wp.launch(
-            kernels.vertex_normals,
+            kernels.compute_vertex_normals,
             dim=len(surface.rest),
             inputs=[self.mesh.points, surface.triangle_array, surface.first, surface.around, normals],
             device=surface.device,
@@ -94,7 +94,7 @@ class PosedMesh:
     of border (t, 3) is below 0. hidden (t,): triangles to leave out.
     """
 
-    surface: Surface
+    surface: MeshTopology
     person: int
     vertices: NDArray[np.float32]
     material: NDArray[np.int32]
@@ -108,12 +108,12 @@ class MeshPool:
 
     def __init__(self, device: str) -> None:
         self.device = device
-        self._free: dict[Surface, list[CastMesh]] = {}
+        self._free: dict[MeshTopology, list[RayCastMesh]] = {}
 
-    def cast(self, posed: list[PosedMesh]) -> tuple[Any, list[CastMesh]]:
+    def cast(self, posed: list[PosedMesh]) -> tuple[Any, list[RayCastMesh]]:
         """The kernels' Meshes, and the meshes behind it, which must live as long as it is used."""
-        taken: dict[Surface, int] = {}
-        used: list[CastMesh] = []
+        taken: dict[MeshTopology, int] = {}
+        used: list[RayCastMesh] = []
         vertex_start = np.cumsum([0] + [len(mesh.surface.rest) for mesh in posed])
         triangle_start = np.cumsum([0] + [len(mesh.surface.triangles) for mesh in posed])
         normals = wp.empty(max(int(vertex_start[-1]), 1), dtype=wp.vec3, device=self.device)
@@ -122,28 +122,28 @@ class MeshPool:
             index = taken.get(mesh.surface, 0)
             taken[mesh.surface] = index + 1
             if index == len(copies):
-                copies.append(CastMesh(mesh.surface))
+                copies.append(RayCastMesh(mesh.surface))
             copies[index].pose(mesh.vertices, mesh.hidden, normals[int(start) : int(end)])
             used.append(copies[index])
-        meshes = kernels.Meshes()
+        meshes = kernels.MeshArrays()
         meshes.count = len(posed)
         meshes.mesh = to_device([mesh.mesh.id for mesh in used], wp.uint64, self.device)
         meshes.person = to_device([mesh.person for mesh in posed], wp.int32, self.device)
-        meshes.sphere = to_device([_bounding_sphere(mesh) for mesh in posed], wp.vec4, self.device)
+        meshes.sphere = to_device([_compute_bounding_sphere(mesh) for mesh in posed], wp.vec4, self.device)
         meshes.vertex_start = to_device(vertex_start, wp.int32, self.device)
         meshes.triangle_start = to_device(triangle_start, wp.int32, self.device)
         meshes.normal = normals
-        meshes.rest = self._joined([mesh.surface.rest for mesh in posed], wp.vec3)
-        meshes.material = self._joined([mesh.material for mesh in posed], wp.int32)
-        meshes.second_material = self._joined([mesh.second_material for mesh in posed], wp.int32)
-        meshes.border = self._joined([mesh.border for mesh in posed], wp.vec3)
+        meshes.rest = self._join([mesh.surface.rest for mesh in posed], wp.vec3)
+        meshes.material = self._join([mesh.material for mesh in posed], wp.int32)
+        meshes.second_material = self._join([mesh.second_material for mesh in posed], wp.int32)
+        meshes.border = self._join([mesh.border for mesh in posed], wp.vec3)
         return meshes, used
 
-    def _joined(self, arrays: list[Any], dtype: Any) -> Any:
+    def _join(self, arrays: list[Any], dtype: Any) -> Any:
         return to_device(np.concatenate(arrays) if arrays else [], dtype, self.device)
 
 
-def _bounding_sphere(mesh: PosedMesh) -> NDArray[np.float32]:
+def _compute_bounding_sphere(mesh: PosedMesh) -> NDArray[np.float32]:
     """(4,) centre and radius of the sphere around the vertices' bounding box."""
     by_axis = np.ascontiguousarray(mesh.vertices.T)  # many times faster to reduce than the rows
     low, high = by_axis.min(axis=1), by_axis.max(axis=1)

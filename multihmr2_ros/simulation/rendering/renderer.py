@@ -28,12 +28,16 @@ import warp as wp
 from numpy.typing import NDArray
 
 from multihmr2_ros.body import Body
-from multihmr2_ros.simulation.appearance.materials import material_table
+from multihmr2_ros.simulation.appearance.materials import make_material_table
 from multihmr2_ros.simulation.rendering import kernels
-from multihmr2_ros.simulation.rendering.backdrop import backdrop_image
+from multihmr2_ros.simulation.rendering.backdrop import render_backdrop
 from multihmr2_ros.simulation.rendering.dressing import Dresser
-from multihmr2_ros.simulation.rendering.environment import light_gain, obstacle_arrays, place_arrays
-from multihmr2_ros.simulation.rendering.lens import Lens
+from multihmr2_ros.simulation.rendering.environment import (
+    compute_light_gain,
+    make_environment_arrays,
+    make_obstacle_arrays,
+)
+from multihmr2_ros.simulation.rendering.lens import CameraRays
 from multihmr2_ros.simulation.rendering.meshes import MeshPool, PosedMesh, to_device
 from multihmr2_ros.simulation.rendering.sensor import apply_sensor_effects
 from multihmr2_ros.simulation.rendering.shading import render_rays
@@ -46,12 +50,12 @@ OUTLINE_DEPTH_RATIO = 1.05
 # Rays per person and side of the square grid that measures how much of a person is visible.
 SIGHT_GRID = 48
 # A person alone is measured within this tangent of the angle off the optical axis (80°), beyond any image.
-WIDEST_TANGENT = 5.67
-NEAREST_DEPTH_M = 0.05
+MAX_TANGENT = 5.67
+MIN_DEPTH_M = 0.05
 
 
 @dataclass(frozen=True, eq=False)
-class Rendered:
+class RenderedImage:
     """One picture and the truth about its pixels, for the n people of the posed scene.
 
     image            (H, W, 3) uint8 RGB with the sensor's effects
@@ -69,7 +73,7 @@ class Rendered:
 
 
 @dataclass(frozen=True, eq=False)
-class Samples:
+class RaySamples:
     """What s rays returned; see shading.render_rays."""
 
     ambient: NDArray[np.float32]
@@ -94,28 +98,30 @@ class Renderer:
         self.dresser = Dresser(body, device)
         self.pool = MeshPool(device)
 
-    def render(self, scene: Scene, posed: PosedScene, generator: np.random.Generator) -> Rendered:
+    def render(self, scene: Scene, posed: PosedScene, generator: np.random.Generator) -> RenderedImage:
         """The picture of the scene at the time at which it was posed; the generator draws the noise."""
-        lens = Lens(scene.camera)
+        lens = CameraRays(scene.camera)
         people, materials = self.dresser.dress(scene.people, posed)
         meshes, alive = self.pool.cast(people)
-        rays = lens.directions(lens.pixel_centres())
-        backdrop = self._backdrop(scene, posed, rays)
-        obstacles = obstacle_arrays(scene, posed, len(materials), self.device)
+        rays = lens.compute_directions(lens.compute_pixel_centers())
+        backdrop = self._render_backdrop(scene, posed, rays)
+        obstacles = make_obstacle_arrays(scene, posed, len(materials), self.device)
         materials = materials + [obstacle.material for obstacle in scene.obstacles]
-        place, more = place_arrays(
-            scene, posed, self.bone_labels, light_gain(scene, backdrop), len(materials), self.device
+        environment, more = make_environment_arrays(
+            scene, posed, self.bone_labels, compute_light_gain(scene, backdrop), len(materials), self.device
         )
-        table = to_device(material_table(materials + more), float, self.device, dimensions=2)
+        table = to_device(make_material_table(materials + more), float, self.device, dimensions=2)
         behind = to_device(backdrop.reshape(-1, 3), wp.vec3, self.device)
-        world = (behind, meshes, obstacles, place, table)
+        world = (behind, meshes, obstacles, environment, table)
         size = (scene.camera.height, scene.camera.width)
         seed = int(generator.integers(2**31))
         samples = self._cast(rays, np.arange(len(rays), dtype=np.int32), world, seed)
-        radiance = self._smooth_outlines(_soft_shadows(samples, size, place.light_spread), samples, lens, world, seed)
-        box, fraction = self._sight_of_people(people, lens, len(scene.people), meshes, obstacles)
+        radiance = self._smooth_outlines(
+            _smooth_shadows(samples, size, environment.light_spread), samples, lens, world, seed
+        )
+        box, fraction = self._measure_visibility(people, lens, len(scene.people), meshes, obstacles)
         del alive
-        return Rendered(
+        return RenderedImage(
             image=apply_sensor_effects(scene.sensor, radiance, generator),
             depth=samples.depth.reshape(size),
             instances=samples.person.reshape(size).astype(np.int16),
@@ -123,7 +129,7 @@ class Renderer:
             visible_fraction=fraction,
         )
 
-    def _backdrop(self, scene: Scene, posed: PosedScene, rays: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _render_backdrop(self, scene: Scene, posed: PosedScene, rays: NDArray[np.float32]) -> NDArray[np.float32]:
         width, height = scene.camera.width, scene.camera.height
 
         def rays_from_start() -> NDArray[np.float32]:
@@ -134,9 +140,11 @@ class Renderer:
             # OpenCV is many times faster than a product of such a thin matrix.
             return np.asarray(cv2.transform(rays.reshape(height, width, 3), start_from_camera), np.float32)
 
-        return backdrop_image(scene.surroundings.backdrop, width, height, rays_from_start)
+        return render_backdrop(scene.environment.backdrop, width, height, rays_from_start)
 
-    def _cast(self, rays: NDArray[np.float32], pixels: NDArray[np.int32], world: tuple[Any, ...], seed: int) -> Samples:
+    def _cast(
+        self, rays: NDArray[np.float32], pixels: NDArray[np.int32], world: tuple[Any, ...], seed: int
+    ) -> RaySamples:
         count = len(rays)
         outputs = [wp.empty(count, dtype=t, device=self.device) for t in (wp.vec3, wp.vec3, float, float, int, int)]
         inputs = [
@@ -146,25 +154,25 @@ class Renderer:
             seed,
         ]
         wp.launch(render_rays, dim=count, inputs=inputs, outputs=outputs, device=self.device)
-        return Samples(*(output.numpy() for output in outputs))
+        return RaySamples(*(output.numpy() for output in outputs))
 
     def _smooth_outlines(
-        self, radiance: NDArray[np.float32], samples: Samples, lens: Lens, world: tuple[Any, ...], seed: int
+        self, radiance: NDArray[np.float32], samples: RaySamples, lens: CameraRays, world: tuple[Any, ...], seed: int
     ) -> NDArray[np.float32]:
         """Four more rays through the pixels where two surfaces meet."""
-        pixels = np.flatnonzero(_outlines(samples, radiance.shape[:2])).astype(np.int32)
+        pixels = np.flatnonzero(_find_outlines(samples, radiance.shape[:2])).astype(np.int32)
         if not len(pixels):
             return radiance
         width = radiance.shape[1]
         corners = np.stack([pixels % width, pixels // width], axis=-1)
         points = (corners[:, None] + OUTLINE_SAMPLES).reshape(-1, 2)
         count = len(OUTLINE_SAMPLES)
-        fine = self._cast(lens.directions(points), np.repeat(pixels, count), world, seed + 1)
+        fine = self._cast(lens.compute_directions(points), np.repeat(pixels, count), world, seed + 1)
         radiance.reshape(-1, 3)[pixels] = fine.radiance.reshape(-1, count, 3).mean(axis=1)
         return radiance
 
-    def _sight_of_people(
-        self, people: list[PosedMesh], lens: Lens, count: int, meshes: Any, obstacles: Any
+    def _measure_visibility(
+        self, people: list[PosedMesh], lens: CameraRays, count: int, meshes: Any, obstacles: Any
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """(n, 4) boxes in px and (n,) visible fractions.
 
@@ -177,21 +185,21 @@ class Renderer:
         size = np.array([lens.model.width, lens.model.height], np.float64)
         for row in range(count):
             points = np.concatenate([mesh.vertices[mesh.surface.used] for mesh in people if mesh.person == row])
-            ideal = _projection(points, lens)
+            ideal = _project_visible(points, lens)
             if not len(ideal):
                 continue
             by_axis = np.ascontiguousarray(ideal.T)  # many times faster to reduce than the rows
             low, high = by_axis.min(axis=1), by_axis.max(axis=1)
-            boxes[row] = _clipped_box(lens.distort(_hull(ideal)) if lens.model.distortion_model else ideal, size)
+            boxes[row] = _clip_box(lens.distort(_compute_hull(ideal)) if lens.model.distortion_model else ideal, size)
             if np.isnan(boxes[row]).any():
                 continue
             steps = (np.arange(SIGHT_GRID) + 0.5) / SIGHT_GRID
             x, y = np.meshgrid(low[0] + steps * (high[0] - low[0]), low[1] + steps * (high[1] - low[1]))
             grid = np.stack([x.ravel(), y.ravel()], axis=-1)
             sight = wp.empty(len(grid), dtype=int, device=self.device)
-            rays = to_device(lens.ideal_directions(grid), wp.vec3, self.device)
+            rays = to_device(lens.compute_ideal_directions(grid), wp.vec3, self.device)
             inputs = [rays, row, meshes, obstacles, sight]
-            wp.launch(kernels.sight_of_person, dim=len(grid), inputs=inputs, device=self.device)
+            wp.launch(kernels.trace_person_visibility, dim=len(grid), inputs=inputs, device=self.device)
             seen = sight.numpy()
             in_image = lens.distort(grid[seen == 2])
             inside = ((in_image >= 0) & (in_image < size)).all(axis=-1)
@@ -199,7 +207,7 @@ class Renderer:
         return boxes, fractions
 
 
-def _soft_shadows(samples: Samples, size: tuple[int, int], light_spread: float) -> NDArray[np.float32]:
+def _smooth_shadows(samples: RaySamples, size: tuple[int, int], light_spread: float) -> NDArray[np.float32]:
     """(H, W, 3) linear light, the noise of the shadows' penumbra smoothed within each kind of surface."""
     kinds = (samples.surface & 7).reshape(size)
     visibility = samples.visibility.reshape(size).copy()
@@ -214,7 +222,7 @@ def _soft_shadows(samples: Samples, size: tuple[int, int], light_spread: float) 
     return ambient + visibility[..., None] * direct
 
 
-def _outlines(samples: Samples, size: tuple[int, int]) -> NDArray[np.bool_]:
+def _find_outlines(samples: RaySamples, size: tuple[int, int]) -> NDArray[np.bool_]:
     """(H, W) whether a pixel's surface differs from its right or lower neighbour's."""
     surface, person, depth = (array.reshape(size) for array in (samples.surface, samples.person, samples.depth))
     near = np.minimum(depth, 1e4)
@@ -235,21 +243,21 @@ def _outlines(samples: Samples, size: tuple[int, int]) -> NDArray[np.bool_]:
     return edge
 
 
-def _projection(points: NDArray[np.float32], lens: Lens) -> NDArray[np.float64]:
+def _project_visible(points: NDArray[np.float32], lens: CameraRays) -> NDArray[np.float64]:
     """(m, 2) px, without distortion, of those points (n, 3) m that are in front of the camera and not far aside."""
-    if (points[:, 2] <= NEAREST_DEPTH_M).any():
-        points = points[points[:, 2] > NEAREST_DEPTH_M]
-    plane = np.clip(points[:, :2] / points[:, 2:], -WIDEST_TANGENT, WIDEST_TANGENT)
+    if (points[:, 2] <= MIN_DEPTH_M).any():
+        points = points[points[:, 2] > MIN_DEPTH_M]
+    plane = np.clip(points[:, :2] / points[:, 2:], -MAX_TANGENT, MAX_TANGENT)
     k = lens.model.k
     return np.asarray(plane @ k[:2, :2].T + k[:2, 2], np.float64)
 
 
-def _hull(points: NDArray[np.float64]) -> NDArray[np.float64]:
+def _compute_hull(points: NDArray[np.float64]) -> NDArray[np.float64]:
     """The convex hull's corners: what bounds a silhouette, to less than a pixel under a lens's mild distortion."""
     return np.asarray(cv2.convexHull(points.astype(np.float32)), np.float64).reshape(-1, 2)
 
 
-def _clipped_box(points: NDArray[np.float64], size: NDArray[np.float64]) -> NDArray[np.float32]:
+def _clip_box(points: NDArray[np.float64], size: NDArray[np.float64]) -> NDArray[np.float32]:
     by_axis = np.ascontiguousarray(points[np.isfinite(points).all(axis=-1)].T)
     low = np.maximum(by_axis.min(axis=1, initial=np.inf), 0.0)
     high = np.minimum(by_axis.max(axis=1, initial=-np.inf), size)

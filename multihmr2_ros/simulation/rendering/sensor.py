@@ -30,10 +30,10 @@ LUMINANCE = np.array([0.2126, 0.7152, 0.0722], np.float32)
 MIDDLE_GRAY = 0.22
 AUTOMATIC_GAIN_RANGE = (0.25, 6.0)
 
-FARTHEST_MM = 65535
+MAX_DEPTH_MM = 65535
 # A stereo camera like those on robots: the noise grows with the square of the depth, and the range is bounded.
 NOISE_AT_1M_M = 0.0015
-NEAREST_M, FARTHEST_M = 0.3, 10.0
+MIN_DEPTH_M, MAX_DEPTH_M = 0.3, 10.0
 EDGE_RATIO = 1.06  # of neighbouring depths, from where on a pixel sees two surfaces
 SPECKLE_CELLS_PX = 6
 SPECKLE_SHARE = 0.012
@@ -106,21 +106,21 @@ def _make_motion_kernel(length_px: float, angle_rad: float) -> NDArray[np.float3
     return kernel / kernel.sum()
 
 
-def exact_depth(depth_m: NDArray[np.float32]) -> NDArray[np.uint16]:
+def to_exact_depth(depth_m: NDArray[np.float32]) -> NDArray[np.uint16]:
     """(H, W) mm of a depth (H, W) m, infinite where nothing is."""
     millimetres = np.rint(np.where(np.isfinite(depth_m), depth_m, 0.0) * 1000.0)
-    return np.where(millimetres <= FARTHEST_MM, millimetres, 0).astype(np.uint16)
+    return np.where(millimetres <= MAX_DEPTH_MM, millimetres, 0).astype(np.uint16)
 
 
-def measured_depth(depth_m: NDArray[np.float32], generator: np.random.Generator) -> NDArray[np.uint16]:
+def simulate_measured_depth(depth_m: NDArray[np.float32], generator: np.random.Generator) -> NDArray[np.uint16]:
     """(H, W) mm with noise, and with holes at outlines, in patches, and beyond the sensor's range."""
     finite = np.where(np.isfinite(depth_m), depth_m, np.float32(1e3))
     noise = NOISE_AT_1M_M * finite**2 * generator.standard_normal(depth_m.shape, np.float32)
-    lost = (finite < NEAREST_M) | (finite > FARTHEST_M)
+    lost = (finite < MIN_DEPTH_M) | (finite > MAX_DEPTH_M)
     window = np.ones((3, 3), np.uint8)
     lost |= cv2.dilate(finite, window) > EDGE_RATIO * cv2.erode(finite, window)
     height, width = depth_m.shape
     cells = (-(-height // SPECKLE_CELLS_PX), -(-width // SPECKLE_CELLS_PX))
     patches = cv2.resize(generator.random(cells, np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
     lost |= patches < np.quantile(patches, SPECKLE_SHARE)
-    return np.where(lost, np.uint16(0), exact_depth(np.asarray(finite + noise, np.float32)))
+    return np.where(lost, np.uint16(0), to_exact_depth(np.asarray(finite + noise, np.float32)))

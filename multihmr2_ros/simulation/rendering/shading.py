@@ -20,19 +20,19 @@
 import warp as wp
 
 from multihmr2_ros.simulation.rendering.kernels import (
-    FARTHEST_M,
     GROUND,
-    NOTHING,
+    MAX_DISTANCE_M,
+    NO_HIT,
     OBSTACLE,
     PERSON,
     WALL,
-    Hit,
-    Meshes,
-    Obstacles,
-    Place,
-    first_hit,
+    EnvironmentArrays,
+    MeshArrays,
+    ObstacleArrays,
+    RayHit,
     is_blocked,
-    turned_back,
+    rotate_back,
+    trace_ray,
 )
 
 # Shadow rays start this far off the surface.
@@ -42,7 +42,7 @@ FOLD_DEPTH = wp.constant(0.45)
 
 
 @wp.func
-def pattern_share(kind: int, spot: wp.vec3, size: float, angle: float):
+def evaluate_pattern(kind: int, spot: wp.vec3, size: float, angle: float):
     """Share of the second colour, 0 to 1, of a pattern seen along y."""
     c = wp.cos(angle)
     s = wp.sin(angle)
@@ -91,15 +91,17 @@ def sample_texture(texture: wp.array(dtype=wp.vec3, ndim=3), x: float, y: float,
 
 
 @wp.func
-def surface_colour(place: Place, materials: wp.array(dtype=float, ndim=2), hit: Hit, direction: wp.vec3):
+def evaluate_surface_color(
+    environment: EnvironmentArrays, materials: wp.array(dtype=float, ndim=2), hit: RayHit, direction: wp.vec3
+):
     """Albedo at a hit, averaged where a pixel is larger than the pattern."""
-    footprint = hit.distance * place.pixel_angle / wp.max(wp.abs(wp.dot(hit.normal, direction)), 0.05)
-    if hit.kind == GROUND and place.ground_texture.shape[0] > 0:
-        size = place.ground_texture_size
-        return sample_texture(place.ground_texture, hit.spot[0] / size, hit.spot[1] / size, footprint / size)
-    if hit.kind == WALL and place.wall_texture.shape[0] > 0:
-        size = place.wall_texture_size
-        return sample_texture(place.wall_texture, hit.spot[0] / size, hit.spot[1] / size, footprint / size)
+    footprint = hit.distance * environment.pixel_angle / wp.max(wp.abs(wp.dot(hit.normal, direction)), 0.05)
+    if hit.kind == GROUND and environment.ground_texture.shape[0] > 0:
+        size = environment.ground_texture_size
+        return sample_texture(environment.ground_texture, hit.spot[0] / size, hit.spot[1] / size, footprint / size)
+    if hit.kind == WALL and environment.wall_texture.shape[0] > 0:
+        size = environment.wall_texture_size
+        return sample_texture(environment.wall_texture, hit.spot[0] / size, hit.spot[1] / size, footprint / size)
     m = hit.material
     first = wp.vec3(materials[m, 0], materials[m, 1], materials[m, 2])
     kind = int(materials[m, 6])
@@ -110,17 +112,17 @@ def surface_colour(place: Place, materials: wp.array(dtype=float, ndim=2), hit: 
     if hit.kind == GROUND or hit.kind == WALL:
         spot = wp.vec3(hit.spot[0], 0.0, hit.spot[1])
     size = materials[m, 7]
-    share = pattern_share(kind, spot, size, materials[m, 8])
+    share = evaluate_pattern(kind, spot, size, materials[m, 8])
     share = wp.lerp(share, 0.5, wp.smoothstep(0.3, 1.0, footprint / size))
     return first * (1.0 - share) + second * share
 
 
 @wp.func
-def open_share(place: Place, point: wp.vec3, normal: wp.vec3):
+def compute_ambient_visibility(environment: EnvironmentArrays, point: wp.vec3, normal: wp.vec3):
     """Share of the ambient light that reaches a surface past the blockers, spheres that stand for the people."""
     share = float(1.0)
-    for i in range(place.blocker.shape[0]):
-        sphere = place.blocker[i]
+    for i in range(environment.blocker.shape[0]):
+        sphere = environment.blocker[i]
         to_centre = wp.vec3(sphere[0], sphere[1], sphere[2]) - point
         if wp.length_sq(to_centre) > 100.0 * sphere[3] * sphere[3]:
             continue
@@ -131,7 +133,7 @@ def open_share(place: Place, point: wp.vec3, normal: wp.vec3):
 
 
 @wp.func
-def folded(normal: wp.vec3, spot: wp.vec3, folds: float):
+def bend_normal(normal: wp.vec3, spot: wp.vec3, folds: float):
     """The normal as the folds of a cloth bend it."""
     state = wp.rand_init(3)
     p = spot / FOLD_SIZE_M
@@ -144,39 +146,47 @@ def folded(normal: wp.vec3, spot: wp.vec3, folds: float):
 
 
 @wp.func
-def sun_direction(place: Place, seed: int, sample: int):
+def sample_sun_direction(environment: EnvironmentArrays, seed: int, sample: int):
     """A random direction within the first light's disc, so that its shadows are soft."""
     state = wp.rand_init(seed, sample)
-    x = wp.randn(state) * place.light_spread * 0.6
-    y = wp.randn(state) * place.light_spread * 0.6
-    z = wp.randn(state) * place.light_spread * 0.6
-    return wp.normalize(place.light_direction[0] + wp.vec3(x, y, z))
+    x = wp.randn(state) * environment.light_spread * 0.6
+    y = wp.randn(state) * environment.light_spread * 0.6
+    z = wp.randn(state) * environment.light_spread * 0.6
+    return wp.normalize(environment.light_direction[0] + wp.vec3(x, y, z))
 
 
 @wp.func
-def with_lamps(place: Place, normal: wp.vec3, light: wp.vec3):
+def add_lamps(environment: EnvironmentArrays, normal: wp.vec3, light: wp.vec3):
     """The light and that of all lights but the first, which alone casts shadows."""
-    for l in range(1, place.light_direction.shape[0]):
-        light = light + place.light_colour[l] * wp.max(wp.dot(normal, place.light_direction[l]), 0.0)
+    for l in range(1, environment.light_direction.shape[0]):
+        light = light + environment.light_colour[l] * wp.max(wp.dot(normal, environment.light_direction[l]), 0.0)
     return light
 
 
 @wp.func
-def soft_light(place: Place, kind: int, point: wp.vec3, normal: wp.vec3):
+def compute_soft_light(environment: EnvironmentArrays, kind: int, point: wp.vec3, normal: wp.vec3):
     """The light without shadows at a point: from the sky, off the ground and of the lamps."""
-    up = turned_back(place.world_from_camera, wp.vec3(0.0, 0.0, 1.0))
+    up = rotate_back(environment.world_from_camera, wp.vec3(0.0, 0.0, 1.0))
     upward = 0.5 + 0.5 * wp.dot(normal, up)
-    soft = place.sky_light * upward + place.ground_light * (1.0 - upward)
+    soft = environment.sky_light * upward + environment.ground_light * (1.0 - upward)
     if kind != PERSON:
-        soft = soft * open_share(place, point, normal)
-    return with_lamps(place, normal, soft)
+        soft = soft * compute_ambient_visibility(environment, point, normal)
+    return add_lamps(environment, normal, soft)
 
 
 @wp.func
-def sun_reaches(meshes: Meshes, obstacles: Obstacles, place: Place, hit: Hit, point: wp.vec3, seed: int, sample: int):
+def trace_sunlight(
+    meshes: MeshArrays,
+    obstacles: ObstacleArrays,
+    environment: EnvironmentArrays,
+    hit: RayHit,
+    point: wp.vec3,
+    seed: int,
+    sample: int,
+):
     """1 where a ray from a hit to the first light meets nothing, 0 otherwise."""
     start = point + SURFACE_GAP_M * hit.normal
-    if is_blocked(meshes, obstacles, start, sun_direction(place, seed, sample), FARTHEST_M, -1):
+    if is_blocked(meshes, obstacles, start, sample_sun_direction(environment, seed, sample), MAX_DISTANCE_M, -1):
         return 0.0
     return 1.0
 
@@ -186,9 +196,9 @@ def render_rays(
     rays: wp.array(dtype=wp.vec3),
     pixels: wp.array(dtype=int),
     backdrop: wp.array(dtype=wp.vec3),
-    meshes: Meshes,
-    obstacles: Obstacles,
-    place: Place,
+    meshes: MeshArrays,
+    obstacles: ObstacleArrays,
+    environment: EnvironmentArrays,
     materials: wp.array(dtype=float, ndim=2),
     seed: int,
     ambient: wp.array(dtype=wp.vec3),
@@ -206,12 +216,12 @@ def render_rays(
     """
     i = wp.tid()
     direction = rays[i]
-    hit = first_hit(meshes, obstacles, place, direction)
+    hit = trace_ray(meshes, obstacles, environment, direction)
     person[i] = hit.person
     surface[i] = hit.kind + 8 * hit.material
     behind = backdrop[pixels[i]]
     visibility[i] = 1.0
-    if hit.kind == NOTHING:
+    if hit.kind == NO_HIT:
         depth[i] = wp.inf
         ambient[i] = behind
         direct[i] = wp.vec3(0.0, 0.0, 0.0)
@@ -224,20 +234,20 @@ def render_rays(
         gloss = materials[hit.material, 9]
         folds = materials[hit.material, 10]
         if folds > 0.0:
-            normal = folded(normal, hit.spot, folds)
-    soft = soft_light(place, hit.kind, point, normal)
-    facing = wp.max(wp.dot(normal, place.light_direction[0]), 0.0)
-    hard = place.light_colour[0] * facing
+            normal = bend_normal(normal, hit.spot, folds)
+    soft = compute_soft_light(environment, hit.kind, point, normal)
+    facing = wp.max(wp.dot(normal, environment.light_direction[0]), 0.0)
+    hard = environment.light_colour[0] * facing
     if facing > 0.0:
-        visibility[i] = sun_reaches(meshes, obstacles, place, hit, point, seed, i)
-    if hit.kind == GROUND and place.ground_shown == 0:
+        visibility[i] = trace_sunlight(meshes, obstacles, environment, hit, point, seed, i)
+    if hit.kind == GROUND and environment.ground_shown == 0:
         # The picture shows this ground as it is without people: they only take light away.
-        whole = with_lamps(place, normal, place.sky_light) + hard
+        whole = add_lamps(environment, normal, environment.sky_light) + hard
         ambient[i] = wp.cw_mul(behind, wp.cw_div(soft, whole))
         direct[i] = wp.cw_mul(behind, wp.cw_div(hard, whole))
         return
-    albedo = surface_colour(place, materials, hit, direction)
-    halfway = wp.normalize(place.light_direction[0] - direction)
+    albedo = evaluate_surface_color(environment, materials, hit, direction)
+    halfway = wp.normalize(environment.light_direction[0] - direction)
     shine = gloss * wp.pow(wp.max(wp.dot(normal, halfway), 0.0), 20.0 + 60.0 * gloss)
     ambient[i] = wp.cw_mul(albedo, soft)
-    direct[i] = wp.cw_mul(albedo, hard) + place.light_colour[0] * shine * wp.min(1.0, 4.0 * facing)
+    direct[i] = wp.cw_mul(albedo, hard) + environment.light_colour[0] * shine * wp.min(1.0, 4.0 * facing)

@@ -27,7 +27,7 @@ from multihmr2_ros.errors import UserError
 from multihmr2_ros.simulation.appearance.materials import Colour, Material, sample_surface
 from multihmr2_ros.simulation.scene.options import SceneOptions
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+BACKGROUND_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 PHOTOGRAPH_PROBABILITY = 0.7
 GROUND_UNDER_PHOTOGRAPH_PROBABILITY = 0.3
 ROOM_PROBABILITY = 0.5
@@ -85,7 +85,7 @@ class Backdrop:
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class Environment:
     """ground None: the backdrop shows the ground, on which people only cast shadows.
 
     sky_light, ground_light: linear RGB of the light from above and from below (hemispheric ambient light).
@@ -99,10 +99,10 @@ class Surroundings:
     backdrop: Backdrop
 
 
-def sample_surroundings(generator: np.random.Generator, options: SceneOptions) -> Surroundings:
+def sample_environment(generator: np.random.Generator, options: SceneOptions) -> Environment:
     """Surroundings with the photographs and textures of the folders that options name, where it names some."""
-    photographs = list_pictures(options.backgrounds, without="textures")
-    textures = list_pictures(options.textures)
+    photographs = list_background_images(options.backgrounds, without="textures")
+    textures = list_background_images(options.textures)
     backdrop = _sample_backdrop(generator, photographs, moving=bool(options.moving_camera))
     on_photograph = backdrop.photograph is not None and generator.random() > GROUND_UNDER_PHOTOGRAPH_PROBABILITY
     room = None
@@ -116,11 +116,11 @@ def sample_surroundings(generator: np.random.Generator, options: SceneOptions) -
         )
     lights, sky, below = _sample_lights(generator, indoors=room is not None)
     ground = None if on_photograph else _sample_surface(generator, textures)
-    return Surroundings(ground, room, lights, sky, below, backdrop)
+    return Environment(ground, room, lights, sky, below, backdrop)
 
 
 @functools.cache
-def list_pictures(folder: Path | None, without: str = "") -> tuple[Path, ...]:
+def list_background_images(folder: Path | None, without: str = "") -> tuple[Path, ...]:
     """Every picture in a folder and its subfolders, except those named `without`, sorted; none without a folder.
 
     Raises UserError where there is a folder but no picture.
@@ -128,10 +128,10 @@ def list_pictures(folder: Path | None, without: str = "") -> tuple[Path, ...]:
     if folder is None:
         return ()
     paths = (path for path in Path(folder).rglob("*") if without not in path.relative_to(folder).parts[:-1])
-    pictures = tuple(sorted(path for path in paths if path.suffix.lower() in PICTURE_SUFFIXES))
+    pictures = tuple(sorted(path for path in paths if path.suffix.lower() in BACKGROUND_SUFFIXES))
     if not pictures:
         raise UserError(
-            f"{folder} should hold pictures ({', '.join(PICTURE_SUFFIXES)}), but none is there; name another"
+            f"{folder} should hold pictures ({', '.join(BACKGROUND_SUFFIXES)}), but none is there; name another"
         )
     return pictures
 
@@ -169,27 +169,28 @@ def _sample_lights(generator: np.random.Generator, indoors: bool) -> tuple[tuple
     main_share = generator.beta(2.0, 2.0)
     lowest = 0.7 if indoors else 0.2
     main = Light(
-        direction=_direction(generator, generator.uniform(lowest, 1.45)),
-        colour=_warm_or_cold(generator, 0.25 + 0.9 * main_share),
+        direction=_sample_direction(generator, generator.uniform(lowest, 1.45)),
+        colour=_sample_light_color(generator, 0.25 + 0.9 * main_share),
         spread_rad=float(generator.uniform(0.05, 0.25) if indoors else generator.uniform(0.005, 0.06)),
     )
     fills = tuple(
         Light(
-            _direction(generator, generator.uniform(0.0, 1.2)), _warm_or_cold(generator, generator.uniform(0.05, 0.3))
+            _sample_direction(generator, generator.uniform(0.0, 1.2)),
+            _sample_light_color(generator, generator.uniform(0.05, 0.3)),
         )
         for _ in range(generator.integers(0, 3))
     )
-    sky = _warm_or_cold(generator, 0.2 + 0.5 * (1.0 - main_share))
+    sky = _sample_light_color(generator, 0.2 + 0.5 * (1.0 - main_share))
     bounce = generator.uniform(0.15, 0.5)
     return (main, *fills), sky, (sky[0] * bounce, sky[1] * bounce, sky[2] * bounce)
 
 
-def _direction(generator: np.random.Generator, elevation_rad: float) -> tuple[float, float, float]:
+def _sample_direction(generator: np.random.Generator, elevation_rad: float) -> tuple[float, float, float]:
     azimuth = generator.uniform(0.0, 2.0 * np.pi)
     level = np.cos(elevation_rad)
     return float(level * np.cos(azimuth)), float(level * np.sin(azimuth)), float(np.sin(elevation_rad))
 
 
-def _warm_or_cold(generator: np.random.Generator, strength: float) -> Colour:
+def _sample_light_color(generator: np.random.Generator, strength: float) -> Colour:
     warmth = generator.normal(0.0, 0.08)
     return float(strength * (1.0 + warmth)), float(strength), float(strength * (1.0 - warmth))

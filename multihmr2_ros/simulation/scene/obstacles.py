@@ -22,14 +22,14 @@ import numpy as np
 
 from multihmr2_ros.simulation.appearance.materials import sample_surface
 from multihmr2_ros.simulation.motion.clips import GaitClip
-from multihmr2_ros.simulation.motion.phenotypes import stature_of
+from multihmr2_ros.simulation.motion.phenotypes import estimate_stature
 from multihmr2_ros.simulation.scene.options import SceneOptions
-from multihmr2_ros.simulation.scene.placing import CAMERA_GAP_M, Occupied, is_free
+from multihmr2_ros.simulation.scene.placing import CAMERA_GAP_M, OccupiedGround, is_free
 from multihmr2_ros.simulation.scene.scene import Camera, Obstacle, Person
 
 SEAT_SHARE = 0.225  # of the sitter's stature that the seat is high
 OCCLUDED_SHARE = 0.3  # of scenes
-MOST_HIDDEN = 0.4  # of the image's width by one occluder, all the time
+MAX_HIDDEN = 0.4  # of the image's width by one occluder, all the time
 
 # Kind, least and greatest size in m (along, across, up).
 OCCLUDERS: dict[str, tuple[str, tuple[float, float, float], tuple[float, float, float]]] = {
@@ -40,11 +40,11 @@ OCCLUDERS: dict[str, tuple[str, tuple[float, float, float], tuple[float, float, 
 }
 
 
-def chair_for(generator: np.random.Generator, person: Person) -> list[Obstacle]:
+def make_chair(generator: np.random.Generator, person: Person) -> list[Obstacle]:
     """The seat below a person who sits on one, as a list of one or none."""
     if not (isinstance(person.clip, GaitClip) and person.clip.gait == "sit"):
         return []
-    stature, heading = stature_of(person.shape), person.path.heading(0.0)
+    stature, heading = estimate_stature(person.shape), person.path.heading(0.0)
     behind = 0.02 * stature
     x, y = person.path.position(0.0) - behind * np.array([math.cos(heading), math.sin(heading)])
     seat = SEAT_SHARE * stature
@@ -54,7 +54,7 @@ def chair_for(generator: np.random.Generator, person: Person) -> list[Obstacle]:
 
 
 def sample_obstacles(
-    generator: np.random.Generator, camera: Camera, occupied: list[Occupied], options: SceneOptions
+    generator: np.random.Generator, camera: Camera, occupied: list[OccupiedGround], options: SceneOptions
 ) -> list[Obstacle]:
     """Now and then up to three occluders, most of them between the camera and a person, in nobody's way."""
     if generator.random() > OCCLUDED_SHARE:
@@ -63,7 +63,7 @@ def sample_obstacles(
     viewpoint, heading = camera.path.base.position(middle), camera.path.base.heading(middle)
     steps = max((len(place.track) for place in occupied), default=1)
     times = np.linspace(0.0, options.duration_s, steps)
-    driven = Occupied(np.array([camera.path.base.position(time) for time in times]), CAMERA_GAP_M)
+    driven = OccupiedGround(np.array([camera.path.base.position(time) for time in times]), CAMERA_GAP_M)
     obstacles = []
     for _ in range(int(generator.integers(1, 4))):
         name = list(OCCLUDERS)[generator.integers(len(OCCLUDERS))]
@@ -78,11 +78,11 @@ def sample_obstacles(
         else:
             bearing = heading + generator.uniform(-0.6, 0.6)
             spot = viewpoint + generator.uniform(1.5, 8.0) * np.array([math.cos(bearing), math.sin(bearing)])
-        ground = Occupied(np.tile(spot, (steps, 1)), 0.5 * math.hypot(size[0], size[1]))
+        ground = OccupiedGround(np.tile(spot, (steps, 1)), 0.5 * math.hypot(size[0], size[1]))
         turn, material = float(generator.uniform(-math.pi, math.pi)), sample_surface(generator)
         away = float(np.linalg.norm(ground.track - driven.track, axis=1).min())
         hides = 2.0 * ground.radius_m / away * camera.k[0, 0] / camera.width if away > 0 else math.inf
-        if options.duration_s > 0 and hides > MOST_HIDDEN:
+        if options.duration_s > 0 and hides > MAX_HIDDEN:
             continue
         if is_free(ground, [*occupied, driven], 0.05):
             centre = np.array([*spot, 0.5 * size[2]])

@@ -30,7 +30,7 @@ from scipy.interpolate import CubicSpline
 from scipy.ndimage import gaussian_filter1d
 
 from multihmr2_ros.body import Body
-from multihmr2_ros.simulation.motion.skeleton import bone_rotations
+from multihmr2_ros.simulation.motion.skeleton import compute_bone_rotations
 from multihmr2_ros.simulation.scene.scene import Person, Scene
 
 RATE_HZ = 30.0
@@ -43,7 +43,7 @@ BATCH = 64
 
 
 @dataclass(frozen=True, eq=False)
-class Footing:
+class PelvisTrajectory:
     """Where the pelvises of a scene's n people are at any time of it."""
 
     people: tuple[Person, ...]
@@ -53,30 +53,30 @@ class Footing:
         """(n,) m above the ground."""
         return np.zeros(0) if self.curve is None else np.asarray(self.curve(time_s))
 
-    def places(self, time_s: float) -> NDArray[np.float64]:
+    def positions(self, time_s: float) -> NDArray[np.float64]:
         """(n, 3) m, world."""
         over_ground = np.array([person.path.position(time_s) for person in self.people]).reshape(-1, 2)
         return np.column_stack([over_ground, self.heights(time_s)])
 
     def velocity(self, time_s: float) -> NDArray[np.float64]:
         """(n, 3) m/s, world: the central difference of the places, which are smooth, over a tenth of a second."""
-        before, after = self.places(time_s - VELOCITY_STEP_S), self.places(time_s + VELOCITY_STEP_S)
+        before, after = self.positions(time_s - VELOCITY_STEP_S), self.positions(time_s + VELOCITY_STEP_S)
         return (after - before) / (2.0 * VELOCITY_STEP_S)
 
 
-def footing(scene: Scene, body: Body) -> Footing:
+def compute_pelvis_trajectory(scene: Scene, body: Body) -> PelvisTrajectory:
     """The footing of everybody; body: low resolution will do, its soles are within 7 mm of the full one's."""
     if not scene.people:
-        return Footing((), None)
+        return PelvisTrajectory((), None)
     count = 1 + int(np.ceil((scene.duration_s + 2.0 * MARGIN_S) * RATE_HZ))
     times = -MARGIN_S + np.arange(count) / RATE_HZ
-    heights = np.stack([seated_heights(person, times, body) for person in scene.people], axis=1)
+    heights = np.stack([compute_ground_heights(person, times, body) for person in scene.people], axis=1)
     smooth = gaussian_filter1d(heights, SMOOTHING_S * RATE_HZ, axis=0, mode="nearest")
-    return Footing(scene.people, CubicSpline(times, smooth))
+    return PelvisTrajectory(scene.people, CubicSpline(times, smooth))
 
 
 @torch.no_grad()
-def seated_heights(person: Person, times: NDArray[np.float64], body: Body) -> NDArray[np.float64]:
+def compute_ground_heights(person: Person, times: NDArray[np.float64], body: Body) -> NDArray[np.float64]:
     """(t,) m: of the pelvis, were the lowest vertex at the clip's clearance at each of the times (t,) for itself."""
     shape = torch.from_numpy(np.asarray(person.shape, np.float32))[None].to(body.identity.device)
     rest = body.rest_bone_poses(shape).cpu().numpy()
@@ -84,7 +84,7 @@ def seated_heights(person: Person, times: NDArray[np.float64], body: Body) -> ND
     for some in np.split(times, range(BATCH, len(times), BATCH)):
         poses = [person.clip.pose(time) for time in some]
         resting = np.broadcast_to(rest, (len(some), *rest.shape[1:]))
-        turns = bone_rotations(poses, resting, body.bone_labels, body.bone_parents).astype(np.float32)
+        turns = compute_bone_rotations(poses, resting, body.bone_labels, body.bone_parents).astype(np.float32)
         posed = body(shape.expand(len(some), -1), torch.from_numpy(turns).to(shape.device))
         lowest = posed.vertices[:, body.surface_vertices, 2].amin(dim=1)
         above = (posed.joints[:, 0, 2] - lowest).cpu().numpy().astype(np.float64)

@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from multihmr2_ros.simulation.motion.behavior import Behaviour
 from multihmr2_ros.simulation.motion.clips import Clip, MotionClip
 from multihmr2_ros.simulation.motion.paths import ArcPath, MotionPath, Path
-from multihmr2_ros.simulation.motion.phenotypes import stature_of
-from multihmr2_ros.simulation.motion.roaming import roam, roams
+from multihmr2_ros.simulation.motion.phenotypes import estimate_stature
+from multihmr2_ros.simulation.motion.roaming import is_roaming, roam
 from multihmr2_ros.simulation.scene.options import SceneOptions
 from multihmr2_ros.simulation.scene.scene import Camera
 
@@ -40,30 +40,30 @@ TRIES = 60
 ROAMING_TRIES = 24
 AWAY_SHARE = 0.15  # of the places that people go to: out of the image, from where they come back
 LOOK_STEPS = 2  # of STEP_S between looks at who is in view
-LEAST_TIME_IN_VIEW = 0.6  # of the scene's time, for those who go about
+MIN_TIME_IN_VIEW = 0.6  # of the scene's time, for those who go about
 # The least height of a person in the image, as a share of the image's, for most.
-LEAST_SHARE = 0.2
+MIN_SHARE = 0.2
 
 
 @dataclass(frozen=True, eq=False)
-class Occupied:
+class OccupiedGround:
     """Ground that is taken over the scene's time: track (t, 2) m and a radius in m about it."""
 
     track: NDArray[np.float64]
     radius_m: float
 
 
-def times_of(options: SceneOptions) -> NDArray[np.float64]:
+def make_times(options: SceneOptions) -> NDArray[np.float64]:
     """(t,) s: when the scene's distances are looked at."""
     return np.linspace(0.0, options.duration_s, 1 + math.ceil(options.duration_s / STEP_S))
 
 
-def track_of(path: Path, times: NDArray[np.float64]) -> NDArray[np.float64]:
+def make_track(path: Path, times: NDArray[np.float64]) -> NDArray[np.float64]:
     """(t, 2) m: the path at the times."""
     return np.array([path.position(time) for time in times])
 
 
-def is_free(place: Occupied, others: list[Occupied], gap_m: float) -> bool:
+def is_free(place: OccupiedGround, others: list[OccupiedGround], gap_m: float) -> bool:
     """Whether a body is at every time further than gap_m from all others."""
     return all(
         np.linalg.norm(place.track - other.track, axis=1).min() > gap_m + place.radius_m + other.radius_m
@@ -71,12 +71,12 @@ def is_free(place: Occupied, others: list[Occupied], gap_m: float) -> bool:
     )
 
 
-class Placed(NamedTuple):
+class PlacedPerson(NamedTuple):
     """What a person does, where, and the ground that this takes."""
 
     clip: Clip
     path: Path
-    ground: Occupied
+    ground: OccupiedGround
 
 
 def place_person(
@@ -84,26 +84,26 @@ def place_person(
     shape: NDArray[np.floating],
     behaviour: Behaviour,
     camera: Camera,
-    others: list[Occupied],
+    others: list[OccupiedGround],
     options: SceneOptions,
-) -> Placed | None:
+) -> PlacedPerson | None:
     """A path that the camera sees and that is free of others; None where the scene has no room left."""
-    if roams(behaviour, options.duration_s):
+    if is_roaming(behaviour, options.duration_s):
         return _place_roaming(generator, shape, behaviour, camera, others, options)
-    times = times_of(options)
-    driven = Occupied(track_of(camera.path.base, times), 0.0)
+    times = make_times(options)
+    driven = OccupiedGround(make_track(camera.path.base, times), 0.0)
     wants_border = generator.random() < 0.12
     middle = 0.5 * options.duration_s
     for attempt in range(TRIES):
         distance, bearing = _sample_place(generator, shape, camera, others, options)
         path = _sample_path(generator, distance, bearing, behaviour, camera, options)
-        place = Occupied(track_of(path, times), behaviour.radius_m)
+        place = OccupiedGround(make_track(path, times), behaviour.radius_m)
         gap = GAP_M if attempt < TRIES // 2 else TIGHT_GAP_M
         near_camera = options.distance_m[0] if options.duration_s == 0 else CAMERA_GAP_M
-        seen = _seen_share(path.position(middle), stature_of(shape), camera, middle)
+        seen = _compute_visible_share(path.position(middle), estimate_stature(shape), camera, middle)
         enough = 0.0 < seen < 1.0 if wants_border and attempt < TRIES // 2 else seen >= 0.5
         if enough and is_free(place, others, gap) and is_free(place, [driven], near_camera - place.radius_m):
-            return Placed(behaviour.clip, path, place)
+            return PlacedPerson(behaviour.clip, path, place)
     return None
 
 
@@ -112,39 +112,45 @@ def _place_roaming(
     shape: NDArray[np.floating],
     behaviour: Behaviour,
     camera: Camera,
-    others: list[Occupied],
+    others: list[OccupiedGround],
     options: SceneOptions,
-) -> Placed | None:
+) -> PlacedPerson | None:
     """Somebody who goes about, is in the image for most of the time, and walks around others."""
-    times = times_of(options)
-    driven = Occupied(track_of(camera.path.base, times), 0.0)
-    stature = stature_of(shape)
-    going_around = [*others, Occupied(driven.track, CAMERA_GAP_M)]
+    times = make_times(options)
+    driven = OccupiedGround(make_track(camera.path.base, times), 0.0)
+    stature = estimate_stature(shape)
+    going_around = [*others, OccupiedGround(driven.track, CAMERA_GAP_M)]
 
     def target(time_s: float) -> NDArray[np.float64]:
         distance, bearing = _sample_place(generator, shape, camera, [], options)
         if generator.random() < AWAY_SHARE:
             bearing += math.copysign(generator.uniform(0.8, 1.4), bearing) * math.atan(camera.k[0, 2] / camera.k[0, 0])
-        return _ground_point(camera, distance, bearing, time_s)
+        return _compute_ground_point(camera, distance, bearing, time_s)
 
     for _ in range(ROAMING_TRIES):
         heading = float(generator.uniform(-math.pi, math.pi))
         clip, path = roam(
-            generator, behaviour, target(0.0), heading, options.duration_s, target, _around(going_around, options)
+            generator,
+            behaviour,
+            target(0.0),
+            heading,
+            options.duration_s,
+            target,
+            _make_neighbor_query(going_around, options),
         )
-        place = Occupied(track_of(path, times), behaviour.radius_m)
+        place = OccupiedGround(make_track(path, times), behaviour.radius_m)
         if not (is_free(place, others, TIGHT_GAP_M) and is_free(place, [driven], CAMERA_GAP_M - place.radius_m)):
             continue
         seen = [
-            _seen_share(where, stature, camera, time) >= 0.5
+            _compute_visible_share(where, stature, camera, time) >= 0.5
             for where, time in zip(place.track[::LOOK_STEPS], times[::LOOK_STEPS], strict=True)
         ]
-        if np.mean(seen) >= LEAST_TIME_IN_VIEW:
-            return Placed(clip, path, place)
+        if np.mean(seen) >= MIN_TIME_IN_VIEW:
+            return PlacedPerson(clip, path, place)
     return None
 
 
-def _around(others: list[Occupied], options: SceneOptions) -> Callable[[float], NDArray[np.float64]]:
+def _make_neighbor_query(others: list[OccupiedGround], options: SceneOptions) -> Callable[[float], NDArray[np.float64]]:
     """At a time in s: (o, 3) where the others are, m, and their radii."""
     tracks = np.array([other.track for other in others])
     radii = np.array([[other.radius_m] for other in others])
@@ -157,7 +163,7 @@ def _around(others: list[Occupied], options: SceneOptions) -> Callable[[float], 
     return at
 
 
-def _ground_point(camera: Camera, distance: float, bearing: float, time_s: float) -> NDArray[np.float64]:
+def _compute_ground_point(camera: Camera, distance: float, bearing: float, time_s: float) -> NDArray[np.float64]:
     """(2,) m: the point at a distance in m and a bearing in rad from where the camera is and looks at a time."""
     direction = camera.path.base.heading(time_s) + bearing
     point = camera.path.base.position(time_s) + distance * np.array([math.cos(direction), math.sin(direction)])
@@ -168,20 +174,20 @@ def _sample_place(
     generator: np.random.Generator,
     shape: NDArray[np.floating],
     camera: Camera,
-    others: list[Occupied],
+    others: list[OccupiedGround],
     options: SceneOptions,
 ) -> tuple[float, float]:
     """Distance in m and bearing in rad from the camera at mid-time."""
     least, most = options.distance_m
-    stature = stature_of(shape)
+    stature = estimate_stature(shape)
     fills = camera.k[1, 1] * stature / camera.height  # the distance at which the person is as high as the image
     kind = generator.random()
     if kind < 0.2:  # a half body
         low, high = 0.45 * fills, 1.0 * fills
     elif kind < 0.93:
-        low, high = fills, fills / LEAST_SHARE
+        low, high = fills, fills / MIN_SHARE
     else:
-        low, high = fills / LEAST_SHARE, most
+        low, high = fills / MIN_SHARE, most
     low, high = np.clip([low, high], least, most)
     # Even over the ground would be far people only; even over the logarithm gives every size in the image its share.
     distance = float(np.exp(generator.uniform(np.log(low), np.log(high)))) if high > low else float(low)
@@ -206,7 +212,7 @@ def _sample_path(
     """A path through the place at mid-time: people who stand often face the camera, others go anywhere."""
     middle = 0.5 * options.duration_s
     direction = camera.path.base.heading(middle) + bearing
-    x, y = _ground_point(camera, distance, bearing, middle)
+    x, y = _compute_ground_point(camera, distance, bearing, middle)
     heading = float(generator.uniform(-math.pi, math.pi))
     if behaviour.speed_mps == 0 and generator.random() < 0.4:
         heading = direction + math.pi + float(generator.normal(0.0, 0.5))
@@ -216,7 +222,7 @@ def _sample_path(
     return ArcPath(float(x), float(y), heading, behaviour.speed_mps, turn_rate, middle)
 
 
-def _seen_share(position: NDArray[np.float64], stature: float, camera: Camera, time_s: float) -> float:
+def _compute_visible_share(position: NDArray[np.float64], stature: float, camera: Camera, time_s: float) -> float:
     """The share of a standing body's axis that is in the image at a time."""
     camera_from_world = np.linalg.inv(camera.path.world_from_camera(time_s))
     heights = np.linspace(0.05, 0.95, 7) * stature

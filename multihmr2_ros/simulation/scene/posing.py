@@ -23,8 +23,8 @@ import torch
 from numpy.typing import NDArray
 
 from multihmr2_ros.body import Body
-from multihmr2_ros.simulation.motion.pose import about
-from multihmr2_ros.simulation.motion.skeleton import bone_rotations
+from multihmr2_ros.simulation.motion.pose import rotate_about
+from multihmr2_ros.simulation.motion.skeleton import compute_bone_rotations
 from multihmr2_ros.simulation.scene.scene import Scene
 
 
@@ -69,9 +69,9 @@ def pose_scene(scene: Scene, time_s: float, body: Body, heights: NDArray[np.floa
     poses = [person.clip.pose(time_s) for person in people]
     shape_tensor = torch.from_numpy(shape).to(device)
     rest = body.rest_bone_poses(shape_tensor).cpu().numpy()
-    turns = bone_rotations(poses, rest, body.bone_labels, body.bone_parents)
+    turns = compute_bone_rotations(poses, rest, body.bone_labels, body.bone_parents)
     for row, person in enumerate(people):
-        heading = about(2, person.path.heading(time_s))
+        heading = rotate_about(2, person.path.heading(time_s))
         turns[row, 0] = camera_from_world[:3, :3] @ heading @ turns[row, 0]
     rotations = turns.astype(np.float32)
 

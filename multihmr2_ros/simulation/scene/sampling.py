@@ -24,22 +24,22 @@ from numpy.typing import NDArray
 from multihmr2_ros.camera import intrinsics_from_fov
 from multihmr2_ros.simulation.appearance.appearance import sample_appearance
 from multihmr2_ros.simulation.motion.behavior import sample_behaviour
-from multihmr2_ros.simulation.motion.paths import ArcPath, CameraPath, Path, weaving_path
-from multihmr2_ros.simulation.motion.phenotypes import sample_shape, stature_of
-from multihmr2_ros.simulation.motion.retarget import motion_files
-from multihmr2_ros.simulation.motion.roaming import roams
-from multihmr2_ros.simulation.scene.environment import sample_surroundings
-from multihmr2_ros.simulation.scene.obstacles import chair_for, sample_obstacles
+from multihmr2_ros.simulation.motion.paths import ArcPath, CameraPath, Path, make_weaving_path
+from multihmr2_ros.simulation.motion.phenotypes import estimate_stature, sample_shape
+from multihmr2_ros.simulation.motion.retarget import list_motion_files
+from multihmr2_ros.simulation.motion.roaming import is_roaming
+from multihmr2_ros.simulation.scene.environment import sample_environment
+from multihmr2_ros.simulation.scene.obstacles import make_chair, sample_obstacles
 from multihmr2_ros.simulation.scene.options import SceneOptions
-from multihmr2_ros.simulation.scene.placing import Occupied, place_person
+from multihmr2_ros.simulation.scene.placing import OccupiedGround, place_person
 from multihmr2_ros.simulation.scene.scene import Camera, Obstacle, Person, Scene
 from multihmr2_ros.simulation.scene.sensor import sample_sensor
 
 EMPTY_SHARE = 0.04
 SPARE_PEOPLE = 20
-GREATEST_SPEED_MPS = 1.0
-LONGEST_DRIVE_M = 6.0
-GREATEST_TURN_RATE_RADPS = math.radians(45)
+MAX_SPEED_MPS = 1.0
+MAX_DRIVE_M = 6.0
+MAX_TURN_RATE_RADPS = math.radians(45)
 
 
 def sample_scene(generator: np.random.Generator, options: SceneOptions) -> Scene:
@@ -50,14 +50,14 @@ def sample_scene(generator: np.random.Generator, options: SceneOptions) -> Scene
     seed = int(generator.integers(2**31))
     count = _sample_count(generator, options)
     shapes = [sample_shape(generator) for _ in range(count)]
-    motions = motion_files(options.motions) if options.motions else ()
+    motions = list_motion_files(options.motions) if options.motions else ()
     doings = [sample_behaviour(generator, shape, motions) for shape in shapes]
     camera = _sample_camera(generator, shapes, options)
     people: list[Person] = []
     obstacles: list[Obstacle] = []
-    occupied: list[Occupied] = []
+    occupied: list[OccupiedGround] = []
     # Those who go about come last: they walk around the others.
-    waiting = sorted(zip(shapes, doings, strict=True), key=lambda pair: roams(pair[1], options.duration_s))
+    waiting = sorted(zip(shapes, doings, strict=True), key=lambda pair: is_roaming(pair[1], options.duration_s))
     spare = SPARE_PEOPLE
     while waiting:
         shape, doing = waiting.pop(0)
@@ -66,7 +66,7 @@ def sample_scene(generator: np.random.Generator, options: SceneOptions) -> Scene
             appearance = sample_appearance(generator, shape, options.garments)
             people.append(Person(len(people) + 1, shape, placed.clip, placed.path, appearance))
             occupied.append(placed.ground)
-            obstacles += chair_for(generator, people[-1])
+            obstacles += make_chair(generator, people[-1])
         if not waiting and len(people) < options.people[0] and spare > 0:
             spare -= 1
             shape = sample_shape(generator)
@@ -77,7 +77,7 @@ def sample_scene(generator: np.random.Generator, options: SceneOptions) -> Scene
         people=tuple(people),
         camera=camera,
         obstacles=tuple(obstacles),
-        surroundings=sample_surroundings(generator, options),
+        environment=sample_environment(generator, options),
         sensor=sample_sensor(generator, options),
         frame_rate_hz=options.frame_rate_hz,
         duration_s=options.duration_s,
@@ -101,7 +101,7 @@ def _sample_camera(generator: np.random.Generator, shapes: list[NDArray[np.float
     k = intrinsics_from_fov(fov, options.width, options.height)
     height = float(generator.uniform(*options.camera_height_m))
     base = _sample_drive(generator, options.duration_s) if options.moving_camera else ArcPath(0.0, 0.0, 0.0)
-    stature = float(np.mean([stature_of(shape) for shape in shapes])) if shapes else 1.6
+    stature = float(np.mean([estimate_stature(shape) for shape in shapes])) if shapes else 1.6
     distance = np.clip(k[1, 1] * stature / options.height * generator.uniform(1.0, 2.5), *options.distance_m)
     pitch = math.atan2(height - 0.55 * stature, distance) + generator.normal(0.0, 0.08) * fov
     roll = float(generator.normal(0.0, math.radians(2.0)))
@@ -111,7 +111,7 @@ def _sample_camera(generator: np.random.Generator, shapes: list[NDArray[np.float
 
 def _sample_drive(generator: np.random.Generator, duration_s: float) -> Path:
     """A robot that drives on and looks to both sides."""
-    fastest = min(GREATEST_SPEED_MPS, LONGEST_DRIVE_M / max(duration_s, 1e-3))
+    fastest = min(MAX_SPEED_MPS, MAX_DRIVE_M / max(duration_s, 1e-3))
     speed = float(generator.uniform(0.0, fastest))
-    turn_rate = float(generator.uniform(-1.0, 1.0)) * GREATEST_TURN_RATE_RADPS
-    return weaving_path(speed, turn_rate, float(generator.uniform(4.0, 8.0)), duration_s)
+    turn_rate = float(generator.uniform(-1.0, 1.0)) * MAX_TURN_RATE_RADPS
+    return make_weaving_path(speed, turn_rate, float(generator.uniform(4.0, 8.0)), duration_s)

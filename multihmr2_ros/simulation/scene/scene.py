@@ -30,7 +30,7 @@ from multihmr2_ros.simulation.appearance.appearance import Appearance
 from multihmr2_ros.simulation.appearance.materials import Material
 from multihmr2_ros.simulation.motion.clips import Clip
 from multihmr2_ros.simulation.motion.paths import CameraPath, Path
-from multihmr2_ros.simulation.scene.environment import Surroundings
+from multihmr2_ros.simulation.scene.environment import Environment
 from multihmr2_ros.simulation.scene.sensor import SensorEffects
 
 
@@ -86,7 +86,7 @@ class Scene:
     people: tuple[Person, ...]
     camera: Camera
     obstacles: tuple[Obstacle, ...]
-    surroundings: Surroundings
+    environment: Environment
     sensor: SensorEffects
     frame_rate_hz: float
     duration_s: float

@@ -25,7 +25,7 @@ from multihmr2_ros.simulation.scene.options import SceneOptions
 
 LOW_LIGHT_PROBABILITY = 0.08
 # Photo-electrons of a white pixel: hundreds in the dark, tens of thousands in the sun.
-FEWEST_ELECTRONS, MOST_ELECTRONS = 300.0, 20000.0
+MIN_ELECTRONS, MAX_ELECTRONS = 300.0, 20000.0
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def sample_sensor(generator: np.random.Generator, options: SceneOptions) -> Sens
     """A camera, from good to bad; blur lengths are for the image's own size."""
     size = options.height / 240.0
     low_light = generator.random() < LOW_LIGHT_PROBABILITY
-    electrons = np.exp(generator.uniform(np.log(FEWEST_ELECTRONS), np.log(MOST_ELECTRONS)))
+    electrons = np.exp(generator.uniform(np.log(MIN_ELECTRONS), np.log(MAX_ELECTRONS)))
     blurred, defocused = generator.random() < 0.15, generator.random() < 0.25
     return SensorEffects(
         exposure=float(np.exp(generator.normal(0.0, 0.3)) * (generator.uniform(0.1, 0.3) if low_light else 1.0)),

@@ -25,22 +25,27 @@ import torch
 from multihmr2_ros.body import Body
 from multihmr2_ros.simulation.motion.behavior import sample_speed
 from multihmr2_ros.simulation.motion.clips import FADE_S, Clip, GaitClip, MotionClip, RandomClip, StagedClip
-from multihmr2_ros.simulation.motion.gaits import GAITS, Manner
+from multihmr2_ros.simulation.motion.gaits import GAITS, GaitStyle
 from multihmr2_ros.simulation.motion.paths import ArcPath, CameraPath, MotionPath
-from multihmr2_ros.simulation.motion.phenotypes import leg_of
+from multihmr2_ros.simulation.motion.phenotypes import estimate_leg_length
 from multihmr2_ros.simulation.motion.random_poses import sample_angles
 from multihmr2_ros.simulation.motion.retarget import load_motion
 from multihmr2_ros.simulation.scene import Camera, Person, Scene
-from multihmr2_ros.simulation.scene.pelvis_trajectory import MARGIN_S, Footing, footing, seated_heights
+from multihmr2_ros.simulation.scene.pelvis_trajectory import (
+    MARGIN_S,
+    PelvisTrajectory,
+    compute_ground_heights,
+    compute_pelvis_trajectory,
+)
 from multihmr2_ros.simulation.scene.posing import pose_scene
-from multihmr2_ros.simulation.sequence import one_thread
+from multihmr2_ros.simulation.sequence import limit_to_one_thread
 from test import paths
 
 MOTIONS = paths.SHARED / "data" / "motions"
 # Recordings of 12 frames a second (their names have "__") bend at every frame when somebody runs: they are for stills.
 RECORDINGS = sorted(path.stem for path in MOTIONS.glob("*.bvh") if "__" not in path.stem)
 ADULT = np.array([0.5, 2 / 3, 0.5, 0.5, 0.4, 0.5], np.float32)
-LEG_M = leg_of(ADULT)
+LEG_M = estimate_leg_length(ADULT)
 DURATION_S = 2.0
 
 
@@ -60,8 +65,8 @@ def moving(clip: Clip, speed_mps: float = 0.0) -> Scene:
 def built_in(gait: str) -> tuple[GaitClip, float]:
     """A gait, and the fastest speed of its kind that three draws give."""
     generator = np.random.default_rng(0)
-    speed = max(sample_speed(generator, gait, Manner(leg_m=LEG_M)) for _ in range(3))
-    return GaitClip(gait, Manner(leg_m=LEG_M, speed_mps=speed)), speed
+    speed = max(sample_speed(generator, gait, GaitStyle(leg_m=LEG_M)) for _ in range(3))
+    return GaitClip(gait, GaitStyle(leg_m=LEG_M, speed_mps=speed)), speed
 
 
 def staged(*gaits: str) -> StagedClip:
@@ -74,13 +79,13 @@ def recorded(name: str) -> MotionClip:
     return MotionClip(motion, max(MARGIN_S, motion.duration_s - DURATION_S + FADE_S), LEG_M, mirrored=False)
 
 
-def check(scene: Scene, body: Body) -> Footing:
+def check(scene: Scene, body: Body) -> PelvisTrajectory:
     """No jolts, and velocities that are the central differences of the places at 10 and 30 images a second."""
-    with one_thread():
-        ground = footing(scene, body)
+    with limit_to_one_thread():
+        ground = compute_pelvis_trajectory(scene, body)
     for rate in (10.0, 30.0):
         times = np.arange(1.0 / rate, DURATION_S, 1.0 / rate)
-        before, after = (np.array([ground.places(time + side / rate)[0] for time in times]) for side in (-1.0, 1.0))
+        before, after = (np.array([ground.positions(time + side / rate)[0] for time in times]) for side in (-1.0, 1.0))
         velocity = np.array([ground.velocity(time)[0] for time in times])
         differences = 0.5 * rate * (after - before)
         assert np.abs(velocity - differences)[:, 2].max() < 0.3
@@ -95,7 +100,7 @@ def test_built_in_behaviours_have_no_jolts(body: Body, gait: str) -> None:
     scene = moving(*built_in(gait))
     ground = check(scene, body)
     times = np.arange(0.0, DURATION_S, 0.1)
-    off = [ground.heights(time) for time in times] - seated_heights(scene.people[0], times, body)[:, None]
+    off = [ground.heights(time) for time in times] - compute_ground_heights(scene.people[0], times, body)[:, None]
     assert np.abs(off).max() < {"run": 0.1, "walk": 0.03}.get(gait, 0.015)
 
 
@@ -120,25 +125,25 @@ def test_recorded_motions_have_no_jolts(body: Body, name: str) -> None:
 
 def test_pictures_have_their_people_there(body: Body) -> None:
     scene = moving(*built_in("run"))
-    ground = footing(scene, body)
+    ground = compute_pelvis_trajectory(scene, body)
     for time in (0.0, 0.13, 1.4):
         posed = pose_scene(scene, time, body, ground.heights(time))
         pelvis = posed.world_from_camera @ [*posed.joints[0, 0], 1.0]
-        np.testing.assert_allclose(pelvis[:3], ground.places(time)[0], atol=1e-5)
+        np.testing.assert_allclose(pelvis[:3], ground.positions(time)[0], atol=1e-5)
 
 
 def test_runners_bounce_and_are_as_high_as_those_put_on_the_ground(body: Body) -> None:
     scene = moving(*built_in("run"))
-    ground, times = footing(scene, body), np.arange(0.0, DURATION_S, 0.02)
+    ground, times = compute_pelvis_trajectory(scene, body), np.arange(0.0, DURATION_S, 0.02)
     heights = np.array([ground.heights(time)[0] for time in times])
     assert 0.02 < np.ptp(heights) < 0.15
-    assert heights.mean() == pytest.approx(seated_heights(scene.people[0], times, body).mean(), abs=0.005)
+    assert heights.mean() == pytest.approx(compute_ground_heights(scene.people[0], times, body).mean(), abs=0.005)
 
 
 def test_seated_heights_are_those_of_a_still(body: Body) -> None:
     scene = moving(*built_in("crawl"))
     times = np.array([0.0, 0.4])
-    for time, height in zip(times, seated_heights(scene.people[0], times, body), strict=True):
+    for time, height in zip(times, compute_ground_heights(scene.people[0], times, body), strict=True):
         posed = pose_scene(scene, time, body)
         assert (posed.world_from_camera @ [*posed.joints[0, 0], 1.0])[2] == pytest.approx(height, abs=1e-5)
 
@@ -146,8 +151,8 @@ def test_seated_heights_are_those_of_a_still(body: Body) -> None:
 def test_a_stills_footing_and_that_of_nobody(body: Body) -> None:
     nothing: Any = None
     still, camera = moving(*built_in("walk")), moving(*built_in("walk")).camera
-    alone = footing(Scene(0, still.people, camera, (), nothing, nothing, 10.0, 0.0), body)
+    alone = compute_pelvis_trajectory(Scene(0, still.people, camera, (), nothing, nothing, 10.0, 0.0), body)
     assert torch.isfinite(torch.from_numpy(alone.velocity(0.0))).all()
-    nobody = footing(Scene(0, (), camera, (), nothing, nothing, 10.0, 1.0), body)
+    nobody = compute_pelvis_trajectory(Scene(0, (), camera, (), nothing, nothing, 10.0, 1.0), body)
     assert nobody.heights(0.5).shape == (0,)
     assert nobody.velocity(0.5).shape == (0, 3)
