@@ -44,7 +44,7 @@ class Labels:
     joints_2d        (n, 163, 2) px. All px are where the image, with its lens, shows the points; NaN behind the camera
     box              (n, 4) px, x0 y0 x1 y1 of the whole person with clothes, clipped to the image; NaN where outside
     visible_box      (n, 4) px of the visible pixels' outer borders; NaN where none is
-    visible_fraction (n,) visible share of what the person alone would cover in an unbounded image (approximation: see
+    visible_fraction (n,) visible share of the person's silhouette, alone in an unbounded image (approximation: see
                      Renderer); 0 where no pixel is visible
     visible_pixels   (n,) int64
     """
@@ -67,13 +67,13 @@ class Labels:
 
     @property
     def findable(self) -> NDArray[np.bool_]:
-        """(n,) whether a detector should find the person; the others are neither right nor wrong."""
+        """(n,) whether a detector should find the person; others count neither as hits nor as errors."""
         height = np.nan_to_num(self.visible_box[:, 3] - self.visible_box[:, 1])
         return (height >= FINDABLE_HEIGHT_PX) & (self.visible_fraction >= FINDABLE_FRACTION)
 
 
 def make_labels(scene: Scene, posed: PosedScene, rendered: RenderedImage) -> Labels:
-    """The truth about `rendered`, the picture of `posed`."""
+    """Return the truth about `rendered`, the image of `posed`."""
     lens = CameraRays(scene.camera)
     count = len(posed.person_id)
     visible_box, visible_pixels = _measure_visible(rendered.instances, count)

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A scene over time: its images, and the truth about them as People."""
+"""Renders a scene over time: its images, and the truth about them as People."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Vertices = Literal["none", "low", "full"]
 
 @dataclass(frozen=True, eq=False)
 class SimulatedFrame:
-    """One image of a scene, and everything that is true about it.
+    """One image of a scene with its ground truth.
 
     velocity (n, 3) float64 m/s: of the pelvises over the ground, in the world's axes. people: see `make_people`.
     """
@@ -68,14 +68,14 @@ def limit_to_one_thread() -> Iterator[None]:
 
 
 class SceneRenderer:
-    """Renders whole scenes; loading takes seconds, so one studio serves many."""
+    """Renders whole scenes; loading takes seconds, so use one renderer for many scenes."""
 
     def __init__(self) -> None:
         self._body, self._low = Body("full"), Body("low")
         self._renderer = Renderer(self._body)
 
     def render_frames(self, seed: int, options: SceneOptions, vertices: Vertices = "low") -> Iterator[SimulatedFrame]:
-        """The scene of a seed, image by image; the same seed and options give the same bytes on one machine."""
+        """Yield the images of the scene of a seed; the same seed and options give the same bytes on one machine."""
         generator = np.random.default_rng(seed)
         scene = sample_scene(generator, options)
         ground = compute_pelvis_trajectory(scene, self._low)
@@ -91,7 +91,7 @@ class SceneRenderer:
 
 
 def count_frames(options: SceneOptions) -> int:
-    """The number of a sequence's images: one at least."""
+    """Return the number of images of a sequence, at least one."""
     return max(1, round(options.duration_s * options.frame_rate_hz))
 
 
@@ -104,10 +104,10 @@ def make_people(
     *,
     moving: bool,
 ) -> People:
-    """Everybody of the scene as People, seen or not, in descending visible fraction.
+    """Return all people of the scene as People, visible or not, in descending visible fraction.
 
     score is the visible fraction, track_id the person_id; every track is confirmed and as old as the scene. velocity is
-    that over the ground: in the camera's axes where the camera stands, in the world's ("fixed") where it moves.
+    over the ground: in the camera's axes if the camera stands still, in the world's ("fixed") if it moves.
     """
     count = len(posed.person_id)
     body = low(torch.from_numpy(posed.shape), torch.from_numpy(posed.rotations))

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What people wear: skin, hair, clothes painted by body region, and real garment meshes. Data only, drawn at random."""
+"""Looks of people: skin, hair, clothes painted by body region, and real garment meshes. Data only, drawn at random."""
 
 from __future__ import annotations
 

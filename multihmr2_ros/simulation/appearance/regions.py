@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Which part of the body every triangle is on, and from that its material: clothes painted onto the rest pose."""
+"""Assigns triangles to parts of the body, and materials to them: clothes are painted onto the rest pose."""
 
 from __future__ import annotations
 

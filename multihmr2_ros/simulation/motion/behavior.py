@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What people of a given build do: a clip, and how fast it takes them over the ground."""
+"""Behaviors of people of a given build: a clip, and its speed over the ground."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ Name = TypeVar("Name", bound=str)
 
 
 class Behaviour(NamedTuple):
-    """A clip, and what it does over the ground.
+    """A clip with its motion over the ground.
 
     speed_mps: of the path. turn_rate_radps: its greatest. radius_m: of the ground that the body needs around the path.
     """
@@ -85,7 +85,7 @@ class Behaviour(NamedTuple):
 def sample_behaviour(
     generator: np.random.Generator, shape: NDArray[np.floating], motions: Sequence[Path] = ()
 ) -> Behaviour:
-    """What a person of phenotypes (6,) does; motions: BVH files."""
+    """Sample the behavior of a person of phenotypes (6,). motions: BVH files."""
     stature, infant = estimate_stature(shape), is_infant(shape)
     if motions and not infant and generator.random() < MOTION_SHARE:
         return _sample_motion(generator, shape, motions)

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""BVH motion files, read with suspicion: joints, their hierarchy, and where they are in every frame.
+"""Reads untrusted BVH motion files: joints, their hierarchy, and their positions in every frame.
 
 A file is text: HIERARCHY with ROOT, JOINT and End Site blocks ({ OFFSET, CHANNELS, children }), then MOTION with the
 number of frames, the time of one, and one number per channel and frame. Lengths have the file's own unit, angles are
@@ -214,7 +214,7 @@ def _parse_number(token: str) -> float:
 
 
 def _read_motion(joints: tuple[Joint, ...], text: str) -> Bvh:
-    """Reads what follows MOTION."""
+    """Reads the section MOTION."""
     head = text.split(None, 5)
     if len(head) < 5 or head[0] != "Frames:" or head[2:4] != ["Frame", "Time:"]:
         raise _make_error("'Frames: N' and 'Frame Time: S' after MOTION", " ".join(head[:5]))
@@ -237,7 +237,7 @@ def _read_motion(joints: tuple[Joint, ...], text: str) -> Bvh:
 def _parse_numbers(text: str) -> NDArray[np.float64]:
     """(N,): the numbers of a text that holds nothing else."""
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # NumPy only warns of what is no number
+        warnings.simplefilter("error")  # NumPy only warns of text that is not a number
         try:
             values = np.fromstring(text, np.float64, sep=" ") if text.strip() else np.zeros(0)
         except (DeprecationWarning, ValueError):

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Clips: what a body does over time, apart from where it goes."""
+"""Clips: motion of a body over time, without its path over the ground."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class MotionClip:
         return self.leg_m * np.array([1.0, -1.0 if self.mirrored else 1.0]) * place
 
     def _blend_frames(self, time_s: float) -> list[tuple[float, int, float]]:
-        """What is seen at a time: shares, which sum to 1, of frames of repetitions."""
+        """Return the blended frames at a time as (share, repetition, frame); the shares sum to 1."""
         last = len(self.motion.travel) - 1
         position = max(0.0, self.start_s + time_s) / self.motion.frame_s
         if last == 0:
@@ -119,7 +119,7 @@ class MotionClip:
 
     @functools.cached_property
     def _period(self) -> float:
-        """Frames from one beginning to the next: the recording without what fades."""
+        """Frames from one beginning to the next: the recording without the part that fades out."""
         last = len(self.motion.travel) - 1
         return last - min(FADE_S / self.motion.frame_s, 0.25 * last)
 

@@ -51,7 +51,7 @@ class GaitStyle:
 
     leg_m: hip to ankle. speed_mps: of the path. phase: of the cycle at time 0, in cycles. tempo_hz: of idle movement.
     vigour: 1 is usual. lean: of the trunk, forward. left_arm, right_arm: at rest. side: +1 left or −1 right, where a
-    gait uses one side. spread: of the legs. variant: in [0, 1), what else a gait leaves open.
+    gait uses one side. spread: of the legs. variant: in [0, 1), selects among variants of a gait.
     """
 
     leg_m: float = 0.88

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Where people and cameras go. World frame: metres, z up; headings in rad about z from the x axis."""
+"""Paths of people and cameras. World frame: metres, z up; headings in rad about z from the x axis."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FORWARD_FROM_OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 
 
 
 class Path(Protocol):
-    """A person's way over the ground."""
+    """A person's path over the ground."""
 
     def position(self, time_s: float) -> NDArray[np.float64]:
         """(2,) x, y in m."""
@@ -88,7 +88,7 @@ class MotionPath:
 
 @dataclass(frozen=True, eq=False)
 class TablePath:
-    """A way that was found step by step: places (t, 2) m and headings (t,) rad, without jumps, at times (t,) s."""
+    """A path found step by step: positions (t, 2) m and headings (t,) rad, without jumps, at times (t,) s."""
 
     times: NDArray[np.float64]
     places: NDArray[np.float64]
@@ -102,7 +102,7 @@ class TablePath:
 
 
 def make_weaving_path(speed_mps: float, turn_rate_radps: float, period_s: float, duration_s: float) -> TablePath:
-    """Through the origin at mid-time with heading 0 and the given turn rate, its greatest; a period has both sides."""
+    """Return a path through the origin at mid-time with heading 0; the turn rate swings between ± the given one."""
     step_s = 0.01
     half = math.ceil((0.5 * duration_s + 1.0) / step_s)
     elapsed = step_s * np.arange(-half, half + 1)
@@ -116,7 +116,7 @@ def make_weaving_path(speed_mps: float, turn_rate_radps: float, period_s: float,
 
 @dataclass(frozen=True)
 class CameraPath:
-    """A camera at a fixed height on a base that stands or drives an arc.
+    """A camera at a fixed height on a base that stands still or drives.
 
     pitch_rad: down is positive. roll_rad: about the optical axis, clockwise as seen in the image's direction.
     """

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Who is in a scene: phenotypes from newborns to the old, and what follows from them without posing a body."""
+"""Phenotypes of people from newborns to the old, with stature and leg length computed without posing a body."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def sample_shape(generator: np.random.Generator) -> NDArray[np.float32]:
 
 
 def estimate_stature(shape: NDArray[np.floating]) -> float:
-    """Standing height in m of phenotypes (6,), good to a few per cent."""
+    """Estimate the standing height in m of phenotypes (6,), within a few percent."""
     gender, age, height = (float(shape[column]) for column in (0, 1, 4))
     by_age = [
         (1.0 - gender) * ((1.0 - height) * male[0] + height * male[1])
@@ -62,5 +62,5 @@ def estimate_leg_length(shape: NDArray[np.floating]) -> float:
 
 
 def is_infant(shape: NDArray[np.floating]) -> bool:
-    """Whether somebody of phenotypes (6,) is too young to go about upright all day."""
+    """Return whether a person of phenotypes (6,) is too young to walk upright all day."""
     return bool(shape[1] < INFANT_AGE) or estimate_stature(shape) < INFANT_STATURE_M

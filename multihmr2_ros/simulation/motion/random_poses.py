@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from multihmr2_ros.simulation.motion.pose import SIDES, Arm, Leg, Pose, Trunk, pose_from_angles
 
-# Least and greatest angle of every field, rad; anatomical ranges of motion, less what few people ever use.
+# Least and greatest angle of every field, rad; anatomical ranges of motion without rarely used extremes.
 TRUNK_LIMITS = ((-0.3, 0.3), (-0.25, 1.0), (-0.3, 0.3), (-0.6, 0.6), (-0.2, 0.5), (-0.3, 0.3))
 ARM_LIMITS = ((-0.7, 2.9), (0.05, 1.7), (-1.3, 1.2), (0.0, 2.4))
 LEG_LIMITS = ((-0.4, 2.0), (-0.1, 0.8), (-0.3, 0.7), (0.0, 2.2))
@@ -34,7 +34,7 @@ EASE = np.array([0.0] * 6 + [0.0, 0.16, 0.3, 0.3] * 2 + [0.0, 0.03, 0.1, 0.05] *
 MAX_FLEXION = 2.2  # of a hip, the lean of the trunk included
 TRIES = 60
 
-# A body of leg length 1 for the test of what touches what: lengths from hip to hip and so on, and radii.
+# A body of leg length 1 for the test of self-contact: lengths from hip to hip and so on, and radii.
 TRUNK_LENGTH, SHOULDER_HEIGHT, HALF_SHOULDERS, HALF_HIPS = 0.55, 0.54, 0.21, 0.12
 UPPER_ARM, FOREARM, HAND, THIGH, SHIN = 0.33, 0.29, 0.18, 0.5, 0.5
 TRUNK_RADIUS, HEAD_HEIGHT, HEAD_RADIUS, LIMB_RADIUS = 0.2, 0.78, 0.18, 0.1
@@ -61,7 +61,7 @@ def pose_from_random_angles(angles: NDArray[np.float64]) -> Pose:
 
 
 def is_self_touching(pose: Pose) -> bool:
-    """Whether an arm goes through trunk, head, thigh or the other arm, or a leg through the other."""
+    """Return whether an arm goes through trunk, head, thigh or the other arm, or a leg through the other."""
     pelvis, chest = pose["pelvis"], pose["chest"]
     neck, head = pelvis[:, 2] * 0.5 * TRUNK_LENGTH + chest[:, 2] * 0.5 * TRUNK_LENGTH, chest[:, 2] * HEAD_HEIGHT
     arms, legs = [], []

@@ -46,7 +46,7 @@ RATE_HZ = 60.0  # more frames a second than this are thinned out
 BENT_RAD = (0.3, 0.8)  # the bend at which a hinge begins to decide the twist, and at which it does
 MAX_TWIST_RAD = 1.5
 MAX_JUMP_S = 0.8
-TIPTOE = 0.06  # of the leg's length: how far the lowest joint of somebody on the ground may rise
+TIPTOE = 0.06  # of the leg's length: how far the lowest joint of a person on the ground may rise
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""People who go about for a while: from place to place in the camera's view, stopping, turning and doing things.
+"""Roaming people: they walk between places in the camera's view, stop, turn and gesture.
 
 A walk is found step by step: towards a place, around others and the camera, at bounded acceleration and turn rate.
-What was walked then stands in tables, so that a scene remains data.
+The walked path is stored in tables, so that a scene remains data.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ TURN_RATE_RADPS = 1.6
 MOTION_TURN_RATE_RADPS = 0.9  # of a recorded motion, whose feet would slide
 ARRIVED_M = 0.35
 MAX_LEG_S = 10.0
-CLEAR_M = 0.9  # from somebody's ground, from where on a walker begins to go around
+CLEAR_M = 0.9  # from the ground of another person, where a walker begins to avoid them
 # Gait → weight, of people who stop.
 PAUSES = {"stand": 0.62, "wave": 0.1, "reach": 0.1, "cheer": 0.03, "bend": 0.06, "crouch": 0.06, "kneel": 0.03}
 ROAMING_GAITS = ("walk", "run", "turn", *PAUSES)
@@ -53,7 +53,7 @@ Others = Callable[[float], Vector]  # a time in s → whom to go around, (o, 3):
 
 
 def is_roaming(behaviour: Behaviour, duration_s: float) -> bool:
-    """Whether somebody goes about, instead of doing one thing all the time."""
+    """Return whether a person walks between places instead of doing one thing all the time."""
     if duration_s < MIN_DURATION_S:
         return False
     clip = behaviour.clip
@@ -69,7 +69,7 @@ def roam(
     target: Target,
     others: Others,
 ) -> tuple[Clip, TablePath]:
-    """What somebody does, and where, from `start` (2,) m on, with the heading at time 0."""
+    """Simulate a roaming person from `start` (2,) m on, with the heading at time 0; return clip and path."""
     walker = _Walker(generator, behaviour, target, others, start, heading_rad)
     if isinstance(behaviour.clip, MotionClip):
         for time in _make_times(duration_s):
@@ -88,7 +88,7 @@ def _make_times(duration_s: float) -> Vector:
 
 @dataclass(eq=False)
 class _Walker:
-    """Somebody on the way. restless: the chance to go somewhere else after a pause; stay_s: least and longest pause."""
+    """A roaming person. restless: the chance to go somewhere else after a pause; stay_s: least and longest pause."""
 
     generator: np.random.Generator
     behaviour: Behaviour
@@ -212,7 +212,7 @@ class _Walker:
         self.speed += min(max(wanted_mps - self.speed, -most), most)
 
     def _choose_direction(self, time_s: float) -> float:
-        """rad: to the goal, but around everybody who is near: aside of them, and away when close."""
+        """Return the direction (rad) to the goal, deflected around people who are near and away from close ones."""
         assert self.goal is not None
         ahead = self.goal - self.place
         direction = ahead / max(float(np.linalg.norm(ahead)), 1e-6)

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Pictures for the renderer, in linear light: the backdrop of a camera's view, and textures."""
+"""Images for the renderer, in linear light: the backdrop of a camera's view, and textures."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ LINEAR_OF_BYTE = to_linear(np.arange(256, dtype=np.float32) / 255.0)
 
 @functools.lru_cache(maxsize=IMAGE_CACHE)
 def load_image(path: Path) -> NDArray[np.uint8]:
-    """(h, w, 3) uint8 RGB; UserError where the file is no picture."""
+    """(h, w, 3) uint8 RGB; raises UserError where the file is not an image."""
     try:
         data = np.frombuffer(Path(path).read_bytes(), np.uint8)
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; name a folder of readable pictures") from error
+        raise UserError(f"cannot read {path}: {error.strerror}; name a folder of readable images") from error
     picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     if picture is None:
-        raise UserError(f"{path} should be a picture, but it cannot be decoded; remove it from the folder")
+        raise UserError(f"{path} should be an image, but it cannot be decoded; remove it from the folder")
     return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
 
 
@@ -66,8 +66,8 @@ def load_texture_levels(path: Path) -> Radiance:
 def render_backdrop(backdrop: Backdrop, width: int, height: int, rays: Callable[[], NDArray[np.float32]]) -> Radiance:
     """(height, width, 3) linear light behind everything.
 
-    rays() gives (height, width, 3) unit directions through the pixels, in a frame whose x points at the picture's
-    middle and whose z is up; only pictures that are attached to the world need it.
+    rays() gives (height, width, 3) unit directions through the pixels, in a frame whose x points at the center of
+    the backdrop and whose z is up; only backdrops attached to the world need it.
     """
     picture = _load_backdrop(backdrop)
     if backdrop.attached == "camera":
@@ -100,7 +100,7 @@ def _load_backdrop(backdrop: Backdrop) -> NDArray[np.uint8]:
 
 
 def draw_backdrop(backdrop: Backdrop) -> NDArray[np.uint8]:
-    """A picture (320, 640, 3) sRGB out of gradients, rectangles and noise; the horizon is in its middle row."""
+    """Draw an image (320, 640, 3) sRGB of gradients, rectangles and noise; the horizon is in its middle row."""
     generator = np.random.default_rng(backdrop.seed)
     height, width = DRAWN_SIZE
     horizon = height // 2

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""From posed bodies to coloured meshes: the body painted by regions, and the garments fitted onto it."""
+"""Converts posed bodies to colored meshes: the body painted by regions, and the garments fitted onto it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PAINTED_CACHE = 64
 
 
 class Dresser:
-    """Dresses people: everything that depends on no pose is computed once per body, garment and appearance."""
+    """Makes the meshes of people; pose-independent parts are computed once per body, garment and appearance."""
 
     def __init__(self, body: Body, device: str) -> None:
         self.device = device
@@ -46,7 +46,7 @@ class Dresser:
         self._painted = functools.lru_cache(PAINTED_CACHE)(self._paint)
 
     def dress(self, people: tuple[Person, ...], posed: PosedScene) -> tuple[list[PosedMesh], list[Material]]:
-        """Every mesh of all people, and the table of materials that their triangles refer to."""
+        """Return the meshes of all people, and the table of materials that their triangles refer to."""
         meshes: list[PosedMesh] = []
         materials: list[Material] = []
         for row, person in enumerate(people):

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""From a scene's surroundings to what the kernels read: obstacles, ground, room and lights in the camera's frame."""
+"""Converts a scene's environment to arrays for the kernels: obstacles, ground, room and lights in the camera frame."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from multihmr2_ros.simulation.scene.environment import Surface
 from multihmr2_ros.simulation.scene.posing import PosedScene
 from multihmr2_ros.simulation.scene.scene import Scene
 
-# What a floor reflects: a photograph's mean over this is the light that its people stand in.
+# Albedo of a floor: the mean of a photograph divided by this is the light on its people.
 MEAN_ALBEDO = 0.3
 LIGHT_GAIN_RANGE = (0.3, 1.6)
 MIN_ROOM_M = 1.0
@@ -72,7 +72,7 @@ def make_environment_arrays(
     first_material: int,
     device: str,
 ) -> tuple[Any, list[Material]]:
-    """The kernels' Place, and the materials of ground, walls and ceiling, which follow from row first_material."""
+    """Return the EnvironmentArrays, and the materials of ground, walls and ceiling (rows from first_material on)."""
     environment = scene.environment
     arrays = kernels.EnvironmentArrays()
     arrays.world_from_camera = wp.mat44(posed.world_from_camera)

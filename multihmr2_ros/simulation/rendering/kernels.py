@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Ray casting in NVIDIA Warp, the same code for the CPU and for CUDA: what a ray meets, and who is seen.
+"""Ray casting in NVIDIA Warp, the same code for the CPU and CUDA: the first hit of a ray, and visibility of people.
 
 Everything is in the camera's optical frame, in metres, with the camera at the origin; colours are linear light. Warp
 reads the annotations of these functions as its own types, which mypy cannot follow.
@@ -35,7 +35,7 @@ MIN_DISTANCE_M = wp.constant(0.02)
 
 @wp.struct
 class MeshArrays:
-    """m meshes: bodies and what they wear; vertices and triangles are numbered through all of them.
+    """m meshes of bodies and garments; vertices and triangles are numbered across all of them.
 
     sphere: centre and radius around each mesh. material: row of the material table per
     triangle; second_material where the interpolation of border, one number per corner, is below 0.
@@ -92,7 +92,7 @@ class EnvironmentArrays:
 
 @wp.struct
 class RayHit:
-    """What a ray meets first. spot: rest-pose position for people, world or own position for others."""
+    """The first hit of a ray. spot: rest-pose position for people, world or own position for others."""
 
     kind: int
     distance: float
@@ -291,7 +291,7 @@ def trace_ray(meshes: MeshArrays, obstacles: ObstacleArrays, environment: Enviro
             hit.spot = wp.transform_point(obstacles.own_from_camera[i], distance * direction)
             hit.normal = compute_obstacle_normal(obstacles, i, hit.spot)
     hit = intersect_environment(environment, direction, hit)
-    # People last: nobody is beyond a wall, and the rounding of feet that touch the ground is to their favour.
+    # People last: none is behind a wall, and rounding where feet touch the ground is in their favor.
     if hit.kind == WALL or hit.kind == CEILING or hit.kind == GROUND:
         limit = hit.distance
         hit.distance = limit + 0.003

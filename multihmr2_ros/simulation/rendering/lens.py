@@ -29,7 +29,7 @@ GRID_STEP_PX = 8.0
 
 
 class CameraRays:
-    """The scene's camera as rays; Camera.distortion follows ROS's plumb_bob."""
+    """Rays of the scene's camera; Camera.distortion follows ROS's plumb_bob."""
 
     def __init__(self, camera: Camera) -> None:
         distorted = bool(np.any(camera.distortion))

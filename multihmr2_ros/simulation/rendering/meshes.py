@@ -35,7 +35,7 @@ def to_device(values: Any, dtype: Any, device: str, dimensions: int = 1) -> Any:
 
 
 class MeshTopology:
-    """A mesh of fixed topology: what can be computed before any pose is known.
+    """A mesh of fixed topology, with everything that does not depend on the pose.
 
     rest (V, 3) float32: positions in the rest pose of the average body; triangles (t, 3) int32.
     """

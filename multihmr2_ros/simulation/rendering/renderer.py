@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Pictures of posed scenes by ray casting, on CPUs and GPUs alike.
+"""Renders posed scenes by ray casting, on CPUs and GPUs.
 
 The kernels are compiled when they are first used on a machine (about a minute) and kept in Warp's cache.
 """
@@ -56,7 +56,7 @@ MIN_DEPTH_M = 0.05
 
 @dataclass(frozen=True, eq=False)
 class RenderedImage:
-    """One picture and the truth about its pixels, for the n people of the posed scene.
+    """One image and the truth about its pixels, for the n people of the posed scene.
 
     image            (H, W, 3) uint8 RGB with the sensor's effects
     depth            (H, W) float32 m along the camera's z through the pixels' centres, infinite where nothing is
@@ -74,7 +74,7 @@ class RenderedImage:
 
 @dataclass(frozen=True, eq=False)
 class RaySamples:
-    """What s rays returned; see shading.render_rays."""
+    """Results of s rays; see shading.render_rays."""
 
     ambient: NDArray[np.float32]
     direct: NDArray[np.float32]
@@ -99,7 +99,7 @@ class Renderer:
         self.pool = MeshPool(device)
 
     def render(self, scene: Scene, posed: PosedScene, generator: np.random.Generator) -> RenderedImage:
-        """The picture of the scene at the time at which it was posed; the generator draws the noise."""
+        """Render the scene at the time at which it was posed; the generator draws the noise."""
         lens = CameraRays(scene.camera)
         people, materials = self.dresser.dress(scene.people, posed)
         meshes, alive = self.pool.cast(people)
@@ -253,7 +253,7 @@ def _project_visible(points: NDArray[np.float32], lens: CameraRays) -> NDArray[n
 
 
 def _compute_hull(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The convex hull's corners: what bounds a silhouette, to less than a pixel under a lens's mild distortion."""
+    """Return the corners of the convex hull; they bound a silhouette within a pixel under mild lens distortion."""
     return np.asarray(cv2.convexHull(points.astype(np.float32)), np.float64).reshape(-1, 2)
 
 

@@ -34,7 +34,7 @@ MAX_DEPTH_MM = 65535
 # A stereo camera like those on robots: the noise grows with the square of the depth, and the range is bounded.
 NOISE_AT_1M_M = 0.0015
 MIN_DEPTH_M, MAX_DEPTH_M = 0.3, 10.0
-EDGE_RATIO = 1.06  # of neighbouring depths, from where on a pixel sees two surfaces
+EDGE_RATIO = 1.06  # of neighboring depths; above it, a pixel sees two surfaces
 SPECKLE_CELLS_PX = 6
 SPECKLE_SHARE = 0.012
 
@@ -107,13 +107,17 @@ def _make_motion_kernel(length_px: float, angle_rad: float) -> NDArray[np.float3
 
 
 def to_exact_depth(depth_m: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """(H, W) mm of a depth (H, W) m, infinite where nothing is."""
+    """Convert depth (H, W) m, infinite where nothing is, to (H, W) whole mm; 0 where nothing is or beyond 65.535 m."""
     millimetres = np.rint(np.where(np.isfinite(depth_m), depth_m, 0.0) * 1000.0)
     return np.where(millimetres <= MAX_DEPTH_MM, millimetres, 0).astype(np.uint16)
 
 
 def simulate_measured_depth(depth_m: NDArray[np.float32], generator: np.random.Generator) -> NDArray[np.uint16]:
-    """(H, W) mm with noise, and with holes at outlines, in patches, and beyond the sensor's range."""
+    """Simulate a stereo camera: (H, W) mm with noise, and holes (0) at outlines, in patches and out of range.
+
+    The standard deviation of the noise is 1.5 mm at 1 m and grows with the squared depth; the range is 0.3 to 10 m.
+    depth_m (H, W): infinite where nothing is.
+    """
     finite = np.where(np.isfinite(depth_m), depth_m, np.float32(1e3))
     noise = NOISE_AT_1M_M * finite**2 * generator.standard_normal(depth_m.shape, np.float32)
     lost = (finite < MIN_DEPTH_M) | (finite > MAX_DEPTH_M)

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The renderer's shading in NVIDIA Warp: colours, lights and shadows of what the rays of kernels.py meet."""
+"""Shading in NVIDIA Warp: colors, lights and shadows at the hits of the rays of kernels.py."""
 # mypy: ignore-errors
 # ruff: noqa: E741, UP018
 # Warp takes float(…) for a variable that changes in a loop, and a bare number for a constant.
@@ -208,7 +208,7 @@ def render_rays(
     person: wp.array(dtype=int),
     surface: wp.array(dtype=int),
 ):
-    """Casts one ray per sample and shades what it meets.
+    """Casts one ray per sample and shades its first hit.
 
     rays (s,) unit directions; pixels (s,) their pixels, rows of backdrop. Out: ambient and direct (s,) linear light,
     direct as if nothing were in the first light's way; visibility (s,) 0 or 1 of that light; depth (s,) along the
@@ -241,7 +241,7 @@ def render_rays(
     if facing > 0.0:
         visibility[i] = trace_sunlight(meshes, obstacles, environment, hit, point, seed, i)
     if hit.kind == GROUND and environment.ground_shown == 0:
-        # The picture shows this ground as it is without people: they only take light away.
+        # The photograph shows this ground without people: they only take light away.
         whole = add_lamps(environment, normal, environment.sky_light) + hard
         ambient[i] = wp.cw_mul(behind, wp.cw_div(soft, whole))
         direct[i] = wp.cw_mul(behind, wp.cw_div(hard, whole))

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Where people are: ground, room, lights and what is behind everything. Data only, drawn at random."""
+"""Environments of people: ground, room, lights and backdrop. Data only, drawn at random."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Room:
 
 @dataclass(frozen=True)
 class Backdrop:
-    """The picture at infinity: a photograph, or one drawn from `seed` where photograph is None.
+    """The image at infinity: a photograph, or drawn from `seed` where photograph is None.
 
     attached  "camera": a crop fills the image; "world": it lies on the horizon's circle and stays when the camera turns
     crop      x0, y0, x1, y1 as shares of the photograph
@@ -100,7 +100,7 @@ class Environment:
 
 
 def sample_environment(generator: np.random.Generator, options: SceneOptions) -> Environment:
-    """Surroundings with the photographs and textures of the folders that options name, where it names some."""
+    """Sample an environment; photographs and textures come from the folders of the options, where given."""
     photographs = list_background_images(options.backgrounds, without="textures")
     textures = list_background_images(options.textures)
     backdrop = _sample_backdrop(generator, photographs, moving=bool(options.moving_camera))
@@ -121,9 +121,9 @@ def sample_environment(generator: np.random.Generator, options: SceneOptions) ->
 
 @functools.cache
 def list_background_images(folder: Path | None, without: str = "") -> tuple[Path, ...]:
-    """Every picture in a folder and its subfolders, except those named `without`, sorted; none without a folder.
+    """List all images in a folder and its subfolders except those named `without`, sorted; none without a folder.
 
-    Raises UserError where there is a folder but no picture.
+    Raises UserError for a folder without images.
     """
     if folder is None:
         return ()

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Things that stand about: chairs under those who sit, and occluders before the camera."""
+"""Obstacles: chairs under people who sit, and occluders in front of the camera."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ OCCLUDERS: dict[str, tuple[str, tuple[float, float, float], tuple[float, float, 
 
 
 def make_chair(generator: np.random.Generator, person: Person) -> list[Obstacle]:
-    """The seat below a person who sits on one, as a list of one or none."""
+    """Return the seat below a person who sits on one, as a list of one or none."""
     if not (isinstance(person.clip, GaitClip) and person.clip.gait == "sit"):
         return []
     stature, heading = estimate_stature(person.shape), person.path.heading(0.0)
@@ -56,7 +56,7 @@ def make_chair(generator: np.random.Generator, person: Person) -> list[Obstacle]
 def sample_obstacles(
     generator: np.random.Generator, camera: Camera, occupied: list[OccupiedGround], options: SceneOptions
 ) -> list[Obstacle]:
-    """Now and then up to three occluders, most of them between the camera and a person, in nobody's way."""
+    """Sample up to three occluders for some scenes, most between the camera and a person, none on a person's path."""
     if generator.random() > OCCLUDED_SHARE:
         return []
     middle = 0.5 * options.duration_s

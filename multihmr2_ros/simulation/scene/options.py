@@ -25,7 +25,7 @@ from multihmr2_ros.errors import UserError
 
 @dataclass(frozen=True)
 class SceneOptions:
-    """What scenes to draw; every range is (least, most). All folders are optional.
+    """Settings of the scenes to sample; every range is (minimum, maximum). All folders are optional.
 
     motions: BVH files. backgrounds: photographs without people. textures: surfaces and fabrics. garments: MakeHuman
     clothes (.obj with .mhclo).

@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""How high people are over time: on the ground, without the jolts that putting down every frame alone would give.
+"""Pelvis positions over time: on the ground, without the jolts of placing each frame on it separately.
 
 A body's lowest vertex jumps from heel to toe, from foot to foot, from hip to elbow, above all as ankles and toes are
-never posed. Whoever puts it on the ground at every time for itself shakes the whole body: a runner's pelvis by 2.5 m/s.
+never posed. Placing it on the ground at every time separately shakes the whole body: a runner's pelvis by 2.5 m/s.
 So a scene's heights are found over all its time at once and smoothed; soles may sink or float by some centimetres.
 """
 
@@ -44,7 +44,7 @@ BATCH = 64
 
 @dataclass(frozen=True, eq=False)
 class PelvisTrajectory:
-    """Where the pelvises of a scene's n people are at any time of it."""
+    """Positions and velocities of the pelvises of a scene's n people at any time."""
 
     people: tuple[Person, ...]
     curve: CubicSpline | None
@@ -65,7 +65,7 @@ class PelvisTrajectory:
 
 
 def compute_pelvis_trajectory(scene: Scene, body: Body) -> PelvisTrajectory:
-    """The footing of everybody; body: low resolution will do, its soles are within 7 mm of the full one's."""
+    """Compute the pelvis trajectories of all people. body: low resolution suffices (soles within 7 mm)."""
     if not scene.people:
         return PelvisTrajectory((), None)
     count = 1 + int(np.ceil((scene.duration_s + 2.0 * MARGIN_S) * RATE_HZ))

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Where people stand or go so that the camera sees them and nobody walks through anybody."""
+"""Places people so that the camera sees them and no two of them collide."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class OccupiedGround:
 
 
 def make_times(options: SceneOptions) -> NDArray[np.float64]:
-    """(t,) s: when the scene's distances are looked at."""
+    """Return the times (t,) s at which distances within the scene are checked."""
     return np.linspace(0.0, options.duration_s, 1 + math.ceil(options.duration_s / STEP_S))
 
 
@@ -64,7 +64,7 @@ def make_track(path: Path, times: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def is_free(place: OccupiedGround, others: list[OccupiedGround], gap_m: float) -> bool:
-    """Whether a body is at every time further than gap_m from all others."""
+    """Return whether a body is further than gap_m from all others at all times."""
     return all(
         np.linalg.norm(place.track - other.track, axis=1).min() > gap_m + place.radius_m + other.radius_m
         for other in others
@@ -72,7 +72,7 @@ def is_free(place: OccupiedGround, others: list[OccupiedGround], gap_m: float) -
 
 
 class PlacedPerson(NamedTuple):
-    """What a person does, where, and the ground that this takes."""
+    """The clip and path of a person, and the ground that they occupy."""
 
     clip: Clip
     path: Path
@@ -87,7 +87,7 @@ def place_person(
     others: list[OccupiedGround],
     options: SceneOptions,
 ) -> PlacedPerson | None:
-    """A path that the camera sees and that is free of others; None where the scene has no room left."""
+    """Return a path in view of the camera that collides with no other; None where the scene has no room left."""
     if is_roaming(behaviour, options.duration_s):
         return _place_roaming(generator, shape, behaviour, camera, others, options)
     times = make_times(options)
@@ -115,7 +115,7 @@ def _place_roaming(
     others: list[OccupiedGround],
     options: SceneOptions,
 ) -> PlacedPerson | None:
-    """Somebody who goes about, is in the image for most of the time, and walks around others."""
+    """Return a roaming path that is mostly in the image and avoids others; None where none is found."""
     times = make_times(options)
     driven = OccupiedGround(make_track(camera.path.base, times), 0.0)
     stature = estimate_stature(shape)
@@ -193,7 +193,7 @@ def _sample_place(
     distance = float(np.exp(generator.uniform(np.log(low), np.log(high)))) if high > low else float(low)
     half_width = math.atan(0.5 * camera.width / camera.k[0, 0])
     bearing = float(generator.uniform(-1.05, 1.05)) * half_width
-    if others and generator.random() < 0.3:  # in line with somebody, who hides or is hidden
+    if others and generator.random() < 0.3:  # in line with another person, so that one hides the other
         other = others[generator.integers(len(others))]
         x, y = other.track[len(other.track) // 2] - camera.path.base.position(0.5 * options.duration_s)
         bearing = math.atan2(y, x) - camera.path.base.heading(0.5 * options.duration_s)

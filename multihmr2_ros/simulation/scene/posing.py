@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Where everybody is at a time: from a scene to posed meshes in front of the camera."""
+"""Poses the people of a scene at a time: from data to meshes in front of the camera."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class PosedScene:
 
 @torch.no_grad()
 def pose_scene(scene: Scene, time_s: float, body: Body, heights: NDArray[np.float64] | None = None) -> PosedScene:
-    """Every person of the scene at a time, by one call of the body model; the pelvis is over the person's path.
+    """Pose all people of the scene at a time by one call of the body model; pelvises are above the paths.
 
     heights (n,) m: of the pelvises above the ground, `Footing.heights`. Without them, as in a still, the lowest vertex
     is on the ground, or above it where the clip says that the feet are in the air.

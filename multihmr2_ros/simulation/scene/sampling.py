@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Draws scenes: a camera as robots carry one, people before it, things in between."""
+"""Samples scenes: a camera at the height of robots, people in front of it, and obstacles."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def sample_scene(generator: np.random.Generator, options: SceneOptions) -> Scene
     people: list[Person] = []
     obstacles: list[Obstacle] = []
     occupied: list[OccupiedGround] = []
-    # Those who go about come last: they walk around the others.
+    # Roaming people come last: they walk around the others.
     waiting = sorted(zip(shapes, doings, strict=True), key=lambda pair: is_roaming(pair[1], options.duration_s))
     spare = SPARE_PEOPLE
     while waiting:
@@ -85,7 +85,7 @@ def sample_scene(generator: np.random.Generator, options: SceneOptions) -> Scene
 
 
 def _sample_count(generator: np.random.Generator, options: SceneOptions) -> int:
-    """The number of people: few empty scenes, otherwise small groups rather than crowds."""
+    """Sample the number of people: few empty scenes, and small groups more often than crowds."""
     least, most = options.people
     if least == 0 and generator.random() < EMPTY_SHARE:
         return 0
@@ -96,7 +96,7 @@ def _sample_count(generator: np.random.Generator, options: SceneOptions) -> int:
 
 
 def _sample_camera(generator: np.random.Generator, shapes: list[NDArray[np.float32]], options: SceneOptions) -> Camera:
-    """A camera at the world's origin at mid-time, looking along x and up or down at people of middle distance."""
+    """Sample a camera at the world's origin at mid-time that looks along x, pitched to people at middle distance."""
     fov = math.radians(generator.uniform(*options.vertical_fov_deg))
     k = intrinsics_from_fov(fov, options.width, options.height)
     height = float(generator.uniform(*options.camera_height_m))
@@ -110,7 +110,7 @@ def _sample_camera(generator: np.random.Generator, shapes: list[NDArray[np.float
 
 
 def _sample_drive(generator: np.random.Generator, duration_s: float) -> Path:
-    """A robot that drives on and looks to both sides."""
+    """Sample the path of a robot that drives on and turns to both sides."""
     fastest = min(MAX_SPEED_MPS, MAX_DRIVE_M / max(duration_s, 1e-3))
     speed = float(generator.uniform(0.0, fastest))
     turn_rate = float(generator.uniform(-1.0, 1.0)) * MAX_TURN_RATE_RADPS

@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A scene, as data: who moves where and how, in front of which camera, among what.
+"""A scene as data: people with their motion, the camera, obstacles and the environment.
 
 World frame: metres, z up, the ground at z = 0. Cameras look along the z of their optical frame (x right, y down).
-Nothing here is random: `sampling.py` draws scenes, `posing.py` says where everybody is at a time.
+Nothing here is random: `sampling.py` samples scenes, `posing.py` poses their people at a time.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Camera:
 
 @dataclass(frozen=True, eq=False)
 class Obstacle:
-    """Something solid that hides people: a pillar, a table, a box, a panel.
+    """A solid obstacle that hides people: a pillar, a table, a box, a panel.
 
     centre (3,): metres, world. size (3,): metres along its own axes, z up; a cylinder's axis is z, and its size is
     (diameter, diameter, height). heading_rad: of its x axis about the world's z.
@@ -80,7 +80,7 @@ class Obstacle:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """Everything that is to be seen, for duration_s from time 0 (0: a still)."""
+    """Everything visible, for duration_s from time 0 (0: a single image)."""
 
     seed: int
     people: tuple[Person, ...]
