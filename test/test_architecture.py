@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +64,16 @@ ALLOWED: dict[str, set[str]] = {
     | FRAME  # msg: generated.
     | {"estimator", "bags", "messages", "transform_tree", "placement", "camera", "body", "media", "msg"},
 }
+# The same within the simulation: folder or module → the others of the simulation that it may import.
+SIMULATION: dict[str, set[str]] = {
+    "__init__": set(),
+    "motion": set(),
+    "appearance": set(),
+    "scene": {"motion", "appearance"},
+    "rendering": {"motion", "appearance", "scene"},
+    "labels": {"scene", "rendering"},
+    "sequence": {"scene", "rendering", "labels"},
+}
 ROS_PACKAGES = ("rclpy", "rosidl", "_msgs", "tf2_ros", "ament", "launch")
 
 
@@ -101,6 +112,31 @@ def test_imports_go_one_way(path: Path) -> None:
 def test_only_ros_imports_ros(path: Path) -> None:
     ros = {name for name in imported(path) if any(word in name.split(".")[0] for word in ROS_PACKAGES)}
     assert room(path) in ("ros", "cli") or not ros
+
+
+@pytest.mark.parametrize(
+    "path", sorted((PACKAGE / "simulation").rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE))
+)
+def test_imports_within_the_simulation_go_one_way(path: Path) -> None:
+    here = path.relative_to(PACKAGE / "simulation").parts[0].removesuffix(".py")
+    prefix = "multihmr2_ros.simulation."
+    used = {name.removeprefix(prefix).split(".")[0] for name in imported(path) if name.startswith(prefix)} - {here}
+    assert used <= SIMULATION[here], f"simulation/{here} may not import {sorted(used - SIMULATION[here])}"
+
+
+def test_modules_of_the_simulation_import_each_other_in_no_circle() -> None:
+    graph = {
+        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): imported(path)
+        for path in (PACKAGE / "simulation").rglob("*.py")
+        if path.name != "__init__.py"
+    }
+    # "package.module.name" or "package.module" → the module.
+    graph = {
+        module: {other for other in graph if any(name == other or name.startswith(f"{other}.") for name in names)}
+        for module, names in graph.items()
+    }
+    assert sum(map(len, graph.values())) > len(graph), "the graph has edges"
+    list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError
 
 
 def test_the_rule_sees_every_kind_of_import() -> None:

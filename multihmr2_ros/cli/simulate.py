@@ -30,20 +30,23 @@ if TYPE_CHECKING:
 
     from multihmr2_ros.cli.simulated_outputs import BagOutput, FolderOutput
     from multihmr2_ros.simulation.scene import SceneOptions
-    from multihmr2_ros.simulation.sequence import Shot, Studio
+    from multihmr2_ros.simulation.sequence import SceneRenderer, SimulatedFrame
 
 HELP = "render simulated people into a bag, with ground truth"
 DESCRIPTION = """\
-Simulated people before a camera, with the truth about them: images on /camera/image_raw (or
-/camera/image_raw/compressed) with camera_info, TF (odom, base_link, camera_optical_frame), depth if asked for, and a
-multihmr2_ros/HumanArray per image on /ground_truth/humans. There, every person of the scene is listed, seen or not:
-score is the visible fraction (the share of the person's own silhouette that the image shows; 0: hidden, or outside),
-track_id the person, box that of the visible pixels, velocity the true one over the ground (along the camera's axes;
-along those of odom where the camera moves)."""
+Renders simulated people in front of a camera and writes a bag (or folder) with the ground truth:
+/camera/image_raw (or /camera/image_raw/compressed) and /camera/camera_info; with --depth also
+/camera/depth/image_raw (16UC1, mm, registered to the images; 0: no measurement) and /camera/depth/camera_info;
+TF odom -> base_link -> camera_optical_frame; and on /ground_truth/humans a multihmr2_ros/HumanArray for each image.
+That message lists every person of the scene, visible or not. score: the visible fraction (the share of the person's
+silhouette that the image shows; 0: hidden, or outside the image). track_id: the person. box: bounds of the visible
+pixels. velocity: the true velocity over the ground, in the axes of the camera, or of odom if the camera moves. All of
+TF is on /tf_static if the camera stands still; with --camera-motion drive, odom -> base_link is on /tf, with the stamp
+of each image. The same seed and options give the same scene; --depth does not change it."""
 FOLDERS = {
     "motions": "BVH files",
     "backgrounds": "photographs without people",
-    "textures": "surfaces and fabrics",
+    "textures": "images of surfaces and fabrics",
     "garments": "MakeHuman clothes",
 }
 
@@ -56,56 +59,80 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--as", dest="kind", choices=("bag", "images"), default="bag",
-        help="a bag, or a folder of pictures with labels as .npz (default: %(default)s)",
+        help="a bag, or a folder of images with labels as .npz (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes (default: %(default)s)")
     parser.add_argument(
         "--sequences", type=int, metavar="N",
-        help="many: PATH becomes a folder of N bags or folders, with consecutive seeds from --seed on",
+        help="write N sequences into the folder PATH, with consecutive seeds from --seed on",
     )  # fmt: skip
     parser.add_argument("--seconds", type=float, default=8.0, help="length of a sequence (default: %(default)s)")
-    parser.add_argument("--rate", type=float, default=10.0, metavar="HZ", help="images a second (default: %(default)s)")
-    parser.add_argument("--size", default="640x480", metavar="WxH", help="of the images, px (default: %(default)s)")
     parser.add_argument(
-        "--people", type=int, nargs=2, default=(1, 5), metavar=("MIN", "MAX"), help="in a scene (default: 1 5)"
+        "--rate", type=float, default=10.0, metavar="HZ", help="images per second (default: %(default)s)"
     )
-    parser.add_argument("--moving-camera", action="store_true", help="the camera drives and turns; it is then on /tf")
     parser.add_argument(
-        "--depth", nargs="?", const="exact", choices=("exact", "noisy"),
-        help="depth images too, in mm: exact (default), or noisy, with the noise and the holes of a sensor",
+        "--size", default="640x480", metavar="WxH", help="size of the images, px (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--people",
+        type=int,
+        nargs=2,
+        default=(1, 5),
+        metavar=("MIN", "MAX"),
+        help="number of people in a scene (default: 1 5)",
+    )
+    parser.add_argument(
+        "--camera-motion", choices=("still", "drive"), default="still",
+        help="still, or drive: the camera is on a robot that drives at up to 1 m/s and turns to both sides, at up to "
+        "45 deg/s (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--format", choices=("raw", "jpeg"), default="raw", help="of the images in a bag (default: %(default)s)"
+        "--moving-camera",
+        dest="camera_motion",
+        action="store_const",
+        const="drive",
+        help="same as --camera-motion drive",
+    )
+    parser.add_argument(
+        "--depth", nargs="?", const="exact", choices=("exact", "noisy"),
+        help="write depth images, too: exact (default), or noisy as from a stereo camera: range 0.3 to 10 m, noise of "
+        "1.5 mm at 1 m that grows with squared depth, holes at outlines and in patches",
+    )  # fmt: skip
+    parser.add_argument(
+        "--format", choices=("raw", "jpeg"), default="raw", help="format of the images in a bag (default: %(default)s)"
     )
     parser.add_argument(
         "--vertices", choices=("none", "low", "full"), default="low",
-        help="mesh of the truth (default: %(default)s, 615 vertices a person)",
+        help="mesh of the true people (default: %(default)s; low: 615 vertices per person)",
     )  # fmt: skip
     for name, what in FOLDERS.items():
         parser.add_argument(f"--{name}", type=Path, metavar="DIR", help=f"folder of {what} (default: none)")
 
 
 def run(args: argparse.Namespace) -> int:
-    scene_options = _scene_options(args)
-    targets = _targets(args)
+    scene_options = _make_scene_options(args)
+    targets = _list_targets(args)
     from tqdm import tqdm
 
-    from multihmr2_ros.simulation.sequence import Studio, frame_count, one_thread
+    from multihmr2_ros.simulation.sequence import SceneRenderer, count_frames, limit_to_one_thread
 
-    images = frame_count(scene_options)
-    studio = Studio()
-    with one_thread(), tqdm(total=images * len(targets), desc=args.out.name, unit="image", disable=None) as bar:
+    images = count_frames(scene_options)
+    renderer = SceneRenderer()
+    with (
+        limit_to_one_thread(),
+        tqdm(total=images * len(targets), desc=args.out.name, unit="image", disable=None) as bar,
+    ):
         for seed, path in targets:
-            with _output(path, args) as output:
-                for shot, depth_mm in _shots(studio, seed, scene_options, args):
-                    output.write(shot, depth_mm)
+            with _open_output(path, args) as output:
+                for frame, depth_mm in _render_frames(renderer, seed, scene_options, args):
+                    output.write(frame, depth_mm)
                     bar.update()
     many = f"{len(targets)} sequences of " if args.sequences is not None else ""
     print(f"{args.out}: {many}{images} images, seed {args.seed}")
     return 0
 
 
-def _scene_options(args: argparse.Namespace) -> SceneOptions:
+def _make_scene_options(args: argparse.Namespace) -> SceneOptions:
     from multihmr2_ros.simulation.scene import SceneOptions
 
     if not args.seconds > 0 or args.seed < 0:
@@ -114,20 +141,20 @@ def _scene_options(args: argparse.Namespace) -> SceneOptions:
     folders = {name: getattr(args, name) for name in FOLDERS}
     for name, folder in folders.items():
         if folder is not None and not folder.is_dir():
-            raise UserError(f"--{name} must be a folder of {FOLDERS[name]}, but {folder} is none")
+            raise UserError(f"--{name} must be a folder of {FOLDERS[name]}, but {folder} is not a folder")
     return SceneOptions(
         width=width,
         height=height,
         people=tuple(args.people),
         duration_s=args.seconds,
         frame_rate_hz=args.rate,
-        moving_camera=args.moving_camera,
+        moving_camera=args.camera_motion == "drive",
         **folders,
     )
 
 
-def _targets(args: argparse.Namespace) -> list[tuple[int, Path]]:
-    """Seeds and what is to be written of them, found to be possible before anything slow begins."""
+def _list_targets(args: argparse.Namespace) -> list[tuple[int, Path]]:
+    """Return the seeds with the paths to write; raise UserError before the slow part if one cannot be written."""
     from multihmr2_ros.media.files import cannot_write
 
     if args.out.exists():
@@ -147,26 +174,26 @@ def _targets(args: argparse.Namespace) -> list[tuple[int, Path]]:
     return [(seed, args.out / f"seed_{seed:07d}{suffix}") for seed in seeds]
 
 
-def _output(path: Path, args: argparse.Namespace) -> BagOutput | FolderOutput:
+def _open_output(path: Path, args: argparse.Namespace) -> BagOutput | FolderOutput:
     from multihmr2_ros.cli.simulated_outputs import BagOutput, FolderOutput
 
     if args.kind == "images":
         return FolderOutput(path)
-    return BagOutput(path, as_jpeg=args.format == "jpeg", moving_camera=args.moving_camera)
+    return BagOutput(path, as_jpeg=args.format == "jpeg", moving_camera=args.camera_motion == "drive")
 
 
-def _shots(
-    studio: Studio, seed: int, scene_options: SceneOptions, args: argparse.Namespace
-) -> Iterator[tuple[Shot, NDArray[np.uint16] | None]]:
-    """Every image of a sequence with its depth image, where one is asked for."""
+def _render_frames(
+    renderer: SceneRenderer, seed: int, scene_options: SceneOptions, args: argparse.Namespace
+) -> Iterator[tuple[SimulatedFrame, NDArray[np.uint16] | None]]:
+    """Yield every image of a sequence with its depth image, or None where none is wanted."""
     import numpy as np
 
-    from multihmr2_ros.simulation.depth import exact_depth, measured_depth
+    from multihmr2_ros.simulation.rendering.sensor import simulate_measured_depth, to_exact_depth
 
     noise = np.random.default_rng([seed, 1])
-    for shot in studio.shots(seed, scene_options, args.vertices):
-        depth = shot.rendered.depth
+    for frame in renderer.render_frames(seed, scene_options, args.vertices):
+        depth = frame.rendered.depth
         if args.depth is None:
-            yield shot, None
+            yield frame, None
         else:
-            yield shot, exact_depth(depth) if args.depth == "exact" else measured_depth(depth, noise)
+            yield frame, to_exact_depth(depth) if args.depth == "exact" else simulate_measured_depth(depth, noise)

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Where `multihmr2 simulate` puts its images and their truth: a bag, or a folder of pictures."""
+"""Outputs of `multihmr2 simulate`: a bag, or a folder of images with labels."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ from multihmr2_ros.errors import UserError
 from multihmr2_ros.media.files import cannot_write, temporary_beside
 from multihmr2_ros.messages.content import HumanArrayContent
 from multihmr2_ros.messages.people_content import Timing, people_to_content
-from multihmr2_ros.simulation.sequence import Shot
+from multihmr2_ros.simulation.sequence import SimulatedFrame
 
-START_NS = 1_700_000_000_000_000_000  # the time of the first image, the same in every sequence
+START_NS = 1_700_000_000_000_000_000  # stamp of the first image, the same in every sequence
 
 Depth = NDArray[np.uint16] | None
 
 
 class BagOutput:
-    """A bag with one camera's messages and the truth; it appears whole, when the block ends well."""
+    """Writes a bag with the messages of one camera and the truth; the bag appears when the block ends without error."""
 
     def __init__(self, path: Path, *, as_jpeg: bool, moving_camera: bool) -> None:
         self._writer = BagWriter(path)
@@ -48,11 +48,11 @@ class BagOutput:
         self._as_jpeg, self._moving = as_jpeg, moving_camera
         self._is_first = True
 
-    def write(self, shot: Shot, depth_mm: Depth) -> None:
-        time_ns = START_NS + round(shot.posed.time_s * 1e9)
-        camera = shot.scene.camera
+    def write(self, frame: SimulatedFrame, depth_mm: Depth) -> None:
+        time_ns = START_NS + round(frame.posed.time_s * 1e9)
+        camera = frame.scene.camera
         path = camera.path
-        base = Link(ODOM_FRAME, BASE_FRAME, path.world_from_base(shot.posed.time_s))
+        base = Link(ODOM_FRAME, BASE_FRAME, path.world_from_base(frame.posed.time_s))
         if self._is_first:
             mounted = Link(BASE_FRAME, CAMERA_FRAME, path.base_from_camera())
             self._bag.write_links([mounted] if self._moving else [base, mounted], time_ns, static=True)
@@ -61,11 +61,11 @@ class BagOutput:
             self._bag.write_links([base], time_ns, static=False)
         size = (camera.height, camera.width)
         self._bag.write_camera_info(camera.k, camera.distortion, size, time_ns)
-        self._bag.write_image(shot.rendered.image, time_ns, as_jpeg=self._as_jpeg)
+        self._bag.write_image(frame.rendered.image, time_ns, as_jpeg=self._as_jpeg)
         if depth_mm is not None:
             self._bag.write_camera_info(camera.k, camera.distortion, size, time_ns, DEPTH_INFO)
             self._bag.write_depth(depth_mm, time_ns)
-        self._bag.write_humans(truth_content(shot, time_ns), time_ns)
+        self._bag.write_humans(make_truth_content(frame, time_ns), time_ns)
 
     def __enter__(self) -> BagOutput:
         return self
@@ -76,11 +76,11 @@ class BagOutput:
         self._writer.__exit__(kind, error, traceback)
 
 
-def truth_content(shot: Shot, time_ns: int) -> HumanArrayContent:
-    """The HumanArray of the truth: boxes are those of the visible pixels, and covariances are 0."""
-    people = shot.people
-    rows = {person_id: row for row, person_id in enumerate(shot.labels.person_id.tolist())}
-    corners = shot.labels.visible_box[[rows[track_id] for track_id in people.track_id.tolist()]]
+def make_truth_content(frame: SimulatedFrame, time_ns: int) -> HumanArrayContent:
+    """Return the true HumanArray: boxes bound the visible pixels, and covariances are 0."""
+    people = frame.people
+    rows = {person_id: row for row, person_id in enumerate(frame.labels.person_id.tolist())}
+    corners = frame.labels.visible_box[[rows[track_id] for track_id in people.track_id.tolist()]]
     x0, y0, x1, y1 = np.nan_to_num(corners).astype(np.int64).T
     content = people_to_content(people, camera_header(time_ns), Timing(), with_vertices=True)
     return dataclasses.replace(
@@ -92,11 +92,11 @@ def truth_content(shot: Shot, time_ns: int) -> HumanArrayContent:
 
 
 class FolderOutput:
-    """A folder with NNNNNN.png, NNNNNN.npz and NNNNNN_depth.png; it appears whole, when the block ends well.
+    """Writes NNNNNN.png, NNNNNN.npz and NNNNNN_depth.png; the folder appears when the block ends without error.
 
-    The .npz files hold the arrays of Labels, `instances` (H, W) of Rendered, `velocity` (n, 3) m/s in the world's axes,
-    `world_from_camera` (4, 4), `time_s`, and `vertices` (n, V, 3) m in the camera's frame; row i of each is about
-    person_id[i].
+    The .npz files hold the arrays of Labels, `instances` (H, W) of RenderedImage, `velocity` (n, 3) m/s in the axes of
+    the world, `world_from_camera` (4, 4), `time_s`, and `vertices` (n, V, 3) m in the camera frame. Row i of each
+    belongs to person_id[i].
     """
 
     def __init__(self, path: Path) -> None:
@@ -108,22 +108,22 @@ class FolderOutput:
         except OSError as error:
             raise cannot_write(path, error) from error
 
-    def write(self, shot: Shot, depth_mm: Depth) -> None:
+    def write(self, frame: SimulatedFrame, depth_mm: Depth) -> None:
         stem = f"{self._count:06d}"
-        people, truth = shot.people, shot.labels
+        people, truth = frame.people, frame.labels
         order = [people.track_id.tolist().index(person_id) for person_id in truth.person_id.tolist()]
         arrays = {field.name: getattr(truth, field.name) for field in dataclasses.fields(truth)}
         try:
             np.savez_compressed(
                 self._temporary / f"{stem}.npz",
                 **arrays,
-                instances=shot.rendered.instances,
-                velocity=shot.velocity,
-                world_from_camera=shot.posed.world_from_camera,
-                time_s=shot.posed.time_s,
+                instances=frame.rendered.instances,
+                velocity=frame.velocity,
+                world_from_camera=frame.posed.world_from_camera,
+                time_s=frame.posed.time_s,
                 vertices=people.vertices[order],
             )
-            self._write_png(f"{stem}.png", shot.rendered.image[..., ::-1])
+            self._write_png(f"{stem}.png", frame.rendered.image[..., ::-1])
             if depth_mm is not None:
                 self._write_png(f"{stem}_depth.png", depth_mm)
         except OSError as error:

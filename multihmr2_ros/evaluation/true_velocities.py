@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +32,7 @@ MAX_SPAN_S = 0.5  # between the moments before and after; over more, a mean velo
 def add_true_velocities(moments: Iterable[Moment]) -> Iterator[Moment]:
     """Yield the moments, each one image late, with the truth's velocity over the ground (`velocity_frame` "fixed").
 
-    Only for moments whose image has a camera pose in a fixed frame (`fixed_from_camera`), and only for people whose
+    Only for moments whose image has a camera pose in a fixed frame (`Frame.camera_pose`), and only for people whose
     truth has no finite velocity in the fixed frame. A person needs a track id in the moments before and after, which
     are at most MAX_SPAN_S apart; others get NaN. Moments without a camera pose stay as they are.
     """
@@ -87,6 +86,4 @@ def _pelvises_over_ground(moment: Moment, track_id: NDArray[np.int64]) -> NDArra
 
 def _camera_pose(moment: Moment) -> NDArray[np.float64] | None:
     """(4, 4) the camera's pose in the fixed frame at the image's stamp; None where unknown."""
-    frame: Any = moment.frame
-    pose = getattr(frame, "fixed_from_camera", None)
-    return None if pose is None else np.asarray(pose, np.float64)
+    return None if moment.frame is None else moment.frame.camera_pose

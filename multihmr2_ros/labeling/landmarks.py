@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multihmr2_ros.labeling.posed_keypoints import CAMERA_FROM_LEVEL
-from multihmr2_ros.simulation.retarget import segment_orientations
+from multihmr2_ros.simulation.motion.retarget import compute_segment_orientations
 
 LANDMARK_COUNT = 33
 # COCO keypoint → landmark.
@@ -77,4 +77,4 @@ def segments_of(joints: NDArray[np.floating]) -> NDArray[np.float64]:
     level = joints @ CAMERA_FROM_LEVEL
     named = {f"left_{name}": level[:, index] for name, index in JOINTS.items()}
     named |= {f"right_{name}": level[:, index + 1] for name, index in JOINTS.items()}
-    return segment_orientations(named)
+    return compute_segment_orientations(named)

@@ -34,10 +34,10 @@ from torch import Tensor
 from multihmr2_ros.body import rotations_from_vectors
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.labeling.posed_keypoints import Pose
-from multihmr2_ros.simulation.clips import MIRRORED_SEGMENTS, MIRRORED_SIGNS
-from multihmr2_ros.simulation.pose import SEGMENTS
-from multihmr2_ros.simulation.random_poses import pose_of, sample_angles
-from multihmr2_ros.simulation.retarget import load_motion, motion_files
+from multihmr2_ros.simulation.motion.clips import MIRRORED_SEGMENTS, MIRRORED_SIGNS
+from multihmr2_ros.simulation.motion.pose import SEGMENTS
+from multihmr2_ros.simulation.motion.random_poses import pose_from_random_angles, sample_angles
+from multihmr2_ros.simulation.motion.retarget import list_motion_files, load_motion
 
 COMPONENTS = 24
 ROUNDS = 25
@@ -162,7 +162,7 @@ def _recorded(folder: Path) -> NDArray[np.float32]:
     """Return orientations (n, 10, 3, 3) of the distinct poses of all files."""
     if not folder.is_dir():
         raise UserError(f"expected a folder of motions, but {folder} is not a folder; check the path")
-    clips = [_distinct(load_motion(path).orientation) for path in motion_files(folder)]
+    clips = [_distinct(load_motion(path).orientation) for path in list_motion_files(folder)]
     return np.concatenate(clips)
 
 
@@ -177,7 +177,9 @@ def _distinct(orientation: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _random(generator: np.random.Generator) -> NDArray[np.float32]:
-    return np.stack([pose_of(sample_angles(generator)).orientation for _ in range(RANDOM_POSES)]).astype(np.float32)
+    return np.stack(
+        [pose_from_random_angles(sample_angles(generator)).orientation for _ in range(RANDOM_POSES)]
+    ).astype(np.float32)
 
 
 def _posture_weights(orientation: NDArray[np.floating], knees: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -17,7 +17,7 @@
 A keypoint is a weighted mean of vertices, and a vertex is moved by a weighted mean of bone transforms. So a keypoint is
 a sum over bones of rotated offsets that depend on the shape alone: k = Σ_g R_g a_kg + w_kg p_g, with R_g and p_g the
 rotation and head of bone g. Only 16 of Anny's bones rotate independently here (as in the simulator,
-`simulation.skeleton.bone_rotations`); all others move with their nearest independent ancestor.
+`simulation.motion.skeleton.compute_bone_rotations`); all others move with their nearest independent ancestor.
 
 Frames: the level frame of a camera has x away from it, y to its left, z up; poses are those of `simulation.pose`.
 """
@@ -34,8 +34,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from multihmr2_ros.body import COCO_KEYPOINTS, Body, rotations_from_vectors
-from multihmr2_ros.simulation.pose import SIDES
-from multihmr2_ros.simulation.skeleton import HEADING_FROM_REST, SHOULDER_FREE_RAD, SHOULDER_SHARE, SPINE
+from multihmr2_ros.simulation.motion.pose import SIDES
+from multihmr2_ros.simulation.motion.skeleton import HEADING_FROM_REST, SHOULDER_FREE_RAD, SHOULDER_SHARE, SPINE
 
 # Level frame → the camera's optical frame (x right, y down, z away).
 CAMERA_FROM_LEVEL = np.array([[0.0, -1.0, 0.0], [0.0, 0.0, -1.0], [1.0, 0.0, 0.0]])

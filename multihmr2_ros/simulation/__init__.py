@@ -12,4 +12,4 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Simulated people: scenes as data, their motion, their pictures and the truth about them."""
+"""Simulates people: scenes as data, motion, appearance, rendered images and their ground truth."""

@@ -23,11 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multihmr2_ros.camera import project
-
-from .lens import Lens
-from .posing import PosedScene
-from .render import Rendered
-from .scene import Scene
+from multihmr2_ros.simulation.rendering.lens import CameraRays
+from multihmr2_ros.simulation.rendering.renderer import RenderedImage
+from multihmr2_ros.simulation.scene.posing import PosedScene
+from multihmr2_ros.simulation.scene.scene import Scene
 
 FINDABLE_HEIGHT_PX = 24
 FINDABLE_FRACTION = 0.2
@@ -45,7 +44,7 @@ class Labels:
     joints_2d        (n, 163, 2) px. All px are where the image, with its lens, shows the points; NaN behind the camera
     box              (n, 4) px, x0 y0 x1 y1 of the whole person with clothes, clipped to the image; NaN where outside
     visible_box      (n, 4) px of the visible pixels' outer borders; NaN where none is
-    visible_fraction (n,) visible share of what the person alone would cover in an unbounded image (approximation: see
+    visible_fraction (n,) visible share of the person's silhouette, alone in an unbounded image (approximation: see
                      Renderer); 0 where no pixel is visible
     visible_pixels   (n,) int64
     """
@@ -68,27 +67,27 @@ class Labels:
 
     @property
     def findable(self) -> NDArray[np.bool_]:
-        """(n,) whether a detector should find the person; the others are neither right nor wrong."""
+        """(n,) whether a detector should find the person; others count neither as hits nor as errors."""
         height = np.nan_to_num(self.visible_box[:, 3] - self.visible_box[:, 1])
         return (height >= FINDABLE_HEIGHT_PX) & (self.visible_fraction >= FINDABLE_FRACTION)
 
 
-def labels(scene: Scene, posed: PosedScene, rendered: Rendered) -> Labels:
-    """The truth about `rendered`, the picture of `posed`."""
-    lens = Lens(scene.camera)
+def make_labels(scene: Scene, posed: PosedScene, rendered: RenderedImage) -> Labels:
+    """Return the truth about `rendered`, the image of `posed`."""
+    lens = CameraRays(scene.camera)
     count = len(posed.person_id)
-    visible_box, visible_pixels = _visible(rendered.instances, count)
+    visible_box, visible_pixels = _measure_visible(rendered.instances, count)
     return Labels(
         person_id=posed.person_id,
         k=np.asarray(scene.camera.k, np.float64),
         image_size=(scene.camera.height, scene.camera.width),
         centre=posed.centre,
-        location=_in_image(posed.centre, lens),
+        location=_is_in_image(posed.centre, lens),
         pelvis=posed.joints[:, 0],
         shape=posed.shape,
         rotations=posed.rotations,
         joints=posed.joints,
-        joints_2d=_in_image(posed.joints, lens),
+        joints_2d=_is_in_image(posed.joints, lens),
         stature=posed.stature,
         box=rendered.box,
         visible_box=visible_box,
@@ -97,12 +96,12 @@ def labels(scene: Scene, posed: PosedScene, rendered: Rendered) -> Labels:
     )
 
 
-def _in_image(points: NDArray[np.float32], lens: Lens) -> NDArray[np.float32]:
+def _is_in_image(points: NDArray[np.float32], lens: CameraRays) -> NDArray[np.float32]:
     ideal = project(points.astype(np.float64), lens.model.k)
     return np.asarray(lens.distort(ideal) if lens.model.distortion_model else ideal, np.float32)
 
 
-def _visible(instances: NDArray[np.int16], count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def _measure_visible(instances: NDArray[np.int16], count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """(n, 4) px boxes of the persons' pixels, and (n,) their numbers."""
     boxes, pixels = np.full((count, 4), np.nan, np.float32), np.zeros(count, np.int64)
     for row in range(count):

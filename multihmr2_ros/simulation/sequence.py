@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A scene over time: its images, and the truth about them as People."""
+"""Renders a scene over time: its images, and the truth about them as People."""
 
 from __future__ import annotations
 
@@ -29,33 +29,35 @@ from numpy.typing import NDArray
 from multihmr2_ros.body import Body
 from multihmr2_ros.camera import vertical_fov
 from multihmr2_ros.people import IntrinsicsSource, People, TrackState
+from multihmr2_ros.simulation.rendering.renderer import RenderedImage, Renderer
+from multihmr2_ros.simulation.scene.options import SceneOptions
+from multihmr2_ros.simulation.scene.pelvis_trajectory import compute_pelvis_trajectory
+from multihmr2_ros.simulation.scene.posing import PosedScene, pose_scene
+from multihmr2_ros.simulation.scene.sampling import sample_scene
+from multihmr2_ros.simulation.scene.scene import Scene
 
-from .footing import footing
-from .labels import Labels, labels
-from .posing import PosedScene, pose_scene
-from .render import Rendered, Renderer
-from .scene import Scene, SceneOptions, sample_scene
+from .labels import Labels, make_labels
 
 Vertices = Literal["none", "low", "full"]
 
 
 @dataclass(frozen=True, eq=False)
-class Shot:
-    """One image of a scene, and everything that is true about it.
+class SimulatedFrame:
+    """One image of a scene with its ground truth.
 
-    velocity (n, 3) float64 m/s: of the pelvises over the ground, in the world's axes. people: see `people_of`.
+    velocity (n, 3) float64 m/s: of the pelvises over the ground, in the world's axes. people: see `make_people`.
     """
 
     scene: Scene
     posed: PosedScene
-    rendered: Rendered
+    rendered: RenderedImage
     labels: Labels
     velocity: NDArray[np.float64]
     people: People
 
 
 @contextlib.contextmanager
-def one_thread() -> Iterator[None]:
+def limit_to_one_thread() -> Iterator[None]:
     """PyTorch on one thread: bodies are small work, and threads that wait for each other cost several times as much."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -65,35 +67,35 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-class Studio:
-    """Renders whole scenes; loading takes seconds, so one studio serves many."""
+class SceneRenderer:
+    """Renders whole scenes; loading takes seconds, so use one renderer for many scenes."""
 
     def __init__(self) -> None:
         self._body, self._low = Body("full"), Body("low")
         self._renderer = Renderer(self._body)
 
-    def shots(self, seed: int, options: SceneOptions, vertices: Vertices = "low") -> Iterator[Shot]:
-        """The scene of a seed, image by image; the same seed and options give the same bytes on one machine."""
+    def render_frames(self, seed: int, options: SceneOptions, vertices: Vertices = "low") -> Iterator[SimulatedFrame]:
+        """Yield the images of the scene of a seed; the same seed and options give the same bytes on one machine."""
         generator = np.random.default_rng(seed)
         scene = sample_scene(generator, options)
-        ground = footing(scene, self._low)
-        for index in range(frame_count(options)):
+        ground = compute_pelvis_trajectory(scene, self._low)
+        for index in range(count_frames(options)):
             time = index / options.frame_rate_hz
             with torch.no_grad():
                 posed = pose_scene(scene, time, self._body, ground.heights(time))
                 rendered = self._renderer.render(scene, posed, generator)
-                truth = labels(scene, posed, rendered)
+                truth = make_labels(scene, posed, rendered)
                 velocity = ground.velocity(time)
-                people = people_of(posed, truth, velocity, self._low, vertices, moving=options.moving_camera)
-            yield Shot(scene, posed, rendered, truth, velocity, people)
+                people = make_people(posed, truth, velocity, self._low, vertices, moving=options.moving_camera)
+            yield SimulatedFrame(scene, posed, rendered, truth, velocity, people)
 
 
-def frame_count(options: SceneOptions) -> int:
-    """The number of a sequence's images: one at least."""
+def count_frames(options: SceneOptions) -> int:
+    """Return the number of images of a sequence, at least one."""
     return max(1, round(options.duration_s * options.frame_rate_hz))
 
 
-def people_of(
+def make_people(
     posed: PosedScene,
     truth: Labels,
     world_velocity: NDArray[np.float64],
@@ -102,10 +104,10 @@ def people_of(
     *,
     moving: bool,
 ) -> People:
-    """Everybody of the scene as People, seen or not, in descending visible fraction.
+    """Return all people of the scene as People, visible or not, in descending visible fraction.
 
     score is the visible fraction, track_id the person_id; every track is confirmed and as old as the scene. velocity is
-    that over the ground: in the camera's axes where the camera stands, in the world's ("fixed") where it moves.
+    over the ground: in the camera's axes if the camera stands still, in the world's ("fixed") if it moves.
     """
     count = len(posed.person_id)
     body = low(torch.from_numpy(posed.shape), torch.from_numpy(posed.rotations))

@@ -38,10 +38,10 @@ from multihmr2_ros.body import Body
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.network.heads import depth_from_nearness
 from multihmr2_ros.network.model import MultiHMR2, back_project
-from multihmr2_ros.simulation.behaviour import sample_behaviour
-from multihmr2_ros.simulation.population import sample_shape, stature_of
-from multihmr2_ros.simulation.retarget import motion_files
-from multihmr2_ros.simulation.skeleton import bone_rotations
+from multihmr2_ros.simulation.motion.behavior import sample_behaviour
+from multihmr2_ros.simulation.motion.phenotypes import estimate_stature, sample_shape
+from multihmr2_ros.simulation.motion.retarget import list_motion_files
+from multihmr2_ros.simulation.motion.skeleton import compute_bone_rotations
 from multihmr2_ros.training.augmentation import mirrored_keypoints
 from multihmr2_ros.training.body_losses import Matched, TruePeople, body_terms, pose, project
 from multihmr2_ros.training.keypoints import coco_keypoints
@@ -103,7 +103,7 @@ def make_bank(body: Body, count: int, motions: Path | None, seed: int) -> PoseBa
     motions  folder of BVH files, or None
     """
     generator = np.random.default_rng(seed)
-    files = motion_files(motions) if motions else ()
+    files = list_motion_files(motions) if motions else ()
     shape = np.stack([sample_shape(generator) for _ in range(count)])
     rotations = np.empty((count, len(body.bone_labels), 3, 3), np.float16)
     keypoints, center = np.empty((count, 17, 3), np.float32), np.empty((count, 3), np.float32)
@@ -115,7 +115,7 @@ def make_bank(body: Body, count: int, motions: Path | None, seed: int) -> PoseBa
         with torch.no_grad():
             shapes = torch.from_numpy(shape[rows])
             rest = body.rest_bone_poses(shapes).numpy()
-            rotations[rows] = bone_rotations(poses, rest, body.bone_labels, body.bone_parents)
+            rotations[rows] = compute_bone_rotations(poses, rest, body.bone_labels, body.bone_parents)
             person = pose(body, shapes, torch.from_numpy(rotations[rows].astype(np.float32)))
             keypoints[rows] = coco_keypoints(body, person.vertices).numpy()
             center[rows] = person.centre_offset.numpy()
@@ -160,7 +160,7 @@ class KeypointBatches(Dataset[KeypointBatch]):
 
     def __init__(self, bank: PoseBank, image_size: int, people: int, seed: int) -> None:
         self.bank, self.image_size, self.people, self.seed = bank, image_size, people, seed
-        self.stature = np.array([stature_of(shape) for shape in bank.shape])
+        self.stature = np.array([estimate_stature(shape) for shape in bank.shape])
 
     def __getitem__(self, step: int) -> KeypointBatch:
         generator = np.random.default_rng([self.seed, 17, step])

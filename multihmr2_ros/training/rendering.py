@@ -62,7 +62,7 @@ RenderSeed = Callable[[int], Sample]
 
 @dataclass(frozen=True)
 class PoolConfig:
-    """A pool's folder, what is rendered into it, and how many training images are kept (the oldest go first).
+    """A pool's folder, the scenes rendered into it, and the number of training images kept (the oldest go first).
 
     sam2: a folder with SAM2's video model, whose memory of each person is stored with the images; None: nothing is.
     """
@@ -83,7 +83,7 @@ class PoolConfig:
 
 
 def open_folder(config: PoolConfig) -> None:
-    """Make the pool's folder, and note what it is rendered with; UserError where it holds images of other settings."""
+    """Make the pool's folder and save its settings; raise UserError if it holds images of other settings."""
     make_folder(config.folder)
     path = config.folder / SETTINGS_FILE
     settings = json.loads(json.dumps(dataclasses.asdict(config.scene), default=str))
@@ -115,10 +115,10 @@ def scene_renderer(options: SceneOptions, sam2: Path | None = None) -> RenderSee
     sam2: as in PoolConfig; the model runs where the renderer does, which is the CPU.
     """
     from multihmr2_ros.body import Body
-    from multihmr2_ros.simulation.labels import labels
-    from multihmr2_ros.simulation.posing import pose_scene
-    from multihmr2_ros.simulation.render import Renderer
+    from multihmr2_ros.simulation.labels import make_labels
+    from multihmr2_ros.simulation.rendering.renderer import Renderer
     from multihmr2_ros.simulation.scene import sample_scene
+    from multihmr2_ros.simulation.scene.posing import pose_scene
     from multihmr2_ros.training.tracking_targets import Sam2Memory
 
     body = Body("full")
@@ -130,7 +130,7 @@ def scene_renderer(options: SceneOptions, sam2: Path | None = None) -> RenderSee
         scene = sample_scene(generator, options)
         posed = pose_scene(scene, 0.0, body)
         rendered = renderer.render(scene, posed, generator)
-        truth = labels(scene, posed, rendered)
+        truth = make_labels(scene, posed, rendered)
         sample = sample_from_labels(rendered.image, truth, f"seed {seed}")
         if memory is None:
             return sample
@@ -234,17 +234,17 @@ class Renderers:
 
     @property
     def running(self) -> int:
-        """How many processes are still at work."""
+        """Number of processes that are still running."""
         return sum(process.is_alive() for process in self._processes)
 
     @property
     def failed(self) -> int:
-        """How many processes ended with an error, which they have logged."""
+        """Number of processes that ended with an error, which they logged."""
         return sum(process.exitcode not in (None, 0) for process in self._processes)
 
 
 def _work(config: PoolConfig, worker: int, workers: int, images: int | None, niceness: int, stop: Any) -> None:
-    """A renderer process: one thread, low priority, deaf to the terminal's Ctrl-C, which is the parent's to answer."""
+    """A renderer process: one thread, low priority, ignores SIGINT (Ctrl-C), which the parent handles."""
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -32,11 +32,11 @@ import torch
 
 from multihmr2_ros.body import Body
 from multihmr2_ros.cli.options import parse_size
-from multihmr2_ros.simulation.labels import labels
-from multihmr2_ros.simulation.posing import pose_scene
-from multihmr2_ros.simulation.render import Renderer
+from multihmr2_ros.simulation.labels import make_labels
+from multihmr2_ros.simulation.rendering.renderer import Renderer
 from multihmr2_ros.simulation.scene import SceneOptions, sample_scene
-from multihmr2_ros.simulation.sequence import one_thread
+from multihmr2_ros.simulation.scene.posing import pose_scene
+from multihmr2_ros.simulation.sequence import limit_to_one_thread
 
 PARTS = ("draw", "pose", "render", "label")
 WARM_UP = 3
@@ -61,11 +61,11 @@ def work(process: int, arguments: argparse.Namespace, start: Barrier, results: m
         done()
         rendered = renderer.render(scene, posed, generator)
         done()
-        labels(scene, posed, rendered)
+        make_labels(scene, posed, rendered)
         done()
         return moments
 
-    with one_thread(), torch.no_grad():
+    with limit_to_one_thread(), torch.no_grad():
         for seed in range(WARM_UP):
             image(seed)
         start.wait()

@@ -33,7 +33,7 @@ from multihmr2_ros.cli.main import main
 from multihmr2_ros.messages.images import image_from_ros
 from multihmr2_ros.simulation.labels import Labels
 from multihmr2_ros.simulation.scene import SceneOptions
-from multihmr2_ros.simulation.sequence import Shot, Studio, one_thread
+from multihmr2_ros.simulation.sequence import SceneRenderer, SimulatedFrame, limit_to_one_thread
 
 SMALL = ["--size", "96x72", "--rate", "4"]
 SEED = 7
@@ -41,14 +41,14 @@ TRUTH, DEPTH = "/ground_truth/humans", "/camera/depth/image_raw"
 
 
 @pytest.fixture(scope="module")
-def studio() -> Studio:
-    return Studio()
+def studio() -> SceneRenderer:
+    return SceneRenderer()
 
 
 @pytest.fixture(scope="module", autouse=True)
 def as_the_command_does() -> Iterator[None]:
     """The order of sums in a body depends on the number of threads."""
-    with one_thread():
+    with limit_to_one_thread():
         yield
 
 
@@ -82,13 +82,13 @@ def pose_of(transform: Any) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def standing(studio: Studio, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Shot]]:
+def standing(studio: SceneRenderer, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[SimulatedFrame]]:
     """A bag of a camera that stands, and the same scene from the simulation itself."""
     path = simulate(tmp_path_factory.mktemp("bags") / "standing.mcap", "--seed", SEED, "--seconds", 1, "--depth")
-    return path, list(studio.shots(SEED, options(1.0)))
+    return path, list(studio.render_frames(SEED, options(1.0)))
 
 
-def test_images_and_intrinsics_are_read_back(standing: tuple[Path, list[Shot]]) -> None:
+def test_images_and_intrinsics_are_read_back(standing: tuple[Path, list[SimulatedFrame]]) -> None:
     path, shots = standing
     frames = list(BagSource(path))
     assert len(frames) == len(shots) == 4
@@ -98,7 +98,7 @@ def test_images_and_intrinsics_are_read_back(standing: tuple[Path, list[Shot]]) 
     np.testing.assert_allclose(np.diff([frame.stamp for frame in frames]), 0.25, atol=1e-6)
 
 
-def test_the_truth_is_that_of_the_labels(standing: tuple[Path, list[Shot]]) -> None:
+def test_the_truth_is_that_of_the_labels(standing: tuple[Path, list[SimulatedFrame]]) -> None:
     path, shots = standing
     messages = decoded(path)[TRUTH]
     assert len(messages) == len(shots)
@@ -125,7 +125,7 @@ def test_the_truth_is_that_of_the_labels(standing: tuple[Path, list[Shot]]) -> N
             assert human.frame_id == f"body_{human.track_id}"
 
 
-def test_low_vertices_lie_on_the_full_mesh(standing: tuple[Path, list[Shot]]) -> None:
+def test_low_vertices_lie_on_the_full_mesh(standing: tuple[Path, list[SimulatedFrame]]) -> None:
     for people, posed in ((shot.people, shot.posed) for shot in standing[1]):
         for identity, vertices in zip(people.track_id.tolist(), people.vertices, strict=True):
             full = posed.vertices[posed.person_id.tolist().index(identity)]
@@ -133,7 +133,7 @@ def test_low_vertices_lie_on_the_full_mesh(standing: tuple[Path, list[Shot]]) ->
                 assert np.linalg.norm(full - vertices[row], axis=1).min() < 0.02
 
 
-def test_depth_images_are_the_renderers(standing: tuple[Path, list[Shot]]) -> None:
+def test_depth_images_are_the_renderers(standing: tuple[Path, list[SimulatedFrame]]) -> None:
     path, shots = standing
     for message, shot in zip(decoded(path)[DEPTH], shots, strict=True):
         assert message.encoding == "16UC1"
@@ -174,6 +174,67 @@ def test_frames_and_velocities_fit_each_other(moving: bool, tmp_path: Path) -> N
     assert max(np.abs(speed).max() for speed in speeds.values()) > 0.3, "somebody walks"
 
 
+def test_a_seed_keeps_its_scene_from_version_to_version(standing: tuple[Path, list[SimulatedFrame]]) -> None:
+    """Persons, pelvises (m, camera frame), velocities along x (m/s) and the mean of the first image of SEED, as written
+    by version 0.1.0 on 2026-11-27. A bag with the same seed must not change when the simulation gets new options."""
+    expected = {
+        1: (-1.0283, 0.3320, 2.2499, 0.0001),
+        2: (-0.5906, -0.0781, 0.4736, 0.8739),
+        3: (-0.1218, 1.3490, 4.4249, 0.0),
+        4: (0.1184, 0.2417, 1.7811, 0.6256),
+        5: (1.8145, 0.3078, 2.2150, -0.0002),
+    }
+    messages = decoded(standing[0])
+    found = {human.track_id: human for human in messages[TRUTH][0].humans}
+    assert sorted(found) == sorted(expected)
+    for identity, values in expected.items():
+        pelvis, velocity = found[identity].pelvis.pose.position, found[identity].velocity
+        assert [pelvis.x, pelvis.y, pelvis.z, velocity.x] == pytest.approx(values, abs=2e-4)
+    assert messages["/camera/image_raw"][0].data.mean() == pytest.approx(139.0415, abs=0.2)
+
+
+def test_a_driving_camera_moves_on_tf_at_the_images_stamps(tmp_path: Path) -> None:
+    more = ["--seed", 4, "--seconds", 2, "--size", "32x24"]
+    for name in ("drive", "moving"):  # the name of a bag is in its bytes
+        (tmp_path / name).mkdir()
+    driving = simulate(tmp_path / "drive" / "bag.mcap", *more, "--camera-motion", "drive", "--depth", "noisy")
+    messages = decoded(driving)
+    stamps = [message.header.stamp for message in messages["/camera/image_raw"]]
+    links = [message.transforms[0] for message in messages["/tf"]]
+    assert [link.header.stamp for link in links] == stamps
+    assert {(link.header.frame_id, link.child_frame_id) for link in links} == {("odom", "base_link")}
+    assert [message.header.stamp for message in messages[DEPTH]] == stamps
+    assert {message.header.frame_id for message in messages[DEPTH]} == {"camera_optical_frame"}
+    assert {human.velocity_frame for message in messages[TRUTH] for human in message.humans} <= {"odom"}
+    poses = [pose_of(link.transform) for link in links]
+    assert np.linalg.norm(poses[-1][:3, 3] - poses[0][:3, 3]) > 0.1
+    assert Rotation.from_matrix(poses[-1][:3, :3].T @ poses[0][:3, :3]).magnitude() > 0.05
+    same = simulate(tmp_path / "moving" / "bag.mcap", *more, "--moving-camera", "--depth", "noisy")
+    assert same.read_bytes() == driving.read_bytes()
+
+
+def test_depth_does_not_change_the_rest_of_a_bag(tmp_path: Path) -> None:
+    more = ["--seed", SEED, "--seconds", 0.2, "--size", "320x240"]
+    plain, noisy, exact = (
+        decoded(simulate(tmp_path / f"{name}.mcap", *more, *given))
+        for name, given in (("plain", []), ("noisy", ["--depth", "noisy"]), ("exact", ["--depth"]))
+    )
+    assert set(noisy) - set(plain) == {DEPTH, "/camera/depth/camera_info"}
+    for index, image in enumerate(plain["/camera/image_raw"]):
+        np.testing.assert_array_equal(image.data, noisy["/camera/image_raw"][index].data)
+    (true_m,), (measured_m,) = (
+        [message.data.view("<u2").astype(float) / 1000 for message in messages[DEPTH]] for messages in (exact, noisy)
+    )
+    in_range = (true_m > 0.5) & (true_m < 9)
+    assert 0.5 < (measured_m[in_range] > 0).mean() < 0.99, "some holes"
+    assert (measured_m[(true_m == 0) | (true_m > 10)] == 0).all()
+    valid = in_range & (measured_m > 0)
+    assert valid.sum() > 5000
+    # Standard deviations of 1.5 mm at 1 m, in proportion to the squared depth.
+    normalized = (measured_m - true_m)[valid] / (0.0015 * true_m[valid] ** 2)
+    assert normalized.std() == pytest.approx(1.0, abs=0.05)
+
+
 def test_same_seed_same_bytes(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
@@ -186,10 +247,10 @@ def test_same_seed_same_bytes(tmp_path: Path) -> None:
     assert not np.array_equal(image_from_ros(first[0]), image_from_ros(first[1]))
 
 
-def test_a_folder_of_images_holds_the_labels(studio: Studio, tmp_path: Path) -> None:
+def test_a_folder_of_images_holds_the_labels(studio: SceneRenderer, tmp_path: Path) -> None:
     folder = simulate(tmp_path / "images", "--as", "images", "--seed", SEED, "--seconds", 0.5, "--vertices", "full")
     assert sorted(path.name for path in folder.iterdir()) == ["000000.npz", "000000.png", "000001.npz", "000001.png"]
-    for index, shot in enumerate(studio.shots(SEED, options(0.5), "full")):
+    for index, shot in enumerate(studio.render_frames(SEED, options(0.5), "full")):
         image = cv2.imread(str(folder / f"{index:06d}.png"))
         np.testing.assert_array_equal(image[..., ::-1], shot.rendered.image)
         with np.load(folder / f"{index:06d}.npz", allow_pickle=False) as arrays:
@@ -262,7 +323,7 @@ def test_existing_targets_are_refused_and_kept(
 @pytest.mark.parametrize("kind", ["bag", "images"])
 def test_an_interrupted_sequence_leaves_nothing(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C comes after the second image."""
-    shots = Studio.shots
+    shots = SceneRenderer.render_frames
 
     def interrupted(*given: Any) -> Any:
         for index, shot in enumerate(shots(*given)):
@@ -270,6 +331,6 @@ def test_an_interrupted_sequence_leaves_nothing(kind: str, tmp_path: Path, monke
                 raise KeyboardInterrupt
             yield shot
 
-    monkeypatch.setattr(Studio, "shots", interrupted)
+    monkeypatch.setattr(SceneRenderer, "render_frames", interrupted)
     assert main(["simulate", "--out", str(tmp_path / "bag"), *SMALL, "--as", kind, "--seconds", "1"]) == 130
     assert not list(tmp_path.iterdir())

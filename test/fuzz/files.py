@@ -82,9 +82,9 @@ class Motions(Target):
         return damaged_text(rng, BVH, self.WORDS)
 
     def parse(self, data: bytes) -> None:
-        from multihmr2_ros.simulation.bvh import parse_bvh
+        from multihmr2_ros.simulation.motion.bvh import parse_bvh
 
-        assert np.isfinite(parse_bvh(data).positions()).all()
+        assert np.isfinite(parse_bvh(data).compute_positions()).all()
 
 
 class Garments(Target):
@@ -110,7 +110,7 @@ class Garments(Target):
         return len(mhclo).to_bytes(4, "little") + mhclo + obj
 
     def parse(self, data: bytes) -> None:
-        from multihmr2_ros.simulation import garments
+        from multihmr2_ros.simulation.appearance.appearance import garments
 
         length = int.from_bytes(data[:4], "little")
         (self.folder / "patch.mhclo").write_bytes(data[4 : 4 + length])

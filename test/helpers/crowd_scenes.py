@@ -24,9 +24,9 @@ import numpy as np
 from multihmr2_ros.metrics.placement import depth_order
 from multihmr2_ros.people import People
 from multihmr2_ros.placement import MapKind, RelativeDepth, place_people
-from multihmr2_ros.simulation.labels import labels
-from multihmr2_ros.simulation.posing import pose_scene
+from multihmr2_ros.simulation.labels import make_labels
 from multihmr2_ros.simulation.scene import SceneOptions, sample_scene
+from multihmr2_ros.simulation.scene.posing import pose_scene
 from test.helpers.rgbd_scenes import Ground, Moment, NetworkErrors, predicted, surface_of
 from test.helpers.simulation_scenes import body as full_body
 from test.helpers.simulation_scenes import renderer
@@ -46,7 +46,7 @@ def crowds(count: int, first_seed: int = 1000) -> Iterator[Moment]:
         scene = sample_scene(generator, CROWD)
         posed = pose_scene(scene, 0.0, full_body())
         rendered = renderer().render(scene, posed, generator)
-        truth, seed = labels(scene, posed, rendered), seed + 1
+        truth, seed = make_labels(scene, posed, rendered), seed + 1
         if truth.findable.sum() >= MIN_CROWD:
             ground = Ground.of_fixed_frame(posed.world_from_camera)
             yield Moment(posed, truth.k, rendered.depth, ground, truth.findable, truth.visible_fraction < 0.7)

@@ -33,8 +33,8 @@ from multihmr2_ros.labeling.landmarks import LANDMARK_COUNT, LANDMARK_OF
 from multihmr2_ros.labeling.observations import Observations
 from multihmr2_ros.labeling.pose_prior import PosePrior, learn_pose_prior, pose_of_segments
 from multihmr2_ros.labeling.posed_keypoints import KeypointModel, Pose
-from multihmr2_ros.simulation.pose import about
-from multihmr2_ros.simulation.random_poses import pose_of, sample_angles
+from multihmr2_ros.simulation.motion.pose import rotate_about
+from multihmr2_ros.simulation.motion.random_poses import pose_from_random_angles, sample_angles
 
 WIDTH, HEIGHT = 480, 360
 FOV_RAD = np.radians(55.0)
@@ -67,9 +67,9 @@ class Scene:
 def make_scene(n: int, seed: int = 0, noise_px: float = 1.0, landmarks: bool = True) -> Scene:
     """People 3 to 6 m away, of all facings, their keypoints with noise; landmarks as far off as BlazePose's."""
     generator = np.random.default_rng(seed)
-    segments = np.stack([pose_of(sample_angles(generator)).orientation for _ in range(n)])
+    segments = np.stack([pose_from_random_angles(sample_angles(generator)).orientation for _ in range(n)])
     yaws = generator.uniform(-np.pi, np.pi, n)
-    segments = np.stack([about(2, yaw) @ some for yaw, some in zip(yaws, segments, strict=True)])
+    segments = np.stack([rotate_about(2, yaw) @ some for yaw, some in zip(yaws, segments, strict=True)])
     pose, _ = pose_of_segments(segments)
     phenotypes = torch.from_numpy(
         np.stack([generator.uniform(0.2, 0.8, n), generator.uniform(0.65, 0.75, n), generator.normal(0.42, 0.08, n),

@@ -22,8 +22,8 @@ import numpy as np
 import torch
 
 from multihmr2_ros.body import Body
-from multihmr2_ros.simulation.pose import Pose
-from multihmr2_ros.simulation.skeleton import bone_rotations
+from multihmr2_ros.simulation.motion.pose import Pose
+from multihmr2_ros.simulation.motion.skeleton import compute_bone_rotations
 
 # A standing person, y up, facing z: T-pose; the left arm's shoulder turns about z.
 RIG = """HIERARCHY
@@ -65,7 +65,7 @@ def posed(body: Body, pose: Pose, age: float = 2 / 3) -> dict[str, np.ndarray]:
     shape[0, 1] = age
     with torch.no_grad():
         rest = body.rest_bone_poses(shape).numpy()
-        rotations = bone_rotations([pose], rest, body.bone_labels, body.bone_parents)
+        rotations = compute_bone_rotations([pose], rest, body.bone_labels, body.bone_parents)
         joints = body(shape, torch.from_numpy(rotations.astype(np.float32))).joints[0].numpy()
     return dict(zip(body.bone_labels, joints, strict=True))
 

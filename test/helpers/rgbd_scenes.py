@@ -29,9 +29,9 @@ from multihmr2_ros.body import Body
 from multihmr2_ros.camera import project
 from multihmr2_ros.people import People, PlacementCue
 from multihmr2_ros.placement import BodySurface, Ground, place_people
-from multihmr2_ros.simulation.labels import labels
-from multihmr2_ros.simulation.posing import PosedScene, pose_scene
+from multihmr2_ros.simulation.labels import make_labels
 from multihmr2_ros.simulation.scene import Scene, SceneOptions, sample_scene
+from multihmr2_ros.simulation.scene.posing import PosedScene, pose_scene
 from test.helpers.people_factory import make_people
 from test.helpers.simulation_scenes import body as full_body
 from test.helpers.simulation_scenes import renderer
@@ -108,7 +108,7 @@ def moments(seed: int, options: SceneOptions, times_s: tuple[float, ...]) -> Ite
 def moment(scene: Scene, time_s: float, generator: np.random.Generator) -> Moment:
     posed = pose_scene(scene, time_s, full_body())
     rendered = renderer().render(scene, posed, generator)
-    truth = labels(scene, posed, rendered)
+    truth = make_labels(scene, posed, rendered)
     return Moment(
         posed,
         truth.k,

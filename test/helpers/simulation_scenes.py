@@ -23,17 +23,17 @@ import numpy as np
 
 from multihmr2_ros.body import Body
 from multihmr2_ros.camera import intrinsics_from_fov
-from multihmr2_ros.simulation.appearance import sample_appearance
-from multihmr2_ros.simulation.clips import GaitClip
-from multihmr2_ros.simulation.gaits import Manner
-from multihmr2_ros.simulation.labels import Labels, labels
-from multihmr2_ros.simulation.materials import Material
-from multihmr2_ros.simulation.paths import ArcPath, CameraPath
-from multihmr2_ros.simulation.posing import PosedScene, pose_scene
-from multihmr2_ros.simulation.render import Rendered, Renderer
-from multihmr2_ros.simulation.scene import Camera, Obstacle, Person, Scene, SceneOptions
-from multihmr2_ros.simulation.sensor import SensorEffects
-from multihmr2_ros.simulation.surroundings import Backdrop, Light, Surface, Surroundings
+from multihmr2_ros.simulation.appearance.appearance import sample_appearance
+from multihmr2_ros.simulation.appearance.materials import Material
+from multihmr2_ros.simulation.labels import Labels, make_labels
+from multihmr2_ros.simulation.motion.clips import GaitClip
+from multihmr2_ros.simulation.motion.gaits import GaitStyle
+from multihmr2_ros.simulation.motion.paths import ArcPath, CameraPath
+from multihmr2_ros.simulation.rendering.renderer import RenderedImage, Renderer
+from multihmr2_ros.simulation.scene import Camera, Obstacle, Person, Scene
+from multihmr2_ros.simulation.scene.environment import Backdrop, Environment, Light, Surface
+from multihmr2_ros.simulation.scene.posing import PosedScene, pose_scene
+from multihmr2_ros.simulation.scene.sensor import SensorEffects
 from test import paths
 
 SHARED = paths.SHARED / "data"
@@ -53,14 +53,14 @@ def renderer() -> Renderer:
 
 def person(x: float, y: float, person_id: int = 0, heading_rad: float = np.pi, gait: str = "stand") -> Person:
     """An adult at (x, y) m in painted clothes, who by default faces a camera at the origin that looks along x."""
-    looks = sample_appearance(np.random.default_rng(person_id), ADULT, SceneOptions())
-    return Person(person_id, ADULT, GaitClip(gait, Manner()), ArcPath(x, y, heading_rad), looks)
+    looks = sample_appearance(np.random.default_rng(person_id), ADULT)
+    return Person(person_id, ADULT, GaitClip(gait, GaitStyle()), ArcPath(x, y, heading_rad), looks)
 
 
-def surroundings(sun: tuple[float, float, float] = (0.0, 0.6, 0.8)) -> Surroundings:
+def surroundings(sun: tuple[float, float, float] = (0.0, 0.6, 0.8)) -> Environment:
     """A grey ground under one sun, and a drawn backdrop."""
     lights = (Light(sun, (0.8, 0.8, 0.8), spread_rad=0.005),)
-    return Surroundings(Surface(GREY), None, lights, (0.2, 0.2, 0.2), (0.1, 0.1, 0.1), Backdrop(0, "sky"))
+    return Environment(Surface(GREY), None, lights, (0.2, 0.2, 0.2), (0.1, 0.1, 0.1), Backdrop(0, "sky"))
 
 
 def box(x: float, y: float, z: float, size: tuple[float, float, float]) -> Obstacle:
@@ -77,8 +77,8 @@ def scene(*people: Person, obstacles: tuple[Obstacle, ...] = (), **camera: Any) 
     return Scene(0, people, view, obstacles, place, SensorEffects(), 10.0, 0.0)
 
 
-def see(shown: Scene, seed: int = 0, time_s: float = 0.0) -> tuple[PosedScene, Rendered, Labels]:
+def see(shown: Scene, seed: int = 0, time_s: float = 0.0) -> tuple[PosedScene, RenderedImage, Labels]:
     """Poses, renders and labels a scene."""
     posed = pose_scene(shown, time_s, body())
     rendered = renderer().render(shown, posed, np.random.default_rng(seed))
-    return posed, rendered, labels(shown, posed, rendered)
+    return posed, rendered, make_labels(shown, posed, rendered)

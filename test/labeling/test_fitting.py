@@ -29,11 +29,11 @@ from multihmr2_ros.labeling.fitting import Fits, Fitter, fit_error
 from multihmr2_ros.labeling.observations import Observations
 from multihmr2_ros.labeling.pose_prior import learn_pose_prior, pose_features, pose_of_segments
 from multihmr2_ros.labeling.posed_keypoints import CAMERA_FROM_LEVEL, Pose, about_y
-from multihmr2_ros.simulation.pose import Pose as SegmentPose
-from multihmr2_ros.simulation.pose import about
-from multihmr2_ros.simulation.random_poses import pose_of, sample_angles
-from multihmr2_ros.simulation.retarget import load_motion
-from multihmr2_ros.simulation.skeleton import bone_rotations
+from multihmr2_ros.simulation.motion.pose import Pose as SegmentPose
+from multihmr2_ros.simulation.motion.pose import rotate_about
+from multihmr2_ros.simulation.motion.random_poses import pose_from_random_angles, sample_angles
+from multihmr2_ros.simulation.motion.retarget import load_motion
+from multihmr2_ros.simulation.motion.skeleton import compute_bone_rotations
 from test.helpers.labeling_scenes import full_body, keypoint_model, make_scene, prior, random_pose, without
 from test.helpers.motion_cases import rig
 
@@ -78,7 +78,7 @@ def test_keypoints_without_a_mesh_equal_those_of_the_posed_mesh() -> None:
     shape = keypoint_model().shape(phenotypes)
     rest = body.rest_bone_poses(shape).numpy()
     poses = [SegmentPose(segments) for segments in segments_of_pose(pose)]
-    turns = bone_rotations(poses, rest, body.bone_labels, body.bone_parents)
+    turns = compute_bone_rotations(poses, rest, body.bone_labels, body.bone_parents)
     turns[:, 0] = CAMERA_FROM_LEVEL @ turns[:, 0]
     rotations = keypoint_model().rotations(body, phenotypes, pose)
     np.testing.assert_allclose(rotations, turns, atol=1e-5)
@@ -91,7 +91,7 @@ def test_keypoints_without_a_mesh_equal_those_of_the_posed_mesh() -> None:
 
 def test_poses_and_segments_are_the_same_thing() -> None:
     generator = np.random.default_rng(0)
-    segments = np.stack([pose_of(sample_angles(generator)).orientation for _ in range(20)])
+    segments = np.stack([pose_from_random_angles(sample_angles(generator)).orientation for _ in range(20)])
     pose, off = pose_of_segments(segments)
     np.testing.assert_allclose(segments_of_pose(pose), segments, atol=1e-5)
     assert off.max() < 1e-6
@@ -157,9 +157,11 @@ def test_a_batch_gives_each_person_the_same_body_as_alone() -> None:
 
 def test_the_prior_prefers_poses_to_what_no_joint_allows() -> None:
     generator = np.random.default_rng(6)
-    likely, _ = pose_of_segments(np.stack([pose_of(sample_angles(generator)).orientation for _ in range(50)]))
+    likely, _ = pose_of_segments(
+        np.stack([pose_from_random_angles(sample_angles(generator)).orientation for _ in range(50)])
+    )
     costs = prior().cost(likely)
-    backwards = likely._replace(thighs=likely.thighs @ torch.from_numpy(about(2, np.pi)).float())
+    backwards = likely._replace(thighs=likely.thighs @ torch.from_numpy(rotate_about(2, np.pi)).float())
     assert (prior().cost(backwards) > costs + 20).all()
     assert pose_features(likely).shape == (50, 34)
 
@@ -172,7 +174,9 @@ def test_a_prior_from_recordings_knows_what_it_saw(tmp_path: Path) -> None:
     (tmp_path / "arms.bvh").write_text(rig(*frames))
     learned = learn_pose_prior(tmp_path)
     seen, _ = pose_of_segments(load_motion(tmp_path / "arms.bvh").orientation)
-    sitting = seen._replace(thighs=seen.thighs @ torch.from_numpy(about(1, -1.5)).float(), knees=seen.knees + 1.5)
+    sitting = seen._replace(
+        thighs=seen.thighs @ torch.from_numpy(rotate_about(1, -1.5)).float(), knees=seen.knees + 1.5
+    )
     assert learned.cost(seen).median() + 20 < learned.cost(sitting).median()
     assert (learned.starts.knees < 0.1).all()
 

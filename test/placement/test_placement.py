@@ -38,7 +38,7 @@ from multihmr2_ros.placement import (
     place_people,
     stature_prior,
 )
-from multihmr2_ros.simulation.population import sample_shape
+from multihmr2_ros.simulation.motion.phenotypes import sample_shape
 from test.helpers.people_factory import make_people, pinhole
 from test.helpers.rgbd_scenes import Moment, NetworkErrors, distance, low_body, moment, predicted, surface_of
 from test.helpers.simulation_scenes import box, person, scene

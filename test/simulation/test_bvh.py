@@ -24,13 +24,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.simulation.bvh import MOST_JOINTS, MOST_NESTED, parse_bvh
-from multihmr2_ros.simulation.retarget import load_motion, motion_files, retarget
+from multihmr2_ros.simulation.motion.bvh import MAX_JOINTS, MAX_NESTED, parse_bvh
+from multihmr2_ros.simulation.motion.retarget import list_motion_files, load_motion, retarget
 from test.helpers.motion_cases import rig
 
 GOOD = rig({}, {})
-DEEP = "HIERARCHY ROOT a { OFFSET 0 0 0 CHANNELS 0 " + "JOINT b { OFFSET 0 0 0 CHANNELS 0 " * (MOST_NESTED + 5)
-WIDE = "HIERARCHY ROOT a { OFFSET 0 0 0 CHANNELS 0 " + "JOINT b { OFFSET 0 0 0 CHANNELS 0 } " * (MOST_JOINTS + 5)
+DEEP = "HIERARCHY ROOT a { OFFSET 0 0 0 CHANNELS 0 " + "JOINT b { OFFSET 0 0 0 CHANNELS 0 " * (MAX_NESTED + 5)
+WIDE = "HIERARCHY ROOT a { OFFSET 0 0 0 CHANNELS 0 " + "JOINT b { OFFSET 0 0 0 CHANNELS 0 } " * (MAX_JOINTS + 5)
 MALFORMED = {
     "empty": "",
     "no motion": GOOD.partition("MOTION")[0],
@@ -61,7 +61,7 @@ MALFORMED = {
 
 def test_bvh_joints_are_where_the_hierarchy_puts_them() -> None:
     bvh = parse_bvh(rig({}, {"left_shoulder": (90, 0, 0), "position": (1, 2, 3)}, {"hips": (0, 0, 90)}).encode())
-    places = dict(zip([joint.name for joint in bvh.joints], bvh.positions().swapaxes(0, 1), strict=True))
+    places = dict(zip([joint.name for joint in bvh.joints], bvh.compute_positions().swapaxes(0, 1), strict=True))
     np.testing.assert_allclose(places["LeftForeArm"][0], [48, 145, 0])
     np.testing.assert_allclose(places["LeftForeArm"][1], [19, 82, 3], atol=1e-9)  # 90° about z: x becomes y
     np.testing.assert_allclose(places["LeftForeArm"][2], [0, 145, -48], atol=1e-9)  # 90° about y: x becomes −z
@@ -106,7 +106,7 @@ def test_rigs_that_are_no_humans_are_refused() -> None:
 
 def test_missing_and_empty_folders_and_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"\*\.bvh"):
-        motion_files(tmp_path)
+        list_motion_files(tmp_path)
     with pytest.raises(UserError, match="cannot read"):
         load_motion(tmp_path / "none.bvh")
     (tmp_path / "bad.bvh").write_text("nothing")

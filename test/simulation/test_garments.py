@@ -24,14 +24,14 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.simulation.garments import (
+from multihmr2_ros.simulation.appearance.garments import (
     BASE_VERTEX_COUNT,
     FittedGarment,
     GarmentKind,
     list_garments,
     load_garment,
 )
-from multihmr2_ros.simulation.regions import body_regions
+from multihmr2_ros.simulation.appearance.regions import compute_body_regions
 from test.helpers.simulation_scenes import SHARED, body, person, scene, see
 
 ASSETS = SHARED / "makehuman_assets"
@@ -150,7 +150,7 @@ def test_oversized_files_are_refused_before_they_are_read(tmp_path: Path) -> Non
 def test_makehumans_garments_lie_on_the_body_in_any_pose() -> None:
     files = list_garments(ASSETS)
     assert {file.kind for file in files} == set(GarmentKind)
-    rest = body_regions(body()).rest
+    rest = compute_body_regions(body()).rest
     posed = see(scene(person(3.0, 0.0, gait="walk"), width=32, height=24))[0].vertices[0]
     surface = np.unique(body().faces)
     at_rest, walking = cKDTree(rest[surface]), cKDTree(posed[surface])

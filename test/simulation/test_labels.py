@@ -25,14 +25,14 @@ import pytest
 
 from multihmr2_ros.camera import intrinsics_from_fov
 from multihmr2_ros.simulation.labels import Labels, draw_labels
-from multihmr2_ros.simulation.render import Rendered
+from multihmr2_ros.simulation.rendering.renderer import RenderedImage
 from multihmr2_ros.simulation.scene import SceneOptions, sample_scene
 from test.helpers.simulation_scenes import SHARED, box, person, scene, see
 
 LENS = np.array([-0.2, 0.03, 0.0, 0.0, 0.0])
 
 
-def joints_inside(rendered: Rendered, truth: Labels, row: int, dilation_px: int = 5) -> np.ndarray:
+def joints_inside(rendered: RenderedImage, truth: Labels, row: int, dilation_px: int = 5) -> np.ndarray:
     """(163,) whether a joint is inside the person's dilated mask."""
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * dilation_px + 1, 2 * dilation_px + 1))
     mask = cv2.dilate((rendered.instances == row).astype(np.uint8), kernel)
@@ -41,7 +41,7 @@ def joints_inside(rendered: Rendered, truth: Labels, row: int, dilation_px: int 
     return inside & (mask[np.clip(y, 0, mask.shape[0] - 1), np.clip(x, 0, mask.shape[1] - 1)] > 0)
 
 
-def check_boxes(rendered: Rendered, truth: Labels) -> None:
+def check_boxes(rendered: RenderedImage, truth: Labels) -> None:
     """Masks are inside visible boxes, which are inside boxes, which are inside the image (to a pixel)."""
     height, width = truth.image_size
     for row in np.flatnonzero(truth.visible_pixels):

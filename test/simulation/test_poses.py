@@ -23,15 +23,22 @@ import pytest
 import torch
 
 from multihmr2_ros.body import Body
-from multihmr2_ros.simulation.clips import GaitClip
-from multihmr2_ros.simulation.gaits import GAITS, Manner
-from multihmr2_ros.simulation.pose import SIDES, Arm, Leg, Trunk, pose_from_angles
-from multihmr2_ros.simulation.random_poses import LIMITS, pose_of, sample_angles, touches_itself
+from multihmr2_ros.simulation.motion.clips import GaitClip
+from multihmr2_ros.simulation.motion.gaits import GAITS, GaitStyle
+from multihmr2_ros.simulation.motion.pose import SIDES, Arm, Leg, Trunk, pose_from_angles
+from multihmr2_ros.simulation.motion.random_poses import (
+    LIMITS,
+    is_self_touching,
+    pose_from_random_angles,
+    sample_angles,
+)
 from test.helpers.motion_cases import direction, posed
 
 AGES = (0.0, 0.2, 1 / 3, 2 / 3, 1.0)
 UPRIGHT = ("stand", "walk", "run", "turn", "wave", "reach", "cheer", "sit", "sit_on_floor", "kneel")
-MANNERS = [Manner(phase=phase, variant=variant, speed_mps=1.2) for phase in (0.0, 0.4) for variant in (0.05, 0.5, 0.95)]
+MANNERS = [
+    GaitStyle(phase=phase, variant=variant, speed_mps=1.2) for phase in (0.0, 0.4) for variant in (0.05, 0.5, 0.95)
+]
 
 
 def test_resting_bones_are_those_of_the_posed_body(body: Body) -> None:
@@ -113,16 +120,16 @@ def test_upright_gaits_have_the_head_above_the_pelvis(body: Body, gait: str) -> 
 
 def test_lying_and_crawling_are_not_upright(body: Body) -> None:
     for variant in (0.1, 0.4, 0.6, 0.9):
-        joints = posed(body, GaitClip("lie", Manner(variant=variant)).pose(0.0))
+        joints = posed(body, GaitClip("lie", GaitStyle(variant=variant)).pose(0.0))
         assert abs(direction(joints, "root", "head")[2]) < 0.5
-    joints = posed(body, GaitClip("crawl", Manner(speed_mps=0.3)).pose(0.0))
+    joints = posed(body, GaitClip("crawl", GaitStyle(speed_mps=0.3)).pose(0.0))
     assert direction(joints, "root", "head")[0] > 0.8  # head first
     assert all(joints[name][2] < joints["root"][2] - 0.3 for name in ("wrist.L", "wrist.R", "foot.L", "lowerleg01.R"))
 
 
 @pytest.mark.parametrize(("side", "waving", "other"), [(-1.0, "R", "L"), (1.0, "L", "R")])
 def test_the_hand_that_waves_is_the_one_that_was_asked_for(body: Body, side: float, waving: str, other: str) -> None:
-    joints = posed(body, GaitClip("wave", Manner(side=side)).pose(0.2))
+    joints = posed(body, GaitClip("wave", GaitStyle(side=side)).pose(0.2))
     assert joints[f"wrist.{waving}"][2] > joints[f"upperarm01.{waving}"][2] > joints[f"wrist.{other}"][2]
     assert joints[f"wrist.{waving}"][1] * side > 0.3
 
@@ -130,7 +137,7 @@ def test_the_hand_that_waves_is_the_one_that_was_asked_for(body: Body, side: flo
 @pytest.mark.parametrize(("gait", "speed", "slip"), [("walk", 0.7, 0.3), ("walk", 1.3, 0.3), ("run", 3.0, 0.35)])
 def test_feet_on_the_ground_do_not_slide(body: Body, gait: str, speed: float, slip: float) -> None:
     """The slowest foot over the ground is slow, compared with the body: the median over two seconds."""
-    clip = GaitClip(gait, Manner(leg_m=0.9, speed_mps=speed))
+    clip = GaitClip(gait, GaitStyle(leg_m=0.9, speed_mps=speed))
     times, step = np.arange(0.0, 1.5, 0.1), 0.01
     slowest = []
     for time in times:
@@ -147,7 +154,7 @@ def test_random_poses_keep_within_limits_and_outside_the_body() -> None:
     angles = np.array([sample_angles(generator) for _ in range(100)])
     assert (angles >= LIMITS[:, 0] - 1e-9).all()
     assert (angles <= LIMITS[:, 1] + 1e-9).all()
-    assert not any(touches_itself(pose_of(row)) for row in angles)
+    assert not any(is_self_touching(pose_from_random_angles(row)) for row in angles)
     assert angles.std(axis=0).min() > 0.02  # nothing is always the same
     crossed = pose_from_angles(Trunk(), (Arm(0, 0, 1.5, 2.0), Arm()), (Leg(), Leg()))  # the forearm through the belly
-    assert touches_itself(crossed)
+    assert is_self_touching(crossed)

@@ -24,17 +24,17 @@ import pytest
 
 from multihmr2_ros.camera import CameraModel, back_project, distort_points, project
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.simulation.lens import Lens
-from multihmr2_ros.simulation.materials import Material
-from multihmr2_ros.simulation.render import Rendered
-from multihmr2_ros.simulation.sensor import SensorEffects
-from multihmr2_ros.simulation.surroundings import Room, Surface
+from multihmr2_ros.simulation.appearance.materials import Material
+from multihmr2_ros.simulation.rendering.lens import CameraRays
+from multihmr2_ros.simulation.rendering.renderer import RenderedImage
+from multihmr2_ros.simulation.scene.environment import Room, Surface
+from multihmr2_ros.simulation.scene.sensor import SensorEffects
 from test.helpers.simulation_scenes import GREY, body, box, person, scene, see, surroundings
 
 LENS = np.array([-0.25, 0.06, 0.001, -0.001, 0.0])
 
 
-def ground_points(rendered: Rendered, k: np.ndarray, world_from_camera: np.ndarray) -> np.ndarray:
+def ground_points(rendered: RenderedImage, k: np.ndarray, world_from_camera: np.ndarray) -> np.ndarray:
     """(H, W, 3) m in the world: what each pixel shows."""
     height, width = rendered.depth.shape
     y, x = np.mgrid[0:height, 0:width] + 0.5
@@ -96,15 +96,15 @@ def test_points_land_where_the_lens_puts_them(distortion: np.ndarray) -> None:
 
 
 def test_rays_and_the_lens_are_inverse() -> None:
-    lens = Lens(scene(distortion=LENS).camera)
+    lens = CameraRays(scene(distortion=LENS).camera)
     pixels = np.random.default_rng(0).uniform([0, 0], [160, 120], (200, 2))
-    rays = lens.directions(pixels).astype(np.float64)
+    rays = lens.compute_directions(pixels).astype(np.float64)
     assert np.abs(lens.distort(project(rays, lens.model.k)) - pixels).max() < 0.02
 
 
 def test_a_lens_that_folds_the_image_is_a_users_mistake() -> None:
     with pytest.raises(UserError, match="smaller coefficients") as error:
-        Lens(scene(distortion=[-0.9, 0.0, 0.0, 0.0]).camera)
+        CameraRays(scene(distortion=[-0.9, 0.0, 0.0, 0.0]).camera)
     assert "\n" not in str(error.value)
 
 

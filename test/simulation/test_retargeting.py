@@ -22,11 +22,11 @@ import numpy as np
 import pytest
 
 from multihmr2_ros.body import Body
-from multihmr2_ros.simulation.bvh import load_bvh, parse_bvh
-from multihmr2_ros.simulation.clips import MotionClip
-from multihmr2_ros.simulation.paths import ArcPath, MotionPath
-from multihmr2_ros.simulation.pose import SEGMENTS, SIDES, Pose
-from multihmr2_ros.simulation.retarget import Motion, load_motion, motion_files, retarget
+from multihmr2_ros.simulation.motion.bvh import load_bvh, parse_bvh
+from multihmr2_ros.simulation.motion.clips import MotionClip
+from multihmr2_ros.simulation.motion.paths import ArcPath, MotionPath
+from multihmr2_ros.simulation.motion.pose import SEGMENTS, SIDES, Pose
+from multihmr2_ros.simulation.motion.retarget import Motion, list_motion_files, load_motion, retarget
 from test import paths
 from test.helpers.motion_cases import direction, posed, rig
 
@@ -89,7 +89,7 @@ def test_motion_paths_go_where_the_recording_goes() -> None:
 def test_recorded_walks_go_on_and_never_back() -> None:
     """One leg a frame, ahead; the last quarter of a recording this short fades into the next repetition."""
     clip = MotionClip(walk_of(*((0.0, 95.0, 90.0 * step) for step in range(21))), 0.3, 1.0, False)
-    places = np.array([clip.travel(time) for time in np.linspace(0.0, 5.0, 201)])
+    places = np.array([clip.compute_travel(time) for time in np.linspace(0.0, 5.0, 201)])
     np.testing.assert_allclose(np.diff(places[:, 0]), 0.5, atol=1e-6)
     np.testing.assert_allclose(places[:, 1], 0.0, atol=1e-6)
 
@@ -102,8 +102,8 @@ def test_a_walk_that_turns_goes_on_in_a_circle() -> None:
         clip = MotionClip(corner, 0.0, 0.9, mirrored)
         centre = np.array([0.0, -3.0 if mirrored else 3.0])  # to the left
         for time in np.linspace(0.0, 12.0, 60):
-            assert np.linalg.norm(clip.travel(time) - centre) == pytest.approx(3.0, abs=0.02)
-            ahead = clip.travel(time + 1e-3) - clip.travel(time)
+            assert np.linalg.norm(clip.compute_travel(time) - centre) == pytest.approx(3.0, abs=0.02)
+            ahead = clip.compute_travel(time + 1e-3) - clip.compute_travel(time)
             facing = clip.pose(time)["pelvis"][:2, 0]
             assert ahead @ facing / np.linalg.norm(ahead) > 0.99
 
@@ -128,7 +128,7 @@ def test_getting_up_is_undone_and_not_cut() -> None:
 
 @needs_motions
 def test_every_recorded_motion_can_be_used() -> None:
-    for path in motion_files(MOTIONS):
+    for path in list_motion_files(MOTIONS):
         motion = load_motion(path)
         assert motion.orientation.shape[1:] == (len(SEGMENTS), 3, 3)
         np.testing.assert_allclose(np.linalg.det(motion.orientation), 1.0, atol=1e-3)
@@ -157,7 +157,7 @@ def test_limbs_of_the_body_point_as_the_recorded_ones(body: Body, name: str) -> 
     bvh = load_bvh(MOTIONS / f"{name}.bvh")
     motion = load_motion(MOTIONS / f"{name}.bvh")
     names = [joint.name.lower().replace("_", "") for joint in bvh.joints]
-    places = dict(zip(names, bvh.positions().swapaxes(0, 1), strict=True))
+    places = dict(zip(names, bvh.compute_positions().swapaxes(0, 1), strict=True))
     elbow = next(name for name in ("leftforearm", "leftelbow", "loarml") if name in places)
     shoulder = next(name for name in ("leftarm", "uparml", "leftshoulder") if name in places)
     frame = len(motion.travel) // 2

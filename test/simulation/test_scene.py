@@ -27,12 +27,12 @@ import torch
 from multihmr2_ros.body import Body
 from multihmr2_ros.camera import vertical_fov
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.simulation.clips import GaitClip, MotionClip
-from multihmr2_ros.simulation.gaits import Manner
-from multihmr2_ros.simulation.paths import ArcPath, CameraPath
-from multihmr2_ros.simulation.population import is_infant, leg_of, sample_shape, stature_of
-from multihmr2_ros.simulation.posing import PosedScene, pose_scene
+from multihmr2_ros.simulation.motion.clips import GaitClip, MotionClip
+from multihmr2_ros.simulation.motion.gaits import GaitStyle
+from multihmr2_ros.simulation.motion.paths import ArcPath, CameraPath
+from multihmr2_ros.simulation.motion.phenotypes import estimate_leg_length, estimate_stature, is_infant, sample_shape
 from multihmr2_ros.simulation.scene import Camera, Person, Scene, SceneOptions, sample_scene
+from multihmr2_ros.simulation.scene.posing import PosedScene, pose_scene
 from test import paths
 
 MOTIONS = paths.SHARED / "data" / "motions"
@@ -63,7 +63,7 @@ def scene_of(*people: Person, height_m: float = 1.2, pitch_rad: float = 0.0) -> 
 
 def person(gait: str, x: float, y: float, heading: float, person_id: int = 1, **manner: Any) -> Person:
     nothing: Any = None
-    return Person(person_id, ADULT, GaitClip(gait, Manner(**manner)), ArcPath(x, y, heading), nothing)
+    return Person(person_id, ADULT, GaitClip(gait, GaitStyle(**manner)), ArcPath(x, y, heading), nothing)
 
 
 def heights(posed: PosedScene, body: Body) -> np.ndarray:
@@ -134,7 +134,7 @@ def test_the_population_has_all_ages() -> None:
     assert 0.25 < (shapes[:, 1] < 0.5).mean() < 0.45
     assert (shapes[:, 1] < 0.1).mean() > 0.03
     assert (shapes[:, 1] > 0.85).mean() > 0.08
-    adults = np.array([stature_of(shape) for shape in shapes if 0.6 < shape[1] < 0.8])
+    adults = np.array([estimate_stature(shape) for shape in shapes if 0.6 < shape[1] < 0.8])
     assert 1.6 < adults.mean() < 1.8
 
 
@@ -147,8 +147,8 @@ def test_statures_and_legs_are_the_bodys(body: Body) -> None:
     row = body.bone_labels.index
     hip, knee, ankle = (rest[:, row(name), :3, 3] for name in ("upperleg01.L", "lowerleg01.L", "foot.L"))
     legs = np.linalg.norm(hip - knee, axis=1) + np.linalg.norm(knee - ankle, axis=1)
-    np.testing.assert_allclose([stature_of(shape) for shape in shapes], statures, rtol=0.08)
-    np.testing.assert_allclose([leg_of(shape) for shape in shapes], legs, rtol=0.12)
+    np.testing.assert_allclose([estimate_stature(shape) for shape in shapes], statures, rtol=0.08)
+    np.testing.assert_allclose([estimate_leg_length(shape) for shape in shapes], legs, rtol=0.12)
 
 
 def test_infants_sit_crawl_lie_or_toddle(stills: list[Scene]) -> None:
@@ -157,7 +157,7 @@ def test_infants_sit_crawl_lie_or_toddle(stills: list[Scene]) -> None:
     for infant in infants:
         assert isinstance(infant.clip, GaitClip)
         assert infant.clip.gait in ("sit_on_floor", "crawl", "lie", "walk")
-        assert infant.clip.gait != "walk" or stature_of(infant.shape) >= 0.7
+        assert infant.clip.gait != "walk" or estimate_stature(infant.shape) >= 0.7
 
 
 @pytest.mark.parametrize("duration_s", [0.0, 6.0])

@@ -24,12 +24,13 @@ import numpy as np
 import pytest
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.simulation.appearance import sample_appearance
-from multihmr2_ros.simulation.backdrop import backdrop_image, load_picture, texture_levels
-from multihmr2_ros.simulation.materials import DISPLAY_GAMMA
+from multihmr2_ros.simulation.appearance.appearance import sample_appearance
+from multihmr2_ros.simulation.appearance.materials import DISPLAY_GAMMA
+from multihmr2_ros.simulation.rendering.backdrop import load_image, load_texture_levels, render_backdrop
+from multihmr2_ros.simulation.rendering.sensor import MIDDLE_GRAY, apply_sensor_effects
 from multihmr2_ros.simulation.scene import SceneOptions
-from multihmr2_ros.simulation.sensor import MIDDLE_GREY, SensorEffects, sample_sensor
-from multihmr2_ros.simulation.surroundings import Backdrop, list_pictures, sample_surroundings
+from multihmr2_ros.simulation.scene.environment import Backdrop, list_background_images, sample_environment
+from multihmr2_ros.simulation.scene.sensor import SensorEffects, sample_sensor
 
 ADULT = np.full(6, 0.6, np.float32)
 
@@ -47,7 +48,7 @@ def light(image: np.ndarray) -> np.ndarray:
 
 
 def apply(seed: int = 0, **effects: Any) -> np.ndarray:
-    return SensorEffects(**effects).apply(light(picture()), np.random.default_rng(seed))
+    return apply_sensor_effects(SensorEffects(**effects), light(picture()), np.random.default_rng(seed))
 
 
 def test_without_effects_the_image_is_the_light() -> None:
@@ -100,14 +101,15 @@ def test_effects_go_the_right_way(effects: dict[str, Any], difference: Any) -> N
 @pytest.mark.parametrize("brightness", [0.06, 0.2, 0.6])
 def test_automatic_exposure_brings_dark_and_bright_scenes_to_middle_grey(brightness: float) -> None:
     scene = np.full((8, 8, 3), brightness, np.float32)
-    image = SensorEffects(auto_exposure=1.0).apply(scene, np.random.default_rng(0))
-    assert light(image).mean() == pytest.approx(MIDDLE_GREY, abs=0.01)
+    image = apply_sensor_effects(SensorEffects(auto_exposure=1.0), scene, np.random.default_rng(0))
+    assert light(image).mean() == pytest.approx(MIDDLE_GRAY, abs=0.01)
 
 
 def test_motion_blurs_along_its_direction() -> None:
     image = np.zeros((41, 41, 3), np.float32)
     image[20, 20] = 1.0
-    streak = SensorEffects(motion_blur_px=10.0, motion_blur_rad=0.0).apply(image, np.random.default_rng(0))[..., 0]
+    blurred = SensorEffects(motion_blur_px=10.0, motion_blur_rad=0.0)
+    streak = apply_sensor_effects(blurred, image, np.random.default_rng(0))[..., 0]
     y, x = np.nonzero(streak)
     assert set(y) == {20}
     assert 8 <= np.ptp(x) <= 11
@@ -116,7 +118,7 @@ def test_motion_blurs_along_its_direction() -> None:
 def test_noise_is_drawn_from_the_generator_and_shot_noise_has_poissons_variance() -> None:
     grey = np.full((200, 200, 3), 0.25, np.float32)
     effects = SensorEffects(electrons=400.0)
-    first, again, other = (effects.apply(grey, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    first, again, other = (apply_sensor_effects(effects, grey, np.random.default_rng(seed)) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert (first != other).mean() > 0.5
     assert light(first).std() == pytest.approx(np.sqrt(0.25 / 400.0), rel=0.05)
@@ -124,17 +126,17 @@ def test_noise_is_drawn_from_the_generator_and_shot_noise_has_poissons_variance(
 
 def test_drawn_data_are_repeatable_and_plausible() -> None:
     options = SceneOptions()
-    for draw in (sample_sensor, sample_surroundings):
+    for draw in (sample_sensor, sample_environment):
         values = [[draw(np.random.default_rng(seed), options) for seed in range(40)] for _ in range(2)]
         assert values[0] == values[1]
         assert len({repr(value) for value in values[0]}) == 40
     sensors = [sample_sensor(np.random.default_rng(seed), options) for seed in range(300)]
     assert all(sensor.jpeg_quality == 0 or 20 <= sensor.jpeg_quality <= 100 for sensor in sensors)
     assert 0.1 < np.mean([sensor.defocus_px > 0 for sensor in sensors]) < 0.4
-    looks = [sample_appearance(np.random.default_rng(seed), ADULT, options) for seed in range(40)]
-    assert looks == [sample_appearance(np.random.default_rng(seed), ADULT, options) for seed in range(40)]
+    looks = [sample_appearance(np.random.default_rng(seed), ADULT) for seed in range(40)]
+    assert looks == [sample_appearance(np.random.default_rng(seed), ADULT) for seed in range(40)]
     assert all(not look.worn for look in looks)
-    places = [sample_surroundings(np.random.default_rng(seed), options) for seed in range(100)]
+    places = [sample_environment(np.random.default_rng(seed), options) for seed in range(100)]
     for place in places:
         assert place.backdrop.photograph is None
         assert place.ground is not None
@@ -152,26 +154,26 @@ def pictures(tmp_path: Path) -> Path:
 
 
 def test_photographs_are_found_cropped_and_flipped(pictures: Path) -> None:
-    assert [path.name for path in list_pictures(pictures, without="textures")] == ["room.png"]
-    assert [path.name for path in list_pictures(pictures)] == ["room.png", "cloth.jpg"]
+    assert [path.name for path in list_background_images(pictures, without="textures")] == ["room.png"]
+    assert [path.name for path in list_background_images(pictures)] == ["room.png", "cloth.jpg"]
     options = SceneOptions(backgrounds=pictures)
-    used = {sample_surroundings(np.random.default_rng(seed), options).backdrop.photograph for seed in range(20)}
+    used = {sample_environment(np.random.default_rng(seed), options).backdrop.photograph for seed in range(20)}
     assert used == {None, pictures / "indoor" / "room.png"}
     path = pictures / "indoor" / "room.png"
 
     def unused() -> np.ndarray:
         raise AssertionError("a picture on the camera needs no rays")
 
-    plain = backdrop_image(Backdrop(0, "sky", path, attached="camera"), 160, 100, unused)
+    plain = render_backdrop(Backdrop(0, "sky", path, attached="camera"), 160, 100, unused)
     np.testing.assert_allclose(plain, light(picture(100, 160)), atol=1e-6)
-    flipped = backdrop_image(Backdrop(0, "sky", path, attached="camera", flip=True), 160, 100, unused)
+    flipped = render_backdrop(Backdrop(0, "sky", path, attached="camera", flip=True), 160, 100, unused)
     np.testing.assert_array_equal(flipped, plain[:, ::-1])
-    cropped = backdrop_image(Backdrop(0, "sky", path, attached="camera", crop=(0.5, 0.0, 1.0, 0.5)), 80, 50, unused)
+    cropped = render_backdrop(Backdrop(0, "sky", path, attached="camera", crop=(0.5, 0.0, 1.0, 0.5)), 80, 50, unused)
     np.testing.assert_array_equal(cropped, plain[:50, 80:])
 
 
 def test_textures_become_coarser_and_keep_their_mean(pictures: Path) -> None:
-    levels = texture_levels(pictures / "textures" / "cloth.jpg")
+    levels = load_texture_levels(pictures / "textures" / "cloth.jpg")
     assert levels.shape == (6, 256, 256, 3)
     roughness = [float(np.abs(np.diff(level, axis=1)).mean()) for level in levels]
     assert roughness == sorted(roughness, reverse=True)
@@ -186,11 +188,11 @@ def test_broken_pictures_are_users_mistakes(tmp_path: Path, content: bytes | Non
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UserError) as error:
-        load_picture(path)
+        load_image(path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_a_folder_without_pictures_is_a_users_mistake(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="should hold pictures"):
-        list_pictures(tmp_path)
+        list_background_images(tmp_path)

@@ -25,15 +25,15 @@ import pytest
 import torch
 
 from multihmr2_ros.body import Body
-from multihmr2_ros.simulation.behaviour import Behaviour
-from multihmr2_ros.simulation.clips import GaitClip, StagedClip, StrollClip
-from multihmr2_ros.simulation.depth import exact_depth, measured_depth
-from multihmr2_ros.simulation.gaits import Manner
-from multihmr2_ros.simulation.paths import CameraPath, TablePath, weaving_path
-from multihmr2_ros.simulation.posing import pose_scene
-from multihmr2_ros.simulation.roaming import LEAST_DURATION_S, roam
+from multihmr2_ros.simulation.motion.behavior import Behaviour
+from multihmr2_ros.simulation.motion.clips import GaitClip, StagedClip, StrollClip
+from multihmr2_ros.simulation.motion.gaits import GaitStyle
+from multihmr2_ros.simulation.motion.paths import CameraPath, TablePath, make_weaving_path
+from multihmr2_ros.simulation.motion.roaming import MIN_DURATION_S, roam
+from multihmr2_ros.simulation.rendering.sensor import simulate_measured_depth, to_exact_depth
 from multihmr2_ros.simulation.scene import Person, Scene, SceneOptions, sample_scene
-from multihmr2_ros.simulation.sequence import one_thread
+from multihmr2_ros.simulation.scene.posing import pose_scene
+from multihmr2_ros.simulation.sequence import limit_to_one_thread
 from test import paths
 
 MOTIONS = paths.SHARED / "data" / "motions"
@@ -122,7 +122,7 @@ def test_bodies_move_without_jumps(scenes: list[Scene]) -> None:
             start for person in scene.people if isinstance(person.clip, StagedClip) for start in person.clip.starts[1:3]
         ]
         for start in stages[:3]:
-            with one_thread(), torch.no_grad():
+            with limit_to_one_thread(), torch.no_grad():
                 posed = [pose_scene(scene, start + offset * step, body) for offset in range(-1, 3)]
             for before, after in itertools.pairwise(posed):
                 world = [
@@ -134,18 +134,18 @@ def test_bodies_move_without_jumps(scenes: list[Scene]) -> None:
 
 def test_walkers_go_around_those_in_their_way() -> None:
     """Somebody stands on the straight way to the goal."""
-    walk = GaitClip("walk", Manner(speed_mps=1.2))
+    walk = GaitClip("walk", GaitStyle(speed_mps=1.2))
     goal, standing = np.array([6.0, 0.0]), np.array([[3.0, 0.02, 0.3]])
     clip, path = roam(
         np.random.default_rng(0),
         Behaviour(walk, 1.2, 0.4, 0.3),
         np.zeros(2),
         0.0,
-        LEAST_DURATION_S,
+        MIN_DURATION_S,
         lambda time: goal,
         lambda time: standing,
     )
-    places = np.array([path.position(time) for time in np.arange(0.0, LEAST_DURATION_S, 0.05)])
+    places = np.array([path.position(time) for time in np.arange(0.0, MIN_DURATION_S, 0.05)])
     assert np.linalg.norm(places - standing[0, :2], axis=1).min() > 0.6
     assert places[-1, 0] > 4.5
     assert isinstance(clip, StagedClip)
@@ -154,7 +154,7 @@ def test_walkers_go_around_those_in_their_way() -> None:
 
 def test_strides_are_as_long_as_the_way() -> None:
     """At a constant speed, a stroll is the gait of that speed."""
-    manner = Manner(speed_mps=1.3)
+    manner = GaitStyle(speed_mps=1.3)
     _, path = roam(
         np.random.default_rng(0),
         Behaviour(GaitClip("walk", manner), 1.3, 0.4, 0.3),
@@ -171,7 +171,7 @@ def test_strides_are_as_long_as_the_way() -> None:
         np.testing.assert_allclose(clip.pose(time).orientation, expected.orientation, atol=1e-6)
 
 
-def roam_clip(manner: Manner) -> StagedClip:
+def roam_clip(manner: GaitStyle) -> StagedClip:
     clip, _ = roam(
         np.random.default_rng(0),
         Behaviour(GaitClip("walk", manner), manner.speed_mps, 0.4, 0.3),
@@ -186,7 +186,7 @@ def roam_clip(manner: Manner) -> StagedClip:
 
 
 def test_clips_fade_from_stage_to_stage() -> None:
-    manner = Manner(tempo_hz=0.0)
+    manner = GaitStyle(tempo_hz=0.0)
     stand, cheer = GaitClip("stand", manner), GaitClip("cheer", manner)
     clip = StagedClip((0.0, 2.0), (stand, cheer))
     np.testing.assert_array_equal(clip.pose(-1.0).orientation, stand.pose(-1.0).orientation)
@@ -211,7 +211,7 @@ def test_recorded_walks_are_bent_to_stay_in_view() -> None:
 
 
 def test_robots_weave_and_do_not_spin() -> None:
-    path = weaving_path(0.3, math.radians(45), 6.0, DURATION_S)
+    path = make_weaving_path(0.3, math.radians(45), 6.0, DURATION_S)
     headings = np.array([path.heading(time) for time in TIMES])
     assert np.abs(headings).max() == pytest.approx(math.radians(45) * 6.0 / (2 * math.pi), rel=0.01)
     np.testing.assert_allclose(path.position(0.5 * DURATION_S), [0.0, 0.0], atol=1e-9)
@@ -221,7 +221,7 @@ def test_robots_weave_and_do_not_spin() -> None:
 
 
 def test_the_cameras_base_is_on_the_ground_below_it() -> None:
-    path = CameraPath(weaving_path(0.5, 0.3, 5.0, 4.0), 1.2, pitch_rad=0.3, roll_rad=0.1)
+    path = CameraPath(make_weaving_path(0.5, 0.3, 5.0, 4.0), 1.2, pitch_rad=0.3, roll_rad=0.1)
     for time in (0.0, 3.0):
         base, camera = path.world_from_base(time), path.world_from_camera(time)
         np.testing.assert_allclose(base @ path.base_from_camera(), camera)
@@ -231,20 +231,20 @@ def test_the_cameras_base_is_on_the_ground_below_it() -> None:
 
 def test_depth_is_in_millimetres_and_zero_where_unknown() -> None:
     depth_m = np.array([[1.2345, 0.0, np.inf, 65.535, 65.536]], np.float32)
-    np.testing.assert_array_equal(exact_depth(depth_m), [[1234, 0, 0, 65535, 0]])
-    assert exact_depth(depth_m).dtype == np.uint16
+    np.testing.assert_array_equal(to_exact_depth(depth_m), [[1234, 0, 0, 65535, 0]])
+    assert to_exact_depth(depth_m).dtype == np.uint16
 
 
 def test_measured_depth_has_noise_that_grows_and_holes() -> None:
     generator = np.random.default_rng(0)
     for distance_m in (1.0, 4.0):
-        wall = measured_depth(np.full((120, 160), distance_m, np.float32), generator)
+        wall = simulate_measured_depth(np.full((120, 160), distance_m, np.float32), generator)
         seen = wall[wall > 0].astype(float)
         assert seen.std() == pytest.approx(1.5 * distance_m**2, rel=0.05)
         assert seen.mean() == pytest.approx(1000 * distance_m, rel=1e-3)
         assert 0.005 < (wall == 0).mean() < 0.05
     step = np.full((60, 80), 4.0, np.float32)
     step[:, 40:] = 2.0
-    assert (measured_depth(step, generator)[:, 39:41] == 0).all()
+    assert (simulate_measured_depth(step, generator)[:, 39:41] == 0).all()
     for out_of_range in (0.2, 12.0, np.inf):
-        assert not measured_depth(np.full((8, 8), out_of_range, np.float32), generator).any()
+        assert not simulate_measured_depth(np.full((8, 8), out_of_range, np.float32), generator).any()

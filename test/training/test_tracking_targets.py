@@ -193,9 +193,9 @@ def sam2_cache(sam2_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 def render_again(seed: int, sam2: Sam2Memory) -> dict[int, NDArray[np.float32]]:
     """person_id → SAM2's memory of everyone of whom the seed's render shows a pixel, by their masks."""
     from multihmr2_ros.body import Body
-    from multihmr2_ros.simulation.posing import pose_scene
-    from multihmr2_ros.simulation.render import Renderer
+    from multihmr2_ros.simulation.rendering.renderer import Renderer
     from multihmr2_ros.simulation.scene import sample_scene
+    from multihmr2_ros.simulation.scene.posing import pose_scene
 
     body, generator = Body("full"), np.random.default_rng(seed)
     scene = sample_scene(generator, SCENE)

@@ -25,10 +25,10 @@ from multihmr2_ros import weights
 from multihmr2_ros.body import Body
 from multihmr2_ros.estimator import Estimator, EstimatorConfig
 from multihmr2_ros.network import checkpoint
-from multihmr2_ros.simulation.labels import labels
-from multihmr2_ros.simulation.posing import pose_scene
-from multihmr2_ros.simulation.render import Renderer
+from multihmr2_ros.simulation.labels import make_labels
+from multihmr2_ros.simulation.rendering.renderer import Renderer
 from multihmr2_ros.simulation.scene import SceneOptions, sample_scene
+from multihmr2_ros.simulation.scene.posing import pose_scene
 from multihmr2_ros.training.render_cache import HELD_OUT_SEED
 
 NANO = weights.weights_named("nano")
@@ -59,7 +59,7 @@ def test_it_finds_people_who_are_alone_and_near() -> None:
         scene = sample_scene(generator, options)
         posed = pose_scene(scene, 0.0, body)
         rendered = renderer.render(scene, posed, generator)
-        truth = labels(scene, posed, rendered)
+        truth = make_labels(scene, posed, rendered)
         predicted = estimator.step(rendered.image, truth.k)
         middle = np.median(predicted.joints_2d, axis=1)
         for box, pelvis in zip(truth.visible_box[truth.findable], truth.pelvis[truth.findable], strict=True):

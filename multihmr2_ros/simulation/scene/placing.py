@@ -1,0 +1,234 @@
+# Copyright 2026 multihmr2_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Places people so that the camera sees them and no two of them collide."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multihmr2_ros.simulation.motion.behavior import Behaviour
+from multihmr2_ros.simulation.motion.clips import Clip, MotionClip
+from multihmr2_ros.simulation.motion.paths import ArcPath, MotionPath, Path
+from multihmr2_ros.simulation.motion.phenotypes import estimate_stature
+from multihmr2_ros.simulation.motion.roaming import is_roaming, roam
+from multihmr2_ros.simulation.scene.options import SceneOptions
+from multihmr2_ros.simulation.scene.scene import Camera
+
+STEP_S = 0.25  # between the times at which distances are looked at
+GAP_M = 0.5  # between the grounds that two bodies need, where there is room
+TIGHT_GAP_M = 0.05
+CAMERA_GAP_M = 0.45
+TRIES = 60
+ROAMING_TRIES = 24
+AWAY_SHARE = 0.15  # of the places that people go to: out of the image, from where they come back
+LOOK_STEPS = 2  # of STEP_S between looks at who is in view
+MIN_TIME_IN_VIEW = 0.6  # of the scene's time, for those who go about
+# The least height of a person in the image, as a share of the image's, for most.
+MIN_SHARE = 0.2
+
+
+@dataclass(frozen=True, eq=False)
+class OccupiedGround:
+    """Ground that is taken over the scene's time: track (t, 2) m and a radius in m about it."""
+
+    track: NDArray[np.float64]
+    radius_m: float
+
+
+def make_times(options: SceneOptions) -> NDArray[np.float64]:
+    """Return the times (t,) s at which distances within the scene are checked."""
+    return np.linspace(0.0, options.duration_s, 1 + math.ceil(options.duration_s / STEP_S))
+
+
+def make_track(path: Path, times: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(t, 2) m: the path at the times."""
+    return np.array([path.position(time) for time in times])
+
+
+def is_free(place: OccupiedGround, others: list[OccupiedGround], gap_m: float) -> bool:
+    """Return whether a body is further than gap_m from all others at all times."""
+    return all(
+        np.linalg.norm(place.track - other.track, axis=1).min() > gap_m + place.radius_m + other.radius_m
+        for other in others
+    )
+
+
+class PlacedPerson(NamedTuple):
+    """The clip and path of a person, and the ground that they occupy."""
+
+    clip: Clip
+    path: Path
+    ground: OccupiedGround
+
+
+def place_person(
+    generator: np.random.Generator,
+    shape: NDArray[np.floating],
+    behaviour: Behaviour,
+    camera: Camera,
+    others: list[OccupiedGround],
+    options: SceneOptions,
+) -> PlacedPerson | None:
+    """Return a path in view of the camera that collides with no other; None where the scene has no room left."""
+    if is_roaming(behaviour, options.duration_s):
+        return _place_roaming(generator, shape, behaviour, camera, others, options)
+    times = make_times(options)
+    driven = OccupiedGround(make_track(camera.path.base, times), 0.0)
+    wants_border = generator.random() < 0.12
+    middle = 0.5 * options.duration_s
+    for attempt in range(TRIES):
+        distance, bearing = _sample_place(generator, shape, camera, others, options)
+        path = _sample_path(generator, distance, bearing, behaviour, camera, options)
+        place = OccupiedGround(make_track(path, times), behaviour.radius_m)
+        gap = GAP_M if attempt < TRIES // 2 else TIGHT_GAP_M
+        near_camera = options.distance_m[0] if options.duration_s == 0 else CAMERA_GAP_M
+        seen = _compute_visible_share(path.position(middle), estimate_stature(shape), camera, middle)
+        enough = 0.0 < seen < 1.0 if wants_border and attempt < TRIES // 2 else seen >= 0.5
+        if enough and is_free(place, others, gap) and is_free(place, [driven], near_camera - place.radius_m):
+            return PlacedPerson(behaviour.clip, path, place)
+    return None
+
+
+def _place_roaming(
+    generator: np.random.Generator,
+    shape: NDArray[np.floating],
+    behaviour: Behaviour,
+    camera: Camera,
+    others: list[OccupiedGround],
+    options: SceneOptions,
+) -> PlacedPerson | None:
+    """Return a roaming path that is mostly in the image and avoids others; None where none is found."""
+    times = make_times(options)
+    driven = OccupiedGround(make_track(camera.path.base, times), 0.0)
+    stature = estimate_stature(shape)
+    going_around = [*others, OccupiedGround(driven.track, CAMERA_GAP_M)]
+
+    def target(time_s: float) -> NDArray[np.float64]:
+        distance, bearing = _sample_place(generator, shape, camera, [], options)
+        if generator.random() < AWAY_SHARE:
+            bearing += math.copysign(generator.uniform(0.8, 1.4), bearing) * math.atan(camera.k[0, 2] / camera.k[0, 0])
+        return _compute_ground_point(camera, distance, bearing, time_s)
+
+    for _ in range(ROAMING_TRIES):
+        heading = float(generator.uniform(-math.pi, math.pi))
+        clip, path = roam(
+            generator,
+            behaviour,
+            target(0.0),
+            heading,
+            options.duration_s,
+            target,
+            _make_neighbor_query(going_around, options),
+        )
+        place = OccupiedGround(make_track(path, times), behaviour.radius_m)
+        if not (is_free(place, others, TIGHT_GAP_M) and is_free(place, [driven], CAMERA_GAP_M - place.radius_m)):
+            continue
+        seen = [
+            _compute_visible_share(where, stature, camera, time) >= 0.5
+            for where, time in zip(place.track[::LOOK_STEPS], times[::LOOK_STEPS], strict=True)
+        ]
+        if np.mean(seen) >= MIN_TIME_IN_VIEW:
+            return PlacedPerson(clip, path, place)
+    return None
+
+
+def _make_neighbor_query(others: list[OccupiedGround], options: SceneOptions) -> Callable[[float], NDArray[np.float64]]:
+    """At a time in s: (o, 3) where the others are, m, and their radii."""
+    tracks = np.array([other.track for other in others])
+    radii = np.array([[other.radius_m] for other in others])
+    last = tracks.shape[1] - 1
+
+    def at(time_s: float) -> NDArray[np.float64]:
+        row = min(max(round(time_s / options.duration_s * last), 0), last)
+        return np.hstack([tracks[:, row], radii])
+
+    return at
+
+
+def _compute_ground_point(camera: Camera, distance: float, bearing: float, time_s: float) -> NDArray[np.float64]:
+    """(2,) m: the point at a distance in m and a bearing in rad from where the camera is and looks at a time."""
+    direction = camera.path.base.heading(time_s) + bearing
+    point = camera.path.base.position(time_s) + distance * np.array([math.cos(direction), math.sin(direction)])
+    return np.asarray(point)
+
+
+def _sample_place(
+    generator: np.random.Generator,
+    shape: NDArray[np.floating],
+    camera: Camera,
+    others: list[OccupiedGround],
+    options: SceneOptions,
+) -> tuple[float, float]:
+    """Distance in m and bearing in rad from the camera at mid-time."""
+    least, most = options.distance_m
+    stature = estimate_stature(shape)
+    fills = camera.k[1, 1] * stature / camera.height  # the distance at which the person is as high as the image
+    kind = generator.random()
+    if kind < 0.2:  # a half body
+        low, high = 0.45 * fills, 1.0 * fills
+    elif kind < 0.93:
+        low, high = fills, fills / MIN_SHARE
+    else:
+        low, high = fills / MIN_SHARE, most
+    low, high = np.clip([low, high], least, most)
+    # Even over the ground would be far people only; even over the logarithm gives every size in the image its share.
+    distance = float(np.exp(generator.uniform(np.log(low), np.log(high)))) if high > low else float(low)
+    half_width = math.atan(0.5 * camera.width / camera.k[0, 0])
+    bearing = float(generator.uniform(-1.05, 1.05)) * half_width
+    if others and generator.random() < 0.3:  # in line with another person, so that one hides the other
+        other = others[generator.integers(len(others))]
+        x, y = other.track[len(other.track) // 2] - camera.path.base.position(0.5 * options.duration_s)
+        bearing = math.atan2(y, x) - camera.path.base.heading(0.5 * options.duration_s)
+        bearing += float(generator.normal(0.0, 0.25)) / max(1.0, distance)
+    return distance, bearing
+
+
+def _sample_path(
+    generator: np.random.Generator,
+    distance: float,
+    bearing: float,
+    behaviour: Behaviour,
+    camera: Camera,
+    options: SceneOptions,
+) -> Path:
+    """A path through the place at mid-time: people who stand often face the camera, others go anywhere."""
+    middle = 0.5 * options.duration_s
+    direction = camera.path.base.heading(middle) + bearing
+    x, y = _compute_ground_point(camera, distance, bearing, middle)
+    heading = float(generator.uniform(-math.pi, math.pi))
+    if behaviour.speed_mps == 0 and generator.random() < 0.4:
+        heading = direction + math.pi + float(generator.normal(0.0, 0.5))
+    if isinstance(behaviour.clip, MotionClip):
+        return MotionPath(behaviour.clip, float(x), float(y), heading, middle)
+    turn_rate = float(generator.uniform(-1.0, 1.0)) * behaviour.turn_rate_radps
+    return ArcPath(float(x), float(y), heading, behaviour.speed_mps, turn_rate, middle)
+
+
+def _compute_visible_share(position: NDArray[np.float64], stature: float, camera: Camera, time_s: float) -> float:
+    """The share of a standing body's axis that is in the image at a time."""
+    camera_from_world = np.linalg.inv(camera.path.world_from_camera(time_s))
+    heights = np.linspace(0.05, 0.95, 7) * stature
+    points = np.stack([np.full(7, position[0]), np.full(7, position[1]), heights, np.ones(7)])
+    x, y, z = (camera_from_world @ points)[:3]
+    ahead = z > 0.1
+    u = camera.k[0, 0] * x / np.where(ahead, z, 1.0) + camera.k[0, 2]
+    v = camera.k[1, 1] * y / np.where(ahead, z, 1.0) + camera.k[1, 2]
+    return float((ahead & (u > 0) & (u < camera.width) & (v > 0) & (v < camera.height)).mean())
