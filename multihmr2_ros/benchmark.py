@@ -41,11 +41,11 @@ from tqdm import tqdm
 
 from multihmr2_ros import __version__
 from multihmr2_ros.body import Mesh, import_anny
-from multihmr2_ros.caches import body_cache
+from multihmr2_ros.caches import find_body_cache
 from multihmr2_ros.camera import ResizePad
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.estimator import Estimator, EstimatorConfig
-from multihmr2_ros.hardware import bf16_instructions, cpu_description, processor_name
+from multihmr2_ros.hardware import list_bf16_instructions, read_cpu_description, read_processor_name
 from multihmr2_ros.network import checkpoint
 from multihmr2_ros.network.inference import (
     Mode,
@@ -53,7 +53,7 @@ from multihmr2_ros.network.inference import (
     Runtime,
     convert_network,
     copy_without_tensors,
-    limited_threads,
+    limit_threads,
 )
 from multihmr2_ros.network.model import MultiHMR2, place_bodies
 
@@ -96,7 +96,7 @@ class BenchmarkConfig:
         device, threads = resolved.device, resolved.threads
         gpu = device.startswith("cuda")
         if precisions is None:
-            precisions = ("fp32", "bf16", "fp16") if gpu else ("fp32", "bf16") if _cpu_has_bf16() else ("fp32",)
+            precisions = ("fp32", "bf16", "fp16") if gpu else ("fp32", "bf16") if _has_cpu_bf16() else ("fp32",)
         if modes is None:
             modes = ("eager", "compiled", "graph", "compiled-graph") if gpu else ("eager",)
         for precision in precisions:
@@ -110,37 +110,37 @@ class BenchmarkConfig:
 
 def measure(weights: Path, config: BenchmarkConfig) -> Row:
     """`measure_network` of a weights file."""
-    return measure_network(checkpoint.load(weights), config)
+    return measure_network(checkpoint.load_network(weights), config)
 
 
 def measure_network(network: MultiHMR2, config: BenchmarkConfig) -> Row:
     """All figures: milliseconds (least, p50, p95), frames per second, MiB."""
     picture = np.random.default_rng(0).integers(0, 256, (config.size[1], config.size[0], 3), np.uint8)
-    rows, frames = _frames(network, picture, config)
+    rows, frames = _prepare_frames(network, picture, config)
     bar = tqdm(total=len(frames) * (config.repeats + config.warm_up), desc="bench", unit="frame", disable=None)
     with bar:
-        times = _times_in_turn(frames, config, bar.update)
+        times = _measure_in_turn(frames, config, bar.update)
     stages: list[Row] = []
     for precision in config.precisions:
-        estimator = _estimator(network, config, precision, "eager", config.people[-1])
-        stages += [{"precision": precision, **stage} for stage in _stages(estimator, picture, config)]
+        estimator = _make_estimator(network, config, precision, "eager", config.people[-1])
+        stages += [{"precision": precision, **stage} for stage in _measure_stages(estimator, picture, config)]
     return {
         "version": __version__,
         "date": datetime.date.today().isoformat(),
-        "machine": _machine(config.device, config.threads),
+        "machine": _describe_machine(config.device, config.threads),
         "size": list(config.size),
         "mesh": config.mesh,
         "repeats": config.repeats,
         "frames": [
-            {**row, **_percentiles(time), "frames_per_s": 1e3 / float(np.mean(time))}
+            {**row, **_compute_percentiles(time), "frames_per_s": 1e3 / float(np.mean(time))}
             for row, time in zip(rows, times, strict=True)
         ],
         "stages": stages,
-        **_memory(config.device),
+        **_read_memory(config.device),
     }
 
 
-def _frames(
+def _prepare_frames(
     network: MultiHMR2, picture: NDArray[np.uint8], config: BenchmarkConfig
 ) -> tuple[list[Row], list[Callable[[], object]]]:
     """What is timed: one row and one function per precision, mode and number of people, and the plain peer."""
@@ -153,15 +153,15 @@ def _frames(
         )
         for mode in config.modes:
             for people in config.people:
-                estimator = _estimator(copied, config, precision, mode, people)
+                estimator = _make_estimator(copied, config, precision, mode, people)
                 rows.append({"precision": precision, "mode": mode, "people": people})
                 frames.append(functools.partial(_step, estimator, picture, itertools.count()))
     if config.device.startswith("cuda"):
-        body, local_changes = _plain_body()
+        body, local_changes = _load_plain_body()
         rows.append(
             {"precision": "fp16", "mode": PLAIN, "people": config.people[-1], "anny_local_changes": local_changes}
         )
-        frames.append(_plain_frame(network, body, picture, config))
+        frames.append(_make_plain_frame(network, body, picture, config))
     return rows, frames
 
 
@@ -169,30 +169,30 @@ def _step(estimator: Estimator, picture: NDArray[np.uint8], index: Iterator[int]
     estimator.step(picture, stamp=next(index) / 30.0)
 
 
-def _estimator(network: MultiHMR2, config: BenchmarkConfig, precision: str, mode: str, people: int) -> Estimator:
+def _make_estimator(network: MultiHMR2, config: BenchmarkConfig, precision: str, mode: str, people: int) -> Estimator:
     chosen = EstimatorConfig(score_threshold=0.0, nms_distance_m=0.0, max_people=people, mesh=config.mesh)
     runtime = Runtime(config.device, cast(Precision, precision), cast(Mode, mode), config.threads)
     return Estimator(network, chosen, runtime)
 
 
-def _stages(estimator: Estimator, picture: NDArray[np.uint8], config: BenchmarkConfig) -> list[Row]:
+def _measure_stages(estimator: Estimator, picture: NDArray[np.uint8], config: BenchmarkConfig) -> list[Row]:
     infer, network = estimator._infer, estimator._infer.network
     resize = estimator._resize(*config.size)
-    with torch.inference_mode(), limited_threads(config.threads):
+    with torch.inference_mode(), limit_threads(config.threads):
         pixels = infer.prepare(picture, resize)
-        normalised = (pixels.float() / 255.0 - network.image_mean) / network.image_std
-        encoded = network.backbone(normalised)
-        decoded = network.decoder(encoded.patches, network._start(encoded))
+        normalized = (pixels.float() / 255.0 - network.image_mean) / network.image_std
+        encoded = network.backbone(normalized)
+        decoded = network.decoder(encoded.patches, network._make_initial_queries(encoded))
         eye, no = torch.eye(3, device=infer.device)[None], torch.tensor([False], device=infer.device)
         prediction = network(pixels, eye, no, infer.max_people)
-        outputs = infer._people(pixels, eye, no)
+        outputs = infer._predict_people(pixels, eye, no)
         people = estimator.step(picture)
         stamp = itertools.count(1)
         k_input = resize.k_to_input(people.k).astype(np.float32)
         work: dict[str, Callable[[], object]] = {
             "upload, resize, pad": lambda: infer.prepare(picture, resize),
-            "encoder": lambda: network.backbone(normalised),
-            "decoder": lambda: network.decoder(encoded.patches, network._start(encoded)),
+            "encoder": lambda: network.backbone(normalized),
+            "decoder": lambda: network.decoder(encoded.patches, network._make_initial_queries(encoded)),
             "heads": lambda: (
                 network.detection(decoded.queries, decoded.anchor, decoded.score),
                 network.person(decoded.queries[:, : infer.max_people]),
@@ -201,11 +201,11 @@ def _stages(estimator: Estimator, picture: NDArray[np.uint8], config: BenchmarkC
             "download": lambda: infer._to_host(outputs),
             "tracking": lambda: estimator.tracker.update(estimator._detections(people, k_input), next(stamp) / 30.0),
         }
-        times = [_times_in_turn([run], config)[0] for run in work.values()]
-        return [{"stage": name, **_percentiles(time)} for name, time in zip(work, times, strict=True)]
+        times = [_measure_in_turn([run], config)[0] for run in work.values()]
+        return [{"stage": name, **_compute_percentiles(time)} for name, time in zip(work, times, strict=True)]
 
 
-def _plain_body() -> tuple[Any, bool]:
+def _load_plain_body() -> tuple[Any, bool]:
     """Anny as it comes, and whether with local changes: without where neither its data nor its cache has them."""
     anny = import_anny()
     for local_changes in (True, False):
@@ -215,10 +215,10 @@ def _plain_body() -> tuple[Any, bool]:
                 local_changes=local_changes, pose_parameterization="root_relative", remove_unattached_vertices=False
             )
             return body, local_changes
-    raise UserError(f"Anny's data are not in {body_cache()}; install anny anew, or set ANNY_CACHE_DIR")
+    raise UserError(f"Anny's data are not in {find_body_cache()}; install anny anew, or set ANNY_CACHE_DIR")
 
 
-def _plain_frame(
+def _make_plain_frame(
     network: MultiHMR2, body: Any, picture: NDArray[np.uint8], config: BenchmarkConfig
 ) -> Callable[[], list[NDArray[np.float32]]]:
     """The same arithmetic written without any of this package's care for speed: what to compare with on a GPU. Its
@@ -247,7 +247,7 @@ def _plain_frame(
     return step
 
 
-def _times_in_turn(
+def _measure_in_turn(
     frames: list[Callable[[], object]], config: BenchmarkConfig, tick: Callable[[], object] = lambda: None
 ) -> NDArray[np.float64]:
     """Milliseconds (frames, repeats) after a warm-up. All take turns, so that a machine whose speed drifts slows all
@@ -267,30 +267,30 @@ def _times_in_turn(
     return times[:, config.warm_up :]
 
 
-def _percentiles(times: NDArray[np.float64]) -> Row:
+def _compute_percentiles(times: NDArray[np.float64]) -> Row:
     p50, p95 = np.percentile(times, (50, 95))
     return {"least_ms": float(times.min()), "p50_ms": float(p50), "p95_ms": float(p95)}
 
 
-def _memory(device: str) -> Row:
+def _read_memory(device: str) -> Row:
     row = {"peak_host_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
     if device.startswith("cuda"):
         row["peak_gpu_mib"] = torch.cuda.max_memory_allocated() / 2**20
     return row
 
 
-def _cpu_has_bf16() -> bool:
-    return bool(bf16_instructions(cpu_description()))
+def _has_cpu_bf16() -> bool:
+    return bool(list_bf16_instructions(read_cpu_description()))
 
 
-def _machine(device: str, threads: int) -> str:
+def _describe_machine(device: str, threads: int) -> str:
     if device.startswith("cuda"):
         return f"{torch.cuda.get_device_name(torch.device(device))}, PyTorch {torch.__version__}"
-    bf16 = ", ".join(bf16_instructions(cpu_description()) or ()) or "no bf16 instructions"
-    return f"{processor_name()}, {threads} threads, {bf16}, PyTorch {torch.__version__}"
+    bf16 = ", ".join(list_bf16_instructions(read_cpu_description()) or ()) or "no bf16 instructions"
+    return f"{read_processor_name()}, {threads} threads, {bf16}, PyTorch {torch.__version__}"
 
 
-def table(report: Row) -> str:
+def format_table(report: Row) -> str:
     """The report for people to read: milliseconds, and each row's least time over the first row's (on a busy machine
     the least says most of the work itself)."""
     first = report["frames"][0]["least_ms"]

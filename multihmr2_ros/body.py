@@ -46,7 +46,7 @@ Mesh = Literal["full", "low"]
 TOPOLOGY = {"full": "default", "low": "notoes_collapse5pc"}
 
 # Index of the body's center vertex, which the network locates (spec, "the located point").
-CENTRE_VERTEX = {"full": 5054, "low": 9}
+CENTER_VERTEX = {"full": 5054, "low": 9}
 
 # Bones whose predicted rotation is replaced by identity: those whose label contains one of these words.
 UNPOSED_BONE_WORDS = (
@@ -106,7 +106,7 @@ class Body(nn.Module):
         super().__init__()
         model = _load_anny(mesh)
         self.mesh: Mesh = mesh
-        self.centre_vertex = CENTRE_VERTEX[mesh]
+        self.center_vertex = CENTER_VERTEX[mesh]
         self.bone_labels = tuple(model.bone_labels)
         self.bone_parents = tuple(int(parent) for parent in model.bone_parents)
         self.phenotype_labels = tuple(model.phenotype_labels)
@@ -120,7 +120,7 @@ class Body(nn.Module):
         self.keypoint_rows = tuple(self.bone_labels.index(label) for label in KEYPOINT_BONES)
         self.register_buffer("keypoint_bones", torch.tensor(self.keypoint_rows), persistent=False)
         self.register_buffer("identity", torch.eye(3), persistent=False)
-        self.register_buffer("phenotype_anchors", _phenotype_anchors(model), persistent=False)
+        self.register_buffer("phenotype_anchors", _read_phenotype_anchors(model), persistent=False)
 
     keypoint_bones: Tensor
     unposed_bones: Tensor
@@ -144,22 +144,22 @@ class Body(nn.Module):
         rotations  (n, 163, 3, 3) of each bone relative to its parent, in the bone's rest frame; row 0: of the root in
                    the outer frame
         """
-        rest = self.anny.get_rest_model(self._blendshape_weights(shape))
-        transforms, bone_poses = self._posed_bones(rotations, rest["rest_bone_poses"])
+        rest = self.anny.get_rest_model(self._compute_blendshape_weights(shape))
+        transforms, bone_poses = self._pose_bones_from_rest(rotations, rest["rest_bone_poses"])
         vertices = self.anny.get_skinned_vertices(rest["rest_vertices"], transforms)
-        return PosedBody(vertices, bone_poses, self._stature(rest["rest_vertices"]))
+        return PosedBody(vertices, bone_poses, self._compute_stature(rest["rest_vertices"]))
 
     def pose_bones(self, shape: Tensor, rotations: Tensor) -> Tensor:
         """Return the bone poses (n, 163, 4, 4) of `PosedBody`; arguments as in `forward`. Fast: no vertices."""
-        return self._posed_bones(rotations, self.rest_bone_poses(shape))[1]
+        return self._pose_bones_from_rest(rotations, self.compute_rest_bone_poses(shape))[1]
 
-    def _posed_bones(self, rotations: Tensor, rest_bone_poses: Tensor) -> tuple[Tensor, Tensor]:
+    def _pose_bones_from_rest(self, rotations: Tensor, rest_bone_poses: Tensor) -> tuple[Tensor, Tensor]:
         rotations = torch.where(self.unposed_bones, self.identity, rotations)
         deltas = torch.nn.functional.pad(rotations, (0, 1, 0, 1))  # Anny reads the top 3 × 4 block only
         transforms, bone_poses = self.anny.get_bone_transforms(deltas, rest_bone_poses)
         return transforms, bone_poses
 
-    def rest_bone_poses(self, shape: Tensor) -> Tensor:
+    def compute_rest_bone_poses(self, shape: Tensor) -> Tensor:
         """Return bone poses (n, 163, 4, 4), bone frame → body frame, of bodies of shape (n, 6) in the rest pose.
 
         Fast: no vertices.
@@ -170,7 +170,7 @@ class Body(nn.Module):
         from anny.skinning import skinning
         from anny.utils import kinematics
 
-        weights = self._blendshape_weights(shape)
+        weights = self._compute_blendshape_weights(shape)
         heads, tails = (
             skinning.apply_linear_blendshape(template, blendshapes, weights)
             for template, blendshapes in (
@@ -187,15 +187,15 @@ class Body(nn.Module):
         )
         return poses
 
-    def stature(self, shape: Tensor) -> Tensor:
+    def compute_stature(self, shape: Tensor) -> Tensor:
         """Return the standing height (n,) m of bodies of shape (n, 6): the extent of the rest pose along z."""
-        return self._stature(self.anny.get_rest_vertices(self._blendshape_weights(shape)))
+        return self._compute_stature(self.anny.get_rest_vertices(self._compute_blendshape_weights(shape)))
 
-    def _stature(self, rest_vertices: Tensor) -> Tensor:
+    def _compute_stature(self, rest_vertices: Tensor) -> Tensor:
         height = rest_vertices[:, self.surface_vertices, 2]
         return height.amax(dim=1) - height.amin(dim=1)
 
-    def _blendshape_weights(self, shape: Tensor) -> Tensor:
+    def _compute_blendshape_weights(self, shape: Tensor) -> Tensor:
         """Compute Anny's phenotype weights (n, blend shapes) with gathers and hat functions only.
 
         Anny interpolates each phenotype between equally spaced anchors, so the coefficient of anchor a is
@@ -210,7 +210,7 @@ class Body(nn.Module):
         projection = self.anny.phenotype_blendshape_projection
         return weights if projection is None else weights @ projection
 
-    def coco_keypoints(self, vertices: NDArray[np.float32]) -> NDArray[np.float32]:
+    def regress_coco_keypoints(self, vertices: NDArray[np.float32]) -> NDArray[np.float32]:
         """Regress COCO keypoints (…, 17, 3) m from vertices (…, 19158, 3) m of the full mesh, with Anny's regressor.
 
         Raises ValueError for other meshes.
@@ -240,35 +240,35 @@ def rotations_from_vectors(vectors: Tensor) -> Tensor:
 
 def is_cached() -> bool:
     """Return whether Anny's cache exists on this machine, so that a body loads in seconds."""
-    return caches.is_body_cached(caches.body_cache())
+    return caches.is_body_cached(caches.find_body_cache())
 
 
 @functools.cache
-def _cached_anny(mesh: Mesh) -> Any:
+def _load_cached_anny(mesh: Mesh) -> Any:
     anny = import_anny()
     if not is_cached():
         logger.info("building the body model's cache, once (about two minutes)")
     start_warp()
     try:
-        model = _new_anny(anny, mesh)
+        model = _build_anny(anny, mesh)
     except OSError as error:
         raise UserError(
-            f"the body model's cache in {caches.body_cache()} cannot be used ({error.strerror or error}); set "
+            f"the body model's cache in {caches.find_body_cache()} cannot be used ({error.strerror or error}); set "
             "ANNY_CACHE_DIR to a folder that can be written, with 1 GB of room"
         ) from error
     return model.to(torch.float32).eval()
 
 
 def import_anny() -> Any:
-    """Import Anny and set its cache folder (`caches.body_cache`). The import needs a home folder."""
-    with caches.some_home():
+    """Import Anny and set its cache folder (`caches.find_body_cache`). The import needs a home folder."""
+    with caches.ensure_home():
         import anny
         import anny.paths
-    anny.paths.set_anny_cache_path(caches.body_cache())
+    anny.paths.set_anny_cache_path(caches.find_body_cache())
     return anny
 
 
-def _new_anny(anny: Any, mesh: Mesh) -> Any:
+def _build_anny(anny: Any, mesh: Mesh) -> Any:
     with warnings.catch_warnings():
         # Anny marks this factory deprecated; only it keeps the rig that the released weights were trained with.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -285,7 +285,7 @@ def _new_anny(anny: Any, mesh: Mesh) -> Any:
 
 
 def start_warp() -> None:
-    """Set Warp's kernel cache (`caches.kernel_cache`) and log level. Does nothing if Warp is not installed.
+    """Set Warp's kernel cache (`caches.find_kernel_cache`) and log level. Does nothing if Warp is not installed.
 
     Anny and Warp print the files that they open and the hardware that is missing. From here on, only warnings of Anny
     and errors of Warp are printed.
@@ -299,7 +299,7 @@ def start_warp() -> None:
     except ModuleNotFoundError:  # only the renderer needs it
         return
 
-    warp.config.kernel_cache_dir = str(caches.kernel_cache())
+    warp.config.kernel_cache_dir = str(caches.find_kernel_cache())
     if hasattr(warp.config, "log_level"):
         warp.config.log_level = warp.LOG_ERROR
     else:  # older releases
@@ -307,12 +307,12 @@ def start_warp() -> None:
     try:
         ctypes.CDLL("libcuda.so.1")
     except OSError:
-        with _no_standard_error():
+        with _suppress_standard_error():
             warp.init()
 
 
 @contextlib.contextmanager
-def _no_standard_error() -> Iterator[None]:
+def _suppress_standard_error() -> Iterator[None]:
     """Redirect standard error to the null device in the block, also for native code."""
     try:
         kept = os.dup(2)
@@ -331,10 +331,10 @@ def _no_standard_error() -> Iterator[None]:
 
 def _load_anny(mesh: Mesh) -> Any:
     """Return a copy, because `Module.to(device)` works in place."""
-    return copy.deepcopy(_cached_anny(mesh))
+    return copy.deepcopy(_load_cached_anny(mesh))
 
 
-def _phenotype_anchors(model: Any) -> Tensor:
+def _read_phenotype_anchors(model: Any) -> Tensor:
     """Return anchor, spacing of the anchors, column in (shape, 0.5), lower and upper bound of each of Anny's phenotype
     variations, (5, 26).
 

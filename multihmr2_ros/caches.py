@@ -35,7 +35,7 @@ from multihmr2_ros.errors import UserError
 logger = logging.getLogger(__name__)
 
 
-def home_folder() -> Path | None:
+def find_home_folder() -> Path | None:
     """Return the user's home folder; None for a user without one (`docker run --user`, without a passwd entry)."""
     try:
         return Path.home()
@@ -43,7 +43,7 @@ def home_folder() -> Path | None:
         return None
 
 
-def chosen_folder(variable: str) -> Path | None:
+def read_folder_variable(variable: str) -> Path | None:
     """Return the folder in an environment variable; None if it is unset, empty, or relative to a missing home."""
     text = os.environ.get(variable)
     try:
@@ -52,10 +52,10 @@ def chosen_folder(variable: str) -> Path | None:
         return None
 
 
-def user_caches() -> list[Path]:
+def list_user_caches() -> list[Path]:
     """Return the cache folders of the user, the preferred one first; none for a user without a home folder."""
-    home = home_folder()
-    folders = (chosen_folder("XDG_CACHE_HOME"), None if home is None else home / ".cache")
+    home = find_home_folder()
+    folders = (read_folder_variable("XDG_CACHE_HOME"), None if home is None else home / ".cache")
     return [folder for folder in folders if folder is not None]
 
 
@@ -68,7 +68,7 @@ def is_writable(folder: Path) -> bool:
     return nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
 
 
-def temporary_caches() -> Path:
+def make_temporary_cache() -> Path:
     """Return a folder of this user in the system's temporary folder; create it if missing. Raises UserError if it
     cannot be created."""
     try:
@@ -84,11 +84,11 @@ def temporary_caches() -> Path:
         ) from None
 
 
-def body_cache() -> Path:
+def find_body_cache() -> Path:
     """Return Anny's folder: one that contains its cache, else the first that is writable."""
-    chosen = chosen_folder("ANNY_CACHE_DIR")
-    folders = [folder / "anny" for folder in user_caches()] if chosen is None else [chosen]
-    return next(filter(is_body_cached, folders), None) or _writable(tuple(folders), "anny", "ANNY_CACHE_DIR")
+    chosen = read_folder_variable("ANNY_CACHE_DIR")
+    folders = [folder / "anny" for folder in list_user_caches()] if chosen is None else [chosen]
+    return next(filter(is_body_cached, folders), None) or _find_writable(tuple(folders), "anny", "ANNY_CACHE_DIR")
 
 
 def is_body_cached(folder: Path) -> bool:
@@ -99,28 +99,28 @@ def is_body_cached(folder: Path) -> bool:
         return False
 
 
-def kernel_cache() -> Path:
+def find_kernel_cache() -> Path:
     """Return Warp's folder: the first that is writable."""
-    chosen = chosen_folder("WARP_CACHE_PATH")
-    folders = [folder / "warp" for folder in user_caches()] if chosen is None else [chosen]
-    return _writable(tuple(folders), "warp", "WARP_CACHE_PATH")
+    chosen = read_folder_variable("WARP_CACHE_PATH")
+    folders = [folder / "warp" for folder in list_user_caches()] if chosen is None else [chosen]
+    return _find_writable(tuple(folders), "warp", "WARP_CACHE_PATH")
 
 
 @functools.cache
-def _writable(folders: tuple[Path, ...], name: str, variable: str) -> Path:
+def _find_writable(folders: tuple[Path, ...], name: str, variable: str) -> Path:
     for folder in folders:
         if is_writable(folder):
             return folder
-    temporary = temporary_caches() / name
+    temporary = make_temporary_cache() / name
     reason = f"{folders[0]} cannot be written" if folders else "there is no home folder"
     logger.warning("%s: the cache is in %s; set XDG_CACHE_HOME or %s to keep it", reason, temporary, variable)
     return temporary
 
 
 @contextlib.contextmanager
-def some_home() -> Iterator[None]:
+def ensure_home() -> Iterator[None]:
     """Set HOME in the block if there is no home folder, for libraries that need one when they are imported."""
-    if home_folder() is not None:
+    if find_home_folder() is not None:
         yield
         return
     before = os.environ.get("HOME")

@@ -43,7 +43,7 @@ NEAREST_DEPTH_M = 1e-6
 # ROS name of the model → numbers of coefficients that OpenCV accepts for it, in OpenCV's order.
 DISTORTION_COEFFICIENTS = {"plumb_bob": (4, 5), "rational_polynomial": (8, 12, 14), "equidistant": (4,)}
 DISTORTION_ALIASES = {"fisheye": "equidistant", "kannala_brandt": "equidistant"}  # names that some drivers publish
-LARGEST_COEFFICIENT = 1e6  # real lenses have hundreds at most; polynomials of 1e100 overflow
+MAX_COEFFICIENT = 1e6  # real lenses have hundreds at most; polynomials of 1e100 overflow
 UNDISTORT_TOLERANCE_PX = 1e-6
 
 
@@ -83,14 +83,14 @@ def validate_k(k: ArrayLike, name: str = "K") -> Float64Array:
 
 def _centered_intrinsics(fov_rad: float, side: int, width: int, height: int) -> Float64Array:
     """Return K of a camera whose field of view along `side` px is fov_rad."""
-    _require_size("the image", width, height)
+    _check_size("the image", width, height)
     if not 0.0 < fov_rad < math.pi:
         raise UserError(f"the field of view must be between 0 and pi rad, but it is {fov_rad}; pass radians")
     focal = side / (2.0 * math.tan(fov_rad / 2.0))
     return np.array([[focal, 0.0, width / 2.0], [0.0, focal, height / 2.0], [0.0, 0.0, 1.0]])
 
 
-def _require_size(what: str, width: int, height: int) -> None:
+def _check_size(what: str, width: int, height: int) -> None:
     if width < 1 or height < 1:
         raise UserError(f"{what} must be at least 1 x 1 px, but it is {width} x {height}; pass its width and height")
 
@@ -118,15 +118,15 @@ class CameraModel:
     source: Literal["K", "P"] = "K"
 
     def __post_init__(self) -> None:
-        _require_size("the image", self.width, self.height)
-        model, distortion = _checked_distortion(self.distortion_model, self.distortion)
+        _check_size("the image", self.width, self.height)
+        model, distortion = _validate_distortion(self.distortion_model, self.distortion)
         object.__setattr__(self, "k", validate_k(self.k))
         object.__setattr__(self, "distortion_model", model)
         object.__setattr__(self, "distortion", distortion)
 
 
 @dataclass(frozen=True)
-class CameraFacts:
+class CameraInfoContent:
     """The fields of a sensor_msgs/CameraInfo, under their names, and the size of its image.
 
     width, height are px at full resolution, 0 where unknown; d (n,); k (9,), r (9,) and p (12,) row-major. The region
@@ -154,13 +154,13 @@ class CameraFacts:
     roi_do_rectify: bool = False
 
 
-def has_empty_p(facts: CameraFacts) -> bool:
+def has_empty_p(facts: CameraInfoContent) -> bool:
     """Whether P is all 0 beside a K, as published by drivers of undistorted images, or without rectification."""
     p, k = np.asarray(facts.p, dtype=np.float64).reshape(-1), np.asarray(facts.k, dtype=np.float64).reshape(-1)
     return not p.any() and bool(k.size and k[0] != 0)
 
 
-def camera_from_info(facts: CameraFacts) -> CameraModel | None:
+def camera_from_info(facts: CameraInfoContent) -> CameraModel | None:
     """Return the camera of an image, or None if its CameraInfo is uncalibrated (k[0] or p[0] is 0).
 
     K and the distortion apply to the raw image. P[:, :3] without distortion applies to the rectified image, or K if P
@@ -189,7 +189,7 @@ def camera_from_info(facts: CameraFacts) -> CameraModel | None:
     return CameraModel(k, distortion, facts.distortion_model, facts.image_width, facts.image_height, "K")
 
 
-def _require_matching_size(facts: CameraFacts, binning: NDArray[np.int64]) -> None:
+def _require_matching_size(facts: CameraInfoContent, binning: NDArray[np.int64]) -> None:
     """Raise UserError unless the image has the size of the binned region; unknown sizes fit any image."""
     image = np.array([facts.image_width, facts.image_height])
     full = np.array([facts.width, facts.height])
@@ -217,10 +217,10 @@ def distort_points(points_2d: ArrayLike, camera: CameraModel) -> Float64Array:
     ideal = back_project(points.reshape(-1, 2), 1.0, camera.k)[:, :2]
     distorted, jacobian = _project_with_opencv(ideal, camera)
     with np.errstate(invalid="ignore"):
-        in_range = np.arctan(np.hypot(*ideal.T)) < _limit_angle(camera)
+        in_range = np.arctan(np.hypot(*ideal.T)) < _find_limit_angle(camera)
         # The radial limit ignores the tangential terms; beyond the model's range they mirror the image.
         in_range &= np.linalg.det(jacobian) > 0
-    return _to_pixels(np.where(in_range[:, None], distorted, np.nan), camera.k).reshape(points.shape)
+    return _plane_to_pixels(np.where(in_range[:, None], distorted, np.nan), camera.k).reshape(points.shape)
 
 
 def undistort_points(points_2d: ArrayLike, camera: CameraModel) -> Float64Array:
@@ -233,12 +233,12 @@ def undistort_points(points_2d: ArrayLike, camera: CameraModel) -> Float64Array:
     if not camera.distortion_model or not points.size:
         return points
     ideal = _undistort(back_project(points.reshape(-1, 2), 1.0, camera.k)[:, :2], camera)
-    pixels = _to_pixels(ideal, camera.k).reshape(points.shape)
+    pixels = _plane_to_pixels(ideal, camera.k).reshape(points.shape)
     error = np.abs(distort_points(pixels, camera) - points).max(axis=-1, keepdims=True)
     return np.where(error < UNDISTORT_TOLERANCE_PX, pixels, np.nan)
 
 
-def undistortion_maps(camera: CameraModel) -> tuple[NDArray[np.int16], NDArray[np.uint16]]:
+def compute_undistortion_maps(camera: CameraModel) -> tuple[NDArray[np.int16], NDArray[np.uint16]]:
     """Return OpenCV's tables for `remap`: the place of each ideal pixel in the distorted image.
 
     Whole pixels (H, W, 2) int16, and the fractions (H, W) uint16. OpenCV computes them for focal length 1, because it
@@ -269,18 +269,18 @@ def check_lens(camera: CameraModel) -> tuple[bool, str]:
     if np.mean(((shown >= 0) & (shown <= size)).all(axis=-1)) < 0.5:  # false for NaN, too
         return False, f"the {came} leaves less than half of the image; recalibrate"
     # Beyond 90° a fisheye lens has no pinhole equivalent; its corners need not be folded.
-    is_wide = camera.distortion_model == "equidistant" and _limit_angle(camera) == math.pi / 2
+    is_wide = camera.distortion_model == "equidistant" and _find_limit_angle(camera) == math.pi / 2
     if not is_wide and np.isnan(undistort_points(size * [[0, 0], [1, 0], [0, 1], [1, 1]], camera)).any():
         return True, f"the {came} does not map the corners of the image one to one; recalibrate"
     return True, ""
 
 
-def _checked_distortion(name: str, distortion: ArrayLike) -> tuple[str, Float64Array]:
+def _validate_distortion(name: str, distortion: ArrayLike) -> tuple[str, Float64Array]:
     """Return the model's ROS name and its coefficients; "" and none without distortion. Raises UserError."""
     coefficients = np.array(distortion, dtype=np.float64).reshape(-1)
-    if not (np.abs(coefficients) <= LARGEST_COEFFICIENT).all():  # false for NaN, too
+    if not (np.abs(coefficients) <= MAX_COEFFICIENT).all():  # false for NaN, too
         raise UnusableDistortionError(
-            f"distortion coefficients must be finite and within ±{LARGEST_COEFFICIENT:g}, but they are "
+            f"distortion coefficients must be finite and within ±{MAX_COEFFICIENT:g}, but they are "
             f"{coefficients.tolist()!s:.200}; recalibrate"
         )
     if not coefficients.any():
@@ -303,7 +303,7 @@ def _checked_distortion(name: str, distortion: ArrayLike) -> tuple[str, Float64A
     )
 
 
-def _radial_profile(camera: CameraModel) -> tuple[Polynomial, Polynomial]:
+def _compute_radial_profile(camera: CameraModel) -> tuple[Polynomial, Polynomial]:
     """Return numerator and denominator of the distorted radius on the plane z = 1, without the tangential terms.
 
     Polynomials of the ideal radius, or for equidistant lenses of the angle off the axis in rad.
@@ -315,9 +315,9 @@ def _radial_profile(camera: CameraModel) -> tuple[Polynomial, Polynomial]:
     return Polynomial([0, 1, 0, c[0], 0, c[1], 0, c[4]]), Polynomial(denominator)
 
 
-def _limit_angle(camera: CameraModel) -> float:
+def _find_limit_angle(camera: CameraModel) -> float:
     """Return the angle off the axis in rad, at most π/2, below which the distorted radius grows with the ideal one."""
-    numerator, denominator = _radial_profile(camera)
+    numerator, denominator = _compute_radial_profile(camera)
     slope = numerator.deriv() * denominator - numerator * denominator.deriv()
     roots = np.concatenate([polynomial.trim(1e-15).roots() for polynomial in (slope, denominator)])
     real = roots.real[np.abs(roots.imag) < 1e-9 * np.abs(roots)]
@@ -330,8 +330,8 @@ def _undistort(distorted: FloatArray, camera: CameraModel) -> FloatArray:
 
     Without a solution the result is arbitrary or NaN.
     """
-    angles = np.linspace(0.0, _limit_angle(camera), 2048, endpoint=False)
-    numerator, denominator = _radial_profile(camera)
+    angles = np.linspace(0.0, _find_limit_angle(camera), 2048, endpoint=False)
+    numerator, denominator = _compute_radial_profile(camera)
     arguments = angles if camera.distortion_model == "equidistant" else np.tan(angles)
     radius = np.hypot(*distorted.T)
     with np.errstate(all="ignore"):
@@ -361,7 +361,7 @@ def _project_with_opencv(ideal: FloatArray, camera: CameraModel) -> tuple[Float6
     return np.float64(distorted).reshape(-1, 2), np.float64(jacobian).reshape(len(ideal), 2, -1)[..., columns]
 
 
-def _to_pixels(plane: FloatArray, k: Float64Array) -> Float64Array:
+def _plane_to_pixels(plane: FloatArray, k: Float64Array) -> Float64Array:
     """Convert points (n, 2) on the plane z = 1 to px."""
     return plane @ k[:2, :2].T + k[:2, 2]
 
@@ -384,13 +384,15 @@ class ResizePad:
     @classmethod
     def fit(cls, width: int, height: int, longest_side: int = 768, patch: int = 16) -> ResizePad:
         """Resize the longest side to longest_side, then pad both sides to a multiple of patch."""
-        resized = _largest_inside(width, height, longest_side, longest_side)
+        resized = _fit_largest_inside(width, height, longest_side, longest_side)
         return cls(width, height, *resized, *(-(-side // patch) * patch for side in resized))
 
     @classmethod
     def fit_inside(cls, width: int, height: int, input_width: int, input_height: int) -> ResizePad:
         """Resize to the largest image of the same aspect inside a fixed input, then pad to exactly that size."""
-        return cls(width, height, *_largest_inside(width, height, input_width, input_height), input_width, input_height)
+        return cls(
+            width, height, *_fit_largest_inside(width, height, input_width, input_height), input_width, input_height
+        )
 
     @property
     def scale_x(self) -> float:
@@ -433,10 +435,10 @@ class ResizePad:
         return np.array([[self.scale_x, 0.0, self.pad_left], [0.0, self.scale_y, self.pad_top], [0.0, 0.0, 1.0]])
 
 
-def _largest_inside(width: int, height: int, box_width: int, box_height: int) -> tuple[int, int]:
+def _fit_largest_inside(width: int, height: int, box_width: int, box_height: int) -> tuple[int, int]:
     """Return the (width, height) px, at least 1, of the largest image of this aspect in a box; ties round up."""
-    _require_size("the image", width, height)
-    _require_size("the network's input", box_width, box_height)
+    _check_size("the image", width, height)
+    _check_size("the network's input", box_width, box_height)
     if width * box_height >= height * box_width:
         return box_width, max(1, (2 * height * box_width + width) // (2 * width))
     return max(1, (2 * width * box_height + height) // (2 * height)), box_height

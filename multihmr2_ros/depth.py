@@ -31,7 +31,7 @@ MIN_RANGE_SHARE = 1e-6  # of the largest magnitude; a map with less range is con
 
 
 @dataclass(frozen=True, eq=False)
-class RelativeDepth:
+class RelativeDepthMap:
     """A relative depth map, registered to the image, as single-image depth networks predict it.
 
     values (H, W): float32; NaN and infinite are holes. kind: "inverse": 1 / z = scale · value + shift, "depth":
@@ -58,7 +58,7 @@ class RelativeDepth:
                 "px; resize it first"
             )
 
-    def range(self) -> tuple[float, float] | None:
+    def compute_range(self) -> tuple[float, float] | None:
         """Return the 1st and 99th percentile of the values; None if the map is constant or has only holes."""
         some = self.values[::SUBSAMPLED, ::SUBSAMPLED]
         some = some[np.isfinite(some)]
@@ -68,7 +68,7 @@ class RelativeDepth:
         return (least, most) if most - least > MIN_RANGE_SHARE * max(abs(least), abs(most)) else None
 
 
-def metres(depth: NDArray[np.generic]) -> NDArray[np.float32]:
+def depth_to_meters(depth: NDArray[np.generic]) -> NDArray[np.float32]:
     """Convert a depth image of ROS's REP-118 to float32 m, NaN where there is no depth.
 
     depth: uint16 mm (16UC1; 0 means no depth), or floats in m (32FC1; NaN, infinite and not positive mean no depth).
@@ -80,14 +80,14 @@ def metres(depth: NDArray[np.generic]) -> NDArray[np.float32]:
     return np.where(np.isfinite(values) & (values > 0), values, np.float32(np.nan))
 
 
-def check_depth(depth: NDArray[np.generic] | RelativeDepth | None, image_size: tuple[int, int]) -> None:
+def check_depth(depth: NDArray[np.generic] | RelativeDepthMap | None, image_size: tuple[int, int]) -> None:
     """Raise UserError unless depth is None, a depth image (H, W) of REP-118's types, or a relative depth map.
 
     image_size: (height, width) px that it must have.
     """
     if depth is None:
         return
-    if isinstance(depth, RelativeDepth):
+    if isinstance(depth, RelativeDepthMap):
         depth.check(image_size)
         return
     is_image = isinstance(depth, np.ndarray) and depth.ndim == 2

@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 
 from multihmr2_ros.body import Body, Mesh
 from multihmr2_ros.camera import ResizePad, project, validate_k, vertical_fov
-from multihmr2_ros.depth import RelativeDepth
+from multihmr2_ros.depth import RelativeDepthMap
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.frame import Frame, Ground
+from multihmr2_ros.frame import Frame, GroundPlane
 from multihmr2_ros.network import checkpoint
 from multihmr2_ros.network.inference import Inference, InferenceResult, Runtime, convert_network
 from multihmr2_ros.network.model import MultiHMR2
@@ -42,7 +42,7 @@ from multihmr2_ros.tracking import (
     Tracker,
     TrackerConfig,
     VelocityConfig,
-    measurement_noise,
+    compute_measurement_noise,
 )
 from multihmr2_ros.weights import resolve_checkpoint
 
@@ -94,10 +94,10 @@ class Estimator:
         self, network: MultiHMR2, config: EstimatorConfig | None = None, runtime: Runtime | None = None
     ) -> None:
         self.config = config or EstimatorConfig()
-        _check_against(network, self.config)
+        _check_compatible(network, self.config)
         self.network_config = network.config
         self.body = Body(self.config.mesh)
-        self.surface = _surface(self.body)
+        self.surface = _make_surface(self.body)
         self.tracker = Tracker(self.config.tracker)
         max_people = min(self.config.max_people, network.config.queries)
         self._infer = Inference(network, self.body, runtime or Runtime(), max_people)
@@ -119,7 +119,7 @@ class Estimator:
         if device != "auto":
             runtime = dataclasses.replace(runtime, device=device)
         runtime = runtime.resolve()  # report a mistake before the weights are loaded
-        network = checkpoint.load(resolve_checkpoint(str(weights)))
+        network = checkpoint.load_network(resolve_checkpoint(str(weights)))
         return cls(convert_network(network, runtime), config, runtime)  # already converted, so no weight is copied
 
     @property
@@ -141,8 +141,8 @@ class Estimator:
         intrinsics_source: IntrinsicsSource = IntrinsicsSource.K,
         fixed_from_camera: NDArray[np.float64] | None = None,
         fixed_frame: str = "",
-        depth: NDArray[np.generic] | RelativeDepth | None = None,
-        ground: Ground | None = None,
+        depth: NDArray[np.generic] | RelativeDepthMap | None = None,
+        ground: GroundPlane | None = None,
     ) -> People:
         """Find and track the people in one frame.
 
@@ -157,10 +157,10 @@ class Estimator:
                 fixed_frame=fixed_frame,
             )  # fmt: skip
         frame.check()
-        view = frame.undistorted()
+        view = frame.undistort()
         resize = self._resize(*view.image.shape[1::-1])
         k_input = None if view.k is None else resize.k_to_input(validate_k(view.k))
-        found = self._present(self._infer(view.image, resize, k_input))
+        found = self._select_present(self._infer(view.image, resize, k_input))
         people = self._to_people(found, resize, view)
         people = self._place(people, view)
         people = self._track(people, found.k, view)
@@ -179,8 +179,8 @@ class Estimator:
         max_people = min(config.max_people, self.network_config.queries)
         if config.mesh != self.config.mesh or max_people != self._infer.max_people:
             body = self.body if config.mesh == self.config.mesh else Body(config.mesh)
-            self._infer.change(body, max_people)
-            self.body, self.surface = body, _surface(body)
+            self._infer.reconfigure(body, max_people)
+            self.body, self.surface = body, _make_surface(body)
         self.config = config
 
     def reset(self) -> None:
@@ -192,10 +192,10 @@ class Estimator:
             return ResizePad.fit_inside(width, height, *self.config.input_size)
         return ResizePad.fit(width, height, self.network_config.image_size, self.network_config.patch_size)
 
-    def _present(self, found: InferenceResult) -> InferenceResult:
+    def _select_present(self, found: InferenceResult) -> InferenceResult:
         """Drop low scores and duplicates (NMS), and copy the others."""
         scored = np.flatnonzero(found.score > self.config.score_threshold)
-        return found.select(scored[nearest_suppressed(found.joints[scored, 0], self.config.nms_distance_m)])
+        return found.select(scored[suppress_nearby(found.joints[scored, 0], self.config.nms_distance_m)])
 
     def _to_people(self, found: InferenceResult, resize: ResizePad, frame: Frame) -> People:
         n = len(found.score)
@@ -235,7 +235,9 @@ class Estimator:
         placement = place_people(people, self.surface, frame.depth, frame.ground, self.config.placement)
         # The whole error: a part that is constant from image to image does not look like motion, but is in the place.
         noise = VelocityConfig(lateral_sigma_ratio=self.config.placement.lateral_sigma_ratio)
-        covariance = measurement_noise(placement.people.pelvis.astype(np.float64), noise, placement.distance_sigma_m)
+        covariance = compute_measurement_noise(
+            placement.people.pelvis.astype(np.float64), noise, placement.distance_sigma_m
+        )
         return dataclasses.replace(
             placement.people,
             pelvis_covariance=covariance,
@@ -277,7 +279,7 @@ class Estimator:
         )
 
 
-def nearest_suppressed(pelvis: NDArray[np.float32], distance_m: float) -> NDArray[np.int64]:
+def suppress_nearby(pelvis: NDArray[np.float32], distance_m: float) -> NDArray[np.int64]:
     """Return the rows to keep of pelvises (n, 3) m in descending score.
 
     A row is dropped if a kept row of higher score is nearer than distance_m; 0 keeps all.
@@ -289,8 +291,8 @@ def nearest_suppressed(pelvis: NDArray[np.float32], distance_m: float) -> NDArra
     return np.array(kept, np.int64)
 
 
-def _surface(body: Body) -> BodySurface:
-    return BodySurface.of_mesh(body.faces, body.anny.template_vertices.cpu().numpy())
+def _make_surface(body: Body) -> BodySurface:
+    return BodySurface.from_mesh(body.faces, body.anny.template_vertices.cpu().numpy())
 
 
 def _as_recorded(people: People, frame: Frame) -> People:
@@ -298,7 +300,7 @@ def _as_recorded(people: People, frame: Frame) -> People:
     return dataclasses.replace(people, joints_2d=frame.points_as_recorded(people.joints_2d))
 
 
-def _check_against(network: MultiHMR2, config: EstimatorConfig) -> None:
+def _check_compatible(network: MultiHMR2, config: EstimatorConfig) -> None:
     sizes = network.config
     for name, side in zip(("width", "height"), config.input_size or (), strict=False):
         most = sizes.max_grid * sizes.patch_size

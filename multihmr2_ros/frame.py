@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .camera import intrinsics_from_fov
-from .depth import RelativeDepth, check_depth
+from .depth import RelativeDepthMap, check_depth
 from .errors import UserError
 from .lens import Distort, LensDistortion
 from .people import IntrinsicsSource
@@ -36,7 +36,7 @@ GIVEN, PREDICTED = "given", "predicted"
 
 
 @dataclass(frozen=True)
-class Ground:
+class GroundPlane:
     """The plane of the ground, normal · x = offset_m, in the camera's optical frame.
 
     normal (3,) has unit length and points up, so −offset_m is the camera's height above the ground in m. A normal of
@@ -62,7 +62,7 @@ class Ground:
         object.__setattr__(self, "offset_m", float(self.offset_m * scale))
 
     @classmethod
-    def of_fixed_frame(cls, fixed_from_camera: ArrayLike, height_m: float = 0.0) -> Ground:
+    def from_fixed_frame(cls, fixed_from_camera: ArrayLike, height_m: float = 0.0) -> GroundPlane:
         """Return the plane z = height_m of a fixed frame whose z axis points up, such as ROS's odom and map.
 
         fixed_from_camera (4, 4): the camera's pose in that frame. Raises UserError if it is not above the plane.
@@ -101,8 +101,8 @@ class Frame:
     intrinsics_source: IntrinsicsSource = IntrinsicsSource.K
     name: str = "frame"
     lens: LensDistortion | None = None
-    depth: NDArray[np.generic] | RelativeDepth | None = None
-    ground: Ground | None = None
+    depth: NDArray[np.generic] | RelativeDepthMap | None = None
+    ground: GroundPlane | None = None
     camera_pose: NDArray[np.float64] | None = None
     fixed_frame: str = ""
 
@@ -117,7 +117,7 @@ class Frame:
 
     def check(self) -> None:
         """Raise UserError for an image, a lens or a depth image that cannot be used."""
-        height, width = _checked_size(self.image)
+        height, width = _check_image_size(self.image)
         if self.lens is not None and (self.lens.camera.height, self.lens.camera.width) != (height, width):
             raise UserError(
                 f"a lens of images of {self.lens.camera.width} x {self.lens.camera.height} px was expected to fit the "
@@ -125,14 +125,14 @@ class Frame:
             )
         check_depth(self.depth, (height, width))
 
-    def undistorted(self) -> Frame:
+    def undistort(self) -> Frame:
         """Return the frame as a pinhole camera with the same K sees it: image and depth without lens distortion."""
         if self.lens is None:
             return self
         depth = self.depth
-        if isinstance(depth, RelativeDepth):
+        if isinstance(depth, RelativeDepthMap):
             values = self.lens.undistort_depth(depth.values.astype(np.float32), hole=np.nan)
-            depth = RelativeDepth(values, depth.kind)
+            depth = RelativeDepthMap(values, depth.kind)
         elif depth is not None:
             depth = self.lens.undistort_depth(depth)
         return dataclasses.replace(self, image=self.lens.undistort_image(self.image), depth=depth, lens=None)
@@ -169,7 +169,7 @@ class IntrinsicsChoice:
         return frame
 
 
-def _checked_size(image: NDArray[np.uint8]) -> tuple[int, int]:
+def _check_image_size(image: NDArray[np.uint8]) -> tuple[int, int]:
     """Return (height, width). Raise UserError unless the image is (height, width, 3) uint8 and has pixels."""
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         came = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__

@@ -29,7 +29,7 @@ from pathlib import Path
 # barrier lasts until the scheduler interrupts that program: one image took 20 times as long. Sleeping threads cost a
 # few percent on a machine without other work.
 PASSIVE_WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
-MOST_THREADS = 8  # by default: the network's operations are too small for more
+MAX_THREADS = 8  # by default: the network's operations are too small for more
 
 # Parameters of mallopt (malloc.h) and their values. By default, glibc maps each tensor above 128 KiB anew and unmaps it
 # when it is freed: each image then takes time to map and clear the same memory again.
@@ -68,13 +68,13 @@ def keep_freed_memory() -> bool:
     return not refused
 
 
-def available_cores() -> int:
+def count_available_cores() -> int:
     """Return the number of cores that this process may use; containers and taskset may reduce it."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, math.ceil(min(cores, _quota_of_cores())))
+    return max(1, math.ceil(min(cores, _read_core_quota())))
 
 
-def _quota_of_cores() -> float:
+def _read_core_quota() -> float:
     """Return the control group's limit of processor time, in cores (`docker run --cpus`); infinity without a limit."""
     group = Path("/sys/fs/cgroup")
     for files in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):  # versions 2 and 1
@@ -87,7 +87,7 @@ def _quota_of_cores() -> float:
     return math.inf
 
 
-def default_threads() -> int:
+def choose_default_threads() -> int:
     """Return the default number of threads of the network: OMP_NUM_THREADS, else half of the cores, at most 8.
 
     The other cores of a robot have other work, and a thread without its own core makes all threads wait. Returns 1 if
@@ -96,10 +96,10 @@ def default_threads() -> int:
     chosen = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     if chosen.isdecimal() and int(chosen) > 0:
         return int(chosen)
-    return min(MOST_THREADS, max(1, available_cores() // 2)) if make_threads_wait_passively() else 1
+    return min(MAX_THREADS, max(1, count_available_cores() // 2)) if make_threads_wait_passively() else 1
 
 
-def cpu_description() -> str:
+def read_cpu_description() -> str:
     """Return the text of /proc/cpuinfo, empty if it does not exist."""
     try:
         return Path("/proc/cpuinfo").read_text(encoding="utf-8")
@@ -107,13 +107,13 @@ def cpu_description() -> str:
         return ""
 
 
-def processor_name() -> str:
+def read_processor_name() -> str:
     """Return the processor's model name if known, else its architecture."""
-    found = re.search(r"^model name\s*:(.*)$", cpu_description(), re.MULTILINE)
+    found = re.search(r"^model name\s*:(.*)$", read_cpu_description(), re.MULTILINE)
     return found[1].strip() if found else platform.machine()
 
 
-def bf16_instructions(description: str) -> tuple[str, ...] | None:
+def list_bf16_instructions(description: str) -> tuple[str, ...] | None:
     """Return the bf16 instruction sets in a /proc/cpuinfo text (x86: `flags`, ARM: `Features`); None if the text has no
     list of instruction sets."""
     found = re.search(r"^(?:flags|Features)\s*:(.*)$", description, re.MULTILINE)
@@ -122,9 +122,9 @@ def bf16_instructions(description: str) -> tuple[str, ...] | None:
     return tuple(sorted({"avx512_bf16", "amx_bf16", "bf16"} & set(found[1].split())))
 
 
-def training_threads(loader_workers: int, render_workers: int) -> int:
+def choose_training_threads(loader_workers: int, render_workers: int) -> int:
     """Return the default number of threads of a training process: OMP_NUM_THREADS, else the cores without those of
     loaders and renderers; 1 if waiting threads would spin."""
     if os.environ.get("OMP_NUM_THREADS") or not make_threads_wait_passively():
-        return default_threads()
-    return max(1, available_cores() - loader_workers - render_workers)
+        return choose_default_threads()
+    return max(1, count_available_cores() - loader_workers - render_workers)

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .camera import CameraModel, distort_points, undistortion_maps
+from .camera import CameraModel, compute_undistortion_maps, distort_points
 
 # Points (..., 2) px of the undistorted image → (..., 2) px of the image as recorded; NaN where the lens model is not
 # valid.
@@ -63,7 +63,7 @@ class LensDistortion:
 
     @functools.cached_property
     def _maps(self) -> tuple[NDArray[np.int16], NDArray[np.uint16]]:
-        return undistortion_maps(self.camera)
+        return compute_undistortion_maps(self.camera)
 
     @functools.cached_property
     def _nearest(self) -> NDArray[np.int16]:

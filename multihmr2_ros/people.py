@@ -71,8 +71,8 @@ class People:
     rotations           (n, 163, 3, 3) float32, rotation R of each bone relative to its parent bone, from its rest pose,
                         as predicted (before any bone is replaced by identity); row 0 is the root's rotation in the
                         camera frame. pose[0] = R[0] and pose[i] = pose[p] · rest[p]⁻¹ · rest[i] · R[i], with p the
-                        parent, rest of Body.rest_bone_poses(shape), R[i] as (4, 4) without translation, and identity
-                        where Body.unposed_bones; the results are bone_poses, but for the place of their origin
+                        parent, rest of Body.compute_rest_bone_poses(shape), R[i] as (4, 4) without translation, and
+                        identity where Body.unposed_bones; the results are bone_poses, but for the place of their origin
     bone_poses          (n, 163, 4, 4) float32, bone frame → body: the camera frame's axes, the body's own origin,
                         metres; joints are its translations moved to the person's place
     joints              (n, 163, 3) float32, bone heads, camera frame, metres

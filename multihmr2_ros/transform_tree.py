@@ -31,7 +31,7 @@ Pose = tuple[float, ...]
 """Seven numbers: translation x, y, z (m) and quaternion x, y, z, w of a frame in its parent."""
 
 
-class Way(NamedTuple):
+class TransformChain(NamedTuple):
     """The frames from a source up to the nearest ancestor that it shares with a target, and those from the target;
     each without that ancestor."""
 
@@ -45,18 +45,20 @@ class Way(NamedTuple):
             from_source = parent_from(frame) @ from_source
         for frame in self.down:
             from_target = parent_from(frame) @ from_target
-        return _inverse(from_target) @ from_source
+        return _invert(from_target) @ from_source
 
 
-def find_way(target: str, source: str, parent_of: Callable[[str], str | None]) -> Way | None:
+def find_transform_chain(target: str, source: str, parent_of: Callable[[str], str | None]) -> TransformChain | None:
     """None where nothing connects the two. parent_of: a frame's parent; None of roots and of unknown frames."""
-    up, down = list(_ancestors(source, parent_of)), list(_ancestors(target, parent_of))
+    up, down = list(_list_ancestors(source, parent_of)), list(_list_ancestors(target, parent_of))
     shared = set(down)
     common = next((frame for frame in up if frame in shared), None)
-    return None if common is None else Way(up[: up.index(common)], down[: down.index(common)])
+    return None if common is None else TransformChain(up[: up.index(common)], down[: down.index(common)])
 
 
-def pose_at(stamps: Sequence[int], poses: Sequence[Pose] | NDArray[np.float64], stamp_ns: int) -> ArrayLike | None:
+def interpolate_at(
+    stamps: Sequence[int], poses: Sequence[Pose] | NDArray[np.float64], stamp_ns: int
+) -> ArrayLike | None:
     """The pose (7,) at a stamp, interpolated; None before the first and after the last one. stamps (ns) ascend."""
     after = bisect_left(stamps, stamp_ns)
     if after == len(stamps):
@@ -66,10 +68,10 @@ def pose_at(stamps: Sequence[int], poses: Sequence[Pose] | NDArray[np.float64], 
     if after == 0:
         return None
     share = (stamp_ns - stamps[after - 1]) / (stamps[after] - stamps[after - 1])
-    return between(poses[after - 1], poses[after], share)
+    return interpolate_poses(poses[after - 1], poses[after], share)
 
 
-def between(first: ArrayLike, second: ArrayLike, share: float) -> NDArray[np.float64]:
+def interpolate_poses(first: ArrayLike, second: ArrayLike, share: float) -> NDArray[np.float64]:
     """The pose (7,) at a share in [0, 1] of the way between two: straight, turning the shorter way."""
     start, end = np.array(first, np.float64), np.array(second, np.float64)
     start[3:] /= np.linalg.norm(start[3:])
@@ -84,7 +86,7 @@ def between(first: ArrayLike, second: ArrayLike, share: float) -> NDArray[np.flo
     return pose
 
 
-def matrix(pose: ArrayLike) -> NDArray[np.float64]:
+def pose_to_matrix(pose: ArrayLike) -> NDArray[np.float64]:
     """(4, 4) of a pose (7,), whose quaternion is normalised."""
     pose = np.asarray(pose, np.float64)
     x, y, z, w = pose[3:] / np.linalg.norm(pose[3:])
@@ -103,12 +105,12 @@ def is_pose(pose: Pose) -> bool:
     return all(map(math.isfinite, pose)) and abs(math.hypot(*pose[3:]) - 1) <= UNIT_TOLERANCE
 
 
-def frame_name(name: str) -> str:
+def normalize_frame_name(name: str) -> str:
     """As tf2 has it: without the slash that ROS 1 put before names."""
     return name.removeprefix("/")
 
 
-def _ancestors(frame: str, parent_of: Callable[[str], str | None]) -> Iterator[str]:
+def _list_ancestors(frame: str, parent_of: Callable[[str], str | None]) -> Iterator[str]:
     """The frame, its parent, and so on to the root; ends where the tree is none."""
     seen: set[str] = set()
     name: str | None = frame
@@ -118,7 +120,7 @@ def _ancestors(frame: str, parent_of: Callable[[str], str | None]) -> Iterator[s
         name = parent_of(name)
 
 
-def _inverse(rigid: NDArray[np.float64]) -> NDArray[np.float64]:
+def _invert(rigid: NDArray[np.float64]) -> NDArray[np.float64]:
     inverse = np.eye(4)
     inverse[:3, :3] = rigid[:3, :3].T
     inverse[:3, 3] = -rigid[:3, :3].T @ rigid[:3, 3]

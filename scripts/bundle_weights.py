@@ -37,12 +37,12 @@ from multihmr2_ros.errors import UserError
 from multihmr2_ros.network import checkpoint
 from multihmr2_ros.network.keypoint_fitting import fit_to_keypoints
 from multihmr2_ros.network.model import MultiHMR2
-from multihmr2_ros.training.augmentation import input_sizes
-from multihmr2_ros.training.data import Batch, BatchConfig, held_out_batches
+from multihmr2_ros.training.augmentation import compute_input_sizes
+from multihmr2_ros.training.data import Batch, BatchConfig, make_held_out_batches
 from multihmr2_ros.training.optimizer import PRETRAINED
 from multihmr2_ros.training.render_cache import RenderCache
-from multihmr2_ros.training.validation import SCORE_THRESHOLD, Tally, compare
-from multihmr2_ros.weights import sha256_of
+from multihmr2_ros.training.validation import SCORE_THRESHOLD, ValidationCounts, compare_batch
+from multihmr2_ros.weights import compute_sha256
 
 THRESHOLDS = [0.05 * step for step in range(1, 19)]
 
@@ -82,9 +82,9 @@ def bundle(weights: Path, cache: Path, out: Path, args: argparse.Namespace) -> N
     threshold, precision = args.threshold, args.precision
     if threshold is not None and not 0 < threshold < 1:
         raise UserError(f"--threshold must be between 0 and 1, got {threshold}")
-    network = checkpoint.load(weights)
+    network = checkpoint.load_network(weights)
     if args.average_with is not None:
-        average(network, checkpoint.load(args.average_with))
+        average(network, checkpoint.load_network(args.average_with))
     network.config = dataclasses.replace(network.config, keypoint_maps=False)
     network.keypoint_maps = None
     last, field_of_view = network.detection.score[2], network.camera.field_of_view[2]
@@ -104,8 +104,11 @@ def bundle(weights: Path, cache: Path, out: Path, args: argparse.Namespace) -> N
     assert isinstance(last.bias, torch.Tensor)
     with torch.no_grad():
         last.bias += logit(SCORE_THRESHOLD) - logit(chosen)
-    checkpoint.save(network, out, dtype=torch.float16)
-    print(f"score {chosen:.2f} is now {SCORE_THRESHOLD}; {out}: {out.stat().st_size:,} bytes, SHA-256 {sha256_of(out)}")
+    checkpoint.save_network(network, out, dtype=torch.float16)
+    print(
+        f"score {chosen:.2f} is now {SCORE_THRESHOLD}; {out}: {out.stat().st_size:,} bytes, "
+        f"SHA-256 {compute_sha256(out)}"
+    )
 
 
 @torch.no_grad()
@@ -128,21 +131,21 @@ def held_out(network: MultiHMR2, cache: Path) -> list[Batch]:
         raise UserError(f"{cache} has no held-out images; render some with multihmr2 train --render-only")
     height, width = source.sample(0).image.shape[:2]
     config = BatchConfig(image_size=network.config.image_size, patch_size=network.config.patch_size)
-    size = input_sizes(config.image_size, config.patch_size, [width / height])[0]
-    return held_out_batches(source, len(source), config, input_size=size)
+    size = compute_input_sizes(config.image_size, config.patch_size, [width / height])[0]
+    return make_held_out_batches(source, len(source), config, input_size=size)
 
 
 @torch.inference_mode()
 def figures(network: MultiHMR2, batches: list[Batch]) -> dict[float, dict[str, float]]:
     """Return threshold → validation metrics."""
     network, body = network.eval(), Body("low")
-    tallies = dict.fromkeys(THRESHOLDS, Tally())
+    tallies = dict.fromkeys(THRESHOLDS, ValidationCounts())
     for batch in batches:
         prediction = network(batch.image, batch.targets.k, batch.k_given, network.config.queries)
         prediction = fit_to_keypoints(body, prediction)
         for threshold in THRESHOLDS:
-            tallies[threshold] += compare(prediction, batch.targets, body, batch.image.shape[-1], threshold)
-    return {threshold: tally.figures() for threshold, tally in tallies.items()}
+            tallies[threshold] += compare_batch(prediction, batch.targets, body, batch.image.shape[-1], threshold)
+    return {threshold: tally.compute_figures() for threshold, tally in tallies.items()}
 
 
 def logit(probability: float) -> float:

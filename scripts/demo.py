@@ -38,7 +38,7 @@ from demo_results import print_summary, print_table, read_recording, write_video
 
 from multihmr2_ros.bags.camera import CAMERA_INFO
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.ros.domain import isolated
+from multihmr2_ros.ros.domain import isolate
 from multihmr2_ros.weights import resolve_checkpoint
 
 NODE = "/perception_node"
@@ -108,7 +108,7 @@ def play_through_node(out: Path, bag: Path, recorded: Path, weights: Path) -> No
     ros_args += [text for item in names.items() for text in ("-r", "{}:={}".format(*item))]
     topics = [*PUBLISHED, IMAGES, CAMERA_INFO]
     with (
-        isolated(),
+        isolate(),
         process(out, "recorder", "record", str(recorded), "--topics", *topics) as recorder,
         process(out, "node", "node", "--ros-args", *ros_args) as node,
     ):

@@ -81,11 +81,11 @@ def bare_python(links: Path) -> tuple[list[str], str]:
 
 def _cached_files() -> list[Path]:
     from multihmr2_ros.body import Body
-    from multihmr2_ros.caches import body_cache
+    from multihmr2_ros.caches import find_body_cache
 
     for mesh in ("low", "full"):
         Body(mesh)  # where the cache must be built first
-    return sorted(body_cache().glob(f"*/{CACHED}"))
+    return sorted(find_body_cache().glob(f"*/{CACHED}"))
 
 
 def _copy_package(name: str, target: Path, data: tuple[str, ...]) -> None:

@@ -61,10 +61,10 @@ class Step:
         return dry if self.dry else count
 
     def large(self) -> MultiHMR2:
-        return checkpoint.load(self.work / "large.safetensors")
+        return checkpoint.load_network(self.work / "large.safetensors")
 
     def nano(self) -> MultiHMR2:
-        return checkpoint.load(resolve_checkpoint("nano"))
+        return checkpoint.load_network(resolve_checkpoint("nano"))
 
     def wait(self) -> None:
         if not self.dry:

@@ -34,17 +34,17 @@ import torch
 from gpu_check_golden import golden
 from gpu_check_step import Image, Step, device_ms, make_estimator, make_image
 
-from multihmr2_ros.benchmark import BenchmarkConfig, _plain_body, _plain_frame, measure_network
+from multihmr2_ros.benchmark import BenchmarkConfig, _load_plain_body, _make_plain_frame, measure_network
 from multihmr2_ros.body import Body, Mesh
 from multihmr2_ros.estimator import Estimator
 from multihmr2_ros.network import checkpoint
 from multihmr2_ros.network.config import NANO, NetworkConfig
-from multihmr2_ros.network.inference import KEPT_GRAPHS
+from multihmr2_ros.network.inference import MAX_GRAPHS
 from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.people import People
 from multihmr2_ros.training.config import TrainingConfig
 from multihmr2_ros.training.data import Batch, BatchConfig
-from multihmr2_ros.training.optimizer import OptimisationConfig
+from multihmr2_ros.training.optimizer import OptimizerConfig
 from multihmr2_ros.training.trainer import Trainer
 from test.helpers.golden_weights import released_state
 from test.helpers.nano_network import TINY, random_targets
@@ -84,7 +84,7 @@ def make_weights(step: Step) -> None:
         save_small_network(target)
     else:
         state = checkpoint._from_released(released_state())
-        checkpoint.save(checkpoint._network(NetworkConfig(), state, target), target)
+        checkpoint.save_network(checkpoint._make_network(NetworkConfig(), state, target), target)
     step.write(weights_mib=target.stat().st_size / 2**20, made_in_s=time.monotonic() - begin)
 
 
@@ -122,7 +122,7 @@ def _bench(
     )
     report = measure_network(network, config)
     if step.dry:  # it is measured on GPUs only
-        _plain_frame(network, _plain_body()[0], make_image(size), config)()
+        _make_plain_frame(network, _load_plain_body()[0], make_image(size), config)()
     memory = {key: value for key, value in report.items() if key.startswith("peak")}
     for row in report["frames"]:
         step.write(size=size, **row)
@@ -241,7 +241,7 @@ def _pass_sizes(step: Step, estimator: Estimator) -> None:
         kept = len(estimator._infer._graphs)
         growth = {name: memory[-1][name] - memory[0][name] for name in memory[0]}
     step.write(sizes=len(pictures), graphs=kept, greatest_difference=apart, growth_mib=growth, memory_mib=memory[-1],
-               ok=apart <= 1e-5 and kept <= KEPT_GRAPHS and max(growth.values()) < 50)  # fmt: skip
+               ok=apart <= 1e-5 and kept <= MAX_GRAPHS and max(growth.values()) < 50)  # fmt: skip
 
 
 def _reconfigure(step: Step, network: MultiHMR2, picture: Image) -> None:
@@ -303,7 +303,7 @@ def _trainer(step: Step, config: NetworkConfig, device: str, precision: str) -> 
     folder.mkdir(exist_ok=True)
     chosen = TrainingConfig(
         steps=1000, precision=precision, loader_workers=0,  # type: ignore[arg-type]
-        batch=BatchConfig(track_feature_width=config.track_feature_width), optimisation=OptimisationConfig(),
+        batch=BatchConfig(track_feature_width=config.track_feature_width), optimisation=OptimizerConfig(),
     )  # fmt: skip
     return Trainer(network, Body("low"), chosen, folder, torch.device(device))
 

@@ -53,16 +53,16 @@ from torch.utils.data import Dataset
 from multihmr2_ros.body import Body
 from multihmr2_ros.network import checkpoint
 from multihmr2_ros.network.config import NANO
-from multihmr2_ros.network.initialization import initialise
+from multihmr2_ros.network.initialization import initialize
 from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.training.config import TrainingConfig
 from multihmr2_ros.training.data import BatchConfig, Batches, SampleSource
-from multihmr2_ros.training.lifting import KeypointBatches, PoseBank, WithKeypoints, make_bank
+from multihmr2_ros.training.lifting import KeypointBatches, MixedBatches, PoseBank, make_pose_bank
 from multihmr2_ros.training.losses import LossConfig
-from multihmr2_ros.training.optimizer import OptimisationConfig
+from multihmr2_ros.training.optimizer import OptimizerConfig
 from multihmr2_ros.training.readers import EmptyImageReader, PseudoTruthReader
-from multihmr2_ros.training.readers.common import hash_share
-from multihmr2_ros.training.render_cache import RenderCache, shard_paths
+from multihmr2_ros.training.readers.common import compute_hash_share
+from multihmr2_ros.training.render_cache import RenderCache, list_shard_paths
 from multihmr2_ros.training.samples import Sample
 from multihmr2_ros.training.state import WEIGHTS_FILE
 from multihmr2_ros.training.trainer import Hooks, Trainer
@@ -89,15 +89,15 @@ def pack(args: argparse.Namespace) -> None:
     images, bodies = (Path(path) for path in args.pseudo_truth)
     shutil.copy(bodies, files / "bodies.npz")
     if not (files / "bank.xz").exists():
-        _write(files / "bank.xz", _bank_arrays(make_bank(Body("low"), BANK_POSES, args.motions, seed=7)))
+        _write(files / "bank.xz", _bank_arrays(make_pose_bank(Body("low"), BANK_POSES, args.motions, seed=7)))
     reader = PseudoTruthReader(images, bodies)
-    names = [name for name in map(reader.name, range(len(reader))) if hash_share(name) >= args.hold_out]
+    names = [name for name in map(reader.name, range(len(reader))) if compute_hash_share(name) >= args.hold_out]
     _pack_images(files, "people", [(name, images / name) for name in names], None)
     for folder in args.empty_images:
         paths = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp")]
         _pack_images(files, f"empty-{folder.name}", [(path.name, path) for path in paths], BACKGROUND_PX)
     with multiprocessing.Pool(args.processes) as workers:
-        shards = [(path, files / f"{path.stem}.xz") for path in shard_paths(args.cache)]
+        shards = [(path, files / f"{path.stem}.xz") for path in list_shard_paths(args.cache)]
         workers.starmap(_pack_shard, shards, chunksize=1)
     _distribute(files, args.packed)
 
@@ -262,14 +262,14 @@ def batches(data: Path, bank: PoseBank, args: argparse.Namespace, seed: int, key
     ]
     poses = KeypointBatches(bank, NANO.image_size, args.keypoint_people, seed)
     print(f"{len(people)} images of people, {sum(map(len, empty))} without, {len(cache)} renders", flush=True)
-    return WithKeypoints(Mixed(*sizes), poses, keypoint_steps, KEYPOINT_EVERY)
+    return MixedBatches(Mixed(*sizes), poses, keypoint_steps, KEYPOINT_EVERY)
 
 
 def start_network(weights: Path) -> MultiHMR2:
     """Return nano's network with the weights of a file; parts that the file lacks start as the identity."""
     torch.manual_seed(0)
-    network = initialise(MultiHMR2(NANO))
-    missing, unexpected = network.load_state_dict(checkpoint.load(weights).state_dict(), strict=False)
+    network = initialize(MultiHMR2(NANO))
+    missing, unexpected = network.load_state_dict(checkpoint.load_network(weights).state_dict(), strict=False)
     assert not unexpected, unexpected
     assert all(name.startswith(("proposals.refine", "decoder.layers.2")) for name in missing), missing
     return network
@@ -303,7 +303,7 @@ def run_phase(
     """Train for some seconds, with the number of steps adjusted to the pace. Returns the averaged network."""
     begin = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
-    optimisation = OptimisationConfig(
+    optimisation = OptimizerConfig(
         args.learning_rate * (0.6 if encoder else 1.0), encoder, warmup_steps=60, decay_fraction=0.6 if encoder else 0.3
     )
     losses = LossConfig(**LOSSES, keypoint_map=0.0, encoder_keypoint=2.0 if encoder else 0.0)
@@ -316,7 +316,9 @@ def run_phase(
     dataset = batches(args.data, bank, args, config.seed, keypoint_steps)
     timer = StepTimer(trainer, seconds - (time.monotonic() - begin))
     trainer.run(dataset, Hooks(stop=timer), show_progress=False)
-    checkpoint.save(trainer.ema.network, out / WEIGHTS_FILE, dtype=torch.float16)  # half the size of the trainer's file
+    checkpoint.save_network(
+        trainer.ema.network, out / WEIGHTS_FILE, dtype=torch.float16
+    )  # half the size of the trainer's file
     print(f"{out.name}: {trainer.progress.step} steps, {time.monotonic() - begin:.0f} s", flush=True)
     result: nn.Module = trainer.ema.network
     assert isinstance(result, MultiHMR2)

@@ -25,7 +25,7 @@ from typing import Any
 import yaml
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.ros.parameters import DEFAULTS, RULES, Rule
+from multihmr2_ros.ros.parameters import DEFAULTS, RULES, ParameterRule
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- parameters: written by scripts/parameter_table.py -->", "<!-- end of parameters -->"
@@ -75,7 +75,7 @@ def values(name: str) -> str:
     return {bool: "true, false", str: "text"}[type(default)]
 
 
-def when(rule: Rule) -> str:
+def when(rule: ParameterRule) -> str:
     """Describe when a change of the parameter takes effect."""
     return "live" if rule.live else "at start" if rule.fixed else "when configured"
 
@@ -85,7 +85,7 @@ def scalar(value: Any) -> str:
     return yaml.safe_dump(value, default_style='"' if isinstance(value, str) else None).partition("\n")[0]
 
 
-def _entry(name: str, rule: Rule) -> str:
+def _entry(name: str, rule: ParameterRule) -> str:
     text = f"{rule.description} [{values(name)}; {when(rule)}]"
     lines, line = [], "    #"
     for word in text.split():

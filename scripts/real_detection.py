@@ -30,17 +30,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.evaluation.datasets.files import corners, parsed, read_json
+from multihmr2_ros.evaluation.datasets.files import boxes_to_corners, parse_file, read_json
 from multihmr2_ros.metrics.boxes import area, box_iou, intersection
 from multihmr2_ros.metrics.detection import DetectionCounts
 from multihmr2_ros.metrics.keypoints import ImageKeypoints, object_keypoint_similarity
 from multihmr2_ros.metrics.matching import assign
-from multihmr2_ros.training.readers.common import hash_share
+from multihmr2_ros.training.readers.common import compute_hash_share
 
 MIN_IOU = 0.4
 IGNORED_SHARE = 0.5  # of what was found, inside an ignored box
 AREA_OF_BOX = 0.53  # of a person's silhouette, where the annotation does not tell it
-MOST_DISAGREEMENT = 0.05  # of the teachers of keypoints, in boxes
+MAX_DISAGREEMENT = 0.05  # of the teachers of keypoints, in boxes
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Score:
     similarity: tuple[float, ...] = ()
 
     def __add__(self, other: Score) -> Score:
-        return Score(self.counts + other.counts, self.similarity + other.similarity)
+        return Score(self.counts + other.counts, self.similarity + other.compute_similarity)
 
     @property
     def people(self) -> int:
@@ -95,7 +95,7 @@ class Score:
         return float(np.mean(self.similarity)) if self.similarity else float("nan")
 
 
-def score_picture(found: Found, picture: Picture) -> Score:
+def score_image(found: Found, picture: Picture) -> Score:
     """Those who count are matched first: as many as possible, and then by the best overlap."""
     required = np.flatnonzero(~picture.ignored)
     overlap = box_iou(found.box, picture.box[required])
@@ -143,23 +143,23 @@ def read_pictures(
         for person in document["annotations"]:
             people[person["image_id"]].append(person)
         return [
-            _picture(images / image["file_name"], people[image["id"]], least_height_px, agreed, silhouettes)
+            _image(images / image["file_name"], people[image["id"]], least_height_px, agreed, silhouettes)
             for image in document["images"]
-            if hash_share(image["file_name"]) < hash_below
+            if compute_hash_share(image["file_name"]) < hash_below
         ]
 
-    pictures = parsed(labels, read)
+    pictures = parse_file(labels, read)
     if not pictures:
         raise UserError(f"{labels} names no picture to measure with; check the folder")
     return pictures
 
 
-def _picture(path: Path, people: Sequence[Any], least_height_px: float, agreed: bool, silhouettes: bool) -> Picture:
-    box = corners([person["bbox"] for person in people])
+def _image(path: Path, people: Sequence[Any], least_height_px: float, agreed: bool, silhouettes: bool) -> Picture:
+    box = boxes_to_corners([person["bbox"] for person in people])
     keypoints = np.array([person["keypoints"] for person in people], np.float64).reshape(-1, 17, 3)
     if agreed:
         agreement = [person.get("agreement") for person in people]
-        keypoints[[value is None or not value < MOST_DISAGREEMENT for value in agreement]] = 0
+        keypoints[[value is None or not value < MAX_DISAGREEMENT for value in agreement]] = 0
     ignored = np.array([bool(person["iscrowd"]) for person in people], bool)
     ignored |= box[:, 3] - box[:, 1] < least_height_px
     silhouette = AREA_OF_BOX * area(box)

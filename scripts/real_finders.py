@@ -28,7 +28,7 @@ from multihmr2_ros.estimator import Estimator, EstimatorConfig
 from multihmr2_ros.media.overlay import draw_people
 from multihmr2_ros.metrics.boxes import boxes_of_points
 from multihmr2_ros.people import People
-from multihmr2_ros.training.keypoints import coco_keypoints
+from multihmr2_ros.training.keypoints import regress_low_mesh_keypoints
 
 
 def load_estimator(checkpoint: str, input_size: int | None, config: EstimatorConfig) -> Estimator:
@@ -69,4 +69,4 @@ def projected_boxes(people: People) -> NDArray[np.float64]:
 def coco_joints(estimator: Estimator, people: People) -> NDArray[np.float64]:
     """(n, 17, 3) m, COCO's keypoints of people with the estimator's low meshes, in the camera frame."""
     with torch.inference_mode():
-        return coco_keypoints(estimator.body, torch.from_numpy(people.vertices)).numpy().astype(np.float64)
+        return regress_low_mesh_keypoints(estimator.body, torch.from_numpy(people.vertices)).numpy().astype(np.float64)

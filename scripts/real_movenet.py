@@ -31,7 +31,7 @@ from multihmr2_ros.network.movenet import load_encoder
 from multihmr2_ros.network.proposals import PATCH_PX, KeypointEncoder
 
 INPUT_PX = 384
-MOST_PEOPLE = 20
+MAX_PEOPLE = 20
 COLOR = (255, 160, 0)
 
 
@@ -39,7 +39,7 @@ class MoveNetFinder:
     """Its people by its own decoding: the score of their center, 17 keypoints, the box around these."""
 
     def __init__(self, weights: Path, input_size: int | None, least_score: float) -> None:
-        self.encoder = KeypointEncoder(MOST_PEOPLE).eval()
+        self.encoder = KeypointEncoder(MAX_PEOPLE).eval()
         load_encoder(self.encoder.movenet, weights)
         self.input_size = input_size or INPUT_PX
         self.least_score = least_score

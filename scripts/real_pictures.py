@@ -45,7 +45,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from real_detection import Picture, Score, read_pictures, score_picture
+from real_detection import Picture, Score, read_pictures, score_image
 from real_finders import MeshFinder, load_estimator
 from real_movenet import MoveNetFinder
 from real_table import Figures, summary, table, write_json
@@ -54,7 +54,7 @@ from real_videos import CalibratedVideo, PlaceErrors, Presence, measure_place, w
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.estimator import Estimator, EstimatorConfig
 from multihmr2_ros.evaluation.datasets import MOT
-from multihmr2_ros.evaluation.datasets.files import found
+from multihmr2_ros.evaluation.datasets.files import list_files
 from multihmr2_ros.evaluation.datasets.run import DatasetJob, evaluate_dataset
 from multihmr2_ros.frame import Frame
 from multihmr2_ros.media.images import read_image
@@ -217,7 +217,7 @@ def measure_coco(column: Column) -> list[Figures]:
     for name, (labels, images) in COCO.items():
         folder = column.data / "real" / name
         sets[name] = read_pictures(folder / labels, folder / images, least_height_px=COCO_HEIGHT_PX)
-    scores = {name: score_pictures(column, "coco", pictures) for name, pictures in sets.items()}
+    scores = {name: score_images(column, "coco", pictures) for name, pictures in sets.items()}
     together = {threshold: sum((scores[name][threshold] for name in sets), Score()) for threshold in thresholds(column)}
     count = sum(map(len, sets.values()))
     blocks = [detection_figures(f"COCO, {len(sets[name])} pictures of {name}", column, scores[name]) for name in sets]
@@ -231,21 +231,21 @@ def measure_people(column: Column) -> list[Figures]:
         least_height_px=PEOPLE_HEIGHT_PX, hash_below=HELD_OUT_SHARE, agreed=True, silhouettes=False,
     )  # fmt: skip
     title = f"people, {len(pictures)} pictures held out"
-    return [detection_figures(title, column, score_pictures(column, "people", pictures))]
+    return [detection_figures(title, column, score_images(column, "people", pictures))]
 
 
 def thresholds(column: Column) -> tuple[float, ...]:
     return tuple(sorted({*CURVE, column.score_threshold}))
 
 
-def score_pictures(column: Column, part: str, pictures: list[Picture]) -> dict[float, Score]:
+def score_images(column: Column, part: str, pictures: list[Picture]) -> dict[float, Score]:
     """By score threshold."""
     scores = dict.fromkeys(thresholds(column), Score())
     for picture in pictures:
         image = read_image(picture.path)
         found = column.finder.find(image)
         for threshold in scores:
-            scores[threshold] += score_picture(found.above(threshold), picture)
+            scores[threshold] += score_image(found.above(threshold), picture)
         column.show(part, picture.path.name, partial(column.finder.draw, image, column.score_threshold))
     return scores
 
@@ -272,7 +272,7 @@ def detection_figures(title: str, column: Column, scores: dict[float, Score]) ->
 def measure_presence(column: Column) -> list[Figures]:
     presence = Presence.read(column.data / "real" / PRESENCE, column.data / "real")
     times = watch(column.tracking, presence, column.every, partial(column.show_frame, "presence"))
-    values, each = times.figures()
+    values, each = times.compute_figures()
     there, empty = sum(count for who, count in times.frames.items() if who is not None), times.frames[None]
     title = f"one-by-one video, {looked_at(column.every)}: {there} with one of {len(each)} people, {empty} without"
     return [Figures(title, values, {"people": each})]
@@ -281,7 +281,7 @@ def measure_presence(column: Column) -> list[Figures]:
 def measure_videos(column: Column) -> list[Figures]:
     """Of all frames together; --json has each video."""
     each = {}
-    for labels in found(column.data / "real" / CALIBRATED, "*.json", "camera"):
+    for labels in list_files(column.data / "real" / CALIBRATED, "*.json", "camera"):
         video = CalibratedVideo.read(labels, column.data / "real")
         show = partial(column.show_frame, "videos")
         each[labels.stem] = measure_place(
@@ -289,7 +289,9 @@ def measure_videos(column: Column) -> list[Figures]:
         )
     together = sum(each.values(), PlaceErrors())
     title = f"calibrated videos, {looked_at(CALIBRATED_EVERY)} of {len(each)} cameras: {together.frames}"
-    return [Figures(title, together.figures(), {name: errors.figures() for name, errors in each.items()})]
+    return [
+        Figures(title, together.compute_figures(), {name: errors.compute_figures() for name, errors in each.items()})
+    ]
 
 
 def looked_at(every: int) -> str:

@@ -29,10 +29,10 @@ from real_finders import coco_joints
 from multihmr2_ros.camera import project, vertical_fov
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.estimator import Estimator
-from multihmr2_ros.evaluation.datasets.files import parsed, read_json
+from multihmr2_ros.evaluation.datasets.files import parse_file, read_json
 from multihmr2_ros.frame import Frame
 from multihmr2_ros.media.sources import open_source
-from multihmr2_ros.metrics.bodies import centred_point_error, procrustes_error
+from multihmr2_ros.metrics.bodies import centered_point_error, procrustes_error
 from multihmr2_ros.metrics.matching import match_people
 from multihmr2_ros.metrics.placement import field_of_view_error, relative_distance_error
 from multihmr2_ros.people import People
@@ -66,7 +66,7 @@ class Presence:
                 raise ValueError("nobody is in it")
             return cls(data / content["video"], int(content["n_frames"]), intervals)
 
-        return parsed(labels, read)
+        return parse_file(labels, read)
 
     def who(self, frame: int) -> int | None:
         """Row of the person who is there."""
@@ -153,7 +153,7 @@ class CalibratedVideo:
             joints = np.array(content["joints_cam_m"], np.float64)[:, columns]
             return cls(data / content["video"], np.array(content["K"], np.float64).reshape(3, 3), joints)
 
-        return parsed(labels, read)
+        return parse_file(labels, read)
 
 
 @dataclass
@@ -178,7 +178,7 @@ class PlaceErrors:
         found = joints[pairs[:, 0]]
         same = np.repeat(true[None], len(found), axis=0)
         pelvis, true_pelvis = found[:, HIPS].mean(axis=1), same[:, HIPS].mean(axis=1)
-        self.mpjpe_mm += centred_point_error(found, same, pelvis, true_pelvis).tolist()
+        self.mpjpe_mm += centered_point_error(found, same, pelvis, true_pelvis).tolist()
         self.pa_mpjpe_mm += procrustes_error(found, same).tolist()
         self.distance += relative_distance_error(pelvis, true_pelvis).tolist()
 

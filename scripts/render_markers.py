@@ -59,7 +59,7 @@ def main() -> int:
     )
     args = parser.parse_args()
     try:
-        markers, transforms = read_moment(args.bag, args.topic, args.at)
+        markers, transforms = read_eval_frame(args.bag, args.topic, args.at)
         save_image(args.out, draw(markers, transforms))
     except UserError as error:
         print(f"render_markers: {error}", file=sys.stderr)
@@ -67,7 +67,7 @@ def main() -> int:
     return 0
 
 
-def read_moment(path: Path, topic: str, at_s: float | None) -> tuple[list[Any], list[Any]]:
+def read_eval_frame(path: Path, topic: str, at_s: float | None) -> tuple[list[Any], list[Any]]:
     """Read the markers of one message (each contains all people), and the transforms of the same stamp."""
     with BagReader(path) as bag:
         messages = list(bag.messages([topic, "/tf"]))
@@ -96,7 +96,7 @@ def draw(markers: list[Any], transforms: list[Any]) -> NDArray[np.uint8]:
         rotation = Rotation.from_quat([turn.x, turn.y, turn.z, turn.w]).as_matrix()
         parts.append(axes(np.array([place.x, place.y, place.z]), rotation, 0.3))
     eye, view = viewpoint(middle, points)
-    image = rasterised(parts, eye, view)
+    image = rasterized(parts, eye, view)
     for marker in markers:
         if marker.type == MarkerType.TEXT_VIEW_FACING:
             place = marker.pose.position
@@ -166,7 +166,7 @@ def projected(points: Floats) -> Floats:
     return pixels[..., :2] / pixels[..., 2:]
 
 
-def rasterised(parts: list[Triangles], eye: Floats, view: Floats) -> NDArray[np.uint8]:
+def rasterized(parts: list[Triangles], eye: Floats, view: Floats) -> NDArray[np.uint8]:
     """Rasterize the triangles from the viewpoint; triangles nearer than NEAR_M are not drawn."""
     height, width = SHARPNESS * HEIGHT, SHARPNESS * WIDTH
     corners, colors = joined(parts)
@@ -179,7 +179,7 @@ def rasterised(parts: list[Triangles], eye: Floats, view: Floats) -> NDArray[np.
     packed = color[:, 0] | color[:, 1] << 8 | color[:, 2] << 16
     buffer.draw(x, y, 1.0 / seen.reshape(-1, 3)[:, 2], triangles, packed)
     image = np.full((height * width, 3), BACKGROUND, np.uint8)
-    pixel, value = buffer.nearest()
+    pixel, value = buffer.read_nearest()
     image[pixel] = np.stack([value & 255, value >> 8 & 255, value >> 16], axis=1)
     return image.reshape(height, width, 3)
 

@@ -42,7 +42,7 @@ def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setattr(caches.tempfile, "tempdir", str(tmp_path / "tmp"))
-    caches._writable.cache_clear()
+    caches._find_writable.cache_clear()
 
 
 def without_home(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,21 +63,27 @@ def put_cache(folder: Path) -> Path:
 
 def test_the_order_of_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     home = tmp_path / "home"
-    assert (caches.body_cache(), caches.kernel_cache()) == (home / ".cache" / "anny", home / ".cache" / "warp")
+    assert (caches.find_body_cache(), caches.find_kernel_cache()) == (
+        home / ".cache" / "anny",
+        home / ".cache" / "warp",
+    )
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert (caches.body_cache(), caches.kernel_cache()) == (tmp_path / "xdg" / "anny", tmp_path / "xdg" / "warp")
+    assert (caches.find_body_cache(), caches.find_kernel_cache()) == (
+        tmp_path / "xdg" / "anny",
+        tmp_path / "xdg" / "warp",
+    )
     monkeypatch.setenv("ANNY_CACHE_DIR", "~/bodies")
     monkeypatch.setenv("WARP_CACHE_PATH", str(tmp_path / "kernels"))
-    assert (caches.body_cache(), caches.kernel_cache()) == (home / "bodies", tmp_path / "kernels")
+    assert (caches.find_body_cache(), caches.find_kernel_cache()) == (home / "bodies", tmp_path / "kernels")
 
 
 def test_a_cache_that_is_there_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """In ~/.cache, where it was built before XDG_CACHE_HOME was set; and where it can only be read."""
     there = put_cache(tmp_path / "home" / ".cache" / "anny")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert caches.body_cache() == there
+    assert caches.find_body_cache() == there
     monkeypatch.setattr(caches, "is_writable", lambda folder: False)
-    assert caches.body_cache() == there
+    assert caches.find_body_cache() == there
 
 
 @pytest.mark.parametrize("variable", ["XDG_CACHE_HOME", "ANNY_CACHE_DIR", "no home"])
@@ -92,7 +98,7 @@ def test_a_temporary_folder_with_a_word(
         (tmp_path / "home").touch()  # a file: nothing can be made in it, not even by root
         monkeypatch.setenv(variable, str(tmp_path / "home" / "below"))
         expected = "cannot be written"
-    found = [caches.body_cache() for _ in range(2)]
+    found = [caches.find_body_cache() for _ in range(2)]
     assert found == [tmp_path / "tmp" / f"multihmr2-{os.getuid()}" / "anny"] * 2
     assert stat.S_IMODE(found[0].parent.stat().st_mode) == 0o700
     assert len(caplog.messages) == 1
@@ -105,30 +111,30 @@ def test_a_folder_that_others_prepared_is_not_used(tmp_path: Path) -> None:
     place = tmp_path / "tmp" / f"multihmr2-{os.getuid()}"
     (tmp_path / "elsewhere").mkdir()
     place.symlink_to(tmp_path / "elsewhere")
-    assert caches.temporary_caches() != place
+    assert caches.make_temporary_cache() != place
     place.unlink()
     place.mkdir()
     place.chmod(0o777)
-    assert caches.temporary_caches() != place
+    assert caches.make_temporary_cache() != place
 
 
 def test_no_home_for_imports_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/x")
-    with caches.some_home():
+    with caches.ensure_home():
         assert os.environ["HOME"].endswith("home")
     without_home(monkeypatch)
-    with caches.some_home():
+    with caches.ensure_home():
         assert Path(os.environ["HOME"]).is_dir()
     assert "HOME" not in os.environ
 
 
 def test_the_doctor_tries_the_kernels_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (check,) = doctor.kernel_checks()
+    (check,) = doctor.check_kernels()
     assert (check.status, check.detail) == ("ok", "Warp works, ~/.cache/warp")
     blocked = tmp_path / "file"
     blocked.touch()
-    monkeypatch.setattr(caches, "kernel_cache", lambda: blocked / "warp")
-    (check,) = doctor.kernel_checks()
+    monkeypatch.setattr(caches, "find_kernel_cache", lambda: blocked / "warp")
+    (check,) = doctor.check_kernels()
     assert check.status == "missing"
     assert "cannot be written" in check.detail
 

@@ -30,10 +30,10 @@ import pytest
 import torch
 
 from multihmr2_ros import Estimator, Frame, IntrinsicsSource, TrackState, UserError
-from multihmr2_ros.camera import CameraModel, ResizePad, distort_points, project, undistortion_maps
-from multihmr2_ros.depth import RelativeDepth
-from multihmr2_ros.estimator import EstimatorConfig, nearest_suppressed
-from multihmr2_ros.frame import Ground, IntrinsicsChoice
+from multihmr2_ros.camera import CameraModel, ResizePad, compute_undistortion_maps, distort_points, project
+from multihmr2_ros.depth import RelativeDepthMap
+from multihmr2_ros.estimator import EstimatorConfig, suppress_nearby
+from multihmr2_ros.frame import GroundPlane, IntrinsicsChoice
 from multihmr2_ros.lens import LensDistortion
 from multihmr2_ros.network.inference import Runtime
 from multihmr2_ros.people import PER_PERSON_FIELDS, People
@@ -88,8 +88,8 @@ def test_a_located_point_comes_back_in_source_pixels(estimator: Estimator, width
     best = prediction.query_score[0].argsort(descending=True)[:6]
     expected = resize.points_to_source(prediction.query_location[0, best].numpy())
     people = estimator.step(image)
-    centres = people.vertices[:, estimator.body.centre_vertex].astype(float)
-    np.testing.assert_allclose(project(centres, people.k), expected, atol=0.01)
+    centers = people.vertices[:, estimator.body.center_vertex].astype(float)
+    np.testing.assert_allclose(project(centers, people.k), expected, atol=0.01)
 
 
 def test_the_predicted_field_of_view_stays_available(estimator: Estimator) -> None:
@@ -212,7 +212,7 @@ def test_without_tracking_nobody_has_an_identity() -> None:
     ],
 )
 def test_suppression(places: list[list[float]], distance: float, kept: list[int]) -> None:
-    np.testing.assert_array_equal(nearest_suppressed(np.array(places, np.float32).reshape(-1, 3), distance), kept)
+    np.testing.assert_array_equal(suppress_nearby(np.array(places, np.float32).reshape(-1, 3), distance), kept)
 
 
 @pytest.mark.slow  # compiling takes minutes on two cores
@@ -421,7 +421,7 @@ def assert_same_people(found: People, expected: People) -> None:
 
 
 def test_a_frame_and_its_fields_as_arguments_are_the_same() -> None:
-    pose, ground = np.eye(4), Ground(np.array([0.0, -1.0, 0.0]), -1.5)
+    pose, ground = np.eye(4), GroundPlane(np.array([0.0, -1.0, 0.0]), -1.5)
     depth = np.full((240, 320), 3.0, np.float32)
     by_frame, by_arguments = (Estimator(small_network(), EVERYBODY, Runtime("cpu", "fp32")) for _ in range(2))
     for index in range(3):
@@ -448,13 +448,13 @@ def test_a_lens_is_taken_out_of_image_and_depth_and_put_into_joints_2d(given: bo
     image = picture(320, 240)
     rows = np.linspace(2.0, 4.0, 240)[:, None] * np.ones((1, 320))
     values = (1000 * rows).astype(np.uint16) if kind == "mm" else rows.astype(np.float32)
-    straight = cv2.remap(image, *undistortion_maps(LENS), cv2.INTER_LINEAR)
+    straight = cv2.remap(image, *compute_undistortion_maps(LENS), cv2.INTER_LINEAR)
     lens = LensDistortion(LENS)
     straight_values = lens.undistort_depth(values, hole=np.nan if kind == "relative" else 0)
     depth: Any = values if kind != "none" else None
     by_hand: Any = straight_values if kind != "none" else None
     if kind == "relative":
-        depth, by_hand = RelativeDepth(values, "depth"), RelativeDepth(straight_values, "depth")
+        depth, by_hand = RelativeDepthMap(values, "depth"), RelativeDepthMap(straight_values, "depth")
     found, ideal = (Estimator(small_network(), EVERYBODY, Runtime("cpu", "fp32")) for _ in range(2))
     expected = ideal.step(straight, k, depth=by_hand)
     expected = dataclasses.replace(expected, joints_2d=distort_points(expected.joints_2d, LENS).astype(np.float32))

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from multihmr2_ros.bags.definitions import require
+from multihmr2_ros.bags.definitions import require_type
 from multihmr2_ros.bags.humans import HUMAN_ARRAY, human_array_to_cdr
 from multihmr2_ros.bags.writing import BagWriter
 from multihmr2_ros.messages.content import HeaderContent, HumanArrayContent
@@ -75,7 +75,9 @@ class CameraBag:
         """k (3, 3) px; distortion: plumb_bob's coefficients, or empty; size: (height, width) px."""
         d = np.zeros(5)
         d[: len(distortion)] = distortion
-        region = _made("sensor_msgs/msg/RegionOfInterest", x_offset=0, y_offset=0, height=0, width=0, do_rectify=False)
+        region = _make_message(
+            "sensor_msgs/msg/RegionOfInterest", x_offset=0, y_offset=0, height=0, width=0, do_rectify=False
+        )
         self._write(
             topic, "sensor_msgs/msg/CameraInfo", time_ns,
             height=size[0], width=size[1], distortion_model="plumb_bob", d=d, k=k.ravel(), r=np.eye(3).ravel(),
@@ -88,21 +90,21 @@ class CameraBag:
         for parent, child, pose in links:
             translation = dict(zip("xyz", pose[:3, 3].tolist(), strict=True))
             quaternion = dict(zip("xyzw", Rotation.from_matrix(pose[:3, :3]).as_quat().tolist(), strict=True))
-            transform = _made(
+            transform = _make_message(
                 "geometry_msgs/msg/Transform",
-                translation=_made("geometry_msgs/msg/Vector3", **translation),
-                rotation=_made("geometry_msgs/msg/Quaternion", **quaternion),
+                translation=_make_message("geometry_msgs/msg/Vector3", **translation),
+                rotation=_make_message("geometry_msgs/msg/Quaternion", **quaternion),
             )
             transforms.append(
-                _made(
+                _make_message(
                     "geometry_msgs/msg/TransformStamped",
-                    header=_header(time_ns, parent),
+                    header=_make_header(time_ns, parent),
                     child_frame_id=child,
                     transform=transform,
                 )
             )
         type_name = "tf2_msgs/msg/TFMessage"
-        data = require(type_name).serialize_cdr(_made(type_name, transforms=transforms), type_name)
+        data = require_type(type_name).serialize_cdr(_make_message(type_name, transforms=transforms), type_name)
         self._writer.write("/tf_static" if static else "/tf", type_name, data, time_ns)
 
     def write_humans(self, content: HumanArrayContent, time_ns: int) -> None:
@@ -118,20 +120,20 @@ class CameraBag:
         )  # fmt: skip
 
     def _write(self, topic: str, type_name: str, time_ns: int, **fields: Any) -> None:
-        message = _made(type_name, header=_header(time_ns, CAMERA_FRAME), **fields)
-        self._writer.write(topic, type_name, require(type_name).serialize_cdr(message, type_name), time_ns)
+        message = _make_message(type_name, header=_make_header(time_ns, CAMERA_FRAME), **fields)
+        self._writer.write(topic, type_name, require_type(type_name).serialize_cdr(message, type_name), time_ns)
 
 
-def camera_header(time_ns: int) -> HeaderContent:
+def make_camera_header(time_ns: int) -> HeaderContent:
     """The header of a message in the camera's frame."""
     return HeaderContent(time_ns // 10**9, time_ns % 10**9, CAMERA_FRAME)
 
 
-def _header(time_ns: int, frame_id: str) -> Any:
-    stamp = _made("builtin_interfaces/msg/Time", sec=time_ns // 10**9, nanosec=time_ns % 10**9)
-    return _made("std_msgs/msg/Header", stamp=stamp, frame_id=frame_id)
+def _make_header(time_ns: int, frame_id: str) -> Any:
+    stamp = _make_message("builtin_interfaces/msg/Time", sec=time_ns // 10**9, nanosec=time_ns % 10**9)
+    return _make_message("std_msgs/msg/Header", stamp=stamp, frame_id=frame_id)
 
 
-def _made(type_name: str, **fields: Any) -> Any:
+def _make_message(type_name: str, **fields: Any) -> Any:
     """A message object, from the common definitions."""
-    return require(type_name).types[type_name](**fields)
+    return require_type(type_name).types[type_name](**fields)

@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from multihmr2_ros.bags.transforms import Transforms
+from multihmr2_ros.bags.transforms import BagTransforms
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.frame import Ground
-from multihmr2_ros.transform_tree import frame_name
+from multihmr2_ros.frame import GroundPlane
+from multihmr2_ros.transform_tree import normalize_frame_name
 
 
 class CameraPoses:
@@ -36,7 +36,7 @@ class CameraPoses:
 
     def __init__(self, path: Path, report: Callable[[str], None]) -> None:
         self._path, self._report = path, report
-        self._transforms: dict[tuple[str, str], Transforms | None] = {}
+        self._transforms: dict[tuple[str, str], BagTransforms | None] = {}
 
     def pose(self, target: str, camera_frame: str, stamp_ns: int) -> NDArray[np.float64] | None:
         """Return the pose (4, 4), m, of camera_frame in target at a stamp.
@@ -45,24 +45,24 @@ class CameraPoses:
         """
         if not target:
             return None
-        key = frame_name(target), frame_name(camera_frame)
+        key = normalize_frame_name(target), normalize_frame_name(camera_frame)
         try:
             if key not in self._transforms:
                 self._transforms[key] = None
-                self._transforms[key] = Transforms(self._path, *key)
+                self._transforms[key] = BagTransforms(self._path, *key)
             transforms = self._transforms[key]
             return None if transforms is None else transforms.target_from_source(stamp_ns)
         except UserError as error:
             self._report(str(error))
             return None
 
-    def ground(self, ground_frame: str, camera_frame: str, stamp_ns: int) -> Ground | None:
+    def ground(self, ground_frame: str, camera_frame: str, stamp_ns: int) -> GroundPlane | None:
         """Return the plane z = 0 of ground_frame in the camera's frame, or None (see `pose`)."""
         pose = self.pose(ground_frame, camera_frame, stamp_ns)
         if pose is None:
             return None
         try:
-            return Ground.of_fixed_frame(pose)
+            return GroundPlane.from_fixed_frame(pose)
         except UserError as error:
             self._report(f"{error} (--ground-frame {ground_frame})")
             return None

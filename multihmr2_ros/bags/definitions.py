@@ -30,8 +30,8 @@ OUR_MESSAGES = ("Human", "HumanArray", "BodyModel")
 
 
 @cache
-def typestore() -> Any:
-    """rosbags' typestore of ROS 2 Jazzy's messages with ours. Definitions that `require` finds are added to it."""
+def make_typestore() -> Any:
+    """rosbags' typestore of ROS 2 Jazzy's messages with ours. Definitions that `require_type` finds are added to it."""
     store = get_typestore(Stores.ROS2_JAZZY)
     for name in OUR_MESSAGES:
         _register(store, f"{OUR_PACKAGE}/msg/{name}")
@@ -39,23 +39,23 @@ def typestore() -> Any:
 
 
 @cache
-def ros1_typestore() -> Any:
+def get_ros1_typestore() -> Any:
     return get_typestore(Stores.ROS1_NOETIC)
 
 
-def require(type_name: str) -> Any:
+def require_type(type_name: str) -> Any:
     """The typestore with the type in it (`package/msg/Name`), and all that it is made of.
 
     Raises UserError where no definition is found.
     """
-    store = typestore()
+    store = make_typestore()
     if type_name not in store.fielddefs:
         _register(store, type_name)
     return store
 
 
 def _register(store: Any, type_name: str) -> None:
-    path = _definition_file(type_name)
+    path = _find_definition_file(type_name)
     if path is None:
         raise UserError(
             f"no definition of the message type {type_name} is found; source the ROS workspace that has its package"
@@ -63,28 +63,28 @@ def _register(store: Any, type_name: str) -> None:
     types = get_types_from_msg(path.read_text(encoding="utf-8"), type_name)
     for _, fields in types.values():
         for _, field in fields:
-            for needed in _names(field):
+            for needed in _list_type_names(field):
                 if needed not in store.fielddefs:
                     _register(store, needed)
     store.register(types)
 
 
-def _names(field: Any) -> list[str]:
+def _list_type_names(field: Any) -> list[str]:
     """The message types in a field's description: (kind, …), where sequences and arrays hold another description."""
     if isinstance(field, str):
         return [field] if "/msg/" in field else []
-    return [name for part in field for name in _names(part)] if isinstance(field, tuple) else []
+    return [name for part in field for name in _list_type_names(part)] if isinstance(field, tuple) else []
 
 
-def _definition_file(type_name: str) -> Path | None:
+def _find_definition_file(type_name: str) -> Path | None:
     package, _, name = type_name.partition("/msg/")
-    folders = [Path(prefix, "share", package, "msg") for prefix in _prefixes()]
+    folders = [Path(prefix, "share", package, "msg") for prefix in _list_prefixes()]
     if package == OUR_PACKAGE:
         folders.insert(0, Path(__file__).resolve().parents[2] / "msg")  # of the source tree
     return next((path for folder in folders if (path := folder / f"{name}.msg").is_file()), None)
 
 
-def _prefixes() -> list[str]:
+def _list_prefixes() -> list[str]:
     """Where packages are installed: by colcon or ROS, and by pip."""
     ament = [prefix for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
     # PREFIX/lib/python3.N/site-packages/multihmr2_ros/bags/definitions.py

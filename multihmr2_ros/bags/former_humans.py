@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from multihmr2_ros.bags.definitions import require
+from multihmr2_ros.bags.definitions import require_type
 
 HUMAN_ARRAY = "multihmr2_ros/msg/HumanArray"
 FORMER_FIELD = "Point32[] joints"  # in the definition that a bag holds
@@ -66,7 +66,7 @@ def current_human_array(data: bytes, definition: str) -> bytes:
     """
     if definition and FORMER_FIELD not in definition:
         return data
-    store = require(HUMAN_ARRAY)
+    store = require_type(HUMAN_ARRAY)
     if not definition:
         with contextlib.suppress(Exception):  # rosbags raises many types
             store.deserialize_cdr(data, HUMAN_ARRAY)

@@ -31,7 +31,7 @@ from multihmr2_ros.bags.depth_images import DEPTH, MAX_DELAY_S, RAW, DepthImages
 from multihmr2_ros.bags.reading import BagMessage, BagReader
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.frame import Frame
-from multihmr2_ros.media.sources import FrameSource, source_name
+from multihmr2_ros.media.sources import FrameSource, make_source_name
 from multihmr2_ros.messages.calibration import Intrinsics, intrinsics_from_info
 from multihmr2_ros.messages.content import HeaderContent
 from multihmr2_ros.messages.images import compressed_image_from_ros, image_from_ros
@@ -78,11 +78,11 @@ class BagSource(FrameSource):
         fixed_frame: str = "",
     ) -> None:
         self._path = Path(path)
-        self.name = source_name(self._path)
+        self.name = make_source_name(self._path)
         self._ground_frame, self._fixed_frame = ground_frame, fixed_frame
         with BagReader(self._path) as bag:
-            self._topic = _image_topic(bag, topic)
-            self._info_topic, info_notice = _camera_info_topic(bag, self._topic)
+            self._topic = _choose_image_topic(bag, topic)
+            self._info_topic, info_notice = _choose_camera_info_topic(bag, self._topic)
             self._depth_topic, depth_notice = choose_depth_topic(bag, self._topic, depth_topic)
             self._notices = [notice for notice in (info_notice, depth_notice) if notice]
             count = bag.topics[self._topic].count
@@ -95,7 +95,7 @@ class BagSource(FrameSource):
     def _frames(self) -> Generator[Frame, None, None]:
         self.damage = ""
         index, unreadable, reason = 0, 0, ""
-        camera_info, poses = self._first_camera_info(), CameraPoses(self._path, self._warn)
+        camera_info, poses = self._read_first_camera_info(), CameraPoses(self._path, self._warn)
         self._told.clear()
         for notice in self._notices:
             self._warn(notice)
@@ -103,9 +103,9 @@ class BagSource(FrameSource):
             for message in bag.messages([self._topic, *([self._info_topic] if self._info_topic else [])]):
                 try:
                     if message.topic == self._info_topic:
-                        camera_info = _lower_case(bag.decode(message))
+                        camera_info = _to_ros2_names(bag.decode(message))
                         continue
-                    image = self._image(bag, message)
+                    image = self._decode_image(bag, message)
                 except UserError as error:
                     unreadable, reason = unreadable + 1, reason or str(error)
                     continue
@@ -130,7 +130,7 @@ class BagSource(FrameSource):
         poses: CameraPoses,
     ) -> Frame:
         """Make the frame of an image that was recorded at recorded_ns and has the header self.header."""
-        given = self._intrinsics(camera_info, image)
+        given = self._make_intrinsics(camera_info, image)
         stamp_ns, camera_frame = self.header.stamp_ns or recorded_ns, self.header.frame_id
         stamp_s = (self.header.sec + self.header.nanosec * 1e-9) or recorded_ns * 1e-9
         return Frame(
@@ -167,7 +167,7 @@ class BagSource(FrameSource):
             self._told.add(kind)
             logger.warning("%s: %s", self._path, problem)
 
-    def _image(self, bag: BagReader, message: BagMessage) -> NDArray[np.uint8]:
+    def _decode_image(self, bag: BagReader, message: BagMessage) -> NDArray[np.uint8]:
         """Decode an image (H, W, 3) and set `header`. Raises UserError for one that cannot be decoded."""
         decoded = bag.decode(message)
         image = compressed_image_from_ros(decoded) if self._is_compressed else image_from_ros(decoded)
@@ -175,7 +175,7 @@ class BagSource(FrameSource):
         self.header = HeaderContent(stamp.sec, stamp.nanosec, decoded.header.frame_id)
         return np.require(image, requirements="W")  # a raw message's image is in the message's read-only bytes
 
-    def _intrinsics(self, camera_info: Any, image: NDArray[np.uint8]) -> Intrinsics:
+    def _make_intrinsics(self, camera_info: Any, image: NDArray[np.uint8]) -> Intrinsics:
         if camera_info is None:
             return Intrinsics()
         given = intrinsics_from_info(camera_info, image, rectified=self._is_rectified)
@@ -184,31 +184,33 @@ class BagSource(FrameSource):
                 self._warn(news)
         return given
 
-    def _first_camera_info(self) -> Any:
+    def _read_first_camera_info(self) -> Any:
         """Return the first CameraInfo of the topic, or None."""
         if self._info_topic is None:
             return None
         with BagReader(self._path) as bag:
             for message in bag.messages([self._info_topic]):
                 try:
-                    return _lower_case(bag.decode(message))
+                    return _to_ros2_names(bag.decode(message))
                 except UserError:
                     continue
         return None
 
 
-def _image_topic(bag: BagReader, wanted: str | None) -> str:
+def _choose_image_topic(bag: BagReader, wanted: str | None) -> str:
     """Return the wanted topic, or the only one with images that are not depth images. Raises UserError."""
     images = sorted(name for name, topic in bag.topics.items() if topic.type_name in (RAW, COMPRESSED))
     if wanted is not None:
         if wanted in images:
             return wanted
-        raise UserError(f"{bag.path} has no images on {wanted}; it has {_listed(images)}")
+        raise UserError(f"{bag.path} has no images on {wanted}; it has {_format_list(images)}")
     color = [name for name in images if not _is_depth(bag, name)] if len(images) > 1 else images
     if not color:
         if images:
-            raise UserError(f"{bag.path} has depth images only ({_listed(images)}); choose one with --topic")
-        raise UserError(f"{bag.path} has no topic with images ({RAW} or {COMPRESSED}); it has {_listed(bag.topics)}")
+            raise UserError(f"{bag.path} has depth images only ({_format_list(images)}); choose one with --topic")
+        raise UserError(
+            f"{bag.path} has no topic with images ({RAW} or {COMPRESSED}); it has {_format_list(bag.topics)}"
+        )
     if len(color) > 1:
         raise UserError(f"{bag.path} has several topics with images, choose one with --topic: {', '.join(color)}")
     return color[0]
@@ -228,7 +230,7 @@ def _is_depth(bag: BagReader, topic: str) -> bool:
     return has_name
 
 
-def _camera_info_topic(bag: BagReader, image_topic: str) -> tuple[str | None, str]:
+def _choose_camera_info_topic(bag: BagReader, image_topic: str) -> tuple[str | None, str]:
     """Return the topic of an image topic's CameraInfo, or None, and a remark on the choice, or "".
 
     The choice is `camera_info` beside the image topic, else the only one in the same namespace, else the only one of a
@@ -253,12 +255,12 @@ def _camera_info_topic(bag: BagReader, image_topic: str) -> tuple[str | None, st
     return None, ""
 
 
-def _lower_case(info: Any) -> Any:
+def _to_ros2_names(info: Any) -> Any:
     """Give a CameraInfo the field names of ROS 2: ROS 1 has D, K, R and P."""
     if hasattr(info, "k"):
         return info
     return SimpleNamespace(**{name.lower(): value for name, value in vars(info).items()})
 
 
-def _listed(names: Any) -> str:
+def _format_list(names: Any) -> str:
     return ", ".join(sorted(names)) or "none"

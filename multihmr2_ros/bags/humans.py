@@ -26,19 +26,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from multihmr2_ros.bags.definitions import require
+from multihmr2_ros.bags.definitions import require_type
 from multihmr2_ros.bags.former_humans import HUMAN_ARRAY
 from multihmr2_ros.bags.reading import BagMessage, BagReader
-from multihmr2_ros.bags.stamps import stamp_ns
+from multihmr2_ros.bags.stamps import read_stamp_ns
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.messages.content import HumanArrayContent
 from multihmr2_ros.messages.human_array import human_array_message
-from multihmr2_ros.transform_tree import frame_name
+from multihmr2_ros.transform_tree import normalize_frame_name
 
 IMAGE, CAMERA_INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/CameraInfo"
 TRUTH_TOPIC, HUMANS_TOPIC = "/ground_truth/humans", "/humans"
 TOLERANCE_NS = 1_000_000  # stamps that some tool has rounded to milliseconds
-KEPT = 64  # messages that were passed over, as the bag gave them
+MAX_PASSED_MESSAGES = 64  # messages that were passed over, as the bag gave them
 
 
 class HumansMessage(NamedTuple):
@@ -49,7 +49,7 @@ class HumansMessage(NamedTuple):
     stamp_ns: int
 
 
-class BagHumans:
+class HumansReader:
     """One topic of HumanArrays. Use it as a context manager.
 
     Only stamps are kept in memory; messages are read in order, and again from the first where an order is asked for
@@ -62,7 +62,7 @@ class BagHumans:
         try:
             self._check_topic()
             self._stamps = [
-                stamp_ns(message.data, message.type_name) if len(message.data) >= 12 else 0
+                read_stamp_ns(message.data, message.type_name) if len(message.data) >= 12 else 0
                 for message in self._bag.messages([topic])
             ]
         except BaseException:
@@ -86,18 +86,18 @@ class BagHumans:
 
     def at(self, wanted_ns: int) -> HumansMessage | None:
         """The message with this stamp; of several, which a clock that was set back gives, each once in their order."""
-        stamp = self._nearest(wanted_ns)
+        stamp = self._find_nearest(wanted_ns)
         if stamp is None:
             return None
         indices = self._waiting[stamp]
         index = indices.popleft() if len(indices) > 1 else indices[0]
-        message = self._message(index)
+        message = self._read_message(index)
         return HumansMessage(self._bag.decode(message), message, stamp)
 
     def close(self) -> None:
         self._bag.close()
 
-    def __enter__(self) -> BagHumans:
+    def __enter__(self) -> HumansReader:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -112,7 +112,7 @@ class BagHumans:
         if known.type_name != HUMAN_ARRAY:
             raise UserError(f"{self.topic} of {self.path} must be {HUMAN_ARRAY}, but it is {known.type_name}")
 
-    def _nearest(self, wanted_ns: int) -> int | None:
+    def _find_nearest(self, wanted_ns: int) -> int | None:
         if wanted_ns == 0:
             return None  # no clock: nothing can be matched
         if wanted_ns in self._waiting:
@@ -122,7 +122,7 @@ class BagHumans:
         best = min(near, key=lambda stamp: abs(stamp - wanted_ns), default=None)
         return best if best is not None and abs(best - wanted_ns) <= TOLERANCE_NS else None
 
-    def _message(self, index: int) -> BagMessage:
+    def _read_message(self, index: int) -> BagMessage:
         if index in self._passed:
             return self._passed[index]
         if index < self._next:
@@ -134,7 +134,7 @@ class BagHumans:
                 raise UserError(f"{self.path} changed while it was read; evaluate again") from None
             self._passed[self._next] = message
             self._next += 1
-            if len(self._passed) > KEPT:
+            if len(self._passed) > MAX_PASSED_MESSAGES:
                 self._passed.popitem(last=False)
             if self._next == index + 1:
                 return message
@@ -143,19 +143,19 @@ class BagHumans:
 def human_array_to_cdr(content: HumanArrayContent) -> bytes:
     """Serialize a multihmr2_ros/HumanArray as CDR."""
     message = human_array_message(content, _make, np.asarray)
-    return bytes(require(HUMAN_ARRAY).serialize_cdr(message, HUMAN_ARRAY))
+    return bytes(require_type(HUMAN_ARRAY).serialize_cdr(message, HUMAN_ARRAY))
 
 
 def _make(type_name: str, **fields: Any) -> Any:
-    return require(type_name).types[type_name](**fields)
+    return require_type(type_name).types[type_name](**fields)
 
 
-def image_size(message: Any, recorded: tuple[int, int] | None = None) -> tuple[int, int]:
+def estimate_image_size(message: Any, recorded: tuple[int, int] | None = None) -> tuple[int, int]:
     """Return (height, width) px of the image of a HumanArray; (0, 0) where no image was processed.
 
     Former HumanArrays do not contain the size. For them:
-    recorded: the size that the bag contains, by `recorded_image_size`. Without it the height follows from the vertical
-    field of view, and the width from a principal point in the middle.
+    recorded: the size that the bag contains, by `find_recorded_image_size`. Without it the height follows from the
+    vertical field of view, and the width from a principal point in the middle.
     """
     if message.height and message.width:
         return int(message.height), int(message.width)
@@ -169,10 +169,10 @@ def image_size(message: Any, recorded: tuple[int, int] | None = None) -> tuple[i
     return round(height), round(2 * k[0, 2])
 
 
-def recorded_image_size(path: Path, frame_id: str) -> tuple[int, int] | None:
+def find_recorded_image_size(path: Path, frame_id: str) -> tuple[int, int] | None:
     """(height, width) px of the images of a camera's frame: those of the bag, or those that its CameraInfo describes;
     None where the bag has neither, or they can not be read."""
-    wanted = frame_name(frame_id)
+    wanted = normalize_frame_name(frame_id)
     with BagReader(path) as bag:
         for kind in (IMAGE, CAMERA_INFO):
             for name in sorted(name for name, topic in bag.topics.items() if topic.type_name == kind):
@@ -182,6 +182,6 @@ def recorded_image_size(path: Path, frame_id: str) -> tuple[int, int] | None:
                     region = getattr(message, "roi", message)  # an image has none
                     described = region if region.height and region.width else message
                     height, width = described.height, described.width
-                    if frame_name(message.header.frame_id) == wanted and height and width:
+                    if normalize_frame_name(message.header.frame_id) == wanted and height and width:
                         return height // step[0], width // step[1]
     return None

@@ -39,15 +39,15 @@ from rosbags.rosbag1 import Reader as Ros1Reader
 from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader
 from ruamel.yaml import YAML
 
-from multihmr2_ros.bags.definitions import require, ros1_typestore
+from multihmr2_ros.bags.definitions import get_ros1_typestore, require_type
 from multihmr2_ros.bags.former_humans import HUMAN_ARRAY, current_human_array
-from multihmr2_ros.bags.salvage import (
-    CutMcapReader,
-    CutSqlite3Reader,
+from multihmr2_ros.bags.recovery import (
     OrderedMcapReader,
+    TruncatedMcapReader,
+    TruncatedSqlite3Reader,
     UriPath,
     is_whole_mcap,
-    mcap_profile,
+    read_mcap_profile,
 )
 from multihmr2_ros.errors import UserError
 
@@ -63,10 +63,10 @@ STORAGE_SUFFIXES = (".mcap", ".db3")
 COMPRESSED_SUFFIXES = tuple(f"{suffix}.zstd" for suffix in STORAGE_SUFFIXES)
 ROS1_SUFFIX = ".bag"
 ZSTD_START = b"\x28\xb5\x2f\xfd"  # no message in CDR begins like this
-MOST_MESSAGE_BYTES = 1 << 28
-MOST_METADATA_BYTES = 1 << 24
-MOST_NESTED = 50  # brackets in metadata.yaml
-MOST_COUNTED = 2**64  # messages, ns
+MAX_MESSAGE_BYTES = 1 << 28
+MAX_METADATA_BYTES = 1 << 24
+MAX_NESTED = 50  # brackets in metadata.yaml
+MAX_COUNTED = 2**64  # messages, ns
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def is_bag(path: Path) -> bool:
     """Whether a path is that of a bag, by its name, or by the names in the folder."""
     try:
         if path.is_dir():
-            return (path / "metadata.yaml").is_file() or bool(_storage_files(path))
+            return (path / "metadata.yaml").is_file() or bool(_list_storage_files(path))
     except OSError:
         return False
     return path.name.lower().endswith((*STORAGE_SUFFIXES, *COMPRESSED_SUFFIXES, ROS1_SUFFIX))
@@ -120,7 +120,7 @@ class BagReader:
             self._unpacked.close()
             raise
         self.topics = self._find_topics()
-        spans = [span for span in map(_span, self._readers) if span is not None]
+        spans = [span for span in map(_read_time_span, self._readers) if span is not None]
         self.duration_ns = max(end for _, end in spans) - min(start for start, _ in spans) if spans else 0
 
     def messages(self, topics: Collection[str] = ()) -> Iterator[BagMessage]:
@@ -129,27 +129,27 @@ class BagReader:
         A file is opened when the others have come to its first message, so that one message of each is in memory where
         files overlap in time.
         """
-        waiting = deque(sorted(self._readers, key=_start))
+        waiting = deque(sorted(self._readers, key=_read_start))
         ready: list[tuple[int, int, BagMessage, Iterator[BagMessage]]] = []
         opened = 0
         while waiting or ready:
-            while waiting and (not ready or _start(waiting[0]) <= ready[0][0]):
+            while waiting and (not ready or _read_start(waiting[0]) <= ready[0][0]):
                 reader = waiting.popleft()
                 wanted = [each for each in reader.connections if not topics or each.topic in topics]
                 messages = self._read(reader.messages(wanted)) if wanted else iter(())
                 opened += 1
-                _push(ready, opened, messages)
+                _push_message(ready, opened, messages)
             if ready:
                 _, order, message, messages = heapq.heappop(ready)
                 yield message
-                _push(ready, order, messages)
+                _push_message(ready, order, messages)
 
     def decode(self, message: BagMessage) -> Any:
         """The message as an object, its fields named as in ROS 2. Raises UserError for damaged bytes."""
         try:
             if self.is_ros1:
-                return ros1_typestore().deserialize_ros1(message.data, message.type_name)
-            return require(message.type_name).deserialize_cdr(message.data, message.type_name)
+                return get_ros1_typestore().deserialize_ros1(message.data, message.type_name)
+            return require_type(message.type_name).deserialize_cdr(message.data, message.type_name)
         except UserError:
             raise
         except Exception as error:  # rosbags lets IndexError and others through
@@ -179,27 +179,27 @@ class BagReader:
         if not path.exists():
             raise UserError(f"there is no bag {path}; give a rosbag2 folder, or an .mcap, .db3 or .bag file")
         if self.is_ros1:
-            return [self._opened(Ros1Reader, path)]
+            return [self._open_with(Ros1Reader, path)]
         if not path.is_dir():
-            return [self._opened_or_salvaged(path)]
+            return [self._open_or_recover(path)]
         readers: list[Any] = []
-        for file in self._files():
+        for file in self._list_files():
             try:
-                readers.append(self._opened_or_salvaged(file))
+                readers.append(self._open_or_recover(file))
             except UserError as error:
                 self._note(error)
         if not readers:
             raise UserError(f"nothing in the bag {path} can be read: {self.damage or 'it has no files of messages'}")
         return readers
 
-    def _files(self) -> list[Path]:
+    def _list_files(self) -> list[Path]:
         """The files with messages in the folder: those that its description names, else all."""
-        files = _storage_files(self.path)
+        files = _list_storage_files(self.path)
         description = self.path / "metadata.yaml"
         if not description.is_file():
             return files
         try:
-            named = _named_files(description)
+            named = _read_file_names(description)
         except UserError as error:
             self._note(str(error))
             return files
@@ -209,7 +209,7 @@ class BagReader:
             self._note(f"{missing[0]} is missing{f' (and {len(missing) - 1} more files)' if missing[1:] else ''}")
         return present or files
 
-    def _opened_or_salvaged(self, file: Path) -> Any:
+    def _open_or_recover(self, file: Path) -> Any:
         if file.name.lower().endswith(COMPRESSED_SUFFIXES):
             file = self._unpack(file)
         unfinished = file.with_name(f"{file.name}-wal")
@@ -218,26 +218,26 @@ class BagReader:
                 f"{unfinished.name} holds messages that are not in {file.name} yet; `sqlite3 {file} .tables` moves them"
             )
         if file.suffix.lower() != ".mcap":
-            return self._opened_first(file, (Sqlite3Reader, CutSqlite3Reader))
+            return self._open_with_first(file, (Sqlite3Reader, TruncatedSqlite3Reader))
         try:
-            profile, is_whole = mcap_profile(file), is_whole_mcap(file)
+            profile, is_whole = read_mcap_profile(file), is_whole_mcap(file)
         except OSError as error:
             raise UserError(f"cannot read the bag {file} ({error.strerror}); check its permissions") from error
         if profile == "ros1":
-            raise _HoldsRos1(file)
+            raise _Ros1ContentError(file)
         if profile != "ros2" and is_whole:  # rosbags refuses it for its header alone
-            return self._opened(CutMcapReader, file)
-        return self._opened_first(file, (OrderedMcapReader, CutMcapReader))
+            return self._open_with(TruncatedMcapReader, file)
+        return self._open_with_first(file, (OrderedMcapReader, TruncatedMcapReader))
 
-    def _opened_first(self, file: Path, kinds: tuple[Any, Any]) -> Any:
+    def _open_with_first(self, file: Path, kinds: tuple[Any, Any]) -> Any:
         """With rosbags' reader, else with ours for damaged files."""
         try:
-            return self._opened(kinds[0], file)
-        except _HoldsRos1:
+            return self._open_with(kinds[0], file)
+        except _Ros1ContentError:
             raise
         except UserError as error:
             self._note(error)
-            reader = self._opened(kinds[1], file)
+            reader = self._open_with(kinds[1], file)
             if not reader.connections:
                 reader.close()
                 raise
@@ -257,23 +257,23 @@ class BagReader:
                     copy.write(piece)
         except (OSError, EOFError, zstd.ZstdError, UserError) as error:
             raise UserError(
-                f"cannot unpack the bag {file} ({_in_words(error)}); unpack it yourself: zstd -d {file.name}"
+                f"cannot unpack the bag {file} ({_describe_error(error)}); unpack it yourself: zstd -d {file.name}"
             ) from None
         return target
 
     @staticmethod
-    def _opened(kind: Any, path: Path) -> Any:
+    def _open_with(kind: Any, path: Path) -> Any:
         try:
             reader = kind(UriPath(path) if kind is Sqlite3Reader else path)
             reader.open()
         except Exception as error:  # rosbags lets the exceptions of its parsers through
             if "ros1msg" in str(error):  # a schema's encoding
-                raise _HoldsRos1(path) from None
-            raise UserError(f"cannot read the bag {path} ({_in_words(error)}); is it complete?") from error
+                raise _Ros1ContentError(path) from None
+            raise UserError(f"cannot read the bag {path} ({_describe_error(error)}); is it complete?") from error
         if not all(_is_name(each.topic) and _is_name(each.msgtype) for each in reader.connections):
             reader.close()
             raise UserError(f"cannot read the bag {path} (a topic's name or type is no text); is it complete?")
-        counts = [*(_span(reader) or ()), *(each.msgcount for each in reader.connections)]
+        counts = [*(_read_time_span(reader) or ()), *(each.msgcount for each in reader.connections)]
         if not all(map(_is_count, counts)):
             reader.close()
             raise UserError(f"cannot read the bag {path} (its duration or a count is no number); is it complete?")
@@ -283,7 +283,9 @@ class BagReader:
         topics: dict[str, Topic] = {}
         for reader in self._readers:
             for connection in reader.connections:
-                known = topics.get(connection.topic, Topic(type_name(connection.msgtype), 0, is_latched=False))
+                known = topics.get(
+                    connection.topic, Topic(normalize_type_name(connection.msgtype), 0, is_latched=False)
+                )
                 topics[connection.topic] = Topic(
                     known.type_name, known.count + connection.msgcount, known.is_latched or _is_latched(connection)
                 )
@@ -298,7 +300,7 @@ class BagReader:
             except StopIteration:
                 return
             except Exception as error:  # SQLite, the decompressors and rosbags each have their own
-                self._note(_in_words(error))
+                self._note(_describe_error(error))
                 return
             if not isinstance(data, bytes | bytearray | memoryview):  # SQLite's columns hold anything
                 self._note(f"a message of {connection.topic} holds no bytes")
@@ -307,11 +309,11 @@ class BagReader:
                 self._note(f"a message of {connection.topic} has no time")
                 continue
             try:
-                content = _uncompressed(bytes(data))
+                content = _decompress(bytes(data))
             except UserError as error:
                 self._note(str(error))
                 continue
-            kind = type_name(connection.msgtype)
+            kind = normalize_type_name(connection.msgtype)
             if kind == HUMAN_ARRAY and not self.is_ros1:
                 content = current_human_array(content, getattr(connection.msgdef, "data", ""))
             yield BagMessage(connection.topic, kind, time_ns, content)
@@ -319,22 +321,22 @@ class BagReader:
     def _note(self, problem: str | Exception) -> None:
         """Remember the first problem; of an error of ours, what was behind it."""
         if not self.damage:
-            self.damage = problem if isinstance(problem, str) else _in_words(problem.__cause__ or problem)
+            self.damage = problem if isinstance(problem, str) else _describe_error(problem.__cause__ or problem)
 
 
-def type_name(text: str) -> str:
+def normalize_type_name(text: str) -> str:
     """`package/msg/Name`, also of types written as in ROS 1 (`package/Name`) or as DDS names them."""
     found = re.fullmatch(r"(\w+)(?:/|::msg::dds_::)(\w+?)_?", text)
     return f"{found[1]}/msg/{found[2]}" if found else text
 
 
-def _push(ready: list[Any], order: int, messages: Iterator[BagMessage]) -> None:
+def _push_message(ready: list[Any], order: int, messages: Iterator[BagMessage]) -> None:
     message = next(messages, None)
     if message is not None:
         heapq.heappush(ready, (message.time_ns, order, message, messages))
 
 
-def _span(reader: Any) -> tuple[int, int] | None:
+def _read_time_span(reader: Any) -> tuple[int, int] | None:
     """Times (ns) of a file's first message and just after its last; None where a damaged file does not say."""
     if isinstance(reader, Ros1Reader):
         return reader.start_time, reader.end_time
@@ -342,27 +344,27 @@ def _span(reader: Any) -> tuple[int, int] | None:
     return (metadata.start_time, metadata.end_time) if metadata is not None and metadata.message_count else None
 
 
-def _start(reader: Any) -> int:
+def _read_start(reader: Any) -> int:
     """When a file's first message comes (ns); before all others where a damaged file does not say."""
-    span = _span(reader)
-    return -MOST_COUNTED if span is None else span[0]
+    span = _read_time_span(reader)
+    return -MAX_COUNTED if span is None else span[0]
 
 
-def _uncompressed(data: bytes) -> bytes:
+def _decompress(data: bytes) -> bytes:
     """A message, unpacked where rosbag2 compressed it. Raises UserError for one that is damaged or too large."""
     if not data.startswith(ZSTD_START):
         return data
     try:
         with zstd.open(io.BytesIO(data), "rb") as file:
-            content = bytes(file.read(MOST_MESSAGE_BYTES + 1))
+            content = bytes(file.read(MAX_MESSAGE_BYTES + 1))
     except (zstd.ZstdError, EOFError) as error:
-        raise UserError(f"a message that is compressed with zstd is damaged ({_in_words(error)})") from error
-    if len(content) > MOST_MESSAGE_BYTES:
-        raise UserError(f"a message that is compressed with zstd is above {MOST_MESSAGE_BYTES} bytes")
+        raise UserError(f"a message that is compressed with zstd is damaged ({_describe_error(error)})") from error
+    if len(content) > MAX_MESSAGE_BYTES:
+        raise UserError(f"a message that is compressed with zstd is above {MAX_MESSAGE_BYTES} bytes")
     return content
 
 
-class _HoldsRos1(UserError):
+class _Ros1ContentError(UserError):
     """ROS 1 messages in an .mcap file, as `mcap convert` makes them of a .bag."""
 
     def __init__(self, path: Path) -> None:
@@ -372,7 +374,7 @@ class _HoldsRos1(UserError):
         )
 
 
-def _storage_files(folder: Path) -> list[Path]:
+def _list_storage_files(folder: Path) -> list[Path]:
     """The files with messages, in order of recording: rosbag2 counts them, `_2` before `_10`. Hidden ones (macOS puts a
     ._NAME beside each file on foreign disks) are none."""
     files = [
@@ -385,7 +387,7 @@ def _storage_files(folder: Path) -> list[Path]:
     return sorted(files, key=lambda path: (len(path.name), path.name))
 
 
-def _named_files(description: Path) -> list[str]:
+def _read_file_names(description: Path) -> list[str]:
     """The names of a bag's files in its metadata.yaml, of any version. Raises UserError where it has none."""
     try:
         _check_nesting(description)
@@ -395,7 +397,9 @@ def _named_files(description: Path) -> list[str]:
     except UserError:
         raise
     except Exception as error:  # YAML's parsers raise many types
-        raise UserError(f"{description.name} is damaged ({type(error).__name__}: {_in_words(error)[:80]})") from error
+        raise UserError(
+            f"{description.name} is damaged ({type(error).__name__}: {_describe_error(error)[:80]})"
+        ) from error
     if not all(_is_name(name) and name for name in names):
         raise UserError(f"{description.name} is damaged (it names files that cannot be)")
     return names
@@ -404,13 +408,13 @@ def _named_files(description: Path) -> list[str]:
 def _check_nesting(metadata: Path) -> None:
     """Raises UserError for brackets in brackets in brackets: with them, reading YAML takes minutes."""
     try:
-        if metadata.stat().st_size > MOST_METADATA_BYTES:
+        if metadata.stat().st_size > MAX_METADATA_BYTES:
             raise UserError(f"{metadata} is no description of a bag: it is too large; remove it")
         content = np.frombuffer(metadata.read_bytes(), np.uint8)
     except OSError as error:
         raise UserError(f"cannot read {metadata}: {error.strerror}; check its permissions") from error
     steps = np.isin(content, list(b"[{")).astype(np.int64) - np.isin(content, list(b"]}"))
-    if np.cumsum(steps).max(initial=0) > MOST_NESTED:
+    if np.cumsum(steps).max(initial=0) > MAX_NESTED:
         raise UserError(f"{metadata} is no description of a bag: it nests too deeply; remove it")
 
 
@@ -421,7 +425,7 @@ def _is_name(value: Any) -> bool:
 
 def _is_count(value: Any) -> bool:
     """YAML may have another type in a number's place, or a number that no float can hold."""
-    return isinstance(value, int) and abs(value) <= MOST_COUNTED
+    return isinstance(value, int) and abs(value) <= MAX_COUNTED
 
 
 def _is_latched(connection: Any) -> bool:
@@ -429,5 +433,5 @@ def _is_latched(connection: Any) -> bool:
     return any(profile.durability == QosDurability.TRANSIENT_LOCAL for profile in profiles)
 
 
-def _in_words(error: BaseException) -> str:
+def _describe_error(error: BaseException) -> str:
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__

@@ -38,19 +38,19 @@ def people_from_human_array(message: Any, image_size: tuple[int, int]) -> People
     Raises UserError for a message whose fields do not fit each other.
     """
     try:
-        return _people(message, image_size)
+        return _make_people(message, image_size)
     except (ValueError, IndexError, OverflowError) as error:
         raise UserError(
             f"a HumanArray holds what no node publishes ({' '.join(str(error).split())}); record it again"
         ) from error
 
 
-def _people(message: Any, image_size: tuple[int, int]) -> People:
+def _make_people(message: Any, image_size: tuple[int, int]) -> People:
     humans = message.humans
     count = len(humans)
-    joints = _stacked([human.joints for human in humans], np.float32, (-1, 3))
+    joints = _stack([human.joints for human in humans], np.float32, (-1, 3))
     ids = np.array([human.track_id for human in humans], np.int64).reshape(count)
-    phenotype = _stacked([human.phenotype for human in humans], np.float32, (6,))
+    phenotype = _stack([human.phenotype for human in humans], np.float32, (6,))
     is_fixed = any(human.velocity_frame != message.header.frame_id for human in humans)
     bones = joints.shape[1]
     return People(
@@ -60,15 +60,15 @@ def _people(message: Any, image_size: tuple[int, int]) -> People:
         track_age_s=np.array([human.age for human in humans], np.float64),
         shape=np.full((count, 6), np.nan, np.float32),
         running_shape=phenotype,
-        rotations=_rotations([human.joint_rotations for human in humans]),
+        rotations=_rotations_from_ros([human.joint_rotations for human in humans]),
         bone_poses=np.full((count, bones, 4, 4), np.nan, np.float32),
         joints=joints,
-        joints_2d=_stacked([human.joints_2d for human in humans], np.float32, (-1, 2)),
-        pelvis=_stacked([_xyz([human.pelvis.pose.position])[0] for human in humans], np.float32, (3,)),
-        velocity=_stacked([_xyz([human.velocity])[0] for human in humans], np.float64, (3,)),
-        pelvis_covariance=_stacked([human.pelvis.covariance for human in humans], np.float64, (6, 6))[:, :3, :3],
-        velocity_covariance=_stacked([human.velocity_covariance for human in humans], np.float64, (3, 3)),
-        vertices=_stacked([human.vertices for human in humans], np.float32, (-1, 3)),
+        joints_2d=_stack([human.joints_2d for human in humans], np.float32, (-1, 2)),
+        pelvis=_stack([_points_to_array([human.pelvis.pose.position])[0] for human in humans], np.float32, (3,)),
+        velocity=_stack([_points_to_array([human.velocity])[0] for human in humans], np.float64, (3,)),
+        pelvis_covariance=_stack([human.pelvis.covariance for human in humans], np.float64, (6, 6))[:, :3, :3],
+        velocity_covariance=_stack([human.velocity_covariance for human in humans], np.float64, (3, 3)),
+        vertices=_stack([human.vertices for human in humans], np.float32, (-1, 3)),
         stature=np.array([human.stature for human in humans], np.float32),
         track_feature=np.zeros((count, 0), np.float32),
         k=np.array(message.k, np.float64).reshape(3, 3),
@@ -81,20 +81,20 @@ def _people(message: Any, image_size: tuple[int, int]) -> People:
     )
 
 
-def _stacked(rows: list[Any], dtype: Any, shape: tuple[int, ...]) -> NDArray[Any]:
+def _stack(rows: list[Any], dtype: Any, shape: tuple[int, ...]) -> NDArray[Any]:
     """(n, *shape), one row a person; a -1 in shape is 0 without people."""
     if not rows:
         return np.zeros((0, *(0 if size < 0 else size for size in shape)), dtype)
     return np.stack([np.asarray(row, dtype).reshape(shape) for row in rows])
 
 
-def _xyz(points: Any) -> NDArray[np.float64]:
+def _points_to_array(points: Any) -> NDArray[np.float64]:
     return np.array([(point.x, point.y, point.z) for point in points], np.float64).reshape(-1, 3)
 
 
-def _rotations(rows: list[Any]) -> NDArray[np.float32]:
+def _rotations_from_ros(rows: list[Any]) -> NDArray[np.float32]:
     """Return (n, J, 3, 3) rotation matrices. rows: quaternions x, y, z, w (4 J,) of each person."""
-    quaternions = _stacked(rows, np.float64, (-1, 4))
+    quaternions = _stack(rows, np.float64, (-1, 4))
     if not quaternions.size:
         return np.zeros((*quaternions.shape[:2], 3, 3), np.float32)
     matrices = Rotation.from_quat(quaternions.reshape(-1, 4)).as_matrix()

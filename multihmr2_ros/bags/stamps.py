@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from rosbags.interfaces import Nodetype
 
-from multihmr2_ros.bags.definitions import require, typestore
+from multihmr2_ros.bags.definitions import make_typestore, require_type
 from multihmr2_ros.errors import UserError
 
 HEADER = "std_msgs/msg/Header"
@@ -31,32 +31,32 @@ STAMP_AT = 4  # behind the announcement, where a message begins with its header
 NS = 1_000_000_000
 
 
-def stamp_ns(data: bytes, type_name: str) -> int:
+def read_stamp_ns(data: bytes, type_name: str) -> int:
     """The stamp of a message in CDR that begins with a header; 0 for others."""
-    if _headers(type_name) != "first":
+    if _find_headers(type_name) != "first":
         return 0
-    sec, nanosec = struct.unpack_from(_code(data), data, STAMP_AT)
+    sec, nanosec = struct.unpack_from(_choose_byte_order(data), data, STAMP_AT)
     return int(sec) * NS + int(nanosec)
 
 
-def restamped(data: bytes, type_name: str, moved: Callable[[int], int]) -> bytes:
+def restamp(data: bytes, type_name: str, moved: Callable[[int], int]) -> bytes:
     """A message in CDR with every header's stamp (ns) replaced by moved(stamp), as far as it has one that is not 0.
 
     Headers are found at the beginning of the message, and at that of each element where the message is a sequence
     (TFMessage, MarkerArray). Other messages stay as they are.
     """
-    place = _headers(type_name)
+    place = _find_headers(type_name)
     if place == "first":
-        before = stamp_ns(data, type_name)
+        before = read_stamp_ns(data, type_name)
         if not before:
             return data
         changed = bytearray(data)
-        struct.pack_into(_code(data), changed, STAMP_AT, *divmod(moved(before), NS))
+        struct.pack_into(_choose_byte_order(data), changed, STAMP_AT, *divmod(moved(before), NS))
         return bytes(changed)
     if place == "elements":
-        store = require(type_name)
+        store = require_type(type_name)
         message = store.deserialize_cdr(data, type_name)
-        for element in getattr(message, _fields(type_name)[0][0]):
+        for element in getattr(message, _list_fields(type_name)[0][0]):
             stamp = element.header.stamp
             if before := stamp.sec * NS + stamp.nanosec:
                 stamp.sec, stamp.nanosec = divmod(moved(before), NS)
@@ -65,13 +65,13 @@ def restamped(data: bytes, type_name: str, moved: Callable[[int], int]) -> bytes
 
 
 @cache
-def _headers(type_name: str) -> Literal["first", "elements", "none"]:
+def _find_headers(type_name: str) -> Literal["first", "elements", "none"]:
     """Where messages of a type have their headers; none where its definition is not known."""
     try:
-        require(type_name)
+        require_type(type_name)
     except UserError:
         return "none"
-    fields = _fields(type_name)
+    fields = _list_fields(type_name)
     if not fields:
         return "none"
     _, (kind, detail) = fields[0]
@@ -79,7 +79,7 @@ def _headers(type_name: str) -> Literal["first", "elements", "none"]:
         return "first"
     if len(fields) == 1 and kind == Nodetype.SEQUENCE:
         (element_kind, element), _ = detail
-        inner = _fields(element) if element_kind == Nodetype.NAME else []
+        inner = _list_fields(element) if element_kind == Nodetype.NAME else []
         if inner and _is_header(*inner[0][1]):
             return "elements"
     return "none"
@@ -89,10 +89,10 @@ def _is_header(kind: Any, detail: Any) -> bool:
     return bool(kind == Nodetype.NAME and detail == HEADER)
 
 
-def _fields(type_name: str) -> Any:
-    return typestore().fielddefs[type_name][1]
+def _list_fields(type_name: str) -> Any:
+    return make_typestore().fielddefs[type_name][1]
 
 
-def _code(data: bytes) -> str:
+def _choose_byte_order(data: bytes) -> str:
     """How `struct` reads sec and nanosec: the announcement's second byte tells the order of bytes."""
     return "<iI" if data[1] & 1 else ">iI"

@@ -27,14 +27,21 @@ from numpy.typing import NDArray
 from multihmr2_ros.bags.reading import BagReader
 from multihmr2_ros.bags.stamps import NS
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.transform_tree import Pose, find_way, frame_name, is_pose, matrix, pose_at
+from multihmr2_ros.transform_tree import (
+    Pose,
+    find_transform_chain,
+    interpolate_at,
+    is_pose,
+    normalize_frame_name,
+    pose_to_matrix,
+)
 
 TF, TF_STATIC = "/tf", "/tf_static"
 TF_MESSAGE = "tf2_msgs/msg/TFMessage"
 
 
 @dataclass
-class _Edge:
+class _TransformEdge:
     """A frame in its parent: translation (m) and quaternion (x, y, z, w) of each stamp (ns), in order of time after
     `sort`; a static one has one stamp, which holds for all times."""
 
@@ -58,16 +65,16 @@ class _Edge:
     def parent_from_child(self, stamp_ns: int, child: str) -> NDArray[np.float64]:
         """(4, 4) at a stamp, interpolated. Raises UserError before the first and after the last one."""
         poses = np.frombuffer(self.poses, np.float64).reshape(-1, 7)
-        pose = poses[0] if self.is_static else pose_at(self.stamps, poses, stamp_ns)
+        pose = poses[0] if self.is_static else interpolate_at(self.stamps, poses, stamp_ns)
         if pose is None:
             raise UserError(
                 f"the transform of {child} in {self.parent} is known from {self.stamps[0] / NS:.3f} to "
                 f"{self.stamps[-1] / NS:.3f} s, but {stamp_ns / NS:.3f} s was asked for; record {TF} for the whole bag"
             )
-        return matrix(pose)
+        return pose_to_matrix(pose)
 
 
-class Transforms:
+class BagTransforms:
     """The way from a source frame to a target frame. Only the transforms on it are kept in memory.
 
     Raises UserError where the bag has no connection between the two.
@@ -76,31 +83,31 @@ class Transforms:
     def __init__(self, path: str | Path, target: str, source: str) -> None:
         self.target, self.source = target, source
         parents: dict[str, str] = {}
-        for child, parent, *_ in _transforms(path):
+        for child, parent, *_ in _read_transforms(path):
             parents[child] = parent
-        way = find_way(target, source, parents.get)
+        way = find_transform_chain(target, source, parents.get)
         if way is None:
             raise UserError(
                 f"{path} has no transform between {source!r} and {target!r} on {TF} and {TF_STATIC}; record both topics"
             )
-        self._way = way
+        self._chain = way
         self._edges = self._collect(path)
 
     def target_from_source(self, stamp_ns: int) -> NDArray[np.float64]:
         """(4, 4) rigid, m, at a stamp. Raises UserError where a transform on the way is not known then."""
-        return self._way.target_from_source(lambda frame: self._edges[frame].parent_from_child(stamp_ns, frame))
+        return self._chain.target_from_source(lambda frame: self._edges[frame].parent_from_child(stamp_ns, frame))
 
-    def _collect(self, path: str | Path) -> dict[str, _Edge]:
-        wanted, edges = {*self._way.up, *self._way.down}, dict[str, _Edge]()
-        for child, parent, is_static, stamp_ns, pose in _transforms(path):
+    def _collect(self, path: str | Path) -> dict[str, _TransformEdge]:
+        wanted, edges = {*self._chain.up, *self._chain.down}, dict[str, _TransformEdge]()
+        for child, parent, is_static, stamp_ns, pose in _read_transforms(path):
             if child in wanted:
-                edges.setdefault(child, _Edge(parent, is_static)).add(stamp_ns, pose)
+                edges.setdefault(child, _TransformEdge(parent, is_static)).add(stamp_ns, pose)
         for edge in edges.values():
             edge.sort()
         return edges
 
 
-def _transforms(path: str | Path) -> Iterator[tuple[str, str, bool, int, Pose]]:
+def _read_transforms(path: str | Path) -> Iterator[tuple[str, str, bool, int, Pose]]:
     """Child, parent, whether static, stamp (ns) and the child's pose, of all that the bag has."""
     with BagReader(path) as bag:
         topics = [name for name in (TF_STATIC, TF) if name in bag.topics and bag.topics[name].type_name == TF_MESSAGE]
@@ -112,6 +119,6 @@ def _transforms(path: str | Path) -> Iterator[tuple[str, str, bool, int, Pose]]:
             for each in transforms:
                 place, turn, stamp = each.transform.translation, each.transform.rotation, each.header.stamp
                 pose = (place.x, place.y, place.z, turn.x, turn.y, turn.z, turn.w)
-                child, parent = frame_name(each.child_frame_id), frame_name(each.header.frame_id)
+                child, parent = normalize_frame_name(each.child_frame_id), normalize_frame_name(each.header.frame_id)
                 if is_pose(pose):
                     yield child, parent, message.topic == TF_STATIC, stamp.sec * NS + stamp.nanosec, pose

@@ -26,10 +26,10 @@ from typing import Any, Final
 from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 from rosbags.rosbag2 import StoragePlugin, Writer
 
-from multihmr2_ros.bags.definitions import require
-from multihmr2_ros.bags.salvage import UriPath
+from multihmr2_ros.bags.definitions import require_type
+from multihmr2_ros.bags.recovery import UriPath
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.media.files import WholeFile, cannot_write, temporary_beside
+from multihmr2_ros.media.files import WholeFile, describe_write_error, make_temporary_path
 
 PLUGINS = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
 SUFFIXES = {".mcap": "mcap", ".db3": "sqlite3"}
@@ -63,7 +63,7 @@ class BagWriter(WholeFile):
         if storage not in PLUGINS:
             raise UserError(f"a bag's storage must be one of {', '.join(PLUGINS)}, got {storage!r}")
         self._refuse_existing()
-        self._folder = temporary_beside(self.path)
+        self._folder = make_temporary_path(self.path)
         name = self.path.stem if self._is_file else self.path.name  # rosbags names the file inside after the folder
         self._writer = Writer(self._folder / name, version=METADATA_VERSION, storage_plugin=PLUGINS[storage])
         self._writer.path = UriPath(self._writer.path)
@@ -71,7 +71,7 @@ class BagWriter(WholeFile):
             self._writer.open()
         except (OSError, sqlite3.Error) as error:
             self._remove()
-            raise cannot_write(self.path, error) from error
+            raise describe_write_error(self.path, error) from error
 
     def latch(self, topic: str) -> None:
         """Note, before its first message, that a topic must be published transient local."""
@@ -91,7 +91,7 @@ class BagWriter(WholeFile):
                 raise UserError(f"{topic} holds {connection.msgtype} in {self.path}, but a {type_name} came for it")
             self._writer.write(connection, time_ns, data)
         except (OSError, sqlite3.Error) as error:
-            raise cannot_write(self.path, error) from error
+            raise describe_write_error(self.path, error) from error
         self.counts[topic] += 1
 
     def close(self) -> None:
@@ -102,7 +102,7 @@ class BagWriter(WholeFile):
             written = self._writer.path
             os.replace(next(written.glob("*.[md][cb]*")) if self._is_file else written, self.path)
         except (OSError, sqlite3.Error) as error:
-            raise cannot_write(self.path, error) from error
+            raise describe_write_error(self.path, error) from error
         finally:
             self._remove()
 
@@ -114,7 +114,7 @@ class BagWriter(WholeFile):
     def _add(self, topic: str, type_name: str) -> Any:
         qos = [LATCHED] if topic in self._latched else []
         connection = self._writer.add_connection(
-            topic, type_name, typestore=require(type_name), offered_qos_profiles=qos
+            topic, type_name, typestore=require_type(type_name), offered_qos_profiles=qos
         )
         self._connections[topic], self.counts[topic] = connection, 0
         return connection

@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    report, table = _ros_report(args) if args.ros else _estimator_report(args)
+    report, table = _report_ros(args) if args.ros else _report_estimator(args)
     print(table)
     if args.json is not None:
         from multihmr2_ros.media.files import atomic_path
@@ -66,41 +66,41 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _estimator_report(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    from multihmr2_ros.benchmark import BenchmarkConfig, measure, table
+def _report_estimator(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    from multihmr2_ros.benchmark import BenchmarkConfig, format_table, measure
     from multihmr2_ros.weights import resolve_checkpoint
 
     config = BenchmarkConfig.for_device(
         device=args.device,
         size=options.parse_size(args.size),
-        precisions=_names(args.precision),
-        modes=_names(args.mode),
-        people=_counts(args.people),
+        precisions=_parse_names(args.precision),
+        modes=_parse_names(args.mode),
+        people=_parse_counts(args.people),
         mesh=args.mesh,
         repeats=args.repeats,
         threads=args.threads,
     )
     report = measure(resolve_checkpoint(args.checkpoint), config)
-    return report, table(report)
+    return report, format_table(report)
 
 
-def _ros_report(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+def _report_ros(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     try:
-        from multihmr2_ros.ros.benchmark import measure, table
+        from multihmr2_ros.ros.benchmark import format_table, measure
     except ImportError as error:
         raise UserError(
             f"--ros needs ROS 2 and our messages, but {error.name or error} cannot be imported; source your "
             "workspace's install/setup.bash, or scripts/env.sh after `make setup`"
         ) from error
     report = measure(200 if args.repeats is None else args.repeats)
-    return report, table(report)
+    return report, format_table(report)
 
 
-def _names(text: str | None) -> tuple[str, ...] | None:
+def _parse_names(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(name.strip() for name in text.split(","))
 
 
-def _counts(text: str) -> tuple[int, ...]:
+def _parse_counts(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(count) for count in text.split(","))
     except ValueError:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from multihmr2_ros.depth import RelativeDepth
+    from multihmr2_ros.depth import RelativeDepthMap
     from multihmr2_ros.frame import Frame
 
     ReadImage = Callable[[], NDArray[np.uint8]]
@@ -59,7 +59,7 @@ def add_depth_maps(parser: argparse.ArgumentParser) -> None:
 class DepthMaps:
     """Depth maps by image. missing: number of images without a usable map; each was logged as a warning."""
 
-    def __init__(self, find: Callable[[str, ReadImage], NDArray[np.generic] | RelativeDepth]) -> None:
+    def __init__(self, find: Callable[[str, ReadImage], NDArray[np.generic] | RelativeDepthMap]) -> None:
         self._find = find
         self.missing = 0
         self.asked = 0
@@ -67,9 +67,11 @@ class DepthMaps:
     def apply(self, frame: Frame) -> Frame:
         """Return the frame with its map as depth; without depth if there is no usable map."""
         height, width = frame.image.shape[:2]
-        return dataclasses.replace(frame, depth=self.of(frame.name, (height, width), lambda: frame.image))
+        return dataclasses.replace(frame, depth=self.find_map(frame.name, (height, width), lambda: frame.image))
 
-    def of(self, name: str, size: tuple[int, int], image: ReadImage) -> NDArray[np.generic] | RelativeDepth | None:
+    def find_map(
+        self, name: str, size: tuple[int, int], image: ReadImage
+    ) -> NDArray[np.generic] | RelativeDepthMap | None:
         """Return the map of the image with this name and size (height, width); None if there is no usable one.
 
         image: reads the image."""
@@ -106,11 +108,11 @@ def open_depth_maps(args: argparse.Namespace, device: str) -> DepthMaps | None:
     return DepthMaps(lambda name, image: read_map(args.depth_maps, name, args.depth_kind))
 
 
-def read_map(folder: Path, name: str, kind: str) -> NDArray[np.generic] | RelativeDepth:
+def read_map(folder: Path, name: str, kind: str) -> NDArray[np.generic] | RelativeDepthMap:
     """Read the depth map of the image with this name from the folder. Raises UserError if it has none or several."""
     import numpy as np
 
-    from multihmr2_ros.depth import RelativeDepth
+    from multihmr2_ros.depth import RelativeDepthMap
     from multihmr2_ros.media.images import DEPTH_SUFFIXES, read_depth_map
 
     paths = [path for path in (folder / f"{name}{suffix}" for suffix in DEPTH_SUFFIXES) if path.is_file()]
@@ -123,21 +125,21 @@ def read_map(folder: Path, name: str, kind: str) -> NDArray[np.generic] | Relati
     floats = values.astype(np.float32)
     if values.dtype == np.uint16:
         floats[values == 0] = np.nan
-    return RelativeDepth(floats, "depth" if kind == "depth" else "inverse")
+    return RelativeDepthMap(floats, "depth" if kind == "depth" else "inverse")
 
 
-def _check(found: NDArray[np.generic] | RelativeDepth, size: tuple[int, int], name: str) -> None:
+def _check(found: NDArray[np.generic] | RelativeDepthMap, size: tuple[int, int], name: str) -> None:
     """Raise UserError for a map of another size, and for one without information."""
     import numpy as np
 
-    from multihmr2_ros.depth import RelativeDepth, check_depth, metres
+    from multihmr2_ros.depth import RelativeDepthMap, check_depth, depth_to_meters
 
     try:
         check_depth(found, size)
     except UserError as error:
         raise UserError(f"{name}: {error}") from None
-    if isinstance(found, RelativeDepth):
-        if found.range() is None:
+    if isinstance(found, RelativeDepthMap):
+        if found.compute_range() is None:
             raise UserError(f"the depth map of {name} has only holes, or one value; make another")
-    elif not np.isfinite(metres(found)).any():
+    elif not np.isfinite(depth_to_meters(found)).any():
         raise UserError(f"the depth map of {name} has no depth above 0 m; check its unit and --depth-kind")

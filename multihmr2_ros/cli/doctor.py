@@ -40,9 +40,9 @@ from typing import Literal
 
 from multihmr2_ros import __version__, caches
 from multihmr2_ros import weights as registry
-from multihmr2_ros.cli.requirements import Requirement, in_range, installed_version, requirements
-from multihmr2_ros.hardware import available_cores, bf16_instructions, cpu_description
-from multihmr2_ros.weights import size_text, weights_folder
+from multihmr2_ros.cli.requirements import Requirement, find_installed_version, is_in_range, list_requirements
+from multihmr2_ros.hardware import count_available_cores, list_bf16_instructions, read_cpu_description
+from multihmr2_ros.weights import find_weights_folder, format_size
 
 HELP = "what is installed, what is missing, what to type"
 
@@ -86,7 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    checks = examine()
+    checks = run_checks()
     can_run = all(check.status != "missing" for check in checks)
     if args.json:
         report = {
@@ -100,25 +100,25 @@ def run(args: argparse.Namespace) -> int:
     return 0 if can_run else 2
 
 
-def examine() -> list[Check]:
+def run_checks() -> list[Check]:
     """Run all checks of this machine. A check that raises is reported as a line; the others continue."""
     # The status is that of the line if the check raises: "missing" if `run` needs what was checked.
     probes: tuple[tuple[str, Status, Callable[[], Iterable[Check]]], ...] = (
-        ("system", "optional", system_checks),
-        ("packages", "missing", package_checks),
-        ("gpu", "optional", gpu_checks),
-        ("body model", "missing", body_model_checks),
-        ("body model", "missing", kernel_checks),
-        ("weights", "missing", weights_checks),
-        ("ros", "optional", ros_checks),
-        ("extras", "optional", extra_checks),
+        ("system", "optional", check_system),
+        ("packages", "missing", check_packages),
+        ("gpu", "optional", check_gpu),
+        ("body model", "missing", check_body_model),
+        ("body model", "missing", check_kernels),
+        ("weights", "missing", check_weights),
+        ("ros", "optional", check_ros),
+        ("extras", "optional", check_extras),
     )
     checks: list[Check] = []
     for section, failed, probe in probes:
         try:
             checks.extend(probe())
         except Exception as error:  # the report must not fail because of what it reports
-            checks.append(Check(section, section, failed, f"could not be examined: {_one_line(error)}"))
+            checks.append(Check(section, section, failed, f"could not be examined: {_to_one_line(error)}"))
     return checks
 
 
@@ -141,13 +141,18 @@ def _report(checks: list[Check], can_run: bool) -> str:
 # --- system ---------------------------------------------------------------------------------------------------------
 
 
-def system_checks() -> Iterator[Check]:
+def check_system() -> Iterator[Check]:
     python = f"{platform.python_version()} ({platform.python_implementation()})"
     yield Check("system", "python", "ok", f"{python}, {platform.platform(terse=True)}, {platform.machine()}")
-    yield Check("system", "cpu", "ok", f"{available_cores()} cores; {bf16_text(bf16_instructions(cpu_description()))}")
+    yield Check(
+        "system",
+        "cpu",
+        "ok",
+        f"{count_available_cores()} cores; {describe_bf16(list_bf16_instructions(read_cpu_description()))}",
+    )
 
 
-def bf16_text(instructions: tuple[str, ...] | None) -> str:
+def describe_bf16(instructions: tuple[str, ...] | None) -> str:
     """Describe the processor's bf16 instruction sets; None: unknown."""
     if instructions is None:
         return "its instruction sets are unknown"
@@ -157,25 +162,25 @@ def bf16_text(instructions: tuple[str, ...] | None) -> str:
 # --- packages -------------------------------------------------------------------------------------------------------
 
 
-def package_checks() -> Iterator[Check]:
+def check_packages() -> Iterator[Check]:
     """Check the required packages: installed, in range, and importable (which finds broken shared libraries)."""
-    for requirement in requirements():
+    for requirement in list_requirements():
         if not requirement.extra:
-            yield _package_check(requirement)
+            yield _check_package(requirement)
 
 
-def _package_check(requirement: Requirement) -> Check:
+def _check_package(requirement: Requirement) -> Check:
     name, wanted = requirement.name, requirement.version_range or "any version"
-    module, error = _imported(MODULES.get(name, name.replace("-", "_")))
+    module, error = _try_import(MODULES.get(name, name.replace("-", "_")))
     # The package of a Linux distribution may have another name (python3-opencv): then the module's version is used.
-    version = installed_version(name) or getattr(module, "__version__", None)
+    version = find_installed_version(name) or getattr(module, "__version__", None)
     command = requirement.install_command()
     if error is not None and version is None:
         return Check("packages", name, "missing", f"not installed, needs {wanted}", command)
     if error is not None:
         reinstall = command.replace("pip install", "pip install --force-reinstall", 1)
         return Check("packages", name, "missing", f"{version}, but cannot be imported: {error}", reinstall)
-    fits = in_range(version, requirement.version_range)
+    fits = is_in_range(version, requirement.version_range)
     if fits is None:
         return Check("packages", name, "ok", f"{version or 'version unknown'} (not compared with {wanted})")
     if not fits:
@@ -183,24 +188,24 @@ def _package_check(requirement: Requirement) -> Check:
     return Check("packages", name, "ok", f"{version}")
 
 
-def _imported(module: str) -> tuple[ModuleType | None, str | None]:
+def _try_import(module: str) -> tuple[ModuleType | None, str | None]:
     """Import a module without its output. Returns the module and None, or None and the error."""
     quiet = io.StringIO()
     with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
         try:
-            with caches.some_home():
+            with caches.ensure_home():
                 return importlib.import_module(module), None
         except Exception as error:  # compiled packages fail in ways other than ImportError
-            return None, _one_line(error)
+            return None, _to_one_line(error)
 
 
-def extra_checks() -> Iterator[Check]:
+def check_extras() -> Iterator[Check]:
     """Check the packages of the extras, by their metadata only."""
-    for requirement in requirements():
+    for requirement in list_requirements():
         if not requirement.extra or requirement.name == "multihmr2_ros":
             continue
-        version = installed_version(requirement.name)
-        fits = version is not None and in_range(version, requirement.version_range) is not False
+        version = find_installed_version(requirement.name)
+        fits = version is not None and is_in_range(version, requirement.version_range) is not False
         yield Check(
             "extras",
             requirement.name,
@@ -214,13 +219,13 @@ def extra_checks() -> Iterator[Check]:
 # --- gpu ------------------------------------------------------------------------------------------------------------
 
 
-def gpu_checks() -> Iterator[Check]:
-    torch, error = _imported("torch")
-    driver = _driver_version()
+def check_gpu() -> Iterator[Check]:
+    torch, error = _try_import("torch")
+    driver = _read_driver_version()
     if torch is None:
         yield Check("gpu", "gpu", "optional", f"unknown without torch ({error})")
     elif torch.cuda.is_available():
-        yield from _cuda_checks(driver)
+        yield from _check_cuda(driver)
     elif driver is not None and torch.version.cuda is None:
         again = "pip install --force-reinstall torch"
         yield Check("gpu", "gpu", "optional", f"driver {driver} is here, but this torch is built without CUDA", again)
@@ -230,7 +235,7 @@ def gpu_checks() -> Iterator[Check]:
         yield Check("gpu", "gpu", "optional", "none found: the CPU is used")
 
 
-def _cuda_checks(driver: str | None) -> Iterator[Check]:
+def _check_cuda(driver: str | None) -> Iterator[Check]:
     import torch
 
     for index in range(torch.cuda.device_count()):
@@ -239,12 +244,12 @@ def _cuda_checks(driver: str | None) -> Iterator[Check]:
             "gpu",
             f"cuda:{index}",
             "ok",
-            f"{device.name}, {size_text(device.total_memory)}, compute {device.major}.{device.minor}, "
+            f"{device.name}, {format_size(device.total_memory)}, compute {device.major}.{device.minor}, "
             f"CUDA {torch.version.cuda}, driver {driver or 'version unknown'}",
         )
 
 
-def _driver_version() -> str | None:
+def _read_driver_version() -> str | None:
     """Return the version of NVIDIA's kernel driver, None if it is not loaded."""
     try:
         text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8")
@@ -257,31 +262,31 @@ def _driver_version() -> str | None:
 # --- files ----------------------------------------------------------------------------------------------------------
 
 
-def body_model_checks() -> Iterator[Check]:
+def check_body_model() -> Iterator[Check]:
     """Check Anny's cache: whether it exists and is complete, else time and space that its first use needs."""
-    folder = caches.body_cache()
+    folder = caches.find_body_cache()
     files = sorted(folder.glob("v*/*.safetensors"))
     damaged = [file for file in files if _is_damaged(file)]
-    free_bytes = _free_bytes(folder)
-    place = f"{_short(folder)}, {size_text(free_bytes)} free"
+    free_bytes = _measure_free_bytes(folder)
+    place = f"{_shorten_path(folder)}, {format_size(free_bytes)} free"
     if damaged:
         command = f"rm {' '.join(shlex.quote(str(file)) for file in damaged)}"
         yield Check("body model", "cache", "missing", f"{len(damaged)} damaged files in {place}", command)
     elif files:
         size = sum(file.stat().st_size for file in files)
-        yield Check("body model", "cache", "ok", f"{size_text(size)} in {place}")
+        yield Check("body model", "cache", "ok", f"{format_size(size)} in {place}")
     elif free_bytes < BODY_CACHE_BYTES or not caches.is_writable(folder):
-        needed = f"first use builds it and needs {size_text(BODY_CACHE_BYTES)} in a folder it may write"
+        needed = f"first use builds it and needs {format_size(BODY_CACHE_BYTES)} in a folder it may write"
         command = "export ANNY_CACHE_DIR=/a/folder/with/room"
         yield Check("body model", "cache", "missing", f"{needed}: {place}", command)
     else:
-        needed = f"first use builds it: about 2 minutes and {size_text(BODY_CACHE_BYTES)}"
+        needed = f"first use builds it: about 2 minutes and {format_size(BODY_CACHE_BYTES)}"
         yield Check("body model", "cache", "optional", f"{needed}, in {place}")
 
 
-def kernel_checks() -> Iterator[Check]:
+def check_kernels() -> Iterator[Check]:
     """Check Warp, which the body model needs, and its kernel cache. Starts Warp as `run` does."""
-    folder = caches.kernel_cache()
+    folder = caches.find_kernel_cache()
     quiet = io.StringIO()
     try:
         with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
@@ -294,12 +299,12 @@ def kernel_checks() -> Iterator[Check]:
             with tempfile.TemporaryFile(dir=folder):
                 pass
     except ImportError:
-        return  # reported by package_checks
+        return  # reported by check_packages
     except OSError as error:
-        detail = f"Warp's folder {_short(folder)} cannot be written: {error.strerror or error}"
+        detail = f"Warp's folder {_shorten_path(folder)} cannot be written: {error.strerror or error}"
         yield Check("body model", "kernels", "missing", detail, "export WARP_CACHE_PATH=/a/folder/that/can/be/written")
     else:
-        yield Check("body model", "kernels", "ok", f"Warp works, {_short(folder)}")
+        yield Check("body model", "kernels", "ok", f"Warp works, {_shorten_path(folder)}")
 
 
 def _is_damaged(file: Path) -> bool:
@@ -315,48 +320,48 @@ def _is_damaged(file: Path) -> bool:
         return True
 
 
-def weights_checks() -> Iterator[Check]:
+def check_weights() -> Iterator[Check]:
     """Check which checkpoints exist; `multihmr2 weights verify` reads them."""
-    some_here = any(weights.is_here() for weights in registry.REGISTRY)
+    some_here = any(weights.is_downloaded() for weights in registry.REGISTRY)
     for weights in registry.REGISTRY:
-        if weights.is_here():
-            detail = f"{size_text(weights.path().stat().st_size)}, {_short(weights.path())}"
+        if weights.is_downloaded():
+            detail = f"{format_size(weights.path().stat().st_size)}, {_shorten_path(weights.path())}"
             yield Check("weights", weights.name, "ok", detail)
         else:
             terms = "" if weights.commercial_use else ", for non-commercial use only"
-            detail = f"not on this machine ({size_text(weights.size_bytes)}{terms})"
+            detail = f"not on this machine ({format_size(weights.size_bytes)}{terms})"
             command = f"multihmr2 weights fetch {weights.name}"
             yield Check("weights", weights.name, "optional" if some_here else "missing", detail, command)
-    folder = weights_folder()
-    yield Check("weights", "folder", "ok", f"{_short(folder)}, {size_text(_free_bytes(folder))} free")
+    folder = find_weights_folder()
+    yield Check("weights", "folder", "ok", f"{_shorten_path(folder)}, {format_size(_measure_free_bytes(folder))} free")
 
 
-def _free_bytes(folder: Path) -> int:
+def _measure_free_bytes(folder: Path) -> int:
     """Return the free space where the folder is or would be created."""
-    return shutil.disk_usage(_existing(folder)).free
+    return shutil.disk_usage(_find_existing_folder(folder)).free
 
 
-def _existing(folder: Path) -> Path:
+def _find_existing_folder(folder: Path) -> Path:
     """Return the folder, or its nearest existing parent."""
     return next(place for place in (folder, *folder.absolute().parents) if place.exists())
 
 
-def _short(path: Path) -> str:
+def _shorten_path(path: Path) -> str:
     """Return the path with the home folder as ~, so that reports can be shared."""
-    home = caches.home_folder()
+    home = caches.find_home_folder()
     return str(path) if home is None or not path.is_relative_to(home) else f"~/{path.relative_to(home)}"
 
 
 # --- ros ------------------------------------------------------------------------------------------------------------
 
 
-def ros_checks() -> Iterator[Check]:
+def check_ros() -> Iterator[Check]:
     """Check what the node needs; all other commands work without it."""
     distro = os.environ.get("ROS_DISTRO", DEFAULT_DISTRO)
     if importlib.util.find_spec("rclpy") is None:
-        yield Check("ros", "rclpy", "optional", "not in this shell; only the node needs it", _ros_command(distro))
+        yield Check("ros", "rclpy", "optional", "not in this shell; only the node needs it", _find_ros_command(distro))
         return
-    yield _rclpy_check(distro)
+    yield _check_rclpy(distro)
     for package in MESSAGE_PACKAGES:
         if importlib.util.find_spec(package) is None:
             command = f"sudo apt install ros-{distro}-{package.replace('_', '-')}"
@@ -368,12 +373,12 @@ def ros_checks() -> Iterator[Check]:
         yield Check("ros", "multihmr2_ros.msg", "ok", "built")
 
 
-def _ros_command(distro: str) -> str:
+def _find_ros_command(distro: str) -> str:
     installed = sorted(Path("/opt/ros").glob("*/setup.bash"))
     return f"source {installed[-1]}" if installed else f"sudo apt install ros-{distro}-ros-base"
 
 
-def _rclpy_check(distro: str) -> Check:
+def _check_rclpy(distro: str) -> Check:
     """Check rclpy and its middleware in a separate process: rcl exits if RMW_IMPLEMENTATION cannot be loaded."""
     program = "import rclpy.utilities as u; print(u.get_rmw_implementation_identifier())"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
@@ -385,9 +390,9 @@ def _rclpy_check(distro: str) -> Check:
     if middleware and middleware in done.stderr:
         command = f"sudo apt install ros-{distro}-{middleware.replace('_', '-')}"
     else:
-        command = _ros_command(distro)
+        command = _find_ros_command(distro)
     return Check("ros", "rclpy", "optional", f"does not load, and the node needs it: {errors[-1]}", command)
 
 
-def _one_line(error: BaseException) -> str:
+def _to_one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]

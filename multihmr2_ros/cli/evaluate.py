@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from multihmr2_ros.evaluation.tally import Tally
 
 HELP = "measure how well people are found: in bags with truth, recordings of a live run, and data sets"
-MOST_LISTED = 5  # inputs named at the end of the table
+MAX_LISTED = 5  # inputs named at the end of the table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -110,32 +110,32 @@ def run(args: argparse.Namespace) -> int:
     if not args.inputs or args.out is None:
         raise UserError("expected BAG… and --out DIR, or --compare A B; see `multihmr2 evaluate --help`")
     if args.dataset is not None:
-        return _dataset(args)
+        return _evaluate_dataset(args)
     if args.plots:
-        from multihmr2_ros.evaluation.plots import require_matplotlib
+        from multihmr2_ros.evaluation.plots import check_matplotlib
 
-        require_matplotlib()
-    _require_report_packages(args)
-    jobs = _jobs(args, _choice(args))
-    earlier = _earlier_results(args, [job.folder for job in jobs], whole=args.overwrite)
+        check_matplotlib()
+    _check_report_packages(args)
+    jobs = _make_jobs(args, _make_choice(args))
+    earlier = _find_earlier_results(args, [job.folder for job in jobs], whole=args.overwrite)
     estimator = None
     if any(job.estimator is not None for job in jobs):
         from multihmr2_ros.weights import resolve_checkpoint
 
         resolve_checkpoint(args.checkpoint)
         if not _is_distributed(args):
-            jobs = _jobs(args, _resolved(args))
-            estimator = _resolved(args).load()
+            jobs = _make_jobs(args, _resolve_choice(args))
+            estimator = _resolve_choice(args).load()
     options.make_folder(args.out)
     result_files.remove_results(earlier)
     results = _run_jobs(args, jobs, estimator)
     return _finish(args, next((job.estimator for job in jobs if job.estimator is not None), None), results)
 
 
-def _earlier_results(args: argparse.Namespace, folders: Sequence[str], *, whole: bool) -> list[Path]:
+def _find_earlier_results(args: argparse.Namespace, folders: Sequence[str], *, whole: bool) -> list[Path]:
     """List the results to be replaced. Raises UserError if there are any and --overwrite is not given."""
     result_files.refuse_input_folder(args.out, args.inputs)
-    earlier = result_files.existing_evaluation(args.out, folders, whole=whole)
+    earlier = result_files.find_existing_evaluation(args.out, folders, whole=whole)
     result_files.refuse_existing(earlier, args.inputs, overwrite=args.overwrite)
     return earlier
 
@@ -144,27 +144,27 @@ def _is_distributed(args: argparse.Namespace) -> bool:
     return bool(args.workers or args.scheduler)
 
 
-def _resolved(args: argparse.Namespace) -> EstimatorChoice:
+def _resolve_choice(args: argparse.Namespace) -> EstimatorChoice:
     """Return the choice with device and precision resolved for this machine."""
     import dataclasses
 
-    runtime = options.runtime(args)
-    return dataclasses.replace(_choice(args), device=runtime.device, precision=runtime.precision)
+    runtime = options.make_runtime(args)
+    return dataclasses.replace(_make_choice(args), device=runtime.device, precision=runtime.precision)
 
 
-def _jobs(args: argparse.Namespace, choice: EstimatorChoice) -> list[BagJob]:
+def _make_jobs(args: argparse.Namespace, choice: EstimatorChoice) -> list[BagJob]:
     from multihmr2_ros.evaluation.bags import BagJob
     from multihmr2_ros.frame import IntrinsicsChoice
-    from multihmr2_ros.media.sources import source_name
+    from multihmr2_ros.media.sources import make_source_name
 
-    options.refuse_same_names(args.inputs)
+    options.check_distinct_names(args.inputs)
     kinds = ("given", "predicted") if args.intrinsics == "both" else (args.intrinsics,)
-    scoring = _scoring(args)
+    scoring = _make_scoring_config(args)
     jobs = []
     for path in args.inputs:
-        recorded = _recorded_topic(args, path)
+        recorded = _find_recorded_topic(args, path)
         for kind in ("recorded",) if recorded else kinds:
-            parts = [source_name(path)] if len(args.inputs) > 1 else []
+            parts = [make_source_name(path)] if len(args.inputs) > 1 else []
             parts += [kind] if args.intrinsics == "both" and not recorded else []
             jobs.append(
                 BagJob(
@@ -189,7 +189,7 @@ def _jobs(args: argparse.Namespace, choice: EstimatorChoice) -> list[BagJob]:
     return jobs
 
 
-def _recorded_topic(args: argparse.Namespace, path: Path) -> str | None:
+def _find_recorded_topic(args: argparse.Namespace, path: Path) -> str | None:
     """Return the topic of recorded people to score; None if the estimator is to process images."""
     from multihmr2_ros.evaluation.bag_sequences import has_images, has_topic
 
@@ -208,61 +208,61 @@ def _run_jobs(args: argparse.Namespace, jobs: Sequence[BagJob], estimator: Estim
         from multihmr2_ros.evaluation.cluster import run_in_cluster
 
         return run_in_cluster(run_job, jobs, args.workers, args.scheduler)
-    return [run_job(job, estimator, progress=_progress) for job in jobs]
+    return [run_job(job, estimator, progress=_show_progress) for job in jobs]
 
 
-def _dataset(args: argparse.Namespace) -> int:
+def _evaluate_dataset(args: argparse.Namespace) -> int:
     """Evaluate a data set in one process, with the full mesh, from which its keypoints are regressed."""
     import dataclasses
 
-    from multihmr2_ros.evaluation.datasets.run import DatasetJob, evaluate_dataset, resolved
-    from multihmr2_ros.evaluation.published import published_table
+    from multihmr2_ros.evaluation.datasets.run import DatasetJob, evaluate_dataset, resolve_job
+    from multihmr2_ros.evaluation.published import format_published_table
 
     if len(args.inputs) != 1 or _is_distributed(args) or args.intrinsics == "both":
         raise UserError("a data set is one folder, evaluated with --intrinsics given or predicted, without --workers")
-    _require_report_packages(args)
+    _check_report_packages(args)
     args.mesh, args.plots = "full", False
-    choice = _resolved(args)
-    job = resolved(
+    choice = _resolve_choice(args)
+    job = resolve_job(
         DatasetJob(
             args.dataset, args.inputs[0], args.out, args.split, args.regressor,
-            options.intrinsics(args, args.intrinsics), _scoring(args), args.report,
+            options.intrinsics(args, args.intrinsics), _make_scoring_config(args), args.report,
         )
     )  # fmt: skip
-    earlier = _earlier_results(args, [], whole=True)
+    earlier = _find_earlier_results(args, [], whole=True)
     estimator = choice.load()
     options.make_folder(args.out)
     result_files.remove_results(earlier)
-    results = evaluate_dataset(job, estimator, _bar)
+    results = evaluate_dataset(job, estimator, _show_bar)
     own_configuration = {"split": job.split, "scoring": dataclasses.asdict(job.scoring)}
     status = _finish(args, choice, results, own_configuration)
     own = {key: value for result in results for key, value in result.scores.items()}
-    for tally in _merged(results).values():
-        own |= {key: value for key, (value, _) in tally.metrics().items()}
-    for line in (own and _scores_line(results[0].scores), published_table(args.dataset, own)):
+    for tally in _merge_results(results).values():
+        own |= {key: value for key, (value, _) in tally.compute_metrics().items()}
+    for line in (own and _format_scores(results[0].scores), format_published_table(args.dataset, own)):
         if line:
             print(f"\n{line}")
     return status
 
 
-def _scores_line(scores: dict[str, float]) -> str:
+def _format_scores(scores: dict[str, float]) -> str:
     return "   ".join(f"{name} {value:.1f}" for name, value in scores.items() if value == value)
 
 
-def _merged(results: Sequence[SequenceResult]) -> dict[str, Tally]:
-    from multihmr2_ros.evaluation.results import merged
+def _merge_results(results: Sequence[SequenceResult]) -> dict[str, Tally]:
+    from multihmr2_ros.evaluation.results import merge_results
 
-    return merged(results)
-
-
-def _progress(moments: Iterable[Any], sequence: Any) -> Iterable[Any]:
-    return _bar(moments, sequence.name, sequence.moment_count)
+    return merge_results(results)
 
 
-def _bar(moments: Iterable[Any], name: str, total: int | None) -> Iterable[Any]:
+def _show_progress(eval_frames: Iterable[Any], sequence: Any) -> Iterable[Any]:
+    return _show_bar(eval_frames, sequence.name, sequence.eval_frame_count)
+
+
+def _show_bar(eval_frames: Iterable[Any], name: str, total: int | None) -> Iterable[Any]:
     from tqdm import tqdm
 
-    return tqdm(moments, total=total, desc=name, unit="frame", disable=None)
+    return tqdm(eval_frames, total=total, desc=name, unit="frame", disable=None)
 
 
 def _finish(
@@ -278,37 +278,37 @@ def _finish(
     import datetime
 
     from multihmr2_ros.evaluation import results as files
-    from multihmr2_ros.evaluation.report import table
+    from multihmr2_ros.evaluation.report import format_table
 
     problems = [problem for result in results for problem in result.problems]
-    configuration = _configuration(args, choice) | (resolved or {})
+    configuration = _describe_configuration(args, choice) | (resolved or {})
     timing = {
         "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         "wall_s": sum(result.wall_s for result in results),
     }
-    files.write(args.out, results, configuration, timing, problems)
+    files.write_results(args.out, results, configuration, timing, problems)
     if args.plots:
         from multihmr2_ros.evaluation.plots import save_plots
 
         save_plots(args.out, results)
     if args.report:
-        from multihmr2_ros.evaluation.page import write_report
+        from multihmr2_ros.evaluation.report_page import write_report
 
         write_report(args.out, results, configuration, timing, problems)
-    print(table(_merged(results)))
+    print(format_table(_merge_results(results)))
     names = [path.name for path in args.inputs]
-    listed = ", ".join(names) if len(names) <= MOST_LISTED else f"{names[0]} … {names[-1]} ({len(names)})"
+    listed = ", ".join(names) if len(names) <= MAX_LISTED else f"{names[0]} … {names[-1]} ({len(names)})"
     print(f"\n{listed} → {args.out}")
     for problem in dict.fromkeys(problems):
         print(f"multihmr2 evaluate: {problem}", file=sys.stderr)
     return 2 if problems else 0
 
 
-def _configuration(args: argparse.Namespace, choice: EstimatorChoice | None) -> dict[str, Any]:
+def _describe_configuration(args: argparse.Namespace, choice: EstimatorChoice | None) -> dict[str, Any]:
     """Return all settings that change a result, resolved. choice: None if recordings were scored."""
     import dataclasses
 
-    from multihmr2_ros.weights import resolve_checkpoint, sha256_of
+    from multihmr2_ros.weights import compute_sha256, resolve_checkpoint
 
     return {
         "inputs": [str(path) for path in args.inputs],
@@ -323,22 +323,22 @@ def _configuration(args: argparse.Namespace, choice: EstimatorChoice | None) -> 
         "k": args.k,
         "vertical_fov_deg": args.vertical_fov,
         "estimator": None if choice is None else dataclasses.asdict(choice),
-        "checkpoint_sha256": None if choice is None else sha256_of(resolve_checkpoint(choice.checkpoint)),
-        "scoring": dataclasses.asdict(_scoring(args)),
+        "checkpoint_sha256": None if choice is None else compute_sha256(resolve_checkpoint(choice.checkpoint)),
+        "scoring": dataclasses.asdict(_make_scoring_config(args)),
         "joints": args.dataset or "the heads of Anny's 163 bones, the pelvis first",
     }
 
 
-def _choice(args: argparse.Namespace) -> EstimatorChoice:
+def _make_choice(args: argparse.Namespace) -> EstimatorChoice:
     from multihmr2_ros.evaluation.bags import EstimatorChoice
 
     # Several workers share the cores.
     threads = args.threads or (1 if args.workers or args.scheduler else 0)
-    config = options.estimator_config(args)
+    config = options.make_estimator_config(args)
     return EstimatorChoice(str(args.checkpoint), args.device, args.precision, config, threads)
 
 
-def _scoring(args: argparse.Namespace) -> ScoringConfig:
+def _make_scoring_config(args: argparse.Namespace) -> ScoringConfig:
     from multihmr2_ros.evaluation.scoring import ScoringConfig
 
     return ScoringConfig(
@@ -349,28 +349,28 @@ def _scoring(args: argparse.Namespace) -> ScoringConfig:
     )
 
 
-def _require_report_packages(args: argparse.Namespace) -> None:
+def _check_report_packages(args: argparse.Namespace) -> None:
     if args.report:
-        from multihmr2_ros.evaluation.page import require_report_packages
+        from multihmr2_ros.evaluation.report_page import check_report_packages
 
-        require_report_packages()
+        check_report_packages()
 
 
 def _compare(args: argparse.Namespace) -> int:
     """Print the table of a comparison; with --out, write the report, the only file."""
-    from multihmr2_ros.evaluation.comparison import compare, comparison_table
+    from multihmr2_ros.evaluation.comparison import compare, format_comparison
 
     a, b = args.compare
     if args.inputs:
         raise UserError(f"--compare takes two result folders and no BAG; got {args.inputs[0]}, too")
     report = args.out / result_files.REPORT_FILE if args.out is not None and args.report else None
     if report is not None:
-        _require_report_packages(args)
+        _check_report_packages(args)
         result_files.refuse_existing([report] if report.exists() else [], [], overwrite=args.overwrite)
     comparisons = compare(a, b)
-    print(comparison_table(a, b, comparisons))
+    print(format_comparison(a, b, comparisons))
     if report is not None:
-        from multihmr2_ros.evaluation.page import write_comparison
+        from multihmr2_ros.evaluation.report_page import write_comparison
 
         options.make_folder(args.out)
         print(f"\n→ {write_comparison(args.out, a, b, comparisons)}")

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from multihmr2_ros.labeling.annotations import Annotations
-    from multihmr2_ros.placement import RelativeDepth
+    from multihmr2_ros.placement import RelativeDepthMap
 
 logger = logging.getLogger(__name__)
 
@@ -91,11 +91,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     _check(args)
-    depth_maps = open_depth_maps(args, _device(args) if args.depth_model is not None else "cpu")
-    annotations = _annotations(args)
+    depth_maps = open_depth_maps(args, _resolve_device(args) if args.depth_model is not None else "cpu")
+    annotations = _read_annotations(args)
     from tqdm import tqdm
 
-    from multihmr2_ros.labeling.bodies import Selection, label_bodies, save_bodies
+    from multihmr2_ros.labeling.bodies import FitSelection, label_bodies, save_bodies
     from multihmr2_ros.labeling.pose_prior import learn_pose_prior
 
     prior = learn_pose_prior(args.motions)
@@ -106,27 +106,27 @@ def run(args: argparse.Namespace) -> int:
             bar.total = total
             bar.update(done - bar.n)
 
-        selection = Selection(args.least_keypoints, args.most_error)
+        selection = FitSelection(args.least_keypoints, args.most_error)
         arrays, report = label_bodies(annotations, prior, selection, complete, progress)
     placed = ""
     if depth_maps is not None:
-        arrays, placed = _place(args, depth_maps, annotations, arrays)
+        arrays, placed = _place_bodies(args, depth_maps, annotations, arrays)
     save_bodies(args.out, arrays)
-    print(report.text())
+    print(report.to_text())
     print(placed, end="\n" if placed else "")
-    print(f"{args.out}: {len(arrays['image'])} bodies in {len(annotations.pictures)} images")
+    print(f"{args.out}: {len(arrays['image'])} bodies in {len(annotations.image_names)} images")
     if depth_maps is not None and depth_maps.missing:
         raise UserError(depth_maps.report())
     return 0
 
 
-def _device(args: argparse.Namespace) -> str:
+def _resolve_device(args: argparse.Namespace) -> str:
     from multihmr2_ros.network.inference import Runtime
 
     return Runtime(device=args.device).resolve().device
 
 
-def _place(
+def _place_bodies(
     args: argparse.Namespace, depth_maps: DepthMaps, annotations: Annotations, arrays: dict[str, NDArray[Any]]
 ) -> tuple[dict[str, NDArray[Any]], str]:
     """Place the bodies by depth maps; return their arrays, and one line for the terminal."""
@@ -135,17 +135,17 @@ def _place(
 
     sizes = {
         name: (int(width), int(height))
-        for name, (width, height) in zip(annotations.pictures, annotations.sizes, strict=True)
+        for name, (width, height) in zip(annotations.image_names, annotations.sizes, strict=True)
     }
     folder = args.images or (args.source if args.source.is_dir() else args.source.parent)
 
-    def find(name: str) -> NDArray[np.generic] | RelativeDepth | None:
+    def find(name: str) -> NDArray[np.generic] | RelativeDepthMap | None:
         width, height = sizes[name]
         stem = str(Path(name).with_suffix(""))
-        return depth_maps.of(stem, (height, width), lambda: read_image(folder / name, (width, height)))
+        return depth_maps.find_map(stem, (height, width), lambda: read_image(folder / name, (width, height)))
 
     arrays, report = place_bodies(arrays, sizes, find)
-    return arrays, report.text()
+    return arrays, report.to_text()
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -164,12 +164,12 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError(f"--most-error must be above 0, got {args.most_error:g}; 0.04 is 4 % of the box")
     if args.motions is not None and not args.motions.is_dir():
         raise UserError(f"--motions must be a folder, but {args.motions} is not one; check the path")
-    options.refuse_unwritable(args.out)
+    options.check_writable(args.out)
 
 
-def _annotations(args: argparse.Namespace) -> Annotations:
+def _read_annotations(args: argparse.Namespace) -> Annotations:
     """Read the people of a COCO file, or detect them in a folder of images."""
-    from multihmr2_ros.labeling.annotations import collect, read_coco
+    from multihmr2_ros.labeling.annotations import collect_annotations, read_coco
 
     fov = math.radians(args.vertical_fov)
     if args.source.is_file():
@@ -178,12 +178,12 @@ def _annotations(args: argparse.Namespace) -> Annotations:
 
     from multihmr2_ros.labeling.detection import PeopleDetector
     from multihmr2_ros.media.images import read_image
-    from multihmr2_ros.media.sources import images_in
+    from multihmr2_ros.media.sources import list_images
 
     names: list[str] = []
-    detect = PeopleDetector(args.detector, args.pose_estimator, _device(args))
+    detect = PeopleDetector(args.detector, args.pose_estimator, _resolve_device(args))
     sizes, persons = [], []
-    for path in tqdm(images_in(args.source), desc="images", unit="image", disable=None):
+    for path in tqdm(list_images(args.source), desc="images", unit="image", disable=None):
         try:
             image = read_image(path)
         except UserError as error:
@@ -194,4 +194,4 @@ def _annotations(args: argparse.Namespace) -> Annotations:
         sizes.append((image.shape[1], image.shape[0]))
     if not names:
         raise UserError(f"none of the images in {args.source} can be read; give others")
-    return collect(names, sizes, persons, fov)
+    return collect_annotations(names, sizes, persons, fov)

@@ -23,7 +23,7 @@ import sys
 from collections.abc import Sequence
 
 from multihmr2_ros import __version__
-from multihmr2_ros.cli.terminal import Terminated, ended_by_signals, make_streams_safe
+from multihmr2_ros.cli.terminal import Terminated, end_on_signals, make_streams_safe
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.hardware import make_threads_wait_passively
 from multihmr2_ros.media.files import remove_temporaries
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
         verb = verbs.add_parser(name, help=module.HELP, description=module.HELP)
         module.add_arguments(verb)
         verb.set_defaults(run=module.run)
-    if (refusal := _empty_argument(sys.argv[1:] if argv is None else argv)) is not None:
+    if (refusal := _check_empty_arguments(sys.argv[1:] if argv is None else argv)) is not None:
         print(f"multihmr2: {refusal}", file=sys.stderr)
         return 2
     args = parser.parse_args(argv)
@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     logging.getLogger("multihmr2_ros").setLevel(logging.INFO)
     make_threads_wait_passively()
     try:
-        with ended_by_signals():
+        with end_on_signals():
             status: int = args.run(args)
         return status
     except UserError as error:
@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
         remove_temporaries()
 
 
-def _empty_argument(argv: Sequence[str]) -> str | None:
+def _check_empty_arguments(argv: Sequence[str]) -> str | None:
     """Return an error message for an empty argument (an empty path would be the current folder), else None."""
     for before, argument in zip(["", *argv], argv, strict=False):
         if not argument.strip() or (argument.startswith("--") and argument.endswith("=")):

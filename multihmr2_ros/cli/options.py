@@ -60,7 +60,7 @@ def add_runtime(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def runtime(args: argparse.Namespace) -> Runtime:
+def make_runtime(args: argparse.Namespace) -> Runtime:
     """Convert the options of add_runtime to a resolved Runtime. Raises UserError before slow work begins."""
     from multihmr2_ros.network.inference import Runtime
 
@@ -84,7 +84,7 @@ def add_estimation(parser: argparse.ArgumentParser, *, mesh: str, mesh_help: str
     )  # fmt: skip
 
 
-def estimator_config(args: argparse.Namespace) -> EstimatorConfig:
+def make_estimator_config(args: argparse.Namespace) -> EstimatorConfig:
     """Convert the options of add_estimation to an EstimatorConfig. Raises UserError for invalid values."""
     from multihmr2_ros.estimator import EstimatorConfig
 
@@ -158,13 +158,13 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def refuse_same_names(paths: Iterable[Path]) -> None:
+def check_distinct_names(paths: Iterable[Path]) -> None:
     """Raise UserError if two inputs have the same name, because results are named after their input."""
-    from multihmr2_ros.media.sources import source_name
+    from multihmr2_ros.media.sources import make_source_name
 
     first: dict[str, Path] = {}
     for path in paths:
-        other = first.setdefault(source_name(path), path)
+        other = first.setdefault(make_source_name(path), path)
         if other is not path:
             raise UserError(
                 f"{other} and {path} would have results of the same name; rename one, or use a different --out for each"
@@ -185,7 +185,7 @@ def make_folder(folder: Path) -> None:
     probe.unlink()
 
 
-def refuse_unwritable(file: Path) -> None:
+def check_writable(file: Path) -> None:
     """Raise UserError if a file with this name exists or cannot be created."""
     from multihmr2_ros.media.files import atomic_path
 

@@ -40,24 +40,26 @@ class Requirement:
         return f"pip install {shlex.quote(self.name + self.version_range)}"
 
 
-def requirements() -> list[Requirement]:
+def list_requirements() -> list[Requirement]:
     """Read the requirements from the source tree, else pip's metadata, else the share folder of a colcon installation.
 
     Raises FileNotFoundError if there is none of these.
     """
-    source = _from_setup_cfg(Path(__file__).resolve().parents[2] / "setup.cfg")
+    source = _read_setup_cfg(Path(__file__).resolve().parents[2] / "setup.cfg")
     if source is not None:
         return source
     with contextlib.suppress(metadata.PackageNotFoundError):
-        return [_parsed(line) for line in metadata.requires("multihmr2_ros") or [] if _is_for_this_python(line)]
+        return [
+            _parse_requirement(line) for line in metadata.requires("multihmr2_ros") or [] if _is_for_this_python(line)
+        ]
     for prefix in filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)):
-        installed = _from_setup_cfg(Path(prefix, "share/multihmr2_ros/setup.cfg"))
+        installed = _read_setup_cfg(Path(prefix, "share/multihmr2_ros/setup.cfg"))
         if installed is not None:
             return installed
     raise FileNotFoundError("no list of requirements: neither pip metadata nor setup.cfg; install the package again")
 
 
-def _from_setup_cfg(path: Path) -> list[Requirement] | None:
+def _read_setup_cfg(path: Path) -> list[Requirement] | None:
     config = ConfigParser(interpolation=None)
     config.read(path, encoding="utf-8")
     if config.get("metadata", "name", fallback="") != "multihmr2_ros":
@@ -66,14 +68,14 @@ def _from_setup_cfg(path: Path) -> list[Requirement] | None:
     if config.has_section("options.extras_require"):
         lines |= config["options.extras_require"]
     return [
-        dataclasses.replace(_parsed(line), extra=extra)
+        dataclasses.replace(_parse_requirement(line), extra=extra)
         for extra, text in lines.items()
         for line in text.split("\n")
         if line and _is_for_this_python(line)
     ]
 
 
-def _parsed(line: str) -> Requirement:
+def _parse_requirement(line: str) -> Requirement:
     """Parse a requirement such as `name>=1,<2; extra == "test"`, as in this package's setup.cfg and pip metadata."""
     name_and_range, _, marker = line.partition(";")
     found = re.fullmatch(r"\s*([\w.-]+)(?:\[.*?\])?\s*\(?([^)]*)\)?\s*", name_and_range)
@@ -92,14 +94,14 @@ def _is_for_this_python(line: str) -> bool:
     return is_older == (found[1] == "<")
 
 
-def installed_version(name: str) -> str | None:
+def find_installed_version(name: str) -> str | None:
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
 
 
-def in_range(version: str | None, version_range: str) -> bool | None:
+def is_in_range(version: str | None, version_range: str) -> bool | None:
     """Return whether the version is in the range; None if that is unknown."""
     try:
         from packaging.specifiers import SpecifierSet

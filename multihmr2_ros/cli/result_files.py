@@ -73,7 +73,7 @@ class RunNames:
     def __contains__(self, name: str) -> bool:
         return name in self.fixed or (self._numbered is not None and self._numbered.fullmatch(name) is not None)
 
-    def shares_with(self, other: RunNames) -> bool:
+    def has_common_names(self, other: RunNames) -> bool:
         """Return whether both inputs could have a result of the same name."""
         if not self.fixed.isdisjoint(other.fixed):
             return True
@@ -82,7 +82,7 @@ class RunNames:
         examples = [names._example for names in (self, other) if names._numbered is not None]
         return any(name in self and name in other for name in (*self.fixed, *other.fixed, *examples))
 
-    def existing(self, folder: Path) -> list[Path]:
+    def find_existing(self, folder: Path) -> list[Path]:
         """Return the sorted files of a folder that have one of these names. Raises UserError if unreadable."""
         try:
             return sorted(folder / name for name in os.listdir(folder) if name in self)
@@ -99,15 +99,15 @@ def refuse_shared_names(named: Sequence[tuple[Path, RunNames]]) -> None:
         for name in names.fixed:
             other = owner.setdefault(name, path)
             if other is not path:
-                raise _shared(other, path)
+                raise _find_shared(other, path)
     numbered = [(path, names) for path, names in named if names._numbered is not None]
     for path, names in numbered:
         for other, others in named:
-            if other is not path and names.shares_with(others):
-                raise _shared(path, other)
+            if other is not path and names.has_common_names(others):
+                raise _find_shared(path, other)
 
 
-def _shared(first: Path, second: Path) -> UserError:
+def _find_shared(first: Path, second: Path) -> UserError:
     return UserError(
         f"{first} and {second} would have results of the same name; rename one, or use a different --out for each"
     )
@@ -127,16 +127,16 @@ def refuse_existing(existing: Sequence[Path], inputs: Iterable[Path], *, overwri
     """Raise UserError if results would replace an input, or any file without --overwrite."""
     if not existing:
         return
-    given = {_identity(path) for path in inputs if path.is_file()}
+    given = {_resolve_identity(path) for path in inputs if path.is_file()}
     for path in existing:
-        if path.is_file() and _identity(path) in given:
+        if path.is_file() and _resolve_identity(path) in given:
             raise UserError(f"a result would replace the input {path}; choose another folder with --out")
     if not overwrite:
         more = f" (and {len(existing) - 1} more results of that kind)" if len(existing) > 1 else ""
         raise UserError(f"{existing[0]} exists already{more}; choose another --out, or replace them with --overwrite")
 
 
-def _identity(path: Path) -> tuple[int, int]:
+def _resolve_identity(path: Path) -> tuple[int, int]:
     """Return device and inode, which are equal for two names of one file."""
     stat = path.stat()
     return stat.st_dev, stat.st_ino
@@ -151,23 +151,23 @@ def remove_results(paths: Iterable[Path]) -> None:
             raise UserError(f"cannot replace {path}: {error.strerror}; choose another --out") from error
 
 
-def existing_evaluation(out: Path, folders: Iterable[str], *, whole: bool) -> list[Path]:
+def find_existing_evaluation(out: Path, folders: Iterable[str], *, whole: bool) -> list[Path]:
     """Return the files of an earlier evaluation in `out` and in these folders of it; whole: in all of its folders."""
     chosen = ["", *folders]
     if whole:
         chosen += sorted(path.parent.name for name in ("frames.csv", "people.csv") for path in out.glob(f"*/{name}"))
-        chosen += _folders_of(out)
+        chosen += _list_folders(out)
     names = [out / name for name in SUMMARY_FILES]
     names += [out / folder / name for folder in dict.fromkeys(chosen) for name in EVALUATION_FILES]
     return [path for path in names if os.path.lexists(path)]
 
 
-def _folders_of(out: Path) -> list[str]:
+def _list_folders(out: Path) -> list[str]:
     """Return the folders of the sequences of an earlier evaluation, relative to `out`."""
     from multihmr2_ros.evaluation import results
 
     try:
-        folders = [str(each["folder"]) for each in results.read(out)["sequences"]]
+        folders = [str(each["folder"]) for each in results.read_results(out)["sequences"]]
     except (UserError, KeyError, TypeError):
         return []
     return [folder for folder in folders if not os.path.isabs(folder) and ".." not in Path(folder).parts]

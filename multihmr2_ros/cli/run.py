@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from multihmr2_ros.estimator import Estimator
     from multihmr2_ros.frame import Frame, IntrinsicsChoice
     from multihmr2_ros.media.rerun_output import RerunRecording, Viewer
-    from multihmr2_ros.media.rerun_recording import Surroundings
+    from multihmr2_ros.media.rerun_recording import FrameContext
     from multihmr2_ros.media.sources import FrameSource
     from multihmr2_ros.media.video import VideoWriter
     from multihmr2_ros.network.inference import Runtime
@@ -83,26 +83,26 @@ def run(args: argparse.Namespace) -> int:
     else:
         result_files.refuse_input_folder(args.out, args.inputs)
         options.make_folder(args.out)
-    runtime, intrinsics = options.runtime(args), options.intrinsics(args)
+    runtime, intrinsics = options.make_runtime(args), options.intrinsics(args)
     inputs, failed = [], False
     for path in args.inputs:
-        with _reported() as outcome:
+        with _ErrorReporter() as outcome:
             inputs.append((path, _open(path, args)))
         failed |= outcome.failed
-    named = [(path, result_files.RunNames(source, _kinds(source, chosen))) for path, source in inputs]
+    named = [(path, result_files.RunNames(source, _choose_kinds(source, chosen))) for path, source in inputs]
     result_files.refuse_shared_names(named)
-    existing = [file for _, names in named for file in names.existing(args.out)]
+    existing = [file for _, names in named for file in names.find_existing(args.out)]
     result_files.refuse_existing(existing, args.inputs, overwrite=args.overwrite)
     if not inputs:
         return 2
     depth_maps = open_depth_maps(args, runtime.device)
-    with _viewer(view) as viewer:
+    with _open_viewer(view) as viewer:
         estimator = _load(args, runtime)
         for path, source in inputs:
-            with _reported() as outcome, source:
+            with _ErrorReporter() as outcome, source:
                 _run_source(estimator, intrinsics, depth_maps, path, source, args.out, chosen, viewer)
             failed |= outcome.failed
-        with _reported() as outcome:
+        with _ErrorReporter() as outcome:
             if depth_maps is not None and depth_maps.missing:
                 raise UserError(depth_maps.report())
         failed |= outcome.failed
@@ -112,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
     return 2 if failed else 0
 
 
-def _kinds(source: FrameSource, chosen: tuple[str, ...] | None) -> tuple[str, ...]:
+def _choose_kinds(source: FrameSource, chosen: tuple[str, ...] | None) -> tuple[str, ...]:
     """Return the kinds of results of an input: the chosen ones, or its default."""
     return chosen if chosen is not None else (("params", "overlay") if source.fps is None else ("params", "video"))
 
@@ -135,7 +135,7 @@ def _open(path: Path, args: argparse.Namespace) -> FrameSource:
 def _load(args: argparse.Namespace, runtime: Runtime) -> Estimator:
     from multihmr2_ros.estimator import Estimator
 
-    return Estimator.load(args.checkpoint, args.device, config=options.estimator_config(args), runtime=runtime)
+    return Estimator.load(args.checkpoint, args.device, config=options.make_estimator_config(args), runtime=runtime)
 
 
 def _run_source(
@@ -154,12 +154,12 @@ def _run_source(
     """
     from tqdm import tqdm
 
-    is_video, kinds = source.fps is not None, _kinds(source, chosen)
+    is_video, kinds = source.fps is not None, _choose_kinds(source, chosen)
     frames = people_seen = 0
-    sizes = _SizeWatch(path, with_k=intrinsics.k is not None, with_video="video" in kinds)
+    sizes = _ImageSizeChecker(path, with_k=intrinsics.k is not None, with_video="video" in kinds)
     estimator.reset()
     with contextlib.ExitStack() as stack:
-        results = Results(out, source, kinds, estimator, stack, viewer)
+        results = ResultWriter(out, source, kinds, estimator, stack, viewer)
         bar = stack.enter_context(tqdm(source, total=source.frame_count, desc=path.name, unit="frame", disable=None))
         for frame in bar:
             if not is_video:
@@ -179,20 +179,20 @@ def _run_source(
         raise UserError(source.damage)
 
 
-class _SizeWatch:
+class _ImageSizeChecker:
     """Warns once of images of another size if --k or a video is used, which are for one size."""
 
     def __init__(self, path: Path, *, with_k: bool, with_video: bool) -> None:
         self._path, self._with_k, self._with_video = path, with_k, with_video
         self._first: tuple[int, ...] = ()
-        self._is_told = not (with_k or with_video)
+        self._is_reported = not (with_k or with_video)
 
     def check(self, frame: Frame) -> None:
         size = frame.image.shape[:2]
         self._first = self._first or size
-        if self._is_told or size == self._first:
+        if self._is_reported or size == self._first:
             return
-        self._is_told = True
+        self._is_reported = True
         text = (
             f"{self._path}: {frame.name} is {size[1]} x {size[0]} px, those before {self._first[1]} x {self._first[0]}"
         )
@@ -203,7 +203,7 @@ class _SizeWatch:
         logger.warning("%s", text)
 
 
-class Results:
+class ResultWriter:
     """Writes the results that --save lists, frame by frame. A video appears after the last frame."""
 
     def __init__(
@@ -231,34 +231,34 @@ class Results:
 
         if self._is_first:  # only now are the results of an earlier run removed
             names = result_files.RunNames(self._source, self._save)
-            result_files.remove_results(names.existing(self._folder))
+            result_files.remove_results(names.find_existing(self._folder))
             self._is_first = False
         if "rrd" in self._save or self._viewer is not None:
             self._record(frame, people)
         if "params" in self._save:
-            save_params(self._path(frame, "params"), people)
+            save_params(self._make_path(frame, "params"), people)
         if "mesh" in self._save:
-            save_meshes(self._path(frame, "mesh"), people, self._faces)
+            save_meshes(self._make_path(frame, "mesh"), people, self._faces)
         if "overlay" in self._save or "video" in self._save:
             drawn = draw_people(frame.image, people, self._faces, distort=frame.distort)
             if "overlay" in self._save:
-                save_image(self._path(frame, "overlay"), drawn)
+                save_image(self._make_path(frame, "overlay"), drawn)
             if "video" in self._save:
                 self._write_video(frame, drawn)
 
     def _record(self, frame: Frame, people: People) -> None:
         from multihmr2_ros.media.rerun_output import RerunRecording
-        from multihmr2_ros.media.rerun_recording import Rig, bone_pairs
+        from multihmr2_ros.media.rerun_recording import BodyTopology, find_bone_pairs
 
         if self._recording is None:
             body = self._estimator.body
-            rig = Rig(body.faces, body.template, bone_pairs(body.bone_labels, body.bone_parents))
+            rig = BodyTopology(body.faces, body.template, find_bone_pairs(body.bone_labels, body.bone_parents))
             path = self._folder / f"{self._source.name}{result_files.RECORDING_ENDING}" if "rrd" in self._save else None
             recording = RerunRecording(path, rig, self._viewer, self._source.name)
             self._recording = self._stack.enter_context(recording)
         self._recording.add(frame, people, _surroundings(frame))
 
-    def _path(self, frame: Frame, kind: str) -> Path:
+    def _make_path(self, frame: Frame, kind: str) -> Path:
         return self._folder / f"{frame.name}{result_files.FRAME_ENDINGS[kind]}"
 
     def _write_video(self, frame: Frame, drawn: NDArray[np.uint8]) -> None:
@@ -276,15 +276,15 @@ class Results:
         self._video.write(fit_image(drawn, *self._video_size), self._video_stamp)
 
 
-def _surroundings(frame: Frame) -> Surroundings:
+def _surroundings(frame: Frame) -> FrameContext:
     """Return what a Rerun recording shows beside people: the metric depth image and the camera's pose."""
     import numpy as np
 
-    from multihmr2_ros.depth import metres
-    from multihmr2_ros.media.rerun_recording import Surroundings
+    from multihmr2_ros.depth import depth_to_meters
+    from multihmr2_ros.media.rerun_recording import FrameContext
 
-    depth = frame.undistorted().depth
-    return Surroundings(metres(depth) if isinstance(depth, np.ndarray) else None, frame.camera_pose)
+    depth = frame.undistort().depth
+    return FrameContext(depth_to_meters(depth) if isinstance(depth, np.ndarray) else None, frame.camera_pose)
 
 
 def _parse_view(args: argparse.Namespace, chosen: tuple[str, ...] | None) -> tuple[str, int] | None:
@@ -301,7 +301,7 @@ def _parse_view(args: argparse.Namespace, chosen: tuple[str, ...] | None) -> tup
 
 
 @contextlib.contextmanager
-def _viewer(view: tuple[str, int] | None) -> Iterator[Viewer | None]:
+def _open_viewer(view: tuple[str, int] | None) -> Iterator[Viewer | None]:
     if view is None:
         yield None
         return
@@ -326,7 +326,7 @@ def _parse_save(text: str | None) -> tuple[str, ...] | None:
     return kinds
 
 
-class _reported(contextlib.AbstractContextManager["_reported"]):
+class _ErrorReporter(contextlib.AbstractContextManager["_ErrorReporter"]):
     """Prints the UserError of one input, so that the others go on."""
 
     failed = False

@@ -155,7 +155,7 @@ def _make_scene_options(args: argparse.Namespace) -> SceneOptions:
 
 def _list_targets(args: argparse.Namespace) -> list[tuple[int, Path]]:
     """Return the seeds with the paths to write; raise UserError before the slow part if one cannot be written."""
-    from multihmr2_ros.media.files import cannot_write
+    from multihmr2_ros.media.files import describe_write_error
 
     if args.out.exists():
         raise UserError(f"{args.out} exists already; choose another name, or remove it first")
@@ -168,7 +168,7 @@ def _list_targets(args: argparse.Namespace) -> list[tuple[int, Path]]:
     try:
         args.out.mkdir()
     except OSError as error:
-        raise cannot_write(args.out, error) from error
+        raise describe_write_error(args.out, error) from error
     suffix = ".mcap" if args.kind == "bag" else ""
     seeds = range(args.seed, args.seed + args.sequences)
     return [(seed, args.out / f"seed_{seed:07d}{suffix}") for seed in seeds]

@@ -26,10 +26,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from multihmr2_ros.bags.camera import BASE_FRAME, CAMERA_FRAME, DEPTH_INFO, ODOM_FRAME, CameraBag, Link, camera_header
+from multihmr2_ros.bags.camera import (
+    BASE_FRAME,
+    CAMERA_FRAME,
+    DEPTH_INFO,
+    ODOM_FRAME,
+    CameraBag,
+    Link,
+    make_camera_header,
+)
 from multihmr2_ros.bags.writing import BagWriter
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.media.files import cannot_write, temporary_beside
+from multihmr2_ros.media.files import describe_write_error, make_temporary_path
 from multihmr2_ros.messages.content import HumanArrayContent
 from multihmr2_ros.messages.people_content import Timing, people_to_content
 from multihmr2_ros.simulation.sequence import SimulatedFrame
@@ -82,7 +90,7 @@ def make_truth_content(frame: SimulatedFrame, time_ns: int) -> HumanArrayContent
     rows = {person_id: row for row, person_id in enumerate(frame.labels.person_id.tolist())}
     corners = frame.labels.visible_box[[rows[track_id] for track_id in people.track_id.tolist()]]
     x0, y0, x1, y1 = np.nan_to_num(corners).astype(np.int64).T
-    content = people_to_content(people, camera_header(time_ns), Timing(), with_vertices=True)
+    content = people_to_content(people, make_camera_header(time_ns), Timing(), with_vertices=True)
     return dataclasses.replace(
         content,
         box=np.stack([x0, y0, y1 - y0, x1 - x0], axis=1),
@@ -100,13 +108,13 @@ class FolderOutput:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path, self._temporary = path, temporary_beside(path)
+        self._path, self._temporary = path, make_temporary_path(path)
         refuse_existing(path)
         self._count = 0
         try:
             self._temporary.mkdir()
         except OSError as error:
-            raise cannot_write(path, error) from error
+            raise describe_write_error(path, error) from error
 
     def write(self, frame: SimulatedFrame, depth_mm: Depth) -> None:
         stem = f"{self._count:06d}"
@@ -127,7 +135,7 @@ class FolderOutput:
             if depth_mm is not None:
                 self._write_png(f"{stem}_depth.png", depth_mm)
         except OSError as error:
-            raise cannot_write(self._path, error) from error
+            raise describe_write_error(self._path, error) from error
         self._count += 1
 
     def _write_png(self, name: str, pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> None:
@@ -144,7 +152,7 @@ class FolderOutput:
                 refuse_existing(self._path)
                 os.replace(self._temporary, self._path)
         except OSError as problem:
-            raise cannot_write(self._path, problem) from problem
+            raise describe_write_error(self._path, problem) from problem
         finally:
             shutil.rmtree(self._temporary, ignore_errors=True)
 

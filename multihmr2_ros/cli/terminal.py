@@ -41,7 +41,7 @@ class Terminated(SystemExit):
 
 
 @contextlib.contextmanager
-def ended_by_signals() -> Iterator[None]:
+def end_on_signals() -> Iterator[None]:
     """Raise Terminated at the first SIGTERM or SIGHUP in the block. Ignored signals (nohup) stay ignored."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -67,7 +67,7 @@ def ended_by_signals() -> Iterator[None]:
 def make_streams_safe() -> None:
     """Make writing to the terminal safe in any encoding, and with a closed standard error."""
     _fill_closed_descriptors()
-    codecs.register_error(ERROR_HANDLER, _in_ascii)
+    codecs.register_error(ERROR_HANDLER, _replace_with_ascii)
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:  # closed; sys.__stderr__ is what tqdm and logging look for, too
             stream: IO[str] = open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8")  # noqa: SIM115
@@ -77,10 +77,10 @@ def make_streams_safe() -> None:
             with contextlib.suppress(OSError, ValueError):
                 stream.reconfigure(errors=ERROR_HANDLER)
     if isinstance(sys.stderr, io.TextIOWrapper) and sys.stderr is sys.__stderr__:  # not a replacement that captures it
-        sys.stderr = _Unfailing(sys.stderr)
+        sys.stderr = _TolerantStream(sys.stderr)
 
 
-class _Unfailing:
+class _TolerantStream:
     """Stream that ignores write errors, such as those after its reader has ended."""
 
     def __init__(self, stream: IO[str]) -> None:
@@ -113,7 +113,7 @@ def _fill_closed_descriptors() -> None:
                     os.close(opened)
 
 
-def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+def _replace_with_ascii(error: UnicodeError) -> tuple[str, int]:
     """Replace letters that cannot be encoded: known signs by their usual ASCII form, others by \\uXXXX."""
     if not isinstance(error, UnicodeEncodeError):
         raise error

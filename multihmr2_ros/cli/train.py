@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from multihmr2_ros.network.config import NetworkConfig
     from multihmr2_ros.training.config import TrainingConfig
     from multihmr2_ros.training.data import SampleSource
-    from multihmr2_ros.training.rendering import PoolConfig
+    from multihmr2_ros.training.rendering import RenderCacheConfig
 
 HELP = "train a network on rendered people, and on datasets you own"
 
@@ -211,20 +211,20 @@ def _add_features(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from multihmr2_ros.training.lifting import LiftingConfig
-    from multihmr2_ros.training.session import Session, features_only, render_only, train
+    from multihmr2_ros.training.session import Session, fill_render_cache, train, write_features
     from multihmr2_ros.weights import resolve_checkpoint
 
     render_cache = _render_cache(args)
     if args.render_only:
         if render_cache is None:
             raise UserError("--render-only needs --cache, the folder to fill")
-        print(render_only(render_cache, args.images, args.render_workers))
+        print(fill_render_cache(render_cache, args.images, args.render_workers))
         return 0
     if args.out is None and not args.features_only:
         raise UserError("--out is missing: the folder for the run's state, weights, log and curves")
     start_from = None if args.start_from is None else resolve_checkpoint(args.start_from)
     reference = None if args.consistency_with is None else resolve_checkpoint(args.consistency_with)
-    network = _network(args, start_from)
+    network = _make_network_config(args, start_from)
     if args.features and args.encoder_rate:
         raise UserError("--features need a frozen encoder; add --encoder-rate 0")
     lifting = None
@@ -233,13 +233,13 @@ def run(args: argparse.Namespace) -> int:
     session = Session(
         out=args.out,
         network=network,
-        training=_training(args, network, consistency=reference is not None),
+        training=_make_training_config(args, network, consistency=reference is not None),
         render_cache=render_cache,
         render_workers=args.render_workers,
-        datasets=_datasets(args),
+        datasets=_open_datasets(args),
         render_share=args.render_share,
         start_from=start_from,
-        encoder_weights=_encoder_weights(args, network),
+        encoder_weights=_resolve_encoder_weights(args, network),
         features=tuple(args.features),
         lifting=lifting,
         consistency_with=reference,
@@ -250,13 +250,13 @@ def run(args: argparse.Namespace) -> int:
     if args.features_only:
         if not args.features or args.batches < 1:
             raise UserError("--features-only needs --features, the folder to fill, and at least 1 of --batches")
-        print(features_only(session, args.batches))
+        print(write_features(session, args.batches))
         return 0
     print(train(session))
     return 0
 
 
-def _encoder_weights(args: argparse.Namespace, network: NetworkConfig) -> Path | None:
+def _resolve_encoder_weights(args: argparse.Namespace, network: NetworkConfig) -> Path | None:
     from multihmr2_ros.weights import resolve_checkpoint
 
     if network.encoder == "vit":
@@ -268,13 +268,13 @@ def _encoder_weights(args: argparse.Namespace, network: NetworkConfig) -> Path |
     return resolve_checkpoint("nano")
 
 
-def _network(args: argparse.Namespace, start_from: Path | None) -> NetworkConfig:
+def _make_network_config(args: argparse.Namespace, start_from: Path | None) -> NetworkConfig:
     from multihmr2_ros.network import checkpoint
     from multihmr2_ros.network.config import NetworkConfig
     from multihmr2_ros.training.config import NETWORKS
 
     if start_from is not None:
-        return checkpoint.load(start_from).config
+        return checkpoint.load_network(start_from).config
     if args.network in NETWORKS:
         return NETWORKS[args.network]
     try:
@@ -289,15 +289,15 @@ def _network(args: argparse.Namespace, start_from: Path | None) -> NetworkConfig
     return NetworkConfig.from_dict(sizes)
 
 
-def _training(args: argparse.Namespace, network: NetworkConfig, *, consistency: bool) -> TrainingConfig:
+def _make_training_config(args: argparse.Namespace, network: NetworkConfig, *, consistency: bool) -> TrainingConfig:
     from multihmr2_ros.training.augmentation import NO_AUGMENTATION, AugmentationConfig
     from multihmr2_ros.training.config import TrainingConfig
     from multihmr2_ros.training.data import BatchConfig
     from multihmr2_ros.training.losses import LossConfig
     from multihmr2_ros.training.matching import MatchingConfig
-    from multihmr2_ros.training.optimizer import OptimisationConfig
+    from multihmr2_ros.training.optimizer import OptimizerConfig
 
-    weights = _numbers(args.loss, LossConfig(), "--loss")
+    weights = _parse_numbers(args.loss, LossConfig(), "--loss")
     if consistency and not weights.keys() & {"consistency_pose", "consistency_joints"}:
         weights |= {"consistency_pose": 4.0, "consistency_joints": 8.0}
     losses = LossConfig(**weights, matching=MatchingConfig(args.matching))
@@ -305,7 +305,7 @@ def _training(args: argparse.Namespace, network: NetworkConfig, *, consistency: 
     if args.augmentation == ["none=1"]:
         augmentation = NO_AUGMENTATION
     else:
-        augmentation = AugmentationConfig(**_numbers(args.augmentation, augmentation, "--augmentation"))
+        augmentation = AugmentationConfig(**_parse_numbers(args.augmentation, augmentation, "--augmentation"))
     return TrainingConfig(
         steps=args.steps,
         ema_decay=args.ema_decay,
@@ -320,14 +320,14 @@ def _training(args: argparse.Namespace, network: NetworkConfig, *, consistency: 
         threads=args.threads,
         batch=BatchConfig(
             batch_size=args.batch_size,
-            image_size=_input_size(args, network),
+            image_size=_choose_input_size(args, network),
             patch_size=network.patch_size,
             k_given=args.k_given,
             track_feature_width=network.track_feature_width if losses.track_feature else 0,
             sam2_features=args.sam2 is not None,
             augmentation=augmentation,
         ),
-        optimisation=OptimisationConfig(
+        optimisation=OptimizerConfig(
             learning_rate=args.learning_rate,
             encoder_factor=args.encoder_rate,
             weight_decay=args.weight_decay,
@@ -338,7 +338,7 @@ def _training(args: argparse.Namespace, network: NetworkConfig, *, consistency: 
     )
 
 
-def _input_size(args: argparse.Namespace, network: NetworkConfig) -> int:
+def _choose_input_size(args: argparse.Namespace, network: NetworkConfig) -> int:
     """Return the longest side of training inputs, px: the network's, or a smaller one. Raises UserError otherwise."""
     if args.input_size is None:
         return network.image_size
@@ -350,7 +350,7 @@ def _input_size(args: argparse.Namespace, network: NetworkConfig) -> int:
     return int(args.input_size)
 
 
-def _numbers(texts: list[str], defaults: Any, option: str) -> dict[str, Any]:
+def _parse_numbers(texts: list[str], defaults: Any, option: str) -> dict[str, Any]:
     """Parse NAME=NUMBER texts as values of a configuration's numeric fields. Raises UserError naming the option."""
     names = [name for name, value in vars(defaults).items() if isinstance(value, float | int)]
     values: dict[str, Any] = {}
@@ -365,9 +365,9 @@ def _numbers(texts: list[str], defaults: Any, option: str) -> dict[str, Any]:
     return values
 
 
-def _render_cache(args: argparse.Namespace) -> PoolConfig | None:
+def _render_cache(args: argparse.Namespace) -> RenderCacheConfig | None:
     from multihmr2_ros.simulation.scene import SceneOptions
-    from multihmr2_ros.training.rendering import PoolConfig
+    from multihmr2_ros.training.rendering import RenderCacheConfig
 
     if args.cache is None:
         if args.render_workers:
@@ -381,15 +381,21 @@ def _render_cache(args: argparse.Namespace) -> PoolConfig | None:
         if folder is not None and not folder.is_dir():
             raise UserError(f"--{name} must be a folder, but {folder} is not one; check the path")
     scene = SceneOptions(width=width, height=height, people=tuple(args.people), **folders)
-    return PoolConfig(args.cache, scene, args.cache_images, args.held_out_images, args.sam2)
+    return RenderCacheConfig(args.cache, scene, args.cache_images, args.held_out_images, args.sam2)
 
 
-def _datasets(args: argparse.Namespace) -> tuple[SampleSource, ...]:
-    from multihmr2_ros.training.readers import BedlamReader, CocoReader, EmptyImageReader, Kept, PseudoTruthReader
+def _open_datasets(args: argparse.Namespace) -> tuple[SampleSource, ...]:
+    from multihmr2_ros.training.readers import (
+        BedlamReader,
+        CocoReader,
+        EmptyImageReader,
+        PseudoTruthReader,
+        TrainingSplit,
+    )
 
     if not 0 <= args.hold_out < 1:
         raise UserError(f"--hold-out must be a share from 0 to below 1, got {args.hold_out}")
     kinds = ((CocoReader, args.coco), (BedlamReader, args.bedlam), (PseudoTruthReader, args.pseudo_truth))
     readers = [reader(images, labels) for reader, given in kinds for images, labels in given]
-    kept = [Kept(reader, args.hold_out) for reader in readers]
+    kept = [TrainingSplit(reader, args.hold_out) for reader in readers]
     return (*kept, *(EmptyImageReader(folder) for folder in args.empty_images))

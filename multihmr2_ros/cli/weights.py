@@ -67,24 +67,26 @@ def _list(args: argparse.Namespace) -> int:
         rows.append(
             (
                 weights.name,
-                _state(weights),
-                registry.size_text(weights.size_bytes),
+                _describe_state(weights),
+                registry.format_size(weights.size_bytes),
                 weights.license_name + ("" if weights.commercial_use else " (non-commercial)"),
                 weights.sha256[:12],
-                str(weights.path()) if weights.is_here() else f"`multihmr2 weights fetch {weights.name}` downloads it",
+                str(weights.path())
+                if weights.is_downloaded()
+                else f"`multihmr2 weights fetch {weights.name}` downloads it",
             )
         )
-    print(_table(rows))
+    print(_format_table(rows))
     return 0
 
 
-def _state(weights: Weights) -> str:
-    if not weights.is_here():
+def _describe_state(weights: Weights) -> str:
+    if not weights.is_downloaded():
         return "not here"
     return "bundled" if weights.bundled else "fetched"
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
+def _format_table(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
@@ -92,21 +94,21 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _fetch(args: argparse.Namespace) -> int:
-    weights = registry.weights_named(args.name)
+    weights = registry.find_weights(args.name)
     if weights.url is None:
         print(f"{weights.name} is part of the package: there is nothing to fetch")
         return 0
-    from multihmr2_ros.weights.fetch import fetch, fetched_file
+    from multihmr2_ros.weights.fetch import fetch_weights, find_fetched_file
 
-    folder = registry.weights_folder() if args.to is None else args.to.expanduser()
-    here = fetched_file(weights, folder)
+    folder = registry.find_weights_folder() if args.to is None else args.to.expanduser()
+    here = find_fetched_file(weights, folder)
     if here is not None:
         print(f"{weights.name} is already present, with the correct SHA-256: {here}")
         return 0
     _require_license(weights, args.accept_license)
-    print(f"fetching {weights.url} ({registry.size_text(weights.size_bytes)}) to {folder}", flush=True)
+    print(f"fetching {weights.url} ({registry.format_size(weights.size_bytes)}) to {folder}", flush=True)
     try:
-        path = fetch(weights, folder)
+        path = fetch_weights(weights, folder)
     except KeyboardInterrupt:
         print("\nthe partial download is kept: repeat the command to continue it", file=sys.stderr)
         raise
@@ -133,21 +135,21 @@ def _require_license(weights: Weights, accepted: bool) -> None:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    names = args.files or [weights.name for weights in registry.REGISTRY if weights.is_here()]
+    names = args.files or [weights.name for weights in registry.REGISTRY if weights.is_downloaded()]
     if not names:
         raise UserError("there is nothing to verify: no checkpoint is on this machine (`multihmr2 weights list`)")
     paths = [registry.resolve_checkpoint(name) for name in names]  # all of them, before the long work begins
     all_ok = True
     for name, path in zip(names, paths, strict=True):
-        ok, verdict = _verdict(name, path)
+        ok, verdict = _verify_file(name, path)
         all_ok = all_ok and ok
         print(f"{verdict}  {path}", flush=True)
     return 0 if all_ok else 2
 
 
-def _verdict(name: str, path: Path) -> tuple[bool, str]:
+def _verify_file(name: str, path: Path) -> tuple[bool, str]:
     """Return whether the file is a known checkpoint and matches its name, and the line to print."""
-    actual = registry.sha256_of(path)
+    actual = registry.compute_sha256(path)
     claimed = next((known for known in registry.REGISTRY if name == known.name or path.name == known.file_name), None)
     found = next((known for known in registry.REGISTRY if known.sha256 == actual), None)
     if claimed is not None and claimed is not found:
@@ -161,8 +163,8 @@ def _convert(args: argparse.Namespace) -> int:
     if args.target.suffix != ".safetensors":
         raise UserError(f"expected an output file that ends in .safetensors, got {str(args.target)!r}")
     source = registry.resolve_checkpoint(args.source)
-    from multihmr2_ros.network.checkpoint import convert
+    from multihmr2_ros.network.checkpoint import convert_weights
 
-    convert(source, args.target, allow_pickle=args.accept_risk)
+    convert_weights(source, args.target, allow_pickle=args.accept_risk)
     print(f"wrote {args.target}")
     return 0

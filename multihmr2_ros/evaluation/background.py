@@ -23,11 +23,11 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 Item = TypeVar("Item")
-AHEAD = 4  # images in memory on either side
+READ_AHEAD_ITEMS = 4  # images in memory on either side
 POLL_S = 0.1
 
 
-def read_ahead(items: Iterable[Item], size: int = AHEAD) -> Generator[Item, None, None]:
+def read_ahead(items: Iterable[Item], size: int = READ_AHEAD_ITEMS) -> Generator[Item, None, None]:
     """Yield the items, produced in a thread at most `size` ahead. Errors are raised in their place in the order."""
     waiting: queue.Queue[tuple[str, Any]] = queue.Queue(size)
     is_stopped = threading.Event()
@@ -74,7 +74,7 @@ class WriteBehind(Generic[Item]):
     """Calls a function with each item, in order, in a thread. As a context manager, it waits for all items at the end;
     the next call of put, or the end, raises errors of the function."""
 
-    def __init__(self, function: Callable[[Item], None], size: int = AHEAD) -> None:
+    def __init__(self, function: Callable[[Item], None], size: int = READ_AHEAD_ITEMS) -> None:
         self._function = function
         self._waiting: queue.Queue[tuple[bool, Any]] = queue.Queue(size)
         self._error: BaseException | None = None

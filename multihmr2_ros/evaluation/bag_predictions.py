@@ -23,7 +23,7 @@ from typing import Any
 from multihmr2_ros.bags.humans import HUMAN_ARRAY, HUMANS_TOPIC, TRUTH_TOPIC, human_array_to_cdr
 from multihmr2_ros.bags.stamps import NS
 from multihmr2_ros.bags.writing import BagWriter
-from multihmr2_ros.evaluation.moments import Moment
+from multihmr2_ros.evaluation.evaluation_frames import EvaluationFrame
 from multihmr2_ros.media.files import atomic_path
 from multihmr2_ros.messages.content import HeaderContent
 from multihmr2_ros.messages.people_content import Timing, people_to_content
@@ -38,14 +38,14 @@ class PredictionBag:
         temporary = stack.enter_context(atomic_path(path, keep_suffix=True))
         self._writer = stack.enter_context(BagWriter(temporary))
 
-    def add(self, index: int, moment: Moment, people: People, score: Any) -> None:
-        source = moment.source
-        header = HeaderContent(*divmod(moment.stamp_ns, NS), source.frame_id)
+    def add(self, index: int, eval_frame: EvaluationFrame, people: People, score: Any) -> None:
+        source = eval_frame.source
+        header = HeaderContent(*divmod(eval_frame.stamp_ns, NS), source.frame_id)
         content = people_to_content(
             people, header, Timing(), with_vertices=bool(people.vertices.shape[1] < 1000),
-            fixed_frame="" if moment.frame is None else moment.frame.fixed_frame,
+            fixed_frame="" if eval_frame.frame is None else eval_frame.frame.fixed_frame,
         )  # fmt: skip
         data = human_array_to_cdr(content)
-        self._writer.write(HUMANS_TOPIC, HUMAN_ARRAY, data, max(moment.stamp_ns, 0))
+        self._writer.write(HUMANS_TOPIC, HUMAN_ARRAY, data, max(eval_frame.stamp_ns, 0))
         if source.truth is not None:
-            self._writer.write(TRUTH_TOPIC, HUMAN_ARRAY, source.truth.data, max(moment.stamp_ns, 0))
+            self._writer.write(TRUTH_TOPIC, HUMAN_ARRAY, source.truth.data, max(eval_frame.stamp_ns, 0))

@@ -29,41 +29,41 @@ from multihmr2_ros.bags.frames import COMPRESSED, RAW, BagSource
 from multihmr2_ros.bags.humans import (
     HUMANS_TOPIC,
     TRUTH_TOPIC,
-    BagHumans,
     HumansMessage,
-    image_size,
-    recorded_image_size,
+    HumansReader,
+    estimate_image_size,
+    find_recorded_image_size,
 )
 from multihmr2_ros.bags.reading import BagMessage, BagReader, is_bag
 from multihmr2_ros.bags.recorded_people import people_from_human_array
 from multihmr2_ros.bags.stamps import NS
-from multihmr2_ros.bags.transforms import Transforms
+from multihmr2_ros.bags.transforms import BagTransforms
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.evaluation.moments import Moment
+from multihmr2_ros.evaluation.evaluation_frames import EvaluationFrame
 from multihmr2_ros.frame import Frame
-from multihmr2_ros.media.sources import source_name
+from multihmr2_ros.media.sources import make_source_name
 from multihmr2_ros.people import People
-from multihmr2_ros.transform_tree import frame_name
+from multihmr2_ros.transform_tree import normalize_frame_name
 
 logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class MessageContext:
     """The TF frame of a moment's image, and its truth as recorded, from which a bag of predictions is written."""
 
     frame_id: str
     truth: BagMessage | None
 
 
-class Truth:
+class GroundTruthReader:
     """Reads the true people of a bag, in the camera's frame. where: a topic of the bag, or another bag."""
 
     def __init__(self, path: Path, where: str) -> None:
         other = None if where.startswith("/") and not is_bag(Path(where)) else Path(where)
         self._path = other or path
-        self._humans = BagHumans(self._path, TRUTH_TOPIC if other else where)
-        self._transforms: dict[tuple[str, str], Transforms] = {}
+        self._humans = HumansReader(self._path, TRUTH_TOPIC if other else where)
+        self._transforms: dict[tuple[str, str], BagTransforms] = {}
         self._sizes: dict[str, tuple[int, int] | None] = {}
         self._bag = path
 
@@ -73,16 +73,16 @@ class Truth:
         return None if found is None else (self.people(found, frame_id, k), found)
 
     def people(self, found: HumansMessage, frame_id: str, k: NDArray[np.float64] | None) -> People:
-        people = people_from_human_array(found.decoded, image_size(found.decoded, self._size(found)))
+        people = people_from_human_array(found.decoded, estimate_image_size(found.decoded, self._size(found)))
         if people.k[0, 0] <= 0 and k is not None:
             people = dataclasses.replace(people, k=k)
-        source, target = frame_name(found.decoded.header.frame_id), frame_name(frame_id)
-        return people if source == target else moved(people, self._transform(target, source, found.stamp_ns))
+        source, target = normalize_frame_name(found.decoded.header.frame_id), normalize_frame_name(frame_id)
+        return people if source == target else move_people(people, self._find_transform(target, source, found.stamp_ns))
 
     def _size(self, found: HumansMessage) -> tuple[int, int] | None:
         frame_id = found.decoded.header.frame_id
         if frame_id not in self._sizes:
-            self._sizes[frame_id] = recorded_image_size(self._bag, frame_id)
+            self._sizes[frame_id] = find_recorded_image_size(self._bag, frame_id)
         return self._sizes[frame_id]
 
     def messages(self) -> Iterator[HumansMessage]:
@@ -94,11 +94,11 @@ class Truth:
     def close(self) -> None:
         self._humans.close()
 
-    def _transform(self, target: str, source: str, stamp_ns: int) -> NDArray[np.float64]:
+    def _find_transform(self, target: str, source: str, stamp_ns: int) -> NDArray[np.float64]:
         if (target, source) not in self._transforms:
             if not (target and source):
                 raise UserError(f"the truth is in frame {source!r} and the images in {target!r}; name both in the bag")
-            self._transforms[target, source] = Transforms(self._bag, target, source)
+            self._transforms[target, source] = BagTransforms(self._bag, target, source)
         return self._transforms[target, source].target_from_source(stamp_ns)
 
 
@@ -112,13 +112,13 @@ class BagSequence:
     """
 
     def __init__(self, path: Path, truth: str = TRUTH_TOPIC, **frame_options: Any) -> None:
-        self.name = source_name(path)
+        self.name = make_source_name(path)
         self.problems: list[str] = []
         self._path, self._where = path, truth
         self._source = BagSource(path, **frame_options)
-        self.fps, self.moment_count = self._source.fps, self._source.frame_count
+        self.fps, self.eval_frame_count = self._source.fps, self._source.frame_count
 
-    def __iter__(self) -> Iterator[Moment]:
+    def __iter__(self) -> Iterator[EvaluationFrame]:
         self.problems.clear()
         truth = self._open_truth()
         matched, has_stamps = 0, False
@@ -134,7 +134,7 @@ class BagSequence:
                     except UserError as error:
                         self.problems.append(str(error))
                 matched += found is not None
-                yield self._moment(frame, header.frame_id, stamp_ns or round(frame.stamp * NS), found)
+                yield self._make_frame(frame, header.frame_id, stamp_ns or round(frame.stamp * NS), found)
         finally:
             self._source.close()
             if truth is not None:
@@ -144,46 +144,48 @@ class BagSequence:
             self.problems.append(f"{self._path}: none of the images {reason}; record both from one clock")
         if self._source.damage:
             self.problems.append(self._source.damage)
-        self.problems[:] = _summed_up(self.problems)
+        self.problems[:] = _summarize_problems(self.problems)
 
-    def _open_truth(self) -> Truth | None:
+    def _open_truth(self) -> GroundTruthReader | None:
         try:
-            return Truth(self._path, self._where)
+            return GroundTruthReader(self._path, self._where)
         except UserError as error:
             self.problems.append(f"{error}; only what needs no truth is measured")
             return None
 
-    def _moment(self, frame: Frame, frame_id: str, stamp_ns: int, found: tuple[People, HumansMessage] | None) -> Moment:
+    def _make_frame(
+        self, frame: Frame, frame_id: str, stamp_ns: int, found: tuple[People, HumansMessage] | None
+    ) -> EvaluationFrame:
         people, message = found or (None, None)
-        source = Source(frame_id, message.recorded if message is not None else None)
-        return Moment(stamp_ns=stamp_ns, frame=frame, truth=people, source=source)
+        source = MessageContext(frame_id, message.recorded if message is not None else None)
+        return EvaluationFrame(stamp_ns=stamp_ns, frame=frame, truth=people, source=source)
 
 
-class RecordedSequence:
+class RecordedPeopleSequence:
     """Makes moments of people that a live run recorded. A stamp with truth and without message counts as misses."""
 
     fps: float | None = None
 
     def __init__(self, path: Path, truth: str = TRUTH_TOPIC, humans: str = HUMANS_TOPIC) -> None:
-        self.name = source_name(path)
+        self.name = make_source_name(path)
         self.problems: list[str] = []
         self._path, self._where, self._topic = path, truth, humans
-        with BagHumans(path, humans) as recorded:
-            self.moment_count: int | None = len(recorded)
+        with HumansReader(path, humans) as recorded:
+            self.eval_frame_count: int | None = len(recorded)
 
-    def __iter__(self) -> Iterator[Moment]:
+    def __iter__(self) -> Iterator[EvaluationFrame]:
         self.problems.clear()
         try:
-            truth = Truth(self._path, self._where)
+            truth = GroundTruthReader(self._path, self._where)
         except UserError as error:
             self.problems.append(f"{error}; only what needs no truth is measured")
-            with BagHumans(self._path, self._topic) as recorded:
-                size = recorded_image_size(self._path, _frame_of(self._path, self._topic))
-                yield from (_recorded(each, None, 0, size) for each in recorded.all() if any(each.decoded.k))
+            with HumansReader(self._path, self._topic) as recorded:
+                size = find_recorded_image_size(self._path, _find_frame_id(self._path, self._topic))
+                yield from (_make_recorded_frame(each, None, 0, size) for each in recorded.all() if any(each.decoded.k))
             return
-        with BagHumans(self._path, self._topic) as recorded:
-            frame_id, dropped, matched = _frame_of(self._path, self._topic), 0, 0
-            size = recorded_image_size(self._path, frame_id)
+        with HumansReader(self._path, self._topic) as recorded:
+            frame_id, dropped, matched = _find_frame_id(self._path, self._topic), 0, 0
+            size = find_recorded_image_size(self._path, frame_id)
             for true in truth.messages():
                 try:
                     people = truth.people(true, frame_id, None)
@@ -192,16 +194,18 @@ class RecordedSequence:
                     continue
                 found = recorded.at(true.stamp_ns)
                 if found is None or not any(found.decoded.k):
-                    yield Moment(true.stamp_ns, people=people.select(np.zeros(len(people), bool)), truth=people)
+                    yield EvaluationFrame(
+                        true.stamp_ns, people=people.select(np.zeros(len(people), bool)), truth=people
+                    )
                     continue
                 matched += 1
                 new = max(0, int(found.decoded.dropped_frames) - dropped)
                 dropped = int(found.decoded.dropped_frames)
-                yield _recorded(found, people, new, size)
+                yield _make_recorded_frame(found, people, new, size)
         truth.close()
         if not matched:
             self.problems.append(f"{self._path}: no message on {self._topic} has a stamp of the truth")
-        self.problems[:] = _summed_up(self.problems)
+        self.problems[:] = _summarize_problems(self.problems)
 
 
 def has_images(path: Path) -> bool:
@@ -214,7 +218,7 @@ def has_topic(path: Path, topic: str) -> bool:
         return topic in bag.topics
 
 
-def moved(people: People, pose: NDArray[np.float64]) -> People:
+def move_people(people: People, pose: NDArray[np.float64]) -> People:
     """Transform people to another frame of reference. pose (4, 4): from their frame to the other one."""
     turn, shift = pose[:3, :3], pose[:3, 3]
 
@@ -236,27 +240,29 @@ def moved(people: People, pose: NDArray[np.float64]) -> People:
     )
 
 
-def _recorded(found: HumansMessage, truth: People | None, dropped: int, size: tuple[int, int] | None) -> Moment:
+def _make_recorded_frame(
+    found: HumansMessage, truth: People | None, dropped: int, size: tuple[int, int] | None
+) -> EvaluationFrame:
     message = found.decoded
     times = {
         "image received": 1e3 * message.age_at_receipt,
         "estimate": 1e3 * message.inference_time,
         "stamp to publication": 1e3 * message.total_latency,
     }
-    people = people_from_human_array(message, image_size(message, size))
-    return Moment(found.stamp_ns, people=people, truth=truth, times_ms=times, dropped=dropped)
+    people = people_from_human_array(message, estimate_image_size(message, size))
+    return EvaluationFrame(found.stamp_ns, people=people, truth=truth, times_ms=times, dropped=dropped)
 
 
-def _frame_of(path: Path, topic: str) -> str:
+def _find_frame_id(path: Path, topic: str) -> str:
     """Return the TF frame of the first recorded message about an image. Raises UserError without one."""
-    with BagHumans(path, topic) as humans:
+    with HumansReader(path, topic) as humans:
         for each in humans.all():
             if any(each.decoded.k):
                 return str(each.decoded.header.frame_id)
     raise UserError(f"{path}: nothing on {topic} is about an image; was the node active?")
 
 
-def _summed_up(problems: list[str]) -> list[str]:
+def _summarize_problems(problems: list[str]) -> list[str]:
     """Keep the first problem of each kind, and count the others: missing transforms differ in their stamps only."""
     kinds: dict[str, list[str]] = {}
     for problem in problems:

@@ -28,13 +28,13 @@ from typing import TYPE_CHECKING, Any
 from multihmr2_ros.bags.humans import HUMANS_TOPIC, TRUTH_TOPIC
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation.bag_predictions import PredictionBag
-from multihmr2_ros.evaluation.bag_sequences import BagSequence, RecordedSequence
+from multihmr2_ros.evaluation.bag_sequences import BagSequence, RecordedPeopleSequence
 from multihmr2_ros.evaluation.run import PeopleEstimator, SequenceResult, evaluate_sequence
 from multihmr2_ros.evaluation.scoring import ScoringConfig
-from multihmr2_ros.evaluation.tables import Listener
+from multihmr2_ros.evaluation.tables import FrameListener
 from multihmr2_ros.evaluation.tally import Tally
 from multihmr2_ros.frame import IntrinsicsChoice
-from multihmr2_ros.media.sources import source_name
+from multihmr2_ros.media.sources import make_source_name
 
 if TYPE_CHECKING:
     from multihmr2_ros.estimator import Estimator, EstimatorConfig
@@ -106,14 +106,14 @@ Progress = Callable[[Iterable[Any], Any], Iterable[Any]]
 def run_job(
     job: BagJob,
     estimator: PeopleEstimator | None = None,
-    progress: Progress = lambda moments, sequence: moments,
+    progress: Progress = lambda eval_frames, sequence: eval_frames,
 ) -> SequenceResult:
     """Evaluate a bag. Its errors are in the result's problems. estimator: used in place of the job's."""
     begin_s = time.perf_counter()
-    result = SequenceResult(source_name(job.path), str(job.path), job.kind, job.folder, Tally())
+    result = SequenceResult(make_source_name(job.path), str(job.path), job.kind, job.folder, Tally())
     try:
         sequence = (
-            RecordedSequence(job.path, job.truth, job.humans)
+            RecordedPeopleSequence(job.path, job.truth, job.humans)
             if job.recorded
             else BagSequence(
                 job.path, job.truth, topic=job.topic, depth_topic=job.depth_topic, ground_frame=job.ground_frame,
@@ -122,7 +122,7 @@ def run_job(
         )  # fmt: skip
         if estimator is None and not job.recorded:
             assert job.estimator is not None
-            estimator = _estimator(job.estimator)
+            estimator = _load_estimator(job.estimator)
         folder = job.out / job.folder
         folder.mkdir(parents=True, exist_ok=True)
         tally, problems = evaluate_sequence(
@@ -131,7 +131,7 @@ def run_job(
             job.intrinsics,
             folder,
             job.scoring,
-            lambda stack: _listeners(job, folder, sequence.fps, estimator, stack),
+            lambda stack: _open_listeners(job, folder, sequence.fps, estimator, stack),
             progress,
         )
     except UserError as error:
@@ -143,22 +143,22 @@ def run_job(
 
 
 @cache
-def _estimator(choice: EstimatorChoice) -> Estimator:
+def _load_estimator(choice: EstimatorChoice) -> Estimator:
     return choice.load()
 
 
-def _listeners(
+def _open_listeners(
     job: BagJob, folder: Path, fps: float | None, estimator: PeopleEstimator | None, stack: contextlib.ExitStack
-) -> list[Listener]:
-    listeners: list[Listener] = []
+) -> list[FrameListener]:
+    listeners: list[FrameListener] = []
     if job.video and estimator is not None and not job.recorded:
-        from multihmr2_ros.evaluation.side_by_side import SideBySide
+        from multihmr2_ros.evaluation.side_by_side import ComparisonVideo
 
-        listeners.append(SideBySide(folder / "overlay.mp4", estimator.faces, fps, stack))
+        listeners.append(ComparisonVideo(folder / "overlay.mp4", estimator.faces, fps, stack))
     if job.highlights and estimator is not None and not job.recorded:
-        from multihmr2_ros.evaluation.highlights import FILE, Highlights
+        from multihmr2_ros.evaluation.highlights import FILE, HighlightWriter
 
-        listeners.append(Highlights(folder / FILE, estimator.faces, stack))
+        listeners.append(HighlightWriter(folder / FILE, estimator.faces, stack))
     if job.bag and not job.recorded:
         listeners.append(PredictionBag(folder / "predictions.mcap", stack))
     return listeners

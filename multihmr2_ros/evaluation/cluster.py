@@ -25,7 +25,7 @@ from typing import Any, Protocol, TypeVar
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation.run import SequenceResult
 from multihmr2_ros.evaluation.tally import Tally
-from multihmr2_ros.media.sources import source_name
+from multihmr2_ros.media.sources import make_source_name
 
 CONNECT_TIMEOUT_S = 15
 
@@ -56,17 +56,17 @@ def run_in_cluster(
     """
     from tqdm import tqdm
 
-    with _client(workers, scheduler) as client:
+    with _connect_client(workers, scheduler) as client:
         from distributed import as_completed
 
         futures = [client.submit(function, job, pure=False, retries=0) for job in jobs]
         for _ in tqdm(as_completed(futures), total=len(futures), desc="bags", unit="bag", disable=None):
             pass
-        return [_result(job, future) for job, future in zip(jobs, futures, strict=True)]
+        return [_get_result(job, future) for job, future in zip(jobs, futures, strict=True)]
 
 
 @contextlib.contextmanager
-def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
+def _connect_client(workers: int, scheduler: str | None) -> Iterator[Any]:
     try:
         from distributed import Client, LocalCluster
     except ImportError:
@@ -92,11 +92,11 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
         yield client
 
 
-def _result(job: Job, future: Any) -> SequenceResult:
+def _get_result(job: Job, future: Any) -> SequenceResult:
     error = future.exception()
     if error is None:
         result: SequenceResult = future.result()
         return result
     reason = " ".join(str(error).split()) or type(error).__name__
     problem = f"{job.path}: its evaluation ended with {type(error).__name__} ({reason[:200]}); evaluate it alone"
-    return SequenceResult(source_name(job.path), str(job.path), job.kind, job.folder, Tally(), (problem,))
+    return SequenceResult(make_source_name(job.path), str(job.path), job.kind, job.folder, Tally(), (problem,))

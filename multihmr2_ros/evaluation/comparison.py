@@ -33,15 +33,15 @@ from numpy.typing import NDArray
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation import results as files
-from multihmr2_ros.evaluation.report import name_width, number
-from multihmr2_ros.evaluation.tables import FRAME_DETECTION, column
+from multihmr2_ros.evaluation.report import format_number, name_width
+from multihmr2_ros.evaluation.tables import FRAME_DETECTION, format_column
 from multihmr2_ros.evaluation.tally import ERRORS, IDENTITY, METRICS, MOTION_ERRORS, Sum, Tally
 from multihmr2_ros.metrics.detection import DetectionCounts
 from multihmr2_ros.metrics.identity import HOTA_THRESHOLDS, IdentityCounts
 
-DRAWS = 2000
-BLOCK_FRAMES, LEAST_BLOCKS = 30, 10
-TO_SEE = 0.005  # what the table shows as 0.00 is no difference
+BOOTSTRAP_DRAWS = 2000
+BLOCK_FRAMES, MIN_BLOCKS = 30, 10
+MIN_DIFFERENCE = 0.005  # what the table shows as 0.00 is no difference
 INTERVAL = (2.5, 97.5)
 IDENTITY_COUNTS = ("truth", "predicted", "misses", "false_positives", "switches", "id_true_positives")
 HOTA_COUNTS = ("hota_true_positives", "hota_association")
@@ -71,16 +71,16 @@ class Comparison:
 def compare(a: Path, b: Path, seed: int = 0) -> list[Comparison]:
     """Return B − A for every kind of intrinsics that both have, or for their only ones. Raises UserError if the results
     have no sequence in common."""
-    read_a, read_b = _by_kind(a), _by_kind(b)
+    read_a, read_b = _group_by_kind(a), _group_by_kind(b)
     kinds = [(kind, kind) for kind in read_a if kind in read_b]
     if not kinds and len(read_a) == len(read_b) == 1:
         kinds = [(next(iter(read_a)), next(iter(read_b)))]
     if not kinds:
         raise UserError(f"{a} has results for {', '.join(read_a)} and {b} for {', '.join(read_b)}; evaluate both alike")
-    return [_compared(a, b, read_a[first], read_b[second], first, second, seed) for first, second in kinds]
+    return [_compare_sequences(a, b, read_a[first], read_b[second], first, second, seed) for first, second in kinds]
 
 
-def comparison_table(a: Path, b: Path, comparisons: Sequence[Comparison]) -> str:
+def format_comparison(a: Path, b: Path, comparisons: Sequence[Comparison]) -> str:
     units = {metric.key: metric for metric in METRICS}
     lines = [f"A: {a}", f"B: {b}"]
     for each in comparisons:
@@ -91,8 +91,8 @@ def comparison_table(a: Path, b: Path, comparisons: Sequence[Comparison]) -> str
             metric = units[found.key]
             low, high = (f"{value:+.2f}" if math.isfinite(value) else "" for value in (found.low, found.high))
             interval = f"{low} … {high}" if low and high else "–"
-            verdict = f"  {judgement(found)}".rstrip()
-            a_text, b_text = number(found.a, metric.unit), number(found.b, metric.unit)
+            verdict = f"  {judge_difference(found)}".rstrip()
+            a_text, b_text = format_number(found.a, metric.unit), format_number(found.b, metric.unit)
             difference = f"{found.b - found.a:+.2f}" if math.isfinite(found.b - found.a) else "–"
             lines.append(
                 f"{found.key:<{width}}{metric.unit:<6}{a_text:>10}{b_text:>10}{difference:>10}{interval:>22}{verdict}"
@@ -100,44 +100,44 @@ def comparison_table(a: Path, b: Path, comparisons: Sequence[Comparison]) -> str
     return "\n".join(lines)
 
 
-def judgement(found: Difference) -> str:
+def judge_difference(found: Difference) -> str:
     """Return "better" or "worse" if the interval of B − A leaves out 0; else "": no interval, or nothing to see."""
     metric = next(metric for metric in METRICS if metric.key == found.key)
-    if (found.low > 0 or found.high < 0) and abs(found.b - found.a) > TO_SEE:
+    if (found.low > 0 or found.high < 0) and abs(found.b - found.a) > MIN_DIFFERENCE:
         return "better" if metric.is_better(found.b, found.a) else "worse"
     return ""
 
 
-def _by_kind(folder: Path) -> dict[str, dict[str, dict[str, Any]]]:
+def _group_by_kind(folder: Path) -> dict[str, dict[str, dict[str, Any]]]:
     """Read the sequences of a result, by kind of intrinsics and name."""
     kinds: dict[str, dict[str, dict[str, Any]]] = {}
-    for sequence in files.read(folder)["sequences"]:
+    for sequence in files.read_results(folder)["sequences"]:
         kinds.setdefault(sequence["intrinsics"], {})[sequence["name"]] = sequence
     if not kinds:
         raise UserError(f"{folder} holds the result of no sequence; evaluate again")
     return kinds
 
 
-def _compared(
+def _compare_sequences(
     a: Path, b: Path, first: dict[str, Any], second: dict[str, Any], kind: str, other_kind: str, seed: int
 ) -> Comparison:
     names = [name for name in first if name in second and first[name]["with_truth"] and second[name]["with_truth"]]
     if not names:
         raise UserError(f"{a} and {b} have no sequence with truth in common: {', '.join(first)}; {', '.join(second)}")
     tallies_a, tallies_b = ([each[name]["tally"] for name in names] for each in (first, second))
-    drawn, units_a, units_b = "sequences", _matrix(tallies_a), _matrix(tallies_b)
+    drawn, units_a, units_b = "sequences", _make_matrix(tallies_a), _make_matrix(tallies_b)
     has_identity = all(tally.identity is not None for tally in (*tallies_a, *tallies_b))
     if len(names) == 1:
         frames = min(first[names[0]]["frames"], second[names[0]]["frames"])
-        size = max(1, min(BLOCK_FRAMES, frames // LEAST_BLOCKS))
+        size = max(1, min(BLOCK_FRAMES, frames // MIN_BLOCKS))
         drawn = f"blocks of {size} frames"
         units_a, units_b = (
-            _blocks(folder / each[names[0]]["folder"], size) for folder, each in ((a, first), (b, second))
+            _read_blocks(folder / each[names[0]]["folder"], size) for folder, each in ((a, first), (b, second))
         )
         common = min(len(units_a), len(units_b))
         units_a, units_b, has_identity = units_a[:common], units_b[:common], False
-    values_a, values_b = (_merged(tallies).metrics() for tallies in (tallies_a, tallies_b))
-    spread = _spread(units_a, units_b, np.random.default_rng(seed))
+    values_a, values_b = (_merge_tallies(tallies).compute_metrics() for tallies in (tallies_a, tallies_b))
+    spread = _bootstrap_interval(units_a, units_b, np.random.default_rng(seed))
     identity = {metric.key for metric in IDENTITY}
     differences = []
     for metric in METRICS:
@@ -152,38 +152,40 @@ def _compared(
     )
 
 
-def _spread(a: NDArray[np.float64], b: NDArray[np.float64], rng: np.random.Generator) -> dict[str, tuple[float, float]]:
-    """Compute the interval of every metric's difference, from units (u, columns of `_matrix`)."""
+def _bootstrap_interval(
+    a: NDArray[np.float64], b: NDArray[np.float64], rng: np.random.Generator
+) -> dict[str, tuple[float, float]]:
+    """Compute the interval of every metric's difference, from units (u, columns of `_make_matrix`)."""
     units = len(a)
     if units < 2:
         return {}
-    weights = rng.multinomial(units, np.full(units, 1 / units), size=DRAWS).astype(np.float64)
+    weights = rng.multinomial(units, np.full(units, 1 / units), size=BOOTSTRAP_DRAWS).astype(np.float64)
     differences: dict[str, list[float]] = {}
     for total_a, total_b in zip(weights @ a, weights @ b, strict=True):
-        values_a, values_b = _from_row(total_a).metrics(), _from_row(total_b).metrics()
+        values_a, values_b = _from_row(total_a).compute_metrics(), _from_row(total_b).compute_metrics()
         for key in values_a.keys() & values_b.keys():
             differences.setdefault(key, []).append(values_b[key][0] - values_a[key][0])
     intervals = {}
     for key, values in differences.items():
         finite = np.array(values)[np.isfinite(values)]
-        if len(finite) == DRAWS:
+        if len(finite) == BOOTSTRAP_DRAWS:
             low, high = np.percentile(finite, INTERVAL)
             intervals[key] = float(low), float(high)
     return intervals
 
 
-def _merged(tallies: Sequence[Tally]) -> Tally:
+def _merge_tallies(tallies: Sequence[Tally]) -> Tally:
     total = Tally()
     for tally in tallies:
         total += tally
     return total
 
 
-def _matrix(tallies: Sequence[Tally]) -> NDArray[np.float64]:
-    return np.stack([_row(tally) for tally in tallies])
+def _make_matrix(tallies: Sequence[Tally]) -> NDArray[np.float64]:
+    return np.stack([_make_row(tally) for tally in tallies])
 
 
-def _row(tally: Tally) -> NDArray[np.float64]:
+def _make_row(tally: Tally) -> NDArray[np.float64]:
     """The sums that all metrics are made of."""
     identity = tally.identity or IdentityCounts()
     sums = [tally.sums.get(metric.key, Sum()) for metric in ERRORS]
@@ -212,30 +214,30 @@ def _from_row(row: NDArray[np.float64]) -> Tally:
     )
 
 
-def _blocks(folder: Path, size: int) -> NDArray[np.float64]:
-    """Sums of size successive frames, from frames.csv: (blocks, columns of `_row`)."""
+def _read_blocks(folder: Path, size: int) -> NDArray[np.float64]:
+    """Sums of size successive frames, from frames.csv: (blocks, columns of `_make_row`)."""
     path = folder / "frames.csv"
     blocks: list[NDArray[np.float64]] = []
     try:
         with open(path, newline="", encoding="utf-8") as file:
             for index, cells in enumerate(csv.DictReader(file)):
                 if index % size == 0:
-                    blocks.append(np.zeros_like(_row(Tally())))
-                blocks[-1] += _row(_frame(cells))
+                    blocks.append(np.zeros_like(_make_row(Tally())))
+                blocks[-1] += _make_row(_parse_frame(cells))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; evaluate again") from None
     except (KeyError, ValueError) as error:
         raise UserError(f"{path} was not written by `multihmr2 evaluate` ({error}); evaluate again") from None
-    return np.stack(blocks) if blocks else np.zeros((0, len(_row(Tally()))))
+    return np.stack(blocks) if blocks else np.zeros((0, len(_make_row(Tally()))))
 
 
-def _frame(cells: dict[str, str]) -> Tally:
+def _parse_frame(cells: dict[str, str]) -> Tally:
     sums = {}
     for metric in ERRORS:
-        if metric in MOTION_ERRORS and column(metric) not in cells:
+        if metric in MOTION_ERRORS and format_column(metric) not in cells:
             continue  # results of an earlier version
-        count = int(cells[f"{column(metric)}_count"])
+        count = int(cells[f"{format_column(metric)}_count"])
         if count:
-            sums[metric.key] = Sum(float(cells[column(metric)]) / metric.scale * count, count)
+            sums[metric.key] = Sum(float(cells[format_column(metric)]) / metric.scale * count, count)
     detection = DetectionCounts(**{name: int(cells[name]) for name in FRAME_DETECTION})
     return Tally(frames=1, with_truth=int(cells["with_truth"]), detection=detection, sums=sums)

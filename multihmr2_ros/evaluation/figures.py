@@ -25,10 +25,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from multihmr2_ros.evaluation.plots import LEAST_IN_BIN, new_figure
+from multihmr2_ros.evaluation.plots import MIN_IN_BIN, make_figure
 from multihmr2_ros.evaluation.postures import POSTURES
 from multihmr2_ros.evaluation.tables import PersonRows
-from multihmr2_ros.evaluation.verdict import MIN_PEOPLE, finite
+from multihmr2_ros.evaluation.verdict import MIN_PEOPLE, remove_nan
 from multihmr2_ros.metrics.uncertainty import coverage
 
 Z_95 = 1.96
@@ -37,7 +37,7 @@ PLAN_COLORS = {"true": "#222222", "predicted": "#0072b2"}
 
 
 @dataclass(frozen=True)
-class Picture:
+class ReportImage:
     """An image of the page. uri: with the image's bytes (data:). alt: its content in words. caption: plain text."""
 
     uri: str
@@ -45,7 +45,7 @@ class Picture:
     caption: str = ""
 
 
-def as_svg(figure: Any | None, alt: str, caption: str = "") -> list[Picture]:
+def figure_to_svg(figure: Any | None, alt: str, caption: str = "") -> list[ReportImage]:
     """Convert a matplotlib figure to SVG, with equal bytes for equal figures; an empty list for None."""
     if figure is None:
         return []
@@ -54,44 +54,48 @@ def as_svg(figure: Any | None, alt: str, caption: str = "") -> list[Picture]:
     content = io.BytesIO()
     with rc_context({"svg.hashsalt": "multihmr2", "svg.fonttype": "none"}):
         figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None})
-    return [Picture(_data_uri("image/svg+xml", content.getvalue()), alt, caption)]
+    return [ReportImage(_make_data_uri("image/svg+xml", content.getvalue()), alt, caption)]
 
 
-def as_jpeg(data: bytes, alt: str) -> Picture:
-    return Picture(_data_uri("image/jpeg", data), alt)
+def jpeg_to_image(data: bytes, alt: str) -> ReportImage:
+    return ReportImage(_make_data_uri("image/jpeg", data), alt)
 
 
-def _data_uri(kind: str, data: bytes) -> str:
+def _make_data_uri(kind: str, data: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def draw_groups(rows: PersonRows) -> list[Picture]:
+def draw_groups(rows: PersonRows) -> list[ReportImage]:
     """Draw recall and errors over distance, visibility and posture of the true people."""
     distance, visible = rows["true_distance_m"], rows["visible"]
     far = np.nanmax(distance, initial=0.0)
     edges = np.arange(0.0, np.ceil(far) + 1) if far <= 15 else np.linspace(0.0, np.ceil(far), 16)
-    by_distance = [(f"{low:.3g}–{high:.3g}", (distance >= low) & (distance < high)) for low, high in _bins(edges)]
+    by_distance = [(f"{low:.3g}–{high:.3g}", (distance >= low) & (distance < high)) for low, high in _make_bins(edges)]
     tenths = np.linspace(0.0, 1.0, 11)
     by_visibility = [
         (f"{low:.1f}–{high:.1f}", (visible >= low) & ((visible < high) | ((high == 1) & (visible <= 1))))
-        for low, high in _bins(tenths)
+        for low, high in _make_bins(tenths)
     ]
     by_posture = [(posture, rows.posture == posture) for posture in POSTURES]
     return [
-        *_groups(rows, by_distance, "true distance (m)"),
-        *_groups(rows, by_visibility, "visible share"),
-        *_groups(rows, by_posture, "posture (camera taken as level)"),
+        *_draw_group_bars(rows, by_distance, "true distance (m)"),
+        *_draw_group_bars(rows, by_visibility, "visible share"),
+        *_draw_group_bars(rows, by_posture, "posture (camera taken as level)"),
     ]
 
 
-def _bins(edges: NDArray[np.float64]) -> list[tuple[float, float]]:
+def _make_bins(edges: NDArray[np.float64]) -> list[tuple[float, float]]:
     return list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
 
 
-def _groups(rows: PersonRows, groups: Sequence[tuple[str, NDArray[np.bool_]]], label: str) -> list[Picture]:
+def _draw_group_bars(
+    rows: PersonRows, groups: Sequence[tuple[str, NDArray[np.bool_]]], label: str
+) -> list[ReportImage]:
     """Draw bars of recall, and below them mean position and pose errors of found people. Leaves out small groups."""
-    known = [(name, rows.groups(of, "mrpe_mm"), rows.groups(of, "mpjpe_mm")[2]) for name, of in groups]
-    known = [each for each in known if each[1][0] >= LEAST_IN_BIN]
+    known = [
+        (name, rows.summarize_group(of, "mrpe_mm"), rows.summarize_group(of, "mpjpe_mm")[2]) for name, of in groups
+    ]
+    known = [each for each in known if each[1][0] >= MIN_IN_BIN]
     if len(known) < 2:
         return []
     from matplotlib.figure import Figure
@@ -111,24 +115,24 @@ def _groups(rows: PersonRows, groups: Sequence[tuple[str, NDArray[np.bool_]]], l
     below.margins(y=0.35)
     below.legend(fontsize=8, loc="upper right", ncols=2)
     parts = [f"{name}: {100 * found[1]:.0f} % found, {found[2]:.0f} mm" for name, found, _ in known]
-    caption = f"Over {label}. Numbers in the bars: people. Groups of fewer than {LEAST_IN_BIN} are left out."
-    return as_svg(figure, f"Share found and mean place error over {label}. {'; '.join(parts)}.", caption)
+    caption = f"Over {label}. Numbers in the bars: people. Groups of fewer than {MIN_IN_BIN} are left out."
+    return figure_to_svg(figure, f"Share found and mean place error over {label}. {'; '.join(parts)}.", caption)
 
 
-def draw_score_reliability(rows: PersonRows) -> list[Picture]:
+def draw_score_reliability(rows: PersonRows) -> list[ReportImage]:
     """Draw the share of detections that are people, in bins of their score, with 95 % intervals (Wilson)."""
     counted = rows.matched | rows.false_positive
     score, is_person = rows["score"][counted], rows.matched[counted]
     if len(score) < MIN_PEOPLE:
         return []
-    figure, axes = new_figure(3.6)
+    figure, axes = make_figure(3.6)
     axes.plot([0, 1], [0, 100], "--", color="gray", label="a score that is the share")
     parts = []
-    for low, high in _bins(np.linspace(0.0, 1.0, 11)):
+    for low, high in _make_bins(np.linspace(0.0, 1.0, 11)):
         inside = (score >= low) & ((score < high) | (high == 1))
-        if inside.sum() < LEAST_IN_BIN:
+        if inside.sum() < MIN_IN_BIN:
             continue
-        share, half = wilson(int(is_person[inside].sum()), int(inside.sum()))
+        share, half = compute_wilson_interval(int(is_person[inside].sum()), int(inside.sum()))
         middle = float(score[inside].mean())
         axes.errorbar(middle, 100 * share, 100 * half, fmt="o", color="#0072b2", capsize=3)
         axes.annotate(f"{inside.sum()}", (middle, 100 * share), textcoords="offset points", xytext=(6, -10), fontsize=7)
@@ -136,10 +140,10 @@ def draw_score_reliability(rows: PersonRows) -> list[Picture]:
     axes.set(xlabel="score of a detection", ylabel="are people (%)", xlim=(0, 1), ylim=(0, 104))
     axes.legend(loc="lower right", fontsize=8)
     caption = "Share of detections that are people, with 95 % intervals; numbers: detections."
-    return as_svg(figure, f"Reliability of scores. {'; '.join(parts)}.", caption) if parts else []
+    return figure_to_svg(figure, f"Reliability of scores. {'; '.join(parts)}.", caption) if parts else []
 
 
-def wilson(hits: int, count: int) -> tuple[float, float]:
+def compute_wilson_interval(hits: int, count: int) -> tuple[float, float]:
     """Center and half width of the 95 % score interval of a share (Wilson 1927)."""
     share, grown = hits / count, 1 + Z_95**2 / count
     center = (share + Z_95**2 / (2 * count)) / grown
@@ -147,13 +151,13 @@ def wilson(hits: int, count: int) -> tuple[float, float]:
     return center, float(half)
 
 
-def draw_covariance_reliability(rows: PersonRows) -> list[Picture]:
+def draw_covariance_reliability(rows: PersonRows) -> list[ReportImage]:
     """Draw the share of errors inside the region that should hold a given share, by the stated covariances."""
-    squared = {name: finite(rows[f"{name}_mahalanobis2"]) for name in ("pelvis", "velocity")}
+    squared = {name: remove_nan(rows[f"{name}_mahalanobis2"]) for name in ("pelvis", "velocity")}
     squared = {name: values for name, values in squared.items() if len(values) >= MIN_PEOPLE}
     if not squared:
         return []
-    figure, axes = new_figure(3.6)
+    figure, axes = make_figure(3.6)
     confidence = np.linspace(0.01, 0.99, 50)
     axes.plot([0, 100], [0, 100], "--", color="gray", label="fitting covariances")
     parts = []
@@ -163,10 +167,10 @@ def draw_covariance_reliability(rows: PersonRows) -> list[Picture]:
     axes.set(xlabel="should be inside (%)", ylabel="are inside (%)", xlim=(0, 100), ylim=(0, 100))
     axes.legend(loc="upper left", fontsize=8)
     caption = "Below the dashed line covariances are too small, above it too large."
-    return as_svg(figure, f"Reliability of covariances. {'; '.join(parts)}.", caption)
+    return figure_to_svg(figure, f"Reliability of covariances. {'; '.join(parts)}.", caption)
 
 
-def draw_plan(rows: PersonRows, frame: NDArray[np.bool_], alt: str) -> Picture:
+def draw_plan(rows: PersonRows, frame: NDArray[np.bool_], alt: str) -> ReportImage:
     """Draw the people of one frame (a mask over rows) from above: the camera at the bottom, true people as rings,
     predicted ones as discs. Positions are in the camera's optical frame, x to the right and z up the page."""
     true = np.stack([rows["true_x_m"], rows["true_z_m"]], axis=1)[frame]
@@ -174,29 +178,29 @@ def draw_plan(rows: PersonRows, frame: NDArray[np.bool_], alt: str) -> Picture:
     shown = np.concatenate([true, found])
     shown = shown[np.isfinite(shown).all(axis=1)]
     reach = float(np.ceil(max(2.0, shown[:, 1].max(initial=0.0), 2 * np.abs(shown[:, 0]).max(initial=0.0)))) + 0.5
-    marks = [_circle(distance, reach) for distance in range(2, int(reach) + 1, 2)]
+    marks = [_draw_circle(distance, reach) for distance in range(2, int(reach) + 1, 2)]
     for one, other in zip(true, found, strict=True):
         if np.isfinite([one, other]).all():
-            (x0, y0), (x1, y1) = _on_plan(one, reach), _on_plan(other, reach)
+            (x0, y0), (x1, y1) = _project_to_plan(one, reach), _project_to_plan(other, reach)
             marks.append(f'<line x1="{x0:.1f}" y1="{y0:.1f}" x2="{x1:.1f}" y2="{y1:.1f}" stroke="#d55e00"/>')
     for points, style in ((true, 'fill="none" stroke-width="2"'), (found, 'stroke="none"')):
         color = PLAN_COLORS["true" if points is true else "predicted"]
         paint = f'stroke="{color}"' if points is true else f'fill="{color}"'
-        for x, y in (_on_plan(point, reach) for point in points[np.isfinite(points).all(axis=1)]):
+        for x, y in (_project_to_plan(point, reach) for point in points[np.isfinite(points).all(axis=1)]):
             marks.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" {style} {paint}/>')
     svg = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {PLAN_SIZE_PX} {PLAN_SIZE_PX}" font-size="9" '
         f'font-family="sans-serif"><rect width="100%" height="100%" fill="#fafafa"/>{"".join(marks)}</svg>'
     )
-    return Picture(_data_uri("image/svg+xml", svg.encode()), alt)
+    return ReportImage(_make_data_uri("image/svg+xml", svg.encode()), alt)
 
 
-def _on_plan(point: NDArray[np.float64], reach_m: float) -> tuple[float, float]:
+def _project_to_plan(point: NDArray[np.float64], reach_m: float) -> tuple[float, float]:
     scale = PLAN_SIZE_PX / reach_m
     return PLAN_SIZE_PX / 2 + float(point[0]) * scale, PLAN_SIZE_PX - float(point[1]) * scale
 
 
-def _circle(distance_m: int, reach_m: float) -> str:
+def _draw_circle(distance_m: int, reach_m: float) -> str:
     """A circle of one distance from the camera."""
     radius, middle = PLAN_SIZE_PX * distance_m / reach_m, PLAN_SIZE_PX / 2
     return (

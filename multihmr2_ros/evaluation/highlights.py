@@ -29,9 +29,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from multihmr2_ros.evaluation.moments import Moment
+from multihmr2_ros.evaluation.evaluation_frames import EvaluationFrame
 from multihmr2_ros.evaluation.scoring import FrameScore
-from multihmr2_ros.evaluation.side_by_side import titled_image
+from multihmr2_ros.evaluation.side_by_side import draw_titled_image
 from multihmr2_ros.media.files import WholeFile, atomic_path
 from multihmr2_ros.people import People
 
@@ -43,17 +43,17 @@ MAX_BYTES = 70_000  # of both together
 QUALITIES = (80, 65, 50, 35)  # of JPEG, until it is small enough
 
 
-def cost(misses: int, false_positives: int, place_errors_mm: NDArray[np.floating]) -> float:
+def compute_cost(misses: int, false_positives: int, place_errors_mm: NDArray[np.floating]) -> float:
     """Count the errors of a frame: misses, false detections, each match's place error over FULL_ERROR_MM, at most 1."""
-    return misses + false_positives + _shares(place_errors_mm)
+    return misses + false_positives + _compute_shares(place_errors_mm)
 
 
-def merit(misses: int, false_positives: int, place_errors_mm: NDArray[np.floating]) -> float:
+def compute_merit(misses: int, false_positives: int, place_errors_mm: NDArray[np.floating]) -> float:
     """Count the correct people of a frame: the number of matches minus the cost."""
-    return len(place_errors_mm) - cost(misses, false_positives, place_errors_mm)
+    return len(place_errors_mm) - compute_cost(misses, false_positives, place_errors_mm)
 
 
-def _shares(place_errors_mm: NDArray[np.floating]) -> float:
+def _compute_shares(place_errors_mm: NDArray[np.floating]) -> float:
     errors = np.array([float(f"{value:.7g}") for value in place_errors_mm])  # as people.csv has them
     return float(np.nan_to_num(np.minimum(errors / FULL_ERROR_MM, 1.0), nan=1.0).sum())
 
@@ -86,7 +86,7 @@ class Ranking:
         return [index for _, index in sorted(self.found.values(), key=lambda each: (-each[0], each[1]))]
 
 
-class Highlights(WholeFile):
+class HighlightWriter(WholeFile):
     """Writes FILE: a JPEG, <frame index>.jpg, of each of those frames, predictions on the left and truth on the right.
     A sequence without images or truth has no such file."""
 
@@ -96,26 +96,28 @@ class Highlights(WholeFile):
         self._images: dict[int, bytes] = {}
         stack.enter_context(self)
 
-    def add(self, index: int, moment: Moment, people: People, score: FrameScore | None) -> None:
-        if score is None or moment.frame is None:
+    def add(self, index: int, eval_frame: EvaluationFrame, people: People, score: FrameScore | None) -> None:
+        if score is None or eval_frame.frame is None:
             return
         places = score.errors.get("MRPE", np.zeros(0))
         counts = len(score.misses), len(score.false_positives), places
-        values = cost(*counts), merit(*counts)
+        values = compute_cost(*counts), compute_merit(*counts)
         kept = [ranking.offer(index, value) for ranking, value in zip(self._rankings, values, strict=True)]
         if any(kept):
-            self._images[index] = _encoded(self._drawn(moment, people))
+            self._images[index] = _encode_jpeg(self._draw_comparison(eval_frame, people))
             chosen = {frame for ranking in self._rankings for frame in ranking.frames}
             self._images = {frame: data for frame, data in self._images.items() if frame in chosen}
 
-    def _drawn(self, moment: Moment, people: People) -> NDArray[np.uint8]:
-        assert moment.frame is not None
-        image = moment.frame.image
+    def _draw_comparison(self, eval_frame: EvaluationFrame, people: People) -> NDArray[np.uint8]:
+        assert eval_frame.frame is not None
+        image = eval_frame.frame.image
         shrink = min(1.0, MAX_WIDTH_PX / image.shape[1])
         size = max(1, round(image.shape[1] * shrink)), max(1, round(image.shape[0] * shrink))
-        truth = moment.truth
-        left = titled_image(moment.frame, people, self._faces, f"predicted: {len(people)}", size)
-        right = titled_image(moment.frame, truth, self._faces, f"true: {0 if truth is None else len(truth)}", size)
+        truth = eval_frame.truth
+        left = draw_titled_image(eval_frame.frame, people, self._faces, f"predicted: {len(people)}", size)
+        right = draw_titled_image(
+            eval_frame.frame, truth, self._faces, f"true: {0 if truth is None else len(truth)}", size
+        )
         return np.hstack([left, right])
 
     def close(self) -> None:
@@ -138,7 +140,7 @@ def read_images(path: Path) -> Mapping[int, bytes]:
         return {}
 
 
-def _encoded(rgb: NDArray[np.uint8]) -> bytes:
+def _encode_jpeg(rgb: NDArray[np.uint8]) -> bytes:
     data = b""
     for quality in QUALITIES:
         _, encoded = cv2.imencode(".jpg", np.ascontiguousarray(rgb[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, quality])

@@ -27,16 +27,16 @@ from numpy.typing import NDArray
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation.run import SequenceResult
 from multihmr2_ros.evaluation.tables import FALSE_POSITIVE, MATCH, MISS
-from multihmr2_ros.media.colors import track_color
+from multihmr2_ros.media.colors import get_track_color
 from multihmr2_ros.media.files import atomic_path
 
 DISTANCE_ERRORS = {"mrpe_mm": "place (MRPE)", "mrpe_z_mm": "depth (MRPE z)", "mpjpe_mm": "pose (MPJPE)"}
 STYLES = ("-", "--", ":")  # one per kind of intrinsics
-LEAST_IN_BIN = 5
-MOST_IDENTITIES = 40
+MIN_IN_BIN = 5
+MAX_IDENTITIES = 40
 
 
-def require_matplotlib() -> None:
+def check_matplotlib() -> None:
     """Raise UserError, before the evaluation starts, if matplotlib is missing."""
     try:
         import matplotlib  # noqa: F401
@@ -49,9 +49,9 @@ def require_matplotlib() -> None:
 def save_plots(out: Path, results: Sequence[SequenceResult]) -> list[Path]:
     """Save the plots that the results have data for, identities in the folder of each sequence. Returns their paths."""
     figures = {
-        out / "error_over_distance.png": draw_error_over_distance(rows_by_kind(out, results, "people.csv")),
-        out / "field_of_view.png": draw_fields_of_view(rows_by_kind(out, results, "frames.csv")),
-        out / "latency.png": draw_latency(times_ms(results)),
+        out / "error_over_distance.png": draw_error_over_distance(group_rows_by_kind(out, results, "people.csv")),
+        out / "field_of_view.png": draw_fields_of_view(group_rows_by_kind(out, results, "frames.csv")),
+        out / "latency.png": draw_latency(collect_times_ms(results)),
     }
     for result in results:
         folder = out / result.folder
@@ -59,7 +59,7 @@ def save_plots(out: Path, results: Sequence[SequenceResult]) -> list[Path]:
     return [_save(figure, path) for path, figure in figures.items() if figure is not None]
 
 
-def times_ms(results: Sequence[SequenceResult]) -> dict[str, list[float]]:
+def collect_times_ms(results: Sequence[SequenceResult]) -> dict[str, list[float]]:
     """Return all times (ms) of all sequences, by the name of the stage."""
     times: dict[str, list[float]] = {}
     for result in results:
@@ -68,7 +68,7 @@ def times_ms(results: Sequence[SequenceResult]) -> dict[str, list[float]]:
     return times
 
 
-def rows_by_kind(out: Path, results: Sequence[SequenceResult], table: str) -> dict[str, Iterator[dict[str, str]]]:
+def group_rows_by_kind(out: Path, results: Sequence[SequenceResult], table: str) -> dict[str, Iterator[dict[str, str]]]:
     kinds: dict[str, list[Path]] = {}
     for result in results:
         kinds.setdefault(result.intrinsics, []).append(out / result.folder / table)
@@ -81,7 +81,7 @@ def read_rows(path: Path) -> Iterator[dict[str, str]]:
             yield from csv.DictReader(file)
 
 
-def new_figure(height_inches: float = 4.0) -> tuple[Any, Any]:
+def make_figure(height_inches: float = 4.0) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8.0, height_inches), layout="constrained")
@@ -97,17 +97,17 @@ def _save(figure: Any, path: Path) -> Path:
 
 
 def draw_error_over_distance(kinds: Mapping[str, Iterable[dict[str, str]]]) -> Any | None:
-    figure, axes = new_figure()
+    figure, axes = make_figure()
     is_empty = True
     for style, (kind, rows) in zip(STYLES, kinds.items(), strict=False):
-        values = columns((row for row in rows if row["outcome"] == MATCH), ("true_distance_m", *DISTANCE_ERRORS))
+        values = read_columns((row for row in rows if row["outcome"] == MATCH), ("true_distance_m", *DISTANCE_ERRORS))
         bins = np.floor(values[:, 0])
         for column, label in enumerate(DISTANCE_ERRORS.values(), start=1):
             known = np.isfinite(values[:, [0, column]]).all(axis=1)
             means = [
                 (each + 0.5, values[known & (bins == each), column].mean())
                 for each in np.unique(bins[known])
-                if (known & (bins == each)).sum() >= LEAST_IN_BIN
+                if (known & (bins == each)).sum() >= MIN_IN_BIN
             ]
             if means:
                 is_empty = False
@@ -123,9 +123,9 @@ def draw_error_over_distance(kinds: Mapping[str, Iterable[dict[str, str]]]) -> A
 
 def draw_fields_of_view(kinds: Mapping[str, Iterable[dict[str, str]]]) -> Any | None:
     """Draw the predicted field of view of the first kind of intrinsics: it is the same for all of them."""
-    figure, axes = new_figure()
+    figure, axes = make_figure()
     rows = next(iter(kinds.values()), iter(()))
-    values = columns(rows, ("predicted_fov_deg", "true_fov_deg"))
+    values = read_columns(rows, ("predicted_fov_deg", "true_fov_deg"))
     if not np.isfinite(values[:, 0]).any():
         return None
     axes.plot(values[:, 0], ".", markersize=3, label="predicted")
@@ -140,7 +140,7 @@ def draw_latency(times: Mapping[str, Sequence[float]]) -> Any | None:
     known = {stage: np.asarray(values) for stage, values in times.items() if len(values)}
     if not known:
         return None
-    figure, axes = new_figure()
+    figure, axes = make_figure()
     highest = max(float(np.percentile(values, 99.5)) for values in known.values())
     for stage, values in known.items():
         label = f"{stage}: p50 {np.percentile(values, 50):.1f}, p95 {np.percentile(values, 95):.1f} ms"
@@ -166,10 +166,10 @@ def draw_identities(rows: Iterable[dict[str, str]], name: str) -> Any | None:
     if not points:
         return None
     start = min(stamps)
-    shown = sorted(points)[:MOST_IDENTITIES]
-    figure, axes = new_figure(1.5 + 0.3 * (len(shown) + 1))
+    shown = sorted(points)[:MAX_IDENTITIES]
+    figure, axes = make_figure(1.5 + 0.3 * (len(shown) + 1))
     for height, true_id in enumerate(shown, start=1):
-        _draw_runs(axes, height, _runs(points[true_id]), start)
+        _draw_runs(axes, height, _find_runs(points[true_id]), start)
     axes.plot(np.array(false) - start, np.zeros(len(false)), "x", color="red", markersize=4)
     axes.set_yticks(range(len(shown) + 1), ["false", *map(str, shown)])
     axes.set_ylim(-0.5, len(shown) + 0.8)
@@ -177,7 +177,7 @@ def draw_identities(rows: Iterable[dict[str, str]], name: str) -> Any | None:
     return figure
 
 
-def _runs(seen: Sequence[tuple[int, float, int]]) -> list[tuple[float, float, int]]:
+def _find_runs(seen: Sequence[tuple[int, float, int]]) -> list[tuple[float, float, int]]:
     """(first stamp, last stamp, track) of each run of successive frames with one track; seen: (frame, stamp, track)."""
     runs: list[tuple[float, float, int]] = []
     last_frame = -2
@@ -193,7 +193,7 @@ def _runs(seen: Sequence[tuple[int, float, int]]) -> list[tuple[float, float, in
 def _draw_runs(axes: Any, height: int, runs: Sequence[tuple[float, float, int]], start_s: float) -> None:
     named = None
     for first_s, last_s, track in runs:
-        color = np.array(track_color(track)) / 255
+        color = np.array(get_track_color(track)) / 255
         axes.plot([first_s - start_s, last_s - start_s], [height, height], color=color, linewidth=7, marker="|")
         if track != named:
             place = (first_s - start_s, height)
@@ -201,7 +201,7 @@ def _draw_runs(axes: Any, height: int, runs: Sequence[tuple[float, float, int]],
         named = track
 
 
-def columns(rows: Iterable[dict[str, str]], names: Sequence[str]) -> NDArray[np.float64]:
+def read_columns(rows: Iterable[dict[str, str]], names: Sequence[str]) -> NDArray[np.float64]:
     """(rows, names); NaN for empty cells."""
     values = [[float(row[name]) if row[name] else np.nan for name in names] for row in rows]
     return np.array(values, np.float64).reshape(-1, len(names))

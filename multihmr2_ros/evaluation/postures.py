@@ -37,15 +37,15 @@ def classify_postures(joints: NDArray[np.floating]) -> list[str]:
     """
     if joints.shape[1] != BONE_COUNT:
         return [""] * len(joints)
-    trunk = _upright(joints[:, NECK] - joints[:, PELVIS])
+    trunk = _compute_uprightness(joints[:, NECK] - joints[:, PELVIS])
     thighs = np.mean(
-        [_upright(joints[:, hip] - joints[:, knee]) for hip, knee in zip(HIPS, KNEES, strict=True)], axis=0
+        [_compute_uprightness(joints[:, hip] - joints[:, knee]) for hip, knee in zip(HIPS, KNEES, strict=True)], axis=0
     )
     chosen = np.select([trunk < LYING_TRUNK, thighs < BENT_THIGHS, trunk < BENT_TRUNK], [3, 2, 1], 0)
     return [POSTURES[index] for index in chosen]
 
 
-def _upright(segment: NDArray[np.floating]) -> NDArray[np.float64]:
+def _compute_uprightness(segment: NDArray[np.floating]) -> NDArray[np.float64]:
     """(n,) cosine between segments (n, 3) and the vertical."""
     length = np.maximum(np.linalg.norm(segment, axis=1), 1e-9)
     return np.asarray(segment @ UP / length, np.float64)

@@ -68,7 +68,7 @@ ROWS: dict[str, dict[str, dict[str, float]]] = {
 }  # fmt: skip
 
 
-def published_table(dataset: str, own: Mapping[str, float]) -> str:
+def format_published_table(dataset: str, own: Mapping[str, float]) -> str:
     """One's own row above the published ones; "" for data sets that the paper has no row of."""
     rows = ROWS.get(dataset)
     if rows is None:

@@ -22,10 +22,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from multihmr2_ros.evaluation.tally import METRICS, MM, RATIO, SPEED, Metric, Tally
 
 
-def table(tallies: Mapping[str, Tally]) -> str:
+def format_table(tallies: Mapping[str, Tally]) -> str:
     """Return the table of results, with a block of columns for each kind of intrinsics, by its name."""
-    lines = [_people(name, tally) for name, tally in tallies.items()]
-    measured = {name: tally.metrics() for name, tally in tallies.items()}
+    lines = [_format_people(name, tally) for name, tally in tallies.items()]
+    measured = {name: tally.compute_metrics() for name, tally in tallies.items()}
     shown = [metric for metric in METRICS if any(metric.key in values for values in measured.values())]
     if shown:
         several = len(tallies) > 1
@@ -34,16 +34,16 @@ def table(tallies: Mapping[str, Tally]) -> str:
         if several:
             lines.append(" " * (width + 6) + "".join(f"{f'intrinsics {name}':>28}" for name in tallies))
         lines.append(f"{'metric':<{width}}{'unit':<6}" + f"{'value':>10}{'count':>9}{'recall':>9}" * len(tallies))
-        lines += [_row(metric, list(tallies.values()), width) for metric in shown]
+        lines += [_format_row(metric, list(tallies.values()), width) for metric in shown]
     for name, tally in tallies.items():
         lines += _calibration(name if len(tallies) > 1 else "", tally)
         lines += _distances(name if len(tallies) > 1 else "", tally)
     for name, tally in tallies.items():
-        lines += _times(name if len(tallies) > 1 else "", tally)
+        lines += _format_times(name if len(tallies) > 1 else "", tally)
     return "\n".join(lines)
 
 
-def number(value: float, unit: str) -> str:
+def format_number(value: float, unit: str) -> str:
     """Format a value of a metric with as many digits as its unit deserves."""
     if not math.isfinite(value):
         return "∞" if value == math.inf else "–"
@@ -83,14 +83,14 @@ def distance_rows(tally: Tally) -> list[tuple[str, list[str]]]:
     return [
         (
             cue,
-            [f"{found['count']:.0f}", *(number(found[key], MM) for key in keys)]
-            + [number(found[key], RATIO) for key in ("z_mean", "z_rms")],
+            [f"{found['count']:.0f}", *(format_number(found[key], MM) for key in keys)]
+            + [format_number(found[key], RATIO) for key in ("z_mean", "z_rms")],
         )
         for cue, found in tally.distances().items()
     ]
 
 
-def _people(name: str, tally: Tally) -> str:
+def _format_people(name: str, tally: Tally) -> str:
     start = f"{name} intrinsics" if name != "recorded" else "recorded"
     text = f"{start}: {tally.frames} frames, {tally.detections} detections"
     if tally.with_truth:
@@ -104,12 +104,12 @@ def _people(name: str, tally: Tally) -> str:
     return text
 
 
-def _row(metric: Metric, tallies: Sequence[Tally], width: int) -> str:
+def _format_row(metric: Metric, tallies: Sequence[Tally], width: int) -> str:
     line = f"{metric.key:<{width}}{metric.unit:<6}"
     for tally in tallies:
-        value, count = tally.metrics().get(metric.key, (math.nan, 0))
+        value, count = tally.compute_metrics().get(metric.key, (math.nan, 0))
         recall = f"{100 * tally.detection.recall:.1f} %" if metric.recalled and count else ""
-        line += f"{number(value, metric.unit):>10}{count:>9}{recall:>9}"
+        line += f"{format_number(value, metric.unit):>10}{count:>9}{recall:>9}"
     return line.rstrip()
 
 
@@ -132,8 +132,8 @@ def _block(title: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequenc
     ]
 
 
-def _times(name: str, tally: Tally) -> list[str]:
-    latencies = tally.latencies()
+def _format_times(name: str, tally: Tally) -> list[str]:
+    latencies = tally.compute_latencies()
     if not latencies:
         return []
     lines = ["", f"{f'latency {name}'.strip():<22}{'p50':>10}{'p95':>9}{'max':>9}  ms"]

@@ -31,7 +31,7 @@ import numpy as np
 from multihmr2_ros import __version__
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation.run import SequenceResult
-from multihmr2_ros.evaluation.tally import ERRORS, METRICS, MOTION_ERRORS, NORMALISED, Sum, Tally
+from multihmr2_ros.evaluation.tally import ERRORS, METRICS, MOTION_ERRORS, NORMALIZED, Sum, Tally
 from multihmr2_ros.media.files import atomic_path
 from multihmr2_ros.metrics.detection import DetectionCounts
 from multihmr2_ros.metrics.identity import IdentityCounts
@@ -43,7 +43,7 @@ PACKAGES = ("torch", "anny", "numpy", "scipy", "opencv-python-headless", "rosbag
 COUNTS = ("frames", "with_truth", "detections", "ignored_truth", "ignored_found", "dropped")
 
 
-def merged(results: Iterable[SequenceResult]) -> dict[str, Tally]:
+def merge_results(results: Iterable[SequenceResult]) -> dict[str, Tally]:
     """Add the tallies of all sequences, by the kind of their intrinsics, in order of first occurrence."""
     tallies: dict[str, Tally] = {}
     for result in results:
@@ -51,18 +51,18 @@ def merged(results: Iterable[SequenceResult]) -> dict[str, Tally]:
     return tallies
 
 
-def write(
+def write_results(
     out: Path, results: Sequence[SequenceResult], configuration: dict[str, Any], timing: dict[str, Any],
     problems: Sequence[str],
 ) -> None:  # fmt: skip
     """Write results.json. All that depends on time is under "timing"; the rest is equal for equal input."""
-    tallies = merged(results)
+    tallies = merge_results(results)
     document = {
         "format": FORMAT,
         "configuration": configuration,
-        "versions": versions(),
+        "versions": list_versions(),
         "problems": list(problems),
-        "results": {name: _described(tally) for name, tally in tallies.items()},
+        "results": {name: _describe_metrics(tally) for name, tally in tallies.items()},
         "sequences": [
             {
                 "name": result.name,
@@ -70,27 +70,27 @@ def write(
                 "intrinsics": result.intrinsics,
                 "folder": result.folder,
                 "problems": list(result.problems),
-                **_described(result.tally),
+                **_describe_metrics(result.tally),
                 **({"scores": result.scores} if result.scores else {}),
-                "sums": _sums(result.tally),
+                "sums": _describe_sums(result.tally),
             }
             for result in results
         ],
         "timing": {
             **timing,
-            "latency": {name: tally.latencies() for name, tally in tallies.items()},
+            "latency": {name: tally.compute_latencies() for name, tally in tallies.items()},
             "sequences": [
                 {"name": result.name, "intrinsics": result.intrinsics, "wall_s": result.wall_s,
-                 "latency": result.tally.latencies()}
+                 "latency": result.tally.compute_latencies()}
                 for result in results
             ],
         },
     }  # fmt: skip
     with atomic_path(out / FILE) as temporary:
-        temporary.write_text(json.dumps(_plain(document), indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(_to_plain(document), indent=1) + "\n", encoding="utf-8")
 
 
-def read(folder: Path) -> dict[str, Any]:
+def read_results(folder: Path) -> dict[str, Any]:
     """Read the results in a folder, with a Tally, without times and samples, under "tally" of each sequence. Raises
     UserError for a file that is missing or was not written by `multihmr2 evaluate`."""
     path = folder / FILE
@@ -99,7 +99,7 @@ def read(folder: Path) -> dict[str, Any]:
         if document["format"] != FORMAT:
             raise UserError(f"{path} has format {document['format']}, expected {FORMAT}; evaluate again")
         for sequence in document["sequences"]:
-            sequence["tally"] = _tally(sequence)
+            sequence["tally"] = _parse_tally(sequence)
     except FileNotFoundError:
         raise UserError(f"there is no {path}; give a folder that `multihmr2 evaluate --out` wrote") from None
     except OSError as error:
@@ -111,7 +111,7 @@ def read(folder: Path) -> dict[str, Any]:
     return document
 
 
-def versions() -> dict[str, str]:
+def list_versions() -> dict[str, str]:
     found = {"multihmr2_ros": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -121,27 +121,27 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _described(tally: Tally) -> dict[str, Any]:
+def _describe_metrics(tally: Tally) -> dict[str, Any]:
     return {
         **{name: getattr(tally, name) for name in COUNTS},
         **dataclasses.asdict(tally.detection),
         "metrics": {
             key: {"value": value, "unit": UNITS[key][0], "count": count, "counted": UNITS[key][1]}
-            for key, (value, count) in {**_unmatched(tally), **tally.metrics()}.items()
+            for key, (value, count) in {**_add_unmatched(tally), **tally.compute_metrics()}.items()
         },
         **({"calibration": tally.calibration()} if tally.calibration() else {}),
         **({"distance_by_cue": tally.distances()} if tally.distances() else {}),
     }
 
 
-def _unmatched(tally: Tally) -> dict[str, tuple[float, int]]:
+def _add_unmatched(tally: Tally) -> dict[str, tuple[float, int]]:
     """Return empty rows of the errors if there was truth and no one was matched."""
     if not tally.with_truth or tally.detection.true_positives:
         return {}
-    return {metric.key: (math.nan, 0) for metric in (*ERRORS, *NORMALISED) if metric not in MOTION_ERRORS}
+    return {metric.key: (math.nan, 0) for metric in (*ERRORS, *NORMALIZED) if metric not in MOTION_ERRORS}
 
 
-def _sums(tally: Tally) -> dict[str, Any]:
+def _describe_sums(tally: Tally) -> dict[str, Any]:
     identity = tally.identity
     return {
         "errors": {key: [total.total, total.count] for key, total in tally.sums.items()},
@@ -149,7 +149,7 @@ def _sums(tally: Tally) -> dict[str, Any]:
     }
 
 
-def _tally(sequence: dict[str, Any]) -> Tally:
+def _parse_tally(sequence: dict[str, Any]) -> Tally:
     sums, identity = sequence["sums"], sequence["sums"]["identity"]
     detection = {each.name: sequence[each.name] for each in dataclasses.fields(DetectionCounts)}
     if identity is not None:
@@ -165,12 +165,12 @@ def _tally(sequence: dict[str, Any]) -> Tally:
     )
 
 
-def _plain(value: Any) -> Any:
+def _to_plain(value: Any) -> Any:
     """Convert to JSON types; numbers that are not finite become null."""
     if isinstance(value, dict):
-        return {str(key): _plain(each) for key, each in value.items()}
+        return {str(key): _to_plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple | array | np.ndarray):
-        return [_plain(each) for each in value]
+        return [_to_plain(each) for each in value]
     if isinstance(value, bool | np.bool_):
         return bool(value)
     if isinstance(value, int | np.integer):

@@ -28,10 +28,10 @@ from numpy.typing import NDArray
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation.background import WriteBehind, read_ahead
-from multihmr2_ros.evaluation.moments import Moment, Sequence
+from multihmr2_ros.evaluation.evaluation_frames import EvaluationFrame, EvaluationSequence
 from multihmr2_ros.evaluation.scoring import ScoringConfig
 from multihmr2_ros.evaluation.sequence_scoring import SequenceScorer
-from multihmr2_ros.evaluation.tables import Listener, tables
+from multihmr2_ros.evaluation.tables import FrameListener, open_tables
 from multihmr2_ros.evaluation.tally import Tally
 from multihmr2_ros.evaluation.true_velocities import add_true_velocities
 from multihmr2_ros.frame import Frame, IntrinsicsChoice
@@ -75,17 +75,19 @@ class SequenceResult:
     scores: dict[str, float] = field(default_factory=dict)
 
 
-MakeListeners = Callable[[contextlib.ExitStack], list[Listener]]
+MakeListeners = Callable[[contextlib.ExitStack], list[FrameListener]]
 
 
 def evaluate_sequence(
-    sequence: Sequence,
+    sequence: EvaluationSequence,
     estimator: PeopleEstimator | None,
     intrinsics: IntrinsicsChoice,
     folder: Path,
     config: ScoringConfig,
     listeners: MakeListeners = lambda stack: [],
-    progress: Callable[[Iterable[Moment], Sequence], Iterable[Moment]] = lambda moments, sequence: moments,
+    progress: Callable[
+        [Iterable[EvaluationFrame], EvaluationSequence], Iterable[EvaluationFrame]
+    ] = lambda eval_frames, sequence: eval_frames,
 ) -> tuple[Tally, tuple[str, ...]]:
     """Evaluate every moment of a sequence, in order, and write the tables and the listeners' files.
 
@@ -104,23 +106,23 @@ def evaluate_sequence(
     if estimator is not None:
         estimator.reset()
     with (
-        _told(problems),
+        _report_errors(problems),
         contextlib.ExitStack() as files,
     ):  # outermost: a listener may open a file with its first moment
-        listening = [*files.enter_context(tables(folder)), *listeners(files)]
+        listening = [*files.enter_context(open_tables(folder)), *listeners(files)]
         with (
-            _told(problems),
+            _report_errors(problems),
             WriteBehind[Any](lambda item: _take(scorer, listening, *item)) as writer,
             contextlib.closing(read_ahead(add_true_velocities(sequence))) as ahead,
         ):
-            for index, (moment, waited_ms) in enumerate(_timed(progress(ahead, sequence))):
-                people, times = _people(moment, estimator, intrinsics)
-                writer.put((index, moment, people, {**times, "wait for image": waited_ms} if times else {}))
-    return scorer.tally(), tuple(dict.fromkeys([*sequence.problems, *problems]))
+            for index, (eval_frame, waited_ms) in enumerate(_measure_reading(progress(ahead, sequence))):
+                people, times = _estimate_people(eval_frame, estimator, intrinsics)
+                writer.put((index, eval_frame, people, {**times, "wait for image": waited_ms} if times else {}))
+    return scorer.compute_tally(), tuple(dict.fromkeys([*sequence.problems, *problems]))
 
 
 @contextlib.contextmanager
-def _told(problems: list[str]) -> Iterator[None]:
+def _report_errors(problems: list[str]) -> Iterator[None]:
     """Append a UserError of the block to problems, and go on after the block."""
     try:
         yield
@@ -128,35 +130,40 @@ def _told(problems: list[str]) -> Iterator[None]:
         problems.append(str(error))
 
 
-def _people(
-    moment: Moment, estimator: PeopleEstimator | None, intrinsics: IntrinsicsChoice
+def _estimate_people(
+    eval_frame: EvaluationFrame, estimator: PeopleEstimator | None, intrinsics: IntrinsicsChoice
 ) -> tuple[People, dict[str, float]]:
     """Return the recorded people of a moment, or the estimator's, and the times (ms) that this took, by stage."""
-    if moment.people is not None:
-        return moment.people, {}
-    if estimator is None or moment.frame is None:
+    if eval_frame.people is not None:
+        return eval_frame.people, {}
+    if estimator is None or eval_frame.frame is None:
         raise UserError("expected images or recorded people, got neither; evaluate a bag with one of them")
-    frame = intrinsics.apply(moment.frame)
+    frame = intrinsics.apply(eval_frame.frame)
     begin_s = time.perf_counter()
     people = estimator.step(frame)
     return people, {ESTIMATE: 1e3 * (time.perf_counter() - begin_s)}
 
 
 def _take(
-    scorer: SequenceScorer, listeners: list[Listener], index: int, moment: Moment, people: People, times: dict[str, Any]
+    scorer: SequenceScorer,
+    listeners: list[FrameListener],
+    index: int,
+    eval_frame: EvaluationFrame,
+    people: People,
+    times: dict[str, Any],
 ) -> None:
-    score = scorer.add(moment, people, times)
+    score = scorer.add(eval_frame, people, times)
     for listener in listeners:
-        listener.add(index, moment, people, score)
+        listener.add(index, eval_frame, people, score)
 
 
-def _timed(moments: Iterable[Moment]) -> Iterator[tuple[Moment, float]]:
+def _measure_reading(eval_frames: Iterable[EvaluationFrame]) -> Iterator[tuple[EvaluationFrame, float]]:
     """Yield each moment, and the time (ms) that was waited for it: 0 unless reading is slower than the estimator."""
-    iterator = iter(moments)
+    iterator = iter(eval_frames)
     while True:
         begin_s = time.perf_counter()
         try:
-            moment = next(iterator)
+            eval_frame = next(iterator)
         except StopIteration:
             return
-        yield moment, 1e3 * (time.perf_counter() - begin_s)
+        yield eval_frame, 1e3 * (time.perf_counter() - begin_s)

@@ -69,7 +69,7 @@ class FrameScore:
     """The score of one frame with n predicted and t true people.
 
     pairs     (m, 2) predicted row, true row, of people who count
-    required  (t,) whether a true person counts; excused (n,) whether a prediction does not
+    evaluated  (t,) whether a true person counts; excused (n,) whether a prediction does not
     errors    by key of tally.ERRORS, in mm, shares, degrees, m/s: (m,) for people, less or more for other counts
     mahalanobis2  (m, 2) squared Mahalanobis distances of pelvis and velocity, NaN where unknown
     cues      (m,) a PlacementCue of each pair; distances: errors of their distances from the camera
@@ -77,8 +77,8 @@ class FrameScore:
     """
 
     pairs: NDArray[np.int64]
-    required: NDArray[np.bool_]
-    excused: NDArray[np.bool_]
+    evaluated: NDArray[np.bool_]
+    ignored: NDArray[np.bool_]
     errors: dict[str, Floats] = field(default_factory=dict)
     mahalanobis2: Floats = field(default_factory=lambda: np.zeros((0, 2)))
     cues: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -88,13 +88,13 @@ class FrameScore:
 
     @property
     def false_positives(self) -> NDArray[np.int64]:
-        counted = ~self.excused
+        counted = ~self.ignored
         counted[self.pairs[:, 0]] = False
         return np.flatnonzero(counted)
 
     @property
     def misses(self) -> NDArray[np.int64]:
-        missed = self.required.copy()
+        missed = self.evaluated.copy()
         missed[self.pairs[:, 1]] = False
         return np.flatnonzero(missed)
 
@@ -112,35 +112,35 @@ def score_frame(
 
     Raises UserError if truth and predictions have different joints.
     """
-    points, true_points = image_joints(people), image_joints(truth)
+    points, true_points = project_joints(people), project_joints(truth)
     if len(people) and len(truth) and points.shape[1] != true_points.shape[1]:
         raise UserError(
             f"the truth must have the same joints as the people, got {true_points.shape[1]} and {points.shape[1]}; "
             "write all bones of Anny's rig, in their order, into HumanArray.joints"
         )
-    true_box = body_boxes(truth, true_points)
-    required = (true_box[:, 3] - true_box[:, 1] >= config.min_height_px) & ~(truth.score < config.min_visible)
+    true_box = compute_body_boxes(truth, true_points)
+    evaluated = (true_box[:, 3] - true_box[:, 1] >= config.min_height_px) & ~(truth.score < config.min_visible)
     pairs = match_people(points, true_points, min_iou=config.min_iou, method=config.matching)
-    counts = required[pairs[:, 1]]
+    counts = evaluated[pairs[:, 1]]
     excused = np.zeros(len(people), bool)
     excused[pairs[~counts, 0]] = True
-    excused |= _in_ignored_region(body_boxes(people, points), ignored, pairs)
+    excused |= _is_in_ignored_region(compute_body_boxes(people, points), ignored, pairs)
     pairs = pairs[counts]
     mine, theirs = people.select(pairs[:, 0]), truth.select(pairs[:, 1])
     motion_errors, mahalanobis2 = _motion_errors(mine, theirs)
     return FrameScore(
         pairs=pairs,
-        required=required,
-        excused=excused,
-        errors=_errors(mine, theirs, config) | camera_errors(people, truth, given_fov) | motion_errors,
+        evaluated=evaluated,
+        ignored=excused,
+        errors=_compute_errors(mine, theirs, config) | compute_camera_errors(people, truth, given_fov) | motion_errors,
         mahalanobis2=mahalanobis2,
         cues=np.full(len(mine), PlacementCue.PRIOR) if mine.placement_cue is None else mine.placement_cue,
         distances=distance_errors(mine.pelvis, theirs.pelvis, mine.distance_sigma_m),
-        **_identity_boxes(people, truth, ~excused, required),
+        **_make_identity_boxes(people, truth, ~excused, evaluated),
     )
 
 
-def image_joints(people: People) -> Floats:
+def project_joints(people: People) -> Floats:
     """(n, J, 2) px: the joints projected by the pinhole camera that placed the people; without joints joints_2d, which
     may contain lens distortion."""
     if people.joints.shape[1] and people.k[0, 0] > 0:
@@ -148,14 +148,14 @@ def image_joints(people: People) -> Floats:
     return people.joints_2d.astype(np.float64)
 
 
-def body_boxes(people: People, points: Floats) -> Floats:
+def compute_body_boxes(people: People, points: Floats) -> Floats:
     """(n, 4) px, around the projected mesh, or around the joints (n, J, 2) px without a mesh."""
     if people.vertices.shape[1] and people.k[0, 0] > 0:
         points = np.asarray(project(people.vertices.astype(np.float64), people.k), np.float64)
     return boxes_of_points(points)
 
 
-def _in_ignored_region(boxes: Floats, ignored: Floats | None, pairs: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _is_in_ignored_region(boxes: Floats, ignored: Floats | None, pairs: NDArray[np.int64]) -> NDArray[np.bool_]:
     if ignored is None or not len(ignored):
         return np.zeros(len(boxes), bool)
     share = intersection(boxes, ignored).max(axis=1, initial=0) / np.maximum(area(boxes), np.spacing(1))
@@ -163,7 +163,7 @@ def _in_ignored_region(boxes: Floats, ignored: Floats | None, pairs: NDArray[np.
     return np.asarray(share > IGNORED_SHARE)
 
 
-def _errors(mine: People, theirs: People, config: ScoringConfig) -> dict[str, Floats]:
+def _compute_errors(mine: People, theirs: People, config: ScoringConfig) -> dict[str, Floats]:
     """Errors of matched people, predicted and true, by key; NaN only where the input is NaN."""
     errors: dict[str, Floats] = {}
     pelvis, true_pelvis = mine.pelvis.astype(np.float64), theirs.pelvis.astype(np.float64)
@@ -171,14 +171,14 @@ def _errors(mine: People, theirs: People, config: ScoringConfig) -> dict[str, Fl
     errors["MRPE"] = placement.root_position_error(pelvis, true_pelvis)
     errors |= {f"MRPE {axis}": axes[:, column] for column, axis in enumerate("xyz")}
     errors["distance error"] = placement.relative_distance_error(pelvis, true_pelvis)
-    errors |= _order_errors(pelvis, true_pelvis, theirs.running_shape[:, AGE])
+    errors |= _compute_order_errors(pelvis, true_pelvis, theirs.running_shape[:, AGE])
     if mine.joints.shape[1] and len(mine):
-        errors["MPJPE"] = bodies.centred_point_error(mine.joints, theirs.joints, pelvis, true_pelvis)
+        errors["MPJPE"] = bodies.centered_point_error(mine.joints, theirs.joints, pelvis, true_pelvis)
         errors["PA-MPJPE"] = bodies.procrustes_error(mine.joints, theirs.joints)
-        near = _near_pairs(true_pelvis, config.pair_distance_m)
+        near = _find_near_pairs(true_pelvis, config.pair_distance_m)
         errors["Pair-PA-MPJPE"] = bodies.pair_procrustes_error(mine.joints, theirs.joints, near)
     if mine.vertices.shape[1] and mine.vertices.shape == theirs.vertices.shape and len(mine):
-        errors["PVE"] = bodies.centred_point_error(mine.vertices, theirs.vertices, pelvis, true_pelvis)
+        errors["PVE"] = bodies.centered_point_error(mine.vertices, theirs.vertices, pelvis, true_pelvis)
         errors["Abs-PVE"] = bodies.point_error(mine.vertices, theirs.vertices)
         errors["TA-PVE"] = bodies.translation_aligned_error(mine.vertices, theirs.vertices)
     return errors
@@ -199,7 +199,7 @@ def _motion_errors(mine: People, theirs: People) -> tuple[dict[str, Floats], Flo
     return errors, np.stack([squared["pelvis"], squared["velocity"]], axis=1)
 
 
-def _order_errors(pelvis: Floats, true_pelvis: Floats, age: NDArray[np.floating]) -> dict[str, Floats]:
+def _compute_order_errors(pelvis: Floats, true_pelvis: Floats, age: NDArray[np.floating]) -> dict[str, Floats]:
     """Depth order errors of all pairs of people with pelvises (n, 3) m and true age phenotypes (n,). Ordinal pairs are
     pairs whose true depths differ by the tolerance or more."""
     right = placement.depth_order(pelvis, true_pelvis).astype(np.float64)
@@ -208,58 +208,60 @@ def _order_errors(pelvis: Floats, true_pelvis: Floats, age: NDArray[np.floating]
     apart = np.abs(true_pelvis[first, 2] - true_pelvis[second, 2]) >= placement.ORDER_TOLERANCE_M
     return {
         "PCDR@0.2m": right,
-        "PCDR children": right[placement.pairs_with(age < ADULT_AGE)],
+        "PCDR children": right[placement.select_pairs_with(age < ADULT_AGE)],
         "ordinal pairs": ordinal[apart],
     }
 
 
-def _near_pairs(pelvis: Floats, distance_m: float) -> NDArray[np.int64]:
+def _find_near_pairs(pelvis: Floats, distance_m: float) -> NDArray[np.int64]:
     """(q, 2) rows of pelvises (n, 3) that are nearer to each other than distance_m."""
     first, second = np.triu_indices(len(pelvis), k=1)
     near = np.linalg.norm(pelvis[first] - pelvis[second], axis=1) < distance_m
     return np.stack([first[near], second[near]], axis=1)
 
 
-def predicted_fov(people: People) -> float:
+def get_predicted_fov(people: People) -> float:
     """Vertical, rad: predicted by the network; of a recording, from k if k was predicted; else NaN."""
     if np.isfinite(people.predicted_vertical_fov):
         return people.predicted_vertical_fov
     return people.vertical_fov if people.intrinsics_source is IntrinsicsSource.PREDICTED else np.nan
 
 
-def true_fov(truth: People | None, given_fov: float) -> float:
+def get_true_fov(truth: People | None, given_fov: float) -> float:
     """Vertical, rad, of the truth, else of the calibration; NaN if neither has it."""
     known = truth is not None and truth.intrinsics_source is not IntrinsicsSource.PREDICTED
     return truth.vertical_fov if truth is not None and known and np.isfinite(truth.vertical_fov) else given_fov
 
 
-def camera_errors(people: People, truth: People | None, given_fov: float) -> dict[str, Floats]:
+def compute_camera_errors(people: People, truth: People | None, given_fov: float) -> dict[str, Floats]:
     """The error of the vertical field of view, degrees; NaN if unknown."""
-    error = placement.field_of_view_error(np.array([predicted_fov(people)]), np.array([true_fov(truth, given_fov)]))
+    error = placement.field_of_view_error(
+        np.array([get_predicted_fov(people)]), np.array([get_true_fov(truth, given_fov)])
+    )
     return {"FOV error": error}
 
 
-def _identity_boxes(
-    people: People, truth: People, counted: NDArray[np.bool_], required: NDArray[np.bool_]
+def _make_identity_boxes(
+    people: People, truth: People, counted: NDArray[np.bool_], evaluated: NDArray[np.bool_]
 ) -> dict[str, Any]:
     """Boxes around vertices if both have them, else around joints: a mesh is larger than its joints."""
     if not (people.vertices.shape[1] and truth.vertices.shape[1]) and len(people) and len(truth):
-        people, truth = _without_mesh(people), _without_mesh(truth)
+        people, truth = _remove_mesh(people), _remove_mesh(truth)
     return {
-        "predicted_boxes": _frame_boxes(people.select(counted)),
-        "true_boxes": _frame_boxes(truth.select(required)),
+        "predicted_boxes": _make_frame_boxes(people.select(counted)),
+        "true_boxes": _make_frame_boxes(truth.select(evaluated)),
     }
 
 
-def _frame_boxes(people: People) -> FrameBoxes:
+def _make_frame_boxes(people: People) -> FrameBoxes:
     """Boxes with identities; people without one, or with a repeated one, get a negative one for this frame only."""
     identity = people.track_id.astype(np.int64).copy()
     _, first = np.unique(identity, return_index=True)
     unnamed = identity < 0
     unnamed[np.setdiff1d(np.arange(len(identity)), first)] = True
     identity[unnamed] = -1 - np.arange(int(unnamed.sum()))
-    return FrameBoxes(identity, body_boxes(people, image_joints(people)))
+    return FrameBoxes(identity, compute_body_boxes(people, project_joints(people)))
 
 
-def _without_mesh(people: People) -> People:
+def _remove_mesh(people: People) -> People:
     return dataclasses.replace(people, vertices=people.vertices[:, :0])

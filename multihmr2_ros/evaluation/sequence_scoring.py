@@ -21,11 +21,11 @@ from array import array
 import numpy as np
 from numpy.typing import NDArray
 
-from multihmr2_ros.evaluation.moments import Moment
-from multihmr2_ros.evaluation.scoring import FrameScore, ScoringConfig, camera_errors, score_frame
+from multihmr2_ros.evaluation.evaluation_frames import EvaluationFrame
+from multihmr2_ros.evaluation.scoring import FrameScore, ScoringConfig, compute_camera_errors, score_frame
 from multihmr2_ros.evaluation.tally import CUES, VELOCITY_SAMPLES, Sum, Tally, distance_samples
 from multihmr2_ros.metrics.detection import DetectionCounts
-from multihmr2_ros.metrics.identity import FrameBoxes, identity_counts
+from multihmr2_ros.metrics.identity import FrameBoxes, count_identities
 from multihmr2_ros.people import People
 
 
@@ -40,24 +40,24 @@ class SequenceScorer:
         self._true_boxes, self._predicted_boxes = BoxStore(), BoxStore()
         self._is_named = self._is_tracked = self._is_untracked = False
 
-    def add(self, moment: Moment, people: People, times_ms: dict[str, float]) -> FrameScore | None:
+    def add(self, eval_frame: EvaluationFrame, people: People, times_ms: dict[str, float]) -> FrameScore | None:
         """Score the people of a moment; None without truth."""
-        for stage, value in {**moment.times_ms, **times_ms}.items():
+        for stage, value in {**eval_frame.times_ms, **times_ms}.items():
             if np.isfinite(value):
                 self._times.setdefault(stage, array("d")).append(value)
         score = None
-        if moment.truth is not None:
-            score = score_frame(people, moment.truth, self._config, moment.ignored, moment.given_fov)
-            self._keep_boxes(people, moment.truth, score)
+        if eval_frame.truth is not None:
+            score = score_frame(people, eval_frame.truth, self._config, eval_frame.ignored, eval_frame.given_fov)
+            self._keep_boxes(people, eval_frame.truth, score)
             self._keep_samples(score)
-        self._total += frame_tally(moment, people, score)
+        self._total += make_frame_tally(eval_frame, people, score)
         return score
 
-    def tally(self) -> Tally:
+    def compute_tally(self) -> Tally:
         """Return the tally of all moments so far."""
         identity = None
         if self._config.identities and self._is_named and (self._is_tracked or not self._is_untracked):
-            identity = identity_counts(self._true_boxes.frames(), self._predicted_boxes.frames())
+            identity = count_identities(self._true_boxes.to_frames(), self._predicted_boxes.to_frames())
         return self._total + Tally(identity=identity, times_ms=self._times, samples=self._samples)
 
     def _keep_boxes(self, people: People, truth: People, score: FrameScore) -> None:
@@ -83,22 +83,22 @@ class SequenceScorer:
             self._samples.setdefault(key, array("d")).extend(finite.tolist())
 
 
-def frame_tally(moment: Moment, people: People, score: FrameScore | None) -> Tally:
+def make_frame_tally(eval_frame: EvaluationFrame, people: People, score: FrameScore | None) -> Tally:
     """Count and sum one moment, without identities, times and samples."""
     if score is None:
-        errors = camera_errors(people, None, moment.given_fov) if moment.is_camera_true else {}
-        sums = {key: Sum.of(values) for key, values in errors.items()}
-        return Tally(frames=1, detections=len(people), dropped=moment.dropped, sums=sums)
+        errors = compute_camera_errors(people, None, eval_frame.given_fov) if eval_frame.is_camera_true else {}
+        sums = {key: Sum.from_values(values) for key, values in errors.items()}
+        return Tally(frames=1, detections=len(people), dropped=eval_frame.dropped, sums=sums)
     counts = DetectionCounts(len(score.pairs), len(score.false_positives), len(score.misses))
     return Tally(
         frames=1,
         with_truth=1,
         detections=len(people),
-        ignored_truth=int((~score.required).sum()),
-        ignored_found=int(score.excused.sum()),
-        dropped=moment.dropped,
+        ignored_truth=int((~score.evaluated).sum()),
+        ignored_found=int(score.ignored.sum()),
+        dropped=eval_frame.dropped,
         detection=counts,
-        sums={key: Sum.of(values) for key, values in score.errors.items()},
+        sums={key: Sum.from_values(values) for key, values in score.errors.items()},
     )
 
 
@@ -113,7 +113,7 @@ class BoxStore:
         self._identity.extend(boxes.identity.tolist())
         self._box.extend(boxes.box.ravel().tolist())
 
-    def frames(self) -> list[FrameBoxes]:
+    def to_frames(self) -> list[FrameBoxes]:
         if not self._count:
             return []
         ends = np.cumsum(self._count)[:-1]

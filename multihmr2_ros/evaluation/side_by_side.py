@@ -24,8 +24,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from multihmr2_ros.evaluation.moments import Moment
-from multihmr2_ros.evaluation.scoring import FrameScore, image_joints
+from multihmr2_ros.evaluation.evaluation_frames import EvaluationFrame
+from multihmr2_ros.evaluation.scoring import FrameScore, project_joints
 from multihmr2_ros.frame import Frame
 from multihmr2_ros.media.overlay import draw_people
 from multihmr2_ros.media.video import VideoWriter, fit_image
@@ -33,10 +33,10 @@ from multihmr2_ros.people import People
 
 USUAL_FPS = 10.0
 TITLE_SCALE = 720.0  # px of height at which the titles have OpenCV's own size
-MOST_PIXELS_WIDE = 1280  # of one picture; two of them fit on a screen
+MAX_PIXELS_WIDE = 1280  # of one picture; two of them fit on a screen
 
 
-class SideBySide:
+class ComparisonVideo:
     """Writes a video of predictions and truth; complete when the stack closes. It has the first image's size."""
 
     def __init__(self, path: Path, faces: NDArray[np.int32], fps: float | None, stack: contextlib.ExitStack) -> None:
@@ -47,32 +47,34 @@ class SideBySide:
         self._stamp_s = 0.0
         self._last_ns = 0
 
-    def add(self, index: int, moment: Moment, people: People, score: FrameScore | None) -> None:
-        if moment.frame is None:
+    def add(self, index: int, eval_frame: EvaluationFrame, people: People, score: FrameScore | None) -> None:
+        if eval_frame.frame is None:
             return
-        image = moment.frame.image
+        image = eval_frame.frame.image
         if self._video is None:
             height, width = image.shape[:2]
-            shrink = min(1.0, MOST_PIXELS_WIDE / width)
+            shrink = min(1.0, MAX_PIXELS_WIDE / width)
             self._size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
             self._video = self._stack.enter_context(
                 VideoWriter(self._path, 2 * self._size[0], self._size[1], self._fps)
             )
         else:  # a bag's clock may jump back: keep the order
-            passed_s = (moment.stamp_ns - self._last_ns) * 1e-9
+            passed_s = (eval_frame.stamp_ns - self._last_ns) * 1e-9
             self._stamp_s += passed_s if 0 < passed_s < 10 else 1 / self._fps
-        self._last_ns = moment.stamp_ns
-        left = self._picture(moment.frame, people, f"predicted: {len(people)}")
-        right = self._picture(
-            moment.frame, moment.truth, "no truth" if moment.truth is None else f"true: {len(moment.truth)}"
+        self._last_ns = eval_frame.stamp_ns
+        left = self._draw_image(eval_frame.frame, people, f"predicted: {len(people)}")
+        right = self._draw_image(
+            eval_frame.frame,
+            eval_frame.truth,
+            "no truth" if eval_frame.truth is None else f"true: {len(eval_frame.truth)}",
         )
         self._video.write(np.ascontiguousarray(np.hstack([left, right])), self._stamp_s)
 
-    def _picture(self, frame: Frame, people: People | None, title: str) -> NDArray[np.uint8]:
-        return titled_image(frame, people, self._faces, title, self._size)
+    def _draw_image(self, frame: Frame, people: People | None, title: str) -> NDArray[np.uint8]:
+        return draw_titled_image(frame, people, self._faces, title, self._size)
 
 
-def titled_image(
+def draw_titled_image(
     frame: Frame, people: People | None, faces: NDArray[np.int32], title: str, size: tuple[int, int]
 ) -> NDArray[np.uint8]:
     """Draw people and a title on a copy (height, width, 3) of a frame's image; size: (width, height) px.
@@ -82,7 +84,7 @@ def titled_image(
     image = frame.image
     if people is not None:
         if people.vertices.shape[1] < (int(faces.max()) + 1 if faces.size else 0):
-            joints_2d = frame.points_as_recorded(image_joints(people))
+            joints_2d = frame.points_as_recorded(project_joints(people))
             people = dataclasses.replace(people, vertices=people.vertices[:, :0], joints_2d=joints_2d)
         image = draw_people(image, people, faces, distort=frame.distort)
     picture = fit_image(image, size[1], size[0])

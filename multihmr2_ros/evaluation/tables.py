@@ -27,10 +27,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.evaluation.moments import Moment
+from multihmr2_ros.evaluation.evaluation_frames import EvaluationFrame
 from multihmr2_ros.evaluation.postures import classify_postures
-from multihmr2_ros.evaluation.scoring import FrameScore, predicted_fov, true_fov
-from multihmr2_ros.evaluation.sequence_scoring import frame_tally
+from multihmr2_ros.evaluation.scoring import FrameScore, get_predicted_fov, get_true_fov
+from multihmr2_ros.evaluation.sequence_scoring import make_frame_tally
 from multihmr2_ros.evaluation.tally import CUES, ERRORS, MOTION_ERRORS, Metric
 from multihmr2_ros.media.files import atomic_path
 from multihmr2_ros.metrics.bodies import MM_PER_M
@@ -40,13 +40,13 @@ PERSON_ERRORS = tuple(metric for metric in ERRORS if metric.counted == "people" 
 MATCH, MISS, FALSE_POSITIVE, IGNORED = "match", "miss", "false positive", "ignored"
 
 
-class Listener(Protocol):
+class FrameListener(Protocol):
     """Receives every moment in order, with its predictions and their score (None: no truth)."""
 
-    def add(self, index: int, moment: Moment, people: People, score: FrameScore | None) -> None: ...
+    def add(self, index: int, eval_frame: EvaluationFrame, people: People, score: FrameScore | None) -> None: ...
 
 
-def column(metric: Metric) -> str:
+def format_column(metric: Metric) -> str:
     """The heading of a metric's column: PA-MPJPE → pa_mpjpe_mm."""
     unit = {"%": "_percent", "m/s": "_m_per_s", "1": ""}.get(metric.unit, f"_{metric.unit}")
     return f"{metric.key.lower().replace('-', '_').replace(' ', '_').replace('@', '_at_')}{unit}"
@@ -56,11 +56,11 @@ FRAME_COUNTS = ("with_truth", "detections", "ignored_truth", "ignored_found", "d
 FRAME_DETECTION = ("true_positives", "false_positives", "false_negatives")
 FRAME_COLUMNS = (
     "frame", "stamp_s", *FRAME_COUNTS, *FRAME_DETECTION, "predicted_fov_deg", "true_fov_deg",
-    *(name for metric in ERRORS for name in (column(metric), f"{column(metric)}_count")),
+    *(name for metric in ERRORS for name in (format_column(metric), f"{format_column(metric)}_count")),
 )  # fmt: skip
 PERSON_COLUMNS = (
     "frame", "stamp_s", "outcome", "predicted_id", "true_id", "score", "visible", "true_distance_m",
-    *(f"{who}_{axis}_m" for who in ("predicted", "true") for axis in "xyz"), *map(column, PERSON_ERRORS),
+    *(f"{who}_{axis}_m" for who in ("predicted", "true") for axis in "xyz"), *map(format_column, PERSON_ERRORS),
     "velocity_error_m_per_s", "pelvis_mahalanobis2", "velocity_mahalanobis2", "posture", "placement_cue",
     "distance_error_mm", "distance_z_score",
 )  # fmt: skip
@@ -80,16 +80,16 @@ class FrameTable:
         self._writer = writer
         writer.writerow(FRAME_COLUMNS)
 
-    def add(self, index: int, moment: Moment, people: People, score: FrameScore | None) -> None:
-        tally = frame_tally(moment, people, score)
-        fov = true_fov(moment.truth, moment.given_fov)
-        row: list[Any] = [index, _stamp(moment)]
+    def add(self, index: int, eval_frame: EvaluationFrame, people: People, score: FrameScore | None) -> None:
+        tally = make_frame_tally(eval_frame, people, score)
+        fov = get_true_fov(eval_frame.truth, eval_frame.given_fov)
+        row: list[Any] = [index, _format_stamp(eval_frame)]
         row += [getattr(tally, name) for name in FRAME_COUNTS]
         row += [getattr(tally.detection, name) for name in FRAME_DETECTION]
-        row += [_number(np.degrees(predicted_fov(people))), _number(np.degrees(fov))]
+        row += [_format_number(np.degrees(get_predicted_fov(people))), _format_number(np.degrees(fov))]
         for metric in ERRORS:
             total = tally.sums.get(metric.key)
-            row += ["", 0] if total is None else [_number(metric.scale * total.mean), total.count]
+            row += ["", 0] if total is None else [_format_number(metric.scale * total.mean), total.count]
         self._writer.writerow(row)
 
 
@@ -101,21 +101,21 @@ class PersonTable:
         self._postures: list[str] = []  # of the frame's true people
         writer.writerow(PERSON_COLUMNS)
 
-    def add(self, index: int, moment: Moment, people: People, score: FrameScore | None) -> None:
-        truth = moment.truth
+    def add(self, index: int, eval_frame: EvaluationFrame, people: People, score: FrameScore | None) -> None:
+        truth = eval_frame.truth
         if score is None or truth is None:
             return
-        start = [index, _stamp(moment)]
+        start = [index, _format_stamp(eval_frame)]
         self._postures = classify_postures(truth.joints)
         for row, (predicted, true) in enumerate(score.pairs.tolist()):
-            errors = [metric.scale * _value(score, metric, row) for metric in PERSON_ERRORS]
+            errors = [metric.scale * _get_value(score, metric, row) for metric in PERSON_ERRORS]
             errors += [score.errors["velocity error"][row], *score.mahalanobis2[row]]
             self._write([*start, MATCH], people, predicted, truth, true, errors, _distance_cells(score, row))
         for true in score.misses.tolist():
             self._write([*start, MISS], None, 0, truth, true)
         for predicted in score.false_positives.tolist():
             self._write([*start, FALSE_POSITIVE], people, predicted, None, 0)
-        for predicted in np.flatnonzero(score.excused).tolist():
+        for predicted in np.flatnonzero(score.ignored).tolist():
             self._write([*start, IGNORED], people, predicted, None, 0)
 
     def _write(
@@ -127,19 +127,19 @@ class PersonTable:
             *start,
             "" if people is None else people.track_id[predicted],
             "" if truth is None else truth.track_id[true],
-            "" if people is None else _number(people.score[predicted]),
-            "" if truth is None else _number(truth.score[true]),
-            "" if truth is None else _number(np.linalg.norm(truth.pelvis[true])),
-            *(nothing if people is None else map(_number, people.pelvis[predicted])),
-            *(nothing if truth is None else map(_number, truth.pelvis[true])),
-            *([""] * (len(PERSON_ERRORS) + MOTION_COLUMNS) if errors is None else map(_number, errors)),
+            "" if people is None else _format_number(people.score[predicted]),
+            "" if truth is None else _format_number(truth.score[true]),
+            "" if truth is None else _format_number(np.linalg.norm(truth.pelvis[true])),
+            *(nothing if people is None else map(_format_number, people.pelvis[predicted])),
+            *(nothing if truth is None else map(_format_number, truth.pelvis[true])),
+            *([""] * (len(PERSON_ERRORS) + MOTION_COLUMNS) if errors is None else map(_format_number, errors)),
             "" if truth is None else self._postures[true],
             *distance,
         ])  # fmt: skip
 
 
 @contextlib.contextmanager
-def tables(folder: Path) -> Iterator[list[Listener]]:
+def open_tables(folder: Path) -> Iterator[list[FrameListener]]:
     """Write both tables to a folder; they appear, complete, when the block ends without an exception."""
     with (
         atomic_path(folder / "frames.csv") as frames,
@@ -153,19 +153,19 @@ def tables(folder: Path) -> Iterator[list[Listener]]:
 def _distance_cells(score: FrameScore, row: int) -> tuple[str, ...]:
     errors = score.distances
     millimeters = MM_PER_M * abs(float(errors.error_m[row]))
-    return CUES[PlacementCue(int(score.cues[row]))], _number(millimeters), _number(errors.z_score[row])
+    return CUES[PlacementCue(int(score.cues[row]))], _format_number(millimeters), _format_number(errors.z_score[row])
 
 
-def _value(score: FrameScore, metric: Metric, row: int) -> float:
+def _get_value(score: FrameScore, metric: Metric, row: int) -> float:
     values = score.errors.get(metric.key, np.zeros(0))
     return float(values[row]) if len(values) == len(score.pairs) else np.nan
 
 
-def _stamp(moment: Moment) -> str:
-    return f"{moment.stamp_ns // 10**9}.{moment.stamp_ns % 10**9:09d}"
+def _format_stamp(eval_frame: EvaluationFrame) -> str:
+    return f"{eval_frame.stamp_ns // 10**9}.{eval_frame.stamp_ns % 10**9:09d}"
 
 
-def _number(value: Any) -> str:
+def _format_number(value: Any) -> str:
     return f"{value:.7g}" if np.isfinite(value) else ""
 
 
@@ -211,11 +211,11 @@ class PersonRows:
     def false_positive(self) -> NDArray[np.bool_]:
         return np.asarray(self.outcome == FALSE_POSITIVE)
 
-    def distance(self) -> NDArray[np.float64]:
+    def compute_distance(self) -> NDArray[np.float64]:
         """(r,) m, of the predicted pelvis from the camera."""
         return np.asarray(np.sqrt(sum(self[f"predicted_{axis}_m"] ** 2 for axis in "xyz")), np.float64)
 
-    def groups(self, of: NDArray[np.bool_], name: str) -> tuple[int, float, float]:
+    def summarize_group(self, of: NDArray[np.bool_], name: str) -> tuple[int, float, float]:
         """Return count and recall of the true people in a mask (r,), and the mean of a column over the found ones."""
         matched, missed = self.matched & of, self.missed & of
         count = int(matched.sum() + missed.sum())

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from multihmr2_ros.metrics.detection import DetectionCounts, normalised
+from multihmr2_ros.metrics.detection import DetectionCounts, normalized_error
 from multihmr2_ros.metrics.identity import IdentityCounts
 from multihmr2_ros.metrics.placement import DistanceErrors, summarize_distance_errors
 from multihmr2_ros.metrics.uncertainty import normalized_error_bounds
@@ -40,7 +40,7 @@ class Sum:
     count: int = 0
 
     @classmethod
-    def of(cls, values: NDArray[Any]) -> Sum:
+    def from_values(cls, values: NDArray[Any]) -> Sum:
         finite = np.asarray(values, np.float64).ravel()
         finite = finite[np.isfinite(finite)]
         return cls(math.fsum(finite.tolist()), finite.size)
@@ -115,14 +115,14 @@ SCORES = (
     Metric("precision", "%", "detections", higher_is_better=True),
     Metric("F1", "%", "people", higher_is_better=True),
 )
-NORMALISED = (Metric("N-MPJPE", MM, "people"), Metric("N-MRPE", MM, "people"))
+NORMALIZED = (Metric("N-MPJPE", MM, "people"), Metric("N-MRPE", MM, "people"))
 IDENTITY = (
     Metric("IDF1", "%", "boxes", higher_is_better=True),
     Metric("MOTA", "%", "boxes", higher_is_better=True),
     Metric("HOTA", "%", "boxes", higher_is_better=True),
     Metric("id switches", "", "boxes"),
 )
-METRICS = (*SCORES, *ERRORS, *QUANTILES, *NORMALISED, *IDENTITY)
+METRICS = (*SCORES, *ERRORS, *QUANTILES, *NORMALIZED, *IDENTITY)
 CUES = {PlacementCue.PRIOR: "prediction only", PlacementCue.GROUND: "ground", PlacementCue.DEPTH: "depth"}
 VELOCITY_SAMPLES = "velocity error"  # m/s, in Tally.samples
 CALIBRATED = ("velocity", "pelvis")  # each with a NEES and a coverage
@@ -218,16 +218,16 @@ class Tally:
                 changes[each.name] = mine + theirs
         return Tally(**changes)
 
-    def metrics(self) -> dict[str, tuple[float, int]]:
+    def compute_metrics(self) -> dict[str, tuple[float, int]]:
         """Return value, in its unit, and count of each of METRICS that applies; errors without people are left out."""
         counts = self.detection
-        required = counts.true_positives + counts.false_negatives
+        evaluated = counts.true_positives + counts.false_negatives
         found = counts.true_positives + counts.false_positives
         values: dict[str, tuple[float, int]] = {}
         if self.with_truth:
-            values["recall"] = 100 * counts.recall, required
+            values["recall"] = 100 * counts.recall, evaluated
             values["precision"] = 100 * counts.precision, found
-            values["F1"] = 100 * counts.f1, required
+            values["F1"] = 100 * counts.f1, evaluated
         for metric in ERRORS:
             total = self.sums.get(metric.key, Sum())
             if total.count:
@@ -238,7 +238,7 @@ class Tally:
                 values[metric.key] = float(np.percentile(speeds, percent)), len(speeds)
         for key, plain in (("N-MPJPE", "MPJPE"), ("N-MRPE", "MRPE")):
             if plain in values:
-                values[key] = normalised(values[plain][0], counts), values[plain][1]
+                values[key] = normalized_error(values[plain][0], counts), values[plain][1]
         if self.identity is not None:
             boxes = self.identity.truth
             values["IDF1"] = 100 * self.identity.idf1, boxes
@@ -250,7 +250,7 @@ class Tally:
     def calibration(self) -> dict[str, dict[str, float]]:
         """Return for each of CALIBRATED with truth and finite covariances: nees, its two-sided 95 % bounds low, high
         (`normalized_error_bounds`), inside_95 (percent inside the 95 % ellipsoid), count."""
-        values = self.metrics()
+        values = self.compute_metrics()
         calibration = {}
         for name in CALIBRATED:
             if f"{name} NEES" in values:
@@ -269,7 +269,7 @@ class Tally:
                 summaries[name] = dict(summarize_distance_errors(errors))
         return summaries
 
-    def latencies(self) -> dict[str, dict[str, float]]:
+    def compute_latencies(self) -> dict[str, dict[str, float]]:
         """Return p50, p95 and max in ms and the count of every stage."""
         return {
             stage: {

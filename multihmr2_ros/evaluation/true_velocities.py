@@ -22,23 +22,23 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from multihmr2_ros.evaluation.moments import Moment
+from multihmr2_ros.evaluation.evaluation_frames import EvaluationFrame
 from multihmr2_ros.metrics.velocity import central_difference
 from multihmr2_ros.people import People
 
 MAX_SPAN_S = 0.5  # between the moments before and after; over more, a mean velocity is not that of the middle
 
 
-def add_true_velocities(moments: Iterable[Moment]) -> Iterator[Moment]:
+def add_true_velocities(eval_frames: Iterable[EvaluationFrame]) -> Iterator[EvaluationFrame]:
     """Yield the moments, each one image late, with the truth's velocity over the ground (`velocity_frame` "fixed").
 
     Only for moments whose image has a camera pose in a fixed frame (`Frame.camera_pose`), and only for people whose
     truth has no finite velocity in the fixed frame. A person needs a track id in the moments before and after, which
     are at most MAX_SPAN_S apart; others get NaN. Moments without a camera pose stay as they are.
     """
-    iterator = iter(moments)
-    before: Moment | None = None
-    current: Moment | None = None
+    iterator = iter(eval_frames)
+    before: EvaluationFrame | None = None
+    current: EvaluationFrame | None = None
     try:
         for after in iterator:
             if current is not None:
@@ -51,7 +51,9 @@ def add_true_velocities(moments: Iterable[Moment]) -> Iterator[Moment]:
             iterator.close()
 
 
-def _with_velocity(before: Moment | None, current: Moment, after: Moment | None) -> Moment:
+def _with_velocity(
+    before: EvaluationFrame | None, current: EvaluationFrame, after: EvaluationFrame | None
+) -> EvaluationFrame:
     truth = current.truth
     if truth is None or _camera_pose(current) is None:
         return current
@@ -63,27 +65,27 @@ def _with_velocity(before: Moment | None, current: Moment, after: Moment | None)
     return dataclasses.replace(current, truth=dataclasses.replace(truth, velocity=velocity, velocity_frame="fixed"))
 
 
-def _differences(before: Moment | None, truth: People, after: Moment | None) -> NDArray[np.float64]:
+def _differences(before: EvaluationFrame | None, truth: People, after: EvaluationFrame | None) -> NDArray[np.float64]:
     """(n, 3) m/s of the true people; NaN where they are not in both moments."""
     unknown = np.full((len(truth), 3), np.nan)
     if before is None or after is None or not 0 < after.stamp_s - before.stamp_s <= MAX_SPAN_S:
         return unknown
-    first, last = (_pelvises_over_ground(moment, truth.track_id) for moment in (before, after))
+    first, last = (_pelvises_over_ground(eval_frame, truth.track_id) for eval_frame in (before, after))
     return central_difference(first, last, before.stamp_s, after.stamp_s)
 
 
-def _pelvises_over_ground(moment: Moment, track_id: NDArray[np.int64]) -> NDArray[np.float64]:
+def _pelvises_over_ground(eval_frame: EvaluationFrame, track_id: NDArray[np.int64]) -> NDArray[np.float64]:
     """(n, 3) m in the fixed frame of people with track_id (n,); NaN where a person or the camera pose is missing."""
-    places, pose = np.full((len(track_id), 3), np.nan), _camera_pose(moment)
-    if moment.truth is None or pose is None:
+    places, pose = np.full((len(track_id), 3), np.nan), _camera_pose(eval_frame)
+    if eval_frame.truth is None or pose is None:
         return places
-    rows = {identity: row for row, identity in enumerate(moment.truth.track_id.tolist()) if identity >= 0}
+    rows = {identity: row for row, identity in enumerate(eval_frame.truth.track_id.tolist()) if identity >= 0}
     for place, identity in zip(places, track_id.tolist(), strict=True):
         if identity in rows:
-            place[:] = pose[:3, :3] @ moment.truth.pelvis[rows[identity]].astype(np.float64) + pose[:3, 3]
+            place[:] = pose[:3, :3] @ eval_frame.truth.pelvis[rows[identity]].astype(np.float64) + pose[:3, 3]
     return places
 
 
-def _camera_pose(moment: Moment) -> NDArray[np.float64] | None:
+def _camera_pose(eval_frame: EvaluationFrame) -> NDArray[np.float64] | None:
     """(4, 4) the camera's pose in the fixed frame at the image's stamp; None where unknown."""
-    return None if moment.frame is None else moment.frame.camera_pose
+    return None if eval_frame.frame is None else eval_frame.frame.camera_pose

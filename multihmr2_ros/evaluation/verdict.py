@@ -22,16 +22,16 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from multihmr2_ros.evaluation.comparison import Comparison, judgement
+from multihmr2_ros.evaluation.comparison import Comparison, judge_difference
 from multihmr2_ros.evaluation.postures import POSTURES
-from multihmr2_ros.evaluation.report import number
+from multihmr2_ros.evaluation.report import format_number
 from multihmr2_ros.evaluation.tables import PersonRows
 from multihmr2_ros.evaluation.tally import METRICS, Tally
 from multihmr2_ros.metrics.uncertainty import coverage
 
 MIN_PEOPLE = 20  # fewer say nothing about a group
 GOOD_RECALL = 0.9
-BIAS_TO_SEE = 0.01  # of the distance
+MIN_BIAS = 0.01  # of the distance
 ONE_SIGMA = 0.683
 
 
@@ -41,40 +41,45 @@ def describe(tally: Tally, rows: PersonRows) -> list[str]:
         return [
             f"Nothing can be said about how well people are found: there is no truth. "
             f"{tally.detections} people were found in {tally.frames} images.",
-            *_latency(tally),
+            *_describe_latency(tally),
         ]
     return [
-        *_found(tally), *_far(rows), *_postures(rows), *_distance(tally, rows), *_identity(tally), *_latency(tally),
-        *_covariances(rows),
-    ]  # fmt: skip
+        *_describe_recall(tally),
+        *_describe_range(rows),
+        *_describe_postures(rows),
+        *_describe_distance(tally, rows),
+        *_describe_identity(tally),
+        *_describe_latency(tally),
+        *_describe_covariances(rows),
+    ]
 
 
-def _found(tally: Tally) -> list[str]:
+def _describe_recall(tally: Tally) -> list[str]:
     counts = tally.detection
-    required = counts.true_positives + counts.false_negatives
-    if not required:
+    evaluated = counts.true_positives + counts.false_negatives
+    if not evaluated:
         return [f"There is nobody to be found; {counts.false_positives} detections are false."]
-    text = f"Finds {100 * counts.recall:.0f} of 100 people ({counts.true_positives} of {required} appearances)"
+    text = f"Finds {100 * counts.recall:.0f} of 100 people ({counts.true_positives} of {evaluated} appearances)"
     found = counts.true_positives + counts.false_positives
     if not found:
         return [f"{text}."]
     return [f"{text}; {100 * (1 - counts.precision):.0f} of 100 detections are nobody."]
 
 
-def _far(rows: PersonRows) -> list[str]:
+def _describe_range(rows: PersonRows) -> list[str]:
     """The distance from which on the recall is below GOOD_RECALL."""
     distance = np.floor(rows["true_distance_m"])
     for start in np.unique(distance[np.isfinite(distance)]):
-        count, recall, _ = rows.groups(distance >= start, "mrpe_mm")
+        count, recall, _ = rows.summarize_group(distance >= start, "mrpe_mm")
         if count >= MIN_PEOPLE and recall < GOOD_RECALL and start > np.nanmin(distance):
             return [f"Of people {start:.0f} m away and farther, {100 * recall:.0f} of 100 are found."]
     return []
 
 
-def _postures(rows: PersonRows) -> list[str]:
+def _describe_postures(rows: PersonRows) -> list[str]:
     """The posture with the lowest recall, if that is much lower than the overall recall."""
-    _, overall, _ = rows.groups(rows.matched | rows.missed, "mrpe_mm")
-    each = [(rows.groups(rows.posture == posture, "mrpe_mm"), posture) for posture in POSTURES]
+    _, overall, _ = rows.summarize_group(rows.matched | rows.missed, "mrpe_mm")
+    each = [(rows.summarize_group(rows.posture == posture, "mrpe_mm"), posture) for posture in POSTURES]
     enough = [(recall, posture) for (count, recall, _), posture in each if count >= MIN_PEOPLE]
     recall, posture = min(enough, default=(math.nan, ""))
     if posture and recall < overall - 0.05:
@@ -82,20 +87,20 @@ def _postures(rows: PersonRows) -> list[str]:
     return []
 
 
-def _distance(tally: Tally, rows: PersonRows) -> list[str]:
-    metrics = tally.metrics()
+def _describe_distance(tally: Tally, rows: PersonRows) -> list[str]:
+    metrics = tally.compute_metrics()
     if "distance error" not in metrics:
         return []
     text = f"Distances are off by {metrics['distance error'][0]:.1f} % on average"
     text += f", places by {metrics['MRPE'][0] / 1000:.2f} m"
-    signed = (rows.distance() / rows["true_distance_m"] - 1)[rows.matched]
+    signed = (rows.compute_distance() / rows["true_distance_m"] - 1)[rows.matched]
     bias = float(np.nanmean(signed)) if np.isfinite(signed).any() else math.nan
-    if abs(bias) > BIAS_TO_SEE:
+    if abs(bias) > MIN_BIAS:
         text += f"; people are placed {100 * abs(bias):.1f} % too {'far' if bias > 0 else 'near'} on average"
     return [f"{text}."]
 
 
-def _identity(tally: Tally) -> list[str]:
+def _describe_identity(tally: Tally) -> list[str]:
     if tally.identity is None or not tally.identity.truth:
         return []
     switches, idf1 = tally.identity.switches, 100 * tally.identity.idf1
@@ -103,9 +108,9 @@ def _identity(tally: Tally) -> list[str]:
     return [f"Track ids change {times}; {idf1:.0f} % of the boxes have the right identity (IDF1)."]
 
 
-def _latency(tally: Tally) -> list[str]:
+def _describe_latency(tally: Tally) -> list[str]:
     """The latency from stamp to publication of a recording, else of the estimate."""
-    latencies = tally.latencies()
+    latencies = tally.compute_latencies()
     for stage, words in (("stamp to publication", "From an image's stamp to its message"), ("estimate", "An estimate")):
         if stage in latencies:
             p95 = latencies[stage]["p95_ms"]
@@ -114,10 +119,10 @@ def _latency(tally: Tally) -> list[str]:
     return []
 
 
-def _covariances(rows: PersonRows) -> list[str]:
+def _describe_covariances(rows: PersonRows) -> list[str]:
     text = []
     for name in ("pelvis", "velocity"):
-        squared = finite(rows[f"{name}_mahalanobis2"])
+        squared = remove_nan(rows[f"{name}_mahalanobis2"])
         if len(squared) < MIN_PEOPLE:
             continue
         share = float(coverage(squared, np.array([ONE_SIGMA]))[0])
@@ -129,18 +134,18 @@ def _covariances(rows: PersonRows) -> list[str]:
     return text
 
 
-def finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def remove_nan(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return values[np.isfinite(values)]
 
 
-def key_numbers(tally: Tally) -> list[tuple[str, str, str]]:
+def list_key_numbers(tally: Tally) -> list[tuple[str, str, str]]:
     """Return label, value and remark of the numbers that matter to a robot."""
-    metrics, latencies = tally.metrics(), tally.latencies()
+    metrics, latencies = tally.compute_metrics(), tally.compute_latencies()
     chosen = [("found", "recall", "recall"), ("distance error", "distance error", "of the distance"),
               ("identity", "IDF1", "IDF1"), ("id switches", "id switches", "in all sequences")]  # fmt: skip
     units = {metric.key: metric.unit for metric in METRICS}
     shown = [
-        (label, f"{number(metrics[key][0], units[key])} {units[key]}".strip(), remark)
+        (label, f"{format_number(metrics[key][0], units[key])} {units[key]}".strip(), remark)
         for label, key, remark in chosen
         if key in metrics
     ]
@@ -157,7 +162,7 @@ def describe_comparison(comparisons: Sequence[Comparison]) -> list[str]:
     for each in comparisons:
         judged: dict[str, list[str]] = {"better": [], "worse": [], "": []}
         for found in each.differences:
-            judged[judgement(found)].append(found.key)
+            judged[judge_difference(found)].append(found.key)
         parts = [f"B is {word} in {', '.join(judged[word])}" for word in ("better", "worse") if judged[word]]
         text = "; ".join(parts) or "no difference between A and B can be told from chance"
         sentences.append(f"With {each.kind} intrinsics, {text} (95 % intervals over {each.units} {each.drawn}).")

@@ -36,8 +36,8 @@ from multihmr2_ros.errors import UserError
 from multihmr2_ros.labeling.landmarks import LANDMARK_COUNT
 from multihmr2_ros.labeling.observations import Observations
 
-MOST_BYTES = 2**31
-MOST_PIXELS = 1e6  # absolute value of a coordinate
+MAX_BYTES = 2**31
+MAX_PIXELS = 1e6  # absolute value of a coordinate
 OCCLUDED_WEIGHT = 0.5  # of an annotated, but occluded keypoint (v = 1)
 
 
@@ -45,28 +45,28 @@ OCCLUDED_WEIGHT = 0.5  # of an annotated, but occluded keypoint (v = 1)
 class Annotations:
     """P images and the n annotated people in them, ordered by image.
 
-    pictures  paths relative to the folder of images
+    image_names  paths relative to the folder of images
     sizes     (P, 2) px: width, height
     picture   (n,) row of each person's image in `pictures`
     unsure    (n,) bool: neither a person nor background, or a crowd
     people    the annotations
     """
 
-    pictures: tuple[str, ...]
+    image_names: tuple[str, ...]
     sizes: NDArray[np.int64]
-    picture: NDArray[np.int64]
+    image_index: NDArray[np.int64]
     unsure: NDArray[np.bool_]
     people: Observations
 
     def __len__(self) -> int:
-        return len(self.picture)
+        return len(self.image_index)
 
 
 @dataclass(frozen=True)
-class Person:
+class PersonAnnotation:
     """One annotated person: a row of `Annotations` and `Observations`, without the camera."""
 
-    picture: int
+    image_index: int
     unsure: bool
     box: NDArray[np.float32]
     keypoints: NDArray[np.float32]
@@ -76,13 +76,13 @@ class Person:
     visibility: NDArray[np.float32] | None = None
 
 
-def collect(
-    pictures: list[str], sizes: list[tuple[int, int]], persons: list[Person], vertical_fov_rad: float
+def collect_annotations(
+    pictures: list[str], sizes: list[tuple[int, int]], persons: list[PersonAnnotation], vertical_fov_rad: float
 ) -> Annotations:
     """Collect persons into arrays. Every image is assumed to have the given vertical field of view."""
     n = len(persons)
     cameras = np.array([intrinsics_from_fov(vertical_fov_rad, *size) for size in sizes]).reshape(-1, 3, 3)
-    picture = np.array([person.picture for person in persons], np.int64)
+    image_index = np.array([person.image_index for person in persons], np.int64)
     landmarks = np.full((n, LANDMARK_COUNT, 3), np.nan, np.float32)
     visibility = np.zeros((n, LANDMARK_COUNT), np.float32)
     for row, person in enumerate(persons):
@@ -94,12 +94,12 @@ def collect(
         weights=np.array([person.weights for person in persons], np.float32).reshape(n, 17),
         trusted=np.array([person.trusted for person in persons], np.bool_).reshape(n, 17),
         box=np.array([person.box for person in persons], np.float32).reshape(n, 4),
-        k=cameras[picture] if n else np.zeros((0, 3, 3)),
+        k=cameras[image_index] if n else np.zeros((0, 3, 3)),
         landmarks=landmarks,
         visibility=visibility,
     )
     unsure = np.array([person.unsure for person in persons], np.bool_)
-    return Annotations(tuple(pictures), np.array(sizes, np.int64).reshape(-1, 2), picture, unsure, people)
+    return Annotations(tuple(pictures), np.array(sizes, np.int64).reshape(-1, 2), image_index, unsure, people)
 
 
 def read_coco(path: Path, vertical_fov_rad: float) -> Annotations:
@@ -110,8 +110,8 @@ def read_coco(path: Path, vertical_fov_rad: float) -> Annotations:
         person_ids = {int(entry["id"]) for entry in content.get("categories", []) if entry.get("name") == "person"}
         annotations = list(content["annotations"])
         rows = {key: row for row, key in enumerate(sorted(listed, key=lambda key: str(listed[key]["file_name"])))}
-        pictures = [_name(listed[key]) for key in rows]
-        sizes = [_size(listed[key]) for key in rows]
+        pictures = [_read_name(listed[key]) for key in rows]
+        sizes = [_read_size(listed[key]) for key in rows]
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(
             f"{path} is not a COCO keypoint file ({type(error).__name__}: {error}); give person_keypoints_*.json, "
@@ -122,21 +122,21 @@ def read_coco(path: Path, vertical_fov_rad: float) -> Annotations:
         try:
             if person_ids and int(entry["category_id"]) not in person_ids:
                 continue
-            persons.append(_person(entry, rows))
+            persons.append(_read_person(entry, rows))
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UserError(
                 f"{path}: annotation {number} is invalid ({type(error).__name__}: {error}); expected image_id, "
                 "bbox and 17 keypoints, as COCO has them"
             ) from None
-    persons.sort(key=lambda person: person.picture)
-    return collect(pictures, sizes, persons, vertical_fov_rad)
+    persons.sort(key=lambda person: person.image_index)
+    return collect_annotations(pictures, sizes, persons, vertical_fov_rad)
 
 
 def _load(path: Path) -> Any:
     try:
-        if path.stat().st_size > MOST_BYTES:
+        if path.stat().st_size > MAX_BYTES:
             raise UserError(
-                f"{path}: expected a COCO file of at most {MOST_BYTES // 2**30} GiB, but it is larger; split it"
+                f"{path}: expected a COCO file of at most {MAX_BYTES // 2**30} GiB, but it is larger; split it"
             )
         return json.loads(path.read_bytes())
     except OSError as error:
@@ -145,42 +145,42 @@ def _load(path: Path) -> Any:
         raise UserError(f"{path} is not a COCO keypoint file ({error}); give person_keypoints_*.json") from None
 
 
-def _name(entry: dict[str, Any]) -> str:
+def _read_name(entry: dict[str, Any]) -> str:
     name = entry["file_name"]
     if not isinstance(name, str) or not name or "\0" in name or Path(name).is_absolute() or ".." in Path(name).parts:
         raise ValueError(f"the file name {name!r:.80} must be a path below the folder of images")
     return name
 
 
-def _size(entry: dict[str, Any]) -> tuple[int, int]:
+def _read_size(entry: dict[str, Any]) -> tuple[int, int]:
     width, height = int(entry["width"]), int(entry["height"])
-    if not (0 < width <= MOST_PIXELS and 0 < height <= MOST_PIXELS):
+    if not (0 < width <= MAX_PIXELS and 0 < height <= MAX_PIXELS):
         raise ValueError(f"an image of {width} x {height} px")
     return width, height
 
 
-def _person(entry: dict[str, Any], rows: dict[int, int]) -> Person:
-    x, y, width, height = _numbers(entry["bbox"], 4)
-    points = _numbers(entry.get("keypoints") or [0] * 51, 51).reshape(17, 3)
+def _read_person(entry: dict[str, Any], rows: dict[int, int]) -> PersonAnnotation:
+    x, y, width, height = _read_numbers(entry["bbox"], 4)
+    points = _read_numbers(entry.get("keypoints") or [0] * 51, 51).reshape(17, 3)
     unsure = bool(entry.get("iscrowd", 0)) or not (width > 0 and height > 0)
     trusted = points[:, 2] > 0
     weights = np.where(points[:, 2] == 1, OCCLUDED_WEIGHT, trusted)
     if "keypoint_score" in entry:
-        weights = weights * np.clip(_numbers(entry["keypoint_score"], 17), 0.0, 1.0)
+        weights = weights * np.clip(_read_numbers(entry["keypoint_score"], 17), 0.0, 1.0)
     landmarks = visibility = None
     if "landmarks_3d_mm" in entry:
-        landmarks = _numbers(entry["landmarks_3d_mm"], LANDMARK_COUNT * 3).reshape(LANDMARK_COUNT, 3)
+        landmarks = _read_numbers(entry["landmarks_3d_mm"], LANDMARK_COUNT * 3).reshape(LANDMARK_COUNT, 3)
         if "landmark_visibility" in entry:
-            visibility = np.clip(_numbers(entry["landmark_visibility"], LANDMARK_COUNT), 0.0, 1.0)
+            visibility = np.clip(_read_numbers(entry["landmark_visibility"], LANDMARK_COUNT), 0.0, 1.0)
     box = np.array([x, y, x + width, y + height], np.float32)
     keypoints = np.where(trusted[:, None], points[:, :2], 0.0).astype(np.float32)
-    return Person(
+    return PersonAnnotation(
         rows[int(entry["image_id"])], unsure, box, keypoints, weights.astype(np.float32), trusted, landmarks, visibility
     )
 
 
-def _numbers(values: Any, count: int) -> NDArray[np.float32]:
+def _read_numbers(values: Any, count: int) -> NDArray[np.float32]:
     numbers = np.array(values, np.float64)
-    if numbers.shape != (count,) or not (np.abs(numbers) <= MOST_PIXELS).all():
+    if numbers.shape != (count,) or not (np.abs(numbers) <= MAX_PIXELS).all():
         raise ValueError(f"expected {count} finite numbers")
     return numbers.astype(np.float32)

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from multihmr2_ros.body import Body
 from multihmr2_ros.labeling.annotations import Annotations
-from multihmr2_ros.labeling.fitting import Fits, Fitter, fit_error
+from multihmr2_ros.labeling.fitting import Fits, Fitter, compute_fit_error
 from multihmr2_ros.labeling.observations import Observations
 from multihmr2_ros.labeling.pose_prior import PosePrior
 from multihmr2_ros.labeling.posed_keypoints import KeypointModel
@@ -56,11 +56,11 @@ TRUNK_KEYPOINTS = 3  # of the four shoulders and hips: enough to determine the t
 
 
 @dataclass(frozen=True)
-class Selection:
+class FitSelection:
     """Limits of the fitted people.
 
     least_keypoints  people with fewer trusted keypoints are not fitted
-    most_error       bodies with a larger `fit_error` (share of the box's longer side) are left out
+    most_error       bodies with a larger `compute_fit_error` (share of the box's longer side) are left out
     """
 
     least_keypoints: int = 8
@@ -68,14 +68,14 @@ class Selection:
 
 
 @dataclass(frozen=True)
-class Report:
+class LabelingReport:
     """Counts of people.
 
     people       without the unsure ones
     unsure       neither a person nor background
     fitted       with enough keypoints
     left_out     of the fitted ones, because of their error
-    errors, oks  (fitted,): `fit_error` and object keypoint similarity, also of those left out
+    errors, oks  (fitted,): `compute_fit_error` and object keypoint similarity, also of those left out
     """
 
     people: int
@@ -85,7 +85,7 @@ class Report:
     errors: NDArray[np.float32]
     oks: NDArray[np.float32]
 
-    def text(self) -> str:
+    def to_text(self) -> str:
         """Return the report as two or three lines for the terminal."""
         few = self.people - self.fitted
         lines = [
@@ -103,10 +103,10 @@ class Report:
 def label_bodies(
     annotations: Annotations,
     prior: PosePrior,
-    selection: Selection,
+    selection: FitSelection,
     complete: bool,
     progress: Callable[[int, int], object] = lambda done, total: None,
-) -> tuple[dict[str, NDArray[Any]], Report]:
+) -> tuple[dict[str, NDArray[Any]], LabelingReport]:
     """Fit bodies to the annotated people; return the arrays of the file, and a report.
 
     complete               whether everybody in the images is annotated, unsure people included
@@ -128,26 +128,26 @@ def label_bodies(
             progress(done[0], len(rows))
 
         fits = Fitter(model, prior).fit(chosen, step)
-        errors, oks = fit_error(chosen, fits), similarity(chosen, fits)
+        errors, oks = compute_fit_error(chosen, fits), compute_similarity(chosen, fits)
         good = errors <= selection.most_error
-    arrays = _body_rows(annotations, rows, good, fits, errors, model, body)
+    arrays = _make_body_rows(annotations, rows, good, fits, errors, model, body)
     others = np.setdiff1d(np.arange(len(annotations)), rows[good])
-    names = np.array(annotations.pictures, np.str_)
+    names = np.array(annotations.image_names, np.str_)
     arrays |= {
         "complete": np.array(complete),
         "metric": np.array(False),
         "pictures": names,
-        "other_image": names[annotations.picture[others]],
+        "other_image": names[annotations.image_index[others]],
         "other_box": people.box[others],
         "other_ignore": unsure[others],
         "other_keypoints": people.keypoints[others],
         "other_keypoint_visible": people.trusted[others],
     }
-    report = Report(int((~unsure).sum()), int(unsure.sum()), len(rows), int((~good).sum()), errors, oks)
+    report = LabelingReport(int((~unsure).sum()), int(unsure.sum()), len(rows), int((~good).sum()), errors, oks)
     return arrays, report
 
 
-def similarity(people: Observations, fits: Fits) -> NDArray[np.float32]:
+def compute_similarity(people: Observations, fits: Fits) -> NDArray[np.float32]:
     """Return (n,): COCO's object keypoint similarity of the fitted bodies' keypoints to the trusted ones."""
     area = AREA_OF_BOX * (people.box[:, 2] - people.box[:, 0]) * (people.box[:, 3] - people.box[:, 1])
     squares = ((fits.keypoints - people.keypoints) ** 2).sum(axis=-1)
@@ -155,7 +155,7 @@ def similarity(people: Observations, fits: Fits) -> NDArray[np.float32]:
     return np.asarray((near * people.trusted).sum(axis=1) / np.maximum(people.trusted.sum(axis=1), 1), np.float32)
 
 
-def seen_bones(trusted: NDArray[np.bool_], labels: tuple[str, ...]) -> NDArray[np.bool_]:
+def find_visible_bones(trusted: NDArray[np.bool_], labels: tuple[str, ...]) -> NDArray[np.bool_]:
     """Return (n, 163) bool: whether trusted keypoints (n, 17) determine the bone's rotation."""
     seen = np.zeros((len(trusted), len(labels)), np.bool_)
     for label, keypoints in SEEN_BY.items():
@@ -164,7 +164,7 @@ def seen_bones(trusted: NDArray[np.bool_], labels: tuple[str, ...]) -> NDArray[n
     return seen
 
 
-def _body_rows(
+def _make_body_rows(
     annotations: Annotations,
     rows: NDArray[np.int64],
     good: NDArray[np.bool_],
@@ -181,15 +181,15 @@ def _body_rows(
         import torch
 
         kept = torch.from_numpy(np.nonzero(good)[0])
-        shape = model.shape(fits.phenotypes[kept]).numpy()
+        shape = model.expand_shape(fits.phenotypes[kept]).numpy()
         centre = fits.centre[good]
         parts = []
         for some in kept.split(ROTATION_ROWS):
             pose = type(fits.pose)(*(part[some] for part in fits.pose))
-            parts.append(model.rotations(body, fits.phenotypes[some], pose).numpy().astype(np.float16))
+            parts.append(model.compute_rotations(body, fits.phenotypes[some], pose).numpy().astype(np.float16))
         rotations = np.concatenate(parts)
     return {
-        "image": np.array(annotations.pictures, np.str_)[annotations.picture[rows[good]]],
+        "image": np.array(annotations.image_names, np.str_)[annotations.image_index[rows[good]]],
         "shape": shape,
         "rotations": rotations,
         "box": people.box,
@@ -197,7 +197,7 @@ def _body_rows(
         "centre": centre,
         "keypoints": people.keypoints,
         "keypoint_visible": people.trusted,
-        "bone_seen": seen_bones(people.trusted, body.bone_labels),
+        "bone_seen": find_visible_bones(people.trusted, body.bone_labels),
         "error": errors[good],
     }
 

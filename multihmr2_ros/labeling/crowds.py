@@ -33,7 +33,7 @@ from torch import Tensor
 from multihmr2_ros.body import Body
 from multihmr2_ros.camera import project, vertical_fov
 from multihmr2_ros.people import BONE_COUNT, PHENOTYPE_LABELS, IntrinsicsSource, People, PlacementCue, TrackState
-from multihmr2_ros.placement import BodySurface, PlacementConfig, RelativeDepth, place_people
+from multihmr2_ros.placement import BodySurface, PlacementConfig, RelativeDepthMap, place_people
 
 HEIGHT = PHENOTYPE_LABELS.index("height")
 BISECTIONS = 20
@@ -42,23 +42,23 @@ BISECTIONS = 20
 FITTED = PlacementConfig(shared_sigma=1.0, own_depth_sigma=0.03, own_stature_sigma=0.03)
 
 Arrays = dict[str, NDArray[Any]]
-FindMap = Callable[[str], NDArray[np.generic] | RelativeDepth | None]
+FindMap = Callable[[str], NDArray[np.generic] | RelativeDepthMap | None]
 
 
 @dataclass(frozen=True)
-class PlacedReport:
+class PlacementReport:
     """bodies: number of all bodies. moved (n,): relative change of distance of the n bodies placed by a depth map."""
 
     bodies: int
     moved: NDArray[np.float64]
 
-    def text(self) -> str:
+    def to_text(self) -> str:
         """Return the report as one line for the terminal."""
         median = 100 * np.median(np.abs(self.moved)) if len(self.moved) else 0.0
         return f"{len(self.moved)} of {self.bodies} bodies placed by depth maps, moved by {median:.1f} % in the median"
 
 
-def place_bodies(arrays: Arrays, sizes: dict[str, tuple[int, int]], find: FindMap) -> tuple[Arrays, PlacedReport]:
+def place_bodies(arrays: Arrays, sizes: dict[str, tuple[int, int]], find: FindMap) -> tuple[Arrays, PlacementReport]:
     """Place the bodies of each image by its depth map; return the file's arrays with new centre and shape, and with
 
     placed            (N,) bool: the positions of this image's placed bodies are consistent with each other
@@ -68,7 +68,7 @@ def place_bodies(arrays: Arrays, sizes: dict[str, tuple[int, int]], find: FindMa
     find(name)  returns the depth map of an image, or None
     """
     body = Body("low")
-    surface = BodySurface.of_mesh(body.faces, body.anny.template_vertices.cpu().numpy())
+    surface = BodySurface.from_mesh(body.faces, body.anny.template_vertices.cpu().numpy())
     n = len(arrays["image"])
     centre, shape = arrays["centre"].astype(np.float32), arrays["shape"].astype(np.float32)
     placed, sigma_m, moved = np.zeros(n, np.bool_), np.full(n, np.nan, np.float32), np.zeros(n)
@@ -79,29 +79,31 @@ def place_bodies(arrays: Arrays, sizes: dict[str, tuple[int, int]], find: FindMa
         if depth is None:
             continue
         width, height = sizes[str(name)]
-        people = people_of({key: values[rows] for key, values in arrays.items() if key in ROWS}, body, (height, width))
+        people = make_people(
+            {key: values[rows] for key, values in arrays.items() if key in ROWS}, body, (height, width)
+        )
         found = place_people(people, surface, depth, None, FITTED)
         by_map = found.cue == PlacementCue.DEPTH
         chosen = rows[by_map]
         if not len(chosen):
             continue
-        shape[chosen], centre[chosen] = _as_rows(found.people.select(by_map), body)
+        shape[chosen], centre[chosen] = _to_rows(found.people.select(by_map), body)
         placed[chosen], sigma_m[chosen] = True, found.distance_sigma_m[by_map]
         moved[chosen] = (found.people.pelvis[by_map, 2] / people.pelvis[by_map, 2]) - 1
     result = {**arrays, "centre": centre, "shape": shape, "placed": placed, "distance_sigma_m": sigma_m}
-    return result, PlacedReport(n, moved[placed])
+    return result, PlacementReport(n, moved[placed])
 
 
 ROWS = ("shape", "rotations", "centre", "k")
 
 
 @torch.no_grad()
-def people_of(rows: Arrays, body: Body, image_size: tuple[int, int]) -> People:
+def make_people(rows: Arrays, body: Body, image_size: tuple[int, int]) -> People:
     """Return n fitted bodies of one image (height, width) px as People; rows: the file's arrays named in ROWS."""
     shape, rotations = rows["shape"].astype(np.float32), rows["rotations"].astype(np.float32)
     posed = body(torch.from_numpy(shape), torch.from_numpy(rotations))
     vertices, joints = posed.vertices.numpy(), posed.joints.numpy()
-    move = (rows["centre"] - vertices[:, body.centre_vertex])[:, None].astype(np.float32)
+    move = (rows["centre"] - vertices[:, body.center_vertex])[:, None].astype(np.float32)
     joints = joints + move
     n, k = len(shape), rows["k"][0].astype(np.float64)
     fov = vertical_fov(k, image_size[0])
@@ -134,19 +136,19 @@ def people_of(rows: Arrays, body: Body, image_size: tuple[int, int]) -> People:
 
 
 @torch.no_grad()
-def _as_rows(people: People, body: Body) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _to_rows(people: People, body: Body) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return shapes (n, 6) with the people's statures, and their center vertices (n, 3) m, camera frame."""
-    shape = with_stature(body, torch.from_numpy(people.shape), torch.from_numpy(people.stature))
+    shape = set_stature(body, torch.from_numpy(people.shape), torch.from_numpy(people.stature))
     posed = body(shape, torch.from_numpy(people.rotations))
-    offset = posed.vertices[:, body.centre_vertex] - posed.joints[:, 0]
+    offset = posed.vertices[:, body.center_vertex] - posed.joints[:, 0]
     return shape.numpy(), people.pelvis + offset.numpy()
 
 
-def with_stature(body: Body, shape: Tensor, stature: Tensor) -> Tensor:
+def set_stature(body: Body, shape: Tensor, stature: Tensor) -> Tensor:
     """Return shapes (n, 6) whose height phenotype gives the statures (n,) m, or is at its nearest limit."""
     low, high, shape = torch.zeros(len(shape)), torch.ones(len(shape)), shape.clone()
     for _ in range(BISECTIONS):
         shape[:, HEIGHT] = 0.5 * (low + high)
-        small = body.stature(shape) < stature
+        small = body.compute_stature(shape) < stature
         low, high = torch.where(small, shape[:, HEIGHT], low), torch.where(small, high, shape[:, HEIGHT])
     return shape

@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from multihmr2_ros.labeling.detection import import_transformers, load_model
-from multihmr2_ros.placement import MapKind, RelativeDepth
+from multihmr2_ros.placement import MapKind, RelativeDepthMap
 
 METRIC_TYPES = ("ZoeDepthForDepthEstimation", "DepthProForDepthEstimation")
 
@@ -48,11 +48,11 @@ class DepthModel:
         self.kind: MapKind = "depth" if metric or type(self._network).__name__ in METRIC_TYPES else "inverse"
 
     @torch.inference_mode()
-    def __call__(self, image: NDArray[np.uint8]) -> RelativeDepth:
+    def __call__(self, image: NDArray[np.uint8]) -> RelativeDepthMap:
         """Predict the depth map of an image (H, W, 3) uint8 RGB, with the image's size."""
         inputs = self._processor(images=image, return_tensors="pt").to(self._device)
         predicted = self._network(**inputs).predicted_depth.float()
         full = torch.nn.functional.interpolate(
             predicted.reshape(1, 1, *predicted.shape[-2:]), image.shape[:2], mode="bilinear", align_corners=False
         )
-        return RelativeDepth(full[0, 0].cpu().numpy(), self.kind)
+        return RelativeDepthMap(full[0, 0].cpu().numpy(), self.kind)

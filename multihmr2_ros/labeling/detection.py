@@ -27,13 +27,13 @@ import torch
 from numpy.typing import NDArray
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.labeling.annotations import Person
+from multihmr2_ros.labeling.annotations import PersonAnnotation
 
 SURE_SCORE = 0.5  # at least: a person
 UNSURE_SCORE = 0.2  # at least: neither a person nor background
 TRUSTED_KEYPOINT = 0.3
-LEAST_SIZE_PX = 24
-MOST_PEOPLE = 100  # per image, by score
+MIN_SIZE_PX = 24
+MAX_PEOPLE = 100  # per image, by score
 
 
 def import_transformers(use: str, alternative: str) -> Any:
@@ -81,7 +81,7 @@ class PeopleDetector:
         self._experts = isinstance(experts, int) and experts > 1
 
     @torch.inference_mode()
-    def __call__(self, image: NDArray[np.uint8], picture: int) -> list[Person]:
+    def __call__(self, image: NDArray[np.uint8], image_index: int) -> list[PersonAnnotation]:
         """Detect the people in an image (H, W, 3) uint8 RGB; picture: the image's index."""
         boxes, scores = self._detect(image)
         if not len(boxes):
@@ -89,11 +89,11 @@ class PeopleDetector:
         points, trust = self._estimate(image, boxes)
         persons = []
         for box, score, keypoints, weights in zip(boxes, scores, points, trust, strict=True):
-            small = max(box[2] - box[0], box[3] - box[1]) < LEAST_SIZE_PX
+            small = max(box[2] - box[0], box[3] - box[1]) < MIN_SIZE_PX
             trusted = weights >= TRUSTED_KEYPOINT
             persons.append(
-                Person(
-                    picture,
+                PersonAnnotation(
+                    image_index,
                     bool(score < SURE_SCORE or small),
                     box,
                     np.where(trusted[:, None], keypoints, 0.0).astype(np.float32),
@@ -113,7 +113,7 @@ class PeopleDetector:
         labels, boxes, scores = (found[name].cpu().numpy() for name in ("labels", "boxes", "scores"))
         boxes = np.clip(boxes, 0, [width, height, width, height]).astype(np.float32)
         kept = np.isin(labels, self._person_labels) & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-        order = np.argsort(-scores[kept], kind="stable")[:MOST_PEOPLE]
+        order = np.argsort(-scores[kept], kind="stable")[:MAX_PEOPLE]
         return boxes[kept][order], scores[kept][order].astype(np.float32)
 
     def _estimate(

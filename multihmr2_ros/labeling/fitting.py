@@ -34,12 +34,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from multihmr2_ros.body import rotations_from_vectors
-from multihmr2_ros.labeling.fitting_cost import AS_ANNOTATED, FACE, FittingCost, project
+from multihmr2_ros.labeling.fitting_cost import ANNOTATION_MATRIX, FACE, FittingCost, project
 from multihmr2_ros.labeling.fitting_starts import START_PHENOTYPES, align, best_of_library, make_library
-from multihmr2_ros.labeling.landmarks import body_landmarks, segments_of
+from multihmr2_ros.labeling.landmarks import compute_segments, convert_landmarks
 from multihmr2_ros.labeling.observations import Observations, box_rays, ideal_points, landmark_directions
-from multihmr2_ros.labeling.pose_prior import GREATEST_BEND_RAD, PosePrior, pose_of_segments
-from multihmr2_ros.labeling.posed_keypoints import KeypointModel, Pose
+from multihmr2_ros.labeling.pose_prior import MAX_BEND_RAD, PosePrior, pose_from_segments
+from multihmr2_ros.labeling.posed_keypoints import HingedPose, KeypointModel
 
 BODY = slice(5, 17)
 LIBRARY_STARTS = 3  # 1 in addition to the pose of the landmarks, for people with landmarks
@@ -54,12 +54,12 @@ class Fits:
 
     phenotypes  (n, 4): FITTED_PHENOTYPES
     pose        with hinges within their limits
-    keypoints   (n, 17, 2) px, converted to the convention of annotations (`AS_ANNOTATED`)
+    keypoints   (n, 17, 2) px, converted to the convention of annotations (`ANNOTATION_MATRIX`)
     centre      (n, 3) m, camera frame: the body's center vertex
     """
 
     phenotypes: Tensor
-    pose: Pose
+    pose: HingedPose
     keypoints: NDArray[np.float32]
     centre: NDArray[np.float32]
 
@@ -85,36 +85,34 @@ class Fitter:
 
     def _fit_some(self, people: Observations) -> Fits:
         tried = []
-        for pose, place in self._starts(people):
-            state = _State.at(pose, place, len(people))
-            tried.append((state, self._descend(state, people, FIRST_STEPS, FIRST_RATE)))
+        for pose, place in self._find_starts(people):
+            state = _FitState.from_pose(pose, place, len(people))
+            tried.append((state, self._minimize(state, people, FIRST_STEPS, FIRST_RATE)))
         best = torch.stack([cost for _, cost in tried]).argmin(dim=0)
-        state = _State.choose([state.rebased() for state, _ in tried], best)
-        self._descend(state, people, LAST_STEPS, LAST_RATE)
+        state = _FitState.choose([state.rebase() for state, _ in tried], best)
+        self._minimize(state, people, LAST_STEPS, LAST_RATE)
         with torch.no_grad():
             pose = state.pose()
-            pose = pose._replace(
-                elbows=pose.elbows.clamp(0.0, GREATEST_BEND_RAD), knees=pose.knees.clamp(0.0, GREATEST_BEND_RAD)
-            )
+            pose = pose._replace(elbows=pose.elbows.clamp(0.0, MAX_BEND_RAD), knees=pose.knees.clamp(0.0, MAX_BEND_RAD))
             phenotypes, place = state.phenotypes.clamp(0.0, 1.0), state.place()
             posed = self._model(phenotypes, pose)
-            points = project(AS_ANNOTATED @ posed.keypoints + place[:, None], torch.from_numpy(people.k).float())
+            points = project(ANNOTATION_MATRIX @ posed.keypoints + place[:, None], torch.from_numpy(people.k).float())
         centre = (posed.centre + place).numpy()
-        return Fits(phenotypes, Pose(*(part.detach() for part in pose)), points.numpy(), centre)
+        return Fits(phenotypes, HingedPose(*(part.detach() for part in pose)), points.numpy(), centre)
 
-    def _starts(self, people: Observations) -> list[tuple[Pose, Tensor]]:
+    def _find_starts(self, people: Observations) -> list[tuple[HingedPose, Tensor]]:
         """Return starting poses with positions: the pose of the landmarks, and the best poses of the library."""
         known = bool(np.isfinite(people.landmarks).all())
         directions, trust = landmark_directions(people)
         ranks = best_of_library(self._library, people, directions, trust, 1 if known else LIBRARY_STARTS)
-        starts = [Pose(*(part[rank] for part in self._library.pose)) for rank in ranks]
+        starts = [HingedPose(*(part[rank] for part in self._library.pose)) for rank in ranks]
         if known:
-            own, _ = pose_of_segments(segments_of(body_landmarks(people.landmarks, box_rays(people))))
-            hinges = (own.elbows.clamp(0.05, GREATEST_BEND_RAD), own.knees.clamp(0.05, GREATEST_BEND_RAD))
+            own, _ = pose_from_segments(compute_segments(convert_landmarks(people.landmarks, box_rays(people))))
+            hinges = (own.elbows.clamp(0.05, MAX_BEND_RAD), own.knees.clamp(0.05, MAX_BEND_RAD))
             starts.append(own._replace(elbows=hinges[0], knees=hinges[1]))
-        return [(pose, self._first_place(pose, people)) for pose in starts]
+        return [(pose, self._estimate_first_place(pose, people)) for pose in starts]
 
-    def _first_place(self, pose: Pose, people: Observations) -> Tensor:
+    def _estimate_first_place(self, pose: HingedPose, people: Observations) -> Tensor:
         """Return (n, 3) m, by least squares, with all points of a body at the depth of its root."""
         with torch.no_grad():
             posed = self._model(torch.tensor(START_PHENOTYPES).expand(len(people), -1), pose).keypoints
@@ -122,7 +120,7 @@ class Fitter:
         depth = 1.0 / scale
         return torch.cat([shift * depth[:, None], depth[:, None]], dim=1)
 
-    def _descend(self, state: _State, people: Observations, steps: int, rate: float) -> Tensor:
+    def _minimize(self, state: _FitState, people: Observations, steps: int, rate: float) -> Tensor:
         """Run Adam with a cosine learning rate schedule; return the final costs (n,)."""
         cost = FittingCost(self._model, self._prior, people)
         groups = [
@@ -145,7 +143,7 @@ class Fitter:
 
 
 @dataclass
-class _State:
+class _FitState:
     """The optimized variables of n bodies.
 
     first       the pose that `turns` are relative to
@@ -155,28 +153,28 @@ class _State:
     phenotypes  (n, 4): FITTED_PHENOTYPES
     """
 
-    first: Pose
+    first: HingedPose
     turns: Tensor
     hinges: Tensor
     where: Tensor
     phenotypes: Tensor
 
     @classmethod
-    def at(cls, pose: Pose, place: Tensor, n: int) -> _State:
+    def from_pose(cls, pose: HingedPose, place: Tensor, n: int) -> _FitState:
         turns = torch.zeros(n, 6, 3)
         turns[:, 1] = pose.chest
         where = torch.cat([place[:, :2] / place[:, 2:], place[:, 2:].log()], dim=1)
         phenotypes = torch.tensor(START_PHENOTYPES).repeat(n, 1)
-        return cls(pose, turns, torch.cat([pose.elbows, pose.knees], dim=1), where, phenotypes)._searched()
+        return cls(pose, turns, torch.cat([pose.elbows, pose.knees], dim=1), where, phenotypes)._enable_gradients()
 
-    def _searched(self) -> _State:
+    def _enable_gradients(self) -> _FitState:
         for name in ("turns", "hinges", "where", "phenotypes"):
             setattr(self, name, getattr(self, name).detach().clone().requires_grad_())
         return self
 
-    def pose(self) -> Pose:
+    def pose(self) -> HingedPose:
         turns = rotations_from_vectors(self.turns)
-        return Pose(
+        return HingedPose(
             self.first.pelvis @ turns[:, 0],
             self.turns[:, 1],
             self.first.upper_arms @ turns[:, 2:4],
@@ -189,30 +187,30 @@ class _State:
         depth = self.where[:, 2:].exp()
         return torch.cat([self.where[:, :2] * depth, depth], dim=1)
 
-    def rebased(self) -> _State:
+    def rebase(self) -> _FitState:
         """Return the same state, with turns relative to its current pose."""
         with torch.no_grad():
-            pose = Pose(*(part.clone() for part in self.pose()))
+            pose = HingedPose(*(part.clone() for part in self.pose()))
             turns = torch.zeros_like(self.turns)
             turns[:, 1] = pose.chest
-        return _State(pose, turns, self.hinges, self.where, self.phenotypes)._searched()
+        return _FitState(pose, turns, self.hinges, self.where, self.phenotypes)._enable_gradients()
 
     @classmethod
-    def choose(cls, states: list[_State], which: Tensor) -> _State:
+    def choose(cls, states: list[_FitState], which: Tensor) -> _FitState:
         """Return the state whose row i is row i of states[which[i]]; which (n,) int64."""
         rows = torch.arange(len(which))
 
         def pick(parts: list[Tensor]) -> Tensor:
             return torch.stack(parts)[which, rows].detach()
 
-        first = Pose(*(pick(list(parts)) for parts in zip(*(state.first for state in states), strict=True)))
+        first = HingedPose(*(pick(list(parts)) for parts in zip(*(state.first for state in states), strict=True)))
         names = ("turns", "hinges", "where", "phenotypes")
-        return cls(first, *(pick([getattr(state, name) for state in states]) for name in names))._searched()
+        return cls(first, *(pick([getattr(state, name) for state in states]) for name in names))._enable_gradients()
 
 
 def _join(parts: list[Fits], order: NDArray[np.int64]) -> Fits:
     """Concatenate the parts, and reorder the rows by `order`."""
-    pose = Pose(*(torch.cat(values)[order] for values in zip(*(part.pose for part in parts), strict=True)))
+    pose = HingedPose(*(torch.cat(values)[order] for values in zip(*(part.pose for part in parts), strict=True)))
     return Fits(
         torch.cat([part.phenotypes for part in parts])[order],
         pose,
@@ -221,7 +219,7 @@ def _join(parts: list[Fits], order: NDArray[np.int64]) -> Fits:
     )
 
 
-def fit_error(people: Observations, fits: Fits) -> NDArray[np.float32]:
+def compute_fit_error(people: Observations, fits: Fits) -> NDArray[np.float32]:
     """Return (n,): mean distance of trusted keypoints from the body's, divided by the box's longer side.
 
     The face counts as one point, the mean of its trusted keypoints, because the model's head does not rotate.

@@ -23,8 +23,8 @@ from torch import Tensor
 
 from multihmr2_ros.labeling.landmarks import DIRECTIONS
 from multihmr2_ros.labeling.observations import Observations, landmark_directions
-from multihmr2_ros.labeling.pose_prior import GREATEST_BEND_RAD, PosePrior
-from multihmr2_ros.labeling.posed_keypoints import FITTED_PHENOTYPES, KeypointModel, Pose, PosedKeypoints
+from multihmr2_ros.labeling.pose_prior import MAX_BEND_RAD, PosePrior
+from multihmr2_ros.labeling.posed_keypoints import FITTED_PHENOTYPES, HingedPose, KeypointModel, PosedKeypoints
 
 FACE = slice(0, 5)
 
@@ -70,20 +70,20 @@ class FittingCost:
             ends[row, list(last)] += 1.0 / len(last)
         self._ends = ends
 
-    def __call__(self, phenotypes: Tensor, pose: Pose, place: Tensor) -> Tensor:
+    def __call__(self, phenotypes: Tensor, pose: HingedPose, place: Tensor) -> Tensor:
         """(n,) nats of bodies with phenotypes (n, 4) and root bone heads at place (n, 3) m in the camera frame."""
         posed = self._model(phenotypes, pose)
         return (
             self._keypoint_cost(posed, place)
             + self._landmark_cost(posed)
-            + PRIOR_WEIGHT * self._prior.cost(pose)
-            + _limit_cost(pose)
-            + _lean_cost(pose)
-            + _shape_cost(phenotypes)
+            + PRIOR_WEIGHT * self._prior.compute_cost(pose)
+            + _compute_limit_cost(pose)
+            + _compute_lean_cost(pose)
+            + _compute_shape_cost(phenotypes)
         )
 
     def _keypoint_cost(self, posed: PosedKeypoints, place: Tensor) -> Tensor:
-        seen = project(AS_ANNOTATED @ posed.keypoints + place[:, None], self._k)
+        seen = project(ANNOTATION_MATRIX @ posed.keypoints + place[:, None], self._k)
         off = ((seen - self._points) * self._precision[..., None]).square().sum(-1)
         tail = KEYPOINT_TAIL**2
         return (self._weights * 0.5 * tail * torch.log1p(off / tail)).sum(1)
@@ -94,19 +94,19 @@ class FittingCost:
         return (self._trust * torch.log1p(off)).sum(1)
 
 
-def _limit_cost(pose: Pose) -> Tensor:
+def _compute_limit_cost(pose: HingedPose) -> Tensor:
     hinges = torch.cat([pose.elbows, pose.knees], dim=1)
-    beyond = torch.relu(-hinges) + torch.relu(hinges - GREATEST_BEND_RAD)
+    beyond = torch.relu(-hinges) + torch.relu(hinges - MAX_BEND_RAD)
     return 0.5 * (beyond / LIMIT_SIGMA).square().sum(1)
 
 
-def _lean_cost(pose: Pose) -> Tensor:
+def _compute_lean_cost(pose: HingedPose) -> Tensor:
     """Return (n,): trunks are mostly upright; lying costs little more than leaning."""
     off = (1.0 - pose.pelvis[:, 2, 2]) / LEAN_SIGMA**2
     return torch.log1p(off)
 
 
-def _shape_cost(phenotypes: Tensor) -> Tensor:
+def _compute_shape_cost(phenotypes: Tensor) -> Tensor:
     gender, age, height, proportions = phenotypes.unbind(1)
     assert FITTED_PHENOTYPES == ("gender", "age", "height", "proportions")
     groups = [
@@ -126,7 +126,7 @@ def project(points: Tensor, k: Tensor) -> Tensor:
     return plane @ k[:, :2, :2].mT + k[:, None, :2, 2]
 
 
-def _annotation_matrix() -> Tensor:
+def _make_annotation_matrix() -> Tensor:
     """Return (17, 17): converts keypoints of Anny's regressor to the convention of annotations."""
     matrix = torch.eye(17)
     for shoulder in (5, 6):
@@ -138,4 +138,4 @@ def _annotation_matrix() -> Tensor:
     return matrix
 
 
-AS_ANNOTATED = _annotation_matrix()
+ANNOTATION_MATRIX = _make_annotation_matrix()

@@ -28,7 +28,7 @@ from multihmr2_ros.labeling.fitting_cost import KEYPOINT_SIGMA, LANDMARK_SIGMA
 from multihmr2_ros.labeling.landmarks import DIRECTIONS
 from multihmr2_ros.labeling.observations import Observations, ideal_points
 from multihmr2_ros.labeling.pose_prior import PosePrior
-from multihmr2_ros.labeling.posed_keypoints import KeypointModel, Pose
+from multihmr2_ros.labeling.posed_keypoints import HingedPose, KeypointModel
 
 START_PHENOTYPES = (0.5, 0.7, 0.42, 0.5)
 YAWS = 12
@@ -44,7 +44,7 @@ class PoseLibrary:
     yaw         (L,) rad
     """
 
-    pose: Pose
+    pose: HingedPose
     keypoints: Tensor
     directions: Tensor
     yaw: Tensor
@@ -60,7 +60,7 @@ def make_library(model: KeypointModel, prior: PosePrior) -> PoseLibrary:
     level = rotations_from_vectors(torch.stack([0 * heading, 0 * heading, -heading], dim=1)) @ recorded
     pelvis = (facing[:, None] @ level).flatten(0, 1)
     repeated = [part.repeat(YAWS, *[1] * (part.ndim - 1)) for part in prior.starts[1:]]
-    pose = Pose(pelvis, *repeated)
+    pose = HingedPose(pelvis, *repeated)
     with torch.no_grad():
         keypoints = model(torch.tensor(START_PHENOTYPES).expand(len(pelvis), -1), pose).keypoints
     vectors = [keypoints[:, list(b)].mean(1) - keypoints[:, list(a)].mean(1) for a, b in DIRECTIONS]

@@ -51,7 +51,7 @@ DIRECTIONS = (
 )  # fmt: skip
 
 
-def body_landmarks(landmarks: NDArray[np.floating], rays: NDArray[np.floating]) -> NDArray[np.float64]:
+def convert_landmarks(landmarks: NDArray[np.floating], rays: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return (n, 17, 3) mm: landmarks (n, 33, 3) in COCO's order, rotated to the camera's axes; the face is left at 0.
 
     rays (n, 3): unit vectors from the camera to the people.
@@ -72,7 +72,7 @@ def body_landmarks(landmarks: NDArray[np.floating], rays: NDArray[np.floating]) 
     return np.einsum("nij,nkj->nki", turn, joints)
 
 
-def segments_of(joints: NDArray[np.floating]) -> NDArray[np.float64]:
+def compute_segments(joints: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return segment orientations (n, 10, 3, 3) in the level frame, of joints (n, 17, 3) in the camera's axes."""
     level = joints @ CAMERA_FROM_LEVEL
     named = {f"left_{name}": level[:, index] for name, index in JOINTS.items()}

@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from multihmr2_ros.labeling.landmarks import DIRECTIONS, LANDMARK_OF, body_landmarks
+from multihmr2_ros.labeling.landmarks import DIRECTIONS, LANDMARK_OF, convert_landmarks
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def box_rays(people: Observations) -> NDArray[np.float64]:
 def landmark_directions(people: Observations) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the landmarks' DIRECTIONS (n, 11, 3), unit vectors in the camera's axes, and weights (n, 11), 0 to 1."""
     known = np.atleast_1d(np.isfinite(people.landmarks).all(axis=(1, 2)))
-    joints = body_landmarks(np.nan_to_num(people.landmarks), box_rays(people))
+    joints = convert_landmarks(np.nan_to_num(people.landmarks), box_rays(people))
     visible = np.zeros((len(people), 17))
     for keypoint, landmark in LANDMARK_OF.items():
         visible[:, keypoint] = people.visibility[:, landmark]

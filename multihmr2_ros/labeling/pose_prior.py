@@ -33,20 +33,20 @@ from torch import Tensor
 
 from multihmr2_ros.body import rotations_from_vectors
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.labeling.posed_keypoints import Pose
+from multihmr2_ros.labeling.posed_keypoints import HingedPose
 from multihmr2_ros.simulation.motion.clips import MIRRORED_SEGMENTS, MIRRORED_SIGNS
 from multihmr2_ros.simulation.motion.pose import SEGMENTS
 from multihmr2_ros.simulation.motion.random_poses import pose_from_random_angles, sample_angles
 from multihmr2_ros.simulation.motion.retarget import list_motion_files, load_motion
 
 COMPONENTS = 24
-ROUNDS = 25
-LEAST_SIGMA = 0.1  # about rad: recordings and rigs differ by as much
-LEAST_STEP = 0.05  # rms difference of features: nearer poses of a clip count as one
-FEWEST_POSES = 200
+EM_ROUNDS = 25
+MIN_SIGMA = 0.1  # about rad: recordings and rigs differ by as much
+MIN_STEP = 0.05  # rms difference of features: nearer poses of a clip count as one
+MIN_POSES = 200
 RANDOM_POSES = 1000
-MOST_POSES = 12_000
-GREATEST_BEND_RAD = 2.7
+MAX_POSES = 12_000
+MAX_BEND_RAD = 2.7
 
 # The prior's share of each posture, independent of its share in the recordings: these show movement, so straight legs
 # are rare in them, but people in images mostly stand or walk.
@@ -54,14 +54,14 @@ POSTURES = {"straight": 0.25, "stand": 0.3, "sit": 0.2, "crouch": 0.15, "lie": 0
 STRAIGHT_RAD = 0.35
 
 
-def pose_features(pose: Pose) -> Tensor:
+def compute_pose_features(pose: HingedPose) -> Tensor:
     """Return features (n, 34) of poses."""
     chest = rotations_from_vectors(pose.chest)
     balls = torch.cat([chest[:, None], pose.upper_arms, pose.thighs], dim=1)[..., 1:]
     return torch.cat([balls.flatten(1), pose.elbows, pose.knees], dim=1)
 
 
-def pose_of_segments(orientation: NDArray[np.floating]) -> tuple[Pose, NDArray[np.float64]]:
+def pose_from_segments(orientation: NDArray[np.floating]) -> tuple[HingedPose, NDArray[np.float64]]:
     """Convert segment orientations (n, 10, 3, 3) to poses with hinges.
 
     Also returns the largest angle (n,) rad by which forearms and shins deviate from the hinged pose.
@@ -78,9 +78,9 @@ def pose_of_segments(orientation: NDArray[np.floating]) -> tuple[Pose, NDArray[n
             direction = np.einsum("nji,nj->ni", top, -bottom[:, :, 2])
             bends[lower].append(np.arctan2(-sign * direction[:, 0], -direction[:, 2]))
             off = np.maximum(off, np.abs(np.arcsin(np.clip(direction[:, 1], -1, 1))))
-    pose = Pose(
+    pose = HingedPose(
         torch.from_numpy(pelvis).float(),
-        rotation_vectors(torch.from_numpy(pelvis.swapaxes(1, 2) @ chest)).float(),
+        vectors_from_rotations(torch.from_numpy(pelvis.swapaxes(1, 2) @ chest)).float(),
         torch.from_numpy(np.stack(balls["upper_arm"], axis=1)).float(),
         torch.from_numpy(np.stack(balls["thigh"], axis=1)).float(),
         torch.from_numpy(np.stack(bends["forearm"], axis=1)).float(),
@@ -89,7 +89,7 @@ def pose_of_segments(orientation: NDArray[np.floating]) -> tuple[Pose, NDArray[n
     return pose, off
 
 
-def rotation_vectors(matrices: Tensor) -> Tensor:
+def vectors_from_rotations(matrices: Tensor) -> Tensor:
     """Return rotation vectors (n, 3) of rotations (n, 3, 3)."""
     from scipy.spatial.transform import Rotation
 
@@ -109,11 +109,11 @@ class PosePrior:
     log_shares: Tensor
     means: Tensor
     whitening: Tensor
-    starts: Pose
+    starts: HingedPose
 
-    def cost(self, pose: Pose) -> Tensor:
+    def compute_cost(self, pose: HingedPose) -> Tensor:
         """Return the negative log-density (n,) in nats, relative to the most likely component's mean."""
-        away = pose_features(pose)[:, None] - self.means
+        away = compute_pose_features(pose)[:, None] - self.means
         white = torch.einsum("kij,nkj->nki", self.whitening, away)
         volume = self.whitening.diagonal(dim1=1, dim2=2).log().sum(1)
         level = self.log_shares + volume
@@ -126,25 +126,23 @@ def learn_pose_prior(motions: Path | None) -> PosePrior:
     Raises UserError if the folder holds too few different poses.
     """
     generator = np.random.default_rng(0)
-    orientation = _recorded(motions) if motions is not None else _random(generator)
+    orientation = _read_recorded_poses(motions) if motions is not None else _sample_random_poses(generator)
     mirrored = orientation[:, MIRRORED_SEGMENTS] * MIRRORED_SIGNS
     orientation = np.concatenate([orientation, mirrored])
-    pose, off = pose_of_segments(orientation)
+    pose, off = pose_from_segments(orientation)
     sound = torch.from_numpy(off < 0.5)
     sound &= ((pose.elbows > -0.3) & (pose.knees > -0.3)).all(dim=1)
     orientation = orientation[sound.numpy()]
-    pose = Pose(*(part[sound] for part in pose))
-    pose = pose._replace(
-        elbows=pose.elbows.clamp(0.0, GREATEST_BEND_RAD), knees=pose.knees.clamp(0.0, GREATEST_BEND_RAD)
-    )
-    features = pose_features(pose).double().numpy()
-    if len(features) < FEWEST_POSES:
+    pose = HingedPose(*(part[sound] for part in pose))
+    pose = pose._replace(elbows=pose.elbows.clamp(0.0, MAX_BEND_RAD), knees=pose.knees.clamp(0.0, MAX_BEND_RAD))
+    features = compute_pose_features(pose).double().numpy()
+    if len(features) < MIN_POSES:
         raise UserError(
             f"the motions in {motions} hold {len(features) // 2} different poses, but a pose prior needs at least "
-            f"{FEWEST_POSES // 2}; name a folder with more BVH files, or leave it out"
+            f"{MIN_POSES // 2}; name a folder with more BVH files, or leave it out"
         )
-    weights = _posture_weights(orientation, pose.knees.numpy())
-    drawn = generator.choice(len(features), min(MOST_POSES, 2 * len(features)), p=weights)
+    weights = _compute_posture_weights(orientation, pose.knees.numpy())
+    drawn = generator.choice(len(features), min(MAX_POSES, 2 * len(features)), p=weights)
     features = features[drawn]
     components = min(COMPONENTS, len(features) // 50)
     shares, means, covariances, nearest = _fit_mixture(features, components, generator)
@@ -154,35 +152,35 @@ def learn_pose_prior(motions: Path | None) -> PosePrior:
         torch.from_numpy(np.log(shares)).float(),
         torch.from_numpy(means).float(),
         torch.from_numpy(whitening).float(),
-        Pose(*(part[torch.from_numpy(nearest)] for part in pose)),
+        HingedPose(*(part[torch.from_numpy(nearest)] for part in pose)),
     )
 
 
-def _recorded(folder: Path) -> NDArray[np.float32]:
+def _read_recorded_poses(folder: Path) -> NDArray[np.float32]:
     """Return orientations (n, 10, 3, 3) of the distinct poses of all files."""
     if not folder.is_dir():
         raise UserError(f"expected a folder of motions, but {folder} is not a folder; check the path")
-    clips = [_distinct(load_motion(path).orientation) for path in list_motion_files(folder)]
+    clips = [_select_distinct(load_motion(path).orientation) for path in list_motion_files(folder)]
     return np.concatenate(clips)
 
 
-def _distinct(orientation: NDArray[np.float32]) -> NDArray[np.float32]:
+def _select_distinct(orientation: NDArray[np.float32]) -> NDArray[np.float32]:
     """Select the frames of a clip that differ from the previously selected one."""
-    features = pose_features(pose_of_segments(orientation)[0]).numpy()
+    features = compute_pose_features(pose_from_segments(orientation)[0]).numpy()
     kept = [0]
     for index in range(1, len(features)):
-        if np.sqrt(np.mean((features[index] - features[kept[-1]]) ** 2)) > LEAST_STEP:
+        if np.sqrt(np.mean((features[index] - features[kept[-1]]) ** 2)) > MIN_STEP:
             kept.append(index)
     return orientation[kept]
 
 
-def _random(generator: np.random.Generator) -> NDArray[np.float32]:
+def _sample_random_poses(generator: np.random.Generator) -> NDArray[np.float32]:
     return np.stack(
         [pose_from_random_angles(sample_angles(generator)).orientation for _ in range(RANDOM_POSES)]
     ).astype(np.float32)
 
 
-def _posture_weights(orientation: NDArray[np.floating], knees: NDArray[np.floating]) -> NDArray[np.float64]:
+def _compute_posture_weights(orientation: NDArray[np.floating], knees: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return weights (n,) that sum to 1 and give each posture that occurs its share; knees (n, 2) rad."""
     up = orientation[:, 0, 2, 2]
     thighs = orientation[:, [SEGMENTS.index("left_thigh"), SEGMENTS.index("right_thigh")], 2, 2]
@@ -206,14 +204,14 @@ def _fit_mixture(
     Returns shares (K,), means (K, D), covariances (K, D, D) and the rows of x nearest to the means (K,).
     """
     size = x.shape[1]
-    means = x[_spread_rows(x, components, generator)]
+    means = x[_sample_spread_rows(x, components, generator)]
     shares = np.full(components, 1.0 / components)
     covariances = np.broadcast_to(np.eye(size) * x.var(axis=0).mean(), (components, size, size)).copy()
-    floor = LEAST_SIGMA**2 * np.eye(size)
-    for _ in range(ROUNDS):
+    floor = MIN_SIGMA**2 * np.eye(size)
+    for _ in range(EM_ROUNDS):
         levels = np.stack(
             [
-                math.log(share) + _log_gaussian(x, mean, covariance)
+                math.log(share) + _compute_log_gaussian(x, mean, covariance)
                 for share, mean, covariance in zip(shares, means, covariances, strict=True)
             ],
             axis=1,
@@ -231,7 +229,7 @@ def _fit_mixture(
     return shares, means, covariances, nearest
 
 
-def _spread_rows(x: NDArray[np.float64], count: int, generator: np.random.Generator) -> Sequence[int]:
+def _sample_spread_rows(x: NDArray[np.float64], count: int, generator: np.random.Generator) -> Sequence[int]:
     """Draw rows far from each other, as k-means++ does."""
     rows = [int(generator.integers(len(x)))]
     distance = np.full(len(x), np.inf)
@@ -241,7 +239,7 @@ def _spread_rows(x: NDArray[np.float64], count: int, generator: np.random.Genera
     return rows
 
 
-def _log_gaussian(
+def _compute_log_gaussian(
     x: NDArray[np.float64], mean: NDArray[np.float64], covariance: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Return log-densities (n,) without the constant term."""

@@ -52,7 +52,7 @@ END_BONES = ("wrist.L", "foot.L", "wrist.R", "foot.R")
 FITTED_PHENOTYPES = ("gender", "age", "height", "proportions")
 
 
-class Pose(NamedTuple):
+class HingedPose(NamedTuple):
     """Poses of n bodies, with hinges for elbows and knees.
 
     pelvis      (n, 3, 3), in the level frame
@@ -86,10 +86,10 @@ class KeypointModel:
         """body: of the full mesh, which Anny's keypoint regressor is defined on."""
         labels = list(body.bone_labels)
         self._row = {label: index for index, label in enumerate((*TURNING_BONES, *END_BONES))}
-        self._parents = [_turning_ancestor(labels, body.bone_parents, label) for label in TURNING_BONES]
+        self._parents = [_find_turning_ancestor(labels, body.bone_parents, label) for label in TURNING_BONES]
         self._columns = [body.phenotype_labels.index(name) for name in FITTED_PHENOTYPES]
         self._anchors = [body.anny.anchors[name].double() for name in FITTED_PHENOTYPES]
-        heads, offsets, weights = _tables(body, self._corners(body))
+        heads, offsets, weights = _make_tables(body, self._list_corners(body))
         self._heads, self._offsets, self._weights = heads, offsets, weights
         # The position of a bone's head is the sum of the steps from the root to it.
         chains = torch.eye(len(TURNING_BONES))
@@ -105,25 +105,25 @@ class KeypointModel:
         self._level_from_rest = torch.from_numpy(HEADING_FROM_REST).float()
         self._camera_from_level = torch.from_numpy(CAMERA_FROM_LEVEL).float()
 
-    def _corners(self, body: Body) -> Tensor:
+    def _list_corners(self, body: Body) -> Tensor:
         """Return (C, 6): every combination of anchors, between which shapes are interpolated linearly, as in Anny."""
         grid = torch.tensor(list(itertools.product(*(anchors.tolist() for anchors in self._anchors))))
         corners = torch.full((len(grid), len(body.phenotype_labels)), 0.5)
         corners[:, self._columns] = grid.float()
         return corners
 
-    def shape(self, phenotypes: Tensor) -> Tensor:
+    def expand_shape(self, phenotypes: Tensor) -> Tensor:
         """Return Anny's shape (n, 6) for the fitted phenotypes (n, 4)."""
         shape = phenotypes.new_full((len(phenotypes), 6), 0.5)
         shape[:, self._columns] = phenotypes
         return shape
 
-    def __call__(self, phenotypes: Tensor, pose: Pose) -> PosedKeypoints:
+    def __call__(self, phenotypes: Tensor, pose: HingedPose) -> PosedKeypoints:
         """Compute the keypoints of n bodies; phenotypes (n, 4): FITTED_PHENOTYPES."""
-        corners = self._corner_weights(phenotypes)
+        corners = self._compute_corner_weights(phenotypes)
         heads = (corners @ self._heads).unflatten(1, (-1, 3))
         offsets = (corners @ self._offsets).view(-1, *self._weights.shape, 3)
-        turns = self._turns(pose, heads)
+        turns = self._compute_turns(pose, heads)
         steps = heads[:, : len(TURNING_BONES)] - heads[:, self._parents]
         steps = (turns[:, self._parents] @ steps[..., None])[..., 0]
         points = torch.einsum("ngij,nkgj->nki", turns, offsets) + self._step_weights @ steps
@@ -131,10 +131,12 @@ class KeypointModel:
         return PosedKeypoints(points[:, :-1], points[:, -1])
 
     @torch.no_grad()
-    def rotations(self, body: Body, phenotypes: Tensor, pose: Pose) -> Tensor:
+    def compute_rotations(self, body: Body, phenotypes: Tensor, pose: HingedPose) -> Tensor:
         """Return `People.rotations` (n, 163, 3, 3): relative to the parent bone, row 0 (root) in the camera frame."""
-        rest = body.rest_bone_poses(self.shape(phenotypes))
-        turns = self._turns(pose, (self._corner_weights(phenotypes) @ self._heads).unflatten(1, (-1, 3)))
+        rest = body.compute_rest_bone_poses(self.expand_shape(phenotypes))
+        turns = self._compute_turns(
+            pose, (self._compute_corner_weights(phenotypes) @ self._heads).unflatten(1, (-1, 3))
+        )
         rotations = torch.eye(3).repeat(len(phenotypes), len(body.bone_labels), 1, 1)
         for row, label in enumerate(TURNING_BONES):
             index = body.bone_labels.index(label)
@@ -145,7 +147,7 @@ class KeypointModel:
                 rotations[:, index] = axes.mT @ turns[:, self._parents[row]].mT @ turns[:, row] @ axes
         return rotations
 
-    def _corner_weights(self, phenotypes: Tensor) -> Tensor:
+    def _compute_corner_weights(self, phenotypes: Tensor) -> Tensor:
         """Return the weights (n, C) of the corners: products of hat functions."""
         weights = phenotypes.new_ones(len(phenotypes), 1)
         for value, anchors in zip(phenotypes.unbind(1), self._anchors, strict=True):
@@ -156,7 +158,7 @@ class KeypointModel:
             weights = (weights[:, :, None] * hats[:, None]).flatten(1)
         return weights
 
-    def _turns(self, pose: Pose, heads: Tensor) -> Tensor:
+    def _compute_turns(self, pose: HingedPose, heads: Tensor) -> Tensor:
         """Return (n, 16, 3, 3): the independent bones' rotations from the rest pose to the level frame.
 
         The same computation as in `simulation.skeleton`, for n bodies and both sides at once.
@@ -167,41 +169,41 @@ class KeypointModel:
         spine = pelvis @ rotations_from_vectors(bends)  # the pelvis itself comes last
         chest = spine[:, -2:-1]
         upper, thigh = chest @ pose.upper_arms, pelvis @ pose.thighs
-        lower, shin = upper @ about_y(-pose.elbows), thigh @ about_y(pose.knees)
+        lower, shin = upper @ rotate_about_y(-pose.elbows), thigh @ rotate_about_y(pose.knees)
         shoulder, elbow, wrist, hip, ankle = heads[:, self._side_rows].unbind(2)
         hinge = torch.linalg.cross(elbow - shoulder, wrist - elbow)
         along = torch.stack([elbow - shoulder, wrist - elbow], dim=2)
-        hanging = self._hanging @ _axes(along, hinge[:, :, None].expand_as(along)).mT
+        hanging = self._hanging @ _make_axes(along, hinge[:, :, None].expand_as(along)).mT
         down = (ankle - hip) @ rest.T
-        upright = _about_x(-torch.atan2(down[..., 1], -down[..., 2])) @ rest
-        collar = chest @ _shrug(pose.upper_arms, self._signs) @ rest
+        upright = _rotate_about_x(-torch.atan2(down[..., 1], -down[..., 2])) @ rest
+        collar = chest @ _rotate_collar_bones(pose.upper_arms, self._signs) @ rest
         arms = torch.stack([upper, lower], dim=2) @ hanging
         legs = torch.stack([thigh, shin], dim=2) @ upright[:, :, None]
         limbs = torch.cat([collar[:, :, None], arms, legs], dim=2)  # in the order of LIMB_BONES
         return torch.cat([(spine @ rest).roll(1, dims=1), limbs.flatten(1, 2)], dim=1)
 
 
-def about_y(angle: Tensor) -> Tensor:
+def rotate_about_y(angle: Tensor) -> Tensor:
     """Return rotations (…, 3, 3) about y by angles (…) rad."""
     zero, one = torch.zeros_like(angle), torch.ones_like(angle)
     sine, cosine = angle.sin(), angle.cos()
     return torch.stack([cosine, zero, sine, zero, one, zero, -sine, zero, cosine], dim=-1).unflatten(-1, (3, 3))
 
 
-def _about_x(angle: Tensor) -> Tensor:
+def _rotate_about_x(angle: Tensor) -> Tensor:
     zero, one = torch.zeros_like(angle), torch.ones_like(angle)
     sine, cosine = angle.sin(), angle.cos()
     return torch.stack([one, zero, zero, zero, cosine, -sine, zero, sine, cosine], dim=-1).unflatten(-1, (3, 3))
 
 
-def _axes(along: Tensor, hinge: Tensor) -> Tensor:
+def _make_axes(along: Tensor, hinge: Tensor) -> Tensor:
     """Return (…, 3, 3) whose columns are along, hinge and the third axis of a right-handed frame."""
     first = torch.nn.functional.normalize(along, dim=-1)
     second = torch.nn.functional.normalize(hinge, dim=-1)
     return torch.stack([first, second, torch.linalg.cross(first, second)], dim=-1)
 
 
-def _shrug(upper_arms: Tensor, signs: Tensor) -> Tensor:
+def _rotate_collar_bones(upper_arms: Tensor, signs: Tensor) -> Tensor:
     """Return (n, 2, 3, 3): the collar bones' rotations relative to the chest, for upper arms (n, 2, 3, 3)."""
     direction = -upper_arms[..., 2]
     # [0, 0, −1] × direction; a vertical arm has no axis, and then the axis hardly matters.
@@ -212,7 +214,7 @@ def _shrug(upper_arms: Tensor, signs: Tensor) -> Tensor:
     return rotations_from_vectors(axis * (SHOULDER_SHARE * raised / length)[..., None])
 
 
-def _turning_ancestor(labels: list[str], parents: tuple[int, ...], label: str) -> int:
+def _find_turning_ancestor(labels: list[str], parents: tuple[int, ...], label: str) -> int:
     """Return the row in TURNING_BONES of the nearest ancestor in it; 0 for the root itself."""
     index = parents[labels.index(label)]
     while index >= 0 and labels[index] not in TURNING_BONES:
@@ -221,16 +223,16 @@ def _turning_ancestor(labels: list[str], parents: tuple[int, ...], label: str) -
 
 
 @torch.no_grad()
-def _tables(body: Body, corners: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _make_tables(body: Body, corners: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return for each corner bone heads (C, 20 · 3) and keypoint offsets (C, 18 · 16 · 3); bone weights (18, 16)."""
     model, labels = body.anny, list(body.bone_labels)
-    mixture = body._blendshape_weights(corners)
-    regressor = torch.from_numpy(_keypoint_weights(body))
+    mixture = body._compute_blendshape_weights(corners)
+    regressor = torch.from_numpy(_read_keypoint_weights(body))
     owner = torch.tensor(
         [
             TURNING_BONES.index(label)
             if label in TURNING_BONES
-            else _turning_ancestor(labels, body.bone_parents, label)
+            else _find_turning_ancestor(labels, body.bone_parents, label)
             for label in labels
         ]
     )
@@ -253,12 +255,12 @@ def _tables(body: Body, corners: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return heads.flatten(1), torch.stack(offsets, dim=1).flatten(1), torch.stack(weights)
 
 
-def _keypoint_weights(body: Body) -> NDArray[np.float32]:
+def _read_keypoint_weights(body: Body) -> NDArray[np.float32]:
     """Return vertex weights (18, V) of COCO's 17 keypoints and the center vertex."""
-    body.coco_keypoints(np.zeros((1, body.vertex_count, 3), np.float32))
+    body.regress_coco_keypoints(np.zeros((1, body.vertex_count, 3), np.float32))
     weights = body._keypoint_weights
     assert weights is not None
     assert len(weights) == len(COCO_KEYPOINTS)
     centre = np.zeros((1, body.vertex_count), np.float32)
-    centre[0, body.centre_vertex] = 1.0
+    centre[0, body.center_vertex] = 1.0
     return np.concatenate([weights, centre])

@@ -31,7 +31,7 @@ VARIATIONS = ((0, 0.0), (255, 0.45), (0, 0.35))
 UNTRACKED = (160, 160, 160)
 
 
-def track_color(track_id: int) -> tuple[int, int, int]:
+def get_track_color(track_id: int) -> tuple[int, int, int]:
     """Return the sRGB color (0-255 each) of a track id: 21 colors that repeat; gray below 0."""
     if track_id < 0:
         return UNTRACKED

@@ -30,7 +30,7 @@ from trimesh.visual import TextureVisuals
 from trimesh.visual.material import PBRMaterial
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.media.colors import track_color
+from multihmr2_ros.media.colors import get_track_color
 from multihmr2_ros.media.files import atomic_path
 from multihmr2_ros.people import PER_PERSON_FIELDS, People
 
@@ -82,9 +82,9 @@ def save_meshes(path: str | Path, people: People, faces: NDArray[np.integer]) ->
         if not np.isfinite(vertices).all():
             logger.warning("%s: %s is left out, because its vertices are not all finite", path, name)
             continue
-        mesh = trimesh.Trimesh(vertices, compact_faces, process=False, visual=_material(name, int(track_id)))
+        mesh = trimesh.Trimesh(vertices, compact_faces, process=False, visual=_make_material(name, int(track_id)))
         scene.add_geometry(mesh, node_name=name, geom_name=name, parent_node_name="camera")
-    content = scene.export(file_type="glb", include_normals=True) if scene.geometry else _glb_without_people()
+    content = scene.export(file_type="glb", include_normals=True) if scene.geometry else _make_empty_glb()
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
 
@@ -101,9 +101,9 @@ def save_image(path: str | Path, rgb: NDArray[np.uint8]) -> None:
         temporary.write_bytes(content.tobytes())
 
 
-def _material(name: str, track_id: int) -> TextureVisuals:
+def _make_material(name: str, track_id: int) -> TextureVisuals:
     """Return a matte material in the track's color, converted from sRGB to linear (glTF 2.0, section 3.9.2)."""
-    encoded = np.array(track_color(track_id)) / 255.0
+    encoded = np.array(get_track_color(track_id)) / 255.0
     linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)  # IEC 61966-2-1
     color = [*linear.tolist(), 1.0]
     return TextureVisuals(
@@ -111,7 +111,7 @@ def _material(name: str, track_id: int) -> TextureVisuals:
     )
 
 
-def _glb_without_people() -> bytes:
+def _make_empty_glb() -> bytes:
     """Return a glTF scene with the node `camera` only: header and one JSON chunk. trimesh exports no empty scenes."""
     document = {
         "asset": {"version": "2.0"},

@@ -30,7 +30,7 @@ from multihmr2_ros.errors import UserError
 
 Self = TypeVar("Self", bound="WholeFile")
 
-_temporaries: set[Path] = set()  # of this process
+_temporary_paths: set[Path] = set()  # of this process
 
 
 class WholeFile(ABC):
@@ -57,36 +57,36 @@ class WholeFile(ABC):
             self.discard()
 
 
-def temporary_beside(path: Path, *, keep_suffix: bool = False) -> Path:
+def make_temporary_path(path: Path, *, keep_suffix: bool = False) -> Path:
     """Return a hidden, unused name in the folder of path, so that renaming to path is atomic. keep_suffix: it ends as
     path does, for writers that choose a format by the name."""
     suffix = path.suffix if keep_suffix else ""
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp{suffix}")
-    _temporaries.add(temporary.absolute())
+    _temporary_paths.add(temporary.absolute())
     return temporary
 
 
 def remove_temporaries() -> None:
     """Remove the temporary files and folders that are left when a command ends: a signal may come between the creation
     of a file and the block that removes it."""
-    while _temporaries:
-        remove(_temporaries.pop())
+    while _temporary_paths:
+        remove_temporary(_temporary_paths.pop())
 
 
-def ffmpeg_path(path: Path) -> str:
+def make_ffmpeg_path(path: Path) -> str:
     """Return a path for FFmpeg, which reads the text before a colon as a protocol: `2024-05-01T12:00:00.mp4`."""
     return f"file:{path}"
 
 
-def cannot_write(path: Path, error: Exception) -> UserError:
+def describe_write_error(path: Path, error: Exception) -> UserError:
     """Return the one-line error for a file that the system refused to write."""
     reason = getattr(error, "strerror", None) or str(error)
     return UserError(f"cannot write {path}: {reason}; choose a folder that exists, is writable and has free space")
 
 
-def remove(temporary: Path) -> None:
+def remove_temporary(temporary: Path) -> None:
     """Remove a temporary file or folder, if it exists."""
-    _temporaries.discard(temporary.absolute())
+    _temporary_paths.discard(temporary.absolute())
     if temporary.is_dir():
         shutil.rmtree(temporary, ignore_errors=True)
         return
@@ -102,24 +102,24 @@ def move_into_place(temporary: Path, path: Path) -> None:
     try:
         os.replace(temporary, path)
     except OSError as error:
-        raise cannot_write(path, error) from error
+        raise describe_write_error(path, error) from error
     finally:
-        remove(temporary)
+        remove_temporary(temporary)
 
 
 @contextmanager
 def atomic_path(path: str | Path, *, keep_suffix: bool = False) -> Iterator[Path]:
     """Give a temporary path to write to; it is renamed to path when the block ends well, and removed otherwise.
 
-    keep_suffix: see `temporary_beside`. Raises UserError where the block or the renaming fails with an OSError (no
+    keep_suffix: see `make_temporary_path`. Raises UserError where the block or the renaming fails with an OSError (no
     folder, no permission, disk full).
     """
     path = Path(path)
-    temporary = temporary_beside(path, keep_suffix=keep_suffix)
+    temporary = make_temporary_path(path, keep_suffix=keep_suffix)
     try:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        raise cannot_write(path, error) from error
+        raise describe_write_error(path, error) from error
     finally:
-        remove(temporary)
+        remove_temporary(temporary)

@@ -79,7 +79,7 @@ def check_pixel_count(path: Path, width: int, height: int) -> None:
 
 def _to_rgb(image: Image.Image, path: Path) -> NDArray[np.uint8]:
     if image.mode.startswith("I"):
-        return _sixteen_bit_grey_to_rgb(np.asarray(image), path)
+        return _sixteen_bit_gray_to_rgb(np.asarray(image), path)
     if image.mode == "F":
         raise UserError(f"{path} holds floating-point values; give an image with 8 or 16 bits per channel")
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
@@ -89,7 +89,7 @@ def _to_rgb(image: Image.Image, path: Path) -> NDArray[np.uint8]:
     return np.array(image.convert("RGB"), dtype=np.uint8)
 
 
-def _sixteen_bit_grey_to_rgb(gray: NDArray[np.generic], path: Path) -> NDArray[np.uint8]:
+def _sixteen_bit_gray_to_rgb(gray: NDArray[np.generic], path: Path) -> NDArray[np.uint8]:
     values = gray.astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
         raise UserError(f"{path} holds values outside 0-65535; give an image with 8 or 16 bits per channel")

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multihmr2_ros.lens import Distort
-from multihmr2_ros.media.colors import track_color
+from multihmr2_ros.media.colors import get_track_color
 from multihmr2_ros.media.rasterize import DepthBuffer
 from multihmr2_ros.people import People
 
@@ -52,11 +52,11 @@ def draw_people(
     a corner outside the valid range of the lens model are not drawn.
     """
     drawn = np.array(image)
-    colors = np.array([track_color(track_id) for track_id in people.track_id], np.float64).reshape(-1, 3)
+    colors = np.array([get_track_color(track_id) for track_id in people.track_id], np.float64).reshape(-1, 3)
     if people.vertices.shape[1]:
         x, y, depth = _project(people.vertices, people.k)
         if distort is not None:
-            x, y = _through_lens(x, y, distort)
+            x, y = _distort_points(x, y, distort)
         _draw_meshes(drawn, people.vertices, faces, (x, y, depth), colors, alpha)
     else:
         x, y = np.where(np.isfinite(people.joints_2d), people.joints_2d, np.nan).transpose(2, 0, 1).astype(np.float64)
@@ -75,7 +75,7 @@ def _project(vertices: NDArray[np.float32], k: NDArray[np.float64]) -> tuple[NDA
     return x, k[1, 1] * camera_y / depth + k[1, 2], depth
 
 
-def _through_lens(
+def _distort_points(
     x: NDArray[np.float64], y: NDArray[np.float64], distort: Distort
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Apply lens distortion to points x, y (n, V) px of a pinhole camera; NaN where `distort` returns NaN."""
@@ -98,10 +98,10 @@ def _draw_meshes(
     corners = np.ascontiguousarray(faces.T, np.intp)
     buffer = DepthBuffer(*drawn.shape[:2])
     for person_vertices, x, y, depth, color in zip(vertices, *projected, colors, strict=True):
-        triangles = corners[:, _shows_outside(x, y, corners)]
-        shaded = np.minimum(color[:, None] * _brightness(person_vertices, triangles), 255.0).astype(np.intp)
+        triangles = corners[:, _is_front_facing(x, y, corners)]
+        shaded = np.minimum(color[:, None] * _compute_brightness(person_vertices, triangles), 255.0).astype(np.intp)
         buffer.draw(x, y, 1.0 / depth, triangles, shaded[0] | shaded[1] << 8 | shaded[2] << 16)
-    covered, packed = buffer.nearest()
+    covered, packed = buffer.read_nearest()
     if not len(covered):
         return
     paint = np.stack([packed & 255, packed >> 8 & 255, packed >> 16], axis=1).astype(np.uint8)
@@ -110,7 +110,7 @@ def _draw_meshes(
     pixels[covered] = cv2.addWeighted(behind, 1.0 - alpha, paint, alpha, 0.0).view("V3")
 
 
-def _shows_outside(x: NDArray[np.float64], y: NDArray[np.float64], corners: NDArray[np.intp]) -> NDArray[np.bool_]:
+def _is_front_facing(x: NDArray[np.float64], y: NDArray[np.float64], corners: NDArray[np.intp]) -> NDArray[np.bool_]:
     """Return a mask (T,) of triangles whose outside faces the camera; corners (3, T) are indices of x, y (V,) px.
 
     False for triangles with a NaN corner, because comparisons with NaN are false.
@@ -119,7 +119,7 @@ def _shows_outside(x: NDArray[np.float64], y: NDArray[np.float64], corners: NDAr
     return (x1 - x0) * (y2 - y0) < (y1 - y0) * (x2 - x0)
 
 
-def _brightness(vertices: NDArray[np.float32], triangles: NDArray[np.intp]) -> NDArray[np.float64]:
+def _compute_brightness(vertices: NDArray[np.float32], triangles: NDArray[np.intp]) -> NDArray[np.float64]:
     """Compute the brightness (T,) of triangles, corners (3, T), from their normals and the LIGHTS."""
     first, second, third = np.take(vertices, triangles, axis=0).transpose(0, 2, 1).astype(np.float64)
     (ax, ay, az), (bx, by, bz) = second - first, third - first
@@ -138,8 +138,8 @@ def _draw_boxes(
     """Draw the box around each person's points x, y (n, P) px; sides outside the image are not visible."""
     height, width = drawn.shape[:2]
     thickness = max(1, round(height / 240))
-    for box, color in zip(_bounds(x, y), colors, strict=True):
-        if _touches_image(box, drawn):
+    for box, color in zip(_compute_bounds(x, y), colors, strict=True):
+        if _is_in_image(box, drawn):
             left, top, right, bottom = box
             margin = 2 * thickness
             low = (int(max(left, -margin)), int(max(top, -margin)))
@@ -153,9 +153,9 @@ def _draw_labels(drawn: NDArray[np.uint8], people: People, x: NDArray[np.float64
     scale = min(max(height / 960, 0.45), 2.0)
     thickness = max(1, round(2 * scale))
     distance_m = np.linalg.norm(people.pelvis.astype(np.float64), axis=1)
-    bounds = _bounds(x, y)
+    bounds = _compute_bounds(x, y)
     for row in np.argsort(-distance_m):
-        if not (_touches_image(bounds[row], drawn) and np.isfinite(distance_m[row])):
+        if not (_is_in_image(bounds[row], drawn) and np.isfinite(distance_m[row])):
             continue
         track_id = people.track_id[row]
         text = f"{distance_m[row]:.1f} m" if track_id < 0 else f"#{track_id}: {distance_m[row]:.1f} m"
@@ -171,7 +171,7 @@ def _draw_labels(drawn: NDArray[np.uint8], people: People, x: NDArray[np.float64
             cv2.putText(drawn, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, color, thickness, cv2.LINE_AA)
 
 
-def _bounds(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+def _compute_bounds(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return left, top, right, bottom (n, 4) of the points x, y (n, P) that are not NaN; NaN if all are, or P = 0."""
     if not x.shape[1]:  # messages without people or without joints
         return np.full((len(x), 4), np.nan)
@@ -184,7 +184,7 @@ def _bounds(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float6
     return np.stack(extremes, axis=1)
 
 
-def _touches_image(box: NDArray[np.float64], image: NDArray[np.uint8]) -> bool:
+def _is_in_image(box: NDArray[np.float64], image: NDArray[np.uint8]) -> bool:
     """Return whether a box (left, top, right, bottom) overlaps the image; false for a box of NaN."""
     left, top, right, bottom = box
     height, width = image.shape[:2]

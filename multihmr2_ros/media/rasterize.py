@@ -50,27 +50,27 @@ class DepthBuffer:
         A triangle covers the pixels whose centers it contains; triangles that share an edge neither overlap nor leave a
         gap along it.
         """
-        pixel, triangle, pixel_nearness = _fragments(
+        pixel, triangle, pixel_nearness = _make_fragments(
             x[triangles], y[triangles], nearness[triangles], self._height, self._width
         )
         # Bits of positive floats sort like the floats, so one integer has the nearness (high bits) and the value.
         bits = np.maximum(pixel_nearness, 0.0).astype(np.float32).view(np.int32).astype(np.int64)
         np.maximum.at(self._keys, pixel, bits << 32 | values[triangle])
 
-    def nearest(self) -> tuple[Indices, Indices]:
+    def read_nearest(self) -> tuple[Indices, Indices]:
         """Return the covered pixels (P,), row * width + column, ascending, and their values (P,)."""
         pixel = np.flatnonzero(self._keys >= 0)
         return pixel, self._keys[pixel] & 0xFFFFFFFF
 
 
-def _fragments(x: Floats, y: Floats, nearness: Floats, height: int, width: int) -> tuple[Indices, Indices, Floats]:
+def _make_fragments(x: Floats, y: Floats, nearness: Floats, height: int, width: int) -> tuple[Indices, Indices, Floats]:
     """Return pixel, triangle and nearness (P,) of each pixel of each triangle with corners x, y, nearness (3, T)."""
-    halves = _halves(x, y, height)
+    halves = _split_triangles(x, y, height)
     half, position = _expand(halves.row_count)
     row = halves.first_row[half] + position
-    column, column_count = _columns(halves, half, row, width)
+    column, column_count = _find_columns(halves, half, row, width)
 
-    slope_x, slope_y, offset = _nearness_planes(x, y, nearness)
+    slope_x, slope_y, offset = _fit_nearness_planes(x, y, nearness)
     triangle = halves.triangle[half]
     span_nearness = offset[triangle] + slope_y[triangle] * (row + 0.5) + slope_x[triangle] * (column + 0.5)
 
@@ -80,7 +80,7 @@ def _fragments(x: Floats, y: Floats, nearness: Floats, height: int, width: int) 
     return pixel, triangle, span_nearness[span] + slope_x[triangle] * position
 
 
-class _Halves(NamedTuple):
+class _TriangleHalves(NamedTuple):
     """Triangles cut at the height of their middle corner: N parts with one apex and a horizontal side; arrays (N,).
 
     slope_one and slope_other are the slopes of the two other sides, in px of x per px of y.
@@ -95,12 +95,12 @@ class _Halves(NamedTuple):
     row_count: Indices
 
 
-def _halves(x: Floats, y: Floats, height: int) -> _Halves:
+def _split_triangles(x: Floats, y: Floats, height: int) -> _TriangleHalves:
     """Cut triangles with corners x, y (3, T) px into halves; halves that cover no row of pixel centers are dropped."""
-    (x0, x1, x2), (y0, y1, y2) = _sorted_by_y(x, y)
+    (x0, x1, x2), (y0, y1, y2) = _sort_by_y(x, y)
     with np.errstate(divide="ignore", invalid="ignore"):  # a horizontal side bounds no row, so its slope is never used
         whole, upper, lower = (x2 - x0) / (y2 - y0), (x1 - x0) / (y1 - y0), (x2 - x1) / (y2 - y1)
-    rows = [_first_centre(corner, height) for corner in (y0, y1, y2)]
+    rows = [_find_first_center(corner, height) for corner in (y0, y1, y2)]
     everyone = np.arange(len(x0))
     halves = [
         np.concatenate(pair)
@@ -115,10 +115,10 @@ def _halves(x: Floats, y: Floats, height: int) -> _Halves:
         )
     ]
     kept = np.flatnonzero(halves[-1])
-    return _Halves(*(values[kept] for values in halves))
+    return _TriangleHalves(*(values[kept] for values in halves))
 
 
-def _sorted_by_y(x: Floats, y: Floats) -> tuple[list[Floats], list[Floats]]:
+def _sort_by_y(x: Floats, y: Floats) -> tuple[list[Floats], list[Floats]]:
     """Sort corners x, y (3, T) of each triangle from top to bottom."""
     xs, ys = list(x), list(y)
     for one, other in ((0, 1), (1, 2), (0, 1)):
@@ -128,17 +128,17 @@ def _sorted_by_y(x: Floats, y: Floats) -> tuple[list[Floats], list[Floats]]:
     return xs, ys
 
 
-def _columns(halves: _Halves, half: Indices, row: Indices, width: int) -> tuple[Indices, Indices]:
+def _find_columns(halves: _TriangleHalves, half: Indices, row: Indices, width: int) -> tuple[Indices, Indices]:
     """Return the first column and the number of columns (R,) that a half (R,) covers in a row (R,) of pixel centers."""
     below_apex = (row + 0.5) - halves.apex_y[half]
     apex_x = halves.apex_x[half]
     one = apex_x + below_apex * halves.slope_one[half]
     other = apex_x + below_apex * halves.slope_other[half]
-    start = _first_centre(np.minimum(one, other), width)
-    return start, _first_centre(np.maximum(one, other), width) - start
+    start = _find_first_center(np.minimum(one, other), width)
+    return start, _find_first_center(np.maximum(one, other), width) - start
 
 
-def _first_centre(coordinate: Floats, size: int) -> Indices:
+def _find_first_center(coordinate: Floats, size: int) -> Indices:
     """Return the first of `size` pixels whose center is not before the coordinate (px)."""
     return np.ceil(np.clip(coordinate - 0.5, 0.0, size)).astype(np.intp)
 
@@ -150,7 +150,7 @@ def _expand(counts: Indices) -> tuple[Indices, Indices]:
     return owner, np.arange(len(owner)) - np.repeat(ends - counts, counts)
 
 
-def _nearness_planes(x: Floats, y: Floats, nearness: Floats) -> tuple[Floats, Floats, Floats]:
+def _fit_nearness_planes(x: Floats, y: Floats, nearness: Floats) -> tuple[Floats, Floats, Floats]:
     """Fit nearness = slope_x x + slope_y y + offset to corners (3, T); returns slope_x, slope_y, offset (T,)."""
     side_x, side_y, side_nearness = x[1] - x[0], y[1] - y[0], nearness[1] - nearness[0]
     other_x, other_y, other_nearness = x[2] - x[0], y[2] - y[0], nearness[2] - nearness[0]

@@ -32,15 +32,15 @@ from urllib.parse import quote
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.frame import Frame
-from multihmr2_ros.media.files import WholeFile, cannot_write, move_into_place, temporary_beside
+from multihmr2_ros.media.files import WholeFile, describe_write_error, make_temporary_path, move_into_place
 from multihmr2_ros.media.rerun_recording import (
     APPLICATION,
-    NO_SURROUNDINGS,
+    NO_CONTEXT,
+    BodyTopology,
+    FrameContext,
     RerunScene,
-    Rig,
-    Surroundings,
     import_rerun,
-    layout,
+    make_layout,
 )
 from multihmr2_ros.people import People
 
@@ -60,24 +60,24 @@ class RerunRecording(WholeFile):
     Raises UserError if the disk is nearly full or rerun is not installed.
     """
 
-    def __init__(self, path: Path | None, rig: Rig, viewer: Viewer | None = None, name: str = "") -> None:
+    def __init__(self, path: Path | None, rig: BodyTopology, viewer: Viewer | None = None, name: str = "") -> None:
         rr = import_rerun()
         self._path = path
-        self._temporary = None if path is None else temporary_beside(path)
+        self._temporary = None if path is None else make_temporary_path(path)
         self._stream = rr.RecordingStream(APPLICATION)
         sinks: list[Any] = [] if self._temporary is None else [rr.FileSink(str(self._temporary))]
         sinks += [] if viewer is None else [rr.GrpcSink(viewer.url)]
         try:
             self._check_space()
-            self._stream.set_sinks(*sinks, default_blueprint=layout())
+            self._stream.set_sinks(*sinks, default_blueprint=make_layout())
         except (OSError, RuntimeError) as error:
             raise (
-                cannot_write(path, error) if path is not None else UserError(f"the viewer has ended: {error}")
+                describe_write_error(path, error) if path is not None else UserError(f"the viewer has ended: {error}")
             ) from error
         self._stream.send_recording_name(name or (path.stem if path is not None else APPLICATION))
         self._scene = RerunScene(self._stream, rig)
 
-    def add(self, frame: Frame, people: People, around: Surroundings = NO_SURROUNDINGS) -> None:
+    def add(self, frame: Frame, people: People, around: FrameContext = NO_CONTEXT) -> None:
         self._check_space()
         self._scene.add(frame, people, around)
 
@@ -108,24 +108,24 @@ class Viewer:
     def __init__(self, kind: str, web_port: int = WEB_PORT) -> None:
         import_rerun()
         self.kind = kind
-        port = _free_port()
+        port = _find_free_port()
         self.url = f"rerun+http://{HOST}:{port}/proxy"
         self._settings = tempfile.TemporaryDirectory(prefix="multihmr2-rerun-")
         command = [sys.executable, "-m", "rerun", "--bind", HOST, "--port", str(port), "--hide-welcome-screen"]
         if kind == WEB:
-            _refuse_taken(web_port)
+            _check_port_free(web_port)
             command += ["--serve-web", "--web-viewer-port", str(web_port)]
             self.address = f"http://{HOST}:{web_port}/?url={quote(self.url, safe='')}"
         else:
-            _refuse_without_display()
+            _check_display()
             self.address = "the window of the viewer"
         self._process = subprocess.Popen(
-            command, env=os.environ | {"XDG_CONFIG_HOME": str(self._private_settings())}, start_new_session=True,
+            command, env=os.environ | {"XDG_CONFIG_HOME": str(self._write_private_settings())}, start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        self._await(port)
+        self._wait_for_port(port)
 
-    def _private_settings(self) -> Path:
+    def _write_private_settings(self) -> Path:
         """Return a settings folder that switches usage statistics off; the user's own settings are not changed."""
         folder = Path(self._settings.name)
         (folder / "rerun").mkdir()
@@ -134,7 +134,7 @@ class Viewer:
         )
         return folder
 
-    def _await(self, port: int) -> None:
+    def _wait_for_port(self, port: int) -> None:
         end_s = time.monotonic() + START_S
         while time.monotonic() < end_s and self._process.poll() is None:
             with contextlib.suppress(OSError), socket.create_connection((HOST, port), timeout=0.5):
@@ -167,13 +167,13 @@ def parse_view(text: str) -> tuple[str, int]:
     raise UserError(f"--view takes {NATIVE}, {WEB} or {WEB}:PORT; got {text!r}")
 
 
-def _free_port() -> int:
+def _find_free_port() -> int:
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
 
 
-def _refuse_taken(port: int) -> None:
+def _check_port_free(port: int) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -184,6 +184,6 @@ def _refuse_taken(port: int) -> None:
             ) from error
 
 
-def _refuse_without_display() -> None:
+def _check_display() -> None:
     if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         raise UserError("there is no display for the viewer; use --view web, or --save rrd to open the file elsewhere")

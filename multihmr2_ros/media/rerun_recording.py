@@ -44,7 +44,7 @@ from numpy.typing import NDArray
 from multihmr2_ros.camera import project
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.frame import Frame
-from multihmr2_ros.media.colors import track_color
+from multihmr2_ros.media.colors import get_track_color
 from multihmr2_ros.people import People
 
 APPLICATION = "multihmr2"
@@ -68,7 +68,7 @@ SKELETON_BONES = (
 
 
 @dataclass(frozen=True)
-class Rig:
+class BodyTopology:
     """Constant data of all bodies.
 
     faces     (F, 3) triangles
@@ -82,7 +82,7 @@ class Rig:
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class FrameContext:
     """Data of a frame beside the image.
 
     depth_m            (H, W) float32 m, registered to the image; 0 or NaN where unknown
@@ -93,7 +93,7 @@ class Surroundings:
     fixed_from_camera: NDArray[np.float64] | None = None
 
 
-NO_SURROUNDINGS = Surroundings()
+NO_CONTEXT = FrameContext()
 
 
 def import_rerun() -> Any:
@@ -111,10 +111,10 @@ class RerunScene:
     Memory does not grow with the number of frames: trails end after TRAIL_S, and meshes of absent people are cleared.
     """
 
-    def __init__(self, stream: Any, rig: Rig) -> None:
+    def __init__(self, stream: Any, rig: BodyTopology) -> None:
         self._rr = import_rerun()
         self._stream = stream
-        self._vertices, self._faces = simplified(rig.template, rig.faces)
+        self._vertices, self._faces = simplify_mesh(rig.template, rig.faces)
         self._bones = rig.bones
         self._meshes: set[str] = set()  # that are shown
         self._trails: dict[str, deque[tuple[float, NDArray[np.float64]]]] = {}
@@ -122,10 +122,10 @@ class RerunScene:
         self._is_fixed: bool | None = None
         self._camera: bytes = b""
 
-    def add(self, frame: Frame, people: People, around: Surroundings = NO_SURROUNDINGS) -> None:
+    def add(self, frame: Frame, people: People, around: FrameContext = NO_CONTEXT) -> None:
         if frame.lens is not None:  # the viewer's camera is a pinhole
             joints_2d = project(people.joints.astype(np.float64), people.k).astype(np.float32)
-            frame, people = frame.undistorted(), dataclasses.replace(people, joints_2d=joints_2d)
+            frame, people = frame.undistort(), dataclasses.replace(people, joints_2d=joints_2d)
         self._set_time(frame.stamp)
         self._log_world(around)
         self._log_camera(frame, people, around)
@@ -144,16 +144,16 @@ class RerunScene:
         else:
             self._stream.set_time("stamp", duration=stamp_s)
 
-    def _log_world(self, around: Surroundings) -> None:
+    def _log_world(self, around: FrameContext) -> None:
         """Log axes and ground; again when the fixed frame appears or disappears."""
         rr, is_fixed = self._rr, around.fixed_from_camera is not None
         if is_fixed != self._is_fixed:
             axes = rr.ViewCoordinates.FLU if is_fixed else rr.ViewCoordinates.RDF
             self._stream.log("world", axes)
-            self._stream.log("world/ground", _ground_lines(rr) if is_fixed else rr.Clear(recursive=True))
+            self._stream.log("world/ground", _make_ground_lines(rr) if is_fixed else rr.Clear(recursive=True))
         self._is_fixed = is_fixed
 
-    def _log_camera(self, frame: Frame, people: People, around: Surroundings) -> None:
+    def _log_camera(self, frame: Frame, people: People, around: FrameContext) -> None:
         rr = self._rr
         height, width = frame.image.shape[:2]
         pose = np.eye(4) if around.fixed_from_camera is None else around.fixed_from_camera
@@ -168,12 +168,14 @@ class RerunScene:
             if around.depth_m is not None:
                 self._stream.log("world/camera/depth", pinhole, rr.DepthImage(around.depth_m, meter=1.0))
             self._camera = camera
-        self._stream.log("world/camera/image", rr.EncodedImage(contents=_jpeg(frame.image), media_type="image/jpeg"))
+        self._stream.log(
+            "world/camera/image", rr.EncodedImage(contents=_encode_jpeg(frame.image), media_type="image/jpeg")
+        )
 
     def _log_skeletons(self, people: People) -> None:
         lines, colors = [], []
         if people.joints_2d.shape[1]:
-            for points, color in zip(people.joints_2d, _colors(people), strict=True):
+            for points, color in zip(people.joints_2d, _get_colors(people), strict=True):
                 seen = points[self._bones][np.isfinite(points[self._bones]).all(axis=(1, 2))]
                 lines += list(seen)
                 colors += [color] * len(seen)
@@ -183,7 +185,9 @@ class RerunScene:
     def _log_meshes(self, people: People) -> None:
         rr, shown = self._rr, set()
         if people.vertices.shape[1] > self._vertices.max(initial=-1):
-            for name, vertices, color in zip(entity_names(people), people.vertices, _colors(people), strict=True):
+            for name, vertices, color in zip(
+                make_entity_names(people), people.vertices, _get_colors(people), strict=True
+            ):
                 if np.isfinite(vertices).all():
                     self._log_mesh(f"{PEOPLE}/meshes/{name}", vertices[self._vertices], color)
                     shown.add(name)
@@ -193,7 +197,7 @@ class RerunScene:
 
     def _log_mesh(self, path: str, vertices: NDArray[np.float32], color: Color) -> None:
         """Log a mesh; triangles and color, most of its data, only when the person appears."""
-        mesh, normals = self._rr.Mesh3D, vertex_normals(vertices, self._faces)
+        mesh, normals = self._rr.Mesh3D, compute_vertex_normals(vertices, self._faces)
         if path.rpartition("/")[2] not in self._meshes:
             self._stream.log(path, mesh.from_fields(triangle_indices=self._faces, albedo_factor=color))
         self._stream.log(path, mesh.from_fields(vertex_positions=vertices, vertex_normals=normals))
@@ -203,16 +207,16 @@ class RerunScene:
         for row in range(len(people)):
             points = people.vertices[row] if people.vertices.shape[1] else people.joints[row]
             tops[row] = points[points[:, 1].argmin()] if len(points) else people.pelvis[row]
-        labels = [person_label(people, row) for row in range(len(people))]
+        labels = [format_person_label(people, row) for row in range(len(people))]
         above = tops - np.array([0, LABEL_ABOVE_M, 0], np.float32)
-        names = self._rr.Points3D(above, labels=labels, colors=_colors(people), radii=0.01)
+        names = self._rr.Points3D(above, labels=labels, colors=_get_colors(people), radii=0.01)
         self._stream.log(f"{PEOPLE}/names", names)
 
     def _log_velocities(self, people: People) -> None:
         """Log velocities as arrows from the pelvises, with the length of one second's path, and their covariances."""
         moving = people.select(np.flatnonzero(np.isfinite(people.velocity).all(axis=1)))
         arrows = self._rr.Arrows3D(
-            origins=moving.pelvis, vectors=moving.velocity.astype(np.float32), colors=_colors(moving), radii=0.02
+            origins=moving.pelvis, vectors=moving.velocity.astype(np.float32), colors=_get_colors(moving), radii=0.02
         )
         self._stream.log(f"{PEOPLE}/velocities", arrows)
         self._log_ellipsoids(
@@ -224,17 +228,17 @@ class RerunScene:
     ) -> None:
         """Log one-sigma ellipsoids of the covariances (n, 3, 3) that are finite."""
         known = np.asarray(np.isfinite(covariances).all(axis=(1, 2)), bool)
-        half_sizes, quaternions = principal_axes(covariances[known])
-        colors = [color for color, is_known in zip(_colors(people), known, strict=True) if is_known]
+        half_sizes, quaternions = compute_principal_axes(covariances[known])
+        colors = [color for color, is_known in zip(_get_colors(people), known, strict=True) if is_known]
         ellipsoids = self._rr.Ellipsoids3D(
             centers=centers[known].astype(np.float32), half_sizes=half_sizes, quaternions=quaternions, colors=colors
         )
         self._stream.log(f"{PEOPLE}/{name}", ellipsoids)
 
-    def _log_trails(self, stamp_s: float, people: People, around: Surroundings) -> None:
+    def _log_trails(self, stamp_s: float, people: People, around: FrameContext) -> None:
         pose = np.eye(4) if around.fixed_from_camera is None else around.fixed_from_camera
         places = people.pelvis.astype(np.float64) @ pose[:3, :3].T + pose[:3, 3]
-        names = entity_names(people)
+        names = make_entity_names(people)
         self._trails = {name: self._trails.get(name, deque()) for name in names}
         for name, place in zip(names, places, strict=True):
             trail = self._trails[name]
@@ -244,14 +248,14 @@ class RerunScene:
             while stamp_s - trail[0][0] > TRAIL_S:
                 trail.popleft()
         lines = [[place for _, place in self._trails[name]] for name in names]
-        self._stream.log("world/trails", self._rr.LineStrips3D(lines, colors=_colors(people), radii=0.01))
+        self._stream.log("world/trails", self._rr.LineStrips3D(lines, colors=_get_colors(people), radii=0.01))
 
 
-def _colors(people: People) -> list[Color]:
-    return [track_color(int(track_id)) for track_id in people.track_id]
+def _get_colors(people: People) -> list[Color]:
+    return [get_track_color(int(track_id)) for track_id in people.track_id]
 
 
-def principal_axes(covariances: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def compute_principal_axes(covariances: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return half sizes (n, 3) and quaternions (n, 4; xyzw) of the one-sigma ellipsoids of covariances (n, 3, 3)."""
     from scipy.spatial.transform import Rotation
 
@@ -263,7 +267,7 @@ def principal_axes(covariances: NDArray[np.float64]) -> tuple[NDArray[np.float32
     return half_sizes, np.asarray(Rotation.from_matrix(axes).as_quat(), np.float32)
 
 
-def layout() -> Any:
+def make_layout() -> Any:
     """Return the blueprint of the viewer: the image with its overlay at the left, the 3D scene at the right."""
     from rerun import blueprint
 
@@ -284,12 +288,12 @@ def layout() -> Any:
     )
 
 
-def entity_names(people: People) -> list[str]:
+def make_entity_names(people: People) -> list[str]:
     """Return each person's name: the track id, or `untracked_ROW`."""
     return [f"untracked_{row}" if track < 0 else str(int(track)) for row, track in enumerate(people.track_id)]
 
 
-def person_label(people: People, row: int) -> str:
+def format_person_label(people: People, row: int) -> str:
     """Return a label of track id, distance of the pelvis and stature: "#3 · 4.2 m · 1.74 m tall"."""
     distance_m, stature_m = float(np.linalg.norm(people.pelvis[row])), float(people.stature[row])
     parts = [] if people.track_id[row] < 0 else [f"#{people.track_id[row]}"]
@@ -299,7 +303,7 @@ def person_label(people: People, row: int) -> str:
     return " · ".join(parts)
 
 
-def bone_pairs(labels: Sequence[str], parents: Sequence[int]) -> NDArray[np.int64]:
+def find_bone_pairs(labels: Sequence[str], parents: Sequence[int]) -> NDArray[np.int64]:
     """Return the lines (b, 2) of a skeleton: SKELETON_BONES, each with its nearest ancestor among them or the root."""
     kept = {0, *(labels.index(label) for label in SKELETON_BONES)}
     pairs = []
@@ -311,7 +315,7 @@ def bone_pairs(labels: Sequence[str], parents: Sequence[int]) -> NDArray[np.int6
     return np.array(pairs, np.int64).reshape(-1, 2)
 
 
-def simplified(
+def simplify_mesh(
     template: NDArray[np.floating], faces: NDArray[np.integer], max_vertices: int = MAX_VERTICES
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     """Simplify a mesh by clustering vertices in a grid (Rossignac & Borrel 1993).
@@ -334,7 +338,7 @@ def simplified(
     return kept, compact.reshape(-1, 3).astype(np.int32)
 
 
-def vertex_normals(vertices: NDArray[np.float32], faces: NDArray[np.int32]) -> NDArray[np.float32]:
+def compute_vertex_normals(vertices: NDArray[np.float32], faces: NDArray[np.int32]) -> NDArray[np.float32]:
     """Return unit normals (v, 3): the area-weighted mean of the triangles' normals around each vertex."""
     corners = vertices[faces]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
@@ -345,18 +349,18 @@ def vertex_normals(vertices: NDArray[np.float32], faces: NDArray[np.int32]) -> N
     return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
 
 
-def _ground_lines(rr: Any) -> Any:
+def _make_ground_lines(rr: Any) -> Any:
     reach = GROUND_REACH_M
-    lines = [line for at in range(-reach, reach + 1) for line in _cross(float(at), reach)]
+    lines = [line for at in range(-reach, reach + 1) for line in _make_cross(float(at), reach)]
     return rr.LineStrips3D(lines, colors=[[170, 170, 170]], radii=0.005)
 
 
-def _cross(at: float, reach: float) -> Iterator[list[list[float]]]:
+def _make_cross(at: float, reach: float) -> Iterator[list[list[float]]]:
     yield [[at, -reach, 0.0], [at, reach, 0.0]]
     yield [[-reach, at, 0.0], [reach, at, 0.0]]
 
 
-def _jpeg(rgb: NDArray[np.uint8]) -> bytes:
+def _encode_jpeg(rgb: NDArray[np.uint8]) -> bytes:
     bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
     _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     return data.tobytes()

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.frame import Frame
-from multihmr2_ros.media.files import ffmpeg_path
+from multihmr2_ros.media.files import make_ffmpeg_path
 from multihmr2_ros.media.images import IMAGE_SUFFIXES, check_pixel_count, read_image
 
 MAX_PIXEL_ASPECT = 8  # anamorphic video has at most 2.4
@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 class FrameSource(ABC):
     """Frames in order of time. Each iteration starts at the first frame; one iteration runs at a time.
 
-    name         of the results (see `source_name`)
+    name         of the results (see `make_source_name`)
     frame_names  of every frame, if known in advance; None: `<name>_<index>`, with at least six digits
     fps          frames per second on average; None for images
     frame_count  as the file states it, or None
@@ -85,7 +85,7 @@ class FrameSource(ABC):
         self.close()
 
 
-def source_name(path: str | Path) -> str:
+def make_source_name(path: str | Path) -> str:
     """Return the name of results: a file's name without suffix, or a folder's name ("." and ".." resolved)."""
     path = Path(os.path.abspath(path))
     return path.name if path.is_dir() else path.stem
@@ -106,7 +106,7 @@ def open_source(path: str | Path, *, images_per_second: float | None = None) -> 
     try:
         is_folder, is_file = path.is_dir(), path.is_file()
         if is_folder:
-            return ImageSource(images_in(path), images_per_second, source_name(path))
+            return ImageSource(list_images(path), images_per_second, make_source_name(path))
     except OSError as error:
         raise UserError(
             f"cannot open {path}: {error.strerror}; give an image, a folder of images or a video"
@@ -115,7 +115,7 @@ def open_source(path: str | Path, *, images_per_second: float | None = None) -> 
         raise UserError(f"there is no file or folder {path}; give an image, a folder of images or a video")
     suffix = path.suffix.lower()
     if suffix in IMAGE_SUFFIXES:
-        return ImageSource([path], images_per_second, source_name(path))
+        return ImageSource([path], images_per_second, make_source_name(path))
     if suffix in VIDEO_SUFFIXES:
         return VideoSource(path)
     known = " ".join(IMAGE_SUFFIXES + VIDEO_SUFFIXES)
@@ -162,7 +162,7 @@ class VideoSource(FrameSource):
     def __init__(self, path: Path, *, square_pixels: bool = True) -> None:
         self._path = path
         self._square_pixels = square_pixels
-        self.name = source_name(path)
+        self.name = make_source_name(path)
         with self._open() as container:
             stream = container.streams.video[0]
             check_pixel_count(path, stream.codec_context.width, stream.codec_context.height)
@@ -175,7 +175,7 @@ class VideoSource(FrameSource):
             if self._path.stat().st_size == 0:
                 raise UserError(f"{self._path} is empty (0 bytes); give a video file")
             container = av.open(
-                ffmpeg_path(self._path), metadata_errors="replace"
+                make_ffmpeg_path(self._path), metadata_errors="replace"
             )  # old files' titles are seldom UTF-8
         except (av.FFmpegError, OSError) as error:
             reason = error.strerror or type(error).__name__
@@ -187,17 +187,19 @@ class VideoSource(FrameSource):
 
     def _frames(self) -> Generator[Frame, None, None]:
         period_s = 1.0 / (self.fps or 30.0)
-        clock = _Clock(period_s)
+        clock = _StampClock(period_s)
         index = 0
         with self._open() as container:
             stream = container.streams.video[0]
             stream.thread_type = "SLICE"  # with frame threads, one damaged packet loses the good frames around it
             decoder = _Decoder(container, stream, period_s)
             for picture in decoder:
-                image = self._image(picture, stream)
-                yield Frame(image=image, stamp=clock.stamp(_time_s(picture, stream)), name=f"{self.name}_{index:06d}")
+                image = self._to_image(picture, stream)
+                yield Frame(
+                    image=image, stamp=clock.to_stamp(_get_time_s(picture, stream)), name=f"{self.name}_{index:06d}"
+                )
                 index += 1
-            stated_s, from_zero = _stated_duration_s(container, stream)
+            stated_s, from_zero = _read_duration_s(container, stream)
             missing_s = stated_s - (decoder.end_s if from_zero else decoder.duration_s)
         if index == 0:
             raise UserError(f"no frame of the video {self._path} can be decoded; is the file complete?")
@@ -209,10 +211,10 @@ class VideoSource(FrameSource):
         if losses:
             self.damage = f"{self._path}: {index} frames could be read; {', '.join(losses)}"
 
-    def _image(self, picture: av.VideoFrame, stream: av.VideoStream) -> NDArray[np.uint8]:
+    def _to_image(self, picture: av.VideoFrame, stream: av.VideoStream) -> NDArray[np.uint8]:
         """Convert to (H, W, 3), upright, with square pixels if they are asked for."""
-        aspect = _pixel_aspect(stream) if self._square_pixels else 1.0
-        width, height = _square_size(picture.width, picture.height, aspect)
+        aspect = _read_pixel_aspect(stream) if self._square_pixels else 1.0
+        width, height = _compute_square_size(picture.width, picture.height, aspect)
         check_pixel_count(self._path, width, height)
         if (width, height) == (picture.width, picture.height):
             image = np.asarray(picture.to_ndarray(format="rgb24"), np.uint8)
@@ -220,7 +222,7 @@ class VideoSource(FrameSource):
             check_pixel_count(self._path, picture.width, picture.height)
             stored = np.asarray(picture.to_ndarray(format="rgb24"), np.uint8)
             image = np.asarray(cv2.resize(stored, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
-        return apply_display_matrix(image, _display_matrix(picture))
+        return apply_display_matrix(image, _read_display_matrix(picture))
 
 
 class _Decoder:
@@ -243,7 +245,7 @@ class _Decoder:
         return self.end_s - self._start_s
 
     def __iter__(self) -> Iterator[av.VideoFrame]:
-        for packet in self._packets():
+        for packet in self._read_packets():
             try:
                 pictures = self._stream.decode(packet)
             except av.FFmpegError:
@@ -253,7 +255,7 @@ class _Decoder:
             self.damaged += len(pictures) - len(whole)
             yield from whole
 
-    def _packets(self) -> Iterator[av.Packet | None]:
+    def _read_packets(self) -> Iterator[av.Packet | None]:
         """Yield the stream's packets, then None, which flushes the decoder."""
         try:
             for packet in self._container.demux(self._stream):
@@ -272,7 +274,7 @@ class _Decoder:
             self.end_s = max(self.end_s, start_s + lasts_s)
 
 
-class _Clock:
+class _StampClock:
     """Presentation times as strictly increasing stamps from 0 s on.
 
     A picture without a time, or with one that is not after the previous picture's (both happen in damaged files and
@@ -284,7 +286,7 @@ class _Clock:
         self._first_s: float | None = None
         self._last_s = 0.0
 
-    def stamp(self, time_s: float | None) -> float:
+    def to_stamp(self, time_s: float | None) -> float:
         if self._first_s is None:
             self._first_s = time_s or 0.0
             return self._last_s
@@ -293,14 +295,14 @@ class _Clock:
         return self._last_s
 
 
-def _time_s(picture: av.VideoFrame, stream: av.VideoStream) -> float | None:
+def _get_time_s(picture: av.VideoFrame, stream: av.VideoStream) -> float | None:
     """Return the presentation time in s, or None; picture.time is unset for the last images of the decoder."""
     if picture.pts is None or stream.time_base is None:
         return None
     return float(picture.pts * stream.time_base)
 
 
-def _stated_duration_s(container: av.container.InputContainer, stream: av.VideoStream) -> tuple[float, bool]:
+def _read_duration_s(container: av.container.InputContainer, stream: av.VideoStream) -> tuple[float, bool]:
     """How long the file says that the video lasts, in seconds, 0 where it does not say; and whether that is counted
     from the container's 0, where the video may begin later, or from the video's own beginning."""
     if container.format.name == "avi" and stream.average_rate:
@@ -318,7 +320,7 @@ def _stated_duration_s(container: av.container.InputContainer, stream: av.VideoS
     return 0.0, False
 
 
-def _pixel_aspect(stream: av.VideoStream) -> float:
+def _read_pixel_aspect(stream: av.VideoStream) -> float:
     """Return width over height of a pixel; 1 if the file has no ratio, or one outside of 1/8 to 8."""
     for ratio in (stream.sample_aspect_ratio, stream.codec_context.sample_aspect_ratio):
         if ratio:
@@ -326,14 +328,14 @@ def _pixel_aspect(stream: av.VideoStream) -> float:
     return 1.0
 
 
-def _square_size(width: int, height: int, pixel_aspect: float) -> tuple[int, int]:
+def _compute_square_size(width: int, height: int, pixel_aspect: float) -> tuple[int, int]:
     """Return width and height (px) with square pixels: one side is enlarged, so that nothing is lost."""
     if pixel_aspect >= 1:
         return round(width * pixel_aspect), height
     return width, round(height / pixel_aspect)
 
 
-def _display_matrix(picture: av.VideoFrame) -> NDArray[np.int32] | None:
+def _read_display_matrix(picture: av.VideoFrame) -> NDArray[np.int32] | None:
     side_data: Any = picture.side_data  # a Mapping, not the TypedDict of PyAV's stubs
     matrix = side_data.get(SideDataType.DISPLAYMATRIX)
     return None if matrix is None else np.frombuffer(matrix, np.int32).reshape(3, 3)
@@ -360,7 +362,7 @@ def apply_display_matrix(image: NDArray[np.uint8], matrix: NDArray[np.int32] | N
     return np.ascontiguousarray(image)
 
 
-def images_in(folder: Path) -> list[Path]:
+def list_images(folder: Path) -> list[Path]:
     """List the image files of a folder, without hidden ones, img2 before img10. Raises UserError if there are none."""
     paths = [
         path
@@ -369,10 +371,10 @@ def images_in(folder: Path) -> list[Path]:
     ]
     if not paths:
         raise UserError(f"the folder {folder} holds no images; expected files ending in {' '.join(IMAGE_SUFFIXES)}")
-    return sorted(paths, key=lambda path: _natural_key(path.name))
+    return sorted(paths, key=lambda path: _make_natural_key(path.name))
 
 
-def _natural_key(name: str) -> tuple[list[tuple[bool, int, str]], str]:
+def _make_natural_key(name: str) -> tuple[list[tuple[bool, int, str]], str]:
     """Return a sort key: numbers in names by value, numbers before letters, then the name (01 before 1)."""
     parts = re.findall(r"[0-9]+|[^0-9]+", name.lower())
     return [(False, int(part), "") if part[0] in "0123456789" else (True, 0, part) for part in parts], name

@@ -28,7 +28,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.media.files import WholeFile, cannot_write, ffmpeg_path, remove, temporary_beside
+from multihmr2_ros.media.files import (
+    WholeFile,
+    describe_write_error,
+    make_ffmpeg_path,
+    make_temporary_path,
+    remove_temporary,
+)
 
 ENCODER: Final = "libx264"
 # No B-frames: with irregular stamps, the file's duration would be too short, and players cut the end.
@@ -67,18 +73,18 @@ class VideoWriter(WholeFile):
             raise UserError(f"cannot write {path}: this PyAV has no {ENCODER} encoder; install PyAV's own wheel (pip)")
         self._path = Path(path)
         self._size = (height, width)
-        self._temporary = temporary_beside(self._path)
+        self._temporary = make_temporary_path(self._path)
         self._first_stamp_s = 0.0
         self._last_ticks = -1
         try:
             self._container = av.open(
-                ffmpeg_path(self._temporary), "w", format="mp4", options={"movflags": "faststart"}
+                make_ffmpeg_path(self._temporary), "w", format="mp4", options={"movflags": "faststart"}
             )
             self._stream = self._add_stream(Fraction(fps).limit_denominator(1001))
             self._container.start_encoding()
         except (av.FFmpegError, OSError) as error:
-            remove(self._temporary)
-            raise cannot_write(self._path, error) from error
+            remove_temporary(self._temporary)
+            raise describe_write_error(self._path, error) from error
 
     def _add_stream(self, fps: Fraction) -> av.VideoStream:
         height, width = self._size
@@ -117,7 +123,7 @@ class VideoWriter(WholeFile):
         try:
             self._container.mux(self._stream.encode(frame))
         except (av.FFmpegError, OSError) as error:
-            raise cannot_write(self._path, error) from error
+            raise describe_write_error(self._path, error) from error
 
     def close(self) -> None:
         if self._last_ticks < 0:
@@ -128,11 +134,11 @@ class VideoWriter(WholeFile):
             self._container.close()
             os.replace(self._temporary, self._path)
         except (av.FFmpegError, OSError) as error:
-            raise cannot_write(self._path, error) from error
+            raise describe_write_error(self._path, error) from error
         finally:
-            remove(self._temporary)
+            remove_temporary(self._temporary)
 
     def discard(self) -> None:
         with contextlib.suppress(av.FFmpegError, OSError):  # the unfinished file is removed anyway
             self._container.close()
-        remove(self._temporary)
+        remove_temporary(self._temporary)

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multihmr2_ros.camera import (
-    CameraFacts,
+    CameraInfoContent,
     CameraModel,
     UnusableDistortionError,
     camera_from_info,
@@ -57,9 +57,9 @@ class Intrinsics:
 
 def intrinsics_from_info(camera_info: Any, image: NDArray[np.uint8], *, rectified: bool) -> Intrinsics:
     """Return the intrinsics of an image (H, W, 3) from its sensor_msgs/CameraInfo. Errors are in `problem`."""
-    facts = camera_facts(camera_info, image, rectified=rectified)
+    facts = camera_info_content(camera_info, image, rectified=rectified)
     try:
-        camera, problem = _camera(facts)
+        camera, problem = _make_camera(facts)
     except UserError as error:
         return Intrinsics(problem=f"{error}; until then intrinsics are predicted")
     if camera is None:
@@ -68,13 +68,13 @@ def intrinsics_from_info(camera_info: Any, image: NDArray[np.uint8], *, rectifie
     return Intrinsics(camera.k, IntrinsicsSource(camera.source), lens_of(camera), problem, notice)
 
 
-def _camera(facts: CameraFacts) -> tuple[CameraModel | None, str]:
+def _make_camera(facts: CameraInfoContent) -> tuple[CameraModel | None, str]:
     """Return `camera_from_info` without a distortion that cannot be used, and the error in the distortion or ""."""
     try:
         camera = camera_from_info(facts)
         if camera is None:
             return None, ""
-        is_usable, problem = _checked_lens(
+        is_usable, problem = _check_lens_once(
             camera.k.tobytes(), camera.distortion.tobytes(), camera.distortion_model, camera.width, camera.height
         )
     except UnusableDistortionError as error:
@@ -85,15 +85,15 @@ def _camera(facts: CameraFacts) -> tuple[CameraModel | None, str]:
 
 
 @functools.lru_cache(maxsize=16)
-def _checked_lens(k: bytes, distortion: bytes, model: str, width: int, height: int) -> tuple[bool, str]:
+def _check_lens_once(k: bytes, distortion: bytes, model: str, width: int, height: int) -> tuple[bool, str]:
     """Call `check_lens` once per camera. k, distortion: bytes of float64."""
     return check_lens(CameraModel(np.frombuffer(k).reshape(3, 3), np.frombuffer(distortion), model, width, height))
 
 
-def camera_facts(camera_info: Any, image: NDArray[np.uint8], *, rectified: bool) -> CameraFacts:
-    """Copy a sensor_msgs/CameraInfo and the size of its image (H, W, 3) into `CameraFacts`."""
+def camera_info_content(camera_info: Any, image: NDArray[np.uint8], *, rectified: bool) -> CameraInfoContent:
+    """Copy a sensor_msgs/CameraInfo and the size of its image (H, W, 3) into `CameraInfoContent`."""
     roi = camera_info.roi
-    return CameraFacts(
+    return CameraInfoContent(
         image_width=image.shape[1],
         image_height=image.shape[0],
         rectified=rectified,

@@ -37,7 +37,7 @@ FLOAT32 = 7  # sensor_msgs/PointField.FLOAT32
 POINT_BYTES = 24  # geometry_msgs/Point: three float64
 LARGE_BYTES = 4096  # arrays from this size on are written once, the others are cheaper to copy twice
 
-Fill = Callable[[memoryview], None]
+FillFunction = Callable[[memoryview], None]
 
 
 def marker_array_to_cdr(markers: Sequence[MarkerContent]) -> CdrWriter:
@@ -91,13 +91,13 @@ class CdrWriter:
     """Writes fields one after the other. Large arrays are only noted, and written once, where they will stand."""
 
     def __init__(self) -> None:
-        self._pieces: list[tuple[int, Fill]] = []  # size in bytes, and what writes it
+        self._pieces: list[tuple[int, FillFunction]] = []  # size in bytes, and what writes it
         self._piece = bytearray(ANNOUNCEMENT)  # the last piece
         self._offset = -len(ANNOUNCEMENT)  # of the last piece; alignment counts from after the announcement
 
     def put(self, codes: str, *values: float) -> None:
         """Primitives, by the codes that `struct` has for them (x: padding); the first is the largest."""
-        size, layout = _layout(codes)
+        size, layout = _compute_layout(codes)
         self._align(size)
         self._piece += layout.pack(*values)
 
@@ -120,7 +120,7 @@ class CdrWriter:
         if data.nbytes < LARGE_BYTES:
             self._piece += data.tobytes()
         else:
-            self._put_large(data.nbytes, partial(_copy, data.data.cast("B")))
+            self._put_large(data.nbytes, partial(_copy_bytes, data.data.cast("B")))
 
     def put_corners(self, vertices: Array, faces: Array) -> None:
         """The corners of triangles as geometry_msgs/Point: vertices (V, 3) at faces (F, 3)."""
@@ -138,7 +138,7 @@ class CdrWriter:
     def write_to(self, place: memoryview) -> None:
         """Write the message, when all is put; place has its size."""
         start = 0
-        pieces: list[tuple[int, Fill]] = [*self._pieces, (len(self._piece), partial(_copy, self._piece))]
+        pieces: list[tuple[int, FillFunction]] = [*self._pieces, (len(self._piece), partial(_copy_bytes, self._piece))]
         for size, fill in pieces:
             fill(place[start : start + size])
             start += size
@@ -153,19 +153,19 @@ class CdrWriter:
         if missing := -(self._offset + len(self._piece)) % size:
             self._piece += bytes(missing)
 
-    def _put_large(self, size: int, fill: Fill) -> None:
-        self._pieces += [(len(self._piece), partial(_copy, self._piece)), (size, fill)]
+    def _put_large(self, size: int, fill: FillFunction) -> None:
+        self._pieces += [(len(self._piece), partial(_copy_bytes, self._piece)), (size, fill)]
         self._offset += len(self._piece) + size
         self._piece = bytearray()
 
 
 @cache
-def _layout(codes: str) -> tuple[int, struct.Struct]:
+def _compute_layout(codes: str) -> tuple[int, struct.Struct]:
     """The alignment of the first primitive, in bytes, and the layout of all."""
     return struct.calcsize(codes.lstrip("0123456789")[0]), struct.Struct(f"<{codes}")
 
 
-def _copy(data: bytearray | memoryview, place: memoryview) -> None:
+def _copy_bytes(data: bytearray | memoryview, place: memoryview) -> None:
     place[:] = data
 
 
@@ -175,7 +175,7 @@ def _gather(points: Array, corners: Array, place: memoryview) -> None:
     np.take(points, corners, out=np.frombuffer(place, points.dtype), mode="clip")
 
 
-def _no_colors_no_texture() -> CdrWriter:
+def _make_empty_colors_and_texture() -> CdrWriter:
     """The fields of a Marker between points and text."""
     writer = CdrWriter()
     writer.put("I", 0)  # colors
@@ -187,7 +187,7 @@ def _no_colors_no_texture() -> CdrWriter:
     return writer
 
 
-def _no_mesh_file() -> CdrWriter:
+def _make_empty_mesh_file() -> CdrWriter:
     """The fields of a Marker after text."""
     writer = CdrWriter()
     writer.put_string("")  # mesh_resource
@@ -197,5 +197,5 @@ def _no_mesh_file() -> CdrWriter:
     return writer
 
 
-NO_COLORS_NO_TEXTURE = _no_colors_no_texture().to_bytes()[len(ANNOUNCEMENT) :]
-NO_MESH_FILE = _no_mesh_file().to_bytes()[len(ANNOUNCEMENT) :]
+NO_COLORS_NO_TEXTURE = _make_empty_colors_and_texture().to_bytes()[len(ANNOUNCEMENT) :]
+NO_MESH_FILE = _make_empty_mesh_file().to_bytes()[len(ANNOUNCEMENT) :]

@@ -45,7 +45,7 @@ class HeaderContent:
         return self.sec * 1_000_000_000 + self.nanosec
 
 
-def _nobody() -> Array:
+def _make_empty_rows() -> Array:
     return np.zeros(0)
 
 
@@ -83,24 +83,24 @@ class HumanArrayContent:
     age_at_receipt: float = math.nan
     inference_time: float = math.nan
     total_latency: float = math.nan
-    track_id: Array = field(default_factory=_nobody)
+    track_id: Array = field(default_factory=_make_empty_rows)
     frame_id: tuple[str, ...] = ()
-    state: Array = field(default_factory=_nobody)
-    age: Array = field(default_factory=_nobody)
-    score: Array = field(default_factory=_nobody)
-    pelvis: Array = field(default_factory=_nobody)
-    pelvis_orientation: Array = field(default_factory=_nobody)
-    pelvis_covariance: Array = field(default_factory=_nobody)
-    velocity: Array = field(default_factory=_nobody)
-    velocity_covariance: Array = field(default_factory=_nobody)
+    state: Array = field(default_factory=_make_empty_rows)
+    age: Array = field(default_factory=_make_empty_rows)
+    score: Array = field(default_factory=_make_empty_rows)
+    pelvis: Array = field(default_factory=_make_empty_rows)
+    pelvis_orientation: Array = field(default_factory=_make_empty_rows)
+    pelvis_covariance: Array = field(default_factory=_make_empty_rows)
+    velocity: Array = field(default_factory=_make_empty_rows)
+    velocity_covariance: Array = field(default_factory=_make_empty_rows)
     velocity_frame: str = ""
-    stature: Array = field(default_factory=_nobody)
-    phenotype: Array = field(default_factory=_nobody)
-    box: Array = field(default_factory=_nobody)
-    joints: Array = field(default_factory=_nobody)
-    joints_2d: Array = field(default_factory=_nobody)
-    joint_rotations: Array = field(default_factory=_nobody)
-    vertices: Array = field(default_factory=_nobody)
+    stature: Array = field(default_factory=_make_empty_rows)
+    phenotype: Array = field(default_factory=_make_empty_rows)
+    box: Array = field(default_factory=_make_empty_rows)
+    joints: Array = field(default_factory=_make_empty_rows)
+    joints_2d: Array = field(default_factory=_make_empty_rows)
+    joint_rotations: Array = field(default_factory=_make_empty_rows)
+    vertices: Array = field(default_factory=_make_empty_rows)
 
 
 class MarkerType(enum.IntEnum):
@@ -119,7 +119,7 @@ class MarkerAction(enum.IntEnum):
 
 @dataclass(frozen=True)
 class MarkerContent:
-    """visualization_msgs/Marker. Made by mesh_marker, label_marker and delete_marker.
+    """visualization_msgs/Marker. Made by make_mesh_marker, make_label_marker and make_delete_marker.
 
     position     (3,) m, in header.frame_id; the orientation is identity: vertices stand in header.frame_id, text
                  faces the viewer
@@ -143,7 +143,7 @@ class MarkerContent:
     text: str = ""
 
 
-def checked_faces(faces: Array, vertex_count: int) -> Array:
+def validate_faces(faces: Array, vertex_count: int) -> Array:
     """Triangles (F, 3) in the layout that MarkerContent has.
 
     Raises ValueError for faces that name vertices which are not there.
@@ -156,7 +156,7 @@ def checked_faces(faces: Array, vertex_count: int) -> Array:
     return faces
 
 
-def mesh_marker(
+def make_mesh_marker(
     header: HeaderContent,
     namespace: str,
     marker_id: int,
@@ -165,7 +165,7 @@ def mesh_marker(
     color: tuple[float, float, float, float],
     lifetime_ns: int = 0,
 ) -> MarkerContent:
-    """A mesh in one colour; faces are those of `checked_faces`. RViz refuses a TRIANGLE_LIST without triangles, and
+    """A mesh in one colour; faces are those of `validate_faces`. RViz refuses a TRIANGLE_LIST without triangles, and
     one with NaN."""
     return MarkerContent(
         header=header,
@@ -180,7 +180,7 @@ def mesh_marker(
     )
 
 
-def label_marker(
+def make_label_marker(
     header: HeaderContent,
     namespace: str,
     marker_id: int,
@@ -204,7 +204,7 @@ def label_marker(
     )
 
 
-def delete_marker(header: HeaderContent, namespace: str, marker_id: int) -> MarkerContent:
+def make_delete_marker(header: HeaderContent, namespace: str, marker_id: int) -> MarkerContent:
     """Make a marker that removes a mesh or a label from viewers."""
     return MarkerContent(header, namespace, marker_id, MarkerType.TRIANGLE_LIST, MarkerAction.DELETE)
 

@@ -41,16 +41,16 @@ MODULES = {  # what is imported first
 NUMPY_1 = "_ARRAY_API"
 
 
-def converter(package: str) -> Any:
+def get_converter(package: str) -> Any:
     """What converts: a CvBridge, the module sensor_msgs_py.point_cloud2, the module tf_transformations; None where the
     package is not used."""
-    return _found(package)[0]
+    return _find_converter(package)[0]
 
 
-def report(*, sends_bytes: bool = False) -> str:
+def describe_packages(*, sends_bytes: bool = False) -> str:
     """In one line, which packages convert, and why the others do not. sends_bytes: whether clouds are sent as bytes,
     which takes half of the time that they take by sensor_msgs_py."""
-    reasons = {package: _found(package)[1] for package in PACKAGES}
+    reasons = {package: _find_converter(package)[1] for package in PACKAGES}
     if sends_bytes:
         reasons["sensor_msgs_py"] = reasons["sensor_msgs_py"] or "is slower"
     used = [f"{PACKAGES[package]} by {package}" for package, reason in reasons.items() if not reason]
@@ -59,7 +59,7 @@ def report(*, sends_bytes: bool = False) -> str:
 
 
 @cache
-def _found(package: str) -> tuple[Any, str]:
+def _find_converter(package: str) -> tuple[Any, str]:
     """The converter; None where it is not used, and why."""
     noise = io.StringIO()  # NumPy 2 prints a page about modules that were built for NumPy 1
     try:
@@ -69,11 +69,11 @@ def _found(package: str) -> tuple[Any, str]:
                 raise ImportError("it is built for NumPy 1")
             converter = TRIALS[package]()
     except ModuleNotFoundError as error:
-        return None, "is not installed" if error.name == package else f"cannot be imported: {_one_line(error)}"
+        return None, "is not installed" if error.name == package else f"cannot be imported: {_to_one_line(error)}"
     except ImportError as error:
-        return None, f"cannot be imported: {_one_line(error)}"
+        return None, f"cannot be imported: {_to_one_line(error)}"
     except Exception as error:  # whatever its compiled part, or another version of NumPy, makes of a sample
-        return None, f"cannot be used: {_one_line(error)}"
+        return None, f"cannot be used: {_to_one_line(error)}"
     return (None, "does not convert a sample as it should") if converter is None else (converter, "")
 
 
@@ -111,5 +111,5 @@ TRIALS = {
 }
 
 
-def _one_line(error: Exception) -> str:
+def _to_one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]

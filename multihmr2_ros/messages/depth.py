@@ -77,7 +77,7 @@ class DepthImages:
 
     def add(self, message: bytes) -> None:
         """Add a serialized sensor_msgs/Image. A message too short for a stamp is ignored."""
-        stamp_ns = stamp_of(message)
+        stamp_ns = read_stamp(message)
         if stamp_ns is None:
             return
         with self._changed:
@@ -110,7 +110,7 @@ class DepthImages:
         return None
 
 
-def stamp_of(message: bytes) -> int | None:
+def read_stamp(message: bytes) -> int | None:
     """Read the stamp (ns) of a serialized message that begins with a header (CDR); None if it is too short."""
     if len(message) < 12:
         return None

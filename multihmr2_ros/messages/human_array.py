@@ -44,7 +44,7 @@ def human_array_message(content: HumanArrayContent, make: Make, sequence: Sequen
         ),
         height=int(height),
         width=int(width),
-        k=_float64(content.k),
+        k=_float64_to_ros(content.k),
         intrinsics_source=int(content.intrinsics_source),
         vertical_fov=float(content.vertical_fov),
         age_at_receipt=float(content.age_at_receipt),
@@ -62,7 +62,7 @@ def _human(content: HumanArrayContent, row: int, make: Make, sequence: Sequence)
         position=make("geometry_msgs/msg/Point", **_named("xyz", content.pelvis[row])),
         orientation=make("geometry_msgs/msg/Quaternion", **_named("xyzw", content.pelvis_orientation[row])),
     )
-    covariance = _float64(content.pelvis_covariance[row])
+    covariance = _float64_to_ros(content.pelvis_covariance[row])
     return make(
         "multihmr2_ros/msg/Human",
         track_id=int(content.track_id[row]) & 0xFFFFFFFF,
@@ -72,7 +72,7 @@ def _human(content: HumanArrayContent, row: int, make: Make, sequence: Sequence)
         score=float(content.score[row]),
         pelvis=make("geometry_msgs/msg/PoseWithCovariance", pose=pose, covariance=covariance),
         velocity=make("geometry_msgs/msg/Vector3", **_named("xyz", content.velocity[row])),
-        velocity_covariance=_float64(content.velocity_covariance[row]),
+        velocity_covariance=_float64_to_ros(content.velocity_covariance[row]),
         velocity_frame=content.velocity_frame,
         stature=float(content.stature[row]),
         phenotype=_float32(content.phenotype[row]),
@@ -91,7 +91,7 @@ def _named(names: str, values: Array) -> dict[str, float]:
     return dict(zip(names, np.asarray(values, np.float64).tolist(), strict=True))
 
 
-def _float64(values: Array) -> Array:
+def _float64_to_ros(values: Array) -> Array:
     return np.asarray(values, np.float64).ravel()
 
 

@@ -29,7 +29,7 @@ from rosbags.image import ImageError
 from rosbags.image.image import convert_color, to_cvtype
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.messages.conversion_packages import converter
+from multihmr2_ros.messages.conversion_packages import get_converter
 
 ENCODINGS = (
     "rgb8", "bgr8", "rgba8", "bgra8", "mono8", "rgb16", "bgr16", "rgba16", "bgra16", "mono16",
@@ -40,8 +40,8 @@ ENCODINGS = (
 
 # Video of 8K has 33 million. A damaged or hostile message may claim any size in a few bytes; decoding one of this size
 # takes up to 0.4 GB.
-MOST_PIXELS = 1 << 25
-MOST_SCANS = 64  # of a progressive JPEG, which has about ten: each costs a pass over all pixels
+MAX_PIXELS = 1 << 25
+MAX_SCANS = 64  # of a progressive JPEG, which has about ten: each costs a pass over all pixels
 PNG_START = b"\x89PNG\r\n\x1a\n"
 JPEG_START, JPEG_END, JPEG_SCAN = b"\xff\xd8", b"\xff\xd9", b"\xff\xda"
 JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # markers that carry the size
@@ -72,11 +72,11 @@ def image_from_ros(message: Any) -> NDArray[np.uint8]:
     is_plain = step % (channels * dtype.itemsize) == 0 and not message.is_bigendian
     if is_plain and _is_converted_by_cv_bridge(message.encoding):
         try:
-            return _rgb_by_cv_bridge(message)
+            return _decode_with_cv_bridge(message)
         except Exception:  # C++'s and OpenCV's own; what is wrong with the image is said below
             pass
     try:
-        return _rgb_by_ours(message)
+        return _decode_image(message)
     except (ImageError, cv2.error) as error:
         reason = " ".join(str(error).split())
         raise UserError(
@@ -84,7 +84,7 @@ def image_from_ros(message: Any) -> NDArray[np.uint8]:
         ) from error
 
 
-def _rgb_by_ours(message: Any) -> NDArray[np.uint8]:
+def _decode_image(message: Any) -> NDArray[np.uint8]:
     _, _, type_name, channels = to_cvtype(message.encoding)
     dtype = np.dtype(type_name).newbyteorder(">" if message.is_bigendian else "<")
     height, width = message.height, message.width
@@ -94,15 +94,15 @@ def _rgb_by_ours(message: Any) -> NDArray[np.uint8]:
     return np.ascontiguousarray(convert_color(pixels, message.encoding, "rgb8"), np.uint8)
 
 
-def _rgb_by_cv_bridge(message: Any) -> NDArray[np.uint8]:
+def _decode_with_cv_bridge(message: Any) -> NDArray[np.uint8]:
     wanted = "passthrough" if message.encoding == "rgb8" else "rgb8"
-    return np.ascontiguousarray(converter("cv_bridge").imgmsg_to_cv2(message, wanted), np.uint8)
+    return np.ascontiguousarray(get_converter("cv_bridge").imgmsg_to_cv2(message, wanted), np.uint8)
 
 
 @cache
 def _is_converted_by_cv_bridge(encoding: str) -> bool:
     """Whether cv_bridge is used and knows the encoding as we do: which ones it has differs between distributions."""
-    if converter("cv_bridge") is None:
+    if get_converter("cv_bridge") is None:
         return False
     height, width = 4, 6
     _, _, type_name, channels = to_cvtype(encoding)
@@ -110,26 +110,26 @@ def _is_converted_by_cv_bridge(encoding: str) -> bool:
     values = np.random.default_rng(0).integers(0, 256, height * step, np.uint8).tobytes()
     sample = SimpleNamespace(height=height, width=width, step=step, encoding=encoding, is_bigendian=0, data=values)
     try:
-        theirs = _rgb_by_cv_bridge(sample).astype(int)
+        theirs = _decode_with_cv_bridge(sample).astype(int)
     except Exception:  # C++'s and OpenCV's own
         return False
-    ours = _rgb_by_ours(sample).astype(int)
+    ours = _decode_image(sample).astype(int)
     return theirs.shape == ours.shape and bool(np.abs(theirs - ours).max() <= 1)
 
 
 def compressed_image_from_ros(message: Any) -> NDArray[np.uint8]:
     """sensor_msgs/CompressedImage (JPEG, PNG) → (H, W, 3) uint8 RGB, as stored: EXIF orientation is not applied.
 
-    Raises UserError for data that is damaged or cut off, and for sizes above MOST_PIXELS, before they cost memory.
+    Raises UserError for data that is damaged or cut off, and for sizes above MAX_PIXELS, before they cost memory.
     """
     data = bytes(message.data)
     is_cut_off = False
     if data.startswith(JPEG_START):
         # OpenCV fills what is missing of a JPEG with grey. Bytes after its end are none of it: padding, the separator
         # of a stream, a camera maker's own data.
-        end = _jpeg_end(data)
+        end = _find_jpeg_end(data)
         is_cut_off, data = end is None, data[:end]
-    size = None if is_cut_off else _stated_size(data)
+    size = None if is_cut_off else _read_stated_size(data)
     pixels = None
     if size is not None:
         _check_pixel_count(*size)
@@ -144,18 +144,18 @@ def compressed_image_from_ros(message: Any) -> NDArray[np.uint8]:
 
 
 def _check_pixel_count(width: int, height: int) -> None:
-    if width * height > MOST_PIXELS:
+    if width * height > MAX_PIXELS:
         raise UserError(
-            f"an image may have at most {MOST_PIXELS} pixels, got {width} x {height}; check the camera driver"
+            f"an image may have at most {MAX_PIXELS} pixels, got {width} x {height}; check the camera driver"
         )
 
 
-def _stated_size(data: bytes) -> tuple[int, int] | None:
+def _read_stated_size(data: bytes) -> tuple[int, int] | None:
     """Width and height (px) as the header of a PNG or JPEG states them; None where it is neither."""
     if data.startswith(PNG_START):
         is_whole = data[12:16] == b"IHDR" and _has_whole_chunks(data)
         return struct.unpack_from(">II", data, 16) if is_whole else None
-    if not data.startswith(JPEG_START) or data.count(JPEG_SCAN) > MOST_SCANS:
+    if not data.startswith(JPEG_START) or data.count(JPEG_SCAN) > MAX_SCANS:
         return None
     place = 2
     while place + 9 <= len(data):
@@ -175,7 +175,7 @@ def _stated_size(data: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _jpeg_end(data: bytes) -> int | None:
+def _find_jpeg_end(data: bytes) -> int | None:
     """The place behind a JPEG's end marker; None where it has none. Markers within segments (a preview's) are none of
     the image's own."""
     place = 2

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from multihmr2_ros.messages.content import HeaderContent, HumanArrayContent
-from multihmr2_ros.messages.conversion_packages import converter
+from multihmr2_ros.messages.conversion_packages import get_converter
 from multihmr2_ros.people import IntrinsicsSource, People, TrackState
 
 INTRINSICS = {  # HumanArray.INTRINSICS_*
@@ -35,7 +35,7 @@ INTRINSICS = {  # HumanArray.INTRINSICS_*
 }
 # Rotations that tf_transformations makes quaternions of: it takes 0.2 ms for each, and SciPy 0.2 ms for all of them and
 # 0.4 ms for the joints of a person (2-core machine under load, 2026-11-26).
-FEW = 4
+SHORT_SEQUENCE = 4
 
 
 @dataclass(frozen=True)
@@ -73,34 +73,34 @@ def people_to_content(
         total_latency=timing.total_latency,
         dropped_frames=timing.dropped_frames,
         track_id=people.track_id,
-        frame_id=body_frames(people, body_prefix) if header.frame_id else ("",) * len(people),
+        frame_id=make_body_frames(people, body_prefix) if header.frame_id else ("",) * len(people),
         state=people.track_state,
         age=people.track_age_s,
         score=people.score,
         pelvis=people.pelvis,
-        pelvis_orientation=body_quaternions(people),
-        pelvis_covariance=pose_covariances(people),
+        pelvis_orientation=compute_body_quaternions(people),
+        pelvis_covariance=make_pose_covariances(people),
         velocity=people.velocity,
         velocity_covariance=people.velocity_covariance,
         velocity_frame=fixed_frame if people.velocity_frame == "fixed" and fixed_frame else header.frame_id,
         stature=people.stature,
         phenotype=people.running_shape,
-        box=boxes(people.joints_2d, people.image_size),
+        box=compute_boxes(people.joints_2d, people.image_size),
         joints=people.joints,
         joints_2d=people.joints_2d,
-        joint_rotations=quaternions(people.rotations),
+        joint_rotations=rotations_to_quaternions(people.rotations),
         vertices=people.vertices if with_vertices else people.vertices[:, :0],
     )
 
 
-def pose_covariances(people: People) -> NDArray[np.float64]:
+def make_pose_covariances(people: People) -> NDArray[np.float64]:
     """(n, 6, 6) of the pelvises' poses: m² for the position, NaN for the orientation, which has none."""
     covariance = np.full((len(people), 6, 6), np.nan)
     covariance[:, :3, :3] = people.pelvis_covariance
     return covariance
 
 
-def body_frames(people: People, prefix: str) -> tuple[str, ...]:
+def make_body_frames(people: People, prefix: str) -> tuple[str, ...]:
     """The name of each person's TF frame (REP-155); "" where none is broadcast: the track is not confirmed."""
     return tuple(
         f"{prefix}{track_id}" if state == TrackState.CONFIRMED and track_id >= 0 else ""
@@ -108,17 +108,17 @@ def body_frames(people: People, prefix: str) -> tuple[str, ...]:
     )
 
 
-def body_quaternions(people: People) -> NDArray[np.float64]:
+def compute_body_quaternions(people: People) -> NDArray[np.float64]:
     """(n, 4) x, y, z, w: the axes of REP-155 (x out of the body, y to its left, z to the head) in the frame that
     people are in.
 
     The root bone's own frame has the head at -z, the left at +x and the front at +y.
     """
     root = people.bone_poses[:, 0, :3, :3]
-    return quaternions(np.stack([root[..., 1], root[..., 0], -root[..., 2]], axis=-1))
+    return rotations_to_quaternions(np.stack([root[..., 1], root[..., 0], -root[..., 2]], axis=-1))
 
 
-def boxes(joints_2d: NDArray[np.float32], image_size: tuple[int, int]) -> NDArray[np.int64]:
+def compute_boxes(joints_2d: NDArray[np.float32], image_size: tuple[int, int]) -> NDArray[np.int64]:
     """(n, 4) x_offset, y_offset, height, width in px of the box around joints (n, J, 2), cut to the image (H, W).
 
     All zero where no joint is inside the image.
@@ -133,12 +133,12 @@ def boxes(joints_2d: NDArray[np.float32], image_size: tuple[int, int]) -> NDArra
     return np.where(np.any(inside, axis=1, keepdims=True), box, 0).astype(np.int64)
 
 
-def quaternions(matrices: NDArray[Any]) -> NDArray[np.float64]:
+def rotations_to_quaternions(matrices: NDArray[Any]) -> NDArray[np.float64]:
     """(..., 3, 3) → (..., 4) x, y, z, w."""
     if not matrices.size:
         return np.zeros((*matrices.shape[:-2], 4))
-    transformations = converter("tf_transformations")
-    if transformations is not None and matrices.size <= 9 * FEW and np.isfinite(matrices).all():
+    transformations = get_converter("tf_transformations")
+    if transformations is not None and matrices.size <= 9 * SHORT_SEQUENCE and np.isfinite(matrices).all():
         rigid = np.tile(np.eye(4), (matrices.size // 9, 1, 1))
         rigid[:, :3, :3] = matrices.reshape(-1, 3, 3)
         found = [transformations.quaternion_from_matrix(each) for each in rigid]

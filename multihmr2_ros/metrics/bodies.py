@@ -32,10 +32,10 @@ Errors = NDArray[np.float64]
 def point_error(predicted: FloatArray, true: FloatArray) -> Errors:
     """(n,) mm, mean distance of points (n, P, 3) in the frame they are given in: Abs-PVE for vertices in the camera
     frame."""
-    return MM_PER_M * _distance(predicted, true).mean(axis=1)
+    return MM_PER_M * _compute_distance(predicted, true).mean(axis=1)
 
 
-def centred_point_error(
+def centered_point_error(
     predicted: FloatArray, true: FloatArray, predicted_pelvis: FloatArray, true_pelvis: FloatArray
 ) -> Errors:
     """(n,) mm, mean distance of points (n, P, 3) after both bodies' pelvises (n, 3) are moved to the origin: PVE for
@@ -49,7 +49,7 @@ def centred_point_error(
 def procrustes_error(predicted: FloatArray, true: FloatArray) -> Errors:
     """(n,) mm, mean distance of points (n, P, 3) after the similarity transform (rotation, translation, scale) that
     minimizes the distance of each predicted set to its true one in the least squares sense: PA-MPJPE for joints."""
-    return point_error(procrustes_aligned(predicted, true), true)
+    return point_error(align_procrustes(predicted, true), true)
 
 
 def pair_procrustes_error(predicted: FloatArray, true: FloatArray, pairs: NDArray[np.int64]) -> Errors:
@@ -71,25 +71,25 @@ def translation_aligned_error(predicted: FloatArray, true: FloatArray) -> Errors
     return point_error(predicted + (true - predicted).mean(axis=(0, 1)), true)
 
 
-def procrustes_aligned(predicted: FloatArray, true: FloatArray) -> NDArray[np.float64]:
+def align_procrustes(predicted: FloatArray, true: FloatArray) -> NDArray[np.float64]:
     """Predicted points (n, P, 3) under the similarity transform that brings each set nearest to the true one (Umeyama
     1991, equations 40-43). A true set that is one point takes all points to it; a predicted one is only moved."""
     predicted, true = np.asarray(predicted, np.float64), np.asarray(true, np.float64)
     if len(predicted) == 0:
         return np.zeros(predicted.shape)
     middle, true_middle = predicted.mean(axis=1, keepdims=True), true.mean(axis=1, keepdims=True)
-    centred, true_centred = predicted - middle, true - true_middle
-    u, spread, vt = np.linalg.svd(true_centred.transpose(0, 2, 1) @ centred)
+    centered, true_centered = predicted - middle, true - true_middle
+    u, spread, vt = np.linalg.svd(true_centered.transpose(0, 2, 1) @ centered)
     sign = np.ones_like(spread)
     sign[:, 2] = np.where(np.linalg.det(u) * np.linalg.det(vt) < 0, -1.0, 1.0)  # a rotation, not a mirror
     rotation = (u * sign[:, None]) @ vt
-    variance = (centred**2).sum(axis=(1, 2))
+    variance = (centered**2).sum(axis=(1, 2))
     gain = (spread * sign).sum(axis=1)
     scale = np.divide(gain, variance, out=np.ones_like(gain), where=variance > 0)
-    return scale[:, None, None] * centred @ rotation.transpose(0, 2, 1) + true_middle
+    return scale[:, None, None] * centered @ rotation.transpose(0, 2, 1) + true_middle
 
 
-def _distance(predicted: FloatArray, true: FloatArray) -> NDArray[np.float64]:
+def _compute_distance(predicted: FloatArray, true: FloatArray) -> NDArray[np.float64]:
     predicted, true = np.asarray(predicted, np.float64), np.asarray(true, np.float64)
     if predicted.shape != true.shape or predicted.ndim != 3 or predicted.shape[1] == 0 or predicted.shape[2] != 3:
         raise ValueError(f"expected the same points (n, P, 3) twice, got {predicted.shape} and {true.shape}")

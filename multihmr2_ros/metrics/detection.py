@@ -53,7 +53,7 @@ class DetectionCounts:
         return _share(self.true_positives, self.true_positives + 0.5 * (self.false_positives + self.false_negatives))
 
 
-def normalised(error: float, counts: DetectionCounts) -> float:
+def normalized_error(error: float, counts: DetectionCounts) -> float:
     """N-MPJPE, N-MRPE: an error divided by the F1 score, so that leaving out hard people does not help. Infinite if no
     one was found."""
     if counts.f1 == 0:

@@ -33,7 +33,7 @@ from multihmr2_ros.metrics.matching import assign
 
 MIN_IOU = 0.5
 IGNORED_SHARE = 0.1
-KEPT_PAIR = 1000.0  # TrackEval's: more than any overlaps can outweigh
+CONTINUITY_BONUS = 1000.0  # TrackEval's: more than any overlaps can outweigh
 HOTA_THRESHOLDS = np.arange(0.05, 0.99, 0.05)
 
 
@@ -95,7 +95,7 @@ class IdentityCounts:
         return float(np.sqrt(detection * association).mean())
 
 
-def identity_counts(
+def count_identities(
     truth: Sequence[FrameBoxes],
     predicted: Sequence[FrameBoxes],
     min_iou: float = MIN_IOU,
@@ -110,7 +110,7 @@ def identity_counts(
     if len(truth) != len(predicted):
         raise ValueError(f"expected as many predicted frames as true ones, got {len(predicted)} and {len(truth)}")
     overlaps = [box_iou(true.box, found.box) for true, found in zip(truth, predicted, strict=True)]
-    count_errors = _clear_as_trackeval if as_trackeval else _clear
+    count_errors = _count_clear_trackeval if as_trackeval else _count_clear
     misses, false_positives, switches = count_errors(truth, predicted, overlaps, min_iou)
     return IdentityCounts(
         truth=sum(len(frame.identity) for frame in truth),
@@ -118,12 +118,12 @@ def identity_counts(
         misses=misses,
         false_positives=false_positives,
         switches=switches,
-        id_true_positives=_id_true_positives(truth, predicted, overlaps, min_iou),
-        **_hota(truth, predicted, overlaps),
+        id_true_positives=_count_id_true_positives(truth, predicted, overlaps, min_iou),
+        **_count_hota(truth, predicted, overlaps),
     )
 
 
-def without_ignored(
+def remove_ignored(
     truth: FrameBoxes, predicted: FrameBoxes, ignored: NDArray[np.float64], min_iou: float = MIN_IOU
 ) -> FrameBoxes:
     """Return the predictions of a frame that count, given ignored regions (r, 4) px (PoseTrack21): matched ones, and
@@ -138,7 +138,7 @@ def without_ignored(
     return FrameBoxes(predicted.identity[kept], predicted.box[kept])
 
 
-def _clear(
+def _count_clear(
     truth: Sequence[FrameBoxes],
     predicted: Sequence[FrameBoxes],
     overlaps: Sequence[NDArray[np.float64]],
@@ -166,7 +166,7 @@ def _clear(
     return misses, false_positives, switches
 
 
-def _clear_as_trackeval(
+def _count_clear_trackeval(
     truth: Sequence[FrameBoxes],
     predicted: Sequence[FrameBoxes],
     overlaps: Sequence[NDArray[np.float64]],
@@ -181,7 +181,7 @@ def _clear_as_trackeval(
         if len(true.identity) and len(found.identity):
             kept = np.array([last.get(identity) for identity in true.identity.tolist()], object)[:, None]
             stays = np.asarray(kept == found.identity[None].astype(object), bool)
-            pairs = match_boxes(overlap, min_iou, bonus=KEPT_PAIR * stays)
+            pairs = match_boxes(overlap, min_iou, bonus=CONTINUITY_BONUS * stays)
             names = {int(true.identity[row]): int(found.identity[column]) for row, column in pairs}
             switches += sum(partner.get(identity, other) != other for identity, other in names.items())
             partner |= names
@@ -201,19 +201,19 @@ def match_boxes(
     return np.stack([rows[kept], columns[kept]], axis=1).astype(np.int64)
 
 
-def _id_true_positives(
+def _count_id_true_positives(
     truth: Sequence[FrameBoxes],
     predicted: Sequence[FrameBoxes],
     overlaps: Sequence[NDArray[np.float64]],
     min_iou: float,
 ) -> int:
     """The most boxes that one fixed pairing of true and predicted identities can explain."""
-    _, _, together = _summed(truth, predicted, [overlap >= min_iou for overlap in overlaps])
+    _, _, together = _sum_over_frames(truth, predicted, [overlap >= min_iou for overlap in overlaps])
     rows, columns = linear_sum_assignment(-together)
     return int(together[rows, columns].sum())
 
 
-def _hota(
+def _count_hota(
     truth: Sequence[FrameBoxes], predicted: Sequence[FrameBoxes], overlaps: Sequence[NDArray[np.float64]]
 ) -> dict[str, NDArray[np.float64]]:
     """Matching in each frame favours pairs that fit over the whole sequence (Luiten et al., section 5)."""
@@ -221,9 +221,9 @@ def _hota(
     for overlap in overlaps:
         either = overlap.sum(axis=0, keepdims=True) + overlap.sum(axis=1, keepdims=True) - overlap
         shares.append(np.divide(overlap, either, out=np.zeros_like(overlap), where=either > np.spacing(1)))
-    true_ids, found_ids, together = _summed(truth, predicted, shares)
-    true_count = _times_seen(truth, true_ids)[:, None]
-    found_count = _times_seen(predicted, found_ids)[None]
+    true_ids, found_ids, together = _sum_over_frames(truth, predicted, shares)
+    true_count = _count_appearances(truth, true_ids)[:, None]
+    found_count = _count_appearances(predicted, found_ids)[None]
     alignment = together / np.maximum(true_count + found_count - together, np.spacing(1))
     matches = np.zeros((len(HOTA_THRESHOLDS), *together.shape))
     for true, found, overlap in zip(truth, predicted, overlaps, strict=True):
@@ -239,13 +239,13 @@ def _hota(
     }
 
 
-def _summed(
+def _sum_over_frames(
     truth: Sequence[FrameBoxes],
     predicted: Sequence[FrameBoxes],
     weights: Sequence[NDArray[np.floating] | NDArray[np.bool_]],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Identities (t,) and (p,) of a sequence, sorted, and the sum over frames of a weight per pair of them (t, p)."""
-    true_ids, found_ids = _identities(truth), _identities(predicted)
+    true_ids, found_ids = _list_identities(truth), _list_identities(predicted)
     total = np.zeros((len(true_ids), len(found_ids)))
     for true, found, weight in zip(truth, predicted, weights, strict=True):
         rows, columns = np.searchsorted(true_ids, true.identity), np.searchsorted(found_ids, found.identity)
@@ -253,10 +253,10 @@ def _summed(
     return true_ids, found_ids, total
 
 
-def _identities(frames: Sequence[FrameBoxes]) -> NDArray[np.int64]:
+def _list_identities(frames: Sequence[FrameBoxes]) -> NDArray[np.int64]:
     return np.unique(np.concatenate([np.zeros(0, np.int64), *(frame.identity for frame in frames)]))
 
 
-def _times_seen(frames: Sequence[FrameBoxes], identities: NDArray[np.int64]) -> NDArray[np.int64]:
+def _count_appearances(frames: Sequence[FrameBoxes], identities: NDArray[np.int64]) -> NDArray[np.int64]:
     every = np.concatenate([np.zeros(0, np.int64), *(frame.identity for frame in frames)])
     return np.bincount(np.searchsorted(identities, every), minlength=len(identities))

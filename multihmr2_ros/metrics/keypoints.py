@@ -44,9 +44,9 @@ class ImageKeypoints:
     crowd: NDArray[np.bool_]
 
 
-def coco_scores(images: Sequence[ImageKeypoints]) -> dict[str, float]:
+def compute_coco_scores(images: Sequence[ImageKeypoints]) -> dict[str, float]:
     """AP, AP50, AP75, APM, APL, AR, AR50, AR75, ARM, ARL in [0, 1]; −1 where there is nobody of that size."""
-    tables = {name: _precision_recall(images, limits) for name, limits in AREAS.items()}
+    tables = {name: _compute_precision_recall(images, limits) for name, limits in AREAS.items()}
     precision, recall = tables["all"]
     return {
         "AP": _mean(precision), "AP50": _mean(precision[0]), "AP75": _mean(precision[5]),
@@ -64,23 +64,23 @@ def object_keypoint_similarity(image: ImageKeypoints) -> NDArray[np.float64]:
     variance = (2 * SIGMAS) ** 2
     similarity = np.zeros((len(image.predicted), len(image.true)))
     for column, (true, area, box) in enumerate(zip(image.true, image.area, image.box, strict=True)):
-        labelled = true[:, 2] > 0
-        if labelled.any():
+        labeled = true[:, 2] > 0
+        if labeled.any():
             offset = image.predicted - true[:, :2]
         else:
             low, high = box[:2] - box[2:], box[:2] + 2 * box[2:]
             offset = np.maximum(0, low - image.predicted) + np.maximum(0, image.predicted - high)
-            labelled = np.ones_like(labelled)
+            labeled = np.ones_like(labeled)
         exponent = (offset**2).sum(axis=-1) / variance / (area + np.spacing(1)) / 2
-        similarity[:, column] = np.exp(-exponent[:, labelled]).mean(axis=1)
+        similarity[:, column] = np.exp(-exponent[:, labeled]).mean(axis=1)
     return similarity
 
 
-def _precision_recall(
+def _compute_precision_recall(
     images: Sequence[ImageKeypoints], limits: tuple[float, float]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Precision (10 thresholds, 101 recall levels) and greatest recall (10,); −1 everywhere without anybody."""
-    results = [_matched(image, limits) for image in images]
+    results = [_match_image(image, limits) for image in images]
     people = sum(count for *_, count in results)
     if people == 0:
         return np.full((len(THRESHOLDS), len(RECALL_LEVELS)), -1.0), np.full(len(THRESHOLDS), -1.0)
@@ -103,7 +103,7 @@ def _precision_recall(
     return precision, recall
 
 
-def _matched(
+def _match_image(
     image: ImageKeypoints, limits: tuple[float, float]
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], int]:
     """Scores (n,) of the best detections; whether each hit a person and whether it is left out of the count, (10, n);
@@ -121,7 +121,7 @@ def _matched(
     for row, threshold in enumerate(THRESHOLDS):
         taken = np.zeros(len(people), bool)
         for detection in range(len(best)):
-            person = _best_person(similarity[detection], threshold, taken, left_out, crowd)
+            person = _find_best_person(similarity[detection], threshold, taken, left_out, crowd)
             if person is None:
                 ignored[row, detection] = not limits[0] <= size[detection] <= limits[1]
             else:
@@ -130,7 +130,7 @@ def _matched(
     return image.score[best], hit, ignored, int((~left_out).sum())
 
 
-def _best_person(
+def _find_best_person(
     similarity: NDArray[np.float64],
     threshold: float,
     taken: NDArray[np.bool_],

@@ -45,7 +45,7 @@ def match_people(
     distance = joint_distance(predicted, true)
     allowed = box_iou(boxes_of_points(predicted), boxes_of_points(true)) >= min_iou
     allowed &= np.isfinite(distance)
-    return assign(distance, allowed) if method == "hungarian" else _greedy(distance, allowed)
+    return assign(distance, allowed) if method == "hungarian" else _match_greedily(distance, allowed)
 
 
 def joint_distance(predicted: FloatArray, true: FloatArray) -> NDArray[np.float64]:
@@ -70,7 +70,7 @@ def assign(cost: NDArray[np.float64], allowed: NDArray[np.bool_]) -> NDArray[np.
     return np.stack([rows[kept], columns[kept]], axis=1).astype(np.int64)
 
 
-def _greedy(distance: NDArray[np.float64], allowed: NDArray[np.bool_]) -> NDArray[np.int64]:
+def _match_greedily(distance: NDArray[np.float64], allowed: NDArray[np.bool_]) -> NDArray[np.int64]:
     free, pairs = allowed.copy(), []
     for row in range(len(distance)):
         if free[row].any():

@@ -139,7 +139,7 @@ def layer_order(
     return found == np.sign(layer[first] - layer[second])
 
 
-def pairs_with(rows: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def select_pairs_with(rows: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """(n·(n−1)/2,) whether at least one person of a pair is in rows (n,)."""
     first, second = np.triu_indices(len(rows), k=1)
     return rows[first] | rows[second]

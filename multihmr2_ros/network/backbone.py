@@ -31,7 +31,7 @@ from multihmr2_ros.network.config import NetworkConfig
 from multihmr2_ros.network.proposals import EncoderFeatures, KeypointEncoder, PatchEmbedding
 
 
-class Encoded(NamedTuple):
+class EncoderOutput(NamedTuple):
     """Output of the encoder for B images.
 
     class_token  (B, D) after the final LayerNorm
@@ -73,7 +73,7 @@ class Backbone(nn.Module):
         assert isinstance(block, Block)
         return block.attention.qkv.weight.dtype
 
-    def forward(self, image: Tensor, features: EncoderFeatures | None = None) -> Encoded:
+    def forward(self, image: Tensor, features: EncoderFeatures | None = None) -> EncoderOutput:
         """Encode the images. features: of these images, if already computed; the images are then not used."""
         precision = self.precision
         if self.pretrained is not None and features is None:
@@ -88,11 +88,11 @@ class Backbone(nn.Module):
             ],
             dim=1,
         )
-        rotation = rotary_table(rows, columns, self.head_width, tokens.device, precision)
+        rotation = make_rotary_table(rows, columns, self.head_width, tokens.device, precision)
         for block in self.blocks:
             tokens = block(tokens, rotation)
         tokens = self.norm(tokens)
-        return Encoded(tokens[:, 0], tokens[:, -rows * columns :].reshape(batch, rows, columns, width), features)
+        return EncoderOutput(tokens[:, 0], tokens[:, -rows * columns :].reshape(batch, rows, columns, width), features)
 
 
 class Block(nn.Module):
@@ -143,7 +143,7 @@ class RotarySelfAttention(nn.Module):
         return self.project(attended.transpose(1, 2).reshape(batch, count, width))
 
 
-def rotary_table(
+def make_rotary_table(
     rows: int, columns: int, head_width: int, device: torch.device, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """Return cosine and sine (rows·columns, head_width) of the angles of each patch, in row-major order.

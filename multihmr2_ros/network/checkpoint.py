@@ -91,23 +91,23 @@ RELEASED_CONSTANTS = re.compile(
 )
 
 
-def load(path: Path) -> MultiHMR2:
+def load_network(path: Path) -> MultiHMR2:
     """Load the network of a weights file, in float32 on the CPU, ready for inference.
 
     A `.safetensors` file must be ours, with its configuration; any other file must have the released layout (ViT-L,
     768 px). Raises UserError for a file that is missing, damaged, of another architecture, or contains code.
     """
-    return _network(*_read(path, allow_pickle=False), path)
+    return _make_network(*_read(path, allow_pickle=False), path)
 
 
-def save(
+def save_network(
     network: MultiHMR2, path: Path, *, metadata: dict[str, str] | None = None, dtype: torch.dtype = torch.float32
 ) -> None:
     """Write a network in our format with its configuration. The file is written completely or not at all.
 
     metadata  more entries for the header
-    dtype     of matrices and convolutions; float16 halves the size. Smaller tensors keep their type. `load` converts
-              back to float32
+    dtype     of matrices and convolutions; float16 halves the size. Smaller tensors keep their type. `load_network`
+              converts back to float32
 
     Raises UserError for a folder that cannot be written, or weights that are not finite in dtype.
     """
@@ -124,7 +124,7 @@ def save(
     broken = [name for name, value in tensors.items() if not value.isfinite().all()]
     if broken:
         raise UserError(
-            f"cannot write {path}: {_listed(broken)} would not be finite as {dtype}; "
+            f"cannot write {path}: {_format_list(broken)} would not be finite as {dtype}; "
             "save as float32, or use an earlier checkpoint"
         )
     try:
@@ -141,14 +141,14 @@ def save(
         Path(temporary).unlink(missing_ok=True)
 
 
-def convert(source: Path, target: Path, *, allow_pickle: bool = False) -> None:
+def convert_weights(source: Path, target: Path, *, allow_pickle: bool = False) -> None:
     """Convert a weights file to safetensors. allow_pickle: code in a pickled source may run, at the user's risk."""
     if target.suffix != ".safetensors":
         raise UserError(f"expected a target that ends in .safetensors, got {target.name}; rename it")
-    save(_network(*_read(source, allow_pickle=allow_pickle), source), target)
+    save_network(_make_network(*_read(source, allow_pickle=allow_pickle), source), target)
 
 
-def _network(config: NetworkConfig, state: dict[str, Tensor], path: Path) -> MultiHMR2:
+def _make_network(config: NetworkConfig, state: dict[str, Tensor], path: Path) -> MultiHMR2:
     with torch.device("meta"):  # no random weights are drawn; constants set their device themselves
         network = MultiHMR2(config)
     expected = network.state_dict()
@@ -159,7 +159,7 @@ def _network(config: NetworkConfig, state: dict[str, Tensor], path: Path) -> Mul
         if name in state and state[name].shape != value.shape
     ]
     problems = [
-        f"{word}: {_listed(names)}" for word, names in (("missing", missing), ("misshapen", misshapen)) if names
+        f"{word}: {_format_list(names)}" for word, names in (("missing", missing), ("misshapen", misshapen)) if names
     ]
     if problems:
         raise UserError(
@@ -173,7 +173,7 @@ def _network(config: NetworkConfig, state: dict[str, Tensor], path: Path) -> Mul
     return network.eval().requires_grad_(False)
 
 
-def _listed(names: list[str], most: int = 3) -> str:
+def _format_list(names: list[str], most: int = 3) -> str:
     rest = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + rest
 
@@ -182,7 +182,7 @@ def _read(path: Path, *, allow_pickle: bool) -> tuple[NetworkConfig, dict[str, T
     if not path.is_file():
         raise UserError(f"no weights file at {path}; check the path, or `multihmr2 weights list`")
     try:
-        _refuse_other_kinds(path)
+        _check_kind(path)
         if path.suffix == ".safetensors":
             return _read_ours(path)
         return NetworkConfig(), _from_released(_read_released(path, allow_pickle=allow_pickle))
@@ -190,7 +190,7 @@ def _read(path: Path, *, allow_pickle: bool) -> tuple[NetworkConfig, dict[str, T
         raise UserError(f"cannot read {path}: {error.strerror or error}; check the file and its permissions") from None
 
 
-def _refuse_other_kinds(path: Path) -> None:
+def _check_kind(path: Path) -> None:
     """Raise UserError for a file that is clearly not of the kind that its name says: a Git LFS pointer, a web page, an
     empty or a renamed file. Neither --accept-risk nor another try would help."""
     with path.open("rb") as file:
@@ -280,18 +280,18 @@ def _from_released(released: dict[str, Tensor]) -> dict[str, Tensor]:
         if RELEASED_CONSTANTS.match(name):
             continue
         if name.endswith(".attn.qkv.bias"):
-            value = value * _qkv_bias_mask(value, released.get(f"{name}_mask"))
-        state[_our_name(name)] = value
+            value = value * _complete_qkv_bias_mask(value, released.get(f"{name}_mask"))
+        state[_translate_name(name)] = value
     return state
 
 
-def _our_name(released: str) -> str:
+def _translate_name(released: str) -> str:
     for pattern, name in RELEASED_NAMES:
         released = pattern.sub(name, released, count=1) if pattern.match(released) else released
     return released
 
 
-def _qkv_bias_mask(bias: Tensor, mask: Tensor | None) -> Tensor:
+def _complete_qkv_bias_mask(bias: Tensor, mask: Tensor | None) -> Tensor:
     """Return the mask: 1 for q and v, 0 for k, where the file's mask is missing or NaN; elsewhere the file's mask."""
     third = len(bias) // 3
     default = torch.ones_like(bias)

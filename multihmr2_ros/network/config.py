@@ -24,13 +24,13 @@ from multihmr2_ros.errors import UserError
 from multihmr2_ros.people import PHENOTYPE_LABELS
 
 # Upper limits: the network that a file describes is built before its weights are compared with it.
-MOST = {
+MAX_VALUES = {
     "encoder_depth": 128, "decoder_depth": 128, "max_grid": 128, "decoder_width": 4096, "stem_depths": 128,
     "proposal_depth": 128,
 }  # fmt: skip
-MOST_OTHERWISE = 65_536
-LEAST = {"proposal_depth": 0}
-MOST_STAGES = 8
+MAX_DEFAULT = 65_536
+MIN_VALUES = {"proposal_depth": 0}
+MAX_STAGES = 8
 ENCODERS = ("vit", "movenet")
 
 
@@ -82,7 +82,7 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            least, most = LEAST.get(field.name, 1), MOST.get(field.name, MOST_OTHERWISE)
+            least, most = MIN_VALUES.get(field.name, 1), MAX_VALUES.get(field.name, MAX_DEFAULT)
             if field.type == "int" and not _is_whole(value, least, most):
                 raise UserError(
                     f"network configuration: {field.name} must be a whole number from {least} to {most}, "
@@ -122,14 +122,14 @@ class NetworkConfig:
     def _check_stem(self) -> None:
         for name, least in (("stem_widths", 1), ("stem_depths", 0)):
             value = getattr(self, name)
-            most = MOST.get(name, MOST_OTHERWISE)
+            most = MAX_VALUES.get(name, MAX_DEFAULT)
             if (
                 not isinstance(value, list | tuple)
-                or len(value) > MOST_STAGES
+                or len(value) > MAX_STAGES
                 or not all(_is_whole(item, least, most) for item in value)
             ):
                 raise UserError(
-                    f"network configuration: {name} must be a list of at most {MOST_STAGES} whole numbers from {least} "
+                    f"network configuration: {name} must be a list of at most {MAX_STAGES} whole numbers from {least} "
                     f"to {most}, got {value!r:.40}"
                 )
             object.__setattr__(self, name, tuple(value))

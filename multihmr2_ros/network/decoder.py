@@ -32,21 +32,21 @@ from torch.nn import functional
 
 from multihmr2_ros.network.config import NetworkConfig
 
-LEAST_REACH, MOST_REACH = 0.7, 30.0  # patches
+MIN_SCALE, MAX_SCALE = 0.7, 30.0  # patches
 
 
 @dataclass(frozen=True)
-class Decoded:
+class DecoderOutput:
     """Output of the decoder for B images; fields that the kind of queries does not have are None.
 
     layers   per layer (B, Q, D), the queries after it; those of the last layer are the result
-    anchor   (B, Q, 2) px of the padded input, position from which each query starts
+    reference_point  (B, Q, 2) px of the padded input, position from which each query starts
     heatmap  (B, h, w) logit of "a person's center lies in this patch"
     score    (B, Q) logit of "this is a person", before the decoder
     """
 
     layers: tuple[Tensor, ...]
-    anchor: Tensor | None = None
+    reference_point: Tensor | None = None
     heatmap: Tensor | None = None
     score: Tensor | None = None
 
@@ -56,16 +56,16 @@ class Decoded:
 
 
 @dataclass(frozen=True)
-class QueryStart:
+class InitialQueries:
     """Initial state of Q queries of B images.
 
     content    (B, Q, D)
-    reference  (B, Q, 2) px of the padded input
+    reference_point  (B, Q, 2) px of the padded input
     score      (B, Q) logit of "this is a person"
     """
 
     content: Tensor
-    reference: Tensor
+    reference_point: Tensor
     score: Tensor
 
 
@@ -78,7 +78,7 @@ class Decoder(nn.Module):
         self.to_context = nn.Linear(config.encoder_width, width)
         self.queries = nn.Parameter(torch.randn(config.queries, width))
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_depth))
-        positions = position_table(config.max_grid, width)
+        positions = make_position_table(config.max_grid, width)
         self.register_buffer("positions", positions, persistent=False)
         self.patch_size = config.patch_size
         self.local_attention = config.local_attention
@@ -86,26 +86,30 @@ class Decoder(nn.Module):
 
     positions: Tensor
 
-    def forward(self, patches: Tensor, start: QueryStart | None = None) -> Decoded:
+    def forward(self, patches: Tensor, start: InitialQueries | None = None) -> DecoderOutput:
         """Decode patch tokens (B, h, w, encoder width). start: initial queries; None: learned, or from the heatmap."""
         _, rows, columns, _ = patches.shape
         precision = self.to_context.weight.dtype
         context = self.to_context(patches.to(precision)) + self.positions[:rows, :columns]
         context = context.flatten(1, 2)
-        queries, anchor, heatmap = self.queries.expand(len(patches), -1, -1), None, None
+        queries, reference_point, heatmap = self.queries.expand(len(patches), -1, -1), None, None
         if start is not None:
-            queries, anchor = start.content + self.queries[: start.content.shape[1]], start.reference
+            queries, reference_point = start.content + self.queries[: start.content.shape[1]], start.reference_point
         elif self.heatmap is not None:
             heatmap = self.heatmap(patches.to(precision)).squeeze(-1).float()
-            queries, anchor = self._proposed(context, heatmap)
-        places = self._places(anchor, rows, columns) if self.local_attention and anchor is not None else None
+            queries, reference_point = self._propose(context, heatmap)
+        relative_positions = (
+            self._compute_relative_positions(reference_point, rows, columns)
+            if self.local_attention and reference_point is not None
+            else None
+        )
         layers = []
         for layer in self.layers:
-            queries = layer(queries, context.to(precision), places)
+            queries = layer(queries, context.to(precision), relative_positions)
             layers.append(queries)
-        return Decoded(tuple(layers), anchor, heatmap, None if start is None else start.score)
+        return DecoderOutput(tuple(layers), reference_point, heatmap, None if start is None else start.score)
 
-    def _proposed(self, context: Tensor, heatmap: Tensor) -> tuple[Tensor, Tensor]:
+    def _propose(self, context: Tensor, heatmap: Tensor) -> tuple[Tensor, Tensor]:
         """Return the best tokens (B, Q, D) plus the learned content of their rank, and their centers (B, Q, 2) px.
 
         An image with fewer tokens than queries gets one query per token.
@@ -116,12 +120,12 @@ class Decoder(nn.Module):
         center = torch.stack([best % columns, best // columns], dim=-1) + 0.5
         return tokens + self.queries[: best.shape[1]], self.patch_size * center
 
-    def _places(self, anchor: Tensor, rows: int, columns: int) -> Tensor:
+    def _compute_relative_positions(self, reference_point: Tensor, rows: int, columns: int) -> Tensor:
         """Return vectors (B, Q, rows·columns, 2), patches, from anchors (B, Q, 2) px to the centers of tokens."""
-        x = torch.arange(columns, device=anchor.device) + 0.5
-        y = torch.arange(rows, device=anchor.device) + 0.5
+        x = torch.arange(columns, device=reference_point.device) + 0.5
+        y = torch.arange(rows, device=reference_point.device) + 0.5
         centers = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).flatten(0, 1)
-        return centers - anchor[:, :, None] / self.patch_size
+        return centers - reference_point[:, :, None] / self.patch_size
 
 
 class DecoderLayer(nn.Module):
@@ -147,16 +151,22 @@ class DecoderLayer(nn.Module):
             nn.Linear(width, config.decoder_mlp_width), nn.GELU(), nn.Linear(config.decoder_mlp_width, width)
         )
 
-    def forward(self, queries: Tensor, context: Tensor, places: Tensor | None = None) -> Tensor:
-        """Return the queries (B, Q, D) after the layer. context: (B, N, D); places: (B, Q, N, 2) patches, of its tokens
-        relative to each query."""
+    def forward(self, queries: Tensor, context: Tensor, relative_positions: Tensor | None = None) -> Tensor:
+        """Return the queries (B, Q, D) after the layer.
+
+        context: (B, N, D). relative_positions: (B, Q, N, 2) patches, of its tokens relative to each query.
+        """
         precision = context.dtype
         query, key, value = self.self_qkv(self.self_norm(queries).to(precision)).chunk(3, dim=-1)
         queries = queries + self.self_out(self._attend(query, key, value))
         normed = self.cross_norm(queries).to(precision)
         key, value = self.cross_kv(context).chunk(2, dim=-1)
-        nearby = None if self.neighbourhood is None or places is None else self._nearby(normed, places)
-        queries = queries + self.cross_out(self._attend(self.cross_q(normed), key, value, nearby))
+        spatial_prior = (
+            None
+            if self.neighbourhood is None or relative_positions is None
+            else self._compute_spatial_prior(normed, relative_positions)
+        )
+        queries = queries + self.cross_out(self._attend(self.cross_q(normed), key, value, spatial_prior))
         return queries + self.mlp(self.mlp_norm(queries).to(precision))
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -166,16 +176,16 @@ class DecoderLayer(nn.Module):
         query, key, value = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (query, key, value))
         return functional.scaled_dot_product_attention(query, key, value, bias).transpose(1, 2).flatten(2)
 
-    def _nearby(self, queries: Tensor, places: Tensor) -> Tensor:
+    def _compute_spatial_prior(self, queries: Tensor, relative_positions: Tensor) -> Tensor:
         """Return the bias (B, heads, Q, N) of each head of each query towards tokens at positions (B, Q, N, 2)."""
         assert self.neighbourhood is not None
         chosen = self.neighbourhood(queries).float().unflatten(-1, (self.heads, 3)).transpose(1, 2)
-        reach = chosen[..., :1].clamp(math.log(LEAST_REACH), math.log(MOST_REACH)).exp()
-        scaled = places[:, None] / reach[..., None] - chosen[..., None, 1:]
+        scale = chosen[..., :1].clamp(math.log(MIN_SCALE), math.log(MAX_SCALE)).exp()
+        scaled = relative_positions[:, None] / scale[..., None] - chosen[..., None, 1:]
         return -0.5 * scaled.square().sum(-1)
 
 
-def position_table(grid: int, width: int) -> Tensor:
+def make_position_table(grid: int, width: int) -> Tensor:
     """Return fixed 2D sine-cosine positions (grid, grid, width): the first half of the channels encodes the column,
     the second the row; each half is [sin(p·ω), cos(p·ω)] with ω_k = 10000^(−k / (width / 4))."""
     frequency = 10000.0 ** (-torch.arange(width // 4, dtype=torch.float64, device="cpu") / (width // 4))

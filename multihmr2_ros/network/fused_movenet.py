@@ -42,7 +42,7 @@ from multihmr2_ros.network.movenet import (
     InvertedResidual,
     KeypointHead,
     MoveNet,
-    PeopleMaps,
+    MoveNetMaps,
     SameConv,
     SeparableConv,
     pad_same,
@@ -61,7 +61,7 @@ ACTIVATIONS: dict[object, tuple[str, list[float]]] = {
 TRIAL_SIZE = (128, 128)  # px, height and width
 TRIALS = 2
 TOLERANCE = 1e-4  # maximum difference in the trial, as a share of the greatest value
-FEW_PIXELS = 64  # below this number, 1 × 1 convolutions use the plain layer
+SMALL_OUTPUT_PIXELS = 64  # below this number, 1 × 1 convolutions use the plain layer
 
 
 def fuse_encoder(encoder: KeypointEncoder) -> None:
@@ -86,14 +86,14 @@ def _try_fused(plain: MoveNet) -> FusedMoveNet | None:
         return None
     names = ("context_16", "context_32", "finest", "center", "keypoint")
     same = all(_is_same(getattr(found, name), getattr(expected, name)) for name in names)
-    return fused if same and _least_time(fused, image) < 2 * _least_time(plain, image) else None
+    return fused if same and _measure_least_time(fused, image) < 2 * _measure_least_time(plain, image) else None
 
 
 def _is_same(found: Tensor, expected: Tensor) -> bool:
     return bool((found - expected).abs().max() <= TOLERANCE * expected.abs().max())
 
 
-def _least_time(network: nn.Module, image: Tensor) -> float:
+def _measure_least_time(network: nn.Module, image: Tensor) -> float:
     """Return the minimum time in s. Without a oneDNN kernel for a layout, a call takes ten times as long."""
     times = []
     for _ in range(TRIALS):
@@ -104,19 +104,19 @@ def _least_time(network: nn.Module, image: Tensor) -> float:
 
 
 @dataclass(frozen=True)
-class SparseOutputs(PeopleMaps):
-    """`PeopleMaps` that computes vectors from the finest level, only in the cells that are read."""
+class SparseOutputs(MoveNetMaps):
+    """`MoveNetMaps` that computes vectors from the finest level, only in the cells that are read."""
 
     regression: CellHead
     offset: CellHead
 
-    def regression_at(self, cells: Tensor) -> Tensor:
-        weight, bias = self.regression.output_of_keypoints()
+    def sample_regression(self, cells: Tensor) -> Tensor:
+        weight, bias = self.regression.get_keypoint_output()
         return torch.einsum("bqc,kvc->bqkv", self.regression(self.finest, cells), weight) + bias
 
-    def offset_at(self, cells: Tensor) -> Tensor:
+    def sample_offset(self, cells: Tensor) -> Tensor:
         hidden = self.offset(self.finest, cells.flatten(1)).unflatten(1, cells.shape[1:])
-        weight, bias = self.offset.output_of_keypoints()
+        weight, bias = self.offset.get_keypoint_output()
         return torch.einsum("bkqc,kvc->bqkv", hidden, weight) + bias
 
 
@@ -197,7 +197,7 @@ class FusedConv(nn.Module):
         return result
 
     def _has_few(self, features: Tensor) -> bool:
-        return self.plain.conv.kernel_size == (1, 1) and features.shape[2] * features.shape[3] < FEW_PIXELS
+        return self.plain.conv.kernel_size == (1, 1) and features.shape[2] * features.shape[3] < SMALL_OUTPUT_PIXELS
 
 
 class FusedResidual(nn.Module):
@@ -215,11 +215,11 @@ class FusedResidual(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         inner = features if self.expand is None else self.expand(features)
         if self.halves:
-            return self._halve(inner)
+            return self._downsample(inner)
         inner = self.depthwise(inner)
         return self.project.add_to(features, inner) if self.residual else self.project(inner)
 
-    def _halve(self, inner: Tensor) -> Tensor:
+    def _downsample(self, inner: Tensor) -> Tensor:
         """Apply the block at stride 2 with symmetric padding.
 
         For an even number of rows, SAME padding is one row after the last. Padding by two rows on both sides gives the
@@ -266,7 +266,7 @@ class CellHead(nn.Module):
         self.pointwise = head.separable.pointwise.conv
         self.output = head.output.conv
 
-    def output_of_keypoints(self) -> tuple[Tensor, Tensor]:
+    def get_keypoint_output(self) -> tuple[Tensor, Tensor]:
         """Return weight (17, 2, 96) and bias (17, 2) of the output layer."""
         assert self.output.bias is not None
         return self.output.weight.unflatten(0, (KEYPOINTS, 2)).flatten(2), self.output.bias.unflatten(0, (KEYPOINTS, 2))

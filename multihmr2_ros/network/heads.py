@@ -29,10 +29,10 @@ from multihmr2_ros.network.config import NetworkConfig
 from multihmr2_ros.people import BONE_COUNT
 
 LOCATION_SPAN = 1.2  # times the image size: people's centers may lie outside, by up to a fifth right and below
-LEAST_NEARNESS = 1e-5
+MIN_NEARNESS = 1e-5
 
 
-def perceptron(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+def make_mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     """Create Linear – ReLU – Linear."""
     return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
 
@@ -42,7 +42,7 @@ class CameraHead(nn.Module):
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
-        self.field_of_view = perceptron(config.encoder_width, config.encoder_width, 1)
+        self.field_of_view = make_mlp(config.encoder_width, config.encoder_width, 1)
 
     def forward(self, class_token: Tensor) -> Tensor:
         return math.pi * torch.sigmoid(self.field_of_view(class_token)).squeeze(-1)
@@ -55,26 +55,26 @@ class DetectionHeads(nn.Module):
         super().__init__()
         self.image_size = config.image_size
         self.patch_size = config.patch_size
-        self.score = perceptron(config.decoder_width, config.head_width, 1)
-        self.location = perceptron(config.decoder_width, config.head_width, 2)
-        self.nearness = perceptron(config.decoder_width, config.head_width, 1)
+        self.score = make_mlp(config.decoder_width, config.head_width, 1)
+        self.location = make_mlp(config.decoder_width, config.head_width, 2)
+        self.nearness = make_mlp(config.decoder_width, config.head_width, 1)
 
     def forward(
-        self, queries: Tensor, anchor: Tensor | None = None, start_score: Tensor | None = None
+        self, queries: Tensor, reference_point: Tensor | None = None, start_score: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return score logit (…,), location (…, 2) px of the padded input, and log nearness (…,), nearness = f / z.
 
-        anchor (…, 2) px and start_score (…,) logit: initial position and score of proposed queries.
+        reference_point (…, 2) px and start_score (…,) logit: initial position and score of proposed queries.
         """
         location = self.location(queries)
-        if anchor is None:
+        if reference_point is None:
             location = LOCATION_SPAN * self.image_size * torch.sigmoid(location)
         else:
-            location = self._anchored(location, anchor)
+            location = self._offset_from_reference(location, reference_point)
         score = self.score(queries).squeeze(-1)
         return score if start_score is None else score + start_score, location, self.nearness(queries).squeeze(-1)
 
-    def _anchored(self, offset: Tensor, anchor: Tensor) -> Tensor:
+    def _offset_from_reference(self, offset: Tensor, reference_point: Tensor) -> Tensor:
         """Move the anchor by an offset; 0 stays at the anchor.
 
         The result stays within the span: the image with a margin of a fifth of its size on all sides. In the middle of
@@ -82,7 +82,7 @@ class DetectionHeads(nn.Module):
         """
         margin = (LOCATION_SPAN - 1) * self.image_size
         span = self.image_size + 2 * margin
-        start = torch.logit((anchor + margin) / span, eps=1e-3)
+        start = torch.logit((reference_point + margin) / span, eps=1e-3)
         return span * torch.sigmoid(start + offset * (4 * self.patch_size / span)) - margin
 
 
@@ -94,41 +94,41 @@ class PersonHeads(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         pose = BONE_COUNT * 6
-        self.shape = perceptron(config.decoder_width, config.head_width, config.shape_outputs)
-        self.pose = perceptron(config.decoder_width + pose, config.head_width, pose)
-        self.track_feature = perceptron(config.decoder_width, config.track_feature_width, config.track_feature_width)
-        self.register_buffer("initial_pose", initial_pose(), persistent=False)
+        self.shape = make_mlp(config.decoder_width, config.head_width, config.shape_outputs)
+        self.pose = make_mlp(config.decoder_width + pose, config.head_width, pose)
+        self.track_feature = make_mlp(config.decoder_width, config.track_feature_width, config.track_feature_width)
+        self.register_buffer("initial_pose", make_initial_pose(), persistent=False)
 
     def forward(self, queries: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return shape (…, outputs) in [0, 1], rotations (…, 163, 3, 3) relative to the parent bone, feature (…, F)."""
-        rotations = rotations_from_columns(self.columns(queries))
+        rotations = rotations_from_6d(self.predict_rotation_6d(queries))
         return torch.sigmoid(self.shape(queries)), rotations, self.track_feature(queries)
 
-    def columns(self, queries: Tensor) -> Tensor:
-        """Return two columns per bone, (…, 163, 3, 2), to be orthonormalized by `rotations_from_columns`."""
+    def predict_rotation_6d(self, queries: Tensor) -> Tensor:
+        """Return two columns per bone, (…, 163, 3, 2), to be orthonormalized by `rotations_from_6d`."""
         initial = self.initial_pose.expand(*queries.shape[:-1], -1)
         pose = initial + self.pose(torch.cat([queries, initial], dim=-1))
         return pose.unflatten(-1, (BONE_COUNT, 3, 2))
 
 
-def initial_pose() -> Tensor:
+def make_initial_pose() -> Tensor:
     """Return two columns of a rotation per bone, (978,): identity, but +90° about x for the root, as released.
 
     (The root bone's rest frame faces +y with the head at −z, so the root of an upright person is at −90°.)
     """
-    columns = torch.eye(3, device="cpu")[:, :2].repeat(BONE_COUNT, 1, 1)
-    columns[0] = torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]], device="cpu")
-    return columns.flatten()
+    rotation_6d = torch.eye(3, device="cpu")[:, :2].repeat(BONE_COUNT, 1, 1)
+    rotation_6d[0] = torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]], device="cpu")
+    return rotation_6d.flatten()
 
 
-def rotations_from_columns(columns: Tensor) -> Tensor:
+def rotations_from_6d(rotation_6d: Tensor) -> Tensor:
     """Orthonormalize (…, 3, 2) by Gram-Schmidt and return rotations (…, 3, 3) (Zhou et al. 2019)."""
-    first = functional.normalize(columns[..., 0], dim=-1)
-    second = columns[..., 1] - (first * columns[..., 1]).sum(-1, keepdim=True) * first
+    first = functional.normalize(rotation_6d[..., 0], dim=-1)
+    second = rotation_6d[..., 1] - (first * rotation_6d[..., 1]).sum(-1, keepdim=True) * first
     second = functional.normalize(second, dim=-1)
     return torch.stack([first, second, torch.linalg.cross(first, second)], dim=-1)
 
 
 def depth_from_nearness(log_nearness: Tensor, focal_px: Tensor) -> Tensor:
     """Return the depth z (m) of the body's center, f / exp(log nearness), with f in px of the padded input."""
-    return focal_px / log_nearness.exp().clamp(min=LEAST_NEARNESS)
+    return focal_px / log_nearness.exp().clamp(min=MIN_NEARNESS)

@@ -39,7 +39,12 @@ from torch.nn import functional
 from multihmr2_ros.body import Body
 from multihmr2_ros.camera import ResizePad
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.hardware import bf16_instructions, cpu_description, default_threads, keep_freed_memory
+from multihmr2_ros.hardware import (
+    choose_default_threads,
+    keep_freed_memory,
+    list_bf16_instructions,
+    read_cpu_description,
+)
 from multihmr2_ros.network.fused_movenet import fuse_encoder
 from multihmr2_ros.network.keypoint_fitting import fit_to_keypoints
 from multihmr2_ros.network.model import PHENOTYPES, MultiHMR2, place_bodies
@@ -51,12 +56,12 @@ Mode = Literal["auto", "eager", "compiled", "graph", "compiled-graph"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 FUSED = ("cpu", "fp32", "eager")  # device, precision and mode in which a pretrained encoder is fused
-LARGEST_THREADS = 1024
+MAX_THREADS = 1024
 
 # Image sizes whose CUDA graph is kept; a camera has one, a folder of photographs many.
-KEPT_GRAPHS = 4
-KEPT_UPLOADS = KEPT_GRAPHS + 1  # pinned buffers, one for each image size and one for k
-CAPTURES = threading.Lock()  # a process captures one graph at a time, whichever estimator's
+MAX_GRAPHS = 4
+MAX_UPLOADS = MAX_GRAPHS + 1  # pinned buffers, one for each image size and one for k
+CAPTURE_LOCK = threading.Lock()  # a process captures one graph at a time, whichever estimator's
 
 Outputs = dict[str, Tensor]
 
@@ -68,22 +73,22 @@ class Runtime:
     device: str = "auto"
     precision: Precision = "auto"
     mode: Mode = "auto"
-    threads: int = 0  # of the CPU; 0: `default_threads`
+    threads: int = 0  # of the CPU; 0: `choose_default_threads`
 
     def resolve(self) -> Runtime:
         for name, choices in (("precision", get_args(Precision)), ("mode", get_args(Mode))):
             if getattr(self, name) not in choices:
                 raise UserError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
         device = _resolve_device(self.device)
-        precision: Precision = _best_precision(device) if self.precision == "auto" else self.precision
+        precision: Precision = _choose_precision(device) if self.precision == "auto" else self.precision
         mode: Mode = ("graph" if device.type == "cuda" else "eager") if self.mode == "auto" else self.mode
         if "graph" in mode and device.type != "cuda":
             raise UserError(f"mode {mode!r} needs an NVIDIA GPU, got device {device}; use eager or compiled")
         if precision == "fp16" and device.type == "cpu":
             raise UserError("precision 'fp16' needs a GPU; on a CPU use bf16, fp32 or auto")
-        if not 0 <= self.threads <= LARGEST_THREADS:
-            raise UserError(f"threads must be from 0 (automatic) to {LARGEST_THREADS}, got {self.threads}")
-        return Runtime(str(device), precision, mode, self.threads or default_threads())
+        if not 0 <= self.threads <= MAX_THREADS:
+            raise UserError(f"threads must be from 0 (automatic) to {MAX_THREADS}, got {self.threads}")
+        return Runtime(str(device), precision, mode, self.threads or choose_default_threads())
 
 
 def convert_network(network: MultiHMR2, runtime: Runtime) -> MultiHMR2:
@@ -101,7 +106,7 @@ def copy_without_tensors(network: MultiHMR2) -> MultiHMR2:
 
 
 @contextlib.contextmanager
-def limited_threads(count: int) -> Iterator[None]:
+def limit_threads(count: int) -> Iterator[None]:
     """Let PyTorch use `count` CPU threads within the block, in the calling thread."""
     before = torch.get_num_threads()
     if before != count:
@@ -114,7 +119,7 @@ def limited_threads(count: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def exact_convolutions() -> Iterator[None]:
+def disable_tf32() -> Iterator[None]:
     """Switch TF32 off for float32 convolutions on GPUs within the block, for the whole process."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
@@ -170,7 +175,7 @@ class Inference:
     def __init__(self, network: MultiHMR2, body: Body, runtime: Runtime, max_people: int) -> None:
         self.runtime = runtime.resolve()
         keep_freed_memory()
-        self.device = _with_index(torch.device(self.runtime.device))
+        self.device = _add_device_index(torch.device(self.runtime.device))
         self.network = convert_network(copy_without_tensors(network), self.runtime).eval()
         encoder = self.network.backbone.pretrained
         if encoder is not None and (self.device.type, self.runtime.precision, self.runtime.mode) == FUSED:
@@ -180,9 +185,9 @@ class Inference:
         self._graphs: OrderedDict[tuple[int, ...], _Graph] = OrderedDict()
         self._host: dict[str, Tensor] = {}
         self._uploads: OrderedDict[tuple[int, ...], _Upload] = OrderedDict()
-        self._forward: Callable[..., Outputs] = self._people
+        self._forward: Callable[..., Outputs] = self._predict_people
         if self.runtime.mode.startswith("compiled"):
-            self._forward = torch.compile(self._people, dynamic=False)
+            self._forward = torch.compile(self._predict_people, dynamic=False)
 
     def __call__(self, image: NDArray[np.uint8], resize: ResizePad, k: NDArray[np.float64] | None) -> InferenceResult:
         """Run the network on one image. The result's arrays are views of memory that the next call overwrites.
@@ -191,9 +196,9 @@ class Inference:
         predict it.
         """
         with torch.inference_mode(), self._on_device():
-            return self._to_host(self._run(self.prepare(image, resize), *self._camera(k)))
+            return self._to_host(self._run(self.prepare(image, resize), *self._upload_camera(k)))
 
-    def change(self, body: Body, max_people: int) -> None:
+    def reconfigure(self, body: Body, max_people: int) -> None:
         """Use another body or number of people from the next image on, which captures its graph again."""
         self.body, self.max_people = body.to(self.device), max_people
         self._graphs.clear()
@@ -204,12 +209,12 @@ class Inference:
         pixels = self._upload(image).permute(2, 0, 1)[None]
         size = (resize.resized_height, resize.resized_width)
         if pixels.shape[-2:] != size:
-            pixels = _resized(pixels, size)
+            pixels = _resize(pixels, size)
         right = resize.padded_width - resize.resized_width - resize.pad_left
         bottom = resize.padded_height - resize.resized_height - resize.pad_top
         return functional.pad(pixels, (resize.pad_left, right, resize.pad_top, bottom))
 
-    def _camera(self, k: NDArray[np.float64] | None) -> tuple[Tensor, Tensor]:
+    def _upload_camera(self, k: NDArray[np.float64] | None) -> tuple[Tensor, Tensor]:
         """Return k (1, 3, 3) and whether it is given (1,), on the device."""
         given = torch.full((1,), k is not None, device=self.device)
         matrix = np.eye(3, dtype=np.float32) if k is None else np.array(k, np.float32)
@@ -221,7 +226,7 @@ class Inference:
             # PyTorch takes arrays that may be written only; those of Pillow and of messages may not.
             return torch.from_numpy(np.require(values, requirements=("C", "W"))).to(self.device)
         if values.shape not in self._uploads:
-            if len(self._uploads) == KEPT_UPLOADS:
+            if len(self._uploads) == MAX_UPLOADS:
                 self._uploads.popitem(last=False)
             self._uploads[values.shape] = _Upload(values)
         self._uploads.move_to_end(values.shape)
@@ -234,14 +239,14 @@ class Inference:
         fp32 means fp32 in convolutions, too: by default PyTorch lets cuDNN round their inputs to TF32's 10 bits.
         """
         if self.device.type != "cuda":
-            with limited_threads(self.runtime.threads):
+            with limit_threads(self.runtime.threads):
                 yield
             return
         exact = self.runtime.precision == "fp32"
-        with torch.cuda.device(self.device), exact_convolutions() if exact else contextlib.nullcontext():
+        with torch.cuda.device(self.device), disable_tf32() if exact else contextlib.nullcontext():
             yield
 
-    def _people(self, image: Tensor, k: Tensor, k_given: Tensor) -> Outputs:
+    def _predict_people(self, image: Tensor, k: Tensor, k_given: Tensor) -> Outputs:
         prediction = fit_to_keypoints(self.body, self.network(image, k, k_given, self.max_people))
         placed = place_bodies(self.body, prediction)
         return {
@@ -268,12 +273,12 @@ class Inference:
 
     def _capture(self, inputs: tuple[Tensor, ...]) -> bool:
         """Capture and keep a graph for inputs of this size. Return False if that fails; it is not tried again then."""
-        if len(self._graphs) == KEPT_GRAPHS:
+        if len(self._graphs) == MAX_GRAPHS:
             self._graphs.popitem(last=False)
         try:
-            with CAPTURES:
+            with CAPTURE_LOCK:
                 self._graphs[tuple(inputs[0].shape)] = _Graph(self._forward, inputs)
-        except _NotCaptured as error:
+        except _CaptureError as error:
             mode: Mode = "compiled" if self.runtime.mode.startswith("compiled") else "eager"
             logger.warning("the CUDA graph cannot be captured (%s); the network runs in mode %s", error, mode)
             self.runtime = dataclasses.replace(self.runtime, mode=mode)
@@ -309,7 +314,7 @@ class _Upload:
         return there
 
 
-class _NotCaptured(Exception):
+class _CaptureError(Exception):
     """The network cannot be captured in a CUDA graph; the message is one line."""
 
 
@@ -329,7 +334,7 @@ class _Graph:
                 function(*self._inputs)
         torch.cuda.current_stream().wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
-        with _capture_errors(), torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+        with _convert_capture_errors(), torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
             self._outputs = function(*self._inputs)
 
     def __call__(self, inputs: tuple[Tensor, ...]) -> Outputs:
@@ -340,8 +345,8 @@ class _Graph:
 
 
 @contextlib.contextmanager
-def _capture_errors() -> Iterator[None]:
-    """Turn errors of a capture, except out of memory, into _NotCaptured, and restore the current stream."""
+def _convert_capture_errors() -> Iterator[None]:
+    """Turn errors of a capture, except out of memory, into _CaptureError, and restore the current stream."""
     stream = torch.cuda.current_stream()
     try:
         yield
@@ -350,10 +355,10 @@ def _capture_errors() -> Iterator[None]:
         reason = error.__context__ or error  # ending a failed capture raises a second error
         if isinstance(reason, torch.OutOfMemoryError):
             raise reason from None
-        raise _NotCaptured(str(reason).partition("\n")[0]) from error
+        raise _CaptureError(str(reason).partition("\n")[0]) from error
 
 
-def _resized(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+def _resize(pixels: Tensor, size: tuple[int, int]) -> Tensor:
     if pixels.device.type == "cpu":
         return functional.interpolate(pixels, size, mode="bicubic", antialias=True)
     # The GPU kernel does not support uint8; the CPU kernel rounds and clamps in the same way.
@@ -378,14 +383,14 @@ def _resolve_device(name: str) -> torch.device:
     return device
 
 
-def _with_index(device: torch.device) -> torch.device:
+def _add_device_index(device: torch.device) -> torch.device:
     """Return cuda as cuda:N with the index of the current GPU, which may change later."""
     if device.type != "cuda" or device.index is not None:
         return device
     return torch.device("cuda", torch.cuda.current_device())
 
 
-def _best_precision(device: torch.device) -> Precision:
+def _choose_precision(device: torch.device) -> Precision:
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    return "bf16" if bf16_instructions(cpu_description()) else "fp32"
+    return "bf16" if list_bf16_instructions(read_cpu_description()) else "fp32"

@@ -34,33 +34,33 @@ NEAREST, FARTHEST = 1.0, 16.0  # patches, initial reach of the decoder's first a
 LAYER_SCALE = 0.5  # with the 1e-5 of large vision transformers, small ones do not learn for thousands of steps
 
 
-def initialise(network: MultiHMR2, mean_rotations: Tensor | None = None) -> MultiHMR2:
+def initialize(network: MultiHMR2, mean_rotations: Tensor | None = None) -> MultiHMR2:
     """Draw all weights from torch's generator, in place, for training from scratch. Returns the network.
 
-    mean_rotations (163, 3, 3): initial pose, as in `People.rotations`; None: the rest pose, upright, facing the camera.
+    mean_rotations: (163, 3, 3) initial pose, as in `People.rotations`; None: the rest pose, upright, facing the camera.
     """
-    network.apply(_draw)
+    network.apply(_initialize_module)
     size = network.config.image_size
     focal = 0.5 * (0.75 * size) / math.tan(0.5 * PRIOR_VERTICAL_FOV)  # of a 4:3 image
     horizontal_fov = 2 * math.atan(0.5 * size / focal)
-    rarely = _logit(PRIOR_SCORE)
+    rarely = _compute_logit(PRIOR_SCORE)
     with torch.no_grad():
         nn.init.trunc_normal_(network.backbone.class_token, std=0.02)
         nn.init.trunc_normal_(network.backbone.register_tokens, std=0.02)
         nn.init.trunc_normal_(network.decoder.queries, std=0.02 if network.config.proposed_queries else 1.0)
         detection = network.detection
-        _start_at(detection.score, rarely if network.proposals is None else 0.0)
-        _start_at(detection.nearness, math.log(focal / PRIOR_DEPTH_M))
-        _start_at(network.camera.field_of_view, _logit(horizontal_fov / math.pi))
+        _set_initial_output(detection.score, rarely if network.proposals is None else 0.0)
+        _set_initial_output(detection.nearness, math.log(focal / PRIOR_DEPTH_M))
+        _set_initial_output(network.camera.field_of_view, _compute_logit(horizontal_fov / math.pi))
         if network.decoder.heatmap is not None or network.proposals is not None:
-            _start_at(detection.location, 0.0, spread=0.0)
+            _set_initial_output(detection.location, 0.0, spread=0.0)
         if network.decoder.heatmap is not None:
             nn.init.trunc_normal_(network.decoder.heatmap.weight, std=0.01)
             network.decoder.heatmap.bias.fill_(rarely)
         for layer in network.decoder.layers:
             assert isinstance(layer, DecoderLayer)
             if layer.neighbourhood is not None:
-                look_around(layer.neighbourhood)
+                initialize_spatial_prior(layer.neighbourhood)
             if network.proposals is not None:  # proposed queries pass the layer unchanged at first
                 for branch in (layer.self_out, layer.cross_out, layer.mlp[2]):
                     assert isinstance(branch, nn.Linear)
@@ -71,31 +71,31 @@ def initialise(network: MultiHMR2, mean_rotations: Tensor | None = None) -> Mult
             described.weight[:, -network.proposals.sampled_width :].mul_(0.1)
             for block in network.proposals.refine:
                 assert isinstance(block, ResidualPerceptron)
-                start_unchanged(block)
+                initialize_as_identity(block)
         if network.keypoint_maps is not None:
             nn.init.trunc_normal_(network.keypoint_maps.weight, std=0.01)
             network.keypoint_maps.bias.fill_(rarely)
-        _start_at(network.person.pose, _columns(mean_rotations) - network.person.initial_pose.cpu())
+        _set_initial_output(network.person.pose, _to_rotation_6d(mean_rotations) - network.person.initial_pose.cpu())
     return network
 
 
-def start_unchanged(block: ResidualPerceptron) -> None:
+def initialize_as_identity(block: ResidualPerceptron) -> None:
     """Initialize a residual block as the identity."""
     last = block.mlp[2]
     assert isinstance(last, nn.Linear)
     nn.init.zeros_(last.weight)
 
 
-def look_around(neighbourhood: nn.Linear) -> None:
+def initialize_spatial_prior(spatial_prior: nn.Linear) -> None:
     """Center the attention of every head at the query; its reach grows from the first head to the last."""
-    heads = neighbourhood.out_features // 3
-    nn.init.zeros_(neighbourhood.weight)
-    nn.init.zeros_(neighbourhood.bias)
-    reach = torch.linspace(math.log(NEAREST), math.log(FARTHEST), heads)
-    neighbourhood.bias.view(heads, 3)[:, 0] = reach
+    heads = spatial_prior.out_features // 3
+    nn.init.zeros_(spatial_prior.weight)
+    nn.init.zeros_(spatial_prior.bias)
+    log_scale = torch.linspace(math.log(NEAREST), math.log(FARTHEST), heads)
+    spatial_prior.bias.view(heads, 3)[:, 0] = log_scale
 
 
-def _draw(module: nn.Module) -> None:
+def _initialize_module(module: nn.Module) -> None:
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=module.in_features**-0.5)
         if module.bias is not None:
@@ -111,7 +111,7 @@ def _draw(module: nn.Module) -> None:
         nn.init.constant_(module.scale_2, LAYER_SCALE)
 
 
-def _start_at(perceptron: nn.Sequential, output: float | Tensor, spread: float = 0.01) -> None:
+def _set_initial_output(perceptron: nn.Sequential, output: float | Tensor, spread: float = 0.01) -> None:
     """Set the initial outputs to the given values; spread: factor on the drawn weights, for small differences."""
     last = perceptron[2]
     assert isinstance(last, nn.Linear)
@@ -119,7 +119,7 @@ def _start_at(perceptron: nn.Sequential, output: float | Tensor, spread: float =
     last.bias.copy_(torch.as_tensor(output))
 
 
-def _columns(rotations: Tensor | None) -> Tensor:
+def _to_rotation_6d(rotations: Tensor | None) -> Tensor:
     """Return the first two columns of each bone's rotation, (978,)."""
     if rotations is None:
         rotations = torch.eye(3).repeat(BONE_COUNT, 1, 1)
@@ -128,5 +128,5 @@ def _columns(rotations: Tensor | None) -> Tensor:
     return rotations[:, :, :2].flatten()
 
 
-def _logit(probability: float) -> float:
+def _compute_logit(probability: float) -> float:
     return math.log(probability / (1 - probability))

@@ -50,8 +50,8 @@ ROOT_SIGMA_RAD = 0.25
 DEPTH_SIGMA_RATIO = 0.1
 PLACE_SIGMA_RATIO = 0.03
 SEEN_SCORE = (0.12, 0.35)  # keypoint scores of weight 0 and weight 1
-NEAREST_M = 0.15
-FARTHEST_TURN_RAD = 2.0
+MIN_DEPTH_M = 0.15
+MAX_TURN_RAD = 2.0
 
 
 def fit_to_keypoints(body: Body, prediction: Prediction) -> Prediction:
@@ -65,19 +65,19 @@ def fit_to_keypoints(body: Body, prediction: Prediction) -> Prediction:
     center = prediction.centre.flatten(0, 1)
     points = points - points[:, :1]  # relative to the nose, next to which the center vertex lies
     k = prediction.k[:, None].expand(-1, people, -1, -1).flatten(0, 1)
-    seen = _seen(prediction.keypoint_score.flatten(0, 1))
+    seen = _compute_confidence(prediction.keypoint_score.flatten(0, 1))
     rays = back_project(prediction.keypoints.flatten(0, 1), torch.ones_like(seen), k)[..., :2]  # x / z and y / z
     turn, center = _fit_rigid(points, center, rays, seen)
     points = points @ turn.transpose(1, 2) + center[:, None]
     rotations = rotations.clone()
     rotations[:, 0] = turn @ rotations[:, 0]
-    _turn_limbs(body, rotations, turn[:, None] @ bones[..., :3, :3], points, rays, seen)
+    _rotate_limbs(body, rotations, turn[:, None] @ bones[..., :3, :3], points, rays, seen)
     return dataclasses.replace(
         prediction, rotations=rotations.unflatten(0, (batch, people)), centre=center.unflatten(0, (batch, people))
     )
 
 
-def _seen(score: Tensor) -> Tensor:
+def _compute_confidence(score: Tensor) -> Tensor:
     """Return the weight of keypoints, 0 to 1, by their score."""
     low, high = SEEN_SCORE
     return ((score - low) / (high - low)).clamp(0.0, 1.0)
@@ -88,9 +88,9 @@ def _fit_rigid(points: Tensor, center: Tensor, rays: Tensor, seen: Tensor) -> tu
 
     points (n, 17, 3) m, relative to the center; rays (n, 17, 2) x / z and y / z; seen (n, 17) weights.
     """
-    points, rays, seen = (_rows(value, RIGID) for value in (points, rays, seen))
+    points, rays, seen = (_take_rows(value, RIGID) for value in (points, rays, seen))
     start = center
-    depth = start[:, 2].clamp(min=NEAREST_M)
+    depth = start[:, 2].clamp(min=MIN_DEPTH_M)
     weight = (seen * depth[:, None] / KEYPOINT_SIGMA_M).square()  # of a residual of x / z
     across = (PLACE_SIGMA_RATIO * depth).reciprocal().square()
     prior = torch.stack([*[torch.full_like(depth, ROOT_SIGMA_RAD**-2)] * 3, across, across, across], dim=-1)
@@ -100,7 +100,7 @@ def _fit_rigid(points: Tensor, center: Tensor, rays: Tensor, seen: Tensor) -> tu
     for _ in range(STEPS):
         turned = points @ turn.transpose(1, 2)
         placed = turned + center[:, None]
-        inverse = placed[..., 2:].clamp(min=NEAREST_M).reciprocal()
+        inverse = placed[..., 2:].clamp(min=MIN_DEPTH_M).reciprocal()
         error = placed[..., :2] * inverse - rays  # (n, K, 2)
         zero, one = torch.zeros_like(inverse), torch.ones_like(inverse)
         along = -placed[..., :2] * inverse
@@ -116,38 +116,40 @@ def _fit_rigid(points: Tensor, center: Tensor, rays: Tensor, seen: Tensor) -> tu
         step = solve_positive(normal, right)
         turn = rotations_from_vectors(step[:, :3]) @ turn
         spun, center = spun + step[:, :3], center + step[:, 3:]
-        center = torch.cat([center[:, :2], center[:, 2:].clamp(min=NEAREST_M)], dim=-1)
+        center = torch.cat([center[:, :2], center[:, 2:].clamp(min=MIN_DEPTH_M)], dim=-1)
     return turn, center
 
 
-def _turn_limbs(body: Body, rotations: Tensor, orientation: Tensor, points: Tensor, rays: Tensor, seen: Tensor) -> None:
+def _rotate_limbs(
+    body: Body, rotations: Tensor, orientation: Tensor, points: Tensor, rays: Tensor, seen: Tensor
+) -> None:
     """Rotate the limbs towards their keypoints, in place in rotations (n, 163, 3, 3).
 
     orientation (n, 163, 3, 3): of the bones, camera frame. points (n, 17, 3) m: keypoints of the bodies, camera frame.
     """
-    place = _rows(points, LIMBS[0][0])
+    place = _take_rows(points, LIMBS[0][0])
     before: Tensor | None = None  # rotation of the bones nearer to the torso
     for starts, ends in LIMBS:
         bones = [body.keypoint_rows[start] for start in starts]
-        vector = _rows(points, ends) - _rows(points, starts)  # (n, 4, 3)
-        own = _rows(orientation, bones)
+        vector = _take_rows(points, ends) - _take_rows(points, starts)  # (n, 4, 3)
+        own = _take_rows(orientation, bones)
         if before is not None:
             vector, own = (before @ vector[..., None])[..., 0], before @ own
-        share = (_rows(seen, starts) * _rows(seen, ends)).clamp(max=1.0)
-        turn = _shortest_turn(vector, _meet(place, vector, _rows(rays, ends)), share)
+        share = (_take_rows(seen, starts) * _take_rows(seen, ends)).clamp(max=1.0)
+        turn = _compute_shortest_rotation(vector, _intersect_sphere(place, vector, _take_rows(rays, ends)), share)
         place = place + (turn @ vector[..., None])[..., 0]
-        turned = _rows(rotations, bones) @ own.transpose(2, 3) @ turn @ own
+        turned = _take_rows(rotations, bones) @ own.transpose(2, 3) @ turn @ own
         for row, bone in enumerate(bones):
             rotations[:, bone] = turned[:, row]
         before = turn if before is None else turn @ before
 
 
-def _rows(values: Tensor, rows: Sequence[int]) -> Tensor:
+def _take_rows(values: Tensor, rows: Sequence[int]) -> Tensor:
     """Select rows of values (n, m, …) → (n, rows, …). (Indexing with a list would wait for the GPU.)"""
     return torch.stack([values[:, row] for row in rows], dim=1)
 
 
-def _meet(start: Tensor, vector: Tensor, ray: Tensor) -> Tensor:
+def _intersect_sphere(start: Tensor, vector: Tensor, ray: Tensor) -> Tensor:
     """Return vectors (…, 3) from the start (…, 3) to the ray (…, 2), with the length of `vector` (…, 3).
 
     Of the two intersections of ray and sphere, the one nearer to the end of `vector`.
@@ -162,11 +164,11 @@ def _meet(start: Tensor, vector: Tensor, ray: Tensor) -> Tensor:
     return functional.normalize(along * direction - start, dim=-1) * length
 
 
-def _shortest_turn(vector: Tensor, target: Tensor, share: Tensor) -> Tensor:
-    """Return rotations (…, 3, 3) by a share (…,) of the angle, at most FARTHEST_TURN_RAD, from vector to target."""
+def _compute_shortest_rotation(vector: Tensor, target: Tensor, share: Tensor) -> Tensor:
+    """Return rotations (…, 3, 3) by a share (…,) of the angle, at most MAX_TURN_RAD, from vector to target."""
     axis = torch.linalg.cross(vector, target)
     sine, cosine = axis.norm(dim=-1), (vector * target).sum(-1)
-    angle = torch.atan2(sine, cosine).clamp(max=FARTHEST_TURN_RAD) * share
+    angle = torch.atan2(sine, cosine).clamp(max=MAX_TURN_RAD) * share
     return rotations_from_vectors(functional.normalize(axis, dim=-1) * angle[..., None])
 
 

@@ -26,9 +26,9 @@ import torch
 from torch import Tensor, nn
 
 from multihmr2_ros.body import Body
-from multihmr2_ros.network.backbone import Backbone, Encoded
+from multihmr2_ros.network.backbone import Backbone, EncoderOutput
 from multihmr2_ros.network.config import NetworkConfig
-from multihmr2_ros.network.decoder import Decoder, QueryStart
+from multihmr2_ros.network.decoder import Decoder, InitialQueries
 from multihmr2_ros.network.heads import CameraHead, DetectionHeads, PersonHeads, depth_from_nearness
 from multihmr2_ros.network.movenet import MoveNetOutputs
 from multihmr2_ros.network.proposals import EncoderFeatures, ProposalEmbedding
@@ -170,23 +170,28 @@ class MultiHMR2(nn.Module):
         max_people  M, number of queries that get a body
         """
         encoded = self.encode(image)
-        decoded, horizontal_fov = self.decoder(encoded.patches, self._start(encoded)), self.camera(encoded.class_token)
-        k = camera_in_use(image, horizontal_fov, k, k_given)
-        score_logit, query_location, log_nearness = self.detection(decoded.queries, decoded.anchor, decoded.score)
+        decoded, horizontal_fov = (
+            self.decoder(encoded.patches, self._make_initial_queries(encoded)),
+            self.camera(encoded.class_token),
+        )
+        k = select_intrinsics(image, horizontal_fov, k, k_given)
+        score_logit, query_location, log_nearness = self.detection(
+            decoded.queries, decoded.reference_point, decoded.score
+        )
         query_score = torch.sigmoid(score_logit)
         query_depth = depth_from_nearness(log_nearness, k[:, :1, 0])
 
         score, best = query_score.topk(min(max_people, query_score.shape[1]), dim=1)
-        shape, rotations, track_feature = self.person(take(decoded.queries, best))
-        centre = back_project(take(query_location, best), take(query_depth, best), k)
+        shape, rotations, track_feature = self.person(take_rows(decoded.queries, best))
+        centre = back_project(take_rows(query_location, best), take_rows(query_depth, best), k)
         seen = encoded.features
         return Prediction(
             horizontal_fov, k, query_score, query_location, query_depth, score, centre, shape, rotations, track_feature,
-            None if seen is None else take(seen.keypoints, best),
-            None if seen is None else take(seen.keypoint_score, best),
+            None if seen is None else take_rows(seen.keypoints, best),
+            None if seen is None else take_rows(seen.keypoint_score, best),
         )  # fmt: skip
 
-    def training_outputs(
+    def predict_for_training(
         self, image: Tensor, k: Tensor, k_given: Tensor, features: EncoderFeatures | None = None
     ) -> TrainingOutputs:
         """Return the output that the losses need. The person heads are applied later, to matched queries only.
@@ -195,23 +200,24 @@ class MultiHMR2(nn.Module):
         """
         encoded = self.encode(image, features)
         patches = encoded.patches
-        decoded = self.decoder(patches, self._start(encoded))
+        decoded = self.decoder(patches, self._make_initial_queries(encoded))
         with torch.autocast(image.device.type, enabled=False):  # pixels and meters stay float32 under autocast
             horizontal_fov = self.camera(encoded.class_token)
             maps = None if self.keypoint_maps is None else self.keypoint_maps(patches)
             layers = tuple(
-                LayerOutputs(*self.detection(queries, decoded.anchor, decoded.score)) for queries in decoded.layers
+                LayerOutputs(*self.detection(queries, decoded.reference_point, decoded.score))
+                for queries in decoded.layers
             )
         # Only known cameras train the field of view: through projections it would be traded against distance.
-        k = camera_in_use(image, horizontal_fov.detach().clamp(*FOV_IN_TRAINING), k, k_given)
+        k = select_intrinsics(image, horizontal_fov.detach().clamp(*FOV_IN_TRAINING), k, k_given)
         return TrainingOutputs(
             layers, decoded.queries, decoded.heatmap, horizontal_fov, k, (image.shape[-2], image.shape[-1]), maps,
-            _whole_outputs(encoded.features),
+            _drop_sparse_outputs(encoded.features),
         )  # fmt: skip
 
-    def encode(self, image: Tensor, features: EncoderFeatures | None = None) -> Encoded:
-        """Encode images (B, 3, H, W) uint8; features as in `training_outputs`."""
-        encoded: Encoded = self.backbone(image if features is not None else self._normalize(image), features)
+    def encode(self, image: Tensor, features: EncoderFeatures | None = None) -> EncoderOutput:
+        """Encode images (B, 3, H, W) uint8; features as in `predict_for_training`."""
+        encoded: EncoderOutput = self.backbone(image if features is not None else self._normalize(image), features)
         return encoded
 
     def extract_features(self, image: Tensor) -> EncoderFeatures:
@@ -223,33 +229,33 @@ class MultiHMR2(nn.Module):
     def _normalize(self, image: Tensor) -> Tensor:
         return (image.float() / 255.0 - self.image_mean) / self.image_std
 
-    def _start(self, encoded: Encoded) -> QueryStart | None:
+    def _make_initial_queries(self, encoded: EncoderOutput) -> InitialQueries | None:
         """Return the initial queries if the encoder proposes people, else None."""
         if self.proposals is None or encoded.features is None:
             return None
         features = encoded.features
         content = self.proposals(features, encoded.patches)
-        return QueryStart(content, features.reference, features.center_logit.clamp(*SCORE_START))
+        return InitialQueries(content, features.reference, features.center_logit.clamp(*SCORE_START))
 
 
-def _whole_outputs(features: EncoderFeatures | None) -> MoveNetOutputs | None:
+def _drop_sparse_outputs(features: EncoderFeatures | None) -> MoveNetOutputs | None:
     outputs = None if features is None else features.outputs
     return outputs if isinstance(outputs, MoveNetOutputs) else None
 
 
-def camera_in_use(image: Tensor, horizontal_fov: Tensor, k: Tensor, k_given: Tensor) -> Tensor:
+def select_intrinsics(image: Tensor, horizontal_fov: Tensor, k: Tensor, k_given: Tensor) -> Tensor:
     """Return intrinsics (B, 3, 3) px: k where k_given (B,) is true, elsewhere from the predicted field of view."""
-    predicted = intrinsics(horizontal_fov, image.shape[-2], image.shape[-1])
+    predicted = intrinsics_from_fov(horizontal_fov, image.shape[-2], image.shape[-1])
     return torch.where(k_given[:, None, None], k, predicted)
 
 
-def take(values: Tensor, indices: Tensor) -> Tensor:
+def take_rows(values: Tensor, indices: Tensor) -> Tensor:
     """Select rows (B, M, …) of values (B, Q, …) by indices (B, M)."""
     index = indices.reshape(*indices.shape, *[1] * (values.ndim - 2)).expand(-1, -1, *values.shape[2:])
     return values.gather(1, index)
 
 
-def intrinsics(horizontal_fov: Tensor, height: int, width: int) -> Tensor:
+def intrinsics_from_fov(horizontal_fov: Tensor, height: int, width: int) -> Tensor:
     """Return K (B, 3, 3) px of a field of view (B,) rad: f = (W/2) / tan(fov/2) on both axes, center (W/2, H/2)."""
     focal = 0.5 * width / torch.tan(0.5 * horizontal_fov)
     zero, one = torch.zeros_like(focal), torch.ones_like(focal)
@@ -272,6 +278,6 @@ def place_bodies(body: Body, prediction: Prediction) -> PlacedBodies:
     batch, people = prediction.score.shape
     shape = prediction.shape[..., :PHENOTYPES].flatten(0, 1)
     posed = body(shape, prediction.rotations.flatten(0, 1))
-    shift = prediction.centre.flatten(0, 1) - posed.vertices[:, body.centre_vertex]
+    shift = prediction.centre.flatten(0, 1) - posed.vertices[:, body.center_vertex]
     placed = (posed.vertices + shift[:, None], posed.joints + shift[:, None], posed.bone_poses, posed.stature)
     return PlacedBodies(*(values.unflatten(0, (batch, people)) for values in placed))

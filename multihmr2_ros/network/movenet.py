@@ -55,7 +55,7 @@ IN_NETWORK = "backbone.pretrained.movenet."  # prefix of its weights' names in a
 
 
 @dataclass(frozen=True)
-class PeopleMaps(abc.ABC):
+class MoveNetMaps(abc.ABC):
     """Outputs of MoveNet for B images of H × W px; h = H / 4 and w = W / 4 cells, rounded up.
 
     context_16          (B, 144, H / 16, W / 16)
@@ -72,32 +72,32 @@ class PeopleMaps(abc.ABC):
     keypoint: Tensor
 
     @abc.abstractmethod
-    def regression_at(self, cells: Tensor) -> Tensor:
+    def sample_regression(self, cells: Tensor) -> Tensor:
         """Return vectors (B, Q, 17, 2) in cells, (y, x), from people's centers to their keypoints. cells (B, Q):
         row · w + column of the centers."""
 
     @abc.abstractmethod
-    def offset_at(self, cells: Tensor) -> Tensor:
+    def sample_offset(self, cells: Tensor) -> Tensor:
         """Return vectors (B, Q, 17, 2) in cells, (y, x), from the keypoints' cells (B, 17, Q), row · w + column, to the
         keypoints."""
 
 
 @dataclass(frozen=True)
-class MoveNetOutputs(PeopleMaps):
-    """`PeopleMaps` with the vectors of every cell.
+class MoveNetOutputs(MoveNetMaps):
+    """`MoveNetMaps` with the vectors of every cell.
 
-    regression          (B, 17, 2, h, w) vectors as in `regression_at`
-    offset              (B, 17, 2, h, w) vectors as in `offset_at`
+    regression          (B, 17, 2, h, w) vectors as in `sample_regression`
+    offset              (B, 17, 2, h, w) vectors as in `sample_offset`
     """
 
     regression: Tensor
     offset: Tensor
 
-    def regression_at(self, cells: Tensor) -> Tensor:
+    def sample_regression(self, cells: Tensor) -> Tensor:
         index = cells[:, None, None].expand(-1, KEYPOINTS, 2, -1)
         return self.regression.flatten(3).gather(3, index).permute(0, 3, 1, 2)
 
-    def offset_at(self, cells: Tensor) -> Tensor:
+    def sample_offset(self, cells: Tensor) -> Tensor:
         index = cells[:, :, None].expand(-1, -1, 2, -1)
         return self.offset.flatten(3).gather(3, index).permute(0, 3, 1, 2)
 

@@ -35,14 +35,14 @@ from multihmr2_ros.network.movenet import (
     FINEST_WIDTH,
     KEYPOINTS,
     MoveNet,
-    PeopleMaps,
+    MoveNetMaps,
 )
 
 WINDOW = 3  # steps around a regressed keypoint in which its heatmap is searched
 EXTENT_PER_STEP = 12.0  # cells: people of twice this extent are searched with steps of two cells
-MOST_STEP = 3.0
+MAX_STEP = 3.0
 SOFTENING = 1.8  # cells, added to the distance: less preference for near cells, as in MoveNet
-LEAST_EXTENT_PX = 16.0
+MIN_EXTENT_PX = 16.0
 PATCH_PX = 32
 MIDDLE_PX = 16
 MIDDLE_WIDTH, COARSE_WIDTH = 32, 24  # channels sampled at each keypoint, at strides 16 and 32
@@ -70,7 +70,7 @@ class EncoderFeatures:
     keypoints: Tensor
     keypoint_score: Tensor
     sampled: Tensor
-    outputs: PeopleMaps | None = None
+    outputs: MoveNetMaps | None = None
 
     @property
     def reference(self) -> Tensor:
@@ -105,21 +105,21 @@ class KeypointEncoder(nn.Module):
         )
 
 
-def propose_people(outputs: PeopleMaps, queries: int) -> tuple[Tensor, Tensor, Tensor]:
+def propose_people(outputs: MoveNetMaps, queries: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return the people of highest score: logit (B, Q), keypoints (B, Q, 17, 2) px, keypoint scores (B, Q, 17)."""
     logit, cells = find_centers(outputs, queries)
     columns = outputs.center.shape[2]
     window = search_window(outputs, regress_keypoints(outputs, cells).detach())
-    chosen = window.preference().argmax(-1, keepdim=True)
+    chosen = window.compute_preference().argmax(-1, keepdim=True)
     cell = window.index.gather(3, chosen)[..., 0]  # (B, 17, Q)
     score = outputs.keypoint.flatten(2).gather(2, cell).sigmoid().transpose(1, 2)
-    offset = outputs.offset_at(cell)
+    offset = outputs.sample_offset(cell)
     cell = cell.transpose(1, 2)
     places = torch.stack([cell // columns, cell % columns], dim=-1) + offset
     return logit, CELL_PX * places.flip(-1), score
 
 
-def find_centers(outputs: PeopleMaps, queries: int) -> tuple[Tensor, Tensor]:
+def find_centers(outputs: MoveNetMaps, queries: int) -> tuple[Tensor, Tensor]:
     """Return the local maxima of highest center score: logit (B, Q), cells (B, Q, 2) as (y, x)."""
     center = outputs.center
     _, rows, columns = center.shape
@@ -128,9 +128,9 @@ def find_centers(outputs: PeopleMaps, queries: int) -> tuple[Tensor, Tensor]:
     return logit, torch.stack([best // columns, best % columns], dim=-1)
 
 
-def regress_keypoints(outputs: PeopleMaps, cells: Tensor) -> Tensor:
+def regress_keypoints(outputs: MoveNetMaps, cells: Tensor) -> Tensor:
     """Regress keypoints (B, Q, 17, 2), cells as (y, x), from centers (B, Q, 2)."""
-    return cells[:, :, None] + outputs.regression_at(cells[..., 0] * outputs.center.shape[2] + cells[..., 1])
+    return cells[:, :, None] + outputs.sample_regression(cells[..., 0] * outputs.center.shape[2] + cells[..., 1])
 
 
 @dataclass(frozen=True)
@@ -146,16 +146,16 @@ class SearchWindow:
     distance: Tensor
     logit: Tensor
 
-    def preference(self) -> Tensor:
+    def compute_preference(self) -> Tensor:
         """Return log (score / distance), (B, 17, Q, N); the cell of the maximum is chosen."""
         return functional.logsigmoid(self.logit) - (self.distance + SOFTENING).log()
 
 
-def search_window(outputs: PeopleMaps, places: Tensor) -> SearchWindow:
+def search_window(outputs: MoveNetMaps, places: Tensor) -> SearchWindow:
     """Create the window around keypoints (B, Q, 17, 2), cells as (y, x); large people have larger steps."""
     _, rows, columns = outputs.center.shape
     extent = (places.amax(2) - places.amin(2)).amax(-1)
-    step = (extent / EXTENT_PER_STEP).round().clamp(1.0, MOST_STEP)[:, :, None, None]
+    step = (extent / EXTENT_PER_STEP).round().clamp(1.0, MAX_STEP)[:, :, None, None]
     steps = step * torch.arange(-WINDOW, WINDOW + 1, device=places.device)
     y = (places[..., :1].round() + steps).clamp(0, rows - 1)  # (B, Q, 17, 2 · WINDOW + 1)
     x = (places[..., 1:].round() + steps).clamp(0, columns - 1)
@@ -221,7 +221,7 @@ class ProposalEmbedding(nn.Module):
         seen (B, Q, sampled_width): sampled image features; None: only keypoints are known.
         """
         reference = keypoints[:, :, NOSE]
-        extent = (keypoints.amax(2) - keypoints.amin(2)).amax(-1, keepdim=True).clamp(min=LEAST_EXTENT_PX)
+        extent = (keypoints.amax(2) - keypoints.amin(2)).amax(-1, keepdim=True).clamp(min=MIN_EXTENT_PX)
         described = [
             ((keypoints - reference[:, :, None]) / extent[:, :, None]).flatten(2),
             score,

@@ -14,8 +14,8 @@
 
 """Refines the positions of people with a depth image, the ground plane and a prior of human stature."""
 
-from multihmr2_ros.depth import MapKind, RelativeDepth, check_depth, metres
-from multihmr2_ros.frame import Ground
+from multihmr2_ros.depth import MapKind, RelativeDepthMap, check_depth, depth_to_meters
+from multihmr2_ros.frame import GroundPlane
 
 from .config import PlacementConfig
 from .likelihoods import stature_prior
@@ -24,13 +24,13 @@ from .surface import BodySurface
 
 __all__ = [
     "BodySurface",
-    "Ground",
+    "GroundPlane",
     "MapKind",
     "Placement",
     "PlacementConfig",
-    "RelativeDepth",
+    "RelativeDepthMap",
     "check_depth",
-    "metres",
+    "depth_to_meters",
     "place_people",
     "stature_prior",
 ]

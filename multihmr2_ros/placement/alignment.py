@@ -25,11 +25,11 @@ from numpy.typing import NDArray
 from multihmr2_ros.depth import MapKind
 
 from .config import PlacementConfig
-from .maps import MAX_DEPTH_M, depth_of, reading
+from .maps import MAX_DEPTH_M, depth_to_value, value_to_depth
 
 Array = NDArray[np.float64]
 STEPS = 40  # of the grid, along each of the two depths
-REACH_SIGMAS = 3.5  # extent of the grid beyond the predicted depths of the people
+GRID_SIGMAS = 3.5  # extent of the grid beyond the predicted depths of the people
 NEAREST_GAP = 0.05  # minimum gap of the two levels, as a share of the map's range: a smaller one leaves the scale open
 MIN_BESIDE = 4  # minimum number of values beside a person
 # Beta distributions of the share of the map beside a body that is farther than the body. SHOWN: maps with the errors of
@@ -39,7 +39,7 @@ LOG_DEPTH, LOG_DEPTH_SIGMA = np.log(4.0), 1.0  # prior of the depth of people in
 FAR_SIGMA = 0.02  # 1/m: how far below 0 a bend of the map may put the inverse depth of the farthest things
 
 
-class Scale(NamedTuple):
+class MapScale(NamedTuple):
     """Scale and shift of a map, as the log depths at two of its values.
 
     levels     (2,) the two values, ascending
@@ -51,36 +51,38 @@ class Scale(NamedTuple):
     log_depth: Array
     kind: MapKind
 
-    def depth(self, values: NDArray[np.floating]) -> Array:
+    def to_depth(self, values: NDArray[np.floating]) -> Array:
         """Convert values (…) of the map to depths (…) m."""
-        low, high = reading(np.exp(self.log_depth), self.kind)
+        low, high = depth_to_value(np.exp(self.log_depth), self.kind)
         slope = (high - low) / (self.levels[1] - self.levels[0])
-        return depth_of(low + slope * (values - self.levels[0]), self.kind)
+        return value_to_depth(low + slope * (values - self.levels[0]), self.kind)
 
-    def value(self, depth: Array) -> Array:
+    def to_value(self, depth: Array) -> Array:
         """Convert depths (…) m to values (…) of the map."""
-        low, high = reading(np.exp(self.log_depth), self.kind)
-        return self.levels[0] + (reading(depth, self.kind) - low) * (self.levels[1] - self.levels[0]) / (high - low)
+        low, high = depth_to_value(np.exp(self.log_depth), self.kind)
+        return self.levels[0] + (depth_to_value(depth, self.kind) - low) * (self.levels[1] - self.levels[0]) / (
+            high - low
+        )
 
-    def derivative(self, depth: Array) -> Array:
+    def compute_derivative(self, depth: Array) -> Array:
         """Return the derivatives (…, 2) of log depth with respect to `log_depth`, at depths (…) m."""
-        low, high = ends = reading(np.exp(self.log_depth), self.kind)
-        share = (reading(depth, self.kind) - low) / (high - low)
-        return np.stack([(1 - share) * ends[0], share * ends[1]], axis=-1) / reading(depth, self.kind)[..., None]
+        low, high = ends = depth_to_value(np.exp(self.log_depth), self.kind)
+        share = (depth_to_value(depth, self.kind) - low) / (high - low)
+        return np.stack([(1 - share) * ends[0], share * ends[1]], axis=-1) / depth_to_value(depth, self.kind)[..., None]
 
-    def moved(self, step: Array) -> Scale:
+    def add_step(self, step: Array) -> MapScale:
         """Return the scale with step (2,) added to `log_depth`."""
         return self._replace(log_depth=self.log_depth + step)
 
 
-class Fit(NamedTuple):
+class ScaleFit(NamedTuple):
     """The most likely scale, and the probability that the map shows these people at all, against a random map."""
 
-    scale: Scale
+    scale: MapScale
     probability: float
 
 
-class Levels(NamedTuple):
+class DepthLevels(NamedTuple):
     """Values of a map at n people; all arrays are (n,).
 
     value      value of the map at the depth of the pelvis
@@ -89,7 +91,7 @@ class Levels(NamedTuple):
     """
 
     @classmethod
-    def of(cls, quartiles: Array, log_depth: Array, variance: Array) -> Levels:
+    def from_quartiles(cls, quartiles: Array, log_depth: Array, variance: Array) -> DepthLevels:
         """Take the medians of quartiles (n, 3) of the values; people with NaN are left out."""
         known = np.isfinite(quartiles[:, 1])
         return cls(quartiles[known, 1], log_depth[known], variance[known])
@@ -100,20 +102,20 @@ class Levels(NamedTuple):
 
 
 def fit_scale(
-    levels: Levels, span: tuple[float, float], kind: MapKind, outlined: float, config: PlacementConfig
-) -> Fit:
+    levels: DepthLevels, span: tuple[float, float], kind: MapKind, outlined: float, config: PlacementConfig
+) -> ScaleFit:
     """Find, on a grid, the scale and shift at which the levels of n people agree best with their predicted depths.
 
     span      (minimum, maximum) of the whole map
-    outlined  log evidence of the outlines for the map, from `outline_evidence`
+    outlined  log evidence of the outlines for the map, from `compute_outline_evidence`
     """
-    ends = _ends(levels.value, span)
-    first, second = _grid(levels.log_depth, levels.variance)
-    low, high = reading(np.exp(first), kind), reading(np.exp(second), kind)
+    ends = _choose_reference_values(levels.value, span)
+    first, second = _make_grid(levels.log_depth, levels.variance)
+    low, high = depth_to_value(np.exp(first), kind), depth_to_value(np.exp(second), kind)
     ordered = high - low > 1e-6
     slope = np.where(ordered, high - low, 1.0) / (ends[1] - ends[0])
     at = low[..., None] + slope[..., None] * (levels.value - ends[0])  # (S, S, n)
-    depth = depth_of(at, kind)
+    depth = value_to_depth(at, kind)
     off = np.log(depth) - levels.log_depth
     steep = slope[..., None] * (depth if kind == "inverse" else 1.0 / depth)  # of log depth, by value
     wide = levels.variance + config.map_bend_sigma**2
@@ -122,17 +124,19 @@ def fit_scale(
     density = density * steep + chance
     likelihood = np.log(density * (span[1] - span[0])).sum(axis=-1)
     prior = -0.5 * (((first - LOG_DEPTH) / LOG_DEPTH_SIGMA) ** 2 + ((second - LOG_DEPTH) / LOG_DEPTH_SIGMA) ** 2)
-    posterior = np.where(ordered, likelihood + prior + _far(low, slope, ends, span, kind), -np.inf)
+    posterior = np.where(ordered, likelihood + prior + _penalize_far(low, slope, ends, span, kind), -np.inf)
     best = np.unravel_index(posterior.argmax(), posterior.shape)
-    scale = Scale(ends, np.array([first[best], second[best]]), kind)
+    scale = MapScale(ends, np.array([first[best], second[best]]), kind)
     cell = (first[1, 0] - first[0, 0]) * (second[0, 1] - second[0, 0])
     norm = np.pi * LOG_DEPTH_SIGMA**2  # half of a Gaussian's: the two depths are ordered
     evidence = np.log(np.exp(posterior - posterior[best]).sum() * cell / norm) + posterior[best]
     odds = np.log(config.map_share / (1 - config.map_share)) + evidence + outlined
-    return Fit(scale, float(1 / (1 + np.exp(-np.clip(odds, -500, 500)))))
+    return ScaleFit(scale, float(1 / (1 + np.exp(-np.clip(odds, -500, 500)))))
 
 
-def outline_evidence(quartiles: Array, beside: NDArray[np.floating], person: NDArray[np.int64], kind: MapKind) -> float:
+def compute_outline_evidence(
+    quartiles: Array, beside: NDArray[np.floating], person: NDArray[np.int64], kind: MapKind
+) -> float:
     """Return the log likelihood ratio of the outlines: a map that shows the people against a random map.
 
     Beside a body, most of a map that shows it is farther than the body; in a random map less than half is.
@@ -146,31 +150,31 @@ def outline_evidence(quartiles: Array, beside: NDArray[np.floating], person: NDA
     count, total = (np.bincount(person[rows], minlength=len(quartiles)) for rows in (known & farther, known))
     looked = total >= MIN_BESIDE
     share = np.clip(count[looked] / total[looked], 0.05, 0.95)
-    return float(np.log(_beta(share, *SHOWN) / _beta(share, *OF_CHANCE)).sum())
+    return float(np.log(_compute_beta_density(share, *SHOWN) / _compute_beta_density(share, *OF_CHANCE)).sum())
 
 
-def _beta(share: Array, a: float, b: float) -> Array:
+def _compute_beta_density(share: Array, a: float, b: float) -> Array:
     """Return the density of the beta distribution at shares (n,)."""
     norm = math.gamma(a + b) / (math.gamma(a) * math.gamma(b))
     return norm * share ** (a - 1) * (1 - share) ** (b - 1)
 
 
-def _ends(levels: Array, span: tuple[float, float]) -> Array:
+def _choose_reference_values(levels: Array, span: tuple[float, float]) -> Array:
     """Return the two values (2,) of a Scale: the smallest and the largest of people, at least NEAREST_GAP apart."""
     least, most, gap = levels.min(), levels.max(), NEAREST_GAP * (span[1] - span[0])
     lacking = 0.5 * max(gap - (most - least), 0.0)
     return np.array([least - lacking, most + lacking])
 
 
-def _grid(log_depth: Array, variance: Array) -> tuple[Array, Array]:
+def _make_grid(log_depth: Array, variance: Array) -> tuple[Array, Array]:
     """Return two grids (S, S): log depths at the two levels, from nearer than all people to farther than all people."""
-    reach = REACH_SIGMAS * np.sqrt(variance.max())
+    reach = GRID_SIGMAS * np.sqrt(variance.max())
     axis = np.linspace(log_depth.min() - reach, log_depth.max() + reach, STEPS)
     first, second = np.meshgrid(axis, axis, indexing="ij")
     return first, second
 
 
-def _far(low: Array, slope: Array, ends: Array, span: tuple[float, float], kind: MapKind) -> Array:
+def _penalize_far(low: Array, slope: Array, ends: Array, span: tuple[float, float], kind: MapKind) -> Array:
     """Return the log prior (S, S) that keeps the farthest (or nearest) values of the map in front of the camera."""
     if kind == "depth":
         nearest = low + slope * (span[0] - ends[0])

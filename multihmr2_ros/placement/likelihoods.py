@@ -19,20 +19,20 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from multihmr2_ros.depth import RelativeDepth, metres
-from multihmr2_ros.frame import Ground
+from multihmr2_ros.depth import RelativeDepthMap, depth_to_meters
+from multihmr2_ros.frame import GroundPlane
 from multihmr2_ros.people import People
 
-from .alignment import Scale
+from .alignment import MapScale
 from .config import PlacementConfig
-from .surface import NEAREST_DEPTH_M, BodySurface, Points, Sight
+from .surface import NEAREST_DEPTH_M, BodySurface, SurfacePoints, Visibility
 
 Array = NDArray[np.float64]
-LEAST_POINTS = 6  # minimum number of points of a body that fit the depth image
+MIN_POINTS = 6  # minimum number of points of a body that fit the depth image
 GROUND_RANGE_M = 1.0  # over which the lowest points of people who do not touch the ground are spread
 
-# Anny's age phenotype → mean and standard deviation of log stature in m. Sampled from Body.stature over the other
-# phenotypes of the simulator's population and an age that is itself uncertain by 0.05; a test samples it anew.
+# Anny's age phenotype → mean and standard deviation of log stature in m. Sampled from Body.compute_stature over the
+# other phenotypes of the simulator's population and an age that is itself uncertain by 0.05; a test samples it anew.
 AGE = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 1 / 3, 0.4, 0.45, 0.5, 0.55, 0.6, 2 / 3, 0.75, 0.85, 1.0)
 LOG_STATURE = (
     -0.367, -0.278, -0.166, -0.062, 0.044, 0.145, 0.277, 0.348, 0.391, 0.429, 0.467, 0.508, 0.541, 0.550, 0.551, 0.549,
@@ -47,7 +47,7 @@ def stature_prior(age: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArr
     return np.interp(age, AGE, LOG_STATURE), np.interp(age, AGE, LOG_STATURE_SIGMA)
 
 
-class Prior:
+class PlacementPrior:
     """Prior x ~ N(mean, sigma²) and y | x ~ N(ȳ(x), variance_y) of n people; all arrays are (n,)."""
 
     def __init__(self, people: People, config: PlacementConfig) -> None:
@@ -64,12 +64,12 @@ class Prior:
         self.variance_y = variance_y - gain_y * variance_y - self.slope * covariance
         self.sigma = np.sqrt(self.variance)
 
-    def scale(self, x: Array) -> Array:
+    def predict_scale(self, x: Array) -> Array:
         """Return ȳ (…, n) at x (…, n)."""
         return self.mean_y + self.slope * (x - self.mean)
 
 
-class Depths:
+class DepthLikelihood:
     """Likelihood of a depth image or map at the m surface points that it covers, with all other people kept fixed.
 
     Arrays are (m,), ordered by person, if nothing else is said:
@@ -86,17 +86,17 @@ class Depths:
 
     def __init__(
         self,
-        points: Points,
-        sight: Sight,
+        points: SurfacePoints,
+        sight: Visibility,
         pelvis_depth: Array,
-        depth: NDArray[np.generic] | RelativeDepth,
+        depth: NDArray[np.generic] | RelativeDepthMap,
         config: PlacementConfig,
     ) -> None:
         values: NDArray[np.floating]
-        if isinstance(depth, RelativeDepth):
+        if isinstance(depth, RelativeDepthMap):
             values = depth.values.reshape(-1)[sight.pixel]
         else:
-            values = metres(depth.reshape(-1)[sight.pixel])
+            values = depth_to_meters(depth.reshape(-1)[sight.pixel])
         kept = np.flatnonzero(sight.inside & sight.before_self & np.isfinite(values))
         self.n = len(pelvis_depth)
         self.values = values[kept]
@@ -115,9 +115,9 @@ class Depths:
         self.outlier = (1 - config.inlier_share) / config.outlier_range_m
         self._measure(self.values, config.camera_sigma_per_m * self.values**2)
 
-    def rescale(self, scale: Scale) -> None:
+    def rescale(self, scale: MapScale) -> None:
         """Compute the depths from the values of a relative map with this scale and shift."""
-        measured = scale.depth(self.values).astype(np.float32)
+        measured = scale.to_depth(self.values).astype(np.float32)
         self._measure(measured, self.config.map_sigma * measured)
 
     def _measure(self, measured: NDArray[np.floating], noise: NDArray[np.floating]) -> None:
@@ -125,21 +125,21 @@ class Depths:
         self.variance = self.config.surface_sigma_m**2 + noise**2
         self.peak = self.inlier / np.sqrt(self.variance)
 
-    def quartiles(self, scale: Scale | None, y: Array) -> Array:
+    def compute_quartiles(self, scale: MapScale | None, y: Array) -> Array:
         """Return weighted quartiles (n, 3) of a relative map's values at the depth of each pelvis; NaN for people with
-        fewer than LEAST_POINTS points.
+        fewer than MIN_POINTS points.
 
         scale: used to remove the relief of the bodies, scaled by exp(y), y (n,); None: the relief is not removed.
         """
         values = self.values.astype(np.float64)
         if scale is not None:
             pelvis = self.measured - np.exp(y)[self.person] * self.offset
-            values = scale.value(np.maximum(pelvis, NEAREST_DEPTH_M))
+            values = scale.to_value(np.maximum(pelvis, NEAREST_DEPTH_M))
         quartiles = np.full((self.n, 3), np.nan)
         for person, last in enumerate(np.cumsum(self.count)):
             own = slice(last - self.count[person], last)
-            if self.count[person] >= LEAST_POINTS:
-                quartiles[person] = _quartiles(values[own], self.weight[own])
+            if self.count[person] >= MIN_POINTS:
+                quartiles[person] = _compute_quartiles(values[own], self.weight[own])
         return quartiles
 
     def log_likelihood(self, x: Array, y: Array) -> Array:
@@ -166,7 +166,7 @@ class Depths:
             result[:, present] = np.add.reduceat(logarithm, starts, axis=1)
         return result
 
-    def quadratic(self, x: Array, y: Array, slope: Array) -> tuple[Array, Array, NDArray[np.bool_]]:
+    def expand_quadratic(self, x: Array, y: Array, slope: Array) -> tuple[Array, Array, NDArray[np.bool_]]:
         """Return gradient and information (n,) of the log likelihood for x, at x, y (n,) with dy/dx = slope.
 
         Points are weighted by their responsibilities. The third result is a mask (n,): whether enough of the visible
@@ -184,7 +184,7 @@ class Depths:
         gradient = self._sum(pull * residual)
         information = self._sum(pull * derivative)
         share = self._sum(fits) / np.maximum(self.whole, 1)
-        enough = (share > self.config.least_inlier_share) & (share * self.count >= LEAST_POINTS)
+        enough = (share > self.config.least_inlier_share) & (share * self.count >= MIN_POINTS)
         return gradient, information, enough
 
     def _sum(self, values: NDArray[np.floating]) -> Array:
@@ -192,7 +192,7 @@ class Depths:
         return np.bincount(self.person, values, self.n).astype(np.float64)
 
 
-class Soles:
+class GroundLikelihood:
     """Likelihood of the ground plane at the lowest points of n people.
 
     pelvis_place   (n, 3) m, pelvises as the network predicted them, camera frame
@@ -200,8 +200,8 @@ class Soles:
     pelvis, below  (n,) m, components of pelvis_place and lowest_offset along the ground's normal
     """
 
-    def __init__(self, people: People, surface: BodySurface, ground: Ground, config: PlacementConfig) -> None:
-        lowest = surface.lowest(people.vertices, ground.normal)
+    def __init__(self, people: People, surface: BodySurface, ground: GroundPlane, config: PlacementConfig) -> None:
+        lowest = surface.find_lowest(people.vertices, ground.normal)
         self.pelvis_place = people.pelvis.astype(np.float64)
         self.lowest_offset = people.vertices[np.arange(len(people)), lowest] - self.pelvis_place
         self.below = self.lowest_offset @ ground.normal
@@ -210,35 +210,39 @@ class Soles:
         self.variance = config.ground_sigma_m**2
         self.share = config.standing_share
 
-    def where(self, x: Array, y: Array) -> NDArray[np.float32]:
+    def locate_lowest(self, x: Array, y: Array) -> NDArray[np.float32]:
         """Return the lowest points (3, n) m, camera frame, at x, y (n,)."""
         return (np.exp(x) * self.pelvis_place.T + np.exp(y) * self.lowest_offset.T).astype(np.float32)
 
-    def height(self, x: Array, y: Array) -> Array:
+    def compute_height(self, x: Array, y: Array) -> Array:
         """Return the heights (…, n) m of the lowest points above the ground."""
         return np.exp(x) * self.pelvis + np.exp(y) * self.below - self.offset
 
-    def inlier_density(self, x: Array, y: Array, variance_y: Array) -> tuple[Array, Array]:
+    def compute_inlier_density(self, x: Array, y: Array, variance_y: Array) -> tuple[Array, Array]:
         """Return the density (…, n) of the share that touches the ground, and the variance (…, n) m² of the height."""
         variance = self.variance + (np.exp(y) * self.below) ** 2 * variance_y
-        return self.share * np.exp(-0.5 * self.height(x, y) ** 2 / variance) / np.sqrt(2 * np.pi * variance), variance
+        return self.share * np.exp(-0.5 * self.compute_height(x, y) ** 2 / variance) / np.sqrt(
+            2 * np.pi * variance
+        ), variance
 
     def log_likelihood(self, x: Array, y: Array, variance_y: Array) -> Array:
         """Return the log likelihood (G, n) on grids x, y (G, n), for visible lowest points."""
-        density, _ = self.inlier_density(x, y, variance_y)
+        density, _ = self.compute_inlier_density(x, y, variance_y)
         return np.log(density + (1 - self.share) / GROUND_RANGE_M)
 
-    def quadratic(self, x: Array, y: Array, prior: Prior, visible: NDArray[np.bool_]) -> tuple[Array, Array, Array]:
+    def expand_quadratic(
+        self, x: Array, y: Array, prior: PlacementPrior, visible: NDArray[np.bool_]
+    ) -> tuple[Array, Array, Array]:
         """Return gradient and information (n,) for x, at x, y (n,), and the correction (n,) of y by the height."""
-        density, variance = self.inlier_density(x, y, prior.variance_y)
+        density, variance = self.compute_inlier_density(x, y, prior.variance_y)
         touches = visible * density / (density + (1 - self.share) / GROUND_RANGE_M)
-        height, by_y = self.height(x, y), np.exp(y) * self.below
+        height, by_y = self.compute_height(x, y), np.exp(y) * self.below
         derivative = np.exp(x) * self.pelvis + prior.slope * by_y
         pull = touches * derivative / variance
         return -pull * height, pull * derivative, -touches * prior.variance_y * by_y * height / variance
 
 
-def _quartiles(values: Array, weights: NDArray[np.floating]) -> Array:
+def _compute_quartiles(values: Array, weights: NDArray[np.floating]) -> Array:
     """Return the weighted quartiles (3,) of values (m,), m at least 1."""
     order = values.argsort()
     total = np.cumsum(weights[order])

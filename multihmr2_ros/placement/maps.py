@@ -25,12 +25,12 @@ Array = NDArray[np.float64]
 MAX_DEPTH_M = 200.0
 
 
-def reading(depth: Array, kind: MapKind) -> Array:
+def depth_to_value(depth: Array, kind: MapKind) -> Array:
     """Return what the map is linear in, 1 / z or z, for depths z (…) in m."""
     return 1.0 / depth if kind == "inverse" else depth
 
 
-def depth_of(reading: Array, kind: MapKind) -> Array:
+def value_to_depth(reading: Array, kind: MapKind) -> Array:
     """Return depths (…) in m, at most MAX_DEPTH_M, for 1 / z or z (…)."""
     if kind == "inverse":
         return 1.0 / np.maximum(reading, 1.0 / MAX_DEPTH_M)

@@ -73,26 +73,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multihmr2_ros.camera import project
-from multihmr2_ros.depth import RelativeDepth, check_depth
+from multihmr2_ros.depth import RelativeDepthMap, check_depth
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.frame import Ground
+from multihmr2_ros.frame import GroundPlane
 from multihmr2_ros.people import People, PlacementCue
 
-from .alignment import LOG_DEPTH, LOG_DEPTH_SIGMA, Fit, Levels, Scale, fit_scale, outline_evidence
+from .alignment import LOG_DEPTH, LOG_DEPTH_SIGMA, DepthLevels, MapScale, ScaleFit, compute_outline_evidence, fit_scale
 from .config import PlacementConfig
-from .likelihoods import Depths, Prior, Soles
-from .surface import NEAREST_DEPTH_M, BodySurface, View, facing_points
+from .likelihoods import DepthLikelihood, GroundLikelihood, PlacementPrior
+from .surface import NEAREST_DEPTH_M, BodySurface, PersonDepthBuffers, find_facing_points
 
 Array = NDArray[np.float64]
 SWEEPS = 2
 GRID_SIGMAS = np.linspace(-3.5, 3.5, 31)
 REFINEMENTS = 3
-LONGEST_STEP = 0.05
+MAX_STEP = 0.05
 POINTS_AT_ONCE = 128
 SCALE_ROUNDS = 2  # the first with the levels of whole bodies, the second with the levels of pelvises
 MIN_PEOPLE = 2  # for a relative map: with one person, scale and distance cannot be separated
-TINY = 1e-9
-GROUND_TELLS = 0.1  # information of the ground, relative to the prior, from which the cue is GROUND
+EPSILON = 1e-9
+MIN_GROUND_INFORMATION = 0.1  # information of the ground, relative to the prior, from which the cue is GROUND
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,8 +117,8 @@ class Placement:
 def place_people(
     people: People,
     surface: BodySurface,
-    depth: NDArray[np.generic] | RelativeDepth | None = None,
-    ground: Ground | None = None,
+    depth: NDArray[np.generic] | RelativeDepthMap | None = None,
+    ground: GroundPlane | None = None,
     config: PlacementConfig | None = None,
 ) -> Placement:
     """Move the people of one image to the maximum of the posterior.
@@ -143,7 +143,9 @@ def place_people(
     if not len(rows):
         return Placement(people, np.full(n, np.nan), cue, covariance)
     is_whole = len(rows) == n
-    solver = _Solver(people if is_whole else people.select(rows), surface, depth, ground, config or PlacementConfig())
+    solver = _PlacementSolver(
+        people if is_whole else people.select(rows), surface, depth, ground, config or PlacementConfig()
+    )
     peaks = solver.solve()
     distance = np.exp(peaks.x) * np.linalg.norm(people.pelvis[rows], axis=1)
     covariance[np.ix_(rows, rows)] = peaks.covariance * np.outer(distance, distance)
@@ -151,14 +153,14 @@ def place_people(
     along, scale = np.ones(n, np.float32), np.ones(n, np.float32)
     along[rows], scale[rows] = np.exp(peaks.x), np.exp(peaks.y)
     sigma_m = np.sqrt(np.diag(covariance))
-    return Placement(_moved(people, along, scale), sigma_m, cue, covariance, peaks.map_probability)
+    return Placement(_move_people(people, along, scale), sigma_m, cue, covariance, peaks.map_probability)
 
 
-def _moved(people: People, along: NDArray[np.float32], scale: NDArray[np.float32]) -> People:
+def _move_people(people: People, along: NDArray[np.float32], scale: NDArray[np.float32]) -> People:
     """Multiply the pelvises' distances by along (n,) and the bodies' sizes by scale (n,)."""
     # along · p + scale · (v − p) = scale · (v + (along / scale − 1) · p)
     shifts = np.tile(people.pelvis * (along / scale - 1)[:, None], POINTS_AT_ONCE)
-    joints, vertices = (_shifted_and_scaled(points, shifts, scale) for points in (people.joints, people.vertices))
+    joints, vertices = (_shift_and_scale(points, shifts, scale) for points in (people.joints, people.vertices))
     bone_poses = people.bone_poses.copy()
     for axis in range(3):
         bone_poses[:, :, axis, 3] *= scale[:, None]
@@ -173,7 +175,7 @@ def _moved(people: People, along: NDArray[np.float32], scale: NDArray[np.float32
     )
 
 
-def _shifted_and_scaled(
+def _shift_and_scale(
     points: NDArray[np.float32], shifts: NDArray[np.float32], scale: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """Return scale (n,) · (points (n, P, 3) + shift (n, 3)); shifts: repeated, because NumPy is slow along 3."""
@@ -187,7 +189,7 @@ def _shifted_and_scaled(
     return result.reshape(points.shape)
 
 
-class _Peaks(NamedTuple):
+class _Maxima(NamedTuple):
     """Maximum of the posterior of n people: x, y (n,), covariance of x (n, n), cue (n,) a PlacementCue, and the
     probability that the relative map shows these people."""
 
@@ -198,14 +200,14 @@ class _Peaks(NamedTuple):
     map_probability: float = math.nan
 
 
-class _Pull(NamedTuple):
+class _Gradient(NamedTuple):
     """Gradient (n,) of a log likelihood with respect to each person's x, and its information (n,)."""
 
     gradient: Array
     information: Array
 
 
-class _Solver:
+class _PlacementSolver:
     """Posterior of n people, all in front of the camera.
 
     grid, grid_y  (G, n) x and ȳ(x)
@@ -217,76 +219,80 @@ class _Solver:
         self,
         people: People,
         surface: BodySurface,
-        depth: NDArray[np.generic] | RelativeDepth | None,
-        ground: Ground | None,
+        depth: NDArray[np.generic] | RelativeDepthMap | None,
+        ground: GroundPlane | None,
         config: PlacementConfig,
     ) -> None:
         self.people, self.surface, self.depth, self.config = people, surface, depth, config
         self.pelvis_depth = people.pelvis[:, 2].astype(np.float64)
-        self.prior = Prior(people, config)
-        self.points = facing_points(people.vertices, people.pelvis, surface)
-        self.soles = None if ground is None else Soles(people, surface, ground, config)
+        self.prior = PlacementPrior(people, config)
+        self.points = find_facing_points(people.vertices, people.pelvis, surface)
+        self.ground_likelihood = None if ground is None else GroundLikelihood(people, surface, ground, config)
         self.grid = self.prior.mean + self.prior.sigma * GRID_SIGMAS[:, None]
-        self.grid_y = self.prior.scale(self.grid)
+        self.grid_y = self.prior.predict_scale(self.grid)
         self.by_prior, self.by_ground = -0.5 * GRID_SIGMAS[:, None] ** 2, np.zeros_like(self.grid)
-        if self.soles is not None:
-            self.by_ground = self.soles.log_likelihood(self.grid, self.grid_y, self.prior.variance_y)
+        if self.ground_likelihood is not None:
+            self.by_ground = self.ground_likelihood.log_likelihood(self.grid, self.grid_y, self.prior.variance_y)
 
-    def solve(self) -> _Peaks:
-        if isinstance(self.depth, RelativeDepth):
+    def solve(self) -> _Maxima:
+        if isinstance(self.depth, RelativeDepthMap):
             return self._solve_relative(self.depth)
         x = y = np.zeros(len(self.people))
         for _ in range(SWEEPS):
-            depths, standing = self._see(x, y)
+            depths, standing = self._compute_visibility(x, y)
             x, fits = self._search(depths, standing)
-            y = self.prior.scale(x)
-        return self._climb(x, depths, None, fits, standing)
+            y = self.prior.predict_scale(x)
+        return self._maximize(x, depths, None, fits, standing)
 
-    def _solve_relative(self, depth: RelativeDepth) -> _Peaks:
-        span, fit, x = depth.range(), None, self.prior.mean
+    def _solve_relative(self, depth: RelativeDepthMap) -> _Maxima:
+        span, fit, x = depth.compute_range(), None, self.prior.mean
         for _ in range(SWEEPS):
-            depths, standing = self._see(x, self.prior.scale(x))
+            depths, standing = self._compute_visibility(x, self.prior.predict_scale(x))
             if span is not None and depths is not None:
-                fit = self._scale(depths, depth, span, None if fit is None else fit.scale)
+                fit = self._fit_scale(depths, depth, span, None if fit is None else fit.scale)
             if fit is None:
                 break
             x, fits = self._search(depths, standing, self.config.map_bend_sigma)
         alone, no_fits = self._search(None, standing)
-        without = self._climb(alone, None, None, no_fits, standing)
+        without = self._maximize(alone, None, None, no_fits, standing)
         if fit is None:
             return without._replace(map_probability=0.0)
-        return _averaged(self._climb(x, depths, fit.scale, fits, standing), without, fit.probability)
+        return _average_maxima(self._maximize(x, depths, fit.scale, fits, standing), without, fit.probability)
 
-    def _see(self, x: Array, y: Array) -> tuple[Depths | None, NDArray[np.bool_]]:
+    def _compute_visibility(self, x: Array, y: Array) -> tuple[DepthLikelihood | None, NDArray[np.bool_]]:
         """Return the depth likelihood with people at x, y (n,), and a mask (n,) of visible lowest points."""
         n, person = len(self.people), self.points.person
         near = (np.exp(x) * self.people.pelvis.T).astype(np.float32)
         points = near.take(person, axis=1) + np.exp(y).astype(np.float32)[person] * self.points.offset
-        self.view = view = View(points, person, n, self.people.k, self.people.image_size, self.surface.spacing_m)
+        self.view = view = PersonDepthBuffers(
+            points, person, n, self.people.k, self.people.image_size, self.surface.spacing_m
+        )
         depths, standing = None, np.zeros(n, bool)
         if self.depth is not None:
-            depths = Depths(self.points, view.sight(view.pixels, person), self.pelvis_depth, self.depth, self.config)
-        if self.soles is not None:
-            soles = self.soles.where(x, y)
-            sight = view.sight(view.project(soles), np.arange(n))
-            standing = sight.inside & (soles[2] < sight.others_depth)
+            depths = DepthLikelihood(
+                self.points, view.compute_visibility(view.pixels, person), self.pelvis_depth, self.depth, self.config
+            )
+        if self.ground_likelihood is not None:
+            ground_likelihood = self.ground_likelihood.locate_lowest(x, y)
+            sight = view.compute_visibility(view.project(ground_likelihood), np.arange(n))
+            standing = sight.inside & (ground_likelihood[2] < sight.others_depth)
         return depths, standing
 
-    def _scale(
-        self, depths: Depths, depth: RelativeDepth, span: tuple[float, float], scale: Scale | None
-    ) -> Fit | None:
+    def _fit_scale(
+        self, depths: DepthLikelihood, depth: RelativeDepthMap, span: tuple[float, float], scale: MapScale | None
+    ) -> ScaleFit | None:
         """Fit the scale and shift of a relative map and set them in `depths`; scale: of the last sweep. None if fewer
         than MIN_PEOPLE people have a level."""
         prior, fit = self.prior, None
-        y = prior.scale(prior.mean)
-        pixels, person = self.view.beside()
+        y = prior.predict_scale(prior.mean)
+        pixels, person = self.view.find_cells_beside()
         beside = depth.values.reshape(-1)[pixels]
-        outlined = outline_evidence(depths.quartiles(None, y), beside, person, depth.kind)
+        outlined = compute_outline_evidence(depths.compute_quartiles(None, y), beside, person, depth.kind)
         log_depth = np.log(self.pelvis_depth) + prior.mean
         if scale is not None:
             depths.rescale(scale)
         for _ in range(SCALE_ROUNDS if scale is None else 1):
-            levels = Levels.of(depths.quartiles(scale, y), log_depth, prior.variance)
+            levels = DepthLevels.from_quartiles(depths.compute_quartiles(scale, y), log_depth, prior.variance)
             if len(levels.value) < MIN_PEOPLE:
                 break
             fit = fit_scale(levels, span, depth.kind, outlined, self.config)
@@ -295,7 +301,7 @@ class _Solver:
         return fit
 
     def _search(
-        self, depths: Depths | None, standing: NDArray[np.bool_], bend_sigma: float = 0.0
+        self, depths: DepthLikelihood | None, standing: NDArray[np.bool_], bend_sigma: float = 0.0
     ) -> tuple[Array, NDArray[np.bool_]]:
         """Return the best x (n,) on the grid, and whether (n,) the depth image is used. bend_sigma: standard deviation
         of the error of the log depth at a whole person."""
@@ -305,12 +311,12 @@ class _Solver:
         if depths is None:
             return x, np.zeros(len(x), bool)
         likelihood = depths.log_likelihood(self.grid, self.grid_y)
-        posterior += self._bent(likelihood, bend_sigma) if bend_sigma else likelihood
+        posterior += self._convolve_bend(likelihood, bend_sigma) if bend_sigma else likelihood
         by_depth = self.grid[posterior.argmax(axis=0), columns]
-        fits = depths.quadratic(by_depth, self.prior.scale(by_depth), self.prior.slope)[2]
+        fits = depths.expand_quadratic(by_depth, self.prior.predict_scale(by_depth), self.prior.slope)[2]
         return np.where(fits, by_depth, x), fits
 
-    def _bent(self, log_likelihood: Array, sigma: float) -> Array:
+    def _convolve_bend(self, log_likelihood: Array, sigma: float) -> Array:
         """Return the log likelihood (G, n) on the grid, convolved with an error of x with standard deviation sigma."""
         best = log_likelihood.max(axis=0)
         apart = (GRID_SIGMAS[:, None] - GRID_SIGMAS) * self.prior.sigma[:, None, None] / sigma
@@ -318,69 +324,71 @@ class _Solver:
         spread = (kernel / kernel.sum(axis=1, keepdims=True)) @ np.exp(log_likelihood - best).T[..., None]
         return np.log(spread[..., 0].T) + best
 
-    def _climb(
+    def _maximize(
         self,
         x: Array,
-        depths: Depths | None,
-        scale: Scale | None,
+        depths: DepthLikelihood | None,
+        scale: MapScale | None,
         fits: NDArray[np.bool_],
         standing: NDArray[np.bool_],
-    ) -> _Peaks:
+    ) -> _Maxima:
         """Climb from x (n,) to the next maximum, with the depths of people `fits` (n,) and the lowest points of people
         `standing` (n,)."""
         prior, n = self.prior, len(x)
-        nothing = _Pull(np.zeros(n), np.zeros(n))
+        nothing = _Gradient(np.zeros(n), np.zeros(n))
         by_depth, by_ground, gain, shared = nothing, nothing, np.zeros(n), np.zeros((n, n))
         for _ in range(REFINEMENTS):
-            y = prior.scale(x)
-            own = _Pull((prior.mean - x) / prior.variance, 1 / prior.variance)
-            if self.soles is not None:
-                *ground, gain = self.soles.quadratic(x, y, prior, standing)
-                by_ground = _Pull(*ground)
-                own = _Pull(own.gradient + by_ground.gradient, own.information + by_ground.information)
+            y = prior.predict_scale(x)
+            own = _Gradient((prior.mean - x) / prior.variance, 1 / prior.variance)
+            if self.ground_likelihood is not None:
+                *ground, gain = self.ground_likelihood.expand_quadratic(x, y, prior, standing)
+                by_ground = _Gradient(*ground)
+                own = _Gradient(own.gradient + by_ground.gradient, own.information + by_ground.information)
             if depths is not None:
-                gradient, information, _ = depths.quadratic(x, y, prior.slope)
-                by_depth = _Pull(gradient * fits, information * fits)
+                gradient, information, _ = depths.expand_quadratic(x, y, prior.slope)
+                by_depth = _Gradient(gradient * fits, information * fits)
             if scale is not None and depths is not None:
-                by_depth = _softened(by_depth, self.config.map_bend_sigma)
+                by_depth = _soften_gradient(by_depth, self.config.map_bend_sigma)
                 scale, by_depth, shared = self._rescale(scale, x, own, by_depth)
                 depths.rescale(scale)
             gradient, information = own.gradient + by_depth.gradient, own.information + by_depth.information
-            x = x + np.clip(gradient / information, -LONGEST_STEP, LONGEST_STEP)
+            x = x + np.clip(gradient / information, -MAX_STEP, MAX_STEP)
         common = self.config.common_surface_sigma_m / (np.exp(x) * self.pelvis_depth)
         common *= by_depth.information / information
-        grounded = by_ground.information > GROUND_TELLS / prior.variance
-        return _Peaks(
+        grounded = by_ground.information > MIN_GROUND_INFORMATION / prior.variance
+        return _Maxima(
             x=x,
-            y=prior.scale(x) + gain,
+            y=prior.predict_scale(x) + gain,
             covariance=np.diag(1 / information + common**2) + shared,
             cue=np.where(fits, PlacementCue.DEPTH, np.where(grounded, PlacementCue.GROUND, PlacementCue.PRIOR)).astype(
                 np.int64
             ),
         )
 
-    def _rescale(self, scale: Scale, x: Array, own: _Pull, by_depth: _Pull) -> tuple[Scale, _Pull, Array]:
+    def _rescale(
+        self, scale: MapScale, x: Array, own: _Gradient, by_depth: _Gradient
+    ) -> tuple[MapScale, _Gradient, Array]:
         """Take one step of the scale with the x of all people eliminated.
 
         Returns the new scale, the pull of the map at it, and the covariance (n, n) that the uncertain scale adds to x.
         """
-        jacobian = scale.derivative(np.exp(x) * self.pelvis_depth)
-        off = by_depth.gradient / np.maximum(by_depth.information, TINY)
+        jacobian = scale.compute_derivative(np.exp(x) * self.pelvis_depth)
+        off = by_depth.gradient / np.maximum(by_depth.information, EPSILON)
         weight = by_depth.information * own.information / (by_depth.information + own.information)
         information = (jacobian.T * weight) @ jacobian + np.eye(2) / LOG_DEPTH_SIGMA**2
         gradient = (jacobian.T * weight) @ (own.gradient / own.information - off)
         gradient += (LOG_DEPTH - scale.log_depth) / LOG_DEPTH_SIGMA**2
-        step = np.clip(np.linalg.solve(information, gradient), -LONGEST_STEP, LONGEST_STEP)
-        moved = _Pull(by_depth.information * (off + jacobian @ step), by_depth.information)
+        step = np.clip(np.linalg.solve(information, gradient), -MAX_STEP, MAX_STEP)
+        moved = _Gradient(by_depth.information * (off + jacobian @ step), by_depth.information)
         follow = (by_depth.information / (by_depth.information + own.information))[:, None] * jacobian
-        return scale.moved(step), moved, follow @ np.linalg.inv(information) @ follow.T
+        return scale.add_step(step), moved, follow @ np.linalg.inv(information) @ follow.T
 
 
-def _averaged(peaks: _Peaks, alone: _Peaks, sure: float) -> _Peaks:
+def _average_maxima(peaks: _Maxima, alone: _Maxima, sure: float) -> _Maxima:
     """Average the maxima with and without a map (Bayesian model average); sure: probability of the map."""
     apart = peaks.x - alone.x
     covariance = sure * peaks.covariance + (1 - sure) * alone.covariance + sure * (1 - sure) * np.outer(apart, apart)
-    return _Peaks(
+    return _Maxima(
         x=alone.x + sure * apart,
         y=alone.y + sure * (peaks.y - alone.y),
         covariance=covariance,
@@ -389,7 +397,7 @@ def _averaged(peaks: _Peaks, alone: _Peaks, sure: float) -> _Peaks:
     )
 
 
-def _softened(pull: _Pull, sigma: float) -> _Pull:
+def _soften_gradient(pull: _Gradient, sigma: float) -> _Gradient:
     """Return the pull of a likelihood whose x has an additional error with standard deviation sigma."""
     factor = 1 / (1 + pull.information * sigma**2)
-    return _Pull(pull.gradient * factor, pull.information * factor)
+    return _Gradient(pull.gradient * factor, pull.information * factor)

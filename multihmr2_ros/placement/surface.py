@@ -47,7 +47,7 @@ class BodySurface:
     spacing_m: float
 
     @classmethod
-    def of_mesh(cls, faces: NDArray[np.int32], vertices: NDArray[np.floating], samples: int = 160) -> BodySurface:
+    def from_mesh(cls, faces: NDArray[np.int32], vertices: NDArray[np.floating], samples: int = 160) -> BodySurface:
         """Choose triangles at equal steps of area over faces (F, 3) of a mesh with vertices (V, 3) m."""
         corners = vertices[faces]
         area = 0.5 * np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
@@ -59,14 +59,14 @@ class BodySurface:
         left_out[faces] = 0
         return cls(len(vertices), faces[chosen].T.astype(np.int64), left_out, spacing)
 
-    def lowest(self, vertices: Array, up: NDArray[np.floating]) -> Indices:
+    def find_lowest(self, vertices: Array, up: NDArray[np.floating]) -> Indices:
         """Return the index (n,) of the surface vertex that is lowest along up (3,) in meshes (n, V, 3)."""
         heights = vertices[:, : len(self.left_out)] @ up.astype(np.float32)
         heights += self.left_out  # takes a third of the time of copying the used heights
         return heights.argmin(axis=1)
 
 
-class Points(NamedTuple):
+class SurfacePoints(NamedTuple):
     """The m surface points of all people that face the camera, ordered by person.
 
     person  (m,) row of the person, ascending
@@ -79,7 +79,7 @@ class Points(NamedTuple):
     facing: Array
 
 
-def facing_points(vertices: Array, pelvis: Array, surface: BodySurface) -> Points:
+def find_facing_points(vertices: Array, pelvis: Array, surface: BodySurface) -> SurfacePoints:
     """Return the points that face the camera, of meshes (n, V, 3) m with pelvises (n, 3) m, camera frame.
 
     The orientation of the faces defines the outward normals. Arrays inside are (3, n, S), axes x, y, z first: NumPy is
@@ -100,10 +100,10 @@ def facing_points(vertices: Array, pelvis: Array, surface: BodySurface) -> Point
     chosen = np.flatnonzero(seen)
     person = chosen // seen.shape[1]
     facing = towards.take(chosen) / np.sqrt(size.take(chosen))
-    return Points(person, centroid.reshape(3, -1).take(chosen, axis=1) - pelvis.T.take(person, axis=1), facing)
+    return SurfacePoints(person, centroid.reshape(3, -1).take(chosen, axis=1) - pelvis.T.take(person, axis=1), facing)
 
 
-class Pixels(NamedTuple):
+class ProjectedPoints(NamedTuple):
     """Image positions u, v (m,) px of m points, and their depth (m,) m, at least NEAREST_DEPTH_M."""
 
     u: Array
@@ -111,7 +111,7 @@ class Pixels(NamedTuple):
     depth: Array
 
 
-class Sight(NamedTuple):
+class Visibility(NamedTuple):
     """Visibility of m points in the image.
 
     pixel         (m,) row · width + column
@@ -126,7 +126,7 @@ class Sight(NamedTuple):
     before_self: NDArray[np.bool_]
 
 
-class View:
+class PersonDepthBuffers:
     """Coarse depth buffers, one per person, of an image.
 
     points (3, m)   m, camera frame; each covers a square of side spacing_m, so that near bodies have no gaps
@@ -147,27 +147,27 @@ class View:
         u, v, depth = self.pixels
         reach = np.float32(0.5 * spacing_m) * self.k[0, 0] / depth
         sides = np.stack([-reach, reach])
-        column = _index((u + sides) / np.float32(self.side), self.across)
-        row = _index((v + sides) / np.float32(self.side), self.down)
+        column = _to_index((u + sides) / np.float32(self.side), self.across)
+        row = _to_index((v + sides) / np.float32(self.side), self.down)
         cells = person * (self.down * self.across) + row[:, None] * self.across + column
         nearest = np.full(n * self.down * self.across, np.inf, np.float32)
         for corner in cells.reshape(4, -1):
             np.minimum.at(nearest, corner, depth)
         self.nearest = nearest.reshape(n, -1)
 
-    def sight(self, pixels: Pixels, person: Indices) -> Sight:
+    def compute_visibility(self, pixels: ProjectedPoints, person: Indices) -> Visibility:
         """Return the visibility of points at pixels (m,) that belong to the rows person (m,)."""
         height, width = self.size
         u, v, depth = pixels
         inside = (u >= 0) & (u < width) & (v >= 0) & (v < height) & (depth > np.float32(NEAREST_DEPTH_M))
-        row, column = _index(v, height), _index(u, width)
+        row, column = _to_index(v, height), _to_index(u, width)
         cell = row // self.side * self.across + column // self.side
         nearest, points = self.nearest.take(cell, axis=1), np.arange(len(person))
         before_self = depth < nearest[person, points] + SELF_HIDDEN_M
         nearest[person, points] = np.inf
-        return Sight(row * width + column, inside, nearest.min(axis=0), before_self)
+        return Visibility(row * width + column, inside, nearest.min(axis=0), before_self)
 
-    def beside(self) -> tuple[Indices, Indices]:
+    def find_cells_beside(self) -> tuple[Indices, Indices]:
         """Return c pixels (row · width + column) left and right of people that show no person, and the rows (c,) of
         these people. They are two cells away from the person, because outlines are not exact."""
         own = np.isfinite(self.nearest).reshape(-1, self.down, self.across)
@@ -180,14 +180,14 @@ class View:
         pixel = np.minimum(row * self.side + half, height - 1) * width
         return pixel + np.minimum(column * self.side + half, width - 1), person
 
-    def project(self, points: Array) -> Pixels:
+    def project(self, points: Array) -> ProjectedPoints:
         """Project points (3, m) m, camera frame."""
         x, y, z = points
         depth = np.maximum(z, np.float32(NEAREST_DEPTH_M))
         k = self.k
-        return Pixels((k[0, 0] * x + k[0, 1] * y) / depth + k[0, 2], k[1, 1] * y / depth + k[1, 2], depth)
+        return ProjectedPoints((k[0, 0] * x + k[0, 1] * y) / depth + k[0, 2], k[1, 1] * y / depth + k[1, 2], depth)
 
 
-def _index(coordinate: Array, count: int) -> Indices:
+def _to_index(coordinate: Array, count: int) -> Indices:
     """Return the indices (…), 0 to count − 1, of the pixels or cells at coordinates (…), clamped to the image."""
     return np.minimum(np.maximum(coordinate, 0), count - 1).astype(np.int64)

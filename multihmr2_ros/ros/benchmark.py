@@ -15,7 +15,7 @@
 """What `multihmr2 bench --ros` measures: messages built and published, and the node around the estimator.
 
 All messages go over the middleware to another process, which takes them as bytes, like a recorder; the node is a
-process too. No weights are needed: the people are those of `standing_people`.
+process too. No weights are needed: the people are those of `make_standing_people`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from visualization_msgs.msg import MarkerArray
 from multihmr2_ros import __version__
 from multihmr2_ros.body import Body
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.hardware import processor_name
+from multihmr2_ros.hardware import read_processor_name
 from multihmr2_ros.messages import cdr
 from multihmr2_ros.messages.content import HeaderContent
 from multihmr2_ros.messages.people_content import Timing, people_to_content
@@ -52,12 +52,12 @@ from multihmr2_ros.msg import HumanArray
 from multihmr2_ros.people import People
 from multihmr2_ros.ros import node
 
-from .content_publisher import ContentPublisher, marker_array_to_ros, reads_our_bytes
+from .content_publisher import ContentPublisher, can_read_our_bytes, marker_array_to_ros
 from .conversions import human_array_to_ros, image_to_ros, people_to_markers
-from .domain import isolated
+from .domain import isolate
 from .parameters import NodeParameters
 from .qos import RELIABLE
-from .standing_people import StandInEstimator, standing_people
+from .standing_people import StandInEstimator, make_standing_people
 
 Row = dict[str, Any]
 HEADER = HeaderContent(1, 0, "camera")
@@ -74,7 +74,7 @@ ACKNOWLEDGED = Duration(seconds=10)
 
 
 @dataclass(frozen=True)
-class Work:
+class BenchmarkCase:
     """A row of the table. run: what is timed, returning the milliseconds; repeats include no warm-up."""
 
     name: str
@@ -88,7 +88,7 @@ def measure(repeats: int) -> Row:
     """All figures: milliseconds (least, p50, p95) and the goals. Raises UserError where messages get lost."""
     if repeats < 1:
         raise UserError(f"--repeats must be at least 1, got {repeats}")
-    with isolated():
+    with isolate():
         return _measure(repeats)
 
 
@@ -98,14 +98,14 @@ def _measure(repeats: int) -> Row:
     namespace = "/bench"
     try:
         peer = rclpy.create_node("peer", namespace=namespace, context=context)
-        rows = [*_messages(peer, repeats), *_node(peer, repeats)]
+        rows = [*_measure_messages(peer, repeats), *_measure_node(peer, repeats)]
         peer.destroy_node()
     finally:
         context.try_shutdown()
     return {
         "version": __version__,
         "date": datetime.date.today().isoformat(),
-        "machine": f"{processor_name()}, {os.cpu_count()} cores",
+        "machine": f"{read_processor_name()}, {os.cpu_count()} cores",
         "middleware": get_rmw_implementation_identifier(),
         "large_shared_memory": bool(os.environ.get("FASTDDS_DEFAULT_PROFILES_FILE")),
         "repeats": repeats,
@@ -113,13 +113,13 @@ def _measure(repeats: int) -> Row:
     }
 
 
-def _messages(peer: Any, repeats: int) -> list[Row]:
+def _measure_messages(peer: Any, repeats: int) -> list[Row]:
     """Building and publishing, by the functions that the node uses."""
     full, low = Body("full"), Body("low")
-    full_people, low_people = standing_people(full, PEOPLE), standing_people(low, PEOPLE)
+    full_people, low_people = make_standing_people(full, PEOPLE), make_standing_people(low, PEOPLE)
     marker_publisher = peer.create_publisher(MarkerArray, "markers", RELIABLE)
     human_publisher = peer.create_publisher(HumanArray, "humans", RELIABLE)
-    as_bytes = reads_our_bytes()
+    as_bytes = can_read_our_bytes()
     to_cdr, to_ros = cdr.marker_array_to_cdr, marker_array_to_ros
     markers = ContentPublisher(marker_publisher, to_cdr, to_ros, sends_bytes=as_bytes)
     objects = ContentPublisher(marker_publisher, to_cdr, to_ros, sends_bytes=False)
@@ -143,29 +143,29 @@ def _messages(peer: Any, repeats: int) -> list[Row]:
 
     few = min(repeats, OBJECT_REPEATS)
     works = [
-        Work(
+        BenchmarkCase(
             f"markers, {PEOPLE} people, full mesh",
             timed(marker_publisher, publish_markers, markers, full_people, full), 15.0, repeats,
         ),
-        Work(
+        BenchmarkCase(
             f"markers, {PEOPLE} people, full mesh, as Python objects",
             timed(marker_publisher, publish_markers, objects, full_people, full), None, few, 1,
         ),
-        Work(
+        BenchmarkCase(
             f"markers, {PEOPLE} people, low mesh",
             timed(marker_publisher, publish_markers, markers, low_people, low), 2.0, repeats,
         ),
-        Work(
+        BenchmarkCase(
             f"HumanArray, {PEOPLE} people",
             timed(human_publisher, publish_humans), None, repeats,
         ),
     ]  # fmt: skip
-    with _process(_receive, peer.get_namespace()):
+    with _run_process(_run_subscriber, peer.get_namespace()):
         _wait_until(lambda: marker_publisher.get_subscription_count() and human_publisher.get_subscription_count())
-        return _in_turn(works)
+        return _measure_in_turn(works)
 
 
-def _node(peer: Any, repeats: int) -> list[Row]:
+def _measure_node(peer: Any, repeats: int) -> list[Row]:
     """From the publication of an image here to the arrival here of what the node makes of it."""
     pixels = np.random.default_rng(0).integers(0, 256, (*IMAGE_SIZE, 3), np.uint8)
     image = serialize_message(image_to_ros(pixels, HEADER))
@@ -191,15 +191,15 @@ def _node(peer: Any, repeats: int) -> list[Row]:
                 return 1e3 * (arrivals[0] - begin_s)
         raise UserError(f"the node did not answer {ATTEMPTS} images; source scripts/env.sh for large images")
 
-    with _process(_run_node, peer.get_namespace()):
+    with _run_process(_run_node, peer.get_namespace()):
         _wait_until(lambda: images.get_subscription_count() and peer.count_publishers(topic))
         name = f"node, image in to markers out, {PEOPLE_OF_NODE} people, low mesh"
-        rows = _in_turn([Work(name, exchange, 8.0, repeats)])
+        rows = _measure_in_turn([BenchmarkCase(name, exchange, 8.0, repeats)])
     executor.shutdown()
     return rows
 
 
-def _in_turn(works: Sequence[Work]) -> list[Row]:
+def _measure_in_turn(works: Sequence[BenchmarkCase]) -> list[Row]:
     """Measure all works, taking turns, so that a machine whose speed drifts slows all of them alike."""
     for work in works:
         for _ in range(work.warm_up):
@@ -212,17 +212,17 @@ def _in_turn(works: Sequence[Work]) -> list[Row]:
             if turn < work.repeats:
                 taken.append(work.run())
                 time.sleep(PAUSE_S)
-    return [_row(work, taken) for work, taken in zip(works, times, strict=True)]
+    return [_make_row(work, taken) for work, taken in zip(works, times, strict=True)]
 
 
-def _row(work: Work, times: Sequence[float]) -> Row:
+def _make_row(work: BenchmarkCase, times: Sequence[float]) -> Row:
     p50, p95 = np.percentile(times, (50, 95))
     row = {"work": work.name, "goal_ms": work.goal_ms, "repeats": work.repeats}
     return row | {"least_ms": min(times), "p50_ms": float(p50), "p95_ms": float(p95)}
 
 
 @contextlib.contextmanager
-def _process(target: Callable[[str], None], namespace: str) -> Iterator[None]:
+def _run_process(target: Callable[[str], None], namespace: str) -> Iterator[None]:
     process = multiprocessing.get_context("spawn").Process(target=target, args=(namespace,), daemon=True)
     process.start()
     try:
@@ -233,7 +233,7 @@ def _process(target: Callable[[str], None], namespace: str) -> Iterator[None]:
         process.kill()
 
 
-def _receive(namespace: str) -> None:
+def _run_subscriber(namespace: str) -> None:
     """The process that subscribes."""
     # SIGTERM ends the process as it is: rclpy's own handler has been seen to miss it under load.
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
@@ -261,7 +261,7 @@ def _wait_until(condition: Callable[[], Any]) -> None:
         time.sleep(0.05)
 
 
-def table(report: Row) -> str:
+def format_table(report: Row) -> str:
     """The report for people to read."""
     memory = "as set by a profiles file" if report["large_shared_memory"] else "default: source scripts/env.sh"
     lines = [

@@ -27,7 +27,7 @@ from rclpy.utilities import remove_ros_args
 
 from multihmr2_ros.errors import UserError
 
-from .parameters import DEFAULTS, RULES, did_you_mean
+from .parameters import DEFAULTS, RULES, suggest_name
 
 # Names that remapping rules may have on their left; of services, ROS adds others.
 TOPICS = {
@@ -41,7 +41,7 @@ TOPICS = {
     "~/detections": "vision_msgs/Detection3DArray", "/humans/bodies/tracked": "hri_msgs/IdsList",
 }  # fmt: skip
 SERVICES = {"~/enable": "std_srvs/SetBool", "~/reset": "std_srvs/Trigger"}
-OF_ROS = ("/rosout", "/parameter_events", "~/transition_event")
+ROS_SERVICES = ("/rosout", "/parameter_events", "~/transition_event")
 DESCRIPTION = "People from a camera's images: who is there, where, and how they move. A managed ROS 2 node."
 EXAMPLE = """example:
   perception_node --ros-args -r image:=/camera/image_raw -r camera_info:=/camera/camera_info -p checkpoint:=nano
@@ -56,16 +56,16 @@ def check_arguments(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         "perception_node",
         usage="perception_node [-h] [--ros-args [-r NAME:=TOPIC ...] [-p PARAMETER:=VALUE ...] [--params-file FILE]]",
-        description=DESCRIPTION, epilog=_help(), allow_abbrev=False,
+        description=DESCRIPTION, epilog=_format_help(), allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     try:
         others = remove_ros_args(list(arguments))[1:]
     except Exception as error:  # rclpy has several types
-        raise UserError(_in_one_line(error)) from error
+        raise UserError(_to_one_line(error)) from error
     _, unknown = parser.parse_known_args(others)
     # Before --ros-args, ROS takes NAME:=VALUE for a remapping rule.
-    unknown += [rule for rule in _remaps(arguments, old_style_only=True) if rule.partition(":=")[0] in DEFAULTS]
+    unknown += [rule for rule in _list_remaps(arguments, old_style_only=True) if rule.partition(":=")[0] in DEFAULTS]
     if unknown:
         name = unknown[0].strip("-_").partition("=")[0].rstrip(":").replace("-", "_")
         parameter = name if name in DEFAULTS else "NAME"
@@ -80,16 +80,16 @@ def start_rclpy(arguments: Sequence[str]) -> None:
     try:
         rclpy.init(args=list(arguments), signal_handler_options=SignalHandlerOptions.NO)
     except Exception as error:  # rclpy has several types
-        raise UserError(_in_one_line(error)) from error
+        raise UserError(_to_one_line(error)) from error
 
 
-def unused_remaps(arguments: Sequence[str], node: Any) -> list[str]:
+def find_unused_remaps(arguments: Sequence[str], node: Any) -> list[str]:
     """A sentence about each remapping rule of a name that the node does not have."""
-    known = [*TOPICS, *SERVICES, *OF_ROS]
+    known = [*TOPICS, *SERVICES, *ROS_SERVICES]
     of_services = [service.srv_name for service in node.services]
     full = {node.resolve_topic_name(name, only_expand=True) for name in [*known, *of_services]}
     sentences = []
-    for rule in _remaps(arguments):
+    for rule in _list_remaps(arguments):
         name = rule.partition(":=")[0].removeprefix("rostopic://").removeprefix("rosservice://")
         of_node, colon, rest = name.partition(":")
         if colon:
@@ -98,12 +98,12 @@ def unused_remaps(arguments: Sequence[str], node: Any) -> list[str]:
             name = rest
         if name.startswith("__") or "*" in name:  # __node, __ns; patterns
             continue
-        if _expanded(name, node) not in full and not name.startswith("/humans/bodies/"):
-            sentences.append(f"the remapping {rule} does nothing: the node has no {name!r}{did_you_mean(name, known)}")
+        if _expand_name(name, node) not in full and not name.startswith("/humans/bodies/"):
+            sentences.append(f"the remapping {rule} does nothing: the node has no {name!r}{suggest_name(name, known)}")
     return sentences
 
 
-def _remaps(arguments: Sequence[str], *, old_style_only: bool = False) -> list[str]:
+def _list_remaps(arguments: Sequence[str], *, old_style_only: bool = False) -> list[str]:
     """The rules between --ros-args and --, and those outside, without -r: the old style."""
     rules, is_ros = list[str](), False
     for before, argument in itertools.pairwise(arguments):
@@ -113,14 +113,14 @@ def _remaps(arguments: Sequence[str], *, old_style_only: bool = False) -> list[s
     return rules
 
 
-def _expanded(name: str, node: Any) -> str:
+def _expand_name(name: str, node: Any) -> str:
     try:
         return str(node.resolve_topic_name(name, only_expand=True))
     except Exception:  # rclpy has several types for names that cannot be
         return name
 
 
-def _help() -> str:
+def _format_help() -> str:
     lines = [
         "names that can be remapped (-r):",
         *(f"  {name:24}{kind}" for name, kind in {**TOPICS, **SERVICES}.items()),
@@ -132,7 +132,7 @@ def _help() -> str:
     return "\n".join([*lines, "", EXAMPLE])
 
 
-def _in_one_line(error: Exception) -> str:
+def _to_one_line(error: Exception) -> str:
     """Without the place in rcl's code."""
     text = " ".join(str(error).split()).partition(", at ./")[0].partition(", at /")[0]
     return f"{text}; see perception_node --help"

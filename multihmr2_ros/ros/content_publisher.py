@@ -39,11 +39,11 @@ from multihmr2_ros.messages.content import (
     HeaderContent,
     MarkerContent,
     PointCloudContent,
-    delete_marker,
-    label_marker,
-    mesh_marker,
+    make_delete_marker,
+    make_label_marker,
+    make_mesh_marker,
 )
-from multihmr2_ros.messages.conversion_packages import converter
+from multihmr2_ros.messages.conversion_packages import get_converter
 
 from .conversions import header_to_ros
 
@@ -84,7 +84,7 @@ class ContentPublisher(Generic[Content]):
         self._to_cdr = to_cdr
         self._to_ros = to_ros
         self._sends_bytes = sends_bytes
-        self._publish_memory = rcl_publish_serialized_message(publisher) if sends_bytes else None
+        self._publish_memory = load_rcl_publish(publisher) if sends_bytes else None
         # Kept from message to message: fresh memory takes as long to get as to fill.
         self._memory = np.empty(0, np.uint8)
 
@@ -107,7 +107,7 @@ class ContentPublisher(Generic[Content]):
             raise RuntimeError(f"rcl_publish_serialized_message: error {code} on {self.publisher.topic_name}")
 
 
-def rcl_publish_serialized_message(publisher: Any) -> Callable[..., int] | None:
+def load_rcl_publish(publisher: Any) -> Callable[..., int] | None:
     """Return rcl's function; None if it cannot be called for this publisher."""
     try:
         function = ctypes.CDLL(RCL).rcl_publish_serialized_message
@@ -120,7 +120,7 @@ def rcl_publish_serialized_message(publisher: Any) -> Callable[..., int] | None:
     return function
 
 
-def reads_our_bytes() -> bool:
+def can_read_our_bytes() -> bool:
     """Return whether this ROS reads the messages that `cdr` serializes.
 
     Distributions differ in the definition of Marker, and middlewares need not use CDR: if False, publish message
@@ -128,17 +128,17 @@ def reads_our_bytes() -> bool:
     """
     white = (1.0, 1.0, 1.0, 1.0)
     markers = [
-        mesh_marker(SAMPLE_HEADER, "mesh", 1, np.eye(3), np.array([[0, 1, 2]]), white, 5),
-        label_marker(SAMPLE_HEADER, "label", 2, "1", (0.0, 1.0, 2.0), 0.1, white),
-        delete_marker(SAMPLE_HEADER, "mesh", 3),
+        make_mesh_marker(SAMPLE_HEADER, "mesh", 1, np.eye(3), np.array([[0, 1, 2]]), white, 5),
+        make_label_marker(SAMPLE_HEADER, "label", 2, "1", (0.0, 1.0, 2.0), 0.1, white),
+        make_delete_marker(SAMPLE_HEADER, "mesh", 3),
     ]
     cloud = PointCloudContent(SAMPLE_HEADER, np.eye(3))
-    return _is_read(marker_array_to_cdr(markers).to_bytes(), marker_array_to_ros(markers)) and _is_read(
+    return _is_read_back(marker_array_to_cdr(markers).to_bytes(), marker_array_to_ros(markers)) and _is_read_back(
         point_cloud_to_cdr(cloud).to_bytes(), point_cloud_to_ros(cloud)
     )
 
 
-def _is_read(data: bytes, message: Any) -> bool:
+def _is_read_back(data: bytes, message: Any) -> bool:
     if len(serialize_message(message)) != len(data):
         return False
     try:
@@ -152,7 +152,7 @@ def marker_array_to_ros(markers: Sequence[MarkerContent]) -> MarkerArray:
 
 
 def point_cloud_to_ros(content: PointCloudContent) -> PointCloud2:
-    count, clouds = len(content.points), converter("sensor_msgs_py")
+    count, clouds = len(content.points), get_converter("sensor_msgs_py")
     if clouds is not None and count:  # some of its versions cannot make an empty one
         cloud = clouds.create_cloud_xyz32(header_to_ros(content.header), np.asarray(content.points, np.float32))
         cloud.is_dense = content.is_dense
@@ -184,7 +184,7 @@ def _marker_to_ros(marker: MarkerContent) -> Marker:
         type=int(marker.type),
         action=int(marker.action),
         pose=Pose(position=_point(marker.position)),
-        scale=_vector(marker.scale),
+        scale=_vector_to_ros(marker.scale),
         color=ColorRGBA(r=red, g=green, b=blue, a=alpha),
         lifetime=Duration(sec=sec, nanosec=nanosec),
         points=[Point(x=x, y=y, z=z) for x, y, z in corners.tolist()],
@@ -197,6 +197,6 @@ def _point(values: Any) -> Point:
     return Point(x=x, y=y, z=z)
 
 
-def _vector(values: Any) -> Vector3:
+def _vector_to_ros(values: Any) -> Vector3:
     x, y, z = (float(value) for value in values)
     return Vector3(x=x, y=y, z=z)

@@ -31,19 +31,19 @@ from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.media.colors import track_color
+from multihmr2_ros.media.colors import get_track_color
 from multihmr2_ros.messages.content import (
     HeaderContent,
     HumanArrayContent,
     MarkerContent,
     PointCloudContent,
-    checked_faces,
-    label_marker,
-    mesh_marker,
+    make_label_marker,
+    make_mesh_marker,
+    validate_faces,
 )
-from multihmr2_ros.messages.conversion_packages import converter
+from multihmr2_ros.messages.conversion_packages import get_converter
 from multihmr2_ros.messages.human_array import human_array_message
-from multihmr2_ros.messages.people_content import body_frames, body_quaternions
+from multihmr2_ros.messages.people_content import compute_body_quaternions, make_body_frames
 from multihmr2_ros.msg import BodyModel, HumanArray
 from multihmr2_ros.people import People, TrackState
 
@@ -58,7 +58,7 @@ MARKER_LIFETIME_NS = 5_000_000_000  # only for viewers that no DELETE reaches: t
 
 def human_array_to_ros(content: HumanArrayContent) -> HumanArray:
     """Return a multihmr2_ros/HumanArray."""
-    return human_array_message(content, _make, _float32_sequence)
+    return human_array_message(content, _make, _float32_sequence_to_ros)
 
 
 def people_to_transforms(people: People, header: HeaderContent, body_prefix: str = "body_") -> TFMessage:
@@ -69,8 +69,8 @@ def people_to_transforms(people: People, header: HeaderContent, body_prefix: str
     transforms: list[TransformStamped] = []
     if not header.frame_id:
         return TFMessage(transforms=transforms)
-    names = body_frames(people, body_prefix)
-    for name, place, quaternion in zip(names, people.pelvis, body_quaternions(people), strict=True):
+    names = make_body_frames(people, body_prefix)
+    for name, place, quaternion in zip(names, people.pelvis, compute_body_quaternions(people), strict=True):
         if name and np.isfinite(place).all():
             x, y, z = place.tolist()
             qx, qy, qz, qw = quaternion.tolist()
@@ -91,7 +91,7 @@ def people_to_markers(
     """
     markers: list[MarkerContent] = []
     if people.vertices.size:
-        faces = checked_faces(faces, people.vertices.shape[1])
+        faces = validate_faces(faces, people.vertices.shape[1])
     has_mesh = np.atleast_1d(np.isfinite(people.vertices).all(axis=(1, 2)) & bool(people.vertices.size))
     has_place = np.atleast_1d(np.isfinite(people.joints).all(axis=(1, 2)))
     camera = np.eye(4) if camera is None else camera
@@ -101,13 +101,15 @@ def people_to_markers(
     distance_m = np.linalg.norm(pelvis - camera[:3, 3], axis=1)
     for row, track_id in enumerate(people.track_id.tolist()):
         suffix, marker_id = ("", track_id) if track_id >= 0 else ("_untracked", row)
-        looks = _color(track_id), MARKER_LIFETIME_NS
+        looks = _to_color(track_id), MARKER_LIFETIME_NS
         if has_mesh[row]:
-            markers.append(mesh_marker(header, f"mesh{suffix}", marker_id, people.vertices[row], faces, *looks))
+            markers.append(make_mesh_marker(header, f"mesh{suffix}", marker_id, people.vertices[row], faces, *looks))
         if has_place[row]:
             x, y, z = label_place[row].tolist()
             text = f"{distance_m[row]:.1f} m" if track_id < 0 else f"#{track_id}: {distance_m[row]:.1f} m"
-            markers.append(label_marker(header, f"label{suffix}", marker_id, text, (x, y, z), LABEL_HEIGHT_M, *looks))
+            markers.append(
+                make_label_marker(header, f"label{suffix}", marker_id, text, (x, y, z), LABEL_HEIGHT_M, *looks)
+            )
     return markers
 
 
@@ -119,7 +121,7 @@ def people_to_points(people: People, header: HeaderContent) -> PointCloudContent
 
 def image_to_ros(image: NDArray[np.uint8], header: HeaderContent) -> Image:
     """(H, W, 3) uint8 RGB → sensor_msgs/Image."""
-    bridge = converter("cv_bridge")
+    bridge = get_converter("cv_bridge")
     if bridge is not None:
         return bridge.cv2_to_imgmsg(image, "rgb8", header_to_ros(header))
     height, width = image.shape[:2]
@@ -147,7 +149,7 @@ def body_model_to_ros(body: Any) -> BodyModel:
     )
 
 
-def summary(placed: PlacedPeople, fixed_frame: str = "") -> str:
+def format_summary(placed: PlacedPeople, fixed_frame: str = "") -> str:
     """Summarize people in text: a line with their number, and a line per person in descending score; NOBODY if none.
 
     fixed_frame: the name of the fixed frame, where velocities may be in it.
@@ -182,17 +184,17 @@ def header_from_ros(header: Any) -> HeaderContent:
     return HeaderContent(header.stamp.sec, header.stamp.nanosec, header.frame_id)
 
 
-def _color(track_id: int) -> tuple[float, float, float, float]:
-    red, green, blue = track_color(track_id)
+def _to_color(track_id: int) -> tuple[float, float, float, float]:
+    red, green, blue = get_track_color(track_id)
     return red / 255, green / 255, blue / 255, 1.0
 
 
 def _make(type_name: str, **fields: Any) -> Any:
-    return message_class(type_name)(**fields)
+    return import_message_class(type_name)(**fields)
 
 
 @cache
-def message_class(type_name: str) -> Any:
+def import_message_class(type_name: str) -> Any:
     """The Python class of `package/msg/Name`. Raises UserError where the package is not in this shell."""
     package, _, name = type_name.partition("/msg/")
     try:
@@ -203,5 +205,5 @@ def message_class(type_name: str) -> Any:
         ) from error
 
 
-def _float32_sequence(values: NDArray[np.float32]) -> array.array[float]:
+def _float32_sequence_to_ros(values: NDArray[np.float32]) -> array.array[float]:
     return array.array("f", values.tobytes())

@@ -34,7 +34,7 @@ class DeviceFault(Enum):
     OUT_OF_MEMORY = "out of memory"
 
 
-def device_fault(error: BaseException) -> DeviceFault | None:
+def classify_error(error: BaseException) -> DeviceFault | None:
     """What an exception means for the device; None where it is not about it."""
     import torch
 

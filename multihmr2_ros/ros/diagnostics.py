@@ -30,14 +30,14 @@ from std_msgs.msg import Header
 LOG_AGAIN_S = 30.0  # a persistent problem is logged this often
 RECENT_S = 5.0  # a problem is reported this long after it was last seen
 SILENT_S = 2.0  # without an image for this long, the input is missing
-MOST_PROBLEMS = 50  # different problems that are kept
+MAX_PROBLEMS = 50  # different problems that are kept
 
 # Parts that differ between two texts about the same problem: numbers and quoted names.
 VARIABLE = re.compile(r"'[^']*'|\"[^\"]*\"|-?(\d+(\.\d+)?(e[+-]?\d+)?|\b(nan|inf)\b)")
 
 
 @dataclass
-class Traffic:
+class ImageCounters:
     """Counts the images since the node was activated: received = processed + dropped + unplaced +
     unusable + in work.
 
@@ -89,7 +89,7 @@ class Problem:
     logged_s: float = -np.inf
 
 
-class Health:
+class HealthMonitor:
     """Collects problems since the start and latencies since the last report. Thread-safe."""
 
     def __init__(self) -> None:
@@ -99,7 +99,7 @@ class Health:
         self._latencies_s: list[float] = []
         self._last_report_s = time.monotonic()
 
-    def image_processed(self, latency_s: float) -> None:
+    def note_processed(self, latency_s: float) -> None:
         """Note a latency: from the arrival of the image to the end of publishing (s)."""
         with self._lock:
             self._latencies_s.append(latency_s)
@@ -114,7 +114,7 @@ class Health:
         key = (cause, VARIABLE.sub("", text))
         with self._lock:
             problem = self._problems.pop(key, None) or Problem(cause, text)
-            if len(self._problems) == MOST_PROBLEMS:
+            if len(self._problems) == MAX_PROBLEMS:
                 del self._problems[next(iter(self._problems))]  # the one that was seen longest ago
             self._problems[key] = problem
             problem.text = text

@@ -40,7 +40,7 @@ def reserve_domain() -> int:
     """
     for domain in DOMAINS:
         first, *others = range(FIRST_PORT + PORTS_PER_DOMAIN * domain, FIRST_PORT + PORTS_PER_DOMAIN * (domain + 1))
-        own = _bound(first)
+        own = _bind_socket(first)
         if own is None:
             continue
         if all(_is_free(port) for port in others):
@@ -52,7 +52,7 @@ def reserve_domain() -> int:
     raise UserError(f"all {len(DOMAINS)} ROS domains that were tried are in use: end other demos and tests")
 
 
-def _bound(port: int) -> socket.socket | None:
+def _bind_socket(port: int) -> socket.socket | None:
     """A UDP socket of all interfaces; None where somebody else has the port."""
     own = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     try:
@@ -64,13 +64,13 @@ def _bound(port: int) -> socket.socket | None:
 
 
 def _is_free(port: int) -> bool:
-    own = _bound(port)
+    own = _bind_socket(port)
     if own is not None:
         own.close()
     return own is not None
 
 
-def isolation(domain: int) -> dict[str, str]:
+def make_isolation_environment(domain: int) -> dict[str, str]:
     """Environment variables of processes that are to meet each other only, on this machine."""
     variables = {
         "ROS_DOMAIN_ID": str(domain),
@@ -83,14 +83,14 @@ def isolation(domain: int) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def isolated() -> Iterator[None]:
+def isolate() -> Iterator[None]:
     """This process and the children that it starts meanwhile are on a reserved domain of this machine."""
     before = dict(os.environ)
-    os.environ.update(isolation(reserve_domain()))
+    os.environ.update(make_isolation_environment(reserve_domain()))
     try:
         yield
     finally:
-        for name in isolation(0):
+        for name in make_isolation_environment(0):
             os.environ.pop(name, None)
             if name in before:
                 os.environ[name] = before[name]

@@ -28,7 +28,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from multihmr2_ros.camera import intrinsics_from_fov
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.frame import Frame, Ground
+from multihmr2_ros.frame import Frame, GroundPlane
 from multihmr2_ros.messages.calibration import Intrinsics, intrinsics_from_info
 from multihmr2_ros.messages.content import HeaderContent
 from multihmr2_ros.messages.depth import depth_from_ros
@@ -36,16 +36,16 @@ from multihmr2_ros.messages.images import compressed_image_from_ros, image_from_
 from multihmr2_ros.people import IntrinsicsSource
 
 from .conversions import header_from_ros
-from .inputs import Inputs, Received
+from .inputs import Inputs, ReceivedImage
 from .parameters import NodeParameters
-from .target_frame import Target
-from .transforms import Unknown
+from .target_frame import TargetFrame
+from .transforms import UnknownTransformError
 
 FUTURE_S = 1.0  # tolerance of stamps in the future: clocks differ a little, and a simulated clock advances in steps
 
 
 @dataclass(frozen=True)
-class CameraImage:
+class DecodedImage:
     """A decoded image (H, W, 3) uint8 RGB with its header. arrival_s: on the node's clock, perhaps simulated."""
 
     image: NDArray[np.uint8]
@@ -98,8 +98,8 @@ class FrameMaker:
         self.notice = ""
 
     def make(
-        self, received: Received, camera: CameraImage, inputs: Inputs, parameters: NodeParameters
-    ) -> tuple[Frame, Target | None]:
+        self, received: ReceivedImage, camera: DecodedImage, inputs: Inputs, parameters: NodeParameters
+    ) -> tuple[Frame, TargetFrame | None]:
         """Return the frame, and the target frame of the messages (None: none asked for, or unknown at the stamp)."""
         given = intrinsics(received, camera.image, parameters)
         self.notice = given.notice
@@ -126,34 +126,34 @@ class FrameMaker:
         return frame, target
 
     def _pose(
-        self, inputs: Inputs, camera: CameraImage, frame: str, deadline_s: float, consequence: str
+        self, inputs: Inputs, camera: DecodedImage, frame: str, deadline_s: float, consequence: str
     ) -> NDArray[np.float64] | None:
         """Look up (4, 4) frame from camera; None if no frame is asked for, or it is not known in time."""
         if not frame or inputs.transforms is None:
             return None
         try:
-            return inputs.transforms.pose(frame, camera.header, deadline_s - time.monotonic())
-        except Unknown as reason:
+            return inputs.transforms.lookup_pose(frame, camera.header, deadline_s - time.monotonic())
+        except UnknownTransformError as reason:
             self._report("transform", f"{reason}: {consequence} {frame!r}")
             return None
 
-    def _ground(self, inputs: Inputs, camera: CameraImage, frame: str, deadline_s: float) -> Ground | None:
+    def _ground(self, inputs: Inputs, camera: DecodedImage, frame: str, deadline_s: float) -> GroundPlane | None:
         pose = self._pose(inputs, camera, frame, deadline_s, "distances of this image do without")
         if pose is None:
             return None
         try:
-            return Ground.of_fixed_frame(pose)
+            return GroundPlane.from_fixed_frame(pose)
         except UserError as error:
             self._report("ground", f"{error} (ground_frame {frame!r})")
             return None
 
-    def _target(self, inputs: Inputs, camera: CameraImage, frame: str, deadline_s: float) -> Target | None:
+    def _target(self, inputs: Inputs, camera: DecodedImage, frame: str, deadline_s: float) -> TargetFrame | None:
         pose = self._pose(inputs, camera, frame, deadline_s, "people of this image are not published in")
         if pose is None or inputs.transforms is None:
             return None
-        return Target(frame, pose, inputs.transforms.rate(frame, camera.header, pose))
+        return TargetFrame(frame, pose, inputs.transforms.estimate_rate(frame, camera.header, pose))
 
-    def _depth(self, inputs: Inputs, camera: CameraImage, most_s: float) -> tuple[NDArray[np.generic] | None, str]:
+    def _depth(self, inputs: Inputs, camera: DecodedImage, most_s: float) -> tuple[NDArray[np.generic] | None, str]:
         """Return the depth image (H, W) or None, and for the diagnostics whether and why it is used."""
         images = inputs.depth_images
         if images is None:
@@ -164,20 +164,20 @@ class FrameMaker:
         if message is None:
             return None, f"not used: nothing comes on {inputs.depth_topic}"
         try:
-            return depth_from_ros(deserialized(message, Image), camera.header, camera.image.shape[:2]), "used"
+            return depth_from_ros(deserialize(message, Image), camera.header, camera.image.shape[:2]), "used"
         except UserError as error:
             self._report("depth", str(error))
             return None, "not used: it does not fit"
 
 
-def camera_image(received: Received) -> CameraImage:
+def decode_camera_image(received: ReceivedImage) -> DecodedImage:
     """Decode a received image. Raises UserError for an image that cannot be used."""
-    message = deserialized(received.image, CompressedImage if received.is_compressed else Image)
+    message = deserialize(received.image, CompressedImage if received.is_compressed else Image)
     image = compressed_image_from_ros(message) if received.is_compressed else image_from_ros(message)
-    return CameraImage(image, header_from_ros(message.header), received.arrival_s)
+    return DecodedImage(image, header_from_ros(message.header), received.arrival_s)
 
 
-def intrinsics(received: Received, image: NDArray[np.uint8], parameters: NodeParameters) -> Intrinsics:
+def intrinsics(received: ReceivedImage, image: NDArray[np.uint8], parameters: NodeParameters) -> Intrinsics:
     """Return an image's intrinsics by the parameter, else by the CameraInfo, else to be predicted."""
     height, width = image.shape[:2]
     if parameters.vertical_fov_rad > 0:
@@ -186,13 +186,13 @@ def intrinsics(received: Received, image: NDArray[np.uint8], parameters: NodePar
     if received.camera_info is None:
         return Intrinsics(notice="no camera_info received: intrinsics are predicted")
     try:
-        info = deserialized(received.camera_info, CameraInfo)
+        info = deserialize(received.camera_info, CameraInfo)
     except UserError as error:
         return Intrinsics(problem=f"{error}; until then intrinsics are predicted")
     return intrinsics_from_info(info, image, rectified=parameters.image_rectified)
 
 
-def deserialized(data: bytes, kind: type) -> Any:
+def deserialize(data: bytes, kind: type) -> Any:
     """Deserialize a message. Raises UserError for damaged bytes."""
     try:
         return deserialize_message(data, kind)

@@ -26,7 +26,7 @@ from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
 STALLED = "it has stalled"
 
 
-def silence(node: Any, subscription: Any, type_name: str, silent_s: float | None, hint: str = "") -> str:
+def explain_silence(node: Any, subscription: Any, type_name: str, silent_s: float | None, hint: str = "") -> str:
     """Return the reason why no message arrives on a topic, as far as the graph shows it.
 
     subscription  an rclpy subscription
@@ -41,56 +41,59 @@ def silence(node: Any, subscription: Any, type_name: str, silent_s: float | None
         return f"{text}: nobody publishes it{hint}"
     for publisher in publishers:
         if publisher.topic_type != type_name:
-            return f"{text}: {_name(publisher)} publishes {publisher.topic_type} there, expected {type_name}"
+            return f"{text}: {_format_name(publisher)} publishes {publisher.topic_type} there, expected {type_name}"
         compatibility, reason = qos_check_compatible(publisher.qos_profile, subscription.qos_profile)
         if compatibility == QoSCompatibility.ERROR:
-            return f"{text}: the QoS of {_name(publisher)} does not fit: {reason}"
+            return f"{text}: the QoS of {_format_name(publisher)} does not fit: {reason}"
     return (
-        f"{text}, though {publishers_of(node, topic)} publishes it with a QoS that fits: {STALLED}, or images are lost "
-        "on the way (large ones need config/fastdds.xml)"
+        f"{text}, though {list_publishers(node, topic)} publishes it with a QoS that fits: {STALLED}, or images are "
+        "lost on the way (large ones need config/fastdds.xml)"
     )
 
 
-def publishers_of(node: Any, topic: str) -> str:
+def list_publishers(node: Any, topic: str) -> str:
     """Return the names of the nodes that publish the topic; "" if there are none."""
-    return ", ".join(sorted({_name(publisher) for publisher in node.get_publishers_info_by_topic(topic)}))
+    return ", ".join(sorted({_format_name(publisher) for publisher in node.get_publishers_info_by_topic(topic)}))
 
 
-def topics_of_others(node: Any, type_names: Collection[str]) -> list[str]:
+def list_topics_of_others(node: Any, type_names: Collection[str]) -> list[str]:
     """Return the topics of these types that other nodes publish."""
     name = node.get_fully_qualified_name()
     return sorted(
         topic
         for topic, types in node.get_topic_names_and_types()
         if not set(types).isdisjoint(type_names)
-        and any(_name(publisher) != name for publisher in node.get_publishers_info_by_topic(topic))
+        and any(_format_name(publisher) != name for publisher in node.get_publishers_info_by_topic(topic))
     )
 
 
-def offers(node: Any, topic: str) -> str:
+def describe_publishers(node: Any, topic: str) -> str:
     """Return the publishers of the topic with their QoS, in words."""
     publishers = node.get_publishers_info_by_topic(topic)
-    return "; ".join(sorted(f"{_name(publisher)} ({_words(publisher.qos_profile)})" for publisher in publishers))
+    return "; ".join(
+        sorted(f"{_format_name(publisher)} ({_describe_qos(publisher.qos_profile)})" for publisher in publishers)
+    )
 
 
-def refused_subscribers(node: Any) -> list[str]:
+def find_refused_subscribers(node: Any) -> list[str]:
     """Return a sentence for each subscriber whose QoS does not fit the node's publisher: it receives nothing."""
     refused, name = [], node.get_fully_qualified_name()
-    for topic in sorted(_published_topics(node)):
+    for topic in sorted(_list_published_topics(node)):
         # Both QoS are taken from the graph, which gives durations that were not set as infinite, not as 0.
-        own = [each for each in node.get_publishers_info_by_topic(topic) if _name(each) == name]
+        own = [each for each in node.get_publishers_info_by_topic(topic) if _format_name(each) == name]
         for publisher in own:
             for subscriber in node.get_subscriptions_info_by_topic(topic):
                 compatibility, _ = qos_check_compatible(publisher.qos_profile, subscriber.qos_profile)
                 if compatibility == QoSCompatibility.ERROR:
                     refused.append(
-                        f"{_name(subscriber)} receives nothing on {topic}: it asks for "
-                        f"{_words(subscriber.qos_profile)}, offered is {_words(publisher.qos_profile)}; change its QoS"
+                        f"{_format_name(subscriber)} receives nothing on {topic}: it asks for "
+                        f"{_describe_qos(subscriber.qos_profile)}, offered is {_describe_qos(publisher.qos_profile)}; "
+                        "change its QoS"
                     )
     return refused
 
 
-def _published_topics(node: Any) -> set[str]:
+def _list_published_topics(node: Any) -> set[str]:
     """Return the topics that the node publishes. Other threads may destroy publishers meanwhile."""
     topics = set()
     for publisher in list(node.publishers):
@@ -99,9 +102,9 @@ def _published_topics(node: Any) -> set[str]:
     return topics
 
 
-def _name(endpoint: Any) -> str:
+def _format_name(endpoint: Any) -> str:
     return f"{endpoint.node_namespace.rstrip('/')}/{endpoint.node_name}"
 
 
-def _words(qos: QoSProfile) -> str:
+def _describe_qos(qos: QoSProfile) -> str:
     return f"{qos.reliability.name}, {qos.durability.name}".lower().replace("_", " ")

@@ -34,24 +34,24 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from multihmr2_ros.messages.depth import DepthImages
 
-from .graph import STALLED, publishers_of, silence, topics_of_others
+from .graph import STALLED, explain_silence, list_publishers, list_topics_of_others
 from .parameters import NodeParameters
 from .qos import LATCHED, SILENT_SUBSCRIPTION
-from .transforms import Transforms
+from .transforms import TransformListener
 
 # Compatible with every publisher.
 NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 # KINDs of the parameters qos_overrides.TOPIC.subscription.KIND.
 OVERRIDABLE = (QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
 SUFFIX = "/compressed"  # of topics of compressed images
-LOOK_PERIOD_S = 0.5
+UPDATE_PERIOD_S = 0.5
 APPEARED_S = 5.0  # time that a new publisher has for its first image
 # Parameters whose change requires other subscriptions.
 SUBSCRIBING = ("image_transport", "use_depth", "fixed_frame", "ground_frame", "target_frame")
 
 
 @dataclass(frozen=True)
-class Received:
+class ReceivedImage:
     """A received image, serialized, with the newest CameraInfo (serialized; None: none yet).
 
     arrival_s         s, on the node's clock, which may be simulated
@@ -66,7 +66,7 @@ class Received:
 
 
 @dataclass(frozen=True)
-class ImageSource:
+class ImageTopic:
     """A topic that may carry images. topic: full name; kind: class of its messages."""
 
     topic: str
@@ -86,7 +86,7 @@ class ImageSource:
         return f"sensor_msgs/msg/{self.kind.__name__}"
 
 
-def image_sources(node: Any) -> list[ImageSource]:
+def list_image_topics(node: Any) -> list[ImageTopic]:
     """List the topics of raw and compressed images, in the order in which they are tried.
 
     As in image_transport, the topic of compressed images is the (remapped) topic of raw images with /compressed
@@ -94,10 +94,10 @@ def image_sources(node: Any) -> list[ImageSource]:
     """
     image, given = node.resolve_topic_name("image"), node.resolve_topic_name("image/compressed")
     if given != node.resolve_topic_name("image/compressed", only_expand=True):
-        return [ImageSource(image, Image), ImageSource(given, CompressedImage)]
+        return [ImageTopic(image, Image), ImageTopic(given, CompressedImage)]
     if image.endswith(SUFFIX):
-        return [ImageSource(image, CompressedImage), ImageSource(image.removesuffix(SUFFIX), Image)]
-    return [ImageSource(image, Image), ImageSource(image + SUFFIX, CompressedImage)]
+        return [ImageTopic(image, CompressedImage), ImageTopic(image.removesuffix(SUFFIX), Image)]
+    return [ImageTopic(image, Image), ImageTopic(image + SUFFIX, CompressedImage)]
 
 
 class Inputs:
@@ -118,7 +118,7 @@ class Inputs:
         node: Any,
         parameters: NodeParameters,
         now_s: Callable[[], float],
-        on_image: Callable[[Received], None],
+        on_image: Callable[[ReceivedImage], None],
         report: Callable[[str, str], None],
         camera_info: bytes | None = None,
     ) -> None:
@@ -128,7 +128,7 @@ class Inputs:
         self.camera_info = camera_info
         self._report = report
         transport = parameters.image_transport
-        sources = image_sources(node)
+        sources = list_image_topics(node)
         self._sources = [source for source in sources if transport in ("auto", source.transport)]
         self._others = [source for source in sources if source not in self._sources]
         self._appeared_s: dict[
@@ -145,11 +145,11 @@ class Inputs:
             self._depths = node.create_subscription(Image, "depth", self.depth_images.add, NEWEST, raw=True)
         self.depth_topic = str(self._depths.topic_name) if self._depths else ""
         needs_transforms = bool(parameters.fixed_frame or parameters.ground_frame or parameters.target_frame)
-        self.transforms = Transforms(node, parameters.body_prefix, report) if needs_transforms else None
-        self.look()
+        self.transforms = TransformListener(node, parameters.body_prefix, report) if needs_transforms else None
+        self.update_subscriptions()
 
-    def look(self) -> None:
-        """Adapt the subscriptions to the topics that are published. Call it every LOOK_PERIOD_S.
+    def update_subscriptions(self) -> None:
+        """Adapt the subscriptions to the topics that are published. Call it every UPDATE_PERIOD_S.
 
         Images: if the subscribed topic has no publisher and the other one has, in two successive calls, subscribes to
         the other one. camera_info: subscribes as transient local if a publisher is, since its message may not come
@@ -175,17 +175,17 @@ class Inputs:
                     )  # fmt: skip
                     break
 
-    def why_silent(self, silent_s: float | None) -> tuple[str, bool]:
+    def explain_silence(self, silent_s: float | None) -> tuple[str, bool]:
         """Return why no image arrives, as far as the ROS graph shows it, and whether it is too early for a fault.
 
         silent_s: s since the last image; None: there was none yet.
         """
-        reason = silence(self._node, self._images, self._source.type_name, silent_s, self._where_else())
+        reason = explain_silence(self._node, self._images, self._source.type_name, silent_s, self._find_other_topics())
         present_s = time.monotonic() - min(self._appeared_s.values(), default=-math.inf)
         # An image has arrived since the publishers appeared, which is noticed with a delay.
-        has_come = silent_s is not None and silent_s < present_s + 2 * LOOK_PERIOD_S
+        has_come = silent_s is not None and silent_s < present_s + 2 * UPDATE_PERIOD_S
         if STALLED in reason and present_s < APPEARED_S and not has_come:
-            names = publishers_of(self._node, self.image_topic)
+            names = list_publishers(self._node, self.image_topic)
             return f"waiting for an image on {self.image_topic}: {names} appeared {present_s:.0f} s ago", True
         return reason, False
 
@@ -196,7 +196,7 @@ class Inputs:
         if self.transforms is not None:
             self.transforms.destroy()
 
-    def _subscribe_to_images(self, source: ImageSource) -> None:
+    def _subscribe_to_images(self, source: ImageTopic) -> None:
         if self._images is not None:
             self._node.destroy_subscription(self._images)
         self._source = source
@@ -204,27 +204,27 @@ class Inputs:
         self._images = subscribe_newest(self._node, source.kind, source.topic, receive, self._report)
         self.image_topic = str(self._images.topic_name)
 
-    def _is_published(self, source: ImageSource) -> bool:
+    def _is_published(self, source: ImageTopic) -> bool:
         found = self._node.get_publishers_info_by_topic(source.topic)
         return any(publisher.topic_type == source.type_name for publisher in found)
 
-    def _where_else(self) -> str:
+    def _find_other_topics(self) -> str:
         """Where images are published that could be subscribed to, and how; "" where there are none."""
         for other in self._others:
             if self._is_published(other):
-                name = publishers_of(self._node, other.topic)
+                name = list_publishers(self._node, other.topic)
                 return (
                     f", but {name} publishes {other.type_name} on {other.topic}: set image_transport to "
                     f"{other.transport} (transport:={other.transport} of the launch file)"
                 )
-        topics = topics_of_others(self._node, [source.type_name for source in self._sources])
+        topics = list_topics_of_others(self._node, [source.type_name for source in self._sources])
         topics = list(dict.fromkeys(topic.removesuffix(SUFFIX) for topic in topics if "depth" not in topic.lower()))
         if not topics:
             return ""
         return f"; images come on {', '.join(topics[:3])}: remap image to the right topic (image:={topics[0]})"
 
-    def _receive_image(self, source: ImageSource, message: bytes) -> None:
-        self._on_image(Received(message, self.camera_info, source.is_compressed, self._now_s(), time.monotonic()))
+    def _receive_image(self, source: ImageTopic, message: bytes) -> None:
+        self._on_image(ReceivedImage(message, self.camera_info, source.is_compressed, self._now_s(), time.monotonic()))
 
     def _receive_camera_info(self, message: bytes) -> None:
         self.camera_info = message

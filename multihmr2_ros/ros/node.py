@@ -46,15 +46,15 @@ from multihmr2_ros.hardware import make_threads_wait_passively
 from multihmr2_ros.messages.content import HeaderContent
 from multihmr2_ros.messages.people_content import Timing
 
-from .command_line import check_arguments, start_rclpy, unused_remaps
-from .diagnostics import SILENT_S, Health, Traffic
-from .frames import CameraImage, FrameMaker, camera_image
-from .graph import offers, refused_subscribers
-from .inputs import APPEARED_S, LOOK_PERIOD_S, SUBSCRIBING, Inputs, Received
-from .managed import ManagedNode
+from .command_line import check_arguments, find_unused_remaps, start_rclpy
+from .diagnostics import SILENT_S, HealthMonitor, ImageCounters
+from .frames import DecodedImage, FrameMaker, decode_camera_image
+from .graph import describe_publishers, find_refused_subscribers
+from .inputs import APPEARED_S, SUBSCRIBING, UPDATE_PERIOD_S, Inputs, ReceivedImage
+from .managed_node import ManagedNode
 from .outputs import Outputs
-from .parameters import changed, declare, unknown_parameters
-from .restarts import EstimatorFactory, RestartingEstimator, configuration, load_estimator
+from .parameters import apply_changes, declare, find_unknown_parameters
+from .restarts import EstimatorFactory, RestartingEstimator, load_estimator, make_configuration
 from .worker import NewestOnlyWorker
 
 STOP_TIMEOUT_S = 1.5  # how long the end of the node waits for an image in work
@@ -63,11 +63,11 @@ NEW_PROCESS_STATUS = 3  # of a process that ends so that the launch file starts 
 
 
 @dataclass(frozen=True)
-class Task:
+class ImageTask:
     """An image for the worker. traffic: of the activation in which it came; it is not published in a later one."""
 
-    received: Received
-    traffic: Traffic
+    received: ReceivedImage
+    counters: ImageCounters
 
 
 class PerceptionNode(ManagedNode):
@@ -81,15 +81,15 @@ class PerceptionNode(ManagedNode):
         super().__init__("perception_node", **options)
         self._make_estimator = estimator_factory
         self.parameters = declare(self)
-        for problem in unknown_parameters(self):
+        for problem in find_unknown_parameters(self):
             self.get_logger().warning(problem)
         self._estimator: RestartingEstimator | None = None
-        self._worker: NewestOnlyWorker[Task] | None = None
+        self._worker: NewestOnlyWorker[ImageTask] | None = None
         self._inputs: Inputs | None = None
         self._outputs: Outputs | None = None
         self._frames = FrameMaker(self._report)
-        self._health = Health()
-        self.traffic = Traffic()
+        self._health = HealthMonitor()
+        self.counters = ImageCounters()
         self._state = "unconfigured"
         self._is_enabled = True
         self._reset_wanted = False
@@ -103,7 +103,7 @@ class PerceptionNode(ManagedNode):
         self.create_timer(
             self.parameters.diagnostics_period_s, self._on_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME)
         )
-        self.create_timer(LOOK_PERIOD_S, self._on_look, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self.create_timer(UPDATE_PERIOD_S, self._on_update_subscriptions, clock=Clock(clock_type=ClockType.STEADY_TIME))
         if self.parameters.autostart and self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
             self.trigger_activate()
 
@@ -115,7 +115,7 @@ class PerceptionNode(ManagedNode):
     def why_new_process(self) -> str:
         """Reason why a new process is needed; "" if it is not."""
         estimator = self._estimator
-        return estimator.needs_new_process(self.parameters.watchdog_s) if estimator is not None else ""
+        return estimator.explain_new_process(self.parameters.watchdog_s) if estimator is not None else ""
 
     # --- lifecycle
 
@@ -132,9 +132,9 @@ class PerceptionNode(ManagedNode):
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self.traffic = Traffic()
+        self.counters = ImageCounters()
         self._state = "active"
-        self._listen()
+        self._subscribe()
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -154,7 +154,7 @@ class PerceptionNode(ManagedNode):
         self.close()
         return TransitionCallbackReturn.SUCCESS
 
-    def _listen(self) -> None:
+    def _subscribe(self) -> None:
         """Subscribe, and drop previous subscriptions."""
         camera_info = None
         if self._inputs is not None:
@@ -183,23 +183,23 @@ class PerceptionNode(ManagedNode):
 
     # --- callbacks
 
-    def _on_image(self, received: Received) -> None:
-        traffic, worker = self.traffic, self._worker
-        traffic.last_image_s = received.steady_arrival_s
+    def _on_image(self, received: ReceivedImage) -> None:
+        counters, worker = self.counters, self._worker
+        counters.last_image_s = received.steady_arrival_s
         if self._is_enabled and worker is not None:
-            traffic.received += 1
-            replaced = worker.offer(Task(received, traffic))
+            counters.received += 1
+            replaced = worker.offer(ImageTask(received, counters))
             if replaced is not None:
-                replaced.traffic.replaced += 1
+                replaced.counters.replaced += 1
 
     def _on_parameters(self, changes: Sequence[Parameter]) -> SetParametersResult:
         before = self.parameters
         try:
-            self.parameters = changed(before, changes, is_configured=self._estimator is not None)
+            self.parameters = apply_changes(before, changes, is_configured=self._estimator is not None)
         except UserError as error:
             return SetParametersResult(successful=False, reason=str(error))
         if self.is_active and any(getattr(self.parameters, name) != getattr(before, name) for name in SUBSCRIBING):
-            self._listen()
+            self._subscribe()
         return SetParametersResult(successful=True)
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
@@ -215,47 +215,47 @@ class PerceptionNode(ManagedNode):
         response.success, response.message = True, "all tracks are forgotten with the next image"
         return response
 
-    def _on_look(self) -> None:
+    def _on_update_subscriptions(self) -> None:
         if self._inputs is not None:
-            self._inputs.look()
+            self._inputs.update_subscriptions()
 
     def _on_diagnostics(self) -> None:
         state = self._state if self._is_enabled else "disabled"
         faults = [] if state == "active" else [f"the node is {state}"]
         facts = {"enabled": str(self._is_enabled).lower()} | {
-            name: str(count) for name, count in self.traffic.values().items()
+            name: str(count) for name, count in self.counters.values().items()
         }
         estimator, inputs, outputs = self._estimator, self._inputs, self._outputs
         if estimator is not None:
             facts |= {"device": estimator.runtime.device, "restarts": str(estimator.restarts)}
-            faults += estimator.faults(self.parameters.watchdog_s)
+            faults += estimator.find_faults(self.parameters.watchdog_s)
         if outputs is not None:
             facts |= outputs.interfaces.facts
             faults += outputs.interfaces.faults if state == "active" else []
         if inputs is not None:
-            facts |= {"images from": offers(self, inputs.image_topic)} | self._frames.facts
+            facts |= {"images from": describe_publishers(self, inputs.image_topic)} | self._frames.facts
             if state == "active":
-                faults += self._silence(inputs) + self._standing_clock()
-        for refused in refused_subscribers(self):
+                faults += self._check_silence(inputs) + self._check_clock()
+        for refused in find_refused_subscribers(self):
             faults.append(refused)
             self._report("subscriber", refused, is_present=True)
         notices = [self._frames.notice] if self._frames.notice and state == "active" else []
         name, stamp = self.get_fully_qualified_name(), self.get_clock().now().to_msg()
         self._diagnostics.publish(self._health.report(name, state, faults, notices, facts, stamp))
 
-    def _silence(self, inputs: Inputs) -> list[str]:
+    def _check_silence(self, inputs: Inputs) -> list[str]:
         """Return missing images as a fault; log it if they stay away."""
-        silent_s, ever = self.traffic.silent_s, self.traffic.last_image_s is not None
+        silent_s, ever = self.counters.silent_s, self.counters.last_image_s is not None
         if ever and silent_s < SILENT_S:
             return []
-        reason, is_early = inputs.why_silent(silent_s if ever else None)
+        reason, is_early = inputs.explain_silence(silent_s if ever else None)
         if silent_s >= SILENT_S and not is_early:
             self._report("input", reason, is_present=True)
         return [reason]
 
-    def _standing_clock(self) -> list[str]:
+    def _check_clock(self) -> list[str]:
         """Return and log a simulated clock that stays at 0 as a fault."""
-        if self.get_clock().now().nanoseconds or time.monotonic() - self.traffic.began_s < APPEARED_S:
+        if self.get_clock().now().nanoseconds or time.monotonic() - self.counters.began_s < APPEARED_S:
             return []
         fault = "use_sim_time is true, but nothing comes on /clock: time stands at 0; publish it, or set it to false"
         self._report("clock", fault, is_present=True)
@@ -263,25 +263,27 @@ class PerceptionNode(ManagedNode):
 
     # --- in the worker's thread
 
-    def _process(self, task: Task) -> None:
+    def _process(self, task: ImageTask) -> None:
         """Process one image, and count the outcome."""
-        traffic, camera = task.traffic, None
+        counters, camera = task.counters, None
         try:
-            camera = camera_image(task.received)
-            outcome = self._answer(task, camera)
+            camera = decode_camera_image(task.received)
+            outcome = self._estimate_and_publish(task, camera)
         except Exception as error:
-            traffic.unusable += 1
+            counters.unusable += 1
             self._on_failure(error, "image" if camera is None else "estimator")
             return
         if outcome == "processed":
-            traffic.processed += 1
-            self._health.image_processed(time.monotonic() - task.received.steady_arrival_s)
+            counters.processed += 1
+            self._health.note_processed(time.monotonic() - task.received.steady_arrival_s)
         elif outcome == "unplaced":
-            traffic.unplaced += 1
+            counters.unplaced += 1
         else:
-            traffic.outdated += 1
+            counters.outdated += 1
 
-    def _answer(self, task: Task, camera: CameraImage) -> Literal["processed", "outdated", "unplaced"]:
+    def _estimate_and_publish(
+        self, task: ImageTask, camera: DecodedImage
+    ) -> Literal["processed", "outdated", "unplaced"]:
         """Make the frame, find its people, publish them, and return the outcome.
 
         Nothing is published if the image is too old or the node was deactivated meanwhile, and no places if the target
@@ -294,9 +296,9 @@ class PerceptionNode(ManagedNode):
             return "outdated"
         for fault in camera.faults:
             self._report("header", fault)
-        self._reset_where_due(estimator, inputs, camera.time_s)
+        self._reset_if_needed(estimator, inputs, camera.time_s)
         frame, target = self._frames.make(task.received, camera, inputs, parameters)
-        estimator.reconfigure(configuration(parameters, estimator.config))
+        estimator.reconfigure(make_configuration(parameters, estimator.config))
         start_s = time.perf_counter()
         people = estimator.step(frame)
         inference_s = time.perf_counter() - start_s
@@ -305,7 +307,7 @@ class PerceptionNode(ManagedNode):
             if outputs is None or not self._is_wanted(task):
                 return "outdated"
             self._last_header = camera.header
-            timing = Timing(camera.age_at_receipt_s, inference_s, dropped_frames=task.traffic.dropped)
+            timing = Timing(camera.age_at_receipt_s, inference_s, dropped_frames=task.counters.dropped)
             outputs.describe(estimator.body)
             outputs.publish(
                 people,
@@ -322,16 +324,16 @@ class PerceptionNode(ManagedNode):
             )
         return "unplaced" if parameters.target_frame and target is None else "processed"
 
-    def _is_wanted(self, task: Task) -> bool:
-        return self.is_active and self._is_enabled and task.traffic is self.traffic
+    def _is_wanted(self, task: ImageTask) -> bool:
+        return self.is_active and self._is_enabled and task.counters is self.counters
 
-    def _reset_where_due(self, estimator: RestartingEstimator, inputs: Inputs, time_s: float) -> None:
+    def _reset_if_needed(self, estimator: RestartingEstimator, inputs: Inputs, time_s: float) -> None:
         """Reset all tracks if the service asked for it, or if time jumped back, as with a looping bag."""
         if time_s < self._last_time_s:
             self._report("stamp", f"stamps went back by {self._last_time_s - time_s:.3f} s: all tracks start afresh")
             self._reset_wanted = True
             if inputs.transforms is not None:
-                inputs.transforms.set_back(self._last_time_s)
+                inputs.transforms.clear_after_jump(self._last_time_s)
         self._last_time_s = time_s
         if self._reset_wanted:
             self._reset_wanted = False
@@ -354,7 +356,7 @@ class PerceptionNode(ManagedNode):
         now = self.get_clock().now().to_msg()
         self._outputs.publish_nobody(
             HeaderContent(now.sec, now.nanosec, self.parameters.target_frame or self._last_header.frame_id),
-            self.traffic.dropped,
+            self.counters.dropped,
         )
 
     def _report(
@@ -391,7 +393,7 @@ def main(args: Sequence[str] | None = None, estimator_factory: EstimatorFactory 
     status, has_ended, node = 0, True, None
     try:
         node = PerceptionNode(estimator_factory)
-        for problem in unused_remaps(arguments, node):
+        for problem in find_unused_remaps(arguments, node):
             node.get_logger().warning(problem)
         if node.parameters.autostart and not node.is_active:
             status = 2
@@ -419,11 +421,11 @@ def main(args: Sequence[str] | None = None, estimator_factory: EstimatorFactory 
 
 def _choose_log_folder() -> None:
     """Choose a writable log folder: ROS does not start if it cannot write its log, by default in ~/.ros/log."""
-    home = caches.home_folder()
+    home = caches.find_home_folder()
     if any(os.environ.get(name) for name in ("ROS_LOG_DIR", "ROS_HOME")):
         return
     if home is None or not caches.is_writable(home / ".ros" / "log"):
-        os.environ["ROS_LOG_DIR"] = str(caches.temporary_caches() / "ros_log")
+        os.environ["ROS_LOG_DIR"] = str(caches.make_temporary_cache() / "ros_log")
 
 
 def _spin(node: PerceptionNode) -> str:

@@ -35,29 +35,29 @@ from multihmr2_ros.messages.content import (
     HumanArrayContent,
     MarkerContent,
     PointCloudContent,
-    delete_marker,
+    make_delete_marker,
 )
-from multihmr2_ros.messages.conversion_packages import report
+from multihmr2_ros.messages.conversion_packages import describe_packages
 from multihmr2_ros.messages.people_content import Timing, people_to_content
 from multihmr2_ros.msg import BodyModel, HumanArray
 from multihmr2_ros.people import People
 
-from .content_publisher import ContentPublisher, marker_array_to_ros, point_cloud_to_ros, reads_our_bytes
+from .content_publisher import ContentPublisher, can_read_our_bytes, marker_array_to_ros, point_cloud_to_ros
 from .conversions import (
     NOBODY,
     body_model_to_ros,
     compressed_image_to_ros,
+    format_summary,
     human_array_to_ros,
     image_to_ros,
     people_to_markers,
     people_to_points,
     people_to_transforms,
-    summary,
 )
 from .interfaces.outputs import InterfaceOutputs
 from .parameters import NodeParameters
-from .qos import LAST_WORDS, LATCHED, RELIABLE, TF, is_wanted
-from .target_frame import PlacedPeople, Target, placed_in
+from .qos import LAST_MESSAGES_TIMEOUT, LATCHED, RELIABLE, TF, is_wanted
+from .target_frame import PlacedPeople, TargetFrame, place_people_in
 
 
 class Outputs:
@@ -68,7 +68,7 @@ class Outputs:
         self._body_prefix = parameters.body_prefix
         self._shown: set[tuple[str, int]] = set()
         self._described: Any = None
-        sends_bytes = reads_our_bytes()
+        sends_bytes = can_read_our_bytes()
         self._transforms = node.create_publisher(TFMessage, "/tf", TF)
         self._humans = node.create_publisher(HumanArray, "humans", RELIABLE)
         self._markers: ContentPublisher[Sequence[MarkerContent]] = ContentPublisher(
@@ -85,7 +85,7 @@ class Outputs:
         self._overlay_jpeg = node.create_publisher(CompressedImage, f"{self._overlay.topic_name}/compressed", RELIABLE)
         self._latched = node.create_publisher(BodyModel, "~/body_model", LATCHED)
         self.interfaces = InterfaceOutputs(node, parameters)
-        node.get_logger().info(report(sends_bytes=sends_bytes))
+        node.get_logger().info(describe_packages(sends_bytes=sends_bytes))
         self.describe(body)
 
     def describe(self, body: Any) -> None:
@@ -108,7 +108,7 @@ class Outputs:
         fixed_frame: str = "",
         fixed_from_camera: NDArray[np.float64] | None = None,
         target_frame: str = "",
-        target: Target | None = None,
+        target: TargetFrame | None = None,
     ) -> None:
         """Publish all messages about one image: TF first, so that viewers can place the others.
 
@@ -120,7 +120,7 @@ class Outputs:
         target_frame, target            the frame of the messages, "" for the image's, and the camera's pose in it;
                                         without the pose, messages with positions are not published
         """
-        placed = placed_in(target, people, header) if target is not None or not target_frame else None
+        placed = place_people_in(target, people, header) if target is not None or not target_frame else None
         if placed is not None:
             self._publish_placed(placed, timing, now_s, with_vertices=with_vertices, fixed_frame=fixed_frame)
         if is_wanted(self._overlay) or is_wanted(self._overlay_jpeg):
@@ -159,7 +159,7 @@ class Outputs:
             self._points.publish(people_to_points(people, header))
 
         if is_wanted(self._summary):
-            self._summary.publish(String(data=summary(placed, fixed_frame)))
+            self._summary.publish(String(data=format_summary(placed, fixed_frame)))
 
     def _publish_overlay(self, drawn: NDArray[np.uint8], header: HeaderContent) -> None:
         if is_wanted(self._overlay):
@@ -180,9 +180,9 @@ class Outputs:
         self.interfaces.publish_nobody(header)
 
     def destroy(self) -> None:
-        """Destroy the publishers when the last messages have arrived, or after LAST_WORDS."""
+        """Destroy the publishers when the last messages have arrived, or after LAST_MESSAGES_TIMEOUT."""
         for last in (self._humans, self._markers.publisher, self._points.publisher):
-            last.wait_for_all_acked(LAST_WORDS)
+            last.wait_for_all_acked(LAST_MESSAGES_TIMEOUT)
         for publisher in (
             self._humans, self._transforms, self._markers.publisher, self._points.publisher, self._summary,
             self._overlay, self._overlay_jpeg,
@@ -194,6 +194,6 @@ class Outputs:
     def _publish_markers(self, markers: list[MarkerContent], header: HeaderContent) -> None:
         """Publish markers, and the removal of shown markers that are not among them."""
         shown = {(marker.namespace, marker.id) for marker in markers}
-        markers += [delete_marker(header, *gone) for gone in sorted(self._shown - shown)]
+        markers += [make_delete_marker(header, *gone) for gone in sorted(self._shown - shown)]
         self._shown = shown
         self._markers.publish(markers)

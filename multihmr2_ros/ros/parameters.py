@@ -35,7 +35,7 @@ FRAME_NAME = r"([^/\s]\S*)?"  # or none
 
 
 @dataclass(frozen=True)
-class Rule:
+class ParameterRule:
     """The rules of one parameter.
 
     description  one sentence for users
@@ -55,31 +55,33 @@ class Rule:
     fixed: bool = False
 
 
-def parameter(default: Any, description: str, **rule: Any) -> Any:
+def define_parameter(default: Any, description: str, **rule: Any) -> Any:
     """Make an entry of the table. rule: the fields of Rule after the description."""
-    return dataclasses.field(default=default, metadata={"rule": Rule(description, **rule)})
+    return dataclasses.field(default=default, metadata={"rule": ParameterRule(description, **rule)})
 
 
 @dataclass(frozen=True)
 class NodeParameters:
     """The table. Parameters that are neither live nor fixed are read when the node is configured."""
 
-    autostart: bool = parameter(True, "Whether the node configures and activates itself when it starts.", fixed=True)
-    checkpoint: str = parameter("nano", "Weights: a file, or a name from `multihmr2 weights list`.")
-    device: str = parameter("auto", "Device of the network: auto, cpu, cuda or cuda:N.")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = parameter(
+    autostart: bool = define_parameter(
+        True, "Whether the node configures and activates itself when it starts.", fixed=True
+    )
+    checkpoint: str = define_parameter("nano", "Weights: a file, or a name from `multihmr2 weights list`.")
+    device: str = define_parameter("auto", "Device of the network: auto, cpu, cuda or cuda:N.")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = define_parameter(
         "auto", "Number format of the network; auto: the fastest.", choices=("auto", "fp32", "bf16", "fp16")
     )
-    threads: int = parameter(
+    threads: int = define_parameter(
         0, "CPU threads of the network. 0: OMP_NUM_THREADS if set, else half of the cores, at most 8.", low=0, high=256
     )
-    mesh: Literal["low", "full"] = parameter(
+    mesh: Literal["low", "full"] = define_parameter(
         "low",
         "Mesh resolution of markers, points and vertices. The first image after a change takes about 1 s longer.",
         choices=("low", "full"),
         live=True,
     )
-    max_people: int = parameter(
+    max_people: int = define_parameter(
         20,
         "Maximum number of people in an image. The computation time does not depend on how many there are. On a GPU "
         "the first image after a change takes about 1 s longer.",
@@ -87,43 +89,45 @@ class NodeParameters:
         high=200,
         live=True,
     )
-    body_prefix: str = parameter(
+    body_prefix: str = define_parameter(
         "body_",
         "Prefix of the names of people's TF frames, followed by the id. Each camera of a robot needs its own prefix.",
         pattern="[A-Za-z][A-Za-z0-9_]*",
     )
-    image_transport: str = parameter(
+    image_transport: str = define_parameter(
         "auto",
         "raw: Image on `image`; compressed: CompressedImage on the topic of `image` plus /compressed; auto: the one "
         "that is published, raw if both are.",
         choices=("auto", "raw", "compressed"),
         live=True,
     )
-    diagnostics_period_s: float = parameter(1.0, "Period of the diagnostics (s).", low=0.1, high=60.0, fixed=True)
-    image_rectified: bool = parameter(
+    diagnostics_period_s: float = define_parameter(
+        1.0, "Period of the diagnostics (s).", low=0.1, high=60.0, fixed=True
+    )
+    image_rectified: bool = define_parameter(
         False, "Whether the images are rectified. If so, CameraInfo.p is used instead of k.", live=True
     )
-    vertical_fov_rad: float = parameter(
+    vertical_fov_rad: float = define_parameter(
         0.0, "Vertical field of view (rad), used instead of camera_info. 0: not set.", low=0.0, high=3.1, live=True
     )
-    score_threshold: float = parameter(
+    score_threshold: float = define_parameter(
         0.4, "People with a score at or below this are dropped.", low=0.0, high=1.0, live=True
     )
-    nms_distance_m: float = parameter(
+    nms_distance_m: float = define_parameter(
         0.25,
         "Non-maximum suppression: of people whose pelvises are nearer than this (m), the best is kept. 0 disables it.",
         low=0.0,
         high=10.0,
         live=True,
     )
-    max_age_s: float = parameter(
+    max_age_s: float = define_parameter(
         0.0,
         "Maximum age of an image (s) when its processing begins; older images are dropped. 0 disables it.",
         low=0.0,
         high=3600.0,
         live=True,
     )
-    watchdog_s: float = parameter(
+    watchdog_s: float = define_parameter(
         10.0,
         "Per-image time limit (s). Exceeding it raises a diagnostics warning; three times the limit ends the process "
         "with status 3, so that a launch file can start a new one. 0 disables it.",
@@ -131,28 +135,28 @@ class NodeParameters:
         high=3600.0,
         live=True,
     )
-    publish_vertices: bool = parameter(False, "Whether HumanArray contains the vertices of the mesh.", live=True)
-    fixed_frame: str = parameter(
+    publish_vertices: bool = define_parameter(False, "Whether HumanArray contains the vertices of the mesh.", live=True)
+    fixed_frame: str = define_parameter(
         "",
         "Frame that does not move, such as odom. Velocities are relative to it (TF needed). Empty: velocities are "
         "relative to the camera.",
         pattern=FRAME_NAME,
         live=True,
     )
-    ground_frame: str = parameter(
+    ground_frame: str = define_parameter(
         "",
         "Frame whose plane z = 0 is the floor, such as base_footprint. The floor corrects distances (TF needed). "
         "Empty: no floor.",
         pattern=FRAME_NAME,
         live=True,
     )
-    target_frame: str = parameter(
+    target_frame: str = define_parameter(
         "",
         "Frame in which people are published, such as base_link or map (TF needed). Empty: the frame of the image.",
         pattern=FRAME_NAME,
         live=True,
     )
-    transform_timeout_s: float = parameter(
+    transform_timeout_s: float = define_parameter(
         0.1,
         "Maximum time that an image waits for its transforms (s). After that it is processed without them; without the "
         "transform to target_frame its people are not published.",
@@ -160,8 +164,10 @@ class NodeParameters:
         high=10.0,
         live=True,
     )
-    use_depth: bool = parameter(True, "Whether depth images on `depth`, if published, correct distances.", live=True)
-    depth_max_delay_s: float = parameter(
+    use_depth: bool = define_parameter(
+        True, "Whether depth images on `depth`, if published, correct distances.", live=True
+    )
+    depth_max_delay_s: float = define_parameter(
         0.03,
         "Maximum difference between the stamps of an image and its depth image, and maximum time that an image waits "
         "for its depth image (s).",
@@ -169,18 +175,18 @@ class NodeParameters:
         high=1.0,
         live=True,
     )
-    publish_people: Literal["auto", "always", "never"] = parameter(
+    publish_people: Literal["auto", "always", "never"] = define_parameter(
         "auto", "Whether /people is published. auto: if people_msgs is installed.", choices=WHEN
     )
-    publish_bodies: Literal["auto", "always", "never"] = parameter(
+    publish_bodies: Literal["auto", "always", "never"] = define_parameter(
         "auto", "Whether /humans/bodies/* (REP-155) are published. auto: if hri_msgs is installed.", choices=WHEN
     )
-    publish_detections: Literal["auto", "always", "never"] = parameter(
+    publish_detections: Literal["auto", "always", "never"] = define_parameter(
         "auto", "Whether ~/detections is published. auto: if vision_msgs is installed.", choices=WHEN
     )
 
 
-RULES: dict[str, Rule] = {field.name: field.metadata["rule"] for field in dataclasses.fields(NodeParameters)}
+RULES: dict[str, ParameterRule] = {field.name: field.metadata["rule"] for field in dataclasses.fields(NodeParameters)}
 DEFAULTS: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(NodeParameters)}
 
 
@@ -192,45 +198,45 @@ def declare(node: Any) -> NodeParameters:
     values = {}
     for name, default in DEFAULTS.items():
         try:
-            values[name] = node.declare_parameter(name, default, _descriptor(name)).value
+            values[name] = node.declare_parameter(name, default, _make_descriptor(name)).value
         except Exception as error:  # rclpy has several types for values of a wrong type or out of range
             raise UserError(f"parameter {name}: {' '.join(str(error).split())}") from error
-        if refusal := refusal_of(name, values[name]):
+        if refusal := explain_refusal(name, values[name]):
             raise UserError(refusal)
     return NodeParameters(**values)
 
 
-def unknown_parameters(node: Any) -> list[str]:
+def find_unknown_parameters(node: Any) -> list[str]:
     """Return a sentence for each overridden parameter that the node does not have."""
     given = getattr(node, "_parameter_overrides", {})  # rclpy has no public name for them
     return [
-        f"unknown parameter {name!r} is ignored{did_you_mean(name, DEFAULTS)}"
+        f"unknown parameter {name!r} is ignored{suggest_name(name, DEFAULTS)}"
         for name in sorted(given)
         if not node.has_parameter(name) and not name.startswith("qos_overrides.")
     ]
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def suggest_name(name: str, known: Iterable[str]) -> str:
     """Return the nearest known name as a question to append to a sentence; "" if none is similar."""
     nearest = difflib.get_close_matches(name, list(known), 1)
     return f"; did you mean {nearest[0]!r}?" if nearest else ""
 
 
-def changed(current: NodeParameters, changes: Sequence[Parameter], *, is_configured: bool) -> NodeParameters:
+def apply_changes(current: NodeParameters, changes: Sequence[Parameter], *, is_configured: bool) -> NodeParameters:
     """Return the parameters after changes; changes of parameters that are not in the table are ignored.
 
     Raises UserError with the reason if a change is invalid.
     """
     ours = {change.name: change.value for change in changes if change.name in RULES}
     for name, value in ours.items():
-        if refusal := refusal_of(name, value):
+        if refusal := explain_refusal(name, value):
             raise UserError(refusal)
         if is_configured and not RULES[name].live and value != getattr(current, name):
             raise UserError(f"parameter {name} can only change while the node is not configured; clean it up first")
     return dataclasses.replace(current, **ours)
 
 
-def refusal_of(name: str, value: Any) -> str:
+def explain_refusal(name: str, value: Any) -> str:
     """Return why the value is invalid for the parameter, in one line; "" if it is valid."""
     rule, wanted = RULES[name], type(DEFAULTS[name])
     if type(value) is not wanted:
@@ -246,7 +252,7 @@ def refusal_of(name: str, value: Any) -> str:
     return ""
 
 
-def _descriptor(name: str) -> ParameterDescriptor:
+def _make_descriptor(name: str) -> ParameterDescriptor:
     rule, default = RULES[name], DEFAULTS[name]
     descriptor = ParameterDescriptor(
         name=name,

@@ -35,17 +35,17 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
 from multihmr2_ros.bags.reading import BagMessage, BagReader, Topic
-from multihmr2_ros.bags.stamps import NS, restamped, stamp_ns
+from multihmr2_ros.bags.stamps import NS, read_stamp_ns, restamp
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.messages.cdr import ANNOUNCEMENT
 
-from .conversions import message_class
-from .qos import playing_qos
+from .conversions import import_message_class
+from .qos import choose_playing_qos
 
-GRACE_S = 1.0  # after the first topic has found a subscriber, how long the others may take
+SUBSCRIBER_WAIT_S = 1.0  # after the first topic has found a subscriber, how long the others may take
 SAME_CLOCK_NS = 10 * NS  # stamps this near the time of their recording are of the same clock
 CLOCK_PERIOD_S = 0.025
-LAST_WORDS = Duration(seconds=0, nanoseconds=300_000_000)
+LAST_MESSAGES_TIMEOUT = Duration(seconds=0, nanoseconds=300_000_000)
 
 
 class Timeline:
@@ -60,17 +60,17 @@ class Timeline:
         self._rate = rate
         self._stamp_zero_ns: int | None = None
 
-    def due_s(self, message: BagMessage) -> float:
+    def compute_due_s(self, message: BagMessage) -> float:
         """Return when the message is due (s after the beginning of the pass)."""
         return (message.time_ns - self._begin_ns) / NS / self._rate
 
-    def moved_to_now(self, message: BagMessage) -> bytes:
+    def restamp_to_now(self, message: BagMessage) -> bytes:
         """Return the message with its stamps moved to the wall clock, by one amount for all messages (at rate 1)."""
-        if self._stamp_zero_ns is None and (first_ns := stamp_ns(message.data, message.type_name)):
+        if self._stamp_zero_ns is None and (first_ns := read_stamp_ns(message.data, message.type_name)):
             is_same_clock = abs(first_ns - message.time_ns) < SAME_CLOCK_NS
             self._stamp_zero_ns = self._begin_ns + (0 if is_same_clock else first_ns - message.time_ns)
         zero_ns = self._begin_ns if self._stamp_zero_ns is None else self._stamp_zero_ns
-        return restamped(
+        return restamp(
             message.data,
             message.type_name,
             lambda before_ns: max(0, self._now_ns + round((before_ns - zero_ns) / self._rate)),
@@ -87,10 +87,10 @@ class Player:
         with BagReader(path) as bag:
             if bag.is_ros1:
                 raise UserError(f"{path} is a ROS 1 bag; convert it first: rosbags-convert --src {path} --dst NEW")
-            chosen = _chosen(bag, topics)
-        self._publishers = {name: _publisher(node, name, topic) for name, topic in chosen.items()}
+            chosen = _select_topics(bag, topics)
+        self._publishers = {name: _make_publisher(node, name, topic) for name, topic in chosen.items()}
         self._clock = (
-            None if stamps_now else node.create_publisher(message_class("rosgraph_msgs/msg/Clock"), "/clock", 10)
+            None if stamps_now else node.create_publisher(import_message_class("rosgraph_msgs/msg/Clock"), "/clock", 10)
         )
         self.played = 0
         self.damage = ""
@@ -100,14 +100,14 @@ class Player:
         return list(self._publishers)
 
     def wait_for_subscribers(self, count: int) -> None:
-        """Wait until every topic has count subscribers, or until GRACE_S after the first topic has them."""
+        """Wait until every topic has count subscribers, or until SUBSCRIBER_WAIT_S after the first topic has them."""
         deadline_s = float("inf")
         while time.monotonic() < deadline_s:
             found = [publisher.get_subscription_count() >= count for publisher in self._publishers.values()]
             if all(found):
                 return
             if any(found) and deadline_s == float("inf"):
-                deadline_s = time.monotonic() + GRACE_S
+                deadline_s = time.monotonic() + SUBSCRIBER_WAIT_S
             time.sleep(0.05)
 
     def play(self) -> None:
@@ -119,8 +119,8 @@ class Player:
                 if timeline is None:
                     timeline = Timeline(message.time_ns, time.time_ns(), self._rate)
                     start_s = time.monotonic()
-                self._wait_until(start_s + timeline.due_s(message), message.time_ns)
-                data = timeline.moved_to_now(message) if self._stamps_now else message.data
+                self._wait_until(start_s + timeline.compute_due_s(message), message.time_ns)
+                data = timeline.restamp_to_now(message) if self._stamps_now else message.data
                 self._publishers[message.topic].publish(data)
                 self.played += 1
             self.damage = bag.damage
@@ -128,13 +128,13 @@ class Player:
     def finish(self) -> None:
         """Wait until the last messages have arrived."""
         for publisher in self._publishers.values():
-            publisher.wait_for_all_acked(LAST_WORDS)
-        time.sleep(LAST_WORDS.nanoseconds / NS)  # best effort is not acknowledged
+            publisher.wait_for_all_acked(LAST_MESSAGES_TIMEOUT)
+        time.sleep(LAST_MESSAGES_TIMEOUT.nanoseconds / NS)  # best effort is not acknowledged
 
-    def _wait_until(self, moment_s: float, time_ns: int) -> None:
-        """Sleep until moment_s (monotonic clock); publish /clock meanwhile, up to time_ns."""
+    def _wait_until(self, eval_frame_s: float, time_ns: int) -> None:
+        """Sleep until eval_frame_s (monotonic clock); publish /clock meanwhile, up to time_ns."""
         while True:
-            left_s = moment_s - time.monotonic()
+            left_s = eval_frame_s - time.monotonic()
             if self._clock is not None:
                 now_ns = time_ns - round(max(left_s, 0.0) * self._rate * NS)
                 self._clock.publish(ANNOUNCEMENT + struct.pack("<iI", *divmod(now_ns, NS)))
@@ -143,7 +143,7 @@ class Player:
             time.sleep(left_s if self._clock is None else min(left_s, CLOCK_PERIOD_S))
 
 
-def _chosen(bag: BagReader, names: Sequence[str]) -> dict[str, Topic]:
+def _select_topics(bag: BagReader, names: Sequence[str]) -> dict[str, Topic]:
     missing = [name for name in names if name not in bag.topics]
     if missing:
         raise UserError(f"{bag.path} has no topic {missing[0]}; it has {', '.join(sorted(bag.topics)) or 'none'}")
@@ -153,12 +153,12 @@ def _chosen(bag: BagReader, names: Sequence[str]) -> dict[str, Topic]:
     return chosen
 
 
-def _publisher(node: Any, name: str, topic: Topic) -> Any:
-    qos = playing_qos(topic.type_name, is_latched=topic.is_latched or name == "/tf_static")
-    return node.create_publisher(message_class(topic.type_name), name, qos)
+def _make_publisher(node: Any, name: str, topic: Topic) -> Any:
+    qos = choose_playing_qos(topic.type_name, is_latched=topic.is_latched or name == "/tf_static")
+    return node.create_publisher(import_message_class(topic.type_name), name, qos)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m multihmr2_ros.ros.play", description="Play a bag to live nodes.")
     parser.add_argument("bag", type=Path, metavar="BAG", help="rosbag2 folder, .mcap or .db3")
     parser.add_argument("-r", "--rate", type=float, default=1.0, help="2 plays twice as fast (default: %(default)s)")
@@ -203,7 +203,7 @@ def _run(options: argparse.Namespace) -> int:
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command; return 0 if played or interrupted, 2 for a user's mistake."""
     arguments = list(sys.argv[1:] if args is None else args)
-    options = _parser().parse_args(remove_ros_args(["play", *arguments])[1:])
+    options = _make_parser().parse_args(remove_ros_args(["play", *arguments])[1:])
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs begin with SIGINT ignored
         signal.signal(number, signal.default_int_handler)
     rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)

@@ -36,7 +36,9 @@ SENSOR_DATA = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 # Without rclpy's own callbacks for events: nothing to do for the executor, and no warnings of a QoS that does not fit.
 SILENT_PUBLISHER = PublisherEventCallbacks(use_default_callbacks=False)
 SILENT_SUBSCRIPTION = SubscriptionEventCallbacks(use_default_callbacks=False)
-LAST_WORDS = Duration(seconds=0, nanoseconds=200_000_000)  # how long the end waits for a topic's last message to arrive
+LAST_MESSAGES_TIMEOUT = Duration(
+    seconds=0, nanoseconds=200_000_000
+)  # how long the end waits for a topic's last message to arrive
 
 
 def is_wanted(publisher: Any) -> bool:
@@ -44,14 +46,14 @@ def is_wanted(publisher: Any) -> bool:
     return bool(publisher.get_subscription_count() > 0)
 
 
-def playing_qos(type_name: str, *, is_latched: bool) -> QoSProfile:
+def choose_playing_qos(type_name: str, *, is_latched: bool) -> QoSProfile:
     """Return the QoS to play a topic: best effort for sensor messages, reliable for all others."""
     if is_latched:
         return TF_STATIC
     return SENSOR_DATA if type_name.startswith("sensor_msgs/") else TF
 
 
-def recording_qos(publishers: Sequence[Any]) -> QoSProfile:
+def choose_recording_qos(publishers: Sequence[Any]) -> QoSProfile:
     """Return the strictest QoS that matches all these publishers (rclpy's TopicEndpointInfo)."""
     profiles = [publisher.qos_profile for publisher in publishers]
     is_reliable = all(profile.reliability == ReliabilityPolicy.RELIABLE for profile in profiles)

@@ -34,14 +34,14 @@ from rclpy.qos import DurabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
-from multihmr2_ros.bags.definitions import require
+from multihmr2_ros.bags.definitions import require_type
 from multihmr2_ros.bags.writing import BagWriter
 from multihmr2_ros.errors import UserError
 
-from .conversions import message_class
-from .qos import recording_qos
+from .conversions import import_message_class
+from .qos import choose_recording_qos
 
-LOOK_PERIOD_S = 0.2  # for publishers of topics that have none yet
+UPDATE_PERIOD_S = 0.2  # for publishers of topics that have none yet
 DRAIN_S = 0.3  # for what has arrived when the recording ends
 
 
@@ -53,7 +53,7 @@ class Recorder:
         self._writer = writer
         self.missing = [node.resolve_topic_name(topic) for topic in topics]
 
-    def look(self) -> None:
+    def update_subscriptions(self) -> None:
         """Subscribe to the missing topics that now have a publisher."""
         for topic in list(self.missing):
             publishers = self._node.get_publishers_info_by_topic(topic)
@@ -63,12 +63,12 @@ class Recorder:
 
     def _subscribe(self, topic: str, publishers: Sequence[Any]) -> None:
         type_name = publishers[0].topic_type
-        require(type_name)  # a type without a definition cannot be written: say so now
-        qos = recording_qos(publishers)
+        require_type(type_name)  # a type without a definition cannot be written: say so now
+        qos = choose_recording_qos(publishers)
         if qos.durability == DurabilityPolicy.TRANSIENT_LOCAL:
             self._writer.latch(topic)
         self._node.create_subscription(
-            message_class(type_name), topic, partial(self._write, topic, type_name), qos, raw=True
+            import_message_class(type_name), topic, partial(self._write, topic, type_name), qos, raw=True
         )
         print(f"recording {topic} ({type_name})", flush=True)
 
@@ -76,7 +76,7 @@ class Recorder:
         self._writer.write(topic, type_name, data, self._node.get_clock().now().nanoseconds)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m multihmr2_ros.ros.record", description="Record topics into a bag; Ctrl-C ends."
     )
@@ -113,14 +113,14 @@ def _record(recorder: Recorder, executor: SingleThreadedExecutor) -> None:
     stopped: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: stopped.append(number))
-    recorder.look()
+    recorder.update_subscriptions()
     if recorder.missing:
         print(f"waiting for {', '.join(recorder.missing)} (Ctrl-C ends)", flush=True)
     look_s = time.monotonic()
     while not stopped:
-        executor.spin_once(timeout_sec=LOOK_PERIOD_S)
-        if recorder.missing and time.monotonic() - look_s > LOOK_PERIOD_S:
-            recorder.look()
+        executor.spin_once(timeout_sec=UPDATE_PERIOD_S)
+        if recorder.missing and time.monotonic() - look_s > UPDATE_PERIOD_S:
+            recorder.update_subscriptions()
             look_s = time.monotonic()
     end_s = time.monotonic() + DRAIN_S
     while time.monotonic() < end_s:
@@ -130,7 +130,7 @@ def _record(recorder: Recorder, executor: SingleThreadedExecutor) -> None:
 def main(args: Sequence[str] | None = None) -> int:
     """The exit status: 0 recorded, 2 the user's mistake, or nothing came."""
     arguments = list(sys.argv[1:] if args is None else args)
-    options = _parser().parse_args(remove_ros_args(["record", *arguments])[1:])
+    options = _make_parser().parse_args(remove_ros_args(["record", *arguments])[1:])
     rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
     try:
         return _run(options)

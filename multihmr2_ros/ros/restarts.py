@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from multihmr2_ros.errors import UserError
 
-from .device_faults import DeviceFault, device_fault
+from .device_faults import DeviceFault, classify_error
 from .parameters import NodeParameters
 
 if TYPE_CHECKING:
@@ -40,11 +40,11 @@ if TYPE_CHECKING:
 
 EstimatorFactory = Callable[[NodeParameters], "Estimator"]
 
-MOST_FAULTS = 5  # each within HEALTHY_S of the previous one; one more requires a new process
+MAX_FAULTS = 5  # each within HEALTHY_S of the previous one; one more requires a new process
 HEALTHY_S = 60.0
-FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0  # before the second restart in a row, and before any
+FIRST_WAIT_S, MAX_WAIT_S = 0.5, 30.0  # before the second restart in a row, and before any
 HANGS = 3.0  # times the watchdog's limit; longer steps require a new process
-MOST_HALVINGS = 2
+MAX_HALVINGS = 2
 
 
 def load_estimator(parameters: NodeParameters) -> Estimator:
@@ -54,12 +54,12 @@ def load_estimator(parameters: NodeParameters) -> Estimator:
     return Estimator.load(
         parameters.checkpoint,
         parameters.device,
-        config=configuration(parameters, EstimatorConfig()),
+        config=make_configuration(parameters, EstimatorConfig()),
         runtime=Runtime(precision=parameters.precision, threads=parameters.threads),
     )
 
 
-def configuration(parameters: NodeParameters, base: EstimatorConfig) -> EstimatorConfig:
+def make_configuration(parameters: NodeParameters, base: EstimatorConfig) -> EstimatorConfig:
     """Return base with the values of the node's parameters."""
     return dataclasses.replace(
         base,
@@ -92,7 +92,7 @@ class RestartingEstimator:
         self._not_before_s = 0.0
         self._busy_since_s: float | None = None
         self._tracker: Any = None  # of the one that failed
-        estimator = self._first()
+        estimator = self._load_first()
         self._estimator: Estimator | None = estimator
         self.config: EstimatorConfig = estimator.config
         self.runtime = estimator.runtime
@@ -117,28 +117,28 @@ class RestartingEstimator:
 
     def step(self, frame: Frame) -> People:
         """Call `Estimator.step`. Raises UserError if the device fails, and until the estimator is made again."""
-        estimator = self._estimator or self._restarted()
+        estimator = self._estimator or self._restart()
         try:
-            with self._watched():
-                estimator.reconfigure(self._affordable(self.config))
+            with self._watch():
+                estimator.reconfigure(self._limit_config(self.config))
                 people = estimator.step(frame)
                 self.runtime = estimator.runtime
                 return people
         except Exception as error:
-            fault, reason = device_fault(error), _in_words(error)
+            fault, reason = classify_error(error), _describe_error(error)
             if fault is None:
                 raise
         # Outside the handler, whose traceback would hold the memory that the next estimator needs.
         self._tracker, self._estimator = estimator.tracker, None
         del estimator
-        raise self._failed(fault, reason)
+        raise self._handle_failure(fault, reason)
 
     # --- diagnostics
 
-    def faults(self, watchdog_s: float) -> list[str]:
+    def find_faults(self, watchdog_s: float) -> list[str]:
         """Return present faults, one line each. watchdog_s: time limit of a step; 0: none."""
         faults = []
-        busy_s = self._busy_s()
+        busy_s = self._get_busy_s()
         if 0 < watchdog_s < busy_s:
             faults.append(f"the estimator has not answered for {busy_s:.0f} s (watchdog_s: {watchdog_s:g})")
         if self._estimator is None:
@@ -147,51 +147,51 @@ class RestartingEstimator:
             faults.append(f"out of GPU memory: reduced to {self.reduced_to}")
         return faults
 
-    def needs_new_process(self, watchdog_s: float) -> str:
+    def explain_new_process(self, watchdog_s: float) -> str:
         """Return why a new process is needed; "" if it is not."""
-        busy_s = self._busy_s()
+        busy_s = self._get_busy_s()
         if 0 < HANGS * watchdog_s < busy_s:
             return f"the estimator has not answered for {busy_s:.0f} s"
-        if self._faults > MOST_FAULTS:
+        if self._faults > MAX_FAULTS:
             return f"the estimator failed {self._faults} times in a row"
         return ""
 
     # --- restart
 
-    def _first(self) -> Estimator:
+    def _load_first(self) -> Estimator:
         while True:
             try:
                 return self._make(self._parameters)
             except Exception as error:
-                if device_fault(error) is not DeviceFault.OUT_OF_MEMORY or not self._reduce():
+                if classify_error(error) is not DeviceFault.OUT_OF_MEMORY or not self._reduce():
                     raise
-            _free_memory()
+            _release_memory()
 
-    def _restarted(self) -> Estimator:
+    def _restart(self) -> Estimator:
         wait_s = self._not_before_s - time.monotonic()
         if wait_s > 0:
             raise UserError(f"the estimator's device failed; the estimator is made again in {wait_s:.1f} s")
         try:
-            with self._watched():
+            with self._watch():
                 estimator = self._make(self._parameters)
         except Exception as error:
-            fault, reason = device_fault(error), _in_words(error)
+            fault, reason = classify_error(error), _describe_error(error)
         else:
             if self._tracker is not None:
                 estimator.tracker = self._tracker
             self._estimator = estimator
             self.restarts += 1
             return estimator
-        raise self._failed(fault, reason)
+        raise self._handle_failure(fault, reason)
 
-    def _failed(self, fault: DeviceFault | None, reason: str) -> UserError:
+    def _handle_failure(self, fault: DeviceFault | None, reason: str) -> UserError:
         """Schedule the next attempt and return it as an error. fault: None if making it failed for another reason."""
-        _free_memory()
+        _release_memory()
         if fault is DeviceFault.OUT_OF_MEMORY and self._reduce():
             return UserError(f"out of GPU memory ({reason}); the estimator is made again with {self.reduced_to}")
         now_s = time.monotonic()
         self._faults = self._faults + 1 if now_s - self._last_fault_s < HEALTHY_S else 1
-        wait_s = 0.0 if self._faults == 1 else min(FIRST_WAIT_S * 2.0 ** (self._faults - 2), LONGEST_WAIT_S)
+        wait_s = 0.0 if self._faults == 1 else min(FIRST_WAIT_S * 2.0 ** (self._faults - 2), MAX_WAIT_S)
         self._last_fault_s, self._not_before_s = now_s, now_s + wait_s
         if fault is None:
             return UserError(f"the estimator cannot be made again ({reason}); it is tried again in {wait_s:.1f} s")
@@ -201,7 +201,7 @@ class RestartingEstimator:
         """Reduce the work: fewer people, then 16-bit precision, then the CPU. Return False if nothing is left."""
         if self._parameters.device == "cpu":
             return False
-        if self._halvings < MOST_HALVINGS and self._most_people > 1:
+        if self._halvings < MAX_HALVINGS and self._most_people > 1:
             self._halvings += 1
             self._most_people //= 2
         elif self._parameters.precision == "fp32":
@@ -213,25 +213,25 @@ class RestartingEstimator:
         self.reduced_to = f"at most {self._most_people} people, {where}"
         return True
 
-    def _affordable(self, config: EstimatorConfig) -> EstimatorConfig:
+    def _limit_config(self, config: EstimatorConfig) -> EstimatorConfig:
         if not self.reduced_to:
             self._most_people = config.max_people
         return dataclasses.replace(config, max_people=min(config.max_people, self._most_people))
 
     @contextlib.contextmanager
-    def _watched(self) -> Iterator[None]:
+    def _watch(self) -> Iterator[None]:
         self._busy_since_s = time.monotonic()
         try:
             yield
         finally:
             self._busy_since_s = None
 
-    def _busy_s(self) -> float:
+    def _get_busy_s(self) -> float:
         since_s = self._busy_since_s
         return 0.0 if since_s is None else time.monotonic() - since_s
 
 
-def _free_memory() -> None:
+def _release_memory() -> None:
     import torch
 
     gc.collect()
@@ -240,6 +240,6 @@ def _free_memory() -> None:
             torch.cuda.empty_cache()
 
 
-def _in_words(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     """Return the first line of the error; CUDA's errors have several."""
     return next(iter(str(error).strip().splitlines()), "") or type(error).__name__

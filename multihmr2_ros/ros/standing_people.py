@@ -27,7 +27,7 @@ from multihmr2_ros.frame import Frame
 from multihmr2_ros.people import BONE_COUNT, IntrinsicsSource, People, TrackState
 
 
-def standing_people(body: Body, count: int, image_size: tuple[int, int] = (480, 640)) -> People:
+def make_standing_people(body: Body, count: int, image_size: tuple[int, int] = (480, 640)) -> People:
     """People of mean shape side by side, 5 m in front of the camera, each with a confirmed track, 1 and up.
 
     image_size (height, width) px.
@@ -79,7 +79,7 @@ class StandInEstimator:
         self.config = EstimatorConfig(mesh=mesh)
         self.runtime = Runtime("cpu")
         self.body = Body(mesh)
-        self._people = standing_people(self.body, count)
+        self._people = make_standing_people(self.body, count)
 
     def step(self, frame: Frame, /) -> People:
         return dataclasses.replace(self._people, stamp=frame.stamp)

@@ -31,7 +31,7 @@ from multihmr2_ros.people import People
 
 
 @dataclass(frozen=True, eq=False)
-class Target:
+class TargetFrame:
     """The frame of the messages, if it differs from the frame of the image.
 
     frame_id            its name
@@ -59,18 +59,18 @@ class PlacedPeople:
     camera: NDArray[np.float64]
 
 
-def placed_in(target: Target | None, people: People, header: HeaderContent) -> PlacedPeople:
+def place_people_in(target: TargetFrame | None, people: People, header: HeaderContent) -> PlacedPeople:
     """Return people in the target frame. people: in the camera's frame; header: of the image; target: None keeps it."""
     if target is None or target.frame_id == header.frame_id:
         return PlacedPeople(people, header, np.eye(4))
     return PlacedPeople(
-        people_in(target, people),
+        transform_people(target, people),
         dataclasses.replace(header, frame_id=target.frame_id),
         target.target_from_camera,
     )
 
 
-def people_in(target: Target, people: People) -> People:
+def transform_people(target: TargetFrame, people: People) -> People:
     """Transform people from the camera's frame to the target frame, in float64: a map's origin may be far away.
 
     Covariances are rotated. A velocity relative to the camera becomes a velocity relative to the target frame: the

@@ -33,23 +33,30 @@ from rclpy.serialization import deserialize_message
 from tf2_msgs.msg import TFMessage
 
 from multihmr2_ros.messages.content import HeaderContent
-from multihmr2_ros.transform_tree import Pose, find_way, frame_name, is_pose, matrix, pose_at
+from multihmr2_ros.transform_tree import (
+    Pose,
+    find_transform_chain,
+    interpolate_at,
+    is_pose,
+    normalize_frame_name,
+    pose_to_matrix,
+)
 
-from .interfaces.bodies import rep155_prefix
+from .interfaces.bodies import make_rep155_prefix
 from .qos import TF, TF_STATIC
 
 RATE_S = 0.1  # over which motion is averaged, as tf's lookupTwist does
 NS = 1_000_000_000
 HISTORY_NS = 10 * NS  # as tf2's buffer
-MOST_POSES = 2_000  # of one frame
-MOST_FRAMES = 1_000  # that move, and as many that do not
-LONGEST_NAME = 256
+MAX_POSES = 2_000  # of one frame
+MAX_FRAMES = 1_000  # that move, and as many that do not
+MAX_NAME = 256
 JUMP_NS = 2 * NS  # a frame whose stamps go back by more: time was set back
 SILENT_S = 60.0  # a frame that moves and of which nothing came for longer is forgotten: a person who has gone
 REACH_NS = 1_000_000  # an image's stamp may be rounded past the newest transform by so much
 
 
-class Transforms:
+class TransformListener:
     """The subscriptions of one active node to /tf and /tf_static.
 
     body_prefix  the frames of the node's own people, this prefix or REP-155's and a number, are left out
@@ -60,7 +67,7 @@ class Transforms:
 
     def __init__(self, node: Any, body_prefix: str, report: Callable[[str, str], None]) -> None:
         self._node = node
-        self._person = re.compile(rf"({re.escape(body_prefix)}|{re.escape(rep155_prefix(body_prefix))})\d+")
+        self._person = re.compile(rf"({re.escape(body_prefix)}|{re.escape(make_rep155_prefix(body_prefix))})\d+")
         self._report = report
         self._buffer = TransformBuffer()
         self._subscriptions = [
@@ -70,24 +77,24 @@ class Transforms:
             ),
         ]
 
-    def pose(self, frame: str, header: HeaderContent, timeout_s: float) -> NDArray[np.float64]:
+    def lookup_pose(self, frame: str, header: HeaderContent, timeout_s: float) -> NDArray[np.float64]:
         """Return (4, 4) frame_from_header_frame at the header's stamp. Waits at most timeout_s. Raises Unknown."""
-        return self._buffer.lookup(frame, header.frame_id, header.stamp_ns, timeout_s)
+        return self._buffer.lookup_transform(frame, header.frame_id, header.stamp_ns, timeout_s)
 
-    def rate(self, frame: str, header: HeaderContent, pose: NDArray[np.float64]) -> NDArray[np.float64]:
+    def estimate_rate(self, frame: str, header: HeaderContent, pose: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the change per second of a pose (4, 4), averaged over the last RATE_S; NaN without an earlier pose.
 
         pose: of the header's frame in `frame` at the header's stamp.
         """
         try:
-            before = self._buffer.lookup(frame, header.frame_id, header.stamp_ns - round(RATE_S * NS))
-        except Unknown:
+            before = self._buffer.lookup_transform(frame, header.frame_id, header.stamp_ns - round(RATE_S * NS))
+        except UnknownTransformError:
             return np.full((4, 4), np.nan)
         return (pose - before) / RATE_S
 
-    def set_back(self, from_s: float) -> None:
-        """Forget moving frames after time jumped back from from_s (s); see TransformBuffer.set_back."""
-        self._buffer.set_back(round(from_s * NS))
+    def clear_after_jump(self, from_s: float) -> None:
+        """Forget moving frames after time jumped back from from_s (s); see TransformBuffer.clear_after_jump."""
+        self._buffer.clear_after_jump(round(from_s * NS))
 
     def destroy(self) -> None:
         self._buffer.close()
@@ -97,28 +104,28 @@ class Transforms:
     def _receive(self, data: bytes, is_static: bool) -> None:
         try:
             message = deserialize_message(data, TFMessage)
-            transforms = [_content(each) for each in message.transforms]
+            transforms = [_read_transform(each) for each in message.transforms]
         except Exception:  # each middleware has its own for bytes that it does not understand
             self._report("transform", f"received a damaged TFMessage ({len(data)} bytes); check its publisher")
             return
         others = [each for each in transforms if not self._person.fullmatch(each[0])]
         refused = self._buffer.add(others, is_static=is_static)
         if refused:
-            topic, too_many = ("/tf_static", f", or beyond {MOST_FRAMES} frames") if is_static else ("/tf", "")
+            topic, too_many = ("/tf_static", f", or beyond {MAX_FRAMES} frames") if is_static else ("/tf", "")
             self._report(
                 "transform",
-                f"{refused} transforms on {topic} are refused: without names, with names of over {LONGEST_NAME} "
+                f"{refused} transforms on {topic} are refused: without names, with names of over {MAX_NAME} "
                 f"letters, of a frame in itself, or with numbers that are no pose{too_many}; check their publisher",
             )
 
 
-def _content(transform: Any) -> tuple[str, str, int, Pose]:
+def _read_transform(transform: Any) -> tuple[str, str, int, Pose]:
     stamp, place, turn = transform.header.stamp, transform.transform.translation, transform.transform.rotation
     pose = (place.x, place.y, place.z, turn.x, turn.y, turn.z, turn.w)
     return transform.child_frame_id, transform.header.frame_id, stamp.sec * NS + stamp.nanosec, pose
 
 
-class Unknown(Exception):
+class UnknownTransformError(Exception):
     """A transform is not known; the text gives the reason.
 
     may_come: the next message may contain it. False for frames that are not connected: otherwise every image would wait
@@ -131,7 +138,7 @@ class Unknown(Exception):
 
 
 @dataclass
-class _Frame:
+class _FrameHistory:
     """The poses of a frame in its parent, in ascending stamps (ns). arrived_s: of the last one, monotonic clock."""
 
     parent: str
@@ -148,28 +155,30 @@ class _Frame:
         self.stamps.insert(place, stamp_ns)
         self.poses.insert(place, pose)
         too_old = bisect_left(self.stamps, self.stamps[-1] - HISTORY_NS)
-        gone = max(too_old, len(self.stamps) - MOST_POSES)
+        gone = max(too_old, len(self.stamps) - MAX_POSES)
         del self.stamps[:gone], self.poses[:gone]
 
     def parent_from_frame(self, stamp_ns: int, name: str) -> NDArray[np.float64]:
         """(4, 4) at a stamp, interpolated. Raises Unknown before the first and after the last one."""
-        pose = pose_at(self.stamps, self.poses, stamp_ns)
+        pose = interpolate_at(self.stamps, self.poses, stamp_ns)
         if pose is not None:
-            return matrix(pose)
+            return pose_to_matrix(pose)
         nearest = 0 if stamp_ns < self.stamps[0] else -1
         apart_s = (self.stamps[nearest] - stamp_ns) / NS
         if abs(apart_s) * NS <= REACH_NS:
-            return matrix(self.poses[nearest])
+            return pose_to_matrix(self.poses[nearest])
         word = f"the newest is {-apart_s:.3f} s older" if apart_s < 0 else f"the oldest is {apart_s:.3f} s newer"
-        raise Unknown(f"no transform from {name!r} to {self.parent!r} at its stamp: {word}", may_come=apart_s < 0)
+        raise UnknownTransformError(
+            f"no transform from {name!r} to {self.parent!r} at its stamp: {word}", may_come=apart_s < 0
+        )
 
 
 class TransformBuffer:
     """The transforms of the last seconds. For several threads."""
 
     def __init__(self) -> None:
-        self._moving: dict[str, _Frame] = {}  # in the order of their last change
-        self._static: dict[str, _Frame] = {}
+        self._moving: dict[str, _FrameHistory] = {}  # in the order of their last change
+        self._static: dict[str, _FrameHistory] = {}
         self._is_closed = False
         self._changed = threading.Condition()
 
@@ -184,26 +193,30 @@ class TransformBuffer:
         most."""
         with self._changed:
             taken = sum(
-                self._add(frame_name(child), frame_name(parent), stamp_ns, pose, is_static)
+                self._add(normalize_frame_name(child), normalize_frame_name(parent), stamp_ns, pose, is_static)
                 for child, parent, stamp_ns, pose in transforms
             )
             self._changed.notify_all()
         return len(transforms) - taken
 
-    def lookup(self, target: str, source: str, stamp_ns: int, timeout_s: float = 0.0) -> NDArray[np.float64]:
+    def lookup_transform(self, target: str, source: str, stamp_ns: int, timeout_s: float = 0.0) -> NDArray[np.float64]:
         """(4, 4) target from source at a stamp. Waits at most timeout_s for it. Raises Unknown."""
-        target, source, deadline_s = frame_name(target), frame_name(source), time.monotonic() + timeout_s
+        target, source, deadline_s = (
+            normalize_frame_name(target),
+            normalize_frame_name(source),
+            time.monotonic() + timeout_s,
+        )
         with self._changed:
             while True:
                 try:
-                    return self._lookup(target, source, stamp_ns)
-                except Unknown as reason:
+                    return self._lookup_now(target, source, stamp_ns)
+                except UnknownTransformError as reason:
                     left_s = deadline_s - time.monotonic()
                     if self._is_closed or not reason.may_come or left_s <= 0:
                         raise
                 self._changed.wait(left_s)
 
-    def set_back(self, from_ns: int) -> None:
+    def clear_after_jump(self, from_ns: int) -> None:
         """Forget moving frames after time jumped back from from_ns.
 
         Frames whose newest pose is more than JUMP_NS before from_ns were received after the jump, and are kept. After a
@@ -219,15 +232,15 @@ class TransformBuffer:
             self._changed.notify_all()
 
     def _add(self, child: str, parent: str, stamp_ns: int, pose: Pose, is_static: bool) -> bool:
-        if not (child and parent and child != parent and max(len(child), len(parent)) <= LONGEST_NAME):
+        if not (child and parent and child != parent and max(len(child), len(parent)) <= MAX_NAME):
             return False
         if not is_pose(pose):
             return False
         if is_static:
-            if child not in self._static and len(self._static) >= MOST_FRAMES:
+            if child not in self._static and len(self._static) >= MAX_FRAMES:
                 return False
             self._moving.pop(child, None)
-            self._static[child] = _Frame(parent, [stamp_ns], [pose])
+            self._static[child] = _FrameHistory(parent, [stamp_ns], [pose])
             return True
         self._static.pop(child, None)
         frame = self._moving.pop(child, None)
@@ -235,7 +248,7 @@ class TransformBuffer:
             self._moving.clear()
             frame = None
         if frame is None or frame.parent != parent:
-            frame = _Frame(parent)
+            frame = _FrameHistory(parent)
         frame.add(stamp_ns, pose)
         frame.arrived_s = time.monotonic()
         self._moving[child] = frame
@@ -246,20 +259,20 @@ class TransformBuffer:
         """Remove frames without a recent transform, and the oldest frames above the maximum."""
         while True:
             name, oldest = next(iter(self._moving.items()))
-            if len(self._moving) <= MOST_FRAMES and oldest.arrived_s >= now_s - SILENT_S:
+            if len(self._moving) <= MAX_FRAMES and oldest.arrived_s >= now_s - SILENT_S:
                 return
             del self._moving[name]
 
-    def _lookup(self, target: str, source: str, stamp_ns: int) -> NDArray[np.float64]:
-        way = find_way(target, source, self._parent_of)
+    def _lookup_now(self, target: str, source: str, stamp_ns: int) -> NDArray[np.float64]:
+        way = find_transform_chain(target, source, self._get_parent)
         if way is None:
-            raise Unknown(f"no transform connects {source!r} with {target!r}", may_come=False)
-        return way.target_from_source(lambda name: self._parent_from(name, stamp_ns))
+            raise UnknownTransformError(f"no transform connects {source!r} with {target!r}", may_come=False)
+        return way.target_from_source(lambda name: self._get_parent_from(name, stamp_ns))
 
-    def _parent_of(self, name: str) -> str | None:
+    def _get_parent(self, name: str) -> str | None:
         frame = self._static.get(name) or self._moving.get(name)
         return None if frame is None else frame.parent
 
-    def _parent_from(self, name: str, stamp_ns: int) -> NDArray[np.float64]:
+    def _get_parent_from(self, name: str, stamp_ns: int) -> NDArray[np.float64]:
         static = self._static.get(name)
-        return matrix(static.poses[0]) if static else self._moving[name].parent_from_frame(stamp_ns, name)
+        return pose_to_matrix(static.poses[0]) if static else self._moving[name].parent_from_frame(stamp_ns, name)

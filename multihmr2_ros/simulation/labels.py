@@ -119,12 +119,12 @@ def draw_labels(image: NDArray[np.uint8], truth: Labels) -> NDArray[np.uint8]:
     for row in range(len(truth.person_id)):
         if np.isnan(truth.visible_box[row]).any():
             continue
-        colour = (0, 220, 0) if truth.findable[row] else (230, 40, 40)
+        color = (0, 220, 0) if truth.findable[row] else (230, 40, 40)
         x0, y0, x1, y1 = (round(float(value)) for value in truth.visible_box[row])
-        cv2.rectangle(drawn, (x0, y0), (x1 - 1, y1 - 1), colour, 1)
+        cv2.rectangle(drawn, (x0, y0), (x1 - 1, y1 - 1), color, 1)
         for point in truth.joints_2d[row][np.isfinite(truth.joints_2d[row]).all(axis=-1)]:
             if (np.abs(point) < 1e4).all():
                 cv2.circle(drawn, (int(point[0]), int(point[1])), 1, (255, 220, 0), -1)
         text = f"{truth.person_id[row]} {truth.visible_fraction[row]:.2f} {truth.centre[row, 2]:.1f} m"
-        cv2.putText(drawn, text, (x0, max(y0 - 2, 8)), cv2.FONT_HERSHEY_SIMPLEX, 0.3, colour, 1)
+        cv2.putText(drawn, text, (x0, max(y0 - 2, 8)), cv2.FONT_HERSHEY_SIMPLEX, 0.3, color, 1)
     return drawn

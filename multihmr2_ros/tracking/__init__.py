@@ -20,16 +20,16 @@
 """
 
 from .config import TrackerConfig, VelocityConfig
-from .detections import Detections, TrackedFrame, TrackSnapshot
+from .detections import Detections, TrackingResult, TrackSnapshot
 from .tracker import Tracker
-from .velocity import measurement_noise
+from .velocity import compute_measurement_noise
 
 __all__ = [
     "Detections",
     "TrackSnapshot",
-    "TrackedFrame",
     "Tracker",
     "TrackerConfig",
+    "TrackingResult",
     "VelocityConfig",
-    "measurement_noise",
+    "compute_measurement_noise",
 ]

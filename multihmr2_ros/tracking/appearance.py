@@ -33,7 +33,7 @@ class AppearanceBank:
 
     def __init__(self, capacity: int, nearest_neighbours: int, temperature: float) -> None:
         self._capacity = capacity
-        self._nearest_neighbours = nearest_neighbours
+        self._nearest_neighbors = nearest_neighbours
         self._temperature = temperature
         self.clear()
 
@@ -56,9 +56,9 @@ class AppearanceBank:
                 "call reset() when the network changes"
             )
 
-    def forget(self, last_forgotten_frame: float) -> None:
+    def remove_old(self, last_forgotten_frame: float) -> None:
         """Remove the entries up to and including this frame number."""
-        frames = self._frame[self._rows()]
+        frames = self._frame[self._list_rows()]
         forgotten = int(np.searchsorted(frames, last_forgotten_frame, side="right"))
         self._first = (self._first + forgotten) % self._capacity
         self._count -= forgotten
@@ -78,22 +78,22 @@ class AppearanceBank:
         self._first = (self._first + overwritten) % self._capacity
         self._count += len(feature) - overwritten
 
-    def track_ids(self) -> NDArray[np.int64]:
+    def list_track_ids(self) -> NDArray[np.int64]:
         """Return the ids (m,) that have an entry, ascending."""
-        return np.unique(self._track_id[self._rows()])
+        return np.unique(self._track_id[self._list_rows()])
 
-    def similarity(self, feature: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    def compute_similarity(self, feature: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Return the ids (m,) that have an entry, ascending, and each id's share (n, m) of the votes for a detection.
 
         The K entries nearest to a unit feature (n, F) vote; their votes are softmax(−distance / temperature). Distances
         are Euclidean, as in the released settings; the paper's text says L1.
         """
-        track_ids, column = np.unique(self._track_id[self._rows()], return_inverse=True)
+        track_ids, column = np.unique(self._track_id[self._list_rows()], return_inverse=True)
         n, m = len(feature), len(track_ids)
         if n == 0 or m == 0:
             return track_ids, np.zeros((n, m))
-        distance = self._distance(feature)
-        k = min(self._nearest_neighbours, self._count)
+        distance = self._compute_distance(feature)
+        k = min(self._nearest_neighbors, self._count)
         nearest = np.argpartition(distance, k - 1, axis=1)[:, :k]
         nearest_distance = np.take_along_axis(distance, nearest, axis=1).astype(np.float64)
         vote = np.exp((nearest_distance.min(axis=1, keepdims=True) - nearest_distance) / self._temperature)
@@ -102,11 +102,11 @@ class AppearanceBank:
         share = np.bincount(cell.ravel(), weights=vote.ravel(), minlength=n * m).astype(np.float64)
         return track_ids, share.reshape(n, m)
 
-    def _rows(self) -> NDArray[np.int64]:
+    def _list_rows(self) -> NDArray[np.int64]:
         """Return the rows of the ring buffer that hold entries, oldest first."""
         return (self._first + np.arange(self._count)) % self._capacity
 
-    def _distance(self, feature: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _compute_distance(self, feature: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the Euclidean distances (n, len(self)) between unit vectors, oldest entry first.
 
         |a − b|² = 2 − 2 a·b takes one matrix product. Float32 rounding puts equal features up to 5e-4 apart, far less
@@ -121,7 +121,7 @@ class AppearanceBank:
         return np.sqrt(np.maximum(2 - 2 * cosine, 0), order="C")
 
 
-def normalised(feature: NDArray[Any]) -> NDArray[np.float32]:
+def normalize(feature: NDArray[Any]) -> NDArray[np.float32]:
     """Normalize rows (n, F) to length 1; rows of zeros stay zero."""
     norm = np.linalg.norm(feature, axis=1, keepdims=True)
     return (feature / np.maximum(norm, 1e-12)).astype(np.float32)

@@ -30,7 +30,7 @@ FRAME_RESOLUTION = 1024
 """Frame numbers are rounded to 1/1024 of a frame, so that stamps in seconds give exact whole frames."""
 
 
-def frame_number(elapsed_s: float, nominal_rate_hz: float) -> float:
+def compute_frame_number(elapsed_s: float, nominal_rate_hz: float) -> float:
     """Convert seconds to nominal frames, rounded to 1/FRAME_RESOLUTION."""
     return round(elapsed_s * nominal_rate_hz * FRAME_RESOLUTION) / FRAME_RESOLUTION
 
@@ -188,9 +188,9 @@ class TrackerConfig:
     @property
     def memory_frames(self) -> float:
         """`memory_s` in nominal frames."""
-        return frame_number(self.memory_s, self.nominal_rate_hz)
+        return compute_frame_number(self.memory_s, self.nominal_rate_hz)
 
     @property
     def feature_interval_frames(self) -> float:
         """`feature_interval_s` in nominal frames."""
-        return frame_number(self.feature_interval_s, self.nominal_rate_hz)
+        return compute_frame_number(self.feature_interval_s, self.nominal_rate_hz)

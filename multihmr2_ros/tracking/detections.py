@@ -77,7 +77,7 @@ class Detections:
     def __len__(self) -> int:
         return len(self.feature)
 
-    def usable(self) -> NDArray[np.bool_]:
+    def find_usable(self) -> NDArray[np.bool_]:
         """Return a mask (n,) of the rows that are finite and have a valid rotation (positive determinant)."""
         usable = np.ones(len(self), bool)
         for field in fields(self):
@@ -97,7 +97,7 @@ class Detections:
 
 
 @dataclass(frozen=True)
-class TrackedFrame:
+class TrackingResult:
     """Output of the tracker for one image; row i of each array belongs to detection i.
 
     track_id             (n,) int64, never reused by one tracker; -1: the row was not usable and was not tracked
@@ -118,7 +118,7 @@ class TrackedFrame:
     shape: NDArray[np.float64] | None
 
     @classmethod
-    def untracked(cls, detections: Detections, velocity_frame: str) -> TrackedFrame:
+    def from_untracked(cls, detections: Detections, velocity_frame: str) -> TrackingResult:
         """Return the output without identities and velocities; the shape is a copy of the detections' shape."""
         n = len(detections)
         return cls(
@@ -136,7 +136,7 @@ class TrackedFrame:
 class TrackSnapshot:
     """One live track, as of the last update.
 
-    track_id, state  as in TrackedFrame; the state may be lost
+    track_id, state  as in TrackingResult; the state may be lost
     age_s            s from its first detection to the last update
     unseen_s         s from its last detection to the last update (0 unless lost)
     hits             number of detections so far

@@ -28,7 +28,7 @@ from .config import TrackerConfig
 STATE_SIZE = 7
 
 
-def pelvis_state(location: NDArray[Any], rotation: NDArray[Any]) -> NDArray[np.float64]:
+def make_pelvis_state(location: NDArray[Any], rotation: NDArray[Any]) -> NDArray[np.float64]:
     """Return states (n, 7) of the motion model: location (n, 3), then the rotation (n, 3, 3) as xyzw with w ≥ 0."""
     quaternion = np.empty((0, 4))
     if len(rotation):
@@ -74,7 +74,7 @@ def extrapolate(histories: Sequence[MotionHistory], frame: float, slope_penalty:
     return mean_state + slope * (frame - mean_time)[:, None]
 
 
-def motion_similarity(
+def compute_motion_similarity(
     observed: NDArray[np.float64], predicted: NDArray[np.float64], config: TrackerConfig
 ) -> NDArray[np.float64]:
     """Return the similarity (n, m), in [0, 1], of observed states (n, 7) and predicted states (m, 7).
@@ -83,7 +83,7 @@ def motion_similarity(
     """
     pixels = np.linalg.norm(observed[:, None, :2] - predicted[None, :, :2], axis=2)
     nearness = np.abs(observed[:, None, 2] - predicted[None, :, 2])
-    cosine = np.abs(_unit(observed[:, 3:]) @ _unit(predicted[:, 3:]).T)
+    cosine = np.abs(_normalize(observed[:, 3:]) @ _normalize(predicted[:, 3:]).T)
     angle = 2 * np.arccos(np.minimum(cosine, 1))
     return np.exp(
         -pixels / config.pixel_temperature
@@ -92,6 +92,6 @@ def motion_similarity(
     )
 
 
-def _unit(quaternion: NDArray[np.float64]) -> NDArray[np.float64]:
+def _normalize(quaternion: NDArray[np.float64]) -> NDArray[np.float64]:
     """Normalize quaternions (n, 4). Extrapolation can give zeros: such a row stays zero, 180° from every rotation."""
     return quaternion / np.maximum(np.linalg.norm(quaternion, axis=1, keepdims=True), 1e-12)

@@ -25,12 +25,12 @@ from numpy.typing import NDArray
 from multihmr2_ros.people import TrackState
 
 from .config import TrackerConfig, VelocityConfig
-from .detections import Detections, TrackedFrame, TrackSnapshot
+from .detections import Detections, TrackingResult, TrackSnapshot
 from .motion import MotionHistory
-from .velocity import ModalEstimate, MotionEstimate, measure, measure_modes, measurement_noise
+from .velocity import ModalEstimate, MotionEstimate, compute_measurement_noise, measure, measure_modes
 
 Array = NDArray[np.float64]
-_LEAST_SCORE = 1e-3  # a detection of score 0 still has some weight, so that the weights never sum to zero
+_MIN_SCORE = 1e-3  # a detection of score 0 still has some weight, so that the weights never sum to zero
 
 
 class RunningShape:
@@ -47,7 +47,7 @@ class RunningShape:
 
     def update(self, shape: NDArray[np.float64], score: float, stamp_s: float) -> NDArray[np.float64]:
         """Add a shape (S,) at a stamp no earlier than the last one and return the mean (S,)."""
-        weight = max(score, _LEAST_SCORE)
+        weight = max(score, _MIN_SCORE)
         self._weight = self._weight * math.exp((self._stamp_s - stamp_s) / self._window_s) + weight
         self._stamp_s = stamp_s
         self._mean = shape if self._mean is None else self._mean + weight / self._weight * (shape - self._mean)
@@ -80,14 +80,14 @@ class Track:
             return TrackState.LOST
         return TrackState.CONFIRMED if self.hits >= self._confirm_hits else TrackState.TENTATIVE
 
-    def hit(self, frame: float, state: NDArray[np.float64], stamp_s: float) -> None:
+    def add_hit(self, frame: float, state: NDArray[np.float64], stamp_s: float) -> None:
         """Record a detection: its frame number and its pelvis state (7,)."""
         self.history.add(frame, state)
         self.last_stamp_s = stamp_s
         self.hits += 1
         self.seen = True
 
-    def snapshot(self, stamp_s: float) -> TrackSnapshot:
+    def make_snapshot(self, stamp_s: float) -> TrackSnapshot:
         """Return a read-only summary of the track at a stamp."""
         return TrackSnapshot(
             track_id=self.track_id,
@@ -98,19 +98,19 @@ class Track:
         )
 
 
-def estimate(
+def estimate_people(
     detections: Detections,
     rows: NDArray[np.bool_],
     tracks: Sequence[Track],
     fixed_from_camera: Array | None,
     stamp_s: float,
     config: TrackerConfig,
-) -> TrackedFrame:
+) -> TrackingResult:
     """Update the tracks with the detections that a mask (n,) selects and return the tracks' estimates.
 
     tracks: one per selected row, in the same order. fixed_from_camera (4, 4): see `Tracker.update`.
     """
-    answer = TrackedFrame.untracked(detections, "camera" if fixed_from_camera is None else "fixed")
+    answer = TrackingResult.from_untracked(detections, "camera" if fixed_from_camera is None else "fixed")
     if not tracks:
         return answer
     answer.track_id[rows] = [track.track_id for track in tracks]
@@ -119,7 +119,7 @@ def estimate(
     if detections.pelvis is not None:
         pelvis = np.asarray(detections.pelvis[rows], np.float64)
         sigma_m = None if detections.distance_sigma_m is None else detections.distance_sigma_m[rows]
-        noise = _noise(pelvis, sigma_m, config.velocity)
+        noise = _compute_noise(pelvis, sigma_m, config.velocity)
         motions = _measure_velocity(tracks, pelvis, noise, fixed_from_camera, stamp_s, config.velocity)
         answer.velocity[rows] = [motion.velocity for motion in motions]
         answer.velocity_covariance[rows] = [motion.velocity_covariance for motion in motions]
@@ -130,16 +130,16 @@ def estimate(
     return answer
 
 
-def _noise(pelvis: Array, distance_sigma_m: Array | None, config: VelocityConfig) -> Array:
+def _compute_noise(pelvis: Array, distance_sigma_m: Array | None, config: VelocityConfig) -> Array:
     """Return the covariance (n, 3, 3) m² of the frame-to-frame error of pelvises (n, 3) m.
 
     The configured one, or less if distance_sigma_m (n,) is smaller. A larger distance_sigma_m is not used: the excess
     is an error that stays constant from image to image and does not look like motion.
     """
     if distance_sigma_m is None:
-        return measurement_noise(pelvis, config)
+        return compute_measurement_noise(pelvis, config)
     usual_m = config.depth_sigma_ratio * np.linalg.norm(pelvis, axis=1)
-    return measurement_noise(pelvis, config, np.fmin(distance_sigma_m, usual_m))
+    return compute_measurement_noise(pelvis, config, np.fmin(distance_sigma_m, usual_m))
 
 
 def _measure_velocity(

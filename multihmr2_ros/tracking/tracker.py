@@ -48,14 +48,14 @@ from scipy.optimize import linear_sum_assignment
 
 from multihmr2_ros.errors import UserError
 
-from .appearance import AppearanceBank, normalised
-from .config import TrackerConfig, frame_number
-from .detections import Detections, TrackedFrame, TrackSnapshot
-from .motion import extrapolate, motion_similarity, pelvis_state
-from .track import Track, estimate
+from .appearance import AppearanceBank, normalize
+from .config import TrackerConfig, compute_frame_number
+from .detections import Detections, TrackingResult, TrackSnapshot
+from .motion import compute_motion_similarity, extrapolate, make_pelvis_state
+from .track import Track, estimate_people
 
-_LATEST_STAMP_S = 1e12
-_LONGEST_GAP_S = 1.0  # after a longer gap the fixed frame may be another one: odometry may have restarted
+_MAX_STAMP_S = 1e12
+_MAX_GAP_S = 1.0  # after a longer gap the fixed frame may be another one: odometry may have restarted
 _REJECTED_MARGIN = 1e-5  # added to the maximum accepted cost for rejected pairs
 _PADDING_COST = 1e6
 logger = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class Tracker:
         stamp_s: float,
         fixed_from_camera: NDArray[Any] | None = None,
         fixed_frame: str = "",
-    ) -> TrackedFrame:
+    ) -> TrackingResult:
         """Associate the people of one image with the tracks of earlier images. Call it for every image, also without
         people.
 
@@ -104,17 +104,17 @@ class Tracker:
         """
         self._check(detections, stamp_s, fixed_from_camera)
         self._advance_clock(stamp_s)
-        frame = frame_number(stamp_s - self._start_s, self.config.nominal_rate_hz)
+        frame = compute_frame_number(stamp_s - self._start_s, self.config.nominal_rate_hz)
         self._end_forgotten(frame)
         self._select_velocity_frame(fixed_frame, is_known=fixed_from_camera is not None)
-        usable = _usable(detections)
+        usable = _select_usable(detections)
         observed = detections.select(usable)
-        feature, state = normalised(observed.feature), pelvis_state(observed.location, observed.rotation)
+        feature, state = normalize(observed.feature), make_pelvis_state(observed.location, observed.rotation)
         track_ids = self._associate(feature, state, frame)
         tracks = self._observe(track_ids, state, frame)
-        self._keep(feature, tracks, frame)
+        self._store_features(feature, tracks, frame)
         self._lose_unseen(track_ids)
-        return estimate(detections, usable, tracks, fixed_from_camera, stamp_s, self.config)
+        return estimate_people(detections, usable, tracks, fixed_from_camera, stamp_s, self.config)
 
     def reset(self) -> None:
         """Remove all tracks and the time. Ids continue to count up."""
@@ -122,15 +122,15 @@ class Tracker:
         self._bank.clear()
         self._is_running = False
 
-    def tracks(self) -> list[TrackSnapshot]:
+    def list_tracks(self) -> list[TrackSnapshot]:
         """Return the live tracks, lost ones included, in ascending order of id, as of the last update."""
-        return [self._tracks[track_id].snapshot(self._stamp_s) for track_id in sorted(self._tracks)]
+        return [self._tracks[track_id].make_snapshot(self._stamp_s) for track_id in sorted(self._tracks)]
 
     def _check(self, detections: Detections, stamp_s: float, fixed_from_camera: NDArray[Any] | None) -> None:
         """Raise UserError for input that cannot be used, before anything is changed."""
-        if not abs(stamp_s) < _LATEST_STAMP_S:  # NaN compares false
+        if not abs(stamp_s) < _MAX_STAMP_S:  # NaN compares false
             raise UserError(
-                f"stamp_s: expected finite seconds under {_LATEST_STAMP_S:.0e}, got {stamp_s!r}; "
+                f"stamp_s: expected finite seconds under {_MAX_STAMP_S:.0e}, got {stamp_s!r}; "
                 "use stamp.sec + stamp.nanosec * 1e-9"
             )
         if fixed_from_camera is not None and not _is_rigid(fixed_from_camera):
@@ -158,19 +158,19 @@ class Tracker:
 
     def _end_forgotten(self, frame: float) -> None:
         """Remove the features older than the memory, and the tracks that have none left."""
-        self._bank.forget(frame - self.config.memory_frames)
-        for track_id in self._tracks.keys() - set(self._bank.track_ids().tolist()):
+        self._bank.remove_old(frame - self.config.memory_frames)
+        for track_id in self._tracks.keys() - set(self._bank.list_track_ids().tolist()):
             del self._tracks[track_id]
 
     def _select_velocity_frame(self, fixed_frame: str, *, is_known: bool) -> None:
         """Reset the velocities that do not continue in this update's frame.
 
         Velocities relative to the camera restart after each use of the fixed frame. Velocities in the fixed frame
-        continue after gaps of up to _LONGEST_GAP_S without camera pose.
+        continue after gaps of up to _MAX_GAP_S without camera pose.
         """
         if is_known:
             gap_s = 0.0 if self._has_fixed_frame else self._stamp_s - self._fixed_frame_stamp_s
-            continues = fixed_frame == self._fixed_frame and gap_s <= _LONGEST_GAP_S
+            continues = fixed_frame == self._fixed_frame and gap_s <= _MAX_GAP_S
             for track in self._tracks.values():
                 track.motion = None
                 track.ground_motion = track.ground_motion if continues else None
@@ -179,10 +179,10 @@ class Tracker:
 
     def _associate(self, feature: NDArray[Any], state: NDArray[np.float64], frame: float) -> NDArray[np.int64]:
         """Return the track id (n,) of each detection: a known one, or a new one in the order of the detections."""
-        known_ids, appearance = self._bank.similarity(feature)
+        known_ids, appearance = self._bank.compute_similarity(feature)
         histories = [self._tracks[track_id].history for track_id in known_ids.tolist()]
         predicted = extrapolate(histories, frame, self.config.slope_penalty)
-        motion = motion_similarity(state, predicted, self.config)
+        motion = compute_motion_similarity(state, predicted, self.config)
         weights = (self.config.appearance_weight, self.config.motion_weight)
         score = (weights[0] * appearance + weights[1] * motion) / sum(weights)
         column = assign(score, self.config.score_threshold)
@@ -200,10 +200,10 @@ class Tracker:
                 self._tracks[track_id] = Track(track_id, self._stamp_s, self.config)
         tracks = [self._tracks[track_id] for track_id in track_ids.tolist()]
         for track, observation in zip(tracks, state, strict=True):
-            track.hit(frame, observation, self._stamp_s)
+            track.add_hit(frame, observation, self._stamp_s)
         return tracks
 
-    def _keep(self, feature: NDArray[np.float32], tracks: list[Track], frame: float) -> None:
+    def _store_features(self, feature: NDArray[np.float32], tracks: list[Track], frame: float) -> None:
         """Store the features (n, F) of the tracks whose last stored one is old enough."""
         due = [frame - track.feature_frame >= self.config.feature_interval_frames for track in tracks]
         kept = [track for track, is_due in zip(tracks, due, strict=True) if is_due]
@@ -217,9 +217,9 @@ class Tracker:
             self._tracks[track_id].seen = False
 
 
-def _usable(detections: Detections) -> NDArray[np.bool_]:
+def _select_usable(detections: Detections) -> NDArray[np.bool_]:
     """Return a mask (n,) of the detections that can be tracked; log a warning if there are others."""
-    usable = detections.usable()
+    usable = detections.find_usable()
     if not usable.all():
         logger.warning(
             "%d of %d detections are not tracked: they have NaN, infinity or an invalid rotation matrix",

@@ -38,9 +38,9 @@ from .config import VelocityConfig
 Array = NDArray[np.float64]
 STANDING, WALKING, CHANGING = range(3)
 MODES = 3
-_LEAST_PROBABILITY = 1e-12  # a mode that was ruled out can be entered again
-_LEAST_DISTANCE_M = 0.1  # keeps the noise positive for a pelvis at the camera's center
-_LEAST_SIGMA_M = 1e-3  # no pelvis is measured more precisely
+_MIN_PROBABILITY = 1e-12  # a mode that was ruled out can be entered again
+_MIN_DISTANCE_M = 0.1  # keeps the noise positive for a pelvis at the camera's center
+_MIN_SIGMA_M = 1e-3  # no pelvis is measured more precisely
 
 
 @dataclass(frozen=True)
@@ -90,19 +90,19 @@ class Process:
         return cls(np.ones(count, np.bool_), np.full(count, config.acceleration_density), np.zeros(count))
 
 
-def measurement_noise(pelvis: Array, config: VelocityConfig, distance_sigma_m: Array | None = None) -> Array:
+def compute_measurement_noise(pelvis: Array, config: VelocityConfig, distance_sigma_m: Array | None = None) -> Array:
     """Return the covariance (n, 3, 3) m² of pelvises (n, 3) m that one camera measured, camera frame.
 
     A wrong body size scales the whole position: the error is largest along the viewing ray and proportional to the
     distance. Across the ray the error is a fixed angle. distance_sigma_m (n,): standard deviation along the ray, in
     place of the configured ratio.
     """
-    distance = np.maximum(np.linalg.norm(pelvis, axis=1), _LEAST_DISTANCE_M)
+    distance = np.maximum(np.linalg.norm(pelvis, axis=1), _MIN_DISTANCE_M)
     ray = pelvis / distance[:, None]
     along = ray[:, :, None] * ray[:, None, :]
     if distance_sigma_m is None:
         distance_sigma_m = config.depth_sigma_ratio * distance
-    depth_variance = np.maximum(distance_sigma_m, _LEAST_SIGMA_M) ** 2
+    depth_variance = np.maximum(distance_sigma_m, _MIN_SIGMA_M) ** 2
     lateral_variance = (config.lateral_sigma_ratio * distance) ** 2
     return depth_variance[:, None, None] * along + lateral_variance[:, None, None] * (np.eye(3) - along)
 
@@ -125,7 +125,7 @@ def measure(
         return []
     process = process or Process.accelerating(len(estimates), config)
     started = [
-        estimate or start(measured, covariance, stamp_s, config)
+        estimate or start_estimate(measured, covariance, stamp_s, config)
         for estimate, measured, covariance in zip(estimates, position, noise, strict=True)
     ]
     elapsed_s = np.array([stamp_s - estimate.stamp_s for estimate in started])
@@ -148,7 +148,7 @@ def measure(
     ]
 
 
-def start(position: Array, noise: Array, stamp_s: float, config: VelocityConfig) -> MotionEstimate:
+def start_estimate(position: Array, noise: Array, stamp_s: float, config: VelocityConfig) -> MotionEstimate:
     """Return the first estimate, from one position (3,) m of covariance noise (3, 3) m²."""
     covariance = np.zeros((6, 6))
     covariance[:3, :3] = noise
@@ -224,7 +224,7 @@ def measure_modes(
     rows = np.repeat(np.arange(len(previous)), MODES)
     filtered = measure(mixed, position[rows], noise[rows], stamp_s, config, _process(len(previous), config))
     likelihood = np.array([each.log_likelihood for each in filtered]).reshape(-1, MODES)
-    weight = expected * np.exp(likelihood - likelihood.max(axis=1, keepdims=True)) + _LEAST_PROBABILITY
+    weight = expected * np.exp(likelihood - likelihood.max(axis=1, keepdims=True)) + _MIN_PROBABILITY
     probability = weight / weight.sum(axis=1, keepdims=True)
     velocity, covariance = _combine(filtered, probability)
     return [
@@ -238,7 +238,7 @@ def measure_modes(
 
 
 def _start_modes(position: Array, noise: Array, stamp_s: float, config: VelocityConfig) -> ModalEstimate:
-    first = start(position, noise, stamp_s, config)
+    first = start_estimate(position, noise, stamp_s, config)
     probability = np.full(MODES, 1 / MODES)
     return ModalEstimate((first,) * MODES, probability, first.velocity, first.velocity_covariance)
 

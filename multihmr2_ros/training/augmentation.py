@@ -38,8 +38,8 @@ from multihmr2_ros.training.samples import Sample
 
 MIRROR = np.diag([-1.0, 1.0, 1.0])
 # A smaller or more occluded person in the network's input is neither positive nor negative.
-LEAST_BOX_HEIGHT_PX = 24.0
-LEAST_VISIBLE_FRACTION = 0.2
+MIN_BOX_HEIGHT_PX = 24.0
+MIN_VISIBLE_FRACTION = 0.2
 # Largest distance of a body's center from the input that the network can predict, as a share of its longer side.
 MARGIN = 0.2
 
@@ -106,13 +106,13 @@ def augment(
         sample = crop(sample, *draw_crop(sample, generator, config, aspect))
     resize = ResizePad.fit_inside(*sample.size, *input_size)
     sample = to_input(sample, resize)
-    sample = _with_colors(sample, resize, generator, config.photometric)
+    sample = _distort_content_colors(sample, resize, generator, config.photometric)
     if generator.random() < config.cutout:
         sample = cut_out(sample, generator, config)
-    return with_unfindable_ignored(sample), is_centred(sample)
+    return ignore_unfindable(sample), is_centered(sample)
 
 
-def _with_colors(
+def _distort_content_colors(
     sample: Sample, resize: ResizePad, generator: np.random.Generator, config: PhotometricConfig
 ) -> Sample:
     """Change the colors of the image, but not of its padding, which is black at inference, too."""
@@ -129,24 +129,24 @@ def flip(sample: Sample) -> Sample:
     k = sample.k
     if k is not None:
         k = np.array([[k[0, 0], -k[0, 1], width - k[0, 2]], k[1], k[2]])
-    bones, keypoints = mirrored_bones(), mirrored_keypoints()
+    bones, keypoints = list_mirrored_bones(), list_mirrored_keypoints()
     rotations = np.empty_like(sample.rotations)
     rotations[:, bones] = MIRROR @ sample.rotations @ MIRROR
     return dataclasses.replace(
         sample,
         image=sample.image[:, ::-1],
         k=k,
-        location=_mirrored_points(sample.location, width),
+        location=_mirror_points(sample.location, width),
         centre=sample.centre * np.array([-1, 1, 1], np.float32),
         rotations=rotations,
-        keypoints=_mirrored_points(sample.keypoints, width)[:, keypoints],
+        keypoints=_mirror_points(sample.keypoints, width)[:, keypoints],
         keypoint_visible=sample.keypoint_visible[:, keypoints],
         box=np.stack([width - sample.box[:, 2], sample.box[:, 1], width - sample.box[:, 0], sample.box[:, 3]], axis=1),
     )
 
 
 @functools.cache
-def mirrored_bones() -> NDArray[np.int64]:
+def list_mirrored_bones() -> NDArray[np.int64]:
     """Return (163,): the index of each bone's counterpart on the other side; its own for bones of the middle line.
 
     The rest frames of a left and a right bone are mirror images of each other along their own x axis, so that a bone's
@@ -155,10 +155,10 @@ def mirrored_bones() -> NDArray[np.int64]:
     from multihmr2_ros.body import Body
 
     labels = Body("low").bone_labels
-    return np.array([labels.index(_other_side(label, ".L", ".R")) for label in labels])
+    return np.array([labels.index(_mirror_label(label, ".L", ".R")) for label in labels])
 
 
-def mirrored_keypoints() -> list[int]:
+def list_mirrored_keypoints() -> list[int]:
     """Return the index of the counterpart on the other side, for each of COCO's 17 keypoints."""
     swap = {"left": "right", "right": "left"}
     sides = [name.split("_") for name in COCO_KEYPOINTS]
@@ -198,7 +198,7 @@ def crop(sample: Sample, x0: int, y0: int, x1: int, y1: int) -> Sample:
         k = k.copy()
         k[:2, 2] -= offset
     box = np.clip(sample.box, np.array([x0, y0, x0, y0], np.float32), np.array([x1, y1, x1, y1], np.float32))
-    remaining = _area(box) / np.maximum(_area(sample.box), 1e-6)
+    remaining = _compute_area(box) / np.maximum(_compute_area(sample.box), 1e-6)
     cropped = dataclasses.replace(
         sample,
         image=sample.image[y0:y1, x0:x1],
@@ -240,42 +240,42 @@ def cut_out(sample: Sample, generator: np.random.Generator, config: Augmentation
         x1, y1 = (np.array([x0, y0]) + side).astype(int)
         image[y0:y1, x0:x1] = generator.integers(0, 256, 3)
         hidden = np.clip(sample.box, np.array([x0, y0, x0, y0], np.float32), np.array([x1, y1, x1, y1], np.float32))
-        visible *= 1 - _area(hidden) / np.maximum(_area(sample.box), 1e-6)
+        visible *= 1 - _compute_area(hidden) / np.maximum(_compute_area(sample.box), 1e-6)
     return dataclasses.replace(sample, image=image, visible_fraction=visible.astype(np.float32))
 
 
-def with_unfindable_ignored(sample: Sample) -> Sample:
+def ignore_unfindable(sample: Sample) -> Sample:
     """Set people to ignored (neither positive nor negative) who are too small or too occluded in the network's input,
     or whose center is far outside it."""
     height = sample.box[:, 3] - sample.box[:, 1]
-    findable = (height >= LEAST_BOX_HEIGHT_PX) & (sample.visible_fraction >= LEAST_VISIBLE_FRACTION)
+    findable = (height >= MIN_BOX_HEIGHT_PX) & (sample.visible_fraction >= MIN_VISIBLE_FRACTION)
     margin = MARGIN * max(sample.size)
     findable &= ((sample.location > -margin) & (sample.location < np.array(sample.size) + margin)).all(axis=1)
     return dataclasses.replace(sample, ignore=sample.ignore | ~findable)
 
 
-def is_centred(sample: Sample) -> bool:
+def is_centered(sample: Sample) -> bool:
     """Return whether the principal point is within 2 % of the image's sides from its middle."""
     size = np.array(sample.size)
     return sample.k is None or bool((np.abs(sample.k[:2, 2] / size - 0.5) < 0.02).all())
 
 
-def input_sizes(image_size: int, patch: int, aspects: Sequence[float]) -> list[tuple[int, int]]:
+def compute_input_sizes(image_size: int, patch: int, aspects: Sequence[float]) -> list[tuple[int, int]]:
     """Return (width, height) px of the network's inputs for images of the given aspects (width / height)."""
     resizes = [ResizePad.fit(round(10_000 * aspect), 10_000, image_size, patch) for aspect in aspects]
     return [(resize.padded_width, resize.padded_height) for resize in resizes]
 
 
-def _mirrored_points(points: NDArray[np.float32], width: int) -> NDArray[np.float32]:
+def _mirror_points(points: NDArray[np.float32], width: int) -> NDArray[np.float32]:
     return points * np.array([-1, 1], np.float32) + np.array([width, 0], np.float32)
 
 
-def _area(box: NDArray[np.float32]) -> NDArray[np.float32]:
+def _compute_area(box: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the area (n,) px² of boxes (n, 4); 0 for inverted ones."""
     return np.prod(np.maximum(box[:, 2:] - box[:, :2], 0), axis=1)
 
 
-def _other_side(label: str, left: str, right: str) -> str:
+def _mirror_label(label: str, left: str, right: str) -> str:
     if label.endswith(left):
         return label.removesuffix(left) + right
     return label.removesuffix(right) + left if label.endswith(right) else label

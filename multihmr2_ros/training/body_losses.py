@@ -24,12 +24,12 @@ from torch import Tensor
 from multihmr2_ros.body import COCO_SIGMAS, Body
 from multihmr2_ros.network.heads import depth_from_nearness
 from multihmr2_ros.network.model import PHENOTYPES, MultiHMR2, TrainingOutputs, back_project
-from multihmr2_ros.training.keypoints import coco_keypoints
+from multihmr2_ros.training.keypoints import regress_low_mesh_keypoints
 from multihmr2_ros.training.matching import Matches
 from multihmr2_ros.training.targets import Targets
 
 # The angle of a point at the camera's center is undefined; the paper leaves out nearer points.
-NEAREST_M = 0.1
+MIN_DEPTH_M = 0.1
 # True joints farther outside the image are left out, as a share of its longer side: they only teach extrapolation.
 FURTHEST_OUTSIDE = 0.5
 MESH_TERMS = frozenset({"vertices", "joints", "reprojection", "keypoint_similarity", "angle"})
@@ -39,7 +39,7 @@ AREA_OF_BOX = 0.53  # a person's area divided by that of the box
 
 
 @dataclass(frozen=True)
-class Matched:
+class MatchedPeople:
     """M matched people, predicted and true; px of the padded input, m in the camera frame.
 
     image, slot         (M,) indices of the true person in `Targets`
@@ -61,7 +61,7 @@ class Matched:
     centre: Tensor
     image_size: tuple[int, int]
     true_location: Tensor
-    true_centre: Tensor
+    true_center: Tensor
     true_shape: Tensor
     true_rotations: Tensor
     true_k: Tensor
@@ -82,39 +82,39 @@ class Matched:
 
 
 @dataclass(frozen=True)
-class Person:
+class PosedPeople:
     """n posed people; m from the pelvis, camera axes.
 
     vertices       (n, V, 3)
     joints         (n, 163, 3)
-    centre_offset  (n, 3), the body's center vertex
+    center_offset  (n, 3), the body's center vertex
     """
 
     vertices: Tensor
     joints: Tensor
-    centre_offset: Tensor
+    center_offset: Tensor
 
 
 @dataclass(frozen=True)
 class TruePeople:
     """The true bodies of n matched people.
 
-    rows    (n,) rows of `Matched`, those with known bodies
+    rows    (n,) rows of `MatchedPeople`, those with known bodies
     person  the bodies
     places  (n, 3) m, pelvises in the camera frame; valid where has_place
     """
 
     rows: Tensor
-    person: Person
+    person: PosedPeople
     places: Tensor
 
 
-def matched_people(outputs: TrainingOutputs, targets: Targets, matches: Matches) -> Matched:
+def gather_matched_people(outputs: TrainingOutputs, targets: Targets, matches: Matches) -> MatchedPeople:
     """Gather predictions of the outputs' last layer and targets of the matched people."""
     layer, (image, query, slot) = outputs.layers[-1], (matches.image, matches.query, matches.person)
     location, log_nearness, k = layer.location[image, query], layer.log_nearness[image, query], outputs.k[image]
     depth = depth_from_nearness(log_nearness, k[:, 0, 0])
-    return Matched(
+    return MatchedPeople(
         image=image,
         slot=slot,
         queries=outputs.queries[image, query],
@@ -124,7 +124,7 @@ def matched_people(outputs: TrainingOutputs, targets: Targets, matches: Matches)
         centre=back_project(location[:, None], depth[:, None], k)[:, 0],
         image_size=outputs.image_size,
         true_location=targets.location[image, slot],
-        true_centre=targets.centre[image, slot],
+        true_center=targets.centre[image, slot],
         true_shape=targets.shape[image, slot],
         true_rotations=targets.rotations[image, slot],
         true_k=targets.k[image],
@@ -141,15 +141,15 @@ def matched_people(outputs: TrainingOutputs, targets: Targets, matches: Matches)
 
 
 @torch.no_grad()
-def true_people(people: Matched, body: Body) -> TruePeople:
+def pose_true_people(people: MatchedPeople, body: Body) -> TruePeople:
     """Pose the true bodies of the matched people."""
     rows = people.has_body.nonzero()[:, 0]
-    person = pose(body, people.true_shape[rows], people.true_rotations[rows])
-    return TruePeople(rows, person, people.true_centre[rows] - person.centre_offset)
+    person = pose_people(body, people.true_shape[rows], people.true_rotations[rows])
+    return TruePeople(rows, person, people.true_center[rows] - person.center_offset)
 
 
-def body_terms(
-    network: MultiHMR2, people: Matched, true: TruePeople | None, body: Body, weights: set[str]
+def compute_body_terms(
+    network: MultiHMR2, people: MatchedPeople, true: TruePeople | None, body: Body, weights: set[str]
 ) -> dict[str, Tensor]:
     """Return the unweighted terms of shape, pose, mesh, reprojection and tracking feature that weights names.
 
@@ -161,57 +161,59 @@ def body_terms(
     terms = {}
     if "track_feature" in weights and people.true_feature.shape[-1]:
         feature_error = (feature - people.true_feature).abs().mean(-1)
-        terms["track_feature"] = mean(feature_error, people.has_feature)
+        terms["track_feature"] = masked_mean(feature_error, people.has_feature)
     rows = people.has_body.nonzero()[:, 0]
     found, wanted = rotations[rows], people.true_rotations[rows]
     if "relative_stature" in weights:
         terms["relative_stature"] = relative_stature_loss(
-            body.stature(shape), body.stature(people.true_shape), people.image, people.has_body
+            body.compute_stature(shape), body.compute_stature(people.true_shape), people.image, people.has_body
         )
     if "shape" in weights:
-        terms["shape"] = mean((shape[rows] - people.true_shape[rows]).abs())
+        terms["shape"] = masked_mean((shape[rows] - people.true_shape[rows]).abs())
     posed = (~body.unposed_bones).flatten().nonzero()[1:, 0]
     error = (found - wanted).abs()
     if "root" in weights:
-        terms["root"] = mean(error[:, 0])
+        terms["root"] = masked_mean(error[:, 0])
     if "pose" in weights:
-        terms["pose"] = mean(error[:, posed])
-    column_error = (network.person.columns(people.queries[rows]) - wanted[..., :2]).square()
+        terms["pose"] = masked_mean(error[:, posed])
+    column_error = (network.person.predict_rotation_6d(people.queries[rows]) - wanted[..., :2]).square()
     if "root_columns" in weights:
-        terms["root_columns"] = mean(column_error[:, 0])
+        terms["root_columns"] = masked_mean(column_error[:, 0])
     if "pose_columns" in weights:
-        terms["pose_columns"] = mean(column_error[:, posed])
+        terms["pose_columns"] = masked_mean(column_error[:, posed])
     if true is not None and weights & MESH_TERMS:
         either = (people.has_body | with_keypoints).nonzero()[:, 0]
-        terms |= _mesh_terms(pose(body, shape[either], rotations[either]), either, people, true, body, weights)
+        terms |= _compute_mesh_terms(
+            pose_people(body, shape[either], rotations[either]), either, people, true, body, weights
+        )
     return terms
 
 
-def _mesh_terms(
-    found: Person, rows: Tensor, people: Matched, true: TruePeople, body: Body, weights: set[str]
+def _compute_mesh_terms(
+    found: PosedPeople, rows: Tensor, people: MatchedPeople, true: TruePeople, body: Body, weights: set[str]
 ) -> dict[str, Tensor]:
     """Return the terms that need posed bodies; found: the predicted bodies of the given rows of people."""
     bodied = people.has_body[rows].nonzero()[:, 0]
     truth_rows = true.rows
     terms = {}
     if "vertices" in weights:
-        terms["vertices"] = mean((found.vertices[bodied] - true.person.vertices).abs())
+        terms["vertices"] = masked_mean((found.vertices[bodied] - true.person.vertices).abs())
     if "joints" in weights:
-        terms["joints"] = mean((found.joints[bodied] - true.person.joints).abs())
+        terms["joints"] = masked_mean((found.joints[bodied] - true.person.joints).abs())
     if not weights & {"reprojection", "keypoint_similarity", "angle"}:
         return terms
-    places = people.centre[rows] - found.centre_offset
+    places = people.centre[rows] - found.center_offset
     with torch.no_grad():
         true_joints = true.person.joints + true.places[:, None]
         pixels, ahead = project(true_joints, people.true_k[truth_rows, None])
-        usable = ahead & _near_picture(pixels, people.image_size)
+        usable = ahead & _is_near_image(pixels, people.image_size)
         usable &= (people.has_place & people.has_k)[truth_rows, None]
-    groups = [_seen(found.joints[bodied] + places[bodied, None], pixels, usable, people.k[truth_rows])]
+    groups = [_flatten_points(found.joints[bodied] + places[bodied, None], pixels, usable, people.k[truth_rows])]
     annotated = people.keypoint_visible[rows].any(-1).nonzero()[:, 0]
     if len(annotated):
         named = rows[annotated]
-        points = coco_keypoints(body, found.vertices[annotated]) + places[annotated, None]
-        groups.append(_seen(points, people.keypoints[named], people.keypoint_visible[named], people.k[named]))
+        points = regress_low_mesh_keypoints(body, found.vertices[annotated]) + places[annotated, None]
+        groups.append(_flatten_points(points, people.keypoints[named], people.keypoint_visible[named], people.k[named]))
         if "keypoint_similarity" in weights:
             terms["keypoint_similarity"] = keypoint_similarity_loss(
                 points, people.keypoints[named], people.keypoint_visible[named], people.k[named], people.box[named]
@@ -224,7 +226,7 @@ def _mesh_terms(
     return terms
 
 
-def _seen(points: Tensor, pixels: Tensor, usable: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _flatten_points(points: Tensor, pixels: Tensor, usable: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Flatten (n, J, …) points, pixels and masks, and repeat cameras (n, 3, 3), to n · J rows of one point each."""
     cameras = k[:, None].expand(-1, points.shape[1], -1, -1)
     return points.flatten(0, 1), pixels.flatten(0, 1), usable.flatten(0, 1), cameras.flatten(0, 1)
@@ -243,17 +245,17 @@ def keypoint_similarity_loss(points: Tensor, pixels: Tensor, visible: Tensor, k:
     area = AREA_OF_BOX * (box[:, 2:] - box[:, :2]).clamp(min=1.0).prod(-1)
     sigma = SIMILARITY_SOFTENING * pixels.new_tensor(COCO_SIGMAS)
     exponent = (seen - pixels).square().sum(-1) / (2 * area[:, None] * (2 * sigma).square())
-    return mean(1 - torch.exp(-exponent), visible & ahead)
+    return masked_mean(1 - torch.exp(-exponent), visible & ahead)
 
 
 def relative_stature_loss(stature: Tensor, true_stature: Tensor, image: Tensor, known: Tensor) -> Tensor:
     """Return the L1 error of log(Hᵢ / Hⱼ) over all pairs of people of one image; statures (M,) m."""
-    pairs = pairs_of(image, known)
+    pairs = find_pairs(image, known)
     error = stature.log() - true_stature.clamp(min=MIN_STATURE_M).log()
-    return mean((error[:, None] - error).abs(), pairs)
+    return masked_mean((error[:, None] - error).abs(), pairs)
 
 
-def pairs_of(image: Tensor, known: Tensor) -> Tensor:
+def find_pairs(image: Tensor, known: Tensor) -> Tensor:
     """Return (M, M) bool, above the diagonal: pairs of people of the same image (M,), both known (M,) bool."""
     return ((image[:, None] == image) & known[:, None] & known).triu(diagonal=1)
 
@@ -264,7 +266,7 @@ def reprojection_loss(points: Tensor, pixels: Tensor, usable: Tensor, k: Tensor)
     Points that are not in front of the camera have no projection, and contribute to the angular loss only.
     """
     seen, ahead = project(points, k)
-    return mean((seen - pixels).abs().sum(-1), usable & ahead)
+    return masked_mean((seen - pixels).abs().sum(-1), usable & ahead)
 
 
 def angular_loss(points: Tensor, pixels: Tensor, usable: Tensor, k: Tensor, image_size: tuple[int, int]) -> Tensor:
@@ -278,11 +280,11 @@ def angular_loss(points: Tensor, pixels: Tensor, usable: Tensor, k: Tensor, imag
     # atan2 keeps precision and gradient where the arc cosine loses both; 1e-12 keeps the gradient of the root finite.
     across = (torch.linalg.cross(points, ray).square().sum(-1) + 1e-12).sqrt()
     angle = torch.atan2(across, (points * ray).sum(-1))
-    usable = usable & (points.detach().norm(dim=-1) > NEAREST_M)
-    return mean(angle / diagonal_fov(k, image_size).detach(), usable)
+    usable = usable & (points.detach().norm(dim=-1) > MIN_DEPTH_M)
+    return masked_mean(angle / compute_diagonal_fov(k, image_size).detach(), usable)
 
 
-def diagonal_fov(k: Tensor, image_size: tuple[int, int]) -> Tensor:
+def compute_diagonal_fov(k: Tensor, image_size: tuple[int, int]) -> Tensor:
     """Return the angle (N,) rad between opposite corners of an image (height, width) px with k (N, 3, 3)."""
     height, width = image_size
     return 2 * torch.atan(0.5 * torch.hypot(width / k[:, 0, 0], height / k[:, 1, 1]))
@@ -294,47 +296,47 @@ def project(points: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
     Returns pixels (…, 2), and whether the points are more than 0.1 m in front of the camera (…) bool. Others are
     projected as if they were at that depth.
     """
-    depth = points[..., 2].clamp(min=NEAREST_M)
+    depth = points[..., 2].clamp(min=MIN_DEPTH_M)
     x, y = points[..., 0] / depth, points[..., 1] / depth
     u = k[..., 0, 0] * x + k[..., 0, 1] * y + k[..., 0, 2]
     v = k[..., 1, 1] * y + k[..., 1, 2]
-    return torch.stack([u, v], dim=-1), points[..., 2] > NEAREST_M
+    return torch.stack([u, v], dim=-1), points[..., 2] > MIN_DEPTH_M
 
 
-def _near_picture(pixels: Tensor, image_size: tuple[int, int]) -> Tensor:
+def _is_near_image(pixels: Tensor, image_size: tuple[int, int]) -> Tensor:
     size = pixels.new_tensor([image_size[1], image_size[0]])
     margin = FURTHEST_OUTSIDE * max(image_size)
     return ((pixels > -margin) & (pixels < size + margin)).all(-1)
 
 
-def pose(body: Body, shape: Tensor, rotations: Tensor) -> Person:
+def pose_people(body: Body, shape: Tensor, rotations: Tensor) -> PosedPeople:
     """Pose bodies of shape (n, 6) and rotations (n, 163, 3, 3), with the pelvis as the origin."""
     posed = body(shape, rotations)
     pelvis = posed.joints[:, :1]
     vertices = posed.vertices - pelvis
-    return Person(vertices, posed.joints - pelvis, vertices[:, body.centre_vertex])
+    return PosedPeople(vertices, posed.joints - pelvis, vertices[:, body.center_vertex])
 
 
-def consistency_terms(
-    network: MultiHMR2, people: Matched, reference: MultiHMR2, reference_people: Matched, body: Body
+def compute_consistency_terms(
+    network: MultiHMR2, people: MatchedPeople, reference: MultiHMR2, reference_people: MatchedPeople, body: Body
 ) -> dict[str, Tensor]:
     """Return the terms of stage b: squared distance to a frozen model's rotations, and to its joints from the pelvis
     (m²), for people that both models were matched to."""
     same = (people.image[:, None] == reference_people.image) & (people.slot[:, None] == reference_people.slot)
     ours, theirs = same.nonzero(as_tuple=True)
     shape, rotations, _ = network.person(people.queries[ours])
-    found = pose(body, shape[:, :PHENOTYPES], rotations)
+    found = pose_people(body, shape[:, :PHENOTYPES], rotations)
     with torch.no_grad():
         shape, held_rotations, _ = reference.person(reference_people.queries[theirs])
-        held = pose(body, shape[:, :PHENOTYPES], held_rotations)
+        held = pose_people(body, shape[:, :PHENOTYPES], held_rotations)
     posed = (~body.unposed_bones).flatten().nonzero()[:, 0]
     return {
-        "consistency_pose": mean((rotations[:, posed] - held_rotations[:, posed]).square()),
-        "consistency_joints": mean((found.joints - held.joints).square().sum(-1)),
+        "consistency_pose": masked_mean((rotations[:, posed] - held_rotations[:, posed]).square()),
+        "consistency_joints": masked_mean((found.joints - held.joints).square().sum(-1)),
     }
 
 
-def mean(values: Tensor, mask: Tensor | None = None) -> Tensor:
+def masked_mean(values: Tensor, mask: Tensor | None = None) -> Tensor:
     """Return the mean of the values where the mask is true; 0, with a gradient of 0, if there are none."""
     if mask is None:
         return values.sum() / max(values.numel(), 1)

@@ -24,7 +24,7 @@ from multihmr2_ros.errors import UserError
 from multihmr2_ros.network.config import NANO, SCRATCH, NetworkConfig
 from multihmr2_ros.training.data import BatchConfig
 from multihmr2_ros.training.losses import LossConfig
-from multihmr2_ros.training.optimizer import OptimisationConfig
+from multihmr2_ros.training.optimizer import OptimizerConfig
 
 NETWORKS = {"nano": NANO, "scratch": SCRATCH, "large": NetworkConfig()}
 """nano: a pretrained encoder. scratch: as fast, without pretrained parts. large: the size of the released model. Other
@@ -60,7 +60,7 @@ class TrainingConfig:
     loader_workers: int = 1
     threads: int = 0
     batch: BatchConfig = field(default_factory=BatchConfig)
-    optimisation: OptimisationConfig = field(default_factory=OptimisationConfig)
+    optimisation: OptimizerConfig = field(default_factory=OptimizerConfig)
     losses: LossConfig = field(default_factory=LossConfig)
 
     def __post_init__(self) -> None:

@@ -34,13 +34,13 @@ from torch.utils.data import Dataset
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.network.proposals import EncoderFeatures
-from multihmr2_ros.training.augmentation import NO_AUGMENTATION, AugmentationConfig, augment, input_sizes
+from multihmr2_ros.training.augmentation import NO_AUGMENTATION, AugmentationConfig, augment, compute_input_sizes
 from multihmr2_ros.training.render_cache import RenderCache
 from multihmr2_ros.training.samples import PERSON_FIELDS, Sample
 from multihmr2_ros.training.targets import Targets
-from multihmr2_ros.training.tracking_targets import SAM2_FEATURE_WIDTH, ColourLayout
+from multihmr2_ros.training.tracking_targets import SAM2_FEATURE_WIDTH, ColorLayout
 
-MOST_ATTEMPTS = 1000  # attempts to draw an image whose file can be read
+MAX_ATTEMPTS = 1000  # attempts to draw an image whose file can be read
 REFRESH_S = 5.0  # interval at which a growing render cache is listed again
 
 
@@ -139,9 +139,9 @@ class Batches(Dataset[Batch]):
         self.weights = weights / weights.sum()
         self.config = config
         self.seed, self.rank = seed, rank
-        self.sizes = input_sizes(config.image_size, config.patch_size, config.aspects)
-        colours = config.track_feature_width and not config.sam2_features
-        self._describe = ColourLayout(config.track_feature_width) if colours else None
+        self.sizes = compute_input_sizes(config.image_size, config.patch_size, config.aspects)
+        colors = config.track_feature_width and not config.sam2_features
+        self._describe = ColorLayout(config.track_feature_width) if colors else None
         self._refreshed = time.monotonic()
 
     def __getitem__(self, step: int) -> Batch:
@@ -152,10 +152,10 @@ class Batches(Dataset[Batch]):
         size, aspect = self.sizes[shape], self.config.aspects[shape]
         samples, k_given = [], []
         for _ in range(self.config.batch_size):
-            sample, centred = augment(self._draw(generator), generator, self.config.augmentation, size, aspect)
+            sample, centered = augment(self._draw(generator), generator, self.config.augmentation, size, aspect)
             samples.append(sample)
             is_given = generator.random() < self.config.k_given
-            k_given.append(sample.k is not None and (is_given or not centred))
+            k_given.append(sample.k is not None and (is_given or not centered))
         batch = collate(samples, k_given, self.config.track_feature_width)
         if self._describe is not None:
             for row, sample in enumerate(samples):
@@ -172,7 +172,7 @@ class Batches(Dataset[Batch]):
             try:
                 return source.sample(int(generator.integers(len(source))))
             except OSError as error:  # a renderer has just removed this shard, or it cannot be read
-                if attempt == MOST_ATTEMPTS:
+                if attempt == MAX_ATTEMPTS:
                     reason = " ".join(str(error).split())
                     raise UserError(
                         f"{attempt} images in a row could not be read ({reason:.200}); check the folder and its disk"
@@ -188,14 +188,14 @@ class Batches(Dataset[Batch]):
             self._refreshed = time.monotonic()
 
 
-def readable(source: SampleSource, rows: Iterable[int]) -> Iterator[Sample]:
+def select_readable(source: SampleSource, rows: Iterable[int]) -> Iterator[Sample]:
     """Yield the samples of the rows, without those whose files cannot be read."""
     for row in rows:
         with contextlib.suppress(OSError):
             yield source.sample(row)
 
 
-def held_out_batches(
+def make_held_out_batches(
     source: SampleSource, count: int, config: BatchConfig, *, input_size: tuple[int, int]
 ) -> list[Batch]:
     """Return the first `count` samples of a source in batches, without augmentation; input_size (width, height) px."""
@@ -204,7 +204,7 @@ def held_out_batches(
     for first in range(0, min(count, len(source)), config.batch_size):
         rows = range(first, min(first + config.batch_size, count, len(source)))
         samples = [
-            augment(sample, generator, NO_AUGMENTATION, input_size, None)[0] for sample in readable(source, rows)
+            augment(sample, generator, NO_AUGMENTATION, input_size, None)[0] for sample in select_readable(source, rows)
         ]
         if samples:
             batches.append(collate(samples, [sample.k is not None for sample in samples]))

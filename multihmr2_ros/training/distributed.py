@@ -28,7 +28,7 @@ from multihmr2_ros.errors import UserError
 
 
 @dataclass(frozen=True)
-class Processes:
+class ProcessGroup:
     """The processes of a run.
 
     rank        index of this process
@@ -44,7 +44,7 @@ class Processes:
     def is_first(self) -> bool:
         return self.rank == 0
 
-    def any(self, flag: bool, device: torch.device) -> bool:
+    def any_true(self, flag: bool, device: torch.device) -> bool:
         """Return whether the flag is set in any process; a collective call of all processes."""
         if self.count == 1:
             return flag
@@ -59,27 +59,27 @@ class Processes:
 
 
 @contextmanager
-def processes(device: torch.device | str) -> Iterator[Processes]:
+def connect_processes(device: torch.device | str) -> Iterator[ProcessGroup]:
     """Join the process group of torchrun (RANK, WORLD_SIZE and LOCAL_RANK), or yield a single process without it.
 
-    device: of this process, from `own_device`; a GPU also becomes the current one.
+    device: of this process, from `choose_device`; a GPU also becomes the current one.
     """
     device = torch.device(device)
     is_gpu = device.type == "cuda"
     if is_gpu:
         torch.cuda.set_device(device)  # before the group is made: NCCL uses the current device
     if not _has_others(os.environ):
-        yield Processes()
+        yield ProcessGroup()
         return
     distributed.init_process_group("nccl" if is_gpu else "gloo", device_id=device if is_gpu else None)
     try:
         local_rank = int(os.environ.get("LOCAL_RANK", 0))
-        yield Processes(distributed.get_rank(), distributed.get_world_size(), local_rank)
+        yield ProcessGroup(distributed.get_rank(), distributed.get_world_size(), local_rank)
     finally:
         distributed.destroy_process_group()
 
 
-def own_device(chosen: torch.device, environment: Mapping[str, str]) -> torch.device:
+def choose_device(chosen: torch.device, environment: Mapping[str, str]) -> torch.device:
     """Return the device of this process, with an index if it is a GPU.
 
     It is the chosen one, or the GPU of the local rank if several processes share this machine's GPUs. Raises UserError

@@ -41,7 +41,7 @@ from multihmr2_ros.training.targets import Targets
 
 PREFIX, SUFFIX = "batch-", ".safetensors"
 QUANTIZED = {"context_16": 1, "context_32": 1, "pooled": 1, "sampled": 3}  # → the axis of its channels
-GREATEST = 127.0
+MAX_STEPS_INT8 = 127.0
 FEATURES = tuple(field.name for field in dataclasses.fields(EncoderFeatures) if field.name != "outputs")
 
 
@@ -88,16 +88,16 @@ def read_batch(path: Path) -> Batch:
 def quantize(value: Tensor, axis: int) -> tuple[Tensor, Tensor]:
     """Quantize to int8, with one scale per channel along an axis. Returns the values and scales (channels,)."""
     others = [other for other in range(value.ndim) if other != axis]
-    scale = value.abs().amax(others).clamp(min=1e-8) / GREATEST
-    return (value / _along(scale, axis, value.ndim)).round().to(torch.int8), scale
+    scale = value.abs().amax(others).clamp(min=1e-8) / MAX_STEPS_INT8
+    return (value / _reshape_along(scale, axis, value.ndim)).round().to(torch.int8), scale
 
 
 def dequantize(steps: Tensor, scale: Tensor, axis: int) -> Tensor:
     """Invert `quantize`; the error is at most half a step."""
-    return steps * _along(scale, axis, steps.ndim)
+    return steps * _reshape_along(scale, axis, steps.ndim)
 
 
-def _along(scale: Tensor, axis: int, dimensions: int) -> Tensor:
+def _reshape_along(scale: Tensor, axis: int, dimensions: int) -> Tensor:
     return scale.view([-1 if index == axis else 1 for index in range(dimensions)])
 
 
@@ -120,6 +120,6 @@ class CachedBatches(Dataset[Batch]):
             raise UserError(f"cannot read {path} ({error}); remove it") from None
 
 
-def missing_batches(folder: Path, count: int) -> list[int]:
+def list_missing_batches(folder: Path, count: int) -> list[int]:
     """Return the numbers below `count` of batches that are not in the folder."""
     return [number for number in range(count) if not (folder / f"{PREFIX}{number:07d}{SUFFIX}").exists()]

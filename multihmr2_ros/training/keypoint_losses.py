@@ -32,22 +32,22 @@ from torch.nn import functional
 from multihmr2_ros.body import Body
 from multihmr2_ros.network.movenet import CELL_PX, MoveNetOutputs
 from multihmr2_ros.network.proposals import SearchWindow, find_centers, regress_keypoints, search_window
-from multihmr2_ros.training.body_losses import Matched, TruePeople, mean, project
-from multihmr2_ros.training.keypoints import coco_keypoints
+from multihmr2_ros.training.body_losses import MatchedPeople, TruePeople, masked_mean, project
+from multihmr2_ros.training.keypoints import regress_low_mesh_keypoints
 from multihmr2_ros.training.matching import Matches
 from multihmr2_ros.training.targets import Targets
 
 SPREAD = 0.7  # patches over which the penalty is reduced around a keypoint
 
 REGRESSION, CHOICE, OFFSET = 4.0, 0.25, 0.5  # parts of the loss
-LEAST_EXTENT = 4.0  # cells
+MIN_EXTENT = 4.0  # cells
 MARGIN = 0.25  # of the extent
-FARTHEST_CELLS = 2.0  # a true keypoint farther from every cell of the window is outside of it
-FARTHEST_SHARE = 2.0  # of the extent: larger regression errors have no gradient
+MAX_CELLS = 2.0  # a true keypoint farther from every cell of the window is outside of it
+MAX_SHARE = 2.0  # of the extent: larger regression errors have no gradient
 
 
 def keypoint_map_loss(
-    logit: Tensor, people: Matched, true: TruePeople, targets: Targets, body: Body, patch_size: int
+    logit: Tensor, people: MatchedPeople, true: TruePeople, targets: Targets, body: Body, patch_size: int
 ) -> Tensor:
     """Return the penalty-reduced focal loss (as in `heatmap_loss`) of logits (B, h, w, 17), per keypoint; a scalar.
 
@@ -55,7 +55,7 @@ def keypoint_map_loss(
     person whose keypoint is unknown, in boxes of ignored people, and in images without score supervision.
     """
     rows, columns = logit.shape[1:3]
-    pixels, known = known_keypoints(people, true, targets, body)
+    pixels, known = collect_known_keypoints(people, true, targets, body)
     y, x = torch.meshgrid(
         torch.arange(rows, device=logit.device), torch.arange(columns, device=logit.device), indexing="ij"
     )
@@ -63,9 +63,9 @@ def keypoint_map_loss(
     distance = ((pixels / patch_size).floor()[:, :, :, None] - patches).square().sum(-1)
     nearby = (torch.exp(-0.5 * distance / SPREAD**2) * known[..., None]).amax(1)  # (B, 17, h·w)
 
-    centres = (patches + 0.5) * patch_size
+    centers = (patches + 0.5) * patch_size
     box = targets.box[:, :, None]
-    inside = ((centres >= box[..., :2]) & (centres <= box[..., 2:])).all(-1)  # (B, P, h·w)
+    inside = ((centers >= box[..., :2]) & (centers <= box[..., 2:])).all(-1)  # (B, P, h·w)
     unknown = (inside[:, :, None] & ~known[..., None] & (targets.present | targets.ignore)[:, :, None, None]).any(1)
 
     supervised = targets.score_supervised[:, None, None]
@@ -79,11 +79,13 @@ def keypoint_map_loss(
 
 
 @torch.no_grad()
-def known_keypoints(people: Matched, true: TruePeople, targets: Targets, body: Body) -> tuple[Tensor, Tensor]:
+def collect_known_keypoints(
+    people: MatchedPeople, true: TruePeople, targets: Targets, body: Body
+) -> tuple[Tensor, Tensor]:
     """Return the true keypoints (B, P, 17, 2) px, and whether they are known (B, P, 17) bool."""
     pixels, known = targets.keypoints.clone(), targets.keypoint_visible.clone()
     rows = true.rows
-    points = coco_keypoints(body, true.person.vertices) + true.places[:, None]
+    points = regress_low_mesh_keypoints(body, true.person.vertices) + true.places[:, None]
     projected, ahead = project(points, people.true_k[rows, None])
     usable = ahead & (people.has_place & people.has_k)[rows, None]
     slots = people.image[rows], people.slot[rows]
@@ -109,38 +111,38 @@ def encoder_keypoint_loss(
     truth = pixels[matches.image, matches.person].flip(-1) / CELL_PX  # (M, 17, 2), y before x
     size = truth.new_tensor(outputs.center.shape[1:])
     known = known[matches.image, matches.person] & ((truth >= 0) & (truth < size)).all(-1)
-    extent, is_inside = _surround(truth, known, cells[rows])
+    extent, is_inside = _measure_extent(truth, known, cells[rows])
     known = known & is_inside[:, None]
 
-    error = ((regressed[rows] - truth).abs().sum(-1) / extent[:, None]).clamp(max=FARTHEST_SHARE)
-    loss = REGRESSION * mean(error, known)
-    choice, in_window = _choice_loss(search_window(outputs, regressed.detach()), matches, truth, size)
-    loss = loss + CHOICE * mean(choice, known & in_window)
+    error = ((regressed[rows] - truth).abs().sum(-1) / extent[:, None]).clamp(max=MAX_SHARE)
+    loss = REGRESSION * masked_mean(error, known)
+    choice, in_window = _compute_choice_loss(search_window(outputs, regressed.detach()), matches, truth, size)
+    loss = loss + CHOICE * masked_mean(choice, known & in_window)
     cell = truth.nan_to_num().round().clamp(min=0).minimum(size - 1)
     keypoint = torch.arange(truth.shape[1], device=truth.device)
     y, x = cell.long().unbind(-1)
     offset = outputs.offset[
         matches.image[:, None], keypoint, :, y, x
     ]  # of the correct cell, even if another one was chosen
-    return loss + OFFSET * mean((offset - (truth - cell)).abs().sum(-1), known)
+    return loss + OFFSET * masked_mean((offset - (truth - cell)).abs().sum(-1), known)
 
 
-def _choice_loss(window: SearchWindow, matches: Matches, truth: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+def _compute_choice_loss(window: SearchWindow, matches: Matches, truth: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
     """Return the cross-entropy (M, 17) of the cell nearest to the truth (M, 17, 2), and whether the window has it."""
     rows = matches.image, slice(None), matches.query
-    index, preference = window.index[rows], window.preference()[rows]  # (M, 17, N)
+    index, preference = window.index[rows], window.compute_preference()[rows]  # (M, 17, N)
     columns = size[1].long()
     place = torch.stack([index // columns, index % columns], dim=-1)
     nearest, right = (place - truth[:, :, None]).norm(dim=-1).min(-1)
     loss = functional.cross_entropy(preference.flatten(0, 1), right.flatten(), reduction="none")
-    return loss.view_as(nearest), nearest < FARTHEST_CELLS
+    return loss.view_as(nearest), nearest < MAX_CELLS
 
 
-def _surround(truth: Tensor, known: Tensor, center: Tensor) -> tuple[Tensor, Tensor]:
+def _measure_extent(truth: Tensor, known: Tensor, center: Tensor) -> tuple[Tensor, Tensor]:
     """Return the longer side (M,) of the box of the known keypoints (M, 17, 2), in cells, and whether the center (M, 2)
     lies in the box, enlarged by a margin of a quarter of that side."""
     least = torch.where(known[..., None], truth, torch.inf).amin(1)
     most = torch.where(known[..., None], truth, -torch.inf).amax(1)
-    extent = (most - least).amax(-1).clamp(min=LEAST_EXTENT)
+    extent = (most - least).amax(-1).clamp(min=MIN_EXTENT)
     margin = MARGIN * extent[:, None]
     return extent, ((center > least - margin) & (center < most + margin)).all(-1)

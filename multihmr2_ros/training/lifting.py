@@ -38,14 +38,14 @@ from multihmr2_ros.body import Body
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.network.heads import depth_from_nearness
 from multihmr2_ros.network.model import MultiHMR2, back_project
-from multihmr2_ros.simulation.motion.behavior import sample_behaviour
+from multihmr2_ros.simulation.motion.behavior import sample_behavior
 from multihmr2_ros.simulation.motion.phenotypes import estimate_stature, sample_shape
 from multihmr2_ros.simulation.motion.retarget import list_motion_files
 from multihmr2_ros.simulation.motion.skeleton import compute_bone_rotations
-from multihmr2_ros.training.augmentation import mirrored_keypoints
-from multihmr2_ros.training.body_losses import Matched, TruePeople, body_terms, pose, project
-from multihmr2_ros.training.keypoints import coco_keypoints
-from multihmr2_ros.training.losses import LossConfig, place_terms
+from multihmr2_ros.training.augmentation import list_mirrored_keypoints
+from multihmr2_ros.training.body_losses import MatchedPeople, TruePeople, compute_body_terms, pose_people, project
+from multihmr2_ros.training.keypoints import regress_low_mesh_keypoints
+from multihmr2_ros.training.losses import LossConfig, compute_place_terms
 
 CAMERA_FROM_HEADING = np.array([[0.0, -1.0, 0.0], [0.0, 0.0, -1.0], [1.0, 0.0, 0.0]])  # x right, y down, z away
 ASPECTS = ((4, 3), (4, 3), (16, 9), (1, 1), (3, 4))
@@ -96,7 +96,7 @@ class PoseBank:
     center: NDArray[np.float32]
 
 
-def make_bank(body: Body, count: int, motions: Path | None, seed: int) -> PoseBank:
+def make_pose_bank(body: Body, count: int, motions: Path | None, seed: int) -> PoseBank:
     """Draw `count` bodies and poses from the distribution of the simulation.
 
     body     the low mesh
@@ -110,15 +110,15 @@ def make_bank(body: Body, count: int, motions: Path | None, seed: int) -> PoseBa
     for first in range(0, count, CHUNK):
         rows = slice(first, min(first + CHUNK, count))
         poses = [
-            sample_behaviour(generator, one, files).clip.pose(float(generator.uniform(0, 2))) for one in shape[rows]
+            sample_behavior(generator, one, files).clip.pose(float(generator.uniform(0, 2))) for one in shape[rows]
         ]
         with torch.no_grad():
             shapes = torch.from_numpy(shape[rows])
-            rest = body.rest_bone_poses(shapes).numpy()
+            rest = body.compute_rest_bone_poses(shapes).numpy()
             rotations[rows] = compute_bone_rotations(poses, rest, body.bone_labels, body.bone_parents)
-            person = pose(body, shapes, torch.from_numpy(rotations[rows].astype(np.float32)))
-            keypoints[rows] = coco_keypoints(body, person.vertices).numpy()
-            center[rows] = person.centre_offset.numpy()
+            person = pose_people(body, shapes, torch.from_numpy(rotations[rows].astype(np.float32)))
+            keypoints[rows] = regress_low_mesh_keypoints(body, person.vertices).numpy()
+            center[rows] = person.center_offset.numpy()
     return PoseBank(shape, rotations, keypoints, center)
 
 
@@ -174,7 +174,7 @@ class KeypointBatches(Dataset[KeypointBatch]):
         lowest = 1.0 + np.maximum(0.0, 0.6 * share - 0.3)  # the pelvis of a near person is often below the image
         middle = size * np.stack([generator.uniform(0.0, 1.0, n), generator.uniform(0.15, lowest)], axis=1)
         ray = (middle - size / 2) / focal[:, None]
-        turn = _camera_from_heading(generator, ray[:, 0])
+        turn = _sample_camera_from_heading(generator, ray[:, 0])
         k = np.zeros((n, 3, 3))
         k[:, 0, 0] = k[:, 1, 1] = focal
         k[:, :2, 2], k[:, 2, 2] = size / 2, 1.0
@@ -197,7 +197,7 @@ class KeypointBatches(Dataset[KeypointBatch]):
         )
 
 
-def _camera_from_heading(generator: np.random.Generator, ray_x: NDArray[np.float64]) -> NDArray[np.float64]:
+def _sample_camera_from_heading(generator: np.random.Generator, ray_x: NDArray[np.float64]) -> NDArray[np.float64]:
     """Draw rotations (n, 3, 3) from the heading frame of people at x / z = ray_x (n,) to the camera frame.
 
     The camera is nearly level and pitched a little; many people face it.
@@ -214,7 +214,7 @@ def _camera_from_heading(generator: np.random.Generator, ray_x: NDArray[np.float
     )
 
 
-class WithKeypoints(Dataset[Any]):
+class MixedBatches(Dataset[Any]):
     """Batches of keypoints in the first `steps` steps and then in every `every`-th step (0: never), else of images."""
 
     def __init__(self, images: Dataset[Any], keypoints: KeypointBatches, steps: int, every: int) -> None:
@@ -226,11 +226,13 @@ class WithKeypoints(Dataset[Any]):
         return self.images[step]
 
 
-def lifting_losses(network: MultiHMR2, batch: KeypointBatch, body: Body, config: LossConfig) -> dict[str, Tensor]:
+def compute_lifting_losses(
+    network: MultiHMR2, batch: KeypointBatch, body: Body, config: LossConfig
+) -> dict[str, Tensor]:
     """Return the weighted terms of the bodies that the network predicts from keypoints alone."""
     assert network.proposals is not None
-    people = _matched(batch)
-    keypoints, score = detected_keypoints(batch, people.keypoints, network.config.image_size)
+    people = _make_matched_people(batch)
+    keypoints, score = simulate_detected_keypoints(batch, people.keypoints, network.config.image_size)
     logit = torch.zeros_like(score[:, :1])
     content = network.proposals.embed_people(keypoints[:, None], score[:, None], logit, None)[:, 0]
     _, location, log_nearness = network.detection(content, keypoints[:, 0])
@@ -238,27 +240,27 @@ def lifting_losses(network: MultiHMR2, batch: KeypointBatch, body: Body, config:
     centre = back_project(location[:, None], depth[:, None], batch.k)[:, 0]
     people = dataclasses.replace(people, queries=content, location=location, log_nearness=log_nearness, centre=centre)
     weights = {item.name for item in dataclasses.fields(config) if getattr(config, item.name)} - {"track_feature"}
-    terms = place_terms(people, config)
+    terms = compute_place_terms(people, config)
     # Meshes take most of the time: their terms are computed for a part of the people.
     posed = max(1, len(batch.shape) // MESH_EVERY)
-    with_mesh, without = _rows(people, slice(0, posed)), _rows(people, slice(posed, None))
+    with_mesh, without = _select_rows(people, slice(0, posed)), _select_rows(people, slice(posed, None))
     with torch.no_grad():
-        person = pose(body, with_mesh.true_shape, with_mesh.true_rotations)
+        person = pose_people(body, with_mesh.true_shape, with_mesh.true_rotations)
     true = TruePeople(torch.arange(posed, device=batch.shape.device), person, batch.pelvis[:posed])
-    terms |= body_terms(network, with_mesh, true, body, weights)
-    for name, value in body_terms(network, without, None, body, weights).items():
+    terms |= compute_body_terms(network, with_mesh, true, body, weights)
+    for name, value in compute_body_terms(network, without, None, body, weights).items():
         terms[name] = (terms[name] + (MESH_EVERY - 1) * value) / MESH_EVERY
     return {name: getattr(config, name) * value for name, value in terms.items()}
 
 
-def _rows(people: Matched, rows: slice) -> Matched:
+def _select_rows(people: MatchedPeople, rows: slice) -> MatchedPeople:
     """Return some rows of the people."""
     tensors: dict[str, Any] = {name: value[rows] for name, value in vars(people).items() if isinstance(value, Tensor)}
     return dataclasses.replace(people, **tensors)
 
 
 @torch.no_grad()
-def _matched(batch: KeypointBatch) -> Matched:
+def _make_matched_people(batch: KeypointBatch) -> MatchedPeople:
     """Return the true values of the batch; predicted fields are empty."""
     center = batch.pelvis + batch.center
     flag = torch.ones(len(center), dtype=torch.bool, device=center.device)
@@ -268,9 +270,9 @@ def _matched(batch: KeypointBatch) -> Matched:
     rows = torch.arange(len(center), device=center.device)
     size = int(batch.size.max())
     box = torch.cat([keypoints.amin(1), keypoints.amax(1)], dim=-1)
-    return Matched(
+    return MatchedPeople(
         image=rows, slot=torch.zeros_like(rows), queries=empty, location=empty, log_nearness=empty, k=batch.k,
-        centre=empty, image_size=(size, size), true_location=location[:, 0], true_centre=center,
+        centre=empty, image_size=(size, size), true_location=location[:, 0], true_center=center,
         true_shape=batch.shape, true_rotations=batch.rotations, true_k=batch.k, true_feature=empty, box=box,
         keypoints=keypoints, keypoint_visible=ahead, has_place=center[:, 2] > NEAREST_CENTER_M,
         has_relative_place=center[:, 2] > NEAREST_CENTER_M, has_body=flag,
@@ -279,7 +281,7 @@ def _matched(batch: KeypointBatch) -> Matched:
 
 
 @torch.no_grad()
-def detected_keypoints(batch: KeypointBatch, keypoints: Tensor, image_size: int) -> tuple[Tensor, Tensor]:
+def simulate_detected_keypoints(batch: KeypointBatch, keypoints: Tensor, image_size: int) -> tuple[Tensor, Tensor]:
     """Return keypoints (M, 17, 2) px with a detector's errors, and their scores (M, 17); keypoints: true, px."""
     generator = torch.Generator().manual_seed(batch.seed)
 
@@ -300,7 +302,7 @@ def detected_keypoints(batch: KeypointBatch, keypoints: Tensor, image_size: int)
     spread = extent * torch.where(hidden, 0.09, 0.012 + 0.035 * (0.9 - score).clamp(min=0.0))
     spread = spread + 0.008 * image_size * (0.3 + 0.7 * (1 - score))
     noisy = keypoints + spread[..., None] * normal(count, 17, 2)
-    mirrored = mirrored_keypoints()
+    mirrored = list_mirrored_keypoints()
     swapped = (uniform(count) < SWAPPED)[:, None]
     noisy = torch.where(swapped[..., None], noisy[:, mirrored], noisy)
     score = torch.where(swapped, score[:, mirrored], score)

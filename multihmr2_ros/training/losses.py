@@ -33,21 +33,28 @@ from multihmr2_ros.errors import UserError
 from multihmr2_ros.network.model import LayerOutputs, MultiHMR2, TrainingOutputs
 from multihmr2_ros.training.body_losses import (
     MESH_TERMS,
-    Matched,
-    body_terms,
-    consistency_terms,
-    matched_people,
-    mean,
-    pairs_of,
-    true_people,
+    MatchedPeople,
+    compute_body_terms,
+    compute_consistency_terms,
+    find_pairs,
+    gather_matched_people,
+    masked_mean,
+    pose_true_people,
 )
-from multihmr2_ros.training.keypoint_losses import encoder_keypoint_loss, keypoint_map_loss, known_keypoints
-from multihmr2_ros.training.matching import Matches, MatchingConfig, distances, inside_ignored, match, surplus_matches
+from multihmr2_ros.training.keypoint_losses import collect_known_keypoints, encoder_keypoint_loss, keypoint_map_loss
+from multihmr2_ros.training.matching import (
+    Matches,
+    MatchingConfig,
+    compute_distances,
+    is_inside_ignored,
+    match_one_to_many,
+    match_people,
+)
 from multihmr2_ros.training.targets import Targets
 
 # Standard deviation of the heatmap's target around the person's patch, as a share of the person's height.
 HEATMAP_SPREAD = 0.1
-NEAREST_PAIR_M = 0.3
+MIN_PAIR_DISTANCE_M = 0.3
 
 
 @dataclass(frozen=True)
@@ -126,7 +133,7 @@ class LossConfig:
             )
 
 
-def losses(
+def compute_losses(
     network: MultiHMR2,
     outputs: TrainingOutputs,
     targets: Targets,
@@ -140,51 +147,53 @@ def losses(
     reference  the frozen model of the consistency terms, and its outputs for the same images
     """
     terms: dict[str, Tensor] = {}
-    matches = _matches(network, outputs, outputs.layers[-1], targets, body, config)
-    people = matched_people(outputs, targets, matches)
+    matches = _match_queries(network, outputs, outputs.layers[-1], targets, body, config)
+    people = gather_matched_people(outputs, targets, matches)
     weights = {item.name for item in dataclasses.fields(config) if getattr(config, item.name)}
-    true = true_people(people, body) if weights & (MESH_TERMS | {"keypoint_map", "encoder_keypoint"}) else None
-    _add(terms, config, detection_terms(outputs.layers[-1], people, matches, targets, config), 1.0)
+    true = pose_true_people(people, body) if weights & (MESH_TERMS | {"keypoint_map", "encoder_keypoint"}) else None
+    _add_terms(terms, config, compute_detection_terms(outputs.layers[-1], people, matches, targets, config), 1.0)
     if config.auxiliary:
         for layer in outputs.layers[:-1]:
-            own = _matches(network, outputs, layer, targets, body, config)
-            layer_people = matched_people(dataclasses.replace(outputs, layers=(layer,)), targets, own)
-            _add(terms, config, detection_terms(layer, layer_people, own, targets, config), config.auxiliary)
+            own = _match_queries(network, outputs, layer, targets, body, config)
+            layer_people = gather_matched_people(dataclasses.replace(outputs, layers=(layer,)), targets, own)
+            _add_terms(
+                terms, config, compute_detection_terms(layer, layer_people, own, targets, config), config.auxiliary
+            )
     if config.surplus:
-        more = surplus_matches(outputs.layers[-1].location, targets, matches, config.surplus_queries)
-        surplus = matched_people(outputs, targets, more)
-        _add(terms, config, surplus_terms(network, surplus, body, config), config.surplus)
+        more = match_one_to_many(outputs.layers[-1].location, targets, matches, config.surplus_queries)
+        surplus = gather_matched_people(outputs, targets, more)
+        _add_terms(terms, config, compute_one_to_many_terms(network, surplus, body, config), config.surplus)
     if config.heatmap and outputs.heatmap is not None:
-        _add(terms, config, {"heatmap": heatmap_loss(outputs.heatmap, targets, network.config.patch_size)}, 1.0)
+        _add_terms(terms, config, {"heatmap": heatmap_loss(outputs.heatmap, targets, network.config.patch_size)}, 1.0)
     if config.field_of_view:
         loss = field_of_view_loss(outputs.horizontal_fov, targets, outputs.image_size[1])
-        _add(terms, config, {"field_of_view": loss}, 1.0)
-    _add(terms, config, body_terms(network, people, true, body, weights), 1.0)
+        _add_terms(terms, config, {"field_of_view": loss}, 1.0)
+    _add_terms(terms, config, compute_body_terms(network, people, true, body, weights), 1.0)
     if true is not None and outputs.keypoint_maps is not None and config.keypoint_map:
         patch_size = network.config.patch_size
         loss = keypoint_map_loss(outputs.keypoint_maps, people, true, targets, body, patch_size)
-        _add(terms, config, {"keypoint_map": loss}, 1.0)
+        _add_terms(terms, config, {"keypoint_map": loss}, 1.0)
     if true is not None and outputs.movenet is not None and config.encoder_keypoint:
-        pixels, known = known_keypoints(people, true, targets, body)
+        pixels, known = collect_known_keypoints(people, true, targets, body)
         loss = encoder_keypoint_loss(outputs.movenet, network.config.queries, matches, pixels, known)
-        _add(terms, config, {"encoder_keypoint": loss}, 1.0)
+        _add_terms(terms, config, {"encoder_keypoint": loss}, 1.0)
     if reference is not None and weights & {"consistency_pose", "consistency_joints"}:
-        other = _matches(reference[0], reference[1], reference[1].layers[-1], targets, body, config)
-        pairs = matched_people(reference[1], targets, other)
-        _add(terms, config, consistency_terms(network, people, reference[0], pairs, body), 1.0)
+        other = _match_queries(reference[0], reference[1], reference[1].layers[-1], targets, body, config)
+        pairs = gather_matched_people(reference[1], targets, other)
+        _add_terms(terms, config, compute_consistency_terms(network, people, reference[0], pairs, body), 1.0)
     return terms
 
 
-def detection_terms(
-    layer: LayerOutputs, people: Matched, matches: Matches, targets: Targets, config: LossConfig
+def compute_detection_terms(
+    layer: LayerOutputs, people: MatchedPeople, matches: Matches, targets: Targets, config: LossConfig
 ) -> dict[str, Tensor]:
     """Return the terms of one decoder layer: score, location and nearness."""
     terms = {}
     if config.score:
         terms["score"] = score_loss(layer.score_logit, matches, targets, focal=config.focal_score)
-    terms |= place_terms(people, config)
+    terms |= compute_place_terms(people, config)
     if config.relative_depth:
-        true_depth = people.true_centre[:, 2].clamp(min=1e-3)
+        true_depth = people.true_center[:, 2].clamp(min=1e-3)
         known = people.has_place | people.has_relative_place
         terms["relative_depth"] = relative_depth_loss(people.log_nearness, true_depth, matches.image, known)
     if config.relative_metric:
@@ -192,25 +201,27 @@ def detection_terms(
     return terms
 
 
-def place_terms(people: Matched, config: LossConfig) -> dict[str, Tensor]:
+def compute_place_terms(people: MatchedPeople, config: LossConfig) -> dict[str, Tensor]:
     """Return the terms of the matched people's location in the image, nearness and depth."""
     terms = {}
     if config.location:
-        terms["location"] = mean((people.location - people.true_location).abs().sum(-1)) / people.side
+        terms["location"] = masked_mean((people.location - people.true_location).abs().sum(-1)) / people.side
     known = people.has_place & people.has_k
-    true_depth = people.true_centre[:, 2].clamp(min=1e-3)
+    true_depth = people.true_center[:, 2].clamp(min=1e-3)
     if config.nearness:
         true_nearness = (people.true_k[:, 0, 0] / true_depth).log()
-        terms["nearness"] = mean((people.log_nearness - true_nearness).abs(), known)
+        terms["nearness"] = masked_mean((people.log_nearness - true_nearness).abs(), known)
     if config.depth:
-        terms["depth"] = mean((people.centre[:, 2] - true_depth).abs(), people.has_place)
+        terms["depth"] = masked_mean((people.centre[:, 2] - true_depth).abs(), people.has_place)
     return terms
 
 
-def surplus_terms(network: MultiHMR2, people: Matched, body: Body, config: LossConfig) -> dict[str, Tensor]:
+def compute_one_to_many_terms(
+    network: MultiHMR2, people: MatchedPeople, body: Body, config: LossConfig
+) -> dict[str, Tensor]:
     """Return the terms of further queries near people: all person terms that need no mesh."""
     weights = {name for name in ("root", "pose", "root_columns", "pose_columns", "shape") if getattr(config, name)}
-    return place_terms(people, config) | body_terms(network, people, None, body, weights)
+    return compute_place_terms(people, config) | compute_body_terms(network, people, None, body, weights)
 
 
 def score_loss(score_logit: Tensor, matches: Matches, targets: Targets, *, focal: bool) -> Tensor:
@@ -245,7 +256,7 @@ def heatmap_loss(logit: Tensor, targets: Targets, patch_size: int) -> Tensor:
     supervised = targets.score_supervised[:, None]
     positive = ((distance < 0.5) & targets.present[..., None]).any(1) & supervised
     places = ((centre + 0.5) * patch_size).expand(batch, -1, -1)
-    negative = ~positive & supervised & ~inside_ignored(places, targets)
+    negative = ~positive & supervised & ~is_inside_ignored(places, targets)
     logit = logit.flatten(1)
     score = torch.sigmoid(logit)
     high = (1 - score).square() * -functional.logsigmoid(logit)
@@ -260,16 +271,16 @@ def field_of_view_loss(horizontal_fov: Tensor, targets: Targets, width: int) -> 
     """
     true = 2 * torch.atan(0.5 * width / targets.k[:, 0, 0])
     error = horizontal_fov - true
-    return mean(error.square() * torch.where(error > 0, 3.0, 1.0), targets.has_k)
+    return masked_mean(error.square() * torch.where(error > 0, 3.0, 1.0), targets.has_k)
 
 
 def relative_depth_loss(log_nearness: Tensor, true_depth: Tensor, image: Tensor, known: Tensor) -> Tensor:
     """Return the L1 error of log(zᵢ / zⱼ) over all pairs of people of one image; M rows. The focal length cancels."""
     error = log_nearness + true_depth.log()
-    return mean((error[:, None] - error).abs(), pairs_of(image, known))
+    return masked_mean((error[:, None] - error).abs(), find_pairs(image, known))
 
 
-def relative_metric_loss(people: Matched) -> Tensor:
+def relative_metric_loss(people: MatchedPeople) -> Tensor:
     """Return the L1 of log(dᵢⱼ / d*ᵢⱼ) over all pairs of people of one image; d: distance of their centers, m.
 
     Our interpretation of the relative metric loss of Wang et al. (2025), of which only the abstract was available.
@@ -277,23 +288,25 @@ def relative_metric_loss(people: Matched) -> Tensor:
     subtracted first: such an image needs three people.
     """
     metric = people.has_place & people.has_k
-    pairs = pairs_of(people.image, people.has_place | people.has_relative_place)
+    pairs = find_pairs(people.image, people.has_place | people.has_relative_place)
     first, second = pairs.nonzero(as_tuple=True)
-    error = _log_distance(people.centre, first, second) - _log_distance(people.true_centre, first, second)
+    error = _compute_log_distance(people.centre, first, second) - _compute_log_distance(
+        people.true_center, first, second
+    )
     image, count = people.image[first], int(people.image.max()) + 1 if len(people.image) else 0
     ones = error.new_zeros(count).index_add(0, image, torch.ones_like(error))
     common = error.new_zeros(count).index_add(0, image, error) / ones.clamp(min=1)
     both = metric[first] & metric[second]
-    return mean(torch.where(both, error, error - common[image]).abs())
+    return masked_mean(torch.where(both, error, error - common[image]).abs())
 
 
-def _log_distance(centre: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """Return the logarithm (p,) of distances between rows of centers (M, 3) m, clamped to NEAREST_PAIR_M."""
+def _compute_log_distance(centre: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """Return the logarithm (p,) of distances between rows of centers (M, 3) m, clamped to MIN_PAIR_DISTANCE_M."""
     square = (centre[first] - centre[second]).square().sum(-1)
-    return 0.5 * square.clamp(min=NEAREST_PAIR_M**2).log()
+    return 0.5 * square.clamp(min=MIN_PAIR_DISTANCE_M**2).log()
 
 
-def _matches(
+def _match_queries(
     network: MultiHMR2,
     outputs: TrainingOutputs,
     layer: LayerOutputs,
@@ -302,11 +315,11 @@ def _matches(
     config: LossConfig,
 ) -> Matches:
     with torch.no_grad():
-        distance = distances(network, outputs, layer, targets, body, config.matching.cost)
-        return match(layer, targets, config.matching, distance)
+        distance = compute_distances(network, outputs, layer, targets, body, config.matching.cost)
+        return match_people(layer, targets, config.matching, distance)
 
 
-def _add(terms: dict[str, Tensor], config: LossConfig, new: dict[str, Tensor], factor: float) -> None:
+def _add_terms(terms: dict[str, Tensor], config: LossConfig, new: dict[str, Tensor], factor: float) -> None:
     for name, value in new.items():
         weight = factor * getattr(config, name)
         terms[name] = terms[name] + weight * value if name in terms else weight * value

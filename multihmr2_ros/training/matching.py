@@ -75,12 +75,12 @@ class Matches:
         return len(self.image)
 
 
-def match(layer: LayerOutputs, targets: Targets, config: MatchingConfig, distance: Tensor) -> Matches:
+def match_people(layer: LayerOutputs, targets: Targets, config: MatchingConfig, distance: Tensor) -> Matches:
     """Return the one-to-one assignment of queries to present people of each image with the least cost.
 
-    distance (B, Q, P): from `distances`. Every present person gets a query as long as there are enough queries.
+    distance (B, Q, P): from `compute_distances`. Every present person gets a query as long as there are enough queries.
     """
-    total = config.distance_weight * distance + focal_cost(layer.score_logit)[..., None]
+    total = config.distance_weight * distance + compute_focal_cost(layer.score_logit)[..., None]
     cost = total.detach().float().nan_to_num(nan=1e6, posinf=1e6, neginf=-1e6).cpu().numpy()
     present = targets.present.cpu().numpy()
     image, query, person = [], [], []
@@ -92,12 +92,12 @@ def match(layer: LayerOutputs, targets: Targets, config: MatchingConfig, distanc
         person += people[columns].tolist()
     device = layer.location.device
     images, rows, slots = (torch.tensor(v, dtype=torch.int64, device=device) for v in (image, query, person))
-    negative = targets.score_supervised[:, None] & ~inside_ignored(layer.location, targets)
+    negative = targets.score_supervised[:, None] & ~is_inside_ignored(layer.location, targets)
     negative[images, rows] = False
     return Matches(images, rows, slots, negative)
 
 
-def surplus_matches(location: Tensor, targets: Targets, matches: Matches, most: int) -> Matches:
+def match_one_to_many(location: Tensor, targets: Targets, matches: Matches, most: int) -> Matches:
     """Match further queries near each person, up to `most`, the nearest first (one-to-many supervision as in Zhao et
     al. 2024, "MS-DETR").
 
@@ -114,12 +114,12 @@ def surplus_matches(location: Tensor, targets: Targets, matches: Matches, most: 
     return Matches(image, query[image, rank, person], person, torch.zeros_like(matches.negative))
 
 
-def focal_cost(score_logit: Tensor) -> Tensor:
+def compute_focal_cost(score_logit: Tensor) -> Tensor:
     """Return −0.25 · (1 − c)² · log c for the score c = sigmoid(score_logit)."""
     return -0.25 * torch.sigmoid(-score_logit).square() * functional.logsigmoid(score_logit)
 
 
-def inside_ignored(location: Tensor, targets: Targets) -> Tensor:
+def is_inside_ignored(location: Tensor, targets: Targets) -> Tensor:
     """Return (B, Q) bool: whether a location (B, Q, 2) px lies in the box of an ignored person."""
     box = targets.box[:, None]
     point = location[:, :, None]
@@ -127,7 +127,7 @@ def inside_ignored(location: Tensor, targets: Targets) -> Tensor:
     return (inside & targets.ignore[:, None]).any(-1)
 
 
-def distances(
+def compute_distances(
     network: MultiHMR2,
     outputs: TrainingOutputs,
     layer: LayerOutputs,
@@ -143,14 +143,14 @@ def distances(
     if cost == "location_3d":
         return torch.cdist(centre, targets.centre, p=1)
     shape, rotations, _ = network.person(outputs.queries)
-    found = placed_joints(body, shape[..., :PHENOTYPES], rotations, centre)
-    truth = placed_joints(body, targets.shape, targets.rotations, targets.centre)
+    found = place_joints(body, shape[..., :PHENOTYPES], rotations, centre)
+    truth = place_joints(body, targets.shape, targets.rotations, targets.centre)
     return torch.cdist(found.flatten(2), truth.flatten(2), p=1) / found.shape[2]
 
 
-def placed_joints(body: Body, shape: Tensor, rotations: Tensor, centre: Tensor) -> Tensor:
+def place_joints(body: Body, shape: Tensor, rotations: Tensor, centre: Tensor) -> Tensor:
     """Return joints (B, N, 163, 3) m, camera frame, of bodies with shape (B, N, 6), rotations (B, N, 163, 3, 3) and
     center vertex at centre (B, N, 3) m."""
     posed = body(shape.flatten(0, 1), rotations.flatten(0, 1))
-    shift = centre.flatten(0, 1) - posed.vertices[:, body.centre_vertex]
+    shift = centre.flatten(0, 1) - posed.vertices[:, body.center_vertex]
     return (posed.joints + shift[:, None]).unflatten(0, centre.shape[:2])

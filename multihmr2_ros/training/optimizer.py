@@ -32,7 +32,7 @@ TOKENS = ("class_token", "register_tokens", "decoder.queries")
 
 
 @dataclass(frozen=True)
-class OptimisationConfig:
+class OptimizerConfig:
     """Settings of AdamW and of the learning rate schedule.
 
     The rate rises linearly over warmup_steps, stays constant, and falls linearly to 0 over the last decay_fraction of
@@ -70,7 +70,7 @@ class OptimisationConfig:
                 raise UserError(f"optimization: {name} must be from 0 to {most}, got {value}")
 
 
-def rate_factor(step: int, steps: int, config: OptimisationConfig) -> float:
+def compute_rate_factor(step: int, steps: int, config: OptimizerConfig) -> float:
     """Return the learning rate at a step (from 0) of a run of `steps`, divided by its peak."""
     rise = (step + 1) / max(config.warmup_steps, 1)
     fall = (steps - step) / max(config.decay_fraction * steps, 1.0)
@@ -80,34 +80,34 @@ def rate_factor(step: int, steps: int, config: OptimisationConfig) -> float:
 PRETRAINED = "backbone.pretrained."
 
 
-def pretrained_prefix(network: nn.Module) -> str:
+def find_pretrained_prefix(network: nn.Module) -> str:
     """Return the prefix of the names of the encoder's pretrained parameters."""
     names = (name for name, _ in network.named_parameters())
     return PRETRAINED if any(name.startswith(PRETRAINED) for name in names) else "backbone."
 
 
-def freeze_encoder(network: nn.Module, config: OptimisationConfig) -> None:
+def freeze_encoder(network: nn.Module, config: OptimizerConfig) -> None:
     """Disable gradients of the encoder's pretrained parameters if their learning rate is 0."""
     if config.encoder_factor == 0:
-        prefix = pretrained_prefix(network)
+        prefix = find_pretrained_prefix(network)
         for name, value in network.named_parameters():
             if name.startswith(prefix):
                 value.requires_grad_(False)
 
 
-def make_optimiser(network: nn.Module, config: OptimisationConfig) -> torch.optim.AdamW:
-    """Return AdamW with parameter groups by learning rate and weight decay (see `OptimisationConfig`).
+def make_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
+    """Return AdamW with parameter groups by learning rate and weight decay (see `OptimizerConfig`).
 
     Each pretrained convolution has its own rate. The order of the groups is part of the state files' format.
     """
     groups: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}
-    prefix = pretrained_prefix(network)
+    prefix = find_pretrained_prefix(network)
     for name, value in network.named_parameters():
         if value.requires_grad:
             is_encoder = name.startswith(prefix)
             rate = config.learning_rate * (config.encoder_factor if is_encoder else 1.0)
             if name.startswith(PRETRAINED):
-                rate *= typical_size(value)
+                rate *= measure_typical_size(value)
             key = is_encoder, rate, value.ndim > 1 and not name.endswith(TOKENS)
             groups.setdefault(key, []).append(value)
     return torch.optim.AdamW(
@@ -122,14 +122,14 @@ def make_optimiser(network: nn.Module, config: OptimisationConfig) -> torch.opti
 
 
 @torch.no_grad()
-def typical_size(value: Tensor) -> float:
+def measure_typical_size(value: Tensor) -> float:
     """Return the median absolute value of biases, or the 10th percentile over output channels of weights' rms."""
     if value.ndim == 1:
         return float(value.abs().median())
     return float(value.flatten(1).square().mean(1).sqrt().quantile(0.1))
 
 
-def limit_gradients(network: nn.Module, config: OptimisationConfig) -> float:
+def limit_gradients(network: nn.Module, config: OptimizerConfig) -> float:
     """Clip gradients to the configured norm. Returns the norm before, without that of pretrained parameters.
 
     Returns NaN if a gradient of a pretrained parameter is not finite.
@@ -142,9 +142,9 @@ def limit_gradients(network: nn.Module, config: OptimisationConfig) -> float:
     return norm if bool(inner.isfinite()) else math.nan
 
 
-def set_rate(optimiser: torch.optim.Optimizer, factor: float) -> None:
+def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
     """Set the learning rate of every group to factor times its peak."""
-    for group in optimiser.param_groups:
+    for group in optimizer.param_groups:
         group["lr"] = factor * group["peak"]
 
 

@@ -71,13 +71,13 @@ def distort_colors(
 ) -> NDArray[np.uint8]:
     """Apply random changes to an image (H, W, 3) uint8 RGB, in the order in which a camera makes them."""
     if generator.random() < config.blur:
-        image = _blurred(image, generator, config.blur_px)
+        image = _blur(image, generator, config.blur_px)
     if generator.random() < config.tone:
-        image = _toned(image, generator, config.tone_range)
+        image = _change_tone(image, generator, config.tone_range)
     if generator.random() < config.saturation:
-        grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+        gray = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
         keep = generator.uniform(0.0, 1.0 + config.saturation_range)
-        image = np.asarray(cv2.addWeighted(image, keep, grey, 1.0 - keep, 0.0), np.uint8)
+        image = np.asarray(cv2.addWeighted(image, keep, gray, 1.0 - keep, 0.0), np.uint8)
     if generator.random() < config.noise:
         deviation = generator.uniform(0.0, config.noise_level)
         noise = generator.standard_normal(image.shape, np.float32) * np.float32(deviation)
@@ -89,7 +89,7 @@ def distort_colors(
     return image
 
 
-def _toned(image: NDArray[np.uint8], generator: np.random.Generator, amount: float) -> NDArray[np.uint8]:
+def _change_tone(image: NDArray[np.uint8], generator: np.random.Generator, amount: float) -> NDArray[np.uint8]:
     """Change gamma, contrast about the middle, brightness and each channel's gain, by one table of 256 × 3 values."""
     gamma, contrast, brightness = np.exp(np.log1p(amount) * generator.uniform(-1, 1, 3))
     gain = brightness * np.exp(np.log1p(amount / 3) * generator.uniform(-1, 1, 3))
@@ -98,16 +98,16 @@ def _toned(image: NDArray[np.uint8], generator: np.random.Generator, amount: flo
     return np.asarray(cv2.LUT(image, table[None]), np.uint8)
 
 
-def _blurred(image: NDArray[np.uint8], generator: np.random.Generator, most_px: float) -> NDArray[np.uint8]:
+def _blur(image: NDArray[np.uint8], generator: np.random.Generator, most_px: float) -> NDArray[np.uint8]:
     size = generator.uniform(1.0, most_px)
     if generator.random() < 0.5:
         blurred = cv2.GaussianBlur(image, (0, 0), size / 3)
     else:
-        blurred = cv2.filter2D(image, -1, _line_kernel(size, generator.uniform(0, np.pi)))
+        blurred = cv2.filter2D(image, -1, _make_line_kernel(size, generator.uniform(0, np.pi)))
     return np.asarray(blurred, np.uint8)
 
 
-def _line_kernel(length: float, angle_rad: float) -> NDArray[np.float32]:
+def _make_line_kernel(length: float, angle_rad: float) -> NDArray[np.float32]:
     """Return the kernel of motion blur along a line of `length` px; its values sum to 1."""
     radius = int(np.ceil(length / 2))
     kernel = np.zeros((2 * radius + 1, 2 * radius + 1), np.float32)

@@ -34,12 +34,12 @@ UNDRAWN = ("step", "kind", "seconds", "images")
 COLUMNS = 4
 
 
-class Records:
+class TrainingLog:
     """Writes the metrics of a run to its folder. A resumed run appends to the same files."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._board = _tensorboard(folder)
+        self._board = _open_tensorboard(folder)
 
     def add(self, step: int, kind: str, figures: dict[str, float]) -> None:
         """Write one line; kind is "train" or "validation". Figures that are not finite become null."""
@@ -67,7 +67,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return sorted(rows.values(), key=lambda row: (row["step"], row["kind"]))
 
 
-def _tensorboard(folder: Path) -> Any:
+def _open_tensorboard(folder: Path) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
@@ -76,14 +76,14 @@ def _tensorboard(folder: Path) -> Any:
 
 
 def draw_curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Plot every figure in the log's rows (see `Records`) over steps, one panel each. Writes no file without rows."""
+    """Plot every figure in the log's rows (see `TrainingLog`) over steps, one panel each. No file without rows."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
         logger.info("curves need matplotlib; pip install 'multihmr2_ros[train]'")
         return
-    series = curves(rows)
+    series = collect_curves(rows)
     if not series:
         return
     lines = -(-len(series) // COLUMNS)
@@ -101,7 +101,7 @@ def draw_curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
         figure.savefig(temporary, format="png", dpi=80)
 
 
-def curves(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[tuple[int, float]]]:
+def collect_curves(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[tuple[int, float]]]:
     """Return (kind, figure) → its (step, value) points, validation first. Values of None are skipped."""
     series: dict[tuple[str, str], list[tuple[int, float]]] = {}
     for row in sorted(rows, key=lambda row: row["kind"] == "train"):

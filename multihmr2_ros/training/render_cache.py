@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.media.files import atomic_path
-from multihmr2_ros.training.samples import Sample, pack, unpack
+from multihmr2_ros.training.samples import Sample, pack_samples, unpack_sample
 
 logger = logging.getLogger(__name__)
 
@@ -63,13 +63,13 @@ class RenderCache:
         """Number of images of this split ever rendered here, including removed ones."""
         if not self._shards:
             return 0
-        seed, size = first_seed(self._shards[-1]), self._sizes[self._shards[-1]]
-        return size + (seed - HELD_OUT_SEED if self.held_out else training_index(seed))
+        seed, size = parse_first_seed(self._shards[-1]), self._sizes[self._shards[-1]]
+        return size + (seed - HELD_OUT_SEED if self.held_out else get_training_index(seed))
 
     def refresh(self) -> None:
         """List the folder again. Known shards are not opened a second time."""
         shards = []
-        for path in shard_paths(self.folder, held_out=self.held_out):
+        for path in list_shard_paths(self.folder, held_out=self.held_out):
             if path not in self._sizes and path not in self._unreadable:
                 self._examine(path)
             if path in self._sizes:
@@ -83,7 +83,7 @@ class RenderCache:
         path, row = self._shards[shard], int(index - self._starts[shard])
         try:
             with safetensors.safe_open(path, framework="numpy") as file:
-                return unpack(_Slices(file), row, f"{path.name}[{row}]")
+                return unpack_sample(_SlicedFile(file), row, f"{path.name}[{row}]")
         except safetensors.SafetensorError as error:
             self._reject(path, error)
             raise OSError(f"{path} cannot be read") from error
@@ -105,7 +105,7 @@ class RenderCache:
         logger.warning("%s is skipped, it is not a complete shard (%s)", path, " ".join(str(error).split()))
 
 
-class _Slices:
+class _SlicedFile:
     """A safetensors file as a mapping whose tensors are read when they are sliced."""
 
     def __init__(self, file: Any) -> None:
@@ -115,11 +115,11 @@ class _Slices:
     def __contains__(self, name: str) -> bool:
         return name in self._names
 
-    def __getitem__(self, name: str) -> _Rows:
-        return _Rows(self._file.get_slice(name))
+    def __getitem__(self, name: str) -> _TensorRows:
+        return _TensorRows(self._file.get_slice(name))
 
 
-class _Rows:
+class _TensorRows:
     """A tensor in a file. The library cannot read an empty slice at the end, which an image without people needs."""
 
     def __init__(self, tensor: Any) -> None:
@@ -131,10 +131,10 @@ class _Rows:
         return np.asarray(self._tensor[rows])
 
 
-def shard_paths(folder: Path, *, held_out: bool = False) -> list[Path]:
+def list_shard_paths(folder: Path, *, held_out: bool = False) -> list[Path]:
     """Return the shards of one split, sorted by seed."""
-    paths = sorted(folder.glob(f"{PREFIX}*{SUFFIX}"), key=first_seed)
-    return [path for path in paths if is_held_out(first_seed(path)) == held_out]
+    paths = sorted(folder.glob(f"{PREFIX}*{SUFFIX}"), key=parse_first_seed)
+    return [path for path in paths if is_held_out(parse_first_seed(path)) == held_out]
 
 
 def is_held_out(seed: int) -> bool:
@@ -142,17 +142,17 @@ def is_held_out(seed: int) -> bool:
     return HELD_OUT_SEED <= seed < AFTER_HELD_OUT
 
 
-def training_seed(index: int) -> int:
+def get_training_seed(index: int) -> int:
     """Return the seed of training image `index`: 0, 1, … without the held-out seeds."""
     return index if index < HELD_OUT_SEED else index + AFTER_HELD_OUT - HELD_OUT_SEED
 
 
-def training_index(seed: int) -> int:
-    """Return the inverse of `training_seed`."""
+def get_training_index(seed: int) -> int:
+    """Return the inverse of `get_training_seed`."""
     return seed if seed < HELD_OUT_SEED else seed - (AFTER_HELD_OUT - HELD_OUT_SEED)
 
 
-def first_seed(path: Path) -> int:
+def parse_first_seed(path: Path) -> int:
     """Return the first seed of a shard, from its name."""
     return int(path.name.removeprefix(PREFIX).removesuffix(SUFFIX))
 
@@ -160,7 +160,9 @@ def first_seed(path: Path) -> int:
 def write_shard(folder: Path, seed: int, samples: Sequence[Sample]) -> Path:
     """Write the samples of consecutive seeds to one file, atomically."""
     path = folder / f"{PREFIX}{seed:07d}{SUFFIX}"
-    arrays: dict[str, NDArray[Any]] = {name: np.ascontiguousarray(value) for name, value in pack(samples).items()}
+    arrays: dict[str, NDArray[Any]] = {
+        name: np.ascontiguousarray(value) for name, value in pack_samples(samples).items()
+    }
     with atomic_path(path) as temporary:
         try:
             safetensors.numpy.save_file(arrays, temporary)

@@ -42,11 +42,11 @@ from multihmr2_ros.training.render_cache import (
     PREFIX,
     SHARD_IMAGES,
     SUFFIX,
-    first_seed,
+    get_training_index,
+    get_training_seed,
+    list_shard_paths,
     make_folder,
-    shard_paths,
-    training_index,
-    training_seed,
+    parse_first_seed,
     write_shard,
 )
 from multihmr2_ros.training.samples import Sample, sample_from_labels
@@ -55,13 +55,13 @@ logger = logging.getLogger(__name__)
 
 SETTINGS_FILE = "settings.json"
 ABANDONED_S = 600.0  # a half-written file this old belongs to a renderer that was killed
-MOST_FAILURES = 10  # in a row, before a renderer gives up
+MAX_FAILURES = 10  # in a row, before a renderer gives up
 
 RenderSeed = Callable[[int], Sample]
 
 
 @dataclass(frozen=True)
-class PoolConfig:
+class RenderCacheConfig:
     """A pool's folder, the scenes rendered into it, and the number of training images kept (the oldest go first).
 
     sam2: a folder with SAM2's video model, whose memory of each person is stored with the images; None: nothing is.
@@ -82,7 +82,7 @@ class PoolConfig:
             )
 
 
-def open_folder(config: PoolConfig) -> None:
+def open_folder(config: RenderCacheConfig) -> None:
     """Make the pool's folder and save its settings; raise UserError if it holds images of other settings."""
     make_folder(config.folder)
     path = config.folder / SETTINGS_FILE
@@ -109,10 +109,10 @@ def open_folder(config: PoolConfig) -> None:
                 torn.unlink()
 
 
-def scene_renderer(options: SceneOptions, sam2: Path | None = None) -> RenderSeed:
+def make_scene_renderer(options: SceneOptions, sam2: Path | None = None) -> RenderSeed:
     """seed → sample: draws a scene, poses its people, renders and labels it. Loads the body once.
 
-    sam2: as in PoolConfig; the model runs where the renderer does, which is the CPU.
+    sam2: as in RenderCacheConfig; the model runs where the renderer does, which is the CPU.
     """
     from multihmr2_ros.body import Body
     from multihmr2_ros.simulation.labels import make_labels
@@ -141,8 +141,8 @@ def scene_renderer(options: SceneOptions, sam2: Path | None = None) -> RenderSee
     return render
 
 
-def fill(
-    config: PoolConfig,
+def fill_cache(
+    config: RenderCacheConfig,
     render: RenderSeed,
     *,
     worker: int = 0,
@@ -155,33 +155,33 @@ def fill(
     Worker w of n renders every n-th shard. images: how many training images the folder is to hold; None: for ever, the
     oldest making room for the new. stopped() is asked before every image; an unfinished shard is then given up.
     """
-    for seed, size in _wanted(config, worker, workers, images):
-        samples = list(_rendered(render, seed, size, stopped))
+    for seed, size in _list_wanted(config, worker, workers, images):
+        samples = list(_render_samples(render, seed, size, stopped))
         if stopped():
             return
         write_shard(config.folder, seed, samples)
         yield len(samples)
         if images is None:
-            _make_room(config)
+            _remove_oldest(config)
 
 
-def _wanted(config: PoolConfig, worker: int, workers: int, images: int | None) -> Iterator[tuple[int, int]]:
+def _list_wanted(config: RenderCacheConfig, worker: int, workers: int, images: int | None) -> Iterator[tuple[int, int]]:
     """(first seed, size) of the shards that are this worker's turn."""
-    held_out = {first_seed(path) for path in shard_paths(config.folder, held_out=True)}
+    held_out = {parse_first_seed(path) for path in list_shard_paths(config.folder, held_out=True)}
     for first in range(0, config.held_out_images, SHARD_IMAGES):
         seed = HELD_OUT_SEED + first
         if first // SHARD_IMAGES % workers == worker and seed not in held_out:
             yield seed, min(SHARD_IMAGES, config.held_out_images - first)
-    present = {first_seed(path) for path in shard_paths(config.folder)}
-    first_new = max(map(training_index, present), default=-SHARD_IMAGES) + SHARD_IMAGES
+    present = {parse_first_seed(path) for path in list_shard_paths(config.folder)}
+    first_new = max(map(get_training_index, present), default=-SHARD_IMAGES) + SHARD_IMAGES
     endless = itertools.count(first_new, SHARD_IMAGES)
     for index in endless if images is None else range(0, images, SHARD_IMAGES):
-        seed = training_seed(index)
+        seed = get_training_seed(index)
         if index // SHARD_IMAGES % workers == worker and seed not in present:
             yield seed, SHARD_IMAGES if images is None else min(SHARD_IMAGES, images - index)
 
 
-def _rendered(render: RenderSeed, seed: int, size: int, stopped: Callable[[], bool]) -> Iterator[Sample]:
+def _render_samples(render: RenderSeed, seed: int, size: int, stopped: Callable[[], bool]) -> Iterator[Sample]:
     """The samples of consecutive seeds, without those that fail; UserError where too many in a row do."""
     failures = 0
     for number in range(seed, seed + size):
@@ -195,29 +195,33 @@ def _rendered(render: RenderSeed, seed: int, size: int, stopped: Callable[[], bo
         except Exception as error:  # one bad scene must not end a night's rendering
             failures += 1
             logger.warning("seed %d could not be rendered (%s: %s)", number, type(error).__name__, error)
-            if failures == MOST_FAILURES:
+            if failures == MAX_FAILURES:
                 raise UserError(f"{failures} renders in a row failed, the last with {type(error).__name__}") from error
 
 
-def _make_room(config: PoolConfig) -> None:
-    shards = shard_paths(config.folder)
+def _remove_oldest(config: RenderCacheConfig) -> None:
+    shards = list_shard_paths(config.folder)
     for path in shards[: max(0, len(shards) - config.cache_images // SHARD_IMAGES)]:
         with suppress(FileNotFoundError):  # another renderer was quicker
             path.unlink()
 
 
-class Renderers:
+class RenderProcesses:
     """Processes that fill the pool while the block lasts; they also end when this process dies."""
 
-    def __init__(self, config: PoolConfig, workers: int, *, images: int | None = None, niceness: int = 10) -> None:
+    def __init__(
+        self, config: RenderCacheConfig, workers: int, *, images: int | None = None, niceness: int = 10
+    ) -> None:
         context = multiprocessing.get_context("spawn")
         self._stop = context.Event()
         self._processes = [
-            context.Process(target=_work, args=(config, worker, workers, images, niceness, self._stop), daemon=True)
+            context.Process(
+                target=_run_worker, args=(config, worker, workers, images, niceness, self._stop), daemon=True
+            )
             for worker in range(workers)
         ]
 
-    def __enter__(self) -> Renderers:
+    def __enter__(self) -> RenderProcesses:
         for process in self._processes:
             process.start()
         return self
@@ -243,7 +247,9 @@ class Renderers:
         return sum(process.exitcode not in (None, 0) for process in self._processes)
 
 
-def _work(config: PoolConfig, worker: int, workers: int, images: int | None, niceness: int, stop: Any) -> None:
+def _run_worker(
+    config: RenderCacheConfig, worker: int, workers: int, images: int | None, niceness: int, stop: Any
+) -> None:
     """A renderer process: one thread, low priority, ignores SIGINT (Ctrl-C), which the parent handles."""
     import torch
 
@@ -255,9 +261,9 @@ def _work(config: PoolConfig, worker: int, workers: int, images: int | None, nic
     parent = os.getppid()
     try:
         with torch.no_grad():
-            shards = fill(
+            shards = fill_cache(
                 config,
-                scene_renderer(config.scene, config.sam2),
+                make_scene_renderer(config.scene, config.sam2),
                 worker=worker,
                 workers=workers,
                 images=images,

@@ -111,7 +111,7 @@ class Sample:
         return dataclasses.replace(self, **{name: getattr(self, name)[rows] for name in names})
 
 
-def blank_people(n: int) -> dict[str, Any]:
+def make_blank_people(n: int) -> dict[str, Any]:
     """Return arrays of n people without annotations, which readers fill in."""
     arrays: dict[str, Any] = {
         name: np.zeros((n, *row), np.float32 if kind is np.float16 else kind)
@@ -130,7 +130,7 @@ def sample_from_labels(image: NDArray[np.uint8], labels: Labels, origin: str) ->
     positive nor negative.
     """
     seen = labels.visible_pixels > 0
-    arrays = blank_people(int(seen.sum()))
+    arrays = make_blank_people(int(seen.sum()))
     for name, source in (
         ("person_id", labels.person_id),
         ("location", labels.location),
@@ -149,7 +149,7 @@ def sample_from_labels(image: NDArray[np.uint8], labels: Labels, origin: str) ->
     return Sample(image, np.asarray(labels.k, np.float64), True, origin, **arrays)
 
 
-def pack(samples: Sequence[Sample]) -> dict[str, NDArray[Any]]:
+def pack_samples(samples: Sequence[Sample]) -> dict[str, NDArray[Any]]:
     """Pack S samples into the arrays of one file: PERSON_FIELDS, concatenated over samples, and
 
     images            JPEG bytes, concatenated
@@ -159,11 +159,11 @@ def pack(samples: Sequence[Sample]) -> dict[str, NDArray[Any]]:
     score_supervised  (S,) bool
     track_feature     float16, only if the samples have one, all of one width
     """
-    encoded = [_jpeg(sample.image) for sample in samples]
+    encoded = [_encode_jpeg(sample.image) for sample in samples]
     arrays: dict[str, NDArray[Any]] = {
         "images": np.concatenate(encoded) if encoded else np.zeros(0, np.uint8),
-        "image_start": _starts([len(content) for content in encoded]),
-        "person_start": _starts([len(sample) for sample in samples]),
+        "image_start": _compute_starts([len(content) for content in encoded]),
+        "person_start": _compute_starts([len(sample) for sample in samples]),
         "k": np.array([np.full((3, 3), np.nan) if s.k is None else s.k for s in samples]).reshape(-1, 3, 3),
         "score_supervised": np.array([sample.score_supervised for sample in samples], np.bool_),
     }
@@ -175,7 +175,7 @@ def pack(samples: Sequence[Sample]) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def unpack(arrays: Any, index: int, origin: str) -> Sample:
+def unpack_sample(arrays: Any, index: int, origin: str) -> Sample:
     """Return sample `index` of packed arrays, a mapping whose items may be read from a file when they are sliced."""
     first, last = (int(value) for value in arrays["image_start"][index : index + 2])
     begin, end = (int(value) for value in arrays["person_start"][index : index + 2])
@@ -195,10 +195,10 @@ def unpack(arrays: Any, index: int, origin: str) -> Sample:
     return Sample(image, None if np.isnan(k).any() else k, supervised, origin, **people)
 
 
-def _jpeg(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _encode_jpeg(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     bgr = np.ascontiguousarray(image[:, :, ::-1])
     return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].reshape(-1)
 
 
-def _starts(lengths: list[int]) -> NDArray[np.int64]:
+def _compute_starts(lengths: list[int]) -> NDArray[np.int64]:
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)

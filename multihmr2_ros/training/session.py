@@ -35,23 +35,29 @@ from tqdm import tqdm
 
 from multihmr2_ros.body import Body
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.hardware import keep_freed_memory, training_threads
+from multihmr2_ros.hardware import choose_training_threads, keep_freed_memory
 from multihmr2_ros.network import checkpoint
 from multihmr2_ros.network.config import NetworkConfig
 from multihmr2_ros.network.inference import Runtime
-from multihmr2_ros.network.initialization import initialise
+from multihmr2_ros.network.initialization import initialize
 from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.network.movenet import load_encoder
-from multihmr2_ros.training.augmentation import input_sizes
+from multihmr2_ros.training.augmentation import compute_input_sizes
 from multihmr2_ros.training.config import TrainingConfig
-from multihmr2_ros.training.data import REFRESH_S, Batch, Batches, SampleSource, held_out_batches, readable
-from multihmr2_ros.training.distributed import Processes, own_device, processes
-from multihmr2_ros.training.feature_cache import CachedBatches, missing_batches, write_batch
-from multihmr2_ros.training.lifting import KeypointBatches, LiftingConfig, WithKeypoints, make_bank
+from multihmr2_ros.training.data import REFRESH_S, Batch, Batches, SampleSource, make_held_out_batches, select_readable
+from multihmr2_ros.training.distributed import ProcessGroup, choose_device, connect_processes
+from multihmr2_ros.training.feature_cache import CachedBatches, list_missing_batches, write_batch
+from multihmr2_ros.training.lifting import KeypointBatches, LiftingConfig, MixedBatches, make_pose_bank
 from multihmr2_ros.training.records import CURVES_FILE, LOG_FILE
 from multihmr2_ros.training.render_cache import RenderCache, make_folder
-from multihmr2_ros.training.rendering import PoolConfig, Renderers, fill, open_folder, scene_renderer
-from multihmr2_ros.training.state import WEIGHTS_FILE, state_paths
+from multihmr2_ros.training.rendering import (
+    RenderCacheConfig,
+    RenderProcesses,
+    fill_cache,
+    make_scene_renderer,
+    open_folder,
+)
+from multihmr2_ros.training.state import WEIGHTS_FILE, list_state_paths
 from multihmr2_ros.training.trainer import Hooks, Trainer
 
 logger = logging.getLogger(__name__)
@@ -83,7 +89,7 @@ class Session:
     out: Path
     network: NetworkConfig
     training: TrainingConfig
-    render_cache: PoolConfig | None = None
+    render_cache: RenderCacheConfig | None = None
     render_workers: int = 0
     datasets: tuple[SampleSource, ...] = ()
     render_share: float = 0.5
@@ -117,41 +123,41 @@ def train(session: Session) -> str:
     _refuse_existing(session)
     if session.render_cache is None and not session.datasets and not session.features:
         raise UserError("there is nothing to train on; give --cache for rendered images, or a dataset")
-    device = own_device(torch.device(Runtime(session.device).resolve().device), os.environ)
-    with processes(device) as others, _signals(stop), _renderers(session, others) as renderers:
+    device = choose_device(torch.device(Runtime(session.device).resolve().device), os.environ)
+    with connect_processes(device) as others, _stop_on_signals(stop), _start_renderers(session, others) as renderers:
         torch.set_num_threads(
-            session.training.threads or training_threads(session.training.loader_workers, session.render_workers)
+            session.training.threads or choose_training_threads(session.training.loader_workers, session.render_workers)
         )
         keep_freed_memory()
 
         def is_stopped() -> bool:
-            if others.any(stop(), device) and not stop.reason:
+            if others.any_true(stop(), device) and not stop.reason:
                 stop.reason = "another process was stopped"
             return bool(stop.reason)
 
         def anywhere(flag: bool) -> bool:
-            return others.any(flag, device)
+            return others.any_true(flag, device)
 
         cache = None
         if session.render_cache is not None and not session.features:
             cache = _ready_cache(session, session.render_cache, renderers, is_stopped, anywhere)
-        trainer = _trainer(session, device, others)
+        trainer = _make_trainer(session, device, others)
         if is_stopped():
             return f"stopped before the first step: {stop.reason}"
         batches: Dataset[Batch]
         if session.features:
             batches = CachedBatches(session.features, session.training.seed, others.rank)
         else:
-            batches = Batches(_sources(session, cache), session.training.batch, session.training.seed, others.rank)
+            batches = Batches(_open_sources(session, cache), session.training.batch, session.training.seed, others.rank)
         if session.lifting is not None:
-            batches = with_keypoints(batches, session)
-        done = trainer.run(batches, _hooks(session, cache, renderers, stop))
+            batches = mix_keypoint_batches(batches, session)
+        done = trainer.run(batches, _make_hooks(session, cache, renderers, stop))
         where = f"step {trainer.progress.step} of {session.training.steps}, weights in {session.out}"
         reason = stop.reason or "another process was stopped"
         return f"done: {where}" if done else f"stopped, because {reason}: {where}; continue with --resume"
 
 
-def with_keypoints(batches: Dataset[Batch], session: Session) -> Dataset[Any]:
+def mix_keypoint_batches(batches: Dataset[Batch], session: Session) -> Dataset[Any]:
     """Add the steps on keypoints alone to the batches. Raises UserError for networks without a pretrained encoder."""
     config = session.lifting
     assert config is not None
@@ -160,12 +166,12 @@ def with_keypoints(batches: Dataset[Batch], session: Session) -> Dataset[Any]:
             "--keypoint-steps and --keypoint-every need a network whose queries start from keypoints: --network nano"
         )
     motions = None if session.render_cache is None else session.render_cache.scene.motions
-    bank = make_bank(Body("low"), config.poses, motions, session.training.seed)
+    bank = make_pose_bank(Body("low"), config.poses, motions, session.training.seed)
     keypoints = KeypointBatches(bank, session.network.image_size, config.people, session.training.seed)
-    return WithKeypoints(batches, keypoints, config.steps, config.every)
+    return MixedBatches(batches, keypoints, config.steps, config.every)
 
 
-def features_only(session: Session, count: int) -> str:
+def write_features(session: Session, count: int) -> str:
     """Write `count` batches with the encoder's features to the first folder. Returns one line on how it ended.
 
     A run with the session's options would train on the same batches.
@@ -173,16 +179,16 @@ def features_only(session: Session, count: int) -> str:
     folder = session.features[0]
     make_folder(folder)
     cache = None if session.render_cache is None else RenderCache(session.render_cache.folder)
-    torch.set_num_threads(session.training.threads or training_threads(loader_workers=0, render_workers=0))
+    torch.set_num_threads(session.training.threads or choose_training_threads(loader_workers=0, render_workers=0))
     keep_freed_memory()
     network = make_network(session).eval()
-    batches = Batches(_sources(session, cache), session.training.batch, session.training.seed)
+    batches = Batches(_open_sources(session, cache), session.training.batch, session.training.seed)
     stop = StopRequest()
-    missing = missing_batches(folder, count)
-    with _signals(stop), tqdm(missing, unit="batch", dynamic_ncols=True) as bar:
+    missing = list_missing_batches(folder, count)
+    with _stop_on_signals(stop), tqdm(missing, unit="batch", dynamic_ncols=True) as bar:
         for number in bar:
             if stop():
-                return f"stopped, because {stop.reason}: {len(missing_batches(folder, count))} batches are missing"
+                return f"stopped, because {stop.reason}: {len(list_missing_batches(folder, count))} batches are missing"
             write_batch(folder, number, batches[number], network)
     return f"done: {folder} holds {count} batches of {session.training.batch.batch_size} images"
 
@@ -191,14 +197,14 @@ def _refuse_existing(session: Session) -> None:
     """Raise UserError if the run would replace files of an earlier run, or other weights."""
     if session.resume:
         return
-    if state_paths(session.out):
+    if list_state_paths(session.out):
         raise UserError(f"{session.out} already holds a run; add --resume to continue it, or choose another --out")
     for name in (WEIGHTS_FILE, LOG_FILE, CURVES_FILE):
         if (session.out / name).exists():
             raise UserError(f"{session.out / name} exists already, and this run would replace it; choose another --out")
 
 
-def render_only(config: PoolConfig, images: int, workers: int) -> str:
+def fill_render_cache(config: RenderCacheConfig, images: int, workers: int) -> str:
     """Fill the render cache until it holds `images` training images. Returns one line on how it ended."""
     open_folder(config)
     stop = StopRequest()
@@ -207,13 +213,15 @@ def render_only(config: PoolConfig, images: int, workers: int) -> str:
     def present() -> int:
         return len(RenderCache(config.folder)) + len(RenderCache(config.folder, held_out=True))
 
-    with _signals(stop), tqdm(total=wanted, initial=present(), unit="image", dynamic_ncols=True) as bar:
+    with _stop_on_signals(stop), tqdm(total=wanted, initial=present(), unit="image", dynamic_ncols=True) as bar:
         if workers <= 1:
             with torch.no_grad():
-                for count in fill(config, scene_renderer(config.scene, config.sam2), images=images, stopped=stop):
+                for count in fill_cache(
+                    config, make_scene_renderer(config.scene, config.sam2), images=images, stopped=stop
+                ):
                     bar.update(count)
         else:
-            with Renderers(config, workers, images=images, niceness=0) as renderers:
+            with RenderProcesses(config, workers, images=images, niceness=0) as renderers:
                 while renderers.running and not stop():
                     time.sleep(0.5)
                     bar.update(present() - bar.n)
@@ -224,7 +232,7 @@ def render_only(config: PoolConfig, images: int, workers: int) -> str:
 
 
 @contextmanager
-def _renderers(session: Session, others: Processes) -> Iterator[Renderers | None]:
+def _start_renderers(session: Session, others: ProcessGroup) -> Iterator[RenderProcesses | None]:
     """Start this machine's background renderers, in its first process; they end with the block."""
     if session.render_cache is None:
         yield None
@@ -233,7 +241,7 @@ def _renderers(session: Session, others: Processes) -> Iterator[Renderers | None
         open_folder(session.render_cache)
     others.wait()
     if session.render_workers and others.local_rank == 0:
-        with Renderers(session.render_cache, session.render_workers) as renderers:
+        with RenderProcesses(session.render_cache, session.render_workers) as renderers:
             yield renderers
     else:
         yield None
@@ -241,8 +249,8 @@ def _renderers(session: Session, others: Processes) -> Iterator[Renderers | None
 
 def _ready_cache(
     session: Session,
-    config: PoolConfig,
-    renderers: Renderers | None,
+    config: RenderCacheConfig,
+    renderers: RenderProcesses | None,
     is_stopped: Callable[[], bool],
     anywhere: Callable[[bool], bool],
 ) -> RenderCache:
@@ -271,7 +279,7 @@ def _ready_cache(
     return cache
 
 
-def _sources(session: Session, cache: RenderCache | None) -> list[tuple[SampleSource, float]]:
+def _open_sources(session: Session, cache: RenderCache | None) -> list[tuple[SampleSource, float]]:
     """Return the sources with their weights. The datasets' weights are proportional to their sizes."""
     real = sum(len(dataset) for dataset in session.datasets)
     share = session.render_share if session.datasets else 1.0
@@ -282,16 +290,16 @@ def _sources(session: Session, cache: RenderCache | None) -> list[tuple[SampleSo
     return sources + [(dataset, left * len(dataset) / max(real, 1)) for dataset in session.datasets]
 
 
-def _trainer(session: Session, device: torch.device, others: Processes) -> Trainer:
+def _make_trainer(session: Session, device: torch.device, others: ProcessGroup) -> Trainer:
     config = session.training
     network = make_network(session)
-    reference = None if session.consistency_with is None else checkpoint.load(session.consistency_with)
+    reference = None if session.consistency_with is None else checkpoint.load_network(session.consistency_with)
     held_out = []
     if session.render_cache is not None and others.is_first:
         scene, batch = session.render_cache.scene, config.batch
-        size = input_sizes(network.config.image_size, batch.patch_size, [scene.width / scene.height])[0]
+        size = compute_input_sizes(network.config.image_size, batch.patch_size, [scene.width / scene.height])[0]
         cache = RenderCache(session.render_cache.folder, held_out=True)
-        held_out = held_out_batches(cache, session.render_cache.held_out_images, batch, input_size=size)
+        held_out = make_held_out_batches(cache, session.render_cache.held_out_images, batch, input_size=size)
         if not held_out:
             logger.warning("%s has no held-out images: there is no validation", session.render_cache.folder)
     trainer = Trainer(
@@ -313,11 +321,11 @@ def _trainer(session: Session, device: torch.device, others: Processes) -> Train
 def make_network(session: Session) -> MultiHMR2:
     """Return the network of the weights file, or one with random weights that starts at the renders' mean pose."""
     if session.start_from is not None:
-        network = checkpoint.load(session.start_from)
+        network = checkpoint.load_network(session.start_from)
     else:
         torch.manual_seed(session.training.seed)
-        mean = None if session.render_cache is None else mean_rotations(session.render_cache.folder)
-        network = initialise(MultiHMR2(session.network), mean)
+        mean = None if session.render_cache is None else compute_mean_rotations(session.render_cache.folder)
+        network = initialize(MultiHMR2(session.network), mean)
     pretrained = network.backbone.pretrained
     if pretrained is not None and session.encoder_weights is not None:
         load_encoder(pretrained.movenet, session.encoder_weights)
@@ -326,31 +334,33 @@ def make_network(session: Session) -> MultiHMR2:
     return network
 
 
-def mean_rotations(folder: Path) -> Tensor | None:
+def compute_mean_rotations(folder: Path) -> Tensor | None:
     """Return (163, 3, 3): the mean rotation matrices of the people in a cache's first images; None without people."""
     cache = RenderCache(folder)
-    rotations = [sample.rotations for sample in readable(cache, range(min(len(cache), MEAN_POSE_IMAGES)))]
+    rotations = [sample.rotations for sample in select_readable(cache, range(min(len(cache), MEAN_POSE_IMAGES)))]
     total = sum(len(rows) for rows in rotations)
     return torch.from_numpy(np.concatenate(rotations).mean(axis=0)) if total else None
 
 
-def _hooks(session: Session, cache: RenderCache | None, renderers: Renderers | None, stop: StopRequest) -> Hooks:
+def _make_hooks(
+    session: Session, cache: RenderCache | None, renderers: RenderProcesses | None, stop: StopRequest
+) -> Hooks:
     if cache is None:
         return Hooks(stop=stop)
-    watch = _RenderWatch(cache, renderers, session.training.most_views, _share_of_renders(session))
-    return Hooks(stop=stop, hold=watch.behind, views=watch.views)
+    watch = _RenderMonitor(cache, renderers, session.training.most_views, _compute_render_share(session))
+    return Hooks(stop=stop, hold=watch.is_behind, views=watch.views)
 
 
-def _share_of_renders(session: Session) -> float:
+def _compute_render_share(session: Session) -> float:
     return session.render_share if session.datasets else 1.0
 
 
 @dataclass
-class _RenderWatch:
+class _RenderMonitor:
     """Compares the numbers of used and of rendered images, and logs failed renderers."""
 
     cache: RenderCache
-    renderers: Renderers | None
+    renderers: RenderProcesses | None
     most_views: float
     share: float
     _seen: float = 0.0
@@ -367,7 +377,7 @@ class _RenderWatch:
                 self._failed = failed
         return self.share * images / max(self.cache.rendered, 1)
 
-    def behind(self, images: int) -> bool:
+    def is_behind(self, images: int) -> bool:
         """Return whether training should wait for the renderers."""
         if not self.most_views or self.renderers is None or not self.renderers.running:
             return False
@@ -375,7 +385,7 @@ class _RenderWatch:
 
 
 @contextmanager
-def _signals(stop: StopRequest) -> Iterator[None]:
+def _stop_on_signals(stop: StopRequest) -> Iterator[None]:
     """Turn the first SIGINT or SIGTERM into a stop request; a second SIGINT interrupts at once."""
 
     def request(number: int, frame: FrameType | None) -> None:

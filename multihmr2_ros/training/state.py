@@ -44,7 +44,7 @@ WEIGHTS_FILE = "network.safetensors"
 
 
 @dataclass
-class Progress:
+class TrainingProgress:
     """Progress of a run: finished steps, images used, seconds of training."""
 
     step: int = 0
@@ -52,7 +52,7 @@ class Progress:
     seconds: float = 0.0
 
 
-def state_paths(folder: Path) -> list[Path]:
+def list_state_paths(folder: Path) -> list[Path]:
     """Return the paths of the run's states, the newest last."""
     return sorted(folder.glob("state-*.pt"))
 
@@ -61,8 +61,8 @@ def save_state(
     folder: Path,
     network: MultiHMR2,
     ema: Ema[MultiHMR2],
-    optimiser: torch.optim.Optimizer,
-    progress: Progress,
+    optimizer: torch.optim.Optimizer,
+    progress: TrainingProgress,
     config: TrainingConfig,
 ) -> Path:
     """Write the state and the averaged weights, each atomically, and remove all states but the newest KEPT_STATES."""
@@ -74,7 +74,7 @@ def save_state(
         "network": network.state_dict(),
         "ema": ema.network.state_dict(),
         "ema_updates": ema.updates,
-        "optimiser": optimiser.state_dict(),
+        "optimiser": optimizer.state_dict(),
     }
     path = folder / f"state-{progress.step:08d}.pt"
     with atomic_path(path) as temporary:
@@ -83,21 +83,21 @@ def save_state(
         except RuntimeError as error:  # how PyTorch reports a full disk
             raise OSError(" ".join(str(error).split())[:200]) from error
     metadata = {"training": state["training_config"], "step": str(progress.step)}
-    checkpoint.save(ema.network, folder / WEIGHTS_FILE, metadata=metadata)
-    for old in state_paths(folder)[:-KEPT_STATES]:
+    checkpoint.save_network(ema.network, folder / WEIGHTS_FILE, metadata=metadata)
+    for old in list_state_paths(folder)[:-KEPT_STATES]:
         old.unlink(missing_ok=True)
     return path
 
 
 def load_state(
-    folder: Path, network: MultiHMR2, ema: Ema[MultiHMR2], optimiser: torch.optim.Optimizer, device: torch.device
-) -> Progress:
+    folder: Path, network: MultiHMR2, ema: Ema[MultiHMR2], optimizer: torch.optim.Optimizer, device: torch.device
+) -> TrainingProgress:
     """Load the newest complete state of a folder into the network, its average and the optimizer.
 
     Learning rates, weight decay and betas keep their current settings. Raises UserError if there is no state, or if it
     is of another network.
     """
-    state = _newest(folder, device)
+    state = _find_newest(folder, device)
     own = json.dumps(vars(network.config), sort_keys=True)
     if state["network_config"] != own:
         theirs, ours = json.loads(state["network_config"]), json.loads(own)
@@ -109,15 +109,15 @@ def load_state(
     network.load_state_dict(state["network"])
     ema.network.load_state_dict(state["ema"])
     ema.updates = state["ema_updates"]
-    asked = [{name: group[name] for name in ("peak", "weight_decay", "betas")} for group in optimiser.param_groups]
-    optimiser.load_state_dict(state["optimiser"])
-    for group, settings in zip(optimiser.param_groups, asked, strict=True):
+    asked = [{name: group[name] for name in ("peak", "weight_decay", "betas")} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state["optimiser"])
+    for group, settings in zip(optimizer.param_groups, asked, strict=True):
         group.update(settings)  # the current settings, not those of the state
-    return Progress(**state["progress"])
+    return TrainingProgress(**state["progress"])
 
 
-def _newest(folder: Path, device: torch.device) -> dict[str, Any]:
-    for path in reversed(state_paths(folder)):
+def _find_newest(folder: Path, device: torch.device) -> dict[str, Any]:
+    for path in reversed(list_state_paths(folder)):
         try:
             state = torch.load(path, map_location=device, weights_only=True)
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:

@@ -37,10 +37,10 @@ SAM2_CELLS = 8
 
 BANDS = 8  # of a person's box, from top to bottom
 BINS = 6  # of each color axis, overlapping
-LEAST_BOX_PX = 4
+MIN_BOX_PX = 4
 
 
-class ColourLayout:
+class ColorLayout:
     """Colors and texture of a person's box in bands from head to feet, projected to any width by a fixed random matrix.
 
     Features of one person are near, and those of different people far, in L1 distance. Colors are opponent axes
@@ -63,25 +63,25 @@ class ColourLayout:
         height, width = image.shape[:2]
         feature = np.zeros((len(box), self.width), np.float32)
         known = np.zeros(len(box), bool)
-        grey = max(float(image.mean()), 1.0)
+        gray = max(float(image.mean()), 1.0)
         for row, corners in enumerate(np.asarray(box, np.float64)):
             x0, y0 = np.clip(np.floor(corners[:2]), 0, (width, height)).astype(int)
             x1, y1 = np.clip(np.ceil(corners[2:]), 0, (width, height)).astype(int)
-            if min(x1 - x0, y1 - y0) < LEAST_BOX_PX:
+            if min(x1 - x0, y1 - y0) < MIN_BOX_PX:
                 continue
-            crop = image[y0:y1, x0:x1].astype(np.float32) / grey
-            feature[row] = _layout(crop, _middle(y1 - y0, x1 - x0)) @ self._mix
+            crop = image[y0:y1, x0:x1].astype(np.float32) / gray
+            feature[row] = _compute_layout(crop, _make_middle_weights(y1 - y0, x1 - x0)) @ self._mix
             known[row] = True
         return feature, known
 
 
-def _middle(height: int, width: int) -> NDArray[np.float32]:
+def _make_middle_weights(height: int, width: int) -> NDArray[np.float32]:
     """Return weights (height, width) that decrease towards the left and right border, where the background is."""
     across = (np.arange(width, dtype=np.float32) + 0.5) / width - 0.5
     return np.tile(np.exp(-0.5 * (across / 0.2) ** 2), (height, 1))
 
 
-def _layout(crop: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
+def _compute_layout(crop: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return (BANDS · (3 · BINS + 2),): color histograms and texture of each band, zero mean and unit norm."""
     size = (4 * BANDS, 8 * BANDS)  # few pixels per band, and the same number for near and far people
     red, green, blue = np.moveaxis(np.asarray(cv2.resize(crop, size, interpolation=cv2.INTER_AREA), np.float32), -1, 0)
@@ -89,7 +89,7 @@ def _layout(crop: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[n
     light = (red + green + blue) / 3
     axes = (np.log2(light + 0.1), (red - green) / (light + 0.1), (0.5 * (red + green) - blue) / (light + 0.1))
     ranges = ((-2.5, 1.5), (-1.0, 1.0), (-1.0, 1.0))
-    parts = [_soft_bins(axis, *limits) for axis, limits in zip(axes, ranges, strict=True)]
+    parts = [_compute_soft_bins(axis, *limits) for axis, limits in zip(axes, ranges, strict=True)]
     texture = [np.abs(np.diff(np.log2(light + 0.1), axis=axis, append=np.nan)) for axis in (0, 1)]
     parts.append(np.nan_to_num(np.stack(texture, axis=-1)))
     values = np.concatenate(parts, axis=-1) * weight[..., None]
@@ -100,7 +100,7 @@ def _layout(crop: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[n
     return described / max(float(np.linalg.norm(described)), 1e-6)
 
 
-def _soft_bins(values: NDArray[np.float32], low: float, high: float) -> NDArray[np.float32]:
+def _compute_soft_bins(values: NDArray[np.float32], low: float, high: float) -> NDArray[np.float32]:
     """Return shares (…, BINS) of triangular bins, so that small changes of color change the feature little."""
     place = (np.clip(values, low, high) - low) / (high - low) * (BINS - 1)
     return np.maximum(0, 1 - np.abs(place[..., None] - np.arange(BINS)))

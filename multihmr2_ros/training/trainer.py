@@ -34,28 +34,28 @@ from tqdm import tqdm
 
 from multihmr2_ros.body import Body
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.hardware import bf16_instructions, cpu_description
+from multihmr2_ros.hardware import list_bf16_instructions, read_cpu_description
 from multihmr2_ros.network.model import MultiHMR2, TrainingOutputs
 from multihmr2_ros.training.config import TrainingConfig
 from multihmr2_ros.training.data import Batch
-from multihmr2_ros.training.distributed import Processes
-from multihmr2_ros.training.lifting import KeypointBatch, lifting_losses
-from multihmr2_ros.training.losses import LossConfig, losses
+from multihmr2_ros.training.distributed import ProcessGroup
+from multihmr2_ros.training.lifting import KeypointBatch, compute_lifting_losses
+from multihmr2_ros.training.losses import LossConfig, compute_losses
 from multihmr2_ros.training.optimizer import (
     Ema,
+    compute_rate_factor,
     freeze_encoder,
     limit_gradients,
-    make_optimiser,
-    rate_factor,
+    make_optimizer,
     set_rate,
 )
-from multihmr2_ros.training.records import Records
-from multihmr2_ros.training.state import Progress, load_state, save_state
+from multihmr2_ros.training.records import TrainingLog
+from multihmr2_ros.training.state import TrainingProgress, load_state, save_state
 from multihmr2_ros.training.validation import validate
 
 logger = logging.getLogger(__name__)
 
-MOST_SKIPPED = 20  # steps in a row without a finite gradient
+MAX_SKIPPED = 20  # steps in a row without a finite gradient
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Hooks:
     views: Callable[[int], float] | None = None
 
 
-class Objective(nn.Module):
+class TrainingObjective(nn.Module):
     """Computes the loss terms of a batch in one module, as DistributedDataParallel must see all uses of parameters."""
 
     def __init__(
@@ -88,17 +88,17 @@ class Objective(nn.Module):
     def forward(self, batch: Batch | KeypointBatch) -> dict[str, Tensor]:
         """Return the weighted terms by name. The network runs under autocast; bodies and losses are in float32."""
         if isinstance(batch, KeypointBatch):
-            return lifting_losses(self.network, batch, self._fixed["body"], self.config)
-        outputs = self._outputs(self.network, batch)
+            return compute_lifting_losses(self.network, batch, self._fixed["body"], self.config)
+        outputs = self._predict(self.network, batch)
         reference = None
         if self._fixed["reference"] is not None:
             with torch.no_grad():
-                reference = (self._fixed["reference"], self._outputs(self._fixed["reference"], batch))
-        return losses(self.network, outputs, batch.targets, self._fixed["body"], self.config, reference)
+                reference = (self._fixed["reference"], self._predict(self._fixed["reference"], batch))
+        return compute_losses(self.network, outputs, batch.targets, self._fixed["body"], self.config, reference)
 
-    def _outputs(self, network: MultiHMR2, batch: Batch) -> TrainingOutputs:
+    def _predict(self, network: MultiHMR2, batch: Batch) -> TrainingOutputs:
         with torch.autocast(batch.image.device.type, torch.bfloat16, enabled=self.bf16):
-            return network.training_outputs(batch.image, batch.targets.k, batch.k_given, batch.features)
+            return network.predict_for_training(batch.image, batch.targets.k, batch.k_given, batch.features)
 
 
 class Trainer:
@@ -114,7 +114,7 @@ class Trainer:
         *,
         held_out: Sequence[Batch] = (),
         reference: MultiHMR2 | None = None,
-        processes: Processes | None = None,
+        processes: ProcessGroup | None = None,
     ) -> None:
         """Prepare the run.
 
@@ -124,18 +124,20 @@ class Trainer:
         processes  of a distributed run
         """
         self.config, self.folder, self.device = config, folder, device
-        self.processes = processes or Processes()
+        self.processes = processes or ProcessGroup()
         self.network = network.to(device).train().requires_grad_(True)
         freeze_encoder(self.network, config.optimisation)
         self.body = body.to(device)
         self.held_out = held_out
         self.ema = Ema(self.network, config.ema_decay)
-        self.optimiser = make_optimiser(self.network, config.optimisation)
-        self.progress = Progress()
-        self.records = Records(folder) if self.processes.is_first else None
+        self.optimizer = make_optimizer(self.network, config.optimisation)
+        self.progress = TrainingProgress()
+        self.records = TrainingLog(folder) if self.processes.is_first else None
         if reference is not None:
             reference = reference.to(device).eval().requires_grad_(False)
-        objective = Objective(self.network, self.body, config.losses, resolved_precision(config, device), reference)
+        objective = TrainingObjective(
+            self.network, self.body, config.losses, resolve_precision(config, device), reference
+        )
         self._objective: nn.Module = objective
         if self.processes.count > 1:
             # The heads in use depend on the annotations of the batch.
@@ -144,7 +146,7 @@ class Trainer:
 
     def resume(self) -> None:
         """Continue from the folder's newest state."""
-        self.progress = load_state(self.folder, self.network, self.ema, self.optimiser, self.device)
+        self.progress = load_state(self.folder, self.network, self.ema, self.optimizer, self.device)
 
     def run(self, batches: Dataset[Batch], hooks: Hooks | None = None, *, show_progress: bool = True) -> bool:
         """Train for the configured number of steps, or until hooks.stop(). Returns whether all steps are done."""
@@ -158,12 +160,12 @@ class Trainer:
         )
         meter = _Meter()
         with bar:
-            for batch in self._loader(batches):
-                self._hold(hooks, meter)
+            for batch in self._make_loader(batches):
+                self._wait_for_renderers(hooks, meter)
                 terms, gradient_norm = self.step(batch)
                 meter.add(terms, gradient_norm, len(batch.origins) * self.processes.count)
                 self._advance(batch, meter, bar)
-                stopping = self.processes.any(hooks.stop(), self.device)
+                stopping = self.processes.any_true(hooks.stop(), self.device)
                 self._report(meter, hooks, bar, stopping)
                 if stopping:
                     break
@@ -176,13 +178,13 @@ class Trainer:
         Raises UserError with the terms and the batch's origins if the loss is not finite. If the gradient is not
         finite, the step is skipped and logged.
         """
-        set_rate(self.optimiser, rate_factor(self.progress.step, self.config.steps, self.config.optimisation))
+        set_rate(self.optimizer, compute_rate_factor(self.progress.step, self.config.steps, self.config.optimisation))
         batch = batch.to(self.device)
         terms = self._objective(batch)
         total = torch.stack(list(terms.values())).sum()
         values = dict(zip([*terms, "loss"], torch.stack([*terms.values(), total]).tolist(), strict=True))
         is_broken = not math.isfinite(values["loss"])
-        if self.processes.any(is_broken, self.device):  # all processes end, or the others would wait forever
+        if self.processes.any_true(is_broken, self.device):  # all processes end, or the others would wait forever
             if not is_broken:
                 raise UserError(
                     f"the loss is not finite at step {self.progress.step} in another process; see its message"
@@ -192,7 +194,7 @@ class Trainer:
                 f"the loss is not finite at step {self.progress.step} ({listed}; images: {', '.join(batch.origins)}); "
                 "resume with a lower --learning-rate"
             )
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         norm = limit_gradients(self.network, self.config.optimisation)
         self._update(norm, batch)
@@ -201,12 +203,12 @@ class Trainer:
     def save(self) -> None:
         """Write the run's state and the averaged weights."""
         if self.processes.is_first:
-            save_state(self.folder, self.network, self.ema, self.optimiser, self.progress, self.config)
+            save_state(self.folder, self.network, self.ema, self.optimizer, self.progress, self.config)
         self.processes.wait()
 
     def _update(self, gradient_norm: float, batch: Batch) -> None:
         if math.isfinite(gradient_norm):
-            self.optimiser.step()
+            self.optimizer.step()
             self.ema.update(self.network)
             self._skipped = 0
             return
@@ -216,12 +218,10 @@ class Trainer:
             self.progress.step,
             ", ".join(batch.origins),
         )
-        if self._skipped == MOST_SKIPPED:
-            raise UserError(
-                f"{MOST_SKIPPED} steps in a row had no finite gradient; resume with a lower --learning-rate"
-            )
+        if self._skipped == MAX_SKIPPED:
+            raise UserError(f"{MAX_SKIPPED} steps in a row had no finite gradient; resume with a lower --learning-rate")
 
-    def _loader(self, batches: Dataset[Batch]) -> Iterator[Batch]:
+    def _make_loader(self, batches: Dataset[Batch]) -> Iterator[Batch]:
         workers = self.config.loader_workers
         loader: DataLoader[Batch] = DataLoader(
             batches,
@@ -229,9 +229,9 @@ class Trainer:
             sampler=range(self.progress.step, self.config.steps),
             num_workers=workers,
             prefetch_factor=3 if workers else None,
-            worker_init_fn=_quiet_worker,
+            worker_init_fn=_ignore_worker_signals,
         )
-        with _child_signals_left_alone():
+        with _ignore_child_signals():
             loaded = iter(loader)
         try:
             yield from loaded
@@ -243,7 +243,7 @@ class Trainer:
                 "continue from the last checkpoint with --resume"
             ) from None
 
-    def _hold(self, hooks: Hooks, meter: _Meter) -> None:
+    def _wait_for_renderers(self, hooks: Hooks, meter: _Meter) -> None:
         """Wait while the renderers are behind. Other processes wait in the step itself."""
         while hooks.hold(self.progress.images) and not hooks.stop():
             time.sleep(0.5)
@@ -252,7 +252,7 @@ class Trainer:
     def _advance(self, batch: Batch, meter: _Meter, bar: Any) -> None:
         self.progress.step += 1
         self.progress.images += len(batch.origins) * self.processes.count
-        self.progress.seconds += meter.lap()
+        self.progress.seconds += meter.end_lap()
         bar.update()
 
     def _report(self, meter: _Meter, hooks: Hooks, bar: Any, stopping: bool) -> None:
@@ -260,8 +260,8 @@ class Trainer:
         step, config = self.progress.step, self.config
         last = stopping or step == config.steps
         if self.records is not None and (step % config.log_steps == 0 or last):
-            figures = meter.figures()
-            figures["learning_rate"] = self.optimiser.param_groups[0]["lr"]  # of the first group, not the encoder
+            figures = meter.compute_figures()
+            figures["learning_rate"] = self.optimizer.param_groups[0]["lr"]  # of the first group, not the encoder
             if hooks.views is not None:
                 figures["views"] = hooks.views(self.progress.images)
             figures |= {"images": float(self.progress.images), "seconds": self.progress.seconds}
@@ -294,7 +294,7 @@ class _Meter:
             self._counts[name] += 1
         self._images += images
 
-    def lap(self) -> float:
+    def end_lap(self) -> float:
         """Return the seconds since the last lap, and count them as training."""
         now = time.monotonic()
         seconds, self._clock = now - self._clock, now
@@ -305,7 +305,7 @@ class _Meter:
         """Start the next lap now: the time since the last one was not training."""
         self._clock = time.monotonic()
 
-    def figures(self) -> dict[str, float]:
+    def compute_figures(self) -> dict[str, float]:
         """Return means of the terms, images/s, and the share of time spent waiting for renderers; then reset."""
         figures = {name: value / self._counts[name] for name, value in self._sums.items()}
         seconds = max(self._seconds, 1e-9)
@@ -314,13 +314,13 @@ class _Meter:
         return figures
 
 
-def resolved_precision(config: TrainingConfig, device: torch.device) -> str:
+def resolve_precision(config: TrainingConfig, device: torch.device) -> str:
     """Return fp32 or bf16; "auto" is bf16 on hardware that computes in it. Raises UserError for bf16 on other
     hardware."""
     if device.type == "cuda":
         able = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        able = bool(bf16_instructions(cpu_description()))
+        able = bool(list_bf16_instructions(read_cpu_description()))
     if config.precision == "bf16" and not able:
         raise UserError(
             "precision 'bf16' needs hardware that computes in bfloat16, but this device does not; use fp32 or auto"
@@ -329,7 +329,7 @@ def resolved_precision(config: TrainingConfig, device: torch.device) -> str:
 
 
 @contextmanager
-def _child_signals_left_alone() -> Iterator[None]:
+def _ignore_child_signals() -> Iterator[None]:
     """Restore the SIGCHLD handler at the end: DataLoader's would raise anywhere in a step.
 
     Without it, a dead loader process is noticed when the next batch is read.
@@ -341,7 +341,7 @@ def _child_signals_left_alone() -> Iterator[None]:
         signal.signal(signal.SIGCHLD, before)
 
 
-def _quiet_worker(worker: int) -> None:
+def _ignore_worker_signals(worker: int) -> None:
     """Set up a loader process: one thread, SIGINT and SIGTERM ignored.
 
     SLURM and systemd send SIGTERM to every process of a job, but only the trainer handles it: it ends its loaders, and

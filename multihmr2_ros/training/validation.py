@@ -37,11 +37,11 @@ from multihmr2_ros.training.data import Batch
 from multihmr2_ros.training.targets import Targets
 
 SCORE_THRESHOLD = 0.4
-FARTHEST_HIT = 0.5  # of the larger side of the person's visible box
+MAX_HIT_DISTANCE = 0.5  # of the larger side of the person's visible box
 
 
 @dataclass(frozen=True)
-class Tally:
+class ValidationCounts:
     """Counts of people and errors of matched people and of images; those of several batches are added.
 
     joint_errors_mm: MPJPE of each match. distance_errors: |z − z*| / z* of each. fov_errors_deg: of each image.
@@ -52,15 +52,15 @@ class Tally:
     distance_errors: tuple[float, ...] = ()
     fov_errors_deg: tuple[float, ...] = ()
 
-    def __add__(self, other: Tally) -> Tally:
-        return Tally(
+    def __add__(self, other: ValidationCounts) -> ValidationCounts:
+        return ValidationCounts(
             self.counts + other.counts,
             self.joint_errors_mm + other.joint_errors_mm,
             self.distance_errors + other.distance_errors,
             self.fov_errors_deg + other.fov_errors_deg,
         )
 
-    def figures(self) -> dict[str, float]:
+    def compute_figures(self) -> dict[str, float]:
         """Return recall, precision, mpjpe_mm (mean over matches, pelvises aligned), distance_error (median of
         |z − z*| / z*), fov_error_deg (mean, horizontal); NaN where there was nothing to measure."""
         return {
@@ -76,22 +76,24 @@ class Tally:
 def validate(
     network: MultiHMR2, body: Body, batches: Sequence[Batch], device: torch.device, threshold: float = SCORE_THRESHOLD
 ) -> dict[str, float]:
-    """Measure a network in evaluation mode on whole batches; see `Tally.figures`."""
-    tally = Tally()
+    """Measure a network in evaluation mode on whole batches; see `ValidationCounts.compute_figures`."""
+    tally = ValidationCounts()
     for batch in batches:
         moved = batch.to(device)
         slots = moved.targets.present.shape[1]
         prediction = network(moved.image, moved.targets.k, moved.k_given, max(20, slots))
         prediction = fit_to_keypoints(body, prediction)
-        tally = tally + compare(prediction, moved.targets, body, batch.image.shape[-1], threshold)
-    return tally.figures()
+        tally = tally + compare_batch(prediction, moved.targets, body, batch.image.shape[-1], threshold)
+    return tally.compute_figures()
 
 
-def compare(prediction: Prediction, targets: Targets, body: Body, width: int, threshold: float) -> Tally:
+def compare_batch(
+    prediction: Prediction, targets: Targets, body: Body, width: int, threshold: float
+) -> ValidationCounts:
     """Compare one batch of images `width` px wide with its truth. Only people above the threshold are posed."""
     location = image_locations(prediction.centre, prediction.k)
-    true_joints = _joints(body, targets.shape, targets.rotations, targets.present & targets.has_body)
-    tally = Tally()
+    true_joints = _pose_joints(body, targets.shape, targets.rotations, targets.present & targets.has_body)
+    tally = ValidationCounts()
     rows, columns = [], []
     for image in range(len(targets)):
         found = (prediction.score[image] > threshold).nonzero().flatten().cpu().numpy()
@@ -104,14 +106,14 @@ def compare(prediction: Prediction, targets: Targets, body: Body, width: int, th
         matched = {row for row, _ in pairs}
         spare = [row for index, row in enumerate(found) if index not in matched]
         false = [row for row in spare if not _is_ignored(location[image][row], targets, image)]
-        tally = tally + Tally(DetectionCounts(len(pairs), len(false), len(wanted) - len(pairs)))
+        tally = tally + ValidationCounts(DetectionCounts(len(pairs), len(false), len(wanted) - len(pairs)))
         rows += [(image, int(found[row])) for row, _ in pairs]
         columns += [(image, int(wanted[column])) for _, column in pairs]
     tally = tally + _match_errors(prediction, targets, body, true_joints, rows, columns)
     known = targets.has_k
     true_fov = 2 * torch.atan(0.5 * width / targets.k[known, 0, 0])
     errors = field_of_view_error(_array(prediction.horizontal_fov[known]), _array(true_fov))
-    return tally + Tally(fov_errors_deg=tuple(errors.tolist()))
+    return tally + ValidationCounts(fov_errors_deg=tuple(errors.tolist()))
 
 
 def match_places(
@@ -120,7 +122,7 @@ def match_places(
     """(row of found, row of wanted) pairs of locations (n, 2) and (m, 2) px: as many as possible, of those the nearest
     ones, each at most half the larger side of the wanted person's box (m, 4) apart."""
     distance = np.linalg.norm(found[:, None] - wanted[None], axis=-1)
-    limit = FARTHEST_HIT * np.maximum(box[:, 2] - box[:, 0], box[:, 3] - box[:, 1])
+    limit = MAX_HIT_DISTANCE * np.maximum(box[:, 2] - box[:, 0], box[:, 3] - box[:, 1])
     pairs = assign(distance / np.maximum(limit, 1e-6), distance <= limit)
     return [(row, column) for row, column in pairs.tolist()]
 
@@ -143,7 +145,7 @@ def _is_ignored(location: NDArray[np.float64], targets: Targets, image: int) -> 
     return bool(inside.any())
 
 
-def _joints(body: Body, shape: Tensor, rotations: Tensor, rows: Tensor) -> Tensor:
+def _pose_joints(body: Body, shape: Tensor, rotations: Tensor, rows: Tensor) -> Tensor:
     """(B, P, 163, 3) m from the pelvis, of the bodies where rows (B, P) is true; NaN for the others."""
     joints = torch.full((*rows.shape, rotations.shape[2], 3), math.nan, device=rotations.device)
     if rows.any():
@@ -159,10 +161,10 @@ def _match_errors(
     true_joints: Tensor,
     found: list[tuple[int, int]],
     wanted: list[tuple[int, int]],
-) -> Tally:
+) -> ValidationCounts:
     """Errors of joints and distances of matches: found and wanted are (image, row) of each."""
     if not found:
-        return Tally()
+        return ValidationCounts()
     device = true_joints.device
     image, row = torch.tensor(found, device=device).T
     _, slot = torch.tensor(wanted, device=device).T
@@ -181,4 +183,6 @@ def _match_errors(
     has_place = targets.has_place[image, slot]
     depth, true_depth = prediction.centre[image, row, 2][has_place], targets.centre[image, slot, 2][has_place]
     distance = relative_error(_array(depth), _array(true_depth.clamp(min=0.01)))
-    return Tally(joint_errors_mm=tuple(error[np.isfinite(error)].tolist()), distance_errors=tuple(distance.tolist()))
+    return ValidationCounts(
+        joint_errors_mm=tuple(error[np.isfinite(error)].tolist()), distance_errors=tuple(distance.tolist())
+    )

@@ -21,7 +21,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from multihmr2_ros.caches import chosen_folder, temporary_caches, user_caches
+from multihmr2_ros.caches import list_user_caches, make_temporary_cache, read_folder_variable
 from multihmr2_ros.errors import UserError
 
 _READ_BYTES = 1 << 20
@@ -56,9 +56,9 @@ class Weights:
 
     def path(self) -> Path:
         """Return the path of the file on this machine, whether or not it exists."""
-        return (Path(__file__).parent if self.bundled else weights_folder()) / self.file_name
+        return (Path(__file__).parent if self.bundled else find_weights_folder()) / self.file_name
 
-    def is_here(self) -> bool:
+    def is_downloaded(self) -> bool:
         """Return whether the file exists; its content is not read."""
         return os.path.isfile(self.path())
 
@@ -89,19 +89,21 @@ REGISTRY: tuple[Weights, ...] = (
 )
 
 
-def weights_folder() -> Path:
+def find_weights_folder() -> Path:
     """Return the folder of downloaded files: $MULTIHMR2_WEIGHTS, else multihmr2 in $XDG_CACHE_HOME, else
     ~/.cache/multihmr2; a temporary folder for a user without a home."""
-    folders = [folder / "multihmr2" for folder in user_caches()]
-    return chosen_folder("MULTIHMR2_WEIGHTS") or next(iter(folders), None) or temporary_caches() / "multihmr2"
+    folders = [folder / "multihmr2" for folder in list_user_caches()]
+    return (
+        read_folder_variable("MULTIHMR2_WEIGHTS") or next(iter(folders), None) or make_temporary_cache() / "multihmr2"
+    )
 
 
-def weights_named(name: str) -> Weights:
+def find_weights(name: str) -> Weights:
     """Return the registry's entry of that name. Raises UserError with all names if there is none."""
     for weights in REGISTRY:
         if weights.name == name:
             return weights
-    raise UserError(f"no weights are called {name!r}: the names are {_names()}")
+    raise UserError(f"no weights are called {name!r}: the names are {_list_names()}")
 
 
 def resolve_checkpoint(name_or_path: str | Path) -> Path:
@@ -112,32 +114,32 @@ def resolve_checkpoint(name_or_path: str | Path) -> Path:
     text = str(name_or_path)
     for weights in REGISTRY:
         if weights.name == text:
-            return _registered_file(weights)
+            return _find_registered_file(weights)
     path = Path(name_or_path).expanduser()
     if os.path.isfile(path):
         return path
     if os.path.isdir(path):
         raise UserError(f"checkpoint {text!r} is a folder: expected a .pt or .safetensors file in it")
-    raise UserError(f"checkpoint {text!r} does not exist: give a file, or one of the names {_names()}")
+    raise UserError(f"checkpoint {text!r} does not exist: give a file, or one of the names {_list_names()}")
 
 
-def _registered_file(weights: Weights) -> Path:
-    if weights.is_here():
+def _find_registered_file(weights: Weights) -> Path:
+    if weights.is_downloaded():
         return weights.path()
     if weights.bundled:
         raise UserError(f"checkpoint {weights.name!r} is missing from this installation: install multihmr2_ros again")
     kind = "commercial use allowed" if weights.commercial_use else "non-commercial license"
     raise UserError(
         f"checkpoint {weights.name!r} is not on this machine: `multihmr2 weights fetch {weights.name}` downloads it "
-        f"({size_text(weights.size_bytes)}, {kind}), or pass a file"
+        f"({format_size(weights.size_bytes)}, {kind}), or pass a file"
     )
 
 
-def _names() -> str:
+def _list_names() -> str:
     return ", ".join(weights.name for weights in REGISTRY)
 
 
-def size_text(size_bytes: int | None) -> str:
+def format_size(size_bytes: int | None) -> str:
     """Format a size in decimal units, such as "1.6 GB"; "size unknown" for None."""
     if size_bytes is None:
         return "size unknown"
@@ -148,7 +150,7 @@ def size_text(size_bytes: int | None) -> str:
     return f"{size_bytes / 1e3:.1f} kB"
 
 
-def sha256_of(path: Path) -> str:
+def compute_sha256(path: Path) -> str:
     """Return the file's SHA-256 as 64 hexadecimal digits, with a progress bar on a terminal.
 
     Raises UserError if the file cannot be read.

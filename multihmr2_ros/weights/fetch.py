@@ -30,7 +30,7 @@ import requests
 from tqdm import tqdm
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.weights import Weights, sha256_of, size_text
+from multihmr2_ros.weights import Weights, compute_sha256, format_size
 
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 30.0  # without a single byte
@@ -39,11 +39,11 @@ RETRY_WAIT_S = 1.0  # before the second attempt; doubled for each one after it
 _CHUNK_BYTES = 1 << 16
 
 
-class _BrokenOff(Exception):
+class _ConnectionLostError(Exception):
     """The response body ended, or stalled, before it was complete."""
 
 
-def fetched_file(weights: Weights, folder: Path) -> Path | None:
+def find_fetched_file(weights: Weights, folder: Path) -> Path | None:
     """Return the file in `folder` if it has the correct SHA-256, or None if there is no such file.
 
     Raises UserError if another file has its name; the user has to move that file.
@@ -51,7 +51,7 @@ def fetched_file(weights: Weights, folder: Path) -> Path | None:
     target = folder / weights.file_name
     if not os.path.isfile(target):
         return None
-    actual = sha256_of(target)
+    actual = compute_sha256(target)
     if actual != weights.sha256:
         raise UserError(
             f"{target} is not {weights.name}: expected SHA-256 {weights.sha256}, got {actual}; "
@@ -60,7 +60,7 @@ def fetched_file(weights: Weights, folder: Path) -> Path | None:
     return target
 
 
-def fetch(weights: Weights, folder: Path) -> Path:
+def fetch_weights(weights: Weights, folder: Path) -> Path:
     """Return the path of the checkpoint in `folder`, after downloading it if necessary.
 
     An interrupted download is kept beside the target as `<file name>.part`, and the next call continues it. Raises
@@ -71,14 +71,14 @@ def fetch(weights: Weights, folder: Path) -> Path:
     part = folder / f"{weights.file_name}.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        here = fetched_file(weights, folder)
+        here = find_fetched_file(weights, folder)
         if here is None:
-            with _locked(part) as stream:
+            with _lock_part(part) as stream:
                 _download(weights, stream, part)
                 os.fsync(stream.fileno())
                 _require_sha256(weights, part)
                 os.replace(part, target)
-                _validator_file(part).unlink(missing_ok=True)
+                _get_validator_path(part).unlink(missing_ok=True)
     except OSError as error:
         raise UserError(
             f"cannot write {weights.file_name} to {folder}: {error.strerror or error}; "
@@ -88,7 +88,7 @@ def fetch(weights: Weights, folder: Path) -> Path:
 
 
 @contextmanager
-def _locked(part: Path) -> Iterator[BinaryIO]:
+def _lock_part(part: Path) -> Iterator[BinaryIO]:
     """Open the part file for appending, locked. Raises UserError if another process writes it. Removes it if empty."""
     with open(part, "ab") as stream:
         try:
@@ -108,9 +108,9 @@ def _download(weights: Weights, stream: BinaryIO, part: Path) -> None:
         if attempt > 0:
             time.sleep(RETRY_WAIT_S * 2 ** (attempt - 1))
         try:
-            with _ask(weights, part) as response:
+            with _request_rest(weights, part) as response:
                 if response.status_code == 416:  # no bytes follow: the file is complete, or another one
-                    if sha256_of(part) == weights.sha256:
+                    if compute_sha256(part) == weights.sha256:
                         return
                     stream.truncate(0)
                     continue
@@ -119,17 +119,17 @@ def _download(weights: Weights, stream: BinaryIO, part: Path) -> None:
         except requests.RequestException as error:
             # No answer at the first attempt: most likely there is no network, and waiting would not help.
             if attempt == 0:
-                reason = f"{_host(weights)} cannot be reached ({type(error).__name__})"
-                raise UserError(_by_hand(weights, part, f"{reason}: check the network")) from error
-        except _BrokenOff:
+                reason = f"{_get_host(weights)} cannot be reached ({type(error).__name__})"
+                raise UserError(_describe_manual_download(weights, part, f"{reason}: check the network")) from error
+        except _ConnectionLostError:
             pass
     raise UserError(
-        f"the connection to {_host(weights)} broke {ATTEMPTS} times: {size_text(part.stat().st_size)} are kept in "
-        f"{part}; repeat the command to continue"
+        f"the connection to {_get_host(weights)} broke {ATTEMPTS} times: {format_size(part.stat().st_size)} are kept "
+        f"in {part}; repeat the command to continue"
     )
 
 
-def _ask(weights: Weights, part: Path) -> requests.Response:
+def _request_rest(weights: Weights, part: Path) -> requests.Response:
     """Request the missing bytes of the part file; return the response with status 200, 206 or 416.
 
     With `If-Range` the server sends the whole file if it has changed since the part file was started.
@@ -140,18 +140,20 @@ def _ask(weights: Weights, part: Path) -> requests.Response:
     if have > 0:
         headers["Range"] = f"bytes={have}-"
         with suppress(FileNotFoundError):
-            headers["If-Range"] = _validator_file(part).read_text(encoding="utf-8").strip()
+            headers["If-Range"] = _get_validator_path(part).read_text(encoding="utf-8").strip()
     response = requests.get(weights.url, headers=headers, stream=True, timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S))
     if response.status_code == 416 and have > 0:
         return response
     if response.status_code not in (200, 206):
-        reason = f"{_host(weights)} answered {response.status_code} {response.reason}"
+        reason = f"{_get_host(weights)} answered {response.status_code} {response.reason}"
     elif response.headers.get("Content-Type", "").startswith("text/html"):
-        reason = f"{_host(weights)} answered with a web page instead of the file: does this network require a login?"
+        reason = (
+            f"{_get_host(weights)} answered with a web page instead of the file: does this network require a login?"
+        )
     else:
         return response
     response.close()
-    raise UserError(_by_hand(weights, part, reason))
+    raise UserError(_describe_manual_download(weights, part, reason))
 
 
 def _receive(weights: Weights, response: requests.Response, stream: BinaryIO, part: Path) -> None:
@@ -161,7 +163,7 @@ def _receive(weights: Weights, response: requests.Response, stream: BinaryIO, pa
     total = start + int(length) if length is not None else None
     if response.status_code == 206 and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
         stream.truncate(0)
-        raise _BrokenOff
+        raise _ConnectionLostError
     if start == 0:
         stream.truncate(0)
         _store_validator(response, part)
@@ -172,11 +174,11 @@ def _receive(weights: Weights, response: requests.Response, stream: BinaryIO, pa
                 stream.write(chunk)
                 bar.update(len(chunk))
     except requests.RequestException as error:
-        raise _BrokenOff from error
+        raise _ConnectionLostError from error
     finally:
         stream.flush()
     if total is not None and stream.tell() < total:
-        raise _BrokenOff
+        raise _ConnectionLostError
 
 
 def _store_validator(response: requests.Response, part: Path) -> None:
@@ -184,12 +186,12 @@ def _store_validator(response: requests.Response, part: Path) -> None:
     etag = response.headers.get("ETag", "W/")
     validator = response.headers.get("Last-Modified") if etag.startswith("W/") else etag
     if validator is None:
-        _validator_file(part).unlink(missing_ok=True)
+        _get_validator_path(part).unlink(missing_ok=True)
     else:
-        _validator_file(part).write_text(validator + "\n", encoding="utf-8")
+        _get_validator_path(part).write_text(validator + "\n", encoding="utf-8")
 
 
-def _validator_file(part: Path) -> Path:
+def _get_validator_path(part: Path) -> Path:
     return part.with_name(part.name + ".version")
 
 
@@ -197,28 +199,28 @@ def _require_space(weights: Weights, part: Path, needed_bytes: int) -> None:
     free_bytes = shutil.disk_usage(part.parent).free
     if needed_bytes > free_bytes:
         raise UserError(
-            f"{weights.file_name} needs {size_text(needed_bytes)} more in {part.parent}, {size_text(free_bytes)} are "
-            f"free: make room or choose another folder with --to"
+            f"{weights.file_name} needs {format_size(needed_bytes)} more in {part.parent}, {format_size(free_bytes)} "
+            f"are free: make room or choose another folder with --to"
         )
 
 
 def _require_sha256(weights: Weights, part: Path) -> None:
     """Delete the part file and raise UserError unless its SHA-256 is correct."""
-    actual = sha256_of(part)
+    actual = compute_sha256(part)
     if actual == weights.sha256:
         return
-    size = size_text(part.stat().st_size)
+    size = format_size(part.stat().st_size)
     part.unlink()
-    _validator_file(part).unlink(missing_ok=True)
+    _get_validator_path(part).unlink(missing_ok=True)
     raise UserError(
         f"the file from {weights.url} is not {weights.name}: expected SHA-256 {weights.sha256}, got {actual} "
         f"({size}); it was deleted: try again, and if this repeats, the file at that address has changed"
     )
 
 
-def _by_hand(weights: Weights, part: Path, reason: str) -> str:
+def _describe_manual_download(weights: Weights, part: Path, reason: str) -> str:
     return f"{reason}; or download {weights.url} by other means and put it in {part.parent}"
 
 
-def _host(weights: Weights) -> str:
+def _get_host(weights: Weights) -> str:
     return urlsplit(weights.url or "").hostname or "the server"

@@ -31,14 +31,14 @@ from rosbags.rosbag1 import Writer as Ros1Writer
 
 from multihmr2_ros import bags
 from multihmr2_ros.bags import definitions
-from multihmr2_ros.bags.definitions import require, ros1_typestore
+from multihmr2_ros.bags.definitions import get_ros1_typestore, require_type
 from multihmr2_ros.bags.frames import BagSource
 from multihmr2_ros.bags.humans import human_array_to_cdr
 from multihmr2_ros.bags.reading import BagReader, is_bag
 from multihmr2_ros.bags.writing import BagWriter
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.messages.cdr import marker_array_to_cdr
-from multihmr2_ros.messages.content import HeaderContent, HumanArrayContent, label_marker
+from multihmr2_ros.messages.content import HeaderContent, HumanArrayContent, make_label_marker
 from multihmr2_ros.people import IntrinsicsSource
 from test.helpers.bag_factory import (
     HEIGHT,
@@ -51,7 +51,7 @@ from test.helpers.bag_factory import (
     picture,
     raw_image,
     refuses,
-    serialised,
+    serialized,
     write_bag,
 )
 from test.helpers.full_disk import no_file_above
@@ -83,7 +83,7 @@ def one_human() -> HumanArrayContent:
 
 @kinds
 def test_what_is_written_is_read_by_us_and_by_rosbags(tmp_path: Path, name: str) -> None:
-    messages = [(topic, time, serialised(message)) for topic, time, message in camera_messages(30)]
+    messages = [(topic, time, serialized(message)) for topic, time, message in camera_messages(30)]
     path = write_bag(tmp_path / name, camera_messages(30), **KINDS[name])
     assert is_bag(path)
     assert [each.name for each in tmp_path.iterdir()] == [name]
@@ -101,7 +101,9 @@ def test_what_is_written_is_read_by_us_and_by_rosbags(tmp_path: Path, name: str)
 
 
 def test_our_messages_serialised_by_numpy_go_through_a_bag(tmp_path: Path) -> None:
-    label = label_marker(HeaderContent(3, 4, "camera"), "label", 5, "#5", (1.0, 2.0, 3.0), 0.1, (1.0, 0.5, 0.0, 1.0))
+    label = make_label_marker(
+        HeaderContent(3, 4, "camera"), "label", 5, "#5", (1.0, 2.0, 3.0), 0.1, (1.0, 0.5, 0.0, 1.0)
+    )
     with BagWriter(tmp_path / "out.mcap") as writer:
         writer.write("/humans", "multihmr2_ros/msg/HumanArray", human_array_to_cdr(one_human()), 10)
         writer.write("/markers", "visualization_msgs/msg/MarkerArray", marker_array_to_cdr([label]).to_bytes(), 20)
@@ -127,7 +129,7 @@ def test_an_existing_bag_is_never_overwritten(tmp_path: Path, name: str) -> None
 
 def test_a_bag_that_appears_while_we_write_is_not_overwritten(tmp_path: Path) -> None:
     writer = BagWriter(tmp_path / "out")
-    writer.write("/camera/camera_info", "sensor_msgs/msg/CameraInfo", serialised(camera_info(0)), 0)
+    writer.write("/camera/camera_info", "sensor_msgs/msg/CameraInfo", serialized(camera_info(0)), 0)
     (tmp_path / "out").mkdir()
     with pytest.raises(UserError, match="exists already"):
         writer.close()
@@ -139,7 +141,7 @@ def test_a_bag_that_appears_while_we_write_is_not_overwritten(tmp_path: Path) ->
 def test_an_interrupted_writer_leaves_nothing_behind(tmp_path: Path, name: str) -> None:
     def interrupted() -> None:
         with BagWriter(tmp_path / name, **KINDS[name]) as writer:
-            writer.write("/camera/camera_info", "sensor_msgs/msg/CameraInfo", serialised(camera_info(0)), 0)
+            writer.write("/camera/camera_info", "sensor_msgs/msg/CameraInfo", serialized(camera_info(0)), 0)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -157,7 +159,7 @@ def test_a_full_disk(tmp_path: Path, name: str) -> None:
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with BagWriter(tmp_path / "new" / "out.mcap") as writer:
-        writer.write("/camera/camera_info", "sensor_msgs/msg/CameraInfo", serialised(camera_info(0)), 0)
+        writer.write("/camera/camera_info", "sensor_msgs/msg/CameraInfo", serialized(camera_info(0)), 0)
     assert (tmp_path / "new" / "out.mcap").is_file()
 
 
@@ -167,14 +169,14 @@ def test_latched_topics_are_noted(tmp_path: Path, name: str) -> None:
         writer.latch("/model")
         for topic in ("/tf_static", "/model", "/tf"):
             empty = make("tf2_msgs/msg/TFMessage", transforms=[])
-            writer.write(topic, empty.__msgtype__, serialised(empty), 0)
+            writer.write(topic, empty.__msgtype__, serialized(empty), 0)
     with BagReader(tmp_path / name) as bag:
         assert {topic for topic, facts in bag.topics.items() if facts.is_latched} == {"/tf_static", "/model"}
 
 
 def test_a_topic_keeps_its_type_and_unknown_types_are_named(tmp_path: Path) -> None:
     with BagWriter(tmp_path / "out") as writer:
-        writer.write("/a", "sensor_msgs/msg/CameraInfo", serialised(camera_info(0)), 0)
+        writer.write("/a", "sensor_msgs/msg/CameraInfo", serialized(camera_info(0)), 0)
         with pytest.raises(UserError, match="holds sensor_msgs/msg/CameraInfo"):
             writer.write("/a", "sensor_msgs/msg/Image", b"", 0)
         with pytest.raises(UserError, match="no definition of the message type nobody_msgs/msg/Nothing"):
@@ -189,7 +191,7 @@ def test_definitions_are_found_where_ros_keeps_them(tmp_path: Path, monkeypatch:
     (folder / "Inner.msg").write_text("float64[3] values\n")
     (folder / "Outer.msg").write_text("std_msgs/Header header\nInner[] inner  # of this package\n")
     monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
-    store = require("my_msgs/msg/Outer")
+    store = require_type("my_msgs/msg/Outer")
     assert [name for name, _ in store.fielddefs["my_msgs/msg/Outer"][1]] == ["header", "inner"]
     assert "my_msgs/msg/Inner" in store.fielddefs
 
@@ -286,7 +288,7 @@ def test_distorted_images_come_as_recorded_with_their_lens(tmp_path: Path) -> No
         (frame,) = source
     assert frame.k is not None
     np.testing.assert_array_equal(frame.image, picture(0))
-    expected, undistorted = cv2.undistort(picture(0), frame.k, np.array(d)), frame.undistorted().image.astype(int)
+    expected, undistorted = cv2.undistort(picture(0), frame.k, np.array(d)), frame.undistort().image.astype(int)
     np.testing.assert_allclose(undistorted, expected, atol=2)
     assert np.abs(undistorted - picture(0)).max() > 20
 
@@ -362,7 +364,7 @@ def test_images_that_cannot_be_decoded_are_left_out(tmp_path: Path) -> None:
 
 
 def test_ros_1_bags(tmp_path: Path) -> None:
-    store = ros1_typestore()
+    store = get_ros1_typestore()
     path = tmp_path / "old.bag"
     with Ros1Writer(path) as writer:
         connections = {

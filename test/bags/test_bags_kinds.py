@@ -27,10 +27,10 @@ import pytest
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
 from multihmr2_ros.bags import reading
-from multihmr2_ros.bags.definitions import typestore
+from multihmr2_ros.bags.definitions import make_typestore
 from multihmr2_ros.bags.frames import BagSource
-from multihmr2_ros.bags.reading import BagReader, is_bag, type_name
-from multihmr2_ros.bags.salvage import MAGIC
+from multihmr2_ros.bags.reading import BagReader, is_bag, normalize_type_name
+from multihmr2_ros.bags.recovery import MAGIC
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.people import IntrinsicsSource
 from test.helpers.bag_factory import (
@@ -40,7 +40,7 @@ from test.helpers.bag_factory import (
     picture,
     raw_image,
     refuses,
-    serialised,
+    serialized,
     write_bag,
 )
 
@@ -55,8 +55,8 @@ def write_compressed(path: Path, storage: str, mode: CompressionMode, messages: 
     with writer:
         for topic, time_ns, message in messages:
             if topic not in connections:
-                connections[topic] = writer.add_connection(topic, message.__msgtype__, typestore=typestore())
-            writer.write(connections[topic], time_ns, serialised(message))
+                connections[topic] = writer.add_connection(topic, message.__msgtype__, typestore=make_typestore())
+            writer.write(connections[topic], time_ns, serialized(message))
     return path
 
 
@@ -163,7 +163,7 @@ def test_compressed_messages_that_are_damaged(tmp_path: Path, content: bytes) ->
 
 def test_a_compressed_message_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_compressed(tmp_path / "bag", "mcap", CompressionMode.MESSAGE, camera_messages(1, calibrated=False))
-    monkeypatch.setattr(reading, "MOST_MESSAGE_BYTES", 1000)
+    monkeypatch.setattr(reading, "MAX_MESSAGE_BYTES", 1000)
     refuses(path, "above 1000 bytes")
 
 
@@ -244,7 +244,7 @@ def test_other_files_in_the_folder_do_not_matter(tmp_path: Path) -> None:
     ],
 )
 def test_names_of_types(text: str, expected: str) -> None:
-    assert type_name(text) == expected
+    assert normalize_type_name(text) == expected
 
 
 def test_types_written_as_in_ros_1(tmp_path: Path) -> None:

@@ -23,9 +23,9 @@ import numpy as np
 import pytest
 from rosbags.rosbag2 import StoragePlugin
 
-from multihmr2_ros.bags.definitions import require
+from multihmr2_ros.bags.definitions import require_type
 from multihmr2_ros.bags.former_humans import HUMAN_ARRAY, current_human_array
-from multihmr2_ros.bags.humans import TRUTH_TOPIC, BagHumans, image_size
+from multihmr2_ros.bags.humans import TRUTH_TOPIC, HumansReader, estimate_image_size
 from multihmr2_ros.bags.reading import BagReader
 from multihmr2_ros.bags.recorded_people import people_from_human_array
 from multihmr2_ros.evaluation.bags import BagJob, run_job
@@ -41,7 +41,7 @@ def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def people_of(path: Path) -> list[Any]:
-    with BagHumans(path, TRUTH_TOPIC) as recorded:
+    with HumansReader(path, TRUTH_TOPIC) as recorded:
         return [people_from_human_array(each.decoded, (HEIGHT, WIDTH)) for each in recorded.all()]
 
 
@@ -60,12 +60,12 @@ def test_people_of_a_former_bag_are_those_of_today(bag: Path, tmp_path: Path, ki
 
 def test_the_size_of_the_image_is_in_the_message_or_follows_from_the_bag(bag: Path, tmp_path: Path) -> None:
     former = write_former_bag(bag, tmp_path / "former")
-    with BagHumans(bag, TRUTH_TOPIC) as now, BagHumans(former, TRUTH_TOPIC) as before:
+    with HumansReader(bag, TRUTH_TOPIC) as now, HumansReader(former, TRUTH_TOPIC) as before:
         (today, *_), (old, *_) = now.all(), before.all()
-    assert image_size(today.decoded, (1, 2)) == (HEIGHT, WIDTH)
+    assert estimate_image_size(today.decoded, (1, 2)) == (HEIGHT, WIDTH)
     assert (old.decoded.height, old.decoded.width) == (0, 0)
-    assert image_size(old.decoded) == (HEIGHT, WIDTH)
-    assert image_size(old.decoded, (HEIGHT + 2, WIDTH + 2)) == (HEIGHT + 2, WIDTH + 2)
+    assert estimate_image_size(old.decoded) == (HEIGHT, WIDTH)
+    assert estimate_image_size(old.decoded, (HEIGHT + 2, WIDTH + 2)) == (HEIGHT + 2, WIDTH + 2)
 
 
 def test_a_former_bag_is_evaluated_with_the_same_result(bag: Path, tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_former_bag_is_evaluated_with_the_same_result(bag: Path, tmp_path: Pat
         job = BagJob(path=path, out=tmp_path / f"out_{path.stem}", video=False, bag=True)
         result = run_job(job, TruthfulEstimator(lambda index, people: people))
         assert result.problems == ()
-        return {key: value for key, (value, _) in result.tally.metrics().items()}
+        return {key: value for key, (value, _) in result.tally.compute_metrics().items()}
 
     np.testing.assert_equal(found(former), found(bag))
     (predictions,) = (tmp_path / "out_former").rglob("*.mcap")
@@ -93,7 +93,7 @@ def test_bytes_of_today_are_not_taken_for_former_ones() -> None:
     assert current_human_array(data, "float32[] joints") is data
     empty = humans(scene(0, 0), 1)
     assert current_human_array(empty, "") is empty
-    assert not require(HUMAN_ARRAY).deserialize_cdr(empty, HUMAN_ARRAY).humans
+    assert not require_type(HUMAN_ARRAY).deserialize_cdr(empty, HUMAN_ARRAY).humans
 
 
 def test_an_empty_former_message_without_a_definition(bag: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ import pytest
 pytest.importorskip("rclpy", reason="ROS is not in this shell: source scripts/env.sh")
 pytest.importorskip("multihmr2_ros.msg", reason="our messages are not built: make setup")
 
-from multihmr2_ros.bags.definitions import typestore
+from multihmr2_ros.bags.definitions import make_typestore
 from multihmr2_ros.bags.recorded_people import people_from_human_array
 from multihmr2_ros.messages.content import HeaderContent
 from multihmr2_ros.messages.people_content import Timing, people_to_content
@@ -47,7 +47,7 @@ def from_rclpy(people: People) -> Any:
 def from_a_bag(people: People) -> Any:
     from rclpy.serialization import serialize_message
 
-    return typestore().deserialize_cdr(serialize_message(from_rclpy(people)), "multihmr2_ros/msg/HumanArray")
+    return make_typestore().deserialize_cdr(serialize_message(from_rclpy(people)), "multihmr2_ros/msg/HumanArray")
 
 
 @pytest.mark.parametrize("message_of", [from_rclpy, from_a_bag])

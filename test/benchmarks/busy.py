@@ -18,7 +18,7 @@ training step with the threads that this project chooses, over that of a single-
     python -m test.benchmarks.busy [--busy 0,2,4,8] [--seconds 2] [--also-plain]
 
 A single thread gets its fair share of the cores: threads that wait for each other must not make more of it than
-MOST_RATIO times as much. Programs take turns, each in a process of its own, so that all see the same machine.
+MAX_RATIO times as much. Programs take turns, each in a process of its own, so that all see the same machine.
 --also-plain: a third program, with PyTorch's own threads and waiting. Exit status 1 where the bound is broken.
 """
 
@@ -35,7 +35,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 
-MOST_RATIO = 1.5
+MAX_RATIO = 1.5
 ROUNDS = 3
 WORKS = ("image", "training step")
 OURS, SINGLE, PLAIN = "ours", "one thread", "PyTorch's own"
@@ -62,22 +62,22 @@ def training_step(threads: int) -> Callable[[], object]:
     from multihmr2_ros.body import Body
     from multihmr2_ros.hardware import keep_freed_memory
     from multihmr2_ros.network.config import NANO
-    from multihmr2_ros.network.initialization import initialise
+    from multihmr2_ros.network.initialization import initialize
     from multihmr2_ros.network.model import MultiHMR2
-    from multihmr2_ros.training.losses import LossConfig, losses
+    from multihmr2_ros.training.losses import LossConfig, compute_losses
     from test.helpers.nano_network import random_targets
 
     torch.manual_seed(0)
     torch.set_num_threads(threads)
     keep_freed_memory()
-    network, body = initialise(MultiHMR2(NANO)).train(), Body("low")
+    network, body = initialize(MultiHMR2(NANO)).train(), Body("low")
     targets = random_targets(2, 2, (192, 256), NANO.track_feature_width)
     image = torch.randint(0, 256, (2, 3, 192, 256), dtype=torch.uint8)
     given = torch.arange(2) % 2 == 0
 
     def step() -> None:
-        outputs = network.training_outputs(image, targets.k, given)
-        total = torch.stack(list(losses(network, outputs, targets, body, LossConfig()).values())).sum()
+        outputs = network.predict_for_training(image, targets.k, given)
+        total = torch.stack(list(compute_losses(network, outputs, targets, body, LossConfig()).values())).sum()
         network.zero_grad()
         total.backward()
 
@@ -86,12 +86,12 @@ def training_step(threads: int) -> Callable[[], object]:
 
 def work(kind: str, program: str, orders: Connection) -> None:
     """Answers each number of seconds with the times (s) of the steps that fit into it, at least two."""
-    from multihmr2_ros.hardware import available_cores, make_threads_wait_passively, training_threads
+    from multihmr2_ros.hardware import choose_training_threads, count_available_cores, make_threads_wait_passively
 
     if program != PLAIN:
         make_threads_wait_passively()
-    ours = 0 if kind == "image" else training_threads(loader_workers=1, render_workers=0)
-    threads = {SINGLE: 1, PLAIN: available_cores(), OURS: ours}[program]
+    ours = 0 if kind == "image" else choose_training_threads(loader_workers=1, render_workers=0)
+    threads = {SINGLE: 1, PLAIN: count_available_cores(), OURS: ours}[program]
     step = (image_step if kind == "image" else training_step)(threads)
     for _ in range(3):
         step()
@@ -171,8 +171,8 @@ def main() -> int:
                 worst = max(worst, ratio)
                 cells = "".join(f"{1e3 * times[name]:20.0f}" for name in names)
                 print(f"{kind:15}{count:5}{cells}{ratio:12.2f}", flush=True)
-    print(f"largest ratio {worst:.2f}, allowed {MOST_RATIO}")
-    return int(worst > MOST_RATIO)
+    print(f"largest ratio {worst:.2f}, allowed {MAX_RATIO}")
+    return int(worst > MAX_RATIO)
 
 
 if __name__ == "__main__":

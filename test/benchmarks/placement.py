@@ -34,9 +34,9 @@ from test.helpers.rgbd_scenes import (
     INDEPENDENT,
     OPTIONS,
     OVERLAID,
-    Moment,
+    RgbdFrame,
+    make_rgbd_frames,
     measure,
-    moments,
     predicted,
     summary,
     surface_of,
@@ -45,7 +45,7 @@ from test.helpers.rgbd_scenes import (
 PEOPLE = 10
 
 
-def cost_ms(frame: Moment, mesh: str, calls: int) -> dict[str, tuple[float, float]]:
+def cost_ms(frame: RgbdFrame, mesh: str, calls: int) -> dict[str, tuple[float, float]]:
     """Medians over calls, by the clock and of the thread's own processor time, for PEOPLE people and 640 x 480 px."""
     few = predicted(frame, OVERLAID, np.random.default_rng(0), mesh)
     doubled = np.diag([2.0, 2.0, 1.0]) @ few.k
@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=100)
     parser.add_argument("--calls", type=int, default=300)
     arguments = parser.parse_args()
-    frames = [frame for seed in range(arguments.scenes) for frame in moments(seed, OPTIONS, (0.5, 1.5))]
+    frames = [frame for seed in range(arguments.scenes) for frame in make_rgbd_frames(seed, OPTIONS, (0.5, 1.5))]
     for title, errors in (("errors as of an overlaid network", OVERLAID), ("independent errors", INDEPENDENT)):
         print(f"{title}: {errors}\n{summary(measure(frames, errors))}\n")
     crowded = max(frames, key=lambda frame: len(frame.posed.shape))

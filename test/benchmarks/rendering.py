@@ -70,8 +70,8 @@ def work(process: int, arguments: argparse.Namespace, start: Barrier, results: m
             image(seed)
         start.wait()
         first = 1000 * process
-        moments = np.array([image(seed) for seed in range(first, first + arguments.images)])
-    results.put((moments[0, 0, 0], moments[-1, -1, 0], np.diff(moments, axis=1).mean(axis=0)))
+        eval_frames = np.array([image(seed) for seed in range(first, first + arguments.images)])
+    results.put((eval_frames[0, 0, 0], eval_frames[-1, -1, 0], np.diff(eval_frames, axis=1).mean(axis=0)))
 
 
 def measure(processes: int, arguments: argparse.Namespace) -> None:

@@ -78,7 +78,7 @@ def benchmark(config: TrackerConfig, people: int, feature_length: int, updates: 
         tracker.update(frames[step % len(frames)], step / RATE_HZ, np.eye(4))
         wall_ms.append(1e3 * (time.perf_counter() - wall))
         processor_ms.append(1e3 * (time.thread_time() - processor))
-    assert len(tracker.tracks()) == people, "the people of the benchmark were not tracked"
+    assert len(tracker.list_tracks()) == people, "the people of the benchmark were not tracked"
     wall_p50, wall_p99 = np.percentile(wall_ms[WARM_UP_UPDATES:], [50, 99])
     processor_p50, processor_p99 = np.percentile(processor_ms[WARM_UP_UPDATES:], [50, 99])
     return {

@@ -33,10 +33,10 @@ import torch
 
 from multihmr2_ros.body import Body
 from multihmr2_ros.network.config import SCRATCH
-from multihmr2_ros.network.initialization import initialise
+from multihmr2_ros.network.initialization import initialize
 from multihmr2_ros.network.model import PHENOTYPES, MultiHMR2
-from multihmr2_ros.training.keypoints import coco_keypoints
-from multihmr2_ros.training.losses import LossConfig, losses
+from multihmr2_ros.training.keypoints import regress_low_mesh_keypoints
+from multihmr2_ros.training.losses import LossConfig, compute_losses
 from multihmr2_ros.training.matching import MatchingConfig
 from test.helpers.nano_network import random_targets
 
@@ -46,19 +46,21 @@ WAYS = {"matched only": "location", "joints": "joints", "all queries posed": "jo
 
 def measure(way: str, options: argparse.Namespace, result: Connection) -> None:
     torch.manual_seed(0)
-    network, body = initialise(MultiHMR2(SCRATCH)).train(), Body("low")
+    network, body = initialize(MultiHMR2(SCRATCH)).train(), Body("low")
     targets = random_targets(options.images, options.people, SIZE, SCRATCH.track_feature_width)
     image = torch.randint(0, 256, (options.images, 3, *SIZE), dtype=torch.uint8)
     given = torch.arange(options.images) % 2 == 0
     config = LossConfig(matching=MatchingConfig(cost=WAYS[way]))  # type: ignore[arg-type]
-    coco_keypoints(body, torch.zeros(1, body.vertex_count, 3))  # what is loaded once does not belong to a step
+    regress_low_mesh_keypoints(
+        body, torch.zeros(1, body.vertex_count, 3)
+    )  # what is loaded once does not belong to a step
     Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
     start = memory_kib("VmRSS")
     times = []
     for _ in range(options.steps + 1):
         begin = time.perf_counter()
-        outputs = network.training_outputs(image, targets.k, given)
-        total = torch.stack(list(losses(network, outputs, targets, body, config).values())).sum()
+        outputs = network.predict_for_training(image, targets.k, given)
+        total = torch.stack(list(compute_losses(network, outputs, targets, body, config).values())).sum()
         if way == "all queries posed":
             shape, rotations, _ = network.person(outputs.queries.flatten(0, 1))
             total = total + 0 * body(shape[:, :PHENOTYPES], rotations).vertices.sum()

@@ -25,7 +25,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from multihmr2_ros.body import CENTRE_VERTEX, Body
+from multihmr2_ros.body import CENTER_VERTEX, Body
 from multihmr2_ros.people import BONE_COUNT, PHENOTYPE_LABELS
 from test import paths
 
@@ -107,7 +107,7 @@ def test_statures_from_infant_to_adult(full: Body) -> None:
     ages = torch.tensor([0.0, 0.17, 0.33, 0.5, 0.67])
     shape = torch.full((5, 6), 0.5)
     shape[:, 1] = ages
-    stature = full.stature(shape)
+    stature = full.compute_stature(shape)
     assert torch.all(stature.diff() > 0)
     assert 0.4 < stature[0] < 0.9
     assert 1.55 < stature[-1] < 1.85
@@ -119,8 +119,8 @@ def test_both_meshes_agree_on_place_and_stature(full: Body) -> None:
     rotations = random_rotations(1)
     a, b = full(ADULT, rotations), low(ADULT, rotations)
     torch.testing.assert_close(a.joints, b.joints, atol=1e-4, rtol=0)
-    centres = a.vertices[0, CENTRE_VERTEX["full"]], b.vertices[0, CENTRE_VERTEX["low"]]
-    torch.testing.assert_close(*centres, atol=2e-3, rtol=0)
+    centers = a.vertices[0, CENTER_VERTEX["full"]], b.vertices[0, CENTER_VERTEX["low"]]
+    torch.testing.assert_close(*centers, atol=2e-3, rtol=0)
     assert float((a.stature - b.stature).abs()) < 0.02
 
 
@@ -142,7 +142,7 @@ def test_gradients_reach_shape_and_pose(body: Body) -> None:
 
 
 def test_coco_keypoints_stand_where_they_should(full: Body) -> None:
-    points = full.coco_keypoints(full(ADULT, rest_rotations(1)).vertices.numpy())[0]
+    points = full.regress_coco_keypoints(full(ADULT, rest_rotations(1)).vertices.numpy())[0]
     assert points.shape == (17, 3)
     # In the root bone's frame the head is at −z, the left at +x and the front at +y.
     nose, left_eye, left_shoulder, hip, knee, ankle = points[[0, 1, 5, 11, 13, 15]]
@@ -155,7 +155,7 @@ def test_coco_keypoints_stand_where_they_should(full: Body) -> None:
 
 def test_coco_keypoints_need_the_full_mesh() -> None:
     with pytest.raises(ValueError, match="19158"):
-        Body("low").coco_keypoints(np.zeros((1, 615, 3), np.float32))
+        Body("low").regress_coco_keypoints(np.zeros((1, 615, 3), np.float32))
 
 
 def test_the_terminal_hears_nothing_of_the_libraries(full: Body) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from multihmr2_ros.bags.definitions import require
+from multihmr2_ros.bags.definitions import require_type
 from multihmr2_ros.bags.humans import human_array_to_cdr
 from multihmr2_ros.body import UNPOSED_BONE_WORDS, Body
 from multihmr2_ros.messages.content import HeaderContent
@@ -48,7 +48,7 @@ def received(people: People) -> list[Any]:
     """The humans of the message, written and read again."""
     type_name = "multihmr2_ros/msg/HumanArray"
     data = human_array_to_cdr(people_to_content(people, HeaderContent(1, 2, "camera"), Timing()))
-    return list(require(type_name).deserialize_cdr(data, type_name).humans)
+    return list(require_type(type_name).deserialize_cdr(data, type_name).humans)
 
 
 def test_joints_and_orientations_follow_from_the_message(body: Body) -> None:
@@ -65,7 +65,7 @@ def test_the_rotations_are_not_relative_to_the_root(body: Body) -> None:
     """A consumer who takes them so builds another body: the example's agreement is no accident."""
     people = posed_people(body, PLACES[:1])
     forearm = body.bone_labels.index("lowerarm01.L")
-    rest = body.rest_bone_poses(torch.from_numpy(people.shape))[0].numpy()[:, :3, :3]
+    rest = body.compute_rest_bone_poses(torch.from_numpy(people.shape))[0].numpy()[:, :3, :3]
     wrong = people.rotations[0, 0] @ rest[0].T @ rest[forearm] @ people.rotations[0, forearm]
     assert np.abs(wrong - people.bone_poses[0, forearm, :3, :3]).max() > 0.1
 

@@ -25,7 +25,7 @@ import numpy as np
 import pytest
 
 from multihmr2_ros.camera import (
-    CameraFacts,
+    CameraInfoContent,
     CameraModel,
     camera_from_info,
     distort_points,
@@ -41,10 +41,10 @@ from test.helpers.camera_cases import LENS_K, LENSES, SKEW, K, image_grid, refus
 RECTIFIED_K = np.array([[580.0, 0.0, 318.0], [0.0, 580.0, 242.0], [0.0, 0.0, 1.0]])
 
 
-def facts(**changes: object) -> CameraFacts:
+def facts(**changes: object) -> CameraInfoContent:
     """A calibrated 640 × 480 camera and a raw image of that size."""
     p = np.concatenate([RECTIFIED_K, [[-30.0], [0.0], [0.0]]], axis=1)
-    return dataclasses.replace(CameraFacts(640, 480, False, 640, 480, K.ravel(), p.ravel()), **changes)
+    return dataclasses.replace(CameraInfoContent(640, 480, False, 640, 480, K.ravel(), p.ravel()), **changes)
 
 
 def camera_of(**changes: object) -> CameraModel:

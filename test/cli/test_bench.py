@@ -70,10 +70,10 @@ def test_ros(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_people_of_the_benchmark_stand_in_front_of_the_camera() -> None:
     pytest.importorskip("rclpy", reason="ROS is not in this shell: source scripts/env.sh")
     from multihmr2_ros.body import Body
-    from multihmr2_ros.ros.standing_people import standing_people
+    from multihmr2_ros.ros.standing_people import make_standing_people
 
     body = Body("low")
-    people = standing_people(body, 3)
+    people = make_standing_people(body, 3)
     np.testing.assert_allclose(people.pelvis, [[-2.0, 0.0, 5.0], [0.0, 0.0, 5.0], [2.0, 0.0, 5.0]], atol=1e-6)
     np.testing.assert_allclose(people.joints_2d[1, 0], [320.0, 240.0], atol=1e-3)
     head, foot = (people.joints[1, body.bone_labels.index(name)] for name in ("head", "foot.L"))

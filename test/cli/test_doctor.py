@@ -35,7 +35,7 @@ from multihmr2_ros import weights
 from multihmr2_ros.cli import doctor, requirements
 from multihmr2_ros.cli.doctor import Check
 from multihmr2_ros.cli.requirements import Requirement
-from multihmr2_ros.hardware import bf16_instructions
+from multihmr2_ros.hardware import list_bf16_instructions
 
 SOURCE = Path(multihmr2_ros.__file__).parents[1]
 
@@ -162,7 +162,7 @@ def test_package_check(
     (tmp_path / "not_by_pip.py").write_text("__version__ = '4.6.0'\nprint('a banner')")
     (tmp_path / "without_version.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
-    check = doctor._package_check(requirement)
+    check = doctor._check_package(requirement)
     assert (check.status, check.detail, check.command) == (status, detail, command)
 
 
@@ -175,7 +175,7 @@ def test_package_that_cannot_be_imported(
     (tmp_path / "broken_package-1.0.dist-info").mkdir()
     (tmp_path / "broken_package-1.0.dist-info" / "METADATA").write_text("Name: broken-package\nVersion: 1.0\n")
     monkeypatch.syspath_prepend(tmp_path)
-    check = doctor._package_check(Requirement("broken-package", ">=1"))
+    check = doctor._check_package(Requirement("broken-package", ">=1"))
     assert check.status == "missing"
     assert check.detail == "1.0, but cannot be imported: OSError: libGL.so.1: cannot open shared object file"
     assert check.command == "pip install --force-reinstall 'broken-package>=1'"
@@ -195,7 +195,7 @@ def test_package_that_cannot_be_imported(
     ],
 )
 def test_requirement_lines(line: str, requirement: Requirement) -> None:
-    assert requirements._parsed(line) == requirement
+    assert requirements._parse_requirement(line) == requirement
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_lines_for_other_pythons_do_not_count(line: str, expected: bool) -> None
 
 
 def test_requirements_are_those_of_the_source_tree() -> None:
-    listed = requirements.requirements()
+    listed = requirements.list_requirements()
     assert Requirement("anny", "==0.6.2") in listed
     assert [one.name for one in listed if not one.extra].count("torch") == 1
     assert any(one.extra == "test" and one.name == "pytest" for one in listed)
@@ -234,7 +234,9 @@ def test_requirements_of_an_installation(installed: str, tmp_path: Path) -> None
             "Metadata-Version: 2.1\nName: multihmr2_ros\nVersion: 0.1.0\n"
             'Requires-Dist: anny==0.6.2\nRequires-Dist: pytest<10,>=8; extra == "test"\n'
         )
-    program = "from multihmr2_ros.cli.requirements import requirements as r; print(*(q.name + q.extra for q in r()))"
+    program = (
+        "from multihmr2_ros.cli.requirements import list_requirements as r; print(*(q.name + q.extra for q in r()))"
+    )
     environment = os.environ | {"PYTHONPATH": str(folder), "AMENT_PREFIX_PATH": f"/nowhere:{tmp_path / 'prefix'}"}
     done = subprocess.run(
         [sys.executable, "-S", "-c", program], env=environment, capture_output=True, text=True, cwd=tmp_path
@@ -257,11 +259,11 @@ def test_requirements_of_an_installation(installed: str, tmp_path: Path) -> None
     ],
 )
 def test_bf16(description: str, text: str) -> None:
-    assert doctor.bf16_text(bf16_instructions(description)) == text
+    assert doctor.describe_bf16(list_bf16_instructions(description)) == text
 
 
 def body_model_check() -> Check:
-    (check,) = doctor.body_model_checks()
+    (check,) = doctor.check_body_model()
     return check
 
 
@@ -294,17 +296,17 @@ def test_body_model_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MULTIHMR2_WEIGHTS", str(tmp_path / "not" / "made" / "yet"))
-    released = weights.weights_named("multihmr2")
+    released = weights.find_weights("multihmr2")
     small = dataclasses.replace(released, name="small", file_name="__init__.py", bundled=True, url=None)
 
     monkeypatch.setattr(weights, "REGISTRY", (released,))
-    check, folder = doctor.weights_checks()
+    check, folder = doctor.check_weights()
     assert (check.status, check.command) == ("missing", "multihmr2 weights fetch multihmr2")
     assert "1.6 GB, for non-commercial use only" in check.detail
     assert folder.detail.endswith(" free")
 
     monkeypatch.setattr(weights, "REGISTRY", (released, small))  # one that is here is enough to run
-    assert [check.status for check in doctor.weights_checks()] == ["optional", "ok", "ok"]
+    assert [check.status for check in doctor.check_weights()] == ["optional", "ok", "ok"]
 
 
 @pytest.mark.parametrize(
@@ -336,15 +338,15 @@ def test_rclpy_that_ends_its_process_is_a_line(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("ROS_DISTRO", "humble")
     monkeypatch.setenv("RMW_IMPLEMENTATION", "rmw_other_cpp")
-    check = doctor._rclpy_check("humble")
+    check = doctor._check_rclpy("humble")
     assert (check.status, check.detail) == (status, detail)
-    assert check.command == (doctor._ros_command("humble") if command is None else command)
+    assert check.command == (doctor._find_ros_command("humble") if command is None else command)
 
 
 def test_ros_is_not_needed_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [])
     monkeypatch.delitem(sys.modules, "rclpy", raising=False)
-    (check,) = doctor.ros_checks()
+    (check,) = doctor.check_ros()
     assert (check.name, check.status) == ("rclpy", "optional")
     assert check.command.startswith(("source /opt/ros/", "sudo apt install ros-"))
 
@@ -357,9 +359,9 @@ def test_a_probe_that_fails_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
         "system_checks", "package_checks", "body_model_checks", "kernel_checks", "ros_checks", "extra_checks"
     ):  # fmt: skip
         monkeypatch.setattr(doctor, name, list)
-    monkeypatch.setattr(doctor, "gpu_checks", broken)
-    monkeypatch.setattr(doctor, "weights_checks", broken)
-    assert doctor.examine() == [
+    monkeypatch.setattr(doctor, "check_gpu", broken)
+    monkeypatch.setattr(doctor, "check_weights", broken)
+    assert doctor.run_checks() == [
         Check("gpu", "gpu", "optional", "could not be examined: RuntimeError: CUDA error 999"),
         Check("weights", "weights", "missing", "could not be examined: RuntimeError: CUDA error 999"),
     ]

@@ -26,7 +26,7 @@ from PIL import Image
 from multihmr2_ros.cli.main import main
 from multihmr2_ros.cli.result_files import RunNames
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.media.sources import ImageSource, VideoSource, source_name
+from multihmr2_ros.media.sources import ImageSource, VideoSource, make_source_name
 from multihmr2_ros.media.video import VideoWriter
 from multihmr2_ros.training.config import NETWORKS, TrainingConfig
 from multihmr2_ros.training.session import Session, train
@@ -87,8 +87,8 @@ def test_names_of_files_that_are_not_written_do_not_matter(tmp_path: Path) -> No
     """A folder of images named walk beside a video walk.mp4: only with --save video they share a file."""
     folder = ImageSource([save_picture(tmp_path / "a.png")], None, "walk")
     video = VideoSource(save_video(tmp_path / "walk.mp4", 1))
-    assert not RunNames(folder, ["params"]).shares_with(RunNames(video, ["params", "video"]))
-    assert RunNames(folder, ["video"]).shares_with(RunNames(video, ["video"]))
+    assert not RunNames(folder, ["params"]).has_common_names(RunNames(video, ["params", "video"]))
+    assert RunNames(folder, ["video"]).has_common_names(RunNames(video, ["video"]))
     names = RunNames(video, ["params"])
     assert "walk_000012.npz" in names
     assert "walk_1234567.npz" in names
@@ -103,7 +103,7 @@ def test_a_folder_has_no_suffix(run: Callable[..., int], tmp_path: Path, monkeyp
     assert run(tmp_path / "walk_v1.0", tmp_path / "walk_v1.1", options="--save video") == 0
     assert sorted(contents(tmp_path / "out")) == ["walk_v1.0_overlay.mp4", "walk_v1.1_overlay.mp4"]
     monkeypatch.chdir(tmp_path / "walk_v1.0")
-    assert (source_name("."), source_name("../walk_v1.1/"), source_name("walk_v1.0.png")) == (
+    assert (make_source_name("."), make_source_name("../walk_v1.1/"), make_source_name("walk_v1.0.png")) == (
         "walk_v1.0", "walk_v1.1", "walk_v1.0",
     )  # fmt: skip
 

@@ -41,7 +41,7 @@ TRUTH, DEPTH = "/ground_truth/humans", "/camera/depth/image_raw"
 
 
 @pytest.fixture(scope="module")
-def studio() -> SceneRenderer:
+def scene_renderer() -> SceneRenderer:
     return SceneRenderer()
 
 
@@ -82,28 +82,30 @@ def pose_of(transform: Any) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def standing(studio: SceneRenderer, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[SimulatedFrame]]:
+def standing(
+    scene_renderer: SceneRenderer, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[SimulatedFrame]]:
     """A bag of a camera that stands, and the same scene from the simulation itself."""
     path = simulate(tmp_path_factory.mktemp("bags") / "standing.mcap", "--seed", SEED, "--seconds", 1, "--depth")
-    return path, list(studio.render_frames(SEED, options(1.0)))
+    return path, list(scene_renderer.render_frames(SEED, options(1.0)))
 
 
 def test_images_and_intrinsics_are_read_back(standing: tuple[Path, list[SimulatedFrame]]) -> None:
-    path, shots = standing
+    path, simulated_frames = standing
     frames = list(BagSource(path))
-    assert len(frames) == len(shots) == 4
-    for frame, shot in zip(frames, shots, strict=True):
-        np.testing.assert_array_equal(frame.image, shot.rendered.image)
-        np.testing.assert_allclose(frame.k, shot.scene.camera.k)
+    assert len(frames) == len(simulated_frames) == 4
+    for frame, simulated_frame in zip(frames, simulated_frames, strict=True):
+        np.testing.assert_array_equal(frame.image, simulated_frame.rendered.image)
+        np.testing.assert_allclose(frame.k, simulated_frame.scene.camera.k)
     np.testing.assert_allclose(np.diff([frame.stamp for frame in frames]), 0.25, atol=1e-6)
 
 
 def test_the_truth_is_that_of_the_labels(standing: tuple[Path, list[SimulatedFrame]]) -> None:
-    path, shots = standing
+    path, simulated_frames = standing
     messages = decoded(path)[TRUTH]
-    assert len(messages) == len(shots)
-    for message, shot in zip(messages, shots, strict=True):
-        truth = shot.labels
+    assert len(messages) == len(simulated_frames)
+    for message, simulated_frame in zip(messages, simulated_frames, strict=True):
+        truth = simulated_frame.labels
         people = people_from_human_array(message, truth.image_size)
         rows = [truth.person_id.tolist().index(identity) for identity in people.track_id.tolist()]
         assert sorted(rows) == list(range(len(truth.person_id)))
@@ -126,7 +128,7 @@ def test_the_truth_is_that_of_the_labels(standing: tuple[Path, list[SimulatedFra
 
 
 def test_low_vertices_lie_on_the_full_mesh(standing: tuple[Path, list[SimulatedFrame]]) -> None:
-    for people, posed in ((shot.people, shot.posed) for shot in standing[1]):
+    for people, posed in ((simulated_frame.people, simulated_frame.posed) for simulated_frame in standing[1]):
         for identity, vertices in zip(people.track_id.tolist(), people.vertices, strict=True):
             full = posed.vertices[posed.person_id.tolist().index(identity)]
             for row in (0, 100, 300, 614):
@@ -134,11 +136,11 @@ def test_low_vertices_lie_on_the_full_mesh(standing: tuple[Path, list[SimulatedF
 
 
 def test_depth_images_are_the_renderers(standing: tuple[Path, list[SimulatedFrame]]) -> None:
-    path, shots = standing
-    for message, shot in zip(decoded(path)[DEPTH], shots, strict=True):
+    path, simulated_frames = standing
+    for message, simulated_frame in zip(decoded(path)[DEPTH], simulated_frames, strict=True):
         assert message.encoding == "16UC1"
         depth_mm = message.data.view("<u2").reshape(message.height, message.width)
-        expected = np.where(shot.rendered.depth < 65.5, shot.rendered.depth * 1000, 0)
+        expected = np.where(simulated_frame.rendered.depth < 65.5, simulated_frame.rendered.depth * 1000, 0)
         np.testing.assert_allclose(depth_mm, expected, atol=0.51)
 
 
@@ -247,18 +249,20 @@ def test_same_seed_same_bytes(tmp_path: Path) -> None:
     assert not np.array_equal(image_from_ros(first[0]), image_from_ros(first[1]))
 
 
-def test_a_folder_of_images_holds_the_labels(studio: SceneRenderer, tmp_path: Path) -> None:
+def test_a_folder_of_images_holds_the_labels(scene_renderer: SceneRenderer, tmp_path: Path) -> None:
     folder = simulate(tmp_path / "images", "--as", "images", "--seed", SEED, "--seconds", 0.5, "--vertices", "full")
     assert sorted(path.name for path in folder.iterdir()) == ["000000.npz", "000000.png", "000001.npz", "000001.png"]
-    for index, shot in enumerate(studio.render_frames(SEED, options(0.5), "full")):
+    for index, simulated_frame in enumerate(scene_renderer.render_frames(SEED, options(0.5), "full")):
         image = cv2.imread(str(folder / f"{index:06d}.png"))
-        np.testing.assert_array_equal(image[..., ::-1], shot.rendered.image)
+        np.testing.assert_array_equal(image[..., ::-1], simulated_frame.rendered.image)
         with np.load(folder / f"{index:06d}.npz", allow_pickle=False) as arrays:
             for field in dataclasses.fields(Labels):
-                np.testing.assert_array_equal(arrays[field.name], getattr(shot.labels, field.name), field.name)
-            np.testing.assert_array_equal(arrays["vertices"], shot.posed.vertices)
-            np.testing.assert_array_equal(arrays["instances"], shot.rendered.instances)
-            np.testing.assert_allclose(arrays["velocity"], shot.velocity)
+                np.testing.assert_array_equal(
+                    arrays[field.name], getattr(simulated_frame.labels, field.name), field.name
+                )
+            np.testing.assert_array_equal(arrays["vertices"], simulated_frame.posed.vertices)
+            np.testing.assert_array_equal(arrays["instances"], simulated_frame.rendered.instances)
+            np.testing.assert_allclose(arrays["velocity"], simulated_frame.velocity)
 
 
 def test_many_sequences_have_consecutive_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -323,13 +327,13 @@ def test_existing_targets_are_refused_and_kept(
 @pytest.mark.parametrize("kind", ["bag", "images"])
 def test_an_interrupted_sequence_leaves_nothing(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C comes after the second image."""
-    shots = SceneRenderer.render_frames
+    simulated_frames = SceneRenderer.render_frames
 
     def interrupted(*given: Any) -> Any:
-        for index, shot in enumerate(shots(*given)):
+        for index, simulated_frame in enumerate(simulated_frames(*given)):
             if index == 2:
                 raise KeyboardInterrupt
-            yield shot
+            yield simulated_frame
 
     monkeypatch.setattr(SceneRenderer, "render_frames", interrupted)
     assert main(["simulate", "--out", str(tmp_path / "bag"), *SMALL, "--as", kind, "--seconds", "1"]) == 130

@@ -84,8 +84,8 @@ def test_a_signal_leaves_no_half_written_file(tmp_path: Path, number: signal.Sig
 def test_what_nohup_ignores_stays_ignored(tmp_path: Path) -> None:
     script = (
         "import os, signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
-        "from multihmr2_ros.cli.terminal import ended_by_signals\n"
-        "with ended_by_signals(): os.kill(os.getpid(), signal.SIGHUP); print('went on')\n"
+        "from multihmr2_ros.cli.terminal import end_on_signals\n"
+        "with end_on_signals(): os.kill(os.getpid(), signal.SIGHUP); print('went on')\n"
         "print(signal.getsignal(signal.SIGTERM) == signal.SIG_DFL)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

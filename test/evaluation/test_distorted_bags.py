@@ -27,10 +27,10 @@ import pytest
 from multihmr2_ros.cli.main import main
 from multihmr2_ros.estimator import Estimator, EstimatorConfig, Runtime
 from multihmr2_ros.evaluation.bag_sequences import BagSequence
-from multihmr2_ros.evaluation.moments import Moment
+from multihmr2_ros.evaluation.evaluation_frames import EvaluationFrame
 from multihmr2_ros.evaluation.run import evaluate_sequence
 from multihmr2_ros.evaluation.scoring import FrameScore, ScoringConfig
-from multihmr2_ros.evaluation.side_by_side import SideBySide
+from multihmr2_ros.evaluation.side_by_side import ComparisonVideo
 from multihmr2_ros.frame import Frame, IntrinsicsChoice
 from multihmr2_ros.media.sources import open_source
 from multihmr2_ros.people import People
@@ -73,7 +73,7 @@ class Kept:
     def __init__(self) -> None:
         self.people: list[People] = []
 
-    def add(self, index: int, moment: Moment, people: People, score: FrameScore | None) -> None:
+    def add(self, index: int, eval_frame: EvaluationFrame, people: People, score: FrameScore | None) -> None:
         self.people.append(people)
 
 
@@ -94,7 +94,9 @@ def test_boxes_lie_on_the_ideal_image_beside_each_other(tmp_path: Path) -> None:
     pictures = []
     for name, truth in (("ideal", people), ("recorded", moved)):
         with contextlib.ExitStack() as stack:
-            SideBySide(tmp_path / f"{name}.mp4", FACES, 10, stack).add(0, Moment(0, frame, truth=truth), people, None)
+            ComparisonVideo(tmp_path / f"{name}.mp4", FACES, 10, stack).add(
+                0, EvaluationFrame(0, frame, truth=truth), people, None
+            )
         (picture,) = open_source(tmp_path / f"{name}.mp4")
         pictures.append(picture.image)
     assert (pictures[0] != 128).any()

@@ -56,7 +56,7 @@ def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def values(result: SequenceResult) -> dict[str, float]:
-    return {key: value for key, (value, _) in result.tally.metrics().items()}
+    return {key: value for key, (value, _) in result.tally.compute_metrics().items()}
 
 
 def shifted(people: People, shift: Any) -> People:
@@ -78,7 +78,7 @@ def test_the_truth_as_prediction_has_no_errors(bag: Path) -> None:
         assert found[key] == pytest.approx(100, abs=1e-9), key
     for key in ("PVE", "MPJPE", "PA-MPJPE", "Abs-PVE", "TA-PVE", "MRPE", "MRPE z", "distance error", "id switches"):
         assert found[key] == pytest.approx(0, abs=1e-2), key  # float32 at some metres: micrometres
-    counts = {key: count for key, (_, count) in result.tally.metrics().items()}
+    counts = {key: count for key, (_, count) in result.tally.compute_metrics().items()}
     assert counts["PVE"] == counts["recall"] == 3 * FRAMES
     assert counts["PCDR@0.2m"] == 3 * FRAMES, "three pairs of three people"
     assert counts["FOV error"] == FRAMES
@@ -159,7 +159,7 @@ def test_people_who_need_not_be_found(tmp_path: Path) -> None:
         6, 0, 0,
     )  # fmt: skip
     assert (tally.ignored_truth, tally.ignored_found) == (12, 6)
-    assert tally.metrics()["MOTA"] == (100.0, 6)
+    assert tally.compute_metrics()["MOTA"] == (100.0, 6)
 
 
 def nobody_is_found(index: int, people: People) -> People:
@@ -218,8 +218,10 @@ def test_the_files(bag: Path, tmp_path: Path) -> None:
         BagJob(path=tmp_path / "out" / "predictions.mcap", out=tmp_path / "again", recorded=True, bag=False)
     )
     assert again.problems == ()
-    assert again.tally.metrics()["recall"] == result.tally.metrics()["recall"]
-    assert again.tally.metrics()["MPJPE"][0] == pytest.approx(result.tally.metrics()["MPJPE"][0], abs=1e-2)
+    assert again.tally.compute_metrics()["recall"] == result.tally.compute_metrics()["recall"]
+    assert again.tally.compute_metrics()["MPJPE"][0] == pytest.approx(
+        result.tally.compute_metrics()["MPJPE"][0], abs=1e-2
+    )
 
 
 def test_a_recording_of_a_live_run(tmp_path: Path) -> None:
@@ -232,7 +234,7 @@ def test_a_recording_of_a_live_run(tmp_path: Path) -> None:
     assert values(result)["recall"] == pytest.approx(75)
     assert values(result)["MPJPE"] == pytest.approx(0, abs=1e-2)
     assert result.tally.with_truth == FRAMES
-    latency = result.tally.latencies()["stamp to publication"]
+    latency = result.tally.compute_latencies()["stamp to publication"]
     assert latency["max_ms"] == pytest.approx(50 + 19)
     assert latency["count"] == 15
     assert result.tally.dropped == 19 // 5
@@ -244,7 +246,7 @@ def test_results_are_the_same_twice_but_for_times(bag: Path, tmp_path: Path) -> 
         result = run_job(
             BagJob(path=bag, out=tmp_path / name), TruthfulEstimator(lambda index, people: people.select([0, 2]))
         )
-        result_files.write(tmp_path / name, [result], {"checkpoint": "none"}, {"wall_s": result.wall_s}, [])
+        result_files.write_results(tmp_path / name, [result], {"checkpoint": "none"}, {"wall_s": result.wall_s}, [])
         document = json.loads((tmp_path / name / "results.json").read_text())
         assert document.pop("timing")["latency"]["given"]["estimate"]["count"] == FRAMES
         documents.append(document)
@@ -259,6 +261,6 @@ def test_merging_is_exact(bag: Path) -> None:
     near = evaluate(bag, lambda index, people: shifted(people, [0, 0, 0.02]))
     far = evaluate(short, lambda index, people: shifted(people, [0, 0, 0.1]))
     total = near.tally + far.tally
-    assert total.metrics()["MRPE z"][0] == pytest.approx((FRAMES * 20 + 3 * 100) / (FRAMES + 3), abs=1e-2)
-    assert total.metrics()["MRPE z"][1] == 3 * (FRAMES + 3)
-    assert total.metrics()["IDF1"][0] == pytest.approx(100)
+    assert total.compute_metrics()["MRPE z"][0] == pytest.approx((FRAMES * 20 + 3 * 100) / (FRAMES + 3), abs=1e-2)
+    assert total.compute_metrics()["MRPE z"][1] == 3 * (FRAMES + 3)
+    assert total.compute_metrics()["IDF1"][0] == pytest.approx(100)

@@ -32,8 +32,8 @@ from multihmr2_ros.cli.main import main
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation.datasets import DATASETS
 from multihmr2_ros.evaluation.datasets.run import DatasetJob, evaluate_dataset
-from multihmr2_ros.evaluation.published import ROWS, published_table
-from multihmr2_ros.evaluation.results import merged
+from multihmr2_ros.evaluation.published import ROWS, format_published_table
+from multihmr2_ros.evaluation.results import merge_results
 from multihmr2_ros.frame import Frame, IntrinsicsChoice
 from multihmr2_ros.people import People
 from test import paths
@@ -197,8 +197,8 @@ def test_mot17(tmp_path: Path) -> None:
     assert identity is not None
     assert (identity.truth, identity.predicted, identity.misses, identity.false_positives) == (20, 19, 1, 0)
     assert identity.switches == 2
-    assert result.tally.metrics()["MOTA"][0] == pytest.approx(100 * (1 - 3 / 20))
-    assert result.tally.metrics()["IDF1"][0] == pytest.approx(100 * 2 * 10 / 39)
+    assert result.tally.compute_metrics()["MOTA"][0] == pytest.approx(100 * (1 - 3 / 20))
+    assert result.tally.compute_metrics()["IDF1"][0] == pytest.approx(100 * 2 * 10 / 39)
 
     damaged = shutil.copytree(sequence, tmp_path / "train" / "MOT17-98-FRCNN")
     for file, text in (
@@ -256,7 +256,7 @@ def test_posetrack21(tmp_path: Path) -> None:
     assert (result.tally.frames, result.tally.with_truth) == (4, 3)
     assert result.tally.identity is not None
     assert (result.tally.identity.misses, result.tally.identity.false_positives) == (0, 3)
-    assert result.tally.metrics()["MOTA"][0] == pytest.approx(50)
+    assert result.tally.compute_metrics()["MOTA"][0] == pytest.approx(50)
 
 
 # --- 3D joints
@@ -302,7 +302,7 @@ def test_3dpw(tmp_path: Path) -> None:
     )  # fmt: skip
     (result,) = evaluate_dataset(job, Estimator(found))
     assert result.problems == ()
-    values = result.tally.metrics()
+    values = result.tally.compute_metrics()
     assert values["recall"] == (100.0, 7), "the actor who is not aligned is ignored"
     assert values["MRPE z"][0] == pytest.approx(100, abs=0.01)
     assert values["MPJPE"][0] == pytest.approx(0, abs=0.01)
@@ -390,7 +390,7 @@ def test_cmu_panoptic(tmp_path: Path) -> None:
         Estimator(lambda index: people_with(np.add(coco, [0.05, 0, 0]))),
     )
     assert result.problems == ()
-    values = result.tally.metrics()
+    values = result.tally.compute_metrics()
     assert values["recall"] == (100.0, 6)
     assert values["MRPE x"][0] == pytest.approx(50, abs=0.01)
     assert values["N-MPJPE"][0] == pytest.approx(0, abs=0.01)
@@ -420,12 +420,12 @@ def test_annotations_that_are_none(tmp_path: Path, content: str) -> None:
 
 
 def test_published_rows() -> None:
-    text = published_table("posetrack21", {"IDF1": 50.0, "MOTA": 40.0, "PVE": 1.0})
+    text = format_published_table("posetrack21", {"IDF1": 50.0, "MOTA": 40.0, "PVE": 1.0})
     lines = text.splitlines()
     assert lines[2].split() == ["this", "result", "50.0", "40.0"]
     assert any(line.split()[-2:] == ["75.2", "65.5"] for line in lines)
-    assert published_table("mot17", {}) == ""
-    assert all(len(line) <= 120 for name in ROWS for line in published_table(name, {}).splitlines())
+    assert format_published_table("mot17", {}) == ""
+    assert all(len(line) <= 120 for name in ROWS for line in format_published_table(name, {}).splitlines())
 
 
 def test_the_command(small_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -465,7 +465,7 @@ def test_real_folders_are_read() -> None:
     mot = REAL / "mikel-brostrom_boxmot" / "MOT17-mini"
     nobody = Estimator(lambda index: people_with(np.zeros((0, 17, 3))))
     results = evaluate_dataset(DatasetJob("mot17", mot, mot), nobody)
-    tally = merged(results)["predicted"]
+    tally = merge_results(results)["predicted"]
     assert len(results) == 3
     assert tally.identity is not None
     assert tally.identity.misses == tally.identity.truth > 20

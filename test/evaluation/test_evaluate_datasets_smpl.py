@@ -31,10 +31,10 @@ from scipy.spatial.transform import Rotation
 
 from multihmr2_ros.camera import project
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.evaluation.datasets.harmony4d import harmony4d_sequences, metric
-from multihmr2_ros.evaluation.datasets.hi4d import hi4d_sequences
-from multihmr2_ros.evaluation.datasets.joints import Actors, Lens, regressed_points
-from multihmr2_ros.evaluation.datasets.run import DatasetJob, evaluate_dataset, resolved
+from multihmr2_ros.evaluation.datasets.harmony4d import list_harmony4d_sequences, remove_scale
+from multihmr2_ros.evaluation.datasets.hi4d import list_hi4d_sequences
+from multihmr2_ros.evaluation.datasets.joints import AnnotatedPeople, CalibratedLens, make_point_regressor
+from multihmr2_ros.evaluation.datasets.run import DatasetJob, evaluate_dataset, resolve_job
 from multihmr2_ros.frame import IntrinsicsChoice
 from multihmr2_ros.people import People
 from test.helpers.dataset_factory import (
@@ -121,7 +121,7 @@ def test_emdb(tmp_path: Path) -> None:
     job = DatasetJob("emdb", tmp_path, tmp_path / "out", regressor=save_mesh_regressor(tmp_path / "weights.npz"))
     (result,) = evaluate_dataset(job, displaced(lambda index: points[index][None], [0, 0, 0.1]))
     assert (result.name, result.problems) == ("P0-09_outdoor_walk", ())
-    values = result.tally.metrics()
+    values = result.tally.compute_metrics()
     assert values["recall"] == (100.0, FRAMES - 1), "who is out of view is ignored"
     assert values["MRPE z"][0] == pytest.approx(100, abs=0.01)
     assert values["Abs-PVE"][0] == pytest.approx(100, abs=0.01)
@@ -142,7 +142,7 @@ def test_emdb_without_bodies_still_tells_the_field_of_view(tmp_path: Path, lacki
     (problem,) = result.problems
     assert lacking in problem
     assert "\n" not in problem
-    assert result.tally.metrics() == {"FOV error": (pytest.approx(2, abs=1e-4), FRAMES)}
+    assert result.tally.compute_metrics() == {"FOV error": (pytest.approx(2, abs=1e-4), FRAMES)}
 
 
 def test_emdb_bodies_of_another_unit_are_refused(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_hi4d(tmp_path: Path, key: str) -> None:
     job = DatasetJob("hi4d", tmp_path, tmp_path / "out", regressor=save_mesh_regressor(tmp_path / "weights.npz"))
     (result,) = evaluate_dataset(job, displaced(lambda index: points[index], [0, 0, 0.1]))
     assert (result.name, result.problems) == ("pair00-dance00", ())
-    values = result.tally.metrics()
+    values = result.tally.compute_metrics()
     assert values["F1"] == (100.0, 2 * FRAMES)
     assert values["MRPE z"][0] == pytest.approx(100, abs=0.01)
     for key in ("MPJPE", "PVE", "TA-PVE", "Pair-PA-MPJPE"):
@@ -227,7 +227,7 @@ def test_hi4d_has_joints_alone_where_the_regressor_has(tmp_path: Path) -> None:
     write_hi4d(tmp_path, points)
     job = DatasetJob("hi4d", tmp_path, tmp_path / "out", regressor=save_regressor(tmp_path / "j.npy"))
     (result,) = evaluate_dataset(job, displaced(lambda index: points[index], [0, 0, 0]))
-    values = result.tally.metrics()
+    values = result.tally.compute_metrics()
     assert values["MPJPE"][0] == pytest.approx(0, abs=0.01)
     assert "PVE" not in values
 
@@ -235,15 +235,15 @@ def test_hi4d_has_joints_alone_where_the_regressor_has(tmp_path: Path) -> None:
 def test_hi4d_cameras(tmp_path: Path) -> None:
     """Pictures have no distortion left (whatever dist_coeffs say); another camera can be chosen."""
     write_hi4d(tmp_path, pair_points())
-    (sequence,) = opened(hi4d_sequences(tmp_path))
+    (sequence,) = opened(list_hi4d_sequences(tmp_path))
     first = next(iter(sequence))
     assert first.frame is not None
     assert first.frame.image.min() > 30, "an undistorted plain picture would have black margins"
     assert first.stamp_s == pytest.approx(11 / 30)
-    (other,) = opened(hi4d_sequences(tmp_path, str(OTHER)))
+    (other,) = opened(list_hi4d_sequences(tmp_path, str(OTHER)))
     assert other.frames[0].lens.k[0, 0] == 2 * K[0, 0]
     with pytest.raises(UserError, match="has the cameras 4, 28, not 5"):
-        opened(hi4d_sequences(tmp_path, "5"))
+        opened(list_hi4d_sequences(tmp_path, "5"))
 
 
 def test_hi4d_extrinsics_the_other_way_round_are_refused(tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_hi4d_extrinsics_the_other_way_round_are_refused(tmp_path: Path) -> None
     content = dict(np.load(path))
     content["extrinsics"][1] = motion([0, 0, 0], [0, 0, -20])[:3]
     np.savez(path, **content)
-    (sequence,) = opened(hi4d_sequences(tmp_path))
+    (sequence,) = opened(list_hi4d_sequences(tmp_path))
     with pytest.raises(UserError, match="everybody is behind the camera"):
         next(iter(sequence))
 
@@ -320,7 +320,7 @@ def test_harmony4d(tmp_path: Path, glasses: bool) -> None:
     job = DatasetJob("harmony4d", tmp_path, tmp_path / "out", "cam02", regressor, IntrinsicsChoice("given"))
     (result,) = evaluate_dataset(job, displaced(lambda index: points[index], [0, 0, 0.1]))
     assert (result.name, result.problems) == ("05_sword-001_sword", ())
-    values = result.tally.metrics()
+    values = result.tally.compute_metrics()
     assert values["recall"] == (100.0, 2 * FRAMES)
     assert values["MRPE z"][0] == pytest.approx(100, abs=0.01)
     for key in ("MPJPE", "PVE", "TA-PVE", "Pair-PA-MPJPE"):
@@ -335,7 +335,7 @@ def test_harmony4d(tmp_path: Path, glasses: bool) -> None:
 def test_harmony4d_pickles_that_hold_code_are_refused(tmp_path: Path) -> None:
     sequence = write_harmony4d(tmp_path, pair_points(), glasses=False)
     np.save(sequence / "processed_data" / "smpl" / "00001.npy", np.array({"aria01": print}, dtype=object))
-    (read,) = opened(harmony4d_sequences(tmp_path, "cam02"))
+    (read,) = opened(list_harmony4d_sequences(tmp_path, "cam02"))
     with pytest.raises(UserError, match=r"00001\.npy .*must not hold builtins\.print"):
         next(iter(read))
 
@@ -343,9 +343,9 @@ def test_harmony4d_pickles_that_hold_code_are_refused(tmp_path: Path) -> None:
 def test_a_mirror_is_no_metric_transformation() -> None:
     similarity = motion([30, -20, 70], [2.0, 4.0, 6.0])
     similarity[:3, :3] *= 2
-    np.testing.assert_allclose(metric(similarity), motion([30, -20, 70], [1.0, 2.0, 3.0]), atol=1e-12)
+    np.testing.assert_allclose(remove_scale(similarity), motion([30, -20, 70], [1.0, 2.0, 3.0]), atol=1e-12)
     with pytest.raises(ValueError, match="scale above 0"):
-        metric(np.diag([1.0, 1.0, -1.0, 1.0]))
+        remove_scale(np.diag([1.0, 1.0, -1.0, 1.0]))
 
 
 # --- what they share
@@ -362,7 +362,7 @@ def test_lenses_are_straightened(distortion: np.ndarray, is_fisheye: bool, skew:
     seen = k[:2, :2] @ bent + k[:2, 2]
     image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     cv2.circle(image, tuple(round(each) for each in seen), 4, (255, 255, 255), -1)
-    lens = Lens(k, distortion, is_fisheye).distortion_of(image)
+    lens = CalibratedLens(k, distortion, is_fisheye).distortion_of(image)
     assert lens is not None
     straight = lens.undistort_image(image)[..., 0] > 100
     place = np.argwhere(straight).mean(axis=0)[::-1]
@@ -374,7 +374,7 @@ def test_lenses_are_straightened(distortion: np.ndarray, is_fisheye: bool, skew:
 @pytest.mark.parametrize("distortion", [np.zeros(3), np.array([np.nan, 0, 0, 0]), np.full(4, 1e150), np.zeros((4, 1))])
 def test_lenses_that_cannot_be(distortion: np.ndarray) -> None:
     with pytest.raises(ValueError, match="coefficients"):
-        Lens(K, distortion)
+        CalibratedLens(K, distortion)
 
 
 def test_intrinsics_that_cannot_be_are_told_with_their_file(tmp_path: Path) -> None:
@@ -382,7 +382,7 @@ def test_intrinsics_that_cannot_be_are_told_with_their_file(tmp_path: Path) -> N
     path = sequence / "cameras" / "rgb_cameras.npz"
     content = dict(np.load(path))
     np.savez(path, **{**content, "intrinsics": -content["intrinsics"]})
-    ((_, read),) = hi4d_sequences(tmp_path)
+    ((_, read),) = list_hi4d_sequences(tmp_path)
     with pytest.raises(UserError, match=r"rgb_cameras\.npz .*K must be"):
         read()
 
@@ -391,9 +391,9 @@ def test_intrinsics_that_cannot_be_are_told_with_their_file(tmp_path: Path) -> N
 def test_actors_of_different_numbers(change: str) -> None:
     rows: dict[str, Any] = {"identity": np.arange(2), "joints": np.zeros((2, 24, 3)), "known": np.ones(2, bool)}
     rows["vertices"] = np.zeros((2, 6890, 3))
-    Actors(**rows)
+    AnnotatedPeople(**rows)
     with pytest.raises(ValueError, match="of the same people"):
-        Actors(**{**rows, change: rows[change][:1]})
+        AnnotatedPeople(**{**rows, change: rows[change][:1]})
 
 
 def test_truth_of_different_lengths(tmp_path: Path) -> None:
@@ -440,8 +440,8 @@ def test_every_pair_counts_where_the_paper_aligns_every_pair(tmp_path: Path, nam
     split = "cam02" if name == "harmony4d" else None
     job = DatasetJob(name, tmp_path, tmp_path / "out", split, save_regressor(tmp_path / "j.npy"))
     (result,) = evaluate_dataset(job, displaced(lambda index: points[index], [0, 0, 0]))
-    assert result.tally.metrics()["Pair-PA-MPJPE"] == (pytest.approx(0, abs=0.01), FRAMES)
-    assert resolved(job).scoring.pair_distance_m == np.inf
+    assert result.tally.compute_metrics()["Pair-PA-MPJPE"] == (pytest.approx(0, abs=0.01), FRAMES)
+    assert resolve_job(job).scoring.pair_distance_m == np.inf
 
 
 def test_every_kind_of_damage_is_told_in_one_line(tmp_path: Path) -> None:
@@ -462,7 +462,7 @@ def test_every_kind_of_damage_is_told_in_one_line(tmp_path: Path) -> None:
         path = tmp_path / f"{kind}.npz"
         path.write_bytes(content)
         with pytest.raises(UserError, match="is not as its data set documents it") as caught:
-            regressed_points(path, 24)
+            make_point_regressor(path, 24)
         assert f"({kind}" in str(caught.value) or f"_Array{kind}" in str(caught.value)
         assert "\n" not in str(caught.value)
 
@@ -477,15 +477,15 @@ def test_regressors(tmp_path: Path) -> None:
         mesh = rng.normal(size=(people, 19158, 3)).astype(np.float32)
         expected = np.einsum("jv,nvd->njd", weights.toarray(), mesh.astype(np.float64))
         for name in ("dense.npy", "dense.npz", "sparse.npz"):
-            np.testing.assert_allclose(regressed_points(tmp_path / name, 24, 6890)(mesh), expected, atol=1e-12)
+            np.testing.assert_allclose(make_point_regressor(tmp_path / name, 24, 6890)(mesh), expected, atol=1e-12)
     with pytest.raises(UserError, match=r"\(14, 19158\) or \(6904, 19158\)"):
-        regressed_points(tmp_path / "dense.npy", 14, 6890)
+        make_point_regressor(tmp_path / "dense.npy", 14, 6890)
     (tmp_path / "damaged.npz").write_bytes((tmp_path / "sparse.npz").read_bytes()[:-40])
     with pytest.raises(UserError, match="is not as its data set documents it"):
-        regressed_points(tmp_path / "damaged.npz", 24)
+        make_point_regressor(tmp_path / "damaged.npz", 24)
     for name, place, value in (("indices", 0, 2**30), ("indptr", 12, 2**30), ("indptr", -1, 0)):
         beyond = weights.tocsr().copy()
         getattr(beyond, name)[place] = value
         sparse.save_npz(tmp_path / "beyond.npz", beyond)
         with pytest.raises(UserError, match="is not as its data set documents it"):
-            regressed_points(tmp_path / "beyond.npz", 24)
+            make_point_regressor(tmp_path / "beyond.npz", 24)

@@ -27,7 +27,7 @@ import pytest
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation.datasets.run import DatasetJob, evaluate_dataset
-from multihmr2_ros.evaluation.datasets.videos import calibrated_videos, camera_marks
+from multihmr2_ros.evaluation.datasets.videos import find_camera_marks, list_calibrated_videos
 from multihmr2_ros.media.video import VideoWriter
 from multihmr2_ros.people import People
 from test import paths
@@ -113,7 +113,7 @@ def test_field_of_view(tmp_path: Path, calibration: str, video: str, name: str) 
 
     (result,) = evaluate_dataset(DatasetJob("calibrated-videos", folder, tmp_path / "out"), Estimator(found), progress)
     assert (result.name, result.problems) == (name, ())
-    assert result.tally.metrics() == {"FOV error": (pytest.approx(3, abs=1e-6), FRAMES)}
+    assert result.tally.compute_metrics() == {"FOV error": (pytest.approx(3, abs=1e-6), FRAMES)}
     rows = (tmp_path / "out" / name / "frames.csv").read_text().splitlines()
     assert len(rows) == 1 + FRAMES
     assert told == [(name, FRAMES)]
@@ -134,12 +134,12 @@ def test_field_of_view(tmp_path: Path, calibration: str, video: str, name: str) 
     ],
 )
 def test_names_of_cameras_and_videos(camera: str, video: str, is_same: bool) -> None:
-    assert (camera_marks(camera) == camera_marks(video)) == is_same
+    assert (find_camera_marks(camera) == find_camera_marks(video)) == is_same
 
 
 def test_the_exact_name_comes_first(tmp_path: Path) -> None:
     other = POSE2SIM.replace("cam_01", "cam01").replace("400.0", "300.0").partition("[metadata]")[0]
-    ((_, read),) = calibrated_videos(write_recording(tmp_path, POSE2SIM + other))
+    ((_, read),) = list_calibrated_videos(write_recording(tmp_path, POSE2SIM + other))
     assert read().lens.k[0, 0] == 300  # type: ignore[union-attr]
 
 
@@ -185,7 +185,7 @@ def test_videos_whose_results_would_share_a_folder_are_refused(tmp_path: Path) -
 def test_what_does_not_fit(tmp_path: Path, calibration: str, size: tuple[int, int], told: str) -> None:
     folder = write_recording(tmp_path, calibration, size)
     with pytest.raises(UserError, match=told) as caught:
-        list(next(calibrated_videos(folder))[1]())  # type: ignore[arg-type]
+        list(next(list_calibrated_videos(folder))[1]())  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
 
 
@@ -195,7 +195,7 @@ def test_several_calibrations_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"must have one calibration, got calib_old\.toml, calibration/Calib_scene\.toml"
     ):
-        next(calibrated_videos(folder))
+        next(list_calibrated_videos(folder))
 
 
 @pytest.mark.skipif(not TRIAL.is_dir(), reason="the real videos are not beside this checkout (../shared/data/real)")
@@ -211,8 +211,8 @@ def test_real_videos(tmp_path: Path) -> None:
             "distortions = [0.0, 0.0, 0.0, 0.0]\nfisheye = false\n"
         )
     (tmp_path / "Calib.toml").write_text("\n".join(text))
-    for video in opened(calibrated_videos(tmp_path)):
-        moment = next(iter(video))
-        assert moment.frame is not None
-        assert moment.frame.image.shape[:2] == tuple(known[video.path.stem]["size"][::-1])
-        assert np.degrees(moment.given_fov) == pytest.approx(known[video.path.stem]["hfov_vfov_deg"][1], abs=0.01)
+    for video in opened(list_calibrated_videos(tmp_path)):
+        eval_frame = next(iter(video))
+        assert eval_frame.frame is not None
+        assert eval_frame.frame.image.shape[:2] == tuple(known[video.path.stem]["size"][::-1])
+        assert np.degrees(eval_frame.given_fov) == pytest.approx(known[video.path.stem]["hfov_vfov_deg"][1], abs=0.01)

@@ -27,7 +27,7 @@ from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation import results as files
 from multihmr2_ros.evaluation.bags import BagJob, run_job
 from multihmr2_ros.evaluation.cluster import run_in_cluster
-from multihmr2_ros.evaluation.comparison import Comparison, compare, comparison_table
+from multihmr2_ros.evaluation.comparison import Comparison, compare, format_comparison
 from multihmr2_ros.evaluation.run import SequenceResult
 from multihmr2_ros.evaluation.tally import ERRORS, METRICS, Sum, Tally
 from multihmr2_ros.metrics.detection import DetectionCounts
@@ -52,7 +52,7 @@ def result(name: str, error_mm: float, people: int, found: int, switches: int = 
 
 def save(folder: Path, results: list[SequenceResult]) -> Path:
     folder.mkdir()
-    files.write(folder, results, {}, {}, [])
+    files.write_results(folder, results, {}, {}, [])
     return folder
 
 
@@ -77,7 +77,7 @@ def test_differences_over_sequences(tmp_path: Path) -> None:
     first, second, low, high = only([comparison], "MRPE")
     assert first == pytest.approx((errors * sizes).sum() / sizes.sum())
     assert (second - first, low, high) == (pytest.approx(-5), pytest.approx(-5), pytest.approx(-5))
-    (line,) = [line for line in comparison_table(a, b, [comparison]).splitlines() if line.startswith("MRPE ")]
+    (line,) = [line for line in format_comparison(a, b, [comparison]).splitlines() if line.startswith("MRPE ")]
     assert line.endswith("better")
 
 
@@ -106,15 +106,15 @@ def test_only_common_sequences_are_compared(tmp_path: Path) -> None:
 
 
 def test_blocks_of_one_sequence(tmp_path: Path) -> None:
-    def moved(metres: float, people: People) -> People:
-        pelvis = people.pelvis + np.float32([0, 0, metres])
+    def moved(meters: float, people: People) -> People:
+        pelvis = people.pelvis + np.float32([0, 0, meters])
         return dataclasses.replace(people, pelvis=pelvis)
 
     path = write_scene(tmp_path / "walk.mcap", 40)
     for name, offset in (("a", 0.1), ("b", 0.03)):
         change = TruthfulEstimator(lambda index, people, offset=offset: moved(offset + 0.001 * (index % 3), people))
         done = run_job(BagJob(path=path, out=tmp_path / name, video=False, bag=False), change)
-        files.write(tmp_path / name, [done], {}, {}, [])
+        files.write_results(tmp_path / name, [done], {}, {}, [])
     comparisons = compare(tmp_path / "a", tmp_path / "b")
     assert (comparisons[0].units, comparisons[0].drawn) == (10, "blocks of 4 frames")
     first, second, low, high = only(comparisons, "MRPE")
@@ -124,12 +124,12 @@ def test_blocks_of_one_sequence(tmp_path: Path) -> None:
 
 def test_results_come_back_from_their_file(tmp_path: Path) -> None:
     folder = save(tmp_path / "a", [result("x", 12.5, 7, 5, switches=2)])
-    (sequence,) = files.read(folder)["sequences"]
-    assert sequence["tally"].metrics() == result("x", 12.5, 7, 5, switches=2).tally.metrics()
+    (sequence,) = files.read_results(folder)["sequences"]
+    assert sequence["tally"].compute_metrics() == result("x", 12.5, 7, 5, switches=2).tally.compute_metrics()
     for text in ("", "[]", "{}", '{"format": 9}', '{"format": 1, "sequences": [{}]}'):
         (folder / "results.json").write_text(text)
         with pytest.raises(UserError, match="evaluate again") as caught:
-            files.read(folder)
+            files.read_results(folder)
         assert "\n" not in str(caught.value)
 
 
@@ -169,8 +169,8 @@ def test_workers_give_what_one_process_gives(tmp_path: Path) -> None:
     assert "RuntimeError (two lines)" in together[1].problems[0]
     assert "there is no bag" in together[2].problems[0]
     alone = [evaluate_in_a_worker(Task(path)) for path in paths]
-    merged, expected = files.merged(together)["given"], files.merged(alone)["given"]
-    assert merged.metrics() == expected.metrics()
+    merged, expected = files.merge_results(together)["given"], files.merge_results(alone)["given"]
+    assert merged.compute_metrics() == expected.compute_metrics()
     assert merged.frames == 8
 
 

@@ -28,12 +28,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from multihmr2_ros.evaluation import page
+from multihmr2_ros.evaluation import report_page
 from multihmr2_ros.evaluation import results as result_files
 from multihmr2_ros.evaluation.bags import BagJob, run_job
-from multihmr2_ros.evaluation.comparison import compare, comparison_table, judgement
-from multihmr2_ros.evaluation.moments import Moment
-from multihmr2_ros.evaluation.report import table
+from multihmr2_ros.evaluation.comparison import compare, format_comparison, judge_difference
+from multihmr2_ros.evaluation.evaluation_frames import EvaluationFrame
+from multihmr2_ros.evaluation.report import format_table
 from multihmr2_ros.evaluation.run import SequenceResult
 from multihmr2_ros.evaluation.tally import MOTION_ERRORS, PlacementCue
 from multihmr2_ros.evaluation.true_velocities import add_true_velocities
@@ -88,13 +88,13 @@ def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def evaluate(bag: Path, out: Path, change: Callable[[int, People], People]) -> SequenceResult:
     result = run_job(BagJob(path=bag, out=out, video=False, bag=False, highlights=False), TruthfulEstimator(change))
     assert result.problems == ()
-    result_files.write(out, [result], {}, {}, [])
+    result_files.write_results(out, [result], {}, {}, [])
     return result
 
 
 def test_known_noise_is_calibrated(bag: Path, tmp_path: Path) -> None:
     tally = evaluate(bag, tmp_path / "out", noisy(cue=None)).tally
-    values = {key: value for key, (value, _) in tally.metrics().items()}
+    values = {key: value for key, (value, _) in tally.compute_metrics().items()}
     least, most = normalized_error_bounds(FRAMES * PEOPLE, 0.999)
     assert least < values["velocity NEES"] < most
     assert least < values["pelvis NEES"] < most
@@ -105,7 +105,7 @@ def test_known_noise_is_calibrated(bag: Path, tmp_path: Path) -> None:
         {"nees": values["velocity NEES"], "low": low, "high": high, "inside_95": values["velocity coverage"],
          "count": FRAMES * PEOPLE}
     )  # fmt: skip
-    small = evaluate(bag, tmp_path / "small", noisy(0.5, cue=None)).tally.metrics()
+    small = evaluate(bag, tmp_path / "small", noisy(0.5, cue=None)).tally.compute_metrics()
     assert small["velocity NEES"][0] == pytest.approx(4 * values["velocity NEES"])
 
 
@@ -115,7 +115,7 @@ def test_velocity_errors_are_those_of_the_table(noisy_result: tuple[SequenceResu
     with open(out / "people.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     speeds = np.array([float(row["velocity_error_m_per_s"]) for row in rows])
-    metrics = tally.metrics()
+    metrics = tally.compute_metrics()
     assert metrics["velocity error"] == (pytest.approx(speeds.mean(), rel=1e-6), FRAMES * PEOPLE)
     assert metrics["velocity error p50"][0] == pytest.approx(np.percentile(speeds, 50), rel=1e-6)
     assert metrics["velocity error p95"][0] == pytest.approx(np.percentile(speeds, 95), rel=1e-6)
@@ -139,11 +139,11 @@ def test_distances_by_cue(noisy_result: tuple[SequenceResult, Path]) -> None:
     assert found["depth"]["z_rms"] == pytest.approx(1.0, abs=0.28)  # three standard deviations
     assert found["prediction only"]["count"] == FRAMES
     assert list(rows[0])[-4:] == ["posture", "placement_cue", "distance_error_mm", "distance_z_score"]
-    text = table({"given": result.tally})
+    text = format_table({"given": result.tally})
     assert "distance" in text
     assert "prediction only" in text
     assert "95 % bounds" in text
-    html = page.write_report(out, [result], {}, {}, []).read_text()
+    html = report_page.write_report(out, [result], {}, {}, []).read_text()
     assert "Distance error by placement cue" in html
     assert "Calibration of velocities and positions" in html
 
@@ -160,7 +160,7 @@ def test_unknown_velocities_have_no_rows(tmp_path: Path) -> None:
 
     path = write_scene(tmp_path / "walk.mcap", 5, truth=unknown)
     tally = evaluate(path, tmp_path / "out", noisy()).tally
-    assert not {"velocity error", "velocity error p50", "velocity NEES"} & set(tally.metrics())
+    assert not {"velocity error", "velocity error p50", "velocity NEES"} & set(tally.compute_metrics())
     assert set(tally.calibration()) == {"pelvis"}
 
 
@@ -195,7 +195,7 @@ def test_results_of_the_version_before_are_compared(noisy_result: tuple[Sequence
     assert "distance error" in keys
     assert not keys & {metric.key for metric in MOTION_ERRORS}
     (tmp_path / "cmp").mkdir()
-    assert page.write_comparison(tmp_path / "cmp", tmp_path / "old", tmp_path / "new", comparisons).is_file()
+    assert report_page.write_comparison(tmp_path / "cmp", tmp_path / "old", tmp_path / "new", comparisons).is_file()
 
 
 def test_the_better_calibration_is_the_one_near_one(bag: Path, tmp_path: Path) -> None:
@@ -204,11 +204,11 @@ def test_the_better_calibration_is_the_one_near_one(bag: Path, tmp_path: Path) -
     for worse in ("tight", "wide"):
         comparisons = compare(tmp_path / worse, tmp_path / "right")
         (found,) = [each for each in comparisons[0].differences if each.key == "velocity NEES"]
-        assert judgement(found) == "better"
-        assert "velocity coverage" in comparison_table(tmp_path / worse, tmp_path / "right", comparisons)
+        assert judge_difference(found) == "better"
+        assert "velocity coverage" in format_comparison(tmp_path / worse, tmp_path / "right", comparisons)
 
 
-def driving(count: int, *, poses: bool = True, velocity: float = np.nan) -> Iterator[Moment]:
+def driving(count: int, *, poses: bool = True, velocity: float = np.nan) -> Iterator[EvaluationFrame]:
     """A camera that drives along x at 1 m/s and turns; people who walk along y of the fixed frame, ever faster."""
     for index in range(count):
         time, angle = 0.1 * index, 0.3 * index
@@ -221,30 +221,30 @@ def driving(count: int, *, poses: bool = True, velocity: float = np.nan) -> Iter
             people, track_id=np.array([1, 2, -1]), velocity=np.full((3, 3), velocity), velocity_frame="camera"
         )
         frame: Any = SimpleNamespace(camera_pose=pose if poses else None)
-        yield Moment(round(time * 1e9), frame=frame, truth=truth)
+        yield EvaluationFrame(round(time * 1e9), frame=frame, truth=truth)
 
 
 @pytest.mark.parametrize("velocity", [np.nan, 9.0])
 def test_true_velocities_from_a_moving_camera(velocity: float) -> None:
     """A velocity in the camera's axes is replaced where the camera's pose is known."""
-    moments = list(add_true_velocities(driving(6, velocity=velocity)))
-    assert [moment.stamp_ns for moment in moments] == [moment.stamp_ns for moment in driving(6)]
-    for index, moment in enumerate(moments):
-        assert moment.truth is not None
-        assert moment.truth.velocity_frame == "fixed"
+    eval_frames = list(add_true_velocities(driving(6, velocity=velocity)))
+    assert [eval_frame.stamp_ns for eval_frame in eval_frames] == [eval_frame.stamp_ns for eval_frame in driving(6)]
+    for index, eval_frame in enumerate(eval_frames):
+        assert eval_frame.truth is not None
+        assert eval_frame.truth.velocity_frame == "fixed"
         ends = index in (0, 5)
         expected = np.full((2, 3), np.nan) if ends else [[0, 0.1 * index, 0], [0, -1, 0]]
-        np.testing.assert_allclose(moment.truth.velocity[:2], expected, atol=1e-5)
-        assert np.isnan(moment.truth.velocity[2]).all(), "without an identity"
+        np.testing.assert_allclose(eval_frame.truth.velocity[:2], expected, atol=1e-5)
+        assert np.isnan(eval_frame.truth.velocity[2]).all(), "without an identity"
 
 
 def test_true_velocities_stay_as_they_are() -> None:
     plain = list(add_true_velocities(driving(3, poses=False, velocity=0.25)))
-    assert all(moment.truth is not None and moment.truth.velocity_frame == "camera" for moment in plain)
+    assert all(eval_frame.truth is not None and eval_frame.truth.velocity_frame == "camera" for eval_frame in plain)
     fixed = [
-        dataclasses.replace(moment, truth=dataclasses.replace(moment.truth, velocity_frame="fixed"))
-        for moment in driving(3, velocity=0.25)
-        if moment.truth is not None
+        dataclasses.replace(eval_frame, truth=dataclasses.replace(eval_frame.truth, velocity_frame="fixed"))
+        for eval_frame in driving(3, velocity=0.25)
+        if eval_frame.truth is not None
     ]
-    assert [moment.truth for moment in add_true_velocities(fixed)] == [moment.truth for moment in fixed]
+    assert [eval_frame.truth for eval_frame in add_true_velocities(fixed)] == [eval_frame.truth for eval_frame in fixed]
     assert list(add_true_velocities([])) == []

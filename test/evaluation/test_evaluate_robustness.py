@@ -26,10 +26,10 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from multihmr2_ros.bags.humans import BagHumans
-from multihmr2_ros.bags.transforms import Transforms
+from multihmr2_ros.bags.humans import HumansReader
+from multihmr2_ros.bags.transforms import BagTransforms
 from multihmr2_ros.cli.main import main
-from multihmr2_ros.evaluation.bag_sequences import moved
+from multihmr2_ros.evaluation.bag_sequences import move_people
 from multihmr2_ros.evaluation.bags import BagJob, run_job
 from multihmr2_ros.evaluation.run import SequenceResult
 from multihmr2_ros.people import People
@@ -59,7 +59,7 @@ def test_a_bag_that_is_cut_off(tmp_path: Path) -> None:
     result = evaluate(path)
     assert "damaged or cut off" in the_line(result)
     assert 3 <= result.tally.with_truth <= 15
-    assert result.tally.metrics()["recall"][0] == 100
+    assert result.tally.compute_metrics()["recall"][0] == 100
     assert tables(path) == {"frames.csv", "people.csv", "highlights.zip"}
 
 
@@ -76,7 +76,7 @@ def test_clocks(tmp_path: Path, stamp: Callable[[int], int]) -> None:
         return
     assert result.problems == ()
     assert result.tally.with_truth == 10
-    assert result.tally.metrics()["MRPE"][0] == pytest.approx(0, abs=1e-2)
+    assert result.tally.compute_metrics()["MRPE"][0] == pytest.approx(0, abs=1e-2)
 
 
 def test_no_truth(tmp_path: Path) -> None:
@@ -84,8 +84,8 @@ def test_no_truth(tmp_path: Path) -> None:
     result = evaluate(path)
     assert "no people on /ground_truth/humans" in the_line(result)
     assert (result.tally.frames, result.tally.detections, result.tally.with_truth) == (5, 15, 0)
-    assert result.tally.metrics() == {}
-    assert result.tally.latencies()["estimate"]["count"] == 5
+    assert result.tally.compute_metrics() == {}
+    assert result.tally.compute_latencies()["estimate"]["count"] == 5
 
 
 def test_truth_of_another_type_or_of_other_times(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_truth_for_some_frames_only(tmp_path: Path) -> None:
     result = evaluate(path)
     assert result.problems == ()
     assert (result.tally.frames, result.tally.with_truth) == (9, 3)
-    assert result.tally.metrics()["precision"] == (100.0, 9), "frames without truth count nowhere"
+    assert result.tally.compute_metrics()["precision"] == (100.0, 9), "frames without truth count nowhere"
 
 
 def test_bones_of_another_rig(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_another_mesh_or_none_leaves_out_what_needs_vertices(tmp_path: Path) -> 
     path = write_scene(
         tmp_path / "joints.mcap", 4, truth=lambda index: dataclasses.replace(scene(index), vertices=np.zeros((3, 0, 3)))
     )
-    found = evaluate(path).tally.metrics()
+    found = evaluate(path).tally.compute_metrics()
     assert "PVE" not in found
     assert found["MPJPE"][0] == pytest.approx(0, abs=1e-2)
     assert found["IDF1"][0] == 100
@@ -171,7 +171,7 @@ def moving_camera(every: int = 2, frames: int = 10) -> list[tuple[str, int, Any]
 
 
 def in_map(index: int) -> People:
-    return moved(scene(index), base_in_map(index) @ CAMERA_IN_BASE)
+    return move_people(scene(index), base_in_map(index) @ CAMERA_IN_BASE)
 
 
 @pytest.mark.parametrize("storage", ["mcap", "db3"])
@@ -179,8 +179,8 @@ def test_truth_in_the_map_of_a_moving_camera(tmp_path: Path, storage: str) -> No
     path = write_scene(tmp_path / f"map.{storage}", 10, truth=in_map, frame_id="map", extra=moving_camera())
     result = evaluate(path)
     assert result.problems == ()
-    assert result.tally.metrics()["MRPE"][0] == pytest.approx(0, abs=0.05)
-    assert result.tally.metrics()["MPJPE"][0] == pytest.approx(0, abs=0.05)
+    assert result.tally.compute_metrics()["MRPE"][0] == pytest.approx(0, abs=0.05)
+    assert result.tally.compute_metrics()["MPJPE"][0] == pytest.approx(0, abs=0.05)
 
 
 def test_truth_in_the_map_without_transforms(tmp_path: Path) -> None:
@@ -196,24 +196,24 @@ def test_transforms_that_end_early(tmp_path: Path) -> None:
     assert "the transform of base in map is known from" in the_line(result)
     assert "and 2 more like it" in the_line(result)
     assert result.tally.with_truth == 7
-    assert result.tally.metrics()["MRPE"][0] == pytest.approx(0, abs=0.05)
+    assert result.tally.compute_metrics()["MRPE"][0] == pytest.approx(0, abs=0.05)
 
 
 def test_transforms_go_both_ways_and_round_corners(tmp_path: Path) -> None:
     path = write_bag(tmp_path / "tf.mcap", moving_camera())
     half = round(stamp_of(0) + 1.37 * (stamp_of(1) - stamp_of(0)))
-    there = Transforms(path, "camera", "map").target_from_source(half)
-    back = Transforms(path, "map", "camera").target_from_source(half)
+    there = BagTransforms(path, "camera", "map").target_from_source(half)
+    back = BagTransforms(path, "map", "camera").target_from_source(half)
     np.testing.assert_allclose(there @ back, np.eye(4), atol=1e-9)
     np.testing.assert_allclose(back, base_in_map(1.37) @ CAMERA_IN_BASE, atol=1e-4)  # along the chord, not the arc
-    to_body = Transforms(path, "body_3", "camera").target_from_source(stamp_of(0))
+    to_body = BagTransforms(path, "body_3", "camera").target_from_source(stamp_of(0))
     np.testing.assert_allclose(to_body, base_in_map(0) @ CAMERA_IN_BASE, atol=1e-9)
-    np.testing.assert_allclose(Transforms(path, "map", "map").target_from_source(0), np.eye(4))
+    np.testing.assert_allclose(BagTransforms(path, "map", "map").target_from_source(0), np.eye(4))
 
 
 def test_truth_is_found_in_any_order(tmp_path: Path) -> None:
     path = write_scene(tmp_path / "walk.mcap", 200, images=False)
-    with BagHumans(path, "/ground_truth/humans") as humans_of:
+    with HumansReader(path, "/ground_truth/humans") as humans_of:
         for index in (0, 150, 3, 199, 7, 7):
             found = humans_of.at(stamp_of(index))
             assert found is not None

@@ -25,10 +25,10 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from multihmr2_ros.bags.humans import image_size, recorded_image_size
+from multihmr2_ros.bags.humans import estimate_image_size, find_recorded_image_size
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation import results
-from multihmr2_ros.evaluation.bag_sequences import moved
+from multihmr2_ros.evaluation.bag_sequences import move_people
 from multihmr2_ros.evaluation.tally import Tally
 from multihmr2_ros.metrics.detection import DetectionCounts
 from multihmr2_ros.network.config import NetworkConfig
@@ -44,13 +44,13 @@ def test_covariances_turn_with_the_people() -> None:
     pose = np.eye(4)
     pose[:3, :3] = Rotation.from_euler("xyz", [20, -70, 130], degrees=True).as_matrix()
     pose[:3, 3] = [1, 2, 3]
-    there = moved(people, pose)
+    there = move_people(people, pose)
     rng = np.random.default_rng(0)
     for row in range(2):
         points = rng.multivariate_normal(np.zeros(3), spread[row], 200_000) @ pose[:3, :3].T
         np.testing.assert_allclose(there.pelvis_covariance[row], np.cov(points.T), atol=5e-3)
         np.testing.assert_allclose(there.velocity_covariance[row], 2 * np.cov(points.T), atol=1e-2)
-    unknown = moved(dataclasses.replace(people, pelvis_covariance=np.full((2, 3, 3), np.nan)), pose)
+    unknown = move_people(dataclasses.replace(people, pelvis_covariance=np.full((2, 3, 3), np.nan)), pose)
     assert np.isnan(unknown.pelvis_covariance).all()
 
 
@@ -61,10 +61,10 @@ def message(width: int, height: int, k: np.ndarray, fov: float | None = None) ->
 
 def test_sizes_of_images_whose_principal_point_is_not_in_the_middle() -> None:
     k = np.array([[500.0, 0, 300], [0, 510, 150], [0, 0, 1]])
-    assert image_size(message(640, 480, k)) == (480, 600)  # the width is a guess
-    assert image_size(message(640, 480, k), (480, 640)) == (480, 640)
-    assert image_size(message(640, 480, k, np.nan)) == (300, 600)  # a message without a field of view
-    assert image_size(message(640, 480, np.zeros((3, 3)), np.nan), (480, 640)) == (0, 0)  # about no image
+    assert estimate_image_size(message(640, 480, k)) == (480, 600)  # the width is a guess
+    assert estimate_image_size(message(640, 480, k), (480, 640)) == (480, 640)
+    assert estimate_image_size(message(640, 480, k, np.nan)) == (300, 600)  # a message without a field of view
+    assert estimate_image_size(message(640, 480, np.zeros((3, 3)), np.nan), (480, 640)) == (0, 0)  # about no image
 
 
 @pytest.mark.parametrize("kind", ["images", "camera_info", "neither", "another camera's"])
@@ -79,7 +79,7 @@ def test_the_size_comes_from_the_bag(tmp_path: Path, kind: str) -> None:
         frame_id = "elsewhere"
     bag = write_bag(tmp_path / "bag.mcap", messages)
     expected = (HEIGHT, WIDTH) if kind in ("images", "camera_info") else None
-    assert recorded_image_size(bag, frame_id) == expected
+    assert find_recorded_image_size(bag, frame_id) == expected
 
 
 @pytest.mark.parametrize("count", [1, 5])
@@ -90,9 +90,9 @@ def test_a_network_with_too_few_shape_outputs(count: int) -> None:
 
 def test_rows_of_metrics_are_there_where_nobody_was_matched() -> None:
     missed = Tally(frames=3, with_truth=3, detection=DetectionCounts(true_positives=0, false_negatives=5))
-    rows = results._described(missed)["metrics"]
+    rows = results._describe_metrics(missed)["metrics"]
     for key in ("PVE", "MPJPE", "MRPE", "N-MPJPE", "FOV error"):
         assert rows[key]["count"] == 0
-        assert results._plain(rows[key]["value"]) is None
+        assert results._to_plain(rows[key]["value"]) is None
     assert (rows["recall"]["value"], rows["recall"]["count"]) == (0, 5)
-    assert "PVE" not in results._described(Tally(frames=3))["metrics"], "without truth it does not apply"
+    assert "PVE" not in results._describe_metrics(Tally(frames=3))["metrics"], "without truth it does not apply"

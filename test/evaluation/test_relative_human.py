@@ -25,9 +25,13 @@ import pytest
 
 from multihmr2_ros.cli.main import main
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.evaluation.datasets.relative_human import relation_scores, relations, relative_human_images
+from multihmr2_ros.evaluation.datasets.relative_human import (
+    compute_relation_scores,
+    compute_relations,
+    list_relative_human_images,
+)
 from multihmr2_ros.evaluation.datasets.run import DatasetJob, evaluate_dataset
-from multihmr2_ros.metrics.placement import ordinal_order, pairs_with
+from multihmr2_ros.metrics.placement import ordinal_order, select_pairs_with
 from test.helpers.dataset_factory import Estimator, bodies, people_with, save_image
 
 BOXES = [[0.0, 0, 10, 10], [20.0, 0, 30, 10], [40.0, 0, 50, 10], [60.0, 0, 70, 10]]
@@ -48,9 +52,9 @@ def save(folder: Path, content: Any, split: str = "test") -> Path:
 def test_relations_by_hand(tmp_path: Path) -> None:
     """An adult, a kid and a baby in layers 0, 0, 2, and one of unknown layer; depths 2.0, 2.1, 1.9 and 5 m."""
     content = {"a.jpg": [person(0, 0, 0), person(1, 0, 2), person(2, 2, 3), person(3, -1, -1)]}
-    (image,) = relative_human_images(save(tmp_path, content), "test")
-    found = relations(image, np.array(BOXES)[::-1], np.array([5.0, 1.9, 2.1, 2.0]))
-    scores = relation_scores([found])
+    (image,) = list_relative_human_images(save(tmp_path, content), "test")
+    found = compute_relations(image, np.array(BOXES)[::-1], np.array([5.0, 1.9, 2.1, 2.0]))
+    scores = compute_relation_scores([found])
     assert found.found == found.people == 4
     assert scores["pairs"] == 3
     assert scores["PCDR@0.2m"] == pytest.approx(100 / 3), "the two of one layer are within 0.2 m; so are two others"
@@ -58,17 +62,17 @@ def test_relations_by_hand(tmp_path: Path) -> None:
     assert scores["PCDR babies"] == 0
     assert scores["PCDR kids"] == 50
     assert np.isnan(scores["PCDR teenagers"])
-    behind = relation_scores([relations(image, np.array(BOXES), np.array([2.0, 2.1, 2.6, 5.0]))])
+    behind = compute_relation_scores([compute_relations(image, np.array(BOXES), np.array([2.0, 2.1, 2.6, 5.0]))])
     assert behind["PCDR@0.2m"] == behind["ordinal pairs"] == behind["recall"] == 100
 
 
 def test_missed_people_count_in_the_recall(tmp_path: Path) -> None:
     content = {"a.jpg": [person(0, 0, 0), person(1, 1, 0, bbox_wb=[20, 0, 40, 20])]}
-    (image,) = relative_human_images(save(tmp_path, content), "test")
-    scores = relation_scores([relations(image, np.array([[20.0, 0, 40, 20]]), np.array([3.0]))])
+    (image,) = list_relative_human_images(save(tmp_path, content), "test")
+    scores = compute_relation_scores([compute_relations(image, np.array([[20.0, 0, 40, 20]]), np.array([3.0]))])
     assert scores["recall"] == 50
     assert scores["pairs"] == 0
-    empty = relation_scores([relations(image, np.zeros((0, 4)), np.zeros(0))])
+    empty = compute_relation_scores([compute_relations(image, np.zeros((0, 4)), np.zeros(0))])
     assert empty["recall"] == 0
 
 
@@ -99,19 +103,19 @@ def test_files_that_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str],
     (tmp_path / "images").mkdir()
     np.savez(tmp_path / "test_annots.npz", annots=np.array(content, dtype=object) if content != [1, 2] else content)
     with pytest.raises(UserError, match=r"test_annots\.npz is not as its data set documents it"):
-        list(relative_human_images(tmp_path, "test"))
+        list(list_relative_human_images(tmp_path, "test"))
     assert "executed" not in capsys.readouterr().out
 
 
 def test_folders_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no annotations in"):
-        list(relative_human_images(tmp_path, "test"))
+        list(list_relative_human_images(tmp_path, "test"))
     np.savez(tmp_path / "test_annots.npz", annots={})
     with pytest.raises(UserError, match="no images in"):
-        list(relative_human_images(tmp_path, "test"))
+        list(list_relative_human_images(tmp_path, "test"))
 
 
 def test_ordinal_order_and_pairs_with_somebody() -> None:
     true, found = np.array([1.0, 2.0, 3.0]), np.array([1.5, 1.4, 9.0])
     assert ordinal_order(found, true).tolist() == [False, True, True]
-    assert pairs_with(np.array([True, False, False])).tolist() == [True, True, False]
+    assert select_pairs_with(np.array([True, False, False])).tolist() == [True, True, False]

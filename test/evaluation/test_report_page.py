@@ -34,7 +34,7 @@ from scipy.stats import chi2
 
 from multihmr2_ros.body import Body
 from multihmr2_ros.cli.main import main
-from multihmr2_ros.evaluation import highlights, page, postures
+from multihmr2_ros.evaluation import highlights, postures, report_page
 from multihmr2_ros.evaluation import results as result_files
 from multihmr2_ros.evaluation.bags import BagJob, run_job
 from multihmr2_ros.evaluation.tally import DEFINITIONS, METRICS
@@ -80,8 +80,8 @@ def evaluate(out: Path, name: str = "walk", change=mistaken) -> Path:
     bag = write_scene(out.parent / f"{name}.mcap", FRAMES)
     result = run_job(BagJob(path=bag, out=out, bag=False), TruthfulEstimator(change))
     configuration, timing = {"inputs": [str(bag)], "dataset": None}, {"date": "2026-11-27"}
-    result_files.write(out, [result], configuration, timing, list(result.problems))
-    return page.write_report(out, [result], configuration, timing, result.problems)
+    result_files.write_results(out, [result], configuration, timing, list(result.problems))
+    return report_page.write_report(out, [result], configuration, timing, result.problems)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_every_metric_has_its_definition(report: Path) -> None:
     assert DEFINITIONS.keys() == {metric.key for metric in METRICS}
     text = Elements(report.read_text()).text
     assert DEFINITIONS["MRPE"] in text
-    shown = result_files.read(report.parent)["results"]["given"]["metrics"]
+    shown = result_files.read_results(report.parent)["results"]["given"]["metrics"]
     assert len(Elements(report.read_text()).attributes("details")) == len(shown) + 1, "one more for the configuration"
 
 
@@ -151,7 +151,7 @@ def test_texts_are_escaped(tmp_path: Path) -> None:
 def test_no_truth_and_nobody(tmp_path: Path) -> None:
     bag = write_scene(tmp_path / "plain.mcap", 3, truth=lambda index: None)
     result = run_job(BagJob(path=bag, out=tmp_path / "out"), TruthfulEstimator())
-    text = Elements(page.write_report(tmp_path / "out", [result], {}, {}, result.problems).read_text()).text
+    text = Elements(report_page.write_report(tmp_path / "out", [result], {}, {}, result.problems).read_text()).text
     assert "there is no truth. 9 people were found in 3 images." in text
     assert result.problems[0] in text
     nobody = evaluate(tmp_path / "nobody", change=lambda index, people: people.select(np.zeros(3, bool)))
@@ -162,7 +162,7 @@ def test_frames_are_left_out_where_the_page_would_be_too_large(
     report: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     limit = report.stat().st_size - 20_000
-    monkeypatch.setattr(page, "MAX_BYTES", limit)
+    monkeypatch.setattr(report_page, "MAX_BYTES", limit)
     smaller = evaluate(tmp_path / "out")
     assert limit - 100_000 < smaller.stat().st_size <= limit
     assert f"Frame {WRONG_FRAME}" in smaller.read_text(), "the worst stays"

@@ -26,12 +26,12 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 from ruamel.yaml import YAML
 
 from multihmr2_ros.bags import reading
-from multihmr2_ros.bags.definitions import typestore
+from multihmr2_ros.bags.definitions import make_typestore
 from multihmr2_ros.bags.frames import BagSource
 from test.fuzz.messages import damaged_message
 from test.fuzz.mutations import damaged_bytes, damaged_text
 from test.fuzz.target import Target
-from test.helpers.bag_factory import camera_messages, serialised, write_bag
+from test.helpers.bag_factory import camera_messages, serialized, write_bag
 
 
 class Bags(Target):
@@ -46,7 +46,8 @@ class Bags(Target):
         self.messages = camera_messages(3, size=(24, 16)) + camera_messages(1, "jpeg", size=(24, 16))[1:]
         types = {message.__msgtype__ for _, _, message in self.messages}
         self.definitions = {
-            name: (typestore().generate_msgdef(name, ros_version=2)[0], typestore().hash_rihs01(name)) for name in types
+            name: (make_typestore().generate_msgdef(name, ros_version=2)[0], make_typestore().hash_rihs01(name))
+            for name in types
         }
         self.seeds = [
             write_bag(folder / f"seed_{index}{self.suffix}", camera_messages(3, encoding, size=(24, 16))).read_bytes()
@@ -57,7 +58,7 @@ class Bags(Target):
         if rng.random() < 0.9:
             return damaged_bytes(rng, rng.choice(self.seeds), rng.choice(self.seeds), head=rng.choice((None, 600)))
         data = [
-            damaged_message(rng, message) if rng.random() < 0.5 else serialised(message)
+            damaged_message(rng, message) if rng.random() < 0.5 else serialized(message)
             for _, _, message in self.messages
         ]
         return self.made(data)
@@ -119,7 +120,7 @@ class ReadOnce:
 class McapBags(Bags):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        data = [serialised(message) for _, _, message in self.messages]
+        data = [serialized(message) for _, _, message in self.messages]
         self.seeds.append(self.made(data, version=9, compression=CompressionMode.STORAGE))
 
 

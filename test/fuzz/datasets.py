@@ -86,11 +86,11 @@ class DataSets(Target):
             path.write_bytes(self.seeds[data[0]])
 
 
-def read_moments(sequences: Iterable[Any]) -> None:
+def read_eval_frames(sequences: Iterable[Any]) -> None:
     for sequence in sequences:
-        for moment in sequence or ():
-            assert np.isfinite(moment.given_fov)
-            assert moment.truth is None or len(moment.truth.joints) == len(moment.truth.track_id)
+        for eval_frame in sequence or ():
+            assert np.isfinite(eval_frame.given_fov)
+            assert eval_frame.truth is None or len(eval_frame.truth.joints) == len(eval_frame.truth.track_id)
 
 
 def damaged_pickle(rng: random.Random, content: Any, seed: bytes) -> bytes:
@@ -116,8 +116,8 @@ class Pickles(DataSets):
         return damaged_pickle(rng, pickle.loads(seed), seed)
 
     def read(self, path: Path) -> None:
-        read_moments(opened(threedpw.threedpw_sequences(self.folder / "3dpw")))
-        read_moments(opened(emdb.emdb_sequences(self.folder / "emdb")))
+        read_eval_frames(opened(threedpw.list_threedpw_sequences(self.folder / "3dpw")))
+        read_eval_frames(opened(emdb.list_emdb_sequences(self.folder / "emdb")))
 
 
 class Archives(DataSets):
@@ -134,8 +134,8 @@ class Archives(DataSets):
         return damaged_archive(rng, seed, rng.choice(self.seeds))
 
     def read(self, path: Path) -> None:
-        read_moments(opened(hi4d.hi4d_sequences(self.folder / "hi4d")))
-        read_moments(opened(emdb.emdb_sequences(self.folder / "emdb")))
+        read_eval_frames(opened(hi4d.list_hi4d_sequences(self.folder / "hi4d")))
+        read_eval_frames(opened(emdb.list_emdb_sequences(self.folder / "emdb")))
 
 
 def damaged_archive(rng: random.Random, seed: bytes, other: bytes) -> bytes:
@@ -174,7 +174,7 @@ class Colmap(DataSets):
         return damaged_pickle(rng, pickle.loads(seed), seed) if place == 2 else super().damage(rng, seed)
 
     def read(self, path: Path) -> None:
-        read_moments(opened(harmony4d.harmony4d_sequences(self.folder, "cam02")))
+        read_eval_frames(opened(harmony4d.list_harmony4d_sequences(self.folder, "cam02")))
 
 
 class Calibrations(DataSets):
@@ -194,7 +194,7 @@ class Calibrations(DataSets):
     def read(self, path: Path) -> None:
         frame = Frame(np.zeros((240, 320, 3), np.uint8), name="")
         with mock.patch.object(sources.VideoSource, "_frames", return_value=(each for each in [frame])):
-            read_moments(opened(videos.calibrated_videos(self.folder)))
+            read_eval_frames(opened(videos.list_calibrated_videos(self.folder)))
 
 
 class Annotations(DataSets):
@@ -217,13 +217,13 @@ class Annotations(DataSets):
         return damaged_json(rng, seed)
 
     def read(self, path: Path) -> None:
-        for image in coco.coco_images(self.folder / "coco"):
+        for image in coco.list_coco_images(self.folder / "coco"):
             assert isinstance(image.path, Path)
             assert len({len(each) for each in image.truth.values()}) == 1
-        for sequence in opened(boxes.mot_sequences(self.folder / "mot")):
+        for sequence in opened(boxes.list_mot_sequences(self.folder / "mot")):
             assert all(np.isfinite(frame.stamp_s) for frame in sequence.frames)
-        opened(boxes.posetrack_sequences(self.folder / "posetrack"))
-        read_moments(opened(panoptic.panoptic_sequences(self.folder / "panoptic")))
+        opened(boxes.list_posetrack_sequences(self.folder / "posetrack"))
+        read_eval_frames(opened(panoptic.list_panoptic_sequences(self.folder / "panoptic")))
 
 
 def damaged_json(rng: random.Random, seed: bytes) -> bytes:
@@ -255,4 +255,4 @@ class Regressors(DataSets):
 
     def read(self, path: Path) -> None:
         mesh = np.ones((1, 19158, 3), np.float32)
-        assert joints.regressed_points(path, 24)(mesh).shape == (1, 24, 3)
+        assert joints.make_point_regressor(path, 24)(mesh).shape == (1, 24, 3)

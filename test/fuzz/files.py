@@ -123,7 +123,7 @@ class Garments(Target):
         assert garment.triangles.max() < len(garment.base)
 
 
-class Pictures(Target):
+class Images(Target):
     """Image files of every kind that is read."""
 
     KINDS = ("png", "jpeg", "bmp", "tiff", "webp")

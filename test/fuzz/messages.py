@@ -23,7 +23,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from multihmr2_ros.bags.definitions import typestore
+from multihmr2_ros.bags.definitions import make_typestore
 from multihmr2_ros.bags.reading import BagMessage, BagReader
 from test.fuzz.mutations import HOSTILE_FLOATS, HOSTILE_INTEGERS, HOSTILE_TEXTS, damaged_bytes, damaged_value
 from test.fuzz.target import Target
@@ -35,7 +35,7 @@ from test.helpers.bag_factory import (
     make,
     picture,
     raw_image,
-    serialised,
+    serialized,
     write_bag,
 )
 
@@ -61,19 +61,19 @@ def damaged_message(rng: random.Random, message: Any) -> bytes:
         for _ in range(rng.choice((1, 1, 3))):
             message = damaged_value(rng, message)
         try:
-            return serialised(message)
+            return serialized(message)
         except Exception:  # what does not fit its type cannot be sent either
             pass
     try:
-        return damaged_bytes(rng, serialised(message), head=160)
+        return damaged_bytes(rng, serialized(message), head=160)
     except Exception:
         return rng.randbytes(40)
 
 
 def received(image: bytes, camera_info: bytes | None = None, *, is_compressed: bool = False) -> Any:
-    from multihmr2_ros.ros.inputs import Received
+    from multihmr2_ros.ros.inputs import ReceivedImage
 
-    return Received(image, camera_info, is_compressed, 0.0, 0.0)
+    return ReceivedImage(image, camera_info, is_compressed, 0.0, 0.0)
 
 
 class RawImages(Target):
@@ -90,12 +90,12 @@ class RawImages(Target):
                 width=rng.randrange(40), encoding=rng.choice(ENCODINGS), is_bigendian=rng.randrange(3),
                 step=rng.choice((32, 64, 96, 256)), data=np.zeros(rng.choice((0, 24, 1536, 2304, 6144)), np.uint8),
             )  # fmt: skip
-        return damaged_message(rng, message) if rng.random() < 0.8 else serialised(message)
+        return damaged_message(rng, message) if rng.random() < 0.8 else serialized(message)
 
     def parse(self, data: bytes) -> None:
-        from multihmr2_ros.ros.frames import camera_image
+        from multihmr2_ros.ros.frames import decode_camera_image
 
-        image = camera_image(received(data)).image
+        image = decode_camera_image(received(data)).image
         assert image.dtype == np.uint8
         assert image.ndim == 3
 
@@ -124,12 +124,12 @@ class CompressedImages(Target):
             data = with_png_checksums(data)
         content, kind = np.frombuffer(data, np.uint8), rng.choice(("jpeg", "png", ""))
         message = make("sensor_msgs/msg/CompressedImage", header=self.message.header, format=kind, data=content)
-        return serialised(message)
+        return serialized(message)
 
     def parse(self, data: bytes) -> None:
-        from multihmr2_ros.ros.frames import camera_image
+        from multihmr2_ros.ros.frames import decode_camera_image
 
-        image = camera_image(received(data, is_compressed=True)).image
+        image = decode_camera_image(received(data, is_compressed=True)).image
         assert image.dtype == np.uint8
         assert image.ndim == 3
 
@@ -200,7 +200,7 @@ class RecordedPeople(Target):
 
         people = make_people(count, vertices=np.zeros((count, 3, 3)))
         content = people_to_content(people, HeaderContent(12, 5, "camera"), Timing(), with_vertices=True)
-        return typestore().deserialize_cdr(human_array_to_cdr(content), self.TYPE)
+        return make_typestore().deserialize_cdr(human_array_to_cdr(content), self.TYPE)
 
     def damaged(self, rng: random.Random) -> bytes:
         return damaged_message(rng, rng.choice(self.seeds))
@@ -229,8 +229,8 @@ class Parameters(Target):
         from rclpy.parameter import Parameter
 
         from multihmr2_ros.estimator import EstimatorConfig
-        from multihmr2_ros.ros.parameters import changed
-        from multihmr2_ros.ros.restarts import configuration
+        from multihmr2_ros.ros.parameters import apply_changes
+        from multihmr2_ros.ros.restarts import make_configuration
 
         rng = random.Random(data)
         changes = []
@@ -247,4 +247,4 @@ class Parameters(Target):
                 changes.append(Parameter(name, value=value))
             except (TypeError, ValueError, AssertionError, OverflowError):
                 continue  # what no parameter can hold
-        configuration(changed(self.parameters, changes, is_configured=rng.random() < 0.5), EstimatorConfig())
+        make_configuration(apply_changes(self.parameters, changes, is_configured=rng.random() < 0.5), EstimatorConfig())

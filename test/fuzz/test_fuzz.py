@@ -36,7 +36,7 @@ from multihmr2_ros.bags.reading import BagReader
 from multihmr2_ros.bags.recorded_people import people_from_human_array
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.messages.calibration import intrinsics_from_info
-from multihmr2_ros.messages.images import MOST_PIXELS, MOST_SCANS, compressed_image_from_ros, image_from_ros
+from multihmr2_ros.messages.images import MAX_PIXELS, MAX_SCANS, compressed_image_from_ros, image_from_ros
 from multihmr2_ros.network import checkpoint
 from multihmr2_ros.network.config import NetworkConfig
 from test.fuzz import fuzzing as fuzz
@@ -120,7 +120,7 @@ def compressed(data: bytes) -> Any:
 @pytest.mark.parametrize("data", [png(30_000, 30_000), png(2**31 - 1, 2**31 - 1), jpeg(65_500, 65_500)])
 def test_compressed_images_that_claim_to_be_huge_are_refused_unread(data: bytes) -> None:
     before_mib = fuzz.most_mib()
-    with pytest.raises(UserError, match=f"an image may have at most {MOST_PIXELS} pixels, got"):
+    with pytest.raises(UserError, match=f"an image may have at most {MAX_PIXELS} pixels, got"):
         compressed_image_from_ros(compressed(data))
     assert fuzz.most_mib() - before_mib < 50
     assert len(data) < 2000
@@ -147,7 +147,7 @@ def test_jpegs_of_endlessly_many_scans_are_refused() -> None:
     whole = jpeg(16, 16, IMWRITE_JPEG_PROGRESSIVE=1)
     assert compressed_image_from_ros(compressed(whole)).shape == (16, 16, 3)
     last = whole.rindex(b"\xff\xda")
-    assert 2 < whole.count(b"\xff\xda") < MOST_SCANS / 2
+    assert 2 < whole.count(b"\xff\xda") < MAX_SCANS / 2
     with pytest.raises(UserError, match="cannot be decoded"):
         compressed_image_from_ros(compressed(whole[:-2] + whole[last:-2] * 100 + whole[-2:]))
 
@@ -166,16 +166,16 @@ def test_lenses_that_overflow_are_left_out(model: str, count: int, coefficient: 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
 def test_sizes_are_read_from_every_header(suffix: str) -> None:
-    from multihmr2_ros.messages.images import _stated_size
+    from multihmr2_ros.messages.images import _read_stated_size
 
     rng = np.random.default_rng(0)
     for width, height in [(1, 1), (7, 300), (640, 480), (1921, 3)]:
         for options in ([], [cv2.IMWRITE_JPEG_PROGRESSIVE, 1], [cv2.IMWRITE_JPEG_RST_INTERVAL, 1]):
             pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
             data = cv2.imencode(f".{suffix}", pixels, options if suffix == "jpg" else [])[1].tobytes()
-            assert _stated_size(data) == (width, height)
+            assert _read_stated_size(data) == (width, height)
             assert compressed_image_from_ros(compressed(data)).shape == (height, width, 3)
-    assert _stated_size(data[:20]) is None
+    assert _read_stated_size(data[:20]) is None
 
 
 @pytest.mark.parametrize("name", ["x'ff00'", "'/a' || char(10) || 'b'"])
@@ -233,7 +233,7 @@ def test_networks_that_no_machine_can_build_are_refused(values: dict[str, Any]) 
 def test_pickles_that_end_within_an_instruction(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.pt").write_bytes(content)
     with pytest.raises(UserError, match="not a whole PyTorch file"):
-        checkpoint.load(tmp_path / "a.pt")
+        checkpoint.load_network(tmp_path / "a.pt")
 
 
 def test_a_garment_whose_file_name_no_system_takes(tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_safetensors_whose_error_has_several_lines(tmp_path: Path) -> None:
     header = b'{"a\\nb": {"dtype": "F32", "shape": [1], "data_offsets": [0, 8]}}'
     (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(8))
     with pytest.raises(UserError, match="not a whole safetensors file") as caught:
-        checkpoint.load(tmp_path / "a.safetensors")
+        checkpoint.load_network(tmp_path / "a.safetensors")
     assert "\n" not in str(caught.value)
 
 
@@ -255,7 +255,7 @@ def test_zip_files_that_claim_to_span_several_disks(tmp_path: Path) -> None:
     end = struct.pack("<4sLQL", b"PK\x06\x07", 0, 0, 2) + struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 0, 0, 0, 0, 0)
     (tmp_path / "a.pt").write_bytes(end)
     with pytest.raises(UserError, match="not a whole PyTorch file"):
-        checkpoint.load(tmp_path / "a.pt")
+        checkpoint.load_network(tmp_path / "a.pt")
 
 
 @pytest.mark.parametrize("change", ["intrinsics_source", "joints", "joints_2d", "vertices"])

@@ -33,8 +33,8 @@ from test.fuzz.target import Target
 
 
 class KeptNetwork:
-    """Makes networks; that of one configuration, which most inputs have, once. `checkpoint.load` gives it all of its
-    values each time."""
+    """Makes networks. The network of the configuration that most inputs have is made once and gets all its values
+    from `checkpoint.load_network` each time."""
 
     def __init__(self, config: NetworkConfig) -> None:
         self.config = config
@@ -58,7 +58,7 @@ class Checkpoints(Target):
             decoder_width=4, decoder_depth=1, decoder_heads=1, decoder_head_width=4, decoder_mlp_width=4, queries=2,
             head_width=4, shape_outputs=11, track_feature_width=4,
         )  # fmt: skip
-        checkpoint.save(MultiHMR2(config), self.path)
+        checkpoint.save_network(MultiHMR2(config), self.path)
         self.network = KeptNetwork(config)
         self.seed = self.path.read_bytes()
         self.length = int.from_bytes(self.seed[:8], "little")
@@ -86,7 +86,7 @@ class Checkpoints(Target):
     def parse(self, data: bytes) -> None:
         self.path.write_bytes(data)
         with mock.patch.object(checkpoint, "MultiHMR2", self.network):
-            checkpoint.load(self.path)
+            checkpoint.load_network(self.path)
 
 
 class Witness:
@@ -140,6 +140,6 @@ class ReleasedCheckpoints(Target):
         self.path.write_bytes(data)
         try:
             with mock.patch.object(checkpoint, "MultiHMR2", self.network):
-                checkpoint.load(self.path)
+                checkpoint.load_network(self.path)
         finally:
             assert not self.witness.exists(), "code of the file has run"

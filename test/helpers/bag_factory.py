@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 import pytest
 
-from multihmr2_ros.bags.definitions import typestore
+from multihmr2_ros.bags.definitions import make_typestore
 from multihmr2_ros.bags.frames import BagSource
 from multihmr2_ros.bags.writing import BagWriter
 from multihmr2_ros.errors import UserError
@@ -46,7 +46,7 @@ def picture(index: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
 
 
 def make(type_name: str, **fields: Any) -> Any:
-    return typestore().types[type_name](**fields)
+    return make_typestore().types[type_name](**fields)
 
 
 def header(time_ns: int, frame_id: str = "camera") -> Any:
@@ -106,15 +106,15 @@ def transform(parent: str, child: str, pose: Pose, stamp_ns: int) -> Any:
     )  # fmt: skip
 
 
-def serialised(message: Any) -> bytes:
-    return bytes(typestore().serialize_cdr(message, message.__msgtype__))
+def serialized(message: Any) -> bytes:
+    return bytes(make_typestore().serialize_cdr(message, message.__msgtype__))
 
 
 def write_bag(path: Path, messages: list[tuple[str, int, Any]], **options: Any) -> Path:
     """messages: topic, time of the recording (ns), message."""
     with BagWriter(path, **options) as writer:
         for topic, time_ns, message in messages:
-            writer.write(topic, message.__msgtype__, serialised(message), time_ns)
+            writer.write(topic, message.__msgtype__, serialized(message), time_ns)
     return path
 
 

@@ -23,11 +23,11 @@ import numpy as np
 
 from multihmr2_ros.metrics.placement import depth_order
 from multihmr2_ros.people import People
-from multihmr2_ros.placement import MapKind, RelativeDepth, place_people
+from multihmr2_ros.placement import MapKind, RelativeDepthMap, place_people
 from multihmr2_ros.simulation.labels import make_labels
 from multihmr2_ros.simulation.scene import SceneOptions, sample_scene
 from multihmr2_ros.simulation.scene.posing import pose_scene
-from test.helpers.rgbd_scenes import Ground, Moment, NetworkErrors, predicted, surface_of
+from test.helpers.rgbd_scenes import GroundPlane, NetworkErrors, RgbdFrame, predicted, surface_of
 from test.helpers.simulation_scenes import body as full_body
 from test.helpers.simulation_scenes import renderer
 
@@ -35,10 +35,10 @@ CROWD = SceneOptions(width=320, height=240, people=(4, 12), distance_m=(1.5, 9.0
 MIN_CROWD = 4
 SKY_M = 1000.0
 
-MapMaker = Callable[[np.ndarray, np.random.Generator], RelativeDepth]
+MapMaker = Callable[[np.ndarray, np.random.Generator], RelativeDepthMap]
 
 
-def crowds(count: int, first_seed: int = 1000) -> Iterator[Moment]:
+def crowds(count: int, first_seed: int = 1000) -> Iterator[RgbdFrame]:
     """Stills of 4 to 12 people whom a detector should find, children among them; depth (H, W) m is the truth."""
     seed = first_seed
     while count:
@@ -48,8 +48,8 @@ def crowds(count: int, first_seed: int = 1000) -> Iterator[Moment]:
         rendered = renderer().render(scene, posed, generator)
         truth, seed = make_labels(scene, posed, rendered), seed + 1
         if truth.findable.sum() >= MIN_CROWD:
-            ground = Ground.of_fixed_frame(posed.world_from_camera)
-            yield Moment(posed, truth.k, rendered.depth, ground, truth.findable, truth.visible_fraction < 0.7)
+            ground = GroundPlane.from_fixed_frame(posed.world_from_camera)
+            yield RgbdFrame(posed, truth.k, rendered.depth, ground, truth.findable, truth.visible_fraction < 0.7)
             count -= 1
 
 
@@ -61,7 +61,7 @@ def smooth(shape: tuple[int, ...], generator: np.random.Generator, cells: int) -
     return (field - field.mean()) / field.std()
 
 
-def relative_map(depth: np.ndarray, generator: np.random.Generator, kind: MapKind = "inverse") -> RelativeDepth:
+def relative_map(depth: np.ndarray, generator: np.random.Generator, kind: MapKind = "inverse") -> RelativeDepthMap:
     """A map of depth (H, W) m up to scale and shift, as a network might err: 5 % noise, one half of it of single pixels
     and one half of patches; a smooth bend of 3 % over the image and one by a power of 0.9 to 1.1; outlines that are off
     by up to 3 px; holes; a rectangle that is wrong; a random scale and shift."""
@@ -78,24 +78,24 @@ def relative_map(depth: np.ndarray, generator: np.random.Generator, kind: MapKin
     values[smooth(z.shape, generator, 6) > 1.5] = np.nan
     top, left = generator.integers(0, height - height // 5), generator.integers(0, width - width // 5)
     values[top : top + height // 5, left : left + width // 5] = generator.uniform(np.nanmin(values), np.nanmax(values))
-    return RelativeDepth(values.astype(np.float32), kind)
+    return RelativeDepthMap(values.astype(np.float32), kind)
 
 
-def noise_map(depth: np.ndarray, generator: np.random.Generator) -> RelativeDepth:
-    return RelativeDepth(generator.normal(size=depth.shape).astype(np.float32))
+def noise_map(depth: np.ndarray, generator: np.random.Generator) -> RelativeDepthMap:
+    return RelativeDepthMap(generator.normal(size=depth.shape).astype(np.float32))
 
 
-def smooth_map(depth: np.ndarray, generator: np.random.Generator) -> RelativeDepth:
-    return RelativeDepth(smooth(depth.shape, generator, int(generator.integers(1, 8))).astype(np.float32))
+def smooth_map(depth: np.ndarray, generator: np.random.Generator) -> RelativeDepthMap:
+    return RelativeDepthMap(smooth(depth.shape, generator, int(generator.integers(1, 8))).astype(np.float32))
 
 
-def inverted_map(depth: np.ndarray, generator: np.random.Generator) -> RelativeDepth:
-    return RelativeDepth(-relative_map(depth, generator).values)
+def inverted_map(depth: np.ndarray, generator: np.random.Generator) -> RelativeDepthMap:
+    return RelativeDepthMap(-relative_map(depth, generator).values)
 
 
-def mirrored_map(depth: np.ndarray, generator: np.random.Generator) -> RelativeDepth:
+def mirrored_map(depth: np.ndarray, generator: np.random.Generator) -> RelativeDepthMap:
     """Of another scene, as good as: this one's, upside down and left to right."""
-    return RelativeDepth(np.ascontiguousarray(relative_map(depth, generator).values[::-1, ::-1]))
+    return RelativeDepthMap(np.ascontiguousarray(relative_map(depth, generator).values[::-1, ::-1]))
 
 
 USELESS: dict[str, MapMaker] = {
@@ -121,7 +121,7 @@ def errors_of(people: People, true: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def measure(frames: list[Moment], errors: NetworkErrors, maker: MapMaker, seed: int = 0) -> dict[str, np.ndarray]:
+def measure(frames: list[RgbdFrame], errors: NetworkErrors, maker: MapMaker, seed: int = 0) -> dict[str, np.ndarray]:
     """Errors of all frames' findable people: as the network has them, "alone" without a map, and "joint" with one; and
     "joint z", the distances' errors by their standard deviations, "used" (frames,): how sure the map was of use."""
     generator, rows = np.random.default_rng(seed), []

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from multihmr2_ros.evaluation.datasets.files import Listing
+from multihmr2_ros.evaluation.datasets.files import SequenceListing
 from multihmr2_ros.frame import Frame
 from multihmr2_ros.people import People
 from test.helpers.people_factory import make_people, pinhole
@@ -51,7 +51,7 @@ class Estimator:
         """Nothing is remembered."""
 
 
-def opened(listing: Listing[Any]) -> list[Any]:
+def opened(listing: SequenceListing[Any]) -> list[Any]:
     return [read() for _, read in listing]
 
 

@@ -32,8 +32,8 @@ from multihmr2_ros.frame import Frame
 from multihmr2_ros.messages.content import HeaderContent
 from multihmr2_ros.messages.people_content import Timing, people_to_content
 from multihmr2_ros.people import IntrinsicsSource, People
-from multihmr2_ros.ros.standing_people import standing_people
-from test.helpers.bag_factory import START_NS, TYPES, camera_info, header, make, raw_image, serialised
+from multihmr2_ros.ros.standing_people import make_standing_people
+from test.helpers.bag_factory import START_NS, TYPES, camera_info, header, make, raw_image, serialized
 
 WIDTH, HEIGHT, FOCAL, STEP_NS = 320, 240, 250.0, 100_000_000
 K = np.array([[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1]])
@@ -46,7 +46,7 @@ def body() -> Body:
 
 @cache
 def standing(count: int) -> People:
-    return standing_people(body(), count, (HEIGHT, WIDTH))
+    return make_standing_people(body(), count, (HEIGHT, WIDTH))
 
 
 def at(people: People, pelvis: np.ndarray) -> People:
@@ -123,15 +123,15 @@ def write_scene(
     """A camera with its calibration, and the truth; `truth` and `recorded` give None where there is no message."""
     with BagWriter(path) as writer:
         for topic, time_ns, message in extra or []:
-            writer.write(topic, message.__msgtype__, serialised(message), time_ns)
+            writer.write(topic, message.__msgtype__, serialized(message), time_ns)
         for index in range(frames):
             time_ns, stamp_ns = stamp_of(index), stamp(index)
             if images:
                 message = info(stamp_ns)
-                writer.write("/camera/camera_info", message.__msgtype__, serialised(message), time_ns)
+                writer.write("/camera/camera_info", message.__msgtype__, serialized(message), time_ns)
                 message = png(index, stamp_ns) if compressed else raw_image(image(index), "rgb8", stamp_ns)
                 topic = "/camera/image_raw" + ("/compressed" if compressed else "")
-                writer.write(topic, message.__msgtype__, serialised(message), time_ns)
+                writer.write(topic, message.__msgtype__, serialized(message), time_ns)
             true = truth(index)
             if true is not None:
                 writer.write(TRUTH_TOPIC, HUMAN_ARRAY, humans(true, stamp_ns, frame_id), time_ns)

@@ -27,7 +27,7 @@ import torch
 from multihmr2_ros.frame import Frame
 from multihmr2_ros.network.inference import Runtime
 from multihmr2_ros.people import People
-from multihmr2_ros.ros.restarts import configuration
+from multihmr2_ros.ros.restarts import make_configuration
 from test.helpers.stand_in_estimator import PELVIS, StandInEstimator
 
 ILLEGAL = torch.AcceleratorError(
@@ -55,7 +55,7 @@ class FaultyEstimator(StandInEstimator):
     def __init__(self, parameters: Any, fault: Callable[[FaultyEstimator], None]) -> None:
         super().__init__(parameters)
         if parameters is not None:
-            self.config = configuration(parameters, self.config)
+            self.config = make_configuration(parameters, self.config)
             self.runtime = Runtime(parameters.device, parameters.precision)
         self.tracker: Any = Counter()
         self.fault = fault

@@ -28,11 +28,11 @@ import torch
 
 from multihmr2_ros.body import Body, rotations_from_vectors
 from multihmr2_ros.camera import intrinsics_from_fov, project
-from multihmr2_ros.labeling.fitting_cost import AS_ANNOTATED
+from multihmr2_ros.labeling.fitting_cost import ANNOTATION_MATRIX
 from multihmr2_ros.labeling.landmarks import LANDMARK_COUNT, LANDMARK_OF
 from multihmr2_ros.labeling.observations import Observations
-from multihmr2_ros.labeling.pose_prior import PosePrior, learn_pose_prior, pose_of_segments
-from multihmr2_ros.labeling.posed_keypoints import KeypointModel, Pose
+from multihmr2_ros.labeling.pose_prior import PosePrior, learn_pose_prior, pose_from_segments
+from multihmr2_ros.labeling.posed_keypoints import HingedPose, KeypointModel
 from multihmr2_ros.simulation.motion.pose import rotate_about
 from multihmr2_ros.simulation.motion.random_poses import pose_from_random_angles, sample_angles
 
@@ -61,7 +61,7 @@ class Scene:
 
     people: Observations
     joints: np.ndarray
-    pose: Pose
+    pose: HingedPose
 
 
 def make_scene(n: int, seed: int = 0, noise_px: float = 1.0, landmarks: bool = True) -> Scene:
@@ -70,7 +70,7 @@ def make_scene(n: int, seed: int = 0, noise_px: float = 1.0, landmarks: bool = T
     segments = np.stack([pose_from_random_angles(sample_angles(generator)).orientation for _ in range(n)])
     yaws = generator.uniform(-np.pi, np.pi, n)
     segments = np.stack([rotate_about(2, yaw) @ some for yaw, some in zip(yaws, segments, strict=True)])
-    pose, _ = pose_of_segments(segments)
+    pose, _ = pose_from_segments(segments)
     phenotypes = torch.from_numpy(
         np.stack([generator.uniform(0.2, 0.8, n), generator.uniform(0.65, 0.75, n), generator.normal(0.42, 0.08, n),
                   generator.uniform(0.3, 0.7, n)], axis=1)
@@ -79,7 +79,7 @@ def make_scene(n: int, seed: int = 0, noise_px: float = 1.0, landmarks: bool = T
     depth = generator.uniform(3.0, 6.0, n)
     place = np.stack([generator.uniform(-0.2, 0.2, n) * depth, generator.uniform(-0.1, 0.2, n) * depth, depth], axis=1)
     k = intrinsics_from_fov(FOV_RAD, WIDTH, HEIGHT)
-    pixels = project(AS_ANNOTATED.numpy() @ joints + place[:, None], k)
+    pixels = project(ANNOTATION_MATRIX.numpy() @ joints + place[:, None], k)
     box = np.concatenate([pixels.min(axis=1) - 8, pixels.max(axis=1) + 8], axis=1)
     points = np.full((n, LANDMARK_COUNT, 3), np.nan if not landmarks else 0.0)
     if landmarks:
@@ -136,7 +136,7 @@ def save_coco(path: Path, content: dict[str, Any]) -> Path:
     return path
 
 
-def random_pose(n: int, seed: int = 0) -> Pose:
+def random_pose(n: int, seed: int = 0) -> HingedPose:
     """Any rotations at all."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -144,4 +144,6 @@ def random_pose(n: int, seed: int = 0) -> Pose:
         return rotations_from_vectors(torch.randn(*size, 3, generator=generator))
 
     bends = 2.0 * torch.rand(2, n, 2, generator=generator)
-    return Pose(turns(n), 0.3 * torch.randn(n, 3, generator=generator), turns(n, 2), turns(n, 2), bends[0], bends[1])
+    return HingedPose(
+        turns(n), 0.3 * torch.randn(n, 3, generator=generator), turns(n, 2), turns(n, 2), bends[0], bends[1]
+    )

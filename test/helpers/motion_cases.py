@@ -64,7 +64,7 @@ def posed(body: Body, pose: Pose, age: float = 2 / 3) -> dict[str, np.ndarray]:
     shape = torch.full((1, 6), 0.5)
     shape[0, 1] = age
     with torch.no_grad():
-        rest = body.rest_bone_poses(shape).numpy()
+        rest = body.compute_rest_bone_poses(shape).numpy()
         rotations = compute_bone_rotations([pose], rest, body.bone_labels, body.bone_parents)
         joints = body(shape, torch.from_numpy(rotations.astype(np.float32))).joints[0].numpy()
     return dict(zip(body.bone_labels, joints, strict=True))

@@ -21,9 +21,9 @@ import dataclasses
 import torch
 
 from multihmr2_ros.network.config import SCRATCH
-from multihmr2_ros.network.heads import rotations_from_columns
-from multihmr2_ros.network.initialization import initialise
-from multihmr2_ros.network.model import LayerOutputs, MultiHMR2, TrainingOutputs, back_project, intrinsics
+from multihmr2_ros.network.heads import rotations_from_6d
+from multihmr2_ros.network.initialization import initialize
+from multihmr2_ros.network.model import LayerOutputs, MultiHMR2, TrainingOutputs, back_project, intrinsics_from_fov
 from multihmr2_ros.training.targets import Targets
 
 NARROW: dict[str, int] = {
@@ -45,7 +45,7 @@ TINY = dataclasses.replace(
 
 def nano_network(seed: int = 0) -> MultiHMR2:
     torch.manual_seed(seed)
-    return initialise(MultiHMR2(TINY))
+    return initialize(MultiHMR2(TINY))
 
 
 def random_targets(images: int, people: int, image_size: tuple[int, int], track_feature_width: int = 16) -> Targets:
@@ -55,14 +55,14 @@ def random_targets(images: int, people: int, image_size: tuple[int, int], track_
     for mask in (targets.present, targets.has_place, targets.has_body, targets.has_k, targets.score_supervised):
         mask[:] = True
     targets.has_track_feature[:] = True
-    targets.k[:] = intrinsics(0.8 + 0.6 * torch.rand(images), height, width)
+    targets.k[:] = intrinsics_from_fov(0.8 + 0.6 * torch.rand(images), height, width)
     targets.location[:] = torch.rand(images, people, 2) * torch.tensor([width, height])
     targets.centre[:] = back_project(targets.location, 2 + 4 * torch.rand(images, people), targets.k)
     targets.shape.uniform_(0.2, 0.8)
-    targets.rotations[:] = rotations_from_columns(
+    targets.rotations[:] = rotations_from_6d(
         torch.eye(3)[:, :2] + 0.2 * torch.randn(images, people, targets.rotations.shape[2], 3, 2)
     )
-    targets.rotations[:, :, 0] = rotations_from_columns(torch.randn(images, people, 3, 2))
+    targets.rotations[:, :, 0] = rotations_from_6d(torch.randn(images, people, 3, 2))
     targets.box[..., :2] = targets.location - 20
     targets.box[..., 2:] = targets.location + 20
     targets.track_feature.normal_()

@@ -28,7 +28,7 @@ from scipy.spatial.transform import Rotation
 from multihmr2_ros.body import Body
 from multihmr2_ros.camera import project
 from multihmr2_ros.people import People, PlacementCue
-from multihmr2_ros.placement import BodySurface, Ground, place_people
+from multihmr2_ros.placement import BodySurface, GroundPlane, place_people
 from multihmr2_ros.simulation.labels import make_labels
 from multihmr2_ros.simulation.scene import Scene, SceneOptions, sample_scene
 from multihmr2_ros.simulation.scene.posing import PosedScene, pose_scene
@@ -62,7 +62,7 @@ INDEPENDENT = NetworkErrors(shared=0.0, own_depth=0.125, own_stature=0.05)
 
 
 @dataclass(frozen=True, eq=False)
-class Moment:
+class RgbdFrame:
     """One frame: the truth about its n people, and what else a robot has.
 
     k (3, 3) px; depth (H, W) float32 m of a noisy camera, NaN in holes; ground in the camera's frame. findable (n,):
@@ -72,7 +72,7 @@ class Moment:
     posed: PosedScene
     k: np.ndarray
     depth: np.ndarray
-    ground: Ground
+    ground: GroundPlane
     findable: np.ndarray
     occluded: np.ndarray
 
@@ -94,26 +94,26 @@ def low_body() -> Body:
 @functools.cache
 def surface_of(mesh: str = "low") -> BodySurface:
     body = low_body() if mesh == "low" else full_body()
-    return BodySurface.of_mesh(body.faces, body.anny.template_vertices.numpy())
+    return BodySurface.from_mesh(body.faces, body.anny.template_vertices.numpy())
 
 
-def moments(seed: int, options: SceneOptions, times_s: tuple[float, ...]) -> Iterator[Moment]:
+def make_rgbd_frames(seed: int, options: SceneOptions, times_s: tuple[float, ...]) -> Iterator[RgbdFrame]:
     """The frames of one scene at the given times."""
     generator = np.random.default_rng(seed)
     scene = sample_scene(generator, options)
     for time_s in times_s:
-        yield moment(scene, time_s, generator)
+        yield eval_frame(scene, time_s, generator)
 
 
-def moment(scene: Scene, time_s: float, generator: np.random.Generator) -> Moment:
+def eval_frame(scene: Scene, time_s: float, generator: np.random.Generator) -> RgbdFrame:
     posed = pose_scene(scene, time_s, full_body())
     rendered = renderer().render(scene, posed, generator)
     truth = make_labels(scene, posed, rendered)
-    return Moment(
+    return RgbdFrame(
         posed,
         truth.k,
         depth_camera(rendered.depth, generator),
-        Ground.of_fixed_frame(posed.world_from_camera),
+        GroundPlane.from_fixed_frame(posed.world_from_camera),
         truth.findable,
         truth.visible_fraction < 0.7,
     )
@@ -137,10 +137,12 @@ def depth_camera(depth: np.ndarray, generator: np.random.Generator) -> np.ndarra
     return np.where(hole, np.nan, np.round(measured, 3)).astype(np.float32)
 
 
-def predicted(moment: Moment, errors: NetworkErrors, generator: np.random.Generator, mesh: str = "low") -> People:
+def predicted(
+    eval_frame: RgbdFrame, errors: NetworkErrors, generator: np.random.Generator, mesh: str = "low"
+) -> People:
     """The people of a frame as a network with such errors would place them, in the truth's order."""
     body = low_body() if mesh == "low" else full_body()
-    truth, n = moment.posed, len(moment.posed.shape)
+    truth, n = eval_frame.posed, len(eval_frame.posed.shape)
     shared = generator.normal(0.0, errors.shared, n)
     along = np.exp(shared + generator.normal(0.0, errors.own_depth, n))
     scale = np.exp(shared + generator.normal(0.0, errors.own_stature, n))
@@ -154,7 +156,7 @@ def predicted(moment: Moment, errors: NetworkErrors, generator: np.random.Genera
         posed = body(torch.from_numpy(truth.shape), torch.from_numpy(rotations.astype(np.float32)))
     joints, vertices = posed.joints.numpy(), posed.vertices.numpy()
     pelvis = truth.joints[:, 0].astype(np.float64)
-    pelvis[:, :2] += generator.normal(0.0, errors.pixel, (n, 2)) * pelvis[:, 2:] / moment.k[0, 0]
+    pelvis[:, :2] += generator.normal(0.0, errors.pixel, (n, 2)) * pelvis[:, 2:] / eval_frame.k[0, 0]
     place = (pelvis * along[:, None])[:, None]
     size = scale[:, None, None]
     shape = truth.shape.copy()
@@ -165,11 +167,11 @@ def predicted(moment: Moment, errors: NetworkErrors, generator: np.random.Genera
     return make_people(
         n,
         pelvis=place[:, 0],
-        k=moment.k,
-        image_size=moment.depth.shape,
+        k=eval_frame.k,
+        image_size=eval_frame.depth.shape,
         vertices=(place + size * (vertices - joints[:, :1])).astype(np.float32),
         joints=placed.astype(np.float32),
-        joints_2d=project(placed, moment.k).astype(np.float32),
+        joints_2d=project(placed, eval_frame.k).astype(np.float32),
         bone_poses=bone_poses.astype(np.float32),
         rotations=rotations.astype(np.float32),
         shape=shape,
@@ -186,7 +188,7 @@ def distance(people: People) -> np.ndarray:
     return np.linalg.norm(people.pelvis.astype(float), axis=1)
 
 
-def measure(frames: list[Moment], errors: NetworkErrors, seed: int = 0) -> dict[str, np.ndarray]:
+def measure(frames: list[RgbdFrame], errors: NetworkErrors, seed: int = 0) -> dict[str, np.ndarray]:
     """Of the m findable people of all frames, each (m,): child, occluded, and the distance's errors in m by what placed
     them: "network" and CUES, these with "<cue> sigma" and "<cue> cue"; and "… stature", errors of its logarithm."""
     generator = np.random.default_rng(seed)

@@ -18,9 +18,9 @@ from __future__ import annotations
 
 import os
 
-from multihmr2_ros.ros.domain import isolation, reserve_domain
+from multihmr2_ros.ros.domain import make_isolation_environment, reserve_domain
 
 DOMAIN_ID = reserve_domain()
-ENVIRONMENT = isolation(DOMAIN_ID)
+ENVIRONMENT = make_isolation_environment(DOMAIN_ID)
 # For processes of this one, and for contexts of rclpy in it, which name the domain themselves.
 os.environ.update(ENVIRONMENT)

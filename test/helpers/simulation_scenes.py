@@ -38,7 +38,7 @@ from test import paths
 
 SHARED = paths.SHARED / "data"
 ADULT = np.array([0.5, 0.67, 0.5, 0.5, 0.5, 0.5], np.float32)
-GREY = Material((0.6, 0.6, 0.6))
+GRAY = Material((0.6, 0.6, 0.6))
 
 
 @functools.cache
@@ -60,11 +60,11 @@ def person(x: float, y: float, person_id: int = 0, heading_rad: float = np.pi, g
 def surroundings(sun: tuple[float, float, float] = (0.0, 0.6, 0.8)) -> Environment:
     """A grey ground under one sun, and a drawn backdrop."""
     lights = (Light(sun, (0.8, 0.8, 0.8), spread_rad=0.005),)
-    return Environment(Surface(GREY), None, lights, (0.2, 0.2, 0.2), (0.1, 0.1, 0.1), Backdrop(0, "sky"))
+    return Environment(Surface(GRAY), None, lights, (0.2, 0.2, 0.2), (0.1, 0.1, 0.1), Backdrop(0, "sky"))
 
 
 def box(x: float, y: float, z: float, size: tuple[float, float, float]) -> Obstacle:
-    return Obstacle("box", np.array([x, y, z]), np.array(size), 0.0, GREY)
+    return Obstacle("box", np.array([x, y, z]), np.array(size), 0.0, GRAY)
 
 
 def scene(*people: Person, obstacles: tuple[Obstacle, ...] = (), **camera: Any) -> Scene:

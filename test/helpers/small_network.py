@@ -55,5 +55,5 @@ def small_network(seed: int = 0) -> MultiHMR2:
 
 
 def save_small_network(path: Path, seed: int = 0) -> Path:
-    checkpoint.save(small_network(seed), path)
+    checkpoint.save_network(small_network(seed), path)
     return path

@@ -29,7 +29,7 @@ from multihmr2_ros.ros.node import main
 from multihmr2_ros.ros.standing_people import StandInEstimator
 from multihmr2_ros.tracking import Detections, Tracker
 
-MOST_PEOPLE = 6
+MAX_PEOPLE = 6
 FEATURES = 256
 COMES, GOES, OVERLOOKED = 0.04, 0.01, 0.05  # in an image: that somebody comes, each one goes, each one is not found
 
@@ -38,7 +38,7 @@ class PassersBy(StandInEstimator):
     """Bodies of the real low mesh, and the real tracker. Who comes has a look of his own, and stays for 3 s or so."""
 
     def __init__(self) -> None:
-        super().__init__("low", MOST_PEOPLE)
+        super().__init__("low", MAX_PEOPLE)
         self.tracker = Tracker()
         self._rng = np.random.default_rng(0)
         self._looks: dict[int, Any] = {}  # of who is there, by the place that is taken
@@ -46,7 +46,7 @@ class PassersBy(StandInEstimator):
     def step(self, frame: Frame, /) -> People:
         rng = self._rng
         self._looks = {place: look for place, look in self._looks.items() if rng.random() > GOES}
-        free = [place for place in range(MOST_PEOPLE) if place not in self._looks]
+        free = [place for place in range(MAX_PEOPLE) if place not in self._looks]
         if free and rng.random() < COMES:
             self._looks[int(rng.choice(free))] = rng.normal(size=FEATURES)
         seen = [place for place in sorted(self._looks) if rng.random() > OVERLOOKED]

@@ -58,7 +58,7 @@ class StandInEstimator:
 
     def step(self, frame: Frame, /) -> People:
         self.steps += 1
-        self.last_frame, view = frame, frame.undistorted()
+        self.last_frame, view = frame, frame.undistort()
         image, k = view.image, frame.k
         self.last_image = image
         cues = {"depth": view.depth, "ground": view.ground, "fixed_from_camera": view.camera_pose}

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from multihmr2_ros.tracking import Detections, TrackedFrame, Tracker
+from multihmr2_ros.tracking import Detections, Tracker, TrackingResult
 from test import paths
 
 GOLDEN = paths.GOLDEN / "tracker_dev.npz"
@@ -69,7 +69,7 @@ def golden(name: str) -> tuple[Sequence, NDArray[np.int64]]:
 
 def track(tracker: Tracker, sequence: Sequence, rate_hz: float = 1.0, start_s: float = 0.0) -> NDArray[np.int64]:
     """(M,) ids that a tracker gives when frame t carries the stamp start + t / rate."""
-    answers: list[TrackedFrame] = [
+    answers: list[TrackingResult] = [
         tracker.update(detections, start_s + frame / rate_hz) for frame, detections in enumerate(sequence.detections())
     ]
     return np.concatenate([answer.track_id for answer in answers])

@@ -24,7 +24,7 @@ import torch
 from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.training.config import TrainingConfig
 from multihmr2_ros.training.data import BatchConfig, Batches
-from multihmr2_ros.training.optimizer import OptimisationConfig
+from multihmr2_ros.training.optimizer import OptimizerConfig
 from multihmr2_ros.training.render_cache import RenderCache
 from multihmr2_ros.training.trainer import Trainer
 from test.helpers.nano_network import TINY
@@ -41,7 +41,7 @@ def config(steps: int = 6, **changes: object) -> TrainingConfig:
         "checkpoint_steps": 100,
         "loader_workers": 0,
         "batch": BatchConfig(batch_size=2, image_size=96, track_feature_width=NETWORK.track_feature_width),
-        "optimisation": OptimisationConfig(warmup_steps=2, decay_fraction=0.0),
+        "optimisation": OptimizerConfig(warmup_steps=2, decay_fraction=0.0),
     }
     return TrainingConfig(steps=steps, **(values | changes))  # type: ignore[arg-type]
 

@@ -26,7 +26,7 @@ import torch
 from multihmr2_ros.body import Body
 from multihmr2_ros.camera import project
 from multihmr2_ros.training.render_cache import write_shard
-from multihmr2_ros.training.samples import Sample, blank_people
+from multihmr2_ros.training.samples import Sample, make_blank_people
 
 
 @functools.cache
@@ -49,7 +49,7 @@ def make_sample(seed: int = 0, n: int = 2, size: tuple[int, int] = (160, 120), *
     width, height = size
     k = np.array([[0.9 * width, 0, width / 2], [0, 0.9 * width, height / 2], [0, 0, 1.0]])
     image = generator.integers(0, 60, (height, width, 3)).astype(np.uint8)
-    arrays = blank_people(n)
+    arrays = make_blank_people(n)
     arrays["shape"] = generator.uniform(0.2, 0.9, (n, 6)).astype(np.float16).astype(np.float32)
     rotations = random_rotations(generator, n, spread_rad)
     arrays["rotations"] = rotations.astype(np.float16).astype(np.float32)
@@ -74,7 +74,7 @@ def vertex_pixels(shape: np.ndarray, rotations: np.ndarray, centre: np.ndarray, 
     """(V, 2) px of one person's low mesh."""
     with torch.no_grad():
         posed = body()(torch.from_numpy(shape[None]), torch.from_numpy(rotations[None]))
-    vertices = posed.vertices[0].numpy() + (centre - posed.vertices[0, body().centre_vertex].numpy())
+    vertices = posed.vertices[0].numpy() + (centre - posed.vertices[0, body().center_vertex].numpy())
     return project(vertices.astype(np.float64), k)
 
 

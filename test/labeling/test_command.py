@@ -107,8 +107,8 @@ def test_the_mesh_of_the_file_is_where_the_keypoints_are(tmp_path: Path) -> None
     bodies = np.load(out)
     posed = full_body()(torch.from_numpy(bodies["shape"]), torch.from_numpy(bodies["rotations"].astype(np.float32)))
     vertices = posed.vertices.numpy()
-    vertices = vertices + (bodies["centre"] - vertices[:, full_body().centre_vertex])[:, None]
-    points = full_body().coco_keypoints(vertices)
+    vertices = vertices + (bodies["centre"] - vertices[:, full_body().center_vertex])[:, None]
+    points = full_body().regress_coco_keypoints(vertices)
     seen = points[..., :2] / points[..., 2:] * bodies["k"][:, 0, 0, None, None] + bodies["k"][:, None, :2, 2]
     off = np.linalg.norm(seen - bodies["keypoints"], axis=-1)[:, 5:].mean(axis=1)
     size = (bodies["box"][:, 2:] - bodies["box"][:, :2]).max(axis=1)

@@ -20,13 +20,13 @@ import numpy as np
 import torch
 
 from multihmr2_ros.camera import project
-from multihmr2_ros.labeling.crowds import people_of, place_bodies, with_stature
-from multihmr2_ros.placement import RelativeDepth
+from multihmr2_ros.labeling.crowds import make_people, place_bodies, set_stature
+from multihmr2_ros.placement import RelativeDepthMap
 from test.helpers.crowd_scenes import crowds, pair_distances, relative_map
-from test.helpers.rgbd_scenes import Moment, low_body
+from test.helpers.rgbd_scenes import RgbdFrame, low_body
 
 
-def fitted(frame: Moment, generator: np.random.Generator, name: str) -> dict[str, np.ndarray]:
+def fitted(frame: RgbdFrame, generator: np.random.Generator, name: str) -> dict[str, np.ndarray]:
     """Bodies as fits have them: over the image, with statures of the prior: too large by as much as too far."""
     rows = np.flatnonzero(frame.findable)
     shape, rotations = frame.posed.shape[rows].copy(), frame.posed.rotations[rows]
@@ -34,10 +34,10 @@ def fitted(frame: Moment, generator: np.random.Generator, name: str) -> dict[str
     body = low_body()
     with torch.no_grad():
         true = torch.from_numpy(shape)
-        wrong = with_stature(body, true, body.stature(true) * torch.from_numpy(along.astype(np.float32)))
+        wrong = set_stature(body, true, body.compute_stature(true) * torch.from_numpy(along.astype(np.float32)))
         posed = body(wrong, torch.from_numpy(rotations))
-        factor = (body.stature(wrong) / body.stature(true)).numpy()
-    offset = (posed.vertices[:, body.centre_vertex] - posed.joints[:, 0]).numpy()
+        factor = (body.compute_stature(wrong) / body.compute_stature(true)).numpy()
+    offset = (posed.vertices[:, body.center_vertex] - posed.joints[:, 0]).numpy()
     centre = frame.posed.joints[rows, 0] * factor[:, None] + offset
     return {
         "image": np.array([name] * len(rows)),
@@ -51,7 +51,7 @@ def fitted(frame: Moment, generator: np.random.Generator, name: str) -> dict[str
 
 def pelvises(arrays: dict[str, np.ndarray], rows: np.ndarray) -> np.ndarray:
     chosen = {key: arrays[key][rows] for key in ("shape", "rotations", "centre", "k")}
-    return people_of(chosen, low_body(), (240, 320)).pelvis.astype(float)
+    return make_people(chosen, low_body(), (240, 320)).pelvis.astype(float)
 
 
 def test_places_become_consistent_and_bodies_stay_where_they_are_in_the_image() -> None:
@@ -71,7 +71,7 @@ def test_places_become_consistent_and_bodies_stay_where_they_are_in_the_image() 
         true = pair_distances(frame.posed.joints[frame.findable, 0][placed].astype(float))
         before.append(np.abs(pair_distances(first[placed]) - true))
         after.append(np.abs(pair_distances(second[placed]) - true))
-        size = low_body().stature(torch.from_numpy(found["shape"])) / low_body().stature(
+        size = low_body().compute_stature(torch.from_numpy(found["shape"])) / low_body().compute_stature(
             torch.from_numpy(bodies["shape"])
         )
         moved = second[:, 2] / first[:, 2]
@@ -85,8 +85,8 @@ def test_images_without_a_map_or_with_one_person_stay() -> None:
     found, report = place_bodies(bodies, {"a.jpg": (320, 240)}, lambda name: None)
     np.testing.assert_array_equal(found["centre"], bodies["centre"])
     assert not found["placed"].any()
-    assert "0 of" in report.text()
+    assert "0 of" in report.to_text()
     one = {key: values[:1] for key, values in bodies.items()}
-    exact = RelativeDepth(1 / frame.depth)
+    exact = RelativeDepthMap(1 / frame.depth)
     found, _ = place_bodies(one, {"a.jpg": (320, 240)}, lambda name: exact)
     np.testing.assert_array_equal(found["centre"], one["centre"])

@@ -25,7 +25,7 @@ import torch
 
 from multihmr2_ros.cli.main import main
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.labeling.detection import LEAST_SIZE_PX, PeopleDetector
+from multihmr2_ros.labeling.detection import MIN_SIZE_PX, PeopleDetector
 from multihmr2_ros.media.export import save_image
 
 transformers = pytest.importorskip("transformers")
@@ -78,22 +78,22 @@ def save_processor(folder: Path, **content: object) -> None:
     (folder / "preprocessor_config.json").write_text(json.dumps(content))
 
 
-def picture(seed: int = 0) -> np.ndarray:
+def image_index(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (90, 120, 3)).astype(np.uint8)
 
 
 def test_people_have_boxes_and_keypoints_of_the_picture(detector: Path, pose_estimator: Path) -> None:
-    people = PeopleDetector(str(detector), str(pose_estimator))(picture(), 3)
+    people = PeopleDetector(str(detector), str(pose_estimator))(image_index(), 3)
     assert people
     for person in people:
-        assert person.picture == 3
+        assert person.image_index == 3
         x0, y0, x1, y1 = person.box
         assert 0 <= x0 < x1 <= 120
         assert 0 <= y0 < y1 <= 90
         assert person.keypoints.shape == (17, 2)
         assert ((person.weights > 0) == person.trusted).all()
         assert (person.keypoints[~person.trusted] == 0).all()
-        assert person.unsure or max(x1 - x0, y1 - y0) >= LEAST_SIZE_PX
+        assert person.unsure or max(x1 - x0, y1 - y0) >= MIN_SIZE_PX
 
 
 def test_the_command_looks_at_every_picture_of_a_folder(
@@ -102,7 +102,7 @@ def test_the_command_looks_at_every_picture_of_a_folder(
     folder, out = tmp_path / "pictures", tmp_path / "bodies.npz"
     folder.mkdir()
     for number in (2, 10):
-        save_image(folder / f"{number}.png", picture(number))
+        save_image(folder / f"{number}.png", image_index(number))
     (folder / "broken.png").write_bytes(b"no picture")
     models = ["--detector", str(detector), "--pose-estimator", str(pose_estimator)]
     assert main(["label", str(folder), "--out", str(out), "--device", "cpu", *models]) == 0

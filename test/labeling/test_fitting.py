@@ -25,10 +25,10 @@ import torch
 
 from multihmr2_ros.body import rotations_from_vectors
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.labeling.fitting import Fits, Fitter, fit_error
+from multihmr2_ros.labeling.fitting import Fits, Fitter, compute_fit_error
 from multihmr2_ros.labeling.observations import Observations
-from multihmr2_ros.labeling.pose_prior import learn_pose_prior, pose_features, pose_of_segments
-from multihmr2_ros.labeling.posed_keypoints import CAMERA_FROM_LEVEL, Pose, about_y
+from multihmr2_ros.labeling.pose_prior import compute_pose_features, learn_pose_prior, pose_from_segments
+from multihmr2_ros.labeling.posed_keypoints import CAMERA_FROM_LEVEL, HingedPose, rotate_about_y
 from multihmr2_ros.simulation.motion.pose import Pose as SegmentPose
 from multihmr2_ros.simulation.motion.pose import rotate_about
 from multihmr2_ros.simulation.motion.random_poses import pose_from_random_angles, sample_angles
@@ -63,36 +63,41 @@ def facing_errors(fits: Fits, truth: np.ndarray) -> np.ndarray:
     return np.abs((angles[0] - angles[1] + np.pi) % (2 * np.pi) - np.pi)
 
 
-def segments_of_pose(pose: Pose) -> np.ndarray:
+def segments_of_pose(pose: HingedPose) -> np.ndarray:
     chest = pose.pelvis @ rotations_from_vectors(pose.chest)
     segments = [pose.pelvis, chest]
     for side in range(2):
         upper, thigh = chest @ pose.upper_arms[:, side], pose.pelvis @ pose.thighs[:, side]
-        segments += [upper, upper @ about_y(-pose.elbows[:, side]), thigh, thigh @ about_y(pose.knees[:, side])]
+        segments += [
+            upper,
+            upper @ rotate_about_y(-pose.elbows[:, side]),
+            thigh,
+            thigh @ rotate_about_y(pose.knees[:, side]),
+        ]
     return torch.stack(segments, dim=1).double().numpy()
 
 
 def test_keypoints_without_a_mesh_equal_those_of_the_posed_mesh() -> None:
     body, pose = full_body(), random_pose(5)
     phenotypes = torch.rand(5, 4, generator=torch.Generator().manual_seed(1))
-    shape = keypoint_model().shape(phenotypes)
-    rest = body.rest_bone_poses(shape).numpy()
+    shape = keypoint_model().expand_shape(phenotypes)
+    rest = body.compute_rest_bone_poses(shape).numpy()
     poses = [SegmentPose(segments) for segments in segments_of_pose(pose)]
     turns = compute_bone_rotations(poses, rest, body.bone_labels, body.bone_parents)
     turns[:, 0] = CAMERA_FROM_LEVEL @ turns[:, 0]
-    rotations = keypoint_model().rotations(body, phenotypes, pose)
+    rotations = keypoint_model().compute_rotations(body, phenotypes, pose)
     np.testing.assert_allclose(rotations, turns, atol=1e-5)
     posed = body(shape, rotations)
     origin = posed.joints[:, :1].numpy()
     found = keypoint_model()(phenotypes, pose)
-    np.testing.assert_allclose(found.keypoints, body.coco_keypoints(posed.vertices.numpy()) - origin, atol=2e-5)
-    np.testing.assert_allclose(found.centre, (posed.vertices[:, body.centre_vertex].numpy() - origin[:, 0]), atol=1e-5)
+    np.testing.assert_allclose(found.keypoints, body.regress_coco_keypoints(posed.vertices.numpy()) - origin, atol=2e-5)
+    np.testing.assert_allclose(found.centre, (posed.vertices[:, body.center_vertex].numpy() - origin[:, 0]), atol=1e-5)
 
 
 def test_poses_and_segments_are_the_same_thing() -> None:
     generator = np.random.default_rng(0)
     segments = np.stack([pose_from_random_angles(sample_angles(generator)).orientation for _ in range(20)])
-    pose, off = pose_of_segments(segments)
+    pose, off = pose_from_segments(segments)
     np.testing.assert_allclose(segments_of_pose(pose), segments, atol=1e-5)
     assert off.max() < 1e-6
 
@@ -105,14 +110,14 @@ def test_with_landmarks_bodies_are_found_again() -> None:
     assert np.mean(errors) < 80
     assert np.median(facing_errors(fits, scene.joints)) < 0.2
     assert (facing_errors(fits, scene.joints) < np.pi / 3).mean() > 0.9
-    assert np.median(fit_error(scene.people, fits)) < 0.012
+    assert np.median(compute_fit_error(scene.people, fits)) < 0.012
 
 
 def test_without_landmarks_left_and_right_say_who_faces_the_camera() -> None:
     """Depth has two solutions then; front and back, and the picture itself, have one."""
     scene = make_scene(24, seed=1, landmarks=False)
     fits = fit(scene.people)
-    assert np.median(fit_error(scene.people, fits)) < 0.012
+    assert np.median(compute_fit_error(scene.people, fits)) < 0.012
     assert np.median(joint_errors(fits, scene.joints)) < 110
     across = (scene.joints[:, 5] - scene.joints[:, 6])[:, 0]
     plain = np.abs(across) > 0.15  # seen from front or back
@@ -133,8 +138,8 @@ def test_hidden_legs_are_likely_ones() -> None:
     hidden = without(scene.people, [13, 14, 15, 16])
     hidden = dataclasses.replace(hidden, visibility=np.where(np.arange(33) >= 25, 0.0, hidden.visibility))
     fits = fit(hidden)
-    assert np.median(fit_error(hidden, fits)) < 0.015
-    assert (prior().cost(fits.pose) < 40).all()
+    assert np.median(compute_fit_error(hidden, fits)) < 0.015
+    assert (prior().compute_cost(fits.pose) < 40).all()
     assert np.isfinite(joints_of(fits)).all()
 
 
@@ -157,13 +162,13 @@ def test_a_batch_gives_each_person_the_same_body_as_alone() -> None:
 
 def test_the_prior_prefers_poses_to_what_no_joint_allows() -> None:
     generator = np.random.default_rng(6)
-    likely, _ = pose_of_segments(
+    likely, _ = pose_from_segments(
         np.stack([pose_from_random_angles(sample_angles(generator)).orientation for _ in range(50)])
     )
-    costs = prior().cost(likely)
+    costs = prior().compute_cost(likely)
     backwards = likely._replace(thighs=likely.thighs @ torch.from_numpy(rotate_about(2, np.pi)).float())
-    assert (prior().cost(backwards) > costs + 20).all()
-    assert pose_features(likely).shape == (50, 34)
+    assert (prior().compute_cost(backwards) > costs + 20).all()
+    assert compute_pose_features(likely).shape == (50, 34)
 
 
 def test_a_prior_from_recordings_knows_what_it_saw(tmp_path: Path) -> None:
@@ -173,11 +178,11 @@ def test_a_prior_from_recordings_knows_what_it_saw(tmp_path: Path) -> None:
     frames = [{name: tuple(generator.uniform(-60, 60, 3).tolist()) for name in names} for _ in range(300)]
     (tmp_path / "arms.bvh").write_text(rig(*frames))
     learned = learn_pose_prior(tmp_path)
-    seen, _ = pose_of_segments(load_motion(tmp_path / "arms.bvh").orientation)
+    seen, _ = pose_from_segments(load_motion(tmp_path / "arms.bvh").orientation)
     sitting = seen._replace(
         thighs=seen.thighs @ torch.from_numpy(rotate_about(1, -1.5)).float(), knees=seen.knees + 1.5
     )
-    assert learned.cost(seen).median() + 20 < learned.cost(sitting).median()
+    assert learned.compute_cost(seen).median() + 20 < learned.compute_cost(sitting).median()
     assert (learned.starts.knees < 0.1).all()
 
 

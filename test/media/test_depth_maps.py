@@ -29,7 +29,7 @@ from multihmr2_ros.cli.main import main
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.labeling.depth_model import DepthModel
 from multihmr2_ros.media.images import read_depth_map
-from multihmr2_ros.placement import RelativeDepth
+from multihmr2_ros.placement import RelativeDepthMap
 from test.cli.test_run import names, picture, save_picture
 
 WIDTH, HEIGHT = 96, 64
@@ -178,4 +178,4 @@ def test_mistakes_in_options(
 
 
 def test_maps_are_relative_by_default() -> None:
-    assert RelativeDepth(RAMP).kind == "inverse"
+    assert RelativeDepthMap(RAMP).kind == "inverse"

@@ -24,7 +24,7 @@ import pytest
 import trimesh
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.media.colors import UNTRACKED, track_color
+from multihmr2_ros.media.colors import UNTRACKED, get_track_color
 from multihmr2_ros.media.export import save_image, save_meshes, save_params
 from multihmr2_ros.media.files import atomic_path
 from multihmr2_ros.people import BONE_COUNT, IntrinsicsSource
@@ -32,7 +32,7 @@ from test.helpers.full_disk import no_file_above
 from test.helpers.people_factory import make_people
 
 BOX = trimesh.creation.box(extents=(0.5, 1.7, 0.3))
-PICTURE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+IMAGE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 
 
 def people_with_boxes(n: int, **changes):
@@ -108,7 +108,7 @@ def test_meshes_come_back_upright_named_and_coloured(tmp_path):
     scene = trimesh.load(tmp_path / "frame.glb", process=False)
     assert set(scene.graph.nodes_geometry) == {"person_12", "person_7", "person_2"}
     for row, (name, color) in enumerate(
-        [("person_12", track_color(12)), ("person_7", track_color(7)), ("person_2", UNTRACKED)]
+        [("person_12", get_track_color(12)), ("person_7", get_track_color(7)), ("person_2", UNTRACKED)]
     ):
         transform, geometry = scene.graph[name]
         mesh = scene.geometry[geometry]
@@ -173,8 +173,8 @@ def test_somebody_without_a_place_is_left_out_and_named(tmp_path, caplog):
 
 
 def test_png_keeps_every_value(tmp_path):
-    save_image(tmp_path / "a.png", PICTURE)
-    np.testing.assert_array_equal(cv2.imread(str(tmp_path / "a.png"))[:, :, ::-1], PICTURE)
+    save_image(tmp_path / "a.png", IMAGE)
+    np.testing.assert_array_equal(cv2.imread(str(tmp_path / "a.png"))[:, :, ::-1], IMAGE)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "jpeg", "JPG"])
@@ -189,7 +189,7 @@ def test_jpeg_keeps_colours(tmp_path, suffix):
 def test_other_image_kinds_are_refused(tmp_path):
     for name in ("a.gif", "a"):
         with pytest.raises(UserError, match=r"\.png, \.jpg or \.jpeg"):
-            save_image(tmp_path / name, PICTURE)
+            save_image(tmp_path / name, IMAGE)
 
 
 # Whole or not at all
@@ -197,7 +197,7 @@ def test_other_image_kinds_are_refused(tmp_path):
 WRITERS = {
     "a.npz": lambda path: save_params(path, people_with_boxes(2)),
     "a.glb": lambda path: save_meshes(path, people_with_boxes(2), BOX.faces),
-    "a.png": lambda path: save_image(path, PICTURE),
+    "a.png": lambda path: save_image(path, IMAGE),
 }
 
 
@@ -229,7 +229,7 @@ def test_impossible_places_are_named(tmp_path, name):
 
 def test_new_files_have_the_usual_permissions(tmp_path):
     (tmp_path / "plain").touch()
-    save_image(tmp_path / "a.png", PICTURE)
+    save_image(tmp_path / "a.png", IMAGE)
     assert (tmp_path / "a.png").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 

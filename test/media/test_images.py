@@ -26,11 +26,11 @@ from multihmr2_ros.media.images import MAX_PIXELS, read_image
 
 RNG = np.random.default_rng(0)
 COLORS = RNG.integers(0, 256, (6, 9, 3), dtype=np.uint8)
-GREY = COLORS[:, :, 0]
+GRAY = COLORS[:, :, 0]
 ALPHA = RNG.integers(0, 256, (6, 9), dtype=np.uint8)
 
 
-def smooth_picture() -> np.ndarray:
+def smooth_image() -> np.ndarray:
     """(48, 64, 3) uint8 without sharp edges, which JPEG keeps well."""
     rows, columns = np.mgrid[0:48, 0:64]
     return np.stack([4 * columns, 5 * rows, 255 - 2 * columns - rows], axis=2).astype(np.uint8)
@@ -59,8 +59,8 @@ def test_lossless_formats_keep_every_value(tmp_path, suffix):
 @pytest.mark.parametrize(("suffix", "options"), [("jpg", {"quality": 97, "subsampling": 0}), ("webp", {"quality": 97})])
 def test_lossy_formats_keep_colours(tmp_path, suffix, options):
     path = tmp_path / f"picture.{suffix}"
-    Image.fromarray(smooth_picture()).save(path, **options)
-    assert difference(read_image(path), smooth_picture()) <= 8
+    Image.fromarray(smooth_image()).save(path, **options)
+    assert difference(read_image(path), smooth_image()) <= 8
 
 
 def test_lossless_webp_with_alpha_is_laid_over_black(tmp_path):
@@ -72,12 +72,12 @@ def test_lossless_webp_with_alpha_is_laid_over_black(tmp_path):
 @pytest.mark.parametrize(
     ("picture", "expected"),
     [
-        (Image.fromarray(GREY), np.repeat(GREY[:, :, None], 3, axis=2)),
+        (Image.fromarray(GRAY), np.repeat(GRAY[:, :, None], 3, axis=2)),
         # Palette; 54 colours fit, so nothing is lost.
         (Image.fromarray(COLORS).quantize(256, method=Image.Quantize.FASTOCTREE), None),
-        (Image.fromarray(GREY > 127), np.repeat(255 * (GREY > 127)[:, :, None], 3, axis=2)),
+        (Image.fromarray(GRAY > 127), np.repeat(255 * (GRAY > 127)[:, :, None], 3, axis=2)),
         (Image.fromarray(np.dstack([COLORS, ALPHA]), "RGBA"), over_black(COLORS, ALPHA)),
-        (Image.fromarray(np.dstack([GREY, ALPHA]), "LA"), over_black(np.repeat(GREY[:, :, None], 3, axis=2), ALPHA)),
+        (Image.fromarray(np.dstack([GRAY, ALPHA]), "LA"), over_black(np.repeat(GRAY[:, :, None], 3, axis=2), ALPHA)),
     ],
     ids=["grey", "palette", "one bit", "RGBA", "grey with alpha"],
 )
@@ -149,10 +149,10 @@ def test_values_that_are_no_colours_are_refused(tmp_path):
 
 def test_cmyk_jpeg(tmp_path):
     path = tmp_path / "print.jpg"
-    Image.fromarray(smooth_picture()).convert("CMYK").save(path, quality=97, subsampling=0)
+    Image.fromarray(smooth_image()).convert("CMYK").save(path, quality=97, subsampling=0)
     with Image.open(path) as stored:
         assert stored.mode == "CMYK"
-    assert difference(read_image(path), smooth_picture()) <= 8
+    assert difference(read_image(path), smooth_image()) <= 8
 
 
 # How the stored image must be turned to be upright (EXIF 2.32, tag 0x0112).
@@ -173,8 +173,8 @@ def test_exif_orientation_is_applied(tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = tmp_path / "phone.jpg"
-    Image.fromarray(smooth_picture()).save(path, quality=97, subsampling=0, exif=exif)
-    assert difference(read_image(path), ORIENTATIONS[orientation](smooth_picture())) <= 8
+    Image.fromarray(smooth_image()).save(path, quality=97, subsampling=0, exif=exif)
+    assert difference(read_image(path), ORIENTATIONS[orientation](smooth_image())) <= 8
 
 
 @pytest.mark.parametrize("size", [(1, 1), (20_000, 20), (20, 20_000)])

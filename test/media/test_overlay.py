@@ -22,7 +22,7 @@ import pytest
 import trimesh
 from scipy.spatial import Delaunay
 
-from multihmr2_ros.media.colors import UNTRACKED, track_color
+from multihmr2_ros.media.colors import UNTRACKED, get_track_color
 from multihmr2_ros.media.overlay import draw_people
 from multihmr2_ros.media.rasterize import DepthBuffer
 from test.helpers.overlay_pictures import BALL, BOX, HEIGHT, WIDTH, at, background, overlap, painted, pixel_rays
@@ -53,7 +53,7 @@ def test_the_nearest_triangle_wins_at_every_pixel(seed):
     buffer = DepthBuffer(30, 40)
     for part in (slice(0, 7), slice(7, 20)):  # drawing in parts makes no difference
         buffer.draw(points[:, 0], points[:, 1], nearness, triangles[part].T, 100 + np.arange(20)[part])
-    pixel, value = buffer.nearest()
+    pixel, value = buffer.read_nearest()
     np.testing.assert_array_equal(pixel, np.flatnonzero(expected.max(axis=0) > 0))
     np.testing.assert_array_equal(value - 100, expected.argmax(axis=0).ravel()[pixel])
 
@@ -68,7 +68,7 @@ def test_triangles_that_share_edges_cover_every_pixel_once():
     for triangle in triangles:
         buffer = DepthBuffer(30, 40)
         buffer.draw(points[:, 0], points[:, 1], np.ones(len(points)), triangle[:, None], np.zeros(1, int))
-        times[buffer.nearest()[0]] += 1
+        times[buffer.read_nearest()[0]] += 1
     assert (times == 1).all()
 
 
@@ -79,7 +79,7 @@ def test_triangles_without_area_cover_nothing(corners):
     x, y = np.array(corners, float).T
     buffer = DepthBuffer(10, 12)
     buffer.draw(x, y, np.ones(3), np.arange(3)[:, None], np.zeros(1, int))
-    assert len(buffer.nearest()[0]) == 0
+    assert len(buffer.read_nearest()[0]) == 0
 
 
 # Where people land
@@ -131,7 +131,7 @@ def test_the_nearer_person_hides_the_farther(order):
     far = painted(at(BALL, (-0.15, 0, 3.0)), BALL.faces) & ~near
     assert far.sum() > 1000
     # Shading changes the brightness, not the hue.
-    hue_of = {track_id: np.array(track_color(track_id)) / max(track_color(track_id)) for track_id in (1, 2)}
+    hue_of = {track_id: np.array(get_track_color(track_id)) / max(get_track_color(track_id)) for track_id in (1, 2)}
     for mask, track_id in ((near, 2), (far, 1)):
         pixels = drawn[mask].astype(float)
         unclipped = pixels[(pixels.max(axis=1) < 250) & (pixels.max(axis=1) > 50)]
@@ -232,7 +232,7 @@ def test_without_a_mesh_the_joints_box_is_drawn():
     people = make_people(2, track_id=np.array([1, -1]))
     drawn = draw_people(background(), people, BALL.faces, labels=False)
     changed = (drawn != background()).any(axis=2)
-    for row, color in ((0, track_color(1)), (1, UNTRACKED)):
+    for row, color in ((0, get_track_color(1)), (1, UNTRACKED)):
         (left, top), (right, bottom) = people.joints_2d[row].min(axis=0), people.joints_2d[row].max(axis=0)
         assert changed[round(top + 20), int(left)] or changed[round(bottom - 20), int(left)]
         assert (drawn[int(bottom), int((left + right) / 2)] == color).all()
@@ -272,8 +272,8 @@ def test_labels_say_who_and_how_far_the_nearest_on_top(monkeypatch):
 def test_labels_stand_above_the_head_and_within_the_picture(place):
     people = make_people(1, vertices=at(BALL, place), pelvis=np.array([place]))
     plain = draw_people(background(), people, BALL.faces, labels=False)
-    labelled = draw_people(background(), people, BALL.faces)
-    rows, columns = np.nonzero((plain != labelled).any(axis=2))
+    labeled = draw_people(background(), people, BALL.faces)
+    rows, columns = np.nonzero((plain != labeled).any(axis=2))
     head_column = place[0] / place[2] * 500 + WIDTH / 2
     head_row = (place[1] - 0.4) / place[2] * 500 + HEIGHT / 2
     assert len(rows) > 100  # all of it: the outline keeps clear of the border
@@ -292,11 +292,11 @@ def test_pictures_of_any_size(size):
 
 
 def test_track_colours():
-    first = [track_color(track_id) for track_id in range(21)]
+    first = [get_track_color(track_id) for track_id in range(21)]
     assert len(set(first)) == 21
     for one, other in itertools.pairwise(first):
         assert max(abs(a - b) for a, b in zip(one, other, strict=True)) > 60  # neighbours are far apart
-    assert track_color(np.int64(5)) == track_color(5)
-    assert track_color(-1) == UNTRACKED
-    assert track_color(2**63 - 1) in first
+    assert get_track_color(np.int64(5)) == get_track_color(5)
+    assert get_track_color(-1) == UNTRACKED
+    assert get_track_color(2**63 - 1) in first
     assert all(isinstance(value, int) and 0 <= value <= 255 for color in first for value in color)

@@ -126,10 +126,10 @@ def test_who_cannot_be_seen_is_left_out_through_a_lens(
 def test_labels_stand_where_the_lens_puts_the_head() -> None:
     place = (1.0, 0.5, 1.8)
     people = make_people(1, vertices=at(BALL, place), pelvis=np.array([place]), k=LENS_K)
-    plain, labelled = (
+    plain, labeled = (
         draw_people(background(), people, BALL.faces, labels=labels, distort=lens(*BARREL)) for labels in (False, True)
     )
-    rows, columns = np.nonzero((plain != labelled).any(axis=2))
+    rows, columns = np.nonzero((plain != labeled).any(axis=2))
     points = projected_by_opencv(BALL.vertices + place, *BARREL)
     head = points[points[:, 1].argmin()]
     assert (columns.min() + columns.max()) / 2 == pytest.approx(head[0], abs=4)

@@ -32,19 +32,19 @@ from multihmr2_ros.cli.main import main
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.frame import Frame
 from multihmr2_ros.media import rerun_output
-from multihmr2_ros.media.colors import track_color
+from multihmr2_ros.media.colors import get_track_color
 from multihmr2_ros.media.export import save_image, save_params
 from multihmr2_ros.media.rerun_output import RerunRecording, Viewer, parse_view
 from multihmr2_ros.media.rerun_recording import (
     MAX_VERTICES,
     SKELETON_BONES,
-    Rig,
-    Surroundings,
-    bone_pairs,
-    person_label,
-    principal_axes,
-    simplified,
-    vertex_normals,
+    BodyTopology,
+    FrameContext,
+    compute_principal_axes,
+    compute_vertex_normals,
+    find_bone_pairs,
+    format_person_label,
+    simplify_mesh,
 )
 from multihmr2_ros.people import People
 from test.helpers.evaluation_bags import at, standing
@@ -53,8 +53,8 @@ FRAMES = 12
 PEOPLE = "/world/camera/people"
 
 
-def rig(body: Body) -> Rig:
-    return Rig(body.faces, body.template, bone_pairs(body.bone_labels, body.bone_parents))
+def rig(body: Body) -> BodyTopology:
+    return BodyTopology(body.faces, body.template, find_bone_pairs(body.bone_labels, body.bone_parents))
 
 
 def walking(index: int) -> People:
@@ -127,7 +127,7 @@ def test_what_is_read_back_is_what_was_saved(recording: Path) -> None:
         assert np.array_equal(np.array(mesh, np.float32), arrays["vertices"][0, used])
     names = read.values(f"{PEOPLE}/names", "labels")
     assert [len(labels) for labels in names] == [len(arrays["score"]) for arrays in saved]
-    assert names[0][0] == person_label(walking(0), 0) == f"#3 · 4.0 m · {walking(0).stature[0]:.2f} m tall"
+    assert names[0][0] == format_person_label(walking(0), 0) == f"#3 · 4.0 m · {walking(0).stature[0]:.2f} m tall"
     arrows = np.array(read.values(f"{PEOPLE}/velocities", "vectors"))
     assert arrows == pytest.approx(np.tile([[[0.5, 0, 0]]], (FRAMES, 1, 1))), "of the one whose velocity is known"
     (sizes,) = read.values(f"{PEOPLE}/velocity_covariances", "half_sizes")[:1]
@@ -141,11 +141,11 @@ def test_overlay_colors_times_and_layout(recording: Path) -> None:
     assert [len(lines) for lines in strips] == [
         len(SKELETON_BONES) * (1 if index >= 8 else 2) for index in range(FRAMES)
     ]
-    pairs = bone_pairs(Body("low").bone_labels, Body("low").bone_parents)
+    pairs = find_bone_pairs(Body("low").bone_labels, Body("low").bone_parents)
     assert np.array(strips[0][: len(pairs)]) == pytest.approx(walking(0).joints_2d[0][pairs], rel=1e-5)
     (color,) = read.values(f"{PEOPLE}/meshes/8", "albedo_factor")
-    assert tuple(np.array([color[0] >> shift & 255 for shift in (24, 16, 8)])) == track_color(8)
-    assert read.frames(f"{PEOPLE}/meshes/8", "vertex_positions") == list(range(8))
+    assert tuple(np.array([color[0] >> shift & 255 for shift in (24, 16, 8)])) == get_track_color(8)
+    assert read.to_frames(f"{PEOPLE}/meshes/8", "vertex_positions") == list(range(8))
     assert any(row["frame"] == 8 and any("is_recursive" in key and row[key] is not None for key in row)
                for row in read.rows[f"{PEOPLE}/meshes/8"]), "cleared"  # fmt: skip
     stamps = {row["frame"]: row["stamp"] for row in read.rows[f"{PEOPLE}/names"]}
@@ -166,7 +166,7 @@ def test_a_moving_camera_and_depth(tmp_path: Path) -> None:
     people = walking(0)
     depth = np.full(people.image_size, 2.5, np.float32)
     with RerunRecording(tmp_path / "drive.rrd", rig(Body("low"))) as writer:
-        writer.add(frame_of(people), people, Surroundings(depth, pose))
+        writer.add(frame_of(people), people, FrameContext(depth, pose))
     read = Read(tmp_path / "drive.rrd")
     (trail,) = read.values("/world/trails", "strips")
     assert np.array(trail[0][0]) == pytest.approx((pose @ [*people.pelvis[0], 1])[:3], rel=1e-5), "in the fixed frame"
@@ -285,7 +285,7 @@ def volume(vertices: np.ndarray, faces: np.ndarray) -> float:
 def test_normals_of_a_tetrahedron_face_outwards() -> None:
     corners = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32)
     faces = np.array([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]], np.int32)
-    normals = vertex_normals(corners, faces)
+    normals = compute_vertex_normals(corners, faces)
     assert np.linalg.norm(normals, axis=1) == pytest.approx(1)
     assert ((corners - corners.mean(axis=0)) * normals).sum(axis=1).min() > 0.3
     assert volume(corners, faces) == pytest.approx(1 / 6)
@@ -293,7 +293,7 @@ def test_normals_of_a_tetrahedron_face_outwards() -> None:
 
 def test_simplified_meshes_keep_the_shape() -> None:
     body = Body("full")
-    kept, faces = simplified(body.template, body.faces)
+    kept, faces = simplify_mesh(body.template, body.faces)
     assert MAX_VERTICES / 2 < len(kept) <= MAX_VERTICES
     assert faces.max() == len(kept) - 1
     full, small = body.template[np.unique(body.faces)], body.template[kept]
@@ -302,7 +302,7 @@ def test_simplified_meshes_keep_the_shape() -> None:
         "triangles keep their side"
     )
     low = Body("low")
-    kept, faces = simplified(low.template, low.faces)
+    kept, faces = simplify_mesh(low.template, low.faces)
     assert np.array_equal(kept[faces], low.faces)
 
 
@@ -311,7 +311,7 @@ def test_ellipsoids_have_the_covariances_axes() -> None:
 
     root = np.random.default_rng(0).normal(size=(20, 3, 3))
     covariance = root @ root.transpose(0, 2, 1)
-    half_sizes, quaternions = principal_axes(covariance)
+    half_sizes, quaternions = compute_principal_axes(covariance)
     axes = Rotation.from_quat(quaternions).as_matrix() * half_sizes[:, None]
     assert axes @ axes.transpose(0, 2, 1) == pytest.approx(covariance, abs=1e-4)
 

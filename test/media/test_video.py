@@ -37,7 +37,7 @@ COLORS = np.array(
 PATCHES = COLORS.repeat(80, axis=0).repeat(80, axis=1)
 
 
-def grey(value: int, height: int = 48, width: int = 64) -> np.ndarray:
+def gray(value: int, height: int = 48, width: int = 64) -> np.ndarray:
     return np.full((height, width, 3), value, np.uint8)
 
 
@@ -58,7 +58,7 @@ def test_what_browsers_need(tmp_path):
     path = tmp_path / "a.mp4"
     with VideoWriter(path, 64, 48, 30.0) as writer:
         for index in range(10):
-            writer.write(grey(20 * index), index / 30)
+            writer.write(gray(20 * index), index / 30)
     kinds = boxes(path.read_bytes())
     assert kinds[0] == "ftyp"
     assert kinds.index("moov") < kinds.index("mdat")
@@ -86,7 +86,7 @@ def test_every_frame_keeps_its_time(tmp_path, stamps, caplog):
     path = tmp_path / "a.mp4"
     with VideoWriter(path, 64, 48, 29.97) as writer:
         for index, stamp in enumerate(stamps):
-            writer.write(grey(10 + 5 * index), stamp)
+            writer.write(gray(10 + 5 * index), stamp)
     frames = list(open_source(path))
     assert [frame.stamp for frame in frames] == pytest.approx([stamp - stamps[0] for stamp in stamps], abs=1e-5)
     assert [round((float(frame.image.mean()) - 10) / 5) for frame in frames] == list(range(len(stamps)))
@@ -115,7 +115,7 @@ def test_colours_are_true(tmp_path):
 @pytest.mark.parametrize(("width", "height"), [(65, 48), (64, 47), (63, 47), (1, 1), (2, 2), (1921, 3)])
 def test_odd_sizes_are_padded_with_their_border(tmp_path, width, height):
     path = tmp_path / "a.mp4"
-    image = grey(40, height, width)
+    image = gray(40, height, width)
     image[-1] = 200
     image[:, -1] = 200
     with VideoWriter(path, width, height, 5) as writer:
@@ -148,7 +148,7 @@ def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path, error):
 
     def fail() -> None:
         with VideoWriter(path, 64, 48, 30) as writer:
-            writer.write(grey(1), 0.0)
+            writer.write(gray(1), 0.0)
             raise error
 
     with pytest.raises(error):
@@ -182,7 +182,7 @@ def test_impossible_places_are_named(tmp_path):
             VideoWriter(tmp_path / folder / "a.mp4", 64, 48, 30)
     (tmp_path / "a.mp4").mkdir()
     with pytest.raises(UserError, match="cannot write"), VideoWriter(tmp_path / "a.mp4", 64, 48, 30) as writer:
-        writer.write(grey(0), 0.0)
+        writer.write(gray(0), 0.0)
     assert {path.name for path in tmp_path.iterdir()} == {"file", "a.mp4"}
 
 
@@ -191,13 +191,13 @@ def test_wrong_frames_are_refused(tmp_path):
     def write(*stamps: float) -> None:
         with VideoWriter(tmp_path / "a.mp4", 64, 48, 30) as writer:
             for stamp in stamps:
-                writer.write(grey(0), stamp)
+                writer.write(gray(0), stamp)
 
     for stamp in (1.0, 0.5, 1.000001):
         with pytest.raises(UserError, match="increase"):
             write(1.0, stamp)
     with pytest.raises(UserError, match=r"\(48, 64, 3\)"), VideoWriter(tmp_path / "a.mp4", 64, 48, 30) as writer:
-        writer.write(grey(0, 64, 48), 0.0)
+        writer.write(gray(0, 64, 48), 0.0)
     for fps in (0, -1, float("nan"), float("inf")):
         with pytest.raises(UserError, match="frame rate"):
             VideoWriter(tmp_path / "a.mp4", 64, 48, fps)

@@ -42,10 +42,10 @@ from multihmr2_ros.messages.content import (
     HumanArrayContent,
     MarkerContent,
     PointCloudContent,
-    checked_faces,
-    delete_marker,
-    label_marker,
-    mesh_marker,
+    make_delete_marker,
+    make_label_marker,
+    make_mesh_marker,
+    validate_faces,
 )
 from multihmr2_ros.ros import content_publisher
 from multihmr2_ros.ros.content_publisher import marker_array_to_ros, point_cloud_to_ros
@@ -117,17 +117,17 @@ def marker(rng: Generator, vertices: int = 40, triangles: int = 30) -> MarkerCon
     if kind == 0:
         count = int(rng.integers(0, triangles + 1))
         mesh = floats(rng, vertices, 3).astype(np.float32), rng.integers(0, vertices, (count, 3))
-        return mesh_marker(header(rng), name, number, *mesh, color, lifetime_ns)
+        return make_mesh_marker(header(rng), name, number, *mesh, color, lifetime_ns)
     if kind == 1:
         x, y, z, height = (float(value) for value in floats(rng, 4))
-        return label_marker(header(rng), name, number, text(rng, 20), (x, y, z), height, color, lifetime_ns)
-    return delete_marker(header(rng), name, number)
+        return make_label_marker(header(rng), name, number, text(rng, 20), (x, y, z), height, color, lifetime_ns)
+    return make_delete_marker(header(rng), name, number)
 
 
 # --- comparison
 
 
-def serialised_by_ros(message: Any) -> tuple[np.ndarray, np.ndarray]:
+def serialized_by_ros(message: Any) -> tuple[np.ndarray, np.ndarray]:
     """rclpy's bytes, and which of them it writes at all: Fast CDR leaves the padding as malloc gave it, and malloc
     is told to give two different fillings."""
     set_option = ctypes.CDLL(None).mallopt
@@ -141,7 +141,7 @@ def serialised_by_ros(message: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def assert_same_bytes(ours: bytes, message: Any) -> None:
-    theirs, is_written = serialised_by_ros(message)
+    theirs, is_written = serialized_by_ros(message)
     assert len(ours) == len(theirs)
     different = np.flatnonzero(np.frombuffer(ours, np.uint8) != np.where(is_written, theirs, 0))
     assert not different.size, f"first different byte: {different[0]} of {len(ours)}"
@@ -155,7 +155,7 @@ def test_the_comparison_sees_padding_and_nothing_else() -> None:
     for length, padding in ((1102, [1119]), (1103, []), (1104, [1121, 1122, 1123]), (1105, [1122, 1123])):
         message = Marker(ns="abc")
         message.header.frame_id = length * "x"
-        _, is_written = serialised_by_ros(message)
+        _, is_written = serialized_by_ros(message)
         namespace = 4 + 8 + 4 + 4 * (length // 4 + 1)
         assert np.flatnonzero(~is_written[:namespace]).tolist() == padding
     assert is_written.mean() > 0.9
@@ -193,7 +193,7 @@ def test_meshes_of_full_size() -> None:
     rng = np.random.default_rng(0)
     white = (1.0, 1.0, 1.0, 1.0)
     vertices, faces = rng.normal(size=(2, 19158, 3)).astype(np.float32), rng.integers(0, 19158, (27420, 3))
-    meshes = [mesh_marker(header(rng), "mesh", 1, each, faces.astype(np.int32), white) for each in vertices]
+    meshes = [make_mesh_marker(header(rng), "mesh", 1, each, faces.astype(np.int32), white) for each in vertices]
     assert_same_bytes(marker_array_to_cdr(meshes).to_bytes(), marker_array_to_ros(meshes))
 
 
@@ -227,9 +227,9 @@ def marker_contents(draw: st.DrawFn) -> MarkerContent:
     return draw(
         st.sampled_from(
             [
-                mesh_marker(*identity, np.array(vertices, np.float32), faces, color, lifetime_ns),
-                label_marker(*identity, text, place, height, color, lifetime_ns),
-                delete_marker(*identity),
+                make_mesh_marker(*identity, np.array(vertices, np.float32), faces, color, lifetime_ns),
+                make_label_marker(*identity, text, place, height, color, lifetime_ns),
+                make_delete_marker(*identity),
             ]
         )
     )
@@ -273,8 +273,8 @@ def test_arrays_of_any_memory_layout(memory: str) -> None:
     }
     same = layouts[memory]()
     faces = rng.integers(0, 2000, (500, 3))
-    reference = mesh_marker(HeaderContent(), "mesh", 1, points, faces, (1.0, 1.0, 1.0, 1.0))
-    other = mesh_marker(HeaderContent(), "mesh", 1, same, np.asfortranarray(faces), (1.0, 1.0, 1.0, 1.0))
+    reference = make_mesh_marker(HeaderContent(), "mesh", 1, points, faces, (1.0, 1.0, 1.0, 1.0))
+    other = make_mesh_marker(HeaderContent(), "mesh", 1, same, np.asfortranarray(faces), (1.0, 1.0, 1.0, 1.0))
     assert marker_array_to_cdr([other]).to_bytes() == marker_array_to_cdr([reference]).to_bytes()
     clouds = [point_cloud_to_cdr(PointCloudContent(HeaderContent(), each)).to_bytes() for each in (points, same)]
     assert clouds[0] == clouds[1]
@@ -282,9 +282,9 @@ def test_arrays_of_any_memory_layout(memory: str) -> None:
 
 def test_the_constants_of_the_definitions() -> None:
     rng = np.random.default_rng(0)
-    mesh = mesh_marker(header(rng), "", 0, np.eye(3), np.array([[0, 1, 2]]), (1.0, 1.0, 1.0, 1.0))
-    label = label_marker(header(rng), "", 0, "", (0.0, 0.0, 0.0), 0.1, (1.0, 1.0, 1.0, 1.0))
-    deleted = delete_marker(header(rng), "", 0)
+    mesh = make_mesh_marker(header(rng), "", 0, np.eye(3), np.array([[0, 1, 2]]), (1.0, 1.0, 1.0, 1.0))
+    label = make_label_marker(header(rng), "", 0, "", (0.0, 0.0, 0.0), 0.1, (1.0, 1.0, 1.0, 1.0))
+    deleted = make_delete_marker(header(rng), "", 0)
     assert (mesh.type, mesh.action) == (Marker.TRIANGLE_LIST, Marker.ADD)
     assert (label.type, label.action) == (Marker.TEXT_VIEW_FACING, Marker.ADD)
     assert deleted.action == Marker.DELETE
@@ -293,7 +293,7 @@ def test_the_constants_of_the_definitions() -> None:
 @pytest.mark.parametrize("face", [[0, 1, 3], [-1, 0, 1]])
 def test_faces_must_index_the_vertices(face: list[int]) -> None:
     with pytest.raises(ValueError, match="faces must index 3 vertices"):
-        checked_faces(np.array([face]), 3)
+        validate_faces(np.array([face]), 3)
 
 
 def test_track_id_minus_one_is_the_constant_of_the_message() -> None:
@@ -307,7 +307,7 @@ def test_track_id_minus_one_is_the_constant_of_the_message() -> None:
 
 
 def test_this_ros_reads_our_bytes() -> None:
-    assert content_publisher.reads_our_bytes()
+    assert content_publisher.can_read_our_bytes()
 
 
 @pytest.mark.parametrize(
@@ -320,19 +320,21 @@ def test_this_ros_reads_our_bytes() -> None:
 )
 def test_bytes_that_are_not_read_are_noticed(damage: Callable[[bytes], bytes]) -> None:
     header = HeaderContent(1, 2, "camera")
-    markers = [mesh_marker(header, "mesh", 1, np.eye(3), np.array([[0, 1, 2]]), (1.0, 1.0, 1.0, 1.0), 5)]
+    markers = [make_mesh_marker(header, "mesh", 1, np.eye(3), np.array([[0, 1, 2]]), (1.0, 1.0, 1.0, 1.0), 5)]
     data, message = marker_array_to_cdr(markers).to_bytes(), marker_array_to_ros(markers)
-    assert content_publisher._is_read(data, message)
-    assert not content_publisher._is_read(damage(data), message)
+    assert content_publisher._is_read_back(data, message)
+    assert not content_publisher._is_read_back(damage(data), message)
 
 
 def test_bytes_published_arrive_as_the_message() -> None:
     rng = np.random.default_rng(3)
     vertices, faces = rng.normal(size=(19158, 3)).astype(np.float32), rng.integers(0, 19158, (27420, 3))
     sent = [
-        mesh_marker(HeaderContent(5, 6, "camera"), "mesh", 4, vertices, faces, (0.5, 0.25, 1.0, 1.0)),
-        label_marker(HeaderContent(5, 6, "camera"), "label", 4, "人 4", (0.0, 1.0, 2.0), 0.1, (1.0, 1.0, 1.0, 1.0)),
-        delete_marker(HeaderContent(5, 6, "camera"), "mesh", 3),
+        make_mesh_marker(HeaderContent(5, 6, "camera"), "mesh", 4, vertices, faces, (0.5, 0.25, 1.0, 1.0)),
+        make_label_marker(
+            HeaderContent(5, 6, "camera"), "label", 4, "人 4", (0.0, 1.0, 2.0), 0.1, (1.0, 1.0, 1.0, 1.0)
+        ),
+        make_delete_marker(HeaderContent(5, 6, "camera"), "mesh", 3),
     ]
     context = rclpy.Context()
     context.init(domain_id=DOMAIN_ID)

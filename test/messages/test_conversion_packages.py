@@ -38,9 +38,9 @@ from sensor_msgs.msg import Image, PointCloud2
 from multihmr2_ros.messages import conversion_packages, images
 from multihmr2_ros.messages.cdr import point_cloud_to_cdr
 from multihmr2_ros.messages.content import HeaderContent, PointCloudContent
-from multihmr2_ros.messages.conversion_packages import PACKAGES, converter, report
+from multihmr2_ros.messages.conversion_packages import PACKAGES, describe_packages, get_converter
 from multihmr2_ros.messages.images import ENCODINGS, image_from_ros
-from multihmr2_ros.messages.people_content import FEW, quaternions
+from multihmr2_ros.messages.people_content import SHORT_SEQUENCE, rotations_to_quaternions
 from multihmr2_ros.ros.content_publisher import point_cloud_to_ros
 from multihmr2_ros.ros.conversions import image_to_ros
 
@@ -61,7 +61,7 @@ def decided_anew() -> Iterator[None]:
 
 
 def forget() -> None:
-    conversion_packages._found.cache_clear()
+    conversion_packages._find_converter.cache_clear()
     images._is_converted_by_cv_bridge.cache_clear()
     for name in [name for name in sys.modules if name.partition(".")[0] in PACKAGES]:
         del sys.modules[name]
@@ -92,10 +92,10 @@ def test_a_package_that_cannot_be_imported_is_one_line(
     install: Callable[..., None], capsys: pytest.CaptureFixture[str], package: str
 ) -> None:
     install(package, BUILT_FOR_NUMPY_1)
-    assert converter(package) is None
+    assert get_converter(package) is None
     line = f"by our own ({package} cannot be imported: numpy.core.multiarray failed to import (auto-generated))"
-    assert line in report()
-    assert "\n" not in report()
+    assert line in describe_packages()
+    assert "\n" not in describe_packages()
     assert capsys.readouterr().err == "", "NumPy's page about it helps nobody here"
 
 
@@ -105,23 +105,23 @@ def test_a_cv_bridge_that_goes_on_without_numpy_is_not_called(
     """Boost's initialization prints NumPy's error and goes on; the first image would end the process."""
     prints = "import sys; print('AttributeError: _ARRAY_API not found', file=sys.stderr)"
     install("cv_bridge", PORT_OF_ROS_1 + "\ndel CvBridge.imgmsg_to_cv2", "boost.cv_bridge_boost", prints)
-    assert converter("cv_bridge") is None
-    assert "images by our own (cv_bridge cannot be imported: it is built for NumPy 1)" in report()
+    assert get_converter("cv_bridge") is None
+    assert "images by our own (cv_bridge cannot be imported: it is built for NumPy 1)" in describe_packages()
     assert capsys.readouterr().err == ""
 
 
 def test_clouds_that_are_sent_as_bytes_are_not_said_to_be_sensor_msgs_py_s(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(conversion_packages.TRIALS, "sensor_msgs_py", object)
     monkeypatch.setitem(conversion_packages.MODULES, "sensor_msgs_py", "sensor_msgs")  # one that is there
-    assert "clouds by sensor_msgs_py" in report()
-    assert "clouds by our own (sensor_msgs_py is slower)" in report(sends_bytes=True)
+    assert "clouds by sensor_msgs_py" in describe_packages()
+    assert "clouds by our own (sensor_msgs_py is slower)" in describe_packages(sends_bytes=True)
 
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_package_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     monkeypatch.setattr(sys, "path", [folder for folder in sys.path if not (Path(folder) / package).is_dir()])
-    assert converter(package) is None
-    assert f"by our own ({package} is not installed)" in report()
+    assert get_converter(package) is None
+    assert f"by our own ({package} is not installed)" in describe_packages()
 
 
 def test_a_package_with_another_error_or_another_answer_is_not_used(install: Callable[..., None]) -> None:
@@ -129,9 +129,9 @@ def test_a_package_with_another_error_or_another_answer_is_not_used(install: Cal
     install("tf_transformations", "import numpy\nnumpy.no_such_type")
     install("sensor_msgs_py", "", "point_cloud2", "def create_cloud_xyz32(header, points): return header")
     install("cv_bridge", PORT_OF_ROS_1, "boost.cv_bridge_boost")
-    assert [converter(package) for package in PACKAGES] == [None, None, None]
+    assert [get_converter(package) for package in PACKAGES] == [None, None, None]
     for words in ("no_such_type", "'Header' object has no attribute", "cv_bridge does not convert a sample as it"):
-        assert words in report()
+        assert words in describe_packages()
     np.testing.assert_array_equal(image_from_ros(image_message(padding=3)), PIXELS)
 
 
@@ -170,18 +170,20 @@ def image_message(encoding: str = "rgb8", channels: int = 3, item: int = 1, padd
 
 
 def needs(package: str) -> None:
-    if converter(package) is None:
-        pytest.skip(f"{package} {conversion_packages._found(package)[1]}: no wheel of it; on a ROS machine it is there")
+    if get_converter(package) is None:
+        pytest.skip(
+            f"{package} {conversion_packages._find_converter(package)[1]}: no wheel of it; on a ROS machine it is there"
+        )
 
 
 def without(package: str, convert: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> Any:
     """What our own conversion gives."""
     with monkeypatch.context() as patch:
         patch.setitem(conversion_packages.TRIALS, package, lambda: None)
-        conversion_packages._found.cache_clear()
+        conversion_packages._find_converter.cache_clear()
         images._is_converted_by_cv_bridge.cache_clear()
         result = convert()
-    conversion_packages._found.cache_clear()
+    conversion_packages._find_converter.cache_clear()
     images._is_converted_by_cv_bridge.cache_clear()
     return result
 
@@ -222,11 +224,11 @@ def test_clouds_are_the_same_by_sensor_msgs_py(monkeypatch: pytest.MonkeyPatch, 
         assert theirs == other
 
 
-@pytest.mark.parametrize("count", [1, FEW, FEW + 1])
+@pytest.mark.parametrize("count", [1, SHORT_SEQUENCE, SHORT_SEQUENCE + 1])
 def test_quaternions_are_the_same_by_tf_transformations(count: int) -> None:
     needs("tf_transformations")
     turns = Rotation.random(count, random_state=6)
-    found = quaternions(turns.as_matrix().astype(np.float32))
+    found = rotations_to_quaternions(turns.as_matrix().astype(np.float32))
     np.testing.assert_allclose(np.abs((found * turns.as_quat()).sum(axis=1)), 1.0, atol=1e-7)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1.0, atol=1e-12)
 
@@ -235,10 +237,10 @@ def test_the_packages_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     needs("tf_transformations")
     needs("sensor_msgs_py")
     asked = []
-    for module, name in ((converter("tf_transformations"), "quaternion_from_matrix"),
-                         (converter("sensor_msgs_py"), "create_cloud_xyz32")):  # fmt: skip
+    for module, name in ((get_converter("tf_transformations"), "quaternion_from_matrix"),
+                         (get_converter("sensor_msgs_py"), "create_cloud_xyz32")):  # fmt: skip
         function = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *a, f=function, n=name: (asked.append(n), f(*a))[1])
-    quaternions(np.eye(3)[None])
+    rotations_to_quaternions(np.eye(3)[None])
     point_cloud_to_ros(PointCloudContent(HEADER, np.zeros((1, 3))))
     assert asked == ["quaternion_from_matrix", "create_cloud_xyz32"]

@@ -37,10 +37,16 @@ from multihmr2_ros.body import Body
 from multihmr2_ros.camera import CameraModel, distort_points
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.lens import LensDistortion, lens_of
-from multihmr2_ros.media.colors import track_color
+from multihmr2_ros.media.colors import get_track_color
 from multihmr2_ros.messages.content import HeaderContent, HumanArrayContent, MarkerType
 from multihmr2_ros.messages.images import ENCODINGS, compressed_image_from_ros, image_from_ros
-from multihmr2_ros.messages.people_content import INTRINSICS, Timing, body_quaternions, boxes, people_to_content
+from multihmr2_ros.messages.people_content import (
+    INTRINSICS,
+    Timing,
+    compute_body_quaternions,
+    compute_boxes,
+    people_to_content,
+)
 from multihmr2_ros.people import IntrinsicsSource, TrackState
 from multihmr2_ros.ros.conversions import image_to_ros, people_to_markers, people_to_points, people_to_transforms
 from test.helpers.people_factory import make_people
@@ -118,7 +124,7 @@ def test_the_body_frame_points_out_of_the_body_and_to_the_head() -> None:
         posed = body(torch.full((1, 6), 0.5), rotations)
     joints = posed.joints[0].numpy()
     people = make_people(1, joints=joints[None], bone_poses=posed.bone_poses.numpy())
-    x, y, z = Rotation.from_quat(body_quaternions(people)[0]).as_matrix().T
+    x, y, z = Rotation.from_quat(compute_body_quaternions(people)[0]).as_matrix().T
 
     def direction(start: str, end: str) -> np.ndarray:
         there = joints[body.bone_labels.index(end)] - joints[body.bone_labels.index(start)]
@@ -134,7 +140,7 @@ def test_transforms_are_those_of_confirmed_people() -> None:
     (transform,) = people_to_transforms(people, HEADER).transforms
     assert (transform.header.frame_id, transform.child_frame_id) == ("camera", "body_4")
     turn = transform.transform.rotation
-    np.testing.assert_array_equal([turn.x, turn.y, turn.z, turn.w], body_quaternions(people)[0])
+    np.testing.assert_array_equal([turn.x, turn.y, turn.z, turn.w], compute_body_quaternions(people)[0])
 
 
 @pytest.mark.parametrize(
@@ -148,7 +154,7 @@ def test_transforms_are_those_of_confirmed_people() -> None:
     ],
 )
 def test_box(points: list[list[float]], box: list[int]) -> None:
-    assert boxes(np.array([points], np.float32), (480, 640)).tolist() == [box]
+    assert compute_boxes(np.array([points], np.float32), (480, 640)).tolist() == [box]
 
 
 def test_markers_have_the_ids_and_colours_of_the_tracks() -> None:
@@ -161,7 +167,7 @@ def test_markers_have_the_ids_and_colours_of_the_tracks() -> None:
         ("mesh_untracked", 2),
         ("label_untracked", 2),
     ]
-    assert markers[0].color == (*(value / 255 for value in track_color(4)), 1.0)
+    assert markers[0].color == (*(value / 255 for value in get_track_color(4)), 1.0)
     assert markers[1].type == MarkerType.TEXT_VIEW_FACING
     assert markers[1].text.startswith("#4: ")
     assert all(marker.lifetime_ns > 0 for marker in markers)
@@ -190,7 +196,7 @@ def image_message(pixels: np.ndarray, encoding: str, padding: int = 0, /, **chan
 
 
 COLORED = np.random.default_rng(2).integers(0, 256, (6, 8, 3), np.uint8)
-GREY = COLORED[..., 0]
+GRAY = COLORED[..., 0]
 
 
 @pytest.mark.parametrize("padding", [0, 4])
@@ -199,10 +205,10 @@ GREY = COLORED[..., 0]
     [
         (COLORED, "rgb8", COLORED),
         (COLORED[..., ::-1].copy(), "bgr8", COLORED),
-        (np.dstack([COLORED, GREY]), "rgba8", COLORED),
-        (np.dstack([COLORED[..., ::-1], GREY]), "bgra8", COLORED),
-        (GREY, "mono8", np.dstack([GREY] * 3)),
-        (GREY.astype(np.uint16) * 257, "mono16", np.dstack([GREY] * 3)),
+        (np.dstack([COLORED, GRAY]), "rgba8", COLORED),
+        (np.dstack([COLORED[..., ::-1], GRAY]), "bgra8", COLORED),
+        (GRAY, "mono8", np.dstack([GRAY] * 3)),
+        (GRAY.astype(np.uint16) * 257, "mono16", np.dstack([GRAY] * 3)),
     ],
 )
 def test_images(pixels: np.ndarray, encoding: str, expected: np.ndarray, padding: int) -> None:
@@ -213,16 +219,16 @@ def test_images(pixels: np.ndarray, encoding: str, expected: np.ndarray, padding
 
 
 def test_byte_order() -> None:
-    pixels = (GREY.astype(np.uint16) * 256).astype(">u2")
+    pixels = (GRAY.astype(np.uint16) * 256).astype(">u2")
     image = image_from_ros(image_message(pixels, "mono16", is_bigendian=1))
-    np.testing.assert_allclose(image[..., 0].astype(int), GREY, atol=1)
+    np.testing.assert_allclose(image[..., 0].astype(int), GRAY, atol=1)
 
 
 def test_yuv() -> None:
-    grey = np.dstack([np.full((6, 8), 128, np.uint8), GREY])  # U or V, then Y
-    for encoding, pixels in (("uyvy", grey), ("yuv422", grey), ("yuyv", grey[..., ::-1].copy())):
+    gray = np.dstack([np.full((6, 8), 128, np.uint8), GRAY])  # U or V, then Y
+    for encoding, pixels in (("uyvy", gray), ("yuv422", gray), ("yuyv", gray[..., ::-1].copy())):
         image = image_from_ros(image_message(pixels, encoding)).astype(int)
-        expected = np.clip((GREY.astype(int) - 16) * 255 / 219, 0, 255)  # BT.601
+        expected = np.clip((GRAY.astype(int) - 16) * 255 / 219, 0, 255)  # BT.601
         assert np.abs(image - expected[..., None]).max() <= 2, encoding
 
 
@@ -265,8 +271,8 @@ def test_compressed_images(extension: str) -> None:
     for padded in (data, data + bytes(100)):
         image = compressed_image_from_ros(CompressedImage(format="x", data=array.array("B", padded)))
         np.testing.assert_allclose(image.astype(int), flat, atol=4)
-    grey = cv2.imencode(extension, flat[..., 0])[1].tobytes()
-    assert compressed_image_from_ros(CompressedImage(data=array.array("B", grey))).shape == (48, 64, 3)
+    gray = cv2.imencode(extension, flat[..., 0])[1].tobytes()
+    assert compressed_image_from_ros(CompressedImage(data=array.array("B", gray))).shape == (48, 64, 3)
 
 
 @pytest.mark.parametrize("cut", [0, 1, 100, -3])

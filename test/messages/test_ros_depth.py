@@ -40,16 +40,16 @@ from multihmr2_ros.camera import CameraModel, distort_points
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.lens import LensDistortion, lens_of
 from multihmr2_ros.messages.content import HeaderContent
-from multihmr2_ros.messages.depth import KEPT, DepthImages, depth_from_ros, stamp_of
+from multihmr2_ros.messages.depth import KEPT, DepthImages, depth_from_ros, read_stamp
 from multihmr2_ros.ros.restarts import load_estimator
 from test.helpers.ros_wire import BEST_EFFORT, Wire, calibration, image_message, message_of, values_of
 
 SIZE = (48, 64)
 HEADER = HeaderContent(7, 5, "camera")
-MILLIMETRES = np.arange(48 * 64, dtype=np.uint16).reshape(SIZE)
+MILLIMETERS = np.arange(48 * 64, dtype=np.uint16).reshape(SIZE)
 
 
-def depth_message(depth: NDArray[Any] = MILLIMETRES, sec: int = 0, nanosec: int = 0, **changes: Any) -> Image:
+def depth_message(depth: NDArray[Any] = MILLIMETERS, sec: int = 0, nanosec: int = 0, **changes: Any) -> Image:
     """The depth image that a driver publishes, some of its fields changed without the others."""
     encoding = "16UC1" if depth.dtype.itemsize == 2 else "32FC1"
     height, width = depth.shape
@@ -66,9 +66,9 @@ def depth_message(depth: NDArray[Any] = MILLIMETRES, sec: int = 0, nanosec: int 
 
 
 def test_values_come_as_they_were_sent() -> None:
-    metres = MILLIMETRES.astype(np.float32) / 1000
-    metres[0, :3] = np.nan, np.inf, 0
-    for depth in (MILLIMETRES, metres):
+    meters = MILLIMETERS.astype(np.float32) / 1000
+    meters[0, :3] = np.nan, np.inf, 0
+    for depth in (MILLIMETERS, meters):
         came = depth_from_ros(depth_message(depth), HEADER, SIZE)
         assert came.dtype == depth.dtype
         np.testing.assert_array_equal(came, depth)
@@ -77,10 +77,10 @@ def test_values_come_as_they_were_sent() -> None:
         np.testing.assert_array_equal(other, depth)
         assert other.dtype.isnative
     padded = np.zeros((48, 70), np.uint16)
-    padded[:, :64] = MILLIMETRES
+    padded[:, :64] = MILLIMETERS
     came = depth_from_ros(depth_message(padded, width=64), HEADER, SIZE)
-    np.testing.assert_array_equal(came, MILLIMETRES)
-    np.testing.assert_array_equal(depth_from_ros(depth_message(encoding="mono16"), HEADER, SIZE), MILLIMETRES)
+    np.testing.assert_array_equal(came, MILLIMETERS)
+    np.testing.assert_array_equal(depth_from_ros(depth_message(encoding="mono16"), HEADER, SIZE), MILLIMETERS)
 
 
 REFUSED = [
@@ -121,53 +121,53 @@ def kept(*stamps_ns: int) -> DepthImages:
 def test_the_nearest_stamp_wins() -> None:
     images = kept(*(10**9 + step * 10_000_000 for step in range(KEPT)))
     for wanted, found in ((0, 0), (4_000_000, 0), (6_000_000, 10_000_000), (16_000_000, 20_000_000)):
-        message = images.nearest(10**9 + wanted, 0.006)
+        message = images.find_nearest(10**9 + wanted, 0.006)
         assert message is not None
-        assert stamp_of(message) == 10**9 + found
-    assert images.nearest(10**9 - 7_000_000, 0.006) is None
-    assert images.nearest(10**9 + 37_000_000, 0.006) is None
-    assert DepthImages().nearest(0, 0.1) is None
+        assert read_stamp(message) == 10**9 + found
+    assert images.find_nearest(10**9 - 7_000_000, 0.006) is None
+    assert images.find_nearest(10**9 + 37_000_000, 0.006) is None
+    assert DepthImages().find_nearest(0, 0.1) is None
 
 
 def test_a_depth_image_that_comes_in_time_is_waited_for() -> None:
     images = kept(10**9)
     later = threading.Timer(0.1, lambda: images.add(serialize_message(depth_message(sec=3))))
     later.start()
-    message = images.nearest(3 * 10**9, 5.0)
+    message = images.find_nearest(3 * 10**9, 5.0)
     later.join()
     assert message is not None
-    assert stamp_of(message) == 3 * 10**9
+    assert read_stamp(message) == 3 * 10**9
     began_s = time.monotonic()
-    assert DepthImages().nearest(0, 5.0) is None
+    assert DepthImages().find_nearest(0, 5.0) is None
     assert time.monotonic() - began_s < 4, "where nothing ever came, nothing is waited for"
 
 
 def test_what_could_not_be_nearer_is_not_waited_for() -> None:
     images = kept(10**9)
     began_s = time.monotonic()
-    message = images.nearest(10**9 + 5_000_000, 5.0)
+    message = images.find_nearest(10**9 + 5_000_000, 5.0)
     assert time.monotonic() - began_s < 1, "what comes after 5 ms is farther away"
     assert message is not None
-    assert stamp_of(message) == 10**9
+    assert read_stamp(message) == 10**9
     nearer = threading.Timer(0.1, lambda: images.add(serialize_message(depth_message(sec=8))))
     nearer.start()
-    message = images.nearest(8 * 10**9 + 5_000_000, 5.0)
+    message = images.find_nearest(8 * 10**9 + 5_000_000, 5.0)
     nearer.join()
     assert time.monotonic() - began_s < 2, "nor after one came that is earlier, but near enough"
     assert message is not None
-    assert stamp_of(message) == 8 * 10**9
+    assert read_stamp(message) == 8 * 10**9
 
 
 def test_memory_is_bounded_and_time_may_go_back() -> None:
     images = kept(*range(10**9, 10**9 + 50))
     assert len(images._kept) == KEPT
     images.add(serialize_message(depth_message(sec=0, nanosec=5)))
-    message = images.nearest(5, 0.001)
+    message = images.find_nearest(5, 0.001)
     assert message is not None
-    assert stamp_of(message) == 5
+    assert read_stamp(message) == 5
     for damaged in (b"", b"\0" * 11):
         images.add(damaged)
-    assert stamp_of(bytes([0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 7])) == 2 * 10**9 + 7, "big-endian"
+    assert read_stamp(bytes([0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 7])) == 2 * 10**9 + 7, "big-endian"
 
 
 # --- through the lens
@@ -181,10 +181,10 @@ def test_depth_goes_through_the_lens_as_the_image_does() -> None:
     ideal = np.stack([columns, rows], axis=-1).astype(float)
     there = np.rint(distort_points(ideal, camera)).astype(int)
     inside = np.all((there >= 0) & (there < (64, 48)), axis=-1)
-    expected = np.where(inside, MILLIMETRES[np.where(inside, there[..., 1], 0), np.where(inside, there[..., 0], 0)], 0)
+    expected = np.where(inside, MILLIMETERS[np.where(inside, there[..., 1], 0), np.where(inside, there[..., 0], 0)], 0)
     lens = LensDistortion(camera)
     for scale, kind in ((1, np.uint16), (0.001, np.float32)):
-        depth = (MILLIMETRES * scale).astype(kind)
+        depth = (MILLIMETERS * scale).astype(kind)
         came = lens.undistort_depth(depth)
         assert came.dtype == kind
         same = np.isclose(came, expected * scale)
@@ -195,7 +195,7 @@ def test_depth_goes_through_the_lens_as_the_image_does() -> None:
 def test_pixels_are_looked_up_once_for_a_camera(monkeypatch: pytest.MonkeyPatch) -> None:
     k = np.array([[60.0, 0, 32], [0, 60.0, 24], [0, 0, 1]])
     cameras = [CameraModel(k, np.array([first, 0, 0, 0, 0]), "plumb_bob", 64, 48, "K") for first in (0.2, -0.2)]
-    expected = [LensDistortion(camera).undistort_depth(MILLIMETRES) for camera in cameras]
+    expected = [LensDistortion(camera).undistort_depth(MILLIMETERS) for camera in cameras]
     assert (expected[0] != expected[1]).any()
     made, make = [], lenses.nearest_pixels
     monkeypatch.setattr(lenses, "nearest_pixels", lambda *maps: made.append(0) or make(*maps))
@@ -203,7 +203,7 @@ def test_pixels_are_looked_up_once_for_a_camera(monkeypatch: pytest.MonkeyPatch)
     for index, count in ((0, 1), (0, 1), (1, 2), (1, 2), (0, 2)):
         lens = lens_of(cameras[index])
         assert lens is not None
-        np.testing.assert_array_equal(lens.undistort_depth(MILLIMETRES), expected[index])
+        np.testing.assert_array_equal(lens.undistort_depth(MILLIMETERS), expected[index])
         assert len(made) == count
 
 
@@ -236,7 +236,7 @@ def test_the_estimator_gets_the_depth_image_of_the_same_stamp(wire: Callable[...
     here.until(lambda: values_of(diagnostics)["depth"] == "not used: nothing comes on /depth")
     depths = depth_publisher(here)
     exchange(here, depths, humans, lambda: "depth" in here.estimator.last_cues)
-    np.testing.assert_array_equal(here.estimator.last_cues["depth"], MILLIMETRES)
+    np.testing.assert_array_equal(here.estimator.last_cues["depth"], MILLIMETERS)
     here.until(lambda: values_of(diagnostics)["depth"] == "used")
     here.send_until(lambda: "depth" not in here.estimator.last_cues)  # a second later
     here.until(lambda: values_of(diagnostics)["depth"].startswith("not used: n"))
@@ -277,7 +277,7 @@ def test_the_depth_of_a_distorted_image_is_undistorted_with_it(wire: Callable[..
     here.send_until(lambda: humans and humans[-1].intrinsics_source == HumanArray.INTRINSICS_K)
     exchange(here, depths, humans, lambda: "depth" in here.estimator.last_cues)
     model = CameraModel(np.reshape(distorted.k, (3, 3)), np.array(distorted.d), "plumb_bob", 64, 48, "K")
-    np.testing.assert_array_equal(here.estimator.last_cues["depth"], LensDistortion(model).undistort_depth(MILLIMETRES))
+    np.testing.assert_array_equal(here.estimator.last_cues["depth"], LensDistortion(model).undistort_depth(MILLIMETERS))
     seen = here.estimator.last_image.any(axis=2)
     assert cv2.countNonZero((~seen).astype(np.uint8)) > 0
     assert not here.estimator.last_cues["depth"][0, 0], "no depth where there is no pixel"
@@ -297,7 +297,7 @@ def test_damaged_depth_images_do_no_harm(wire: Callable[..., Wire]) -> None:
         damaged[4:12] = (here.stamp_s + 1).to_bytes(4, "little") + bytes(4)
         images.add(bytes(damaged))
         assert len(here.exchange(humans).humans) == 1
-    assert here.node.traffic.unusable == 0
+    assert here.node.counters.unusable == 0
 
 
 def is_refined(human: Any) -> bool:

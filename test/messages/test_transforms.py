@@ -28,16 +28,16 @@ from scipy.spatial.transform import Rotation, Slerp
 pytest.importorskip("rclpy", reason="ROS is not in this shell: source scripts/env.sh")
 pytest.importorskip("multihmr2_ros.msg", reason="our messages are not built: make setup")
 
-from multihmr2_ros.bags.transforms import Transforms
+from multihmr2_ros.bags.transforms import BagTransforms
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.ros.transforms import (
     HISTORY_NS,
-    MOST_FRAMES,
-    MOST_POSES,
+    MAX_FRAMES,
+    MAX_POSES,
     NS,
     SILENT_S,
     TransformBuffer,
-    Unknown,
+    UnknownTransformError,
 )
 from multihmr2_ros.transform_tree import Pose
 from test.helpers.bag_factory import transform, write_bag
@@ -113,10 +113,12 @@ def test_every_pair_of_frames_against_scipy(seed: int) -> None:
         for source in FRAMES:
             at_ns = START_NS + int(generator.integers(0, 2 * NS + 1))
             expected = brute_force(tree, target, source, at_ns)
-            np.testing.assert_allclose(buffer.lookup(target, source, at_ns), expected, atol=1e-6)
+            np.testing.assert_allclose(buffer.lookup_transform(target, source, at_ns), expected, atol=1e-6)
             stamps = tree["base"][0]
             np.testing.assert_allclose(
-                buffer.lookup(target, source, stamps[7]), brute_force(tree, target, source, stamps[7]), atol=1e-6
+                buffer.lookup_transform(target, source, stamps[7]),
+                brute_force(tree, target, source, stamps[7]),
+                atol=1e-6,
             )
 
 
@@ -130,7 +132,7 @@ def test_a_bag_against_scipy(tmp_path: Path) -> None:
     path = write_bag(tmp_path / "tree.mcap", [messages[index] for index in generator.permutation(len(messages))])
     pairs = [("map", "hand"), ("hand", "map"), ("camera", "wheel"), ("wheel", "camera"), ("odom", "odom")]
     for target, source in pairs:
-        transforms = Transforms(path, target, source)
+        transforms = BagTransforms(path, target, source)
         for at_ns in (START_NS, tree["base"][0][7], *(START_NS + generator.integers(0, 2 * NS, 5)).tolist()):
             expected = brute_force(tree, target, source, at_ns)
             np.testing.assert_allclose(transforms.target_from_source(at_ns), expected, atol=1e-6)
@@ -144,9 +146,9 @@ def test_a_bag_gives_what_the_node_would_take(tmp_path: Path) -> None:
         ("/tf_static", START_NS, transform("camera", "hand", (0, 0, 0, 0, 0, 0, 1.1), 0)),
     ]
     path = write_bag(tmp_path / "bag.mcap", messages)
-    assert Transforms(path, "base", "camera").target_from_source(START_NS)[0, 3] == 1
+    assert BagTransforms(path, "base", "camera").target_from_source(START_NS)[0, 3] == 1
     with pytest.raises(UserError, match="no transform between 'hand' and 'camera'"):
-        Transforms(path, "camera", "hand")
+        BagTransforms(path, "camera", "hand")
 
 
 def test_every_pair_of_frames_against_tf2() -> None:
@@ -170,7 +172,7 @@ def test_every_pair_of_frames_against_tf2() -> None:
             at_ns = START_NS + int(generator.integers(0, 2 * NS))
             found = other.lookup_transform(target, source, Time(nanoseconds=at_ns)).transform
             place, turn = found.translation, found.rotation
-            mine = buffer.lookup(target, source, at_ns)
+            mine = buffer.lookup_transform(target, source, at_ns)
             np.testing.assert_allclose(mine[:3, 3], [place.x, place.y, place.z], atol=1e-6)
             expected = Rotation.from_quat([turn.x, turn.y, turn.z, turn.w]).as_matrix()
             np.testing.assert_allclose(mine[:3, :3], expected, atol=1e-6)
@@ -185,7 +187,7 @@ def test_interpolation_takes_the_shorter_way(share: float, angle: float) -> None
         qx, qy, qz, qw = (sign * turn).tolist()
         poses = [("b", "a", 0, IDENTITY), ("b", "a", NS, (2.0, 0.0, 0.0, qx, qy, qz, qw))]
         assert buffer.add(poses, is_static=False) == 0
-        pose = buffer.lookup("a", "b", round(share * NS))
+        pose = buffer.lookup_transform("a", "b", round(share * NS))
         expected = Rotation.from_rotvec([0, 0, share * angle]).as_matrix()
         np.testing.assert_allclose(pose[:3, :3], expected, atol=1e-8)
         np.testing.assert_allclose(pose[:3, 3], [2 * share, 0, 0], atol=1e-8)
@@ -194,15 +196,17 @@ def test_interpolation_takes_the_shorter_way(share: float, angle: float) -> None
 def test_nothing_is_extrapolated() -> None:
     buffer = TransformBuffer()
     buffer.add([("b", "a", NS, IDENTITY), ("b", "a", 2 * NS, IDENTITY)], is_static=False)
-    buffer.lookup("a", "b", 2 * NS + 500_000)  # half a millisecond
-    with pytest.raises(Unknown, match=r"from 'b' to 'a' at its stamp: the newest is 0\.500 s older") as newer:
-        buffer.lookup("a", "b", NS * 5 // 2)
-    with pytest.raises(Unknown, match=r"the oldest is 0\.500 s newer") as older:
-        buffer.lookup("a", "b", NS // 2)
-    with pytest.raises(Unknown, match="no transform connects 'b' with 'c'") as unconnected:
-        buffer.lookup("c", "b", NS)
+    buffer.lookup_transform("a", "b", 2 * NS + 500_000)  # half a millisecond
+    with pytest.raises(
+        UnknownTransformError, match=r"from 'b' to 'a' at its stamp: the newest is 0\.500 s older"
+    ) as newer:
+        buffer.lookup_transform("a", "b", NS * 5 // 2)
+    with pytest.raises(UnknownTransformError, match=r"the oldest is 0\.500 s newer") as older:
+        buffer.lookup_transform("a", "b", NS // 2)
+    with pytest.raises(UnknownTransformError, match="no transform connects 'b' with 'c'") as unconnected:
+        buffer.lookup_transform("c", "b", NS)
     assert [each.value.may_come for each in (newer, older, unconnected)] == [True, False, False]
-    np.testing.assert_array_equal(buffer.lookup("x", "/x", 0), np.eye(4))
+    np.testing.assert_array_equal(buffer.lookup_transform("x", "/x", 0), np.eye(4))
 
 
 def test_a_transform_that_comes_in_time_is_waited_for() -> None:
@@ -210,15 +214,15 @@ def test_a_transform_that_comes_in_time_is_waited_for() -> None:
     buffer.add([("b", "a", NS, IDENTITY)], is_static=False)
     later = threading.Timer(0.1, lambda: buffer.add([("b", "a", 3 * NS, IDENTITY)], is_static=False))
     later.start()
-    np.testing.assert_array_equal(buffer.lookup("a", "b", 2 * NS, timeout_s=30.0), np.eye(4))
+    np.testing.assert_array_equal(buffer.lookup_transform("a", "b", 2 * NS, timeout_s=30.0), np.eye(4))
     later.join()
     began_s = time.monotonic()
-    with pytest.raises(Unknown):
-        buffer.lookup("a", "b", 4 * NS, timeout_s=0.05)
+    with pytest.raises(UnknownTransformError):
+        buffer.lookup_transform("a", "b", 4 * NS, timeout_s=0.05)
     assert time.monotonic() - began_s >= 0.05
     for target, stamp_ns in (("a", 0), ("elsewhere", 4 * NS)):  # the past does not come, nor what nobody publishes
-        with pytest.raises(Unknown):
-            buffer.lookup(target, "b", stamp_ns, timeout_s=1000.0)
+        with pytest.raises(UnknownTransformError):
+            buffer.lookup_transform(target, "b", stamp_ns, timeout_s=1000.0)
 
 
 def test_nobody_waits_for_a_buffer_that_is_closed() -> None:
@@ -227,8 +231,8 @@ def test_nobody_waits_for_a_buffer_that_is_closed() -> None:
     later = threading.Timer(0.1, buffer.close)
     later.start()
     began_s = time.monotonic()
-    with pytest.raises(Unknown):
-        buffer.lookup("a", "b", NS, timeout_s=60.0)
+    with pytest.raises(UnknownTransformError):
+        buffer.lookup_transform("a", "b", NS, timeout_s=60.0)
     assert time.monotonic() - began_s < 30
     later.join()
 
@@ -239,15 +243,15 @@ def test_time_that_goes_back_clears_what_moves() -> None:
     for second in (100, 101, 102):
         buffer.add([("base", "odom", second * NS, IDENTITY), ("odom", "map", second * NS, IDENTITY)], is_static=False)
     buffer.add([("base", "odom", 101 * NS + 5, IDENTITY)], is_static=False)  # only late
-    buffer.lookup("map", "laser", 101 * NS)
+    buffer.lookup_transform("map", "laser", 101 * NS)
     buffer.add([("base", "odom", 5 * NS, IDENTITY)], is_static=False)
-    buffer.lookup("odom", "laser", 5 * NS)
-    with pytest.raises(Unknown):
-        buffer.lookup("map", "base", 101 * NS)
-    buffer.set_back(60 * NS)  # the image tells of it, too, and later
-    buffer.lookup("odom", "laser", 5 * NS)
-    buffer.set_back(6 * NS)
-    buffer.lookup("base", "laser", 0)
+    buffer.lookup_transform("odom", "laser", 5 * NS)
+    with pytest.raises(UnknownTransformError):
+        buffer.lookup_transform("map", "base", 101 * NS)
+    buffer.clear_after_jump(60 * NS)  # the image tells of it, too, and later
+    buffer.lookup_transform("odom", "laser", 5 * NS)
+    buffer.clear_after_jump(6 * NS)
+    buffer.lookup_transform("base", "laser", 0)
     assert len(buffer) == 1
 
 
@@ -255,22 +259,22 @@ def test_a_frame_may_change_its_parent_and_its_kind() -> None:
     buffer, shifted = TransformBuffer(), (1.0, *IDENTITY[1:])
     buffer.add([("b", "a", NS, IDENTITY), ("b", "a", 2 * NS, IDENTITY)], is_static=False)
     buffer.add([("b", "c", 3 * NS, shifted)], is_static=False)
-    assert buffer.lookup("c", "b", 3 * NS)[0, 3] == 1
-    with pytest.raises(Unknown):
-        buffer.lookup("a", "b", NS)
+    assert buffer.lookup_transform("c", "b", 3 * NS)[0, 3] == 1
+    with pytest.raises(UnknownTransformError):
+        buffer.lookup_transform("a", "b", NS)
     buffer.add([("b", "a", 0, shifted)], is_static=True)
-    assert buffer.lookup("a", "b", 77 * NS)[0, 3] == 1
+    assert buffer.lookup_transform("a", "b", 77 * NS)[0, 3] == 1
     buffer.add([("b", "a", 4 * NS, IDENTITY)], is_static=False)
-    assert buffer.lookup("a", "b", 4 * NS)[0, 3] == 0
+    assert buffer.lookup_transform("a", "b", 4 * NS)[0, 3] == 0
 
 
 def test_loops_end() -> None:
     buffer = TransformBuffer()
     for child, parent in (("a", "b"), ("b", "c"), ("c", "a"), ("d", "c")):
         buffer.add([(child, parent, 0, IDENTITY)], is_static=True)
-    with pytest.raises(Unknown, match="no transform connects"):
-        buffer.lookup("elsewhere", "d", 0)
-    np.testing.assert_array_equal(buffer.lookup("a", "d", 0), np.eye(4))
+    with pytest.raises(UnknownTransformError, match="no transform connects"):
+        buffer.lookup_transform("elsewhere", "d", 0)
+    np.testing.assert_array_equal(buffer.lookup_transform("a", "d", 0), np.eye(4))
 
 
 NAN, INF = float("nan"), float("inf")
@@ -295,20 +299,20 @@ def test_garbage_is_refused_and_the_rest_is_taken() -> None:
     for is_static in (False, True):
         assert buffer.add([*GARBAGE, ("camera", "base", 0, IDENTITY)], is_static=is_static) == len(GARBAGE)
     assert len(buffer) == 1
-    buffer.lookup("base", "camera", 0)
+    buffer.lookup_transform("base", "camera", 0)
 
 
 def test_memory_is_bounded() -> None:
     buffer = TransformBuffer()
-    for index in range(MOST_FRAMES + 500):
+    for index in range(MAX_FRAMES + 500):
         buffer.add([(f"static_{index}", "base", 0, IDENTITY), ("camera", "base", 0, IDENTITY)], is_static=True)
         buffer.add([(f"frame_{index}", "base", 0, IDENTITY), ("base", "odom", index * 1000, IDENTITY)], is_static=False)
-    buffer.lookup("odom", "base", 5_000)  # what is kept up to date stays
-    buffer.lookup("base", "static_0", 0)
-    assert len(buffer) <= 3 * MOST_FRAMES + 500
-    for index in range(2 * MOST_POSES):
+    buffer.lookup_transform("odom", "base", 5_000)  # what is kept up to date stays
+    buffer.lookup_transform("base", "static_0", 0)
+    assert len(buffer) <= 3 * MAX_FRAMES + 500
+    for index in range(2 * MAX_POSES):
         buffer.add([("base", "odom", index * 1000, IDENTITY)], is_static=False)
-    assert len(buffer) <= 2 * MOST_FRAMES + MOST_POSES
+    assert len(buffer) <= 2 * MAX_FRAMES + MAX_POSES
     buffer = TransformBuffer()
     for second in range(1000):
         buffer.add([("base", "odom", second * NS, IDENTITY)], is_static=False)
@@ -326,11 +330,11 @@ def test_a_frame_of_which_nothing_comes_is_forgotten(monkeypatch: pytest.MonkeyP
         buffer.add([("base", "odom", second * NS, IDENTITY)], is_static=False)
         now_s += 1.0
     assert len(buffer) <= 1 + 2 * (SILENT_S + 1) + HISTORY_NS // NS + 1
-    buffer.lookup("odom", "laser", 295 * NS)
+    buffer.lookup_transform("odom", "laser", 295 * NS)
 
 
 def test_stamps_at_the_ends_of_time() -> None:
     buffer, ends = TransformBuffer(), (-(2**31) * NS, 2**31 * NS)
     for stamp_ns in (*ends, *ends):
         buffer.add([("base", "odom", stamp_ns, IDENTITY)], is_static=False)
-        buffer.lookup("odom", "base", stamp_ns)
+        buffer.lookup_transform("odom", "base", stamp_ns)

@@ -27,15 +27,15 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from multihmr2_ros.metrics.bodies import (
-    centred_point_error,
+    align_procrustes,
+    centered_point_error,
     pair_procrustes_error,
     point_error,
-    procrustes_aligned,
     procrustes_error,
     translation_aligned_error,
 )
 from multihmr2_ros.metrics.boxes import box_iou, boxes_of_points
-from multihmr2_ros.metrics.detection import DetectionCounts, normalised
+from multihmr2_ros.metrics.detection import DetectionCounts, normalized_error
 from multihmr2_ros.metrics.matching import joint_distance, match_people
 from multihmr2_ros.metrics.placement import (
     depth_order,
@@ -75,8 +75,8 @@ def test_point_error_is_in_millimetres() -> None:
 def test_pelvis_centred_error_ignores_translation(seed: int) -> None:
     predicted, true, generator = bodies(seed)
     shift = generator.normal(0, 3, (3, 1, 3))
-    before = centred_point_error(predicted, true, predicted[:, 0], true[:, 0])
-    after = centred_point_error(predicted + shift, true, predicted[:, 0] + shift[:, 0], true[:, 0])
+    before = centered_point_error(predicted, true, predicted[:, 0], true[:, 0])
+    after = centered_point_error(predicted + shift, true, predicted[:, 0] + shift[:, 0], true[:, 0])
     assert after == pytest.approx(before, abs=1e-6)
 
 
@@ -88,7 +88,7 @@ def test_procrustes_error_ignores_similarity_and_is_the_least(seed: int) -> None
     error = procrustes_error(predicted, true)
     assert procrustes_error(scale * predicted @ rotation.T + shift, true) == pytest.approx(error, abs=1e-6)
     assert procrustes_error(scale * true @ rotation.T + shift, true) == pytest.approx(np.zeros(3), abs=1e-6)
-    aligned = procrustes_aligned(predicted, true)
+    aligned = align_procrustes(predicted, true)
     least = ((aligned - true) ** 2).sum(axis=(1, 2))
     nudged = aligned.mean(axis=1, keepdims=True)
     turn = Rotation.from_rotvec(generator.normal(0, 0.01, 3)).as_matrix()
@@ -106,7 +106,7 @@ def test_procrustes_alignment_equals_romas_registration(seed: int) -> None:
         torch.from_numpy(predicted), torch.from_numpy(true), compute_scaling=True
     )
     expected = scale[:, None, None].numpy() * predicted @ rotation.numpy().transpose(0, 2, 1) + shift[:, None].numpy()
-    assert procrustes_aligned(predicted, true) == pytest.approx(expected, abs=1e-9)
+    assert align_procrustes(predicted, true) == pytest.approx(expected, abs=1e-9)
 
 
 def test_procrustes_of_points_in_one_place() -> None:
@@ -254,7 +254,7 @@ def test_detection_scores() -> None:
     counts = DetectionCounts(6, 2, 1) + DetectionCounts(2, 0, 1)
     assert (counts.precision, counts.recall) == (0.8, 0.8)
     assert counts.f1 == pytest.approx(8 / 10)
-    assert normalised(100.0, counts) == pytest.approx(125.0)
-    assert normalised(100.0, DetectionCounts(0, 3, 3)) == float("inf")
+    assert normalized_error(100.0, counts) == pytest.approx(125.0)
+    assert normalized_error(100.0, DetectionCounts(0, 3, 3)) == float("inf")
     nobody = DetectionCounts()
     assert np.isnan([nobody.precision, nobody.recall, nobody.f1]).all()

@@ -24,7 +24,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from multihmr2_ros.metrics.identity import HOTA_THRESHOLDS, FrameBoxes, IdentityCounts, identity_counts, without_ignored
+from multihmr2_ros.metrics.identity import HOTA_THRESHOLDS, FrameBoxes, IdentityCounts, count_identities, remove_ignored
 from test import paths
 
 motmetrics = pytest.importorskip("motmetrics", reason="install the test extra: motmetrics is the peer of this test")
@@ -103,7 +103,7 @@ def _iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("seed", range(12))
 def test_scores_equal_the_peers_on_random_sequences(seed: int) -> None:
     truth, predicted = random_sequence(seed)
-    ours, peer = identity_counts(truth, predicted), by_motmetrics(truth, predicted)
+    ours, peer = count_identities(truth, predicted), by_motmetrics(truth, predicted)
     other = by_trackeval(truth, predicted)
     assert ours.switches == peer["num_switches"]
     assert ours.misses == peer["num_misses"]
@@ -143,14 +143,14 @@ HAND_MADE = {
 @pytest.mark.parametrize("name", HAND_MADE)
 def test_hand_made_sequences(name: str) -> None:
     truth, predicted, mota, idf1, switches = HAND_MADE[name]
-    counts = identity_counts(truth, predicted)
+    counts = count_identities(truth, predicted)
     assert (counts.mota, counts.idf1, counts.switches) == (pytest.approx(mota), pytest.approx(idf1), switches)
 
 
 def test_nobody_anywhere_has_no_score() -> None:
-    counts = identity_counts(frames([], []), frames([], []))
+    counts = count_identities(frames([], []), frames([], []))
     assert np.isnan([counts.mota, counts.idf1, counts.hota]).all()
-    assert identity_counts([], []).truth == 0
+    assert count_identities([], []).truth == 0
 
 
 def test_sequences_merge_exactly() -> None:
@@ -160,8 +160,8 @@ def test_sequences_merge_exactly() -> None:
     def renamed(sequence: Sequence) -> Sequence:
         return [FrameBoxes(frame.identity + 100_000, frame.box) for frame in sequence]
 
-    added = identity_counts(*first) + identity_counts(*second)
-    together = identity_counts(first[0] + renamed(second[0]), first[1] + renamed(second[1]))
+    added = count_identities(*first) + count_identities(*second)
+    together = count_identities(first[0] + renamed(second[0]), first[1] + renamed(second[1]))
     assert added.id_true_positives == together.id_true_positives
     assert (added.mota, added.idf1) == (together.mota, together.idf1)
     combined = trackeval.metrics.HOTA().combine_sequences({"a": _hota_of(first), "b": _hota_of(second)})
@@ -169,7 +169,7 @@ def test_sequences_merge_exactly() -> None:
 
 
 def _hota_of(sequence: tuple[Sequence, Sequence]) -> dict[str, np.ndarray]:
-    counts = identity_counts(*sequence)
+    counts = count_identities(*sequence)
     hits = counts.hota_true_positives
     association = counts.hota_association / np.maximum(1, hits)
     zero = np.zeros(len(HOTA_THRESHOLDS))
@@ -189,7 +189,7 @@ def test_order_of_people_does_not_matter(seed: int, shuffle: int) -> None:
         orders = [generator.permutation(len(frame.identity)) for frame in sequence]
         return [FrameBoxes(f.identity[o], f.box[o]) for f, o in zip(sequence, orders, strict=True)]
 
-    before, after = identity_counts(truth, predicted), identity_counts(shuffled(truth), shuffled(predicted))
+    before, after = count_identities(truth, predicted), count_identities(shuffled(truth), shuffled(predicted))
     assert (after.mota, after.idf1) == (before.mota, before.idf1)
     assert after.hota == pytest.approx(before.hota, abs=1e-12)
 
@@ -198,16 +198,16 @@ def test_unmatched_predictions_in_ignored_regions_are_left_out() -> None:
     truth = frames([(1, 0)])[0]
     predicted = frames([(5, 0), (6, 100), (7, 108.5), (8, 200)])[0]
     region = np.array([[95.0, 0, 109.5, 10], [-5, 0, 15, 10]])  # the matched one lies in a region and stays
-    kept = without_ignored(truth, predicted, region)
+    kept = remove_ignored(truth, predicted, region)
     assert kept.identity.tolist() == [5, 7, 8]  # of 7, exactly a tenth lies inside
-    assert without_ignored(truth, predicted, np.zeros((0, 4))) is predicted
+    assert remove_ignored(truth, predicted, np.zeros((0, 4))) is predicted
 
 
 def test_a_frame_cannot_name_somebody_twice() -> None:
     with pytest.raises(ValueError, match="twice"):
         FrameBoxes(np.array([3, 3]), np.zeros((2, 4)))
     with pytest.raises(ValueError, match="as many predicted frames"):
-        identity_counts(frames([]), [])
+        count_identities(frames([]), [])
 
 
 @pytest.mark.skipif(not (REAL / "open-mmlab_mmtracking").exists(), reason="needs ../shared/data/real")
@@ -220,7 +220,7 @@ def test_published_reference_on_tud() -> None:
         truth, predicted = read_mot(folder / name / "gt" / "gt.txt"), read_mot(folder / "results" / f"{name}.txt")
         every = sorted(set(truth) | set(predicted))
         nobody = FrameBoxes(np.zeros(0, np.int64), np.zeros((0, 4)))
-        counts = identity_counts([truth.get(i, nobody) for i in every], [predicted.get(i, nobody) for i in every])
+        counts = count_identities([truth.get(i, nobody) for i in every], [predicted.get(i, nobody) for i in every])
         assert {
             "idf1": round(counts.idf1, 6), "mota": round(counts.mota, 6), "id_switches": counts.switches,
             "fp": counts.false_positives, "fn": counts.misses, "gt_boxes": counts.truth,

@@ -23,7 +23,7 @@ import io
 import numpy as np
 import pytest
 
-from multihmr2_ros.metrics.keypoints import ImageKeypoints, coco_scores, object_keypoint_similarity
+from multihmr2_ros.metrics.keypoints import ImageKeypoints, compute_coco_scores, object_keypoint_similarity
 
 coco = pytest.importorskip("pycocotools.coco", reason="install the test extra: pycocotools is the peer of this test")
 cocoeval = pytest.importorskip("pycocotools.cocoeval")
@@ -81,13 +81,13 @@ def by_pycocotools(images: list[ImageKeypoints]) -> np.ndarray:
 def test_scores_equal_pycocotools(seed: int) -> None:
     generator = np.random.default_rng(seed)
     images = [random_image(generator, int(generator.integers(0, 6)), int(generator.integers(1, 4))) for _ in range(15)]
-    assert list(coco_scores(images).values()) == pytest.approx(by_pycocotools(images), abs=1e-12)
+    assert list(compute_coco_scores(images).values()) == pytest.approx(by_pycocotools(images), abs=1e-12)
 
 
 def test_more_detections_than_count() -> None:
     generator = np.random.default_rng(3)
     images = [random_image(generator, 8, 30)]
-    assert list(coco_scores(images).values()) == pytest.approx(by_pycocotools(images), abs=1e-12)
+    assert list(compute_coco_scores(images).values()) == pytest.approx(by_pycocotools(images), abs=1e-12)
 
 
 def one(offset: float, *, detections: int = 1, people: int = 1) -> ImageKeypoints:
@@ -115,7 +115,7 @@ def one(offset: float, *, detections: int = 1, people: int = 1) -> ImageKeypoint
     ],
 )
 def test_hand_made(images: list[ImageKeypoints], precision: float, recall: float) -> None:
-    scores = coco_scores(images)
+    scores = compute_coco_scores(images)
     assert (scores["AP"], scores["AR"]) == (pytest.approx(precision), pytest.approx(recall))
 
 

@@ -25,8 +25,8 @@ import pytest
 from PIL import Image
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.evaluation.datasets.boxes import BoxSequence, mot_sequences
-from multihmr2_ros.metrics.identity import FrameBoxes, identity_counts
+from multihmr2_ros.evaluation.datasets.boxes import BoxSequence, list_mot_sequences
+from multihmr2_ros.metrics.identity import FrameBoxes, count_identities
 
 trackeval = pytest.importorskip("trackeval", reason="install the test extra: trackeval is the peer of this test")
 
@@ -96,7 +96,7 @@ def by_trackeval(folder: Path, sequence: Path, found: list[list[float]], benchma
 
 
 def read(sequence: Path) -> BoxSequence:
-    ((_, make),) = mot_sequences(sequence.parent)
+    ((_, make),) = list_mot_sequences(sequence.parent)
     made = make()
     assert made is not None
     return made
@@ -109,8 +109,8 @@ def by_us(sequence: Path, found: list[list[float]]) -> Any:
         here = rows[rows[:, 0] == int(frame.image.stem)]
         boxes = np.hstack([here[:, 2:4], here[:, 2:4] + here[:, 4:6]]) - 1.0
         truth.append(frame.truth)
-        counting.append(frame.counting(FrameBoxes(here[:, 1].astype(np.int64), boxes)))
-    return identity_counts(truth, counting, as_trackeval=True)
+        counting.append(frame.select_counted(FrameBoxes(here[:, 1].astype(np.int64), boxes)))
+    return count_identities(truth, counting, as_trackeval=True)
 
 
 @pytest.mark.parametrize("benchmark", ["MOT17", "MOT20"])
@@ -158,7 +158,7 @@ def one_person(sequence: Path, kind: int, considered: int) -> BoxSequence:
 def test_class_6_is_a_distractor_in_mot20(tmp_path: Path, name: str, parent: str, is_forgiven: bool) -> None:
     sequence = write_sequence(tmp_path / parent, name, 0)
     frame = one_person(sequence, 6, 0).frames[0]
-    kept = frame.counting(FrameBoxes(np.array([7]), np.array([[10.0, 10, 40, 70]])))
+    kept = frame.select_counted(FrameBoxes(np.array([7]), np.array([[10.0, 10, 40, 70]])))
     assert len(kept.identity) == (0 if is_forgiven else 1)
 
 
@@ -167,7 +167,7 @@ def test_a_prediction_on_a_car_before_a_distractor_counts(tmp_path: Path) -> Non
     sequence = write_sequence(tmp_path, "MOT17-01", 0)
     (sequence / "gt" / "gt.txt").write_text("1,1,11,11,30,60,0,3,1\n1,2,11,18,30,60,0,2,1\n")
     frame = read(sequence).frames[0]
-    kept = frame.counting(FrameBoxes(np.array([7]), np.array([[10.0, 10, 40, 70]])))
+    kept = frame.select_counted(FrameBoxes(np.array([7]), np.array([[10.0, 10, 40, 70]])))
     assert kept.identity.tolist() == [7]
 
 

@@ -21,7 +21,7 @@ import re
 import pytest
 import torch
 
-from multihmr2_ros.network.backbone import Backbone, rotary_table
+from multihmr2_ros.network.backbone import Backbone, make_rotary_table
 from multihmr2_ros.network.config import NetworkConfig
 
 CONFIG = NetworkConfig(
@@ -98,6 +98,6 @@ def test_parity_with_transformers(peer: torch.nn.Module, height: int, width: int
 
 
 def test_rotation_table_of_a_single_patch_does_nothing() -> None:
-    cosine, sine = rotary_table(1, 1, 64, torch.device("cpu"), torch.float32)
+    cosine, sine = make_rotary_table(1, 1, 64, torch.device("cpu"), torch.float32)
     assert torch.equal(cosine, torch.ones(1, 64))
     assert torch.equal(sine, torch.zeros(1, 64))

@@ -40,7 +40,7 @@ GOLDEN = paths.GOLDEN
 def assert_refused(path: Path, *words: str) -> None:
     """One line that names the file and the words."""
     with pytest.raises(UserError) as caught:
-        checkpoint.load(path)
+        checkpoint.load_network(path)
     message = str(caught.value)
     assert "\n" not in message
     for word in (path.name, *words):
@@ -48,7 +48,7 @@ def assert_refused(path: Path, *words: str) -> None:
 
 
 def test_our_files_come_back(small_checkpoint: Path) -> None:
-    network, expected = checkpoint.load(small_checkpoint), small_network()
+    network, expected = checkpoint.load_network(small_checkpoint), small_network()
     assert network.config == SMALL
     state = network.state_dict()
     assert state.keys() == expected.state_dict().keys()
@@ -65,7 +65,7 @@ def test_released_names_cover_the_whole_layout() -> None:
         released = {name: torch.empty(shape) for name, shape in layout.items()}
         ours = {name: tuple(value.shape) for name, value in MultiHMR2(NetworkConfig()).state_dict().items()}
     translated = {
-        checkpoint._our_name(name): tuple(value.shape)
+        checkpoint._translate_name(name): tuple(value.shape)
         for name, value in released.items()
         if not checkpoint.RELEASED_CONSTANTS.match(name)
     }
@@ -103,7 +103,9 @@ def test_constants_may_be_absent_and_unknown_names_are_counted(
     constants = [name for name in layout if checkpoint.RELEASED_CONSTANTS.match(name)]
     change: dict[str, Any] = dict.fromkeys(constants)
     change |= {"criterion.weight": torch.zeros(3), "decoder.extra": torch.zeros(2)}
-    checkpoint._network(*checkpoint._read(released_file(tmp_path / "r.pt", change), allow_pickle=False), Path("r.pt"))
+    checkpoint._make_network(
+        *checkpoint._read(released_file(tmp_path / "r.pt", change), allow_pickle=False), Path("r.pt")
+    )
     (record,) = caplog.records
     assert "2 names" in record.getMessage()
 
@@ -163,17 +165,17 @@ def test_files_of_other_kinds(tmp_path: Path, name: str, content: bytes, words: 
     """What a download, a clone or a wrong name leaves: never advised to accept a risk."""
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=words) as caught:
-        checkpoint.load(tmp_path / name)
+        checkpoint.load_network(tmp_path / name)
     assert "accept-risk" not in str(caught.value)
     with pytest.raises(UserError, match=words):
-        checkpoint.convert(tmp_path / name, tmp_path / "out.safetensors", allow_pickle=True)
+        checkpoint.convert_weights(tmp_path / name, tmp_path / "out.safetensors", allow_pickle=True)
 
 
 def test_safetensors_under_another_name(small_checkpoint: Path, tmp_path: Path) -> None:
     renamed = tmp_path / "weights.v1.pt"
     renamed.write_bytes(small_checkpoint.read_bytes())
     with pytest.raises(UserError, match=r"is a safetensors file; rename it to weights\.v1\.safetensors"):
-        checkpoint.load(renamed)
+        checkpoint.load_network(renamed)
 
 
 def test_names_of_parallel_training() -> None:
@@ -188,7 +190,7 @@ def test_convert_takes_a_risky_file_only_when_told(tmp_path: Path) -> None:
     state = {name: torch.zeros(1).expand(shape) for name, shape in layout.items()}
     torch.save({"model_state_dict": state, "options": Malice(tmp_path / "witness")}, source)
     with pytest.raises(UserError):
-        checkpoint.convert(source, target)
+        checkpoint.convert_weights(source, target)
     assert not (tmp_path / "witness").exists()
     assert not target.exists()
     assert checkpoint._read_released(source, allow_pickle=True).keys() == layout.keys()
@@ -196,11 +198,11 @@ def test_convert_takes_a_risky_file_only_when_told(tmp_path: Path) -> None:
 
 
 def test_convert_from_ours(small_checkpoint: Path, tmp_path: Path) -> None:
-    checkpoint.convert(small_checkpoint, tmp_path / "copy.safetensors")
-    assert checkpoint.load(tmp_path / "copy.safetensors").config == SMALL
+    checkpoint.convert_weights(small_checkpoint, tmp_path / "copy.safetensors")
+    assert checkpoint.load_network(tmp_path / "copy.safetensors").config == SMALL
     assert [path.name for path in tmp_path.iterdir()] == ["copy.safetensors"]
     with pytest.raises(UserError, match=r"\.safetensors"):
-        checkpoint.convert(small_checkpoint, tmp_path / "copy.pt")
+        checkpoint.convert_weights(small_checkpoint, tmp_path / "copy.pt")
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut", b"\x80\x02}q", b"just text", bytes(1000)])
@@ -249,7 +251,7 @@ def test_safetensors_of_others(tmp_path: Path, metadata: dict[str, str] | None, 
     path = tmp_path / "theirs.safetensors"
     save_file({"a": torch.zeros(2)}, path, metadata=metadata)
     with pytest.raises(UserError) as caught:
-        checkpoint.load(path)
+        checkpoint.load_network(path)
     assert all(word in str(caught.value) for word in words), caught.value
     assert "\n" not in str(caught.value)
 

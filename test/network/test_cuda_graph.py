@@ -27,7 +27,7 @@ import torch
 
 from multihmr2_ros import Estimator, People
 from multihmr2_ros.estimator import EstimatorConfig
-from multihmr2_ros.network.inference import KEPT_GRAPHS, KEPT_UPLOADS, Runtime
+from multihmr2_ros.network.inference import MAX_GRAPHS, MAX_UPLOADS, Runtime
 from test.helpers.small_network import small_network
 from test.helpers.stand_in_cuda import StandInCuda
 
@@ -176,8 +176,8 @@ def test_the_fifth_size_takes_the_place_of_the_oldest(cuda: StandInCuda, estimat
     with cuda.memory():
         for width, height in sizes:
             estimator.step(picture(0, width, height))
-        assert len(estimator._infer._graphs) == KEPT_GRAPHS == len(sizes) - 1
-        assert len(estimator._infer._uploads) == KEPT_UPLOADS
+        assert len(estimator._infer._graphs) == MAX_GRAPHS == len(sizes) - 1
+        assert len(estimator._infer._uploads) == MAX_UPLOADS
         cuda.take_notes()
         for width, height in sizes[1:]:
             assert_same(estimator.step(picture(1, width, height)), eager(picture(1, width, height)))

@@ -127,7 +127,7 @@ def test_the_device_works_alone(
     resize = ResizePad.fit(200, 130, config.image_size, config.patch_size)
     with torch.no_grad():  # composite operations come apart, as they do not in inference mode
         with DeviceOnly(uploads=2) as guard:
-            inputs = (infer.prepare(np.zeros((130, 200, 3), np.uint8), resize), *infer._camera(k))
+            inputs = (infer.prepare(np.zeros((130, 200, 3), np.uint8), resize), *infer._upload_camera(k))
         assert guard.uploads == 0
         with HostFunctions(), DeviceOnly():
             outputs = infer._run(*inputs)

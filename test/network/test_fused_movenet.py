@@ -28,7 +28,7 @@ from multihmr2_ros.network import fused_movenet
 from multihmr2_ros.network.config import NANO
 from multihmr2_ros.network.fused_movenet import FusedMoveNet, fuse_encoder
 from multihmr2_ros.network.inference import Inference, Runtime
-from multihmr2_ros.network.initialization import initialise
+from multihmr2_ros.network.initialization import initialize
 from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.network.movenet import KEYPOINTS, MoveNet
 from multihmr2_ros.network.proposals import KeypointEncoder, propose_people
@@ -92,9 +92,9 @@ def test_vectors_of_single_cells_equal_the_maps(images: int, height: int, width:
     every = torch.arange(height // 4 * (width // 4)).expand(images, -1)
     with torch.inference_mode():
         expected, found = plain()(pixels), fused()(pixels)
-        assert_same(found.regression_at(every), expected.regression_at(every))
+        assert_same(found.sample_regression(every), expected.sample_regression(every))
         cells = torch.stack([every.roll(keypoint, 1) for keypoint in range(KEYPOINTS)], dim=1)
-        assert_same(found.offset_at(cells), expected.offset_at(cells))
+        assert_same(found.sample_offset(cells), expected.sample_offset(cells))
 
 
 def test_proposed_people_are_the_same() -> None:
@@ -125,7 +125,7 @@ def test_the_plain_encoder_stays_where_fusing_fails(mistake: str, monkeypatch: p
         torch.nn.init.constant_(encoder.movenet.stem.conv.bias, -9.0)
     else:
         times = iter([3.0, 1.0])
-        monkeypatch.setattr(fused_movenet, "_least_time", lambda *_: next(times))
+        monkeypatch.setattr(fused_movenet, "_measure_least_time", lambda *_: next(times))
     fuse_encoder(encoder)
     assert isinstance(encoder.movenet, MoveNet)
 
@@ -133,7 +133,7 @@ def test_the_plain_encoder_stays_where_fusing_fails(mistake: str, monkeypatch: p
 @pytest.mark.parametrize(("precision", "mode", "expected"), [("fp32", "eager", True), ("bf16", "eager", False)])
 def test_inference_on_a_cpu_in_float32_is_fused(precision: str, mode: str, expected: bool) -> None:
     torch.manual_seed(0)
-    network = initialise(MultiHMR2(dataclasses.replace(NANO, max_grid=8, **NARROW)))
+    network = initialize(MultiHMR2(dataclasses.replace(NANO, max_grid=8, **NARROW)))
     inference = Inference(network, Body("low"), Runtime("cpu", precision, mode), 5)  # type: ignore[arg-type]
     encoder = inference.network.backbone.pretrained
     assert encoder is not None

@@ -32,8 +32,8 @@ from multihmr2_ros.errors import UserError
 from multihmr2_ros.estimator import Estimator
 from multihmr2_ros.network import checkpoint
 from multihmr2_ros.network.config import NANO, NetworkConfig
-from multihmr2_ros.network.heads import rotations_from_columns
-from multihmr2_ros.network.initialization import initialise
+from multihmr2_ros.network.heads import rotations_from_6d
+from multihmr2_ros.network.initialization import initialize
 from multihmr2_ros.network.keypoint_fitting import fit_to_keypoints, solve_positive
 from multihmr2_ros.network.model import MultiHMR2, Prediction
 from multihmr2_ros.network.movenet import MoveNet, MoveNetOutputs, load_encoder
@@ -41,15 +41,15 @@ from multihmr2_ros.network.proposals import WINDOW, find_centers, propose_people
 from multihmr2_ros.training.body_losses import keypoint_similarity_loss
 from multihmr2_ros.training.config import TrainingConfig
 from multihmr2_ros.training.data import Batch
-from multihmr2_ros.training.feature_cache import CachedBatches, missing_batches, read_batch, write_batch
+from multihmr2_ros.training.feature_cache import CachedBatches, list_missing_batches, read_batch, write_batch
 from multihmr2_ros.training.keypoint_losses import encoder_keypoint_loss
-from multihmr2_ros.training.keypoints import coco_keypoints
-from multihmr2_ros.training.lifting import KeypointBatches, WithKeypoints, detected_keypoints, make_bank
-from multihmr2_ros.training.losses import LossConfig, losses
+from multihmr2_ros.training.keypoints import regress_low_mesh_keypoints
+from multihmr2_ros.training.lifting import KeypointBatches, MixedBatches, make_pose_bank, simulate_detected_keypoints
+from multihmr2_ros.training.losses import LossConfig, compute_losses
 from multihmr2_ros.training.matching import Matches
-from multihmr2_ros.training.optimizer import OptimisationConfig, limit_gradients, make_optimiser
-from multihmr2_ros.training.readers import EmptyImageReader, Kept
-from multihmr2_ros.training.readers.common import hash_share
+from multihmr2_ros.training.optimizer import OptimizerConfig, limit_gradients, make_optimizer
+from multihmr2_ros.training.readers import EmptyImageReader, TrainingSplit
+from multihmr2_ros.training.readers.common import compute_hash_share
 from multihmr2_ros.training.session import Session, make_network
 from multihmr2_ros.training.trainer import Trainer
 from test import paths
@@ -67,7 +67,7 @@ needs_weights = pytest.mark.skipif(not WEIGHTS.is_file(), reason=f"MoveNet's wei
 
 def network(seed: int = 0) -> MultiHMR2:
     torch.manual_seed(seed)
-    return initialise(MultiHMR2(TINY))
+    return initialize(MultiHMR2(TINY))
 
 
 def batch(images: int = 2, people: int = 3) -> Batch:
@@ -197,8 +197,8 @@ def test_every_part_gets_a_gradient_and_the_encoder_can_be_frozen() -> None:
     for layer in model.decoder.layers:  # branches begin at zero: what is before them would have no gradient
         for branch in (layer.self_out, layer.cross_out, layer.mlp[2]):
             torch.nn.init.normal_(branch.weight, std=0.1)
-    terms = losses(
-        model, model.training_outputs(data.image, data.targets.k, data.k_given), data.targets, body(), LossConfig()
+    terms = compute_losses(
+        model, model.predict_for_training(data.image, data.targets.k, data.k_given), data.targets, body(), LossConfig()
     )
     torch.stack(list(terms.values())).sum().backward()
     silent = [name for name, value in model.named_parameters() if value.grad is None or not value.grad.abs().sum()]
@@ -206,7 +206,7 @@ def test_every_part_gets_a_gradient_and_the_encoder_can_be_frozen() -> None:
     # The layers before zeros have no gradient yet.
     untaught = ("backbone.pretrained.movenet.regression", "detection.location.0", "proposals.refine")
     assert all(name.startswith(untaught) for name in silent), silent
-    frozen_encoder = TrainingConfig(optimisation=OptimisationConfig(encoder_factor=0))
+    frozen_encoder = TrainingConfig(optimisation=OptimizerConfig(encoder_factor=0))
     trainer = Trainer(network(), body(), frozen_encoder, Path(), torch.device("cpu"))
     frozen = [name for name, value in trainer.network.named_parameters() if not value.requires_grad]
     assert frozen
@@ -215,7 +215,7 @@ def test_every_part_gets_a_gradient_and_the_encoder_can_be_frozen() -> None:
 
 def test_pretrained_convolutions_learn_at_the_encoder_s_rate_relative_to_their_weights() -> None:
     model = network()
-    optimizer = make_optimiser(model, OptimisationConfig(encoder_factor=0.1, learning_rate=1.0))
+    optimizer = make_optimizer(model, OptimizerConfig(encoder_factor=0.1, learning_rate=1.0))
     peak = {id(value): group["peak"] for group in optimizer.param_groups for value in group["params"]}
     for name, value in model.named_parameters():
         if name.startswith("backbone.pretrained."):
@@ -229,7 +229,7 @@ def test_gradients_of_pretrained_convolutions_are_limited_by_themselves() -> Non
     model = network()
     for name, value in model.named_parameters():
         value.grad = torch.full_like(value, 1e4 if name.startswith("backbone.pretrained.") else 1e-6)
-    norm = limit_gradients(model, OptimisationConfig(gradient_norm=1.0))
+    norm = limit_gradients(model, OptimizerConfig(gradient_norm=1.0))
     assert 0 < norm < 0.1
     assert model.person.pose[0].weight.grad.mean() == pytest.approx(1e-6)
     pretrained = [value.grad for name, value in model.named_parameters() if name.startswith("backbone.pretrained.")]
@@ -238,16 +238,16 @@ def test_gradients_of_pretrained_convolutions_are_limited_by_themselves() -> Non
 
 def test_features_on_disk_train_as_the_images_do(tmp_path: Path) -> None:
     model, data = network().eval(), batch()
-    assert missing_batches(tmp_path, 2) == [0, 1]
+    assert list_missing_batches(tmp_path, 2) == [0, 1]
     path = write_batch(tmp_path, 1, data, model)
-    assert missing_batches(tmp_path, 2) == [0]
+    assert list_missing_batches(tmp_path, 2) == [0]
     again = read_batch(path)
     assert again.image.shape == data.image.shape
     torch.testing.assert_close(again.targets.location, data.targets.location)
     torch.testing.assert_close(again.targets.rotations, data.targets.rotations, atol=1e-3, rtol=0)
     with torch.no_grad():
-        direct = model.training_outputs(data.image, data.targets.k, data.k_given)
-        kept = model.training_outputs(again.image, again.targets.k, again.k_given, again.features)
+        direct = model.predict_for_training(data.image, data.targets.k, data.k_given)
+        kept = model.predict_for_training(again.image, again.targets.k, again.k_given, again.features)
     torch.testing.assert_close(kept.queries, direct.queries, atol=0.05, rtol=0.05)
     torch.testing.assert_close(kept.layers[-1].location, direct.layers[-1].location, atol=1.0, rtol=0)
     assert CachedBatches([tmp_path], 0)[5].origins == again.origins
@@ -260,11 +260,11 @@ def test_features_on_disk_train_as_the_images_do(tmp_path: Path) -> None:
 
 def test_poses_are_learned_from_keypoints_alone() -> None:
     """A few poses are learned by heart: the loss of the pose falls to a fraction within seconds."""
-    bank = make_bank(body(), 12, None, 0)
+    bank = make_pose_bank(body(), 12, None, 0)
     batches = KeypointBatches(bank, TINY.image_size, 24, 0)
-    model = initialise(MultiHMR2(dataclasses.replace(TINY, decoder_width=128, head_width=256)))
+    model = initialize(MultiHMR2(dataclasses.replace(TINY, decoder_width=128, head_width=256)))
     config = TrainingConfig(
-        optimisation=OptimisationConfig(encoder_factor=0, learning_rate=2e-3, warmup_steps=5, weight_decay=0)
+        optimisation=OptimizerConfig(encoder_factor=0, learning_rate=2e-3, warmup_steps=5, weight_decay=0)
     )
     trainer = Trainer(model, body(), config, Path(), torch.device("cpu"))
     history = []
@@ -280,12 +280,12 @@ def test_poses_are_learned_from_keypoints_alone() -> None:
 
 
 def test_detected_keypoints_are_noisy_where_their_scores_say_so() -> None:
-    bank = make_bank(body(), 40, None, 1)
+    bank = make_pose_bank(body(), 40, None, 1)
     drawn = KeypointBatches(bank, 384, 400, 3)[0]
     again = KeypointBatches(bank, 384, 400, 3)[0]
     torch.testing.assert_close(drawn.rotations, again.rotations)
     true = torch.rand(400, 17, 2) * drawn.size[:, None]
-    found, score = detected_keypoints(drawn, true, 384)
+    found, score = simulate_detected_keypoints(drawn, true, 384)
     error = (found - true).norm(dim=-1)
     sure = score > 0.5
     assert 0.3 < sure.float().mean() < 0.9
@@ -301,7 +301,7 @@ def test_keypoint_steps_come_first_and_then_now_and_then() -> None:
         def __getitem__(self, step: int) -> int:
             return -step
 
-    mixed: Any = WithKeypoints(Numbers(), Negatives(), steps=3, every=4)  # type: ignore[arg-type]
+    mixed: Any = MixedBatches(Numbers(), Negatives(), steps=3, every=4)  # type: ignore[arg-type]
     assert [mixed[step] for step in range(9)] == [0, -1, -2, 3, -4, 5, 6, 7, -8]
 
 
@@ -327,28 +327,28 @@ def test_a_share_of_a_dataset_is_held_out_by_name(tmp_path: Path) -> None:
     for number in range(60):
         Image.new("RGB", (4, 4)).save(tmp_path / f"{number}.png")
     reader = EmptyImageReader(tmp_path)
-    kept = Kept(reader, 0.25)
+    kept = TrainingSplit(reader, 0.25)
     assert 30 < len(kept) < 57
-    assert all(hash_share(kept.sample(row).origin) >= 0.25 for row in range(len(kept)))
+    assert all(compute_hash_share(kept.sample(row).origin) >= 0.25 for row in range(len(kept)))
     assert len(reader.sample(0)) == 0
     assert reader.sample(0).score_supervised
-    assert hash_share("a/b/c.jpg") == hash_share("c.jpg") == pytest.approx(0.573054, abs=1e-6)
+    assert compute_hash_share("a/b/c.jpg") == compute_hash_share("c.jpg") == pytest.approx(0.573054, abs=1e-6)
 
 
 def test_weights_files_hold_the_whole_network(tmp_path: Path) -> None:
     model = network().eval()
-    checkpoint.save(model, tmp_path / "tiny.safetensors")
+    checkpoint.save_network(model, tmp_path / "tiny.safetensors")
     people = Estimator.load(tmp_path / "tiny.safetensors", device="cpu").step(np.zeros((90, 160, 3), np.uint8))
     assert people.image_size == (90, 160)
-    assert NetworkConfig.from_dict(vars(checkpoint.load(tmp_path / "tiny.safetensors").config)) == TINY
+    assert NetworkConfig.from_dict(vars(checkpoint.load_network(tmp_path / "tiny.safetensors").config)) == TINY
 
 
 def test_a_network_can_go_on_with_the_encoder_of_another(tmp_path: Path) -> None:
     files = [tmp_path / f"{name}.safetensors" for name in "ab"]
     for seed, file in enumerate(files):
-        checkpoint.save(network(seed), file)
+        checkpoint.save_network(network(seed), file)
     session = Session(tmp_path, TINY, TrainingConfig(), start_from=files[0], encoder_weights=files[1])
-    found, own, other = make_network(session), *(checkpoint.load(file) for file in files)
+    found, own, other = make_network(session), *(checkpoint.load_network(file) for file in files)
     for name, value in found.state_dict().items():
         expected = (other if name.startswith("backbone.pretrained.") else own).state_dict()[name]
         assert torch.equal(value, expected), name
@@ -382,7 +382,7 @@ def test_configurations_that_cannot_be(change: dict[str, Any], word: str) -> Non
 
 def test_the_encoder_is_taken_out_of_a_whole_network(tmp_path: Path) -> None:
     model = network()
-    checkpoint.save(model, tmp_path / "whole.safetensors")
+    checkpoint.save_network(model, tmp_path / "whole.safetensors")
     encoder = MoveNet()
     load_encoder(encoder, tmp_path / "whole.safetensors")
     assert model.backbone.pretrained is not None
@@ -402,9 +402,9 @@ def test_other_weights_are_refused_in_one_line(tmp_path: Path) -> None:
 def _prediction(count: int, seed: int = 4) -> tuple[Prediction, torch.Tensor]:
     """People who are somewhat off, seen by their true keypoints: the prediction, and the true joints."""
     generator = torch.Generator().manual_seed(seed)
-    bank = make_bank(body(), count, None, seed)
+    bank = make_pose_bank(body(), count, None, seed)
     batch = KeypointBatches(bank, 384, count, seed)[0]
-    true_rotations = rotations_from_columns(batch.rotations[..., :2])  # they are kept in half precision
+    true_rotations = rotations_from_6d(batch.rotations[..., :2])  # they are kept in half precision
     posed = body()(batch.shape, true_rotations)
     offset = posed.joints[:, body().keypoint_bones[0]]
     center = torch.randn(count, 3, generator=generator) * 0.5 + torch.tensor([0.0, 0, 4.0])
@@ -472,5 +472,5 @@ def test_small_systems_are_solved() -> None:
 def test_bone_heads_are_near_cocos_keypoints() -> None:
     shape = torch.rand(20, 6, generator=torch.Generator().manual_seed(0))
     posed = body()(shape, torch.eye(3).repeat(20, 163, 1, 1))
-    apart = posed.joints[:, body().keypoint_bones] - coco_keypoints(body(), posed.vertices)
+    apart = posed.joints[:, body().keypoint_bones] - regress_low_mesh_keypoints(body(), posed.vertices)
     assert (apart.norm(dim=-1).mean(0) < 0.06).all()

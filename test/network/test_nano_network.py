@@ -32,9 +32,9 @@ from multihmr2_ros.estimator import Estimator
 from multihmr2_ros.network import checkpoint
 from multihmr2_ros.network.backbone import ConvNorm
 from multihmr2_ros.network.config import NetworkConfig
-from multihmr2_ros.network.initialization import PRIOR_DEPTH_M, initialise
+from multihmr2_ros.network.initialization import PRIOR_DEPTH_M, initialize
 from multihmr2_ros.network.model import MultiHMR2
-from multihmr2_ros.training.losses import LossConfig, losses
+from multihmr2_ros.training.losses import LossConfig, compute_losses
 from test.helpers.nano_network import TINY, nano_network, random_targets
 
 SIZE = (192, 256)
@@ -63,7 +63,7 @@ def test_shapes_and_training_outputs_agree_with_inference() -> None:
     image, k = picture(2), torch.eye(3).expand(2, 3, 3)
     with torch.no_grad():
         prediction = network(image, k, torch.zeros(2, dtype=torch.bool), 5)
-        outputs = network.training_outputs(image, k, torch.zeros(2, dtype=torch.bool))
+        outputs = network.predict_for_training(image, k, torch.zeros(2, dtype=torch.bool))
     assert prediction.rotations.shape == (2, 5, 163, 3, 3)
     assert prediction.track_feature.shape == (2, 5, 16)
     assert outputs.heatmap is not None
@@ -78,7 +78,7 @@ def test_shapes_and_training_outputs_agree_with_inference() -> None:
 def test_given_intrinsics_are_used_where_they_are_given() -> None:
     network = nano_network().eval()
     k = torch.tensor([[300.0, 0, 120], [0, 310, 90], [0, 0, 1]]).expand(2, 3, 3)
-    outputs = network.training_outputs(picture(2), k, torch.tensor([True, False]))
+    outputs = network.predict_for_training(picture(2), k, torch.tensor([True, False]))
     assert torch.equal(outputs.k[0], k[0])
     focal = 128 / math.tan(float(outputs.horizontal_fov[1].detach()) / 2)
     assert float(outputs.k[1, 0, 0]) == pytest.approx(focal, rel=1e-5)
@@ -90,12 +90,12 @@ def test_the_best_patches_propose() -> None:
     patches = torch.randn(2, 5, 7, TINY.encoder_width)
     decoded = decoder(patches)
     assert decoded.heatmap is not None
-    assert decoded.anchor is not None
+    assert decoded.reference_point is not None
     for image in range(2):
         order = np.argsort(-decoded.heatmap[image].detach().numpy().ravel())[: TINY.queries]
         rows, columns = np.unravel_index(order, (5, 7))
         expected = 16 * (np.stack([columns, rows], axis=1) + 0.5)
-        np.testing.assert_array_equal(decoded.anchor[image], expected)
+        np.testing.assert_array_equal(decoded.reference_point[image], expected)
 
 
 def test_heads_look_where_the_query_says() -> None:
@@ -105,7 +105,7 @@ def test_heads_look_where_the_query_says() -> None:
     torch.nn.init.normal_(layer.neighbourhood.weight, std=0.1)
     queries, context = torch.randn(1, 3, TINY.decoder_width), torch.randn(1, 20, TINY.decoder_width)
     anchor = torch.tensor([[[8.0, 8.0], [40.0, 24.0], [72.0, 56.0]]])
-    found = layer(queries, context, decoder._places(anchor, 4, 5))
+    found = layer(queries, context, decoder._compute_relative_positions(anchor, 4, 5))
 
     query, key, value = layer.self_qkv(layer.self_norm(queries)).chunk(3, dim=-1)
     after = queries + layer.self_out(layer._attend(query, key, value))
@@ -127,12 +127,12 @@ def test_heads_look_where_the_query_says() -> None:
 
 
 def test_heads_look_near_and_far_at_first() -> None:
-    layer = initialise(MultiHMR2(TINY)).decoder.layers[0]
+    layer = initialize(MultiHMR2(TINY)).decoder.layers[0]
     queries, places = (
         torch.randn(1, 2, TINY.decoder_width),
         torch.tensor([0.0, 3.0]).view(1, 1, 2, 1).expand(1, 2, 2, 2),
     )
-    bias = layer._nearby(queries, places)
+    bias = layer._compute_spatial_prior(queries, places)
     torch.testing.assert_close(bias[..., 0], torch.zeros_like(bias[..., 0]), msg="best at the query's own place")
     drop = bias[0, :, 0, 1]
     assert float(drop[0].detach()) == pytest.approx(-9.0, rel=1e-5), "three patches right and down, a reach of one"
@@ -152,14 +152,14 @@ def test_locations_start_at_the_anchor_and_reach_everywhere() -> None:
     """Offsets of any sign and size: never outside a margin of a fifth, and near every corner of it."""
     heads = nano_network().detection
     anchor = torch.tensor([[8.0, 8.0], [248.0, 184.0], [120.0, 100.0]])
-    torch.testing.assert_close(heads._anchored(torch.zeros(3, 2), anchor), anchor, atol=1e-3, rtol=0)
+    torch.testing.assert_close(heads._offset_from_reference(torch.zeros(3, 2), anchor), anchor, atol=1e-3, rtol=0)
     margin = 0.2 * TINY.image_size
     for sign in ((1, 1), (1, -1), (-1, 1), (-1, -1)):
-        far = heads._anchored(1e3 * torch.tensor(sign).expand(3, 2), anchor)
+        far = heads._offset_from_reference(1e3 * torch.tensor(sign).expand(3, 2), anchor)
         corner = torch.where(torch.tensor(sign) > 0, TINY.image_size + margin, -margin)
         torch.testing.assert_close(far, corner.expand(3, 2), atol=0.1, rtol=0)
     offset = torch.zeros(3, 2, requires_grad=True)
-    heads._anchored(offset, anchor).sum().backward()
+    heads._offset_from_reference(offset, anchor).sum().backward()
     assert offset.grad is not None
     assert float(offset.grad[2, 0]) == pytest.approx(TINY.patch_size, rel=0.05), "one patch a unit in the middle"
 
@@ -185,7 +185,7 @@ def test_training_moves_the_statistics_and_inference_does_not() -> None:
     start = norm.running_mean.clone()
     network.eval()(picture(), EYE, NOT_GIVEN, 3)
     assert torch.equal(norm.running_mean, start)
-    network.train().training_outputs(picture(2), EYE.expand(2, 3, 3), NOT_GIVEN.expand(2))
+    network.train().predict_for_training(picture(2), EYE.expand(2, 3, 3), NOT_GIVEN.expand(2))
     assert not torch.equal(norm.running_mean, start)
 
 
@@ -195,8 +195,10 @@ def test_initial_weights_start_from_plausible_people() -> None:
         k = torch.tensor([[[166.3, 0, 128], [0, 166.3, 96], [0, 0, 1]]])  # 60° vertically
         prediction = network(picture(), k, torch.tensor([True]), 10)
         decoded = network.decoder(network.encode(picture()).patches)
-    assert decoded.anchor is not None
-    torch.testing.assert_close(network.detection(decoded.queries, decoded.anchor)[1], decoded.anchor, atol=1e-2, rtol=0)
+    assert decoded.reference_point is not None
+    torch.testing.assert_close(
+        network.detection(decoded.queries, decoded.reference_point)[1], decoded.reference_point, atol=1e-2, rtol=0
+    )
     assert float(prediction.query_score.max()) < 0.05
     np.testing.assert_allclose(prediction.query_depth, PRIOR_DEPTH_M, rtol=0.15)
     vertical_fov = 2 * math.atan(0.75 * math.tan(float(prediction.horizontal_fov[0]) / 2))
@@ -207,10 +209,10 @@ def test_initial_weights_start_from_plausible_people() -> None:
 
 
 def test_a_mean_pose_can_be_the_start() -> None:
-    from multihmr2_ros.network.heads import rotations_from_columns
+    from multihmr2_ros.network.heads import rotations_from_6d
 
-    mean = rotations_from_columns(torch.randn(163, 3, 2))
-    network = initialise(MultiHMR2(TINY), mean)
+    mean = rotations_from_6d(torch.randn(163, 3, 2))
+    network = initialize(MultiHMR2(TINY), mean)
     _, rotations, _ = network.person(torch.zeros(1, TINY.decoder_width))
     torch.testing.assert_close(rotations[0], mean, atol=0.05, rtol=0)
 
@@ -220,8 +222,8 @@ def test_gradients_reach_every_parameter() -> None:
     network, body = nano_network().train(), Body("low")
     targets = random_targets(2, 3, SIZE)
     targets.present[1] = False
-    outputs = network.training_outputs(picture(2), targets.k, torch.tensor([True, False]))
-    sum(losses(network, outputs, targets, body, LossConfig(depth=1.0)).values()).backward()
+    outputs = network.predict_for_training(picture(2), targets.k, torch.tensor([True, False]))
+    sum(compute_losses(network, outputs, targets, body, LossConfig(depth=1.0)).values()).backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
@@ -235,8 +237,8 @@ def test_a_few_steps_on_two_pictures_improve_everything() -> None:
     falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=50)
     history = []
     for _ in range(50):
-        outputs = network.training_outputs(image, targets.k, torch.tensor([True, False]))
-        terms = losses(network, outputs, targets, body, LossConfig())
+        outputs = network.predict_for_training(image, targets.k, torch.tensor([True, False]))
+        terms = compute_losses(network, outputs, targets, body, LossConfig())
         optimizer.zero_grad()
         torch.stack(list(terms.values())).sum().backward()
         optimizer.step()
@@ -259,13 +261,15 @@ def test_a_few_steps_on_two_pictures_improve_everything() -> None:
 
 def test_half_precision_files_and_the_estimator(tmp_path: Path) -> None:
     network = nano_network()
-    network.training_outputs(picture(2), EYE.expand(2, 3, 3), NOT_GIVEN.expand(2))  # statistics that are not 0 and 1
+    network.predict_for_training(
+        picture(2), EYE.expand(2, 3, 3), NOT_GIVEN.expand(2)
+    )  # statistics that are not 0 and 1
     network.eval()
     whole, half = tmp_path / "whole.safetensors", tmp_path / "half.safetensors"
-    checkpoint.save(network, whole)
-    checkpoint.save(network, half, dtype=torch.float16)
+    checkpoint.save_network(network, whole)
+    checkpoint.save_network(network, half, dtype=torch.float16)
     assert half.stat().st_size < 0.6 * whole.stat().st_size
-    loaded = checkpoint.load(half)
+    loaded = checkpoint.load_network(half)
     assert loaded.config == TINY
     for name, value in loaded.state_dict().items():
         assert value.dtype == network.state_dict()[name].dtype, name
@@ -275,7 +279,7 @@ def test_half_precision_files_and_the_estimator(tmp_path: Path) -> None:
     with torch.no_grad():
         image = picture()
         torch.testing.assert_close(
-            checkpoint.load(whole)(image, EYE, NOT_GIVEN, 3).query_location,
+            checkpoint.load_network(whole)(image, EYE, NOT_GIVEN, 3).query_location,
             network(image, EYE, NOT_GIVEN, 3).query_location,
         )
 
@@ -285,7 +289,7 @@ def test_weights_that_half_precision_cannot_hold_are_refused(tmp_path: Path) -> 
     with torch.no_grad():
         network.detection.score[0].weight[0, 0] = 1e6
     with pytest.raises(UserError, match=r"detection\.score"):
-        checkpoint.save(network, tmp_path / "a.safetensors", dtype=torch.float16)
+        checkpoint.save_network(network, tmp_path / "a.safetensors", dtype=torch.float16)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -316,8 +320,8 @@ def test_reduced_precision_changes_little() -> None:
     network = nano_network().eval()
     image = picture()
     with torch.no_grad():
-        exact = network.training_outputs(image, EYE, NOT_GIVEN)
-        reduced = network.set_precision(torch.bfloat16).training_outputs(image, EYE, NOT_GIVEN)
+        exact = network.predict_for_training(image, EYE, NOT_GIVEN)
+        reduced = network.set_precision(torch.bfloat16).predict_for_training(image, EYE, NOT_GIVEN)
     assert network.precision == torch.bfloat16
     torch.testing.assert_close(reduced.horizontal_fov, exact.horizontal_fov, atol=0.05, rtol=0)
     assert reduced.layers[-1].location.isfinite().all()

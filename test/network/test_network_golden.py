@@ -34,7 +34,7 @@ from test.golden import weights
 GOLDEN = np.load(paths.GOLDEN / "network_dev.npz")
 SIZES = ((576, 768), (768, 512))  # height, width
 CASES = [(index, tag) for index in (0, 1) for tag in ("pred", "given")]
-PIXELS, METRES, ROTATIONS, TOKENS = 0.05, 1e-3, 1e-3, 2e-3
+PIXELS, METERS, ROTATIONS, TOKENS = 0.05, 1e-3, 1e-3, 2e-3
 
 Case = tuple[str, Prediction, PlacedBodies, PlacedBodies, torch.Tensor]
 
@@ -56,7 +56,7 @@ def by_score(name: str) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def network(golden_checkpoint: Path) -> MultiHMR2:
-    return checkpoint.load(golden_checkpoint)
+    return checkpoint.load_network(golden_checkpoint)
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: f"image{case[0]}-{case[1]}")
@@ -83,7 +83,7 @@ def test_camera_and_queries(case: Case) -> None:
     np.testing.assert_allclose(prediction.horizontal_fov, GOLDEN[f"{name}/fov"][0], atol=1e-4)
     np.testing.assert_allclose(prediction.k[0], GOLDEN[f"{name}/K"], atol=PIXELS)
     np.testing.assert_allclose(prediction.query_location[0], GOLDEN[f"{name}/query_loc"], atol=PIXELS)
-    np.testing.assert_allclose(prediction.query_depth[0, :, None], GOLDEN[f"{name}/query_dist"], atol=METRES)
+    np.testing.assert_allclose(prediction.query_depth[0, :, None], GOLDEN[f"{name}/query_dist"], atol=METERS)
     np.testing.assert_allclose(prediction.query_score[0, :, None], GOLDEN[f"{name}/query_conf"], atol=1e-4)
 
 
@@ -96,12 +96,12 @@ def test_people(case: Case) -> None:
         "shape": (prediction.shape[0, :n], 1e-4),
         "rotmat": (prediction.rotations[0, :n], ROTATIONS),
         "trackfeat_every_16": (prediction.track_feature[0, :n, ::16], 1e-3),
-        "bone_poses": (full.bone_poses[0, :n], METRES),
-        "j3d": (full.joints[0, :n], METRES),
-        "pelvis": (full.joints[0, :n, 0], METRES),
-        "vertices_every_37": (full.vertices[0, :n, ::37], METRES),
-        "lowres_vertices": (low.vertices[0, :n], METRES),
-        "lowres_pelvis": (low.joints[0, :n, 0], METRES),
+        "bone_poses": (full.bone_poses[0, :n], METERS),
+        "j3d": (full.joints[0, :n], METERS),
+        "pelvis": (full.joints[0, :n, 0], METERS),
+        "vertices_every_37": (full.vertices[0, :n, ::37], METERS),
+        "lowres_vertices": (low.vertices[0, :n], METERS),
+        "lowres_pelvis": (low.joints[0, :n, 0], METERS),
     }
     for field, (ours, tolerance) in expected.items():
         np.testing.assert_allclose(ours, by_score(f"{name}/{field}"), atol=tolerance, err_msg=field)
@@ -129,17 +129,17 @@ def test_the_run_command_writes_the_golden_people(
         "score": (GOLDEN[f"{name}/conf"][:, 0], 1e-4),
         "shape": (GOLDEN[f"{name}/shape"][:, :6], 1e-4),
         "rotations": (GOLDEN[f"{name}/rotmat"], ROTATIONS),
-        "bone_poses": (GOLDEN[f"{name}/bone_poses"], METRES),
-        "joints": (GOLDEN[f"{name}/j3d"], METRES),
+        "bone_poses": (GOLDEN[f"{name}/bone_poses"], METERS),
+        "joints": (GOLDEN[f"{name}/j3d"], METERS),
         "joints_2d": (GOLDEN[f"{name}/j2d"], PIXELS),
-        "pelvis": (GOLDEN[f"{name}/pelvis"], METRES),
+        "pelvis": (GOLDEN[f"{name}/pelvis"], METERS),
     }
     order = np.argsort(-GOLDEN[f"{name}/conf"].ravel())
     for field, (golden, tolerance) in expected.items():
         np.testing.assert_allclose(written[field], golden[order], atol=tolerance, err_msg=field)
     vertices = written["vertices"]
     assert vertices.shape[1:] == (19158, 3)
-    np.testing.assert_allclose(vertices[:, ::37], by_score(f"{name}/vertices_every_37"), atol=METRES)
+    np.testing.assert_allclose(vertices[:, ::37], by_score(f"{name}/vertices_every_37"), atol=METERS)
     np.testing.assert_allclose(written["k"], GOLDEN[f"{name}/K"], atol=PIXELS)
     height = SIZES[index][0]
     assert float(written["vertical_fov"]) == pytest.approx(2 * np.arctan(height / 2 / written["k"][1, 1]), abs=1e-9)
@@ -148,8 +148,8 @@ def test_the_run_command_writes_the_golden_people(
 
 @pytest.mark.parametrize(("index", "tag"), CASES)
 def test_suppression_leaves_the_golden_scores(index: int, tag: str) -> None:
-    from multihmr2_ros.estimator import nearest_suppressed
+    from multihmr2_ros.estimator import suppress_nearby
 
     name = f"{index}/{tag}"
-    kept = nearest_suppressed(by_score(f"{name}/pelvis"), 0.25)
+    kept = suppress_nearby(by_score(f"{name}/pelvis"), 0.25)
     np.testing.assert_array_equal(by_score(f"{name}/conf")[kept], GOLDEN[f"{name}/nms_order_conf"])

@@ -50,7 +50,7 @@ def everybody(network: MultiHMR2, body: Body) -> list[tuple[np.ndarray, np.ndarr
 def test_low_precision_moves_people_little(
     golden_checkpoint: Path, dtype: torch.dtype, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    network, body = checkpoint.load(golden_checkpoint), Body("low")
+    network, body = checkpoint.load_network(golden_checkpoint), Body("low")
     exact = everybody(network, body)
     low = everybody(copy.deepcopy(network).set_precision(dtype), body)
     score_error, place_error = [], []

@@ -91,9 +91,9 @@ def test_one_thread_where_waiting_threads_would_spin() -> None:
 )
 def test_default_threads(monkeypatch: pytest.MonkeyPatch, cores: int, chosen: str, threads: int) -> None:
     monkeypatch.setattr(hardware, "make_threads_wait_passively", lambda: True)
-    monkeypatch.setattr(hardware, "available_cores", lambda: cores)
+    monkeypatch.setattr(hardware, "count_available_cores", lambda: cores)
     monkeypatch.setenv("OMP_NUM_THREADS", chosen)
-    assert hardware.default_threads() == threads
+    assert hardware.choose_default_threads() == threads
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_a_containers_share_of_the_cores(
         (tmp_path / name).write_text(text)
     monkeypatch.setattr(hardware, "Path", lambda path: tmp_path if path == "/sys/fs/cgroup" else Path(path))
     monkeypatch.setattr(hardware.os, "sched_getaffinity", lambda process: set(range(16)))
-    assert hardware.available_cores() == cores
+    assert hardware.count_available_cores() == cores
 
 
 @pytest.mark.parametrize("chosen", [1, 2, 3])
@@ -124,7 +124,7 @@ def test_a_step_runs_on_the_threads_of_the_runtime(monkeypatch: pytest.MonkeyPat
     """In any thread, as the node's; afterwards the caller's own number is in force again."""
     estimator = Estimator(small_network(), EVERYBODY, Runtime("cpu", "fp32", threads=chosen))
     seen: list[int] = []
-    people = estimator._infer._people
+    people = estimator._infer._predict_people
 
     def counted(*inputs: Any) -> Any:
         seen.append(torch.get_num_threads())

@@ -25,9 +25,9 @@ import pytest
 from multihmr2_ros import UserError
 from multihmr2_ros.camera import project
 from multihmr2_ros.people import PlacementCue
-from multihmr2_ros.placement import RelativeDepth, place_people
+from multihmr2_ros.placement import RelativeDepthMap, place_people
 from test.helpers.crowd_scenes import USELESS, crowds, measure, relative_map, summary
-from test.helpers.rgbd_scenes import INDEPENDENT, OVERLAID, Moment, NetworkErrors, distance, predicted, surface_of
+from test.helpers.rgbd_scenes import INDEPENDENT, OVERLAID, NetworkErrors, RgbdFrame, distance, predicted, surface_of
 
 SCENES, MAPS = 40, 3
 WORSE = 1.02  # at most, with a useless map, times the error without
@@ -35,11 +35,11 @@ MAX_MS, CROWDED = 20.0, 12
 
 
 @pytest.fixture(scope="module")
-def frames() -> list[Moment]:
+def frames() -> list[RgbdFrame]:
     return list(crowds(SCENES))
 
 
-def found(frames: list[Moment], errors: NetworkErrors, maker: object) -> dict[str, np.ndarray]:
+def found(frames: list[RgbdFrame], errors: NetworkErrors, maker: object) -> dict[str, np.ndarray]:
     parts = [measure(frames, errors, maker, seed) for seed in range(MAPS)]
     result = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     print(f"\n{errors}\n{summary(result)}")
@@ -47,7 +47,7 @@ def found(frames: list[Moment], errors: NetworkErrors, maker: object) -> dict[st
 
 
 @pytest.mark.parametrize(("kind", "relations", "pair_share"), [("inverse", 0.95, 0.5), ("depth", 0.93, 0.55)])
-def test_a_crowd_is_placed_as_required(frames: list[Moment], kind: str, relations: float, pair_share: float) -> None:
+def test_a_crowd_is_placed_as_required(frames: list[RgbdFrame], kind: str, relations: float, pair_share: float) -> None:
     """Of a network trained by reprojection, whose bodies lie over the image. Required are 95 % of the relations and
     half of the pairs' error; maps of depth, whose far end counts most, miss both by a little."""
     result = found(frames, OVERLAID, functools.partial(relative_map, kind=kind))
@@ -59,7 +59,7 @@ def test_a_crowd_is_placed_as_required(frames: list[Moment], kind: str, relation
     assert np.mean(result["joint z"] < 2) > 0.9, "about 95 %"
 
 
-def test_a_network_whose_errors_are_others_than_assumed_gains_as_well(frames: list[Moment]) -> None:
+def test_a_network_whose_errors_are_others_than_assumed_gains_as_well(frames: list[RgbdFrame]) -> None:
     result = found(frames, INDEPENDENT, relative_map)
     assert result["joint relation"].mean() > result["network relation"].mean() + 0.03
     assert np.median(result["joint pair"]) < 0.7 * np.median(result["network pair"])
@@ -68,7 +68,7 @@ def test_a_network_whose_errors_are_others_than_assumed_gains_as_well(frames: li
 
 @pytest.mark.parametrize("kind", sorted(USELESS))
 @pytest.mark.parametrize("errors", [OVERLAID, INDEPENDENT], ids=["overlaid", "independent"])
-def test_a_useless_map_does_no_harm(frames: list[Moment], errors: NetworkErrors, kind: str) -> None:
+def test_a_useless_map_does_no_harm(frames: list[RgbdFrame], errors: NetworkErrors, kind: str) -> None:
     result = found(frames, errors, USELESS[kind])
     for name in ("pair", "distance"):
         for error in (np.median, np.mean):
@@ -78,11 +78,11 @@ def test_a_useless_map_does_no_harm(frames: list[Moment], errors: NetworkErrors,
 
 
 @pytest.fixture(scope="module")
-def crowd(frames: list[Moment]) -> Moment:
+def crowd(frames: list[RgbdFrame]) -> RgbdFrame:
     return max(frames, key=lambda frame: int(frame.findable.sum()))
 
 
-def test_bodies_stay_on_their_rays_and_consistent(crowd: Moment) -> None:
+def test_bodies_stay_on_their_rays_and_consistent(crowd: RgbdFrame) -> None:
     before = predicted(crowd, OVERLAID, np.random.default_rng(0))
     placed = place_people(before, surface_of(), relative_map(crowd.depth, np.random.default_rng(0)))
     after = placed.people
@@ -94,25 +94,25 @@ def test_bodies_stay_on_their_rays_and_consistent(crowd: Moment) -> None:
     np.testing.assert_allclose(after.vertices - after.pelvis[:, None], sized, atol=4e-6)
 
 
-def test_scale_and_shift_of_the_map_do_not_matter(crowd: Moment) -> None:
+def test_scale_and_shift_of_the_map_do_not_matter(crowd: RgbdFrame) -> None:
     people = predicted(crowd, OVERLAID, np.random.default_rng(0))
     first = relative_map(crowd.depth, np.random.default_rng(0))
-    other = RelativeDepth((first.values * 0.01 - 3.0).astype(np.float32))
+    other = RelativeDepthMap((first.values * 0.01 - 3.0).astype(np.float32))
     one, two = (place_people(people, surface_of(), values) for values in (first, other))
     np.testing.assert_allclose(distance(one.people), distance(two.people), rtol=1e-3)
 
 
-def test_a_metric_map_is_the_limit_of_known_scale_and_shift(crowd: Moment) -> None:
+def test_a_metric_map_is_the_limit_of_known_scale_and_shift(crowd: RgbdFrame) -> None:
     """The exact depth as a relative map gives nearly the distances between people that it gives as a depth image."""
     people = predicted(crowd, OVERLAID, np.random.default_rng(0)).select(crowd.findable)
     metric = place_people(people, surface_of(), crowd.depth)
-    relative = place_people(people, surface_of(), RelativeDepth(1 / crowd.depth))
+    relative = place_people(people, surface_of(), RelativeDepthMap(1 / crowd.depth))
     off = np.log(distance(relative.people) / distance(metric.people))
     assert np.abs(off).max() < 3 * np.sqrt(np.diag(relative.distance_covariance / distance(relative.people) ** 2)).max()
     assert np.std(off) < 0.5 * np.std(np.log(distance(people) / distance(metric.people)))
 
 
-def test_the_joint_covariance_says_what_the_scale_moves_together(crowd: Moment) -> None:
+def test_the_joint_covariance_says_what_the_scale_moves_together(crowd: RgbdFrame) -> None:
     people = predicted(crowd, OVERLAID, np.random.default_rng(0))
     placed = place_people(people, surface_of(), relative_map(crowd.depth, np.random.default_rng(0)))
     covariance = placed.distance_covariance
@@ -124,9 +124,9 @@ def test_the_joint_covariance_says_what_the_scale_moves_together(crowd: Moment) 
 
 
 @pytest.mark.parametrize("values", [np.nan, np.inf, 0.0, -1.0])
-def test_a_map_that_says_nothing_changes_nothing(crowd: Moment, values: float) -> None:
+def test_a_map_that_says_nothing_changes_nothing(crowd: RgbdFrame, values: float) -> None:
     people = predicted(crowd, OVERLAID, np.random.default_rng(0))
-    placed = place_people(people, surface_of(), RelativeDepth(np.full(crowd.depth.shape, values, np.float32)))
+    placed = place_people(people, surface_of(), RelativeDepthMap(np.full(crowd.depth.shape, values, np.float32)))
     alone = place_people(people, surface_of())
     np.testing.assert_array_equal(placed.people.pelvis, alone.people.pelvis)
     np.testing.assert_array_equal(placed.distance_sigma_m, alone.distance_sigma_m)
@@ -135,7 +135,7 @@ def test_a_map_that_says_nothing_changes_nothing(crowd: Moment, values: float) -
 
 
 @pytest.mark.parametrize("rows", [[], [0], [0, 1]])
-def test_few_people(crowd: Moment, rows: list[int]) -> None:
+def test_few_people(crowd: RgbdFrame, rows: list[int]) -> None:
     people = predicted(crowd, OVERLAID, np.random.default_rng(0)).select(np.array(rows, np.int64))
     placed = place_people(people, surface_of(), relative_map(crowd.depth, np.random.default_rng(0)))
     assert len(placed.people) == len(placed.cue) == len(rows)
@@ -146,9 +146,9 @@ def test_few_people(crowd: Moment, rows: list[int]) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: RelativeDepth(np.zeros((240, 320), np.uint8)), r"\(height, width\) floats, got uint8"),
-        (lambda: RelativeDepth(np.zeros((240, 320, 3), np.float32)), r"floats, got float32 \(240, 320, 3\)"),
-        (lambda: RelativeDepth(np.zeros((240, 320), np.float32), "disparity"), "kind must be inverse or depth"),
+        (lambda: RelativeDepthMap(np.zeros((240, 320), np.uint8)), r"\(height, width\) floats, got uint8"),
+        (lambda: RelativeDepthMap(np.zeros((240, 320, 3), np.float32)), r"floats, got float32 \(240, 320, 3\)"),
+        (lambda: RelativeDepthMap(np.zeros((240, 320), np.float32), "disparity"), "kind must be inverse or depth"),
     ],
 )
 def test_maps_that_are_none(make: object, message: str) -> None:
@@ -156,13 +156,13 @@ def test_maps_that_are_none(make: object, message: str) -> None:
         make()
 
 
-def test_a_map_of_another_size(crowd: Moment) -> None:
+def test_a_map_of_another_size(crowd: RgbdFrame) -> None:
     people = predicted(crowd, OVERLAID, np.random.default_rng(0))
     with pytest.raises(UserError, match="image's size, 320 x 240 px, got 320 x 120 px"):
-        place_people(people, surface_of(), RelativeDepth(np.zeros((120, 320), np.float32)))
+        place_people(people, surface_of(), RelativeDepthMap(np.zeros((120, 320), np.float32)))
 
 
-def test_cost(crowd: Moment) -> None:
+def test_cost(crowd: RgbdFrame) -> None:
     """Processor time of one thread, full mesh: other programs of the machine do not count."""
     people = predicted(crowd, OVERLAID, np.random.default_rng(0), "full")
     people = people.select(np.arange(CROWDED) % len(people))

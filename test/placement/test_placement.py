@@ -31,16 +31,16 @@ from multihmr2_ros.network.inference import Runtime
 from multihmr2_ros.people import PER_PERSON_FIELDS, People, PlacementCue
 from multihmr2_ros.placement import (
     BodySurface,
-    Ground,
+    GroundPlane,
     Placement,
     PlacementConfig,
-    metres,
+    depth_to_meters,
     place_people,
     stature_prior,
 )
 from multihmr2_ros.simulation.motion.phenotypes import sample_shape
 from test.helpers.people_factory import make_people, pinhole
-from test.helpers.rgbd_scenes import Moment, NetworkErrors, distance, low_body, moment, predicted, surface_of
+from test.helpers.rgbd_scenes import NetworkErrors, RgbdFrame, distance, eval_frame, low_body, predicted, surface_of
 from test.helpers.simulation_scenes import box, person, scene
 from test.helpers.small_network import small_network
 
@@ -50,12 +50,12 @@ RIGID = PlacementConfig(own_depth_sigma=0.001, own_stature_sigma=0.001, ground_s
 HOLES = np.full((240, 320), np.nan, np.float32)
 
 
-def frame_of(*people: Any, **changes: Any) -> Moment:
+def frame_of(*people: Any, **changes: Any) -> RgbdFrame:
     shown = scene(*people, width=320, height=240, **changes)
-    return moment(shown, 0.0, np.random.default_rng(0))
+    return eval_frame(shown, 0.0, np.random.default_rng(0))
 
 
-def true_people(frame: Moment) -> People:
+def true_people(frame: RgbdFrame) -> People:
     return predicted(frame, EXACT, np.random.default_rng(0))
 
 
@@ -76,7 +76,7 @@ def misplaced(people: People, along: Any, scale: Any = 1.0) -> People:
 
 
 @pytest.fixture(scope="module")
-def standing() -> Moment:
+def standing() -> RgbdFrame:
     """One adult, 3.5 m away."""
     return frame_of(person(3.5, 0.1))
 
@@ -89,7 +89,7 @@ def assert_same(placed: Placement, other: Placement) -> None:
 
 
 @pytest.mark.parametrize("along", [0.8, 0.9, 1.0, 1.1, 1.25])
-def test_depth_brings_a_person_back(standing: Moment, along: float) -> None:
+def test_depth_brings_a_person_back(standing: RgbdFrame, along: float) -> None:
     placed = place_people(misplaced(true_people(standing), along), surface_of(), standing.depth)
     assert distance(placed.people)[0] == pytest.approx(standing.truth[0], abs=0.04)
     assert placed.cue.tolist() == [PlacementCue.DEPTH]
@@ -97,7 +97,7 @@ def test_depth_brings_a_person_back(standing: Moment, along: float) -> None:
 
 
 @pytest.mark.parametrize("along", [0.85, 1.0, 1.2])
-def test_the_ground_brings_a_person_back_whose_picture_is_right(standing: Moment, along: float) -> None:
+def test_the_ground_brings_a_person_back_whose_picture_is_right(standing: RgbdFrame, along: float) -> None:
     placed = place_people(misplaced(true_people(standing), along, along), surface_of(), None, standing.ground, RIGID)
     assert distance(placed.people)[0] == pytest.approx(standing.truth[0], rel=0.03)
     assert placed.people.stature[0] == pytest.approx(standing.posed.stature[0], rel=0.03)
@@ -107,7 +107,7 @@ def test_the_ground_brings_a_person_back_whose_picture_is_right(standing: Moment
 
 
 @pytest.mark.parametrize("cues", ["depth", "ground", "both"])
-def test_whatever_moves_stays_consistent(standing: Moment, cues: str) -> None:
+def test_whatever_moves_stays_consistent(standing: RgbdFrame, cues: str) -> None:
     before = misplaced(true_people(standing), 1.15, 1.1)
     after = place_people(
         before,
@@ -131,7 +131,7 @@ def test_whatever_moves_stays_consistent(standing: Moment, cues: str) -> None:
             assert getattr(after, field.name) is getattr(before, field.name)
 
 
-def test_a_picture_of_certain_size_does_not_change(standing: Moment) -> None:
+def test_a_picture_of_certain_size_does_not_change(standing: RgbdFrame) -> None:
     before = misplaced(true_people(standing), 1.1, 1.1)
     after = place_people(before, surface_of(), standing.depth, standing.ground, RIGID).people
     assert abs(distance(after) - distance(before))[0] > 0.2
@@ -157,7 +157,7 @@ def test_without_any_cue_the_posterior_is_the_gaussian_of_its_formula() -> None:
     assert placed.distance_sigma_m[0] == pytest.approx(expected, rel=1e-6)
 
 
-def test_the_maximum_is_one(standing: Moment) -> None:
+def test_the_maximum_is_one(standing: RgbdFrame) -> None:
     """What the grid and the steps find does not depend on where within the network's uncertainty they begin."""
     one, other = (
         distance(place_people(misplaced(true_people(standing), along), surface_of(), standing.depth).people)[0]
@@ -201,7 +201,7 @@ def test_legs_behind_a_table_do_not_matter() -> None:
     ],
     ids=["NaN", "0", "infinite", "negative", "0 mm", "behind a wall", "nobody"],
 )
-def test_a_depth_image_without_people_changes_nothing(standing: Moment, depth: np.ndarray) -> None:
+def test_a_depth_image_without_people_changes_nothing(standing: RgbdFrame, depth: np.ndarray) -> None:
     people = misplaced(true_people(standing), 1.1)
     for ground, cue in ((None, PlacementCue.PRIOR), (standing.ground, PlacementCue.GROUND)):
         placed = place_people(people, surface_of(), depth, ground)
@@ -210,11 +210,13 @@ def test_a_depth_image_without_people_changes_nothing(standing: Moment, depth: n
 
 
 def test_nobody() -> None:
-    placed = place_people(make_people(0, image_size=HOLES.shape), surface_of(), HOLES, Ground(np.array([0, -1, 0]), -1))
+    placed = place_people(
+        make_people(0, image_size=HOLES.shape), surface_of(), HOLES, GroundPlane(np.array([0, -1, 0]), -1)
+    )
     assert len(placed.people) == len(placed.cue) == len(placed.distance_sigma_m) == 0
 
 
-def test_people_who_are_not_before_the_camera_stay(standing: Moment) -> None:
+def test_people_who_are_not_before_the_camera_stay(standing: RgbdFrame) -> None:
     people = true_people(standing).select(np.array([0, 0, 0]))
     vertices, pelvis, joints = people.vertices.copy(), people.pelvis.copy(), people.joints.copy()
     for values in (vertices, pelvis, joints):
@@ -227,10 +229,10 @@ def test_people_who_are_not_before_the_camera_stay(standing: Moment) -> None:
     assert distance(placed.people)[0] == pytest.approx(standing.truth[0], abs=0.04)
 
 
-def test_millimetres_and_metres_are_the_same(standing: Moment) -> None:
+def test_millimetres_and_metres_are_the_same(standing: RgbdFrame) -> None:
     people = misplaced(true_people(standing), 1.1)
     in_mm = np.nan_to_num(np.round(1000 * standing.depth)).astype(np.uint16)
-    np.testing.assert_allclose(metres(in_mm), standing.depth, atol=1e-6)
+    np.testing.assert_allclose(depth_to_meters(in_mm), standing.depth, atol=1e-6)
     placed = [place_people(people, surface_of(), depth) for depth in (standing.depth, in_mm)]
     np.testing.assert_allclose(placed[0].people.pelvis, placed[1].people.pelvis, atol=1e-5)
 
@@ -241,15 +243,15 @@ def test_feet_that_cannot_be_seen_tell_nothing() -> None:
     assert placed.cue.tolist() == [PlacementCue.PRIOR, PlacementCue.GROUND]
 
 
-def test_a_person_high_over_the_ground_is_not_pulled_down(standing: Moment) -> None:
+def test_a_person_high_over_the_ground_is_not_pulled_down(standing: RgbdFrame) -> None:
     people = true_people(standing)
-    lower = Ground(standing.ground.normal, standing.ground.offset_m - 1.0)
+    lower = GroundPlane(standing.ground.normal, standing.ground.offset_m - 1.0)
     placed = place_people(people, surface_of(), None, lower, RIGID)
     assert placed.cue.tolist() == [PlacementCue.PRIOR]
     assert distance(placed.people)[0] == pytest.approx(distance(people)[0], rel=0.05)
 
 
-def test_the_full_mesh_is_placed_like_the_low_one(standing: Moment) -> None:
+def test_the_full_mesh_is_placed_like_the_low_one(standing: RgbdFrame) -> None:
     by_mesh = [
         place_people(
             misplaced(predicted(standing, EXACT, np.random.default_rng(0), mesh), 1.1), surface_of(mesh), standing.depth
@@ -267,7 +269,7 @@ def test_statures_by_age_are_the_body_models() -> None:
         usual = np.where(shapes[:, 1] < 0.1, 0.48, 0.42)  # as sample_shape draws heights
         shapes[:, 4] = np.clip(generator.normal(usual, 0.11), 0.02, 0.98)
         with torch.no_grad():
-            statures = np.log(low_body().stature(torch.from_numpy(shapes)).numpy())
+            statures = np.log(low_body().compute_stature(torch.from_numpy(shapes)).numpy())
         mean, sigma = stature_prior(np.array([age]))
         assert statures.mean() == pytest.approx(mean[0], abs=0.02)
         assert statures.std() == pytest.approx(sigma[0], rel=0.1)
@@ -277,16 +279,16 @@ def test_a_ground_is_the_same_plane_however_it_is_named() -> None:
     pose = np.eye(4)
     pose[:3, :3] = [[0, 0, 1], [-1, 0, 0], [0, -1, 0]]  # looks along the fixed frame's x
     pose[:3, 3] = 5.0, 2.0, 1.2
-    ground = Ground.of_fixed_frame(pose, height_m=0.2)
+    ground = GroundPlane.from_fixed_frame(pose, height_m=0.2)
     np.testing.assert_allclose(ground.normal, [0, -1, 0])
     assert ground.offset_m == pytest.approx(-1.0)
     for factor in (2.0, -0.5):
-        again = Ground(factor * ground.normal, factor * ground.offset_m)
+        again = GroundPlane(factor * ground.normal, factor * ground.offset_m)
         np.testing.assert_allclose(again.normal, ground.normal)
         assert again.offset_m == pytest.approx(ground.offset_m)
     for height_m in (1.2, 1.3):
         with pytest.raises(UserError, match=rf"above the ground, got {height_m - 1.2:.3f} m below"):
-            Ground.of_fixed_frame(pose, height_m)
+            GroundPlane.from_fixed_frame(pose, height_m)
 
 
 @pytest.mark.parametrize(
@@ -300,17 +302,17 @@ def test_a_ground_is_the_same_plane_however_it_is_named() -> None:
         (lambda people: place_people(people, surface_of(), np.stack([HOLES] * 3, -1)), r"got float32 \(240, 320, 3\)"),
         (lambda people: place_people(people, surface_of(), [[1.0]]), "got list"),
         (lambda people: place_people(people, surface_of("full"), HOLES), "19158 vertices, got 615"),
-        (lambda _: Ground(np.zeros(3), 1.0), "not all 0"),
-        (lambda _: Ground(np.array([0.0, np.nan, 1.0]), 1.0), "a ground plane must have"),
-        (lambda _: Ground(np.array([0.0, 1.0]), 1.0), "a normal of 3 numbers"),
-        (lambda _: Ground(np.array([0.0, -1.0, 0.0]), 0.0), "above the ground"),
-        (lambda _: Ground.of_fixed_frame(np.eye(3)), r"\(4, 4\)"),
+        (lambda _: GroundPlane(np.zeros(3), 1.0), "not all 0"),
+        (lambda _: GroundPlane(np.array([0.0, np.nan, 1.0]), 1.0), "a ground plane must have"),
+        (lambda _: GroundPlane(np.array([0.0, 1.0]), 1.0), "a normal of 3 numbers"),
+        (lambda _: GroundPlane(np.array([0.0, -1.0, 0.0]), 0.0), "above the ground"),
+        (lambda _: GroundPlane.from_fixed_frame(np.eye(3)), r"\(4, 4\)"),
         (lambda _: PlacementConfig(shared_sigma=0.0), "PlacementConfig.shared_sigma: expected a finite number above 0"),
         (lambda _: PlacementConfig(inlier_share=1.0), "inlier_share: expected a share between 0 and 1, got 1.0"),
         (lambda _: PlacementConfig(ground_sigma_m=np.inf), "ground_sigma_m"),
     ],
 )
-def test_mistakes_are_named(standing: Moment, make: Any, message: str) -> None:
+def test_mistakes_are_named(standing: RgbdFrame, make: Any, message: str) -> None:
     with pytest.raises(UserError, match=message) as raised:
         make(true_people(standing))
     assert "\n" not in str(raised.value)
@@ -319,7 +321,7 @@ def test_mistakes_are_named(standing: Moment, make: Any, message: str) -> None:
 def test_samples_stand_for_equal_areas() -> None:
     body = low_body()
     template = body.anny.template_vertices.numpy()
-    surface = BodySurface.of_mesh(body.faces, template, samples=400)
+    surface = BodySurface.from_mesh(body.faces, template, samples=400)
     corners = template[body.faces]
     area = 0.5 * np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
     assert len(surface.triangles[0]) * surface.spacing_m**2 == pytest.approx(area.sum())
@@ -347,7 +349,7 @@ def depth_of(people: People, faces: np.ndarray, farther: float) -> np.ndarray:
     in_mm = (1000 * farther * vertices[triangles, 2].mean(axis=0)).astype(np.int64)
     buffer.draw(*project(vertices, people.k).T, 1 / vertices[:, 2], triangles, in_mm)
     depth = np.zeros(height * width, np.uint16)
-    pixel, value = buffer.nearest()
+    pixel, value = buffer.read_nearest()
     depth[pixel] = value
     return depth.reshape(height, width)
 
@@ -382,7 +384,7 @@ def test_placement_can_be_switched_off(estimator: Estimator) -> None:
     depth = depth_of(plain, estimator.faces, 1.1)
     estimator.reconfigure(dataclasses.replace(CONFIG, place=False))
     estimator.reset()
-    off = estimator.step(IMAGE, CAMERA, depth=depth, ground=Ground(np.array([0.0, -1.0, 0.0]), -1.0))
+    off = estimator.step(IMAGE, CAMERA, depth=depth, ground=GroundPlane(np.array([0.0, -1.0, 0.0]), -1.0))
     estimator.reconfigure(CONFIG)
     np.testing.assert_array_equal(plain.vertices, off.vertices)
     assert off.placement_cue is None

@@ -27,10 +27,10 @@ from test.helpers.rgbd_scenes import (
     INDEPENDENT,
     OPTIONS,
     OVERLAID,
-    Moment,
     NetworkErrors,
+    RgbdFrame,
+    make_rgbd_frames,
     measure,
-    moments,
     predicted,
     summary,
 )
@@ -40,8 +40,8 @@ TIMES_S = (0.5, 1.5)
 
 
 @pytest.fixture(scope="module")
-def frames() -> list[Moment]:
-    return [frame for seed in range(10) for frame in moments(seed, OPTIONS, TIMES_S)]
+def frames() -> list[RgbdFrame]:
+    return [frame for seed in range(10) for frame in make_rgbd_frames(seed, OPTIONS, TIMES_S)]
 
 
 def check(found: dict[str, np.ndarray], ground_ratio: float) -> None:
@@ -60,13 +60,13 @@ def check(found: dict[str, np.ndarray], ground_ratio: float) -> None:
 
 
 @pytest.mark.parametrize("errors", [OVERLAID, INDEPENDENT], ids=["overlaid", "independent"])
-def test_a_depth_image_and_the_ground_put_people_where_they_are(frames: list[Moment], errors: NetworkErrors) -> None:
+def test_a_depth_image_and_the_ground_put_people_where_they_are(frames: list[RgbdFrame], errors: NetworkErrors) -> None:
     # With independent errors the ground's share comes through the pelvis's height alone: it must not harm, there.
     check(measure(frames, errors), 0.7 if errors is OVERLAID else 1.0)
 
 
 @pytest.mark.parametrize("errors", [OVERLAID, INDEPENDENT], ids=["overlaid", "independent"])
-def test_covariances_are_honest_across_the_ray(frames: list[Moment], errors: NetworkErrors) -> None:
+def test_covariances_are_honest_across_the_ray(frames: list[RgbdFrame], errors: NetworkErrors) -> None:
     """Squared errors by their covariance, of two components: on average 2, within 5.99 for 95 %."""
     estimator = Estimator(small_network(), EstimatorConfig(mesh="low"), Runtime("cpu", "fp32"))
     generator, squared = np.random.default_rng(0), []
@@ -81,13 +81,13 @@ def test_covariances_are_honest_across_the_ray(frames: list[Moment], errors: Net
     assert np.mean(np.array(squared) < 5.99) > 0.93
 
 
-def test_the_body_becomes_truer_with_its_place(frames: list[Moment]) -> None:
+def test_the_body_becomes_truer_with_its_place(frames: list[RgbdFrame]) -> None:
     found = measure(frames, OVERLAID)
     for name in ("depth", "ground", "both"):
         assert np.std(found[f"{name} stature"]) < 0.7 * np.std(found["network stature"])
 
 
-def test_most_people_are_placed_by_their_depth_and_the_depth_goes_before_the_ground(frames: list[Moment]) -> None:
+def test_most_people_are_placed_by_their_depth_and_the_depth_goes_before_the_ground(frames: list[RgbdFrame]) -> None:
     found = measure(frames, OVERLAID)
     assert np.mean(found["depth cue"] == PlacementCue.DEPTH) > 0.85
     assert np.mean(found["ground cue"] == PlacementCue.GROUND) > 0.4
@@ -98,7 +98,7 @@ def test_most_people_are_placed_by_their_depth_and_the_depth_goes_before_the_gro
 
 @pytest.mark.slow  # a minute; the figures with -s
 def test_the_figures_on_a_hundred_scenes() -> None:
-    frames = [frame for seed in range(1000, 1100) for frame in moments(seed, OPTIONS, TIMES_S)]
+    frames = [frame for seed in range(1000, 1100) for frame in make_rgbd_frames(seed, OPTIONS, TIMES_S)]
     for errors, ground_ratio in ((OVERLAID, 0.7), (INDEPENDENT, 1.0)):
         found = measure(frames, errors)
         print(f"\n{errors}\n{summary(found)}")

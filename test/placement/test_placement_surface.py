@@ -22,15 +22,15 @@ import numpy as np
 import pytest
 
 from multihmr2_ros.placement import place_people
-from multihmr2_ros.placement.surface import View
+from multihmr2_ros.placement.surface import PersonDepthBuffers
 from test.helpers.people_factory import pinhole
-from test.helpers.rgbd_scenes import OVERLAID, moment, predicted, surface_of
+from test.helpers.rgbd_scenes import OVERLAID, eval_frame, predicted, surface_of
 from test.helpers.simulation_scenes import body as full_body
 from test.helpers.simulation_scenes import person, scene
 
 
 def test_vertices_that_no_face_uses_do_not_matter() -> None:
-    frame = moment(scene(person(3.5, 0.1), width=320, height=240), 0.0, np.random.default_rng(0))
+    frame = eval_frame(scene(person(3.5, 0.1), width=320, height=240), 0.0, np.random.default_rng(0))
     people, surface = predicted(frame, OVERLAID, np.random.default_rng(0), "full"), surface_of("full")
     used, vertices = np.unique(full_body().faces), people.vertices.copy()
     unused = np.setdiff1d(np.arange(surface.vertex_count), used)
@@ -38,7 +38,7 @@ def test_vertices_that_no_face_uses_do_not_matter() -> None:
     assert (unused > used.max()).sum() > 100
     vertices[:, unused] -= (5 * frame.ground.normal).astype(np.float32)
     lowest = (vertices[:, used] @ frame.ground.normal).argmin(axis=1)
-    np.testing.assert_array_equal(surface.lowest(vertices, frame.ground.normal), used[lowest])
+    np.testing.assert_array_equal(surface.find_lowest(vertices, frame.ground.normal), used[lowest])
     placed, as_before = (
         place_people(dataclasses.replace(people, vertices=values), surface, frame.depth, frame.ground).people
         for values in (vertices, people.vertices)
@@ -52,12 +52,12 @@ def test_what_is_before_a_point_is_the_nearest_of_all_other_people(n: int) -> No
     points = np.random.default_rng(n).uniform([-1.5, -1.2, 1.0], [1.5, 1.2, 4.0], (n, 60, 3)).astype(np.float32)
     points[n - 1] = points[max(n - 2, 0)]
     row, k, size = np.repeat(np.arange(n), 60), pinhole(280.0, (240, 320)), (240, 320)
-    everybody = View(points.reshape(-1, 3).T, row, n, k, size, 0.1)
-    sight = everybody.sight(everybody.pixels, row)
-    alone = [View(one.T, np.zeros(60, np.int64), 1, k, size, 0.1) for one in points]
+    everybody = PersonDepthBuffers(points.reshape(-1, 3).T, row, n, k, size, 0.1)
+    sight = everybody.compute_visibility(everybody.pixels, row)
+    alone = [PersonDepthBuffers(one.T, np.zeros(60, np.int64), 1, k, size, 0.1) for one in points]
     cell = sight.pixel // 320 // everybody.side * everybody.across + sight.pixel % 320 // everybody.side
     nearest = np.stack([view.nearest[0, cell] for view in alone])
     nearest[row, np.arange(len(row))] = np.inf
     np.testing.assert_array_equal(sight.others_depth, nearest.min(axis=0))
-    assert np.isfinite(sight.others_depth).any() == (n > 1)
+    assert np.isfinite(sight.others_depth).any_true() == (n > 1)
     assert 0 < sight.inside.sum() < len(row)

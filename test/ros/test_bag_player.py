@@ -29,9 +29,9 @@ import pytest
 pytest.importorskip("rclpy", reason="ROS is not in this shell: source scripts/env.sh")
 pytest.importorskip("multihmr2_ros.msg", reason="our messages are not built: make setup")
 
-from multihmr2_ros.bags.definitions import typestore
+from multihmr2_ros.bags.definitions import make_typestore
 from multihmr2_ros.bags.reading import BagMessage, BagReader
-from multihmr2_ros.bags.stamps import restamped, stamp_ns
+from multihmr2_ros.bags.stamps import read_stamp_ns, restamp
 from multihmr2_ros.ros.play import Timeline
 from test.helpers.bag_factory import (
     RATE,
@@ -42,7 +42,7 @@ from test.helpers.bag_factory import (
     make,
     picture,
     raw_image,
-    serialised,
+    serialized,
     write_bag,
 )
 from test.helpers.ros_domain import DOMAIN_ID
@@ -101,17 +101,17 @@ def test_what_is_played_is_recorded(tmp_path: Path) -> None:
         came = list(bag.messages())
         assert [name for name, topic in bag.topics.items() if topic.is_latched] == ["/tf_static"]
     for topic in (IMAGE, INFO):
-        expected = [serialised(message) for name, _, message in messages if name == topic]
+        expected = [serialized(message) for name, _, message in messages if name == topic]
         found = [message.data for message in came if message.topic == topic]
         # All but the stamps, which stand first, are the bytes that were recorded. DDS fills up to four.
         padded = [data + bytes(-len(data) % 4) for data in expected]
         assert [data[12:] for data in found] == [data[12:] for data in padded]
-    stamps = {topic: [stamp_ns(m.data, m.type_name) for m in came if m.topic == topic] for topic in (IMAGE, INFO)}
+    stamps = {topic: [read_stamp_ns(m.data, m.type_name) for m in came if m.topic == topic] for topic in (IMAGE, INFO)}
     assert stamps[IMAGE] == stamps[INFO], "an image and its camera_info keep one stamp"
     assert set(np.diff(stamps[IMAGE])) == {10**9 // RATE}
     assert before_s < stamps[IMAGE][0] * 1e-9 < after_s
     images = [message for message in came if message.topic == IMAGE]
-    late_s = [(message.time_ns - stamp_ns(message.data, message.type_name)) * 1e-9 for message in images]
+    late_s = [(message.time_ns - read_stamp_ns(message.data, message.type_name)) * 1e-9 for message in images]
     assert min(late_s) > -0.001
     assert np.median(late_s) < 0.05, "the recorded pace is kept"
 
@@ -127,7 +127,9 @@ def test_recorded_stamps_come_with_a_clock_at_twice_the_pace(tmp_path: Path) -> 
         came = list(bag.messages())
         clock = [bag.decode(message).clock for message in came if message.topic == "/clock"]
     infos = [message for message in came if message.topic == INFO]
-    assert [stamp_ns(m.data, m.type_name) for m in infos] == [START_NS + index * 10**9 // RATE for index in range(11)]
+    assert [read_stamp_ns(m.data, m.type_name) for m in infos] == [
+        START_NS + index * 10**9 // RATE for index in range(11)
+    ]
     assert (infos[-1].time_ns - infos[0].time_ns) * 1e-9 == pytest.approx(0.5, abs=0.1)
     times = [each.sec * 10**9 + each.nanosec for each in clock]
     assert times == sorted(times)
@@ -178,28 +180,28 @@ def test_mistakes_are_one_line(tmp_path: Path, arguments: tuple[str, ...], said:
 @pytest.mark.parametrize("little_endian", [True, False])
 def test_the_stamp_of_a_message_that_begins_with_a_header(little_endian: bool) -> None:
     message = raw_image(picture(1), "rgb8", START_NS + 5)
-    data = bytes(typestore().serialize_cdr(message, message.__msgtype__, little_endian=little_endian))
-    assert stamp_ns(data, message.__msgtype__) == START_NS + 5
-    moved = restamped(data, message.__msgtype__, lambda before: before + 10**9)
+    data = bytes(make_typestore().serialize_cdr(message, message.__msgtype__, little_endian=little_endian))
+    assert read_stamp_ns(data, message.__msgtype__) == START_NS + 5
+    moved = restamp(data, message.__msgtype__, lambda before: before + 10**9)
     message.header.stamp.sec += 1
-    assert moved == bytes(typestore().serialize_cdr(message, message.__msgtype__, little_endian=little_endian))
+    assert moved == bytes(make_typestore().serialize_cdr(message, message.__msgtype__, little_endian=little_endian))
 
 
 def test_stamps_inside_a_sequence_and_stamps_that_are_not_set() -> None:
     message = make("tf2_msgs/msg/TFMessage", transforms=[transform(START_NS, "a"), transform(0, "b")])
     kind = message.__msgtype__
-    moved = typestore().deserialize_cdr(restamped(serialised(message), kind, lambda before: before + 7), kind)
+    moved = make_typestore().deserialize_cdr(restamp(serialized(message), kind, lambda before: before + 7), kind)
     assert [each.header.stamp.nanosec for each in moved.transforms] == [7, 0]
     assert [each.header.stamp.sec for each in moved.transforms] == [START_NS // 10**9, 0]
     assert [each.child_frame_id for each in moved.transforms] == ["a", "b"]
-    unset = serialised(camera_info(0))
-    assert restamped(unset, "sensor_msgs/msg/CameraInfo", lambda before: before + 7) == unset
+    unset = serialized(camera_info(0))
+    assert restamp(unset, "sensor_msgs/msg/CameraInfo", lambda before: before + 7) == unset
 
 
 def test_messages_without_a_header_or_a_definition_stay_as_they_are() -> None:
-    text = serialised(make("std_msgs/msg/String", data="header"))
-    assert restamped(text, "std_msgs/msg/String", lambda before: before + 1) == text
-    assert restamped(b"any bytes", "nobody_msgs/msg/Nothing", lambda before: before + 1) == b"any bytes"
+    text = serialized(make("std_msgs/msg/String", data="header"))
+    assert restamp(text, "std_msgs/msg/String", lambda before: before + 1) == text
+    assert restamp(b"any bytes", "nobody_msgs/msg/Nothing", lambda before: before + 1) == b"any bytes"
 
 
 @pytest.mark.parametrize(
@@ -214,8 +216,8 @@ def test_stamps_are_moved_to_now(stamp: int, rate: float, expected: int) -> None
     now_ns = 2_000_000_000_000_000_000
     timeline = Timeline(START_NS, now_ns, rate)
     for delay_ns in (0, 10**8):
-        data = serialised(camera_info(stamp + delay_ns))
+        data = serialized(camera_info(stamp + delay_ns))
         message = BagMessage(INFO, "sensor_msgs/msg/CameraInfo", START_NS + delay_ns, data)
-        assert timeline.due_s(message) == pytest.approx(delay_ns * 1e-9 / rate)
-        moved = stamp_ns(timeline.moved_to_now(message), message.type_name)
+        assert timeline.compute_due_s(message) == pytest.approx(delay_ns * 1e-9 / rate)
+        moved = read_stamp_ns(timeline.restamp_to_now(message), message.type_name)
         assert moved == now_ns + expected + round(delay_ns / rate)

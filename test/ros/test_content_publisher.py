@@ -35,7 +35,7 @@ from sensor_msgs.msg import PointCloud2
 from visualization_msgs.msg import MarkerArray
 
 from multihmr2_ros.messages import cdr
-from multihmr2_ros.messages.content import HeaderContent, delete_marker
+from multihmr2_ros.messages.content import HeaderContent, make_delete_marker
 from multihmr2_ros.messages.people_content import Timing, people_to_content
 from multihmr2_ros.ros import (
     content_publisher,
@@ -122,7 +122,7 @@ def test_what_is_published_arrives(
     for number, people in enumerate(crowds):
         markers = people_to_markers(people, HEADER, FACES)
         now_shown = {(marker.namespace, marker.id) for marker in markers}
-        markers += [delete_marker(HEADER, *gone) for gone in sorted(shown - now_shown)]
+        markers += [make_delete_marker(HEADER, *gone) for gone in sorted(shown - now_shown)]
         shown = now_shown
         expected = {
             "humans": human_array_to_ros(people_to_content(people, HEADER, Timing(), with_vertices=True)),

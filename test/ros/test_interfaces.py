@@ -37,11 +37,11 @@ from std_msgs.msg import Header
 from multihmr2_ros.body import COCO_KEYPOINTS, Body
 from multihmr2_ros.camera import CameraModel, distort_points, project
 from multihmr2_ros.people import TrackState
-from multihmr2_ros.ros.interfaces.bodies import MOST_BODIES, rep155_prefix, tracked_rows
-from multihmr2_ros.ros.interfaces.detections import detections_of
-from multihmr2_ros.ros.interfaces.outputs import how_to_install, messages_of
-from multihmr2_ros.ros.interfaces.people import persons_in_fixed_frame
-from multihmr2_ros.ros.interfaces.skeleton import skeletons_2d
+from multihmr2_ros.ros.interfaces.bodies import MAX_BODIES, make_rep155_prefix, select_tracked_rows
+from multihmr2_ros.ros.interfaces.detections import people_to_detections
+from multihmr2_ros.ros.interfaces.outputs import describe_installation, import_messages
+from multihmr2_ros.ros.interfaces.people import transform_to_fixed_frame
+from multihmr2_ros.ros.interfaces.skeleton import compute_skeletons_2d
 from test.helpers.people_factory import make_people
 from test.helpers.posed_people import posed_people
 from test.helpers.ros_wire import Log, Wire, message_of, values_of
@@ -74,7 +74,7 @@ def test_a_person_stands_where_they_are_in_the_fixed_frame() -> None:
     people = make_people(
         1, pelvis=np.array([[0.5, 0.3, 4.0]]), velocity=np.array([[0.0, 1.0, 0.0]]), velocity_frame="fixed"
     )
-    (person,) = persons_in_fixed_frame(people, LEVEL)
+    (person,) = transform_to_fixed_frame(people, LEVEL)
     assert person.name == "body_1"
     np.testing.assert_allclose(person.position, [4.0, -0.5, 0.9], atol=1e-6)
     assert person.velocity == (0.0, 1.0, 0.0), "already along the axes of the fixed frame"
@@ -89,15 +89,15 @@ def test_a_person_stands_where_they_are_in_the_fixed_frame() -> None:
     ],
 )
 def test_a_velocity_that_is_not_known_over_the_ground_is_told_as_standing(changes: dict[str, object]) -> None:
-    (person,) = persons_in_fixed_frame(make_people(1, **changes), LEVEL)
+    (person,) = transform_to_fixed_frame(make_people(1, **changes), LEVEL)
     assert person.velocity == (0.0, 0.0, 0.0)
 
 
 def test_only_confirmed_people_with_a_place_are_told() -> None:
     people = make_people(4, track_state=np.array([2, 1, 2, 0]), track_id=np.array([4, 5, 6, -1]))
     people.pelvis[2, 1] = np.nan
-    assert [person.name for person in persons_in_fixed_frame(people, LEVEL, "front_")] == ["front_4"]
-    assert persons_in_fixed_frame(make_people(0), LEVEL) == []
+    assert [person.name for person in transform_to_fixed_frame(people, LEVEL, "front_")] == ["front_4"]
+    assert transform_to_fixed_frame(make_people(0), LEVEL) == []
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_tags(age: float, expected: str) -> None:
     shape = np.full((1, 6), 0.5, np.float32)
     shape[0, 1] = age
     people = make_people(1, running_shape=shape, stature=np.array([1.234]), track_age_s=np.array([2.5]))
-    (person,) = persons_in_fixed_frame(people, LEVEL)
+    (person,) = transform_to_fixed_frame(people, LEVEL)
     assert person.tags == {"age_class": expected, "stature_m": "1.23", "track_age_s": "2.5"}
 
 
@@ -128,18 +128,18 @@ def test_tags(age: float, expected: str) -> None:
     ],
 )
 def test_frames_of_rep_155_are_body_and_an_id_that_starts_with_a_letter(body_prefix: str, expected: str) -> None:
-    assert rep155_prefix(body_prefix) == expected
-    assert rep155_prefix(expected) == expected
+    assert make_rep155_prefix(body_prefix) == expected
+    assert make_rep155_prefix(expected) == expected
 
 
 def test_the_best_confirmed_people_are_tracked() -> None:
-    many = make_people(MOST_BODIES + 5)
-    assert tracked_rows(many).tolist() == list(range(MOST_BODIES))
+    many = make_people(MAX_BODIES + 5)
+    assert select_tracked_rows(many).tolist() == list(range(MAX_BODIES))
     states = np.array([TrackState.CONFIRMED, TrackState.TENTATIVE, TrackState.CONFIRMED, TrackState.UNTRACKED])
     few = make_people(4, track_state=states, track_id=np.array([1, 2, 3, -1]))
     few.pelvis[0] = np.nan
-    assert tracked_rows(few).tolist() == [2]
-    assert tracked_rows(make_people(0)).tolist() == []
+    assert select_tracked_rows(few).tolist() == [2]
+    assert select_tracked_rows(make_people(0)).tolist() == []
 
 
 @pytest.mark.parametrize("mesh", ["low", "full"])
@@ -147,12 +147,12 @@ def test_the_skeleton_is_the_coco_keypoints(mesh: str, full: Body, low: Body) ->
     pelvis = np.array([[x, 0.0, 4.0] for x in np.linspace(-1.0, 1.0, 6)])
     whole = posed_people(full, pelvis)
     people = whole if mesh == "full" else posed_people(low, pelvis)
-    keypoints = full.coco_keypoints(whole.vertices)
+    keypoints = full.regress_coco_keypoints(whole.vertices)
     shoulders = [COCO_KEYPOINTS.index(f"{side}_shoulder") for side in ("left", "right")]
     by_name = dict(zip(COCO_KEYPOINTS, keypoints.swapaxes(0, 1), strict=True))
     by_name["neck"] = keypoints[:, shoulders].mean(axis=1)
     expected = np.stack([project(by_name[name], people.k) for name in SKELETON], axis=1)
-    found = skeletons_2d(people, low.bone_labels)
+    found = compute_skeletons_2d(people, low.bone_labels)
     pixels = found[..., :2] * [640, 480]
     distance_m = np.linalg.norm(pixels - expected, axis=2) * 4.0 / people.k[0, 0]
     assert distance_m.max() < 0.045
@@ -163,15 +163,15 @@ def test_the_skeleton_is_the_coco_keypoints(mesh: str, full: Body, low: Body) ->
 def test_points_outside_the_image_have_no_confidence_and_stay_in_range(low: Body) -> None:
     people = posed_people(low, np.array([[0.0, 0.4, 1.0], [9.0, 0.0, 4.0], [0.0, 0.0, 4.0]]))
     people.joints_2d[2] = np.nan
-    near, beside, unknown = skeletons_2d(people, low.bone_labels)
+    near, beside, unknown = compute_skeletons_2d(people, low.bone_labels)
     assert 0 < (near[:, 2] > 0).sum() < 18, "their feet are below the image"
     assert not beside[:, 2].any()
     assert not unknown[:14, 2].any()
     for points in (near, beside, unknown):
         assert ((points >= 0) & (points <= 1)).all()
-    assert skeletons_2d(people.select(np.zeros(0, np.int64)), low.bone_labels).shape == (0, 18, 3)
+    assert compute_skeletons_2d(people.select(np.zeros(0, np.int64)), low.bone_labels).shape == (0, 18, 3)
     without_mesh = dataclasses.replace(people, vertices=people.vertices[:, :0])
-    assert not skeletons_2d(without_mesh, low.bone_labels)[0, [0, 14, 15, 16, 17], 2].any()
+    assert not compute_skeletons_2d(without_mesh, low.bone_labels)[0, [0, 14, 15, 16, 17], 2].any()
 
 
 def test_the_face_is_where_the_lens_puts_it(low: Body) -> None:
@@ -180,7 +180,7 @@ def test_the_face_is_where_the_lens_puts_it(low: Body) -> None:
         width=640, height=480, k=people.k, distortion_model="plumb_bob", distortion=np.array([-0.2, 0.05, 0, 0, 0])
     )
     bent = dataclasses.replace(people, joints_2d=distort_points(people.joints_2d, camera).astype(np.float32))
-    straight, found = (skeletons_2d(each, low.bone_labels)[..., :2] * [640, 480] for each in (people, bent))
+    straight, found = (compute_skeletons_2d(each, low.bone_labels)[..., :2] * [640, 480] for each in (people, bent))
     expected = distort_points(straight, camera)
     assert np.abs(expected - straight)[:, 0].max() > 8.0, "the distortion is there to be seen"
     np.testing.assert_allclose(found, expected, atol=1.5)
@@ -191,7 +191,7 @@ def test_the_face_is_where_the_lens_puts_it(low: Body) -> None:
 
 def test_boxes_are_turned_with_the_body_and_hold_every_vertex(low: Body) -> None:
     people = posed_people(low, np.array([[0.5, 0.1, 4.0], [-0.5, 0.0, 3.0]]), turns_rad=0.7)
-    boxes = detections_of(people)
+    boxes = people_to_detections(people)
     assert boxes.name == ["body_1", "body_2"]
     for row in range(2):
         axes = Rotation.from_quat(boxes.quaternion[row]).as_matrix()
@@ -206,32 +206,34 @@ def test_boxes_are_turned_with_the_body_and_hold_every_vertex(low: Body) -> None
 def test_boxes_without_a_mesh_a_track_or_a_place() -> None:
     people = make_people(3, track_id=np.array([4, -1, 6]))
     people.joints[2, 5] = np.nan
-    boxes = detections_of(people, "front_")
+    boxes = people_to_detections(people, "front_")
     assert boxes.name == ["front_4", ""]
     assert boxes.size.shape == (2, 3)
     assert (boxes.size > 0).all()
-    assert detections_of(make_people(0)).center.shape == (0, 3)
+    assert people_to_detections(make_people(0)).center.shape == (0, 3)
 
 
 # --- packages
 
 
 def test_what_is_said_of_a_package_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert messages_of("no_such_msgs") is None
-    assert messages_of("std_msgs").Header is Header
+    assert import_messages("no_such_msgs") is None
+    assert import_messages("std_msgs").Header is Header
     monkeypatch.setenv("ROS_DISTRO", "kilted")
-    assert how_to_install("vision_msgs") == "vision_msgs is not installed: sudo apt install ros-kilted-vision-msgs"
+    assert (
+        describe_installation("vision_msgs") == "vision_msgs is not installed: sudo apt install ros-kilted-vision-msgs"
+    )
     for package, repository in (("people_msgs", "wg-perception/people"), ("hri_msgs", "ros4hri/hri_msgs")):
-        said = how_to_install(package)
+        said = describe_installation(package)
         assert "apt" not in said
         assert f"https://github.com/{repository}," in said
         assert repository in (ROOT / "docs" / "navigation.md").read_text(encoding="utf-8")
     monkeypatch.setenv("ROS_DISTRO", "humble")
-    assert how_to_install("hri_msgs") == "hri_msgs is not installed: sudo apt install ros-humble-hri-msgs"
-    assert "apt" not in how_to_install("people_msgs"), "no distribution has it"
+    assert describe_installation("hri_msgs") == "hri_msgs is not installed: sudo apt install ros-humble-hri-msgs"
+    assert "apt" not in describe_installation("people_msgs"), "no distribution has it"
 
 
-@pytest.mark.skipif(messages_of("hri_msgs") is not None, reason="hri_msgs is installed here")
+@pytest.mark.skipif(import_messages("hri_msgs") is not None, reason="hri_msgs is installed here")
 def test_a_package_that_is_missing_is_named_once_where_it_was_asked_for(
     wire: Callable[..., Wire], capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -43,10 +43,10 @@ from tf2_msgs.msg import TFMessage
 from multihmr2_ros.body import Body
 from multihmr2_ros.messages.content import HeaderContent
 from multihmr2_ros.people import People, TrackState
-from multihmr2_ros.ros.interfaces.bodies import KEPT_S, MOST_BODIES, BodiesOutput
-from multihmr2_ros.ros.interfaces.outputs import InterfaceOutputs, messages_of
+from multihmr2_ros.ros.interfaces.bodies import KEEP_TOPICS_S, MAX_BODIES, BodiesOutput
+from multihmr2_ros.ros.interfaces.outputs import InterfaceOutputs, import_messages
 from multihmr2_ros.ros.parameters import NodeParameters
-from multihmr2_ros.ros.target_frame import Target, placed_in
+from multihmr2_ros.ros.target_frame import TargetFrame, place_people_in
 from test.helpers.optional_messages import importable
 from test.helpers.people_factory import make_people, pinhole
 from test.helpers.posed_people import posed_people
@@ -60,7 +60,7 @@ SYSTEM_DEFAULT = QoSProfile(
 )  # what libhri subscribes with
 LEVEL = np.array([[0.0, 0.0, 1.0, 0.0], [-1.0, 0.0, 0.0, 0.0], [0.0, -1.0, 0.0, 1.2], [0.0, 0.0, 0.0, 1.0]])
 LABELS = tuple(f"bone_{index}" for index in range(163))
-PICTURE = np.zeros((480, 640, 3), np.uint8)
+IMAGE = np.zeros((480, 640, 3), np.uint8)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -76,7 +76,7 @@ def low() -> Body:
 
 @pytest.fixture
 def hri() -> Any:
-    return messages_of("hri_msgs")
+    return import_messages("hri_msgs")
 
 
 class Publisher(Peer):
@@ -92,7 +92,7 @@ class Publisher(Peer):
         self.stamp_s += 1
         header = HeaderContent(self.stamp_s, 5, "camera")
         self.outputs.publish(
-            people, PICTURE, header, LABELS, fixed_frame, fixed_from_camera, placed_in(None, people, header)
+            people, IMAGE, header, LABELS, fixed_frame, fixed_from_camera, place_people_in(None, people, header)
         )
         return self.stamp_s
 
@@ -114,7 +114,7 @@ def publisher() -> Iterator[Publisher]:
 
 def test_people_are_told_in_the_fixed_frame_at_the_stamp_of_the_image(publisher: Publisher) -> None:
     # The layer subscribes to the absolute topic with best effort.
-    came = publisher.listen(messages_of("people_msgs").People, "/people", qos_profile_sensor_data)
+    came = publisher.listen(import_messages("people_msgs").People, "/people", qos_profile_sensor_data)
     people = make_people(
         2, pelvis=np.array([[0.5, 0.3, 4.0], [0.0, 0.2, 2.0]]), velocity=np.array([[0.0, 1.2, 0.0]] * 2),
         velocity_frame="fixed",
@@ -132,7 +132,7 @@ def test_people_are_told_in_the_fixed_frame_at_the_stamp_of_the_image(publisher:
 
 
 def test_an_empty_list_takes_people_back(publisher: Publisher) -> None:
-    came = publisher.listen(messages_of("people_msgs").People, "/people")
+    came = publisher.listen(import_messages("people_msgs").People, "/people")
 
     def told(action: Callable[[], Any]) -> list[tuple[str, int]]:
         """Frame and number of people of each message that the action brings about."""
@@ -164,7 +164,7 @@ def test_the_node_tells_people_in_its_fixed_frame(wire: Callable[..., Wire]) -> 
     here = wire(fixed_frame="odom", diagnostics_period_s=0.1)
     here.estimator.people |= {"velocity": np.array([[0.0, 1.2, 0.0]]), "velocity_frame": "fixed"}
     came, diagnostics = (
-        here.listen(messages_of("people_msgs").People, "/people"),
+        here.listen(import_messages("people_msgs").People, "/people"),
         here.listen(DiagnosticArray, "/diagnostics"),
     )
     here.send_until(lambda: values_of(diagnostics)["people"] == "not published: no transform from camera to odom")
@@ -278,22 +278,22 @@ def test_topics_of_bodies_come_and_go_and_are_bounded(publisher: Publisher, hri:
         """The ids that have topics after these were seen."""
         people = make_people(len(ids), track_id=np.array(ids, int))
         header = HeaderContent(1, 0, "camera")
-        bodies.publish(people, PICTURE, header, LABELS, placed_in(None, people, header))
+        bodies.publish(people, IMAGE, header, LABELS, place_people_in(None, people, header))
         topics = [each.topic_name.split("/") for each in publisher.peer.publishers if "/bodies/b" in each.topic_name]
         assert len(topics) == 3 * len({topic[3] for topic in topics})
         return {topic[3] for topic in topics}
 
     assert told(range(2)) == {"b0", "b1"}
     assert told(range(1)) == {"b0", "b1"}, "the other one may only be hidden"
-    now_s = KEPT_S - 0.1
+    now_s = KEEP_TOPICS_S - 0.1
     assert told(range(1)) == {"b0", "b1"}
-    now_s = KEPT_S + 0.1
+    now_s = KEEP_TOPICS_S + 0.1
     assert told(range(1)) == {"b0"}
     for first in range(100, 1100, 10):  # ids that never come back, in no time
         kept = told(range(first, first + 10))
         assert {f"b{number}" for number in range(first, first + 10)} <= kept
-        assert len(kept) <= MOST_BODIES
-    assert len(told(range(2000, 2000 + 2 * MOST_BODIES))) == MOST_BODIES
+        assert len(kept) <= MAX_BODIES
+    assert len(told(range(2000, 2000 + 2 * MAX_BODIES))) == MAX_BODIES
     bodies.publish_nobody(HeaderContent())
     assert len(list(publisher.peer.publishers)) == before
     bodies.destroy()
@@ -317,9 +317,9 @@ def test_bodies_that_come_and_go_do_not_disturb_the_executor(wire: Callable[...,
     clock.cancel()
     reports = len(diagnostics)
     here.until(lambda: len(diagnostics) >= reports + 2)
-    assert here.node.traffic.unusable == 0
+    assert here.node.counters.unusable == 0
     topics = [each.topic_name for each in here.node.publishers if each.topic_name.startswith("/humans/bodies/b")]
-    assert 0 < len(topics) <= 3 * MOST_BODIES
+    assert 0 < len(topics) <= 3 * MAX_BODIES
 
 
 def test_several_cameras_have_bodies_of_their_own(publisher: Publisher, hri: Any) -> None:
@@ -327,7 +327,7 @@ def test_several_cameras_have_bodies_of_their_own(publisher: Publisher, hri: Any
     came = publisher.listen(hri.IdsList, "/humans/bodies/tracked")
     publisher.until(lambda: bodies.tracked.get_subscription_count() > 0)
     people, header = make_people(1), HeaderContent(1, 0, "camera")
-    bodies.publish(people, PICTURE, header, LABELS, placed_in(None, people, header))
+    bodies.publish(people, IMAGE, header, LABELS, place_people_in(None, people, header))
     publisher.until(lambda: came)
     assert list(came[-1].ids) == ["front_1"]
     bodies.destroy()
@@ -338,7 +338,7 @@ def test_several_cameras_have_bodies_of_their_own(publisher: Publisher, hri: Any
 
 def test_detections(wire: Callable[..., Wire]) -> None:
     here = wire()
-    came = here.listen(messages_of("vision_msgs").Detection3DArray, "/perception_node/detections")
+    came = here.listen(import_messages("vision_msgs").Detection3DArray, "/perception_node/detections")
     message = here.exchange(came)
     (detection,) = message.detections
     assert message.header.frame_id == detection.header.frame_id == "camera"
@@ -404,13 +404,13 @@ def frames(transforms: list[TFMessage]) -> set[str]:
 
 def test_what_has_a_place_is_in_the_target_frame_or_nowhere(publisher: Publisher, hri: Any) -> None:
     """Frames of bodies and boxes need it; pictures of bodies do not."""
-    target = Target("map", LEVEL, np.zeros((4, 4)))
+    target = TargetFrame("map", LEVEL, np.zeros((4, 4)))
     tracked = publisher.listen(hri.IdsList, "/humans/bodies/tracked")
-    boxes = publisher.listen(messages_of("vision_msgs").Detection3DArray, "/peer/detections")
+    boxes = publisher.listen(import_messages("vision_msgs").Detection3DArray, "/peer/detections")
     transforms = publisher.listen(TFMessage, "/tf")
     people, header = make_people(1), HeaderContent(1, 0, "camera")
-    for placed in (None, placed_in(target, people, header)):
-        publisher.outputs.publish(people, PICTURE, header, LABELS, "", None, placed)
+    for placed in (None, place_people_in(target, people, header)):
+        publisher.outputs.publish(people, IMAGE, header, LABELS, "", None, placed)
         publisher.until(lambda: tracked)
         if placed is None:
             publisher.spin(0.3)

@@ -146,7 +146,7 @@ def lines_of_values() -> list[tuple[str, Any, str, dict[str, Any]]]:
         match = re.fullmatch(r'( *)([\w*/]+):(?: ("[^"]*"|\[.*?\]|[^#"\[]+?))??(?: # ?(.*))?', line)
         if match is None:
             continue
-        spaces, name, value, comment = match.groups(default="")
+        spaces, name, value, comment = match.summarize_group(default="")
         path = [*(entry for entry in path if entry[0] < len(spaces)), (len(spaces), name)]
         if value:
             node: Any = TREE
@@ -197,11 +197,11 @@ def test_links_lead_somewhere() -> None:
 
 def test_the_parameters_of_the_node_are_its_own() -> None:
     pytest.importorskip("rclpy", reason="ROS is not in this shell: source scripts/env.sh")
-    from multihmr2_ros.ros.parameters import DEFAULTS, refusal_of
+    from multihmr2_ros.ros.parameters import DEFAULTS, explain_refusal
 
     ours = TREE["/**/perception_node"]["ros__parameters"]
     assert set(ours) <= set(DEFAULTS)
-    assert not [refusal for name, value in ours.items() if (refusal := refusal_of(name, value))]
+    assert not [refusal for name, value in ours.items() if (refusal := explain_refusal(name, value))]
     for name in ("people", "bodies", "detections"):
         assert f"`publish_{name}`" in PAGE
         assert DEFAULTS[f"publish_{name}"] == "auto"
@@ -233,13 +233,13 @@ def test_the_topics_are_the_nodes() -> None:
 def test_what_the_page_says_of_numbers_is_so() -> None:
     pytest.importorskip("rclpy", reason="ROS is not in this shell: source scripts/env.sh")
     pytest.importorskip("multihmr2_ros.msg", reason="our messages are not built: make setup")
-    from multihmr2_ros.ros.interfaces.bodies import KEPT_S, MOST_BODIES, rep155_prefix
+    from multihmr2_ros.ros.interfaces.bodies import KEEP_TOPICS_S, MAX_BODIES, make_rep155_prefix
     from multihmr2_ros.ros.interfaces.people import AGE_CLASSES, LOST_S
 
-    assert (KEPT_S, LOST_S) == (2.0, 1.0)
-    assert f"At most {MOST_BODIES} bodies" in PAGE
+    assert (KEEP_TOPICS_S, LOST_S) == (2.0, 1.0)
+    assert f"At most {MAX_BODIES} bodies" in PAGE
     assert ", ".join(AGE_CLASSES) in PAGE
-    assert f"`{rep155_prefix('body_')}7`" in PAGE
+    assert f"`{make_rep155_prefix('body_')}7`" in PAGE
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ import pytest
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.ros import domain
-from multihmr2_ros.ros.domain import isolated, isolation, reserve_domain
+from multihmr2_ros.ros.domain import isolate, make_isolation_environment, reserve_domain
 from test.paths import ROOT
 
 RESERVE = "from multihmr2_ros.ros.domain import reserve_domain; print(reserve_domain(), flush=True); input()"
@@ -97,7 +97,7 @@ def test_the_environment_is_as_before_afterwards(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("ROS_DOMAIN_ID", "7")
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "SUBNET")
     before = dict(os.environ)
-    with isolated():
+    with isolate():
         assert int(os.environ["ROS_DOMAIN_ID"]) in domain.DOMAINS
         assert os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
     assert dict(os.environ) == before
@@ -105,9 +105,9 @@ def test_the_environment_is_as_before_afterwards(monkeypatch: pytest.MonkeyPatch
 
 def test_humble_stays_on_this_machine_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROS_DISTRO", "humble")
-    assert isolation(3)["ROS_LOCALHOST_ONLY"] == "1"
+    assert make_isolation_environment(3)["ROS_LOCALHOST_ONLY"] == "1"
     monkeypatch.setenv("ROS_DISTRO", "jazzy")
-    assert "ROS_LOCALHOST_ONLY" not in isolation(3)
+    assert "ROS_LOCALHOST_ONLY" not in make_isolation_environment(3)
 
 
 def test_no_test_demo_or_benchmark_chooses_a_domain_by_itself() -> None:

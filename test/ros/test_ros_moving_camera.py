@@ -37,7 +37,7 @@ from tf2_msgs.msg import TFMessage
 from multihmr2_ros.frame import Frame
 from multihmr2_ros.people import People
 from multihmr2_ros.ros.qos import TF, TF_STATIC
-from multihmr2_ros.tracking import TrackedFrame, Tracker
+from multihmr2_ros.tracking import Tracker, TrackingResult
 from test.helpers.moving_camera import Seen, drive, robot, walking
 from test.helpers.people_factory import make_people
 from test.helpers.ros_wire import Wire, image_message, message_of, values_of
@@ -161,7 +161,7 @@ def test_velocities_over_the_ground_while_the_robot_drives_and_turns(wire: Calla
         message = answer(here, humans, stamp_ns)
         assert message.header.frame_id == "camera"
         pose = odom_from_camera(each.stamp_s)
-        expected: TrackedFrame = reference.update(each.detections, stamp_ns / NS, fixed_from_camera=pose)
+        expected: TrackingResult = reference.update(each.detections, stamp_ns / NS, fixed_from_camera=pose)
         if each.stamp_s == 0:
             continue
         assert {human.velocity_frame for human in message.humans} == {"odom"}
@@ -367,10 +367,10 @@ def test_the_node_ends_while_an_image_waits_for_its_transform(wire: Callable[...
     for _ in range(20):
         here.image.publish(image_message(header=Header(stamp=Time(sec=100), frame_id="camera")))
         here.spin(0.1)
-        if here.node.traffic.in_work:
+        if here.node.counters.in_work:
             break
-    assert here.node.traffic.in_work
+    assert here.node.counters.in_work
     began_s = time.monotonic()
     assert here.node.close()
     assert time.monotonic() - began_s < 5
-    assert here.node.traffic.unusable == 0, "its subscriptions have gone meanwhile"
+    assert here.node.counters.unusable == 0, "its subscriptions have gone meanwhile"

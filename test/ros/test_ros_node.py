@@ -155,11 +155,11 @@ def test_the_overlay_of_a_distorted_raw_image_is_drawn_through_the_lens(wire: Ca
         rays = np.column_stack([points, np.ones(len(points))]) @ np.linalg.inv(k).T
         return cv2.projectPoints(rays, np.zeros(3), np.zeros(3), k, np.array(distorted.d))[0].reshape(-1, 2)
 
-    grey = np.full((48, 64, 3), 90, np.uint8)
-    people = here.estimator.step(Frame(grey, 0.0, k))
-    drawn = np.frombuffer(overlay.data, np.uint8).reshape(grey.shape)
-    np.testing.assert_array_equal(drawn, draw_people(grey, people, FACES, distort=by_opencv))
-    assert (drawn != draw_people(grey, people, FACES)).any()
+    gray = np.full((48, 64, 3), 90, np.uint8)
+    people = here.estimator.step(Frame(gray, 0.0, k))
+    drawn = np.frombuffer(overlay.data, np.uint8).reshape(gray.shape)
+    np.testing.assert_array_equal(drawn, draw_people(gray, people, FACES, distort=by_opencv))
+    assert (drawn != draw_people(gray, people, FACES)).any()
 
 
 def test_the_real_estimator_in_the_node(wire: Callable[..., Wire], small_checkpoint: Path) -> None:

@@ -25,10 +25,10 @@ pytest.importorskip("rclpy", reason="ROS is not in this shell: source scripts/en
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from multihmr2_ros.ros.diagnostics import LOG_AGAIN_S, MOST_PROBLEMS, Health, Traffic
+from multihmr2_ros.ros.diagnostics import LOG_AGAIN_S, MAX_PROBLEMS, HealthMonitor, ImageCounters
 
 
-def status(health: Health, present: tuple[str, ...] = (), notices: tuple[str, ...] = ()) -> Any:
+def status(health: HealthMonitor, present: tuple[str, ...] = (), notices: tuple[str, ...] = ()) -> Any:
     return health.report("/node", "active", present, notices, {"device": "cpu"}, Time(sec=5)).status[0]
 
 
@@ -41,14 +41,14 @@ def status(health: Health, present: tuple[str, ...] = (), notices: tuple[str, ..
     ],
 )
 def test_a_cause_is_logged_once(texts: list[str], logged: list[bool]) -> None:
-    health = Health()
+    health = HealthMonitor()
     assert [health.note("image", text) for text in texts] == logged
 
 
 def test_a_cause_that_stays_is_logged_again(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = 1000.0
     monkeypatch.setattr("time.monotonic", lambda: now_s)
-    health = Health()
+    health = HealthMonitor()
     logged = []
     for _ in range(100):
         logged.append(health.note("image", "too small"))
@@ -59,7 +59,7 @@ def test_a_cause_that_stays_is_logged_again(monkeypatch: pytest.MonkeyPatch) -> 
 def test_recent_problems_and_present_faults_make_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = 1000.0
     monkeypatch.setattr("time.monotonic", lambda: now_s)
-    health = Health()
+    health = HealthMonitor()
     assert (status(health).level, status(health).message) == (DiagnosticStatus.OK, "people are published")
     assert status(health, notices=("by the way",)).message == "people are published; by the way"
     health.note("image", "too small: 3")
@@ -73,16 +73,16 @@ def test_recent_problems_and_present_faults_make_a_warning(monkeypatch: pytest.M
 
 
 def test_endlessly_many_causes_are_forgotten() -> None:
-    health = Health()
+    health = HealthMonitor()
     for index in range(10_000):
         word = "".join(chr(ord("a") + int(digit)) for digit in str(index))
         assert health.note("image", f"cause {word}")
-    assert status(health).message.count("cause") == MOST_PROBLEMS
+    assert status(health).message.count("cause") == MAX_PROBLEMS
 
 
 def test_every_image_is_accounted_for() -> None:
-    traffic = Traffic(received=20, replaced=5, processed=8, outdated=2, unusable=3)
+    traffic = ImageCounters(received=20, replaced=5, processed=8, outdated=2, unusable=3)
     assert (traffic.dropped, traffic.in_work) == (7, 2)
     assert traffic.values() == {"received": 20, "processed": 8, "dropped": 7, "unusable": 3, "in work": 2}
-    traffic = Traffic(received=20, replaced=5, processed=6, outdated=2, unplaced=2, unusable=3)
+    traffic = ImageCounters(received=20, replaced=5, processed=6, outdated=2, unplaced=2, unusable=3)
     assert (traffic.dropped, traffic.in_work, traffic.values()["unplaced"]) == (7, 2, 2)

@@ -221,11 +221,11 @@ def test_an_image_that_no_error_was_foreseen_for_is_counted(
         raise struct.error("unpack_from requires a buffer")
 
     with monkeypatch.context() as patch:
-        patch.setattr(node, "camera_image", fail)
+        patch.setattr(node, "decode_camera_image", fail)
         here.send_until(lambda: "unpack_from requires a buffer" in message_of(diagnostics))
     assert len(here.exchange(humans).humans) == 1
-    here.until(lambda: here.node.traffic.in_work == 0)
-    assert here.node.traffic.unusable >= 1
+    here.until(lambda: here.node.counters.in_work == 0)
+    assert here.node.counters.unusable >= 1
     here.until(lambda: values_of(diagnostics)["image problems"])
 
 
@@ -264,9 +264,9 @@ def test_a_thousand_damaged_messages(wire: Callable[..., Wire], capfd: pytest.Ca
         here.image.publish(damaged(rng, image))
         here.executor.spin_once(timeout_sec=0.05)
         here.executor.spin_once(timeout_sec=0.005)
-        here.until(lambda: here.node.traffic.in_work == 0)
-    here.until(lambda: here.node.traffic.in_work == 0)
-    traffic = here.node.traffic
+        here.until(lambda: here.node.counters.in_work == 0)
+    here.until(lambda: here.node.counters.in_work == 0)
+    traffic = here.node.counters
     assert traffic.received > 400
     assert traffic.unusable > 100
     assert traffic.processed > 20, "a pixel may be wrong"
@@ -281,8 +281,8 @@ def test_a_thousand_damaged_messages(wire: Callable[..., Wire], capfd: pytest.Ca
 def test_images_older_than_the_maximum_age_are_dropped(wire: Callable[..., Wire]) -> None:
     here = wire(max_age_s=1.0)
     humans = here.listen(HumanArray, "/humans")
-    here.send_until(lambda: here.node.traffic.dropped >= 1)  # stamped decades ago
+    here.send_until(lambda: here.node.counters.dropped >= 1)  # stamped decades ago
     assert not humans
     here.stamp_s = here.peer.get_clock().now().nanoseconds // 10**9
     here.send_until(lambda: humans)
-    assert humans[-1].dropped_frames == here.node.traffic.dropped >= 1
+    assert humans[-1].dropped_frames == here.node.counters.dropped >= 1

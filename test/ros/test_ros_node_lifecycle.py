@@ -102,10 +102,10 @@ def test_an_image_in_work_is_not_published_after_deactivation(wire: Callable[...
     assert change(here, "activate")  # at once: the image in work belongs to the former activation
     here.spin(0.6)
     assert [len(message.humans) for message in humans[heard:]] == [0]
-    assert here.node.traffic.received == 0
+    assert here.node.counters.received == 0
     assert len(here.exchange(humans).humans) == 1
-    here.until(lambda: here.node.traffic.in_work == 0)
-    traffic = here.node.traffic
+    here.until(lambda: here.node.counters.in_work == 0)
+    traffic = here.node.counters
     assert traffic.received == traffic.processed + traffic.dropped
 
 
@@ -196,7 +196,7 @@ def test_simulated_time(wire: Callable[..., Wire]) -> None:
     assert (answer.age_at_receipt, answer.total_latency) == pytest.approx((age_s, age_s), abs=1e-9)
     at(1030)
     here.stamp_s = 1010
-    here.send_until(lambda: here.node.traffic.dropped >= 1)  # older than five seconds, in simulated time
+    here.send_until(lambda: here.node.counters.dropped >= 1)  # older than five seconds, in simulated time
     at(12)  # set back
     here.stamp_s = 10
     assert here.exchange(humans).age_at_receipt <= 1

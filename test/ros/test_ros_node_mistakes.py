@@ -38,8 +38,8 @@ from tf2_msgs.msg import TFMessage
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.ros import command_line, inputs
-from multihmr2_ros.ros.command_line import check_arguments, unused_remaps
-from multihmr2_ros.ros.inputs import image_sources
+from multihmr2_ros.ros.command_line import check_arguments, find_unused_remaps
+from multihmr2_ros.ros.inputs import list_image_topics
 from multihmr2_ros.ros.node import PerceptionNode
 from multihmr2_ros.ros.parameters import DEFAULTS
 from test.helpers.ros_wire import (
@@ -80,7 +80,7 @@ def test_a_camera_that_publishes_compressed_images_only_is_found_by_itself(wire:
 def test_raw_images_are_used_where_both_are_published(wire: Callable[..., Wire]) -> None:
     here = wire()
     here.exchange(here.listen(HumanArray, "/humans"))
-    here.spin(3 * inputs.LOOK_PERIOD_S)
+    here.spin(3 * inputs.UPDATE_PERIOD_S)
     assert here.image.get_subscription_count() == 1
     assert here.compressed.get_subscription_count() == 0, "a camera would compress for nobody"
 
@@ -142,7 +142,7 @@ def test_the_suffix_of_compressed_images_comes_after_remapping(remaps: list[str]
                 namespace="ns",
                 cli_args=["--ros-args", "-p", f"image_transport:={transport}", *arguments],
             )
-            assert {source.transport: source.topic for source in image_sources(node)}[transport] == topic
+            assert {source.transport: source.topic for source in list_image_topics(node)}[transport] == topic
             assert topic in {subscription.topic_name for subscription in node.subscriptions}
             assert node.close()
             node.destroy_node()
@@ -243,7 +243,7 @@ def test_a_latched_calibration_arrives_with_the_user_s_quality_of_service(kind: 
 def test_other_cameras_are_not_asked_for_a_latched_calibration(wire: Callable[..., Wire]) -> None:
     here = wire()
     here.until(lambda: here.camera_info.get_subscription_count() > 0)
-    here.spin(3 * inputs.LOOK_PERIOD_S)
+    here.spin(3 * inputs.UPDATE_PERIOD_S)
     assert here.camera_info.get_subscription_count() == 1, "its driver would warn of a QoS that does not fit"
 
 
@@ -263,9 +263,11 @@ def test_every_name_that_can_be_remapped_is_known(node: PerceptionNode) -> None:
     node.set_parameters([Parameter("fixed_frame", value="odom")])
     ends = [each.topic_name for each in (*node.publishers, *node.subscriptions)]
     ends += [node.resolve_topic_name(service.srv_name, only_expand=True) for service in node.services]
-    assert unused_remaps(["node", "--ros-args", *[text for end in ends for text in ("-r", f"{end}:=/x")]], node) == []
+    assert (
+        find_unused_remaps(["node", "--ros-args", *[text for end in ends for text in ("-r", f"{end}:=/x")]], node) == []
+    )
     known = [*command_line.TOPICS, *command_line.SERVICES]
-    assert unused_remaps(["node", *[f"{name}:=/x" for name in known]], node) == []
+    assert find_unused_remaps(["node", *[f"{name}:=/x" for name in known]], node) == []
 
 
 @pytest.mark.parametrize(
@@ -278,13 +280,13 @@ def test_every_name_that_can_be_remapped_is_known(node: PerceptionNode) -> None:
     ],
 )
 def test_a_remapping_that_does_nothing_is_named(node: PerceptionNode, rule: str, said: str) -> None:
-    (sentence,) = unused_remaps(["node", "--ros-args", "-p", "device:=cpu", "--remap", rule], node)
+    (sentence,) = find_unused_remaps(["node", "--ros-args", "-p", "device:=cpu", "--remap", rule], node)
     assert said in sentence
 
 
 @pytest.mark.parametrize("rule", ["image:=/cam", "/ns/image:=/cam", "__ns:=/a", "other_node:scan:=/x", "~/reset:=/r"])
 def test_other_remappings_are_not(node: PerceptionNode, rule: str) -> None:
-    assert unused_remaps(["node", "--ros-args", "-r", rule], node) == []
+    assert find_unused_remaps(["node", "--ros-args", "-r", rule], node) == []
 
 
 @pytest.mark.parametrize(

@@ -34,8 +34,8 @@ from std_srvs.srv import SetBool
 
 from multihmr2_ros.messages.content import HeaderContent
 from multihmr2_ros.people import TrackState
-from multihmr2_ros.ros.conversions import summary
-from multihmr2_ros.ros.target_frame import Target, placed_in
+from multihmr2_ros.ros.conversions import format_summary
+from multihmr2_ros.ros.target_frame import TargetFrame, place_people_in
 from test.helpers.people_factory import make_people
 from test.helpers.ros_wire import Wire, message_of
 
@@ -48,17 +48,19 @@ def test_a_line_for_each_person() -> None:
         stature=np.array([1.7, 1.02], np.float32), track_id=np.array([7, -1]),
         track_state=np.array([TrackState.TENTATIVE, TrackState.UNTRACKED]), score=np.array([0.9, 0.5], np.float32),
     )  # fmt: skip
-    assert summary(placed_in(None, people, HEADER)).splitlines() == [
+    assert format_summary(place_people_in(None, people, HEADER)).splitlines() == [
         "2 people in camera, velocities in camera",
         "#7: 3.0 m from the camera, at (0.00, 0.00, 3.00) m, 1.0 m/s, 1.70 m tall, score 0.90, tentative",
         "untracked: 5.0 m from the camera, at (3.00, 0.00, 4.00) m, speed unknown, 1.02 m tall, score 0.50",
     ]
     far = np.eye(4)
     far[:3, 3] = [100.0, 0.0, 0.0]
-    head, first, _ = summary(placed_in(Target("map", far, np.zeros((4, 4))), people, HEADER)).splitlines()
+    head, first, _ = format_summary(
+        place_people_in(TargetFrame("map", far, np.zeros((4, 4))), people, HEADER)
+    ).splitlines()
     assert head == "2 people in map, velocities in map"
     assert "3.0 m from the camera, at (100.00, 0.00, 3.00) m" in first
-    assert summary(placed_in(None, make_people(0), HEADER)) == "nobody"
+    assert format_summary(place_people_in(None, make_people(0), HEADER)) == "nobody"
 
 
 def test_the_summary_and_the_picture_as_jpeg(wire: Callable[..., Wire]) -> None:

@@ -37,7 +37,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from multihmr2_ros.messages.content import HeaderContent
 from multihmr2_ros.ros.conversions import people_to_markers
-from multihmr2_ros.ros.target_frame import Target, people_in, placed_in
+from multihmr2_ros.ros.target_frame import TargetFrame, place_people_in, transform_people
 from test.helpers.moving_camera import robot
 from test.helpers.people_factory import make_people
 from test.helpers.ros_wire import Wire, message_of, values_of
@@ -64,7 +64,7 @@ def test_places_directions_and_covariances_turn_together() -> None:
         3, vertices=vertices, pelvis_covariance=np.tile(COVARIANCE, (3, 1, 1)),
         velocity_covariance=np.tile(2 * COVARIANCE, (3, 1, 1)),
     )  # fmt: skip
-    there = people_in(Target("map", pose(TURN, [1.0, -2.0, 3.0]), np.zeros((4, 4))), people)
+    there = transform_people(TargetFrame("map", pose(TURN, [1.0, -2.0, 3.0]), np.zeros((4, 4))), people)
     for before, after in (
         (people.pelvis, there.pelvis), (people.joints, there.joints), (people.vertices, there.vertices)
     ):  # fmt: skip
@@ -83,7 +83,7 @@ def test_places_directions_and_covariances_turn_together() -> None:
 
 def test_a_velocity_over_the_ground_keeps_its_own_frame() -> None:
     people = make_people(2, velocity_frame="fixed")
-    there = people_in(Target("base", pose(TURN, [1.0, 2.0, 3.0]), np.ones((4, 4))), people)
+    there = transform_people(TargetFrame("base", pose(TURN, [1.0, 2.0, 3.0]), np.ones((4, 4))), people)
     np.testing.assert_array_equal(there.velocity, people.velocity)
     np.testing.assert_array_equal(there.velocity_covariance, people.velocity_covariance)
 
@@ -98,13 +98,13 @@ def test_who_goes_along_with_the_camera_moves_in_the_target_frame() -> None:
 
     rate = (ODOM_FROM_DRIVE @ robot(step_s) - ODOM_FROM_DRIVE @ robot(-step_s)) / (2 * step_s)
     people = make_people(1, pelvis=place[None], velocity=velocity[None])
-    there = people_in(Target("odom", ODOM_FROM_DRIVE @ robot(0.0), rate), people)
+    there = transform_people(TargetFrame("odom", ODOM_FROM_DRIVE @ robot(0.0), rate), people)
     np.testing.assert_allclose(there.velocity[0], (in_target(step_s) - in_target(-step_s)) / (2 * step_s), atol=1e-6)
 
 
 def test_where_the_camera_s_motion_is_not_known_no_velocity_is_told() -> None:
     people = make_people(2)
-    there = people_in(Target("map", pose(TURN, [0.0, 0.0, 0.0]), np.full((4, 4), np.nan)), people)
+    there = transform_people(TargetFrame("map", pose(TURN, [0.0, 0.0, 0.0]), np.full((4, 4), np.nan)), people)
     assert np.isnan(there.velocity).all()
     assert np.isnan(there.velocity_covariance).all()
     assert np.isfinite(there.pelvis).all()
@@ -112,23 +112,25 @@ def test_where_the_camera_s_motion_is_not_known_no_velocity_is_told() -> None:
 
 def test_places_far_from_a_map_s_origin_are_exact() -> None:
     people = make_people(1)
-    there = people_in(Target("utm", pose(np.eye(3), [500_000.0, 5_300_000.0, 0.0]), np.zeros((4, 4))), people)
+    there = transform_people(
+        TargetFrame("utm", pose(np.eye(3), [500_000.0, 5_300_000.0, 0.0]), np.zeros((4, 4))), people
+    )
     expected = people.pelvis.astype(np.float64) + np.array([500_000.0, 5_300_000.0, 0.0])
     np.testing.assert_allclose(there.pelvis, expected, rtol=0, atol=1e-8)
 
 
-@pytest.mark.parametrize("target", [None, Target("camera", np.eye(4), np.zeros((4, 4)))])
-def test_the_image_s_own_frame_changes_nothing(target: Target | None) -> None:
+@pytest.mark.parametrize("target", [None, TargetFrame("camera", np.eye(4), np.zeros((4, 4)))])
+def test_the_image_s_own_frame_changes_nothing(target: TargetFrame | None) -> None:
     people = make_people(1)
-    placed = placed_in(target, people, HEADER)
+    placed = place_people_in(target, people, HEADER)
     assert placed.people is people
     assert placed.header == HEADER
 
 
 def test_labels_tell_the_distance_from_the_camera_and_stand_above_people() -> None:
     people = make_people(2, vertices=np.random.default_rng(1).normal(size=(2, 3, 3)))
-    target = Target("base", BASE_FROM_CAMERA, np.zeros((4, 4)))
-    placed = placed_in(target, people, HEADER)
+    target = TargetFrame("base", BASE_FROM_CAMERA, np.zeros((4, 4)))
+    placed = place_people_in(target, people, HEADER)
     faces = np.array([[0, 1, 2]])
     before = people_to_markers(people, HEADER, faces)
     after = people_to_markers(placed.people, placed.header, faces, placed.camera)

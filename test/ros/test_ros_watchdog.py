@@ -38,10 +38,10 @@ from multihmr2_ros.msg import HumanArray
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.frame import Frame
 from multihmr2_ros.ros import restarts
-from multihmr2_ros.ros.device_faults import DeviceFault, device_fault
+from multihmr2_ros.ros.device_faults import DeviceFault, classify_error
 from multihmr2_ros.ros.node import PerceptionNode, _spin
 from multihmr2_ros.ros.parameters import NodeParameters
-from multihmr2_ros.ros.restarts import MOST_FAULTS, RestartingEstimator, load_estimator
+from multihmr2_ros.ros.restarts import MAX_FAULTS, RestartingEstimator, load_estimator
 from test.helpers.faulty_estimator import ILLEGAL, NO_MEMORY, Factory
 from test.helpers.ros_wire import Peer, Wire, image_message, message_of, processes, values_of
 
@@ -72,7 +72,7 @@ def step(estimator: Any, index: int = 0) -> list[int]:
     ],
 )
 def test_what_an_error_means_for_the_device(error: Exception, fault: DeviceFault | None) -> None:
-    assert device_fault(error) is fault
+    assert classify_error(error) is fault
 
 
 def test_the_estimator_is_made_again_and_ids_go_on() -> None:
@@ -81,9 +81,9 @@ def test_the_estimator_is_made_again_and_ids_go_on() -> None:
     assert step(estimator) == [0, 1]
     with pytest.raises(UserError, match=r"^the estimator's device failed \(CUDA error: an ill.*made again in 0.0 s$"):
         step(estimator)
-    assert any("device failed" in fault for fault in estimator.faults(0.0))
+    assert any("device failed" in fault for fault in estimator.find_faults(0.0))
     assert step(estimator) == [2, 3]
-    assert (estimator.restarts, len(factory.made), estimator.faults(10.0)) == (1, 2, [])
+    assert (estimator.restarts, len(factory.made), estimator.find_faults(10.0)) == (1, 2, [])
     assert factory.made[0] == factory.made[1], "nothing is asked for less"
 
 
@@ -134,7 +134,7 @@ def test_the_real_estimator_is_made_again_for_less_until_memory_suffices(
             step(estimator)
     assert len(step(estimator)) == 2
     assert asked == [("auto", 8), ("auto", 4), ("auto", 2), ("cpu", 2)]
-    assert estimator.faults(0.0) == ["out of GPU memory: reduced to at most 2 people, on the CPU"]
+    assert estimator.find_faults(0.0) == ["out of GPU memory: reduced to at most 2 people, on the CPU"]
 
 
 def test_a_reset_while_there_is_no_estimator_is_not_forgotten() -> None:
@@ -154,7 +154,7 @@ def test_restarts_wait_longer_and_longer_and_then_ask_for_a_new_process(monkeypa
     factory = Factory(*[ILLEGAL] * 50)
     estimator = RestartingEstimator(factory, NodeParameters())
     tried: list[float] = []
-    while not estimator.needs_new_process(10.0):
+    while not estimator.explain_new_process(10.0):
         before = len(factory.faults)
         with pytest.raises(UserError):
             step(estimator)
@@ -162,9 +162,9 @@ def test_restarts_wait_longer_and_longer_and_then_ask_for_a_new_process(monkeypa
             tried.append(round(now_s - 1000.0, 1))
         now_s += 0.1
     gaps = np.diff(tried)
-    assert len(tried) == MOST_FAULTS + 1
+    assert len(tried) == MAX_FAULTS + 1
     np.testing.assert_allclose(gaps, [0.1, 0.5, 1.0, 2.0, 4.0], atol=0.11)
-    assert estimator.needs_new_process(0.0) == "the estimator failed 6 times in a row"
+    assert estimator.explain_new_process(0.0) == "the estimator failed 6 times in a row"
     # Faults that are far apart are each the first one.
     estimator, factory.faults = RestartingEstimator(factory, NodeParameters()), [ILLEGAL, None, None] * 20
     for _ in range(60):
@@ -174,7 +174,7 @@ def test_restarts_wait_longer_and_longer_and_then_ask_for_a_new_process(monkeypa
         else:
             step(estimator)
         now_s += 40.0
-    assert not estimator.needs_new_process(10.0)
+    assert not estimator.explain_new_process(10.0)
     assert estimator.restarts == 20
 
 
@@ -218,11 +218,11 @@ def test_out_of_memory_asks_for_less_step_by_step(
         with pytest.raises(UserError, match=rf"^out of GPU memory \(.*\); .* with at most {most} people"):
             step(estimator)
         where = "on the CPU" if device == "cpu" else f"precision {precision}"
-        assert f"out of GPU memory: reduced to at most {most} people, {where}" in estimator.faults(0.0)
+        assert f"out of GPU memory: reduced to at most {most} people, {where}" in estimator.find_faults(0.0)
     assert len(step(estimator)) == expected[-1][2]
     told = [(made.device, made.precision, made.max_people) for made in factory.made[1:]]
     assert told == expected
-    assert not estimator.needs_new_process(10.0)
+    assert not estimator.explain_new_process(10.0)
     factory.faults = [NO_MEMORY]
     with pytest.raises(UserError, match="device failed"):  # there is nothing less to ask for
         step(estimator)
@@ -277,12 +277,12 @@ def test_what_failed_leaves_no_memory_behind(wire: Callable[..., Wire], small_ch
     def give_up(_: NodeParameters) -> Any:
         raise UserError("no such device")
 
-    body, estimator._make, estimator._estimator._infer._run = weakref.ref(estimator.body), give_up, fail
+    body, estimator._make_output, estimator._estimator._infer._run = weakref.ref(estimator.body), give_up, fail
     here.send_until(lambda: "device failed" in message_of(diagnostics))
-    here.until(lambda: here.node.traffic.in_work == 0)
+    here.until(lambda: here.node.counters.in_work == 0)
     gc.collect()
     assert body() is None
-    estimator._make = load_estimator
+    estimator._make_output = load_estimator
     here.exchange(humans)
 
 

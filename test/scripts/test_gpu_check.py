@@ -24,7 +24,7 @@ from pathlib import Path
 
 import pytest
 
-from multihmr2_ros.caches import body_cache
+from multihmr2_ros.caches import find_body_cache
 from test.paths import ROOT
 
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -46,7 +46,7 @@ def run_bare(code: str, packed: Path, links: Path) -> str:
     """Standard output of Python code on a stand-in of the bare machine."""
     python, others = gpu_check_pack.bare_python(links)
     environment = os.environ | {
-        "PYTHONPATH": f"{ROOT}:{packed}:{others}", "ANNY_CACHE_DIR": str(body_cache()), "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": f"{ROOT}:{packed}:{others}", "ANNY_CACHE_DIR": str(find_body_cache()), "OMP_NUM_THREADS": "1",
     }  # fmt: skip
     done = subprocess.run([*python, "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

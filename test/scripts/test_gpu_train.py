@@ -26,7 +26,7 @@ import safetensors.numpy
 from scipy.spatial.transform import Rotation
 
 from multihmr2_ros.training.render_cache import RenderCache
-from multihmr2_ros.training.samples import Sample, blank_people, pack
+from multihmr2_ros.training.samples import Sample, make_blank_people, pack_samples
 from test import paths
 
 
@@ -43,7 +43,7 @@ def script() -> Any:
 
 def sample(people: int, seed: int) -> Sample:
     generator = np.random.default_rng(seed)
-    arrays = blank_people(people)
+    arrays = make_blank_people(people)
     turns = Rotation.random(163 * people, random_state=seed).as_matrix() if people else np.zeros((0, 3, 3))
     arrays["rotations"] = turns.reshape(people, 163, 3, 3).astype(np.float32)
     arrays["centre"] = generator.normal(size=(people, 3)).astype(np.float32)
@@ -56,7 +56,9 @@ def test_renders_survive_packing(tmp_path: Path) -> None:
     samples = [sample(people, seed) for seed, people in enumerate((2, 0, 3))]
     source, packed = tmp_path / "seeds-0000000.safetensors", tmp_path / "part0" / "seeds-0000000.xz"
     packed.parent.mkdir()
-    safetensors.numpy.save_file({name: np.ascontiguousarray(value) for name, value in pack(samples).items()}, source)
+    safetensors.numpy.save_file(
+        {name: np.ascontiguousarray(value) for name, value in pack_samples(samples).items()}, source
+    )
     gpu_train._pack_shard(source, packed)
     gpu_train.unpack([packed.parent], tmp_path / "data")
     cache = RenderCache(tmp_path / "data" / "cache")

@@ -33,7 +33,7 @@ from multihmr2_ros.frame import Frame
 from multihmr2_ros.media.video import VideoWriter
 from multihmr2_ros.network.movenet import MoveNet
 from multihmr2_ros.people import People
-from multihmr2_ros.training.readers.common import hash_share
+from multihmr2_ros.training.readers.common import compute_hash_share
 from test import paths
 from test.helpers.people_factory import make_people, pinhole
 
@@ -52,9 +52,9 @@ def detection(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(SCRIPTS))
-    import real_pictures
+    import real_images
 
-    return real_pictures
+    return real_images
 
 
 def keypoints_in(box: np.ndarray) -> np.ndarray:
@@ -71,7 +71,7 @@ def score(detection: ModuleType, found: Any, people: Any, ignored: Any = NOBODY)
     is_ignored = np.arange(len(box)) >= len(people)
     area = 0.53 * (box[:, 2:] - box[:, :2]).prod(axis=1)
     picture = detection.Picture(Path("picture.jpg"), box, is_ignored, keypoints, area)
-    return detection.score_picture(detection.Found(np.full(len(found), 0.9), found, keypoints_in(found)), picture)
+    return detection.score_image(detection.Found(np.full(len(found), 0.9), found, keypoints_in(found)), picture)
 
 
 def counts(result: Any) -> tuple[int, int, int]:
@@ -187,9 +187,9 @@ def test_a_tenth_is_held_out_by_the_files_name_alone(detection: ModuleType, tmp_
     held_out = {picture.path.name for picture in detection.read_pictures(
         labels, tmp_path, least_height_px=40, hash_below=0.1
     )}  # fmt: skip
-    assert held_out == {Path(name).name for name in names if hash_share(Path(name).name) < 0.1}
+    assert held_out == {Path(name).name for name in names if compute_hash_share(Path(name).name) < 0.1}
     assert 15 < len(held_out) < 50
-    assert hash_share("a.jpg") == hash_share("images/a.jpg") == pytest.approx(0.31487, abs=1e-5)
+    assert compute_hash_share("a.jpg") == compute_hash_share("images/a.jpg") == pytest.approx(0.31487, abs=1e-5)
 
 
 # The whole command, with truth in the place of what a network finds.
@@ -218,7 +218,7 @@ class Oracle:
 def data(tmp_path: Path) -> Path:
     """Pictures that `Oracle` knows, in the folders that the command expects."""
     folder = tmp_path / "data"
-    name = next(name for name in (f"{number}.png" for number in range(100)) if hash_share(name) < 0.1)
+    name = next(name for name in (f"{number}.png" for number in range(100)) if compute_hash_share(name) < 0.1)
     pictures = [
         ("real/Deci-AI_super-gradients/pose_minicoco/images/train2017/a.png", 10),
         ("real/open-mmlab_mmpose/coco/b.png", 20),
@@ -232,7 +232,7 @@ def data(tmp_path: Path) -> Path:
     write_labels(
         folder / "real/open-mmlab_mmpose/coco/test_coco.json", ["b.png"], [annotation(WOMAN), annotation(CHILD)]
     )
-    trained_on = next(name for name in (f"{number}.png" for number in range(100)) if hash_share(name) >= 0.1)
+    trained_on = next(name for name in (f"{number}.png" for number in range(100)) if compute_hash_share(name) >= 0.1)
     people = [annotation(MAN, agreement=0.01), annotation(WOMAN, image_id=2, agreement=0.01)]
     write_labels(folder / "people/person_keypoints.json", [name, trained_on], people)
     return folder
@@ -355,7 +355,7 @@ def identity_figures(videos: ModuleType, *frames: tuple[int, list[int]]) -> dict
     times = videos.IdentityTimes(videos.Presence(Path("video.mp4"), 10, ((1, 4), (6, 8))))
     for frame, ids in frames:
         times.add(frame, np.array(ids, np.int64))
-    values: dict[str, float] = times.figures()[0]
+    values: dict[str, float] = times.compute_figures()[0]
     return values
 
 
@@ -444,7 +444,7 @@ def place_figures(videos: ModuleType, joints: list[np.ndarray], true: np.ndarray
     errors, k = videos.PlaceErrors(), pinhole()
     people = make_people(len(joints), k=k, predicted_vertical_fov=2 * np.arctan(0.5 * 480 / 500.0) + np.radians(3.0))
     errors.add(np.array(joints).reshape(-1, 13, 3), true, people, k)
-    figures: dict[str, float] = (errors + videos.PlaceErrors()).figures()
+    figures: dict[str, float] = (errors + videos.PlaceErrors()).compute_figures()
     return figures
 
 

@@ -43,7 +43,7 @@ MANNERS = [
 
 def test_resting_bones_are_those_of_the_posed_body(body: Body) -> None:
     shape = torch.rand((3, 6), generator=torch.Generator().manual_seed(0))
-    rest = body.rest_bone_poses(shape)
+    rest = body.compute_rest_bone_poses(shape)
     posed_poses = body(shape, torch.eye(3).repeat(3, 163, 1, 1)).bone_poses
     torch.testing.assert_close(torch.linalg.inv(rest[:, :1]) @ rest, posed_poses, atol=1e-5, rtol=0)
 
@@ -96,8 +96,8 @@ def test_legs_point_where_their_angles_say(body: Body) -> None:
 
 @pytest.mark.parametrize("gait", GAITS)
 def test_gaits_respect_joints(gait: str) -> None:
-    for manner, time in itertools.product(MANNERS, np.linspace(0.0, 2.0, 9)):
-        pose = GaitClip(gait, manner).pose(time)
+    for style, time in itertools.product(MANNERS, np.linspace(0.0, 2.0, 9)):
+        pose = GaitClip(gait, style).pose(time)
         assert np.linalg.det(pose.orientation) == pytest.approx(np.ones(10), abs=1e-6)
         np.testing.assert_allclose(
             pose.orientation @ pose.orientation.swapaxes(1, 2), np.tile(np.eye(3), (10, 1, 1)), atol=1e-9
@@ -112,8 +112,8 @@ def test_gaits_respect_joints(gait: str) -> None:
 
 @pytest.mark.parametrize("gait", UPRIGHT)
 def test_upright_gaits_have_the_head_above_the_pelvis(body: Body, gait: str) -> None:
-    for manner in MANNERS[:3]:
-        joints = posed(body, GaitClip(gait, manner).pose(0.3))
+    for style in MANNERS[:3]:
+        joints = posed(body, GaitClip(gait, style).pose(0.3))
         assert direction(joints, "root", "head")[2] > 0.85
         assert joints["root"][2] > joints["foot.L"][2] or gait == "sit_on_floor"
 

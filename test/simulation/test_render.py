@@ -29,7 +29,7 @@ from multihmr2_ros.simulation.rendering.lens import CameraRays
 from multihmr2_ros.simulation.rendering.renderer import RenderedImage
 from multihmr2_ros.simulation.scene.environment import Room, Surface
 from multihmr2_ros.simulation.scene.sensor import SensorEffects
-from test.helpers.simulation_scenes import GREY, body, box, person, scene, see, surroundings
+from test.helpers.simulation_scenes import GRAY, body, box, person, scene, see, surroundings
 
 LENS = np.array([-0.25, 0.06, 0.001, -0.001, 0.0])
 
@@ -67,7 +67,7 @@ def test_depth_is_that_of_the_first_triangle_on_the_ray() -> None:
 
 
 def test_ground_lies_at_height_zero_and_walls_stand_upright() -> None:
-    room = Room(0.3, (1.0, 1.0, 1.0, 1.0), 3.0, Surface(GREY), (0.9, 0.9, 0.9))
+    room = Room(0.3, (1.0, 1.0, 1.0, 1.0), 3.0, Surface(GRAY), (0.9, 0.9, 0.9))
     shown = scene(person(3.0, 0.0), surroundings=dataclasses.replace(surroundings(), room=room), pitch_rad=0.2)
     posed, rendered, _ = see(shown)
     points = ground_points(rendered, shown.camera.k, posed.world_from_camera)

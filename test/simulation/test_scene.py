@@ -61,9 +61,9 @@ def scene_of(*people: Person, height_m: float = 1.2, pitch_rad: float = 0.0) -> 
     return Scene(0, people, camera, (), nothing, nothing, 10.0, 0.0)
 
 
-def person(gait: str, x: float, y: float, heading: float, person_id: int = 1, **manner: Any) -> Person:
+def person(gait: str, x: float, y: float, heading: float, person_id: int = 1, **style: Any) -> Person:
     nothing: Any = None
-    return Person(person_id, ADULT, GaitClip(gait, GaitStyle(**manner)), ArcPath(x, y, heading), nothing)
+    return Person(person_id, ADULT, GaitClip(gait, GaitStyle(**style)), ArcPath(x, y, heading), nothing)
 
 
 def heights(posed: PosedScene, body: Body) -> np.ndarray:
@@ -142,8 +142,8 @@ def test_statures_and_legs_are_the_bodys(body: Body) -> None:
     generator = np.random.default_rng(1)
     shapes = np.array([sample_shape(generator) for _ in range(60)])
     with torch.no_grad():
-        statures = body.stature(torch.from_numpy(shapes)).numpy()
-        rest = body.rest_bone_poses(torch.from_numpy(shapes)).numpy()
+        statures = body.compute_stature(torch.from_numpy(shapes)).numpy()
+        rest = body.compute_rest_bone_poses(torch.from_numpy(shapes)).numpy()
     row = body.bone_labels.index
     hip, knee, ankle = (rest[:, row(name), :3, 3] for name in ("upperleg01.L", "lowerleg01.L", "foot.L"))
     legs = np.linalg.norm(hip - knee, axis=1) + np.linalg.norm(knee - ankle, axis=1)
@@ -219,7 +219,7 @@ def test_people_stand_on_the_ground_where_their_path_is(body: Body) -> None:
     np.testing.assert_allclose(heights(posed, body).min(axis=1), 0.0, atol=1e-4)
     pelvis = posed.joints[:, 0] @ posed.world_from_camera[:3, :3].T + posed.world_from_camera[:3, 3]
     np.testing.assert_allclose(pelvis[:, :2], [[3.0, 0.0], [4.0, 0.5], [5.0, 1.0], [6.0, 1.5]], atol=1e-4)
-    np.testing.assert_array_equal(posed.centre, posed.vertices[:, body.centre_vertex])
+    np.testing.assert_array_equal(posed.centre, posed.vertices[:, body.center_vertex])
     assert [getattr(posed, name).dtype for name in ("shape", "rotations", "vertices", "joints")] == [np.float32] * 4
 
 

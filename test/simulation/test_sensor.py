@@ -116,9 +116,9 @@ def test_motion_blurs_along_its_direction() -> None:
 
 
 def test_noise_is_drawn_from_the_generator_and_shot_noise_has_poissons_variance() -> None:
-    grey = np.full((200, 200, 3), 0.25, np.float32)
+    gray = np.full((200, 200, 3), 0.25, np.float32)
     effects = SensorEffects(electrons=400.0)
-    first, again, other = (apply_sensor_effects(effects, grey, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    first, again, other = (apply_sensor_effects(effects, gray, np.random.default_rng(seed)) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert (first != other).mean() > 0.5
     assert light(first).std() == pytest.approx(np.sqrt(0.25 / 400.0), rel=0.05)

@@ -25,7 +25,7 @@ import pytest
 import torch
 
 from multihmr2_ros.body import Body
-from multihmr2_ros.simulation.motion.behavior import Behaviour
+from multihmr2_ros.simulation.motion.behavior import Behavior
 from multihmr2_ros.simulation.motion.clips import GaitClip, StagedClip, StrollClip
 from multihmr2_ros.simulation.motion.gaits import GaitStyle
 from multihmr2_ros.simulation.motion.paths import CameraPath, TablePath, make_weaving_path
@@ -138,7 +138,7 @@ def test_walkers_go_around_those_in_their_way() -> None:
     goal, standing = np.array([6.0, 0.0]), np.array([[3.0, 0.02, 0.3]])
     clip, path = roam(
         np.random.default_rng(0),
-        Behaviour(walk, 1.2, 0.4, 0.3),
+        Behavior(walk, 1.2, 0.4, 0.3),
         np.zeros(2),
         0.0,
         MIN_DURATION_S,
@@ -154,27 +154,27 @@ def test_walkers_go_around_those_in_their_way() -> None:
 
 def test_strides_are_as_long_as_the_way() -> None:
     """At a constant speed, a stroll is the gait of that speed."""
-    manner = GaitStyle(speed_mps=1.3)
+    style = GaitStyle(speed_mps=1.3)
     _, path = roam(
         np.random.default_rng(0),
-        Behaviour(GaitClip("walk", manner), 1.3, 0.4, 0.3),
+        Behavior(GaitClip("walk", style), 1.3, 0.4, 0.3),
         np.zeros(2),
         0.0,
         10.0,
         lambda time: np.array([100.0, 0.0]),
         lambda time: np.zeros((0, 3)),
     )
-    clip = roam_clip(manner)
+    clip = roam_clip(style)
     np.testing.assert_allclose(path.position(5.0) - path.position(1.0), [4 * 1.3, 0.0], atol=1e-6)
     for time in (0.5, 2.0, 6.3):
-        expected = GaitClip("walk", manner).pose(time + 0.2)  # the table begins 0.2 s before time 0
+        expected = GaitClip("walk", style).pose(time + 0.2)  # the table begins 0.2 s before time 0
         np.testing.assert_allclose(clip.pose(time).orientation, expected.orientation, atol=1e-6)
 
 
-def roam_clip(manner: GaitStyle) -> StagedClip:
+def roam_clip(style: GaitStyle) -> StagedClip:
     clip, _ = roam(
         np.random.default_rng(0),
-        Behaviour(GaitClip("walk", manner), manner.speed_mps, 0.4, 0.3),
+        Behavior(GaitClip("walk", style), style.speed_mps, 0.4, 0.3),
         np.zeros(2),
         0.0,
         10.0,
@@ -186,8 +186,8 @@ def roam_clip(manner: GaitStyle) -> StagedClip:
 
 
 def test_clips_fade_from_stage_to_stage() -> None:
-    manner = GaitStyle(tempo_hz=0.0)
-    stand, cheer = GaitClip("stand", manner), GaitClip("cheer", manner)
+    style = GaitStyle(tempo_hz=0.0)
+    stand, cheer = GaitClip("stand", style), GaitClip("cheer", style)
     clip = StagedClip((0.0, 2.0), (stand, cheer))
     np.testing.assert_array_equal(clip.pose(-1.0).orientation, stand.pose(-1.0).orientation)
     np.testing.assert_array_equal(clip.pose(2.6).orientation, cheer.pose(2.6).orientation)

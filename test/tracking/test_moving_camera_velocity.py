@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from scipy.stats import chi2
 
 from multihmr2_ros.tracking import Tracker, VelocityConfig
-from multihmr2_ros.tracking.velocity import STANDING, ModalEstimate, measure_modes, measurement_noise
+from multihmr2_ros.tracking.velocity import STANDING, ModalEstimate, compute_measurement_noise, measure_modes
 from test.helpers.moving_camera import drive, noisy, walking
 
 COUNT, GROUP = 40, 5
@@ -51,7 +51,7 @@ class Drive:
         """Estimated and true (F, n) m/s."""
         return np.linalg.norm(self.estimate, axis=2), np.linalg.norm(self.true, axis=2)
 
-    def normalised_errors(self) -> NDArray[np.float64]:
+    def normalized_errors(self) -> NDArray[np.float64]:
         """(F, n) squared Mahalanobis lengths of the errors: chi-squared with 3 degrees of freedom if calibrated."""
         error = self.estimate - self.true
         return np.einsum("fni,fnij,fnj->fn", error, np.linalg.inv(self.covariance), error)
@@ -95,7 +95,7 @@ def test_speed_of_walking_people_is_within_15_percent(rate_hz: float) -> None:
 def test_covariances_are_calibrated(rate_hz: float, people: NDArray[np.float64]) -> None:
     """Of the single normalised errors 95 % lie within their two-sided 95 % bounds, and their mean lies within those of
     as many independent errors as there are people: one person's errors are like each other from image to image."""
-    squared = tracked(people, rate_hz, seed=4).after(2.0).normalised_errors()
+    squared = tracked(people, rate_hz, seed=4).after(2.0).normalized_errors()
     low, high = chi2.ppf([0.025, 0.975], 3)
     assert np.mean((squared > low) & (squared < high)) == pytest.approx(0.95, abs=0.03)
     low, high = chi2.ppf([0.025, 0.975], 3 * COUNT) / COUNT
@@ -118,7 +118,7 @@ def test_people_who_start_and_stop_are_followed() -> None:
     speed = []
     for frame in range(round(8 * rate_hz)):
         measured = noisy(place, generator)
-        noise = measurement_noise(measured, config)
+        noise = compute_measurement_noise(measured, config)
         estimates = list(measure_modes(estimates, measured, noise, frame / rate_hz, config))
         speed.append([np.linalg.norm(estimate.velocity) for estimate in estimates if estimate])
         place = place + velocity / rate_hz * (3 <= frame / rate_hz < 6)
@@ -138,7 +138,7 @@ def test_a_person_who_walks_in_a_curve_is_followed() -> None:
         angle = phase + 0.4 * frame / rate_hz
         spoke = np.column_stack([np.cos(angle), np.zeros(COUNT), np.sin(angle)])
         measured = noisy(middle + 3 * spoke, generator)
-        noise = measurement_noise(measured, config)
+        noise = compute_measurement_noise(measured, config)
         estimates = list(measure_modes(estimates, measured, noise, frame / rate_hz, config))
         if frame >= 2 * rate_hz:
             error = np.array([each.velocity for each in estimates if each]) - 1.2 * np.cross(spoke, [0, 1, 0])
@@ -152,7 +152,7 @@ def test_a_person_who_walks_in_a_curve_is_followed() -> None:
 def test_the_deadband_holds_less_the_longer_nobody_looks() -> None:
     """Somebody who stood, seen again 5 m away, walks if there was time for it."""
     config, place = VelocityConfig(), np.array([[0.0, 0.3, 5.0]])
-    noise = measurement_noise(place, config)
+    noise = compute_measurement_noise(place, config)
     estimates: list[ModalEstimate | None] = [None]
     for frame in range(30):
         estimates = list(measure_modes(estimates, place, noise, frame / 10, config))
@@ -172,7 +172,7 @@ def test_modes_far_from_every_measurement_do_not_break_the_estimate() -> None:
     estimates: list[ModalEstimate | None] = [None, None]
     for frame in range(200):
         place = generator.uniform(-1000, 1000, (2, 3)) if frame % 10 == 0 else np.full((2, 3), 3.0)
-        noise = measurement_noise(place, config)
+        noise = compute_measurement_noise(place, config)
         estimates = list(measure_modes(estimates, place, noise, frame * 0.1, config))
         for estimate in estimates:
             assert estimate is not None

@@ -25,7 +25,7 @@ import pytest
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.people import TrackState
-from multihmr2_ros.tracking import Detections, TrackedFrame, Tracker, TrackerConfig, VelocityConfig
+from multihmr2_ros.tracking import Detections, Tracker, TrackerConfig, TrackingResult, VelocityConfig
 from test.helpers.tracking_scenes import GOLDEN_NAMES, Room, golden, simulate, track
 
 RATE_HZ = 30.0
@@ -44,12 +44,12 @@ def people(*places: float, **changes: Any) -> Detections:
     return dataclasses.replace(detections, **changes)
 
 
-def run(tracker: Tracker, *frames: Detections, start_s: float = 0.0) -> list[TrackedFrame]:
+def run(tracker: Tracker, *frames: Detections, start_s: float = 0.0) -> list[TrackingResult]:
     return [tracker.update(detections, start_s + index / RATE_HZ) for index, detections in enumerate(frames)]
 
 
 def live_ids(tracker: Tracker) -> list[int]:
-    return [snapshot.track_id for snapshot in tracker.tracks()]
+    return [snapshot.track_id for snapshot in tracker.list_tracks()]
 
 
 def states_after(tracker: Tracker, *frames: Detections) -> list[dict[int, TrackState]]:
@@ -57,7 +57,7 @@ def states_after(tracker: Tracker, *frames: Detections) -> list[dict[int, TrackS
     states = []
     for index, detections in enumerate(frames):
         tracker.update(detections, index / RATE_HZ)
-        states.append({snapshot.track_id: snapshot.state for snapshot in tracker.tracks()})
+        states.append({snapshot.track_id: snapshot.state for snapshot in tracker.list_tracks()})
     return states
 
 
@@ -69,7 +69,7 @@ def test_empty_frames_for_ever_and_people_after_them() -> None:
         assert frame.track_id.dtype == np.int64
         assert frame.velocity.shape == (0, 3)
         assert frame.velocity_covariance.shape == (0, 3, 3)
-    assert tracker.tracks() == []
+    assert tracker.list_tracks() == []
     assert tracker.update(people(0.5), 100.0).track_id.tolist() == [0]
 
 
@@ -105,11 +105,11 @@ def test_memory_is_a_whole_number_of_frames_whatever_the_clock(start_s: float, r
     tracker = Tracker(TrackerConfig.reference(rate_hz))
     for last_seen in range(0, 300, 60):
         tracker.update(people(0.5), start_s + last_seen / rate_hz)
-        assert len(tracker.tracks()) == 1
+        assert len(tracker.list_tracks()) == 1
         ended = []
         for later in range(1, 60):
             tracker.update(people(), start_s + (last_seen + later) / rate_hz)
-            ended += [] if tracker.tracks() else [later]
+            ended += [] if tracker.list_tracks() else [later]
         assert ended == list(range(50, 60))
 
 
@@ -124,7 +124,7 @@ def test_lost_people_are_kept_but_not_in_the_frame() -> None:
     tracker = Tracker(TrackerConfig(confirm_hits=2))
     frames = run(tracker, people(0.2, 0.8), people(0.2, 0.8), people(0.8), people(0.8))
     assert frames[-1].track_id.tolist() == [1]
-    lost, seen = tracker.tracks()
+    lost, seen = tracker.list_tracks()
     assert (lost.track_id, lost.state, lost.hits) == (0, TrackState.LOST, 2)
     assert (seen.track_id, seen.state, seen.hits) == (1, TrackState.CONFIRMED, 4)
     assert lost.unseen_s == pytest.approx(2 / RATE_HZ)
@@ -169,7 +169,7 @@ def test_reset_ends_everyone_and_counts_on(caplog: pytest.LogCaptureFixture) -> 
     tracker = Tracker()
     run(tracker, people(0.2, 0.8))
     tracker.reset()
-    assert tracker.tracks() == []
+    assert tracker.list_tracks() == []
     frame = tracker.update(people(0.2), 0.0)  # an earlier stamp after a reset is no jump
     assert frame.track_id.tolist() == [2]
     assert live_ids(tracker) == [2]
@@ -326,7 +326,7 @@ def test_live_tracks_have_the_states_of_the_frame_or_are_lost() -> None:
     for t, detections in enumerate(sequence.detections()):
         frame = tracker.update(detections, t / RATE_HZ)
         seen = dict(zip(frame.track_id.tolist(), map(TrackState, frame.state.tolist()), strict=True))
-        states = {snapshot.track_id: snapshot.state for snapshot in tracker.tracks()}
+        states = {snapshot.track_id: snapshot.state for snapshot in tracker.list_tracks()}
         assert seen.items() <= states.items()
         assert {state for track_id, state in states.items() if track_id not in seen} <= {TrackState.LOST}
         seen_lost |= TrackState.LOST in states.values()
@@ -340,7 +340,7 @@ def test_capacity_bounds_bank_and_tracks_whatever_comes() -> None:
         location = np.column_stack([generator.random((30, 2)) * 1000, np.zeros(30)])
         detections = Detections(generator.normal(size=(30, 16)), location, np.tile(np.eye(3), (30, 1, 1)))
         tracker.update(detections, index / RATE_HZ)
-        assert len(tracker.tracks()) <= 64 + 30
+        assert len(tracker.list_tracks()) <= 64 + 30
     assert tracker.update(detections, 10.0).track_id.tolist() == list(range(2970, 3000))
 
 

@@ -23,8 +23,8 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from multihmr2_ros.tracking import TrackerConfig
-from multihmr2_ros.tracking.appearance import AppearanceBank, normalised
-from multihmr2_ros.tracking.motion import MotionHistory, extrapolate, motion_similarity, pelvis_state
+from multihmr2_ros.tracking.appearance import AppearanceBank, normalize
+from multihmr2_ros.tracking.motion import MotionHistory, compute_motion_similarity, extrapolate, make_pelvis_state
 from multihmr2_ros.tracking.tracker import assign
 from test.helpers.tracking_oracle import quaternion
 
@@ -36,10 +36,10 @@ def test_appearance_votes_equal_brute_force_while_the_ring_turns(capacity: int, 
     bank = AppearanceBank(capacity, nearest_neighbours=5, temperature=temperature)
     kept: list[tuple[np.ndarray, int, int]] = []
     for frame in range(120):
-        bank.forget(frame - 10)
+        bank.remove_old(frame - 10)
         kept = [entry for entry in kept if entry[2] > frame - 10]
-        query = normalised(generator.normal(size=(3, 16)))
-        track_ids, share = bank.similarity(query)
+        query = normalize(generator.normal(size=(3, 16)))
+        track_ids, share = bank.compute_similarity(query)
         assert track_ids.tolist() == sorted({track_id for _, track_id, _ in kept})
         for row, feature in enumerate(query):
             nearest = sorted((float(np.linalg.norm(feature - entry[0])), entry[1]) for entry in kept)[:5]
@@ -50,7 +50,7 @@ def test_appearance_votes_equal_brute_force_while_the_ring_turns(capacity: int, 
             ]
             np.testing.assert_allclose(share[row], np.array(expected) / votes.sum(), atol=1e-5)
         n = int(generator.integers(0, 10))
-        added, owners = normalised(generator.normal(size=(n, 16))), generator.integers(0, 6, n)
+        added, owners = normalize(generator.normal(size=(n, 16))), generator.integers(0, 6, n)
         bank.add(added, owners, frame)
         kept = [*kept, *((row, int(owner), frame) for row, owner in zip(added, owners, strict=True))][-capacity:]
         assert len(bank) == len(kept)
@@ -58,9 +58,9 @@ def test_appearance_votes_equal_brute_force_while_the_ring_turns(capacity: int, 
 
 def test_appearance_of_people_who_are_remembered_exactly_and_of_no_feature_at_all() -> None:
     bank = AppearanceBank(10, nearest_neighbours=35, temperature=0.1)
-    features = normalised(np.concatenate([np.eye(4), np.zeros((1, 4))]))
+    features = normalize(np.concatenate([np.eye(4), np.zeros((1, 4))]))
     bank.add(features, np.arange(5), 0.0)
-    track_ids, share = bank.similarity(features)
+    track_ids, share = bank.compute_similarity(features)
     assert np.isfinite(share).all()
     np.testing.assert_allclose(share.sum(axis=1), 1)
     np.testing.assert_allclose(np.diag(share)[:4], 1, atol=1e-3)
@@ -95,20 +95,20 @@ def test_extrapolation_of_one_instant_and_without_penalty_stays_finite() -> None
 def test_motion_similarity_by_hand() -> None:
     config = TrackerConfig.reference()
     turned = Rotation.from_rotvec([0, 0.5, 0]).as_matrix()
-    state = pelvis_state(np.array([[0.5, 0.5, -1.0]]), np.eye(3)[None])
-    other = pelvis_state(np.array([[0.8, 0.9, -1.6]]), turned[None])
+    state = make_pelvis_state(np.array([[0.5, 0.5, -1.0]]), np.eye(3)[None])
+    other = make_pelvis_state(np.array([[0.8, 0.9, -1.6]]), turned[None])
     expected = np.exp(-0.5 / 1) * np.exp(-0.6 / 3) * np.exp(-0.5 / 20)
-    np.testing.assert_allclose(motion_similarity(state, other, config), [[expected]])
-    np.testing.assert_allclose(motion_similarity(state, state, config), [[1.0]], atol=1e-8)
+    np.testing.assert_allclose(compute_motion_similarity(state, other, config), [[expected]])
+    np.testing.assert_allclose(compute_motion_similarity(state, state, config), [[1.0]], atol=1e-8)
     vanished = np.concatenate([state[:, :3], np.zeros((1, 4))], axis=1)  # an extrapolation through zero
-    np.testing.assert_allclose(motion_similarity(state, vanished, config), [[np.exp(-np.pi / 20)]])
+    np.testing.assert_allclose(compute_motion_similarity(state, vanished, config), [[np.exp(-np.pi / 20)]])
 
 
 def test_pelvis_state_has_the_quaternion_with_w_not_negative() -> None:
     matrices = Rotation.from_quat(np.random.default_rng(0).normal(size=(200, 4))).as_matrix()
     half_turns = Rotation.from_rotvec(np.pi * np.eye(3)).as_matrix()
     matrices = np.concatenate([matrices, half_turns])
-    state = pelvis_state(np.zeros((len(matrices), 3)), matrices)
+    state = make_pelvis_state(np.zeros((len(matrices), 3)), matrices)
     assert (state[:, 6] >= 0).all()
     expected = np.array([quaternion(matrix) for matrix in matrices])
     np.testing.assert_allclose(np.abs(np.sum(state[:, 3:] * expected, axis=1)), 1, atol=1e-9)

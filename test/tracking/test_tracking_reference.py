@@ -83,7 +83,7 @@ def test_published_method_keeps_motion_models_that_can_never_be_assigned() -> No
         remembered = {track_id for _, track_id, _ in published.bank}
         remembered.update(published.step(detections.feature, detections.location, detections.rotation, t))
         tracker.update(detections, t)
-    assert {snapshot.track_id for snapshot in tracker.tracks()} == remembered
+    assert {snapshot.track_id for snapshot in tracker.list_tracks()} == remembered
     assert len(published.motion) > 3 * len(remembered)
 
 

@@ -82,10 +82,10 @@ def test_an_hour_at_thirty_frames_per_second_leaves_memory_flat() -> None:
         start = time.perf_counter()
         tracker.update(detections, step / RATE_HZ)
         update_ms[step] = 1e3 * (time.perf_counter() - start)
-        most_live = max(most_live, len(tracker.tracks()))
+        most_live = max(most_live, len(tracker.list_tracks()))
         if step % RATE_HZ == 0:
             resident[step // RATE_HZ] = resident_bytes()
-    highest_id = max(snapshot.track_id for snapshot in tracker.tracks())
+    highest_id = max(snapshot.track_id for snapshot in tracker.list_tracks())
     warm = 2 * 60  # two minutes in which allocators and caches fill
     first, last = np.mean(resident[warm : warm + 600]), np.mean(resident[-600:])
     first_ms, last_ms = np.median(update_ms[2 * MINUTE : 12 * MINUTE]), np.median(update_ms[-10 * MINUTE :])

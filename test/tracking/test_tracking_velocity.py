@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 from scipy.stats import chi2
 
-from multihmr2_ros.tracking import Detections, TrackedFrame, Tracker, TrackerConfig, VelocityConfig
-from multihmr2_ros.tracking.velocity import MotionEstimate, measure, measurement_noise
+from multihmr2_ros.tracking import Detections, Tracker, TrackerConfig, TrackingResult, VelocityConfig
+from multihmr2_ros.tracking.velocity import MotionEstimate, compute_measurement_noise, measure
 
 CONFIG = VelocityConfig()
 # People who never stand still nor walk on, but are pushed about all the time.
@@ -42,7 +42,7 @@ def look(pelvis: NDArray[np.float64]) -> Detections:
 
 def noisy(pelvis: NDArray[np.float64], generator: np.random.Generator) -> NDArray[np.float64]:
     """Pelvises (n, 3) as the configured camera would measure them."""
-    factor = np.linalg.cholesky(measurement_noise(pelvis, CONFIG))
+    factor = np.linalg.cholesky(compute_measurement_noise(pelvis, CONFIG))
     return pelvis + (factor @ generator.normal(size=(len(pelvis), 3, 1)))[:, :, 0]
 
 
@@ -70,7 +70,7 @@ def test_covariance_is_calibrated(acceleration_density: float, rate_hz: float) -
     estimates: list[MotionEstimate | None] = [None] * n
     for step in range(61):
         measured = noisy(position, generator)
-        noise = measurement_noise(position, config)
+        noise = compute_measurement_noise(position, config)
         estimates = list(measure(estimates, measured, noise, step * dt, config))
         if step in (1, 5, 20, 60):
             mean = np.stack([estimate.mean for estimate in estimates if estimate])
@@ -119,7 +119,7 @@ def into_camera(place: NDArray[np.float64], pose: NDArray[np.float64]) -> NDArra
 
 def watch(
     place: NDArray[np.float64], seconds: float, with_pose: bool, generator: np.random.Generator | None = None
-) -> TrackedFrame:
+) -> TrackingResult:
     """People (n, 3) who stand still, seen by a camera that drives at 1 m/s and yaws at 0.3 rad/s."""
     tracker = Tracker()
     for step in range(round(seconds * RATE_HZ) + 1):
@@ -219,7 +219,7 @@ def test_velocity_grows_uncertain_while_a_person_is_unseen() -> None:
 
 
 def test_depth_is_less_certain_than_the_place_in_the_image() -> None:
-    noise = measurement_noise(np.array([[0.0, 0.0, 5.0], [3.0, 0.0, 4.0], [0.0, 0.0, 0.0]]), CONFIG)
+    noise = compute_measurement_noise(np.array([[0.0, 0.0, 5.0], [3.0, 0.0, 4.0], [0.0, 0.0, 0.0]]), CONFIG)
     np.testing.assert_allclose(noise[0], np.diag([0.0125, 0.0125, 0.15]) ** 2)
     ray = np.array([0.6, 0.0, 0.8])
     assert ray @ noise[1] @ ray == pytest.approx(0.15**2)
@@ -228,7 +228,7 @@ def test_depth_is_less_certain_than_the_place_in_the_image() -> None:
 
 def test_a_known_distance_counts_where_it_is_better_than_the_networks() -> None:
     place = np.array([[0.0, 0.0, 5.0], [3.0, 0.0, 4.0], [0.0, 0.0, 5.0], [0.0, 0.0, 5.0]])
-    noise = measurement_noise(place, CONFIG, np.array([0.02, 0.05, np.nan, 0.0]))
+    noise = compute_measurement_noise(place, CONFIG, np.array([0.02, 0.05, np.nan, 0.0]))
     np.testing.assert_allclose(noise[0], np.diag([0.0125, 0.0125, 0.02]) ** 2)
     ray = np.array([0.6, 0.0, 0.8])
     assert ray @ noise[1] @ ray == pytest.approx(0.05**2)
@@ -252,7 +252,7 @@ def test_a_known_distance_counts_where_it_is_better_than_the_networks() -> None:
 def test_covariance_stays_symmetric_and_positive_for_a_long_time() -> None:
     estimates: list[MotionEstimate | None] = [None]
     position = np.array([[0.0, 0.0, 3.0]])
-    noise = measurement_noise(position, CONFIG)
+    noise = compute_measurement_noise(position, CONFIG)
     for step in range(5_000):
         estimates = list(measure(estimates, position, noise, step / RATE_HZ, CONFIG))
     assert estimates[0] is not None

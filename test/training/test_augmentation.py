@@ -29,15 +29,15 @@ from multihmr2_ros.training.augmentation import (
     NO_AUGMENTATION,
     AugmentationConfig,
     augment,
+    compute_input_sizes,
     crop,
     cut_out,
     flip,
-    input_sizes,
-    is_centred,
-    mirrored_bones,
-    mirrored_keypoints,
+    ignore_unfindable,
+    is_centered,
+    list_mirrored_bones,
+    list_mirrored_keypoints,
     to_input,
-    with_unfindable_ignored,
 )
 from multihmr2_ros.training.photometric import PhotometricConfig, distort_colors
 from multihmr2_ros.training.samples import Sample
@@ -83,9 +83,9 @@ def test_flipped_joints_are_the_mirror_image_within_millimetres() -> None:
     def joints(s: Sample) -> np.ndarray:
         with torch.no_grad():
             posed = body(torch.from_numpy(s.shape), torch.from_numpy(s.rotations))
-        return (posed.joints - posed.vertices[:, [body.centre_vertex]]).numpy() + s.centre[:, None]
+        return (posed.joints - posed.vertices[:, [body.center_vertex]]).numpy() + s.centre[:, None]
 
-    error = np.linalg.norm(joints(flipped)[:, mirrored_bones()] - joints(sample) * [-1, 1, 1], axis=-1)
+    error = np.linalg.norm(joints(flipped)[:, list_mirrored_bones()] - joints(sample) * [-1, 1, 1], axis=-1)
     posed = [not any(word in label for word in ("tongue", "special", "oris")) for label in body.bone_labels]
     assert error[:, posed].max() < 0.006
 
@@ -103,11 +103,11 @@ def test_flipping_twice_changes_nothing() -> None:
 
 def test_left_and_right_swap() -> None:
     labels = Body("low").bone_labels
-    bones = mirrored_bones()
+    bones = list_mirrored_bones()
     assert sorted(bones) == list(range(163))
     assert labels[bones[labels.index("wrist.L")]] == "wrist.R"
     assert labels[bones[labels.index("spine03")]] == "spine03"
-    assert mirrored_keypoints() == [0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15]
+    assert list_mirrored_keypoints() == [0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15]
 
 
 @pytest.mark.parametrize("box", [(10, 5, 150, 110), (40, 0, 100, 120), (0, 30, 160, 90)])
@@ -128,7 +128,7 @@ def test_crop_leaves_out_who_is_outside_and_ignores_who_is_nearly_so() -> None:
     sample.box[:] = [[0, 0, 100, 200], [200, 0, 300, 200]]
     sample.location[:] = [[95, 20], [250, 20]]
     assert list(crop(sample, 100, 0, 400, 300).person_id) == [1]
-    nearly = with_unfindable_ignored(crop(sample, 90, 0, 400, 300))
+    nearly = ignore_unfindable(crop(sample, 90, 0, 400, 300))
     np.testing.assert_allclose(nearly.visible_fraction, [0.1, 1.0])
     assert list(nearly.ignore) == [True, False]
 
@@ -150,7 +150,7 @@ def test_who_cannot_be_found_is_ignored(change: dict[str, object], ignored: bool
     sample.box[:], sample.location[:] = [10, 10, 60, 110], [30, 20]
     for name, value in change.items():
         getattr(sample, name)[0] = value
-    assert with_unfindable_ignored(sample).ignore[0] == ignored
+    assert ignore_unfindable(sample).ignore[0] == ignored
 
 
 def test_cutout_hides_people() -> None:
@@ -166,11 +166,11 @@ def test_cutout_hides_people() -> None:
 @pytest.mark.parametrize("seed", range(8))
 def test_augmented_samples_are_inputs_and_consistent(seed: int) -> None:
     sample = make_sample(seed, 3)
-    result, centred = augment(sample, np.random.default_rng(seed), AugmentationConfig(), SIZE, 4 / 3)
+    result, centered = augment(sample, np.random.default_rng(seed), AugmentationConfig(), SIZE, 4 / 3)
     assert result.image.shape == (SIZE[1], SIZE[0], 3)
     assert result.image.dtype == np.uint8
     assert_consistent(result)
-    assert centred == is_centred(result)
+    assert centered == is_centered(result)
     again, _ = augment(sample, np.random.default_rng(seed), AugmentationConfig(), SIZE, 4 / 3)
     assert np.array_equal(result.image, again.image)
 
@@ -186,7 +186,7 @@ def test_no_augmentation_is_what_inference_does() -> None:
     from test.helpers.small_network import small_network
 
     sample = make_sample(10, 2, (161, 97))
-    size = input_sizes(192, 16, [161 / 97])[0]
+    size = compute_input_sizes(192, 16, [161 / 97])[0]
     result, _ = augment(sample, np.random.default_rng(0), NO_AUGMENTATION, size, None)
     resize = ResizePad.fit(161, 97, 192, 16)
     inference = Inference(small_network(), Body("low"), Runtime("cpu", "fp32"), 5)

@@ -22,9 +22,15 @@ import torch
 from torch import Tensor
 
 from multihmr2_ros.body import Body
-from multihmr2_ros.network.heads import rotations_from_columns
-from multihmr2_ros.training.body_losses import angular_loss, diagonal_fov, pose, project, reprojection_loss
-from multihmr2_ros.training.keypoints import coco_keypoints
+from multihmr2_ros.network.heads import rotations_from_6d
+from multihmr2_ros.training.body_losses import (
+    angular_loss,
+    compute_diagonal_fov,
+    pose_people,
+    project,
+    reprojection_loss,
+)
+from multihmr2_ros.training.keypoints import regress_low_mesh_keypoints
 
 SIZE = (192, 256)
 K = torch.tensor([[200.0, 0, 128], [0, 210, 96], [0, 0, 1]], dtype=torch.float64)[None]
@@ -38,7 +44,7 @@ def test_angle_is_an_angle_everywhere() -> None:
     rays = np.linalg.solve(K[0].numpy(), np.c_[pixels.numpy(), np.ones(3)].T).T
     cosine = (points.numpy() * rays).sum(1) / np.linalg.norm(points, axis=1) / np.linalg.norm(rays, axis=1)
     diagonal = 2 * np.arctan(np.hypot(128 / 200, 96 / 210))
-    np.testing.assert_allclose(diagonal_fov(K, SIZE), diagonal)
+    np.testing.assert_allclose(compute_diagonal_fov(K, SIZE), diagonal)
     expected = np.arccos(cosine).mean() / diagonal
     assert float(angular_loss(points, pixels, usable, k, SIZE)) == pytest.approx(expected, rel=1e-6)
 
@@ -70,16 +76,16 @@ def test_keypoints_of_the_low_mesh_are_those_of_the_full_one(body: Body) -> None
     torch.manual_seed(11)
     full = Body("full")
     shape = 0.1 + 0.8 * torch.rand(8, 6)
-    rotations = rotations_from_columns(torch.eye(3)[:, :2] + 0.15 * torch.randn(8, 163, 3, 2))
-    expected = full.coco_keypoints(full(shape, rotations).vertices.numpy())
-    found = coco_keypoints(body, body(shape, rotations).vertices).numpy()
+    rotations = rotations_from_6d(torch.eye(3)[:, :2] + 0.15 * torch.randn(8, 163, 3, 2))
+    expected = full.regress_coco_keypoints(full(shape, rotations).vertices.numpy())
+    found = regress_low_mesh_keypoints(body, body(shape, rotations).vertices).numpy()
     error = np.linalg.norm(found - expected, axis=-1)
     assert error.mean() < 0.006
     assert error.max() < 0.04
-    moved = coco_keypoints(body, body(shape, rotations).vertices + torch.tensor([1.0, 2, 3])).numpy()
+    moved = regress_low_mesh_keypoints(body, body(shape, rotations).vertices + torch.tensor([1.0, 2, 3])).numpy()
     np.testing.assert_allclose(moved - found, np.broadcast_to([1.0, 2, 3], found.shape), atol=1e-5)
     with pytest.raises(ValueError, match="low"):
-        coco_keypoints(full, torch.zeros(1, 19158, 3))
+        regress_low_mesh_keypoints(full, torch.zeros(1, 19158, 3))
 
 
 def test_the_body_is_differentiable() -> None:
@@ -89,7 +95,7 @@ def test_the_body_is_differentiable() -> None:
     columns = (torch.eye(3, dtype=torch.float64)[:, :2] + 0.2 * torch.randn(1, 163, 3, 2)).requires_grad_()
 
     def probe() -> Tensor:
-        found = pose(precise_body, shape, rotations_from_columns(columns))
+        found = pose_people(precise_body, shape, rotations_from_6d(columns))
         return (found.vertices[:, ::7] * weights).sum() + found.joints.square().sum()
 
     weights = torch.randn(1, 88, 3, dtype=torch.float64)

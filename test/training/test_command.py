@@ -31,7 +31,7 @@ import torch
 
 from multihmr2_ros.cli.main import main
 from multihmr2_ros.training.records import read_log
-from multihmr2_ros.training.state import state_paths
+from multihmr2_ros.training.state import list_state_paths
 from test.helpers.training_runs import NETWORK
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -65,7 +65,7 @@ def test_the_command_trains_resumes_and_fine_tunes(
     assert main(arguments(tmp_path, render_cache, "--steps", "2")) == 2
     assert "already holds a run; add --resume" in capsys.readouterr().err
     assert main(arguments(tmp_path, render_cache, "--steps", "2", "--resume", "--matching", "joints")) == 0
-    state = torch.load(state_paths(tmp_path / "run")[-1], weights_only=True)
+    state = torch.load(list_state_paths(tmp_path / "run")[-1], weights_only=True)
     assert json.loads(state["training_config"])["losses"]["matching"]["cost"] == "joints"
     weights = str(tmp_path / "run" / "network.safetensors")
     tune = ["train", "--out", str(tmp_path / "tuned"), "--from", weights, "--consistency-with", weights]
@@ -140,7 +140,7 @@ def test_a_signal_to_the_whole_job_saves_and_ends(tmp_path: Path, render_cache: 
         output, errors = run.communicate(timeout=180)
     assert run.returncode == 0, errors
     assert output.startswith(f"stopped, because {number.name} was received: step ")
-    assert state_paths(tmp_path / "run")
+    assert list_state_paths(tmp_path / "run")
 
 
 def test_a_killed_loader_is_one_line(tmp_path: Path, render_cache: Path) -> None:

@@ -31,22 +31,28 @@ import torch
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.simulation.scene import SceneOptions
 from multihmr2_ros.training.augmentation import NO_AUGMENTATION, flip
-from multihmr2_ros.training.data import BatchConfig, Batches, collate, held_out_batches
+from multihmr2_ros.training.data import BatchConfig, Batches, collate, make_held_out_batches
 from multihmr2_ros.training.render_cache import (
     AFTER_HELD_OUT,
     HELD_OUT_SEED,
     SHARD_IMAGES,
     RenderCache,
-    first_seed,
+    get_training_index,
+    get_training_seed,
     is_held_out,
-    shard_paths,
-    training_index,
-    training_seed,
+    list_shard_paths,
+    parse_first_seed,
     write_shard,
 )
-from multihmr2_ros.training.rendering import PoolConfig, Renderers, fill, open_folder, scene_renderer
-from multihmr2_ros.training.samples import PERSON_FIELDS, Sample, pack, unpack
-from multihmr2_ros.training.session import _RenderWatch
+from multihmr2_ros.training.rendering import (
+    RenderCacheConfig,
+    RenderProcesses,
+    fill_cache,
+    make_scene_renderer,
+    open_folder,
+)
+from multihmr2_ros.training.samples import PERSON_FIELDS, Sample, pack_samples, unpack_sample
+from multihmr2_ros.training.session import _RenderMonitor
 from multihmr2_ros.training.targets import Targets
 from test.helpers.training_samples import make_render_cache, make_sample
 
@@ -62,9 +68,9 @@ def small_sample(seed: int) -> Sample:
 @pytest.mark.parametrize("counts", [[2], [0], [1, 0, 3], []])
 def test_what_is_packed_is_unpacked(counts: list[int]) -> None:
     samples = [make_sample(seed, n) for seed, n in enumerate(counts)]
-    arrays = pack(samples)
+    arrays = pack_samples(samples)
     for index, sample in enumerate(samples):
-        again = unpack(arrays, index, sample.origin)
+        again = unpack_sample(arrays, index, sample.origin)
         assert again.origin == sample.origin
         assert again.score_supervised
         np.testing.assert_array_equal(again.k, sample.k)
@@ -102,7 +108,7 @@ def test_tracking_features_are_kept_where_there_are_some(tmp_path: Path) -> None
 
 def test_shards_without_tracking_features_are_as_they_ever_were(tmp_path: Path) -> None:
     write_shard(tmp_path, 0, [make_sample(0, 2), make_sample(1, 0)])
-    with safetensors.safe_open(shard_paths(tmp_path)[0], framework="numpy") as file:
+    with safetensors.safe_open(list_shard_paths(tmp_path)[0], framework="numpy") as file:
         names = set(file.keys())
     assert names == {"images", "image_start", "person_start", "k", "score_supervised", *PERSON_FIELDS}
     assert [RenderCache(tmp_path).sample(index).track_feature.shape for index in (0, 1)] == [(2, 0), (0, 0)]
@@ -140,7 +146,7 @@ def test_a_shard_that_is_not_whole_is_passed_over_with_one_line(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
     make_render_cache(tmp_path, 2)
-    content = shard_paths(tmp_path)[0].read_bytes()
+    content = list_shard_paths(tmp_path)[0].read_bytes()
     broken = {"torn": content[: len(content) // 2], "empty": b"", "foreign": b"\x00" * 400}[damage]
     (tmp_path / "seeds-0000050.safetensors").write_bytes(broken)
     render_cache = RenderCache(tmp_path)
@@ -164,9 +170,9 @@ def test_a_pool_sees_what_comes_and_goes(tmp_path: Path) -> None:
     assert (len(render_cache), render_cache.rendered) == (3, 53)
 
 
-def settings(folder: Path, **changes: object) -> PoolConfig:
+def settings(folder: Path, **changes: object) -> RenderCacheConfig:
     values: dict[str, object] = {"cache_images": 100, "held_out_images": 60}
-    return PoolConfig(folder, SceneOptions(), **(values | changes))  # type: ignore[arg-type]
+    return RenderCacheConfig(folder, SceneOptions(), **(values | changes))  # type: ignore[arg-type]
 
 
 def test_rendering_fills_the_pool_and_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
@@ -176,25 +182,25 @@ def test_rendering_fills_the_pool_and_goes_on_where_it_was_interrupted(tmp_path:
         seeds.append(seed)
         return small_sample(seed)
 
-    shards = fill(settings(tmp_path), render, images=120)
+    shards = fill_cache(settings(tmp_path), render, images=120)
     assert list(itertools.islice(shards, 3)) == [50, 10, 50]  # held-out images first
     shards.close()
     calls = len(seeds)
-    stopping = fill(settings(tmp_path), render, images=120, stopped=lambda: len(seeds) == calls + 7)
+    stopping = fill_cache(settings(tmp_path), render, images=120, stopped=lambda: len(seeds) == calls + 7)
     assert list(stopping) == []
     assert len(RenderCache(tmp_path)) == 50  # the unfinished shard was given up
-    assert list(fill(settings(tmp_path), render, images=120)) == [50, 20]
-    assert list(fill(settings(tmp_path), render, images=120)) == []
+    assert list(fill_cache(settings(tmp_path), render, images=120)) == [50, 20]
+    assert list(fill_cache(settings(tmp_path), render, images=120)) == []
     assert sorted(set(seeds)) == [*range(120), *range(HELD_OUT_SEED, HELD_OUT_SEED + 60)]
 
 
 def test_endless_rendering_makes_room_and_uses_new_seeds(tmp_path: Path) -> None:
     config = settings(tmp_path, held_out_images=0)
-    assert sum(itertools.islice(fill(config, small_sample), 5)) == 250
-    assert [path.name for path in shard_paths(tmp_path)] == [
+    assert sum(itertools.islice(fill_cache(config, small_sample), 5)) == 250
+    assert [path.name for path in list_shard_paths(tmp_path)] == [
         f"seeds-{seed:07d}.safetensors" for seed in (150, 200)
-    ] or len(shard_paths(tmp_path)) == 3  # the generator stands before its last clearing
-    next(fill(config, small_sample))
+    ] or len(list_shard_paths(tmp_path)) == 3  # the generator stands before its last clearing
+    next(fill_cache(config, small_sample))
     assert RenderCache(tmp_path).rendered == 300
 
 
@@ -206,7 +212,7 @@ def test_renderers_share_the_seeds(tmp_path: Path) -> None:
             seeds[worker].append(seed)
             return small_sample(seed)
 
-        list(fill(settings(tmp_path), render, worker=worker, workers=2, images=200))
+        list(fill_cache(settings(tmp_path), render, worker=worker, workers=2, images=200))
     assert not set(seeds[0]) & set(seeds[1])
     assert sorted(seeds[0] + seeds[1]) == [*range(200), *range(HELD_OUT_SEED, HELD_OUT_SEED + 60)]
 
@@ -219,21 +225,21 @@ def test_a_scene_that_fails_is_left_out_and_many_in_a_row_end_it(
             raise ValueError("a degenerate triangle")
         return small_sample(seed)
 
-    assert list(fill(settings(tmp_path, held_out_images=0), some, images=50)) == [40]
+    assert list(fill_cache(settings(tmp_path, held_out_images=0), some, images=50)) == [40]
     assert "seed 5 could not be rendered (ValueError: a degenerate triangle)" in caplog.text
 
     def none(seed: int) -> Sample:
         raise ValueError("no renderer")
 
     with pytest.raises(UserError, match="10 renders in a row failed"):
-        list(fill(settings(tmp_path, held_out_images=0), none, images=100))
+        list(fill_cache(settings(tmp_path, held_out_images=0), none, images=100))
 
 
 def test_a_cache_of_other_settings_is_refused(tmp_path: Path) -> None:
     open_folder(settings(tmp_path / "cache"))
     make_render_cache(tmp_path / "cache", 2)
     open_folder(settings(tmp_path / "cache"))
-    other = PoolConfig(tmp_path / "cache", SceneOptions(width=640))
+    other = RenderCacheConfig(tmp_path / "cache", SceneOptions(width=640))
     with pytest.raises(UserError, match="was rendered with width 320, not 640"):
         open_folder(other)
     with pytest.raises(UserError, match="at least 50"):
@@ -262,9 +268,9 @@ def test_what_a_killed_renderer_left_is_cleared_later(tmp_path: Path) -> None:
 
 def test_processes_render_real_scenes_in_the_background(tmp_path: Path) -> None:
     scene = SceneOptions(width=64, height=48, people=(1, 2))
-    config = PoolConfig(tmp_path, scene, held_out_images=2)
+    config = RenderCacheConfig(tmp_path, scene, held_out_images=2)
     open_folder(config)
-    with Renderers(config, 1, images=3, niceness=0) as renderers:
+    with RenderProcesses(config, 1, images=3, niceness=0) as renderers:
         deadline = time.monotonic() + 240
         while renderers.running and time.monotonic() < deadline:
             time.sleep(0.2)
@@ -272,7 +278,7 @@ def test_processes_render_real_scenes_in_the_background(tmp_path: Path) -> None:
     render_cache = RenderCache(tmp_path)
     assert (len(render_cache), len(RenderCache(tmp_path, held_out=True))) == (3, 2)
     with torch.no_grad():
-        again = scene_renderer(scene)(1)
+        again = make_scene_renderer(scene)(1)
     sample = render_cache.sample(1)
     np.testing.assert_array_equal(sample.person_id, again.person_id)  # the seed is the scene
     np.testing.assert_allclose(sample.location, again.location, atol=1e-3)
@@ -280,9 +286,9 @@ def test_processes_render_real_scenes_in_the_background(tmp_path: Path) -> None:
 
 
 def test_renderers_end_with_the_block(tmp_path: Path) -> None:
-    config = PoolConfig(tmp_path, SceneOptions(width=64, height=48))
+    config = RenderCacheConfig(tmp_path, SceneOptions(width=64, height=48))
     open_folder(config)
-    with Renderers(config, 1, niceness=0) as renderers:
+    with RenderProcesses(config, 1, niceness=0) as renderers:
         assert renderers.running == 1
     assert renderers.running == 0
 
@@ -292,12 +298,12 @@ def test_training_waits_for_renderers_that_are_behind(tmp_path: Path) -> None:
         running, failed = 1, 0
 
     write_shard(tmp_path, 0, [small_sample(0)] * SHARD_IMAGES)
-    watch = _RenderWatch(RenderCache(tmp_path), Working(), most_views=4.0, share=1.0)  # type: ignore[arg-type]
+    watch = _RenderMonitor(RenderCache(tmp_path), Working(), most_views=4.0, share=1.0)  # type: ignore[arg-type]
     assert watch.views(100) == 2.0
-    assert not watch.behind(200)
-    assert watch.behind(201)
-    assert not dataclasses.replace(watch, most_views=0.0).behind(10**6)
-    assert not dataclasses.replace(watch, renderers=None).behind(10**6)
+    assert not watch.is_behind(200)
+    assert watch.is_behind(201)
+    assert not dataclasses.replace(watch, most_views=0.0).is_behind(10**6)
+    assert not dataclasses.replace(watch, renderers=None).is_behind(10**6)
 
 
 CONFIG = BatchConfig(batch_size=3, image_size=96, track_feature_width=16)
@@ -333,9 +339,9 @@ def test_batches_have_every_shape_and_full_targets(tmp_path: Path) -> None:
         assert targets.has_body[targets.present].all()
         assert torch.isfinite(targets.location).all()
         assert (targets.has_track_feature <= targets.present).all()
-        centred = (targets.k[:, 0, 2] / batch.image.shape[3] - 0.5).abs() < 0.02
-        centred &= (targets.k[:, 1, 2] / batch.image.shape[2] - 0.5).abs() < 0.02
-        assert batch.k_given[~centred].all()  # the network predicts centred cameras only
+        centered = (targets.k[:, 0, 2] / batch.image.shape[3] - 0.5).abs() < 0.02
+        centered &= (targets.k[:, 1, 2] / batch.image.shape[2] - 0.5).abs() < 0.02
+        assert batch.k_given[~centered].all()  # the network predicts centred cameras only
     given = torch.cat([batch.k_given for batch in batches]).float().mean()
     assert 0.4 < given < 0.9
 
@@ -361,12 +367,12 @@ def test_rendering_goes_on_beyond_the_held_out_seeds(tmp_path: Path) -> None:
         seeds.append(seed)
         return make_sample(seed % 1000, n=1)
 
-    config = PoolConfig(tmp_path, SceneOptions(), cache_images=100, held_out_images=1)
-    for _ in itertools.islice(fill(config, render), 3):
+    config = RenderCacheConfig(tmp_path, SceneOptions(), cache_images=100, held_out_images=1)
+    for _ in itertools.islice(fill_cache(config, render), 3):
         pass
     first = HELD_OUT_SEED - SHARD_IMAGES
     assert seeds == [*range(first, HELD_OUT_SEED), *range(AFTER_HELD_OUT, AFTER_HELD_OUT + 2 * SHARD_IMAGES)]
-    assert [first_seed(path) for path in shard_paths(tmp_path, held_out=True)] == [HELD_OUT_SEED]
+    assert [parse_first_seed(path) for path in list_shard_paths(tmp_path, held_out=True)] == [HELD_OUT_SEED]
     render_cache = RenderCache(tmp_path)
     assert render_cache.rendered == HELD_OUT_SEED + 2 * SHARD_IMAGES
     assert render_cache.sample(len(render_cache) - 1).origin.startswith(f"seeds-{AFTER_HELD_OUT + SHARD_IMAGES}")
@@ -374,14 +380,14 @@ def test_rendering_goes_on_beyond_the_held_out_seeds(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("index", [0, 999_999, 1_000_000, 8_999_999, 9_000_000, 10**12])
 def test_training_images_have_seeds_that_are_not_held_out(index: int) -> None:
-    assert training_index(training_seed(index)) == index
-    assert not is_held_out(training_seed(index))
+    assert get_training_index(get_training_seed(index)) == index
+    assert not is_held_out(get_training_seed(index))
 
 
 def test_shards_of_many_digits_are_in_order(tmp_path: Path) -> None:
     for seed in (10_000_000, 9_999_950, 0):
         (tmp_path / f"seeds-{seed:07d}.safetensors").touch()
-    assert [first_seed(path) for path in shard_paths(tmp_path)] == [0, 9_999_950, 10_000_000]
+    assert [parse_first_seed(path) for path in list_shard_paths(tmp_path)] == [0, 9_999_950, 10_000_000]
 
 
 @pytest.mark.parametrize("others", [0, 1])
@@ -425,7 +431,7 @@ def test_vanishing_images_are_one_line(tmp_path: Path) -> None:
 
 def test_held_out_batches_are_whole_images_in_order(tmp_path: Path) -> None:
     make_render_cache(tmp_path, 1, held_out=5)
-    batches = held_out_batches(RenderCache(tmp_path, held_out=True), 4, CONFIG, input_size=(96, 80))
+    batches = make_held_out_batches(RenderCache(tmp_path, held_out=True), 4, CONFIG, input_size=(96, 80))
     assert [len(batch.origins) for batch in batches] == [3, 1]
     assert batches[0].k_given.all()
     np.testing.assert_allclose(batches[1].targets.centre[0, 0], make_sample(1003, 2).centre[0], rtol=1e-6)

@@ -26,14 +26,14 @@ from torch import Tensor
 
 from multihmr2_ros.body import Body
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.network.model import LayerOutputs, MultiHMR2, TrainingOutputs, back_project, intrinsics
-from multihmr2_ros.training.body_losses import pose, relative_stature_loss
-from multihmr2_ros.training.keypoints import coco_keypoints
+from multihmr2_ros.network.model import LayerOutputs, MultiHMR2, TrainingOutputs, back_project, intrinsics_from_fov
+from multihmr2_ros.training.body_losses import pose_people, relative_stature_loss
+from multihmr2_ros.training.keypoints import regress_low_mesh_keypoints
 from multihmr2_ros.training.losses import (
     LossConfig,
+    compute_losses,
     field_of_view_loss,
     heatmap_loss,
-    losses,
     relative_depth_loss,
     relative_metric_loss,
     score_loss,
@@ -82,7 +82,7 @@ def case(seed: int = 0, images: int = 2, people: int = 2) -> tuple[MultiHMR2, Ta
     content = torch.randn(images, queries, TINY.decoder_width, dtype=torch.float64, requires_grad=True)
     heatmap = torch.randn(images, 12, 16, dtype=torch.float64, requires_grad=True)
     fov = (0.6 + 0.8 * torch.rand(images, dtype=torch.float64)).requires_grad_()
-    k = torch.where(torch.tensor([True, False])[:images, None, None], targets.k, intrinsics(fov, *SIZE))
+    k = torch.where(torch.tensor([True, False])[:images, None, None], targets.k, intrinsics_from_fov(fov, *SIZE))
     maps = torch.randn(images, 12, 16, 17, dtype=torch.float64, requires_grad=True)
     return network, targets, TrainingOutputs(layers, content, heatmap, fov, k, SIZE, maps)
 
@@ -111,8 +111,8 @@ def test_gradients_are_those_of_finite_differences(name: str, precise_body: Body
 
     def loss() -> Tensor:
         fov = outputs.horizontal_fov
-        k = torch.where(torch.tensor([True, False])[:, None, None], targets.k, intrinsics(fov, *SIZE))
-        return losses(network, dataclasses.replace(outputs, k=k), targets, precise_body, config)[name]
+        k = torch.where(torch.tensor([True, False])[:, None, None], targets.k, intrinsics_from_fov(fov, *SIZE))
+        return compute_losses(network, dataclasses.replace(outputs, k=k), targets, precise_body, config)[name]
 
     value = loss()
     assert value > 0
@@ -141,11 +141,11 @@ def test_only_terms_with_a_weight_are_there(body: Body) -> None:
     network, targets, outputs = (item for item in case())
     network, targets = network.float(), random_targets(2, 2, SIZE)
     outputs = as_float(outputs)
-    assert losses(network, outputs, targets, body, LossConfig(**OFF)) == {}
+    assert compute_losses(network, outputs, targets, body, LossConfig(**OFF)) == {}
     for name in ("score", "joints", "angle"):
-        assert set(losses(network, outputs, targets, body, LossConfig(**{**OFF, name: 1.0}))) == {name}
-    once = losses(network, outputs, targets, body, LossConfig(**{**OFF, "joints": 1.0}))["joints"]
-    twice = losses(network, outputs, targets, body, LossConfig(**{**OFF, "joints": 2.0}))["joints"]
+        assert set(compute_losses(network, outputs, targets, body, LossConfig(**{**OFF, name: 1.0}))) == {name}
+    once = compute_losses(network, outputs, targets, body, LossConfig(**{**OFF, "joints": 1.0}))["joints"]
+    twice = compute_losses(network, outputs, targets, body, LossConfig(**{**OFF, "joints": 2.0}))["joints"]
     torch.testing.assert_close(twice, 2 * once)
 
 
@@ -197,7 +197,7 @@ def test_what_was_not_annotated_teaches_nothing(
 ) -> None:
     network, targets, outputs = single
     getattr(targets, MASKS[what])[:] = False
-    terms = losses(network, outputs, targets, body, LossConfig(**{**OFF, **dict.fromkeys(TERMS, 1.0)}))
+    terms = compute_losses(network, outputs, targets, body, LossConfig(**{**OFF, **dict.fromkeys(TERMS, 1.0)}))
     assert set(terms) == set(TERMS)
     assert {name for name, value in terms.items() if value == 0} == SILENCED[what]
     total = torch.stack(list(terms.values())).sum()
@@ -214,12 +214,12 @@ def test_keypoints_alone_supervise_place_and_pose(
     targets.keypoint_visible[0, 0, :5] = True
     targets.keypoints[0, 0] = targets.location[0, 0]
     names = ("reprojection", "angle", "joints", "pose")
-    terms = losses(network, outputs, targets, body, LossConfig(**{**OFF, **dict.fromkeys(names, 1.0)}))
+    terms = compute_losses(network, outputs, targets, body, LossConfig(**{**OFF, **dict.fromkeys(names, 1.0)}))
     assert {name for name, value in terms.items() if value > 0} == {"reprojection", "angle"}
     (slope,) = torch.autograd.grad(terms["reprojection"], network.person.pose[2].weight)
     assert slope.abs().sum() > 0
     targets.keypoint_visible[0, 0, 1:5] = False
-    fewer = losses(network, outputs, targets, body, LossConfig(**{**OFF, "reprojection": 1.0}))
+    fewer = compute_losses(network, outputs, targets, body, LossConfig(**{**OFF, "reprojection": 1.0}))
     assert fewer["reprojection"] != terms["reprojection"]
 
 
@@ -236,7 +236,7 @@ def test_the_truth_costs_nothing(body: Body) -> None:
         targets.centre[:] = back_project(layer.location, outputs.k[:, :1, 0] / layer.log_nearness.exp(), outputs.k)
     others = {"score", "heatmap", "keypoint_map", "field_of_view", *COLUMNS}
     names = [name for name in TERMS if name not in others]
-    terms = losses(network, outputs, targets, body, LossConfig(**{**OFF, **dict.fromkeys(names, 1.0)}))
+    terms = compute_losses(network, outputs, targets, body, LossConfig(**{**OFF, **dict.fromkeys(names, 1.0)}))
     for name, value in terms.items():
         assert float(value.detach()) < 2e-5, name
 
@@ -251,7 +251,7 @@ def test_columns_are_compared_before_they_are_made_orthonormal(body: Body) -> No
         for length in (1.0, 3.0):
             said = length * torch.eye(3)[:, :2].expand(163, 3, 2).flatten()
             network.person.pose[2].bias[:] = said - network.person.initial_pose
-            terms = losses(network, outputs, targets, body, weights)
+            terms = compute_losses(network, outputs, targets, body, weights)
             assert float(terms["root"]) == pytest.approx(0, abs=1e-6)
             assert float(terms["pose"]) == pytest.approx(0, abs=1e-6)
             for name in COLUMNS:
@@ -264,8 +264,8 @@ def test_surplus_queries_learn_their_place_but_not_their_score(precise_body: Bod
     with torch.no_grad():  # three queries, two of them near one of two people
         layer.location[0] = targets.location[0, [0, 1, 0]] + torch.tensor([[1.0], [2.0], [6.0]])
     weights = OFF | {"score": 1.0, "location": 1.0, "nearness": 1.0, "pose": 1.0}
-    without = losses(network, outputs, targets, precise_body, LossConfig(**weights))
-    surplus = losses(network, outputs, targets, precise_body, LossConfig(**(weights | {"surplus": 1.0})))
+    without = compute_losses(network, outputs, targets, precise_body, LossConfig(**weights))
+    surplus = compute_losses(network, outputs, targets, precise_body, LossConfig(**(weights | {"surplus": 1.0})))
     assert surplus["score"] == without["score"]
     for name, values in (("location", layer.location), ("nearness", layer.log_nearness), ("pose", outputs.queries)):
         taught = [torch.autograd.grad(terms[name], values, retain_graph=True)[0] for terms in (without, surplus)]
@@ -314,13 +314,13 @@ def test_keypoint_maps_mark_the_patches_of_projected_keypoints(body: Body) -> No
     outputs = TrainingOutputs(
         (layer,), torch.zeros(1, 2, TINY.decoder_width), None, torch.ones(1), targets.k, SIZE, logit
     )
-    losses(nano_network(), outputs, targets, body, LossConfig(**(OFF | {"keypoint_map": 1.0})))[
+    compute_losses(nano_network(), outputs, targets, body, LossConfig(**(OFF | {"keypoint_map": 1.0})))[
         "keypoint_map"
     ].backward()
     assert logit.grad is not None
 
-    posed = pose(body, targets.shape[0, :1], targets.rotations[0, :1])
-    points = coco_keypoints(body, posed.vertices)[0] + targets.centre[0, 0] - posed.centre_offset[0]
+    posed = pose_people(body, targets.shape[0, :1], targets.rotations[0, :1])
+    points = regress_low_mesh_keypoints(body, posed.vertices)[0] + targets.centre[0, 0] - posed.center_offset[0]
     seen = points @ targets.k[0].T
     cells = (seen[:, :2] / seen[:, 2:] / 16).floor().long()
     for keypoint, (x, y) in enumerate(cells.tolist()):
@@ -347,7 +347,7 @@ def test_heatmap_leaves_ignored_people_alone() -> None:
 
 def test_a_field_of_view_too_wide_costs_three_times() -> None:
     targets = Targets.empty(3, 1)
-    targets.k[:] = intrinsics(torch.full((3,), 1.0), *SIZE)
+    targets.k[:] = intrinsics_from_fov(torch.full((3,), 1.0), *SIZE)
     targets.has_k[:2] = True
     assert float(field_of_view_loss(torch.tensor([1.1, 0.9, 3.0]), targets, SIZE[1])) == pytest.approx(0.02, rel=1e-4)
     assert float(field_of_view_loss(torch.tensor([1.1, 1.0, 3.0]), targets, SIZE[1])) == pytest.approx(0.015, rel=1e-4)
@@ -370,7 +370,7 @@ class Places:
 
     image: Tensor
     centre: Tensor
-    true_centre: Tensor
+    true_center: Tensor
     has_place: Tensor
     has_relative_place: Tensor
     has_k: Tensor
@@ -384,7 +384,7 @@ def places(*, metric: bool, image: tuple[int, ...] = (0, 0, 0)) -> Places:
 
 def test_relative_metric_compares_distances_between_people() -> None:
     people = places(metric=True)
-    people.centre = 1.1 * people.true_centre + torch.tensor([0.5, 0, 1])
+    people.centre = 1.1 * people.true_center + torch.tensor([0.5, 0, 1])
     assert float(relative_metric_loss(people)) == pytest.approx(math.log(1.1), rel=1e-5)
     apart = places(metric=True, image=(0, 1, 2))
     assert float(relative_metric_loss(apart)) == 0
@@ -393,14 +393,14 @@ def test_relative_metric_compares_distances_between_people() -> None:
 def test_relative_places_teach_without_absolute_ones() -> None:
     """The whole image's factor costs nothing there; one person too far does, and the gradient pulls that one back."""
     people = places(metric=False)
-    people.centre = 1.7 * people.true_centre
+    people.centre = 1.7 * people.true_center
     assert float(relative_metric_loss(people)) == pytest.approx(0, abs=1e-6)
-    people.centre = people.true_centre * torch.tensor([[1.0], [1.0], [1.3]])
+    people.centre = people.true_center * torch.tensor([[1.0], [1.0], [1.3]])
     people.centre.requires_grad_()
     loss = relative_metric_loss(people)
     assert float(loss.detach()) > 0.05
     (gradient,) = torch.autograd.grad(loss, people.centre)
-    assert float(gradient[2] @ people.true_centre[2]) > 0
+    assert float(gradient[2] @ people.true_center[2]) > 0
     people.has_relative_place[:] = False
     assert float(relative_metric_loss(people)) == 0
 
@@ -416,13 +416,13 @@ def test_relative_stature_knows_no_common_scale() -> None:
 def test_consistency_pulls_to_the_frozen_model(single: tuple[MultiHMR2, Targets, TrainingOutputs], body: Body) -> None:
     network, targets, outputs = single
     config = LossConfig(**{**OFF, "consistency_pose": 1.0, "consistency_joints": 1.0})
-    same = losses(network, outputs, targets, body, config, (network, outputs))
+    same = compute_losses(network, outputs, targets, body, config, (network, outputs))
     assert {name: float(value) for name, value in same.items()} == pytest.approx(
         {"consistency_pose": 0, "consistency_joints": 0}, abs=1e-9
     )
-    assert losses(network, outputs, targets, body, config) == {}
+    assert compute_losses(network, outputs, targets, body, config) == {}
     other = nano_network(7).requires_grad_(False)
-    terms = losses(network, outputs, targets, body, config, (other, outputs))
+    terms = compute_losses(network, outputs, targets, body, config, (other, outputs))
     assert all(value > 0 for value in terms.values())
     torch.stack(list(terms.values())).sum().backward()
     assert network.person.pose[2].weight.grad is not None

@@ -25,7 +25,7 @@ import torch
 from multihmr2_ros.body import Body
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.network.model import LayerOutputs
-from multihmr2_ros.training.matching import MatchingConfig, distances, match, surplus_matches
+from multihmr2_ros.training.matching import MatchingConfig, compute_distances, match_one_to_many, match_people
 from test.helpers.nano_network import nano_network, random_outputs, random_targets
 
 SIZE = (192, 256)
@@ -44,7 +44,7 @@ def test_the_cheapest_assignment_of_all(seed: int) -> None:
     location, score = 200 * torch.rand(1, queries, 2), torch.randn(1, queries)
     config = MatchingConfig(distance_weight=4.0)
     distance = torch.cdist(location, targets.location, p=1) / 256
-    matches = match(layer_of(location, score), targets, config, distance)
+    matches = match_people(layer_of(location, score), targets, config, distance)
 
     c = torch.sigmoid(score[0]).double()
     focal = -0.25 * (1 - c) ** 2 * torch.log(c)
@@ -70,9 +70,9 @@ def test_every_distance_finds_perfect_predictions(cost: str) -> None:
         targets.shape[0] = shape[0, order, :6].detach()
         targets.rotations[0] = rotations[0, order].detach()
     with torch.no_grad():
-        distance = distances(network, outputs, outputs.layers[-1], targets, body, cost)  # type: ignore[arg-type]
+        distance = compute_distances(network, outputs, outputs.layers[-1], targets, body, cost)  # type: ignore[arg-type]
     assert distance.shape == (1, 3, 3)
-    found = match(outputs.layers[-1], targets, MatchingConfig(cost), distance)  # type: ignore[arg-type]
+    found = match_people(outputs.layers[-1], targets, MatchingConfig(cost), distance)  # type: ignore[arg-type]
     assert found.query[found.person.argsort()].tolist() == order.tolist()
     np.testing.assert_allclose(distance[0, order, torch.arange(3)], 0, atol=1e-3)
 
@@ -86,7 +86,7 @@ def test_surplus_queries_are_the_nearest_free_ones(seed: int, most: int) -> None
     targets.present[1, 2] = False
     location = targets.location.repeat(1, queries // people, 1) + 10 * torch.randn(images, queries, 2)
     layer = layer_of(location, torch.randn(images, queries))
-    matches = match(layer, targets, MatchingConfig(), torch.cdist(location, targets.location, p=1) / 256)
+    matches = match_people(layer, targets, MatchingConfig(), torch.cdist(location, targets.location, p=1) / 256)
     taken = set(zip(matches.image.tolist(), matches.query.tolist(), strict=True))
     wanted = set()
     for image in range(images):
@@ -99,7 +99,7 @@ def test_surplus_queries_are_the_nearest_free_ones(seed: int, most: int) -> None
             if (image, query) not in taken and distance[person] <= 0.5 * float((box[2:] - box[:2]).max()):
                 near.setdefault(person, []).append((float(distance[person]), query))
         wanted |= {(image, query, person) for person, rows in near.items() for _, query in sorted(rows)[:most]}
-    found = surplus_matches(location, targets, matches, most)
+    found = match_one_to_many(location, targets, matches, most)
     assert set(zip(found.image.tolist(), found.query.tolist(), found.person.tolist(), strict=True)) == wanted
     assert len(found) == len(wanted) > 0
     assert not found.negative.any()

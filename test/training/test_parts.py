@@ -28,13 +28,13 @@ from torch import nn
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.training.config import TrainingConfig
-from multihmr2_ros.training.data import BatchConfig, held_out_batches
+from multihmr2_ros.training.data import BatchConfig, make_held_out_batches
 from multihmr2_ros.training.feature_cache import FEATURES, QUANTIZED, quantize, read_batch
-from multihmr2_ros.training.optimizer import Ema, OptimisationConfig, make_optimiser, rate_factor
-from multihmr2_ros.training.records import Records, draw_curves, read_log
+from multihmr2_ros.training.optimizer import Ema, OptimizerConfig, compute_rate_factor, make_optimizer
+from multihmr2_ros.training.records import TrainingLog, draw_curves, read_log
 from multihmr2_ros.training.render_cache import RenderCache
 from multihmr2_ros.training.targets import Targets
-from multihmr2_ros.training.validation import Tally, match_places, validate
+from multihmr2_ros.training.validation import ValidationCounts, match_places, validate
 from test.helpers.training_runs import NETWORK
 from test.helpers.training_samples import body
 
@@ -62,13 +62,13 @@ def test_the_average_follows_weights_and_normalisation() -> None:
     ("step", "factor"), [(0, 0.1), (9, 1.0), (10, 1.0), (79, 1.0), (80, 1.0), (90, 0.5), (99, 0.05), (100, 0.0)]
 )
 def test_the_learning_rate_rises_stays_and_falls(step: int, factor: float) -> None:
-    course = OptimisationConfig(warmup_steps=10, decay_fraction=0.2)
-    assert rate_factor(step, 100, course) == pytest.approx(factor)
+    course = OptimizerConfig(warmup_steps=10, decay_fraction=0.2)
+    assert compute_rate_factor(step, 100, course) == pytest.approx(factor)
 
 
 def test_weight_decay_spares_norms_biases_and_tokens() -> None:
     network = MultiHMR2(NETWORK)
-    optimiser = make_optimiser(network, OptimisationConfig(encoder_factor=0.5, learning_rate=1e-3))
+    optimiser = make_optimizer(network, OptimizerConfig(encoder_factor=0.5, learning_rate=1e-3))
     decay = {id(value): group for group in optimiser.param_groups for value in group["params"]}
     assert len(decay) == len(list(network.parameters()))
     for name, value in network.named_parameters():
@@ -81,7 +81,7 @@ def test_weight_decay_spares_norms_biases_and_tokens() -> None:
 
 @pytest.mark.parametrize("folder", ["good", "broken"])
 def test_logs_are_read_whatever_their_last_line_is(tmp_path: Path, folder: str) -> None:
-    records = Records(tmp_path)
+    records = TrainingLog(tmp_path)
     records.add(1, "train", {"loss": 2.0, "views": float("nan")})
     records.add(1, "train", {"loss": 1.0})  # a resumed run goes over the same steps again
     if folder == "broken":
@@ -97,9 +97,11 @@ def test_no_curves_without_figures(tmp_path: Path) -> None:
 
 def test_validation_of_the_truth_itself_is_perfect(render_cache: Path) -> None:
     from multihmr2_ros.network.model import Prediction
-    from multihmr2_ros.training.validation import compare
+    from multihmr2_ros.training.validation import compare_batch
 
-    batch = held_out_batches(RenderCache(render_cache, held_out=True), 4, BatchConfig(4, 160), input_size=(160, 128))[0]
+    batch = make_held_out_batches(
+        RenderCache(render_cache, held_out=True), 4, BatchConfig(4, 160), input_size=(160, 128)
+    )[0]
     t = batch.targets
     truth = Prediction(
         horizontal_fov=2 * torch.atan(80 / t.k[:, 0, 0]),
@@ -113,21 +115,21 @@ def test_validation_of_the_truth_itself_is_perfect(render_cache: Path) -> None:
         rotations=t.rotations,
         track_feature=torch.zeros(*t.present.shape, 4),
     )
-    figures = compare(truth, t, body(), 160, 0.4).figures()
+    figures = compare_batch(truth, t, body(), 160, 0.4).compute_figures()
     assert figures["recall"] == figures["precision"] == 1.0
     assert figures["mpjpe_mm"] < 1e-3
     assert figures["distance_error"] < 1e-6
     assert figures["fov_error_deg"] < 1e-4
     moved = dataclasses.replace(truth, centre=t.centre * 1.1, horizontal_fov=truth.horizontal_fov + 0.1)
-    worse = compare(moved, t, body(), 160, 0.4).figures()
+    worse = compare_batch(moved, t, body(), 160, 0.4).compute_figures()
     assert worse["distance_error"] == pytest.approx(0.1, rel=1e-4)
     assert worse["fov_error_deg"] == pytest.approx(np.degrees(0.1), rel=1e-4)
     nobody = dataclasses.replace(truth, score=torch.zeros_like(truth.score))
-    assert compare(nobody, t, body(), 160, 0.4).figures()["recall"] == 0.0
+    assert compare_batch(nobody, t, body(), 160, 0.4).compute_figures()["recall"] == 0.0
 
 
 def test_nobody_is_validated_without_an_error() -> None:
-    assert np.isnan(list(Tally().figures().values())).all()
+    assert np.isnan(list(ValidationCounts().compute_figures().values())).all()
     network = MultiHMR2(NETWORK).eval()
     assert np.isnan(validate(network, body(), [], torch.device("cpu"))["recall"])
 

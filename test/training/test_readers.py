@@ -28,10 +28,10 @@ from multihmr2_ros.camera import project
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.media.export import save_image
 from multihmr2_ros.training.data import collate
-from multihmr2_ros.training.losses import LossConfig, losses
+from multihmr2_ros.training.losses import LossConfig, compute_losses
 from multihmr2_ros.training.readers import BedlamReader, CocoReader, PseudoTruthReader
 from multihmr2_ros.training.readers.bedlam import BODY_25
-from multihmr2_ros.training.readers.common import centre_from_keypoints
+from multihmr2_ros.training.readers.common import center_from_keypoints
 from test import paths
 from test.helpers.nano_network import TINY, nano_network
 from test.helpers.training_samples import make_sample
@@ -141,7 +141,7 @@ def test_where_the_centre_is_seen(seen: list[int], expected: tuple[float, float]
     points = np.stack([np.arange(17), 10 * np.arange(17)], axis=1).astype(np.float32)[None]
     visible = np.zeros((1, 17), bool)
     visible[0, seen] = True
-    location, known = centre_from_keypoints(points, visible)
+    location, known = center_from_keypoints(points, visible)
     assert known[0] == (expected is not None)
     assert location[0] == pytest.approx(expected or (0, 0), rel=1e-6)
 
@@ -156,8 +156,8 @@ def test_keypoints_that_a_file_does_not_know_stop_no_training(tmp_path: Path, bo
     assert sample.keypoint_visible.sum(axis=1).tolist() == [16, 16]
     batch = collate([sample], [True], TINY.track_feature_width)
     network = nano_network()
-    outputs = network.training_outputs(torch.zeros(1, 3, 48, 64, dtype=torch.uint8), batch.targets.k, batch.k_given)
-    terms = losses(network, outputs, batch.targets, body, LossConfig())
+    outputs = network.predict_for_training(torch.zeros(1, 3, 48, 64, dtype=torch.uint8), batch.targets.k, batch.k_given)
+    terms = compute_losses(network, outputs, batch.targets, body, LossConfig())
     torch.stack(list(terms.values())).sum().backward()
     assert terms["reprojection"] > 0
     assert terms["keypoint_map"] == 0  # whoever else is in the picture is not annotated

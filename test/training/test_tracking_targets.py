@@ -35,8 +35,8 @@ from multihmr2_ros.training.augmentation import AugmentationConfig
 from multihmr2_ros.training.data import BatchConfig, Batches
 from multihmr2_ros.training.records import read_log
 from multihmr2_ros.training.render_cache import RenderCache
-from multihmr2_ros.training.rendering import PoolConfig, Renderers, open_folder
-from multihmr2_ros.training.tracking_targets import SAM2_FEATURE_WIDTH, ColourLayout, Sam2Memory
+from multihmr2_ros.training.rendering import RenderCacheConfig, RenderProcesses, open_folder
+from multihmr2_ros.training.tracking_targets import SAM2_FEATURE_WIDTH, ColorLayout, Sam2Memory
 from multihmr2_ros.training.trainer import Trainer
 from test.helpers.training_runs import NETWORK
 
@@ -58,8 +58,8 @@ def scene(person: int, frame: int) -> tuple[NDArray[np.uint8], NDArray[np.float6
     width, top, left = height // 3, int(generator.integers(0, 240 - height)), int(generator.integers(0, 250))
     edges = top + (height * np.array([0, 0.15, 0.55, 0.92, 1])).astype(int)
     sway = int(generator.integers(-2, 3))
-    for colour, upper, lower in zip(clothes(person), edges[:-1], edges[1:], strict=True):
-        image[upper:lower, left + 4 + sway : left + width - 4 + sway] = colour
+    for color, upper, lower in zip(clothes(person), edges[:-1], edges[1:], strict=True):
+        image[upper:lower, left + 4 + sway : left + width - 4 + sway] = color
         mask[0, upper:lower, left + 4 + sway : left + width - 4 + sway] = True
     light = generator.uniform(0.6, 1.2)
     noisy = 255 * image * light + generator.normal(0, 6, image.shape)
@@ -68,7 +68,7 @@ def scene(person: int, frame: int) -> tuple[NDArray[np.uint8], NDArray[np.float6
 
 def test_people_are_told_apart_over_time() -> None:
     """The nearest other picture, in L1, is nearly always one of the same person."""
-    describe = ColourLayout(256)
+    describe = ColorLayout(256)
     rows = []
     for person in range(PEOPLE):
         for frame in range(4):
@@ -87,20 +87,20 @@ def test_people_are_told_apart_over_time() -> None:
 def test_what_cannot_be_seen_has_no_feature() -> None:
     image, box, _ = scene(0, 0)
     boxes = np.concatenate([box, [[300, 10, 302, 200], [400, 10, 500, 90], [50, 50, 40, 40]]])
-    feature, known = ColourLayout(32)(image, boxes)
+    feature, known = ColorLayout(32)(image, boxes)
     assert known.tolist() == [True, False, False, False]
     assert not feature[1:].any()
-    feature, known = ColourLayout(32)(image, np.zeros((0, 4)))
+    feature, known = ColorLayout(32)(image, np.zeros((0, 4)))
     assert feature.shape == (0, 32)
     assert known.shape == (0,)
 
 
 def test_a_width_gives_the_same_numbers_on_every_machine() -> None:
     image, box, _ = scene(3, 1)
-    first, second = ColourLayout(64)(image, box)[0], ColourLayout(64)(image, box)[0]
+    first, second = ColorLayout(64)(image, box)[0], ColorLayout(64)(image, box)[0]
     np.testing.assert_array_equal(first, second)
     assert first.dtype == np.float32
-    black, _ = ColourLayout(64)(np.zeros_like(image), box)
+    black, _ = ColorLayout(64)(np.zeros_like(image), box)
     assert np.isfinite(black).all()
 
 
@@ -256,9 +256,9 @@ def test_the_command_learns_sam2s_features(
 
 def test_renderers_of_a_wrong_model_say_so(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("transformers")
-    config = PoolConfig(tmp_path / "render_cache", SCENE, held_out_images=0, sam2=tmp_path)
+    config = RenderCacheConfig(tmp_path / "render_cache", SCENE, held_out_images=0, sam2=tmp_path)
     open_folder(config)
-    with Renderers(config, 1, images=1, niceness=0) as renderers:
+    with RenderProcesses(config, 1, images=1, niceness=0) as renderers:
         renderers._processes[0].join(120)
         assert renderers.failed == 1
     assert f"renderer 0: no SAM2 model at {tmp_path}" in capfd.readouterr().err

@@ -28,17 +28,17 @@ import torch
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.network import checkpoint
-from multihmr2_ros.network.initialization import initialise
+from multihmr2_ros.network.initialization import initialize
 from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.training.augmentation import NO_AUGMENTATION
-from multihmr2_ros.training.data import BatchConfig, Batches, held_out_batches
-from multihmr2_ros.training.distributed import own_device, processes
+from multihmr2_ros.training.data import BatchConfig, Batches, make_held_out_batches
+from multihmr2_ros.training.distributed import choose_device, connect_processes
 from multihmr2_ros.training.losses import LossConfig
-from multihmr2_ros.training.optimizer import OptimisationConfig
+from multihmr2_ros.training.optimizer import OptimizerConfig
 from multihmr2_ros.training.records import read_log
 from multihmr2_ros.training.render_cache import RenderCache
-from multihmr2_ros.training.state import state_paths
-from multihmr2_ros.training.trainer import Hooks, Objective, Trainer
+from multihmr2_ros.training.state import list_state_paths
+from multihmr2_ros.training.trainer import Hooks, Trainer, TrainingObjective
 from multihmr2_ros.training.validation import validate
 from test import paths
 from test.helpers.small_network import SMALL
@@ -83,15 +83,17 @@ def test_a_run_can_be_extended_where_its_rate_was_constant(tmp_path: Path, rende
 
 def test_what_a_run_leaves_behind(tmp_path: Path, render_cache: Path) -> None:
     configuration = config(4, validate_steps=2, checkpoint_steps=1)
-    held_out = held_out_batches(RenderCache(render_cache, held_out=True), 4, configuration.batch, input_size=(96, 80))
+    held_out = make_held_out_batches(
+        RenderCache(render_cache, held_out=True), 4, configuration.batch, input_size=(96, 80)
+    )
     run = trainer(tmp_path / "run", configuration, held_out=held_out)
     run.run(batches(render_cache, configuration), show_progress=False)
     folder = tmp_path / "run"
-    assert [path.name for path in state_paths(folder)] == ["state-00000003.pt", "state-00000004.pt"]
-    loaded = checkpoint.load(folder / "network.safetensors")
+    assert [path.name for path in list_state_paths(folder)] == ["state-00000003.pt", "state-00000004.pt"]
+    loaded = checkpoint.load_network(folder / "network.safetensors")
     averaged = run.ema.network.state_dict()
     assert all(torch.equal(value, averaged[name]) for name, value in loaded.state_dict().items())
-    saved = torch.load(state_paths(folder)[-1], weights_only=True)
+    saved = torch.load(list_state_paths(folder)[-1], weights_only=True)
     assert json.loads(saved["training_config"])["batch"]["batch_size"] == 2
     validations = [row for row in read_log(folder / "log.jsonl") if row["kind"] == "validation"]
     assert [row["step"] for row in validations] == [2, 4]
@@ -111,21 +113,21 @@ def test_a_resumed_run_takes_the_settings_that_are_asked_for_now(tmp_path: Path,
     changed = dataclasses.replace(config().optimisation, learning_rate=2e-3, weight_decay=0.5)
     again = trainer(tmp_path / "run", dataclasses.replace(config(), optimisation=changed))
     again.resume()
-    assert {group["peak"] for group in again.optimiser.param_groups} == {2e-3}
-    assert {group["weight_decay"] for group in again.optimiser.param_groups} == {0.0, 0.5}
+    assert {group["peak"] for group in again.optimizer.param_groups} == {2e-3}
+    assert {group["weight_decay"] for group in again.optimizer.param_groups} == {0.0, 0.5}
 
 
 @pytest.mark.parametrize("proposed", [True, False])
 def test_a_step_in_bf16_leaves_pixels_and_metres_in_float32(render_cache: Path, proposed: bool) -> None:
-    network = initialise(
+    network = initialize(
         MultiHMR2(dataclasses.replace(NETWORK, proposed_queries=proposed, local_attention=proposed))
     ).train()
     batch = batches(render_cache, config())[0]
     with torch.autocast("cpu", torch.bfloat16):
-        outputs = network.training_outputs(batch.image, batch.targets.k, batch.k_given)
+        outputs = network.predict_for_training(batch.image, batch.targets.k, batch.k_given)
     values = [outputs.queries, outputs.horizontal_fov, *(v for layer in outputs.layers for v in vars(layer).values())]
     assert {value.dtype for value in values} == {torch.float32}
-    terms = Objective(network, body(), LossConfig(), "bf16", None)(batch)
+    terms = TrainingObjective(network, body(), LossConfig(), "bf16", None)(batch)
     torch.stack(list(terms.values())).sum().backward()
     assert all(value.grad.isfinite().all() for value in network.parameters() if value.grad is not None)
 
@@ -133,7 +135,7 @@ def test_a_step_in_bf16_leaves_pixels_and_metres_in_float32(render_cache: Path, 
 def test_a_torn_state_is_passed_over(tmp_path: Path, render_cache: Path, caplog: pytest.LogCaptureFixture) -> None:
     configuration = config(2, checkpoint_steps=1)
     trainer(tmp_path / "run", configuration).run(batches(render_cache, configuration), show_progress=False)
-    newest = state_paths(tmp_path / "run")[-1]
+    newest = list_state_paths(tmp_path / "run")[-1]
     newest.write_bytes(newest.read_bytes()[:5000])
     again = trainer(tmp_path / "run", configuration)
     again.resume()
@@ -185,12 +187,12 @@ TWO_PROCESSES = """
 import sys
 from pathlib import Path
 import torch
-from multihmr2_ros.training.distributed import processes
+from multihmr2_ros.training.distributed import connect_processes
 from test.helpers.training_runs import batches, config, trainer
 torch.set_num_threads(1)
 folder, render_cache = Path(sys.argv[1]), Path(sys.argv[2])
-with processes("cpu") as others:
-    run = trainer(folder, config(3), processes=others)
+with connect_processes("cpu") as others:
+    run = trainer(folder, config(3), connect_processes=others)
     data = batches(render_cache, config(3))
     data.rank = others.rank
     run.run(data, show_progress=False)
@@ -221,17 +223,17 @@ def test_two_processes_train_one_network(tmp_path: Path, render_cache: Path) -> 
 
 @pytest.mark.slow
 def test_thirty_two_renders_are_learned_by_heart(tmp_path: Path) -> None:
-    from multihmr2_ros.network.initialization import initialise
+    from multihmr2_ros.network.initialization import initialize
     from multihmr2_ros.simulation.scene import SceneOptions
-    from multihmr2_ros.training.rendering import PoolConfig, fill, open_folder, scene_renderer
-    from multihmr2_ros.training.session import mean_rotations
+    from multihmr2_ros.training.rendering import RenderCacheConfig, fill_cache, make_scene_renderer, open_folder
+    from multihmr2_ros.training.session import compute_mean_rotations
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     scene = SceneOptions(width=160, height=120, people=(1, 2), distance_m=(1.5, 4.0))
-    cache = PoolConfig(tmp_path / "cache", scene, held_out_images=0)
+    cache = RenderCacheConfig(tmp_path / "cache", scene, held_out_images=0)
     open_folder(cache)
     with torch.no_grad():
-        assert sum(fill(cache, scene_renderer(scene), images=32)) == 32
+        assert sum(fill_cache(cache, make_scene_renderer(scene), images=32)) == 32
     source = RenderCache(cache.folder)
     network = dataclasses.replace(
         SMALL,
@@ -249,14 +251,14 @@ def test_thirty_two_renders_are_learned_by_heart(tmp_path: Path) -> None:
         local_attention=True,
     )
     drawn = BatchConfig(16, 160, aspects=(4 / 3,), aspect_weights=(1.0,), k_given=1.0, augmentation=NO_AUGMENTATION)
-    course = OptimisationConfig(learning_rate=1e-3, weight_decay=0.0, warmup_steps=50, decay_fraction=0.4)
+    course = OptimizerConfig(learning_rate=1e-3, weight_decay=0.0, warmup_steps=50, decay_fraction=0.4)
     configuration = config(1500, batch=drawn, optimisation=course, ema_decay=0.98, log_steps=100)
     torch.manual_seed(0)
-    model = initialise(MultiHMR2(network), mean_rotations(cache.folder))
+    model = initialize(MultiHMR2(network), compute_mean_rotations(cache.folder))
     (tmp_path / "run").mkdir()
     run = Trainer(model, body(), configuration, tmp_path / "run", torch.device("cpu"))
     run.run(Batches([(source, 1.0)], drawn, 0), show_progress=False)
-    seen = held_out_batches(source, 32, drawn, input_size=(160, 128))
+    seen = make_held_out_batches(source, 32, drawn, input_size=(160, 128))
     figures = validate(run.ema.network, run.body, seen, torch.device("cpu"))
     assert figures["recall"] == 1.0, figures
     assert figures["mpjpe_mm"] < 20, figures
@@ -267,14 +269,14 @@ import sys
 from pathlib import Path
 import torch
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.training.distributed import processes
+from multihmr2_ros.training.distributed import connect_processes
 from multihmr2_ros.training.trainer import Hooks
 from test.helpers.training_runs import batches, config, trainer
 torch.set_num_threads(1)
 folder, render_cache = Path(sys.argv[1]), Path(sys.argv[2])
-with processes("cpu") as others:
+with connect_processes("cpu") as others:
     second = others.rank == 1
-    run = trainer(folder, config(50), processes=others)
+    run = trainer(folder, config(50), connect_processes=others)
     data = batches(render_cache, config(50))
     data.rank = others.rank
     done = run.run(data, Hooks(stop=lambda: second and run.progress.step == 2), show_progress=False)
@@ -318,9 +320,9 @@ def test_the_device_of_a_process(
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 2)
     if " " in device:
         with pytest.raises(UserError, match=device):
-            own_device(torch.device(chosen), environment)
+            choose_device(torch.device(chosen), environment)
     else:
-        assert own_device(torch.device(chosen), environment) == torch.device(device)
+        assert choose_device(torch.device(chosen), environment) == torch.device(device)
 
 
 def test_the_gpu_is_current_before_the_group_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,6 +337,6 @@ def test_the_gpu_is_current_before_the_group_is_made(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(group, "get_rank", lambda: 1)
     monkeypatch.setattr(group, "get_world_size", lambda: 2)
     gpu = torch.device("cuda:1")
-    with processes(gpu) as others:
+    with connect_processes(gpu) as others:
         assert (others.rank, others.count, others.local_rank) == (1, 2, 1)
     assert calls == [("set", gpu), ("nccl", gpu)]

@@ -31,7 +31,7 @@ from multihmr2_ros.simulation.scene import SceneOptions, sample_scene
 from multihmr2_ros.simulation.scene.posing import pose_scene
 from multihmr2_ros.training.render_cache import HELD_OUT_SEED
 
-NANO = weights.weights_named("nano")
+NANO = weights.find_weights("nano")
 PARAMETERS, BYTES = 12e6, 25e6  # at most
 SCENES = 40
 
@@ -42,7 +42,7 @@ def test_the_file_is_the_registered_one_small_and_free() -> None:
     assert len(content) == NANO.size_bytes <= BYTES
     assert NANO.bundled
     assert NANO.commercial_use
-    assert sum(value.numel() for value in checkpoint.load(NANO.path()).parameters()) <= PARAMETERS
+    assert sum(value.numel() for value in checkpoint.load_network(NANO.path()).parameters()) <= PARAMETERS
     assert (NANO.path().parent / "nano.md").is_file()
 
 

@@ -33,8 +33,8 @@ import pytest
 import multihmr2_ros
 from multihmr2_ros import weights
 from multihmr2_ros.cli.main import main
-from multihmr2_ros.weights import Weights, weights_folder
-from multihmr2_ros.weights.fetch import fetch
+from multihmr2_ros.weights import Weights, find_weights_folder
+from multihmr2_ros.weights.fetch import fetch_weights
 from test.helpers.weights_server import CONTENT, Server, entry
 
 pytestmark = pytest.mark.usefixtures("empty_weights_folder")
@@ -126,7 +126,7 @@ def test_fetch_command_without_a_network(monkeypatch: pytest.MonkeyPatch, capsys
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 1
     assert closed.url in errors[0]
-    assert str(weights_folder()) in errors[0]
+    assert str(find_weights_folder()) in errors[0]
 
 
 def test_fetch_of_unknown_and_of_bundled_weights(
@@ -157,7 +157,7 @@ def test_interrupted_fetch_goes_on(tiny: Weights, server: Server) -> None:
     assert not tiny.path().exists()
 
     server.stall_after = None
-    assert fetch(tiny, weights_folder()).read_bytes() == CONTENT
+    assert fetch_weights(tiny, find_weights_folder()).read_bytes() == CONTENT
     assert server.requests[-1]["Range"] == f"bytes={len(kept)}-"
 
 
@@ -167,7 +167,7 @@ def test_list(tiny: Weights, capsys: pytest.CaptureFixture[str]) -> None:
     assert header.split() == ["NAME", "STATE", "SIZE", "LICENSE", "SHA-256", "WHERE"]
     for fact in ("tiny", "not here", "700.0 kB", "non-commercial", tiny.sha256[:12], "multihmr2 weights fetch tiny"):
         assert fact in absent
-    fetch(tiny, weights_folder())
+    fetch_weights(tiny, find_weights_folder())
     assert main(["weights", "list"]) == 0
     present = capsys.readouterr().out.splitlines()[1]
     assert "fetched" in present
@@ -200,7 +200,7 @@ def test_verify_file(
 def test_verify_everything_that_is_here(tiny: Weights, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["weights", "verify"]) == 2
     assert "there is nothing to verify" in capsys.readouterr().err
-    fetch(tiny, weights_folder())
+    fetch_weights(tiny, find_weights_folder())
     assert main(["weights", "verify"]) == 0
     assert main(["weights", "verify", "tiny"]) == 0
     assert capsys.readouterr().out == f"ok: tiny  {tiny.path()}\n" * 2

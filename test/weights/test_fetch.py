@@ -28,7 +28,7 @@ import pytest
 
 from multihmr2_ros import UserError
 from multihmr2_ros.weights import fetch as downloading
-from multihmr2_ros.weights.fetch import fetch
+from multihmr2_ros.weights.fetch import fetch_weights
 from test.helpers.weights_server import CONTENT, ETAG, Server, entry, one_line
 
 pytestmark = pytest.mark.usefixtures("empty_weights_folder")
@@ -47,7 +47,7 @@ def leave_part(folder: Path, content: bytes, version: str | None = ETAG) -> None
 
 
 def test_fetch_leaves_the_file_and_nothing_else(server: Server, tmp_path: Path) -> None:
-    path = fetch(entry(server.url), tmp_path / "new" / "folder")
+    path = fetch_weights(entry(server.url), tmp_path / "new" / "folder")
     assert path.read_bytes() == CONTENT
     assert names_in(path.parent) == ["tiny.pt"]
     assert len(server.requests) == 1
@@ -56,14 +56,14 @@ def test_fetch_leaves_the_file_and_nothing_else(server: Server, tmp_path: Path) 
 
 def test_fetch_of_a_file_that_is_here_asks_nobody(server: Server, tmp_path: Path) -> None:
     (tmp_path / "tiny.pt").write_bytes(CONTENT)
-    assert fetch(entry(server.url), tmp_path) == tmp_path / "tiny.pt"
+    assert fetch_weights(entry(server.url), tmp_path) == tmp_path / "tiny.pt"
     assert server.requests == []
 
 
 def test_fetch_leaves_another_file_of_that_name_alone(server: Server, tmp_path: Path) -> None:
     (tmp_path / "tiny.pt").write_bytes(b"the user's")
     with pytest.raises(UserError, match="move or delete it") as error:
-        fetch(entry(server.url), tmp_path)
+        fetch_weights(entry(server.url), tmp_path)
     assert hashlib.sha256(b"the user's").hexdigest() in one_line(error)
     assert (tmp_path / "tiny.pt").read_bytes() == b"the user's"
     assert server.requests == []
@@ -71,7 +71,7 @@ def test_fetch_leaves_another_file_of_that_name_alone(server: Server, tmp_path: 
 
 def test_fetch_takes_up_a_broken_connection(server: Server, tmp_path: Path) -> None:
     server.drop_after = [200_000, 0, 300_000]
-    assert fetch(entry(server.url), tmp_path).read_bytes() == CONTENT
+    assert fetch_weights(entry(server.url), tmp_path).read_bytes() == CONTENT
     offsets = [int(request.get("Range", "bytes=0-")[6:-1]) for request in server.requests]
     assert len(offsets) == 4
     assert offsets == sorted(offsets)
@@ -86,13 +86,13 @@ def test_fetch_gives_up_and_the_next_one_goes_on(server: Server, tmp_path: Path)
     server.content = CONTENT + CONTENT
     wanted = entry(server.url, server.content)
     with pytest.raises(UserError, match=r"broke 5 times: .* are kept in .*repeat the command") as error:
-        fetch(wanted, tmp_path)
+        fetch_weights(wanted, tmp_path)
     one_line(error)
     assert names_in(tmp_path) == ["tiny.pt.part", "tiny.pt.part.version"]
     kept = (tmp_path / "tiny.pt.part").stat().st_size
     assert server.content.startswith((tmp_path / "tiny.pt.part").read_bytes())
     assert kept > 300_000
-    assert fetch(wanted, tmp_path).read_bytes() == server.content
+    assert fetch_weights(wanted, tmp_path).read_bytes() == server.content
     assert server.requests[-1]["Range"] == f"bytes={kept}-"
     assert names_in(tmp_path) == ["tiny.pt"]
 
@@ -105,26 +105,26 @@ def test_fetch_goes_on_from_any_place(
 ) -> None:
     server.knows_ranges = knows_ranges
     leave_part(tmp_path, CONTENT[:have], version)
-    assert fetch(entry(server.url), tmp_path).read_bytes() == CONTENT
+    assert fetch_weights(entry(server.url), tmp_path).read_bytes() == CONTENT
     assert server.sent_bytes == len(CONTENT) - (have if knows_ranges else 0)
     assert names_in(tmp_path) == ["tiny.pt"]
 
 
 def test_fetch_begins_anew_when_the_file_on_the_server_has_changed(server: Server, tmp_path: Path) -> None:
     leave_part(tmp_path, b"x" * 1000, '"version-0"')
-    assert fetch(entry(server.url), tmp_path).read_bytes() == CONTENT
+    assert fetch_weights(entry(server.url), tmp_path).read_bytes() == CONTENT
     assert server.requests[0]["If-Range"] == '"version-0"'
 
 
 def test_fetch_begins_anew_when_the_part_is_too_long(server: Server, tmp_path: Path) -> None:
     leave_part(tmp_path, CONTENT + b"more")
-    assert fetch(entry(server.url), tmp_path).read_bytes() == CONTENT
+    assert fetch_weights(entry(server.url), tmp_path).read_bytes() == CONTENT
 
 
 def test_fetch_begins_anew_when_another_range_comes(server: Server, tmp_path: Path) -> None:
     leave_part(tmp_path, CONTENT[:1000])
     server.wrong_range = True
-    assert fetch(entry(server.url), tmp_path).read_bytes() == CONTENT
+    assert fetch_weights(entry(server.url), tmp_path).read_bytes() == CONTENT
     assert "Range" not in server.requests[-1]
 
 
@@ -143,7 +143,7 @@ def test_fetch_sends_the_validator_it_was_given(
 ) -> None:
     server.headers = headers
     server.drop_after = [100_000]
-    assert fetch(entry(server.url), tmp_path).read_bytes() == CONTENT
+    assert fetch_weights(entry(server.url), tmp_path).read_bytes() == CONTENT
     assert server.requests[1].get("If-Range") == validator
 
 
@@ -152,7 +152,7 @@ def test_fetch_keeps_nothing_of_a_wrong_file(content: bytes, server: Server, tmp
     server.content = content
     wanted = entry(server.url)
     with pytest.raises(UserError, match="expected SHA-256") as error:
-        fetch(wanted, tmp_path)
+        fetch_weights(wanted, tmp_path)
     message = one_line(error)
     for fact in (wanted.sha256, hashlib.sha256(content).hexdigest(), server.url, "try again"):
         assert fact in message
@@ -173,7 +173,7 @@ def test_fetch_says_what_the_server_refused(
     server.status, server.headers = status, headers
     leave_part(tmp_path, CONTENT[:1000], None)
     with pytest.raises(UserError, match=reason) as error:
-        fetch(entry(server.url), tmp_path)
+        fetch_weights(entry(server.url), tmp_path)
     assert f"download {server.url} by other means and put it in {tmp_path}" in one_line(error)
     assert (tmp_path / "tiny.pt.part").read_bytes() == CONTENT[:1000]
 
@@ -184,7 +184,7 @@ def test_fetch_without_a_network(tmp_path: Path) -> None:
     closed.server_close()
     start = time.monotonic()
     with pytest.raises(UserError, match=r"127\.0\.0\.1 cannot be reached \(ConnectionError\)") as error:
-        fetch(entry(url), tmp_path)
+        fetch_weights(entry(url), tmp_path)
     assert time.monotonic() - start < 5
     assert f"download {url} by other means and put it in {tmp_path}" in one_line(error)
     assert names_in(tmp_path) == []
@@ -194,7 +194,7 @@ def test_fetch_from_a_server_that_falls_silent(server: Server, tmp_path: Path, m
     monkeypatch.setattr(downloading, "READ_TIMEOUT_S", 0.1)
     server.stall_after = 70_000
     with pytest.raises(UserError, match="repeat the command to continue"):
-        fetch(entry(server.url), tmp_path)
+        fetch_weights(entry(server.url), tmp_path)
     assert len(server.requests) == downloading.ATTEMPTS
     assert (tmp_path / "tiny.pt.part").stat().st_size > 65_536
 
@@ -202,7 +202,7 @@ def test_fetch_from_a_server_that_falls_silent(server: Server, tmp_path: Path, m
 def test_fetch_checks_the_space_before_it_writes(server: Server, tmp_path: Path) -> None:
     server.claimed_length = 10**17
     with pytest.raises(UserError, match=r"needs 100000000\.0 GB more in .* are free: make room") as error:
-        fetch(entry(server.url), tmp_path)
+        fetch_weights(entry(server.url), tmp_path)
     one_line(error)
     assert "tiny.pt" not in names_in(tmp_path)
 
@@ -211,7 +211,7 @@ def test_fetch_into_a_folder_that_is_a_file(server: Server, tmp_path: Path) -> N
     (tmp_path / "file").write_bytes(b"")
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(UserError, match=r"cannot write tiny\.pt to .*: (File exists|Not a directory);.*--to"):
-            fetch(entry(server.url), folder)
+            fetch_weights(entry(server.url), folder)
     assert server.requests == []
 
 
@@ -232,7 +232,7 @@ def test_fetch_without_permission(server: Server, tmp_path: Path) -> None:
     tmp_path.chmod(0o555)
     try:
         with ordinary_user(), pytest.raises(UserError, match="Permission denied; make room or choose another folder"):
-            fetch(entry(server.url), tmp_path)
+            fetch_weights(entry(server.url), tmp_path)
     finally:
         tmp_path.chmod(0o755)
     assert server.requests == []
@@ -244,6 +244,6 @@ def test_two_downloads_do_not_write_one_file(have: int, server: Server, tmp_path
     with open(tmp_path / "tiny.pt.part", "ab") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="another process is downloading"):
-            fetch(entry(server.url), tmp_path)
+            fetch_weights(entry(server.url), tmp_path)
         assert (tmp_path / "tiny.pt.part").read_bytes() == CONTENT[:have]
-    assert fetch(entry(server.url), tmp_path).read_bytes() == CONTENT
+    assert fetch_weights(entry(server.url), tmp_path).read_bytes() == CONTENT

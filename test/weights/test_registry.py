@@ -23,7 +23,7 @@ from pathlib import Path
 import pytest
 
 from multihmr2_ros import UserError, weights
-from multihmr2_ros.weights import Weights, resolve_checkpoint, sha256_of, size_text, weights_folder
+from multihmr2_ros.weights import Weights, compute_sha256, find_weights_folder, format_size, resolve_checkpoint
 from test.helpers.weights_server import CONTENT, entry, one_line
 
 pytestmark = pytest.mark.usefixtures("empty_weights_folder")
@@ -36,11 +36,11 @@ def test_registry_entries_are_complete() -> None:
         assert Path(known.file_name).name == known.file_name
         assert known.bundled == (known.url is None)
         assert known.url is None or known.url.startswith("https://")
-        assert not known.bundled or known.is_here()
+        assert not known.bundled or known.is_downloaded()
 
 
 def test_released_checkpoint_is_for_non_commercial_use() -> None:
-    released = weights.weights_named("multihmr2")
+    released = weights.find_weights("multihmr2")
     assert not released.commercial_use
     assert "non-commercial" in released.license_summary
 
@@ -60,7 +60,7 @@ def test_weights_folder(environment: dict[str, str], expected: str, monkeypatch:
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     for name, value in {"HOME": "/home/x", **environment}.items():
         monkeypatch.setenv(name, value)
-    assert weights_folder() == Path(expected)
+    assert find_weights_folder() == Path(expected)
 
 
 def test_resolve_prefers_a_name_and_takes_any_file(
@@ -113,12 +113,12 @@ def test_missing_bundled_file_means_a_broken_installation(monkeypatch: pytest.Mo
     ],
 )
 def test_size_text(size_bytes: int | None, text: str) -> None:
-    assert size_text(size_bytes) == text
+    assert format_size(size_bytes) == text
 
 
 def test_sha256_of_an_empty_and_a_large_file(tmp_path: Path) -> None:
     for content in (b"", CONTENT * 4):  # more than one block
         (tmp_path / "file").write_bytes(content)
-        assert sha256_of(tmp_path / "file") == hashlib.sha256(content).hexdigest()
+        assert compute_sha256(tmp_path / "file") == hashlib.sha256(content).hexdigest()
     with pytest.raises(UserError, match="cannot read"):
-        sha256_of(tmp_path / "absent")
+        compute_sha256(tmp_path / "absent")

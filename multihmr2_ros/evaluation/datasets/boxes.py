@@ -31,10 +31,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.evaluation.datasets.files import Listing, corners, found, parsed, read_json
+from multihmr2_ros.evaluation.datasets.files import SequenceListing, boxes_to_corners, list_files, parse_file, read_json
 from multihmr2_ros.media.images import IMAGE_SUFFIXES
 from multihmr2_ros.metrics.boxes import box_iou
-from multihmr2_ros.metrics.identity import FrameBoxes, match_boxes, without_ignored
+from multihmr2_ros.metrics.identity import FrameBoxes, match_boxes, remove_ignored
 
 USUAL_FPS = 30.0
 PEDESTRIAN = 1
@@ -58,7 +58,7 @@ class BoxFrame:
     regions: NDArray[np.float64]
     others: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 4)))
 
-    def counting(self, predicted: FrameBoxes) -> FrameBoxes:
+    def select_counted(self, predicted: FrameBoxes) -> FrameBoxes:
         """The predictions that count: not those of distractors, nor unmatched ones in regions to be ignored."""
         if len(self.distractors):
             every = np.vstack([self.truth.box, self.distractors, self.others])
@@ -68,7 +68,7 @@ class BoxFrame:
             kept = np.ones(len(predicted.identity), bool)
             kept[pairs[is_distractor, 1]] = False
             predicted = FrameBoxes(predicted.identity[kept], predicted.box[kept])
-        return without_ignored(self.truth, predicted, self.regions)
+        return remove_ignored(self.truth, predicted, self.regions)
 
 
 @dataclass(frozen=True)
@@ -77,24 +77,24 @@ class BoxSequence:
     frames: tuple[BoxFrame, ...]
 
 
-def mot_sequences(folder: Path) -> Listing[BoxSequence]:
+def list_mot_sequences(folder: Path) -> SequenceListing[BoxSequence]:
     """MOTChallenge's format: SEQUENCE/seqinfo.ini, SEQUENCE/gt/gt.txt (frame, id, left, top, width, height, considered,
     class, visibility) and the images. Pedestrians that are considered count; boxes begin at 1."""
-    for path in found(folder, "**/gt/gt.txt", "sequence"):
-        yield path.parents[1].name, partial(parsed, path, partial(_mot_sequence, path))
+    for path in list_files(folder, "**/gt/gt.txt", "sequence"):
+        yield path.parents[1].name, partial(parse_file, path, partial(_read_mot_sequence, path))
 
 
-def _mot_sequence(path: Path) -> BoxSequence:
+def _read_mot_sequence(path: Path) -> BoxSequence:
     sequence = path.parents[1]
     info = ConfigParser()
     info.read(sequence / "seqinfo.ini", encoding="utf-8")
     fps = info.getfloat("Sequence", "frameRate", fallback=USUAL_FPS)
     if not fps > 0:
         raise ValueError(f"frameRate must be above 0, got {fps}")
-    rows = _mot_rows(path)
+    rows = _read_mot_rows(path)
     distractor_classes = (*DISTRACTORS, NON_MOT_VEHICLE) if _is_mot20(path, info) else DISTRACTORS
     frames = []
-    images = found(sequence / info.get("Sequence", "imDir", fallback="img1"), "*.*", "image")
+    images = list_files(sequence / info.get("Sequence", "imDir", fallback="img1"), "*.*", "image")
     for image in images:
         if image.suffix.lower() not in IMAGE_SUFFIXES:
             continue
@@ -102,7 +102,7 @@ def _mot_sequence(path: Path) -> BoxSequence:
             raise UserError(f"{image} must be named by its frame's number, such as 000001.jpg; rename it")
         number = int(image.stem)
         here = rows[rows[:, 0] == number]
-        boxes = corners(here[:, 2:6]) - 1.0
+        boxes = boxes_to_corners(here[:, 2:6]) - 1.0
         counts = (here[:, 6] != 0) & (here[:, 7] == PEDESTRIAN)
         truth = FrameBoxes(here[counts, 1].astype(np.int64), boxes[counts])
         are_distractors = np.isin(here[:, 7], distractor_classes)
@@ -115,7 +115,7 @@ def _mot_sequence(path: Path) -> BoxSequence:
     return BoxSequence(sequence.name, tuple(frames))
 
 
-def _mot_rows(path: Path) -> NDArray[np.float64]:
+def _read_mot_rows(path: Path) -> NDArray[np.float64]:
     """(n, 9) of a gt.txt. Raises UserError for another number of columns."""
     with open(path, newline="", encoding="utf-8") as file:
         rows = [(line, row) for line, row in enumerate(csv.reader(file), start=1) if row]
@@ -136,14 +136,14 @@ def _is_mot20(path: Path, info: ConfigParser) -> bool:
     return next((found[1] == "20" for found in challenges if found is not None), False)
 
 
-def posetrack_sequences(folder: Path, split: str = "val") -> Listing[BoxSequence]:
+def list_posetrack_sequences(folder: Path, split: str = "val") -> SequenceListing[BoxSequence]:
     """PoseTrack21: posetrack_data/SPLIT/*.json (images with polygons to be ignored; annotations with bbox, track_id)
     and images/. A polygon is taken as the box around it. Frames without ground truth are looked at, not scored."""
-    for path in found(folder, f"posetrack_data/{split}/*.json", "annotations"):
-        yield path.stem, partial(parsed, path, partial(_posetrack_sequence, folder, path))
+    for path in list_files(folder, f"posetrack_data/{split}/*.json", "annotations"):
+        yield path.stem, partial(parse_file, path, partial(_read_posetrack_sequence, folder, path))
 
 
-def _posetrack_sequence(folder: Path, path: Path) -> BoxSequence:
+def _read_posetrack_sequence(folder: Path, path: Path) -> BoxSequence:
     document = read_json(path)
     people: dict[int, list[tuple[int, list[float]]]] = {}
     for each in document["annotations"]:
@@ -152,7 +152,7 @@ def _posetrack_sequence(folder: Path, path: Path) -> BoxSequence:
     frames = []
     for index, image in enumerate(sorted(document["images"], key=lambda each: str(each["file_name"]))):
         here = people.get(image["id"], [])
-        truth = FrameBoxes(np.array([track for track, _ in here], np.int64), corners([box for _, box in here]))
+        truth = FrameBoxes(np.array([track for track, _ in here], np.int64), boxes_to_corners([box for _, box in here]))
         polygons = zip(image.get("ignore_regions_x", []), image.get("ignore_regions_y", []), strict=True)
         regions = [(min(x), min(y), max(x), max(y)) for x, y in polygons if len(x)]
         regions_px = np.array(regions, np.float64).reshape(-1, 4)

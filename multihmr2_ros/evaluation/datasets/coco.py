@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.evaluation.datasets.files import found, parsed, read_json
+from multihmr2_ros.evaluation.datasets.files import list_files, parse_file, read_json
 
 PERSON = 1
 
@@ -44,11 +44,11 @@ class CocoImage:
     truth: dict[str, NDArray[Any]]
 
 
-def coco_images(folder: Path, split: str = "val2017") -> Iterator[CocoImage]:
+def list_coco_images(folder: Path, split: str = "val2017") -> Iterator[CocoImage]:
     """Of annotations/person_keypoints_SPLIT.json every image. Images lie in SPLIT/ or images/SPLIT/."""
-    (path,) = found(folder, f"annotations/person_keypoints_{split}.json", "annotations")
+    (path,) = list_files(folder, f"annotations/person_keypoints_{split}.json", "annotations")
     document = read_json(path)
-    images = parsed(path, lambda: _grouped(document))
+    images = parse_file(path, lambda: _group_by_image(document))
     places = [place for place in (folder / split, folder / "images" / split) if place.is_dir()]
     if not places:
         raise UserError(f"no images of {split} in {folder}: expected the folder {split} or images/{split}; unpack it")
@@ -56,24 +56,25 @@ def coco_images(folder: Path, split: str = "val2017") -> Iterator[CocoImage]:
         yield CocoImage(places[0] / name, size, truth)
 
 
-def _grouped(document: Any) -> list[tuple[Path, tuple[int, int] | None, dict[str, NDArray[Any]]]]:
+def _group_by_image(document: Any) -> list[tuple[Path, tuple[int, int] | None, dict[str, NDArray[Any]]]]:
     people: dict[int, list[Any]] = {image["id"]: [] for image in document["images"]}
     for each in document["annotations"]:
         if each["category_id"] == PERSON and each["image_id"] in people:
             people[each["image_id"]].append(each)
     return [
-        (Path(image["file_name"]), labeled_size(image), _truth(people[image["id"]])) for image in document["images"]
+        (Path(image["file_name"]), read_labeled_size(image), _make_truth(people[image["id"]]))
+        for image in document["images"]
     ]
 
 
-def labeled_size(image: Any) -> tuple[int, int] | None:
+def read_labeled_size(image: Any) -> tuple[int, int] | None:
     """Width and height (px) that an entry of COCO's `images` states."""
     if "width" not in image or "height" not in image:
         return None
     return int(image["width"]), int(image["height"])
 
 
-def _truth(people: list[Any]) -> dict[str, NDArray[Any]]:
+def _make_truth(people: list[Any]) -> dict[str, NDArray[Any]]:
     return {
         "true": np.array([each["keypoints"] for each in people], np.float64).reshape(len(people), 17, 3),
         "area": np.array([each["area"] for each in people], np.float64),

@@ -23,11 +23,11 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from multihmr2_ros.evaluation.datasets.joints import Floats, Lens
+from multihmr2_ros.evaluation.datasets.joints import CalibratedLens, Floats
 
 
 @dataclass(frozen=True)
-class View:
+class RegisteredImage:
     """An image that was registered. extrinsics (4, 4): world → camera, in COLMAP's own unit of length."""
 
     name: str
@@ -35,7 +35,7 @@ class View:
     extrinsics: Floats
 
 
-def fisheye_lenses(path: Path) -> dict[int, Lens]:
+def read_fisheye_lenses(path: Path) -> dict[int, CalibratedLens]:
     """Of cameras.txt the cameras of the model OPENCV_FISHEYE, by their ids."""
     lenses = {}
     for line in path.read_text(encoding="utf-8").splitlines():
@@ -44,11 +44,11 @@ def fisheye_lenses(path: Path) -> dict[int, Lens]:
             if model == "OPENCV_FISHEYE":
                 fx, fy, cx, cy, *distortion = map(float, parameters)
                 k = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
-                lenses[int(number)] = Lens(k, np.array(distortion).reshape(4), is_fisheye=True)
+                lenses[int(number)] = CalibratedLens(k, np.array(distortion).reshape(4), is_fisheye=True)
     return lenses
 
 
-def views(path: Path) -> Iterator[View]:
+def read_registered_images(path: Path) -> Iterator[RegisteredImage]:
     """Of images.txt: two lines an image, the second with its points, which may be empty."""
     with open(path, encoding="utf-8") as file:
         lines = (line for line in file if not line.startswith("#"))
@@ -58,5 +58,5 @@ def views(path: Path) -> Iterator[View]:
                 extrinsics = np.eye(4)
                 extrinsics[:3, :3] = Rotation.from_quat([float(each) for each in (x, y, z, w)]).as_matrix()
                 extrinsics[:3, 3] = float(tx), float(ty), float(tz)
-                yield View(name.strip(), int(camera), extrinsics)
+                yield RegisteredImage(name.strip(), int(camera), extrinsics)
                 next(lines, None)

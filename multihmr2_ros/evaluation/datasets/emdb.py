@@ -28,17 +28,19 @@ import numpy as np
 
 from multihmr2_ros.camera import project
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.evaluation.datasets.files import Listing, found, parsed
-from multihmr2_ros.evaluation.datasets.joints import Actors, Floats, JointFrame, JointSequence, Lens
+from multihmr2_ros.evaluation.datasets.files import SequenceListing, list_files, parse_file
+from multihmr2_ros.evaluation.datasets.joints import AnnotatedPeople, CalibratedLens, Floats, JointFrame, JointSequence
 from multihmr2_ros.evaluation.datasets.pickles import read_pickle
-from multihmr2_ros.evaluation.datasets.smpl import SMPL_JOINTS, SMPL_ROOT, SMPL_VERTICES, in_camera
+from multihmr2_ros.evaluation.datasets.smpl import SMPL_JOINTS, SMPL_ROOT, SMPL_VERTICES, transform_to_camera
 
 FPS = 30.0
 PARTS = ("emdb1", "emdb2")
 REPROJECTION_SHARE = 0.01  # of the image's height: kp2d are the same joints, so what is left is rounding
 
 
-def emdb_sequences(folder: Path, part: str = "emdb1", *, with_bodies: bool = True) -> Listing[JointSequence]:
+def list_emdb_sequences(
+    folder: Path, part: str = "emdb1", *, with_bodies: bool = True
+) -> SequenceListing[JointSequence]:
     """P0/NAME/P0_NAME_data.pkl and P0/NAME/images/00000.jpg; part: "emdb1" or "emdb2". Frames outside of
     good_frames_mask have nobody to be required.
 
@@ -48,50 +50,54 @@ def emdb_sequences(folder: Path, part: str = "emdb1", *, with_bodies: bool = Tru
     """
     if part not in PARTS:
         raise UserError(f"EMDB has the parts {' and '.join(PARTS)}, got {part!r}; choose one with --split")
-    for path in found(folder, "P*/*/*_data.pkl", "sequence"):
-        yield _name(path), partial(parsed, path, partial(_sequence, path, part, with_bodies))
+    for path in list_files(folder, "P*/*/*_data.pkl", "sequence"):
+        yield _make_name(path), partial(parse_file, path, partial(_read_sequence, path, part, with_bodies))
 
 
-def _name(path: Path) -> str:
+def _make_name(path: Path) -> str:
     return f"{path.parents[1].name}-{path.parent.name}"
 
 
-def _sequence(path: Path, part: str, with_bodies: bool) -> JointSequence | None:
+def _read_sequence(path: Path, part: str, with_bodies: bool) -> JointSequence | None:
     data = read_pickle(path)
     if not data[part]:
         return None
     camera = data["camera"]
-    lens = Lens(np.asarray(camera["intrinsics"], np.float64).reshape(3, 3))
+    lens = CalibratedLens(np.asarray(camera["intrinsics"], np.float64).reshape(3, 3))
     extrinsics = np.asarray(camera["extrinsics"], np.float64).reshape(-1, 4, 4)
     good = np.asarray(data["good_frames_mask"], bool)[: len(extrinsics)]
     if good.shape != (len(extrinsics),):
         raise ValueError(f"good_frames_mask has {good.shape} for {len(extrinsics)} extrinsics")
     bodies = path.with_name(path.name.removesuffix("_data.pkl") + "_bodies.npz")
     images = path.parent / "images"
-    name = _name(path)
+    name = _make_name(path)
     if not with_bodies or not bodies.is_file():
         missing = f"{bodies} is not there" if with_bodies else "there is no --regressor"
-        lacking = (
+        limitation = (
             f"EMDB {name}: only the field of view is measured, because {missing}; joints need both (docs/evaluation.md)"
         )
         frames = [JointFrame(index / FPS, images / f"{index:05d}.jpg", lens, None) for index in range(len(extrinsics))]
-        return JointSequence(name, FPS, SMPL_ROOT, frames, lacking)
-    joints, vertices = parsed(bodies, partial(_bodies, bodies, len(extrinsics)))
-    places = np.stack([in_camera(pose, body) for pose, body in zip(extrinsics, joints, strict=True)])
-    _require_projection(bodies, project(places, lens.k), np.asarray(data["kp2d"], np.float64), good, camera["height"])
+        return JointSequence(name, FPS, SMPL_ROOT, frames, limitation)
+    joints, vertices = parse_file(bodies, partial(_read_bodies, bodies, len(extrinsics)))
+    places = np.stack([transform_to_camera(pose, body) for pose, body in zip(extrinsics, joints, strict=True)])
+    _check_projection(bodies, project(places, lens.k), np.asarray(data["kp2d"], np.float64), good, camera["height"])
 
-    def actors(index: int) -> Actors:
-        mesh = np.zeros((0, 0, 3)) if vertices is None else in_camera(extrinsics[index], vertices[index])[None]
-        return Actors(np.zeros(1, np.int64), places[index][None], good[index][None], mesh)
+    def annotated_people(index: int) -> AnnotatedPeople:
+        mesh = (
+            np.zeros((0, 0, 3)) if vertices is None else transform_to_camera(extrinsics[index], vertices[index])[None]
+        )
+        return AnnotatedPeople(np.zeros(1, np.int64), places[index][None], good[index][None], mesh)
 
     frames = [
-        JointFrame(index / FPS, images / f"{index:05d}.jpg", lens, partial(parsed, path, partial(actors, index)))
+        JointFrame(
+            index / FPS, images / f"{index:05d}.jpg", lens, partial(parse_file, path, partial(annotated_people, index))
+        )
         for index in range(len(extrinsics))
     ]
     return JointSequence(name, FPS, SMPL_ROOT, frames)
 
 
-def _bodies(path: Path, frames: int) -> tuple[Floats, Any]:
+def _read_bodies(path: Path, frames: int) -> tuple[Floats, Any]:
     """joints (frames, 24, 3) and vertices (frames, 6890, 3), None where the file has none."""
     with np.load(path, allow_pickle=False) as content:
         joints = np.asarray(content["joints"], np.float64)
@@ -102,7 +108,7 @@ def _bodies(path: Path, frames: int) -> tuple[Floats, Any]:
     return joints, vertices
 
 
-def _require_projection(path: Path, projected: Any, known: Floats, good: Any, height: int) -> None:
+def _check_projection(path: Path, projected: Any, known: Floats, good: Any, height: int) -> None:
     if not good.any():
         return
     error_px = float(np.median(np.linalg.norm(projected - known, axis=-1)[good]))

@@ -29,10 +29,10 @@ from multihmr2_ros.errors import UserError
 Value = TypeVar("Value")
 # Sequences that were found, each by its name and what reads it: the call raises UserError where it cannot be read, and
 # gives None where it is not of the part that was asked for.
-Listing = Iterator[tuple[str, Callable[[], Value | None]]]
+SequenceListing = Iterator[tuple[str, Callable[[], Value | None]]]
 
 
-def found(folder: Path, pattern: str, what: str) -> list[Path]:
+def list_files(folder: Path, pattern: str, what: str) -> list[Path]:
     """The files of a pattern in a folder, in order; hidden ones (.DS_Store, ._NAME of macOS) are none. Raises UserError
     where there are none."""
     paths = sorted(path for path in folder.glob(pattern) if path.name[0] != ".") if folder.is_dir() else []
@@ -42,10 +42,10 @@ def found(folder: Path, pattern: str, what: str) -> list[Path]:
 
 
 def read_json(path: Path) -> Any:
-    return parsed(path, lambda: json.loads(path.read_text(encoding="utf-8")))
+    return parse_file(path, lambda: json.loads(path.read_text(encoding="utf-8")))
 
 
-def parsed(path: Path, parse: Callable[[], Value]) -> Value:
+def parse_file(path: Path, parse: Callable[[], Value]) -> Value:
     """What parse makes of a file; UserError where it is not of the expected format."""
     try:
         return parse()
@@ -58,7 +58,7 @@ def parsed(path: Path, parse: Callable[[], Value]) -> Value:
         raise UserError(f"{path} is not as its data set documents it ({reason}); check the download") from error
 
 
-def corners(boxes: Any) -> NDArray[np.float64]:
+def boxes_to_corners(boxes: Any) -> NDArray[np.float64]:
     """(n, 4) as x, y, width, height → (n, 4) as x0, y0, x1, y1."""
     boxes = np.asarray(boxes, np.float64).reshape(len(boxes), 4)
     return np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])

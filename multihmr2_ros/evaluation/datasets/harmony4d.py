@@ -28,61 +28,63 @@ from pathlib import Path
 import numpy as np
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.evaluation.datasets.colmap import View, fisheye_lenses, views
-from multihmr2_ros.evaluation.datasets.files import Listing, found, parsed
-from multihmr2_ros.evaluation.datasets.joints import Actors, Floats, JointFrame, JointSequence
+from multihmr2_ros.evaluation.datasets.colmap import RegisteredImage, read_fisheye_lenses, read_registered_images
+from multihmr2_ros.evaluation.datasets.files import SequenceListing, list_files, parse_file
+from multihmr2_ros.evaluation.datasets.joints import AnnotatedPeople, Floats, JointFrame, JointSequence
 from multihmr2_ros.evaluation.datasets.pickles import read_object_array, read_pickle
 from multihmr2_ros.evaluation.datasets.smpl import (
     SMPL_JOINTS,
     SMPL_ROOT,
     SMPL_VERTICES,
-    are_known,
-    in_camera,
-    require_in_front,
+    check_in_front,
+    find_complete,
+    transform_to_camera,
 )
 
 FPS = 20.0
-ANCHOR = "aria01"  # whose glasses' world the annotations are in, where people wear such glasses
+REFERENCE_CAMERA = "aria01"  # whose glasses' world the annotations are in, where people wear such glasses
 
 
-def harmony4d_sequences(folder: Path, camera: str = "cam01") -> Listing[JointSequence]:
+def list_harmony4d_sequences(folder: Path, camera: str = "cam01") -> SequenceListing[JointSequence]:
     """ACTIVITY/SEQUENCE/ with exo/CAMERA/images/00001.jpg, colmap/workplace/ and processed_data/smpl/00001.npy. folder:
     of one part, data/test or data/train."""
-    for path in found(folder, "*/*/colmap/workplace/images.txt", "cameras"):
-        yield _name(path.parents[2]), partial(parsed, path, partial(_sequence, path, camera))
+    for path in list_files(folder, "*/*/colmap/workplace/images.txt", "cameras"):
+        yield _make_name(path.parents[2]), partial(parse_file, path, partial(_read_sequence, path, camera))
 
 
-def _sequence(path: Path, camera: str) -> JointSequence:
+def _read_sequence(path: Path, camera: str) -> JointSequence:
     sequence = path.parents[2]
-    seen = {int(Path(view.name).stem): view for view in views(path) if view.name.split("/")[0] == camera}
+    seen = {
+        int(Path(view.name).stem): view for view in read_registered_images(path) if view.name.split("/")[0] == camera
+    }
     if not seen:
         raise UserError(f"{path} has no image of {camera}; choose another camera with --split")
     cameras = path.with_name("cameras.txt")
-    lens = parsed(cameras, lambda: fisheye_lenses(cameras)[next(iter(seen.values())).camera])
-    to_colmap = _colmap_from_world(path.parent)
+    lens = parse_file(cameras, lambda: read_fisheye_lenses(cameras)[next(iter(seen.values())).camera])
+    to_colmap = _read_colmap_from_world(path.parent)
     frames = []
-    for file in found(sequence / "processed_data" / "smpl", "*.npy", "people"):
+    for file in list_files(sequence / "processed_data" / "smpl", "*.npy", "people"):
         number = int(file.stem)
         image = sequence / "exo" / camera / "images" / f"{number:05d}.jpg"
         if image.is_file():
-            extrinsics = metric(_nearest(seen, number).extrinsics @ to_colmap)
-            read = partial(parsed, file, partial(_actors, file, extrinsics))
+            extrinsics = remove_scale(_find_nearest(seen, number).extrinsics @ to_colmap)
+            read = partial(parse_file, file, partial(_read_people, file, extrinsics))
             frames.append(JointFrame(number / FPS, image, lens, read))
     if not frames:
         raise UserError(f"no image of {camera} in {sequence / 'exo'}; unpack it, or choose another with --split")
-    return JointSequence(_name(sequence), FPS, SMPL_ROOT, frames)
+    return JointSequence(_make_name(sequence), FPS, SMPL_ROOT, frames)
 
 
-def _name(sequence: Path) -> str:
+def _make_name(sequence: Path) -> str:
     return f"{sequence.parent.name}-{sequence.name}"
 
 
-def _nearest(seen: dict[int, View], number: int) -> View:
+def _find_nearest(seen: dict[int, RegisteredImage], number: int) -> RegisteredImage:
     """COLMAP registered only some images of each camera, none of which move."""
     return seen[min(seen, key=lambda each: abs(each - number))]
 
 
-def _colmap_from_world(workplace: Path) -> Floats:
+def _read_colmap_from_world(workplace: Path) -> Floats:
     """(4, 4): the similarity from the annotations' metric world into COLMAP's."""
     scale = workplace / "scale.npy"  # of sequences without glasses, and the other way round
 
@@ -90,13 +92,13 @@ def _colmap_from_world(workplace: Path) -> Floats:
         if scale.is_file():
             to_world = np.load(scale, allow_pickle=False).reshape(4, 4)
             return np.asarray(np.linalg.inv(to_world), np.float64)
-        return np.asarray(read_pickle(glasses)[ANCHOR], np.float64).reshape(4, 4)
+        return np.asarray(read_pickle(glasses)[REFERENCE_CAMERA], np.float64).reshape(4, 4)
 
     glasses = workplace / "colmap_from_aria_transforms.pkl"
-    return parsed(scale if scale.is_file() else glasses, read)
+    return parse_file(scale if scale.is_file() else glasses, read)
 
 
-def metric(similarity: Floats) -> Floats:
+def remove_scale(similarity: Floats) -> Floats:
     """The rigid motion (4, 4) that differs from a similarity by its scale: lengths stay those of the world."""
     scale = np.cbrt(np.linalg.det(similarity[:3, :3]))
     if not scale > 0:
@@ -106,13 +108,13 @@ def metric(similarity: Floats) -> Floats:
     return rigid
 
 
-def _actors(file: Path, extrinsics: Floats) -> Actors:
+def _read_people(file: Path, extrinsics: Floats) -> AnnotatedPeople:
     people = read_object_array(file)
     names = sorted(people)
     joints = np.array([np.reshape(people[name]["joints"], (-1, 3))[:SMPL_JOINTS] for name in names], np.float64)
     vertices = np.array([people[name]["vertices"] for name in names], np.float64).reshape(-1, SMPL_VERTICES, 3)
-    joints = in_camera(extrinsics, joints.reshape(-1, SMPL_JOINTS, 3))
-    require_in_front(joints, file)
+    joints = transform_to_camera(extrinsics, joints.reshape(-1, SMPL_JOINTS, 3))
+    check_in_front(joints, file)
     # Names are the glasses' ("aria01", "aria02"), so that somebody who is missing in a frame does not shift the others.
     identity = np.array([int("".join(filter(str.isdigit, name))) for name in names], np.int64)
-    return Actors(identity, joints, are_known(joints), in_camera(extrinsics, vertices))
+    return AnnotatedPeople(identity, joints, find_complete(joints), transform_to_camera(extrinsics, vertices))

@@ -28,32 +28,32 @@ from typing import Any
 import numpy as np
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.evaluation.datasets.files import Listing, found, parsed
-from multihmr2_ros.evaluation.datasets.joints import Actors, Floats, JointFrame, JointSequence, Lens
+from multihmr2_ros.evaluation.datasets.files import SequenceListing, list_files, parse_file
+from multihmr2_ros.evaluation.datasets.joints import AnnotatedPeople, CalibratedLens, Floats, JointFrame, JointSequence
 from multihmr2_ros.evaluation.datasets.smpl import (
     SMPL_JOINTS,
     SMPL_ROOT,
     SMPL_VERTICES,
-    are_known,
-    in_camera,
-    require_in_front,
+    check_in_front,
+    find_complete,
+    transform_to_camera,
 )
 
 FPS = 30.0
 
 
-def hi4d_sequences(folder: Path, camera: str = "") -> Listing[JointSequence]:
+def list_hi4d_sequences(folder: Path, camera: str = "") -> SequenceListing[JointSequence]:
     """pair00/NAME/ with meta.npz, cameras/rgb_cameras.npz, images/CAMERA/000001.jpg and smpl/000001.npz.
 
     camera: an id such as "4"; "" for the one that the data set names for monocular methods (meta's mono_cam).
     """
-    for path in found(folder, "pair*/*/cameras/rgb_cameras.npz", "cameras"):
-        yield _name(path.parents[1]), partial(parsed, path, partial(_sequence, path, camera))
+    for path in list_files(folder, "pair*/*/cameras/rgb_cameras.npz", "cameras"):
+        yield _make_name(path.parents[1]), partial(parse_file, path, partial(_read_sequence, path, camera))
 
 
-def _sequence(path: Path, camera: str) -> JointSequence:
+def _read_sequence(path: Path, camera: str) -> JointSequence:
     sequence = path.parents[1]
-    chosen = camera or _monocular_camera(sequence / "meta.npz")
+    chosen = camera or _find_monocular_camera(sequence / "meta.npz")
     with np.load(path, allow_pickle=False) as cameras:
         ids = [str(each) for each in cameras["ids"]]
         if chosen not in ids:
@@ -61,33 +61,36 @@ def _sequence(path: Path, camera: str) -> JointSequence:
         row = ids.index(chosen)
         # The data set's description spells the key wrongly; either is read.
         intrinsics = cameras["intrinsics"] if "intrinsics" in cameras.files else cameras["intirnsics"]
-        lens, extrinsics = Lens(np.asarray(intrinsics[row], np.float64)), np.asarray(cameras["extrinsics"][row])
+        lens, extrinsics = (
+            CalibratedLens(np.asarray(intrinsics[row], np.float64)),
+            np.asarray(cameras["extrinsics"][row]),
+        )
     frames = []
-    for file in found(sequence / "smpl", "*.npz", "people"):
+    for file in list_files(sequence / "smpl", "*.npz", "people"):
         image = sequence / "images" / chosen / f"{file.stem}.jpg"
         if image.is_file():
-            read = partial(parsed, file, partial(_actors, file, extrinsics))
+            read = partial(parse_file, file, partial(_read_people, file, extrinsics))
             frames.append(JointFrame(int(file.stem) / FPS, image, lens, read))
     if not frames:
         raise UserError(f"no image of camera {chosen} in {sequence / 'images'}; unpack it, or choose one with --split")
-    return JointSequence(_name(sequence), FPS, SMPL_ROOT, frames)
+    return JointSequence(_make_name(sequence), FPS, SMPL_ROOT, frames)
 
 
-def _name(sequence: Path) -> str:
+def _make_name(sequence: Path) -> str:
     return f"{sequence.parent.name}-{sequence.name}"
 
 
-def _monocular_camera(path: Path) -> str:
+def _find_monocular_camera(path: Path) -> str:
     def read() -> str:
         with np.load(path, allow_pickle=False) as meta:
             return str(np.asarray(meta["mono_cam"]).item())
 
-    return parsed(path, read)
+    return parse_file(path, read)
 
 
-def _actors(file: Path, extrinsics: Any) -> Actors:
+def _read_people(file: Path, extrinsics: Any) -> AnnotatedPeople:
     with np.load(file, allow_pickle=False) as content:
-        joints: Floats = in_camera(extrinsics, content["joints_3d"].reshape(-1, SMPL_JOINTS, 3))
-        vertices = in_camera(extrinsics, content["verts"].reshape(-1, SMPL_VERTICES, 3))
-    require_in_front(joints, file)
-    return Actors(np.arange(len(joints)), joints, are_known(joints), vertices)
+        joints: Floats = transform_to_camera(extrinsics, content["joints_3d"].reshape(-1, SMPL_JOINTS, 3))
+        vertices = transform_to_camera(extrinsics, content["verts"].reshape(-1, SMPL_VERTICES, 3))
+    check_in_front(joints, file)
+    return AnnotatedPeople(np.arange(len(joints)), joints, find_complete(joints), vertices)

@@ -31,15 +31,15 @@ from scipy import sparse
 
 from multihmr2_ros.camera import (
     DISTORTION_COEFFICIENTS,
-    LARGEST_COEFFICIENT,
+    MAX_COEFFICIENT,
     CameraModel,
     project,
     validate_k,
     vertical_fov,
 )
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.evaluation.datasets.files import parsed
-from multihmr2_ros.evaluation.moments import Moment
+from multihmr2_ros.evaluation.datasets.files import parse_file
+from multihmr2_ros.evaluation.evaluation_frames import EvaluationFrame
 from multihmr2_ros.evaluation.run import PeopleEstimator
 from multihmr2_ros.frame import Frame
 from multihmr2_ros.lens import LensDistortion, lens_of
@@ -48,12 +48,12 @@ from multihmr2_ros.people import IntrinsicsSource, People
 
 Floats = NDArray[np.float64]
 Points = Callable[[NDArray[np.float32]], Floats]  # (n, 19158, 3) vertices → (n, P, 3)
-NS = 1_000_000_000
+NS_PER_S = 1_000_000_000
 ANNY_VERTICES = 19158
 
 
 @dataclasses.dataclass(frozen=True)
-class Lens:
+class CalibratedLens:
     """k (3, 3) px of the image; OpenCV's coefficients of the distortion (n,), those of its fisheye model (4,) where
     is_fisheye; none or zeros for images without distortion. Raises ValueError for numbers that cannot be used."""
 
@@ -68,7 +68,7 @@ class Lens:
             raise ValueError(str(error)) from None  # whoever parses the file says which one it is
         models = [model for model in DISTORTION_COEFFICIENTS if (model == "equidistant") == self.is_fisheye]
         counts = [count for model in models for count in DISTORTION_COEFFICIENTS[model]]
-        is_usable = (np.abs(self.distortion) <= LARGEST_COEFFICIENT).all()  # false for NaN, too
+        is_usable = (np.abs(self.distortion) <= MAX_COEFFICIENT).all()  # false for NaN, too
         if self.distortion.shape not in [(count,) for count in (0, *counts)] or not is_usable:
             raise ValueError(f"expected {counts} finite coefficients of distortion, got {self.distortion}")
 
@@ -82,7 +82,7 @@ class Lens:
 
 
 @dataclasses.dataclass(frozen=True)
-class Actors:
+class AnnotatedPeople:
     """The people of a frame, in its camera's frame: identities (t,), joints (t, J, 3) m, which of them are known well
     (t,), vertices (t, V, 3) m of the data set's own body model, V = 0 where there are none. Raises ValueError where
     these are not of the same people."""
@@ -104,8 +104,8 @@ class JointFrame:
 
     stamp_s: float
     image: Path
-    lens: Lens
-    actors: Callable[[], Actors] | None
+    lens: CalibratedLens
+    annotated_people: Callable[[], AnnotatedPeople] | None
 
 
 @dataclasses.dataclass
@@ -116,15 +116,15 @@ class JointSequence:
     fps: float | None
     root: tuple[int, ...]
     frames: list[JointFrame]
-    lacking: str = ""
+    limitation: str = ""
     problems: list[str] = dataclasses.field(default_factory=list)
 
     @property
-    def moment_count(self) -> int | None:
+    def eval_frame_count(self) -> int | None:
         return len(self.frames)
 
-    def __iter__(self) -> Iterator[Moment]:
-        self.problems[:] = [self.lacking] if self.lacking else []
+    def __iter__(self) -> Iterator[EvaluationFrame]:
+        self.problems[:] = [self.limitation] if self.limitation else []
         unread: list[str] = []
         for each in self.frames:
             try:
@@ -134,8 +134,12 @@ class JointSequence:
                 continue
             k = each.lens.k
             frame = Frame(image, each.stamp_s, k, name=each.image.stem, lens=each.lens.distortion_of(image))
-            truth = None if each.actors is None else true_people(each.actors(), k, image.shape[:2], self.root)
-            yield Moment(round(each.stamp_s * NS), frame=frame, truth=truth, is_camera_true=True)
+            truth = (
+                None
+                if each.annotated_people is None
+                else make_true_people(each.annotated_people(), k, image.shape[:2], self.root)
+            )
+            yield EvaluationFrame(round(each.stamp_s * NS_PER_S), frame=frame, truth=truth, is_camera_true=True)
         if unread:
             self.problems.append(f"{self.name}: {len(unread)} of {len(self.frames)} images left out: {unread[0]}")
 
@@ -168,17 +172,17 @@ class JointEstimator:
         )
 
 
-def true_people(actors: Actors, k: Floats, size: Any, root: tuple[int, ...]) -> People:
+def make_true_people(annotated_people: AnnotatedPeople, k: Floats, size: Any, root: tuple[int, ...]) -> People:
     """The truth; those who are not known well, or not wholly in front of the camera, are to be ignored (score 0)."""
-    count, joints = len(actors.joints), actors.joints
-    known = actors.known & (joints[..., 2] > 0).all(axis=1)
+    count, joints = len(annotated_people.joints), annotated_people.joints
+    known = annotated_people.known & (joints[..., 2] > 0).all(axis=1)
 
     def unknown(*shape: int) -> Any:
         return np.full((count, *shape), np.nan)
 
     return People(
         score=np.where(known, 1.0, 0.0).astype(np.float32),
-        track_id=actors.identity,
+        track_id=annotated_people.identity,
         track_state=np.full(count, 2),
         track_age_s=np.zeros(count),
         shape=unknown(6),
@@ -191,7 +195,9 @@ def true_people(actors: Actors, k: Floats, size: Any, root: tuple[int, ...]) -> 
         velocity=unknown(3),
         pelvis_covariance=unknown(3, 3),
         velocity_covariance=unknown(3, 3),
-        vertices=actors.vertices.astype(np.float32) if len(actors.vertices) else np.zeros((count, 0, 3), np.float32),
+        vertices=annotated_people.vertices.astype(np.float32)
+        if len(annotated_people.vertices)
+        else np.zeros((count, 0, 3), np.float32),
         stature=unknown(),
         track_feature=np.zeros((count, 0), np.float32),
         k=k,
@@ -204,7 +210,7 @@ def true_people(actors: Actors, k: Floats, size: Any, root: tuple[int, ...]) -> 
     )
 
 
-def regressed_points(path: Path | None, joints: int, vertices: int = 0) -> Points:
+def make_point_regressor(path: Path | None, joints: int, vertices: int = 0) -> Points:
     """By a user's file of weights (joints, 19158), or (joints + vertices, 19158) with the other body model's vertices
     after its joints: .npy, .npz with one array, or .npz of scipy.sparse.save_npz. Raises UserError for others."""
     if path is None:
@@ -212,7 +218,7 @@ def regressed_points(path: Path | None, joints: int, vertices: int = 0) -> Point
             f"this data set's {joints} joints need weights of Anny's {ANNY_VERTICES} vertices: pass --regressor FILE "
             f"(.npy, {joints} × {ANNY_VERTICES}), made with the body model's licence of yours"
         )
-    matrix = parsed(path, lambda: _weights(path, (joints, joints + vertices)))
+    matrix = parse_file(path, lambda: _read_weights(path, (joints, joints + vertices)))
 
     def points(mesh: NDArray[np.float32]) -> Floats:
         columns = mesh.astype(np.float64).transpose(1, 0, 2).reshape(ANNY_VERTICES, -1)
@@ -221,7 +227,7 @@ def regressed_points(path: Path | None, joints: int, vertices: int = 0) -> Point
     return points
 
 
-def _weights(path: Path, rows: tuple[int, int]) -> Any:
+def _read_weights(path: Path, rows: tuple[int, int]) -> Any:
     content = np.load(path, allow_pickle=False)
     if isinstance(content, np.ndarray):
         weights: Any = content

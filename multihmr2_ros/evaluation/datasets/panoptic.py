@@ -29,13 +29,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.evaluation.datasets.files import Listing, found, parsed, read_json
-from multihmr2_ros.evaluation.datasets.joints import Actors, Floats, JointFrame, JointSequence, Lens, Points
+from multihmr2_ros.evaluation.datasets.files import SequenceListing, list_files, parse_file, read_json
+from multihmr2_ros.evaluation.datasets.joints import (
+    AnnotatedPeople,
+    CalibratedLens,
+    Floats,
+    JointFrame,
+    JointSequence,
+    Points,
+)
 
 JOINTS, ROOT = 19, (2,)  # the root: the body's centre, between the hips
 FPS = 29.97
 M_PER_CM = 0.01
-LEAST_CONFIDENCE = 0.1
+MIN_CONFIDENCE = 0.1
 # Neck and centre are the middle of shoulders and hips; the others are COCO's keypoints, in the data set's order.
 FROM_COCO = (
     (5, 6), (0,), (11, 12), (5,), (7,), (9,), (11,), (13,), (15,), (6,), (8,), (10,), (12,), (14,), (16,), (1,), (3,),
@@ -43,43 +50,43 @@ FROM_COCO = (
 )  # fmt: skip
 
 
-def panoptic_sequences(folder: Path, camera: str = "00_16") -> Listing[JointSequence]:
+def list_panoptic_sequences(folder: Path, camera: str = "00_16") -> SequenceListing[JointSequence]:
     """NAME/calibration_NAME.json, NAME/hdPose3d_stage1_coco19/body3DScene_00000000.json and
     NAME/hdImgs/CAMERA/CAMERA_00000000.jpg. Joints of low confidence are unknown, and so are people who have any."""
-    for path in found(folder, "*/calibration_*.json", "sequence"):
-        yield path.parent.name, partial(parsed, path, partial(_sequence, path, camera))
+    for path in list_files(folder, "*/calibration_*.json", "sequence"):
+        yield path.parent.name, partial(parse_file, path, partial(_read_sequence, path, camera))
 
 
-def _sequence(path: Path, camera: str) -> JointSequence:
+def _read_sequence(path: Path, camera: str) -> JointSequence:
     sequence = path.parent
     cameras = [each for each in read_json(path)["cameras"] if each["name"] == camera]
     if not cameras:
         raise UserError(f"{path} has no camera {camera}; choose one with --split")
     k, rotation = (np.array(cameras[0][name], np.float64).reshape(3, 3) for name in ("K", "R"))
     shift_cm = np.array(cameras[0]["t"], np.float64).reshape(3)
-    lens = Lens(k, np.array(cameras[0]["distCoef"], np.float64).ravel())
+    lens = CalibratedLens(k, np.array(cameras[0]["distCoef"], np.float64).ravel())
     frames = []
-    for file in found(sequence / "hdPose3d_stage1_coco19", "body3DScene_*.json", "people"):
+    for file in list_files(sequence / "hdPose3d_stage1_coco19", "body3DScene_*.json", "people"):
         number = file.stem.removeprefix("body3DScene_")
         image = sequence / "hdImgs" / camera / f"{camera}_{number}.jpg"
         if image.is_file():  # users extract every n-th image
-            read = partial(parsed, file, partial(_actors, file, rotation, shift_cm))
+            read = partial(parse_file, file, partial(_read_people, file, rotation, shift_cm))
             frames.append(JointFrame(int(number) / FPS, image, lens, read))
     if not frames:
         raise UserError(f"no image of camera {camera} in {sequence / 'hdImgs'}; extract its video, or choose --split")
     return JointSequence(sequence.name, FPS, ROOT, frames)
 
 
-def _actors(file: Path, rotation: Floats, shift_cm: Floats) -> Actors:
+def _read_people(file: Path, rotation: Floats, shift_cm: Floats) -> AnnotatedPeople:
     bodies = read_json(file)["bodies"]
     joints = np.array([body["joints19"] for body in bodies], np.float64).reshape(-1, JOINTS, 4)
     places = M_PER_CM * (joints[..., :3] @ rotation.T + shift_cm)
-    places[joints[..., 3] < LEAST_CONFIDENCE] = np.nan
+    places[joints[..., 3] < MIN_CONFIDENCE] = np.nan
     identity = np.array([body["id"] for body in bodies], np.int64)
-    return Actors(identity, places, np.isfinite(places).all(axis=(1, 2)))
+    return AnnotatedPeople(identity, places, np.isfinite(places).all(axis=(1, 2)))
 
 
-def panoptic_joints(coco_keypoints: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> Points:
+def make_joint_regressor(coco_keypoints: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> Points:
     """The 19 joints from the body's COCO keypoints."""
 
     def joints(vertices: NDArray[np.float32]) -> Floats:

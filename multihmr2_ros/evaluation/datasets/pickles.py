@@ -31,7 +31,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-PLAIN_KINDS = "biufcSU"  # of dtypes: numbers and text
+SAFE_KINDS = "biufcSU"  # of dtypes: numbers and text
 
 
 def read_pickle(path: Path) -> Any:
@@ -58,19 +58,19 @@ def _read(content: bytes) -> Any:
         if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= int(argument or 0) < len(content):
             raise ValueError(f"a pickle of {len(content)} bytes must not remember {argument} objects")
     try:
-        return _Plain().of(_ArraysOnly(io.BytesIO(content), encoding="latin1").load())
+        return _ArrayUnwrapper().of(_ArrayUnpickler(io.BytesIO(content), encoding="latin1").load())
     except (pickle.UnpicklingError, RecursionError, MemoryError, OverflowError) as error:
         raise ValueError(f"{type(error).__name__} {error}") from error
 
 
-class _ArraysOnly(pickle.Unpickler):
+class _ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        if module.split(".")[0] == "numpy" and name in _STAND_INS:
-            return _STAND_INS[name]
+        if module.split(".")[0] == "numpy" and name in _REPLACEMENTS:
+            return _REPLACEMENTS[name]
         if (module, name) == ("_codecs", "encode"):
-            return _bytes
+            return _encode_bytes
         if (module, name) in (("__builtin__", "bytes"), ("builtins", "bytes")):
-            return _no_bytes
+            return _make_empty_bytes
         raise ValueError(f"a pickle of arrays must not hold {module}.{name}")
 
 
@@ -79,7 +79,7 @@ class _DType:
 
     def __init__(self, code: Any, *_: Any) -> None:
         self.dtype = np.dtype(code) if isinstance(code, str) else np.dtype(np.void)
-        if self.dtype != object and (self.dtype.kind not in PLAIN_KINDS or self.dtype.fields or self.dtype.subdtype):
+        if self.dtype != object and (self.dtype.kind not in SAFE_KINDS or self.dtype.fields or self.dtype.subdtype):
             raise ValueError(f"arrays are of numbers and text, got {code!r:.40}")
 
     def __setstate__(self, state: Any) -> None:
@@ -101,42 +101,42 @@ class _Array:
             for index, each in enumerate(content):
                 values[index] = each
         else:
-            values = np.frombuffer(_bytes(content), kind.dtype)
+            values = np.frombuffer(_encode_bytes(content), kind.dtype)
         self.values = values.reshape(shape, order="F" if is_fortran else "C")
 
 
-def _from_buffer(content: Any, kind: _DType, shape: Any, order: str) -> _Array:
+def _array_from_buffer(content: Any, kind: _DType, shape: Any, order: str) -> _Array:
     array = _Array()
     array.__setstate__((1, shape, kind, order == "F", content))
     return array
 
 
-def _scalar(kind: _DType, content: Any) -> Any:
-    return np.frombuffer(_bytes(content), kind.dtype)[0]
+def _read_scalar(kind: _DType, content: Any) -> Any:
+    return np.frombuffer(_encode_bytes(content), kind.dtype)[0]
 
 
-def _bytes(content: Any, encoding: str = "latin1") -> bytes:
+def _encode_bytes(content: Any, encoding: str = "latin1") -> bytes:
     """Python 2's strings are bytes; Python 3 pickles bytes as text for it."""
     if encoding != "latin1":
         raise ValueError(f"expected bytes, got text in {encoding:.20}")
     return content.encode("latin1") if isinstance(content, str) else bytes(memoryview(content))
 
 
-def _no_bytes() -> bytes:
+def _make_empty_bytes() -> bytes:
     """Python 3 writes the data of empty arrays for Python 2 as a call of bytes; of no other length."""
     return b""
 
 
-_STAND_INS: dict[str, Callable[..., Any]] = {
+_REPLACEMENTS: dict[str, Callable[..., Any]] = {
     "ndarray": _Array,
     "_reconstruct": _Array,
-    "_frombuffer": _from_buffer,
+    "_frombuffer": _array_from_buffer,
     "dtype": _DType,
-    "scalar": _scalar,
+    "scalar": _read_scalar,
 }
 
 
-class _Plain:
+class _ArrayUnwrapper:
     """The stand-ins replaced by the arrays that they hold; what is shared is looked at once, and stays shared."""
 
     def __init__(self) -> None:
@@ -146,10 +146,10 @@ class _Plain:
         if not isinstance(value, _Array | dict | list | tuple):
             return value
         if id(value) not in self._known:
-            self._known[id(value)] = value, self._made(value)
+            self._known[id(value)] = value, self._unwrap(value)
         return self._known[id(value)][1]
 
-    def _made(self, value: Any) -> Any:
+    def _unwrap(self, value: Any) -> Any:
         if isinstance(value, _Array):
             if value.values.dtype == object:
                 for index, each in np.ndenumerate(value.values):

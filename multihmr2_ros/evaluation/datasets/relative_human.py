@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.evaluation.datasets.files import found, parsed
+from multihmr2_ros.evaluation.datasets.files import list_files, parse_file
 from multihmr2_ros.evaluation.datasets.pickles import read_object_array
 from multihmr2_ros.metrics.boxes import FloatArray, box_iou
 from multihmr2_ros.metrics.matching import assign
@@ -55,7 +55,7 @@ class RelativeImage:
 
 
 @dataclass(frozen=True)
-class Relations:
+class DepthRelations:
     """Depth relations of the p pairs of matched people of one image whose layers are both known.
 
     right (p,): whether the relation (closer, farther, same within 0.2 m) is right. ordered (p,): whether the layers
@@ -70,16 +70,18 @@ class Relations:
     people: int
 
 
-def relative_human_images(folder: Path, split: str) -> Iterator[RelativeImage]:
+def list_relative_human_images(folder: Path, split: str) -> Iterator[RelativeImage]:
     """Read every image of SPLIT_annots.npz. Its pickle is parsed, not executed."""
-    (path,) = found(folder, f"{split}_annots.npz", "annotations")
-    images = parsed(path, lambda: [_image(folder / "images", *item) for item in sorted(_annotations(path).items())])
+    (path,) = list_files(folder, f"{split}_annots.npz", "annotations")
+    images = parse_file(
+        path, lambda: [_read_image(folder / "images", *item) for item in sorted(_read_annotations(path).items())]
+    )
     if not (folder / "images").is_dir():
         raise UserError(f"no images in {folder}: expected the folder images; unpack it")
     yield from images
 
 
-def _annotations(path: Path) -> dict[str, list[dict[str, Any]]]:
+def _read_annotations(path: Path) -> dict[str, list[dict[str, Any]]]:
     with zipfile.ZipFile(path) as file:
         if file.getinfo("annots.npy").file_size > MAX_BYTES:
             raise ValueError("annots is too large")
@@ -89,7 +91,7 @@ def _annotations(path: Path) -> dict[str, list[dict[str, Any]]]:
     return content
 
 
-def _image(folder: Path, name: Any, people: list[dict[str, Any]]) -> RelativeImage:
+def _read_image(folder: Path, name: Any, people: list[dict[str, Any]]) -> RelativeImage:
     if not isinstance(name, str) or Path(name).is_absolute() or ".." in Path(name).parts:
         raise ValueError(f"{name!r:.80} is no name of an image")
     boxes = [each["bbox_wb"] if each.get("bbox_wb") is not None else each["bbox"] for each in people]
@@ -101,7 +103,7 @@ def _image(folder: Path, name: Any, people: list[dict[str, Any]]) -> RelativeIma
     )
 
 
-def relations(image: RelativeImage, boxes: FloatArray, depth: FloatArray) -> Relations:
+def compute_relations(image: RelativeImage, boxes: FloatArray, depth: FloatArray) -> DepthRelations:
     """Match n detections, boxes (n, 4) px and pelvis depths (n,) m, to the image's people; compare depth order."""
     overlap = box_iou(boxes, image.box)
     pairs = assign(1 - overlap, overlap >= MIN_IOU) if overlap.size else np.zeros((0, 2), np.int64)
@@ -109,7 +111,7 @@ def relations(image: RelativeImage, boxes: FloatArray, depth: FloatArray) -> Rel
     layer, place = image.layer[known[:, 1]], depth[known[:, 0]]
     first, second = np.triu_indices(len(known), k=1)
     age = image.age[known[:, 1]]
-    return Relations(
+    return DepthRelations(
         layer_order(place, layer),
         layer[first] != layer[second],
         ordinal_order(place, layer),
@@ -119,7 +121,7 @@ def relations(image: RelativeImage, boxes: FloatArray, depth: FloatArray) -> Rel
     )
 
 
-def relation_scores(images: Sequence[Relations]) -> dict[str, float]:
+def compute_relation_scores(images: Sequence[DepthRelations]) -> dict[str, float]:
     """In %, over the pairs of all images: PCDR, that of pairs with somebody of an age group, and correct ordinal pairs;
     NaN where there is no pair. With recall and the counts."""
     right, ordered, ordinal = (
@@ -127,13 +129,13 @@ def relation_scores(images: Sequence[Relations]) -> dict[str, float]:
         for name in ("right", "ordered", "ordinal")
     )
     age = np.concatenate([each.age for each in images] or [np.zeros((0, 2), np.int64)])
-    scores = {"PCDR@0.2m": _percent(right)}
-    scores |= {f"PCDR {group}": _percent(right[(age == code).any(axis=1)]) for code, group in AGES.items()}
-    scores["ordinal pairs"] = _percent(ordinal[ordered])
+    scores = {"PCDR@0.2m": _to_percent(right)}
+    scores |= {f"PCDR {group}": _to_percent(right[(age == code).any(axis=1)]) for code, group in AGES.items()}
+    scores["ordinal pairs"] = _to_percent(ordinal[ordered])
     people = sum(each.people for each in images)
     scores["recall"] = 100 * sum(each.found for each in images) / people if people else np.nan
     return {**scores, "pairs": len(right), "people": people}
 
 
-def _percent(values: NDArray[np.bool_]) -> float:
+def _to_percent(values: NDArray[np.bool_]) -> float:
     return 100 * float(values.mean()) if len(values) else np.nan

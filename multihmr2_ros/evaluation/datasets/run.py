@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterable
@@ -51,18 +52,19 @@ from multihmr2_ros.evaluation.datasets import (
     threedpw,
     videos,
 )
-from multihmr2_ros.evaluation.datasets.files import Listing
+from multihmr2_ros.evaluation.datasets.files import SequenceListing
+from multihmr2_ros.evaluation.evaluation_frames import EvaluationSequence
 from multihmr2_ros.evaluation.highlights import FILE as HIGHLIGHTS
-from multihmr2_ros.evaluation.highlights import Highlights
-from multihmr2_ros.evaluation.moments import Sequence
+from multihmr2_ros.evaluation.highlights import HighlightWriter
 from multihmr2_ros.evaluation.run import PeopleEstimator, SequenceResult, evaluate_sequence
-from multihmr2_ros.evaluation.scoring import ScoringConfig, body_boxes, image_joints
+from multihmr2_ros.evaluation.scoring import ScoringConfig, compute_body_boxes, project_joints
+from multihmr2_ros.evaluation.tables import FrameListener
 from multihmr2_ros.evaluation.tally import Tally
 from multihmr2_ros.frame import Frame, IntrinsicsChoice
 from multihmr2_ros.media.images import read_image
 from multihmr2_ros.metrics.detection import DetectionCounts
-from multihmr2_ros.metrics.identity import FrameBoxes, identity_counts
-from multihmr2_ros.metrics.keypoints import ImageKeypoints, coco_scores
+from multihmr2_ros.metrics.identity import FrameBoxes, count_identities
+from multihmr2_ros.metrics.keypoints import ImageKeypoints, compute_coco_scores
 from multihmr2_ros.people import People
 
 SPLITS = {
@@ -71,7 +73,7 @@ SPLITS = {
 }  # fmt: skip
 SPLITTABLE = (*SPLITS, HI4D)  # whose sequences each name a camera of their own
 
-Progress = Callable[[Iterable[Any], str, int | None], Iterable[Any]]  # items, name, how many where known
+ProgressCallback = Callable[[Iterable[Any], str, int | None], Iterable[Any]]  # items, name, how many where known
 Outcome = tuple[Tally, tuple[str, ...]]  # of a sequence, and what was wrong, a line each
 
 
@@ -99,7 +101,7 @@ class DatasetJob:
     highlights: bool = True
 
 
-def resolved(job: DatasetJob) -> DatasetJob:
+def resolve_job(job: DatasetJob) -> DatasetJob:
     """Fill in the data set's default split and its pair distance.
 
     In Hi4D and Harmony4D the paper aligns the two annotated people, however far apart they are.
@@ -113,49 +115,53 @@ def resolved(job: DatasetJob) -> DatasetJob:
 
 
 def evaluate_dataset(
-    job: DatasetJob, estimator: Any, progress: Progress = lambda items, name, count: items
+    job: DatasetJob, estimator: Any, progress: ProgressCallback = lambda items, name, count: items
 ) -> list[SequenceResult]:
     """Evaluate a data set.
 
     estimator: with the full mesh if keypoints are regressed from it. Raises UserError if the folder does not hold the
     data set. A sequence that cannot be read gives a result with a problem.
     """
-    job = resolved(job)
+    job = resolve_job(job)
     split = job.split or ""
     if job.name == MSCOCO:
-        return [_coco(job, split, estimator, progress)]
+        return [_evaluate_coco(job, split, estimator, progress)]
     if job.name == RELATIVE_HUMAN:
-        return [_relative_human(job, split, estimator, progress)]
+        return [_evaluate_relative_human(job, split, estimator, progress)]
     if job.name in (MOT, POSETRACK):
-        found = boxes.mot_sequences(job.folder) if job.name == MOT else boxes.posetrack_sequences(job.folder, split)
-        return _each(job, found, "predicted", partial(_tracked, estimator, progress))
+        found = (
+            boxes.list_mot_sequences(job.folder)
+            if job.name == MOT
+            else boxes.list_posetrack_sequences(job.folder, split)
+        )
+        return _evaluate_each(job, found, "predicted", partial(_evaluate_tracked, estimator, progress))
     if job.name == PANOPTIC:
-        points = panoptic.panoptic_joints(estimator.body.coco_keypoints)
+        points = panoptic.make_joint_regressor(estimator.body.coco_keypoints)
         posed = joints.JointEstimator(estimator, points, panoptic.JOINTS, panoptic.ROOT)
-        return _in_order(job, panoptic.panoptic_sequences(job.folder, split), posed, progress)
+        return _evaluate_in_order(job, panoptic.list_panoptic_sequences(job.folder, split), posed, progress)
     if job.name == VIDEOS:
-        return _in_order(job, videos.calibrated_videos(job.folder), estimator, progress)
+        return _evaluate_in_order(job, videos.list_calibrated_videos(job.folder), estimator, progress)
     if job.name in (THREEDPW, EMDB, HI4D, HARMONY4D):
-        return _smpl(job, split, estimator, progress)
+        return _evaluate_smpl(job, split, estimator, progress)
     raise UserError(f"the data set must be one of {', '.join(DATASETS)}, got {job.name!r}")
 
 
-def _coco(job: DatasetJob, split: str, estimator: Any, progress: Progress) -> SequenceResult:
+def _evaluate_coco(job: DatasetJob, split: str, estimator: Any, progress: ProgressCallback) -> SequenceResult:
     """Images are independent of each other, and their camera is not known."""
     begin_s, images, problems = time.perf_counter(), [], list[str]()
-    listed = list(coco.coco_images(job.folder, split))
+    listed = list(coco.list_coco_images(job.folder, split))
     for image in progress(listed, split, len(listed)):
         try:
-            people = _look(estimator, image.path, 0.0, reset=True, labeled_size=image.size)
+            people = _estimate(estimator, image.path, 0.0, reset=True, labeled_size=image.size)
         except UserError as error:
             problems.append(str(error))
             continue
-        keypoints = estimator.body.coco_keypoints(people.vertices).astype(np.float64)
+        keypoints = estimator.body.regress_coco_keypoints(people.vertices).astype(np.float64)
         score = people.score.astype(np.float64)
         images.append(ImageKeypoints(np.asarray(project(keypoints, people.k), np.float64), score, **image.truth))
     detections = sum(len(image.score) for image in images)
     people_count = sum(int((~image.crowd).sum()) for image in images)
-    scores = {name: 100 * value if value >= 0 else np.nan for name, value in coco_scores(images).items()}
+    scores = {name: 100 * value if value >= 0 else np.nan for name, value in compute_coco_scores(images).items()}
     tally = Tally(frames=len(images), detections=detections)
     return SequenceResult(
         split, str(job.folder), "predicted", "", tally, tuple(problems), time.perf_counter() - begin_s,
@@ -163,26 +169,26 @@ def _coco(job: DatasetJob, split: str, estimator: Any, progress: Progress) -> Se
     )  # fmt: skip
 
 
-def _relative_human(job: DatasetJob, split: str, estimator: Any, progress: Progress) -> SequenceResult:
+def _evaluate_relative_human(job: DatasetJob, split: str, estimator: Any, progress: ProgressCallback) -> SequenceResult:
     """Images are independent of each other; people are found by their boxes."""
-    begin_s, images, problems = time.perf_counter(), list[relative_human.Relations](), list[str]()
-    listed, detections = list(relative_human.relative_human_images(job.folder, split)), 0
+    begin_s, images, problems = time.perf_counter(), list[relative_human.DepthRelations](), list[str]()
+    listed, detections = list(relative_human.list_relative_human_images(job.folder, split)), 0
     for image in progress(listed, split, len(listed)):
         try:
-            people = _look(estimator, image.path, 0.0, reset=True)
+            people = _estimate(estimator, image.path, 0.0, reset=True)
         except UserError as error:
             problems.append(str(error))
             continue
         detections += len(people)
-        boxes_found = body_boxes(people, image_joints(people))
-        images.append(relative_human.relations(image, boxes_found, people.pelvis[:, 2].astype(np.float64)))
+        boxes_found = compute_body_boxes(people, project_joints(people))
+        images.append(relative_human.compute_relations(image, boxes_found, people.pelvis[:, 2].astype(np.float64)))
     tally = Tally(frames=len(images), detections=detections)
-    scores = relative_human.relation_scores(images)
+    scores = relative_human.compute_relation_scores(images)
     wall_s = time.perf_counter() - begin_s
     return SequenceResult(split, str(job.folder), "predicted", "", tally, tuple(problems), wall_s, scores)
 
 
-def _tracked(estimator: Any, progress: Progress, sequence: boxes.BoxSequence) -> Outcome:
+def _evaluate_tracked(estimator: Any, progress: ProgressCallback, sequence: boxes.BoxSequence) -> Outcome:
     problems = list[str]()
     truth: list[FrameBoxes] = []
     predicted: list[FrameBoxes] = []
@@ -190,36 +196,38 @@ def _tracked(estimator: Any, progress: Progress, sequence: boxes.BoxSequence) ->
     estimator.reset()
     for frame in progress(sequence.frames, sequence.name, len(sequence.frames)):
         try:
-            people = _look(estimator, frame.image, frame.stamp_s)
+            people = _estimate(estimator, frame.image, frame.stamp_s)
         except UserError as error:
             problems.append(str(error))
             continue
         detections += len(people)
         if frame.counted:
             truth.append(frame.truth)
-            predicted.append(frame.counting(_seen_boxes(people)))
-    counts = identity_counts(truth, predicted, as_trackeval=True)
+            predicted.append(frame.select_counted(_compute_visible_boxes(people)))
+    counts = count_identities(truth, predicted, as_trackeval=True)
     detection = DetectionCounts(counts.truth - counts.misses, counts.false_positives, counts.misses)
     tally = Tally(len(sequence.frames), len(truth), detections, detection=detection, identity=counts)
     return tally, tuple(problems)
 
 
-def _smpl(job: DatasetJob, split: str, estimator: Any, progress: Progress) -> list[SequenceResult]:
+def _evaluate_smpl(job: DatasetJob, split: str, estimator: Any, progress: ProgressCallback) -> list[SequenceResult]:
     if job.name == EMDB and job.regressor is None:
-        return _in_order(job, emdb.emdb_sequences(job.folder, split, with_bodies=False), estimator, progress)
-    points = smpl.smpl_points(job.regressor)
+        return _evaluate_in_order(
+            job, emdb.list_emdb_sequences(job.folder, split, with_bodies=False), estimator, progress
+        )
+    points = smpl.make_smpl_regressor(job.regressor)
     posed = joints.JointEstimator(estimator, points, smpl.SMPL_JOINTS, smpl.SMPL_ROOT)
-    read: dict[str, Callable[[Path, str], Listing[joints.JointSequence]]] = {
-        THREEDPW: threedpw.threedpw_sequences,
-        EMDB: emdb.emdb_sequences,
-        HI4D: hi4d.hi4d_sequences,
-        HARMONY4D: harmony4d.harmony4d_sequences,
+    read: dict[str, Callable[[Path, str], SequenceListing[joints.JointSequence]]] = {
+        THREEDPW: threedpw.list_threedpw_sequences,
+        EMDB: emdb.list_emdb_sequences,
+        HI4D: hi4d.list_hi4d_sequences,
+        HARMONY4D: harmony4d.list_harmony4d_sequences,
     }
-    return _in_order(job, read[job.name](job.folder, split), posed, progress)
+    return _evaluate_in_order(job, read[job.name](job.folder, split), posed, progress)
 
 
-def _in_order(
-    job: DatasetJob, found: Listing[Any], estimator: PeopleEstimator, progress: Progress
+def _evaluate_in_order(
+    job: DatasetJob, found: SequenceListing[Any], estimator: PeopleEstimator, progress: ProgressCallback
 ) -> list[SequenceResult]:
     """Each sequence has a folder of its name."""
     listing = list(found)
@@ -228,20 +236,23 @@ def _in_order(
     if repeated:
         raise UserError(f"several sequences would have results of the name {', '.join(repeated)}; rename all but one")
 
-    def evaluate(sequence: Sequence) -> Outcome:
+    def evaluate(sequence: EvaluationSequence) -> Outcome:
         folder = job.out / sequence.name
         folder.mkdir(parents=True, exist_ok=True)
+
+        def open_listeners(stack: contextlib.ExitStack) -> list[FrameListener]:
+            return [HighlightWriter(folder / HIGHLIGHTS, estimator.faces, stack)] if job.highlights else []
+
         return evaluate_sequence(
-            sequence, estimator, job.intrinsics, folder, job.scoring,
-            listeners=lambda stack: [Highlights(folder / HIGHLIGHTS, estimator.faces, stack)] if job.highlights else [],
-            progress=lambda moments, each: progress(moments, each.name, each.moment_count),
+            sequence, estimator, job.intrinsics, folder, job.scoring, open_listeners,
+            progress=lambda eval_frames, each: progress(eval_frames, each.name, each.eval_frame_count),
         )  # fmt: skip
 
-    results = _each(job, listing, job.intrinsics.source, evaluate)
+    results = _evaluate_each(job, listing, job.intrinsics.source, evaluate)
     return [dataclasses.replace(result, folder=result.name) for result in results]
 
 
-def _each(
+def _evaluate_each(
     job: DatasetJob,
     listing: Iterable[tuple[str, Callable[[], Any]]],
     intrinsics: str,
@@ -267,7 +278,7 @@ def _each(
     return results
 
 
-def _look(
+def _estimate(
     estimator: Any, path: Path, stamp_s: float, *, reset: bool = False, labeled_size: tuple[int, int] | None = None
 ) -> People:
     if reset:
@@ -282,9 +293,9 @@ def _look(
     return people
 
 
-def _seen_boxes(people: People) -> FrameBoxes:
+def _compute_visible_boxes(people: People) -> FrameBoxes:
     """Boxes around the projected meshes, cut to the image; people without an identity have one for this frame."""
     height, width = people.image_size
-    box = np.clip(body_boxes(people, image_joints(people)), 0, [width, height, width, height])
+    box = np.clip(compute_body_boxes(people, project_joints(people)), 0, [width, height, width, height])
     identity = people.track_id.astype(np.int64)
     return FrameBoxes(np.where(identity < 0, -1 - np.arange(len(identity)), identity), box)

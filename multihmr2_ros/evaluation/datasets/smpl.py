@@ -23,28 +23,28 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.evaluation.datasets.joints import Floats, Points, regressed_points
+from multihmr2_ros.evaluation.datasets.joints import Floats, Points, make_point_regressor
 
 SMPL_JOINTS, SMPL_VERTICES, SMPL_ROOT = 24, 6890, (0,)
 
 
-def smpl_points(regressor: Path | None) -> Points:
+def make_smpl_regressor(regressor: Path | None) -> Points:
     """From Anny's vertices to SMPL's 24 joints and, where the file has their weights, its 6890 vertices."""
-    return regressed_points(regressor, SMPL_JOINTS, SMPL_VERTICES)
+    return make_point_regressor(regressor, SMPL_JOINTS, SMPL_VERTICES)
 
 
-def in_camera(extrinsics: ArrayLike, points: ArrayLike) -> Floats:
+def transform_to_camera(extrinsics: ArrayLike, points: ArrayLike) -> Floats:
     """Points (…, 3) of the world in the camera's frame; extrinsics [R|t] (3, 4) or (4, 4), world → camera."""
     extrinsics = np.asarray(extrinsics, np.float64)
     return np.asarray(points, np.float64) @ extrinsics[:3, :3].T + extrinsics[:3, 3]
 
 
-def are_known(joints: Floats) -> NDArray[np.bool_]:
+def find_complete(joints: Floats) -> NDArray[np.bool_]:
     """(t,): whose joints (t, J, 3) are all there."""
     return np.asarray(np.isfinite(joints).all(axis=(1, 2)), bool)
 
 
-def require_in_front(joints: Floats, path: Path) -> None:
+def check_in_front(joints: Floats, path: Path) -> None:
     """The extrinsics' direction cannot be seen from their numbers, but people behind the camera show that it is not
     the documented one. joints (t, J, 3) m in the camera's frame."""
     if joints.size and not (joints[..., 2] > 0).any():

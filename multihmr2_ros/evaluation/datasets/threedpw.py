@@ -21,25 +21,25 @@ from pathlib import Path
 
 import numpy as np
 
-from multihmr2_ros.evaluation.datasets.files import Listing, found, parsed
-from multihmr2_ros.evaluation.datasets.joints import Actors, Floats, JointFrame, JointSequence, Lens
+from multihmr2_ros.evaluation.datasets.files import SequenceListing, list_files, parse_file
+from multihmr2_ros.evaluation.datasets.joints import AnnotatedPeople, CalibratedLens, Floats, JointFrame, JointSequence
 from multihmr2_ros.evaluation.datasets.pickles import read_pickle
 from multihmr2_ros.evaluation.datasets.smpl import SMPL_JOINTS, SMPL_ROOT
 
 FPS = 30.0
 
 
-def threedpw_sequences(folder: Path, split: str = "test") -> Listing[JointSequence]:
+def list_threedpw_sequences(folder: Path, split: str = "test") -> SequenceListing[JointSequence]:
     """3DPW (its readme): sequenceFiles/SPLIT/NAME.pkl and imageFiles/NAME/image_00000.jpg. jointPositions are SMPL's
     24 joints in the world, which cam_poses (world → camera) brings into the camera. Actors whose camera pose is not
     aligned in a frame (campose_valid) are ignored there."""
-    for path in found(folder, f"sequenceFiles/{split}/*.pkl", "sequence"):
-        yield path.stem, partial(parsed, path, partial(_sequence, folder, path))
+    for path in list_files(folder, f"sequenceFiles/{split}/*.pkl", "sequence"):
+        yield path.stem, partial(parse_file, path, partial(_read_sequence, folder, path))
 
 
-def _sequence(folder: Path, path: Path) -> JointSequence:
+def _read_sequence(folder: Path, path: Path) -> JointSequence:
     data = read_pickle(path)
-    lens = Lens(np.asarray(data["cam_intrinsics"], np.float64).reshape(3, 3))
+    lens = CalibratedLens(np.asarray(data["cam_intrinsics"], np.float64).reshape(3, 3))
     poses = np.asarray(data["cam_poses"], np.float64)
     world = np.stack([np.asarray(each).reshape(-1, SMPL_JOINTS, 3)[: len(poses)] for each in data["jointPositions"]])
     valid = np.stack([np.asarray(each, bool)[: len(poses)] for each in data["campose_valid"]])
@@ -50,7 +50,7 @@ def _sequence(folder: Path, path: Path) -> JointSequence:
     frames = [
         JointFrame(
             index / FPS, images / f"image_{index:05d}.jpg", lens,
-            partial(parsed, path, partial(Actors, identity, camera[:, index], valid[:, index])),
+            partial(parse_file, path, partial(AnnotatedPeople, identity, camera[:, index], valid[:, index])),
         )
         for index in range(len(poses))
     ]  # fmt: skip

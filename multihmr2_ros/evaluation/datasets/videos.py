@@ -28,9 +28,9 @@ from typing import Any
 import numpy as np
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.evaluation.datasets.files import Listing, found, parsed
-from multihmr2_ros.evaluation.datasets.joints import NS, Lens
-from multihmr2_ros.evaluation.moments import Moment
+from multihmr2_ros.evaluation.datasets.files import SequenceListing, list_files, parse_file
+from multihmr2_ros.evaluation.datasets.joints import NS_PER_S, CalibratedLens
+from multihmr2_ros.evaluation.evaluation_frames import EvaluationFrame
 from multihmr2_ros.media.sources import VIDEO_SUFFIXES, VideoSource
 from multihmr2_ros.people import IntrinsicsSource
 
@@ -38,11 +38,11 @@ VIDEO_FOLDERS = ("videos", "videos-raw")
 
 
 @dataclass(frozen=True)
-class Camera:
+class VideoCamera:
     """size: (width, height) px."""
 
     name: str
-    lens: Lens
+    lens: CalibratedLens
     size: tuple[int, int]
 
 
@@ -54,7 +54,7 @@ class CalibratedVideo:
     name: str
     path: Path
     source: VideoSource
-    lens: Lens
+    lens: CalibratedLens
     size: tuple[int, int]
     problems: list[str] = field(default_factory=list)
 
@@ -63,10 +63,10 @@ class CalibratedVideo:
         return self.source.fps
 
     @property
-    def moment_count(self) -> int | None:
+    def eval_frame_count(self) -> int | None:
         return self.source.frame_count
 
-    def __iter__(self) -> Iterator[Moment]:
+    def __iter__(self) -> Iterator[EvaluationFrame]:
         self.problems.clear()
         with self.source as source:
             for frame in source:
@@ -82,34 +82,34 @@ class CalibratedVideo:
                     intrinsics_source=IntrinsicsSource.K,
                     lens=self.lens.distortion_of(frame.image),
                 )
-                yield Moment(round(frame.stamp * NS), frame=calibrated, is_camera_true=True)
+                yield EvaluationFrame(round(frame.stamp * NS_PER_S), frame=calibrated, is_camera_true=True)
             if source.damage:
                 self.problems.append(source.damage)
 
 
-def calibrated_videos(folder: Path) -> Listing[CalibratedVideo]:
+def list_calibrated_videos(folder: Path) -> SequenceListing[CalibratedVideo]:
     """Every video in a folder named videos (Pose2Sim) or videos-raw (Anipose), with its camera of the one calibration
     *alib*.toml: that of the video's name, else of the number or letter after "cam" in both names. cam_01 or
     int_cam01_img is the camera of videos/cam01.mp4, A that of videos-raw/walk-camA.avi. A table a camera: name, size,
     matrix, distortions, fisheye."""
-    calibrations = found(folder, "**/*[cC]alib*.toml", "calibration")
+    calibrations = list_files(folder, "**/*[cC]alib*.toml", "calibration")
     if len(calibrations) > 1:
         listed = ", ".join(str(path.relative_to(folder)) for path in calibrations)
         raise UserError(f"{folder} must have one calibration, got {listed}; give the folder of one recording")
     path = calibrations[0]
-    cameras = parsed(path, partial(_cameras, path))
+    cameras = parse_file(path, partial(_read_cameras, path))
     files = sorted(file for name in VIDEO_FOLDERS for file in folder.glob(f"**/{name}/*"))
     videos = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
     if not videos:
         raise UserError(f"no video in {folder}: expected videos/*.mp4; give the folder as it was recorded")
     for video in videos:
         parts = [part for part in video.relative_to(folder).with_suffix("").parts if part not in VIDEO_FOLDERS]
-        yield "-".join(parts), partial(_video, "-".join(parts), video, path, cameras)
+        yield "-".join(parts), partial(_open_video, "-".join(parts), video, path, cameras)
 
 
-def _video(name: str, video: Path, calibration: Path, cameras: list[Camera]) -> CalibratedVideo:
+def _open_video(name: str, video: Path, calibration: Path, cameras: list[VideoCamera]) -> CalibratedVideo:
     same = [camera for camera in cameras if camera.name == video.stem]
-    same = same or [camera for camera in cameras if camera_marks(camera.name) == camera_marks(video.stem)]
+    same = same or [camera for camera in cameras if find_camera_marks(camera.name) == find_camera_marks(video.stem)]
     if len(same) != 1:
         known = ", ".join(repr(camera.name) for camera in cameras) or "none"
         raise UserError(
@@ -119,28 +119,28 @@ def _video(name: str, video: Path, calibration: Path, cameras: list[Camera]) -> 
     return CalibratedVideo(name, video, VideoSource(video, square_pixels=False), same[0].lens, same[0].size)
 
 
-def camera_marks(name: str) -> set[str]:
+def find_camera_marks(name: str) -> set[str]:
     """The numbers and letters after "cam" in the name of a camera or video; of names without them the whole."""
     marks = re.findall(r"cam(?:era)?[ _-]?(\d+|[a-z])(?![a-z0-9])", name.lower()) or [name.lower()]
     return {mark.lstrip("0") if mark.isdecimal() else mark for mark in marks}
 
 
-def _cameras(path: Path) -> list[Camera]:
+def _read_cameras(path: Path) -> list[VideoCamera]:
     cameras = []
-    for table, camera in _toml(path).items():
+    for table, camera in _read_toml(path).items():
         if table == "metadata":
             continue
-        lens = Lens(
+        lens = CalibratedLens(
             np.array(camera["matrix"], np.float64).reshape(3, 3),
             np.array(camera["distortions"], np.float64).ravel(),
             bool(camera.get("fisheye", False)),
         )
         width, height = (int(side) for side in camera["size"])
-        cameras.append(Camera(str(camera.get("name", table)), lens, (width, height)))
+        cameras.append(VideoCamera(str(camera.get("name", table)), lens, (width, height)))
     return cameras
 
 
-def _toml(path: Path) -> dict[str, Any]:
+def _read_toml(path: Path) -> dict[str, Any]:
     for name in ("tomllib", "tomli"):
         try:
             module: Any = importlib.import_module(name)

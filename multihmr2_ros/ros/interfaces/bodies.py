@@ -32,23 +32,23 @@ from sensor_msgs.msg import Image
 from tf2_msgs.msg import TFMessage
 
 from multihmr2_ros.messages.content import HeaderContent
-from multihmr2_ros.messages.people_content import body_frames, boxes
+from multihmr2_ros.messages.people_content import compute_boxes, make_body_frames
 from multihmr2_ros.people import People
 from multihmr2_ros.ros.conversions import header_to_ros, image_to_ros, people_to_transforms
 from multihmr2_ros.ros.qos import LATCHED, RELIABLE, SILENT_PUBLISHER, TF, is_wanted
 from multihmr2_ros.ros.target_frame import PlacedPeople
 
-from .skeleton import skeletons_2d
+from .skeleton import compute_skeletons_2d
 
 NAMESPACE = "/humans/bodies"
 TRACKED = f"{NAMESPACE}/tracked"
 REP155_PREFIX = "body_"
-KEPT_S = 2.0  # the topics of somebody who is out of sight: people often come back as who they were
-MOST_BODIES = 32  # that have topics
+KEEP_TOPICS_S = 2.0  # the topics of somebody who is out of sight: people often come back as who they were
+MAX_BODIES = 32  # that have topics
 
 
 @dataclass
-class Body:
+class BodyPublishers:
     """The publishers of one body."""
 
     roi: Any
@@ -67,10 +67,10 @@ class BodiesOutput:
     def __init__(self, node: Any, messages: Any, body_prefix: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._node = node
         self._messages = messages
-        self._prefix = rep155_prefix(body_prefix)
+        self._prefix = make_rep155_prefix(body_prefix)
         self._clock = clock
-        self._bodies: dict[str, Body] = {}  # by id
-        self._told: list[str] | None = None  # the ids of the last list
+        self._bodies: dict[str, BodyPublishers] = {}  # by id
+        self._published_ids: list[str] | None = None  # the ids of the last list
         self.tracked = node.create_publisher(messages.IdsList, TRACKED, LATCHED)
         has_own_frames = self._prefix != body_prefix
         self._transforms = node.create_publisher(TFMessage, "/tf", TF) if has_own_frames else None
@@ -86,33 +86,33 @@ class BodiesOutput:
         """image (H, W, 3): the one that people were seen in. placed: the same people in the frame of the messages; None
         where their place in it is not known. Frames come first, then each body, then the list; while nobody listens,
         nothing but a list that has changed, for who listens next."""
-        rows, names = tracked_rows(people), body_frames(people, self._prefix)
+        rows, names = select_tracked_rows(people), make_body_frames(people, self._prefix)
         ids = [names[row].removeprefix(REP155_PREFIX) for row in rows.tolist()]
         if is_wanted(self.tracked):
             people = people.select(rows)
             if self._transforms is not None and placed is not None:
                 bodies = placed.people.select(rows)
                 self._transforms.publish(people_to_transforms(bodies, placed.header, self._prefix))
-            self._keep(ids)
+            self._update_bodies(ids)
             self._publish_bodies(ids, people, image, header, bone_labels)
-            self._tell(ids, header)
+            self._publish_ids(ids, header)
         else:
-            self._keep([])
-            if ids != self._told:
-                self._tell(ids, header)
+            self._update_bodies([])
+            if ids != self._published_ids:
+                self._publish_ids(ids, header)
 
     def publish_nobody(self, header: HeaderContent) -> None:
-        self._tell([], header)
-        self._forget(list(self._bodies))
+        self._publish_ids([], header)
+        self._remove_bodies(list(self._bodies))
 
     def destroy(self) -> None:
-        self._forget(list(self._bodies))
+        self._remove_bodies(list(self._bodies))
         for publisher in (self.tracked, self._transforms):
             if publisher is not None:
                 self._node.destroy_publisher(publisher)
 
-    def _tell(self, ids: list[str], header: HeaderContent) -> None:
-        self._told = ids
+    def _publish_ids(self, ids: list[str], header: HeaderContent) -> None:
+        self._published_ids = ids
         self.tracked.publish(self._messages.IdsList(header=header_to_ros(header), ids=ids))
 
     def _publish_bodies(
@@ -125,7 +125,7 @@ class BodiesOutput:
     ) -> None:
         bodies = [self._bodies[body_id] for body_id in ids]
         skeletons = None
-        box = boxes(people.joints_2d, people.image_size)
+        box = compute_boxes(people.joints_2d, people.image_size)
         for row, body in enumerate(bodies):
             x, y, height, width = box[row].tolist()
             if width and height and is_wanted(body.roi):
@@ -133,29 +133,29 @@ class BodiesOutput:
             if width and height and is_wanted(body.cropped):
                 body.cropped.publish(image_to_ros(image[y : y + height, x : x + width], header))
             if is_wanted(body.skeleton):
-                skeletons = skeletons_2d(people, bone_labels) if skeletons is None else skeletons
+                skeletons = compute_skeletons_2d(people, bone_labels) if skeletons is None else skeletons
                 body.skeleton.publish(skeleton_to_ros(skeletons[row], header, self._messages))
 
-    def _keep(self, ids: list[str]) -> None:
-        """Have topics for these bodies and, for a moment, for those that were there lately; at most MOST_BODIES."""
+    def _update_bodies(self, ids: list[str]) -> None:
+        """Have topics for these bodies and, for a moment, for those that were there lately; at most MAX_BODIES."""
         now_s = self._clock()
         gone = sorted(set(self._bodies) - set(ids), key=lambda body_id: self._bodies[body_id].seen_s)
-        lately = [body_id for body_id in gone if now_s - self._bodies[body_id].seen_s < KEPT_S]
-        too_many = max(len(ids) + len(lately) - MOST_BODIES, 0)
-        self._forget(sorted(set(gone) - set(lately[too_many:])))
+        lately = [body_id for body_id in gone if now_s - self._bodies[body_id].seen_s < KEEP_TOPICS_S]
+        too_many = max(len(ids) + len(lately) - MAX_BODIES, 0)
+        self._remove_bodies(sorted(set(gone) - set(lately[too_many:])))
         for body_id in ids:
             if body_id not in self._bodies:
-                self._bodies[body_id] = self._new_body(body_id)
+                self._bodies[body_id] = self._make_body_publishers(body_id)
             self._bodies[body_id].seen_s = now_s
 
-    def _new_body(self, body_id: str) -> Body:
+    def _make_body_publishers(self, body_id: str) -> BodyPublishers:
         kinds = (
             (self._messages.NormalizedRegionOfInterest2D, "roi"),
             (self._messages.Skeleton2D, "skeleton2d"),
             (Image, "cropped"),
         )
         # Without callbacks for events the executor has nothing to do with a publisher that comes and goes.
-        return Body(
+        return BodyPublishers(
             *[
                 self._node.create_publisher(
                     kind, f"{NAMESPACE}/{body_id}/{name}", RELIABLE, event_callbacks=SILENT_PUBLISHER
@@ -164,22 +164,22 @@ class BodiesOutput:
             ]
         )
 
-    def _forget(self, ids: Sequence[str]) -> None:
+    def _remove_bodies(self, ids: Sequence[str]) -> None:
         for body_id in ids:
             for publisher in self._bodies.pop(body_id).publishers:
                 self._node.destroy_publisher(publisher)
 
 
-def rep155_prefix(body_prefix: str) -> str:
+def make_rep155_prefix(body_prefix: str) -> str:
     """What the names of frames begin with so that, without "body_", they are ids that start with a letter."""
     stem = body_prefix.removeprefix(REP155_PREFIX)
     return f"{REP155_PREFIX}{stem}" if stem[:1].isalpha() else f"{REP155_PREFIX}b{stem}"
 
 
-def tracked_rows(people: People) -> NDArray[np.int64]:
-    """The rows of the people who have a TF frame, at most MOST_BODIES, the best scores first."""
-    has_frame = np.array([bool(name) for name in body_frames(people, REP155_PREFIX)], bool)
-    return np.flatnonzero(has_frame & np.isfinite(people.pelvis).all(axis=1))[:MOST_BODIES]
+def select_tracked_rows(people: People) -> NDArray[np.int64]:
+    """The rows of the people who have a TF frame, at most MAX_BODIES, the best scores first."""
+    has_frame = np.array([bool(name) for name in make_body_frames(people, REP155_PREFIX)], bool)
+    return np.flatnonzero(has_frame & np.isfinite(people.pelvis).all(axis=1))[:MAX_BODIES]
 
 
 def roi_to_ros(

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from multihmr2_ros.messages.content import HeaderContent
-from multihmr2_ros.messages.people_content import body_quaternions
+from multihmr2_ros.messages.people_content import compute_body_quaternions
 from multihmr2_ros.people import People
 from multihmr2_ros.ros.conversions import header_to_ros
 from multihmr2_ros.ros.qos import RELIABLE, is_wanted
@@ -35,7 +35,7 @@ CLASS_ID = "person"
 
 
 @dataclass(frozen=True)
-class Detections:
+class DetectionArrayContent:
     """m people with a place, in the frame of the message, m.
 
     name        m names: the prefix of body frames and the track's id; "" without a track
@@ -63,23 +63,23 @@ class DetectionsOutput:
 
     def publish(self, people: People, header: HeaderContent) -> None:
         if is_wanted(self.publisher):
-            detections = detections_of(people, self._body_prefix)
+            detections = people_to_detections(people, self._body_prefix)
             self.publisher.publish(detections_to_ros(detections, header, self._messages))
 
     def publish_nobody(self, header: HeaderContent) -> None:
         self.publisher.publish(self._messages.Detection3DArray(header=header_to_ros(header)))
 
 
-def detections_of(people: People, body_prefix: str = "body_") -> Detections:
+def people_to_detections(people: People, body_prefix: str = "body_") -> DetectionArrayContent:
     """The people who have a finite place, with boxes around their vertices, or around their joints without a mesh."""
     points = people.vertices if people.vertices.shape[1] else people.joints
     rows = np.flatnonzero(np.isfinite(points).all(axis=(1, 2)) & np.isfinite(people.pelvis).all(axis=1))
     people, points = people.select(rows), points[rows]
-    quaternion = body_quaternions(people)
+    quaternion = compute_body_quaternions(people)
     axes = Rotation.from_quat(quaternion).as_matrix() if len(people) else np.zeros((0, 3, 3))
     along_axes = (points - people.pelvis[:, None]) @ axes
     low, high = along_axes.min(axis=1), along_axes.max(axis=1)
-    return Detections(
+    return DetectionArrayContent(
         name=[f"{body_prefix}{track_id}" if track_id >= 0 else "" for track_id in people.track_id.tolist()],
         score=people.score,
         pelvis=people.pelvis,
@@ -89,7 +89,7 @@ def detections_of(people: People, body_prefix: str = "body_") -> Detections:
     )
 
 
-def detections_to_ros(detections: Detections, header: HeaderContent, messages: Any) -> Any:
+def detections_to_ros(detections: DetectionArrayContent, header: HeaderContent, messages: Any) -> Any:
     """vision_msgs/Detection3DArray. Covariances are left at 0: they are not given."""
     return messages.Detection3DArray(
         header=header_to_ros(header),
@@ -99,7 +99,7 @@ def detections_to_ros(detections: Detections, header: HeaderContent, messages: A
                 id=name,
                 bbox=messages.BoundingBox3D(
                     center=_pose(detections.center[row], detections.quaternion[row]),
-                    size=Vector3(**_xyz(detections.size[row])),
+                    size=Vector3(**_vector_to_ros(detections.size[row])),
                 ),
                 results=[
                     messages.ObjectHypothesisWithPose(
@@ -115,8 +115,8 @@ def detections_to_ros(detections: Detections, header: HeaderContent, messages: A
 
 def _pose(position: NDArray[Any], quaternion: NDArray[Any]) -> Pose:
     x, y, z, w = quaternion.tolist()
-    return Pose(position=Point(**_xyz(position)), orientation=Quaternion(x=x, y=y, z=z, w=w))
+    return Pose(position=Point(**_vector_to_ros(position)), orientation=Quaternion(x=x, y=y, z=z, w=w))
 
 
-def _xyz(values: NDArray[Any]) -> dict[str, float]:
+def _vector_to_ros(values: NDArray[Any]) -> dict[str, float]:
     return dict(zip("xyz", values.tolist(), strict=True))

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from multihmr2_ros.messages.content import HeaderContent
 from multihmr2_ros.people import People
 from multihmr2_ros.ros.parameters import NodeParameters
-from multihmr2_ros.ros.qos import LAST_WORDS
+from multihmr2_ros.ros.qos import LAST_MESSAGES_TIMEOUT
 from multihmr2_ros.ros.target_frame import PlacedPeople
 
 from .bodies import BodiesOutput
@@ -55,22 +55,22 @@ class InterfaceOutputs:
         self._wanted: dict[str, str] = {}
         self.facts: dict[str, str] = {}
         prefix = parameters.body_prefix
-        self._people = self._make("people", "people_msgs", parameters.publish_people, prefix, PeopleOutput)
-        self._bodies = self._make("bodies", "hri_msgs", parameters.publish_bodies, prefix, BodiesOutput)
-        self._detections = self._make(
+        self._people = self._make_output("people", "people_msgs", parameters.publish_people, prefix, PeopleOutput)
+        self._bodies = self._make_output("bodies", "hri_msgs", parameters.publish_bodies, prefix, BodiesOutput)
+        self._detections = self._make_output(
             "detections", "vision_msgs", parameters.publish_detections, prefix, DetectionsOutput
         )
 
-    def _make(
+    def _make_output(
         self, name: str, package: str, when: str, body_prefix: str, make: Callable[[Any, Any, str], Output]
     ) -> Output | None:
         self._wanted[name] = when
         if when == "never":
             self.facts[name] = f"not published: publish_{name} is never"
             return None
-        messages = messages_of(package)
+        messages = import_messages(package)
         if messages is None:
-            self.facts[name] = f"not published: {how_to_install(package)}"
+            self.facts[name] = f"not published: {describe_installation(package)}"
             if when == "always":
                 self._node.get_logger().warning(f"{name} are {self.facts[name]}")
             return None
@@ -131,17 +131,17 @@ class InterfaceOutputs:
                 output.publish_nobody(header)
 
     def destroy(self) -> None:
-        """Destroy the publishers when the last messages have arrived, or after LAST_WORDS."""
+        """Destroy the publishers when the last messages have arrived, or after LAST_MESSAGES_TIMEOUT."""
         last = [output.publisher for output in (self._people, self._detections) if output is not None]
         for publisher in last + ([] if self._bodies is None else [self._bodies.tracked]):
-            publisher.wait_for_all_acked(LAST_WORDS)
+            publisher.wait_for_all_acked(LAST_MESSAGES_TIMEOUT)
         for publisher in last:
             self._node.destroy_publisher(publisher)
         if self._bodies is not None:
             self._bodies.destroy()
 
 
-def messages_of(package: str) -> Any:
+def import_messages(package: str) -> Any:
     """Return the message classes of the package; None if it is not installed."""
     try:
         return importlib.import_module(f"{package}.msg")
@@ -149,7 +149,7 @@ def messages_of(package: str) -> Any:
         return None
 
 
-def how_to_install(package: str) -> str:
+def describe_installation(package: str) -> str:
     """Return one line that says how to install the package."""
     distribution = os.environ.get("ROS_DISTRO", "jazzy")
     repository, branch, released = SOURCES.get(package, ("", "", (distribution,)))

@@ -29,7 +29,7 @@ from geometry_msgs.msg import Point
 from numpy.typing import NDArray
 
 from multihmr2_ros.messages.content import HeaderContent
-from multihmr2_ros.messages.people_content import body_frames
+from multihmr2_ros.messages.people_content import make_body_frames
 from multihmr2_ros.people import PHENOTYPE_LABELS, People
 from multihmr2_ros.ros.conversions import header_to_ros
 from multihmr2_ros.ros.qos import RELIABLE, is_wanted
@@ -42,7 +42,7 @@ AGE_CLASSES = ("baby", "child", "adult", "old")
 
 
 @dataclass(frozen=True)
-class Person:
+class PersonContent:
     """people_msgs/Person: position (3,) m and velocity (3,) m/s in the frame of the list; tags: name → value."""
 
     name: str
@@ -59,7 +59,7 @@ class PeopleOutput:
         self._messages = messages
         self._body_prefix = body_prefix
         self._frame = ""  # of the last list; "" after an empty one replaced it
-        self._told_s = 0.0
+        self._published_s = 0.0
         self.publisher = node.create_publisher(messages.People, TOPIC, RELIABLE)
 
     def publish(
@@ -68,26 +68,26 @@ class PeopleOutput:
         """Publish the people of an image. fixed_from_camera: (4, 4) at the header's stamp, None if unknown."""
         stamp_s = header.sec + header.nanosec * 1e-9
         if fixed_frame and fixed_from_camera is not None:
-            self._frame, self._told_s = fixed_frame, stamp_s
+            self._frame, self._published_s = fixed_frame, stamp_s
             if is_wanted(self.publisher):
-                self._tell(persons_in_fixed_frame(people, fixed_from_camera, self._body_prefix), header)
-        elif not fixed_frame or not 0 <= stamp_s - self._told_s < LOST_S:
+                self._publish_persons(transform_to_fixed_frame(people, fixed_from_camera, self._body_prefix), header)
+        elif not fixed_frame or not 0 <= stamp_s - self._published_s < LOST_S:
             self.publish_nobody(header)
             self._frame = ""
 
     def publish_nobody(self, header: HeaderContent) -> None:
         """Publish an empty list at the header's stamp, in the frame of the last list, if any."""
         if self._frame:
-            self._tell([], header)
+            self._publish_persons([], header)
 
-    def _tell(self, persons: list[Person], header: HeaderContent) -> None:
+    def _publish_persons(self, persons: list[PersonContent], header: HeaderContent) -> None:
         header = HeaderContent(header.sec, header.nanosec, self._frame)
         self.publisher.publish(persons_to_ros(persons, header, self._messages))
 
 
-def persons_in_fixed_frame(
+def transform_to_fixed_frame(
     people: People, fixed_from_camera: NDArray[np.float64], body_prefix: str = "body_"
-) -> list[Person]:
+) -> list[PersonContent]:
     """Return the confirmed people, named like their TF frames. fixed_from_camera (4, 4): the camera's pose.
 
     A velocity that is unknown over the ground is 0: the message has no value for unknown, and the camera's own motion
@@ -97,21 +97,23 @@ def persons_in_fixed_frame(
     is_known = np.isfinite(people.velocity).all(axis=1, keepdims=True) & (people.velocity_frame == "fixed")
     velocity = np.where(is_known, people.velocity, 0.0)
     return [
-        Person(name, _three(position[row]), _three(velocity[row]), float(people.score[row]), tags)
-        for row, (name, tags) in enumerate(zip(body_frames(people, body_prefix), _tags(people), strict=True))
+        PersonContent(
+            name, _finite_vector(position[row]), _finite_vector(velocity[row]), float(people.score[row]), tags
+        )
+        for row, (name, tags) in enumerate(zip(make_body_frames(people, body_prefix), _make_tags(people), strict=True))
         if name and np.isfinite(position[row]).all()
     ]
 
 
-def persons_to_ros(persons: list[Person], header: HeaderContent, messages: Any) -> Any:
+def persons_to_ros(persons: list[PersonContent], header: HeaderContent, messages: Any) -> Any:
     """people_msgs/People."""
     return messages.People(
         header=header_to_ros(header),
         people=[
             messages.Person(
                 name=person.name,
-                position=_point(person.position),
-                velocity=_point(person.velocity),
+                position=_point_to_ros(person.position),
+                velocity=_point_to_ros(person.velocity),
                 reliability=person.reliability,
                 tagnames=list(person.tags),
                 tags=list(person.tags.values()),
@@ -121,7 +123,7 @@ def persons_to_ros(persons: list[Person], header: HeaderContent, messages: Any) 
     )
 
 
-def _tags(people: People) -> list[dict[str, str]]:
+def _make_tags(people: People) -> list[dict[str, str]]:
     age = people.running_shape[:, PHENOTYPE_LABELS.index("age")].clip(0.0, 1.0)
     nearest = np.rint(np.nan_to_num(age) * (len(AGE_CLASSES) - 1)).astype(int)
     return [
@@ -134,11 +136,11 @@ def _tags(people: People) -> list[dict[str, str]]:
     ]
 
 
-def _three(values: NDArray[Any]) -> tuple[float, float, float]:
+def _finite_vector(values: NDArray[Any]) -> tuple[float, float, float]:
     x, y, z = values.tolist()
     return x, y, z
 
 
-def _point(values: tuple[float, float, float]) -> Point:
+def _point_to_ros(values: tuple[float, float, float]) -> Point:
     x, y, z = values
     return Point(x=x, y=y, z=z)

@@ -43,24 +43,24 @@ FACE = (0, 14, 15, 16, 17)
 FACE_VERTICES = {615: (9, 369, 66, 587, 292), 19158: (201, 7774, 1082, 12131, 5532)}
 
 
-def skeletons_2d(people: People, bone_labels: Sequence[str]) -> NDArray[np.float64]:
+def compute_skeletons_2d(people: People, bone_labels: Sequence[str]) -> NDArray[np.float64]:
     """(n, 18, 3): x and y as fractions of the image's width and height, and the confidence, each in [0, 1].
 
     The confidence is the person's score; it is 0 for points that are outside the image or not known. bone_labels: of
     people.joints. The neck is the middle of the shoulders, as OpenPose has it.
     """
-    rows = _rows(tuple(bone_labels))
+    rows = _find_rows(tuple(bone_labels))
     points = np.full((len(people), POINT_COUNT, 2), np.nan)
     points[:, list(BONES)] = people.joints_2d[:, [rows[label] for label in BONES.values()]]
     points[:, NECK] = points[:, [RIGHT_SHOULDER, LEFT_SHOULDER]].mean(axis=1)
-    points[:, FACE] = _faces(people, rows[HEAD])
+    points[:, FACE] = _project_faces(people, rows[HEAD])
     points /= people.image_size[::-1]
     is_inside = np.all((points >= 0) & (points <= 1), axis=2)  # false for NaN
     confidence = np.where(is_inside, people.score[:, None], 0.0)
     return np.dstack([np.nan_to_num(points).clip(0.0, 1.0), confidence])
 
 
-def _faces(people: People, head: int) -> NDArray[np.float64]:
+def _project_faces(people: People, head: int) -> NDArray[np.float64]:
     """(n, 5, 2) px of the source image; NaN without a mesh that is known."""
     vertices = FACE_VERTICES.get(people.vertices.shape[1])
     if vertices is None:
@@ -71,5 +71,5 @@ def _faces(people: People, head: int) -> NDArray[np.float64]:
 
 
 @functools.lru_cache(maxsize=2)
-def _rows(bone_labels: tuple[str, ...]) -> dict[str, int]:
+def _find_rows(bone_labels: tuple[str, ...]) -> dict[str, int]:
     return {label: row for row, label in enumerate(bone_labels)}

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multihmr2_ros.simulation.appearance.garments import GarmentFile, GarmentKind, list_garments
-from multihmr2_ros.simulation.appearance.materials import Colour, Material, Pattern, sample_cloth, sample_colour
+from multihmr2_ros.simulation.appearance.materials import Color, Material, Pattern, sample_cloth, sample_color
 
 REAL_CLOTHES_PROBABILITY = 0.5
 REAL_HAIR_PROBABILITY = 0.75
@@ -35,15 +35,15 @@ YOUNGEST_IN_ADULT_CLOTHES = 0.3
 OLD_AGE = 0.85
 
 # sRGB, dark to light; a person's skin lies between two neighbours.
-SKIN_TONES: tuple[Colour, ...] = (
+SKIN_TONES: tuple[Color, ...] = (
     (0.20, 0.12, 0.09), (0.32, 0.20, 0.14), (0.45, 0.29, 0.20), (0.60, 0.42, 0.31), (0.74, 0.55, 0.43),
     (0.84, 0.65, 0.54), (0.92, 0.76, 0.67),
 )  # fmt: skip
-HAIR_COLOURS: tuple[Colour, ...] = (
+HAIR_COLORS: tuple[Color, ...] = (
     (0.04, 0.03, 0.03), (0.10, 0.07, 0.05), (0.20, 0.13, 0.08), (0.33, 0.22, 0.13), (0.55, 0.40, 0.22),
     (0.70, 0.58, 0.38), (0.45, 0.20, 0.09), (0.55, 0.55, 0.55), (0.80, 0.80, 0.80),
 )  # fmt: skip
-GREY_HAIR = slice(7, 9)
+GRAY_HAIR = slice(7, 9)
 
 
 class HairStyle(IntEnum):
@@ -111,7 +111,7 @@ def _sample_painted(generator: np.random.Generator, age: float) -> Appearance:
         [generator.uniform(-0.05, 0.05), generator.uniform(0.2, 0.45), generator.uniform(0.8, 1.0)]
     )
     leg = generator.choice([generator.uniform(0.15, 0.55), generator.uniform(0.85, 1.0)], p=[0.3, 0.7])
-    shoes = Material(sample_colour(generator, saturation=0.6), gloss=float(generator.uniform(0.0, 0.6)))
+    shoes = Material(sample_color(generator, saturation=0.6), gloss=float(generator.uniform(0.0, 0.6)))
     style = generator.choice(list(HairStyle), p=[0.08, 0.5, 0.3, 0.12])
     return Appearance(
         skin=Material(skin, gloss=float(generator.uniform(0.03, 0.15))),
@@ -131,14 +131,14 @@ def _sample_painted(generator: np.random.Generator, age: float) -> Appearance:
 
 
 def _sample_hair(generator: np.random.Generator, age: float) -> Material:
-    grey = age > OLD_AGE and generator.random() < 0.8
+    gray = age > OLD_AGE and generator.random() < 0.8
     if generator.random() < 0.03:  # dyed
-        colour = sample_colour(generator)
+        color = sample_color(generator)
     else:
-        colour = _interpolate_color(generator, HAIR_COLOURS[GREY_HAIR] if grey else HAIR_COLOURS[:7])
+        color = _interpolate_color(generator, HAIR_COLORS[GRAY_HAIR] if gray else HAIR_COLORS[:7])
     return Material(  # strands
-        colour,
-        _scale_color(colour, (0.75, 0.75, 0.75)),
+        color,
+        _scale_color(color, (0.75, 0.75, 0.75)),
         Pattern.STRIPES,
         size_m=float(generator.uniform(0.008, 0.02)),
         angle_rad=float(generator.uniform(1.4, 1.8)),
@@ -181,14 +181,14 @@ def _sample_materials(
     return material, material
 
 
-def _interpolate_color(generator: np.random.Generator, colours: tuple[Colour, ...]) -> Colour:
+def _interpolate_color(generator: np.random.Generator, colors: tuple[Color, ...]) -> Color:
     """A colour between two neighbours of the list."""
-    index = int(generator.integers(len(colours) - 1))
+    index = int(generator.integers(len(colors) - 1))
     share = generator.random()
-    low, high = np.array(colours[index]), np.array(colours[index + 1])
+    low, high = np.array(colors[index]), np.array(colors[index + 1])
     red, green, blue = low + share * (high - low)
     return float(red), float(green), float(blue)
 
 
-def _scale_color(colour: Colour, factors: Colour) -> Colour:
-    return colour[0] * factors[0], colour[1] * factors[1], colour[2] * factors[2]
+def _scale_color(color: Color, factors: Color) -> Color:
+    return color[0] * factors[0], color[1] * factors[1], color[2] * factors[2]

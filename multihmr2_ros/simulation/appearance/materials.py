@@ -23,7 +23,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-Colour = tuple[float, float, float]
+Color = tuple[float, float, float]
 
 DISPLAY_GAMMA = 2.2
 MATERIAL_COLUMNS = 11
@@ -51,8 +51,8 @@ class Material:
     folds    0 is smooth; 1 bends the normals as a loose cloth's folds do
     """
 
-    colour: Colour
-    second_colour: Colour = (0.5, 0.5, 0.5)
+    color: Color
+    second_color: Color = (0.5, 0.5, 0.5)
     pattern: Pattern = Pattern.PLAIN
     size_m: float = 0.05
     angle_rad: float = 0.0
@@ -60,25 +60,25 @@ class Material:
     folds: float = 0.0
 
 
-def to_linear(colour: NDArray[np.floating] | Colour) -> NDArray[np.float32]:
+def to_linear(color: NDArray[np.floating] | Color) -> NDArray[np.float32]:
     """sRGB in [0, 1] → linear light."""
-    return np.power(np.clip(np.asarray(colour, np.float32), 0.0, 1.0), DISPLAY_GAMMA)
+    return np.power(np.clip(np.asarray(color, np.float32), 0.0, 1.0), DISPLAY_GAMMA)
 
 
 def make_material_table(materials: list[Material]) -> NDArray[np.float32]:
     """(m, 11) for the kernel: linear colour (3), linear second colour (3), pattern, size_m, angle_rad, gloss, folds."""
     table = np.zeros((max(len(materials), 1), MATERIAL_COLUMNS), np.float32)
     for row, material in zip(table, materials, strict=False):
-        row[:3], row[3:6] = to_linear(material.colour), to_linear(material.second_colour)
+        row[:3], row[3:6] = to_linear(material.color), to_linear(material.second_color)
         row[6:] = material.pattern, material.size_m, material.angle_rad, material.gloss, material.folds
     return table
 
 
-def sample_colour(generator: np.random.Generator, saturation: float = 0.9, darkest: float = 0.04) -> Colour:
+def sample_color(generator: np.random.Generator, saturation: float = 0.9, darkest: float = 0.04) -> Color:
     """Any colour: greys, blacks and whites are as frequent in clothes as all other colours together."""
     value = darkest + (1.0 - darkest) * generator.beta(1.0, 1.2)
-    colourful = generator.random() < 0.6
-    amount = saturation * generator.beta(1.5, 1.5) if colourful else 0.08 * generator.random()
+    colorful = generator.random() < 0.6
+    amount = saturation * generator.beta(1.5, 1.5) if colorful else 0.08 * generator.random()
     return colorsys.hsv_to_rgb(generator.random(), amount, value)
 
 
@@ -88,8 +88,8 @@ def sample_cloth(generator: np.random.Generator, patterned: float = 0.4) -> Mate
     if generator.random() < patterned:
         pattern = Pattern(int(generator.integers(1, len(Pattern))))
     return Material(
-        colour=sample_colour(generator),
-        second_colour=sample_colour(generator),
+        color=sample_color(generator),
+        second_color=sample_color(generator),
         pattern=pattern,
         size_m=float(np.exp(generator.uniform(np.log(0.02), np.log(0.25)))),
         angle_rad=float(generator.choice([0.0, np.pi / 2, generator.uniform(0.0, np.pi)])),
@@ -100,14 +100,14 @@ def sample_cloth(generator: np.random.Generator, patterned: float = 0.4) -> Mate
 
 def sample_surface(generator: np.random.Generator) -> Material:
     """A floor, wall or obstacle: mostly muted, in patterns of boards, tiles and plaster."""
-    colour = np.array(sample_colour(generator, saturation=0.5, darkest=0.1))
-    shade = np.clip(colour * generator.uniform(0.6, 1.2), 0.0, 1.0)
+    color = np.array(sample_color(generator, saturation=0.5, darkest=0.1))
+    shade = np.clip(color * generator.uniform(0.6, 1.2), 0.0, 1.0)
     pattern = generator.choice(
         [Pattern.PLAIN, Pattern.STRIPES, Pattern.CHECKS, Pattern.NOISE], p=[0.3, 0.15, 0.2, 0.35]
     )
     return Material(
-        colour=(float(colour[0]), float(colour[1]), float(colour[2])),
-        second_colour=(float(shade[0]), float(shade[1]), float(shade[2])),
+        color=(float(color[0]), float(color[1]), float(color[2])),
+        second_color=(float(shade[0]), float(shade[1]), float(shade[2])),
         pattern=Pattern(int(pattern)),
         size_m=float(np.exp(generator.uniform(np.log(0.15), np.log(2.0)))),
         angle_rad=float(generator.uniform(0.0, np.pi)),

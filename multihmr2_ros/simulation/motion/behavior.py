@@ -70,7 +70,7 @@ TURN_RATE_PER_SPEED = 0.35  # rad/m: the tightest arc that is walked has a radiu
 Name = TypeVar("Name", bound=str)
 
 
-class Behaviour(NamedTuple):
+class Behavior(NamedTuple):
     """A clip with its motion over the ground.
 
     speed_mps: of the path. turn_rate_radps: its greatest. radius_m: of the ground that the body needs around the path.
@@ -82,9 +82,9 @@ class Behaviour(NamedTuple):
     radius_m: float
 
 
-def sample_behaviour(
+def sample_behavior(
     generator: np.random.Generator, shape: NDArray[np.floating], motions: Sequence[Path] = ()
-) -> Behaviour:
+) -> Behavior:
     """Sample the behavior of a person of phenotypes (6,). motions: BVH files."""
     stature, infant = estimate_stature(shape), is_infant(shape)
     if motions and not infant and generator.random() < MOTION_SHARE:
@@ -96,17 +96,17 @@ def sample_behaviour(
     if gait == "random":
         poses = sample_angles(generator), sample_angles(generator)
         clip = RandomClip(*poses, period_s=generator.uniform(2.0, 6.0), phase=generator.random())
-        return Behaviour(clip, 0.0, 0.0, 0.3 * stature)
+        return Behavior(clip, 0.0, 0.0, 0.3 * stature)
     style = _sample_style(generator, shape)
     if infant and gait == "walk":
         style = _sample_toddling(generator, style)
     speed = sample_speed(generator, gait, style)
     turn_rate = 1.2 if gait == "turn" else TURN_RATE_PER_SPEED * speed
     radius = 0.55 * stature if gait in LYING else 0.17 * stature + 0.02
-    return Behaviour(GaitClip(gait, dataclasses.replace(style, speed_mps=speed)), speed, turn_rate, radius)
+    return Behavior(GaitClip(gait, dataclasses.replace(style, speed_mps=speed)), speed, turn_rate, radius)
 
 
-def _sample_motion(generator: np.random.Generator, shape: NDArray[np.floating], motions: Sequence[Path]) -> Behaviour:
+def _sample_motion(generator: np.random.Generator, shape: NDArray[np.floating], motions: Sequence[Path]) -> Behavior:
     """A recorded motion from a frame of a sampled posture on; from any frame where no motion tried has that posture."""
     posture = POSTURES.index(choose_weighted(generator, POSTURE_WEIGHTS))
     for _ in range(MOTION_TRIES):
@@ -118,7 +118,7 @@ def _sample_motion(generator: np.random.Generator, shape: NDArray[np.floating], 
         frames = np.arange(len(motion.travel))
     start = motion.frame_s * float(generator.choice(frames))
     clip = MotionClip(motion, start, estimate_leg_length(shape), mirrored=bool(generator.random() < 0.5))
-    return Behaviour(clip, 0.0, 0.0, 0.3 * estimate_stature(shape))
+    return Behavior(clip, 0.0, 0.0, 0.3 * estimate_stature(shape))
 
 
 def choose_weighted(generator: np.random.Generator, weights: Mapping[Name, float]) -> Name:
@@ -136,7 +136,7 @@ def _sample_style(generator: np.random.Generator, shape: NDArray[np.floating]) -
         leg_m=estimate_leg_length(shape),
         phase=generator.random(),
         tempo_hz=generator.uniform(0.15, 0.4),
-        vigour=generator.uniform(0.6, 1.4),
+        vigor=generator.uniform(0.6, 1.4),
         lean=generator.normal(0.03, 0.05) + 0.2 * old * generator.random(),
         left_arm=arms[0],
         right_arm=arms[1],

@@ -58,7 +58,7 @@ class GaitStyle:
     speed_mps: float = 0.0
     phase: float = 0.0
     tempo_hz: float = 0.25
-    vigour: float = 1.0
+    vigor: float = 1.0
     lean: float = 0.03
     left_arm: Arm = REST_ARMS["hanging"]
     right_arm: Arm = REST_ARMS["hanging"]
@@ -83,7 +83,7 @@ def sway_arm(arm: Arm, amount: float) -> Arm:
 def stand(style: GaitStyle, time_s: float) -> Pose:
     """Standing at ease, the weight going from leg to leg."""
     shift, breath = oscillate(style, time_s), oscillate(style, time_s, 1.3, 0.2)
-    roll = 0.03 * style.vigour * shift
+    roll = 0.03 * style.vigor * shift
     trunk = Trunk(0.03 * breath, 0.0, roll, 0.04 * shift, style.lean + 0.01 * breath, -1.3 * roll)
     arms = [sway_arm(arm, 0.03 * breath) for arm in (style.left_arm, style.right_arm)]
     relaxed = 0.25 * max(0.0, style.variant - 0.5)
@@ -124,7 +124,7 @@ def walk(style: GaitStyle, time_s: float) -> Pose:
     contact = 0.62
     reach = min(speed * contact / stride_hz, 1.0)  # ground covered under the pelvis, in leg lengths
     cycle = stride_hz * time_s + style.phase
-    swing = 0.9 * reach * style.vigour
+    swing = 0.9 * reach * style.vigor
     legs, arms = [], []
     for offset, arm in ((0.0, style.left_arm), (0.5, style.right_arm)):
         phase = (cycle + offset) % 1.0
@@ -153,7 +153,7 @@ def run(style: GaitStyle, time_s: float) -> Pose:
         height = 0.93 - 0.10 * reach**2
         legs.append(_pose_stepping_leg(phase, reach, contact, height, 0.42, style.spread))
         back = math.cos(2 * math.pi * (phase - 0.05))
-        arms.append(Arm(-0.15 - 0.7 * back * style.vigour, 0.2, 0.25, 1.5 - 0.2 * back))
+        arms.append(Arm(-0.15 - 0.7 * back * style.vigor, 0.2, 0.25, 1.5 - 0.2 * back))
     turn = 0.2 * reach * math.cos(2 * math.pi * cycle)
     trunk = Trunk(-turn, 0.08, 0.0, 2 * turn, 0.1 + style.lean, 0.0)
     airborne = max(0.0, -math.cos(4 * math.pi * (cycle - contact / 2)))
@@ -207,7 +207,7 @@ def _solve_two_links(forward: float, down: float) -> tuple[float, float]:
 def wave(style: GaitStyle, time_s: float) -> Pose:
     """Standing and waving with the hand of style.side."""
     base = stand(style, time_s)
-    beat = math.sin(2 * math.pi * (1.4 * style.vigour * time_s + style.phase))
+    beat = math.sin(2 * math.pi * (1.4 * style.vigor * time_s + style.phase))
     arm = Arm(0.35, 1.25 + 0.5 * style.variant, -1.35 + 0.3 * beat, 1.3 - 0.5 * style.variant + 0.2 * beat)
     return _replace_arm(base, style.side, arm)
 
@@ -239,7 +239,7 @@ def sit(style: GaitStyle, time_s: float) -> Pose:
     """Sitting on a chair of the legs' height: thighs level, feet flat."""
     lean = 0.35 * style.variant - 0.25
     breath = oscillate(style, time_s)
-    hip = 1.5 + 0.08 * style.vigour
+    hip = 1.5 + 0.08 * style.vigor
     legs = [
         Leg(hip + lean, 0.05 + style.spread * 3, 0.0, hip + extra)
         for extra in (0.25 * (style.variant - 0.5), -0.3 * style.lean)

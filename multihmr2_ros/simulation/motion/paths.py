@@ -88,7 +88,7 @@ class MotionPath:
 
 @dataclass(frozen=True, eq=False)
 class TablePath:
-    """A path found step by step: positions (t, 2) m and headings (t,) rad, without jumps, at times (t,) s."""
+    """A path found step by step: places (t, 2) m and headings (t,) rad, without jumps, at times (t,) s."""
 
     times: NDArray[np.float64]
     places: NDArray[np.float64]

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from multihmr2_ros.simulation.motion.behavior import Behaviour, choose_weighted, sample_speed
+from multihmr2_ros.simulation.motion.behavior import Behavior, choose_weighted, sample_speed
 from multihmr2_ros.simulation.motion.clips import Clip, GaitClip, MotionClip, StagedClip, StrollClip
 from multihmr2_ros.simulation.motion.gaits import STRIDE_HZ, GaitStyle
 from multihmr2_ros.simulation.motion.paths import TablePath
@@ -52,7 +52,7 @@ Target = Callable[[float], Vector]  # a time in s → where to go, (2,) m
 Others = Callable[[float], Vector]  # a time in s → whom to go around, (o, 3): x, y and radius in m
 
 
-def is_roaming(behaviour: Behaviour, duration_s: float) -> bool:
+def is_roaming(behaviour: Behavior, duration_s: float) -> bool:
     """Return whether a person walks between places instead of doing one thing all the time."""
     if duration_s < MIN_DURATION_S:
         return False
@@ -62,7 +62,7 @@ def is_roaming(behaviour: Behaviour, duration_s: float) -> bool:
 
 def roam(
     generator: np.random.Generator,
-    behaviour: Behaviour,
+    behaviour: Behavior,
     start: Vector,
     heading_rad: float,
     duration_s: float,
@@ -91,7 +91,7 @@ class _Walker:
     """A roaming person. restless: the chance to go somewhere else after a pause; stay_s: least and longest pause."""
 
     generator: np.random.Generator
-    behaviour: Behaviour
+    behaviour: Behavior
     target: Target
     others: Others
     place: Vector

@@ -41,7 +41,7 @@ def compute_bone_rotations(
 ) -> NDArray[np.float64]:
     """(n, 163, 3, 3) rotations relative to the parent's, row 0 the root's in the heading frame.
 
-    rest_bone_poses (n, 163, 4, 4): Body.rest_bone_poses. labels, parents: of the 163 bones.
+    rest_bone_poses (n, 163, 4, 4): Body.compute_rest_bone_poses. labels, parents: of the 163 bones.
     """
     row = {label: index for index, label in enumerate(labels)}
     rotations = np.broadcast_to(np.eye(3), (len(poses), len(labels), 3, 3)).copy()

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.simulation.appearance.materials import sample_colour, to_linear
+from multihmr2_ros.simulation.appearance.materials import sample_color, to_linear
 from multihmr2_ros.simulation.scene.environment import Backdrop
 
 Radiance = NDArray[np.float32]
@@ -104,7 +104,7 @@ def draw_backdrop(backdrop: Backdrop) -> NDArray[np.uint8]:
     generator = np.random.default_rng(backdrop.seed)
     height, width = DRAWN_SIZE
     horizon = height // 2
-    above, below = np.array(sample_colour(generator, 0.6, 0.2)), np.array(sample_colour(generator, 0.4, 0.1))
+    above, below = np.array(sample_color(generator, 0.6, 0.2)), np.array(sample_color(generator, 0.4, 0.1))
     if backdrop.style in ("sky", "buildings"):
         above = np.array([0.45, 0.65, 0.95]) * generator.uniform(0.5, 1.0) + generator.uniform(-0.1, 0.1, 3)
     rows = np.linspace(0.0, 1.0, height)[:, None]
@@ -125,10 +125,10 @@ def _draw_box(picture: NDArray[np.float32], generator: np.random.Generator, hori
     w, h = (int(share * side) for share, side in zip(generator.uniform(0.02, 0.3, 2), (width, height), strict=True))
     x = int(generator.integers(-w, width))
     base = int(generator.integers(0, height)) if free else horizon + int(generator.uniform(0.0, 0.12) * height)
-    colour = np.array(sample_colour(generator, 0.6, 0.05))
-    cv2.rectangle(picture, (x, base - h), (x + w, base), colour.tolist(), -1)
+    color = np.array(sample_color(generator, 0.6, 0.05))
+    cv2.rectangle(picture, (x, base - h), (x + w, base), color.tolist(), -1)
     if generator.random() < 0.5 and w > 12 and h > 12:
-        pane = (colour * generator.uniform(0.2, 1.8)).clip(0.0, 1.0).tolist()
+        pane = (color * generator.uniform(0.2, 1.8)).clip(0.0, 1.0).tolist()
         columns, rows = generator.integers(1, 6, 2)
         for i in range(columns):
             for j in range(rows):

@@ -93,8 +93,8 @@ def make_environment_arrays(
     camera_from_world = posed.world_from_camera[:3, :3].T
     directions = [camera_from_world @ light.direction for light in environment.lights]
     arrays.light_direction = to_device(directions, wp.vec3, device)
-    arrays.light_colour = to_device(
-        [light_gain * np.array(light.colour) for light in environment.lights], wp.vec3, device
+    arrays.light_color = to_device(
+        [light_gain * np.array(light.color) for light in environment.lights], wp.vec3, device
     )
     arrays.light_spread = environment.lights[0].spread_rad
     arrays.sky_light = wp.vec3(light_gain * np.array(environment.sky_light))
@@ -108,7 +108,7 @@ def compute_light_gain(scene: Scene, backdrop: NDArray[np.float32]) -> float:
     environment = scene.environment
     if environment.backdrop.photograph is None:
         return 1.0
-    up = sum((np.array(light.colour) * max(light.direction[2], 0.0) for light in environment.lights), np.zeros(3))
+    up = sum((np.array(light.color) * max(light.direction[2], 0.0) for light in environment.lights), np.zeros(3))
     on_ground = float((up + environment.sky_light) @ LUMINANCE)
     gain = float((backdrop @ LUMINANCE).mean()) / (MEAN_ALBEDO * on_ground)
     return float(np.clip(gain, *LIGHT_GAIN_RANGE))

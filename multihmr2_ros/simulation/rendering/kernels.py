@@ -82,7 +82,7 @@ class EnvironmentArrays:
     wall_texture: wp.array(dtype=wp.vec3, ndim=3)
     wall_texture_size: float
     light_direction: wp.array(dtype=wp.vec3)
-    light_colour: wp.array(dtype=wp.vec3)
+    light_color: wp.array(dtype=wp.vec3)
     light_spread: float
     sky_light: wp.vec3
     ground_light: wp.vec3
@@ -114,9 +114,9 @@ def rotate_back(m: wp.mat44, v: wp.vec3):
 
 @wp.func
 def intersects_sphere(start: wp.vec3, direction: wp.vec3, sphere: wp.vec4, farthest: float):
-    to_centre = wp.vec3(sphere[0], sphere[1], sphere[2]) - start
-    along = wp.dot(to_centre, direction)
-    miss = wp.dot(to_centre, to_centre) - along * along
+    to_center = wp.vec3(sphere[0], sphere[1], sphere[2]) - start
+    along = wp.dot(to_center, direction)
+    miss = wp.dot(to_center, to_center) - along * along
     return miss < sphere[3] * sphere[3] and along > -sphere[3] and along - sphere[3] < farthest
 
 

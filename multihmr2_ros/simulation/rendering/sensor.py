@@ -84,8 +84,8 @@ def _apply_grading(effects: SensorEffects, image: NDArray[np.float32]) -> NDArra
     if effects.contrast != 1.0:
         image = (image - 0.5) * np.float32(effects.contrast) + 0.5
     if effects.saturation != 1.0:
-        grey = (image @ LUMINANCE)[..., None]
-        image = grey + (image - grey) * np.float32(effects.saturation)
+        gray = (image @ LUMINANCE)[..., None]
+        image = gray + (image - gray) * np.float32(effects.saturation)
     return image
 
 
@@ -108,8 +108,8 @@ def _make_motion_kernel(length_px: float, angle_rad: float) -> NDArray[np.float3
 
 def to_exact_depth(depth_m: NDArray[np.float32]) -> NDArray[np.uint16]:
     """Convert depth (H, W) m, infinite where nothing is, to (H, W) whole mm; 0 where nothing is or beyond 65.535 m."""
-    millimetres = np.rint(np.where(np.isfinite(depth_m), depth_m, 0.0) * 1000.0)
-    return np.where(millimetres <= MAX_DEPTH_MM, millimetres, 0).astype(np.uint16)
+    millimeters = np.rint(np.where(np.isfinite(depth_m), depth_m, 0.0) * 1000.0)
+    return np.where(millimeters <= MAX_DEPTH_MM, millimeters, 0).astype(np.uint16)
 
 
 def simulate_measured_depth(depth_m: NDArray[np.float32], generator: np.random.Generator) -> NDArray[np.uint16]:

@@ -123,11 +123,11 @@ def compute_ambient_visibility(environment: EnvironmentArrays, point: wp.vec3, n
     share = float(1.0)
     for i in range(environment.blocker.shape[0]):
         sphere = environment.blocker[i]
-        to_centre = wp.vec3(sphere[0], sphere[1], sphere[2]) - point
-        if wp.length_sq(to_centre) > 100.0 * sphere[3] * sphere[3]:
+        to_center = wp.vec3(sphere[0], sphere[1], sphere[2]) - point
+        if wp.length_sq(to_center) > 100.0 * sphere[3] * sphere[3]:
             continue
-        distance = wp.max(wp.length(to_centre), sphere[3])
-        facing = wp.max(wp.dot(normal, to_centre) / distance, 0.0)
+        distance = wp.max(wp.length(to_center), sphere[3])
+        facing = wp.max(wp.dot(normal, to_center) / distance, 0.0)
         share = share * (1.0 - 0.85 * facing * sphere[3] * sphere[3] / (distance * distance))
     return share
 
@@ -159,7 +159,7 @@ def sample_sun_direction(environment: EnvironmentArrays, seed: int, sample: int)
 def add_lamps(environment: EnvironmentArrays, normal: wp.vec3, light: wp.vec3):
     """The light and that of all lights but the first, which alone casts shadows."""
     for l in range(1, environment.light_direction.shape[0]):
-        light = light + environment.light_colour[l] * wp.max(wp.dot(normal, environment.light_direction[l]), 0.0)
+        light = light + environment.light_color[l] * wp.max(wp.dot(normal, environment.light_direction[l]), 0.0)
     return light
 
 
@@ -237,7 +237,7 @@ def render_rays(
             normal = bend_normal(normal, hit.spot, folds)
     soft = compute_soft_light(environment, hit.kind, point, normal)
     facing = wp.max(wp.dot(normal, environment.light_direction[0]), 0.0)
-    hard = environment.light_colour[0] * facing
+    hard = environment.light_color[0] * facing
     if facing > 0.0:
         visibility[i] = trace_sunlight(meshes, obstacles, environment, hit, point, seed, i)
     if hit.kind == GROUND and environment.ground_shown == 0:
@@ -250,4 +250,4 @@ def render_rays(
     halfway = wp.normalize(environment.light_direction[0] - direction)
     shine = gloss * wp.pow(wp.max(wp.dot(normal, halfway), 0.0), 20.0 + 60.0 * gloss)
     ambient[i] = wp.cw_mul(albedo, soft)
-    direct[i] = wp.cw_mul(albedo, hard) + environment.light_colour[0] * shine * wp.min(1.0, 4.0 * facing)
+    direct[i] = wp.cw_mul(albedo, hard) + environment.light_color[0] * shine * wp.min(1.0, 4.0 * facing)

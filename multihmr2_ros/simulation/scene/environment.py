@@ -24,7 +24,7 @@ from typing import Literal
 import numpy as np
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.simulation.appearance.materials import Colour, Material, sample_surface
+from multihmr2_ros.simulation.appearance.materials import Color, Material, sample_surface
 from multihmr2_ros.simulation.scene.options import SceneOptions
 
 BACKGROUND_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -42,7 +42,7 @@ class Light:
     """
 
     direction: tuple[float, float, float]
-    colour: Colour
+    color: Color
     spread_rad: float = 0.02
 
 
@@ -63,7 +63,7 @@ class Room:
     margins_m: tuple[float, float, float, float]
     height_m: float
     walls: Surface
-    ceiling: Colour
+    ceiling: Color
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Backdrop:
     photograph: Path | None = None
     crop: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
     flip: bool = False
-    gain: Colour = (1.0, 1.0, 1.0)
+    gain: Color = (1.0, 1.0, 1.0)
     attached: Literal["camera", "world"] = "world"
     span_rad: float = 1.6
 
@@ -94,8 +94,8 @@ class Environment:
     ground: Surface | None
     room: Room | None
     lights: tuple[Light, ...]
-    sky_light: Colour
-    ground_light: Colour
+    sky_light: Color
+    ground_light: Color
     backdrop: Backdrop
 
 
@@ -164,13 +164,13 @@ def _sample_surface(generator: np.random.Generator, textures: tuple[Path, ...]) 
     return Surface(sample_surface(generator), texture, size)
 
 
-def _sample_lights(generator: np.random.Generator, indoors: bool) -> tuple[tuple[Light, ...], Colour, Colour]:
+def _sample_lights(generator: np.random.Generator, indoors: bool) -> tuple[tuple[Light, ...], Color, Color]:
     """A sun or lamp, up to two weaker lights, and the hemispheric light; the sum exposes a white sheet to about 1."""
     main_share = generator.beta(2.0, 2.0)
     lowest = 0.7 if indoors else 0.2
     main = Light(
         direction=_sample_direction(generator, generator.uniform(lowest, 1.45)),
-        colour=_sample_light_color(generator, 0.25 + 0.9 * main_share),
+        color=_sample_light_color(generator, 0.25 + 0.9 * main_share),
         spread_rad=float(generator.uniform(0.05, 0.25) if indoors else generator.uniform(0.005, 0.06)),
     )
     fills = tuple(
@@ -191,6 +191,6 @@ def _sample_direction(generator: np.random.Generator, elevation_rad: float) -> t
     return float(level * np.cos(azimuth)), float(level * np.sin(azimuth)), float(np.sin(elevation_rad))
 
 
-def _sample_light_color(generator: np.random.Generator, strength: float) -> Colour:
+def _sample_light_color(generator: np.random.Generator, strength: float) -> Color:
     warmth = generator.normal(0.0, 0.08)
     return float(strength * (1.0 + warmth)), float(strength), float(strength * (1.0 - warmth))

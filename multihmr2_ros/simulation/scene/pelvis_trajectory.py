@@ -79,7 +79,7 @@ def compute_pelvis_trajectory(scene: Scene, body: Body) -> PelvisTrajectory:
 def compute_ground_heights(person: Person, times: NDArray[np.float64], body: Body) -> NDArray[np.float64]:
     """(t,) m: of the pelvis, were the lowest vertex at the clip's clearance at each of the times (t,) for itself."""
     shape = torch.from_numpy(np.asarray(person.shape, np.float32))[None].to(body.identity.device)
-    rest = body.rest_bone_poses(shape).cpu().numpy()
+    rest = body.compute_rest_bone_poses(shape).cpu().numpy()
     found = []
     for some in np.split(times, range(BATCH, len(times), BATCH)):
         poses = [person.clip.pose(time) for time in some]

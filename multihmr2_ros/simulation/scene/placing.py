@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from multihmr2_ros.simulation.motion.behavior import Behaviour
+from multihmr2_ros.simulation.motion.behavior import Behavior
 from multihmr2_ros.simulation.motion.clips import Clip, MotionClip
 from multihmr2_ros.simulation.motion.paths import ArcPath, MotionPath, Path
 from multihmr2_ros.simulation.motion.phenotypes import estimate_stature
@@ -82,7 +82,7 @@ class PlacedPerson(NamedTuple):
 def place_person(
     generator: np.random.Generator,
     shape: NDArray[np.floating],
-    behaviour: Behaviour,
+    behaviour: Behavior,
     camera: Camera,
     others: list[OccupiedGround],
     options: SceneOptions,
@@ -110,7 +110,7 @@ def place_person(
 def _place_roaming(
     generator: np.random.Generator,
     shape: NDArray[np.floating],
-    behaviour: Behaviour,
+    behaviour: Behavior,
     camera: Camera,
     others: list[OccupiedGround],
     options: SceneOptions,
@@ -205,7 +205,7 @@ def _sample_path(
     generator: np.random.Generator,
     distance: float,
     bearing: float,
-    behaviour: Behaviour,
+    behaviour: Behavior,
     camera: Camera,
     options: SceneOptions,
 ) -> Path:

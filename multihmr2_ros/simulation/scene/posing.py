@@ -68,7 +68,7 @@ def pose_scene(scene: Scene, time_s: float, body: Body, heights: NDArray[np.floa
     shape = np.array([person.shape for person in people], np.float32).reshape(-1, 6)
     poses = [person.clip.pose(time_s) for person in people]
     shape_tensor = torch.from_numpy(shape).to(device)
-    rest = body.rest_bone_poses(shape_tensor).cpu().numpy()
+    rest = body.compute_rest_bone_poses(shape_tensor).cpu().numpy()
     turns = compute_bone_rotations(poses, rest, body.bone_labels, body.bone_parents)
     for row, person in enumerate(people):
         heading = rotate_about(2, person.path.heading(time_s))
@@ -94,7 +94,7 @@ def pose_scene(scene: Scene, time_s: float, body: Body, heights: NDArray[np.floa
         rotations=rotations,
         vertices=vertices,
         joints=joints,
-        centre=vertices[:, body.centre_vertex],
+        centre=vertices[:, body.center_vertex],
         stature=posed.stature.cpu().numpy(),
         person_id=np.array([person.person_id for person in people], np.int64),
     )

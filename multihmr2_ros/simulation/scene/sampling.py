@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from multihmr2_ros.camera import intrinsics_from_fov
 from multihmr2_ros.simulation.appearance.appearance import sample_appearance
-from multihmr2_ros.simulation.motion.behavior import sample_behaviour
+from multihmr2_ros.simulation.motion.behavior import sample_behavior
 from multihmr2_ros.simulation.motion.paths import ArcPath, CameraPath, Path, make_weaving_path
 from multihmr2_ros.simulation.motion.phenotypes import estimate_stature, sample_shape
 from multihmr2_ros.simulation.motion.retarget import list_motion_files
@@ -51,7 +51,7 @@ def sample_scene(generator: np.random.Generator, options: SceneOptions) -> Scene
     count = _sample_count(generator, options)
     shapes = [sample_shape(generator) for _ in range(count)]
     motions = list_motion_files(options.motions) if options.motions else ()
-    doings = [sample_behaviour(generator, shape, motions) for shape in shapes]
+    doings = [sample_behavior(generator, shape, motions) for shape in shapes]
     camera = _sample_camera(generator, shapes, options)
     people: list[Person] = []
     obstacles: list[Obstacle] = []
@@ -70,7 +70,7 @@ def sample_scene(generator: np.random.Generator, options: SceneOptions) -> Scene
         if not waiting and len(people) < options.people[0] and spare > 0:
             spare -= 1
             shape = sample_shape(generator)
-            waiting = [(shape, sample_behaviour(generator, shape, motions))]
+            waiting = [(shape, sample_behavior(generator, shape, motions))]
     obstacles += sample_obstacles(generator, camera, occupied, options)
     return Scene(
         seed=seed,

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from multihmr2_ros.simulation.appearance.materials import Colour
+from multihmr2_ros.simulation.appearance.materials import Color
 from multihmr2_ros.simulation.scene.options import SceneOptions
 
 LOW_LIGHT_PROBABILITY = 0.08
@@ -45,7 +45,7 @@ class SensorEffects:
 
     exposure: float = 1.0
     auto_exposure: float = 0.0
-    white_balance: Colour = (1.0, 1.0, 1.0)
+    white_balance: Color = (1.0, 1.0, 1.0)
     gamma: float = 1.0
     contrast: float = 1.0
     saturation: float = 1.0

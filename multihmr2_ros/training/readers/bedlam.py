@@ -31,8 +31,8 @@ import numpy as np
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.media.images import read_image
-from multihmr2_ros.training.readers.common import centre_from_keypoints, load_npz, require_folder, rows_by_image
-from multihmr2_ros.training.samples import Sample, blank_people
+from multihmr2_ros.training.readers.common import center_from_keypoints, check_folder, group_rows_by_image, load_npz
+from multihmr2_ros.training.samples import Sample, make_blank_people
 
 # COCO's keypoints in OpenPose's BODY_25.
 BODY_25 = (0, 16, 15, 18, 17, 5, 2, 6, 3, 7, 4, 12, 9, 13, 10, 14, 11)
@@ -42,7 +42,7 @@ class BedlamReader:
     """The images of one BEDLAM2 label file, below a folder."""
 
     def __init__(self, images: Path, labels: Path) -> None:
-        require_folder(images)
+        check_folder(images)
         content = load_npz(labels, ("imgname", "cam_int", "gtkps"), "a BEDLAM2 label file")
         if "hand_det_conf" not in content.files:
             raise UserError(
@@ -52,7 +52,7 @@ class BedlamReader:
         self._folder = images
         self._keypoints = np.asarray(content["gtkps"], np.float32)
         self._k = np.asarray(content["cam_int"], np.float64)
-        self._images = rows_by_image(np.asarray(content["imgname"]).astype(str))
+        self._images = group_rows_by_image(np.asarray(content["imgname"]).astype(str))
         if self._keypoints.ndim != 3 or self._keypoints.shape[1] < 25 or self._k.shape[1:] != (3, 3):
             raise UserError(
                 f"{labels} must have gtkps (N, 25 or more, 2 or 3) and cam_int (N, 3, 3), but they are "
@@ -64,7 +64,7 @@ class BedlamReader:
     def __len__(self) -> int:
         return len(self._images)
 
-    def name(self, index: int) -> str:
+    def get_name(self, index: int) -> str:
         """Return the name of image number `index`."""
         return self._images[index][0]
 
@@ -74,10 +74,10 @@ class BedlamReader:
         image = read_image(self._folder / name)
         size = np.array([image.shape[1], image.shape[0]], np.float32)
         keypoints = self._keypoints[rows][..., :2]
-        arrays = blank_people(len(rows))
+        arrays = make_blank_people(len(rows))
         arrays["keypoints"] = keypoints[:, list(BODY_25)]
         arrays["keypoint_visible"] = np.isfinite(arrays["keypoints"]).all(axis=-1)
-        arrays["location"], known = centre_from_keypoints(arrays["keypoints"], arrays["keypoint_visible"])
+        arrays["location"], known = center_from_keypoints(arrays["keypoints"], arrays["keypoint_visible"])
         whole = np.concatenate([np.nanmin(keypoints, axis=1), np.nanmax(keypoints, axis=1)], axis=1)
         arrays["box"] = np.clip(whole, 0, np.tile(size, 2))
         sides, seen = (np.maximum(box[:, 2:] - box[:, :2], 0) for box in (whole, arrays["box"]))

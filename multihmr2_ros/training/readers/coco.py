@@ -24,8 +24,8 @@ import numpy as np
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.media.images import read_image
-from multihmr2_ros.training.readers.common import centre_from_keypoints, require_folder
-from multihmr2_ros.training.samples import Sample, blank_people
+from multihmr2_ros.training.readers.common import center_from_keypoints, check_folder
+from multihmr2_ros.training.samples import Sample, make_blank_people
 
 
 class CocoReader:
@@ -38,7 +38,7 @@ class CocoReader:
     """
 
     def __init__(self, images: Path, annotations: Path) -> None:
-        require_folder(images)
+        check_folder(images)
         try:
             content = json.loads(annotations.read_text(encoding="utf-8"))
             entries = {entry["id"]: entry for entry in content["images"]}
@@ -47,7 +47,8 @@ class CocoReader:
                 if annotation["image_id"] in entries and len(annotation.get("keypoints", [0] * 51)) == 51:
                     people.setdefault(annotation["image_id"], []).append(annotation)
             self._images = [
-                (images / entries[key]["file_name"], _labeled_size(entries[key]), people[key]) for key in sorted(people)
+                (images / entries[key]["file_name"], _read_labeled_size(entries[key]), people[key])
+                for key in sorted(people)
             ]
         except OSError as error:
             raise UserError(f"cannot read {annotations}: {error.strerror}; check the path") from None
@@ -60,14 +61,14 @@ class CocoReader:
     def __len__(self) -> int:
         return len(self._images)
 
-    def name(self, index: int) -> str:
+    def get_name(self, index: int) -> str:
         """Return the file name of image number `index`, without folder."""
         return self._images[index][0].name
 
     def sample(self, index: int) -> Sample:
         """Return image number `index`, ordered by COCO's image ids."""
         path, size, annotations = self._images[index]
-        arrays = blank_people(len(annotations))
+        arrays = make_blank_people(len(annotations))
         for row, annotation in enumerate(annotations):
             x, y, width, height = annotation["bbox"]
             arrays["box"][row] = x, y, x + width, y + height
@@ -76,12 +77,12 @@ class CocoReader:
             arrays["keypoint_visible"][row] = keypoints[:, 2] > 0
             arrays["ignore"][row] = bool(annotation.get("iscrowd"))
         arrays["keypoint_visible"] &= ~arrays["ignore"][:, None]
-        arrays["location"], known = centre_from_keypoints(arrays["keypoints"], arrays["keypoint_visible"])
+        arrays["location"], known = center_from_keypoints(arrays["keypoints"], arrays["keypoint_visible"])
         arrays["ignore"] |= ~known
         arrays["visible_fraction"][:] = 1.0
         return Sample(read_image(path, size), None, True, path.name, **arrays)
 
 
-def _labeled_size(entry: dict[str, Any]) -> tuple[int, int] | None:
+def _read_labeled_size(entry: dict[str, Any]) -> tuple[int, int] | None:
     """Return width and height (px) of the annotated image; None if the file lacks them."""
     return (int(entry["width"]), int(entry["height"])) if {"width", "height"} <= entry.keys() else None

@@ -34,7 +34,7 @@ SHOULDERS, HIPS = [5, 6], [11, 12]
 NOSE_BEYOND_SHOULDERS = 1.35
 
 
-def centre_from_keypoints(
+def center_from_keypoints(
     keypoints: NDArray[np.float32], visible: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Estimate the projection of the body's center vertex from keypoints (n, 17, 2) px, visible (n, 17) bool.
@@ -64,17 +64,17 @@ class NamedSource(Protocol):
 
     def __len__(self) -> int: ...
 
-    def name(self, index: int) -> str: ...
+    def get_name(self, index: int) -> str: ...
 
     def sample(self, index: int) -> Sample: ...
 
 
-class Kept:
-    """The images of a reader that are not held out: those with a `hash_share` of at least the held-out share."""
+class TrainingSplit:
+    """The images of a reader that are not held out: those with a hash share of at least the held-out share."""
 
     def __init__(self, source: NamedSource, held_out_share: float) -> None:
         self._source = source
-        self._rows = [row for row in range(len(source)) if hash_share(source.name(row)) >= held_out_share]
+        self._rows = [row for row in range(len(source)) if compute_hash_share(source.get_name(row)) >= held_out_share]
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -83,7 +83,7 @@ class Kept:
         return self._source.sample(self._rows[index])
 
 
-def hash_share(name: str) -> float:
+def compute_hash_share(name: str) -> float:
     """Return a number in [0, 1) that depends only on the file's name without folder: the same on every machine."""
     digest = hashlib.sha256(PurePosixPath(name).name.encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:6], "big") / 2**48
@@ -105,7 +105,7 @@ def load_npz(path: Path, needed: tuple[str, ...], what: str) -> Any:
     return content
 
 
-def rows_by_image(names: NDArray[np.str_]) -> list[tuple[str, NDArray[np.int64]]]:
+def group_rows_by_image(names: NDArray[np.str_]) -> list[tuple[str, NDArray[np.int64]]]:
     """Group rows by image name: return (image name, rows), sorted by name."""
     if not len(names):
         return []
@@ -114,7 +114,7 @@ def rows_by_image(names: NDArray[np.str_]) -> list[tuple[str, NDArray[np.int64]]
     return [(str(name), rows) for name, rows in zip(unique, np.split(order, starts[1:]), strict=True)]
 
 
-def require_folder(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
     """Raise UserError if there is no such folder."""
     if not folder.is_dir():
         raise UserError(f"the folder of images {folder} does not exist; check the path")

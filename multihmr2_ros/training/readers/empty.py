@@ -20,15 +20,15 @@ from pathlib import Path
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.media.images import IMAGE_SUFFIXES, read_image
-from multihmr2_ros.training.readers.common import require_folder
-from multihmr2_ros.training.samples import Sample, blank_people
+from multihmr2_ros.training.readers.common import check_folder
+from multihmr2_ros.training.samples import Sample, make_blank_people
 
 
 class EmptyImageReader:
     """All images of a folder, which show no people."""
 
     def __init__(self, folder: Path) -> None:
-        require_folder(folder)
+        check_folder(folder)
         self._paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
         if not self._paths:
             raise UserError(f"expected images in {folder}, found none; check the path")
@@ -36,11 +36,11 @@ class EmptyImageReader:
     def __len__(self) -> int:
         return len(self._paths)
 
-    def name(self, index: int) -> str:
+    def get_name(self, index: int) -> str:
         """Return the file name of image number `index`."""
         return self._paths[index].name
 
     def sample(self, index: int) -> Sample:
         """Return image number `index`, ordered by name."""
         path = self._paths[index]
-        return Sample(read_image(path), None, True, path.name, **blank_people(0))
+        return Sample(read_image(path), None, True, path.name, **make_blank_people(0))

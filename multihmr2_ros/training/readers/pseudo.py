@@ -54,8 +54,8 @@ from multihmr2_ros.camera import project
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.media.images import read_image
 from multihmr2_ros.people import BONE_COUNT
-from multihmr2_ros.training.readers.common import centre_from_keypoints, load_npz, require_folder, rows_by_image
-from multihmr2_ros.training.samples import Sample, blank_people
+from multihmr2_ros.training.readers.common import center_from_keypoints, check_folder, group_rows_by_image, load_npz
+from multihmr2_ros.training.samples import Sample, make_blank_people
 
 ROWS = {"image": (), "shape": (6,), "rotations": (BONE_COUNT, 3, 3), "box": (4,), "k": (3, 3), "centre": (3,)}
 OPTIONAL_ROWS = {"keypoints": (17, 2), "keypoint_visible": (17,), "placed": ()}
@@ -69,20 +69,20 @@ class PseudoTruthReader:
     """The images of one file of fitted bodies. Shape, rotations and the file's optional annotations are supervised."""
 
     def __init__(self, images: Path, labels: Path) -> None:
-        require_folder(images)
+        check_folder(images)
         content = load_npz(labels, tuple(ROWS), "a file of fitted bodies")
-        self._bodies = _rows(content, ROWS, labels)
+        self._bodies = _read_rows(content, ROWS, labels)
         n = len(self._bodies["image"])
         for name, row in OPTIONAL_ROWS.items():
             blank = np.zeros((n, *row), np.float32 if name == "keypoints" else np.bool_)
-            self._bodies[name] = _rows(content, {name: row}, labels, n)[name] if name in content.files else blank
+            self._bodies[name] = _read_rows(content, {name: row}, labels, n)[name] if name in content.files else blank
         blank_others = "other_image" not in content.files
-        self._others = {} if blank_others else _rows(content, OTHER_ROWS, labels)
+        self._others = {} if blank_others else _read_rows(content, OTHER_ROWS, labels)
         self._complete = bool(content["complete"]) if "complete" in content.files else False
         self._metric = bool(content["metric"]) if "metric" in content.files else False
         self._folder = images
-        self._body_rows = dict(rows_by_image(self._bodies["image"].astype(str)))
-        self._other_rows = {} if blank_others else dict(rows_by_image(self._others["other_image"].astype(str)))
+        self._body_rows = dict(group_rows_by_image(self._bodies["image"].astype(str)))
+        self._other_rows = {} if blank_others else dict(group_rows_by_image(self._others["other_image"].astype(str)))
         names = set(self._body_rows)
         if self._complete:  # only then images without a body have a supervised term
             names |= set(self._other_rows)
@@ -92,7 +92,7 @@ class PseudoTruthReader:
     def __len__(self) -> int:
         return len(self._names)
 
-    def name(self, index: int) -> str:
+    def get_name(self, index: int) -> str:
         """Return the name of image number `index`."""
         return self._names[index]
 
@@ -102,7 +102,7 @@ class PseudoTruthReader:
         none = np.zeros(0, np.int64)
         rows, others = self._body_rows.get(name, none), self._other_rows.get(name, none)
         bodies, count = {key: values[rows] for key, values in self._bodies.items()}, len(rows)
-        arrays = blank_people(count + len(others))
+        arrays = make_blank_people(count + len(others))
         for key in ("shape", "rotations", "box", "centre", "keypoints", "keypoint_visible"):
             arrays[key][:count] = bodies[key]
         arrays["has_body"][:count] = True
@@ -114,7 +114,7 @@ class PseudoTruthReader:
             arrays["location"][:count] = project(centre, bodies["k"][0].astype(np.float64)).astype(np.float32)
         for key in ("box", "ignore", "keypoints", "keypoint_visible") if len(others) else ():
             arrays[key][count:] = self._others[f"other_{key}"][others]
-        arrays["location"][count:], known = centre_from_keypoints(
+        arrays["location"][count:], known = center_from_keypoints(
             arrays["keypoints"][count:], arrays["keypoint_visible"][count:]
         )
         arrays["ignore"][count:] |= ~known
@@ -125,7 +125,7 @@ class PseudoTruthReader:
         return Sample(read_image(self._folder / name), k, self._complete, name, **arrays)
 
 
-def _rows(
+def _read_rows(
     content: Any, rows: dict[str, tuple[int, ...]], labels: Path, n: int | None = None
 ) -> dict[str, NDArray[Any]]:
     """Read the named arrays, and check their shapes (n, *row); n of the first array if not given."""

@@ -28,12 +28,12 @@ from multihmr2_ros.frame import Frame
 from multihmr2_ros.people import People
 
 
-def _no_boxes() -> NDArray[np.float64]:
+def _make_empty_boxes() -> NDArray[np.float64]:
     return np.zeros((0, 4))
 
 
 @dataclass(frozen=True)
-class Moment:
+class EvaluationFrame:
     """One instant of a sequence.
 
     stamp_ns        of the image
@@ -52,7 +52,7 @@ class Moment:
     frame: Frame | None = None
     people: People | None = None
     truth: People | None = None
-    ignored: NDArray[np.float64] = field(default_factory=_no_boxes)
+    ignored: NDArray[np.float64] = field(default_factory=_make_empty_boxes)
     times_ms: dict[str, float] = field(default_factory=dict)
     dropped: int = 0
     source: Any = None
@@ -70,13 +70,13 @@ class Moment:
         return vertical_fov(self.frame.k, self.frame.image.shape[0])
 
 
-class Sequence(Protocol):
+class EvaluationSequence(Protocol):
     """Moments in order of time; identities hold within a sequence.
 
     name          unique among the sequences that are evaluated together
     problems      complete after an iteration: one line for each reason why the result is incomplete
     fps           None if unknown
-    moment_count  None if unknown
+    eval_frame_count  None if unknown
     """
 
     name: str
@@ -84,6 +84,6 @@ class Sequence(Protocol):
     fps: float | None
 
     @property
-    def moment_count(self) -> int | None: ...
+    def eval_frame_count(self) -> int | None: ...
 
-    def __iter__(self) -> Iterator[Moment]: ...
+    def __iter__(self) -> Iterator[EvaluationFrame]: ...

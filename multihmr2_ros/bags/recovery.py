@@ -65,7 +65,7 @@ class OrderedMcapReader(McapReader):
         assert self.bio is not None
         wanted = {connection.id: connection for connection in connections}
         times, places = array("q"), array("q")
-        for code, place, length in records(self.bio, self.data_start, self.data_end):
+        for code, place, length in list_records(self.bio, self.data_start, self.data_end):
             if code == MESSAGE and length >= MESSAGE_HEADER.size:
                 channel, _, time_ns, _ = MESSAGE_HEADER.unpack(self.bio.read(MESSAGE_HEADER.size))
                 if channel in wanted and time_ns < 2**63:
@@ -81,7 +81,7 @@ class OrderedMcapReader(McapReader):
         """The chunks as an index would list them, but that any channel may be in each."""
         assert self.bio is not None
         counts = {connection.id: 1 for connection in self.connections}
-        for code, place, length in records(self.bio, self.data_start, self.data_end):
+        for code, place, length in list_records(self.bio, self.data_start, self.data_end):
             if code == CHUNK and length >= CHUNK_HEADER.size + 8:
                 first, last, size, _, text_length = CHUNK_HEADER.unpack(self.bio.read(CHUNK_HEADER.size))
                 compression = self.bio.read(min(text_length, length)).decode("ascii", "replace")
@@ -89,7 +89,7 @@ class OrderedMcapReader(McapReader):
                 yield ChunkInfo(first, last, place, length, {}, 0, compression, stored, size, counts)
 
 
-class CutMcapReader(OrderedMcapReader):
+class TruncatedMcapReader(OrderedMcapReader):
     """An .mcap file without its summary, read up to the last whole record."""
 
     def _open(self) -> None:
@@ -97,13 +97,13 @@ class CutMcapReader(OrderedMcapReader):
         if self.bio.read(len(MAGIC)) != MAGIC:
             raise ReaderError("it does not begin like an MCAP file")
         self.data_start = len(MAGIC)
-        self.data_end = _end_of_whole_records(self.bio, self.data_start)
+        self.data_end = _find_end_of_whole_records(self.bio, self.data_start)
         # A damaged chunk ends the scan; messages() comes to the same place and says so.
         with contextlib.suppress(Exception):
             self.meta_scan()
 
 
-def records(file: BinaryIO, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+def list_records(file: BinaryIO, start: int, end: int) -> Iterator[tuple[int, int, int]]:
     """Code, place and length of each record between two places; the file stands at the record's content meanwhile."""
     place = start
     while place + RECORD_HEADER_BYTES <= end:
@@ -115,7 +115,7 @@ def records(file: BinaryIO, start: int, end: int) -> Iterator[tuple[int, int, in
         place += RECORD_HEADER_BYTES + length
 
 
-def mcap_profile(path: Path) -> str:
+def read_mcap_profile(path: Path) -> str:
     """What an .mcap file's header says that it holds: "ros2", "ros1" …; "" where it does not say."""
     with path.open("rb") as file:
         start = file.read(len(MAGIC) + RECORD_HEADER_BYTES + 4 + 16)
@@ -132,14 +132,14 @@ def is_whole_mcap(path: Path) -> bool:
         return file.read() == MAGIC
 
 
-def _end_of_whole_records(file: BinaryIO, start: int) -> int:
+def _find_end_of_whole_records(file: BinaryIO, start: int) -> int:
     end = start
-    for _, place, length in records(file, start, file.seek(0, os.SEEK_END)):
+    for _, place, length in list_records(file, start, file.seek(0, os.SEEK_END)):
         end = place + RECORD_HEADER_BYTES + length
     return end
 
 
-class CutSqlite3Reader:
+class TruncatedSqlite3Reader:
     """A .db3 file, without the queries for which the whole file is needed."""
 
     def __init__(self, path: Path) -> None:

@@ -29,9 +29,9 @@ from numpy.typing import NDArray
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation import figures, plots
-from multihmr2_ros.evaluation.comparison import Comparison, judgement
-from multihmr2_ros.evaluation.figures import Picture, as_jpeg, as_svg
-from multihmr2_ros.evaluation.highlights import BEST, WORST, Ranking, cost, merit, read_images
+from multihmr2_ros.evaluation.comparison import Comparison, judge_difference
+from multihmr2_ros.evaluation.figures import ReportImage, figure_to_svg, jpeg_to_image
+from multihmr2_ros.evaluation.highlights import BEST, WORST, Ranking, compute_cost, compute_merit, read_images
 from multihmr2_ros.evaluation.highlights import FILE as IMAGES
 from multihmr2_ros.evaluation.published import ROWS
 from multihmr2_ros.evaluation.report import (
@@ -39,13 +39,13 @@ from multihmr2_ros.evaluation.report import (
     DISTANCE_COLUMNS,
     calibration_rows,
     distance_rows,
-    number,
+    format_number,
 )
-from multihmr2_ros.evaluation.results import merged, read, versions
+from multihmr2_ros.evaluation.results import list_versions, merge_results, read_results
 from multihmr2_ros.evaluation.run import SequenceResult
 from multihmr2_ros.evaluation.tables import PersonRows
 from multihmr2_ros.evaluation.tally import DEFINITIONS, METRICS, Tally
-from multihmr2_ros.evaluation.verdict import describe, describe_comparison, key_numbers
+from multihmr2_ros.evaluation.verdict import describe, describe_comparison, list_key_numbers
 from multihmr2_ros.media.files import atomic_path
 
 FILE = "report.html"
@@ -56,16 +56,16 @@ COMPARED_FRAMES = 6  # of the worst of each result
 
 
 @dataclass(frozen=True)
-class ShownFrame:
+class HighlightedFrame:
     """One frame of the page: its images and a description."""
 
     title: str
     remarks: str
-    pictures: tuple[Picture, ...]
+    pictures: tuple[ReportImage, ...]
 
 
 @dataclass
-class Page:
+class ReportPage:
     """The content of the template, which leaves out empty parts and escapes all texts.
 
     rows: of the table of metrics, as (key, definition, cells); columns: the headings of the cells
@@ -84,15 +84,15 @@ class Page:
     paper_columns: list[str] = field(default_factory=list)
     paper: list[tuple[str, list[str]]] = field(default_factory=list)
     tables: list[tuple[str, str, tuple[str, ...], list[tuple[str, list[str]]]]] = field(default_factory=list)
-    sections: list[tuple[str, list[Picture]]] = field(default_factory=list)
-    frames: list[tuple[str, str, list[ShownFrame]]] = field(default_factory=list)
+    sections: list[tuple[str, list[ReportImage]]] = field(default_factory=list)
+    frames: list[tuple[str, str, list[HighlightedFrame]]] = field(default_factory=list)
     videos: list[tuple[str, str]] = field(default_factory=list)
     sequences: list[tuple[str, int, str, tuple[str, ...]]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     facts: list[tuple[str, str]] = field(default_factory=list)
 
 
-def require_report_packages() -> None:
+def check_report_packages() -> None:
     """Raise UserError, before the evaluation starts, if packages for the report are missing."""
     try:
         import jinja2  # noqa: F401
@@ -108,39 +108,39 @@ def write_report(
     problems: Sequence[str],
 ) -> Path:  # fmt: skip
     """Write the report of an evaluation from its results and the tables in out. Returns its path."""
-    tallies = merged(results)
-    rows = {kind: PersonRows.read(each) for kind, each in plots.rows_by_kind(out, results, "people.csv").items()}
+    tallies = merge_results(results)
+    rows = {kind: PersonRows.read(each) for kind, each in plots.group_rows_by_kind(out, results, "people.csv").items()}
     kind = next(iter(tallies))
     people = rows.get(kind, PersonRows.read([]))
     several = f"All this with {kind} intrinsics; the table has the others." if len(tallies) > 1 else ""
-    page = Page(
+    page = ReportPage(
         title="How well people are found",
-        subtitle=f"{_listed([result.name for result in results])} · {timing.get('date', '')}",
+        subtitle=f"{_format_list([result.name for result in results])} · {timing.get('date', '')}",
         verdict=[*describe(tallies[kind], people), *([several] if several else [])],
-        tiles=key_numbers(tallies[kind]),
+        tiles=list_key_numbers(tallies[kind]),
         problems=list(dict.fromkeys(problems)),
-        facts=_facts(configuration, timing),
+        facts=_list_facts(configuration, timing),
     )
     _add_metrics(page, tallies)
     _add_motion(page, tallies)
     _add_paper(page, configuration.get("dataset"), tallies[kind], results)
-    page.sections = [each for each in _sections(out, results, people) if each[1]]
-    page.frames = _extreme_frames(out, [result for result in results if result.intrinsics == kind])
-    page.videos = [(_where(result), _where(result, "overlay.mp4")) for result in results
+    page.sections = [each for each in _make_sections(out, results, people) if each[1]]
+    page.frames = _find_extreme_frames(out, [result for result in results if result.intrinsics == kind])
+    page.videos = [(_describe_location(result), _describe_location(result, "overlay.mp4")) for result in results
                    if (out / result.folder / "overlay.mp4").is_file()]  # fmt: skip
-    page.sequences = [_sequence_row(result) for result in results] if len(results) > 1 else []
+    page.sequences = [_make_sequence_row(result) for result in results] if len(results) > 1 else []
     return _write(out / FILE, page)
 
 
 def write_comparison(out: Path, a: Path, b: Path, comparisons: Sequence[Comparison]) -> Path:
     """Write the report of `evaluate --compare`: differences of B from A. Returns its path."""
-    page = Page(
+    page = ReportPage(
         title="Two results compared",
         subtitle=f"A: {a} · B: {b}",
         verdict=describe_comparison(comparisons),
         columns=["A", "B", "B − A", "95 % interval", ""],
         facts=[
-            (f"{name}: {key}", value) for name, folder in (("A", a), ("B", b)) for key, value in _known_facts(folder)
+            (f"{name}: {key}", value) for name, folder in (("A", a), ("B", b)) for key, value in _read_facts(folder)
         ],
     )
     units = {metric.key: metric.unit for metric in METRICS}
@@ -148,39 +148,39 @@ def write_comparison(out: Path, a: Path, b: Path, comparisons: Sequence[Comparis
         for found in each.differences:
             unit = units[found.key]
             known = math.isfinite(found.low) and math.isfinite(found.high)
-            cells = [number(found.a, unit), number(found.b, unit), f"{found.b - found.a:+.2f}",
-                     f"{found.low:+.2f} … {found.high:+.2f}" if known else "–", judgement(found)]  # fmt: skip
+            cells = [format_number(found.a, unit), format_number(found.b, unit), f"{found.b - found.a:+.2f}",
+                     f"{found.low:+.2f} … {found.high:+.2f}" if known else "–", judge_difference(found)]  # fmt: skip
             name = f"{found.key} ({unit})" if unit else found.key
             page.rows.append((f"{name}, {each.kind}" if len(comparisons) > 1 else name, DEFINITIONS[found.key], cells))
     for name, folder in (("A", a), ("B", b)):
-        sequences = _sequence_folders(folder)
+        sequences = _list_sequence_folders(folder)
         rows = PersonRows.read(
             itertools.chain.from_iterable(plots.read_rows(path / "people.csv") for _, path in sequences)
         )
         page.sections.append((f"{name}: where errors come from", figures.draw_groups(rows)))
-        worst, _ = _ranked(sequences)
-        shown = list(_shown(worst[:COMPARED_FRAMES], len(sequences) > 1))
+        worst, _ = _rank_frames(sequences)
+        shown = list(_make_highlighted_frames(worst[:COMPARED_FRAMES], len(sequences) > 1))
         page.frames.append((f"{name}: the worst frames", "", shown))
     page.sections = [each for each in page.sections if each[1]]
     return _write(out / FILE, page)
 
 
-def _listed(names: Sequence[str]) -> str:
+def _format_list(names: Sequence[str]) -> str:
     return ", ".join(names) if len(names) <= 5 else f"{names[0]} … {names[-1]} ({len(names)})"
 
 
-def _where(result: SequenceResult, name: str = "") -> str:
+def _describe_location(result: SequenceResult, name: str = "") -> str:
     """Return a sequence's name and intrinsics, or with `name` its file's path relative to the report."""
     if name:
         return f"{result.folder}/{name}".lstrip("/")
     return f"{result.name}, {result.intrinsics} intrinsics" if result.intrinsics != "recorded" else result.name
 
 
-def _add_metrics(page: Page, tallies: Mapping[str, Tally]) -> None:
+def _add_metrics(page: ReportPage, tallies: Mapping[str, Tally]) -> None:
     for kind in tallies:
         start = f"{kind}: " if len(tallies) > 1 else ""
         page.columns += [f"{start}value", "count", "recall"]
-    measured = {kind: tally.metrics() for kind, tally in tallies.items()}
+    measured = {kind: tally.compute_metrics() for kind, tally in tallies.items()}
     for metric in METRICS:
         if not any(metric.key in values for values in measured.values()):
             continue
@@ -188,12 +188,12 @@ def _add_metrics(page: Page, tallies: Mapping[str, Tally]) -> None:
         for kind, tally in tallies.items():
             value, count = measured[kind].get(metric.key, (math.nan, 0))
             recall = f"{100 * tally.detection.recall:.1f} %" if metric.recalled and count else ""
-            cells += [number(value, metric.unit), f"{count} {metric.counted}", recall]
+            cells += [format_number(value, metric.unit), f"{count} {metric.counted}", recall]
         name = f"{metric.key} ({metric.unit})" if metric.unit else metric.key
         page.rows.append((name, DEFINITIONS[metric.key], cells))
 
 
-def _add_motion(page: Page, tallies: Mapping[str, Tally]) -> None:
+def _add_motion(page: ReportPage, tallies: Mapping[str, Tally]) -> None:
     """Calibration of covariances, and distance errors by placement cue."""
     calibration, distances = [], []
     for kind, tally in tallies.items():
@@ -213,24 +213,26 @@ def _add_motion(page: Page, tallies: Mapping[str, Tally]) -> None:
     page.tables = [table for table in page.tables if table[-1]]
 
 
-def _add_paper(page: Page, dataset: str | None, tally: Tally, results: Sequence[SequenceResult]) -> None:
+def _add_paper(page: ReportPage, dataset: str | None, tally: Tally, results: Sequence[SequenceResult]) -> None:
     """Add the rows of the paper below this result's, for data sets of the paper."""
     published = ROWS.get(dataset or "")
     if published is None:
         return
     page.paper_columns = list(dict.fromkeys(key for row in published.values() for key in row))
-    own = {key: value for key, (value, _) in tally.metrics().items()}
+    own = {key: value for key, (value, _) in tally.compute_metrics().items()}
     own |= {key: value for result in results for key, value in result.scores.items()}
     for name, row in {"this result": own, **published}.items():
         page.paper.append((name, [f"{row[key]:.1f}" if key in row else "–" for key in page.paper_columns]))
 
 
-def _sections(out: Path, results: Sequence[SequenceResult], rows: PersonRows) -> Iterator[tuple[str, list[Picture]]]:
+def _make_sections(
+    out: Path, results: Sequence[SequenceResult], rows: PersonRows
+) -> Iterator[tuple[str, list[ReportImage]]]:
     yield (
         "Where errors come from",
         [
-            *as_svg(
-                plots.draw_error_over_distance(plots.rows_by_kind(out, results, "people.csv")),
+            *figure_to_svg(
+                plots.draw_error_over_distance(plots.group_rows_by_kind(out, results, "people.csv")),
                 "Mean errors of place, depth and pose over the true distance, in bins of 1 m.",
             ),
             *figures.draw_groups(rows),
@@ -247,7 +249,7 @@ def _sections(out: Path, results: Sequence[SequenceResult], rows: PersonRows) ->
     for result in results[:MAX_TIMELINES]:
         figure = plots.draw_identities(plots.read_rows(out / result.folder / "people.csv"), result.name)
         alt = f"A line for each true person of {result.name}, in the color of the track that followed them."
-        timelines += as_svg(
+        timelines += figure_to_svg(
             figure,
             alt,
             "A change of color is a change of the track id; a gap is a miss, or a person who need not be found then.",
@@ -256,25 +258,27 @@ def _sections(out: Path, results: Sequence[SequenceResult], rows: PersonRows) ->
     yield (
         "Camera and latency",
         [
-            *as_svg(
-                plots.draw_fields_of_view(plots.rows_by_kind(out, results, "frames.csv")),
+            *figure_to_svg(
+                plots.draw_fields_of_view(plots.group_rows_by_kind(out, results, "frames.csv")),
                 "Predicted and true vertical field of view, frame by frame.",
             ),
-            *as_svg(plots.draw_latency(plots.times_ms(results)), "Histogram of latencies by stage."),
+            *figure_to_svg(plots.draw_latency(plots.collect_times_ms(results)), "Histogram of latencies by stage."),
         ],
     )
 
 
-def _extreme_frames(out: Path, results: Sequence[SequenceResult]) -> list[tuple[str, str, list[ShownFrame]]]:
-    worst, best = _ranked([(result.name, out / result.folder) for result in results])
+def _find_extreme_frames(out: Path, results: Sequence[SequenceResult]) -> list[tuple[str, str, list[HighlightedFrame]]]:
+    worst, best = _rank_frames([(result.name, out / result.folder) for result in results])
     several = len(results) > 1
     explained = (
         "What went wrong is counted in people: a miss or a false detection is 1, an error of place its share of 1 m. "
         "Predictions are on the left, the truth on the right; then both from above, true people as rings, predicted "
         "ones as discs. Of ten successive frames only one is shown."
     )
-    found = [("The worst frames", explained, list(_shown(worst[:WORST], several))),
-             ("The best frames", "Most people right.", list(_shown(best[:BEST], several)))]  # fmt: skip
+    found = [
+        ("The worst frames", explained, list(_make_highlighted_frames(worst[:WORST], several))),
+        ("The best frames", "Most people right.", list(_make_highlighted_frames(best[:BEST], several))),
+    ]
     return [each for each in found if each[2]]
 
 
@@ -286,27 +290,27 @@ class _RankedFrame:
     index: int
 
 
-def _ranked(sequences: Sequence[tuple[str, Path]]) -> tuple[list[_RankedFrame], list[_RankedFrame]]:
+def _rank_frames(sequences: Sequence[tuple[str, Path]]) -> tuple[list[_RankedFrame], list[_RankedFrame]]:
     """Rank the worst and the best frames of all sequences (name, folder), the most extreme first."""
     worst: list[_RankedFrame] = []
     best: list[_RankedFrame] = []
     for name, folder in sequences:
         rankings = Ranking(WORST), Ranking(BEST)
         rows = PersonRows.read(plots.read_rows(folder / "people.csv"))
-        for index, of in _by_frame(rows):
+        for index, of in _group_by_frame(rows):
             counts = (
                 int(rows.missed[of].sum()),
                 int(rows.false_positive[of].sum()),
                 rows["mrpe_mm"][of][rows.matched[of]],
             )
-            for ranking, value in zip(rankings, (cost(*counts), merit(*counts)), strict=True):
+            for ranking, value in zip(rankings, (compute_cost(*counts), compute_merit(*counts)), strict=True):
                 ranking.offer(index, value)
         for frames, ranking in zip((worst, best), rankings, strict=True):
             frames += [_RankedFrame(value, name, folder, index) for value, index in ranking.found.values()]
     return tuple(sorted(each, key=lambda frame: -frame.value) for each in (worst, best))  # type: ignore[return-value]
 
 
-def _by_frame(rows: PersonRows) -> Iterator[tuple[int, slice]]:
+def _group_by_frame(rows: PersonRows) -> Iterator[tuple[int, slice]]:
     """Yield every frame's index and its rows, which are contiguous."""
     frame = rows["frame"]
     bounds = [*np.flatnonzero(np.diff(frame, prepend=-1.0)), len(frame)]
@@ -314,21 +318,21 @@ def _by_frame(rows: PersonRows) -> Iterator[tuple[int, slice]]:
         yield int(frame[start]), slice(int(start), int(end))
 
 
-def _shown(frames: Sequence[_RankedFrame], named: bool) -> Iterator[ShownFrame]:
+def _make_highlighted_frames(frames: Sequence[_RankedFrame], named: bool) -> Iterator[HighlightedFrame]:
     images = {folder: read_images(folder / IMAGES) for folder in dict.fromkeys(frame.folder for frame in frames)}
     rows = {folder: PersonRows.read(plots.read_rows(folder / "people.csv")) for folder in images}
     for frame in frames:
         people = rows[frame.folder]
         of = people["frame"] == frame.index
         title = f"{frame.name}, frame {frame.index}" if named else f"Frame {frame.index}"
-        remarks = _what_happened(people, of)
+        remarks = _describe_outcomes(people, of)
         pictures = [figures.draw_plan(people, of, f"{title} from above: {remarks}")]
         if (jpeg := images[frame.folder].get(frame.index)) is not None:
-            pictures.insert(0, as_jpeg(jpeg, f"{title}: predicted people on the left, true people on the right"))
-        yield ShownFrame(title, remarks, tuple(pictures))
+            pictures.insert(0, jpeg_to_image(jpeg, f"{title}: predicted people on the left, true people on the right"))
+        yield HighlightedFrame(title, remarks, tuple(pictures))
 
 
-def _what_happened(rows: PersonRows, of: NDArray[np.bool_]) -> str:
+def _describe_outcomes(rows: PersonRows, of: NDArray[np.bool_]) -> str:
     missed, false, matched = (rows.missed & of), (rows.false_positive & of), (rows.matched & of)
     parts = [f"{matched.sum()} found"]
     if missed.any():
@@ -343,37 +347,37 @@ def _what_happened(rows: PersonRows, of: NDArray[np.bool_]) -> str:
     return "; ".join(parts)
 
 
-def _sequence_row(result: SequenceResult) -> tuple[str, int, str, tuple[str, ...]]:
+def _make_sequence_row(result: SequenceResult) -> tuple[str, int, str, tuple[str, ...]]:
     counts = result.tally.detection
-    required = counts.true_positives + counts.false_negatives
-    return _where(result), result.tally.frames, f"{counts.true_positives} of {required}", result.problems
+    evaluated = counts.true_positives + counts.false_negatives
+    return _describe_location(result), result.tally.frames, f"{counts.true_positives} of {evaluated}", result.problems
 
 
-def _sequence_folders(folder: Path) -> list[tuple[str, Path]]:
-    return [(each["name"], folder / each["folder"]) for each in read(folder)["sequences"]]
+def _list_sequence_folders(folder: Path) -> list[tuple[str, Path]]:
+    return [(each["name"], folder / each["folder"]) for each in read_results(folder)["sequences"]]
 
 
-def _facts(configuration: Mapping[str, Any], timing: Mapping[str, Any]) -> list[tuple[str, str]]:
-    facts = [*_flat(configuration), *(("version of " + name, value) for name, value in versions().items())]
+def _list_facts(configuration: Mapping[str, Any], timing: Mapping[str, Any]) -> list[tuple[str, str]]:
+    facts = [*_flatten(configuration), *(("version of " + name, value) for name, value in list_versions().items())]
     return [*facts, *((name, str(value)) for name, value in timing.items())]
 
 
-def _known_facts(folder: Path) -> list[tuple[str, str]]:
-    document = read(folder)
-    return [*_flat(document["configuration"]), *_flat(document["versions"])]
+def _read_facts(folder: Path) -> list[tuple[str, str]]:
+    document = read_results(folder)
+    return [*_flatten(document["configuration"]), *_flatten(document["versions"])]
 
 
-def _flat(values: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
+def _flatten(values: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
     facts = []
     for key, value in values.items():
         if isinstance(value, Mapping):
-            facts += _flat(value, f"{before}{key}.")
+            facts += _flatten(value, f"{before}{key}.")
         elif value is not None:
             facts.append((f"{before}{key}", value if isinstance(value, str) else json.dumps(value, default=str)))
     return facts
 
 
-def _write(path: Path, page: Page) -> Path:
+def _write(path: Path, page: ReportPage) -> Path:
     """Write the page; leave out frames, the least important first, until it is small enough."""
     text = _render(page)
     while len(text.encode()) > MAX_BYTES and any(frames for *_, frames in page.frames):
@@ -384,7 +388,7 @@ def _write(path: Path, page: Page) -> Path:
     return path
 
 
-def _render(page: Page) -> str:
+def _render(page: ReportPage) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     loader = FileSystemLoader(Path(__file__).parent)
