@@ -12,11 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The house's rules: who may import whom, and what importing the package costs."""
+"""Rules of the architecture: allowed imports, the graph in docs/, and modules loaded by importing the package."""
 
 from __future__ import annotations
 
-import ast
 import graphlib
 import subprocess
 import sys
@@ -24,43 +23,46 @@ from pathlib import Path
 
 import pytest
 
-from test import paths
+from test.paths import ROOT
 
-PACKAGE = paths.ROOT / "multihmr2_ros"
+sys.path.insert(0, str(ROOT / "scripts"))
+from import_graph import GRAPH, PACKAGE, draw, folder_of, imported_names, read_imports, reduce_transitively
 
-# Room → the rooms of ours that it may import. `people`, `errors` and `hardware` hold facts and import nothing of ours,
-# `caches` only the errors; everyone may use them. FRAME: a camera image with what is known about it.
-EVERYONE = {"people", "errors", "hardware", "caches"}
+sys.path.pop(0)
+
+# Folder or file of the package → the others that it may import. COMMON: may be used everywhere. FRAME: the input of
+# the estimator.
+COMMON = {"people", "errors", "hardware", "caches"}
 FRAME = {"frame", "lens", "depth"}
 ALLOWED: dict[str, set[str]] = {
-    "__init__": EVERYONE | FRAME | {"estimator"},
+    "__init__": COMMON | FRAME | {"estimator"},
     "people": set(),
     "errors": set(),
     "hardware": set(),
     "caches": {"errors"},
-    "camera": EVERYONE,
+    "camera": COMMON,
     "lens": {"camera"},
     "depth": {"errors"},
     "frame": {"people", "errors", "camera", "lens", "depth"},
-    "body": EVERYONE,
-    "network": EVERYONE | {"camera", "body"},
-    "tracking": EVERYONE,
-    "placement": EVERYONE | FRAME | {"camera"},
-    "weights": EVERYONE,
-    "media": EVERYONE | FRAME | {"camera"},
-    "estimator": EVERYONE | FRAME | {"network", "tracking", "placement", "camera", "body", "weights"},
-    "benchmark": EVERYONE | {"estimator", "network", "body", "camera"},
-    "simulation": EVERYONE | {"camera", "body"},
-    "labeling": EVERYONE | {"simulation", "placement", "camera", "body", "media"},
-    "training": EVERYONE | {"network", "simulation", "metrics", "body", "camera", "media"},
-    "metrics": EVERYONE | {"camera", "body"},
-    "messages": EVERYONE | FRAME | {"camera"},
-    "transform_tree": EVERYONE,
-    "bags": EVERYONE | FRAME | {"messages", "transform_tree", "media", "camera"},
-    "evaluation": EVERYONE
+    "body": COMMON,
+    "network": COMMON | {"camera", "body"},
+    "tracking": COMMON,
+    "placement": COMMON | FRAME | {"camera"},
+    "weights": COMMON,
+    "media": COMMON | FRAME | {"camera"},
+    "estimator": COMMON | FRAME | {"network", "tracking", "placement", "camera", "body", "weights"},
+    "benchmark": COMMON | {"estimator", "network", "body", "camera"},
+    "simulation": COMMON | {"camera", "body"},
+    "labeling": COMMON | {"simulation", "placement", "camera", "body", "media"},
+    "training": COMMON | {"network", "simulation", "metrics", "body", "camera", "media"},
+    "metrics": COMMON | {"camera", "body"},
+    "messages": COMMON | FRAME | {"camera"},
+    "transform_tree": COMMON,
+    "bags": COMMON | FRAME | {"messages", "transform_tree", "media", "camera"},
+    "evaluation": COMMON
     | FRAME
     | {"estimator", "bags", "messages", "transform_tree", "metrics", "body", "camera", "media"},
-    "ros": EVERYONE
+    "ros": COMMON
     | FRAME  # msg: generated.
     | {"estimator", "bags", "messages", "transform_tree", "placement", "camera", "body", "media", "msg"},
 }
@@ -77,41 +79,24 @@ SIMULATION: dict[str, set[str]] = {
 ROS_PACKAGES = ("rclpy", "rosidl", "_msgs", "tf2_ros", "ament", "launch")
 
 
-def room(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-
-
-def imported(path: Path) -> set[str]:
-    """Every module that a file imports, wherever in it, by its absolute name."""
-    package = ["multihmr2_ros", *path.relative_to(PACKAGE).parts[:-1]]
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
-            module = ".".join(part for part in (base, node.module) if part)
-            names |= {f"{module}.{alias.name}" for alias in node.names}
-    return names
-
-
+TABLE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_go_one_way(path: Path) -> None:
-    here = room(path)
-    rooms = {name.split(".")[1] for name in imported(path) if name.startswith("multihmr2_ros.")}
-    rooms -= {"__version__", here}
+    here = folder_of(path)
+    folders = {name.split(".")[1] for name in imported_names(path) if name.startswith("multihmr2_ros.")}
+    folders -= {"__version__", here}
     if here == "cli":
         return
-    assert rooms <= ALLOWED[here], f"{here} may not import {sorted(rooms - ALLOWED[here])}"
+    assert folders <= ALLOWED[here], f"{here} may not import {sorted(folders - ALLOWED[here])}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_only_ros_imports_ros(path: Path) -> None:
-    ros = {name for name in imported(path) if any(word in name.split(".")[0] for word in ROS_PACKAGES)}
-    assert room(path) in ("ros", "cli") or not ros
+    ros = {name for name in imported_names(path) if any(word in name.split(".")[0] for word in ROS_PACKAGES)}
+    assert folder_of(path) in ("ros", "cli") or not ros
 
 
 @pytest.mark.parametrize(
@@ -120,13 +105,15 @@ def test_only_ros_imports_ros(path: Path) -> None:
 def test_imports_within_the_simulation_go_one_way(path: Path) -> None:
     here = path.relative_to(PACKAGE / "simulation").parts[0].removesuffix(".py")
     prefix = "multihmr2_ros.simulation."
-    used = {name.removeprefix(prefix).split(".")[0] for name in imported(path) if name.startswith(prefix)} - {here}
+    used = {name.removeprefix(prefix).split(".")[0] for name in imported_names(path) if name.startswith(prefix)} - {
+        here
+    }
     assert used <= SIMULATION[here], f"simulation/{here} may not import {sorted(used - SIMULATION[here])}"
 
 
 def test_modules_of_the_simulation_import_each_other_in_no_circle() -> None:
     graph = {
-        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): imported(path)
+        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): imported_names(path)
         for path in (PACKAGE / "simulation").rglob("*.py")
         if path.name != "__init__.py"
     }
@@ -141,8 +128,21 @@ def test_modules_of_the_simulation_import_each_other_in_no_circle() -> None:
 
 def test_the_rule_sees_every_kind_of_import() -> None:
     path = PACKAGE / "cli" / "run.py"  # imports late, inside functions
-    assert {"argparse", "multihmr2_ros.errors.UserError", "multihmr2_ros.media.sources.open_source"} <= imported(path)
-    assert "multihmr2_ros.tracking.tracker.Tracker" in imported(PACKAGE / "tracking" / "__init__.py")  # relative
+    assert {"argparse", "multihmr2_ros.errors.UserError", "multihmr2_ros.media.sources.open_source"} <= imported_names(
+        path
+    )
+    assert "multihmr2_ros.tracking.tracker.Tracker" in imported_names(PACKAGE / "tracking" / "__init__.py")  # relative
+
+
+def test_the_graph_in_the_documents_is_up_to_date() -> None:
+    assert GRAPH.read_text(encoding="utf-8") == draw(reduce_transitively(read_imports())), (
+        "docs/architecture.svg is out of date: run python scripts/import_graph.py"
+    )
+
+
+def test_the_table_in_the_documents_lists_every_folder() -> None:
+    rows = {line.split("`")[1].rstrip("/").removesuffix(".py") for line in TABLE.splitlines() if line.startswith("| `")}
+    assert rows == {folder_of(path) for path in FILES} - {"__init__", "errors", "hardware", "msg"}
 
 
 @pytest.mark.parametrize("module", ["multihmr2_ros", "multihmr2_ros.cli.main", "multihmr2_ros.cli.run"])
