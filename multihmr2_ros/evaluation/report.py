@@ -118,17 +118,24 @@ def _calibration(name: str, tally: Tally) -> list[str]:
 
 
 def _distances(name: str, tally: Tally) -> list[str]:
-    return _block(f"distance {name}".strip(), DISTANCE_COLUMNS, distance_rows(tally))
+    rows = distance_rows(tally)
+    if len(rows) == 1 and math.isnan(next(iter(tally.distances().values()))["z_rms"]):
+        return []  # no image had depth or a ground plane: the row "distance error" says the same
+    return _block(f"distance {name}".strip(), DISTANCE_COLUMNS, rows)
 
 
 def _block(title: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
     """A table with an empty line before it; nothing without rows."""
     if not rows:
         return []
+    first = max(len(text) for text in (title, *(name for name, _ in rows)))
+    widths = [3 + max(map(len, cells)) for cells in zip(columns, *(cells for _, cells in rows), strict=True)]
     return [
         "",
-        f"{title:<22}" + "".join(f"{column:>15}" for column in columns),
-        *(f"{name:<22}" + "".join(f"{cell:>15}" for cell in cells) for name, cells in rows),
+        *(
+            f"{name:<{first}}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+            for name, cells in ((title, columns), *rows)
+        ),
     ]
 
 

@@ -22,6 +22,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation.evaluation_frames import EvaluationFrame
 from multihmr2_ros.metrics.velocity import central_difference
 from multihmr2_ros.people import People
@@ -39,13 +40,20 @@ def add_true_velocities(eval_frames: Iterable[EvaluationFrame]) -> Iterator[Eval
     iterator = iter(eval_frames)
     before: EvaluationFrame | None = None
     current: EvaluationFrame | None = None
+    problem: UserError | None = None
     try:
-        for after in iterator:
+        while problem is None:
+            try:
+                after = next(iterator, None)
+            except UserError as error:  # raised when the moments before it have been evaluated
+                after, problem = None, error
             if current is not None:
                 yield _with_velocity(before, current, after)
+            if after is None:
+                break
             before, current = current, after
-        if current is not None:
-            yield _with_velocity(before, current, None)
+        if problem is not None:
+            raise problem
     finally:
         if hasattr(iterator, "close"):
             iterator.close()

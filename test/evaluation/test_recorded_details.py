@@ -56,7 +56,7 @@ def test_covariances_turn_with_the_people() -> None:
 
 def message(width: int, height: int, k: np.ndarray, fov: float | None = None) -> Any:
     fov = 2 * float(np.arctan(height / (2 * k[1, 1]))) if fov is None else fov
-    return SimpleNamespace(k=k.ravel(), vertical_fov=fov)
+    return SimpleNamespace(height=0, width=0, k=k.ravel(), vertical_fov=fov)
 
 
 def test_sizes_of_images_whose_principal_point_is_not_in_the_middle() -> None:

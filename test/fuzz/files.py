@@ -110,7 +110,7 @@ class Garments(Target):
         return len(mhclo).to_bytes(4, "little") + mhclo + obj
 
     def parse(self, data: bytes) -> None:
-        from multihmr2_ros.simulation.appearance.appearance import garments
+        from multihmr2_ros.simulation.appearance import garments
 
         length = int.from_bytes(data[:4], "little")
         (self.folder / "patch.mhclo").write_bytes(data[4 : 4 + length])

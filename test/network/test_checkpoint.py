@@ -107,7 +107,7 @@ def test_constants_may_be_absent_and_unknown_names_are_counted(
         *checkpoint._read(released_file(tmp_path / "r.pt", change), allow_pickle=False), Path("r.pt")
     )
     (record,) = caplog.records
-    assert "2 names" in record.getMessage()
+    assert "2 tensors" in record.getMessage()
 
 
 @pytest.mark.parametrize(

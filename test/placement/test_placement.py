@@ -301,7 +301,7 @@ def test_a_ground_is_the_same_plane_however_it_is_named() -> None:
         ),
         (lambda people: place_people(people, surface_of(), np.stack([HOLES] * 3, -1)), r"got float32 \(240, 320, 3\)"),
         (lambda people: place_people(people, surface_of(), [[1.0]]), "got list"),
-        (lambda people: place_people(people, surface_of("full"), HOLES), "19158 vertices, got 615"),
+        (lambda people: place_people(people, surface_of("full"), HOLES), "19158 vertices of its surface, got 615"),
         (lambda _: GroundPlane(np.zeros(3), 1.0), "not all 0"),
         (lambda _: GroundPlane(np.array([0.0, np.nan, 1.0]), 1.0), "a ground plane must have"),
         (lambda _: GroundPlane(np.array([0.0, 1.0]), 1.0), "a normal of 3 numbers"),

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from multihmr2_ros.estimator import Estimator, EstimatorConfig
+from multihmr2_ros.frame import Frame
 from multihmr2_ros.network.inference import Runtime
 from multihmr2_ros.people import PlacementCue
 from test.benchmarks.placement import PEOPLE, cost_ms
@@ -68,10 +69,13 @@ def test_a_depth_image_and_the_ground_put_people_where_they_are(frames: list[Rgb
 @pytest.mark.parametrize("errors", [OVERLAID, INDEPENDENT], ids=["overlaid", "independent"])
 def test_covariances_are_honest_across_the_ray(frames: list[RgbdFrame], errors: NetworkErrors) -> None:
     """Squared errors by their covariance, of two components: on average 2, within 5.99 for 95 %."""
+    black = np.zeros((1, 1, 3), np.uint8)  # only the network uses the image
     estimator = Estimator(small_network(), EstimatorConfig(mesh="low"), Runtime("cpu", "fp32"))
     generator, squared = np.random.default_rng(0), []
     for frame in frames:
-        people = estimator._place(predicted(frame, errors, generator), frame.depth, frame.ground)
+        people = estimator._place(
+            predicted(frame, errors, generator), Frame(black, depth=frame.depth, ground=frame.ground)
+        )
         for row in np.flatnonzero(frame.findable):
             place = people.pelvis[row].astype(float)
             across = np.linalg.svd(place[None])[2][1:]
