@@ -243,6 +243,7 @@ class Estimator:
             pelvis_covariance=covariance,
             placement_cue=placement.cue,
             distance_sigma_m=placement.distance_sigma_m,
+            predicted_distance_m=np.linalg.norm(people.pelvis.astype(np.float64), axis=1),
         )
 
     def _track(self, people: People, k_input: NDArray[np.float32], frame: Frame) -> People:

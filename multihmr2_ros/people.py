@@ -92,7 +92,8 @@ class People:
     stamp               s, of the image
     image_size          (height, width) of the source image, px
     placement_cue       (n,) int64, a PlacementCue; None where neither depth nor ground were used for this image
-    distance_sigma_m    (n,) float64, metres, standard deviation of the refined distance from the camera; None likewise
+    distance_sigma_m    (n,) float64, meters, standard deviation of the refined distance from the camera; None likewise
+    predicted_distance_m (n,) float64, meters, distance of the pelvis from the camera before refinement; None likewise
     """
 
     score: NDArray[np.float32]
@@ -121,6 +122,7 @@ class People:
     image_size: tuple[int, int]
     placement_cue: NDArray[np.int64] | None = None
     distance_sigma_m: NDArray[np.float64] | None = None
+    predicted_distance_m: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.score)
@@ -128,7 +130,7 @@ class People:
     def select(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> People:
         """The same frame with only the people that a mask (n,) or indices (m,) name."""
         changes = {name: getattr(self, name)[rows] for name in PER_PERSON_FIELDS}
-        for name in ("placement_cue", "distance_sigma_m"):
+        for name in ("placement_cue", "distance_sigma_m", "predicted_distance_m"):
             values = getattr(self, name)
             changes[name] = None if values is None else values[rows]
         return dataclasses.replace(self, **changes)

@@ -58,7 +58,17 @@ def name_width(names: Iterable[str]) -> int:
 
 
 CALIBRATION_COLUMNS = ("NEES", "95 % bounds", "inside 95 %", "people")
-DISTANCE_COLUMNS = ("people", "median mm", "mean mm", "median %", "mean %", "z mean", "z RMS")
+DISTANCE_COLUMNS = (
+    "people",
+    "median mm",
+    "mean mm",
+    "median %",
+    "mean %",
+    "before: median %",
+    "mean %",
+    "z mean",
+    "z RMS",
+)
 
 
 def calibration_rows(tally: Tally) -> list[tuple[str, list[str]]]:
@@ -79,7 +89,9 @@ def calibration_rows(tally: Tally) -> list[tuple[str, list[str]]]:
 
 def distance_rows(tally: Tally) -> list[tuple[str, list[str]]]:
     """Placement cue and cells, under DISTANCE_COLUMNS, of each of Tally.distances."""
-    keys = ("median_mm", "mean_mm", "median_percent", "mean_percent")
+    keys = (
+        "median_mm", "mean_mm", "median_percent", "mean_percent", "median_predicted_percent", "mean_predicted_percent",
+    )  # fmt: skip
     return [
         (
             cue,

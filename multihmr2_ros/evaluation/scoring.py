@@ -82,7 +82,7 @@ class FrameScore:
     errors: dict[str, Floats] = field(default_factory=dict)
     mahalanobis2: Floats = field(default_factory=lambda: np.zeros((0, 2)))
     cues: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    distances: DistanceErrors = field(default_factory=lambda: DistanceErrors(np.zeros(0), np.zeros(0), np.zeros(0)))
+    distances: DistanceErrors = field(default_factory=lambda: DistanceErrors(*np.zeros((4, 0))))
     predicted_boxes: FrameBoxes = field(default_factory=lambda: FrameBoxes(np.zeros(0, np.int64), np.zeros((0, 4))))
     true_boxes: FrameBoxes = field(default_factory=lambda: FrameBoxes(np.zeros(0, np.int64), np.zeros((0, 4))))
 
@@ -135,7 +135,7 @@ def score_frame(
         errors=_compute_errors(mine, theirs, config) | compute_camera_errors(people, truth, given_fov) | motion_errors,
         mahalanobis2=mahalanobis2,
         cues=np.full(len(mine), PlacementCue.PRIOR) if mine.placement_cue is None else mine.placement_cue,
-        distances=distance_errors(mine.pelvis, theirs.pelvis, mine.distance_sigma_m),
+        distances=distance_errors(mine.pelvis, theirs.pelvis, mine.distance_sigma_m, mine.predicted_distance_m),
         **_make_identity_boxes(people, truth, ~excused, evaluated),
     )
 

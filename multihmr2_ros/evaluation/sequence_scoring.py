@@ -71,10 +71,7 @@ class SequenceScorer:
         self._extend(VELOCITY_SAMPLES, score.errors["velocity error"])
         for cue in CUES:
             rows = score.cues == cue
-            errors = score.distances
-            for key, values in zip(
-                distance_samples(cue), (errors.error_m, errors.relative, errors.z_score), strict=True
-            ):
+            for key, values in distance_samples(cue, score.distances).items():
                 self._extend(key, values[rows])
 
     def _extend(self, key: str, values: NDArray[np.float64]) -> None:

@@ -124,13 +124,18 @@ IDENTITY = (
 )
 METRICS = (*SCORES, *ERRORS, *QUANTILES, *NORMALIZED, *IDENTITY)
 CUES = {PlacementCue.PRIOR: "prediction only", PlacementCue.GROUND: "ground", PlacementCue.DEPTH: "depth"}
+DISTANCE_FIELDS = tuple(each.name for each in dataclasses.fields(DistanceErrors))
 VELOCITY_SAMPLES = "velocity error"  # m/s, in Tally.samples
 CALIBRATED = ("velocity", "pelvis")  # each with a NEES and a coverage
 
 
-def distance_samples(cue: PlacementCue) -> tuple[str, str, str]:
-    """Keys, in Tally.samples, of the error_m, relative and z_score of DistanceErrors under a cue."""
-    return f"{cue.name} error_m", f"{cue.name} relative", f"{cue.name} z_score"
+def distance_samples(cue: PlacementCue, errors: DistanceErrors) -> dict[str, NDArray[np.float64]]:
+    """Return the fields of DistanceErrors by their keys in Tally.samples for people under a cue."""
+    return {_sample_key(cue, field): getattr(errors, field) for field in DISTANCE_FIELDS}
+
+
+def _sample_key(cue: PlacementCue, field: str) -> str:
+    return f"{cue.name} {field}"
 
 
 # By Metric.key, in words, for the report page.
@@ -263,10 +268,12 @@ class Tally:
     def distances(self) -> dict[str, dict[str, float]]:
         """Return summarize_distance_errors of the matched people under each of CUES that occurs."""
         summaries = {}
-        for cue, name in CUES.items():
-            errors = DistanceErrors(*(np.array(self.samples.get(key, ())) for key in distance_samples(cue)))
+        for cue, title in CUES.items():
+            errors = DistanceErrors(
+                **{name: np.array(self.samples.get(_sample_key(cue, name), ())) for name in DISTANCE_FIELDS}
+            )
             if len(errors.error_m):
-                summaries[name] = dict(summarize_distance_errors(errors))
+                summaries[title] = dict(summarize_distance_errors(errors))
         return summaries
 
     def compute_latencies(self) -> dict[str, dict[str, float]]:

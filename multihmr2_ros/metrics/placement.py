@@ -56,29 +56,45 @@ class DistanceErrors:
     error_m   (n,) predicted minus true distance, m
     relative  (n,) |error| / true distance
     z_score   (n,) error over its stated standard deviation; NaN where that is unknown or not positive
+    predicted (n,) |error| / true distance of the prediction before refinement; NaN where nothing was refined
     """
 
     error_m: Errors
     relative: Errors
     z_score: Errors
+    predicted: Errors
 
 
-def distance_errors(predicted: FloatArray, true: FloatArray, sigma_m: FloatArray | None = None) -> DistanceErrors:
-    """The errors of pelvises (n, 3) m in the camera frame; sigma_m (n,): stated standard deviations of the predicted
-    distances, None if there are none."""
-    error = _distance(predicted) - _distance(true)
+def distance_errors(
+    refined: FloatArray,
+    true: FloatArray,
+    sigma_m: FloatArray | None = None,
+    predicted_m: FloatArray | None = None,
+) -> DistanceErrors:
+    """Return the errors of pelvises (n, 3) m in the camera frame.
+
+    refined, true  (n, 3) pelvises
+    sigma_m        (n,) stated standard deviations of the refined distances, None if there are none
+    predicted_m    (n,) distances before refinement, None if nothing was refined
+    """
+    error = _distance(refined) - _distance(true)
     z_score = np.full(error.shape, np.nan)
     if sigma_m is not None:
         sigma = np.asarray(sigma_m, np.float64)
         np.divide(error, sigma, out=z_score, where=sigma > 0)
-    return DistanceErrors(error, relative_distance_error(predicted, true), z_score)
+    before = np.full(error.shape, np.nan) if predicted_m is None else np.asarray(predicted_m, np.float64)
+    return DistanceErrors(
+        error, relative_distance_error(refined, true), z_score, relative_error(before, _distance(true))
+    )
 
 
 def summarize_distance_errors(errors: DistanceErrors) -> Mapping[str, float]:
     """count; median_mm, mean_mm, median_percent, mean_percent of the absolute errors; z_count, z_mean, z_rms (1 if the
-    standard deviations fit) of those with a z-score. NaN where there are none; errors that are NaN do not count."""
+    standard deviations fit) of those with a z-score; median_predicted_percent, mean_predicted_percent of the errors
+    before refinement. NaN where there are none; errors that are NaN do not count."""
     millimeters = _finite(MM_PER_M * np.abs(errors.error_m))
     percent, z_score = _finite(100 * errors.relative), _finite(errors.z_score)
+    predicted = _finite(100 * errors.predicted)
     return {
         "count": len(millimeters),
         "median_mm": _median(millimeters),
@@ -88,6 +104,8 @@ def summarize_distance_errors(errors: DistanceErrors) -> Mapping[str, float]:
         "z_count": len(z_score),
         "z_mean": _mean(z_score),
         "z_rms": float(np.sqrt(_mean(z_score**2))),
+        "median_predicted_percent": _median(predicted),
+        "mean_predicted_percent": _mean(predicted),
     }
 
 

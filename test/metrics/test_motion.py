@@ -98,14 +98,15 @@ def test_distance_errors_by_hand() -> None:
     """At 5 m along (3, 0, 4) and 13 m along (5, 0, 12): 0.5 m too far and 1.3 m too near."""
     true = np.array([[3.0, 0.0, 4.0], [5.0, 0.0, 12.0], [0.0, 0.0, 2.0]])
     predicted = np.array([[3.3, 0.0, 4.4], [4.5, 0.0, 10.8], [0.0, 0.0, 2.0]])
-    errors = distance_errors(predicted, true, np.array([0.25, 0.65, np.nan]))
+    errors = distance_errors(predicted, true, np.array([0.25, 0.65, np.nan]), np.array([6.0, 13.0, np.nan]))
     np.testing.assert_allclose(errors.error_m, [0.5, -1.3, 0.0], atol=1e-12)
     np.testing.assert_allclose(errors.relative, [0.1, 0.1, 0.0], atol=1e-12)
     np.testing.assert_allclose(errors.z_score, [2.0, -2.0, np.nan])
+    np.testing.assert_allclose(errors.predicted, [0.2, 0.0, np.nan], atol=1e-12)
     summary = summarize_distance_errors(errors)
     assert summary == pytest.approx(
         {"count": 3, "median_mm": 500, "mean_mm": 600, "median_percent": 10, "mean_percent": 20 / 3,
-         "z_count": 2, "z_mean": 0, "z_rms": 2}
+         "z_count": 2, "z_mean": 0, "z_rms": 2, "median_predicted_percent": 10, "mean_predicted_percent": 10}
     )  # fmt: skip
 
 
