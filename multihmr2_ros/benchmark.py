@@ -12,11 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What `multihmr2 bench` measures: whole frames and their stages, for each precision, mode and number of people.
+"""Measurements of `multihmr2 bench`: whole frames and their stages, for each precision, mode and number of people.
 
-A frame is the whole way from a uint8 picture in host memory to `People` in host memory, tracking included. The score
-threshold is 0, so that the people asked for are really made, whatever the picture shows. The stages are measured one by
-one in eager mode, each waited for; their sum is more than a frame, in which the GPU is waited for once.
+The time of a frame is measured from a uint8 image in host memory to `People` in host memory, including tracking. The
+score threshold is 0, so that the requested number of people is computed for any image. Stages are measured one by one
+in eager mode, with a GPU synchronization after each; their sum is therefore longer than a frame, which has only one.
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ from multihmr2_ros.network.inference import (
 from multihmr2_ros.network.model import MultiHMR2, place_bodies
 
 Row = dict[str, Any]
-PLAIN = "plain"  # the peer: autocast, Anny as it comes, people chosen by a mask, each result copied by itself
+PLAIN = "plain"  # reference: autocast, unmodified Anny, people selected by a mask, each result copied separately
 
 
 @dataclass(frozen=True)
 class BenchmarkConfig:
-    """What to measure; sizes in px (width, height)."""
+    """Settings of a benchmark; size (width, height) in px."""
 
     device: str
     size: tuple[int, int]
@@ -76,7 +76,7 @@ class BenchmarkConfig:
 
     @property
     def warm_up(self) -> int:
-        """Untimed frames a row."""
+        """Number of untimed frames per row."""
         return 10 if self.device.startswith("cuda") else 1
 
     @classmethod
@@ -91,7 +91,10 @@ class BenchmarkConfig:
         repeats: int | None,
         threads: int = 0,
     ) -> BenchmarkConfig:
-        """Fill in what the device suggests and check the rest before anything slow begins."""
+        """Return the configuration with the device's defaults for arguments that are None.
+
+        Raises UserError for invalid arguments, before anything slow begins.
+        """
         resolved = Runtime(device, threads=threads).resolve()
         device, threads = resolved.device, resolved.threads
         gpu = device.startswith("cuda")
@@ -109,12 +112,12 @@ class BenchmarkConfig:
 
 
 def measure(weights: Path, config: BenchmarkConfig) -> Row:
-    """`measure_network` of a weights file."""
+    """Load a weights file and call `measure_network`."""
     return measure_network(checkpoint.load_network(weights), config)
 
 
 def measure_network(network: MultiHMR2, config: BenchmarkConfig) -> Row:
-    """All figures: milliseconds (least, p50, p95), frames per second, MiB."""
+    """Measure and return all figures: milliseconds (least, p50, p95), frames per second, MiB."""
     picture = np.random.default_rng(0).integers(0, 256, (config.size[1], config.size[0], 3), np.uint8)
     rows, frames = _prepare_frames(network, picture, config)
     bar = tqdm(total=len(frames) * (config.repeats + config.warm_up), desc="bench", unit="frame", disable=None)
@@ -143,11 +146,14 @@ def measure_network(network: MultiHMR2, config: BenchmarkConfig) -> Row:
 def _prepare_frames(
     network: MultiHMR2, picture: NDArray[np.uint8], config: BenchmarkConfig
 ) -> tuple[list[Row], list[Callable[[], object]]]:
-    """What is timed: one row and one function per precision, mode and number of people, and the plain peer."""
+    """Return rows and timed functions, one per precision, mode and number of people.
+
+    On GPUs, the last one is the plain reference.
+    """
     rows: list[Row] = []
     frames: list[Callable[[], object]] = []
     for precision in config.precisions:
-        # Once, so that the estimators share its memory.
+        # Converted once, so that the estimators share the memory.
         copied = convert_network(
             copy_without_tensors(network), Runtime(config.device, cast(Precision, precision)).resolve()
         )
@@ -206,11 +212,11 @@ def _measure_stages(estimator: Estimator, picture: NDArray[np.uint8], config: Be
 
 
 def _load_plain_body() -> tuple[Any, bool]:
-    """Anny as it comes, and whether with local changes: without where neither its data nor its cache has them."""
+    """Return unmodified Anny, and whether it has local changes, which may be missing from its data and its cache."""
     anny = import_anny()
     for local_changes in (True, False):
         with contextlib.suppress(FileNotFoundError, ImportError), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # deprecations, and that Warp is missing
+            warnings.simplefilter("ignore")  # deprecations, and the missing Warp
             body = anny.create_fullbody_model(
                 local_changes=local_changes, pose_parameterization="root_relative", remove_unattached_vertices=False
             )
@@ -221,8 +227,10 @@ def _load_plain_body() -> tuple[Any, bool]:
 def _make_plain_frame(
     network: MultiHMR2, body: Any, picture: NDArray[np.uint8], config: BenchmarkConfig
 ) -> Callable[[], list[NDArray[np.float32]]]:
-    """The same arithmetic written without any of this package's care for speed: what to compare with on a GPU. Its
-    picture comes fitted into the network's input already."""
+    """Return the reference for GPUs: the same computation without this package's optimizations.
+
+    Its image already has the size of the network's input.
+    """
     device = torch.device(config.device)
     network = copy.deepcopy(network).to(device)
     body = body.to(device, torch.float32)
@@ -250,8 +258,11 @@ def _make_plain_frame(
 def _measure_in_turn(
     frames: list[Callable[[], object]], config: BenchmarkConfig, tick: Callable[[], object] = lambda: None
 ) -> NDArray[np.float64]:
-    """Milliseconds (frames, repeats) after a warm-up. All take turns, so that a machine whose speed drifts slows all
-    of them alike; the GPU is waited for before and after each."""
+    """Return milliseconds (frames, repeats) after a warm-up.
+
+    All functions take turns, so that drifts of the machine's speed affect all of them equally. The GPU is synchronized
+    before and after each call.
+    """
     gpu = config.device.startswith("cuda")
     times = np.empty((len(frames), config.warm_up + config.repeats))
     for repeat in range(times.shape[1]):
@@ -291,8 +302,10 @@ def _describe_machine(device: str, threads: int) -> str:
 
 
 def format_table(report: Row) -> str:
-    """The report for people to read: milliseconds, and each row's least time over the first row's (on a busy machine
-    the least says most of the work itself)."""
+    """Format the report as text: milliseconds, and the ratio of each row's least time to the first row's.
+
+    The least time is least affected by other programs on the machine.
+    """
     first = report["frames"][0]["least_ms"]
     lines = [
         f"multihmr2 {report['version']}, {report['date']}: {report['machine']}",

@@ -12,16 +12,16 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The camera: intrinsics, ROS calibration, lens distortion, resize and pad, projection.
+"""Camera geometry: intrinsics, ROS calibration, lens distortion, resize and pad, projection.
 
-Units: pixels, metres, radians. Frame of reference: the camera's optical frame (x right, y down, z forward). A pinhole
+Units: pixels, meters, radians. Frame of reference: the camera's optical frame (x right, y down, z forward). A pinhole
 camera K = [[fx, s, cx], [0, fy, cy], [0, 0, 1]] maps (x, y, z) to (u, v) with [u, v, 1]ᵀ = K [x, y, z]ᵀ / z, u to the
 right and v down.
 
-Pixel convention: an image resized by `scale` and padded by `pad` moves the point u to u·scale + pad, and K is scaled
-and shifted the same way, as the network was trained. A K given by the user or by ROS is used unshifted. OpenCV puts the
-origin in the center of the first pixel instead of its outer corner; the published method accepts this difference of at
-most half a pixel.
+Pixel convention: resizing by `scale` and padding by `pad` maps the point u to u·scale + pad; K is scaled and shifted in
+the same way, as in the network's training. A K given by the user or by ROS is used without a shift, although OpenCV's
+origin is the center of the first pixel, not its outer corner. The published method accepts this difference of at most
+half a pixel, too.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ Float64Array = NDArray[np.float64]
 FloatArray = NDArray[np.floating[Any]]
 
 NEAREST_DEPTH_M = 1e-6
-# ROS name of the model → numbers of coefficients that OpenCV accepts for it, in OpenCV's order.
+# ROS name of the distortion model → accepted numbers of coefficients (OpenCV), in OpenCV's order.
 DISTORTION_COEFFICIENTS = {"plumb_bob": (4, 5), "rational_polynomial": (8, 12, 14), "equidistant": (4,)}
 DISTORTION_ALIASES = {"fisheye": "equidistant", "kannala_brandt": "equidistant"}  # names that some drivers publish
-MAX_COEFFICIENT = 1e6  # real lenses have hundreds at most; polynomials of 1e100 overflow
+MAX_COEFFICIENT = 1e6  # coefficients of real lenses are at most some hundreds; a value of 1e100 would overflow
 UNDISTORT_TOLERANCE_PX = 1e-6
 
 
 class UnusableDistortionError(UserError):
-    """The distortion of a camera cannot be used, but its K can."""
+    """Error for a camera whose distortion cannot be used, but whose K can."""
 
 
 def intrinsics_from_fov(vertical_fov_rad: float, width: int, height: int) -> Float64Array:
@@ -67,7 +67,7 @@ def vertical_fov(k: ArrayLike, height: int) -> float:
 
 
 def validate_k(k: ArrayLike, name: str = "K") -> Float64Array:
-    """Return a float64 (3, 3) copy of the intrinsics k in px. Raises UserError, with `name`, for unusable ones."""
+    """Return a float64 (3, 3) copy of the intrinsics k in px. Raises UserError, with `name` in the text, if invalid."""
     wanted = f"{name} must be [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] in pixels with fx and fy above 0"
     try:
         matrix = np.array(k, dtype=np.float64)
@@ -82,7 +82,7 @@ def validate_k(k: ArrayLike, name: str = "K") -> Float64Array:
 
 
 def _centered_intrinsics(fov_rad: float, side: int, width: int, height: int) -> Float64Array:
-    """Return K of a camera whose field of view along `side` px is fov_rad."""
+    """Return K (3, 3) px with the principal point in the center and the field of view fov_rad along `side` px."""
     _check_size("the image", width, height)
     if not 0.0 < fov_rad < math.pi:
         raise UserError(f"the field of view must be between 0 and pi rad, but it is {fov_rad}; pass radians")
@@ -101,13 +101,13 @@ class CameraModel:
 
     k                 (3, 3) float64, px of this image
     distortion        (n,) float64, OpenCV's coefficients in OpenCV's order; empty without distortion
-    distortion_model  the ROS name; "" without distortion. Coefficients that are all zero mean no distortion, whatever
-                      the model, as in ROS's image_geometry; zeros beyond those of the model are dropped; an alias is
-                      replaced by the name in ROS
+    distortion_model  ROS name; "" without distortion. For every model, coefficients that are all zero mean no
+                      distortion, as in image_geometry (ROS). Zeros after the model's coefficients are dropped. Aliases
+                      are replaced by the ROS name
     width, height     px, of this image
-    source            "K" (of the raw image) or "P" (of the rectified one)
+    source            "K" (raw image) or "P" (rectified image)
 
-    Raises UserError for unusable numbers; UnusableDistortionError if only the distortion is unusable.
+    Raises UserError for invalid numbers; UnusableDistortionError if only the distortion is unusable.
     """
 
     k: Float64Array
@@ -127,12 +127,17 @@ class CameraModel:
 
 @dataclass(frozen=True)
 class CameraInfoContent:
-    """The fields of a sensor_msgs/CameraInfo, under their names, and the size of its image.
+    """The fields of a sensor_msgs/CameraInfo, under the same names, and the size of its image.
 
-    width, height are px at full resolution, 0 where unknown; d (n,); k (9,), r (9,) and p (12,) row-major. The region
-    of interest (roi_*) is in unbinned px. image_width, image_height are px of the image; rectified says whether the
-    image topic carries rectified images. r and roi_do_rectify change nothing for one camera whose people are placed in
-    its own frame; image_geometry, too, cuts K and P with the same region.
+    width, height              px at full resolution; 0 if unknown
+    d                          (n,) distortion coefficients
+    k, r, p                    (9,), (9,) and (12,), row-major
+    roi_*                      region of interest, unbinned px
+    image_width, image_height  px of the image
+    rectified                  whether the image topic contains rectified images
+
+    r and roi_do_rectify are not used: people are placed in the frame of this one camera, and K and P are cropped to the
+    same region, as in image_geometry.
     """
 
     image_width: int
@@ -155,7 +160,7 @@ class CameraInfoContent:
 
 
 def has_empty_p(facts: CameraInfoContent) -> bool:
-    """Whether P is all 0 beside a K, as published by drivers of undistorted images, or without rectification."""
+    """Return whether P is all 0 although K is set, as from drivers that undistort images or do not rectify them."""
     p, k = np.asarray(facts.p, dtype=np.float64).reshape(-1), np.asarray(facts.k, dtype=np.float64).reshape(-1)
     return not p.any() and bool(k.size and k[0] != 0)
 
@@ -163,13 +168,13 @@ def has_empty_p(facts: CameraInfoContent) -> bool:
 def camera_from_info(facts: CameraInfoContent) -> CameraModel | None:
     """Return the camera of an image, or None if its CameraInfo is uncalibrated (k[0] or p[0] is 0).
 
-    K and the distortion apply to the raw image. P[:, :3] without distortion applies to the rectified image, or K if P
-    is all 0. The full-resolution matrix is cut to the region of interest, then binned, as in ROS's image_geometry:
+    Raw images: K and the distortion. Rectified images: P[:, :3], or K if P is all 0, without distortion. The
+    full-resolution matrix is cropped to the region of interest, then binned, as in image_geometry (ROS):
     cx' = (cx - x_offset) / binning_x.
 
-    Raises UserError for an image of another size, since it may have been cropped or resized, and a wrong guess would
-    place people wrongly. Raises UnusableDistortionError if only the distortion is unusable; the same facts with an
-    empty d are then accepted.
+    Raises UserError for an image of another size: it may have been cropped or resized, and the wrong assumption would
+    give wrong positions. Raises UnusableDistortionError if only the distortion is unusable; the same content with an
+    empty d is then accepted.
     """
     uses_p = facts.rectified and not has_empty_p(facts)
     name, numbers, columns = ("p", facts.p, 4) if uses_p else ("k", facts.k, 3)
@@ -190,7 +195,7 @@ def camera_from_info(facts: CameraInfoContent) -> CameraModel | None:
 
 
 def _require_matching_size(facts: CameraInfoContent, binning: NDArray[np.int64]) -> None:
-    """Raise UserError unless the image has the size of the binned region; unknown sizes fit any image."""
+    """Raise UserError unless the image has the size of the binned region; an unknown size matches every image."""
     image = np.array([facts.image_width, facts.image_height])
     full = np.array([facts.width, facts.height])
     offset = np.array([facts.roi_x_offset, facts.roi_y_offset])
@@ -206,10 +211,10 @@ def _require_matching_size(facts: CameraInfoContent, binning: NDArray[np.int64])
 
 
 def distort_points(points_2d: ArrayLike, camera: CameraModel) -> Float64Array:
-    """Map points of an ideal pinhole camera with the same K through the lens: (..., 2) px → (..., 2) float64 px.
+    """Distort points of an ideal pinhole camera with the same K: (..., 2) px → (..., 2) float64 px.
 
-    NaN where the model is not valid: at and beyond the angle at which the distorted radius stops growing. For sparse
-    points; OpenCV needs about 400 bytes for each.
+    NaN where the model is not valid: at and beyond the angle at which the distorted radius stops increasing. Intended
+    for sparse points, because OpenCV needs about 400 bytes per point.
     """
     points = _as_points(points_2d, 2).astype(np.float64)
     if not camera.distortion_model or not points.size:
@@ -218,15 +223,15 @@ def distort_points(points_2d: ArrayLike, camera: CameraModel) -> Float64Array:
     distorted, jacobian = _project_with_opencv(ideal, camera)
     with np.errstate(invalid="ignore"):
         in_range = np.arctan(np.hypot(*ideal.T)) < _find_limit_angle(camera)
-        # The radial limit ignores the tangential terms; beyond the model's range they mirror the image.
+        # The limit angle is computed without the tangential terms, which mirror the image beyond the model's range.
         in_range &= np.linalg.det(jacobian) > 0
     return _plane_to_pixels(np.where(in_range[:, None], distorted, np.nan), camera.k).reshape(points.shape)
 
 
 def undistort_points(points_2d: ArrayLike, camera: CameraModel) -> Float64Array:
-    """Map points of the image to an ideal pinhole camera with the same K: (..., 2) px → (..., 2) float64 px.
+    """Undistort points of the image to an ideal pinhole camera with the same K: (..., 2) px → (..., 2) float64 px.
 
-    The inverse of `distort_points` to 1e-6 px; NaN where no valid ideal point leads to the image's point (for
+    Inverse of `distort_points`, accurate to 1e-6 px. NaN if no valid ideal point maps to the image point (for
     equidistant lenses also at 90° off the axis and beyond).
     """
     points = _as_points(points_2d, 2).astype(np.float64)
@@ -239,10 +244,10 @@ def undistort_points(points_2d: ArrayLike, camera: CameraModel) -> Float64Array:
 
 
 def compute_undistortion_maps(camera: CameraModel) -> tuple[NDArray[np.int16], NDArray[np.uint16]]:
-    """Return OpenCV's tables for `remap`: the place of each ideal pixel in the distorted image.
+    """Return the tables for `cv2.remap`: the position of each ideal pixel in the distorted image.
 
-    Whole pixels (H, W, 2) int16, and the fractions (H, W) uint16. OpenCV computes them for focal length 1, because it
-    would ignore the skew of K.
+    Whole pixels (H, W, 2) int16, and fractions (H, W) uint16. OpenCV distorts points of focal length 1 and K is applied
+    here, because OpenCV would ignore the skew of K.
     """
     import cv2
 
@@ -256,9 +261,9 @@ def compute_undistortion_maps(camera: CameraModel) -> tuple[NDArray[np.int16], N
 
 
 def check_lens(camera: CameraModel) -> tuple[bool, str]:
-    """Return whether the distortion leaves at least half of the undistorted image, and an error text.
+    """Return whether at least half of the undistorted image lies inside the recorded image, and an error text.
 
-    The text is "" if the corners of the image are mapped one to one.
+    The text is "" if the corners of the image can be undistorted uniquely.
     """
     if not camera.distortion_model:
         return True, ""
@@ -268,7 +273,7 @@ def check_lens(camera: CameraModel) -> tuple[bool, str]:
     shown = distort_points(np.stack([u, v], axis=-1), camera)
     if np.mean(((shown >= 0) & (shown <= size)).all(axis=-1)) < 0.5:  # false for NaN, too
         return False, f"the {came} leaves less than half of the image; recalibrate"
-    # Beyond 90° a fisheye lens has no pinhole equivalent; its corners need not be folded.
+    # Beyond 90° a fisheye lens has no pinhole equivalent; such corners are not an error of the coefficients.
     is_wide = camera.distortion_model == "equidistant" and _find_limit_angle(camera) == math.pi / 2
     if not is_wide and np.isnan(undistort_points(size * [[0, 0], [1, 0], [0, 1], [1, 1]], camera)).any():
         return True, f"the {came} does not map the corners of the image one to one; recalibrate"
@@ -306,7 +311,7 @@ def _validate_distortion(name: str, distortion: ArrayLike) -> tuple[str, Float64
 def _compute_radial_profile(camera: CameraModel) -> tuple[Polynomial, Polynomial]:
     """Return numerator and denominator of the distorted radius on the plane z = 1, without the tangential terms.
 
-    Polynomials of the ideal radius, or for equidistant lenses of the angle off the axis in rad.
+    The polynomials' variable is the ideal radius; for equidistant lenses it is the angle off the axis in rad.
     """
     c = np.pad(camera.distortion, (0, 4))
     if camera.distortion_model == "equidistant":
@@ -316,7 +321,7 @@ def _compute_radial_profile(camera: CameraModel) -> tuple[Polynomial, Polynomial
 
 
 def _find_limit_angle(camera: CameraModel) -> float:
-    """Return the angle off the axis in rad, at most π/2, below which the distorted radius grows with the ideal one."""
+    """Return the angle off the axis in rad, at most π/2, up to which the distorted radius increases."""
     numerator, denominator = _compute_radial_profile(camera)
     slope = numerator.deriv() * denominator - numerator * denominator.deriv()
     roots = np.concatenate([polynomial.trim(1e-15).roots() for polynomial in (slope, denominator)])
@@ -326,9 +331,9 @@ def _find_limit_angle(camera: CameraModel) -> float:
 
 
 def _undistort(distorted: FloatArray, camera: CameraModel) -> FloatArray:
-    """Undistort points (n, 2) on the plane z = 1 by Newton's method, from the radial solution.
+    """Undistort points (n, 2) on the plane z = 1 by Newton's method, starting from the radial solution.
 
-    Without a solution the result is arbitrary or NaN.
+    If there is no solution, the result is arbitrary or NaN.
     """
     angles = np.linspace(0.0, _find_limit_angle(camera), 2048, endpoint=False)
     numerator, denominator = _compute_radial_profile(camera)
@@ -349,14 +354,14 @@ def _undistort(distorted: FloatArray, camera: CameraModel) -> FloatArray:
 
 
 def _project_with_opencv(ideal: FloatArray, camera: CameraModel) -> tuple[Float64Array, Float64Array]:
-    """Return distorted points (n, 2) on the plane z = 1, and their derivatives (n, 2, 2) by the ideal points (n, 2)."""
+    """Return distorted points (n, 2) on the plane z = 1, and their Jacobian (n, 2, 2) with respect to ideal (n, 2)."""
     import cv2
 
     rays = np.concatenate([ideal, np.ones((len(ideal), 1))], axis=-1)[None]
     fisheye = camera.distortion_model == "equidistant"
     project_points = cv2.fisheye.projectPoints if fisheye else cv2.projectPoints
     distorted, jacobian = project_points(rays, np.zeros(3), np.zeros(3), np.eye(3), camera.distortion)
-    # The derivatives by the translation in x and y, which at z = 1 moves the ideal point one to one.
+    # Derivatives with respect to the translation in x and y, which at z = 1 equals a shift of the ideal point.
     columns = slice(11, 13) if fisheye else slice(3, 5)
     return np.float64(distorted).reshape(-1, 2), np.float64(jacobian).reshape(len(ideal), 2, -1)[..., columns]
 
@@ -368,10 +373,10 @@ def _plane_to_pixels(plane: FloatArray, k: Float64Array) -> Float64Array:
 
 @dataclass(frozen=True)
 class ResizePad:
-    """The map from the source image to the network's input: resize, then pad with black. Sizes and pads in px.
+    """Mapping from the source image to the network's input: resize, then pad with black. Sizes and pads in px.
 
     Half of the padding is on each side, the odd pixel on the right and at the bottom. Resized sides are whole pixels,
-    so the two scales differ a little; they are kept apart so that the map and its inverse are exact.
+    so the scales of the two axes differ slightly; both are stored, so that the mapping and its inverse are exact.
     """
 
     source_width: int
@@ -383,13 +388,16 @@ class ResizePad:
 
     @classmethod
     def fit(cls, width: int, height: int, longest_side: int = 768, patch: int = 16) -> ResizePad:
-        """Resize the longest side to longest_side, then pad both sides to a multiple of patch."""
+        """Return the mapping that resizes the longest side to longest_side, then pads both sides to multiples of patch.
+
+        All arguments in px.
+        """
         resized = _fit_largest_inside(width, height, longest_side, longest_side)
         return cls(width, height, *resized, *(-(-side // patch) * patch for side in resized))
 
     @classmethod
     def fit_inside(cls, width: int, height: int, input_width: int, input_height: int) -> ResizePad:
-        """Resize to the largest image of the same aspect inside a fixed input, then pad to exactly that size."""
+        """Return the mapping to an input of fixed size: the largest image of the same aspect ratio, then padding."""
         return cls(
             width, height, *_fit_largest_inside(width, height, input_width, input_height), input_width, input_height
         )
@@ -411,32 +419,32 @@ class ResizePad:
         return (self.padded_height - self.resized_height) // 2
 
     def points_to_input(self, points: ArrayLike) -> FloatArray:
-        """(..., 2) px of the source → (..., 2) px of the input, in the points' floating dtype."""
+        """Map (..., 2) px of the source to (..., 2) px of the input, in the points' floating dtype."""
         source = _as_points(points, 2)
         matrix = self._matrix().astype(source.dtype)
         return source * matrix.diagonal()[:2] + matrix[:2, 2]
 
     def points_to_source(self, points: ArrayLike) -> FloatArray:
-        """(..., 2) px of the input → (..., 2) px of the source, in the points' floating dtype."""
+        """Map (..., 2) px of the input to (..., 2) px of the source, in the points' floating dtype."""
         padded = _as_points(points, 2)
         matrix = self._matrix().astype(padded.dtype)
         return (padded - matrix[:2, 2]) / matrix.diagonal()[:2]
 
     def k_to_input(self, k: ArrayLike) -> Float64Array:
-        """(3, 3) intrinsics in px of the source → in px of the input."""
+        """Convert intrinsics (3, 3) from px of the source to px of the input."""
         return self._matrix() @ validate_k(k)
 
     def k_to_source(self, k: ArrayLike) -> Float64Array:
-        """(3, 3) intrinsics in px of the input → in px of the source."""
+        """Convert intrinsics (3, 3) from px of the input to px of the source."""
         return np.asarray(np.linalg.solve(self._matrix(), validate_k(k)), dtype=np.float64)
 
     def _matrix(self) -> Float64Array:
-        """(3, 3) from homogeneous px of the source to those of the input."""
+        """Return the matrix (3, 3) from homogeneous px of the source to homogeneous px of the input."""
         return np.array([[self.scale_x, 0.0, self.pad_left], [0.0, self.scale_y, self.pad_top], [0.0, 0.0, 1.0]])
 
 
 def _fit_largest_inside(width: int, height: int, box_width: int, box_height: int) -> tuple[int, int]:
-    """Return the (width, height) px, at least 1, of the largest image of this aspect in a box; ties round up."""
+    """Return (width, height) px of the largest image of this aspect ratio in a box, at least 1; halves round up."""
     _check_size("the image", width, height)
     _check_size("the network's input", box_width, box_height)
     if width * box_height >= height * box_width:
@@ -445,7 +453,7 @@ def _fit_largest_inside(width: int, height: int, box_width: int, box_height: int
 
 
 def project(points: ArrayLike, k: ArrayLike) -> FloatArray:
-    """Project points (..., 3) m in the optical frame to (..., 2) px; NaN at and behind the camera (z ≤ 1e-6 m).
+    """Project points (..., 3) m in the optical frame to (..., 2) px; NaN for points not in front (z ≤ 1e-6 m).
 
     Computed in the points' floating dtype (integers become float64).
     """

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Depth images in metres, and depth maps that are known up to a scale and a shift."""
+"""Depth images in meters, and depth maps that are known up to a scale and a shift."""
 
 from __future__ import annotations
 
@@ -25,17 +25,19 @@ from numpy.typing import NDArray
 from .errors import UserError
 
 MapKind = Literal["inverse", "depth"]
-SUBSAMPLED = 4  # every fourth pixel in each direction suffices for the range of a map
+SUBSAMPLED = 4  # the range of a map is computed from every fourth pixel in each direction
 RANGE_PERCENT = (1.0, 99.0)
-MIN_RANGE_SHARE = 1e-6  # of the largest magnitude; a map with less range is constant
+MIN_RANGE_SHARE = 1e-6  # of the largest magnitude; a map with a smaller range is treated as constant
 
 
 @dataclass(frozen=True, eq=False)
 class RelativeDepthMap:
-    """A relative depth map, registered to the image, as single-image depth networks predict it.
+    """A relative depth map, registered to the image, as predicted by single-image depth networks.
 
-    values (H, W): float32; NaN and infinite are holes. kind: "inverse": 1 / z = scale · value + shift, "depth":
-    z = scale · value + shift, with z the depth in m and unknown scale > 0 and shift, both of the whole image.
+    values  (H, W) float32; NaN and infinite are holes
+    kind    "inverse": 1 / z = scale · value + shift, or "depth": z = scale · value + shift, with the depth z in m. The
+            scale > 0 and the shift are unknown, and constant over the image
+
     Raises UserError for other values.
     """
 
@@ -59,7 +61,7 @@ class RelativeDepthMap:
             )
 
     def compute_range(self) -> tuple[float, float] | None:
-        """Return the 1st and 99th percentile of the values; None if the map is constant or has only holes."""
+        """Return the 1st and 99th percentiles of the values; None if the map is constant or has only holes."""
         some = self.values[::SUBSAMPLED, ::SUBSAMPLED]
         some = some[np.isfinite(some)]
         if not len(some):
@@ -69,9 +71,10 @@ class RelativeDepthMap:
 
 
 def depth_to_meters(depth: NDArray[np.generic]) -> NDArray[np.float32]:
-    """Convert a depth image of ROS's REP-118 to float32 m, NaN where there is no depth.
+    """Convert a depth image (REP-118) to float32 m, with NaN for pixels without depth.
 
-    depth: uint16 mm (16UC1; 0 means no depth), or floats in m (32FC1; NaN, infinite and not positive mean no depth).
+    depth: uint16 mm (16UC1; 0 means no depth), or floats in m (32FC1; NaN, infinite, zero and negative values mean no
+    depth).
     """
     depth = np.asarray(depth)
     values = depth.astype(np.float32)
@@ -81,9 +84,9 @@ def depth_to_meters(depth: NDArray[np.generic]) -> NDArray[np.float32]:
 
 
 def check_depth(depth: NDArray[np.generic] | RelativeDepthMap | None, image_size: tuple[int, int]) -> None:
-    """Raise UserError unless depth is None, a depth image (H, W) of REP-118's types, or a relative depth map.
+    """Raise UserError unless depth is None, a depth image (H, W) of a REP-118 type, or a relative depth map.
 
-    image_size: (height, width) px that it must have.
+    image_size: the required (height, width) px.
     """
     if depth is None:
         return

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The whole method in one object: `Estimator.step(frame) → People`."""
+"""The complete method in one object: `Estimator.step(frame) → People`."""
 
 from __future__ import annotations
 
@@ -52,12 +52,14 @@ class EstimatorConfig:
     """Estimator settings.
 
     score_threshold  people with a higher score are kept
-    nms_distance_m   of two people whose pelvises are nearer, only the one with the higher score is kept; 0 keeps all
-    max_people       most people per image, at most the network's queries; the work is the same for any number
-    mesh             vertices of "full" or "low" resolution
-    input_size       (width, height) px of the network's input, multiples of the patch size, into which every image is
-                     fitted; None follows each image's shape
-    track            whether people get identities and velocities
+    nms_distance_m   of two people whose pelvises are nearer than this, only the one with the higher score is kept; 0
+                     keeps all
+    max_people       maximum number of people per image, at most the network's queries; the computing time does not
+                     depend on the number of people in the image
+    mesh             resolution of the vertices: "full" or "low"
+    input_size       (width, height) px of the network's input, multiples of the patch size; every image is resized and
+                     padded to it. None: follows the shape of each image
+    track            whether people get track ids and velocities
     tracker          settings of the tracker
     place            whether a frame's depth and ground plane refine the distances of people
     placement        settings of this refinement
@@ -85,9 +87,10 @@ class EstimatorConfig:
 
 
 class Estimator:
-    """Finds and tracks people in the frames of one camera. Not for use by several threads.
+    """Detector and tracker of people in the frames of one camera. Not thread-safe.
 
-    The given network keeps its device and precision; if the runtime has the same, the two share memory.
+    The given network keeps its device and precision. If the runtime has the same device and precision, both share
+    memory.
     """
 
     def __init__(
@@ -111,9 +114,12 @@ class Estimator:
         config: EstimatorConfig | None = None,
         runtime: Runtime | None = None,
     ) -> Estimator:
-        """Load an estimator from a weights file, or from a name that `multihmr2 weights list` shows.
+        """Load an estimator from a weights file, or from a name in `multihmr2 weights list`.
 
-        device: auto, cpu, cuda or cuda:N; auto leaves the choice to the runtime, whose default is auto, too.
+        weights  path or name
+        device   auto, cpu, cuda or cuda:N; auto: the device of the runtime, which is also auto by default
+        config   settings; None: the defaults
+        runtime  device, precision and mode; None: the defaults
         """
         runtime = runtime or Runtime()
         if device != "auto":
@@ -144,10 +150,10 @@ class Estimator:
         depth: NDArray[np.generic] | RelativeDepthMap | None = None,
         ground: GroundPlane | None = None,
     ) -> People:
-        """Find and track the people in one frame.
+        """Detect and track the people in one frame.
 
-        In place of a frame, an image (H, W, 3) uint8 RGB without lens distortion may be given; then the other arguments
-        are the frame's fields (fixed_from_camera: `Frame.camera_pose`).
+        Instead of a frame, an image (H, W, 3) uint8 RGB without lens distortion is accepted; the other arguments are
+        then the frame's fields (fixed_from_camera: `Frame.camera_pose`).
 
         Raises UserError for an image, intrinsics or depth that cannot be used.
         """
@@ -167,11 +173,11 @@ class Estimator:
         return people if frame.lens is None else _as_recorded(people, frame)
 
     def reconfigure(self, config: EstimatorConfig) -> None:
-        """Use another configuration from the next frame on; tracks are kept.
+        """Apply another configuration from the next frame on; tracks are kept.
 
-        Another mesh takes half a second to load. After a change of mesh or max_people, the next frame takes longer if
-        the network was captured or compiled for the old one. Raises UserError for a change of input_size, track or
-        tracker, which need a new estimator.
+        Loading another mesh takes half a second. After a change of mesh or max_people, the next frame takes longer if
+        the network is captured or compiled. Raises UserError for a change of input_size, track or tracker, which
+        requires a new estimator.
         """
         for name in ("input_size", "track", "tracker"):
             if getattr(config, name) != getattr(self.config, name):
@@ -184,7 +190,7 @@ class Estimator:
         self.config = config
 
     def reset(self) -> None:
-        """Delete all tracks. Ids are not used again."""
+        """Delete all tracks. Track ids are not reused."""
         self.tracker.reset()
 
     def _resize(self, width: int, height: int) -> ResizePad:
@@ -233,7 +239,7 @@ class Estimator:
         if not self.config.place or (frame.depth is None and frame.ground is None):
             return people
         placement = place_people(people, self.surface, frame.depth, frame.ground, self.config.placement)
-        # The whole error: a part that is constant from image to image does not look like motion, but is in the place.
+        # The whole error, including the part that is constant over time, which does not affect the velocity.
         noise = VelocityConfig(lateral_sigma_ratio=self.config.placement.lateral_sigma_ratio)
         covariance = compute_measurement_noise(
             placement.people.pelvis.astype(np.float64), noise, placement.distance_sigma_m

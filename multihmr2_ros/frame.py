@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A camera image with everything known about it: the input of `Estimator.step`.
+"""A camera image with its calibration, depth and ground plane: the input of `Estimator.step`.
 
-A live camera, a bag, a video, a folder of images and a data set each make frames. The image is always as recorded: the
-estimator alone undistorts it.
+Live cameras, bags, videos, image folders and data sets are all read as frames. The image is always as recorded; only
+the estimator undistorts it.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ GIVEN, PREDICTED = "given", "predicted"
 
 @dataclass(frozen=True)
 class GroundPlane:
-    """The plane of the ground, normal · x = offset_m, in the camera's optical frame.
+    """The ground plane, normal · x = offset_m, in the camera's optical frame.
 
     normal (3,) has unit length and points up, so −offset_m is the camera's height above the ground in m. A normal of
-    another length or direction is scaled and turned to the camera's side. Raises UserError for a normal without
-    direction, and for a camera on the ground itself.
+    another length or sign is normalized so that it points to the camera's side. Raises UserError for a zero or
+    non-finite normal or offset, and for a plane through the camera (offset 0).
     """
 
     normal: NDArray[np.float64]
@@ -63,9 +63,10 @@ class GroundPlane:
 
     @classmethod
     def from_fixed_frame(cls, fixed_from_camera: ArrayLike, height_m: float = 0.0) -> GroundPlane:
-        """Return the plane z = height_m of a fixed frame whose z axis points up, such as ROS's odom and map.
+        """Return the plane z = height_m of a fixed frame whose z axis points up, such as odom and map in ROS.
 
-        fixed_from_camera (4, 4): the camera's pose in that frame. Raises UserError if it is not above the plane.
+        fixed_from_camera (4, 4): the camera's pose in that frame. Raises UserError if the camera is not above the
+        plane.
         """
         pose = np.asarray(fixed_from_camera, np.float64)
         if pose.shape != (4, 4) or not np.isfinite(pose).all():
@@ -80,18 +81,19 @@ class GroundPlane:
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One camera image and what is known about it.
+    """One camera image with its calibration, depth and pose.
 
     image              (H, W, 3) uint8 RGB, as recorded
     stamp              s, of the image
-    k                  (3, 3) float64 intrinsics in px of the undistorted image; None: to be predicted
-    intrinsics_source  where k came from; always PREDICTED without k
+    k                  (3, 3) float64 intrinsics in px of the undistorted image; None: the network predicts them
+    intrinsics_source  source of k; always PREDICTED without k
     name               file stem for results
-    lens               distortion of the image; None: the image has none
+    lens               lens distortion of the image; None: no distortion
     depth              (H, W) uint16 mm or float32 m, registered to the image as recorded (0, NaN and infinite are
                        holes), or a relative depth map, or None
-    ground             the ground's plane in the camera's frame, or None
-    camera_pose        (4, 4), fixed frame from camera, at the stamp, or None; with it, velocities are over the ground
+    ground             the ground plane in the camera's frame, or None
+    camera_pose        (4, 4), fixed frame from camera, at the stamp, or None; if given, velocities are relative to the
+                       fixed frame, else to the camera
     fixed_frame        name of the fixed frame, "" if unnamed
     """
 
@@ -112,7 +114,7 @@ class Frame:
 
     @property
     def distort(self) -> Distort | None:
-        """Map from points in the undistorted image to points in `image`; None without a lens."""
+        """Function that maps points of the undistorted image to points of `image`; None without a lens."""
         return None if self.lens is None else self.lens.distort_points
 
     def check(self) -> None:
@@ -126,7 +128,7 @@ class Frame:
         check_depth(self.depth, (height, width))
 
     def undistort(self) -> Frame:
-        """Return the frame as a pinhole camera with the same K sees it: image and depth without lens distortion."""
+        """Return the frame without lens distortion: image and depth of a pinhole camera with the same K."""
         if self.lens is None:
             return self
         depth = self.depth
@@ -138,16 +140,16 @@ class Frame:
         return dataclasses.replace(self, image=self.lens.undistort_image(self.image), depth=depth, lens=None)
 
     def points_as_recorded(self, points_2d: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Map points (..., 2) px of the undistorted image to px of `image`; NaN where the lens model is not valid."""
+        """Map points (..., 2) px of the undistorted image to px of `image`; NaN outside the lens model's range."""
         points = points_2d if self.lens is None else self.lens.distort_points(points_2d)
         return points.astype(np.float32)
 
 
 @dataclass(frozen=True)
 class IntrinsicsChoice:
-    """A user's choice of the intrinsics that people are placed with.
+    """The user's choice of the intrinsics that people are placed with.
 
-    source            "given": those of the frame, or k or vertical_fov_rad below; "predicted": the network's
+    source            "given": k or vertical_fov_rad below if set, else the frame's; "predicted": by the network
     k                 (3, 3) px of the image, or None
     vertical_fov_rad  vertical field of view, or None
     """
@@ -157,7 +159,7 @@ class IntrinsicsChoice:
     vertical_fov_rad: float | None = None
 
     def apply(self, frame: Frame) -> Frame:
-        """Return the frame with the chosen intrinsics. Its lens stays: distortion belongs to the image."""
+        """Return the frame with the chosen intrinsics. The lens does not change, because the image does not."""
         height, width = frame.image.shape[:2]
         if self.source == PREDICTED:
             return dataclasses.replace(frame, k=None)

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Properties of the processor, and settings of threads and memory of this process. Needs no library."""
+"""Properties of the processor, and settings of threads and memory of this process. Standard library only."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ ALLOCATOR_VARIABLES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALL
 
 @functools.cache
 def make_threads_wait_passively() -> bool:
-    """Make OpenMP threads sleep while they wait. Call it before the import of PyTorch, which starts them.
+    """Make OpenMP threads sleep while they wait. Call it before PyTorch is imported, which starts the threads.
 
-    Does not change variables that the user has set. Returns False if PyTorch was imported before: too late.
+    Does not change variables that the user has set. Returns False if PyTorch has already been imported.
     """
     if any(name in os.environ for name in PASSIVE_WAITING):
         return True  # set by the user
@@ -54,8 +54,9 @@ def make_threads_wait_passively() -> bool:
 
 @functools.cache
 def keep_freed_memory() -> bool:
-    """Make glibc keep freed memory (at most 256 MiB) for the next tensors. Returns False without glibc, and if the user
-    has set one of its variables.
+    """Make glibc keep freed memory (at most 256 MiB) for the next tensors.
+
+    Returns False without glibc, and if the user has set one of glibc's variables.
     """
     if any(name in os.environ for name in ALLOCATOR_VARIABLES):
         return False
@@ -90,7 +91,7 @@ def _read_core_quota() -> float:
 def choose_default_threads() -> int:
     """Return the default number of threads of the network: OMP_NUM_THREADS, else half of the cores, at most 8.
 
-    The other cores of a robot have other work, and a thread without its own core makes all threads wait. Returns 1 if
+    The other cores are left to other programs, because all threads wait for a thread without its own core. Returns 1 if
     waiting threads would spin.
     """
     chosen = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
@@ -114,8 +115,10 @@ def read_processor_name() -> str:
 
 
 def list_bf16_instructions(description: str) -> tuple[str, ...] | None:
-    """Return the bf16 instruction sets in a /proc/cpuinfo text (x86: `flags`, ARM: `Features`); None if the text has no
-    list of instruction sets."""
+    """Return the bf16 instruction sets in a /proc/cpuinfo text (x86: `flags`, ARM: `Features`).
+
+    None if the text has no list of instruction sets.
+    """
     found = re.search(r"^(?:flags|Features)\s*:(.*)$", description, re.MULTILINE)
     if found is None:
         return None
@@ -123,8 +126,10 @@ def list_bf16_instructions(description: str) -> tuple[str, ...] | None:
 
 
 def choose_training_threads(loader_workers: int, render_workers: int) -> int:
-    """Return the default number of threads of a training process: OMP_NUM_THREADS, else the cores without those of
-    loaders and renderers; 1 if waiting threads would spin."""
+    """Return the default number of threads of a training process.
+
+    OMP_NUM_THREADS, else the number of cores minus loaders and renderers; 1 if waiting threads would spin.
+    """
     if os.environ.get("OMP_NUM_THREADS") or not make_threads_wait_passively():
         return choose_default_threads()
     return max(1, count_available_cores() - loader_workers - render_workers)

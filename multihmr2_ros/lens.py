@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The distortion of a calibrated camera's lens: taken out of images and depth images, applied to points."""
+"""Lens distortion of a calibrated camera: removed from images and depth images, and applied to points."""
 
 from __future__ import annotations
 
@@ -25,33 +25,33 @@ from numpy.typing import NDArray
 
 from .camera import CameraModel, compute_undistortion_maps, distort_points
 
-# Points (..., 2) px of the undistorted image → (..., 2) px of the image as recorded; NaN where the lens model is not
-# valid.
+# Points (..., 2) px of the undistorted image → (..., 2) px of the image as recorded; NaN if the lens model is not valid
+# there.
 Distort = Callable[[NDArray[np.floating]], NDArray[np.floating]]
 
 KEPT_LENSES = 4  # lenses whose lookup tables are kept: 10 bytes per pixel each
 
 
 class LensDistortion:
-    """The lens of one camera. `lens_of` returns the same object for the same camera, so its tables are computed once.
+    """The lens of one camera. `lens_of` returns one object per camera, so its lookup tables are computed once.
 
-    camera: the camera of the image as recorded. The undistorted image has the same size and K.
+    camera: calibration of the image as recorded. The undistorted image has the same size and K.
     """
 
     def __init__(self, camera: CameraModel) -> None:
         self.camera = camera
 
     def undistort_image(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return the image (H, W, 3) as a pinhole camera with the same K sees it; black where there is no pixel."""
+        """Return the undistorted image (H, W, 3), of a pinhole camera with the same K; black outside the source."""
         import cv2
 
         return np.asarray(cv2.remap(image, *self._maps, cv2.INTER_LINEAR), np.uint8)
 
     def undistort_depth(self, depth: NDArray[Any], hole: float = 0.0) -> NDArray[Any]:
-        """Return a depth image (H, W), uint16 mm or float32 m along the optical axis, for the undistorted image.
+        """Return the undistorted depth image (H, W), uint16 mm or float32 m along the optical axis.
 
-        Takes the value of the nearest pixel, because a mean across an edge would be a surface that does not exist.
-        hole: the value where there is no pixel.
+        Uses the nearest pixel, because interpolation across an edge would give a depth between the two surfaces.
+        hole: the value outside the source image.
         """
         import cv2
 
@@ -80,12 +80,12 @@ def lens_of(camera: CameraModel) -> LensDistortion | None:
 
 @functools.lru_cache(maxsize=KEPT_LENSES)
 def _lens(k: bytes, distortion: bytes, model: str, width: int, height: int) -> LensDistortion:
-    """k, distortion: bytes of float64."""
+    """Return the cached lens. k, distortion: bytes of float64."""
     return LensDistortion(CameraModel(np.frombuffer(k).reshape(3, 3), np.frombuffer(distortion), model, width, height))
 
 
 def nearest_pixels(whole: NDArray[np.int16], rest: NDArray[np.uint16]) -> NDArray[np.int16]:
-    """Round OpenCV's lookup tables to whole pixels x, y (H, W, 2), which is a table for `cv2.remap`, too."""
+    """Round OpenCV's lookup tables to whole pixels x, y (H, W, 2), which `cv2.remap` also accepts as a table."""
     import cv2
 
     half = cv2.INTER_TAB_SIZE // 2

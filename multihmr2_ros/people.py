@@ -14,7 +14,7 @@
 
 """The people of one image: the output of `Estimator.step`.
 
-Units: metres, seconds, radians, pixels of the source image. Frame of reference: the camera's optical frame
+Units: meters, seconds, radians, pixels of the source image. Frame of reference: the camera's optical frame
 (x right, y down, z forward). Image coordinates are continuous, (0, 0) being the outer corner of the first pixel.
 """
 
@@ -32,7 +32,7 @@ PHENOTYPE_LABELS = ("gender", "age", "muscle", "weight", "height", "proportions"
 
 
 class IntrinsicsSource(str, enum.Enum):
-    """Where the intrinsics that placed the people came from."""
+    """Source of the intrinsics that people are placed with."""
 
     PREDICTED = "predicted"  # the network's field of view
     K = "K"  # CameraInfo.k (raw image) or a user's matrix
@@ -41,7 +41,7 @@ class IntrinsicsSource(str, enum.Enum):
 
 
 class TrackState(enum.IntEnum):
-    """State of a track. Lost and ended tracks are kept or announced by the tracker, never published as people."""
+    """State of a track. Lost and ended tracks are reported by the tracker only; they are never published as people."""
 
     UNTRACKED = 0
     TENTATIVE = 1
@@ -51,16 +51,16 @@ class TrackState(enum.IntEnum):
 
 
 class PlacementCue(enum.IntEnum):
-    """The measurement that a person's distance follows, beside the network's prediction."""
+    """Measurement that refines a person's distance, in addition to the network's prediction."""
 
-    PRIOR = 0  # none: the prediction, and the distribution of human statures
+    PRIOR = 0  # no measurement: only the prediction and the distribution of human statures
     GROUND = 1
     DEPTH = 2
 
 
 @dataclass(frozen=True)
 class People:
-    """The n people of one frame, in descending score. Every array has n rows; n may be 0.
+    """The n people of one frame, in descending order of score. Every per-person array has n rows; n may be 0.
 
     score               (n,) float32 in [0, 1]
     track_id            (n,) int64, -1 where tracking is off
@@ -71,29 +71,31 @@ class People:
     rotations           (n, 163, 3, 3) float32, rotation R of each bone relative to its parent bone, from its rest pose,
                         as predicted (before any bone is replaced by identity); row 0 is the root's rotation in the
                         camera frame. pose[0] = R[0] and pose[i] = pose[p] · rest[p]⁻¹ · rest[i] · R[i], with p the
-                        parent, rest of Body.compute_rest_bone_poses(shape), R[i] as (4, 4) without translation, and
-                        identity where Body.unposed_bones; the results are bone_poses, but for the place of their origin
-    bone_poses          (n, 163, 4, 4) float32, bone frame → body: the camera frame's axes, the body's own origin,
-                        metres; joints are its translations moved to the person's place
-    joints              (n, 163, 3) float32, bone heads, camera frame, metres
+                        parent, rest = Body.compute_rest_bone_poses(shape), R[i] as (4, 4) without translation, and
+                        R[i] = identity for Body.unposed_bones. The results equal bone_poses up to the origin
+    bone_poses          (n, 163, 4, 4) float32, bone frame → body: axes of the camera frame, the body's own origin,
+                        meters; joints are its translations, shifted to the person's position
+    joints              (n, 163, 3) float32, bone heads, camera frame, meters
     joints_2d           (n, 163, 2) float32, px of the source image
     pelvis              (n, 3) float32, joints[:, 0]
-    pelvis_covariance   (n, 3, 3) float64, m², camera frame; NaN where unknown: no depth image or ground informed it
-    velocity            (n, 3) float64, m/s, in velocity_frame; NaN while unknown
-    velocity_covariance (n, 3, 3) float64, (m/s)²; NaN while unknown
-    velocity_frame      "camera" or "fixed": whether a fixed frame was known for this image
-    vertices            (n, V, 3) float32, camera frame, metres (V of the mesh that was asked for; 0 without a mesh)
-    stature             (n,) float32, metres, standing height in the rest pose; averaged like running_shape
+    pelvis_covariance   (n, 3, 3) float64, m², camera frame; NaN if unknown, that is, without depth image and ground
+    velocity            (n, 3) float64, m/s, in velocity_frame; NaN if unknown
+    velocity_covariance (n, 3, 3) float64, (m/s)²; NaN if unknown
+    velocity_frame      "fixed" if a fixed frame was known for this image, else "camera"
+    vertices            (n, V, 3) float32, camera frame, meters (V of the chosen mesh; 0 without a mesh)
+    stature             (n,) float32, meters, standing height in the rest pose; averaged like running_shape
     track_feature       (n, F) float32, appearance feature
     k                   (3, 3) float64, px of the source image, the intrinsics in use
     vertical_fov        rad, of the source image, from k
-    predicted_vertical_fov rad, of the source image, the network's own, whatever k is
-    intrinsics_source   where k came from
+    predicted_vertical_fov rad, of the source image, predicted by the network independently of k
+    intrinsics_source   source of k
     stamp               s, of the image
     image_size          (height, width) of the source image, px
-    placement_cue       (n,) int64, a PlacementCue; None where neither depth nor ground were used for this image
-    distance_sigma_m    (n,) float64, meters, standard deviation of the refined distance from the camera; None likewise
-    predicted_distance_m (n,) float64, meters, distance of the pelvis from the camera before refinement; None likewise
+    placement_cue       (n,) int64, a PlacementCue; None if neither depth nor ground was used for this image
+    distance_sigma_m    (n,) float64, meters, standard deviation of the refined distance from the camera, or None
+                        (as placement_cue)
+    predicted_distance_m (n,) float64, meters, distance of the pelvis from the camera before refinement, or None
+                        (as placement_cue)
     """
 
     score: NDArray[np.float32]
@@ -128,7 +130,7 @@ class People:
         return len(self.score)
 
     def select(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> People:
-        """The same frame with only the people that a mask (n,) or indices (m,) name."""
+        """Return the people selected by a mask (n,) or indices (m,); fields of the whole image do not change."""
         changes = {name: getattr(self, name)[rows] for name in PER_PERSON_FIELDS}
         for name in ("placement_cue", "distance_sigma_m", "predicted_distance_m"):
             values = getattr(self, name)

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The arithmetic of frames of reference, each of which has a pose in its parent, as in tf2. Needs no ROS."""
+"""Transforms between frames of reference in a tree, each with a pose in its parent, as in tf2. Needs no ROS."""
 
 from __future__ import annotations
 
@@ -25,21 +25,27 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 UNIT_TOLERANCE = 1e-2  # of a quaternion's length, as in tf2
-SAME_DIRECTION = 1 - 1e-9  # cosine above which two quaternions are not interpolated along the sphere
+SAME_DIRECTION = 1 - 1e-9  # cosine above which two quaternions are interpolated linearly
 
 Pose = tuple[float, ...]
 """Seven numbers: translation x, y, z (m) and quaternion x, y, z, w of a frame in its parent."""
 
 
 class TransformChain(NamedTuple):
-    """The frames from a source up to the nearest ancestor that it shares with a target, and those from the target;
-    each without that ancestor."""
+    """The frames between two frames of a tree.
+
+    up    from the source to the nearest common ancestor, without the ancestor
+    down  from the target to the same ancestor, without it
+    """
 
     up: list[str]
     down: list[str]
 
     def target_from_source(self, parent_from: Callable[[str], NDArray[np.float64]]) -> NDArray[np.float64]:
-        """(4, 4); parent_from: (4, 4) of a frame in its parent, by its name."""
+        """Return the pose (4, 4) of the source in the target.
+
+        parent_from: frame name → pose (4, 4) of this frame in its parent.
+        """
         from_source, from_target = np.eye(4), np.eye(4)
         for frame in self.up:
             from_source = parent_from(frame) @ from_source
@@ -49,7 +55,10 @@ class TransformChain(NamedTuple):
 
 
 def find_transform_chain(target: str, source: str, parent_of: Callable[[str], str | None]) -> TransformChain | None:
-    """None where nothing connects the two. parent_of: a frame's parent; None of roots and of unknown frames."""
+    """Return the chain from source to target; None if they are not connected.
+
+    parent_of: frame name → name of its parent; None for roots and for unknown frames.
+    """
     up, down = list(_list_ancestors(source, parent_of)), list(_list_ancestors(target, parent_of))
     shared = set(down)
     common = next((frame for frame in up if frame in shared), None)
@@ -59,7 +68,10 @@ def find_transform_chain(target: str, source: str, parent_of: Callable[[str], st
 def interpolate_at(
     stamps: Sequence[int], poses: Sequence[Pose] | NDArray[np.float64], stamp_ns: int
 ) -> ArrayLike | None:
-    """The pose (7,) at a stamp, interpolated; None before the first and after the last one. stamps (ns) ascend."""
+    """Return the pose (7,) interpolated at a stamp (ns); None before the first and after the last stamp.
+
+    stamps: in ns, ascending; one per pose.
+    """
     after = bisect_left(stamps, stamp_ns)
     if after == len(stamps):
         return None
@@ -72,7 +84,10 @@ def interpolate_at(
 
 
 def interpolate_poses(first: ArrayLike, second: ArrayLike, share: float) -> NDArray[np.float64]:
-    """The pose (7,) at a share in [0, 1] of the way between two: straight, turning the shorter way."""
+    """Return the pose (7,) at a share in [0, 1] between two poses (7,).
+
+    The translation is interpolated linearly, the rotation along the shorter arc (slerp).
+    """
     start, end = np.array(first, np.float64), np.array(second, np.float64)
     start[3:] /= np.linalg.norm(start[3:])
     end[3:] /= np.linalg.norm(end[3:])
@@ -87,7 +102,7 @@ def interpolate_poses(first: ArrayLike, second: ArrayLike, share: float) -> NDAr
 
 
 def pose_to_matrix(pose: ArrayLike) -> NDArray[np.float64]:
-    """(4, 4) of a pose (7,), whose quaternion is normalised."""
+    """Convert a pose (7,) to a matrix (4, 4); the quaternion is normalized."""
     pose = np.asarray(pose, np.float64)
     x, y, z, w = pose[3:] / np.linalg.norm(pose[3:])
     return np.array(
@@ -101,17 +116,17 @@ def pose_to_matrix(pose: ArrayLike) -> NDArray[np.float64]:
 
 
 def is_pose(pose: Pose) -> bool:
-    """Whether all numbers are finite and the quaternion is of unit length, as far as tf2 asks for it."""
+    """Return whether all numbers are finite and the quaternion has unit length, within tf2's tolerance."""
     return all(map(math.isfinite, pose)) and abs(math.hypot(*pose[3:]) - 1) <= UNIT_TOLERANCE
 
 
 def normalize_frame_name(name: str) -> str:
-    """As tf2 has it: without the slash that ROS 1 put before names."""
+    """Remove the leading slash of ROS 1 frame names, as tf2 does."""
     return name.removeprefix("/")
 
 
 def _list_ancestors(frame: str, parent_of: Callable[[str], str | None]) -> Iterator[str]:
-    """The frame, its parent, and so on to the root; ends where the tree is none."""
+    """Yield the frame, its parent, and so on up to the root; stops if the frames form a cycle."""
     seen: set[str] = set()
     name: str | None = frame
     while name is not None and name not in seen:

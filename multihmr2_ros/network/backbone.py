@@ -12,9 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Image encoder: DINOv3's vision transformer (arXiv:2508.10104), written from its published arithmetic.
+"""Image encoder: DINOv3's vision transformer (arXiv:2508.10104), implemented from the publication.
 
-Small networks may use a convolutional stem in place of the patch embedding: convolutions need less training data
+Small networks may use a convolutional stem instead of the patch embedding, because convolutions need less training data
 (Xiao et al. 2021, "Early convolutions help transformers see better").
 """
 
@@ -36,7 +36,7 @@ class EncoderOutput(NamedTuple):
 
     class_token  (B, D) after the final LayerNorm
     patches      (B, h, w, D) after the final LayerNorm
-    features     of the pretrained convolutions below the transformer; None without them
+    features     of the pretrained convolutions before the transformer; None without them
     """
 
     class_token: Tensor
@@ -45,9 +45,10 @@ class EncoderOutput(NamedTuple):
 
 
 class Backbone(nn.Module):
-    """Normalized images (B, 3, H, W) → one class token and an (h, w) grid of patch tokens, h = H / patch size.
+    """Encoder: normalized images (B, 3, H, W) → a class token and an (h, w) grid of patch tokens, h = H / patch size.
 
-    The patches come from a single convolution (vision transformers), a convolutional stem, or MoveNet's features.
+    The patches are computed by a single convolution (vision transformers), a convolutional stem, or from MoveNet's
+    features.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -74,7 +75,7 @@ class Backbone(nn.Module):
         return block.attention.qkv.weight.dtype
 
     def forward(self, image: Tensor, features: EncoderFeatures | None = None) -> EncoderOutput:
-        """Encode the images. features: of these images, if already computed; the images are then not used."""
+        """Encode the images. features: precomputed features of these images; if given, the images are not used."""
         precision = self.precision
         if self.pretrained is not None and features is None:
             features = self.pretrained(image.to(precision))
@@ -98,7 +99,7 @@ class Backbone(nn.Module):
 class Block(nn.Module):
     """Pre-norm transformer block with LayerScale (`scale_1`, `scale_2`).
 
-    The residual stream and the norms are float32 even if the matrices are not: bf16 there costs centimeters.
+    The residual stream and the norms are float32 even if the matrices are not: in bf16, errors would be centimeters.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -122,9 +123,9 @@ class Block(nn.Module):
 
 
 class RotarySelfAttention(nn.Module):
-    """Self-attention with rotary positions on the patch tokens, which are the last ones of the sequence.
+    """Self-attention with rotary positions on the patch tokens, which are the last tokens of the sequence.
 
-    The key bias is zero in DINOv3: the bias mask of a file is applied to `qkv.bias` once, at loading.
+    The key bias is zero in DINOv3; the bias mask of a weights file is applied to `qkv.bias` once, when it is loaded.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -148,8 +149,8 @@ def make_rotary_table(
 ) -> tuple[Tensor, Tensor]:
     """Return cosine and sine (rows·columns, head_width) of the angles of each patch, in row-major order.
 
-    Patch centers range from −1 to 1 along each axis. The angles are 2π·center / period, first for the row, then for the
-    column, with periods 100^(2i / (head_width / 2)); this list is repeated twice. Computed in float32.
+    Patch centers are between −1 and 1 along each axis. The angles are 2π·center / period, first for the row, then for
+    the column, with periods 100^(2i / (head_width / 2)); this list occurs twice. Computed in float32.
     """
     period = 100.0 ** (torch.arange(head_width // 4, device=device, dtype=torch.float32) * (4.0 / head_width))
     row = 2 * (torch.arange(rows, device=device, dtype=torch.float32) + 0.5) / rows - 1
@@ -162,7 +163,7 @@ def make_rotary_table(
 def rotate_patches(features: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
     """Rotate the last tokens of (B, heads, N, head_width) by a rotary table; the first tokens stay unchanged."""
     cosine, sine = rotation
-    count = cosine.shape[0]  # `len` would make it a constant in an exported network
+    count = cosine.shape[0]  # with `len`, it would be a constant in an exported network
     first, patches = features.split([features.shape[2] - count, count], dim=2)
     left, right = patches.chunk(2, dim=-1)
     rotated = patches * cosine + torch.cat([-right, left], dim=-1) * sine
@@ -170,9 +171,9 @@ def rotate_patches(features: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
 
 
 class ConvStem(nn.Module):
-    """Images (B, 3, H, W) → features (B, encoder width, H / patch size, W / patch size).
+    """Convolutional stem: images (B, 3, H, W) → features (B, encoder width, H / patch size, W / patch size).
 
-    Stages that halve the image, each with residual convolutions, then a projection.
+    Stages of stride 2, each with residual convolutions, then a projection.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -193,8 +194,8 @@ class ConvStem(nn.Module):
 class ConvNorm(nn.Module):
     """3 × 3 convolution – batch normalization – ReLU.
 
-    In inference, each call folds the normalization into the convolution's weights, in float32. So a file keeps the
-    tensors of training; the weights are few, which makes this cheap.
+    In inference, each call folds the normalization into the convolution's weights, in float32. So weights files have
+    the same tensors as in training; folding is cheap, because the weights are few.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
@@ -215,7 +216,7 @@ class ConvNorm(nn.Module):
 
 
 class ResidualConv(nn.Module):
-    """x + ConvNorm(x)."""
+    """Residual convolution: x + ConvNorm(x)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

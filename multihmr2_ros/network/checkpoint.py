@@ -14,8 +14,8 @@
 
 """Reads and writes weights files: the released layout (a pickled dict) and our own safetensors format.
 
-Our files have the network's configuration in their header. One table translates the released parameter names to ours.
-Nothing in a file is executed: pickles are read with `weights_only=True`.
+Our files contain the network's configuration in their header. One table maps the released parameter names to ours.
+Pickles are read with `weights_only=True`, so that code in a file is not executed.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ logger = logging.getLogger(__name__)
 
 FORMAT = "multihmr2_ros"
 FORMAT_VERSION = "1"
-PARALLEL_PREFIX = "module."  # that DataParallel and DistributedDataParallel put before every name
+PARALLEL_PREFIX = "module."  # added to every name by DataParallel and DistributedDataParallel
 
-# Released name → our name, applied in order to the front of the name.
+# Pattern at the beginning of the released name → our name, applied in order.
 RELEASED_NAMES = tuple(
     (re.compile(pattern), name)
     for pattern, name in (
@@ -83,7 +83,7 @@ RELEASED_NAMES = tuple(
     )
 )
 
-# Entries of the released layout that our network computes itself or does not use at inference.
+# Entries of the released layout that our network computes itself or does not use in inference.
 RELEASED_CONSTANTS = re.compile(
     r"encoder\.fov_max$|encoder\.backbone\.(mask_token|rope_embed\.periods)$|.*\.attn\.qkv\.bias_mask$"
     r"|full_body_decoder\.(eye|dec_pos_emb|init_body_pose)$"
@@ -94,8 +94,8 @@ RELEASED_CONSTANTS = re.compile(
 def load_network(path: Path) -> MultiHMR2:
     """Load the network of a weights file, in float32 on the CPU, ready for inference.
 
-    A `.safetensors` file must be ours, with its configuration; any other file must have the released layout (ViT-L,
-    768 px). Raises UserError for a file that is missing, damaged, of another architecture, or contains code.
+    A `.safetensors` file must be in our format, with its configuration; any other file must have the released layout
+    (ViT-L, 768 px). Raises UserError if the file is missing or damaged, has another architecture, or contains code.
     """
     return _make_network(*_read(path, allow_pickle=False), path)
 
@@ -106,10 +106,10 @@ def save_network(
     """Write a network in our format with its configuration. The file is written completely or not at all.
 
     metadata  more entries for the header
-    dtype     of matrices and convolutions; float16 halves the size. Smaller tensors keep their type. `load_network`
+    dtype     of matrices and convolutions; float16 halves the file. Vectors and scalars keep their type. `load_network`
               converts back to float32
 
-    Raises UserError for a folder that cannot be written, or weights that are not finite in dtype.
+    Raises UserError if the folder is not writable, or if weights are not finite in dtype.
     """
     header = {
         "format": FORMAT,
@@ -149,7 +149,7 @@ def convert_weights(source: Path, target: Path, *, allow_pickle: bool = False) -
 
 
 def _make_network(config: NetworkConfig, state: dict[str, Tensor], path: Path) -> MultiHMR2:
-    with torch.device("meta"):  # no random weights are drawn; constants set their device themselves
+    with torch.device("meta"):  # draws no random weights; constants set their own device
         network = MultiHMR2(config)
     expected = network.state_dict()
     missing = [name for name in expected if name not in state]
@@ -191,8 +191,10 @@ def _read(path: Path, *, allow_pickle: bool) -> tuple[NetworkConfig, dict[str, T
 
 
 def _check_kind(path: Path) -> None:
-    """Raise UserError for a file that is clearly not of the kind that its name says: a Git LFS pointer, a web page, an
-    empty or a renamed file. Neither --accept-risk nor another try would help."""
+    """Raise UserError if the content clearly does not match the file's extension.
+
+    Examples: a Git LFS pointer, a web page, an empty or a renamed file. --accept-risk does not help with these.
+    """
     with path.open("rb") as file:
         head = file.read(512)
     is_safetensors = len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size
@@ -234,7 +236,7 @@ def _read_ours(path: Path) -> tuple[NetworkConfig, dict[str, Tensor]]:
         )
     try:
         config = json.loads(header["network"])
-    except (KeyError, ValueError, RecursionError):  # of JSON, and of numbers of too many digits
+    except (KeyError, ValueError, RecursionError):  # from JSON, also for numbers with too many digits
         config = None
     if not isinstance(config, dict):
         raise UserError(f"{path} has no readable network configuration; make it again with `multihmr2 weights convert`")
@@ -247,7 +249,7 @@ def _read_released(path: Path, *, allow_pickle: bool) -> dict[str, Tensor]:
         # Memory mapping avoids a copy of 1.6 GB; only the zip format supports it.
         mapped = zipfile.is_zipfile(path)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # about old pickle protocols, which the user cannot change
+            warnings.simplefilter("ignore", UserWarning)  # old pickle protocols, which the user cannot change
             content: Any = torch.load(path, map_location="cpu", mmap=mapped, weights_only=not allow_pickle)
     except pickle.UnpicklingError as error:
         if "weights_only" in str(error).lower() or "unsupported" in str(error).lower():
@@ -258,7 +260,7 @@ def _read_released(path: Path, *, allow_pickle: bool) -> dict[str, Tensor]:
         raise UserError(damaged) from None
     except OSError:
         raise
-    except Exception:  # damaged bytes make the unpickler raise many types: struct.error, TypeError …
+    except Exception:  # for damaged bytes the unpickler raises many types: struct.error, TypeError …
         raise UserError(damaged) from None
     state = content.get("model_state_dict") if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(
@@ -272,7 +274,7 @@ def _read_released(path: Path, *, allow_pickle: bool) -> dict[str, Tensor]:
 
 
 def _from_released(released: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the tensors, drop constants, and set the key part of each qkv bias to zero by its mask."""
+    """Rename the tensors, drop constants, and apply the mask of each qkv bias, which sets the key part to zero."""
     state = {}
     if all(name.startswith(PARALLEL_PREFIX) for name in released):
         released = {name.removeprefix(PARALLEL_PREFIX): value for name, value in released.items()}
@@ -292,7 +294,7 @@ def _translate_name(released: str) -> str:
 
 
 def _complete_qkv_bias_mask(bias: Tensor, mask: Tensor | None) -> Tensor:
-    """Return the mask: 1 for q and v, 0 for k, where the file's mask is missing or NaN; elsewhere the file's mask."""
+    """Return the file's mask of the qkv bias; missing or NaN values become 1 for q and v, and 0 for k."""
     third = len(bias) // 3
     default = torch.ones_like(bias)
     default[third : 2 * third] = 0

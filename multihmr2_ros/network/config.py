@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Sizes of the network."""
+"""Configuration of the network's size and parts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from typing import Any
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.people import PHENOTYPE_LABELS
 
-# Upper limits: the network that a file describes is built before its weights are compared with it.
+# Upper limits, because the network that a file describes is built before its weights are checked.
 MAX_VALUES = {
     "encoder_depth": 128, "decoder_depth": 128, "max_grid": 128, "decoder_width": 4096, "stem_depths": 128,
     "proposal_depth": 128,
@@ -36,22 +36,22 @@ ENCODERS = ("vit", "movenet")
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Sizes of a Multi-HMR 2 network. The defaults are those of the released ViT-L model ("2.b", 768 px).
+    """Size and parts of a Multi-HMR 2 network. The defaults describe the released ViT-L model ("2.b", 768 px).
 
     image_size        px, longest side of the input; locations span 1.2 × this
     patch_size        px
-    max_grid          patches per side that the decoder's position table covers
-    encoder           "vit", or "movenet" for MoveNet's pretrained convolutions below the transformer blocks; the people
-                      that MoveNet finds are then the initial queries
-    proposal_depth    number of residual perceptrons that turn MoveNet's people into queries
-    stem_widths       channels of the convolutional stages that make the patches; each halves the image, so their number
-                      gives the patch size. Empty: the single convolution of vision transformers
+    max_grid          patches per side in the decoder's position table
+    encoder           "vit", or "movenet" for MoveNet's pretrained convolutions before the transformer blocks; MoveNet's
+                      detections are then the initial queries
+    proposal_depth    number of residual perceptrons that convert MoveNet's detections to queries
+    stem_widths       channels of the convolutional stages that compute the patches; each halves the image, so their
+                      number determines the patch size. Empty: a single convolution, as in vision transformers
     stem_depths       number of residual convolutions in each stage
-    proposed_queries  the decoder starts from the image tokens with the highest heatmap scores, not from learned queries
+    proposed_queries  the initial queries are the image tokens with the highest heatmap scores, not learned queries
     local_attention   each head of the decoder prefers tokens in a region around the query, of predicted offset and size
     keypoint_maps     in training, the encoder also predicts maps of keypoints
 
-    Networks that are trained from scratch use the last five.
+    The last five are for networks that are trained from scratch.
     """
 
     image_size: int = 768
@@ -146,7 +146,7 @@ class NetworkConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> NetworkConfig:
-        """Create the configuration that a weights file has. Raises UserError for unknown names: a newer file."""
+        """Create the configuration stored in a weights file. Raises UserError for unknown names, as in newer files."""
         unknown = sorted(set(values) - {field.name for field in dataclasses.fields(cls)})
         if unknown:
             names = ", ".join(map(repr, unknown))
@@ -184,7 +184,7 @@ NANO = NetworkConfig(
     local_attention=True,
 )
 
-# 5 M parameters for 320 × 240 px: trains from scratch on two CPU cores, and runs on them in real time.
+# 5 M parameters for 320 × 240 px: can be trained from scratch, and run in real time, on two CPU cores.
 SCRATCH = NetworkConfig(
     image_size=320,
     max_grid=20,

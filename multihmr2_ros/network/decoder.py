@@ -18,7 +18,7 @@ The queries are learned, as in the paper, or proposed by the encoder: the tokens
 heatmap of people's centers. Training from scratch converges about ten times faster with proposals. Proposals have a
 position, so cross-attention can prefer tokens near it, as in SMCA (Gao et al., "Fast Convergence of DETR with Spatially
 Modulated Co-Attention", ICCV 2021): each head adds −½ |Δ / s − o|² to its logits, where Δ is the token's position
-relative to the query's anchor in patches; the reach s and the offset o are functions of the query.
+relative to the query's reference point, in patches; the scale s and the offset o are computed from the query.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ MIN_SCALE, MAX_SCALE = 0.7, 30.0  # patches
 
 @dataclass(frozen=True)
 class DecoderOutput:
-    """Output of the decoder for B images; fields that the kind of queries does not have are None.
+    """Output of the decoder for B images. Fields that do not exist for the kind of queries are None.
 
-    layers   per layer (B, Q, D), the queries after it; those of the last layer are the result
-    reference_point  (B, Q, 2) px of the padded input, position from which each query starts
-    heatmap  (B, h, w) logit of "a person's center lies in this patch"
-    score    (B, Q) logit of "this is a person", before the decoder
+    layers           per layer (B, Q, D), the queries after it; the last layer's queries are the result
+    reference_point  (B, Q, 2) px of the padded input, initial position of each query
+    heatmap          (B, h, w) logit of "a person's center is in this patch"
+    score            (B, Q) logit of "this is a person", before the decoder
     """
 
     layers: tuple[Tensor, ...]
@@ -59,9 +59,9 @@ class DecoderOutput:
 class InitialQueries:
     """Initial state of Q queries of B images.
 
-    content    (B, Q, D)
+    content          (B, Q, D)
     reference_point  (B, Q, 2) px of the padded input
-    score      (B, Q) logit of "this is a person"
+    score            (B, Q) logit of "this is a person"
     """
 
     content: Tensor
@@ -70,7 +70,7 @@ class InitialQueries:
 
 
 class Decoder(nn.Module):
-    """Patch tokens (B, h, w, encoder width) → decoded queries."""
+    """Decoder: patch tokens (B, h, w, encoder width) → decoded queries."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class Decoder(nn.Module):
     positions: Tensor
 
     def forward(self, patches: Tensor, start: InitialQueries | None = None) -> DecoderOutput:
-        """Decode patch tokens (B, h, w, encoder width). start: initial queries; None: learned, or from the heatmap."""
+        """Decode patch tokens (B, h, w, encoder width). start: initial queries; None: learned or from the heatmap."""
         _, rows, columns, _ = patches.shape
         precision = self.to_context.weight.dtype
         context = self.to_context(patches.to(precision)) + self.positions[:rows, :columns]
@@ -110,7 +110,8 @@ class Decoder(nn.Module):
         return DecoderOutput(tuple(layers), reference_point, heatmap, None if start is None else start.score)
 
     def _propose(self, context: Tensor, heatmap: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the best tokens (B, Q, D) plus the learned content of their rank, and their centers (B, Q, 2) px.
+        """Return the tokens of highest score plus the learned content of their rank, (B, Q, D), and their centers
+        (B, Q, 2) px.
 
         An image with fewer tokens than queries gets one query per token.
         """
@@ -121,7 +122,7 @@ class Decoder(nn.Module):
         return tokens + self.queries[: best.shape[1]], self.patch_size * center
 
     def _compute_relative_positions(self, reference_point: Tensor, rows: int, columns: int) -> Tensor:
-        """Return vectors (B, Q, rows·columns, 2), patches, from anchors (B, Q, 2) px to the centers of tokens."""
+        """Return vectors (B, Q, rows·columns, 2), patches, from reference points (B, Q, 2) px to token centers."""
         x = torch.arange(columns, device=reference_point.device) + 0.5
         y = torch.arange(rows, device=reference_point.device) + 0.5
         centers = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).flatten(0, 1)
@@ -154,7 +155,7 @@ class DecoderLayer(nn.Module):
     def forward(self, queries: Tensor, context: Tensor, relative_positions: Tensor | None = None) -> Tensor:
         """Return the queries (B, Q, D) after the layer.
 
-        context: (B, N, D). relative_positions: (B, Q, N, 2) patches, of its tokens relative to each query.
+        context: (B, N, D). relative_positions: (B, Q, N, 2) patches, positions of its tokens relative to each query.
         """
         precision = context.dtype
         query, key, value = self.self_qkv(self.self_norm(queries).to(precision)).chunk(3, dim=-1)
@@ -170,14 +171,16 @@ class DecoderLayer(nn.Module):
         return queries + self.mlp(self.mlp_norm(queries).to(precision))
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Compute multi-head attention of (B, N, heads·width); heads are consecutive ranges of channels. bias
-        (B, heads, N, M): added to the logits."""
+        """Compute multi-head attention of (B, N, heads·width); heads are consecutive ranges of channels.
+
+        bias: (B, heads, N, M), added to the logits.
+        """
         bias = None if bias is None else bias.to(query.dtype)
         query, key, value = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (query, key, value))
         return functional.scaled_dot_product_attention(query, key, value, bias).transpose(1, 2).flatten(2)
 
     def _compute_spatial_prior(self, queries: Tensor, relative_positions: Tensor) -> Tensor:
-        """Return the bias (B, heads, Q, N) of each head of each query towards tokens at positions (B, Q, N, 2)."""
+        """Return the attention bias (B, heads, Q, N) for tokens at relative positions (B, Q, N, 2) patches."""
         assert self.neighbourhood is not None
         chosen = self.neighbourhood(queries).float().unflatten(-1, (self.heads, 3)).transpose(1, 2)
         scale = chosen[..., :1].clamp(math.log(MIN_SCALE), math.log(MAX_SCALE)).exp()
@@ -186,8 +189,11 @@ class DecoderLayer(nn.Module):
 
 
 def make_position_table(grid: int, width: int) -> Tensor:
-    """Return fixed 2D sine-cosine positions (grid, grid, width): the first half of the channels encodes the column,
-    the second the row; each half is [sin(p·ω), cos(p·ω)] with ω_k = 10000^(−k / (width / 4))."""
+    """Return fixed 2D sine-cosine positions (grid, grid, width).
+
+    The first half of the channels encodes the column, the second half the row. Each half is [sin(p·ω), cos(p·ω)] with
+    ω_k = 10000^(−k / (width / 4)).
+    """
     frequency = 10000.0 ** (-torch.arange(width // 4, dtype=torch.float64, device="cpu") / (width // 4))
     angle = torch.arange(grid, dtype=torch.float64, device="cpu")[:, None] * frequency
     encoded = torch.cat([angle.sin(), angle.cos()], dim=1).float()

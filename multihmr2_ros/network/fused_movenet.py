@@ -16,10 +16,10 @@
 
 - Each convolution with its activation or residual is one oneDNN call, with weights in oneDNN's own layout. The large
   inner features of the inverted residuals are written once instead of twice.
-- At stride 2, oneDNN pads inside the convolution; no padded copy is made.
-- The vectors of people's centers and of keypoints' cells are computed only in the cells that are read.
+- At stride 2, oneDNN pads inside the convolution, without a padded copy.
+- The vectors at people's centers and at keypoints' cells are computed only in the cells that are read.
 
-The operators are those of PyTorch's compiler and not part of its stable interface, so `fuse_encoder` tries them first.
+The operators belong to PyTorch's compiler and are not part of its stable interface, so `fuse_encoder` tests them first.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ SMALL_OUTPUT_PIXELS = 64  # below this number, 1 × 1 convolutions use the plain
 def fuse_encoder(encoder: KeypointEncoder) -> None:
     """Replace the encoder's MoveNet, float32 on the CPU, by a `FusedMoveNet`, which has no gradients.
 
-    The encoder stays unchanged if this PyTorch or processor cannot run it, is slow, or gives other results.
+    The encoder does not change if the fused network fails, is slower, or gives different results with this version of
+    PyTorch on this processor.
     """
     plain = encoder.movenet
     if isinstance(plain, MoveNet):
@@ -94,7 +95,7 @@ def _is_same(found: Tensor, expected: Tensor) -> bool:
 
 
 def _measure_least_time(network: nn.Module, image: Tensor) -> float:
-    """Return the minimum time in s. Without a oneDNN kernel for a layout, a call takes ten times as long."""
+    """Return the minimum time in s. If oneDNN has no kernel for a layout, a call takes ten times as long."""
     times = []
     for _ in range(TRIALS):
         begin = time.perf_counter()
@@ -105,7 +106,7 @@ def _measure_least_time(network: nn.Module, image: Tensor) -> float:
 
 @dataclass(frozen=True)
 class SparseOutputs(MoveNetMaps):
-    """`MoveNetMaps` that computes vectors from the finest level, only in the cells that are read."""
+    """`MoveNetMaps` whose vectors are computed from the finest level, only in the cells that are read."""
 
     regression: CellHead
     offset: CellHead
@@ -165,8 +166,8 @@ class FusedMoveNet(nn.Module):
 class FusedConv(nn.Module):
     """A `SameConv` as one oneDNN call. padding: px on all sides; None: the padding of the layer.
 
-    For few pixels, oneDNN may need the weights of a 1 × 1 convolution in another layout and repacks them in every call,
-    which takes ten times as long as the convolution. The plain layer is used there.
+    For few pixels, 1 × 1 convolutions use the plain layer: oneDNN may need their weights in another layout, and then
+    repacks them in every call, which takes ten times as long as the convolution.
     """
 
     def __init__(self, layer: SameConv, padding: int | None = None) -> None:
@@ -201,8 +202,11 @@ class FusedConv(nn.Module):
 
 
 class FusedResidual(nn.Module):
-    """`InvertedResidual` with oneDNN calls. The residual is added in place; no level that is read later is the input of
-    a block with a residual."""
+    """`InvertedResidual` with oneDNN calls.
+
+    The residual is added in place, which overwrites the input of the block. The inputs of these blocks are not used
+    elsewhere.
+    """
 
     def __init__(self, block: InvertedResidual) -> None:
         super().__init__()
@@ -222,9 +226,9 @@ class FusedResidual(nn.Module):
     def _downsample(self, inner: Tensor) -> Tensor:
         """Apply the block at stride 2 with symmetric padding.
 
-        For an even number of rows, SAME padding is one row after the last. Padding by two rows on both sides gives the
-        same results after a first row, which is dropped when the features are small; columns alike. For an odd number,
-        SAME padding is one row on both sides.
+        For an even number of rows, SAME padding adds one row after the last. Padding by two rows on both sides gives
+        the same results with one additional row before them, which is dropped once the features are small. The same
+        applies to columns. For an odd number, SAME padding adds one row on both sides.
         """
         extra = [1 - size % 2 for size in inner.shape[-2:]]
         result = self.project(self.depthwise(inner, [1 + more for more in extra]))

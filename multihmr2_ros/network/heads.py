@@ -14,7 +14,8 @@
 
 """Heads: two-layer perceptrons on the class token and the decoded queries.
 
-Heads compute in float32 whatever the encoder's precision is: they are small, and their outputs are pixels and meters.
+Heads always compute in float32, for any precision of the encoder: they are small, and their outputs are pixels and
+meters.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from torch.nn import functional
 from multihmr2_ros.network.config import NetworkConfig
 from multihmr2_ros.people import BONE_COUNT
 
-LOCATION_SPAN = 1.2  # times the image size: people's centers may lie outside, by up to a fifth right and below
+LOCATION_SPAN = 1.2  # times the image size: centers may be outside the image, by up to a fifth to the right and below
 MIN_NEARNESS = 1e-5
 
 
@@ -38,7 +39,7 @@ def make_mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
 
 
 class CameraHead(nn.Module):
-    """Class token (B, D) → horizontal field of view (B,) of the padded input, rad, in (0, π)."""
+    """Camera head: class token (B, D) → horizontal field of view (B,) of the padded input, rad, in (0, π)."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -49,7 +50,7 @@ class CameraHead(nn.Module):
 
 
 class DetectionHeads(nn.Module):
-    """Decoded queries (…, D) → score, location in the image, nearness. Applied to all queries."""
+    """Detection heads: decoded queries (…, D) → score, location in the image, nearness. Applied to all queries."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -75,10 +76,10 @@ class DetectionHeads(nn.Module):
         return score if start_score is None else score + start_score, location, self.nearness(queries).squeeze(-1)
 
     def _offset_from_reference(self, offset: Tensor, reference_point: Tensor) -> Tensor:
-        """Move the anchor by an offset; 0 stays at the anchor.
+        """Return the reference point moved by an offset.
 
-        The result stays within the span: the image with a margin of a fifth of its size on all sides. In the middle of
-        the span, the unit of the offset is a patch.
+        The result is always within the image plus a margin of a fifth of its size on all sides. In the middle of this
+        region, the unit of the offset is a patch.
         """
         margin = (LOCATION_SPAN - 1) * self.image_size
         span = self.image_size + 2 * margin
@@ -87,7 +88,7 @@ class DetectionHeads(nn.Module):
 
 
 class PersonHeads(nn.Module):
-    """Decoded queries (…, D) → body shape, bone rotations, tracking feature. Applied to selected queries."""
+    """Person heads: decoded queries (…, D) → shape, bone rotations, track feature. Applied to selected queries."""
 
     initial_pose: Tensor
 
@@ -112,7 +113,7 @@ class PersonHeads(nn.Module):
 
 
 def make_initial_pose() -> Tensor:
-    """Return two columns of a rotation per bone, (978,): identity, but +90° about x for the root, as released.
+    """Return two columns of a rotation per bone, (978,): identity, except +90° about x for the root, as released.
 
     (The root bone's rest frame faces +y with the head at −z, so the root of an upright person is at −90°.)
     """

@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Runs the network on a device: uint8 image in host memory → arrays of the best people in host memory.
+"""Runs the network on a device: uint8 image in host memory → arrays of the people of highest score in host memory.
 
-The host waits for the GPU once per image, to read the results. For each image size the same kernels run on the same
-memory, so they can be captured in a CUDA graph.
+The host is synchronized with the GPU once per image, to read the results. For each image size, the same kernels run on
+the same memory, so they can be captured in a CUDA graph.
 """
 
 from __future__ import annotations
@@ -58,17 +58,17 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 FUSED = ("cpu", "fp32", "eager")  # device, precision and mode in which a pretrained encoder is fused
 MAX_THREADS = 1024
 
-# Image sizes whose CUDA graph is kept; a camera has one, a folder of photographs many.
+# Maximum number of image sizes whose CUDA graph is kept; a camera has one size, a folder of photographs many.
 MAX_GRAPHS = 4
 MAX_UPLOADS = MAX_GRAPHS + 1  # pinned buffers, one for each image size and one for k
-CAPTURE_LOCK = threading.Lock()  # a process captures one graph at a time, whichever estimator's
+CAPTURE_LOCK = threading.Lock()  # all estimators of a process capture one graph at a time
 
 Outputs = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where and how the network runs; `resolve` replaces every "auto" by the best choice for this machine."""
+    """Device, precision, mode and threads of the network; `resolve` replaces "auto" by the best for this machine."""
 
     device: str = "auto"
     precision: Precision = "auto"
@@ -92,7 +92,7 @@ class Runtime:
 
 
 def convert_network(network: MultiHMR2, runtime: Runtime) -> MultiHMR2:
-    """Move the network itself to the device and precision of a resolved runtime, and return it."""
+    """Convert the network in place to the device and precision of a resolved runtime, and return it."""
     return network.set_precision(DTYPES[runtime.precision]).to(runtime.device)
 
 
@@ -131,9 +131,9 @@ def disable_tf32() -> Iterator[None]:
 
 @dataclass(frozen=True, eq=False)
 class InferenceResult:
-    """The best people of one image, in descending score, whether they are present or not. Arrays in host memory.
+    """The `max_people` detections of highest score in one image, in descending order, before the score threshold.
 
-    Units and frames are those of `People`; P = `max_people`, V vertices, F features.
+    Arrays in host memory. Units and frames as in `People`; P = `max_people`, V vertices, F features.
 
     horizontal_fov  () float32, rad, predicted, of the network's input
     k               (3, 3) float32, px of the network's input, given or predicted
@@ -159,18 +159,18 @@ class InferenceResult:
     stature: NDArray[np.float32]
 
     def select(self, rows: NDArray[np.int64]) -> InferenceResult:
-        """Return a copy with the people of these rows (n,)."""
+        """Return a copy of the given rows (n,)."""
         values = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
         for name, value in values.items():
             values[name] = value.copy() if name in IMAGE_FIELDS else value[rows]
         return InferenceResult(**values)
 
 
-IMAGE_FIELDS = ("horizontal_fov", "k")  # of an InferenceResult, which have no row per person
+IMAGE_FIELDS = ("horizontal_fov", "k")  # fields of an InferenceResult without a row per person
 
 
 class Inference:
-    """The network and the body on one device, for `max_people` people. The given network stays as it is."""
+    """The network and the body model on one device, for `max_people` people. The given network does not change."""
 
     def __init__(self, network: MultiHMR2, body: Body, runtime: Runtime, max_people: int) -> None:
         self.runtime = runtime.resolve()
@@ -192,20 +192,21 @@ class Inference:
     def __call__(self, image: NDArray[np.uint8], resize: ResizePad, k: NDArray[np.float64] | None) -> InferenceResult:
         """Run the network on one image. The result's arrays are views of memory that the next call overwrites.
 
-        image (H, W, 3) uint8 RGB. resize: from image to the network's input. k (3, 3) px of that input, or None to
-        predict it.
+        image   (H, W, 3) uint8 RGB
+        resize  mapping from the image to the network's input
+        k       (3, 3) px of the network's input; None: predicted
         """
         with torch.inference_mode(), self._on_device():
             return self._to_host(self._run(self.prepare(image, resize), *self._upload_camera(k)))
 
     def reconfigure(self, body: Body, max_people: int) -> None:
-        """Use another body or number of people from the next image on, which captures its graph again."""
+        """Change the body or the number of people. The next image captures its graph again."""
         self.body, self.max_people = body.to(self.device), max_people
         self._graphs.clear()
         self._host.clear()
 
     def prepare(self, image: NDArray[np.uint8], resize: ResizePad) -> Tensor:
-        """Resize (bicubic, antialiased) and pad with black: (1, 3, H, W) uint8 on the device."""
+        """Resize (bicubic, antialiased) and pad with black; return (1, 3, H, W) uint8 on the device."""
         pixels = self._upload(image).permute(2, 0, 1)[None]
         size = (resize.resized_height, resize.resized_width)
         if pixels.shape[-2:] != size:
@@ -215,15 +216,15 @@ class Inference:
         return functional.pad(pixels, (resize.pad_left, right, resize.pad_top, bottom))
 
     def _upload_camera(self, k: NDArray[np.float64] | None) -> tuple[Tensor, Tensor]:
-        """Return k (1, 3, 3) and whether it is given (1,), on the device."""
+        """Copy k to the device; return k (1, 3, 3) and whether it is given, (1,) bool."""
         given = torch.full((1,), k is not None, device=self.device)
         matrix = np.eye(3, dtype=np.float32) if k is None else np.array(k, np.float32)
         return self._upload(matrix)[None], given
 
     def _upload(self, values: NDArray[Any]) -> Tensor:
-        """Copy an array to the device through pinned memory that is kept; the host does not wait for the copy."""
+        """Copy an array to the device asynchronously, through pinned memory that is reused."""
         if self.device.type != "cuda":
-            # PyTorch takes arrays that may be written only; those of Pillow and of messages may not.
+            # PyTorch needs writable arrays; arrays from Pillow and from messages are read-only.
             return torch.from_numpy(np.require(values, requirements=("C", "W"))).to(self.device)
         if values.shape not in self._uploads:
             if len(self._uploads) == MAX_UPLOADS:
@@ -234,9 +235,10 @@ class Inference:
 
     @contextlib.contextmanager
     def _on_device(self) -> Iterator[None]:
-        """Set the number of CPU threads, or make the GPU the current one, whose streams and graphs are used.
+        """Set the number of CPU threads, or make the GPU the current device, within the block.
 
-        fp32 means fp32 in convolutions, too: by default PyTorch lets cuDNN round their inputs to TF32's 10 bits.
+        With fp32, TF32 is off for convolutions, too: by default, PyTorch allows cuDNN to round their inputs to TF32 (10
+        bits).
         """
         if self.device.type != "cuda":
             with limit_threads(self.runtime.threads):
@@ -272,7 +274,7 @@ class Inference:
         return self._graphs[size](inputs)
 
     def _capture(self, inputs: tuple[Tensor, ...]) -> bool:
-        """Capture and keep a graph for inputs of this size. Return False if that fails; it is not tried again then."""
+        """Capture and keep a graph for inputs of this size. Return False if it fails; it is then not tried again."""
         if len(self._graphs) == MAX_GRAPHS:
             self._graphs.popitem(last=False)
         try:
@@ -293,13 +295,13 @@ class Inference:
             if name not in self._host:
                 self._host[name] = torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
             self._host[name].copy_(value, non_blocking=True)
-        # The stream alone: waiting for the whole device would break a capture that another thread makes meanwhile.
+        # Only the stream: synchronizing the whole device would break a capture in another thread.
         torch.cuda.current_stream(self.device).synchronize()
         return InferenceResult(**{name: self._host[name][0].numpy() for name in outputs})
 
 
 class _Upload:
-    """Pinned memory for uploads of one shape and type to a GPU. It is kept: allocating it takes milliseconds."""
+    """Pinned memory for uploads of one shape and type to a GPU. Reused, because its allocation takes milliseconds."""
 
     def __init__(self, like: NDArray[Any]) -> None:
         dtype = torch.from_numpy(np.empty(0, like.dtype)).dtype
@@ -307,7 +309,7 @@ class _Upload:
         self._copied = torch.cuda.Event()
 
     def __call__(self, values: NDArray[Any], device: torch.device) -> Tensor:
-        self._copied.synchronize()  # the previous copy, which has ended if its results were read
+        self._copied.synchronize()  # wait for the previous copy, which has ended if its results were read
         np.copyto(self._pinned.numpy(), values)
         there = self._pinned.to(device, non_blocking=True)
         self._copied.record()
@@ -315,21 +317,21 @@ class _Upload:
 
 
 class _CaptureError(Exception):
-    """The network cannot be captured in a CUDA graph; the message is one line."""
+    """Error if the network cannot be captured in a CUDA graph; the message is one line."""
 
 
 class _Graph:
-    """One captured CUDA graph: copies its inputs in, replays, returns its own output memory.
+    """A captured CUDA graph. A call copies the inputs, replays the graph, and returns the graph's output memory.
 
-    It is captured on the current device, which must be the inputs' device. Meanwhile other threads may use the GPU, but
-    not capture.
+    It is captured on the current device, which must be the inputs' device. During the capture, other threads may use
+    the GPU, but not capture.
     """
 
     def __init__(self, function: Callable[..., Outputs], inputs: tuple[Tensor, ...]) -> None:
         self._inputs = tuple(value.clone() for value in inputs)
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):  # lazy initialisation and autotuning must not be captured
+        with torch.cuda.stream(stream):  # lazy initialization and autotuning must not be captured
             for _ in range(3):
                 function(*self._inputs)
         torch.cuda.current_stream().wait_stream(stream)
@@ -346,13 +348,13 @@ class _Graph:
 
 @contextlib.contextmanager
 def _convert_capture_errors() -> Iterator[None]:
-    """Turn errors of a capture, except out of memory, into _CaptureError, and restore the current stream."""
+    """Convert errors of a capture, except out of memory, to _CaptureError, and restore the current stream."""
     stream = torch.cuda.current_stream()
     try:
         yield
     except RuntimeError as error:
-        torch.cuda.set_stream(stream)  # PyTorch leaves the failed capture's stream as the current one
-        reason = error.__context__ or error  # ending a failed capture raises a second error
+        torch.cuda.set_stream(stream)  # after a failed capture, PyTorch does not restore the current stream
+        reason = error.__context__ or error  # the end of a failed capture raises a second error
         if isinstance(reason, torch.OutOfMemoryError):
             raise reason from None
         raise _CaptureError(str(reason).partition("\n")[0]) from error
@@ -384,7 +386,7 @@ def _resolve_device(name: str) -> torch.device:
 
 
 def _add_device_index(device: torch.device) -> torch.device:
-    """Return cuda as cuda:N with the index of the current GPU, which may change later."""
+    """Return cuda as cuda:N with the index of the current GPU, because the current GPU may change later."""
     if device.type != "cuda" or device.index is not None:
         return device
     return torch.device("cuda", torch.cuda.current_device())

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Initial weights for training from scratch: few people, at plausible positions and in a plausible pose."""
+"""Initial weights for training from scratch: few detections, at plausible positions and in a plausible pose."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.network.proposals import ResidualPerceptron
 from multihmr2_ros.people import BONE_COUNT
 
-PRIOR_SCORE = 0.02  # of a query, and of a patch of the heatmap (Lin et al. 2017, focal loss)
+PRIOR_SCORE = 0.02  # initial score of a query, and of a patch of the heatmap (Lin et al. 2017, focal loss)
 PRIOR_DEPTH_M = 4.0
 PRIOR_VERTICAL_FOV = math.radians(60)
-NEAREST, FARTHEST = 1.0, 16.0  # patches, initial reach of the decoder's first and last head with local attention
-LAYER_SCALE = 0.5  # with the 1e-5 of large vision transformers, small ones do not learn for thousands of steps
+NEAREST, FARTHEST = 1.0, 16.0  # patches, initial scale of the decoder's first and last head with local attention
+LAYER_SCALE = 0.5  # with the usual 1e-5, small vision transformers do not improve for thousands of steps
 
 
 def initialize(network: MultiHMR2, mean_rotations: Tensor | None = None) -> MultiHMR2:
@@ -61,7 +61,7 @@ def initialize(network: MultiHMR2, mean_rotations: Tensor | None = None) -> Mult
             assert isinstance(layer, DecoderLayer)
             if layer.neighbourhood is not None:
                 initialize_spatial_prior(layer.neighbourhood)
-            if network.proposals is not None:  # proposed queries pass the layer unchanged at first
+            if network.proposals is not None:  # initially, the layer does not change proposed queries
                 for branch in (layer.self_out, layer.cross_out, layer.mlp[2]):
                     assert isinstance(branch, nn.Linear)
                     nn.init.zeros_(branch.weight)
@@ -87,7 +87,7 @@ def initialize_as_identity(block: ResidualPerceptron) -> None:
 
 
 def initialize_spatial_prior(spatial_prior: nn.Linear) -> None:
-    """Center the attention of every head at the query; its reach grows from the first head to the last."""
+    """Center the attention of every head at the query, with a scale that increases from the first to the last head."""
     heads = spatial_prior.out_features // 3
     nn.init.zeros_(spatial_prior.weight)
     nn.init.zeros_(spatial_prior.bias)
@@ -112,7 +112,7 @@ def _initialize_module(module: nn.Module) -> None:
 
 
 def _set_initial_output(perceptron: nn.Sequential, output: float | Tensor, spread: float = 0.01) -> None:
-    """Set the initial outputs to the given values; spread: factor on the drawn weights, for small differences."""
+    """Set the initial outputs to the given values. spread: factor of the random weights, for small differences."""
     last = perceptron[2]
     assert isinstance(last, nn.Linear)
     last.weight.mul_(spread)

@@ -12,19 +12,19 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Fits the predicted bodies to the encoder's keypoints, at a fixed cost per person.
+"""Fits the predicted bodies to the encoder's keypoints, in a fixed number of operations per person.
 
-A regressed pose is about right, but off by a hand's width in the image. The encoder's keypoints are accurate in the
-image, but have no depth. So:
+A regressed pose is approximately right, but has errors of about a hand's width in the image. The encoder's keypoints
+are accurate in the image, but have no depth. Therefore:
 
 1. The rigid body (root rotation ω and center c) takes two Gauss-Newton steps on the keypoints of head and torso, with
    the network's root rotation and position as prior.
-2. Limb by limb, from the torso out, the end of a bone of length ℓ moves to an intersection of its keypoint's ray with
-   the sphere of radius ℓ around the bone's start: the intersection nearer to the predicted end, or, if the ray misses
-   the sphere, the sphere's point nearest to the ray. The bone rotates by the smallest angle.
+2. From the torso outward, the end of each bone of length ℓ moves to an intersection of its keypoint's ray with the
+   sphere of radius ℓ around the bone's start. Of two intersections, the one nearer to the predicted end is used; if
+   there is none, the sphere's point nearest to the ray. The bone rotates by the smallest angle.
 3. Keypoints of low score have no effect.
 
-All shapes are fixed and no step waits for a GPU.
+All shapes are fixed and no step synchronizes with a GPU.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ from multihmr2_ros.network.model import PHENOTYPES, Prediction, back_project
 
 # COCO's keypoints of head and torso.
 RIGID = (0, 1, 2, 3, 4, 5, 6, 11, 12)
-# Keypoints at the start and at the end of the bones that are rotated, both arms and both legs at once, from the torso
-# out. The bones whose heads are the starts (`Body.keypoint_bones`) are rotated.
+# Keypoints at the start and at the end of the rotated bones, from the torso outward; both arms and both legs at once.
+# The heads of the rotated bones (`Body.keypoint_bones`) are the starts.
 LIMBS = (((5, 6, 11, 12), (7, 8, 13, 14)), ((7, 8, 13, 14), (9, 10, 15, 16)))
 STEPS = 2
 KEYPOINT_SIGMA_M = 0.08  # of a keypoint on the rigid body, across the ray
 ROOT_SIGMA_RAD = 0.25
 DEPTH_SIGMA_RATIO = 0.1
 PLACE_SIGMA_RATIO = 0.03
-SEEN_SCORE = (0.12, 0.35)  # keypoint scores of weight 0 and weight 1
+SEEN_SCORE = (0.12, 0.35)  # keypoint scores that have weight 0 and weight 1
 MIN_DEPTH_M = 0.15
 MAX_TURN_RAD = 2.0
 
@@ -63,7 +63,7 @@ def fit_to_keypoints(body: Body, prediction: Prediction) -> Prediction:
     bones = body.pose_bones(prediction.shape[..., :PHENOTYPES].flatten(0, 1), rotations)
     points = bones[..., :3, 3].index_select(1, body.keypoint_bones)
     center = prediction.centre.flatten(0, 1)
-    points = points - points[:, :1]  # relative to the nose, next to which the center vertex lies
+    points = points - points[:, :1]  # relative to the nose, which is next to the center vertex
     k = prediction.k[:, None].expand(-1, people, -1, -1).flatten(0, 1)
     seen = _compute_confidence(prediction.keypoint_score.flatten(0, 1))
     rays = back_project(prediction.keypoints.flatten(0, 1), torch.ones_like(seen), k)[..., :2]  # x / z and y / z
@@ -78,7 +78,7 @@ def fit_to_keypoints(body: Body, prediction: Prediction) -> Prediction:
 
 
 def _compute_confidence(score: Tensor) -> Tensor:
-    """Return the weight of keypoints, 0 to 1, by their score."""
+    """Return the weights of keypoints, 0 to 1, from their scores."""
     low, high = SEEN_SCORE
     return ((score - low) / (high - low)).clamp(0.0, 1.0)
 
@@ -96,7 +96,7 @@ def _fit_rigid(points: Tensor, center: Tensor, rays: Tensor, seen: Tensor) -> tu
     prior = torch.stack([*[torch.full_like(depth, ROOT_SIGMA_RAD**-2)] * 3, across, across, across], dim=-1)
     prior[:, 5] = (DEPTH_SIGMA_RATIO * depth).reciprocal().square()
     turn = torch.eye(3, device=center.device, dtype=center.dtype).expand(len(center), 3, 3)
-    spun = torch.zeros_like(center)  # the turn so far, as the sum of its small steps
+    spun = torch.zeros_like(center)  # the rotation so far, as the sum of its small steps
     for _ in range(STEPS):
         turned = points @ turn.transpose(1, 2)
         placed = turned + center[:, None]
@@ -123,9 +123,13 @@ def _fit_rigid(points: Tensor, center: Tensor, rays: Tensor, seen: Tensor) -> tu
 def _rotate_limbs(
     body: Body, rotations: Tensor, orientation: Tensor, points: Tensor, rays: Tensor, seen: Tensor
 ) -> None:
-    """Rotate the limbs towards their keypoints, in place in rotations (n, 163, 3, 3).
+    """Rotate the limbs toward their keypoints, in place.
 
-    orientation (n, 163, 3, 3): of the bones, camera frame. points (n, 17, 3) m: keypoints of the bodies, camera frame.
+    rotations    (n, 163, 3, 3) of the bones relative to their parents
+    orientation  (n, 163, 3, 3) of the bones in the camera frame
+    points       (n, 17, 3) m, keypoints of the bodies, camera frame
+    rays         (n, 17, 2) x / z and y / z of the encoder's keypoints
+    seen         (n, 17) weights
     """
     place = _take_rows(points, LIMBS[0][0])
     before: Tensor | None = None  # rotation of the bones nearer to the torso
@@ -145,14 +149,15 @@ def _rotate_limbs(
 
 
 def _take_rows(values: Tensor, rows: Sequence[int]) -> Tensor:
-    """Select rows of values (n, m, …) → (n, rows, …). (Indexing with a list would wait for the GPU.)"""
+    """Select rows of values (n, m, …) → (n, rows, …). (Indexing with a list would synchronize with the GPU.)"""
     return torch.stack([values[:, row] for row in rows], dim=1)
 
 
 def _intersect_sphere(start: Tensor, vector: Tensor, ray: Tensor) -> Tensor:
     """Return vectors (…, 3) from the start (…, 3) to the ray (…, 2), with the length of `vector` (…, 3).
 
-    Of the two intersections of ray and sphere, the one nearer to the end of `vector`.
+    The vectors end at the intersection of ray and sphere that is nearer to the end of `vector`; if there is none, at
+    the sphere's point nearest to the ray.
     """
     direction = functional.normalize(torch.cat([ray, torch.ones_like(ray[..., :1])], dim=-1), dim=-1)
     length = vector.norm(dim=-1, keepdim=True)
@@ -165,7 +170,7 @@ def _intersect_sphere(start: Tensor, vector: Tensor, ray: Tensor) -> Tensor:
 
 
 def _compute_shortest_rotation(vector: Tensor, target: Tensor, share: Tensor) -> Tensor:
-    """Return rotations (…, 3, 3) by a share (…,) of the angle, at most MAX_TURN_RAD, from vector to target."""
+    """Return rotations (…, 3, 3) from vector toward target, by a share (…,) of the angle, at most MAX_TURN_RAD."""
     axis = torch.linalg.cross(vector, target)
     sine, cosine = axis.norm(dim=-1), (vector * target).sum(-1)
     angle = torch.atan2(sine, cosine).clamp(max=MAX_TURN_RAD) * share
@@ -174,7 +179,9 @@ def _compute_shortest_rotation(vector: Tensor, target: Tensor, share: Tensor) ->
 
 def solve_positive(matrix: Tensor, right: Tensor) -> Tensor:
     """Solve A x = b for positive definite A (n, m, m) and b (n, m), by elimination without pivoting, for small m only.
-    (PyTorch's solver waits for the GPU.)"""
+
+    (PyTorch's solver synchronizes with the GPU.)
+    """
     size = matrix.shape[-1]
     rows = torch.cat([matrix, right[..., None]], dim=-1)
     for pivot in range(size):

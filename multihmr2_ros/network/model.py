@@ -14,8 +14,8 @@
 
 """Multi-HMR 2: image → scores, positions, bodies and appearance features of people (paper section 3).
 
-All shapes are fixed: the `max_people` queries of highest score pass through all steps, whether they are people or not,
-so no step waits for the GPU to know how many people there are. The score threshold is applied at the end, on the host.
+All shapes are fixed: the `max_people` queries of highest score pass through all steps, even if they are not people, so
+that no step depends on the number of people. The score threshold is applied at the end, on the host.
 """
 
 from __future__ import annotations
@@ -36,24 +36,24 @@ from multihmr2_ros.network.proposals import EncoderFeatures, ProposalEmbedding
 IMAGE_MEAN = {"vit": (0.485, 0.456, 0.406), "movenet": (0.5, 0.5, 0.5)}
 IMAGE_STD = {"vit": (0.229, 0.224, 0.225), "movenet": (0.5, 0.5, 0.5)}
 KEYPOINTS = 17  # COCO's
-SCORE_START = (-6.0, 6.0)  # range of the initial score logits of the encoder's proposals
+SCORE_START = (-6.0, 6.0)  # limits of the initial score logits of the encoder's proposals
 FOV_IN_TRAINING = (0.15, 2.8)  # rad, range of the predicted field of view in projections during training
 PHENOTYPES = 6  # of the shape outputs, the first six are Anny's phenotypes; the others are unused
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Output of the network for B images: all Q queries, and the M queries of highest score, best first.
+    """Output of the network for B images: all Q queries, and the M queries of highest score, in descending order.
 
-    Pixels are those of the padded input; meters are in the camera's optical frame.
+    Pixels refer to the padded input, meters to the camera's optical frame.
 
-    horizontal_fov   (B,) rad, predicted, also if k is given
+    horizontal_fov   (B,) rad, predicted, even if k is given
     k                (B, 3, 3) px, the intrinsics in use: given, or from the predicted field of view
     query_score      (B, Q) in [0, 1]
     query_location   (B, Q, 2) px, the body's center in the image
     query_depth      (B, Q) m, z of the body's center
     score            (B, M) in [0, 1]
-    centre           (B, M, 3) m, the body's center vertex
+    centre           (B, M, 3) m, position of the body's center vertex
     shape            (B, M, 11) in [0, 1]; the first 6 are Anny's phenotypes
     rotations        (B, M, 163, 3, 3) relative to the parent bone; row 0 in the camera frame
     track_feature    (B, M, F)
@@ -91,15 +91,15 @@ class LayerOutputs:
 
 @dataclass(frozen=True)
 class TrainingOutputs:
-    """Output of the network for B images, as the losses need it.
+    """Output of the network for B images, for the losses.
 
     layers          one LayerOutputs per decoder layer, in order
     queries         (B, Q, D) decoded, for the person heads
-    heatmap         (B, h, w) logit of "a person's center lies in this patch"; None for learned queries
+    heatmap         (B, h, w) logit of "a person's center is in this patch"; None for learned queries
     horizontal_fov  (B,) rad, predicted
     k               (B, 3, 3) px, the intrinsics in use: given or predicted
     image_size      (height, width) px of the padded input
-    keypoint_maps   (B, h, w, 17) logit of "a keypoint of this kind lies in this patch"; None without such maps
+    keypoint_maps   (B, h, w, 17) logit of "a keypoint of this kind is in this patch"; None without such maps
     movenet         output of the pretrained encoder; None if it was not run
     """
 
@@ -130,7 +130,7 @@ class PlacedBodies:
 
 
 class MultiHMR2(nn.Module):
-    """The learned part: encoder, camera head, decoder, detection and person heads."""
+    """The learned part of the method: encoder, camera head, decoder, detection and person heads."""
 
     image_mean: Tensor
     image_std: Tensor
@@ -151,7 +151,7 @@ class MultiHMR2(nn.Module):
             self.register_buffer(name, value, persistent=False)
 
     def set_precision(self, dtype: torch.dtype) -> MultiHMR2:
-        """Convert the matrices of encoder and decoder to dtype, in place; all else stays float32. Returns self."""
+        """Convert the matrices of encoder and decoder to dtype, in place; the rest stays float32. Returns self."""
         for module in [*self.backbone.modules(), *self.decoder.modules()]:
             if isinstance(module, nn.Linear | nn.Conv2d):
                 module.to(dtype)
@@ -166,8 +166,8 @@ class MultiHMR2(nn.Module):
 
         image       (B, 3, H, W) uint8 RGB, H and W multiples of the patch size
         k           (B, 3, 3) px of this image
-        k_given     (B,) bool; where false, k is ignored and predicted
-        max_people  M, number of queries that get a body
+        k_given     (B,) bool; if false, k is ignored and predicted
+        max_people  M, number of queries that a body is predicted for
         """
         encoded = self.encode(image)
         decoded, horizontal_fov = (
@@ -194,9 +194,9 @@ class MultiHMR2(nn.Module):
     def predict_for_training(
         self, image: Tensor, k: Tensor, k_given: Tensor, features: EncoderFeatures | None = None
     ) -> TrainingOutputs:
-        """Return the output that the losses need. The person heads are applied later, to matched queries only.
+        """Return the output for the losses. The person heads are applied later, to matched queries only.
 
-        Arguments as in `forward`; features: of the pretrained encoder for these images, if already computed.
+        Arguments as in `forward`. features: precomputed features of the pretrained encoder for these images.
         """
         encoded = self.encode(image, features)
         patches = encoded.patches
@@ -208,7 +208,8 @@ class MultiHMR2(nn.Module):
                 LayerOutputs(*self.detection(queries, decoded.reference_point, decoded.score))
                 for queries in decoded.layers
             )
-        # Only known cameras train the field of view: through projections it would be traded against distance.
+        # The field of view gets no gradient from projections, because an error of it could compensate an error of the
+        # distance. It is trained on known cameras only.
         k = select_intrinsics(image, horizontal_fov.detach().clamp(*FOV_IN_TRAINING), k, k_given)
         return TrainingOutputs(
             layers, decoded.queries, decoded.heatmap, horizontal_fov, k, (image.shape[-2], image.shape[-1]), maps,
@@ -244,7 +245,7 @@ def _drop_sparse_outputs(features: EncoderFeatures | None) -> MoveNetOutputs | N
 
 
 def select_intrinsics(image: Tensor, horizontal_fov: Tensor, k: Tensor, k_given: Tensor) -> Tensor:
-    """Return intrinsics (B, 3, 3) px: k where k_given (B,) is true, elsewhere from the predicted field of view."""
+    """Return intrinsics (B, 3, 3) px: k if k_given (B,) is true, else from the predicted field of view (B,) rad."""
     predicted = intrinsics_from_fov(horizontal_fov, image.shape[-2], image.shape[-1])
     return torch.where(k_given[:, None, None], k, predicted)
 
@@ -256,7 +257,10 @@ def take_rows(values: Tensor, indices: Tensor) -> Tensor:
 
 
 def intrinsics_from_fov(horizontal_fov: Tensor, height: int, width: int) -> Tensor:
-    """Return K (B, 3, 3) px of a field of view (B,) rad: f = (W/2) / tan(fov/2) on both axes, center (W/2, H/2)."""
+    """Return K (B, 3, 3) px for a horizontal field of view (B,) rad.
+
+    f = (W/2) / tan(fov/2) on both axes, principal point (W/2, H/2).
+    """
     focal = 0.5 * width / torch.tan(0.5 * horizontal_fov)
     zero, one = torch.zeros_like(focal), torch.ones_like(focal)
     rows = [focal, zero, one * (0.5 * width), zero, focal, one * (0.5 * height), zero, zero, one]
@@ -266,7 +270,7 @@ def intrinsics_from_fov(horizontal_fov: Tensor, height: int, width: int) -> Tens
 def back_project(points: Tensor, depth: Tensor, k: Tensor) -> Tensor:
     """Back-project points (B, M, 2) px at depth (B, M) m with k (B, 3, 3): X = z · K⁻¹ [u, v, 1]ᵀ, (B, M, 3) m.
 
-    K⁻¹ is written out (K is upper triangular), because a matrix inverse waits for the GPU.
+    K⁻¹ is written out (K is upper triangular), because a matrix inverse synchronizes with the GPU.
     """
     y = (points[..., 1] - k[:, 1:2, 2]) / k[:, 1:2, 1]
     x = (points[..., 0] - k[:, 0:1, 2] - k[:, 0:1, 1] * y) / k[:, 0:1, 0]

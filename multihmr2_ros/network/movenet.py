@@ -14,8 +14,8 @@
 
 """MoveNet MultiPose as a pretrained encoder: a MobileNetV2 of width 1.5 with a feature pyramid and keypoint heads.
 
-Google's model (Apache-2.0) finds 17 keypoints of several people at any image size. Its layers are written here in plain
-PyTorch; `scripts/convert_movenet.py` names the source of the weights. Inverted residuals: Sandler et al. 2018,
+Google's model (Apache-2.0) detects 17 keypoints of several people at any image size. Its layers are implemented here in
+plain PyTorch; see `scripts/convert_movenet.py` for the source of the weights. Inverted residuals: Sandler et al. 2018,
 "MobileNetV2"; people as centers with keypoints: Zhou et al. 2019, "Objects as Points".
 """
 
@@ -61,8 +61,8 @@ class MoveNetMaps(abc.ABC):
     context_16          (B, 144, H / 16, W / 16)
     context_32          (B, 480, H / 32, W / 32)
     finest              (B, 24, h, w) of the pyramid
-    center              (B, h, w) logit of "a person's center lies in this cell"
-    keypoint            (B, 17, h, w) logit of "a keypoint of this kind lies in this cell"
+    center              (B, h, w) logit of "a person's center is in this cell"
+    keypoint            (B, 17, h, w) logit of "a keypoint of this kind is in this cell"
     """
 
     context_16: Tensor
@@ -73,18 +73,22 @@ class MoveNetMaps(abc.ABC):
 
     @abc.abstractmethod
     def sample_regression(self, cells: Tensor) -> Tensor:
-        """Return vectors (B, Q, 17, 2) in cells, (y, x), from people's centers to their keypoints. cells (B, Q):
-        row · w + column of the centers."""
+        """Return vectors (B, Q, 17, 2) in cells, (y, x), from people's centers to their keypoints.
+
+        cells: (B, Q), row · w + column of the centers.
+        """
 
     @abc.abstractmethod
     def sample_offset(self, cells: Tensor) -> Tensor:
-        """Return vectors (B, Q, 17, 2) in cells, (y, x), from the keypoints' cells (B, 17, Q), row · w + column, to the
-        keypoints."""
+        """Return vectors (B, Q, 17, 2) in cells, (y, x), from the keypoints' cells to the keypoints.
+
+        cells: (B, 17, Q), row · w + column.
+        """
 
 
 @dataclass(frozen=True)
 class MoveNetOutputs(MoveNetMaps):
-    """`MoveNetMaps` with the vectors of every cell.
+    """`MoveNetMaps` with precomputed vectors of every cell.
 
     regression          (B, 17, 2, h, w) vectors as in `sample_regression`
     offset              (B, 17, 2, h, w) vectors as in `sample_offset`
@@ -103,7 +107,7 @@ class MoveNetOutputs(MoveNetMaps):
 
 
 class MoveNet(nn.Module):
-    """Images (B, 3, H, W) in [−1, 1] → MoveNetOutputs; H and W multiples of 16 px."""
+    """MoveNet: images (B, 3, H, W) in [−1, 1] → MoveNetOutputs; H and W multiples of 16 px."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -152,7 +156,7 @@ def relu6(features: Tensor) -> Tensor:
 
 
 class SameConv(nn.Module):
-    """Convolution with TensorFlow's SAME padding: at stride 2 one pixel more to the right and below."""
+    """Convolution with TensorFlow's SAME padding: at stride 2, one pixel more at the right and at the bottom."""
 
     def __init__(
         self,
@@ -179,8 +183,10 @@ class SameConv(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """1 × 1 convolution to more channels, 3 × 3 depthwise convolution, 1 × 1 convolution to fewer channels; with a
-    residual if the shape does not change."""
+    """1 × 1 convolution to more channels, 3 × 3 depthwise convolution, 1 × 1 convolution to fewer channels.
+
+    With a residual if the shape does not change.
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -229,7 +235,7 @@ class KeypointHead(nn.Sequential):
 
 
 def convolve_pointwise(conv: nn.Conv2d, features: Tensor) -> Tensor:
-    """Compute a 1 × 1 convolution as a matrix product: PyTorch's convolution takes five times as long on one thread."""
+    """Compute a 1 × 1 convolution as a matrix product, five times as fast as PyTorch's convolution on one thread."""
     product = functional.linear(features.permute(0, 2, 3, 1), conv.weight.flatten(1), conv.bias)
     return product.permute(0, 3, 1, 2)
 
@@ -241,7 +247,10 @@ def pad_same(features: Tensor, kernel: int, stride: int) -> Tensor:
 
 
 def load_encoder(encoder: MoveNet, path: Path) -> None:
-    """Load weights from a file of `scripts/convert_movenet.py` or of a whole network. Raises UserError for others."""
+    """Load weights from the output of `scripts/convert_movenet.py` or from the file of a whole network.
+
+    Raises UserError for other files.
+    """
     try:
         tensors = safetensors.torch.load_file(path)
         if any(name.startswith(IN_NETWORK) for name in tensors):

@@ -12,11 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Queries from the people that MoveNet finds: the cells of highest center score, and their 17 keypoints.
+"""Initial queries from MoveNet's detections: the cells of highest center score, and their 17 keypoints.
 
-A query starts at the person's nose, next to the vertex of Anny that the network locates, with an embedding of the
-keypoints and of image features at them. As in MoveNet's own decoding, keypoints are regressed from the centers and
-refined on the heatmaps of the keypoints.
+The reference point of a query is the person's nose, which is next to the center vertex of Anny that the network
+locates. Its content is an embedding of the keypoints and of the image features at the keypoints. As in MoveNet's own
+decoding, keypoints are regressed from the centers and refined on the heatmaps of the keypoints.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ from multihmr2_ros.network.movenet import (
     MoveNetMaps,
 )
 
-WINDOW = 3  # steps around a regressed keypoint in which its heatmap is searched
-EXTENT_PER_STEP = 12.0  # cells: people of twice this extent are searched with steps of two cells
+WINDOW = 3  # steps around a regressed keypoint, the region in which its heatmap is searched
+EXTENT_PER_STEP = 12.0  # cells: for people of twice this extent, the steps are two cells
 MAX_STEP = 3.0
-SOFTENING = 1.8  # cells, added to the distance: less preference for near cells, as in MoveNet
+SOFTENING = 1.8  # cells, added to the distance to reduce the preference for near cells, as in MoveNet
 MIN_EXTENT_PX = 16.0
 PATCH_PX = 32
 MIDDLE_PX = 16
@@ -51,7 +51,7 @@ NOSE = 0
 
 @dataclass(frozen=True)
 class EncoderFeatures:
-    """Features of MoveNet for the rest of the network: B images of H × W px, Q proposed people, best first.
+    """Features of MoveNet for the rest of the network: B images of H × W px, Q proposals in descending order of score.
 
     context_16       (B, 144, H / 16, W / 16)
     context_32       (B, 480, H / 32, W / 32)
@@ -60,7 +60,7 @@ class EncoderFeatures:
     keypoints        (B, Q, 17, 2) px of the padded input, COCO's order
     keypoint_score   (B, Q, 17) in [0, 1]
     sampled          (B, Q, 17, 24) features of the finest level at the keypoints
-    outputs          of MoveNet, for training it further; None if only the features were kept
+    outputs          MoveNet's outputs, to train it further; None if only the features were kept
     """
 
     context_16: Tensor
@@ -74,12 +74,12 @@ class EncoderFeatures:
 
     @property
     def reference(self) -> Tensor:
-        """(B, Q, 2) px, the nose, initial position of the query."""
+        """Reference point of each query, (B, Q, 2) px: the person's nose."""
         return self.keypoints[:, :, NOSE]
 
 
 class KeypointEncoder(nn.Module):
-    """Images (B, 3, H, W) in [−1, 1], H and W multiples of 32 px → EncoderFeatures."""
+    """MoveNet with proposals: images (B, 3, H, W) in [−1, 1], H and W multiples of 32 px → EncoderFeatures."""
 
     def __init__(self, queries: int) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class KeypointEncoder(nn.Module):
 
 
 def propose_people(outputs: MoveNetMaps, queries: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the people of highest score: logit (B, Q), keypoints (B, Q, 17, 2) px, keypoint scores (B, Q, 17)."""
+    """Return the proposals of highest score: logit (B, Q), keypoints (B, Q, 17, 2) px, keypoint scores (B, Q, 17)."""
     logit, cells = find_centers(outputs, queries)
     columns = outputs.center.shape[2]
     window = search_window(outputs, regress_keypoints(outputs, cells).detach())
@@ -147,12 +147,12 @@ class SearchWindow:
     logit: Tensor
 
     def compute_preference(self) -> Tensor:
-        """Return log (score / distance), (B, 17, Q, N); the cell of the maximum is chosen."""
+        """Return log (score / distance), (B, 17, Q, N); the cell with the maximum is selected."""
         return functional.logsigmoid(self.logit) - (self.distance + SOFTENING).log()
 
 
 def search_window(outputs: MoveNetMaps, places: Tensor) -> SearchWindow:
-    """Create the window around keypoints (B, Q, 17, 2), cells as (y, x); large people have larger steps."""
+    """Create the window around keypoints (B, Q, 17, 2), cells as (y, x); the steps are larger for large people."""
     _, rows, columns = outputs.center.shape
     extent = (places.amax(2) - places.amin(2)).amax(-1)
     step = (extent / EXTENT_PER_STEP).round().clamp(1.0, MAX_STEP)[:, :, None, None]
@@ -166,7 +166,7 @@ def search_window(outputs: MoveNetMaps, places: Tensor) -> SearchWindow:
 
 
 class PatchEmbedding(nn.Module):
-    """EncoderFeatures → patches (B, width, H / 32, W / 32): MoveNet's features in each patch, by one linear layer."""
+    """Linear layer on MoveNet's features in each patch: EncoderFeatures → patches (B, width, H / 32, W / 32)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -182,10 +182,10 @@ class PatchEmbedding(nn.Module):
 
 
 class ProposalEmbedding(nn.Module):
-    """Proposed people and image features → initial content of the queries (B, Q, D).
+    """Embedding of proposals and image features: the initial content of the queries (B, Q, D).
 
-    Keypoints are relative to the reference point and divided by their own extent, so that a pose is encoded alike at
-    any size. Image features are sampled at the keypoints, at strides 4, 16 and 32 (the patches).
+    Keypoints are relative to the reference point and divided by their extent, so that the encoding of a pose does not
+    depend on its size. Image features are sampled at the keypoints, at strides 4, 16 and 32 (the patches).
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -216,9 +216,12 @@ class ProposalEmbedding(nn.Module):
         return self.embed_people(keypoints, features.keypoint_score, features.center_logit, seen)
 
     def embed_people(self, keypoints: Tensor, score: Tensor, center_logit: Tensor, seen: Tensor | None) -> Tensor:
-        """Embed keypoints (B, Q, 17, 2) px with scores (B, Q, 17) and center logits (B, Q); returns (B, Q, D).
+        """Embed proposals; return (B, Q, D).
 
-        seen (B, Q, sampled_width): sampled image features; None: only keypoints are known.
+        keypoints     (B, Q, 17, 2) px
+        score         (B, Q, 17) of the keypoints
+        center_logit  (B, Q)
+        seen          (B, Q, sampled_width) sampled image features; None: only keypoints are known
         """
         reference = keypoints[:, :, NOSE]
         extent = (keypoints.amax(2) - keypoints.amin(2)).amax(-1, keepdim=True).clamp(min=MIN_EXTENT_PX)
@@ -235,8 +238,10 @@ class ProposalEmbedding(nn.Module):
 
 
 class ResidualPerceptron(nn.Module):
-    """Residual LayerNorm – Linear – GELU – Linear on (…, D), after Martinez et al. 2017, "A simple yet effective
-    baseline for 3d human pose estimation"."""
+    """Residual LayerNorm – Linear – GELU – Linear on (…, D).
+
+    After Martinez et al. 2017, "A simple yet effective baseline for 3d human pose estimation".
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -254,6 +259,6 @@ def sample_at(features: Tensor, points: Tensor) -> Tensor:
     """
     rows, columns = features.shape[-2:]
     x, y = (2 * points + 1).unbind(-1)
-    # Numbers, not a tensor of sizes: its copy to the GPU cannot be captured in a CUDA graph.
+    # Python numbers instead of a tensor, whose copy to the GPU could not be captured in a CUDA graph.
     grid = torch.stack([x / columns - 1, y / rows - 1], dim=-1)
     return functional.grid_sample(features, grid, align_corners=False).permute(0, 2, 3, 1)

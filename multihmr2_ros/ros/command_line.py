@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The node's command line: help, and a word about arguments that would do nothing."""
+"""The node's command line: help, and warnings about arguments without effect."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from multihmr2_ros.errors import UserError
 
 from .parameters import DEFAULTS, RULES, suggest_name
 
-# Names that remapping rules may have on their left; of services, ROS adds others.
+# Names that remapping rules may have on their left side. ROS adds more services.
 TOPICS = {
     "image": "sensor_msgs/Image", "image/compressed": "sensor_msgs/CompressedImage; follows image",
     "camera_info": "sensor_msgs/CameraInfo", "depth": "sensor_msgs/Image, registered to image",
@@ -49,7 +49,7 @@ as a launch file: ros2 launch multihmr2_ros perception.launch.py --show-args"""
 
 
 def check_arguments(arguments: Sequence[str]) -> None:
-    """Print help and exit where it is asked for. Raises UserError for arguments that are not ROS's.
+    """Print help and exit if requested. Raises UserError for arguments that are not ROS arguments.
 
     arguments: as sys.argv, with the program's name.
     """
@@ -64,7 +64,7 @@ def check_arguments(arguments: Sequence[str]) -> None:
     except Exception as error:  # rclpy has several types
         raise UserError(_to_one_line(error)) from error
     _, unknown = parser.parse_known_args(others)
-    # Before --ros-args, ROS takes NAME:=VALUE for a remapping rule.
+    # Before --ros-args, ROS interprets NAME:=VALUE as a remapping rule.
     unknown += [rule for rule in _list_remaps(arguments, old_style_only=True) if rule.partition(":=")[0] in DEFAULTS]
     if unknown:
         name = unknown[0].strip("-_").partition("=")[0].rstrip(":").replace("-", "_")
@@ -76,7 +76,7 @@ def check_arguments(arguments: Sequence[str]) -> None:
 
 
 def start_rclpy(arguments: Sequence[str]) -> None:
-    """rclpy.init without signal handlers. Raises UserError where ROS refuses the arguments."""
+    """Initialize rclpy without signal handlers. Raises UserError if ROS rejects the arguments."""
     try:
         rclpy.init(args=list(arguments), signal_handler_options=SignalHandlerOptions.NO)
     except Exception as error:  # rclpy has several types
@@ -84,7 +84,7 @@ def start_rclpy(arguments: Sequence[str]) -> None:
 
 
 def find_unused_remaps(arguments: Sequence[str], node: Any) -> list[str]:
-    """A sentence about each remapping rule of a name that the node does not have."""
+    """Return a warning for each remapping rule whose name the node does not use."""
     known = [*TOPICS, *SERVICES, *ROS_SERVICES]
     of_services = [service.srv_name for service in node.services]
     full = {node.resolve_topic_name(name, only_expand=True) for name in [*known, *of_services]}
@@ -104,7 +104,7 @@ def find_unused_remaps(arguments: Sequence[str], node: Any) -> list[str]:
 
 
 def _list_remaps(arguments: Sequence[str], *, old_style_only: bool = False) -> list[str]:
-    """The rules between --ros-args and --, and those outside, without -r: the old style."""
+    """Return the remapping rules between --ros-args and --, and the old-style rules outside, which have no -r."""
     rules, is_ros = list[str](), False
     for before, argument in itertools.pairwise(arguments):
         is_ros = argument == "--ros-args" or (is_ros and argument != "--")
@@ -116,7 +116,7 @@ def _list_remaps(arguments: Sequence[str], *, old_style_only: bool = False) -> l
 def _expand_name(name: str, node: Any) -> str:
     try:
         return str(node.resolve_topic_name(name, only_expand=True))
-    except Exception:  # rclpy has several types for names that cannot be
+    except Exception:  # rclpy has several types for invalid names
         return name
 
 
@@ -133,6 +133,6 @@ def _format_help() -> str:
 
 
 def _to_one_line(error: Exception) -> str:
-    """Without the place in rcl's code."""
+    """Return the error's text in one line, without the position in rcl's source code."""
     text = " ".join(str(error).split()).partition(", at ./")[0].partition(", at /")[0]
     return f"{text}; see perception_node --help"

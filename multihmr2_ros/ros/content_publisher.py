@@ -12,11 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Publishes meshes and point clouds: as serialized bytes, or as message objects where this ROS cannot read the bytes.
+"""Publishes meshes and point clouds: as serialized bytes, or as message objects if this ROS cannot read the bytes.
 
-`Publisher.publish(bytes)` of rclpy copies the bytes once more before the middleware does, and holds Python's lock all
-the while; for ten meshes (20 MB) that is 2 ms of 8, in which no callback runs. The function of rcl that it calls is a
-part of ROS 2's C interface (rcl/publisher.h), takes memory of ours, and is called here without the lock.
+`Publisher.publish(bytes)` of rclpy makes an additional copy of the bytes and holds the GIL during the call. For ten
+meshes (20 MB), the copy takes 2 of 8 ms, and no callback runs in these 8 ms. The underlying function of rcl is part of
+ROS 2's C API (rcl/publisher.h). It is called here directly on our memory, without the GIL.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ from multihmr2_ros.messages.conversion_packages import get_converter
 
 from .conversions import header_to_ros
 
-RCL = "librcl.so"  # rclpy has it loaded
+RCL = "librcl.so"  # already loaded by rclpy
 SAMPLE_HEADER = HeaderContent(sec=1, nanosec=2, frame_id="camera")
 
 Content = TypeVar("Content")
 
 
 class SerializedMessage(ctypes.Structure):
-    """rcl_serialized_message_t; the allocator's five pointers are for who owns the memory, which rcl does not."""
+    """The C struct rcl_serialized_message_t. The allocator's five pointers are unused, as rcl does not own the memory."""
 
     _fields_ = (
         ("buffer", ctypes.c_void_p),
@@ -65,11 +65,11 @@ class SerializedMessage(ctypes.Structure):
 
 
 class ContentPublisher(Generic[Content]):
-    """Publishes content through an rclpy publisher: serialized, or as message objects.
+    """Publisher of content through an rclpy publisher: serialized, or as message objects.
 
     to_cdr       serializes the content
-    to_ros       makes the same message as an object
-    sends_bytes  whether this ROS reads what `cdr` writes
+    to_ros       converts the content to the same message as an object
+    sends_bytes  whether this ROS can read the bytes of `cdr`
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class ContentPublisher(Generic[Content]):
         self._to_ros = to_ros
         self._sends_bytes = sends_bytes
         self._publish_memory = load_rcl_publish(publisher) if sends_bytes else None
-        # Kept from message to message: fresh memory takes as long to get as to fill.
+        # Reused for all messages: allocating new memory takes as long as filling it.
         self._memory = np.empty(0, np.uint8)
 
     def publish(self, content: Content) -> None:
@@ -101,14 +101,14 @@ class ContentPublisher(Generic[Content]):
             self._memory = np.empty(size, np.uint8)
         message.write_to(self._memory.data[:size])
         serialized = SerializedMessage(self._memory.ctypes.data, size, size)
-        with self.publisher.handle:  # not destroyed meanwhile
+        with self.publisher.handle:  # prevents that it is destroyed meanwhile
             code = self._publish_memory(self.publisher.handle.pointer, ctypes.byref(serialized), None)
         if code:
             raise RuntimeError(f"rcl_publish_serialized_message: error {code} on {self.publisher.topic_name}")
 
 
 def load_rcl_publish(publisher: Any) -> Callable[..., int] | None:
-    """Return rcl's function; None if it cannot be called for this publisher."""
+    """Return rcl's publish function; None if it cannot be called for this publisher."""
     try:
         function = ctypes.CDLL(RCL).rcl_publish_serialized_message
     except (OSError, AttributeError):
@@ -121,10 +121,10 @@ def load_rcl_publish(publisher: Any) -> Callable[..., int] | None:
 
 
 def can_read_our_bytes() -> bool:
-    """Return whether this ROS reads the messages that `cdr` serializes.
+    """Return whether this ROS can read the messages that `cdr` serializes.
 
-    Distributions differ in the definition of Marker, and middlewares need not use CDR: if False, publish message
-    objects.
+    ROS distributions differ in the definition of Marker, and a middleware may use another format than CDR. If False,
+    publish message objects.
     """
     white = (1.0, 1.0, 1.0, 1.0)
     markers = [
@@ -143,7 +143,7 @@ def _is_read_back(data: bytes, message: Any) -> bool:
         return False
     try:
         return bool(deserialize_message(data, type(message)) == message)
-    except Exception:  # each middleware has its own for bytes that it does not understand
+    except Exception:  # the type for invalid bytes depends on the middleware
         return False
 
 
@@ -153,7 +153,7 @@ def marker_array_to_ros(markers: Sequence[MarkerContent]) -> MarkerArray:
 
 def point_cloud_to_ros(content: PointCloudContent) -> PointCloud2:
     count, clouds = len(content.points), get_converter("sensor_msgs_py")
-    if clouds is not None and count:  # some of its versions cannot make an empty one
+    if clouds is not None and count:  # some versions cannot create an empty cloud
         cloud = clouds.create_cloud_xyz32(header_to_ros(content.header), np.asarray(content.points, np.float32))
         cloud.is_dense = content.is_dense
         return cloud

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Pure functions that convert between People, the contents of `messages.content` and rclpy's messages."""
+"""Pure functions that convert between People, the content classes of `messages.content` and rclpy's messages."""
 
 from __future__ import annotations
 
@@ -52,19 +52,20 @@ from .target_frame import PlacedPeople
 JPEG_QUALITY = 80  # of 100
 NOBODY = "nobody"  # the summary of an image without people
 LABEL_HEIGHT_M = 0.15
-LABEL_GAP_M = 0.25  # from the highest joint, which lies inside the head, to the middle of the label
-MARKER_LIFETIME_NS = 5_000_000_000  # only for viewers that no DELETE reaches: the node was killed
+LABEL_GAP_M = 0.25  # from the highest joint, which is inside the head, to the middle of the label
+MARKER_LIFETIME_NS = 5_000_000_000  # removes the markers if the node is killed and cannot send DELETE
 
 
 def human_array_to_ros(content: HumanArrayContent) -> HumanArray:
-    """Return a multihmr2_ros/HumanArray."""
+    """Convert the content to multihmr2_ros/HumanArray."""
     return human_array_message(content, _make, _float32_sequence_to_ros)
 
 
 def people_to_transforms(people: People, header: HeaderContent, body_prefix: str = "body_") -> TFMessage:
-    """tf2_msgs/TFMessage: the frame `<body_prefix><id>` of each confirmed person, its parent the header's frame.
+    """Convert to tf2_msgs/TFMessage: a frame `<body_prefix><id>` per confirmed person, with the header's frame as
+    parent.
 
-    None where the header names no frame: tf2 refuses transforms without a parent, with an error for each.
+    Without transforms if the header has no frame: for each transform without a parent, tf2 would log an error.
     """
     transforms: list[TransformStamped] = []
     if not header.frame_id:
@@ -82,12 +83,16 @@ def people_to_transforms(people: People, header: HeaderContent, body_prefix: str
 def people_to_markers(
     people: People, header: HeaderContent, faces: NDArray[Any], camera: NDArray[np.float64] | None = None
 ) -> list[MarkerContent]:
-    """A mesh and a label for each person, in the track's colour.
+    """Return a mesh and a label for each person, in the track's color.
 
-    faces (F, 3): triangles of people.vertices. Identified by namespace and the track's id (people without a track: by
-    their row, in namespaces of their own). Meshes with a number that is not finite are left out: RViz refuses them.
-    camera (4, 4): the camera's pose in the header's frame, if that is not its own: labels tell the distance from the
-    camera, and stand above people as it sees them.
+    people  in the header's frame
+    header  of the messages
+    faces   (F, 3) triangles of people.vertices
+    camera  (4, 4) the camera's pose in the header's frame; None if the header's frame is the camera's. Labels contain
+            the distance from the camera, and are above the person in the image
+
+    Marker ids are track ids; people without a track have their row as id, in separate namespaces. Meshes with values
+    that are not finite are omitted, because RViz rejects them.
     """
     markers: list[MarkerContent] = []
     if people.vertices.size:
@@ -114,13 +119,13 @@ def people_to_markers(
 
 
 def people_to_points(people: People, header: HeaderContent) -> PointCloudContent:
-    """The finite vertices of all people as one cloud."""
+    """Return the finite vertices of all people as one point cloud."""
     points = people.vertices.reshape(-1, 3)
     return PointCloudContent(header, points[np.isfinite(points).all(axis=1)])
 
 
 def image_to_ros(image: NDArray[np.uint8], header: HeaderContent) -> Image:
-    """(H, W, 3) uint8 RGB → sensor_msgs/Image."""
+    """Convert (H, W, 3) uint8 RGB to sensor_msgs/Image."""
     bridge = get_converter("cv_bridge")
     if bridge is not None:
         return bridge.cv2_to_imgmsg(image, "rgb8", header_to_ros(header))
@@ -131,7 +136,7 @@ def image_to_ros(image: NDArray[np.uint8], header: HeaderContent) -> Image:
 
 
 def compressed_image_to_ros(image: NDArray[np.uint8], header: HeaderContent) -> CompressedImage:
-    """(H, W, 3) uint8 RGB → sensor_msgs/CompressedImage, a JPEG."""
+    """Convert (H, W, 3) uint8 RGB to sensor_msgs/CompressedImage, as JPEG."""
     quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
     _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), quality)
     message = CompressedImage(header=header_to_ros(header), format="jpeg")
@@ -140,7 +145,7 @@ def compressed_image_to_ros(image: NDArray[np.uint8], header: HeaderContent) -> 
 
 
 def body_model_to_ros(body: Any) -> BodyModel:
-    """multihmr2_ros/BodyModel of a `multihmr2_ros.body.Body`."""
+    """Convert a `multihmr2_ros.body.Body` to multihmr2_ros/BodyModel."""
     return BodyModel(
         bone_labels=list(body.bone_labels),
         bone_parents=list(body.bone_parents),
@@ -152,7 +157,7 @@ def body_model_to_ros(body: Any) -> BodyModel:
 def format_summary(placed: PlacedPeople, fixed_frame: str = "") -> str:
     """Summarize people in text: a line with their number, and a line per person in descending score; NOBODY if none.
 
-    fixed_frame: the name of the fixed frame, where velocities may be in it.
+    fixed_frame: name of the fixed frame that velocities may refer to.
     """
     people, frame = placed.people, placed.header.frame_id
     if not len(people):
@@ -195,7 +200,7 @@ def _make(type_name: str, **fields: Any) -> Any:
 
 @cache
 def import_message_class(type_name: str) -> Any:
-    """The Python class of `package/msg/Name`. Raises UserError where the package is not in this shell."""
+    """Return the Python class of `package/msg/Name`. Raises UserError if the package is not available in this shell."""
     package, _, name = type_name.partition("/msg/")
     try:
         return getattr(importlib.import_module(f"{package}.msg"), name)

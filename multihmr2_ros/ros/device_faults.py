@@ -12,14 +12,14 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Which errors are those of the device that the network runs on, and not of one image."""
+"""Distinguishes errors of the network's device from errors of a single image."""
 
 from __future__ import annotations
 
 import re
 from enum import Enum
 
-# What PyTorch says with a plain RuntimeError, where its libraries report the fault and not the device itself.
+# Texts of PyTorch's RuntimeError for faults that are reported by its libraries, not by the device.
 DEVICE_WORDS = re.compile(
     r"CUDA (driver )?error|HIP error|device-side assert|cu(DNN|dnn) error|NVRTC|cuda\w+ error|cudaError\w+"
     r"|(CUDNN|CUBLAS|CUSOLVER|CUFFT|CUSPARSE)_STATUS_"
@@ -28,14 +28,14 @@ MEMORY_WORDS = re.compile(r"out of memory|cudaErrorMemoryAllocation|_ALLOC_FAILE
 
 
 class DeviceFault(Enum):
-    """FAILED: what is on the device is lost. OUT_OF_MEMORY: the work does not fit."""
+    """Fault of a device. FAILED: all data on the device are lost. OUT_OF_MEMORY: the memory does not suffice."""
 
     FAILED = "failed"
     OUT_OF_MEMORY = "out of memory"
 
 
 def classify_error(error: BaseException) -> DeviceFault | None:
-    """What an exception means for the device; None where it is not about it."""
+    """Return the device fault that an exception reports; None if it is not about the device."""
     import torch
 
     if isinstance(error, torch.OutOfMemoryError):

@@ -27,29 +27,28 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from std_msgs.msg import Header
 
-LOG_AGAIN_S = 30.0  # a persistent problem is logged this often
+LOG_AGAIN_S = 30.0  # interval at which a persistent problem is logged again
 RECENT_S = 5.0  # a problem is reported this long after it was last seen
-SILENT_S = 2.0  # without an image for this long, the input is missing
-MAX_PROBLEMS = 50  # different problems that are kept
+SILENT_S = 2.0  # without an image for this long, the diagnostics report a missing input
+MAX_PROBLEMS = 50  # maximum number of different problems that are kept
 
-# Parts that differ between two texts about the same problem: numbers and quoted names.
+# Parts that may differ between two texts about the same problem: numbers and quoted names.
 VARIABLE = re.compile(r"'[^']*'|\"[^\"]*\"|-?(\d+(\.\d+)?(e[+-]?\d+)?|\b(nan|inf)\b)")
 
 
 @dataclass
 class ImageCounters:
-    """Counts the images since the node was activated: received = processed + dropped + unplaced +
-    unusable + in work.
+    """Counters of images since the node was activated: received = processed + dropped + unplaced + unusable + in work.
 
-    Images that come while the node is disabled are not counted. Each number is written by one thread only: received
-    and replaced (by a newer image, before their turn) by the executor's, the others by the worker's.
+    Images that arrive while the node is disabled are not counted. Each counter is written by one thread only: received
+    and replaced (by a newer image, before processing) by the executor's thread, the others by the worker's.
     """
 
     received: int = 0
     replaced: int = 0
     processed: int = 0
-    outdated: int = 0  # older than the maximum age, or no longer wanted when they were done
-    unplaced: int = 0  # without a place in the target frame
+    outdated: int = 0  # older than the maximum age, or finished after the node was deactivated
+    unplaced: int = 0  # no transform to the target frame
     unusable: int = 0  # damaged, or the estimator failed
     last_image_s: float | None = None  # monotonic clock
     began_s: float = field(default_factory=time.monotonic)
@@ -60,7 +59,7 @@ class ImageCounters:
 
     @property
     def in_work(self) -> int:
-        """Number of images that wait or are being processed."""
+        """Number of images that are waiting or being processed."""
         return self.received - self.processed - self.dropped - self.unplaced - self.unusable
 
     @property
@@ -81,7 +80,7 @@ class ImageCounters:
 
 @dataclass
 class Problem:
-    """A problem: its last text, and when it was last seen and logged (monotonic clock, s)."""
+    """A problem: its last text, and the times when it was last seen and logged (monotonic clock, s)."""
 
     cause: str
     text: str
@@ -107,15 +106,15 @@ class HealthMonitor:
     def note(self, cause: str, text: str, *, is_present: bool = False) -> bool:
         """Note a problem and return whether to log it: the first time, then every LOG_AGAIN_S.
 
-        Texts that differ in numbers and quoted names only are the same problem. is_present: the caller passes the
-        problem to `report` as long as it lasts, so it is noted for the log only.
+        Texts that differ only in numbers and quoted names are the same problem. is_present: the caller passes the
+        problem to `report` as long as it persists, so it is noted only for the log.
         """
         now_s = time.monotonic()
         key = (cause, VARIABLE.sub("", text))
         with self._lock:
             problem = self._problems.pop(key, None) or Problem(cause, text)
             if len(self._problems) == MAX_PROBLEMS:
-                del self._problems[next(iter(self._problems))]  # the one that was seen longest ago
+                del self._problems[next(iter(self._problems))]  # the problem that was seen longest ago
             self._problems[key] = problem
             problem.text = text
             if not is_present:

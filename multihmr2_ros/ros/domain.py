@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A ROS domain that nobody else on this machine is on, for demos, benchmarks and tests. Needs no ROS."""
+"""Reserves a ROS domain that no other process on this machine uses, for demos, benchmarks and tests. Needs no ROS."""
 
 from __future__ import annotations
 
@@ -28,15 +28,16 @@ from multihmr2_ros.errors import UserError
 DOMAINS = (*range(215, 232), *range(101, 20, -1))
 FIRST_PORT, PORTS_PER_DOMAIN = 7400, 250  # DDSI-RTPS, section 9.6
 
-_reserved: list[socket.socket] = []  # held until the process ends, however it ends
+_reserved: list[socket.socket] = []  # open until the process ends, normally or not
 
 
 def reserve_domain() -> int:
-    """A domain without participants, reserved for this process and its children until it ends.
+    """Return a domain without participants, reserved for this process and its children until this process ends.
 
-    A participant, of any user and middleware, is bound to ports of its domain, of which there are 250: some share the
-    first one, others have one each. The domain is free where nobody is bound to any; we then stay bound to the first,
-    so that another call, in any process, passes on. Raises UserError where all domains are taken.
+    Each domain has 250 ports. A participant of any user and middleware is bound to ports of its domain: the first port
+    may be shared, the others belong to one participant each. A domain is free if none of its ports is bound. This
+    function then binds the first port, so that other calls, in any process, skip the domain. Raises UserError if all
+    domains are in use.
     """
     for domain in DOMAINS:
         first, *others = range(FIRST_PORT + PORTS_PER_DOMAIN * domain, FIRST_PORT + PORTS_PER_DOMAIN * (domain + 1))
@@ -45,7 +46,7 @@ def reserve_domain() -> int:
             continue
         if all(_is_free(port) for port in others):
             own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # for our own participants
-            own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # nobody reads
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # received data are never read
             _reserved.append(own)
             return domain
         own.close()
@@ -53,7 +54,7 @@ def reserve_domain() -> int:
 
 
 def _bind_socket(port: int) -> socket.socket | None:
-    """A UDP socket of all interfaces; None where somebody else has the port."""
+    """Return a UDP socket bound to the port on all interfaces; None if the port is in use."""
     own = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     try:
         own.bind(("", port))
@@ -71,7 +72,7 @@ def _is_free(port: int) -> bool:
 
 
 def make_isolation_environment(domain: int) -> dict[str, str]:
-    """Environment variables of processes that are to meet each other only, on this machine."""
+    """Return environment variables for processes that communicate only with each other, on this machine."""
     variables = {
         "ROS_DOMAIN_ID": str(domain),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
@@ -84,7 +85,7 @@ def make_isolation_environment(domain: int) -> dict[str, str]:
 
 @contextlib.contextmanager
 def isolate() -> Iterator[None]:
-    """This process and the children that it starts meanwhile are on a reserved domain of this machine."""
+    """Put this process, and children started within the block, on a reserved domain of this machine."""
     before = dict(os.environ)
     os.environ.update(make_isolation_environment(reserve_domain()))
     try:

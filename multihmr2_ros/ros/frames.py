@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Makes the frame of a received image: intrinsics by CameraInfo, depth, ground and camera pose by TF."""
+"""Makes the frame of a received image: intrinsics from CameraInfo, depth image, ground plane and camera pose from TF."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ from .parameters import NodeParameters
 from .target_frame import TargetFrame
 from .transforms import UnknownTransformError
 
-FUTURE_S = 1.0  # tolerance of stamps in the future: clocks differ a little, and a simulated clock advances in steps
+FUTURE_S = 1.0  # tolerance of stamps in the future: clocks differ slightly, and simulated clocks advance in steps
 
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """A decoded image (H, W, 3) uint8 RGB with its header. arrival_s: on the node's clock, perhaps simulated."""
+    """A decoded image (H, W, 3) uint8 RGB with its header. arrival_s: on the node's clock, which may be simulated."""
 
     image: NDArray[np.uint8]
     header: HeaderContent
@@ -58,7 +58,7 @@ class DecodedImage:
 
     @property
     def time_s(self) -> float:
-        """The stamp, or the arrival time for an image without stamp."""
+        """The stamp in s; the arrival time if the image has no stamp."""
         return self.stamp_s or self.arrival_s
 
     @property
@@ -80,15 +80,15 @@ class DecodedImage:
 
     @property
     def age_at_receipt_s(self) -> float:
-        """s; NaN if the image has no stamp."""
+        """Age of the image when it arrived, s; NaN if the image has no stamp."""
         return self.arrival_s - self.stamp_s if self.stamp_s else float("nan")
 
 
 class FrameMaker:
-    """Makes one frame after the other, in the worker's thread, which may wait for transforms and depth images.
+    """Maker of frames, one at a time, in the worker's thread, which may wait for transforms and depth images.
 
     report  called with the cause and the text of a problem
-    facts   what the last frame was made of, for the diagnostics
+    facts   sources of the last frame's data, for the diagnostics
     notice  remark on the last frame's camera_info, "" if none
     """
 
@@ -100,7 +100,10 @@ class FrameMaker:
     def make(
         self, received: ReceivedImage, camera: DecodedImage, inputs: Inputs, parameters: NodeParameters
     ) -> tuple[Frame, TargetFrame | None]:
-        """Return the frame, and the target frame of the messages (None: none asked for, or unknown at the stamp)."""
+        """Return the frame, and the target frame of the messages.
+
+        The target frame is None if no parameter sets it, or if its transform is unknown at the image's stamp.
+        """
         given = intrinsics(received, camera.image, parameters)
         self.notice = given.notice
         if given.problem:
@@ -128,7 +131,7 @@ class FrameMaker:
     def _pose(
         self, inputs: Inputs, camera: DecodedImage, frame: str, deadline_s: float, consequence: str
     ) -> NDArray[np.float64] | None:
-        """Look up (4, 4) frame from camera; None if no frame is asked for, or it is not known in time."""
+        """Look up (4, 4) frame from camera; None if `frame` is "", or if the transform does not arrive in time."""
         if not frame or inputs.transforms is None:
             return None
         try:
@@ -154,7 +157,7 @@ class FrameMaker:
         return TargetFrame(frame, pose, inputs.transforms.estimate_rate(frame, camera.header, pose))
 
     def _depth(self, inputs: Inputs, camera: DecodedImage, most_s: float) -> tuple[NDArray[np.generic] | None, str]:
-        """Return the depth image (H, W) or None, and for the diagnostics whether and why it is used."""
+        """Return the depth image (H, W) or None, and a text for the diagnostics: whether it is used, or why not."""
         images = inputs.depth_images
         if images is None:
             return None, "not used: use_depth is false"
@@ -178,7 +181,7 @@ def decode_camera_image(received: ReceivedImage) -> DecodedImage:
 
 
 def intrinsics(received: ReceivedImage, image: NDArray[np.uint8], parameters: NodeParameters) -> Intrinsics:
-    """Return an image's intrinsics by the parameter, else by the CameraInfo, else to be predicted."""
+    """Return an image's intrinsics: from the parameter, else from the CameraInfo, else predicted by the network."""
     height, width = image.shape[:2]
     if parameters.vertical_fov_rad > 0:
         k = intrinsics_from_fov(parameters.vertical_fov_rad, width, height)
@@ -196,5 +199,5 @@ def deserialize(data: bytes, kind: type) -> Any:
     """Deserialize a message. Raises UserError for damaged bytes."""
     try:
         return deserialize_message(data, kind)
-    except Exception as error:  # each middleware has its own for bytes that it does not understand
+    except Exception as error:  # the type for invalid bytes depends on the middleware
         raise UserError(f"a damaged {kind.__name__} came ({len(data)} bytes); check its publisher") from error

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Explains missing messages by the ROS graph: publishers and subscribers of a node's topics and their QoS."""
+"""Explains missing messages from the ROS graph: publishers and subscribers of a node's topics and their QoS."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STALLED = "it has stalled"
 
 
 def explain_silence(node: Any, subscription: Any, type_name: str, silent_s: float | None, hint: str = "") -> str:
-    """Return the reason why no message arrives on a topic, as far as the graph shows it.
+    """Return the reason why no message arrives on a topic, if the graph shows it.
 
     subscription  an rclpy subscription
     type_name     its type, such as "sensor_msgs/msg/Image"
@@ -57,7 +57,7 @@ def list_publishers(node: Any, topic: str) -> str:
 
 
 def list_topics_of_others(node: Any, type_names: Collection[str]) -> list[str]:
-    """Return the topics of these types that other nodes publish."""
+    """Return the topics of the given types that other nodes publish."""
     name = node.get_fully_qualified_name()
     return sorted(
         topic
@@ -68,7 +68,7 @@ def list_topics_of_others(node: Any, type_names: Collection[str]) -> list[str]:
 
 
 def describe_publishers(node: Any, topic: str) -> str:
-    """Return the publishers of the topic with their QoS, in words."""
+    """Return a description of the topic's publishers and their QoS."""
     publishers = node.get_publishers_info_by_topic(topic)
     return "; ".join(
         sorted(f"{_format_name(publisher)} ({_describe_qos(publisher.qos_profile)})" for publisher in publishers)
@@ -76,10 +76,10 @@ def describe_publishers(node: Any, topic: str) -> str:
 
 
 def find_refused_subscribers(node: Any) -> list[str]:
-    """Return a sentence for each subscriber whose QoS does not fit the node's publisher: it receives nothing."""
+    """Return a sentence for each subscriber that receives nothing, because its QoS is incompatible."""
     refused, name = [], node.get_fully_qualified_name()
     for topic in sorted(_list_published_topics(node)):
-        # Both QoS are taken from the graph, which gives durations that were not set as infinite, not as 0.
+        # Both QoS are read from the graph, in which unset durations are infinite instead of 0.
         own = [each for each in node.get_publishers_info_by_topic(topic) if _format_name(each) == name]
         for publisher in own:
             for subscriber in node.get_subscriptions_info_by_topic(topic):

@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The node's subscriptions. `frames` makes frames of the messages.
+"""The node's subscriptions. `frames` converts the messages to frames.
 
-Messages arrive serialized and are decoded when an image is processed, so that a dropped image costs nothing and damaged
-bytes cannot stop the executor.
+Messages are received serialized and decoded when an image is processed, so that dropped images are never decoded and
+damaged bytes cannot stop the executor.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 OVERRIDABLE = (QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
 SUFFIX = "/compressed"  # of topics of compressed images
 UPDATE_PERIOD_S = 0.5
-APPEARED_S = 5.0  # time that a new publisher has for its first image
+APPEARED_S = 5.0  # time limit for the first image of a new publisher
 # Parameters whose change requires other subscriptions.
 SUBSCRIBING = ("image_transport", "use_depth", "fixed_frame", "ground_frame", "target_frame")
 
@@ -78,7 +78,7 @@ class ImageTopic:
 
     @property
     def transport(self) -> str:
-        """The value of the parameter image_transport that selects it."""
+        """Value of the parameter image_transport that selects this topic."""
         return "compressed" if self.is_compressed else "raw"
 
     @property
@@ -103,12 +103,12 @@ def list_image_topics(node: Any) -> list[ImageTopic]:
 class Inputs:
     """The subscriptions of one active node.
 
-    parameters    the ones in `SUBSCRIBING` decide what is subscribed to
+    parameters    those in `SUBSCRIBING` select the subscriptions
     report        called with the cause and the text of a problem
-    camera_info   the newest one, serialized; None: none yet. Some drivers publish it once, so it is passed on from the
-                  previous inputs
+    camera_info   the newest CameraInfo, serialized; None: none yet. Copied from the previous inputs, because some
+                  drivers publish it only once
     image_topic   full name; may be read by any thread, also after `destroy`
-    depth_topic   likewise; "" without a subscription
+    depth_topic   as image_topic; "" without a subscription
     depth_images  None without a subscription
     transforms    None if no parameter names a frame
     """
@@ -149,12 +149,12 @@ class Inputs:
         self.update_subscriptions()
 
     def update_subscriptions(self) -> None:
-        """Adapt the subscriptions to the topics that are published. Call it every UPDATE_PERIOD_S.
+        """Adapt the subscriptions to the published topics. Call it every UPDATE_PERIOD_S.
 
-        Images: if the subscribed topic has no publisher and the other one has, in two successive calls, subscribes to
-        the other one. camera_info: subscribes as transient local if a publisher is, since its message may not come
-        again; otherwise that request would make publishers warn of an incompatible QoS. The user's qos_overrides may
-        have requested it already.
+        Images: if, in two successive calls, only the other image topic has a publisher, subscribes to that topic.
+        camera_info: subscribes as transient local if a publisher is transient local, because its message may not be
+        repeated. Otherwise not, because publishers would warn about an incompatible QoS. The user's qos_overrides may
+        already have requested transient local.
         """
         publishers = self._node.get_publishers_info_by_topic(self.image_topic)
         now_s, gids = time.monotonic(), [tuple(publisher.endpoint_gid) for publisher in publishers]
@@ -176,13 +176,13 @@ class Inputs:
                     break
 
     def explain_silence(self, silent_s: float | None) -> tuple[str, bool]:
-        """Return why no image arrives, as far as the ROS graph shows it, and whether it is too early for a fault.
+        """Return why no image arrives, if the ROS graph shows it, and whether it is too early to report a fault.
 
-        silent_s: s since the last image; None: there was none yet.
+        silent_s: s since the last image; None: no image yet.
         """
         reason = explain_silence(self._node, self._images, self._source.type_name, silent_s, self._find_other_topics())
         present_s = time.monotonic() - min(self._appeared_s.values(), default=-math.inf)
-        # An image has arrived since the publishers appeared, which is noticed with a delay.
+        # Images arrive, so a publisher exists, although the graph shows it only after a delay.
         has_come = silent_s is not None and silent_s < present_s + 2 * UPDATE_PERIOD_S
         if STALLED in reason and present_s < APPEARED_S and not has_come:
             names = list_publishers(self._node, self.image_topic)
@@ -209,7 +209,7 @@ class Inputs:
         return any(publisher.topic_type == source.type_name for publisher in found)
 
     def _find_other_topics(self) -> str:
-        """Where images are published that could be subscribed to, and how; "" where there are none."""
+        """Return topics with images that the node could subscribe to, and how to select them; "" if there are none."""
         for other in self._others:
             if self._is_published(other):
                 name = list_publishers(self._node, other.topic)
@@ -235,7 +235,11 @@ def subscribe_newest(
 ) -> Any:
     """Subscribe to serialized messages with the QoS NEWEST, changed by the user's qos_overrides.
 
-    Overrides that are no QoS are reported and not used.
+    node     the node
+    kind     message class
+    topic    name of the topic
+    receive  called with each serialized message
+    report   called with the cause and the text of a problem, such as an invalid override, which is not used
     """
     qos = QoSProfile(depth=NEWEST.depth, reliability=NEWEST.reliability)  # a copy: rclpy writes the overrides into it
     overriding = QoSOverridingOptions(

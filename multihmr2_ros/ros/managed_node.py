@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A managed node that a wrong request does not end."""
+"""A managed node that survives invalid lifecycle requests."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from rclpy.lifecycle import LifecycleNode
 
 
 class ManagedNode(LifecycleNode):
-    """rclpy's, but a transition that is not legal in the present state is answered with success = false.
+    """Lifecycle node that answers transitions that are invalid in the current state with success = false.
 
-    rclpy raises from the service's callback: the request stays unanswered and the executor stops, and with it the
-    process. Where another rclpy names the callback differently, this changes nothing.
+    In rclpy's LifecycleNode, the service callback raises an exception: the request gets no response, and the executor
+    and the process end. With versions of rclpy in which the callback has another name, this class changes nothing.
     """
 
     def _LifecycleNodeMixin__on_change_state(self, request: Any, response: Any) -> Any:
