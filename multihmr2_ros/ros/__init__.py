@@ -14,6 +14,6 @@
 
 """The node and its command-line tools. Only files in this folder may import rclpy and message packages.
 
-Published messages are described by the plain dataclasses of `messages.content`. `messages.cdr` turns them into
-serialized bytes, `message_objects` into Python message objects of the same content.
+Published messages are described by the plain dataclasses of `messages.content`. `messages.cdr` converts them to
+serialized bytes, `message_objects` to Python message objects with the same content.
 """

@@ -62,8 +62,7 @@ def human_array_to_ros(content: HumanArrayContent) -> HumanArray:
 
 
 def people_to_transforms(people: People, header: HeaderContent, body_prefix: str = "body_") -> TFMessage:
-    """Convert to tf2_msgs/TFMessage: a frame `<body_prefix><id>` per confirmed person, with the header's frame as
-    parent.
+    """Convert to tf2_msgs/TFMessage: the frame `<body_prefix><id>` of each confirmed person in the header's frame.
 
     Without transforms if the header has no frame: for each transform without a parent, tf2 would log an error.
     """

@@ -23,8 +23,8 @@ from collections.abc import Iterator
 
 from multihmr2_ros.errors import UserError
 
-# Of the domains that a port exists for (0 to 232): first those whose ports the system gives to nobody by itself (below
-# 32768 and above 60999), and that few people choose; 0 to 20 are left to robots.
+# Rarely used domains from 0 to 232, the range with valid ports: first those whose ports are not ephemeral ports of the
+# system (those are 32768 to 60999). 0 to 20 are left for robots.
 DOMAINS = (*range(215, 232), *range(101, 20, -1))
 FIRST_PORT, PORTS_PER_DOMAIN = 7400, 250  # DDSI-RTPS, section 9.6
 

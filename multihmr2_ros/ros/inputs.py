@@ -182,7 +182,7 @@ class Inputs:
         """
         reason = explain_silence(self._node, self._images, self._source.type_name, silent_s, self._find_other_topics())
         present_s = time.monotonic() - min(self._appeared_s.values(), default=-math.inf)
-        # Images arrive, so a publisher exists, although the graph shows it only after a delay.
+        # Whether an image has arrived since the publishers appeared, which is detected with a delay.
         has_come = silent_s is not None and silent_s < present_s + 2 * UPDATE_PERIOD_S
         if STALLED in reason and present_s < APPEARED_S and not has_come:
             names = list_publishers(self._node, self.image_topic)

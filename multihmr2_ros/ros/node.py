@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The node: images in; people, TF, markers and diagnostics out. A managed node that activates itself.
+"""The node: subscribes to images; publishes people, TF, markers and diagnostics. Managed, but activates itself.
 
 The image callback only queues the image. A separate thread processes the newest one, so callbacks never wait for the
 network, and results are never older than the processing time of two images.
@@ -57,24 +57,24 @@ from .parameters import apply_changes, declare, find_unknown_parameters
 from .restarts import EstimatorFactory, RestartingEstimator, load_estimator, make_configuration
 from .worker import NewestOnlyWorker
 
-STOP_TIMEOUT_S = 1.5  # how long the end of the node waits for an image in work
-SPIN_PERIOD_S = 0.1  # signals are noticed this often
-NEW_PROCESS_STATUS = 3  # of a process that ends so that the launch file starts another one
+STOP_TIMEOUT_S = 1.5  # time limit for the image in work when the node ends
+SPIN_PERIOD_S = 0.1  # signals are checked at this period
+NEW_PROCESS_STATUS = 3  # exit status that makes the launch file start a new process
 
 
 @dataclass(frozen=True)
 class ImageTask:
-    """An image for the worker. traffic: of the activation in which it came; it is not published in a later one."""
+    """An image for the worker. traffic: counters of its activation; it is not published in a later activation."""
 
     received: ReceivedImage
     counters: ImageCounters
 
 
 class PerceptionNode(ManagedNode):
-    """The node. Several in one process need namespaces of their own, and different body_prefix parameters.
+    """The node. Several nodes in one process need different namespaces and body_prefix parameters.
 
-    estimator_factory  makes the estimator when the node is configured
-    traffic            counters of the images of the present activation, or the last one
+    estimator_factory  creates the estimator when the node is configured
+    traffic            image counters of the current or last activation
     """
 
     def __init__(self, estimator_factory: EstimatorFactory = load_estimator, **options: Any) -> None:
@@ -93,7 +93,7 @@ class PerceptionNode(ManagedNode):
         self._state = "unconfigured"
         self._is_enabled = True
         self._reset_wanted = False
-        self._publishing = threading.Lock()  # so that an image in work publishes nothing after deactivation
+        self._publishing = threading.Lock()  # prevents that an image in work is published after deactivation
         self._last_header = HeaderContent()
         self._last_time_s = 0.0
         self.add_on_set_parameters_callback(self._on_parameters)
@@ -123,7 +123,7 @@ class PerceptionNode(ManagedNode):
         try:
             estimator = RestartingEstimator(self._make_estimator, self.parameters)
             self._outputs = Outputs(self, estimator.body, self.parameters)
-        except Exception as error:  # rclpy would swallow it
+        except Exception as error:  # rclpy would discard it
             self._on_failure(error, "configuration", LoggingSeverity.FATAL)
             return TransitionCallbackReturn.FAILURE
         self._estimator = estimator
@@ -155,7 +155,7 @@ class PerceptionNode(ManagedNode):
         return TransitionCallbackReturn.SUCCESS
 
     def _subscribe(self) -> None:
-        """Subscribe, and drop previous subscriptions."""
+        """Subscribe, and destroy previous subscriptions."""
         camera_info = None
         if self._inputs is not None:
             camera_info = self._inputs.camera_info
@@ -172,7 +172,7 @@ class PerceptionNode(ManagedNode):
                 self._publish_nobody()
 
     def close(self) -> bool:
-        """Publish that nobody is present and stop all work, in any state. Return whether the worker ended in time."""
+        """Publish empty messages and stop all work, in any state. Return whether the worker ended in time."""
         self._leave_active()
         has_ended = self._worker is None or self._worker.stop(STOP_TIMEOUT_S)
         if self._outputs is not None:
@@ -211,7 +211,7 @@ class PerceptionNode(ManagedNode):
         return response
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        self._reset_wanted = True  # by the worker, which uses the estimator
+        self._reset_wanted = True  # the worker resets, because only it uses the estimator
         response.success, response.message = True, "all tracks are forgotten with the next image"
         return response
 
@@ -244,7 +244,7 @@ class PerceptionNode(ManagedNode):
         self._diagnostics.publish(self._health.report(name, state, faults, notices, facts, stamp))
 
     def _check_silence(self, inputs: Inputs) -> list[str]:
-        """Return missing images as a fault; log it if they stay away."""
+        """Return missing images as a fault; log it if it persists."""
         silent_s, ever = self.counters.silent_s, self.counters.last_image_s is not None
         if ever and silent_s < SILENT_S:
             return []
@@ -254,7 +254,7 @@ class PerceptionNode(ManagedNode):
         return [reason]
 
     def _check_clock(self) -> list[str]:
-        """Return and log a simulated clock that stays at 0 as a fault."""
+        """Return and log a fault if the simulated clock stays at 0."""
         if self.get_clock().now().nanoseconds or time.monotonic() - self.counters.began_s < APPEARED_S:
             return []
         fault = "use_sim_time is true, but nothing comes on /clock: time stands at 0; publish it, or set it to false"
@@ -264,7 +264,7 @@ class PerceptionNode(ManagedNode):
     # --- in the worker's thread
 
     def _process(self, task: ImageTask) -> None:
-        """Process one image, and count the outcome."""
+        """Process one image and count the outcome."""
         counters, camera = task.counters, None
         try:
             camera = decode_camera_image(task.received)
@@ -284,10 +284,10 @@ class PerceptionNode(ManagedNode):
     def _estimate_and_publish(
         self, task: ImageTask, camera: DecodedImage
     ) -> Literal["processed", "outdated", "unplaced"]:
-        """Make the frame, find its people, publish them, and return the outcome.
+        """Make the frame, detect its people, publish them, and return the outcome.
 
-        Nothing is published if the image is too old or the node was deactivated meanwhile, and no places if the target
-        frame is unknown.
+        Nothing is published if the image is too old or the node was deactivated meanwhile. Messages with positions are
+        not published if the transform to the target frame is unknown.
         """
         parameters, estimator, inputs = self.parameters, self._estimator, self._inputs
         if estimator is None or inputs is None or not self._is_wanted(task):
@@ -328,7 +328,7 @@ class PerceptionNode(ManagedNode):
         return self.is_active and self._is_enabled and task.counters is self.counters
 
     def _reset_if_needed(self, estimator: RestartingEstimator, inputs: Inputs, time_s: float) -> None:
-        """Reset all tracks if the service asked for it, or if time jumped back, as with a looping bag."""
+        """Reset all tracks if the service was called, or if time jumped back, as with a looping bag."""
         if time_s < self._last_time_s:
             self._report("stamp", f"stamps went back by {self._last_time_s - time_s:.3f} s: all tracks start afresh")
             self._reset_wanted = True
@@ -351,7 +351,7 @@ class PerceptionNode(ManagedNode):
     # --- shared
 
     def _publish_nobody(self) -> None:
-        """Publish that nobody is present, in the target frame or the last image's frame, at the present time."""
+        """Publish empty messages, in the target frame or the last image's frame, with the current time."""
         assert self._outputs is not None
         now = self.get_clock().now().to_msg()
         self._outputs.publish_nobody(
@@ -368,7 +368,14 @@ class PerceptionNode(ManagedNode):
         is_present: bool = False,
         severity: LoggingSeverity = LoggingSeverity.WARN,
     ) -> None:
-        """Add a problem to the diagnostics, and log it, unless it was logged lately."""
+        """Add a problem to the diagnostics, and log it unless it was logged recently.
+
+        cause       identifies the problem
+        text        one sentence
+        detail      additional text for the log
+        is_present  the caller reports the problem as long as it persists (see `HealthMonitor.note`)
+        severity    of the log entry
+        """
         if self._health.note(cause, text, is_present=is_present):
             self.get_logger().log("\n".join(line for line in (text, detail) if line), severity)
 
@@ -381,7 +388,7 @@ def main(args: Sequence[str] | None = None, estimator_factory: EstimatorFactory 
     make_threads_wait_passively()
     _choose_log_folder()
     arguments = list(sys.argv if args is None else args)
-    # rclpy's own handlers end the context at once, and with it the last message about nobody being there.
+    # rclpy's own handlers shut the context down at once, before the last, empty messages are published.
     try:
         check_arguments(arguments)
         start_rclpy(arguments)
@@ -412,7 +419,7 @@ def main(args: Sequence[str] | None = None, estimator_factory: EstimatorFactory 
             node.destroy_node()
         rclpy.try_shutdown()
     if not has_ended:
-        # Python would end under a thread that is inside the network, which crashes.
+        # A normal exit of Python crashes while a thread is inside the network.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
@@ -420,7 +427,7 @@ def main(args: Sequence[str] | None = None, estimator_factory: EstimatorFactory 
 
 
 def _choose_log_folder() -> None:
-    """Choose a writable log folder: ROS does not start if it cannot write its log, by default in ~/.ros/log."""
+    """Choose a writable log folder, because ROS does not start without one (default: ~/.ros/log)."""
     home = caches.find_home_folder()
     if any(os.environ.get(name) for name in ("ROS_LOG_DIR", "ROS_HOME")):
         return
@@ -429,7 +436,7 @@ def _choose_log_folder() -> None:
 
 
 def _spin(node: PerceptionNode) -> str:
-    """Run until a new process is needed, and return the reason."""
+    """Spin until a new process is needed, and return the reason."""
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     while not (reason := node.why_new_process):

@@ -61,7 +61,7 @@ from .target_frame import PlacedPeople, TargetFrame, place_people_in
 
 
 class Outputs:
-    """The publishers of one configured node. Keeps the ids of the markers that viewers show."""
+    """The publishers of one configured node, and the ids of the markers that are currently shown."""
 
     def __init__(self, node: Any, body: Any, parameters: NodeParameters) -> None:
         self._node = node
@@ -81,7 +81,7 @@ class Outputs:
         )  # fmt: skip
         self._summary = node.create_publisher(String, "~/summary", RELIABLE)
         self._overlay = node.create_publisher(Image, "~/overlay", RELIABLE)
-        # As image_transport has it: behind the name that the image has after remapping.
+        # As in image_transport: appended to the image topic's name after remapping.
         self._overlay_jpeg = node.create_publisher(CompressedImage, f"{self._overlay.topic_name}/compressed", RELIABLE)
         self._latched = node.create_publisher(BodyModel, "~/body_model", LATCHED)
         self.interfaces = InterfaceOutputs(node, parameters)
@@ -89,9 +89,9 @@ class Outputs:
         self.describe(body)
 
     def describe(self, body: Any) -> None:
-        """Publish the BodyModel of the following people, if the body has changed."""
+        """Publish the BodyModel of the next people, if the body has changed."""
         if body.faces is not self._described:
-            self._described = body.faces  # not the body, which may lie in the memory of a device that failed
+            self._described = body.faces  # not the body, which may be in the memory of a failed device
             self._faces, self._bone_labels = np.ascontiguousarray(body.faces, np.intp), body.bone_labels
             self._latched.publish(body_model_to_ros(body))
 
@@ -110,14 +110,18 @@ class Outputs:
         target_frame: str = "",
         target: TargetFrame | None = None,
     ) -> None:
-        """Publish all messages about one image: TF first, so that viewers can place the others.
+        """Publish all messages about one image. TF is first, because viewers need it to show the others.
 
-        now_s                           the node's clock (s); the total latency is measured just before the HumanArray
-                                        is converted
+        people                          in the camera's frame
+        image                           (H, W, 3) uint8 RGB
+        header                          of the image
+        timing                          latencies for the HumanArray
+        now_s                           returns the time of the node's clock (s); the total latency is measured just
+                                        before the HumanArray is converted
         with_vertices                   whether the HumanArray contains vertices
-        distort                         the lens's distortion, if the image and people.joints_2d contain it
-        fixed_frame, fixed_from_camera  the fixed frame's name and the camera's pose in it (4, 4), if known
-        target_frame, target            the frame of the messages, "" for the image's, and the camera's pose in it;
+        distort                         lens distortion, if the image and people.joints_2d are distorted
+        fixed_frame, fixed_from_camera  name of the fixed frame, and the camera's pose in it (4, 4), if known
+        target_frame, target            frame of the messages, "" for the image's frame, and the camera's pose in it;
                                         without the pose, messages with positions are not published
         """
         placed = place_people_in(target, people, header) if target is not None or not target_frame else None
@@ -168,9 +172,9 @@ class Outputs:
             self._overlay_jpeg.publish(compressed_image_to_ros(drawn, header))
 
     def publish_nobody(self, header: HeaderContent, dropped_frames: int) -> None:
-        """Publish empty messages: a HumanArray, the removal of all markers, no points, and the other interfaces'.
+        """Publish empty messages: a HumanArray, the deletion of all markers, a point cloud, and the other interfaces.
 
-        header: names the frame of the messages.
+        header: stamp and frame of the messages.
         """
         self._humans.publish(human_array_to_ros(HumanArrayContent(header, dropped_frames)))
         self._publish_markers([], header)
@@ -180,7 +184,7 @@ class Outputs:
         self.interfaces.publish_nobody(header)
 
     def destroy(self) -> None:
-        """Destroy the publishers when the last messages have arrived, or after LAST_MESSAGES_TIMEOUT."""
+        """Destroy the publishers once the last messages are acknowledged, or after LAST_MESSAGES_TIMEOUT."""
         for last in (self._humans, self._markers.publisher, self._points.publisher):
             last.wait_for_all_acked(LAST_MESSAGES_TIMEOUT)
         for publisher in (
@@ -192,7 +196,7 @@ class Outputs:
         self.interfaces.destroy()
 
     def _publish_markers(self, markers: list[MarkerContent], header: HeaderContent) -> None:
-        """Publish markers, and the removal of shown markers that are not among them."""
+        """Publish markers, and the deletion of shown markers that are not among them."""
         shown = {(marker.namespace, marker.id) for marker in markers}
         markers += [make_delete_marker(header, *gone) for gone in sorted(self._shown - shown)]
         self._shown = shown

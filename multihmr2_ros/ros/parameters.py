@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""All parameters of the node in one typed table: default, description, range, and whether they may change live."""
+"""All parameters of the node in one typed table: default, description, range, and when changes take effect."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ from rclpy.parameter import Parameter
 
 from multihmr2_ros.errors import UserError
 
-# For outputs whose message package may not be installed. Not "on" and "off", which YAML reads as true and false.
+# For outputs whose message package may be missing. Not "on" and "off", because YAML reads these as true and false.
 WHEN = ("auto", "always", "never")
-FRAME_NAME = r"([^/\s]\S*)?"  # or none
+FRAME_NAME = r"([^/\s]\S*)?"  # may be empty
 
 
 @dataclass(frozen=True)
 class ParameterRule:
-    """The rules of one parameter.
+    """Rules of one parameter.
 
     description  one sentence for users
-    low, high    the range, both ends included
-    choices      the allowed texts
-    pattern      a regular expression that a text must match
+    low, high    allowed range, including both limits
+    choices      allowed texts
+    pattern      regular expression that a text must match
     live         changes take effect with the next image
-    fixed        cannot change after the node has started
+    fixed        cannot be changed after the node has started
     """
 
     description: str
@@ -56,13 +56,13 @@ class ParameterRule:
 
 
 def define_parameter(default: Any, description: str, **rule: Any) -> Any:
-    """Make an entry of the table. rule: the fields of Rule after the description."""
+    """Create an entry of the table. rule: the fields of ParameterRule after the description."""
     return dataclasses.field(default=default, metadata={"rule": ParameterRule(description, **rule)})
 
 
 @dataclass(frozen=True)
 class NodeParameters:
-    """The table. Parameters that are neither live nor fixed are read when the node is configured."""
+    """The table of parameters. Those that are neither live nor fixed are read when the node is configured."""
 
     autostart: bool = define_parameter(
         True, "Whether the node configures and activates itself when it starts.", fixed=True
@@ -191,7 +191,7 @@ DEFAULTS: dict[str, Any] = {field.name: field.default for field in dataclasses.f
 
 
 def declare(node: Any) -> NodeParameters:
-    """Declare all parameters on the node and return their values, overrides included.
+    """Declare all parameters on the node and return their values, including overrides.
 
     Raises UserError for an invalid value.
     """
@@ -208,7 +208,7 @@ def declare(node: Any) -> NodeParameters:
 
 def find_unknown_parameters(node: Any) -> list[str]:
     """Return a sentence for each overridden parameter that the node does not have."""
-    given = getattr(node, "_parameter_overrides", {})  # rclpy has no public name for them
+    given = getattr(node, "_parameter_overrides", {})  # not public in rclpy
     return [
         f"unknown parameter {name!r} is ignored{suggest_name(name, DEFAULTS)}"
         for name in sorted(given)
@@ -217,13 +217,13 @@ def find_unknown_parameters(node: Any) -> list[str]:
 
 
 def suggest_name(name: str, known: Iterable[str]) -> str:
-    """Return the nearest known name as a question to append to a sentence; "" if none is similar."""
+    """Return the most similar known name, as a question to append to a sentence; "" if none is similar."""
     nearest = difflib.get_close_matches(name, list(known), 1)
     return f"; did you mean {nearest[0]!r}?" if nearest else ""
 
 
 def apply_changes(current: NodeParameters, changes: Sequence[Parameter], *, is_configured: bool) -> NodeParameters:
-    """Return the parameters after changes; changes of parameters that are not in the table are ignored.
+    """Return the parameters after the changes. Parameters that are not in the table are ignored.
 
     Raises UserError with the reason if a change is invalid.
     """

@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Plays a bag, as `ros2 bag play` does, on machines that have rclpy alone: python -m multihmr2_ros.ros.play BAG
+"""Plays a bag on machines that have rclpy but not `ros2 bag play`: python -m multihmr2_ros.ros.play BAG
 
-The recorded bytes are published at the recorded pace. By default stamps are moved, so that the first message is stamped
-now: latencies can then be measured, and no node takes the images for old ones.
+The recorded bytes are published at the recorded pace. By default, stamps are shifted so that the first message has the
+current time: latencies can then be measured, and nodes do not discard the images as too old.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ from multihmr2_ros.messages.cdr import ANNOUNCEMENT
 from .conversions import import_message_class
 from .qos import choose_playing_qos
 
-SUBSCRIBER_WAIT_S = 1.0  # after the first topic has found a subscriber, how long the others may take
-SAME_CLOCK_NS = 10 * NS  # stamps this near the time of their recording are of the same clock
+SUBSCRIBER_WAIT_S = 1.0  # time limit for the other topics after the first topic has a subscriber
+SAME_CLOCK_NS = 10 * NS  # maximum difference of stamp and recorded time if both are of the same clock
 CLOCK_PERIOD_S = 0.025
 LAST_MESSAGES_TIMEOUT = Duration(seconds=0, nanoseconds=300_000_000)
 
 
 class Timeline:
-    """The times and stamps of the messages in one pass through the bag.
+    """Times and stamps of the messages in one pass through the bag.
 
-    begin_ns: the recorded time at which the pass begins; now_ns: the wall clock there.
+    begin_ns: recorded time at which the pass begins; now_ns: wall clock at this moment.
     """
 
     def __init__(self, begin_ns: int, now_ns: int, rate: float) -> None:
@@ -61,11 +61,11 @@ class Timeline:
         self._stamp_zero_ns: int | None = None
 
     def compute_due_s(self, message: BagMessage) -> float:
-        """Return when the message is due (s after the beginning of the pass)."""
+        """Return the time at which to publish the message (s after the beginning of the pass)."""
         return (message.time_ns - self._begin_ns) / NS / self._rate
 
     def restamp_to_now(self, message: BagMessage) -> bytes:
-        """Return the message with its stamps moved to the wall clock, by one amount for all messages (at rate 1)."""
+        """Return the message with its stamps shifted to the wall clock, by one amount for all messages (at rate 1)."""
         if self._stamp_zero_ns is None and (first_ns := read_stamp_ns(message.data, message.type_name)):
             is_same_clock = abs(first_ns - message.time_ns) < SAME_CLOCK_NS
             self._stamp_zero_ns = self._begin_ns + (0 if is_same_clock else first_ns - message.time_ns)
@@ -78,7 +78,7 @@ class Timeline:
 
 
 class Player:
-    """Publishes a bag's messages. With recorded stamps it also publishes /clock, for nodes with use_sim_time."""
+    """Publisher of a bag's messages. With recorded stamps, it also publishes /clock for nodes with use_sim_time."""
 
     def __init__(self, node: Any, path: Path, topics: Sequence[str], rate: float, *, stamps_now: bool) -> None:
         self._path = path
@@ -129,7 +129,7 @@ class Player:
         """Wait until the last messages have arrived."""
         for publisher in self._publishers.values():
             publisher.wait_for_all_acked(LAST_MESSAGES_TIMEOUT)
-        time.sleep(LAST_MESSAGES_TIMEOUT.nanoseconds / NS)  # best effort is not acknowledged
+        time.sleep(LAST_MESSAGES_TIMEOUT.nanoseconds / NS)  # best-effort messages are not acknowledged
 
     def _wait_until(self, eval_frame_s: float, time_ns: int) -> None:
         """Sleep until eval_frame_s (monotonic clock); publish /clock meanwhile, up to time_ns."""
@@ -201,7 +201,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the command; return 0 if played or interrupted, 2 for a user's mistake."""
+    """Run the command; return 0 if played or interrupted, 2 for a user error."""
     arguments = list(sys.argv[1:] if args is None else args)
     options = _make_parser().parse_args(remove_ros_args(["play", *arguments])[1:])
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs begin with SIGINT ignored

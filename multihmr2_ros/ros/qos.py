@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Quality of service of the node's topics, of TF, and of topics that are played and recorded."""
+"""QoS of the node's topics, of TF, and of played and recorded topics."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ except ImportError:  # its name in Humble
 
 RELIABLE = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-# Those of tf2's own broadcasters and listener.
+# As in tf2's broadcasters and listener.
 TF = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
 TF_STATIC = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 SENSOR_DATA = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
-# Without rclpy's own callbacks for events: nothing to do for the executor, and no warnings of a QoS that does not fit.
+# Without rclpy's event callbacks: no work for the executor, and no warnings about an incompatible QoS.
 SILENT_PUBLISHER = PublisherEventCallbacks(use_default_callbacks=False)
 SILENT_SUBSCRIPTION = SubscriptionEventCallbacks(use_default_callbacks=False)
 LAST_MESSAGES_TIMEOUT = Duration(
     seconds=0, nanoseconds=200_000_000
-)  # how long the end waits for a topic's last message to arrive
+)  # time limit for the last messages to be acknowledged before publishers are destroyed
 
 
 def is_wanted(publisher: Any) -> bool:
@@ -47,14 +47,14 @@ def is_wanted(publisher: Any) -> bool:
 
 
 def choose_playing_qos(type_name: str, *, is_latched: bool) -> QoSProfile:
-    """Return the QoS to play a topic: best effort for sensor messages, reliable for all others."""
+    """Return the QoS to play a topic: best effort for sensor messages, reliable for others."""
     if is_latched:
         return TF_STATIC
     return SENSOR_DATA if type_name.startswith("sensor_msgs/") else TF
 
 
 def choose_recording_qos(publishers: Sequence[Any]) -> QoSProfile:
-    """Return the strictest QoS that matches all these publishers (rclpy's TopicEndpointInfo)."""
+    """Return the strictest QoS that is compatible with all these publishers (rclpy's TopicEndpointInfo)."""
     profiles = [publisher.qos_profile for publisher in publishers]
     is_reliable = all(profile.reliability == ReliabilityPolicy.RELIABLE for profile in profiles)
     is_latched = all(profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for profile in profiles)

@@ -12,9 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Records topics into a bag, where there is no `ros2 bag`: python -m multihmr2_ros.ros.record OUT --topics …
+"""Records topics to a bag on machines without `ros2 bag`: python -m multihmr2_ros.ros.record OUT --topics …
 
-Messages are written as the bytes that came, with the time of their arrival. Ctrl-C ends the recording.
+Messages are written as received (serialized), with their arrival time. Ctrl-C ends the recording.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ from multihmr2_ros.errors import UserError
 from .conversions import import_message_class
 from .qos import choose_recording_qos
 
-UPDATE_PERIOD_S = 0.2  # for publishers of topics that have none yet
-DRAIN_S = 0.3  # for what has arrived when the recording ends
+UPDATE_PERIOD_S = 0.2  # period of the search for publishers of missing topics
+DRAIN_S = 0.3  # for messages that have already arrived when the recording ends
 
 
 class Recorder:
-    """Subscribes to topics as soon as they are published, and writes their messages."""
+    """Recorder that subscribes to topics as soon as they are published, and writes their messages."""
 
     def __init__(self, node: Any, writer: BagWriter, topics: Sequence[str]) -> None:
         self._node = node
@@ -63,7 +63,7 @@ class Recorder:
 
     def _subscribe(self, topic: str, publishers: Sequence[Any]) -> None:
         type_name = publishers[0].topic_type
-        require_type(type_name)  # a type without a definition cannot be written: say so now
+        require_type(type_name)  # a type without a definition cannot be written: report it now
         qos = choose_recording_qos(publishers)
         if qos.durability == DurabilityPolicy.TRANSIENT_LOCAL:
             self._writer.latch(topic)
@@ -128,7 +128,7 @@ def _record(recorder: Recorder, executor: SingleThreadedExecutor) -> None:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """The exit status: 0 recorded, 2 the user's mistake, or nothing came."""
+    """Run the command; return 0 if recorded, 2 for a user error or if no message arrived."""
     arguments = list(sys.argv[1:] if args is None else args)
     options = _make_parser().parse_args(remove_ros_args(["record", *arguments])[1:])
     rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)

@@ -12,11 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The node's estimator: made from the parameters, and made again after errors of its device.
+"""The node's estimator: created from the parameters, and restarted after errors of its device.
 
-If memory does not suffice, it is made again for less work. The tracker is in host memory and is passed on, so that
-tracks and their ids survive. Other errors need a new process: most CUDA errors last until the process ends, and a
-thread that hangs cannot be ended.
+If memory does not suffice, it is restarted with less work. The tracker is in host memory and is passed to the new
+estimator, so that tracks and their ids are kept. Other errors require a new process: most CUDA errors persist until the
+process ends, and a thread that hangs cannot be stopped.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ EstimatorFactory = Callable[[NodeParameters], "Estimator"]
 
 MAX_FAULTS = 5  # each within HEALTHY_S of the previous one; one more requires a new process
 HEALTHY_S = 60.0
-FIRST_WAIT_S, MAX_WAIT_S = 0.5, 30.0  # before the second restart in a row, and before any
+FIRST_WAIT_S, MAX_WAIT_S = 0.5, 30.0  # before the second of successive restarts, and maximum before any restart
 HANGS = 3.0  # times the watchdog's limit; longer steps require a new process
 MAX_HALVINGS = 2
 
 
 def load_estimator(parameters: NodeParameters) -> Estimator:
-    """Load the estimator that the parameters describe. Raises UserError, such as for missing weights."""
+    """Load the estimator for the parameters. Raises UserError, for example if the weights are missing."""
     from multihmr2_ros.estimator import Estimator, EstimatorConfig, Runtime
 
     return Estimator.load(
@@ -71,13 +71,13 @@ def make_configuration(parameters: NodeParameters, base: EstimatorConfig) -> Est
 
 
 class RestartingEstimator:
-    """An `Estimator` that is made again after a fault of the device.
+    """An `Estimator` that is created again after a fault of the device.
 
-    make        makes an estimator from parameters
-    restarts    how often it was made again
-    reduced_to  description of the work that memory suffices for; "" if nothing was reduced
+    make        creates an estimator from parameters
+    restarts    number of restarts
+    reduced_to  description of the reduced work that fits the memory; "" if not reduced
 
-    One thread steps and resets; any thread may read.
+    `step` and `reset` must be called from one thread; attributes may be read from any thread.
     """
 
     def __init__(self, make: Callable[[NodeParameters], Estimator], parameters: NodeParameters) -> None:
@@ -91,7 +91,7 @@ class RestartingEstimator:
         self._last_fault_s = -float("inf")
         self._not_before_s = 0.0
         self._busy_since_s: float | None = None
-        self._tracker: Any = None  # of the one that failed
+        self._tracker: Any = None  # of the estimator that failed
         estimator = self._load_first()
         self._estimator: Estimator | None = estimator
         self.config: EstimatorConfig = estimator.config
@@ -101,12 +101,12 @@ class RestartingEstimator:
 
     @property
     def body(self) -> Any:
-        """Body of the last people. Not available after a fault, as it would hold memory of the device."""
+        """Body of the last people. Not available after a fault, because it would keep memory of the device in use."""
         assert self._estimator is not None
         return self._estimator.body
 
     def reconfigure(self, config: EstimatorConfig) -> None:
-        """Use another configuration from the next step on, which handles faults of the device."""
+        """Store another configuration. The next step applies it, so that faults of the device are handled there."""
         self.config = config
 
     def reset(self) -> None:
@@ -116,7 +116,7 @@ class RestartingEstimator:
             self._tracker.reset()
 
     def step(self, frame: Frame) -> People:
-        """Call `Estimator.step`. Raises UserError if the device fails, and until the estimator is made again."""
+        """Call `Estimator.step`. Raises UserError if the device fails, and until the estimator is restarted."""
         estimator = self._estimator or self._restart()
         try:
             with self._watch():
@@ -136,7 +136,7 @@ class RestartingEstimator:
     # --- diagnostics
 
     def find_faults(self, watchdog_s: float) -> list[str]:
-        """Return present faults, one line each. watchdog_s: time limit of a step; 0: none."""
+        """Return current faults, one line each. watchdog_s: time limit of a step in s; 0: no limit."""
         faults = []
         busy_s = self._get_busy_s()
         if 0 < watchdog_s < busy_s:
@@ -148,7 +148,7 @@ class RestartingEstimator:
         return faults
 
     def explain_new_process(self, watchdog_s: float) -> str:
-        """Return why a new process is needed; "" if it is not."""
+        """Return why a new process is needed; "" if it is not. watchdog_s: time limit of a step in s; 0: no limit."""
         busy_s = self._get_busy_s()
         if 0 < HANGS * watchdog_s < busy_s:
             return f"the estimator has not answered for {busy_s:.0f} s"
@@ -185,7 +185,10 @@ class RestartingEstimator:
         raise self._handle_failure(fault, reason)
 
     def _handle_failure(self, fault: DeviceFault | None, reason: str) -> UserError:
-        """Schedule the next attempt and return it as an error. fault: None if making it failed for another reason."""
+        """Schedule the next restart and return an error that describes it.
+
+        fault: None if the estimator could not be created for another reason.
+        """
         _release_memory()
         if fault is DeviceFault.OUT_OF_MEMORY and self._reduce():
             return UserError(f"out of GPU memory ({reason}); the estimator is made again with {self.reduced_to}")
@@ -198,7 +201,7 @@ class RestartingEstimator:
         return UserError(f"the estimator's device failed ({reason}); the estimator is made again in {wait_s:.1f} s")
 
     def _reduce(self) -> bool:
-        """Reduce the work: fewer people, then 16-bit precision, then the CPU. Return False if nothing is left."""
+        """Reduce the work: fewer people, then 16-bit precision, then the CPU. Return False if no step is left."""
         if self._parameters.device == "cpu":
             return False
         if self._halvings < MAX_HALVINGS and self._most_people > 1:
@@ -236,10 +239,10 @@ def _release_memory() -> None:
 
     gc.collect()
     if torch.cuda.is_initialized():
-        with contextlib.suppress(RuntimeError):  # a failed device refuses this, too
+        with contextlib.suppress(RuntimeError):  # also fails on a failed device
             torch.cuda.empty_cache()
 
 
 def _describe_error(error: Exception) -> str:
-    """Return the first line of the error; CUDA's errors have several."""
+    """Return the first line of the error, because CUDA errors have several."""
     return next(iter(str(error).strip().splitlines()), "") or type(error).__name__

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""People of known output, for measuring everything around the estimator: no network, no weights."""
+"""Generated people, for measurements of the node without network and weights."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from multihmr2_ros.people import BONE_COUNT, IntrinsicsSource, People, TrackStat
 
 
 def make_standing_people(body: Body, count: int, image_size: tuple[int, int] = (480, 640)) -> People:
-    """People of mean shape side by side, 5 m in front of the camera, each with a confirmed track, 1 and up.
+    """Return people of mean shape side by side, 5 m in front of the camera, with confirmed tracks 1, 2, …
 
-    image_size (height, width) px.
+    image_size: (height, width) px.
     """
     rotations = np.tile(np.eye(3, dtype=np.float32), (count, BONE_COUNT, 1, 1))
     rotations[:, 0] = [[1, 0, 0], [0, 0, 1], [0, -1, 0]]  # upright, facing the camera
@@ -73,7 +73,7 @@ def make_standing_people(body: Body, count: int, image_size: tuple[int, int] = (
 
 
 class StandInEstimator:
-    """In the estimator's place: sees the same people in every image, at once."""
+    """Substitute for the estimator: returns the same people for every image, without delay."""
 
     def __init__(self, mesh: Mesh, count: int) -> None:
         self.config = EstimatorConfig(mesh=mesh)
@@ -88,4 +88,4 @@ class StandInEstimator:
         self.config = config
 
     def reset(self) -> None:
-        """There are no tracks to forget."""
+        """Do nothing, because there are no tracks."""

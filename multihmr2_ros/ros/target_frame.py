@@ -34,10 +34,10 @@ from multihmr2_ros.people import People
 class TargetFrame:
     """The frame of the messages, if it differs from the frame of the image.
 
-    frame_id            its name
-    target_from_camera  (4, 4) the camera's pose in it at the image's stamp
-    rate                (4, 4) the change of target_from_camera per second; NaN if unknown; 0 between frames that do
-                        not move relative to each other
+    frame_id            name of the frame
+    target_from_camera  (4, 4) camera pose in this frame at the image's stamp
+    rate                (4, 4) change of target_from_camera per second; NaN if unknown; 0 between frames that do not
+                        move relative to each other
     """
 
     frame_id: str
@@ -49,9 +49,9 @@ class TargetFrame:
 class PlacedPeople:
     """The people of an image in the frame of the messages.
 
-    people  places, directions and, where velocity_frame is "camera", velocities are in header.frame_id
-    header  the image's stamp, and the name of the frame
-    camera  (4, 4) the camera's pose in that frame
+    people  positions, orientations and, if velocity_frame is "camera", velocities are in header.frame_id
+    header  stamp of the image, and name of the frame
+    camera  (4, 4) camera pose in this frame
     """
 
     people: People
@@ -60,7 +60,10 @@ class PlacedPeople:
 
 
 def place_people_in(target: TargetFrame | None, people: People, header: HeaderContent) -> PlacedPeople:
-    """Return people in the target frame. people: in the camera's frame; header: of the image; target: None keeps it."""
+    """Return people in the target frame.
+
+    target: None: the camera's frame is kept; people: in the camera's frame; header: of the image.
+    """
     if target is None or target.frame_id == header.frame_id:
         return PlacedPeople(people, header, np.eye(4))
     return PlacedPeople(
@@ -74,13 +77,13 @@ def transform_people(target: TargetFrame, people: People) -> People:
     """Transform people from the camera's frame to the target frame, in float64: a map's origin may be far away.
 
     Covariances are rotated. A velocity relative to the camera becomes a velocity relative to the target frame: the
-    camera's own motion is added, and the result is NaN if that motion is unknown. A velocity over the ground stays as
-    it is: it has its own frame.
+    camera's own motion is added, and the result is NaN if that motion is unknown. A velocity relative to the fixed
+    frame does not change.
     """
     turn, shift = target.target_from_camera[:3, :3], target.target_from_camera[:3, 3]
     rotations: NDArray[Any] = people.rotations.astype(np.float64)
     bone_poses: NDArray[Any] = people.bone_poses.astype(np.float64)
-    rotations[:, :1] = turn @ rotations[:, :1]  # the others are relative to bones
+    rotations[:, :1] = turn @ rotations[:, :1]  # the others are relative to their parent bones
     bone_poses[..., :3, :] = turn @ bone_poses[..., :3, :]  # about the body's own origin
     velocity, velocity_covariance = people.velocity, people.velocity_covariance
     if people.velocity_frame == "camera":

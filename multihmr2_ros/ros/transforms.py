@@ -14,7 +14,7 @@
 
 """Subscribes to /tf and /tf_static, keeps the transforms of the last seconds, and looks up camera poses.
 
-tf2_ros exists in ROS installations only. Memory is bounded for any input.
+Used instead of tf2_ros, which exists in ROS installations only. Memory is bounded for any input.
 """
 
 from __future__ import annotations
@@ -45,24 +45,24 @@ from multihmr2_ros.transform_tree import (
 from .interfaces.bodies import make_rep155_prefix
 from .qos import TF, TF_STATIC
 
-RATE_S = 0.1  # over which motion is averaged, as tf's lookupTwist does
+RATE_S = 0.1  # interval over which motion is averaged, as in tf's lookupTwist
 NS = 1_000_000_000
-HISTORY_NS = 10 * NS  # as tf2's buffer
+HISTORY_NS = 10 * NS  # as in tf2's buffer
 MAX_POSES = 2_000  # of one frame
-MAX_FRAMES = 1_000  # that move, and as many that do not
+MAX_FRAMES = 1_000  # of moving frames, and also of static frames
 MAX_NAME = 256
-JUMP_NS = 2 * NS  # a frame whose stamps go back by more: time was set back
-SILENT_S = 60.0  # a frame that moves and of which nothing came for longer is forgotten: a person who has gone
-REACH_NS = 1_000_000  # an image's stamp may be rounded past the newest transform by so much
+JUMP_NS = 2 * NS  # if a frame's stamps go back by more, time was set back
+SILENT_S = 60.0  # moving frames without a transform for longer are removed, such as people who have left
+REACH_NS = 1_000_000  # an image's stamp may be later than the newest transform by this much, because of rounding
 
 
 class TransformListener:
     """The subscriptions of one active node to /tf and /tf_static.
 
-    body_prefix  the frames of the node's own people, this prefix or REP-155's and a number, are left out
+    body_prefix  frames of the node's own people (this prefix or that of REP-155, followed by a number) are ignored
     report       called with a cause and a text for damaged messages and invalid transforms
 
-    Messages arrive serialized, so that damaged bytes cannot stop the executor.
+    Messages are received serialized, so that damaged bytes cannot stop the executor.
     """
 
     def __init__(self, node: Any, body_prefix: str, report: Callable[[str, str], None]) -> None:
@@ -78,7 +78,10 @@ class TransformListener:
         ]
 
     def lookup_pose(self, frame: str, header: HeaderContent, timeout_s: float) -> NDArray[np.float64]:
-        """Return (4, 4) frame_from_header_frame at the header's stamp. Waits at most timeout_s. Raises Unknown."""
+        """Return the pose (4, 4) of the header's frame in `frame` at the header's stamp. Waits at most timeout_s.
+
+        Raises UnknownTransformError if the transform is unknown.
+        """
         return self._buffer.lookup_transform(frame, header.frame_id, header.stamp_ns, timeout_s)
 
     def estimate_rate(self, frame: str, header: HeaderContent, pose: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -93,7 +96,7 @@ class TransformListener:
         return (pose - before) / RATE_S
 
     def clear_after_jump(self, from_s: float) -> None:
-        """Forget moving frames after time jumped back from from_s (s); see TransformBuffer.clear_after_jump."""
+        """Remove moving frames after time jumped back from from_s (s); see TransformBuffer.clear_after_jump."""
         self._buffer.clear_after_jump(round(from_s * NS))
 
     def destroy(self) -> None:
@@ -105,7 +108,7 @@ class TransformListener:
         try:
             message = deserialize_message(data, TFMessage)
             transforms = [_read_transform(each) for each in message.transforms]
-        except Exception:  # each middleware has its own for bytes that it does not understand
+        except Exception:  # the type for invalid bytes depends on the middleware
             self._report("transform", f"received a damaged TFMessage ({len(data)} bytes); check its publisher")
             return
         others = [each for each in transforms if not self._person.fullmatch(each[0])]
@@ -126,10 +129,10 @@ def _read_transform(transform: Any) -> tuple[str, str, int, Pose]:
 
 
 class UnknownTransformError(Exception):
-    """A transform is not known; the text gives the reason.
+    """Error for an unknown transform; the text gives the reason.
 
-    may_come: the next message may contain it. False for frames that are not connected: otherwise every image would wait
-    where they are never published.
+    may_come: whether the next message may contain it. False for frames that are not connected, which may never be
+    published: otherwise every image would wait for them.
     """
 
     def __init__(self, reason: str, *, may_come: bool) -> None:
@@ -139,7 +142,7 @@ class UnknownTransformError(Exception):
 
 @dataclass
 class _FrameHistory:
-    """The poses of a frame in its parent, in ascending stamps (ns). arrived_s: of the last one, monotonic clock."""
+    """Poses of a frame in its parent, with ascending stamps (ns). arrived_s: of the last pose, monotonic clock."""
 
     parent: str
     stamps: list[int] = field(default_factory=list)
@@ -159,7 +162,10 @@ class _FrameHistory:
         del self.stamps[:gone], self.poses[:gone]
 
     def parent_from_frame(self, stamp_ns: int, name: str) -> NDArray[np.float64]:
-        """(4, 4) at a stamp, interpolated. Raises Unknown before the first and after the last one."""
+        """Return the pose (4, 4) interpolated at a stamp.
+
+        Raises UnknownTransformError before the first and after the last pose.
+        """
         pose = interpolate_at(self.stamps, self.poses, stamp_ns)
         if pose is not None:
             return pose_to_matrix(pose)
@@ -174,7 +180,7 @@ class _FrameHistory:
 
 
 class TransformBuffer:
-    """The transforms of the last seconds. For several threads."""
+    """Buffer of the transforms of the last seconds. Thread-safe."""
 
     def __init__(self) -> None:
         self._moving: dict[str, _FrameHistory] = {}  # in the order of their last change
@@ -183,14 +189,17 @@ class TransformBuffer:
         self._changed = threading.Condition()
 
     def __len__(self) -> int:
-        """How many poses are kept."""
+        """Return the number of stored poses."""
         with self._changed:
             return sum(len(frame.stamps) for frame in (*self._moving.values(), *self._static.values()))
 
     def add(self, transforms: Sequence[tuple[str, str, int, Pose]], *, is_static: bool) -> int:
-        """Take transforms, each of a child, its parent, a stamp (ns) and the child's pose; how many were refused: those
-        without names or with too long ones, of themselves, with numbers that are no pose, and static ones beyond the
-        most."""
+        """Add transforms and return the number of rejected ones.
+
+        transforms: (child frame, parent frame, stamp in ns, pose of the child in the parent). Rejected are transforms
+        with an empty or too long name, with the same child and parent, or with an invalid pose, and static transforms
+        above the maximum number.
+        """
         with self._changed:
             taken = sum(
                 self._add(normalize_frame_name(child), normalize_frame_name(parent), stamp_ns, pose, is_static)
@@ -200,7 +209,10 @@ class TransformBuffer:
         return len(transforms) - taken
 
     def lookup_transform(self, target: str, source: str, stamp_ns: int, timeout_s: float = 0.0) -> NDArray[np.float64]:
-        """(4, 4) target from source at a stamp. Waits at most timeout_s for it. Raises Unknown."""
+        """Return the transform (4, 4) target from source at a stamp. Waits for it, at most timeout_s.
+
+        Raises UnknownTransformError if the transform is unknown.
+        """
         target, source, deadline_s = (
             normalize_frame_name(target),
             normalize_frame_name(source),
@@ -217,10 +229,10 @@ class TransformBuffer:
                 self._changed.wait(left_s)
 
     def clear_after_jump(self, from_ns: int) -> None:
-        """Forget moving frames after time jumped back from from_ns.
+        """Remove moving frames after time jumped back from from_ns.
 
         Frames whose newest pose is more than JUMP_NS before from_ns were received after the jump, and are kept. After a
-        shorter jump the two cases cannot be distinguished, and all moving frames are forgotten.
+        shorter jump the two cases cannot be distinguished, and all moving frames are removed.
         """
         with self._changed:
             self._moving = {name: each for name, each in self._moving.items() if each.stamps[-1] < from_ns - JUMP_NS}

@@ -24,10 +24,10 @@ Item = TypeVar("Item")
 
 
 class NewestOnlyWorker(Generic[Item]):
-    """Calls `work(item)` in a thread of its own, one item at a time, always the newest that was offered.
+    """Worker that calls `work(item)` in its own thread, one item at a time, always with the newest offered item.
 
     work    may take long; runs in one thread, one call at a time
-    report  called with every exception that work raises, in the same thread; work goes on with the next item
+    report  called in the same thread with every exception that work raises; the worker continues with the next item
     """
 
     def __init__(self, work: Callable[[Item], None], report: Callable[[Exception], None]) -> None:
@@ -36,7 +36,7 @@ class NewestOnlyWorker(Generic[Item]):
         self._waiting: list[Item] = []  # none or one
         self._stopping = False
         self._changed = threading.Condition()
-        # A daemon, so that work that never returns does not keep the process alive.
+        # A daemon, so that a call that never returns does not keep the process alive.
         self._thread = threading.Thread(target=self._run, name="newest-only-worker", daemon=True)
         self._thread.start()
 
@@ -48,7 +48,7 @@ class NewestOnlyWorker(Generic[Item]):
         return replaced[0] if replaced else None
 
     def stop(self, timeout_s: float) -> bool:
-        """Stop after the present item, for which it waits at most timeout_s. Return whether the thread has ended."""
+        """Stop after the current item, waiting at most timeout_s for it. Return whether the thread has ended."""
         with self._changed:
             self._stopping = True
             self._waiting = []
@@ -67,4 +67,4 @@ class NewestOnlyWorker(Generic[Item]):
                 self._work(item)
             except Exception as error:
                 self._report(error)
-            del item  # free the image before the next one comes
+            del item  # free the image before the next one arrives

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""People in the messages that others have settled on: people_msgs, hri_msgs (REP-155) and vision_msgs.
+"""People in standard messages of other packages: people_msgs, hri_msgs (REP-155) and vision_msgs.
 
-Each is published where its package is installed; nothing here is needed by the node.
+Each interface is published if its package is installed; the node works without them.
 """

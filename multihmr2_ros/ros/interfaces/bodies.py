@@ -12,11 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""REP-155 (ROS4HRI): who is tracked on /humans/bodies/tracked, and topics of each body below /humans/bodies/<id>.
+"""REP-155 (ROS4HRI): ids of tracked bodies on /humans/bodies/tracked, and topics of each body in /humans/bodies/<id>.
 
-The TF frame of a body must be named body_<id>, and an id must start with a letter, without which it is no name of a
-ROS 2 topic. Where the node's own frames are not of that form (body_7), they are broadcast by such a name (body_b7),
-too, while anybody listens.
+The TF frame of a body must be named body_<id>, and the id must start with a letter to be valid in the name of a ROS 2
+topic. If the node's own frames do not have this form (body_7), they are also broadcast with such a name (body_b7),
+while /humans/bodies/tracked has subscribers.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ from .skeleton import compute_skeletons_2d
 NAMESPACE = "/humans/bodies"
 TRACKED = f"{NAMESPACE}/tracked"
 REP155_PREFIX = "body_"
-KEEP_TOPICS_S = 2.0  # the topics of somebody who is out of sight: people often come back as who they were
-MAX_BODIES = 32  # that have topics
+KEEP_TOPICS_S = 2.0  # for topics of lost bodies, because tracks are often recovered
+MAX_BODIES = 32  # maximum number of bodies with topics
 
 
 @dataclass
@@ -62,7 +62,7 @@ class BodyPublishers:
 
 
 class BodiesOutput:
-    """The publishers of REP-155. messages: the classes of hri_msgs; clock: monotonic, s."""
+    """The publishers of REP-155. messages: classes of hri_msgs; clock: returns monotonic time in s."""
 
     def __init__(self, node: Any, messages: Any, body_prefix: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._node = node
@@ -83,9 +83,16 @@ class BodiesOutput:
         bone_labels: Sequence[str],
         placed: PlacedPeople | None,
     ) -> None:
-        """image (H, W, 3): the one that people were seen in. placed: the same people in the frame of the messages; None
-        where their place in it is not known. Frames come first, then each body, then the list; while nobody listens,
-        nothing but a list that has changed, for who listens next."""
+        """Publish the messages about one image: first TF frames, then each body, then the list of ids.
+
+        people       in the camera's frame
+        image        (H, W, 3) uint8 RGB, the image of these people
+        header       of the image
+        bone_labels  of people.joints
+        placed       the same people in the frame of the messages; None if the transform is unknown
+
+        While /humans/bodies/tracked has no subscribers, only changes of the list are published, for later subscribers.
+        """
         rows, names = select_tracked_rows(people), make_body_frames(people, self._prefix)
         ids = [names[row].removeprefix(REP155_PREFIX) for row in rows.tolist()]
         if is_wanted(self.tracked):
@@ -137,7 +144,7 @@ class BodiesOutput:
                 body.skeleton.publish(skeleton_to_ros(skeletons[row], header, self._messages))
 
     def _update_bodies(self, ids: list[str]) -> None:
-        """Have topics for these bodies and, for a moment, for those that were there lately; at most MAX_BODIES."""
+        """Create and remove topics, so that these bodies have topics, and also recently lost ones; at most MAX_BODIES."""
         now_s = self._clock()
         gone = sorted(set(self._bodies) - set(ids), key=lambda body_id: self._bodies[body_id].seen_s)
         lately = [body_id for body_id in gone if now_s - self._bodies[body_id].seen_s < KEEP_TOPICS_S]
@@ -154,7 +161,7 @@ class BodiesOutput:
             (self._messages.Skeleton2D, "skeleton2d"),
             (Image, "cropped"),
         )
-        # Without callbacks for events the executor has nothing to do with a publisher that comes and goes.
+        # Without event callbacks, so that the executor is not affected when these publishers are created and destroyed.
         return BodyPublishers(
             *[
                 self._node.create_publisher(
@@ -171,13 +178,13 @@ class BodiesOutput:
 
 
 def make_rep155_prefix(body_prefix: str) -> str:
-    """What the names of frames begin with so that, without "body_", they are ids that start with a letter."""
+    """Return a prefix of frame names: "body_" and the beginning of the id, which starts with a letter."""
     stem = body_prefix.removeprefix(REP155_PREFIX)
     return f"{REP155_PREFIX}{stem}" if stem[:1].isalpha() else f"{REP155_PREFIX}b{stem}"
 
 
 def select_tracked_rows(people: People) -> NDArray[np.int64]:
-    """The rows of the people who have a TF frame, at most MAX_BODIES, the best scores first."""
+    """Return the rows of the people with a TF frame, at most MAX_BODIES, in descending order of score."""
     has_frame = np.array([bool(name) for name in make_body_frames(people, REP155_PREFIX)], bool)
     return np.flatnonzero(has_frame & np.isfinite(people.pelvis).all(axis=1))[:MAX_BODIES]
 
@@ -185,7 +192,14 @@ def select_tracked_rows(people: People) -> NDArray[np.int64]:
 def roi_to_ros(
     box: NDArray[np.int64], image_size: tuple[int, int], score: float, header: HeaderContent, messages: Any
 ) -> Any:
-    """hri_msgs/NormalizedRegionOfInterest2D of box (4,): x, y, height, width px in an image (H, W)."""
+    """Convert a box (4,) to hri_msgs/NormalizedRegionOfInterest2D.
+
+    box         x, y, height, width px
+    image_size  (height, width) px
+    score       confidence of the region
+    header      of the message
+    messages    the classes of hri_msgs
+    """
     x, y, height, width = box.tolist()
     image_height, image_width = image_size
     return messages.NormalizedRegionOfInterest2D(
@@ -199,7 +213,7 @@ def roi_to_ros(
 
 
 def skeleton_to_ros(points: NDArray[np.float64], header: HeaderContent, messages: Any) -> Any:
-    """hri_msgs/Skeleton2D of points (18, 3): x, y, confidence."""
+    """Convert points (18, 3), x, y, confidence in [0, 1], to hri_msgs/Skeleton2D."""
     point = messages.NormalizedPointOfInterest2D
     return messages.Skeleton2D(
         header=header_to_ros(header), skeleton=[point(x=x, y=y, c=c) for x, y, c in points.tolist()]

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""vision_msgs/Detection3DArray: each person as a box that is turned with the body."""
+"""vision_msgs/Detection3DArray: each person as a box with the orientation of the body."""
 
 from __future__ import annotations
 
@@ -36,13 +36,14 @@ CLASS_ID = "person"
 
 @dataclass(frozen=True)
 class DetectionArrayContent:
-    """m people with a place, in the frame of the message, m.
+    """The m people with a known position, in the frame of the message; lengths in meters.
 
-    name        m names: the prefix of body frames and the track's id; "" without a track
+    name        m names: the prefix of body frames and the track id; "" without a track
     score       (m,)
     pelvis      (m, 3)
-    quaternion  (m, 4) x, y, z, w: of the box and of the body (x out of it, z to the head)
-    center      (m, 3) of the box; size (m, 3) of the box along its own axes
+    quaternion  (m, 4) x, y, z, w, orientation of the box and the body (x axis forward, z axis toward the head)
+    center      (m, 3) of the box
+    size        (m, 3) of the box along its own axes
     """
 
     name: list[str]
@@ -54,7 +55,7 @@ class DetectionArrayContent:
 
 
 class DetectionsOutput:
-    """The publisher of ~/detections. messages: the classes of vision_msgs."""
+    """The publisher of ~/detections. messages: classes of vision_msgs."""
 
     def __init__(self, node: Any, messages: Any, body_prefix: str) -> None:
         self._messages = messages
@@ -71,7 +72,7 @@ class DetectionsOutput:
 
 
 def people_to_detections(people: People, body_prefix: str = "body_") -> DetectionArrayContent:
-    """The people who have a finite place, with boxes around their vertices, or around their joints without a mesh."""
+    """Return the people with a finite position, with boxes around their vertices (without a mesh: their joints)."""
     points = people.vertices if people.vertices.shape[1] else people.joints
     rows = np.flatnonzero(np.isfinite(points).all(axis=(1, 2)) & np.isfinite(people.pelvis).all(axis=1))
     people, points = people.select(rows), points[rows]
@@ -90,7 +91,7 @@ def people_to_detections(people: People, body_prefix: str = "body_") -> Detectio
 
 
 def detections_to_ros(detections: DetectionArrayContent, header: HeaderContent, messages: Any) -> Any:
-    """vision_msgs/Detection3DArray. Covariances are left at 0: they are not given."""
+    """Convert to vision_msgs/Detection3DArray. Covariances are 0, which means unknown."""
     return messages.Detection3DArray(
         header=header_to_ros(header),
         detections=[

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Publishes people in the messages of other packages, as far as these are installed."""
+"""Publishes people in the messages of other packages, if these are installed."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ from .people import PeopleOutput
 
 Output = TypeVar("Output")
 
-# Packages that some distributions do not have: GitHub repository, branch, and the distributions that have them (the
-# index of ROS distributions, August 2026).
+# Packages that are missing in some distributions: GitHub repository, branch, and distributions with the package (index
+# of ROS distributions, August 2026).
 SOURCES = {
     "people_msgs": ("wg-perception/people", "ros2", ()),
     "hri_msgs": ("ros4hri/hri_msgs", "humble-devel", ("humble", "jazzy")),
@@ -47,7 +47,7 @@ SOURCES = {
 class InterfaceOutputs:
     """The publishers of one configured node.
 
-    facts  "people", "bodies" and "detections" → "published", or why not; for the diagnostics
+    facts  "people", "bodies" and "detections" → "published" or the reason why not; for the diagnostics
     """
 
     def __init__(self, node: Any, parameters: NodeParameters) -> None:
@@ -131,7 +131,7 @@ class InterfaceOutputs:
                 output.publish_nobody(header)
 
     def destroy(self) -> None:
-        """Destroy the publishers when the last messages have arrived, or after LAST_MESSAGES_TIMEOUT."""
+        """Destroy the publishers once the last messages are acknowledged, or after LAST_MESSAGES_TIMEOUT."""
         last = [output.publisher for output in (self._people, self._detections) if output is not None]
         for publisher in last + ([] if self._bodies is None else [self._bodies.tracked]):
             publisher.wait_for_all_acked(LAST_MESSAGES_TIMEOUT)
@@ -150,7 +150,7 @@ def import_messages(package: str) -> Any:
 
 
 def describe_installation(package: str) -> str:
-    """Return one line that says how to install the package."""
+    """Return one line of instructions to install the package."""
     distribution = os.environ.get("ROS_DISTRO", "jazzy")
     repository, branch, released = SOURCES.get(package, ("", "", (distribution,)))
     if distribution in released:

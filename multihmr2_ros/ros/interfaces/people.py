@@ -12,11 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""people_msgs/People on /people: what Nav2's social costmap layer reads.
+"""people_msgs/People on /people, the input of Nav2's social costmap layer.
 
-That layer looks up the transform at the exact stamp of the message, treats people slower than 0.1 m/s as standing, and
-keeps the last message forever. So people are published in a frame that does not move, and an empty list is published
-when there are no people, or when their positions are no longer known.
+This layer looks up the transform at the exact stamp of the message, treats people slower than 0.1 m/s as standing, and
+keeps the last message forever. Therefore people are published in a fixed frame, and an empty list is published if there
+are no people, or if their positions are no longer known.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from multihmr2_ros.ros.qos import RELIABLE, is_wanted
 TOPIC = "/people"
 LOST_S = 1.0  # without a transform for this long, an empty list replaces the last one
 
-# The body model's anchors of the phenotype "age" from 0 to 1, of which a person is the nearest.
+# The body model's anchors of the phenotype "age" from 0 to 1; a person gets the label of the nearest anchor.
 AGE_CLASSES = ("baby", "child", "adult", "old")
 
 
@@ -53,7 +53,7 @@ class PersonContent:
 
 
 class PeopleOutput:
-    """The publisher of /people. messages: the classes of people_msgs."""
+    """The publisher of /people. messages: classes of people_msgs."""
 
     def __init__(self, node: Any, messages: Any, body_prefix: str) -> None:
         self._messages = messages
@@ -90,8 +90,8 @@ def transform_to_fixed_frame(
 ) -> list[PersonContent]:
     """Return the confirmed people, named like their TF frames. fixed_from_camera (4, 4): the camera's pose.
 
-    A velocity that is unknown over the ground is 0: the message has no value for unknown, and the camera's own motion
-    must not be taken for a person's.
+    If the velocity relative to the fixed frame is unknown, it is 0: the message has no value for unknown, and the
+    camera's own motion must not be interpreted as the person's.
     """
     position = people.pelvis @ fixed_from_camera[:3, :3].T + fixed_from_camera[:3, 3]
     is_known = np.isfinite(people.velocity).all(axis=1, keepdims=True) & (people.velocity_frame == "fixed")
@@ -106,7 +106,7 @@ def transform_to_fixed_frame(
 
 
 def persons_to_ros(persons: list[PersonContent], header: HeaderContent, messages: Any) -> Any:
-    """people_msgs/People."""
+    """Convert to people_msgs/People."""
     return messages.People(
         header=header_to_ros(header),
         people=[

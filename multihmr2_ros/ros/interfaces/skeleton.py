@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The 18 points of hri_msgs/Skeleton2D from a posed body."""
+"""Computes the 18 points of hri_msgs/Skeleton2D from a posed body."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from multihmr2_ros.people import People
 POINT_COUNT = 18
 NECK, RIGHT_SHOULDER, LEFT_SHOULDER = 1, 2, 5
 
-# Point of Skeleton2D → the bone whose head it is: within 3.5 cm of the COCO keypoint of the same name.
+# Point of Skeleton2D → bone whose head is used, within 3.5 cm of the COCO keypoint of the same name.
 BONES = {
     RIGHT_SHOULDER: "upperarm01.R", 3: "lowerarm01.R", 4: "wrist.R",
     LEFT_SHOULDER: "upperarm01.L", 6: "lowerarm01.L", 7: "wrist.L",
@@ -37,17 +37,17 @@ BONES = {
 }  # fmt: skip
 HEAD = "head"
 
-# Nose, left and right eye, left and right ear: their points of Skeleton2D, and in each mesh, known by the number of its
-# vertices, the vertex that is nearest to the COCO keypoint (within 2 cm, at every age).
+# Nose, left and right eye, left and right ear: their points of Skeleton2D, and for each mesh (number of vertices) the
+# vertex nearest to the COCO keypoint (within 2 cm, at every age).
 FACE = (0, 14, 15, 16, 17)
 FACE_VERTICES = {615: (9, 369, 66, 587, 292), 19158: (201, 7774, 1082, 12131, 5532)}
 
 
 def compute_skeletons_2d(people: People, bone_labels: Sequence[str]) -> NDArray[np.float64]:
-    """(n, 18, 3): x and y as fractions of the image's width and height, and the confidence, each in [0, 1].
+    """Return (n, 18, 3): x and y as fractions of the image's width and height, and the confidence, each in [0, 1].
 
-    The confidence is the person's score; it is 0 for points that are outside the image or not known. bone_labels: of
-    people.joints. The neck is the middle of the shoulders, as OpenPose has it.
+    The confidence is the person's score; it is 0 for points outside the image and unknown points. The neck is the
+    middle of the shoulders, as in OpenPose. bone_labels: of people.joints.
     """
     rows = _find_rows(tuple(bone_labels))
     points = np.full((len(people), POINT_COUNT, 2), np.nan)
@@ -61,11 +61,11 @@ def compute_skeletons_2d(people: People, bone_labels: Sequence[str]) -> NDArray[
 
 
 def _project_faces(people: People, head: int) -> NDArray[np.float64]:
-    """(n, 5, 2) px of the source image; NaN without a mesh that is known."""
+    """Return the face points (n, 5, 2) px of the source image; NaN without a mesh or for an unknown mesh."""
     vertices = FACE_VERTICES.get(people.vertices.shape[1])
     if vertices is None:
         return np.full((len(people), len(FACE), 2), np.nan)
-    # joints_2d hold the lens's distortion, which is the same for the whole face.
+    # joints_2d are distorted by the lens; the distortion at the head is applied to the whole face.
     distortion = people.joints_2d[:, [head]] - project(people.joints[:, [head]], people.k)
     return np.asarray(project(people.vertices[:, vertices], people.k) + distortion, np.float64)
 
