@@ -1,5 +1,5 @@
-# ROS 2 Jazzy with the node: the steps of docs/getting-started.md ("With ROS 2"), one after the other.
-# Written from them; not built where it was written, since no container can be there.
+# ROS 2 Jazzy with the node, following the steps of docs/getting-started.md ("With ROS 2").
+# This file has not been built by its authors, because their machine cannot run containers.
 #   docker build -t multihmr2_ros .
 #   docker run --rm -it --net=host --ipc=host --gpus all multihmr2_ros
 FROM ros:jazzy-ros-base
@@ -10,7 +10,7 @@ RUN apt-get update \
         python3-venv python3-dev python3-colcon-common-extensions python3-rosdep \
     && rm -rf /var/lib/apt/lists/*
 
-# What rosdep brings depends on package.xml alone: an edit of the code does not fetch it again.
+# The packages of rosdep depend on package.xml only, so that this layer stays cached when the code changes.
 WORKDIR /ros2_ws
 COPY package.xml src/multihmr2_ros/package.xml
 RUN apt-get update \
@@ -27,7 +27,7 @@ RUN source /opt/ros/jazzy/setup.bash \
     && source .venv/bin/activate \
     && colcon build --packages-select multihmr2_ros
 
-# The body model's cache takes two minutes and 1 GB: once here, for every user, instead of with each start.
+# The body model's cache takes two minutes and 1 GB. It is built once here for all users, instead of at each start.
 ENV ANNY_CACHE_DIR=/opt/anny
 RUN source /opt/ros/jazzy/setup.bash \
     && source .venv/bin/activate \

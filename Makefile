@@ -1,4 +1,4 @@
-# Two commands for a new user: `make demo` and `make test`. Both set everything up by themselves, in .venv and install.
+# New users need two commands: `make demo` and `make test`. Both install all dependencies, in .venv and install.
 PYTHON ?= python3
 OUT ?= demo
 MINUTES ?= 30
@@ -22,7 +22,7 @@ help:
 	@echo "make soak       half an hour of the live node, plotted in soak; or: make soak MINUTES=5"
 	@echo "make clean      remove what the other targets made"
 
-# scripts/setup.sh is quick when nothing has changed, and says what is missing.
+# scripts/setup.sh is fast if nothing has changed, and reports missing dependencies.
 setup:
 	@PYTHON=$(PYTHON) bash scripts/setup.sh
 	@test -f .venv/body || { $(ENV) python -c "$$BUILD_BODY" && touch .venv/body; }
@@ -30,7 +30,7 @@ setup:
 demo: setup
 	$(ENV) python scripts/demo.py --out "$(OUT)" $(if $(VIDEO),--video "$(VIDEO)")
 
-# Two processes of one thread each: as quick as two cores allow.
+# Two processes with one thread each, for machines with two cores.
 test: setup lint
 	$(ENV) OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile
 

@@ -12,9 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The node on one camera: `ros2 launch multihmr2_ros perception.launch.py image:=/camera/image_raw checkpoint:=FILE`.
+"""Starts the node: `ros2 launch multihmr2_ros perception.launch.py image:=/camera/image_raw checkpoint:=FILE`.
 
-An argument that is left out leaves the parameter as params_file has it.
+If an argument is omitted, the parameter has the value of params_file.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
-# Relative name in the node → the topic that a camera driver usually has.
+# Relative name in the node → usual topic of camera drivers.
 INPUTS = {"image": "/camera/image_raw", "camera_info": "/camera/camera_info", "depth": "/camera/depth/image_raw"}
-# Argument → parameter of the node and its type. "" is the value of an argument that is left out.
+# Argument → parameter of the node and its type. "" is the value of an omitted argument.
 PARAMETERS: dict[str, tuple[str, type]] = {
     "checkpoint": ("checkpoint", str),
     "device": ("device", str),
@@ -116,7 +116,7 @@ def generate_launch_description() -> LaunchDescription:
 
 
 def check(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """Before anything is started. Raises RuntimeError, in whose words the launch ends."""
+    """Check the arguments before anything is started. Raises RuntimeError, which ends the launch with its text."""
     if LaunchConfiguration("rviz").perform(context) == "true":
         try:
             get_package_prefix("rviz2")
@@ -158,7 +158,7 @@ def perception_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
 
 
 def rviz(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """RViz, its displays pointed at this node and this camera."""
+    """Return RViz, with its displays set to the topics of this node and this camera."""
     topics = [(f"/perception_node/{name}", f"perception_node/{name}") for name in ("markers", "overlay", "points")]
     cameras = [(INPUTS[name], LaunchConfiguration(name)) for name in ("image", "camera_info")]
     use_sim_time = LaunchConfiguration("use_sim_time").perform(context) == "true"
@@ -183,10 +183,10 @@ def rviz(context: LaunchContext) -> list[LaunchDescriptionEntity]:
 
 
 def image_sized_shared_memory(profiles: PathJoinSubstitution) -> list[LaunchDescriptionEntity]:
-    """Let Fast DDS use the profiles, unless the user has some."""
+    """Make Fast DDS use the profiles, unless the user has set other profiles."""
     if os.environ.get(PROFILES) or os.environ.get(PROFILES_BEFORE_FASTDDS_3):
         return []
     names = [PROFILES]
-    if os.environ.get("ROS_DISTRO", "jazzy") in ("humble", "iron", "jazzy"):  # later ones warn about the old name
+    if os.environ.get("ROS_DISTRO", "jazzy") in ("humble", "iron", "jazzy"):  # later versions warn about the old name
         names.append(PROFILES_BEFORE_FASTDDS_3)
     return [SetEnvironmentVariable(name, profiles) for name in names]

@@ -12,9 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A bag through the node, in the bag's time: `ros2 launch multihmr2_ros replay.launch.py bag:=FOLDER checkpoint:=FILE`.
+"""Plays a bag to the node, with the bag's clock.
 
-Takes every argument of perception.launch.py, too. Ends with the bag, unless RViz shows it or it is played in a loop.
+    ros2 launch multihmr2_ros replay.launch.py bag:=FOLDER checkpoint:=FILE
+
+Also accepts all arguments of perception.launch.py. Ends with the bag, unless RViz is open or the bag is looped.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ from launch_ros.ros_adapters import get_ros_node
 
 NODE = "perception_node"
 LOOK_AGAIN_S = 0.2
-LAST_IMAGE_S = 2.0  # how long the node may work on the bag's last image
+LAST_IMAGE_S = 2.0  # time for the node to process the bag's last image
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -72,7 +74,7 @@ def generate_launch_description() -> LaunchDescription:
 
 
 def check(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """Before anything is started. Raises RuntimeError, in whose words the launch ends."""
+    """Check the arguments before anything is started. Raises RuntimeError, which ends the launch with its text."""
     bag, rate, record = (LaunchConfiguration(name).perform(context) for name in ("bag", "rate", "record"))
     if not Path(bag).exists():
         raise RuntimeError(f"bag:={bag} does not exist: give a rosbag2 folder, or an .mcap or .db3 file")
@@ -88,7 +90,7 @@ def check(context: LaunchContext) -> list[LaunchDescriptionEntity]:
 
 
 def play_when_the_node_listens(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """The node subscribes when its weights are loaded; what is played earlier is lost."""
+    """Play the bag once the node has subscribed, after loading its weights; earlier messages would be lost."""
     if not node_listens(context):
         return [TimerAction(period=LOOK_AGAIN_S, actions=[OpaqueFunction(function=play_when_the_node_listens)])]
     bag, rate, loop, rviz = (LaunchConfiguration(name).perform(context) for name in ("bag", "rate", "loop", "rviz"))
@@ -118,14 +120,14 @@ def recorder(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     command = ["ros2", "bag", "record", "--use-sim-time", "--output", record, *topics]
     if not has_ros2_bag():
         command = [sys.executable, "-m", "multihmr2_ros.ros.record", record, "--topics", *topics]
-    # A bag that is played on unrecorded is of no use.
+    # If the recorder ends, playing the rest of the bag is useless.
     return [
         ExecuteProcess(cmd=command, name="record", on_exit=Shutdown(reason="the recorder has ended"), output="screen")
     ]
 
 
 def node_listens(context: LaunchContext) -> bool:
-    """Whether the node subscribes to images, raw or compressed."""
+    """Return whether the node has subscribed to images, raw or compressed."""
     graph = get_ros_node(context)
     image = in_namespace(LaunchConfiguration("image").perform(context), context)
     topics = (image, f"{image}/compressed")
@@ -133,7 +135,7 @@ def node_listens(context: LaunchContext) -> bool:
 
 
 def in_namespace(name: str, context: LaunchContext) -> str:
-    """The full name of a topic of the node."""
+    """Return the full name of a topic of the node."""
     namespace = LaunchConfiguration("namespace").perform(context).strip("/")
     return name if name.startswith("/") else "/".join(["", *namespace.split(), name])
 

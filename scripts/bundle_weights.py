@@ -16,10 +16,10 @@
 
     python scripts/bundle_weights.py RUN/network.safetensors CACHE multihmr2_ros/weights/nano.safetensors
 
-Parts used in training only are removed, matrices become float16, and the score is shifted (the bias of its logit) so
-that the node's default threshold has the requested precision on the held-out images of the render cache CACHE, or
-corresponds to the score --threshold (scripts/real_pictures.py --json gives recall and precision of each threshold on
-real images).
+Parts for training only are removed, matrices are converted to float16, and the score is shifted (the bias of its
+logit): at the node's default threshold, it then has the requested precision on the held-out images of the render cache
+CACHE, or corresponds to the score --threshold (`scripts/real_pictures.py --json` lists recall and precision on real
+images for each threshold).
 """
 
 from __future__ import annotations

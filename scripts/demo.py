@@ -15,8 +15,8 @@
 """`make demo`: plays a camera's recording to the live node, and shows the published people.
 
 Three processes communicate over DDS, on this machine only: a player publishes the images of a bag, the node detects
-people, and a recorder writes the node's messages to another bag. The images are simulated (`multihmr2 simulate`), or
-taken from a video (--video). The node uses the bundled model, or that of --checkpoint.
+people, and a recorder writes the node's messages to another bag. The images are simulated (`multihmr2 simulate`) or
+from a video (--video). The node uses the bundled model, or the model of --checkpoint.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def run(out: Path, video: Path | None, name: str) -> None:
 
 
 def prepare(out: Path) -> None:
-    """Make the folder, and remove the files of an earlier demo. Raises UserError if it is not writable."""
+    """Create the folder, and remove the files of an earlier demo. Raises UserError if it is not writable."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name in ("camera.mcap", "recorded.mcap", "people.mp4", "node.log", "recorder.log", "player.log"):
@@ -145,7 +145,7 @@ def process(out: Path, name: str, module: str, *arguments: str) -> Iterator[Proc
         started = Process(
             [sys.executable, "-m", f"multihmr2_ros.ros.{module}", *arguments],
             stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment,
-            start_new_session=True,  # Ctrl-C reaches this process only, which ends the others
+            start_new_session=True,  # only this process receives Ctrl-C, and it ends the others
         )  # fmt: skip
     started.name = name
     try:

@@ -68,7 +68,7 @@ def read_recording(path: Path, image_topic: str, node: str) -> Recording:
             else:
                 faces = np.asarray(decoded.faces, np.int64).reshape(-1, 3)
     index = {stamp: number for number, stamp in enumerate(sorted(images))}
-    # The node's last message, an empty one at its end, belongs to no image.
+    # The node's last message, an empty one when it ends, belongs to no image.
     answers = [(index[stamp_ns(each)], each) for each in humans if stamp_ns(each) in index]
     if not answers:
         raise UserError(f"the node published nothing for {len(images)} images; see its log {path.parent / 'node.log'}")

@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC1091
-# Source this file (bash or zsh), after `make setup`, from any folder: the commands, rclpy and our messages then work.
+# Source this file (bash or zsh), from any folder, after `make setup`, to use the commands, rclpy and our messages.
 
 if [ -n "${BASH_VERSION:-}" ]; then
   _multihmr2_root=${BASH_SOURCE[0]}
@@ -33,11 +33,11 @@ if [ "$(cat "$_multihmr2_root/.venv/ros")" = wheels ]; then
   _multihmr2_prepend AMENT_PREFIX_PATH "$_multihmr2_root/.venv"
   _multihmr2_prepend AMENT_PREFIX_PATH "$_multihmr2_root/install"
   _multihmr2_prepend LD_LIBRARY_PATH "$_multihmr2_root/install/lib"
-  # The wheels add their own libraries when Python starts, unless this says that it is done: by whom, is not known here.
+  # When Python starts, the wheels add their libraries, unless this variable is set; another environment may have set it.
   unset _ROS_WHEELS_BOOTSTRAP_COMPLETE
 else
   case $- in *u*) _multihmr2_list=-u ;; *) _multihmr2_list=+u ;; esac
-  set +u # colcon's files read variables that are not set
+  set +u # colcon's files read unset variables
   if [ -n "${BASH_VERSION:-}" ]; then
     . "$_multihmr2_root/install/setup.bash"
   else
@@ -50,7 +50,7 @@ _multihmr2_prepend PYTHONPATH "$_multihmr2_root"
 if [ -z "${FASTDDS_DEFAULT_PROFILES_FILE:-}${FASTRTPS_DEFAULT_PROFILES_FILE:-}" ]; then
   export FASTDDS_DEFAULT_PROFILES_FILE=$_multihmr2_root/config/fastdds.xml
   case ${ROS_DISTRO:-jazzy} in
-    # These read the file by its older name, about which the later ones warn.
+    # These distributions use the older name of the variable; later ones warn about it.
     humble | iron | jazzy) export FASTRTPS_DEFAULT_PROFILES_FILE=$_multihmr2_root/config/fastdds.xml ;;
   esac
 fi

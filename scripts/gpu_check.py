@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""`scripts/gpu_check.sh`: packs what a bare machine lacks, and runs the steps there.
+"""`scripts/gpu_check.sh`: packs the missing dependencies of a bare machine, and runs the steps there.
 
-Each step is a process with a time limit: one that fails or hangs leaves the others. Results are written as they come
-in, to DIR/gpu_check.json; a table is printed at the end.
+Each step is a process with a time limit, so that a step that fails or hangs does not affect the others. Results are
+written to DIR/gpu_check.json as soon as they are known; a table is printed at the end.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def main() -> int:
 
 
 def run(folder: Path, out: Path, steps: list[str], dry: bool, budget_s: float) -> int:
-    """The steps, and what came of them in out/gpu_check.json; 1 where one failed."""
+    """Run the steps and write their results to out/gpu_check.json. Return 1 if a step failed, else 0."""
     out.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + budget_s
     work = Path(tempfile.mkdtemp(prefix="gpu_check-"))
@@ -88,11 +88,11 @@ def run(folder: Path, out: Path, steps: list[str], dry: bool, budget_s: float) -
 
 
 def _run_step(step: str, folder: Path, work: Path, out: Path, dry: bool, limit_s: float) -> dict[str, Any]:
-    """Status, seconds and results of one step's process; what it printed goes to out/<step>.log."""
+    """Run one step in a process. Return its status, seconds and results; its output is written to out/<step>.log."""
     if limit_s < 5:
         return {"status": "left out: no time", "seconds": 0.0, "results": []}
     python, others = [sys.executable], os.environ.get("PYTHONPATH", "")
-    if dry:  # what is installed here must not hide what the folder lacks
+    if dry:  # so that packages installed here cannot replace packages missing in the folder
         python, others = bare_python(work / "packages")
     results, log = work / f"{step}.jsonl", out / f"{step}.log"
     environment = os.environ | {
@@ -125,7 +125,7 @@ def _run_step(step: str, folder: Path, work: Path, out: Path, dry: bool, limit_s
 
 
 def table(report: dict[str, Any]) -> str:
-    """The report as text: a line for each result."""
+    """Format the report as text, one line per result."""
     lines = []
     for name, step in report["steps"].items():
         lines.append(f"\n== {name}: {step['status']}, {step['seconds']} s")

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks and measures the network on a GPU of a machine that has PyTorch, but neither this package's environment nor
-# access to others. Two commands:
+# Checks and measures the network on the GPU of a machine that has PyTorch, but neither this package's environment nor
+# network access. Two commands:
 #   bash scripts/gpu_check.sh pack [FOLDER]                         here: fills the folder (build/gpu) with what it lacks
 #   bash scripts/gpu_check.sh run [FOLDER] --out DIR [--dry] [...]  there: runs the steps; --dry: tiny sizes, on a CPU
 set -eu

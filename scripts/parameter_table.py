@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def yaml_file() -> str:
-    """Return the text of config/perception.yaml: each parameter with its default and a comment that describes it."""
+    """Return the text of config/perception.yaml: each parameter with its default, and its description as comment."""
     head = "# Every parameter of the node with its default. Written by scripts/parameter_table.py.\n"
     head += "# /** is a node of any name in any namespace.\n/**:\n  ros__parameters:\n"
     return head + "\n".join(_entry(name, rule) for name, rule in RULES.items())

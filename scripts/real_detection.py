@@ -12,11 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Who is found in annotated pictures, and how well their keypoints fit: the counting rules of `real_pictures.py`.
+"""Detection and keypoint metrics on annotated images, for `real_pictures.py`.
 
-A person is found where the box that was found and the annotated one have an IoU of 0.4. People who are lower than a set
-is asked for, unsure, or a crowd are ignored: to find them is no success, to miss them no mistake, and what is found on
-them, or lies mostly inside their boxes, is no false alarm.
+A person counts as detected if the detected and the annotated box have an IoU of at least 0.4. People below a minimum
+height, uncertain annotations and crowds are ignored: they count neither as true positives nor as misses, and detections
+that match them, or are mostly inside their boxes, are not false positives.
 """
 
 from __future__ import annotations
@@ -38,15 +38,19 @@ from multihmr2_ros.metrics.matching import assign
 from multihmr2_ros.training.readers.common import compute_hash_share
 
 MIN_IOU = 0.4
-IGNORED_SHARE = 0.5  # of what was found, inside an ignored box
-AREA_OF_BOX = 0.53  # of a person's silhouette, where the annotation does not tell it
-MAX_DISAGREEMENT = 0.05  # of the teachers of keypoints, in boxes
+IGNORED_SHARE = 0.5  # of a detection's box, inside an ignored box
+AREA_OF_BOX = 0.53  # area of a person's silhouette relative to the box, if it is not annotated
+MAX_DISAGREEMENT = 0.05  # between the teachers of keypoints, relative to the box
 
 
 @dataclass(frozen=True)
 class Found:
-    """The n people found in a picture: score (n,), box (n, 4) px inside the picture, keypoints (n, 17, 2) px in COCO's
-    order."""
+    """The n detections in an image.
+
+    score      (n,)
+    box        (n, 4) px, inside the image
+    keypoints  (n, 17, 2) px, in COCO's order
+    """
 
     score: NDArray[np.float64]
     box: NDArray[np.float64]
@@ -59,13 +63,18 @@ class Found:
 
 class Finder(Protocol):
     def find(self, image: NDArray[np.uint8]) -> Found:
-        """Everybody in an RGB picture (H, W, 3), also those of low score."""
+        """Return all detections in an image (H, W, 3) RGB, including those of low score."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An annotated picture: of its t people box (t, 4) px, whether they are ignored (t,), keypoints (t, 17, 3) px and
-    COCO's visibility, all 0 where they are not known, and area (t,) px² of their silhouette."""
+    """An annotated image of t people.
+
+    box        (t, 4) px
+    ignored    (t,) bool
+    keypoints  (t, 17, 3) px and COCO's visibility; all 0 if unknown
+    area       (t,) px² of the silhouettes
+    """
 
     path: Path
     box: NDArray[np.float64]
@@ -76,8 +85,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class Score:
-    """Counts of people at one score threshold, and the OKS of those who were found and have keypoints. Scores of
-    several pictures are added."""
+    """Counts of people at one score threshold, and the OKS of detected people with annotated keypoints.
+
+    Scores of several images can be added.
+    """
 
     counts: DetectionCounts = field(default_factory=DetectionCounts)
     similarity: tuple[float, ...] = ()
@@ -91,12 +102,15 @@ class Score:
 
     @property
     def mean_similarity(self) -> float:
-        """NaN where nobody with keypoints was found."""
+        """Mean OKS; NaN if no person with keypoints was detected."""
         return float(np.mean(self.similarity)) if self.similarity else float("nan")
 
 
 def score_image(found: Found, picture: Picture) -> Score:
-    """Those who count are matched first: as many as possible, and then by the best overlap."""
+    """Match detections to annotated people and count.
+
+    People who are not ignored are matched first: as many as possible, with the best overlap.
+    """
     required = np.flatnonzero(~picture.ignored)
     overlap = box_iou(found.box, picture.box[required])
     pairs = assign(-overlap, overlap >= MIN_IOU)
@@ -108,15 +122,15 @@ def score_image(found: Found, picture: Picture) -> Score:
 
 
 def _on_ignored(box: NDArray[np.float64], ignored: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """(n,) which of the boxes (n, 4) show somebody who does not count, or lie mostly inside such a box."""
+    """Return (n,) bool: whether each box (n, 4) matches an ignored box, or is mostly inside one."""
     inside = intersection(box, ignored) > IGNORED_SHARE * area(box)[:, None]
     return np.asarray((inside | (box_iou(box, ignored) >= MIN_IOU)).any(axis=1))
 
 
 def _similarity(keypoints: NDArray[np.float64], picture: Picture, rows: NDArray[np.int64]) -> tuple[float, ...]:
-    """OKS of keypoints (m, 17, 2) with those of the picture's people in rows (m,), where these are known."""
+    """Return the OKS of keypoints (m, 17, 2) with the annotated ones of rows (m,), if these are known."""
     true = picture.keypoints[rows]
-    seen = np.where(np.isnan(keypoints), np.inf, keypoints)  # behind the camera: as wrong as can be
+    seen = np.where(np.isnan(keypoints), np.inf, keypoints)  # NaN is behind the camera: infinite error
     image = ImageKeypoints(
         seen, np.zeros(len(rows)), true, picture.area[rows], picture.box[rows], np.zeros(len(rows), bool)
     )
@@ -133,9 +147,16 @@ def read_pictures(
     agreed: bool = False,
     silhouettes: bool = True,
 ) -> list[Picture]:
-    """The pictures of a file in COCO's keypoint format, of which the hash of the name lies below hash_below. agreed:
-    only keypoints count on which two teachers agree (`agreement`). silhouettes: whether `area`, where it is there, is
-    that of the person's silhouette, as in COCO, and not the box's, which would make OKS too high."""
+    """Read the annotated images of a file in COCO's keypoint format.
+
+    labels           the file
+    images           folder of the images
+    least_height_px  people of a smaller height are ignored
+    hash_below       only images are read whose hash of the name is below this
+    agreed           only keypoints are used on which two teachers agree (`agreement`)
+    silhouettes      whether `area`, if present, is the area of the silhouette, as in COCO, not of the box, which would
+                     make OKS too high
+    """
     document = read_json(labels)
 
     def read() -> list[Picture]:

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What finds people in the pictures of `real_pictures.py`."""
+"""Detectors of people for the images of `real_pictures.py`."""
 
 from __future__ import annotations
 
@@ -32,8 +32,11 @@ from multihmr2_ros.training.keypoints import regress_low_mesh_keypoints
 
 
 def load_estimator(checkpoint: str, input_size: int | None, config: EstimatorConfig) -> Estimator:
-    """input_size: px, to which the longest side of every picture is brought; the network's own by default. Raises
-    UserError where the checkpoint cannot be loaded or such a picture is too large for it."""
+    """Load the estimator of a checkpoint.
+
+    input_size: px, longest side of the resized images; None: the network's own. Raises UserError if the checkpoint
+    cannot be loaded, or if this size is too large for it.
+    """
     estimator = Estimator.load(checkpoint, config=config)
     if input_size is not None:
         estimator.network_config = dataclasses.replace(estimator.network_config, image_size=input_size)
@@ -41,8 +44,10 @@ def load_estimator(checkpoint: str, input_size: int | None, config: EstimatorCon
 
 
 class MeshFinder:
-    """Multi-HMR 2: the box around the projected mesh, and COCO's keypoints of it. The low mesh is quick, and its
-    keypoints are within millimeters of the full one's."""
+    """Multi-HMR 2: the box around the projected mesh, and the mesh's COCO keypoints.
+
+    The low mesh is used because it is fast; its keypoints differ by millimeters from those of the full mesh.
+    """
 
     def __init__(self, checkpoint: str, input_size: int | None, least_score: float) -> None:
         config = EstimatorConfig(score_threshold=least_score, mesh="low", track=False)
@@ -55,18 +60,18 @@ class MeshFinder:
         return Found(people.score.astype(np.float64), projected_boxes(people), keypoints)
 
     def draw(self, image: NDArray[np.uint8], threshold: float) -> NDArray[np.uint8]:
-        """The picture that was looked at last, with everybody of a score above the threshold."""
+        """Draw the people of the last image with a score above the threshold."""
         assert self._people is not None
         return draw_people(image, self._people.select(self._people.score > threshold), self.estimator.faces)
 
 
 def projected_boxes(people: People) -> NDArray[np.float64]:
-    """(n, 4) px, of the meshes' vertices, cut off at the picture's borders."""
+    """Return the boxes (n, 4) px of the meshes' vertices, clipped to the image."""
     height, width = people.image_size
     return np.clip(boxes_of_points(project(people.vertices, people.k)), 0, [width, height, width, height])
 
 
 def coco_joints(estimator: Estimator, people: People) -> NDArray[np.float64]:
-    """(n, 17, 3) m, COCO's keypoints of people with the estimator's low meshes, in the camera frame."""
+    """Return COCO's keypoints (n, 17, 3) m in the camera frame, of people with the estimator's low meshes."""
     with torch.inference_mode():
         return regress_low_mesh_keypoints(estimator.body, torch.from_numpy(people.vertices)).numpy().astype(np.float64)

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""MoveNet MultiPose, beside Multi-HMR 2 in the table of `real_pictures.py`."""
+"""MoveNet MultiPose, for comparison with Multi-HMR 2 in the table of `real_pictures.py`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ COLOR = (255, 160, 0)
 
 
 class MoveNetFinder:
-    """Its people by its own decoding: the score of their center, 17 keypoints, the box around these."""
+    """Detector with MoveNet's own decoding: the score of the center, 17 keypoints, and the box around these."""
 
     def __init__(self, weights: Path, input_size: int | None, least_score: float) -> None:
         self.encoder = KeypointEncoder(MAX_PEOPLE).eval()
@@ -57,7 +57,7 @@ class MoveNetFinder:
         return self._found
 
     def draw(self, image: NDArray[np.uint8], threshold: float) -> NDArray[np.uint8]:
-        """The picture that was looked at last, with everybody of a score above the threshold."""
+        """Draw the people of the last image with a score above the threshold."""
         drawn = np.array(image)
         found = self._found.above(threshold)
         for box, keypoints in zip(found.box.round().astype(int).tolist(), found.keypoints, strict=True):
@@ -68,7 +68,7 @@ class MoveNetFinder:
 
 
 def prepare(image: NDArray[np.uint8], resize: ResizePad) -> torch.Tensor:
-    """(1, 3, H, W) in [−1, 1]: resized and padded with black."""
+    """Return the image resized and padded with black, (1, 3, H, W) in [−1, 1]."""
     pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
     pixels = functional.interpolate(
         pixels, (resize.resized_height, resize.resized_width), mode="bicubic", antialias=True

@@ -12,23 +12,24 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""How well checkpoints find people in pictures of real people: the figures of a model card, in one table.
+"""Evaluate checkpoints on images of real people, and print the figures of a model card in one table.
 
     python scripts/real_pictures.py DATA --checkpoint nano --checkpoint my.safetensors --json figures.json
 
-A column a checkpoint, a name or a file; --movenet adds MoveNet MultiPose where it applies. DATA holds the folders
-`real` and `people`; parts:
+One column per checkpoint, which is a name or a file; --movenet adds MoveNet MultiPose if applicable. DATA contains the
+folders `real` and `people`. Parts:
 
-coco      annotated COCO pictures (Deci-AI_super-gradients, open-mmlab_mmpose), people of 60 px or more
-people    the tenth of DATA/people that training leaves out (`--hold-out 0.1`), people of 40 px or more
-presence  a video in which six people appear one at a time (intel-iot-devkit_sample-videos): who is found, and whether
-          each keeps one identity
-videos    one man seen by two calibrated cameras (perfanalytics_pose2sim): pose, distance, field of view
-mot       short parts of MOT17 (mikel-brostrom_boxmot): identities
+coco      annotated COCO images (Deci-AI_super-gradients, open-mmlab_mmpose), people of 60 px or more
+people    the tenth of DATA/people that is held out in training (`--hold-out 0.1`), people of 40 px or more
+presence  a video in which six people appear one at a time (intel-iot-devkit_sample-videos): detections, and whether
+          each person keeps one track id
+videos    one man in the images of two calibrated cameras (perfanalytics_pose2sim): pose, distance, field of view
+mot       short parts of MOT17 (mikel-brostrom_boxmot): track ids
 
-Recall and precision at the score threshold; --json has them for other thresholds, too. real_detection.py says who
-counts. OKS is the mean over those who were found and have keypoints. MPJPE is of the 13 joints that COCO and the
-triangulation share: nose, shoulders, elbows, wrists, hips, knees, ankles; the hips' middle is the pelvis.
+Recall and precision are computed at the score threshold; --json writes them for other thresholds, too. See
+real_detection.py for ignored people. OKS is the mean over detected people with annotated keypoints. MPJPE is the error
+of the 13 joints that COCO and the triangulation have in common: nose, shoulders, elbows, wrists, hips, knees, ankles;
+the pelvis is the middle of the hips.
 """
 
 from __future__ import annotations
@@ -75,14 +76,14 @@ HELD_OUT_SHARE = 0.1
 MOVENET = "MoveNet MultiPose"
 PRESENCE = "derived/weak/intel_one-by-one.json"
 CALIBRATED = "derived/pose2sim"
-CALIBRATED_EVERY = 4  # of 60 frames a second
+CALIBRATED_EVERY = 4  # every fourth of 60 frames per second
 MOT_PARTS = "mikel-brostrom_boxmot/MOT17-mini"
 CURVE = tuple(round(0.1 * tenth, 1) for tenth in range(1, 10))  # score thresholds
 
 
 @dataclass
 class Column:
-    """A checkpoint, and how it is to be measured. every: of how many frames of the long video one is looked at."""
+    """A checkpoint and the settings of its evaluation. every: every n-th frame of the long video is used."""
 
     name: str
     checkpoint: str
@@ -96,7 +97,7 @@ class Column:
 
     @cached_property
     def finder(self) -> Any:
-        """Of pictures that have nothing to do with each other."""
+        """Detector for unrelated images, without tracking."""
         return MeshFinder(self.checkpoint, self.input_size, min(CURVE[0], self.score_threshold))
 
     @cached_property
@@ -115,7 +116,7 @@ class Column:
 
 
 class MoveNetColumn(Column):
-    """MoveNet MultiPose, with a file of its weights as the checkpoint: keypoints in pictures, no bodies, no tracks."""
+    """MoveNet MultiPose, with its weights file as the checkpoint: keypoints in images, no bodies, no tracks."""
 
     parts: ClassVar = ("coco", "people")
 
@@ -183,7 +184,7 @@ def parts(text: str) -> tuple[str, ...]:
 
 
 def column_names(checkpoints: list[str]) -> list[str]:
-    """A file's stem, after its folder's name where stems are the same."""
+    """Return a name per checkpoint: the file's stem, preceded by the folder's name if stems are equal."""
     paths = [Path(checkpoint) for checkpoint in checkpoints]
     stems = [path.stem for path in paths]
     names = [
@@ -196,7 +197,7 @@ def column_names(checkpoints: list[str]) -> list[str]:
 
 
 def measure(column: Column, chosen: tuple[str, ...], problems: dict[str, None]) -> list[Figures]:
-    """A part that cannot be measured must not cost the others."""
+    """Measure the chosen parts. If a part fails, its problem is stored and the others are measured."""
     figures: list[Figures] = []
     for part in (part for part in chosen if part in column.parts):
         begin_s = time.perf_counter()
@@ -206,7 +207,7 @@ def measure(column: Column, chosen: tuple[str, ...], problems: dict[str, None]) 
         except (UserError, OSError) as error:
             problems[str(error)] = None
         print(f"{column.name}: {part}, {time.perf_counter() - begin_s:.0f} s", file=sys.stderr)
-        for block in blocks:  # already now: the table comes when everything is measured
+        for block in blocks:  # printed now, because the table is printed after all measurements
             print(f"  {block.title}: {summary(block)}", file=sys.stderr)
         figures += blocks
     return figures
@@ -239,7 +240,7 @@ def thresholds(column: Column) -> tuple[float, ...]:
 
 
 def score_images(column: Column, part: str, pictures: list[Picture]) -> dict[float, Score]:
-    """By score threshold."""
+    """Return score threshold → score of all images."""
     scores = dict.fromkeys(thresholds(column), Score())
     for picture in pictures:
         image = read_image(picture.path)
@@ -279,7 +280,7 @@ def measure_presence(column: Column) -> list[Figures]:
 
 
 def measure_videos(column: Column) -> list[Figures]:
-    """Of all frames together; --json has each video."""
+    """Measure all frames of all videos together; --json also has each video."""
     each = {}
     for labels in list_files(column.data / "real" / CALIBRATED, "*.json", "camera"):
         video = CalibratedVideo.read(labels, column.data / "real")

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What `real_pictures.py` prints and writes: figures in blocks, a column a checkpoint."""
+"""Output of `real_pictures.py`: figures in blocks, one column per checkpoint."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ import numpy as np
 
 from multihmr2_ros.media.files import atomic_path
 
-DIGITS = {"%": 1, "mm": 0, "°": 1}  # by the unit after a figure's name; 2 without one
+DIGITS = {"%": 1, "mm": 0, "°": 1}  # decimals by the unit after a figure's name; 2 without a unit
 
 
 @dataclass(frozen=True)
 class Figures:
-    """A block of the table: its figures by name, the unit after it, and what --json has besides."""
+    """A block of the table: figures by name with unit, and additional data for --json."""
 
     title: str
     values: dict[str, float]
@@ -38,7 +38,7 @@ class Figures:
 
 
 def table(columns: dict[str, list[Figures]]) -> str:
-    """Markdown: a row a figure, a column a checkpoint; – where it could not be measured."""
+    """Format as Markdown: one row per figure, one column per checkpoint; – if a figure could not be measured."""
     blocks: dict[str, dict[str, dict[str, float]]] = {}
     for name, figures in columns.items():
         for block in figures:
@@ -57,7 +57,7 @@ def table(columns: dict[str, list[Figures]]) -> str:
 
 
 def summary(block: Figures) -> str:
-    """A block's figures in one line."""
+    """Format a block's figures in one line."""
     return ", ".join(f"{figure} {cell(figure, value)}" for figure, value in block.values.items())
 
 
@@ -80,7 +80,7 @@ def write_json(path: Path, columns: dict[str, list[Figures]], settings: dict[str
 
 
 def finite(value: Any) -> Any:
-    """JSON knows no NaN: null."""
+    """Replace NaN by None, because JSON has no NaN."""
     if isinstance(value, dict):
         return {key: finite(each) for key, each in value.items()}
     if isinstance(value, list):

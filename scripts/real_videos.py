@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Videos of `real_pictures.py`: who is there, under which identity, and where, as calibrated cameras know it."""
+"""Video metrics of `real_pictures.py`: presence, track ids, and positions in videos of calibrated cameras."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from multihmr2_ros.metrics.matching import match_people
 from multihmr2_ros.metrics.placement import field_of_view_error, relative_distance_error
 from multihmr2_ros.people import People
 
-# Joints of the triangulation that COCO's keypoints have, too, with their rows there.
+# Joints that the triangulation and COCO's keypoints have in common, with their rows in COCO.
 JOINTS = {
     "Nose": 0,
     "LShoulder": 5, "RShoulder": 6, "LElbow": 7, "RElbow": 8, "LWrist": 9, "RWrist": 10,
@@ -50,7 +50,7 @@ Show = Callable[[Frame, People], None]  # for overlays
 
 @dataclass(frozen=True)
 class Presence:
-    """A video of several people, of whom one is there at a time. intervals: (first, last) frame of each."""
+    """A video of several people, at most one at a time. intervals: (first, last) frame of each person."""
 
     video: Path
     frame_count: int
@@ -69,15 +69,19 @@ class Presence:
         return parse_file(labels, read)
 
     def who(self, frame: int) -> int | None:
-        """Row of the person who is there."""
+        """Return the row of the person in the frame; None for a frame without a person."""
         rows = [row for row, (first, last) in enumerate(self.intervals) if first <= frame <= last]
         return rows[0] if rows else None
 
 
 @dataclass
 class IdentityTimes:
-    """What was found in the frames of a Presence: of each person the frames looked at, those with somebody found, and
-    in how many of them each track id was; and the frames without anybody."""
+    """Detections in the frames of a Presence, by row of the person; None: frames without a person.
+
+    frames  number of frames used
+    found   number of frames with a detection
+    ids     number of frames of each track id
+    """
 
     presence: Presence
     frames: Counter[int | None] = field(default_factory=Counter)
@@ -92,8 +96,10 @@ class IdentityTimes:
             self.ids.setdefault(who, Counter()).update(track_ids.tolist())
 
     def figures(self) -> tuple[dict[str, float], list[dict[str, float]]]:
-        """Of all, and of each person. A person's id is the one in most of their frames; it is unique where nobody else
-        has it."""
+        """Return the figures of all people together, and of each person.
+
+        A person's id is the most frequent id in their frames; it is unique if no other person has it.
+        """
         each = [self._person(row) for row in range(len(self.presence.intervals))]
         there = sum(count for who, count in self.frames.items() if who is not None)
         hits = sum(count for who, count in self.found.items() if who is not None)
@@ -112,7 +118,7 @@ class IdentityTimes:
         return values, each
 
     def _person(self, row: int) -> dict[str, float]:
-        """0 for somebody who is never found."""
+        """Return the figures of one person; 0 if never detected."""
         ids = self.ids.get(row, Counter())
         track_id, count = ids.most_common(1)[0] if ids else (0, 0)
         everybody = sum(other[track_id] for other in self.ids.values())
@@ -124,7 +130,7 @@ class IdentityTimes:
 
 
 def watch(estimator: Estimator, presence: Presence, every: int, show: Show) -> IdentityTimes:
-    """Look at every n-th frame, in order and with tracking."""
+    """Run the estimator on every n-th frame, in order and with tracking."""
     times = IdentityTimes(presence)
     estimator.reset()
     for number, frame in frames_of(presence.video, presence.frame_count, every):
@@ -137,8 +143,11 @@ def watch(estimator: Estimator, presence: Presence, every: int, show: Show) -> I
 
 @dataclass(frozen=True)
 class CalibratedVideo:
-    """A video whose camera is known, and the joints of one person. k (3, 3) px; joints (n_frames, 13, 3) m, JOINTS in
-    the camera's frame, a triangulation that is good to some centimeters."""
+    """A video of a calibrated camera, and the joints of one person.
+
+    k       (3, 3) px
+    joints  (n_frames, 13, 3) m, JOINTS in the camera's frame, by triangulation, accurate to some centimeters
+    """
 
     video: Path
     k: NDArray[np.float64]
@@ -158,7 +167,7 @@ class CalibratedVideo:
 
 @dataclass
 class PlaceErrors:
-    """Errors of one or more calibrated videos, a value a frame; those of the body only where it was found."""
+    """Errors in one or more calibrated videos, one value per frame; errors of the body only if it was detected."""
 
     frames: int = 0
     mpjpe_mm: list[float] = field(default_factory=list)
@@ -169,8 +178,13 @@ class PlaceErrors:
     def add(
         self, joints: NDArray[np.float64], true: NDArray[np.float64], people: People, k: NDArray[np.float64]
     ) -> None:
-        """joints (n, 13, 3) of the people found with k given, of whom the nearest in the picture is compared with the
-        true (13, 3)."""
+        """Add the errors of one frame, for the detection that is nearest to the true person in the image.
+
+        joints  (n, 13, 3) m, of the people detected with k given
+        true    (13, 3) m, true joints
+        people  the detections
+        k       (3, 3) px, true intrinsics
+        """
         self.frames += 1
         true_fov = np.array([vertical_fov(k, people.image_size[0])])
         self.fov_deg += field_of_view_error(np.array([people.predicted_vertical_fov]), true_fov).tolist()
@@ -198,7 +212,10 @@ class PlaceErrors:
 def measure_place(
     estimator: Estimator, video: CalibratedVideo, threshold: float, every: int, show: Show
 ) -> PlaceErrors:
-    """The network's own field of view does not depend on the K that it is given: one look tells both."""
+    """Measure positions with k given, and the predicted field of view.
+
+    One step gives both, because the predicted field of view does not depend on the given K.
+    """
     errors = PlaceErrors()
     for number, frame in frames_of(video.video, len(video.joints), every):
         people = estimator.step(dataclasses.replace(frame, k=video.k))
@@ -211,7 +228,7 @@ def measure_place(
 
 
 def frames_of(video: Path, count: int, every: int) -> Iterator[tuple[int, Frame]]:
-    """Every n-th of the first frames, with its number. Raises UserError where there are fewer than count."""
+    """Yield every n-th of the first `count` frames, with its number. Raises UserError if there are fewer frames."""
     number = -1
     with open_source(video) as frames:
         for number, frame in enumerate(frames):

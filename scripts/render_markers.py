@@ -88,7 +88,7 @@ def draw(markers: list[Any], transforms: list[Any]) -> NDArray[np.uint8]:
     meshes = [mesh(marker) for marker in markers if marker.type == MarkerType.TRIANGLE_LIST]
     points = np.concatenate([corners.reshape(-1, 3) for corners, _ in meshes] or [np.array([[0.0, 1.0, 3.0]])])
     ground_m = float(points[:, 1].max())
-    points = np.vstack([points, np.zeros(3)])  # the camera is visible, too
+    points = np.vstack([points, np.zeros(3)])  # so that the camera is visible, too
     middle = (points.min(axis=0) + points.max(axis=0)) / 2
     parts = [*meshes, grid(middle, ground_m), axes(np.zeros(3), np.eye(3), 0.4)]
     for each in transforms:

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Everything that a fresh clone needs, inside the clone: Python packages and ROS 2 in .venv, our messages built into
-# install. Called by `make setup`; quick when nothing has changed. Then: source scripts/env.sh
+# Installs all dependencies of a fresh clone inside the clone: Python packages and ROS 2 in .venv, our messages in
+# install. Called by `make setup`; fast if nothing has changed. Then: source scripts/env.sh
 #
-# Where ROS is sourced, that ROS is used; elsewhere ROS 2 Jazzy comes as wheels (requirements-ros.txt).
-# PYTHON names the Python that makes .venv (python3 where it is not set).
+# If a ROS installation is sourced, it is used; otherwise ROS 2 Jazzy is installed from wheels (requirements-ros.txt).
+# PYTHON is the Python that creates .venv (default: python3).
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
@@ -19,7 +19,7 @@ fail() {
   exit 2
 }
 
-# --- what the machine must have
+# --- requirements of the machine
 
 check_python() { # PYTHON → fails unless it can be used
   command -v "$1" >/dev/null || fail "expected a Python 3.10 to 3.13, found no program $1: make setup PYTHON=/path/to/python3"
@@ -47,7 +47,7 @@ check_disk() {
     fail "expected 6 GB free in $root, found $((free_kib / 1024 / 1024)) GB: free some, or clone to a larger disk"
 }
 
-check_same_python() { # fails where PYTHON names another version than .venv has
+check_same_python() { # fails if PYTHON has another version than .venv
   local wanted ours
   [[ -n ${PYTHON:-} && $PYTHON != python3 ]] || return 0
   wanted=$("$PYTHON" --version 2>&1) || fail "expected a Python 3.10 to 3.13, but $PYTHON does not start"
@@ -55,9 +55,9 @@ check_same_python() { # fails where PYTHON names another version than .venv has
   [[ ${wanted%.*} == "${ours%.*}" ]] || fail "expected $wanted, but .venv was made with $ours: make clean first"
 }
 
-# --- whose ROS: "system <distribution>" or "wheels"
+# --- selection of ROS: "system <distribution>" or "wheels"
 
-ros_in_shell() { # PYTHON → which ROS this shell offers it
+ros_in_shell() { # PYTHON → the ROS that it can use in this shell
   if [[ -z ${ROS_DISTRO:-} ]]; then
     echo wheels
   elif "$1" -c 'import rclpy' 2>/dev/null; then
@@ -67,7 +67,7 @@ ros_in_shell() { # PYTHON → which ROS this shell offers it
   fi
 }
 
-check_same_ros() { # OURS → fails where .venv was made for another ROS than this shell's
+check_same_ros() { # OURS → fails if .venv was made for another ROS than this shell's
   local here=wheels
   [[ -z ${ROS_DISTRO:-} ]] || here="system $ROS_DISTRO"
   [[ $1 == "$here" ]] && return
@@ -108,7 +108,7 @@ install_packages() { # ROS
     arguments+=(colcon-common-extensions)
   fi
   if [[ $1 != wheels && $("$python" -c 'import numpy; print(numpy.__version__[:2])' 2>/dev/null) == 1. ]]; then
-    # The compiled messages of this ROS do not load with NumPy 2, which constraints.txt may name.
+    # The compiled messages of this ROS do not load with NumPy 2, which constraints.txt may require.
     echo 'numpy<2' >"$logs/constraints.txt"
     arguments+=(--constraint "$logs/constraints.txt")
   elif [[ -f constraints.txt ]]; then
@@ -126,7 +126,7 @@ install_packages() { # ROS
 
 # --- our messages
 
-repair_wheels() { # the wheels' CMake files name the include folders of the machine that built them
+repair_wheels() { # replaces include folders of the build machine in the wheels' CMake files
   local include numpy_include
   include=$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')
   numpy_include=$("$python" -c 'import numpy; print(numpy.get_include())')
@@ -135,7 +135,7 @@ repair_wheels() { # the wheels' CMake files name the include folders of the mach
     -e "s|/opt/python/[^;\"]*/include/python3\.[0-9]+|$include|g"
 }
 
-write_tf2_msgs() { # FOLDER: tf2_msgs has no wheel; its only message that we use, as a package to build with ours
+write_tf2_msgs() { # FOLDER: writes a package with the only message of tf2_msgs that we use, because there is no wheel
   mkdir -p "$1/msg"
   "$python" - "$1/msg/TFMessage.msg" <<'PYTHON'
 import sys
@@ -176,7 +176,7 @@ CMAKE
 build_messages() { # ROS → install
   local packages=("$root/build/source") log=$logs/colcon.log name
   say "building the messages into install (half a minute)"
-  # CMake refuses to export include folders inside the source folder, as NumPy's in .venv are: it gets another folder.
+  # CMake cannot export include folders inside the source folder, such as NumPy's in .venv. So build in another folder.
   mkdir -p build/source
   for name in CMakeLists.txt package.xml setup.cfg config launch msg multihmr2_ros scripts; do
     [[ ! -e $name ]] || ln -sfn "../../$name" "build/source/$name"
@@ -199,7 +199,7 @@ build_messages() { # ROS → install
   fail "colcon failed; its output is in $log"
 }
 
-# --- what has changed since the last time
+# --- detection of changes since the last call
 
 fingerprint() { # TEXT FILE...
   local text=$1
@@ -213,7 +213,7 @@ packages_fingerprint() { # ROS
   fingerprint "$1 $root $("$python" --version)" "${files[@]}"
 }
 
-build_fingerprint() { # ROS. Of what is linked into install, the names count: the links show the contents.
+build_fingerprint() { # ROS. Of files linked into install, only the names matter, because the links stay current.
   local folders=(multihmr2_ros scripts) folder
   for folder in config launch; do [[ ! -d $folder ]] || folders+=("$folder"); done
   fingerprint "$1 $(find "${folders[@]}" -type f ! -name '*.pyc' | sort)" \

@@ -238,7 +238,7 @@ def _run_process(target: Callable[[str], None], namespace: str) -> Iterator[None
 
 def _run_subscriber(namespace: str) -> None:
     """Run the subscribing process."""
-    # Without rclpy's signal handlers, SIGTERM ends the process at once; under load, rclpy's handler sometimes missed it.
+    # Without rclpy's signal handlers, SIGTERM ends the process at once; under load, rclpy's handler may miss it.
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     receiver = rclpy.create_node("receiver", namespace=namespace)
     for kind, topic in ((MarkerArray, "markers"), (HumanArray, "humans")):

@@ -54,7 +54,7 @@ Content = TypeVar("Content")
 
 
 class SerializedMessage(ctypes.Structure):
-    """The C struct rcl_serialized_message_t. The allocator's five pointers are unused, as rcl does not own the memory."""
+    """The C struct rcl_serialized_message_t. The allocator (five pointers) is unused: rcl does not own the memory."""
 
     _fields_ = (
         ("buffer", ctypes.c_void_p),

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Makes the frame of a received image: intrinsics from CameraInfo, depth image, ground plane and camera pose from TF."""
+"""Makes the frame of a received image: intrinsics from CameraInfo, depth, ground plane and camera pose from TF."""
 
 from __future__ import annotations
 

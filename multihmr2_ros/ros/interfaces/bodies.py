@@ -144,7 +144,7 @@ class BodiesOutput:
                 body.skeleton.publish(skeleton_to_ros(skeletons[row], header, self._messages))
 
     def _update_bodies(self, ids: list[str]) -> None:
-        """Create and remove topics, so that these bodies have topics, and also recently lost ones; at most MAX_BODIES."""
+        """Create and remove topics, so that at most MAX_BODIES have topics: these bodies, and recently lost ones."""
         now_s = self._clock()
         gone = sorted(set(self._bodies) - set(ids), key=lambda body_id: self._bodies[body_id].seen_s)
         lately = [body_id for body_id in gone if now_s - self._bodies[body_id].seen_s < KEEP_TOPICS_S]

@@ -91,7 +91,7 @@ def people_to_detections(people: People, body_prefix: str = "body_") -> Detectio
 
 
 def detections_to_ros(detections: DetectionArrayContent, header: HeaderContent, messages: Any) -> Any:
-    """Convert to vision_msgs/Detection3DArray. Covariances are 0, which means unknown."""
+    """Convert to vision_msgs/Detection3DArray. Covariances are not set (0)."""
     return messages.Detection3DArray(
         header=header_to_ros(header),
         detections=[
