@@ -78,7 +78,7 @@ def make_isolation_environment(domain: int) -> dict[str, str]:
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
         "ROS_STATIC_PEERS": "",
     }
-    if os.environ.get("ROS_DISTRO") == "humble":  # which knows the two last ones only as this; later ones warn about it
+    if os.environ.get("ROS_DISTRO") == "humble":  # replaces the last two variables, which are newer; later ROS warns
         variables["ROS_LOCALHOST_ONLY"] = "1"
     return variables
 
