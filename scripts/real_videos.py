@@ -91,7 +91,7 @@ class IdentityTimes:
         if who is not None:
             self.ids.setdefault(who, Counter()).update(track_ids.tolist())
 
-    def figures(self) -> tuple[dict[str, float], list[dict[str, float]]]:
+    def compute_figures(self) -> tuple[dict[str, float], list[dict[str, float]]]:
         """Of all, and of each person. A person's id is the one in most of their frames; it is unique where nobody else
         has it."""
         each = [self._person(row) for row in range(len(self.presence.intervals))]
@@ -185,7 +185,7 @@ class PlaceErrors:
     def __add__(self, other: PlaceErrors) -> PlaceErrors:
         return PlaceErrors(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
 
-    def figures(self) -> dict[str, float]:
+    def compute_figures(self) -> dict[str, float]:
         return {
             "person found %": percent(len(self.distance), self.frames),
             "MPJPE mm": mean(self.mpjpe_mm),

@@ -92,7 +92,7 @@ class DepthImages:
         """Whether one arrived within the last second."""
         return time.monotonic() - self._arrived_s < ALIVE_S
 
-    def nearest(self, stamp_ns: int, most_s: float) -> bytes | None:
+    def find_nearest(self, stamp_ns: int, most_s: float) -> bytes | None:
         """Return the message with the nearest stamp, at most most_s away, or None.
 
         Waits up to most_s for a message of that stamp or later, but no longer than the nearest so far is away: later

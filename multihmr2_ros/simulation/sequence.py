@@ -82,10 +82,10 @@ class SceneRenderer:
         for index in range(count_frames(options)):
             time = index / options.frame_rate_hz
             with torch.no_grad():
-                posed = pose_scene(scene, time, self._body, ground.heights(time))
+                posed = pose_scene(scene, time, self._body, ground.compute_heights(time))
                 rendered = self._renderer.render(scene, posed, generator)
                 truth = make_labels(scene, posed, rendered)
-                velocity = ground.velocity(time)
+                velocity = ground.compute_velocity(time)
                 people = make_people(posed, truth, velocity, self._low, vertices, moving=options.moving_camera)
             yield SimulatedFrame(scene, posed, rendered, truth, velocity, people)
 

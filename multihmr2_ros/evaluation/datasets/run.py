@@ -136,7 +136,7 @@ def evaluate_dataset(
         )
         return _evaluate_each(job, found, "predicted", partial(_evaluate_tracked, estimator, progress))
     if job.name == PANOPTIC:
-        points = panoptic.make_joint_regressor(estimator.body.coco_keypoints)
+        points = panoptic.make_joint_regressor(estimator.body.regress_coco_keypoints)
         posed = joints.JointEstimator(estimator, points, panoptic.JOINTS, panoptic.ROOT)
         return _evaluate_in_order(job, panoptic.list_panoptic_sequences(job.folder, split), posed, progress)
     if job.name == VIDEOS:

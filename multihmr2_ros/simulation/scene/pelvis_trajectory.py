@@ -49,18 +49,21 @@ class PelvisTrajectory:
     people: tuple[Person, ...]
     curve: CubicSpline | None
 
-    def heights(self, time_s: float) -> NDArray[np.float64]:
+    def compute_heights(self, time_s: float) -> NDArray[np.float64]:
         """(n,) m above the ground."""
         return np.zeros(0) if self.curve is None else np.asarray(self.curve(time_s))
 
-    def positions(self, time_s: float) -> NDArray[np.float64]:
+    def compute_positions(self, time_s: float) -> NDArray[np.float64]:
         """(n, 3) m, world."""
         over_ground = np.array([person.path.position(time_s) for person in self.people]).reshape(-1, 2)
-        return np.column_stack([over_ground, self.heights(time_s)])
+        return np.column_stack([over_ground, self.compute_heights(time_s)])
 
-    def velocity(self, time_s: float) -> NDArray[np.float64]:
+    def compute_velocity(self, time_s: float) -> NDArray[np.float64]:
         """(n, 3) m/s, world: the central difference of the places, which are smooth, over a tenth of a second."""
-        before, after = self.positions(time_s - VELOCITY_STEP_S), self.positions(time_s + VELOCITY_STEP_S)
+        before, after = (
+            self.compute_positions(time_s - VELOCITY_STEP_S),
+            self.compute_positions(time_s + VELOCITY_STEP_S),
+        )
         return (after - before) / (2.0 * VELOCITY_STEP_S)
 
 
