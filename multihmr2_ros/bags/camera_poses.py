@@ -29,8 +29,7 @@ from multihmr2_ros.transform_tree import normalize_frame_name
 
 
 class CameraPoses:
-    """Lookup of the camera's pose in a bag's TF. If a transform is missing, the problem is reported and the pose is
-    None.
+    """Lookup of the camera's pose in a bag's TF. A missing transform is reported, and the pose is then None.
 
     report: called with each problem, one line.
     """

@@ -26,7 +26,7 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from multihmr2_ros.bags.definitions import require_type
 
 HUMAN_ARRAY = "multihmr2_ros/msg/HumanArray"
-FORMER_FIELD = "Point32[] joints"  # in the definition in the bag
+FORMER_FIELD = "Point32[] joints"  # in the message definition stored in the bag
 FORMER_HUMAN = """
 uint32 track_id
 string frame_id

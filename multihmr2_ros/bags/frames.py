@@ -49,7 +49,9 @@ logger = logging.getLogger(__name__)
 
 
 class BagSource(FrameSource):
-    """A frame for every image of one topic of a bag, in order of recording. Frame.name is `<name>_<index:06d>`.
+    """Source of frames: one for every image of one topic of a bag, in order of recording.
+
+    Frame.name is `<name>_<index:06d>`.
 
     topic         raw or compressed; None: the only topic with images that are not depth images
     depth_topic   raw depth images, registered to the images; None: the only suitable topic (see `choose_depth_topic`);

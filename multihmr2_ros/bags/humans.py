@@ -154,9 +154,9 @@ def _make(type_name: str, **fields: Any) -> Any:
 def estimate_image_size(message: Any, recorded: tuple[int, int] | None = None) -> tuple[int, int]:
     """Return (height, width) px of the image of a HumanArray; (0, 0) if no image was processed.
 
-    HumanArrays of the former layout do not contain the size. For them:
-    recorded: the size from the bag, by `find_recorded_image_size`. Without it the height is computed from the vertical
-    field of view, and the width from a principal point in the middle.
+    recorded: the size from `find_recorded_image_size`, for HumanArrays of the former layout, which do not contain it.
+    Without it, their height is computed from the vertical field of view, and the width from a principal point in the
+    middle.
     """
     if message.height and message.width:
         return int(message.height), int(message.width)

@@ -105,8 +105,8 @@ class TruncatedMcapReader(OrderedMcapReader):
 
 
 def list_records(file: BinaryIO, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Yield opcode, position and length of each record between two positions. The file is then at the record's
-    content."""
+    """Yield opcode, position and length of each record between two positions. At each yield, the file's position is the
+    record's content."""
     place = start
     while place + RECORD_HEADER_BYTES <= end:
         file.seek(place)

@@ -64,7 +64,7 @@ class BagWriter(WholeFile):
             raise UserError(f"a bag's storage must be one of {', '.join(PLUGINS)}, got {storage!r}")
         self._refuse_existing()
         self._folder = make_temporary_path(self.path)
-        name = self.path.stem if self._is_file else self.path.name  # rosbags gives the file inside the folder's name
+        name = self.path.stem if self._is_file else self.path.name  # rosbags names the file inside like the folder
         self._writer = Writer(self._folder / name, version=METADATA_VERSION, storage_plugin=PLUGINS[storage])
         self._writer.path = UriPath(self._writer.path)
         try:

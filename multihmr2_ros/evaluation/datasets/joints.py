@@ -87,8 +87,7 @@ class CalibratedLens:
 
 @dataclasses.dataclass(frozen=True)
 class AnnotatedPeople:
-    """The annotated people of a frame, in the camera's frame. Raises ValueError if the arrays' numbers of people
-    differ.
+    """The annotated people of a frame, in the camera's frame. Raises ValueError if the arrays differ in length.
 
     identity  (t,)
     joints    (t, J, 3) m
@@ -109,8 +108,10 @@ class AnnotatedPeople:
 
 @dataclasses.dataclass(frozen=True)
 class JointFrame:
-    """A frame of a sequence. actors: reads the people; called once the frame is evaluated. None: only the camera is
-    known."""
+    """A frame of a sequence.
+
+    actors: function that reads the people when the frame is evaluated; None if only the camera is known.
+    """
 
     stamp_s: float
     image: Path
@@ -120,8 +121,11 @@ class JointFrame:
 
 @dataclasses.dataclass
 class JointSequence:
-    """A sequence. root: the joints whose mean is the pelvis. lacking: metrics that cannot be computed, one line, or
-    ""."""
+    """A sequence of frames with true joints.
+
+    root     the joints whose mean is the pelvis
+    lacking  description of the metrics that cannot be computed, one line; "" if there are none
+    """
 
     name: str
     fps: float | None
@@ -184,7 +188,7 @@ class JointEstimator:
 
 
 def make_true_people(annotated_people: AnnotatedPeople, k: Floats, size: Any, root: tuple[int, ...]) -> People:
-    """Return the true people. People not known well, or not wholly in front of the camera, are ignored (score 0)."""
+    """Return the true people. Those with unreliable joints or partly behind the camera are ignored (score 0)."""
     count, joints = len(annotated_people.joints), annotated_people.joints
     known = annotated_people.known & (joints[..., 2] > 0).all(axis=1)
 

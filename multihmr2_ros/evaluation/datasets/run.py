@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Evaluation of a data set. Its results are those of its sequences."""
+"""Evaluation of a data set, with one result for each sequence."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ SPLITS = {
     MSCOCO: "val2017", POSETRACK: "val", THREEDPW: "test", PANOPTIC: "00_16", EMDB: "emdb1", HARMONY4D: "cam01",
     RELATIVE_HUMAN: "test",
 }  # fmt: skip
-SPLITTABLE = (*SPLITS, HI4D)  # data sets whose sequences each select their own camera
+SPLITTABLE = (*SPLITS, HI4D)  # Hi4D has no default split, because each sequence names its own camera
 
 ProgressCallback = Callable[[Iterable[Any], str, int | None], Iterable[Any]]  # items, name, number of items if known
 Outcome = tuple[Tally, tuple[str, ...]]  # of a sequence, and its problems, one line each

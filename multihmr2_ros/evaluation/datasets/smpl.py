@@ -12,8 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Helpers for data sets with SMPL annotations. The body model itself is not needed: joints and vertices come from
-files."""
+"""Helpers for data sets with SMPL annotations. The body model is not needed: joints and vertices come from files."""
 
 from __future__ import annotations
 
