@@ -52,7 +52,7 @@ from multihmr2_ros.training.matching import (
 )
 from multihmr2_ros.training.targets import Targets
 
-# Standard deviation of the heatmap's target around the person's patch, as a share of the person's height.
+# Standard deviation of the heatmap's target around the person's patch, as a fraction of the person's height.
 HEATMAP_SPREAD = 0.1
 MIN_PAIR_DISTANCE_M = 0.3
 
@@ -265,7 +265,7 @@ def heatmap_loss(logit: Tensor, targets: Targets, patch_size: int) -> Tensor:
 
 
 def field_of_view_loss(horizontal_fov: Tensor, targets: Targets, width: int) -> Tensor:
-    """Return the mean squared error (rad²) of (B,) rad, times three where too wide.
+    """Return the mean squared error (rad²) of (B,) rad, times three for fields of view that are too wide.
 
     As in CameraHMR: a field of view that is too wide moves all people too near.
     """

@@ -254,10 +254,10 @@ def _ready_cache(
     is_stopped: Callable[[], bool],
     anywhere: Callable[[bool], bool],
 ) -> RenderCache:
-    """Return the render cache when it holds enough images to begin. Waits while renderers are running.
+    """Return the render cache when it contains enough images to start. Waits while renderers are running.
 
     anywhere(flag): returns whether the flag is set in any process; all processes run this loop together. Raises
-    UserError if the cache is empty and nothing renders.
+    UserError if the cache is empty and no renderer is running.
     """
     wanted = max(1, min(session.training.start_images, config.cache_images))
     cache = RenderCache(config.folder)
@@ -357,7 +357,7 @@ def _compute_render_share(session: Session) -> float:
 
 @dataclass
 class _RenderMonitor:
-    """Compares the numbers of used and of rendered images, and logs failed renderers."""
+    """Compares the numbers of used and rendered images, and logs failed renderers."""
 
     cache: RenderCache
     renderers: RenderProcesses | None

@@ -14,8 +14,8 @@
 
 """Targets of the network's tracking feature, from two sources.
 
-The paper distills SAM2's memory encoder (section 3, "Regressing track features"), whose weights not every machine can
-download. The color layout needs no download: it distinguishes people by their clothes, less finely.
+The paper distills SAM2's memory encoder (section 3, "Regressing track features"), but its weights cannot be downloaded
+on every machine. The color layout needs no download: it distinguishes people by their clothes, less precisely.
 """
 
 from __future__ import annotations
@@ -112,9 +112,9 @@ class Sam2Memory:
     width = SAM2_FEATURE_WIDTH
 
     def __init__(self, weights: Path, device: str = "cpu") -> None:
-        """weights: a folder with SAM2's video model in the format of transformers.
+        """Load the model. weights: a folder with SAM2's video model in the format of transformers.
 
-        Raises UserError if the model cannot be read, or is another one.
+        Raises UserError if the model cannot be read or is a different one.
         """
         try:
             from transformers import Sam2VideoModel
