@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Draws people over the image."""
+"""Draws people on images."""
 
 from __future__ import annotations
 

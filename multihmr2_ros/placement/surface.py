@@ -168,8 +168,10 @@ class PersonDepthBuffers:
         return Visibility(row * width + column, inside, nearest.min(axis=0), before_self)
 
     def find_cells_beside(self) -> tuple[Indices, Indices]:
-        """Return c pixels (row · width + column) left and right of people that show no person, and the rows (c,) of
-        these people. They are two cells away from the person, because outlines are not exact."""
+        """Return c pixels (row · width + column) left and right of people, and the rows (c,) of these people.
+
+        The pixels show no person. They are two cells away from the person, because outlines are not exact.
+        """
         own = np.isfinite(self.nearest).reshape(-1, self.down, self.across)
         padded = np.pad(own, ((0, 0), (0, 0), (BESIDE_CELLS, BESIDE_CELLS)))
         occupied = np.pad(own.max(axis=0), ((0, 0), (1, 1)))

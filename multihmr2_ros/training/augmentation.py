@@ -40,7 +40,7 @@ MIRROR = np.diag([-1.0, 1.0, 1.0])
 # Smaller or more occluded people in the network's input are neither positive nor negative.
 MIN_BOX_HEIGHT_PX = 24.0
 MIN_VISIBLE_FRACTION = 0.2
-# Largest distance of a body's center from the input that the network can predict, as a share of its longer side.
+# Maximum distance of a body's center outside the input that the network can predict, divided by its longer side.
 MARGIN = 0.2
 
 

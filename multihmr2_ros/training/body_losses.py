@@ -35,7 +35,7 @@ FURTHEST_OUTSIDE = 0.5
 MESH_TERMS = frozenset({"vertices", "joints", "reprojection", "keypoint_similarity", "angle"})
 SIMILARITY_SOFTENING = 2.0  # factor of COCO's sigmas: keypoints with large errors still have a gradient
 MIN_STATURE_M = 0.3
-AREA_OF_BOX = 0.53  # a person's area divided by that of the box
+AREA_OF_BOX = 0.53  # a person's area divided by the area of the box
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ class ColorLayout:
 
 
 def _make_middle_weights(height: int, width: int) -> NDArray[np.float32]:
-    """Return weights (height, width) that decrease towards the left and right border, where the background is."""
+    """Return weights (height, width) that decrease towards the left and right border (mostly background)."""
     across = (np.arange(width, dtype=np.float32) + 0.5) / width - 0.5
     return np.tile(np.exp(-0.5 * (across / 0.2) ** 2), (height, 1))
 

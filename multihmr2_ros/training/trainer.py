@@ -306,7 +306,7 @@ class _Meter:
         self._clock = time.monotonic()
 
     def compute_figures(self) -> dict[str, float]:
-        """Return means of the terms, images/s, and the share of time spent waiting for renderers; then reset."""
+        """Return means of the terms, images/s, and the fraction of time spent waiting for renderers; then reset."""
         figures = {name: value / self._counts[name] for name, value in self._sums.items()}
         seconds = max(self._seconds, 1e-9)
         figures |= {"images_per_s": self._images / seconds, "held": self.held_s / seconds}

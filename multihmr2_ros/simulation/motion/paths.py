@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Paths of people and cameras. World frame: metres, z up; headings in rad about z from the x axis."""
+"""Paths of people and cameras. World frame: meters, z up; headings in rad about z from the x axis."""
 
 from __future__ import annotations
 

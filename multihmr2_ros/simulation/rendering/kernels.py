@@ -294,7 +294,7 @@ def trace_ray(meshes: MeshArrays, obstacles: ObstacleArrays, environment: Enviro
             hit.spot = wp.transform_point(obstacles.own_from_camera[i], distance * direction)
             hit.normal = compute_obstacle_normal(obstacles, i, hit.spot)
     hit = intersect_environment(environment, direction, hit)
-    # People last: nobody is behind a wall, and rounding at ground contacts must favor the feet.
+    # People last: no person is behind a wall, and rounding at ground contacts must favor the feet.
     if hit.kind == WALL or hit.kind == CEILING or hit.kind == GROUND:
         limit = hit.distance
         hit.distance = limit + 0.003

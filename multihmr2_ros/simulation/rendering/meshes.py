@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Meshes of posed people for ray casting: bodies and garments whose ray-casting trees are built once, then refitted."""
+"""Meshes of posed people for ray casting: bodies and garments with ray-casting trees built once, then refitted."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Obstacles: chairs under people who sit, and occluders in front of the camera."""
+"""Obstacles: chairs under seated people, and occluders in front of the camera."""
 
 from __future__ import annotations
 
