@@ -12,8 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""`multihmr2 doctor`: reports what is installed and what is missing, with the command to install it. Works with an
-incomplete installation."""
+"""`multihmr2 doctor`: reports installed and missing parts, with the commands to install them.
+
+It also works with an incomplete installation.
+"""
 
 from __future__ import annotations
 

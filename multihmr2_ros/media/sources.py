@@ -94,10 +94,10 @@ def make_source_name(path: str | Path) -> str:
 def open_source(path: str | Path, *, images_per_second: float | None = None) -> FrameSource:
     """Open an image file, the images in a folder (natural order, without subfolders), or a video.
 
-    images_per_second makes the images of a folder a sequence, stamped from 0 s on; without it every image's stamp
-    is 0. Video frames have their presentation time stamps, starting at 0 s.
+    images_per_second makes the images of a folder a sequence, stamped from 0 s on; without it every image's stamp is 0.
+    Video frames have their presentation time stamps, starting at 0 s.
 
-    Raises UserError if nothing can be read from path. A damaged image raises it during the iteration; in a folder it is
+    Raises UserError if path has no readable frames. A damaged image raises it during the iteration; in a folder it is
     left out with a warning.
     """
     path = Path(path)

@@ -154,7 +154,7 @@ def compute_outline_evidence(
 
 
 def _compute_beta_density(share: Array, a: float, b: float) -> Array:
-    """Return the density of the beta distribution at shares (n,)."""
+    """Return the density of the beta distribution at fractions (n,)."""
     norm = math.gamma(a + b) / (math.gamma(a) * math.gamma(b))
     return norm * share ** (a - 1) * (1 - share) ** (b - 1)
 

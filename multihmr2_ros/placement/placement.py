@@ -41,12 +41,12 @@ pose moves whole limbs; the error of the whole surface relative to the pelvis is
 relative map is also bent: at a whole person, its log depth is off by e ~ N(0, κ²), and e is integrated out. If too few
 points of a body fit, the body is hidden or does not exist, and its depths are not used.
 
-Ground. For people who stand on the plane, the lowest point has height h(x, y) ≈ 0: h ~ w N(0, σ²) + (1 − w) / 1 m.
+Ground. For people standing on the plane, the lowest point has height h(x, y) ≈ 0: h ~ w N(0, σ²) + (1 − w) / 1 m.
 h is linear in exp(y); integrating y | x out leaves N(h(x, ȳ(x)); 0, σ² + (∂h/∂y)² v), and y is then corrected by the
 remaining h (with the Kalman gain). The ground is used only if the lowest point is in the image and no person hides it.
 
 Scale and shift. The level ℓ_i of person i is the map's value at the depth of the pelvis: the weighted median of the
-points' values, without the relief of the body. With x_i integrated out and a share 1 − π of wrong levels,
+points' values, without the relief of the body. With x_i integrated out and a fraction 1 − π of wrong levels,
 p(ℓ | θ) = Π_i [π N(log z(ℓ_i; θ); log p_z + m_i, s_i² + κ²) ∂log z/∂r + (1 − π) / span of the map]. In this product the
 statures of all people determine the scale (`alignment.py`). θ starts at its maximum on a grid. The sum over the grid is
 the evidence that the map shows these people; a random map has the evidence Π_i 1 / span. Beside the bodies, a map that
@@ -58,7 +58,7 @@ GRID_SIGMAS times s, with σ_j no finer than the grid. Expectation maximization 
 steps with the points weighted by their responsibilities. People depend on each other only through θ, o_j and the pixels
 that they are compared at. For θ, the steps eliminate all x (the Schur complement is 2 × 2); its covariance adds
 J Σ_θ Jᵀ to the covariance of all people: an uncertain scale moves all of them together. For the rest, there are two
-sweeps over all people. The second starts at the positions of the first, which corrects people who were predicted in the
+sweeps over all people. The second starts at the positions of the first, which corrects people predicted in the
 wrong order of depth.
 """
 

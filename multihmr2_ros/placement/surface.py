@@ -70,8 +70,8 @@ class SurfacePoints(NamedTuple):
     """The m surface points of all people that face the camera, ordered by person.
 
     person  (m,) row of the person, ascending
-    offset  (3, m) m, relative to the pelvis, on the body as the network predicted it
-    facing  (m,) cosine of the angle between surface normal and ray to the camera: the visible share of the area
+    offset  (3, m) m, relative to the pelvis, on the body as predicted by the network
+    facing  (m,) cosine of the angle between surface normal and ray to the camera: the visible fraction of the area
     """
 
     person: Indices

@@ -18,9 +18,9 @@
 Applications to Tracking and Navigation, 2001, section 6.2.2).
 
 `measure_modes`: three filters per person, one for each mode of motion (standing, walking steadily, changing), combined
-as interacting multiple models (same book, section 11.6.6). The velocity in the mode "standing" is near zero and says
-nothing about the next velocity, so the mode is the deadband: the likelihoods of the measurements decide when the
-estimate enters and leaves it. After leaving, the velocity may take any value at once.
+as interacting multiple models (same book, section 11.6.6). The velocity in the mode "standing" is near zero and
+independent of the next velocity, so the mode is the deadband: the likelihoods of the measurements determine when the
+estimate enters and leaves it. After leaving, the velocity may take any value immediately.
 
 All functions process the people of an image together.
 """

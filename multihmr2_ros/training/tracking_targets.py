@@ -101,7 +101,7 @@ def _compute_layout(crop: NDArray[np.float32], weight: NDArray[np.float32]) -> N
 
 
 def _compute_soft_bins(values: NDArray[np.float32], low: float, high: float) -> NDArray[np.float32]:
-    """Return shares (…, BINS) of triangular bins, so that small changes of color change the feature little."""
+    """Return the weights (…, BINS) of triangular bins, so that small changes of color change the feature little."""
     place = (np.clip(values, low, high) - low) / (high - low) * (BINS - 1)
     return np.maximum(0, 1 - np.abs(place[..., None] - np.arange(BINS)))
 

@@ -46,7 +46,7 @@ BLOCKING_BONES = {
 
 
 def make_obstacle_arrays(scene: Scene, posed: PosedScene, first_material: int, device: str) -> Any:
-    """Return the kernels' obstacle arrays, with consecutive materials from row first_material."""
+    """Return the kernels' ObstacleArrays, with consecutive materials from row first_material."""
     obstacles = kernels.ObstacleArrays()
     obstacles.count = len(scene.obstacles)
     kinds, transforms, halves = [], [], []

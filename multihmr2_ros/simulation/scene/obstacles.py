@@ -28,7 +28,7 @@ from multihmr2_ros.simulation.scene.placing import CAMERA_GAP_M, OccupiedGround,
 from multihmr2_ros.simulation.scene.scene import Camera, Obstacle, Person
 
 SEAT_SHARE = 0.225  # height of the seat as a fraction of the sitter's stature
-OCCLUDED_SHARE = 0.3  # of scenes
+OCCLUDED_SHARE = 0.3  # fraction of scenes with occluders
 MAX_HIDDEN = 0.4  # of the image's width by one occluder, all the time
 
 # Kind, minimum and maximum size in m (along, across, up).

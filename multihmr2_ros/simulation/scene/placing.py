@@ -38,7 +38,7 @@ TIGHT_GAP_M = 0.05
 CAMERA_GAP_M = 0.45
 TRIES = 60
 ROAMING_TRIES = 24
-AWAY_SHARE = 0.15  # of the targets are outside the image; people return from them
+AWAY_SHARE = 0.15  # fraction of targets outside the image; people return from them
 LOOK_STEPS = 2  # steps of STEP_S between checks of the people in view
 MIN_TIME_IN_VIEW = 0.6  # of the scene's time, for roaming people
 # Minimum height of most people in the image, as a fraction of the image height.
