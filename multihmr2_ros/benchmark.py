@@ -200,7 +200,7 @@ def _measure_stages(estimator: Estimator, picture: NDArray[np.uint8], config: Be
             "encoder": lambda: network.backbone(normalized),
             "decoder": lambda: network.decoder(encoded.patches, network._make_initial_queries(encoded)),
             "heads": lambda: (
-                network.detection(decoded.queries, decoded.anchor, decoded.score),
+                network.detection(decoded.queries, decoded.reference_point, decoded.score),
                 network.person(decoded.queries[:, : infer.max_people]),
             ),
             "body": lambda: place_bodies(infer.body, prediction),

@@ -94,7 +94,7 @@ class Score:
     similarity: tuple[float, ...] = ()
 
     def __add__(self, other: Score) -> Score:
-        return Score(self.counts + other.counts, self.similarity + other.compute_similarity)
+        return Score(self.counts + other.counts, self.similarity + other.similarity)
 
     @property
     def people(self) -> int:

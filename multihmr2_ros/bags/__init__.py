@@ -12,4 +12,4 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Reads and writes bags, and turns their topics into frames and people. Imports no ROS."""
+"""Reading and writing of bags, and conversion of their topics to frames and people. Imports no ROS."""

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The messages of one camera on a base, for a bag that is written without ROS."""
+"""A writer for the messages of one camera on a base, without ROS."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ IMAGES, COMPRESSED_IMAGES = "/camera/image_raw", "/camera/image_raw/compressed"
 CAMERA_INFO = "/camera/camera_info"
 DEPTH, DEPTH_INFO = "/camera/depth/image_raw", "/camera/depth/camera_info"
 GROUND_TRUTH = "/ground_truth/humans"
-# REP-105's frames, and the camera's optical frame, named as REP-103 says.
+# Frames of REP-105, and the camera's optical frame, named as in REP-103.
 ODOM_FRAME, BASE_FRAME, CAMERA_FRAME = "odom", "base_link", "camera_optical_frame"
 JPEG_QUALITY = 90
 
 
 class Link(NamedTuple):
-    """parent_from_child (4, 4), m."""
+    """A transform between two TF frames. parent_from_child (4, 4), m."""
 
     parent: str
     child: str
@@ -47,13 +47,14 @@ class Link(NamedTuple):
 
 
 class CameraBag:
-    """Writes what a camera publishes; every message is stamped with the time of its recording, ns since 1970."""
+    """Writer of a camera's messages to a bag. Every message is stamped with the time of its recording, ns since
+    1970."""
 
     def __init__(self, writer: BagWriter) -> None:
         self._writer = writer
 
     def write_image(self, image: NDArray[np.uint8], time_ns: int, *, as_jpeg: bool) -> None:
-        """An image (H, W, 3) uint8 RGB, raw or as JPEG."""
+        """Write an image (H, W, 3) uint8 RGB, raw or as JPEG."""
         if as_jpeg:
             _, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
             self._write(COMPRESSED_IMAGES, "sensor_msgs/msg/CompressedImage", time_ns, format="jpeg", data=data.ravel())
@@ -61,7 +62,7 @@ class CameraBag:
             self._write_raw(IMAGES, "rgb8", image, time_ns)
 
     def write_depth(self, depth_mm: NDArray[np.uint16], time_ns: int) -> None:
-        """A depth image (H, W) mm, registered to the colour image."""
+        """Write a depth image (H, W) mm, registered to the color image."""
         self._write_raw(DEPTH, "16UC1", depth_mm, time_ns)
 
     def write_camera_info(
@@ -72,7 +73,14 @@ class CameraBag:
         time_ns: int,
         topic: str = CAMERA_INFO,
     ) -> None:
-        """k (3, 3) px; distortion: plumb_bob's coefficients, or empty; size: (height, width) px."""
+        """Write a CameraInfo.
+
+        k           (3, 3) px
+        distortion  plumb_bob's coefficients, or empty
+        size        (height, width) px
+        time_ns     stamp
+        topic       of the message
+        """
         d = np.zeros(5)
         d[: len(distortion)] = distortion
         region = _make_message(
@@ -85,7 +93,7 @@ class CameraBag:
         )  # fmt: skip
 
     def write_links(self, links: Sequence[Link], time_ns: int, *, static: bool) -> None:
-        """Where frames are, for ever (/tf_static) or now (/tf)."""
+        """Write transforms, as static (/tf_static) or at a time (/tf)."""
         transforms = []
         for parent, child, pose in links:
             translation = dict(zip("xyz", pose[:3, 3].tolist(), strict=True))
@@ -108,7 +116,7 @@ class CameraBag:
         self._writer.write("/tf_static" if static else "/tf", type_name, data, time_ns)
 
     def write_humans(self, content: HumanArrayContent, time_ns: int) -> None:
-        """The truth about the people in the image of the same stamp."""
+        """Write the true people in the image of the same stamp."""
         self._writer.write(GROUND_TRUTH, HUMAN_ARRAY, human_array_to_cdr(content), time_ns)
 
     def _write_raw(self, topic: str, encoding: str, image: NDArray[Any], time_ns: int) -> None:
@@ -125,7 +133,7 @@ class CameraBag:
 
 
 def make_camera_header(time_ns: int) -> HeaderContent:
-    """The header of a message in the camera's frame."""
+    """Return the header of a message in the camera's frame."""
     return HeaderContent(time_ns // 10**9, time_ns % 10**9, CAMERA_FRAME)
 
 
@@ -135,5 +143,5 @@ def _make_header(time_ns: int, frame_id: str) -> Any:
 
 
 def _make_message(type_name: str, **fields: Any) -> Any:
-    """A message object, from the common definitions."""
+    """Make a message object of a common type."""
     return require_type(type_name).types[type_name](**fields)

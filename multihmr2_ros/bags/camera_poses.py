@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The camera's poses in a bag: in a fixed frame, and above the ground, by the bag's TF."""
+"""The camera's poses from the TF of a bag: in a fixed frame, and above the ground."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from multihmr2_ros.transform_tree import normalize_frame_name
 
 
 class CameraPoses:
-    """Looks up the camera's pose in a bag's TF. Problems are reported; the pose is then unknown.
+    """Lookup of the camera's pose in a bag's TF. A missing transform is reported, and the pose is then None.
 
     report: called with each problem, one line.
     """

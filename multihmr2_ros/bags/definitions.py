@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Message definitions for bags, without ROS: the common ones as rosbags carries them, others from .msg files."""
+"""Message definitions for bags, without ROS: common ones from rosbags, others from .msg files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ OUR_MESSAGES = ("Human", "HumanArray", "BodyModel")
 
 @cache
 def make_typestore() -> Any:
-    """rosbags' typestore of ROS 2 Jazzy's messages with ours. Definitions that `require_type` finds are added to it."""
+    """Return rosbags' typestore of ROS 2 Jazzy with the messages of this package. `require_type` adds definitions to
+    it."""
     store = get_typestore(Stores.ROS2_JAZZY)
     for name in OUR_MESSAGES:
         _register(store, f"{OUR_PACKAGE}/msg/{name}")
@@ -44,9 +45,9 @@ def get_ros1_typestore() -> Any:
 
 
 def require_type(type_name: str) -> Any:
-    """The typestore with the type in it (`package/msg/Name`), and all that it is made of.
+    """Return the typestore with a type (`package/msg/Name`) and all types of its fields.
 
-    Raises UserError where no definition is found.
+    Raises UserError if no definition is found.
     """
     store = make_typestore()
     if type_name not in store.fielddefs:
@@ -70,7 +71,7 @@ def _register(store: Any, type_name: str) -> None:
 
 
 def _list_type_names(field: Any) -> list[str]:
-    """The message types in a field's description: (kind, …), where sequences and arrays hold another description."""
+    """Return the message types in a field's description: (kind, …), nested for sequences and arrays."""
     if isinstance(field, str):
         return [field] if "/msg/" in field else []
     return [name for part in field for name in _list_type_names(part)] if isinstance(field, tuple) else []
@@ -85,7 +86,7 @@ def _find_definition_file(type_name: str) -> Path | None:
 
 
 def _list_prefixes() -> list[str]:
-    """Where packages are installed: by colcon or ROS, and by pip."""
+    """Return the prefixes of installed packages: from colcon or ROS, and from pip."""
     ament = [prefix for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
     # PREFIX/lib/python3.N/site-packages/multihmr2_ros/bags/definitions.py
     ours = Path(__file__).resolve().parents[5:6]

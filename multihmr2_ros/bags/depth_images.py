@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The depth images of a bag: the topic that is registered to the images, and the depth image of a stamp."""
+"""The depth images of a bag: selection of the topic registered to the images, and lookup by stamp."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ RAW = "sensor_msgs/msg/Image"
 DEPTH = "depth"  # part of the name of a depth topic
 OFF = "off"  # value of --depth-topic
 MAX_DELAY_S = 0.1  # between the stamps of an image and its depth image
-AHEAD_NS = NS  # a depth image may be recorded this much later than its image
+AHEAD_NS = NS  # how much later than its image a depth image may be recorded
 KEPT = 4  # depth images in memory
 
 
 class DepthImages:
-    """Reads the depth images of a bag beside its images, in order of recording. At most KEPT are in memory.
+    """Reader of a bag's depth images in parallel with its images, in order of recording. Use it as a context manager.
 
-    Use it as a context manager.
+    At most KEPT depth images are in memory.
     """
 
     def __init__(self, path: Path, topic: str) -> None:
@@ -52,10 +52,13 @@ class DepthImages:
         self._kept: deque[tuple[int, Any]] = deque(maxlen=KEPT)  # stamp (ns), message
 
     def find(self, header: HeaderContent, image_size: tuple[int, int], recorded_ns: int) -> NDArray[np.generic] | None:
-        """Return the depth image (H, W), uint16 mm or float32 m, with the nearest stamp; None without one in time.
+        """Return the depth image (H, W), uint16 mm or float32 m, with the nearest stamp; None if none is near enough.
 
-        header, image_size (H, W), recorded_ns: of the image, its size and the time of its recording. Raises UserError
-        for a depth image that is not registered to the image.
+        header       of the image
+        image_size   (H, W) of the image
+        recorded_ns  time of the image's recording
+
+        Raises UserError for a depth image that is not registered to the image.
         """
         self._read(header.stamp_ns, recorded_ns)
         if not self._kept:
@@ -75,7 +78,8 @@ class DepthImages:
         self.close()
 
     def _read(self, stamp_ns: int, recorded_ns: int) -> None:
-        """Read what was recorded before the image, and on until a depth image has its stamp or a later one."""
+        """Read all depth images recorded before the image, and further until one has the image's stamp or a later
+        one."""
         while self._next is not None:
             is_due = self._next.time_ns <= recorded_ns
             is_sought = not self._kept or self._kept[-1][0] < stamp_ns

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""HumanArrays of bags that were recorded before joints and joint_rotations became flat arrays. Needs no ROS."""
+"""HumanArrays of older bags, recorded before joints and joint_rotations became flat arrays. Needs no ROS."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from multihmr2_ros.bags.definitions import require_type
 
 HUMAN_ARRAY = "multihmr2_ros/msg/HumanArray"
-FORMER_FIELD = "Point32[] joints"  # in the definition that a bag holds
+FORMER_FIELD = "Point32[] joints"  # in the message definition stored in the bag
 FORMER_HUMAN = """
 uint32 track_id
 string frame_id
@@ -59,10 +59,10 @@ multihmr2_ros/Human[] humans
 
 
 def current_human_array(data: bytes, definition: str) -> bytes:
-    """Return a HumanArray (CDR) in its current layout; the size of the image, which former ones lack, is 0.
+    """Return a HumanArray (CDR) in the current layout. The size of the image, missing in the former layout, is 0.
 
-    definition: of the message type, as the bag holds it; "" where it holds none: the layout is then found by trial.
-    Bytes of neither layout are returned as they are.
+    definition: of the message type, from the bag; "" if the bag has none. The layout is then found by trying both.
+    Bytes of neither layout are returned unchanged.
     """
     if definition and FORMER_FIELD not in definition:
         return data

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Makes frames of a bag: images with intrinsics, lens, depth, ground and camera pose. Needs no ROS."""
+"""Frames from a bag: images with intrinsics, lens distortion, depth, ground and camera pose. Needs no ROS."""
 
 from __future__ import annotations
 
@@ -38,32 +38,36 @@ from multihmr2_ros.messages.images import compressed_image_from_ros, image_from_
 
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
-USUAL_FPS = 10.0  # if a damaged bag has no duration
+USUAL_FPS = 10.0  # used if a damaged bag has no duration
 DEPTH_ENCODINGS = (
     "16UC1",
     "32FC1",
     "mono16",
-)  # mono16 only with "depth" in the topic's name: thermal cameras use it, too
+)  # mono16 only with "depth" in the topic's name, because thermal cameras use mono16 too
 
 logger = logging.getLogger(__name__)
 
 
 class BagSource(FrameSource):
-    """Makes a frame of every image of one topic of a bag, in order of recording. Frame.name is `<name>_<index:06d>`.
+    """Source of frames: one for every image of one topic of a bag, in order of recording.
+
+    Frame.name is `<name>_<index:06d>`.
 
     topic         raw or compressed; None: the only topic with images that are not depth images
-    depth_topic   raw depth images, registered to the images; None: the only fitting topic (see `choose_depth_topic`);
+    depth_topic   raw depth images, registered to the images; None: the only suitable topic (see `choose_depth_topic`);
                   "off": none. A frame has the depth image of the nearest stamp, at most 0.1 s away
     ground_frame  TF frame whose plane z = 0 is the ground; "": the ground is unknown
-    fixed_frame   TF frame that Frame.camera_pose is in; "": the pose is unknown
+    fixed_frame   TF frame of Frame.camera_pose; "": the pose is unknown
     header        of the newest frame's image message
 
-    Stamps are the ones of the messages' headers (s, since 1970 as a rule), or of the recording for headers without one.
-    Intrinsics are those of the newest CameraInfo beside the topic, or of the only one in the same namespace (before the
-    first one: of the first one), as in the node: P if the topic's name begins with `image_rect`, else K with its lens.
+    Stamps are from the messages' headers (s, since 1970 as a rule), or times of recording for headers without a stamp.
 
-    Images that cannot be decoded are left out; at the end, `damage` says so, and whether the bag is cut off. Depth,
-    ground or poses that are missing are logged once, and the frame goes on without.
+    Intrinsics are from the newest CameraInfo beside the image topic, or from the only CameraInfo topic in the same
+    namespace (before its first message: from its first message). As in the node, P is used if the topic's name begins
+    with `image_rect`, else K with its lens distortion.
+
+    Images that cannot be decoded are left out. After the last frame, `damage` describes them, and whether the bag is
+    truncated. Missing depth, ground or poses are logged once; the frames then come without them.
     """
 
     header = HeaderContent()
@@ -129,7 +133,15 @@ class BagSource(FrameSource):
         depths: DepthImages | None,
         poses: CameraPoses,
     ) -> Frame:
-        """Make the frame of an image that was recorded at recorded_ns and has the header self.header."""
+        """Make the frame of an image. The image's header is in self.header.
+
+        index        of the frame
+        image        (H, W, 3) uint8 RGB
+        recorded_ns  time of the image's recording
+        camera_info  CameraInfo message, or None
+        depths       depth images, or None
+        poses        camera poses, or None
+        """
         given = self._make_intrinsics(camera_info, image)
         stamp_ns, camera_frame = self.header.stamp_ns or recorded_ns, self.header.frame_id
         stamp_s = (self.header.sec + self.header.nanosec * 1e-9) or recorded_ns * 1e-9
@@ -161,19 +173,20 @@ class BagSource(FrameSource):
         return found
 
     def _warn(self, problem: str) -> None:
-        """Log a problem, unless one of its kind was logged before: missing transforms differ in their stamps only."""
+        """Log a problem, unless one of its kind was logged before. Problems that differ only in their stamps are one
+        kind."""
         kind = problem.split(" is known from ")[0]
         if kind not in self._told:
             self._told.add(kind)
             logger.warning("%s: %s", self._path, problem)
 
     def _decode_image(self, bag: BagReader, message: BagMessage) -> NDArray[np.uint8]:
-        """Decode an image (H, W, 3) and set `header`. Raises UserError for one that cannot be decoded."""
+        """Decode an image (H, W, 3) and set `header`. Raises UserError if it cannot be decoded."""
         decoded = bag.decode(message)
         image = compressed_image_from_ros(decoded) if self._is_compressed else image_from_ros(decoded)
         stamp = decoded.header.stamp
         self.header = HeaderContent(stamp.sec, stamp.nanosec, decoded.header.frame_id)
-        return np.require(image, requirements="W")  # a raw message's image is in the message's read-only bytes
+        return np.require(image, requirements="W")  # a raw message's array is a view of read-only bytes
 
     def _make_intrinsics(self, camera_info: Any, image: NDArray[np.uint8]) -> Intrinsics:
         if camera_info is None:
@@ -198,7 +211,8 @@ class BagSource(FrameSource):
 
 
 def _choose_image_topic(bag: BagReader, wanted: str | None) -> str:
-    """Return the wanted topic, or the only one with images that are not depth images. Raises UserError."""
+    """Return the wanted topic, or the only one with images that are not depth images. Raises UserError if there is
+    none."""
     images = sorted(name for name, topic in bag.topics.items() if topic.type_name in (RAW, COMPRESSED))
     if wanted is not None:
         if wanted in images:
@@ -217,7 +231,8 @@ def _choose_image_topic(bag: BagReader, wanted: str | None) -> str:
 
 
 def _is_depth(bag: BagReader, topic: str) -> bool:
-    """Whether a topic's first image is a depth image, by its encoding, or by the topic's name if it cannot be read."""
+    """Return whether a topic's first image is a depth image: by its encoding, or by the topic's name if it is
+    unreadable."""
     has_name = DEPTH in topic.lower()
     for message in bag.messages([topic]):
         try:
@@ -233,8 +248,8 @@ def _is_depth(bag: BagReader, topic: str) -> bool:
 def _choose_camera_info_topic(bag: BagReader, image_topic: str) -> tuple[str | None, str]:
     """Return the topic of an image topic's CameraInfo, or None, and a remark on the choice, or "".
 
-    The choice is `camera_info` beside the image topic, else the only one in the same namespace, else the only one of a
-    bag with one image topic.
+    The choice is `camera_info` beside the image topic, else the only CameraInfo topic in the same namespace, else the
+    only one of a bag with one image topic.
     """
     infos = sorted(name for name, topic in bag.topics.items() if topic.type_name == CAMERA_INFO)
     namespace = image_topic.removesuffix("/compressed").rpartition("/")[0]
@@ -256,7 +271,7 @@ def _choose_camera_info_topic(bag: BagReader, image_topic: str) -> tuple[str | N
 
 
 def _to_ros2_names(info: Any) -> Any:
-    """Give a CameraInfo the field names of ROS 2: ROS 1 has D, K, R and P."""
+    """Give a CameraInfo the field names of ROS 2. ROS 1 has D, K, R and P."""
     if hasattr(info, "k"):
         return info
     return SimpleNamespace(**{name.lower(): value for name, value in vars(info).items()})

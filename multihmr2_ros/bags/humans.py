@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""HumanArrays of a bag, found by their stamps. Needs no ROS."""
+"""The HumanArrays of a bag, found by their stamps. Needs no ROS."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ from multihmr2_ros.transform_tree import normalize_frame_name
 
 IMAGE, CAMERA_INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/CameraInfo"
 TRUTH_TOPIC, HUMANS_TOPIC = "/ground_truth/humans", "/humans"
-TOLERANCE_NS = 1_000_000  # stamps that some tool has rounded to milliseconds
-MAX_PASSED_MESSAGES = 64  # messages that were passed over, as the bag gave them
+TOLERANCE_NS = 1_000_000  # for stamps that a tool has rounded to milliseconds
+MAX_PASSED_MESSAGES = 64  # skipped messages that are kept, as recorded
 
 
 class HumansMessage(NamedTuple):
-    """A decoded HumanArray, and the same as it was recorded."""
+    """A HumanArray: decoded, and as recorded."""
 
     decoded: Any
     recorded: BagMessage
@@ -50,10 +50,10 @@ class HumansMessage(NamedTuple):
 
 
 class HumansReader:
-    """One topic of HumanArrays. Use it as a context manager.
+    """Reader of a topic of HumanArrays. Use it as a context manager.
 
-    Only stamps are kept in memory; messages are read in order, and again from the first where an order is asked for
-    that is not the bag's. Raises UserError where the topic is missing or of another type.
+    Only stamps are kept in memory. Messages are read in order; a request for an earlier message restarts at the first
+    one. Raises UserError if the topic is missing or has another type.
     """
 
     def __init__(self, path: str | Path, topic: str) -> None:
@@ -68,7 +68,7 @@ class HumansReader:
         except BaseException:
             self._bag.close()
             raise
-        self._waiting: dict[int, deque[int]] = {}  # stamp → messages with it that nobody has asked for yet
+        self._waiting: dict[int, deque[int]] = {}  # stamp → messages with it that were not returned yet
         for index, stamp in enumerate(self._stamps):
             self._waiting.setdefault(stamp, deque()).append(index)
         self._sorted = sorted(self._waiting)
@@ -80,12 +80,13 @@ class HumansReader:
         return len(self._stamps)
 
     def all(self) -> Iterator[HumansMessage]:
-        """Every message, in order of recording."""
+        """Yield every message, in order of recording."""
         for message, stamp in zip(self._bag.messages([self.topic]), list(self._stamps), strict=False):
             yield HumansMessage(self._bag.decode(message), message, stamp)
 
     def at(self, wanted_ns: int) -> HumansMessage | None:
-        """The message with this stamp; of several, which a clock that was set back gives, each once in their order."""
+        """Return the message with this stamp. If several have it, because the clock jumped back, each is returned once,
+        in order."""
         stamp = self._find_nearest(wanted_ns)
         if stamp is None:
             return None
@@ -114,7 +115,7 @@ class HumansReader:
 
     def _find_nearest(self, wanted_ns: int) -> int | None:
         if wanted_ns == 0:
-            return None  # no clock: nothing can be matched
+            return None  # no stamp, so there is nothing to match
         if wanted_ns in self._waiting:
             return wanted_ns
         place = bisect.bisect(self._sorted, wanted_ns)
@@ -151,11 +152,11 @@ def _make(type_name: str, **fields: Any) -> Any:
 
 
 def estimate_image_size(message: Any, recorded: tuple[int, int] | None = None) -> tuple[int, int]:
-    """Return (height, width) px of the image of a HumanArray; (0, 0) where no image was processed.
+    """Return (height, width) px of the image of a HumanArray; (0, 0) if no image was processed.
 
-    Former HumanArrays do not contain the size. For them:
-    recorded: the size that the bag contains, by `find_recorded_image_size`. Without it the height follows from the
-    vertical field of view, and the width from a principal point in the middle.
+    recorded: the size from `find_recorded_image_size`, for HumanArrays of the former layout, which do not contain it.
+    Without it, their height is computed from the vertical field of view, and the width from a principal point in the
+    middle.
     """
     if message.height and message.width:
         return int(message.height), int(message.width)
@@ -170,8 +171,10 @@ def estimate_image_size(message: Any, recorded: tuple[int, int] | None = None) -
 
 
 def find_recorded_image_size(path: Path, frame_id: str) -> tuple[int, int] | None:
-    """(height, width) px of the images of a camera's frame: those of the bag, or those that its CameraInfo describes;
-    None where the bag has neither, or they can not be read."""
+    """Return (height, width) px of the images in a TF frame: from the bag's images, or from their CameraInfo.
+
+    Returns None if the bag has neither, or if they cannot be read.
+    """
     wanted = normalize_frame_name(frame_id)
     with BagReader(path) as bag:
         for kind in (IMAGE, CAMERA_INFO):
@@ -179,7 +182,7 @@ def find_recorded_image_size(path: Path, frame_id: str) -> tuple[int, int] | Non
                 with contextlib.suppress(UserError, StopIteration):
                     message = bag.decode(next(iter(bag.messages([name]))))
                     step = [max(1, getattr(message, f"binning_{axis}", 1)) for axis in "yx"]
-                    region = getattr(message, "roi", message)  # an image has none
+                    region = getattr(message, "roi", message)  # an Image has no roi
                     described = region if region.height and region.width else message
                     height, width = described.height, described.width
                     if normalize_frame_name(message.header.frame_id) == wanted and height and width:

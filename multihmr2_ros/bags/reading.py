@@ -14,8 +14,8 @@
 
 """Bags as a series of messages: rosbag2 folders, single .mcap and .db3 files, and ROS 1 .bag files. Needs no ROS.
 
-Of a folder's metadata.yaml only the names of its files are used: what the files hold is read from the files, so that
-bags of any version, without metadata.yaml, or with one that was written anew, are read alike.
+From a folder's metadata.yaml only the file names are used; everything else is read from the files. So bags of any
+version, without metadata.yaml, or with a regenerated one, are read in the same way.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from multihmr2_ros.bags.recovery import (
 )
 from multihmr2_ros.errors import UserError
 
-try:  # what rosbags uses: Python 3.14's own, before that a package, which its earlier versions do not have
+try:  # as in rosbags: Python 3.14's own module, or a package, which earlier rosbags versions do not install
     from compression import zstd
 except ImportError:
     try:
@@ -71,7 +71,11 @@ MAX_COUNTED = 2**64  # messages, ns
 
 @dataclass(frozen=True)
 class Topic:
-    """A topic of a bag. count: of its messages, 0 where a damaged file does not say. is_latched: transient local."""
+    """A topic of a bag.
+
+    count       of its messages; 0 if a damaged file does not contain it
+    is_latched  whether it is transient local
+    """
 
     type_name: str
     count: int
@@ -79,8 +83,11 @@ class Topic:
 
 
 class BagMessage(NamedTuple):
-    """A recorded message. time_ns: when it was recorded; data: CDR (ROS 1 bags: ROS 1's own format), as recorded, but
-    HumanArrays of a former layout are in the current one."""
+    """A recorded message.
+
+    time_ns  time of its recording
+    data     CDR (ROS 1 bags: ROS 1 serialization), as recorded. HumanArrays of a former layout are converted
+    """
 
     topic: str
     type_name: str
@@ -89,7 +96,7 @@ class BagMessage(NamedTuple):
 
 
 def is_bag(path: Path) -> bool:
-    """Whether a path is that of a bag, by its name, or by the names in the folder."""
+    """Return whether a path is a bag, by its name, or by the names in the folder."""
     try:
         if path.is_dir():
             return (path / "metadata.yaml").is_file() or bool(_list_storage_files(path))
@@ -102,18 +109,18 @@ class BagReader:
     """An open bag. Use it as a context manager.
 
     topics       by name
-    duration_ns  from the first message to the last; 0 where a damaged file does not say
-    damage       what is wrong with the bag, in a few words; "" if nothing. Complete when all messages are read: what
-                 is behind the damage is left out, and what is before it is read.
+    duration_ns  from the first message to the last; 0 if a damaged file does not contain it
+    damage       description of the damage, in a few words; "" if none. Complete when all messages are read: messages
+                 before the damage are read, messages after it are left out
 
-    Raises UserError where nothing can be read.
+    Raises UserError if nothing can be read.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.is_ros1 = self.path.suffix.lower() == ROS1_SUFFIX and not self.path.is_dir()
         self.damage = ""
-        self._unpacked = contextlib.ExitStack()  # folders of files that were compressed as a whole
+        self._unpacked = contextlib.ExitStack()  # folders with decompressed files
         try:
             self._readers = self._open()
         except BaseException:
@@ -124,10 +131,10 @@ class BagReader:
         self.duration_ns = max(end for _, end in spans) - min(start for start, _ in spans) if spans else 0
 
     def messages(self, topics: Collection[str] = ()) -> Iterator[BagMessage]:
-        """The messages of these topics (none named: of all), in order of the time of their recording.
+        """Yield the messages of these topics (empty: of all), in order of the time of their recording.
 
-        A file is opened when the others have come to its first message, so that one message of each is in memory where
-        files overlap in time.
+        A file is opened when the others have reached the time of its first message, so only files that overlap in time
+        have a message in memory.
         """
         waiting = deque(sorted(self._readers, key=_read_start))
         ready: list[tuple[int, int, BagMessage, Iterator[BagMessage]]] = []
@@ -145,14 +152,14 @@ class BagReader:
                 _push_message(ready, order, messages)
 
     def decode(self, message: BagMessage) -> Any:
-        """The message as an object, its fields named as in ROS 2. Raises UserError for damaged bytes."""
+        """Decode a message to an object with field names as in ROS 2. Raises UserError for damaged bytes."""
         try:
             if self.is_ros1:
                 return get_ros1_typestore().deserialize_ros1(message.data, message.type_name)
             return require_type(message.type_name).deserialize_cdr(message.data, message.type_name)
         except UserError:
             raise
-        except Exception as error:  # rosbags lets IndexError and others through
+        except Exception as error:  # rosbags raises IndexError and others
             raise UserError(
                 f"a message on {message.topic} is not a {message.type_name} ({len(message.data)} bytes); "
                 "record it again"
@@ -193,7 +200,7 @@ class BagReader:
         return readers
 
     def _list_files(self) -> list[Path]:
-        """The files with messages in the folder: those that its description names, else all."""
+        """Return the message files of the folder: those named in metadata.yaml, else all."""
         files = _list_storage_files(self.path)
         description = self.path / "metadata.yaml"
         if not description.is_file():
@@ -225,12 +232,12 @@ class BagReader:
             raise UserError(f"cannot read the bag {file} ({error.strerror}); check its permissions") from error
         if profile == "ros1":
             raise _Ros1ContentError(file)
-        if profile != "ros2" and is_whole:  # rosbags refuses it for its header alone
+        if profile != "ros2" and is_whole:  # rosbags refuses it because of its header alone
             return self._open_with(TruncatedMcapReader, file)
         return self._open_with_first(file, (OrderedMcapReader, TruncatedMcapReader))
 
     def _open_with_first(self, file: Path, kinds: tuple[Any, Any]) -> Any:
-        """With rosbags' reader, else with ours for damaged files."""
+        """Open a file with the first of the kinds of readers, or with the second, for damaged files, if that fails."""
         try:
             return self._open_with(kinds[0], file)
         except _Ros1ContentError:
@@ -244,7 +251,8 @@ class BagReader:
             return reader
 
     def _unpack(self, file: Path) -> Path:
-        """A copy of a file that was compressed as a whole, in a temporary folder until the bag is closed."""
+        """Decompress a file that was compressed as a whole, to a temporary folder that is deleted when the bag is
+        closed."""
         folder = Path(self._unpacked.enter_context(tempfile.TemporaryDirectory(prefix="multihmr2-")))
         target = folder / file.stem
         left = shutil.disk_usage(folder).free // 2
@@ -266,8 +274,8 @@ class BagReader:
         try:
             reader = kind(UriPath(path) if kind is Sqlite3Reader else path)
             reader.open()
-        except Exception as error:  # rosbags lets the exceptions of its parsers through
-            if "ros1msg" in str(error):  # a schema's encoding
+        except Exception as error:  # rosbags raises the exceptions of its parsers
+            if "ros1msg" in str(error):  # encoding of a schema
                 raise _Ros1ContentError(path) from None
             raise UserError(f"cannot read the bag {path} ({_describe_error(error)}); is it complete?") from error
         if not all(_is_name(each.topic) and _is_name(each.msgtype) for each in reader.connections):
@@ -299,10 +307,10 @@ class BagReader:
                 connection, time_ns, data = next(messages)
             except StopIteration:
                 return
-            except Exception as error:  # SQLite, the decompressors and rosbags each have their own
+            except Exception as error:  # SQLite, the decompressors and rosbags raise many types
                 self._note(_describe_error(error))
                 return
-            if not isinstance(data, bytes | bytearray | memoryview):  # SQLite's columns hold anything
+            if not isinstance(data, bytes | bytearray | memoryview):  # a column of SQLite may have any type
                 self._note(f"a message of {connection.topic} holds no bytes")
                 continue
             if not isinstance(time_ns, int):
@@ -319,13 +327,13 @@ class BagReader:
             yield BagMessage(connection.topic, kind, time_ns, content)
 
     def _note(self, problem: str | Exception) -> None:
-        """Remember the first problem; of an error of ours, what was behind it."""
+        """Keep the first problem; for a UserError, keep its cause."""
         if not self.damage:
             self.damage = problem if isinstance(problem, str) else _describe_error(problem.__cause__ or problem)
 
 
 def normalize_type_name(text: str) -> str:
-    """`package/msg/Name`, also of types written as in ROS 1 (`package/Name`) or as DDS names them."""
+    """Return `package/msg/Name` for a type, also if it is written as in ROS 1 (`package/Name`) or in DDS."""
     found = re.fullmatch(r"(\w+)(?:/|::msg::dds_::)(\w+?)_?", text)
     return f"{found[1]}/msg/{found[2]}" if found else text
 
@@ -337,7 +345,8 @@ def _push_message(ready: list[Any], order: int, messages: Iterator[BagMessage]) 
 
 
 def _read_time_span(reader: Any) -> tuple[int, int] | None:
-    """Times (ns) of a file's first message and just after its last; None where a damaged file does not say."""
+    """Read the times (ns) of a file's first message and just after its last; None if a damaged file does not contain
+    them."""
     if isinstance(reader, Ros1Reader):
         return reader.start_time, reader.end_time
     metadata = getattr(reader, "metadata", None)
@@ -345,13 +354,14 @@ def _read_time_span(reader: Any) -> tuple[int, int] | None:
 
 
 def _read_start(reader: Any) -> int:
-    """When a file's first message comes (ns); before all others where a damaged file does not say."""
+    """Read the time (ns) of a file's first message. A file without it comes first."""
     span = _read_time_span(reader)
     return -MAX_COUNTED if span is None else span[0]
 
 
 def _decompress(data: bytes) -> bytes:
-    """A message, unpacked where rosbag2 compressed it. Raises UserError for one that is damaged or too large."""
+    """Return a message's bytes, decompressed if rosbag2 compressed it. Raises UserError if it is damaged or too
+    large."""
     if not data.startswith(ZSTD_START):
         return data
     try:
@@ -365,7 +375,7 @@ def _decompress(data: bytes) -> bytes:
 
 
 class _Ros1ContentError(UserError):
-    """ROS 1 messages in an .mcap file, as `mcap convert` makes them of a .bag."""
+    """An error for ROS 1 messages in an .mcap file, as written by `mcap convert` from a .bag."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(
@@ -375,8 +385,10 @@ class _Ros1ContentError(UserError):
 
 
 def _list_storage_files(folder: Path) -> list[Path]:
-    """The files with messages, in order of recording: rosbag2 counts them, `_2` before `_10`. Hidden ones (macOS puts a
-    ._NAME beside each file on foreign disks) are none."""
+    """Return the message files in order of recording: by rosbag2's numbers, `_2` before `_10`.
+
+    Hidden files are left out (macOS writes a ._NAME beside each file on foreign disks).
+    """
     files = [
         path
         for path in folder.iterdir()
@@ -388,15 +400,15 @@ def _list_storage_files(folder: Path) -> list[Path]:
 
 
 def _read_file_names(description: Path) -> list[str]:
-    """The names of a bag's files in its metadata.yaml, of any version. Raises UserError where it has none."""
+    """Read the names of a bag's files from its metadata.yaml, of any version. Raises UserError if it contains none."""
     try:
         _check_nesting(description)
         content = YAML(typ="safe").load(description.read_text(encoding="utf-8"))
         paths = content["rosbag2_bagfile_information"]["relative_file_paths"]
-        names = [PurePath(path).name for path in paths]  # early versions name the folder, too
+        names = [PurePath(path).name for path in paths]  # early versions include the folder
     except UserError:
         raise
-    except Exception as error:  # YAML's parsers raise many types
+    except Exception as error:  # YAML parsers raise many types
         raise UserError(
             f"{description.name} is damaged ({type(error).__name__}: {_describe_error(error)[:80]})"
         ) from error
@@ -406,7 +418,7 @@ def _read_file_names(description: Path) -> list[str]:
 
 
 def _check_nesting(metadata: Path) -> None:
-    """Raises UserError for brackets in brackets in brackets: with them, reading YAML takes minutes."""
+    """Raise UserError for deeply nested brackets, because parsing such YAML takes minutes."""
     try:
         if metadata.stat().st_size > MAX_METADATA_BYTES:
             raise UserError(f"{metadata} is no description of a bag: it is too large; remove it")
@@ -419,12 +431,13 @@ def _check_nesting(metadata: Path) -> None:
 
 
 def _is_name(value: Any) -> bool:
-    """SQLite and YAML may have other types in a name's place, and damaged files any letters."""
+    """Return whether a value is a valid name: SQLite and YAML may have other types, and damaged files any
+    characters."""
     return isinstance(value, str) and value.isprintable()
 
 
 def _is_count(value: Any) -> bool:
-    """YAML may have another type in a number's place, or a number that no float can hold."""
+    """Return whether a value is a valid count: YAML may have another type, or a number outside the range of float."""
     return isinstance(value, int) and abs(value) <= MAX_COUNTED
 
 

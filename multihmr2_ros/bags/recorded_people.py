@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A HumanArray, of rclpy or of a bag, as People again: for pictures and numbers made of recordings. Needs no ROS."""
+"""Conversion of a HumanArray, of rclpy or of a bag, to People, for images and metrics of recordings. Needs no ROS."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ NO_TRACK = 0xFFFFFFFF  # Human.NO_TRACK
 
 
 def people_from_human_array(message: Any, image_size: tuple[int, int]) -> People:
-    """The people of a multihmr2_ros/HumanArray about an image of image_size (height, width).
+    """Return the people of a multihmr2_ros/HumanArray. image_size: (height, width) of its image.
 
-    What the message does not carry is NaN: bone_poses, the shape of this one image, the predicted field of view; track
-    features have no columns. velocity_frame is "camera" where the message names the header's frame.
+    Fields that are not in the message are NaN: bone_poses, the shape of this single image, the predicted field of view;
+    track features have no columns. velocity_frame is "camera" if the message names the header's frame.
 
     Raises UserError for a message whose fields do not fit each other.
     """
@@ -82,7 +82,7 @@ def _make_people(message: Any, image_size: tuple[int, int]) -> People:
 
 
 def _stack(rows: list[Any], dtype: Any, shape: tuple[int, ...]) -> NDArray[Any]:
-    """(n, *shape), one row a person; a -1 in shape is 0 without people."""
+    """Stack one row per person to (n, *shape). A -1 in shape is 0 without people."""
     if not rows:
         return np.zeros((0, *(0 if size < 0 else size for size in shape)), dtype)
     return np.stack([np.asarray(row, dtype).reshape(shape) for row in rows])

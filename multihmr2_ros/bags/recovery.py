@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Files of a bag that rosbags cannot read by itself: without an index, cut off (the recorder was killed, the disk was
-full), or under a name that is no plain URI.
+"""Readers for bag files that rosbags cannot read by itself.
 
-All classes offer what the readers of rosbags offer: open, connections, messages, close.
+These are files without an index, truncated files (because the recorder was killed or the disk was full), and files
+whose name is not a plain URI. All classes have the interface of rosbags' readers: open, connections, messages, close.
 """
 
 from __future__ import annotations
@@ -38,21 +38,22 @@ from rosbags.rosbag2.storage_mcap import ChunkInfo, McapReader
 MAGIC = b"\x89MCAP0\r\n"
 RECORD_HEADER_BYTES = 9  # opcode, length
 CHUNK, MESSAGE = 0x06, 0x05
-CHUNK_HEADER = struct.Struct("<QQQII")  # first and last time, uncompressed size, checksum, length of the next text
-MESSAGE_HEADER = struct.Struct("<HIQQ")  # channel, sequence, time of recording and of publication
+CHUNK_HEADER = struct.Struct("<QQQII")  # first and last time, uncompressed size, checksum, length of the following text
+MESSAGE_HEADER = struct.Struct("<HIQQ")  # channel, sequence, times of recording and publication
 
 Message = tuple[Any, int, bytes]  # connection, time (ns), data
 
 
 class UriPath(type(Path())):  # type: ignore[misc]
-    """A path that rosbags can put into SQLite's URIs as it is: `#`, `?` and `%` have a meaning there."""
+    """A path that rosbags can use in SQLite's URIs: `#`, `?` and `%`, which have a meaning in URIs, are escaped."""
 
     def __format__(self, specification: str) -> str:
         return quote(os.fsencode(self))
 
 
 class OrderedMcapReader(McapReader):
-    """An .mcap file in order of time, also where its messages lie outside of chunks, in any order, without an index."""
+    """Reader of an .mcap file in order of time, even if its messages are outside of chunks, unordered, without an
+    index."""
 
     def messages(
         self, connections: Collection[Any], start: int | None = None, stop: int | None = None
@@ -78,7 +79,7 @@ class OrderedMcapReader(McapReader):
             yield wanted[channel], time_ns, self.bio.read(length - MESSAGE_HEADER.size)
 
     def _find_chunks(self) -> Iterator[ChunkInfo]:
-        """The chunks as an index would list them, but that any channel may be in each."""
+        """Yield the chunks as an index would list them, except that every chunk may contain any channel."""
         assert self.bio is not None
         counts = {connection.id: 1 for connection in self.connections}
         for code, place, length in list_records(self.bio, self.data_start, self.data_end):
@@ -90,7 +91,7 @@ class OrderedMcapReader(McapReader):
 
 
 class TruncatedMcapReader(OrderedMcapReader):
-    """An .mcap file without its summary, read up to the last whole record."""
+    """Reader of an .mcap file without its summary, up to the last complete record."""
 
     def _open(self) -> None:
         assert self.bio is not None
@@ -98,13 +99,14 @@ class TruncatedMcapReader(OrderedMcapReader):
             raise ReaderError("it does not begin like an MCAP file")
         self.data_start = len(MAGIC)
         self.data_end = _find_end_of_whole_records(self.bio, self.data_start)
-        # A damaged chunk ends the scan; messages() comes to the same place and says so.
+        # A damaged chunk ends the scan; messages() raises the error when it reaches the same position.
         with contextlib.suppress(Exception):
             self.meta_scan()
 
 
 def list_records(file: BinaryIO, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Code, place and length of each record between two places; the file stands at the record's content meanwhile."""
+    """Yield opcode, position and length of each record between two positions. At each yield, the file's position is the
+    record's content."""
     place = start
     while place + RECORD_HEADER_BYTES <= end:
         file.seek(place)
@@ -116,7 +118,7 @@ def list_records(file: BinaryIO, start: int, end: int) -> Iterator[tuple[int, in
 
 
 def read_mcap_profile(path: Path) -> str:
-    """What an .mcap file's header says that it holds: "ros2", "ros1" …; "" where it does not say."""
+    """Read the profile in an .mcap file's header: "ros2", "ros1" …; "" if it has none."""
     with path.open("rb") as file:
         start = file.read(len(MAGIC) + RECORD_HEADER_BYTES + 4 + 16)
     if not start.startswith(MAGIC) or len(start) < len(MAGIC) + RECORD_HEADER_BYTES + 4:
@@ -126,7 +128,7 @@ def read_mcap_profile(path: Path) -> str:
 
 
 def is_whole_mcap(path: Path) -> bool:
-    """Whether an .mcap file ends as it should."""
+    """Return whether an .mcap file ends with the magic bytes, so that it is not truncated."""
     with path.open("rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - len(MAGIC)))
         return file.read() == MAGIC
@@ -140,7 +142,7 @@ def _find_end_of_whole_records(file: BinaryIO, start: int) -> int:
 
 
 class TruncatedSqlite3Reader:
-    """A .db3 file, without the queries for which the whole file is needed."""
+    """Reader of a .db3 file without queries that need the whole file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -150,7 +152,7 @@ class TruncatedSqlite3Reader:
     def open(self) -> None:
         database = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
         try:
-            database.execute("PRAGMA writable_schema=ON")  # else SQLite refuses a file that is shorter than it says
+            database.execute("PRAGMA writable_schema=ON")  # else SQLite refuses a truncated file
             topics = database.execute("SELECT id, name, type FROM topics").fetchall()
         except BaseException:
             database.close()
@@ -163,7 +165,8 @@ class TruncatedSqlite3Reader:
         ]
 
     def messages(self, connections: Collection[Any]) -> Iterator[Message]:
-        """In order of time, as far as the rows can be read one after the other; then the error that ended that."""
+        """Yield the messages in order of time, as far as the rows can be read; then raise the error of the first
+        unreadable one."""
         assert self._database is not None
         wanted = {connection.id: connection for connection in connections}
         times, rows = array("q"), array("q")

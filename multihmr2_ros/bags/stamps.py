@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Stamps of serialised messages, moved in time. Needs no ROS."""
+"""Stamps of serialized messages: reading and shifting. Needs no ROS."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from multihmr2_ros.bags.definitions import make_typestore, require_type
 from multihmr2_ros.errors import UserError
 
 HEADER = "std_msgs/msg/Header"
-STAMP_AT = 4  # behind the announcement, where a message begins with its header
+STAMP_AT = 4  # after the encapsulation header, if a message begins with its header
 NS = 1_000_000_000
 
 
 def read_stamp_ns(data: bytes, type_name: str) -> int:
-    """The stamp of a message in CDR that begins with a header; 0 for others."""
+    """Read the stamp of a CDR message that begins with a header; 0 for others."""
     if _find_headers(type_name) != "first":
         return 0
     sec, nanosec = struct.unpack_from(_choose_byte_order(data), data, STAMP_AT)
@@ -40,10 +40,10 @@ def read_stamp_ns(data: bytes, type_name: str) -> int:
 
 
 def restamp(data: bytes, type_name: str, moved: Callable[[int], int]) -> bytes:
-    """A message in CDR with every header's stamp (ns) replaced by moved(stamp), as far as it has one that is not 0.
+    """Return a CDR message with every header's stamp (ns) replaced by moved(stamp). Stamps of 0 stay 0.
 
-    Headers are found at the beginning of the message, and at that of each element where the message is a sequence
-    (TFMessage, MarkerArray). Other messages stay as they are.
+    Headers are found at the beginning of the message, and at the beginning of each element if the message is a sequence
+    (TFMessage, MarkerArray). Other messages are returned unchanged.
     """
     place = _find_headers(type_name)
     if place == "first":
@@ -66,7 +66,7 @@ def restamp(data: bytes, type_name: str, moved: Callable[[int], int]) -> bytes:
 
 @cache
 def _find_headers(type_name: str) -> Literal["first", "elements", "none"]:
-    """Where messages of a type have their headers; none where its definition is not known."""
+    """Return the position of headers in messages of a type; "none" if its definition is unknown."""
     try:
         require_type(type_name)
     except UserError:
@@ -94,5 +94,5 @@ def _list_fields(type_name: str) -> Any:
 
 
 def _choose_byte_order(data: bytes) -> str:
-    """How `struct` reads sec and nanosec: the announcement's second byte tells the order of bytes."""
+    """Return the `struct` byte order of sec and nanosec, from the second byte of the encapsulation header."""
     return "<iI" if data[1] & 1 else ">iI"

@@ -42,8 +42,11 @@ TF_MESSAGE = "tf2_msgs/msg/TFMessage"
 
 @dataclass
 class _TransformEdge:
-    """A frame in its parent: translation (m) and quaternion (x, y, z, w) of each stamp (ns), in order of time after
-    `sort`; a static one has one stamp, which holds for all times."""
+    """The transforms of a frame to its parent over time.
+
+    Translation (m) and quaternion (x, y, z, w) of each stamp (ns), in order of time after `sort`. A static transform
+    has one stamp and is valid at all times.
+    """
 
     parent: str
     is_static: bool
@@ -63,7 +66,8 @@ class _TransformEdge:
         self.stamps, self.poses = array("q", stamps.tolist()), array("d", poses.ravel().tolist())
 
     def parent_from_child(self, stamp_ns: int, child: str) -> NDArray[np.float64]:
-        """(4, 4) at a stamp, interpolated. Raises UserError before the first and after the last one."""
+        """Return the transform (4, 4) at a stamp, interpolated. Raises UserError before the first and after the last
+        stamp."""
         poses = np.frombuffer(self.poses, np.float64).reshape(-1, 7)
         pose = poses[0] if self.is_static else interpolate_at(self.stamps, poses, stamp_ns)
         if pose is None:
@@ -75,9 +79,10 @@ class _TransformEdge:
 
 
 class BagTransforms:
-    """The way from a source frame to a target frame. Only the transforms on it are kept in memory.
+    """The transform from a source frame to a target frame. Only the transforms on the path between them are kept in
+    memory.
 
-    Raises UserError where the bag has no connection between the two.
+    Raises UserError if the frames are not connected in the bag.
     """
 
     def __init__(self, path: str | Path, target: str, source: str) -> None:
@@ -94,7 +99,8 @@ class BagTransforms:
         self._edges = self._collect(path)
 
     def target_from_source(self, stamp_ns: int) -> NDArray[np.float64]:
-        """(4, 4) rigid, m, at a stamp. Raises UserError where a transform on the way is not known then."""
+        """Return the rigid transform (4, 4), m, at a stamp. Raises UserError if a transform between the frames is
+        unknown then."""
         return self._chain.target_from_source(lambda frame: self._edges[frame].parent_from_child(stamp_ns, frame))
 
     def _collect(self, path: str | Path) -> dict[str, _TransformEdge]:
@@ -108,14 +114,14 @@ class BagTransforms:
 
 
 def _read_transforms(path: str | Path) -> Iterator[tuple[str, str, bool, int, Pose]]:
-    """Child, parent, whether static, stamp (ns) and the child's pose, of all that the bag has."""
+    """Yield child, parent, whether static, stamp (ns) and the child's pose, of all transforms in the bag."""
     with BagReader(path) as bag:
         topics = [name for name in (TF_STATIC, TF) if name in bag.topics and bag.topics[name].type_name == TF_MESSAGE]
         for message in bag.messages(topics) if topics else ():
             try:
                 transforms = bag.decode(message).transforms
             except UserError:
-                continue  # a damaged message; the bag's reader of images tells
+                continue  # a damaged message; reported by the reader of the images
             for each in transforms:
                 place, turn, stamp = each.transform.translation, each.transform.rotation, each.header.stamp
                 pose = (place.x, place.y, place.z, turn.x, turn.y, turn.z, turn.w)

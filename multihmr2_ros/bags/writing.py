@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Bags are written whole or not at all, and never over something that exists. Needs no ROS."""
+"""Writing of bags: complete or not at all, and never over an existing file. Needs no ROS."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from multihmr2_ros.media.files import WholeFile, describe_write_error, make_temp
 
 PLUGINS = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
 SUFFIXES = {".mcap": "mcap", ".db3": "sqlite3"}
-METADATA_VERSION: Final = 8  # that of ROS 2 Iron; later distributions read it too
+METADATA_VERSION: Final = 8  # of ROS 2 Iron; later distributions read it too
 
 NEVER = QosTime(0x7FFFFFFF, 0xFFFFFFFF)
 LATCHED = Qos(
@@ -43,14 +43,14 @@ LATCHED = Qos(
 
 
 class BagWriter(WholeFile):
-    """Writes a bag. Use it as a context manager.
+    """A bag for writing. Use it as a context manager.
 
     path     NAME.mcap and NAME.db3 become single files, any other name a rosbag2 folder
     storage  "mcap" or "sqlite3", for a folder
     latched  topics that a player must publish transient local
 
-    The bag appears when the block ends well; an exception in the block leaves nothing behind. Memory is bounded.
-    Raises UserError where path exists, or cannot be written.
+    The bag appears under its name when the block ends without an exception; otherwise nothing is left on the disk.
+    Memory is bounded. Raises UserError if path exists, or cannot be written.
     """
 
     def __init__(self, path: str | Path, storage: str = "mcap", latched: Collection[str] = ("/tf_static",)) -> None:
@@ -64,7 +64,7 @@ class BagWriter(WholeFile):
             raise UserError(f"a bag's storage must be one of {', '.join(PLUGINS)}, got {storage!r}")
         self._refuse_existing()
         self._folder = make_temporary_path(self.path)
-        name = self.path.stem if self._is_file else self.path.name  # rosbags names the file inside after the folder
+        name = self.path.stem if self._is_file else self.path.name  # rosbags names the file inside like the folder
         self._writer = Writer(self._folder / name, version=METADATA_VERSION, storage_plugin=PLUGINS[storage])
         self._writer.path = UriPath(self._writer.path)
         try:
@@ -74,14 +74,19 @@ class BagWriter(WholeFile):
             raise describe_write_error(self.path, error) from error
 
     def latch(self, topic: str) -> None:
-        """Note, before its first message, that a topic must be published transient local."""
+        """Mark a topic as transient local for players; must be called before its first message."""
         self._latched.add(topic)
 
     def write(self, topic: str, type_name: str, data: bytes | memoryview, time_ns: int) -> None:
-        """Add a message. type_name: `package/msg/Name`; data: CDR; time_ns: of the recording, since 1970.
+        """Add a message.
 
-        Raises UserError for types whose definition is not found, for a topic that changes its type, and where the
-        disk is full.
+        topic      of the message
+        type_name  `package/msg/Name`
+        data       CDR
+        time_ns    of the recording, since 1970
+
+        Raises UserError for types whose definition is not found, for a topic that changes its type, and if the disk is
+        full.
         """
         connection = self._connections.get(topic)
         try:
@@ -95,7 +100,7 @@ class BagWriter(WholeFile):
         self.counts[topic] += 1
 
     def close(self) -> None:
-        """Finish the bag and give it its name."""
+        """Finish the bag and rename it to its path."""
         try:
             self._writer.close()
             self._refuse_existing()
@@ -107,7 +112,7 @@ class BagWriter(WholeFile):
             self._remove()
 
     def discard(self) -> None:
-        """Leave nothing behind."""
+        """Delete the unfinished bag."""
         self._writer.abort()
         self._remove()
 

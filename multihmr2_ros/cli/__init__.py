@@ -12,4 +12,4 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The `multihmr2` command: one thin file per verb."""
+"""The `multihmr2` command: one module per verb."""

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Depth maps of images, from files or a single-image network, for the commands that place people by them."""
+"""Depth maps of images, from files or a single-image network, for commands that place people with them."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class DepthMaps:
 
 
 def open_depth_maps(args: argparse.Namespace, device: str) -> DepthMaps | None:
-    """Open the depth maps that the options of `add_depth_maps` name; None without such options. Raises UserError."""
+    """Open the depth maps selected by the options of `add_depth_maps`; None without such options. Raises UserError."""
     if args.depth_maps is None and args.depth_model is None:
         return None
     if args.depth_maps is not None and args.depth_model is not None:
@@ -129,7 +129,7 @@ def read_map(folder: Path, name: str, kind: str) -> NDArray[np.generic] | Relati
 
 
 def _check(found: NDArray[np.generic] | RelativeDepthMap, size: tuple[int, int], name: str) -> None:
-    """Raise UserError for a map of another size, and for one without information."""
+    """Raise UserError for a map of another size or without information."""
     import numpy as np
 
     from multihmr2_ros.depth import RelativeDepthMap, check_depth, depth_to_meters

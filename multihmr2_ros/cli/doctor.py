@@ -12,8 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""`multihmr2 doctor`: reports what is installed and what is missing, with the command to install it. Works with an
-incomplete installation."""
+"""`multihmr2 doctor`: reports installed and missing parts, with the commands to install them.
+
+It also works with an incomplete installation.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,7 @@ class Check:
     """One line of the report.
 
     status   "ok"; "missing": required by `multihmr2 run`; "optional": not required by `run`
-    command  command that installs or repairs it; "" if nothing is to do
+    command  command that installs or repairs it; "" if no action is needed
     """
 
     section: str
@@ -101,8 +103,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def run_checks() -> list[Check]:
-    """Run all checks of this machine. A check that raises is reported as a line; the others continue."""
-    # The status is that of the line if the check raises: "missing" if `run` needs what was checked.
+    """Run all checks of this machine. An exception in a check becomes a line of the report; the others continue."""
+    # The status of the line if the check raises: "missing" if `run` needs the checked item.
     probes: tuple[tuple[str, Status, Callable[[], Iterable[Check]]], ...] = (
         ("system", "optional", check_system),
         ("packages", "missing", check_packages),
@@ -117,7 +119,7 @@ def run_checks() -> list[Check]:
     for section, failed, probe in probes:
         try:
             checks.extend(probe())
-        except Exception as error:  # the report must not fail because of what it reports
+        except Exception as error:  # a failing check must not end the report
             checks.append(Check(section, section, failed, f"could not be examined: {_to_one_line(error)}"))
     return checks
 
@@ -250,7 +252,7 @@ def _check_cuda(driver: str | None) -> Iterator[Check]:
 
 
 def _read_driver_version() -> str | None:
-    """Return the version of NVIDIA's kernel driver, None if it is not loaded."""
+    """Return the version of NVIDIA's kernel driver; None if it is not loaded."""
     try:
         text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8")
     except OSError:
@@ -263,7 +265,7 @@ def _read_driver_version() -> str | None:
 
 
 def check_body_model() -> Iterator[Check]:
-    """Check Anny's cache: whether it exists and is complete, else time and space that its first use needs."""
+    """Check Anny's cache: whether it exists and is complete, otherwise the time and space needed at first use."""
     folder = caches.find_body_cache()
     files = sorted(folder.glob("v*/*.safetensors"))
     damaged = [file for file in files if _is_damaged(file)]
@@ -308,7 +310,7 @@ def check_kernels() -> Iterator[Check]:
 
 
 def _is_damaged(file: Path) -> bool:
-    """Return whether a .safetensors file is truncated, such as by a build that was killed."""
+    """Return whether a .safetensors file is truncated, for example after a killed build."""
     try:
         from safetensors import SafetensorError, safe_open
     except ImportError:
@@ -337,7 +339,7 @@ def check_weights() -> Iterator[Check]:
 
 
 def _measure_free_bytes(folder: Path) -> int:
-    """Return the free space where the folder is or would be created."""
+    """Return the free space at the folder, or at its parent if it will be created."""
     return shutil.disk_usage(_find_existing_folder(folder)).free
 
 
@@ -356,7 +358,7 @@ def _shorten_path(path: Path) -> str:
 
 
 def check_ros() -> Iterator[Check]:
-    """Check what the node needs; all other commands work without it."""
+    """Check the requirements of the node; all other commands work without them."""
     distro = os.environ.get("ROS_DISTRO", DEFAULT_DISTRO)
     if importlib.util.find_spec("rclpy") is None:
         yield Check("ros", "rclpy", "optional", "not in this shell; only the node needs it", _find_ros_command(distro))

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""`multihmr2 evaluate`: bags and data sets against their truth, and results against each other."""
+"""`multihmr2 evaluate`: evaluates bags and datasets against ground truth, and compares results."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def _make_jobs(args: argparse.Namespace, choice: EstimatorChoice) -> list[BagJob
 
 
 def _find_recorded_topic(args: argparse.Namespace, path: Path) -> str | None:
-    """Return the topic of recorded people to score; None if the estimator is to process images."""
+    """Return the topic of recorded people to score; None if the estimator processes the images."""
     from multihmr2_ros.evaluation.bag_sequences import has_images, has_topic
 
     if args.recorded is not None:
@@ -198,7 +198,7 @@ def _find_recorded_topic(args: argparse.Namespace, path: Path) -> str | None:
     try:
         return "/humans" if not has_images(path) and has_topic(path, "/humans") else None
     except UserError:
-        return None  # reported when it is evaluated, so that the others are not lost
+        return None  # reported during its evaluation, so that the others are still evaluated
 
 
 def _run_jobs(args: argparse.Namespace, jobs: Sequence[BagJob], estimator: Estimator | None) -> list[SequenceResult]:
@@ -212,7 +212,7 @@ def _run_jobs(args: argparse.Namespace, jobs: Sequence[BagJob], estimator: Estim
 
 
 def _evaluate_dataset(args: argparse.Namespace) -> int:
-    """Evaluate a data set in one process, with the full mesh, from which its keypoints are regressed."""
+    """Evaluate a dataset in one process, with the full mesh, because its keypoints are regressed from it."""
     import dataclasses
 
     from multihmr2_ros.evaluation.datasets.run import DatasetJob, evaluate_dataset, resolve_job
@@ -273,7 +273,7 @@ def _finish(
 ) -> int:
     """Write the results of all sequences together and print the table. Return 2 if there were problems, else 0.
 
-    resolved: the data set's own entries of the configuration.
+    resolved: the dataset's own entries of the configuration.
     """
     import datetime
 
@@ -305,7 +305,7 @@ def _finish(
 
 
 def _describe_configuration(args: argparse.Namespace, choice: EstimatorChoice | None) -> dict[str, Any]:
-    """Return all settings that change a result, resolved. choice: None if recordings were scored."""
+    """Return all resolved settings that change a result. choice: None if recordings were scored."""
     import dataclasses
 
     from multihmr2_ros.weights import compute_sha256, resolve_checkpoint

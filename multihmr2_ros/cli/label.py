@@ -129,7 +129,7 @@ def _resolve_device(args: argparse.Namespace) -> str:
 def _place_bodies(
     args: argparse.Namespace, depth_maps: DepthMaps, annotations: Annotations, arrays: dict[str, NDArray[Any]]
 ) -> tuple[dict[str, NDArray[Any]], str]:
-    """Place the bodies by depth maps; return their arrays, and one line for the terminal."""
+    """Place the bodies with depth maps; return their arrays and one line for the terminal."""
     from multihmr2_ros.labeling.crowds import place_bodies
     from multihmr2_ros.media.images import read_image
 
@@ -149,7 +149,7 @@ def _place_bodies(
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Raise UserError for options that cannot be used, before slow work begins."""
+    """Raise UserError for unusable options, before slow work begins."""
     if args.out.suffix != ".npz":
         raise UserError(f"--out must be a file that ends in .npz, got {str(args.out)!r}; rename it")
     if args.out.is_dir() or not args.out.parent.is_dir():

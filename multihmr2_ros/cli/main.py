@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""`multihmr2 VERB …`: runs the verb's module; prints users' mistakes as one line, with exit status 2."""
+"""`multihmr2 VERB …`: runs the verb's module; prints user errors as one line, with exit status 2."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from multihmr2_ros.hardware import make_threads_wait_passively
 from multihmr2_ros.media.files import remove_temporaries
 
 # Each verb is a module of this folder with HELP, add_arguments(parser) and run(args) -> exit status. The modules import
-# nothing heavy at module level, so that `--help` is instant.
+# no large packages at module level, so that `--help` is fast.
 VERBS = ("run", "weights", "simulate", "label", "train", "evaluate", "bench", "doctor")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb and return the exit status: 0 success, 2 user's mistake, 128 + n ended by signal n."""
+    """Run one verb and return the exit status: 0 success, 2 user error, 128 + n ended by signal n."""
     make_streams_safe()
     parser = argparse.ArgumentParser(
         prog="multihmr2", description="People in images: identity, full-body mesh, metric position, velocity."

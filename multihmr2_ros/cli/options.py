@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Command-line options that several verbs share, and their conversion to configurations."""
+"""Command-line options shared by several verbs, and their conversion to configurations."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def check_distinct_names(paths: Iterable[Path]) -> None:
-    """Raise UserError if two inputs have the same name, because results are named after their input."""
+    """Raise UserError if two inputs have the same name; results are named after their input."""
     from multihmr2_ros.media.sources import make_source_name
 
     first: dict[str, Path] = {}
@@ -172,7 +172,7 @@ def check_distinct_names(paths: Iterable[Path]) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Create the folder and check that files can be written. Raises UserError before an hour's work, not after."""
+    """Create the folder and check that it is writable. Raises UserError before the long work, not after it."""
     from multihmr2_ros.media.files import atomic_path
 
     try:

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Reads the package's list of pip requirements, wherever it is installed, and compares versions with it."""
+"""Reads the package's pip requirements from any kind of installation and compares versions with them."""
 
 from __future__ import annotations
 

@@ -38,10 +38,10 @@ RECORDING_ENDING = ".rrd"
 
 RESULTS_FILE = "results.json"
 REPORT_FILE = "report.html"
-EVALUATION_FILES = (  # of a sequence
+EVALUATION_FILES = (  # of one sequence
     "frames.csv", "people.csv", "identities.png", "overlay.mp4", "predictions.mcap", "highlights.zip",
 )  # fmt: skip
-SUMMARY_FILES = (  # of all together
+SUMMARY_FILES = (  # of all sequences together
     RESULTS_FILE, REPORT_FILE, "error_over_distance.png", "field_of_view.png", "latency.png",
 )  # fmt: skip
 
@@ -55,7 +55,7 @@ def add_overwrite(parser: argparse.ArgumentParser) -> None:
 
 
 class RunNames:
-    """Names of the files that `multihmr2 run` writes for one input. kinds: values of --save."""
+    """Names of the files written by `multihmr2 run` for one input. kinds: values of --save."""
 
     def __init__(self, source: FrameSource, kinds: Sequence[str]) -> None:
         endings = [ending for kind, ending in FRAME_ENDINGS.items() if kind in kinds]

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""`multihmr2 run`: people in images, folders, videos and bags."""
+"""`multihmr2 run`: estimates people in images, folders, videos and bags."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ HELP = "find people in images, folders of images, videos, and bags"
 SAVE_CHOICES = ("params", "mesh", "overlay", "video", "rrd")
 logger = logging.getLogger(__name__)
 
-SEQUENCE_FPS = 30.0  # of a folder of images that is written as a video
+SEQUENCE_FPS = 30.0  # for a folder of images written as a video
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -148,7 +148,7 @@ def _run_source(
     chosen: tuple[str, ...] | None,
     viewer: Viewer | None = None,
 ) -> None:
-    """Find people in every frame of one input, in order, write the results, and print a line of summary.
+    """Estimate people in every frame of one input, in order, write the results, and print a summary line.
 
     Raises UserError for a damaged input, after its results are written.
     """
@@ -180,7 +180,7 @@ def _run_source(
 
 
 class _ImageSizeChecker:
-    """Warns once of images of another size if --k or a video is used, which are for one size."""
+    """Warns once about images of another size if --k or a video is used, because these require one size."""
 
     def __init__(self, path: Path, *, with_k: bool, with_video: bool) -> None:
         self._path, self._with_k, self._with_video = path, with_k, with_video
@@ -204,7 +204,7 @@ class _ImageSizeChecker:
 
 
 class ResultWriter:
-    """Writes the results that --save lists, frame by frame. A video appears after the last frame."""
+    """Writer of the results listed in --save, frame by frame. A video appears after the last frame."""
 
     def __init__(
         self,
@@ -229,7 +229,7 @@ class ResultWriter:
         from multihmr2_ros.media.export import save_image, save_meshes, save_params
         from multihmr2_ros.media.overlay import draw_people
 
-        if self._is_first:  # only now are the results of an earlier run removed
+        if self._is_first:  # results of an earlier run are removed only now
             names = result_files.RunNames(self._source, self._save)
             result_files.remove_results(names.find_existing(self._folder))
             self._is_first = False
@@ -271,13 +271,13 @@ class ResultWriter:
             self._video_stamp = frame.stamp
         elif frame.stamp > self._video_stamp:
             self._video_stamp = frame.stamp
-        else:  # images have no stamps, and a bag's clock may jump back: one frame period
+        else:  # images have no stamps, and a bag's clock may jump back: use one frame period
             self._video_stamp += 1 / self._fps
         self._video.write(fit_image(drawn, *self._video_size), self._video_stamp)
 
 
 def _surroundings(frame: Frame) -> FrameContext:
-    """Return what a Rerun recording shows beside people: the metric depth image and the camera's pose."""
+    """Return the context of a frame in a Rerun recording: the metric depth image and the camera's pose."""
     import numpy as np
 
     from multihmr2_ros.depth import depth_to_meters
@@ -288,7 +288,7 @@ def _surroundings(frame: Frame) -> FrameContext:
 
 
 def _parse_view(args: argparse.Namespace, chosen: tuple[str, ...] | None) -> tuple[str, int] | None:
-    """Return the viewer's kind and port, or None. Raises UserError for options that cannot work."""
+    """Return the viewer's kind and port, or None. Raises UserError for incompatible options."""
     if args.out is None and (args.view is None or chosen is not None):
         raise UserError("expected --out DIR for the results; only --view without --save writes none")
     if args.view is None and "rrd" not in (chosen or ()):
@@ -327,7 +327,7 @@ def _parse_save(text: str | None) -> tuple[str, ...] | None:
 
 
 class _ErrorReporter(contextlib.AbstractContextManager["_ErrorReporter"]):
-    """Prints the UserError of one input, so that the others go on."""
+    """Prints the UserError of one input and continues with the others."""
 
     failed = False
 

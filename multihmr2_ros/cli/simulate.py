@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""`multihmr2 simulate`: bags and folders of simulated people with the truth about them."""
+"""`multihmr2 simulate`: writes bags and folders of simulated people with ground truth."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def _make_scene_options(args: argparse.Namespace) -> SceneOptions:
 
 
 def _list_targets(args: argparse.Namespace) -> list[tuple[int, Path]]:
-    """Return the seeds with the paths to write; raise UserError before the slow part if one cannot be written."""
+    """Return the seeds and the paths to write; raise UserError before rendering if one cannot be written."""
     from multihmr2_ros.media.files import describe_write_error
 
     if args.out.exists():
@@ -185,7 +185,7 @@ def _open_output(path: Path, args: argparse.Namespace) -> BagOutput | FolderOutp
 def _render_frames(
     renderer: SceneRenderer, seed: int, scene_options: SceneOptions, args: argparse.Namespace
 ) -> Iterator[tuple[SimulatedFrame, NDArray[np.uint16] | None]]:
-    """Yield every image of a sequence with its depth image, or None where none is wanted."""
+    """Yield every image of a sequence with its depth image, or None without depth."""
     import numpy as np
 
     from multihmr2_ros.simulation.rendering.sensor import simulate_measured_depth, to_exact_depth

@@ -48,7 +48,10 @@ Depth = NDArray[np.uint16] | None
 
 
 class BagOutput:
-    """Writes a bag with the messages of one camera and the truth; the bag appears when the block ends without error."""
+    """Writer of a bag with the messages of one camera and the ground truth.
+
+    The bag appears when the block ends without error.
+    """
 
     def __init__(self, path: Path, *, as_jpeg: bool, moving_camera: bool) -> None:
         self._writer = BagWriter(path)
@@ -85,7 +88,7 @@ class BagOutput:
 
 
 def make_truth_content(frame: SimulatedFrame, time_ns: int) -> HumanArrayContent:
-    """Return the true HumanArray: boxes bound the visible pixels, and covariances are 0."""
+    """Return the ground-truth HumanArray: boxes bound the visible pixels, and covariances are 0."""
     people = frame.people
     rows = {person_id: row for row, person_id in enumerate(frame.labels.person_id.tolist())}
     corners = frame.labels.visible_box[[rows[track_id] for track_id in people.track_id.tolist()]]
@@ -100,10 +103,10 @@ def make_truth_content(frame: SimulatedFrame, time_ns: int) -> HumanArrayContent
 
 
 class FolderOutput:
-    """Writes NNNNNN.png, NNNNNN.npz and NNNNNN_depth.png; the folder appears when the block ends without error.
+    """Writer of NNNNNN.png, NNNNNN.npz and NNNNNN_depth.png; the folder appears when the block ends without error.
 
-    The .npz files hold the arrays of Labels, `instances` (H, W) of RenderedImage, `velocity` (n, 3) m/s in the axes of
-    the world, `world_from_camera` (4, 4), `time_s`, and `vertices` (n, V, 3) m in the camera frame. Row i of each
+    The .npz files contain the arrays of Labels, `instances` (H, W) of RenderedImage, `velocity` (n, 3) m/s in the axes
+    of the world, `world_from_camera` (4, 4), `time_s`, and `vertices` (n, V, 3) m in the camera frame. Row i of each
     belongs to person_id[i].
     """
 

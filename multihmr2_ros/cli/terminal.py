@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Streams and signals of a command: a closed terminal does not stop it, and signals leave no half-written files."""
+"""Streams and signals of a command: a closed terminal does not stop it, and signals leave no incomplete files."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def end_on_signals() -> Iterator[None]:
 
     def end(number: int, frame: FrameType | None) -> None:
         for each in before:
-            signal.signal(each, signal.SIG_IGN)  # a closed terminal sends two; the cleanup goes on
+            signal.signal(each, signal.SIG_IGN)  # a closed terminal sends two; the cleanup continues
         raise Terminated(signal.Signals(number).name)
 
     numbers = [getattr(signal, name) for name in END_SIGNALS if hasattr(signal, name)]
@@ -69,7 +69,7 @@ def make_streams_safe() -> None:
     _fill_closed_descriptors()
     codecs.register_error(ERROR_HANDLER, _replace_with_ascii)
     for name in ("stdin", "stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed; sys.__stderr__ is what tqdm and logging look for, too
+        if getattr(sys, name) is None:  # closed; tqdm and logging also use sys.__stderr__
             stream: IO[str] = open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8")  # noqa: SIM115
             setattr(sys, name, stream)
     for stream in (sys.stdout, sys.stderr):
@@ -81,7 +81,7 @@ def make_streams_safe() -> None:
 
 
 class _TolerantStream:
-    """Stream that ignores write errors, such as those after its reader has ended."""
+    """Stream that ignores write errors, for example after its reader has ended."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
@@ -100,21 +100,23 @@ class _TolerantStream:
 
 
 def _fill_closed_descriptors() -> None:
-    """Open the null device for closed standard streams. Else the next opened file would get such a descriptor, and
-    libraries would write messages into it."""
+    """Open the null device for closed standard streams.
+
+    Otherwise the next opened file would get such a descriptor, and libraries would write messages into it.
+    """
     for number in (0, 1, 2):
         try:
             os.fstat(number)
         except OSError:
             with contextlib.suppress(OSError):
-                opened = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, which is this one
+                opened = os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
                 if opened != number:
                     os.dup2(opened, number)
                     os.close(opened)
 
 
 def _replace_with_ascii(error: UnicodeError) -> tuple[str, int]:
-    """Replace letters that cannot be encoded: known signs by their usual ASCII form, others by \\uXXXX."""
+    """Replace characters that cannot be encoded: known symbols by their usual ASCII form, others by \\uXXXX."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     letters = error.object[error.start : error.end]

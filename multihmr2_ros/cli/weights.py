@@ -138,7 +138,7 @@ def _verify(args: argparse.Namespace) -> int:
     names = args.files or [weights.name for weights in registry.REGISTRY if weights.is_downloaded()]
     if not names:
         raise UserError("there is nothing to verify: no checkpoint is on this machine (`multihmr2 weights list`)")
-    paths = [registry.resolve_checkpoint(name) for name in names]  # all of them, before the long work begins
+    paths = [registry.resolve_checkpoint(name) for name in names]  # all of them before the long work begins
     all_ok = True
     for name, path in zip(names, paths, strict=True):
         ok, verdict = _verify_file(name, path)

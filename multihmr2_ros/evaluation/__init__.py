@@ -12,4 +12,4 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""From a bag or a data set to numbers one can trust."""
+"""Evaluation on bags and data sets with known true people."""

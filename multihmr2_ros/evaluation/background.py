@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Reads ahead and writes behind in threads, so that the estimator does not wait. Order and results do not change."""
+"""Threads that read ahead and write behind, so that the estimator does not wait. Order and results do not change."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 Item = TypeVar("Item")
-READ_AHEAD_ITEMS = 4  # images in memory on either side
+READ_AHEAD_ITEMS = 4  # images in memory before the estimator, and as many after it
 POLL_S = 0.1
 
 
@@ -49,7 +49,7 @@ def read_ahead(items: Iterable[Item], size: int = READ_AHEAD_ITEMS) -> Generator
                     break
             else:
                 put("end", None)
-        except BaseException as error:  # whatever it is, it is raised where the items are used
+        except BaseException as error:  # any error is raised in the thread that uses the items
             put("error", error)
         finally:
             if hasattr(iterator, "close"):
@@ -71,8 +71,11 @@ def read_ahead(items: Iterable[Item], size: int = READ_AHEAD_ITEMS) -> Generator
 
 
 class WriteBehind(Generic[Item]):
-    """Calls a function with each item, in order, in a thread. As a context manager, it waits for all items at the end;
-    the next call of put, or the end, raises errors of the function."""
+    """A writer that calls a function with each item, in order, in a thread.
+
+    Use it as a context manager; it waits for all items at the end. Errors of the function are raised by the next call
+    of put, or at the end.
+    """
 
     def __init__(self, function: Callable[[Item], None], size: int = READ_AHEAD_ITEMS) -> None:
         self._function = function
@@ -104,7 +107,7 @@ class WriteBehind(Generic[Item]):
             if self._error is None:
                 try:
                     self._function(item)
-                except BaseException as error:  # raised in the thread that puts
+                except BaseException as error:  # raised in the thread that calls put
                     self._error = error
 
     def _raise(self) -> None:

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A bag of predictions on /humans beside the truth on /ground_truth/humans. Needs no ROS."""
+"""Bags with predictions on /humans and the truth on /ground_truth/humans. Needs no ROS."""
 
 from __future__ import annotations
 
@@ -31,8 +31,10 @@ from multihmr2_ros.people import People
 
 
 class PredictionBag:
-    """Writes moments to an .mcap file, which replaces an older one when the stack closes. Copies the truth as recorded;
-    the messages' times are the images' stamps."""
+    """Writer of predictions and truth to an .mcap file, which replaces an older one when the stack closes.
+
+    The truth is copied as recorded. The messages' times are the images' stamps.
+    """
 
     def __init__(self, path: Path, stack: contextlib.ExitStack) -> None:
         temporary = stack.enter_context(atomic_path(path, keep_suffix=True))

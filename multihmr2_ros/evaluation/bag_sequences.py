@@ -50,14 +50,14 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class MessageContext:
-    """The TF frame of a moment's image, and its truth as recorded, from which a bag of predictions is written."""
+    """The TF frame of an evaluation frame's image, and its truth as recorded, for the bag of predictions."""
 
     frame_id: str
     truth: BagMessage | None
 
 
 class GroundTruthReader:
-    """Reads the true people of a bag, in the camera's frame. where: a topic of the bag, or another bag."""
+    """Reader of the true people of a bag, in the camera's frame. where: a topic of the bag, or another bag."""
 
     def __init__(self, path: Path, where: str) -> None:
         other = None if where.startswith("/") and not is_bag(Path(where)) else Path(where)
@@ -68,7 +68,10 @@ class GroundTruthReader:
         self._bag = path
 
     def at(self, stamp_ns: int, frame_id: str, k: NDArray[np.float64] | None) -> tuple[People, HumansMessage] | None:
-        """Return the people at a stamp, in the frame frame_id, and their message. k (3, 3) px: if truth has none."""
+        """Return the people at a stamp, in the TF frame frame_id, and their message.
+
+        k: (3, 3) px, used if the truth has no intrinsics. Returns None if there is no message with the stamp.
+        """
         found = self._humans.at(stamp_ns)
         return None if found is None else (self.people(found, frame_id, k), found)
 
@@ -103,12 +106,13 @@ class GroundTruthReader:
 
 
 class BagSequence:
-    """Makes a moment of every image of a bag, with the truth of its stamp.
+    """The images of a bag as evaluation frames, each with the truth of the same stamp.
 
     truth          topic of the bag, or another bag
     frame_options  of `BagSource`: topic, depth_topic, ground_frame, fixed_frame
 
-    If the truth is missing, or in a frame without transform, moments have none, and `problems` says so.
+    If the truth is missing, or in a frame without a transform, the evaluation frames have no truth, and `problems`
+    contains the reason.
     """
 
     def __init__(self, path: Path, truth: str = TRUTH_TOPIC, **frame_options: Any) -> None:
@@ -162,7 +166,8 @@ class BagSequence:
 
 
 class RecordedPeopleSequence:
-    """Makes moments of people that a live run recorded. A stamp with truth and without message counts as misses."""
+    """The people recorded by a live run, as evaluation frames. If a stamp has truth, but no message, all its people are
+    misses."""
 
     fps: float | None = None
 
@@ -219,7 +224,7 @@ def has_topic(path: Path, topic: str) -> bool:
 
 
 def move_people(people: People, pose: NDArray[np.float64]) -> People:
-    """Transform people to another frame of reference. pose (4, 4): from their frame to the other one."""
+    """Transform people to another frame of reference. pose (4, 4): from their frame to the new one."""
     turn, shift = pose[:3, :3], pose[:3, 3]
 
     def move(points: Any) -> NDArray[np.float32]:
@@ -254,7 +259,7 @@ def _make_recorded_frame(
 
 
 def _find_frame_id(path: Path, topic: str) -> str:
-    """Return the TF frame of the first recorded message about an image. Raises UserError without one."""
+    """Return the TF frame of the first recorded message of an image. Raises UserError if there is none."""
     with HumansReader(path, topic) as humans:
         for each in humans.all():
             if any(each.decoded.k):
@@ -263,7 +268,8 @@ def _find_frame_id(path: Path, topic: str) -> str:
 
 
 def _summarize_problems(problems: list[str]) -> list[str]:
-    """Keep the first problem of each kind, and count the others: missing transforms differ in their stamps only."""
+    """Keep the first problem of each kind, and count the others. Problems with transforms that differ only in their
+    stamps are one kind."""
     kinds: dict[str, list[str]] = {}
     for problem in problems:
         kinds.setdefault(problem.split(" is known from ")[0], []).append(problem)

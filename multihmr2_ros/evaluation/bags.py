@@ -59,22 +59,24 @@ class EstimatorChoice:
 
 @dataclass(frozen=True)
 class BagJob:
-    """One bag to evaluate.
+    """The evaluation of one bag.
 
     path          of the bag
     out           folder of all results
     folder        of this result, relative to out
     truth         topic, or another bag
     topic         of the images; None: the only one
-    depth_topic   of depth images; None: the only fitting one; "off": none
+    depth_topic   of depth images; None: the only suitable one; "off": none
     ground_frame  TF frame whose plane z = 0 is the ground; "": unknown
     fixed_frame   TF frame for the camera's poses; "": unknown
     humans        topic of recorded people
-    recorded      whether the recorded people are scored, in place of the estimator's
-    intrinsics    with which the estimator places people
+    recorded      whether recorded people are scored instead of new estimates
+    intrinsics    which intrinsics the estimator uses
     scoring       settings of the scoring
-    video, bag, highlights  whether these files are written
-    estimator     to load, if run_job gets none
+    video         whether the video is written
+    bag           whether the bag of predictions is written
+    highlights    whether the images for the report are written
+    estimator     arguments of the estimator to load if run_job gets none
     """
 
     path: Path
@@ -108,7 +110,12 @@ def run_job(
     estimator: PeopleEstimator | None = None,
     progress: Progress = lambda eval_frames, sequence: eval_frames,
 ) -> SequenceResult:
-    """Evaluate a bag. Its errors are in the result's problems. estimator: used in place of the job's."""
+    """Evaluate a bag. Errors are in the result's problems.
+
+    job        the bag and its settings
+    estimator  used instead of the job's
+    progress   wraps the frames with a progress bar
+    """
     begin_s = time.perf_counter()
     result = SequenceResult(make_source_name(job.path), str(job.path), job.kind, job.folder, Tally())
     try:

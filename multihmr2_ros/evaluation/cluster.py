@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Many sequences at a time through Dask: on this machine, or on a cluster that sees the same files."""
+"""Evaluation of many sequences in parallel with Dask: on this machine, or on a cluster with the same file system."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CONNECT_TIMEOUT_S = 15
 
 
 class Job(Protocol):
-    """The parts of a job that name it if it fails."""
+    """The attributes of a job that name it if it fails."""
 
     @property
     def path(self) -> Path: ...
@@ -49,7 +49,12 @@ AnyJob = TypeVar("AnyJob", bound=Job)
 def run_in_cluster(
     function: Callable[[AnyJob], SequenceResult], jobs: Sequence[AnyJob], workers: int = 0, scheduler: str | None = None
 ) -> list[SequenceResult]:
-    """Call function(job) for every job, in `workers` processes or at the scheduler's address; results are in order.
+    """Call function(job) for every job in parallel; the results are in the order of the jobs.
+
+    function   evaluates one job
+    jobs       the jobs
+    workers    number of processes on this machine
+    scheduler  address of a Dask scheduler, used instead of processes on this machine
 
     A job that fails, or whose process dies, gives a result with a problem; the others continue. Raises UserError if
     Dask is missing or the scheduler does not answer.
@@ -73,7 +78,7 @@ def _connect_client(workers: int, scheduler: str | None) -> Iterator[Any]:
         raise UserError(
             "--workers and --scheduler need Dask: pip install 'multihmr2_ros[eval]' (dask[distributed])"
         ) from None
-    logging.getLogger("distributed").setLevel(logging.ERROR)  # our own terminal output is enough
+    logging.getLogger("distributed").setLevel(logging.ERROR)  # the command prints its own messages
     with contextlib.ExitStack() as stack:
         if scheduler is None:
             if workers < 1:
@@ -84,7 +89,7 @@ def _connect_client(workers: int, scheduler: str | None) -> Iterator[Any]:
             scheduler = str(stack.enter_context(cluster).scheduler_address)
         try:
             client = stack.enter_context(Client(scheduler, timeout=CONNECT_TIMEOUT_S))
-        except (OSError, ValueError) as error:  # no answer; no address
+        except (OSError, ValueError) as error:  # no answer, or an invalid address
             reason = " ".join(str(error).split()) or "no answer"
             raise UserError(
                 f"no Dask scheduler at {scheduler} ({reason}); start one with `dask scheduler`, or use --workers"

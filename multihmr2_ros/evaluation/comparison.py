@@ -12,11 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Compares two results: differences with 95 % intervals from the bootstrap (Efron 1979).
+"""Comparison of two results: differences with 95 % intervals from the bootstrap (Efron 1979).
 
-Draws sequences, the same ones for both results. With a single sequence it draws blocks of successive frames (30, or a
-tenth of a short sequence), because neighboring frames are similar; identities, which are no sum over blocks, then have
-no interval.
+The bootstrap draws sequences, the same ones for both results. With a single sequence it draws blocks of successive
+frames (30, or a tenth of a short sequence), because neighboring frames are similar; identity metrics, which are not
+sums over blocks, then have no interval.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from multihmr2_ros.metrics.identity import HOTA_THRESHOLDS, IdentityCounts
 
 BOOTSTRAP_DRAWS = 2000
 BLOCK_FRAMES, MIN_BLOCKS = 30, 10
-MIN_DIFFERENCE = 0.005  # what the table shows as 0.00 is no difference
+MIN_DIFFERENCE = 0.005  # smaller differences are shown as 0.00 and not judged
 INTERVAL = (2.5, 97.5)
 IDENTITY_COUNTS = ("truth", "predicted", "misses", "false_positives", "switches", "id_true_positives")
 HOTA_COUNTS = ("hota_true_positives", "hota_association")
@@ -49,7 +49,7 @@ HOTA_COUNTS = ("hota_true_positives", "hota_association")
 
 @dataclass(frozen=True)
 class Difference:
-    """One metric of A and B in its unit; low and high of B − A are NaN where there is too little to draw from."""
+    """One metric of A and B in its unit. low, high: interval of B − A, NaN if there are too few units to draw from."""
 
     key: str
     a: float
@@ -60,7 +60,8 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The differences for one kind of intrinsics (A's, and B's if they differ). drawn: the kind of units, in words."""
+    """The differences for one kind of intrinsics (A's, and B's if they differ). drawn: name of the units that are
+    drawn."""
 
     kind: str
     drawn: str
@@ -69,8 +70,8 @@ class Comparison:
 
 
 def compare(a: Path, b: Path, seed: int = 0) -> list[Comparison]:
-    """Return B − A for every kind of intrinsics that both have, or for their only ones. Raises UserError if the results
-    have no sequence in common."""
+    """Return B − A for every kind of intrinsics in both results, or for the only kind of each. Raises UserError if the
+    results have no sequence in common."""
     read_a, read_b = _group_by_kind(a), _group_by_kind(b)
     kinds = [(kind, kind) for kind in read_a if kind in read_b]
     if not kinds and len(read_a) == len(read_b) == 1:
@@ -101,7 +102,8 @@ def format_comparison(a: Path, b: Path, comparisons: Sequence[Comparison]) -> st
 
 
 def judge_difference(found: Difference) -> str:
-    """Return "better" or "worse" if the interval of B − A leaves out 0; else "": no interval, or nothing to see."""
+    """Return "better" or "worse" if the interval of B − A excludes 0; "" without an interval or a visible
+    difference."""
     metric = next(metric for metric in METRICS if metric.key == found.key)
     if (found.low > 0 or found.high < 0) and abs(found.b - found.a) > MIN_DIFFERENCE:
         return "better" if metric.is_better(found.b, found.a) else "worse"
@@ -186,7 +188,7 @@ def _make_matrix(tallies: Sequence[Tally]) -> NDArray[np.float64]:
 
 
 def _make_row(tally: Tally) -> NDArray[np.float64]:
-    """The sums that all metrics are made of."""
+    """Return the sums that all metrics are computed from."""
     identity = tally.identity or IdentityCounts()
     sums = [tally.sums.get(metric.key, Sum()) for metric in ERRORS]
     return np.concatenate([
@@ -215,7 +217,7 @@ def _from_row(row: NDArray[np.float64]) -> Tally:
 
 
 def _read_blocks(folder: Path, size: int) -> NDArray[np.float64]:
-    """Sums of size successive frames, from frames.csv: (blocks, columns of `_make_row`)."""
+    """Return the sums over blocks of `size` successive frames, from frames.csv: (blocks, columns of `_make_row`)."""
     path = folder / "frames.csv"
     blocks: list[NDArray[np.float64]] = []
     try:
@@ -235,7 +237,7 @@ def _parse_frame(cells: dict[str, str]) -> Tally:
     sums = {}
     for metric in ERRORS:
         if metric in MOTION_ERRORS and format_column(metric) not in cells:
-            continue  # results of an earlier version
+            continue  # the column is missing in results of earlier versions
         count = int(cells[f"{format_column(metric)}_count"])
         if count:
             sums[metric.key] = Sum(float(cells[format_column(metric)]) / metric.scale * count, count)

@@ -12,7 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The input of evaluation: sequences of moments, each with a frame or recorded people, and the true people."""
+"""The input of evaluation: sequences of evaluation frames, each with an image or recorded people, and the true
+people."""
 
 from __future__ import annotations
 
@@ -34,18 +35,18 @@ def _make_empty_boxes() -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class EvaluationFrame:
-    """One instant of a sequence.
+    """One frame of a sequence.
 
     stamp_ns        of the image
     frame           the estimator's input, with its depth, ground and camera pose; None if people were recorded
-    people          recorded people; None if the estimator is to find them in the frame
-    truth           the true people in the camera's optical frame; None if unknown at this instant. score is the visible
-                    fraction of each person in [0, 1], NaN if unknown
+    people          recorded people; None if they are to be estimated from the frame
+    truth           the true people in the camera's optical frame; None if unknown. score is the visible fraction of
+                    each person in [0, 1], NaN if unknown
     ignored         (r, 4) px, (x0, y0, x1, y1) of regions in which people are not annotated
     times_ms        durations by the name of the stage
-    dropped         images that a live node dropped since the previous moment
-    source          data with which the sequence's bag of predictions is written
-    is_camera_true  whether the error of the field of view counts even without true people
+    dropped         images that a live node dropped since the previous frame
+    source          data for the sequence's bag of predictions
+    is_camera_true  whether the error of the field of view is computed even without true people
     """
 
     stamp_ns: int
@@ -64,18 +65,18 @@ class EvaluationFrame:
 
     @property
     def given_fov(self) -> float:
-        """Vertical field of view (rad) of the calibration; NaN without one."""
+        """Vertical field of view (rad) from the calibration; NaN without one."""
         if self.frame is None or self.frame.k is None:
             return float("nan")
         return vertical_fov(self.frame.k, self.frame.image.shape[0])
 
 
 class EvaluationSequence(Protocol):
-    """Moments in order of time; identities hold within a sequence.
+    """Evaluation frames in order of time. Identities are valid within a sequence.
 
-    name          unique among the sequences that are evaluated together
-    problems      complete after an iteration: one line for each reason why the result is incomplete
-    fps           None if unknown
+    name              unique among the sequences that are evaluated together
+    problems          reasons why the result is incomplete, one line each; complete after an iteration
+    fps               None if unknown
     eval_frame_count  None if unknown
     """
 

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Figures of the report page, each with an alternative text; None where there are no data for it."""
+"""Figures of the report page, each with an alternative text; None if there are no data for it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,12 @@ PLAN_COLORS = {"true": "#222222", "predicted": "#0072b2"}
 
 @dataclass(frozen=True)
 class ReportImage:
-    """An image of the page. uri: with the image's bytes (data:). alt: its content in words. caption: plain text."""
+    """An image of the page.
+
+    uri      a data URI with the image's bytes
+    alt      alternative text
+    caption  plain text
+    """
 
     uri: str
     alt: str
@@ -91,7 +96,7 @@ def _make_bins(edges: NDArray[np.float64]) -> list[tuple[float, float]]:
 def _draw_group_bars(
     rows: PersonRows, groups: Sequence[tuple[str, NDArray[np.bool_]]], label: str
 ) -> list[ReportImage]:
-    """Draw bars of recall, and below them mean position and pose errors of found people. Leaves out small groups."""
+    """Draw bars of recall, and below them mean position and pose errors of found people. Small groups are left out."""
     known = [
         (name, rows.summarize_group(of, "mrpe_mm"), rows.summarize_group(of, "mpjpe_mm")[2]) for name, of in groups
     ]
@@ -144,7 +149,7 @@ def draw_score_reliability(rows: PersonRows) -> list[ReportImage]:
 
 
 def compute_wilson_interval(hits: int, count: int) -> tuple[float, float]:
-    """Center and half width of the 95 % score interval of a share (Wilson 1927)."""
+    """Return center and half width of the 95 % score interval of a share (Wilson 1927)."""
     share, grown = hits / count, 1 + Z_95**2 / count
     center = (share + Z_95**2 / (2 * count)) / grown
     half = Z_95 / grown * np.sqrt(share * (1 - share) / count + Z_95**2 / (4 * count**2))
@@ -152,7 +157,8 @@ def compute_wilson_interval(hits: int, count: int) -> tuple[float, float]:
 
 
 def draw_covariance_reliability(rows: PersonRows) -> list[ReportImage]:
-    """Draw the share of errors inside the region that should hold a given share, by the stated covariances."""
+    """Draw the share of errors inside the confidence region of the stated covariances, over the region's nominal
+    share."""
     squared = {name: remove_nan(rows[f"{name}_mahalanobis2"]) for name in ("pelvis", "velocity")}
     squared = {name: values for name, values in squared.items() if len(values) >= MIN_PEOPLE}
     if not squared:
@@ -171,8 +177,10 @@ def draw_covariance_reliability(rows: PersonRows) -> list[ReportImage]:
 
 
 def draw_plan(rows: PersonRows, frame: NDArray[np.bool_], alt: str) -> ReportImage:
-    """Draw the people of one frame (a mask over rows) from above: the camera at the bottom, true people as rings,
-    predicted ones as discs. Positions are in the camera's optical frame, x to the right and z up the page."""
+    """Draw the people of one frame (a mask over rows) from above: true people as rings, predicted ones as discs.
+
+    The camera is at the bottom. Positions are in its optical frame, x to the right and z up the page.
+    """
     true = np.stack([rows["true_x_m"], rows["true_z_m"]], axis=1)[frame]
     found = np.stack([rows["predicted_x_m"], rows["predicted_z_m"]], axis=1)[frame]
     shown = np.concatenate([true, found])
@@ -201,7 +209,7 @@ def _project_to_plan(point: NDArray[np.float64], reach_m: float) -> tuple[float,
 
 
 def _draw_circle(distance_m: int, reach_m: float) -> str:
-    """A circle of one distance from the camera."""
+    """Return a circle around the camera, labeled with its radius, in SVG."""
     radius, middle = PLAN_SIZE_PX * distance_m / reach_m, PLAN_SIZE_PX / 2
     return (
         f'<circle cx="{middle}" cy="{PLAN_SIZE_PX}" r="{radius:.1f}" fill="none" stroke="#ddd"/>'

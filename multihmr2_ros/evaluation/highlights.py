@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The frames of a sequence in which the most went wrong, and the best ones: which they are, and their images.
+"""The worst and the best frames of a sequence: their selection, and their images.
 
-While an evaluation runs, only these frames are drawn and kept, so memory stays the same however long it is. Both lists
-hold at most one frame of every BLOCK successive ones: neighbors show the same mistake.
+Only these frames are drawn and kept during an evaluation, so the memory does not grow with its length. Both lists
+contain at most one of every BLOCK successive frames, because neighboring frames show the same errors.
 """
 
 from __future__ import annotations
@@ -37,14 +37,15 @@ from multihmr2_ros.people import People
 
 FILE = "highlights.zip"
 WORST, BEST, BLOCK = 20, 5, 10
-FULL_ERROR_MM = 1000.0  # an error of place of this size counts as much as a missed person
-MAX_WIDTH_PX = 480  # of one image; the truth is beside it
+FULL_ERROR_MM = 1000.0  # a position error of this size counts as much as a missed person
+MAX_WIDTH_PX = 480  # of one image, predictions or truth
 MAX_BYTES = 70_000  # of both together
-QUALITIES = (80, 65, 50, 35)  # of JPEG, until it is small enough
+QUALITIES = (80, 65, 50, 35)  # JPEG qualities, tried until the image is small enough
 
 
 def compute_cost(misses: int, false_positives: int, place_errors_mm: NDArray[np.floating]) -> float:
-    """Count the errors of a frame: misses, false detections, each match's place error over FULL_ERROR_MM, at most 1."""
+    """Count the errors of a frame: misses, false detections, and each match's position error / FULL_ERROR_MM, at most
+    1."""
     return misses + false_positives + _compute_shares(place_errors_mm)
 
 
@@ -54,20 +55,23 @@ def compute_merit(misses: int, false_positives: int, place_errors_mm: NDArray[np
 
 
 def _compute_shares(place_errors_mm: NDArray[np.floating]) -> float:
-    errors = np.array([float(f"{value:.7g}") for value in place_errors_mm])  # as people.csv has them
+    errors = np.array([float(f"{value:.7g}") for value in place_errors_mm])  # rounded as in people.csv
     return float(np.nan_to_num(np.minimum(errors / FULL_ERROR_MM, 1.0), nan=1.0).sum())
 
 
 class Ranking:
-    """The count frames of highest value above 0, at most one of every BLOCK successive frames. found: block → (value,
-    frame index)."""
+    """The `count` frames of highest value above 0, at most one of every BLOCK successive frames.
+
+    found: block → (value, frame index)
+    """
 
     def __init__(self, count: int) -> None:
         self._count = count
         self.found: dict[int, tuple[float, int]] = {}
 
     def offer(self, index: int, value: float) -> bool:
-        """Whether the frame is among them now. Of equal ones, the first stay."""
+        """Add a frame if its value is high enough, and return whether it was added. Of equal frames, the first ones
+        stay."""
         block = index // BLOCK
         before = self.found.get(block, (0.0, -1))[0]
         if value <= before:
@@ -87,8 +91,10 @@ class Ranking:
 
 
 class HighlightWriter(WholeFile):
-    """Writes FILE: a JPEG, <frame index>.jpg, of each of those frames, predictions on the left and truth on the right.
-    A sequence without images or truth has no such file."""
+    """Writer of FILE: a JPEG <frame index>.jpg of each of these frames, predictions on the left and truth on the right.
+
+    The file is not written for a sequence without images or truth.
+    """
 
     def __init__(self, path: Path, faces: NDArray[np.int32], stack: contextlib.ExitStack) -> None:
         self._path, self._faces = path, faces
@@ -132,7 +138,7 @@ class HighlightWriter(WholeFile):
 
 
 def read_images(path: Path) -> Mapping[int, bytes]:
-    """JPEGs by frame index; none where the file is missing or damaged."""
+    """Read the JPEGs, by frame index; empty if the file is missing or damaged."""
     try:
         with zipfile.ZipFile(path) as archive:
             return {int(Path(name).stem): archive.read(name) for name in archive.namelist()}

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Pictures of results, made of their tables: error over distance, field of view, latency, identities over time."""
+"""Plots of results, drawn from their tables: error over distance, field of view, latency, identities over time."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def draw_error_over_distance(kinds: Mapping[str, Iterable[dict[str, str]]]) -> A
 
 
 def draw_fields_of_view(kinds: Mapping[str, Iterable[dict[str, str]]]) -> Any | None:
-    """Draw the predicted field of view of the first kind of intrinsics: it is the same for all of them."""
+    """Draw the predicted field of view of the first kind of intrinsics; it is the same for all kinds."""
     figure, axes = make_figure()
     rows = next(iter(kinds.values()), iter(()))
     values = read_columns(rows, ("predicted_fov_deg", "true_fov_deg"))
@@ -151,7 +151,7 @@ def draw_latency(times: Mapping[str, Sequence[float]]) -> Any | None:
 
 
 def draw_identities(rows: Iterable[dict[str, str]], name: str) -> Any | None:
-    """A line per true person, in the colour of the track that followed them; gaps are misses."""
+    """Draw a line for each true person, in the color of the matched track. Gaps are misses."""
     points: dict[int, list[tuple[int, float, int]]] = {}
     false: list[float] = []
     stamps: list[float] = []
@@ -178,7 +178,10 @@ def draw_identities(rows: Iterable[dict[str, str]], name: str) -> Any | None:
 
 
 def _find_runs(seen: Sequence[tuple[int, float, int]]) -> list[tuple[float, float, int]]:
-    """(first stamp, last stamp, track) of each run of successive frames with one track; seen: (frame, stamp, track)."""
+    """Return (first stamp, last stamp, track) of each run of successive frames with one track.
+
+    seen: (frame, stamp, track)
+    """
     runs: list[tuple[float, float, int]] = []
     last_frame = -2
     for frame, stamp_s, track in seen:
@@ -202,6 +205,6 @@ def _draw_runs(axes: Any, height: int, runs: Sequence[tuple[float, float, int]],
 
 
 def read_columns(rows: Iterable[dict[str, str]], names: Sequence[str]) -> NDArray[np.float64]:
-    """(rows, names); NaN for empty cells."""
+    """Return the columns as an array (rows, names), with NaN for empty cells."""
     values = [[float(row[name]) if row[name] else np.nan for name in names] for row in rows]
     return np.array(values, np.float64).reshape(-1, len(names))

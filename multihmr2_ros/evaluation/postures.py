@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Postures of true people, from the joints of Anny's rig, so that errors can be grouped by them."""
+"""Postures of true people, from the joints of Anny's rig, to group errors by posture."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ STANDING, BENT, LOW, LYING = "standing", "bent down", "sitting or crouching", "l
 POSTURES = (STANDING, BENT, LOW, LYING)
 # Rows of people.joints: the pelvis (root bone), the neck, and hips and knees, left and right.
 PELVIS, NECK, HIPS, KNEES = 0, 100, (2, 22), (4, 24)
-# Cosines of a segment's tilt from the vertical, the limits by which motions are sorted for training.
+# Limits of the cosine of a segment's tilt from the vertical, the same as for sorting the motions for training.
 LYING_TRUNK, BENT_TRUNK, BENT_THIGHS = 0.5, 0.75, 0.6
 UP = np.array([0.0, -1.0, 0.0])
 
 
 def classify_postures(joints: NDArray[np.floating]) -> list[str]:
-    """The posture of each person, one of POSTURES, from joints (n, 163, 3) m in the camera's optical frame.
+    """Return the posture of each person, one of POSTURES, from joints (n, 163, 3) m in the camera's optical frame.
 
-    The camera is taken as level: the vertical is its y axis. Other joint sets give "" for all people.
+    The camera is assumed to be level: the vertical is its y axis. For other joint sets the postures are "".
     """
     if joints.shape[1] != BONE_COUNT:
         return [""] * len(joints)
@@ -46,6 +46,6 @@ def classify_postures(joints: NDArray[np.floating]) -> list[str]:
 
 
 def _compute_uprightness(segment: NDArray[np.floating]) -> NDArray[np.float64]:
-    """(n,) cosine between segments (n, 3) and the vertical."""
+    """Return the cosine (n,) between segments (n, 3) and the vertical."""
     length = np.maximum(np.linalg.norm(segment, axis=1), 1e-9)
     return np.asarray(segment @ UP / length, np.float64)

@@ -12,9 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Rows of the paper's tables 1-6 (arXiv 2606.14841), printed beside one's own for the same data set.
+"""Rows of the paper's tables 1-6 (arXiv 2606.14841), for comparison with results on the same data set.
 
-Units as there: mm, degrees, and percent. Table 3's last columns are the mean N-MPJPE and N-MRPE.
+Units as in the paper: mm, degrees, and percent. The last columns of table 3 are the mean N-MPJPE and N-MRPE.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ ROWS: dict[str, dict[str, dict[str, float]]] = {
 
 
 def format_published_table(dataset: str, own: Mapping[str, float]) -> str:
-    """One's own row above the published ones; "" for data sets that the paper has no row of."""
+    """Return a table of this result above the published ones; "" for data sets that are not in the paper."""
     rows = ROWS.get(dataset)
     if rows is None:
         return ""

@@ -12,7 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The table on the terminal: every metric with its unit and count, recall beside every error; one screen."""
+"""The result table for the terminal: every metric with its unit and count, recall beside every error; fits one
+screen."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ from multihmr2_ros.evaluation.tally import METRICS, MM, RATIO, SPEED, Metric, Ta
 
 
 def format_table(tallies: Mapping[str, Tally]) -> str:
-    """Return the table of results, with a block of columns for each kind of intrinsics, by its name."""
+    """Return the table of results, with a block of columns for each kind of intrinsics. tallies: by kind."""
     lines = [_format_people(name, tally) for name, tally in tallies.items()]
     measured = {name: tally.compute_metrics() for name, tally in tallies.items()}
     shown = [metric for metric in METRICS if any(metric.key in values for values in measured.values())]
@@ -44,7 +45,7 @@ def format_table(tallies: Mapping[str, Tally]) -> str:
 
 
 def format_number(value: float, unit: str) -> str:
-    """Format a value of a metric with as many digits as its unit deserves."""
+    """Format a metric's value with a number of digits that fits its unit."""
     if not math.isfinite(value):
         return "∞" if value == math.inf else "–"
     if unit == "":
@@ -53,7 +54,7 @@ def format_number(value: float, unit: str) -> str:
 
 
 def name_width(names: Iterable[str]) -> int:
-    """Width of a table's first column."""
+    """Return the width of a table's first column."""
     return max(16, 2 + max(map(len, names), default=0))
 
 
@@ -72,7 +73,7 @@ DISTANCE_COLUMNS = (
 
 
 def calibration_rows(tally: Tally) -> list[tuple[str, list[str]]]:
-    """Name and cells, under CALIBRATION_COLUMNS, of each of Tally.calibration."""
+    """Return name and cells, under CALIBRATION_COLUMNS, of each entry of Tally.calibration."""
     return [
         (
             name,
@@ -88,7 +89,7 @@ def calibration_rows(tally: Tally) -> list[tuple[str, list[str]]]:
 
 
 def distance_rows(tally: Tally) -> list[tuple[str, list[str]]]:
-    """Placement cue and cells, under DISTANCE_COLUMNS, of each of Tally.distances."""
+    """Return placement cue and cells, under DISTANCE_COLUMNS, of each entry of Tally.distances."""
     keys = (
         "median_mm", "mean_mm", "median_percent", "mean_percent", "median_predicted_percent", "mean_predicted_percent",
     )  # fmt: skip
@@ -132,12 +133,12 @@ def _calibration(name: str, tally: Tally) -> list[str]:
 def _distances(name: str, tally: Tally) -> list[str]:
     rows = distance_rows(tally)
     if len(rows) == 1 and math.isnan(next(iter(tally.distances().values()))["z_rms"]):
-        return []  # no image had depth or a ground plane: the row "distance error" says the same
+        return []  # no image had depth or a ground plane: same values as in "distance error"
     return _block(f"distance {name}".strip(), DISTANCE_COLUMNS, rows)
 
 
 def _block(title: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
-    """A table with an empty line before it; nothing without rows."""
+    """Return the lines of a table with an empty line before it; none without rows."""
     if not rows:
         return []
     first = max(len(text) for text in (title, *(name for name, _ in rows)))

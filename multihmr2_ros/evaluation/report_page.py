@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""report.html: a result for people, in one file that needs nothing else."""
+"""The report page, report.html: a result in one file without external resources."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ FILE = "report.html"
 TEMPLATE = "report.html.j2"
 MAX_BYTES = 5_000_000
 MAX_TIMELINES = 8
-COMPARED_FRAMES = 6  # of the worst of each result
+COMPARED_FRAMES = 6  # the worst frames of each result
 
 
 @dataclass(frozen=True)
 class HighlightedFrame:
-    """One frame of the page: its images and a description."""
+    """One frame on the page: its images and a description."""
 
     title: str
     remarks: str
@@ -68,11 +68,15 @@ class HighlightedFrame:
 class ReportPage:
     """The content of the template, which leaves out empty parts and escapes all texts.
 
-    rows: of the table of metrics, as (key, definition, cells); columns: the headings of the cells
-    paper: rows of the paper's tables, as (name, cells), under paper_columns
-    tables: (heading, remark, columns, rows), a row being (name, cells)
-    sections: (heading, pictures); frames: (heading, remark, frames)
-    sequences: (name, frames, people found of required, problems); facts: (name, value) of configuration and versions
+    rows           of the table of metrics, as (key, definition, cells)
+    columns        headings of the cells
+    paper          rows of the paper's tables, as (name, cells)
+    paper_columns  headings of these cells
+    tables         (heading, remark, columns, rows), each row (name, cells)
+    sections       (heading, images)
+    frames         (heading, remark, frames)
+    sequences      (name, frames, people found of required, problems)
+    facts          (name, value) of configuration and versions
     """
 
     title: str
@@ -107,7 +111,16 @@ def write_report(
     out: Path, results: Sequence[SequenceResult], configuration: Mapping[str, Any], timing: Mapping[str, Any],
     problems: Sequence[str],
 ) -> Path:  # fmt: skip
-    """Write the report of an evaluation from its results and the tables in out. Returns its path."""
+    """Write the report of an evaluation.
+
+    out            folder with the tables
+    results        of the sequences
+    configuration  of the evaluation
+    timing         of the evaluation
+    problems       one line each
+
+    Returns the path of the report.
+    """
     tallies = merge_results(results)
     rows = {kind: PersonRows.read(each) for kind, each in plots.group_rows_by_kind(out, results, "people.csv").items()}
     kind = next(iter(tallies))
@@ -133,7 +146,14 @@ def write_report(
 
 
 def write_comparison(out: Path, a: Path, b: Path, comparisons: Sequence[Comparison]) -> Path:
-    """Write the report of `evaluate --compare`: differences of B from A. Returns its path."""
+    """Write the report of `evaluate --compare`: differences of B from A.
+
+    out          folder of the report
+    a, b         folders of the results
+    comparisons  one for each kind of intrinsics
+
+    Returns the path of the report.
+    """
     page = ReportPage(
         title="Two results compared",
         subtitle=f"A: {a} · B: {b}",
@@ -194,7 +214,7 @@ def _add_metrics(page: ReportPage, tallies: Mapping[str, Tally]) -> None:
 
 
 def _add_motion(page: ReportPage, tallies: Mapping[str, Tally]) -> None:
-    """Calibration of covariances, and distance errors by placement cue."""
+    """Add the calibration of covariances, and distance errors by placement cue."""
     calibration, distances = [], []
     for kind, tally in tallies.items():
         end = f", {kind}" if len(tallies) > 1 else ""
@@ -214,7 +234,7 @@ def _add_motion(page: ReportPage, tallies: Mapping[str, Tally]) -> None:
 
 
 def _add_paper(page: ReportPage, dataset: str | None, tally: Tally, results: Sequence[SequenceResult]) -> None:
-    """Add the rows of the paper below this result's, for data sets of the paper."""
+    """Add the paper's rows below this result's row, for data sets in the paper."""
     published = ROWS.get(dataset or "")
     if published is None:
         return

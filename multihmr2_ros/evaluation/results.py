@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""results.json: the configuration, every metric with its count, and the sums that they are made of."""
+"""results.json: the configuration, every metric with its count, and the sums that the metrics are computed from."""
 
 from __future__ import annotations
 
@@ -55,7 +55,14 @@ def write_results(
     out: Path, results: Sequence[SequenceResult], configuration: dict[str, Any], timing: dict[str, Any],
     problems: Sequence[str],
 ) -> None:  # fmt: skip
-    """Write results.json. All that depends on time is under "timing"; the rest is equal for equal input."""
+    """Write results.json.
+
+    out            folder
+    results        of the sequences
+    configuration  of the evaluation
+    timing         all values that depend on time; the rest of the file is equal for equal input
+    problems       one line each
+    """
     tallies = merge_results(results)
     document = {
         "format": FORMAT,
@@ -91,8 +98,10 @@ def write_results(
 
 
 def read_results(folder: Path) -> dict[str, Any]:
-    """Read the results in a folder, with a Tally, without times and samples, under "tally" of each sequence. Raises
-    UserError for a file that is missing or was not written by `multihmr2 evaluate`."""
+    """Read the results in a folder, with a Tally, without times and samples, under "tally" of each sequence.
+
+    Raises UserError for a file that is missing or was not written by `multihmr2 evaluate`.
+    """
     path = folder / FILE
     try:
         document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Evaluates one sequence: read ahead, estimate, score, write."""
+"""Evaluation of one sequence: read ahead, estimate, score, write."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ from multihmr2_ros.evaluation.true_velocities import add_true_velocities
 from multihmr2_ros.frame import Frame, IntrinsicsChoice
 from multihmr2_ros.people import People
 
-ESTIMATE = "estimate"  # a stage's name
+ESTIMATE = "estimate"  # name of a stage
 
 
 class PeopleEstimator(Protocol):
-    """The part of `Estimator` that evaluation uses."""
+    """The methods of `Estimator` that evaluation uses."""
 
     @property
     def faces(self) -> NDArray[np.int32]: ...
@@ -59,7 +59,7 @@ class SequenceResult:
     path        of the bag or data set
     intrinsics  "given", "predicted" or "recorded"
     folder      with the sequence's files, relative to the folder of all results
-    tally       the counts that metrics are computed from
+    tally       the sums and counts that metrics are computed from
     problems    one line each
     wall_s      duration of the evaluation
     scores      of a data set, by name, such as COCO's AP
@@ -89,15 +89,15 @@ def evaluate_sequence(
         [Iterable[EvaluationFrame], EvaluationSequence], Iterable[EvaluationFrame]
     ] = lambda eval_frames, sequence: eval_frames,
 ) -> tuple[Tally, tuple[str, ...]]:
-    """Evaluate every moment of a sequence, in order, and write the tables and the listeners' files.
+    """Evaluate every frame of a sequence, in order, and write the tables and the listeners' files.
 
-    sequence    moments with truth
+    sequence    evaluation frames with truth
     estimator   None if people were recorded
-    intrinsics  with which people are placed
+    intrinsics  which intrinsics the estimator uses
     folder      for the files
     config      of the scoring
     listeners   makes further listeners; the stack closes them
-    progress    wraps the moments with a progress bar
+    progress    wraps the frames with a progress bar
 
     Returns the tally, and the problems, one line each. A UserError ends the sequence; the results so far are kept.
     """
@@ -108,7 +108,7 @@ def evaluate_sequence(
     with (
         _report_errors(problems),
         contextlib.ExitStack() as files,
-    ):  # outermost: a listener may open a file with its first moment
+    ):  # outermost, because a listener may open a file at the first frame
         listening = [*files.enter_context(open_tables(folder)), *listeners(files)]
         with (
             _report_errors(problems),
@@ -123,7 +123,7 @@ def evaluate_sequence(
 
 @contextlib.contextmanager
 def _report_errors(problems: list[str]) -> Iterator[None]:
-    """Append a UserError of the block to problems, and go on after the block."""
+    """Append a UserError of the block to problems, and continue after the block."""
     try:
         yield
     except UserError as error:
@@ -133,7 +133,7 @@ def _report_errors(problems: list[str]) -> Iterator[None]:
 def _estimate_people(
     eval_frame: EvaluationFrame, estimator: PeopleEstimator | None, intrinsics: IntrinsicsChoice
 ) -> tuple[People, dict[str, float]]:
-    """Return the recorded people of a moment, or the estimator's, and the times (ms) that this took, by stage."""
+    """Return the recorded or the estimated people of a frame, and the durations (ms) by stage."""
     if eval_frame.people is not None:
         return eval_frame.people, {}
     if estimator is None or eval_frame.frame is None:
@@ -158,7 +158,7 @@ def _take(
 
 
 def _measure_reading(eval_frames: Iterable[EvaluationFrame]) -> Iterator[tuple[EvaluationFrame, float]]:
-    """Yield each moment, and the time (ms) that was waited for it: 0 unless reading is slower than the estimator."""
+    """Yield each frame, and the time (ms) spent waiting for it: 0 unless reading is slower than the estimator."""
     iterator = iter(eval_frames)
     while True:
         begin_s = time.perf_counter()

@@ -12,7 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Scores one frame: matches predicted and true people, decides which of them count, and computes every error."""
+"""Scoring of one frame: matches predicted and true people, decides which of them are scored, and computes every
+error."""
 
 from __future__ import annotations
 
@@ -34,15 +35,15 @@ from multihmr2_ros.metrics.velocity import velocity_error
 from multihmr2_ros.people import PHENOTYPE_LABELS, IntrinsicsSource, People, PlacementCue
 
 Floats = NDArray[np.float64]
-AGE, ADULT_AGE = PHENOTYPE_LABELS.index("age"), 0.5  # of the phenotype, from which on people are no children
+AGE, ADULT_AGE = PHENOTYPE_LABELS.index("age"), 0.5  # people with a higher age phenotype are not children
 
 
 @dataclass(frozen=True)
 class ScoringConfig:
-    """Which people count, and how they are matched.
+    """Settings of the scoring and of the matching.
 
     min_height_px    true people with a lower box are ignored: they are no misses, their matches no false positives
-    min_visible      so are people of whom a smaller share is visible, if that is known
+    min_visible      the same for true people with a smaller visible fraction, if that is known
     matching         see metrics.matching
     min_iou          see metrics.matching
     pair_distance_m  Pair-PA-MPJPE is over pairs whose true pelvises are nearer than this; inf: all pairs
@@ -68,12 +69,16 @@ class ScoringConfig:
 class FrameScore:
     """The score of one frame with n predicted and t true people.
 
-    pairs     (m, 2) predicted row, true row, of people who count
-    evaluated  (t,) whether a true person counts; excused (n,) whether a prediction does not
-    errors    by key of tally.ERRORS, in mm, shares, degrees, m/s: (m,) for people, less or more for other counts
-    mahalanobis2  (m, 2) squared Mahalanobis distances of pelvis and velocity, NaN where unknown
-    cues      (m,) a PlacementCue of each pair; distances: errors of their distances from the camera
-    boxes     predicted and true, for identities, of those who count
+    pairs            (m, 2) predicted row, true row, of the matches that are scored
+    evaluated        (t,) whether a true person is scored
+    ignored          (n,) whether a prediction is not scored
+    errors           by key of tally.ERRORS, in mm, shares, degrees, m/s: (m,) for errors of people, other lengths for
+                     errors of pairs or frames
+    mahalanobis2     (m, 2) squared Mahalanobis distances of pelvis and velocity, NaN if unknown
+    cues             (m,) a PlacementCue of each match
+    distances        errors of the matches' distances from the camera
+    predicted_boxes  of the predictions that are scored, with identities
+    true_boxes       of the true people that are scored, with identities
     """
 
     pairs: NDArray[np.int64]
@@ -106,8 +111,8 @@ def score_frame(
 
     people     the predictions
     truth      the true people
-    config     which people count
-    ignored    (r, 4) px, regions where unmatched predictions do not count
+    config     settings of the scoring
+    ignored    (r, 4) px, regions where unmatched predictions are not scored
     given_fov  vertical, rad, of the camera's calibration, for truth without one
 
     Raises UserError if truth and predictions have different joints.
@@ -141,15 +146,17 @@ def score_frame(
 
 
 def project_joints(people: People) -> Floats:
-    """(n, J, 2) px: the joints projected by the pinhole camera that placed the people; without joints joints_2d, which
-    may contain lens distortion."""
+    """Project the joints by the pinhole camera that placed the people; (n, J, 2) px.
+
+    Without joints or intrinsics, returns joints_2d, which may contain lens distortion.
+    """
     if people.joints.shape[1] and people.k[0, 0] > 0:
         return np.asarray(project(people.joints.astype(np.float64), people.k), np.float64)
     return people.joints_2d.astype(np.float64)
 
 
 def compute_body_boxes(people: People, points: Floats) -> Floats:
-    """(n, 4) px, around the projected mesh, or around the joints (n, J, 2) px without a mesh."""
+    """Return the boxes (n, 4) px around the projected meshes, or without meshes around the joints (n, J, 2) px."""
     if people.vertices.shape[1] and people.k[0, 0] > 0:
         points = np.asarray(project(people.vertices.astype(np.float64), people.k), np.float64)
     return boxes_of_points(points)
@@ -164,7 +171,7 @@ def _is_in_ignored_region(boxes: Floats, ignored: Floats | None, pairs: NDArray[
 
 
 def _compute_errors(mine: People, theirs: People, config: ScoringConfig) -> dict[str, Floats]:
-    """Errors of matched people, predicted and true, by key; NaN only where the input is NaN."""
+    """Compute the errors of matched people, predicted and true, by key; NaN only if the input is NaN."""
     errors: dict[str, Floats] = {}
     pelvis, true_pelvis = mine.pelvis.astype(np.float64), theirs.pelvis.astype(np.float64)
     axes = placement.root_position_error_per_axis(pelvis, true_pelvis)
@@ -185,8 +192,11 @@ def _compute_errors(mine: People, theirs: People, config: ScoringConfig) -> dict
 
 
 def _motion_errors(mine: People, theirs: People) -> tuple[dict[str, Floats], Floats]:
-    """tally.MOTION_ERRORS of matched people by key, NaN where unknown, and their squared Mahalanobis distances (m, 2)
-    of pelvis and velocity. A velocity over the ground is not compared with one relative to the camera."""
+    """Compute tally.MOTION_ERRORS of matched people by key, and squared Mahalanobis distances (m, 2) of pelvis and
+    velocity.
+
+    NaN if unknown. A velocity over the ground is not compared with a velocity relative to the camera.
+    """
     velocity = mine.velocity if mine.velocity_frame == theirs.velocity_frame else np.full_like(mine.velocity, np.nan)
     squared = {
         "pelvis": uncertainty.squared_mahalanobis(mine.pelvis, theirs.pelvis, mine.pelvis_covariance),
@@ -200,8 +210,10 @@ def _motion_errors(mine: People, theirs: People) -> tuple[dict[str, Floats], Flo
 
 
 def _compute_order_errors(pelvis: Floats, true_pelvis: Floats, age: NDArray[np.floating]) -> dict[str, Floats]:
-    """Depth order errors of all pairs of people with pelvises (n, 3) m and true age phenotypes (n,). Ordinal pairs are
-    pairs whose true depths differ by the tolerance or more."""
+    """Compute depth order errors of all pairs of people, from pelvises (n, 3) m and true age phenotypes (n,).
+
+    Ordinal pairs are pairs whose true depths differ by the tolerance or more.
+    """
     right = placement.depth_order(pelvis, true_pelvis).astype(np.float64)
     ordinal = placement.ordinal_order(pelvis[:, 2], true_pelvis[:, 2]).astype(np.float64)
     first, second = np.triu_indices(len(true_pelvis), k=1)
@@ -214,27 +226,28 @@ def _compute_order_errors(pelvis: Floats, true_pelvis: Floats, age: NDArray[np.f
 
 
 def _find_near_pairs(pelvis: Floats, distance_m: float) -> NDArray[np.int64]:
-    """(q, 2) rows of pelvises (n, 3) that are nearer to each other than distance_m."""
+    """Return the rows (q, 2) of pelvises (n, 3) that are nearer to each other than distance_m."""
     first, second = np.triu_indices(len(pelvis), k=1)
     near = np.linalg.norm(pelvis[first] - pelvis[second], axis=1) < distance_m
     return np.stack([first[near], second[near]], axis=1)
 
 
 def get_predicted_fov(people: People) -> float:
-    """Vertical, rad: predicted by the network; of a recording, from k if k was predicted; else NaN."""
+    """Return the predicted vertical field of view (rad): from the network, or of recorded people from k if k was
+    predicted. NaN if unknown."""
     if np.isfinite(people.predicted_vertical_fov):
         return people.predicted_vertical_fov
     return people.vertical_fov if people.intrinsics_source is IntrinsicsSource.PREDICTED else np.nan
 
 
 def get_true_fov(truth: People | None, given_fov: float) -> float:
-    """Vertical, rad, of the truth, else of the calibration; NaN if neither has it."""
+    """Return the vertical field of view (rad) of the truth, else of the calibration; NaN if neither has it."""
     known = truth is not None and truth.intrinsics_source is not IntrinsicsSource.PREDICTED
     return truth.vertical_fov if truth is not None and known and np.isfinite(truth.vertical_fov) else given_fov
 
 
 def compute_camera_errors(people: People, truth: People | None, given_fov: float) -> dict[str, Floats]:
-    """The error of the vertical field of view, degrees; NaN if unknown."""
+    """Compute the error of the vertical field of view, degrees; NaN if unknown."""
     error = placement.field_of_view_error(
         np.array([get_predicted_fov(people)]), np.array([get_true_fov(truth, given_fov)])
     )
@@ -244,7 +257,7 @@ def compute_camera_errors(people: People, truth: People | None, given_fov: float
 def _make_identity_boxes(
     people: People, truth: People, counted: NDArray[np.bool_], evaluated: NDArray[np.bool_]
 ) -> dict[str, Any]:
-    """Boxes around vertices if both have them, else around joints: a mesh is larger than its joints."""
+    """Make boxes around the vertices if both have vertices, else around the joints: boxes of meshes are larger."""
     if not (people.vertices.shape[1] and truth.vertices.shape[1]) and len(people) and len(truth):
         people, truth = _remove_mesh(people), _remove_mesh(truth)
     return {
@@ -254,7 +267,8 @@ def _make_identity_boxes(
 
 
 def _make_frame_boxes(people: People) -> FrameBoxes:
-    """Boxes with identities; people without one, or with a repeated one, get a negative one for this frame only."""
+    """Make boxes with identities. People without an identity, or with a repeated one, get a negative one for this
+    frame."""
     identity = people.track_id.astype(np.int64).copy()
     _, first = np.unique(identity, return_index=True)
     unnamed = identity < 0

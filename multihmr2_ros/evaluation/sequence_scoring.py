@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Scores a sequence moment by moment and keeps sums only, not frames."""
+"""Scoring of a sequence frame by frame; only sums are kept, not frames."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ from multihmr2_ros.people import People
 
 
 class SequenceScorer:
-    """Scores moments in order and keeps their sums, times, samples for quantiles, and boxes with identities."""
+    """Scorer of evaluation frames in order. Keeps their sums, times, samples for quantiles, and boxes with
+    identities."""
 
     def __init__(self, config: ScoringConfig) -> None:
         self._config = config
@@ -41,7 +42,7 @@ class SequenceScorer:
         self._is_named = self._is_tracked = self._is_untracked = False
 
     def add(self, eval_frame: EvaluationFrame, people: People, times_ms: dict[str, float]) -> FrameScore | None:
-        """Score the people of a moment; None without truth."""
+        """Score the people of an evaluation frame; returns None without truth."""
         for stage, value in {**eval_frame.times_ms, **times_ms}.items():
             if np.isfinite(value):
                 self._times.setdefault(stage, array("d")).append(value)
@@ -54,7 +55,7 @@ class SequenceScorer:
         return score
 
     def compute_tally(self) -> Tally:
-        """Return the tally of all moments so far."""
+        """Return the tally of all frames so far."""
         identity = None
         if self._config.identities and self._is_named and (self._is_tracked or not self._is_untracked):
             identity = count_identities(self._true_boxes.to_frames(), self._predicted_boxes.to_frames())
@@ -81,7 +82,7 @@ class SequenceScorer:
 
 
 def make_frame_tally(eval_frame: EvaluationFrame, people: People, score: FrameScore | None) -> Tally:
-    """Count and sum one moment, without identities, times and samples."""
+    """Return the tally of one frame, without identities, times and samples."""
     if score is None:
         errors = compute_camera_errors(people, None, eval_frame.given_fov) if eval_frame.is_camera_true else {}
         sums = {key: Sum.from_values(values) for key, values in errors.items()}
@@ -100,7 +101,7 @@ def make_frame_tally(eval_frame: EvaluationFrame, people: People, score: FrameSc
 
 
 class BoxStore:
-    """Stores the FrameBoxes of a long sequence in three arrays, to save memory."""
+    """Memory-saving storage for the FrameBoxes of a long sequence, in three arrays."""
 
     def __init__(self) -> None:
         self._count, self._identity, self._box = array("q"), array("q"), array("d")

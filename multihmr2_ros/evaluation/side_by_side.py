@@ -32,12 +32,15 @@ from multihmr2_ros.media.video import VideoWriter, fit_image
 from multihmr2_ros.people import People
 
 USUAL_FPS = 10.0
-TITLE_SCALE = 720.0  # px of height at which the titles have OpenCV's own size
-MAX_PIXELS_WIDE = 1280  # of one picture; two of them fit on a screen
+TITLE_SCALE = 720.0  # image height (px) at which the titles have scale 1 in OpenCV
+MAX_PIXELS_WIDE = 1280  # of one image; two of them fit on a screen
 
 
 class ComparisonVideo:
-    """Writes a video of predictions and truth; complete when the stack closes. It has the first image's size."""
+    """Writer of a video with predictions and truth. The file is complete when the stack closes.
+
+    Each half has the first image's size, reduced to at most MAX_PIXELS_WIDE.
+    """
 
     def __init__(self, path: Path, faces: NDArray[np.int32], fps: float | None, stack: contextlib.ExitStack) -> None:
         self._path, self._faces, self._stack = path, faces, stack
@@ -58,7 +61,7 @@ class ComparisonVideo:
             self._video = self._stack.enter_context(
                 VideoWriter(self._path, 2 * self._size[0], self._size[1], self._fps)
             )
-        else:  # a bag's clock may jump back: keep the order
+        else:  # the bag's clock jumped back: keep the recorded order
             passed_s = (eval_frame.stamp_ns - self._last_ns) * 1e-9
             self._stamp_s += passed_s if 0 < passed_s < 10 else 1 / self._fps
         self._last_ns = eval_frame.stamp_ns
@@ -77,9 +80,13 @@ class ComparisonVideo:
 def draw_titled_image(
     frame: Frame, people: People | None, faces: NDArray[np.int32], title: str, size: tuple[int, int]
 ) -> NDArray[np.uint8]:
-    """Draw people and a title on a copy (height, width, 3) of a frame's image; size: (width, height) px.
+    """Draw people and a title on a copy (height, width, 3) of a frame's image.
 
-    People without mesh, or with another one than faces, are drawn as boxes.
+    frame   with the image
+    people  None: no people are drawn
+    faces   (F, 3) triangles. People without a mesh, or with a mesh of other faces, are drawn as boxes
+    title   text at the top
+    size    (width, height) px of the copy
     """
     image = frame.image
     if people is not None:
@@ -89,7 +96,7 @@ def draw_titled_image(
         image = draw_people(image, people, faces, distort=frame.distort)
     picture = fit_image(image, size[1], size[0])
     if picture is frame.image:
-        picture = image.copy()  # the title is written on it
+        picture = image.copy()  # because the title is drawn on it
     scale = max(0.4, size[1] / TITLE_SCALE)
     (width, height), below = cv2.getTextSize(title, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
     cv2.rectangle(picture, (0, 0), (width + 8, height + below + 6), (0, 0, 0), cv2.FILLED)

@@ -12,7 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""frames.csv and people.csv, a row per frame and a row per person: written during the evaluation, and read again."""
+"""The tables frames.csv and people.csv, with a row per frame and per person: written during evaluation, read
+afterwards."""
 
 from __future__ import annotations
 
@@ -41,13 +42,13 @@ MATCH, MISS, FALSE_POSITIVE, IGNORED = "match", "miss", "false positive", "ignor
 
 
 class FrameListener(Protocol):
-    """Receives every moment in order, with its predictions and their score (None: no truth)."""
+    """A receiver of every evaluation frame in order, with its predictions and their score (None: no truth)."""
 
     def add(self, index: int, eval_frame: EvaluationFrame, people: People, score: FrameScore | None) -> None: ...
 
 
 def format_column(metric: Metric) -> str:
-    """The heading of a metric's column: PA-MPJPE → pa_mpjpe_mm."""
+    """Return the heading of a metric's column: PA-MPJPE → pa_mpjpe_mm."""
     unit = {"%": "_percent", "m/s": "_m_per_s", "1": ""}.get(metric.unit, f"_{metric.unit}")
     return f"{metric.key.lower().replace('-', '_').replace(' ', '_').replace('@', '_at_')}{unit}"
 
@@ -65,7 +66,7 @@ PERSON_COLUMNS = (
     "distance_error_mm", "distance_z_score",
 )  # fmt: skip
 MOTION_COLUMNS = 3  # velocity_error_m_per_s and the two mahalanobis2
-DISTANCE_COLUMNS = 3  # placement_cue and what follows
+DISTANCE_COLUMNS = 3  # placement_cue and the columns after it
 NUMBERS = (  # columns that PersonRows reads
     "frame", "score", "visible", "true_distance_m", "predicted_x_m", "predicted_y_m", "predicted_z_m", "true_x_m",
     "true_y_m", "true_z_m", "mrpe_mm", "mpjpe_mm", "velocity_error_m_per_s", "pelvis_mahalanobis2",
@@ -74,7 +75,7 @@ NUMBERS = (  # columns that PersonRows reads
 
 
 class FrameTable:
-    """Writes frames.csv. Errors are the means of the frame, each with its count."""
+    """Writer of frames.csv. Errors are the means over the frame, each with its count."""
 
     def __init__(self, writer: Any) -> None:
         self._writer = writer
@@ -94,7 +95,7 @@ class FrameTable:
 
 
 class PersonTable:
-    """Writes people.csv. Only matched people that count have errors; the cells of others are empty."""
+    """Writer of people.csv. Only matched people that are scored have errors; the cells of others are empty."""
 
     def __init__(self, writer: Any) -> None:
         self._writer = writer
@@ -171,7 +172,7 @@ def _format_number(value: Any) -> str:
 
 @dataclass(frozen=True)
 class PersonRows:
-    """Rows (r,) of one or several people.csv. numbers: by column of NUMBERS, NaN in empty cells."""
+    """Rows (r,) of one or several people.csv. numbers: by column of NUMBERS, NaN for empty cells."""
 
     outcome: NDArray[np.str_]
     posture: NDArray[np.str_]
@@ -179,7 +180,7 @@ class PersonRows:
 
     @classmethod
     def read(cls, rows: Iterable[dict[str, str]]) -> PersonRows:
-        """Read rows as csv.DictReader gives them. Raises UserError for a table without the columns in NUMBERS."""
+        """Read rows from csv.DictReader. Raises UserError for a table without the columns in NUMBERS."""
         try:
             return cls._read(rows)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -212,11 +213,11 @@ class PersonRows:
         return np.asarray(self.outcome == FALSE_POSITIVE)
 
     def compute_distance(self) -> NDArray[np.float64]:
-        """(r,) m, of the predicted pelvis from the camera."""
+        """Return the distance (r,) m of the predicted pelvis from the camera."""
         return np.asarray(np.sqrt(sum(self[f"predicted_{axis}_m"] ** 2 for axis in "xyz")), np.float64)
 
     def summarize_group(self, of: NDArray[np.bool_], name: str) -> tuple[int, float, float]:
-        """Return count and recall of the true people in a mask (r,), and the mean of a column over the found ones."""
+        """Return count and recall of the true people in a mask (r,), and a column's mean over those that were found."""
         matched, missed = self.matched & of, self.missed & of
         count = int(matched.sum() + missed.sum())
         values = self[name][matched]

@@ -12,7 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Metrics, their definitions, and the sums that they are made of. Tallies of sequences are added, and then divided."""
+"""Metrics, their definitions, and the sums that they are computed from. Tallies of sequences are added, then
+divided."""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ from multihmr2_ros.people import PlacementCue
 
 @dataclass(frozen=True)
 class Sum:
-    """The sum of finite numbers. total: the sum; count: of the numbers."""
+    """A sum of finite numbers. total: the sum; count: how many numbers."""
 
     total: float = 0.0
     count: int = 0
@@ -58,7 +59,7 @@ class Metric:
     """A row of every table.
 
     key               its name in results.json
-    recalled          misses do not enter it, so recall belongs beside it
+    recalled          whether recall is shown beside it, because misses do not change it
     higher_is_better  unless there is a target
     target            the best value, in the metric's unit; None: the higher or lower, the better
     """
@@ -72,18 +73,18 @@ class Metric:
 
     @property
     def scale(self) -> float:
-        """Factor from the values that scoring gives to the unit."""
+        """Factor from the values of FrameScore to the unit."""
         return 100.0 if self.unit == "%" else 1.0
 
     def is_better(self, value: float, other: float) -> bool:
-        """Whether a value is better than another one."""
+        """Return whether a value is better than another one."""
         if self.target is not None:
             return abs(value - self.target) < abs(other - self.target)
         return (value > other) == self.higher_is_better
 
 
 MM, SPEED, RATIO = "mm", "m/s", "1"
-# Errors that need true velocities or stated covariances: results of earlier versions do not have them.
+# Errors that need true velocities or stated covariances. Results of earlier versions do not contain them.
 MOTION_ERRORS = (
     Metric("velocity error", SPEED, "people", recalled=True),
     Metric("velocity NEES", RATIO, "people", recalled=True, target=1.0),
@@ -126,11 +127,11 @@ METRICS = (*SCORES, *ERRORS, *QUANTILES, *NORMALIZED, *IDENTITY)
 CUES = {PlacementCue.PRIOR: "prediction only", PlacementCue.GROUND: "ground", PlacementCue.DEPTH: "depth"}
 DISTANCE_FIELDS = tuple(each.name for each in dataclasses.fields(DistanceErrors))
 VELOCITY_SAMPLES = "velocity error"  # m/s, in Tally.samples
-CALIBRATED = ("velocity", "pelvis")  # each with a NEES and a coverage
+CALIBRATED = ("velocity", "pelvis")  # each has a NEES and a coverage
 
 
 def distance_samples(cue: PlacementCue, errors: DistanceErrors) -> dict[str, NDArray[np.float64]]:
-    """Return the fields of DistanceErrors by their keys in Tally.samples for people under a cue."""
+    """Return the fields of DistanceErrors by their keys in Tally.samples, for people placed by a cue."""
     return {_sample_key(cue, field): getattr(errors, field) for field in DISTANCE_FIELDS}
 
 
@@ -138,7 +139,7 @@ def _sample_key(cue: PlacementCue, field: str) -> str:
     return f"{cue.name} {field}"
 
 
-# By Metric.key, in words, for the report page.
+# Descriptions for the report page, by Metric.key.
 DEFINITIONS = {
     "recall": "Share of the true people who are found. Only people counted as required enter: high enough in the image "
     "and visible enough (see the configuration).",
@@ -184,15 +185,18 @@ DEFINITIONS = {
 
 @dataclass(frozen=True)
 class Tally:
-    """The counts and sums of some frames.
+    """The counts and sums of a set of frames.
 
-    frames         with or without truth; with_truth: those that were scored
+    frames         with or without truth
+    with_truth     frames that were scored
     detections     people that were predicted, in all frames
-    ignored_truth  true people too small or too hidden to count; ignored_found: predictions of them, or in ignored
-                   regions
+    ignored_truth  true people that are too small or too hidden to be scored
+    ignored_found  predictions of ignored people, or in ignored regions
+    dropped        images that a live node dropped
+    detection      counts of matches, false positives and misses
     sums           of ERRORS, by key
     identity       None if truth or predictions have no identities
-    times_ms       every value, by the name of the stage; dropped: images that a live node left out
+    times_ms       every value, by the name of the stage
     samples        values for quantiles, by VELOCITY_SAMPLES and distance_samples; not in results.json
     """
 
@@ -224,7 +228,7 @@ class Tally:
         return Tally(**changes)
 
     def compute_metrics(self) -> dict[str, tuple[float, int]]:
-        """Return value, in its unit, and count of each of METRICS that applies; errors without people are left out."""
+        """Return value, in its unit, and count of each of METRICS that applies, without errors that have no people."""
         counts = self.detection
         evaluated = counts.true_positives + counts.false_negatives
         found = counts.true_positives + counts.false_positives
@@ -253,8 +257,13 @@ class Tally:
         return values
 
     def calibration(self) -> dict[str, dict[str, float]]:
-        """Return for each of CALIBRATED with truth and finite covariances: nees, its two-sided 95 % bounds low, high
-        (`normalized_error_bounds`), inside_95 (percent inside the 95 % ellipsoid), count."""
+        """Return the calibration of each of CALIBRATED with truth and finite covariances.
+
+        nees       mean normalized error squared
+        low, high  two-sided 95 % bounds of nees (`normalized_error_bounds`)
+        inside_95  percent inside the 95 % ellipsoid
+        count      of people
+        """
         values = self.compute_metrics()
         calibration = {}
         for name in CALIBRATED:
@@ -266,7 +275,7 @@ class Tally:
         return calibration
 
     def distances(self) -> dict[str, dict[str, float]]:
-        """Return summarize_distance_errors of the matched people under each of CUES that occurs."""
+        """Return summarize_distance_errors of the matched people for each of CUES that occurs."""
         summaries = {}
         for cue, title in CUES.items():
             errors = DistanceErrors(

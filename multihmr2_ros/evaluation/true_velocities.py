@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""True velocities over the ground, where the truth has none: central differences of the true pelvises."""
+"""True velocities over the ground if the truth has none: central differences of the true pelvises."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from multihmr2_ros.evaluation.evaluation_frames import EvaluationFrame
 from multihmr2_ros.metrics.velocity import central_difference
 from multihmr2_ros.people import People
 
-MAX_SPAN_S = 0.5  # between the moments before and after; over more, a mean velocity is not that of the middle
+MAX_SPAN_S = 0.5  # from the previous to the next frame; a mean over a longer time is not the velocity at its middle
 
 
 def add_true_velocities(eval_frames: Iterable[EvaluationFrame]) -> Iterator[EvaluationFrame]:
-    """Yield the moments, each one image late, with the truth's velocity over the ground (`velocity_frame` "fixed").
+    """Yield the frames, each one frame late, with the true velocity over the ground (`velocity_frame` "fixed").
 
-    Only for moments whose image has a camera pose in a fixed frame (`Frame.camera_pose`), and only for people whose
-    truth has no finite velocity in the fixed frame. A person needs a track id in the moments before and after, which
-    are at most MAX_SPAN_S apart; others get NaN. Moments without a camera pose stay as they are.
+    Computed only for frames whose image has a camera pose in a fixed frame (`Frame.camera_pose`), and only for people
+    without a finite true velocity in the fixed frame. A person needs the same track id in the previous and the next
+    frame, at most MAX_SPAN_S apart; others get NaN. Frames without a camera pose are not changed.
     """
     iterator = iter(eval_frames)
     before: EvaluationFrame | None = None
@@ -45,7 +45,7 @@ def add_true_velocities(eval_frames: Iterable[EvaluationFrame]) -> Iterator[Eval
         while problem is None:
             try:
                 after = next(iterator, None)
-            except UserError as error:  # raised when the moments before it have been evaluated
+            except UserError as error:  # raised after the frames before it have been evaluated
                 after, problem = None, error
             if current is not None:
                 yield _with_velocity(before, current, after)
@@ -74,7 +74,7 @@ def _with_velocity(
 
 
 def _differences(before: EvaluationFrame | None, truth: People, after: EvaluationFrame | None) -> NDArray[np.float64]:
-    """(n, 3) m/s of the true people; NaN where they are not in both moments."""
+    """Return the velocities (n, 3) m/s of the true people; NaN if a person is missing in one of the two frames."""
     unknown = np.full((len(truth), 3), np.nan)
     if before is None or after is None or not 0 < after.stamp_s - before.stamp_s <= MAX_SPAN_S:
         return unknown
@@ -83,7 +83,10 @@ def _differences(before: EvaluationFrame | None, truth: People, after: Evaluatio
 
 
 def _pelvises_over_ground(eval_frame: EvaluationFrame, track_id: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(n, 3) m in the fixed frame of people with track_id (n,); NaN where a person or the camera pose is missing."""
+    """Return the pelvises (n, 3) m, in the fixed frame, of people with track_id (n,).
+
+    NaN if a person or the camera pose is missing.
+    """
     places, pose = np.full((len(track_id), 3), np.nan), _camera_pose(eval_frame)
     if eval_frame.truth is None or pose is None:
         return places
@@ -95,5 +98,5 @@ def _pelvises_over_ground(eval_frame: EvaluationFrame, track_id: NDArray[np.int6
 
 
 def _camera_pose(eval_frame: EvaluationFrame) -> NDArray[np.float64] | None:
-    """(4, 4) the camera's pose in the fixed frame at the image's stamp; None where unknown."""
+    """Return the camera's pose (4, 4) in the fixed frame at the image's stamp; None if unknown."""
     return None if eval_frame.frame is None else eval_frame.frame.camera_pose

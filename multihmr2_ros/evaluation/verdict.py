@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A result in words: plain statements of fact, each from the numbers beside it, none of them a grade."""
+"""A result in words: statements of fact, each with its numbers, without grades."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from multihmr2_ros.evaluation.tables import PersonRows
 from multihmr2_ros.evaluation.tally import METRICS, Tally
 from multihmr2_ros.metrics.uncertainty import coverage
 
-MIN_PEOPLE = 20  # fewer say nothing about a group
+MIN_PEOPLE = 20  # smaller groups are not described
 GOOD_RECALL = 0.9
 MIN_BIAS = 0.01  # of the distance
 ONE_SIGMA = 0.683
@@ -67,7 +67,7 @@ def _describe_recall(tally: Tally) -> list[str]:
 
 
 def _describe_range(rows: PersonRows) -> list[str]:
-    """The distance from which on the recall is below GOOD_RECALL."""
+    """Describe the distance beyond which the recall is below GOOD_RECALL."""
     distance = np.floor(rows["true_distance_m"])
     for start in np.unique(distance[np.isfinite(distance)]):
         count, recall, _ = rows.summarize_group(distance >= start, "mrpe_mm")
@@ -77,7 +77,7 @@ def _describe_range(rows: PersonRows) -> list[str]:
 
 
 def _describe_postures(rows: PersonRows) -> list[str]:
-    """The posture with the lowest recall, if that is much lower than the overall recall."""
+    """Describe the posture with the lowest recall, if that is much lower than the overall recall."""
     _, overall, _ = rows.summarize_group(rows.matched | rows.missed, "mrpe_mm")
     each = [(rows.summarize_group(rows.posture == posture, "mrpe_mm"), posture) for posture in POSTURES]
     enough = [(recall, posture) for (count, recall, _), posture in each if count >= MIN_PEOPLE]
@@ -109,7 +109,7 @@ def _describe_identity(tally: Tally) -> list[str]:
 
 
 def _describe_latency(tally: Tally) -> list[str]:
-    """The latency from stamp to publication of a recording, else of the estimate."""
+    """Describe the latency: from stamp to publication for recorded people, else of the estimate."""
     latencies = tally.compute_latencies()
     for stage, words in (("stamp to publication", "From an image's stamp to its message"), ("estimate", "An estimate")):
         if stage in latencies:
@@ -139,7 +139,7 @@ def remove_nan(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def list_key_numbers(tally: Tally) -> list[tuple[str, str, str]]:
-    """Return label, value and remark of the numbers that matter to a robot."""
+    """Return label, value and remark of the numbers that are most important for a robot."""
     metrics, latencies = tally.compute_metrics(), tally.compute_latencies()
     chosen = [("found", "recall", "recall"), ("distance error", "distance error", "of the distance"),
               ("identity", "IDF1", "IDF1"), ("id switches", "id switches", "in all sequences")]  # fmt: skip

@@ -46,10 +46,10 @@ class Annotations:
     """P images and the n annotated people in them, ordered by image.
 
     image_names  paths relative to the folder of images
-    sizes     (P, 2) px: width, height
-    picture   (n,) row of each person's image in `pictures`
-    unsure    (n,) bool: neither a person nor background, or a crowd
-    people    the annotations
+    sizes        (P, 2) px: width, height
+    image_index  (n,) row of each person's image in `image_names`
+    unsure       (n,) bool: neither a person nor background, or a crowd
+    people       the annotations
     """
 
     image_names: tuple[str, ...]

@@ -35,14 +35,14 @@ from multihmr2_ros.media.files import atomic_path
 
 ROTATION_ROWS = 1024  # people per batch of computed rotations
 
-# Twice COCO's standard deviations of keypoints, as shares of the square root of the area (cocodataset.org, keypoints).
+# Twice COCO's standard deviations of keypoints, divided by the square root of the area (cocodataset.org, keypoints).
 OKS_SIGMAS = 2.0 * np.array(
     [
         0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089,
         0.089,
     ]
 )  # fmt: skip
-AREA_OF_BOX = 0.53  # a person's area, as a share of the box's
+AREA_OF_BOX = 0.53  # a person's area divided by the area of the box
 
 # Bone → the keypoints (COCO's indices) that determine its rotation.
 SEEN_BY = {
@@ -60,7 +60,7 @@ class FitSelection:
     """Limits of the fitted people.
 
     least_keypoints  people with fewer trusted keypoints are not fitted
-    most_error       bodies with a larger `compute_fit_error` (share of the box's longer side) are left out
+    most_error       bodies with a larger `compute_fit_error` (fraction of the box's longer side) are left out
     """
 
     least_keypoints: int = 8
@@ -69,13 +69,13 @@ class FitSelection:
 
 @dataclass(frozen=True)
 class LabelingReport:
-    """Counts of people.
+    """Numbers of people and errors of their fits.
 
     people       without the unsure ones
     unsure       neither a person nor background
     fitted       with enough keypoints
     left_out     of the fitted ones, because of their error
-    errors, oks  (fitted,): `compute_fit_error` and object keypoint similarity, also of those left out
+    errors, oks  (fitted,): `compute_fit_error` and object keypoint similarity, including people left out
     """
 
     people: int
@@ -109,7 +109,7 @@ def label_bodies(
 ) -> tuple[dict[str, NDArray[Any]], LabelingReport]:
     """Fit bodies to the annotated people; return the arrays of the file, and a report.
 
-    complete               whether everybody in the images is annotated, unsure people included
+    complete               whether all people in the images are annotated, unsure people included
     progress(done, total)  called with the number of fitted people
     """
     people, unsure = annotations.people, annotations.unsure
@@ -173,7 +173,7 @@ def _make_body_rows(
     model: KeypointModel,
     body: Body,
 ) -> dict[str, NDArray[Any]]:
-    """Return the arrays that have a row per fitted body."""
+    """Return the arrays with a row per fitted body."""
     people = annotations.people.select(rows[good])
     shape, rotations = np.zeros((0, 6), np.float32), np.zeros((0, len(body.bone_labels), 3, 3), np.float16)
     centre = np.zeros((0, 3), np.float32)

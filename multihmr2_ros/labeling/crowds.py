@@ -12,11 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Places the fitted bodies of one image together by its depth map, so that their distances and sizes are consistent.
+"""Places the fitted bodies of one image jointly with its depth map, so that their distances and sizes are consistent.
 
 A fit determines a body's position and size in the image; its distance follows from the prior of statures alone.
 Placement moves bodies along their rays and scales them by the same factor. The scale is expressed by the height
-phenotype, because the file of bodies has no scale besides the shape.
+phenotype, because the file of bodies has no scale except the shape.
 """
 
 from __future__ import annotations
@@ -47,7 +47,10 @@ FindMap = Callable[[str], NDArray[np.generic] | RelativeDepthMap | None]
 
 @dataclass(frozen=True)
 class PlacementReport:
-    """bodies: number of all bodies. moved (n,): relative change of distance of the n bodies placed by a depth map."""
+    """Result of the placement.
+
+    bodies: number of all bodies. moved (n,): relative change of distance of the n bodies placed with a depth map.
+    """
 
     bodies: int
     moved: NDArray[np.float64]

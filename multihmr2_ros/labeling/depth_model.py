@@ -12,8 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Predicts depth maps with a monocular network of the package transformers, such as Depth Anything V2 small
-(Apache-2.0)."""
+"""Predicts depth maps with a monocular network of the package transformers.
+
+An example is Depth Anything V2 small (Apache-2.0).
+"""
 
 from __future__ import annotations
 
@@ -28,9 +30,9 @@ METRIC_TYPES = ("ZoeDepthForDepthEstimation", "DepthProForDepthEstimation")
 
 
 class DepthModel:
-    """Predicts relative depth maps; `kind` is "depth" or "inverse" (inverse depth).
+    """Predictor of relative depth maps; `kind` is "depth" or "inverse" (inverse depth).
 
-    Maps of metric networks are used up to scale and shift, too: these are the least certain part of a monocular depth.
+    Maps of metric networks are also used only up to scale and shift, the least certain part of a monocular depth.
     """
 
     def __init__(self, source: str, device: str = "cpu") -> None:

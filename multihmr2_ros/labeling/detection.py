@@ -53,7 +53,7 @@ def import_transformers(use: str, alternative: str) -> Any:
 
 
 class PeopleDetector:
-    """Detects boxes of people, and estimates 17 keypoints in each."""
+    """Detector of people's boxes, with 17 estimated keypoints in each."""
 
     def __init__(self, detector: str, pose_estimator: str, device: str = "cpu") -> None:
         """Load both models: each is a folder in the format of transformers, or a name on the hub (downloaded).
@@ -82,7 +82,7 @@ class PeopleDetector:
 
     @torch.inference_mode()
     def __call__(self, image: NDArray[np.uint8], image_index: int) -> list[PersonAnnotation]:
-        """Detect the people in an image (H, W, 3) uint8 RGB; picture: the image's index."""
+        """Detect the people in an image (H, W, 3) uint8 RGB; image_index: the image's index."""
         boxes, scores = self._detect(image)
         if not len(boxes):
             return []
@@ -144,7 +144,7 @@ def load_model(kind: Any, source: str, option: str, device: str) -> tuple[Any, A
     try:
         model, report = kind.from_pretrained(source, use_safetensors=True, output_loading_info=True)
         processor = AutoImageProcessor.from_pretrained(source)
-    except Exception as error:  # the library raises a dozen types: files, headers, sizes, the hub
+    except Exception as error:  # the library raises many types: files, headers, sizes, the hub
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise UserError(
             f"{option} {source} cannot be loaded ({reason:.200}); give a folder that a model was saved in with "

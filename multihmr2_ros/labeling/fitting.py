@@ -15,8 +15,8 @@
 """Fits bodies to 2D keypoints, hundreds at once.
 
 The shape, pose and position of each person minimize a cost in nats (`fitting_cost`): reprojection errors of the
-keypoints, angles between limbs and 3D landmarks where there are any, and negative log-priors of pose, shape and lean.
-The errors are robust: one wrong keypoint does not turn a body. Adam runs from several starting poses
+keypoints, angles between limbs and 3D landmarks if there are any, and negative log-priors of pose, shape and lean.
+The errors are robust: one wrong keypoint does not rotate a body. Adam runs from several starting poses
 (`fitting_starts`), and continues from the best result.
 
 A single image determines neither distance nor stature: both follow from the prior of statures and the assumed camera.
@@ -65,7 +65,7 @@ class Fits:
 
 
 class Fitter:
-    """Fits bodies to people, in batches."""
+    """Fitter of bodies to people, in batches."""
 
     def __init__(self, model: KeypointModel, prior: PosePrior) -> None:
         self._model, self._prior = model, prior

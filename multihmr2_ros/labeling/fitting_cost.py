@@ -28,13 +28,13 @@ from multihmr2_ros.labeling.posed_keypoints import FITTED_PHENOTYPES, HingedPose
 
 FACE = slice(0, 5)
 
-# Shares of the box's longer side. The head of `KeypointModel` does not rotate; annotations of shoulders and hips are
+# Fractions of the box's longer side. The head of `KeypointModel` does not rotate; annotations of shoulders and hips are
 # less precise than others.
 KEYPOINT_SIGMA = 0.02
 SIGMAS = ((FACE, 0.04), (slice(5, 7), 0.03), (slice(11, 13), 0.03))
 KEYPOINT_TAIL = 3.0  # of the Cauchy loss, in sigmas: keypoints farther off count as wrong
 LANDMARK_SIGMA = 0.35  # rad, beyond LANDMARK_FREE
-LANDMARK_FREE = 0.06  # 1 − cos of 20°, free of cost: BlazePose bends the legs of standing people by as much
+LANDMARK_FREE = 0.06  # 1 − cos of 20°, free of cost: BlazePose bends the legs of standing people by that angle
 LEAN_SIGMA = 0.6  # rad, of the trunk from the image's vertical
 PRIOR_WEIGHT = 0.5
 LIMIT_SIGMA = 0.03  # rad, beyond a straight or fully bent hinge
@@ -43,15 +43,15 @@ LIMIT_SIGMA = 0.03  # rad, beyond a straight or fully bent hinge
 ADULT, CHILD, CHILD_SHARE = (0.7, 0.08), (0.33, 0.15), 0.1
 HEIGHT, PROPORTIONS, GENDER = (0.42, 0.1), (0.5, 0.25), (0.5, 0.25)
 
-# Annotated shoulders and ankles are higher than those of Anny's regressor: for 859 people who stand and face the camera
+# Annotated shoulders and ankles are higher than those of Anny's regressor: for 859 standing people facing the camera
 # (keypoints of MoveNet Thunder) the medians of thigh, shin and shoulders-to-eyes were 0.75, 0.69 and 0.42 of the trunk,
-# in Anny 0.79, 0.80 and 0.50. Raised by these shares of trunk and shin they agree to 0.01; without this, people who
-# stand are fitted with bent knees.
+# in Anny 0.79, 0.80 and 0.50. Raised by these fractions of trunk and shin they agree to 0.01; without this, standing
+# people are fitted with bent knees.
 SHOULDER_RISE, ANKLE_RISE = 0.045, 0.08
 
 
 class FittingCost:
-    """The cost of n bodies, given the observations of n people."""
+    """Cost of n bodies, given the observations of n people."""
 
     def __init__(self, model: KeypointModel, prior: PosePrior, people: Observations) -> None:
         self._model, self._prior = model, prior
@@ -71,7 +71,10 @@ class FittingCost:
         self._ends = ends
 
     def __call__(self, phenotypes: Tensor, pose: HingedPose, place: Tensor) -> Tensor:
-        """(n,) nats of bodies with phenotypes (n, 4) and root bone heads at place (n, 3) m in the camera frame."""
+        """Return the cost (n,) in nats of n bodies.
+
+        phenotypes (n, 4); place (n, 3) m, root bone heads in the camera frame.
+        """
         posed = self._model(phenotypes, pose)
         return (
             self._keypoint_cost(posed, place)

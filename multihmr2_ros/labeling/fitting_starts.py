@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Starting poses of a fit: recorded poses turned about the vertical, ranked by distance to the observations."""
+"""Starting poses of a fit: recorded poses rotated about the vertical, ranked by distance to the observations."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def make_library(model: KeypointModel, prior: PosePrior) -> PoseLibrary:
     count = len(prior.starts.chest)
     yaw = torch.arange(YAWS) * (2 * torch.pi / YAWS)
     facing = rotations_from_vectors(torch.stack([0 * yaw, 0 * yaw, yaw], dim=1))
-    # The recorded pelvis, turned about the vertical so that the first heading is along x.
+    # The recorded pelvis, rotated about the vertical so that the first heading is along x.
     recorded = prior.starts.pelvis
     heading = torch.atan2(recorded[:, 1, 0], recorded[:, 0, 0])
     level = rotations_from_vectors(torch.stack([0 * heading, 0 * heading, -heading], dim=1)) @ recorded

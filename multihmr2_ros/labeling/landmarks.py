@@ -39,8 +39,8 @@ JOINTS = {
     "ankle": 15,
 }  # of the left side; the right one follows
 
-# BlazePose tilts the legs of upright people away from the camera, whichever way they face: by these lengths per unit
-# downward (thighs, shins); mean of 472 people who face the camera and 136 seen from behind.
+# BlazePose tilts the legs of upright people away from the camera, in any heading: by these lengths per unit
+# downward (thighs, shins); mean of 472 people facing the camera and 136 seen from behind.
 AWAY_BIAS = (0.1, 0.3)
 
 # Directions from the mean of one group of COCO keypoints to the mean of another.

@@ -41,15 +41,15 @@ from multihmr2_ros.simulation.motion.retarget import list_motion_files, load_mot
 
 COMPONENTS = 24
 EM_ROUNDS = 25
-MIN_SIGMA = 0.1  # about rad: recordings and rigs differ by as much
+MIN_SIGMA = 0.1  # about rad: recordings and rigs differ by this amount
 MIN_STEP = 0.05  # rms difference of features: nearer poses of a clip count as one
 MIN_POSES = 200
 RANDOM_POSES = 1000
 MAX_POSES = 12_000
 MAX_BEND_RAD = 2.7
 
-# The prior's share of each posture, independent of its share in the recordings: these show movement, so straight legs
-# are rare in them, but people in images mostly stand or walk.
+# The prior's weight of each posture, independent of its frequency in the recordings: these show motion, so straight
+# legs are rare in them, but people in images mostly stand or walk.
 POSTURES = {"straight": 0.25, "stand": 0.3, "sit": 0.2, "crouch": 0.15, "lie": 0.1}
 STRAIGHT_RAD = 0.35
 
@@ -123,7 +123,7 @@ class PosePrior:
 def learn_pose_prior(motions: Path | None) -> PosePrior:
     """Learn the prior from the BVH files of a folder, or, without one, from random poses within the joints' limits.
 
-    Raises UserError if the folder holds too few different poses.
+    Raises UserError if the folder has too few different poses.
     """
     generator = np.random.default_rng(0)
     orientation = _read_recorded_poses(motions) if motions is not None else _sample_random_poses(generator)
@@ -181,7 +181,7 @@ def _sample_random_poses(generator: np.random.Generator) -> NDArray[np.float32]:
 
 
 def _compute_posture_weights(orientation: NDArray[np.floating], knees: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return weights (n,) that sum to 1 and give each posture that occurs its share; knees (n, 2) rad."""
+    """Return weights (n,) that sum to 1 and give each posture that occurs its prior weight; knees (n, 2) rad."""
     up = orientation[:, 0, 2, 2]
     thighs = orientation[:, [SEGMENTS.index("left_thigh"), SEGMENTS.index("right_thigh")], 2, 2]
     shins = orientation[:, [SEGMENTS.index("left_shin"), SEGMENTS.index("right_shin")], 2, 2]
@@ -230,7 +230,7 @@ def _fit_mixture(
 
 
 def _sample_spread_rows(x: NDArray[np.float64], count: int, generator: np.random.Generator) -> Sequence[int]:
-    """Draw rows far from each other, as k-means++ does."""
+    """Sample rows far from each other, as k-means++ does."""
     rows = [int(generator.integers(len(x)))]
     distance = np.full(len(x), np.inf)
     for _ in range(count - 1):

@@ -73,17 +73,17 @@ class HingedPose(NamedTuple):
 
 @dataclass(frozen=True)
 class PosedKeypoints:
-    """keypoints (n, 17, 3) and centre (n, 3), the body's center vertex: m, camera axes, from the root bone's head."""
+    """Keypoints (n, 17, 3) and centre (n, 3), the body's center vertex: m, camera axes, from the root bone's head."""
 
     keypoints: Tensor
     centre: Tensor
 
 
 class KeypointModel:
-    """Computes Anny's COCO keypoints and center vertex for shapes and poses."""
+    """Model of Anny's COCO keypoints and center vertex for shapes and poses."""
 
     def __init__(self, body: Body) -> None:
-        """body: of the full mesh, which Anny's keypoint regressor is defined on."""
+        """Prepare the model. body: the full mesh, on which Anny's keypoint regressor is defined."""
         labels = list(body.bone_labels)
         self._row = {label: index for index, label in enumerate((*TURNING_BONES, *END_BONES))}
         self._parents = [_find_turning_ancestor(labels, body.bone_parents, label) for label in TURNING_BONES]
@@ -91,7 +91,7 @@ class KeypointModel:
         self._anchors = [body.anny.anchors[name].double() for name in FITTED_PHENOTYPES]
         heads, offsets, weights = _make_tables(body, self._list_corners(body))
         self._heads, self._offsets, self._weights = heads, offsets, weights
-        # The position of a bone's head is the sum of the steps from the root to it.
+        # The position of a bone's head is the sum of the offsets from the root to it.
         chains = torch.eye(len(TURNING_BONES))
         for row, parent in enumerate(self._parents[1:], start=1):
             chains[row] += chains[parent]
@@ -100,13 +100,13 @@ class KeypointModel:
         self._spine_shares, self._signs = shares[:, None], torch.tensor(list(SIDES.values()))
         names = ("upperarm01", "lowerarm01", "wrist", "upperleg01", "foot")
         self._side_rows = torch.tensor([[self._row[f"{name}.{side[0].upper()}"] for name in names] for side in SIDES])
-        # A straight hanging arm whose elbow bends forward, as in simulation.skeleton.
+        # A straight hanging arm with an elbow bending forward, as in simulation.motion.skeleton.
         self._hanging = torch.tensor([[0.0, 0.0, -1.0], [0.0, -1.0, 0.0], [-1.0, 0.0, 0.0]])
         self._level_from_rest = torch.from_numpy(HEADING_FROM_REST).float()
         self._camera_from_level = torch.from_numpy(CAMERA_FROM_LEVEL).float()
 
     def _list_corners(self, body: Body) -> Tensor:
-        """Return (C, 6): every combination of anchors, between which shapes are interpolated linearly, as in Anny."""
+        """Return (C, 6): all combinations of anchors; shapes are interpolated linearly between them, as in Anny."""
         grid = torch.tensor(list(itertools.product(*(anchors.tolist() for anchors in self._anchors))))
         corners = torch.full((len(grid), len(body.phenotype_labels)), 0.5)
         corners[:, self._columns] = grid.float()
@@ -161,7 +161,7 @@ class KeypointModel:
     def _compute_turns(self, pose: HingedPose, heads: Tensor) -> Tensor:
         """Return (n, 16, 3, 3): the independent bones' rotations from the rest pose to the level frame.
 
-        The same computation as in `simulation.skeleton`, for n bodies and both sides at once.
+        Same computation as in `simulation.motion.skeleton`, for n bodies and both sides at once.
         """
         rest = self._level_from_rest
         pelvis = pose.pelvis[:, None]
@@ -206,7 +206,7 @@ def _make_axes(along: Tensor, hinge: Tensor) -> Tensor:
 def _rotate_collar_bones(upper_arms: Tensor, signs: Tensor) -> Tensor:
     """Return (n, 2, 3, 3): the collar bones' rotations relative to the chest, for upper arms (n, 2, 3, 3)."""
     direction = -upper_arms[..., 2]
-    # [0, 0, −1] × direction; a vertical arm has no axis, and then the axis hardly matters.
+    # [0, 0, −1] × direction; undefined for a vertical arm, where the axis hardly matters.
     x, y, z = direction.unbind(-1)
     axis = torch.stack([y + 1e-6 * signs, -x, torch.zeros_like(x)], dim=-1)
     length = (axis.square().sum(-1) + 1e-12).sqrt()

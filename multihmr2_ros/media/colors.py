@@ -26,7 +26,7 @@ OKABE_ITO = (
     (213, 94, 0),
     (204, 121, 167),
 )
-# The palette repeats lighter, then darker: (gray level to blend with, its weight).
+# The palette is repeated lighter, then darker: (gray level to blend with, its weight).
 VARIATIONS = ((0, 0.0), (255, 0.45), (0, 0.35))
 UNTRACKED = (160, 160, 160)
 

@@ -34,16 +34,18 @@ _temporary_paths: set[Path] = set()  # of this process
 
 
 class WholeFile(ABC):
-    """A file or folder written piece by piece in a `with` block: it appears when the block ends without an exception;
-    otherwise nothing is left."""
+    """A file or folder written in steps in a `with` block.
+
+    It appears when the block ends without an exception; otherwise all that was written is removed.
+    """
 
     @abstractmethod
     def close(self) -> None:
-        """Finish the file and give it its name."""
+        """Finish the file and rename it to its final name."""
 
     @abstractmethod
     def discard(self) -> None:
-        """Remove what was written."""
+        """Remove the written data."""
 
     def __enter__(self: Self) -> Self:
         return self
@@ -58,8 +60,10 @@ class WholeFile(ABC):
 
 
 def make_temporary_path(path: Path, *, keep_suffix: bool = False) -> Path:
-    """Return a hidden, unused name in the folder of path, so that renaming to path is atomic. keep_suffix: it ends as
-    path does, for writers that choose a format by the name."""
+    """Return a hidden, unused name in the folder of path, so that renaming to path is atomic.
+
+    keep_suffix: keep the suffix of path, for writers that choose a format by the name.
+    """
     suffix = path.suffix if keep_suffix else ""
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp{suffix}")
     _temporary_paths.add(temporary.absolute())
@@ -67,19 +71,21 @@ def make_temporary_path(path: Path, *, keep_suffix: bool = False) -> Path:
 
 
 def remove_temporaries() -> None:
-    """Remove the temporary files and folders that are left when a command ends: a signal may come between the creation
-    of a file and the block that removes it."""
+    """Remove the temporary files and folders left at the end of a command.
+
+    A signal may arrive between the creation of a file and the block that removes it.
+    """
     while _temporary_paths:
         remove_temporary(_temporary_paths.pop())
 
 
 def make_ffmpeg_path(path: Path) -> str:
-    """Return a path for FFmpeg, which reads the text before a colon as a protocol: `2024-05-01T12:00:00.mp4`."""
+    """Return a path for FFmpeg, which interprets text before a colon as a protocol: `2024-05-01T12:00:00.mp4`."""
     return f"file:{path}"
 
 
 def describe_write_error(path: Path, error: Exception) -> UserError:
-    """Return the one-line error for a file that the system refused to write."""
+    """Return the one-line error for a file that could not be written."""
     reason = getattr(error, "strerror", None) or str(error)
     return UserError(f"cannot write {path}: {reason}; choose a folder that exists, is writable and has free space")
 
@@ -109,9 +115,9 @@ def move_into_place(temporary: Path, path: Path) -> None:
 
 @contextmanager
 def atomic_path(path: str | Path, *, keep_suffix: bool = False) -> Iterator[Path]:
-    """Give a temporary path to write to; it is renamed to path when the block ends well, and removed otherwise.
+    """Yield a temporary path to write to; it is renamed to path if the block succeeds, and removed otherwise.
 
-    keep_suffix: see `make_temporary_path`. Raises UserError where the block or the renaming fails with an OSError (no
+    keep_suffix: see `make_temporary_path`. Raises UserError if the block or the renaming fails with an OSError (no
     folder, no permission, disk full).
     """
     path = Path(path)

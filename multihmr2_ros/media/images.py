@@ -28,7 +28,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from multihmr2_ros.errors import UserError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-# 300 MB as RGB. A larger size in a header is more often damaged or hostile than a photograph.
+# 300 MB as RGB. A larger size in a header more often means a damaged or malicious file than a photograph.
 MAX_PIXELS = 100_000_000
 DEPTH_SUFFIXES = (".npy", ".npz", ".png")
 ARRAY_NAME = "depth"  # of the depth map in an .npz file with several arrays
@@ -49,7 +49,7 @@ def read_image(path: Path, labeled_size: tuple[int, int] | None = None) -> NDArr
     try:
         if path.stat().st_size == 0:
             raise UserError(f"{path} is empty (0 bytes); give an image file")
-        # Pillow warns of large images, for which we have our own limit, and of damaged EXIF data, which it ignores.
+        # Pillow warns about large images (MAX_PIXELS is checked here) and about damaged EXIF data, which it ignores.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(path) as image:
@@ -100,8 +100,8 @@ def _sixteen_bit_gray_to_rgb(gray: NDArray[np.generic], path: Path) -> NDArray[n
 def read_depth_map(path: Path) -> NDArray[Any]:
     """Read the depth map (H, W) of a file: uint16 for a 16-bit gray PNG, else float32 or uint16, as stored.
 
-    An .npz file must have one array, or one named "depth". Nothing in the file is executed. Raises UserError for a file
-    that cannot be read or that contains something else.
+    An .npz file must have one array, or one named "depth". No content of the file is executed. Raises UserError for a
+    file that cannot be read or has other content.
     """
     try:
         values = _read_png(path) if path.suffix.lower() == ".png" else _read_array(path)

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Draws people over the image."""
+"""Draws people on images."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _project(vertices: NDArray[np.float32], k: NDArray[np.float64]) -> tuple[NDA
 def _distort_points(
     x: NDArray[np.float64], y: NDArray[np.float64], distort: Distort
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Apply lens distortion to points x, y (n, V) px of a pinhole camera; NaN where `distort` returns NaN."""
+    """Apply lens distortion to points x, y (n, V) px of a pinhole camera; NaN if `distort` returns NaN."""
     distorted = np.full((2, *x.shape), np.nan)
     for row, person in enumerate(np.stack([x, y], axis=2)):  # person by person: OpenCV needs much memory for each point
         seen = np.isfinite(person).all(axis=1)

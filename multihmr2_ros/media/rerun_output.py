@@ -48,7 +48,7 @@ NATIVE, WEB = "native", "web"
 HOST = "127.0.0.1"
 WEB_PORT = 9090
 START_S = 20.0  # timeout for the start of a viewer
-MIN_FREE_BYTES = 64_000_000  # the library does not report a full disk, and data is lost
+MIN_FREE_BYTES = 64_000_000  # the library does not report a full disk and loses data
 FLUSH_S = 60.0
 
 

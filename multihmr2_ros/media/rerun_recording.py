@@ -14,16 +14,16 @@
 
 """Logs frames and people for the Rerun viewer (https://rerun.io): image, camera, bodies, trails, velocities.
 
-Entities, below `world`, whose axes are those of the fixed frame (z up) where the camera's pose is known, else those of
+Entities, below `world`, whose axes are those of the fixed frame (z up) if the camera's pose is known, else those of
 the camera's optical frame:
 
-| entity | of |
+| entity | content |
 |---|---|
 | camera | the camera's pose; people are below it, in its optical frame |
 | camera/image | pinhole camera with K, the image as JPEG; its overlay is in /skeletons |
 | camera/depth | depth image, shown as points |
-| camera/people | names, velocities (the way of 1 s), one-sigma ellipsoids of both covariances, meshes/ID |
-| trails | the pelvises over the last TRAIL_S seconds |
+| camera/people | names, velocities (distance in 1 s), one-sigma ellipsoids of both covariances, meshes/ID |
+| trails | positions of the pelvises over the last TRAIL_S seconds |
 | ground | lines 1 m apart at z = 0 of the fixed frame |
 
 Timelines: `frame`, the number of the frame, and `stamp`, of the image.
@@ -52,13 +52,13 @@ PEOPLE = "world/camera/people"
 Color = tuple[int, int, int]
 MISSING = "rerun is not installed: pip install 'multihmr2_ros[view]'"
 TRAIL_S = 5.0
-EPOCH_S = 1e8  # stamps above this are dates, below it seconds since the beginning
+EPOCH_S = 1e8  # stamps above this are dates, below it seconds since the start
 JPEG_QUALITY = 75
 MAX_VERTICES = 1200  # of a mesh; larger ones are simplified
-GRID_M = 0.03  # of the simplification, at first
+GRID_M = 0.03  # initial cell size of the simplification
 GROUND_REACH_M = 10
 SKELETON_RADIUS_PX = 1.5
-IMAGE_PLANE_M = 0.7  # before the camera
+IMAGE_PLANE_M = 0.7  # distance from the camera
 LABEL_ABOVE_M = 0.15
 EYE_M, TARGET_M = (3.5, -2.5, -2.5), (0.0, 0.3, 3.5)  # at first, in the camera's optical frame: from its side
 SKELETON_BONES = (
@@ -83,7 +83,7 @@ class BodyTopology:
 
 @dataclass(frozen=True)
 class FrameContext:
-    """Data of a frame beside the image.
+    """Data of a frame in addition to the image.
 
     depth_m            (H, W) float32 m, registered to the image; 0 or NaN where unknown
     fixed_from_camera  (4, 4) pose of the camera in a frame with z up and the ground at z = 0
@@ -116,14 +116,14 @@ class RerunScene:
         self._stream = stream
         self._vertices, self._faces = simplify_mesh(rig.template, rig.faces)
         self._bones = rig.bones
-        self._meshes: set[str] = set()  # that are shown
+        self._meshes: set[str] = set()  # names of the meshes on display
         self._trails: dict[str, deque[tuple[float, NDArray[np.float64]]]] = {}
         self._frame = 0
         self._is_fixed: bool | None = None
         self._camera: bytes = b""
 
     def add(self, frame: Frame, people: People, around: FrameContext = NO_CONTEXT) -> None:
-        if frame.lens is not None:  # the viewer's camera is a pinhole
+        if frame.lens is not None:  # the viewer's camera is a pinhole camera
             joints_2d = project(people.joints.astype(np.float64), people.k).astype(np.float32)
             frame, people = frame.undistort(), dataclasses.replace(people, joints_2d=joints_2d)
         self._set_time(frame.stamp)
@@ -243,7 +243,7 @@ class RerunScene:
         for name, place in zip(names, places, strict=True):
             trail = self._trails[name]
             if trail and stamp_s < trail[-1][0]:
-                trail.clear()  # a bag's clock was set back
+                trail.clear()  # a bag's clock jumped back
             trail.append((stamp_s, place))
             while stamp_s - trail[0][0] > TRAIL_S:
                 trail.popleft()
@@ -268,7 +268,7 @@ def compute_principal_axes(covariances: NDArray[np.float64]) -> tuple[NDArray[np
 
 
 def make_layout() -> Any:
-    """Return the blueprint of the viewer: the image with its overlay at the left, the 3D scene at the right."""
+    """Return the viewer's blueprint: the image with its overlay on the left, the 3D scene on the right."""
     from rerun import blueprint
 
     return blueprint.Blueprint(

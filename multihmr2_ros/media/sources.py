@@ -94,10 +94,10 @@ def make_source_name(path: str | Path) -> str:
 def open_source(path: str | Path, *, images_per_second: float | None = None) -> FrameSource:
     """Open an image file, the images in a folder (natural order, without subfolders), or a video.
 
-    images_per_second makes the images of a folder a sequence, stamped from 0 s on; without it every image's stamp
-    is 0. Video frames have their presentation time stamps, starting at 0 s.
+    images_per_second makes the images of a folder a sequence, stamped from 0 s on; without it every image's stamp is 0.
+    Video frames have their presentation time stamps, starting at 0 s.
 
-    Raises UserError if nothing can be read from path. A damaged image raises it during the iteration; in a folder it is
+    Raises UserError if path has no readable frames. A damaged image raises it during the iteration; in a folder it is
     left out with a warning.
     """
     path = Path(path)
@@ -141,7 +141,7 @@ class ImageSource(FrameSource):
             except UserError as error:
                 if len(self._paths) == 1:
                     raise
-                logger.warning("%s; left out", error)  # go on with the other files
+                logger.warning("%s; left out", error)  # continue with the other files
                 continue
             readable += 1
             yield Frame(image=image, stamp=index * self._seconds_per_image, name=name)
@@ -153,10 +153,11 @@ class ImageSource(FrameSource):
 
 
 class VideoSource(FrameSource):
-    """A video file. Frame.name is `<name>_<index:06d>`; images are upright (display matrix applied) and have square
-    pixels, as players show them; square_pixels=False keeps the pixels as they are stored, as OpenCV does.
+    """A video file. Frame.name is `<name>_<index:06d>`.
 
-    Frames that cannot be decoded whole are left out; `damage` says how many, and whether the video ends early.
+    Images are upright (display matrix applied) and have square pixels, as in video players; square_pixels=False keeps
+    the stored pixels, as OpenCV does. Frames that cannot be decoded completely are left out; `damage` gives their
+    number, and whether the video ends early.
     """
 
     def __init__(self, path: Path, *, square_pixels: bool = True) -> None:
@@ -176,7 +177,7 @@ class VideoSource(FrameSource):
                 raise UserError(f"{self._path} is empty (0 bytes); give a video file")
             container = av.open(
                 make_ffmpeg_path(self._path), metadata_errors="replace"
-            )  # old files' titles are seldom UTF-8
+            )  # titles in old files are seldom UTF-8
         except (av.FFmpegError, OSError) as error:
             reason = error.strerror or type(error).__name__
             raise UserError(f"cannot read the video {self._path} ({reason}); is the file a complete video?") from error
@@ -191,7 +192,7 @@ class VideoSource(FrameSource):
         index = 0
         with self._open() as container:
             stream = container.streams.video[0]
-            stream.thread_type = "SLICE"  # with frame threads, one damaged packet loses the good frames around it
+            stream.thread_type = "SLICE"  # with frame threads, a damaged packet also loses frames around it
             decoder = _Decoder(container, stream, period_s)
             for picture in decoder:
                 image = self._to_image(picture, stream)
@@ -206,13 +207,13 @@ class VideoSource(FrameSource):
         losses = []
         if decoder.damaged:
             losses.append(f"{decoder.damaged} damaged left out")
-        if missing_s > 0.5 * period_s:  # containers round their times
+        if missing_s > 0.5 * period_s:  # containers round times
             losses.append(f"the video ends {missing_s:.2f} s early")
         if losses:
             self.damage = f"{self._path}: {index} frames could be read; {', '.join(losses)}"
 
     def _to_image(self, picture: av.VideoFrame, stream: av.VideoStream) -> NDArray[np.uint8]:
-        """Convert to (H, W, 3), upright, with square pixels if they are asked for."""
+        """Convert to (H, W, 3), upright, with square pixels if requested."""
         aspect = _read_pixel_aspect(stream) if self._square_pixels else 1.0
         width, height = _compute_square_size(picture.width, picture.height, aspect)
         check_pixel_count(self._path, width, height)
@@ -228,8 +229,8 @@ class VideoSource(FrameSource):
 class _Decoder:
     """The complete images of a video stream, in order of presentation.
 
-    damaged: packets and images that could not be decoded whole. duration_s: from the start of the first packet to
-    the end of the last; end_s: the latter, from the container's 0 on; all as far as the iteration has come.
+    damaged: packets and images that could not be decoded completely. duration_s: from the start of the first packet to
+    the end of the last; end_s: the latter, from the container's 0 on; all up to the current position of the iteration.
     """
 
     def __init__(self, container: av.container.InputContainer, stream: av.VideoStream, period_s: float) -> None:
@@ -277,8 +278,8 @@ class _Decoder:
 class _StampClock:
     """Presentation times as strictly increasing stamps from 0 s on.
 
-    A picture without a time, or with one that is not after the previous picture's (both happen in damaged files and
-    old AVI), is placed one frame period after it.
+    An image without a time, or with one not after the previous image's time (both happen in damaged files and old AVI),
+    is placed one frame period after the previous image.
     """
 
     def __init__(self, period_s: float) -> None:
@@ -303,10 +304,13 @@ def _get_time_s(picture: av.VideoFrame, stream: av.VideoStream) -> float | None:
 
 
 def _read_duration_s(container: av.container.InputContainer, stream: av.VideoStream) -> tuple[float, bool]:
-    """How long the file says that the video lasts, in seconds, 0 where it does not say; and whether that is counted
-    from the container's 0, where the video may begin later, or from the video's own beginning."""
+    """Return the duration of the video in s according to the file (0 if unknown), and its reference.
+
+    The reference is true if the duration counts from the container's 0, which may be before the start of the video, and
+    false if it counts from the start of the video itself.
+    """
     if container.format.name == "avi" and stream.average_rate:
-        # A cut AVI's duration is that of what is left; the frame count in its header is still the whole video's.
+        # The duration of a truncated AVI is that of the remaining part; the header still has the full frame count.
         return float(stream.frames / stream.average_rate), False
     if stream.duration is not None and stream.time_base is not None:
         return float(stream.duration * stream.time_base), False
@@ -314,7 +318,7 @@ def _read_duration_s(container: av.container.InputContainer, stream: av.VideoStr
     tag = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", ""))  # Matroska, per stream
     if tag is not None:
         hours, minutes, seconds = map(float, tag.groups())
-        return 3600.0 * hours + 60.0 * minutes + seconds, is_matroska  # FFmpeg writes the time of the end
+        return 3600.0 * hours + 60.0 * minutes + seconds, is_matroska  # FFmpeg writes the end time
     if container.duration is not None and len(container.streams) == 1:
         return container.duration / av.time_base, is_matroska
     return 0.0, False
@@ -329,7 +333,7 @@ def _read_pixel_aspect(stream: av.VideoStream) -> float:
 
 
 def _compute_square_size(width: int, height: int, pixel_aspect: float) -> tuple[int, int]:
-    """Return width and height (px) with square pixels: one side is enlarged, so that nothing is lost."""
+    """Return width and height (px) with square pixels: one side is enlarged, so that no detail is lost."""
     if pixel_aspect >= 1:
         return round(width * pixel_aspect), height
     return width, round(height / pixel_aspect)
@@ -342,10 +346,10 @@ def _read_display_matrix(picture: av.VideoFrame) -> NDArray[np.int32] | None:
 
 
 def apply_display_matrix(image: NDArray[np.uint8], matrix: NDArray[np.int32] | None) -> NDArray[np.uint8]:
-    """Turn and mirror an image (H, W, 3) by a video's display matrix (3, 3); None leaves it unchanged.
+    """Rotate and mirror an image (H, W, 3) by a video's display matrix (3, 3); None leaves it unchanged.
 
-    The matrix sends a pixel (p, q) to (a p + c q, b p + d q) with a, b = matrix[0, :2] and c, d = matrix[1, :2]
-    (FFmpeg, libavutil/display.h). Only quarter turns and mirrors occur in practice; anything else is rounded to one.
+    The matrix maps a pixel (p, q) to (a p + c q, b p + d q) with a, b = matrix[0, :2] and c, d = matrix[1, :2]
+    (FFmpeg, libavutil/display.h). Only quarter turns and mirrors occur in practice; all others are rounded to one.
     """
     if matrix is None:
         return image

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Writes video files that browsers and OpenCV play, each frame at its own time."""
+"""Writes video files that browsers and OpenCV can play, each frame at its own time."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ from multihmr2_ros.media.files import (
 )
 
 ENCODER: Final = "libx264"
-# No B-frames: with irregular stamps, the file's duration would be too short, and players cut the end.
+# No B-frames: with irregular stamps, the file's duration would be too short, and players would cut the end.
 ENCODER_OPTIONS = {"crf": "20", "preset": "veryfast", "bf": "0"}
 TIME_BASE = Fraction(1, 90_000)
-# Codes of ITU-T H.273. The BT.601 matrix is also what readers that ignore the tags assume (OpenCV before 5).
+# Codes of ITU-T H.273. Readers that ignore the tags also assume the BT.601 matrix (OpenCV before 5).
 BT709_PRIMARIES, BT709_TRANSFER, BT601_MATRIX, LIMITED_RANGE = 1, 1, 6, 1
 
 

@@ -12,8 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Contents of ROS messages as plain data, as CDR bytes, and read from message objects. Imports no ROS.
+"""Contents of ROS messages as plain data, their serialization to CDR, and their reading from message objects.
 
-`content` describes what is published; `cdr` serializes it; `ros.message_objects` makes Python message objects of the
-same content. `images`, `depth` and `calibration` read any message object that has the fields of `sensor_msgs`.
+Imports no ROS. `content` defines the published data; `cdr` serializes them; `ros.message_objects` converts them to
+Python message objects. `images`, `depth` and `calibration` read any message object with the fields of `sensor_msgs`.
 """

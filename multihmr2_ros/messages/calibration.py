@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Intrinsics and lens of an image from its CameraInfo; for messages of rclpy and of rosbags."""
+"""Intrinsics and lens distortion of an image from its CameraInfo, for messages of rclpy and of rosbags."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ from multihmr2_ros.people import IntrinsicsSource
 
 @dataclass(frozen=True)
 class Intrinsics:
-    """Intrinsics and lens of an image.
+    """Intrinsics and lens distortion of an image.
 
     k        (3, 3) px of the undistorted image; None: to be predicted
-    source   where k came from
-    lens     the distortion of the image; None: there is none, or it cannot be used
+    source   origin of k
+    lens     distortion of the image; None: there is none, or it cannot be used
     problem  error in the camera_info, one line; "" if none
-    notice   remark on the camera_info that is no error, one line; "" if none
+    notice   remark on the camera_info that is not an error, one line; "" if none
     """
 
     k: NDArray[np.float64] | None = None
@@ -69,7 +69,7 @@ def intrinsics_from_info(camera_info: Any, image: NDArray[np.uint8], *, rectifie
 
 
 def _make_camera(facts: CameraInfoContent) -> tuple[CameraModel | None, str]:
-    """Return `camera_from_info` without a distortion that cannot be used, and the error in the distortion or ""."""
+    """Return `camera_from_info`, without a distortion that cannot be used, and the error in the distortion or ""."""
     try:
         camera = camera_from_info(facts)
         if camera is None:

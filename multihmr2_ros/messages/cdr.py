@@ -12,14 +12,14 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Serializes meshes and point clouds by NumPy, without Python message objects.
+"""Serialization of meshes and point clouds with NumPy, without Python message objects.
 
-The format is CDR as ROS 2 uses it (OMG DDS-XTypes 1.3, section 7.4.1, "plain CDR", version 1): four bytes that announce
-little-endian CDR, then the fields in the order of the definition, each primitive aligned to its own size, counted from
-after the announcement; a string is its length with the final zero, then its bytes; a sequence is its count, then its
-elements. Padding is zero here; rclpy's serialization leaves arbitrary bytes there.
+The format is CDR as in ROS 2 (OMG DDS-XTypes 1.3, section 7.4.1, "plain CDR", version 1): an encapsulation header of
+four bytes for little-endian CDR, then the fields in the order of the definition. Each primitive is aligned to its own
+size, counted from the end of the encapsulation header. A string is its length with the final zero, then its bytes; a
+sequence is its count, then its elements. Padding is zero here; rclpy's serialization leaves arbitrary bytes there.
 
-Ten meshes of 27,420 triangles are 20 MB and take some 4 ms; as message objects they take over a second.
+Ten meshes of 27,420 triangles are 20 MB and take about 4 ms; with message objects they take more than a second.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from multihmr2_ros.messages.content import Array, HeaderContent, MarkerContent, 
 ANNOUNCEMENT = b"\x00\x01\x00\x00"  # CDR, little-endian, no options
 FLOAT32 = 7  # sensor_msgs/PointField.FLOAT32
 POINT_BYTES = 24  # geometry_msgs/Point: three float64
-LARGE_BYTES = 4096  # arrays from this size on are written once, the others are cheaper to copy twice
+LARGE_BYTES = 4096  # arrays from this size on are copied once, at the end; for smaller arrays copying twice is faster
 
 FillFunction = Callable[[memoryview], None]
 
@@ -88,15 +88,16 @@ def _put_marker(writer: CdrWriter, marker: MarkerContent) -> None:
 
 
 class CdrWriter:
-    """Writes fields one after the other. Large arrays are only noted, and written once, where they will stand."""
+    """A writer of fields in order. Large arrays are only referenced by put_array, and copied once, to their final
+    place."""
 
     def __init__(self) -> None:
-        self._pieces: list[tuple[int, FillFunction]] = []  # size in bytes, and what writes it
+        self._pieces: list[tuple[int, FillFunction]] = []  # size in bytes, and the function that writes it
         self._piece = bytearray(ANNOUNCEMENT)  # the last piece
-        self._offset = -len(ANNOUNCEMENT)  # of the last piece; alignment counts from after the announcement
+        self._offset = -len(ANNOUNCEMENT)  # of the last piece, counted from the end of the encapsulation header
 
     def put(self, codes: str, *values: float) -> None:
-        """Primitives, by the codes that `struct` has for them (x: padding); the first is the largest."""
+        """Write primitives, given by their `struct` codes (x: padding). The first one must be the largest."""
         size, layout = _compute_layout(codes)
         self._align(size)
         self._piece += layout.pack(*values)
@@ -107,14 +108,14 @@ class CdrWriter:
         self._piece += encoded + b"\0"
 
     def put_block(self, block: bytes) -> None:
-        """Fields serialized before, by a writer of their own, none of them larger than four bytes."""
+        """Write fields that were serialized by another CdrWriter. None of them may be larger than four bytes."""
         self._align(4)
         self._piece += block
 
     def put_array(self, array: Array, dtype: str) -> None:
-        """The elements in C order, as dtype. The count that a sequence has before them is the caller's."""
+        """Write the elements in C order, as dtype. The count before the elements of a sequence is not written."""
         if not array.size:
-            return  # nothing is aligned either
+            return  # without elements there is no alignment either
         data = np.ascontiguousarray(array, dtype)
         self._align(data.itemsize)
         if data.nbytes < LARGE_BYTES:
@@ -123,7 +124,7 @@ class CdrWriter:
             self._put_large(data.nbytes, partial(_copy_bytes, data.data.cast("B")))
 
     def put_corners(self, vertices: Array, faces: Array) -> None:
-        """The corners of triangles as geometry_msgs/Point: vertices (V, 3) at faces (F, 3)."""
+        """Write the corners of triangles as geometry_msgs/Point: vertices (V, 3) at faces (F, 3)."""
         if not faces.size:
             return
         self._align(8)
@@ -132,11 +133,11 @@ class CdrWriter:
 
     @property
     def size(self) -> int:
-        """Of the message, in bytes, when all is put."""
+        """Size of the message, in bytes. Valid when all fields are written."""
         return len(ANNOUNCEMENT) + self._offset + len(self._piece)
 
     def write_to(self, place: memoryview) -> None:
-        """Write the message, when all is put; place has its size."""
+        """Copy the complete message to place, which must have its size."""
         start = 0
         pieces: list[tuple[int, FillFunction]] = [*self._pieces, (len(self._piece), partial(_copy_bytes, self._piece))]
         for size, fill in pieces:
@@ -144,7 +145,7 @@ class CdrWriter:
             start += size
 
     def to_bytes(self) -> bytes:
-        """The message, when all is put."""
+        """Return the complete message."""
         message = bytearray(self.size)
         self.write_to(memoryview(message))
         return bytes(message)
@@ -161,7 +162,7 @@ class CdrWriter:
 
 @cache
 def _compute_layout(codes: str) -> tuple[int, struct.Struct]:
-    """The alignment of the first primitive, in bytes, and the layout of all."""
+    """Return the alignment of the first primitive, in bytes, and the struct of all primitives."""
     return struct.calcsize(codes.lstrip("0123456789")[0]), struct.Struct(f"<{codes}")
 
 
@@ -170,13 +171,13 @@ def _copy_bytes(data: bytearray | memoryview, place: memoryview) -> None:
 
 
 def _gather(points: Array, corners: Array, place: memoryview) -> None:
-    # Opaque items of a point's size need no alignment, which the message does not give. The indices are in range:
-    # "clip" only keeps NumPy from making a copy first.
+    # Void items of a point's size need no alignment, which the message does not have. All indices are in range; "clip"
+    # only prevents a copy in NumPy.
     np.take(points, corners, out=np.frombuffer(place, points.dtype), mode="clip")
 
 
 def _make_empty_colors_and_texture() -> CdrWriter:
-    """The fields of a Marker between points and text."""
+    """Write the fields of a Marker between points and text."""
     writer = CdrWriter()
     writer.put("I", 0)  # colors
     writer.put_string("")  # texture_resource
@@ -188,7 +189,7 @@ def _make_empty_colors_and_texture() -> CdrWriter:
 
 
 def _make_empty_mesh_file() -> CdrWriter:
-    """The fields of a Marker after text."""
+    """Write the fields of a Marker after text."""
     writer = CdrWriter()
     writer.put_string("")  # mesh_resource
     writer.put_string("")  # mesh_file: name, data

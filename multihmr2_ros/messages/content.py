@@ -12,11 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The contents of messages as plain data, of which `cdr` makes bytes and `human_array` and `ros/` message objects.
+"""Contents of messages as plain data, which `cdr` serializes and `human_array` and `ros/` convert to message objects.
 
-Units and frames are those of the message definitions; float arrays may hold NaN where those say "unknown". n is the
-number of people, J of joints, V of vertices, F of triangles. Arrays are taken in any float or integer type and cast to
-the field's.
+Units and frames are as in the message definitions; float arrays may contain NaN if the definition allows "unknown". n
+is the number of people, J of joints, V of vertices, F of triangles. Arrays may have any float or integer type and are
+cast to the field's type.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class HeaderContent:
-    """std_msgs/Header: the stamp as it came with the image, and the name of a frame."""
+    """std_msgs/Header: the stamp of the image, and the name of a TF frame."""
 
     sec: int = 0
     nanosec: int = 0
@@ -51,27 +51,29 @@ def _make_empty_rows() -> Array:
 
 @dataclass(frozen=True)
 class HumanArrayContent:
-    """multihmr2_ros/HumanArray. By default without an image and without people.
+    """multihmr2_ros/HumanArray. Defaults: no image and no people.
 
-    image_size          (height, width) px of the source image
-    k                   (3, 3) px of the source image
-    intrinsics_source   one of HumanArray.INTRINSICS_*
-    track_id            (n,) Human.NO_TRACK, or -1, where there is no track
-    frame_id            n names of TF frames, "" where none is broadcast
-    state               (n,) a TrackState
-    age                 (n,) s
-    score               (n,)
-    pelvis              (n, 3) m
-    pelvis_orientation  (n, 4) quaternion x, y, z, w
-    pelvis_covariance   (n, 6, 6)
-    velocity            (n, 3) m/s, velocity_covariance (n, 3, 3); both in velocity_frame, one for all people
-    stature             (n,) m
-    phenotype           (n, 6)
-    box                 (n, 4) px: x_offset, y_offset, height, width
-    joints              (n, J, 3) m
-    joints_2d           (n, J, 2) px
-    joint_rotations     (n, J, 4) quaternions x, y, z, w
-    vertices            (n, V, 3) m; V is 0 unless they were asked for
+    image_size           (height, width) px of the source image
+    k                    (3, 3) px of the source image
+    intrinsics_source    one of HumanArray.INTRINSICS_*
+    track_id             (n,) Human.NO_TRACK, or -1, without a track
+    frame_id             n names of TF frames, "" if none is broadcast
+    state                (n,) a TrackState
+    age                  (n,) s
+    score                (n,)
+    pelvis               (n, 3) m
+    pelvis_orientation   (n, 4) quaternion x, y, z, w
+    pelvis_covariance    (n, 6, 6)
+    velocity             (n, 3) m/s, in velocity_frame
+    velocity_covariance  (n, 3, 3) in velocity_frame
+    velocity_frame       one for all people
+    stature              (n,) m
+    phenotype            (n, 6)
+    box                  (n, 4) px: x_offset, y_offset, height, width
+    joints               (n, J, 3) m
+    joints_2d            (n, J, 2) px
+    joint_rotations      (n, J, 4) quaternions x, y, z, w
+    vertices             (n, V, 3) m; V is 0 unless vertices were requested
     """
 
     header: HeaderContent
@@ -111,7 +113,7 @@ class MarkerType(enum.IntEnum):
 
 
 class MarkerAction(enum.IntEnum):
-    """The actions of visualization_msgs/Marker in use. ADD also replaces the marker of the same namespace and id."""
+    """The actions of visualization_msgs/Marker in use. ADD also replaces a marker with the same namespace and id."""
 
     ADD = 0
     DELETE = 2
@@ -119,14 +121,15 @@ class MarkerAction(enum.IntEnum):
 
 @dataclass(frozen=True)
 class MarkerContent:
-    """visualization_msgs/Marker. Made by make_mesh_marker, make_label_marker and make_delete_marker.
+    """visualization_msgs/Marker, as made by make_mesh_marker, make_label_marker and make_delete_marker.
 
-    position     (3,) m, in header.frame_id; the orientation is identity: vertices stand in header.frame_id, text
-                 faces the viewer
-    scale        (3,): 1 for meshes; the z of text is the height of a capital A, m
+    position     (3,) m, in header.frame_id. The orientation is identity: vertices are in header.frame_id, text faces
+                 the viewer
+    scale        (3,) 1 for meshes; for text, z is the height of a capital A, m
     color        (4,) red, green, blue, alpha in [0, 1]
-    lifetime_ns  after which a viewer forgets the marker; 0: never
-    vertices     (V, 3) m, faces (F, 3) intp, in C order, indices of vertices: a TRIANGLE_LIST has the 3 F corners
+    lifetime_ns  time after which a viewer removes the marker; 0: never
+    vertices     (V, 3) m
+    faces        (F, 3) intp, in C order, indices of vertices: a TRIANGLE_LIST has the 3 F corners
     """
 
     header: HeaderContent
@@ -144,9 +147,9 @@ class MarkerContent:
 
 
 def validate_faces(faces: Array, vertex_count: int) -> Array:
-    """Triangles (F, 3) in the layout that MarkerContent has.
+    """Return triangles (F, 3) in the layout of MarkerContent.
 
-    Raises ValueError for faces that name vertices which are not there.
+    Raises ValueError for faces with indices of vertices that do not exist.
     """
     faces = np.ascontiguousarray(faces, np.intp)
     if faces.size:
@@ -165,8 +168,16 @@ def make_mesh_marker(
     color: tuple[float, float, float, float],
     lifetime_ns: int = 0,
 ) -> MarkerContent:
-    """A mesh in one colour; faces are those of `validate_faces`. RViz refuses a TRIANGLE_LIST without triangles, and
-    one with NaN."""
+    """Make a mesh marker. RViz rejects a TRIANGLE_LIST without triangles, or with NaN.
+
+    header       stamp and frame of the vertices
+    namespace    with marker_id, identifies the marker
+    marker_id    unique in the namespace
+    vertices     (V, 3) m
+    faces        (F, 3) from `validate_faces`
+    color        red, green, blue, alpha in [0, 1]
+    lifetime_ns  time after which a viewer removes the marker; 0: never
+    """
     return MarkerContent(
         header=header,
         namespace=namespace,
@@ -190,7 +201,17 @@ def make_label_marker(
     color: tuple[float, float, float, float],
     lifetime_ns: int = 0,
 ) -> MarkerContent:
-    """A text that faces the viewer, its middle at position (m); height_m is that of a capital A."""
+    """Make a text marker that faces the viewer.
+
+    header       stamp and frame of the position
+    namespace    with marker_id, identifies the marker
+    marker_id    unique in the namespace
+    text         of the label
+    position     of the text's center, m
+    height_m     of a capital A
+    color        red, green, blue, alpha in [0, 1]
+    lifetime_ns  time after which a viewer removes the marker; 0: never
+    """
     return MarkerContent(
         header=header,
         namespace=namespace,
@@ -211,7 +232,7 @@ def make_delete_marker(header: HeaderContent, namespace: str, marker_id: int) ->
 
 @dataclass(frozen=True)
 class PointCloudContent:
-    """sensor_msgs/PointCloud2 of one row, with the fields x, y, z as float32: points (N, 3) m."""
+    """sensor_msgs/PointCloud2 with one row and the fields x, y, z as float32. points: (N, 3) m."""
 
     header: HeaderContent
     points: Array

@@ -12,11 +12,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Which of ROS's own packages convert: cv_bridge images, sensor_msgs_py clouds, tf_transformations quaternions.
+"""Selection of ROS packages for conversions: cv_bridge (images), sensor_msgs_py (clouds), tf_transformations
+(quaternions).
 
-Each is used where it is installed and converts a sample as it should; elsewhere our own conversions are used. cv_bridge
-built for NumPy 1 cannot be imported with NumPy 2, ports of ROS 1 read rows with padding wrongly, and tf_transformations
-comes with what older NumPy had.
+A package is used if it is installed and converts a sample correctly; otherwise the conversions of this package are
+used. cv_bridge built for NumPy 1 cannot be imported with NumPy 2, ports of ROS 1 read rows with padding incorrectly,
+and tf_transformations needs functions of older NumPy versions.
 """
 
 from __future__ import annotations
@@ -32,24 +33,26 @@ import numpy as np
 
 PACKAGES = {"cv_bridge": "images", "sensor_msgs_py": "clouds", "tf_transformations": "quaternions"}
 
-MODULES = {  # what is imported first
-    "cv_bridge": "cv_bridge.boost.cv_bridge_boost",  # its compiled part, which cv_bridge itself asks for with an image
+MODULES = {  # imported first
+    "cv_bridge": "cv_bridge.boost.cv_bridge_boost",  # the compiled part, imported by cv_bridge only at the first image
     "sensor_msgs_py": "sensor_msgs_py.point_cloud2",
     "tf_transformations": "tf_transformations",
 }
-# What NumPy 2 prints of a module that was built for NumPy 1. Boost goes on after it, and crashes with the first image.
+# Text that NumPy 2 prints for a module built for NumPy 1. Boost continues after it, and crashes at the first image.
 NUMPY_1 = "_ARRAY_API"
 
 
 def get_converter(package: str) -> Any:
-    """What converts: a CvBridge, the module sensor_msgs_py.point_cloud2, the module tf_transformations; None where the
+    """Return the converter: a CvBridge, or the module sensor_msgs_py.point_cloud2 or tf_transformations. None if the
     package is not used."""
     return _find_converter(package)[0]
 
 
 def describe_packages(*, sends_bytes: bool = False) -> str:
-    """In one line, which packages convert, and why the others do not. sends_bytes: whether clouds are sent as bytes,
-    which takes half of the time that they take by sensor_msgs_py."""
+    """Return one line with the packages that are used, and the reasons why the others are not.
+
+    sends_bytes: whether clouds are sent as bytes, which takes half the time of sensor_msgs_py.
+    """
     reasons = {package: _find_converter(package)[1] for package in PACKAGES}
     if sends_bytes:
         reasons["sensor_msgs_py"] = reasons["sensor_msgs_py"] or "is slower"
@@ -60,8 +63,8 @@ def describe_packages(*, sends_bytes: bool = False) -> str:
 
 @cache
 def _find_converter(package: str) -> tuple[Any, str]:
-    """The converter; None where it is not used, and why."""
-    noise = io.StringIO()  # NumPy 2 prints a page about modules that were built for NumPy 1
+    """Return the converter and ""; or None, if it is not used, and the reason."""
+    noise = io.StringIO()  # NumPy 2 prints a long message about modules built for NumPy 1
     try:
         with contextlib.redirect_stderr(noise):
             importlib.import_module(MODULES[package])
@@ -72,7 +75,7 @@ def _find_converter(package: str) -> tuple[Any, str]:
         return None, "is not installed" if error.name == package else f"cannot be imported: {_to_one_line(error)}"
     except ImportError as error:
         return None, f"cannot be imported: {_to_one_line(error)}"
-    except Exception as error:  # whatever its compiled part, or another version of NumPy, makes of a sample
+    except Exception as error:  # the compiled part, or another version of NumPy, may raise any type
         return None, f"cannot be used: {_to_one_line(error)}"
     return (None, "does not convert a sample as it should") if converter is None else (converter, "")
 
@@ -80,7 +83,7 @@ def _find_converter(package: str) -> tuple[Any, str]:
 def _try_cv_bridge() -> Any:
     bridge = importlib.import_module("cv_bridge").CvBridge()
     header = importlib.import_module("std_msgs.msg").Header(frame_id="sample")
-    # Two rows of one pixel, and one more as padding.
+    # Two rows of one pixel, each with one pixel of padding.
     sample = SimpleNamespace(height=2, width=1, step=6, encoding="bgr8", is_bigendian=0, data=bytes(range(12)))
     read = bridge.imgmsg_to_cv2(sample, "rgb8")
     message = bridge.cv2_to_imgmsg(np.arange(6, dtype=np.uint8).reshape(1, 2, 3), "rgb8", header)

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Depth images: decodes them, and finds the one that belongs to an image. Needs no ROS."""
+"""Depth images: decoding, and lookup of the one that belongs to an image. Needs no ROS."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ TYPES = {
     "16UC1": "u2",
     "mono16": "u2",
     "32FC1": "f4",
-}  # encoding → NumPy type; REP-118, and a name that some drivers use
-KEPT = 4  # the newest depth images, of which one is chosen
-ALIVE_S = 1.0  # a depth camera without messages for longer is not waited for
+}  # encoding → NumPy type: the encodings of REP-118, and a name that some drivers use
+KEPT = 4  # number of depth images in memory, the newest ones
+ALIVE_S = 1.0  # without messages for longer than this, a depth camera is not waited for
 NS = 1_000_000_000
 SWITCH_OFF = "switch depth off (node: use_depth:=false; bag: --depth-topic off)"
 
@@ -68,7 +68,7 @@ def depth_from_ros(message: Any, header: HeaderContent, image_size: tuple[int, i
 
 
 class DepthImages:
-    """The newest depth images, serialized. One thread adds them, another one looks them up."""
+    """A buffer of the newest depth images, serialized. One thread adds them, another one looks them up."""
 
     def __init__(self) -> None:
         self._kept: list[tuple[int, bytes]] = []  # stamp (ns), in the order of arrival
@@ -89,14 +89,14 @@ class DepthImages:
 
     @property
     def is_alive(self) -> bool:
-        """Whether one arrived within the last second."""
+        """Whether a message arrived within the last second."""
         return time.monotonic() - self._arrived_s < ALIVE_S
 
-    def nearest(self, stamp_ns: int, most_s: float) -> bytes | None:
+    def find_nearest(self, stamp_ns: int, most_s: float) -> bytes | None:
         """Return the message with the nearest stamp, at most most_s away, or None.
 
-        Waits up to most_s for a message of that stamp or later, but no longer than the nearest so far is away: later
-        ones are farther.
+        Waits up to most_s for a message with this stamp or a later one, but no longer than the time difference to the
+        nearest message so far, because later messages would be farther away.
         """
         began_s = time.monotonic()
         with self._changed:

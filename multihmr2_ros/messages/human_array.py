@@ -12,7 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""HumanArray messages from their content. Needs no ROS: the message classes are the caller's, rclpy's or rosbags'."""
+"""HumanArray messages from their content. Needs no ROS: the caller passes the message classes, of rclpy or of
+rosbags."""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ def human_array_message(content: HumanArrayContent, make: Make, sequence: Sequen
     """Return a multihmr2_ros/HumanArray with this content.
 
     make      makes a message: make("package/msg/Name", field=value, …)
-    sequence  converts a float32 array (N,) to the type that the message classes have for float32[]
+    sequence  converts a float32 array (N,) to the type of float32[] in the message classes
     """
     header = content.header
     height, width = content.image_size

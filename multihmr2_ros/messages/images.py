@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Image messages as (H, W, 3) uint8 RGB arrays."""
+"""Decoding of image messages to (H, W, 3) uint8 RGB arrays."""
 
 from __future__ import annotations
 
@@ -38,21 +38,22 @@ ENCODINGS = (
     "bayer_rggb16", "bayer_bggr16", "bayer_gbrg16", "bayer_grbg16",
 )  # fmt: skip
 
-# Video of 8K has 33 million. A damaged or hostile message may claim any size in a few bytes; decoding one of this size
-# takes up to 0.4 GB.
+# An 8K video has 33 million. A damaged or hostile message may state any size in a few bytes; decoding an image of
+# this size takes up to 0.4 GB.
 MAX_PIXELS = 1 << 25
-MAX_SCANS = 64  # of a progressive JPEG, which has about ten: each costs a pass over all pixels
+MAX_SCANS = 64  # of a progressive JPEG, which has about ten; each scan is a pass over all pixels
 PNG_START = b"\x89PNG\r\n\x1a\n"
 JPEG_START, JPEG_END, JPEG_SCAN = b"\xff\xd8", b"\xff\xd9", b"\xff\xda"
-JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # markers that carry the size
+JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # markers of segments that contain the size
 JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # in compressed pixels, FF 00 is a byte, FF D0 to D7 restart
 JPEG_BARE = frozenset({0x01, *range(0xD0, 0xD8)})  # markers without a length
 
 
 def image_from_ros(message: Any) -> NDArray[np.uint8]:
-    """sensor_msgs/Image → (H, W, 3) uint8 RGB; 16-bit values keep their high byte (cv_bridge rounds: 1 more at most).
+    """Decode a sensor_msgs/Image to (H, W, 3) uint8 RGB.
 
-    Raises UserError for encodings that are no colour or grey image (depth, float), and for sizes that do not fit.
+    16-bit values keep their high byte (cv_bridge rounds, so its values may be 1 higher). Raises UserError for encodings
+    that are not a color or gray image (depth, float), and for sizes that do not fit.
     """
     if message.encoding not in ENCODINGS:
         raise UserError(f"image encoding must be one of {', '.join(ENCODINGS)}, got {message.encoding!r}; convert it")
@@ -68,12 +69,12 @@ def image_from_ros(message: Any) -> NDArray[np.uint8]:
             f"a {width} x {height} {message.encoding} image must have rows of at least {row_bytes} bytes, got step "
             f"{step} and {len(message.data)} bytes in all; check the camera driver"
         )
-    # cv_bridge takes a row for a whole number of pixels, and calls what NumPy 2 has not for the other order of bytes.
+    # cv_bridge needs rows of whole pixels, and for swapped byte order a function that NumPy 2 does not have.
     is_plain = step % (channels * dtype.itemsize) == 0 and not message.is_bigendian
     if is_plain and _is_converted_by_cv_bridge(message.encoding):
         try:
             return _decode_with_cv_bridge(message)
-        except Exception:  # C++'s and OpenCV's own; what is wrong with the image is said below
+        except Exception:  # exceptions of C++ and OpenCV; the image's error is raised below
             pass
     try:
         return _decode_image(message)
@@ -101,7 +102,8 @@ def _decode_with_cv_bridge(message: Any) -> NDArray[np.uint8]:
 
 @cache
 def _is_converted_by_cv_bridge(encoding: str) -> bool:
-    """Whether cv_bridge is used and knows the encoding as we do: which ones it has differs between distributions."""
+    """Return whether cv_bridge is used and decodes an encoding correctly: its encodings differ between
+    distributions."""
     if get_converter("cv_bridge") is None:
         return False
     height, width = 4, 6
@@ -111,22 +113,22 @@ def _is_converted_by_cv_bridge(encoding: str) -> bool:
     sample = SimpleNamespace(height=height, width=width, step=step, encoding=encoding, is_bigendian=0, data=values)
     try:
         theirs = _decode_with_cv_bridge(sample).astype(int)
-    except Exception:  # C++'s and OpenCV's own
+    except Exception:  # exceptions of C++ and OpenCV
         return False
     ours = _decode_image(sample).astype(int)
     return theirs.shape == ours.shape and bool(np.abs(theirs - ours).max() <= 1)
 
 
 def compressed_image_from_ros(message: Any) -> NDArray[np.uint8]:
-    """sensor_msgs/CompressedImage (JPEG, PNG) → (H, W, 3) uint8 RGB, as stored: EXIF orientation is not applied.
+    """Decode a sensor_msgs/CompressedImage (JPEG, PNG) to (H, W, 3) uint8 RGB. EXIF orientation is not applied.
 
-    Raises UserError for data that is damaged or cut off, and for sizes above MAX_PIXELS, before they cost memory.
+    Raises UserError for damaged or truncated data, and for sizes above MAX_PIXELS, before memory is allocated.
     """
     data = bytes(message.data)
     is_cut_off = False
     if data.startswith(JPEG_START):
-        # OpenCV fills what is missing of a JPEG with grey. Bytes after its end are none of it: padding, the separator
-        # of a stream, a camera maker's own data.
+        # OpenCV fills the missing part of a JPEG with gray. Bytes after its end do not belong to it: padding, the
+        # separator of a stream, data of the camera maker.
         end = _find_jpeg_end(data)
         is_cut_off, data = end is None, data[:end]
     size = None if is_cut_off else _read_stated_size(data)
@@ -151,7 +153,7 @@ def _check_pixel_count(width: int, height: int) -> None:
 
 
 def _read_stated_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height (px) as the header of a PNG or JPEG states them; None where it is neither."""
+    """Read width and height (px) from the header of a PNG or JPEG; None for other or damaged data."""
     if data.startswith(PNG_START):
         is_whole = data[12:16] == b"IHDR" and _has_whole_chunks(data)
         return struct.unpack_from(">II", data, 16) if is_whole else None
@@ -159,14 +161,14 @@ def _read_stated_size(data: bytes) -> tuple[int, int] | None:
         return None
     place = 2
     while place + 9 <= len(data):
-        if data[place] != 0xFF:  # stray bytes, which decoders pass over
+        if data[place] != 0xFF:  # stray bytes, which decoders skip
             place += 1
             continue
         marker = data[place + 1]
         if marker in JPEG_FRAMES:
             height, width = struct.unpack_from(">HH", data, place + 5)
             return width, height
-        if marker == 0xFF:  # fill
+        if marker == 0xFF:  # fill byte
             place += 1
         elif marker in JPEG_BARE:
             place += 2
@@ -176,11 +178,11 @@ def _read_stated_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _find_jpeg_end(data: bytes) -> int | None:
-    """The place behind a JPEG's end marker; None where it has none. Markers within segments (a preview's) are none of
-    the image's own."""
+    """Return the position after a JPEG's end marker; None if it has none. Markers within segments (of a preview) are
+    skipped."""
     place = 2
     while place + 2 <= len(data):
-        if data[place] != 0xFF:  # compressed pixels, or stray bytes: on to the next marker
+        if data[place] != 0xFF:  # compressed pixels, or stray bytes: continue at the next marker
             found = JPEG_MARKER.search(data, place)
             if found is None:
                 return None
@@ -188,7 +190,7 @@ def _find_jpeg_end(data: bytes) -> int | None:
         marker = data[place + 1]
         if marker == JPEG_END[1]:
             return place + 2
-        if marker == 0xFF:  # fill
+        if marker == 0xFF:  # fill byte
             place += 1
         elif marker in JPEG_BARE or marker == 0:
             place += 2
@@ -200,7 +202,8 @@ def _find_jpeg_end(data: bytes) -> int | None:
 
 
 def _has_whole_chunks(data: bytes) -> bool:
-    """Whether the data holds every chunk of a PNG up to its end: OpenCV takes as much memory as a chunk claims."""
+    """Return whether the data contains every chunk of a PNG up to its end: OpenCV allocates the size stated in a
+    chunk."""
     place = len(PNG_START)
     while place + 12 <= len(data):  # length, name, content, checksum
         length, name = struct.unpack_from(">I4s", data, place)

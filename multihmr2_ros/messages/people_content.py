@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""People as the content of a HumanArray: for the node, and for bags that are written without ROS. Needs no ROS."""
+"""Conversion of People to the content of a HumanArray, for the node and for bags written without ROS. Needs no ROS."""
 
 from __future__ import annotations
 
@@ -33,14 +33,15 @@ INTRINSICS = {  # HumanArray.INTRINSICS_*
     IntrinsicsSource.P: 2,
     IntrinsicsSource.PARAMETER: 3,
 }
-# Rotations that tf_transformations makes quaternions of: it takes 0.2 ms for each, and SciPy 0.2 ms for all of them and
-# 0.4 ms for the joints of a person (2-core machine under load, 2026-11-26).
+# Largest number of rotations converted by tf_transformations: it takes 0.2 ms for each, SciPy 0.2 ms for all of them
+# and 0.4 ms for the joints of a person (2-core machine under load, 2026-11-26).
 SHORT_SEQUENCE = 4
 
 
 @dataclass(frozen=True)
 class Timing:
-    """What HumanArray says about time, in s (NaN: unknown), and the images dropped since the node was activated."""
+    """The durations in a HumanArray, in s (NaN: unknown), and the number of images dropped since the node's
+    activation."""
 
     age_at_receipt: float = float("nan")
     inference_time: float = float("nan")
@@ -57,10 +58,14 @@ def people_to_content(
     body_prefix: str = "body_",
     fixed_frame: str = "",
 ) -> HumanArrayContent:
-    """multihmr2_ros/HumanArray of the people of one image, in the frame that header names: the camera's optical frame,
-    or the target frame.
+    """Convert the people of one image to the content of a multihmr2_ros/HumanArray.
 
-    fixed_frame: the name of the fixed frame, where velocities may be in it.
+    people         in the frame of header: the camera's optical frame, or the target frame
+    header         stamp and frame
+    timing         durations, and the number of dropped images
+    with_vertices  whether vertices are included
+    body_prefix    of the names of the people's TF frames
+    fixed_frame    name of the fixed frame, if velocities may be in it
     """
     return HumanArrayContent(
         header=header,
@@ -94,14 +99,16 @@ def people_to_content(
 
 
 def make_pose_covariances(people: People) -> NDArray[np.float64]:
-    """(n, 6, 6) of the pelvises' poses: m² for the position, NaN for the orientation, which has none."""
+    """Return the covariances (n, 6, 6) of the pelvis poses: m² for the position, NaN for the orientation, which has
+    none."""
     covariance = np.full((len(people), 6, 6), np.nan)
     covariance[:, :3, :3] = people.pelvis_covariance
     return covariance
 
 
 def make_body_frames(people: People, prefix: str) -> tuple[str, ...]:
-    """The name of each person's TF frame (REP-155); "" where none is broadcast: the track is not confirmed."""
+    """Return the name of each person's TF frame (REP-155); "" if none is broadcast, because the track is not
+    confirmed."""
     return tuple(
         f"{prefix}{track_id}" if state == TrackState.CONFIRMED and track_id >= 0 else ""
         for track_id, state in zip(people.track_id.tolist(), people.track_state.tolist(), strict=True)
@@ -109,19 +116,19 @@ def make_body_frames(people: People, prefix: str) -> tuple[str, ...]:
 
 
 def compute_body_quaternions(people: People) -> NDArray[np.float64]:
-    """(n, 4) x, y, z, w: the axes of REP-155 (x out of the body, y to its left, z to the head) in the frame that
-    people are in.
+    """Return quaternions (n, 4) x, y, z, w of the body axes in the frame of people.
 
-    The root bone's own frame has the head at -z, the left at +x and the front at +y.
+    The axes are those of REP-155: x out of the body, y to its left, z to the head. In the root bone's frame the head is
+    at -z, the left at +x and the front at +y.
     """
     root = people.bone_poses[:, 0, :3, :3]
     return rotations_to_quaternions(np.stack([root[..., 1], root[..., 0], -root[..., 2]], axis=-1))
 
 
 def compute_boxes(joints_2d: NDArray[np.float32], image_size: tuple[int, int]) -> NDArray[np.int64]:
-    """(n, 4) x_offset, y_offset, height, width in px of the box around joints (n, J, 2), cut to the image (H, W).
+    """Return the boxes (n, 4) x_offset, y_offset, height, width in px around joints (n, J, 2), cut to the image (H, W).
 
-    All zero where no joint is inside the image.
+    All values are zero if no joint is inside the image.
     """
     size = np.array(image_size[::-1])
     inside = np.all((joints_2d >= 0) & (joints_2d < size), axis=2)  # false for NaN
@@ -134,7 +141,7 @@ def compute_boxes(joints_2d: NDArray[np.float32], image_size: tuple[int, int]) -
 
 
 def rotations_to_quaternions(matrices: NDArray[Any]) -> NDArray[np.float64]:
-    """(..., 3, 3) → (..., 4) x, y, z, w."""
+    """Convert rotation matrices (..., 3, 3) to quaternions (..., 4) x, y, z, w."""
     if not matrices.size:
         return np.zeros((*matrices.shape[:-2], 4))
     transformations = get_converter("tf_transformations")
@@ -144,6 +151,6 @@ def rotations_to_quaternions(matrices: NDArray[Any]) -> NDArray[np.float64]:
         found = [transformations.quaternion_from_matrix(each) for each in rigid]
         return np.array(found, np.float64).reshape(*matrices.shape[:-2], 4)
     nearly = matrices.reshape(-1, 3, 3).astype(np.float64)
-    # One Newton step to the nearest rotation: SciPy makes an SVD of each matrix that is only orthogonal as float32.
+    # One Newton step to the nearest rotation. SciPy computes an SVD of each matrix that is orthogonal only in float32.
     nearly = 1.5 * nearly - 0.5 * nearly @ nearly.transpose(0, 2, 1) @ nearly
     return Rotation.from_matrix(nearly).as_quat().reshape(*matrices.shape[:-2], 4)

@@ -12,8 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Every metric of evaluation and of validation during training, as small pure functions with NumPy and SciPy only.
+"""The metrics of evaluation and of validation during training, as pure functions with NumPy and SciPy only.
 
-Positions are in meters, position errors in millimeters, as in the field's tables; angles in degrees. Misses do not
-enter errors: report recall with every error.
+Positions are in meters, position errors in millimeters, as is usual in the field; angles are in degrees. Misses are not
+part of errors: report recall with every error.
 """

@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Errors of shape and pose, with and without alignment. Meters in, millimeters out.
+"""Errors of shape and pose, with and without alignment. Input in meters, output in millimeters.
 
 Rows are matched people: row i of the predictions belongs to row i of the truth. Every function returns one error per
-person (or per pair, or per frame), so that means can be computed over any set of them.
+person (or per pair, or per frame), so means can be computed over any subset.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Errors = NDArray[np.float64]
 
 
 def point_error(predicted: FloatArray, true: FloatArray) -> Errors:
-    """(n,) mm, mean distance of points (n, P, 3) in the frame they are given in: Abs-PVE for vertices in the camera
+    """Return the mean distance (n,) mm of points (n, P, 3) without alignment: Abs-PVE for vertices in the camera
     frame."""
     return MM_PER_M * _compute_distance(predicted, true).mean(axis=1)
 
@@ -38,8 +38,10 @@ def point_error(predicted: FloatArray, true: FloatArray) -> Errors:
 def centered_point_error(
     predicted: FloatArray, true: FloatArray, predicted_pelvis: FloatArray, true_pelvis: FloatArray
 ) -> Errors:
-    """(n,) mm, mean distance of points (n, P, 3) after both bodies' pelvises (n, 3) are moved to the origin: PVE for
-    vertices, MPJPE for joints."""
+    """Return the mean distance (n,) mm of points (n, P, 3) after both pelvises (n, 3) are moved to the origin.
+
+    This is PVE for vertices and MPJPE for joints.
+    """
     return point_error(
         np.asarray(predicted, np.float64) - np.asarray(predicted_pelvis, np.float64)[:, None],
         np.asarray(true, np.float64) - np.asarray(true_pelvis, np.float64)[:, None],
@@ -47,14 +49,17 @@ def centered_point_error(
 
 
 def procrustes_error(predicted: FloatArray, true: FloatArray) -> Errors:
-    """(n,) mm, mean distance of points (n, P, 3) after the similarity transform (rotation, translation, scale) that
-    minimizes the distance of each predicted set to its true one in the least squares sense: PA-MPJPE for joints."""
+    """Return the mean distance (n,) mm of points (n, P, 3) after Procrustes alignment: PA-MPJPE for joints.
+
+    The similarity transform (rotation, translation, scale) of each predicted set minimizes the squared distances to the
+    true set.
+    """
     return point_error(align_procrustes(predicted, true), true)
 
 
 def pair_procrustes_error(predicted: FloatArray, true: FloatArray, pairs: NDArray[np.int64]) -> Errors:
-    """(q,) mm, Pair-PA-MPJPE: for each pair of rows (q, 2), one similarity transform for both people's joints
-    (n, J, 3) together."""
+    """Return Pair-PA-MPJPE (q,) mm: for each pair of rows (q, 2), one similarity transform for the joints (n, J, 3) of
+    both people."""
     predicted, true = np.asarray(predicted, np.float64), np.asarray(true, np.float64)
     if len(pairs) == 0:
         return np.zeros(0)
@@ -63,8 +68,11 @@ def pair_procrustes_error(predicted: FloatArray, true: FloatArray, pairs: NDArra
 
 
 def translation_aligned_error(predicted: FloatArray, true: FloatArray) -> Errors:
-    """(n,) mm, TA-PVE: mean vertex distance after one translation for the whole frame, the mean offset of all
-    vertices (n, V, 3) of its matched people. Empty for frames with fewer than two."""
+    """Return TA-PVE (n,) mm: the mean vertex distance after one translation for the whole frame.
+
+    The translation is the mean offset of all vertices (n, V, 3) of the frame's matched people. Empty for fewer than two
+    people.
+    """
     predicted, true = np.asarray(predicted, np.float64), np.asarray(true, np.float64)
     if len(predicted) < 2:
         return np.zeros(0)
@@ -72,8 +80,12 @@ def translation_aligned_error(predicted: FloatArray, true: FloatArray) -> Errors
 
 
 def align_procrustes(predicted: FloatArray, true: FloatArray) -> NDArray[np.float64]:
-    """Predicted points (n, P, 3) under the similarity transform that brings each set nearest to the true one (Umeyama
-    1991, equations 40-43). A true set that is one point takes all points to it; a predicted one is only moved."""
+    """Return predicted points (n, P, 3) after the similarity transform that minimizes each set's squared distances to
+    the true set.
+
+    Source: Umeyama 1991, equations 40-43. If all true points are equal, all predicted points are moved to them; if all
+    predicted points are equal, they are only translated.
+    """
     predicted, true = np.asarray(predicted, np.float64), np.asarray(true, np.float64)
     if len(predicted) == 0:
         return np.zeros(predicted.shape)
@@ -81,7 +93,7 @@ def align_procrustes(predicted: FloatArray, true: FloatArray) -> NDArray[np.floa
     centered, true_centered = predicted - middle, true - true_middle
     u, spread, vt = np.linalg.svd(true_centered.transpose(0, 2, 1) @ centered)
     sign = np.ones_like(spread)
-    sign[:, 2] = np.where(np.linalg.det(u) * np.linalg.det(vt) < 0, -1.0, 1.0)  # a rotation, not a mirror
+    sign[:, 2] = np.where(np.linalg.det(u) * np.linalg.det(vt) < 0, -1.0, 1.0)  # a rotation, not a reflection
     rotation = (u * sign[:, None]) @ vt
     variance = (centered**2).sum(axis=(1, 2))
     gain = (spread * sign).sum(axis=1)

@@ -23,8 +23,10 @@ FloatArray = NDArray[np.floating]
 
 
 def boxes_of_points(points: FloatArray) -> NDArray[np.float64]:
-    """(n, 4) smallest boxes around n sets of points (n, J, 2) px. Ignores points that are NaN; a person without
-    other points has a box of NaN, which overlaps with no box."""
+    """Return the smallest boxes (n, 4) around n sets of points (n, J, 2) px.
+
+    Points that are NaN are ignored. A person without other points has a box of NaN, which overlaps with no box.
+    """
     points = np.asarray(points, np.float64)
     if points.shape[0] == 0:
         return np.zeros((0, 4))
@@ -36,20 +38,20 @@ def boxes_of_points(points: FloatArray) -> NDArray[np.float64]:
 
 
 def area(boxes: FloatArray) -> NDArray[np.float64]:
-    """(n,) px² of boxes (n, 4); 0 for empty ones and for NaN."""
+    """Return the area (n,) px² of boxes (n, 4); 0 for empty boxes and for NaN."""
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     return np.nan_to_num(np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).prod(axis=1))
 
 
 def intersection(a: FloatArray, b: FloatArray) -> NDArray[np.float64]:
-    """(n, m) px² that boxes a (n, 4) share with boxes b (m, 4)."""
+    """Return the intersection area (n, m) px² of boxes a (n, 4) and b (m, 4)."""
     a, b = np.asarray(a, np.float64).reshape(-1, 1, 4), np.asarray(b, np.float64).reshape(1, -1, 4)
     low, high = np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])
     return np.nan_to_num(np.clip(high - low, 0, None).prod(axis=-1))
 
 
 def box_iou(a: FloatArray, b: FloatArray) -> NDArray[np.float64]:
-    """(n, m) intersection over union of boxes a (n, 4) and b (m, 4); 0 where both are empty."""
+    """Return the intersection over union (n, m) of boxes a (n, 4) and b (m, 4); 0 if both are empty."""
     shared = intersection(a, b)
     union = area(a)[:, None] + area(b)[None] - shared
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Counts of found and missed people, and errors that are normalized by them."""
+"""Counts of found and missed people, and errors normalized by them."""
 
 from __future__ import annotations
 
@@ -23,8 +23,12 @@ NAN = float("nan")
 
 @dataclass(frozen=True)
 class DetectionCounts:
-    """true_positives: matched people; false_positives: predictions without a person; false_negatives: people without a
-    prediction. Counts of several frames or bags are added."""
+    """Counts of detections. Counts of several frames or bags can be added.
+
+    true_positives   matched people
+    false_positives  predictions without a person
+    false_negatives  people without a prediction
+    """
 
     true_positives: int = 0
     false_positives: int = 0
@@ -39,12 +43,12 @@ class DetectionCounts:
 
     @property
     def precision(self) -> float:
-        """Share of the predictions that are people; NaN without any prediction."""
+        """Share of the predictions that are people; NaN without predictions."""
         return _share(self.true_positives, self.true_positives + self.false_positives)
 
     @property
     def recall(self) -> float:
-        """Share of the people that are found; NaN without any person."""
+        """Share of the people that are found; NaN without people."""
         return _share(self.true_positives, self.true_positives + self.false_negatives)
 
     @property
@@ -54,8 +58,11 @@ class DetectionCounts:
 
 
 def normalized_error(error: float, counts: DetectionCounts) -> float:
-    """N-MPJPE, N-MRPE: an error divided by the F1 score, so that leaving out hard people does not help. Infinite if no
-    one was found."""
+    """Return an error divided by the F1 score (N-MPJPE, N-MRPE), so that leaving out difficult people is not an
+    advantage.
+
+    Infinite if no one was found.
+    """
     if counts.f1 == 0:
         return float("inf")
     return error / counts.f1

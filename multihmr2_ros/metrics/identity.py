@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Scores of identities over time: MOTA (Bernardin & Stiefelhagen 2008), IDF1 (Ristani et al. 2016), HOTA (Luiten et al.
-2021), from boxes with identities.
+"""Scores of identities over time, from boxes with identities: MOTA, IDF1 and HOTA.
 
-Counts of sequences are added and then divided, so many sequences merge exactly.
+Sources: Bernardin & Stiefelhagen 2008 (MOTA), Ristani et al. 2016 (IDF1), Luiten et al. 2021 (HOTA). Counts of
+sequences are added and then divided, so many sequences are combined exactly.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from multihmr2_ros.metrics.matching import assign
 
 MIN_IOU = 0.5
 IGNORED_SHARE = 0.1
-CONTINUITY_BONUS = 1000.0  # TrackEval's: more than any overlaps can outweigh
+CONTINUITY_BONUS = 1000.0  # TrackEval's value, larger than any sum of overlaps
 HOTA_THRESHOLDS = np.arange(0.05, 0.99, 0.05)
 
 
 @dataclass(frozen=True)
 class FrameBoxes:
-    """The people of one frame: identity (n,) and box (n, 4) as (x0, y0, x1, y1) px. Identities are unique."""
+    """The boxes of one frame: identity (n,) and box (n, 4) as (x0, y0, x1, y1) px. Identities are unique."""
 
     identity: NDArray[np.int64]
     box: NDArray[np.float64]
@@ -53,10 +53,14 @@ class FrameBoxes:
 
 @dataclass(frozen=True)
 class IdentityCounts:
-    """The counts that the scores are made of.
+    """The counts that the scores are computed from.
 
-    truth, predicted: boxes; misses, false_positives, switches: of MOTA; id_*: of IDF1
-    hota_*: (19,) for IoU thresholds 0.05 … 0.95; hota_association: the sum of A(c) over true positives c
+    truth                              true boxes
+    predicted                          predicted boxes
+    misses, false_positives, switches  of MOTA
+    id_true_positives                  of IDF1
+    hota_true_positives                (19,) for IoU thresholds 0.05 … 0.95
+    hota_association                   (19,) sum of A(c) over true positives c
     """
 
     truth: int = 0
@@ -80,7 +84,7 @@ class IdentityCounts:
 
     @property
     def idf1(self) -> float:
-        """Share of boxes with the right identity, under the best global assignment of identities; NaN without boxes."""
+        """Share of boxes with the right identity under the best global assignment of identities; NaN without boxes."""
         boxes = self.truth + self.predicted
         return 2 * self.id_true_positives / boxes if boxes else float("nan")
 
@@ -102,10 +106,14 @@ def count_identities(
     *,
     as_trackeval: bool = False,
 ) -> IdentityCounts:
-    """Count over one sequence; both lists hold the same frames in order.
+    """Return the counts of one sequence.
 
-    as_trackeval: MOTA's as TrackEval finds them, for figures beside published ones of MOTChallenge: it lets pairs of
-    the last frame stay, not older ones, and then looks for the greatest sum of overlaps instead of the most pairs.
+    truth         true boxes of each frame
+    predicted     predicted boxes of the same frames, in the same order
+    min_iou       for matches of MOTA and IDF1
+    as_trackeval  whether MOTA's counts are TrackEval's, for comparison with published results of MOTChallenge: it keeps
+                  pairs of the last frame only, not older ones, and then maximizes the sum of overlaps instead of the
+                  number of pairs
     """
     if len(truth) != len(predicted):
         raise ValueError(f"expected as many predicted frames as true ones, got {len(predicted)} and {len(truth)}")
@@ -126,8 +134,10 @@ def count_identities(
 def remove_ignored(
     truth: FrameBoxes, predicted: FrameBoxes, ignored: NDArray[np.float64], min_iou: float = MIN_IOU
 ) -> FrameBoxes:
-    """Return the predictions of a frame that count, given ignored regions (r, 4) px (PoseTrack21): matched ones, and
-    unmatched ones with at most a tenth of their area inside any region."""
+    """Return the predictions of a frame that are scored, given ignored regions (r, 4) px (PoseTrack21).
+
+    These are the matched ones, and unmatched ones with at most a tenth of their area inside any region.
+    """
     if len(ignored) == 0 or len(predicted.identity) == 0:
         return predicted
     overlap = box_iou(predicted.box, truth.box)
@@ -144,8 +154,9 @@ def _count_clear(
     overlaps: Sequence[NDArray[np.float64]],
     min_iou: float,
 ) -> tuple[int, int, int]:
-    """Misses, false positives and switches. Last frame's pairs stay while they overlap; the others are assigned."""
-    partner: dict[int, int] = {}  # true identity → the predicted one it had last
+    """Count misses, false positives and switches. Pairs of earlier frames are kept while they overlap; the others are
+    assigned."""
+    partner: dict[int, int] = {}  # true identity → its last predicted identity
     misses = false_positives = switches = 0
     for true, found, overlap in zip(truth, predicted, overlaps, strict=True):
         allowed = overlap >= min_iou
@@ -172,9 +183,9 @@ def _count_clear_trackeval(
     overlaps: Sequence[NDArray[np.float64]],
     min_iou: float,
 ) -> tuple[int, int, int]:
-    """Misses, false positives and switches, as TrackEval's CLEAR counts them."""
-    partner: dict[int, int] = {}  # true identity → the predicted one it had last
-    last: dict[int, int] = {}  # the same, of the last frame with people and predictions
+    """Count misses, false positives and switches as TrackEval's CLEAR does."""
+    partner: dict[int, int] = {}  # true identity → its last predicted identity
+    last: dict[int, int] = {}  # the same, only of the last frame with people and predictions
     misses = false_positives = switches = 0
     for true, found, overlap in zip(truth, predicted, overlaps, strict=True):
         pairs = np.zeros((0, 2), np.int64)
@@ -194,7 +205,7 @@ def _count_clear_trackeval(
 def match_boxes(
     overlap: NDArray[np.float64], min_iou: float = MIN_IOU, *, bonus: NDArray[np.float64] | float = 0.0
 ) -> NDArray[np.int64]:
-    """(m, 2) pairs (row, column) of the greatest sum of IoU and bonus; those below min_iou count for nothing."""
+    """Return the pairs (m, 2) of row and column with the greatest sum of IoU and bonus, without pairs below min_iou."""
     allowed = overlap >= min_iou - np.finfo(np.float64).eps
     rows, columns = linear_sum_assignment(-np.where(allowed, overlap + bonus, 0.0))
     kept = allowed[rows, columns]
@@ -207,7 +218,7 @@ def _count_id_true_positives(
     overlaps: Sequence[NDArray[np.float64]],
     min_iou: float,
 ) -> int:
-    """The most boxes that one fixed pairing of true and predicted identities can explain."""
+    """Return the number of boxes that agree with the best fixed assignment of true to predicted identities."""
     _, _, together = _sum_over_frames(truth, predicted, [overlap >= min_iou for overlap in overlaps])
     rows, columns = linear_sum_assignment(-together)
     return int(together[rows, columns].sum())
@@ -216,7 +227,10 @@ def _count_id_true_positives(
 def _count_hota(
     truth: Sequence[FrameBoxes], predicted: Sequence[FrameBoxes], overlaps: Sequence[NDArray[np.float64]]
 ) -> dict[str, NDArray[np.float64]]:
-    """Matching in each frame favours pairs that fit over the whole sequence (Luiten et al., section 5)."""
+    """Count HOTA's true positives and associations (Luiten et al., section 5).
+
+    Matching in each frame prefers pairs that fit over the whole sequence.
+    """
     shares = []
     for overlap in overlaps:
         either = overlap.sum(axis=0, keepdims=True) + overlap.sum(axis=1, keepdims=True) - overlap
@@ -244,7 +258,8 @@ def _sum_over_frames(
     predicted: Sequence[FrameBoxes],
     weights: Sequence[NDArray[np.floating] | NDArray[np.bool_]],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Identities (t,) and (p,) of a sequence, sorted, and the sum over frames of a weight per pair of them (t, p)."""
+    """Return the sorted identities (t,) and (p,) of a sequence, and the sum over frames of each pair's weight (t,
+    p)."""
     true_ids, found_ids = _list_identities(truth), _list_identities(predicted)
     total = np.zeros((len(true_ids), len(found_ids)))
     for true, found, weight in zip(truth, predicted, weights, strict=True):

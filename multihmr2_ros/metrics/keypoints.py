@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""COCO's keypoint average precision and recall, as the standard's own evaluation computes them (cocodataset.org)."""
+"""COCO's average precision and recall of keypoints, as computed by COCO's own evaluation (cocodataset.org)."""
 
 from __future__ import annotations
 
@@ -33,8 +33,15 @@ AREAS = {"all": (0.0, 1e10), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e
 
 @dataclass(frozen=True)
 class ImageKeypoints:
-    """One image. Predicted: keypoints (n, 17, 2) px and scores (n,). True: keypoints (t, 17, 3) with COCO's visibility
-    0, 1, 2; areas (t,) px²; boxes (t, 4) as (x, y, width, height); crowd (t,) bool."""
+    """The keypoints of one image.
+
+    predicted  (n, 17, 2) px
+    score      (n,)
+    true       (t, 17, 3) with COCO's visibility 0, 1, 2
+    area       (t,) px²
+    box        (t, 4) as (x, y, width, height)
+    crowd      (t,) bool
+    """
 
     predicted: NDArray[np.float64]
     score: NDArray[np.float64]
@@ -45,7 +52,7 @@ class ImageKeypoints:
 
 
 def compute_coco_scores(images: Sequence[ImageKeypoints]) -> dict[str, float]:
-    """AP, AP50, AP75, APM, APL, AR, AR50, AR75, ARM, ARL in [0, 1]; −1 where there is nobody of that size."""
+    """Return AP, AP50, AP75, APM, APL, AR, AR50, AR75, ARM, ARL in [0, 1]; −1 without people of that size."""
     tables = {name: _compute_precision_recall(images, limits) for name, limits in AREAS.items()}
     precision, recall = tables["all"]
     return {
@@ -57,9 +64,9 @@ def compute_coco_scores(images: Sequence[ImageKeypoints]) -> dict[str, float]:
 
 
 def object_keypoint_similarity(image: ImageKeypoints) -> NDArray[np.float64]:
-    """(n, t) OKS in [0, 1]: mean over the labelled keypoints of exp(−d² / (2 · area · (2σ)²)).
+    """Return the OKS (n, t) in [0, 1]: mean over the labeled keypoints of exp(−d² / (2 · area · (2σ)²)).
 
-    For a person without labelled keypoints d is the distance to the box, doubled in size about its middle.
+    For a person without labeled keypoints, d is the distance to the box, enlarged to twice its size about its center.
     """
     variance = (2 * SIGMAS) ** 2
     similarity = np.zeros((len(image.predicted), len(image.true)))
@@ -79,7 +86,7 @@ def object_keypoint_similarity(image: ImageKeypoints) -> NDArray[np.float64]:
 def _compute_precision_recall(
     images: Sequence[ImageKeypoints], limits: tuple[float, float]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Precision (10 thresholds, 101 recall levels) and greatest recall (10,); −1 everywhere without anybody."""
+    """Return precision (10 thresholds, 101 recall levels) and greatest recall (10,); all −1 without people."""
     results = [_match_image(image, limits) for image in images]
     people = sum(count for *_, count in results)
     if people == 0:
@@ -96,7 +103,7 @@ def _compute_precision_recall(
             continue
         reached = true_positives / people
         ratio = true_positives / (true_positives + false_positives + np.spacing(1))
-        ratio = np.maximum.accumulate(ratio[::-1])[::-1]  # the best precision at this recall or more
+        ratio = np.maximum.accumulate(ratio[::-1])[::-1]  # the best precision at this or a higher recall
         place = np.searchsorted(reached, RECALL_LEVELS, side="left")
         precision[row, place < len(ratio)] = ratio[place[place < len(ratio)]]
         recall[row] = reached[-1]
@@ -106,12 +113,15 @@ def _compute_precision_recall(
 def _match_image(
     image: ImageKeypoints, limits: tuple[float, float]
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], int]:
-    """Scores (n,) of the best detections; whether each hit a person and whether it is left out of the count, (10, n);
-    how many people count."""
+    """Match the detections of an image with the highest scores to its people.
+
+    Returns scores (n,), whether each detection hit a person (10, n), whether it is ignored (10, n), and the number of
+    people that are scored.
+    """
     best = np.argsort(-image.score, kind="mergesort")[:MAX_DETECTIONS]
     left_out = image.crowd | ~(image.true[..., 2] > 0).any(axis=1)
     left_out = left_out | (image.area < limits[0]) | (image.area > limits[1])
-    people = np.argsort(left_out, kind="mergesort")  # those who count first
+    people = np.argsort(left_out, kind="mergesort")  # scored people first
     similarity = object_keypoint_similarity(image)[best][:, people]
     left_out, crowd = left_out[people], image.crowd[people]
     extent = image.predicted[best].max(axis=1) - image.predicted[best].min(axis=1)
@@ -137,7 +147,14 @@ def _find_best_person(
     left_out: NDArray[np.bool_],
     crowd: NDArray[np.bool_],
 ) -> int | None:
-    """The most similar free person who counts, else the most similar who does not; a crowd can be taken repeatedly."""
+    """Return the most similar free person that is scored, else the most similar one that is not.
+
+    similarity  (t,) of one detection to each person
+    threshold   least similarity of a match
+    taken       (t,) people that are already matched
+    left_out    (t,) people that are not scored
+    crowd       (t,) people that can be matched repeatedly
+    """
     least, best = min(threshold, 1 - 1e-10), None
     for person in range(len(similarity)):
         if taken[person] and not crowd[person]:
@@ -150,6 +167,6 @@ def _find_best_person(
 
 
 def _mean(values: NDArray[np.float64]) -> float:
-    """Mean of what is there: −1 stands for "nobody of this size"."""
+    """Return the mean of the values without −1, which marks missing people; −1 if no value is left."""
     values = values[values > -1]
     return float(values.mean()) if values.size else -1.0

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Matches predicted and true people of one frame (spec/evaluation.md, "matching")."""
+"""Matching of predicted and true people of one frame (spec/evaluation.md, "matching")."""
 
 from __future__ import annotations
 
@@ -31,12 +31,14 @@ Method = Literal["hungarian", "greedy"]
 def match_people(
     predicted: FloatArray, true: FloatArray, *, min_iou: float = MIN_IOU, method: Method = "hungarian"
 ) -> NDArray[np.int64]:
-    """(m, 2) pairs (predicted row, true row), in the order of the predicted rows.
+    """Return the pairs (m, 2) of predicted row and true row, in the order of the predicted rows.
 
-    predicted (n, J, 2) and true (t, J, 2): the same joints, px of the same image. "hungarian": of all assignments with
-    the most allowed pairs, the one with the least sum of mean joint distances; a pair is allowed where the boxes of
-    its joints overlap by min_iou. "greedy": predictions in the order given (descending score), each to the nearest
-    free true person that is allowed, as published evaluation code does.
+    predicted  (n, J, 2) px
+    true       (t, J, 2) px, the same joints in the same image
+    min_iou    a pair is allowed if the boxes around its joints overlap by min_iou
+    method     "hungarian": of all assignments with the most allowed pairs, the one with the least sum of mean joint
+               distances. "greedy": each prediction in the given order (descending score) to the nearest free true
+               person that is allowed, as in published evaluation code
     """
     if method not in ("hungarian", "greedy"):
         raise ValueError(f"method must be hungarian or greedy, got {method!r}")
@@ -49,7 +51,7 @@ def match_people(
 
 
 def joint_distance(predicted: FloatArray, true: FloatArray) -> NDArray[np.float64]:
-    """(n, t) mean distance in px over the joints that both have (NaN: missing); inf if they share none."""
+    """Return the mean distance (n, t) in px over the joints that both have (NaN: missing); inf if they share none."""
     distance = np.linalg.norm(np.asarray(predicted, np.float64)[:, None] - np.asarray(true, np.float64)[None], axis=-1)
     known = np.isfinite(distance)
     total = np.where(known, distance, 0).sum(axis=-1)
@@ -58,12 +60,13 @@ def joint_distance(predicted: FloatArray, true: FloatArray) -> NDArray[np.float6
 
 
 def assign(cost: NDArray[np.float64], allowed: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """(m, 2) pairs (row, column): the assignment with the most allowed pairs, and among those the least total cost."""
+    """Return the pairs (m, 2) of row and column with the most allowed pairs, and among those with the least total
+    cost."""
     if not allowed.any():
         return np.zeros((0, 2), np.int64)
     least = cost[allowed].min()
     span = cost[allowed].max() - least
-    # A forbidden pair costs more than any exchange of allowed ones can save.
+    # A forbidden pair costs more than any exchange of allowed pairs can save.
     forbidden = (span + 1.0) * (min(cost.shape) + 1)
     rows, columns = linear_sum_assignment(np.where(allowed, cost - least, forbidden))
     kept = allowed[rows, columns]

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Errors of positions in front of the camera, and of the camera's field of view. Meters in, millimeters out."""
+"""Errors of positions relative to the camera, and of the camera's field of view. Meters in, millimeters out."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ ORDER_TOLERANCE_M = 0.2
 
 
 def root_position_error(predicted: FloatArray, true: FloatArray) -> Errors:
-    """(n,) mm, distance of the pelvises (n, 3) in the camera frame; its mean is the MRPE."""
+    """Return the distance (n,) mm of the pelvises (n, 3) in the camera frame. Its mean is the MRPE."""
     return MM_PER_M * np.linalg.norm(np.asarray(predicted, np.float64) - np.asarray(true, np.float64), axis=-1)
 
 
 def root_position_error_per_axis(predicted: FloatArray, true: FloatArray) -> NDArray[np.float64]:
-    """(n, 3) mm, absolute error along x, y and z of the camera's optical frame."""
+    """Return the absolute error (n, 3) mm along x, y and z of the camera's optical frame."""
     return MM_PER_M * np.abs(np.asarray(predicted, np.float64) - np.asarray(true, np.float64))
 
 
 def relative_error(predicted: FloatArray, true: FloatArray) -> Errors:
-    """(n,) without unit: |predicted − true| / true of distances or depths (n,), both in one unit."""
+    """Return |predicted − true| / true (n,) of distances or depths (n,), both in one unit."""
     predicted, true = np.asarray(predicted, np.float64), np.asarray(true, np.float64)
     return np.abs(predicted - true) / true
 
 
 def relative_distance_error(predicted: FloatArray, true: FloatArray) -> Errors:
-    """(n,) without unit: the error of the pelvis's distance from the camera, as a share of the true distance."""
+    """Return the error (n,) of the pelvis's distance from the camera, as a share of the true distance."""
     return relative_error(_distance(predicted), _distance(true))
 
 
@@ -53,10 +53,10 @@ def relative_distance_error(predicted: FloatArray, true: FloatArray) -> Errors:
 class DistanceErrors:
     """Errors of the distances of n matched people from the camera.
 
-    error_m   (n,) predicted minus true distance, m
-    relative  (n,) |error| / true distance
-    z_score   (n,) error over its stated standard deviation; NaN where that is unknown or not positive
-    predicted (n,) |error| / true distance of the prediction before refinement; NaN where nothing was refined
+    error_m    (n,) predicted minus true distance, m
+    relative   (n,) |error| / true distance
+    z_score    (n,) error / stated standard deviation; NaN if that is unknown or not positive
+    predicted  (n,) |error| / true distance of the prediction before refinement; NaN if it was not refined
     """
 
     error_m: Errors
@@ -71,11 +71,12 @@ def distance_errors(
     sigma_m: FloatArray | None = None,
     predicted_m: FloatArray | None = None,
 ) -> DistanceErrors:
-    """Return the errors of pelvises (n, 3) m in the camera frame.
+    """Return the errors of the distances of pelvises from the camera.
 
-    refined, true  (n, 3) pelvises
-    sigma_m        (n,) stated standard deviations of the refined distances, None if there are none
-    predicted_m    (n,) distances before refinement, None if nothing was refined
+    refined      (n, 3) m, predicted pelvises in the camera frame
+    true         (n, 3) m, true pelvises in the camera frame
+    sigma_m      (n,) stated standard deviations of the refined distances, None if there are none
+    predicted_m  (n,) distances before refinement, None if there was no refinement
     """
     error = _distance(refined) - _distance(true)
     z_score = np.full(error.shape, np.nan)
@@ -89,9 +90,15 @@ def distance_errors(
 
 
 def summarize_distance_errors(errors: DistanceErrors) -> Mapping[str, float]:
-    """count; median_mm, mean_mm, median_percent, mean_percent of the absolute errors; z_count, z_mean, z_rms (1 if the
-    standard deviations fit) of those with a z-score; median_predicted_percent, mean_predicted_percent of the errors
-    before refinement. NaN where there are none; errors that are NaN do not count."""
+    """Return counts, means and medians of distance errors. NaN values are left out; results without values are NaN.
+
+    count                             of errors
+    median_mm, mean_mm                of the absolute errors
+    median_percent, mean_percent      of the relative errors
+    z_count, z_mean, z_rms            of the z-scores; z_rms is 1 if the standard deviations fit
+    median_predicted_percent          of the relative errors before refinement
+    mean_predicted_percent            of the relative errors before refinement
+    """
     millimeters = _finite(MM_PER_M * np.abs(errors.error_m))
     percent, z_score = _finite(100 * errors.relative), _finite(errors.z_score)
     predicted = _finite(100 * errors.predicted)
@@ -126,10 +133,11 @@ def _median(values: Errors) -> float:
 
 
 def depth_order(predicted: FloatArray, true: FloatArray, tolerance_m: float = ORDER_TOLERANCE_M) -> NDArray[np.bool_]:
-    """(n·(n−1)/2,) for every pair of a frame's matched people, by pelvises (n, 3): whether the depth order is right.
+    """Return whether the depth order is right, (n·(n−1)/2,) for every pair of a frame's matched people with pelvises
+    (n, 3).
 
-    The true order is "nearer", "farther", or "the same" where the depths differ by less than tolerance_m; a predicted
-    order is read the same way. Its mean is PCDR@0.2 m (percentage of correct depth relations).
+    The true order is "nearer", "farther", or "the same" if the depths differ by less than tolerance_m; the predicted
+    order is defined in the same way. The mean is PCDR@0.2 m (percentage of correct depth relations).
     """
     first, second = np.triu_indices(len(true), k=1)
 
@@ -141,8 +149,10 @@ def depth_order(predicted: FloatArray, true: FloatArray, tolerance_m: float = OR
 
 
 def ordinal_order(depth: FloatArray, true: NDArray[np.floating] | NDArray[np.int64]) -> NDArray[np.bool_]:
-    """(n·(n−1)/2,) for every pair of a frame's people: whether the person nearer by depth (n,) m is also nearer by
-    true depths or layers (n,). Meant for pairs whose true values differ."""
+    """Return whether the person nearer by depth (n,) m is also nearer by true depths or layers (n,).
+
+    The result is (n·(n−1)/2,), for every pair of a frame's people. It is meant for pairs whose true values differ.
+    """
     first, second = np.triu_indices(len(true), k=1)
     return np.sign(depth[first] - depth[second]) == np.sign(np.subtract(true[first], true[second], dtype=np.float64))
 
@@ -150,7 +160,10 @@ def ordinal_order(depth: FloatArray, true: NDArray[np.floating] | NDArray[np.int
 def layer_order(
     depth: FloatArray, layer: NDArray[np.int64], tolerance_m: float = ORDER_TOLERANCE_M
 ) -> NDArray[np.bool_]:
-    """As depth_order, with true layers (n,) in place of depths: people of one layer are "the same"."""
+    """Return whether the depth order is right, as depth_order, with true layers (n,) instead of depths.
+
+    People of one layer are "the same".
+    """
     first, second = np.triu_indices(len(layer), k=1)
     difference = np.asarray(depth, np.float64)[first] - np.asarray(depth, np.float64)[second]
     found = np.where(np.abs(difference) < tolerance_m, 0.0, np.sign(difference))
@@ -158,11 +171,12 @@ def layer_order(
 
 
 def select_pairs_with(rows: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """(n·(n−1)/2,) whether at least one person of a pair is in rows (n,)."""
+    """Return whether at least one person of a pair is in rows (n,), for every pair: (n·(n−1)/2,)."""
     first, second = np.triu_indices(len(rows), k=1)
     return rows[first] | rows[second]
 
 
 def field_of_view_error(predicted_rad: FloatArray, true_rad: FloatArray) -> Errors:
-    """(n,) degrees, absolute error of fields of view (n,) rad, both vertical or both horizontal, of the same image."""
+    """Return the absolute error (n,) in degrees of fields of view (n,) rad of the same image, all vertical or all
+    horizontal."""
     return np.degrees(np.abs(np.asarray(predicted_rad, np.float64) - np.asarray(true_rad, np.float64)))

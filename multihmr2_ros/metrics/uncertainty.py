@@ -12,9 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Calibration: how well stated covariances fit the errors. Normalized errors squared have mean 1 if they do.
+"""Calibration metrics: agreement of stated covariances with the errors.
 
-Definitions: Bar-Shalom, Li and Kirubarajan, Estimation with Applications to Tracking and Navigation (2001), 5.4.2.
+If the covariances fit, the mean of the normalized errors squared is 1. Definitions: Bar-Shalom, Li and Kirubarajan,
+Estimation with Applications to Tracking and Navigation (2001), 5.4.2.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ CONFIDENCE = 0.95
 
 
 def squared_mahalanobis(predicted: FloatArray, true: FloatArray, covariance: FloatArray) -> NDArray[np.float64]:
-    """(n,) without unit: eᵀ Σ⁻¹ e of errors e = predicted − true (n, 3) under covariances Σ (n, 3, 3).
+    """Return eᵀ Σ⁻¹ e (n,) of errors e = predicted − true (n, 3) under covariances Σ (n, 3, 3).
 
-    If the covariance is that of the error, it is distributed as chi-squared with three degrees of freedom. NaN where
-    the covariance or the error is unknown, and where the covariance is not positive definite.
+    If Σ is the covariance of a Gaussian error, the result has a chi-squared distribution with three degrees of freedom.
+    NaN if the covariance or the error is unknown, or if the covariance is not positive definite.
     """
     error = np.asarray(predicted, np.float64) - np.asarray(true, np.float64)
     result = np.full(len(error), np.nan)
@@ -46,8 +47,10 @@ def squared_mahalanobis(predicted: FloatArray, true: FloatArray, covariance: Flo
 
 
 def coverage(squared: FloatArray, confidence: FloatArray) -> NDArray[np.float64]:
-    """(c,) share of errors, with squared Mahalanobis distances (n,), inside the region that should hold a share
-    confidence (c,) of them; equal to confidence if the covariances fit. NaN without any error."""
+    """Return the share (c,) of errors inside each confidence region, from squared Mahalanobis distances (n,).
+
+    confidence: (c,) nominal shares of the regions; the result equals them if the covariances fit. NaN without errors.
+    """
     if len(squared) == 0:
         return np.full(len(np.atleast_1d(confidence)), np.nan)
     limits = chi2.ppf(np.atleast_1d(confidence), df=DIMENSIONS)
@@ -55,17 +58,18 @@ def coverage(squared: FloatArray, confidence: FloatArray) -> NDArray[np.float64]
 
 
 def normalized_error_squared(squared: FloatArray) -> NDArray[np.float64]:
-    """(n,) without unit: eᵀ Σ⁻¹ e / 3 from squared Mahalanobis distances (n,), NaN stays NaN.
+    """Return eᵀ Σ⁻¹ e / 3 (n,) from squared Mahalanobis distances (n,); NaN stays NaN.
 
-    Its mean (the normalized estimation error squared, NEES) is 1 if the covariances fit, above 1 if they are too small.
+    The mean (the normalized estimation error squared, NEES) is 1 if the covariances fit, above 1 if they are too small.
     """
     return np.asarray(squared, np.float64) / DIMENSIONS
 
 
 def normalized_error_bounds(count: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Two-sided bounds of the mean of `count` normalized errors squared, if the covariances fit; NaN without any.
+    """Return two-sided bounds of the mean of `count` normalized errors squared, if the covariances fit; NaN for count
+    0.
 
-    The sum of count independent eᵀ Σ⁻¹ e is distributed as chi-squared with 3 · count degrees of freedom. Errors of
+    The sum of count independent eᵀ Σ⁻¹ e has a chi-squared distribution with 3 · count degrees of freedom. Errors of
     successive frames are not independent: the bounds are then too narrow.
     """
     if count <= 0:
@@ -76,7 +80,9 @@ def normalized_error_bounds(count: int, confidence: float = CONFIDENCE) -> tuple
 
 
 def inside_ellipsoid(squared: FloatArray, confidence: float = CONFIDENCE) -> NDArray[np.float64]:
-    """(n,) 1 where an error is inside the ellipsoid that holds a share `confidence` of all errors if the covariances
-    fit, else 0; NaN where its squared Mahalanobis distance (n,) is NaN."""
+    """Return 1 for each error (n,) inside the confidence ellipsoid, else 0, from squared Mahalanobis distances (n,).
+
+    confidence: nominal share of errors inside the ellipsoid if the covariances fit. NaN stays NaN.
+    """
     squared = np.asarray(squared, np.float64)
     return np.where(np.isnan(squared), np.nan, squared <= chi2.ppf(confidence, df=DIMENSIONS))

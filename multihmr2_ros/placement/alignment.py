@@ -30,13 +30,13 @@ from .maps import MAX_DEPTH_M, depth_to_value, value_to_depth
 Array = NDArray[np.float64]
 STEPS = 40  # of the grid, along each of the two depths
 GRID_SIGMAS = 3.5  # extent of the grid beyond the predicted depths of the people
-NEAREST_GAP = 0.05  # minimum gap of the two levels, as a share of the map's range: a smaller one leaves the scale open
+NEAREST_GAP = 0.05  # minimum gap of the two levels divided by the map's range; below it, the scale is undetermined
 MIN_BESIDE = 4  # minimum number of values beside a person
-# Beta distributions of the share of the map beside a body that is farther than the body. SHOWN: maps with the errors of
+# Beta distributions of the fraction of the map beside a body that is farther than the body. SHOWN: maps with errors of
 # single-image networks; OF_CHANCE: smooth noise or the map of another scene. From 250 people of simulated crowds.
 SHOWN, OF_CHANCE = (4.0, 1.6), (1.6, 3.0)
 LOG_DEPTH, LOG_DEPTH_SIGMA = np.log(4.0), 1.0  # prior of the depth of people in images
-FAR_SIGMA = 0.02  # 1/m: how far below 0 a bend of the map may put the inverse depth of the farthest things
+FAR_SIGMA = 0.02  # 1/m: tolerance below 0, from a bent map, of the smallest inverse depth
 
 
 class MapScale(NamedTuple):
@@ -76,7 +76,7 @@ class MapScale(NamedTuple):
 
 
 class ScaleFit(NamedTuple):
-    """The most likely scale, and the probability that the map shows these people at all, against a random map."""
+    """The most likely scale, and the probability that the map shows these people, against a random map."""
 
     scale: MapScale
     probability: float
@@ -154,13 +154,13 @@ def compute_outline_evidence(
 
 
 def _compute_beta_density(share: Array, a: float, b: float) -> Array:
-    """Return the density of the beta distribution at shares (n,)."""
+    """Return the density of the beta distribution at fractions (n,)."""
     norm = math.gamma(a + b) / (math.gamma(a) * math.gamma(b))
     return norm * share ** (a - 1) * (1 - share) ** (b - 1)
 
 
 def _choose_reference_values(levels: Array, span: tuple[float, float]) -> Array:
-    """Return the two values (2,) of a Scale: the smallest and the largest of people, at least NEAREST_GAP apart."""
+    """Return the two values (2,) of a MapScale: the smallest and the largest of people, at least NEAREST_GAP apart."""
     least, most, gap = levels.min(), levels.max(), NEAREST_GAP * (span[1] - span[0])
     lacking = 0.5 * max(gap - (most - least), 0.0)
     return np.array([least - lacking, most + lacking])

@@ -38,16 +38,16 @@ class PlacementConfig:
     surface_sigma_m         error of one point of the predicted surface, from pose and clothes
     common_surface_sigma_m  error of the whole visible surface relative to the pelvis; averaging points keeps it
     camera_sigma_per_m      depth noise of the camera divided by the squared depth (structured light and stereo)
-    inlier_share            expected share of a person's pixels that show the person, no occluder or background
+    inlier_share            expected fraction of a person's pixels that show the person, not an occluder or background
     outlier_range_m         range over which the depth of occluders and background is spread
-    least_inlier_share      minimum share of the visible surface that must fit the depth image, else it is not used
+    least_inlier_share      minimum fraction of the visible surface fitting the depth image; below, it is not used
     independent_points      maximum number of points that count as independent: errors of neighboring points correlate
-    map_sigma               error of one point of a relative depth map, as a share of its depth
+    map_sigma               error of one point of a relative depth map, as a fraction of its depth
     map_bend_sigma          error of the log depth of a relative map at a whole person, beyond its scale and shift
-    map_person_share        expected share of people whose depth is right in a relative map that is right elsewhere
-    map_share               expected share of images whose relative map shows the people at all
+    map_person_share        expected fraction of people with correct depth in a relative map that is otherwise correct
+    map_share               expected fraction of images with a relative map that shows the people
     ground_sigma_m          error of the lowest point's height above the ground, from pose, soles and unevenness
-    standing_share          expected share of people whose lowest point touches the ground
+    standing_share          expected fraction of people with ground contact at their lowest point
     """
 
     shared_sigma: float = 0.10

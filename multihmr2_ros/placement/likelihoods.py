@@ -29,10 +29,10 @@ from .surface import NEAREST_DEPTH_M, BodySurface, SurfacePoints, Visibility
 
 Array = NDArray[np.float64]
 MIN_POINTS = 6  # minimum number of points of a body that fit the depth image
-GROUND_RANGE_M = 1.0  # over which the lowest points of people who do not touch the ground are spread
+GROUND_RANGE_M = 1.0  # range of the lowest points of people without ground contact
 
 # Anny's age phenotype → mean and standard deviation of log stature in m. Sampled from Body.compute_stature over the
-# other phenotypes of the simulator's population and an age that is itself uncertain by 0.05; a test samples it anew.
+# other phenotypes of the simulator's population and an age with an uncertainty of 0.05; a test repeats the sampling.
 AGE = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 1 / 3, 0.4, 0.45, 0.5, 0.55, 0.6, 2 / 3, 0.75, 0.85, 1.0)
 LOG_STATURE = (
     -0.367, -0.278, -0.166, -0.062, 0.044, 0.145, 0.277, 0.348, 0.391, 0.429, 0.467, 0.508, 0.541, 0.550, 0.551, 0.549,
@@ -72,16 +72,16 @@ class PlacementPrior:
 class DepthLikelihood:
     """Likelihood of a depth image or map at the m surface points that it covers, with all other people kept fixed.
 
-    Arrays are (m,), ordered by person, if nothing else is said:
+    Arrays are (m,), ordered by person, unless a shape is given:
 
     person    row of the person
     offset    m, z of the point relative to the pelvis
-    values    of the depth image (m) or of the relative map; `rescale` turns the latter into depths
+    values    of the depth image (m) or of the relative map; `rescale` converts the latter to depths
     measured  m, depth
     variance  m², of the depth
     others    m, depth of the nearest surface of any other person
     weight    sums to `whole` (n,) over a person
-    pelvis    (n,) m, z of the pelvis as the network predicted it
+    pelvis    (n,) m, z of the pelvis as predicted by the network
     """
 
     def __init__(
@@ -126,10 +126,10 @@ class DepthLikelihood:
         self.peak = self.inlier / np.sqrt(self.variance)
 
     def compute_quartiles(self, scale: MapScale | None, y: Array) -> Array:
-        """Return weighted quartiles (n, 3) of a relative map's values at the depth of each pelvis; NaN for people with
-        fewer than MIN_POINTS points.
+        """Return weighted quartiles (n, 3) of a relative map's values at the depth of each pelvis.
 
-        scale: used to remove the relief of the bodies, scaled by exp(y), y (n,); None: the relief is not removed.
+        NaN for people with fewer than MIN_POINTS points. scale: used to remove the relief of the bodies, scaled by
+        exp(y), y (n,); None: the relief is not removed.
         """
         values = self.values.astype(np.float64)
         if scale is not None:
@@ -195,7 +195,7 @@ class DepthLikelihood:
 class GroundLikelihood:
     """Likelihood of the ground plane at the lowest points of n people.
 
-    pelvis_place   (n, 3) m, pelvises as the network predicted them, camera frame
+    pelvis_place   (n, 3) m, pelvises as predicted by the network, camera frame
     lowest_offset  (n, 3) m, lowest points relative to the pelvises
     pelvis, below  (n,) m, components of pelvis_place and lowest_offset along the ground's normal
     """
@@ -219,7 +219,7 @@ class GroundLikelihood:
         return np.exp(x) * self.pelvis + np.exp(y) * self.below - self.offset
 
     def compute_inlier_density(self, x: Array, y: Array, variance_y: Array) -> tuple[Array, Array]:
-        """Return the density (…, n) of the share that touches the ground, and the variance (…, n) m² of the height."""
+        """Return the density (…, n) for people touching the ground, and the variance (…, n) m² of the height."""
         variance = self.variance + (np.exp(y) * self.below) ** 2 * variance_y
         return self.share * np.exp(-0.5 * self.compute_height(x, y) ** 2 / variance) / np.sqrt(
             2 * np.pi * variance

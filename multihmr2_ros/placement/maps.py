@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The quantity that a relative depth map is linear in."""
+"""The quantity in which a relative depth map is linear."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ MAX_DEPTH_M = 200.0
 
 
 def depth_to_value(depth: Array, kind: MapKind) -> Array:
-    """Return what the map is linear in, 1 / z or z, for depths z (…) in m."""
+    """Convert depths z (…) in m to the quantity in which the map is linear, 1 / z or z."""
     return 1.0 / depth if kind == "inverse" else depth
 
 
 def value_to_depth(reading: Array, kind: MapKind) -> Array:
-    """Return depths (…) in m, at most MAX_DEPTH_M, for 1 / z or z (…)."""
+    """Convert 1 / z or z (…) to depths (…) in m, at most MAX_DEPTH_M."""
     if kind == "inverse":
         return 1.0 / np.maximum(reading, 1.0 / MAX_DEPTH_M)
     return np.clip(reading, 1.0 / MAX_DEPTH_M, MAX_DEPTH_M)

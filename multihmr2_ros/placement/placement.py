@@ -41,12 +41,12 @@ pose moves whole limbs; the error of the whole surface relative to the pelvis is
 relative map is also bent: at a whole person, its log depth is off by e ~ N(0, κ²), and e is integrated out. If too few
 points of a body fit, the body is hidden or does not exist, and its depths are not used.
 
-Ground. For people who stand on the plane, the lowest point has height h(x, y) ≈ 0: h ~ w N(0, σ²) + (1 − w) / 1 m.
+Ground. For people standing on the plane, the lowest point has height h(x, y) ≈ 0: h ~ w N(0, σ²) + (1 − w) / 1 m.
 h is linear in exp(y); integrating y | x out leaves N(h(x, ȳ(x)); 0, σ² + (∂h/∂y)² v), and y is then corrected by the
 remaining h (with the Kalman gain). The ground is used only if the lowest point is in the image and no person hides it.
 
 Scale and shift. The level ℓ_i of person i is the map's value at the depth of the pelvis: the weighted median of the
-points' values, without the relief of the body. With x_i integrated out and a share 1 − π of wrong levels,
+points' values, without the relief of the body. With x_i integrated out and a fraction 1 − π of wrong levels,
 p(ℓ | θ) = Π_i [π N(log z(ℓ_i; θ); log p_z + m_i, s_i² + κ²) ∂log z/∂r + (1 − π) / span of the map]. In this product the
 statures of all people determine the scale (`alignment.py`). θ starts at its maximum on a grid. The sum over the grid is
 the evidence that the map shows these people; a random map has the evidence Π_i 1 / span. Beside the bodies, a map that
@@ -58,7 +58,7 @@ GRID_SIGMAS times s, with σ_j no finer than the grid. Expectation maximization 
 steps with the points weighted by their responsibilities. People depend on each other only through θ, o_j and the pixels
 that they are compared at. For θ, the steps eliminate all x (the Schur complement is 2 × 2); its covariance adds
 J Σ_θ Jᵀ to the covariance of all people: an uncertain scale moves all of them together. For the rest, there are two
-sweeps over all people. The second starts at the positions of the first, which corrects people who were predicted in the
+sweeps over all people. The second starts at the positions of the first, which corrects people predicted in the
 wrong order of depth.
 """
 
@@ -92,7 +92,7 @@ POINTS_AT_ONCE = 128
 SCALE_ROUNDS = 2  # the first with the levels of whole bodies, the second with the levels of pelvises
 MIN_PEOPLE = 2  # for a relative map: with one person, scale and distance cannot be separated
 EPSILON = 1e-9
-MIN_GROUND_INFORMATION = 0.1  # information of the ground, relative to the prior, from which the cue is GROUND
+MIN_GROUND_INFORMATION = 0.1  # minimum information of the ground, relative to the prior, for the cue GROUND
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,8 +190,11 @@ def _shift_and_scale(
 
 
 class _Maxima(NamedTuple):
-    """Maximum of the posterior of n people: x, y (n,), covariance of x (n, n), cue (n,) a PlacementCue, and the
-    probability that the relative map shows these people."""
+    """Maximum of the posterior of n people.
+
+    x, y (n,), covariance of x (n, n), cue (n,) a PlacementCue, and the probability that the relative map shows these
+    people.
+    """
 
     x: Array
     y: Array
@@ -281,8 +284,10 @@ class _PlacementSolver:
     def _fit_scale(
         self, depths: DepthLikelihood, depth: RelativeDepthMap, span: tuple[float, float], scale: MapScale | None
     ) -> ScaleFit | None:
-        """Fit the scale and shift of a relative map and set them in `depths`; scale: of the last sweep. None if fewer
-        than MIN_PEOPLE people have a level."""
+        """Fit the scale and shift of a relative map and set them in `depths`; None with fewer than MIN_PEOPLE levels.
+
+        scale: of the last sweep.
+        """
         prior, fit = self.prior, None
         y = prior.predict_scale(prior.mean)
         pixels, person = self.view.find_cells_beside()
@@ -303,8 +308,10 @@ class _PlacementSolver:
     def _search(
         self, depths: DepthLikelihood | None, standing: NDArray[np.bool_], bend_sigma: float = 0.0
     ) -> tuple[Array, NDArray[np.bool_]]:
-        """Return the best x (n,) on the grid, and whether (n,) the depth image is used. bend_sigma: standard deviation
-        of the error of the log depth at a whole person."""
+        """Return the best x (n,) on the grid, and whether (n,) the depth image is used.
+
+        bend_sigma: standard deviation of the error of the log depth at a whole person.
+        """
         columns = np.arange(len(standing))
         posterior = self.by_prior + self.by_ground * standing
         x = self.grid[posterior.argmax(axis=0), columns]
@@ -332,8 +339,10 @@ class _PlacementSolver:
         fits: NDArray[np.bool_],
         standing: NDArray[np.bool_],
     ) -> _Maxima:
-        """Climb from x (n,) to the next maximum, with the depths of people `fits` (n,) and the lowest points of people
-        `standing` (n,)."""
+        """Climb from x (n,) to the next maximum.
+
+        Uses the depths of people `fits` (n,) and the lowest points of people `standing` (n,).
+        """
         prior, n = self.prior, len(x)
         nothing = _Gradient(np.zeros(n), np.zeros(n))
         by_depth, by_ground, gain, shared = nothing, nothing, np.zeros(n), np.zeros((n, n))
@@ -370,7 +379,7 @@ class _PlacementSolver:
     ) -> tuple[MapScale, _Gradient, Array]:
         """Take one step of the scale with the x of all people eliminated.
 
-        Returns the new scale, the pull of the map at it, and the covariance (n, n) that the uncertain scale adds to x.
+        Returns the new scale, the map's gradient at it, and the covariance (n, n) that the uncertain scale adds to x.
         """
         jacobian = scale.compute_derivative(np.exp(x) * self.pelvis_depth)
         off = by_depth.gradient / np.maximum(by_depth.information, EPSILON)
@@ -398,6 +407,6 @@ def _average_maxima(peaks: _Maxima, alone: _Maxima, sure: float) -> _Maxima:
 
 
 def _soften_gradient(pull: _Gradient, sigma: float) -> _Gradient:
-    """Return the pull of a likelihood whose x has an additional error with standard deviation sigma."""
+    """Return the gradient of a likelihood with an additional error of x with standard deviation sigma."""
     factor = 1 / (1 + pull.information * sigma**2)
     return _Gradient(pull.gradient * factor, pull.information * factor)

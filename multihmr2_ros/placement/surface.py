@@ -70,8 +70,8 @@ class SurfacePoints(NamedTuple):
     """The m surface points of all people that face the camera, ordered by person.
 
     person  (m,) row of the person, ascending
-    offset  (3, m) m, relative to the pelvis, on the body as the network predicted it
-    facing  (m,) cosine of the angle between surface normal and ray to the camera: the visible share of the area
+    offset  (3, m) m, relative to the pelvis, on the body as predicted by the network
+    facing  (m,) cosine of the angle between surface normal and ray to the camera: the visible fraction of the area
     """
 
     person: Indices
@@ -168,8 +168,10 @@ class PersonDepthBuffers:
         return Visibility(row * width + column, inside, nearest.min(axis=0), before_self)
 
     def find_cells_beside(self) -> tuple[Indices, Indices]:
-        """Return c pixels (row · width + column) left and right of people that show no person, and the rows (c,) of
-        these people. They are two cells away from the person, because outlines are not exact."""
+        """Return c pixels (row · width + column) left and right of people, and the rows (c,) of these people.
+
+        The pixels show no person. They are two cells away from the person, because outlines are not exact.
+        """
         own = np.isfinite(self.nearest).reshape(-1, self.down, self.across)
         padded = np.pad(own, ((0, 0), (0, 0), (BESIDE_CELLS, BESIDE_CELLS)))
         occupied = np.pad(own.max(axis=0), ((0, 0), (1, 1)))

@@ -161,7 +161,7 @@ class FrameMaker:
         images = inputs.depth_images
         if images is None:
             return None, "not used: use_depth is false"
-        message = images.nearest(camera.header.stamp_ns, most_s)
+        message = images.find_nearest(camera.header.stamp_ns, most_s)
         if message is None and images.is_alive:
             return None, f"not used: none within {most_s} s of the image"
         if message is None:

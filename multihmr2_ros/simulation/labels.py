@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The truth about one rendered image, for training and evaluation."""
+"""Ground truth of one rendered image, for training and evaluation."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ FINDABLE_FRACTION = 0.2
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """Truth about the n people of one image, rows as in the posed scene. Metres in the camera's optical frame.
+    """Ground truth of the n people of one image, rows as in the posed scene. Meters in the camera's optical frame.
 
     person_id        (n,) int64
     k                (3, 3) px; image_size (h, w)
-    centre, pelvis   (n, 3) the body's centre vertex, and the root bone's head
-    location         (n, 2) px of the centre
+    centre, pelvis   (n, 3) the body's center vertex, and the head of the root bone
+    location         (n, 2) px of the center
     shape            (n, 6), rotations (n, 163, 3, 3), joints (n, 163, 3), stature (n,) as in PosedScene
-    joints_2d        (n, 163, 2) px. All px are where the image, with its lens, shows the points; NaN behind the camera
-    box              (n, 4) px, x0 y0 x1 y1 of the whole person with clothes, clipped to the image; NaN where outside
-    visible_box      (n, 4) px of the visible pixels' outer borders; NaN where none is
-    visible_fraction (n,) visible share of the person's silhouette, alone in an unbounded image (approximation: see
-                     Renderer); 0 where no pixel is visible
+    joints_2d        (n, 163, 2) px. All px are positions in the image with lens distortion; NaN behind the camera
+    box              (n, 4) px, x0 y0 x1 y1 of the whole person with clothes, clipped to the image; NaN if outside
+    visible_box      (n, 4) px of the visible pixels' outer borders; NaN without visible pixels
+    visible_fraction (n,) visible fraction of the person's silhouette, alone in an unbounded image (approximation: see
+                     Renderer); 0 without visible pixels
     visible_pixels   (n,) int64
     """
 
@@ -67,13 +67,13 @@ class Labels:
 
     @property
     def findable(self) -> NDArray[np.bool_]:
-        """(n,) whether a detector should find the person; others count neither as hits nor as errors."""
+        """Return (n,) whether a detector should find the person; others count neither as hits nor as errors."""
         height = np.nan_to_num(self.visible_box[:, 3] - self.visible_box[:, 1])
         return (height >= FINDABLE_HEIGHT_PX) & (self.visible_fraction >= FINDABLE_FRACTION)
 
 
 def make_labels(scene: Scene, posed: PosedScene, rendered: RenderedImage) -> Labels:
-    """Return the truth about `rendered`, the image of `posed`."""
+    """Return the ground truth of `rendered`, the image of `posed`."""
     lens = CameraRays(scene.camera)
     count = len(posed.person_id)
     visible_box, visible_pixels = _measure_visible(rendered.instances, count)
@@ -102,7 +102,7 @@ def _is_in_image(points: NDArray[np.float32], lens: CameraRays) -> NDArray[np.fl
 
 
 def _measure_visible(instances: NDArray[np.int16], count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """(n, 4) px boxes of the persons' pixels, and (n,) their numbers."""
+    """Return px boxes (n, 4) of the people's pixels and the pixel counts (n,)."""
     boxes, pixels = np.full((count, 4), np.nan, np.float32), np.zeros(count, np.int64)
     for row in range(count):
         mask = instances == row
@@ -114,7 +114,7 @@ def _measure_visible(instances: NDArray[np.int16], count: int) -> tuple[NDArray[
 
 
 def draw_labels(image: NDArray[np.uint8], truth: Labels) -> NDArray[np.uint8]:
-    """A copy of the image with boxes, joints and visible fractions, for looking: findable people green, others red."""
+    """Draw boxes, joints and visible fractions on a copy of the image: findable people green, others red."""
     drawn = image.copy()
     for row in range(len(truth.person_id)):
         if np.isnan(truth.visible_box[row]).any():

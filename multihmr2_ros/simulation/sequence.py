@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Renders a scene over time: its images, and the truth about them as People."""
+"""Renders a scene over time: its images, and their ground truth as People."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class SimulatedFrame:
 
 @contextlib.contextmanager
 def limit_to_one_thread() -> Iterator[None]:
-    """PyTorch on one thread: bodies are small work, and threads that wait for each other cost several times as much."""
+    """Limit PyTorch to one thread: bodies are small work, and waiting threads cost several times as much."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -68,7 +68,7 @@ def limit_to_one_thread() -> Iterator[None]:
 
 
 class SceneRenderer:
-    """Renders whole scenes; loading takes seconds, so use one renderer for many scenes."""
+    """Renderer of whole scenes; loading takes seconds, so use one renderer for many scenes."""
 
     def __init__(self) -> None:
         self._body, self._low = Body("full"), Body("low")
@@ -82,10 +82,10 @@ class SceneRenderer:
         for index in range(count_frames(options)):
             time = index / options.frame_rate_hz
             with torch.no_grad():
-                posed = pose_scene(scene, time, self._body, ground.heights(time))
+                posed = pose_scene(scene, time, self._body, ground.compute_heights(time))
                 rendered = self._renderer.render(scene, posed, generator)
                 truth = make_labels(scene, posed, rendered)
-                velocity = ground.velocity(time)
+                velocity = ground.compute_velocity(time)
                 people = make_people(posed, truth, velocity, self._low, vertices, moving=options.moving_camera)
             yield SimulatedFrame(scene, posed, rendered, truth, velocity, people)
 
@@ -107,7 +107,7 @@ def make_people(
     """Return all people of the scene as People, visible or not, in descending visible fraction.
 
     score is the visible fraction, track_id the person_id; every track is confirmed and as old as the scene. velocity is
-    over the ground: in the camera's axes if the camera stands still, in the world's ("fixed") if it moves.
+    over the ground: in the camera's axes if the camera is still, in the world's ("fixed") if it moves.
     """
     count = len(posed.person_id)
     body = low(torch.from_numpy(posed.shape), torch.from_numpy(posed.rotations))

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Tracks people from frame to frame: identities, velocities, running body shapes. Needs NumPy and SciPy only.
+"""Tracks people from frame to frame: identities, velocities, running body shapes. Requires only NumPy and SciPy.
 
 >>> tracker = Tracker(TrackerConfig())
 >>> tracked = tracker.update(detections, stamp_s=12.5)     # once per image

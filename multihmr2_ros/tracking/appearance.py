@@ -41,7 +41,7 @@ class AppearanceBank:
         return self._count
 
     def clear(self) -> None:
-        """Remove all entries; features may have another length afterwards."""
+        """Remove all entries; the length of features may change afterwards."""
         self._feature = np.empty((0, 0), np.float32)  # (capacity, F) from the first entry on
         self._track_id = np.empty(self._capacity, np.int64)
         self._frame = np.empty(self._capacity, np.float64)
@@ -79,11 +79,11 @@ class AppearanceBank:
         self._count += len(feature) - overwritten
 
     def list_track_ids(self) -> NDArray[np.int64]:
-        """Return the ids (m,) that have an entry, ascending."""
+        """Return the ids (m,) with an entry, ascending."""
         return np.unique(self._track_id[self._list_rows()])
 
     def compute_similarity(self, feature: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Return the ids (m,) that have an entry, ascending, and each id's share (n, m) of the votes for a detection.
+        """Return the ids (m,) with an entry, ascending, and each id's fraction (n, m) of the votes for a detection.
 
         The K entries nearest to a unit feature (n, F) vote; their votes are softmax(−distance / temperature). Distances
         are Euclidean, as in the released settings; the paper's text says L1.
@@ -103,7 +103,7 @@ class AppearanceBank:
         return track_ids, share.reshape(n, m)
 
     def _list_rows(self) -> NDArray[np.int64]:
-        """Return the rows of the ring buffer that hold entries, oldest first."""
+        """Return the rows of the ring buffer with entries, oldest first."""
         return (self._first + np.arange(self._count)) % self._capacity
 
     def _compute_distance(self, feature: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -15,7 +15,7 @@
 """Settings of the tracker.
 
 `TrackerConfig.reference()` returns the settings published with Multi-HMR 2 (section "Tracking in videos"; the released
-settings where the two differ). `TrackerConfig()` returns the defaults, chosen for robots.
+settings if the two differ). `TrackerConfig()` returns the defaults, chosen for robots.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ class Track:
 
     @property
     def state(self) -> TrackState:
-        """Tentative until detected `confirm_hits` times, then confirmed; lost while it is not detected."""
+        """Tentative until detected `confirm_hits` times, then confirmed; lost while not detected."""
         if not self.seen:
             return TrackState.LOST
         return TrackState.CONFIRMED if self.hits >= self._confirm_hits else TrackState.TENTATIVE

@@ -89,8 +89,9 @@ class Tracker:
         fixed_from_camera: NDArray[Any] | None = None,
         fixed_frame: str = "",
     ) -> TrackingResult:
-        """Associate the people of one image with the tracks of earlier images. Call it for every image, also without
-        people.
+        """Associate the people of one image with the tracks of earlier images.
+
+        Call it for every image, also without people.
 
         detections         people of this image
         stamp_s            s, stamp of the image. Equal to the last stamp: a second image of the same time, associated
@@ -127,7 +128,7 @@ class Tracker:
         return [self._tracks[track_id].make_snapshot(self._stamp_s) for track_id in sorted(self._tracks)]
 
     def _check(self, detections: Detections, stamp_s: float, fixed_from_camera: NDArray[Any] | None) -> None:
-        """Raise UserError for input that cannot be used, before anything is changed."""
+        """Raise UserError for unusable input, before any state is changed."""
         if not abs(stamp_s) < _MAX_STAMP_S:  # NaN compares false
             raise UserError(
                 f"stamp_s: expected finite seconds under {_MAX_STAMP_S:.0e}, got {stamp_s!r}; "
@@ -157,7 +158,7 @@ class Tracker:
         self._stamp_s = stamp_s
 
     def _end_forgotten(self, frame: float) -> None:
-        """Remove the features older than the memory, and the tracks that have none left."""
+        """Remove the features older than the memory, and the tracks without remaining features."""
         self._bank.remove_old(frame - self.config.memory_frames)
         for track_id in self._tracks.keys() - set(self._bank.list_track_ids().tolist()):
             del self._tracks[track_id]

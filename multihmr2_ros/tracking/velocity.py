@@ -18,9 +18,9 @@
 Applications to Tracking and Navigation, 2001, section 6.2.2).
 
 `measure_modes`: three filters per person, one for each mode of motion (standing, walking steadily, changing), combined
-as interacting multiple models (same book, section 11.6.6). The velocity in the mode "standing" is near zero and says
-nothing about the next velocity, so the mode is the deadband: the likelihoods of the measurements decide when the
-estimate enters and leaves it. After leaving, the velocity may take any value at once.
+as interacting multiple models (same book, section 11.6.6). The velocity in the mode "standing" is near zero and
+independent of the next velocity, so the mode is the deadband: the likelihoods of the measurements determine when the
+estimate enters and leaves it. After leaving, the velocity may take any value immediately.
 
 All functions process the people of an image together.
 """
@@ -38,7 +38,7 @@ from .config import VelocityConfig
 Array = NDArray[np.float64]
 STANDING, WALKING, CHANGING = range(3)
 MODES = 3
-_MIN_PROBABILITY = 1e-12  # a mode that was ruled out can be entered again
+_MIN_PROBABILITY = 1e-12  # allows returning to a mode after it was ruled out
 _MIN_DISTANCE_M = 0.1  # keeps the noise positive for a pelvis at the camera's center
 _MIN_SIGMA_M = 1e-3  # no pelvis is measured more precisely
 
@@ -62,12 +62,12 @@ class MotionEstimate:
 
     @property
     def velocity(self) -> Array:
-        """(3,) m/s, NaN until measured at two stamps."""
+        """Velocity (3,) in m/s, NaN until measured at two stamps."""
         return self.mean[3:] if self.has_moved_on else np.full(3, np.nan)
 
     @property
     def velocity_covariance(self) -> Array:
-        """(3, 3) (m/s)², NaN where the velocity is NaN."""
+        """Velocity covariance (3, 3) in (m/s)²; NaN if the velocity is NaN."""
         return self.covariance[3:, 3:] if self.has_moved_on else np.full((3, 3), np.nan)
 
 
@@ -159,8 +159,8 @@ def start_estimate(position: Array, noise: Array, stamp_s: float, config: Veloci
 def _predict(mean: Array, covariance: Array, elapsed_s: Array, process: Process) -> tuple[Array, Array]:
     """Predict means (n, 6) and covariances (n, 6, 6) after (n,) seconds.
 
-    Constant velocity with white acceleration; or, where the process keeps no velocity, a velocity that is drawn anew:
-    it does not depend on the last one, and changes the position at random only.
+    Constant velocity with white acceleration; or, if the process keeps no velocity, a velocity that is drawn anew: it
+    does not depend on the last one, and changes the position at random only.
     """
     position, velocity = slice(0, 3), slice(3, 6)
     time = elapsed_s[:, None, None]

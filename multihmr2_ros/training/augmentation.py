@@ -37,10 +37,10 @@ from multihmr2_ros.training.photometric import PhotometricConfig, distort_colors
 from multihmr2_ros.training.samples import Sample
 
 MIRROR = np.diag([-1.0, 1.0, 1.0])
-# A smaller or more occluded person in the network's input is neither positive nor negative.
+# Smaller or more occluded people in the network's input are neither positive nor negative.
 MIN_BOX_HEIGHT_PX = 24.0
 MIN_VISIBLE_FRACTION = 0.2
-# Largest distance of a body's center from the input that the network can predict, as a share of its longer side.
+# Maximum distance of a body's center outside the input that the network can predict, divided by its longer side.
 MARGIN = 0.2
 
 
@@ -48,14 +48,14 @@ MARGIN = 0.2
 class AugmentationConfig:
     """Settings of augmentation; a probability of 0 disables a part.
 
-    flip            probability of the mirror image
-    least_zoom      smallest side of the crop, divided by that of the largest crop with its aspect
-    off_centre      probability that the crop is not about the principal point; the network then always gets K, because
-                    it predicts centered cameras only
+    flip            probability of mirroring
+    least_zoom      minimum side of the crop, divided by that of the largest crop with its aspect
+    off_centre      probability of a crop that is not centered on the principal point; the network then always gets K,
+                    because it predicts centered cameras only
     aspect_jitter   relative change of the crop's aspect, padded with black
     cutout          probability of cutout rectangles
-    cutout_patches  largest number of rectangles
-    cutout_side     largest side of a rectangle, divided by the image's side
+    cutout_patches  maximum number of rectangles
+    cutout_side     maximum side of a rectangle, divided by the image's side
     photometric     changes of color and sharpness
     """
 
@@ -98,7 +98,7 @@ def augment(
     """Augment the sample and resize it to the network's input of input_size (width, height) px.
 
     aspect: width / height of the crop; None: the whole image. Also returns whether the principal point is (nearly) in
-    the middle, so that the camera can be predicted.
+    the middle; only then can the camera be predicted.
     """
     if generator.random() < config.flip:
         sample = flip(sample)
@@ -115,7 +115,7 @@ def augment(
 def _distort_content_colors(
     sample: Sample, resize: ResizePad, generator: np.random.Generator, config: PhotometricConfig
 ) -> Sample:
-    """Change the colors of the image, but not of its padding, which is black at inference, too."""
+    """Change the colors of the image but not of its padding, which is also black at inference."""
     rows = slice(resize.pad_top, resize.pad_top + resize.resized_height)
     columns = slice(resize.pad_left, resize.pad_left + resize.resized_width)
     image = sample.image.copy()
@@ -189,8 +189,8 @@ def draw_crop(
 def crop(sample: Sample, x0: int, y0: int, x1: int, y1: int) -> Sample:
     """Crop the sample to a rectangle in px. Positions in the camera's frame stay; K's principal point moves.
 
-    A person's visible fraction shrinks with the area of the visible box, which is an approximation. People completely
-    outside are left out.
+    A person's visible fraction is reduced with the area of the visible box, which is an approximation. People outside
+    the rectangle are left out.
     """
     offset = np.array([x0, y0], np.float32)
     k = sample.k
@@ -212,7 +212,7 @@ def crop(sample: Sample, x0: int, y0: int, x1: int, y1: int) -> Sample:
 
 
 def to_input(sample: Sample, resize: ResizePad) -> Sample:
-    """Resize the sample and pad it with black, with the arithmetic of inference."""
+    """Resize the sample and pad it with black, with the same arithmetic as inference."""
     pixels = torch.from_numpy(np.ascontiguousarray(sample.image)).permute(2, 0, 1)[None]
     size = (resize.resized_height, resize.resized_width)
     if pixels.shape[-2:] != size:
@@ -231,7 +231,7 @@ def to_input(sample: Sample, resize: ResizePad) -> Sample:
 
 
 def cut_out(sample: Sample, generator: np.random.Generator, config: AugmentationConfig) -> Sample:
-    """Cover parts of the image with rectangles of one color each; visible fractions shrink by the covered box area."""
+    """Cover parts of the image with single-color rectangles; visible fractions are reduced by the covered box area."""
     image, visible = sample.image.copy(), sample.visible_fraction.copy()
     width, height = sample.size
     for _ in range(int(generator.integers(1, config.cutout_patches + 1))):
@@ -245,8 +245,10 @@ def cut_out(sample: Sample, generator: np.random.Generator, config: Augmentation
 
 
 def ignore_unfindable(sample: Sample) -> Sample:
-    """Set people to ignored (neither positive nor negative) who are too small or too occluded in the network's input,
-    or whose center is far outside it."""
+    """Ignore people who are too small or too occluded in the network's input, or whose center is far outside it.
+
+    Ignored people are neither positive nor negative.
+    """
     height = sample.box[:, 3] - sample.box[:, 1]
     findable = (height >= MIN_BOX_HEIGHT_PX) & (sample.visible_fraction >= MIN_VISIBLE_FRACTION)
     margin = MARGIN * max(sample.size)

@@ -30,12 +30,12 @@ from multihmr2_ros.training.targets import Targets
 
 # The angle of a point at the camera's center is undefined; the paper leaves out nearer points.
 MIN_DEPTH_M = 0.1
-# True joints farther outside the image are left out, as a share of its longer side: they only teach extrapolation.
+# Distance outside the image, divided by its longer side. Farther true joints would only train extrapolation.
 FURTHEST_OUTSIDE = 0.5
 MESH_TERMS = frozenset({"vertices", "joints", "reprojection", "keypoint_similarity", "angle"})
 SIMILARITY_SOFTENING = 2.0  # factor of COCO's sigmas: keypoints with large errors still have a gradient
 MIN_STATURE_M = 0.3
-AREA_OF_BOX = 0.53  # a person's area divided by that of the box
+AREA_OF_BOX = 0.53  # a person's area divided by the area of the box
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class PosedPeople:
 class TruePeople:
     """The true bodies of n matched people.
 
-    rows    (n,) rows of `MatchedPeople`, those with known bodies
+    rows    (n,) rows of `MatchedPeople` with known bodies
     person  the bodies
     places  (n, 3) m, pelvises in the camera frame; valid where has_place
     """
@@ -151,7 +151,7 @@ def pose_true_people(people: MatchedPeople, body: Body) -> TruePeople:
 def compute_body_terms(
     network: MultiHMR2, people: MatchedPeople, true: TruePeople | None, body: Body, weights: set[str]
 ) -> dict[str, Tensor]:
-    """Return the unweighted terms of shape, pose, mesh, reprojection and tracking feature that weights names.
+    """Return the unweighted terms named in weights: shape, pose, mesh, reprojection and tracking feature.
 
     true: needed for terms of the mesh and of projections; None leaves them out.
     """
@@ -261,9 +261,9 @@ def find_pairs(image: Tensor, known: Tensor) -> Tensor:
 
 
 def reprojection_loss(points: Tensor, pixels: Tensor, usable: Tensor, k: Tensor) -> Tensor:
-    """Return the L1 error, px, of points (N, 3) m projected with k (N, 3, 3) from pixels (N, 2), where usable (N,).
+    """Return the L1 error, px, of points (N, 3) m projected with k (N, 3, 3) from pixels (N, 2), if usable (N,).
 
-    Points that are not in front of the camera have no projection, and contribute to the angular loss only.
+    Points that are not in front of the camera have no projection and contribute to the angular loss only.
     """
     seen, ahead = project(points, k)
     return masked_mean((seen - pixels).abs().sum(-1), usable & ahead)
@@ -320,8 +320,10 @@ def pose_people(body: Body, shape: Tensor, rotations: Tensor) -> PosedPeople:
 def compute_consistency_terms(
     network: MultiHMR2, people: MatchedPeople, reference: MultiHMR2, reference_people: MatchedPeople, body: Body
 ) -> dict[str, Tensor]:
-    """Return the terms of stage b: squared distance to a frozen model's rotations, and to its joints from the pelvis
-    (m²), for people that both models were matched to."""
+    """Return the terms of stage b, for people matched by both models.
+
+    Squared distance to a frozen model's rotations, and to its joints from the pelvis (m²).
+    """
     same = (people.image[:, None] == reference_people.image) & (people.slot[:, None] == reference_people.slot)
     ours, theirs = same.nonzero(as_tuple=True)
     shape, rotations, _ = network.person(people.queries[ours])

@@ -37,10 +37,10 @@ class TrainingConfig:
 
     steps             length of the run, at which the learning rate reaches 0
     ema_decay         decay of the moving average of the weights, 0 to below 1
-    precision         bf16 runs the network (never the bodies and losses) in bfloat16; auto: where the hardware has it
+    precision         bf16 runs the network (never the bodies and losses) in bfloat16; auto: if the hardware supports it
     seed              seed of the batches and of the initial weights
-    start_images      number of images that the render cache must hold before the first step
-    most_views        mean number of times that an image is used before training waits for renderers; 0: unlimited
+    start_images      minimum number of images in the render cache before the first step
+    most_views        mean number of uses of an image above which training waits for renderers; 0: unlimited
     log_steps         interval of log lines, in steps
     validate_steps    interval of validation, in steps
     checkpoint_steps  interval of checkpoints, in steps

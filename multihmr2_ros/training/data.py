@@ -54,13 +54,13 @@ class SampleSource(Protocol):
 
 @dataclass(frozen=True)
 class Batch:
-    """B images of one size with their truth.
+    """B images of one size with their ground truth.
 
     image     (B, 3, H, W) uint8 RGB
     targets   of B images
     k_given   (B,) bool: whether the network gets the intrinsics as an input
     origins   name of each image's render or file, for messages
-    features  of the frozen encoder, if they were computed before
+    features  of the frozen encoder, if computed in advance
     """
 
     image: Tensor
@@ -70,7 +70,7 @@ class Batch:
     features: EncoderFeatures | None = None
 
     def to(self, device: torch.device) -> Batch:
-        """Return the batch on another device. The image stays where it is if there are features."""
+        """Return the batch on another device. The image stays on its device if there are features."""
         features = self.features
         if features is not None:
             tensors: dict[str, Any] = {
@@ -86,11 +86,12 @@ class BatchConfig:
     """Settings of batches.
 
     batch_size           images per step and process
-    image_size           px, longest side of the inputs; less than the network's makes steps faster and people smaller
+    image_size           px, longest side of the inputs; a smaller size than the network's makes steps faster and people
+                         smaller
     patch_size           px, of the network
     aspects              width / height of the inputs; one is drawn for each batch
     aspect_weights       relative probabilities of the aspects
-    k_given              probability that the network gets the intrinsics, where they are known
+    k_given              probability that the network gets the intrinsics, if they are known
     track_feature_width  width of the target of tracking features; 0: none
     sam2_features        whether that target is the samples' SAM2 feature, instead of a color layout
     augmentation         of each image
@@ -131,7 +132,7 @@ class Batches(Dataset[Batch]):
     def __init__(
         self, sources: Sequence[tuple[SampleSource, float]], config: BatchConfig, seed: int, rank: int = 0
     ) -> None:
-        """sources: (source, weight); an image is drawn from a source with a probability proportional to its weight."""
+        """Set the sources (source, weight); a source is drawn with a probability proportional to its weight."""
         self.sources = [source for source, _ in sources]
         weights = np.array([weight for _, weight in sources], float)
         if not len(weights) or weights.min() < 0 or weights.sum() <= 0:
@@ -189,7 +190,7 @@ class Batches(Dataset[Batch]):
 
 
 def select_readable(source: SampleSource, rows: Iterable[int]) -> Iterator[Sample]:
-    """Yield the samples of the rows, without those whose files cannot be read."""
+    """Yield the samples of the rows that have readable files."""
     for row in rows:
         with contextlib.suppress(OSError):
             yield source.sample(row)

@@ -29,7 +29,7 @@ from multihmr2_ros.errors import UserError
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """The processes of a run.
+    """The group of processes of a run.
 
     rank        index of this process
     count       number of processes
@@ -83,7 +83,7 @@ def choose_device(chosen: torch.device, environment: Mapping[str, str]) -> torch
     """Return the device of this process, with an index if it is a GPU.
 
     It is the chosen one, or the GPU of the local rank if several processes share this machine's GPUs. Raises UserError
-    if one GPU was chosen for several processes, or there are more processes than GPUs.
+    if one GPU was chosen for several processes, or if there are more processes than GPUs.
     """
     if chosen.type != "cuda":
         return chosen

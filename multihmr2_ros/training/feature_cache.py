@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The feature cache: batches with precomputed features of the frozen encoder, and their targets, on disk.
+"""The feature cache: batches on disk, with precomputed features of the frozen encoder and their targets.
 
 While the pretrained encoder is frozen, its features of an augmented image do not change. Computed once and stored in
-eight bits, they let the decoder and the heads train on several times as many people per hour.
+eight bits, they allow training the decoder and the heads on several times as many people per hour.
 """
 
 from __future__ import annotations

@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Losses that teach an encoder COCO's keypoints: keypoint maps, and MoveNet's keypoints of proposed people.
+"""Losses that train an encoder on COCO's keypoints: keypoint maps, and MoveNet's keypoints of proposed people.
 
-Keypoint maps: every patch is classified by the keypoints that lie in it. This dense supervision teaches an encoder
-without pretraining the look of bodies long before the few queries do (auxiliary heatmaps as in Shi et al. 2022,
+Keypoint maps: every patch is classified by the keypoints in it. This dense supervision trains an encoder without
+pretraining on the appearance of bodies long before the few queries do (auxiliary heatmaps as in Shi et al. 2022,
 "End-to-End Multi-Person Pose Estimation with Transformers"). Inference does not use the maps.
 
 MoveNet: its own targets (dense maps of centers and keypoints) need every keypoint of every person. Here each head is

@@ -61,7 +61,7 @@ def _fit_low_mesh_weights() -> NDArray[np.float32]:
     for index in range(keypoints.shape[1]):
         relative = vertices - keypoints[:, index, None]
         near = np.argsort(np.linalg.norm(relative, axis=-1).mean(axis=0))[:NEIGHBORS]
-        # Weights w that minimise |Σ w (vertex − keypoint)|² + ridge |w|² with Σ w = 1: proportional to G⁻¹ 1.
+        # Weights w that minimize |Σ w (vertex − keypoint)|² + ridge |w|² with Σ w = 1: proportional to G⁻¹ 1.
         gram = np.einsum("nvd,nwd->vw", relative[:, near], relative[:, near]) / FITTED_BODIES
         solution = np.linalg.solve(gram + RIDGE * np.trace(gram) / NEIGHBORS * np.eye(NEIGHBORS), np.ones(NEIGHBORS))
         weights[index, near] = solution / solution.sum()

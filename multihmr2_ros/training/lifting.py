@@ -14,9 +14,9 @@
 
 """Trains poses from keypoints alone: bodies are posed by motions and projected, without images.
 
-A network whose queries start from keypoints learns in minutes, from millions of (keypoints, body) pairs, a mapping that
-would take days to learn from images; image features then resolve the ambiguities of keypoints. Keypoints get the errors
-of a keypoint detector: noise, occluded keypoints of low score, left and right exchanged.
+A network whose queries start from keypoints learns within minutes, from millions of (keypoints, body) pairs, a mapping
+that takes days to learn from images; image features then resolve the ambiguities of keypoints. Keypoints get the
+errors of a keypoint detector: noise, occluded keypoints of low score, left and right exchanged.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def make_pose_bank(body: Body, count: int, motions: Path | None, seed: int) -> P
 
 @dataclass(frozen=True)
 class KeypointBatch:
-    """M people, each with an own camera; camera frame.
+    """M people, each with a separate camera; camera frame.
 
     shape      (M, 6)
     rotations  (M, 163, 3, 3) relative to the parent bone, row 0 in the camera frame
@@ -294,7 +294,7 @@ def simulate_detected_keypoints(batch: KeypointBatch, keypoints: Tensor, image_s
     count = len(keypoints)
     extent = (keypoints.amax(1) - keypoints.amin(1)).amax(-1).clamp(min=8.0)[:, None]
     outside = ((keypoints < 0) | (keypoints > batch.size[:, None])).any(-1)
-    # Occlusion by furniture: everything below a line, for about a third of the people.
+    # Occlusion by furniture: all keypoints below a line, for about a third of the people.
     line = keypoints[..., 1].amin(1) + (0.3 + 0.7 * uniform(count)) * extent[:, 0]
     cut = (uniform(count)[:, None] < CUT) & (keypoints[..., 1] > line[:, None])
     hidden = outside | cut | (uniform(count, 17) < HIDDEN)

@@ -52,7 +52,7 @@ from multihmr2_ros.training.matching import (
 )
 from multihmr2_ros.training.targets import Targets
 
-# Standard deviation of the heatmap's target around the person's patch, as a share of the person's height.
+# Standard deviation of the heatmap's target around the person's patch, as a fraction of the person's height.
 HEATMAP_SPREAD = 0.1
 MIN_PAIR_DISTANCE_M = 0.3
 
@@ -70,7 +70,7 @@ class LossConfig:
     nearness            L1 of log(f / z): the same for all cameras
     depth               L1 of z, m
     relative_depth      L1 of the difference of log z between people of one image
-    relative_metric     L1 of log distances between people of one image; minus the mean error of the image's pairs where
+    relative_metric     L1 of log distances between people of one image; minus the mean error of the image's pairs if
                         only relative positions are known
     relative_stature    L1 of the difference of log stature between people of one image
     field_of_view       squared error of the horizontal field of view, rad; times three if it is too wide
@@ -265,7 +265,7 @@ def heatmap_loss(logit: Tensor, targets: Targets, patch_size: int) -> Tensor:
 
 
 def field_of_view_loss(horizontal_fov: Tensor, targets: Targets, width: int) -> Tensor:
-    """Return the mean squared error (rad²) of (B,) rad, times three where too wide.
+    """Return the mean squared error (rad²) of (B,) rad, times three for fields of view that are too wide.
 
     As in CameraHMR: a field of view that is too wide moves all people too near.
     """
@@ -284,7 +284,7 @@ def relative_metric_loss(people: MatchedPeople) -> Tensor:
     """Return the L1 of log(dᵢⱼ / d*ᵢⱼ) over all pairs of people of one image; d: distance of their centers, m.
 
     Our interpretation of the relative metric loss of Wang et al. (2025), of which only the abstract was available.
-    Where the true positions are known up to a factor (`Targets.has_relative_place`), the mean over the image's pairs is
+    If the true positions are known up to a factor (`Targets.has_relative_place`), the mean over the image's pairs is
     subtracted first: such an image needs three people.
     """
     metric = people.has_place & people.has_k

@@ -76,7 +76,7 @@ class Matches:
 
 
 def match_people(layer: LayerOutputs, targets: Targets, config: MatchingConfig, distance: Tensor) -> Matches:
-    """Return the one-to-one assignment of queries to present people of each image with the least cost.
+    """Return the one-to-one assignment of minimum cost between queries and present people of each image.
 
     distance (B, Q, P): from `compute_distances`. Every present person gets a query as long as there are enough queries.
     """

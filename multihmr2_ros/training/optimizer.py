@@ -130,7 +130,7 @@ def measure_typical_size(value: Tensor) -> float:
 
 
 def limit_gradients(network: nn.Module, config: OptimizerConfig) -> float:
-    """Clip gradients to the configured norm. Returns the norm before, without that of pretrained parameters.
+    """Clip gradients to the configured norm. Returns the norm before, without pretrained parameters.
 
     Returns NaN if a gradient of a pretrained parameter is not finite.
     """

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Photometric augmentation: changes of color and sharpness as cameras and compression make them."""
+"""Photometric augmentation: changes of color and sharpness as in cameras and compression."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ PROBABILITIES = ("tone", "saturation", "blur", "noise", "jpeg")
 def distort_colors(
     image: NDArray[np.uint8], generator: np.random.Generator, config: PhotometricConfig
 ) -> NDArray[np.uint8]:
-    """Apply random changes to an image (H, W, 3) uint8 RGB, in the order in which a camera makes them."""
+    """Apply random changes to an image (H, W, 3) uint8 RGB, in the order of a camera's processing."""
     if generator.random() < config.blur:
         image = _blur(image, generator, config.blur_px)
     if generator.random() < config.tone:

@@ -166,7 +166,7 @@ def write_shard(folder: Path, seed: int, samples: Sequence[Sample]) -> Path:
     with atomic_path(path) as temporary:
         try:
             safetensors.numpy.save_file(arrays, temporary)
-        except safetensors.SafetensorError as error:  # how the library reports a full disk
+        except safetensors.SafetensorError as error:  # the library's error for a full disk
             raise OSError(str(error)) from error
     return path
 

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Renders the pool's images, here or in processes beside the training."""
+"""Renders the images of the render cache, in this process or in background processes during training."""
 
 from __future__ import annotations
 
@@ -54,17 +54,18 @@ from multihmr2_ros.training.samples import Sample, sample_from_labels
 logger = logging.getLogger(__name__)
 
 SETTINGS_FILE = "settings.json"
-ABANDONED_S = 600.0  # a half-written file this old belongs to a renderer that was killed
-MAX_FAILURES = 10  # in a row, before a renderer gives up
+ABANDONED_S = 600.0  # an incomplete file of this age belongs to a killed renderer
+MAX_FAILURES = 10  # consecutive failures before a renderer ends
 
 RenderSeed = Callable[[int], Sample]
 
 
 @dataclass(frozen=True)
 class RenderCacheConfig:
-    """A pool's folder, the scenes rendered into it, and the number of training images kept (the oldest go first).
+    """Folder of a render cache, the scenes rendered into it, and the number of training images kept.
 
-    sam2: a folder with SAM2's video model, whose memory of each person is stored with the images; None: nothing is.
+    The oldest images are removed first. sam2: a folder with SAM2's video model, whose memory of each person is stored
+    with the images; None: not stored.
     """
 
     folder: Path
@@ -83,7 +84,7 @@ class RenderCacheConfig:
 
 
 def open_folder(config: RenderCacheConfig) -> None:
-    """Make the pool's folder and save its settings; raise UserError if it holds images of other settings."""
+    """Make the cache's folder and save its settings; raise UserError if it contains images of other settings."""
     make_folder(config.folder)
     path = config.folder / SETTINGS_FILE
     settings = json.loads(json.dumps(dataclasses.asdict(config.scene), default=str))
@@ -110,9 +111,9 @@ def open_folder(config: RenderCacheConfig) -> None:
 
 
 def make_scene_renderer(options: SceneOptions, sam2: Path | None = None) -> RenderSeed:
-    """seed → sample: draws a scene, poses its people, renders and labels it. Loads the body once.
+    """Return a function from seed to sample, which samples a scene, poses its people, renders and labels it.
 
-    sam2: as in RenderCacheConfig; the model runs where the renderer does, which is the CPU.
+    Loads the body once. sam2: as in RenderCacheConfig; the model runs on the renderer's device, the CPU.
     """
     from multihmr2_ros.body import Body
     from multihmr2_ros.simulation.labels import make_labels
@@ -134,7 +135,7 @@ def make_scene_renderer(options: SceneOptions, sam2: Path | None = None) -> Rend
         sample = sample_from_labels(rendered.image, truth, f"seed {seed}")
         if memory is None:
             return sample
-        rows = np.flatnonzero(truth.visible_pixels)  # of the people whom the sample has
+        rows = np.flatnonzero(truth.visible_pixels)  # of the people in the sample
         feature, _ = memory(rendered.image, rendered.instances == rows[:, None, None])
         return dataclasses.replace(sample, track_feature=feature)
 
@@ -150,10 +151,10 @@ def fill_cache(
     images: int | None = None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[int]:
-    """Add shards to the pool, held-out ones first; yields the number of images that each finished shard holds.
+    """Add shards to the cache, held-out ones first; yield the number of images of each finished shard.
 
-    Worker w of n renders every n-th shard. images: how many training images the folder is to hold; None: for ever, the
-    oldest making room for the new. stopped() is asked before every image; an unfinished shard is then given up.
+    Worker w of n renders every n-th shard. images: number of training images to reach; None: no end, and new images
+    replace the oldest. stopped() is called before every image; if true, an unfinished shard is discarded.
     """
     for seed, size in _list_wanted(config, worker, workers, images):
         samples = list(_render_samples(render, seed, size, stopped))
@@ -166,7 +167,7 @@ def fill_cache(
 
 
 def _list_wanted(config: RenderCacheConfig, worker: int, workers: int, images: int | None) -> Iterator[tuple[int, int]]:
-    """(first seed, size) of the shards that are this worker's turn."""
+    """Yield (first seed, size) of this worker's shards."""
     held_out = {parse_first_seed(path) for path in list_shard_paths(config.folder, held_out=True)}
     for first in range(0, config.held_out_images, SHARD_IMAGES):
         seed = HELD_OUT_SEED + first
@@ -182,7 +183,7 @@ def _list_wanted(config: RenderCacheConfig, worker: int, workers: int, images: i
 
 
 def _render_samples(render: RenderSeed, seed: int, size: int, stopped: Callable[[], bool]) -> Iterator[Sample]:
-    """The samples of consecutive seeds, without those that fail; UserError where too many in a row do."""
+    """Yield the samples of consecutive seeds, without failed ones; UserError after too many consecutive failures."""
     failures = 0
     for number in range(seed, seed + size):
         if stopped():
@@ -192,7 +193,7 @@ def _render_samples(render: RenderSeed, seed: int, size: int, stopped: Callable[
             failures = 0
         except UserError:
             raise
-        except Exception as error:  # one bad scene must not end a night's rendering
+        except Exception as error:  # one failing scene must not end a long rendering
             failures += 1
             logger.warning("seed %d could not be rendered (%s: %s)", number, type(error).__name__, error)
             if failures == MAX_FAILURES:
@@ -202,12 +203,12 @@ def _render_samples(render: RenderSeed, seed: int, size: int, stopped: Callable[
 def _remove_oldest(config: RenderCacheConfig) -> None:
     shards = list_shard_paths(config.folder)
     for path in shards[: max(0, len(shards) - config.cache_images // SHARD_IMAGES)]:
-        with suppress(FileNotFoundError):  # another renderer was quicker
+        with suppress(FileNotFoundError):  # another renderer has already removed it
             path.unlink()
 
 
 class RenderProcesses:
-    """Processes that fill the pool while the block lasts; they also end when this process dies."""
+    """Processes that fill the cache until the block ends; they also end when this process dies."""
 
     def __init__(
         self, config: RenderCacheConfig, workers: int, *, images: int | None = None, niceness: int = 10
@@ -250,7 +251,7 @@ class RenderProcesses:
 def _run_worker(
     config: RenderCacheConfig, worker: int, workers: int, images: int | None, niceness: int, stop: Any
 ) -> None:
-    """A renderer process: one thread, low priority, ignores SIGINT (Ctrl-C), which the parent handles."""
+    """Run a renderer process: one thread, low priority, ignores SIGINT (Ctrl-C), which the parent handles."""
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -102,7 +102,7 @@ class Sample:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(width, height) of the image, px."""
+        """Width and height of the image, px."""
         return self.image.shape[1], self.image.shape[0]
 
     def select(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> Sample:

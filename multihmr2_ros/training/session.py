@@ -75,7 +75,7 @@ class Session:
     render_cache       the render cache to train on
     render_workers     background processes that render during training
     datasets           readers of real data
-    render_share       share of renders among the images, if there are datasets
+    render_share       fraction of renders among the images, if there are datasets
     start_from         weights file that the network starts from, instead of random weights
     encoder_weights    weights file of the pretrained encoder; replaces that of start_from
     features           folders of batches with features of the frozen encoder, to train on instead of images
@@ -117,7 +117,7 @@ class StopRequest:
 
 
 def train(session: Session) -> str:
-    """Train or resume. Returns one line on how the run ended. Raises UserError for options that cannot be used."""
+    """Train or resume. Returns one line on the end of the run. Raises UserError for options that cannot be used."""
     stop = StopRequest(deadline=None if session.time_limit_s is None else time.monotonic() + session.time_limit_s)
     make_folder(session.out)
     _refuse_existing(session)
@@ -172,7 +172,7 @@ def mix_keypoint_batches(batches: Dataset[Batch], session: Session) -> Dataset[A
 
 
 def write_features(session: Session, count: int) -> str:
-    """Write `count` batches with the encoder's features to the first folder. Returns one line on how it ended.
+    """Write `count` batches with the encoder's features to the first folder. Returns one line on the result.
 
     A run with the session's options would train on the same batches.
     """
@@ -205,7 +205,7 @@ def _refuse_existing(session: Session) -> None:
 
 
 def fill_render_cache(config: RenderCacheConfig, images: int, workers: int) -> str:
-    """Fill the render cache until it holds `images` training images. Returns one line on how it ended."""
+    """Fill the render cache until it holds `images` training images. Returns one line on the result."""
     open_folder(config)
     stop = StopRequest()
     wanted = images + config.held_out_images
@@ -254,10 +254,10 @@ def _ready_cache(
     is_stopped: Callable[[], bool],
     anywhere: Callable[[bool], bool],
 ) -> RenderCache:
-    """Return the render cache when it holds enough images to begin. Waits while renderers are running.
+    """Return the render cache when it contains enough images to start. Waits while renderers are running.
 
     anywhere(flag): returns whether the flag is set in any process; all processes run this loop together. Raises
-    UserError if the cache is empty and nothing renders.
+    UserError if the cache is empty and no renderer is running.
     """
     wanted = max(1, min(session.training.start_images, config.cache_images))
     cache = RenderCache(config.folder)
@@ -357,7 +357,7 @@ def _compute_render_share(session: Session) -> float:
 
 @dataclass
 class _RenderMonitor:
-    """Compares the numbers of used and of rendered images, and logs failed renderers."""
+    """Compares the numbers of used and rendered images, and logs failed renderers."""
 
     cache: RenderCache
     renderers: RenderProcesses | None

@@ -80,7 +80,7 @@ def save_state(
     with atomic_path(path) as temporary:
         try:
             torch.save(state, temporary)
-        except RuntimeError as error:  # how PyTorch reports a full disk
+        except RuntimeError as error:  # PyTorch's error for a full disk
             raise OSError(" ".join(str(error).split())[:200]) from error
     metadata = {"training": state["training_config"], "step": str(progress.step)}
     checkpoint.save_network(ema.network, folder / WEIGHTS_FILE, metadata=metadata)

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The true values of a batch: B images with P person slots each, as torch tensors."""
+"""Ground truth of a batch: B images with P person slots each, as torch tensors."""
 
 from __future__ import annotations
 

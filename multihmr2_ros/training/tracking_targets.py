@@ -14,8 +14,8 @@
 
 """Targets of the network's tracking feature, from two sources.
 
-The paper distills SAM2's memory encoder (section 3, "Regressing track features"), whose weights not every machine can
-download. The color layout needs no download: it distinguishes people by their clothes, less finely.
+The paper distills SAM2's memory encoder (section 3, "Regressing track features"), but its weights cannot be downloaded
+on every machine. The color layout needs no download: it distinguishes people by their clothes, less precisely.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class ColorLayout:
 
 
 def _make_middle_weights(height: int, width: int) -> NDArray[np.float32]:
-    """Return weights (height, width) that decrease towards the left and right border, where the background is."""
+    """Return weights (height, width) that decrease towards the left and right border (mostly background)."""
     across = (np.arange(width, dtype=np.float32) + 0.5) / width - 0.5
     return np.tile(np.exp(-0.5 * (across / 0.2) ** 2), (height, 1))
 
@@ -101,7 +101,7 @@ def _compute_layout(crop: NDArray[np.float32], weight: NDArray[np.float32]) -> N
 
 
 def _compute_soft_bins(values: NDArray[np.float32], low: float, high: float) -> NDArray[np.float32]:
-    """Return shares (…, BINS) of triangular bins, so that small changes of color change the feature little."""
+    """Return the weights (…, BINS) of triangular bins, so that small changes of color change the feature little."""
     place = (np.clip(values, low, high) - low) / (high - low) * (BINS - 1)
     return np.maximum(0, 1 - np.abs(place[..., None] - np.arange(BINS)))
 
@@ -112,9 +112,9 @@ class Sam2Memory:
     width = SAM2_FEATURE_WIDTH
 
     def __init__(self, weights: Path, device: str = "cpu") -> None:
-        """weights: a folder with SAM2's video model in the format of transformers.
+        """Load the model. weights: a folder with SAM2's video model in the format of transformers.
 
-        Raises UserError if the model cannot be read, or is another one.
+        Raises UserError if the model cannot be read or is a different one.
         """
         try:
             from transformers import Sam2VideoModel

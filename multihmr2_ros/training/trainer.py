@@ -73,7 +73,7 @@ class Hooks:
 
 
 class TrainingObjective(nn.Module):
-    """Computes the loss terms of a batch in one module, as DistributedDataParallel must see all uses of parameters."""
+    """Loss terms of a batch in one module; DistributedDataParallel must cover all uses of parameters."""
 
     def __init__(
         self, network: MultiHMR2, body: Body, config: LossConfig, precision: str, reference: MultiHMR2 | None
@@ -102,7 +102,7 @@ class TrainingObjective(nn.Module):
 
 
 class Trainer:
-    """Trains a network, and writes checkpoints and logs to a folder."""
+    """Trainer of a network; writes checkpoints and logs to a folder."""
 
     def __init__(
         self,
@@ -140,7 +140,7 @@ class Trainer:
         )
         self._objective: nn.Module = objective
         if self.processes.count > 1:
-            # The heads in use depend on the annotations of the batch.
+            # Which heads are used depends on the annotations of the batch.
             self._objective = nn.parallel.DistributedDataParallel(objective, find_unused_parameters=True)
         self._skipped = 0
 
@@ -184,7 +184,7 @@ class Trainer:
         total = torch.stack(list(terms.values())).sum()
         values = dict(zip([*terms, "loss"], torch.stack([*terms.values(), total]).tolist(), strict=True))
         is_broken = not math.isfinite(values["loss"])
-        if self.processes.any_true(is_broken, self.device):  # all processes end, or the others would wait forever
+        if self.processes.any_true(is_broken, self.device):  # all processes must end, or the others would wait forever
             if not is_broken:
                 raise UserError(
                     f"the loss is not finite at step {self.progress.step} in another process; see its message"
@@ -306,7 +306,7 @@ class _Meter:
         self._clock = time.monotonic()
 
     def compute_figures(self) -> dict[str, float]:
-        """Return means of the terms, images/s, and the share of time spent waiting for renderers; then reset."""
+        """Return means of the terms, images/s, and the fraction of time spent waiting for renderers; then reset."""
         figures = {name: value / self._counts[name] for name, value in self._sums.items()}
         seconds = max(self._seconds, 1e-9)
         figures |= {"images_per_s": self._images / seconds, "held": self.held_s / seconds}

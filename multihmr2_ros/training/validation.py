@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A few metrics on held-out images during training; `multihmr2 evaluate` measures the rest."""
+"""A few metrics on held-out images during training; `multihmr2 evaluate` computes all others."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ MAX_HIT_DISTANCE = 0.5  # of the larger side of the person's visible box
 
 @dataclass(frozen=True)
 class ValidationCounts:
-    """Counts of people and errors of matched people and of images; those of several batches are added.
+    """Counts of people, errors of matched people and errors of images, summed over batches.
 
     joint_errors_mm: MPJPE of each match. distance_errors: |z − z*| / z* of each. fov_errors_deg: of each image.
     """
@@ -61,8 +61,11 @@ class ValidationCounts:
         )
 
     def compute_figures(self) -> dict[str, float]:
-        """Return recall, precision, mpjpe_mm (mean over matches, pelvises aligned), distance_error (median of
-        |z − z*| / z*), fov_error_deg (mean, horizontal); NaN where there was nothing to measure."""
+        """Return the metrics by name; NaN without data.
+
+        recall, precision, mpjpe_mm (mean over matches, pelvises aligned), distance_error (median of |z − z*| / z*),
+        fov_error_deg (mean, horizontal).
+        """
         return {
             "recall": self.counts.recall,
             "precision": self.counts.precision,
@@ -90,7 +93,7 @@ def validate(
 def compare_batch(
     prediction: Prediction, targets: Targets, body: Body, width: int, threshold: float
 ) -> ValidationCounts:
-    """Compare one batch of images `width` px wide with its truth. Only people above the threshold are posed."""
+    """Compare one batch of images `width` px wide with its ground truth. Only people above the threshold are posed."""
     location = image_locations(prediction.centre, prediction.k)
     true_joints = _pose_joints(body, targets.shape, targets.rotations, targets.present & targets.has_body)
     tally = ValidationCounts()
@@ -119,8 +122,11 @@ def compare_batch(
 def match_places(
     found: NDArray[np.floating], wanted: NDArray[np.floating], box: NDArray[np.floating]
 ) -> list[tuple[int, int]]:
-    """(row of found, row of wanted) pairs of locations (n, 2) and (m, 2) px: as many as possible, of those the nearest
-    ones, each at most half the larger side of the wanted person's box (m, 4) apart."""
+    """Return (row of found, row of wanted) pairs of locations (n, 2) and (m, 2) px.
+
+    As many pairs as possible, with the smallest distances; each at most half the larger side of the wanted person's box
+    (m, 4) apart.
+    """
     distance = np.linalg.norm(found[:, None] - wanted[None], axis=-1)
     limit = MAX_HIT_DISTANCE * np.maximum(box[:, 2] - box[:, 0], box[:, 3] - box[:, 1])
     pairs = assign(distance / np.maximum(limit, 1e-6), distance <= limit)
@@ -128,7 +134,7 @@ def match_places(
 
 
 def image_locations(points: Tensor, k: Tensor) -> NDArray[np.float64]:
-    """(B, M, 2) px of points (B, M, 3) m with k (B, 3, 3); NaN behind the camera."""
+    """Return px (B, M, 2) of points (B, M, 3) m with k (B, 3, 3); NaN behind the camera."""
     return np.stack([project(each, own_k) for each, own_k in zip(_array(points), _array(k), strict=True)])
 
 
@@ -137,7 +143,7 @@ def _array(values: Tensor) -> NDArray[np.float64]:
 
 
 def _is_ignored(location: NDArray[np.float64], targets: Targets, image: int) -> bool:
-    """Return whether a detection at a location (2,) px is no mistake where it matches no one."""
+    """Return whether an unmatched detection at a location (2,) px is not counted as an error."""
     if not targets.score_supervised[image]:
         return True
     box = _array(targets.box[image][targets.ignore[image]])
@@ -146,7 +152,7 @@ def _is_ignored(location: NDArray[np.float64], targets: Targets, image: int) -> 
 
 
 def _pose_joints(body: Body, shape: Tensor, rotations: Tensor, rows: Tensor) -> Tensor:
-    """(B, P, 163, 3) m from the pelvis, of the bodies where rows (B, P) is true; NaN for the others."""
+    """Return joints (B, P, 163, 3) m from the pelvis, of the bodies selected by rows (B, P); NaN for the others."""
     joints = torch.full((*rows.shape, rotations.shape[2], 3), math.nan, device=rotations.device)
     if rows.any():
         posed = body(shape[rows], rotations[rows]).joints
@@ -162,7 +168,7 @@ def _match_errors(
     found: list[tuple[int, int]],
     wanted: list[tuple[int, int]],
 ) -> ValidationCounts:
-    """Errors of joints and distances of matches: found and wanted are (image, row) of each."""
+    """Return the errors of joints and distances of matches: found and wanted are (image, row) of each."""
     if not found:
         return ValidationCounts()
     device = true_joints.device

@@ -204,7 +204,7 @@ def test_our_definitions_are_found_in_an_installation(tmp_path: Path) -> None:
     shutil.copytree(source / "msg", tmp_path / "share" / "multihmr2_ros" / "msg")
     code = (
         "from multihmr2_ros.bags import definitions; print(definitions.__file__); "
-        "print('multihmr2_ros/msg/HumanArray' in definitions.typestore().fielddefs)"
+        "print('multihmr2_ros/msg/HumanArray' in definitions.make_typestore().fielddefs)"
     )
     found = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": str(packages)}, cwd=tmp_path

@@ -356,7 +356,7 @@ def test_a_probe_that_fails_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError("CUDA error 999\nsecond line")
 
     for name in (
-        "system_checks", "package_checks", "body_model_checks", "kernel_checks", "ros_checks", "extra_checks"
+        "check_system", "check_packages", "check_body_model", "check_kernels", "check_ros", "check_extras"
     ):  # fmt: skip
         monkeypatch.setattr(doctor, name, list)
     monkeypatch.setattr(doctor, "check_gpu", broken)

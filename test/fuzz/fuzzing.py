@@ -56,7 +56,7 @@ PARSERS = {
     "pickle": "weights.ReleasedCheckpoints",
     "bvh": "files.Motions",
     "garment": "files.Garments",
-    "picture": "files.Pictures",
+    "picture": "files.Images",
     "video": "files.Videos",
     "dataset_pickle": "datasets.Pickles",
     "dataset_npz": "datasets.Archives",

@@ -38,7 +38,7 @@ class Estimator:
     """Gives for each image the people of a list, whose vertices are the data set's joints."""
 
     faces = np.zeros((0, 3), np.int32)
-    body = SimpleNamespace(coco_keypoints=lambda vertices: vertices[:, :17])
+    body = SimpleNamespace(regress_coco_keypoints=lambda vertices: vertices[:, :17])
 
     def __init__(self, people: Callable[[int], People]) -> None:
         self._people, self.index = people, -1

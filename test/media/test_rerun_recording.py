@@ -145,7 +145,7 @@ def test_overlay_colors_times_and_layout(recording: Path) -> None:
     assert np.array(strips[0][: len(pairs)]) == pytest.approx(walking(0).joints_2d[0][pairs], rel=1e-5)
     (color,) = read.values(f"{PEOPLE}/meshes/8", "albedo_factor")
     assert tuple(np.array([color[0] >> shift & 255 for shift in (24, 16, 8)])) == get_track_color(8)
-    assert read.to_frames(f"{PEOPLE}/meshes/8", "vertex_positions") == list(range(8))
+    assert read.frames(f"{PEOPLE}/meshes/8", "vertex_positions") == list(range(8))
     assert any(row["frame"] == 8 and any("is_recursive" in key and row[key] is not None for key in row)
                for row in read.rows[f"{PEOPLE}/meshes/8"]), "cleared"  # fmt: skip
     stamps = {row["frame"]: row["stamp"] for row in read.rows[f"{PEOPLE}/names"]}

@@ -70,9 +70,9 @@ def test_what_the_user_chose_stays() -> None:
 
 
 def test_one_thread_where_waiting_threads_would_spin() -> None:
-    many = "import multihmr2_ros.hardware as h; h.available_cores = lambda: 12; "
-    assert "threads 6" in output_of(f"{many} print('threads', h.default_threads())")
-    assert "threads 1\n" in output_of(f"import torch; {many} print('threads', h.default_threads())")
+    many = "import multihmr2_ros.hardware as h; h.count_available_cores = lambda: 12; "
+    assert "threads 6" in output_of(f"{many} print('threads', h.choose_default_threads())")
+    assert "threads 1\n" in output_of(f"import torch; {many} print('threads', h.choose_default_threads())")
 
 
 @pytest.mark.parametrize(

@@ -59,5 +59,5 @@ def test_what_is_before_a_point_is_the_nearest_of_all_other_people(n: int) -> No
     nearest = np.stack([view.nearest[0, cell] for view in alone])
     nearest[row, np.arange(len(row))] = np.inf
     np.testing.assert_array_equal(sight.others_depth, nearest.min(axis=0))
-    assert np.isfinite(sight.others_depth).any_true() == (n > 1)
+    assert np.isfinite(sight.others_depth).any() == (n > 1)
     assert 0 < sight.inside.sum() < len(row)

@@ -108,7 +108,7 @@ def test_plotted_paths_lead_to_numbers(published: dict[str, type]) -> None:
         topic, *fields = path["value"].split(".")
         message: Any = published[topic]
         for field in fields:
-            name, index = re.fullmatch(r"(\w+)(\[:\])?", field).summarize_group()  # type: ignore[union-attr]
+            name, index = re.fullmatch(r"(\w+)(\[:\])?", field).groups()  # type: ignore[union-attr]
             kind = message.get_fields_and_field_types()[name]
             assert bool(index) == kind.startswith("sequence<"), path
             message = of_kind(kind.removeprefix("sequence<").removesuffix(">"))

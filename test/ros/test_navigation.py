@@ -146,7 +146,7 @@ def lines_of_values() -> list[tuple[str, Any, str, dict[str, Any]]]:
         match = re.fullmatch(r'( *)([\w*/]+):(?: ("[^"]*"|\[.*?\]|[^#"\[]+?))??(?: # ?(.*))?', line)
         if match is None:
             continue
-        spaces, name, value, comment = match.summarize_group(default="")
+        spaces, name, value, comment = match.groups(default="")
         path = [*(entry for entry in path if entry[0] < len(spaces)), (len(spaces), name)]
         if value:
             node: Any = TREE

@@ -277,12 +277,12 @@ def test_what_failed_leaves_no_memory_behind(wire: Callable[..., Wire], small_ch
     def give_up(_: NodeParameters) -> Any:
         raise UserError("no such device")
 
-    body, estimator._make_output, estimator._estimator._infer._run = weakref.ref(estimator.body), give_up, fail
+    body, estimator._make, estimator._estimator._infer._run = weakref.ref(estimator.body), give_up, fail
     here.send_until(lambda: "device failed" in message_of(diagnostics))
     here.until(lambda: here.node.counters.in_work == 0)
     gc.collect()
     assert body() is None
-    estimator._make_output = load_estimator
+    estimator._make = load_estimator
     here.exchange(humans)
 
 

@@ -52,9 +52,9 @@ def detection(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(SCRIPTS))
-    import real_images
+    import real_pictures
 
-    return real_images
+    return real_pictures
 
 
 def keypoints_in(box: np.ndarray) -> np.ndarray:

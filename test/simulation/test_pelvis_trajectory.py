@@ -88,11 +88,11 @@ def check(scene: Scene, body: Body) -> PelvisTrajectory:
         before, after = (
             np.array([ground.compute_positions(time + side / rate)[0] for time in times]) for side in (-1.0, 1.0)
         )
-        velocity = np.array([ground.velocity(time)[0] for time in times])
+        velocity = np.array([ground.compute_velocity(time)[0] for time in times])
         differences = 0.5 * rate * (after - before)
         assert np.abs(velocity - differences)[:, 2].max() < 0.3
         assert np.linalg.norm(velocity - differences, axis=1).max() < (0.3 if rate > 20.0 else 0.5)
-    heights = np.array([ground.heights(time)[0] for time in np.arange(0.0, DURATION_S, 0.01)])
+    heights = np.array([ground.compute_heights(time)[0] for time in np.arange(0.0, DURATION_S, 0.01)])
     assert np.abs(np.diff(heights, 2)).max() / 0.01**2 < 25.0  # m/s²; a hard landing
     return ground
 
@@ -102,7 +102,9 @@ def test_built_in_behaviours_have_no_jolts(body: Body, gait: str) -> None:
     scene = moving(*built_in(gait))
     ground = check(scene, body)
     times = np.arange(0.0, DURATION_S, 0.1)
-    off = [ground.heights(time) for time in times] - compute_ground_heights(scene.people[0], times, body)[:, None]
+    off = [ground.compute_heights(time) for time in times] - compute_ground_heights(scene.people[0], times, body)[
+        :, None
+    ]
     assert np.abs(off).max() < {"run": 0.1, "walk": 0.03}.get(gait, 0.015)
 
 
@@ -129,7 +131,7 @@ def test_pictures_have_their_people_there(body: Body) -> None:
     scene = moving(*built_in("run"))
     ground = compute_pelvis_trajectory(scene, body)
     for time in (0.0, 0.13, 1.4):
-        posed = pose_scene(scene, time, body, ground.heights(time))
+        posed = pose_scene(scene, time, body, ground.compute_heights(time))
         pelvis = posed.world_from_camera @ [*posed.joints[0, 0], 1.0]
         np.testing.assert_allclose(pelvis[:3], ground.compute_positions(time)[0], atol=1e-5)
 
@@ -137,7 +139,7 @@ def test_pictures_have_their_people_there(body: Body) -> None:
 def test_runners_bounce_and_are_as_high_as_those_put_on_the_ground(body: Body) -> None:
     scene = moving(*built_in("run"))
     ground, times = compute_pelvis_trajectory(scene, body), np.arange(0.0, DURATION_S, 0.02)
-    heights = np.array([ground.heights(time)[0] for time in times])
+    heights = np.array([ground.compute_heights(time)[0] for time in times])
     assert 0.02 < np.ptp(heights) < 0.15
     assert heights.mean() == pytest.approx(compute_ground_heights(scene.people[0], times, body).mean(), abs=0.005)
 
@@ -154,7 +156,7 @@ def test_a_stills_footing_and_that_of_nobody(body: Body) -> None:
     nothing: Any = None
     still, camera = moving(*built_in("walk")), moving(*built_in("walk")).camera
     alone = compute_pelvis_trajectory(Scene(0, still.people, camera, (), nothing, nothing, 10.0, 0.0), body)
-    assert torch.isfinite(torch.from_numpy(alone.velocity(0.0))).all()
+    assert torch.isfinite(torch.from_numpy(alone.compute_velocity(0.0))).all()
     nobody = compute_pelvis_trajectory(Scene(0, (), camera, (), nothing, nothing, 10.0, 1.0), body)
-    assert nobody.heights(0.5).shape == (0,)
-    assert nobody.velocity(0.5).shape == (0, 3)
+    assert nobody.compute_heights(0.5).shape == (0,)
+    assert nobody.compute_velocity(0.5).shape == (0, 3)

@@ -192,7 +192,7 @@ from test.helpers.training_runs import batches, config, trainer
 torch.set_num_threads(1)
 folder, render_cache = Path(sys.argv[1]), Path(sys.argv[2])
 with connect_processes("cpu") as others:
-    run = trainer(folder, config(3), connect_processes=others)
+    run = trainer(folder, config(3), processes=others)
     data = batches(render_cache, config(3))
     data.rank = others.rank
     run.run(data, show_progress=False)
@@ -276,7 +276,7 @@ torch.set_num_threads(1)
 folder, render_cache = Path(sys.argv[1]), Path(sys.argv[2])
 with connect_processes("cpu") as others:
     second = others.rank == 1
-    run = trainer(folder, config(50), connect_processes=others)
+    run = trainer(folder, config(50), processes=others)
     data = batches(render_cache, config(50))
     data.rank = others.rank
     done = run.run(data, Hooks(stop=lambda: second and run.progress.step == 2), show_progress=False)

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Public data sets as their users download them. Nothing of them is bundled."""
+"""Readers and evaluation of public data sets in their downloaded layout. The package contains none of their data."""
 
 MSCOCO, POSETRACK, MOT, THREEDPW, PANOPTIC = "mscoco", "posetrack21", "mot17", "3dpw", "cmu-panoptic"
 EMDB, HI4D, HARMONY4D, VIDEOS = "emdb", "hi4d", "harmony4d", "calibrated-videos"

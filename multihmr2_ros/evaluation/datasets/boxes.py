@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Tracked boxes: MOT17 (and MOT16, MOT20, which have its format) and PoseTrack21.
+"""Data sets with tracked boxes: MOT17 (and MOT16, MOT20, which have its format) and PoseTrack21.
 
-Of MOTChallenge's boxes those count that count for TrackEval (https://github.com/JonathonLuiten/TrackEval), whose
-figures are the published ones; test/metrics/test_mot.py compares the two.
+Which boxes of MOTChallenge are scored follows TrackEval (https://github.com/JonathonLuiten/TrackEval), which computes
+the published results; test/metrics/test_mot.py compares the two.
 """
 
 from __future__ import annotations
@@ -46,9 +46,13 @@ COLUMNS = "frame, id, left, top, width, height, considered, class, visibility"
 
 @dataclass(frozen=True)
 class BoxFrame:
-    """An image with its boxes. counted: whether there is ground truth at all; distractors, others, regions (…, 4) px:
-    people that do not count (predictions of them are forgiven), annotated boxes that are neither, and places that do
-    not count."""
+    """An image with its true boxes.
+
+    counted      whether the image has ground truth
+    distractors  (…, 4) px, people that are not scored; predictions of them are ignored
+    others       (…, 4) px, annotated boxes that are neither scored people nor distractors
+    regions      (…, 4) px, regions to be ignored
+    """
 
     image: Path
     stamp_s: float
@@ -59,7 +63,8 @@ class BoxFrame:
     others: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 4)))
 
     def select_counted(self, predicted: FrameBoxes) -> FrameBoxes:
-        """The predictions that count: not those of distractors, nor unmatched ones in regions to be ignored."""
+        """Return the predictions to score: without matches of distractors and unmatched predictions in ignored
+        regions."""
         if len(self.distractors):
             every = np.vstack([self.truth.box, self.distractors, self.others])
             pairs = match_boxes(box_iou(every, predicted.box))
@@ -78,8 +83,11 @@ class BoxSequence:
 
 
 def list_mot_sequences(folder: Path) -> SequenceListing[BoxSequence]:
-    """MOTChallenge's format: SEQUENCE/seqinfo.ini, SEQUENCE/gt/gt.txt (frame, id, left, top, width, height, considered,
-    class, visibility) and the images. Pedestrians that are considered count; boxes begin at 1."""
+    """List the sequences of a folder in MOTChallenge's format.
+
+    Each is SEQUENCE/seqinfo.ini, SEQUENCE/gt/gt.txt (frame, id, left, top, width, height, considered, class,
+    visibility) and the images. Pedestrians with the flag "considered" are scored. Pixel coordinates begin at 1.
+    """
     for path in list_files(folder, "**/gt/gt.txt", "sequence"):
         yield path.parents[1].name, partial(parse_file, path, partial(_read_mot_sequence, path))
 
@@ -116,7 +124,7 @@ def _read_mot_sequence(path: Path) -> BoxSequence:
 
 
 def _read_mot_rows(path: Path) -> NDArray[np.float64]:
-    """(n, 9) of a gt.txt. Raises UserError for another number of columns."""
+    """Read the rows (n, 9) of a gt.txt. Raises UserError for another number of columns."""
     with open(path, newline="", encoding="utf-8") as file:
         rows = [(line, row) for line, row in enumerate(csv.reader(file), start=1) if row]
     for line, row in rows:
@@ -130,15 +138,18 @@ def _read_mot_rows(path: Path) -> NDArray[np.float64]:
 
 
 def _is_mot20(path: Path, info: ConfigParser) -> bool:
-    """Whether a sequence is of MOT20, by the name in seqinfo.ini, else by the folders, the innermost first."""
+    """Return whether a sequence is from MOT20: by its name in seqinfo.ini, else by its folders, the innermost first."""
     names = [info.get("Sequence", "name", fallback=""), *(parent.name for parent in path.resolve().parents)]
     challenges = (re.match(r"mot(\d\d)", name, re.IGNORECASE) for name in names)
     return next((found[1] == "20" for found in challenges if found is not None), False)
 
 
 def list_posetrack_sequences(folder: Path, split: str = "val") -> SequenceListing[BoxSequence]:
-    """PoseTrack21: posetrack_data/SPLIT/*.json (images with polygons to be ignored; annotations with bbox, track_id)
-    and images/. A polygon is taken as the box around it. Frames without ground truth are looked at, not scored."""
+    """List the sequences of PoseTrack21.
+
+    Reads posetrack_data/SPLIT/*.json (images with polygons to be ignored; annotations with bbox, track_id) and images/.
+    A polygon is replaced by its bounding box. Frames without ground truth are processed, but not scored.
+    """
     for path in list_files(folder, f"posetrack_data/{split}/*.json", "annotations"):
         yield path.stem, partial(parse_file, path, partial(_read_posetrack_sequence, folder, path))
 

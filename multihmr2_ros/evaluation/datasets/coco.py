@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""MSCOCO keypoints: 17 keypoints of the body's full mesh, through the predicted camera, by COCO's own measure.
+"""MSCOCO keypoints: the 17 keypoints of the predicted mesh, projected by the predicted camera and scored by COCO's AP.
 
-A file may be cut down to some images: annotations of others do not matter. What may be missing: an image's width and
-height (it is then read upright), and iscrowd.
+An annotation file may list only some of the images: annotations of other images are ignored. An image's width and
+height may be missing (the image is then read with its EXIF orientation applied), and so may iscrowd.
 """
 
 from __future__ import annotations
@@ -36,8 +36,11 @@ PERSON = 1
 
 @dataclass(frozen=True)
 class CocoImage:
-    """size: (width, height) px of the image that the labels were made for, None where the file does not say. truth:
-    true (t, 17, 3) px and visibility, area (t,) px², box (t, 4) as x, y, width, height, crowd (t,)."""
+    """An image with its labels.
+
+    size   (width, height) px of the labeled image; None if the file does not contain it
+    truth  true keypoints (t, 17, 3) px and visibility, area (t,) px², box (t, 4) as x, y, width, height, crowd (t,)
+    """
 
     path: Path
     size: tuple[int, int] | None
@@ -45,7 +48,7 @@ class CocoImage:
 
 
 def list_coco_images(folder: Path, split: str = "val2017") -> Iterator[CocoImage]:
-    """Of annotations/person_keypoints_SPLIT.json every image. Images lie in SPLIT/ or images/SPLIT/."""
+    """Yield every image of annotations/person_keypoints_SPLIT.json. Images are in SPLIT/ or images/SPLIT/."""
     (path,) = list_files(folder, f"annotations/person_keypoints_{split}.json", "annotations")
     document = read_json(path)
     images = parse_file(path, lambda: _group_by_image(document))
@@ -68,7 +71,7 @@ def _group_by_image(document: Any) -> list[tuple[Path, tuple[int, int] | None, d
 
 
 def read_labeled_size(image: Any) -> tuple[int, int] | None:
-    """Width and height (px) that an entry of COCO's `images` states."""
+    """Read width and height (px) from an entry of COCO's `images`; None if they are missing."""
     if "width" not in image or "height" not in image:
         return None
     return int(image["width"]), int(image["height"])

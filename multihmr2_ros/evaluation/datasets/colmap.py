@@ -12,7 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""COLMAP's reconstruction as text (https://colmap.github.io/format.html): cameras.txt and images.txt."""
+"""Reader of COLMAP reconstructions in text format (https://colmap.github.io/format.html): cameras.txt and
+images.txt."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ from multihmr2_ros.evaluation.datasets.joints import CalibratedLens, Floats
 
 @dataclass(frozen=True)
 class RegisteredImage:
-    """An image that was registered. extrinsics (4, 4): world → camera, in COLMAP's own unit of length."""
+    """A registered image. extrinsics (4, 4): world → camera, in COLMAP's unit of length."""
 
     name: str
     camera: int
@@ -36,7 +37,7 @@ class RegisteredImage:
 
 
 def read_fisheye_lenses(path: Path) -> dict[int, CalibratedLens]:
-    """Of cameras.txt the cameras of the model OPENCV_FISHEYE, by their ids."""
+    """Read the cameras of the model OPENCV_FISHEYE from cameras.txt, by their ids."""
     lenses = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         if line.strip() and not line.startswith("#"):
@@ -49,7 +50,7 @@ def read_fisheye_lenses(path: Path) -> dict[int, CalibratedLens]:
 
 
 def read_registered_images(path: Path) -> Iterator[RegisteredImage]:
-    """Of images.txt: two lines an image, the second with its points, which may be empty."""
+    """Yield the images of images.txt. An image has two lines; the second one, with its points, may be empty."""
     with open(path, encoding="utf-8") as file:
         lines = (line for line in file if not line.startswith("#"))
         for line in lines:

@@ -12,10 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""EMDB: one person, a moving phone.
+"""EMDB: one person in each sequence, filmed by a moving phone.
 
-Checked against the data set's own dataset.md and visualisation script: files, folders, keys, shapes, and that the
-extrinsics lead from the world to the camera. Taken from there without being stated as the rate of recording: 30 Hz.
+Checked against the data set's dataset.md and visualization script: files, folders, keys, shapes, and that the
+extrinsics map from the world to the camera. The frame rate, 30 Hz, is taken from the script; it is not documented as
+the rate of recording.
 """
 
 from __future__ import annotations
@@ -35,18 +36,20 @@ from multihmr2_ros.evaluation.datasets.smpl import SMPL_JOINTS, SMPL_ROOT, SMPL_
 
 FPS = 30.0
 PARTS = ("emdb1", "emdb2")
-REPROJECTION_SHARE = 0.01  # of the image's height: kp2d are the same joints, so what is left is rounding
+REPROJECTION_SHARE = 0.01  # of the image's height. kp2d are the same joints, projected; only rounding differs
 
 
 def list_emdb_sequences(
     folder: Path, part: str = "emdb1", *, with_bodies: bool = True
 ) -> SequenceListing[JointSequence]:
-    """P0/NAME/P0_NAME_data.pkl and P0/NAME/images/00000.jpg; part: "emdb1" or "emdb2". Frames outside of
-    good_frames_mask have nobody to be required.
+    """List the sequences of EMDB: P0/NAME/P0_NAME_data.pkl and P0/NAME/images/00000.jpg.
 
-    The pickle holds SMPL's parameters, neither joints nor vertices: beside it must lie P0_NAME_bodies.npz, which
-    whoever has SMPL's licence makes of them: joints (n_frames, 24, 3) and, for PVE, vertices (n_frames, 6890, 3), m in
-    the world. It is checked against the pickle's kp2d. Without it, or with_bodies, only the camera is known.
+    part: "emdb1" or "emdb2". In frames outside of good_frames_mask the person is not required.
+
+    The pickle contains SMPL parameters, neither joints nor vertices. Users with SMPL's license compute these and store
+    them beside it as P0_NAME_bodies.npz: joints (n_frames, 24, 3) and, for PVE, vertices (n_frames, 6890, 3), m in the
+    world. The file is checked against the pickle's kp2d. Without the file, or if with_bodies is False, only the camera
+    is known.
     """
     if part not in PARTS:
         raise UserError(f"EMDB has the parts {' and '.join(PARTS)}, got {part!r}; choose one with --split")
@@ -98,7 +101,7 @@ def _read_sequence(path: Path, part: str, with_bodies: bool) -> JointSequence | 
 
 
 def _read_bodies(path: Path, frames: int) -> tuple[Floats, Any]:
-    """joints (frames, 24, 3) and vertices (frames, 6890, 3), None where the file has none."""
+    """Read joints (frames, 24, 3) and vertices (frames, 6890, 3); the vertices are None if the file has none."""
     with np.load(path, allow_pickle=False) as content:
         joints = np.asarray(content["joints"], np.float64)
         vertices = content["vertices"] if "vertices" in content.files else None

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What the readers share: files that must be there, JSON, and what is said where they are not as expected."""
+"""Helpers of the data set readers: required files, JSON, and errors for unexpected contents."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from numpy.typing import NDArray
 from multihmr2_ros.errors import UserError
 
 Value = TypeVar("Value")
-# Sequences that were found, each by its name and what reads it: the call raises UserError where it cannot be read, and
-# gives None where it is not of the part that was asked for.
+# Sequences that were found: the name of each, and a function that reads it. The function raises UserError if the
+# sequence cannot be read, and returns None if it is not in the requested part.
 SequenceListing = Iterator[tuple[str, Callable[[], Value | None]]]
 
 
 def list_files(folder: Path, pattern: str, what: str) -> list[Path]:
-    """The files of a pattern in a folder, in order; hidden ones (.DS_Store, ._NAME of macOS) are none. Raises UserError
-    where there are none."""
+    """Return the files of a folder that match a pattern, sorted, without hidden ones (.DS_Store, ._NAME of macOS).
+    Raises UserError if there are none."""
     paths = sorted(path for path in folder.glob(pattern) if path.name[0] != ".") if folder.is_dir() else []
     if not paths:
         raise UserError(f"no {what} in {folder}: expected {pattern}; give the data set's folder as it was unpacked")
@@ -46,19 +46,19 @@ def read_json(path: Path) -> Any:
 
 
 def parse_file(path: Path, parse: Callable[[], Value]) -> Value:
-    """What parse makes of a file; UserError where it is not of the expected format."""
+    """Return the result of parse. Raises UserError if the file does not have the expected format."""
     try:
         return parse()
     except UserError:
         raise
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}; check the download") from error
-    except Exception as error:  # decoders raise many types on damaged files: TokenError, MemoryError, RuntimeError …
+    except Exception as error:  # decoders raise many types for damaged files: TokenError, MemoryError, RuntimeError …
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:120]
         raise UserError(f"{path} is not as its data set documents it ({reason}); check the download") from error
 
 
 def boxes_to_corners(boxes: Any) -> NDArray[np.float64]:
-    """(n, 4) as x, y, width, height → (n, 4) as x0, y0, x1, y1."""
+    """Convert boxes (n, 4) from x, y, width, height to x0, y0, x1, y1."""
     boxes = np.asarray(boxes, np.float64).reshape(len(boxes), 4)
     return np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])

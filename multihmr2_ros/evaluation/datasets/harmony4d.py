@@ -12,12 +12,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Harmony4D: two people wrestling, dancing or fencing, some twenty fixed fisheye cameras; SMPL's joints and vertices.
+"""Harmony4D: two people wrestling, dancing or fencing, about twenty fixed fisheye cameras; SMPL joints and vertices.
 
-Checked against the data set's own DOWNLOAD.md, VISUALIZE.md and reader, and its authors' answers in issues 4, 9, 14 and
-15 of its repository: files, folders, keys, that joints and vertices are metric and in a world from which a similarity
-leads to COLMAP's, and the camera model. The rate, 20 Hz, is from Voxel51's card of the data set. Which cameras the
-paper evaluated is not known.
+Checked against the data set's DOWNLOAD.md, VISUALIZE.md and reader, and its authors' answers in issues 4, 9, 14 and 15
+of its repository: files, folders, keys, the camera model, and that joints and vertices are in meters in a world with a
+similarity transform to COLMAP's world. The rate, 20 Hz, is from Voxel51's card of the data set. The cameras that the
+paper evaluated are unknown.
 """
 
 from __future__ import annotations
@@ -42,12 +42,15 @@ from multihmr2_ros.evaluation.datasets.smpl import (
 )
 
 FPS = 20.0
-REFERENCE_CAMERA = "aria01"  # whose glasses' world the annotations are in, where people wear such glasses
+REFERENCE_CAMERA = "aria01"  # if people wear Aria glasses, the annotations are in the world of this pair
 
 
 def list_harmony4d_sequences(folder: Path, camera: str = "cam01") -> SequenceListing[JointSequence]:
-    """ACTIVITY/SEQUENCE/ with exo/CAMERA/images/00001.jpg, colmap/workplace/ and processed_data/smpl/00001.npy. folder:
-    of one part, data/test or data/train."""
+    """List the sequences: ACTIVITY/SEQUENCE/ with exo/CAMERA/images/00001.jpg, colmap/workplace/ and
+    processed_data/smpl/00001.npy.
+
+    folder: of one part, data/test or data/train.
+    """
     for path in list_files(folder, "*/*/colmap/workplace/images.txt", "cameras"):
         yield _make_name(path.parents[2]), partial(parse_file, path, partial(_read_sequence, path, camera))
 
@@ -80,13 +83,13 @@ def _make_name(sequence: Path) -> str:
 
 
 def _find_nearest(seen: dict[int, RegisteredImage], number: int) -> RegisteredImage:
-    """COLMAP registered only some images of each camera, none of which move."""
+    """Return the registered image with the nearest number: COLMAP registered only some images of each fixed camera."""
     return seen[min(seen, key=lambda each: abs(each - number))]
 
 
 def _read_colmap_from_world(workplace: Path) -> Floats:
-    """(4, 4): the similarity from the annotations' metric world into COLMAP's."""
-    scale = workplace / "scale.npy"  # of sequences without glasses, and the other way round
+    """Read the similarity transform (4, 4) from the annotations' metric world to COLMAP's world."""
+    scale = workplace / "scale.npy"  # in sequences without glasses; the transform is in the opposite direction
 
     def read() -> Floats:
         if scale.is_file():
@@ -99,7 +102,7 @@ def _read_colmap_from_world(workplace: Path) -> Floats:
 
 
 def remove_scale(similarity: Floats) -> Floats:
-    """The rigid motion (4, 4) that differs from a similarity by its scale: lengths stay those of the world."""
+    """Return the rigid transform (4, 4) of a similarity transform without its scale, so that lengths stay in meters."""
     scale = np.cbrt(np.linalg.det(similarity[:3, :3]))
     if not scale > 0:
         raise ValueError(f"the transformation from the world must have a scale above 0, got {scale}")
@@ -115,6 +118,6 @@ def _read_people(file: Path, extrinsics: Floats) -> AnnotatedPeople:
     vertices = np.array([people[name]["vertices"] for name in names], np.float64).reshape(-1, SMPL_VERTICES, 3)
     joints = transform_to_camera(extrinsics, joints.reshape(-1, SMPL_JOINTS, 3))
     check_in_front(joints, file)
-    # Names are the glasses' ("aria01", "aria02"), so that somebody who is missing in a frame does not shift the others.
+    # The keys are the names of the glasses ("aria01", "aria02"): a person missing in a frame does not shift the others.
     identity = np.array([int("".join(filter(str.isdigit, name))) for name in names], np.int64)
     return AnnotatedPeople(identity, joints, find_complete(joints), transform_to_camera(extrinsics, vertices))

@@ -12,11 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Hi4D: two people in contact, eight fixed cameras; SMPL's joints and vertices.
+"""Hi4D: two people in contact, eight fixed cameras; SMPL joints and vertices.
 
-Checked against the data set's own dataset.md: files, folders, keys and shapes; against its authors' answer in issue 4
-of its repository: the images have no distortion left. Not stated there, and so assumed: metres, 30 Hz, and extrinsics
-that lead from the world to the camera (refused where everybody would be behind it).
+Checked against the data set's dataset.md: files, folders, keys and shapes; against its authors' answer in issue 4 of
+its repository: the images have no lens distortion. Assumed, because it is not documented: meters, 30 Hz, and extrinsics
+from the world to the camera (an error is raised if all people would be behind the camera).
 """
 
 from __future__ import annotations
@@ -43,9 +43,10 @@ FPS = 30.0
 
 
 def list_hi4d_sequences(folder: Path, camera: str = "") -> SequenceListing[JointSequence]:
-    """pair00/NAME/ with meta.npz, cameras/rgb_cameras.npz, images/CAMERA/000001.jpg and smpl/000001.npz.
+    """List the sequences: pair00/NAME/ with meta.npz, cameras/rgb_cameras.npz, images/CAMERA/000001.jpg and
+    smpl/000001.npz.
 
-    camera: an id such as "4"; "" for the one that the data set names for monocular methods (meta's mono_cam).
+    camera: an id such as "4"; "" for the camera that the data set selects for monocular methods (mono_cam in meta.npz).
     """
     for path in list_files(folder, "pair*/*/cameras/rgb_cameras.npz", "cameras"):
         yield _make_name(path.parents[1]), partial(parse_file, path, partial(_read_sequence, path, camera))
@@ -59,7 +60,7 @@ def _read_sequence(path: Path, camera: str) -> JointSequence:
         if chosen not in ids:
             raise UserError(f"{path} has the cameras {', '.join(ids)}, not {chosen}; choose one with --split")
         row = ids.index(chosen)
-        # The data set's description spells the key wrongly; either is read.
+        # The data set's description has a typing error in the key; both spellings are accepted.
         intrinsics = cameras["intrinsics"] if "intrinsics" in cameras.files else cameras["intirnsics"]
         lens, extrinsics = (
             CalibratedLens(np.asarray(intrinsics[row], np.float64)),

@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What data sets with 3D joints share: sequences of moments, and the estimator's people brought to their joints.
+"""Evaluation of data sets with 3D joints: sequences of frames, and estimated people with the data set's joints.
 
-Their joints are not Anny's bones: what the estimator sees is brought to the data set's joints, by weights of Anny's
-19,158 vertices, and everything else goes as it does for bags.
+The data set's joints differ from Anny's bones. They are regressed from the 19,158 estimated vertices of Anny by a
+matrix of weights; everything else is as for bags.
 """
 
 from __future__ import annotations
@@ -54,8 +54,12 @@ ANNY_VERTICES = 19158
 
 @dataclasses.dataclass(frozen=True)
 class CalibratedLens:
-    """k (3, 3) px of the image; OpenCV's coefficients of the distortion (n,), those of its fisheye model (4,) where
-    is_fisheye; none or zeros for images without distortion. Raises ValueError for numbers that cannot be used."""
+    """Intrinsics and lens distortion of a camera. Raises ValueError for numbers that cannot be used.
+
+    k           (3, 3) px of the image
+    distortion  (n,) OpenCV's coefficients, or (4,) of its fisheye model if is_fisheye; empty or zero without distortion
+    is_fisheye  whether the fisheye model is used
+    """
 
     k: Floats
     distortion: Floats = dataclasses.field(default_factory=lambda: np.zeros(0))
@@ -65,15 +69,15 @@ class CalibratedLens:
         try:
             validate_k(self.k)
         except UserError as error:
-            raise ValueError(str(error)) from None  # whoever parses the file says which one it is
+            raise ValueError(str(error)) from None  # the caller adds the name of the file
         models = [model for model in DISTORTION_COEFFICIENTS if (model == "equidistant") == self.is_fisheye]
         counts = [count for model in models for count in DISTORTION_COEFFICIENTS[model]]
-        is_usable = (np.abs(self.distortion) <= MAX_COEFFICIENT).all()  # false for NaN, too
+        is_usable = (np.abs(self.distortion) <= MAX_COEFFICIENT).all()  # false for NaN too
         if self.distortion.shape not in [(count,) for count in (0, *counts)] or not is_usable:
             raise ValueError(f"expected {counts} finite coefficients of distortion, got {self.distortion}")
 
     def distortion_of(self, image: NDArray[np.uint8]) -> LensDistortion | None:
-        """Return the distortion of an image (H, W, 3); None without one."""
+        """Return the distortion of an image (H, W, 3); None without distortion."""
         if not self.distortion.any():
             return None
         models = {4: "plumb_bob", 5: "plumb_bob"}
@@ -83,9 +87,13 @@ class CalibratedLens:
 
 @dataclasses.dataclass(frozen=True)
 class AnnotatedPeople:
-    """The people of a frame, in its camera's frame: identities (t,), joints (t, J, 3) m, which of them are known well
-    (t,), vertices (t, V, 3) m of the data set's own body model, V = 0 where there are none. Raises ValueError where
-    these are not of the same people."""
+    """The annotated people of a frame, in the camera's frame. Raises ValueError if the arrays differ in length.
+
+    identity  (t,)
+    joints    (t, J, 3) m
+    known     (t,) whether a person's joints are reliable
+    vertices  (t, V, 3) m of the data set's body model; V = 0 without one
+    """
 
     identity: NDArray[np.int64]
     joints: Floats
@@ -100,7 +108,10 @@ class AnnotatedPeople:
 
 @dataclasses.dataclass(frozen=True)
 class JointFrame:
-    """actors: read when the frame's turn comes; None where only the camera is known."""
+    """A frame of a sequence.
+
+    actors: function that reads the people when the frame is evaluated; None if only the camera is known.
+    """
 
     stamp_s: float
     image: Path
@@ -110,7 +121,11 @@ class JointFrame:
 
 @dataclasses.dataclass
 class JointSequence:
-    """root: the joints whose mean is the pelvis. lacking: one line about what cannot be measured, or ""."""
+    """A sequence of frames with true joints.
+
+    root     the joints whose mean is the pelvis
+    lacking  description of the metrics that cannot be computed, one line; "" if there are none
+    """
 
     name: str
     fps: float | None
@@ -129,7 +144,7 @@ class JointSequence:
         for each in self.frames:
             try:
                 image = read_image(each.image)
-            except UserError as error:  # one damaged image must not cost the others
+            except UserError as error:  # a damaged image does not stop the sequence
                 unread.append(str(error))
                 continue
             k = each.lens.k
@@ -145,9 +160,9 @@ class JointSequence:
 
 
 class JointEstimator:
-    """The estimator, its people with a data set's joints, and with the mean of the root joints as the pelvis.
+    """Wrapper of an estimator: its people have a data set's joints, and the mean of the root joints as the pelvis.
 
-    points: the data set's joints, joint_count of them, and after them the vertices of its body model, if any.
+    points: computes the data set's joints, joint_count of them, followed by the vertices of its body model, if any.
     """
 
     def __init__(self, estimator: PeopleEstimator, points: Points, joint_count: int, root: tuple[int, ...]) -> None:
@@ -173,7 +188,7 @@ class JointEstimator:
 
 
 def make_true_people(annotated_people: AnnotatedPeople, k: Floats, size: Any, root: tuple[int, ...]) -> People:
-    """The truth; those who are not known well, or not wholly in front of the camera, are to be ignored (score 0)."""
+    """Return the true people. Those with unreliable joints or partly behind the camera are ignored (score 0)."""
     count, joints = len(annotated_people.joints), annotated_people.joints
     known = annotated_people.known & (joints[..., 2] > 0).all(axis=1)
 
@@ -211,8 +226,11 @@ def make_true_people(annotated_people: AnnotatedPeople, k: Floats, size: Any, ro
 
 
 def make_point_regressor(path: Path | None, joints: int, vertices: int = 0) -> Points:
-    """By a user's file of weights (joints, 19158), or (joints + vertices, 19158) with the other body model's vertices
-    after its joints: .npy, .npz with one array, or .npz of scipy.sparse.save_npz. Raises UserError for others."""
+    """Return a function that regresses points from Anny's vertices by a user's file of weights.
+
+    The weights are (joints, 19158), or (joints + vertices, 19158) with the vertices of the other body model after its
+    joints. Files: .npy, .npz with one array, or .npz of scipy.sparse.save_npz. Raises UserError for others.
+    """
     if path is None:
         raise UserError(
             f"this data set's {joints} joints need weights of Anny's {ANNY_VERTICES} vertices: pass --regressor FILE "
@@ -233,7 +251,7 @@ def _read_weights(path: Path, rows: tuple[int, int]) -> Any:
         weights: Any = content
     elif "format" in content.files:
         weights = sparse.load_npz(path)
-        if hasattr(weights, "indptr"):  # SciPy follows both beyond the end, and does not look at all of indptr
+        if hasattr(weights, "indptr"):  # SciPy does not check all of indptr, and reads out of bounds
             weights.check_format(full_check=True)
             if (np.diff(weights.indptr.astype(np.int64)) < 0).any():
                 raise ValueError("indptr must not decrease")

@@ -12,11 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""CMU Panoptic: groups in a dome of cameras; 19 joints.
+"""CMU Panoptic: groups of people in a dome of cameras; 19 joints.
 
 Checked against the README of panoptic-toolbox: files and folders, frame rate, joints19 as x, y, z, confidence, and the
-order of the joints. Not said there, and so taken from the calibration's usual meaning: centimetres; R, t lead from the
-world to the camera; distCoef in OpenCV's order.
+order of the joints. Assumed, because it is not documented: centimeters; R, t map from the world to the camera; distCoef
+in OpenCV's order.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ from multihmr2_ros.evaluation.datasets.joints import (
     Points,
 )
 
-JOINTS, ROOT = 19, (2,)  # the root: the body's centre, between the hips
+JOINTS, ROOT = 19, (2,)  # the root: the center of the body, between the hips
 FPS = 29.97
 M_PER_CM = 0.01
 MIN_CONFIDENCE = 0.1
-# Neck and centre are the middle of shoulders and hips; the others are COCO's keypoints, in the data set's order.
+# Neck and center are the means of shoulders and hips; the others are COCO's keypoints, in the data set's order.
 FROM_COCO = (
     (5, 6), (0,), (11, 12), (5,), (7,), (9,), (11,), (13,), (15,), (6,), (8,), (10,), (12,), (14,), (16,), (1,), (3,),
     (2,), (4,),
@@ -51,8 +51,11 @@ FROM_COCO = (
 
 
 def list_panoptic_sequences(folder: Path, camera: str = "00_16") -> SequenceListing[JointSequence]:
-    """NAME/calibration_NAME.json, NAME/hdPose3d_stage1_coco19/body3DScene_00000000.json and
-    NAME/hdImgs/CAMERA/CAMERA_00000000.jpg. Joints of low confidence are unknown, and so are people who have any."""
+    """List the sequences: NAME/calibration_NAME.json, NAME/hdPose3d_stage1_coco19/body3DScene_00000000.json and
+    NAME/hdImgs/CAMERA/CAMERA_00000000.jpg.
+
+    Joints of low confidence are unknown, and so are people with any such joint.
+    """
     for path in list_files(folder, "*/calibration_*.json", "sequence"):
         yield path.parent.name, partial(parse_file, path, partial(_read_sequence, path, camera))
 
@@ -69,7 +72,7 @@ def _read_sequence(path: Path, camera: str) -> JointSequence:
     for file in list_files(sequence / "hdPose3d_stage1_coco19", "body3DScene_*.json", "people"):
         number = file.stem.removeprefix("body3DScene_")
         image = sequence / "hdImgs" / camera / f"{camera}_{number}.jpg"
-        if image.is_file():  # users extract every n-th image
+        if image.is_file():  # users may extract only every n-th image
             read = partial(parse_file, file, partial(_read_people, file, rotation, shift_cm))
             frames.append(JointFrame(int(number) / FPS, image, lens, read))
     if not frames:
@@ -87,7 +90,7 @@ def _read_people(file: Path, rotation: Floats, shift_cm: Floats) -> AnnotatedPeo
 
 
 def make_joint_regressor(coco_keypoints: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> Points:
-    """The 19 joints from the body's COCO keypoints."""
+    """Return a function that computes the 19 joints from the mesh's COCO keypoints."""
 
     def joints(vertices: NDArray[np.float32]) -> Floats:
         keypoints = coco_keypoints(vertices).astype(np.float64)

@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Arrays out of pickles, without executing anything that a pickle says.
+"""Reader of arrays in pickles that never executes code from a pickle.
 
-Python's pickles may run any code, and NumPy's own unpickling trusts what a file says about memory. Here only the names
-that arrays are pickled under are known, and stand-ins of ours take their places: they build arrays from bytes.
+Python's pickles may run any code, and NumPy's unpickling trusts the sizes in a file. This reader accepts only the names
+that arrays are pickled under, and replaces them by its own classes, which build arrays from bytes.
 """
 
 from __future__ import annotations
@@ -31,18 +31,17 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-SAFE_KINDS = "biufcSU"  # of dtypes: numbers and text
+SAFE_KINDS = "biufcSU"  # dtype kinds: numbers and text
 
 
 def read_pickle(path: Path) -> Any:
-    """Dicts, lists, numbers, text and NumPy arrays of a .pkl file. Raises ValueError where it holds anything else, and
-    that, OSError or EOFError where it is damaged."""
+    """Read dicts, lists, numbers, text and NumPy arrays of a .pkl file. Raises ValueError for anything else, and
+    ValueError, OSError or EOFError if the file is damaged."""
     return _read(path.read_bytes())
 
 
 def read_object_array(source: Path | BinaryIO) -> Any:
-    """The one object in an .npy file, by its path or open, that numpy.save wrote of a dict. Raises as read_pickle
-    does."""
+    """Read the dict that numpy.save wrote to an .npy file, given by its path or open. Raises as read_pickle does."""
     with open(source, "rb") if isinstance(source, Path) else contextlib.nullcontext(source) as file:
         version = np.lib.format.read_magic(file)
         header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
@@ -53,7 +52,7 @@ def read_object_array(source: Path | BinaryIO) -> Any:
 
 
 def _read(content: bytes) -> Any:
-    # The unpickler makes room for what a pickle claims: here its lengths are checked, and the indices of its memory.
+    # The unpickler allocates the sizes given in a pickle, so its lengths and memo indices are checked first.
     for operation, argument, _ in pickletools.genops(content):
         if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= int(argument or 0) < len(content):
             raise ValueError(f"a pickle of {len(content)} bytes must not remember {argument} objects")
@@ -75,7 +74,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 class _DType:
-    """Stands for numpy.dtype."""
+    """A replacement of numpy.dtype."""
 
     def __init__(self, code: Any, *_: Any) -> None:
         self.dtype = np.dtype(code) if isinstance(code, str) else np.dtype(np.void)
@@ -89,7 +88,7 @@ class _DType:
 
 
 class _Array:
-    """Stands for numpy.ndarray."""
+    """A replacement of numpy.ndarray."""
 
     def __init__(self, *_: Any) -> None:
         self.values: NDArray[Any] = np.zeros(0)
@@ -116,14 +115,14 @@ def _read_scalar(kind: _DType, content: Any) -> Any:
 
 
 def _encode_bytes(content: Any, encoding: str = "latin1") -> bytes:
-    """Python 2's strings are bytes; Python 3 pickles bytes as text for it."""
+    """Return bytes from text: Python 2's strings are bytes, which Python 3 pickles as text for Python 2."""
     if encoding != "latin1":
         raise ValueError(f"expected bytes, got text in {encoding:.20}")
     return content.encode("latin1") if isinstance(content, str) else bytes(memoryview(content))
 
 
 def _make_empty_bytes() -> bytes:
-    """Python 3 writes the data of empty arrays for Python 2 as a call of bytes; of no other length."""
+    """Return b"": Python 3 pickles the data of empty arrays for Python 2 as a call of bytes. Arguments are refused."""
     return b""
 
 
@@ -137,10 +136,11 @@ _REPLACEMENTS: dict[str, Callable[..., Any]] = {
 
 
 class _ArrayUnwrapper:
-    """The stand-ins replaced by the arrays that they hold; what is shared is looked at once, and stays shared."""
+    """A converter of the replacement classes to the arrays they contain. Shared objects are visited once and stay
+    shared."""
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[Any, Any]] = {}  # with the object itself, so that its id is nobody else's
+        self._known: dict[int, tuple[Any, Any]] = {}  # the object is kept, so that its id is not reused
 
     def of(self, value: Any) -> Any:
         if not isinstance(value, _Array | dict | list | tuple):

@@ -14,9 +14,9 @@
 
 """Relative Human (Sun et al., Putting People in their Place, 2022): people in layers of depth, by age group.
 
-SPLIT_annots.npz has one pickled dictionary `annots`: image name → people with `bbox` and, of some, `bbox_wb` (x0, y0,
-x1, y1 px: of what is visible, and of the whole body), `depth_id` (layer from 0, the nearest; −1: unknown) and `age`
-(0 adult, 1 teenager, 2 kid, 3 baby, −1 unknown). Images lie in images/.
+SPLIT_annots.npz has one pickled dictionary `annots`: image name → people with `bbox` (x0, y0, x1, y1 px of the visible
+part), in some cases `bbox_wb` (the same of the whole body), `depth_id` (layer from 0, the nearest; −1: unknown) and
+`age` (0 adult, 1 teenager, 2 kid, 3 baby, −1 unknown). Images are in images/.
 """
 
 from __future__ import annotations
@@ -40,13 +40,17 @@ from multihmr2_ros.metrics.placement import layer_order, ordinal_order
 
 AGES = {0: "adults", 1: "teenagers", 2: "kids", 3: "babies"}
 UNKNOWN = -1
-MIN_IOU = 0.3  # of a person's box and an annotated one
+MIN_IOU = 0.3  # between a predicted and an annotated box
 MAX_BYTES = 2**30
 
 
 @dataclass(frozen=True)
 class RelativeImage:
-    """box (t, 4) px x0 y0 x1 y1, of whole bodies where annotated. layer, age (t,): UNKNOWN or as in the file."""
+    """An image with its annotated people.
+
+    box         (t, 4) px x0 y0 x1 y1, of whole bodies if annotated
+    layer, age  (t,) UNKNOWN or as in the file
+    """
 
     path: Path
     box: NDArray[np.float64]
@@ -58,8 +62,11 @@ class RelativeImage:
 class DepthRelations:
     """Depth relations of the p pairs of matched people of one image whose layers are both known.
 
-    right (p,): whether the relation (closer, farther, same within 0.2 m) is right. ordered (p,): whether the layers
-    differ; ordinal (p,): whether the order is then right. age (p, 2): of both people. found, people: matched and all.
+    right          (p,) whether the predicted relation (closer, farther, same within 0.2 m) is right
+    ordered        (p,) whether the layers differ
+    ordinal        (p,) whether the order is right; only meaningful if the layers differ
+    age            (p, 2) of both people
+    found, people  numbers of matched and of all people
     """
 
     right: NDArray[np.bool_]
@@ -122,8 +129,11 @@ def compute_relations(image: RelativeImage, boxes: FloatArray, depth: FloatArray
 
 
 def compute_relation_scores(images: Sequence[DepthRelations]) -> dict[str, float]:
-    """In %, over the pairs of all images: PCDR, that of pairs with somebody of an age group, and correct ordinal pairs;
-    NaN where there is no pair. With recall and the counts."""
+    """Return the scores (%) over the pairs of all images, with recall and the counts.
+
+    The scores are PCDR, PCDR of the pairs with a person of each age group, and the share of ordinal pairs in the right
+    order; NaN without such pairs.
+    """
     right, ordered, ordinal = (
         np.concatenate([getattr(each, name) for each in images] or [np.zeros(0, bool)])
         for name in ("right", "ordered", "ordinal")

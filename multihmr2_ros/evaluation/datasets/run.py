@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Evaluates a data set; the results are those of its sequences."""
+"""Evaluation of a data set, with one result for each sequence."""
 
 from __future__ import annotations
 
@@ -71,22 +71,22 @@ SPLITS = {
     MSCOCO: "val2017", POSETRACK: "val", THREEDPW: "test", PANOPTIC: "00_16", EMDB: "emdb1", HARMONY4D: "cam01",
     RELATIVE_HUMAN: "test",
 }  # fmt: skip
-SPLITTABLE = (*SPLITS, HI4D)  # whose sequences each name a camera of their own
+SPLITTABLE = (*SPLITS, HI4D)  # Hi4D has no default split, because each sequence names its own camera
 
-ProgressCallback = Callable[[Iterable[Any], str, int | None], Iterable[Any]]  # items, name, how many where known
-Outcome = tuple[Tally, tuple[str, ...]]  # of a sequence, and what was wrong, a line each
+ProgressCallback = Callable[[Iterable[Any], str, int | None], Iterable[Any]]  # items, name, number of items if known
+Outcome = tuple[Tally, tuple[str, ...]]  # of a sequence, and its problems, one line each
 
 
 @dataclasses.dataclass(frozen=True)
 class DatasetJob:
-    """A data set to evaluate.
+    """Settings of the evaluation of a data set.
 
     name        one of DATASETS
     folder      of the data set, as unpacked
     out         folder of all results
-    split       None: the one in SPLITS; for CMU Panoptic, Hi4D and Harmony4D the camera
-    regressor   file of weights for the data set's own joints, or None
-    intrinsics  with which the estimator places people
+    split       None: the default in SPLITS; for CMU Panoptic, Hi4D and Harmony4D the camera
+    regressor   file of weights for the data set's joints, or None
+    intrinsics  which intrinsics the estimator uses
     scoring     settings of the scoring
     highlights  whether the images for the report are written
     """
@@ -104,7 +104,7 @@ class DatasetJob:
 def resolve_job(job: DatasetJob) -> DatasetJob:
     """Fill in the data set's default split and its pair distance.
 
-    In Hi4D and Harmony4D the paper aligns the two annotated people, however far apart they are.
+    The paper aligns the two annotated people of Hi4D and Harmony4D at any distance from each other.
     """
     if job.split and job.name not in SPLITTABLE:
         raise UserError(f"{job.name} has no parts to choose, got --split {job.split}; leave it out")
@@ -119,8 +119,12 @@ def evaluate_dataset(
 ) -> list[SequenceResult]:
     """Evaluate a data set.
 
-    estimator: with the full mesh if keypoints are regressed from it. Raises UserError if the folder does not hold the
-    data set. A sequence that cannot be read gives a result with a problem.
+    job        the data set and its settings
+    estimator  with the full mesh if keypoints are regressed from it
+    progress   wraps items with a progress bar
+
+    Raises UserError if the folder does not contain the data set. A sequence that cannot be read gives a result with a
+    problem.
     """
     job = resolve_job(job)
     split = job.split or ""
@@ -136,7 +140,7 @@ def evaluate_dataset(
         )
         return _evaluate_each(job, found, "predicted", partial(_evaluate_tracked, estimator, progress))
     if job.name == PANOPTIC:
-        points = panoptic.make_joint_regressor(estimator.body.coco_keypoints)
+        points = panoptic.make_joint_regressor(estimator.body.regress_coco_keypoints)
         posed = joints.JointEstimator(estimator, points, panoptic.JOINTS, panoptic.ROOT)
         return _evaluate_in_order(job, panoptic.list_panoptic_sequences(job.folder, split), posed, progress)
     if job.name == VIDEOS:
@@ -147,7 +151,7 @@ def evaluate_dataset(
 
 
 def _evaluate_coco(job: DatasetJob, split: str, estimator: Any, progress: ProgressCallback) -> SequenceResult:
-    """Images are independent of each other, and their camera is not known."""
+    """Evaluate COCO: independent images of unknown cameras."""
     begin_s, images, problems = time.perf_counter(), [], list[str]()
     listed = list(coco.list_coco_images(job.folder, split))
     for image in progress(listed, split, len(listed)):
@@ -170,7 +174,7 @@ def _evaluate_coco(job: DatasetJob, split: str, estimator: Any, progress: Progre
 
 
 def _evaluate_relative_human(job: DatasetJob, split: str, estimator: Any, progress: ProgressCallback) -> SequenceResult:
-    """Images are independent of each other; people are found by their boxes."""
+    """Evaluate Relative Human: independent images; people are matched by their boxes."""
     begin_s, images, problems = time.perf_counter(), list[relative_human.DepthRelations](), list[str]()
     listed, detections = list(relative_human.list_relative_human_images(job.folder, split)), 0
     for image in progress(listed, split, len(listed)):
@@ -229,7 +233,7 @@ def _evaluate_smpl(job: DatasetJob, split: str, estimator: Any, progress: Progre
 def _evaluate_in_order(
     job: DatasetJob, found: SequenceListing[Any], estimator: PeopleEstimator, progress: ProgressCallback
 ) -> list[SequenceResult]:
-    """Each sequence has a folder of its name."""
+    """Evaluate sequences of frames in order. Each sequence has a folder with its name."""
     listing = list(found)
     names = [name for name, _ in listing]
     repeated = sorted({name for name in names if names.count(name) > 1})
@@ -258,7 +262,13 @@ def _evaluate_each(
     intrinsics: str,
     evaluate: Callable[[Any], Outcome],
 ) -> list[SequenceResult]:
-    """What came of each sequence: one that cannot be read must not cost the others."""
+    """Evaluate each item of a listing and return the results. An item that cannot be read does not stop the others.
+
+    job         settings, and the folder of the results
+    listing     name and reader of each item
+    intrinsics  the kind noted in the results
+    evaluate    scores an item
+    """
     results = []
     for name, read in listing:
         begin_s = time.perf_counter()
@@ -294,7 +304,8 @@ def _estimate(
 
 
 def _compute_visible_boxes(people: People) -> FrameBoxes:
-    """Boxes around the projected meshes, cut to the image; people without an identity have one for this frame."""
+    """Return the boxes around the projected meshes, cut to the image. People without an identity get one for this
+    frame."""
     height, width = people.image_size
     box = np.clip(compute_body_boxes(people, project_joints(people)), 0, [width, height, width, height])
     identity = people.track_id.astype(np.int64)

@@ -12,8 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What data sets that were annotated with SMPL share. The body model itself is not here, and not needed: joints and
-vertices come from files."""
+"""Helpers for data sets with SMPL annotations. The body model is not needed: joints and vertices come from files."""
 
 from __future__ import annotations
 
@@ -29,24 +28,28 @@ SMPL_JOINTS, SMPL_VERTICES, SMPL_ROOT = 24, 6890, (0,)
 
 
 def make_smpl_regressor(regressor: Path | None) -> Points:
-    """From Anny's vertices to SMPL's 24 joints and, where the file has their weights, its 6890 vertices."""
+    """Return a function from Anny's vertices to SMPL's 24 joints and, if the file has their weights, its 6890
+    vertices."""
     return make_point_regressor(regressor, SMPL_JOINTS, SMPL_VERTICES)
 
 
 def transform_to_camera(extrinsics: ArrayLike, points: ArrayLike) -> Floats:
-    """Points (…, 3) of the world in the camera's frame; extrinsics [R|t] (3, 4) or (4, 4), world → camera."""
+    """Transform points (…, 3) from the world to the camera's frame; extrinsics [R|t] (3, 4) or (4, 4), world →
+    camera."""
     extrinsics = np.asarray(extrinsics, np.float64)
     return np.asarray(points, np.float64) @ extrinsics[:3, :3].T + extrinsics[:3, 3]
 
 
 def find_complete(joints: Floats) -> NDArray[np.bool_]:
-    """(t,): whose joints (t, J, 3) are all there."""
+    """Return (t,) whether all joints of each person, (t, J, 3), are finite."""
     return np.asarray(np.isfinite(joints).all(axis=(1, 2)), bool)
 
 
 def check_in_front(joints: Floats, path: Path) -> None:
-    """The extrinsics' direction cannot be seen from their numbers, but people behind the camera show that it is not
-    the documented one. joints (t, J, 3) m in the camera's frame."""
+    """Raise UserError if all people are behind the camera, because the extrinsics then have the opposite direction.
+
+    joints: (t, J, 3) m in the camera's frame. path: the file, for the message.
+    """
     if joints.size and not (joints[..., 2] > 0).any():
         raise UserError(
             f"{path}: everybody is behind the camera; its extrinsics must lead from the world to the camera"

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""3DPW: people outdoors, a moving phone; SMPL's joints."""
+"""3DPW: people outdoors, filmed by a moving phone; SMPL joints."""
 
 from __future__ import annotations
 
@@ -30,9 +30,11 @@ FPS = 30.0
 
 
 def list_threedpw_sequences(folder: Path, split: str = "test") -> SequenceListing[JointSequence]:
-    """3DPW (its readme): sequenceFiles/SPLIT/NAME.pkl and imageFiles/NAME/image_00000.jpg. jointPositions are SMPL's
-    24 joints in the world, which cam_poses (world → camera) brings into the camera. Actors whose camera pose is not
-    aligned in a frame (campose_valid) are ignored there."""
+    """List the sequences of 3DPW (from its readme): sequenceFiles/SPLIT/NAME.pkl and imageFiles/NAME/image_00000.jpg.
+
+    jointPositions are SMPL's 24 joints in the world; cam_poses (world → camera) transforms them to the camera. Actors
+    are ignored in frames whose camera pose is not aligned to them (campose_valid).
+    """
     for path in list_files(folder, f"sequenceFiles/{split}/*.pkl", "sequence"):
         yield path.stem, partial(parse_file, path, partial(_read_sequence, folder, path))
 

@@ -12,7 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Videos of calibrated cameras, as Pose2Sim and Anipose lay them out: the field of view is known, people are not."""
+"""Videos of calibrated cameras in the layout of Pose2Sim and Anipose: the field of view is known, the people are
+not."""
 
 from __future__ import annotations
 
@@ -39,7 +40,7 @@ VIDEO_FOLDERS = ("videos", "videos-raw")
 
 @dataclass(frozen=True)
 class VideoCamera:
-    """size: (width, height) px."""
+    """A calibrated camera. size: (width, height) px."""
 
     name: str
     lens: CalibratedLens
@@ -48,8 +49,8 @@ class VideoCamera:
 
 @dataclass
 class CalibratedVideo:
-    """size: (width, height) px that was calibrated; videos of another one are refused, as it cannot be known whether
-    they were cut or scaled."""
+    """A video with its camera. size: (width, height) px of the calibration. A video of another size raises an error,
+    because it may have been cropped or scaled."""
 
     name: str
     path: Path
@@ -88,10 +89,12 @@ class CalibratedVideo:
 
 
 def list_calibrated_videos(folder: Path) -> SequenceListing[CalibratedVideo]:
-    """Every video in a folder named videos (Pose2Sim) or videos-raw (Anipose), with its camera of the one calibration
-    *alib*.toml: that of the video's name, else of the number or letter after "cam" in both names. cam_01 or
-    int_cam01_img is the camera of videos/cam01.mp4, A that of videos-raw/walk-camA.avi. A table a camera: name, size,
-    matrix, distortions, fisheye."""
+    """List every video in a folder named videos (Pose2Sim) or videos-raw (Anipose), with its calibrated camera.
+
+    The cameras are in the only calibration file, *alib*.toml, one table each: name, size, matrix, distortions, fisheye.
+    A video's camera is the one with the same name, else the one with the same number or letter after "cam": cam_01 or
+    int_cam01_img is the camera of videos/cam01.mp4, A is the camera of videos-raw/walk-camA.avi.
+    """
     calibrations = list_files(folder, "**/*[cC]alib*.toml", "calibration")
     if len(calibrations) > 1:
         listed = ", ".join(str(path.relative_to(folder)) for path in calibrations)
@@ -120,7 +123,8 @@ def _open_video(name: str, video: Path, calibration: Path, cameras: list[VideoCa
 
 
 def find_camera_marks(name: str) -> set[str]:
-    """The numbers and letters after "cam" in the name of a camera or video; of names without them the whole."""
+    """Return the numbers and letters after "cam" in the name of a camera or video, or the whole name if there are
+    none."""
     marks = re.findall(r"cam(?:era)?[ _-]?(\d+|[a-z])(?![a-z0-9])", name.lower()) or [name.lower()]
     return {mark.lstrip("0") if mark.isdecimal() else mark for mark in marks}
 

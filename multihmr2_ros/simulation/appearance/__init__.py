@@ -12,4 +12,4 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Looks of people: materials, painted clothes, garment meshes and the regions of the body that they cover."""
+"""Appearance of people: materials, painted clothes, garment meshes and the body regions that they cover."""

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Looks of people: skin, hair, clothes painted by body region, and real garment meshes. Data only, drawn at random."""
+"""Appearance of people: skin, hair, clothes painted by body region, and garment meshes. Randomly sampled data only."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ HAT_PROBABILITY = 0.08
 YOUNGEST_IN_ADULT_CLOTHES = 0.3
 OLD_AGE = 0.85
 
-# sRGB, dark to light; a person's skin lies between two neighbours.
+# sRGB, dark to light; a person's skin color lies between two neighbors.
 SKIN_TONES: tuple[Color, ...] = (
     (0.20, 0.12, 0.09), (0.32, 0.20, 0.14), (0.45, 0.29, 0.20), (0.60, 0.42, 0.31), (0.74, 0.55, 0.43),
     (0.84, 0.65, 0.54), (0.92, 0.76, 0.67),
@@ -47,7 +47,7 @@ GRAY_HAIR = slice(7, 9)
 
 
 class HairStyle(IntEnum):
-    """How much of the head the hair's or the hat's material covers."""
+    """Part of the head that the material of the hair or hat covers."""
 
     BALD = 0
     SHORT = 1
@@ -66,10 +66,10 @@ class WornGarment:
 
 @dataclass(frozen=True)
 class Appearance:
-    """A person's looks. Lengths are shares: of the arm from shoulder to wrist, of the leg from hip to ankle.
+    """Appearance of a person. Lengths are fractions of the arm (shoulder to wrist) or of the leg (hip to ankle).
 
-    waist  where the top meets the bottom, as a share of the trunk from hip to neck; a dress has leg_length of its top
-    shoes  None: bare feet, with the painted region; worn: real meshes, which replace the painted regions they cover
+    waist  border of top and bottom, as a fraction of the trunk from hip to neck; a dress has leg_length of its top
+    shoes  None: bare feet, with the painted region; worn: garment meshes, which replace the painted regions they cover
     """
 
     skin: Material
@@ -88,14 +88,14 @@ class Appearance:
     worn: tuple[WornGarment, ...] = ()
 
     def is_wearing(self, kind: GarmentKind) -> bool:
-        """Whether a real mesh of this kind is worn."""
+        """Return whether a garment mesh of this kind is worn."""
         return any(worn.garment.kind == kind for worn in self.worn)
 
 
 def sample_appearance(
     generator: np.random.Generator, shape: NDArray[np.floating], garments: Path | None = None
 ) -> Appearance:
-    """Sample the looks of a body of phenotypes (6,); garment meshes only out of a folder `garments`."""
+    """Sample the appearance of a body with phenotypes (6,); garment meshes come only from the folder `garments`."""
     appearance = _sample_painted(generator, age=float(shape[1]))
     if garments is None:
         return appearance
@@ -150,7 +150,7 @@ def _sample_hair(generator: np.random.Generator, age: float) -> Material:
 def _sample_worn(
     generator: np.random.Generator, shape: NDArray[np.floating], painted: Appearance, folder: Path
 ) -> tuple[WornGarment, ...]:
-    """Clothes, shoes and hair that suit the gender; children wear no suits that were cut for adults."""
+    """Sample clothes, shoes and hair that suit the gender; children wear no suits made for adults."""
     garments = list_garments(folder)
     gender = "male" if shape[0] < generator.uniform(0.3, 0.7) else "female"
     chances = {
@@ -182,7 +182,7 @@ def _sample_materials(
 
 
 def _interpolate_color(generator: np.random.Generator, colors: tuple[Color, ...]) -> Color:
-    """A colour between two neighbours of the list."""
+    """Return a color between two neighbors of the list."""
     index = int(generator.integers(len(colors) - 1))
     share = generator.random()
     low, high = np.array(colors[index]), np.array(colors[index + 1])

@@ -66,7 +66,7 @@ class Garment:
     base      (g, 3) int32 base vertices of each of the g vertices
     weights   (g, 3) float32
     offsets   (g, 3) float32 in Anny's rest frame, in units of scale
-    scale     3 × (first vertex, second vertex, their distance at which the offsets are metres), along AXES of MakeHuman
+    scale     3 × (first vertex, second vertex, their distance at which the offsets are meters), along AXES of MakeHuman
     triangles (t, 3) int32
     hidden    (h,) int32 base vertices that it covers
     """
@@ -81,7 +81,10 @@ class Garment:
 
 @functools.cache
 def list_garments(folder: Path) -> tuple[GarmentFile, ...]:
-    """Every .mhclo below a folder, sorted by path; UserError where there is none or one has no usable header."""
+    """Return every .mhclo file below a folder, sorted by path.
+
+    UserError if there is none or if one has no usable header.
+    """
     paths = sorted(folder.rglob("*.mhclo"))
     if not paths:
         raise UserError(f"{folder} should hold garments (.mhclo with .obj), but none is there; name another folder")
@@ -103,7 +106,7 @@ def _read_header(path: Path) -> GarmentFile:
 
 @functools.cache
 def load_garment(path: Path) -> Garment:
-    """Reads one .mhclo and the .obj beside it that it names."""
+    """Read one .mhclo file and the .obj file that it names in the same folder."""
     obj_name, scale, bindings, hidden = _read_mhclo(path)
     vertex_count, triangles = _read_obj(path.parent / obj_name)
     if vertex_count != len(bindings):
@@ -168,7 +171,7 @@ def _read_scale(path: Path, header: dict[str, list[str]], axis: str) -> tuple[in
 
 
 def _parse_binding(path: Path, number: int, words: list[str]) -> list[float]:
-    """Base vertices, weights and offset; a line with one number is a vertex that lies on a base vertex."""
+    """Return base vertices, weights and offset; a line with one number binds the vertex directly to a base vertex."""
     if len(words) == 1:
         vertex = _parse_vertex(path, number, words[0])
         return [vertex, vertex, vertex, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0]
@@ -180,7 +183,7 @@ def _parse_binding(path: Path, number: int, words: list[str]) -> list[float]:
 
 
 def _parse_ranges(path: Path, number: int, words: list[str]) -> Iterator[tuple[int, int]]:
-    """First and last vertices of "3 7 - 9 12"."""
+    """Yield the first and last vertices of each range, e.g. of "3 7 - 9 12"."""
     previous: int | None = None
     to_come = False
     for word in words:
@@ -197,7 +200,7 @@ def _parse_ranges(path: Path, number: int, words: list[str]) -> Iterator[tuple[i
 
 
 def _read_obj(path: Path) -> tuple[int, NDArray[np.int32]]:
-    """The number of vertices, and all faces cut into triangles (t, 3)."""
+    """Return the number of vertices and all faces split into triangles (t, 3)."""
     vertex_count = 0
     triangles: list[tuple[int, int, int]] = []
     for number, line in _read_lines(path):
@@ -242,7 +245,7 @@ def _parse_number(path: Path, number: int, word: str) -> float:
 
 
 def _read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines without comments and blank ones."""
+    """Yield numbered lines, without comments and blank lines."""
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise _make_error(path, f"has more than {MAX_FILE_BYTES // 2**20} MiB")
@@ -262,10 +265,10 @@ def _make_error(path: Path, what: str) -> UserError:
 
 
 class FittedGarment:
-    """A garment fitted to bodies; the parts that depend on the rest pose only are computed once.
+    """A garment fitted to bodies; all that depends only on the rest pose is computed once.
 
-    rest_vertices (V, 3): an average body in Anny's rest frame. The offsets turn with the triangle of base vertices that
-    carries them, or with the nearest one where that is degenerate.
+    rest_vertices (V, 3): an average body in Anny's rest frame. The offsets rotate with the triangle of base vertices to
+    which the garment vertex is bound, or with the nearest one if that is degenerate.
     """
 
     def __init__(self, garment: Garment, rest_vertices: NDArray[np.float32]) -> None:
@@ -292,7 +295,7 @@ class FittedGarment:
         self.rest_vertices = self.fit(rest_vertices)
 
     def fit(self, vertices: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(g, 3) the garment on a posed body's vertices (V, 3), in their frame."""
+        """Return the garment (g, 3) on a posed body's vertices (V, 3), in their frame."""
         garment = self.garment
         pairs = np.array([scale[:2] for scale in garment.scale])
         distances = np.linalg.norm(vertices[pairs[:, 0]] - vertices[pairs[:, 1]], axis=-1)
@@ -304,7 +307,10 @@ class FittedGarment:
 
 
 def _compute_triangle_frames(corners: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(n, 3, 3) rotations whose columns are an edge, the direction across it, and the normal of triangles (n, 3, 3)."""
+    """Return rotations (n, 3, 3) whose columns are an edge, the direction across it, and the normal of triangles.
+
+    corners: (n, 3, 3).
+    """
     edge = corners[:, 1] - corners[:, 0]
     normal = np.cross(edge, corners[:, 2] - corners[:, 0])
     edge = edge / np.maximum(np.linalg.norm(edge, axis=-1, keepdims=True), 1e-12)

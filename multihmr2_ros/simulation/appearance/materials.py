@@ -30,7 +30,7 @@ MATERIAL_COLUMNS = 11
 
 
 class Pattern(IntEnum):
-    """How a material mixes its two colours; the numbers are those of the kernel."""
+    """Mix of a material's two colors; the numbers are those of the kernel."""
 
     PLAIN = 0
     STRIPES = 1
@@ -43,12 +43,14 @@ class Pattern(IntEnum):
 
 @dataclass(frozen=True)
 class Material:
-    """A surface. Colours are sRGB in [0, 1]; the pattern lives at rest-pose positions, so that it moves with the cloth.
+    """A surface material. Colors are sRGB in [0, 1].
 
-    size_m   the pattern's period
-    angle_rad the pattern's turn about the viewing axis of an upright body seen from the front
-    gloss    0 is matt, 1 is polished leather
-    folds    0 is smooth; 1 bends the normals as a loose cloth's folds do
+    The pattern is defined on rest-pose positions, so that it moves with the cloth.
+
+    size_m    period of the pattern
+    angle_rad rotation of the pattern about the viewing axis of an upright body seen from the front
+    gloss     0 is matte, 1 is polished leather
+    folds     0 is smooth; 1 bends the normals like the folds of loose cloth
     """
 
     color: Color
@@ -61,12 +63,15 @@ class Material:
 
 
 def to_linear(color: NDArray[np.floating] | Color) -> NDArray[np.float32]:
-    """sRGB in [0, 1] → linear light."""
+    """Convert sRGB in [0, 1] to linear light."""
     return np.power(np.clip(np.asarray(color, np.float32), 0.0, 1.0), DISPLAY_GAMMA)
 
 
 def make_material_table(materials: list[Material]) -> NDArray[np.float32]:
-    """(m, 11) for the kernel: linear colour (3), linear second colour (3), pattern, size_m, angle_rad, gloss, folds."""
+    """Return the kernel's table (m, 11).
+
+    Columns: linear color (3), linear second color (3), pattern, size_m, angle_rad, gloss, folds.
+    """
     table = np.zeros((max(len(materials), 1), MATERIAL_COLUMNS), np.float32)
     for row, material in zip(table, materials, strict=False):
         row[:3], row[3:6] = to_linear(material.color), to_linear(material.second_color)
@@ -75,7 +80,7 @@ def make_material_table(materials: list[Material]) -> NDArray[np.float32]:
 
 
 def sample_color(generator: np.random.Generator, saturation: float = 0.9, darkest: float = 0.04) -> Color:
-    """Any colour: greys, blacks and whites are as frequent in clothes as all other colours together."""
+    """Sample any color: grays, blacks and whites are as frequent in clothes as all other colors together."""
     value = darkest + (1.0 - darkest) * generator.beta(1.0, 1.2)
     colorful = generator.random() < 0.6
     amount = saturation * generator.beta(1.5, 1.5) if colorful else 0.08 * generator.random()
@@ -83,7 +88,7 @@ def sample_color(generator: np.random.Generator, saturation: float = 0.9, darkes
 
 
 def sample_cloth(generator: np.random.Generator, patterned: float = 0.4) -> Material:
-    """A cloth; `patterned` is the probability that it has two colours."""
+    """Sample a cloth; `patterned` is the probability that it has two colors."""
     pattern = Pattern.PLAIN
     if generator.random() < patterned:
         pattern = Pattern(int(generator.integers(1, len(Pattern))))
@@ -99,7 +104,7 @@ def sample_cloth(generator: np.random.Generator, patterned: float = 0.4) -> Mate
 
 
 def sample_surface(generator: np.random.Generator) -> Material:
-    """A floor, wall or obstacle: mostly muted, in patterns of boards, tiles and plaster."""
+    """Sample a floor, wall or obstacle: mostly muted, with patterns of boards, tiles and plaster."""
     color = np.array(sample_color(generator, saturation=0.5, darkest=0.1))
     shade = np.clip(color * generator.uniform(0.6, 1.2), 0.0, 1.0)
     pattern = generator.choice(

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Assigns triangles to parts of the body, and materials to them: clothes are painted onto the rest pose."""
+"""Assigns triangles to body parts and materials to them: clothes are painted onto the rest pose."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from multihmr2_ros.simulation.appearance.appearance import Appearance, HairStyle
 from multihmr2_ros.simulation.appearance.garments import GarmentKind
 from multihmr2_ros.simulation.appearance.materials import Material
 
-# An average young adult: the body on which borders are drawn and patterns lie.
+# An average young adult: borders and patterns are defined on this body.
 AVERAGE_SHAPE = (0.5, 0.67, 0.5, 0.5, 0.5, 0.5)
-# In metres on the average adult, relative to the eyes' centre.
+# In meters on the average adult, relative to the center of the eyes.
 HAIRLINE_ABOVE_EYES_M = 0.062
 HAIRLINE_SLOPE = {HairStyle.SHORT: 0.75, HairStyle.LONG: 1.05, HairStyle.CAP: 0.35}
 IRIS_RADIUS_M = 0.0065
 MIDDLE_OF_MOUTH_BELOW_EYES_M = 0.072
 
 
-# Lengths of the average adult's parts, which turn shares of them into metres.
+# Lengths of the average adult's parts; they convert fractions to meters.
 ARM_M, LEG_M, TRUNK_M = 0.5, 0.85, 0.5
 OUTSIDE_M = 1.0
-# Where a suit changes from jacket to trousers, and the shares of a piece of cloth below that make it trousers, or not.
+# Border of jacket and trousers in a suit, and the fractions of a piece of cloth below it that make it trousers, or not.
 WAIST = 0.12
 LOWER_PIECE, UPPER_PIECE = 0.6, 0.35
 
@@ -66,7 +66,7 @@ PART_OF_BONE_WORDS = (
 
 
 class MaterialSlot(IntEnum):
-    """The materials of one person, in their order in the renderer's table; garments follow."""
+    """Material slots of one person, in their order in the renderer's table; garments follow."""
 
     SKIN = 0
     EYES = 1
@@ -82,9 +82,9 @@ IRIS = Material((0.13, 0.08, 0.05), gloss=0.6)
 
 
 class RegionPainter:
-    """Regions painted over each other onto V vertices, with the distance to the nearest border of what is seen.
+    """Regions painted over each other on V vertices, with the distance to the nearest border of the topmost regions.
 
-    The distances let a border run straight through triangles instead of along their edges.
+    With the distances, a border can run straight through triangles instead of along their edges.
     """
 
     def __init__(self, vertex_count: int, slot: int = MaterialSlot.SKIN) -> None:
@@ -92,7 +92,7 @@ class RegionPainter:
         self.margin = np.full(vertex_count, OUTSIDE_M, np.float32)
 
     def add(self, slot: int, field: NDArray[np.floating]) -> None:
-        """Paints where field (V,), the signed distance into the region in metres, is above 0."""
+        """Paint the vertices with a positive field (V,), the signed distance into the region in meters."""
         inside = field > 0
         self.margin = np.where(inside, field, np.minimum(self.margin, -field)).astype(np.float32)
         self.slot = np.where(inside, int(slot), self.slot).astype(np.int32)
@@ -100,9 +100,12 @@ class RegionPainter:
     def to_triangles(
         self, triangles: NDArray[np.int32]
     ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]:
-        """Two slots (t,), (t,) per triangle (t, 3), and border (t, 3): where it is below 0, the second holds."""
+        """Return two slots (t,), (t,) per triangle (t, 3), and border (t, 3).
+
+        The second slot applies where border is below 0.
+        """
         slots, margins = self.slot[triangles], np.maximum(self.margin, 1e-5)[triangles]
-        a, b, c = slots.T  # many times faster than to reduce the rows
+        a, b, c = slots.T  # many times faster than reducing the rows
         first, second = np.minimum(np.minimum(a, b), c), np.maximum(np.maximum(a, b), c)
         border = np.where(slots == first[:, None], margins, -margins)
         return first, second, border.astype(np.float32)
@@ -110,14 +113,14 @@ class RegionPainter:
 
 @dataclass(frozen=True, eq=False)
 class BodyRegions:
-    """Facts about the full mesh in the rest pose of the average body.
+    """Geometry of the full mesh in the rest pose of the average body.
 
-    rest      (V, 3) metres, Anny's rest frame (x left, y back, z up)
+    rest      (V, 3) meters, Anny's rest frame (x left, y back, z up)
     part      (V,) Part of each vertex, helper vertices included
-    along     (V,) share of the way: arms from shoulder to wrist, legs from hip to ankle, trunk and
+    along     (V,) relative position along the part: arms from shoulder to wrist, legs from hip to ankle, trunk and
               head from hip (0) to neck (1)
-    face      (V, 3) position relative to the eyes' centre
-    eye_axis  (V,) distance in metres from the axis of the nearer eye, infinite off the eyeballs
+    face      (V, 3) position relative to the center of the eyes
+    eye_axis  (V,) distance in meters from the axis of the nearer eye, infinite outside the eyeballs
     """
 
     rest: NDArray[np.float32]
@@ -127,7 +130,7 @@ class BodyRegions:
     eye_axis: NDArray[np.float32]
 
     def paint(self, appearance: Appearance) -> RegionPainter:
-        """Clothes, hair and face of an appearance; painted clothes and shoes give way to real ones."""
+        """Paint clothes, hair and face of an appearance; garment meshes and shoes replace painted ones."""
         paint = RegionPainter(len(self.part))
         self._paint_head(paint, appearance)
         if not appearance.is_wearing(GarmentKind.CLOTHES):
@@ -157,7 +160,7 @@ class BodyRegions:
         paint.add(MaterialSlot.BOTTOM, self._combine_parts({BodyPart.TRUNK: on_trunk, BodyPart.LEG: on_leg}))
 
     def _combine_parts(self, fields: dict[BodyPart, NDArray[np.floating]]) -> NDArray[np.float32]:
-        """(V,) each part's own signed distance, and far outside on the other parts."""
+        """Return each part's own signed distance (V,), with a large negative value on all other parts."""
         field = np.full(len(self.part), -OUTSIDE_M, np.float32)
         for part, values in fields.items():
             field = np.where(self.part == part, values, field)
@@ -197,7 +200,7 @@ class BodyRegions:
 
 
 def compute_body_regions(body: Body) -> BodyRegions:
-    """Regions of the full mesh from its bone weights and the rest positions of an average adult."""
+    """Compute the regions of the full mesh from its bone weights and the rest positions of an average adult."""
     anny = body.anny
     with torch.no_grad():
         weights = body._compute_blendshape_weights(torch.tensor([AVERAGE_SHAPE], device=body.identity.device))
@@ -221,7 +224,7 @@ def compute_body_regions(body: Body) -> BodyRegions:
 
 
 def _assign_parts(body: Body) -> NDArray[np.int64]:
-    """(V,) the part whose bones move a vertex most."""
+    """Return for each vertex (V,) the part whose bones move it most."""
     part_of_bone = np.full(len(body.bone_labels), int(BodyPart.HEAD))
     for part, words in PART_OF_BONE_WORDS:
         for bone, label in enumerate(body.bone_labels):

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Behaviors of people of a given build: a clip, and its speed over the ground."""
+"""Behaviors of people of a given build: a clip and its speed over the ground."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from multihmr2_ros.simulation.motion.pose import SEGMENTS, Arm
 from multihmr2_ros.simulation.motion.random_poses import sample_angles
 from multihmr2_ros.simulation.motion.retarget import Motion, load_motion
 
-# Gait → weight, for those who walk and for infants.
+# Gait → weight, for people able to walk and for infants.
 ACTIVITIES = {
     "stand": 0.27,
     "walk": 0.27,
@@ -51,20 +51,20 @@ ACTIVITIES = {
     "random": 0.09,
 }
 INFANT_ACTIVITIES = {"sit_on_floor": 0.4, "crawl": 0.25, "lie": 0.2, "walk": 0.15}
-MOTION_SHARE = 0.5  # of those who walk, where recorded motions are at hand
+MOTION_SHARE = 0.5  # of people able to walk, if recorded motions are available
 # Postures of recorded motions, so that rare ones can be sampled as often as common ones. Recordings mostly show people
-# who stand or walk: in about 700 everyday clips, people lie in 3 % of the frames, sit or crouch in 7 % and bend in 1 %.
+# standing or walking: of about 700 clips, 3 % of the frames are lying, 7 % sitting or crouching, 1 % bent.
 Posture = Literal["stand", "reach", "bend", "low", "lie"]
 POSTURES: tuple[Posture, ...] = get_args(Posture)
 
-# Cosines of a segment's tilt from where it is in neutral standing.
+# Cosines of a segment's tilt from its direction in neutral standing.
 LYING_TRUNK, BENT_TRUNK, BENT_THIGHS, RAISED_ARM = 0.5, 0.75, 0.6, -0.2
-# Posture of a recorded motion at the start → weight. Recordings themselves stand for nine tenths of the time.
+# Posture of a recorded motion at the start → weight. In the recordings, 90 % of the frames are standing.
 POSTURE_WEIGHTS: dict[Posture, float] = {"stand": 0.38, "reach": 0.17, "bend": 0.12, "low": 0.25, "lie": 0.08}
 MOTION_TRIES = 40
 TODDLING_STATURE_M = 0.7
 LYING = ("lie",)
-TURN_RATE_PER_SPEED = 0.35  # rad/m: the tightest arc that is walked has a radius of 3 m
+TURN_RATE_PER_SPEED = 0.35  # rad/m: the tightest walked arc has a radius of 3 m
 
 
 Name = TypeVar("Name", bound=str)
@@ -73,7 +73,7 @@ Name = TypeVar("Name", bound=str)
 class Behavior(NamedTuple):
     """A clip with its motion over the ground.
 
-    speed_mps: of the path. turn_rate_radps: its greatest. radius_m: of the ground that the body needs around the path.
+    speed_mps: of the path. turn_rate_radps: its maximum. radius_m: of the ground that the body needs around the path.
     """
 
     clip: Clip
@@ -107,7 +107,10 @@ def sample_behavior(
 
 
 def _sample_motion(generator: np.random.Generator, shape: NDArray[np.floating], motions: Sequence[Path]) -> Behavior:
-    """A recorded motion from a frame of a sampled posture on; from any frame where no motion tried has that posture."""
+    """Sample a recorded motion that starts at a frame of a sampled posture.
+
+    If no motion tried has that posture, it starts at any frame.
+    """
     posture = POSTURES.index(choose_weighted(generator, POSTURE_WEIGHTS))
     for _ in range(MOTION_TRIES):
         motion = load_motion(motions[int(generator.integers(len(motions)))])
@@ -122,14 +125,14 @@ def _sample_motion(generator: np.random.Generator, shape: NDArray[np.floating], 
 
 
 def choose_weighted(generator: np.random.Generator, weights: Mapping[Name, float]) -> Name:
-    """One of the names, as often as its weight says."""
+    """Choose one of the names with probabilities proportional to the weights."""
     share = np.array(list(weights.values()))
     return list(weights)[generator.choice(len(weights), p=share / share.sum())]
 
 
 def _sample_style(generator: np.random.Generator, shape: NDArray[np.floating]) -> GaitStyle:
     arms = [_sample_arm(generator) for _ in range(2)]
-    if generator.random() < 0.3:  # both arms do the same: clasped, crossed, on the hips
+    if generator.random() < 0.3:  # both arms in the same pose: clasped, crossed, on the hips
         arms[1] = arms[0]
     old = max(0.0, float(shape[1]) - 0.85) / 0.15
     return GaitStyle(
@@ -147,7 +150,7 @@ def _sample_style(generator: np.random.Generator, shape: NDArray[np.floating]) -
 
 
 def _sample_arm(generator: np.random.Generator) -> Arm:
-    """A resting arm: hanging for six in ten, otherwise busy; never twice exactly the same."""
+    """Sample a resting arm: hanging in 60 % of the cases, otherwise busy; the angles always vary."""
     busy = [name for name in REST_ARMS if name != "hanging"]
     name = "hanging" if generator.random() < 0.6 else busy[generator.integers(len(busy))]
     flexion, abduction, internal, elbow = REST_ARMS[name] + generator.normal(0.0, (0.08, 0.04, 0.12, 0.12))
@@ -155,13 +158,13 @@ def _sample_arm(generator: np.random.Generator) -> Arm:
 
 
 def _sample_toddling(generator: np.random.Generator, style: GaitStyle) -> GaitStyle:
-    """Legs apart, arms out for balance."""
+    """Spread the legs and raise the arms for balance."""
     arm = Arm(0.3, 0.8, -0.3, generator.uniform(0.5, 1.4))
     return dataclasses.replace(style, spread=0.15, left_arm=arm, right_arm=arm, lean=0.1)
 
 
 def sample_speed(generator: np.random.Generator, gait: str, style: GaitStyle) -> float:
-    """m/s: in proportion to the root of the leg, as Froude's similarity says."""
+    """Sample a speed in m/s, proportional to the square root of the leg length (Froude similarity)."""
     natural = np.sqrt(9.81 * style.leg_m)
     relative = {"walk": (0.25, 0.6), "run": (0.8, 1.3), "crawl": (0.06, 0.15)}
     return float(natural * generator.uniform(*relative[gait])) if gait in relative else 0.0
@@ -169,8 +172,10 @@ def sample_speed(generator: np.random.Generator, gait: str, style: GaitStyle) ->
 
 @functools.lru_cache(maxsize=1024)
 def classify_postures(motion: Motion) -> NDArray[np.int64]:
-    """(F,) index into POSTURES of each frame: "lie" (or crawl), "low" (sit, crouch, kneel), "bend", "reach" (an arm
-    above the shoulder), else "stand"."""
+    """Return the index into POSTURES of each frame (F,).
+
+    "lie" (or crawl), "low" (sit, crouch, kneel), "bend", "reach" (an arm above the shoulder), otherwise "stand".
+    """
     upright = motion.orientation[..., 2, 2]
     pelvis, chest = upright[:, SEGMENTS.index("pelvis")], upright[:, SEGMENTS.index("chest")]
     thighs = 0.5 * (upright[:, SEGMENTS.index("left_thigh")] + upright[:, SEGMENTS.index("right_thigh")])

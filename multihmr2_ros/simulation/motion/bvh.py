@@ -16,7 +16,7 @@
 
 A file is text: HIERARCHY with ROOT, JOINT and End Site blocks ({ OFFSET, CHANNELS, children }), then MOTION with the
 number of frames, the time of one, and one number per channel and frame. Lengths have the file's own unit, angles are
-degrees. Whatever a file holds, reading it takes bounded time and memory and fails, if so, with a UserError.
+degrees. For any content, reading takes bounded time and memory, and all failures are UserErrors.
 """
 
 from __future__ import annotations
@@ -42,7 +42,10 @@ CHANNELS = ("Xposition", "Yposition", "Zposition", "Xrotation", "Yrotation", "Zr
 
 @dataclass(frozen=True, eq=False)
 class Joint:
-    """parent: index, or −1. channels: as the file orders them; empty for an end site, which has no name either."""
+    """A joint of the hierarchy.
+
+    parent: index, or −1. channels: in the file's order; empty for an end site, which has no name either.
+    """
 
     name: str
     parent: int
@@ -52,14 +55,17 @@ class Joint:
 
 @dataclass(frozen=True, eq=False)
 class Bvh:
-    """joints: parents before children. values (F, C): all channels of all joints in order. frame_s: s per frame."""
+    """A motion file's content.
+
+    joints: parents before children. values (F, C): all channels of all joints in order. frame_s: s per frame.
+    """
 
     joints: tuple[Joint, ...]
     values: NDArray[np.float64]
     frame_s: float
 
     def compute_positions(self) -> NDArray[np.float64]:
-        """(F, J, 3): every joint's place in every frame, in the file's axes and unit."""
+        """Compute every joint's position in every frame (F, J, 3), in the file's axes and unit."""
         frames = len(self.values)
         places = np.zeros((frames, len(self.joints), 3))
         turns: list[NDArray[np.float64]] = []
@@ -68,7 +74,7 @@ class Bvh:
             local, offset = np.broadcast_to(np.eye(3), (frames, 3, 3)), np.tile(joint.offset, (frames, 1))
             for channel in joint.channels:
                 values, axis = self.values[:, column], "XYZ".index(channel[0])
-                if channel.endswith("position"):  # stands in the offset's place
+                if channel.endswith("position"):  # replaces the offset
                     offset[:, axis] = values
                 else:
                     local = local @ _rotate_about(axis, np.radians(values))
@@ -84,7 +90,7 @@ class Bvh:
 
 
 def _rotate_about(axis: int, angle: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(F, 3, 3) rotations about a coordinate axis by angles (F,) in rad."""
+    """Return rotations (F, 3, 3) about a coordinate axis by angles (F,) in rad."""
     one, other = (axis + 1) % 3, (axis + 2) % 3
     rotation = np.zeros((len(angle), 3, 3))
     rotation[:, axis, axis] = 1.0
@@ -95,7 +101,7 @@ def _rotate_about(axis: int, angle: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def load_bvh(path: str | Path) -> Bvh:
-    """The motion in a file; UserError where it cannot be read or is not sound."""
+    """Read the motion in a file; UserError if it is unreadable or invalid."""
     path = Path(path)
     try:
         with path.open("rb") as file:
@@ -112,7 +118,7 @@ def load_bvh(path: str | Path) -> Bvh:
 
 
 def parse_bvh(content: bytes) -> Bvh:
-    """The motion in a file's bytes; UserError, one line, where they are not sound BVH."""
+    """Parse the motion in a file's bytes; UserError of one line if they are not valid BVH."""
     if len(content) > MAX_BYTES:
         raise _make_error(f"{MAX_BYTES // 2**20} MiB at most", "more")
     hierarchy, found, motion = content.decode("ascii", "replace").partition("MOTION")
@@ -139,7 +145,7 @@ class _HierarchyReader:
         self._tokens = self._tokenize()
         self._expect("HIERARCHY")
         self._expect("ROOT")
-        # An own stack: nesting costs no recursion. The entries are indices of joints whose block is open.
+        # An explicit stack avoids recursion. The entries are indices of joints with an open block.
         open_blocks = [self._read_joint(self._read_token("a name"), -1)]
         while open_blocks:
             word = self._read_token("JOINT, End or }")
@@ -214,7 +220,7 @@ def _parse_number(token: str) -> float:
 
 
 def _read_motion(joints: tuple[Joint, ...], text: str) -> Bvh:
-    """Reads the section MOTION."""
+    """Read the section MOTION."""
     head = text.split(None, 5)
     if len(head) < 5 or head[0] != "Frames:" or head[2:4] != ["Frame", "Time:"]:
         raise _make_error("'Frames: N' and 'Frame Time: S' after MOTION", " ".join(head[:5]))
@@ -235,9 +241,9 @@ def _read_motion(joints: tuple[Joint, ...], text: str) -> Bvh:
 
 
 def _parse_numbers(text: str) -> NDArray[np.float64]:
-    """(N,): the numbers of a text that holds nothing else."""
+    """Parse a text that contains only numbers into an array (N,)."""
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # NumPy only warns of text that is not a number
+        warnings.simplefilter("error")  # NumPy only warns about text that is not a number
         try:
             values = np.fromstring(text, np.float64, sep=" ") if text.strip() else np.zeros(0)
         except (DeprecationWarning, ValueError):

@@ -31,7 +31,7 @@ from multihmr2_ros.simulation.motion.pose import SEGMENTS, Pose, rotate_about
 from multihmr2_ros.simulation.motion.random_poses import pose_from_random_angles
 from multihmr2_ros.simulation.motion.retarget import Motion
 
-# A body seen in a mirror: the sides change places, and rotations change handedness about x and z.
+# A mirrored body: left and right are swapped, and rotations about x and z change sign.
 OTHER_SIDE = {"left": "right", "right": "left"}
 MIRRORED_SEGMENTS = [
     SEGMENTS.index("_".join(OTHER_SIDE.get(part, part) for part in name.split("_"))) for name in SEGMENTS
@@ -43,10 +43,10 @@ MAX_TILT_RAD = 0.8
 
 
 class Clip(Protocol):
-    """Body motion. The pose is in the heading frame of the path that the person is on."""
+    """Body motion. The pose is in the heading frame of the person's path."""
 
     def pose(self, time_s: float) -> Pose:
-        """The pose at any time, also before 0 and without an end."""
+        """Return the pose at any time; times before 0 are valid and there is no end."""
         ...
 
 
@@ -63,11 +63,11 @@ class GaitClip:
 
 @dataclass(frozen=True, eq=False)
 class MotionClip:
-    """A recorded motion from start_s on, again and again, for a body with legs of leg_m, mirrored or not.
+    """A recorded motion, repeated from start_s on, for a body with legs of leg_m, optionally mirrored.
 
-    Its own heading is part of the pose, so that the path (`MotionPath`) keeps one heading. A motion that ends as it
-    began, upright or not, begins anew where it ended, its last moments fading into the first; one that does not, such
-    as getting up, is played to and fro.
+    Its own heading is part of the pose, so that the path (`MotionPath`) keeps one heading. If the motion ends as it
+    began, upright or not, it restarts at its end position, and its last moments fade into the first. Otherwise, as when
+    getting up, it is played forward and backward.
     """
 
     motion: Motion
@@ -87,7 +87,7 @@ class MotionClip:
         return Pose(orientation, self.leg_m * clearance)
 
     def compute_travel(self, time_s: float) -> NDArray[np.float64]:
-        """(2,) m: the pelvis over the ground in the heading frame."""
+        """Return the pelvis position (2,) over the ground in m, in the heading frame."""
         place = np.zeros(2)
         for share, repetition, frame in self._blend_frames(time_s):
             start, turn = np.zeros(2), rotate_about(2, self._turn_rad)[:2, :2]
@@ -119,20 +119,20 @@ class MotionClip:
 
     @functools.cached_property
     def _period(self) -> float:
-        """Frames from one beginning to the next: the recording without the part that fades out."""
+        """Number of frames between starts: the recording without the part that fades out."""
         last = len(self.motion.travel) - 1
         return last - min(FADE_S / self.motion.frame_s, 0.25 * last)
 
     @functools.cached_property
     def _turn_rad(self) -> float:
-        """About z, by which a repetition is turned from the one before."""
+        """Rotation about z of a repetition relative to the one before."""
         end = project_to_rotations(_interpolate(self.motion.orientation, self._period))[0]
         turn = end @ self.motion.orientation[0, 0].astype(np.float64).T
         return math.atan2(turn[1, 0] - turn[0, 1], turn[0, 0] + turn[1, 1])
 
 
 def smooth_step(share: float) -> float:
-    """From 0 to 1 with neither a jump nor a bend at its ends."""
+    """Interpolate from 0 to 1; the value and its slope are continuous at both ends."""
     share = min(max(share, 0.0), 1.0)
     return share * share * (3.0 - 2.0 * share)
 
@@ -145,7 +145,7 @@ def _interpolate(values: NDArray[np.floating], frame: float) -> NDArray[np.float
 
 
 def project_to_rotations(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The rotations (n, 3, 3) nearest to matrices (n, 3, 3)."""
+    """Return the rotations (n, 3, 3) nearest to matrices (n, 3, 3)."""
     u, _, v = np.linalg.svd(matrices)
     u[..., 2] *= np.linalg.det(u @ v)[..., None]
     return u @ v
@@ -153,7 +153,7 @@ def project_to_rotations(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, eq=False)
 class RandomClip:
-    """To and fro between two random poses, angles (22,) each, within period_s; phase in cycles at time 0."""
+    """Motion back and forth between two random poses, angles (22,) each, within period_s; phase in cycles at time 0."""
 
     start: NDArray[np.float64]
     end: NDArray[np.float64]
@@ -182,7 +182,7 @@ class StrollClip:
 
 @dataclass(frozen=True, eq=False)
 class StagedClip:
-    """One clip after the other, each from its start in starts (s, ascending) on; every one fades into the next."""
+    """A sequence of clips, each from its start in starts (s, ascending) on; every clip fades into the next."""
 
     starts: tuple[float, ...]
     clips: tuple[Clip, ...]

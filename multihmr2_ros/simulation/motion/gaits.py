@@ -12,9 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Built-in body motion: each gait is a function of a person's style and the time, and gives a pose.
+"""Built-in body motion: each gait is a function from a person's style and the time to a pose.
 
-Walking and running solve the legs from the path of the feet: a foot on the ground moves backwards under the pelvis at
+Walking and running solve the legs from the path of the feet: a foot on the ground moves backward under the pelvis at
 exactly the walking speed, so that feet do not slide. Angles in rad, lengths in m.
 """
 
@@ -29,7 +29,7 @@ import numpy as np
 from multihmr2_ros.simulation.motion.pose import Arm, Leg, Pose, Trunk, pose_from_angles
 
 GRAVITY_MPS2 = 9.81
-# How far forward Anny's thigh and shin point at rest (adults), when the pose's angles are 0 and the feet are flat.
+# Forward angles of Anny's thigh and shin at rest (adults), with the pose's angles at 0 and the feet flat.
 THIGH_AT_REST, SHIN_AT_REST = 0.078, -0.066
 
 REST_ARMS = {
@@ -47,10 +47,10 @@ REST_ARMS = {
 
 @dataclass(frozen=True)
 class GaitStyle:
-    """How one person does it.
+    """Style in which one person performs a gait.
 
     leg_m: hip to ankle. speed_mps: of the path. phase: of the cycle at time 0, in cycles. tempo_hz: of idle movement.
-    vigour: 1 is usual. lean: of the trunk, forward. left_arm, right_arm: at rest. side: +1 left or −1 right, where a
+    vigour: 1 is usual. lean: of the trunk, forward. left_arm, right_arm: at rest. side: +1 left or −1 right, if a
     gait uses one side. spread: of the legs. variant: in [0, 1), selects among variants of a gait.
     """
 
@@ -71,17 +71,17 @@ Gait = Callable[[GaitStyle, float], Pose]
 
 
 def oscillate(style: GaitStyle, time_s: float, frequency: float = 1.0, lag: float = 0.0) -> float:
-    """A sine in [−1, 1] at a multiple of the idle tempo."""
+    """Return a sine in [−1, 1] at a multiple of the idle tempo."""
     return math.sin(2 * math.pi * (frequency * style.tempo_hz * time_s + style.phase - lag))
 
 
 def sway_arm(arm: Arm, amount: float) -> Arm:
-    """The arm moved a little by breathing and balance."""
+    """Return the arm moved a little by breathing and balance."""
     return arm._replace(flexion=arm.flexion + amount, elbow=max(0.0, arm.elbow + 0.5 * amount))
 
 
 def stand(style: GaitStyle, time_s: float) -> Pose:
-    """Standing at ease, the weight going from leg to leg."""
+    """Stand at ease and shift the weight from leg to leg."""
     shift, breath = oscillate(style, time_s), oscillate(style, time_s, 1.3, 0.2)
     roll = 0.03 * style.vigor * shift
     trunk = Trunk(0.03 * breath, 0.0, roll, 0.04 * shift, style.lean + 0.01 * breath, -1.3 * roll)
@@ -95,7 +95,7 @@ def stand(style: GaitStyle, time_s: float) -> Pose:
 
 
 def compute_natural_rate(leg_m: float) -> float:
-    """1/s: the rate that Froude's similarity scales walking and running with."""
+    """Return the rate in 1/s by which Froude similarity scales walking and running."""
     return math.sqrt(GRAVITY_MPS2 / leg_m)
 
 
@@ -113,12 +113,12 @@ def compute_crawling_stride_hz(leg_m: float, speed_mps: float) -> float:
     return max(speed_mps, 0.02) / (0.5 * leg_m)
 
 
-# Cycles a second of the gaits that go somewhere, from the leg's length and the speed.
+# Cycles per second of the gaits that move forward, from leg length and speed.
 STRIDE_HZ = {"walk": compute_walking_stride_hz, "run": compute_running_stride_hz, "crawl": compute_crawling_stride_hz}
 
 
 def walk(style: GaitStyle, time_s: float) -> Pose:
-    """Walking at the path's speed; a stride is two steps."""
+    """Walk at the path's speed; a stride is two steps."""
     speed = max(style.speed_mps, 1e-3) / style.leg_m
     stride_hz = compute_walking_stride_hz(style.leg_m, speed * style.leg_m)
     contact = 0.62
@@ -130,7 +130,7 @@ def walk(style: GaitStyle, time_s: float) -> Pose:
         phase = (cycle + offset) % 1.0
         height = 0.985 - (0.045 + 0.04 * math.cos(4 * math.pi * phase)) * reach**2
         legs.append(_pose_stepping_leg(phase, reach, contact, height, 0.10 + 0.10 * reach, style.spread))
-        back = math.cos(2 * math.pi * phase)  # the arm is furthest back as its own leg strikes
+        back = math.cos(2 * math.pi * phase)  # the arm is furthest back at the heel strike of the same side
         held = arm.elbow > 0.9
         amount = (0.08 if held else 0.42) * swing
         arms.append(arm._replace(flexion=arm.flexion - amount * back, elbow=arm.elbow + (1 - back) * 0.35 * amount))
@@ -141,7 +141,7 @@ def walk(style: GaitStyle, time_s: float) -> Pose:
 
 
 def run(style: GaitStyle, time_s: float) -> Pose:
-    """Running: each foot is on the ground for a third of the stride, and both are in the air between."""
+    """Run: each foot is on the ground for a third of the stride, with both in the air between."""
     speed = max(style.speed_mps, 1e-3) / style.leg_m
     stride_hz = compute_running_stride_hz(style.leg_m, speed * style.leg_m)
     contact = 0.34
@@ -161,7 +161,7 @@ def run(style: GaitStyle, time_s: float) -> Pose:
 
 
 def step_in_place(style: GaitStyle, time_s: float) -> Pose:
-    """Small steps, as when turning on the spot; the path turns."""
+    """Make small steps, as when turning on the spot; the path turns."""
     cycle = 0.8 * time_s + style.phase
     legs = [_pose_stepping_leg((cycle + offset) % 1.0, 0.03, 0.62, 0.985, 0.07, style.spread) for offset in (0.0, 0.5)]
     lag = 0.05 * math.sin(2 * math.pi * cycle)
@@ -169,9 +169,9 @@ def step_in_place(style: GaitStyle, time_s: float) -> Pose:
 
 
 def _pose_stepping_leg(phase: float, reach: float, contact: float, hip: float, lift: float, abduction: float) -> Leg:
-    """The leg whose foot is on the ground for phases below contact; lengths in leg lengths.
+    """Return the leg whose foot is on the ground for phases below contact; lengths in leg lengths.
 
-    reach: how far the foot goes backwards under the pelvis meanwhile. hip: its height above the ankle's lowest place.
+    reach: distance of the foot backward under the pelvis meanwhile. hip: height above the ankle's lowest position.
     """
     if phase < contact:
         done = phase / contact
@@ -188,7 +188,7 @@ def _pose_stepping_leg(phase: float, reach: float, contact: float, hip: float, l
 
 
 def _interpolate_hermite(t: float, start: float, end: float, start_slope: float, end_slope: float) -> float:
-    """The cubic from start to end with the given slopes, at t in [0, 1]."""
+    """Evaluate the cubic from start to end with the given slopes, at t in [0, 1]."""
     return (
         (2 * t**3 - 3 * t**2 + 1) * start
         + (t**3 - 2 * t**2 + t) * start_slope
@@ -198,14 +198,17 @@ def _interpolate_hermite(t: float, start: float, end: float, start_slope: float,
 
 
 def _solve_two_links(forward: float, down: float) -> tuple[float, float]:
-    """Forward angles of thigh and shin from straight down, each half a leg long, to reach the ankle, knee in front."""
+    """Solve the forward angles of thigh and shin from straight down that reach the ankle, with the knee in front.
+
+    Each link is half a leg long.
+    """
     length = min(math.hypot(forward, down), 0.9995)
     lean, bend = math.atan2(forward, down), math.acos(length)
     return lean + bend, lean - bend
 
 
 def wave(style: GaitStyle, time_s: float) -> Pose:
-    """Standing and waving with the hand of style.side."""
+    """Stand and wave with the hand of style.side."""
     base = stand(style, time_s)
     beat = math.sin(2 * math.pi * (1.4 * style.vigor * time_s + style.phase))
     arm = Arm(0.35, 1.25 + 0.5 * style.variant, -1.35 + 0.3 * beat, 1.3 - 0.5 * style.variant + 0.2 * beat)
@@ -213,21 +216,21 @@ def wave(style: GaitStyle, time_s: float) -> Pose:
 
 
 def reach(style: GaitStyle, time_s: float) -> Pose:
-    """Standing and reaching or pointing with one hand, from waist height to overhead."""
+    """Stand and reach or point with one hand, from waist height to overhead."""
     base = stand(style, time_s)
     raised = 0.9 + 1.8 * style.variant + 0.15 * oscillate(style, time_s)
     return _replace_arm(base, style.side, Arm(raised, 0.15, 0.1, 0.35))
 
 
 def cheer(style: GaitStyle, time_s: float) -> Pose:
-    """Standing with both arms up."""
+    """Stand with both arms up."""
     base = stand(style, time_s)
     up = 2.0 + 0.7 * style.variant + 0.15 * oscillate(style, time_s, 4.0)
     return _replace_arm(_replace_arm(base, 1.0, Arm(0.3, up, -0.6, 0.5)), -1.0, Arm(0.3, up, -0.6, 0.5))
 
 
 def _replace_arm(pose: Pose, side: float, arm: Arm) -> Pose:
-    """The same pose with one arm replaced."""
+    """Return the same pose with one arm replaced."""
     neutral = pose_from_angles(Trunk(), (arm, arm), (Leg(), Leg()))
     orientation = pose.orientation.copy()
     rows = slice(2, 4) if side > 0 else slice(6, 8)
@@ -236,7 +239,7 @@ def _replace_arm(pose: Pose, side: float, arm: Arm) -> Pose:
 
 
 def sit(style: GaitStyle, time_s: float) -> Pose:
-    """Sitting on a chair of the legs' height: thighs level, feet flat."""
+    """Sit on a chair of the legs' height: thighs level, feet flat."""
     lean = 0.35 * style.variant - 0.25
     breath = oscillate(style, time_s)
     hip = 1.5 + 0.08 * style.vigor
@@ -251,7 +254,7 @@ def sit(style: GaitStyle, time_s: float) -> Pose:
 
 
 def sit_on_floor(style: GaitStyle, time_s: float) -> Pose:
-    """Sitting on the ground, legs stretched, apart or crossed."""
+    """Sit on the ground, legs stretched, apart or crossed."""
     breath = oscillate(style, time_s)
     bend = 2.1 * style.variant
     leg = Leg(1.45 + 0.12 * bend, 0.15 + 0.3 * bend, 0.35 * bend, bend)
@@ -260,7 +263,7 @@ def sit_on_floor(style: GaitStyle, time_s: float) -> Pose:
 
 
 def crouch(style: GaitStyle, time_s: float) -> Pose:
-    """Squatting, from a little to deep."""
+    """Squat, from a little to deep."""
     depth = 0.8 + 1.3 * style.variant + 0.08 * oscillate(style, time_s)
     pitch = 0.35 * depth
     leg = Leg(0.55 * depth + pitch, 0.15 + style.spread, 0.2, depth)
@@ -269,7 +272,7 @@ def crouch(style: GaitStyle, time_s: float) -> Pose:
 
 
 def kneel(style: GaitStyle, time_s: float) -> Pose:
-    """Kneeling on one knee (variant below 0.6) or on both."""
+    """Kneel on one knee (variant below 0.6) or on both."""
     sway = 0.05 * oscillate(style, time_s)
     down = Leg(0.0, 0.05, 0.0, 1.5)
     other = Leg(1.5, 0.1, 0.0, 1.5) if style.variant < 0.6 else down
@@ -278,7 +281,7 @@ def kneel(style: GaitStyle, time_s: float) -> Pose:
 
 
 def bend(style: GaitStyle, time_s: float) -> Pose:
-    """Bending down to the ground, with straight or bent knees."""
+    """Bend down to the ground, with straight or bent knees."""
     pitch = 0.5 + 0.5 * style.variant + 0.1 * oscillate(style, time_s)
     knee = 0.5 * (1.0 - style.variant)
     leg = Leg(pitch + 0.5 * knee + 0.15 * pitch, 0.08 + style.spread, 0.1, knee)
@@ -287,7 +290,7 @@ def bend(style: GaitStyle, time_s: float) -> Pose:
 
 
 def crawl(style: GaitStyle, time_s: float) -> Pose:
-    """On hands and knees; opposite limbs move together."""
+    """Crawl on hands and knees; opposite limbs move together."""
     cycle = 2 * math.pi * (compute_crawling_stride_hz(style.leg_m, style.speed_mps) * time_s + style.phase)
     step = 0.3 * math.sin(cycle)
     legs = [Leg(1.45 + sign * step, 0.08, 0.0, 1.5 + sign * 0.5 * step) for sign in (1, -1)]
@@ -296,7 +299,7 @@ def crawl(style: GaitStyle, time_s: float) -> Pose:
 
 
 def lie(style: GaitStyle, time_s: float) -> Pose:
-    """Lying on the back, the front or a side, by variant."""
+    """Lie on the back, the front or a side, by variant."""
     breath = 0.04 * oscillate(style, time_s, 2.0)
     turned_by = np.floor(4 * style.variant)
     part = 4 * style.variant - turned_by

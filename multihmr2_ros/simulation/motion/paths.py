@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Paths of people and cameras. World frame: metres, z up; headings in rad about z from the x axis."""
+"""Paths of people and cameras. World frame: meters, z up; headings in rad about z from the x axis."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ FORWARD_FROM_OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 
 
 
 class Path(Protocol):
-    """A person's path over the ground."""
+    """Path of a person over the ground."""
 
     def position(self, time_s: float) -> NDArray[np.float64]:
-        """(2,) x, y in m."""
+        """Return x and y (2,) in m."""
         ...
 
     def heading(self, time_s: float) -> float:
-        """rad."""
+        """Return the heading in rad."""
         ...
 
 
 @dataclass(frozen=True)
 class ArcPath:
-    """A straight line, an arc or, at speed 0, a place: constant speed in m/s and turn rate in rad/s.
+    """A straight line, an arc or, at speed 0, a fixed position: constant speed in m/s and turn rate in rad/s.
 
-    (x, y, heading_rad) is the place at the time at_s. Heading and place change smoothly and are known at every time.
+    (x, y, heading_rad) is the state at the time at_s. Heading and position are smooth and defined at every time.
     """
 
     x: float
@@ -69,7 +69,7 @@ class ArcPath:
 
 @dataclass(frozen=True, eq=False)
 class MotionPath:
-    """Where a recorded motion goes, so that the person is at (x, y) at the time at_s, with one heading for all time."""
+    """Path of a recorded motion that passes (x, y) at the time at_s, with one constant heading."""
 
     clip: MotionClip
     x: float
@@ -88,7 +88,7 @@ class MotionPath:
 
 @dataclass(frozen=True, eq=False)
 class TablePath:
-    """A path found step by step: places (t, 2) m and headings (t,) rad, without jumps, at times (t,) s."""
+    """A path computed step by step: positions (t, 2) m and headings (t,) rad, without jumps, at times (t,) s."""
 
     times: NDArray[np.float64]
     places: NDArray[np.float64]
@@ -116,7 +116,7 @@ def make_weaving_path(speed_mps: float, turn_rate_radps: float, period_s: float,
 
 @dataclass(frozen=True)
 class CameraPath:
-    """A camera at a fixed height on a base that stands still or drives.
+    """Path of a camera at a fixed height on a base that is still or drives.
 
     pitch_rad: down is positive. roll_rad: about the optical axis, clockwise as seen in the image's direction.
     """
@@ -127,18 +127,18 @@ class CameraPath:
     roll_rad: float = 0.0
 
     def world_from_camera(self, time_s: float) -> NDArray[np.float64]:
-        """(4, 4) optical frame → world."""
+        """Return the transform (4, 4) from the optical frame to the world."""
         return self.world_from_base(time_s) @ self.base_from_camera()
 
     def world_from_base(self, time_s: float) -> NDArray[np.float64]:
-        """(4, 4) the base's frame (x ahead, y left, z up, on the ground) → world."""
+        """Return the transform (4, 4) from the base's frame (x ahead, y left, z up, on the ground) to the world."""
         pose = np.eye(4)
         pose[:3, :3] = rotate_about(2, self.base.heading(time_s))
         pose[:2, 3] = self.base.position(time_s)
         return pose
 
     def base_from_camera(self) -> NDArray[np.float64]:
-        """(4, 4) optical frame → the base's frame."""
+        """Return the transform (4, 4) from the optical frame to the base's frame."""
         pose = np.eye(4)
         pose[:3, :3] = rotate_yaw_pitch_roll(0.0, self.pitch_rad, self.roll_rad) @ FORWARD_FROM_OPTICAL
         pose[2, 3] = self.height_m

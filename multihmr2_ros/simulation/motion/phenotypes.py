@@ -19,11 +19,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-# Anny's age phenotype: newborn 0, child 1/3 (about eleven years), grown 2/3, old 1. Statures between are linear.
+# Anny's age phenotype: newborn 0, child 1/3 (about eleven years), grown 2/3, old 1. Statures in between are linear.
 AGE_GROUPS = ((0.05, 0.0, 0.1), (0.15, 0.1, 0.3), (0.13, 0.3, 0.5), (0.5, 0.5, 0.8), (0.17, 0.8, 1.0))
 CHILD_AGE, INFANT_AGE, INFANT_STATURE_M = 0.5, 0.1, 0.9
 
-# Anny's stature in m and its leg (hip to ankle) as a share of it, at the phenotypes' anchors, the others at 0.5:
+# Anny's stature in m and its leg (hip to ankle) as a fraction of it, at the phenotypes' anchors, the others at 0.5:
 # gender 0 and 1 (male, female), then age, then height 0 and 1.
 AGE_ANCHORS = (0.0, 1 / 3, 2 / 3, 1.0)
 STATURE_M = (
@@ -34,7 +34,7 @@ LEG_SHARE = (0.451, 0.486, 0.490, 0.495)
 
 
 def sample_shape(generator: np.random.Generator) -> NDArray[np.float32]:
-    """(6,) phenotypes in PHENOTYPE_LABELS order: mostly adults, more than a quarter of them not grown."""
+    """Sample phenotypes (6,) in PHENOTYPE_LABELS order: mostly adults, more than a quarter not full-grown."""
     weights, youngest, oldest = np.array(AGE_GROUPS).T
     group = generator.choice(len(weights), p=weights / weights.sum())
     gender = generator.beta(0.4, 0.4)
@@ -57,7 +57,7 @@ def estimate_stature(shape: NDArray[np.floating]) -> float:
 
 
 def estimate_leg_length(shape: NDArray[np.floating]) -> float:
-    """Hip to ankle in m of phenotypes (6,)."""
+    """Estimate the leg length from hip to ankle in m of phenotypes (6,)."""
     return estimate_stature(shape) * float(np.interp(shape[1], AGE_ANCHORS, LEG_SHARE))
 
 

@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Poses as orientations of body segments, in a walker's own frame, independent of any rig.
+"""Poses as orientations of body segments in the heading frame of the person, independent of any rig.
 
-Heading frame: x where the person is going, y to the left, z up. A segment's orientation is the rotation from neutral
-standing: legs parallel, arms hanging straight with the palms to the thighs. So the identity everywhere is standing.
+Heading frame: x in the direction of travel, y to the left, z up. A segment's orientation is the rotation from neutral
+standing: legs parallel, arms hanging straight with the palms to the thighs. All identities mean neutral standing.
 Joint angles are anatomical, in radians, and mean the same on both sides: flexion forward (knees: backward),
 abduction away from the body, external rotation outward.
 """
@@ -49,7 +49,10 @@ SIDES = {"left": 1.0, "right": -1.0}
 
 @dataclass(frozen=True, eq=False)
 class Pose:
-    """orientation (10, 3, 3): SEGMENTS in the heading frame. clearance_m: of the lowest point above the ground."""
+    """Orientations of the body segments.
+
+    orientation (10, 3, 3): SEGMENTS in the heading frame. clearance_m: of the lowest point above the ground.
+    """
 
     orientation: Matrix
     clearance_m: float = 0.0
@@ -59,7 +62,7 @@ class Pose:
 
 
 class Arm(NamedTuple):
-    """Shoulder and elbow angles in rad; internal rotation brings the bent forearm before the belly."""
+    """Shoulder and elbow angles in rad; internal rotation moves the bent forearm in front of the belly."""
 
     flexion: float = 0.0
     abduction: float = 0.1
@@ -88,7 +91,7 @@ class Trunk(NamedTuple):
 
 
 def rotate_about(axis: int, angle: float) -> Matrix:
-    """(3, 3) rotation about x (0), y (1) or z (2) by an angle in rad."""
+    """Return the rotation (3, 3) about x (0), y (1) or z (2) by an angle in rad."""
     rotation = np.eye(3)
     one, other = (axis + 1) % 3, (axis + 2) % 3
     rotation[one, one] = rotation[other, other] = math.cos(angle)
@@ -98,12 +101,12 @@ def rotate_about(axis: int, angle: float) -> Matrix:
 
 
 def rotate_yaw_pitch_roll(yaw: float, pitch: float, roll: float) -> Matrix:
-    """(3, 3) rotation: first roll about x, then pitch about y, then yaw about z."""
+    """Return the rotation (3, 3): first roll about x, then pitch about y, then yaw about z."""
     return rotate_about(2, yaw) @ rotate_about(1, pitch) @ rotate_about(0, roll)
 
 
 def pose_from_angles(trunk: Trunk, arms: Sequence[Arm], legs: Sequence[Leg], clearance_m: float = 0.0) -> Pose:
-    """The pose with the given joint angles; arms and legs are left, right."""
+    """Return the pose with the given joint angles; arms and legs are in the order left, right."""
     pelvis = rotate_yaw_pitch_roll(*trunk[:3])
     chest = pelvis @ rotate_yaw_pitch_roll(*trunk[3:])
     segments = [pelvis, chest]

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from multihmr2_ros.simulation.motion.pose import SIDES, Arm, Leg, Pose, Trunk, pose_from_angles
 
-# Least and greatest angle of every field, rad; anatomical ranges of motion without rarely used extremes.
+# Minimum and maximum angle of every field, rad; anatomical ranges of motion without rarely used extremes.
 TRUNK_LIMITS = ((-0.3, 0.3), (-0.25, 1.0), (-0.3, 0.3), (-0.6, 0.6), (-0.2, 0.5), (-0.3, 0.3))
 ARM_LIMITS = ((-0.7, 2.9), (0.05, 1.7), (-1.3, 1.2), (0.0, 2.4))
 LEG_LIMITS = ((-0.4, 2.0), (-0.1, 0.8), (-0.3, 0.7), (0.0, 2.2))
@@ -41,7 +41,7 @@ TRUNK_RADIUS, HEAD_HEIGHT, HEAD_RADIUS, LIMB_RADIUS = 0.2, 0.78, 0.18, 0.1
 
 
 def sample_angles(generator: np.random.Generator) -> NDArray[np.float64]:
-    """(22,) angles: from near standing to anything that joints allow."""
+    """Sample angles (22,): from near standing to the limits of the joints."""
     spread = np.repeat(generator.uniform(0.15, 1.0, 5) * [0.7, 1.0, 1.0, 1.0, 1.0], (6, 4, 4, 4, 4))
     if generator.random() < 0.5:
         spread[14:] *= 0.25  # legs near standing
@@ -53,7 +53,7 @@ def sample_angles(generator: np.random.Generator) -> NDArray[np.float64]:
 
 
 def pose_from_random_angles(angles: NDArray[np.float64]) -> Pose:
-    """The pose with angles (22,)."""
+    """Return the pose with angles (22,)."""
     parts = np.split(angles, (6, 10, 14, 18))
     trunk, arms, legs = Trunk(*parts[0]), [Arm(*part) for part in parts[1:3]], [Leg(*part) for part in parts[3:]]
     upright = [leg._replace(flexion=min(leg.flexion + trunk.pitch, MAX_FLEXION)) for leg in legs]
@@ -61,7 +61,7 @@ def pose_from_random_angles(angles: NDArray[np.float64]) -> Pose:
 
 
 def is_self_touching(pose: Pose) -> bool:
-    """Return whether an arm goes through trunk, head, thigh or the other arm, or a leg through the other."""
+    """Return whether an arm intersects trunk, head, thigh or the other arm, or a leg the other leg."""
     pelvis, chest = pose["pelvis"], pose["chest"]
     neck, head = pelvis[:, 2] * 0.5 * TRUNK_LENGTH + chest[:, 2] * 0.5 * TRUNK_LENGTH, chest[:, 2] * HEAD_HEIGHT
     arms, legs = [], []
@@ -92,7 +92,7 @@ def is_self_touching(pose: Pose) -> bool:
 
 
 def _compute_distance(point: NDArray[np.float64], start: NDArray[np.float64], end: NDArray[np.float64]) -> float:
-    """From a point to the line between two others."""
+    """Return the distance from a point to the segment between two others."""
     along = end - start
     share = np.clip((point - start) @ along / (along @ along), 0.0, 1.0)
     return float(np.linalg.norm(point - start - share * along))

@@ -12,11 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""From the joints of any human rig to poses, by the directions of the limbs.
+"""Converts joint positions of any human rig to poses, from the directions of the limbs.
 
-Rigs differ in rest pose, bone axes, units and names, but a knee is where it is. So only joint positions are used:
-pelvis and chest from hips and shoulders, every limb from where its two ends are, with the least twist that this
-leaves; where an elbow or knee is clearly bent, its hinge decides the twist of the upper segment.
+Rigs differ in rest pose, bone axes, units and names, but not in the position of a knee. So only joint positions are
+used: pelvis and chest from hips and shoulders, every limb from the positions of its two ends, with the smallest twist
+that these allow. If an elbow or knee is clearly bent, its hinge determines the twist of the upper segment.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ JOINT_NAMES = {
     "knee": ("{s}knee", "{s}lowerleg", "{s}leg", "{s}shin", "loleg{l}", "lowerleg{l}", "shin{l}", "calf{l}", "{l}knee"),
     "ankle": ("{s}ankle", "{s}foot", "foot{l}", "ankle{l}", "{l}ankle", "{l}foot"),
 }
-RATE_HZ = 60.0  # more frames a second than this are thinned out
-BENT_RAD = (0.3, 0.8)  # the bend at which a hinge begins to decide the twist, and at which it does
+RATE_HZ = 60.0  # higher frame rates are reduced to this
+BENT_RAD = (0.3, 0.8)  # bends at which a hinge begins to determine the twist, and fully does
 MAX_TWIST_RAD = 1.5
 MAX_JUMP_S = 0.8
-TIPTOE = 0.06  # of the leg's length: how far the lowest joint of a person on the ground may rise
+TIPTOE = 0.06  # of the leg length: maximum rise of the lowest joint of a person on the ground
 
 
 @dataclass(frozen=True, eq=False)
 class Motion:
-    """A recorded motion, free of its rig. World: z up; the person faces x in the first frame.
+    """A recorded motion, independent of its rig. World: z up; the person faces x in the first frame.
 
-    orientation (F, 10, 3, 3) float32: SEGMENTS in the world. travel (F, 2): the pelvis over the ground, from the first
-    frame's place; clearance (F,): of the lowest joint above the ground; both in leg lengths. frame_s: s per frame.
+    orientation (F, 10, 3, 3) float32: SEGMENTS in the world. travel (F, 2): the pelvis over the ground, relative to the
+    first frame; clearance (F,): of the lowest joint above the ground; both in leg lengths. frame_s: s per frame.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Motion:
 
 @functools.lru_cache(maxsize=1024)
 def load_motion(path: FilePath) -> Motion:
-    """The motion of a BVH file; UserError where the file is not sound or its rig is not known to be human."""
+    """Read the motion of a BVH file; UserError if the file is invalid or its rig is not recognized as human."""
     try:
         return retarget(load_bvh(path), path.stem)
     except UserError as error:
@@ -79,7 +79,7 @@ def load_motion(path: FilePath) -> Motion:
 
 
 def list_motion_files(folder: FilePath) -> list[FilePath]:
-    """The BVH files of a folder, sorted; UserError where there are none."""
+    """List the BVH files of a folder, sorted; UserError if there are none."""
     files = sorted(FilePath(folder).glob("*.bvh"))
     if not files:
         raise UserError(f"the folder of motions must hold *.bvh files, but {folder} has none; name another or none")
@@ -87,7 +87,7 @@ def list_motion_files(folder: FilePath) -> list[FilePath]:
 
 
 def retarget(bvh: Bvh, name: str = "") -> Motion:
-    """The motion without its rig."""
+    """Convert a BVH motion to one that is independent of its rig."""
     columns = _find_joints(bvh)
     step = max(1, int(1.0 / (RATE_HZ * bvh.frame_s)))
     places = Bvh(bvh.joints, bvh.values[::step], bvh.frame_s).compute_positions()
@@ -109,19 +109,19 @@ def retarget(bvh: Bvh, name: str = "") -> Motion:
 
 
 def _compute_clearance(lowest: NDArray[np.float64], frame_s: float) -> NDArray[np.float64]:
-    """(F,): how far a body whose lowest joint is at heights (F,) is in the air.
+    """Compute the height (F,) above the ground of the lowest joint, given at heights (F,) in the file.
 
-    Recordings drift, so the ground is where the lowest joint is for longer than any jump lasts.
+    Recordings drift, so the ground is the height at which the lowest joint stays longer than any jump lasts.
     """
     window = min(len(lowest), 1 + int(MAX_JUMP_S / frame_s))
     return np.maximum(0.0, lowest - grey_opening(lowest, window, mode="nearest") - TIPTOE)
 
 
 def _find_joints(bvh: Bvh) -> dict[str, int]:
-    """Joint, such as left_knee → its index; UserError where one is missing."""
+    """Return joint names, such as left_knee, with their indices; UserError if one is missing."""
     named: dict[str, int] = {}
     for index, entry in enumerate(bvh.joints):
-        if entry.name.startswith("_"):  # MakeHuman's helpers repeat the parent's place under the joint's name
+        if entry.name.startswith("_"):  # MakeHuman's helpers repeat the parent's position under the joint's name
             continue
         plain = "".join(letter for letter in entry.name.lower().rpartition(":")[2] if letter.isalnum())
         named.setdefault(plain, index)
@@ -130,7 +130,7 @@ def _find_joints(bvh: Bvh) -> dict[str, int]:
         for joint, patterns in JOINT_NAMES.items():
             names = [pattern.format(s=side, l=side[0]) for pattern in patterns]
             known = [named[name] for name in names if name in named]
-            if not known and joint == "wrist":  # where the forearm ends
+            if not known and joint == "wrist":  # the end of the forearm
                 known = [index for index, entry in enumerate(bvh.joints) if entry.parent == found[f"{side}_elbow"]]
             if not known:
                 raise UserError(
@@ -142,9 +142,9 @@ def _find_joints(bvh: Bvh) -> dict[str, int]:
 
 
 def _compute_upright_rotation(joints: dict[str, NDArray[np.float64]]) -> NDArray[np.float64]:
-    """(3, 3) rotation from the file's axes to z up with the person facing x in the first frame.
+    """Return the rotation (3, 3) from the file's axes to z up with the person facing x in the first frame.
 
-    Files have y up, or z where the head is clearly over the feet along it for most of the time.
+    Files have y up, or z if the head is clearly above the feet along z for most of the time.
     """
     rise = joints["left_shoulder"] + joints["right_shoulder"] - joints["left_ankle"] - joints["right_ankle"]
     rise = rise / np.maximum(np.linalg.norm(rise, axis=1, keepdims=True), 1e-9)
@@ -159,7 +159,7 @@ def _compute_upright_rotation(joints: dict[str, NDArray[np.float64]]) -> NDArray
 
 
 def compute_segment_orientations(joints: dict[str, NDArray[np.float64]]) -> NDArray[np.float64]:
-    """(F, 10, 3, 3): SEGMENTS, from joint places (F, 3) in the upright world."""
+    """Compute orientations (F, 10, 3, 3) of SEGMENTS from joint positions (F, 3) in the upright world."""
     shoulders = 0.5 * (joints["left_shoulder"] + joints["right_shoulder"])
     hips = 0.5 * (joints["left_hip"] + joints["right_hip"])
     segments = {
@@ -176,13 +176,13 @@ def compute_segment_orientations(joints: dict[str, NDArray[np.float64]]) -> NDAr
 
 
 def _normalize(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Vectors (F, 3) of length one; those without a direction point down."""
+    """Normalize vectors (F, 3) to length one; vectors without a direction point down."""
     length = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return np.where(length > 1e-9, vectors / np.maximum(length, 1e-9), [0.0, 0.0, -1.0])
 
 
 def _make_frame(up: NDArray[np.float64], left: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(F, 3, 3) with the columns front, left, up, from an up and a rough left direction (F, 3)."""
+    """Return frames (F, 3, 3) with the columns front, left, up, from an up and a rough left direction (F, 3)."""
     up = _normalize(up)
     front = np.cross(left, up)
     spare = np.cross(np.where(np.abs(up[:, :1]) < 0.9, [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]), up)
@@ -193,9 +193,9 @@ def _make_frame(up: NDArray[np.float64], left: NDArray[np.float64]) -> NDArray[n
 def _orient_limb(
     parent: NDArray[np.float64], upper: NDArray[np.float64], lower: NDArray[np.float64], bends: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Orientations (F, 3, 3) of a limb's two segments from their directions (F, 3).
+    """Return orientations (F, 3, 3) of a limb's two segments from their directions (F, 3).
 
-    bends: +1 where the lower segment bends backwards from hanging (knees), −1 where forwards (elbows).
+    bends: +1 if the lower segment bends backward from hanging (knees), −1 if forward (elbows).
     """
     upper, lower = _normalize(upper), _normalize(lower)
     orientation = _compute_swing(-parent[..., 2], upper) @ parent
@@ -209,7 +209,7 @@ def _orient_limb(
 
 
 def _compute_swing(start: NDArray[np.float64], end: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(F, 3, 3) least rotations between unit vectors (F, 3)."""
+    """Return the smallest rotations (F, 3, 3) between unit vectors (F, 3)."""
     axis = np.cross(start, end)
     sine = np.linalg.norm(axis, axis=-1)
     spare = np.cross(start, np.where(np.abs(start[:, :1]) < 0.9, [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]))
@@ -218,7 +218,7 @@ def _compute_swing(start: NDArray[np.float64], end: NDArray[np.float64]) -> NDAr
 
 
 def _rotate_about(axis: NDArray[np.float64], angle: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(F, 3, 3) rotations about unit axes (F, 3) by angles (F,), by Rodrigues' formula."""
+    """Return rotations (F, 3, 3) about unit axes (F, 3) by angles (F,), by Rodrigues' formula."""
     x, y, z = axis.T
     zero = np.zeros_like(x)
     cross = np.stack([zero, -z, y, z, zero, -x, -y, x, zero], axis=-1).reshape(-1, 3, 3)

@@ -12,9 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Roaming people: they walk between places in the camera's view, stop, turn and gesture.
+"""Roaming people: they walk between targets in the camera's view, stop, turn and gesture.
 
-A walk is found step by step: towards a place, around others and the camera, at bounded acceleration and turn rate.
+A walk is computed step by step: towards a target, around others and the camera, at bounded acceleration and turn rate.
 The walked path is stored in tables, so that a scene remains data.
 """
 
@@ -35,25 +35,25 @@ from multihmr2_ros.simulation.motion.paths import TablePath
 
 Vector = NDArray[np.float64]
 
-MIN_DURATION_S = 5.0  # of a scene; for less, people go straight on or around a curve
+MIN_DURATION_S = 5.0  # of a scene; in shorter scenes, people walk straight or along a curve
 STEP_S = 0.05
-MARGIN_S = 0.2  # before the first image and behind the last, for velocities
+MARGIN_S = 0.2  # before the first image and after the last, for velocities
 ACCELERATION_MPS2 = 1.5
 TURN_RATE_RADPS = 1.6
-MOTION_TURN_RATE_RADPS = 0.9  # of a recorded motion, whose feet would slide
+MOTION_TURN_RATE_RADPS = 0.9  # of a recorded motion; its feet would slide at higher rates
 ARRIVED_M = 0.35
 MAX_LEG_S = 10.0
-CLEAR_M = 0.9  # from the ground of another person, where a walker begins to avoid them
-# Gait → weight, of people who stop.
+CLEAR_M = 0.9  # distance from another person's ground at which avoidance begins
+# Gait → weight, of people after a stop.
 PAUSES = {"stand": 0.62, "wave": 0.1, "reach": 0.1, "cheer": 0.03, "bend": 0.06, "crouch": 0.06, "kneel": 0.03}
 ROAMING_GAITS = ("walk", "run", "turn", *PAUSES)
 
-Target = Callable[[float], Vector]  # a time in s → where to go, (2,) m
-Others = Callable[[float], Vector]  # a time in s → whom to go around, (o, 3): x, y and radius in m
+Target = Callable[[float], Vector]  # a time in s → target (2,) m
+Others = Callable[[float], Vector]  # a time in s → people to avoid (o, 3): x, y and radius in m
 
 
 def is_roaming(behaviour: Behavior, duration_s: float) -> bool:
-    """Return whether a person walks between places instead of doing one thing all the time."""
+    """Return whether a person walks between targets instead of doing one thing all the time."""
     if duration_s < MIN_DURATION_S:
         return False
     clip = behaviour.clip
@@ -88,7 +88,10 @@ def _make_times(duration_s: float) -> Vector:
 
 @dataclass(eq=False)
 class _Walker:
-    """A roaming person. restless: the chance to go somewhere else after a pause; stay_s: least and longest pause."""
+    """A roaming person.
+
+    restless: probability of a new target after a pause; stay_s: minimum and maximum pause.
+    """
 
     generator: np.random.Generator
     behaviour: Behavior
@@ -109,7 +112,7 @@ class _Walker:
     stages: list[tuple[float, str]] = field(default_factory=list)
 
     def begin(self, clip: GaitClip) -> None:
-        """Walkers are on their way at once, at their speed; others begin with what they do, and rather stay."""
+        """Set the initial state: walkers move at once, at their speed; others start at rest and more often stay."""
         self.style, self.cycle = clip.style, clip.style.phase
         if clip.gait in STRIDE_HZ:
             self.gait, self.speed = clip.gait, self.behaviour.speed_mps
@@ -121,7 +124,7 @@ class _Walker:
             self._pause(-MARGIN_S, "stand" if clip.gait == "turn" else clip.gait)
 
     def step(self, time_s: float) -> None:
-        """Record this moment, and move on to the next."""
+        """Record the current state and advance one step."""
         self.rows.append((*self.place, self.heading, self.speed, self.cycle))
         if self.goal is not None:
             self._walk(time_s)
@@ -136,13 +139,13 @@ class _Walker:
         self.cycle += STEP_S * STRIDE_HZ[self.gait](self.style.leg_m, self.speed)
 
     def follow(self, clip: MotionClip, time_s: float) -> None:
-        """Record this moment of a recorded motion, and bend its way towards the goal."""
+        """Record the current state of a recorded motion and turn its path towards the goal."""
         self.rows.append((*self.place, self.heading, 0.0, 0.0))
         ahead = clip.compute_travel(time_s + STEP_S) - clip.compute_travel(time_s)
         moved = float(np.linalg.norm(ahead))
         if self.goal is None or time_s >= self.until_s or np.linalg.norm(self.goal - self.place) < ARRIVED_M:
             self.goal, self.until_s = self.target(time_s), time_s + MAX_LEG_S
-        if moved > 0.3 * STEP_S:  # on the way, not on the spot
+        if moved > 0.3 * STEP_S:  # moving, not on the spot
             course = self.heading + math.atan2(ahead[1], ahead[0])
             error = _wrap_angle(self._choose_direction(time_s) - course)
             self.heading += float(np.clip(error, -1.0, 1.0)) * MOTION_TURN_RATE_RADPS * STEP_S
@@ -166,7 +169,7 @@ class _Walker:
         self._begin_stage(time_s, self.gait)
 
     def _stop(self, time_s: float) -> None:
-        """Come to a halt, and often turn: on the spot, with small steps."""
+        """Come to a halt, and often turn on the spot with small steps."""
         turn = self.generator.normal(0.0, 1.0) if self.generator.random() < 0.7 else 0.0
         self.goal, self.facing = None, self.heading + float(turn)
         if abs(turn) > 0.3 or self.speed > 0.0:
@@ -192,7 +195,7 @@ class _Walker:
             return
         error = _wrap_angle(self._choose_direction(time_s) - self.heading)
         self._steer(error)
-        # Slower around corners, and on the spot where the way leads back.
+        # Slower around corners; turns on the spot if the path leads back.
         wanted = self.behaviour.speed_mps * max(0.05, math.cos(min(abs(error), 0.5 * math.pi)))
         self._accelerate(min(wanted, 0.3 + 1.2 * distance))
 
@@ -212,7 +215,7 @@ class _Walker:
         self.speed += min(max(wanted_mps - self.speed, -most), most)
 
     def _choose_direction(self, time_s: float) -> float:
-        """Return the direction (rad) to the goal, deflected around people who are near and away from close ones."""
+        """Return the direction (rad) to the goal, deflected around people nearby and away from very close ones."""
         assert self.goal is not None
         ahead = self.goal - self.place
         direction = ahead / max(float(np.linalg.norm(ahead)), 1e-6)
@@ -231,5 +234,5 @@ class _Walker:
 
 
 def _wrap_angle(angle_rad: float) -> float:
-    """The same angle from −π to π."""
+    """Return the same angle between −π and π."""
     return math.remainder(angle_rad, 2.0 * math.pi)

@@ -12,11 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""From poses to the rotations of Anny's 163 bones, for bodies of any shape.
+"""Converts poses to rotations of Anny's 163 bones, for bodies of any shape.
 
-Anny's rest pose differs from body to body (an A-pose whose bones lean by up to 25° more in infants), so that the same
-rotations would be another pose. Here every segment is turned from where it is at rest in this very body to where the
-pose wants it, and the bones' relative rotations follow.
+Anny's rest pose differs between bodies (an A-pose with bones leaning up to 25° more in infants), so the same rotations
+would be another pose. Here every segment is rotated from its rest orientation in the given body to the pose's
+orientation, and the bones' relative rotations follow.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from multihmr2_ros.simulation.motion.pose import SIDES, Matrix, Pose, rotate_abo
 # Anny's rest frame has x left, y to the back and z up; the heading frame x front, y left, z up.
 HEADING_FROM_REST = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
 SPINE = ("spine05", "spine04", "spine03", "spine02", "spine01")
-SHOULDER_SHARE = 0.3  # of a raised arm's elevation beyond SHOULDER_FREE_RAD that the collar bone takes
+SHOULDER_SHARE = 0.3  # part of a raised arm's elevation beyond SHOULDER_FREE_RAD done by the collar bone
 SHOULDER_FREE_RAD = 0.6
 
 
 def compute_bone_rotations(
     poses: Sequence[Pose], rest_bone_poses: NDArray[np.floating], labels: Sequence[str], parents: Sequence[int]
 ) -> NDArray[np.float64]:
-    """(n, 163, 3, 3) rotations relative to the parent's, row 0 the root's in the heading frame.
+    """Return rotations (n, 163, 3, 3) relative to the parent's; row 0 is the root's in the heading frame.
 
     rest_bone_poses (n, 163, 4, 4): Body.compute_rest_bone_poses. labels, parents: of the 163 bones.
     """
@@ -64,7 +64,7 @@ def compute_bone_rotations(
 
 
 def _compute_turns(pose: Pose, heads: dict[str, NDArray[np.float64]]) -> dict[str, Matrix]:
-    """Bone → the rotation from its rest orientation in the rest frame to the heading frame."""
+    """Return for each bone the rotation from its rest orientation in the rest frame to the heading frame."""
     pelvis, chest = pose["pelvis"], pose["chest"]
     turns = {"root": pelvis @ HEADING_FROM_REST}
     bend = Rotation.from_matrix(pelvis.T @ chest).as_rotvec()
@@ -85,16 +85,19 @@ def _compute_turns(pose: Pose, heads: dict[str, NDArray[np.float64]]) -> dict[st
 
 
 def _straighten_leg(heads: dict[str, NDArray[np.float64]], letter: str) -> Matrix:
-    """Turns a resting leg so that hip and ankle are in one sagittal plane; knee and ankle stay as they rest.
+    """Rotate a resting leg so that hip and ankle are in one sagittal plane; knee and ankle keep their rest angles.
 
-    The feet are flat then, for Anny's ankles are never posed.
+    The feet are flat then, because Anny's ankles are never posed.
     """
     down = HEADING_FROM_REST @ (heads[f"foot.{letter}"] - heads[f"upperleg01.{letter}"])
     return rotate_about(0, -np.arctan2(down[1], -down[2])) @ HEADING_FROM_REST
 
 
 def _straighten_arm(heads: dict[str, NDArray[np.float64]], letter: str) -> tuple[Matrix, Matrix]:
-    """Rotations of the resting upper arm and forearm to a straight hanging arm whose elbow bends forward."""
+    """Return the rotations from the resting upper arm and forearm to a straight hanging arm.
+
+    The elbow then bends forward.
+    """
     shoulder, elbow, wrist = (heads[f"{bone}.{letter}"] for bone in ("upperarm01", "lowerarm01", "wrist"))
     upper, lower = elbow - shoulder, wrist - elbow
     hinge = np.cross(upper, lower)
@@ -103,13 +106,13 @@ def _straighten_arm(heads: dict[str, NDArray[np.float64]], letter: str) -> tuple
 
 
 def _make_axes(along: NDArray[np.float64], hinge: NDArray[np.float64]) -> Matrix:
-    """(3, 3) with the columns along, hinge and the third of a right-handed frame; hinge is perpendicular to along."""
+    """Return (3, 3) with the columns along, hinge and their cross product; hinge is perpendicular to along."""
     first, second = along / np.linalg.norm(along), hinge / np.linalg.norm(hinge)
     return np.stack([first, second, np.cross(first, second)], axis=1)
 
 
 def _rotate_collar_bone(upper_arm: Matrix, sign: float) -> Matrix:
-    """The collar bone's rotation on the chest, for an upper arm raised from hanging."""
+    """Return the collar bone's rotation on the chest, for an upper arm raised from hanging."""
     direction = -upper_arm[:, 2]
     raised = max(0.0, np.arccos(np.clip(-direction[2], -1.0, 1.0)) - SHOULDER_FREE_RAD)
     axis = np.cross([0.0, 0.0, -1.0], direction)

@@ -39,7 +39,7 @@ LINEAR_OF_BYTE = to_linear(np.arange(256, dtype=np.float32) / 255.0)
 
 @functools.lru_cache(maxsize=IMAGE_CACHE)
 def load_image(path: Path) -> NDArray[np.uint8]:
-    """(h, w, 3) uint8 RGB; raises UserError where the file is not an image."""
+    """Read an image (h, w, 3) uint8 RGB; UserError if the file is not an image."""
     try:
         data = np.frombuffer(Path(path).read_bytes(), np.uint8)
     except OSError as error:
@@ -52,7 +52,7 @@ def load_image(path: Path) -> NDArray[np.uint8]:
 
 @functools.lru_cache(maxsize=32)
 def load_texture_levels(path: Path) -> Radiance:
-    """(levels, 256, 256, 3) linear: the texture, then ever coarser versions of it, all at one size."""
+    """Read a texture and increasingly coarse versions of it, all at one size: (levels, 256, 256, 3) in linear light."""
     picture = cv2.resize(load_image(path), (TEXTURE_SIZE, TEXTURE_SIZE), interpolation=cv2.INTER_AREA)
     finest = LINEAR_OF_BYTE[picture]
     levels = [finest]
@@ -64,9 +64,9 @@ def load_texture_levels(path: Path) -> Radiance:
 
 
 def render_backdrop(backdrop: Backdrop, width: int, height: int, rays: Callable[[], NDArray[np.float32]]) -> Radiance:
-    """(height, width, 3) linear light behind everything.
+    """Render the light (height, width, 3), linear, behind all objects.
 
-    rays() gives (height, width, 3) unit directions through the pixels, in a frame whose x points at the center of
+    rays() returns (height, width, 3) unit directions through the pixels, in a frame whose x points at the center of
     the backdrop and whose z is up; only backdrops attached to the world need it.
     """
     picture = _load_backdrop(backdrop)
@@ -86,7 +86,7 @@ def render_backdrop(backdrop: Backdrop, width: int, height: int, rays: Callable[
 
 @functools.lru_cache(maxsize=16)
 def _load_backdrop(backdrop: Backdrop) -> NDArray[np.uint8]:
-    """(h, w, 3) sRGB, cropped and flipped."""
+    """Load the backdrop's image (h, w, 3) sRGB, cropped and flipped."""
     if backdrop.photograph is None:
         return draw_backdrop(backdrop)
     picture = load_image(backdrop.photograph)
@@ -120,7 +120,7 @@ def draw_backdrop(backdrop: Backdrop) -> NDArray[np.uint8]:
 
 
 def _draw_box(picture: NDArray[np.float32], generator: np.random.Generator, horizon: int, free: bool) -> None:
-    """A building, a door, a cupboard or a window grid: a rectangle that stands on the horizon unless it is free."""
+    """Draw a building, door, cupboard or window grid: a rectangle with its base on the horizon unless `free`."""
     height, width = picture.shape[:2]
     w, h = (int(share * side) for share, side in zip(generator.uniform(0.02, 0.3, 2), (width, height), strict=True))
     x = int(generator.integers(-w, width))
@@ -138,6 +138,6 @@ def _draw_box(picture: NDArray[np.float32], generator: np.random.Generator, hori
 
 
 def _smooth_noise(generator: np.random.Generator, size: tuple[int, int], cells: np.integer) -> NDArray[np.float32]:
-    """(h, w, 1) about in [-1, 1]."""
+    """Return noise (h, w, 1), approximately in [-1, 1]."""
     coarse = generator.uniform(-1.0, 1.0, (int(cells), 2 * int(cells))).astype(np.float32)
     return np.asarray(cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_CUBIC)[..., None], np.float32)

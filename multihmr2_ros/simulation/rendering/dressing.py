@@ -35,7 +35,7 @@ PAINTED_CACHE = 64
 
 
 class Dresser:
-    """Makes the meshes of people; pose-independent parts are computed once per body, garment and appearance."""
+    """Builder of people's meshes; pose-independent parts are computed once per body, garment and appearance."""
 
     def __init__(self, body: Body, device: str) -> None:
         self.device = device
@@ -46,7 +46,7 @@ class Dresser:
         self._painted = functools.lru_cache(PAINTED_CACHE)(self._paint)
 
     def dress(self, people: tuple[Person, ...], posed: PosedScene) -> tuple[list[PosedMesh], list[Material]]:
-        """Return the meshes of all people, and the table of materials that their triangles refer to."""
+        """Return the meshes of all people and the table of materials referenced by their triangles."""
         meshes: list[PosedMesh] = []
         materials: list[Material] = []
         for row, person in enumerate(people):
@@ -86,7 +86,7 @@ class Dresser:
 
 
 def _list_body_materials(appearance: Appearance) -> list[Material]:
-    """In Slot order."""
+    """Return the body's materials in the order of MaterialSlot."""
     table = {
         MaterialSlot.SKIN: appearance.skin,
         MaterialSlot.EYES: appearance.eyes,

@@ -32,12 +32,12 @@ from multihmr2_ros.simulation.scene.environment import Surface
 from multihmr2_ros.simulation.scene.posing import PosedScene
 from multihmr2_ros.simulation.scene.scene import Scene
 
-# Albedo of a floor: the mean of a photograph divided by this is the light on its people.
+# Albedo of a floor: the mean of a photograph divided by this is the light on the people in it.
 MEAN_ALBEDO = 0.3
 LIGHT_GAIN_RANGE = (0.3, 1.6)
 MIN_ROOM_M = 1.0
 ROOM_SAMPLES_HZ = 4
-# Bones whose surroundings darken the ground below, and the radius around them as a share of the stature.
+# Bones that darken the ground below, and the radius around them as a fraction of the stature.
 BLOCKING_BONES = {
     "foot.L": 0.05, "foot.R": 0.05, "toe1-1.L": 0.03, "toe1-1.R": 0.03, "lowerleg01.L": 0.05, "lowerleg01.R": 0.05,
     "upperleg01.L": 0.08, "upperleg01.R": 0.08, "spine03": 0.10, "spine01": 0.10, "head": 0.06,
@@ -46,7 +46,7 @@ BLOCKING_BONES = {
 
 
 def make_obstacle_arrays(scene: Scene, posed: PosedScene, first_material: int, device: str) -> Any:
-    """The kernels' Obstacles; their materials follow each other from row first_material."""
+    """Return the kernels' ObstacleArrays, with consecutive materials from row first_material."""
     obstacles = kernels.ObstacleArrays()
     obstacles.count = len(scene.obstacles)
     kinds, transforms, halves = [], [], []
@@ -104,7 +104,10 @@ def make_environment_arrays(
 
 
 def compute_light_gain(scene: Scene, backdrop: NDArray[np.float32]) -> float:
-    """Factor on all lights, so that people are as bright as the photograph behind them (1 without a photograph)."""
+    """Compute the factor on all lights that makes people as bright as the photograph behind them.
+
+    It is 1 without a photograph.
+    """
     environment = scene.environment
     if environment.backdrop.photograph is None:
         return 1.0
@@ -115,7 +118,10 @@ def compute_light_gain(scene: Scene, backdrop: NDArray[np.float32]) -> float:
 
 
 def compute_room(scene: Scene) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """room_from_world (4, 4), its origin in the room's middle, and half the room's size (3,); one for all times."""
+    """Return room_from_world (4, 4), with its origin in the room's middle, and half the room's size (3,).
+
+    The room is the same at all times.
+    """
     room = scene.environment.room
     assert room is not None
     times = np.linspace(0.0, scene.duration_s, 1 + math.ceil(ROOM_SAMPLES_HZ * scene.duration_s))
@@ -139,7 +145,7 @@ def _rotate_about_z(heading_rad: float) -> NDArray[np.float64]:
 
 
 def _make_blockers(posed: PosedScene, bone_labels: tuple[str, ...]) -> NDArray[np.float32]:
-    """(b, 4) spheres around some joints of all people, camera frame."""
+    """Return spheres (b, 4) around some joints of all people, camera frame."""
     bones = [bone_labels.index(label) for label in BLOCKING_BONES]
     radius = posed.stature[:, None] * np.array(list(BLOCKING_BONES.values()))
     return np.concatenate([posed.joints[:, bones], radius[..., None]], axis=-1).reshape(-1, 4).astype(np.float32)

@@ -14,8 +14,8 @@
 
 """Ray casting in NVIDIA Warp, the same code for the CPU and CUDA: the first hit of a ray, and visibility of people.
 
-Everything is in the camera's optical frame, in metres, with the camera at the origin; colours are linear light. Warp
-reads the annotations of these functions as its own types, which mypy cannot follow.
+All values are in the camera's optical frame, in meters, with the camera at the origin; colors are linear light. Warp
+reads the annotations of these functions as its own types, which mypy does not support.
 """
 # mypy: ignore-errors
 
@@ -35,10 +35,10 @@ MIN_DISTANCE_M = wp.constant(0.02)
 
 @wp.struct
 class MeshArrays:
-    """m meshes of bodies and garments; vertices and triangles are numbered across all of them.
+    """Arrays of m meshes of bodies and garments; vertices and triangles are numbered across all of them.
 
-    sphere: centre and radius around each mesh. material: row of the material table per
-    triangle; second_material where the interpolation of border, one number per corner, is below 0.
+    sphere: center and radius around each mesh. material: row of the material table per triangle; second_material: its
+    row where the interpolation of border, one number per corner, is below 0.
     """
 
     count: int
@@ -67,7 +67,7 @@ class ObstacleArrays:
 
 @wp.struct
 class EnvironmentArrays:
-    """Ground, room and lights. texture arrays: (levels, size, size) with levels 0 where there is only a material."""
+    """Ground, room and lights. texture arrays: (levels, size, size); levels is 0 if there is only a material."""
 
     world_from_camera: wp.mat44
     ground_shown: int
@@ -92,7 +92,7 @@ class EnvironmentArrays:
 
 @wp.struct
 class RayHit:
-    """The first hit of a ray. spot: rest-pose position for people, world or own position for others."""
+    """First hit of a ray. spot: rest-pose position for people, world or own position for others."""
 
     kind: int
     distance: float
@@ -104,7 +104,7 @@ class RayHit:
 
 @wp.func
 def rotate_back(m: wp.mat44, v: wp.vec3):
-    """The inverse of a rigid transform's rotation applied to v."""
+    """Apply the inverse of a rigid transform's rotation to v."""
     return wp.vec3(
         m[0, 0] * v[0] + m[1, 0] * v[1] + m[2, 0] * v[2],
         m[0, 1] * v[0] + m[1, 1] * v[1] + m[2, 1] * v[2],
@@ -122,7 +122,7 @@ def intersects_sphere(start: wp.vec3, direction: wp.vec3, sphere: wp.vec4, farth
 
 @wp.func
 def intersect_box(start: wp.vec3, direction: wp.vec3, half: wp.vec3):
-    """Where a ray enters a box around the origin (x) and leaves it (y); x > y where it misses."""
+    """Return the distances at which a ray enters (x) and leaves (y) a box around the origin; x > y if it misses."""
     enter = float(-MAX_DISTANCE_M)
     leave = float(MAX_DISTANCE_M)
     for axis in range(3):
@@ -138,7 +138,10 @@ def intersect_box(start: wp.vec3, direction: wp.vec3, half: wp.vec3):
 
 @wp.func
 def intersect_cylinder(start: wp.vec3, direction: wp.vec3, half: wp.vec3):
-    """Where a ray enters an upright cylinder around the origin (x) and leaves it (y); x > y where it misses."""
+    """Return the distances at which a ray enters (x) and leaves (y) an upright cylinder around the origin.
+
+    x > y if it misses.
+    """
     a = wp.max(direction[0] * direction[0] + direction[1] * direction[1], 1.0e-12)
     b = start[0] * direction[0] + start[1] * direction[1]
     c = start[0] * start[0] + start[1] * start[1] - half[0] * half[0]
@@ -157,7 +160,7 @@ def intersect_cylinder(start: wp.vec3, direction: wp.vec3, half: wp.vec3):
 
 @wp.func
 def intersect_obstacle(obstacles: ObstacleArrays, i: int, start: wp.vec3, direction: wp.vec3):
-    """Distance along the ray to the front of obstacle i, or MAX_DISTANCE_M."""
+    """Return the distance along the ray to the front of obstacle i, or MAX_DISTANCE_M."""
     m = obstacles.own_from_camera[i]
     own_start = wp.transform_point(m, start)
     own_direction = wp.transform_vector(m, direction)
@@ -173,7 +176,7 @@ def intersect_obstacle(obstacles: ObstacleArrays, i: int, start: wp.vec3, direct
 
 @wp.func
 def compute_obstacle_normal(obstacles: ObstacleArrays, i: int, spot: wp.vec3):
-    """Outward normal, in the camera frame, at a point of the surface in the obstacle's own frame."""
+    """Return the outward normal, in the camera frame, at a point of the surface in the obstacle's own frame."""
     half = obstacles.half_size[i]
     share = wp.vec3(spot[0] / half[0], spot[1] / half[1], spot[2] / half[2])
     normal = wp.vec3(0.0, 0.0, wp.sign(share[2]))
@@ -191,7 +194,7 @@ def compute_obstacle_normal(obstacles: ObstacleArrays, i: int, spot: wp.vec3):
 def is_blocked(
     meshes: MeshArrays, obstacles: ObstacleArrays, start: wp.vec3, direction: wp.vec3, farthest: float, skip: int
 ):
-    """Whether anything but person `skip` is nearer than farthest."""
+    """Return whether anything except person `skip` is nearer than farthest."""
     for i in range(obstacles.count):
         if intersect_obstacle(obstacles, i, start, direction) < farthest:
             return True
@@ -233,7 +236,7 @@ def intersect_meshes(meshes: MeshArrays, direction: wp.vec3, hit: RayHit):
 
 @wp.func
 def intersect_environment(environment: EnvironmentArrays, direction: wp.vec3, hit: RayHit):
-    """The ground (z = 0 in the world) and the room's walls and ceiling, seen from inside."""
+    """Intersect the ray with the ground (z = 0 in the world) and the room's walls and ceiling, seen from inside."""
     m = environment.world_from_camera
     eye = wp.transform_point(m, wp.vec3(0.0, 0.0, 0.0))
     ray = wp.transform_vector(m, direction)
@@ -291,7 +294,7 @@ def trace_ray(meshes: MeshArrays, obstacles: ObstacleArrays, environment: Enviro
             hit.spot = wp.transform_point(obstacles.own_from_camera[i], distance * direction)
             hit.normal = compute_obstacle_normal(obstacles, i, hit.spot)
     hit = intersect_environment(environment, direction, hit)
-    # People last: none is behind a wall, and rounding where feet touch the ground is in their favor.
+    # People last: no person is behind a wall, and rounding at ground contacts must favor the feet.
     if hit.kind == WALL or hit.kind == CEILING or hit.kind == GROUND:
         limit = hit.distance
         hit.distance = limit + 0.003
@@ -311,7 +314,7 @@ def trace_person_visibility(
     obstacles: ObstacleArrays,
     sight: wp.array(dtype=int),
 ):
-    """Per ray: 0 where it misses the person `row`, 1 where another hides the person, 2 where the person is seen."""
+    """Write per ray: 0 if it misses the person `row`, 1 if the person is hidden by another object, 2 if visible."""
     i = wp.tid()
     origin = wp.vec3(0.0, 0.0, 0.0)
     direction = rays[i]
@@ -337,9 +340,9 @@ def compute_vertex_normals(
     around: wp.array(dtype=int),
     normals: wp.array(dtype=wp.vec3),
 ):
-    """Area-weighted vertex normals; around[first[v]:first[v + 1]] are the triangles at vertex v.
+    """Compute area-weighted vertex normals; around[first[v]:first[v + 1]] are the triangles at vertex v.
 
-    Gathering, not scattering: sums in a fixed order give the same bytes on every run.
+    Gathers instead of scattering: sums in a fixed order give the same bytes on every run.
     """
     v = wp.tid()
     total = wp.vec3(0.0, 0.0, 0.0)

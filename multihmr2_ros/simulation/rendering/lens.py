@@ -24,7 +24,7 @@ from multihmr2_ros.camera import CameraModel, back_project, distort_points, undi
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.simulation.scene.scene import Camera
 
-# Undistortion is solved on a grid this fine and interpolated by cubic splines between (error below 0.01 px).
+# Undistortion is solved on a grid of this spacing and interpolated by cubic splines (error below 0.01 px).
 GRID_STEP_PX = 8.0
 
 
@@ -51,21 +51,21 @@ class CameraRays:
         return RectBivariateSpline(y, x, ideal[..., 0]), RectBivariateSpline(y, x, ideal[..., 1])
 
     def compute_directions(self, points: NDArray[np.float64]) -> NDArray[np.float32]:
-        """(n, 3) unit rays in the optical frame through pixels (n, 2) of the distorted image."""
+        """Return unit rays (n, 3) in the optical frame through pixels (n, 2) of the distorted image."""
         if self._splines is not None:
             points = np.stack([spline.ev(points[:, 1], points[:, 0]) for spline in self._splines], axis=-1)
         return self.compute_ideal_directions(points)
 
     def compute_ideal_directions(self, points: NDArray[np.float64]) -> NDArray[np.float32]:
-        """(n, 3) unit rays through pixels (n, 2) of the same camera without distortion."""
+        """Return unit rays (n, 3) through pixels (n, 2) of the same camera without distortion."""
         rays = back_project(points, 1.0, self.model.k)
         return (rays / np.linalg.norm(rays, axis=-1, keepdims=True)).astype(np.float32)
 
     def distort(self, points: NDArray[np.floating]) -> NDArray[np.float64]:
-        """(..., 2) where the image shows the ideal camera's pixels; NaN where it does not."""
+        """Map the ideal camera's pixels to the distorted image (..., 2); NaN if they are not visible in it."""
         return distort_points(points, self.model)
 
     def compute_pixel_centers(self) -> NDArray[np.float64]:
-        """(H·W, 2) in rows."""
+        """Return pixel centers (H·W, 2) row by row."""
         y, x = np.mgrid[0 : self.model.height, 0 : self.model.width]
         return np.stack([x.ravel() + 0.5, y.ravel() + 0.5], axis=-1)

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Meshes of posed people for ray casting: bodies and garments whose ray-casting trees are built once, then refitted."""
+"""Meshes of posed people for ray casting: bodies and garments with ray-casting trees built once, then refitted."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from multihmr2_ros.simulation.rendering import kernels
 
 
 def to_device(values: Any, dtype: Any, device: str, dimensions: int = 1) -> Any:
-    """A Warp array of the values, also where there are none (Warp cannot tell their shape then)."""
+    """Convert the values to a Warp array, also if empty (Warp cannot derive their shape then)."""
     if not len(values):
         return wp.empty((0,) * dimensions, dtype=dtype, device=device)
     return wp.array(np.ascontiguousarray(values), dtype=dtype, ndim=dimensions, device=device)
 
 
 class MeshTopology:
-    """A mesh of fixed topology, with everything that does not depend on the pose.
+    """A mesh of fixed topology, with all data that do not depend on the pose.
 
     rest (V, 3) float32: positions in the rest pose of the average body; triangles (t, 3) int32.
     """
@@ -56,7 +56,7 @@ class MeshTopology:
 
 
 class RayCastMesh:
-    """One copy of a surface in one pose at a time."""
+    """One copy of a surface, in one pose at a time."""
 
     def __init__(self, surface: MeshTopology) -> None:
         self.surface = surface
@@ -66,13 +66,13 @@ class RayCastMesh:
         self.hidden = np.zeros(len(surface.triangles), bool)
 
     def pose(self, vertices: NDArray[np.float32], hidden: NDArray[np.bool_], normals: Any) -> None:
-        """Moves to vertices (V, 3), leaves out the hidden (t,) triangles, and writes the vertex normals (V,)."""
+        """Move to vertices (V, 3), leave out the hidden (t,) triangles, and write the vertex normals (V,)."""
         surface = self.surface
         if (self.hidden is None) != (hidden is None) or (
             hidden is not None and not np.array_equal(hidden, self.hidden)
         ):
             triangles = surface.triangles
-            if hidden is not None:  # a triangle without area is never hit
+            if hidden is not None:  # rays never hit a triangle without area
                 triangles = np.where(hidden[:, None], triangles[:, :1], triangles)
             self.mesh.indices.assign(np.ascontiguousarray(triangles).ravel())
             self.hidden = hidden
@@ -88,10 +88,10 @@ class RayCastMesh:
 
 @dataclass(frozen=True, eq=False)
 class PosedMesh:
-    """One mesh to cast rays at, of the person in row `person`, with t triangles.
+    """A posed mesh of the person in row `person`, with t triangles, for ray casting.
 
-    material (t,), second_material (t,): rows of the material table; the second is where the barycentric interpolation
-    of border (t, 3) is below 0. hidden (t,): triangles to leave out.
+    material (t,), second_material (t,): rows of the material table; the second applies where the barycentric
+    interpolation of border (t, 3) is below 0. hidden (t,): triangles to leave out.
     """
 
     surface: MeshTopology
@@ -104,14 +104,17 @@ class PosedMesh:
 
 
 class MeshPool:
-    """Cast meshes that are reused from image to image, as many of each surface as were ever needed at once."""
+    """A pool of ray-casting meshes, reused from image to image.
+
+    It grows to the largest number of each surface needed at once.
+    """
 
     def __init__(self, device: str) -> None:
         self.device = device
         self._free: dict[MeshTopology, list[RayCastMesh]] = {}
 
     def cast(self, posed: list[PosedMesh]) -> tuple[Any, list[RayCastMesh]]:
-        """The kernels' Meshes, and the meshes behind it, which must live as long as it is used."""
+        """Return the kernels' MeshArrays and the meshes behind it, which must live as long as it is used."""
         taken: dict[MeshTopology, int] = {}
         used: list[RayCastMesh] = []
         vertex_start = np.cumsum([0] + [len(mesh.surface.rest) for mesh in posed])
@@ -144,7 +147,7 @@ class MeshPool:
 
 
 def _compute_bounding_sphere(mesh: PosedMesh) -> NDArray[np.float32]:
-    """(4,) centre and radius of the sphere around the vertices' bounding box."""
+    """Return center and radius (4,) of the sphere around the vertices' bounding box."""
     by_axis = np.ascontiguousarray(mesh.vertices.T)  # many times faster to reduce than the rows
     low, high = by_axis.min(axis=1), by_axis.max(axis=1)
     return np.array([*(low + high) / 2.0, np.linalg.norm(high - low) / 2.0 + 1e-3], np.float32)

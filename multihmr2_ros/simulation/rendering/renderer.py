@@ -14,7 +14,7 @@
 
 """Renders posed scenes by ray casting, on CPUs and GPUs.
 
-The kernels are compiled when they are first used on a machine (about a minute) and kept in Warp's cache.
+The kernels are compiled at their first use on a machine (about a minute) and stored in Warp's cache.
 """
 
 from __future__ import annotations
@@ -44,25 +44,25 @@ from multihmr2_ros.simulation.rendering.shading import render_rays
 from multihmr2_ros.simulation.scene.posing import PosedScene
 from multihmr2_ros.simulation.scene.scene import Scene
 
-# Where the four rays of a pixel on an outline pass through it (a rotated grid).
+# Positions of the four rays of an outline pixel within the pixel (a rotated grid).
 OUTLINE_SAMPLES = np.array([[0.375, 0.125], [0.875, 0.375], [0.125, 0.625], [0.625, 0.875]])
 OUTLINE_DEPTH_RATIO = 1.05
-# Rays per person and side of the square grid that measures how much of a person is visible.
+# Rays per person and side of the square grid that measures the visible fraction of a person.
 SIGHT_GRID = 48
-# A person alone is measured within this tangent of the angle off the optical axis (80°), beyond any image.
+# An isolated person is measured up to this tangent of the angle off the optical axis (80°), beyond any image.
 MAX_TANGENT = 5.67
 MIN_DEPTH_M = 0.05
 
 
 @dataclass(frozen=True, eq=False)
 class RenderedImage:
-    """One image and the truth about its pixels, for the n people of the posed scene.
+    """One image and the ground truth of its pixels, for the n people of the posed scene.
 
     image            (H, W, 3) uint8 RGB with the sensor's effects
-    depth            (H, W) float32 m along the camera's z through the pixels' centres, infinite where nothing is
-    instances        (H, W) int16 row of the person, −1 where none is
-    box              (n, 4) float32 px, x0 y0 x1 y1 of the person with clothes, clipped to the image; NaN where outside
-    visible_fraction (n,) float32 see sight_of_people
+    depth            (H, W) float32 m along the camera's z through the pixel centers, infinite without a hit
+    instances        (H, W) int16 row of the person, −1 without a person
+    box              (n, 4) float32 px, x0 y0 x1 y1 of the person with clothes, clipped to the image; NaN if outside
+    visible_fraction (n,) float32, see Renderer._measure_visibility
     """
 
     image: NDArray[np.uint8]
@@ -85,12 +85,12 @@ class RaySamples:
 
     @property
     def radiance(self) -> NDArray[np.float32]:
-        """(s, 3) linear light."""
+        """Linear light (s, 3)."""
         return self.ambient + self.visibility[:, None] * self.direct
 
 
 class Renderer:
-    """Renders scenes with one body model on one device ("cpu", "cuda:0"); the same seed gives the same bytes."""
+    """Renderer of scenes with one body model on one device ("cpu", "cuda:0"); the same seed gives the same bytes."""
 
     def __init__(self, body: Body, device: str = "cpu") -> None:
         self.device = device
@@ -99,7 +99,7 @@ class Renderer:
         self.pool = MeshPool(device)
 
     def render(self, scene: Scene, posed: PosedScene, generator: np.random.Generator) -> RenderedImage:
-        """Render the scene at the time at which it was posed; the generator draws the noise."""
+        """Render the scene at the time of `posed`; the generator draws the noise."""
         lens = CameraRays(scene.camera)
         people, materials = self.dresser.dress(scene.people, posed)
         meshes, alive = self.pool.cast(people)
@@ -159,7 +159,7 @@ class Renderer:
     def _smooth_outlines(
         self, radiance: NDArray[np.float32], samples: RaySamples, lens: CameraRays, world: tuple[Any, ...], seed: int
     ) -> NDArray[np.float32]:
-        """Four more rays through the pixels where two surfaces meet."""
+        """Cast four more rays through each pixel on a border of two surfaces."""
         pixels = np.flatnonzero(_find_outlines(samples, radiance.shape[:2])).astype(np.int32)
         if not len(pixels):
             return radiance
@@ -174,12 +174,12 @@ class Renderer:
     def _measure_visibility(
         self, people: list[PosedMesh], lens: CameraRays, count: int, meshes: Any, obstacles: Any
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """(n, 4) boxes in px and (n,) visible fractions.
+        """Return boxes (n, 4) in px and visible fractions (n,).
 
-        A fraction is measured with 48 × 48 rays over the person's whole projection, beyond the image's borders too (up
-        to 80° off the axis): the share of the rays that meet the person, alone in the world, which are inside the image
-        and meet nothing nearer. Its standard error is about 1 %. Pixels are those of the ideal camera: a distorted
-        image's pixels weigh by the area that they have there.
+        A fraction is measured with 48 × 48 rays over the person's whole projection, also beyond the image's borders (up
+        to 80° off the axis). Of the rays that hit the isolated person, it is the fraction that are inside the image and
+        hit no nearer surface. Its standard error is about 1 %. Pixels are those of the ideal camera: pixels of a
+        distorted image are weighted by their area there.
         """
         boxes, fractions = np.full((count, 4), np.nan, np.float32), np.zeros(count, np.float32)
         size = np.array([lens.model.width, lens.model.height], np.float64)
@@ -208,7 +208,7 @@ class Renderer:
 
 
 def _smooth_shadows(samples: RaySamples, size: tuple[int, int], light_spread: float) -> NDArray[np.float32]:
-    """(H, W, 3) linear light, the noise of the shadows' penumbra smoothed within each kind of surface."""
+    """Return linear light (H, W, 3) with the noise of the shadows' penumbra smoothed within each kind of surface."""
     kinds = (samples.surface & 7).reshape(size)
     visibility = samples.visibility.reshape(size).copy()
     sigma = (0.7 + 8.0 * light_spread) * size[0] / 240.0
@@ -223,7 +223,7 @@ def _smooth_shadows(samples: RaySamples, size: tuple[int, int], light_spread: fl
 
 
 def _find_outlines(samples: RaySamples, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """(H, W) whether a pixel's surface differs from its right or lower neighbour's."""
+    """Return (H, W): whether a pixel's surface differs from that of its right or lower neighbor."""
     surface, person, depth = (array.reshape(size) for array in (samples.surface, samples.person, samples.depth))
     near = np.minimum(depth, 1e4)
     edge = np.zeros(size, bool)
@@ -244,7 +244,7 @@ def _find_outlines(samples: RaySamples, size: tuple[int, int]) -> NDArray[np.boo
 
 
 def _project_visible(points: NDArray[np.float32], lens: CameraRays) -> NDArray[np.float64]:
-    """(m, 2) px, without distortion, of those points (n, 3) m that are in front of the camera and not far aside."""
+    """Project the points (n, 3) m in front of the camera and not far aside to px (m, 2), without distortion."""
     if (points[:, 2] <= MIN_DEPTH_M).any():
         points = points[points[:, 2] > MIN_DEPTH_M]
     plane = np.clip(points[:, :2] / points[:, 2:], -MAX_TANGENT, MAX_TANGENT)

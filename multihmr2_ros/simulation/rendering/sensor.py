@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Sensors of simulated cameras: color images out of light, and depth images in whole millimeters."""
+"""Sensors of simulated cameras: color images from light, and depth images in whole millimeters."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ MAX_DEPTH_MM = 65535
 # A stereo camera like those on robots: the noise grows with the square of the depth, and the range is bounded.
 NOISE_AT_1M_M = 0.0015
 MIN_DEPTH_M, MAX_DEPTH_M = 0.3, 10.0
-EDGE_RATIO = 1.06  # of neighboring depths; above it, a pixel sees two surfaces
+EDGE_RATIO = 1.06  # ratio of neighboring depths; above it, a pixel covers two surfaces
 SPECKLE_CELLS_PX = 6
 SPECKLE_SHARE = 0.012
 
 
 def apply_sensor_effects(effects: SensorEffects, radiance: Radiance, generator: np.random.Generator) -> Image:
-    """(H, W, 3) linear light, 1 is white → (H, W, 3) uint8 sRGB, in the order in which a camera does it."""
+    """Convert linear light (H, W, 3), 1 is white, to uint8 sRGB (H, W, 3), with the effects in a camera's order."""
     light = _apply_lens(effects, radiance)
     light = _apply_noise(effects, light, generator)
     gain = np.float32(_compute_gain(effects, light)) * np.array(effects.white_balance, np.float32)
@@ -63,7 +63,7 @@ def _apply_lens(effects: SensorEffects, light: Radiance) -> Radiance:
 
 
 def _apply_noise(effects: SensorEffects, light: Radiance, generator: np.random.Generator) -> Radiance:
-    """Shot and read noise; a dark scene that a long exposure brightens shows more of both."""
+    """Add shot and read noise; both are stronger in a dark scene brightened by a long exposure."""
     if effects.electrons <= 0 and effects.read_noise <= 0:
         return light
     variance = np.full_like(light, effects.read_noise**2)
@@ -97,7 +97,7 @@ def _compress_jpeg(effects: SensorEffects, image: Image) -> Image:
 
 
 def _make_motion_kernel(length_px: float, angle_rad: float) -> NDArray[np.float32]:
-    """The point-spread function, sum 1, of a straight movement."""
+    """Return the point-spread function of a straight motion; its sum is 1."""
     radius = int(np.ceil(length_px / 2.0))
     samples = np.linspace(-length_px / 2.0, length_px / 2.0, 8 * radius + 1)
     x, y = radius + samples * np.cos(angle_rad), radius + samples * np.sin(angle_rad)
@@ -107,7 +107,7 @@ def _make_motion_kernel(length_px: float, angle_rad: float) -> NDArray[np.float3
 
 
 def to_exact_depth(depth_m: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """Convert depth (H, W) m, infinite where nothing is, to (H, W) whole mm; 0 where nothing is or beyond 65.535 m."""
+    """Convert depth (H, W) m to (H, W) whole mm; 0 for infinite depth (no hit) or beyond 65.535 m."""
     millimeters = np.rint(np.where(np.isfinite(depth_m), depth_m, 0.0) * 1000.0)
     return np.where(millimeters <= MAX_DEPTH_MM, millimeters, 0).astype(np.uint16)
 
@@ -116,7 +116,7 @@ def simulate_measured_depth(depth_m: NDArray[np.float32], generator: np.random.G
     """Simulate a stereo camera: (H, W) mm with noise, and holes (0) at outlines, in patches and out of range.
 
     The standard deviation of the noise is 1.5 mm at 1 m and grows with the squared depth; the range is 0.3 to 10 m.
-    depth_m (H, W): infinite where nothing is.
+    depth_m (H, W): infinite without a hit.
     """
     finite = np.where(np.isfinite(depth_m), depth_m, np.float32(1e3))
     noise = NOISE_AT_1M_M * finite**2 * generator.standard_normal(depth_m.shape, np.float32)

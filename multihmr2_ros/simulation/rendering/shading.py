@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Shading in NVIDIA Warp: colors, lights and shadows at the hits of the rays of kernels.py."""
+"""Shading in NVIDIA Warp: colors, lights and shadows at the ray hits of kernels.py."""
 # mypy: ignore-errors
 # ruff: noqa: E741, UP018
-# Warp takes float(…) for a variable that changes in a loop, and a bare number for a constant.
+# Warp treats float(…) as a variable that changes in a loop, and a bare number as a constant.
 
 import warp as wp
 
@@ -35,7 +35,7 @@ from multihmr2_ros.simulation.rendering.kernels import (
     trace_ray,
 )
 
-# Shadow rays start this far off the surface.
+# Shadow rays start at this distance from the surface.
 SURFACE_GAP_M = wp.constant(0.008)
 FOLD_SIZE_M = wp.constant(0.07)
 FOLD_DEPTH = wp.constant(0.45)
@@ -43,7 +43,7 @@ FOLD_DEPTH = wp.constant(0.45)
 
 @wp.func
 def evaluate_pattern(kind: int, spot: wp.vec3, size: float, angle: float):
-    """Share of the second colour, 0 to 1, of a pattern seen along y."""
+    """Return the fraction of the second color, 0 to 1, of a pattern seen along y."""
     c = wp.cos(angle)
     s = wp.sin(angle)
     x = (c * spot[0] + s * spot[2]) / size
@@ -76,7 +76,7 @@ def evaluate_pattern(kind: int, spot: wp.vec3, size: float, angle: float):
 
 @wp.func
 def sample_texture(texture: wp.array(dtype=wp.vec3, ndim=3), x: float, y: float, footprint: float):
-    """Bilinear, repeated; x, y and footprint in periods of the texture."""
+    """Sample a repeated texture bilinearly; x, y and footprint in periods of the texture."""
     size = texture.shape[1]
     level = int(wp.clamp(wp.log2(wp.max(footprint * float(size), 1.0)), 0.0, float(texture.shape[0] - 1)))
     u = (x - wp.floor(x)) * float(size)
@@ -94,7 +94,7 @@ def sample_texture(texture: wp.array(dtype=wp.vec3, ndim=3), x: float, y: float,
 def evaluate_surface_color(
     environment: EnvironmentArrays, materials: wp.array(dtype=float, ndim=2), hit: RayHit, direction: wp.vec3
 ):
-    """Albedo at a hit, averaged where a pixel is larger than the pattern."""
+    """Return the albedo at a hit, averaged if a pixel is larger than the pattern."""
     footprint = hit.distance * environment.pixel_angle / wp.max(wp.abs(wp.dot(hit.normal, direction)), 0.05)
     if hit.kind == GROUND and environment.ground_texture.shape[0] > 0:
         size = environment.ground_texture_size
@@ -119,7 +119,7 @@ def evaluate_surface_color(
 
 @wp.func
 def compute_ambient_visibility(environment: EnvironmentArrays, point: wp.vec3, normal: wp.vec3):
-    """Share of the ambient light that reaches a surface past the blockers, spheres that stand for the people."""
+    """Return the fraction of the ambient light that passes the blockers, spheres that approximate people."""
     share = float(1.0)
     for i in range(environment.blocker.shape[0]):
         sphere = environment.blocker[i]
@@ -134,7 +134,7 @@ def compute_ambient_visibility(environment: EnvironmentArrays, point: wp.vec3, n
 
 @wp.func
 def bend_normal(normal: wp.vec3, spot: wp.vec3, folds: float):
-    """The normal as the folds of a cloth bend it."""
+    """Return the normal bent by the folds of a cloth."""
     state = wp.rand_init(3)
     p = spot / FOLD_SIZE_M
     bend = wp.vec3(
@@ -147,7 +147,7 @@ def bend_normal(normal: wp.vec3, spot: wp.vec3, folds: float):
 
 @wp.func
 def sample_sun_direction(environment: EnvironmentArrays, seed: int, sample: int):
-    """A random direction within the first light's disc, so that its shadows are soft."""
+    """Sample a direction within the first light's disc, which makes its shadows soft."""
     state = wp.rand_init(seed, sample)
     x = wp.randn(state) * environment.light_spread * 0.6
     y = wp.randn(state) * environment.light_spread * 0.6
@@ -157,7 +157,7 @@ def sample_sun_direction(environment: EnvironmentArrays, seed: int, sample: int)
 
 @wp.func
 def add_lamps(environment: EnvironmentArrays, normal: wp.vec3, light: wp.vec3):
-    """The light and that of all lights but the first, which alone casts shadows."""
+    """Add all lights except the first to `light`; only the first casts shadows."""
     for l in range(1, environment.light_direction.shape[0]):
         light = light + environment.light_color[l] * wp.max(wp.dot(normal, environment.light_direction[l]), 0.0)
     return light
@@ -165,7 +165,7 @@ def add_lamps(environment: EnvironmentArrays, normal: wp.vec3, light: wp.vec3):
 
 @wp.func
 def compute_soft_light(environment: EnvironmentArrays, kind: int, point: wp.vec3, normal: wp.vec3):
-    """The light without shadows at a point: from the sky, off the ground and of the lamps."""
+    """Return the light without shadows at a point: from the sky, off the ground and of the lamps."""
     up = rotate_back(environment.world_from_camera, wp.vec3(0.0, 0.0, 1.0))
     upward = 0.5 + 0.5 * wp.dot(normal, up)
     soft = environment.sky_light * upward + environment.ground_light * (1.0 - upward)
@@ -184,7 +184,7 @@ def trace_sunlight(
     seed: int,
     sample: int,
 ):
-    """1 where a ray from a hit to the first light meets nothing, 0 otherwise."""
+    """Return 1 if a ray from a hit to the first light is unobstructed, 0 otherwise."""
     start = point + SURFACE_GAP_M * hit.normal
     if is_blocked(meshes, obstacles, start, sample_sun_direction(environment, seed, sample), MAX_DISTANCE_M, -1):
         return 0.0
@@ -208,11 +208,11 @@ def render_rays(
     person: wp.array(dtype=int),
     surface: wp.array(dtype=int),
 ):
-    """Casts one ray per sample and shades its first hit.
+    """Cast one ray per sample and shade its first hit.
 
     rays (s,) unit directions; pixels (s,) their pixels, rows of backdrop. Out: ambient and direct (s,) linear light,
-    direct as if nothing were in the first light's way; visibility (s,) 0 or 1 of that light; depth (s,) along the
-    camera's z, infinite where nothing is; person (s,) row or −1; surface (s,) kind and material in one number.
+    direct without occlusion of the first light; visibility (s,) 0 or 1 of that light; depth (s,) along the camera's z,
+    infinite without a hit; person (s,) row or −1; surface (s,) kind and material in one number.
     """
     i = wp.tid()
     direction = rays[i]
@@ -241,7 +241,7 @@ def render_rays(
     if facing > 0.0:
         visibility[i] = trace_sunlight(meshes, obstacles, environment, hit, point, seed, i)
     if hit.kind == GROUND and environment.ground_shown == 0:
-        # The photograph shows this ground without people: they only take light away.
+        # The photograph shows this ground without people, so people only darken it.
         whole = add_lamps(environment, normal, environment.sky_light) + hard
         ambient[i] = wp.cw_mul(behind, wp.cw_div(soft, whole))
         direct[i] = wp.cw_mul(behind, wp.cw_div(hard, whole))

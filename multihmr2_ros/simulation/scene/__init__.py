@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Scenes as data, sampled by one generator, and the poses of their people at a time."""
+"""Scenes as data, sampled by one generator, and the poses of their people at a given time."""
 
 from multihmr2_ros.simulation.scene.options import SceneOptions
 from multihmr2_ros.simulation.scene.sampling import sample_scene

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Environments of people: ground, room, lights and backdrop. Data only, drawn at random."""
+"""Environments of people: ground, room, lights and backdrop. Randomly sampled data only."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ TEXTURE_PROBABILITY = 0.6
 class Light:
     """A distant light. direction: unit vector towards it, in the world; colour: linear RGB radiance.
 
-    spread_rad: the half angle that it fills, which makes shadows soft. Only the first light of a scene casts shadows.
+    spread_rad: its angular radius, which makes shadows soft. Only the first light of a scene casts shadows.
     """
 
     direction: tuple[float, float, float]
@@ -48,7 +48,7 @@ class Light:
 
 @dataclass(frozen=True)
 class Surface:
-    """A ground or wall: a texture that repeats every texture_size_m metres, or a material where texture is None."""
+    """A ground or wall: a texture repeated every texture_size_m meters, or a material if texture is None."""
 
     material: Material
     texture: Path | None = None
@@ -57,7 +57,7 @@ class Surface:
 
 @dataclass(frozen=True)
 class Room:
-    """Four walls and a ceiling, turned by heading_rad, around all people and the camera with a margin on each side."""
+    """Four walls and a ceiling, rotated by heading_rad, around all people and the camera with a margin on each side."""
 
     heading_rad: float
     margins_m: tuple[float, float, float, float]
@@ -68,10 +68,10 @@ class Room:
 
 @dataclass(frozen=True)
 class Backdrop:
-    """The image at infinity: a photograph, or drawn from `seed` where photograph is None.
+    """The image at infinity: a photograph, or an image drawn from `seed` if photograph is None.
 
-    attached  "camera": a crop fills the image; "world": it lies on the horizon's circle and stays when the camera turns
-    crop      x0, y0, x1, y1 as shares of the photograph
+    attached  "camera": a crop fills the image; "world": it is mapped to the horizon and stays when the camera turns
+    crop      x0, y0, x1, y1 as fractions of the photograph
     """
 
     seed: int
@@ -86,9 +86,10 @@ class Backdrop:
 
 @dataclass(frozen=True)
 class Environment:
-    """ground None: the backdrop shows the ground, on which people only cast shadows.
+    """Ground, room, lights and backdrop of a scene.
 
-    sky_light, ground_light: linear RGB of the light from above and from below (hemispheric ambient light).
+    ground: None if the backdrop shows the ground; people then only cast shadows on it. sky_light, ground_light: linear
+    RGB of the light from above and from below (hemispheric ambient light).
     """
 
     ground: Surface | None
@@ -100,7 +101,7 @@ class Environment:
 
 
 def sample_environment(generator: np.random.Generator, options: SceneOptions) -> Environment:
-    """Sample an environment; photographs and textures come from the folders of the options, where given."""
+    """Sample an environment; photographs and textures come from the folders in the options, if given."""
     photographs = list_background_images(options.backgrounds, without="textures")
     textures = list_background_images(options.textures)
     backdrop = _sample_backdrop(generator, photographs, moving=bool(options.moving_camera))
@@ -165,7 +166,10 @@ def _sample_surface(generator: np.random.Generator, textures: tuple[Path, ...]) 
 
 
 def _sample_lights(generator: np.random.Generator, indoors: bool) -> tuple[tuple[Light, ...], Color, Color]:
-    """A sun or lamp, up to two weaker lights, and the hemispheric light; the sum exposes a white sheet to about 1."""
+    """Sample a sun or lamp, up to two weaker lights, and the hemispheric light.
+
+    Together they expose a white sheet to about 1.
+    """
     main_share = generator.beta(2.0, 2.0)
     lowest = 0.7 if indoors else 0.2
     main = Light(

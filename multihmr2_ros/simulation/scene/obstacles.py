@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Obstacles: chairs under people who sit, and occluders in front of the camera."""
+"""Obstacles: chairs under seated people, and occluders in front of the camera."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from multihmr2_ros.simulation.scene.options import SceneOptions
 from multihmr2_ros.simulation.scene.placing import CAMERA_GAP_M, OccupiedGround, is_free
 from multihmr2_ros.simulation.scene.scene import Camera, Obstacle, Person
 
-SEAT_SHARE = 0.225  # of the sitter's stature that the seat is high
-OCCLUDED_SHARE = 0.3  # of scenes
+SEAT_SHARE = 0.225  # height of the seat as a fraction of the sitter's stature
+OCCLUDED_SHARE = 0.3  # fraction of scenes with occluders
 MAX_HIDDEN = 0.4  # of the image's width by one occluder, all the time
 
-# Kind, least and greatest size in m (along, across, up).
+# Kind, minimum and maximum size in m (along, across, up).
 OCCLUDERS: dict[str, tuple[str, tuple[float, float, float], tuple[float, float, float]]] = {
     "pillar": ("cylinder", (0.15, 0.15, 1.5), (0.5, 0.5, 3.0)),
     "crate": ("box", (0.3, 0.3, 0.3), (1.0, 1.0, 1.2)),
@@ -41,7 +41,7 @@ OCCLUDERS: dict[str, tuple[str, tuple[float, float, float], tuple[float, float, 
 
 
 def make_chair(generator: np.random.Generator, person: Person) -> list[Obstacle]:
-    """Return the seat below a person who sits on one, as a list of one or none."""
+    """Return the seat below a seated person, as a list of one or none."""
     if not (isinstance(person.clip, GaitClip) and person.clip.gait == "sit"):
         return []
     stature, heading = estimate_stature(person.shape), person.path.heading(0.0)

@@ -46,7 +46,7 @@ class SceneOptions:
     garments: Path | None = None
 
     def __post_init__(self) -> None:
-        """Raises UserError for values that no scene can be drawn with."""
+        """Raise UserError for values with which no scene can be sampled."""
         if self.width < 1 or self.height < 1:
             raise UserError(f"images need at least 1 x 1 px, but {self.width} x {self.height} came; enlarge them")
         for name, least, most in (

@@ -14,9 +14,9 @@
 
 """Pelvis positions over time: on the ground, without the jolts of placing each frame on it separately.
 
-A body's lowest vertex jumps from heel to toe, from foot to foot, from hip to elbow, above all as ankles and toes are
-never posed. Placing it on the ground at every time separately shakes the whole body: a runner's pelvis by 2.5 m/s.
-So a scene's heights are found over all its time at once and smoothed; soles may sink or float by some centimetres.
+A body's lowest vertex jumps from heel to toe, from foot to foot and from hip to elbow, mainly because ankles and toes
+are never posed. Placing it on the ground at each time separately shakes the whole body: a runner's pelvis by 2.5 m/s.
+So a scene's heights are computed over its whole time at once and smoothed; soles may sink or float by some centimeters.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from multihmr2_ros.simulation.motion.skeleton import compute_bone_rotations
 from multihmr2_ros.simulation.scene.scene import Person, Scene
 
 RATE_HZ = 30.0
-# Standard deviation of the Gaussian in time: a footfall's jolt lasts some hundredths of a second, half a bounce of a
-# run 0.17 s.
+# Standard deviation of the Gaussian in time: a footfall's jolt lasts some hundredths of a second, half a bounce of
+# running 0.17 s.
 SMOOTHING_S = 0.07
-MARGIN_S = 0.3  # before the first image and behind the last, for the smoothing and for velocities
+MARGIN_S = 0.3  # before the first image and after the last, for the smoothing and for velocities
 VELOCITY_STEP_S = 0.05
 BATCH = 64
 
@@ -49,18 +49,19 @@ class PelvisTrajectory:
     people: tuple[Person, ...]
     curve: CubicSpline | None
 
-    def heights(self, time_s: float) -> NDArray[np.float64]:
-        """(n,) m above the ground."""
+    def compute_heights(self, time_s: float) -> NDArray[np.float64]:
+        """Return heights (n,) in m above the ground."""
         return np.zeros(0) if self.curve is None else np.asarray(self.curve(time_s))
 
-    def positions(self, time_s: float) -> NDArray[np.float64]:
-        """(n, 3) m, world."""
+    def compute_positions(self, time_s: float) -> NDArray[np.float64]:
+        """Return positions (n, 3) in m, world."""
         over_ground = np.array([person.path.position(time_s) for person in self.people]).reshape(-1, 2)
-        return np.column_stack([over_ground, self.heights(time_s)])
+        return np.column_stack([over_ground, self.compute_heights(time_s)])
 
-    def velocity(self, time_s: float) -> NDArray[np.float64]:
-        """(n, 3) m/s, world: the central difference of the places, which are smooth, over a tenth of a second."""
-        before, after = self.positions(time_s - VELOCITY_STEP_S), self.positions(time_s + VELOCITY_STEP_S)
+    def compute_velocity(self, time_s: float) -> NDArray[np.float64]:
+        """Return velocities (n, 3) in m/s, world: central differences of the smooth positions over 0.1 s."""
+        before = self.compute_positions(time_s - VELOCITY_STEP_S)
+        after = self.compute_positions(time_s + VELOCITY_STEP_S)
         return (after - before) / (2.0 * VELOCITY_STEP_S)
 
 
@@ -77,7 +78,7 @@ def compute_pelvis_trajectory(scene: Scene, body: Body) -> PelvisTrajectory:
 
 @torch.no_grad()
 def compute_ground_heights(person: Person, times: NDArray[np.float64], body: Body) -> NDArray[np.float64]:
-    """(t,) m: of the pelvis, were the lowest vertex at the clip's clearance at each of the times (t,) for itself."""
+    """Compute pelvis heights (t,) in m; at each time separately, the lowest vertex is at the clip clearance."""
     shape = torch.from_numpy(np.asarray(person.shape, np.float32))[None].to(body.identity.device)
     rest = body.compute_rest_bone_poses(shape).cpu().numpy()
     found = []

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Places people so that the camera sees them and no two of them collide."""
+"""Places people in view of the camera, without collisions."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ from multihmr2_ros.simulation.motion.roaming import is_roaming, roam
 from multihmr2_ros.simulation.scene.options import SceneOptions
 from multihmr2_ros.simulation.scene.scene import Camera
 
-STEP_S = 0.25  # between the times at which distances are looked at
-GAP_M = 0.5  # between the grounds that two bodies need, where there is room
+STEP_S = 0.25  # between the times at which distances are checked
+GAP_M = 0.5  # between the grounds of two bodies, if there is room
 TIGHT_GAP_M = 0.05
 CAMERA_GAP_M = 0.45
 TRIES = 60
 ROAMING_TRIES = 24
-AWAY_SHARE = 0.15  # of the places that people go to: out of the image, from where they come back
-LOOK_STEPS = 2  # of STEP_S between looks at who is in view
-MIN_TIME_IN_VIEW = 0.6  # of the scene's time, for those who go about
-# The least height of a person in the image, as a share of the image's, for most.
+AWAY_SHARE = 0.15  # fraction of targets outside the image; people return from them
+LOOK_STEPS = 2  # steps of STEP_S between checks of the people in view
+MIN_TIME_IN_VIEW = 0.6  # of the scene's time, for roaming people
+# Minimum height of most people in the image, as a fraction of the image height.
 MIN_SHARE = 0.2
 
 
 @dataclass(frozen=True, eq=False)
 class OccupiedGround:
-    """Ground that is taken over the scene's time: track (t, 2) m and a radius in m about it."""
+    """Ground occupied over the scene's time: track (t, 2) m and a radius in m around it."""
 
     track: NDArray[np.float64]
     radius_m: float
@@ -59,12 +59,12 @@ def make_times(options: SceneOptions) -> NDArray[np.float64]:
 
 
 def make_track(path: Path, times: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(t, 2) m: the path at the times."""
+    """Return the positions (t, 2) in m of the path at the times."""
     return np.array([path.position(time) for time in times])
 
 
 def is_free(place: OccupiedGround, others: list[OccupiedGround], gap_m: float) -> bool:
-    """Return whether a body is further than gap_m from all others at all times."""
+    """Return whether a body is farther than gap_m from all others at all times."""
     return all(
         np.linalg.norm(place.track - other.track, axis=1).min() > gap_m + place.radius_m + other.radius_m
         for other in others
@@ -72,7 +72,7 @@ def is_free(place: OccupiedGround, others: list[OccupiedGround], gap_m: float) -
 
 
 class PlacedPerson(NamedTuple):
-    """The clip and path of a person, and the ground that they occupy."""
+    """Clip and path of a person, and the ground occupied."""
 
     clip: Clip
     path: Path
@@ -87,7 +87,7 @@ def place_person(
     others: list[OccupiedGround],
     options: SceneOptions,
 ) -> PlacedPerson | None:
-    """Return a path in view of the camera that collides with no other; None where the scene has no room left."""
+    """Return a collision-free path in view of the camera; None if the scene has no room left."""
     if is_roaming(behaviour, options.duration_s):
         return _place_roaming(generator, shape, behaviour, camera, others, options)
     times = make_times(options)
@@ -115,7 +115,7 @@ def _place_roaming(
     others: list[OccupiedGround],
     options: SceneOptions,
 ) -> PlacedPerson | None:
-    """Return a roaming path that is mostly in the image and avoids others; None where none is found."""
+    """Return a roaming path that is mostly in the image and avoids others; None if none is found."""
     times = make_times(options)
     driven = OccupiedGround(make_track(camera.path.base, times), 0.0)
     stature = estimate_stature(shape)
@@ -151,7 +151,7 @@ def _place_roaming(
 
 
 def _make_neighbor_query(others: list[OccupiedGround], options: SceneOptions) -> Callable[[float], NDArray[np.float64]]:
-    """At a time in s: (o, 3) where the others are, m, and their radii."""
+    """Return a function from a time in s to the others' positions in m and radii in m (o, 3)."""
     tracks = np.array([other.track for other in others])
     radii = np.array([[other.radius_m] for other in others])
     last = tracks.shape[1] - 1
@@ -164,7 +164,10 @@ def _make_neighbor_query(others: list[OccupiedGround], options: SceneOptions) ->
 
 
 def _compute_ground_point(camera: Camera, distance: float, bearing: float, time_s: float) -> NDArray[np.float64]:
-    """(2,) m: the point at a distance in m and a bearing in rad from where the camera is and looks at a time."""
+    """Return the ground point (2,) in m at a distance in m and a bearing in rad from the camera at a time.
+
+    The bearing is relative to the camera's viewing direction.
+    """
     direction = camera.path.base.heading(time_s) + bearing
     point = camera.path.base.position(time_s) + distance * np.array([math.cos(direction), math.sin(direction)])
     return np.asarray(point)
@@ -177,23 +180,23 @@ def _sample_place(
     others: list[OccupiedGround],
     options: SceneOptions,
 ) -> tuple[float, float]:
-    """Distance in m and bearing in rad from the camera at mid-time."""
+    """Sample distance in m and bearing in rad from the camera at mid-time."""
     least, most = options.distance_m
     stature = estimate_stature(shape)
-    fills = camera.k[1, 1] * stature / camera.height  # the distance at which the person is as high as the image
+    fills = camera.k[1, 1] * stature / camera.height  # the distance at which the person fills the image height
     kind = generator.random()
-    if kind < 0.2:  # a half body
+    if kind < 0.2:  # half of the body visible
         low, high = 0.45 * fills, 1.0 * fills
     elif kind < 0.93:
         low, high = fills, fills / MIN_SHARE
     else:
         low, high = fills / MIN_SHARE, most
     low, high = np.clip([low, high], least, most)
-    # Even over the ground would be far people only; even over the logarithm gives every size in the image its share.
+    # Uniform over the ground would give only distant people; uniform over the logarithm gives all sizes in the image.
     distance = float(np.exp(generator.uniform(np.log(low), np.log(high)))) if high > low else float(low)
     half_width = math.atan(0.5 * camera.width / camera.k[0, 0])
     bearing = float(generator.uniform(-1.05, 1.05)) * half_width
-    if others and generator.random() < 0.3:  # in line with another person, so that one hides the other
+    if others and generator.random() < 0.3:  # in line with another person, for occlusion
         other = others[generator.integers(len(others))]
         x, y = other.track[len(other.track) // 2] - camera.path.base.position(0.5 * options.duration_s)
         bearing = math.atan2(y, x) - camera.path.base.heading(0.5 * options.duration_s)
@@ -209,7 +212,7 @@ def _sample_path(
     camera: Camera,
     options: SceneOptions,
 ) -> Path:
-    """A path through the place at mid-time: people who stand often face the camera, others go anywhere."""
+    """Sample a path through the position at mid-time; people at rest often face the camera, others go anywhere."""
     middle = 0.5 * options.duration_s
     direction = camera.path.base.heading(middle) + bearing
     x, y = _compute_ground_point(camera, distance, bearing, middle)
@@ -223,7 +226,7 @@ def _sample_path(
 
 
 def _compute_visible_share(position: NDArray[np.float64], stature: float, camera: Camera, time_s: float) -> float:
-    """The share of a standing body's axis that is in the image at a time."""
+    """Return the fraction of a standing body's axis that is in the image at a time."""
     camera_from_world = np.linalg.inv(camera.path.world_from_camera(time_s))
     heights = np.linspace(0.05, 0.95, 7) * stature
     points = np.stack([np.full(7, position[0]), np.full(7, position[1]), heights, np.ones(7)])

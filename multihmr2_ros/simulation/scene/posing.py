@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Poses the people of a scene at a time: from data to meshes in front of the camera."""
+"""Poses the people of a scene at a time: from data to meshes in the camera frame."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from multihmr2_ros.simulation.scene.scene import Scene
 
 @dataclass(frozen=True, eq=False)
 class PosedScene:
-    """The n people of a scene at one time, in the scene's order. Metres; camera: the optical frame at that time.
+    """The n people of a scene at one time, in the scene's order. Meters; camera: the optical frame at that time.
 
     world_from_camera (4, 4) float64
     shape     (n, 6) float32, Anny's phenotypes
@@ -38,7 +38,7 @@ class PosedScene:
               frame
     vertices  (n, V, 3) float32, camera frame
     joints    (n, 163, 3) float32 bone heads, camera frame
-    centre    (n, 3) float32, the body's centre vertex, camera frame
+    centre    (n, 3) float32, the body's center vertex, camera frame
     stature   (n,) float32
     person_id (n,) int64
     """
@@ -58,8 +58,8 @@ class PosedScene:
 def pose_scene(scene: Scene, time_s: float, body: Body, heights: NDArray[np.float64] | None = None) -> PosedScene:
     """Pose all people of the scene at a time by one call of the body model; pelvises are above the paths.
 
-    heights (n,) m: of the pelvises above the ground, `Footing.heights`. Without them, as in a still, the lowest vertex
-    is on the ground, or above it where the clip says that the feet are in the air.
+    heights (n,) m: pelvis heights above the ground, `PelvisTrajectory.heights`. If None, as for a single image, the
+    lowest vertex is on the ground, or above it if the clip has the feet in the air.
     """
     people = scene.people
     world_from_camera = scene.camera.path.world_from_camera(time_s)

@@ -45,7 +45,7 @@ MAX_TURN_RATE_RADPS = math.radians(45)
 def sample_scene(generator: np.random.Generator, options: SceneOptions) -> Scene:
     """Sample a scene; the same generator state and options give the same scene.
 
-    People for whom no free place in view is found are left out, and others are tried where too few would be left.
+    People without a free position in view are left out; others are tried if too few would be left.
     """
     seed = int(generator.integers(2**31))
     count = _sample_count(generator, options)
@@ -96,7 +96,7 @@ def _sample_count(generator: np.random.Generator, options: SceneOptions) -> int:
 
 
 def _sample_camera(generator: np.random.Generator, shapes: list[NDArray[np.float32]], options: SceneOptions) -> Camera:
-    """Sample a camera at the world's origin at mid-time that looks along x, pitched to people at middle distance."""
+    """Sample a camera at the world's origin at mid-time, looking along x and pitched to people at middle distance."""
     fov = math.radians(generator.uniform(*options.vertical_fov_deg))
     k = intrinsics_from_fov(fov, options.width, options.height)
     height = float(generator.uniform(*options.camera_height_m))
@@ -110,7 +110,7 @@ def _sample_camera(generator: np.random.Generator, shapes: list[NDArray[np.float
 
 
 def _sample_drive(generator: np.random.Generator, duration_s: float) -> Path:
-    """Sample the path of a robot that drives on and turns to both sides."""
+    """Sample the path of a robot that drives forward and turns to both sides."""
     fastest = min(MAX_SPEED_MPS, MAX_DRIVE_M / max(duration_s, 1e-3))
     speed = float(generator.uniform(0.0, fastest))
     turn_rate = float(generator.uniform(-1.0, 1.0)) * MAX_TURN_RATE_RADPS

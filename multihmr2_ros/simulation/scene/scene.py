@@ -14,8 +14,8 @@
 
 """A scene as data: people with their motion, the camera, obstacles and the environment.
 
-World frame: metres, z up, the ground at z = 0. Cameras look along the z of their optical frame (x right, y down).
-Nothing here is random: `sampling.py` samples scenes, `posing.py` poses their people at a time.
+World frame: meters, z up, the ground at z = 0. Cameras look along the z of their optical frame (x right, y down).
+No code here is random: `sampling.py` samples scenes, `posing.py` poses their people at a time.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from multihmr2_ros.simulation.scene.sensor import SensorEffects
 class Person:
     """One person of a scene.
 
-    person_id: unique in the scene and the same at every time. shape (6,) float32: Anny's phenotypes in
-    PHENOTYPE_LABELS order. clip: how the body moves. path: where it goes.
+    person_id: unique in the scene and constant over time. shape (6,) float32: Anny's phenotypes in PHENOTYPE_LABELS
+    order. clip: motion of the body. path: motion over the ground.
     """
 
     person_id: int
@@ -67,7 +67,7 @@ class Camera:
 class Obstacle:
     """A solid obstacle that hides people: a pillar, a table, a box, a panel.
 
-    centre (3,): metres, world. size (3,): metres along its own axes, z up; a cylinder's axis is z, and its size is
+    centre (3,): meters, world. size (3,): meters along its own axes, z up; a cylinder's axis is z, and its size is
     (diameter, diameter, height). heading_rad: of its x axis about the world's z.
     """
 
@@ -80,7 +80,7 @@ class Obstacle:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """Everything visible, for duration_s from time 0 (0: a single image)."""
+    """All visible objects, for duration_s from time 0 (0: a single image)."""
 
     seed: int
     people: tuple[Person, ...]

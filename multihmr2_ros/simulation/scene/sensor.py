@@ -33,13 +33,13 @@ class SensorEffects:
     """One camera's effects, the same for all images of a scene; only the noise differs from image to image.
 
     exposure             factor on the light; white_balance: factor per channel
-    auto_exposure        0 leaves the image's mean brightness, 1 brings it to rendering.sensor.MIDDLE_GRAY
+    auto_exposure        0 keeps the image's mean brightness, 1 moves it to rendering.sensor.MIDDLE_GRAY
     gamma, contrast, saturation: 1 changes nothing
-    vignetting           share of light lost in the corners
+    vignetting           fraction of light lost in the corners
     motion_blur_px       length of the streak, motion_blur_rad its direction
     defocus_px           standard deviation of the blur
-    electrons            photo-electrons of a white pixel, whose shot noise is seen; 0: none
-    read_noise           standard deviation as a share of white
+    electrons            photo-electrons of a white pixel, which determine the shot noise; 0: none
+    read_noise           standard deviation as a fraction of white
     jpeg_quality         20-100; 0: not compressed
     """
 
@@ -59,7 +59,7 @@ class SensorEffects:
 
 
 def sample_sensor(generator: np.random.Generator, options: SceneOptions) -> SensorEffects:
-    """A camera, from good to bad; blur lengths are for the image's own size."""
+    """Sample a camera of any quality; blur lengths are scaled to the image size."""
     size = options.height / 240.0
     low_light = generator.random() < LOW_LIGHT_PROBABILITY
     electrons = np.exp(generator.uniform(np.log(MIN_ELECTRONS), np.log(MAX_ELECTRONS)))

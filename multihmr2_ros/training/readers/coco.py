@@ -32,9 +32,9 @@ class CocoReader:
     """The images with annotated people. 2D keypoints and scores are supervised; bodies, positions and cameras are not.
 
     The file is COCO's: `images` (id, file_name) and `annotations` (image_id, iscrowd, bbox x y width height, keypoints
-    17 × x y v with v = 0 where not labeled). Crowds, people without keypoints, and people whose keypoints do not
-    determine the head's position are ignored: neither positive nor negative. Annotations of unlisted images are
-    skipped. The EXIF orientation of images is applied unless `width` and `height` contradict it.
+    17 × x y v with v = 0 if not labeled). Crowds, people without keypoints, and people whose keypoints do not determine
+    the head's position are ignored: neither positive nor negative. Annotations of unlisted images are skipped. The EXIF
+    orientation of images is applied unless `width` and `height` contradict it.
     """
 
     def __init__(self, images: Path, annotations: Path) -> None:

@@ -70,7 +70,7 @@ class NamedSource(Protocol):
 
 
 class TrainingSplit:
-    """The images of a reader that are not held out: those with a hash share of at least the held-out share."""
+    """The images of a reader that are not held out: images with a hash fraction of at least the held-out fraction."""
 
     def __init__(self, source: NamedSource, held_out_share: float) -> None:
         self._source = source

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Photographs without people, in which every detection is a false positive."""
+"""Photographs without people; every detection in them is a false positive."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from multihmr2_ros.training.samples import Sample, make_blank_people
 
 
 class EmptyImageReader:
-    """All images of a folder, which show no people."""
+    """All images of a folder of photographs without people."""
 
     def __init__(self, folder: Path) -> None:
         check_folder(folder)
