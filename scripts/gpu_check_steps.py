@@ -142,7 +142,7 @@ def _kernels(step: Step, network: MultiHMR2, size: tuple[int, int], precision: s
     with torch.inference_mode():
         host = torch.from_numpy(picture) if step.dry else torch.from_numpy(picture).pin_memory()
         there = host.to(step.device)
-        inputs = (infer.prepare(picture, resize), *infer._camera(None))
+        inputs = (infer.prepare(picture, resize), *infer._upload_camera(None))
         outputs = infer._run(*inputs)
         step.write(
             size=size, precision=precision, people=people, mode="graph",

@@ -229,7 +229,7 @@ class OnDisk:
 
     def __init__(self, source: PseudoTruthReader, folder: Path) -> None:
         self.source = source
-        self.rows = [row for row in range(len(source)) if (folder / source.name(row)).exists()]
+        self.rows = [row for row in range(len(source)) if (folder / source.get_name(row)).exists()]
 
     def __len__(self) -> int:
         return len(self.rows)
