@@ -57,7 +57,7 @@ def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def body() -> Any:
-    """Return Anny with the low-resolution mesh."""
+    """Return Anny with the mesh of few vertices."""
     from multihmr2_ros.body import Body
 
     return Body("low")
