@@ -228,7 +228,7 @@ def test_compiled_equals_eager(estimator: Estimator) -> None:
 
 @pytest.mark.parametrize("chosen", ["cpu", "meta"])
 def test_load_takes_the_device_of_the_runtime(small_checkpoint: Path, chosen: str) -> None:
-    """The device is given directly or in the runtime. The error for a missing device shows which one was used."""
+    """The device is given directly or in the runtime. The error names the device that was used."""
     if chosen == "cpu":
         assert Estimator.load(small_checkpoint, runtime=Runtime("cpu", "fp32")).runtime.device == "cpu"
         assert Estimator.load(small_checkpoint, "cpu", runtime=Runtime("cuda:99", "fp32")).runtime.device == "cpu"
