@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What several test files need: networks and samples, a node and a peer over DDS, a server of weights."""
+"""Fixtures shared by several test files: networks and samples, a node and a peer over DDS, a weights server."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from typing import Any
 import hypothesis
 import pytest
 
-# How fast a busy machine draws inputs says nothing about the code.
+# Drawing inputs may be slow on a busy machine, whatever the code.
 hypothesis.settings.register_profile("busy", suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("busy")
 
-# ROS traffic of tests stays on this machine; on which domain: test.helpers.ros_domain.
+# ROS traffic of tests stays on this machine; for the domain see test.helpers.ros_domain.
 os.environ |= {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "ROS_STATIC_PEERS": ""}
 
 
 @pytest.fixture(scope="session")
 def golden_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The deterministic weights saved like `multihmr2.pt`: 1.6 GB, removed when the tests end."""
+    """Return a file of deterministic weights in the format of `multihmr2.pt`: 1.6 GB, removed after the tests."""
     from test.helpers.golden_weights import save_released
 
     path = tmp_path_factory.mktemp("golden") / "golden.pt"
@@ -45,18 +45,19 @@ def golden_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path
 
 @pytest.fixture(scope="session")
 def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file of our own format with a small network of random weights, that sees people in every picture."""
+    """Return a weights file of the package's own format: a small network with random weights that detects people in
+    every image."""
     from multihmr2_ros.body import Body
     from test.helpers.small_network import save_small_network
 
     for mesh in ("full", "low"):
-        Body(mesh)  # where Anny's cache must be built first, not inside a test that reads what is printed
+        Body(mesh)  # builds Anny's cache here if it is missing, not in a test that reads printed output
     return save_small_network(tmp_path_factory.mktemp("small") / "small.safetensors")
 
 
 @pytest.fixture(scope="session")
 def body() -> Any:
-    """Anny with the mesh of few vertices."""
+    """Return Anny with the mesh of few vertices."""
     from multihmr2_ros.body import Body
 
     return Body("low")
@@ -64,7 +65,7 @@ def body() -> Any:
 
 @pytest.fixture
 def wire() -> Iterator[Any]:
-    """Makes `test.helpers.ros_wire.Wire`s: the node and a peer, over DDS."""
+    """Yield a factory of `test.helpers.ros_wire.Wire`: the node and a peer, over DDS."""
     from test.helpers.ros_wire import wires
 
     with wires() as make:
@@ -73,7 +74,7 @@ def wire() -> Iterator[Any]:
 
 @pytest.fixture
 def peer() -> Iterator[Any]:
-    """A `test.helpers.ros_wire.Peer`, which listens to nodes in processes of their own."""
+    """Yield a `test.helpers.ros_wire.Peer` for nodes in other processes."""
     from test.helpers.ros_wire import peers
 
     with peers() as peer:
@@ -82,7 +83,7 @@ def peer() -> Iterator[Any]:
 
 @pytest.fixture
 def empty_weights_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No weights are here yet; no proxy, and no waiting between attempts to fetch them."""
+    """Provide an empty weights folder, without a proxy and without delays between download attempts."""
     from multihmr2_ros.weights import fetch
 
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -92,7 +93,7 @@ def empty_weights_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
 
 @pytest.fixture
 def server() -> Iterator[Any]:
-    """A `test.helpers.weights_server.Server`, which serves a small file of weights."""
+    """Yield a `test.helpers.weights_server.Server` with a small file of weights."""
     from test.helpers.weights_server import serving
 
     with serving() as server:
@@ -101,7 +102,7 @@ def server() -> Iterator[Any]:
 
 @pytest.fixture
 def tiny(server: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The registry with the server's file as its only entry."""
+    """Provide a registry whose only entry is the server's file."""
     from multihmr2_ros import weights
     from test.helpers.weights_server import entry
 
@@ -112,7 +113,7 @@ def tiny(server: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """The machine's cores are shared; sums then also come out the same."""
+    """Use one thread: the machine's cores are shared, and sums become reproducible."""
     import torch
 
     before = torch.get_num_threads()
@@ -123,7 +124,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def render_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of training samples: six drawn pictures, and four that are held out."""
+    """Return a folder of training samples: six drawn images, and four that are held out."""
     from test.helpers.training_samples import make_render_cache
 
     return make_render_cache(tmp_path_factory.mktemp("cache"), 6, held_out=4)

@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Where the tests find the repository, the golden numbers and the data beside the repository."""
+"""Paths of the repository, the golden numbers and the data beside the repository."""
 
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = ROOT / "test" / "golden"
-SHARED = ROOT.parent / "shared"  # absent outside of development: tests that need it skip
+SHARED = ROOT.parent / "shared"  # missing outside of development: tests that need it are skipped

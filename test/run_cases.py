@@ -12,11 +12,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Runs every case of a folder of small inputs that once failed: `python -m test.run_cases ../shared/cases [CASE…]`.
+"""Run every case of a folder of small inputs that once failed: `python -m test.run_cases ../shared/cases [CASE…]`.
 
-Prints a line for each: case, what is expected, what came, ok. The folder's README says what each case is. Commands run
-as a user types them, but in this process, so that the libraries are loaded once; where that matters (signals,
-environments, the node), in processes of their own. Exit status 1 where a case is not as expected.
+Prints a line for each case: name, expected result, actual result, ok. The folder's README describes the cases. Commands
+run with a user's arguments, but in this process, so that the libraries are loaded once; cases that depend on the
+process (signals, environments, the node) run in separate processes. The exit status is 1 if a result differs from the
+expected one.
 """
 
 from __future__ import annotations
@@ -47,7 +48,10 @@ from test.paths import ROOT
 
 @dataclass(frozen=True)
 class Row:
-    """case: with its variant. expected, got: in words. ok: None where this machine cannot tell."""
+    """Result of a case.
+
+    case: name with its variant. expected, got: descriptions. ok: None if this machine cannot run the case.
+    """
 
     case: str
     expected: str
@@ -57,7 +61,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Outcome:
-    """status: of the command, -1 after a traceback. out: printed, err: on standard error. folder: of the results."""
+    """Result of a command.
+
+    status: exit status, -1 after a traceback. out: standard output, err: standard error. folder: of the results.
+    """
 
     status: int
     out: str
@@ -69,7 +76,7 @@ class Outcome:
         return sorted(path.name for path in self.folder.rglob("*")) if self.folder.is_dir() else []
 
     def params(self) -> list[dict[str, Any]]:
-        """The .npz files in order of their names."""
+        """The .npz files in the order of their names."""
         return [dict(np.load(path)) for path in sorted(self.folder.rglob("*.npz"))]
 
     def summary(self) -> str:
@@ -78,7 +85,7 @@ class Outcome:
 
 
 class Trial:
-    """Runs commands on the inputs of one case; results lie in folders of their own."""
+    """Runner of commands on the inputs of one case; each command has its own folder of results."""
 
     def __init__(self, cases: Path, name: str, work: Path) -> None:
         self.folder = cases / name
@@ -91,7 +98,7 @@ class Trial:
         return self._work / f"{self.name}_{self._count}"
 
     def run(self, *inputs: object, options: str = "--save params", cwd: Path | None = None) -> Outcome:
-        """`multihmr2 run INPUTS --out … OPTIONS` in the case's folder."""
+        """Run `multihmr2 run INPUTS --out … OPTIONS` in the case's folder."""
         out = self.out()
         return command(["run", *map(str, inputs), "--out", str(out), *options.split()], cwd or self.folder, out)
 
@@ -104,10 +111,10 @@ class Trial:
 
 
 def command(arguments: list[str], cwd: Path, out: Path) -> Outcome:
-    """`multihmr2 ARGUMENTS` in this process."""
+    """Run `multihmr2 ARGUMENTS` in this process."""
     from multihmr2_ros.cli.main import main
 
-    for handler in list(logging.getLogger().handlers):  # each command begins with its own standard error
+    for handler in list(logging.getLogger().handlers):  # each command starts with its own standard error
         logging.getLogger().removeHandler(handler)
     printed, errors = io.StringIO(), io.StringIO()
     before = Path.cwd()
@@ -116,7 +123,7 @@ def command(arguments: list[str], cwd: Path, out: Path) -> Outcome:
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(errors):
             try:
                 status = main(arguments)
-            except SystemExit as error:  # argparse
+            except SystemExit as error:  # raised by argparse
                 status = int(error.code or 0)
             except Exception:
                 traceback.print_exc()
@@ -127,7 +134,7 @@ def command(arguments: list[str], cwd: Path, out: Path) -> Outcome:
 
 
 def process(arguments: list[str], cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A Python process with this source tree."""
+    """Run a Python process with this source tree."""
     env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}", **environment}
     return subprocess.run(
         [sys.executable, *arguments], cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False
@@ -267,7 +274,8 @@ def case17(trial: Trial) -> Iterator[Row]:
     done = trial.evaluate("dsstore", options=options)
     yield trial.row("dsstore", "hidden files passed over", done, done.status == 0 and "2 frames" in done.out)
     done = trial.evaluate("mot20", options=options)
-    # A network of five hours may find nobody on the vehicle; the parity tests count (test_metrics_mot.py).
+    # A network trained for five hours may miss the person on the vehicle; the parity tests decide
+    # (test_metrics_mot.py).
     yield trial.row("mot20", "class 6 read", done, done.status == 0)
 
 
@@ -374,7 +382,7 @@ CASES: dict[str, Callable[[Trial], Iterator[Row]]] = {
 
 
 def rows(cases: Path, chosen: list[str]) -> Iterator[Row]:
-    """The rows of the chosen cases, or of all. Raises SystemExit for a case that there is none of."""
+    """Return the rows of the chosen cases, or of all. Raises SystemExit for an unknown case."""
     for name in chosen:
         if name not in CASES or not (cases / name).is_dir():
             raise SystemExit(f"there is no {name} in {cases}; cases: {', '.join(CASES)}")
@@ -382,7 +390,7 @@ def rows(cases: Path, chosen: list[str]) -> Iterator[Row]:
         for name in chosen or [name for name in CASES if (cases / name).is_dir()]:
             try:
                 yield from CASES[name](Trial(cases.resolve(), name, Path(work)))
-            except Exception as error:  # a case that breaks its own check is one that is not as expected
+            except Exception as error:  # a case whose check raises an error has failed
                 yield Row(name, "a result to look at", f"{type(error).__name__}: {error}"[:110], False)
 
 

@@ -30,8 +30,8 @@ from import_graph import GRAPH, PACKAGE, draw, folder_of, imported_names, read_i
 
 sys.path.pop(0)
 
-# Folder or file of the package → the others that it may import. COMMON: may be used everywhere. FRAME: the input of
-# the estimator.
+# Folder or file of the package → the others that it may import. COMMON: may be used everywhere. FRAME: the input of the
+# estimator.
 COMMON = {"people", "errors", "hardware", "caches"}
 FRAME = {"frame", "lens", "depth"}
 ALLOWED: dict[str, set[str]] = {
@@ -127,7 +127,7 @@ def test_modules_of_the_simulation_import_each_other_in_no_circle() -> None:
 
 
 def test_the_rule_sees_every_kind_of_import() -> None:
-    path = PACKAGE / "cli" / "run.py"  # imports late, inside functions
+    path = PACKAGE / "cli" / "run.py"  # imported late, inside functions
     assert {"argparse", "multihmr2_ros.errors.UserError", "multihmr2_ros.media.sources.open_source"} <= imported_names(
         path
     )

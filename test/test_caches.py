@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Where caches are: by the variables, below the home, and for users who have none that can be written."""
+"""Cache locations: from environment variables, in the home folder, and for users without a writable folder."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ needs_root = pytest.mark.skipif(
 
 @pytest.fixture(autouse=True)
 def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A home that can be written, no variables, a temporary folder of the test's own; nothing said yet."""
+    """Set up a writable home, no variables, a temporary folder for the test, and no warnings printed yet."""
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "tmp").mkdir()
@@ -46,7 +46,7 @@ def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def without_home(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As for a user whom the system does not know."""
+    """Simulate a user who is unknown to the system."""
     monkeypatch.delenv("HOME")
     monkeypatch.setattr(caches.Path, "home", staticmethod(_no_home))
 
@@ -78,7 +78,7 @@ def test_the_order_of_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 
 def test_a_cache_that_is_there_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """In ~/.cache, where it was built before XDG_CACHE_HOME was set; and where it can only be read."""
+    """In ~/.cache, if it was built before XDG_CACHE_HOME was set; also if it is read-only."""
     there = put_cache(tmp_path / "home" / ".cache" / "anny")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert caches.find_body_cache() == there
@@ -95,7 +95,7 @@ def test_a_temporary_folder_with_a_word(
         expected = "there is no home folder"
     else:
         (tmp_path / "home").rmdir()
-        (tmp_path / "home").touch()  # a file: nothing can be made in it, not even by root
+        (tmp_path / "home").touch()  # a file: not even root can create anything in it
         monkeypatch.setenv(variable, str(tmp_path / "home" / "below"))
         expected = "cannot be written"
     found = [caches.find_body_cache() for _ in range(2)]
@@ -107,7 +107,7 @@ def test_a_temporary_folder_with_a_word(
 
 
 def test_a_folder_that_others_prepared_is_not_used(tmp_path: Path) -> None:
-    """A link, or a folder that others may write: they could put files there for us to read."""
+    """A link, or a folder that others may write: they could place files there for the package to read."""
     place = tmp_path / "tmp" / f"multihmr2-{os.getuid()}"
     (tmp_path / "elsewhere").mkdir()
     place.symlink_to(tmp_path / "elsewhere")
@@ -142,7 +142,7 @@ def test_the_doctor_tries_the_kernels_folder(monkeypatch: pytest.MonkeyPatch, tm
 @needs_root
 @pytest.mark.parametrize("home", ["/", None], ids=["HOME=/", "no HOME"])
 def test_run_and_doctor_as_a_user_without_a_home(home: str | None, small_checkpoint: Path, tmp_path: Path) -> None:
-    """As `docker run --user 12345`: the body model's cache is there, only the temporary folder can be written."""
+    """As with `docker run --user 12345`: the body model's cache exists, and only the temporary folder is writable."""
     import pwd
 
     real = Path(pwd.getpwuid(os.geteuid()).pw_dir)

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The small inputs beside the checkout that once failed; `python -m test.run_cases ../shared/cases` prints them."""
+"""Small inputs beside the checkout that once failed; `python -m test.run_cases ../shared/cases` prints the results."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What the pages in docs/ say of the node, against the node, the code and the launch files."""
+"""The statements of the pages in docs/ about the node, against the node, the code and the launch files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NODE_PAGE, START_PAGE, _ = (page.read_text(encoding="utf-8") for page in PAGES)
 
 
 def launch_arguments() -> set[str]:
-    """The arguments that the launch files name, read as text: launch is not installed everywhere."""
+    """Return the arguments in the launch files, read as text: launch is not installed everywhere."""
     texts = [path.read_text() for path in (ROOT / "launch").glob("*.launch.py")]
     declared = {name for text in texts for name in re.findall(r'DeclareLaunchArgument\(\s*"(\w+)"', text)}
     for node in ast.walk(ast.parse((ROOT / "launch" / "perception.launch.py").read_text())):
@@ -41,7 +41,7 @@ def launch_arguments() -> set[str]:
 
 
 def table(page: str, first_heading: str) -> list[list[str]]:
-    """The rows of the table whose first column has this heading."""
+    """Return the rows of the table whose first column has this heading."""
     lines = page.splitlines()
     start = next(index for index, line in enumerate(lines) if line.startswith(f"| {first_heading} |")) + 2
     rows = []
@@ -65,17 +65,17 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def test_launch_arguments_on_the_pages_exist() -> None:
-    text = re.sub(r"-[rp] \S+:=\S+", "", NODE_PAGE + START_PAGE)  # what --ros-args takes
+    text = re.sub(r"-[rp] \S+:=\S+", "", NODE_PAGE + START_PAGE)  # arguments of --ros-args
     used = set(re.findall(r"(\w+):=", text))
     assert {"checkpoint", "image", "body_prefix", "rviz"} <= used
     assert used <= launch_arguments()
 
 
 def test_quoted_words_of_the_node_are_in_its_code() -> None:
-    """… stands for what differs."""
+    """… stands for variable text."""
     code = " ".join(path.read_text() for path in (ROOT / "multihmr2_ros").rglob("*.py"))
     code += (ROOT / "launch" / "perception.launch.py").read_text()
-    code = re.sub(r'"\s*f?"', "", code)  # strings that go on in the next line
+    code = re.sub(r'"\s*f?"', "", code)  # strings that continue on the next line
     for symptom, *_ in table(NODE_PAGE, "symptom, or what the node says"):
         for quoted in re.findall(r"`([^`]{12,})`", symptom):
             if quoted.startswith("the node is "):
@@ -105,7 +105,7 @@ def test_commands_that_the_pages_name_exist() -> None:
 
 
 def test_the_dockerfile_does_the_documented_steps_in_their_order() -> None:
-    """Only its text: it cannot be built here."""
+    """Only the text is tested: the image cannot be built here."""
     section = START_PAGE.partition("## With ROS 2")[2].partition("## Without ROS 2")[0]
     steps = re.findall(r"```bash\n(.*?)```", section, re.DOTALL)[0]
     dockerfile = " ".join((ROOT / "Dockerfile").read_text().replace("\\\n", " ").split())
@@ -113,7 +113,7 @@ def test_the_dockerfile_does_the_documented_steps_in_their_order() -> None:
     documented = [part.strip().removeprefix("sudo ") for line in documented for part in line.split("&&")]
     place = 0
     for step in documented:
-        # Where, and from which address, a container has of its own; and links into the source tree.
+        # Steps that only a container has: place and address of the source; and links into the source tree.
         if not step or step.startswith(("mkdir", "cd ", "git clone", "rosdep init", "source")):
             continue
         words = step.replace(" --symlink-install", "").replace("apt install", "").split()
@@ -127,7 +127,7 @@ def test_the_dockerfile_does_the_documented_steps_in_their_order() -> None:
         assert f"source {sourced}" in dockerfile.replace("/ros2_ws/", "")
 
 
-# --- against the node itself
+# --- against the node
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def test_the_topic_tables_are_the_nodes() -> None:
     from test.helpers.ros_domain import DOMAIN_ID
     from test.helpers.stand_in_estimator import StandInEstimator
 
-    # Those of packages that may not be installed are in docs/navigation.md.
+    # Topics of packages that may not be installed are in docs/navigation.md.
     optional = [Parameter(f"publish_{name}", value="never") for name in ("people", "bodies", "detections")]
     rclpy.init(domain_id=DOMAIN_ID)
     try:

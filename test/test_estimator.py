@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Estimator.step: places and pixels agree, whatever the picture's size; who is kept; what tracking adds."""
+"""Estimator.step: agreement of positions and pixels at any image size, selection of people, and tracking fields."""
 
 from __future__ import annotations
 
@@ -77,8 +77,11 @@ def test_pixels_and_places_agree(estimator: Estimator, width: int, height: int, 
 
 @pytest.mark.parametrize(("width", "height"), SIZES[:4])
 def test_a_located_point_comes_back_in_source_pixels(estimator: Estimator, width: int, height: int) -> None:
-    """The network says where in its input a body's centre is; that very point, mapped back to the source picture,
-    must be where the placed centre vertex projects: an independent way through resize, padding and both Ks."""
+    """The network gives a body's center as a location in its input.
+
+    This point, mapped back to the source image, must equal the projection of the placed center vertex, which is
+    computed independently through resizing, padding and both Ks.
+    """
     estimator.reset()
     image = picture(width, height)
     resize = ResizePad.fit(width, height, SMALL.image_size)
@@ -111,7 +114,7 @@ def test_padding_is_black_and_centred(estimator: Estimator) -> None:
 
 
 def test_resizing_matches_pillow(estimator: Estimator) -> None:
-    """Antialiased bicubic: Pillow's is independent of PyTorch's, and differs by rounding only."""
+    """Antialiased bicubic interpolation: Pillow's is independent of PyTorch's, and differs only by rounding."""
     from PIL import Image
 
     image = np.array(Image.fromarray(picture(20, 15)).resize((640, 480), Image.Resampling.BICUBIC))
@@ -180,7 +183,7 @@ def test_reconfiguration_between_two_pictures() -> None:
     estimator.reconfigure(dataclasses.replace(EVERYBODY, max_people=3, mesh="full"))
     three = estimator.step(image, stamp=0.1)
     np.testing.assert_array_equal(three.track_id, six.track_id[:3])
-    # The two meshes differ a little in the vertex that is put on the located point.
+    # The two meshes differ slightly in the vertex at the detected location.
     np.testing.assert_allclose(three.pelvis, six.pelvis[:3], atol=0.02)
     assert three.vertices.shape[1] == estimator.body.vertex_count == 19158
     estimator.reconfigure(dataclasses.replace(EVERYBODY, max_people=200))
@@ -206,8 +209,8 @@ def test_without_tracking_nobody_has_an_identity() -> None:
     [
         ([], 0.25, []),
         ([[0, 0, 3]], 0.25, [0]),
-        ([[0, 0, 3], [0, 0, 3.2], [0, 0, 3.4]], 0.25, [0, 2]),  # the middle one goes, and so frees the third
-        ([[0, 0, 3], [0, 0, 3.25]], 0.25, [0, 1]),  # exactly at the distance stays
+        ([[0, 0, 3], [0, 0, 3.2], [0, 0, 3.4]], 0.25, [0, 2]),  # the middle one is removed, so the third is kept
+        ([[0, 0, 3], [0, 0, 3.25]], 0.25, [0, 1]),  # at exactly the distance, both are kept
         ([[0, 0, 3], [0, 0, 3]], 0.0, [0, 1]),  # switched off
     ],
 )
@@ -225,7 +228,7 @@ def test_compiled_equals_eager(estimator: Estimator) -> None:
 
 @pytest.mark.parametrize("chosen", ["cpu", "meta"])
 def test_load_takes_the_device_of_the_runtime(small_checkpoint: Path, chosen: str) -> None:
-    """Said as the device, or in the runtime. A device that is refused shows which of them was looked at."""
+    """The device is given directly or in the runtime. The error names the device that was used."""
     if chosen == "cpu":
         assert Estimator.load(small_checkpoint, runtime=Runtime("cpu", "fp32")).runtime.device == "cpu"
         assert Estimator.load(small_checkpoint, "cpu", runtime=Runtime("cuda:99", "fp32")).runtime.device == "cpu"
@@ -236,7 +239,7 @@ def test_load_takes_the_device_of_the_runtime(small_checkpoint: Path, chosen: st
 
 
 def test_the_given_network_stays_as_it_is() -> None:
-    """In precision, in mode and bit by bit; and a second estimator of it is not made of rounded numbers."""
+    """Precision, mode and values stay unchanged; a second estimator of the network does not use rounded weights."""
     network = small_network().train().requires_grad_(True)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     low = Estimator(network, EVERYBODY, Runtime("cpu", "bf16"))
@@ -253,7 +256,7 @@ def test_the_given_network_stays_as_it_is() -> None:
 
 @pytest.mark.filterwarnings("error")
 def test_images_that_may_not_be_written(estimator: Estimator) -> None:
-    """As those of Pillow and of messages; mirrored and cut ones as well. All see what a plain array sees."""
+    """Images of Pillow and of messages are read-only; flipped and cropped ones are tested, too. Results are equal."""
     plain = picture(320, 240)
     views = {
         "frozen": plain.copy(),
@@ -273,7 +276,7 @@ def test_images_that_may_not_be_written(estimator: Estimator) -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_two_cameras_of_a_process_capture_their_graphs() -> None:
-    """On the last GPU, not the current one; each in a thread, as nodes of one process have them."""
+    """On the last GPU, which is not the current one; each in a thread, like nodes of one process."""
     device = f"cuda:{torch.cuda.device_count() - 1}"
     expected = Estimator(small_network(), EVERYBODY, Runtime(device, "fp32", "eager")).step(picture(320, 240))
     found: list[People] = []
@@ -295,7 +298,7 @@ def test_two_cameras_of_a_process_capture_their_graphs() -> None:
 
 
 def test_a_graph_is_captured_alone_and_in_its_thread_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No GPU is here: what PyTorch is asked for, one capture at a time."""
+    """No GPU is needed: the calls to PyTorch are checked, one capture at a time."""
     inside, most, asked = 0, 0, []
 
     class Capture:
@@ -443,7 +446,7 @@ def test_a_frame_and_its_fields_as_arguments_are_the_same() -> None:
 @pytest.mark.parametrize("given", [False, True], ids=["predicted K", "given K"])
 @pytest.mark.parametrize("kind", ["m", "mm", "relative", "none"])
 def test_a_lens_is_taken_out_of_image_and_depth_and_put_into_joints_2d(given: bool, kind: str) -> None:
-    """The same as by hand: image and depth undistorted by OpenCV, then points distorted again."""
+    """The results equal those by hand: image and depth undistorted by OpenCV, then points distorted again."""
     k = LENS.k if given else None
     image = picture(320, 240)
     rows = np.linspace(2.0, 4.0, 240)[:, None] * np.ones((1, 320))

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What ROS's tools expect of a package: package.xml, CHANGELOG.rst, colcon test, copyright headers."""
+"""Requirements of ROS's tools for a package: package.xml, CHANGELOG.rst, colcon test, copyright headers."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_messages_are_built_against_what_package_xml_names() -> None:
 
 
 def test_python_packages_of_rosdep_are_those_of_setup_cfg() -> None:
-    """Under the names that rosdep's index (python.yaml, August 2026) has for them."""
+    """With the names in rosdep's index (python.yaml, August 2026)."""
     keys = {
         "numpy": "python3-numpy", "opencv-python-headless": "python3-opencv", "pillow": "python3-pil",
         "requests": "python3-requests", "scipy": "python3-scipy", "tqdm": "python3-tqdm",

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Frames of a bag have its depth image, lens, ground and camera pose, as recorded; `run` and `evaluate` use them."""
+"""Bag frames with the recorded depth image, lens, ground and camera pose, and their use by `run` and `evaluate`."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ Messages = list[tuple[str, int, Any]]
 
 
 def depth_image(stamp_ns: int, depth: np.ndarray, frame_id: str = "camera") -> Any:
-    """sensor_msgs/Image of a depth image (H, W), uint16 mm or float32 m."""
+    """Return a sensor_msgs/Image of a depth image (H, W), uint16 mm or float32 m."""
     return make(
         TYPES["raw"], header=header(stamp_ns, frame_id), height=depth.shape[0], width=depth.shape[1],
         encoding="16UC1" if depth.dtype == np.uint16 else "32FC1", is_bigendian=0, step=depth.strides[0],
@@ -71,7 +71,7 @@ def flat(index: int, size: tuple[int, int] = (HEIGHT, WIDTH)) -> np.ndarray:
 def depth_messages(
     topic: str = "/camera/depth/image", shift_ns: int = 3_000_000, late_ns: int = 20_000_000, **changes: Any
 ) -> Messages:
-    """A depth image for each image: stamped shift_ns later, and recorded late_ns later."""
+    """Return a depth image for each image, stamped shift_ns later and recorded late_ns later."""
     messages: Messages = []
     for index in range(FRAMES):
         time_ns = START_NS + index * PERIOD_NS
@@ -82,7 +82,7 @@ def depth_messages(
 
 
 def drive() -> Messages:
-    """A robot that drives along x of odom at SPEED_M_S, with a level camera CAMERA_HEIGHT_M above its base."""
+    """Return a robot that drives along x of odom at SPEED_M_S, with a level camera CAMERA_HEIGHT_M above its base."""
     messages: Messages = []
     for index in range(-1, FRAMES + 1):
         time_ns = START_NS + index * PERIOD_NS
@@ -173,7 +173,7 @@ OTHER_SIZE = depth_messages("/camera/depth/small", depth=lambda index: flat(inde
     ("parts", "chosen"),
     [
         ([depth_messages(), OTHER_FRAME, OTHER_SIZE], EXPECTED),
-        ([depth_messages("/camera/thermal")], [None] * FRAMES),  # not called depth
+        ([depth_messages("/camera/thermal")], [None] * FRAMES),  # topic without "depth" in its name
         ([OTHER_FRAME], [None] * FRAMES),
         ([OTHER_SIZE], [None] * FRAMES),
     ],
@@ -210,7 +210,7 @@ def test_depth_topics_that_are_chosen_refused_or_switched_off(tmp_path: Path, ca
     [
         ({"ground_frame": "map"}, "has no transform between 'camera' and 'map'"),
         ({"fixed_frame": "map"}, "has no transform between 'camera' and 'map'"),
-        ({"fixed_frame": "odom"}, "the transform of base in odom is known from"),  # not for all images
+        ({"fixed_frame": "odom"}, "the transform of base in odom is known from"),  # only for some images
         ({"ground_frame": "ceiling"}, "the camera must be above the ground"),
     ],
     ids=["ground", "fixed", "not always", "below"],
@@ -260,7 +260,7 @@ def test_run_places_people_by_depth_and_ground_unless_told_otherwise(
 
 @pytest.fixture
 def near(tmp_path: Path, options: list[str]) -> Callable[[int], np.ndarray]:
-    """A flat wall at nine tenths of the distance at which people are seen without depth."""
+    """Run with a flat wall at nine tenths of the distance at which people are estimated without depth."""
     found = run(bag(tmp_path / "first.mcap", d=D), tmp_path / "first", options)[0]["pelvis"][:, 2]
     distance_m = 0.9 * float(np.median(found[found > 0]))
     return lambda index: np.full((HEIGHT, WIDTH), distance_m, np.float32)
@@ -276,7 +276,7 @@ def test_evaluate_uses_depth_ground_and_the_motion_of_the_camera(
 
         out = tmp_path / name
         rest = ["--no-video", "--no-plots", "--no-report"]
-        assert main(["evaluate", str(path), "--out", str(out), *options, *rest, *more]) in (0, 2)  # 2: no truth
+        assert main(["evaluate", str(path), "--out", str(out), *options, *rest, *more]) in (0, 2)  # 2: no ground truth
         with BagReader(out / "predictions.mcap") as predictions:
             messages = [predictions.decode(each) for each in predictions.messages(["/humans"])]
         with (out / "people.csv").open() as file:

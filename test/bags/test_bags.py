@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Bags: written, read back as messages and as frames, cut off, damaged. No ROS is needed."""
+"""Bags: written, read back as messages and as frames, truncated, damaged. ROS is not needed."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ from test.helpers.bag_factory import (
 )
 from test.helpers.full_disk import no_file_above
 
-KINDS = {  # name → options of the writer
+KINDS = {  # name → writer options
     "bag.mcap": {},
     "bag.db3": {},
     "folder": {"storage": "mcap"},
@@ -197,7 +197,7 @@ def test_definitions_are_found_where_ros_keeps_them(tmp_path: Path, monkeypatch:
 
 
 def test_our_definitions_are_found_in_an_installation(tmp_path: Path) -> None:
-    """colcon's and pip's layout: PREFIX/lib/python3.N/site-packages and PREFIX/share, without the environment."""
+    """Layout of colcon and pip: PREFIX/lib/python3.N/site-packages and PREFIX/share, without environment variables."""
     source = Path(definitions.__file__).resolve().parents[2]
     packages = tmp_path / "lib" / "python3.11" / "site-packages"
     shutil.copytree(source / "multihmr2_ros", packages / "multihmr2_ros", ignore=shutil.ignore_patterns("*.pyc"))

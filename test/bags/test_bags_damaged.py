@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Bags that are cut off or damaged: what can be read is read, and the rest is said."""
+"""Truncated or damaged bags: the readable part is read, and the damage is reported."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from multihmr2_ros.bags.reading import is_bag
 from multihmr2_ros.errors import UserError
 from test.helpers.bag_factory import camera_messages, refuses, write_bag
 
-LARGE = (320, 240)  # raw images larger than the pages of SQLite, several chunks of MCAP
+LARGE = (320, 240)  # raw images larger than SQLite's pages, several MCAP chunks
 
 
 def cut(path: Path, part: float) -> Path:

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Bags as they are found: odd names and descriptions, compression, any order, topics named in many ways."""
+"""Variants of bags: unusual names and metadata, compression, any order, different topic names."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ STORAGES = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
 
 
 def write_compressed(path: Path, storage: str, mode: CompressionMode, messages: list[Any]) -> Path:
-    """A rosbag2 folder as `ros2 bag record --compression-mode` makes it."""
+    """Write a rosbag2 folder as made by `ros2 bag record --compression-mode`."""
     writer = Writer(path, version=8, storage_plugin=STORAGES[storage])
     writer.set_compression(mode, CompressionFormat.ZSTD)
     connections: dict[str, Any] = {}
@@ -61,7 +61,7 @@ def write_compressed(path: Path, storage: str, mode: CompressionMode, messages: 
 
 
 def reds(path: Path, **options: Any) -> list[int]:
-    """The indices of the images in a bag that is read without a word."""
+    """Return the indices of the images in a bag that is read without reported damage."""
     with BagSource(path, **options) as source:
         found = [int(frame.image[0, 0, 0]) // 10 for frame in source]
         assert source.damage == ""
@@ -108,7 +108,7 @@ def record(code: int, content: bytes) -> bytes:
 
 
 def unindexed(path: Path, order: list[int], *, profile: bytes = b"ros2", with_chunk: bool = False) -> Path:
-    """Its records outside of chunks and without an index (rosbag2's preset fastwrite), messages in this order."""
+    """Write the messages in this order, outside of chunks and without an index (rosbag2's preset fastwrite)."""
     found = mcap_records(path.read_bytes())
     (chunk,) = (content for code, content in found if code == 0x06)
     (text_length,) = struct.unpack_from("<I", chunk, 28)
@@ -191,7 +191,7 @@ def test_nothing_is_left_of_unpacked_files(tmp_path: Path, monkeypatch: pytest.M
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
-# --- descriptions
+# --- metadata
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Bags whose HumanArrays were recorded before joints became flat arrays are read, evaluated and played."""
+"""Bags recorded before the joints of HumanArrays became flat arrays can be read, evaluated and played."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""People made of recorded HumanArrays."""
+"""Conversion of recorded HumanArrays to People."""
 
 from __future__ import annotations
 

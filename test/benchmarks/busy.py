@@ -12,14 +12,15 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What other programs on the machine's cores cost: beside 0, 2, 4 and 8 busy processes, the time of an image and of a
-training step with the threads that this project chooses, over that of a single-threaded program of the same work.
+"""Measure the cost of sharing the cores with other programs.
 
     python -m test.benchmarks.busy [--busy 0,2,4,8] [--seconds 2] [--also-plain]
 
-A single thread gets its fair share of the cores: threads that wait for each other must not make more of it than
-MAX_RATIO times as much. Programs take turns, each in a process of its own, so that all see the same machine.
---also-plain: a third program, with PyTorch's own threads and waiting. Exit status 1 where the bound is broken.
+The table gives the time of an image and of a training step beside 0, 2, 4 and 8 busy processes: with the number of
+threads that this project chooses, and as a ratio to a single-threaded program that does the same work. A single thread
+gets its fair share of the cores; with threads that wait for each other, the ratio must not exceed MAX_RATIO. The
+programs take turns, each in its own process, so that the load is the same for all. --also-plain adds a third program
+with PyTorch's default number of threads and waiting policy. The exit status is 1 if the ratio is exceeded.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ OURS, SINGLE, PLAIN = "ours", "one thread", "PyTorch's own"
 
 
 def image_step(threads: int) -> Callable[[], object]:
-    """One image of 640 × 480 px by the bundled weights, tracking included."""
+    """Return a step that processes one image of 640 × 480 px with the bundled weights, tracking included."""
     import numpy as np
 
     from multihmr2_ros import Estimator
@@ -56,7 +57,7 @@ def image_step(threads: int) -> Callable[[], object]:
 
 
 def training_step(threads: int) -> Callable[[], object]:
-    """A step of the bundled network's size on 2 images of 256 × 192 px with 2 people each; no loader."""
+    """Return a training step for a network of the bundled size: 2 images of 256 × 192 px, 2 people each, no loader."""
     import torch
 
     from multihmr2_ros.body import Body
@@ -85,7 +86,7 @@ def training_step(threads: int) -> Callable[[], object]:
 
 
 def work(kind: str, program: str, orders: Connection) -> None:
-    """Answers each number of seconds with the times (s) of the steps that fit into it, at least two."""
+    """Run steps for each number of seconds received and send back their times (s), at least two per request."""
     from multihmr2_ros.hardware import choose_training_threads, count_available_cores, make_threads_wait_passively
 
     if program != PLAIN:
@@ -125,14 +126,14 @@ def busy_processes(count: int) -> Iterator[None]:
 
 @contextmanager
 def programs(kind: str, names: list[str]) -> Iterator[dict[str, Connection]]:
-    """A process for each program, ready to work."""
+    """Start one process per program and yield the connections once all are ready."""
     context = multiprocessing.get_context("spawn")
     pipes = {name: context.Pipe() for name in names}
     processes = [context.Process(target=work, args=(kind, name, pipes[name][1]), daemon=True) for name in names]
     for process in processes:
         process.start()
     for here, there in pipes.values():
-        there.close()  # a process that dies ends the wait
+        there.close()  # so that recv() raises EOFError if a process dies
         here.recv()
     yield {name: here for name, (here, _) in pipes.items()}
     for here, _ in pipes.values():
@@ -142,7 +143,7 @@ def programs(kind: str, names: list[str]) -> Iterator[dict[str, Connection]]:
 
 
 def measured(orders: dict[str, Connection], seconds: float) -> dict[str, float]:
-    """The median time of a step (s) of each program; they take turns."""
+    """Return each program's median time per step (s); the programs take turns."""
     times: dict[str, list[float]] = {name: [] for name in orders}
     for _ in range(ROUNDS):
         for name, order in orders.items():
@@ -157,7 +158,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=1.5, help="a row and program (default: %(default)s)")
     parser.add_argument("--also-plain", action="store_true", help="PyTorch's own threads and waiting, too")
     options = parser.parse_args()
-    os.environ.pop("OMP_NUM_THREADS", None)  # the choice is what is measured
+    os.environ.pop("OMP_NUM_THREADS", None)  # so that the project's choice of threads is measured
     names = [SINGLE, OURS, *([PLAIN] if options.also_plain else [])]
     worst = 0.0
     print(f"{'work':15}{'busy':>5}" + "".join(f"{name + ' ms':>20}" for name in names) + f"{'ours / one':>12}")

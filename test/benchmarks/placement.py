@@ -12,9 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""How well and how fast people are placed: `python -m test.benchmarks.placement --scenes 100`.
+"""Measure the accuracy and the speed of placement: `python -m test.benchmarks.placement --scenes 100`.
 
-One thread, unless the environment already says otherwise: a robot's other cores have work of their own.
+Uses one thread unless the environment sets another number: a robot's other cores are busy.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import os
 import time
 
 for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
-    os.environ.setdefault(variable, "1")  # read once, when NumPy is loaded
+    os.environ.setdefault(variable, "1")  # read once, when NumPy is imported
 
 import numpy as np
 
@@ -46,7 +46,7 @@ PEOPLE = 10
 
 
 def cost_ms(frame: RgbdFrame, mesh: str, calls: int) -> dict[str, tuple[float, float]]:
-    """Medians over calls, by the clock and of the thread's own processor time, for PEOPLE people and 640 x 480 px."""
+    """Return the median time of a call, as wall time and CPU time of the thread, for PEOPLE people at 640 x 480 px."""
     few = predicted(frame, OVERLAID, np.random.default_rng(0), mesh)
     doubled = np.diag([2.0, 2.0, 1.0]) @ few.k
     people = dataclasses.replace(few.select(np.arange(PEOPLE) % len(few)), k=doubled, image_size=(480, 640))

@@ -12,12 +12,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""How many images a second the simulation renders on CPUs, and where the time goes.
+"""Measure the images per second that the simulation renders on CPUs, and the time of each stage.
 
     python -m test.benchmarks.rendering [--processes 1 2] [--images 40] [--size 320x240] [--people 3]
 
-Every image is a new scene, as for training: drawn, posed (full mesh), rendered, labelled. Wall time is what a user
-waits; CPU time is what the work costs, which other programs on the machine change less.
+Every image is a new scene, as in training: drawn, posed (full mesh), rendered and labeled. Wall time is the time until
+the images are ready; CPU time depends less on other programs on the machine.
 """
 
 from __future__ import annotations

@@ -12,9 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""How long one update of the tracker takes: `python -m test.benchmarks.tracking --people 15`.
+"""Measure the time of one tracker update: `python -m test.benchmarks.tracking --people 15`.
 
-One thread, unless the environment already says otherwise: a robot's other cores have work of their own.
+Uses one thread unless the environment sets another number: a robot's other cores are busy.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import os
 import time
 
 for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
-    os.environ.setdefault(variable, "1")  # read once, when NumPy is loaded
+    os.environ.setdefault(variable, "1")  # read once, when NumPy is imported
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -37,7 +37,7 @@ from multihmr2_ros.tracking import (
 )
 
 RATE_HZ = 30.0
-WARM_UP_UPDATES = 100  # fills the bank
+WARM_UP_UPDATES = 100  # fills the feature bank
 CONFIGURATIONS = {
     "default": TrackerConfig(),
     "reference": TrackerConfig.reference(RATE_HZ),
@@ -45,7 +45,7 @@ CONFIGURATIONS = {
 
 
 def walking_people(people: int, feature_length: int, frames: int) -> list[Detections]:
-    """Frames of people side by side, each of whom looks much the same from frame to frame."""
+    """Return frames of people side by side, each with nearly the same feature in all frames."""
     generator = np.random.default_rng(0)
     looks = generator.normal(size=(people, feature_length)).astype(np.float32)
     turned = Rotation.from_quat(generator.normal(size=(people, 4)))
@@ -69,7 +69,7 @@ def walking_people(people: int, feature_length: int, frames: int) -> list[Detect
 
 
 def benchmark(config: TrackerConfig, people: int, feature_length: int, updates: int) -> dict[str, float]:
-    """Milliseconds per update once the bank is full: by the clock, and of the thread's own processor time."""
+    """Return milliseconds per update with a full feature bank: wall time, and CPU time of the thread."""
     frames = walking_people(people, feature_length, min(updates, 200))
     tracker = Tracker(config)
     wall_ms, processor_ms = [], []

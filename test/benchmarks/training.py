@@ -12,13 +12,15 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What matching on places saves: time and peak memory of a training step, against matching on joints.
+"""Compare the time and the peak memory of a training step: matching on places against matching on joints.
 
     python -m test.benchmarks.training [--images 16] [--people 4] [--steps 4]
 
-Three ways, each in a process of its own: posing the bodies of matched queries only (this project), matching on joints
-with bodies posed without gradients first, and the usual way that the paper compares with: bodies of all queries posed
-with gradients (paper section 3: 0.35 s and 7 GB against 0.48 s and 27 GB on its GPU and sizes).
+Measures three variants, each in its own process:
+- matching on places, with bodies posed for matched queries only (this project);
+- matching on joints, with all bodies first posed without gradients;
+- matching on joints, with the bodies of all queries posed with gradients (the usual method, with which the paper
+  compares in section 3: 0.35 s and 7 GB against 0.48 s and 27 GB on its GPU and with its sizes).
 """
 
 from __future__ import annotations
@@ -53,8 +55,8 @@ def measure(way: str, options: argparse.Namespace, result: Connection) -> None:
     config = LossConfig(matching=MatchingConfig(cost=WAYS[way]))  # type: ignore[arg-type]
     regress_low_mesh_keypoints(
         body, torch.zeros(1, body.vertex_count, 3)
-    )  # what is loaded once does not belong to a step
-    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
+    )  # excludes memory that is allocated once from the step
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     start = memory_kib("VmRSS")
     times = []
     for _ in range(options.steps + 1):
@@ -71,7 +73,7 @@ def measure(way: str, options: argparse.Namespace, result: Connection) -> None:
 
 
 def memory_kib(name: str) -> int:
-    """VmRSS: now in use; VmHWM: the most that was in use. Linux only."""
+    """Return a value in KiB of /proc (Linux only): VmRSS is the memory in use, VmHWM its peak."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name))
 

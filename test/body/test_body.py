@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Anny behind our door: against Anny's own forward pass, and for the measurements that we add."""
+"""The body model: agreement with Anny's own forward pass, and the added measurements."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_labels_and_counts(body: Body) -> None:
 
 @pytest.mark.parametrize("mesh", ["full", "low"])
 def test_parity_with_anny_itself(mesh: str) -> None:
-    """The factory of the spec, with local changes at zero, against our faster way through the same constants."""
+    """Compares Anny's factory from the specification, with local changes at zero, with the faster computation."""
     import anny
 
     ours = Body(mesh)
@@ -88,7 +88,7 @@ def test_parity_with_anny_itself(mesh: str) -> None:
     posed = ours(shape, rotations)
     torch.testing.assert_close(posed.vertices, expected["vertices"], atol=2e-5, rtol=0)
     torch.testing.assert_close(posed.joints, expected["bone_poses"][..., :3, 3], atol=2e-5, rtol=0)
-    # Orientations of bones a few millimetres long amplify float32's rounding: the golden numbers' tolerance.
+    # float32 rounding affects orientations of bones of a few millimeters: the tolerance of the golden numbers.
     torch.testing.assert_close(posed.bone_poses, expected["bone_poses"], atol=1e-3, rtol=0)
 
 
@@ -159,7 +159,7 @@ def test_coco_keypoints_need_the_full_mesh() -> None:
 
 
 def test_the_terminal_hears_nothing_of_the_libraries(full: Body) -> None:
-    """Neither which file Anny opens, nor that Warp misses a GPU. The fixture has seen to Anny's cache."""
+    """Neither Anny's file messages nor Warp's warning about a missing GPU is shown. The fixture builds Anny's cache."""
     script = """
 import logging
 logging.basicConfig(level=logging.INFO)
@@ -175,7 +175,7 @@ print("to standard error again", file=__import__("sys").stderr)
 
 
 def test_a_process_without_standard_error_has_bodies(full: Body) -> None:
-    """As some daemons have closed it."""
+    """Some daemons close standard error."""
     script = 'import os; os.close(2); from multihmr2_ros.body import Body; print(len(Body("full").faces))'
     root = paths.ROOT
     done = subprocess.run([sys.executable, "-c", script], cwd=root, stdout=subprocess.PIPE, text=True, timeout=120)

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The poses of bones that a consumer composes from a HumanArray's fields, by the example of docs/node.md."""
+"""Bone poses computed from a HumanArray's fields with the example of docs/node.md."""
 
 from __future__ import annotations
 
@@ -36,23 +36,23 @@ PLACES = np.array([[-1.0, 0.2, 4.0], [0.5, 0.0, 3.0], [1.5, -0.1, 6.0]])
 
 
 def example() -> Any:
-    """The function that the page shows."""
+    """Return the function shown on the page."""
     page = (ROOT / "docs" / "node.md").read_text(encoding="utf-8")
     (code,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "def bone_poses" in block]
     names: dict[str, Any] = {}
-    exec(code, names)  # our own page
+    exec(code, names)  # this repository's own page
     return names["bone_poses"]
 
 
 def received(people: People) -> list[Any]:
-    """The humans of the message, written and read again."""
+    """Return the humans of the message, serialized and deserialized."""
     type_name = "multihmr2_ros/msg/HumanArray"
     data = human_array_to_cdr(people_to_content(people, HeaderContent(1, 2, "camera"), Timing()))
     return list(require_type(type_name).deserialize_cdr(data, type_name).humans)
 
 
 def test_joints_and_orientations_follow_from_the_message(body: Body) -> None:
-    """Bent all over, also in the bones that stay unposed; from newborn to old."""
+    """All bones are bent, including bones that are never posed; ages from newborn to old."""
     people = posed_people(body, PLACES, turns_rad=0.7)
     model = SimpleNamespace(bone_parents=body.bone_parents, bone_labels=body.bone_labels)
     for row, human in enumerate(received(people)):
@@ -62,7 +62,8 @@ def test_joints_and_orientations_follow_from_the_message(body: Body) -> None:
 
 
 def test_the_rotations_are_not_relative_to_the_root(body: Body) -> None:
-    """A consumer who takes them so builds another body: the example's agreement is no accident."""
+    """Interpreting the rotations as relative to the root gives another body, so the example's agreement is no
+    coincidence."""
     people = posed_people(body, PLACES[:1])
     forearm = body.bone_labels.index("lowerarm01.L")
     rest = body.compute_rest_bone_poses(torch.from_numpy(people.shape))[0].numpy()[:, :3, :3]

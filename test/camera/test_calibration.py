@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Intrinsics, and what a CameraInfo says of an image."""
+"""Intrinsics, and the facts that a CameraInfo gives about an image."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ RECTIFIED_K = np.array([[580.0, 0.0, 318.0], [0.0, 580.0, 242.0], [0.0, 0.0, 1.0
 
 
 def facts(**changes: object) -> CameraInfoContent:
-    """A calibrated 640 × 480 camera and a raw image of that size."""
+    """Return a calibrated 640 × 480 camera and a raw image of that size."""
     p = np.concatenate([RECTIFIED_K, [[-30.0], [0.0], [0.0]]], axis=1)
     return dataclasses.replace(CameraInfoContent(640, 480, False, 640, 480, K.ravel(), p.ravel()), **changes)
 
@@ -65,7 +65,7 @@ def test_field_of_view_and_intrinsics_are_inverse(fov: float) -> None:
 
 
 def test_fields_of_view_span_the_image() -> None:
-    # A ray at half the angle must land on the image's border.
+    # A ray at half the angle must be projected to the image border.
     horizontal = project([math.tan(0.6), 0.0, 1.0], intrinsics_from_horizontal_fov(1.2, 640, 480))
     vertical = project([0.0, math.tan(0.6), 1.0], intrinsics_from_fov(1.2, 640, 480))
     np.testing.assert_allclose(horizontal, [640.0, 240.0], atol=1e-9)
@@ -114,11 +114,11 @@ def test_k_is_for_the_raw_image_and_p_for_the_rectified_one() -> None:
     [
         ({"k": np.zeros(9)}, False),
         ({"p": np.zeros(12)}, True),  # a raw image needs no P
-        ({"p": np.zeros(12), "rectified": True}, True),  # K holds then
+        ({"p": np.zeros(12), "rectified": True}, True),  # then K is valid
         ({"p": np.zeros(12), "k": np.zeros(9), "rectified": True}, False),
         ({"k": np.zeros(9), "rectified": True}, True),  # a rectified image needs no K
-        ({"k": np.zeros(9), "width": 0, "height": 0}, False),  # a message nobody filled
-        ({"k": np.zeros(9), "width": 1}, False),  # nothing else matters then
+        ({"k": np.zeros(9), "width": 0, "height": 0}, False),  # a message with default values
+        ({"k": np.zeros(9), "width": 1}, False),  # then nothing else matters
     ],
 )
 def test_uncalibrated_cameras_give_none(changes: dict[str, object], calibrated: bool) -> None:
@@ -148,7 +148,7 @@ def test_zero_coefficients_mean_no_distortion(model: str, d: list[float]) -> Non
         ((100, 60, 320, 240), (0, 0)),
         ((100, 60, 320, 240), (2, 4)),
         ((0, 0, 0, 0), (2, 2)),
-        ((101, 61, 0, 0), (0, 0)),  # a region without a size reaches to the image's end
+        ((101, 61, 0, 0), (0, 0)),  # a region without a size extends to the end of the image
         ((100, 60, 321, 241), (2, 2)),  # an incomplete last bin
     ],
 )

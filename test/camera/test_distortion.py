@@ -47,7 +47,7 @@ def test_undistortion_is_the_inverse_of_distortion_over_the_whole_image(model: s
     grid = image_grid(1280, 720)
     np.testing.assert_allclose(distort_points(undistort_points(grid, camera), camera), grid, atol=1e-6)
     np.testing.assert_allclose(undistort_points(distort_points(grid, camera), camera), grid, atol=1e-6)
-    # A lens that did nothing would pass the above.
+    # A lens without effect would pass the checks above.
     assert np.abs(undistort_points(grid, camera) - grid).max() > 5.0
 
 
@@ -63,16 +63,16 @@ def test_skewed_k_keeps_the_round_trip() -> None:
 @pytest.mark.parametrize(
     ("model", "coefficients", "limit"),
     [
-        ("plumb_bob", [-0.3, 0, 0, 0], math.atan(math.sqrt(1 / 0.9))),  # r(1 - 0.3 r²) shrinks past r² = 1/0.9
+        ("plumb_bob", [-0.3, 0, 0, 0], math.atan(math.sqrt(1 / 0.9))),  # r(1 - 0.3 r²) decreases beyond r² = 1/0.9
         ("plumb_bob", [0, 0, 0, 0, -0.05], math.atan((1 / 0.35) ** (1 / 6))),
         ("rational_polynomial", [0, 0, 0, 0, 0, -0.5, 0, 0], math.atan(math.sqrt(2))),  # pole of 1/(1 - 0.5 r²)
-        ("equidistant", [-0.2, 0, 0, 0], math.sqrt(1 / 0.6)),  # θ(1 - 0.2 θ²) shrinks past θ² = 1/0.6
+        ("equidistant", [-0.2, 0, 0, 0], math.sqrt(1 / 0.6)),  # θ(1 - 0.2 θ²) decreases beyond θ² = 1/0.6
         ("equidistant", [0, 0, 0, -0.4], (1 / 3.6) ** (1 / 8)),
     ],
 )
 def test_points_outside_the_lens_range_are_nan(model: str, coefficients: list[float], limit: float) -> None:
     camera = CameraModel(LENS_K, np.array(coefficients), model, 1280, 720)
-    # At 1.6 times the limit a polynomial lens images upside down, which is no mirror image.
+    # At 1.6 times the limit a polynomial lens gives an inverted image, which is no mirror image.
     angles = limit * np.array([0.0, 0.5, -0.999, 1.001, -1.001, 1.6])
     bearings = np.stack([np.sin(angles), 0 * angles, np.cos(angles)], axis=-1)
     distorted = distort_points(project(bearings, LENS_K), camera)
@@ -80,7 +80,7 @@ def test_points_outside_the_lens_range_are_nan(model: str, coefficients: list[fl
 
 
 def test_points_that_tangential_distortion_folds_over_are_nan() -> None:
-    # On the axis x = 0: y + 3 · 0.2 · y², which shrinks below y = -1 / 1.2, while the radial part changes nothing.
+    # On the axis x = 0: y + 3 · 0.2 · y², which decreases below y = -1 / 1.2, while the radial part has no effect.
     camera = CameraModel(LENS_K, np.array([0.0, 0.0, 0.2, 0.0]), "plumb_bob", 1280, 720)
     bearings = np.array([[0.0, 0.9, 1.0], [0.0, -0.83, 1.0], [0.0, -0.84, 1.0]])
     distorted = distort_points(project(bearings, LENS_K), camera)
@@ -111,7 +111,7 @@ def test_distortion_of_nothing_and_of_unknown_points(model: str, coefficients: l
         assert function(np.zeros((0, 2)), camera).shape == (0, 2)
         assert function(np.zeros((4, 0, 2)), camera).shape == (4, 0, 2)
         assert function(np.full((3, 4, 2), 500.0, np.float32), camera).shape == (3, 4, 2)
-        assert function([645, 357], camera).tolist() == [645.0, 357.0]  # the axis stays
+        assert function([645, 357], camera).tolist() == [645.0, 357.0]  # the axis is unchanged
         unknown = function([[np.nan, 1.0], [600.0, 300.0]], camera)
         assert np.isnan(unknown[0]).any()
         assert np.isfinite(unknown[1]).all()
@@ -140,5 +140,5 @@ def test_every_valid_ideal_point_is_found_again(values: list[float], model: str)
     ideal = image_grid(1280, 720)[::6, ::8]
     distorted = distort_points(ideal, camera)
     valid = np.isfinite(distorted).all(axis=-1)
-    # Where the lens squeezes the image, 1e-6 px in it are more in the ideal one.
+    # If the lens compresses the image, 1e-6 px in it are more in the ideal one.
     np.testing.assert_allclose(undistort_points(distorted[valid], camera), ideal[valid], atol=0.05)

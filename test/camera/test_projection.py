@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Projection, and resize and pad to the network's input."""
+"""Projection, and resizing and padding to the network's input."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_back_projection_is_the_inverse_of_projection(dtype: type, atol: float) 
     again = back_project(pixels, points[..., 2], skewed)
     assert pixels.dtype == again.dtype == dtype
     np.testing.assert_allclose(again, points, rtol=0, atol=atol)
-    # K⁻¹ [u, v, 1]ᵀ z, as the specification has it.
+    # K⁻¹ [u, v, 1]ᵀ z, as in the specification.
     direct = np.linalg.solve(skewed, np.r_[pixels[1, 2, 3], 1.0]) * points[1, 2, 3, 2]
     np.testing.assert_allclose(again[1, 2, 3], direct, rtol=0, atol=atol)
 

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""`multihmr2 bench`: every row and stage is measured; mistakes are said before anything slow begins."""
+"""`multihmr2 bench`: every row and stage is measured; errors are reported before slow work begins."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_the_people_of_the_benchmark_stand_in_front_of_the_camera() -> None:
 
 def test_ros_where_it_is_not(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.delitem(sys.modules, "multihmr2_ros.ros.benchmark", raising=False)
-    monkeypatch.setitem(sys.modules, "rclpy", None)  # what Python does for a module that it must not import
+    monkeypatch.setitem(sys.modules, "rclpy", None)  # Python's behavior for a module that must not be imported
     assert main(["bench", "--ros"]) == 2
     error = capsys.readouterr().err
     assert len(error.splitlines()) == 1

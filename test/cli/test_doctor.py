@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""`multihmr2 doctor`: what it says of this machine, of broken ones, and its exit status."""
+"""`multihmr2 doctor`: its report on this machine and on broken ones, and its exit status."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from multihmr2_ros.hardware import list_bf16_instructions
 
 SOURCE = Path(multihmr2_ros.__file__).parents[1]
 
-# Runs at the start of the interpreter: hides modules, and ends the process at the first connection.
+# Runs at interpreter startup: hides modules, and ends the process at the first connection.
 SITE_CUSTOMIZE = """
 import os, socket, sys
 class Hide:
@@ -55,7 +55,7 @@ socket.socket.connect = socket.socket.connect_ex = connect
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home folder with the released checkpoint's file in place (the doctor does not read it)."""
+    """Return a home folder that contains the released checkpoint's file (the doctor does not read it)."""
     home = tmp_path_factory.mktemp("doctor") / "home"
     folder = home / ".cache" / "multihmr2"
     folder.mkdir(parents=True)
@@ -64,7 +64,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_doctor(home: Path, *options: str, hidden: str = "") -> subprocess.CompletedProcess[str]:
-    """The command in a process of its own, with those modules hidden and without a network."""
+    """Run the command in its own process, with those modules hidden and without a network."""
     site = home.parent / "site"
     site.mkdir(exist_ok=True)
     (site / "sitecustomize.py").write_text(SITE_CUSTOMIZE)
@@ -98,7 +98,7 @@ def test_report_of_this_machine(text: str, home: Path) -> None:
     assert ["ok", "opencv-python-headless", metadata.version("opencv-python-headless")] in lines
     assert any(line[:3] == ["ok", "python", platform.python_version()] for line in lines)
     assert ["ok", "multihmr2", "2", "MB,", "~/.cache/multihmr2/multihmr2.pt"] in lines
-    assert str(home) not in text  # reports are shared: the home folder, with the user's name, is ~
+    assert str(home) not in text  # reports are shared: the home folder, which contains the user's name, is shown as ~
     for section in ("system", "packages", "gpu", "body model", "weights", "ros", "extras"):
         assert f"\n\n{section}\n" in text
 
@@ -111,7 +111,7 @@ def test_json_says_the_same(text: str, home: Path) -> None:
         assert set(check) == {field.name for field in dataclasses.fields(Check)}
         assert check["status"] in ("ok", "missing", "optional")
         assert check["name"] in text
-        if "free" not in check["detail"]:  # the free space changes between the two
+        if "free" not in check["detail"]:  # the free space changes between the two reports
             assert check["detail"] in text
         assert check["command"] in text
 
@@ -145,7 +145,7 @@ def test_report_without_the_large_packages(home: Path) -> None:
         (Requirement("numpy", "<1"), "missing", f"{np.__version__}, needs <1", "pip install 'numpy<1'"),
         (Requirement("no-such", ">=1,<2"), "missing", "not installed, needs >=1,<2", "pip install 'no-such>=1,<2'"),
         (Requirement("no-such", ""), "missing", "not installed, needs any version", "pip install no-such"),
-        # Installed under another distribution's name, as Ubuntu does: the module says its version.
+        # Installed under another distribution's name, as on Ubuntu: the version is read from the module.
         (Requirement("not-by-pip", ">=4"), "ok", "4.6.0", ""),
         (Requirement("not-by-pip", ">=5"), "missing", "4.6.0, needs >=5", "pip install 'not-by-pip>=5'"),
         (Requirement("without-version", ">=5"), "ok", "version unknown (not compared with >=5)", ""),
@@ -287,7 +287,7 @@ def test_body_model_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert present.detail.startswith("4.1 kB in ")
 
     whole = file.read_bytes()
-    for length in (0, 5, 100, len(whole) - 1):  # a build that was killed
+    for length in (0, 5, 100, len(whole) - 1):  # an interrupted build
         file.write_bytes(whole[:length])
         damaged = body_model_check()
         assert damaged.status == "missing"
@@ -305,7 +305,7 @@ def test_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "1.6 GB, for non-commercial use only" in check.detail
     assert folder.detail.endswith(" free")
 
-    monkeypatch.setattr(weights, "REGISTRY", (released, small))  # one that is here is enough to run
+    monkeypatch.setattr(weights, "REGISTRY", (released, small))  # one that is present is enough to run
     assert [check.status for check in doctor.check_weights()] == ["optional", "ok", "ok"]
 
 
@@ -313,7 +313,7 @@ def test_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ("program", "status", "detail", "command"),
     [
         ("", "ok", "ROS_DISTRO=humble, middleware rmw_some_cpp", ""),
-        # what rcl does when RMW_IMPLEMENTATION names another middleware than the one that is installed
+        # rcl's behavior if RMW_IMPLEMENTATION names a middleware that is not installed
         (
             "sys.exit(print(\"Expected 'rmw_other_cpp'\", file=sys.stderr) or 102)",
             "optional",

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Results never replace, nor mix with, what the command did not write (`cli/result_files.py`)."""
+"""Results never replace, or mix with, files that the command did not write (`cli/result_files.py`)."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_inputs_that_would_share_a_result(
 
 
 def test_names_of_files_that_are_not_written_do_not_matter(tmp_path: Path) -> None:
-    """A folder of images named walk beside a video walk.mp4: only with --save video they share a file."""
+    """A folder of images named walk and a video walk.mp4: they share a file only with --save video."""
     folder = ImageSource([save_picture(tmp_path / "a.png")], None, "walk")
     video = VideoSource(save_video(tmp_path / "walk.mp4", 1))
     assert not RunNames(folder, ["params"]).has_common_names(RunNames(video, ["params", "video"]))
@@ -124,7 +124,7 @@ def test_the_input_folder_is_no_place_for_results(
 def test_an_input_is_never_replaced(
     run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Results beside an image are fine, unless one of them is an input itself."""
+    """Results in the folder of an image are allowed, unless one of them is an input itself."""
     image, other = save_picture(tmp_path / "a" / "a.png"), save_picture(tmp_path / "a" / "a_overlay.png")
     before = contents(tmp_path / "a")
     assert run(image, other, out=tmp_path / "a", options="--save overlay --overwrite") == 2

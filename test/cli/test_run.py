@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""`multihmr2 run`: what it writes, and what it says of inputs that cannot be used."""
+"""`multihmr2 run`: the written results, and the messages for unusable inputs."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_folder_and_an_image_get_defaults(run: Callable[..., int], tmp_path: P
         save_picture(folder / name)
     assert run(folder, save_picture(tmp_path / "c.png")) == 0
     assert names(tmp_path / "out") == [f"{s}{end}" for s in "abc" for end in (".npz", "_overlay.png")]
-    # Photographs are independent: nobody is taken for somebody of another picture.
+    # Photographs are independent: people are not matched between images.
     ids = np.concatenate([np.load(tmp_path / "out" / f"{s}.npz")["track_id"] for s in "abc"])
     assert ids.tolist() == list(range(9))
 
@@ -334,7 +334,7 @@ def video_sizes(path: Path) -> list[tuple[int, int]]:
 
 
 def write_changing_video(path: Path) -> Path:
-    """H.264 of 96 x 64 px that goes on with 128 x 128 px in the same stream, as recordings of WebRTC do."""
+    """Write H.264 of 96 x 64 px that continues with 128 x 128 px in the same stream, as in WebRTC recordings."""
     raw = path.with_suffix(".h264").open("wb")
     for index, (width, height) in enumerate(((96, 64), (128, 128))):
         encoder = av.CodecContext.create("libx264", "w")
@@ -393,7 +393,7 @@ def test_the_output_is_a_file(run: Callable[..., int], tmp_path: Path, capsys: p
 
 
 def test_the_command_itself(small_checkpoint: Path, tmp_path: Path) -> None:
-    """As a user starts it: exit status, no traceback, nothing on the screen that is not ours."""
+    """Runs the command in a process: exit status, no traceback, only its own output."""
     good = ["run", str(save_picture(tmp_path / "a.png")), "--out", str(tmp_path / "out"), "--mesh", "low"]
     command = [sys.executable, "-m", "multihmr2_ros.cli.main", *good]
     done = subprocess.run([*command, "--checkpoint", str(small_checkpoint)], capture_output=True, text=True)

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""`multihmr2 simulate`: bags and folders, their truth against the scenes', and what a user may do wrong."""
+"""`multihmr2 simulate`: bags and folders, their ground truth against the scenes, and user errors."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def scene_renderer() -> SceneRenderer:
 
 @pytest.fixture(scope="module", autouse=True)
 def as_the_command_does() -> Iterator[None]:
-    """The order of sums in a body depends on the number of threads."""
+    """Use the command's number of threads: the order of sums in a body depends on it."""
     with limit_to_one_thread():
         yield
 
@@ -62,7 +62,7 @@ def options(seconds: float, **more: Any) -> SceneOptions:
 
 
 def decoded(path: Path) -> dict[str, list[Any]]:
-    """Topic → its messages."""
+    """Return topic → its messages."""
     found: dict[str, list[Any]] = {}
     with BagReader(path) as bag:
         for message in bag.messages():
@@ -85,7 +85,7 @@ def pose_of(transform: Any) -> np.ndarray:
 def standing(
     scene_renderer: SceneRenderer, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, list[SimulatedFrame]]:
-    """A bag of a camera that stands, and the same scene from the simulation itself."""
+    """Return a bag of a stationary camera, and the same scene from the simulation itself."""
     path = simulate(tmp_path_factory.mktemp("bags") / "standing.mcap", "--seed", SEED, "--seconds", 1, "--depth")
     return path, list(scene_renderer.render_frames(SEED, options(1.0)))
 
@@ -146,9 +146,9 @@ def test_depth_images_are_the_renderers(standing: tuple[Path, list[SimulatedFram
 
 @pytest.mark.parametrize("moving", [False, True])
 def test_frames_and_velocities_fit_each_other(moving: bool, tmp_path: Path) -> None:
-    """Pelvises, moved into the fixed frame with the bag's TF, go as fast as the messages say."""
+    """Pelvises, transformed to the fixed frame with the bag's TF, move with the velocities of the messages."""
     more = ["--moving-camera"] if moving else []
-    rate = 20  # the time between three images is that over which the velocities are true
+    rate = 20  # velocities are averaged over the time between three images
     path = simulate(
         tmp_path / "bag", "--seconds", 5, "--rate", rate, "--size", "32x24", "--seed", 5, "--people", 1, 3, *more
     )
@@ -177,8 +177,12 @@ def test_frames_and_velocities_fit_each_other(moving: bool, tmp_path: Path) -> N
 
 
 def test_a_seed_keeps_its_scene_from_version_to_version(standing: tuple[Path, list[SimulatedFrame]]) -> None:
-    """Persons, pelvises (m, camera frame), velocities along x (m/s) and the mean of the first image of SEED, as written
-    by version 0.1.0 on 2026-11-27. A bag with the same seed must not change when the simulation gets new options."""
+    """Checks that a seed gives the same scene in every version.
+
+    The values: people, pelvises (m, camera frame), velocities along x (m/s) and the mean of the first image of SEED, as
+    written by version 0.1.0 on 2026-11-27. A bag with the same seed must not change when the simulation gets new
+    options.
+    """
     expected = {
         1: (-1.0283, 0.3320, 2.2499, 0.0001),
         2: (-0.5906, -0.0781, 0.4736, 0.8739),
@@ -197,7 +201,7 @@ def test_a_seed_keeps_its_scene_from_version_to_version(standing: tuple[Path, li
 
 def test_a_driving_camera_moves_on_tf_at_the_images_stamps(tmp_path: Path) -> None:
     more = ["--seed", 4, "--seconds", 2, "--size", "32x24"]
-    for name in ("drive", "moving"):  # the name of a bag is in its bytes
+    for name in ("drive", "moving"):  # a bag contains its name
         (tmp_path / name).mkdir()
     driving = simulate(tmp_path / "drive" / "bag.mcap", *more, "--camera-motion", "drive", "--depth", "noisy")
     messages = decoded(driving)

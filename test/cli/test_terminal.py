@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What the command's surroundings may do to it: signals, encodings, streams that are closed."""
+"""Effects of the environment on the command: signals, encodings, closed streams."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ sys.exit(command.main(["doctor"]))
 
 
 def stop_ignoring_signals() -> None:
-    """In a new process: tests may run under nohup or in a shell's background, which ignore some for all children."""
+    """Reset signals in a new process: under nohup or in a shell's background, child processes ignore some."""
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
 
@@ -96,7 +96,7 @@ def test_what_nohup_ignores_stays_ignored(tmp_path: Path) -> None:
 
 
 def test_messages_survive_any_encoding(small_checkpoint: Path, tmp_path: Path) -> None:
-    """Names of files in UTF-8, our own arrows and dots; results under the names that the user gave."""
+    """File names in UTF-8, and arrows and ellipses in messages; results have the names that the user gave."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("LC_", "LANG", "PYTHONIO"))}
     environment |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     folder = tmp_path / "Müllerstraße 人"
@@ -147,11 +147,11 @@ def test_help_in_ascii() -> None:
     assert done.stdout.count("usage: ") == len(VERBS)
 
 
-# --- standard error that is closed, or whose reader has gone
+# --- standard error that is closed, or whose reader has exited
 
 
 def test_closed_standard_error_does_not_stop_the_work(small_checkpoint: Path, tmp_path: Path) -> None:
-    """A damaged picture among good ones makes messages; the next file that is opened must not become standard error."""
+    """A damaged image among valid ones causes messages; the next file that is opened must not become standard error."""
     folder = tmp_path / "album"
     folder.mkdir()
     for name in ("a", "b"):
@@ -180,7 +180,7 @@ def test_a_reader_of_standard_error_that_has_gone(tmp_path: Path) -> None:
 
 
 def test_a_closed_stream_is_never_a_result_file(tmp_path: Path) -> None:
-    """Without standard error, the next file that is opened would have its number, and get libraries' messages."""
+    """Without standard error, the next opened file gets its file descriptor, and with it the messages of libraries."""
     script = (
         "import os, sys; from multihmr2_ros.cli.terminal import make_streams_safe; make_streams_safe()\n"
         "file = open(sys.argv[1], 'w'); file.write('mine'); file.flush(); os.write(2, b'a message of a library')"

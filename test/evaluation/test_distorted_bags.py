@@ -12,7 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Bags of a camera with lens distortion: people are found in the ideal image, joints_2d are px of the recorded one."""
+"""Bags of a camera with lens distortion: people are estimated in the undistorted image, joints_2d are px of the
+recorded one."""
 
 from __future__ import annotations
 
@@ -40,7 +41,7 @@ from test.helpers.small_network import small_network
 from test.helpers.stand_in_estimator import FACES
 
 D = (-0.2, 0.03, 0.01, -0.01, 0.0)
-REACH = 1.0  # of x / z and y / z, up to which the lens's model holds
+REACH = 1.0  # limit of x / z and y / z up to which the lens model is valid
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def bag(tmp_path: Path) -> Path:
 
 
 def assert_recorded(joints: np.ndarray, joints_2d: np.ndarray, k: np.ndarray) -> None:
-    """joints_2d (n, J, 2) must be where OpenCV's lens puts the joints (n, J, 3), and not where a pinhole does."""
+    """Assert that joints_2d (n, J, 2) are the joints (n, J, 3) projected with OpenCV's lens, not a pinhole."""
     joints, joints_2d = joints.reshape(-1, 3).astype(np.float64), joints_2d.reshape(-1, 2)
     plane = joints[:, :2] / joints[:, 2:]
     seen = (joints[:, 2] > 0.1) & (np.abs(plane) < REACH).all(axis=1)

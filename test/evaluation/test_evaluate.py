@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""`multihmr2 evaluate` on bags: what arithmetic predicts, files, and everything a user can get wrong."""
+"""`multihmr2 evaluate` on bags: metrics with known values, result files, and user errors."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def values(result: SequenceResult) -> dict[str, float]:
 
 
 def shifted(people: People, shift: Any) -> People:
-    """shift (3,) of all, or (n, 3) of each, in metres."""
+    """Return the people moved by shift (3,) for all or (n, 3) for each, in meters."""
     move = np.broadcast_to(np.asarray(shift, np.float32), (len(people), 3))
     return dataclasses.replace(
         people,
@@ -77,7 +77,7 @@ def test_the_truth_as_prediction_has_no_errors(bag: Path) -> None:
     for key in ("recall", "precision", "F1", "IDF1", "MOTA", "HOTA", "PCDR@0.2m"):
         assert found[key] == pytest.approx(100, abs=1e-9), key
     for key in ("PVE", "MPJPE", "PA-MPJPE", "Abs-PVE", "TA-PVE", "MRPE", "MRPE z", "distance error", "id switches"):
-        assert found[key] == pytest.approx(0, abs=1e-2), key  # float32 at some metres: micrometres
+        assert found[key] == pytest.approx(0, abs=1e-2), key  # float32 at a few meters: micrometers
     counts = {key: count for key, (_, count) in result.tally.compute_metrics().items()}
     assert counts["PVE"] == counts["recall"] == 3 * FRAMES
     assert counts["PCDR@0.2m"] == 3 * FRAMES, "three pairs of three people"
@@ -85,7 +85,7 @@ def test_the_truth_as_prediction_has_no_errors(bag: Path) -> None:
 
 
 def test_known_mistakes_give_known_numbers(bag: Path) -> None:
-    """5 cm farther, turned by 3° about the pelvis, one of ten missed, two ids swapped half-way."""
+    """Predictions are 5 cm too far and turned by 3° about the pelvis; one of ten is missed, two ids swap halfway."""
     turn = Rotation.from_euler("y", 3, degrees=True).as_matrix()
 
     def change(index: int, people: People) -> People:
@@ -145,7 +145,7 @@ def test_order_of_people_and_of_ids_changes_nothing(bag: Path) -> None:
 
 
 def test_people_who_need_not_be_found(tmp_path: Path) -> None:
-    """One is hidden, one far away (1.7 m at 250 px focal length: 36 px at 12 m); the hidden one is predicted."""
+    """One person is hidden, one far away (1.7 m at 250 px focal length: 36 px at 12 m); the hidden one is predicted."""
 
     def truth(index: int) -> People:
         people = scene(index)
@@ -225,7 +225,7 @@ def test_the_files(bag: Path, tmp_path: Path) -> None:
 
 
 def test_a_recording_of_a_live_run(tmp_path: Path) -> None:
-    """Every fourth frame was dropped by the node: they are misses, and the latency is that of the messages."""
+    """The node dropped every fourth frame: these count as misses, and the latency is read from the messages."""
     path = write_scene(
         tmp_path / "live.mcap", FRAMES, images=False, recorded=lambda index: scene(index) if index % 4 else None
     )
@@ -256,7 +256,7 @@ def test_results_are_the_same_twice_but_for_times(bag: Path, tmp_path: Path) -> 
 
 
 def test_merging_is_exact(bag: Path) -> None:
-    """Bags of different length: sums are added, not means."""
+    """Bags have different lengths: sums are added, means are not averaged."""
     short = write_scene(bag.parent / "short.mcap", 3)
     near = evaluate(bag, lambda index, people: shifted(people, [0, 0, 0.02]))
     far = evaluate(short, lambda index, people: shifted(people, [0, 0, 0.1]))

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Data sets, each as a tiny folder of its real format; the estimator returns what is in it, or is a bit wrong."""
+"""Data sets as tiny folders of their real formats; the estimator returns the ground truth or a modification of it."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def box_of(points: np.ndarray) -> list[float]:
 
 
 def write_coco(folder: Path, places: list[np.ndarray]) -> None:
-    """Every image holds these people, fully annotated, a crowd and somebody without keypoints."""
+    """Write a data set; every image has these people, fully annotated, a crowd, and a person without keypoints."""
     images, annotations = [], []
     for index, place in enumerate(places):
         name = f"{index:012d}.jpg"
@@ -98,7 +98,7 @@ def test_coco(tmp_path: Path) -> None:
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
 @pytest.mark.parametrize("states", ["stored", "upright", "nothing"])
 def test_coco_images_with_an_orientation(tmp_path: Path, orientation: int, states: str) -> None:
-    """COCO's labels are of the image as stored, unless the size that the file states is that of the upright one."""
+    """COCO's labels refer to the stored image, unless the size stated in the file is the size of the upright image."""
     write_coco(tmp_path, [bodies(1, 17, 0)])
     image = Image.new("RGB", (WIDTH, HEIGHT))
     exif = image.getexif()
@@ -131,7 +131,8 @@ def test_coco_images_with_an_orientation(tmp_path: Path, orientation: int, state
 
 
 def test_coco_files_that_are_cut_down(tmp_path: Path) -> None:
-    """Some images of it, all annotations; and without iscrowd. An image of another size than its labels is left out."""
+    """Only some images exist, all annotations do; another file lacks iscrowd. An image whose size differs from its
+    labels is omitted."""
     places = [bodies(2, 17, seed) for seed in range(4)]
     write_coco(tmp_path, places)
     path = tmp_path / "annotations" / "person_keypoints_val2017.json"
@@ -159,7 +160,7 @@ def test_coco_files_that_are_cut_down(tmp_path: Path) -> None:
 
 
 def flat_people(boxes: list[list[float]], ids: list[int]) -> People:
-    """People whose projected vertices have these boxes (x, y, width, height)."""
+    """Return people whose projected vertices have these boxes (x, y, width, height)."""
     depth, people = 3.0, []
     for x, y, width, height in boxes:
         corners = np.array([[x, y], [x + width, y + height]])
@@ -169,7 +170,7 @@ def flat_people(boxes: list[list[float]], ids: list[int]) -> People:
 
 
 def write_mot17(folder: Path, boxes: list[list[float]]) -> Path:
-    """The third is a static person."""
+    """Write a sequence; the third person is static."""
     sequence = folder / "train" / "MOT17-99-FRCNN"
     rows = []
     for frame in range(1, 11):
@@ -184,7 +185,7 @@ def write_mot17(folder: Path, boxes: list[list[float]]) -> Path:
 
 
 def test_mot17(tmp_path: Path) -> None:
-    """Two pedestrians and a static person, who counts neither as a miss nor, where found, as a mistake."""
+    """Two pedestrians and a static person, who counts neither as a miss nor, if detected, as a false positive."""
     boxes: list[list[float]] = [[100.0, 100, 50, 120], [300, 100, 50, 120], [500, 100, 50, 120]]
     sequence = write_mot17(tmp_path, boxes)
 
@@ -225,7 +226,7 @@ def test_a_split_of_a_data_set_without_any_is_refused(tmp_path: Path, name: str)
 
 
 def write_posetrack(folder: Path, boxes: list[list[float]]) -> None:
-    """Four frames, the last one without ground truth, with a region to be ignored."""
+    """Write four frames, the last one without ground truth, with an ignored region."""
     images, annotations = [], []
     for frame in range(4):
         name = f"images/val/000001_test/{frame:06d}.jpg"
@@ -245,10 +246,10 @@ def write_posetrack(folder: Path, boxes: list[list[float]]) -> None:
 
 
 def test_posetrack21(tmp_path: Path) -> None:
-    """A region to be ignored, and a frame without ground truth, which is looked at and not scored."""
+    """An ignored region, and a frame without ground truth, which is processed but not scored."""
     boxes: list[list[float]] = [[100.0, 100, 50, 120], [300, 100, 50, 120]]
     write_posetrack(tmp_path, boxes)
-    everyone = [*boxes, [520.0, 100, 50, 120], [200, 300, 40, 100]]  # in the region, and nowhere
+    everyone = [*boxes, [520.0, 100, 50, 120], [200, 300, 40, 100]]  # in the region, and NaN
 
     (result,) = evaluate_dataset(
         DatasetJob("posetrack21", tmp_path, tmp_path), Estimator(lambda index: flat_people(everyone, [1, 2, 3, 4]))
@@ -263,7 +264,7 @@ def test_posetrack21(tmp_path: Path) -> None:
 
 
 def write_threedpw(folder: Path, camera: np.ndarray) -> None:
-    """Two actors seen by a moving camera; the second is not aligned in the last frame. camera (2, F, 24, 3) m."""
+    """Write two actors seen by a moving camera; the second is not aligned in the last frame. camera (2, F, 24, 3) m."""
     frames = camera.shape[1]
     poses = np.tile(np.eye(4), (frames, 1, 1))
     poses[:, :3, :3] = Rotation.from_euler(
@@ -360,7 +361,7 @@ def test_a_sequence_that_cannot_be_read_costs_only_itself(tmp_path: Path) -> Non
 
 
 def write_panoptic(folder: Path, coco: np.ndarray) -> None:
-    """Three frames of people with COCO's keypoints (t, 17, 3) m in the camera's frame."""
+    """Write three frames of people with COCO's keypoints (t, 17, 3) m in the camera frame."""
     pairs = [(5, 6), (0,), (11, 12), (5,), (7,), (9,), (11,), (13,), (15,), (6,), (8,), (10,), (12,), (14,), (16,)]
     nineteen = np.stack([coco[:, list(rows)].mean(axis=1) for rows in [*pairs, (1,), (3,), (2,), (4,)]], axis=1)
     turn, shift = Rotation.from_euler("xyz", [10, 50, 5], degrees=True).as_matrix(), np.array([3.0, 1.0, 2.5])
@@ -382,7 +383,8 @@ def write_panoptic(folder: Path, coco: np.ndarray) -> None:
 
 
 def test_cmu_panoptic(tmp_path: Path) -> None:
-    """Centimetres in the world; the neck is the middle of the shoulders, the centre that of the hips."""
+    """Centimeters in the world frame; the neck is the midpoint of the shoulders, the body center the midpoint of the
+    hips."""
     coco = bodies(2, 17)
     write_panoptic(tmp_path, coco)
     (result,) = evaluate_dataset(
@@ -396,7 +398,7 @@ def test_cmu_panoptic(tmp_path: Path) -> None:
     assert values["N-MPJPE"][0] == pytest.approx(0, abs=0.01)
 
 
-# --- what is not as it should be
+# --- damaged and unusual data
 
 
 @pytest.mark.parametrize("name", DATASETS)
@@ -444,7 +446,7 @@ def test_the_command(small_checkpoint: Path, tmp_path: Path, capsys: pytest.Capt
 def test_the_command_where_nothing_can_be_read(
     small_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As for bags: a line a sequence, results.json, and status 2."""
+    """As for bags: one line per sequence, results.json, and exit status 2."""
     folder = tmp_path / "hi4d" / "pair00" / "dance00" / "cameras"
     folder.mkdir(parents=True)
     (folder / "rgb_cameras.npz").write_bytes(b"")

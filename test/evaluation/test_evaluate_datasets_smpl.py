@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""EMDB, Hi4D and Harmony4D, each as a tiny folder of its documented format; the estimator returns what is in it."""
+"""EMDB, Hi4D and Harmony4D as tiny folders of their documented formats; the estimator returns the ground truth."""
 
 from __future__ import annotations
 
@@ -50,18 +50,21 @@ from test.helpers.dataset_factory import (
     save_regressor,
 )
 
-POINTS = 24 + 6890  # SMPL's joints, and its vertices after them
+POINTS = 24 + 6890  # SMPL's joints, followed by its vertices
 FRAMES = 3
 
 
 def save_mesh_regressor(path: Path) -> Path:
-    """Point j is vertex j, for joints and vertices."""
+    """Save a regressor for which point j is vertex j, for joints and vertices."""
     sparse.save_npz(path, sparse.eye_array(POINTS, 19158, format="csr"))
     return path
 
 
 def world_of(extrinsics: np.ndarray, camera: np.ndarray) -> np.ndarray:
-    """Points (…, 3) of the camera's frame in the world; extrinsics (3 or 4, 4) world → camera, may have a scale."""
+    """Return points (…, 3) of the camera frame in the world frame.
+
+    extrinsics (3 or 4, 4): world → camera, possibly with a scale.
+    """
     return (camera - extrinsics[:3, 3]) @ np.linalg.inv(extrinsics[:3, :3]).T
 
 
@@ -72,7 +75,7 @@ def motion(angles: list[float], shift: list[float]) -> np.ndarray:
 
 
 def displaced(points: Callable[[int], np.ndarray], shift: list[float]) -> Estimator:
-    """Finds the people of every frame (n, P, 3), moved, and a field of view that is 2° too large."""
+    """Return a prediction of each frame's people (n, P, 3), displaced by shift, with a field of view 2° too large."""
 
     def found(index: int) -> People:
         people = people_with(as_mesh(np.add(points(index), shift)))
@@ -85,7 +88,7 @@ def displaced(points: Callable[[int], np.ndarray], shift: list[float]) -> Estima
 
 
 def write_emdb(folder: Path, points: np.ndarray, *, part: str = "emdb1", name: str = "09_outdoor_walk") -> Path:
-    """One person, points (F, 6914, 3) in the frame of a moving camera, who is out of view in the last frame."""
+    """Write one person, points (F, 6914, 3) in the frame of a moving camera, out of view in the last frame."""
     frames = len(points)
     extrinsics = np.stack([motion([5.0 * index, 20, 3], [0.1 * index, 0.2, 1.0]) for index in range(frames)])
     world = np.stack([world_of(pose, each) for pose, each in zip(extrinsics, points, strict=True)])
@@ -171,7 +174,7 @@ MONOCULAR, OTHER = 28, 4
 
 
 def write_hi4d(folder: Path, points: np.ndarray, *, key: str = "intrinsics", extrinsics: Any = None) -> Path:
-    """points (F, 2, 6914, 3) in the frame of the monocular camera."""
+    """Write people with points (F, 2, 6914, 3) in the frame of the monocular camera."""
     sequence = folder / "pair00" / "dance00"
     pose = motion([10, 50, 5], [0.3, 0.1, 3.5]) if extrinsics is None else extrinsics
     other = motion([0, -90, 0], [0, 0, 3.0])
@@ -183,7 +186,7 @@ def write_hi4d(folder: Path, points: np.ndarray, *, key: str = "intrinsics", ext
         "dist_coeffs": np.full((2, 5), 0.3),
     }  # fmt: skip
     np.savez(sequence / "cameras" / "rgb_cameras.npz", **cameras)
-    ids = np.array([[12], [13, 14]], dtype=object)  # as lists of lists are saved: pickled, and not to be touched
+    ids = np.array([[12], [13, 14]], dtype=object)  # a pickled list of lists, which must not be loaded
     np.savez(
         sequence / "meta.npz", start=11, end=13, num_persons=2, genders=np.array(["male", "female"]), contact_ids=ids,
         mono_cam=MONOCULAR, betas=np.zeros((2, 10)),
@@ -201,7 +204,7 @@ def write_hi4d(folder: Path, points: np.ndarray, *, key: str = "intrinsics", ext
 
 
 def pair_points() -> np.ndarray:
-    """Two people less than a metre apart, (F, 2, 6914, 3)."""
+    """Return two people less than a meter apart, (F, 2, 6914, 3)."""
     pair = bodies(2, POINTS) * [0.3, 1, 1]
     return np.stack([np.add(pair, [0.02 * index, 0, 0]) for index in range(FRAMES)])
 
@@ -233,7 +236,7 @@ def test_hi4d_has_joints_alone_where_the_regressor_has(tmp_path: Path) -> None:
 
 
 def test_hi4d_cameras(tmp_path: Path) -> None:
-    """Pictures have no distortion left (whatever dist_coeffs say); another camera can be chosen."""
+    """Images are undistorted (whatever dist_coeffs contain); another camera can be selected."""
     write_hi4d(tmp_path, pair_points())
     (sequence,) = opened(list_hi4d_sequences(tmp_path))
     first = next(iter(sequence))
@@ -271,7 +274,7 @@ CAMERAS = f"""# Camera list with one line of data per camera:
 
 
 def write_harmony4d(folder: Path, points: np.ndarray, *, glasses: bool, scale: float = 0.4) -> Path:
-    """points (F, 2, 6914, 3) m in the frame of cam02. COLMAP's unit is 1/scale m."""
+    """Write people with points (F, 2, 6914, 3) m in the frame of cam02. COLMAP's unit is 1/scale m."""
     sequence = folder / "05_sword" / "001_sword"
     workplace = sequence / "colmap" / "workplace"
     workplace.mkdir(parents=True)
@@ -298,7 +301,7 @@ def write_harmony4d(folder: Path, points: np.ndarray, *, glasses: bool, scale: f
     to_camera = pose @ similarity
     (sequence / "processed_data" / "smpl").mkdir(parents=True)
     for index, each in enumerate(points, start=1):
-        # Lengths in the camera's frame are metric, but the transformation gives COLMAP's.
+        # Lengths in the camera frame are metric, but the transformation results in COLMAP's unit.
         world = world_of(to_camera, each * scale)
         people = {
             name: {
@@ -348,13 +351,13 @@ def test_a_mirror_is_no_metric_transformation() -> None:
         remove_scale(np.diag([1.0, 1.0, -1.0, 1.0]))
 
 
-# --- what they share
+# --- common to the data sets
 
 
 @pytest.mark.parametrize(("distortion", "is_fisheye"), [(FISHEYE, True), (np.array([-0.2, 0.05, 1e-3, 0]), False)])
 @pytest.mark.parametrize("skew", [0.0, -30.0])
 def test_lenses_are_straightened(distortion: np.ndarray, is_fisheye: bool, skew: float) -> None:
-    """A spot that the lens shows in one place is, afterwards, where a pinhole camera sees it."""
+    """After undistortion, a point seen through the lens is at its pinhole projection."""
     k = K + np.array([[0, skew, 0], [0, 0, 0], [0, 0, 0]])
     point = np.array([[[0.7, -0.5, 2.0]]])
     project_points = cv2.fisheye.projectPoints if is_fisheye else cv2.projectPoints
@@ -397,7 +400,7 @@ def test_actors_of_different_numbers(change: str) -> None:
 
 
 def test_truth_of_different_lengths(tmp_path: Path) -> None:
-    """One mask for two people, vertices of one of two, and fewer good frames than frames."""
+    """One mask for two people, vertices of one of two, and fewer valid frames than frames."""
     sequence = write_hi4d(tmp_path / "hi4d", pair_points())
     path = sequence / "smpl" / "000012.npz"
     content = dict(np.load(path))

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Videos of calibrated cameras: what is measured is the field of view."""
+"""Videos of calibrated cameras: the field of view is evaluated."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ REAL = paths.SHARED / "data" / "real"
 TRIAL = REAL / "perfanalytics_pose2sim" / "S00_P00_SingleParticipant" / "S00_P00_T01_BalancingTrial"
 SIZE = (320, 240)
 FRAMES = 4
-# As Pose2Sim writes it, and as Anipose does.
+# Calibration as written by Pose2Sim, and by Anipose.
 POSE2SIM = """[cam_01]
 name = "cam_01"
 size = [ 320.0, 240.0]
@@ -89,7 +89,7 @@ def write_video(path: Path, size: tuple[int, int] = SIZE) -> None:
 
 
 def found(index: int) -> People:
-    """Nobody, and a field of view that is 3° too small."""
+    """Return no people, and a field of view 3° too small."""
     people = people_with(np.zeros((0, 1, 3)), K)
     return dataclasses.replace(people, predicted_vertical_fov=2 * np.arctan(120 / 400) - np.radians(3))
 
@@ -200,7 +200,7 @@ def test_several_calibrations_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not TRIAL.is_dir(), reason="the real videos are not beside this checkout (../shared/data/real)")
 def test_real_videos(tmp_path: Path) -> None:
-    """Their fields of view as they are known from elsewhere; Pose2Sim's cam_01 was calibrated for another size."""
+    """The fields of view agree with independent values; Pose2Sim's cam_01 was calibrated for another image size."""
     known = {Path(each["file"]).stem: each for each in json.loads((REAL / "derived" / "fov_dev.json").read_text())}
     text = []
     (tmp_path / "videos").mkdir()

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Ten thousand frames: memory stays flat, and the estimator is what takes the time."""
+"""Evaluation of ten thousand frames: memory stays constant, and the estimator takes most of the time."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from test.helpers.evaluation_bags import TruthfulEstimator, write_scene
 
 FRAMES, STEP_S = 10_000, 0.05
 PAGE_BYTES = resource.getpagesize()
-GROWTH_BYTES = 40e6  # from frame 1,000 on: boxes and times are kept, some hundred bytes a frame
+GROWTH_BYTES = 40e6  # from frame 1,000 on: boxes and times are kept, some hundred bytes per frame
 
 
 class SlowEstimator(TruthfulEstimator):
-    """Takes STEP_S for a picture, as a GPU would: the processor is free meanwhile."""
+    """Estimator that takes STEP_S per image without using the CPU, like a GPU."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Many bags at a time, and results against each other."""
+"""Evaluation of many bags in parallel, and comparison of results."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from test.helpers.evaluation_bags import TruthfulEstimator, scene, write_scene
 
 
 def result(name: str, error_mm: float, people: int, found: int, switches: int = 0) -> SequenceResult:
-    """A sequence with one error."""
+    """Return a result of one sequence with the given error."""
     tally = Tally(
         frames=people,
         with_truth=people,
@@ -62,7 +62,7 @@ def only(comparisons: list[Comparison], key: str) -> tuple[float, float, float, 
 
 
 def test_differences_over_sequences(tmp_path: Path) -> None:
-    """B is better by 5 mm on each of 20 sequences, whatever their own errors are: the pairing shows it."""
+    """B is better by 5 mm on each of 20 sequences with different errors: the paired comparison detects it."""
     rng = np.random.default_rng(0)
     errors, sizes = rng.uniform(50, 500, 20), rng.integers(10, 1000, 20)
     a, b = (
@@ -82,7 +82,7 @@ def test_differences_over_sequences(tmp_path: Path) -> None:
 
 
 def test_the_interval_is_as_wide_as_theory_says(tmp_path: Path) -> None:
-    """Equal sequences of normally distributed differences: 1.96 standard errors to either side."""
+    """Equally long sequences with normally distributed differences: ±1.96 standard errors."""
     rng = np.random.default_rng(1)
     differences = rng.normal(3.0, 10.0, 200)
     a = save(tmp_path / "a", [result(f"s{i}", 100, 50, 50) for i in range(200)])
@@ -138,7 +138,7 @@ def test_every_metric_has_one_name() -> None:
     assert {metric.key for metric in ERRORS if metric.recalled} == {metric.key for metric in ERRORS} - {"FOV error"}
 
 
-# --- many at a time
+# --- several bags in parallel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +149,7 @@ class Task:
 
 
 def evaluate_in_a_worker(task: Task) -> SequenceResult:
-    """Truth as prediction; the name of the bag may ask for a crash."""
+    """Return the truth as prediction; the bag's name may request a crash."""
     import os
 
     if "crash" in task.path.name:

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Velocities, their calibration, and distances by placement cue, through whole evaluations of bags."""
+"""Velocities, their calibration, and distances by placement cue, in complete evaluations of bags."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def true_people(index: int) -> People:
 
 
 def noisy(factor: float = 1.0, cue: PlacementCue | None = PlacementCue.DEPTH) -> Callable[[int, People], People]:
-    """The true people with noise of SIGMA_M and SPEED_SIGMA, whose covariances are stated `factor`² times as large."""
+    """Return the true people with noise of SIGMA_M and SPEED_SIGMA and covariances `factor`² times as large."""
     rng = np.random.default_rng(7)
 
     def change(index: int, people: People) -> People:
@@ -76,7 +76,7 @@ def noisy(factor: float = 1.0, cue: PlacementCue | None = PlacementCue.DEPTH) ->
 
 @pytest.fixture(scope="module")
 def noisy_result(bag: Path) -> tuple[SequenceResult, Path]:
-    """The result, and its folder, of an evaluation of `noisy()`."""
+    """Return the result and its folder for an evaluation of `noisy()`."""
     return evaluate(bag, bag.parent / "noisy", noisy()), bag.parent / "noisy"
 
 
@@ -125,7 +125,7 @@ def test_velocity_errors_are_those_of_the_table(noisy_result: tuple[SequenceResu
 
 
 def test_distances_by_cue(noisy_result: tuple[SequenceResult, Path]) -> None:
-    """Two of three people follow the depth; all have an error of 10 cm standard deviation, stated as such."""
+    """Two of three people are placed by depth; all errors have a standard deviation of 10 cm, as stated."""
     result, out = noisy_result
     found = result.tally.distances()
     assert set(found) == {"prediction only", "depth"}
@@ -165,7 +165,7 @@ def test_unknown_velocities_have_no_rows(tmp_path: Path) -> None:
 
 
 def as_of_before(folder: Path) -> None:
-    """The tables and results of the version before these metrics."""
+    """Reduce the tables and results to those of the version before these metrics."""
     for name in ("frames.csv", "people.csv"):
         with open(folder / name, newline="") as file:
             rows = list(csv.DictReader(file))
@@ -209,7 +209,7 @@ def test_the_better_calibration_is_the_one_near_one(bag: Path, tmp_path: Path) -
 
 
 def driving(count: int, *, poses: bool = True, velocity: float = np.nan) -> Iterator[EvaluationFrame]:
-    """A camera that drives along x at 1 m/s and turns; people who walk along y of the fixed frame, ever faster."""
+    """Return a camera that drives along x at 1 m/s and turns, and people who accelerate along y of the fixed frame."""
     for index in range(count):
         time, angle = 0.1 * index, 0.3 * index
         pose = np.eye(4)
@@ -226,7 +226,7 @@ def driving(count: int, *, poses: bool = True, velocity: float = np.nan) -> Iter
 
 @pytest.mark.parametrize("velocity", [np.nan, 9.0])
 def test_true_velocities_from_a_moving_camera(velocity: float) -> None:
-    """A velocity in the camera's axes is replaced where the camera's pose is known."""
+    """Velocities in camera axes are replaced if the camera pose is known."""
     eval_frames = list(add_true_velocities(driving(6, velocity=velocity)))
     assert [eval_frame.stamp_ns for eval_frame in eval_frames] == [eval_frame.stamp_ns for eval_frame in driving(6)]
     for index, eval_frame in enumerate(eval_frames):

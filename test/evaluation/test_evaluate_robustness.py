@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Bags that are broken, or say less than evaluation wants: a clear line, and what can be measured is measured."""
+"""Damaged and incomplete bags: each gives a clear message, and the available parts are evaluated."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_bag_that_is_cut_off(tmp_path: Path) -> None:
     "stamp", [lambda index: 0, lambda index: stamp_of(index) if index < 5 else stamp_of(index - 5)]
 )
 def test_clocks(tmp_path: Path, stamp: Callable[[int], int]) -> None:
-    """Without a clock nothing can be matched; one that was set back is no obstacle."""
+    """Without a clock no messages can be matched; a clock that was set back is accepted."""
     path = write_scene(tmp_path / "clock.mcap", 10, stamp=stamp)
     result = evaluate(path)
     if stamp(0) == 0:
@@ -144,7 +144,7 @@ def pose(angle_deg: float, *place: float) -> np.ndarray:
 
 
 def seven(pose: np.ndarray) -> Pose:
-    """Translation and quaternion of a (4, 4) pose."""
+    """Return the translation and the quaternion of a (4, 4) pose."""
     return (*pose[:3, 3].tolist(), *Rotation.from_matrix(pose[:3, :3]).as_quat().tolist())
 
 
@@ -152,7 +152,7 @@ CAMERA_IN_BASE = pose(35, 0.1, 0.2, 0.9)
 
 
 def base_in_map(index: float) -> np.ndarray:
-    """A robot that turns and drives at constant speed."""
+    """Return the pose of a robot that turns and drives at constant speed."""
     result = np.eye(4)
     result[:3, :3] = Rotation.from_euler("z", 4 * index, degrees=True).as_matrix()
     result[:3, 3] = 0.1 * index, 0.05 * index, 0
@@ -160,7 +160,7 @@ def base_in_map(index: float) -> np.ndarray:
 
 
 def moving_camera(every: int = 2, frames: int = 10) -> list[tuple[str, int, Any]]:
-    """/tf_static and /tf of a robot; the latter only at every second image, as odometry need not be in step."""
+    """Return /tf_static and /tf of a robot; /tf only for every second image, as odometry may not be synchronous."""
     messages = [("/tf_static", stamp_of(0), transform("base", "camera", seven(CAMERA_IN_BASE), 0))]
     messages += [
         ("/tf", stamp_of(index), transform("map", "base", seven(base_in_map(index)), stamp_of(index)))

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Arrays out of pickles, and nothing else."""
+"""Reading arrays, and nothing else, from pickles."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_an_object_in_an_array_file(tmp_path: Path) -> None:
 
 
 def test_of_python_2(tmp_path: Path) -> None:
-    """Python 2's strings are bytes (3DPW's files); as its cPickle writes an array."""
+    """Python 2's strings are read as bytes (3DPW's files); arrays are pickled as by its cPickle."""
     values = np.array([1.5, -2.0])
     content = (
         b"\x80\x02cnumpy.core.multiarray\n_reconstruct\nq\x00cnumpy\nndarray\nq\x01K\x00\x85U\x01b\x87R(K\x01K\x02\x85"
@@ -121,7 +121,7 @@ def test_nothing_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cont
 
 
 def test_what_would_reach_into_memory(tmp_path: Path) -> None:
-    """NumPy's own unpickling takes an array's bytes for pointers where its dtype says so."""
+    """NumPy's own unpickling interprets an array's bytes as pointers if its dtype declares objects."""
     reconstruct = np.zeros(0).__reduce__()[0]
     has_objects = Calls(np.dtype, ("O", False, True), (3, "|", None, None, None, -1, -1, 0))
     fields = np.dtype([("a", "O")])
@@ -172,7 +172,7 @@ def test_a_list_in_itself(tmp_path: Path) -> None:
 
 
 def test_what_is_shared_is_read_once(tmp_path: Path) -> None:
-    """Forty lists, each of which holds the one before twice: 2⁴⁰ places."""
+    """Forty nested lists, each of which contains the previous one twice: 2⁴⁰ elements."""
     shared: Any = [np.ones(2)]
     for _ in range(40):
         shared = [shared, shared]

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What is known about recorded people besides themselves: covariances in another frame, the size of their images."""
+"""Additional data of recorded people: covariances in another frame, and image sizes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from test.helpers.people_factory import make_people
 
 
 def test_covariances_turn_with_the_people() -> None:
-    """Points drawn with the covariances, moved one by one, have the moved covariances."""
+    """Points drawn with the covariances and transformed one by one have the transformed covariances."""
     people = make_people(2)
     spread = np.array([np.diag([0.01, 0.04, 0.25]), np.diag([0.2, 0.1, 0.4])])
     people = dataclasses.replace(people, pelvis_covariance=spread, velocity_covariance=2 * spread)
@@ -61,10 +61,13 @@ def message(width: int, height: int, k: np.ndarray, fov: float | None = None) ->
 
 def test_sizes_of_images_whose_principal_point_is_not_in_the_middle() -> None:
     k = np.array([[500.0, 0, 300], [0, 510, 150], [0, 0, 1]])
-    assert estimate_image_size(message(640, 480, k)) == (480, 600)  # the width is a guess
+    assert estimate_image_size(message(640, 480, k)) == (480, 600)  # the width is estimated
     assert estimate_image_size(message(640, 480, k), (480, 640)) == (480, 640)
     assert estimate_image_size(message(640, 480, k, np.nan)) == (300, 600)  # a message without a field of view
-    assert estimate_image_size(message(640, 480, np.zeros((3, 3)), np.nan), (480, 640)) == (0, 0)  # about no image
+    assert estimate_image_size(message(640, 480, np.zeros((3, 3)), np.nan), (480, 640)) == (
+        0,
+        0,
+    )  # a message without a camera matrix
 
 
 @pytest.mark.parametrize("kind", ["images", "camera_info", "neither", "another camera's"])

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Relative Human's format, made here, and its scores against relations counted by hand."""
+"""Relative Human's format, generated here, and its scores against relations counted by hand."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def save(folder: Path, content: Any, split: str = "test") -> Path:
 
 
 def test_relations_by_hand(tmp_path: Path) -> None:
-    """An adult, a kid and a baby in layers 0, 0, 2, and one of unknown layer; depths 2.0, 2.1, 1.9 and 5 m."""
+    """An adult, a kid and a baby in layers 0, 0, 2, and a person of unknown layer; depths 2.0, 2.1, 1.9 and 5 m."""
     content = {"a.jpg": [person(0, 0, 0), person(1, 0, 2), person(2, 2, 3), person(3, -1, -1)]}
     (image,) = list_relative_human_images(save(tmp_path, content), "test")
     found = compute_relations(image, np.array(BOXES)[::-1], np.array([5.0, 1.9, 2.1, 2.0]))

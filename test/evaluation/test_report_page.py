@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""report.html: what it says against results with known mistakes, and that it is one file that opens anywhere."""
+"""report.html: its content for results with known errors, and that it is one self-contained, valid file."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ FRAMES, WRONG_FRAME = 40, 23
 
 
 class Elements(HTMLParser):
-    """Every element's name and attributes, and the text that is shown."""
+    """Parser that collects every element's name and attributes, and the visible text."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class Elements(HTMLParser):
 
 
 def mistaken(index: int, people: People) -> People:
-    """Everybody 5 % too far; in one frame two of three are missed."""
+    """Return the people 5 % too far; in one frame two of three are missed."""
     far = 1.05 * people.pelvis.astype(np.float64)
     shift = (far - people.pelvis).astype(np.float32)[:, None]
     people = dataclasses.replace(
@@ -75,7 +75,7 @@ def mistaken(index: int, people: People) -> People:
 
 
 def evaluate(out: Path, name: str = "walk", change=mistaken) -> Path:
-    """The page of a bag's evaluation, the bag being made beside out."""
+    """Return the page of an evaluation of a new bag, written beside out."""
     out.parent.mkdir(exist_ok=True)
     bag = write_scene(out.parent / f"{name}.mcap", FRAMES)
     result = run_job(BagJob(path=bag, out=out, bag=False), TruthfulEstimator(change))
@@ -124,7 +124,7 @@ def test_the_file_needs_nothing_else(report: Path) -> None:
         kind, _, data = (picture["src"] or "").partition(";base64,")
         content = base64.b64decode(data)
         if kind == "data:image/svg+xml":
-            ElementTree.fromstring(content)  # raises where it is not well-formed
+            ElementTree.fromstring(content)  # raises if it is not well-formed
         else:
             assert Image.open(BytesIO(content)).size == (640, 240)
 
@@ -246,7 +246,7 @@ def test_the_table_has_postures_of_misses(report: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed (apt-get install chromium)")
 def test_a_browser_opens_it_without_complaint(report: Path, tmp_path: Path) -> None:
-    """Its console stays empty, and at a phone's width nothing is wider than the window."""
+    """The console stays empty, and at the width of a phone nothing is wider than the window."""
     picture = tmp_path / "page.png"
     command = ["chromium", "--headless=new", "--no-sandbox",
         "--hide-scrollbars", "--disable-gpu", "--enable-logging=stderr",

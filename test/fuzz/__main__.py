@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""`python -m test.fuzz`: see `fuzzing`."""
+"""Command line of the fuzzer, `python -m test.fuzz`; see `fuzzing`."""
 
 import sys
 

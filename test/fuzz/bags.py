@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Fuzz targets that are bags: single files, and the description of a folder."""
+"""Fuzz targets for bags: single files, and the metadata.yaml of a bag folder."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from test.helpers.bag_factory import camera_messages, serialized, write_bag
 
 
 class Bags(Target):
-    """Single files of a bag. A part of them is sound, and the messages in it are not."""
+    """Base class for single files of a bag. In some inputs the file is valid and its messages are damaged."""
 
     suffix = ".mcap"
     storage = StoragePlugin.MCAP
@@ -66,8 +66,11 @@ class Bags(Target):
     def made(
         self, data: list[bytes], version: Literal[8, 9] = 8, compression: CompressionMode = CompressionMode.NONE
     ) -> bytes:
-        """A bag of our messages with this content. It lacks metadata.yaml and its copy in the file, which nobody reads
-        and which take ten times as long as the rest."""
+        """Return a bag that holds this data as messages of this package.
+
+        metadata.yaml and its copy in the file are left out: they are not read, and parsing them takes ten times as long
+        as the rest.
+        """
         folder = self.folder / "made"
         writer = Writer(folder, version=version, storage_plugin=self.storage)
         writer.set_compression(compression, CompressionFormat.ZSTD)
@@ -98,7 +101,10 @@ def read_bag(path: Path) -> None:
 
 
 class ReadOnce:
-    """ruamel's YAML for rosbags. A bag is opened three times, and reading the same texts takes the longest of it."""
+    """Replacement for ruamel's YAML in rosbags, with a cache.
+
+    A bag is opened three times, and most of that time is spent on parsing the same texts.
+    """
 
     def __init__(self) -> None:
         self.known: dict[str, Any] = {}
@@ -130,7 +136,7 @@ class Sqlite3Bags(Bags):
 
 
 class BagMetadata(Target):
-    """metadata.yaml of a folder whose other files are sound."""
+    """Fuzz target for metadata.yaml; the other files of the folder are valid."""
 
     WORDS = (
         "rosbag2_bagfile_information:",

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Fuzz targets that are data sets: folders of which one file is damaged."""
+"""Fuzz targets for data sets: folders with one damaged file."""
 
 from __future__ import annotations
 
@@ -48,8 +48,11 @@ from test.helpers.dataset_factory import bodies, opened
 
 
 class DataSets(Target):
-    """An input is one file of a folder behind the byte that says which; the others are sound. Images are not read:
-    they have a target of their own."""
+    """Base class for data sets.
+
+    The first byte of an input selects a file of the folder, and the rest is its content; the other files are valid.
+    Images are not read: another target covers them.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -59,15 +62,15 @@ class DataSets(Target):
 
     @abc.abstractmethod
     def make(self) -> None:
-        """Writes the sound folder."""
+        """Write the valid folder."""
 
     @abc.abstractmethod
     def found(self) -> list[Path]:
-        """The files that are damaged."""
+        """Return the paths of the files to damage."""
 
     @abc.abstractmethod
     def read(self, path: Path) -> None:
-        """path: of the damaged file."""
+        """Read the data set; path is the damaged file."""
 
     def damaged(self, rng: random.Random) -> bytes:
         which = rng.randrange(len(self.paths))
@@ -102,7 +105,7 @@ def damaged_pickle(rng: random.Random, content: Any, seed: bytes) -> bytes:
 
 
 class Pickles(DataSets):
-    """3DPW's and EMDB's."""
+    """Pickles of 3DPW and EMDB."""
 
     def make(self) -> None:
         write_threedpw(self.folder / "3dpw", np.full((2, 3, 24, 3), 3.0))
@@ -121,7 +124,7 @@ class Pickles(DataSets):
 
 
 class Archives(DataSets):
-    """Hi4D's and EMDB's .npz: damaged inside of the zip file and outside."""
+    """.npz files of Hi4D and EMDB, damaged inside and outside of the zip members."""
 
     def make(self) -> None:
         write_hi4d(self.folder / "hi4d", bodies(2, POINTS)[None])
@@ -140,7 +143,7 @@ class Archives(DataSets):
 
 def damaged_archive(rng: random.Random, seed: bytes, other: bytes) -> bytes:
     if rng.random() < 0.3:
-        place = rng.choice((0, max(len(seed) - 1200, 0)))  # the directory is at the end
+        place = rng.choice((0, max(len(seed) - 1200, 0)))  # the central directory is at the end
         return seed[:place] + damaged_bytes(rng, seed[place:], other, head=rng.choice((None, 400)))
     again = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(seed)) as source, zipfile.ZipFile(again, "w") as target:
@@ -154,7 +157,7 @@ def damaged_archive(rng: random.Random, seed: bytes, other: bytes) -> bytes:
 
 
 class Colmap(DataSets):
-    """Harmony4D's cameras and people."""
+    """Cameras and people of Harmony4D."""
 
     WORDS = ("OPENCV_FISHEYE", "#", "cam02/00001.jpg", "7", "0.5", "-1", "cam02/x.jpg")
 
@@ -178,7 +181,7 @@ class Colmap(DataSets):
 
 
 class Calibrations(DataSets):
-    """The TOML of calibrated videos; the picture of the one video is made up."""
+    """TOML calibration of videos; the image of the only video is generated."""
 
     WORDS = ("cam_01", "[", "]", "inf", "nan", "-1", "true", "[metadata]", "1979-05-27", "{}", "[[cam_01]]", '"A"')
 
@@ -198,7 +201,7 @@ class Calibrations(DataSets):
 
 
 class Annotations(DataSets):
-    """JSON, and MOT's texts."""
+    """Annotations in JSON, and text files of MOT."""
 
     WORDS = ("[Sequence]", "frameRate=0", "imDir=..", "imDir=img1", "%(x)s", "=", "nan", "1,1")
 
@@ -236,7 +239,7 @@ def damaged_json(rng: random.Random, seed: bytes) -> bytes:
 
 
 class Regressors(DataSets):
-    """Weights as .npy, and as sparse and dense .npz."""
+    """Regressor weights as .npy, and as sparse and dense .npz."""
 
     def make(self) -> None:
         weights = sparse.random_array((24, 19158), density=1e-4, rng=np.random.default_rng(0))

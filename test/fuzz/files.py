@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Fuzz targets that are files for people: motions, garments, pictures and videos."""
+"""Fuzz targets for files chosen by users: motions, garments, images and videos."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Motions(Target):
 
 
 class Garments(Target):
-    """An .mhclo and the .obj that it names."""
+    """Fuzz target for an .mhclo file and the .obj file that it names."""
 
     MHCLO = (
         "basemesh hm08\ntag Shoes\nname patch\nobj_file patch.obj\nx_scale 0 1 2.0\ny_scale 0 2 2.0\nz_scale 0 3 2.0\n"
@@ -124,7 +124,7 @@ class Garments(Target):
 
 
 class Images(Target):
-    """Image files of every kind that is read."""
+    """Fuzz target for image files of every supported format."""
 
     KINDS = ("png", "jpeg", "bmp", "tiff", "webp")
 
@@ -154,10 +154,10 @@ class Images(Target):
 
 
 class Videos(Target):
-    """Videos, as far as PyAV's own checks do not end them before."""
+    """Fuzz target for videos that pass PyAV's own checks."""
 
     KINDS = ((".mp4", "mpeg4"), (".avi", "mjpeg"), (".mkv", "libx264"), (".webm", "libvpx"))
-    THREADED = 0x80  # in an input's first byte, beside its kind
+    THREADED = 0x80  # in an input's first byte, together with its kind
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -189,7 +189,10 @@ class Videos(Target):
 
 @contextlib.contextmanager
 def one_core() -> Iterator[None]:
-    """FFmpeg counts the cores that it may use: with one it starts no threads, which take longer than small pictures."""
+    """Restrict the process to one core.
+
+    FFmpeg starts threads according to the number of cores; for small images, starting them takes longer than decoding.
+    """
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {ctypes.CDLL(None).sched_getcpu()})
     try:
@@ -199,7 +202,7 @@ def one_core() -> Iterator[None]:
 
 
 def _write_video(path: Path, codec: str) -> None:
-    """Three pictures: with them there are all kinds of frames."""
+    """Write a video of three images, enough for all kinds of frames."""
     import av
 
     with av.open(str(path), "w") as container:

@@ -14,9 +14,9 @@
 
 """Fuzzing of every parser of outside data: `python -m test.fuzz --inputs 100000 --parser bvh --parser mcap`.
 
-Each input follows from the seed and its number alone. A child process parses them and the parent watches it, so that a
-crash, and a parser that does not come back, are findings like any other exception but UserError. Where memory grows
-while thousands of inputs are read, or one input takes much of it, or seconds of the processor, that is a finding, too.
+Each input is determined by the seed and its number. A child process parses the inputs and the parent process monitors
+it, so that crashes and hangs are reported like any exception other than UserError. Also reported: memory that grows
+over thousands of inputs, and an input that takes too much memory or seconds of CPU time.
 """
 
 from __future__ import annotations
@@ -65,19 +65,19 @@ PARSERS = {
     "dataset_annotations": "datasets.Annotations",
     "dataset_regressor": "datasets.Regressors",
 }
-SLOW_S = 5.0  # of the processor, for one input
-HANGS_S = 120.0  # by the clock: this machine may be busy
-START_S = 300.0  # for the target to be made
-LARGE_MIB = 700.0  # that one input adds to the most memory so far; the largest image that is accepted takes 400
+SLOW_S = 5.0  # CPU time of one input
+HANGS_S = 120.0  # wall time; longer because the machine may be busy
+START_S = 300.0  # for creating the target
+LARGE_MIB = 700.0  # increase of the peak memory by one input; the largest accepted image needs 400
 GROWTH_MIB = 48.0  # over the second half of many inputs
 ROUND = 250  # inputs between two reports of the child
 
 
 @dataclass
 class Report:
-    """What came out of a number of inputs, read in seconds_s without the time for making the target.
+    """Results of a number of inputs, read in seconds_s (without the time for creating the target).
 
-    findings: what happened → the numbers of the inputs, at most a few.
+    findings: description → the numbers of the first few inputs.
     """
 
     inputs: int = 0
@@ -89,7 +89,7 @@ class Report:
 
     @property
     def growth_mib(self) -> float:
-        """Over the second half."""
+        """Memory growth (MiB) over the second half of the inputs."""
         half = self.memory_mib[len(self.memory_mib) // 2 :]
         return half[-1] - half[0] if half else 0.0
 
@@ -109,7 +109,7 @@ def input_of(target: Target, seed: int, index: int) -> bytes:
 
 
 def outcome(target: Target, data: bytes) -> str:
-    """ "" where the input is read, "refused" for a UserError (one line always) that says something, else the fault."""
+    """Return "" if the input is read, "refused" for a UserError with one nonempty line, and otherwise the fault."""
     try:
         target.parse(data)
     except UserError as error:
@@ -122,9 +122,9 @@ def outcome(target: Target, data: bytes) -> str:
 
 
 def kept_mib() -> float:
-    """Memory in use, without what the allocator keeps for later."""
+    """Return the memory in use (MiB), without free memory kept by the allocator."""
     gc.collect()
-    with contextlib.suppress(OSError, AttributeError):  # another C library than GNU's
+    with contextlib.suppress(OSError, AttributeError):  # not GNU's C library
         ctypes.CDLL(None).malloc_trim(0)
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
@@ -134,17 +134,17 @@ def most_mib() -> float:
 
 
 def scratch() -> tempfile.TemporaryDirectory[str]:
-    """A folder for a target, in memory where there is such a place: a disk is slower than most parsers."""
+    """Yield a temporary folder for a target, in memory if possible: a disk is slower than most parsers."""
     memory = "/dev/shm"
     return tempfile.TemporaryDirectory(prefix="fuzz-", dir=memory if os.access(memory, os.W_OK) else None)
 
 
 def _child(name: str, folder: str, seed: int, begin: int, end: int, at: Any, pipe: Any) -> None:
-    """Parse the inputs; at holds the number of the one in work."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders write there
+    """Parse the inputs; `at` holds the number of the current one."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders write to it
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
-    tempfile.tempdir = folder  # for what the parsers unpack
+    tempfile.tempdir = folder  # for files that the parsers unpack
     target = load(name, Path(folder))
     pipe.send(("made",))
     counts: Counter[str] = Counter()
@@ -165,14 +165,14 @@ def _child(name: str, folder: str, seed: int, begin: int, end: int, at: Any, pip
         counts[what] += 1
         if index == begin:
             gc.collect()
-            gc.freeze()  # the libraries' own objects, which every later collection would go through
+            gc.freeze()  # excludes the libraries' own objects from every later garbage collection
         if (index + 1 - begin) % ROUND == 0 or index + 1 == end:
             pipe.send(("round", index + 1, counts["refused"], kept_mib(), slowest_s))
     pipe.send(("end",))
 
 
 def fuzz(name: str, inputs: int, seed: int = 0, tell: Callable[[str], None] = lambda _: None) -> Report:
-    """Run a parser on so many inputs; after a crash or a hang, another child goes on behind it."""
+    """Run a parser on a number of inputs; after a crash or a hang, continue with the next input in a new child."""
     report, begin = Report(), 0
     while begin < inputs:
         with scratch() as folder:
@@ -186,7 +186,7 @@ def fuzz(name: str, inputs: int, seed: int = 0, tell: Callable[[str], None] = la
 def _run_child(
     name: str, folder: str, seed: int, begin: int, inputs: int, report: Report, tell: Callable[[str], None]
 ) -> int:
-    """Add to the report what a child finds. → Where the next one has to begin."""
+    """Add the findings of one child to the report and return the number of the next input."""
     context = multiprocessing.get_context("spawn")
     at = context.RawValue("q", begin - 1)
     receiver, sender = context.Pipe(duplex=False)

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A fuzz target with every fault that is looked for."""
+"""Fuzz target that shows every fault which the fuzzer must detect."""
 
 from __future__ import annotations
 

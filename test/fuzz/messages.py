@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Fuzz targets that are messages: images, calibration, recorded people; and parameters."""
+"""Fuzz targets for messages (images, calibration, recorded people) and for parameters."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ ENCODINGS = (
 
 
 def damaged_message(rng: random.Random, message: Any) -> bytes:
-    """CDR of a message with hostile fields, or damaged CDR of a sound one."""
+    """Return the CDR of a message with hostile field values, or damaged CDR of a valid message."""
     if rng.random() < 0.6:
         for _ in range(rng.choice((1, 1, 3))):
             message = damaged_value(rng, message)
         try:
             return serialized(message)
-        except Exception:  # what does not fit its type cannot be sent either
+        except Exception:  # a value of the wrong type cannot be sent either
             pass
     try:
         return damaged_bytes(rng, serialized(message), head=160)
@@ -77,7 +77,7 @@ def received(image: bytes, camera_info: bytes | None = None, *, is_compressed: b
 
 
 class RawImages(Target):
-    """sensor_msgs/Image, as the node gets it."""
+    """Fuzz target for sensor_msgs/Image as received by the node."""
 
     def __init__(self, folder: Path) -> None:
         self.seeds = [raw_image(picture(3, 32, 24), encoding, START_NS) for encoding in ("rgb8", "bgr8", "mono8")]
@@ -101,7 +101,8 @@ class RawImages(Target):
 
 
 class CompressedImages(Target):
-    """sensor_msgs/CompressedImage, as the node gets it: JPEG and PNG, damaged in the header and behind it."""
+    """Fuzz target for sensor_msgs/CompressedImage as received by the node: JPEG and PNG, damaged in and after the
+    header."""
 
     def __init__(self, folder: Path) -> None:
         image = picture(3, 48, 32)
@@ -119,7 +120,7 @@ class CompressedImages(Target):
     def damaged(self, rng: random.Random) -> bytes:
         data = damaged_bytes(rng, rng.choice(self.files), rng.choice(self.files), head=700)
         if data.startswith(b"\xff\xd8") and rng.random() < 0.7:
-            data += b"\xff\xd9"  # else it is cut off, which is all that would be tried
+            data += b"\xff\xd9"  # otherwise the data is cut off, and nothing else would be tested
         if data.startswith(b"\x89PNG") and rng.random() < 0.7:
             data = with_png_checksums(data)
         content, kind = np.frombuffer(data, np.uint8), rng.choice(("jpeg", "png", ""))
@@ -135,7 +136,7 @@ class CompressedImages(Target):
 
 
 def with_png_checksums(data: bytes) -> bytes:
-    """Every chunk's checksum made right, so that its content is looked at."""
+    """Return the PNG with the checksum of every chunk corrected, so that decoders read the content."""
     import zlib
 
     content, place = bytearray(data), 8
@@ -150,7 +151,7 @@ def with_png_checksums(data: bytes) -> bytes:
 
 
 class Calibrations(Target):
-    """sensor_msgs/CameraInfo, as the node gets it, and the image that it undistorts."""
+    """Fuzz target for sensor_msgs/CameraInfo as received by the node, and for undistorting an image with it."""
 
     MODELS = ("plumb_bob", "rational_polynomial", "equidistant", "", "none", "fisheye", "thin_prism")
 
@@ -184,7 +185,7 @@ class Calibrations(Target):
 
 
 class RecordedPeople(Target):
-    """multihmr2_ros/HumanArray of a bag, made people again."""
+    """Fuzz target for multihmr2_ros/HumanArray from a bag, converted back to People."""
 
     TYPE = "multihmr2_ros/msg/HumanArray"
 
@@ -214,7 +215,7 @@ class RecordedPeople(Target):
 
 
 class Parameters(Target):
-    """Values of any type for any parameter, as a file or another node sets them."""
+    """Fuzz target for parameters: values of any type, as set by a file or another node."""
 
     def __init__(self, folder: Path) -> None:
         from multihmr2_ros.ros.parameters import DEFAULTS, NodeParameters
@@ -246,5 +247,5 @@ class Parameters(Target):
             try:
                 changes.append(Parameter(name, value=value))
             except (TypeError, ValueError, AssertionError, OverflowError):
-                continue  # what no parameter can hold
+                continue  # types that no parameter can have
         make_configuration(apply_changes(self.parameters, changes, is_configured=rng.random() < 0.5), EstimatorConfig())

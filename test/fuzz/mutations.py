@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Damage for fuzzing, from a random.Random: to bytes, to texts, to the fields of messages and to JSON."""
+"""Random damage for fuzzing, drawn from a random.Random: of bytes, texts, message fields and JSON."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ HOSTILE_TEXTS = (
 
 
 def damaged_bytes(rng: random.Random, data: bytes, other: bytes = b"", head: int | None = None) -> bytes:
-    """One to four changes. other: where foreign pieces come from; head: changes are mostly within so many bytes."""
+    """Return the data with one to four changes.
+
+    other: source of inserted pieces. head: most changes are within this number of bytes.
+    """
     content = bytearray(data)
     for _ in range(rng.choice((1, 1, 2, 4))):
         within = min(len(content), head) if head and rng.random() < 0.7 else len(content)
@@ -62,7 +65,7 @@ def damaged_bytes(rng: random.Random, data: bytes, other: bytes = b"", head: int
 
 
 def damaged_text(rng: random.Random, text: str, words: tuple[str, ...] = ()) -> bytes:
-    """Words and lines that are replaced, left out, doubled and exchanged; words: those of the format."""
+    """Return the text with words and lines replaced, removed, doubled and swapped; words: keywords of the format."""
     for _ in range(rng.choice((1, 1, 2, 5))):
         lines = text.split("\n")
         row = rng.randrange(len(lines))
@@ -85,7 +88,7 @@ def damaged_text(rng: random.Random, text: str, words: tuple[str, ...] = ()) -> 
 
 
 def damaged_value(rng: random.Random, value: Any) -> Any:
-    """Something of the same type, or nearly; messages of rosbags and what JSON holds keep their structure."""
+    """Return a value of the same or a similar type; rosbags messages and JSON containers keep their structure."""
     if dataclasses.is_dataclass(value):
         fields = [field.name for field in dataclasses.fields(value) if not field.name.startswith("__")]
         if not fields:

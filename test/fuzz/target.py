@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What a fuzz target is."""
+"""Interface of a fuzz target."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ from pathlib import Path
 
 
 class Target(abc.ABC):
-    """A parser of outside data with sound inputs to damage. Made in the process that runs it, with a folder of its own.
+    """A parser of outside data, with valid inputs to damage. It is created in the process that runs it, with its own
+    folder.
 
-    parse may raise UserError with one line, and nothing else.
+    parse may raise UserError with one line, and no other exception.
     """
 
     @abc.abstractmethod
     def __init__(self, folder: Path) -> None:
-        """Makes the sound inputs."""
+        """Create the valid inputs."""
 
     @abc.abstractmethod
     def damaged(self, rng: random.Random) -> bytes:
-        """An input, the same for the same state of rng."""
+        """Return an input; the same state of rng gives the same input."""
 
     @abc.abstractmethod
     def parse(self, data: bytes) -> None:
-        """Reads an input as the product would."""
+        """Read an input as the package would."""

@@ -12,8 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Every parser of outside data against a few hundred damaged inputs, and what more of them found before:
-`python -m test.fuzz` runs as many as are asked for."""
+"""Every parser of outside data on a few hundred damaged inputs, and the faults found earlier.
+
+`python -m test.fuzz` runs any number of inputs.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,7 @@ def test_damaged_inputs_are_read_or_refused_in_one_line(name: str, tmp_path: Pat
     target = fuzz.load(name, tmp_path)
     outcomes = [fuzz.outcome(target, fuzz.input_of(target, 0, index)) for index in range(INPUTS)]
     assert not {outcome: outcomes.index(outcome) for outcome in outcomes if outcome not in ("", "refused")}
-    # Mistakes in a camera_info are reported beside the people; of metadata.yaml only the names of files matter.
+    # Errors in a camera_info do not stop estimation; of metadata.yaml only the file names are used.
     if name not in ("camera_info", "metadata"):
         assert "refused" in outcomes
 
@@ -87,11 +89,11 @@ def test_the_fuzzer_finds_crashes_after_a_hang(monkeypatch: pytest.MonkeyPatch) 
     assert found.index("hangs") < found.index("the process ends with -6") < found.index("the process ends with 0")
 
 
-# --- what was found
+# --- faults found earlier
 
 
 def png(width: int, height: int) -> bytes:
-    """A whole PNG of a few bytes that claims this size."""
+    """Return a complete PNG of a few bytes whose header states this size."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
@@ -103,7 +105,7 @@ def png(width: int, height: int) -> bytes:
 
 
 def jpeg(width: int, height: int, **options: int) -> bytes:
-    """A JPEG of 16 × 16 px whose header claims another size."""
+    """Return a JPEG of 16 × 16 px whose header states another size."""
     settings = [value for name, number in options.items() for value in (getattr(cv2, name), number)]
     content = bytearray(cv2.imencode(".jpg", picture(0, 16, 16), settings)[1].tobytes())
     frame = next(
@@ -138,7 +140,7 @@ def test_a_png_chunk_that_claims_gigabytes_takes_no_memory() -> None:
 def test_raw_images_that_are_huge_are_refused() -> None:
     message = raw_image(picture(0), "mono8", START_NS)
     message.width = message.step = 2**20
-    message.height, message.data = 2**10, np.zeros(2**30, np.uint8)  # not touched: takes no memory
+    message.height, message.data = 2**10, np.zeros(2**30, np.uint8)  # not written to: takes no memory
     with pytest.raises(UserError, match="an image may have at most"):
         image_from_ros(message)
 
@@ -208,7 +210,7 @@ def test_metadata_whose_numbers_are_none_is_passed_over(tmp_path: Path, line: st
     (path / "metadata.yaml").write_text(text.replace(line, f"{line.partition(' ')[0]} {number}"))
     with BagSource(path) as source:
         assert (source.frame_count, len(list(source))) == (4, 4)
-        assert not source.damage  # counts are taken from the files themselves
+        assert not source.damage  # the counts are read from the files
 
 
 @pytest.mark.parametrize(
@@ -270,7 +272,7 @@ def test_recorded_people_whose_fields_do_not_fit(tmp_path: Path, change: str) ->
 
 
 def test_a_message_that_quotes_what_it_was_given_stays_one_line() -> None:
-    """MOT17's seqinfo.ini named a folder of two lines, and a name may hold what steers a terminal."""
+    """MOT17's seqinfo.ini named a folder of two lines; a name may also contain terminal control characters."""
     assert str(UserError("no image in img1\n\x9cameRate=100; see \x1b[2J, or Bühne")) == (
         "no image in img1??ameRate=100; see ?[2J, or Bühne"
     )

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Fuzz targets that are weights: our own format, and pickles."""
+"""Fuzz targets for weights: the package's own format, and pickles."""
 
 from __future__ import annotations
 
@@ -33,8 +33,10 @@ from test.fuzz.target import Target
 
 
 class KeptNetwork:
-    """Makes networks. The network of the configuration that most inputs have is made once and gets all its values
-    from `checkpoint.load_network` each time."""
+    """Factory of networks that reuses one for the most frequent configuration.
+
+    The network of that configuration is created once; `checkpoint.load_network` sets all its values each time.
+    """
 
     def __init__(self, config: NetworkConfig) -> None:
         self.config = config
@@ -49,7 +51,8 @@ class KeptNetwork:
 
 
 class Checkpoints(Target):
-    """Weights in our own format: the header's JSON damaged as JSON, and all of the file as bytes."""
+    """Fuzz target for the package's own weights format: damage of the header's JSON values and of the bytes of the
+    file."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "damaged.safetensors"
@@ -75,7 +78,7 @@ class Checkpoints(Target):
                 network = damaged_value(rng, network)
             for name in ("encoder_depth", "decoder_depth"):
                 if network.get(name) in (127, 128) and rng.random() < 0.9:
-                    network[name] = 3  # so many layers take as long to make as a hundred other inputs
+                    network[name] = 3  # creating this many layers takes as long as a hundred other inputs
             metadata["network"] = json.dumps(network)
             header["__metadata__"] = metadata
         else:
@@ -90,7 +93,7 @@ class Checkpoints(Target):
 
 
 class Witness:
-    """Leaves a file behind when it is unpickled with code."""
+    """Object that creates a file if a pickle runs its code."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -100,7 +103,7 @@ class Witness:
 
 
 class ReleasedCheckpoints(Target):
-    """Pickled weights, damaged inside of the zip file and outside. Code in them must never run."""
+    """Fuzz target for pickled weights, damaged inside and outside of the zip members. Code in them must never run."""
 
     def __init__(self, folder: Path) -> None:
         import torch

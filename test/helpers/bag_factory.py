@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Bags for tests: a camera's images and calibration, written with rosbags' own serialisation."""
+"""Bags for tests: images and calibration of a camera, written with rosbags' own serialization."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ TYPES = {
 
 
 def picture(index: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
-    """(height, width, 3) uint8 RGB: smooth, so that JPEG keeps it; the corner's red tells the index."""
+    """Return a smooth image (height, width, 3) uint8 RGB that survives JPEG; its corner's red encodes the index."""
     y, x = np.mgrid[:height, :width]
     image = np.stack([np.full_like(x, 10 * index), 2 * x, 3 * y], axis=2)
     return np.clip(image, 0, 255).astype(np.uint8)
@@ -55,7 +55,7 @@ def header(time_ns: int, frame_id: str = "camera") -> Any:
 
 
 def raw_image(image: np.ndarray, encoding: str, time_ns: int) -> Any:
-    """sensor_msgs/Image of an RGB image (H, W, 3), in one of three encodings."""
+    """Return a sensor_msgs/Image of an RGB image (H, W, 3), in one of three encodings."""
     pixels = {
         "rgb8": lambda: image,
         "bgr8": lambda: image[..., ::-1],
@@ -90,7 +90,7 @@ def camera_info(
 
 
 def transform(parent: str, child: str, pose: Pose, stamp_ns: int) -> Any:
-    """A TFMessage with one transform."""
+    """Return a TFMessage with one transform."""
     x, y, z, qx, qy, qz, qw = pose
     geometry = "geometry_msgs/msg/"
     return make(
@@ -111,7 +111,7 @@ def serialized(message: Any) -> bytes:
 
 
 def write_bag(path: Path, messages: list[tuple[str, int, Any]], **options: Any) -> Path:
-    """messages: topic, time of the recording (ns), message."""
+    """Write a bag; messages: (topic, recording time in ns, message)."""
     with BagWriter(path, **options) as writer:
         for topic, time_ns, message in messages:
             writer.write(topic, message.__msgtype__, serialized(message), time_ns)
@@ -121,7 +121,10 @@ def write_bag(path: Path, messages: list[tuple[str, int, Any]], **options: Any) 
 def camera_messages(
     frames: int = 5, encoding: str = "rgb8", *, calibrated: bool = True, size: tuple[int, int] = (WIDTH, HEIGHT)
 ) -> list[tuple[str, int, Any]]:
-    """A camera at RATE on /camera/image_raw ("jpeg": compressed), its calibration recorded after each image."""
+    """Return the messages of a camera at RATE on /camera/image_raw, with its calibration recorded after each image.
+
+    encoding: "jpeg" gives compressed images.
+    """
     messages = []
     for index in range(frames):
         time_ns = START_NS + index * 10**9 // RATE
@@ -136,7 +139,7 @@ def camera_messages(
 
 
 def refuses(path: Path, words: str, **options: str) -> None:
-    """One line that names the bag."""
+    """Assert that opening the bag raises a UserError of one line with these words and the bag's name."""
     with pytest.raises(UserError, match=words) as caught, BagSource(path, **options) as source:
         list(source)
     assert str(path) in str(caught.value)

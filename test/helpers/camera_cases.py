@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Lenses, points and pixels for the tests of the camera."""
+"""Lenses, points and pixels for the camera tests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ import pytest
 from multihmr2_ros.errors import UserError
 
 K = np.array([[610.0, 0.0, 322.5], [0.0, 605.0, 236.25], [0.0, 0.0, 1.0]])
-# Of a wide webcam, a wide rational lens with each number of coefficients, and a fisheye; 1280 × 720.
+# A wide-angle webcam, a wide rational lens for each number of coefficients, and a fisheye; all at 1280 × 720.
 LENSES = [
     ("plumb_bob", [-0.21, 0.06, 0.0011, -0.0007]),
     ("plumb_bob", [-0.25, 0.09, 0.0004, -0.0009, -0.012]),
@@ -38,18 +38,18 @@ LENS_K = np.array([[820.0, 0.0, 645.0], [0.0, 823.0, 357.0], [0.0, 0.0, 1.0]])
 
 
 def some_points(count: int = 50) -> np.ndarray:
-    """(count, 3) m, in front of the camera."""
+    """Return points (count, 3) m in front of the camera."""
     return np.random.default_rng(5).uniform([-2.0, -1.5, 1.0], [2.0, 1.5, 8.0], (count, 3))
 
 
 def image_grid(width: int, height: int) -> np.ndarray:
-    """(rows, columns, 2) px over the whole image, its corners and edges included."""
+    """Return pixels (rows, columns, 2) px over the whole image, including its corners and edges."""
     u, v = np.meshgrid(np.linspace(0, width, 65), np.linspace(0, height, 37))
     return np.stack([u, v], axis=-1)
 
 
 def refusal(function: Callable[..., object], *arguments: object) -> str:
-    """The message of the UserError that the call must raise; it is one line."""
+    """Call the function and return the message of the UserError that it must raise, one line."""
     with pytest.raises(UserError) as error:
         function(*arguments)
     assert "\n" not in str(error.value)

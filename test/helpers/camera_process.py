@@ -12,9 +12,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A camera as a process: grey 640 × 480 images at 30 Hz, until it is killed, and camera_info with the same stamps:
-`python -m test.helpers.camera_process [--info-after SECONDS] [--info-width PX] [--jump-every SECONDS]`. With jumps, the
-clock is set back by 10 s and forth again in turns."""
+"""Camera process: gray 640 × 480 images at 30 Hz until it is killed, and camera_info with the same stamps.
+
+    python -m test.helpers.camera_process [--info-after SECONDS] [--info-width PX] [--jump-every SECONDS]
+
+With --jump-every, the stamps alternately jump back and forward by 10 s.
+"""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Simulated crowds with relative depth maps of known faults, and how their people are placed by them."""
+"""Simulated crowds with relative depth maps of known errors, and the accuracy of placement with them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ MapMaker = Callable[[np.ndarray, np.random.Generator], RelativeDepthMap]
 
 
 def crowds(count: int, first_seed: int = 1000) -> Iterator[RgbdFrame]:
-    """Stills of 4 to 12 people whom a detector should find, children among them; depth (H, W) m is the truth."""
+    """Return frames with 4 to 12 detectable people each, adults and children; depth (H, W) m is the true depth."""
     seed = first_seed
     while count:
         generator = np.random.default_rng(seed)
@@ -54,7 +54,7 @@ def crowds(count: int, first_seed: int = 1000) -> Iterator[RgbdFrame]:
 
 
 def smooth(shape: tuple[int, ...], generator: np.random.Generator, cells: int) -> np.ndarray:
-    """(H, W) a smooth random field of mean 0 and standard deviation 1, of about `cells` bumps along the height."""
+    """Return a smooth random field (H, W) of mean 0 and standard deviation 1, with about `cells` bumps vertically."""
     height, width = shape
     coarse = generator.normal(size=(cells + 3, cells * width // height + 3)).astype(np.float32)
     field = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
@@ -62,9 +62,11 @@ def smooth(shape: tuple[int, ...], generator: np.random.Generator, cells: int) -
 
 
 def relative_map(depth: np.ndarray, generator: np.random.Generator, kind: MapKind = "inverse") -> RelativeDepthMap:
-    """A map of depth (H, W) m up to scale and shift, as a network might err: 5 % noise, one half of it of single pixels
-    and one half of patches; a smooth bend of 3 % over the image and one by a power of 0.9 to 1.1; outlines that are off
-    by up to 3 px; holes; a rectangle that is wrong; a random scale and shift."""
+    """Return a map of depth (H, W) m up to scale and shift, with the errors of a depth network.
+
+    The errors: 5 % noise, half of it per pixel and half in patches; a smooth distortion of 3 % over the image and one
+    by a power of 0.9 to 1.1; outlines displaced by up to 3 px; holes; a wrong rectangle; a random scale and shift.
+    """
     height, width = depth.shape
     z = np.minimum(depth, SKY_M).astype(np.float32)
     shift = [np.float32(axis) + 1.5 * smooth(z.shape, generator, 12).astype(np.float32) for axis in np.indices(z.shape)]
@@ -94,7 +96,7 @@ def inverted_map(depth: np.ndarray, generator: np.random.Generator) -> RelativeD
 
 
 def mirrored_map(depth: np.ndarray, generator: np.random.Generator) -> RelativeDepthMap:
-    """Of another scene, as good as: this one's, upside down and left to right."""
+    """Return a wrong map: the image's own map, flipped vertically and horizontally, in place of another scene's."""
     return RelativeDepthMap(np.ascontiguousarray(relative_map(depth, generator).values[::-1, ::-1]))
 
 
@@ -104,14 +106,19 @@ USELESS: dict[str, MapMaker] = {
 
 
 def pair_distances(pelvis: np.ndarray) -> np.ndarray:
-    """(n·(n−1)/2,) m between all pairs of pelvises (n, 3)."""
+    """Return the distances (n·(n−1)/2,) m between all pairs of pelvises (n, 3)."""
     first, second = np.triu_indices(len(pelvis), k=1)
     return np.linalg.norm(pelvis[first] - pelvis[second], axis=1)
 
 
 def errors_of(people: People, true: np.ndarray) -> dict[str, np.ndarray]:
-    """Of a frame's people with true pelvises (n, 3): distance (n,) m, its error; pair (p,) m, errors of the distances
-    between people; relation (p,) bool: whether their relation in depth is right within 0.2 m, and order (p,) bool."""
+    """Return the errors of a frame's people for true pelvises true (n, 3).
+
+    - distance (n,) m: error of the distance to the camera;
+    - pair (p,) m: error of the distance between two people;
+    - relation (p,) bool: whether the relation in depth is correct within 0.2 m;
+    - order (p,) bool: whether the order in depth is correct.
+    """
     pelvis = people.pelvis.astype(float)
     return {
         "distance": np.abs(np.linalg.norm(pelvis, axis=1) - np.linalg.norm(true, axis=1)),
@@ -122,8 +129,11 @@ def errors_of(people: People, true: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def measure(frames: list[RgbdFrame], errors: NetworkErrors, maker: MapMaker, seed: int = 0) -> dict[str, np.ndarray]:
-    """Errors of all frames' findable people: as the network has them, "alone" without a map, and "joint" with one; and
-    "joint z", the distances' errors by their standard deviations, "used" (frames,): how sure the map was of use."""
+    """Return the errors of the detectable people of all frames.
+
+    The keys name the placement: the network's own, "alone" without a map, "joint" with a map. Also returned: "joint z",
+    the errors of the distances divided by their standard deviations, and "used" (frames,), the confidence in the map.
+    """
     generator, rows = np.random.default_rng(seed), []
     for frame in frames:
         people = predicted(frame, errors, generator).select(frame.findable)
@@ -140,7 +150,7 @@ def measure(frames: list[RgbdFrame], errors: NetworkErrors, maker: MapMaker, see
 
 
 def summary(found: dict[str, np.ndarray]) -> str:
-    """A table: relations and order right in %, medians of the errors in m."""
+    """Return a table: correct relations and orders in %, medians of the errors in m."""
     lines = ["            relations  order   pairs median m   distance median, mean m"]
     for name in ("network", "alone", "joint"):
         relation, order = (100 * found[f"{name} {key}"].mean() for key in ("relation", "order"))

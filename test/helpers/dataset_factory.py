@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What the tests of data sets share: an estimator that returns given people, and files."""
+"""Shared helpers of the data set tests: an estimator that returns given people, and files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ K = pinhole()
 
 
 class Estimator:
-    """Gives for each image the people of a list, whose vertices are the data set's joints."""
+    """Estimator that returns given people for each image; their vertices are the data set's joints."""
 
     faces = np.zeros((0, 3), np.int32)
     body = SimpleNamespace(regress_coco_keypoints=lambda vertices: vertices[:, :17])
@@ -48,7 +48,7 @@ class Estimator:
         return self._people(self.index)
 
     def reset(self) -> None:
-        """Nothing is remembered."""
+        """Do nothing: there are no tracks."""
 
 
 def opened(listing: SequenceListing[Any]) -> list[Any]:
@@ -70,14 +70,14 @@ def save_json(path: Path, content: Any) -> None:
 
 
 def bodies(count: int, joints: int, seed: int = 0) -> np.ndarray:
-    """(count, joints, 3) m in front of the camera, well apart."""
+    """Return joints (count, joints, 3) m of people in front of the camera, well separated."""
     rng = np.random.default_rng(seed)
     middle = np.stack([np.linspace(-1, 1, count), np.zeros(count), np.full(count, 4.0)], axis=1)
     return middle[:, None] + rng.uniform(-0.3, 0.3, (count, joints, 3)) * [1, 2.5, 1]
 
 
 def save_regressor(path: Path) -> Path:
-    """Joint j is vertex j."""
+    """Save a regressor for which joint j is vertex j."""
     np.save(path, np.eye(24, 19158, dtype=np.float32))
     return path
 

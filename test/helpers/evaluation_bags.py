@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Bags of posed bodies with truth, and an estimator that returns the truth with known mistakes."""
+"""Bags of posed bodies with ground truth, and an estimator that returns the truth with known errors."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def standing(count: int) -> People:
 
 
 def at(people: People, pelvis: np.ndarray) -> People:
-    """The same bodies with their pelvises elsewhere, seen by the camera K."""
+    """Return the same bodies with their pelvises moved, seen by the camera K."""
     shift = (np.asarray(pelvis, np.float64) - people.pelvis)[:, None]
     joints = people.joints + shift
     return dataclasses.replace(
@@ -67,7 +67,7 @@ def at(people: People, pelvis: np.ndarray) -> People:
 
 
 def scene(index: int, count: int = 3) -> People:
-    """The true people of a frame: side by side, walking slowly in x; each is fully visible."""
+    """Return the true people of a frame: side by side, walking slowly along x, all fully visible."""
     people = standing(count)
     pelvis = np.stack([np.linspace(-1.5, 1.5, count) + 0.01 * index, np.zeros(count), 4.0 + np.arange(count)], axis=1)
     return dataclasses.replace(at(people, pelvis), score=np.ones(count, np.float32))
@@ -80,14 +80,14 @@ def humans(people: People, stamp_ns: int, frame_id: str = "camera", timing: Timi
 
 
 def image(index: int) -> np.ndarray:
-    """(HEIGHT, WIDTH, 3) uint8 RGB whose first pixels tell the index."""
+    """Return an image (HEIGHT, WIDTH, 3) uint8 RGB whose first pixels encode the index."""
     picture = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
     picture[0, 0] = index >> 16, index >> 8 & 255, index & 255
     return picture
 
 
 def png(index: int, stamp_ns: int) -> Any:
-    """The same as sensor_msgs/CompressedImage, without loss: some hundred bytes."""
+    """Return the same image as a lossless sensor_msgs/CompressedImage of some hundred bytes."""
     _, data = cv2.imencode(".png", image(index)[..., ::-1])
     return make(TYPES["compressed"], header=header(stamp_ns), format="png", data=data.ravel())
 
@@ -120,7 +120,10 @@ def write_scene(
     stamp: Callable[[int], int] = stamp_of,
     compressed: bool = False,
 ) -> Path:
-    """A camera with its calibration, and the truth; `truth` and `recorded` give None where there is no message."""
+    """Write a bag of a camera with its calibration and the ground truth.
+
+    `truth` and `recorded` return None for frames without a message.
+    """
     with BagWriter(path) as writer:
         for topic, time_ns, message in extra or []:
             writer.write(topic, message.__msgtype__, serialized(message), time_ns)
@@ -143,8 +146,10 @@ def write_scene(
 
 
 class TruthfulEstimator:
-    """Sees in each picture of `image` the true people, as `change` alters them; with predicted intrinsics it takes a
-    field of view of 60 degrees, and so puts people of the same size elsewhere."""
+    """Estimator that returns the true people of each `image`, modified by `change`.
+
+    With predicted intrinsics it assumes a field of view of 60 degrees, and so places people of the same size elsewhere.
+    """
 
     def __init__(self, change: Callable[[int, People], People] = lambda index, people: people) -> None:
         self.faces = body().faces

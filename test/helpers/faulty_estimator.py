@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A stand-in estimator whose device fails as it is told to, with PyTorch's own exceptions."""
+"""A stand-in estimator whose device fails in a given way, with PyTorch's own exceptions."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ NO_MEMORY = torch.OutOfMemoryError(
 
 
 class Counter:
-    """What is handed on instead of a tracker: the number of the next person."""
+    """Replacement for the tracker that is handed over between estimators: the number of the next person."""
 
     def __init__(self) -> None:
         self.next_id = 0
@@ -50,7 +50,8 @@ class Counter:
 
 
 class FaultyEstimator(StandInEstimator):
-    """Sees as many people as it may, each time new ones. fault(self) is called by each step: to raise, or to hang."""
+    """Estimator that returns new people in each image, as many as allowed. Each step calls fault(self), which may raise
+    or hang."""
 
     def __init__(self, parameters: Any, fault: Callable[[FaultyEstimator], None]) -> None:
         super().__init__(parameters)
@@ -70,13 +71,15 @@ class FaultyEstimator(StandInEstimator):
 
 
 class Factory:
-    """Makes FaultyEstimators, and keeps what they were made with. faults: what happens in the steps, one after the
-    other, whichever of them does it: an exception to raise, seconds to sleep, or None."""
+    """Factory of FaultyEstimators that records the arguments.
+
+    faults: the faults of successive steps of all estimators: an exception to raise, seconds to sleep, or None.
+    """
 
     def __init__(self, *faults: BaseException | float | None) -> None:
         self.faults = list(faults)
         self.made: list[Any] = []
-        self.refusals: list[BaseException] = []  # raised instead of making one
+        self.refusals: list[BaseException] = []  # raised instead of returning an estimator
 
     def __call__(self, parameters: Any) -> Any:
         self.made.append(SimpleNamespace(**vars(parameters)))

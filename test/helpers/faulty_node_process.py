@@ -12,8 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The node as a process, with an estimator that answers one image and then only hangs or fails:
-`python -m test.helpers.faulty_node_process hang|fail [--ros-args …]`."""
+"""Node process with an estimator that processes one image and then only hangs or fails: `python -m
+test.helpers.faulty_node_process hang|fail [--ros-args …]`."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Bags as the version before recorded them: joints as Point32[], joint_rotations as Quaternion[], no image size."""
+"""Bags in the format of the previous version: joints as Point32[], joint_rotations as Quaternion[], no image size."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def former_typestore() -> Any:
 
 
 def write_former_bag(source: Path, target: Path, storage: StoragePlugin = StoragePlugin.MCAP) -> Path:
-    """Copy a bag of today into a folder, its HumanArrays as they were before."""
+    """Copy a bag into a folder, with its HumanArrays converted to the previous format."""
     store = former_typestore()
     with BagReader(source) as bag, Writer(target, version=8, storage_plugin=storage) as writer:
         connections = {
@@ -91,7 +91,7 @@ def write_former_bag(source: Path, target: Path, storage: StoragePlugin = Storag
 
 
 def remove_definitions(bag: Path) -> None:
-    """Leave a .db3 as `ros2 bag record` of Humble writes it."""
+    """Remove the message definitions from a .db3, as in bags recorded with Humble's `ros2 bag record`."""
     (file,) = bag.glob("*.db3")
     with sqlite3.connect(file) as database:
         database.execute("DELETE FROM message_definitions")

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A full disk for tests."""
+"""Simulation of a full disk."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def no_file_above(size: int) -> Iterator[None]:
-    """As on a full disk, writing past size bytes of any file fails within the block."""
+    """Make writes beyond size bytes of any file fail within the block, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:

@@ -12,7 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The golden network: deterministic weights in the released layout (test/golden/weights.py), 1.6 GB once per run."""
+"""The golden network: deterministic weights in the released layout (test/golden/weights.py), 1.6 GB, created once per
+run."""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ GOLDEN = paths.GOLDEN
 
 
 def released_state() -> dict[str, torch.Tensor]:
-    """The 555 entries of the released layout; the constants hold what the file's own would."""
+    """Return the 555 entries of the released layout; the constants have the values of the released file."""
     layout = json.loads((GOLDEN / "state_dict_layout.json").read_text())
     golden = np.load(GOLDEN / "network_dev.npz")
     base = int(golden["base"])
@@ -46,7 +47,7 @@ def released_state() -> dict[str, torch.Tensor]:
             value = value + shifts["shift_dist"]
         return torch.from_numpy(value)
 
-    with ThreadPoolExecutor() as pool:  # NumPy draws without Python's lock
+    with ThreadPoolExecutor() as pool:  # NumPy draws without holding the GIL
         return dict(zip(layout, pool.map(entry, layout, layout.values()), strict=True))
 
 

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Bodies whose parameters are known, as annotations of them: for the tests of labeling."""
+"""Annotations of bodies with known parameters, for the labeling tests."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def prior() -> PosePrior:
 
 @dataclass(frozen=True)
 class Scene:
-    """n people, and the truth: joints (n, 17, 3) m from the pelvis, camera axes; pose."""
+    """Observations of n people and their true values: joints (n, 17, 3) m from the pelvis in camera axes; pose."""
 
     people: Observations
     joints: np.ndarray
@@ -65,7 +65,7 @@ class Scene:
 
 
 def make_scene(n: int, seed: int = 0, noise_px: float = 1.0, landmarks: bool = True) -> Scene:
-    """People 3 to 6 m away, of all facings, their keypoints with noise; landmarks as far off as BlazePose's."""
+    """Return people 3 to 6 m away with all orientations, noisy keypoints, and landmarks with BlazePose's errors."""
     generator = np.random.default_rng(seed)
     segments = np.stack([pose_from_random_angles(sample_angles(generator)).orientation for _ in range(n)])
     yaws = generator.uniform(-np.pi, np.pi, n)
@@ -98,14 +98,14 @@ def make_scene(n: int, seed: int = 0, noise_px: float = 1.0, landmarks: bool = T
 
 
 def without(people: Observations, keypoints: list[int]) -> Observations:
-    """The same people, some keypoints of whom nobody annotated."""
+    """Return the same people without annotations for the given keypoints."""
     weights, trusted, points = people.weights.copy(), people.trusted.copy(), people.keypoints.copy()
     weights[:, keypoints], trusted[:, keypoints], points[:, keypoints] = 0, False, 0
     return dataclasses.replace(people, weights=weights, trusted=trusted, keypoints=points)
 
 
 def coco_of(people: Observations, **changes: Any) -> dict[str, Any]:
-    """A COCO file's content: all people in one picture, and another picture without people."""
+    """Return the content of a COCO file: all people in one image, and a second image without people."""
     annotations = [
         {
             "id": row,
@@ -137,7 +137,7 @@ def save_coco(path: Path, content: dict[str, Any]) -> Path:
 
 
 def random_pose(n: int, seed: int = 0) -> HingedPose:
-    """Any rotations at all."""
+    """Return a pose of arbitrary rotations."""
     generator = torch.Generator().manual_seed(seed)
 
     def turns(*size: int) -> torch.Tensor:

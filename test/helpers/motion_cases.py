@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Poses on a body, and recordings of a person made of joint angles, for the tests of simulated motion."""
+"""Posed bodies, and recordings made of joint angles, for the tests of simulated motion."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from multihmr2_ros.body import Body
 from multihmr2_ros.simulation.motion.pose import Pose
 from multihmr2_ros.simulation.motion.skeleton import compute_bone_rotations
 
-# A standing person, y up, facing z: T-pose; the left arm's shoulder turns about z.
+# A standing person in T-pose, y up, facing z; the left shoulder turns about z.
 RIG = """HIERARCHY
 ROOT Hips {{ OFFSET 0 0 0 CHANNELS 6 Xposition Yposition Zposition Zrotation Xrotation Yrotation
  JOINT LeftUpLeg {{ OFFSET 10 0 0 CHANNELS 3 Zrotation Xrotation Yrotation
@@ -51,7 +51,7 @@ JOINTS += ["left_shoulder", "left_elbow", "right_shoulder", "right_elbow"]
 
 
 def rig(*frames: Mapping[str, tuple[float, float, float]]) -> str:
-    """BVH text of frames, each joint → angles about z, x, y in degrees, or position → x, y, z."""
+    """Return the BVH text of frames: each joint → angles about z, x, y in degrees; position → x, y, z."""
     rows = []
     for frame in frames:
         groups = [frame.get("position", (0.0, 95.0, 0.0))] + [frame.get(name, (0.0,) * 3) for name in JOINTS]
@@ -60,7 +60,7 @@ def rig(*frames: Mapping[str, tuple[float, float, float]]) -> str:
 
 
 def posed(body: Body, pose: Pose, age: float = 2 / 3) -> dict[str, np.ndarray]:
-    """Bone → its head (3,), in the heading frame (x front, y left, z up), of a body that holds a pose."""
+    """Return bone → its head (3,) of a posed body, in the heading frame (x front, y left, z up)."""
     shape = torch.full((1, 6), 0.5)
     shape[0, 1] = age
     with torch.no_grad():

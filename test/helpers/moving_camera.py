@@ -12,15 +12,15 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A robot that drives and turns past people, and its camera's noisy detections of them, with the truth beside them.
+"""Noisy detections of people by the camera of a robot that drives and turns, with the ground truth.
 
-Noise models
-- A detection errs by 3 % of the distance along the ray and by 1.5 px (focal length 610 px) across it, independently
-  from image to image (standard deviations of normal distributions). With a memory, the error along the ray is alike
-  for about that time.
-- People who stand sway: each component of their velocity is normal with 0.03 m/s, independent after 0.2 s or so.
-- People who walk keep their speed and direction but for a random walk: 0.14 m/s in each component in a second.
-- The robot drives at 1 m/s and turns at 45°/s, on a circle. Its pose is known.
+Noise model
+- Detections: 3 % of the distance along the ray and 1.5 px (focal length 610 px) across it (standard deviations of
+  normal distributions), independent between images. With memory_s, errors along the ray are correlated over about that
+  time.
+- Standing people sway: each component of their velocity is normal with 0.03 m/s, independent after about 0.2 s.
+- Walking people keep their velocity except for a random walk of 0.14 m/s per component within a second.
+- The robot drives on a circle at 1 m/s and 45°/s. Its pose is known.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ SUBSTEPS = 4
 
 @dataclass(frozen=True)
 class Seen:
-    """One image: stamp (s), the camera's pose (4, 4) in the fixed frame, detections of n people, and their true
-    velocity (n, 3) m/s in the fixed frame."""
+    """Data of one image: stamp (s), pose (4, 4) of the camera in the fixed frame, detections of n people, and their
+    true velocities (n, 3) m/s in the fixed frame."""
 
     stamp_s: float
     fixed_from_camera: NDArray[np.float64]
@@ -56,10 +56,15 @@ class Seen:
 def drive(
     people: NDArray[np.float64], rate_hz: float, duration_s: float, seed: int, memory_s: float = 0.0
 ) -> Iterator[Seen]:
-    """The images of a drive past people who set out with velocities (n, 3) m/s, y downwards; 0: they stand.
+    """Return the images of a drive past people.
 
-    Half way through they are 5 to 8 m from the middle of the robot's circle, whose radius is 1.3 m. The camera sees all
-    around, so that they have all distances and directions to it.
+    - people: initial velocities (n, 3) m/s, y down; 0 for standing people.
+    - rate_hz, duration_s: rate and duration of the images.
+    - seed: seed of the noise.
+    - memory_s: correlation time of the errors along the ray (s).
+
+    Halfway through, people are 5 to 8 m from the center of the robot's circle, whose radius is 1.3 m. The camera has a
+    field of view of 360°, so that people appear at all distances and in all directions.
     """
     generator = np.random.default_rng(seed)
     stands = ~people.any(axis=1)
@@ -83,7 +88,7 @@ def drive(
 
 
 def robot(time_s: float) -> NDArray[np.float64]:
-    """(4, 4) pose of the camera in the fixed frame: z ahead, turning to the right about the downward y."""
+    """Return the camera's pose (4, 4) in the fixed frame: z forward, turning right about the downward y axis."""
     angle, radius = TURN_RAD_S * time_s, SPEED_M_S / TURN_RAD_S
     pose = np.eye(4)
     pose[:3, :3] = Rotation.from_rotvec([0, angle, 0]).as_matrix()
@@ -94,8 +99,10 @@ def robot(time_s: float) -> NDArray[np.float64]:
 def noisy(
     pelvis: NDArray[np.float64], generator: np.random.Generator, along: NDArray[np.float64] | None = None
 ) -> NDArray[np.float64]:
-    """Pelvises (n, 3) m, camera frame, as the noise model has them measured. along (n, 1): the errors along the ray, in
-    standard deviations."""
+    """Return pelvises (n, 3) m in the camera frame with noise added.
+
+    along (n, 1): errors along the ray, in standard deviations.
+    """
     distance = np.linalg.norm(pelvis, axis=1, keepdims=True)
     ray = pelvis / distance
     along = generator.normal(size=distance.shape) if along is None else along
@@ -105,16 +112,16 @@ def noisy(
 
 
 def detections(pelvis: NDArray[np.float64]) -> Detections:
-    """Of people at (n, 3) m, camera frame, each of whom looks like no other."""
+    """Return detections of people at pelvis (n, 3) m in the camera frame, each with a distinct feature."""
     n = len(pelvis)
     ray = pelvis / np.linalg.norm(pelvis, axis=1, keepdims=True)
-    # All around, each direction has a place of its own, which moves about as fast as in a picture.
+    # Each of the 360° of directions has its own location, which moves about as fast as in an image.
     location = np.column_stack([ray[:, [0, 2]], -np.log(np.linalg.norm(pelvis, axis=1))])
     return Detections(np.eye(n), location, np.tile(np.eye(3), (n, 1, 1)), pelvis)
 
 
 def walking(count: int, speed_m_s: float, seed: int) -> NDArray[np.float64]:
-    """(n, 3) m/s, over the ground in all directions."""
+    """Return velocities (n, 3) m/s over the ground in all directions."""
     bearing = np.random.default_rng(seed).uniform(0, 2 * np.pi, count)
     return speed_m_s * np.column_stack([np.sin(bearing), np.zeros(count), np.cos(bearing)])
 

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A tiny network of the small architecture (stem, proposals), and targets and outputs of random people."""
+"""A tiny network of the small architecture (stem, proposals), with random targets and outputs."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def nano_network(seed: int = 0) -> MultiHMR2:
 
 
 def random_targets(images: int, people: int, image_size: tuple[int, int], track_feature_width: int = 16) -> Targets:
-    """People at 2 to 6 m, all slots present, everything supervised; from torch's generator."""
+    """Return people at 2 to 6 m, all slots occupied and everything supervised, drawn with torch's generator."""
     height, width = image_size
     targets = Targets.empty(images, people, track_feature_width)
     for mask in (targets.present, targets.has_place, targets.has_body, targets.has_k, targets.score_supervised):
@@ -72,7 +72,7 @@ def random_targets(images: int, people: int, image_size: tuple[int, int], track_
 def random_outputs(
     network: MultiHMR2, targets: Targets, image_size: tuple[int, int]
 ) -> tuple[TrainingOutputs, torch.Tensor]:
-    """Outputs that hold the first image's truth of place in a shuffled order, and that order (P,): person → query."""
+    """Return outputs with the first image's true places in random order, and that order (P,): person → query."""
     people = targets.present.shape[1]
     order = torch.randperm(people)
     location, nearness = torch.zeros(1, people, 2), torch.zeros(1, people)

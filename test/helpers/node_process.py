@@ -12,8 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The node as a process, with an estimator of known output that takes the given time:
-`python -m test.helpers.node_process SECONDS [--ros-args …]`."""
+"""Node process with an estimator of known output that takes the given time: `python -m test.helpers.node_process
+SECONDS [--ros-args …]`."""
 
 from __future__ import annotations
 

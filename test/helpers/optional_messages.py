@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The message packages that the node uses where they are installed, built for tests from definitions written here.
+"""Optional message packages of the node, built for tests from the definitions in this file.
 
-The definitions state the public interfaces of people_msgs 3, hri_msgs 2 and vision_msgs 4, of each package only the
-messages that the node publishes. Built once for each Python and each text of these, into build/optional_messages.
+The definitions follow the public interfaces of people_msgs 3, hri_msgs 2 and vision_msgs 4, limited to the messages
+that the node publishes. They are built once per Python version and text of this file, into build/optional_messages.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from pathlib import Path
 
 from test.paths import ROOT
 
-# Package → message → its fields.
+# Package → message → fields.
 DEFINITIONS = {
     "people_msgs": {
         "Person": """
@@ -133,7 +133,7 @@ ament_package()
 
 
 def built() -> Path:
-    """The folder where the packages are installed; they are built there first where they are not (a minute)."""
+    """Return the folder of the installed packages, building them first if needed (about a minute)."""
     digest = hashlib.sha256(repr((DEFINITIONS, PACKAGE_XML, CMAKE, sys.version)).encode()).hexdigest()[:12]
     folder = ROOT / "build" / "optional_messages" / digest
     folder.mkdir(parents=True, exist_ok=True)
@@ -148,12 +148,12 @@ def built() -> Path:
 
 @contextlib.contextmanager
 def importable(*packages: str) -> Iterator[None]:
-    """As if these packages, and no others of DEFINITIONS, were installed."""
+    """Make these packages, and no others of DEFINITIONS, importable within the block."""
     install = built()
     before = list(sys.path)
     try:
         for package in packages:
-            # The middleware looks for these by name; where they are loaded, it finds them without a search path.
+            # The middleware looks these up by name; once loaded, they are found without a search path.
             _load(sorted((install / package / "lib").glob("*.so")))
             sys.path[:0] = map(str, (install / package).glob("lib/python3*/site-packages"))
         yield
@@ -164,7 +164,7 @@ def importable(*packages: str) -> Iterator[None]:
 
 
 def _load(libraries: list[Path]) -> None:
-    """In whatever order they need each other."""
+    """Load the libraries in an order that satisfies their dependencies."""
     while libraries:
         left = []
         for library in libraries:
@@ -173,7 +173,7 @@ def _load(libraries: list[Path]) -> None:
             except OSError:
                 left.append(library)
         if len(left) == len(libraries):
-            ctypes.CDLL(str(left[0]))  # says what is missing
+            ctypes.CDLL(str(left[0]))  # raises with the missing library
         libraries = left
 
 
@@ -191,7 +191,7 @@ def _write_packages(source: Path) -> None:
 def _build(folder: Path) -> None:
     environment = dict(os.environ)
     if (ROOT / ".venv" / "ros").read_text().strip() == "wheels":
-        # As scripts/setup.sh builds our own messages: the wheels' CMake files are all in .venv.
+        # As in scripts/setup.sh for our own messages: the CMake files of the wheels are in .venv.
         for name in ("PYTHONPATH", "LD_LIBRARY_PATH", "COLCON_PREFIX_PATH"):
             environment.pop(name, None)
         environment |= {name: str(ROOT / ".venv") for name in ("AMENT_PREFIX_PATH", "CMAKE_PREFIX_PATH")}

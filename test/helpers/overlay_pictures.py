@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What the tests of the overlay draw, and on what."""
+"""Shared helpers of the overlay tests: background, meshes and pixel rays."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ BALL = trimesh.creation.icosphere(subdivisions=4, radius=0.4)
 
 
 def background() -> np.ndarray:
-    """(HEIGHT, WIDTH, 3) uint8, no pixel of which has a track's colour."""
+    """Return an image (HEIGHT, WIDTH, 3) uint8 without any pixel in the color of a track."""
     return np.random.default_rng(1).integers(1, 60, (HEIGHT, WIDTH, 3), dtype=np.uint8)
 
 
 def at(mesh: trimesh.Trimesh, *places: tuple[float, float, float]) -> np.ndarray:
-    """The mesh's vertices (n, V, 3) at each of the places, camera frame, metres."""
+    """Return the mesh's vertices (n, V, 3) m at each of the places, camera frame."""
     return np.array([mesh.vertices + place for place in places])
 
 
 def painted(vertices: np.ndarray, faces: np.ndarray, distort: Distort | None = None, **changes: Any) -> np.ndarray:
-    """Mask (HEIGHT, WIDTH) of the pixels that the opaque meshes change."""
+    """Return the mask (HEIGHT, WIDTH) of the pixels changed by drawing the opaque meshes."""
     people = make_people(len(vertices), vertices=vertices, **changes)
     drawn = draw_people(background(), people, faces, alpha=1.0, labels=False, distort=distort)
     return (drawn != background()).any(axis=2)
 
 
 def pixel_rays(k: np.ndarray) -> np.ndarray:
-    """Directions (HEIGHT, WIDTH, 3) through the pixels' centres, z = 1."""
+    """Return the directions (HEIGHT, WIDTH, 3) through the pixel centers, z = 1."""
     rows, columns = np.mgrid[0:HEIGHT, 0:WIDTH] + 0.5
     return np.stack([(columns - k[0, 2]) / k[0, 0], (rows - k[1, 2]) / k[1, 1], np.ones_like(rows)], axis=2)
 

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""People for tests: every field filled, and consistent with the others."""
+"""People for tests, with all fields filled and consistent."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from multihmr2_ros.people import BONE_COUNT, IntrinsicsSource, People, TrackStat
 
 
 def pinhole(focal: float = 500.0, image_size: tuple[int, int] = (480, 640)) -> np.ndarray:
-    """Intrinsics (3, 3) in px with the principal point in the middle of the image (height, width)."""
+    """Return intrinsics (3, 3) px with the principal point at the image's center; image_size is (height, width)."""
     return np.array([[focal, 0.0, image_size[1] / 2], [0.0, focal, image_size[0] / 2], [0.0, 0.0, 1.0]])
 
 
@@ -38,10 +38,10 @@ def make_people(
     seed: int = 0,
     **changes: Any,
 ) -> People:
-    """n people 3 m and more in front of the camera with random joints around the pelvis (n, 3) m.
+    """Return n people at least 3 m in front of the camera, with random joints around the pelvis (n, 3) m.
 
-    vertices (n, V, 3) m: the meshes, in the camera frame; none by default. Other fields can be set by name; the
-    rest follow from these, or are random within their range.
+    vertices (n, V, 3) m: meshes in the camera frame; none by default. Other fields can be set by name; the rest follow
+    from these or are random within their range.
     """
     rng = np.random.default_rng(seed)
     k = pinhole(image_size=image_size) if k is None else np.asarray(k, np.float64)
@@ -55,7 +55,7 @@ def make_people(
     bone_poses[..., :3, :3], bone_poses[..., 3, 3] = rotations, 1.0
     shape = rng.uniform(0.0, 1.0, (n, 6)).astype(np.float32)
     projected = joints @ k.T
-    with np.errstate(divide="ignore", invalid="ignore"):  # tests put people on the camera itself, and nowhere
+    with np.errstate(divide="ignore", invalid="ignore"):  # tests place people at the camera's origin and at NaN
         joints_2d = projected[..., :2] / projected[..., 2:]
         bone_poses[..., :3, 3] = joints - joints[:, :1]
     vertical_fov = 2.0 * np.arctan(image_size[0] / (2.0 * k[1, 1]))

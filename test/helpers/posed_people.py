@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""People with real bodies, for tests of what is measured on them."""
+"""People with real bodies, for tests of measurements on bodies."""
 
 from __future__ import annotations
 
@@ -26,13 +26,15 @@ from multihmr2_ros.body import Body
 from multihmr2_ros.people import PHENOTYPE_LABELS, People
 from test.helpers.people_factory import make_people, pinhole
 
-# An upright person who faces the camera: the root bone's head at −z, its left at +x, its front at +y.
+# An upright person facing the camera: the root bone's head at −z, its left at +x, its front at +y.
 FACING = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
 
 
 def posed_people(body: Body, pelvis: np.ndarray, *, turns_rad: float = 0.0, seed: int = 0, **changes: Any) -> People:
-    """People of all ages at pelvises (n, 3) m, who face the camera and, before that, turned about the upward axis by
-    turns_rad; their arms and legs are bent at random."""
+    """Return people of all ages at pelvises (n, 3) m, facing the camera, with randomly bent arms and legs.
+
+    turns_rad: rotation about the upward axis, applied before they face the camera.
+    """
     rng = np.random.default_rng(seed)
     n = len(pelvis)
     shape = rng.uniform(0.2, 0.8, (n, 6)).astype(np.float32)

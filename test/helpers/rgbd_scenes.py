@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What a robot with a depth camera has of simulated scenes, and what a network would make of their people."""
+"""Simulated scenes of a robot with a depth camera, and simulated network predictions of their people."""
 
 from __future__ import annotations
 
@@ -43,8 +43,15 @@ OPTIONS = SceneOptions(width=320, height=240, people=(1, 8), distance_m=(0.7, 8.
 
 @dataclass(frozen=True)
 class NetworkErrors:
-    """Standard deviations of a network's errors. shared: of body and distance together, a factor's logarithm; own_*: of
-    each alone, likewise; pose_deg: of each of a dozen joints; root_deg; pixel: of the pelvis in the picture; age."""
+    """Standard deviations of a network's errors.
+
+    - shared: common to body size and distance, log factor;
+    - own_*: of each separately, log factor;
+    - pose_deg: of each of a dozen joints;
+    - root_deg: of the root orientation;
+    - pixel: of the pelvis in the image;
+    - age.
+    """
 
     shared: float
     own_depth: float
@@ -55,18 +62,18 @@ class NetworkErrors:
     age: float = 0.05
 
 
-# A network trained by reprojection lays its bodies over the picture: one too far is too large.
+# A network trained by reprojection aligns bodies with the image: a body placed too far away is too large.
 OVERLAID = NetworkErrors(shared=0.11, own_depth=0.05, own_stature=0.03)
-# One whose depths know nothing of its bodies' sizes.
+# A network whose depths are independent of the body sizes.
 INDEPENDENT = NetworkErrors(shared=0.0, own_depth=0.125, own_stature=0.05)
 
 
 @dataclass(frozen=True, eq=False)
 class RgbdFrame:
-    """One frame: the truth about its n people, and what else a robot has.
+    """One frame: the truth of its n people, and the other inputs of a robot.
 
-    k (3, 3) px; depth (H, W) float32 m of a noisy camera, NaN in holes; ground in the camera's frame. findable (n,):
-    whether a detector should find them; occluded (n,): less than 70 % visible.
+    k (3, 3) px; depth (H, W) float32 m of a noisy camera, NaN in holes; ground in the camera frame. findable (n,):
+    whether a detector should find the person; occluded (n,): whether less than 70 % of the person is visible.
     """
 
     posed: PosedScene
@@ -78,7 +85,7 @@ class RgbdFrame:
 
     @property
     def truth(self) -> np.ndarray:
-        """(n,) m from the camera to the pelvises."""
+        """True distances (n,) m from the camera to the pelvises."""
         return np.linalg.norm(self.posed.joints[:, 0].astype(float), axis=1)
 
     @property
@@ -98,7 +105,7 @@ def surface_of(mesh: str = "low") -> BodySurface:
 
 
 def make_rgbd_frames(seed: int, options: SceneOptions, times_s: tuple[float, ...]) -> Iterator[RgbdFrame]:
-    """The frames of one scene at the given times."""
+    """Return the frames of one scene at the given times."""
     generator = np.random.default_rng(seed)
     scene = sample_scene(generator, options)
     for time_s in times_s:
@@ -120,10 +127,10 @@ def eval_frame(scene: Scene, time_s: float, generator: np.random.Generator) -> R
 
 
 def depth_camera(depth: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """(H, W) float32 m as a stereo camera would measure it, NaN where it does not.
+    """Return depth (H, W) float32 m as measured by a stereo camera, NaN for missing values.
 
-    Noise grows with the squared depth; the range is 0.3 m to 10 m; holes are patches, and along outlines, where
-    half-way depths come up too; whole millimetres.
+    The noise grows with the squared depth; the range is 0.3 m to 10 m; values are missing in patches and along
+    outlines, at which intermediate depths also occur; values are rounded to millimeters.
     """
     height, width = depth.shape
     finite = np.minimum(depth, 100.0)
@@ -140,7 +147,7 @@ def depth_camera(depth: np.ndarray, generator: np.random.Generator) -> np.ndarra
 def predicted(
     eval_frame: RgbdFrame, errors: NetworkErrors, generator: np.random.Generator, mesh: str = "low"
 ) -> People:
-    """The people of a frame as a network with such errors would place them, in the truth's order."""
+    """Return the people of a frame as predicted by a network with these errors, in the order of the truth."""
     body = low_body() if mesh == "low" else full_body()
     truth, n = eval_frame.posed, len(eval_frame.posed.shape)
     shared = generator.normal(0.0, errors.shared, n)
@@ -184,13 +191,16 @@ CUES = ("depth", "ground", "both")
 
 
 def distance(people: People) -> np.ndarray:
-    """(n,) m from the camera to the pelvises."""
+    """Return the distances (n,) m from the camera to the pelvises."""
     return np.linalg.norm(people.pelvis.astype(float), axis=1)
 
 
 def measure(frames: list[RgbdFrame], errors: NetworkErrors, seed: int = 0) -> dict[str, np.ndarray]:
-    """Of the m findable people of all frames, each (m,): child, occluded, and the distance's errors in m by what placed
-    them: "network" and CUES, these with "<cue> sigma" and "<cue> cue"; and "… stature", errors of its logarithm."""
+    """Return arrays (m,) over the m detectable people of all frames.
+
+    The keys: child; occluded; "network" and CUES, the errors of the distance (m) with that placement; "<cue> sigma" and
+    "<cue> cue"; "… stature", the errors of the logarithm of the stature.
+    """
     generator = np.random.default_rng(seed)
     rows: list[dict[str, np.ndarray]] = []
     for frame in frames:
@@ -208,7 +218,7 @@ def measure(frames: list[RgbdFrame], errors: NetworkErrors, seed: int = 0) -> di
 
 
 def summary(found: dict[str, np.ndarray]) -> str:
-    """A table of the distance errors by group of people and cue."""
+    """Return a table of the distance errors by group of people and by cue."""
     everybody = np.ones(len(found["network"]), bool)
     lines = ["group     cue      people  median m: network → placed   mean m: network → placed   |z| < 2  by cue"]
     for group, rows in (("all", everybody), ("children", found["child"]), ("occluded", found["occluded"])):

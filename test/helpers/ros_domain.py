@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The ROS domain of this test process: nobody else on this machine is on it."""
+"""A ROS domain that no other process on this machine uses, for this test process."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ from multihmr2_ros.ros.domain import make_isolation_environment, reserve_domain
 
 DOMAIN_ID = reserve_domain()
 ENVIRONMENT = make_isolation_environment(DOMAIN_ID)
-# For processes of this one, and for contexts of rclpy in it, which name the domain themselves.
+# For child processes, and for rclpy contexts of this process, which pass the domain explicitly.
 os.environ.update(ENVIRONMENT)

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What tests of the node share: the node and a peer on one domain, messages, and processes of their own."""
+"""Shared helpers of the node tests: the node and a peer on one domain, messages, and processes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ EVERYTHING = QoSProfile(depth=10_000)
 
 
 class Peer:
-    """A node of ours that keeps what it hears."""
+    """Peer of the node under test that records received messages."""
 
     def __init__(self, namespace: str = "") -> None:
         self.peer = rclpy.create_node("peer", namespace=namespace)
@@ -56,7 +56,7 @@ class Peer:
         self._clients: dict[str, Any] = {}
 
     def listen(self, kind: type, topic: str, qos: QoSProfile = RELIABLE) -> list[Any]:
-        """What comes on the topic from now on; it waits for a publisher."""
+        """Subscribe and return a growing list of the messages received on the topic; waits for a publisher."""
         came: list[Any] = []
         self.peer.create_subscription(kind, topic, came.append, qos)
         self.until(lambda: self.peer.count_publishers(topic) > 0, 30.0)
@@ -69,7 +69,7 @@ class Peer:
             self.executor.spin_once(timeout_sec=0.02)
 
     def spin(self, seconds_s: float) -> None:
-        """For what must not happen, or what nothing tells about."""
+        """Spin for a fixed time: for events that must not occur or that cannot be observed."""
         deadline = time.monotonic() + seconds_s
         while time.monotonic() < deadline:
             self.executor.spin_once(timeout_sec=0.02)
@@ -78,7 +78,7 @@ class Peer:
         if name not in self._clients:
             self._clients[name] = self.peer.create_client(kind, name)
             self.until(self._clients[name].service_is_ready)
-        for _ in range(4):  # an answer to a client that the service has not discovered yet is lost
+        for _ in range(4):  # the reply is lost if the service has not discovered the client yet
             future = self._clients[name].call_async(request)
             with contextlib.suppress(AssertionError):
                 self.until(future.done, 3.0)
@@ -91,7 +91,7 @@ class Peer:
 
 
 class Wire(Peer):
-    """The node under test beside the peer, which publishes images."""
+    """The node under test and a peer that publishes images."""
 
     def __init__(self, seconds_s: float = 0.0, namespace: str = "", **parameters: Any) -> None:
         super().__init__(namespace)
@@ -105,7 +105,7 @@ class Wire(Peer):
         self.stamp_s = 100
 
     def send(self, message: Any = None) -> Any:
-        """Publish an image (a grey one by default), a second after the last one."""
+        """Publish an image (gray by default), stamped one second after the last one."""
         message = image_message() if message is None else message
         self.stamp_s += 1
         message.header.stamp.sec = self.stamp_s
@@ -115,7 +115,8 @@ class Wire(Peer):
         return message
 
     def send_until(self, condition: Callable[[], Any], message: Any = None) -> None:
-        """Send an image, again every second: with best effort, the first one may be lost."""
+        """Send an image, repeatedly every second until the condition holds: with best effort, the first one may be
+        lost."""
         for _ in range(8):
             self.send(message)
             with contextlib.suppress(AssertionError):
@@ -124,7 +125,7 @@ class Wire(Peer):
         raise AssertionError("eight images did not bring about what was waited for")
 
     def exchange(self, came: list[Any], message: Any = None) -> Any:
-        """Send an image and wait for the answer about it."""
+        """Send an image and return its result."""
         self.send_until(lambda: came and came[-1].header.stamp.sec == self.stamp_s, message)
         return came[-1]
 
@@ -140,7 +141,7 @@ class Wire(Peer):
 
 @contextlib.contextmanager
 def ros_context() -> Iterator[None]:
-    """rclpy, running on our domain."""
+    """Run rclpy on the test domain."""
     rclpy.init(domain_id=DOMAIN_ID)
     try:
         yield
@@ -150,14 +151,14 @@ def ros_context() -> Iterator[None]:
 
 @contextlib.contextmanager
 def peers() -> Iterator[Peer]:
-    """A peer without a node in this process."""
+    """Yield a peer without a node in this process."""
     with ros_context(), contextlib.closing(Peer()) as peer:
         yield peer
 
 
 @contextlib.contextmanager
 def wires() -> Iterator[Callable[..., Wire]]:
-    """Makes wires, which are closed at the end."""
+    """Yield a factory of wires, which are closed at the end."""
     made: list[Wire] = []
 
     def make(**options: Any) -> Wire:
@@ -173,7 +174,7 @@ def wires() -> Iterator[Callable[..., Wire]]:
 
 
 class Process:
-    """`python -m MODULE …` on our domain; its log is kept in a file."""
+    """Process of `python -m MODULE …` on the test domain, with its log in a file."""
 
     def __init__(self, *arguments: str) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
@@ -190,12 +191,12 @@ class Process:
         return self._log.read().decode()
 
     def resident_mib(self) -> float:
-        """Its memory in RAM."""
+        """Return the resident memory of the process (MiB)."""
         pages = int(Path(f"/proc/{self.popen.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
     def stop(self, number: int, timeout_s: float) -> int:
-        """Send the signal; the exit status."""
+        """Send the signal and return the exit status."""
         self.popen.send_signal(number)
         return self.popen.wait(timeout_s)
 
@@ -207,7 +208,7 @@ class Process:
 
 @contextlib.contextmanager
 def processes() -> Iterator[Callable[..., Process]]:
-    """Starts processes, which are killed at the end."""
+    """Yield a factory of processes, which are killed at the end."""
     started: list[Process] = []
 
     def start(*arguments: str) -> Process:
@@ -222,7 +223,7 @@ def processes() -> Iterator[Callable[..., Process]]:
 
 
 class Log:
-    """What this process has written to its standard error so far."""
+    """Output of this process on standard error so far."""
 
     def __init__(self, capture: pytest.CaptureFixture[str]) -> None:
         self._capture = capture
@@ -237,7 +238,7 @@ class Log:
 
 
 def image_message(**changes: Any) -> Image:
-    """A grey image, some of its fields changed without the others."""
+    """Return a gray image, with some fields changed independently of the others."""
     message = Image(height=48, width=64, encoding="rgb8", step=3 * 64)
     message.data.frombytes(np.full((48, 64, 3), 90, np.uint8).tobytes())
     message.header.frame_id = "camera"
@@ -254,13 +255,13 @@ def calibration(k: float, p: float) -> CameraInfo:
 
 
 def values_of(diagnostics: list[Any]) -> dict[str, str]:
-    """The values of the last diagnostics; "" for what is not there."""
+    """Return the values of the last diagnostics; a missing value gives ""."""
     values = diagnostics[-1].status[0].values if diagnostics else []
     return defaultdict(str, {value.key: value.value for value in values})
 
 
 def message_of(diagnostics: list[Any]) -> str:
-    """The message of the last diagnostics; "" where none came."""
+    """Return the message of the last diagnostics, or "" without diagnostics."""
     return str(diagnostics[-1].status[0].message) if diagnostics else ""
 
 

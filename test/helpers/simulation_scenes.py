@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Small scenes for the renderer's tests: people who stand where the test puts them, in plain surroundings."""
+"""Small scenes for the renderer tests: people at given places in plain surroundings."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def renderer() -> Renderer:
 
 
 def person(x: float, y: float, person_id: int = 0, heading_rad: float = np.pi, gait: str = "stand") -> Person:
-    """An adult at (x, y) m in painted clothes, who by default faces a camera at the origin that looks along x."""
+    """Return an adult at (x, y) m in textured clothes, by default facing a camera at the origin that looks along x."""
     looks = sample_appearance(np.random.default_rng(person_id), ADULT)
     return Person(person_id, ADULT, GaitClip(gait, GaitStyle()), ArcPath(x, y, heading_rad), looks)
 
 
 def surroundings(sun: tuple[float, float, float] = (0.0, 0.6, 0.8)) -> Environment:
-    """A grey ground under one sun, and a drawn backdrop."""
+    """Return gray ground under one sun, and a drawn backdrop."""
     lights = (Light(sun, (0.8, 0.8, 0.8), spread_rad=0.005),)
     return Environment(Surface(GRAY), None, lights, (0.2, 0.2, 0.2), (0.1, 0.1, 0.1), Backdrop(0, "sky"))
 
@@ -68,7 +68,8 @@ def box(x: float, y: float, z: float, size: tuple[float, float, float]) -> Obsta
 
 
 def scene(*people: Person, obstacles: tuple[Obstacle, ...] = (), **camera: Any) -> Scene:
-    """A camera 1 m above the origin that looks along the world's x, 160 × 120 px and 60° high unless told otherwise."""
+    """Return a scene with a camera 1 m above the origin that looks along the world's x, by default 160 × 120 px and a
+    vertical field of view of 60°."""
     width, height = camera.pop("width", 160), camera.pop("height", 120)
     k = camera.pop("k", intrinsics_from_fov(np.deg2rad(60.0), width, height))
     distortion = np.asarray(camera.pop("distortion", ()), np.float64)
@@ -78,7 +79,7 @@ def scene(*people: Person, obstacles: tuple[Obstacle, ...] = (), **camera: Any) 
 
 
 def see(shown: Scene, seed: int = 0, time_s: float = 0.0) -> tuple[PosedScene, RenderedImage, Labels]:
-    """Poses, renders and labels a scene."""
+    """Pose, render and label a scene."""
     posed = pose_scene(shown, time_s, body())
     rendered = renderer().render(shown, posed, np.random.default_rng(seed))
     return posed, rendered, make_labels(shown, posed, rendered)

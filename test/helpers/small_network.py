@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A Multi-HMR 2 of 200,000 parameters with random weights: for what does not depend on the numbers."""
+"""A Multi-HMR 2 of 200,000 parameters with random weights, for tests that do not depend on the values."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SMALL = NetworkConfig(
 
 
 def small_network(seed: int = 0) -> MultiHMR2:
-    """Random weights, but a sensible place: scores about 0.5, people about 4 m away for a 60° camera."""
+    """Return random weights with plausible outputs: scores of about 0.5, people about 4 m away for a 60° camera."""
     torch.manual_seed(seed)
     network = MultiHMR2(SMALL)
     torch.nn.init.normal_(network.backbone.class_token)

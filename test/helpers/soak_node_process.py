@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The node as a process, with people who come and go: `python -m test.helpers.soak_node_process [--ros-args …]`."""
+"""Node process with people who come and go: `python -m test.helpers.soak_node_process [--ros-args …]`."""
 
 from __future__ import annotations
 
@@ -31,17 +31,18 @@ from multihmr2_ros.tracking import Detections, Tracker
 
 MAX_PEOPLE = 6
 FEATURES = 256
-COMES, GOES, OVERLOOKED = 0.04, 0.01, 0.05  # in an image: that somebody comes, each one goes, each one is not found
+COMES, GOES, OVERLOOKED = 0.04, 0.01, 0.05  # per image: an arrival, each departure, each miss
 
 
 class PassersBy(StandInEstimator):
-    """Bodies of the real low mesh, and the real tracker. Who comes has a look of his own, and stays for 3 s or so."""
+    """Estimator with bodies of the real low mesh and the real tracker. Each new person has a distinct feature and stays
+    about 3 s."""
 
     def __init__(self) -> None:
         super().__init__("low", MAX_PEOPLE)
         self.tracker = Tracker()
         self._rng = np.random.default_rng(0)
-        self._looks: dict[int, Any] = {}  # of who is there, by the place that is taken
+        self._looks: dict[int, Any] = {}  # features of the people present, by occupied place
 
     def step(self, frame: Frame, /) -> People:
         rng = self._rng

@@ -12,11 +12,13 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A stand-in for `torch.cuda` where no GPU is: graphs, streams and copies on the CPU, and a record of their order.
+"""A stand-in for `torch.cuda` on machines without a GPU: graphs, streams and copies on the CPU, with their order
+recorded.
 
-A capture records PyTorch's operations and their memory; a replay runs them again on that memory, whatever the Python
-code around them would do now. So a graph that reads values on the host, or memory that is gone, gives wrong numbers
-here, too. Nothing is asynchronous: what happens without waiting cannot be seen, only whether the code waits.
+A capture records PyTorch's operations and their memory; a replay runs them again on that memory, independently of the
+surrounding Python code. A graph that reads values on the host or uses freed memory therefore gives wrong numbers, as on
+a GPU. Nothing is asynchronous: effects of missing synchronization cannot be observed, only whether the code
+synchronizes.
 """
 
 from __future__ import annotations
@@ -42,12 +44,13 @@ REPLACED = ("device", "Stream", "Event", "stream", "set_stream", "current_stream
 
 
 class StandInCuda:
-    """What `torch.cuda` is asked for, in `notes` as words. In each thread, use it in `with cuda.memory():`."""
+    """Replacement of `torch.cuda` that records the calls as text in `notes`. Each thread must use `with
+    cuda.memory():`."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.notes: list[str] = []
         self.pinned: dict[int, Tensor] = {}  # by address
-        self.captures, self.most_captures = 0, 0  # at one time
+        self.captures, self.most_captures = 0, 0  # number of simultaneous captures
         self._here = threading.local()
         self._main = _Stream(self, "main")
         self._events: list[_Event] = []
@@ -55,7 +58,7 @@ class StandInCuda:
             monkeypatch.setattr(torch.cuda, name, getattr(self, name))
 
     def take_notes(self) -> list[str]:
-        """The notes since the last call."""
+        """Return the notes since the last call and clear them."""
         notes, self.notes = self.notes, []
         return notes
 
@@ -63,7 +66,7 @@ class StandInCuda:
         return _Memory(self)
 
     def use(self, estimator: Estimator, mode: Mode = "graph") -> Estimator:
-        """The same estimator, made for the CPU, as if it were on a GPU."""
+        """Return the same estimator, created for the CPU, configured as if it were on a GPU."""
         infer = estimator._infer
         infer.device = GPU
         infer.runtime = dataclasses.replace(infer.runtime, device=str(GPU), mode=mode)
@@ -81,7 +84,7 @@ class StandInCuda:
 
         return noted
 
-    # --- what stands for torch.cuda's
+    # --- replacements of torch.cuda's functions
 
     @contextlib.contextmanager
     def device(self, device: torch.device) -> Iterator[None]:
@@ -130,7 +133,7 @@ class StandInCuda:
                 yield
         except torch.OutOfMemoryError:
             raise
-        except RuntimeError as error:  # as PyTorch does; like there, the stream stays
+        except RuntimeError as error:  # as in PyTorch, the stream remains set
             reason = "CUDA error: operation failed due to a previous error during capture\nCompile with it"
             raise torch.AcceleratorError(reason) from error
         finally:
@@ -179,7 +182,7 @@ class _RecordedGraph:
 
     def replay(self) -> None:
         self.cuda.notes.append("replay")
-        with torch._C.DisableTorchFunction():  # `_Memory` looks away
+        with torch._C.DisableTorchFunction():  # hidden from `_Memory`
             for function, args, kwargs, result in self.calls:
                 again = function(*args, **kwargs)
                 for old, new in zip(tree_leaves(result), tree_leaves(again), strict=True):
@@ -199,7 +202,7 @@ class _Recording(TorchDispatchMode):
 
 
 class _Memory(TorchFunctionMode):
-    """Tensors on the GPU are on the CPU; which are pinned, and what is copied to or from them, is noted."""
+    """Dispatch mode that keeps GPU tensors on the CPU and records which are pinned and the copies from and to them."""
 
     def __init__(self, cuda: StandInCuda) -> None:
         super().__init__()

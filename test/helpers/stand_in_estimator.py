@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""An estimator with known output, for tests of the node: no network, no weights."""
+"""Estimator with known output for the node tests, without a network or weights."""
 
 from __future__ import annotations
 
@@ -36,10 +36,11 @@ MESHES = {"low": (TETRAHEDRON, FACES), "full": (np.vstack([TETRAHEDRON, -TETRAHE
 
 
 class StandInEstimator:
-    """Sees one confirmed person at PELVIS, track 7, in every image; `people` may be changed. step takes seconds_s.
+    """Estimator that returns one confirmed person at PELVIS, track 7, for every image; `people` may be changed. step
+    takes seconds_s.
 
-    last_frame: of the last step. last_image: the image without lens distortion. last_cues: of the frame without lens
-    distortion: depth, ground and fixed_from_camera (camera_pose) where they are known, and fixed_frame.
+    last_frame: frame of the last step. last_image: its image without lens distortion. last_cues: its cues without lens
+    distortion: depth, ground and fixed_from_camera (camera_pose) if known, and fixed_frame.
 
     Thresholds, the number of people and the mesh are those of config.
     """

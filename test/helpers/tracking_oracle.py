@@ -12,9 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The published tracking method, written once more and plainly, and the metrics by which trackers are compared.
+"""Reference implementation of the published tracking method, and metrics for comparing trackers.
 
-Nothing here comes from the package: it is what the package is checked against.
+Uses no code of the package, because the package is tested against it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from test.helpers.tracking_scenes import Sequence
 
 
 class PublishedTracker:
-    """Frame by frame as the specification words it, in float64; motion models are only dropped in empty frames."""
+    """Published tracker, frame by frame as in the specification, in float64; motion models are removed only in empty
+    frames."""
 
     def __init__(self) -> None:
         self.bank: list[tuple[NDArray[np.float64], int, int]] = []
@@ -83,7 +84,7 @@ class PublishedTracker:
     def _motion_similarity(self, state: NDArray[np.float64], track_id: int, t: int) -> float:
         times = np.array([seen for seen, _ in self.motion[track_id]], np.float64)
         values = np.array([value for _, value in self.motion[track_id]])
-        # Ridge as least squares with one more row: sqrt(20) · slope = 0.
+        # Ridge regression as least squares with one more row: sqrt(20) · slope = 0.
         design = np.column_stack([np.append(times - t, np.sqrt(20)), np.append(np.ones_like(times), 0)])
         intercept = np.linalg.lstsq(design, np.vstack([values, np.zeros(7)]), rcond=None)[0][1]
         cosine = abs(state[3:] @ intercept[3:]) / np.linalg.norm(intercept[3:])
@@ -93,7 +94,7 @@ class PublishedTracker:
 
 
 def quaternion(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    """xyzw with w ≥ 0: the eigenvector of Bar-Itzhack's matrix for the greatest eigenvalue."""
+    """Return the quaternion xyzw with w ≥ 0: the eigenvector of Bar-Itzhack's matrix for the largest eigenvalue."""
     (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = matrix.astype(np.float64)
     symmetric = np.array(
         [
@@ -108,7 +109,7 @@ def quaternion(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def published_ids(sequence: Sequence) -> NDArray[np.int64]:
-    """(M,) ids of the published method for frames 0, 1, 2, …"""
+    """Return the ids (M,) of the published method for frames 0, 1, 2, …"""
     tracker = PublishedTracker()
     ids: list[int] = []
     for t in range(len(sequence)):
@@ -119,7 +120,7 @@ def published_ids(sequence: Sequence) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class Score:
-    """Of one tracker on detections whose persons are known."""
+    """Scores of one tracker on detections of known people."""
 
     idf1: float
     mota: float
@@ -127,9 +128,10 @@ class Score:
 
 
 def score_ids(sequence: Sequence, ids: NDArray[np.int64]) -> Score:
-    """IDF1 (Ristani et al. 2016) and MOTA (Bernardin, Stiefelhagen 2008), the detections being those of the truth.
+    """Return IDF1 (Ristani et al. 2016) and MOTA (Bernardin, Stiefelhagen 2008) for detections of the ground truth.
 
-    IDF1 = 2 IDTP / (true rows + given rows), IDTP the most rows that agree under a one-to-one map of persons to ids.
+    IDF1 = 2 IDTP / (true rows + given rows); IDTP is the largest number of rows that agree under a one-to-one mapping
+    of people to ids.
     """
     real = sequence.true_person >= 0
     persons, person_row = np.unique(sequence.true_person[real], return_inverse=True)

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Detections with known identities for the tracker's tests: the golden sequences, and simulated people in a room."""
+"""Detections with known identities for the tracker tests: the golden sequences, and simulated people in a room."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ FOCAL_PX = 610.0
 
 @dataclass(frozen=True)
 class Sequence:
-    """T frames of detections; rows offsets[t]:offsets[t + 1] are frame t's. true_person (M,): -1 is a false one."""
+    """T frames of detections; rows offsets[t]:offsets[t + 1] belong to frame t. true_person (M,): -1 marks a false
+    detection."""
 
     offsets: NDArray[np.int64]
     feature: NDArray[np.float32]
@@ -55,7 +56,7 @@ class Sequence:
 
 
 def golden(name: str) -> tuple[Sequence, NDArray[np.int64]]:
-    """A golden sequence and the ids (M,) that the published method gives."""
+    """Return a golden sequence and the ids (M,) of the published method."""
     with np.load(GOLDEN) as data:
         sequence = Sequence(
             offsets=data[f"{name}/offsets"],
@@ -68,7 +69,7 @@ def golden(name: str) -> tuple[Sequence, NDArray[np.int64]]:
 
 
 def track(tracker: Tracker, sequence: Sequence, rate_hz: float = 1.0, start_s: float = 0.0) -> NDArray[np.int64]:
-    """(M,) ids that a tracker gives when frame t carries the stamp start + t / rate."""
+    """Return the ids (M,) of a tracker if frame t has the stamp start + t / rate."""
     answers: list[TrackingResult] = [
         tracker.update(detections, start_s + frame / rate_hz) for frame, detections in enumerate(sequence.detections())
     ]
@@ -77,11 +78,11 @@ def track(tracker: Tracker, sequence: Sequence, rate_hz: float = 1.0, start_s: f
 
 @dataclass(frozen=True)
 class Room:
-    """What is simulated: people who walk between random places in front of a camera, at 30 frames per second.
+    """Settings of the simulation: people who walk between random places in front of a camera, at 30 frames per second.
 
-    Half of those who come in were there before. feature_noise: length of the noise on the unit features.
-    feature_common: share of the features that all people have in common; 1: everyone looks the same.
-    camera_yaw_rad_s: amplitude of the camera's turning.
+    Half of the people who enter were in the room before. feature_noise: length of the noise on the unit features.
+    feature_common: share of the feature that all people have in common; with 1, all features are equal.
+    camera_yaw_rad_s: amplitude of the camera's rotation.
     """
 
     people: int = 6
@@ -94,7 +95,7 @@ class Room:
 
 
 def simulate(room: Room, seed: int) -> Sequence:
-    """People come, walk, hide one another, go, and come back."""
+    """Simulate people who enter, walk, occlude one another, leave and return."""
     generator = np.random.default_rng(seed)
     walkers = _Walkers(room, generator)
     rows: list[tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], int]] = []
@@ -112,7 +113,7 @@ def simulate(room: Room, seed: int) -> Sequence:
 
 
 class _Walkers:
-    """Places on the floor (x, z) in metres, headings, and who is in the room."""
+    """Positions on the floor (x, z) in meters, headings, and presence of the people."""
 
     def __init__(self, room: Room, generator: np.random.Generator) -> None:
         self.room, self.generator = room, generator
@@ -161,7 +162,7 @@ class _Walkers:
             self.feature[walker] = self.new_feature()
 
     def detected(self, yaw: float) -> list[tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], int]]:
-        """Feature, location, rotation and person of everyone who is in the image and not behind somebody."""
+        """Return feature, location, rotation and index of each person in the image who is not occluded by another."""
         cosine, sine = np.cos(yaw), np.sin(yaw)
         x = cosine * self.place[:, 0] - sine * self.place[:, 1]
         z = np.maximum(sine * self.place[:, 0] + cosine * self.place[:, 1], 0.3)

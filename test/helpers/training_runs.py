@@ -34,7 +34,7 @@ NETWORK = dataclasses.replace(TINY, image_size=96, max_grid=6)
 
 
 def config(steps: int = 6, **changes: object) -> TrainingConfig:
-    """So many quick steps, each of which is logged."""
+    """Return a configuration of short steps, each of which is logged."""
     values: dict[str, object] = {
         "log_steps": 1,
         "validate_steps": 100,

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Samples for the training tests: people of Anny in front of a camera, drawn as coloured blots, without simulation."""
+"""Samples for the training tests: Anny bodies in front of a camera, drawn as colored blobs without simulation."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def body() -> Body:
 
 
 def random_rotations(generator: np.random.Generator, n: int, spread_rad: float = 0.3) -> np.ndarray:
-    """(n, 163, 3, 3): small turns of every bone, upright roots that face the camera more or less."""
+    """Return rotations (n, 163, 3, 3): small rotations of every bone, upright roots that roughly face the camera."""
     from scipy.spatial.transform import Rotation
 
     turns = Rotation.from_rotvec(generator.normal(0, spread_rad, (n * 163, 3))).as_matrix().reshape(n, 163, 3, 3)
@@ -44,7 +44,7 @@ def random_rotations(generator: np.random.Generator, n: int, spread_rad: float =
 
 
 def make_sample(seed: int = 0, n: int = 2, size: tuple[int, int] = (160, 120), *, spread_rad: float = 0.3) -> Sample:
-    """n people 2.5 to 5 m away in a picture of size (width, height) px, with everything known about them."""
+    """Return n people 2.5 to 5 m away in an image of size (width, height) px, with all labels."""
     generator = np.random.default_rng(seed)
     width, height = size
     k = np.array([[0.9 * width, 0, width / 2], [0, 0.9 * width, height / 2], [0, 0, 1.0]])
@@ -71,7 +71,7 @@ def make_sample(seed: int = 0, n: int = 2, size: tuple[int, int] = (160, 120), *
 
 
 def vertex_pixels(shape: np.ndarray, rotations: np.ndarray, centre: np.ndarray, k: np.ndarray) -> np.ndarray:
-    """(V, 2) px of one person's low mesh."""
+    """Return the pixels (V, 2) px of one person's low mesh."""
     with torch.no_grad():
         posed = body()(torch.from_numpy(shape[None]), torch.from_numpy(rotations[None]))
     vertices = posed.vertices[0].numpy() + (centre - posed.vertices[0, body().center_vertex].numpy())
@@ -79,7 +79,7 @@ def vertex_pixels(shape: np.ndarray, rotations: np.ndarray, centre: np.ndarray, 
 
 
 def make_render_cache(folder: Path, images: int = 6, *, held_out: int = 0, people: int = 2) -> Path:
-    """A folder with shards of such samples."""
+    """Write a folder with shards of such samples."""
     folder.mkdir(parents=True, exist_ok=True)
     write_shard(folder, 0, [make_sample(seed, seed % (people + 1)) for seed in range(images)])
     if held_out:

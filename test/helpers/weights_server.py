@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A small file of weights: on an HTTP server of this machine, which can misbehave, and in the registry."""
+"""A small file of weights on a local HTTP server that can simulate faults, with a registry entry."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ETAG = '"version-1"'
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `content` with HTTP ranges, or misbehaves as the attributes say; notes each request's headers."""
+    """HTTP server of `content` with ranges. The attributes set the faults to simulate; request headers are recorded."""
 
     daemon_threads = True
 
@@ -45,9 +45,9 @@ class Server(ThreadingHTTPServer):
         self.headers: dict[str, str] = {"ETag": ETAG}
         self.status = 200
         self.knows_ranges = True
-        self.wrong_range = False  # answers 206 with another part than was asked for
-        self.drop_after: list[int] = []  # bytes sent before the connection breaks, one entry for each request to come
-        self.stall_after: int | None = None  # bytes sent before nothing more comes
+        self.wrong_range = False  # replies 206 with a range other than requested
+        self.drop_after: list[int] = []  # bytes sent before the connection is closed, one entry per request
+        self.stall_after: int | None = None  # bytes sent before the server stalls
         self.claimed_length: int | None = None
         self.stop_stalling = threading.Event()
         self.requests: list[dict[str, str]] = []
@@ -58,7 +58,7 @@ class Server(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}/file.pt"
 
     def handle_error(self, *_: object) -> None:
-        """Clients that hang up are part of the tests: nothing is printed."""
+        """Print nothing: clients that close the connection are part of the tests."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -93,17 +93,17 @@ class Handler(BaseHTTPRequestHandler):
             self.send(body)
 
     def send(self, body: bytes) -> None:
-        self.server.sent_bytes += len(body)  # first: the client may be done before this thread goes on
+        self.server.sent_bytes += len(body)  # recorded first: the client may finish before this thread continues
         self.wfile.write(body)
         self.wfile.flush()
 
     def log_message(self, *_: object) -> None:
-        """Nothing is printed."""
+        """Print nothing."""
 
 
 @contextlib.contextmanager
 def serving() -> Iterator[Server]:
-    """A server that runs until the end."""
+    """Run a server until the block ends."""
     server = Server()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -117,7 +117,7 @@ def serving() -> Iterator[Server]:
 
 
 def entry(url: str | None, content: bytes = CONTENT, **changes: object) -> Weights:
-    """A registry entry for a small file at that address."""
+    """Return a registry entry for a small file at that address."""
     weights = Weights(
         name="tiny",
         description="a tiny model",

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""`multihmr2 label`: from a COCO file to a file of bodies that training reads; users' mistakes are one line."""
+"""`multihmr2 label`: from a COCO file to a file of bodies for training; user errors give one line."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(autouse=True)
 def quick_prior(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same prior as the command's own, learned once."""
+    """Use the command's own prior, computed only once."""
     prior()
     monkeypatch.setattr("multihmr2_ros.labeling.pose_prior.learn_pose_prior", lambda motions: prior())
 
 
 def content(n: int = 3) -> dict[str, Any]:
-    """n people, one of whom has few keypoints, a crowd, and a person of whom only the box is known."""
+    """Return a COCO file of n people, one with few keypoints, a crowd, and a person of whom only the box is known."""
     people = make_scene(n, seed=8).people
     described = coco_of(people)
     few = coco_of(without(people, list(range(7, 17))))["annotations"][0]
@@ -92,14 +92,14 @@ def test_a_coco_file_becomes_bodies_that_training_reads(tmp_path: Path, capsys: 
     assert sample.has_body.tolist() == [True, True, True, False, False]
     assert sample.ignore.tolist() == [False, False, False, False, True]
     assert not sample.has_place.any()
-    assert empty.ignore.tolist() == [True]  # where the head is cannot be told
+    assert empty.ignore.tolist() == [True]  # the position of the head is unknown
     assert sample.keypoint_visible[:4].sum(axis=1).tolist() == [17, 17, 17, 7]
     nose = sample.keypoints[:3, 0]
-    assert (np.linalg.norm(sample.location[:3] - nose, axis=1) < 12).all()  # the centre vertex is near the nose
+    assert (np.linalg.norm(sample.location[:3] - nose, axis=1) < 12).all()  # the center vertex is near the nose
 
 
 def test_the_mesh_of_the_file_is_where_the_keypoints_are(tmp_path: Path) -> None:
-    """From the file alone, through the body model: nothing of the fitter is used."""
+    """Uses only the file and the body model, nothing of the fitter."""
     import torch
 
     source, out = save_coco(tmp_path / "people.json", content(4)), tmp_path / "bodies.npz"
@@ -127,7 +127,7 @@ def test_bodies_that_fit_badly_are_left_out_and_counted(tmp_path: Path, capsys: 
     assert "2 bodies fitted, 1 left out" in capsys.readouterr().out
     bodies = np.load(out)
     assert len(bodies["image"]) == 1
-    assert bodies["other_ignore"].tolist() == [False]  # a person all the same
+    assert bodies["other_ignore"].tolist() == [False]  # still a person
 
 
 def test_nobody_to_fit_is_a_file_without_bodies(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_nothing_is_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 def placed_people(n: int = 4) -> tuple[dict[str, Any], np.ndarray]:
-    """A COCO file of n people, and an inverse depth map in which each one's box has the depth of the true hips."""
+    """Return a COCO file of n people, and an inverse depth map with the depth of the true hips in each person's box."""
     scene = make_scene(n, seed=8)
     described = coco_of(scene.people)
     depth = np.full((HEIGHT, WIDTH), 30.0, np.float32)

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Bodies of simulated crowds, fitted but for their distances, placed together by depth maps."""
+"""Bodies of simulated crowds, fitted except for their distances, placed jointly with depth maps."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ from test.helpers.rgbd_scenes import RgbdFrame, low_body
 
 
 def fitted(frame: RgbdFrame, generator: np.random.Generator, name: str) -> dict[str, np.ndarray]:
-    """Bodies as fits have them: over the image, with statures of the prior: too large by as much as too far."""
+    """Return bodies as fitted: aligned with the image, with statures of the prior; the errors of size and distance are
+    proportional."""
     rows = np.flatnonzero(frame.findable)
     shape, rotations = frame.posed.shape[rows].copy(), frame.posed.rotations[rows]
     along = np.exp(generator.normal(0.0, 0.08, len(rows)))

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""People found in pictures by models of transformers: tiny ones with random weights, made here."""
+"""People detected in images by models of transformers: tiny ones with random weights, generated here."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An RT-DETR that sees a person wherever it looks, unsure or not."""
+    """Return an RT-DETR that detects people everywhere, with scores of about 0.5."""
     torch.manual_seed(0)
     backbone = transformers.RTDetrResNetConfig(
         embedding_size=8, hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1], layer_type="basic", out_features=None,
@@ -74,7 +74,7 @@ def pose_estimator(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def save_processor(folder: Path, **content: object) -> None:
-    """As it stands beside published models."""
+    """Save the processor configuration as published beside models."""
     (folder / "preprocessor_config.json").write_text(json.dumps(content))
 
 

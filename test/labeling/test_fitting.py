@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Bodies fitted to keypoints: against bodies whose parameters are known."""
+"""Bodies fitted to keypoints, against bodies with known parameters."""
 
 from __future__ import annotations
 
@@ -45,19 +45,20 @@ def fit(people: Observations) -> Fits:
 
 
 def joints_of(fits: Fits) -> np.ndarray:
-    """(n, 17, 3) m from the pelvis, camera axes."""
+    """Return joints (n, 17, 3) m from the pelvis, camera axes."""
     with torch.no_grad():
         return keypoint_model()(fits.phenotypes, fits.pose).keypoints.numpy()
 
 
 def joint_errors(fits: Fits, truth: np.ndarray) -> np.ndarray:
-    """(n,) mean distance of the 12 body joints in mm, from the hips' middle."""
+    """Return the mean distance (n,) mm of the 12 body joints, relative to the midpoint of the hips."""
     found, truth = (points[:, 5:] - points[:, 11:13].mean(axis=1, keepdims=True) for points in (joints_of(fits), truth))
     return 1000 * np.linalg.norm(found - truth, axis=-1).mean(axis=1)
 
 
 def facing_errors(fits: Fits, truth: np.ndarray) -> np.ndarray:
-    """(n,) rad between the directions from the right hip and shoulder to the left ones, seen from above."""
+    """Return the angles (n,) rad between the directions from the right hip and shoulder to the left ones, seen from
+    above."""
     across = [(p[:, 5] - p[:, 6] + p[:, 11] - p[:, 12])[:, [0, 2]] for p in (joints_of(fits), truth)]
     angles = [np.arctan2(a[:, 1], a[:, 0]) for a in across]
     return np.abs((angles[0] - angles[1] + np.pi) % (2 * np.pi) - np.pi)
@@ -114,7 +115,7 @@ def test_with_landmarks_bodies_are_found_again() -> None:
 
 
 def test_without_landmarks_left_and_right_say_who_faces_the_camera() -> None:
-    """Depth has two solutions then; front and back, and the picture itself, have one."""
+    """Depth has two solutions in this case; front and back, and the image itself, have one."""
     scene = make_scene(24, seed=1, landmarks=False)
     fits = fit(scene.people)
     assert np.median(compute_fit_error(scene.people, fits)) < 0.012
@@ -146,7 +147,7 @@ def test_hidden_legs_are_likely_ones() -> None:
 def test_one_wrong_keypoint_does_not_turn_a_body() -> None:
     scene = make_scene(12, seed=4)
     points = scene.people.keypoints.copy()
-    points[:, 10] += 120  # a right wrist that is somebody else's
+    points[:, 10] += 120  # a right wrist of another person
     fits = fit(dataclasses.replace(scene.people, keypoints=points))
     others = [5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16]
     off = np.linalg.norm(fits.keypoints - scene.people.keypoints, axis=-1)[:, others]
@@ -172,7 +173,7 @@ def test_the_prior_prefers_poses_to_what_no_joint_allows() -> None:
 
 
 def test_a_prior_from_recordings_knows_what_it_saw(tmp_path: Path) -> None:
-    """People who move their arms and never bend a leg."""
+    """People in the recordings move their arms and never bend a leg."""
     generator = np.random.default_rng(7)
     names = ("left_shoulder", "right_shoulder")
     frames = [{name: tuple(generator.uniform(-60, 60, 3).tolist()) for name in names} for _ in range(300)]

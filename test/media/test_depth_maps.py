@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Depth maps beside images: files and networks that `multihmr2 run` places people by, and their mistakes."""
+"""Depth maps of images: files and networks with which `multihmr2 run` places people, and their errors."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def maps(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def depth_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Depth Anything of random weights, tiny."""
+    """Return a tiny Depth Anything with random weights."""
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
     backbone = transformers.Dinov2Config(

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Parameters, meshes and images in files: what is written is what is read back, whole or not at all."""
+"""Parameters, meshes and images in files: files are read back unchanged, and are written completely or not at all."""
 
 import json
 import logging
@@ -41,7 +41,7 @@ def people_with_boxes(n: int, **changes):
 
 
 def read_json_chunk(content: bytes) -> dict:
-    """The document of a binary glTF file, whose framing is checked (glTF 2.0, section 4.4)."""
+    """Return the JSON document of a binary glTF file after checking its framing (glTF 2.0, section 4.4)."""
     magic, version, length = struct.unpack_from("<4sII", content)
     assert (magic, version, length) == (b"glTF", 2, len(content))
     chunk_length, kind = struct.unpack_from("<I4s", content, 12)
@@ -112,13 +112,13 @@ def test_meshes_come_back_upright_named_and_coloured(tmp_path):
     ):
         transform, geometry = scene.graph[name]
         mesh = scene.geometry[geometry]
-        # x right, y up, z backward: the person stands in front of the camera, at negative z.
+        # x right, y up, z backward: the person is in front of the camera, at negative z.
         vertices = trimesh.transform_points(mesh.vertices, transform)
         np.testing.assert_allclose(vertices, people.vertices[row] * (1, -1, -1), atol=1e-6)
         np.testing.assert_array_equal(mesh.faces, BOX.faces)
         factor = mesh.visual.material.baseColorFactor[:3] / 255.0  # linear; displays encode it (IEC 61966-2-1)
         encoded = np.where(factor <= 0.0031308, 12.92 * factor, 1.055 * factor ** (1 / 2.4) - 0.055)
-        # Eight bits for a linear value are coarse where it is dark.
+        # Eight bits for a linear value are coarse in dark regions.
         np.testing.assert_allclose(255 * encoded, color, atol=13)
 
 
@@ -142,7 +142,7 @@ def test_the_scene_has_one_root_that_turns_it(tmp_path, n):
     document = read_json_chunk((tmp_path / "frame.glb").read_bytes())
     (root,) = document["scenes"][document["scene"]]["nodes"]
     (camera,) = (node for node in document["nodes"] if node["name"] == "camera")
-    # Some versions of trimesh keep its own "world" above.
+    # Some versions of trimesh keep their own "world" node above.
     assert document["nodes"][root] in (camera, {"name": "world", "children": [document["nodes"].index(camera)]})
     assert camera["matrix"] == [1, 0, 0, 0, 0, -1, 0, 0, 0, 0, -1, 0, 0, 0, 0, 1]
     assert [document["nodes"][child]["name"] for child in camera.get("children", [])] == ["person_1", "person_2"][:n]
@@ -180,7 +180,7 @@ def test_png_keeps_every_value(tmp_path):
 @pytest.mark.parametrize("suffix", ["jpg", "jpeg", "JPG"])
 def test_jpeg_keeps_colours(tmp_path, suffix):
     path = tmp_path / f"a.{suffix}"
-    picture = np.broadcast_to(np.uint8([200, 120, 40]), (16, 16, 3))  # a view that cannot be written to
+    picture = np.broadcast_to(np.uint8([200, 120, 40]), (16, 16, 3))  # a view that is read-only
     save_image(path, picture)
     assert path.read_bytes()[:3] == b"\xff\xd8\xff"
     np.testing.assert_allclose(cv2.imread(str(path))[:, :, ::-1], picture, atol=3)
@@ -192,7 +192,7 @@ def test_other_image_kinds_are_refused(tmp_path):
             save_image(tmp_path / name, IMAGE)
 
 
-# Whole or not at all
+# Complete or not at all
 
 WRITERS = {
     "a.npz": lambda path: save_params(path, people_with_boxes(2)),
@@ -210,7 +210,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, name):
     assert "\n" not in str(caught.value)
     assert path.read_text() == "the old one"
     assert list(tmp_path.iterdir()) == [path]
-    WRITERS[name](path)  # and replaces it when it can
+    WRITERS[name](path)  # and replaces it once writing succeeds
     assert len(path.read_bytes()) > 500
     assert list(tmp_path.iterdir()) == [path]
 

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Image files of every kind as RGB arrays."""
+"""Reading of image files of every kind as RGB arrays."""
 
 import struct
 import zlib
@@ -31,7 +31,7 @@ ALPHA = RNG.integers(0, 256, (6, 9), dtype=np.uint8)
 
 
 def smooth_image() -> np.ndarray:
-    """(48, 64, 3) uint8 without sharp edges, which JPEG keeps well."""
+    """Return a smooth image (48, 64, 3) uint8, which JPEG preserves well."""
     rows, columns = np.mgrid[0:48, 0:64]
     return np.stack([4 * columns, 5 * rows, 255 - 2 * columns - rows], axis=2).astype(np.uint8)
 
@@ -73,7 +73,7 @@ def test_lossless_webp_with_alpha_is_laid_over_black(tmp_path):
     ("picture", "expected"),
     [
         (Image.fromarray(GRAY), np.repeat(GRAY[:, :, None], 3, axis=2)),
-        # Palette; 54 colours fit, so nothing is lost.
+        # Palette; 54 colors fit, so nothing is lost.
         (Image.fromarray(COLORS).quantize(256, method=Image.Quantize.FASTOCTREE), None),
         (Image.fromarray(GRAY > 127), np.repeat(255 * (GRAY > 127)[:, :, None], 3, axis=2)),
         (Image.fromarray(np.dstack([COLORS, ALPHA]), "RGBA"), over_black(COLORS, ALPHA)),
@@ -91,7 +91,7 @@ def test_png_modes(tmp_path, picture, expected):
 
 @pytest.mark.parametrize("mode", ["P", "RGB", "L"])
 def test_a_transparent_colour_becomes_black(tmp_path, mode):
-    """PNG can name one colour as transparent instead of having an alpha channel."""
+    """PNG can mark one color as transparent instead of having an alpha channel."""
     path = tmp_path / "picture.png"
     picture = Image.new("RGB", (4, 3), (200, 200, 200))
     picture.putpixel((1, 1), (30, 30, 30))
@@ -103,7 +103,7 @@ def test_a_transparent_colour_becomes_black(tmp_path, mode):
 
 
 def png_16_bit(values: np.ndarray) -> bytes:
-    """A 16-bit PNG of values (H, W, channels) uint16, put together from the format's chunks."""
+    """Return a 16-bit PNG of values (H, W, channels) uint16, assembled from the format's chunks."""
     height, width, channels = values.shape
     color_type = {1: 0, 3: 2, 4: 6}[channels]
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
@@ -155,7 +155,7 @@ def test_cmyk_jpeg(tmp_path):
     assert difference(read_image(path), smooth_image()) <= 8
 
 
-# How the stored image must be turned to be upright (EXIF 2.32, tag 0x0112).
+# Rotation that makes the stored image upright (EXIF 2.32, tag 0x0112).
 ORIENTATIONS = {
     1: lambda image: image,
     2: lambda image: image[:, ::-1],
@@ -196,7 +196,7 @@ def test_gigapixel_claims_are_refused_without_decoding(tmp_path, side):
 
 @pytest.mark.filterwarnings("error")
 def test_large_images_give_no_warning(tmp_path, monkeypatch):
-    """Pillow warns from a limit on that is below ours; what we accept is read quietly."""
+    """Pillow's warning limit is below the package's limit; accepted images are read without warnings."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
     Image.new("RGB", (60, 50)).save(tmp_path / "large.png")
     assert read_image(tmp_path / "large.png").shape == (50, 60, 3)

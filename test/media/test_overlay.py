@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Meshes over pictures: where they land, what hides what, and what is left out."""
+"""Meshes drawn on images: their positions, occlusion, and omitted people."""
 
 import itertools
 
@@ -28,11 +28,12 @@ from multihmr2_ros.media.rasterize import DepthBuffer
 from test.helpers.overlay_pictures import BALL, BOX, HEIGHT, WIDTH, at, background, overlap, painted, pixel_rays
 from test.helpers.people_factory import make_people, pinhole
 
-# The rasteriser against a ray caster
+# The rasterizer against a ray caster
 
 
 def cast(points: np.ndarray, nearness: np.ndarray, triangles: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Nearness (T, H, W) of every triangle at every pixel's centre from barycentric coordinates, 0 where it is not."""
+    """Return the nearness (T, H, W) of every triangle at every pixel center from barycentric coordinates, 0 outside of
+    it."""
     rows, columns = np.mgrid[0:height, 0:width] + 0.5
     layers = np.zeros((len(triangles), height, width))
     for layer, corners in zip(layers, triangles, strict=True):
@@ -60,7 +61,7 @@ def test_the_nearest_triangle_wins_at_every_pixel(seed):
 
 def test_triangles_that_share_edges_cover_every_pixel_once():
     rng = np.random.default_rng(0)
-    inner = rng.integers(0, 41, (40, 2)) * [1.0, 0.75]  # many corners and edges exactly on pixel centres
+    inner = rng.integers(0, 41, (40, 2)) * [1.0, 0.75]  # many corners and edges exactly on pixel centers
     inner[::2] += 0.5
     points = np.vstack([inner, [[-1, -1], [42, -1], [-1, 32], [42, 32]]])
     triangles = Delaunay(points).simplices
@@ -82,7 +83,7 @@ def test_triangles_without_area_cover_nothing(corners):
     assert len(buffer.read_nearest()[0]) == 0
 
 
-# Where people land
+# Positions of people
 
 
 def test_a_box_covers_exactly_its_silhouette():
@@ -156,7 +157,7 @@ def test_surfaces_that_face_the_camera_are_brighter():
     assert brightness[240, 320] > 1.3 * brightness[240 + 97, 320]
 
 
-# What is left out
+# Omitted people
 
 
 def test_nobody_leaves_the_picture_as_it_is():
@@ -170,7 +171,7 @@ def test_nobody_leaves_the_picture_as_it_is():
 
 @pytest.mark.parametrize("count", [0, 2])
 def test_people_without_any_points_leave_the_image_as_it_is(count):
-    """As messages without people, or without their meshes and joints, are read."""
+    """Messages without people, or without their meshes and joints, give such people."""
     people = make_people(count, vertices=np.zeros((count, 0, 3)), joints_2d=np.zeros((count, 0, 2), np.float32))
     np.testing.assert_array_equal(draw_people(background(), people, BALL.faces), background())
 
@@ -187,14 +188,14 @@ def test_the_given_picture_stays_as_it_is_and_may_be_a_view():
     "place", [(0, 0, -2), (0, 0, 0), (0, 0, -1e30), (900, 0, 2), (1e30, 1e30, 0.5), (np.nan, 0, 2), (0, 0, np.inf)]
 )
 def test_who_cannot_be_seen_is_left_out(place):
-    """A whole mesh behind the camera, around it, far outside, or without numbers; labels, too."""
+    """A whole mesh behind the camera, around it, far outside, or NaN; the same for labels."""
     tiny = BALL.vertices * (0.1 if place == (0, 0, 0) else 1)
     people = make_people(1, vertices=tiny[None] + place, pelvis=np.array([place]))
     np.testing.assert_array_equal(draw_people(background(), people, BALL.faces), background())
 
 
 def test_half_a_person_behind_the_camera_leaves_the_other_half():
-    """A box to the right, z from -0.1 to 0.3 m: its left side, at x = 0.3 m, is seen where z is above the limit."""
+    """A box on the right, z from -0.1 to 0.3 m: its left side, at x = 0.3 m, is visible if z is above the limit."""
     mesh = BOX.subdivide().subdivide().subdivide()
     k = pinhole(focal=100)
     mask = painted(at(mesh, (0.6, 0.1, 0.1)), mesh.faces, k=k)
@@ -221,7 +222,7 @@ def test_one_bad_vertex_costs_its_triangles_only(bad):
 
 
 def test_a_very_near_vertex_does_not_overflow():
-    """Coordinates of 1e7 px and more: the triangle fills the picture's half."""
+    """At coordinates of 1e7 px and more, the triangle fills half of the image."""
     vertices = np.array([[[-1e4, -1e4, 0.06], [-1e4, 1e4, 0.06], [0, 0, 1e3]]], np.float32)
     mask = painted(vertices, np.array([[0, 2, 1]])) | painted(vertices, np.array([[0, 1, 2]]))
     assert mask[:, :319].mean() > 0.5
@@ -250,7 +251,7 @@ def test_boxes_of_bad_joints_do_not_crash(bad):
     np.testing.assert_array_equal(none, background())
 
 
-# Labels and colours
+# Labels and colors
 
 
 def test_labels_say_who_and_how_far_the_nearest_on_top(monkeypatch):
@@ -276,7 +277,7 @@ def test_labels_stand_above_the_head_and_within_the_picture(place):
     rows, columns = np.nonzero((plain != labeled).any(axis=2))
     head_column = place[0] / place[2] * 500 + WIDTH / 2
     head_row = (place[1] - 0.4) / place[2] * 500 + HEIGHT / 2
-    assert len(rows) > 100  # all of it: the outline keeps clear of the border
+    assert len(rows) > 100  # complete: the outline keeps a distance from the border
     assert columns.min() > 0
     assert columns.max() < WIDTH - 1
     assert rows.min() > 0
@@ -295,7 +296,7 @@ def test_track_colours():
     first = [get_track_color(track_id) for track_id in range(21)]
     assert len(set(first)) == 21
     for one, other in itertools.pairwise(first):
-        assert max(abs(a - b) for a, b in zip(one, other, strict=True)) > 60  # neighbours are far apart
+        assert max(abs(a - b) for a, b in zip(one, other, strict=True)) > 60  # neighbors have distant colors
     assert get_track_color(np.int64(5)) == get_track_color(5)
     assert get_track_color(-1) == UNTRACKED
     assert get_track_color(2**63 - 1) in first

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Meshes over pictures that have the distortion of their lens, against OpenCV's own model of it."""
+"""Meshes drawn on images with lens distortion, against OpenCV's own lens model."""
 
 import functools
 
@@ -35,24 +35,24 @@ EVERY_LENS = pytest.mark.parametrize(("model", "coefficients"), [BARREL, FISHEYE
 
 
 def lens(model: str, coefficients: list[float]) -> functools.partial:
-    """What a Frame of this camera has for distort."""
+    """Return the `distort` function of a Frame of this camera."""
     return functools.partial(distort_points, camera=CameraModel(LENS_K, np.array(coefficients), model, WIDTH, HEIGHT))
 
 
 def projected_by_opencv(points: np.ndarray, model: str, coefficients: list[float]) -> np.ndarray:
-    """(n, 2) px of points (n, 3) m as OpenCV's lens model alone has them."""
+    """Return points (n, 3) m projected by OpenCV's own lens model, (n, 2) px."""
     project = cv2.fisheye.projectPoints if model == "equidistant" else cv2.projectPoints
     zero, distortion = np.zeros(3), np.array(coefficients)
     return project(points[None], zero, zero, LENS_K, distortion)[0].reshape(-1, 2)
 
 
 def in_picture(points: np.ndarray) -> np.ndarray:
-    """Which points (n, 2) px are."""
+    """Return a mask of the points (n, 2) px that are in the image."""
     return np.asarray(((points >= 0) & (points < [WIDTH, HEIGHT])).all(axis=1))
 
 
 def near(mask: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Which points (n, 2) px, all in the picture, have a pixel of the mask within 1.5 px of theirs."""
+    """Return which points (n, 2) px, all in the image, are within 1.5 px of a pixel of the mask."""
     distance = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     column, row = points.astype(int).T
     return distance[row, column] <= 1.5
@@ -63,7 +63,7 @@ def near(mask: np.ndarray, points: np.ndarray) -> np.ndarray:
 def test_meshes_land_where_the_lens_puts_them(
     model: str, coefficients: list[float], place: tuple[float, float, float]
 ) -> None:
-    """The silhouette has every vertex in it, and ends where they end."""
+    """The silhouette contains every vertex and has the same extent."""
     mask = painted(at(BALL, place), BALL.faces, lens(model, coefficients), k=LENS_K)
     points = projected_by_opencv(BALL.vertices + place, model, coefficients)
     seen = points[in_picture(points)]
@@ -80,7 +80,7 @@ def test_meshes_land_where_the_lens_puts_them(
 @pytest.mark.parametrize(("model", "coefficients"), [BARREL, FISHEYE])
 def test_a_ball_covers_the_rays_through_the_lens_that_meet_it(model: str, coefficients: list[float]) -> None:
     place = (0.6, -0.4, 1.4)
-    # Of points with gaps between them in memory, cv2.fisheye takes wrong ones.
+    # cv2.fisheye reads noncontiguous points incorrectly.
     pixels = np.ascontiguousarray(pixel_rays(np.eye(3))[..., :2].reshape(-1, 1, 2))
     undistort = cv2.fisheye.undistortPoints if model == "equidistant" else cv2.undistortPoints
     rays = np.dstack(

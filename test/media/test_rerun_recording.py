@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Recordings for the Rerun viewer, read back by Rerun's own reader; and everything a user can get wrong."""
+"""Recordings for the Rerun viewer, read back by Rerun's own reader; and user errors."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def rig(body: Body) -> BodyTopology:
 
 
 def walking(index: int) -> People:
-    """Two people with velocities; the second is gone in the last third."""
+    """Return two people with velocities; the second is absent in the last third."""
     people = standing(2)
     people = at(people, np.array([[-0.5 + 0.05 * index, 0, 4.0], [0.8, 0, 5.0]]))
     people = dataclasses.replace(
@@ -78,7 +78,7 @@ def frame_of(people: People) -> Frame:
 
 
 class Read:
-    """What a recording holds, by Rerun's own reader."""
+    """Content of a recording, from Rerun's own reader."""
 
     def __init__(self, path: Path) -> None:
         chunk = pytest.importorskip("rerun.chunk", reason="rerun is not installed: pip install 'multihmr2_ros[view]'")
@@ -88,7 +88,7 @@ class Read:
             self.rows.setdefault(str(each.entity_path), []).extend(each.to_record_batch().to_pylist())
 
     def values(self, entity: str, component: str) -> list[Any]:
-        """Of each row that has it, in order of the frames, those of the first row if static."""
+        """Return the values of each row with this component in frame order, or of the first row if static."""
         name = f":{component}"
         rows = [row for row in self.rows[entity] if any(key.endswith(name) and value for key, value in row.items())]
         rows.sort(key=lambda row: row.get("frame") or 0)
@@ -222,7 +222,7 @@ def test_without_the_extra(
     options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(sys.modules, "rerun", None)  # as where it is not installed: importing raises ImportError
+    monkeypatch.setitem(sys.modules, "rerun", None)  # as without an installation: importing raises ImportError
     save_image(tmp_path / "a.png", np.zeros((48, 64, 3), np.uint8))
     assert main(["run", "a.png", *options, "--device", "cpu"]) == 2
     assert capsys.readouterr().err == "multihmr2 run: rerun is not installed: pip install 'multihmr2_ros[view]'\n"
@@ -277,7 +277,7 @@ def test_the_web_viewer_is_for_this_machine_and_ends(tmp_path: Path) -> None:
 
 
 def volume(vertices: np.ndarray, faces: np.ndarray) -> float:
-    """m³ inside a mesh (V, 3), (F, 3); negative where triangles face inwards."""
+    """Return the volume (m³) inside a mesh (V, 3), (F, 3); negative if triangles face inwards."""
     a, b, c = vertices[faces].astype(np.float64).transpose(1, 0, 2)
     return float((a * np.cross(b, c)).sum() / 6)
 

@@ -30,7 +30,7 @@ from test import paths
 REAL = paths.SHARED / "data" / "real"
 WIDTH, HEIGHT, FRAMES, RATE = 160, 96, 40, 25
 
-# container and encoder; every one is read back as such
+# container and encoder; all are read back as such
 VIDEO_KINDS = {
     "mp4": ("mp4", "libx264", {}),
     "mp4, index first": ("mp4", "libx264", {"movflags": "faststart"}),
@@ -42,7 +42,8 @@ VIDEO_KINDS = {
 
 
 def picture(index: int) -> np.ndarray:
-    """(HEIGHT, WIDTH, 3) uint8: grey that tells the index, noise that gives packets a size, a red top left corner."""
+    """Return (HEIGHT, WIDTH, 3) uint8: gray that encodes the index, noise that gives packets a size, a red top left
+    corner."""
     noise = np.random.default_rng(index).integers(-20, 21, (HEIGHT, WIDTH, 1))
     image = (20 + 5 * index + noise).astype(np.uint8).repeat(3, axis=2)
     image[:32, :32] = (220, 30, 30)
@@ -50,14 +51,14 @@ def picture(index: int) -> np.ndarray:
 
 
 def index_of(image: np.ndarray) -> int:
-    """Which picture this was, from the grey away from the corner."""
+    """Return the index of an image from the gray outside of the corner."""
     return round((float(image[48:, 64:].mean()) - 20) / 5)
 
 
 def make_video(
     path: Path, encoder: str = "libx264", options: dict | None = None, ticks: list[int] | None = None
 ) -> Path:
-    """Writes pictures 0, 1 … at ticks / 1000 s, or FRAMES of them at RATE."""
+    """Write images 0, 1 … at ticks / 1000 s, or FRAMES of them at RATE."""
     with av.open(str(path), "w", options=options or {}) as container:
         stream = container.add_stream(encoder, rate=RATE)
         stream.width, stream.height = WIDTH, HEIGHT
@@ -75,7 +76,7 @@ def make_video(
 
 
 def refuses(path: Path, words: str) -> None:
-    """The source must be refused on opening or on iterating, with one line that names the path."""
+    """Assert that opening or iterating the source raises a UserError of one line that names the path."""
     with pytest.raises(UserError, match=words) as caught, open_source(path) as source:
         list(source)
     assert str(path) in str(caught.value)
@@ -172,7 +173,7 @@ def test_every_video_kind(tmp_path, kind, caplog):
         assert [index_of(frame.image) for frame in frames] == list(range(FRAMES))
         assert all(frame.image.shape == (HEIGHT, WIDTH, 3) and frame.image.dtype == np.uint8 for frame in frames)
         np.testing.assert_allclose(frames[0].image[16, 16], (220, 30, 30), atol=6)
-        # A second iteration begins at the beginning, also in the middle of a first one.
+        # A second iteration starts at the first frame, even if a first one was not finished.
         first, again = iter(source), iter(source)
         assert next(again).name == "walk_000000"
         assert next(first, None) is None
@@ -216,7 +217,7 @@ def test_a_cut_video_gives_its_whole_frames_and_says_so(tmp_path, kind, kept):
 def test_damage_in_the_middle_loses_only_what_it_hit(tmp_path):
     path = make_video(tmp_path / "scratched.mkv", "mjpeg")
     content = bytearray(path.read_bytes())
-    middle = content.index(b"\xff\xd8\xff", len(content) // 2)  # where a frame's JPEG begins
+    middle = content.index(b"\xff\xd8\xff", len(content) // 2)  # start of a frame's JPEG
     content[middle : middle + 1500] = bytes(1500)
     path.write_bytes(content)
     source = open_source(path)
@@ -240,7 +241,7 @@ def test_what_is_no_video_is_refused(tmp_path):
     (tmp_path / "text.avi").write_text("not a video\n" * 50)
     refuses(tmp_path / "text.avi", "cannot read the video")
     content = make_video(tmp_path / "whole.mp4").read_bytes()
-    (tmp_path / "cut.mp4").write_bytes(content[: len(content) // 2])  # its index stood at the end
+    (tmp_path / "cut.mp4").write_bytes(content[: len(content) // 2])  # its index was at the end
     refuses(tmp_path / "cut.mp4", "complete video")
     content = make_video(tmp_path / "fast.mp4", options={"movflags": "faststart"}).read_bytes()
     (tmp_path / "index only.mp4").write_bytes(content[: content.index(b"mdat") + 40])
@@ -256,7 +257,7 @@ def test_names_that_ffmpeg_would_take_for_something_else(tmp_path, monkeypatch, 
 
 
 def make_late_matroska(path: Path, late_s: float) -> Path:
-    """Sound from 0 s on, and a video from late_s on, as when a browser records."""
+    """Write sound from 0 s on, and a video from late_s on, as in a browser's recording."""
     make_video(path.with_suffix(".mp4"))
     with av.open(str(path.with_suffix(".mp4"))) as source, av.open(str(path), "w") as target:
         sound = target.add_stream("pcm_s16le", rate=8000, layout="mono")
@@ -293,9 +294,9 @@ def test_a_matroska_video_that_begins_late_is_whole(tmp_path):
     [
         ("2:1", False, (HEIGHT, 2 * WIDTH)),
         ("8:9", False, (round(HEIGHT * 9 / 8), WIDTH)),
-        ("2:1", True, (2 * WIDTH, HEIGHT)),  # the pixels' shape is that of the stored picture
+        ("2:1", True, (2 * WIDTH, HEIGHT)),  # the pixel aspect ratio is that of the stored image
         ("1:1", False, (HEIGHT, WIDTH)),
-        ("1000:1", False, (HEIGHT, WIDTH)),  # no camera's
+        ("1000:1", False, (HEIGHT, WIDTH)),  # not of a camera
     ],
 )
 def test_pixels_that_are_not_square(tmp_path, pixel_aspect, turned, size):
@@ -374,7 +375,7 @@ ROTATIONS = {0: (1, 0, 0, 1), 1: (0, 1, -1, 0), 2: (-1, 0, 0, -1), 3: (0, -1, 1,
 
 
 def set_rotation(path: Path, matrix: tuple[int, int, int, int]) -> None:
-    """Overwrites a, b, c, d of the display matrix in an mp4's track header (ISO 14496-12, 8.3.2)."""
+    """Overwrite a, b, c, d of the display matrix in an mp4's track header (ISO 14496-12, 8.3.2)."""
     content = bytearray(path.read_bytes())
     start = content.index(b"tkhd") + 4 + 40
     a, b, c, d = (np.array(value << 16, ">i4").tobytes() for value in matrix)

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Videos that are written: what players need, the frames' own times, true colours, whole or not at all."""
+"""Written videos: requirements of players, the frames' own times, true colors, complete files or none."""
 
 import struct
 
@@ -42,7 +42,7 @@ def gray(value: int, height: int = 48, width: int = 64) -> np.ndarray:
 
 
 def boxes(content: bytes) -> list[str]:
-    """The kinds of an mp4's outermost boxes, in order (ISO 14496-12, section 4.2)."""
+    """Return the types of an mp4's outermost boxes, in order (ISO 14496-12, section 4.2)."""
     kinds, position = [], 0
     while position < len(content):
         size, kind = struct.unpack_from(">I4s", content, position)

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The intrinsics that a CameraInfo gives: none are thrown away for a distortion that cannot be used."""
+"""Intrinsics from a CameraInfo: they are kept even if the distortion cannot be used."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_no_coefficients_and_zeros_are_no_distortion_whatever_the_model(model: s
 @pytest.mark.parametrize(
     ("model", "d", "known_as", "kept"),
     [
-        ("plumb_bob", [*FIVE, 0, 0, 0], "plumb_bob", FIVE),  # a driver of depth cameras publishes this
+        ("plumb_bob", [*FIVE, 0, 0, 0], "plumb_bob", FIVE),  # as published by a driver of depth cameras
         ("plumb_bob", [*FIVE[:4], 0, 0, 0, 0], "plumb_bob", [*FIVE[:4], 0]),
         ("plumb_bob", [*FIVE, *[0] * 9], "plumb_bob", FIVE),
         ("equidistant", [*FOUR, 0], "equidistant", FOUR),

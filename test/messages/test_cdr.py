@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Messages serialised by NumPy against rclpy's own serialisation of the same content, and over DDS."""
+"""Messages serialized with NumPy against rclpy's own serialization of the same content, and over DDS."""
 
 from __future__ import annotations
 
@@ -60,19 +60,19 @@ Generator = np.random.Generator
 
 
 def text(rng: Generator, longest: int = 9) -> str:
-    """Of any length, so that what follows starts at every alignment; more bytes than letters now and then."""
+    """Return text of any length, so that the next field has every alignment; sometimes with multi-byte characters."""
     return "".join(rng.choice(list("abcµ人🧍"), rng.integers(0, longest + 1)))
 
 
 def floats(rng: Generator, *shape: int) -> np.ndarray:
-    """Of all magnitudes that float32 holds, with the values that mean something special."""
+    """Return floats of all magnitudes of float32, including special values."""
     values = rng.normal(size=shape) * 10.0 ** rng.integers(-30, 30, shape)
     special = rng.choice([np.nan, np.inf, -np.inf, 0.0, -0.0], shape)
     return np.where(rng.random(shape) < 0.1, special, values)
 
 
 def header(rng: Generator) -> HeaderContent:
-    # Long, so that messages are larger than the pieces that malloc keeps at hand, which it does not fill anew.
+    # Long, so that messages exceed the blocks that malloc keeps for reuse and does not fill again.
     frame_id = 1100 * "x" + text(rng)
     return HeaderContent(int(rng.integers(-(2**31), 2**31)), int(rng.integers(0, 10**9)), frame_id)
 
@@ -128,8 +128,10 @@ def marker(rng: Generator, vertices: int = 40, triangles: int = 30) -> MarkerCon
 
 
 def serialized_by_ros(message: Any) -> tuple[np.ndarray, np.ndarray]:
-    """rclpy's bytes, and which of them it writes at all: Fast CDR leaves the padding as malloc gave it, and malloc
-    is told to give two different fillings."""
+    """Return rclpy's bytes and a mask of those that it writes.
+
+    Fast CDR does not initialize padding; malloc is set to two different fillings to find it.
+    """
     set_option = ctypes.CDLL(None).mallopt
     fillings = []
     for filling in (0x55, 0xAA):
@@ -151,7 +153,7 @@ pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="paddi
 
 
 def test_the_comparison_sees_padding_and_nothing_else() -> None:
-    # A zero ends each string, and 1, 0, 3 and 2 bytes fill up the last 4 before the length of the namespace.
+    # Each string ends with a zero; 1, 0, 3 and 2 bytes of padding precede the length of the namespace.
     for length, padding in ((1102, [1119]), (1103, []), (1104, [1121, 1122, 1123]), (1105, [1122, 1123])):
         message = Marker(ns="abc")
         message.header.frame_id = length * "x"
@@ -167,7 +169,7 @@ def test_the_comparison_sees_padding_and_nothing_else() -> None:
 @pytest.mark.parametrize(
     ("n", "joints", "vertices"),
     [
-        (0, 163, 0),  # nobody
+        (0, 163, 0),  # no people
         (1, 163, 0),
         (3, 0, 0),  # every sequence empty: nothing after a count is aligned
         (5, 2, 1),
@@ -206,7 +208,7 @@ def test_point_cloud(count: int) -> None:
 
 
 def strings() -> st.SearchStrategy[str]:
-    """Whatever a string of ROS can hold: no zero, which ends it, and nothing that has no UTF-8."""
+    """Return valid ROS strings: no zero, which ends a string, and only text that UTF-8 can encode."""
     return st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 
 

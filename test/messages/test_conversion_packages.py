@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""ROS's own conversion packages: when each is used, and that it gives what our own conversions give.
+"""ROS's own conversion packages: the conditions of their use, and agreement with the package's own conversions.
 
-The packages have no wheels: what compares with them is skipped where they are not installed. To try those of pure
-Python by hand, put sensor_msgs_py, tf_transformations and transforms3d into a folder, and that first in PYTHONPATH.
+The packages have no wheels; comparisons are skipped if they are not installed. To test the pure Python ones, put
+sensor_msgs_py, tf_transformations and transforms3d into a folder at the front of PYTHONPATH.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ raise ImportError("numpy.core.multiarray failed to import\\n(auto-generated)")
 
 @pytest.fixture(autouse=True)
 def decided_anew() -> Iterator[None]:
-    """Each test decides for itself, and leaves nothing behind."""
+    """Reset the decision before and after each test."""
     forget()
     yield
     forget()
@@ -69,11 +69,17 @@ def forget() -> None:
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Installs a package of these files, before all others of its name."""
+    """Return a function that installs a package of these files before all others of its name."""
     monkeypatch.syspath_prepend(str(tmp_path))
 
     def write(name: str, code: str = "", module: str = "", in_module: str = "") -> None:
-        """code: of the package itself; in_module: of a module in it, such as "boost.cv_bridge_boost"."""
+        """Write the files of a package.
+
+        - name: name of the package.
+        - code: code of the package itself.
+        - module: a module in it, for example "boost.cv_bridge_boost".
+        - in_module: code of that module.
+        """
         file = tmp_path / name / (module.replace(".", "/") + ".py" if module else "__init__.py")
         file.parent.mkdir(parents=True)
         for folder in {file.parent, tmp_path / name}:
@@ -102,7 +108,7 @@ def test_a_package_that_cannot_be_imported_is_one_line(
 def test_a_cv_bridge_that_goes_on_without_numpy_is_not_called(
     install: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Boost's initialization prints NumPy's error and goes on; the first image would end the process."""
+    """Boost's initialization prints NumPy's error and continues; the first image would end the process."""
     prints = "import sys; print('AttributeError: _ARRAY_API not found', file=sys.stderr)"
     install("cv_bridge", PORT_OF_ROS_1 + "\ndel CvBridge.imgmsg_to_cv2", "boost.cv_bridge_boost", prints)
     assert get_converter("cv_bridge") is None
@@ -112,7 +118,7 @@ def test_a_cv_bridge_that_goes_on_without_numpy_is_not_called(
 
 def test_clouds_that_are_sent_as_bytes_are_not_said_to_be_sensor_msgs_py_s(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(conversion_packages.TRIALS, "sensor_msgs_py", object)
-    monkeypatch.setitem(conversion_packages.MODULES, "sensor_msgs_py", "sensor_msgs")  # one that is there
+    monkeypatch.setitem(conversion_packages.MODULES, "sensor_msgs_py", "sensor_msgs")  # one that exists
     assert "clouds by sensor_msgs_py" in describe_packages()
     assert "clouds by our own (sensor_msgs_py is slower)" in describe_packages(sends_bytes=True)
 
@@ -125,7 +131,7 @@ def test_a_package_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, p
 
 
 def test_a_package_with_another_error_or_another_answer_is_not_used(install: Callable[..., None]) -> None:
-    # Older transforms3d has numpy.float; ports of ROS 1's cv_bridge read rows with padding as if there were none.
+    # Older transforms3d uses numpy.float; ports of ROS 1's cv_bridge ignore row padding.
     install("tf_transformations", "import numpy\nnumpy.no_such_type")
     install("sensor_msgs_py", "", "point_cloud2", "def create_cloud_xyz32(header, points): return header")
     install("cv_bridge", PORT_OF_ROS_1, "boost.cv_bridge_boost")
@@ -158,7 +164,7 @@ PIXELS = np.random.default_rng(3).integers(0, 256, (6, 8, 3), np.uint8)
 
 
 def image_message(encoding: str = "rgb8", channels: int = 3, item: int = 1, padding: int = 0) -> Image:
-    """PIXELS, or as many random values as another encoding needs."""
+    """Return an image of PIXELS, or of random values in the number that another encoding needs."""
     height, width = PIXELS.shape[:2]
     row = width * channels * item
     values = np.random.default_rng(4).integers(0, 256, (height, row + padding), np.uint8)
@@ -177,7 +183,7 @@ def needs(package: str) -> None:
 
 
 def without(package: str, convert: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> Any:
-    """What our own conversion gives."""
+    """Return the result of the package's own conversion."""
     with monkeypatch.context() as patch:
         patch.setitem(conversion_packages.TRIALS, package, lambda: None)
         conversion_packages._find_converter.cache_clear()

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""People → content of messages, and image messages → arrays: pure functions, no DDS."""
+"""People → content of messages, and image messages → arrays: pure functions without DDS."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ STATES = np.array([TrackState.CONFIRMED, TrackState.TENTATIVE, TrackState.UNTRAC
 
 
 def three_people(**changes: Any) -> Any:
-    """Confirmed as 4, tentative as 5, and without a track."""
+    """Return one person confirmed as 4, one tentative as 5, and one without a track."""
     vertices = np.random.default_rng(1).normal(size=(3, 3, 3))
     return make_people(3, track_id=np.array([4, 5, -1]), track_state=STATES, vertices=vertices, **changes)
 
@@ -113,7 +113,7 @@ def test_nobody(content: str) -> None:
 
 
 def test_the_body_frame_points_out_of_the_body_and_to_the_head() -> None:
-    """Against Anny itself: the front is where the toes are from the feet, up where the head is from the pelvis."""
+    """Compared with Anny: front is the direction from the feet to the toes, up from the pelvis to the head."""
     import torch
 
     body = Body("low")
@@ -247,7 +247,7 @@ def test_every_encoding_that_is_named_is_converted(encoding: str) -> None:
     "changes",
     [
         {"encoding": "32FC1"},
-        {"encoding": "8UC3"},  # of three channels, in no known order
+        {"encoding": "8UC3"},  # with three channels in an undefined order
         {"encoding": ""},
         {"height": 0},
         {"width": 0},
@@ -283,7 +283,7 @@ def test_compressed_images_that_are_damaged(cut: int) -> None:
 
 
 def encoded_jpeg(*options: int) -> bytes:
-    noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)  # FF D9 may come in anything compressed
+    noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)  # FF D9 may occur in any compressed data
     return bytes(cv2.imencode(".jpg", cv2.resize(noise, (320, 240)), list(options))[1])
 
 
@@ -304,12 +304,12 @@ TRAILERS = {
 @pytest.mark.parametrize("kind", JPEGS)
 @pytest.mark.parametrize("trailer", TRAILERS)
 def test_bytes_after_a_jpegs_end(kind: str, trailer: str) -> None:
-    """Stream separators and camera makers' own data are none of the image; without its end it is cut off as before."""
+    """Separators and manufacturer data are not part of the image; an image without its end marker is truncated."""
     data = encoded_jpeg(*JPEGS[kind])
     plain = compressed_image_from_ros(CompressedImage(format="jpeg", data=array.array("B", data)))
     longer = CompressedImage(format="jpeg", data=array.array("B", data + TRAILERS[trailer]))
     np.testing.assert_array_equal(compressed_image_from_ros(longer), plain)
-    if trailer != "another image":  # whose end would be taken for that of the first
+    if trailer != "another image":  # whose end marker would be taken for that of the first image
         cut = CompressedImage(format="jpeg", data=array.array("B", data[: len(data) // 2] + TRAILERS[trailer]))
         with pytest.raises(UserError, match="cut off"):
             compressed_image_from_ros(cut)

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Depth images: which one goes with an image, whether it fits, and that the estimator sees what the camera saw."""
+"""Depth images: matching with images, validation, and the depth passed to the estimator."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ MILLIMETERS = np.arange(48 * 64, dtype=np.uint16).reshape(SIZE)
 
 
 def depth_message(depth: NDArray[Any] = MILLIMETERS, sec: int = 0, nanosec: int = 0, **changes: Any) -> Image:
-    """The depth image that a driver publishes, some of its fields changed without the others."""
+    """Return the depth image of a driver, with some fields changed independently of the others."""
     encoding = "16UC1" if depth.dtype.itemsize == 2 else "32FC1"
     height, width = depth.shape
     message = Image(height=height, width=width, encoding=encoding, step=width * depth.dtype.itemsize)
@@ -108,7 +108,7 @@ def test_a_depth_image_of_another_frame_is_not_registered() -> None:
         depth_from_ros(message, HEADER, SIZE)
 
 
-# --- which one
+# --- matching with images
 
 
 def kept(*stamps_ns: int) -> DepthImages:
@@ -174,7 +174,7 @@ def test_memory_is_bounded_and_time_may_go_back() -> None:
 
 
 def test_depth_goes_through_the_lens_as_the_image_does() -> None:
-    """Against the other direction: where each ideal pixel's middle lies in the distorted image."""
+    """Compared with the inverse: the position of each ideal pixel's center in the distorted image."""
     k = np.array([[60.0, 0, 32], [0, 60.0, 24], [0, 0, 1]])
     camera = CameraModel(k, np.array([0.2, 0.05, 0.01, -0.01, 0.0]), "plumb_bob", 64, 48, "K")
     rows, columns = np.mgrid[:48, :64]
@@ -293,7 +293,7 @@ def test_damaged_depth_images_do_no_harm(wire: Callable[..., Wire]) -> None:
     for index in range(30):
         damaged = bytearray(whole[: generator.integers(len(whole))] if index % 2 else whole)
         for _ in range(min(5, len(damaged))):
-            damaged[generator.integers(min(len(damaged), 60))] = generator.integers(256)  # where the fields are
+            damaged[generator.integers(min(len(damaged), 60))] = generator.integers(256)  # positions of the fields
         damaged[4:12] = (here.stamp_s + 1).to_bytes(4, "little") + bytes(4)
         images.add(bytes(damaged))
         assert len(here.exchange(humans).humans) == 1
@@ -301,7 +301,7 @@ def test_damaged_depth_images_do_no_harm(wire: Callable[..., Wire]) -> None:
 
 
 def is_refined(human: Any) -> bool:
-    """Whether the position has a covariance, which only depth and ground give."""
+    """Return whether the position has a covariance, which only depth and ground give."""
     return bool(np.isfinite(human.pelvis.covariance[0]))
 
 

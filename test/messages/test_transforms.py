@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Transforms, live and of a bag, against SciPy and against tf2 where that is installed; and what is hostile."""
+"""Transforms, live and from a bag, against SciPy and, if installed, tf2; and hostile input."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def random_pose(generator: np.random.Generator) -> Pose:
 
 
 def random_tree(seed: int) -> dict[str, tuple[list[int], list[Pose]]]:
-    """Poses of each frame of TREE in its parent at ascending stamps of its own; of static ones one."""
+    """Return poses of each frame of TREE in its parent at its own ascending stamps; one pose for static frames."""
     generator = np.random.default_rng(seed)
     tree = {}
     for child in TREE:
@@ -69,7 +69,7 @@ def random_tree(seed: int) -> dict[str, tuple[list[int], list[Pose]]]:
 
 
 def filled(tree: dict[str, tuple[list[int], list[Pose]]], seed: int) -> TransformBuffer:
-    """A buffer to which all came in disorder."""
+    """Return a buffer that received all transforms in random order."""
     buffer = TransformBuffer()
     everything = [(child, stamp, pose) for child, poses in tree.items() for stamp, pose in zip(*poses, strict=True)]
     for index in np.random.default_rng(seed).permutation(len(everything)):
@@ -81,7 +81,7 @@ def filled(tree: dict[str, tuple[list[int], list[Pose]]], seed: int) -> Transfor
 def brute_force(
     tree: dict[str, tuple[list[int], list[Pose]]], target: str, source: str, at_ns: int
 ) -> NDArray[np.float64]:
-    """(4, 4) by SciPy, by way of the root."""
+    """Compute the transform (4, 4) with SciPy by way of the root."""
 
     def root_from(name: str) -> NDArray[np.float64]:
         pose = np.eye(4)
@@ -139,7 +139,7 @@ def test_a_bag_against_scipy(tmp_path: Path) -> None:
 
 
 def test_a_bag_gives_what_the_node_would_take(tmp_path: Path) -> None:
-    """What tf2 refuses, or ROS 1 wrote, means the same in a bag as live."""
+    """Transforms that tf2 refuses or that ROS 1 wrote have the same meaning in a bag as live."""
     messages = [
         ("/tf_static", START_NS, transform("/base", "/camera", (1.0, *IDENTITY[1:]), 0)),
         ("/tf_static", START_NS, transform("camera", "hand", (0, 0, 0, 0, 0, 0, 0), 0)),
@@ -220,7 +220,7 @@ def test_a_transform_that_comes_in_time_is_waited_for() -> None:
     with pytest.raises(UnknownTransformError):
         buffer.lookup_transform("a", "b", 4 * NS, timeout_s=0.05)
     assert time.monotonic() - began_s >= 0.05
-    for target, stamp_ns in (("a", 0), ("elsewhere", 4 * NS)):  # the past does not come, nor what nobody publishes
+    for target, stamp_ns in (("a", 0), ("elsewhere", 4 * NS)):  # neither the past nor unpublished frames arrive
         with pytest.raises(UnknownTransformError):
             buffer.lookup_transform(target, "b", stamp_ns, timeout_s=1000.0)
 
@@ -248,7 +248,7 @@ def test_time_that_goes_back_clears_what_moves() -> None:
     buffer.lookup_transform("odom", "laser", 5 * NS)
     with pytest.raises(UnknownTransformError):
         buffer.lookup_transform("map", "base", 101 * NS)
-    buffer.clear_after_jump(60 * NS)  # the image tells of it, too, and later
+    buffer.clear_after_jump(60 * NS)  # the image reports the jump, too, and later
     buffer.lookup_transform("odom", "laser", 5 * NS)
     buffer.clear_after_jump(6 * NS)
     buffer.lookup_transform("base", "laser", 0)
@@ -288,7 +288,7 @@ GARBAGE: list[tuple[str, str, int, Pose]] = [
     ("b", "a", 0, (NAN, 0, 0, 0, 0, 0, 1)),
     ("b", "a", 0, (INF, 0, 0, 0, 0, 0, 1)),
     ("b", "a", 0, (0, 0, 0, 0, 0, 0, NAN)),
-    ("b", "a", 0, (0, 0, 0, 0, 0, 0, 0)),  # as a message that nobody filled in
+    ("b", "a", 0, (0, 0, 0, 0, 0, 0, 0)),  # as in a message with default values
     ("b", "a", 0, (0, 0, 0, 0, 0, 0, 1.1)),
     ("b", "a", 0, (0, 0, 0, 1e200, 0, 0, 1e200)),
 ]
@@ -307,7 +307,7 @@ def test_memory_is_bounded() -> None:
     for index in range(MAX_FRAMES + 500):
         buffer.add([(f"static_{index}", "base", 0, IDENTITY), ("camera", "base", 0, IDENTITY)], is_static=True)
         buffer.add([(f"frame_{index}", "base", 0, IDENTITY), ("base", "odom", index * 1000, IDENTITY)], is_static=False)
-    buffer.lookup_transform("odom", "base", 5_000)  # what is kept up to date stays
+    buffer.lookup_transform("odom", "base", 5_000)  # frames with updates are kept
     buffer.lookup_transform("base", "static_0", 0)
     assert len(buffer) <= 3 * MAX_FRAMES + 500
     for index in range(2 * MAX_POSES):
@@ -320,7 +320,8 @@ def test_memory_is_bounded() -> None:
 
 
 def test_a_frame_of_which_nothing_comes_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    """People of other cameras: each has a name of its own, day after day. By arrival: clocks may differ by hours."""
+    """Transforms of other cameras' people have a new name each, day after day. Age is measured by arrival: clocks may
+    differ by hours."""
     now_s, buffer = 1000.0, TransformBuffer()
     monkeypatch.setattr("time.monotonic", lambda: now_s)
     buffer.add([("laser", "base", 0, IDENTITY)], is_static=True)

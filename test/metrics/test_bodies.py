@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Errors of bodies and places, matching and detection: against independent computations and by their invariances."""
+"""Errors of bodies and places, matching and detection: against independent computations, and invariances."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ SEEDS = st.integers(0, 2**32 - 1)
 
 
 def bodies(seed: int, people: int = 3, points: int = 20) -> tuple[np.ndarray, np.ndarray, np.random.Generator]:
-    """Predicted and true points (n, P, 3) m: people a few metres away, predicted with centimetres of error."""
+    """Return predicted and true points (n, P, 3) m: people a few meters away, predicted with errors of centimeters."""
     generator = np.random.default_rng(seed)
     true = generator.normal(0, 0.4, (people, points, 3)) + generator.uniform((-2, -1, 2), (2, 1, 8), (people, 1, 3))
     return true + generator.normal(0, 0.05, true.shape), true, generator
@@ -179,7 +179,7 @@ def test_places() -> None:
     [
         ((2.0, 3.0), (4.0, 5.0), True),
         ((3.0, 2.0), (4.0, 5.0), False),
-        ((2.0, 2.1), (4.0, 5.0), False),  # "the same" where one is nearer
+        ((2.0, 2.1), (4.0, 5.0), False),  # "the same" although one is nearer
         ((2.0, 2.1), (4.0, 4.1), True),
         ((2.1, 2.0), (4.0, 4.1), True),  # both "the same", whatever the sign
         ((2.0, 3.0), (4.0, 4.1), False),
@@ -202,7 +202,7 @@ def test_depth_order_counts_every_pair_once() -> None:
 
 
 def people_2d(generator: np.random.Generator, count: int) -> np.ndarray:
-    """(n, 6, 2) px in a crowd where boxes overlap."""
+    """Return keypoints (n, 6, 2) px of a crowd with overlapping boxes."""
     return generator.uniform(0, 120, (count, 1, 2)) + generator.uniform(-40, 40, (count, 6, 2))
 
 
@@ -226,7 +226,7 @@ def test_matching_equals_brute_force(seed: int, found: int, there: int) -> None:
 
 def test_greedy_matching_takes_the_best_score_first() -> None:
     true = np.array([[[0.0, 0], [10, 10]], [[8, 0], [18, 10]]])
-    predicted = true[:1] + np.array([[[5.0, 0]], [[0.0, 0]]])  # the first is a little nearer to the second person
+    predicted = true[:1] + np.array([[[5.0, 0]], [[0.0, 0]]])  # the first is slightly nearer to the second person
     assert match_people(predicted, true, method="hungarian").tolist() == [[0, 1], [1, 0]]
     assert match_people(predicted, true, method="greedy").tolist() == [[0, 1], [1, 0]]
     predicted = true[:1] + np.array([[[3.0, 0]], [[0.0, 0]]])

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""MOTA, IDF1 and HOTA against motmetrics and trackeval, on random and hand-made sequences and on published numbers."""
+"""MOTA, IDF1 and HOTA against motmetrics and trackeval, on random and handmade sequences and published numbers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Sequence = list[FrameBoxes]
 
 
 def random_sequence(seed: int, frames: int = 30, people: int = 5) -> tuple[Sequence, Sequence]:
-    """People who walk and cross; a tracker that misses, invents, drifts and swaps."""
+    """Return people who walk and cross, and a tracker with misses, false positives, drift and swaps."""
     generator = np.random.default_rng(seed)
     place = generator.uniform(0, 300, (people, 2))
     speed = generator.normal(0, 6, (people, 2))
@@ -91,7 +91,7 @@ def by_trackeval(truth: Sequence, predicted: Sequence) -> dict[str, float]:
 
 
 def _iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """A second way to intersection over union, pair by pair."""
+    """Return intersections over union, computed independently pair by pair."""
     out = np.zeros((len(a), len(b)))
     for i, (ax0, ay0, ax1, ay1) in enumerate(a):
         for j, (bx0, by0, bx1, by1) in enumerate(b):
@@ -115,7 +115,7 @@ def test_scores_equal_the_peers_on_random_sequences(seed: int) -> None:
 
 
 def frames(*rows: list[tuple[int, float]]) -> Sequence:
-    """One person's box is 10 × 10 px at x; a frame is a list of (identity, x)."""
+    """Return frames of boxes of 10 × 10 px at x; a frame is a list of (identity, x)."""
     return [
         FrameBoxes(
             np.array([identity for identity, _ in row], np.int64),
@@ -154,7 +154,7 @@ def test_nobody_anywhere_has_no_score() -> None:
 
 
 def test_sequences_merge_exactly() -> None:
-    """The counts of two sequences added are those of both in one run, when nobody is in both."""
+    """The added counts of two sequences equal those of both in one run if no person is in both."""
     first, second = random_sequence(1), random_sequence(2)
 
     def renamed(sequence: Sequence) -> Sequence:
@@ -197,9 +197,9 @@ def test_order_of_people_does_not_matter(seed: int, shuffle: int) -> None:
 def test_unmatched_predictions_in_ignored_regions_are_left_out() -> None:
     truth = frames([(1, 0)])[0]
     predicted = frames([(5, 0), (6, 100), (7, 108.5), (8, 200)])[0]
-    region = np.array([[95.0, 0, 109.5, 10], [-5, 0, 15, 10]])  # the matched one lies in a region and stays
+    region = np.array([[95.0, 0, 109.5, 10], [-5, 0, 15, 10]])  # the matched one is in a region and is kept
     kept = remove_ignored(truth, predicted, region)
-    assert kept.identity.tolist() == [5, 7, 8]  # of 7, exactly a tenth lies inside
+    assert kept.identity.tolist() == [5, 7, 8]  # of 7, exactly a tenth is inside
     assert remove_ignored(truth, predicted, np.zeros((0, 4))) is predicted
 
 

@@ -30,7 +30,7 @@ cocoeval = pytest.importorskip("pycocotools.cocoeval")
 
 
 def random_image(generator: np.random.Generator, people: int, extra: int) -> ImageKeypoints:
-    """People of all sizes, some crowds, some without labelled keypoints; detections with errors, some invented."""
+    """Return people of all sizes, some crowds, some without keypoints, and inexact and false detections."""
     side = generator.uniform(10, 250, (people, 1))
     origin = generator.uniform(0, 400, (people, 2))
     points = origin[:, None] + generator.random((people, 17, 2)) * side[:, None]
@@ -110,7 +110,7 @@ def one(offset: float, *, detections: int = 1, people: int = 1) -> ImageKeypoint
         ([one(0, detections=0)], 0.0, 0.0),  # all missed
         ([one(0, detections=2)], 1.0, 1.0),  # the duplicate has the lower score
         ([one(0), one(0, detections=0)], 51 / 101, 0.5),
-        ([one(0, people=0)], -1.0, -1.0),  # nobody there
+        ([one(0, people=0)], -1.0, -1.0),  # no people in the image
         ([], -1.0, -1.0),
     ],
 )

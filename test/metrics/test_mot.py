@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""MOTChallenge's figures against TrackEval, from the same files: every class, every flag, crowds that overlap."""
+"""MOTChallenge's metrics against TrackEval, from the same files: every class, every flag, overlapping crowds."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CLASSES = range(1, 13)
 
 
 def write_sequence(folder: Path, name: str, seed: int) -> Path:
-    """A crowd of all classes, considered or not, in which people stand before each other."""
+    """Write a crowd of all classes, considered or not, with people who occlude one another."""
     generator = np.random.default_rng(seed)
     sequence = folder / name
     (sequence / "gt").mkdir(parents=True)
@@ -60,7 +60,7 @@ def write_sequence(folder: Path, name: str, seed: int) -> Path:
 
 
 def predictions(sequence: Path, seed: int) -> list[list[float]]:
-    """Rows frame, id, left, top, width, height: what a tracker finds, of all classes, with swaps and inventions."""
+    """Return rows (frame, id, left, top, width, height) of a tracker: all classes, swaps and false positives."""
     generator = np.random.default_rng(seed + 1)
     names = np.arange(100)
     rows: list[list[float]] = []
@@ -74,7 +74,7 @@ def predictions(sequence: Path, seed: int) -> list[list[float]]:
             rows.append([frame, float(names[int(person)]), *moved[:2], *np.maximum(moved[2:], 5)])
     for frame in range(1, FRAMES + 1):
         rows.append([frame, 500.0 + frame, *generator.uniform(1, 100, 2), 30.0, 30.0])
-    unique = {(row[0], row[1]): row for row in rows}  # a swap may name somebody twice
+    unique = {(row[0], row[1]): row for row in rows}  # a swap may use an id twice
     return list(unique.values())
 
 
@@ -131,7 +131,7 @@ def test_every_count_equals_trackevals(
 
 
 def test_the_classes_matter(tmp_path: Path) -> None:
-    """The parity above would be worth nothing if no prediction were on a distractor, or on another box."""
+    """The comparison above would be meaningless if no prediction were on a distractor or on another box."""
     forgiven = {"MOT17": 0, "MOT20": 0}
     for benchmark in forgiven:
         for seed in range(4):
@@ -150,7 +150,7 @@ def one_person(sequence: Path, kind: int, considered: int) -> BoxSequence:
     ("name", "parent", "is_forgiven"),
     [
         ("MOT20-01", "gt", True),
-        ("MOT17-02-FRCNN", "MOT20", False),  # its own name counts first
+        ("MOT17-02-FRCNN", "MOT20", False),  # the sequence's own name is used first
         ("crowd", "MOT20", True),
         ("crowd", "gt", False),
     ],
@@ -163,7 +163,7 @@ def test_class_6_is_a_distractor_in_mot20(tmp_path: Path, name: str, parent: str
 
 
 def test_a_prediction_on_a_car_before_a_distractor_counts(tmp_path: Path) -> None:
-    """Matching is with all annotated boxes: what fits the car better is not forgiven for the person on it."""
+    """Matching uses all annotated boxes: a prediction that fits the car better is not ignored for the person on it."""
     sequence = write_sequence(tmp_path, "MOT17-01", 0)
     (sequence / "gt" / "gt.txt").write_text("1,1,11,11,30,60,0,3,1\n1,2,11,18,30,60,0,2,1\n")
     frame = read(sequence).frames[0]

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Velocity errors, calibration and distance errors, against values by hand and against SciPy."""
+"""Velocity errors, calibration and distance errors, against values computed by hand and with SciPy."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_velocity_errors_by_hand() -> None:
 
 
 def test_central_differences() -> None:
-    """Exact for constant acceleration, about the middle; undefined where time does not pass."""
+    """Exact for constant acceleration at the middle frame; undefined if time does not advance."""
     start, speed, acceleration = np.array([1.0, 2.0, 3.0]), np.array([0.5, 0.0, -1.0]), np.array([0.2, -0.4, 1.0])
 
     def place(time: float) -> np.ndarray:
@@ -51,7 +51,7 @@ def test_central_differences() -> None:
 
 
 def test_normalized_errors_by_hand() -> None:
-    """Standard deviations 1, 2 and 4: an error of one of each has a squared Mahalanobis distance of 3."""
+    """With standard deviations 1, 2 and 4, an error of one of each has a squared Mahalanobis distance of 3."""
     covariance = np.diag([1.0, 4.0, 16.0])[None]
     squared = squared_mahalanobis(np.array([[1.0, -2.0, 4.0]]), np.zeros((1, 3)), covariance)
     np.testing.assert_allclose(normalized_error_squared(squared), [1.0])
@@ -60,14 +60,14 @@ def test_normalized_errors_by_hand() -> None:
 
 
 def test_the_ellipsoid_holds_errors_up_to_its_border() -> None:
-    limit = 7.814727903251179  # 95 % of chi-squared with 3 degrees of freedom, from printed tables 7.815
+    limit = 7.814727903251179  # 95 % of chi-squared with 3 degrees of freedom; 7.815 in printed tables
     np.testing.assert_array_equal(inside_ellipsoid(np.array([0.0, limit - 1e-6, limit + 1e-6])), [1, 1, 0])
     assert np.isnan(inside_ellipsoid(np.array([np.nan]))).all()
 
 
 @pytest.mark.parametrize("count", [1, 10, 400])
 def test_bounds_are_those_of_the_mean_of_chi_squares(count: int) -> None:
-    """95 % of simulated means lie between the bounds, half of the others on either side."""
+    """95 % of simulated means are within the bounds, and half of the others on each side."""
     low, high = normalized_error_bounds(count)
     assert chi2.cdf(3 * count * low, 3 * count) == pytest.approx(0.025)
     assert chi2.sf(3 * count * high, 3 * count) == pytest.approx(0.025)

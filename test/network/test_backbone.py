@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Our encoder against the independent DINOv3 of `transformers`, names mapped here."""
+"""The package's encoder against the independent DINOv3 of `transformers`; names are mapped in this file."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def peer() -> torch.nn.Module:
 
 
 def ours_from(peer: torch.nn.Module) -> Backbone:
-    """Our encoder with the peer's weights; q, k, v become one matrix, the missing key bias zeros."""
+    """Return the package's encoder with the peer's weights; q, k, v become one matrix, the missing key bias zeros."""
     state: dict[str, torch.Tensor] = {}
     parts: dict[str, dict[str, torch.Tensor]] = {}
     for name, value in peer.state_dict().items():

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Weights files: what is read, what is written, and what is said of files that cannot be used."""
+"""Weights files: reading, writing, and the messages for unusable files."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ GOLDEN = paths.GOLDEN
 
 
 def assert_refused(path: Path, *words: str) -> None:
-    """One line that names the file and the words."""
+    """Assert that reading raises a UserError of one line with the file's name and the words."""
     with pytest.raises(UserError) as caught:
         checkpoint.load_network(path)
     message = str(caught.value)
@@ -88,7 +88,7 @@ def test_the_key_bias_is_silenced(mask: str) -> None:
 
 
 def released_file(path: Path, change: dict[str, Any]) -> Path:
-    """A released file with all entries as views of one number: small on disk, right in shape."""
+    """Write a released file with all entries as views of one number: small on disk, with the right shapes."""
     layout = json.loads((GOLDEN / "state_dict_layout.json").read_text())
     state = {name: torch.zeros(1).expand(shape) for name, shape in layout.items()}
     state.update(change)
@@ -123,7 +123,7 @@ def test_another_architecture_is_refused(tmp_path: Path, change: dict[str, Any],
 
 
 class Malice:
-    """Runs code when it is unpickled in the ordinary way."""
+    """Object that runs code if it is unpickled without protection."""
 
     def __init__(self, witness: Path) -> None:
         self.witness = witness
@@ -162,7 +162,7 @@ def test_code_in_a_file_is_never_run(tmp_path: Path, raw: bool) -> None:
     ],
 )
 def test_files_of_other_kinds(tmp_path: Path, name: str, content: bytes, words: str) -> None:
-    """What a download, a clone or a wrong name leaves: never advised to accept a risk."""
+    """Results of a wrong download, clone or name: the message never suggests accepting a risk."""
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=words) as caught:
         checkpoint.load_network(tmp_path / name)

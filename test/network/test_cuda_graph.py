@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The CUDA graph's order, with a stand-in for `torch.cuda`: nothing here has run on a GPU."""
+"""The order of operations of CUDA graphs, with a stand-in for `torch.cuda`: these tests do not use a GPU."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def estimator(cuda: StandInCuda) -> Estimator:
 
 
 def fail_in_captures(cuda: StandInCuda, estimator: Estimator, error: Exception) -> None:
-    """The network's work raises while it is captured, and only then."""
+    """Make the network raise an error while it is captured, and only then."""
     forward = estimator._infer._forward
 
     def failing(*inputs: torch.Tensor) -> Any:
@@ -99,7 +99,7 @@ def test_a_replay_reads_what_is_new(cuda: StandInCuda, estimator: Estimator) -> 
 
 
 def test_a_picture_waits_for_the_copy_of_the_one_before(cuda: StandInCuda, estimator: Estimator) -> None:
-    """Its pinned memory is written again."""
+    """The pinned memory of the previous copy is overwritten."""
     infer, resize = estimator._infer, estimator._resize(64, 48)
     with cuda.memory():
         first, second = (infer.prepare(picture(seed), resize) for seed in (0, 1))
@@ -144,7 +144,7 @@ def test_a_compiled_graph_that_cannot_be_captured_stays_compiled(cuda: StandInCu
 
 
 def test_other_errors_than_a_captures_are_raised(cuda: StandInCuda, estimator: Estimator) -> None:
-    """Of the work itself, and of memory: the node makes the estimator again for less (docs/node.md)."""
+    """Errors of the network itself and of memory: the node creates the estimator again for less (docs/node.md)."""
     whole = estimator._infer._forward
     memory = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.20 GiB")
     fail_in_captures(cuda, estimator, memory)
@@ -187,7 +187,7 @@ def test_the_fifth_size_takes_the_place_of_the_oldest(cuda: StandInCuda, estimat
 
 
 def test_two_estimators_in_two_threads(cuda: StandInCuda) -> None:
-    """Each captures several sizes while the other replays; never both at one time."""
+    """Each captures several sizes while the other replays; captures are never simultaneous."""
     sizes = [(64, 48), (48, 64), (64, 64)]
     found: dict[int, list[People]] = {}
 

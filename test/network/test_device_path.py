@@ -12,10 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The network's path on a device, on PyTorch's `meta` device: no host memory takes part and nothing waits for a GPU.
+"""The network's path on a device, tested on PyTorch's `meta` device: no host memory is used and nothing waits for a
+GPU.
 
-A CUDA graph captures neither copies from host memory nor synchronization. On `meta`, tensors have shapes but no
-values, so operations that need a value on the host raise by themselves; the guards below find the others.
+A CUDA graph captures neither copies from host memory nor synchronization. On `meta`, tensors have shapes but no values,
+so operations that need a value on the host raise errors; the guards below detect the others.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from multihmr2_ros.network.inference import Inference, Runtime
 from multihmr2_ros.network.model import MultiHMR2
 from test.helpers.small_network import SMALL, small_network
 
-# They copy values from the host to the device, or the other way round.
+# These copy values from the host to the device or back.
 COPYING = (
     torch.tensor, torch.as_tensor, torch.from_numpy, torch.Tensor.new_tensor, torch.Tensor.item, torch.Tensor.tolist,
     torch.Tensor.numpy, torch.Tensor.cpu, torch.Tensor.cuda, torch.Tensor.pin_memory, torch.Tensor.__bool__,
@@ -55,7 +56,7 @@ NETWORKS = {
     "nano": NANO,
 }
 
-# Each value once with each network; all of them together take a minute and a half on two slow cores.
+# Each value once with each network; all combinations take a minute and a half on two slow cores.
 USUAL = (("full", "bf16", "predicted"), ("low", "fp16", "given"), ("low", "fp32", "predicted"))
 COMBINATIONS = [
     pytest.param(*values, marks=() if values in USUAL else pytest.mark.slow)
@@ -64,7 +65,7 @@ COMBINATIONS = [
 
 
 class HostFunctions(TorchFunctionMode):
-    """Raises where a function copies values between host and device."""
+    """Mode that raises if a function copies values between host and device."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if function in COPYING:
@@ -73,7 +74,7 @@ class HostFunctions(TorchFunctionMode):
 
 
 class DeviceOnly(TorchDispatchMode):
-    """Raises where an operation reads or makes a tensor in host memory, or waits for a GPU; counts uploads."""
+    """Mode that raises if an operation reads or creates a tensor in host memory or waits for a GPU; counts uploads."""
 
     def __init__(self, uploads: int = 0) -> None:
         super().__init__()
@@ -84,7 +85,7 @@ class DeviceOnly(TorchDispatchMode):
         if name.startswith(WAITING) and not name.startswith(NOT_WAITING):
             raise AssertionError(f"{name} waits for the GPU")
         result = function(*args, **(kwargs or {}))
-        if name.startswith("lift_fresh") and self.uploads:  # an array of NumPy's becomes a tensor
+        if name.startswith("lift_fresh") and self.uploads:  # a NumPy array becomes a tensor
             return result
         if name.startswith("_to_copy") and self.uploads and args[0].device.type == "cpu":
             self.uploads -= 1
@@ -104,7 +105,7 @@ def bodies() -> dict[str, Body]:
 
 
 def device_inference(config: NetworkConfig, body: Body, precision: str) -> Inference:
-    """An `Inference` as on a GPU, but on the meta device."""
+    """Return an `Inference` as on a GPU, but on the meta device."""
     with torch.device("meta"):
         network = MultiHMR2(config)
     infer = Inference(network.to_empty(device="cpu"), Body("low"), Runtime("cpu", "fp32"), 5)
@@ -120,12 +121,12 @@ def device_inference(config: NetworkConfig, body: Body, precision: str) -> Infer
 def test_the_device_works_alone(
     name: str, mesh: str, precision: str, camera: str, bodies: dict[str, Body], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Leaving autocast is no operation; PyTorch knows no autocast for meta.
+    # Leaving autocast is not an operation; PyTorch has no autocast for meta.
     monkeypatch.setattr(torch, "autocast", lambda device, enabled: contextlib.nullcontext())
     config, k = NETWORKS[name], {"predicted": None, "given": np.eye(3)}[camera]
     infer = device_inference(config, bodies[mesh], precision)
     resize = ResizePad.fit(200, 130, config.image_size, config.patch_size)
-    with torch.no_grad():  # composite operations come apart, as they do not in inference mode
+    with torch.no_grad():  # composite operations are decomposed, unlike in inference mode
         with DeviceOnly(uploads=2) as guard:
             inputs = (infer.prepare(np.zeros((130, 200, 3), np.uint8), resize), *infer._upload_camera(k))
         assert guard.uploads == 0
@@ -160,8 +161,11 @@ HOST = torch.ones(2)
 
 @pytest.mark.slow
 def test_an_exported_network_takes_other_sizes() -> None:
-    """`torch.export` with dynamic rows and columns of patches. Not the position table's whole width, whose slice has
-    other strides: that size needs an export of its own."""
+    """Exports with `torch.export` and dynamic rows and columns of patches.
+
+    The whole width of the position table is excluded: its slice has other strides, and that size needs a separate
+    export.
+    """
     network = small_network()
     most, patch = SMALL.max_grid - 1, SMALL.patch_size
     sizes = {axis: patch * Dim(name, min=4, max=most) for axis, name in ((2, "rows"), (3, "columns"))}

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The fused encoder for CPUs gives the plain encoder's results, and is used where it should be and nowhere else."""
+"""The fused encoder for CPUs gives the results of the plain encoder and is used only under the intended conditions."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ MAPS = ("context_16", "context_32", "finest", "center", "keypoint")
 
 @functools.cache
 def plain() -> MoveNet:
-    """Random weights of such a size that features stay in the range in which ReLU6 bends."""
+    """Return random weights of a scale that keeps features in the range in which ReLU6 is nonlinear."""
     torch.manual_seed(0)
     network = MoveNet().eval()
     for parameter in network.parameters():
@@ -61,7 +61,7 @@ def image(images: int, height: int, width: int) -> Tensor:
 
 
 def assert_same(found: Tensor, expected: Tensor) -> None:
-    """Equal within rounding: 2e-5 of the greatest value."""
+    """Assert equality within rounding: 2e-5 of the largest value."""
     torch.testing.assert_close(found, expected, rtol=0, atol=2e-5 * float(expected.abs().max()))
 
 
@@ -70,7 +70,7 @@ def assert_same(found: Tensor, expected: Tensor) -> None:
     [
         (1, 288, 384),  # 640 × 480 px
         (1, 384, 224),
-        (2, 256, 256),  # 64 pixels at stride 32: the fewest that oneDNN does
+        (2, 256, 256),  # 64 pixels at stride 32: the minimum for oneDNN
         (3, 64, 96),
         (1, 32, 384),
         (2, 80, 48),  # multiples of 16 px: odd numbers of rows and columns at stride 16
@@ -82,12 +82,12 @@ def test_the_fused_encoder_equals_the_plain_one(images: int, height: int, width:
         expected, found = plain()(pixels), fused()(pixels)
     for name in MAPS:
         assert_same(getattr(found, name), getattr(expected, name))
-    assert 0.1 < expected.context_16.std() < 100  # something to compare
+    assert 0.1 < expected.context_16.std() < 100  # a meaningful comparison
 
 
 @pytest.mark.parametrize(("images", "height", "width"), [(1, 96, 160), (3, 64, 32)])
 def test_vectors_of_single_cells_equal_the_maps(images: int, height: int, width: int) -> None:
-    """In every cell, so at the borders and corners, too."""
+    """Holds in every cell, including borders and corners."""
     pixels = image(images, height, width)
     every = torch.arange(height // 4 * (width // 4)).expand(images, -1)
     with torch.inference_mode():

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The pretrained encoder, queries that start from its people, features kept on disk, poses from keypoints."""
+"""The pretrained encoder, queries initialized from its people, features cached on disk, poses from keypoints."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_the_encoder_equals_the_reference(tmp_path: Path) -> None:
 
 @needs_weights
 def test_the_person_in_an_image_is_proposed_first(tmp_path: Path) -> None:
-    """The skier of shared/cases: keypoints inside the body's box, the nose above the hips, scores that mean it."""
+    """The skier of shared/cases: keypoints inside the body's box, the nose above the hips, high scores."""
     path = SHARED / "cases/in/skier.jpg"
     if not path.is_file():
         pytest.skip(f"the image {path} is not beside this checkout")
@@ -134,7 +134,7 @@ def test_the_person_in_an_image_is_proposed_first(tmp_path: Path) -> None:
 
 
 def test_proposals_are_decoded_as_centers_with_keypoints() -> None:
-    """A single peak with a known regression: the keypoint moves to the heat map's peak nearby, by its offset."""
+    """A single peak with a known regression: the keypoint moves to the nearby peak of the heat map, by its offset."""
     outputs = MoveNet().eval()(torch.zeros(1, 3, 64, 96))
     outputs = dataclasses.replace(
         outputs,
@@ -194,7 +194,7 @@ def test_sampling_is_bilinear_about_the_middles_of_cells() -> None:
 
 def test_every_part_gets_a_gradient_and_the_encoder_can_be_frozen() -> None:
     model, data = network(), batch()
-    for layer in model.decoder.layers:  # branches begin at zero: what is before them would have no gradient
+    for layer in model.decoder.layers:  # branches start at zero: the layers before them would have no gradient
         for branch in (layer.self_out, layer.cross_out, layer.mlp[2]):
             torch.nn.init.normal_(branch.weight, std=0.1)
     terms = compute_losses(
@@ -202,7 +202,7 @@ def test_every_part_gets_a_gradient_and_the_encoder_can_be_frozen() -> None:
     )
     torch.stack(list(terms.values())).sum().backward()
     silent = [name for name, value in model.named_parameters() if value.grad is None or not value.grad.abs().sum()]
-    # Keypoints are chosen on heat maps near where they are regressed: only `encoder_keypoint` teaches the regression.
+    # Keypoints are selected on heat maps near their regression: only `encoder_keypoint` supervises the regression.
     # The layers before zeros have no gradient yet.
     untaught = ("backbone.pretrained.movenet.regression", "detection.location.0", "proposals.refine")
     assert all(name.startswith(untaught) for name in silent), silent
@@ -259,7 +259,7 @@ def test_features_on_disk_train_as_the_images_do(tmp_path: Path) -> None:
 
 
 def test_poses_are_learned_from_keypoints_alone() -> None:
-    """A few poses are learned by heart: the loss of the pose falls to a fraction within seconds."""
+    """A few poses are overfitted: the pose loss falls to a fraction within seconds."""
     bank = make_pose_bank(body(), 12, None, 0)
     batches = KeypointBatches(bank, TINY.image_size, 24, 0)
     model = initialize(MultiHMR2(dataclasses.replace(TINY, decoder_width=128, head_width=256)))
@@ -400,11 +400,11 @@ def test_other_weights_are_refused_in_one_line(tmp_path: Path) -> None:
 
 
 def _prediction(count: int, seed: int = 4) -> tuple[Prediction, torch.Tensor]:
-    """People who are somewhat off, seen by their true keypoints: the prediction, and the true joints."""
+    """Return a prediction of people with errors, with their true keypoints as input, and the true joints."""
     generator = torch.Generator().manual_seed(seed)
     bank = make_pose_bank(body(), count, None, seed)
     batch = KeypointBatches(bank, 384, count, seed)[0]
-    true_rotations = rotations_from_6d(batch.rotations[..., :2])  # they are kept in half precision
+    true_rotations = rotations_from_6d(batch.rotations[..., :2])  # stored in half precision
     posed = body()(batch.shape, true_rotations)
     offset = posed.joints[:, body().keypoint_bones[0]]
     center = torch.randn(count, 3, generator=generator) * 0.5 + torch.tensor([0.0, 0, 4.0])
@@ -426,7 +426,7 @@ def _prediction(count: int, seed: int = 4) -> tuple[Prediction, torch.Tensor]:
 
 
 def _keypoints_of(prediction: Prediction) -> torch.Tensor:
-    """(n, 17, 3) m where the predicted bodies' keypoints are."""
+    """Return the keypoints (n, 17, 3) m of the predicted bodies."""
     bones = body().pose_bones(prediction.shape[0], prediction.rotations[0])[:, body().keypoint_bones, :3, 3]
     return bones - bones[:, :1] + prediction.centre[0, :, None]
 

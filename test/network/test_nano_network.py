@@ -44,7 +44,7 @@ NEW = (
     "proposed_queries",
     "local_attention",
     "keypoint_maps",
-)  # that the first weights files do not name
+)  # not stored in the first weights files
 EYE, NOT_GIVEN = torch.eye(3)[None], torch.tensor([False])
 
 
@@ -85,7 +85,7 @@ def test_given_intrinsics_are_used_where_they_are_given() -> None:
 
 
 def test_the_best_patches_propose() -> None:
-    """Anchors are the centres of the patches of highest heatmap value, best first."""
+    """Anchors are the centers of the patches with the highest heatmap values, in descending order."""
     decoder = nano_network().eval().decoder
     patches = torch.randn(2, 5, 7, TINY.encoder_width)
     decoded = decoder(patches)
@@ -99,7 +99,7 @@ def test_the_best_patches_propose() -> None:
 
 
 def test_heads_look_where_the_query_says() -> None:
-    """Against attention written out: logits q·k / √d − ½ |Δ / s − o|², Δ in patches from the query's anchor."""
+    """Compared with explicit attention: logits q·k / √d − ½ |Δ / s − o|², Δ in patches from the query's anchor."""
     decoder = nano_network().eval().decoder
     layer, heads = decoder.layers[0], TINY.decoder_heads
     torch.nn.init.normal_(layer.neighbourhood.weight, std=0.1)
@@ -203,7 +203,7 @@ def test_initial_weights_start_from_plausible_people() -> None:
     np.testing.assert_allclose(prediction.query_depth, PRIOR_DEPTH_M, rtol=0.15)
     vertical_fov = 2 * math.atan(0.75 * math.tan(float(prediction.horizontal_fov[0]) / 2))
     assert math.degrees(vertical_fov) == pytest.approx(60, abs=3)
-    # Upright in the camera frame: the body's axis to the head, the root's −z, points up, which is −y.
+    # Upright in the camera frame: the body's axis to the head, −z of the root, points up, which is −y.
     up = prediction.rotations[0, :, 0] @ torch.tensor([0.0, 0, -1])
     assert float(up[:, 1].max()) < -0.98
 
@@ -218,7 +218,7 @@ def test_a_mean_pose_can_be_the_start() -> None:
 
 
 def test_gradients_reach_every_parameter() -> None:
-    """All terms together, one image without people: finite gradients everywhere, none missing."""
+    """All terms together, with one image without people: gradients are finite and none is missing."""
     network, body = nano_network().train(), Body("low")
     targets = random_targets(2, 3, SIZE)
     targets.present[1] = False

@@ -12,8 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The released architecture with deterministic weights reproduces the golden numbers (computed
-once in float32 on a CPU by an independent implementation). Tolerances are the golden file's own."""
+"""The released architecture with deterministic weights reproduces the golden numbers.
+
+They were computed once in float32 on a CPU by an independent implementation. The tolerances are those of the golden
+file.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +52,7 @@ def given_k(index: int) -> np.ndarray:
 
 
 def by_score(name: str) -> np.ndarray:
-    """A golden array of people, sorted as ours are: by descending score."""
+    """Return a golden array of people in the order of our results: by descending score."""
     prefix = name.rsplit("/", 1)[0]
     return GOLDEN[name][np.argsort(-GOLDEN[f"{prefix}/conf"].ravel())]
 

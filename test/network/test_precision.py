@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""bf16 and fp16 against fp32 on the golden pictures and weights: how far people move."""
+"""bf16 and fp16 against fp32 on the golden images and weights: displacements of people."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from test.network.test_network_golden import GOLDEN, SIZES, given_k
 
 
 def everybody(network: MultiHMR2, body: Body) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Per picture and camera: score (Q,) and pelvis (Q, 3) of all queries, in the queries' own order."""
+    """Return score (Q,) and pelvis (Q, 3) of all queries per image and camera, in the order of the queries."""
     results = []
     for index, (height, width) in enumerate(SIZES):
         pixels = torch.from_numpy(weights.image(height, width, int(GOLDEN["base"]) + 1 + index)).permute(2, 0, 1)[None]
@@ -45,7 +45,7 @@ def everybody(network: MultiHMR2, body: Body) -> list[tuple[np.ndarray, np.ndarr
     return results
 
 
-@pytest.mark.slow  # without bf16 instructions a CPU takes minutes a picture
+@pytest.mark.slow  # without bf16 instructions a CPU takes minutes per image
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_low_precision_moves_people_little(
     golden_checkpoint: Path, dtype: torch.dtype, capsys: pytest.CaptureFixture[str]

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Threads of the CPU and memory of glibc: set where they take effect, left alone where the user chose."""
+"""CPU threads and glibc's memory: set if it has an effect, unchanged if the user made a choice."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ CHOSEN = ("OMP_NUM_THREADS", *hardware.PASSIVE_WAITING, *hardware.ALLOCATOR_VARI
 
 
 def output_of(code: str, **environment: str) -> str:
-    """Standard output and error of a Python of its own, whose OpenMP says what it was told."""
+    """Return standard output and error of a separate Python process, in which OpenMP prints its settings."""
     inherited = {name: value for name, value in os.environ.items() if name not in CHOSEN}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True,
@@ -121,7 +121,7 @@ def test_a_containers_share_of_the_cores(
 
 @pytest.mark.parametrize("chosen", [1, 2, 3])
 def test_a_step_runs_on_the_threads_of_the_runtime(monkeypatch: pytest.MonkeyPatch, chosen: int) -> None:
-    """In any thread, as the node's; afterwards the caller's own number is in force again."""
+    """In any thread, including the node's; afterwards the caller's own number is restored."""
     estimator = Estimator(small_network(), EVERYBODY, Runtime("cpu", "fp32", threads=chosen))
     seen: list[int] = []
     people = estimator._infer._predict_people
@@ -149,7 +149,7 @@ def test_bad_numbers_of_threads(threads: int) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc is Linux's")
 def test_freed_memory_is_kept() -> None:
-    """A freed block of 24 MiB is used again instead of being mapped, and cleared, anew: no new page faults."""
+    """A freed block of 24 MiB is reused, not mapped and cleared again: no new page faults."""
     code = """
 import ctypes, resource
 from multihmr2_ros.hardware import keep_freed_memory
@@ -182,7 +182,7 @@ def test_another_c_library(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not hardware.keep_freed_memory.__wrapped__()
 
 
-@pytest.mark.slow  # what it measures needs a minute, and a machine whose speed does not change meanwhile
+@pytest.mark.slow  # the measurement needs a minute on a machine of constant speed
 def test_busy_cores_do_not_multiply_the_time() -> None:
     done = subprocess.run([sys.executable, "-m", "test.benchmarks.busy"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Joint placement of simulated crowds by relative depth maps: the required figures, faults of maps, and cost."""
+"""Joint placement of simulated crowds with relative depth maps: required accuracy, map errors, and cost."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from test.helpers.crowd_scenes import USELESS, crowds, measure, relative_map, su
 from test.helpers.rgbd_scenes import INDEPENDENT, OVERLAID, NetworkErrors, RgbdFrame, distance, predicted, surface_of
 
 SCENES, MAPS = 40, 3
-WORSE = 1.02  # at most, with a useless map, times the error without
+WORSE = 1.02  # upper limit of the error with a useless map, relative to the error without a map
 MAX_MS, CROWDED = 20.0, 12
 
 
@@ -48,8 +48,11 @@ def found(frames: list[RgbdFrame], errors: NetworkErrors, maker: object) -> dict
 
 @pytest.mark.parametrize(("kind", "relations", "pair_share"), [("inverse", 0.95, 0.5), ("depth", 0.93, 0.55)])
 def test_a_crowd_is_placed_as_required(frames: list[RgbdFrame], kind: str, relations: float, pair_share: float) -> None:
-    """Of a network trained by reprojection, whose bodies lie over the image. Required are 95 % of the relations and
-    half of the pairs' error; maps of depth, whose far end counts most, miss both by a little."""
+    """For a network trained by reprojection, whose bodies are aligned with the image.
+
+    Required are 95 % of the relations and half of the pairs' error. Maps of depth, in which distant points dominate,
+    miss both by a small margin.
+    """
     result = found(frames, OVERLAID, functools.partial(relative_map, kind=kind))
     assert result["joint relation"].mean() >= relations
     assert np.median(result["joint pair"]) <= pair_share * np.median(result["network pair"])
@@ -103,7 +106,7 @@ def test_scale_and_shift_of_the_map_do_not_matter(crowd: RgbdFrame) -> None:
 
 
 def test_a_metric_map_is_the_limit_of_known_scale_and_shift(crowd: RgbdFrame) -> None:
-    """The exact depth as a relative map gives nearly the distances between people that it gives as a depth image."""
+    """The exact depth as a relative map gives nearly the same distances between people as a depth image."""
     people = predicted(crowd, OVERLAID, np.random.default_rng(0)).select(crowd.findable)
     metric = place_people(people, surface_of(), crowd.depth)
     relative = place_people(people, surface_of(), RelativeDepthMap(1 / crowd.depth))
@@ -163,7 +166,7 @@ def test_a_map_of_another_size(crowd: RgbdFrame) -> None:
 
 
 def test_cost(crowd: RgbdFrame) -> None:
-    """Processor time of one thread, full mesh: other programs of the machine do not count."""
+    """Measures the CPU time of one thread with the full mesh, which excludes other programs."""
     people = predicted(crowd, OVERLAID, np.random.default_rng(0), "full")
     people = people.select(np.arange(CROWDED) % len(people))
     values = relative_map(crowd.depth, np.random.default_rng(0))

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Placement piece by piece: what moves and what stays, each cue alone, and scenes in which there is nothing to see."""
+"""Placement step by step: changed and unchanged fields, each cue alone, and scenes without information."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from test.helpers.simulation_scenes import box, person, scene
 from test.helpers.small_network import small_network
 
 EXACT = NetworkErrors(shared=0, own_depth=0, own_stature=0, pose_deg=0, root_deg=0, pixel=0, age=0)
-# The picture's size of a body is certain, so that place and scale change together.
+# The size of a body in the image is certain, so that distance and scale change together.
 RIGID = PlacementConfig(own_depth_sigma=0.001, own_stature_sigma=0.001, ground_sigma_m=0.01)
 HOLES = np.full((240, 320), np.nan, np.float32)
 
@@ -60,7 +60,7 @@ def true_people(frame: RgbdFrame) -> People:
 
 
 def misplaced(people: People, along: Any, scale: Any = 1.0) -> People:
-    """Pelvises `along` times as far and bodies `scale` times as large: numbers, or one for each."""
+    """Return people with pelvises `along` times as far and bodies `scale` times as large: numbers, or one for each."""
     along, scale = (np.broadcast_to(np.float32(value), len(people))[:, None, None] for value in (along, scale))
     pelvis = people.pelvis[:, None]
     bone_poses = people.bone_poses.copy()
@@ -77,7 +77,7 @@ def misplaced(people: People, along: Any, scale: Any = 1.0) -> People:
 
 @pytest.fixture(scope="module")
 def standing() -> RgbdFrame:
-    """One adult, 3.5 m away."""
+    """Return one adult, 3.5 m away."""
     return frame_of(person(3.5, 0.1))
 
 
@@ -139,7 +139,7 @@ def test_a_picture_of_certain_size_does_not_change(standing: RgbdFrame) -> None:
 
 
 def test_without_any_cue_the_posterior_is_the_gaussian_of_its_formula() -> None:
-    """Against the product of the two Gaussians by their information matrices."""
+    """Compared with the product of the two Gaussians computed from their information matrices."""
     people = predicted(frame_of(person(3.0, 0.0)), EXACT, np.random.default_rng(0))
     people = dataclasses.replace(people, stature=np.array([2.0], np.float32))
     config = PlacementConfig(shared_sigma=0.12, own_depth_sigma=0.06, own_stature_sigma=0.05)
@@ -158,7 +158,7 @@ def test_without_any_cue_the_posterior_is_the_gaussian_of_its_formula() -> None:
 
 
 def test_the_maximum_is_one(standing: RgbdFrame) -> None:
-    """What the grid and the steps find does not depend on where within the network's uncertainty they begin."""
+    """The result of the grid and the steps does not depend on the start within the network's uncertainty."""
     one, other = (
         distance(place_people(misplaced(true_people(standing), along), surface_of(), standing.depth).people)[0]
         for along in (0.9, 1.1)
@@ -196,8 +196,8 @@ def test_legs_behind_a_table_do_not_matter() -> None:
         np.full_like(HOLES, np.inf),
         np.full_like(HOLES, -1.0),
         np.zeros(HOLES.shape, np.uint16),
-        np.full_like(HOLES, 1.0),  # everybody is behind a wall
-        np.full_like(HOLES, 9.0),  # nobody is there
+        np.full_like(HOLES, 1.0),  # all people are behind a wall
+        np.full_like(HOLES, 9.0),  # there are no people
     ],
     ids=["NaN", "0", "infinite", "negative", "0 mm", "behind a wall", "nobody"],
 )
@@ -266,7 +266,7 @@ def test_statures_by_age_are_the_body_models() -> None:
     shapes = np.stack([sample_shape(generator) for _ in range(1500)])
     for age in (0.0, 0.1, 0.22, 1 / 3, 0.5, 2 / 3, 1.0):
         shapes[:, 1] = np.clip(age + generator.normal(0.0, 0.05, len(shapes)), 0.0, 1.0)
-        usual = np.where(shapes[:, 1] < 0.1, 0.48, 0.42)  # as sample_shape draws heights
+        usual = np.where(shapes[:, 1] < 0.1, 0.48, 0.42)  # as sample_shape samples heights
         shapes[:, 4] = np.clip(generator.normal(usual, 0.11), 0.02, 0.98)
         with torch.no_grad():
             statures = np.log(low_body().compute_stature(torch.from_numpy(shapes)).numpy())
@@ -341,7 +341,8 @@ def estimator() -> Estimator:
 
 
 def depth_of(people: People, faces: np.ndarray, farther: float) -> np.ndarray:
-    """(H, W) uint16 mm: the people's meshes, scaled about the camera, so that they look the same; 0 beside them."""
+    """Return depth (H, W) uint16 mm of the people's meshes scaled about the camera, which keeps their images; 0
+    elsewhere."""
     height, width = people.image_size
     vertices = people.vertices.reshape(-1, 3).astype(float)
     triangles = (faces + people.vertices.shape[1] * np.arange(len(people))[:, None, None]).reshape(-1, 3).T

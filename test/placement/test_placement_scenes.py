@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Placement on simulated RGB-D sequences: the figures that it was made for, and how honest its uncertainty is."""
+"""Placement on simulated RGB-D sequences: required accuracy, and calibration of its uncertainty."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def frames() -> list[RgbdFrame]:
 
 
 def check(found: dict[str, np.ndarray], ground_ratio: float) -> None:
-    """The required figures; `ground_ratio` for the ground alone."""
+    """Check the required accuracy; `ground_ratio` for the ground alone."""
     before, by_depth, by_ground = (np.abs(found[name]) for name in ("network", "depth", "ground"))
     for group in (np.ones(len(before), bool), found["child"], found["occluded"]):
         assert np.median(by_depth[group]) < 0.3 * np.median(before[group])
@@ -62,13 +62,13 @@ def check(found: dict[str, np.ndarray], ground_ratio: float) -> None:
 
 @pytest.mark.parametrize("errors", [OVERLAID, INDEPENDENT], ids=["overlaid", "independent"])
 def test_a_depth_image_and_the_ground_put_people_where_they_are(frames: list[RgbdFrame], errors: NetworkErrors) -> None:
-    # With independent errors the ground's share comes through the pelvis's height alone: it must not harm, there.
+    # With independent errors the ground contributes only through the pelvis height: it must not increase errors.
     check(measure(frames, errors), 0.7 if errors is OVERLAID else 1.0)
 
 
 @pytest.mark.parametrize("errors", [OVERLAID, INDEPENDENT], ids=["overlaid", "independent"])
 def test_covariances_are_honest_across_the_ray(frames: list[RgbdFrame], errors: NetworkErrors) -> None:
-    """Squared errors by their covariance, of two components: on average 2, within 5.99 for 95 %."""
+    """Squared errors of two components, normalized by their covariance: 2 on average, below 5.99 for 95 %."""
     black = np.zeros((1, 1, 3), np.uint8)  # only the network uses the image
     estimator = Estimator(small_network(), EstimatorConfig(mesh="low"), Runtime("cpu", "fp32"))
     generator, squared = np.random.default_rng(0), []
@@ -100,7 +100,7 @@ def test_most_people_are_placed_by_their_depth_and_the_depth_goes_before_the_gro
     np.testing.assert_array_equal(found["both cue"] == PlacementCue.DEPTH, found["depth cue"] == PlacementCue.DEPTH)
 
 
-@pytest.mark.slow  # a minute; the figures with -s
+@pytest.mark.slow  # a minute; -s shows the figures
 def test_the_figures_on_a_hundred_scenes() -> None:
     frames = [frame for seed in range(1000, 1100) for frame in make_rgbd_frames(seed, OPTIONS, TIMES_S)]
     for errors, ground_ratio in ((OVERLAID, 0.7), (INDEPENDENT, 1.0)):

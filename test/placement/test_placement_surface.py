@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What placement takes of a mesh and of a picture: lowest vertices, and who is before whom."""
+"""Quantities that placement computes from meshes and images: lowest vertices, and occlusion."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_vertices_that_no_face_uses_do_not_matter() -> None:
 
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_what_is_before_a_point_is_the_nearest_of_all_other_people(n: int) -> None:
-    """Against views of one person each; the last two people are the same where there are two."""
+    """Compared with views of one person each; with several people, the last two are equal."""
     points = np.random.default_rng(n).uniform([-1.5, -1.2, 1.0], [1.5, 1.2, 4.0], (n, 60, 3)).astype(np.float32)
     points[n - 1] = points[max(n - 2, 0)]
     row, k, size = np.repeat(np.arange(n), 60), pinhole(280.0, (240, 320)), (240, 320)

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Player and recorder over DDS, in processes of their own; how stamps are moved; people made of recordings."""
+"""Player and recorder over DDS in separate processes; changes of stamps; people from recordings."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ ENVIRONMENT = os.environ | {"ROS_DOMAIN_ID": str(DOMAIN_ID), "PYTHONUNBUFFERED":
 
 
 def start(module: str, *arguments: object) -> subprocess.Popen[str]:
-    """As a job in a script's background begins: with SIGINT ignored."""
+    """Start a process as a background job of a script: with SIGINT ignored."""
     return subprocess.Popen(
         [sys.executable, "-m", f"multihmr2_ros.ros.{module}", *map(str, arguments)],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT,
@@ -103,7 +103,7 @@ def test_what_is_played_is_recorded(tmp_path: Path) -> None:
     for topic in (IMAGE, INFO):
         expected = [serialized(message) for name, _, message in messages if name == topic]
         found = [message.data for message in came if message.topic == topic]
-        # All but the stamps, which stand first, are the bytes that were recorded. DDS fills up to four.
+        # All bytes except the stamps at the beginning equal the recorded ones. DDS pads to four bytes.
         padded = [data + bytes(-len(data) % 4) for data in expected]
         assert [data[12:] for data in found] == [data[12:] for data in padded]
     stamps = {topic: [read_stamp_ns(m.data, m.type_name) for m in came if m.topic == topic] for topic in (IMAGE, INFO)}
@@ -207,9 +207,9 @@ def test_messages_without_a_header_or_a_definition_stay_as_they_are() -> None:
 @pytest.mark.parametrize(
     ("stamp", "rate", "expected"),
     [
-        (START_NS - 30_000_000, 1.0, -30_000_000),  # recorded 30 ms after the image was taken, as played
+        (START_NS - 30_000_000, 1.0, -30_000_000),  # recorded 30 ms after the image was taken, and played accordingly
         (START_NS - 30_000_000, 2.0, -15_000_000),
-        (7 * 10**9, 1.0, 0),  # of another clock: the first message is stamped now
+        (7 * 10**9, 1.0, 0),  # from another clock: the first message is stamped with the current time
     ],
 )
 def test_stamps_are_moved_to_now(stamp: int, rate: float, expected: int) -> None:

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The files in config/: parameters, RViz displays and the Fast DDS profile, against the node and the middleware."""
+"""The files in config/ (parameters, RViz displays, the Fast DDS profile) against the node and the middleware."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ from test.helpers.ros_domain import DOMAIN_ID
 from test.helpers.stand_in_estimator import StandInEstimator
 
 CONFIG = paths.ROOT / "config"
-PROFILES_DOMAIN_ID = reserve_domain()  # of processes whose shared memory is looked at: nobody else's is mapped there
+PROFILES_DOMAIN_ID = reserve_domain()  # for processes whose shared memory is inspected: no other process maps it
 SEGMENT_BYTES = 32 * 1024 * 1024
 MESSAGE_OF_DISPLAY = {
     "rviz_default_plugins/MarkerArray": "visualization_msgs/msg/MarkerArray",
@@ -88,7 +88,7 @@ def test_every_description_and_range_is_in_the_parameter_file() -> None:
 
 @pytest.mark.parametrize("namespace", ["", "/robot"])
 def test_a_node_reads_the_parameter_file(tmp_path: Path, namespace: str) -> None:
-    """Of its defaults one is changed, so that a file that nobody reads is seen."""
+    """One default is changed, so that an ignored file is detected."""
     changed = tmp_path / "perception.yaml"
     text = (CONFIG / "perception.yaml").read_text(encoding="utf-8")
     changed.write_text(text.replace("score_threshold: 0.4", "score_threshold: 0.9"))
@@ -111,7 +111,7 @@ def displays() -> list[dict[str, Any]]:
 
 
 def profile(topic: dict[str, Any]) -> QoSProfile:
-    """The QoS of a display's `Topic`."""
+    """Return the QoS of a display's `Topic`."""
     return QoSProfile(
         depth=topic["Depth"],
         history=HISTORY[topic["History Policy"]],
@@ -152,7 +152,8 @@ def test_rviz_matches_every_camera_and_draws_only_the_people_over_it() -> None:
 
 
 def test_rviz_is_set_up_for_an_optical_frame() -> None:
-    """z forward, y down: the floor is parallel to x and z, below the camera; seen upright, from behind the camera."""
+    """z forward, y down: the floor is parallel to x and z and below the camera; the view is upright, from behind the
+    camera."""
     manager = yaml.safe_load((CONFIG / "perception.rviz").read_text())["Visualization Manager"]
     (grid,) = [display for display in displays() if display["Class"] == "rviz_default_plugins/Grid"]
     assert (grid["Plane"], grid["Reference Frame"]) == ("XZ", "<Fixed Frame>")
@@ -175,7 +176,7 @@ rclpy.shutdown()
 
 
 def with_profiles(path: Path | None) -> dict[str, str]:
-    """This process's environment on a domain of its own, with profiles from path only."""
+    """Return this process's environment on a separate domain, with profiles from path only."""
     environment = {name: value for name, value in os.environ.items() if name not in PROFILE_VARIABLES}
     return (
         environment
@@ -185,7 +186,7 @@ def with_profiles(path: Path | None) -> dict[str, str]:
 
 
 def segment_bytes(path: Path | None) -> tuple[int, str]:
-    """The size of a process's shared memory with these profiles, and what Fast DDS says about them."""
+    """Return the size of a process's shared memory with these profiles, and the output of Fast DDS about them."""
     code = [sys.executable, "-c", SEGMENTS]
     finished = subprocess.run(code, env=with_profiles(path), capture_output=True, text=True, timeout=60, check=True)
     *complaints, size = finished.stdout.splitlines()
@@ -228,7 +229,7 @@ def test_a_damaged_profile_would_be_noticed(tmp_path: Path) -> None:
 def test_the_environment_names_the_profile_unless_the_user_has_one(
     given: dict[str, str], distribution: str, expected: set[str]
 ) -> None:
-    """scripts/env.sh, up to the point at which it enters the virtual environment."""
+    """Run scripts/env.sh up to the activation of the virtual environment."""
     root = CONFIG.parent
     text = (root / "scripts" / "env.sh").read_text()
     start = text.index('if [ -z "${FASTDDS')
@@ -276,7 +277,7 @@ print(len(came))
 
 
 def arrived(path: Path | None) -> int:
-    """How many of 180 images of 640 × 480 px, published at 30 Hz, arrive in another process, best effort."""
+    """Return how many of 180 images of 640 × 480 px, published at 30 Hz with best effort, arrive in another process."""
     environment = with_profiles(path)
     viewer = subprocess.Popen([sys.executable, "-c", SUBSCRIBER], env=environment, stdout=subprocess.PIPE, text=True)
     try:
@@ -289,7 +290,7 @@ def arrived(path: Path | None) -> int:
 @needs_fast_dds
 @pytest.mark.slow
 def test_images_arrive_with_the_profile() -> None:
-    """How many are lost without it depends on the kernel's buffers: only that the profile is no worse is asserted."""
+    """The losses without the profile depend on the kernel's buffers, so the test only asserts that it is not worse."""
     plain, profiled = arrived(None), arrived(CONFIG / "fastdds.xml")
     print(f"640 x 480 at 30 Hz, of 180 images: {plain} without the profile, {profiled} with it")
     assert profiled >= 170

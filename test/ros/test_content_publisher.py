@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Large messages over DDS by every way of publishing them: from our memory, as bytes, as message objects."""
+"""Large messages over DDS with each publishing method: from preallocated memory, as bytes, as message objects."""
 
 from __future__ import annotations
 
@@ -95,16 +95,16 @@ def make_wire() -> Iterator[Callable[[], Wire]]:
 
 
 def our_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The way it is here."""
+    """Use the default method."""
 
 
 def no_rcl(monkeypatch: pytest.MonkeyPatch) -> None:
-    """rcl's library is not found."""
+    """Make rcl's library unavailable."""
     monkeypatch.setattr(content_publisher, "RCL", "no_such_library.so")
 
 
 def other_marker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A distribution whose Marker has other fields than ours: what cdr writes there is damaged."""
+    """Simulate a distribution whose Marker has other fields: the content written by cdr is damaged."""
     monkeypatch.setattr(cdr, "NO_MESH_FILE", b"")
 
 
@@ -115,7 +115,7 @@ def test_what_is_published_arrives(
     way(monkeypatch)
     wire = make_wire()
     crowds = [make_people(n, vertices=np.random.default_rng(n).normal(size=(n, 4, 3)), seed=n) for n in (3, 1, 7, 0)]
-    for people in crowds:  # the memory grows and is more than is needed
+    for people in crowds:  # the memory grows and becomes larger than needed
         wire.publish(people)
     wire.until(lambda: all(len(came) == len(crowds) for came in wire.came.values()))
     shown: set[tuple[str, int]] = set()
@@ -130,8 +130,8 @@ def test_what_is_published_arrives(
             "sender/points": content_publisher.point_cloud_to_ros(people_to_points(people, HEADER)),
         }
         for topic, message in expected.items():
-            rounded = deserialize_message(serialize_message(message), type(message))  # to float32 where fields are
-            assert repr(wire.came[topic][number]) == repr(rounded)  # as text: NaN is what it is
+            rounded = deserialize_message(serialize_message(message), type(message))  # to float32 for float32 fields
+            assert repr(wire.came[topic][number]) == repr(rounded)  # compared as text, because NaN differs from itself
 
 
 def test_the_ways_are_what_the_tests_above_mean(monkeypatch: pytest.MonkeyPatch, make_wire: Callable[[], Wire]) -> None:

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""config/foxglove_layout.json against the names that the node publishes and the fields of its messages."""
+"""config/foxglove_layout.json against the node's topic names and message fields."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ from test.helpers.stand_in_estimator import StandInEstimator
 
 LAYOUT = json.loads((paths.ROOT / "config" / "foxglove_layout.json").read_text(encoding="utf-8"))
 PANELS: dict[str, Any] = LAYOUT["configById"]
-# Of each kind of panel, where its topic is and the types that it shows.
+# For each kind of panel: the key of its topic and the types that it displays.
 IMAGES = {"sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"}
 SHOWN_IN_3D = {"visualization_msgs/msg/MarkerArray", "sensor_msgs/msg/PointCloud2"}
 
 
 @pytest.fixture(scope="module")
 def published() -> Iterator[dict[str, type]]:
-    """The message class of each topic that a node with default parameters publishes."""
+    """Return the message class of each topic that a node with default parameters publishes."""
     rclpy.init(domain_id=DOMAIN_ID)
     try:
         node = PerceptionNode(StandInEstimator)
@@ -66,7 +66,7 @@ def panels_of(layout: Any) -> list[str]:
 
 
 def strings(value: Any) -> Iterator[str]:
-    """Every string and key in it."""
+    """Yield every string and key in the value."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
@@ -117,7 +117,7 @@ def test_plotted_paths_lead_to_numbers(published: dict[str, type]) -> None:
 
 
 def of_kind(kind: str) -> Any:
-    """The class of a field's type: a message, or float."""
+    """Return the class of a field's type: a message, or float."""
     if kind in ("double", "float"):
         return float
     package, _, name = kind.partition("/")

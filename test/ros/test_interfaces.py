@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""People in the messages of others: what is told, without the message packages."""
+"""People in the messages of other packages: their content, tested without the message packages."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ from test.helpers.ros_wire import Log, Wire, message_of, values_of
 # The camera 1.2 m above the origin of the fixed frame (x forward, y left, z up), looking along its x axis.
 LEVEL = np.array([[0.0, 0.0, 1.0, 0.0], [-1.0, 0.0, 0.0, 0.0], [0.0, -1.0, 0.0, 1.2], [0.0, 0.0, 0.0, 1.0]])
 
-# Skeleton2D's points by the names that COCO has for them; its second point is the neck, which COCO lacks.
+# Skeleton2D's points with the names of COCO; its second point is the neck, which COCO lacks.
 SKELETON = (
     "nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist",
     "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle", "left_eye", "right_eye",
@@ -119,7 +119,7 @@ def test_tags(age: float, expected: str) -> None:
 @pytest.mark.parametrize(
     ("body_prefix", "expected"),
     [
-        ("body_", "body_b"),  # body_7 would make the id 7, which no topic may be called
+        ("body_", "body_b"),  # body_7 would give the id 7, which is not a valid topic name
         ("body_p", "body_p"),
         ("body_front_", "body_front_"),
         ("front_", "body_front_"),
@@ -257,7 +257,7 @@ def test_a_package_that_does_not_fit_this_ros_does_not_stop_the_node(
     log = Log(capfd)
     here = wire(publish_people="never", publish_bodies="never", diagnostics_period_s=0.1)
     for name in [name for name in sys.modules if name.startswith("vision_msgs")]:
-        del sys.modules[name]  # not by monkeypatch, which would put it back for the tests that follow
+        del sys.modules[name]  # not with monkeypatch, which would restore it for the tests that follow
     diagnostics = here.listen(DiagnosticArray, "/diagnostics")
     here.until(lambda: "vision_msgs cannot be used" in values_of(diagnostics)["detections"])
     assert log.has("vision_msgs cannot be used")

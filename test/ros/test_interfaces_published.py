@@ -12,9 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""People in the messages of others, published by the node and received over DDS.
+"""People in the messages of other packages, published by the node and received over DDS.
 
-The message packages are built for it, from definitions of our own (`test.helpers.optional_messages`), the first time.
+The message packages are built on the first run from the definitions in `test.helpers.optional_messages`.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ pytestmark = pytest.mark.slow
 
 SYSTEM_DEFAULT = QoSProfile(
     depth=10, reliability=ReliabilityPolicy.SYSTEM_DEFAULT, durability=DurabilityPolicy.SYSTEM_DEFAULT
-)  # what libhri subscribes with
+)  # QoS of libhri's subscriptions
 LEVEL = np.array([[0.0, 0.0, 1.0, 0.0], [-1.0, 0.0, 0.0, 0.0], [0.0, -1.0, 0.0, 1.2], [0.0, 0.0, 0.0, 1.0]])
 LABELS = tuple(f"bone_{index}" for index in range(163))
 IMAGE = np.zeros((480, 640, 3), np.uint8)
@@ -80,7 +80,7 @@ def hri() -> Any:
 
 
 class Publisher(Peer):
-    """A peer whose node publishes the interfaces of people who are given."""
+    """Peer whose node publishes the interfaces of given people."""
 
     def __init__(self, **parameters: Any) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class Publisher(Peer):
         self.stamp_s = 10
 
     def tell(self, people: People, fixed_frame: str = "odom", fixed_from_camera: np.ndarray | None = LEVEL) -> int:
-        """Publish the people of an image one second after the last one; its stamp, s."""
+        """Publish the people of an image one second after the last one and return its stamp (s)."""
         self.stamp_s += 1
         header = HeaderContent(self.stamp_s, 5, "camera")
         self.outputs.publish(
@@ -109,7 +109,7 @@ def publisher() -> Iterator[Publisher]:
         peer.close()
 
 
-# --- people_msgs, as the social costmap layer reads it
+# --- people_msgs, as read by the social costmap layer
 
 
 def test_people_are_told_in_the_fixed_frame_at_the_stamp_of_the_image(publisher: Publisher) -> None:
@@ -135,7 +135,7 @@ def test_an_empty_list_takes_people_back(publisher: Publisher) -> None:
     came = publisher.listen(import_messages("people_msgs").People, "/people")
 
     def told(action: Callable[[], Any]) -> list[tuple[str, int]]:
-        """Frame and number of people of each message that the action brings about."""
+        """Return the frame and the number of people of each message that the action causes."""
         before = len(came)
         action()
         publisher.spin(0.3)
@@ -150,7 +150,7 @@ def test_an_empty_list_takes_people_back(publisher: Publisher) -> None:
     assert told(lambda: publisher.tell(somebody)) == [("odom", 1)]
     assert told(lambda: publisher.outputs.publish_nobody(header)) == [("odom", 0)]  # deactivated or disabled
     assert told(lambda: publisher.tell(somebody)) == [("odom", 1)]
-    # No transform for a second: where they were is not where they are.
+    # No transform for a second: the last positions are no longer valid.
     assert told(lambda: publisher.tell(somebody, fixed_from_camera=None)) == [("odom", 0)]
     assert told(lambda: publisher.tell(somebody, fixed_from_camera=None)) == []
     assert publisher.outputs.facts["people"] == "not published: no transform from camera to odom"
@@ -189,7 +189,7 @@ def test_the_node_tells_people_in_its_fixed_frame(wire: Callable[..., Wire]) -> 
     assert came[-1].header.frame_id == "odom"
 
 
-# --- REP-155, as libhri reads it
+# --- REP-155, as read by libhri
 
 
 def test_bodies_over_the_wire(wire: Callable[..., Wire], low: Body, hri: Any) -> None:
@@ -260,7 +260,7 @@ def test_bodies_cost_nothing_while_nobody_listens(wire: Callable[..., Wire]) -> 
 def test_who_listens_late_is_told_who_is_tracked(publisher: Publisher, hri: Any) -> None:
     publisher.tell(make_people(2))
     changed_s = publisher.tell(make_people(1))
-    publisher.tell(make_people(1))  # to nobody, and nothing new
+    publisher.tell(make_people(1))  # without subscribers, and nothing new
     came = publisher.listen(hri.IdsList, "/humans/bodies/tracked", LATCHED)
     publisher.until(lambda: came)
     assert list(came[-1].ids) == ["b1"]
@@ -275,7 +275,7 @@ def test_topics_of_bodies_come_and_go_and_are_bounded(publisher: Publisher, hri:
     before = len(list(publisher.peer.publishers))
 
     def told(ids: range) -> set[str]:
-        """The ids that have topics after these were seen."""
+        """Return the ids that have topics after these ids were seen."""
         people = make_people(len(ids), track_id=np.array(ids, int))
         header = HeaderContent(1, 0, "camera")
         bodies.publish(people, IMAGE, header, LABELS, place_people_in(None, people, header))
@@ -289,7 +289,7 @@ def test_topics_of_bodies_come_and_go_and_are_bounded(publisher: Publisher, hri:
     assert told(range(1)) == {"b0", "b1"}
     now_s = KEEP_TOPICS_S + 0.1
     assert told(range(1)) == {"b0"}
-    for first in range(100, 1100, 10):  # ids that never come back, in no time
+    for first in range(100, 1100, 10):  # ids that never return, in rapid succession
         kept = told(range(first, first + 10))
         assert {f"b{number}" for number in range(first, first + 10)} <= kept
         assert len(kept) <= MAX_BODIES
@@ -362,7 +362,7 @@ def test_a_costmap_gets_no_points_of_people_after_deactivation(wire: Callable[..
     assert points[-1].header.frame_id == "camera"
 
 
-# --- which of them
+# --- selection of interfaces
 
 
 def test_never_means_never(wire: Callable[..., Wire]) -> None:
@@ -403,7 +403,7 @@ def frames(transforms: list[TFMessage]) -> set[str]:
 
 
 def test_what_has_a_place_is_in_the_target_frame_or_nowhere(publisher: Publisher, hri: Any) -> None:
-    """Frames of bodies and boxes need it; pictures of bodies do not."""
+    """Frames of bodies and boxes need the target frame; images of bodies do not."""
     target = TargetFrame("map", LEVEL, np.zeros((4, 4)))
     tracked = publisher.listen(hri.IdsList, "/humans/bodies/tracked")
     boxes = publisher.listen(import_messages("vision_msgs").Detection3DArray, "/peer/detections")

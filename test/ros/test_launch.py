@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The launch files under real `ros2 launch`. Skipped where that is not installed: there are no wheels of it."""
+"""The launch files under real `ros2 launch`. Skipped if it is not installed: it has no wheels."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ ROS2 = [sys.executable, "-c", "import sys; from ros2cli.cli import main; sys.exi
 
 
 class Launched:
-    """A running `ros2 launch`, and a node of ours that looks at what it started."""
+    """A running `ros2 launch`, and a node that inspects the processes it started."""
 
     def __init__(self, file: str, log: Path, *arguments: str) -> None:
         environment = {name: value for name, value in os.environ.items() if name not in PROFILE_VARIABLES}
@@ -96,7 +96,7 @@ class Launched:
         return {name: parameter_value_to_python(value) for name, value in zip(names, answer.values, strict=True)}
 
     def subscribed(self, namespace: str) -> set[str]:
-        """The topics of images and calibrations that the node listens to."""
+        """Return the image and calibration topics to which the node subscribes."""
         try:
             found = self.peer.get_subscriber_names_and_types_by_node("perception_node", namespace)
         except rclpy.node.NodeNameNonExistentError:
@@ -104,7 +104,7 @@ class Launched:
         return {name for name, (kind,) in found if kind.startswith("sensor_msgs")}
 
     def interrupt(self) -> int:
-        """As Ctrl-C in a terminal does: the whole process group gets the signal. The exit status."""
+        """Send SIGINT to the whole process group, like Ctrl-C in a terminal, and return the exit status."""
         os.killpg(self.process.pid, signal.SIGINT)
         return self.process.wait(timeout=15)
 
@@ -131,7 +131,7 @@ def launched(tmp_path: Path) -> Iterator[Callable[..., Launched]]:
 
 
 def loaded(name: str) -> Any:
-    """A launch file as a module."""
+    """Return a launch file as a module."""
     loader = SourceFileLoader(name.replace(".", "_"), str(LAUNCH / name))
     spec = spec_from_loader(loader.name, loader)
     assert spec is not None
@@ -228,7 +228,7 @@ def is_installed(package: str) -> bool:
 
 
 def refused(here: Launched, said: str) -> None:
-    """The launch ends with these words, before it starts anything."""
+    """Assert that the launch ends with this message before it starts any process."""
     assert here.process.wait(timeout=40) == 1
     assert said in here.output
     assert "process started" not in here.output
@@ -265,7 +265,7 @@ def test_arguments_are_checked_before_anything_starts(
 def test_a_recorder_that_ends_ends_everything(
     launched: Callable[..., Launched], tmp_path: Path, small_checkpoint: Path
 ) -> None:
-    """A bag that is played on unrecorded is of no use."""
+    """Playing a bag without recording the result is pointless."""
     (tmp_path / "file").touch()
     here = launched(
         "replay.launch.py", f"bag:={tmp_path}", f"record:={tmp_path}/file/people", "device:=cpu",
@@ -277,7 +277,7 @@ def test_a_recorder_that_ends_ends_everything(
 
 
 def bag_of_images(path: Path) -> None:
-    """Three seconds of grey images at 10 Hz, in 2001."""
+    """Write three seconds of gray images at 10 Hz, stamped in 2001."""
     from rclpy.serialization import serialize_message
 
     with BagWriter(path) as bag:

@@ -95,11 +95,11 @@ def test_the_following_server_has_only_parameters_that_it_knows() -> None:
     assert set(parameters["controller"]) <= set(CONTROLLER)
 
 
-# --- with Nav2's defaults in mind: a parameter that is not in the sample has a value, too
+# --- with Nav2's defaults: parameters missing from the sample also have values
 
 
 def obstacle_layer() -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """The layer of the local costmap and its sources by name, all with Nav2's defaults where the sample is silent."""
+    """Return the obstacle layer of the local costmap and its sources by name, with Nav2's defaults if unset."""
     layer = LAYERS["nav2_costmap_2d::ObstacleLayer"] | costmap("local_costmap")["obstacle_layer"]
     return layer, {name: SOURCE | layer[name] for name in layer["observation_sources"].split()}
 
@@ -108,7 +108,7 @@ def test_every_source_lets_points_through() -> None:
     layer, sources = obstacle_layer()
     assert set(sources) == {"scan", "people"}
     for source in sources.values():
-        # observation_buffer.cpp drops what is outside of the source's heights; the layer's own limits come on top.
+        # observation_buffer.cpp drops points outside of the source's heights; the layer's own limits apply in addition.
         assert source["min_obstacle_height"] < 0.2 < 1.8 < source["max_obstacle_height"]
         assert source["max_obstacle_height"] <= layer["max_obstacle_height"]
         assert source["marking"]
@@ -127,7 +127,7 @@ def test_people_are_cleared_wherever_they_are_marked() -> None:
         assert source["raytrace_min_range"] == 0
         assert source["raytrace_max_range"] >= sources["people"]["obstacle_max_range"] + 0.5, "the camera is elsewhere"
         assert source["inf_is_valid"], "a ray that hits nothing would clear nothing"
-        # With inf_is_valid such a ray becomes a point at range_max, which must not be marked: 3.5 m of small lidars.
+        # With inf_is_valid such a ray becomes a point at range_max, which must not be marked: 3.5 m for small lidars.
         assert source["obstacle_max_range"] < 3.5
 
 
@@ -140,7 +140,7 @@ def test_people_are_marked_in_the_whole_window_around_the_robot() -> None:
 
 
 def lines_of_values() -> list[tuple[str, Any, str, dict[str, Any]]]:
-    """Each parameter of the sample: name, value, the comment on its line, and the defaults of its surroundings."""
+    """Return each parameter of the sample: name, value, the comment on its line, and the defaults of its parent."""
     found, path = [], list[tuple[int, str]]()
     for line in CONFIG.read_text(encoding="utf-8").splitlines():
         match = re.fullmatch(r'( *)([\w*/]+):(?: ("[^"]*"|\[.*?\]|[^#"\[]+?))??(?: # ?(.*))?', line)
@@ -192,7 +192,7 @@ def test_links_lead_somewhere() -> None:
         assert (ROOT / "docs" / target).exists(), target
 
 
-# --- against the node and ROS itself
+# --- against the node and ROS
 
 
 def test_the_parameters_of_the_node_are_its_own() -> None:
@@ -252,7 +252,7 @@ def test_what_the_page_says_of_numbers_is_so() -> None:
     ],
 )
 def test_ros_reads_the_file_as_it_is_meant(name: str, namespace: str, path: list[str]) -> None:
-    """ROS's parser knows less of YAML than others do: no aliases, for one."""
+    """ROS's parser supports less of YAML than others, for example no aliases."""
     rclpy = pytest.importorskip("rclpy", reason="ROS is not in this shell: source scripts/env.sh")
     from test.helpers.ros_wire import ros_context
 
@@ -274,7 +274,7 @@ def test_ros_reads_the_file_as_it_is_meant(name: str, namespace: str, path: list
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested parameters by their names with points."""
+    """Return nested parameters with dotted names."""
     values: dict[str, Any] = {}
     for key, value in tree.items():
         values |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}

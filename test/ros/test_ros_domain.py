@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Tests, demos and benchmarks do not meet other people's nodes, nor each other's."""
+"""Tests, demos and benchmarks use domains without nodes of other users, and not each other's."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_domain_is_free_again_when_its_process_has_ended() -> None:
 
 @pytest.mark.parametrize(
     "port", [0, 10, 127]
-)  # shared by all; of the first participant on this machine; of a later one
+)  # shared by all participants; of the first participant on this machine; of a later one
 def test_a_domain_with_somebody_on_it_is_passed_over(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
     taken, free = reserve_domain(), reserve_domain()
     for reservation in domain._reserved:
@@ -83,7 +83,7 @@ def test_a_domain_on_which_rclpy_is_is_passed_over(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(domain, "DOMAINS", (ours,))
     context = rclpy.Context()
     context.init(args=[], domain_id=ours)
-    node = rclpy.create_node("somebody", context=context)  # beside our own reservation
+    node = rclpy.create_node("somebody", context=context)  # in addition to the test's own reservation
     domain._reserved.pop().close()
     try:
         with pytest.raises(UserError, match="are in use"):

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The node on a robot that moves: velocities over the ground and the floor, through real TF over DDS."""
+"""The node on a moving robot: velocities over the ground, and the floor, with real TF over DDS."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ BASE_FROM_CAMERA[:3] = [[0, 0, 1, 0.3], [-1, 0, 0, 0.05], [0, -1, 0, 1.2]]
 
 
 class Robot:
-    """Publishes its place on /tf, and once where its camera sits on /tf_static."""
+    """Publisher of the robot's pose on /tf, and once of its camera's mounting on /tf_static."""
 
     def __init__(self, here: Wire) -> None:
         self.here = here
@@ -64,10 +64,10 @@ class Robot:
 
     def wait_for_the_node(self) -> None:
         self.here.until(lambda: self.moving.get_subscription_count() > 0 and self.static.get_subscription_count() > 0)
-        self.wait_until_heard(1)  # the latched one
+        self.wait_until_heard(1)  # the latched message
 
     def wait_until_heard(self, poses: int) -> None:
-        """Until the node has at least so many poses."""
+        """Wait until the node has received at least this many poses."""
         self.here.until(lambda: poses_of(self.here) >= poses)
 
     def tell(self, stamp_ns: int) -> None:
@@ -76,7 +76,7 @@ class Robot:
 
 
 def poses_of(here: Wire) -> int:
-    """How many poses the node knows."""
+    """Return the number of poses in the node's buffer."""
     inputs = here.node._inputs
     return 0 if inputs is None or inputs.transforms is None else len(inputs.transforms._buffer)
 
@@ -96,7 +96,7 @@ def stamped(parent: str, child: str, stamp_ns: int, pose: NDArray[np.float64]) -
 
 
 class TrackingEstimator(StandInEstimator):
-    """Sees what a drive's camera sees, by the stamp, and tracks it as the real one does."""
+    """Estimator that returns the detections of a drive by the stamp and tracks them with the real tracker."""
 
     def __init__(self, seen: list[Seen]) -> None:
         super().__init__(None)
@@ -121,7 +121,7 @@ class TrackingEstimator(StandInEstimator):
 
 
 def answer(here: Wire, humans: list[HumanArray], stamp_ns: int) -> HumanArray:
-    """Send an image of that stamp, again where it is lost on the way, and wait for what the node says of it."""
+    """Send an image with this stamp, again if it is lost, and return the node's message about it."""
     stamp = Time(sec=stamp_ns // NS, nanosec=stamp_ns % NS)
     message = image_message(header=Header(stamp=stamp, frame_id="camera"))
     here.until(lambda: here.image.get_subscription_count() > 0)
@@ -136,13 +136,13 @@ def answer(here: Wire, humans: list[HumanArray], stamp_ns: int) -> HumanArray:
 
 
 def velocities(message: HumanArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(n, 3) m/s and covariances (n, 3, 3)."""
+    """Return velocities (n, 3) m/s and covariances (n, 3, 3)."""
     velocity = [[human.velocity.x, human.velocity.y, human.velocity.z] for human in message.humans]
     return np.array(velocity), np.array([human.velocity_covariance for human in message.humans]).reshape(-1, 3, 3)
 
 
 def test_velocities_over_the_ground_while_the_robot_drives_and_turns(wire: Callable[..., Wire]) -> None:
-    """1 m/s and 45°/s past two who stand and two who walk; the same as the tracker says by the true poses."""
+    """At 1 m/s and 45°/s past two people standing and two walking; the results equal those for the true poses."""
     people = np.concatenate([np.zeros((2, 3)), walking(2, 1.2, seed=12)])
     seen = list(drive(people, 10.0, 3.0, seed=13))
     here = wire(autostart=False, fixed_frame="odom", transform_timeout_s=5.0)
@@ -156,7 +156,7 @@ def test_velocities_over_the_ground_while_the_robot_drives_and_turns(wire: Calla
     own_robot.wait_until_heard(2)
     stamps = [START_NS + round(each.stamp_s * NS) for each in seen]
     for each, stamp_ns in zip(seen, stamps, strict=True):
-        for tick in range(5):  # between the images, none at their stamps
+        for tick in range(5):  # between the images, never at their stamps
             own_robot.tell(stamp_ns + tick * TICK_NS + TICK_NS // 2)
         message = answer(here, humans, stamp_ns)
         assert message.header.frame_id == "camera"
@@ -198,7 +198,7 @@ def test_nobody_listens_to_tf_for_nothing(wire: Callable[..., Wire]) -> None:
 
 
 def test_a_transform_that_comes_late_is_waited_for_by_the_worker_alone(wire: Callable[..., Wire]) -> None:
-    """The executor takes in the transform while an image waits for it: one that waited itself could not."""
+    """The executor receives the transform while an image waits for it, which fails if the executor itself waits."""
     here = wire(fixed_frame="odom", transform_timeout_s=10.0)
     humans = here.listen(HumanArray, "/humans")
     own_robot = Robot(here)
@@ -299,7 +299,7 @@ def test_time_that_goes_back_clears_the_transforms(wire: Callable[..., Wire]) ->
 
 
 def test_what_was_told_anew_before_the_first_image_of_the_next_round_is_kept(wire: Callable[..., Wire]) -> None:
-    """A bag that loops, with a frame that is told of once a second, and for the second that follows."""
+    """A bag in a loop, with a transform published once a second and used for the following second."""
     here = wire(fixed_frame="odom", transform_timeout_s=0.0)
     humans, own_robot = here.listen(HumanArray, "/humans"), Robot(here)
     own_robot.wait_for_the_node()

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What the node says about people: messages, TF, markers; with which intrinsics. Over real rclpy and DDS."""
+"""The node's output about people over real rclpy and DDS: messages, TF, markers, and the intrinsics used."""
 
 from __future__ import annotations
 

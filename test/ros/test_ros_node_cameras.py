@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Several cameras: nodes of one process, in namespaces."""
+"""Several cameras: nodes of one process in different namespaces."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from test.helpers.ros_wire import EVERYTHING, Wire, image_message
 def test_two_nodes_of_one_process_keep_apart(wire: Callable[..., Wire]) -> None:
     left = wire(namespace="left", body_prefix="left_body_", diagnostics_period_s=0.1)
     right = wire(namespace="right", body_prefix="right_body_", diagnostics_period_s=0.1)
-    for node in (right.node, right.peer):  # one executor for all
+    for node in (right.node, right.peer):  # one executor for all nodes
         right.executor.remove_node(node)
         left.executor.add_node(node)
     right.executor = left.executor

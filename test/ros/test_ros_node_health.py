@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What the node remembers of its problems: once per cause in the log, bounded, and reported for a while."""
+"""The node's record of problems: logged once per cause, bounded, and reported for a limited time."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def status(health: HealthMonitor, present: tuple[str, ...] = (), notices: tuple[
 @pytest.mark.parametrize(
     ("texts", "logged"),
     [
-        (["got 3 bytes", "got 4 bytes", "got -1.5 bytes"], [True, False, False]),  # numbers do not make a new cause
-        (["got 'a', need 'b'", "got 'no, b', need 'c'", "got \"x\", need 'y'"], [True, False, False]),  # nor do names
+        (["got 3 bytes", "got 4 bytes", "got -1.5 bytes"], [True, False, False]),  # numbers are ignored
+        (["got 'a', need 'b'", "got 'no, b', need 'c'", "got \"x\", need 'y'"], [True, False, False]),  # so are names
         (["too small", "too large", "too small"], [True, True, False]),
     ],
 )
@@ -64,7 +64,7 @@ def test_recent_problems_and_present_faults_make_a_warning(monkeypatch: pytest.M
     assert status(health, notices=("by the way",)).message == "people are published; by the way"
     health.note("image", "too small: 3")
     health.note("image", "too small: 4")
-    health.note("input", "no image", is_present=True)  # reported by whom it concerns
+    health.note("input", "no image", is_present=True)  # reported by the component concerned
     told = status(health, present=("no image",))
     assert (told.level, told.message) == (DiagnosticStatus.WARN, "no image; too small: 4")
     assert {value.key: value.value for value in told.values}["image problems"] == "2"

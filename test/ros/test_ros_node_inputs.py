@@ -12,8 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What comes in: every publisher's QoS, images and camera_info that cannot be used, late or missing; and what the
-diagnostics and the log say about it."""
+"""Inputs of the node: each QoS of a publisher; unusable, late or missing images and camera_info; and the resulting
+diagnostics and log."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_missing_images_are_told_with_the_reason(wire: Callable[..., Wire], capf
     here.until(lambda: message_of(diagnostics) == "no image received on /image: nobody publishes it")
     here.image = here.peer.create_publisher(Image, "image", BEST_EFFORT)
     here.exchange(here.listen(HumanArray, "/humans"))
-    # A camera that stops: silent for two seconds.
+    # A camera that stops: no images for two seconds.
     here.until(lambda: "no image received on /image for 2 s, though /peer publishes it" in message_of(diagnostics))
 
 
@@ -116,7 +116,7 @@ def test_a_publisher_of_another_type_is_told(wire: Callable[..., Wire]) -> None:
     here = wire(diagnostics_period_s=0.1, image_transport="raw")
     diagnostics = here.listen(DiagnosticArray, "/diagnostics")
     here.peer.destroy_publisher(here.image)
-    context = rclpy.Context()  # in one participant, a topic has one type
+    context = rclpy.Context()  # a topic has only one type in a participant
     context.init(domain_id=DOMAIN_ID)
     other = rclpy.create_node("other", context=context)
     other.create_publisher(CompressedImage, "image", BEST_EFFORT)
@@ -133,7 +133,7 @@ def test_missing_camera_info_is_no_fault(wire: Callable[..., Wire]) -> None:
     here.until(
         lambda: message_of(diagnostics) == "people are published; no camera_info received: intrinsics are predicted"
     )
-    here.until(lambda: int(values_of(diagnostics)["processed"]) >= 1)  # counted when all is published
+    here.until(lambda: int(values_of(diagnostics)["processed"]) >= 1)  # counted after everything is published
     assert diagnostics[-1].status[0].level == DiagnosticStatus.OK
     assert diagnostics[-1].status[0].name == "/perception_node"
     assert diagnostics[-1].status[0].hardware_id == "cpu"
@@ -230,14 +230,14 @@ def test_an_image_that_no_error_was_foreseen_for_is_counted(
 
 
 def damaged(rng: np.random.Generator, message: bytes) -> bytes:
-    """The message cut off, lengthened, with bits flipped, or with a number that is as large as can be."""
+    """Return the message truncated, extended, with flipped bits, or with a number at its maximum."""
     data = bytearray(message)
     kind = rng.integers(5)
     if kind == 0:
         return bytes(data[: rng.integers(len(data))])
     if kind == 1:
         return bytes(data) + rng.bytes(int(rng.integers(1, 200)))
-    head = min(len(data), 120)  # where the lengths are
+    head = min(len(data), 120)  # the position of the lengths
     for _ in range(rng.integers(1, 6)):
         if kind == 2:
             data[rng.integers(len(data))] ^= 1 << rng.integers(8)
@@ -259,7 +259,7 @@ def test_a_thousand_damaged_messages(wire: Callable[..., Wire], capfd: pytest.Ca
     rng = np.random.default_rng(0)
     here.until(lambda: here.image.get_subscription_count() > 0 and here.camera_info.get_subscription_count() > 0)
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for _ in range(500):  # an image and a camera_info each
+    for _ in range(500):  # one image and one camera_info each
         here.camera_info.publish(damaged(rng, info))
         here.image.publish(damaged(rng, image))
         here.executor.spin_once(timeout_sec=0.05)

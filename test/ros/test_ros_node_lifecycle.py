@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""States, services and time: every legal order of transitions, the end of the process, stamps that go back."""
+"""States, services and time: every legal order of transitions, the end of the process, time jumps back."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ LENGTH = 5
 
 
 def paths(state: str = "unconfigured", length: int = LENGTH) -> Iterator[tuple[str, ...]]:
-    """Every order of transitions that is legal, of this length or ending with the shutdown."""
+    """Yield every legal order of transitions of this length or ending with the shutdown."""
     if length == 0 or not NEXT[state]:
         yield ()
         return
@@ -60,7 +60,7 @@ def paths(state: str = "unconfigured", length: int = LENGTH) -> Iterator[tuple[s
 
 
 def change(here: Peer, label: str) -> bool:
-    """Whether the transition was made; the first answer may have been lost, and the second be a refusal."""
+    """Return whether the transition was made; the first reply may be lost, and the second then be a refusal."""
     before = state_of(here)
     request = ChangeState.Request(transition=Transition(label=label))
     answer = here.call(ChangeState, "/perception_node/change_state", request)
@@ -99,7 +99,7 @@ def test_an_image_in_work_is_not_published_after_deactivation(wire: Callable[...
     heard, steps = len(humans), here.estimator.steps
     here.send_until(lambda: here.estimator.steps > steps)
     assert change(here, "deactivate")
-    assert change(here, "activate")  # at once: the image in work belongs to the former activation
+    assert change(here, "activate")  # immediately: the image in progress belongs to the former activation
     here.spin(0.6)
     assert [len(message.humans) for message in humans[heard:]] == [0]
     assert here.node.counters.received == 0
@@ -123,7 +123,7 @@ def test_deactivation_says_that_nobody_is_there(wire: Callable[..., Wire]) -> No
 
 
 def test_the_last_words_are_waited_for(wire: Callable[..., Wire], monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty cloud of points, too: without it people would stay in costmaps."""
+    """The last messages include an empty point cloud; without it people would remain in costmaps."""
     here, waited = wire(), set()
 
     def wait(publisher: Publisher, _: Duration) -> bool:
@@ -165,7 +165,7 @@ def test_stamps_that_go_back_start_all_tracks_afresh(
     here.exchange(humans)
     assert here.estimator.resets == 0
     here.stamp_s -= 50
-    here.estimator.people["track_id"] = np.array([8])  # a tracker counts on
+    here.estimator.people["track_id"] = np.array([8])  # a tracker increments ids
     here.exchange(humans)
     assert here.estimator.resets == 1
     here.until(lambda: transforms[-1].transforms[0].header.stamp == humans[-1].header.stamp)
@@ -190,13 +190,13 @@ def test_simulated_time(wire: Callable[..., Wire]) -> None:
         here.until(lambda: here.node.get_clock().now().nanoseconds == now_s * 10**9)
 
     at(1002)
-    here.stamp_s = 1000  # the next image is of 1001, or a few seconds later where some were lost
+    here.stamp_s = 1000  # the next image is from 1001 s, or a few seconds later if some were lost
     answer = here.exchange(humans)
     age_s = 1002 - answer.header.stamp.sec
     assert (answer.age_at_receipt, answer.total_latency) == pytest.approx((age_s, age_s), abs=1e-9)
     at(1030)
     here.stamp_s = 1010
-    here.send_until(lambda: here.node.counters.dropped >= 1)  # older than five seconds, in simulated time
+    here.send_until(lambda: here.node.counters.dropped >= 1)  # older than five seconds in simulated time
     at(12)  # set back
     here.stamp_s = 10
     assert here.exchange(humans).age_at_receipt <= 1

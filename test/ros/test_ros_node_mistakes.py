@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What users get wrong, and cameras do: the node copes with it, or says in one line what it is and what to do."""
+"""Errors of users and cameras: the node handles them, or reports the cause and the remedy in one line."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def compressed_message() -> CompressedImage:
     return message
 
 
-# --- which images
+# --- image topics
 
 
 def test_a_camera_that_publishes_compressed_images_only_is_found_by_itself(wire: Callable[..., Wire]) -> None:
@@ -71,7 +71,7 @@ def test_a_camera_that_publishes_compressed_images_only_is_found_by_itself(wire:
     here.peer.destroy_publisher(here.image)
     humans = here.listen(HumanArray, "/humans")
     assert len(here.exchange(humans, compressed_message()).humans) == 1
-    # The camera is exchanged for one that publishes raw images.
+    # The camera is replaced by one that publishes raw images.
     here.peer.destroy_publisher(here.compressed)
     here.image = here.peer.create_publisher(Image, "image", BEST_EFFORT)
     assert len(here.exchange(humans, image_message()).humans) == 1
@@ -148,7 +148,7 @@ def test_the_suffix_of_compressed_images_comes_after_remapping(remaps: list[str]
             node.destroy_node()
 
 
-# --- what comes, and does not come
+# --- inputs that arrive and inputs that are missing
 
 
 def test_a_publisher_that_has_just_appeared_has_not_stalled(
@@ -158,7 +158,7 @@ def test_a_publisher_that_has_just_appeared_has_not_stalled(
     here.peer.destroy_publisher(here.image)
     here.peer.destroy_publisher(here.compressed)
     diagnostics, log = here.listen(DiagnosticArray, "/diagnostics"), Log(capfd)
-    here.spin(2.5)  # longer than what counts as silence
+    here.spin(2.5)  # longer than the limit for a missing input
     here.image = here.peer.create_publisher(Image, "image", BEST_EFFORT)
     appeared_s = time.monotonic()
     here.until(lambda: "waiting for an image on /image: /peer appeared" in message_of(diagnostics))
@@ -211,7 +211,7 @@ def test_simulated_time_that_does_not_begin_is_said(
 
 def test_a_calibration_that_was_published_once_before_the_node_came_is_used() -> None:
     with ros_context(), contextlib.closing(Wire()) as here:
-        pass  # the middleware is warm
+        pass  # the middleware is initialized
     with ros_context():
         camera = rclpy.create_node("camera")
         latched = camera.create_publisher(CameraInfo, "camera_info", LATCHED)
@@ -345,7 +345,7 @@ def test_what_ends_the_process_is_logged_as_fatal_in_the_words_of_ros(parameter:
 
 
 def test_no_option_of_the_command_line_is_named_where_the_node_passes() -> None:
-    """Messages of what both use: network, weights, body, camera."""
+    """Messages of code shared with the node: network, weights, body, camera."""
     package = Path(inputs.__file__).parents[1]
     for path in [
         *(package / "network").glob("*.py"),

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Parameters that change while the node runs, and those that are refused."""
+"""Parameters that change while the node runs, and refused values."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from test.helpers.stand_in_estimator import MESHES
 
 
 def refusal(here: Wire, name: str, value: Any) -> str:
-    """What the parameter service answers; "" where the change is taken."""
+    """Return the reason given by the parameter service, or "" if the change is accepted."""
     request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
     (result,) = here.call(SetParameters, "/perception_node/set_parameters", request).results
     assert result.successful == (result.reason == "")

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The node, a camera and a listener in three processes: what comes out of 640 × 480 images at 30 Hz."""
+"""The node, a camera and a listener in three processes: the output for 640 × 480 images at 30 Hz."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ QUICK = ("--ros-args", "-p", "diagnostics_period_s:=0.2", "-p", "publish_vertice
 
 
 class Processes(Peer):
-    """The listener; start makes the other processes."""
+    """The listener; `start` creates the other processes."""
 
     def __init__(self, start: Callable[..., Process]) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ def here() -> Iterator[Processes]:
 
 @pytest.fixture(scope="module")
 def node() -> Iterator[Process]:
-    """The node, with an estimator that takes no time."""
+    """Yield the node, with an estimator that takes no time."""
     with processes() as start:
         yield start("test.helpers.node_process", "0.0", *QUICK)
 
@@ -79,7 +79,7 @@ def test_every_field_of_every_message(here: Processes, node: Process) -> None:
     told = list(diagnostics)
     camera.stop(signal.SIGKILL, 5.0)
 
-    # One TF message, one marker message for each image; the newest that all three are about.
+    # One TF message and one marker message per image; the newest stamp common to all three.
     def by_stamp(came: list[Any], header: Callable[[Any], Any]) -> dict[float, Any]:
         return {stamp_s(header(message)): message for message in came}
 
@@ -104,12 +104,12 @@ def test_every_field_of_every_message(here: Processes, node: Process) -> None:
     assert (values["device"], values["state"], values["enabled"], values["unusable"]) == ("cpu", "active", "true", "0")
     assert 0 < float(values["latency p50 (s)"]) <= float(values["latency p95 (s)"]) < 1.0
     rates = [value.value for message in told for value in message.status[0].values if value.key == "rate (Hz)"]
-    images_per_s = (len(answers) - 1) / (max(answers) - min(answers))  # 30 on a machine that is not busy
+    images_per_s = (len(answers) - 1) / (max(answers) - min(answers))  # 30 on an idle machine
     assert np.median([float(rate) for rate in rates if float(rate) > 0]) == pytest.approx(images_per_s, rel=0.5)
 
 
 def check_humans(message: HumanArray) -> None:
-    """Every field against what the stand-in estimator says of such an image."""
+    """Check every field against the output of the stand-in estimator."""
     k = np.array([[FOCAL_PX, 0, WIDTH / 2], [0, FOCAL_PX, HEIGHT / 2], [0, 0, 1]])
     picture = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
     people = StandInEstimator(None).step(Frame(picture, 0.0, k))
@@ -153,7 +153,7 @@ def check_humans(message: HumanArray) -> None:
 
 
 def check_agreement(message: HumanArray, frames: TFMessage, shown: MarkerArray) -> None:
-    """One stamp, one frame, one id, one place, whoever tells it."""
+    """Check that stamp, frame, id and position agree in all messages."""
     (human,), (transform,) = message.humans, frames.transforms
     assert transform.header == message.header
     assert transform.child_frame_id == human.frame_id == f"body_{human.track_id}"
@@ -195,7 +195,8 @@ def test_a_camera_that_dies_and_comes_back(here: Processes, node: Process) -> No
 
 
 def measured(here: Processes, seconds_s: float) -> tuple[list[HumanArray], dict[str, str]]:
-    """What a node whose estimator takes 200 ms says of a camera that runs for so long, and its values in the end."""
+    """Return the node's messages, with an estimator that takes 200 ms, about a camera that runs for this time, and the
+    final diagnostics values."""
     here.start("test.helpers.node_process", "0.2", *QUICK)
     humans, diagnostics = here.listen_to_node()
     camera = here.start("test.helpers.camera_process")
@@ -213,7 +214,7 @@ def test_only_the_newest_image_is_worked_on_and_every_other_one_is_counted(here:
     assert received == processed + dropped
     assert processed == len(humans)
     assert dropped == humans[-1].dropped_frames
-    # The estimator's own time is what it took on this machine; a busy one must not make the test lie.
+    # The estimator's time is measured on this machine, so that a busy machine does not fail the test.
     taken_s = [message.inference_time for message in humans]
     late_s = [
         message.total_latency - message.age_at_receipt - before - own

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What a running node leaves on the disk and whom it talks to: nothing of an image, and nobody but DDS."""
+"""Files written and connections opened by a running node: no image data on disk, and no connections except DDS."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ UNCONNECTED = re.compile(r"0+:0000")
 
 
 def sockets(process_id: int, protocol: str) -> list[tuple[str, str]]:
-    """Local and remote addresses of the process's sockets."""
+    """Return the local and remote addresses of the process's sockets."""
     own = set()
     for name in os.listdir(f"/proc/{process_id}/fd"):
         try:

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The short summary, the overlay as JPEG, and the quality of service that users set."""
+"""The short summary, the overlay as JPEG, and QoS settings of users."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_the_user_s_quality_of_service(wire: Callable[..., Wire]) -> None:
         "qos_overrides./camera_info.subscription.durability": "transient_local",
     }
     here = wire(**overrides)
-    for _ in range(2):  # a change of parameters subscribes again
+    for _ in range(2):  # a parameter change renews the subscription
         images, infos = here.node._inputs._images.qos_profile, here.node._inputs._infos.qos_profile
         assert (images.reliability, images.depth) == (ReliabilityPolicy.RELIABLE, 3)
         assert (infos.reliability, infos.durability) == (

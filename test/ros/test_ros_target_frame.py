@@ -75,7 +75,7 @@ def test_places_directions_and_covariances_turn_together() -> None:
     np.testing.assert_allclose(there.velocity_covariance, [2 * TURN @ COVARIANCE @ TURN.T] * 3, atol=1e-12)
     np.testing.assert_allclose(there.rotations[:, 0], TURN @ people.rotations[:, 0], atol=1e-6)
     np.testing.assert_array_equal(there.rotations[:, 1:], people.rotations[:, 1:])
-    # Bones stand to the pelvis as the joints do.
+    # Bones have the same positions relative to the pelvis as the joints.
     np.testing.assert_allclose(there.bone_poses[..., :3, 3], there.joints - there.joints[:, :1], atol=1e-5)
     for name in ("joints_2d", "k", "score", "stature"):
         np.testing.assert_array_equal(getattr(there, name), getattr(people, name))
@@ -89,7 +89,7 @@ def test_a_velocity_over_the_ground_keeps_its_own_frame() -> None:
 
 
 def test_who_goes_along_with_the_camera_moves_in_the_target_frame() -> None:
-    """Against the places of a point that moves in the camera's frame while the camera drives and turns."""
+    """Compares with positions of a point that moves in the camera frame while the camera drives and turns."""
     place, velocity, step_s = np.array([0.5, 0.2, 4.0]), np.array([0.3, -0.1, 0.6]), 1e-6
 
     def in_target(time_s: float) -> NDArray[np.float64]:
@@ -146,7 +146,7 @@ def test_labels_tell_the_distance_from_the_camera_and_stand_above_people() -> No
 
 
 def test_everything_with_a_place_is_in_the_target_frame(wire: Callable[..., Wire]) -> None:
-    """A camera that is fixed to the robot: /tf_static alone."""
+    """A camera fixed to the robot: /tf_static only."""
     here = wire(target_frame="base", transform_timeout_s=5.0, publish_vertices=True, diagnostics_period_s=0.1)
     velocity, covariance = np.array([[0.5, 0.0, -1.0]]), COVARIANCE[None]
     here.estimator.people |= {
@@ -225,11 +225,11 @@ def test_without_the_transform_nothing_is_published_and_it_is_told(wire: Callabl
 
 
 def test_a_camera_that_moves_in_the_target_frame(wire: Callable[..., Wire]) -> None:
-    """Somebody whom the camera sees at rest goes along with it, as fast as it goes."""
+    """A person at rest in the camera frame moves at the camera's velocity."""
     here = wire(target_frame="odom", transform_timeout_s=5.0)
     here.estimator.people |= {"velocity": np.zeros((1, 3)), "velocity_covariance": COVARIANCE[None]}
     humans, transforms = here.listen(HumanArray, "/humans"), here.listen(TFMessage, "/tf")
-    moving = Robot(here).moving  # the camera's place on the base is static
+    moving = Robot(here).moving  # the camera's pose on the base is static
     here.until(lambda: moving.get_subscription_count() > 1)
 
     def tell(seconds_s: float) -> None:

@@ -12,8 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Errors of the estimator's device, with PyTorch's own exceptions but without a GPU: it is made again, asked for less,
-and given up; a step that hangs is told, and ends the process."""
+"""Device errors of the estimator, with PyTorch's own exceptions but without a GPU.
+
+The estimator is created again with lower settings, and finally given up; a step that hangs is reported and ends the
+process.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +67,7 @@ def step(estimator: Any, index: int = 0) -> list[int]:
         (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm`"), DeviceFault.FAILED),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"), DeviceFault.OUT_OF_MEMORY),
         (RuntimeError("Unexpected error from cudaGetDeviceCount(): cudaErrorECCUncorrectable"), DeviceFault.FAILED),
-        # Mistakes of the program, which another estimator would make, too.
+        # Programming errors, which a new estimator would repeat.
         (RuntimeError("Expected all tensors to be on the same device, but found cuda:0 and cpu!"), None),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied (1x3 and 4x4)"), None),
         (ValueError("CUDA error: no"), None),
@@ -114,7 +117,7 @@ def test_the_real_estimators_tracks_outlive_it(small_checkpoint: Path) -> None:
 def test_the_real_estimator_is_made_again_for_less_until_memory_suffices(
     small_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As docs/node.md promises: half of max_people, a quarter, the CPU. Only the CPU has memory here."""
+    """As described in docs/node.md: half of max_people, a quarter, the CPU. Only the CPU has memory in this test."""
     asked: list[tuple[str, int]] = []
 
     def make(parameters: NodeParameters) -> Any:
@@ -165,7 +168,7 @@ def test_restarts_wait_longer_and_longer_and_then_ask_for_a_new_process(monkeypa
     assert len(tried) == MAX_FAULTS + 1
     np.testing.assert_allclose(gaps, [0.1, 0.5, 1.0, 2.0, 4.0], atol=0.11)
     assert estimator.explain_new_process(0.0) == "the estimator failed 6 times in a row"
-    # Faults that are far apart are each the first one.
+    # Each of several faults far apart counts as a first one.
     estimator, factory.faults = RestartingEstimator(factory, NodeParameters()), [ILLEGAL, None, None] * 20
     for _ in range(60):
         if factory.faults[0] is ILLEGAL:
@@ -224,7 +227,7 @@ def test_out_of_memory_asks_for_less_step_by_step(
     assert told == expected
     assert not estimator.explain_new_process(10.0)
     factory.faults = [NO_MEMORY]
-    with pytest.raises(UserError, match="device failed"):  # there is nothing less to ask for
+    with pytest.raises(UserError, match="device failed"):  # no lower settings remain
         step(estimator)
 
 
@@ -260,7 +263,7 @@ def test_the_node_tells_of_restarts_and_goes_on(wire: Callable[..., Wire]) -> No
 
 
 def test_what_failed_leaves_no_memory_behind(wire: Callable[..., Wire], small_checkpoint: Path) -> None:
-    """The body is moved to the device: it would lie there while the next, smaller estimator is made."""
+    """The body is moved to the device and would remain there while the next, smaller estimator is created."""
     here = wire(autostart=False, checkpoint=str(small_checkpoint), device="cpu", diagnostics_period_s=0.1)
     here.node._make_estimator = load_estimator
     here.node.trigger_configure()
@@ -272,7 +275,7 @@ def test_what_failed_leaves_no_memory_behind(wire: Callable[..., Wire], small_ch
     assert estimator._estimator is not None
 
     def fail(*_: Any) -> Any:
-        raise torch.AcceleratorError("CUDA error: no")  # a new one: its traceback holds the estimator
+        raise torch.AcceleratorError("CUDA error: no")  # a new exception: its traceback refers to the estimator
 
     def give_up(_: NodeParameters) -> Any:
         raise UserError("no such device")
@@ -289,7 +292,7 @@ def test_what_failed_leaves_no_memory_behind(wire: Callable[..., Wire], small_ch
 def test_the_reason_for_a_new_process_is_the_one_that_ended_the_node(
     wire: Callable[..., Wire], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reasons = iter(["", "the estimator has not answered for 9 s"])  # and then it answers
+    reasons = iter(["", "the estimator has not answered for 9 s"])  # and then it succeeds
     monkeypatch.setattr(PerceptionNode, "why_new_process", property(lambda _: next(reasons, "")))
     assert _spin(wire().node) == "the estimator has not answered for 9 s"
 
@@ -325,7 +328,7 @@ def test_a_process_that_cannot_go_on_ends_with_a_status_of_its_own(peer: Peer, f
         assert node.popen.poll() == 3, node.log()
         assert reason in node.log()
         assert "Traceback" not in node.log()
-        peer.until(lambda: humans and not humans[-1].humans)  # nobody is left standing
+        peer.until(lambda: humans and not humans[-1].humans)  # no people remain
 
 
 def test_a_hanging_step_does_not_keep_the_node_from_ending(peer: Peer) -> None:

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The newest-only worker: no ROS needed."""
+"""The worker that keeps only the newest item; needs no ROS."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from multihmr2_ros.ros.worker import NewestOnlyWorker
 
 
 class SlowWork:
-    """Work that notes what it is given and lasts until it is let go."""
+    """Work that records its inputs and lasts until it is released."""
 
     def __init__(self) -> None:
         self.begun: list[int] = []
@@ -53,7 +53,7 @@ def test_only_the_newest_item_is_worked_on_and_the_others_come_back() -> None:
     worker = NewestOnlyWorker(work, no_error)
     worker.offer(0)
     wait_until(lambda: work.begun == [0])
-    # 1 to 4 are replaced before their turn, and come back.
+    # 1 to 4 are replaced before they start, and are returned.
     assert [worker.offer(item) for item in range(1, 6)] == [None, 1, 2, 3, 4]
     work.let_go.release()
     wait_until(lambda: work.begun == [0, 5])

@@ -12,8 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Half an hour at 30 Hz through the live node, in a process of its own: people come and go, the camera dies and comes
-back, its clock jumps. Memory, latency and open files stay flat. `make soak`, or `make soak MINUTES=5` for less.
+"""Half an hour at 30 Hz with the live node in its own process: people come and go, the camera stops and restarts, its
+clock jumps.
+
+Memory, latency and open files must stay constant. `make soak`, or `make soak MINUTES=5` for a shorter run.
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ WARM_UP = 0.25  # share of the run after which everything has been allocated onc
 
 @dataclass
 class Record:
-    """What is sampled each second of the run."""
+    """Samples taken each second of the run."""
 
     time_s: list[float] = field(default_factory=list)
     memory_mib: list[float] = field(default_factory=list)
@@ -58,7 +60,7 @@ class Record:
     people: list[float] = field(default_factory=list)
     p50_ms: list[float] = field(default_factory=list)
     p99_ms: list[float] = field(default_factory=list)
-    processor_ms: list[float] = field(default_factory=list)  # for one image, whatever else the machine does
+    processor_ms: list[float] = field(default_factory=list)  # CPU time of one image, which other programs do not change
 
     def arrays(self) -> dict[str, np.ndarray]:
         return {name: np.array(values, np.float64) for name, values in vars(self).items()}
@@ -66,7 +68,7 @@ class Record:
 
 @dataclass
 class Heard:
-    """What the node published since the last look. latencies_ms: from the arrival of an image to its people."""
+    """Messages received since the last sample. latencies_ms: time from the arrival of an image to its people."""
 
     latencies_ms: list[float] = field(default_factory=list)
     people: list[int] = field(default_factory=list)
@@ -120,7 +122,7 @@ def listen(here: Peer, heard: Heard) -> None:
 
 
 def sample(here: Peer, node: Process, heard: Heard, record: Record, begin_s: float, seconds_s: float) -> None:
-    """Each second for so long."""
+    """Take a sample each second for seconds_s."""
     spent_ms = processor_ms(node)
     for _ in range(int(seconds_s)):
         here.spin(1.0)
@@ -141,13 +143,13 @@ def sample(here: Peer, node: Process, heard: Heard, record: Record, begin_s: flo
 
 
 def processor_ms(node: Process) -> float:
-    """What the process has taken of the processors so far."""
+    """Return the CPU time of the process so far (ms)."""
     fields = Path(f"/proc/{node.popen.pid}/stat").read_text().rpartition(")")[2].split()
     return 1e3 * (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def check_flat(series: dict[str, np.ndarray]) -> None:
-    """After the warm-up: no slope, and a last quarter like the first."""
+    """Check that no series has a slope after the warm-up and that its last quarter resembles the first."""
     hours = series["time_s"] / 3600.0
     kept = hours >= WARM_UP * hours[-1]
     for name, most_growth, most_ratio in (("memory_mib", 10.0, 1.03), ("files", 2.0, 1.03), ("threads", 1.0, 1.03)):
@@ -155,7 +157,7 @@ def check_flat(series: dict[str, np.ndarray]) -> None:
         growth = trend_over_run(hours[kept], values)
         assert growth < most_growth, f"{name} grows by {growth:.1f} in the run"
         assert ratio_of_quarters(values) < most_ratio, name
-    # Other work on the machine makes latencies worse for minutes: the good seconds of each quarter are compared.
+    # Other programs increase latencies for minutes at a time: the best seconds of each quarter are compared.
     for name, share, most_ratio in (("processor_ms", 50, 1.25), ("p50_ms", 10, 1.5), ("p99_ms", 10, 2.0)):
         values = series[name][kept]
         ratio = ratio_of_quarters(values[np.isfinite(values)], share)
@@ -163,13 +165,13 @@ def check_flat(series: dict[str, np.ndarray]) -> None:
 
 
 def trend_over_run(hours: np.ndarray, values: np.ndarray) -> float:
-    """What a straight line through the values gains from the first to the last."""
+    """Return the increase of a fitted line from the first value to the last."""
     slope = np.polyfit(hours, values, 1)[0]
     return float(slope * (hours[-1] - hours[0]))
 
 
 def ratio_of_quarters(values: np.ndarray, share: float = 50) -> float:
-    """The last quarter's percentile over the first's; share: which percentile."""
+    """Return the ratio of the last quarter's percentile `share` to the first's."""
     quarter = max(len(values) // 4, 1)
     return float(np.percentile(values[-quarter:], share) / np.percentile(values[:quarter], share))
 

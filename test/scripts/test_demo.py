@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""`make demo`, as a user runs it: a bag through the live node, a table, a video, and no process left behind."""
+"""`make demo` as run by a user: a bag through the live node, a table, a video, and no remaining process."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def processes_about(out: Path) -> list[str]:
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-        except OSError:  # it has ended
+        except OSError:  # the process has ended
             continue
         if str(out) in line and "multihmr2_ros" in line:
             found.append(line)

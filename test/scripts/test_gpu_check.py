@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""`scripts/gpu_check.sh`: what it packs suffices for a machine that has PyTorch, but neither Anny nor Warp."""
+"""`scripts/gpu_check.sh`: the packed files suffice for a machine that has PyTorch, but neither Anny nor Warp."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ sys.path.pop(0)
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Anny and roma, packed; not the body model's cache, which takes minutes."""
+    """Return a folder with Anny and roma packed, without the body model's cache, which takes minutes."""
     folder = tmp_path_factory.mktemp("packed")
     for name, data in gpu_check_pack.PACKAGES.items():
         gpu_check_pack._copy_package(name, folder / name, data)
@@ -43,7 +43,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_bare(code: str, packed: Path, links: Path) -> str:
-    """Standard output of Python code on a stand-in of the bare machine."""
+    """Return the standard output of Python code on a stand-in for the bare machine."""
     python, others = gpu_check_pack.bare_python(links)
     environment = os.environ | {
         "PYTHONPATH": f"{ROOT}:{packed}:{others}", "ANNY_CACHE_DIR": str(find_body_cache()), "OMP_NUM_THREADS": "1",
@@ -54,7 +54,7 @@ def run_bare(code: str, packed: Path, links: Path) -> str:
 
 
 def test_the_bare_machine_lacks_what_is_packed(tmp_path: Path) -> None:
-    """Otherwise a dry run finds what is installed here, and says nothing of what the folder lacks."""
+    """Otherwise a dry run would use the packages installed here and would not show what the folder lacks."""
     look = "import importlib.metadata as m, importlib.util as u; "
     look += "print([d.metadata['Name'] for n in ('anny', 'roma', 'warp-lang') for d in m.distributions(name=n)], "
     look += "[u.find_spec(n) for n in ('anny', 'roma', 'warp')], u.find_spec('torch') is not None)"
@@ -68,7 +68,8 @@ def test_a_packed_anny_knows_its_version(packed: Path, tmp_path: Path) -> None:
 
 
 def test_an_estimator_needs_no_warp(packed: Path, tmp_path: Path) -> None:
-    """The renderer's kernels do; its wheel is too large for the bare machine. The finder names who asks for it."""
+    """The renderer's kernels need Warp; its wheel is too large for the bare machine. The import finder reports
+    importers."""
     code = """
 import importlib.abc, sys
 class Refuse(importlib.abc.MetaPathFinder):

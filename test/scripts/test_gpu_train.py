@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Data packed for training on another machine are what they were."""
+"""Data packed for training on another machine are unchanged after unpacking."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_renders_survive_packing(tmp_path: Path) -> None:
     assert len(cache) == 3
     for row, expected in enumerate(samples):
         found = cache.sample(row)
-        np.testing.assert_allclose(found.rotations, expected.rotations, atol=2e-3)  # half floats
+        np.testing.assert_allclose(found.rotations, expected.rotations, atol=2e-3)  # half precision
         np.testing.assert_array_equal(found.centre, expected.centre)
         assert np.abs(found.image.astype(int) - expected.image).mean() < 3
 
@@ -77,7 +77,7 @@ def test_parts_are_small_and_hold_every_file(tmp_path: Path) -> None:
     for number in range(7):
         (files / f"seeds-{number:07d}.xz").write_bytes(bytes(10_000_000))
     (files / "bodies.npz").write_bytes(bytes(5_000_000))
-    for _ in range(2):  # again: old parts make room
+    for _ in range(2):  # packed again: old parts are removed
         gpu_train._distribute(files, tmp_path)
     parts = sorted(tmp_path.glob("part*"))
     assert all(sum(path.stat().st_size for path in part.iterdir()) <= gpu_train.PART_BYTES for part in parts)

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""`scripts/real_pictures.py`: who counts in pictures of real people, and the table of the whole command."""
+"""`scripts/real_pictures.py`: which people are counted in images of real people, and the table of the whole command."""
 
 from __future__ import annotations
 
@@ -58,13 +58,13 @@ def command(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def keypoints_in(box: np.ndarray) -> np.ndarray:
-    """(n, 17, 2) px, spread over the boxes (n, 4)."""
+    """Return keypoints (n, 17, 2) px, spread over the boxes (n, 4)."""
     share = np.random.default_rng(0).uniform(0.1, 0.9, (17, 2))
     return box[:, None, :2] + share * (box[:, None, 2:] - box[:, None, :2])
 
 
 def score(detection: ModuleType, found: Any, people: Any, ignored: Any = NOBODY) -> Any:
-    """The score of boxes found where there are people who count, and others who are ignored."""
+    """Return the score of detected boxes for people who are counted and others who are ignored."""
     found, people, ignored = (np.array(boxes, float).reshape(-1, 4) for boxes in (found, people, ignored))
     box = np.vstack([people, ignored])
     keypoints = np.dstack([keypoints_in(box), np.full((len(box), 17), 2.0)])
@@ -75,7 +75,7 @@ def score(detection: ModuleType, found: Any, people: Any, ignored: Any = NOBODY)
 
 
 def counts(result: Any) -> tuple[int, int, int]:
-    """Found, false alarms, missed."""
+    """Return the numbers of detections, false alarms and misses."""
     return result.counts.true_positives, result.counts.false_positives, result.counts.false_negatives
 
 
@@ -109,7 +109,7 @@ def test_the_second_find_of_a_person_is_a_false_alarm(detection: ModuleType) -> 
 def test_ignored_people_neither_help_nor_hurt(detection: ModuleType) -> None:
     assert counts(score(detection, [CHILD], NOBODY, [CHILD])) == (0, 0, 0)
     assert counts(score(detection, NOBODY, NOBODY, [CHILD])) == (0, 0, 0)
-    larger = (150, 100, 160, 170)  # an IoU of 0.43, but less than half of it inside
+    larger = (150, 100, 160, 170)  # an IoU of 0.43, but less than half of it is inside
     assert counts(score(detection, [larger], NOBODY, [CHILD])) == (0, 0, 0)
 
 
@@ -127,7 +127,7 @@ def test_somebody_who_counts_is_found_before_somebody_who_does_not(detection: Mo
 
 
 def test_most_people_are_found_where_boxes_overlap(detection: ModuleType) -> None:
-    """By the greatest overlap alone the first find would take the first person, and the second would have nobody."""
+    """By largest overlap alone, the first detection would match the first person and the second would match none."""
     people = [(0, 0, 100, 100), (40, 0, 140, 100)]
     assert counts(score(detection, [(20, 0, 110, 100), (0, 0, 60, 100)], people)) == (2, 0, 0)
 
@@ -192,11 +192,11 @@ def test_a_tenth_is_held_out_by_the_files_name_alone(detection: ModuleType, tmp_
     assert compute_hash_share("a.jpg") == compute_hash_share("images/a.jpg") == pytest.approx(0.31487, abs=1e-5)
 
 
-# The whole command, with truth in the place of what a network finds.
+# The whole command, with the ground truth in place of a network's detections.
 
 
 class Oracle:
-    """Finds everybody in the pictures of this file, by a picture's gray value, and a false alarm of score 0.3."""
+    """Detector that returns all people of this file's images, by the gray value, and a false alarm of score 0.3."""
 
     def __init__(self, checkpoint: str | Path, *_: Any) -> None:
         if str(checkpoint) == "blind":
@@ -216,7 +216,7 @@ class Oracle:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Pictures that `Oracle` knows, in the folders that the command expects."""
+    """Return a folder of images for `Oracle`, in the layout that the command expects."""
     folder = tmp_path / "data"
     name = next(name for name in (f"{number}.png" for number in range(100)) if compute_hash_share(name) < 0.1)
     pictures = [
@@ -318,7 +318,7 @@ def test_movenet_has_no_tracks(
 
 
 def test_movenet_finds_boxes_around_keypoints(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """With random weights: what is checked is the way from the picture to the network and back."""
+    """With random weights: tests the conversion of the image for the network and of its output."""
     monkeypatch.syspath_prepend(str(SCRIPTS))
     from real_movenet import MoveNetFinder
 
@@ -351,7 +351,10 @@ def videos(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def identity_figures(videos: ModuleType, *frames: tuple[int, list[int]]) -> dict[str, float]:
-    """Of a video of ten frames, the first person in 1 to 4, the second in 6 to 8: (frame, ids found in it)."""
+    """Return the metrics of a video of ten frames, with the first person in 1 to 4 and the second in 6 to 8.
+
+    frames: (frame, ids detected in it).
+    """
     times = videos.IdentityTimes(videos.Presence(Path("video.mp4"), 10, ((1, 4), (6, 8))))
     for frame, ids in frames:
         times.add(frame, np.array(ids, np.int64))
@@ -367,7 +370,8 @@ def test_one_identity_each_is_perfect(videos: ModuleType) -> None:
 
 
 def test_shares_of_the_frames_found_and_of_all(videos: ModuleType) -> None:
-    """The first person changes the id in one of the three frames found; in one of two others a ghost is seen."""
+    """The first person changes the id in one of three frames with detections; in one of two others there is a false
+    alarm."""
     values = identity_figures(
         videos, (0, [9]), (1, [5]), (2, [5]), (3, [6]), (4, []), (5, []), (6, [7]), (7, [7, 8]), (8, [7])
     )
@@ -400,7 +404,7 @@ def write_video(path: Path, frames: int) -> Path:
 
 
 class Seer:
-    """Sees one person, of the track 3, in bright frames."""
+    """Estimator that returns one person of track 3 in bright frames."""
 
     def __init__(self) -> None:
         self.stamps: list[float] = []
@@ -434,7 +438,7 @@ def test_a_video_that_ends_too_early_is_refused(videos: ModuleType, tmp_path: Pa
 
 
 def body_joints(distance_m: float, x_m: float = 0.0) -> np.ndarray:
-    """(13, 3) m of somebody at a place, the hips' middle on the camera's axis plus x."""
+    """Return joints (13, 3) m of a person, with the midpoint of the hips on the camera's axis, shifted by x_m."""
     joints = np.random.default_rng(1).uniform(-0.5, 0.5, (13, 3))
     joints -= joints[[7, 8]].mean(axis=0)
     return np.asarray(joints + np.array([x_m, 0.0, distance_m]))

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""BVH files: where they put the joints, and what is refused."""
+"""BVH files: joint positions, and refused files."""
 
 from __future__ import annotations
 

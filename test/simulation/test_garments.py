@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Garment files, hostile ones too, and their fit on bodies."""
+"""Garment files, including hostile ones, and their fit on bodies."""
 
 from __future__ import annotations
 
@@ -37,13 +37,14 @@ from test.helpers.simulation_scenes import SHARED, body, person, scene, see
 ASSETS = SHARED / "makehuman_assets"
 HEADER = "basemesh hm08\ntag Shoes\nname patch\nobj_file patch.obj\n"
 SCALES = "x_scale 0 1 2.0\ny_scale 0 2 2.0\nz_scale 0 3 2.0\n"
-# The first vertex lies on base vertex 5; the others between base vertices 0, 1, 2 with offsets.
+# The first vertex is on base vertex 5; the others are between base vertices 0, 1, 2 with offsets.
 VERTICES = "verts 0\n5\n0 1 2 0.2 0.3 0.5 0.1 0.0 0.0\n0 1 2 0.5 0.5 0.0 0.0 0.2 0.0\n0 1 2 0.0 0.0 1.0 0.0 0.0 0.3\n"
 OBJ = "v 0 0 0\nv 1 0 0\nv 0 1 0\nv 1 1 0\nvt 0 0\nf 1/1 2/1 4/1 3/1\n"
 
 
 def rest_body() -> np.ndarray:
-    """(V, 3): vertices 0 to 3 are the corner and the ends of MakeHuman's axes, 2 units long, in Anny's rest frame."""
+    """Return vertices (V, 3); 0 to 3 are the origin and the ends of MakeHuman's axes, 2 units long, in Anny's rest
+    frame."""
     vertices = np.random.default_rng(0).normal(size=(BASE_VERTEX_COUNT, 3)).astype(np.float32)
     vertices[:4] = [[0, 0, 0], [2, 0, 0], [0, 0, 2], [0, -2, 0]]
     return vertices
@@ -157,6 +158,6 @@ def test_makehumans_garments_lie_on_the_body_in_any_pose() -> None:
     for file in files:
         garment = FittedGarment(load_garment(file.path), rest)
         distances = [at_rest.query(garment.rest_vertices)[0], walking.query(garment.fit(posed))[0]]
-        limit = 0.45 if file.kind == GarmentKind.HAIR else 0.25  # metres: long hair, hats' brims and skirts stand off
+        limit = 0.45 if file.kind == GarmentKind.HAIR else 0.25  # meters: long hair, brims of hats and skirts
         assert max(distance.max() for distance in distances) < limit, file.path.name
         assert np.median(distances[1]) < np.median(distances[0]) + 0.01, file.path.name

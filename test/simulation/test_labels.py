@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Labels against the pictures they describe."""
+"""Labels compared with the images that they describe."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LENS = np.array([-0.2, 0.03, 0.0, 0.0, 0.0])
 
 
 def joints_inside(rendered: RenderedImage, truth: Labels, row: int, dilation_px: int = 5) -> np.ndarray:
-    """(163,) whether a joint is inside the person's dilated mask."""
+    """Return a mask (163,) of the joints inside the person's dilated mask."""
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * dilation_px + 1, 2 * dilation_px + 1))
     mask = cv2.dilate((rendered.instances == row).astype(np.uint8), kernel)
     x, y = np.floor(np.nan_to_num(truth.joints_2d[row], nan=-1.0)).astype(int).T
@@ -42,7 +42,7 @@ def joints_inside(rendered: RenderedImage, truth: Labels, row: int, dilation_px:
 
 
 def check_boxes(rendered: RenderedImage, truth: Labels) -> None:
-    """Masks are inside visible boxes, which are inside boxes, which are inside the image (to a pixel)."""
+    """Check that masks are inside visible boxes, these inside boxes, and these inside the image (to a pixel)."""
     height, width = truth.image_size
     for row in np.flatnonzero(truth.visible_pixels):
         y, x = np.nonzero(rendered.instances == row)
@@ -76,7 +76,7 @@ def test_labels_fit_the_picture(distortion: np.ndarray) -> None:
 
 
 def test_a_person_cut_at_the_pelvis_is_half_visible() -> None:
-    """Against the same view in an image that is high enough for the whole person."""
+    """Compared with the same view in an image that is tall enough for the whole person."""
     k = intrinsics_from_fov(np.deg2rad(40.0), 160, 120)
     whole = see(scene(person(3.0, 0.0), k=k + np.array([[0, 0, 0], [0, 0, 100], [0, 0, 0]]), height=320))
     pelvis_row = int((whole[0].joints[0, 0] @ whole[2].k.T)[1] / whole[0].joints[0, 0, 2])
@@ -101,7 +101,7 @@ def test_a_person_behind_others_is_visible_in_part() -> None:
     [
         (4.0, 0.0, (box(2.0, 0.0, 1.5, (0.2, 2.0, 3.0)),)),  # behind a wall
         (-3.0, 0.0, ()),  # behind the camera
-        (3.0, 6.0, ()),  # beside the image
+        (3.0, 6.0, ()),  # outside of the image
     ],
 )
 def test_nobody_is_seen_where_nobody_can_be(x: float, y: float, obstacles: tuple) -> None:
@@ -137,7 +137,7 @@ SHARED_IS_MISSING = "the shared data folder with backgrounds and garments is not
     "folders", [False, pytest.param(True, marks=pytest.mark.skipif(not SHARED.is_dir(), reason=SHARED_IS_MISSING))]
 )
 def test_random_scenes(folders: bool) -> None:
-    """Labels of 200 scenes against their pictures; ids stay while time passes."""
+    """Labels of 200 scenes are compared with their images; ids stay constant over time."""
     given: dict[str, Path] = {}
     if folders:
         given = {"backgrounds": SHARED / "backgrounds", "garments": SHARED / "makehuman_assets"}

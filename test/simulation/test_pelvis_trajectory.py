@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""How high people are over time: no jolts, velocities that are those of the places, and soles near the ground."""
+"""Pelvis heights over time: no jumps, velocities that agree with positions, and soles near the ground."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from multihmr2_ros.simulation.sequence import limit_to_one_thread
 from test import paths
 
 MOTIONS = paths.SHARED / "data" / "motions"
-# Recordings of 12 frames a second (their names have "__") bend at every frame when somebody runs: they are for stills.
+# Recordings at 12 frames per second (names with "__") have kinks at every frame in running: used for stills only.
 RECORDINGS = sorted(path.stem for path in MOTIONS.glob("*.bvh") if "__" not in path.stem)
 ADULT = np.array([0.5, 2 / 3, 0.5, 0.5, 0.4, 0.5], np.float32)
 LEG_M = estimate_leg_length(ADULT)
@@ -55,7 +55,7 @@ def body() -> Body:
 
 
 def moving(clip: Clip, speed_mps: float = 0.0) -> Scene:
-    """An adult before a camera that looks along x; without surroundings, which poses do not need."""
+    """Return an adult in front of a camera that looks along x, without surroundings, which poses do not need."""
     nothing: Any = None
     path = MotionPath(clip, 4.0, 0.5, 1.0) if isinstance(clip, MotionClip) else ArcPath(4.0, 0.5, 1.0, speed_mps, 0.3)
     camera = Camera(320, 240, np.diag([300.0, 300.0, 1.0]), np.zeros(0), CameraPath(ArcPath(0, 0, 0), 1.2, 0.3))
@@ -63,7 +63,7 @@ def moving(clip: Clip, speed_mps: float = 0.0) -> Scene:
 
 
 def built_in(gait: str) -> tuple[GaitClip, float]:
-    """A gait, and the fastest speed of its kind that three draws give."""
+    """Return a gait and the highest speed of its kind in three samples."""
     generator = np.random.default_rng(0)
     speed = max(sample_speed(generator, gait, GaitStyle(leg_m=LEG_M)) for _ in range(3))
     return GaitClip(gait, GaitStyle(leg_m=LEG_M, speed_mps=speed)), speed
@@ -74,13 +74,13 @@ def staged(*gaits: str) -> StagedClip:
 
 
 def recorded(name: str) -> MotionClip:
-    """The last of a recording, and how it goes on: again from its beginning, or backwards."""
+    """Return the end of a recording and its continuation: from the beginning again, or backwards."""
     motion = load_motion(MOTIONS / f"{name}.bvh")
     return MotionClip(motion, max(MARGIN_S, motion.duration_s - DURATION_S + FADE_S), LEG_M, mirrored=False)
 
 
 def check(scene: Scene, body: Body) -> PelvisTrajectory:
-    """No jolts, and velocities that are the central differences of the places at 10 and 30 images a second."""
+    """Check for jumps, and that velocities are central differences of positions at 10 and 30 images per second."""
     with limit_to_one_thread():
         ground = compute_pelvis_trajectory(scene, body)
     for rate in (10.0, 30.0):

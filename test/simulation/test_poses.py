@@ -64,12 +64,12 @@ def test_standing_is_upright_at_every_age(body: Body, age: float) -> None:
 
 
 RIGHT_ANGLE = np.pi / 2
-# Which limb, with which angles, and where its two segments then point (x front, y to the limb's own side, z up).
+# Limb, its angles, and the resulting directions of its two segments (x front, y to the limb's own side, z up).
 ARM_CASES = [
     (Arm(0, 0, 0, RIGHT_ANGLE), (0, 0, -1), (1, 0, 0)),  # the elbow bends forward
     (Arm(RIGHT_ANGLE, 0, 0, 0), (1, 0, 0), (1, 0, 0)),  # flexion is forward
     (Arm(0, RIGHT_ANGLE, 0, 0), (0, 1, 0), (0, 1, 0)),  # abduction is away from the body
-    (Arm(0, 0, RIGHT_ANGLE, RIGHT_ANGLE), (0, 0, -1), (0, -1, 0)),  # internal rotation: forearm before the belly
+    (Arm(0, 0, RIGHT_ANGLE, RIGHT_ANGLE), (0, 0, -1), (0, -1, 0)),  # internal rotation: forearm in front of the belly
     (Arm(0, RIGHT_ANGLE, -RIGHT_ANGLE, RIGHT_ANGLE), (0, 1, 0), (0, 0, 1)),  # hands up
 ]
 
@@ -136,7 +136,7 @@ def test_the_hand_that_waves_is_the_one_that_was_asked_for(body: Body, side: flo
 
 @pytest.mark.parametrize(("gait", "speed", "slip"), [("walk", 0.7, 0.3), ("walk", 1.3, 0.3), ("run", 3.0, 0.35)])
 def test_feet_on_the_ground_do_not_slide(body: Body, gait: str, speed: float, slip: float) -> None:
-    """The slowest foot over the ground is slow, compared with the body: the median over two seconds."""
+    """The slowest foot is slow over the ground, compared with the body: the median over two seconds."""
     clip = GaitClip(gait, GaitStyle(leg_m=0.9, speed_mps=speed))
     times, step = np.arange(0.0, 1.5, 0.1), 0.01
     slowest = []
@@ -155,6 +155,6 @@ def test_random_poses_keep_within_limits_and_outside_the_body() -> None:
     assert (angles >= LIMITS[:, 0] - 1e-9).all()
     assert (angles <= LIMITS[:, 1] + 1e-9).all()
     assert not any(is_self_touching(pose_from_random_angles(row)) for row in angles)
-    assert angles.std(axis=0).min() > 0.02  # nothing is always the same
+    assert angles.std(axis=0).min() > 0.02  # no value is constant
     crossed = pose_from_angles(Trunk(), (Arm(0, 0, 1.5, 2.0), Arm()), (Leg(), Leg()))  # the forearm through the belly
     assert is_self_touching(crossed)

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Pictures against independent computations: rays, depths, shadows, lenses."""
+"""Rendered images against independent computations: rays, depths, shadows, lenses."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ LENS = np.array([-0.25, 0.06, 0.001, -0.001, 0.0])
 
 
 def ground_points(rendered: RenderedImage, k: np.ndarray, world_from_camera: np.ndarray) -> np.ndarray:
-    """(H, W, 3) m in the world: what each pixel shows."""
+    """Return the points (H, W, 3) m in the world that the pixels show."""
     height, width = rendered.depth.shape
     y, x = np.mgrid[0:height, 0:width] + 0.5
     points = back_project(np.stack([x, y], axis=-1), np.minimum(rendered.depth, 1e3), k)
@@ -43,7 +43,7 @@ def ground_points(rendered: RenderedImage, k: np.ndarray, world_from_camera: np.
 
 
 def nearest_triangle_depth(vertices: np.ndarray, ray: np.ndarray) -> float:
-    """Depth of the first of the body's triangles on a ray (3,) with z = 1 (Möller and Trumbore), or infinity."""
+    """Return the depth of the body's first triangle on a ray (3,) with z = 1 (Möller and Trumbore), or infinity."""
     a, b, c = (vertices[body().faces[:, i]].astype(np.float64) for i in range(3))
     across = np.cross(np.broadcast_to(ray, c.shape), c - a)
     determinant = np.einsum("ti,ti->t", b - a, across)
@@ -71,7 +71,7 @@ def test_ground_lies_at_height_zero_and_walls_stand_upright() -> None:
     shown = scene(person(3.0, 0.0), surroundings=dataclasses.replace(surroundings(), room=room), pitch_rad=0.2)
     posed, rendered, _ = see(shown)
     points = ground_points(rendered, shown.camera.k, posed.world_from_camera)
-    assert np.isfinite(rendered.depth).all()  # nothing is seen past a room
+    assert np.isfinite(rendered.depth).all()  # nothing outside of a room is visible
     heights = points[rendered.instances < 0][:, 2]
     assert heights.min() > -1e-3
     assert heights.max() < 3.0 + 1e-3
@@ -80,7 +80,7 @@ def test_ground_lies_at_height_zero_and_walls_stand_upright() -> None:
 
 @pytest.mark.parametrize("distortion", [np.zeros(0), LENS])
 def test_points_land_where_the_lens_puts_them(distortion: np.ndarray) -> None:
-    """Small boxes at a depth of their own, against camera.distort_points."""
+    """Small boxes at different depths are compared with camera.distort_points."""
     places = [(3.0, y, z) for y, z in ((0.0, 1.0), (1.5, 1.9), (-1.6, 1.8), (1.4, 0.3), (-1.5, 0.2), (-0.7, 1.2))]
     boxes = tuple(box(*place, (0.02, 0.12, 0.12)) for place in places)
     shown = scene(obstacles=boxes, distortion=distortion, width=320, height=240)
@@ -151,7 +151,7 @@ def test_an_empty_scene_is_a_picture_of_its_surroundings() -> None:
 
 
 def test_clothes_move_with_the_body() -> None:
-    """A person with a red top and blue trousers shows both, upside down too (the camera rolls)."""
+    """A person with a red top and blue trousers shows both, also upside down (the camera rolls)."""
     dressed = person(2.5, 0.0)
     looks = dataclasses.replace(
         dressed.appearance,

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Recordings on our bodies: directions, jumps, travel and repetition, and the paths that people follow."""
+"""Recordings on Anny bodies: directions, jumps, travel and repetition, and paths of people."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from test.helpers.motion_cases import direction, posed, rig
 
 MOTIONS = paths.SHARED / "data" / "motions"
 needs_motions = pytest.mark.skipif(not MOTIONS.is_dir(), reason="the folder of motions is not here")
-# Family → a file whose person stands upright in most frames.
+# Family → a file with an upright person in most frames.
 FAMILIES = ["deepmimic_walk", "cmu_131_01", "animateddrawings_dab", "animateddrawings_jesse_dance", "makehuman_walk1"]
 
 
@@ -45,7 +45,7 @@ def test_retargeting_finds_directions_and_travel() -> None:
     np.testing.assert_allclose(-pose["right_forearm"][:, 2], [0, -1, 0], atol=1e-6)
     np.testing.assert_allclose(-pose["left_thigh"][:, 2], [np.sin(np.pi / 3), 0, -0.5], atol=1e-6)
     np.testing.assert_allclose(-pose["left_shin"][:, 2], [0, 0, -1], atol=1e-6)
-    np.testing.assert_allclose(motion.travel, [[0, 0], [1, 0]], atol=1e-6)  # 90 units are one leg, z is ahead
+    np.testing.assert_allclose(motion.travel, [[0, 0], [1, 0]], atol=1e-6)  # 90 units are one leg length, z is forward
     assert motion.duration_s == pytest.approx(0.05)
 
 
@@ -54,7 +54,7 @@ def test_jumps_rise_and_drift_does_not() -> None:
         return retarget(parse_bvh(rig(*({"position": (0, 95 + height, 0)} for height in heights)).encode())).clearance
 
     jump = np.zeros(60)
-    jump[25:32] = 30.0  # 0.35 s, a third of a leg
+    jump[25:32] = 30.0  # 0.35 s, a third of a leg length
     assert lifted(jump).max() == pytest.approx(30 / 90 - 0.06, abs=1e-6)
     assert lifted(jump)[:20].max() == 0
     assert lifted(np.linspace(0.0, 30.0, 60)).max() < 0.1
@@ -71,8 +71,10 @@ def test_mirrored_motion_swaps_the_sides() -> None:
 
 
 def walk_of(*places: tuple[float, float, float], degrees: float = 0.0) -> Motion:
-    """A recording of somebody at places (x left, y up, z ahead; 90 units are a leg), who turns by degrees until the
-    end; 0.05 s a frame."""
+    """Return a recording of a person at places (x left, y up, z forward; 90 units are a leg length); 0.05 s per frame.
+
+    degrees: rotation of the person by the end.
+    """
     turns = np.linspace(0.0, degrees, len(places))
     frames = ({"position": place, "hips": (0, 0, turn)} for place, turn in zip(places, turns, strict=True))
     return retarget(parse_bvh(rig(*frames).encode()))
@@ -87,7 +89,7 @@ def test_motion_paths_go_where_the_recording_goes() -> None:
 
 
 def test_recorded_walks_go_on_and_never_back() -> None:
-    """One leg a frame, ahead; the last quarter of a recording this short fades into the next repetition."""
+    """One leg length per frame, forward; the last quarter of a recording this short blends into the next repetition."""
     clip = MotionClip(walk_of(*((0.0, 95.0, 90.0 * step) for step in range(21))), 0.3, 1.0, False)
     places = np.array([clip.compute_travel(time) for time in np.linspace(0.0, 5.0, 201)])
     np.testing.assert_allclose(np.diff(places[:, 0]), 0.5, atol=1e-6)
@@ -115,7 +117,7 @@ def test_repetitions_have_no_jumps() -> None:
         clip = MotionClip(motion, 0.0, 0.9, False)
         poses = [clip.pose(time) for time in np.arange(0.0, 4.0, 0.01)]
         turns = [np.linalg.norm(b.orientation - a.orientation, axis=(1, 2)).max() for a, b in itertools.pairwise(poses)]
-        assert max(turns) < 0.1  # rad; the arm's 90° take half a second at the fastest
+        assert max(turns) < 0.1  # rad; the arm's 90° take at least half a second
 
 
 def test_getting_up_is_undone_and_not_cut() -> None:
@@ -132,7 +134,7 @@ def test_every_recorded_motion_can_be_used() -> None:
         motion = load_motion(path)
         assert motion.orientation.shape[1:] == (len(SEGMENTS), 3, 3)
         np.testing.assert_allclose(np.linalg.det(motion.orientation), 1.0, atol=1e-3)
-        highest = 1.7 if "Backflip" in path.name else 1.0  # keyframed; the highest recorded jump is that of cmu__49_02
+        highest = 1.7 if "Backflip" in path.name else 1.0  # keyframed; the highest recorded jump is in cmu__49_02
         assert motion.clearance.max() < highest  # leg lengths
 
 
@@ -145,7 +147,7 @@ def test_recorded_people_stand_on_their_feet_and_bend_the_right_way(body: Body, 
     for frame in motion.orientation[::10].astype(float):
         pose = Pose(frame)
         for side in SIDES:
-            assert -pose[f"{side}_shin"][2, 2] < 0.9  # nobody stands on the head
+            assert -pose[f"{side}_shin"][2, 2] < 0.9  # no person is upside down
             bends.append((pose[f"{side}_thigh"].T @ -pose[f"{side}_shin"][:, 2])[0])
     assert np.quantile(bends, 0.9) < 0.1  # knees bend backward
 
@@ -153,7 +155,7 @@ def test_recorded_people_stand_on_their_feet_and_bend_the_right_way(body: Body, 
 @needs_motions
 @pytest.mark.parametrize("name", FAMILIES)
 def test_limbs_of_the_body_point_as_the_recorded_ones(body: Body, name: str) -> None:
-    """Against the file's own joints, by another way than the product's: directions between them, turned to z up."""
+    """Compared with the file's own joints by an independent method: directions between joints, rotated to z up."""
     bvh = load_bvh(MOTIONS / f"{name}.bvh")
     motion = load_motion(MOTIONS / f"{name}.bvh")
     names = [joint.name.lower().replace("_", "") for joint in bvh.joints]

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Simulated scenes: what is drawn, and where everybody is."""
+"""Simulated scenes: rendered objects and people's positions."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def stills() -> list[Scene]:
 
 
 def data_of(value: Any) -> Any:
-    """A scene as nested tuples that compare by value."""
+    """Return a scene as nested tuples that compare by value."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return (type(value).__name__, *(data_of(getattr(value, entry.name)) for entry in dataclasses.fields(value)))
     if isinstance(value, tuple | list):
@@ -54,7 +54,8 @@ def data_of(value: Any) -> Any:
 
 
 def scene_of(*people: Person, height_m: float = 1.2, pitch_rad: float = 0.0) -> Scene:
-    """People before a camera at the origin that looks along x; without surroundings, which poses do not need."""
+    """Return people in front of a camera at the origin that looks along x, without surroundings, which poses do not
+    need."""
     k = np.array([[300.0, 0.0, 160.0], [0.0, 300.0, 120.0], [0.0, 0.0, 1.0]])
     camera = Camera(320, 240, k, np.zeros(0), CameraPath(ArcPath(0, 0, 0), height_m, pitch_rad))
     nothing: Any = None
@@ -67,7 +68,7 @@ def person(gait: str, x: float, y: float, heading: float, person_id: int = 1, **
 
 
 def heights(posed: PosedScene, body: Body) -> np.ndarray:
-    """(n, V) m above the ground of the surface's vertices."""
+    """Return heights (n, V) m of the surface vertices above the ground."""
     vertices = posed.vertices[:, body.surface_vertices.numpy()]
     return (vertices @ posed.world_from_camera[:3, :3].T + posed.world_from_camera[:3, 3])[..., 2]
 
@@ -169,7 +170,7 @@ def test_nobody_walks_through_anybody(duration_s: float) -> None:
             places = np.array([person.path.position(time) for person in scene.people])
             apart = np.linalg.norm(places[:, None] - places[None], axis=-1) + 10 * np.eye(len(places))
             assert apart.min(initial=10.0) > 0.2
-            assert np.hypot(*places.T).min(initial=10.0) > 0.4  # nor through the camera
+            assert np.hypot(*places.T).min(initial=10.0) > 0.4  # not through the camera either
 
 
 def test_most_people_are_seen(stills: list[Scene], body: Body) -> None:
@@ -193,8 +194,8 @@ def test_a_camera_path_looks_where_it_drives() -> None:
     path = CameraPath(ArcPath(1.0, 2.0, np.pi / 2, 1.0), 1.5, pitch_rad=0.2, roll_rad=0.0)
     pose = path.world_from_camera(2.0)
     np.testing.assert_allclose(pose[:3, 3], [1.0, 4.0, 1.5], atol=1e-9)
-    np.testing.assert_allclose(pose[:3, 2], [0.0, np.cos(0.2), -np.sin(0.2)], atol=1e-9)  # ahead, a little down
-    np.testing.assert_allclose(pose[:3, 0], [1.0, 0.0, 0.0], atol=1e-9)  # right of the way north is east
+    np.testing.assert_allclose(pose[:3, 2], [0.0, np.cos(0.2), -np.sin(0.2)], atol=1e-9)  # forward, slightly down
+    np.testing.assert_allclose(pose[:3, 0], [1.0, 0.0, 0.0], atol=1e-9)  # right, when driving north, is east
     assert np.linalg.det(pose[:3, :3]) == pytest.approx(1.0)
     assert CameraPath(ArcPath(0, 0, 0), 1.0, roll_rad=0.1).world_from_camera(0.0)[2, 0] < 0  # right side down
 
@@ -224,7 +225,8 @@ def test_people_stand_on_the_ground_where_their_path_is(body: Body) -> None:
 
 
 def test_people_face_where_they_head(body: Body) -> None:
-    """Image right is +x, down is +y: heads are above pelvises; the right hand of one who faces us is on the left."""
+    """Image right is +x, down is +y: heads are above pelvises; the right hand of a person facing the camera is on the
+    left."""
     facing, away = person("wave", 3.0, 0.0, np.pi, 1, side=-1.0), person("wave", 3.0, 1.0, 0.0, 2, side=-1.0)
     posed = pose_scene(scene_of(facing, away), 0.2, body)
     row = body.bone_labels.index
@@ -235,7 +237,7 @@ def test_people_face_where_they_head(body: Body) -> None:
     assert pelvis[1, 0] == pytest.approx(-1.0, abs=1e-4)  # one metre to the world's left
     toes = posed.joints[:, row("toe2-3.R")] - posed.joints[:, row("foot.R")]
     assert toes[0, 2] < 0 < toes[1, 2]
-    # The project's convention: root rotation about −90° about x for somebody upright who faces the camera.
+    # The project's convention: an upright person facing the camera has a root rotation of about −90° about x.
     assert posed.rotations[0, 0, 1, 2] > 0.9
     assert posed.rotations[0, 0, 0, 0] > 0.9
 
@@ -268,7 +270,7 @@ def test_ids_stay_and_motion_is_smooth(body: Body) -> None:
     first, later = pose_scene(scene, 1.0, body), pose_scene(scene, 1.02, body)
     np.testing.assert_array_equal(first.person_id, later.person_id)
     assert len(set(first.person_id.tolist())) == len(scene.people) > 0
-    assert np.linalg.norm(later.joints - first.joints, axis=-1).max() < 0.02 * 15  # nobody's hand is faster than 15 m/s
+    assert np.linalg.norm(later.joints - first.joints, axis=-1).max() < 0.02 * 15  # no hand is faster than 15 m/s
 
 
 @pytest.mark.skipif(not MOTIONS.is_dir(), reason="the folder of motions is not here")

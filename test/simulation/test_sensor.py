@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Sensor effects one by one, and that drawn scenes' data are repeatable."""
+"""Sensor effects separately, and reproducibility of random scenes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ADULT = np.full(6, 0.6, np.float32)
 
 
 def picture(height: int = 48, width: int = 64) -> np.ndarray:
-    """(h, w, 3) uint8: a smooth gradient with a bright block."""
+    """Return (h, w, 3) uint8: a smooth gradient with a bright block."""
     y, x = np.mgrid[0:height, 0:width]
     image = np.stack([60 + x, 80 + y, 120 + 0 * x], axis=-1)
     image[20:30, 30:40] = 230

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Sequences: people go about naturally for as long as a scene lasts, and depth images are those of a sensor."""
+"""Sequences: natural motion of people for the whole duration of a scene, and depth images of a simulated sensor."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ TIMES = np.linspace(0.0, DURATION_S, 101)
 
 @pytest.fixture(scope="module")
 def scenes() -> list[Scene]:
-    """Eight scenes of 20 s; every second camera moves."""
+    """Return eight scenes of 20 s; every second camera moves."""
     options = SceneOptions(duration_s=DURATION_S, people=(2, 5))
     return [
         sample_scene(np.random.default_rng(seed), dataclasses.replace(options, moving_camera=seed % 2 == 1))
@@ -60,7 +60,7 @@ def roamers(scenes: list[Scene]) -> list[tuple[Scene, Person]]:
 
 
 def bearings(scene: Scene, places: np.ndarray, times: np.ndarray = TIMES) -> np.ndarray:
-    """(t,) the horizontal place in the image, −1 to 1 inside, infinite behind the camera."""
+    """Return the horizontal positions (t,) in the image: −1 to 1 inside, infinite behind the camera."""
     found = []
     for place, time in zip(places, times, strict=True):
         camera = np.linalg.inv(scene.camera.path.world_from_camera(time))
@@ -96,7 +96,7 @@ def test_people_go_where_they_look_and_at_their_speed(scenes: list[Scene]) -> No
         velocity = np.diff(track(person, times), axis=0) / step
         speed = np.linalg.norm(velocity, axis=1)
         assert speed.max() < 5.0
-        # Bounded acceleration, but at a halt: nobody jumps.
+        # Acceleration is bounded except at a halt: no person jumps.
         assert np.abs(np.diff(speed)).max() < 0.05 * 1.6 * max(1.0, speed.max()) + 0.02
         headings = np.array([person.path.heading(time) for time in times[:-1]])
         ahead = np.stack([np.cos(headings), np.sin(headings)], axis=1)
@@ -114,7 +114,7 @@ def test_nobody_meets_anybody(scenes: list[Scene]) -> None:
 
 
 def test_bodies_move_without_jumps(scenes: list[Scene]) -> None:
-    """Over starts, halts and gestures, at 25 images a second: nobody's hand is faster than 12 m/s."""
+    """Over starts, halts and gestures at 25 images per second, no hand is faster than 12 m/s."""
     body = Body("low")
     step = 0.04
     for scene in scenes[:3]:
@@ -133,7 +133,7 @@ def test_bodies_move_without_jumps(scenes: list[Scene]) -> None:
 
 
 def test_walkers_go_around_those_in_their_way() -> None:
-    """Somebody stands on the straight way to the goal."""
+    """A person stands on the straight path to the goal."""
     walk = GaitClip("walk", GaitStyle(speed_mps=1.2))
     goal, standing = np.array([6.0, 0.0]), np.array([[3.0, 0.02, 0.3]])
     clip, path = roam(

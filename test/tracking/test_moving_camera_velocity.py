@@ -12,8 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Velocities over the ground while the robot drives and turns: people who stand, who walk, and who change. The noise
-models are those of test/helpers/moving_camera.py."""
+"""Velocities over the ground while the robot drives and turns: people who stand, who walk, and who start or stop.
+
+The noise model is described in test/helpers/moving_camera.py.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +37,10 @@ DURATION_S = 5.0
 
 @dataclass(frozen=True)
 class Drive:
-    """What came out of drives past n people in groups, F frames each: stamp_s (F,), true velocity and its estimate
-    (F, n, 3) m/s, covariance (F, n, 3, 3)."""
+    """Results of drives past n people in groups, F frames each.
+
+    stamp_s (F,), true velocity and its estimate (F, n, 3) m/s, covariance (F, n, 3, 3).
+    """
 
     stamp_s: NDArray[np.float64]
     true: NDArray[np.float64]
@@ -48,17 +52,17 @@ class Drive:
         return Drive(self.stamp_s[late], self.true[late], self.estimate[late], self.covariance[late])
 
     def speeds(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Estimated and true (F, n) m/s."""
+        """Estimated and true speeds (F, n) m/s."""
         return np.linalg.norm(self.estimate, axis=2), np.linalg.norm(self.true, axis=2)
 
     def normalized_errors(self) -> NDArray[np.float64]:
-        """(F, n) squared Mahalanobis lengths of the errors: chi-squared with 3 degrees of freedom if calibrated."""
+        """Squared Mahalanobis lengths (F, n) of the errors: chi-squared with 3 degrees of freedom if calibrated."""
         error = self.estimate - self.true
         return np.einsum("fni,fnij,fnj->fn", error, np.linalg.inv(self.covariance), error)
 
 
 def tracked(people: NDArray[np.float64], rate_hz: float, seed: int = 0, memory_s: float = 0.0) -> Drive:
-    """What the tracker says of drives past people (n, 3) m/s, a group in each."""
+    """Return the tracker's results for drives past people (n, 3) m/s, one group per drive."""
     groups = []
     for number, first in enumerate(range(0, len(people), GROUP)):
         tracker, frames = Tracker(), []
@@ -93,8 +97,11 @@ def test_speed_of_walking_people_is_within_15_percent(rate_hz: float) -> None:
 @pytest.mark.parametrize("rate_hz", RATES_HZ)
 @pytest.mark.parametrize("people", [np.zeros((COUNT, 3)), walking(COUNT, 1.2, seed=3)], ids=["standing", "walking"])
 def test_covariances_are_calibrated(rate_hz: float, people: NDArray[np.float64]) -> None:
-    """Of the single normalised errors 95 % lie within their two-sided 95 % bounds, and their mean lies within those of
-    as many independent errors as there are people: one person's errors are like each other from image to image."""
+    """95 % of the single normalized errors are within their two-sided 95 % bounds.
+
+    Their mean is within the bounds of as many independent errors as people: the errors of one person are correlated
+    between images.
+    """
     squared = tracked(people, rate_hz, seed=4).after(2.0).normalized_errors()
     low, high = chi2.ppf([0.025, 0.975], 3)
     assert np.mean((squared > low) & (squared < high)) == pytest.approx(0.95, abs=0.03)
@@ -103,7 +110,7 @@ def test_covariances_are_calibrated(rate_hz: float, people: NDArray[np.float64])
 
 
 def test_errors_that_are_alike_for_a_while_are_not_taken_for_motion() -> None:
-    """Those of a network are: with 0.3 s, along the ray they look the most like motion."""
+    """Errors of a network are correlated: with 0.3 s, errors along the ray resemble motion the most."""
     estimated, _ = tracked(np.zeros((COUNT, 3)), 12.0, seed=14, memory_s=0.3).after(1.0).speeds()
     assert np.mean(estimated < 0.1) >= 0.95
     estimated, true = tracked(walking(COUNT, 1.2, seed=15), 12.0, seed=16, memory_s=0.3).after(1.0).speeds()
@@ -111,7 +118,7 @@ def test_errors_that_are_alike_for_a_while_are_not_taken_for_motion() -> None:
 
 
 def test_people_who_start_and_stop_are_followed() -> None:
-    """Within half a second of the start most are seen to walk, within a second of the stop nine of ten stand."""
+    """Within half a second of the start most are estimated to walk; within a second of the stop nine of ten stand."""
     rate_hz, generator, config = 12.0, np.random.default_rng(6), VelocityConfig()
     velocity, place = walking(COUNT, 1.2, seed=7), 5 * walking(COUNT, 1.0, seed=8)
     estimates: list[ModalEstimate | None] = [None] * COUNT
@@ -129,7 +136,7 @@ def test_people_who_start_and_stop_are_followed() -> None:
 
 
 def test_a_person_who_walks_in_a_curve_is_followed() -> None:
-    """1.2 m/s on a circle of 3 m: no mode expects that acceleration; the covariance covers the error all the same."""
+    """1.2 m/s on a circle of 3 m: no mode models this acceleration; the covariance nevertheless covers the error."""
     rate_hz, generator, config = 12.0, np.random.default_rng(10), VelocityConfig()
     middle, phase = 6 * walking(COUNT, 1.0, seed=11), generator.uniform(0, 2 * np.pi, COUNT)
     estimates: list[ModalEstimate | None] = [None] * COUNT
@@ -150,7 +157,7 @@ def test_a_person_who_walks_in_a_curve_is_followed() -> None:
 
 
 def test_the_deadband_holds_less_the_longer_nobody_looks() -> None:
-    """Somebody who stood, seen again 5 m away, walks if there was time for it."""
+    """A person who stood and is seen again 5 m away has walked if there was enough time."""
     config, place = VelocityConfig(), np.array([[0.0, 0.3, 5.0]])
     noise = compute_measurement_noise(place, config)
     estimates: list[ModalEstimate | None] = [None]
@@ -167,7 +174,7 @@ def test_the_deadband_holds_less_the_longer_nobody_looks() -> None:
 
 
 def test_modes_far_from_every_measurement_do_not_break_the_estimate() -> None:
-    """Jumps that no mode explains: the probabilities stay a distribution, the covariance positive."""
+    """With jumps that no mode explains, the probabilities remain a distribution and the covariance positive."""
     config, generator = VelocityConfig(), np.random.default_rng(9)
     estimates: list[ModalEstimate | None] = [None, None]
     for frame in range(200):

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A person keeps one size."""
+"""Estimation of one constant body shape per person."""
 
 from __future__ import annotations
 

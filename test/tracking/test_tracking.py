@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Ids, states, time, and detections that cannot be used."""
+"""Ids, states, time, and unusable detections."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ RATE_HZ = 30.0
 
 
 def people(*places: float, **changes: Any) -> Detections:
-    """One person at each u/side, who looks like no other; the feature's only one tells the hundredth of the place."""
+    """Return one person at each u/side, each with a distinct feature: a single 1 at the index of the place in
+    hundredths."""
     n = len(places)
     feature = np.zeros((n, 101), np.float32)
     feature[np.arange(n), [round(100 * place) for place in places]] = 1
@@ -92,7 +93,7 @@ def test_states_from_tentative_to_ended() -> None:
     states = states_after(Tracker(config), *detections)
     confirmed, lost = {0: TrackState.CONFIRMED}, {0: TrackState.LOST}
     assert states[2:8] == [confirmed, lost, confirmed, lost, lost, lost]
-    # Last seen at frame 4: remembered until that is 10 frames ago.
+    # Last seen at frame 4: kept until that frame is 10 frames old.
     assert [index for index, tracks in enumerate(states) if 0 not in tracks] == [14, 15, 16]
     assert frames[-1].track_id.tolist() == [1]
     assert frames[-1].state.tolist() == [TrackState.TENTATIVE]
@@ -101,7 +102,7 @@ def test_states_from_tentative_to_ended() -> None:
 @pytest.mark.parametrize("start_s", [0.0, 1.1, 1_760_000_000.123456])
 @pytest.mark.parametrize("rate_hz", [30.0, 29.97, 7.0])
 def test_memory_is_a_whole_number_of_frames_whatever_the_clock(start_s: float, rate_hz: float) -> None:
-    """t / 30 has no exact binary form, and of the seconds since 1970 float64 keeps 0.2 µs."""
+    """t / 30 has no exact binary form, and the precision of float64 for seconds since 1970 is 0.2 µs."""
     tracker = Tracker(TrackerConfig.reference(rate_hz))
     for last_seen in range(0, 300, 60):
         tracker.update(people(0.5), start_s + last_seen / rate_hz)
@@ -146,7 +147,7 @@ def test_stamp_that_jumps_back_starts_afresh_and_says_so(back_s: float, caplog: 
         after = tracker.update(people(0.2, 0.8), 1e9 + 1 / RATE_HZ - back_s)
         assert live_ids(tracker) == [2, 3]
         following = tracker.update(people(0.2, 0.8), 1e9 + 2 / RATE_HZ - back_s)
-    assert after.track_id.tolist() == [2, 3]  # never those of before
+    assert after.track_id.tolist() == [2, 3]  # never the former ids
     assert after.age_s.tolist() == [0, 0]
     assert np.isnan(after.velocity).all()
     assert [record.name for record in caplog.records] == ["multihmr2_ros.tracking.tracker"]
@@ -225,8 +226,8 @@ def test_unusable_stamps_are_refused_and_change_nothing(stamp_s: float) -> None:
     [
         np.full((4, 4), np.nan),
         np.eye(3),
-        np.diag([1.0, 1.0, -1.0, 1.0]),  # a mirror
-        np.diag([2.0, 2.0, 2.0, 1.0]),  # a scale
+        np.diag([1.0, 1.0, -1.0, 1.0]),  # a reflection
+        np.diag([2.0, 2.0, 2.0, 1.0]),  # a scaling
         np.eye(4)[[3, 1, 2, 0]],
     ],
 )
@@ -284,7 +285,7 @@ def test_without_pelvis_and_shape_there_are_ids_only() -> None:
 @pytest.mark.parametrize("name", GOLDEN_NAMES)
 @pytest.mark.parametrize("config", [TrackerConfig.reference(), TrackerConfig(nominal_rate_hz=1, memory_s=60)])
 def test_order_of_the_detections_does_not_matter(name: str, config: TrackerConfig) -> None:
-    """Everyone keeps the same companions in the same frames; only the order of new ids follows that of detections."""
+    """People keep the same ids in the same frames; only the order of new ids follows the order of detections."""
     sequence, _ = golden(name)
     generator = np.random.default_rng(1)
     straight, shuffled = Tracker(config), Tracker(config)
@@ -336,7 +337,7 @@ def test_live_tracks_have_the_states_of_the_frame_or_are_lost() -> None:
 def test_capacity_bounds_bank_and_tracks_whatever_comes() -> None:
     tracker = Tracker(TrackerConfig(bank_capacity=64, memory_s=1e6, feature_interval_s=0))
     generator = np.random.default_rng(0)
-    for index in range(100):  # every detection is somebody new, 30 at a time: nobody is ever seen again
+    for index in range(100):  # every detection is a new person, 30 at a time: none is seen again
         location = np.column_stack([generator.random((30, 2)) * 1000, np.zeros(30)])
         detections = Detections(generator.normal(size=(30, 16)), location, np.tile(np.eye(3), (30, 1, 1)))
         tracker.update(detections, index / RATE_HZ)

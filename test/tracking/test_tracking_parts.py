@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The tracker's parts against independent computations."""
+"""Parts of the tracker against independent computations."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_assignment_equals_trying_every_one(shape: tuple[int, int]) -> None:
         taken = column[column >= 0]
         assert len(set(taken.tolist())) == len(taken)
         assert (score[column >= 0, taken] >= 0.6).all()
-        # Costs as published: 1 − score, or 0.4 + 1e-5 for what is rejected; everything is assigned that can be.
+        # Costs as published: 1 − score, or 0.4 + 1e-5 for rejected pairs; all pairs are assigned if possible.
         cost = np.where(score < 0.6, 0.4 + 1e-5, 1 - score)
         n, m = shape
         if n <= m:

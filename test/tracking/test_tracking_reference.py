@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The tracker gives the published ids exactly, and a robot's settings are no worse than the published ones."""
+"""The tracker gives exactly the published ids, and a robot's settings are no worse than the published ones."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from test.helpers.tracking_scenes import GOLDEN_NAMES, Room, Sequence, golden, s
         (1.0, 0.0),  # the published frame index
         (1.0, 1.0e9),  # whole seconds since 1970
         (30.0, 0.0),  # t / 30 has no exact binary form
-        (30.0, 1_760_000_000.123456),  # a camera's clock: float64 is left with 0.2 µs
+        (30.0, 1_760_000_000.123456),  # a camera's clock: a precision of 0.2 µs in float64
         (29.97, 12.5),  # an odd rate
         (7.0, 3.0),
     ],
@@ -47,7 +47,7 @@ def test_golden_ids_do_not_hang_on_float32_rounding(name: str) -> None:
     sequence, expected = golden(name)
     double = Sequence(
         sequence.offsets,
-        sequence.feature.astype(np.float64) * 1000,  # the length of a feature says nothing
+        sequence.feature.astype(np.float64) * 1000,  # the length of a feature has no meaning
         sequence.location.astype(np.float64),
         sequence.rotation.astype(np.float64),
         sequence.true_person,
@@ -63,7 +63,7 @@ def test_published_method_written_plainly_gives_the_golden_ids() -> None:
 @pytest.mark.parametrize(
     "room",
     [
-        Room(people=3),  # times with nobody in view
+        Room(people=3),  # periods without people in view
         Room(people=8, frames=200, false_positives=0.3),  # many ids
         Room(feature_common=1.0),  # everyone looks the same
         Room(camera_yaw_rad_s=1.2),  # fast in the image
@@ -76,7 +76,7 @@ def test_forgetting_motion_models_changes_no_id(room: Room) -> None:
 
 
 def test_published_method_keeps_motion_models_that_can_never_be_assigned() -> None:
-    """Why forgetting is needed at all: people in view, and the models of those who left stay for ever."""
+    """Motivates forgetting: the models of people who left stay forever."""
     sequence = simulate(Room(people=3, frames=300, false_positives=0.5), seed=5)
     published, tracker = PublishedTracker(), Tracker(TrackerConfig.reference())
     for t, detections in enumerate(sequence.detections()):
@@ -89,7 +89,7 @@ def test_published_method_keeps_motion_models_that_can_never_be_assigned() -> No
 
 @pytest.mark.parametrize("name", GOLDEN_NAMES)
 def test_dropped_frames_cost_little(name: str) -> None:
-    """With a third of the frames dropped at random, time goes on: people keep their ids as they do in every frame."""
+    """With a third of the frames dropped at random, people keep their ids as they do with all frames."""
     sequence, expected = golden(name)
     dropped = np.random.default_rng(0).random(len(sequence)) < 0.33
     tracker = Tracker(TrackerConfig.reference())
@@ -122,7 +122,7 @@ def _compare(sequence: Sequence) -> tuple[Score, Score]:
 
 
 def test_default_settings_gain_on_the_golden_sequences() -> None:
-    """The licence to differ from the published settings at all."""
+    """Justifies the differences from the published settings."""
     scores = {name: _compare(golden(name)[0]) for name in GOLDEN_NAMES}
     _report(scores)
     for reference, default in scores.values():
@@ -133,7 +133,7 @@ def test_default_settings_gain_on_the_golden_sequences() -> None:
 
 
 def test_default_settings_gain_in_simulated_rooms() -> None:
-    """On rooms that had no part in the choice of the settings; a room of people who all look the same may not lose."""
+    """The rooms were not used to choose the settings; a room of people who look the same must not become worse."""
     rooms = {
         "ten people": Room(people=10),
         "crowd, rough features": Room(people=12, feature_noise=0.9, feature_common=0.5),

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""An hour of people coming and going: memory stays flat and every update stays fast."""
+"""An hour of people coming and going: memory stays constant and every update stays fast."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ STATUS = Path("/proc/self/statm")
 
 
 def hour_of_people(generator: np.random.Generator, feature_length: int = 256) -> Iterator[Detections]:
-    """108,000 frames of 1 to 15 people; every few seconds someone goes or someone new comes; some false positives."""
+    """Yield 108,000 frames of 1 to 15 people; every few seconds a person leaves or enters; some false positives."""
 
     def newcomer() -> tuple[np.ndarray, np.ndarray]:
         return generator.normal(size=feature_length), np.append(
@@ -76,7 +76,7 @@ def resident_bytes() -> int:
 @pytest.mark.skipif(not STATUS.exists(), reason="reads the resident memory from /proc, which this system lacks")
 def test_an_hour_at_thirty_frames_per_second_leaves_memory_flat() -> None:
     tracker = Tracker()
-    update_ms, resident = np.ones(60 * MINUTE), np.ones(60 * 60)  # filled, so that writing to them takes no memory
+    update_ms, resident = np.ones(60 * MINUTE), np.ones(60 * 60)  # filled, so that writing to them allocates no memory
     most_live = 0
     for step, detections in enumerate(hour_of_people(np.random.default_rng(0))):
         start = time.perf_counter()
@@ -102,10 +102,10 @@ def test_an_hour_at_thirty_frames_per_second_leaves_memory_flat() -> None:
 
 @pytest.mark.slow
 def test_update_takes_under_five_milliseconds_for_fifteen_people() -> None:
-    """The stated bound, on one core and for features of the released length, in a process of its own.
+    """Measures the stated limit on one core, with features of the released length, in a separate process.
 
-    The least of three runs counts, as other work on the machine can only add to it. It is the robot's settings that
-    must keep the bound; the others are shown.
+    The minimum of three runs counts, because other programs can only increase it. The limit applies to the robot's
+    settings; the others are shown.
     """
     command = [sys.executable, "-m", "test.benchmarks.tracking"]
     wall_p99_ms = []

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Velocities are right, and as uncertain as they say."""
+"""Accuracy and calibration of velocities."""
 
 from __future__ import annotations
 
@@ -28,31 +28,31 @@ from multihmr2_ros.tracking import Detections, Tracker, TrackerConfig, TrackingR
 from multihmr2_ros.tracking.velocity import MotionEstimate, compute_measurement_noise, measure
 
 CONFIG = VelocityConfig()
-# People who never stand still nor walk on, but are pushed about all the time.
+# People who neither stand still nor walk steadily, but accelerate at random all the time.
 RESTLESS = VelocityConfig(walking_acceleration_density=CONFIG.acceleration_density, mode_duration_s=1e9)
 RATE_HZ = 30.0
 
 
 def look(pelvis: NDArray[np.float64]) -> Detections:
-    """People (n, 3) m, camera frame, each of whom looks like no other."""
+    """Return detections of people (n, 3) m in the camera frame, each with a distinct feature."""
     n = len(pelvis)
     location = np.column_stack([610 * pelvis[:, :2] / pelvis[:, 2:] / 768 + 0.5, -np.log(pelvis[:, 2])])
     return Detections(np.eye(n), location, np.tile(np.eye(3), (n, 1, 1)), pelvis)
 
 
 def noisy(pelvis: NDArray[np.float64], generator: np.random.Generator) -> NDArray[np.float64]:
-    """Pelvises (n, 3) as the configured camera would measure them."""
+    """Return pelvises (n, 3) m with the noise of the configured camera."""
     factor = np.linalg.cholesky(compute_measurement_noise(pelvis, CONFIG))
     return pelvis + (factor @ generator.normal(size=(len(pelvis), 3, 1)))[:, :, 0]
 
 
 def normalised_error(error: NDArray[np.float64], covariance: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(n,) squared Mahalanobis lengths of errors (n, D): chi-squared with D degrees of freedom if calibrated."""
+    """Return squared Mahalanobis lengths (n,) of errors (n, D): chi-squared with D degrees of freedom if calibrated."""
     return np.einsum("ni,ni->n", error, np.linalg.solve(covariance, error[:, :, None])[:, :, 0])
 
 
 def assert_calibrated(squared: NDArray[np.float64], freedom: int) -> None:
-    """The mean lies within the two-sided 95 % bounds of chi-squared."""
+    """Assert that the mean is within the two-sided 95 % bounds of chi-squared."""
     n = len(squared)
     low, high = chi2.ppf([0.025, 0.975], freedom * n) / n
     assert low <= squared.mean() <= high, f"{low:.3f} ≤ {squared.mean():.3f} ≤ {high:.3f}"
@@ -83,7 +83,7 @@ def test_covariance_is_calibrated(acceleration_density: float, rate_hz: float) -
 
 
 def test_tracker_is_calibrated_from_a_moving_turning_camera() -> None:
-    """End to end: the noise lies along rays that turn with the camera; the velocities are in the fixed frame."""
+    """End to end: the noise is along rays that turn with the camera; the velocities are in the fixed frame."""
     generator = np.random.default_rng(3)
     squared = []
     for _ in range(12):
@@ -105,7 +105,7 @@ def test_tracker_is_calibrated_from_a_moving_turning_camera() -> None:
 
 
 def camera_pose(time_s: float, speed_m_s: float, yaw_rad_s: float) -> NDArray[np.float64]:
-    """(4, 4) fixed from camera: going forward along z while turning about the vertical y axis."""
+    """Return (4, 4) fixed from camera, driving forward along z while turning about the vertical y axis."""
     pose = np.eye(4)
     pose[:3, :3] = Rotation.from_rotvec([0, yaw_rad_s * time_s, 0]).as_matrix()
     pose[2, 3] = speed_m_s * time_s
@@ -113,14 +113,14 @@ def camera_pose(time_s: float, speed_m_s: float, yaw_rad_s: float) -> NDArray[np
 
 
 def into_camera(place: NDArray[np.float64], pose: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Places (n, 3) of the fixed frame in the camera's."""
+    """Return places (n, 3) of the fixed frame in the camera frame."""
     return (place - pose[:3, 3]) @ pose[:3, :3]
 
 
 def watch(
     place: NDArray[np.float64], seconds: float, with_pose: bool, generator: np.random.Generator | None = None
 ) -> TrackingResult:
-    """People (n, 3) who stand still, seen by a camera that drives at 1 m/s and yaws at 0.3 rad/s."""
+    """Return results for standing people (n, 3) m, seen by a camera that drives at 1 m/s and yaws at 0.3 rad/s."""
     tracker = Tracker()
     for step in range(round(seconds * RATE_HZ) + 1):
         pose = camera_pose(step / RATE_HZ, 1.0, 0.3)
@@ -179,7 +179,7 @@ def test_a_fixed_frame_that_comes_or_goes_restarts_the_velocities() -> None:
 
 
 def test_a_fixed_frame_that_is_unknown_for_a_moment_does_not_restart_its_velocities() -> None:
-    """Its pose comes late for one image of six, then for 1.5 s, then it is another one."""
+    """Its pose is late for one image of six, then for 1.5 s, and then the frame changes."""
     tracker, frames = Tracker(), []
     for step in range(300):
         is_known = step % 6 != 5 and not 120 <= step < 165
@@ -244,7 +244,7 @@ def test_a_known_distance_counts_where_it_is_better_than_the_networks() -> None:
             answer = tracker.update(seen, step / RATE_HZ)
         return float(np.linalg.eigvalsh(answer.velocity_covariance).max())
 
-    # Unknown, or known worse than the network is from image to image: as without.
+    # Unknown, or less certain than the network between images: as without.
     assert uncertainty(np.nan) == uncertainty(10.0) == uncertainty(None)
     assert uncertainty(0.01) < 0.5 * uncertainty(None)
 

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Augmentation: whatever is done to the picture, the truth still lies where the picture shows it."""
+"""Augmentation: after every change of an image, the labels still agree with it."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ SIZE = (192, 144)
 
 
 def all_pixels(sample: Sample) -> np.ndarray:
-    """(n, V, 2) px of the people's low meshes."""
+    """Return the pixels (n, V, 2) px of the people's low meshes."""
     assert sample.k is not None
     people = zip(sample.shape, sample.rotations, sample.centre, strict=True)
     return np.stack([vertex_pixels(*person, sample.k) for person in people])
 
 
 def assert_consistent(sample: Sample) -> None:
-    """The location is the projection of the centre with the sample's own K."""
+    """Assert that the location is the projection of the center with the sample's own K."""
     assert sample.k is not None
     np.testing.assert_allclose(sample.location, project(sample.centre.astype(np.float64), sample.k), atol=0.02)
 
@@ -65,7 +65,7 @@ def test_flipped_truth_projects_onto_the_flipped_picture(seed: int) -> None:
     flipped = flip(sample)
     assert np.array_equal(flipped.image, sample.image[:, ::-1])
     assert_consistent(flipped)
-    # The mirrored mesh has other vertex numbers: compare where the silhouettes end, and the joints one by one.
+    # The mirrored mesh has other vertex numbers: compare the extent of the silhouettes, and the joints one by one.
     before, after = all_pixels(sample), all_pixels(flipped)
     width = sample.size[0]
     for mine, theirs in zip(before, after, strict=True):
@@ -140,7 +140,7 @@ def test_crop_leaves_out_who_is_outside_and_ignores_who_is_nearly_so() -> None:
         ({"box": [10, 10, 40, 33]}, True),  # 23 px high
         ({"box": [10, 10, 40, 34]}, False),
         ({"visible_fraction": 0.19}, True),
-        ({"location": [-40, 20]}, True),  # further outside than a fifth of the longer side, 160 px
+        ({"location": [-40, 20]}, True),  # outside by more than a fifth of the longer side, 160 px
         ({"location": [-20, 20]}, False),
         ({"location": [80, 160]}, True),
     ],

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What the losses of bodies are made of: rays and angles, reprojection, keypoints, and gradients through the body."""
+"""Parts of the body losses: rays and angles, reprojection, keypoints, and gradients through the body."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ K = torch.tensor([[200.0, 0, 128], [0, 210, 96], [0, 0, 1]], dtype=torch.float64
 
 
 def test_angle_is_an_angle_everywhere() -> None:
-    """Against the arc cosine; at the ray itself, behind the camera and at its centre the gradient stays finite."""
+    """Compared with the arc cosine; at the ray itself, behind the camera and at its center the gradient is finite."""
     points = torch.tensor([[0.5, -0.2, 2], [1, 1, 1], [0.3, 0.1, -1]], dtype=torch.float64)
     pixels = torch.tensor([[100, 90], [250, 20], [128, 96]], dtype=torch.float64)
     usable, k = torch.ones(3, dtype=torch.bool), K.expand(3, 3, 3)

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""`multihmr2 train`: it trains, resumes and fine-tunes, says mistakes in one line, and saves before it ends."""
+"""`multihmr2 train`: training, resuming, fine-tuning, one-line errors, and saving before it ends."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_mistakes_are_one_line(
 
 @contextmanager
 def running(folder: Path, render_cache: Path) -> Iterator[subprocess.Popen[str]]:
-    """A run with a loader process, in a session of its own, that has done its first step."""
+    """Yield a run with a loader process, in its own session, that has completed its first step."""
     options = arguments(folder, render_cache, "--steps", "100000", "--loader-workers", "1")
     with subprocess.Popen(
         [sys.executable, "-m", "multihmr2_ros.cli.main", *options],
@@ -134,7 +134,7 @@ def running(folder: Path, render_cache: Path) -> Iterator[subprocess.Popen[str]]
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_the_whole_job_saves_and_ends(tmp_path: Path, render_cache: Path, number: signal.Signals) -> None:
-    """As a terminal sends Ctrl-C, and SLURM SIGTERM: the loaders get it, too."""
+    """Signals reach the loaders, too: SIGINT from a terminal's Ctrl-C, SIGTERM from SLURM."""
     with running(tmp_path, render_cache) as run:
         os.killpg(run.pid, number)
         output, errors = run.communicate(timeout=180)
@@ -144,7 +144,7 @@ def test_a_signal_to_the_whole_job_saves_and_ends(tmp_path: Path, render_cache: 
 
 
 def test_a_killed_loader_is_one_line(tmp_path: Path, render_cache: Path) -> None:
-    """As the kernel kills where memory runs out."""
+    """The kernel kills a process in this way if memory runs out."""
     with running(tmp_path, render_cache) as run:
         [loader] = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
         os.kill(int(loader), signal.SIGKILL)

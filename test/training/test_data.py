@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""From renders to batches: packing, the render cache on disk, rendering into it, and drawing from it."""
+"""From renders to batches: packing, the render cache on disk, rendering into it, and sampling from it."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_what_is_packed_is_unpacked(counts: list[int]) -> None:
         assert again.origin == sample.origin
         assert again.score_supervised
         np.testing.assert_array_equal(again.k, sample.k)
-        assert np.abs(blurred(again.image) - blurred(sample.image)).mean() < 2  # JPEG keeps what is coarse
+        assert np.abs(blurred(again.image) - blurred(sample.image)).mean() < 2  # JPEG preserves coarse structures
         for name, (_, kind) in PERSON_FIELDS.items():
             tolerance = 5e-4 if kind is np.float16 else 0
             np.testing.assert_allclose(getattr(again, name), getattr(sample, name), atol=tolerance, err_msg=name)
@@ -188,7 +188,7 @@ def test_rendering_fills_the_pool_and_goes_on_where_it_was_interrupted(tmp_path:
     calls = len(seeds)
     stopping = fill_cache(settings(tmp_path), render, images=120, stopped=lambda: len(seeds) == calls + 7)
     assert list(stopping) == []
-    assert len(RenderCache(tmp_path)) == 50  # the unfinished shard was given up
+    assert len(RenderCache(tmp_path)) == 50  # the unfinished shard was discarded
     assert list(fill_cache(settings(tmp_path), render, images=120)) == [50, 20]
     assert list(fill_cache(settings(tmp_path), render, images=120)) == []
     assert sorted(set(seeds)) == [*range(120), *range(HELD_OUT_SEED, HELD_OUT_SEED + 60)]
@@ -199,7 +199,7 @@ def test_endless_rendering_makes_room_and_uses_new_seeds(tmp_path: Path) -> None
     assert sum(itertools.islice(fill_cache(config, small_sample), 5)) == 250
     assert [path.name for path in list_shard_paths(tmp_path)] == [
         f"seeds-{seed:07d}.safetensors" for seed in (150, 200)
-    ] or len(list_shard_paths(tmp_path)) == 3  # the generator stands before its last clearing
+    ] or len(list_shard_paths(tmp_path)) == 3  # the generator is suspended before its last deletion
     next(fill_cache(config, small_sample))
     assert RenderCache(tmp_path).rendered == 300
 
@@ -341,7 +341,7 @@ def test_batches_have_every_shape_and_full_targets(tmp_path: Path) -> None:
         assert (targets.has_track_feature <= targets.present).all()
         centered = (targets.k[:, 0, 2] / batch.image.shape[3] - 0.5).abs() < 0.02
         centered &= (targets.k[:, 1, 2] / batch.image.shape[2] - 0.5).abs() < 0.02
-        assert batch.k_given[~centered].all()  # the network predicts centred cameras only
+        assert batch.k_given[~centered].all()  # the network supports centered principal points only
     given = torch.cat([batch.k_given for batch in batches]).float().mean()
     assert 0.4 < given < 0.9
 
@@ -351,14 +351,14 @@ def test_sources_are_drawn_by_their_weights(tmp_path: Path) -> None:
     make_render_cache(tmp_path / "b", 4)
     config = BatchConfig(batch_size=4, image_size=96)
     sources = [(RenderCache(tmp_path / "a"), 0.0), (RenderCache(tmp_path / "b"), 2.0)]
-    (tmp_path / "a" / "seeds-0000000.safetensors").unlink()  # would be missed if it were drawn from
+    (tmp_path / "a" / "seeds-0000000.safetensors").unlink()  # would be missed if it were sampled
     assert len(Batches(sources, config, 0)[0].origins) == 4
     with pytest.raises(UserError, match="sources need weights"):
         Batches([(sources[0][0], 0.0)], config, 0)
 
 
 def test_rendering_goes_on_beyond_the_held_out_seeds(tmp_path: Path) -> None:
-    """Seed 999,950 is followed by 2,000,000, which is shown, ordered and made room for like any other."""
+    """Seed 999,950 is followed by 2,000,000, which is displayed, ordered and deleted like any other."""
     write_shard(tmp_path, HELD_OUT_SEED, [make_sample(0, n=1)])
     write_shard(tmp_path, HELD_OUT_SEED - 2 * SHARD_IMAGES, [make_sample(1, n=1)])
     seeds: list[int] = []
@@ -394,7 +394,7 @@ def test_shards_of_many_digits_are_in_order(tmp_path: Path) -> None:
 def test_a_shard_that_cannot_be_opened_any_more_does_not_stop_the_others(
     tmp_path: Path, others: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is there, but its file is not: as after an error of the disk, or with permissions that changed."""
+    """The path exists but the file cannot be opened, as after a disk error or a change of permissions."""
     broken = write_shard(tmp_path, 0, [make_sample(0, n=1)])
     for index in range(others):
         write_shard(tmp_path, 50 + 50 * index, [make_sample(1, n=1)])

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Losses: gradients against finite differences, closed forms, and which data supervise which term."""
+"""Losses: gradients against finite differences, closed forms, and the supervision of each term by each data set."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ from test.helpers.nano_network import TINY, nano_network, random_targets
 
 SIZE = (192, 256)
 OFF = {field.name: 0.0 for field in dataclasses.fields(LossConfig) if field.type == "float"}
-# Of terms that annotated keypoints alone supervise, test_movenet_network.py has the tests.
+# Terms supervised by annotated keypoints only are tested in test_movenet_network.py.
 ELSEWHERE = (
     "consistency",
     "auxiliary",
     "surplus",
     "keypoint_similarity",
     "encoder_keypoint",
-)  # have tests of their own
+)  # tested separately
 TERMS = [name for name in OFF if not name.startswith(ELSEWHERE)]
 
 
@@ -66,7 +66,7 @@ def in_double(targets: Targets) -> Targets:
 
 
 def case(seed: int = 0, images: int = 2, people: int = 2) -> tuple[MultiHMR2, Targets, TrainingOutputs]:
-    """Double precision; every image has more queries than people, each query near somebody."""
+    """Return a double-precision case; every image has more queries than people, and every query is near a person."""
     torch.manual_seed(seed)
     network, targets = nano_network(seed).double(), in_double(random_targets(images, people, SIZE))
     queries = people + 1
@@ -105,7 +105,7 @@ def leaves(outputs: TrainingOutputs) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("name", TERMS)
 def test_gradients_are_those_of_finite_differences(name: str, precise_body: Body) -> None:
-    """The slope along a random direction of everything that the term depends on."""
+    """Compares the slope along a random direction of all inputs of the term."""
     network, targets, outputs = case()
     config = LossConfig(**{**OFF, name: 1.0, "auxiliary": 0.5})
 
@@ -224,7 +224,7 @@ def test_keypoints_alone_supervise_place_and_pose(
 
 
 def test_the_truth_costs_nothing(body: Body) -> None:
-    """Bodies and places as predicted, made the truth: every term of them is 0."""
+    """With predictions as ground truth, every term of bodies and places is 0."""
     network, _, outputs = case(seed=2)
     network, outputs = network.float(), as_float(outputs)
     targets = random_targets(2, 3, SIZE)
@@ -287,7 +287,7 @@ def test_score_loss_is_the_formula() -> None:
 
 
 def test_heatmap_marks_the_patch_of_the_centre() -> None:
-    """The gradient lowers no patch more than the far ones, and raises only the person's own, wherever the person is."""
+    """The gradient lowers no patch more than the distant ones, and raises only the person's own, at any position."""
     for location, cell in (((100.0, 50.0), (3, 6)), ((-30.0, 500.0), (11, 0)), ((255.9, 0.1), (0, 15))):
         targets = Targets.empty(1, 2)
         targets.present[0, 0] = targets.score_supervised[0] = True
@@ -303,7 +303,7 @@ def test_heatmap_marks_the_patch_of_the_centre() -> None:
 
 
 def test_keypoint_maps_mark_the_patches_of_projected_keypoints(body: Body) -> None:
-    """The gradient raises each keypoint's own patch only, and leaves an unknown person's box alone."""
+    """The gradient raises only the patch of each keypoint and is 0 in the box of a person with unknown ones."""
     targets = random_targets(1, 2, SIZE)
     targets.location[0] = torch.tensor([[128.0, 96.0], [60.0, 60.0]])
     targets.centre[0] = back_project(targets.location[:1], torch.full((1, 2), 4.0), targets.k)[0]
@@ -366,7 +366,7 @@ def test_relative_depth_knows_no_focal_length() -> None:
 
 @dataclasses.dataclass
 class Places:
-    """Of `Matched`, the part that the relative metric loss reads."""
+    """Subset of `Matched` that the relative metric loss reads."""
 
     image: Tensor
     centre: Tensor
@@ -391,7 +391,8 @@ def test_relative_metric_compares_distances_between_people() -> None:
 
 
 def test_relative_places_teach_without_absolute_ones() -> None:
-    """The whole image's factor costs nothing there; one person too far does, and the gradient pulls that one back."""
+    """A common factor of the whole image costs nothing; one person too far does, and the gradient moves that person
+    nearer."""
     people = places(metric=False)
     people.centre = 1.7 * people.true_center
     assert float(relative_metric_loss(people)) == pytest.approx(0, abs=1e-6)

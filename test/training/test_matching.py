@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Matching of queries and people: against brute force, and what the unmatched queries mean."""
+"""Matching of queries and people: against brute force, and the targets of unmatched queries."""
 
 from __future__ import annotations
 
@@ -53,19 +53,19 @@ def test_the_cheapest_assignment_of_all(seed: int) -> None:
     least = min(sum(cost[q, p] for p, q in enumerate(rows)) for rows in itertools.permutations(range(queries), people))
     assert sorted(matches.person.tolist()) == list(range(people))
     assert len(set(matches.query.tolist())) == people
-    assert found == pytest.approx(least, abs=1e-6)  # L1 distances have ties: the sum is what must agree
+    assert found == pytest.approx(least, abs=1e-6)  # L1 distances have ties: only the sums must agree
     assert matches.negative.sum() == queries - people
     assert not matches.negative[0, matches.query].any()
 
 
 @pytest.mark.parametrize("cost", ["location", "location_3d", "joints"])
 def test_every_distance_finds_perfect_predictions(cost: str) -> None:
-    """Queries that hold the truth in a shuffled order have distance 0 to their person only."""
+    """Queries that hold the ground truth in random order have distance 0 only to their person."""
     torch.manual_seed(0)
     network, body = nano_network(), Body("low")
     targets = random_targets(1, 3, SIZE)
     outputs, order = random_outputs(network, targets, SIZE)
-    if cost == "joints":  # bodies are what the network says, so the truth must say the same
+    if cost == "joints":  # the ground truth uses the bodies predicted by the network
         shape, rotations, _ = network.person(outputs.queries)
         targets.shape[0] = shape[0, order, :6].detach()
         targets.rotations[0] = rotations[0, order].detach()

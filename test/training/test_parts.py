@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What the loop is made of: the average, rates and decay, logs and curves, validation."""
+"""Parts of the training loop: moving average, learning rates and decay, logs and curves, validation."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_weight_decay_spares_norms_biases_and_tokens() -> None:
 def test_logs_are_read_whatever_their_last_line_is(tmp_path: Path, folder: str) -> None:
     records = TrainingLog(tmp_path)
     records.add(1, "train", {"loss": 2.0, "views": float("nan")})
-    records.add(1, "train", {"loss": 1.0})  # a resumed run goes over the same steps again
+    records.add(1, "train", {"loss": 1.0})  # a resumed run repeats these steps
     if folder == "broken":
         with (tmp_path / "log.jsonl").open("a") as file:
             file.write('{"step": 2, "ki')
@@ -138,7 +138,7 @@ def test_nobody_is_validated_without_an_error() -> None:
     ("found", "wanted", "pairs"),
     [
         ([[0, 0]], [[4, 0]], [(0, 0)]),
-        ([[0, 0]], [[6, 0]], []),  # further than half the box's larger side
+        ([[0, 0]], [[6, 0]], []),  # farther than half the box's larger side
         ([[0, 0], [1, 0]], [[1, 0]], [(1, 0)]),
         ([], [[1, 0]], []),
         ([[1, 0]], [], []),
@@ -158,7 +158,7 @@ def test_wrong_configurations_are_refused(values: dict[str, object]) -> None:
 
 
 def test_feature_files_of_earlier_versions_are_read(tmp_path: Path) -> None:
-    """They hold two more targets, which no loss uses."""
+    """These files hold two more targets, which no loss uses."""
     targets, values = Targets.empty(2, 1, 4), {name: torch.randn(2, 3, 4, 5) for name in FEATURES}
     tensors = {"k_given": torch.tensor([True, False]), "size": torch.tensor([96, 128])}
     tensors |= {f"targets.{name}": value for name, value in vars(targets).items()}

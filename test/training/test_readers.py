@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Readers of real datasets, on tiny files of the real formats."""
+"""Readers of real data sets, on tiny files of the real formats."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_coco_supervises_keypoints_and_scores_only(coco: Path) -> None:
     sample = reader.sample(1)
     assert sample.k is None
     assert sample.score_supervised
-    assert list(sample.ignore) == [False, True, True]  # crowd; a hip alone does not say where the head is
+    assert list(sample.ignore) == [False, True, True]  # crowd; a hip alone does not determine the position of the head
     assert not sample.has_body.any()
     assert not sample.has_place.any()
     assert sample.location[0].tolist() == [20, 9]
@@ -131,8 +131,8 @@ def test_real_coco_annotations_are_read() -> None:
     ("seen", "expected"),
     [
         ([0], (0, 0)),  # the nose
-        ([1, 2, 3], (2, 20)),  # eyes and an ear: their middle
-        ([5, 6, 11, 12], (3.4, 34)),  # from the hips' middle (11.5, 115) past the shoulders' (5.5, 55) by 0.35
+        ([1, 2, 3], (2, 20)),  # midpoint of eyes and an ear
+        ([5, 6, 11, 12], (3.4, 34)),  # midpoint of hips (11.5, 115), past that of shoulders (5.5, 55) by 0.35
         ([5, 11], None),
         ([], None),
     ],
@@ -147,7 +147,7 @@ def test_where_the_centre_is_seen(seen: list[int], expected: tuple[float, float]
 
 
 def test_keypoints_that_a_file_does_not_know_stop_no_training(tmp_path: Path, body: Body) -> None:
-    """NaN in a file becomes masked, and zero: a masked NaN still has a gradient of NaN."""
+    """NaN in a file is masked and set to zero: a masked NaN would still give a gradient of NaN."""
     for name in ("seq/a.png", "seq/b.png"):
         write_image(tmp_path, name)
     keypoints = np.random.default_rng(0).uniform(5, 40, (3, 60, 3))
@@ -160,7 +160,7 @@ def test_keypoints_that_a_file_does_not_know_stop_no_training(tmp_path: Path, bo
     terms = compute_losses(network, outputs, batch.targets, body, LossConfig())
     torch.stack(list(terms.values())).sum().backward()
     assert terms["reprojection"] > 0
-    assert terms["keypoint_map"] == 0  # whoever else is in the picture is not annotated
+    assert terms["keypoint_map"] == 0  # other people in the image are not annotated
     assert all(value.grad.isfinite().all() for value in network.parameters() if value.grad is not None)
 
 
@@ -171,7 +171,7 @@ def bedlam_labels(path: Path, **changes: object) -> Path:
         "cam_int": np.tile(np.array([[70.0, 0, 32], [0, 70, 24], [0, 0, 1]]), (3, 1, 1)),
         "gtkps": generator.uniform(5, 40, (3, 60, 3)),
         "hand_det_conf": np.zeros((3, 2)),
-        "motion_info": np.array([{"any": "object"}] * 3),  # pickled: must not be touched
+        "motion_info": np.array([{"any": "object"}] * 3),  # pickled: must not be loaded
     }
     np.savez(path, **{key: value for key, value in (labels | changes).items() if value is not None})
     return path

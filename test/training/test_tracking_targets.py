@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Tracking targets: the colour layout tells people apart, SAM2's memory has the layout that the paper says."""
+"""Tracking targets: the color layout distinguishes people, and SAM2's memory has the layout given in the paper."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ PEOPLE = 12
 
 
 def clothes(person: int) -> NDArray[np.float64]:
-    """(4, 3) colours from head to feet: hair, top, trousers, shoes; skin is everybody's."""
+    """Return colors (4, 3) from head to feet: hair, top, trousers, shoes; the skin is equal for all."""
     return np.random.default_rng(1000 + person).uniform(0.05, 0.9, (4, 3))
 
 
 def scene(person: int, frame: int) -> tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.bool_]]:
-    """A person of another size, place, light and background in every frame: image, box (1, 4), mask (1, H, W)."""
+    """Return a person of another size, place, light and background per frame: image, box (1, 4), mask (1, H, W)."""
     generator = np.random.default_rng((person, frame))
     image = generator.uniform(0.2, 0.8, (6, 8, 3)).repeat(40, 0).repeat(40, 1)
     height, mask = int(generator.integers(60, 200)), np.zeros((1, 240, 320), bool)
@@ -67,7 +67,7 @@ def scene(person: int, frame: int) -> tuple[NDArray[np.uint8], NDArray[np.float6
 
 
 def test_people_are_told_apart_over_time() -> None:
-    """The nearest other picture, in L1, is nearly always one of the same person."""
+    """The nearest other image, in L1, nearly always shows the same person."""
     describe = ColorLayout(256)
     rows = []
     for person in range(PEOPLE):
@@ -105,7 +105,7 @@ def test_a_width_gives_the_same_numbers_on_every_machine() -> None:
 
 
 def small_encoder() -> Any:
-    """The configuration of SAM2's image encoder, with few and narrow layers."""
+    """Return the configuration of SAM2's image encoder, with few and narrow layers."""
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
     return transformers.Sam2VisionConfig(
@@ -124,7 +124,7 @@ def small_encoder() -> Any:
 
 @pytest.fixture(scope="module")
 def sam2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """SAM2's architecture with a small encoder and random weights."""
+    """Return a folder of SAM2's architecture with a small encoder and random weights."""
     transformers = pytest.importorskip("transformers")
     folder = tmp_path_factory.mktemp("sam2")
     transformers.Sam2VideoModel(transformers.Sam2VideoConfig(vision_config=small_encoder())).save_pretrained(folder)
@@ -183,7 +183,7 @@ SCENE = SceneOptions(width=96, height=72, people=(1, 3))
 
 @pytest.fixture(scope="module")
 def sam2_cache(sam2_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache rendered by the command with SAM2's features."""
+    """Return a cache rendered by the command with SAM2's features."""
     folder = tmp_path_factory.mktemp("render_cache")
     options = ["--cache", str(folder), "--images", str(IMAGES), "--sam2", str(sam2_folder), *RENDERS]
     assert main(["train", "--render-only", *options]) == 0
@@ -191,7 +191,7 @@ def sam2_cache(sam2_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 def render_again(seed: int, sam2: Sam2Memory) -> dict[int, NDArray[np.float32]]:
-    """person_id → SAM2's memory of everyone of whom the seed's render shows a pixel, by their masks."""
+    """Return person_id → SAM2's memory for each person with a visible pixel in the seed's render, from the masks."""
     from multihmr2_ros.body import Body
     from multihmr2_ros.simulation.rendering.renderer import Renderer
     from multihmr2_ros.simulation.scene import sample_scene
@@ -216,7 +216,7 @@ def test_renders_keep_what_sam2_says_of_their_masks(sam2_cache: Path, sam2: Sam2
         assert sample.track_feature.dtype == np.float32
         assert sorted(expected) == sorted(sample.person_id)
         for person, feature in zip(sample.person_id, sample.track_feature, strict=True):
-            np.testing.assert_allclose(feature, expected[person], rtol=1e-3, atol=1e-4)  # half floats
+            np.testing.assert_allclose(feature, expected[person], rtol=1e-3, atol=1e-4)  # half precision
 
 
 def test_batches_teach_the_stored_features_mirrored_and_cropped_as_they_are(sam2_cache: Path) -> None:
@@ -242,7 +242,7 @@ def test_the_command_learns_sam2s_features(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Trainer, "save", lambda self: None)  # 330 MB, most of them for this feature's head
+    monkeypatch.setattr(Trainer, "save", lambda self: None)  # 330 MB, most of it for this feature's head
     network = dataclasses.replace(NETWORK, track_feature_width=SAM2_FEATURE_WIDTH)
     (tmp_path / "network.json").write_text(json.dumps(vars(network)))
     small = ["--network", str(tmp_path / "network.json"), "--batch-size", "4", "--loader-workers", "0"]

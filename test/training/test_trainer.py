@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The loop: exact resumption, several processes, what stops it, and what it leaves behind."""
+"""The training loop: exact resumption, several processes, reasons for stopping, and the files it leaves."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ with connect_processes("cpu") as others:
 
 
 def run_two_processes(program: str, folder: Path, render_cache: Path) -> None:
-    """Run a program under torchrun with the arguments FOLDER/run, made for it, and the render cache."""
+    """Run a program under torchrun with FOLDER/run, which is created, and the render cache as arguments."""
     script = folder / "program.py"
     script.write_text(program)
     (folder / "run").mkdir()
@@ -293,7 +293,7 @@ with connect_processes("cpu") as others:
 
 
 def test_processes_end_together(tmp_path: Path, render_cache: Path) -> None:
-    """One of two is told to stop, and later has a loss that is not finite: the other does not wait for it."""
+    """One of two processes is stopped, and later has a loss that is not finite: the other one does not block."""
     run_two_processes(TOGETHER, tmp_path, render_cache)
     first, second = ((tmp_path / "run" / f"rank{rank}.txt").read_text() for rank in (0, 1))
     assert first == "False 2 the loss is not finite at step 2 in another process; see its message"
@@ -326,7 +326,7 @@ def test_the_device_of_a_process(
 
 
 def test_the_gpu_is_current_before_the_group_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No GPU is here: the order of PyTorch's calls, and what they get."""
+    """No GPU is needed: the order and the arguments of PyTorch's calls are checked."""
     calls: list[tuple[object, ...]] = []
     for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)

@@ -12,7 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The model in the package: small, free to use, and it finds simulated people that it was not trained on."""
+"""The model in the package: small, with a free license, and able to detect simulated people outside of its training
+set."""
 
 from __future__ import annotations
 
@@ -32,7 +33,7 @@ from multihmr2_ros.simulation.scene.posing import pose_scene
 from multihmr2_ros.training.render_cache import HELD_OUT_SEED
 
 NANO = weights.find_weights("nano")
-PARAMETERS, BYTES = 12e6, 25e6  # at most
+PARAMETERS, BYTES = 12e6, 25e6  # upper limit
 SCENES = 40
 
 
@@ -48,7 +49,7 @@ def test_the_file_is_the_registered_one_small_and_free() -> None:
 
 @pytest.mark.usefixtures("one_thread")
 def test_it_finds_people_who_are_alone_and_near() -> None:
-    """Four of five are found, hardly anybody else, and at about the right distance."""
+    """Four of five people are detected, with few false positives, at about the right distance."""
     options = SceneOptions(width=320, height=240, people=(1, 1), distance_m=(1.5, 6.0))
     body = Body("full")
     renderer = Renderer(body)

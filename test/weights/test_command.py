@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""`multihmr2 weights`: the licence, fetching, listing and verifying, with a real server, terminal and processes."""
+"""`multihmr2 weights`: license, fetching, listing and verifying, with a real server, terminal and processes."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ sys.exit(main(["weights", "fetch", "tiny", *sys.argv[3:]]))
 
 
 def start_fetch(tiny: Weights, *options: str, **streams: int) -> subprocess.Popen[bytes]:
-    """`multihmr2 weights fetch tiny` in a process of its own."""
+    """Start `multihmr2 weights fetch tiny` in a separate process."""
     environment = os.environ | {"PYTHONPATH": str(Path(multihmr2_ros.__file__).parents[1])}
     command = [sys.executable, "-c", DRIVER, tiny.sha256, str(tiny.url), *options]
     return subprocess.Popen(command, env=environment, **streams)
 
 
 def fetch_on_a_terminal(tiny: Weights, typed: bytes) -> tuple[int, str]:
-    """Exit status and what the terminal showed, after typing that at the question."""
+    """Return the exit status and the terminal's output after the given input to the question."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))  # rows, columns
     process = start_fetch(tiny, stdin=theirs, stdout=theirs, stderr=theirs)
@@ -113,7 +113,7 @@ def test_fetch_command(tiny: Weights, tmp_path: Path, server: Server, capsys: py
     output = capsys.readouterr().out
     assert "non-commercial use only" in output
     assert output.endswith(f"with the correct SHA-256: {tmp_path}/elsewhere/tiny.pt\n")
-    assert main(command[:3] + command[4:]) == 0  # here already: no licence question either
+    assert main(command[:3] + command[4:]) == 0  # already present: no license question either
     assert "is already present" in capsys.readouterr().out
     assert len(server.requests) == 1
 
@@ -205,7 +205,7 @@ def test_verify_everything_that_is_here(tiny: Weights, capsys: pytest.CaptureFix
     assert main(["weights", "verify", "tiny"]) == 0
     assert capsys.readouterr().out == f"ok: tiny  {tiny.path()}\n" * 2
     assert main(["weights", "verify", "tiny", "absent.pt"]) == 2
-    assert capsys.readouterr().out == ""  # the mistake is said before the long work
+    assert capsys.readouterr().out == ""  # the error is reported before the long work
 
 
 @pytest.mark.parametrize(

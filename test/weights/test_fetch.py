@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Checkpoints: download from a real HTTP server on this machine, which breaks off, lies and falls silent."""
+"""Downloads of checkpoints from a local HTTP server that breaks connections, sends wrong data and stalls."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def names_in(folder: Path) -> list[str]:
 
 
 def leave_part(folder: Path, content: bytes, version: str | None = ETAG) -> None:
-    """What an interrupted download leaves."""
+    """Leave the files of an interrupted download."""
     folder.mkdir(exist_ok=True)
     (folder / "tiny.pt.part").write_bytes(content)
     if version is not None:
@@ -76,7 +76,7 @@ def test_fetch_takes_up_a_broken_connection(server: Server, tmp_path: Path) -> N
     assert len(offsets) == 4
     assert offsets == sorted(offsets)
     assert 0 < offsets[1] <= 200_000
-    assert offsets[2] == offsets[1]  # nothing came in between
+    assert offsets[2] == offsets[1]  # no new data in between
     assert offsets[3] > 300_000
     assert all(request["If-Range"] == ETAG for request in server.requests[1:])
 
@@ -217,7 +217,7 @@ def test_fetch_into_a_folder_that_is_a_file(server: Server, tmp_path: Path) -> N
 
 @contextlib.contextmanager
 def ordinary_user() -> Iterator[None]:
-    """Root may write everywhere: be another user for a moment."""
+    """Become an ordinary user within the block: root may write everywhere."""
     if os.geteuid() != 0:
         yield
         return

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Checkpoints: the registry, and how a name or a file becomes a path."""
+"""Checkpoints: the registry, and the conversion of a name or a file to a path."""
 
 from __future__ import annotations
 
@@ -83,9 +83,9 @@ def test_resolve_prefers_a_name_and_takes_any_file(
         ("x.pt", "'x.pt' does not exist: give a file, or one of the names tiny"),
         (".", "'.' is a folder: expected a .pt or .safetensors file"),
         ("", "'' is a folder"),  # Path("") is the current folder
-        ("x" * 5000, "does not exist"),  # longer than a file name may be
+        ("x" * 5000, "does not exist"),  # longer than the limit of file names
         ("a\0b", "does not exist"),
-        ("/etc/passwd/x.pt", "does not exist"),  # a file where a folder is needed
+        ("/etc/passwd/x.pt", "does not exist"),  # a file in place of a folder
     ],
 )
 def test_resolve_refuses(name: str, message: str, tiny: Weights) -> None:
