@@ -91,7 +91,7 @@ def pack(args: argparse.Namespace) -> None:
     if not (files / "bank.xz").exists():
         _write(files / "bank.xz", _bank_arrays(make_pose_bank(Body("low"), BANK_POSES, args.motions, seed=7)))
     reader = PseudoTruthReader(images, bodies)
-    names = [name for name in map(reader.name, range(len(reader))) if compute_hash_share(name) >= args.hold_out]
+    names = [name for name in map(reader.get_name, range(len(reader))) if compute_hash_share(name) >= args.hold_out]
     _pack_images(files, "people", [(name, images / name) for name in names], None)
     for folder in args.empty_images:
         paths = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp")]
