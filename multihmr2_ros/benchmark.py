@@ -118,15 +118,15 @@ def measure(weights: Path, config: BenchmarkConfig) -> Row:
 
 def measure_network(network: MultiHMR2, config: BenchmarkConfig) -> Row:
     """Measure and return all figures: milliseconds (least, p50, p95), frames per second, MiB."""
-    picture = np.random.default_rng(0).integers(0, 256, (config.size[1], config.size[0], 3), np.uint8)
-    rows, frames = _prepare_frames(network, picture, config)
+    image = np.random.default_rng(0).integers(0, 256, (config.size[1], config.size[0], 3), np.uint8)
+    rows, frames = _prepare_frames(network, image, config)
     bar = tqdm(total=len(frames) * (config.repeats + config.warm_up), desc="bench", unit="frame", disable=None)
     with bar:
         times = _measure_in_turn(frames, config, bar.update)
     stages: list[Row] = []
     for precision in config.precisions:
         estimator = _make_estimator(network, config, precision, "eager", config.people[-1])
-        stages += [{"precision": precision, **stage} for stage in _measure_stages(estimator, picture, config)]
+        stages += [{"precision": precision, **stage} for stage in _measure_stages(estimator, image, config)]
     return {
         "version": __version__,
         "date": datetime.date.today().isoformat(),
@@ -144,7 +144,7 @@ def measure_network(network: MultiHMR2, config: BenchmarkConfig) -> Row:
 
 
 def _prepare_frames(
-    network: MultiHMR2, picture: NDArray[np.uint8], config: BenchmarkConfig
+    network: MultiHMR2, image: NDArray[np.uint8], config: BenchmarkConfig
 ) -> tuple[list[Row], list[Callable[[], object]]]:
     """Return rows and timed functions, one per precision, mode and number of people.
 
@@ -161,18 +161,18 @@ def _prepare_frames(
             for people in config.people:
                 estimator = _make_estimator(copied, config, precision, mode, people)
                 rows.append({"precision": precision, "mode": mode, "people": people})
-                frames.append(functools.partial(_step, estimator, picture, itertools.count()))
+                frames.append(functools.partial(_step, estimator, image, itertools.count()))
     if config.device.startswith("cuda"):
         body, local_changes = _load_plain_body()
         rows.append(
             {"precision": "fp16", "mode": PLAIN, "people": config.people[-1], "anny_local_changes": local_changes}
         )
-        frames.append(_make_plain_frame(network, body, picture, config))
+        frames.append(_make_plain_frame(network, body, image, config))
     return rows, frames
 
 
-def _step(estimator: Estimator, picture: NDArray[np.uint8], index: Iterator[int]) -> None:
-    estimator.step(picture, stamp=next(index) / 30.0)
+def _step(estimator: Estimator, image: NDArray[np.uint8], index: Iterator[int]) -> None:
+    estimator.step(image, stamp=next(index) / 30.0)
 
 
 def _make_estimator(network: MultiHMR2, config: BenchmarkConfig, precision: str, mode: str, people: int) -> Estimator:
@@ -181,22 +181,22 @@ def _make_estimator(network: MultiHMR2, config: BenchmarkConfig, precision: str,
     return Estimator(network, chosen, runtime)
 
 
-def _measure_stages(estimator: Estimator, picture: NDArray[np.uint8], config: BenchmarkConfig) -> list[Row]:
+def _measure_stages(estimator: Estimator, image: NDArray[np.uint8], config: BenchmarkConfig) -> list[Row]:
     infer, network = estimator._infer, estimator._infer.network
     resize = estimator._resize(*config.size)
     with torch.inference_mode(), limit_threads(config.threads):
-        pixels = infer.prepare(picture, resize)
+        pixels = infer.prepare(image, resize)
         normalized = (pixels.float() / 255.0 - network.image_mean) / network.image_std
         encoded = network.backbone(normalized)
         decoded = network.decoder(encoded.patches, network._make_initial_queries(encoded))
         eye, no = torch.eye(3, device=infer.device)[None], torch.tensor([False], device=infer.device)
         prediction = network(pixels, eye, no, infer.max_people)
         outputs = infer._predict_people(pixels, eye, no)
-        people = estimator.step(picture)
+        people = estimator.step(image)
         stamp = itertools.count(1)
         k_input = resize.k_to_input(people.k).astype(np.float32)
         work: dict[str, Callable[[], object]] = {
-            "upload, resize, pad": lambda: infer.prepare(picture, resize),
+            "upload, resize, pad": lambda: infer.prepare(image, resize),
             "encoder": lambda: network.backbone(normalized),
             "decoder": lambda: network.decoder(encoded.patches, network._make_initial_queries(encoded)),
             "heads": lambda: (
@@ -225,7 +225,7 @@ def _load_plain_body() -> tuple[Any, bool]:
 
 
 def _make_plain_frame(
-    network: MultiHMR2, body: Any, picture: NDArray[np.uint8], config: BenchmarkConfig
+    network: MultiHMR2, body: Any, image: NDArray[np.uint8], config: BenchmarkConfig
 ) -> Callable[[], list[NDArray[np.float32]]]:
     """Return the reference for GPUs: the same computation without this package's optimizations.
 
@@ -236,10 +236,10 @@ def _make_plain_frame(
     body = body.to(device, torch.float32)
     people = config.people[-1]
     resize = ResizePad.fit(*config.size, network.config.image_size, network.config.patch_size)
-    picture = np.resize(picture, (resize.padded_height, resize.padded_width, 3))
+    image = np.resize(image, (resize.padded_height, resize.padded_width, 3))
 
     def step() -> list[NDArray[np.float32]]:
-        pixels = torch.from_numpy(picture).to(device).permute(2, 0, 1)[None]
+        pixels = torch.from_numpy(image).to(device).permute(2, 0, 1)[None]
         with torch.inference_mode(), torch.autocast(device.type, torch.float16):
             eye, no = torch.eye(3, device=device)[None], torch.tensor([False], device=device)
             prediction = network(pixels, eye, no, people)
@@ -309,7 +309,7 @@ def format_table(report: Row) -> str:
     first = report["frames"][0]["least_ms"]
     lines = [
         f"multihmr2 {report['version']}, {report['date']}: {report['machine']}",
-        "picture {} × {} px, {} mesh, {} frames a row".format(*report["size"], report["mesh"], report["repeats"]),
+        "image {} × {} px, {} mesh, {} frames a row".format(*report["size"], report["mesh"], report["repeats"]),
         "",
         f"{'precision':10}{'mode':16}{'people':>7}"
         f"{'least ms':>10}{'p50 ms':>10}{'p95 ms':>10}{'frames/s':>10}{'ratio':>8}",

@@ -33,7 +33,7 @@ KEPT_LENSES = 4  # lenses whose lookup tables are kept: 10 bytes per pixel each
 
 
 class LensDistortion:
-    """The lens of one camera. `lens_of` returns one object per camera, so its lookup tables are computed once.
+    """The lens of one camera. `get_lens` returns one object per camera, so its lookup tables are computed once.
 
     camera: calibration of the image as recorded. The undistorted image has the same size and K.
     """
@@ -70,7 +70,7 @@ class LensDistortion:
         return nearest_pixels(*self._maps)
 
 
-def lens_of(camera: CameraModel) -> LensDistortion | None:
+def get_lens(camera: CameraModel) -> LensDistortion | None:
     """Return the camera's lens, or None if the camera has no distortion."""
     if not camera.distortion_model:
         return None

@@ -38,7 +38,7 @@ class CameraPoses:
         self._path, self._report = path, report
         self._transforms: dict[tuple[str, str], BagTransforms | None] = {}
 
-    def pose(self, target: str, camera_frame: str, stamp_ns: int) -> NDArray[np.float64] | None:
+    def lookup_pose(self, target: str, camera_frame: str, stamp_ns: int) -> NDArray[np.float64] | None:
         """Return the pose (4, 4), m, of camera_frame in target at a stamp.
 
         None if target is "" or the transform is unknown at the stamp.
@@ -56,9 +56,9 @@ class CameraPoses:
             self._report(str(error))
             return None
 
-    def ground(self, ground_frame: str, camera_frame: str, stamp_ns: int) -> GroundPlane | None:
-        """Return the plane z = 0 of ground_frame in the camera's frame, or None (see `pose`)."""
-        pose = self.pose(ground_frame, camera_frame, stamp_ns)
+    def lookup_ground(self, ground_frame: str, camera_frame: str, stamp_ns: int) -> GroundPlane | None:
+        """Return the plane z = 0 of ground_frame in the camera's frame, or None (see `lookup_pose`)."""
+        pose = self.lookup_pose(ground_frame, camera_frame, stamp_ns)
         if pose is None:
             return None
         try:

@@ -115,18 +115,18 @@ def choose_depth_topic(bag: BagReader, image_topic: str, wanted: str | None) -> 
     named = [name for name in raw if DEPTH in name.lower()]
     if not named:
         return None, ""
-    layout = _layout(_first(bag, image_topic))
+    layout = _read_layout(_read_first(bag, image_topic))
     fitting = []
     for name in named:
-        depth = _first(bag, name)
-        if depth is not None and depth.encoding in TYPES and _layout(depth) == layout:
+        depth = _read_first(bag, name)
+        if depth is not None and depth.encoding in TYPES and _read_layout(depth) == layout:
             fitting.append(name)
     if len(fitting) > 1:
         return None, f"there are several topics of depth images, choose one with --depth-topic: {', '.join(fitting)}"
     return (fitting[0] if fitting else None), ""
 
 
-def _first(bag: BagReader, topic: str) -> Any:
+def _read_first(bag: BagReader, topic: str) -> Any:
     """Return the first message of a topic that can be decoded, or None."""
     for message in bag.messages([topic]):
         try:
@@ -136,7 +136,7 @@ def _first(bag: BagReader, topic: str) -> Any:
     return None
 
 
-def _layout(image: Any) -> tuple[int, int, str] | None:
+def _read_layout(image: Any) -> tuple[int, int, str] | None:
     """Return height, width (px) and TF frame of an image message; None if they cannot be read."""
     if image is None:
         return None

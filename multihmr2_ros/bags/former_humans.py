@@ -58,7 +58,7 @@ multihmr2_ros/Human[] humans
 """
 
 
-def current_human_array(data: bytes, definition: str) -> bytes:
+def convert_former_human_array(data: bytes, definition: str) -> bytes:
     """Return a HumanArray (CDR) in the current layout. The size of the image, missing in the former layout, is 0.
 
     definition: of the message type, from the bag; "" if the bag has none. The layout is then found by trying both.
@@ -72,35 +72,35 @@ def current_human_array(data: bytes, definition: str) -> bytes:
             store.deserialize_cdr(data, HUMAN_ARRAY)
             return data
     with contextlib.suppress(Exception):
-        message = _in_current_layout(_former_typestore().deserialize_cdr(data, HUMAN_ARRAY), store)
+        message = _to_current_layout(_make_former_typestore().deserialize_cdr(data, HUMAN_ARRAY), store)
         return bytes(store.serialize_cdr(message, HUMAN_ARRAY))
     return data
 
 
 @cache
-def _former_typestore() -> Any:
+def _make_former_typestore() -> Any:
     store = get_typestore(Stores.ROS2_JAZZY)
     store.register(get_types_from_msg(FORMER_HUMAN, "multihmr2_ros/msg/Human"))
     store.register(get_types_from_msg(FORMER_HUMAN_ARRAY, HUMAN_ARRAY))
     return store
 
 
-def _in_current_layout(message: Any, store: Any) -> Any:
+def _to_current_layout(message: Any, store: Any) -> Any:
     human_type = store.types["multihmr2_ros/msg/Human"]
     humans = [
         human_type(
-            **_fields(human, "joints", "joint_rotations"),
-            joints=_flat([(each.x, each.y, each.z) for each in human.joints]),
-            joint_rotations=_flat([(each.x, each.y, each.z, each.w) for each in human.joint_rotations]),
+            **_copy_fields(human, "joints", "joint_rotations"),
+            joints=_flatten([(each.x, each.y, each.z) for each in human.joints]),
+            joint_rotations=_flatten([(each.x, each.y, each.z, each.w) for each in human.joint_rotations]),
         )
         for human in message.humans
     ]
-    return store.types[HUMAN_ARRAY](**_fields(message, "humans"), height=0, width=0, humans=humans)
+    return store.types[HUMAN_ARRAY](**_copy_fields(message, "humans"), height=0, width=0, humans=humans)
 
 
-def _fields(message: Any, *without: str) -> dict[str, Any]:
+def _copy_fields(message: Any, *without: str) -> dict[str, Any]:
     return {name: value for name, value in vars(message).items() if name not in without and name[0] != "_"}
 
 
-def _flat(rows: list[tuple[float, ...]]) -> Any:
+def _flatten(rows: list[tuple[float, ...]]) -> Any:
     return np.array(rows, np.float32).ravel()

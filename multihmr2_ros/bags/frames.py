@@ -39,11 +39,8 @@ from multihmr2_ros.messages.images import compressed_image_from_ros, image_from_
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 USUAL_FPS = 10.0  # used if a damaged bag has no duration
-DEPTH_ENCODINGS = (
-    "16UC1",
-    "32FC1",
-    "mono16",
-)  # mono16 only with "depth" in the topic's name, because thermal cameras use mono16 too
+# mono16 only with "depth" in the topic's name, because thermal cameras use mono16 too.
+DEPTH_ENCODINGS = ("16UC1", "32FC1", "mono16")
 
 logger = logging.getLogger(__name__)
 
@@ -94,13 +91,13 @@ class BagSource(FrameSource):
             self.fps = (count - 1) / (bag.duration_ns * 1e-9) if count > 1 and bag.duration_ns > 0 else USUAL_FPS
         self._is_compressed = bag.topics[self._topic].type_name == COMPRESSED
         self._is_rectified = self._topic.removesuffix("/compressed").rpartition("/")[2].startswith("image_rect")
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
 
     def _frames(self) -> Generator[Frame, None, None]:
         self.damage = ""
         index, unreadable, reason = 0, 0, ""
         camera_info, poses = self._read_first_camera_info(), CameraPoses(self._path, self._warn)
-        self._told.clear()
+        self._logged.clear()
         for notice in self._notices:
             self._warn(notice)
         with BagReader(self._path) as bag, self._open_depth() as depths:
@@ -113,7 +110,7 @@ class BagSource(FrameSource):
                 except UserError as error:
                     unreadable, reason = unreadable + 1, reason or str(error)
                     continue
-                yield self._frame(index, image, message.time_ns, camera_info, depths, poses)
+                yield self._make_frame(index, image, message.time_ns, camera_info, depths, poses)
                 index += 1
         losses = [f"the bag is damaged or cut off ({bag.damage})"] if bag.damage else []
         losses += [f"{unreadable} messages left out ({reason})"] if unreadable else []
@@ -124,7 +121,7 @@ class BagSource(FrameSource):
         if losses:
             self.damage = f"{self._path}: {index} frames could be read; {'; '.join(losses)}"
 
-    def _frame(
+    def _make_frame(
         self,
         index: int,
         image: NDArray[np.uint8],
@@ -147,9 +144,9 @@ class BagSource(FrameSource):
         stamp_s = (self.header.sec + self.header.nanosec * 1e-9) or recorded_ns * 1e-9
         return Frame(
             image, stamp_s, given.k, given.source, f"{self.name}_{index:06d}", given.lens,
-            depth=self._depth(depths, image, recorded_ns),
-            ground=poses.ground(self._ground_frame, camera_frame, stamp_ns),
-            camera_pose=poses.pose(self._fixed_frame, camera_frame, stamp_ns),
+            depth=self._find_depth(depths, image, recorded_ns),
+            ground=poses.lookup_ground(self._ground_frame, camera_frame, stamp_ns),
+            camera_pose=poses.lookup_pose(self._fixed_frame, camera_frame, stamp_ns),
             fixed_frame=self._fixed_frame,
         )  # fmt: skip
 
@@ -158,7 +155,7 @@ class BagSource(FrameSource):
             return contextlib.nullcontext()
         return DepthImages(self._path, self._depth_topic)
 
-    def _depth(
+    def _find_depth(
         self, depths: DepthImages | None, image: NDArray[np.uint8], recorded_ns: int
     ) -> NDArray[np.generic] | None:
         if depths is None:
@@ -176,8 +173,8 @@ class BagSource(FrameSource):
         """Log a problem, unless one of its kind was logged before. Problems that differ only in their stamps are one
         kind."""
         kind = problem.split(" is known from ")[0]
-        if kind not in self._told:
-            self._told.add(kind)
+        if kind not in self._logged:
+            self._logged.add(kind)
             logger.warning("%s: %s", self._path, problem)
 
     def _decode_image(self, bag: BagReader, message: BagMessage) -> NDArray[np.uint8]:

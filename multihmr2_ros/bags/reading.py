@@ -40,7 +40,7 @@ from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader
 from ruamel.yaml import YAML
 
 from multihmr2_ros.bags.definitions import get_ros1_typestore, require_type
-from multihmr2_ros.bags.former_humans import HUMAN_ARRAY, current_human_array
+from multihmr2_ros.bags.former_humans import HUMAN_ARRAY, convert_former_human_array
 from multihmr2_ros.bags.recovery import (
     OrderedMcapReader,
     TruncatedMcapReader,
@@ -323,7 +323,7 @@ class BagReader:
                 continue
             kind = normalize_type_name(connection.msgtype)
             if kind == HUMAN_ARRAY and not self.is_ros1:
-                content = current_human_array(content, getattr(connection.msgdef, "data", ""))
+                content = convert_former_human_array(content, getattr(connection.msgdef, "data", ""))
             yield BagMessage(connection.topic, kind, time_ns, content)
 
     def _note(self, problem: str | Exception) -> None:

@@ -57,9 +57,14 @@ class MessageContext:
 
 
 class GroundTruthReader:
-    """Reader of the true people of a bag, in the camera's frame. where: a topic of the bag, or another bag."""
+    """Reader of the true people of a bag, in the camera's frame.
 
-    def __init__(self, path: Path, where: str) -> None:
+    where        a topic of the bag, or another bag
+    fixed_frame  TF frame of predicted velocities over the ground, "" if there are none
+    """
+
+    def __init__(self, path: Path, where: str, fixed_frame: str = "") -> None:
+        self._fixed_frame = normalize_frame_name(fixed_frame)
         other = None if where.startswith("/") and not is_bag(Path(where)) else Path(where)
         self._path = other or path
         self._humans = HumansReader(self._path, TRUTH_TOPIC if other else where)
@@ -76,11 +81,23 @@ class GroundTruthReader:
         return None if found is None else (self.people(found, frame_id, k), found)
 
     def people(self, found: HumansMessage, frame_id: str, k: NDArray[np.float64] | None) -> People:
+        """Return a message's people in the TF frame frame_id.
+
+        Velocities keep their axes. They are NaN unless they are relative to frame_id or to fixed_frame, because they
+        cannot be compared with velocities relative to another frame.
+        """
         people = people_from_human_array(found.decoded, estimate_image_size(found.decoded, self._size(found)))
         if people.k[0, 0] <= 0 and k is not None:
             people = dataclasses.replace(people, k=k)
         source, target = normalize_frame_name(found.decoded.header.frame_id), normalize_frame_name(frame_id)
-        return people if source == target else move_people(people, self._find_transform(target, source, found.stamp_ns))
+        if source != target:
+            people = move_people(people, self._find_transform(target, source, found.stamp_ns))
+        velocity_frame = find_velocity_frame(found.decoded)
+        if velocity_frame == target:
+            return dataclasses.replace(people, velocity_frame="camera")
+        if velocity_frame == self._fixed_frame:
+            return dataclasses.replace(people, velocity_frame="fixed")
+        return dataclasses.replace(people, velocity=np.full((len(people), 3), np.nan), velocity_frame="fixed")
 
     def _size(self, found: HumansMessage) -> tuple[int, int] | None:
         frame_id = found.decoded.header.frame_id
@@ -119,6 +136,7 @@ class BagSequence:
         self.name = make_source_name(path)
         self.problems: list[str] = []
         self._path, self._where = path, truth
+        self._fixed_frame = str(frame_options.get("fixed_frame", ""))
         self._source = BagSource(path, **frame_options)
         self.fps, self.eval_frame_count = self._source.fps, self._source.frame_count
 
@@ -152,7 +170,7 @@ class BagSequence:
 
     def _open_truth(self) -> GroundTruthReader | None:
         try:
-            return GroundTruthReader(self._path, self._where)
+            return GroundTruthReader(self._path, self._where, self._fixed_frame)
         except UserError as error:
             self.problems.append(f"{error}; only what needs no truth is measured")
             return None
@@ -181,7 +199,7 @@ class RecordedPeopleSequence:
     def __iter__(self) -> Iterator[EvaluationFrame]:
         self.problems.clear()
         try:
-            truth = GroundTruthReader(self._path, self._where)
+            truth = GroundTruthReader(self._path, self._where, _find_velocity_frame(self._path, self._topic))
         except UserError as error:
             self.problems.append(f"{error}; only what needs no truth is measured")
             with HumansReader(self._path, self._topic) as recorded:
@@ -213,6 +231,12 @@ class RecordedPeopleSequence:
         self.problems[:] = _summarize_problems(self.problems)
 
 
+def find_velocity_frame(message: Any) -> str:
+    """Return the TF frame of the velocities of a HumanArray; the frame of its header if it has no people."""
+    names = [human.velocity_frame for human in message.humans] or [message.header.frame_id]
+    return normalize_frame_name(names[0])
+
+
 def has_images(path: Path) -> bool:
     with BagReader(path) as bag:
         return any(topic.type_name in (RAW, COMPRESSED) for topic in bag.topics.values())
@@ -224,7 +248,10 @@ def has_topic(path: Path, topic: str) -> bool:
 
 
 def move_people(people: People, pose: NDArray[np.float64]) -> People:
-    """Transform people to another frame of reference. pose (4, 4): from their frame to the new one."""
+    """Transform people to another frame of reference, all but their velocities, which are in a frame of their own.
+
+    pose (4, 4): from the people's frame to the new one.
+    """
     turn, shift = pose[:3, :3], pose[:3, 3]
 
     def move(points: Any) -> NDArray[np.float32]:
@@ -239,8 +266,6 @@ def move_people(people: People, pose: NDArray[np.float64]) -> People:
         pelvis=move(people.pelvis),
         vertices=move(people.vertices),
         pelvis_covariance=turn @ people.pelvis_covariance @ turn.T,
-        velocity=people.velocity @ turn.T,
-        velocity_covariance=turn @ people.velocity_covariance @ turn.T,
         rotations=rotations,
     )
 
@@ -265,6 +290,12 @@ def _find_frame_id(path: Path, topic: str) -> str:
             if any(each.decoded.k):
                 return str(each.decoded.header.frame_id)
     raise UserError(f"{path}: nothing on {topic} is about an image; was the node active?")
+
+
+def _find_velocity_frame(path: Path, topic: str) -> str:
+    """Return the TF frame of the velocities of the first recorded message with people, "" if there is none."""
+    with HumansReader(path, topic) as humans:
+        return next((find_velocity_frame(each.decoded) for each in humans.all() if each.decoded.humans), "")
 
 
 def _summarize_problems(problems: list[str]) -> list[str]:

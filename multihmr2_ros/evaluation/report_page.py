@@ -61,7 +61,7 @@ class HighlightedFrame:
 
     title: str
     remarks: str
-    pictures: tuple[ReportImage, ...]
+    images: tuple[ReportImage, ...]
 
 
 @dataclass
@@ -346,10 +346,10 @@ def _make_highlighted_frames(frames: Sequence[_RankedFrame], named: bool) -> Ite
         of = people["frame"] == frame.index
         title = f"{frame.name}, frame {frame.index}" if named else f"Frame {frame.index}"
         remarks = _describe_outcomes(people, of)
-        pictures = [figures.draw_plan(people, of, f"{title} from above: {remarks}")]
+        shown = [figures.draw_plan(people, of, f"{title} from above: {remarks}")]
         if (jpeg := images[frame.folder].get(frame.index)) is not None:
-            pictures.insert(0, jpeg_to_image(jpeg, f"{title}: predicted people on the left, true people on the right"))
-        yield HighlightedFrame(title, remarks, tuple(pictures))
+            shown.insert(0, jpeg_to_image(jpeg, f"{title}: predicted people on the left, true people on the right"))
+        yield HighlightedFrame(title, remarks, tuple(shown))
 
 
 def _describe_outcomes(rows: PersonRows, of: NDArray[np.bool_]) -> str:

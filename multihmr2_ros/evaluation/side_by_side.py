@@ -94,12 +94,12 @@ def draw_titled_image(
             joints_2d = frame.points_as_recorded(project_joints(people))
             people = dataclasses.replace(people, vertices=people.vertices[:, :0], joints_2d=joints_2d)
         image = draw_people(image, people, faces, distort=frame.distort)
-    picture = fit_image(image, size[1], size[0])
-    if picture is frame.image:
-        picture = image.copy()  # because the title is drawn on it
+    titled = fit_image(image, size[1], size[0])
+    if titled is frame.image:
+        titled = image.copy()  # because the title is drawn on it
     scale = max(0.4, size[1] / TITLE_SCALE)
     (width, height), below = cv2.getTextSize(title, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
-    cv2.rectangle(picture, (0, 0), (width + 8, height + below + 6), (0, 0, 0), cv2.FILLED)
+    cv2.rectangle(titled, (0, 0), (width + 8, height + below + 6), (0, 0, 0), cv2.FILLED)
     place = (4, height + 4)
-    cv2.putText(picture, title, place, cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), 1, cv2.LINE_AA)
-    return np.asarray(picture, np.uint8)
+    cv2.putText(titled, title, place, cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), 1, cv2.LINE_AA)
+    return np.asarray(titled, np.uint8)

@@ -141,8 +141,8 @@ def _sample_key(cue: PlacementCue, field: str) -> str:
 
 # Descriptions for the report page, by Metric.key.
 DEFINITIONS = {
-    "recall": "Share of the true people who are found. Only people counted as required enter: high enough in the image "
-    "and visible enough (see the configuration).",
+    "recall": "Share of the true people who are found. Only evaluated people count: those who are high enough in the "
+    "image and visible enough (see the configuration).",
     "precision": "Share of the detections that are people.",
     "F1": "TP / (TP + (FP + FN) / 2): one number for recall and precision.",
     "PVE": "Mean distance of the vertices of both meshes, moved so that the pelvises coincide: pose and shape, without "

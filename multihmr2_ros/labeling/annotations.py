@@ -77,7 +77,7 @@ class PersonAnnotation:
 
 
 def collect_annotations(
-    pictures: list[str], sizes: list[tuple[int, int]], persons: list[PersonAnnotation], vertical_fov_rad: float
+    names: list[str], sizes: list[tuple[int, int]], persons: list[PersonAnnotation], vertical_fov_rad: float
 ) -> Annotations:
     """Collect persons into arrays. Every image is assumed to have the given vertical field of view."""
     n = len(persons)
@@ -99,7 +99,7 @@ def collect_annotations(
         visibility=visibility,
     )
     unsure = np.array([person.unsure for person in persons], np.bool_)
-    return Annotations(tuple(pictures), np.array(sizes, np.int64).reshape(-1, 2), image_index, unsure, people)
+    return Annotations(tuple(names), np.array(sizes, np.int64).reshape(-1, 2), image_index, unsure, people)
 
 
 def read_coco(path: Path, vertical_fov_rad: float) -> Annotations:
@@ -110,7 +110,7 @@ def read_coco(path: Path, vertical_fov_rad: float) -> Annotations:
         person_ids = {int(entry["id"]) for entry in content.get("categories", []) if entry.get("name") == "person"}
         annotations = list(content["annotations"])
         rows = {key: row for row, key in enumerate(sorted(listed, key=lambda key: str(listed[key]["file_name"])))}
-        pictures = [_read_name(listed[key]) for key in rows]
+        names = [_read_name(listed[key]) for key in rows]
         sizes = [_read_size(listed[key]) for key in rows]
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(
@@ -129,7 +129,7 @@ def read_coco(path: Path, vertical_fov_rad: float) -> Annotations:
                 "bbox and 17 keypoints, as COCO has them"
             ) from None
     persons.sort(key=lambda person: person.image_index)
-    return collect_annotations(pictures, sizes, persons, vertical_fov_rad)
+    return collect_annotations(names, sizes, persons, vertical_fov_rad)
 
 
 def _load(path: Path) -> Any:

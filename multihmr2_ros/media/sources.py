@@ -194,10 +194,10 @@ class VideoSource(FrameSource):
             stream = container.streams.video[0]
             stream.thread_type = "SLICE"  # with frame threads, a damaged packet also loses frames around it
             decoder = _Decoder(container, stream, period_s)
-            for picture in decoder:
-                image = self._to_image(picture, stream)
+            for decoded in decoder:
+                image = self._to_image(decoded, stream)
                 yield Frame(
-                    image=image, stamp=clock.to_stamp(_get_time_s(picture, stream)), name=f"{self.name}_{index:06d}"
+                    image=image, stamp=clock.to_stamp(_get_time_s(decoded, stream)), name=f"{self.name}_{index:06d}"
                 )
                 index += 1
             stated_s, from_zero = _read_duration_s(container, stream)
@@ -212,18 +212,18 @@ class VideoSource(FrameSource):
         if losses:
             self.damage = f"{self._path}: {index} frames could be read; {', '.join(losses)}"
 
-    def _to_image(self, picture: av.VideoFrame, stream: av.VideoStream) -> NDArray[np.uint8]:
+    def _to_image(self, decoded: av.VideoFrame, stream: av.VideoStream) -> NDArray[np.uint8]:
         """Convert to (H, W, 3), upright, with square pixels if requested."""
         aspect = _read_pixel_aspect(stream) if self._square_pixels else 1.0
-        width, height = _compute_square_size(picture.width, picture.height, aspect)
+        width, height = _compute_square_size(decoded.width, decoded.height, aspect)
         check_pixel_count(self._path, width, height)
-        if (width, height) == (picture.width, picture.height):
-            image = np.asarray(picture.to_ndarray(format="rgb24"), np.uint8)
+        if (width, height) == (decoded.width, decoded.height):
+            image = np.asarray(decoded.to_ndarray(format="rgb24"), np.uint8)
         else:
-            check_pixel_count(self._path, picture.width, picture.height)
-            stored = np.asarray(picture.to_ndarray(format="rgb24"), np.uint8)
+            check_pixel_count(self._path, decoded.width, decoded.height)
+            stored = np.asarray(decoded.to_ndarray(format="rgb24"), np.uint8)
             image = np.asarray(cv2.resize(stored, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
-        return apply_display_matrix(image, _read_display_matrix(picture))
+        return apply_display_matrix(image, _read_display_matrix(decoded))
 
 
 class _Decoder:
@@ -248,12 +248,12 @@ class _Decoder:
     def __iter__(self) -> Iterator[av.VideoFrame]:
         for packet in self._read_packets():
             try:
-                pictures = self._stream.decode(packet)
+                decoded_frames = self._stream.decode(packet)
             except av.FFmpegError:
                 self.damaged += 1
                 continue
-            whole = [picture for picture in pictures if not picture.is_corrupt]
-            self.damaged += len(pictures) - len(whole)
+            whole = [decoded for decoded in decoded_frames if not decoded.is_corrupt]
+            self.damaged += len(decoded_frames) - len(whole)
             yield from whole
 
     def _read_packets(self) -> Iterator[av.Packet | None]:
@@ -296,11 +296,11 @@ class _StampClock:
         return self._last_s
 
 
-def _get_time_s(picture: av.VideoFrame, stream: av.VideoStream) -> float | None:
-    """Return the presentation time in s, or None; picture.time is unset for the last images of the decoder."""
-    if picture.pts is None or stream.time_base is None:
+def _get_time_s(decoded: av.VideoFrame, stream: av.VideoStream) -> float | None:
+    """Return the presentation time in s, or None; decoded.time is unset for the last images of the decoder."""
+    if decoded.pts is None or stream.time_base is None:
         return None
-    return float(picture.pts * stream.time_base)
+    return float(decoded.pts * stream.time_base)
 
 
 def _read_duration_s(container: av.container.InputContainer, stream: av.VideoStream) -> tuple[float, bool]:
@@ -339,8 +339,8 @@ def _compute_square_size(width: int, height: int, pixel_aspect: float) -> tuple[
     return width, round(height / pixel_aspect)
 
 
-def _read_display_matrix(picture: av.VideoFrame) -> NDArray[np.int32] | None:
-    side_data: Any = picture.side_data  # a Mapping, not the TypedDict of PyAV's stubs
+def _read_display_matrix(decoded: av.VideoFrame) -> NDArray[np.int32] | None:
+    side_data: Any = decoded.side_data  # a Mapping, not the TypedDict of PyAV's stubs
     matrix = side_data.get(SideDataType.DISPLAYMATRIX)
     return None if matrix is None else np.frombuffer(matrix, np.int32).reshape(3, 3)
 

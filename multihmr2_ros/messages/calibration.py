@@ -33,7 +33,7 @@ from multihmr2_ros.camera import (
     has_empty_p,
 )
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.lens import LensDistortion, lens_of
+from multihmr2_ros.lens import LensDistortion, get_lens
 from multihmr2_ros.people import IntrinsicsSource
 
 
@@ -65,7 +65,7 @@ def intrinsics_from_info(camera_info: Any, image: NDArray[np.uint8], *, rectifie
     if camera is None:
         return Intrinsics(problem="camera_info is uncalibrated (all 0): intrinsics are predicted")
     notice = "camera_info.p is all 0: k is used for the rectified images" if rectified and has_empty_p(facts) else ""
-    return Intrinsics(camera.k, IntrinsicsSource(camera.source), lens_of(camera), problem, notice)
+    return Intrinsics(camera.k, IntrinsicsSource(camera.source), get_lens(camera), problem, notice)
 
 
 def _make_camera(facts: CameraInfoContent) -> tuple[CameraModel | None, str]:

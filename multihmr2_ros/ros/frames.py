@@ -26,14 +26,12 @@ from numpy.typing import NDArray
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from multihmr2_ros.camera import intrinsics_from_fov
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.frame import Frame, GroundPlane
+from multihmr2_ros.frame import Frame, GroundPlane, IntrinsicsChoice
 from multihmr2_ros.messages.calibration import Intrinsics, intrinsics_from_info
 from multihmr2_ros.messages.content import HeaderContent
 from multihmr2_ros.messages.depth import depth_from_ros
 from multihmr2_ros.messages.images import compressed_image_from_ros, image_from_ros
-from multihmr2_ros.people import IntrinsicsSource
 
 from .conversions import header_from_ros
 from .inputs import Inputs, ReceivedImage
@@ -104,16 +102,16 @@ class FrameMaker:
 
         The target frame is None if no parameter sets it, or if its transform is unknown at the image's stamp.
         """
-        given = intrinsics(received, camera.image, parameters)
+        given = read_intrinsics(received, camera.image, parameters)
         self.notice = given.notice
         if given.problem:
             self._report("camera_info", given.problem)
         deadline_s = time.monotonic() + parameters.transform_timeout_s
         without = "of this image do without"
-        camera_pose = self._pose(inputs, camera, parameters.fixed_frame, deadline_s, f"velocities {without}")
-        ground = self._ground(inputs, camera, parameters.ground_frame, deadline_s)
-        target = self._target(inputs, camera, parameters.target_frame, deadline_s)
-        depth, about_depth = self._depth(inputs, camera, parameters.depth_max_delay_s)
+        camera_pose = self._lookup_pose(inputs, camera, parameters.fixed_frame, deadline_s, f"velocities {without}")
+        ground = self._lookup_ground(inputs, camera, parameters.ground_frame, deadline_s)
+        target = self._lookup_target(inputs, camera, parameters.target_frame, deadline_s)
+        depth, about_depth = self._find_depth(inputs, camera, parameters.depth_max_delay_s)
         own_frame = camera.header.frame_id if target is None else target.frame_id
         is_unplaced = bool(parameters.target_frame) and target is None
         self.facts = {
@@ -126,9 +124,10 @@ class FrameMaker:
             camera.image, camera.time_s, given.k, given.source, lens=given.lens, depth=depth, ground=ground,
             camera_pose=camera_pose, fixed_frame=parameters.fixed_frame,
         )  # fmt: skip
-        return frame, target
+        choice = IntrinsicsChoice(vertical_fov_rad=parameters.vertical_fov_rad or None)
+        return choice.apply(frame), target
 
-    def _pose(
+    def _lookup_pose(
         self, inputs: Inputs, camera: DecodedImage, frame: str, deadline_s: float, consequence: str
     ) -> NDArray[np.float64] | None:
         """Look up (4, 4) frame from camera; None if `frame` is "", or if the transform does not arrive in time."""
@@ -140,8 +139,8 @@ class FrameMaker:
             self._report("transform", f"{reason}: {consequence} {frame!r}")
             return None
 
-    def _ground(self, inputs: Inputs, camera: DecodedImage, frame: str, deadline_s: float) -> GroundPlane | None:
-        pose = self._pose(inputs, camera, frame, deadline_s, "distances of this image do without")
+    def _lookup_ground(self, inputs: Inputs, camera: DecodedImage, frame: str, deadline_s: float) -> GroundPlane | None:
+        pose = self._lookup_pose(inputs, camera, frame, deadline_s, "distances of this image do without")
         if pose is None:
             return None
         try:
@@ -150,13 +149,15 @@ class FrameMaker:
             self._report("ground", f"{error} (ground_frame {frame!r})")
             return None
 
-    def _target(self, inputs: Inputs, camera: DecodedImage, frame: str, deadline_s: float) -> TargetFrame | None:
-        pose = self._pose(inputs, camera, frame, deadline_s, "people of this image are not published in")
+    def _lookup_target(self, inputs: Inputs, camera: DecodedImage, frame: str, deadline_s: float) -> TargetFrame | None:
+        pose = self._lookup_pose(inputs, camera, frame, deadline_s, "people of this image are not published in")
         if pose is None or inputs.transforms is None:
             return None
         return TargetFrame(frame, pose, inputs.transforms.estimate_rate(frame, camera.header, pose))
 
-    def _depth(self, inputs: Inputs, camera: DecodedImage, most_s: float) -> tuple[NDArray[np.generic] | None, str]:
+    def _find_depth(
+        self, inputs: Inputs, camera: DecodedImage, most_s: float
+    ) -> tuple[NDArray[np.generic] | None, str]:
         """Return the depth image (H, W) or None, and a text for the diagnostics: whether it is used, or why not."""
         images = inputs.depth_images
         if images is None:
@@ -180,12 +181,10 @@ def decode_camera_image(received: ReceivedImage) -> DecodedImage:
     return DecodedImage(image, header_from_ros(message.header), received.arrival_s)
 
 
-def intrinsics(received: ReceivedImage, image: NDArray[np.uint8], parameters: NodeParameters) -> Intrinsics:
-    """Return an image's intrinsics: from the parameter, else from the CameraInfo, else predicted by the network."""
-    height, width = image.shape[:2]
+def read_intrinsics(received: ReceivedImage, image: NDArray[np.uint8], parameters: NodeParameters) -> Intrinsics:
+    """Return the intrinsics of the CameraInfo. Without one, or with the parameter vertical_fov_rad, there are none."""
     if parameters.vertical_fov_rad > 0:
-        k = intrinsics_from_fov(parameters.vertical_fov_rad, width, height)
-        return Intrinsics(k, IntrinsicsSource.PARAMETER)
+        return Intrinsics()
     if received.camera_info is None:
         return Intrinsics(notice="no camera_info received: intrinsics are predicted")
     try:

@@ -330,7 +330,7 @@ class PerceptionNode(ManagedNode):
     def _reset_if_needed(self, estimator: RestartingEstimator, inputs: Inputs, time_s: float) -> None:
         """Reset all tracks if the service was called, or if time jumped back, as with a looping bag."""
         if time_s < self._last_time_s:
-            self._report("stamp", f"stamps went back by {self._last_time_s - time_s:.3f} s: all tracks start afresh")
+            self._report("stamp", f"time jumped back by {self._last_time_s - time_s:.3f} s; tracks were reset")
             self._reset_wanted = True
             if inputs.transforms is not None:
                 inputs.transforms.clear_after_jump(self._last_time_s)

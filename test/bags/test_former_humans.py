@@ -24,7 +24,7 @@ import pytest
 from rosbags.rosbag2 import StoragePlugin
 
 from multihmr2_ros.bags.definitions import require_type
-from multihmr2_ros.bags.former_humans import HUMAN_ARRAY, current_human_array
+from multihmr2_ros.bags.former_humans import HUMAN_ARRAY, convert_former_human_array
 from multihmr2_ros.bags.humans import TRUTH_TOPIC, HumansReader, estimate_image_size
 from multihmr2_ros.bags.reading import BagReader
 from multihmr2_ros.bags.recorded_people import people_from_human_array
@@ -84,15 +84,15 @@ def test_a_former_bag_is_evaluated_with_the_same_result(bag: Path, tmp_path: Pat
 
 def test_bytes_that_are_no_human_array_stay_as_they_are() -> None:
     for definition in ("", "geometry_msgs/Point32[] joints"):
-        assert current_human_array(b"\0\1\0\0nothing", definition) == b"\0\1\0\0nothing"
+        assert convert_former_human_array(b"\0\1\0\0nothing", definition) == b"\0\1\0\0nothing"
 
 
 def test_bytes_of_today_are_not_taken_for_former_ones() -> None:
     data = humans(scene(0), 1)
-    assert current_human_array(data, "") is data
-    assert current_human_array(data, "float32[] joints") is data
+    assert convert_former_human_array(data, "") is data
+    assert convert_former_human_array(data, "float32[] joints") is data
     empty = humans(scene(0, 0), 1)
-    assert current_human_array(empty, "") is empty
+    assert convert_former_human_array(empty, "") is empty
     assert not require_type(HUMAN_ARRAY).deserialize_cdr(empty, HUMAN_ARRAY).humans
 
 

@@ -26,10 +26,10 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from multihmr2_ros.bags.humans import HumansReader
+from multihmr2_ros.bags.humans import TRUTH_TOPIC, HumansReader
 from multihmr2_ros.bags.transforms import BagTransforms
 from multihmr2_ros.cli.main import main
-from multihmr2_ros.evaluation.bag_sequences import move_people
+from multihmr2_ros.evaluation.bag_sequences import GroundTruthReader, move_people
 from multihmr2_ros.evaluation.bags import BagJob, run_job
 from multihmr2_ros.evaluation.run import SequenceResult
 from multihmr2_ros.people import People
@@ -181,6 +181,30 @@ def test_truth_in_the_map_of_a_moving_camera(tmp_path: Path, storage: str) -> No
     assert result.problems == ()
     assert result.tally.compute_metrics()["MRPE"][0] == pytest.approx(0, abs=0.05)
     assert result.tally.compute_metrics()["MPJPE"][0] == pytest.approx(0, abs=0.05)
+
+
+@pytest.mark.parametrize(("frame_id", "fixed_frame", "label"), [
+    ("map", "/map", "fixed"), ("map", "odom", ""), ("map", "", ""), ("camera", "map", "camera"),
+])  # fmt: skip
+def test_true_velocities_are_kept_if_their_frame_is_that_of_the_predictions(
+    tmp_path: Path, frame_id: str, fixed_frame: str, label: str
+) -> None:
+    def moving(index: int) -> People:
+        people = in_map(index) if frame_id == "map" else scene(index)
+        return dataclasses.replace(people, velocity=np.tile([1.0, 2.0, 3.0], (len(people), 1)))
+
+    path = write_scene(tmp_path / "map.mcap", 3, truth=moving, frame_id=frame_id, extra=moving_camera())
+    reader = GroundTruthReader(path, TRUTH_TOPIC, fixed_frame)
+    found = reader.at(stamp_of(1), "camera", None)
+    reader.close()
+    assert found is not None
+    people = found[0]
+    if label:
+        assert people.velocity_frame == label
+        np.testing.assert_allclose(people.velocity, np.tile([1.0, 2.0, 3.0], (len(people), 1)))
+    else:
+        assert np.isnan(people.velocity).all()
+    np.testing.assert_allclose(people.pelvis, scene(1).pelvis, atol=0.05)
 
 
 def test_truth_in_the_map_without_transforms(tmp_path: Path) -> None:

@@ -173,10 +173,10 @@ class Calibrations(Target):
         return damaged_message(rng, message)
 
     def parse(self, data: bytes) -> None:
-        from multihmr2_ros.ros.frames import intrinsics
+        from multihmr2_ros.ros.frames import read_intrinsics
 
         for parameters in self.parameters:
-            given = intrinsics(received(b"", data), self.image, parameters)
+            given = read_intrinsics(received(b"", data), self.image, parameters)
             assert given.k is None or np.isfinite(given.k).all()
             assert "\n" not in given.problem
             if given.lens is not None:

@@ -36,7 +36,7 @@ from multihmr2_ros.bags.humans import human_array_to_cdr
 from multihmr2_ros.body import Body
 from multihmr2_ros.camera import CameraModel, distort_points
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.lens import LensDistortion, lens_of
+from multihmr2_ros.lens import LensDistortion, get_lens
 from multihmr2_ros.media.colors import get_track_color
 from multihmr2_ros.messages.content import HeaderContent, HumanArrayContent, MarkerType
 from multihmr2_ros.messages.images import ENCODINGS, compressed_image_from_ros, image_from_ros
@@ -368,7 +368,7 @@ def test_a_new_camera_is_noticed() -> None:
     k = np.array([[300.0, 0.0, 320.0], [0.0, 300.0, 240.0], [0.0, 0.0, 1.0]])
     image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
     cameras = [CameraModel(k, np.array([first, 0.0, 0.0, 0.0]), "plumb_bob", 640, 480) for first in (-0.2, 0.2)]
-    lenses = [lens_of(camera) for camera in (cameras[0], cameras[1], cameras[0])]
+    lenses = [get_lens(camera) for camera in (cameras[0], cameras[1], cameras[0])]
     first, second, again = (lens.undistort_image(image) for lens in lenses if lens is not None)
     assert lenses[0] is lenses[2]
     assert (first != second).any()

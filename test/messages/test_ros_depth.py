@@ -38,7 +38,7 @@ from sensor_msgs.msg import Image
 from multihmr2_ros import lens as lenses
 from multihmr2_ros.camera import CameraModel, distort_points
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.lens import LensDistortion, lens_of
+from multihmr2_ros.lens import LensDistortion, get_lens
 from multihmr2_ros.messages.content import HeaderContent
 from multihmr2_ros.messages.depth import KEPT, DepthImages, depth_from_ros, read_stamp
 from multihmr2_ros.ros.restarts import load_estimator
@@ -201,7 +201,7 @@ def test_pixels_are_looked_up_once_for_a_camera(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(lenses, "nearest_pixels", lambda *maps: made.append(0) or make(*maps))
     lenses._lens.cache_clear()
     for index, count in ((0, 1), (0, 1), (1, 2), (1, 2), (0, 2)):
-        lens = lens_of(cameras[index])
+        lens = get_lens(cameras[index])
         assert lens is not None
         np.testing.assert_array_equal(lens.undistort_depth(MILLIMETERS), expected[index])
         assert len(made) == count

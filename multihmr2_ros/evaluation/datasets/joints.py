@@ -42,7 +42,7 @@ from multihmr2_ros.evaluation.datasets.files import parse_file
 from multihmr2_ros.evaluation.evaluation_frames import EvaluationFrame
 from multihmr2_ros.evaluation.run import PeopleEstimator
 from multihmr2_ros.frame import Frame
-from multihmr2_ros.lens import LensDistortion, lens_of
+from multihmr2_ros.lens import LensDistortion, get_lens
 from multihmr2_ros.media.images import read_image
 from multihmr2_ros.people import IntrinsicsSource, People
 
@@ -82,7 +82,7 @@ class CalibratedLens:
             return None
         models = {4: "plumb_bob", 5: "plumb_bob"}
         model = "equidistant" if self.is_fisheye else models.get(len(self.distortion), "rational_polynomial")
-        return lens_of(CameraModel(self.k, self.distortion, model, image.shape[1], image.shape[0]))
+        return get_lens(CameraModel(self.k, self.distortion, model, image.shape[1], image.shape[0]))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -44,17 +44,17 @@ def load_image(path: Path) -> NDArray[np.uint8]:
         data = np.frombuffer(Path(path).read_bytes(), np.uint8)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; name a folder of readable images") from error
-    picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    if picture is None:
+    pixels = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    if pixels is None:
         raise UserError(f"{path} should be an image, but it cannot be decoded; remove it from the folder")
-    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
+    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 @functools.lru_cache(maxsize=32)
 def load_texture_levels(path: Path) -> Radiance:
     """Read a texture and increasingly coarse versions of it, all at one size: (levels, 256, 256, 3) in linear light."""
-    picture = cv2.resize(load_image(path), (TEXTURE_SIZE, TEXTURE_SIZE), interpolation=cv2.INTER_AREA)
-    finest = LINEAR_OF_BYTE[picture]
+    pixels = cv2.resize(load_image(path), (TEXTURE_SIZE, TEXTURE_SIZE), interpolation=cv2.INTER_AREA)
+    finest = LINEAR_OF_BYTE[pixels]
     levels = [finest]
     for level in range(1, TEXTURE_LEVELS):
         size = TEXTURE_SIZE >> level
@@ -69,18 +69,18 @@ def render_backdrop(backdrop: Backdrop, width: int, height: int, rays: Callable[
     rays() returns (height, width, 3) unit directions through the pixels, in a frame whose x points at the center of
     the backdrop and whose z is up; only backdrops attached to the world need it.
     """
-    picture = _load_backdrop(backdrop)
+    pixels = _load_backdrop(backdrop)
     if backdrop.attached == "camera":
-        image = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+        image = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
     else:
         x, y, z = np.moveaxis(rays(), -1, 0)
-        scale = picture.shape[1] / backdrop.span_rad
+        scale = pixels.shape[1] / backdrop.span_rad
         azimuth, elevation = cv2.phase(x, y), cv2.phase(np.maximum(cv2.magnitude(x, y), 1e-3), z)
         column, row = (
             np.float32(side / 2.0) - np.float32(scale) * np.where(angle > np.pi, angle - np.float32(2.0 * np.pi), angle)
-            for side, angle in ((picture.shape[1], azimuth), (picture.shape[0], elevation))
+            for side, angle in ((pixels.shape[1], azimuth), (pixels.shape[0], elevation))
         )
-        image = cv2.remap(picture, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+        image = cv2.remap(pixels, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     return LINEAR_OF_BYTE[image] * np.array(backdrop.gain, np.float32)
 
 
@@ -89,14 +89,14 @@ def _load_backdrop(backdrop: Backdrop) -> NDArray[np.uint8]:
     """Load the backdrop's image (h, w, 3) sRGB, cropped and flipped."""
     if backdrop.photograph is None:
         return draw_backdrop(backdrop)
-    picture = load_image(backdrop.photograph)
-    height, width = picture.shape[:2]
+    pixels = load_image(backdrop.photograph)
+    height, width = pixels.shape[:2]
     x0, y0, x1, y1 = backdrop.crop
     left, top = int(x0 * width), int(y0 * height)
-    picture = picture[top : max(top + 1, int(y1 * height)), left : max(left + 1, int(x1 * width))]
+    pixels = pixels[top : max(top + 1, int(y1 * height)), left : max(left + 1, int(x1 * width))]
     if backdrop.flip:
-        picture = picture[:, ::-1]
-    return np.ascontiguousarray(picture)
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
 
 
 def draw_backdrop(backdrop: Backdrop) -> NDArray[np.uint8]:
@@ -108,25 +108,25 @@ def draw_backdrop(backdrop: Backdrop) -> NDArray[np.uint8]:
     if backdrop.style in ("sky", "buildings"):
         above = np.array([0.45, 0.65, 0.95]) * generator.uniform(0.5, 1.0) + generator.uniform(-0.1, 0.1, 3)
     rows = np.linspace(0.0, 1.0, height)[:, None]
-    picture = np.where(rows < 0.5, above * (0.75 + 0.6 * rows), below * (1.35 - 0.6 * rows))[:, None]
-    picture = np.repeat(picture, width, axis=1).astype(np.float32)
+    pixels = np.where(rows < 0.5, above * (0.75 + 0.6 * rows), below * (1.35 - 0.6 * rows))[:, None]
+    pixels = np.repeat(pixels, width, axis=1).astype(np.float32)
     counts = {"sky": (0, 4), "buildings": (6, 18), "interior": (6, 20), "clutter": (40, 120)}
     for _ in range(generator.integers(*counts[backdrop.style])):
-        _draw_box(picture, generator, horizon, free=backdrop.style == "clutter")
+        _draw_box(pixels, generator, horizon, free=backdrop.style == "clutter")
     clouds = _smooth_noise(generator, (height, width), cells=generator.integers(4, 12))
     grain = _smooth_noise(generator, (height, width), cells=generator.integers(40, 120))
-    picture *= 1.0 + 0.25 * generator.random() * clouds + 0.12 * generator.random() * grain
-    return (np.clip(picture, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
+    pixels *= 1.0 + 0.25 * generator.random() * clouds + 0.12 * generator.random() * grain
+    return (np.clip(pixels, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
 
 
-def _draw_box(picture: NDArray[np.float32], generator: np.random.Generator, horizon: int, free: bool) -> None:
+def _draw_box(pixels: NDArray[np.float32], generator: np.random.Generator, horizon: int, free: bool) -> None:
     """Draw a building, door, cupboard or window grid: a rectangle with its base on the horizon unless `free`."""
-    height, width = picture.shape[:2]
+    height, width = pixels.shape[:2]
     w, h = (int(share * side) for share, side in zip(generator.uniform(0.02, 0.3, 2), (width, height), strict=True))
     x = int(generator.integers(-w, width))
     base = int(generator.integers(0, height)) if free else horizon + int(generator.uniform(0.0, 0.12) * height)
     color = np.array(sample_color(generator, 0.6, 0.05))
-    cv2.rectangle(picture, (x, base - h), (x + w, base), color.tolist(), -1)
+    cv2.rectangle(pixels, (x, base - h), (x + w, base), color.tolist(), -1)
     if generator.random() < 0.5 and w > 12 and h > 12:
         pane = (color * generator.uniform(0.2, 1.8)).clip(0.0, 1.0).tolist()
         columns, rows = generator.integers(1, 6, 2)
@@ -134,7 +134,7 @@ def _draw_box(picture: NDArray[np.float32], generator: np.random.Generator, hori
             for j in range(rows):
                 left, top = x + int((i + 0.2) * w / columns), base - h + int((j + 0.2) * h / rows)
                 right, bottom = x + int((i + 0.8) * w / columns), base - h + int((j + 0.8) * h / rows)
-                cv2.rectangle(picture, (left, top), (right, bottom), pane, -1)
+                cv2.rectangle(pixels, (left, top), (right, bottom), pane, -1)
 
 
 def _smooth_noise(generator: np.random.Generator, size: tuple[int, int], cells: np.integer) -> NDArray[np.float32]:

@@ -129,12 +129,12 @@ def list_background_images(folder: Path | None, without: str = "") -> tuple[Path
     if folder is None:
         return ()
     paths = (path for path in Path(folder).rglob("*") if without not in path.relative_to(folder).parts[:-1])
-    pictures = tuple(sorted(path for path in paths if path.suffix.lower() in BACKGROUND_SUFFIXES))
-    if not pictures:
+    images = tuple(sorted(path for path in paths if path.suffix.lower() in BACKGROUND_SUFFIXES))
+    if not images:
         raise UserError(
-            f"{folder} should hold pictures ({', '.join(BACKGROUND_SUFFIXES)}), but none is there; name another"
+            f"{folder} should contain images ({', '.join(BACKGROUND_SUFFIXES)}), but none is there; name another"
         )
-    return pictures
+    return images
 
 
 def _sample_backdrop(generator: np.random.Generator, photographs: tuple[Path, ...], moving: bool) -> Backdrop:
