@@ -113,14 +113,17 @@ def test_what_is_played_is_recorded(tmp_path: Path) -> None:
     images = [message for message in came if message.topic == IMAGE]
     late_s = [(message.time_ns - read_stamp_ns(message.data, message.type_name)) * 1e-9 for message in images]
     assert min(late_s) > -0.001
-    assert np.median(late_s) < 0.05, "the recorded pace is kept"
+    # A busy machine may delay single messages; a player that falls behind delays all that follow.
+    assert np.median(late_s) < 0.5, "the recorded pace is kept"
 
 
 def test_recorded_stamps_come_with_a_clock_at_twice_the_pace(tmp_path: Path) -> None:
-    source = write_bag(tmp_path / "in.db3", camera_messages(11, "jpeg"))
+    count = 41
+    recorded_s = (count - 1) / RATE
+    source = write_bag(tmp_path / "in.db3", camera_messages(count, "jpeg"))
     recorder = start("record", tmp_path / "out", "--topics", INFO, "/clock")
     status, said = ended(start("play", source, "--topics", INFO, "--stamps", "recorded", "-r", 2, "--wait-for", 1))
-    assert (status, said.splitlines()[-1]) == (0, "played 11 messages")
+    assert (status, said.splitlines()[-1]) == (0, f"played {count} messages")
     recorder.send_signal(signal.SIGTERM)
     assert ended(recorder)[0] == 0
     with BagReader(tmp_path / "out") as bag:
@@ -128,13 +131,15 @@ def test_recorded_stamps_come_with_a_clock_at_twice_the_pace(tmp_path: Path) -> 
         clock = [bag.decode(message).clock for message in came if message.topic == "/clock"]
     infos = [message for message in came if message.topic == INFO]
     assert [read_stamp_ns(m.data, m.type_name) for m in infos] == [
-        START_NS + index * 10**9 // RATE for index in range(11)
+        START_NS + index * 10**9 // RATE for index in range(count)
     ]
-    assert (infos[-1].time_ns - infos[0].time_ns) * 1e-9 == pytest.approx(0.5, abs=0.1)
+    # Never faster than asked. A busy machine may delay the last message, but not by as much as half the pace would.
+    played_s = (infos[-1].time_ns - infos[0].time_ns) * 1e-9
+    assert recorded_s / 2 - 0.1 < played_s < recorded_s - 0.2
     times = [each.sec * 10**9 + each.nanosec for each in clock]
     assert times == sorted(times)
     assert times[0] >= START_NS - 10**8
-    assert times[-1] == pytest.approx(START_NS + 10**9, abs=10**7)
+    assert times[-1] == pytest.approx(START_NS + recorded_s * 1e9, abs=10**7)
     assert len(times) > 15
 
 
