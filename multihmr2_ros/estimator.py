@@ -54,8 +54,8 @@ class EstimatorConfig:
     score_threshold  people with a higher score are kept
     nms_distance_m   of two people whose pelvises are nearer than this, only the one with the higher score is kept; 0
                      keeps all
-    max_people       maximum number of people per image, at most the network's queries; the computing time does not
-                     depend on the number of people in the image
+    max_people       maximum number of people per image, at most the network's queries; on a GPU, the computing time
+                     does not depend on the number of people in the image
     mesh             resolution of the vertices: "full" or "low"
     input_size       (width, height) px of the network's input, multiples of the patch size; every image is resized and
                      padded to it. None: follows the shape of each image
@@ -166,7 +166,7 @@ class Estimator:
         view = frame.undistort()
         resize = self._resize(*view.image.shape[1::-1])
         k_input = None if view.k is None else resize.k_to_input(validate_k(view.k))
-        found = self._select_present(self._infer(view.image, resize, k_input))
+        found = self._select_present(self._infer(view.image, resize, k_input, self.config.score_threshold))
         people = self._to_people(found, resize, view)
         people = self._place(people, view)
         people = self._track(people, found.k, view)

@@ -143,6 +143,20 @@ def test_people_come_in_descending_score_above_the_threshold(estimator: Estimato
     assert len(strict.step(picture(320, 240))) == 2, "a score must exceed the threshold"
 
 
+def test_bodies_below_the_threshold_are_not_computed_on_a_cpu(estimator: Estimator) -> None:
+    image = picture(320, 240)
+    resize = ResizePad.fit(320, 240, SMALL.image_size)
+    every = estimator._infer(image, resize, None)
+    every = every.select(np.arange(len(every.score)))  # a copy
+    for present, computed in ((3, 3), (0, 1)):
+        threshold = float(every.score[present])
+        some = estimator._infer(image, resize, None, threshold)
+        assert len(some.score) == len(some.vertices) == computed
+        np.testing.assert_array_equal(some.score > threshold, np.arange(computed) < present)
+        for name in ("score", "shape", "rotations", "joints", "vertices", "stature", "track_feature"):
+            np.testing.assert_allclose(getattr(some, name), getattr(every, name)[:computed], atol=1e-5)
+
+
 def test_nobody() -> None:
     strict = Estimator(small_network(), dataclasses.replace(EVERYBODY, score_threshold=1.0), Runtime("cpu", "fp32"))
     people = strict.step(picture(320, 240))

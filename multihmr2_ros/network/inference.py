@@ -131,9 +131,10 @@ def disable_tf32() -> Iterator[None]:
 
 @dataclass(frozen=True, eq=False)
 class InferenceResult:
-    """The `max_people` detections of highest score in one image, in descending order, before the score threshold.
+    """The detections of highest score in one image, in descending order, before the score threshold.
 
-    Arrays in host memory. Units and frames as in `People`; P = `max_people`, V vertices, F features.
+    Arrays in host memory. Units and frames as in `People`; V vertices, F features. P is `max_people`, or fewer if the
+    others are known to be below the threshold.
 
     horizontal_fov  () float32, rad, predicted, of the network's input
     k               (3, 3) float32, px of the network's input, given or predicted
@@ -189,15 +190,26 @@ class Inference:
         if self.runtime.mode.startswith("compiled"):
             self._forward = torch.compile(self._predict_people, dynamic=False)
 
-    def __call__(self, image: NDArray[np.uint8], resize: ResizePad, k: NDArray[np.float64] | None) -> InferenceResult:
+    def __call__(
+        self,
+        image: NDArray[np.uint8],
+        resize: ResizePad,
+        k: NDArray[np.float64] | None,
+        min_score: float | None = None,
+    ) -> InferenceResult:
         """Run the network on one image. The result's arrays are views of memory that the next call overwrites.
 
-        image   (H, W, 3) uint8 RGB
-        resize  mapping from the image to the network's input
-        k       (3, 3) px of the network's input; None: predicted
+        image      (H, W, 3) uint8 RGB
+        resize     mapping from the image to the network's input
+        k          (3, 3) px of the network's input; None: predicted
+        min_score  no body is computed for lower scores where this saves time: in mode eager on a CPU. Elsewhere, fixed
+                   shapes save more.
         """
         with torch.inference_mode(), self._on_device():
-            return self._to_host(self._run(self.prepare(image, resize), *self._upload_camera(k)))
+            inputs = (self.prepare(image, resize), *self._upload_camera(k))
+            if self.device.type == "cpu" and self.runtime.mode == "eager":
+                return self._to_host(self._predict_people(*inputs, min_score))
+            return self._to_host(self._run(*inputs))
 
     def reconfigure(self, body: Body, max_people: int) -> None:
         """Change the body or the number of people. The next image captures its graph again."""
@@ -248,8 +260,8 @@ class Inference:
         with torch.cuda.device(self.device), disable_tf32() if exact else contextlib.nullcontext():
             yield
 
-    def _predict_people(self, image: Tensor, k: Tensor, k_given: Tensor) -> Outputs:
-        prediction = fit_to_keypoints(self.body, self.network(image, k, k_given, self.max_people))
+    def _predict_people(self, image: Tensor, k: Tensor, k_given: Tensor, min_score: float | None = None) -> Outputs:
+        prediction = fit_to_keypoints(self.body, self.network(image, k, k_given, self.max_people, min_score))
         placed = place_bodies(self.body, prediction)
         return {
             "horizontal_fov": prediction.horizontal_fov,

@@ -161,13 +161,17 @@ class MultiHMR2(nn.Module):
     def precision(self) -> torch.dtype:
         return self.decoder.to_context.weight.dtype
 
-    def forward(self, image: Tensor, k: Tensor, k_given: Tensor, max_people: int) -> Prediction:
+    def forward(
+        self, image: Tensor, k: Tensor, k_given: Tensor, max_people: int, min_score: float | None = None
+    ) -> Prediction:
         """Detect the people of B images of one size.
 
         image       (B, 3, H, W) uint8 RGB, H and W multiples of the patch size
         k           (B, 3, 3) px of this image
         k_given     (B,) bool; if false, k is ignored and predicted
         max_people  M, number of queries that a body is predicted for
+        min_score   on a CPU: M is reduced to the largest number of higher scores in an image, but at least 1. None: M
+                    does not depend on the images
         """
         encoded = self.encode(image)
         decoded, horizontal_fov = (
@@ -181,6 +185,8 @@ class MultiHMR2(nn.Module):
         query_score = torch.sigmoid(score_logit)
         query_depth = depth_from_nearness(log_nearness, k[:, :1, 0])
 
+        if min_score is not None:
+            max_people = min(max_people, max(1, int((query_score > min_score).sum(dim=1).max())))
         score, best = query_score.topk(min(max_people, query_score.shape[1]), dim=1)
         shape, rotations, track_feature = self.person(take_rows(decoded.queries, best))
         centre = back_project(take_rows(query_location, best), take_rows(query_depth, best), k)

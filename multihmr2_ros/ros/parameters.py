@@ -83,8 +83,8 @@ class NodeParameters:
     )
     max_people: int = define_parameter(
         20,
-        "Maximum number of people in an image. The computation time does not depend on how many there are. On a GPU "
-        "the first image after a change takes about 1 s longer.",
+        "Maximum number of people in an image. On a GPU, the computation time does not depend on how many there are, "
+        "and the first image after a change takes about 1 s longer.",
         low=1,
         high=200,
         live=True,
