@@ -63,7 +63,7 @@ PLAIN = "plain"  # reference: autocast, unmodified Anny, people selected by a ma
 
 @dataclass(frozen=True)
 class BenchmarkConfig:
-    """Settings of a benchmark; size (width, height) in px."""
+    """Settings of a benchmark; size (width, height) of the image in px, input_size as in `EstimatorConfig`."""
 
     device: str
     size: tuple[int, int]
@@ -73,6 +73,7 @@ class BenchmarkConfig:
     mesh: Mesh
     repeats: int
     threads: int = 0
+    input_size: int | None = None
 
     @property
     def warm_up(self) -> int:
@@ -90,6 +91,7 @@ class BenchmarkConfig:
         mesh: Mesh,
         repeats: int | None,
         threads: int = 0,
+        input_size: int | None = None,
     ) -> BenchmarkConfig:
         """Return the configuration with the device's defaults for arguments that are None.
 
@@ -108,7 +110,7 @@ class BenchmarkConfig:
         repeats = (200 if gpu else 5) if repeats is None else repeats
         if repeats < 1:
             raise UserError(f"--repeats must be at least 1, got {repeats}")
-        return cls(device, size, precisions, modes, people, mesh, repeats, threads)
+        return cls(device, size, precisions, modes, people, mesh, repeats, threads, input_size)
 
 
 def measure(weights: Path, config: BenchmarkConfig) -> Row:
@@ -132,6 +134,7 @@ def measure_network(network: MultiHMR2, config: BenchmarkConfig) -> Row:
         "date": datetime.date.today().isoformat(),
         "machine": _describe_machine(config.device, config.threads),
         "size": list(config.size),
+        "input_size": config.input_size,
         "mesh": config.mesh,
         "repeats": config.repeats,
         "frames": [
@@ -176,7 +179,9 @@ def _step(estimator: Estimator, image: NDArray[np.uint8], index: Iterator[int]) 
 
 
 def _make_estimator(network: MultiHMR2, config: BenchmarkConfig, precision: str, mode: str, people: int) -> Estimator:
-    chosen = EstimatorConfig(score_threshold=0.0, nms_distance_m=0.0, max_people=people, mesh=config.mesh)
+    chosen = EstimatorConfig(
+        score_threshold=0.0, nms_distance_m=0.0, max_people=people, mesh=config.mesh, input_size=config.input_size
+    )
     runtime = Runtime(config.device, cast(Precision, precision), cast(Mode, mode), config.threads)
     return Estimator(network, chosen, runtime)
 

@@ -57,8 +57,9 @@ class EstimatorConfig:
     max_people       maximum number of people per image, at most the network's queries; on a GPU, the computing time
                      does not depend on the number of people in the image
     mesh             resolution of the vertices: "full" or "low"
-    input_size       (width, height) px of the network's input, multiples of the patch size; every image is resized and
-                     padded to it. None: follows the shape of each image
+    input_size       longest side, px, of the network's input, which has the shape of each image; a smaller input is
+                     faster, but small people are missed. Or (width, height), multiples of the patch size: every image
+                     is resized and padded to it. None: the network's own longest side
     track            whether people get track ids and velocities
     tracker          settings of the tracker
     place            whether a frame's depth and ground plane refine the distances of people
@@ -69,7 +70,7 @@ class EstimatorConfig:
     nms_distance_m: float = 0.25
     max_people: int = 20
     mesh: Mesh = "full"
-    input_size: tuple[int, int] | None = None
+    input_size: int | tuple[int, int] | None = None
     track: bool = True
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     place: bool = True
@@ -193,10 +194,16 @@ class Estimator:
         """Delete all tracks. Track ids are not reused."""
         self.tracker.reset()
 
+    @property
+    def _longest_side(self) -> int:
+        """Longest side of the network's input, px, that locations are normalized by."""
+        size = self.config.input_size
+        return self.network_config.image_size if size is None or isinstance(size, tuple) else size
+
     def _resize(self, width: int, height: int) -> ResizePad:
-        if self.config.input_size is not None:
+        if isinstance(self.config.input_size, tuple):
             return ResizePad.fit_inside(width, height, *self.config.input_size)
-        return ResizePad.fit(width, height, self.network_config.image_size, self.network_config.patch_size)
+        return ResizePad.fit(width, height, self._longest_side, self.network_config.patch_size)
 
     def _select_present(self, found: InferenceResult) -> InferenceResult:
         """Drop low scores and duplicates (NMS), and copy the others."""
@@ -276,7 +283,7 @@ class Estimator:
             nearness = np.log(1 / pelvis[:, 2:])
         return Detections(
             feature=people.track_feature,
-            location=np.hstack([project(pelvis, k_input) / self.network_config.image_size, nearness]),
+            location=np.hstack([project(pelvis, k_input) / self._longest_side, nearness]),
             rotation=people.rotations[:, 0],
             pelvis=pelvis,
             # Stature is averaged with the shape, so that the body need not run again.
@@ -309,7 +316,14 @@ def _as_recorded(people: People, frame: Frame) -> People:
 
 def _check_compatible(network: MultiHMR2, config: EstimatorConfig) -> None:
     sizes = network.config
-    for name, side in zip(("width", "height"), config.input_size or (), strict=False):
+    if config.input_size is None:
+        return
+    if not isinstance(config.input_size, tuple):
+        least = 2 * sizes.patch_size
+        if not least <= config.input_size <= sizes.image_size:
+            raise UserError(f"input_size must be from {least} to {sizes.image_size} px, got {config.input_size}")
+        return
+    for name, side in zip(("width", "height"), config.input_size, strict=True):
         most = sizes.max_grid * sizes.patch_size
         if side % sizes.patch_size or not sizes.patch_size <= side <= most:
             raise UserError(

@@ -37,10 +37,7 @@ def load_estimator(checkpoint: str, input_size: int | None, config: EstimatorCon
     input_size: px, longest side of the resized images; None: the network's own. Raises UserError if the checkpoint
     cannot be loaded, or if this size is too large for it.
     """
-    estimator = Estimator.load(checkpoint, config=config)
-    if input_size is not None:
-        estimator.network_config = dataclasses.replace(estimator.network_config, image_size=input_size)
-    return estimator
+    return Estimator.load(checkpoint, config=dataclasses.replace(config, input_size=input_size))
 
 
 class MeshFinder:

@@ -132,6 +132,15 @@ def test_a_fixed_input_size_serves_every_picture() -> None:
         fixed.reset()
 
 
+def test_a_smaller_input_keeps_the_shape_of_each_image() -> None:
+    small = Estimator(small_network(), dataclasses.replace(EVERYBODY, input_size=96), Runtime("cpu", "fp32"))
+    assert small._resize(640, 480).resized_width == 96
+    assert small._resize(480, 640).resized_height == 96
+    people = small.step(picture(640, 480))
+    assert people.image_size == (480, 640)
+    np.testing.assert_allclose(project(people.joints.astype(float), people.k), people.joints_2d, atol=0.01)
+
+
 def test_people_come_in_descending_score_above_the_threshold(estimator: Estimator) -> None:
     estimator.reset()
     everybody = estimator.step(picture(320, 240))
@@ -398,6 +407,8 @@ def test_bad_intrinsics(estimator: Estimator, k: np.ndarray) -> None:
         ({"mesh": "medium"}, "mesh"),
         ({"input_size": (100, 96)}, "width"),
         ({"input_size": (96, 512)}, "height"),
+        ({"input_size": 20}, "input_size must be from 32 to 192 px, got 20"),
+        ({"input_size": 193}, "input_size must be from 32 to 192 px, got 193"),
     ],
 )
 def test_bad_configurations(values: dict[str, Any], word: str) -> None:

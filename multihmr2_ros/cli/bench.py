@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_device(parser)
     options.add_threads(parser)
     parser.add_argument("--size", default="640x480", help="size of the image, px (default: %(default)s)")
+    options.add_input_size(parser)
     parser.add_argument(
         "--precision",
         default=None,
@@ -79,6 +80,7 @@ def _report_estimator(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         mesh=args.mesh,
         repeats=args.repeats,
         threads=args.threads,
+        input_size=args.input_size,
     )
     report = measure(resolve_checkpoint(args.checkpoint), config)
     return report, format_table(report)

@@ -77,10 +77,18 @@ def add_estimation(parser: argparse.ArgumentParser, *, mesh: str, mesh_help: str
         help="of people with nearer pelvises, keep the best score only; 0 disables it (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--max-people", type=int, default=20, help="most people per frame (default: %(default)s)")
+    add_input_size(parser)
     parser.add_argument("--mesh", choices=("full", "low"), default=mesh, help=f"{mesh_help} (default: %(default)s)")
     parser.add_argument(
         "--track", action=argparse.BooleanOptionalAction, default=True,
         help="track people in videos and bags; images are independent of each other (default: on)",
+    )  # fmt: skip
+
+
+def add_input_size(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--input-size", type=int, metavar="PX",
+        help="longest side of the network's input; smaller is faster, but misses small people (default: the network's)",
     )  # fmt: skip
 
 
@@ -92,6 +100,7 @@ def make_estimator_config(args: argparse.Namespace) -> EstimatorConfig:
         score_threshold=args.score_threshold,
         nms_distance_m=args.nms_distance,
         max_people=args.max_people,
+        input_size=args.input_size,
         mesh=args.mesh,
         track=args.track,
     )

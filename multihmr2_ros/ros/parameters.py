@@ -75,6 +75,12 @@ class NodeParameters:
     threads: int = define_parameter(
         0, "CPU threads of the network. 0: OMP_NUM_THREADS if set, else half of the cores, at most 8.", low=0, high=256
     )
+    input_size: int = define_parameter(
+        0,
+        "Longest side of the network's input (px). Smaller is faster, but misses small people. 0: the network's own.",
+        low=0,
+        high=4096,
+    )
     mesh: Literal["low", "full"] = define_parameter(
         "low",
         "Mesh resolution of markers, points and vertices. The first image after a change takes about 1 s longer.",

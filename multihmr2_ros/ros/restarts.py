@@ -66,6 +66,7 @@ def make_configuration(parameters: NodeParameters, base: EstimatorConfig) -> Est
         score_threshold=parameters.score_threshold,
         nms_distance_m=parameters.nms_distance_m,
         max_people=parameters.max_people,
+        input_size=parameters.input_size or None,
         mesh=parameters.mesh,
     )
 
