@@ -141,7 +141,7 @@ class BagSource(FrameSource):
         """
         given = self._make_intrinsics(camera_info, image)
         stamp_ns, camera_frame = self.header.stamp_ns or recorded_ns, self.header.frame_id
-        stamp_s = (self.header.sec + self.header.nanosec * 1e-9) or recorded_ns * 1e-9
+        stamp_s = self.header.stamp_s or recorded_ns * 1e-9
         return Frame(
             image, stamp_s, given.k, given.source, f"{self.name}_{index:06d}", given.lens,
             depth=self._find_depth(depths, image, recorded_ns),

@@ -36,7 +36,7 @@ from multihmr2_ros.messages.people_content import compute_boxes, make_body_frame
 from multihmr2_ros.people import People
 from multihmr2_ros.ros.conversions import header_to_ros, image_to_ros, people_to_transforms
 from multihmr2_ros.ros.qos import LATCHED, RELIABLE, SILENT_PUBLISHER, TF, is_wanted
-from multihmr2_ros.ros.target_frame import PlacedPeople
+from multihmr2_ros.ros.target_frame import CameraFrame, PlacedPeople
 
 from .skeleton import compute_skeletons_2d
 
@@ -76,20 +76,14 @@ class BodiesOutput:
         self._transforms = node.create_publisher(TFMessage, "/tf", TF) if has_own_frames else None
 
     def publish(
-        self,
-        people: People,
-        image: NDArray[np.uint8],
-        header: HeaderContent,
-        bone_labels: Sequence[str],
-        placed: PlacedPeople | None,
+        self, frame: CameraFrame, people: People, placed: PlacedPeople | None, bone_labels: Sequence[str]
     ) -> None:
         """Publish the messages about one image: first TF frames, then each body, then the list of ids.
 
+        frame        of the image
         people       in the camera's frame
-        image        (H, W, 3) uint8 RGB, the image of these people
-        header       of the image
-        bone_labels  of people.joints
         placed       the same people in the frame of the messages; None if the transform is unknown
+        bone_labels  of people.joints
 
         While /humans/bodies/tracked has no subscribers, only changes of the list are published, for later subscribers.
         """
@@ -101,14 +95,14 @@ class BodiesOutput:
                 bodies = placed.people.select(rows)
                 self._transforms.publish(people_to_transforms(bodies, placed.header, self._prefix))
             self._update_bodies(ids)
-            self._publish_bodies(ids, people, image, header, bone_labels)
-            self._publish_ids(ids, header)
+            self._publish_bodies(ids, frame, people, bone_labels)
+            self._publish_ids(ids, frame.header)
         else:
             self._update_bodies([])
             if ids != self._published_ids:
-                self._publish_ids(ids, header)
+                self._publish_ids(ids, frame.header)
 
-    def publish_nobody(self, header: HeaderContent) -> None:
+    def publish_empty(self, header: HeaderContent) -> None:
         self._publish_ids([], header)
         self._remove_bodies(list(self._bodies))
 
@@ -122,23 +116,16 @@ class BodiesOutput:
         self._published_ids = ids
         self.tracked.publish(self._messages.IdsList(header=header_to_ros(header), ids=ids))
 
-    def _publish_bodies(
-        self,
-        ids: list[str],
-        people: People,
-        image: NDArray[np.uint8],
-        header: HeaderContent,
-        bone_labels: Sequence[str],
-    ) -> None:
+    def _publish_bodies(self, ids: list[str], frame: CameraFrame, people: People, bone_labels: Sequence[str]) -> None:
         bodies = [self._bodies[body_id] for body_id in ids]
-        skeletons = None
+        header, skeletons = frame.header, None
         box = compute_boxes(people.joints_2d, people.image_size)
         for row, body in enumerate(bodies):
             x, y, height, width = box[row].tolist()
             if width and height and is_wanted(body.roi):
                 body.roi.publish(roi_to_ros(box[row], people.image_size, people.score[row], header, self._messages))
             if width and height and is_wanted(body.cropped):
-                body.cropped.publish(image_to_ros(image[y : y + height, x : x + width], header))
+                body.cropped.publish(image_to_ros(frame.image[y : y + height, x : x + width], header))
             if is_wanted(body.skeleton):
                 skeletons = compute_skeletons_2d(people, bone_labels) if skeletons is None else skeletons
                 body.skeleton.publish(skeleton_to_ros(skeletons[row], header, self._messages))

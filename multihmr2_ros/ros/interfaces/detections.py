@@ -67,7 +67,7 @@ class DetectionsOutput:
             detections = people_to_detections(people, self._body_prefix)
             self.publisher.publish(detections_to_ros(detections, header, self._messages))
 
-    def publish_nobody(self, header: HeaderContent) -> None:
+    def publish_empty(self, header: HeaderContent) -> None:
         self.publisher.publish(self._messages.Detection3DArray(header=header_to_ros(header)))
 
 
