@@ -26,9 +26,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from multihmr2_ros.bags.camera_poses import CameraPoses
-from multihmr2_ros.bags.depth_images import DEPTH, MAX_DELAY_S, RAW, DepthImages, choose_depth_topic
+from multihmr2_ros.bags.depth_images import DEPTH, MAX_DELAY_S, RAW, DepthReader, choose_depth_topic
 from multihmr2_ros.bags.reading import BagMessage, BagReader
+from multihmr2_ros.bags.transforms import CameraPoses
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.frame import Frame
 from multihmr2_ros.media.sources import FrameSource, make_source_name
@@ -127,7 +127,7 @@ class BagSource(FrameSource):
         image: NDArray[np.uint8],
         recorded_ns: int,
         camera_info: Any,
-        depths: DepthImages | None,
+        depths: DepthReader | None,
         poses: CameraPoses,
     ) -> Frame:
         """Make the frame of an image. The image's header is in self.header.
@@ -150,13 +150,13 @@ class BagSource(FrameSource):
             fixed_frame=self._fixed_frame,
         )  # fmt: skip
 
-    def _open_depth(self) -> contextlib.AbstractContextManager[DepthImages | None]:
+    def _open_depth(self) -> contextlib.AbstractContextManager[DepthReader | None]:
         if self._depth_topic is None:
             return contextlib.nullcontext()
-        return DepthImages(self._path, self._depth_topic)
+        return DepthReader(self._path, self._depth_topic)
 
     def _find_depth(
-        self, depths: DepthImages | None, image: NDArray[np.uint8], recorded_ns: int
+        self, depths: DepthReader | None, image: NDArray[np.uint8], recorded_ns: int
     ) -> NDArray[np.generic] | None:
         if depths is None:
             return None

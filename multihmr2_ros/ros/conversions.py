@@ -42,8 +42,7 @@ from multihmr2_ros.messages.content import (
     validate_faces,
 )
 from multihmr2_ros.messages.conversion_packages import get_converter
-from multihmr2_ros.messages.human_array import human_array_message
-from multihmr2_ros.messages.people_content import compute_body_quaternions, make_body_frames
+from multihmr2_ros.messages.human_array import compute_body_quaternions, human_array_message, make_body_frames
 from multihmr2_ros.msg import BodyModel, HumanArray
 from multihmr2_ros.people import People, TrackState
 

@@ -42,7 +42,7 @@ from std_srvs.srv import SetBool, Trigger
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.hardware import make_threads_wait_passively
 from multihmr2_ros.messages.content import HeaderContent
-from multihmr2_ros.messages.people_content import Timing
+from multihmr2_ros.messages.human_array import Timing
 
 from .command_line import find_unused_remaps, start_rclpy
 from .diagnostics import SILENT_S, HealthMonitor, ImageCounters

@@ -37,7 +37,7 @@ from multihmr2_ros.messages.content import (
     make_delete_marker,
 )
 from multihmr2_ros.messages.conversion_packages import describe_packages
-from multihmr2_ros.messages.people_content import Timing, people_to_content
+from multihmr2_ros.messages.human_array import Timing, people_to_content
 from multihmr2_ros.msg import BodyModel, HumanArray
 from multihmr2_ros.people import People
 

@@ -24,13 +24,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gc
+import re
 import time
 from collections.abc import Callable, Iterator
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from multihmr2_ros.errors import UserError
 
-from .device_faults import DeviceFault, classify_error
 from .parameters import NodeParameters
 
 if TYPE_CHECKING:
@@ -45,6 +46,19 @@ HEALTHY_S = 60.0
 FIRST_WAIT_S, MAX_WAIT_S = 0.5, 30.0  # before the second of successive restarts, and maximum before any restart
 HANGS = 3.0  # times the watchdog's limit; longer steps require a new process
 MAX_HALVINGS = 2
+# Texts of PyTorch's RuntimeError for faults that are reported by its libraries, not by the device.
+DEVICE_WORDS = re.compile(
+    r"CUDA (driver )?error|HIP error|device-side assert|cu(DNN|dnn) error|NVRTC|cuda\w+ error|cudaError\w+"
+    r"|(CUDNN|CUBLAS|CUSOLVER|CUFFT|CUSPARSE)_STATUS_"
+)
+MEMORY_WORDS = re.compile(r"out of memory|cudaErrorMemoryAllocation|_ALLOC_FAILED")
+
+
+class DeviceFault(Enum):
+    """Fault of a device. FAILED: all data on the device are lost. OUT_OF_MEMORY: the memory does not suffice."""
+
+    FAILED = "failed"
+    OUT_OF_MEMORY = "out of memory"
 
 
 def load_estimator(parameters: NodeParameters) -> Estimator:
@@ -232,6 +246,21 @@ class RestartingEstimator:
     def _get_busy_s(self) -> float:
         since_s = self._busy_since_s
         return 0.0 if since_s is None else time.monotonic() - since_s
+
+
+def classify_error(error: BaseException) -> DeviceFault | None:
+    """Return the device fault that an exception reports; None if it is not about the device."""
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError):
+        return DeviceFault.OUT_OF_MEMORY
+    if not isinstance(error, RuntimeError):
+        return None
+    text = str(error)
+    is_accelerators = isinstance(error, getattr(torch, "AcceleratorError", ()))  # PyTorch 2.8 and later
+    if not is_accelerators and not DEVICE_WORDS.search(text):
+        return None
+    return DeviceFault.OUT_OF_MEMORY if MEMORY_WORDS.search(text) else DeviceFault.FAILED
 
 
 def _release_memory() -> None:

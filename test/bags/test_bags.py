@@ -34,7 +34,8 @@ from multihmr2_ros.bags import definitions
 from multihmr2_ros.bags.definitions import get_ros1_typestore, require_type
 from multihmr2_ros.bags.frames import BagSource
 from multihmr2_ros.bags.humans import human_array_to_cdr
-from multihmr2_ros.bags.reading import BagReader, is_bag
+from multihmr2_ros.bags.reading import BagReader
+from multihmr2_ros.bags.storage import is_bag
 from multihmr2_ros.bags.writing import BagWriter
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.messages.cdr import marker_array_to_cdr

@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 
 from multihmr2_ros.bags.frames import BagSource
-from multihmr2_ros.bags.reading import is_bag
+from multihmr2_ros.bags.storage import is_bag
 from multihmr2_ros.errors import UserError
 from test.helpers.bag_factory import camera_messages, refuses, write_bag
 

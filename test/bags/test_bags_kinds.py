@@ -26,11 +26,12 @@ import numpy as np
 import pytest
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
-from multihmr2_ros.bags import reading
+from multihmr2_ros.bags import storage
 from multihmr2_ros.bags.definitions import make_typestore
 from multihmr2_ros.bags.frames import BagSource
-from multihmr2_ros.bags.reading import BagReader, is_bag, normalize_type_name
+from multihmr2_ros.bags.reading import BagReader, normalize_type_name
 from multihmr2_ros.bags.recovery import MAGIC
+from multihmr2_ros.bags.storage import is_bag
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.people import IntrinsicsSource
 from test.helpers.bag_factory import (
@@ -163,7 +164,7 @@ def test_compressed_messages_that_are_damaged(tmp_path: Path, content: bytes) ->
 
 def test_a_compressed_message_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_compressed(tmp_path / "bag", "mcap", CompressionMode.MESSAGE, camera_messages(1, calibrated=False))
-    monkeypatch.setattr(reading, "MAX_MESSAGE_BYTES", 1000)
+    monkeypatch.setattr(storage, "MAX_MESSAGE_BYTES", 1000)
     refuses(path, "above 1000 bytes")
 
 

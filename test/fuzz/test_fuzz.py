@@ -34,8 +34,8 @@ pytest.importorskip("rclpy", reason="ROS is not in this shell: source scripts/en
 pytest.importorskip("multihmr2_ros.msg", reason="our messages are not built: make setup")
 
 from multihmr2_ros.bags.frames import BagSource
+from multihmr2_ros.bags.humans import people_from_human_array
 from multihmr2_ros.bags.reading import BagReader
-from multihmr2_ros.bags.recorded_people import people_from_human_array
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.messages.calibration import intrinsics_from_info
 from multihmr2_ros.messages.images import MAX_PIXELS, MAX_SCANS, compressed_image_from_ros, image_from_ros

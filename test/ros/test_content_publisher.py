@@ -36,7 +36,7 @@ from visualization_msgs.msg import MarkerArray
 
 from multihmr2_ros.messages import cdr
 from multihmr2_ros.messages.content import HeaderContent, make_delete_marker
-from multihmr2_ros.messages.people_content import Timing, people_to_content
+from multihmr2_ros.messages.human_array import Timing, people_to_content
 from multihmr2_ros.ros import (
     content_publisher,
 )

@@ -29,7 +29,7 @@ from geometry_msgs.msg import Point
 from numpy.typing import NDArray
 
 from multihmr2_ros.messages.content import HeaderContent
-from multihmr2_ros.messages.people_content import make_body_frames
+from multihmr2_ros.messages.human_array import make_body_frames
 from multihmr2_ros.people import PHENOTYPE_LABELS, People
 from multihmr2_ros.ros.conversions import header_to_ros
 from multihmr2_ros.ros.qos import RELIABLE, is_wanted
