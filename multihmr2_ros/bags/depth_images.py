@@ -122,7 +122,7 @@ def choose_depth_topic(bag: BagReader, image_topic: str, wanted: str | None) -> 
         if depth is not None and depth.encoding in TYPES and _read_layout(depth) == layout:
             fitting.append(name)
     if len(fitting) > 1:
-        return None, f"there are several topics of depth images, choose one with --depth-topic: {', '.join(fitting)}"
+        return None, f"the bag has several depth topics, choose one with --depth-topic: {', '.join(fitting)}"
     return (fitting[0] if fitting else None), ""
 
 

@@ -113,7 +113,7 @@ class BagSource(FrameSource):
                 yield self._make_frame(index, image, message.time_ns, camera_info, depths, poses)
                 index += 1
         losses = [f"the bag is damaged or cut off ({bag.damage})"] if bag.damage else []
-        losses += [f"{unreadable} messages left out ({reason})"] if unreadable else []
+        losses += [f"{unreadable} messages were skipped ({reason})"] if unreadable else []
         if index == 0:
             raise UserError(
                 f"no image on {self._topic} of {self._path} can be read: {'; '.join(losses) or 'it is empty'}"
@@ -256,13 +256,13 @@ def _choose_camera_info_topic(bag: BagReader, image_topic: str) -> tuple[str | N
     near = [name for name in infos if name.rpartition("/")[0] == namespace]
     images = [name for name, topic in bag.topics.items() if topic.type_name in (RAW, COMPRESSED)]
     if len(near) == 1:
-        return near[0], f"there is no {beside}; the intrinsics are those of {near[0]}, in the same namespace"
+        return near[0], f"{beside} is missing; intrinsics are taken from {near[0]}, in the same namespace"
     if len(infos) == len(images) == 1:
-        return infos[0], f"there is no {beside}; the intrinsics are those of {infos[0]}, the only one in the bag"
+        return infos[0], f"{beside} is missing; intrinsics are taken from {infos[0]}, the only CameraInfo topic"
     if infos:
         return None, (
-            f"there is no {beside}: intrinsics are predicted, and those on {', '.join(infos)} not used; give the right "
-            "ones with --k"
+            f"{beside} is missing: intrinsics are predicted, and those on {', '.join(infos)} are not used; give "
+            "intrinsics with --k"
         )
     return None, ""
 

@@ -114,9 +114,11 @@ class HumansReader:
         if known is None:
             others = sorted(name for name, topic in self._bag.topics.items() if topic.type_name == HUMAN_ARRAY)
             listed = ", ".join(others) or "none"
-            raise UserError(f"{self.path} has no people on {self.topic}; its topics with HumanArrays: {listed}")
+            raise UserError(f"{self.path} has no topic {self.topic} with HumanArrays; it has {listed}")
         if known.type_name != HUMAN_ARRAY:
-            raise UserError(f"{self.topic} of {self.path} must be {HUMAN_ARRAY}, but it is {known.type_name}")
+            raise UserError(
+                f"expected {HUMAN_ARRAY} on {self.topic} of {self.path}, got {known.type_name}; choose another topic"
+            )
 
     def _find_nearest(self, wanted_ns: int) -> int | None:
         if wanted_ns == 0:
@@ -207,7 +209,7 @@ def people_from_human_array(message: Any, image_size: tuple[int, int]) -> People
         return _make_people(message, image_size)
     except (ValueError, IndexError, OverflowError) as error:
         raise UserError(
-            f"a HumanArray holds what no node publishes ({' '.join(str(error).split())}); record it again"
+            f"the fields of a HumanArray do not fit each other ({' '.join(str(error).split())}); record it again"
         ) from error
 
 

@@ -113,7 +113,7 @@ class BagReader:
             raise
         except Exception as error:  # rosbags raises IndexError and others
             raise UserError(
-                f"a message on {message.topic} is not a {message.type_name} ({len(message.data)} bytes); "
+                f"cannot decode a message on {message.topic} as {message.type_name} ({len(message.data)} bytes); "
                 "record it again"
             ) from error
 
@@ -150,10 +150,10 @@ class BagReader:
                 self._files.note_damage(describe_error(error))
                 return
             if not isinstance(data, bytes | bytearray | memoryview):  # a column of SQLite may have any type
-                self._files.note_damage(f"a message of {connection.topic} holds no bytes")
+                self._files.note_damage(f"a message on {connection.topic} contains no bytes")
                 continue
             if not isinstance(time_ns, int):
-                self._files.note_damage(f"a message of {connection.topic} has no time")
+                self._files.note_damage(f"a message on {connection.topic} has no time of recording")
                 continue
             try:
                 content = decompress(bytes(data))

@@ -105,7 +105,7 @@ class BagFiles:
     def _open(self) -> list[Any]:
         path = self._path
         if not path.exists():
-            raise UserError(f"there is no bag {path}; give a rosbag2 folder, or an .mcap, .db3 or .bag file")
+            raise UserError(f"the bag {path} does not exist; give a rosbag2 folder, or an .mcap, .db3 or .bag file")
         if self.is_ros1:
             return [_open_with(Ros1Reader, path)]
         if not path.is_dir():
@@ -117,7 +117,9 @@ class BagFiles:
             except UserError as error:
                 self.note_damage(error)
         if not readers:
-            raise UserError(f"nothing in the bag {path} can be read: {self.damage or 'it has no files of messages'}")
+            raise UserError(
+                f"no file of the bag {path} can be read: {self.damage or 'it has no message files'}; record it again"
+            )
         return readers
 
     def _list_files(self) -> list[Path]:
@@ -143,7 +145,8 @@ class BagFiles:
         unfinished = file.with_name(f"{file.name}-wal")
         if unfinished.is_file() and unfinished.stat().st_size:
             self.note_damage(
-                f"{unfinished.name} holds messages that are not in {file.name} yet; `sqlite3 {file} .tables` moves them"
+                f"{unfinished.name} contains messages that are not yet in {file.name}; "
+                f"run `sqlite3 {file} .tables` to move them"
             )
         if file.suffix.lower() != ".mcap":
             return self._open_with_first(file, (Sqlite3Reader, TruncatedSqlite3Reader))
@@ -182,11 +185,11 @@ class BagFiles:
                 while piece := source.read(1 << 20):
                     left -= len(piece)
                     if left < 0:
-                        raise UserError(f"{file} needs more than half of what is free in {folder.parent}")
+                        raise UserError(f"{file} needs more than half of the free space in {folder.parent}")
                     copy.write(piece)
         except (OSError, EOFError, zstd.ZstdError, UserError) as error:
             raise UserError(
-                f"cannot unpack the bag {file} ({describe_error(error)}); unpack it yourself: zstd -d {file.name}"
+                f"cannot decompress the bag {file} ({describe_error(error)}); decompress it: zstd -d {file.name}"
             ) from None
         return target
 
@@ -201,11 +204,11 @@ def _open_with(kind: Any, path: Path) -> Any:
         raise UserError(f"cannot read the bag {path} ({describe_error(error)}); is it complete?") from error
     if not all(_is_name(each.topic) and _is_name(each.msgtype) for each in reader.connections):
         reader.close()
-        raise UserError(f"cannot read the bag {path} (a topic's name or type is no text); is it complete?")
+        raise UserError(f"cannot read the bag {path} (a topic's name or type is not text); is it complete?")
     counts = [*(read_time_span(reader) or ()), *(each.msgcount for each in reader.connections)]
     if not all(map(_is_count, counts)):
         reader.close()
-        raise UserError(f"cannot read the bag {path} (its duration or a count is no number); is it complete?")
+        raise UserError(f"cannot read the bag {path} (its duration or a count is not a number); is it complete?")
     return reader
 
 
@@ -233,9 +236,9 @@ def decompress(data: bytes) -> bytes:
         with zstd.open(io.BytesIO(data), "rb") as file:
             content = bytes(file.read(MAX_MESSAGE_BYTES + 1))
     except (zstd.ZstdError, EOFError) as error:
-        raise UserError(f"a message that is compressed with zstd is damaged ({describe_error(error)})") from error
+        raise UserError(f"a zstd-compressed message is damaged ({describe_error(error)})") from error
     if len(content) > MAX_MESSAGE_BYTES:
-        raise UserError(f"a message that is compressed with zstd is above {MAX_MESSAGE_BYTES} bytes")
+        raise UserError(f"a zstd-compressed message has more than {MAX_MESSAGE_BYTES} bytes")
     return content
 
 
@@ -244,8 +247,8 @@ class _Ros1ContentError(UserError):
 
     def __init__(self, path: Path) -> None:
         super().__init__(
-            f"{path} holds ROS 1 messages, and ROS 2's were expected; give the .bag file that it was made of, as it is "
-            "or converted: rosbags-convert --src NAME.bag --dst NAME"
+            f"{path} contains ROS 1 messages, expected ROS 2 messages; give the original .bag file, or convert it: "
+            "rosbags-convert --src NAME.bag --dst NAME"
         )
 
 
@@ -278,7 +281,7 @@ def _read_file_names(description: Path) -> list[str]:
             f"{description.name} is damaged ({type(error).__name__}: {describe_error(error)[:80]})"
         ) from error
     if not all(_is_name(name) and name for name in names):
-        raise UserError(f"{description.name} is damaged (it names files that cannot be)")
+        raise UserError(f"{description.name} is damaged (invalid file names)")
     return names
 
 
@@ -286,13 +289,13 @@ def _check_nesting(metadata: Path) -> None:
     """Raise UserError for deeply nested brackets, because parsing such YAML takes minutes."""
     try:
         if metadata.stat().st_size > MAX_METADATA_BYTES:
-            raise UserError(f"{metadata} is no description of a bag: it is too large; remove it")
+            raise UserError(f"{metadata} is invalid: it has more than {MAX_METADATA_BYTES} bytes; remove it")
         content = np.frombuffer(metadata.read_bytes(), np.uint8)
     except OSError as error:
         raise UserError(f"cannot read {metadata}: {error.strerror}; check its permissions") from error
     steps = np.isin(content, list(b"[{")).astype(np.int64) - np.isin(content, list(b"]}"))
     if np.cumsum(steps).max(initial=0) > MAX_NESTED:
-        raise UserError(f"{metadata} is no description of a bag: it nests too deeply; remove it")
+        raise UserError(f"{metadata} is invalid: it has more than {MAX_NESTED} nested brackets; remove it")
 
 
 def _is_name(value: Any) -> bool:

@@ -74,7 +74,7 @@ class _TransformEdge:
         if pose is None:
             raise UserError(
                 f"the transform of {child} in {self.parent} is known from {self.stamps[0] / NS:.3f} to "
-                f"{self.stamps[-1] / NS:.3f} s, but {stamp_ns / NS:.3f} s was asked for; record {TF} for the whole bag"
+                f"{self.stamps[-1] / NS:.3f} s, but {stamp_ns / NS:.3f} s was requested; record {TF} for the whole bag"
             )
         return pose_to_matrix(pose)
 

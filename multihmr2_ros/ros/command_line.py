@@ -126,7 +126,7 @@ def find_unused_remaps(arguments: Sequence[str], node: Any) -> list[str]:
         if name.startswith("__") or "*" in name:  # __node, __ns; patterns
             continue
         if _expand_name(name, node) not in full and not name.startswith("/humans/bodies/"):
-            sentences.append(f"the remapping {rule} does nothing: the node has no {name!r}{suggest_name(name, known)}")
+            sentences.append(f"the remapping {rule} has no effect: the node has no {name!r}{suggest_name(name, known)}")
     return sentences
 
 

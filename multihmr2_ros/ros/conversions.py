@@ -204,7 +204,7 @@ def import_message_class(type_name: str) -> Any:
         return getattr(importlib.import_module(f"{package}.msg"), name)
     except (ImportError, AttributeError) as error:
         raise UserError(
-            f"the message type {type_name} is not in this shell; source the workspace of {package}"
+            f"the message type {type_name} is not available; source the workspace with {package}"
         ) from error
 
 

@@ -61,14 +61,14 @@ class DecodedImage:
         faults = []
         if not self.header.frame_id:
             faults.append(
-                "images have no header.frame_id: no transforms of people are published; set the frame of the camera in "
-                "its driver"
+                "images have no header.frame_id: no transforms of people are published; set frame_id in "
+                "the camera driver"
             )
         ahead_s = -self.age_at_receipt_s
         if self.arrival_s > 0 and ahead_s > FUTURE_S:
             faults.append(
-                f"images are stamped {ahead_s:.1f} s in the future: ages and latencies mean nothing, max_age_s drops "
-                "none; set the clocks of the camera and of this machine alike"
+                f"images are stamped {ahead_s:.1f} s in the future: ages and latencies are wrong, and max_age_s drops "
+                "no image; synchronize the clocks of the camera and of this computer"
             )
         return faults
 
@@ -100,8 +100,9 @@ class FrameMaker:
         if given.problem:
             self._report("camera_info", given.problem)
         deadline_s = time.monotonic() + parameters.transform_timeout_s
-        without = "of this image do without"
-        camera_pose = self._lookup_pose(inputs, camera, parameters.fixed_frame, deadline_s, f"velocities {without}")
+        camera_pose = self._lookup_pose(
+            inputs, camera, parameters.fixed_frame, deadline_s, "velocities of this image are not relative to"
+        )
         ground = self._lookup_ground(inputs, camera, parameters.ground_frame, deadline_s)
         target = self._lookup_target(inputs, camera, parameters.target_frame, deadline_s)
         depth, about_depth = self._find_depth(inputs, camera, parameters.depth_max_delay_s)
@@ -132,7 +133,7 @@ class FrameMaker:
             return None
 
     def _lookup_ground(self, inputs: Inputs, camera: DecodedImage, frame: str, deadline_s: float) -> GroundPlane | None:
-        pose = self._lookup_pose(inputs, camera, frame, deadline_s, "distances of this image do without")
+        pose = self._lookup_pose(inputs, camera, frame, deadline_s, "distances of this image do not use the ground of")
         if pose is None:
             return None
         try:
@@ -158,12 +159,12 @@ class FrameMaker:
         if message is None and images.is_alive:
             return None, f"not used: none within {most_s} s of the image"
         if message is None:
-            return None, f"not used: nothing comes on {inputs.depth_topic}"
+            return None, f"not used: no messages on {inputs.depth_topic}"
         try:
             return depth_from_ros(deserialize(message, Image), camera.header, camera.image.shape[:2]), "used"
         except UserError as error:
             self._report("depth", str(error))
-            return None, "not used: it does not fit"
+            return None, "not used: it does not fit the image"
 
 
 def decode_camera_image(received: ReceivedImage) -> DecodedImage:
@@ -191,4 +192,4 @@ def deserialize(data: bytes, kind: type) -> Any:
     try:
         return deserialize_message(data, kind)
     except Exception as error:  # the type for invalid bytes depends on the middleware
-        raise UserError(f"a damaged {kind.__name__} came ({len(data)} bytes); check its publisher") from error
+        raise UserError(f"received a damaged {kind.__name__} ({len(data)} bytes); check its publisher") from error

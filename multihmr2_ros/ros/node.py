@@ -210,7 +210,7 @@ class PerceptionNode(ManagedNode):
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self._reset_wanted = True  # the worker resets, because only it uses the estimator
-        response.success, response.message = True, "all tracks are forgotten with the next image"
+        response.success, response.message = True, "all tracks are reset before the next image"
         return response
 
     def _on_update_subscriptions(self) -> None:
@@ -255,7 +255,7 @@ class PerceptionNode(ManagedNode):
         """Return and log a fault if the simulated clock stays at 0."""
         if self.get_clock().now().nanoseconds or time.monotonic() - self.counters.began_s < APPEARED_S:
             return []
-        fault = "use_sim_time is true, but nothing comes on /clock: time stands at 0; publish it, or set it to false"
+        fault = "use_sim_time is true, but /clock has no messages: time stays at 0; publish it, or unset use_sim_time"
         self._report("clock", fault, is_present=True)
         return [fault]
 

@@ -156,7 +156,7 @@ class RestartingEstimator:
         if 0 < watchdog_s < busy_s:
             faults.append(f"the estimator has not answered for {busy_s:.0f} s (watchdog_s: {watchdog_s:g})")
         if self._estimator is None:
-            faults.append("the estimator's device failed: no people are found until it works again")
+            faults.append("the estimator's device failed: no people are detected until it is restarted")
         if self.reduced_to:
             faults.append(f"out of GPU memory: reduced to {self.reduced_to}")
         return faults
@@ -184,7 +184,7 @@ class RestartingEstimator:
     def _restart(self) -> Estimator:
         wait_s = self._not_before_s - time.monotonic()
         if wait_s > 0:
-            raise UserError(f"the estimator's device failed; the estimator is made again in {wait_s:.1f} s")
+            raise UserError(f"the estimator's device failed; the estimator is restarted in {wait_s:.1f} s")
         try:
             with self._watch():
                 estimator = self._make(self._parameters)
@@ -205,14 +205,14 @@ class RestartingEstimator:
         """
         _release_memory()
         if fault is DeviceFault.OUT_OF_MEMORY and self._reduce():
-            return UserError(f"out of GPU memory ({reason}); the estimator is made again with {self.reduced_to}")
+            return UserError(f"out of GPU memory ({reason}); the estimator is restarted with {self.reduced_to}")
         now_s = time.monotonic()
         self._faults = self._faults + 1 if now_s - self._last_fault_s < HEALTHY_S else 1
         wait_s = 0.0 if self._faults == 1 else min(FIRST_WAIT_S * 2.0 ** (self._faults - 2), MAX_WAIT_S)
         self._last_fault_s, self._not_before_s = now_s, now_s + wait_s
         if fault is None:
-            return UserError(f"the estimator cannot be made again ({reason}); it is tried again in {wait_s:.1f} s")
-        return UserError(f"the estimator's device failed ({reason}); the estimator is made again in {wait_s:.1f} s")
+            return UserError(f"the estimator cannot be restarted ({reason}); next attempt in {wait_s:.1f} s")
+        return UserError(f"the estimator's device failed ({reason}); the estimator is restarted in {wait_s:.1f} s")
 
     def _reduce(self) -> bool:
         """Reduce the work: fewer people, then 16-bit precision, then the CPU. Return False if no step is left."""

@@ -267,7 +267,7 @@ def test_recorded_people_whose_fields_do_not_fit(tmp_path: Path, change: str) ->
         message.intrinsics_source = 9
     else:
         setattr(message.humans[0], change, getattr(message.humans[0], change)[:-1])
-    with pytest.raises(UserError, match="holds what no node publishes"):
+    with pytest.raises(UserError, match="fields of a HumanArray do not fit"):
         people_from_human_array(message, (480, 640))
 
 
