@@ -80,7 +80,7 @@ class EstimatorConfig:
         if not 0 <= self.score_threshold <= 1:
             raise UserError(f"score_threshold must lie between 0 and 1, got {self.score_threshold}")
         if not 0 <= self.nms_distance_m < np.inf:
-            raise UserError(f"nms_distance_m must be 0 (off) or a distance in metres, got {self.nms_distance_m}")
+            raise UserError(f"nms_distance_m must be 0 (off) or a distance in meters, got {self.nms_distance_m}")
         if self.max_people < 1:
             raise UserError(f"max_people must be at least 1, got {self.max_people}")
         if self.mesh not in ("full", "low"):
@@ -171,7 +171,7 @@ class Estimator:
         people = self._to_people(found, resize, view)
         people = self._place(people, view)
         people = self._track(people, found.k, view)
-        return people if frame.lens is None else _as_recorded(people, frame)
+        return dataclasses.replace(people, joints_2d=frame.points_as_recorded(people.joints_2d))
 
     def reconfigure(self, config: EstimatorConfig) -> None:
         """Apply another configuration from the next frame on; tracks are kept.
@@ -182,7 +182,7 @@ class Estimator:
         """
         for name in ("input_size", "track", "tracker"):
             if getattr(config, name) != getattr(self.config, name):
-                raise UserError(f"{name} cannot change while the estimator lives; make another one")
+                raise UserError(f"{name} of an existing estimator cannot be changed; create a new estimator")
         max_people = min(config.max_people, self.network_config.queries)
         if config.mesh != self.config.mesh or max_people != self._infer.max_people:
             body = self.body if config.mesh == self.config.mesh else Body(config.mesh)
@@ -309,11 +309,6 @@ def _make_surface(body: Body) -> BodySurface:
     return BodySurface.from_mesh(body.faces, body.anny.template_vertices.cpu().numpy())
 
 
-def _as_recorded(people: People, frame: Frame) -> People:
-    """Move joints_2d from the undistorted image to the image as recorded."""
-    return dataclasses.replace(people, joints_2d=frame.points_as_recorded(people.joints_2d))
-
-
 def _check_compatible(network: MultiHMR2, config: EstimatorConfig) -> None:
     sizes = network.config
     if config.input_size is None:
@@ -327,5 +322,5 @@ def _check_compatible(network: MultiHMR2, config: EstimatorConfig) -> None:
         most = sizes.max_grid * sizes.patch_size
         if side % sizes.patch_size or not sizes.patch_size <= side <= most:
             raise UserError(
-                f"the input's {name} must be a multiple of {sizes.patch_size} px, at most {most} px; got {side}"
+                f"the {name} of input_size must be a multiple of {sizes.patch_size} px, at most {most} px, got {side}"
             )

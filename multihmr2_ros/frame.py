@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -145,6 +146,9 @@ class Frame:
         return points.astype(np.float32)
 
 
+AnyFrame = TypeVar("AnyFrame", bound=Frame)
+
+
 @dataclass(frozen=True)
 class IntrinsicsChoice:
     """The user's choice of the intrinsics that people are placed with.
@@ -158,7 +162,7 @@ class IntrinsicsChoice:
     k: NDArray[np.float64] | None = None
     vertical_fov_rad: float | None = None
 
-    def apply(self, frame: Frame) -> Frame:
+    def apply(self, frame: AnyFrame) -> AnyFrame:
         """Return the frame with the chosen intrinsics. The lens does not change, because the image does not."""
         height, width = frame.image.shape[:2]
         if self.source == PREDICTED:

@@ -25,8 +25,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from multihmr2_ros.bags.humans import people_from_human_array
 from multihmr2_ros.bags.reading import BagReader
-from multihmr2_ros.bags.recorded_people import people_from_human_array
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.media.overlay import draw_people
 from multihmr2_ros.media.video import VideoWriter

@@ -59,7 +59,7 @@ def _register(store: Any, type_name: str) -> None:
     path = _find_definition_file(type_name)
     if path is None:
         raise UserError(
-            f"no definition of the message type {type_name} is found; source the ROS workspace that has its package"
+            f"no definition of the message type {type_name} was found; source the ROS workspace with its package"
         )
     types = get_types_from_msg(path.read_text(encoding="utf-8"), type_name)
     for _, fields in types.values():

@@ -39,7 +39,7 @@ AHEAD_NS = NS  # how much later than its image a depth image may be recorded
 KEPT = 4  # depth images in memory
 
 
-class DepthImages:
+class DepthReader:
     """Reader of a bag's depth images in parallel with its images, in order of recording. Use it as a context manager.
 
     At most KEPT depth images are in memory.
@@ -71,7 +71,7 @@ class DepthImages:
     def close(self) -> None:
         self._bag.close()
 
-    def __enter__(self) -> DepthImages:
+    def __enter__(self) -> DepthReader:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -122,7 +122,7 @@ def choose_depth_topic(bag: BagReader, image_topic: str, wanted: str | None) -> 
         if depth is not None and depth.encoding in TYPES and _read_layout(depth) == layout:
             fitting.append(name)
     if len(fitting) > 1:
-        return None, f"there are several topics of depth images, choose one with --depth-topic: {', '.join(fitting)}"
+        return None, f"the bag has several depth topics, choose one with --depth-topic: {', '.join(fitting)}"
     return (fitting[0] if fitting else None), ""
 
 

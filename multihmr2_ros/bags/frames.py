@@ -26,9 +26,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from multihmr2_ros.bags.camera_poses import CameraPoses
-from multihmr2_ros.bags.depth_images import DEPTH, MAX_DELAY_S, RAW, DepthImages, choose_depth_topic
+from multihmr2_ros.bags.depth_images import DEPTH, MAX_DELAY_S, RAW, DepthReader, choose_depth_topic
 from multihmr2_ros.bags.reading import BagMessage, BagReader
+from multihmr2_ros.bags.transforms import CameraPoses
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.frame import Frame
 from multihmr2_ros.media.sources import FrameSource, make_source_name
@@ -113,7 +113,7 @@ class BagSource(FrameSource):
                 yield self._make_frame(index, image, message.time_ns, camera_info, depths, poses)
                 index += 1
         losses = [f"the bag is damaged or cut off ({bag.damage})"] if bag.damage else []
-        losses += [f"{unreadable} messages left out ({reason})"] if unreadable else []
+        losses += [f"{unreadable} messages were skipped ({reason})"] if unreadable else []
         if index == 0:
             raise UserError(
                 f"no image on {self._topic} of {self._path} can be read: {'; '.join(losses) or 'it is empty'}"
@@ -127,7 +127,7 @@ class BagSource(FrameSource):
         image: NDArray[np.uint8],
         recorded_ns: int,
         camera_info: Any,
-        depths: DepthImages | None,
+        depths: DepthReader | None,
         poses: CameraPoses,
     ) -> Frame:
         """Make the frame of an image. The image's header is in self.header.
@@ -141,7 +141,7 @@ class BagSource(FrameSource):
         """
         given = self._make_intrinsics(camera_info, image)
         stamp_ns, camera_frame = self.header.stamp_ns or recorded_ns, self.header.frame_id
-        stamp_s = (self.header.sec + self.header.nanosec * 1e-9) or recorded_ns * 1e-9
+        stamp_s = self.header.stamp_s or recorded_ns * 1e-9
         return Frame(
             image, stamp_s, given.k, given.source, f"{self.name}_{index:06d}", given.lens,
             depth=self._find_depth(depths, image, recorded_ns),
@@ -150,13 +150,13 @@ class BagSource(FrameSource):
             fixed_frame=self._fixed_frame,
         )  # fmt: skip
 
-    def _open_depth(self) -> contextlib.AbstractContextManager[DepthImages | None]:
+    def _open_depth(self) -> contextlib.AbstractContextManager[DepthReader | None]:
         if self._depth_topic is None:
             return contextlib.nullcontext()
-        return DepthImages(self._path, self._depth_topic)
+        return DepthReader(self._path, self._depth_topic)
 
     def _find_depth(
-        self, depths: DepthImages | None, image: NDArray[np.uint8], recorded_ns: int
+        self, depths: DepthReader | None, image: NDArray[np.uint8], recorded_ns: int
     ) -> NDArray[np.generic] | None:
         if depths is None:
             return None
@@ -256,13 +256,13 @@ def _choose_camera_info_topic(bag: BagReader, image_topic: str) -> tuple[str | N
     near = [name for name in infos if name.rpartition("/")[0] == namespace]
     images = [name for name, topic in bag.topics.items() if topic.type_name in (RAW, COMPRESSED)]
     if len(near) == 1:
-        return near[0], f"there is no {beside}; the intrinsics are those of {near[0]}, in the same namespace"
+        return near[0], f"{beside} is missing; intrinsics are taken from {near[0]}, in the same namespace"
     if len(infos) == len(images) == 1:
-        return infos[0], f"there is no {beside}; the intrinsics are those of {infos[0]}, the only one in the bag"
+        return infos[0], f"{beside} is missing; intrinsics are taken from {infos[0]}, the only CameraInfo topic"
     if infos:
         return None, (
-            f"there is no {beside}: intrinsics are predicted, and those on {', '.join(infos)} not used; give the right "
-            "ones with --k"
+            f"{beside} is missing: intrinsics are predicted, and those on {', '.join(infos)} are not used; give "
+            "intrinsics with --k"
         )
     return None, ""
 

@@ -12,12 +12,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Transforms between two frames of reference over time, from a bag's /tf and /tf_static. Needs no ROS."""
+"""Transforms from a bag's /tf and /tf_static: between two frames over time, and poses of the camera. Needs no ROS."""
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from multihmr2_ros.bags.reading import BagReader
 from multihmr2_ros.bags.stamps import NS
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.frame import GroundPlane
 from multihmr2_ros.transform_tree import (
     Pose,
     find_transform_chain,
@@ -73,7 +74,7 @@ class _TransformEdge:
         if pose is None:
             raise UserError(
                 f"the transform of {child} in {self.parent} is known from {self.stamps[0] / NS:.3f} to "
-                f"{self.stamps[-1] / NS:.3f} s, but {stamp_ns / NS:.3f} s was asked for; record {TF} for the whole bag"
+                f"{self.stamps[-1] / NS:.3f} s, but {stamp_ns / NS:.3f} s was requested; record {TF} for the whole bag"
             )
         return pose_to_matrix(pose)
 
@@ -111,6 +112,46 @@ class BagTransforms:
         for edge in edges.values():
             edge.sort()
         return edges
+
+
+class CameraPoses:
+    """Lookup of the camera's pose in a bag's TF. A missing transform is reported, and the pose is then None.
+
+    report: called with each problem, one line.
+    """
+
+    def __init__(self, path: Path, report: Callable[[str], None]) -> None:
+        self._path, self._report = path, report
+        self._transforms: dict[tuple[str, str], BagTransforms | None] = {}
+
+    def lookup_pose(self, target: str, camera_frame: str, stamp_ns: int) -> NDArray[np.float64] | None:
+        """Return the pose (4, 4), m, of camera_frame in target at a stamp.
+
+        None if target is "" or the transform is unknown at the stamp.
+        """
+        if not target:
+            return None
+        key = normalize_frame_name(target), normalize_frame_name(camera_frame)
+        try:
+            if key not in self._transforms:
+                self._transforms[key] = None
+                self._transforms[key] = BagTransforms(self._path, *key)
+            transforms = self._transforms[key]
+            return None if transforms is None else transforms.target_from_source(stamp_ns)
+        except UserError as error:
+            self._report(str(error))
+            return None
+
+    def lookup_ground(self, ground_frame: str, camera_frame: str, stamp_ns: int) -> GroundPlane | None:
+        """Return the plane z = 0 of ground_frame in the camera's frame, or None (see `lookup_pose`)."""
+        pose = self.lookup_pose(ground_frame, camera_frame, stamp_ns)
+        if pose is None:
+            return None
+        try:
+            return GroundPlane.from_fixed_frame(pose)
+        except UserError as error:
+            self._report(f"{error} (--ground-frame {ground_frame})")
+            return None
 
 
 def _read_transforms(path: str | Path) -> Iterator[tuple[str, str, bool, int, Pose]]:

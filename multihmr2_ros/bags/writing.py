@@ -93,7 +93,9 @@ class BagWriter(WholeFile):
             if connection is None:
                 connection = self._add(topic, type_name)
             elif connection.msgtype != type_name:
-                raise UserError(f"{topic} holds {connection.msgtype} in {self.path}, but a {type_name} came for it")
+                raise UserError(
+                    f"expected {connection.msgtype} on {topic} of {self.path}, got {type_name}; use one type per topic"
+                )
             self._writer.write(connection, time_ns, data)
         except (OSError, sqlite3.Error) as error:
             raise describe_write_error(self.path, error) from error

@@ -119,7 +119,7 @@ def _choose_kinds(source: FrameSource, chosen: tuple[str, ...] | None) -> tuple[
 
 def _open(path: Path, args: argparse.Namespace) -> FrameSource:
     from multihmr2_ros.bags.frames import BagSource
-    from multihmr2_ros.bags.reading import is_bag
+    from multihmr2_ros.bags.storage import is_bag
     from multihmr2_ros.media.sources import open_source
 
     if is_bag(path):

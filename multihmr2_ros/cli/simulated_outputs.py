@@ -39,7 +39,7 @@ from multihmr2_ros.bags.writing import BagWriter
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.media.files import describe_write_error, make_temporary_path
 from multihmr2_ros.messages.content import HumanArrayContent
-from multihmr2_ros.messages.people_content import Timing, people_to_content
+from multihmr2_ros.messages.human_array import Timing, people_to_content
 from multihmr2_ros.simulation.sequence import SimulatedFrame
 
 START_NS = 1_700_000_000_000_000_000  # stamp of the first image, the same in every sequence

@@ -33,10 +33,11 @@ from multihmr2_ros.bags.humans import (
     HumansReader,
     estimate_image_size,
     find_recorded_image_size,
+    people_from_human_array,
 )
-from multihmr2_ros.bags.reading import BagMessage, BagReader, is_bag
-from multihmr2_ros.bags.recorded_people import people_from_human_array
+from multihmr2_ros.bags.reading import BagMessage, BagReader
 from multihmr2_ros.bags.stamps import NS
+from multihmr2_ros.bags.storage import is_bag
 from multihmr2_ros.bags.transforms import BagTransforms
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation.evaluation_frames import EvaluationFrame

@@ -25,16 +25,22 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from multihmr2_ros.bags.humans import HUMANS_TOPIC, TRUTH_TOPIC
+from multihmr2_ros.bags.humans import HUMAN_ARRAY, HUMANS_TOPIC, TRUTH_TOPIC, human_array_to_cdr
+from multihmr2_ros.bags.stamps import NS
+from multihmr2_ros.bags.writing import BagWriter
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.evaluation.bag_predictions import PredictionBag
 from multihmr2_ros.evaluation.bag_sequences import BagSequence, RecordedPeopleSequence
+from multihmr2_ros.evaluation.evaluation_frames import EvaluationFrame
 from multihmr2_ros.evaluation.run import PeopleEstimator, SequenceResult, evaluate_sequence
 from multihmr2_ros.evaluation.scoring import ScoringConfig
 from multihmr2_ros.evaluation.tables import FrameListener
 from multihmr2_ros.evaluation.tally import Tally
 from multihmr2_ros.frame import IntrinsicsChoice
+from multihmr2_ros.media.files import atomic_path
 from multihmr2_ros.media.sources import make_source_name
+from multihmr2_ros.messages.content import HeaderContent
+from multihmr2_ros.messages.human_array import Timing, people_to_content
+from multihmr2_ros.people import People
 
 if TYPE_CHECKING:
     from multihmr2_ros.estimator import Estimator, EstimatorConfig
@@ -100,6 +106,29 @@ class BagJob:
     def kind(self) -> str:
         """Source of the intrinsics: "given", "predicted" or "recorded"."""
         return "recorded" if self.recorded else self.intrinsics.source
+
+
+class PredictionBag:
+    """Writer of predictions and truth to an .mcap file, which replaces an older one when the stack closes.
+
+    The truth is copied as recorded. The messages' times are the images' stamps.
+    """
+
+    def __init__(self, path: Path, stack: contextlib.ExitStack) -> None:
+        temporary = stack.enter_context(atomic_path(path, keep_suffix=True))
+        self._writer = stack.enter_context(BagWriter(temporary))
+
+    def add(self, index: int, eval_frame: EvaluationFrame, people: People, score: Any) -> None:
+        source = eval_frame.source
+        header = HeaderContent(*divmod(eval_frame.stamp_ns, NS), source.frame_id)
+        content = people_to_content(
+            people, header, Timing(), with_vertices=bool(people.vertices.shape[1] < 1000),
+            fixed_frame="" if eval_frame.frame is None else eval_frame.frame.fixed_frame,
+        )  # fmt: skip
+        data = human_array_to_cdr(content)
+        self._writer.write(HUMANS_TOPIC, HUMAN_ARRAY, data, max(eval_frame.stamp_ns, 0))
+        if source.truth is not None:
+            self._writer.write(TRUTH_TOPIC, HUMAN_ARRAY, source.truth.data, max(eval_frame.stamp_ns, 0))
 
 
 Progress = Callable[[Iterable[Any], Any], Iterable[Any]]

@@ -44,6 +44,10 @@ class HeaderContent:
     def stamp_ns(self) -> int:
         return self.sec * 1_000_000_000 + self.nanosec
 
+    @property
+    def stamp_s(self) -> float:
+        return self.sec + self.nanosec * 1e-9
+
 
 def _make_empty_rows() -> Array:
     return np.zeros(0)

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Scale and shift of a relative depth map, estimated from all people of the image together. See placement.py."""
+"""Scale and shift of a relative depth map, estimated from all people of the image together. See solver.py."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 from multihmr2_ros.depth import MapKind
 
 from .config import PlacementConfig
-from .maps import MAX_DEPTH_M, depth_to_value, value_to_depth
 
 Array = NDArray[np.float64]
+MAX_DEPTH_M = 200.0
 STEPS = 40  # of the grid, along each of the two depths
 GRID_SIGMAS = 3.5  # extent of the grid beyond the predicted depths of the people
 NEAREST_GAP = 0.05  # minimum gap of the two levels divided by the map's range; below it, the scale is undetermined
@@ -181,3 +181,15 @@ def _penalize_far(low: Array, slope: Array, ends: Array, span: tuple[float, floa
         return -0.5 * (np.minimum(nearest, 0.0) / 0.2) ** 2
     farthest = low + slope * (span[0] - ends[0])
     return -0.5 * (np.minimum(farthest - 1 / MAX_DEPTH_M, 0.0) / FAR_SIGMA) ** 2
+
+
+def depth_to_value(depth: Array, kind: MapKind) -> Array:
+    """Convert depths z (…) in m to the quantity in which the map is linear, 1 / z or z."""
+    return 1.0 / depth if kind == "inverse" else depth
+
+
+def value_to_depth(reading: Array, kind: MapKind) -> Array:
+    """Convert 1 / z or z (…) to depths (…) in m, at most MAX_DEPTH_M."""
+    if kind == "inverse":
+        return 1.0 / np.maximum(reading, 1.0 / MAX_DEPTH_M)
+    return np.clip(reading, 1.0 / MAX_DEPTH_M, MAX_DEPTH_M)

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Terms of the posterior: prior of network and stature, likelihoods of depth and ground. See placement.py."""
+"""Terms of the posterior: prior of network and stature, likelihoods of depth and ground. See solver.py."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ from multihmr2_ros.errors import UserError
 from multihmr2_ros.hardware import read_processor_name
 from multihmr2_ros.messages import cdr
 from multihmr2_ros.messages.content import HeaderContent
-from multihmr2_ros.messages.people_content import Timing, people_to_content
+from multihmr2_ros.messages.human_array import Timing, people_to_content
 from multihmr2_ros.msg import HumanArray
 from multihmr2_ros.people import People
 from multihmr2_ros.ros import node

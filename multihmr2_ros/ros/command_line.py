@@ -12,12 +12,14 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The node's command line: help, and warnings about arguments without effect."""
+"""The node's command line: help, start of rclpy, and warnings about arguments without effect."""
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import os
+import signal
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +27,7 @@ import rclpy
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
+from multihmr2_ros import caches
 from multihmr2_ros.errors import UserError
 
 from .parameters import DEFAULTS, RULES, suggest_name
@@ -42,7 +45,7 @@ TOPICS = {
 }  # fmt: skip
 SERVICES = {"~/enable": "std_srvs/SetBool", "~/reset": "std_srvs/Trigger"}
 ROS_SERVICES = ("/rosout", "/parameter_events", "~/transition_event")
-DESCRIPTION = "People from a camera's images: who is there, where, and how they move. A managed ROS 2 node."
+DESCRIPTION = "Detects and tracks people in the images of a camera, with their 3D positions. A managed ROS 2 node."
 EXAMPLE = """example:
   perception_node --ros-args -r image:=/camera/image_raw -r camera_info:=/camera/camera_info -p checkpoint:=nano
 as a launch file: ros2 launch multihmr2_ros perception.launch.py --show-args"""
@@ -76,11 +79,35 @@ def check_arguments(arguments: Sequence[str]) -> None:
 
 
 def start_rclpy(arguments: Sequence[str]) -> None:
-    """Initialize rclpy without signal handlers. Raises UserError if ROS rejects the arguments."""
+    """Initialize rclpy. SIGINT and SIGTERM raise KeyboardInterrupt from then on.
+
+    Raises UserError for invalid arguments (see `check_arguments`), and if ROS rejects them.
+    """
+    _choose_log_folder()
+    check_arguments(arguments)
     try:
+        # rclpy's own handlers shut the context down at once, before the last, empty messages are published.
         rclpy.init(args=list(arguments), signal_handler_options=SignalHandlerOptions.NO)
     except Exception as error:  # rclpy has several types
         raise UserError(_to_one_line(error)) from error
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+
+
+def _choose_log_folder() -> None:
+    """Choose a writable log folder, because ROS does not start without one (default: ~/.ros/log)."""
+    home = caches.find_home_folder()
+    if any(os.environ.get(name) for name in ("ROS_LOG_DIR", "ROS_HOME")):
+        return
+    if home is None or not caches.is_writable(home / ".ros" / "log"):
+        os.environ["ROS_LOG_DIR"] = str(caches.make_temporary_cache() / "ros_log")
+
+
+def _interrupt(*_: Any) -> None:
+    # A launch file and the terminal both send the signal; ignore the second one.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def find_unused_remaps(arguments: Sequence[str], node: Any) -> list[str]:
@@ -99,7 +126,7 @@ def find_unused_remaps(arguments: Sequence[str], node: Any) -> list[str]:
         if name.startswith("__") or "*" in name:  # __node, __ns; patterns
             continue
         if _expand_name(name, node) not in full and not name.startswith("/humans/bodies/"):
-            sentences.append(f"the remapping {rule} does nothing: the node has no {name!r}{suggest_name(name, known)}")
+            sentences.append(f"the remapping {rule} has no effect: the node has no {name!r}{suggest_name(name, known)}")
     return sentences
 
 

@@ -42,8 +42,7 @@ from multihmr2_ros.messages.content import (
     validate_faces,
 )
 from multihmr2_ros.messages.conversion_packages import get_converter
-from multihmr2_ros.messages.human_array import human_array_message
-from multihmr2_ros.messages.people_content import compute_body_quaternions, make_body_frames
+from multihmr2_ros.messages.human_array import compute_body_quaternions, human_array_message, make_body_frames
 from multihmr2_ros.msg import BodyModel, HumanArray
 from multihmr2_ros.people import People, TrackState
 
@@ -205,7 +204,7 @@ def import_message_class(type_name: str) -> Any:
         return getattr(importlib.import_module(f"{package}.msg"), name)
     except (ImportError, AttributeError) as error:
         raise UserError(
-            f"the message type {type_name} is not in this shell; source the workspace of {package}"
+            f"the message type {type_name} is not available; source the workspace with {package}"
         ) from error
 
 

@@ -50,7 +50,7 @@ def reserve_domain() -> int:
             _reserved.append(own)
             return domain
         own.close()
-    raise UserError(f"all {len(DOMAINS)} ROS domains that were tried are in use: end other demos and tests")
+    raise UserError(f"all {len(DOMAINS)} ROS domains that were tried are in use; stop other demos and tests")
 
 
 def _bind_socket(port: int) -> socket.socket | None:

@@ -27,7 +27,7 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.frame import Frame, GroundPlane, IntrinsicsChoice
+from multihmr2_ros.frame import GroundPlane, IntrinsicsChoice
 from multihmr2_ros.messages.calibration import Intrinsics, intrinsics_from_info
 from multihmr2_ros.messages.content import HeaderContent
 from multihmr2_ros.messages.depth import depth_from_ros
@@ -36,7 +36,7 @@ from multihmr2_ros.messages.images import compressed_image_from_ros, image_from_
 from .conversions import header_from_ros
 from .inputs import Inputs, ReceivedImage
 from .parameters import NodeParameters
-from .target_frame import TargetFrame
+from .target_frame import CameraFrame, TargetFrame
 from .transforms import UnknownTransformError
 
 FUTURE_S = 1.0  # tolerance of stamps in the future: clocks differ slightly, and simulated clocks advance in steps
@@ -51,13 +51,9 @@ class DecodedImage:
     arrival_s: float
 
     @property
-    def stamp_s(self) -> float:
-        return self.header.sec + self.header.nanosec * 1e-9
-
-    @property
     def time_s(self) -> float:
         """The stamp in s; the arrival time if the image has no stamp."""
-        return self.stamp_s or self.arrival_s
+        return self.header.stamp_s or self.arrival_s
 
     @property
     def faults(self) -> list[str]:
@@ -65,21 +61,21 @@ class DecodedImage:
         faults = []
         if not self.header.frame_id:
             faults.append(
-                "images have no header.frame_id: no transforms of people are published; set the frame of the camera in "
-                "its driver"
+                "images have no header.frame_id: no transforms of people are published; set frame_id in "
+                "the camera driver"
             )
         ahead_s = -self.age_at_receipt_s
         if self.arrival_s > 0 and ahead_s > FUTURE_S:
             faults.append(
-                f"images are stamped {ahead_s:.1f} s in the future: ages and latencies mean nothing, max_age_s drops "
-                "none; set the clocks of the camera and of this machine alike"
+                f"images are stamped {ahead_s:.1f} s in the future: ages and latencies are wrong, and max_age_s drops "
+                "no image; synchronize the clocks of the camera and of this computer"
             )
         return faults
 
     @property
     def age_at_receipt_s(self) -> float:
         """Age of the image when it arrived, s; NaN if the image has no stamp."""
-        return self.arrival_s - self.stamp_s if self.stamp_s else float("nan")
+        return self.arrival_s - self.header.stamp_s if self.header.stamp_s else float("nan")
 
 
 class FrameMaker:
@@ -97,35 +93,32 @@ class FrameMaker:
 
     def make(
         self, received: ReceivedImage, camera: DecodedImage, inputs: Inputs, parameters: NodeParameters
-    ) -> tuple[Frame, TargetFrame | None]:
-        """Return the frame, and the target frame of the messages.
-
-        The target frame is None if no parameter sets it, or if its transform is unknown at the image's stamp.
-        """
+    ) -> CameraFrame:
+        """Return the frame of a decoded image. Waits for its transforms and its depth image."""
         given = read_intrinsics(received, camera.image, parameters)
         self.notice = given.notice
         if given.problem:
             self._report("camera_info", given.problem)
         deadline_s = time.monotonic() + parameters.transform_timeout_s
-        without = "of this image do without"
-        camera_pose = self._lookup_pose(inputs, camera, parameters.fixed_frame, deadline_s, f"velocities {without}")
+        camera_pose = self._lookup_pose(
+            inputs, camera, parameters.fixed_frame, deadline_s, "velocities of this image are not relative to"
+        )
         ground = self._lookup_ground(inputs, camera, parameters.ground_frame, deadline_s)
         target = self._lookup_target(inputs, camera, parameters.target_frame, deadline_s)
         depth, about_depth = self._find_depth(inputs, camera, parameters.depth_max_delay_s)
+        frame = CameraFrame(
+            camera.image, camera.time_s, given.k, given.source, lens=given.lens, depth=depth, ground=ground,
+            camera_pose=camera_pose, fixed_frame=parameters.fixed_frame, header=camera.header,
+            target_frame=parameters.target_frame, target=target,
+        )  # fmt: skip
         own_frame = camera.header.frame_id if target is None else target.frame_id
-        is_unplaced = bool(parameters.target_frame) and target is None
         self.facts = {
             "velocity frame": own_frame if camera_pose is None else parameters.fixed_frame,
             "ground": "not used" if ground is None else f"plane z = 0 of {parameters.ground_frame}",
             "depth": about_depth,
-            "target frame": "not known: people are not published" if is_unplaced else own_frame,
+            "target frame": "not known: people are not published" if frame.is_unplaced else own_frame,
         }
-        frame = Frame(
-            camera.image, camera.time_s, given.k, given.source, lens=given.lens, depth=depth, ground=ground,
-            camera_pose=camera_pose, fixed_frame=parameters.fixed_frame,
-        )  # fmt: skip
-        choice = IntrinsicsChoice(vertical_fov_rad=parameters.vertical_fov_rad or None)
-        return choice.apply(frame), target
+        return IntrinsicsChoice(vertical_fov_rad=parameters.vertical_fov_rad or None).apply(frame)
 
     def _lookup_pose(
         self, inputs: Inputs, camera: DecodedImage, frame: str, deadline_s: float, consequence: str
@@ -140,7 +133,7 @@ class FrameMaker:
             return None
 
     def _lookup_ground(self, inputs: Inputs, camera: DecodedImage, frame: str, deadline_s: float) -> GroundPlane | None:
-        pose = self._lookup_pose(inputs, camera, frame, deadline_s, "distances of this image do without")
+        pose = self._lookup_pose(inputs, camera, frame, deadline_s, "distances of this image do not use the ground of")
         if pose is None:
             return None
         try:
@@ -166,12 +159,12 @@ class FrameMaker:
         if message is None and images.is_alive:
             return None, f"not used: none within {most_s} s of the image"
         if message is None:
-            return None, f"not used: nothing comes on {inputs.depth_topic}"
+            return None, f"not used: no messages on {inputs.depth_topic}"
         try:
             return depth_from_ros(deserialize(message, Image), camera.header, camera.image.shape[:2]), "used"
         except UserError as error:
             self._report("depth", str(error))
-            return None, "not used: it does not fit"
+            return None, "not used: it does not fit the image"
 
 
 def decode_camera_image(received: ReceivedImage) -> DecodedImage:
@@ -199,4 +192,4 @@ def deserialize(data: bytes, kind: type) -> Any:
     try:
         return deserialize_message(data, kind)
     except Exception as error:  # the type for invalid bytes depends on the middleware
-        raise UserError(f"a damaged {kind.__name__} came ({len(data)} bytes); check its publisher") from error
+        raise UserError(f"received a damaged {kind.__name__} ({len(data)} bytes); check its publisher") from error

@@ -23,7 +23,7 @@ from typing import Any
 from rclpy.exceptions import InvalidHandle
 from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
 
-STALLED = "it has stalled"
+STALLED = "the publisher has stalled"
 
 
 def explain_silence(node: Any, subscription: Any, type_name: str, silent_s: float | None, hint: str = "") -> str:
@@ -38,16 +38,16 @@ def explain_silence(node: Any, subscription: Any, type_name: str, silent_s: floa
     publishers = node.get_publishers_info_by_topic(topic)
     text = f"no image received on {topic}" + ("" if silent_s is None else f" for {silent_s:.0f} s")
     if not publishers:
-        return f"{text}: nobody publishes it{hint}"
+        return f"{text}: it has no publisher{hint}"
     for publisher in publishers:
         if publisher.topic_type != type_name:
             return f"{text}: {_format_name(publisher)} publishes {publisher.topic_type} there, expected {type_name}"
         compatibility, reason = qos_check_compatible(publisher.qos_profile, subscription.qos_profile)
         if compatibility == QoSCompatibility.ERROR:
-            return f"{text}: the QoS of {_format_name(publisher)} does not fit: {reason}"
+            return f"{text}: the QoS of {_format_name(publisher)} is incompatible: {reason}"
     return (
-        f"{text}, though {list_publishers(node, topic)} publishes it with a QoS that fits: {STALLED}, or images are "
-        "lost on the way (large ones need config/fastdds.xml)"
+        f"{text}, though {list_publishers(node, topic)} publishes it with a compatible QoS: {STALLED}, or images are "
+        "lost in transport (large ones need config/fastdds.xml)"
     )
 
 
@@ -86,9 +86,9 @@ def find_refused_subscribers(node: Any) -> list[str]:
                 compatibility, _ = qos_check_compatible(publisher.qos_profile, subscriber.qos_profile)
                 if compatibility == QoSCompatibility.ERROR:
                     refused.append(
-                        f"{_format_name(subscriber)} receives nothing on {topic}: it asks for "
-                        f"{_describe_qos(subscriber.qos_profile)}, offered is {_describe_qos(publisher.qos_profile)}; "
-                        "change its QoS"
+                        f"{_format_name(subscriber)} receives no messages on {topic}: it requests "
+                        f"{_describe_qos(subscriber.qos_profile)}, but {_describe_qos(publisher.qos_profile)} is "
+                        "offered; change its QoS"
                     )
     return refused
 

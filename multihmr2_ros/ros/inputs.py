@@ -162,7 +162,7 @@ class Inputs:
         elsewhere = [] if publishers else [source for source in self._sources if self._is_published(source)]
         if elsewhere and self._is_only_elsewhere:
             self._subscribe_to_images(elsewhere[0])
-            self._node.get_logger().info(f"images come on {self.image_topic}")
+            self._node.get_logger().info(f"images are published on {self.image_topic}")
         self._is_only_elsewhere = bool(elsewhere) and not self._is_only_elsewhere
         asked = self._infos.qos_profile
         is_asked_for = (asked.durability, asked.reliability) == (LATCHED.durability, LATCHED.reliability)
@@ -221,7 +221,7 @@ class Inputs:
         topics = list(dict.fromkeys(topic.removesuffix(SUFFIX) for topic in topics if "depth" not in topic.lower()))
         if not topics:
             return ""
-        return f"; images come on {', '.join(topics[:3])}: remap image to the right topic (image:={topics[0]})"
+        return f"; images are published on {', '.join(topics[:3])}: remap image to the right topic (image:={topics[0]})"
 
     def _receive_image(self, source: ImageTopic, message: bytes) -> None:
         self._on_image(ReceivedImage(message, self.camera_info, source.is_compressed, self._now_s(), time.monotonic()))
@@ -251,7 +251,7 @@ def subscribe_newest(
         full_name = node.resolve_topic_name(topic)
         report(
             "qos",
-            f"qos_overrides.{full_name}.subscription must have depth (1 and more), reliability and durability as "
-            f"ROS names them, but: {' '.join(str(error).split())}; best effort, volatile, depth 1 are used",
+            f"qos_overrides.{full_name}.subscription: expected depth (at least 1), reliability and durability as "
+            f"named in ROS, got: {' '.join(str(error).split())}; best effort, volatile, depth 1 are used",
         )
         return node.create_subscription(kind, topic, receive, NEWEST, raw=True)

@@ -34,6 +34,6 @@ class ManagedNode(LifecycleNode):
         except RuntimeError as error:  # rclpy's RCLError
             asked = request.transition.label or request.transition.id
             reason = str(error).partition(", at ")[0]
-            self.get_logger().error(f"transition {asked!r} refused: {reason}")
+            self.get_logger().error(f"transition {asked!r} rejected: {reason}")
             response.success = False
             return response

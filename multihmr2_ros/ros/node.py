@@ -21,14 +21,13 @@ network, and results are never older than the processing time of two images.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
@@ -40,15 +39,14 @@ from rclpy.logging import LoggingSeverity, get_logger
 from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
 
-from multihmr2_ros import caches
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.hardware import make_threads_wait_passively
 from multihmr2_ros.messages.content import HeaderContent
-from multihmr2_ros.messages.people_content import Timing
+from multihmr2_ros.messages.human_array import Timing
 
-from .command_line import check_arguments, find_unused_remaps, start_rclpy
+from .command_line import find_unused_remaps, start_rclpy
 from .diagnostics import SILENT_S, HealthMonitor, ImageCounters
-from .frames import DecodedImage, FrameMaker, decode_camera_image
+from .frames import FrameMaker, decode_camera_image
 from .graph import describe_publishers, find_refused_subscribers
 from .inputs import APPEARED_S, SUBSCRIBING, UPDATE_PERIOD_S, Inputs, ReceivedImage
 from .managed_node import ManagedNode
@@ -169,7 +167,7 @@ class PerceptionNode(ManagedNode):
                 self._inputs.destroy()
                 self._inputs = None
                 self._state = "inactive"
-                self._publish_nobody()
+                self._publish_empty()
 
     def close(self) -> bool:
         """Publish empty messages and stop all work, in any state. Return whether the worker ended in time."""
@@ -206,13 +204,13 @@ class PerceptionNode(ManagedNode):
         with self._publishing:
             self._is_enabled = request.data
             if self.is_active and not self._is_enabled:
-                self._publish_nobody()
+                self._publish_empty()
         response.success, response.message = True, "enabled" if request.data else "disabled: images are ignored"
         return response
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self._reset_wanted = True  # the worker resets, because only it uses the estimator
-        response.success, response.message = True, "all tracks are forgotten with the next image"
+        response.success, response.message = True, "all tracks are reset before the next image"
         return response
 
     def _on_update_subscriptions(self) -> None:
@@ -257,75 +255,55 @@ class PerceptionNode(ManagedNode):
         """Return and log a fault if the simulated clock stays at 0."""
         if self.get_clock().now().nanoseconds or time.monotonic() - self.counters.began_s < APPEARED_S:
             return []
-        fault = "use_sim_time is true, but nothing comes on /clock: time stands at 0; publish it, or set it to false"
+        fault = "use_sim_time is true, but /clock has no messages: time stays at 0; publish it, or unset use_sim_time"
         self._report("clock", fault, is_present=True)
         return [fault]
 
     # --- in the worker's thread
 
     def _process(self, task: ImageTask) -> None:
-        """Process one image and count the outcome."""
-        counters, camera = task.counters, None
+        """Make the frame of one image, estimate its people, publish them, and count the outcome.
+
+        Nothing is published if the image is too old, or if the node was deactivated or disabled meanwhile.
+        """
+        parameters, estimator, inputs, counters = self.parameters, self._estimator, self._inputs, task.counters
+        cause = "image"
         try:
-            camera = decode_camera_image(task.received)
-            outcome = self._estimate_and_publish(task, camera)
+            image = decode_camera_image(task.received)
+            cause = "estimator"
+            if estimator is None or inputs is None or not self._is_wanted(task) or self._is_too_old(image.header):
+                counters.outdated += 1
+                return
+            for fault in image.faults:
+                self._report("header", fault)
+            self._reset_if_needed(estimator, inputs, image.time_s)
+            frame = self._frames.make(task.received, image, inputs, parameters)
+            estimator.reconfigure(make_configuration(parameters, estimator.config))
+            start_s = time.perf_counter()
+            people = estimator.step(frame)
+            timing = Timing(image.age_at_receipt_s, time.perf_counter() - start_s, dropped_frames=counters.dropped)
+            with self._publishing:
+                if self._outputs is None or not self._is_wanted(task):
+                    counters.outdated += 1
+                    return
+                self._last_header = image.header
+                self._outputs.reconfigure(estimator.body, parameters)
+                self._outputs.publish(frame, people, timing)
         except Exception as error:
             counters.unusable += 1
-            self._on_failure(error, "image" if camera is None else "estimator")
+            self._on_failure(error, cause)
             return
-        if outcome == "processed":
-            counters.processed += 1
-            self._health.note_processed(time.monotonic() - task.received.steady_arrival_s)
-        elif outcome == "unplaced":
+        if frame.is_unplaced:
             counters.unplaced += 1
         else:
-            counters.outdated += 1
-
-    def _estimate_and_publish(
-        self, task: ImageTask, camera: DecodedImage
-    ) -> Literal["processed", "outdated", "unplaced"]:
-        """Make the frame, detect its people, publish them, and return the outcome.
-
-        Nothing is published if the image is too old or the node was deactivated meanwhile. Messages with positions are
-        not published if the transform to the target frame is unknown.
-        """
-        parameters, estimator, inputs = self.parameters, self._estimator, self._inputs
-        if estimator is None or inputs is None or not self._is_wanted(task):
-            return "outdated"
-        if camera.stamp_s and 0 < parameters.max_age_s < self._now_s() - camera.stamp_s:
-            return "outdated"
-        for fault in camera.faults:
-            self._report("header", fault)
-        self._reset_if_needed(estimator, inputs, camera.time_s)
-        frame, target = self._frames.make(task.received, camera, inputs, parameters)
-        estimator.reconfigure(make_configuration(parameters, estimator.config))
-        start_s = time.perf_counter()
-        people = estimator.step(frame)
-        inference_s = time.perf_counter() - start_s
-        with self._publishing:
-            outputs = self._outputs
-            if outputs is None or not self._is_wanted(task):
-                return "outdated"
-            self._last_header = camera.header
-            timing = Timing(camera.age_at_receipt_s, inference_s, dropped_frames=task.counters.dropped)
-            outputs.describe(estimator.body)
-            outputs.publish(
-                people,
-                frame.image,
-                camera.header,
-                timing,
-                self._now_s,
-                with_vertices=parameters.publish_vertices,
-                distort=frame.distort,
-                fixed_frame=frame.fixed_frame,
-                fixed_from_camera=frame.camera_pose,
-                target_frame=parameters.target_frame,
-                target=target,
-            )
-        return "unplaced" if parameters.target_frame and target is None else "processed"
+            counters.processed += 1
+            self._health.note_processed(time.monotonic() - task.received.steady_arrival_s)
 
     def _is_wanted(self, task: ImageTask) -> bool:
         return self.is_active and self._is_enabled and task.counters is self.counters
+
+    def _is_too_old(self, header: HeaderContent) -> bool:
+        return bool(header.stamp_s) and 0 < self.parameters.max_age_s < self._now_s() - header.stamp_s
 
     def _reset_if_needed(self, estimator: RestartingEstimator, inputs: Inputs, time_s: float) -> None:
         """Reset all tracks if the service was called, or if time jumped back, as with a looping bag."""
@@ -350,11 +328,11 @@ class PerceptionNode(ManagedNode):
 
     # --- shared
 
-    def _publish_nobody(self) -> None:
+    def _publish_empty(self) -> None:
         """Publish empty messages, in the target frame or the last image's frame, with the current time."""
         assert self._outputs is not None
         now = self.get_clock().now().to_msg()
-        self._outputs.publish_nobody(
+        self._outputs.publish_empty(
             HeaderContent(now.sec, now.nanosec, self.parameters.target_frame or self._last_header.frame_id),
             self.counters.dropped,
         )
@@ -386,17 +364,12 @@ class PerceptionNode(ManagedNode):
 def main(args: Sequence[str] | None = None, estimator_factory: EstimatorFactory = load_estimator) -> int:
     """Run the node until SIGINT or SIGTERM. Return 0; 2 if it cannot be configured; 3 if a new process is needed."""
     make_threads_wait_passively()
-    _choose_log_folder()
     arguments = list(sys.argv if args is None else args)
-    # rclpy's own handlers shut the context down at once, before the last, empty messages are published.
     try:
-        check_arguments(arguments)
         start_rclpy(arguments)
     except UserError as error:
         print(f"perception_node: {error}", file=sys.stderr)
         return 2
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
     status, has_ended, node = 0, True, None
     try:
         node = PerceptionNode(estimator_factory)
@@ -406,7 +379,7 @@ def main(args: Sequence[str] | None = None, estimator_factory: EstimatorFactory 
             status = 2
         else:
             reason = _spin(node)
-            node.get_logger().fatal(f"{reason}: ended, for a new process")
+            node.get_logger().fatal(f"{reason}; the node ends with status {NEW_PROCESS_STATUS}, for a new process")
             status = NEW_PROCESS_STATUS
     except KeyboardInterrupt:
         pass
@@ -426,15 +399,6 @@ def main(args: Sequence[str] | None = None, estimator_factory: EstimatorFactory 
     return status
 
 
-def _choose_log_folder() -> None:
-    """Choose a writable log folder, because ROS does not start without one (default: ~/.ros/log)."""
-    home = caches.find_home_folder()
-    if any(os.environ.get(name) for name in ("ROS_LOG_DIR", "ROS_HOME")):
-        return
-    if home is None or not caches.is_writable(home / ".ros" / "log"):
-        os.environ["ROS_LOG_DIR"] = str(caches.make_temporary_cache() / "ros_log")
-
-
 def _spin(node: PerceptionNode) -> str:
     """Spin until a new process is needed, and return the reason."""
     executor = SingleThreadedExecutor()
@@ -442,13 +406,6 @@ def _spin(node: PerceptionNode) -> str:
     while not (reason := node.why_new_process):
         executor.spin_once(timeout_sec=SPIN_PERIOD_S)
     return reason
-
-
-def _interrupt(*_: Any) -> None:
-    # A launch file and the terminal both send the signal; ignore the second one.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

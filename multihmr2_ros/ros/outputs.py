@@ -17,7 +17,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,6 @@ from std_msgs.msg import String
 from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import MarkerArray
 
-from multihmr2_ros.lens import Distort
 from multihmr2_ros.media.overlay import draw_people
 from multihmr2_ros.messages import cdr
 from multihmr2_ros.messages.content import (
@@ -38,7 +37,7 @@ from multihmr2_ros.messages.content import (
     make_delete_marker,
 )
 from multihmr2_ros.messages.conversion_packages import describe_packages
-from multihmr2_ros.messages.people_content import Timing, people_to_content
+from multihmr2_ros.messages.human_array import Timing, people_to_content
 from multihmr2_ros.msg import BodyModel, HumanArray
 from multihmr2_ros.people import People
 
@@ -57,7 +56,7 @@ from .conversions import (
 from .interfaces.outputs import InterfaceOutputs
 from .parameters import NodeParameters
 from .qos import LAST_MESSAGES_TIMEOUT, LATCHED, RELIABLE, TF, is_wanted
-from .target_frame import PlacedPeople, TargetFrame, place_people_in
+from .target_frame import CameraFrame, PlacedPeople
 
 
 class Outputs:
@@ -86,82 +85,47 @@ class Outputs:
         self._latched = node.create_publisher(BodyModel, "~/body_model", LATCHED)
         self.interfaces = InterfaceOutputs(node, parameters)
         node.get_logger().info(describe_packages(sends_bytes=sends_bytes))
-        self.describe(body)
+        self.reconfigure(body, parameters)
 
-    def describe(self, body: Any) -> None:
-        """Publish the BodyModel of the next people, if the body has changed."""
+    def reconfigure(self, body: Any, parameters: NodeParameters) -> None:
+        """Apply the body and the parameters of the next people. Publishes the BodyModel if the body has changed."""
+        self._publish_vertices = parameters.publish_vertices
         if body.faces is not self._described:
             self._described = body.faces  # not the body, which may be in the memory of a failed device
             self._faces, self._bone_labels = np.ascontiguousarray(body.faces, np.intp), body.bone_labels
             self._latched.publish(body_model_to_ros(body))
 
-    def publish(
-        self,
-        people: People,
-        image: NDArray[np.uint8],
-        header: HeaderContent,
-        timing: Timing,
-        now_s: Callable[[], float],
-        *,
-        with_vertices: bool,
-        distort: Distort | None = None,
-        fixed_frame: str = "",
-        fixed_from_camera: NDArray[np.float64] | None = None,
-        target_frame: str = "",
-        target: TargetFrame | None = None,
-    ) -> None:
-        """Publish all messages about one image. TF is first, because viewers need it to show the others.
+    def publish(self, frame: CameraFrame, people: People, timing: Timing) -> None:
+        """Publish all messages about one image.
 
-        people                          in the camera's frame
-        image                           (H, W, 3) uint8 RGB
-        header                          of the image
-        timing                          latencies for the HumanArray
-        now_s                           returns the time of the node's clock (s); the total latency is measured just
-                                        before the HumanArray is converted
-        with_vertices                   whether the HumanArray contains vertices
-        distort                         lens distortion, if the image and people.joints_2d are distorted
-        fixed_frame, fixed_from_camera  name of the fixed frame, and the camera's pose in it (4, 4), if known
-        target_frame, target            frame of the messages, "" for the image's frame, and the camera's pose in it;
-                                        without the pose, messages with positions are not published
+        frame   of the image
+        people  in the camera's frame
+        timing  latencies for the HumanArray; the total latency is measured just before the HumanArray is converted
         """
-        placed = place_people_in(target, people, header) if target is not None or not target_frame else None
+        placed = frame.place(people)
         if placed is not None:
-            self._publish_placed(placed, timing, now_s, with_vertices=with_vertices, fixed_frame=fixed_frame)
+            self._publish_placed(placed, frame.fixed_frame, timing)
         if is_wanted(self._overlay) or is_wanted(self._overlay_jpeg):
-            self._publish_overlay(draw_people(image, people, self._faces, distort=distort), header)
-        self.interfaces.publish(people, image, header, self._bone_labels, fixed_frame, fixed_from_camera, placed)
+            self._publish_overlay(draw_people(frame.image, people, self._faces, distort=frame.distort), frame.header)
+        self.interfaces.publish(frame, people, placed, self._bone_labels)
 
-    def _publish_placed(
-        self,
-        placed: PlacedPeople,
-        timing: Timing,
-        now_s: Callable[[], float],
-        *,
-        with_vertices: bool,
-        fixed_frame: str,
-    ) -> None:
-        """Publish the messages that contain positions."""
+    def _publish_placed(self, placed: PlacedPeople, fixed_frame: str, timing: Timing) -> None:
+        """Publish the messages that contain positions. TF is first, because viewers need it to show the others."""
         people, header = placed.people, placed.header
         if is_wanted(self._transforms):
             self._transforms.publish(people_to_transforms(people, header, self._body_prefix))
         if is_wanted(self._humans):
-            stamp_s = header.sec + header.nanosec * 1e-9
-            timing = dataclasses.replace(timing, total_latency=now_s() - stamp_s if stamp_s else float("nan"))
+            now_s = self._node.get_clock().now().nanoseconds * 1e-9
+            latency_s = now_s - header.stamp_s if header.stamp_s else float("nan")
             content = people_to_content(
-                people,
-                header,
-                timing,
-                with_vertices=with_vertices,
-                body_prefix=self._body_prefix,
-                fixed_frame=fixed_frame,
-            )
+                people, header, dataclasses.replace(timing, total_latency=latency_s),
+                with_vertices=self._publish_vertices, body_prefix=self._body_prefix, fixed_frame=fixed_frame,
+            )  # fmt: skip
             self._humans.publish(human_array_to_ros(content))
         if is_wanted(self._markers.publisher):
-            markers = people_to_markers(people, header, self._faces, placed.camera)
-            self._publish_markers(markers, header)
+            self._publish_markers(people_to_markers(people, header, self._faces, placed.camera), header)
         if is_wanted(self._points.publisher):
             self._points.publish(people_to_points(people, header))
-
         if is_wanted(self._summary):
             self._summary.publish(String(data=format_summary(placed, fixed_frame)))
 
@@ -171,7 +135,7 @@ class Outputs:
         if is_wanted(self._overlay_jpeg):
             self._overlay_jpeg.publish(compressed_image_to_ros(drawn, header))
 
-    def publish_nobody(self, header: HeaderContent, dropped_frames: int) -> None:
+    def publish_empty(self, header: HeaderContent, dropped_frames: int) -> None:
         """Publish empty messages: a HumanArray, the deletion of all markers, a point cloud, and the other interfaces.
 
         header: stamp and frame of the messages.
@@ -181,7 +145,7 @@ class Outputs:
         self._summary.publish(String(data=NOBODY))
         if header.frame_id:  # a costmap keeps the last points until new ones arrive
             self._points.publish(PointCloudContent(header, np.zeros((0, 3))))
-        self.interfaces.publish_nobody(header)
+        self.interfaces.publish_empty(header)
 
     def destroy(self) -> None:
         """Destroy the publishers once the last messages are acknowledged, or after LAST_MESSAGES_TIMEOUT."""

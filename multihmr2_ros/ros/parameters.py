@@ -238,7 +238,7 @@ def apply_changes(current: NodeParameters, changes: Sequence[Parameter], *, is_c
         if refusal := explain_refusal(name, value):
             raise UserError(refusal)
         if is_configured and not RULES[name].live and value != getattr(current, name):
-            raise UserError(f"parameter {name} can only change while the node is not configured; clean it up first")
+            raise UserError(f"parameter {name} can only be changed while the node is unconfigured; call cleanup first")
     return dataclasses.replace(current, **ours)
 
 

@@ -162,16 +162,16 @@ def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m multihmr2_ros.ros.play", description="Play a bag to live nodes.")
     parser.add_argument("bag", type=Path, metavar="BAG", help="rosbag2 folder, .mcap or .db3")
     parser.add_argument("-r", "--rate", type=float, default=1.0, help="2 plays twice as fast (default: %(default)s)")
-    parser.add_argument("-l", "--loop", action="store_true", help="again and again")
-    parser.add_argument("--topics", nargs="+", default=[], metavar="TOPIC", help="only these (default: all)")
+    parser.add_argument("-l", "--loop", action="store_true", help="repeat until Ctrl-C")
+    parser.add_argument("--topics", nargs="+", default=[], metavar="TOPIC", help="topics to play (default: all)")
     parser.add_argument(
         "--stamps", choices=("now", "recorded"), default="now",
-        help="now: moved, so that the first message is stamped now; recorded: as they are, with /clock for nodes that "
-        "have use_sim_time (default: %(default)s)",
+        help="now: shift all stamps, the first one to the current time; recorded: keep them, and publish /clock for "
+        "nodes with use_sim_time (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--wait-for", type=int, default=1, metavar="N",
-        help="begin when there are N subscribers; 0 begins at once (default: %(default)s)",
+        help="start when the topics have N subscribers; 0: start at once (default: %(default)s)",
     )  # fmt: skip
     return parser
 
@@ -196,7 +196,9 @@ def _run(options: argparse.Namespace) -> int:
         pass
     print(f"played {player.played} messages", flush=True)
     if player.damage:
-        raise UserError(f"{options.bag} is damaged or cut off ({player.damage}); what comes before was played")
+        raise UserError(
+            f"{options.bag} is damaged or cut off ({player.damage}); the messages before the damage were played"
+        )
     return 0
 
 

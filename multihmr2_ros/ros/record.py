@@ -80,8 +80,8 @@ def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m multihmr2_ros.ros.record", description="Record topics into a bag; Ctrl-C ends."
     )
-    parser.add_argument("out", type=Path, metavar="OUT", help="NAME.mcap, NAME.db3, or a folder to be made")
-    parser.add_argument("--topics", nargs="+", required=True, metavar="TOPIC", help="what to record")
+    parser.add_argument("out", type=Path, metavar="OUT", help="NAME.mcap, NAME.db3, or a new folder")
+    parser.add_argument("--topics", nargs="+", required=True, metavar="TOPIC", help="topics to record")
     return parser
 
 
@@ -98,13 +98,13 @@ def _run(options: argparse.Namespace) -> int:
         raise
     if not writer.counts:
         writer.discard()
-        raise UserError(f"no message came on {', '.join(options.topics)}; no bag was written")
+        raise UserError(f"no message received on {', '.join(options.topics)}; no bag was written")
     writer.close()
     print(f"{options.out}: {sum(writer.counts.values())} messages")
     for topic, count in sorted(writer.counts.items()):
         print(f"{count:8d}  {topic}")
     if recorder.missing:
-        print(f"nobody published {', '.join(recorder.missing)}")
+        print(f"no publisher of {', '.join(recorder.missing)}")
     return 0
 
 
@@ -115,7 +115,7 @@ def _record(recorder: Recorder, executor: SingleThreadedExecutor) -> None:
         signal.signal(number, lambda number, _: stopped.append(number))
     recorder.update_subscriptions()
     if recorder.missing:
-        print(f"waiting for {', '.join(recorder.missing)} (Ctrl-C ends)", flush=True)
+        print(f"waiting for a publisher of {', '.join(recorder.missing)} (Ctrl-C ends)", flush=True)
     look_s = time.monotonic()
     while not stopped:
         executor.spin_once(timeout_sec=UPDATE_PERIOD_S)

@@ -24,13 +24,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gc
+import re
 import time
 from collections.abc import Callable, Iterator
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from multihmr2_ros.errors import UserError
 
-from .device_faults import DeviceFault, classify_error
 from .parameters import NodeParameters
 
 if TYPE_CHECKING:
@@ -45,6 +46,19 @@ HEALTHY_S = 60.0
 FIRST_WAIT_S, MAX_WAIT_S = 0.5, 30.0  # before the second of successive restarts, and maximum before any restart
 HANGS = 3.0  # times the watchdog's limit; longer steps require a new process
 MAX_HALVINGS = 2
+# Texts of PyTorch's RuntimeError for faults that are reported by its libraries, not by the device.
+DEVICE_WORDS = re.compile(
+    r"CUDA (driver )?error|HIP error|device-side assert|cu(DNN|dnn) error|NVRTC|cuda\w+ error|cudaError\w+"
+    r"|(CUDNN|CUBLAS|CUSOLVER|CUFFT|CUSPARSE)_STATUS_"
+)
+MEMORY_WORDS = re.compile(r"out of memory|cudaErrorMemoryAllocation|_ALLOC_FAILED")
+
+
+class DeviceFault(Enum):
+    """Fault of a device. FAILED: all data on the device are lost. OUT_OF_MEMORY: the memory does not suffice."""
+
+    FAILED = "failed"
+    OUT_OF_MEMORY = "out of memory"
 
 
 def load_estimator(parameters: NodeParameters) -> Estimator:
@@ -143,7 +157,7 @@ class RestartingEstimator:
         if 0 < watchdog_s < busy_s:
             faults.append(f"the estimator has not answered for {busy_s:.0f} s (watchdog_s: {watchdog_s:g})")
         if self._estimator is None:
-            faults.append("the estimator's device failed: no people are found until it works again")
+            faults.append("the estimator's device failed: no people are detected until it is restarted")
         if self.reduced_to:
             faults.append(f"out of GPU memory: reduced to {self.reduced_to}")
         return faults
@@ -171,7 +185,7 @@ class RestartingEstimator:
     def _restart(self) -> Estimator:
         wait_s = self._not_before_s - time.monotonic()
         if wait_s > 0:
-            raise UserError(f"the estimator's device failed; the estimator is made again in {wait_s:.1f} s")
+            raise UserError(f"the estimator's device failed; the estimator is restarted in {wait_s:.1f} s")
         try:
             with self._watch():
                 estimator = self._make(self._parameters)
@@ -192,14 +206,14 @@ class RestartingEstimator:
         """
         _release_memory()
         if fault is DeviceFault.OUT_OF_MEMORY and self._reduce():
-            return UserError(f"out of GPU memory ({reason}); the estimator is made again with {self.reduced_to}")
+            return UserError(f"out of GPU memory ({reason}); the estimator is restarted with {self.reduced_to}")
         now_s = time.monotonic()
         self._faults = self._faults + 1 if now_s - self._last_fault_s < HEALTHY_S else 1
         wait_s = 0.0 if self._faults == 1 else min(FIRST_WAIT_S * 2.0 ** (self._faults - 2), MAX_WAIT_S)
         self._last_fault_s, self._not_before_s = now_s, now_s + wait_s
         if fault is None:
-            return UserError(f"the estimator cannot be made again ({reason}); it is tried again in {wait_s:.1f} s")
-        return UserError(f"the estimator's device failed ({reason}); the estimator is made again in {wait_s:.1f} s")
+            return UserError(f"the estimator cannot be restarted ({reason}); next attempt in {wait_s:.1f} s")
+        return UserError(f"the estimator's device failed ({reason}); the estimator is restarted in {wait_s:.1f} s")
 
     def _reduce(self) -> bool:
         """Reduce the work: fewer people, then 16-bit precision, then the CPU. Return False if no step is left."""
@@ -233,6 +247,21 @@ class RestartingEstimator:
     def _get_busy_s(self) -> float:
         since_s = self._busy_since_s
         return 0.0 if since_s is None else time.monotonic() - since_s
+
+
+def classify_error(error: BaseException) -> DeviceFault | None:
+    """Return the device fault that an exception reports; None if it is not about the device."""
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError):
+        return DeviceFault.OUT_OF_MEMORY
+    if not isinstance(error, RuntimeError):
+        return None
+    text = str(error)
+    is_accelerators = isinstance(error, getattr(torch, "AcceleratorError", ()))  # PyTorch 2.8 and later
+    if not is_accelerators and not DEVICE_WORDS.search(text):
+        return None
+    return DeviceFault.OUT_OF_MEMORY if MEMORY_WORDS.search(text) else DeviceFault.FAILED
 
 
 def _release_memory() -> None:

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Transforms the people of an image into the frame of the messages: the image's own, or the target frame.
+"""The frame of a live camera, and its people in the frame of the messages: the image's own, or the target frame.
 
 Needs no ROS.
 """
@@ -20,12 +20,13 @@ Needs no ROS.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from multihmr2_ros.frame import Frame
 from multihmr2_ros.messages.content import HeaderContent
 from multihmr2_ros.people import People
 
@@ -43,6 +44,29 @@ class TargetFrame:
     frame_id: str
     target_from_camera: NDArray[np.float64]
     rate: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class CameraFrame(Frame):
+    """One image of a live camera, with the header and the target frame of its messages.
+
+    header        of the image
+    target_frame  name of the frame of the messages; "": the image's frame
+    target        the camera's pose in target_frame; None: target_frame is "", or its transform is unknown
+    """
+
+    header: HeaderContent = field(default_factory=HeaderContent)
+    target_frame: str = ""
+    target: TargetFrame | None = None
+
+    @property
+    def is_unplaced(self) -> bool:
+        """Whether the transform to the target frame is unknown, so that messages with positions are not published."""
+        return bool(self.target_frame) and self.target is None
+
+    def place(self, people: People) -> PlacedPeople | None:
+        """Return the people of this image in the frame of the messages; None if the frame `is_unplaced`."""
+        return None if self.is_unplaced else place_people_in(self.target, people, self.header)
 
 
 @dataclass(frozen=True, eq=False)

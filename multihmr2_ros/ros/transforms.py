@@ -114,11 +114,11 @@ class TransformListener:
         others = [each for each in transforms if not self._person.fullmatch(each[0])]
         refused = self._buffer.add(others, is_static=is_static)
         if refused:
-            topic, too_many = ("/tf_static", f", or beyond {MAX_FRAMES} frames") if is_static else ("/tf", "")
+            topic, too_many = ("/tf_static", f", or more than {MAX_FRAMES} frames") if is_static else ("/tf", "")
             self._report(
                 "transform",
-                f"{refused} transforms on {topic} are refused: without names, with names of over {MAX_NAME} "
-                f"letters, of a frame in itself, or with numbers that are no pose{too_many}; check their publisher",
+                f"{refused} transforms on {topic} were rejected: no name, a name of more than {MAX_NAME} characters, "
+                f"the same child and parent, or an invalid pose{too_many}; check their publisher",
             )
 
 

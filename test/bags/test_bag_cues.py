@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from multihmr2_ros.bags.depth_images import KEPT, DepthImages
+from multihmr2_ros.bags.depth_images import KEPT, DepthReader
 from multihmr2_ros.bags.frames import BagSource
 from multihmr2_ros.bags.humans import TRUTH_TOPIC
 from multihmr2_ros.cli.main import main
@@ -158,7 +158,7 @@ def test_depth_goes_on_after_the_clock_jumped_back(tmp_path: Path) -> None:
 def test_few_depth_images_are_in_memory(tmp_path: Path) -> None:
     many = [message for shift in range(20) for message in depth_messages(shift_ns=shift, late_ns=shift)]
     path = bag(tmp_path / "walk.mcap", many)
-    with BagSource(path) as source, DepthImages(path, "/camera/depth/image") as images:
+    with BagSource(path) as source, DepthReader(path, "/camera/depth/image") as images:
         for frame in source:
             recorded_ns = source.header.stamp_ns
             assert images.find(source.header, (HEIGHT, WIDTH), recorded_ns) is not None, frame.name

@@ -34,7 +34,8 @@ from multihmr2_ros.bags import definitions
 from multihmr2_ros.bags.definitions import get_ros1_typestore, require_type
 from multihmr2_ros.bags.frames import BagSource
 from multihmr2_ros.bags.humans import human_array_to_cdr
-from multihmr2_ros.bags.reading import BagReader, is_bag
+from multihmr2_ros.bags.reading import BagReader
+from multihmr2_ros.bags.storage import is_bag
 from multihmr2_ros.bags.writing import BagWriter
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.messages.cdr import marker_array_to_cdr
@@ -177,7 +178,7 @@ def test_latched_topics_are_noted(tmp_path: Path, name: str) -> None:
 def test_a_topic_keeps_its_type_and_unknown_types_are_named(tmp_path: Path) -> None:
     with BagWriter(tmp_path / "out") as writer:
         writer.write("/a", "sensor_msgs/msg/CameraInfo", serialized(camera_info(0)), 0)
-        with pytest.raises(UserError, match="holds sensor_msgs/msg/CameraInfo"):
+        with pytest.raises(UserError, match="expected sensor_msgs/msg/CameraInfo on /a"):
             writer.write("/a", "sensor_msgs/msg/Image", b"", 0)
         with pytest.raises(UserError, match="no definition of the message type nobody_msgs/msg/Nothing"):
             writer.write("/b", "nobody_msgs/msg/Nothing", b"", 0)
@@ -355,7 +356,9 @@ def test_images_that_cannot_be_decoded_are_left_out(tmp_path: Path) -> None:
     path = write_bag(tmp_path / "bag.mcap", messages)
     with BagSource(path) as source:
         assert [frame.image[0, 0, 0] for frame in source] == [0, 30]
-        assert source.damage.startswith(f"{path}: 2 frames could be read; 2 messages left out (image encoding must be")
+        assert source.damage.startswith(
+            f"{path}: 2 frames could be read; 2 messages were skipped (image encoding must be"
+        )
         assert "\n" not in source.damage
     refuses(write_bag(tmp_path / "all.mcap", messages[1:3]), "no image on /camera/image_raw of")
 

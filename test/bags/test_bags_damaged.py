@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 
 from multihmr2_ros.bags.frames import BagSource
-from multihmr2_ros.bags.reading import is_bag
+from multihmr2_ros.bags.storage import is_bag
 from multihmr2_ros.errors import UserError
 from test.helpers.bag_factory import camera_messages, refuses, write_bag
 
@@ -77,7 +77,7 @@ def test_messages_that_sqlite_keeps_beside_the_file_are_not_passed_over_in_silen
     (tmp_path / "bag.db3-wal").write_bytes(b"pages")
     with BagSource(path) as source:
         assert len(list(source)) == 3
-        assert "bag.db3-wal holds messages that are not in bag.db3 yet" in source.damage
+        assert "bag.db3-wal contains messages that are not yet in bag.db3" in source.damage
 
 
 @pytest.mark.parametrize("value", [10**12, "text"])
@@ -87,7 +87,7 @@ def test_sqlite_columns_that_hold_no_bytes(tmp_path: Path, value: object) -> Non
         file.execute("UPDATE messages SET data = ? WHERE id = 2", (value,))
     with BagSource(path) as source:
         assert len(list(source)) == 2
-        assert "holds no bytes" in source.damage
+        assert "contains no bytes" in source.damage
 
 
 def test_damage_in_the_middle(tmp_path: Path) -> None:
@@ -110,11 +110,11 @@ def test_files_that_are_no_bags(tmp_path: Path, name: str, content: bytes) -> No
 
 
 def test_what_is_not_there_or_empty(tmp_path: Path) -> None:
-    refuses(tmp_path / "nothing.mcap", "there is no bag")
+    refuses(tmp_path / "nothing.mcap", "the bag .* does not exist")
     (tmp_path / "folder").mkdir()
     assert not is_bag(tmp_path / "folder")
     (tmp_path / "folder" / "metadata.yaml").write_text("nonsense: [")
-    refuses(tmp_path / "folder", "nothing in the bag")
+    refuses(tmp_path / "folder", "no file of the bag")
     refuses(write_bag(tmp_path / "empty.mcap", []), "no topic with images")
 
 

@@ -26,11 +26,11 @@ import numpy as np
 import pytest
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
-from multihmr2_ros.bags import reading
 from multihmr2_ros.bags.definitions import make_typestore
 from multihmr2_ros.bags.frames import BagSource
-from multihmr2_ros.bags.reading import BagReader, is_bag, normalize_type_name
+from multihmr2_ros.bags.reading import BagReader, normalize_type_name
 from multihmr2_ros.bags.recovery import MAGIC
+from multihmr2_ros.bags.storage import is_bag
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.people import IntrinsicsSource
 from test.helpers.bag_factory import (
@@ -163,8 +163,8 @@ def test_compressed_messages_that_are_damaged(tmp_path: Path, content: bytes) ->
 
 def test_a_compressed_message_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_compressed(tmp_path / "bag", "mcap", CompressionMode.MESSAGE, camera_messages(1, calibrated=False))
-    monkeypatch.setattr(reading, "MAX_MESSAGE_BYTES", 1000)
-    refuses(path, "above 1000 bytes")
+    monkeypatch.setattr("multihmr2_ros.bags.storage.MAX_MESSAGE_BYTES", 1000)
+    refuses(path, "more than 1000 bytes")
 
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
@@ -262,10 +262,10 @@ def test_types_written_as_in_ros_1(tmp_path: Path) -> None:
 def test_ros_1_messages_in_mcap_are_named(tmp_path: Path) -> None:
     path = write_bag(tmp_path / "a.mcap", camera_messages(1, calibrated=False))
     unindexed(path, [0], profile=b"ros1")
-    refuses(path, "holds ROS 1 messages.*rosbags-convert")
+    refuses(path, "contains ROS 1 messages.*rosbags-convert")
     (tmp_path / "folder").mkdir()
     shutil.copy(path, tmp_path / "folder")
-    with pytest.raises(UserError, match="holds ROS 1 messages"):
+    with pytest.raises(UserError, match="contains ROS 1 messages"):
         BagSource(tmp_path / "folder")
 
 
@@ -304,11 +304,11 @@ def test_what_an_image_holds_tells_depth_from_color(tmp_path: Path, topics: dict
     ("topics", "source", "words"),
     [
         (["/cam/image_raw", "/cam/camera_info"], "K", ""),
-        (["/cam/image_raw", "/cam/info"], "K", "those of /cam/info, in the same namespace"),
-        (["/cam/image_raw", "/cam/info", "/cam/depth/camera_info"], "K", "those of /cam/info"),
-        (["/cam/image_raw", "/elsewhere/info"], "K", "those of /elsewhere/info, the only one"),
-        (["/cam/image_raw", "/left/info", "/right/info"], "predicted", "/left/info, /right/info not used"),
-        (["/cam/image_raw", "/cam/a", "/cam/b"], "predicted", "/cam/a, /cam/b not used"),
+        (["/cam/image_raw", "/cam/info"], "K", "taken from /cam/info, in the same namespace"),
+        (["/cam/image_raw", "/cam/info", "/cam/depth/camera_info"], "K", "taken from /cam/info"),
+        (["/cam/image_raw", "/elsewhere/info"], "K", "taken from /elsewhere/info, the only CameraInfo topic"),
+        (["/cam/image_raw", "/left/info", "/right/info"], "predicted", "/left/info, /right/info are not used"),
+        (["/cam/image_raw", "/cam/a", "/cam/b"], "predicted", "/cam/a, /cam/b are not used"),
         (["/cam/image_raw"], "predicted", ""),
     ],
 )

@@ -25,9 +25,8 @@ from rosbags.rosbag2 import StoragePlugin
 
 from multihmr2_ros.bags.definitions import require_type
 from multihmr2_ros.bags.former_humans import HUMAN_ARRAY, convert_former_human_array
-from multihmr2_ros.bags.humans import TRUTH_TOPIC, HumansReader, estimate_image_size
+from multihmr2_ros.bags.humans import TRUTH_TOPIC, HumansReader, estimate_image_size, people_from_human_array
 from multihmr2_ros.bags.reading import BagReader
-from multihmr2_ros.bags.recorded_people import people_from_human_array
 from multihmr2_ros.evaluation.bags import BagJob, run_job
 from test.helpers.evaluation_bags import HEIGHT, WIDTH, TruthfulEstimator, humans, scene, write_scene
 from test.helpers.former_bags import remove_definitions, write_former_bag

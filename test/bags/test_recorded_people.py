@@ -25,9 +25,9 @@ pytest.importorskip("rclpy", reason="ROS is not in this shell: source scripts/en
 pytest.importorskip("multihmr2_ros.msg", reason="our messages are not built: make setup")
 
 from multihmr2_ros.bags.definitions import make_typestore
-from multihmr2_ros.bags.recorded_people import people_from_human_array
+from multihmr2_ros.bags.humans import people_from_human_array
 from multihmr2_ros.messages.content import HeaderContent
-from multihmr2_ros.messages.people_content import Timing, people_to_content
+from multihmr2_ros.messages.human_array import Timing, people_to_content
 from multihmr2_ros.people import People
 from multihmr2_ros.ros.conversions import human_array_to_ros
 from test.helpers.people_factory import make_people

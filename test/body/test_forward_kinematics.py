@@ -27,7 +27,7 @@ from multihmr2_ros.bags.definitions import require_type
 from multihmr2_ros.bags.humans import human_array_to_cdr
 from multihmr2_ros.body import UNPOSED_BONE_WORDS, Body
 from multihmr2_ros.messages.content import HeaderContent
-from multihmr2_ros.messages.people_content import Timing, people_to_content
+from multihmr2_ros.messages.human_array import Timing, people_to_content
 from multihmr2_ros.people import People
 from test.helpers.posed_people import posed_people
 from test.paths import ROOT

@@ -27,8 +27,8 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from multihmr2_ros.bags.frames import BagSource
+from multihmr2_ros.bags.humans import people_from_human_array
 from multihmr2_ros.bags.reading import BagReader
-from multihmr2_ros.bags.recorded_people import people_from_human_array
 from multihmr2_ros.cli.main import main
 from multihmr2_ros.messages.images import image_from_ros
 from multihmr2_ros.simulation.labels import Labels

@@ -167,7 +167,7 @@ def test_workers_give_what_one_process_gives(tmp_path: Path) -> None:
     together = run_in_cluster(evaluate_in_a_worker, tasks, workers=1)
     assert [each.name for each in together] == ["one", "raise", "nothing", "two"]
     assert "RuntimeError (two lines)" in together[1].problems[0]
-    assert "there is no bag" in together[2].problems[0]
+    assert "does not exist; give a rosbag2 folder" in together[2].problems[0]
     alone = [evaluate_in_a_worker(Task(path)) for path in paths]
     merged, expected = files.merge_results(together)["given"], files.merge_results(alone)["given"]
     assert merged.compute_metrics() == expected.compute_metrics()

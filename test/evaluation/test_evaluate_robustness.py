@@ -102,7 +102,7 @@ def test_truth_in_another_bag(tmp_path: Path) -> None:
     result = evaluate(path, truth=str(truth))
     assert result.problems == ()
     assert result.tally.with_truth == 6
-    assert "there is no bag" in the_line(evaluate(path, truth=str(tmp_path / "nothing.mcap")))
+    assert "nothing.mcap does not exist" in the_line(evaluate(path, truth=str(tmp_path / "nothing.mcap")))
 
 
 def test_truth_for_some_frames_only(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from unittest import mock
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer, metadata
 from ruamel.yaml import YAML
 
-from multihmr2_ros.bags import reading
+from multihmr2_ros.bags import storage
 from multihmr2_ros.bags.definitions import make_typestore
 from multihmr2_ros.bags.frames import BagSource
 from test.fuzz.messages import damaged_message
@@ -94,7 +94,7 @@ class Bags(Target):
 
 def read_bag(path: Path) -> None:
     yaml = ReadOnce()
-    with mock.patch.object(reading, "YAML", yaml), mock.patch.object(metadata, "YAML", yaml), BagSource(path) as source:
+    with mock.patch.object(storage, "YAML", yaml), mock.patch.object(metadata, "YAML", yaml), BagSource(path) as source:
         for frame in source:
             assert frame.image.ndim == 3
         assert "\n" not in source.damage

@@ -196,7 +196,7 @@ class RecordedPeople(Target):
     def _message(self, count: int) -> Any:
         from multihmr2_ros.bags.humans import human_array_to_cdr
         from multihmr2_ros.messages.content import HeaderContent
-        from multihmr2_ros.messages.people_content import Timing, people_to_content
+        from multihmr2_ros.messages.human_array import Timing, people_to_content
         from test.helpers.people_factory import make_people
 
         people = make_people(count, vertices=np.zeros((count, 3, 3)))
@@ -207,7 +207,7 @@ class RecordedPeople(Target):
         return damaged_message(rng, rng.choice(self.seeds))
 
     def parse(self, data: bytes) -> None:
-        from multihmr2_ros.bags.recorded_people import people_from_human_array
+        from multihmr2_ros.bags.humans import people_from_human_array
 
         message = self.bag.decode(BagMessage("/humans", self.TYPE, 0, data))
         people = people_from_human_array(message, (480, 640))

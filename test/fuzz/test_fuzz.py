@@ -34,8 +34,8 @@ pytest.importorskip("rclpy", reason="ROS is not in this shell: source scripts/en
 pytest.importorskip("multihmr2_ros.msg", reason="our messages are not built: make setup")
 
 from multihmr2_ros.bags.frames import BagSource
+from multihmr2_ros.bags.humans import people_from_human_array
 from multihmr2_ros.bags.reading import BagReader
-from multihmr2_ros.bags.recorded_people import people_from_human_array
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.messages.calibration import intrinsics_from_info
 from multihmr2_ros.messages.images import MAX_PIXELS, MAX_SCANS, compressed_image_from_ros, image_from_ros
@@ -267,7 +267,7 @@ def test_recorded_people_whose_fields_do_not_fit(tmp_path: Path, change: str) ->
         message.intrinsics_source = 9
     else:
         setattr(message.humans[0], change, getattr(message.humans[0], change)[:-1])
-    with pytest.raises(UserError, match="holds what no node publishes"):
+    with pytest.raises(UserError, match="fields of a HumanArray do not fit"):
         people_from_human_array(message, (480, 640))
 
 

@@ -30,7 +30,7 @@ from multihmr2_ros.bags.writing import BagWriter
 from multihmr2_ros.body import Body
 from multihmr2_ros.frame import Frame
 from multihmr2_ros.messages.content import HeaderContent
-from multihmr2_ros.messages.people_content import Timing, people_to_content
+from multihmr2_ros.messages.human_array import Timing, people_to_content
 from multihmr2_ros.people import IntrinsicsSource, People
 from multihmr2_ros.ros.standing_people import make_standing_people
 from test.helpers.bag_factory import START_NS, TYPES, camera_info, header, make, raw_image, serialized

@@ -39,8 +39,8 @@ from multihmr2_ros.messages import conversion_packages, images
 from multihmr2_ros.messages.cdr import point_cloud_to_cdr
 from multihmr2_ros.messages.content import HeaderContent, PointCloudContent
 from multihmr2_ros.messages.conversion_packages import PACKAGES, describe_packages, get_converter
+from multihmr2_ros.messages.human_array import SHORT_SEQUENCE, rotations_to_quaternions
 from multihmr2_ros.messages.images import ENCODINGS, image_from_ros
-from multihmr2_ros.messages.people_content import SHORT_SEQUENCE, rotations_to_quaternions
 from multihmr2_ros.ros.content_publisher import point_cloud_to_ros
 from multihmr2_ros.ros.conversions import image_to_ros
 

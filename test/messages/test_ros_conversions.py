@@ -39,14 +39,14 @@ from multihmr2_ros.errors import UserError
 from multihmr2_ros.lens import LensDistortion, get_lens
 from multihmr2_ros.media.colors import get_track_color
 from multihmr2_ros.messages.content import HeaderContent, HumanArrayContent, MarkerType
-from multihmr2_ros.messages.images import ENCODINGS, compressed_image_from_ros, image_from_ros
-from multihmr2_ros.messages.people_content import (
+from multihmr2_ros.messages.human_array import (
     INTRINSICS,
     Timing,
     compute_body_quaternions,
     compute_boxes,
     people_to_content,
 )
+from multihmr2_ros.messages.images import ENCODINGS, compressed_image_from_ros, image_from_ros
 from multihmr2_ros.people import IntrinsicsSource, TrackState
 from multihmr2_ros.ros.conversions import image_to_ros, people_to_markers, people_to_points, people_to_transforms
 from test.helpers.people_factory import make_people

@@ -233,7 +233,7 @@ def test_the_estimator_gets_the_depth_image_of_the_same_stamp(wire: Callable[...
     humans, diagnostics = here.listen(HumanArray, "/humans"), here.listen(DiagnosticArray, "/diagnostics")
     here.exchange(humans)
     assert "depth" not in here.estimator.last_cues
-    here.until(lambda: values_of(diagnostics)["depth"] == "not used: nothing comes on /depth")
+    here.until(lambda: values_of(diagnostics)["depth"] == "not used: no messages on /depth")
     depths = depth_publisher(here)
     exchange(here, depths, humans, lambda: "depth" in here.estimator.last_cues)
     np.testing.assert_array_equal(here.estimator.last_cues["depth"], MILLIMETERS)
@@ -261,7 +261,7 @@ def test_depth_that_does_not_fit_is_told_and_the_image_is_worked_on(wire: Callab
         here, depths, humans, said("got 32 x 24 px in 'camera'; give the topic of the registered ones"), depth=small
     )
     assert "depth" not in here.estimator.last_cues
-    here.until(lambda: values_of(diagnostics)["depth"] == "not used: it does not fit")
+    here.until(lambda: values_of(diagnostics)["depth"] == "not used: it does not fit the image")
     exchange(here, depths, humans, said("depth images must be 16UC1 or 32FC1 or mono16, got '8UC1'"), encoding="8UC1")
     assert len(humans[-1].humans) == 1
 

@@ -36,13 +36,14 @@ from visualization_msgs.msg import MarkerArray
 
 from multihmr2_ros.messages import cdr
 from multihmr2_ros.messages.content import HeaderContent, make_delete_marker
-from multihmr2_ros.messages.people_content import Timing, people_to_content
+from multihmr2_ros.messages.human_array import Timing, people_to_content
 from multihmr2_ros.ros import (
     content_publisher,
 )
 from multihmr2_ros.ros.conversions import human_array_to_ros, people_to_markers, people_to_points
 from multihmr2_ros.ros.outputs import Outputs
 from multihmr2_ros.ros.parameters import NodeParameters
+from multihmr2_ros.ros.target_frame import CameraFrame
 from test.helpers.people_factory import make_people
 from test.helpers.ros_domain import DOMAIN_ID
 
@@ -60,7 +61,7 @@ class Wire:
         self.executor.add_node(self.node)
         self.came: dict[str, list[Any]] = {topic: [] for topic in KINDS}
         body = SimpleNamespace(bone_labels=(), bone_parents=(), phenotype_labels=(), faces=FACES)
-        self.outputs = Outputs(self.node, body, NodeParameters())
+        self.outputs = Outputs(self.node, body, NodeParameters(publish_vertices=True))
         for topic, kind in KINDS.items():
             self.node.create_subscription(kind, topic, self.came[topic].append, 10)
             self.until(lambda topic=topic: self.node.count_publishers(topic) > 0)
@@ -72,8 +73,8 @@ class Wire:
             self.executor.spin_once(timeout_sec=0.02)
 
     def publish(self, people: Any) -> None:
-        image = np.zeros((480, 640, 3), np.uint8)
-        self.outputs.publish(people, image, HEADER, Timing(), time.time, with_vertices=True)
+        frame = CameraFrame(np.zeros((480, 640, 3), np.uint8), header=HEADER)
+        self.outputs.publish(frame, people, Timing())
 
     def close(self) -> None:
         self.executor.shutdown()

@@ -37,11 +37,15 @@ from std_msgs.msg import Header
 from multihmr2_ros.body import COCO_KEYPOINTS, Body
 from multihmr2_ros.camera import CameraModel, distort_points, project
 from multihmr2_ros.people import TrackState
-from multihmr2_ros.ros.interfaces.bodies import MAX_BODIES, make_rep155_prefix, select_tracked_rows
+from multihmr2_ros.ros.interfaces.bodies import (
+    MAX_BODIES,
+    compute_skeletons_2d,
+    make_rep155_prefix,
+    select_tracked_rows,
+)
 from multihmr2_ros.ros.interfaces.detections import people_to_detections
 from multihmr2_ros.ros.interfaces.outputs import describe_installation, import_messages
 from multihmr2_ros.ros.interfaces.people import transform_to_fixed_frame
-from multihmr2_ros.ros.interfaces.skeleton import compute_skeletons_2d
 from test.helpers.people_factory import make_people
 from test.helpers.posed_people import posed_people
 from test.helpers.ros_wire import Log, Wire, message_of, values_of

@@ -46,7 +46,7 @@ from multihmr2_ros.people import People, TrackState
 from multihmr2_ros.ros.interfaces.bodies import KEEP_TOPICS_S, MAX_BODIES, BodiesOutput
 from multihmr2_ros.ros.interfaces.outputs import InterfaceOutputs, import_messages
 from multihmr2_ros.ros.parameters import NodeParameters
-from multihmr2_ros.ros.target_frame import TargetFrame, place_people_in
+from multihmr2_ros.ros.target_frame import CameraFrame, TargetFrame
 from test.helpers.optional_messages import importable
 from test.helpers.people_factory import make_people, pinhole
 from test.helpers.posed_people import posed_people
@@ -91,9 +91,8 @@ class Publisher(Peer):
         """Publish the people of an image one second after the last one and return its stamp (s)."""
         self.stamp_s += 1
         header = HeaderContent(self.stamp_s, 5, "camera")
-        self.outputs.publish(
-            people, IMAGE, header, LABELS, fixed_frame, fixed_from_camera, place_people_in(None, people, header)
-        )
+        frame = CameraFrame(IMAGE, header=header, fixed_frame=fixed_frame, camera_pose=fixed_from_camera)
+        self.outputs.publish(frame, people, frame.place(people), LABELS)
         return self.stamp_s
 
     def close(self) -> None:
@@ -143,12 +142,12 @@ def test_an_empty_list_takes_people_back(publisher: Publisher) -> None:
 
     somebody, nobody = make_people(1), make_people(0)
     header = HeaderContent(99, 0, "camera")
-    assert told(lambda: publisher.outputs.publish_nobody(header)) == [], "nobody was told, and no fixed frame is known"
+    assert told(lambda: publisher.outputs.publish_empty(header)) == [], "nobody was told, and no fixed frame is known"
     assert told(lambda: publisher.tell(somebody)) == [("odom", 1)]
     assert told(lambda: publisher.tell(nobody)) == [("odom", 0)]
     assert told(lambda: publisher.tell(nobody)) == [("odom", 0)]
     assert told(lambda: publisher.tell(somebody)) == [("odom", 1)]
-    assert told(lambda: publisher.outputs.publish_nobody(header)) == [("odom", 0)]  # deactivated or disabled
+    assert told(lambda: publisher.outputs.publish_empty(header)) == [("odom", 0)]  # deactivated or disabled
     assert told(lambda: publisher.tell(somebody)) == [("odom", 1)]
     # No transform for a second: the last positions are no longer valid.
     assert told(lambda: publisher.tell(somebody, fixed_from_camera=None)) == [("odom", 0)]
@@ -278,7 +277,8 @@ def test_topics_of_bodies_come_and_go_and_are_bounded(publisher: Publisher, hri:
         """Return the ids that have topics after these ids were seen."""
         people = make_people(len(ids), track_id=np.array(ids, int))
         header = HeaderContent(1, 0, "camera")
-        bodies.publish(people, IMAGE, header, LABELS, place_people_in(None, people, header))
+        frame = CameraFrame(IMAGE, header=header)
+        bodies.publish(frame, people, frame.place(people), LABELS)
         topics = [each.topic_name.split("/") for each in publisher.peer.publishers if "/bodies/b" in each.topic_name]
         assert len(topics) == 3 * len({topic[3] for topic in topics})
         return {topic[3] for topic in topics}
@@ -294,7 +294,7 @@ def test_topics_of_bodies_come_and_go_and_are_bounded(publisher: Publisher, hri:
         assert {f"b{number}" for number in range(first, first + 10)} <= kept
         assert len(kept) <= MAX_BODIES
     assert len(told(range(2000, 2000 + 2 * MAX_BODIES))) == MAX_BODIES
-    bodies.publish_nobody(HeaderContent())
+    bodies.publish_empty(HeaderContent())
     assert len(list(publisher.peer.publishers)) == before
     bodies.destroy()
 
@@ -327,7 +327,8 @@ def test_several_cameras_have_bodies_of_their_own(publisher: Publisher, hri: Any
     came = publisher.listen(hri.IdsList, "/humans/bodies/tracked")
     publisher.until(lambda: bodies.tracked.get_subscription_count() > 0)
     people, header = make_people(1), HeaderContent(1, 0, "camera")
-    bodies.publish(people, IMAGE, header, LABELS, place_people_in(None, people, header))
+    frame = CameraFrame(IMAGE, header=header)
+    bodies.publish(frame, people, frame.place(people), LABELS)
     publisher.until(lambda: came)
     assert list(came[-1].ids) == ["front_1"]
     bodies.destroy()
@@ -409,10 +410,11 @@ def test_what_has_a_place_is_in_the_target_frame_or_nowhere(publisher: Publisher
     boxes = publisher.listen(import_messages("vision_msgs").Detection3DArray, "/peer/detections")
     transforms = publisher.listen(TFMessage, "/tf")
     people, header = make_people(1), HeaderContent(1, 0, "camera")
-    for placed in (None, place_people_in(target, people, header)):
-        publisher.outputs.publish(people, IMAGE, header, LABELS, "", None, placed)
+    for pose in (None, target):
+        frame = CameraFrame(IMAGE, header=header, target_frame="map", target=pose)
+        publisher.outputs.publish(frame, people, frame.place(people), LABELS)
         publisher.until(lambda: tracked)
-        if placed is None:
+        if frame.is_unplaced:
             publisher.spin(0.3)
             assert [len(boxes), len(transforms)] == [0, 0]
     publisher.until(lambda: boxes and transforms)

@@ -222,7 +222,7 @@ def test_a_transform_that_does_not_come_leaves_the_camera_frame_and_is_told(wire
     message = answer(here, humans, START_NS)
     assert [human.velocity_frame for human in message.humans] == ["camera"]
     assert "fixed_from_camera" not in here.estimator.last_cues
-    reason = "no transform connects 'camera' with 'odom': velocities of this image do without 'odom'"
+    reason = "no transform connects 'camera' with 'odom': velocities of this image are not relative to 'odom'"
     here.until(lambda: reason in message_of(diagnostics))
     assert values_of(diagnostics)["velocity frame"] == "camera"
 
@@ -345,7 +345,7 @@ def test_damaged_and_hostile_transforms_do_no_harm(wire: Callable[..., Wire]) ->
     loop = TFMessage(transforms=[stamped("a", "b", START_NS, np.eye(4)), stamped("b", "a", START_NS, np.eye(4))])
     for message in (hostile, loop):
         own_robot.moving.publish(message)
-    here.until(lambda: "2 transforms on /tf are refused: without names, with names of" in message_of(diagnostics))
+    here.until(lambda: "2 transforms on /tf were rejected: no name, a name of more than" in message_of(diagnostics))
     assert here.node._inputs is not None
     assert here.node._inputs.transforms is not None
     here.node._inputs.transforms._receive(b"\0\1\0\0garbage", False)

@@ -87,7 +87,7 @@ def test_a_subscriber_that_asks_for_what_is_not_offered_is_named_until_it_has_go
     here.exchange(here.listen(HumanArray, "/humans"))
     heard: list[HumanArray] = []
     wrong = here.peer.create_subscription(HumanArray, "/humans", heard.append, LATCHED)
-    sentence = "/peer receives nothing on /humans: it asks for reliable, transient local, offered is reliable, volatile"
+    sentence = "/peer receives no messages on /humans: it requests reliable, transient local, but reliable, volatile is"
     here.until(lambda: sentence in message_of(diagnostics))
     here.until(lambda: log.has(sentence))
     here.exchange(here.listen(HumanArray, "/humans"))
@@ -105,7 +105,7 @@ def test_missing_images_are_told_with_the_reason(wire: Callable[..., Wire], capf
     assert diagnostics[-1].status[0].level == DiagnosticStatus.WARN
     here.until(lambda: log.has("no image received on /image, though /peer publishes it"))
     here.peer.destroy_publisher(here.image)
-    here.until(lambda: message_of(diagnostics) == "no image received on /image: nobody publishes it")
+    here.until(lambda: message_of(diagnostics) == "no image received on /image: it has no publisher")
     here.image = here.peer.create_publisher(Image, "image", BEST_EFFORT)
     here.exchange(here.listen(HumanArray, "/humans"))
     # A camera that stops: no images for two seconds.
@@ -167,7 +167,7 @@ def test_camera_info_may_come_late_be_of_another_size_and_be_damaged(wire: Calla
     here.until(lambda: "640" in message_of(diagnostics))
     answered_with(HumanArray.INTRINSICS_K, calibration(k=50.0, p=40.0))
     answered_with(HumanArray.INTRINSICS_PREDICTED, serialize_message(calibration(k=50.0, p=40.0))[:60])
-    here.until(lambda: "a damaged CameraInfo came (60 bytes)" in message_of(diagnostics))
+    here.until(lambda: "received a damaged CameraInfo (60 bytes)" in message_of(diagnostics))
     answered_with(HumanArray.INTRINSICS_K, calibration(k=50.0, p=40.0))
     answered_with(HumanArray.INTRINSICS_PREDICTED, calibration(k=0.0, p=0.0))
     here.until(lambda: "uncalibrated" in message_of(diagnostics))

@@ -91,13 +91,13 @@ def test_raw_images_are_used_where_both_are_published(wire: Callable[..., Wire])
         (
             "raw",
             "image",
-            "no image received on /image: nobody publishes it, but /peer publishes sensor_msgs/msg/CompressedImage on "
+            "no image received on /image: it has no publisher, but /peer publishes sensor_msgs/msg/CompressedImage on "
             "/image/compressed: set image_transport to compressed (transport:=compressed of the launch file)",
         ),
         (
             "compressed",
             "compressed",
-            "no image received on /image/compressed: nobody publishes it, but /peer publishes sensor_msgs/msg/Image on "
+            "no image received on /image/compressed: it has no publisher, but /peer publishes sensor_msgs/msg/Image on "
             "/image: set image_transport to raw (transport:=raw of the launch file)",
         ),
     ],
@@ -118,7 +118,7 @@ def test_topics_on_which_images_come_are_said(wire: Callable[..., Wire]) -> None
     for topic in ("/head/rgb", "/head/depth/image"):
         here.peer.create_publisher(Image, topic, BEST_EFFORT)
     diagnostics = here.listen(DiagnosticArray, "/diagnostics")
-    said = "nobody publishes it; images come on /head/rgb: remap image to the right topic (image:=/head/rgb)"
+    said = "it has no publisher; images are published on /head/rgb: remap image to the right topic (image:=/head/rgb)"
     here.until(lambda: message_of(diagnostics) == f"no image received on /image: {said}")
 
 
@@ -162,10 +162,10 @@ def test_a_publisher_that_has_just_appeared_has_not_stalled(
     here.image = here.peer.create_publisher(Image, "image", BEST_EFFORT)
     appeared_s = time.monotonic()
     here.until(lambda: "waiting for an image on /image: /peer appeared" in message_of(diagnostics))
-    here.until(lambda: "it has stalled" in message_of(diagnostics))
+    here.until(lambda: "the publisher has stalled" in message_of(diagnostics))
     assert time.monotonic() - appeared_s > inputs.APPEARED_S - 0.5
     assert not any("waiting for an image" in line for line in log.warnings()), "no reason to warn"
-    here.until(lambda: log.has("it has stalled"))
+    here.until(lambda: log.has("the publisher has stalled"))
 
 
 def test_images_without_a_frame_have_no_transforms_and_it_is_said(
@@ -204,8 +204,8 @@ def test_simulated_time_that_does_not_begin_is_said(
     here = wire(diagnostics_period_s=0.1, use_sim_time=True)
     diagnostics, log = here.listen(DiagnosticArray, "/diagnostics"), Log(capfd)
     here.exchange(here.listen(HumanArray, "/humans"))
-    here.until(lambda: "nothing comes on /clock: time stands at 0" in message_of(diagnostics))
-    here.until(lambda: log.has("use_sim_time is true, but nothing comes on /clock"))
+    here.until(lambda: "/clock has no messages: time stays at 0" in message_of(diagnostics))
+    here.until(lambda: log.has("use_sim_time is true, but /clock has no messages"))
     assert "in the future" not in message_of(diagnostics)
 
 
@@ -273,7 +273,7 @@ def test_every_name_that_can_be_remapped_is_known(node: PerceptionNode) -> None:
 @pytest.mark.parametrize(
     ("rule", "said"),
     [
-        ("imge:=/cam", "the remapping imge:=/cam does nothing: the node has no 'imge'; did you mean 'image'?"),
+        ("imge:=/cam", "the remapping imge:=/cam has no effect: the node has no 'imge'; did you mean 'image'?"),
         ("/image:=/cam", "the node has no '/image'"),  # its name is /ns/image
         ("camera/image_raw:=/cam", "the node has no 'camera/image_raw'"),
         ("perception_node:humns:=/people", "did you mean 'humans'?"),

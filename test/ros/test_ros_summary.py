@@ -101,5 +101,5 @@ def test_the_user_s_quality_of_service(wire: Callable[..., Wire]) -> None:
 def test_a_quality_of_service_that_is_none_is_told(wire: Callable[..., Wire], kind: str, value: str | int) -> None:
     here = wire(diagnostics_period_s=0.1, **{f"qos_overrides./image.subscription.{kind}": value})
     diagnostics = here.listen(DiagnosticArray, "/diagnostics")
-    here.until(lambda: "qos_overrides./image.subscription must have depth" in message_of(diagnostics))
+    here.until(lambda: "qos_overrides./image.subscription: expected depth" in message_of(diagnostics))
     assert here.exchange(here.listen(HumanArray, "/humans")).humans

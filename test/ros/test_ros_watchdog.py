@@ -41,10 +41,9 @@ from multihmr2_ros.msg import HumanArray
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.frame import Frame
 from multihmr2_ros.ros import restarts
-from multihmr2_ros.ros.device_faults import DeviceFault, classify_error
 from multihmr2_ros.ros.node import PerceptionNode, _spin
 from multihmr2_ros.ros.parameters import NodeParameters
-from multihmr2_ros.ros.restarts import MAX_FAULTS, RestartingEstimator, load_estimator
+from multihmr2_ros.ros.restarts import MAX_FAULTS, DeviceFault, RestartingEstimator, classify_error, load_estimator
 from test.helpers.faulty_estimator import ILLEGAL, NO_MEMORY, Factory
 from test.helpers.ros_wire import Peer, Wire, image_message, message_of, processes, values_of
 
@@ -82,7 +81,7 @@ def test_the_estimator_is_made_again_and_ids_go_on() -> None:
     factory = Factory(None, ILLEGAL)
     estimator = RestartingEstimator(factory, NodeParameters(max_people=2))
     assert step(estimator) == [0, 1]
-    with pytest.raises(UserError, match=r"^the estimator's device failed \(CUDA error: an ill.*made again in 0.0 s$"):
+    with pytest.raises(UserError, match=r"^the estimator's device failed \(CUDA error: an ill.*restarted in 0.0 s$"):
         step(estimator)
     assert any("device failed" in fault for fault in estimator.find_faults(0.0))
     assert step(estimator) == [2, 3]
@@ -172,7 +171,7 @@ def test_restarts_wait_longer_and_longer_and_then_ask_for_a_new_process(monkeypa
     estimator, factory.faults = RestartingEstimator(factory, NodeParameters()), [ILLEGAL, None, None] * 20
     for _ in range(60):
         if factory.faults[0] is ILLEGAL:
-            with pytest.raises(UserError, match=r"made again in 0.0 s"):
+            with pytest.raises(UserError, match=r"restarted in 0.0 s"):
                 step(estimator)
         else:
             step(estimator)
@@ -185,8 +184,8 @@ def test_an_estimator_that_cannot_be_made_again_is_tried_again() -> None:
     factory = Factory(ILLEGAL)
     estimator = RestartingEstimator(factory, NodeParameters())
     factory.refusals = [UserError("device 'cuda' is not there"), RuntimeError("CUDA error: unknown error")]
-    not_there = r"^the estimator cannot be made again \(device 'cuda' is not there\); it is tried again in 0\.5 s$"
-    for words in ("illegal memory access", not_there, "made again in 0.[1-5] s"):
+    not_there = r"^the estimator cannot be restarted \(device 'cuda' is not there\); next attempt in 0\.5 s$"
+    for words in ("illegal memory access", not_there, "restarted in 0.[1-5] s"):
         with pytest.raises(UserError, match=words):
             step(estimator)
     assert estimator.restarts == 0

@@ -21,6 +21,7 @@ while /humans/bodies/tracked has subscribers.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,20 +32,37 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import Image
 from tf2_msgs.msg import TFMessage
 
+from multihmr2_ros.camera import project
 from multihmr2_ros.messages.content import HeaderContent
-from multihmr2_ros.messages.people_content import compute_boxes, make_body_frames
+from multihmr2_ros.messages.human_array import compute_boxes, make_body_frames
 from multihmr2_ros.people import People
 from multihmr2_ros.ros.conversions import header_to_ros, image_to_ros, people_to_transforms
 from multihmr2_ros.ros.qos import LATCHED, RELIABLE, SILENT_PUBLISHER, TF, is_wanted
-from multihmr2_ros.ros.target_frame import PlacedPeople
-
-from .skeleton import compute_skeletons_2d
+from multihmr2_ros.ros.target_frame import CameraFrame, PlacedPeople
 
 NAMESPACE = "/humans/bodies"
 TRACKED = f"{NAMESPACE}/tracked"
 REP155_PREFIX = "body_"
 KEEP_TOPICS_S = 2.0  # for topics of lost bodies, because tracks are often recovered
 MAX_BODIES = 32  # maximum number of bodies with topics
+
+# hri_msgs/Skeleton2D
+POINT_COUNT = 18
+NECK, RIGHT_SHOULDER, LEFT_SHOULDER = 1, 2, 5
+
+# Point of Skeleton2D → bone whose head is used, within 3.5 cm of the COCO keypoint of the same name.
+BONES = {
+    RIGHT_SHOULDER: "upperarm01.R", 3: "lowerarm01.R", 4: "wrist.R",
+    LEFT_SHOULDER: "upperarm01.L", 6: "lowerarm01.L", 7: "wrist.L",
+    8: "upperleg01.R", 9: "lowerleg01.R", 10: "foot.R",
+    11: "upperleg01.L", 12: "lowerleg01.L", 13: "foot.L",
+}  # fmt: skip
+HEAD = "head"
+
+# Nose, left and right eye, left and right ear: their points of Skeleton2D, and for each mesh (number of vertices) the
+# vertex nearest to the COCO keypoint (within 2 cm, at every age).
+FACE = (0, 14, 15, 16, 17)
+FACE_VERTICES = {615: (9, 369, 66, 587, 292), 19158: (201, 7774, 1082, 12131, 5532)}
 
 
 @dataclass
@@ -76,20 +94,14 @@ class BodiesOutput:
         self._transforms = node.create_publisher(TFMessage, "/tf", TF) if has_own_frames else None
 
     def publish(
-        self,
-        people: People,
-        image: NDArray[np.uint8],
-        header: HeaderContent,
-        bone_labels: Sequence[str],
-        placed: PlacedPeople | None,
+        self, frame: CameraFrame, people: People, placed: PlacedPeople | None, bone_labels: Sequence[str]
     ) -> None:
         """Publish the messages about one image: first TF frames, then each body, then the list of ids.
 
+        frame        of the image
         people       in the camera's frame
-        image        (H, W, 3) uint8 RGB, the image of these people
-        header       of the image
-        bone_labels  of people.joints
         placed       the same people in the frame of the messages; None if the transform is unknown
+        bone_labels  of people.joints
 
         While /humans/bodies/tracked has no subscribers, only changes of the list are published, for later subscribers.
         """
@@ -101,14 +113,14 @@ class BodiesOutput:
                 bodies = placed.people.select(rows)
                 self._transforms.publish(people_to_transforms(bodies, placed.header, self._prefix))
             self._update_bodies(ids)
-            self._publish_bodies(ids, people, image, header, bone_labels)
-            self._publish_ids(ids, header)
+            self._publish_bodies(ids, frame, people, bone_labels)
+            self._publish_ids(ids, frame.header)
         else:
             self._update_bodies([])
             if ids != self._published_ids:
-                self._publish_ids(ids, header)
+                self._publish_ids(ids, frame.header)
 
-    def publish_nobody(self, header: HeaderContent) -> None:
+    def publish_empty(self, header: HeaderContent) -> None:
         self._publish_ids([], header)
         self._remove_bodies(list(self._bodies))
 
@@ -122,23 +134,16 @@ class BodiesOutput:
         self._published_ids = ids
         self.tracked.publish(self._messages.IdsList(header=header_to_ros(header), ids=ids))
 
-    def _publish_bodies(
-        self,
-        ids: list[str],
-        people: People,
-        image: NDArray[np.uint8],
-        header: HeaderContent,
-        bone_labels: Sequence[str],
-    ) -> None:
+    def _publish_bodies(self, ids: list[str], frame: CameraFrame, people: People, bone_labels: Sequence[str]) -> None:
         bodies = [self._bodies[body_id] for body_id in ids]
-        skeletons = None
+        header, skeletons = frame.header, None
         box = compute_boxes(people.joints_2d, people.image_size)
         for row, body in enumerate(bodies):
             x, y, height, width = box[row].tolist()
             if width and height and is_wanted(body.roi):
                 body.roi.publish(roi_to_ros(box[row], people.image_size, people.score[row], header, self._messages))
             if width and height and is_wanted(body.cropped):
-                body.cropped.publish(image_to_ros(image[y : y + height, x : x + width], header))
+                body.cropped.publish(image_to_ros(frame.image[y : y + height, x : x + width], header))
             if is_wanted(body.skeleton):
                 skeletons = compute_skeletons_2d(people, bone_labels) if skeletons is None else skeletons
                 body.skeleton.publish(skeleton_to_ros(skeletons[row], header, self._messages))
@@ -218,3 +223,35 @@ def skeleton_to_ros(points: NDArray[np.float64], header: HeaderContent, messages
     return messages.Skeleton2D(
         header=header_to_ros(header), skeleton=[point(x=x, y=y, c=c) for x, y, c in points.tolist()]
     )
+
+
+def compute_skeletons_2d(people: People, bone_labels: Sequence[str]) -> NDArray[np.float64]:
+    """Return (n, 18, 3): x and y as fractions of the image's width and height, and the confidence, each in [0, 1].
+
+    The confidence is the person's score; it is 0 for points outside the image and unknown points. The neck is the
+    middle of the shoulders, as in OpenPose. bone_labels: of people.joints.
+    """
+    rows = _find_rows(tuple(bone_labels))
+    points = np.full((len(people), POINT_COUNT, 2), np.nan)
+    points[:, list(BONES)] = people.joints_2d[:, [rows[label] for label in BONES.values()]]
+    points[:, NECK] = points[:, [RIGHT_SHOULDER, LEFT_SHOULDER]].mean(axis=1)
+    points[:, FACE] = _project_faces(people, rows[HEAD])
+    points /= people.image_size[::-1]
+    is_inside = np.all((points >= 0) & (points <= 1), axis=2)  # false for NaN
+    confidence = np.where(is_inside, people.score[:, None], 0.0)
+    return np.dstack([np.nan_to_num(points).clip(0.0, 1.0), confidence])
+
+
+def _project_faces(people: People, head: int) -> NDArray[np.float64]:
+    """Return the face points (n, 5, 2) px of the source image; NaN without a mesh or for an unknown mesh."""
+    vertices = FACE_VERTICES.get(people.vertices.shape[1])
+    if vertices is None:
+        return np.full((len(people), len(FACE), 2), np.nan)
+    # joints_2d are distorted by the lens; the distortion at the head is applied to the whole face.
+    distortion = people.joints_2d[:, [head]] - project(people.joints[:, [head]], people.k)
+    return np.asarray(project(people.vertices[:, vertices], people.k) + distortion, np.float64)
+
+
+@functools.lru_cache(maxsize=2)
+def _find_rows(bone_labels: tuple[str, ...]) -> dict[str, int]:
+    return {label: row for row, label in enumerate(bone_labels)}

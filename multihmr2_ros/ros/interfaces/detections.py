@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from multihmr2_ros.messages.content import HeaderContent
-from multihmr2_ros.messages.people_content import compute_body_quaternions
+from multihmr2_ros.messages.human_array import compute_body_quaternions
 from multihmr2_ros.people import People
 from multihmr2_ros.ros.conversions import header_to_ros
 from multihmr2_ros.ros.qos import RELIABLE, is_wanted
@@ -67,7 +67,7 @@ class DetectionsOutput:
             detections = people_to_detections(people, self._body_prefix)
             self.publisher.publish(detections_to_ros(detections, header, self._messages))
 
-    def publish_nobody(self, header: HeaderContent) -> None:
+    def publish_empty(self, header: HeaderContent) -> None:
         self.publisher.publish(self._messages.Detection3DArray(header=header_to_ros(header)))
 
 

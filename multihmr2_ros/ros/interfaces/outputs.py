@@ -21,14 +21,11 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from multihmr2_ros.messages.content import HeaderContent
 from multihmr2_ros.people import People
 from multihmr2_ros.ros.parameters import NodeParameters
 from multihmr2_ros.ros.qos import LAST_MESSAGES_TIMEOUT
-from multihmr2_ros.ros.target_frame import PlacedPeople
+from multihmr2_ros.ros.target_frame import CameraFrame, PlacedPeople
 
 from .bodies import BodiesOutput
 from .detections import DetectionsOutput
@@ -93,42 +90,33 @@ class InterfaceOutputs:
         ]
 
     def publish(
-        self,
-        people: People,
-        image: NDArray[np.uint8],
-        header: HeaderContent,
-        bone_labels: Sequence[str],
-        fixed_frame: str,
-        fixed_from_camera: NDArray[np.float64] | None,
-        placed: PlacedPeople | None,
+        self, frame: CameraFrame, people: People, placed: PlacedPeople | None, bone_labels: Sequence[str]
     ) -> None:
         """Publish all messages about one image.
 
-        people             in the camera's frame
-        image              (H, W, 3) uint8 RGB
-        header             of the image
-        bone_labels        of people.joints
-        fixed_frame        name of the fixed frame, "" if not set
-        fixed_from_camera  (4, 4) the camera's pose in it at the header's stamp, None if unknown
-        placed             the people in the frame of the messages, None if the transform is unknown
+        frame        of the image
+        people       in the camera's frame
+        placed       the people in the frame of the messages; None if the transform is unknown
+        bone_labels  of people.joints
         """
         if self._people is not None:
-            if not fixed_frame:
+            if not frame.fixed_frame:
                 self.facts["people"] = "not published: the parameter fixed_frame is not set"
-            elif fixed_from_camera is None:
-                self.facts["people"] = f"not published: no transform from {header.frame_id} to {fixed_frame}"
+            elif frame.camera_pose is None:
+                missing = f"from {frame.header.frame_id} to {frame.fixed_frame}"
+                self.facts["people"] = f"not published: no transform {missing}"
             else:
                 self.facts["people"] = "published"
-            self._people.publish(people, header, fixed_frame, fixed_from_camera)
+            self._people.publish(frame, people)
         if self._bodies is not None:
-            self._bodies.publish(people, image, header, bone_labels, placed)
+            self._bodies.publish(frame, people, placed, bone_labels)
         if self._detections is not None and placed is not None:
             self._detections.publish(placed.people, placed.header)
 
-    def publish_nobody(self, header: HeaderContent) -> None:
+    def publish_empty(self, header: HeaderContent) -> None:
         for output in (self._people, self._bodies, self._detections):
             if output is not None:
-                output.publish_nobody(header)
+                output.publish_empty(header)
 
     def destroy(self) -> None:
         """Destroy the publishers once the last messages are acknowledged, or after LAST_MESSAGES_TIMEOUT."""

@@ -29,10 +29,11 @@ from geometry_msgs.msg import Point
 from numpy.typing import NDArray
 
 from multihmr2_ros.messages.content import HeaderContent
-from multihmr2_ros.messages.people_content import make_body_frames
+from multihmr2_ros.messages.human_array import make_body_frames
 from multihmr2_ros.people import PHENOTYPE_LABELS, People
 from multihmr2_ros.ros.conversions import header_to_ros
 from multihmr2_ros.ros.qos import RELIABLE, is_wanted
+from multihmr2_ros.ros.target_frame import CameraFrame
 
 TOPIC = "/people"
 LOST_S = 1.0  # without a transform for this long, an empty list replaces the last one
@@ -62,20 +63,18 @@ class PeopleOutput:
         self._published_s = 0.0
         self.publisher = node.create_publisher(messages.People, TOPIC, RELIABLE)
 
-    def publish(
-        self, people: People, header: HeaderContent, fixed_frame: str, fixed_from_camera: NDArray[np.float64] | None
-    ) -> None:
-        """Publish the people of an image. fixed_from_camera: (4, 4) at the header's stamp, None if unknown."""
-        stamp_s = header.sec + header.nanosec * 1e-9
-        if fixed_frame and fixed_from_camera is not None:
-            self._frame, self._published_s = fixed_frame, stamp_s
+    def publish(self, frame: CameraFrame, people: People) -> None:
+        """Publish the people of an image, which are in the camera's frame."""
+        header, stamp_s = frame.header, frame.header.stamp_s
+        if frame.fixed_frame and frame.camera_pose is not None:
+            self._frame, self._published_s = frame.fixed_frame, stamp_s
             if is_wanted(self.publisher):
-                self._publish_persons(transform_to_fixed_frame(people, fixed_from_camera, self._body_prefix), header)
-        elif not fixed_frame or not 0 <= stamp_s - self._published_s < LOST_S:
-            self.publish_nobody(header)
+                self._publish_persons(transform_to_fixed_frame(people, frame.camera_pose, self._body_prefix), header)
+        elif not frame.fixed_frame or not 0 <= stamp_s - self._published_s < LOST_S:
+            self.publish_empty(header)
             self._frame = ""
 
-    def publish_nobody(self, header: HeaderContent) -> None:
+    def publish_empty(self, header: HeaderContent) -> None:
         """Publish an empty list at the header's stamp, in the frame of the last list, if any."""
         if self._frame:
             self._publish_persons([], header)
