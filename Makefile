@@ -7,7 +7,7 @@ ENV := . scripts/env.sh &&
 
 define BUILD_BODY
 from multihmr2_ros.body import Body
-print("setup: building the body model's cache, once (about two minutes)", flush=True)
+print("setup: building the body model cache, only once (about two minutes)", flush=True)
 Body("full"), Body("low")
 endef
 export BUILD_BODY
@@ -15,12 +15,13 @@ export BUILD_BODY
 .PHONY: help setup demo test test-slow soak lint clean
 
 help:
-	@echo "make setup      Python packages and ROS 2 in .venv, our messages in install; then: . scripts/env.sh"
-	@echo "make demo       set up, and let the live node look for simulated people; or: make demo VIDEO=walk.mp4"
-	@echo "make test       the fast tests, the linter and the type checker"
-	@echo "make test-slow  the tests that take minutes"
-	@echo "make soak       half an hour of the live node, plotted in soak; or: make soak MINUTES=5"
-	@echo "make clean      remove what the other targets made"
+	@echo "make setup      install Python packages and ROS 2 in .venv, messages in install; then: . scripts/env.sh"
+	@echo "make demo       run the live node on a simulated recording; or on a video: make demo VIDEO=walk.mp4"
+	@echo "make test       run the fast tests, the linter and the type checker"
+	@echo "make test-slow  run the tests that take minutes"
+	@echo "make soak       run the live node for 30 minutes, with plots in soak; or: make soak MINUTES=5"
+	@echo "make lint       run only the linter, the formatter and the type checker"
+	@echo "make clean      remove the files of the other targets"
 
 # scripts/setup.sh is fast if nothing has changed, and reports missing dependencies.
 setup:

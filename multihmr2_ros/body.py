@@ -247,14 +247,14 @@ def is_cached() -> bool:
 def _load_cached_anny(mesh: Mesh) -> Any:
     anny = import_anny()
     if not is_cached():
-        logger.info("building the body model's cache, once (about two minutes)")
+        logger.info("building the body model cache, only once (about two minutes)")
     start_warp()
     try:
         model = _build_anny(anny, mesh)
     except OSError as error:
         raise UserError(
-            f"the body model's cache in {caches.find_body_cache()} cannot be used ({error.strerror or error}); set "
-            "ANNY_CACHE_DIR to a folder that can be written, with 1 GB of room"
+            f"the body model cache in {caches.find_body_cache()} cannot be used ({error.strerror or error}); set "
+            "ANNY_CACHE_DIR to a writable folder with 1 GB of free space"
         ) from error
     return model.to(torch.float32).eval()
 

@@ -80,7 +80,7 @@ def make_temporary_cache() -> Path:
         return folder if is_ours and is_writable(folder) else Path(tempfile.mkdtemp(prefix="multihmr2-"))
     except OSError as error:
         raise UserError(
-            f"no folder for caches can be written ({error.strerror or error}); set XDG_CACHE_HOME to one that can"
+            f"no cache folder is writable ({error.strerror or error}); set XDG_CACHE_HOME to a writable folder"
         ) from None
 
 
@@ -112,8 +112,13 @@ def _find_writable(folders: tuple[Path, ...], name: str, variable: str) -> Path:
         if is_writable(folder):
             return folder
     temporary = make_temporary_cache() / name
-    reason = f"{folders[0]} cannot be written" if folders else "there is no home folder"
-    logger.warning("%s: the cache is in %s; set XDG_CACHE_HOME or %s to keep it", reason, temporary, variable)
+    reason = f"{folders[0]} is not writable" if folders else "there is no home folder"
+    logger.warning(
+        "%s; using the temporary cache folder %s; set XDG_CACHE_HOME or %s to a writable folder to keep the cache",
+        reason,
+        temporary,
+        variable,
+    )
     return temporary
 
 

@@ -72,12 +72,12 @@ def validate_k(k: ArrayLike, name: str = "K") -> Float64Array:
     try:
         matrix = np.array(k, dtype=np.float64)
     except (TypeError, ValueError):
-        raise UserError(f"{wanted}, but what came is no matrix of numbers; pass a (3, 3) array") from None
+        raise UserError(f"{wanted}, got a value that is not a matrix of numbers; pass a (3, 3) array") from None
     if matrix.shape != (3, 3):
-        raise UserError(f"{wanted}, but its shape is {matrix.shape}; pass a (3, 3) array")
+        raise UserError(f"{wanted}, got shape {matrix.shape}; pass a (3, 3) array")
     usable = np.isfinite(matrix).all() and matrix[0, 0] > 0 and matrix[1, 1] > 0
     if not usable or matrix[1, 0] != 0 or matrix[2].tolist() != [0, 0, 1]:
-        raise UserError(f"{wanted}, but it is {matrix.tolist()}; pass a calibrated K, or none to predict it")
+        raise UserError(f"{wanted}, got {matrix.tolist()}; pass a calibrated K, or omit K to predict it")
     return matrix
 
 
@@ -85,14 +85,14 @@ def _centered_intrinsics(fov_rad: float, side: int, width: int, height: int) -> 
     """Return K (3, 3) px with the principal point in the center and the field of view fov_rad along `side` px."""
     _check_size("the image", width, height)
     if not 0.0 < fov_rad < math.pi:
-        raise UserError(f"the field of view must be between 0 and pi rad, but it is {fov_rad}; pass radians")
+        raise UserError(f"the field of view must be between 0 and pi rad, got {fov_rad}; convert it to radians")
     focal = side / (2.0 * math.tan(fov_rad / 2.0))
     return np.array([[focal, 0.0, width / 2.0], [0.0, focal, height / 2.0], [0.0, 0.0, 1.0]])
 
 
 def _check_size(what: str, width: int, height: int) -> None:
     if width < 1 or height < 1:
-        raise UserError(f"{what} must be at least 1 x 1 px, but it is {width} x {height}; pass its width and height")
+        raise UserError(f"{what} must be at least 1 x 1 px, got {width} x {height} px; pass its width and height in px")
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,9 @@ def camera_from_info(facts: CameraInfoContent) -> CameraModel | None:
     name, numbers, columns = ("p", facts.p, 4) if uses_p else ("k", facts.k, 3)
     values = np.asarray(numbers, dtype=np.float64).reshape(-1)
     if values.size != 3 * columns:
-        raise UserError(f"camera_info.{name} must have {3 * columns} numbers, but it has {values.size}; recalibrate")
+        raise UserError(
+            f"camera_info.{name} must have {3 * columns} numbers, got {values.size}; recalibrate the camera"
+        )
     if values[0] == 0.0:
         return None
     full = validate_k(values.reshape(3, columns)[:, :3], f"camera_info.{name}")
@@ -272,11 +274,11 @@ def check_lens(camera: CameraModel) -> tuple[bool, str]:
     u, v = np.meshgrid(np.linspace(0, camera.width, 17), np.linspace(0, camera.height, 17))
     shown = distort_points(np.stack([u, v], axis=-1), camera)
     if np.mean(((shown >= 0) & (shown <= size)).all(axis=-1)) < 0.5:  # false for NaN, too
-        return False, f"the {came} leaves less than half of the image; recalibrate"
+        return False, f"the {came} leaves less than half of the image; recalibrate the camera"
     # Beyond 90° a fisheye lens has no pinhole equivalent; such corners are not an error of the coefficients.
     is_wide = camera.distortion_model == "equidistant" and _find_limit_angle(camera) == math.pi / 2
     if not is_wide and np.isnan(undistort_points(size * [[0, 0], [1, 0], [0, 1], [1, 1]], camera)).any():
-        return True, f"the {came} does not map the corners of the image one to one; recalibrate"
+        return True, f"the {came} does not map the corners of the image one to one; recalibrate the camera"
     return True, ""
 
 
@@ -285,8 +287,8 @@ def _validate_distortion(name: str, distortion: ArrayLike) -> tuple[str, Float64
     coefficients = np.array(distortion, dtype=np.float64).reshape(-1)
     if not (np.abs(coefficients) <= MAX_COEFFICIENT).all():  # false for NaN, too
         raise UnusableDistortionError(
-            f"distortion coefficients must be finite and within ±{MAX_COEFFICIENT:g}, but they are "
-            f"{coefficients.tolist()!s:.200}; recalibrate"
+            f"distortion coefficients must be finite and within ±{MAX_COEFFICIENT:g}, got "
+            f"{coefficients.tolist()!s:.200}; recalibrate the camera"
         )
     if not coefficients.any():
         return "", np.zeros(0)
@@ -295,7 +297,7 @@ def _validate_distortion(name: str, distortion: ArrayLike) -> tuple[str, Float64
     if model not in DISTORTION_COEFFICIENTS:
         known = ", ".join(DISTORTION_COEFFICIENTS)
         raise UnusableDistortionError(
-            f"the distortion model must be one of {known}, but it is {name!r:.200}; use the rectified image"
+            f"the distortion model must be one of {known}, got {name!r:.200}; use the rectified image"
         )
     counts = DISTORTION_COEFFICIENTS[model]
     for count in reversed(counts):
@@ -304,7 +306,7 @@ def _validate_distortion(name: str, distortion: ArrayLike) -> tuple[str, Float64
     wanted = " or ".join(map(str, counts))
     came = len(coefficients)
     raise UnusableDistortionError(
-        f"the distortion model {name!r:.200} has {wanted} coefficients, but {came} came; correct them"
+        f"the distortion model {name!r:.200} must have {wanted} coefficients, got {came}; recalibrate the camera"
     )
 
 
@@ -480,5 +482,5 @@ def _as_points(points: ArrayLike, columns: int) -> FloatArray:
     """Return the points as a floating array (..., columns). Raises ValueError for any other last axis."""
     array = np.asarray(points)
     if array.ndim == 0 or array.shape[-1] != columns:
-        raise ValueError(f"points must have shape (..., {columns}), but their shape is {array.shape}")
+        raise ValueError(f"points must have shape (..., {columns}), got {array.shape}")
     return array if np.issubdtype(array.dtype, np.floating) else array.astype(np.float64)

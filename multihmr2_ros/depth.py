@@ -56,8 +56,8 @@ class RelativeDepthMap:
         if self.values.shape != tuple(image_size):
             (height, width), (wanted_height, wanted_width) = self.values.shape, image_size
             raise UserError(
-                f"a depth map must be of the image's size, {wanted_width} x {wanted_height} px, got {width} x {height} "
-                "px; resize it first"
+                f"a depth map must have the size of the image, {wanted_width} x {wanted_height} px, got {width} x "
+                f"{height} px; resize it first"
             )
 
     def compute_range(self) -> tuple[float, float] | None:
@@ -100,6 +100,6 @@ def check_depth(depth: NDArray[np.generic] | RelativeDepthMap | None, image_size
     if depth.shape != tuple(image_size):
         (height, width), (wanted_height, wanted_width) = depth.shape, image_size
         raise UserError(
-            f"a depth image must be registered to the color image of {wanted_width} x {wanted_height} px, got "
-            f"{width} x {height} px; publish the registered one"
+            f"a depth image must be registered to the color image of {wanted_width} x {wanted_height} px, got {width} "
+            f"x {height} px; publish registered depth images"
         )

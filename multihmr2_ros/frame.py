@@ -53,11 +53,11 @@ class GroundPlane:
         length = float(np.linalg.norm(normal)) if normal.shape == (3,) else 0.0
         if not (np.isfinite(length) and length > 0 and np.isfinite(self.offset_m)):
             raise UserError(
-                f"a ground plane must have a normal of 3 numbers, not all 0, and an offset in m, got "
-                f"{np.asarray(self.normal).tolist()} and {self.offset_m}; correct it"
+                "a ground plane must have a normal of 3 numbers, not all 0, and an offset in m, got "
+                f"{np.asarray(self.normal).tolist()} and {self.offset_m}; correct the plane"
             )
         if self.offset_m == 0:
-            raise UserError("the camera must be above the ground, got a plane through it; correct the plane's offset")
+            raise UserError("the camera must be above the ground, got a plane with offset 0 m; correct the offset")
         scale = -np.sign(self.offset_m) / length
         object.__setattr__(self, "normal", normal * scale)
         object.__setattr__(self, "offset_m", float(self.offset_m * scale))
@@ -71,7 +71,10 @@ class GroundPlane:
         """
         pose = np.asarray(fixed_from_camera, np.float64)
         if pose.shape != (4, 4) or not np.isfinite(pose).all():
-            raise UserError(f"the camera's pose must be a finite (4, 4) matrix, got shape {pose.shape}; pass one")
+            raise UserError(
+                f"the camera's pose must be a finite (4, 4) matrix, got shape {pose.shape}; pass a rotation and "
+                "translation"
+            )
         below_m = height_m - float(pose[2, 3])
         if below_m >= 0:
             raise UserError(
@@ -123,8 +126,8 @@ class Frame:
         height, width = _check_image_size(self.image)
         if self.lens is not None and (self.lens.camera.height, self.lens.camera.width) != (height, width):
             raise UserError(
-                f"a lens of images of {self.lens.camera.width} x {self.lens.camera.height} px was expected to fit the "
-                f"image, got {width} x {height} px; give the calibration of these images"
+                f"the lens is calibrated for images of {self.lens.camera.width} x {self.lens.camera.height} px, got an "
+                f"image of {width} x {height} px; give the calibration of this image size"
             )
         check_depth(self.depth, (height, width))
 
@@ -181,5 +184,5 @@ def _check_image_size(image: NDArray[np.uint8]) -> tuple[int, int]:
         came = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
         raise UserError(f"an image must be a (height, width, 3) uint8 RGB array, got {came}; convert it first")
     if 0 in image.shape:
-        raise UserError(f"an image must have pixels, got {image.shape[1]} × {image.shape[0]}")
+        raise UserError(f"an image must have at least 1 x 1 px, got {image.shape[1]} x {image.shape[0]} px")
     return image.shape[0], image.shape[1]

@@ -52,22 +52,24 @@ def main() -> int:
     parser.add_argument("weights", type=Path)
     parser.add_argument("cache", type=Path, help="render cache with held-out images")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--threshold", type=float, help="score that becomes the default threshold, 0 to 1")
+    parser.add_argument("--threshold", type=float, help="score, 0 to 1, that is mapped to the default threshold")
     parser.add_argument(
         "--score-trust", type=float, default=1.0,
         help="factor of the decoder's correction of the encoder's score (default: 1)",
     )  # fmt: skip
     parser.add_argument(
         "--fov-shift", type=float, default=0.0,
-        help="added to the logit of the horizontal field of view over 180 degrees, because renders have wider fields "
-        "of view than common cameras (default: 0)",
+        help="offset of the logit of (horizontal field of view / 180 degrees); corrects that renders have wider "
+        "fields of view than common cameras (default: 0)",
     )  # fmt: skip
     parser.add_argument(
         "--average-with", type=Path, metavar="FILE",
         help="average WEIGHTS with these weights, except for the pretrained encoder (the average is often better than "
         "a fine-tuned network: Wortsman et al. 2022, Robust fine-tuning of zero-shot models)",
     )  # fmt: skip
-    parser.add_argument("--precision", type=float, default=0.9, help="requested on the held-out images (default: 0.9)")
+    parser.add_argument(
+        "--precision", type=float, default=0.9, help="requested precision on the held-out images (default: 0.9)"
+    )
     args = parser.parse_args()
     try:
         bundle(args.weights, args.cache, args.out, args)
@@ -98,9 +100,7 @@ def bundle(weights: Path, cache: Path, out: Path, args: argparse.Namespace) -> N
     precise = (score for score, values in found.items() if values["precision"] >= precision)
     chosen = threshold or min(precise, default=None)
     if chosen is None:
-        raise UserError(
-            f"no threshold reaches a precision of {precision}; train longer, or request less with --precision"
-        )
+        raise UserError(f"no threshold reaches a precision of {precision}; train longer, or lower --precision")
     assert isinstance(last.bias, torch.Tensor)
     with torch.no_grad():
         last.bias += logit(SCORE_THRESHOLD) - logit(chosen)
@@ -117,7 +117,8 @@ def average(network: MultiHMR2, other: MultiHMR2) -> None:
     values = dict(other.named_parameters())
     if {name: value.shape for name, value in network.named_parameters()} != {n: v.shape for n, v in values.items()}:
         raise UserError(
-            "--average-with: the two files hold different networks; give the weights that WEIGHTS was trained from"
+            "--average-with must be weights of the same network as WEIGHTS, got another network; give the weights "
+            "that WEIGHTS was trained from"
         )
     for name, value in network.named_parameters():
         if not name.startswith(PRETRAINED):
@@ -128,7 +129,9 @@ def held_out(network: MultiHMR2, cache: Path) -> list[Batch]:
     """Return the held-out images of a render cache as batches. Raises UserError if there are none."""
     source = RenderCache(cache, held_out=True)
     if not len(source):
-        raise UserError(f"{cache} has no held-out images; render some with multihmr2 train --render-only")
+        raise UserError(
+            f"expected held-out images in {cache}, found none; render them with multihmr2 train --render-only"
+        )
     height, width = source.sample(0).image.shape[:2]
     config = BatchConfig(image_size=network.config.image_size, patch_size=network.config.patch_size)
     size = compute_input_sizes(config.image_size, config.patch_size, [width / height])[0]

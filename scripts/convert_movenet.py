@@ -77,7 +77,10 @@ def convert(source: Path, target: Path) -> None:
     found = {name: value for old, value in tensors.items() if (name := translate(old)) in expected}
     missing = sorted(set(expected) - set(found))
     if missing:
-        raise UserError(f"{source} lacks {missing[0]} and {len(missing) - 1} more; is it MoveNet MultiPose?")
+        raise UserError(
+            f"expected the weights of MoveNet MultiPose in {source}, found no {missing[0]} and {len(missing) - 1} "
+            "more; give the converted file of MoveNet MultiPose"
+        )
     safetensors.torch.save_file({name: value.contiguous() for name, value in found.items()}, target, metadata=SOURCE)
 
 

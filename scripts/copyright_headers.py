@@ -31,11 +31,11 @@ def main() -> int:
     paths = files_without_header()
     if "--check" in sys.argv[1:]:
         for path in paths:
-            print(f"{path.relative_to(ROOT)} has no copyright header: python scripts/copyright_headers.py")
+            print(f"{path.relative_to(ROOT)} has no copyright header; run python scripts/copyright_headers.py")
         return int(bool(paths))
     for path in paths:
         path.write_text(with_header(path.read_text(encoding="utf-8")), encoding="utf-8")
-    print(f"the header was added to {len(paths)} files")
+    print(f"added the header to {len(paths)} files")
     return 0
 
 

@@ -50,8 +50,10 @@ END_S = 15.0  # time limit for a process to end
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for bags, video and logs")
-    parser.add_argument("--video", type=Path, help="use the images of this video instead of simulated ones")
+    parser.add_argument(
+        "--out", type=Path, default=Path("demo"), help="folder for bags, video and logs (default: %(default)s)"
+    )
+    parser.add_argument("--video", type=Path, help="use this video instead of simulated images")
     parser.add_argument("--checkpoint", default="nano", help="weights: a name or a file (default: %(default)s)")
     args = parser.parse_args()
     for number in (signal.SIGTERM, signal.SIGHUP):  # also when the terminal is closed
@@ -73,20 +75,20 @@ def run(out: Path, video: Path | None, name: str) -> None:
     prepare(out)
     bag, recorded, overlay = out / "camera.mcap", out / "recorded.mcap", out / "people.mp4"
     if video is None:
-        print("1. simulating a camera's recording of walking people, 8 s …", flush=True)
+        print("1. simulating a recording of walking people, 8 s …", flush=True)
         played = write_simulated_people(bag)
     else:
-        print(f"1. making a bag of {video}, at most its first {VIDEO_SECONDS} s …", flush=True)
+        print(f"1. converting {video} to a bag (at most the first {VIDEO_SECONDS} s) …", flush=True)
         played = write_video_as_bag(video, bag)
     print(f"   → {bag}, {played} images", flush=True)
-    print("2. playing it to the live node over DDS, and recording the node's messages …", flush=True)
+    print("2. playing the bag to the live node over DDS, and recording the node's messages …", flush=True)
     play_through_node(out, bag, recorded, weights)
-    print(f"   → {recorded}: {', '.join(PUBLISHED)}, and the images\n3. people found by the node:", flush=True)
+    print(f"   → {recorded}: {', '.join(PUBLISHED)}, and the images\n3. people detected by the node:", flush=True)
     recording = read_recording(recorded, IMAGES, NODE)
     print_table(recording)
     print_summary(recording, played)
     write_video(recording, overlay)
-    print(f"See {overlay}: the camera's images on the left, the people published by the node on the right.")
+    print(f"Open {overlay}: camera images on the left, published people on the right.")
 
 
 def prepare(out: Path) -> None:
@@ -166,7 +168,9 @@ def wait(done: Callable[[], bool], timeout_s: float, out: Path, *running: Proces
             if each.poll() is not None:
                 fail(out, each.name)
         if time.monotonic() > deadline_s:
-            raise UserError(f"nothing happened for {timeout_s:.0f} s; see {out}/node.log, then try make demo again")
+            raise UserError(
+                f"expected new messages, got none for {timeout_s:.0f} s; see {out}/node.log, then run make demo again"
+            )
         time.sleep(0.1)
 
 
@@ -176,15 +180,15 @@ def stop(out: Path, running: Process) -> None:
     try:
         status = running.wait(END_S)
     except subprocess.TimeoutExpired:
-        raise UserError(f"the {running.name} did not end within {END_S:.0f} s; see {out}/{running.name}.log") from None
+        raise UserError(f"the {running.name} did not exit within {END_S:.0f} s; see {out}/{running.name}.log") from None
     if status:
         fail(out, running.name)
 
 
 def fail(out: Path, name: str) -> None:
     """Raise UserError with the last line of a process's log."""
-    lines = read(out, name).strip().splitlines() or ["without output"]
-    raise UserError(f"the {name} ended too early: {lines[-1]} (full log: {out}/{name}.log)")
+    lines = read(out, name).strip().splitlines() or ["no output"]
+    raise UserError(f"the {name} exited too early: {lines[-1]}; see {out}/{name}.log")
 
 
 def read(out: Path, name: str) -> str:

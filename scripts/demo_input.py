@@ -50,7 +50,7 @@ def write_video(video: Path, path: Path) -> int:
     count = 0
     with open_source(video) as source, BagWriter(path) as writer:
         if source.fps is None:
-            raise UserError(f"VIDEO must be a video, but {video} contains images; give a video file such as .mp4")
+            raise UserError(f"VIDEO must be a video, got images: {video}; give a video file such as .mp4")
         bag = CameraBag(writer)
         for frame in source:
             if frame.stamp > VIDEO_SECONDS:

@@ -71,7 +71,9 @@ def read_recording(path: Path, image_topic: str, node: str) -> Recording:
     # The node's last message, an empty one when it ends, belongs to no image.
     answers = [(index[stamp_ns(each)], each) for each in humans if stamp_ns(each) in index]
     if not answers:
-        raise UserError(f"the node published nothing for {len(images)} images; see its log {path.parent / 'node.log'}")
+        raise UserError(
+            f"expected messages of the node for {len(images)} images, got none; see {path.parent / 'node.log'}"
+        )
     return Recording(images, answers, faces)
 
 
@@ -85,7 +87,7 @@ def print_table(recording: Recording) -> None:
         found = sorted((distance_m(human), human.track_id) for human in message.humans)
         people = "  ".join(f"#{identity} {distance:.1f} m" for distance, identity in found[:4])
         more = f"  and {len(found) - 4} more" if len(found) > 4 else ""
-        print(f"{frame:5d}  {message.total_latency * 1e3:5.0f} ms  {people or 'nobody'}{more}")
+        print(f"{frame:5d}  {message.total_latency * 1e3:5.0f} ms  {people or 'no people'}{more}")
     print(f"({len(chosen)} of {len(answers)} rows)\n")
 
 
@@ -95,14 +97,14 @@ def print_summary(recording: Recording, played: int) -> None:
     seen = Counter(human.track_id for _, message in answers for human in message.humans)
     longest = ", ".join(f"#{identity} in {count}" for identity, count in seen.most_common(IDENTITIES))
     if seen:
-        print(f"{len(seen)} identities in {len(answers)} answers: {longest}{' …' if len(seen) > IDENTITIES else ''}")
+        print(f"{len(seen)} identities in {len(answers)} messages: {longest}{' …' if len(seen) > IDENTITIES else ''}")
     latencies_ms = np.array([message.total_latency for _, message in answers]) * 1e3
     p50, p95 = np.percentile(latencies_ms, [50, 95])
     dropped = max(message.dropped_frames for _, message in answers)
     lost = played - len(answers) - dropped
     print(
         f"{played} images played, {len(answers)} processed, {dropped} dropped by the node in favor of newer ones"
-        + (f", {lost} lost before or after it" if lost > 0 else "")
+        + (f", {lost} lost before or after the node" if lost > 0 else "")
         + f"\nlatency, from an image's stamp to /humans: p50 {p50:.0f} ms, p95 {p95:.0f} ms"
     )
 
@@ -114,7 +116,7 @@ def write_video(recording: Recording, path: Path) -> None:
     first = decode(recording, stamps[0])
     height, width = first.shape[:2]
     fps = (len(stamps) - 1) / max((stamps[-1] - stamps[0]) * 1e-9, 1e-3) if len(stamps) > 1 else 10.0
-    right = captioned(first, "nothing published yet")
+    right = captioned(first, "no people published yet")
     with VideoWriter(path, 2 * width, height + CAPTION_PX, fps) as video:
         for index, stamp in enumerate(stamps):
             image = decode(recording, stamp)

@@ -6,7 +6,7 @@ if [ -n "${BASH_VERSION:-}" ]; then
 elif [ -n "${ZSH_VERSION:-}" ]; then
   eval '_multihmr2_root=${(%):-%x}' # zsh's own syntax, which bash cannot read
 else
-  echo "env.sh: expected bash or zsh: start one of them first" >&2
+  echo "env.sh: expected bash or zsh, got another shell: start one of them first" >&2
   return 2
 fi
 _multihmr2_root=$(cd "$(dirname "$_multihmr2_root")/.." && pwd -P)
@@ -20,7 +20,7 @@ _multihmr2_prepend() { # NAME FOLDER: put the folder first in the list that the 
 }
 
 if [ ! -f "$_multihmr2_root/.venv/ros" ] || [ ! -d "$_multihmr2_root/install" ]; then
-  echo "env.sh: nothing is set up in $_multihmr2_root: run make setup there first" >&2
+  echo "env.sh: expected .venv and install in $_multihmr2_root, found none: run make setup there first" >&2
   unset -f _multihmr2_prepend
   unset _multihmr2_root
   return 2

@@ -55,9 +55,11 @@ def main() -> int:
     parser.add_argument("action", choices=("pack", "run"))
     parser.add_argument("folder", type=Path, nargs="?", default=ROOT / "build" / "gpu")
     parser.add_argument("--out", type=Path, help="folder for the results")
-    parser.add_argument("--dry", action="store_true", help="tiny sizes, on the CPU, without what bare machines lack")
-    parser.add_argument("--steps", default=",".join(LIMITS_S), help="comma-separated (default: %(default)s)")
-    parser.add_argument("--budget-s", type=float, default=240.0, help="for all steps together (default: %(default)s)")
+    parser.add_argument("--dry", action="store_true", help="tiny sizes on the CPU, without the packed dependencies")
+    parser.add_argument("--steps", default=",".join(LIMITS_S), help="comma-separated steps (default: %(default)s)")
+    parser.add_argument(
+        "--budget-s", type=float, default=240.0, help="time limit of all steps together in s (default: %(default)s)"
+    )
     args = parser.parse_args()
     if args.action == "pack":
         pack(args.folder)
@@ -65,7 +67,7 @@ def main() -> int:
     steps = args.steps.split(",")
     unknown = [step for step in steps if step not in LIMITS_S]
     if args.out is None or unknown or not (args.folder / "python").is_dir():
-        parser.error(f"expected --out DIR, steps of {', '.join(LIMITS_S)}, and a folder that `pack` made")
+        parser.error(f"expected --out DIR, steps of {', '.join(LIMITS_S)}, and a folder written by `pack`")
     return run(args.folder, args.out, steps, args.dry, args.budget_s)
 
 
@@ -90,7 +92,7 @@ def run(folder: Path, out: Path, steps: list[str], dry: bool, budget_s: float) -
 def _run_step(step: str, folder: Path, work: Path, out: Path, dry: bool, limit_s: float) -> dict[str, Any]:
     """Run one step in a process. Return its status, seconds and results; its output is written to out/<step>.log."""
     if limit_s < 5:
-        return {"status": "left out: no time", "seconds": 0.0, "results": []}
+        return {"status": "skipped: no time left", "seconds": 0.0, "results": []}
     python, others = [sys.executable], os.environ.get("PYTHONPATH", "")
     if dry:  # so that packages installed here cannot replace packages missing in the folder
         python, others = bare_python(work / "packages")
@@ -115,7 +117,7 @@ def _run_step(step: str, folder: Path, work: Path, out: Path, dry: bool, limit_s
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            status = f"longer than {limit_s:.0f} s"
+            status = f"exceeded {limit_s:.0f} s"
     row: dict[str, Any] = {"status": status, "seconds": round(time.monotonic() - begin, 1)}
     row["results"] = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
     if status != "done":

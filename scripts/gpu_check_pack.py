@@ -54,7 +54,7 @@ def pack(folder: Path) -> None:
         target.write_bytes(_compressed(file))
     _check_bodies(folder)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    print(f"{folder}: {size / 1e6:.1f} MB; bodies from it equal this machine's, bit for bit")
+    print(f"{folder}: {size / 1e6:.1f} MB; its bodies are bit-identical to this machine's")
 
 
 def unpack(folder: Path, cache: Path) -> None:
@@ -136,10 +136,10 @@ def _check_bodies(folder: Path) -> None:
             command = [*python, str(Path(__file__).resolve())]
             done = subprocess.run(command, env=os.environ | changes, stdout=subprocess.PIPE, text=True)
             if done.returncode:
-                raise SystemExit(f"no body was made with {' '.join(python)}: the error is above")
+                raise SystemExit(f"the body model failed with {' '.join(python)}; see the error above")
             digests.append(done.stdout)
     if digests[0] != digests[1]:
-        raise SystemExit("bodies from the packed folder differ from this machine's")
+        raise SystemExit("expected the same bodies from the packed folder as on this machine, got others")
 
 
 def _print_digests() -> None:

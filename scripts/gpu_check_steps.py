@@ -188,7 +188,7 @@ def threads(step: Step) -> None:
         ]  # fmt: skip
         step.write(precision=precision, greatest_difference=apart, ok=max(apart) <= 1e-5)
     if len(found) < 2:
-        raise SystemExit("a thread ended with an error")
+        raise SystemExit("a thread raised an error")
 
 
 def _frames(step: Step, network: MultiHMR2, size: tuple[int, int], seed: int, precision: str) -> list[People]:

@@ -160,7 +160,9 @@ def print_counts() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--counts", action="store_true", help="print modules and lines per folder instead")
+    parser.add_argument(
+        "--counts", action="store_true", help="print modules and lines per folder instead of writing the graph"
+    )
     if parser.parse_args().counts:
         print_counts()
         return

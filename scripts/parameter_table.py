@@ -47,7 +47,7 @@ def yaml_file() -> str:
 
 def markdown_table() -> str:
     """Return the table of docs/node.md."""
-    rows = ["| parameter | default | values | changes | what it is |", "|---|---|---|---|---|"]
+    rows = ["| parameter | default | values | can be changed | meaning |", "|---|---|---|---|---|"]
     for name, rule in RULES.items():
         cells = [f"`{name}`", f"`{scalar(DEFAULTS[name])}`", values(name), when(rule), rule.description]
         rows.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
@@ -59,7 +59,7 @@ def with_table(page: str) -> str:
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise UserError(f"expected the lines {BEGIN} and {END} in docs/node.md; put them back")
+        raise UserError(f"expected the lines {BEGIN} and {END} in docs/node.md; restore them")
     return f"{before}{BEGIN}\n{markdown_table()}\n{END}{after}"
 
 

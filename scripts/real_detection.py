@@ -171,7 +171,7 @@ def read_pictures(
 
     pictures = parse_file(labels, read)
     if not pictures:
-        raise UserError(f"{labels} names no picture to measure with; check the folder")
+        raise UserError(f"expected images to evaluate in {labels}, found none; check the folder")
     return pictures
 
 

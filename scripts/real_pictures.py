@@ -134,7 +134,7 @@ def main() -> int:
         for checkpoint in args.checkpoint:
             resolve_checkpoint(checkpoint)
         if args.json is not None and not args.json.parent.is_dir():
-            raise UserError(f"there is no folder {args.json.parent} for {args.json.name}; make it first")
+            raise UserError(f"the folder {args.json.parent} of {args.json.name} does not exist: create it first")
         jobs = [(Column, name, file) for name, file in zip(names, args.checkpoint, strict=True)]
         jobs += [(MoveNetColumn, MOVENET, args.movenet)] if args.movenet else []
         for kind, name, checkpoint in jobs:
@@ -153,20 +153,22 @@ def main() -> int:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="folder that holds `real` and `people`")
+    parser.add_argument("data", type=Path, help="folder that contains `real` and `people`")
     parser.add_argument("--checkpoint", action="append", help="weights: a name or a file (default: nano)")
     parser.add_argument(
         "--movenet", metavar="FILE", help="MoveNet MultiPose's weights, from scripts/convert_movenet.py"
     )
-    parser.add_argument("--parts", type=parts, default=tuple(PARTS), help=f"default: {','.join(PARTS)}")
-    parser.add_argument("--score-threshold", type=float, default=EstimatorConfig().score_threshold)
-    parser.add_argument("--input-size", type=int, metavar="PX", help="longest side of what the network sees")
     parser.add_argument(
-        "--every", type=int, default=1, metavar="N", help="look at every Nth frame of the long video (default: 1)"
+        "--parts", type=parts, default=tuple(PARTS), help=f"comma-separated parts (default: {','.join(PARTS)})"
     )
-    parser.add_argument("--overlays", type=Path, metavar="DIR", help="for the pictures with the meshes drawn over them")
+    parser.add_argument("--score-threshold", type=float, default=EstimatorConfig().score_threshold)
+    parser.add_argument("--input-size", type=int, metavar="PX", help="longest side of the network's input")
     parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="all figures, and precision and recall over the threshold"
+        "--every", type=int, default=1, metavar="N", help="use every Nth frame of the long video (default: 1)"
+    )
+    parser.add_argument("--overlays", type=Path, metavar="DIR", help="folder for images with projected meshes")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="file for all results, with precision and recall over the threshold"
     )
     args = parser.parse_args()
     args.checkpoint = args.checkpoint or ["nano"]
@@ -179,7 +181,7 @@ def parts(text: str) -> tuple[str, ...]:
     chosen = tuple(text.split(","))
     unknown = [part for part in chosen if part not in PARTS]
     if unknown:
-        raise argparse.ArgumentTypeError(f"expected some of {','.join(PARTS)}, got {unknown[0]!r}")
+        raise argparse.ArgumentTypeError(f"expected parts of {','.join(PARTS)}, got {unknown[0]!r}")
     return chosen
 
 
@@ -221,8 +223,8 @@ def measure_coco(column: Column) -> list[Figures]:
     scores = {name: score_images(column, "coco", pictures) for name, pictures in sets.items()}
     together = {threshold: sum((scores[name][threshold] for name in sets), Score()) for threshold in thresholds(column)}
     count = sum(map(len, sets.values()))
-    blocks = [detection_figures(f"COCO, {len(sets[name])} pictures of {name}", column, scores[name]) for name in sets]
-    return [detection_figures(f"COCO, {count} pictures", column, together), *blocks]
+    blocks = [detection_figures(f"COCO, {len(sets[name])} images of {name}", column, scores[name]) for name in sets]
+    return [detection_figures(f"COCO, {count} images", column, together), *blocks]
 
 
 def measure_people(column: Column) -> list[Figures]:
@@ -231,7 +233,7 @@ def measure_people(column: Column) -> list[Figures]:
         folder / "person_keypoints.json", folder / "images",
         least_height_px=PEOPLE_HEIGHT_PX, hash_below=HELD_OUT_SHARE, agreed=True, silhouettes=False,
     )  # fmt: skip
-    title = f"people, {len(pictures)} pictures held out"
+    title = f"people, {len(pictures)} held-out images"
     return [detection_figures(title, column, score_images(column, "people", pictures))]
 
 

@@ -236,7 +236,7 @@ def frames_of(video: Path, count: int, every: int) -> Iterator[tuple[int, Frame]
                 yield number, frame
             if number + 1 == count:
                 return
-    raise UserError(f"{video} must have {count} frames, as its labels say, got {number + 1}; get the video again")
+    raise UserError(f"{video} must have {count} frames, as in its labels, got {number + 1}; download the video again")
 
 
 def percent(part: float, whole: float) -> float:

@@ -51,11 +51,16 @@ NEAR_M = 0.1
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bag", type=Path, metavar="BAG", help="a bag with markers and /tf")
-    parser.add_argument("out", type=Path, metavar="PNG", help="file to write")
-    parser.add_argument("--topic", default="/perception_node/markers", help="of the markers (default: %(default)s)")
+    parser.add_argument("bag", type=Path, metavar="BAG", help="bag with markers and /tf")
+    parser.add_argument("out", type=Path, metavar="PNG", help="output file")
     parser.add_argument(
-        "--at", type=float, metavar="S", help="seconds after the first markers (default: the last markers with people)"
+        "--topic", default="/perception_node/markers", help="topic of the markers (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--at",
+        type=float,
+        metavar="S",
+        help="time after the first markers in s (default: the last markers with people)",
     )
     args = parser.parse_args()
     try:
@@ -80,7 +85,7 @@ def read_eval_frame(path: Path, topic: str, at_s: float | None) -> tuple[list[An
                 stamp = markers[0].header.stamp
                 decoded = [bag.decode(each) for each in messages if each.topic == "/tf"]
                 return markers, [each for tf in decoded for each in tf.transforms if each.header.stamp == stamp]
-    raise UserError(f"{path} has no markers on {topic}; record some, or give their topic with --topic")
+    raise UserError(f"expected markers on {topic} in {path}, found none; record them, or give their topic with --topic")
 
 
 def draw(markers: list[Any], transforms: list[Any]) -> NDArray[np.uint8]:

@@ -182,8 +182,8 @@ def table(stages: list[Stage]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", default="768x432", help="of the network's input in px (default: %(default)s)")
-    parser.add_argument("--people", type=int, default=10, help="(default: %(default)s)")
+    parser.add_argument("--size", default="768x432", help="size of the network's input in px (default: %(default)s)")
+    parser.add_argument("--people", type=int, default=10, help="number of people (default: %(default)s)")
     args = parser.parse_args()
     width, height = map(int, args.size.split("x"))
     print(table(large_network(width, height, args.people)))

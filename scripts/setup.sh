@@ -22,10 +22,11 @@ fail() {
 # --- requirements of the machine
 
 check_python() { # PYTHON → fails unless it can be used
-  command -v "$1" >/dev/null || fail "expected a Python 3.10 to 3.13, found no program $1: make setup PYTHON=/path/to/python3"
+  command -v "$1" >/dev/null ||
+    fail "expected Python 3.10 to 3.13, but $1 does not exist: make setup PYTHON=/path/to/python3"
   local version
   version=$("$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) ||
-    fail "expected a Python 3.10 to 3.13, but $1 does not start: make setup PYTHON=/path/to/python3"
+    fail "expected Python 3.10 to 3.13, but $1 does not start: make setup PYTHON=/path/to/python3"
   case $version in
     3.10 | 3.11 | 3.12 | 3.13) ;;
     *) fail "expected Python 3.10 to 3.13, got $version ($(command -v "$1")): make setup PYTHON=/path/to/python3" ;;
@@ -33,9 +34,9 @@ check_python() { # PYTHON → fails unless it can be used
 }
 
 check_tools() { # PYTHON → fails unless messages can be compiled for it
-  command -v "${CXX:-c++}" >/dev/null || fail "no C++ compiler (${CXX:-c++}): sudo apt install g++"
-  command -v cmake >/dev/null || fail "no cmake: sudo apt install cmake"
-  command -v make >/dev/null || fail "no make: sudo apt install make"
+  command -v "${CXX:-c++}" >/dev/null || fail "expected a C++ compiler (${CXX:-c++}), found none: sudo apt install g++"
+  command -v cmake >/dev/null || fail "expected cmake, found none: sudo apt install cmake"
+  command -v make >/dev/null || fail "expected make, found none: sudo apt install make"
   "$1" -c 'import os, sysconfig; open(os.path.join(sysconfig.get_path("include"), "Python.h")).close()' 2>/dev/null ||
     fail "the headers of $("$1" --version) are missing: sudo apt install python3-dev"
 }
@@ -44,15 +45,15 @@ check_disk() {
   local free_kib
   free_kib=$(df -Pk "$root" | awk 'NR == 2 { print $4 }')
   ((free_kib >= needed_kib)) ||
-    fail "expected 6 GB free in $root, found $((free_kib / 1024 / 1024)) GB: free some, or clone to a larger disk"
+    fail "expected 6 GB free in $root, got $((free_kib / 1024 / 1024)) GB: free some space, or clone to a larger disk"
 }
 
 check_same_python() { # fails if PYTHON has another version than .venv
   local wanted ours
   [[ -n ${PYTHON:-} && $PYTHON != python3 ]] || return 0
-  wanted=$("$PYTHON" --version 2>&1) || fail "expected a Python 3.10 to 3.13, but $PYTHON does not start"
+  wanted=$("$PYTHON" --version 2>&1) || fail "expected Python 3.10 to 3.13, but $PYTHON does not start"
   ours=$("$python" --version)
-  [[ ${wanted%.*} == "${ours%.*}" ]] || fail "expected $wanted, but .venv was made with $ours: make clean first"
+  [[ ${wanted%.*} == "${ours%.*}" ]] || fail "expected $wanted, but .venv uses $ours: run make clean first"
 }
 
 # --- selection of ROS: "system <distribution>" or "wheels"
@@ -72,17 +73,17 @@ check_same_ros() { # OURS → fails if .venv was made for another ROS than this 
   [[ -z ${ROS_DISTRO:-} ]] || here="system $ROS_DISTRO"
   [[ $1 == "$here" ]] && return
   case $1 in
-    wheels) fail ".venv has its own ROS, but ROS $ROS_DISTRO is sourced here: make clean, or use a shell without ROS" ;;
-    *) fail ".venv was made for ROS ${1#system }, which is not sourced here: source /opt/ros/${1#system }/setup.bash" ;;
+    wheels) fail ".venv uses ROS wheels, but ROS $ROS_DISTRO is sourced: run make clean, or use a shell without ROS" ;;
+    *) fail ".venv uses ROS ${1#system }, which is not sourced: source /opt/ros/${1#system }/setup.bash" ;;
   esac
 }
 
 check_wheels() { # wheels exist for one platform only
   [[ $(uname -sm) == "Linux x86_64" ]] ||
-    fail "there are ROS wheels for x86-64 Linux only, this is $(uname -sm): install ROS 2, source it, run this again"
+    fail "expected x86-64 Linux for ROS wheels, got $(uname -sm): install ROS 2, source it, and run make setup again"
   local installed
   installed=$(compgen -G '/opt/ros/*/setup.bash' | tail -n 1) || return 0
-  say "found $installed, but it is not sourced: using wheels; to use it, stop, source it and run this again"
+  say "using ROS wheels, because $installed is not sourced; to use it, stop, source it and run make setup again"
 }
 
 # --- .venv
@@ -91,7 +92,7 @@ make_venv() { # RCLPY SOURCE → .venv with pip
   if [[ ! -x $python ]] || ! "$python" -m pip --version >/dev/null 2>&1; then
     local base=${PYTHON:-python3} options=()
     "$base" -c 'import ensurepip, venv' 2>/dev/null ||
-      fail "$("$base" --version) lacks its venv module: sudo apt install python3-venv"
+      fail "$("$base" --version) has no venv module: sudo apt install python3-venv"
     [[ $1 == wheels ]] || options=(--system-site-packages)
     "$base" -m venv --clear "${options[@]}" "$venv"
   fi
@@ -116,12 +117,12 @@ install_packages() { # ROS
   fi
   "$python" -m pip install --quiet --disable-pip-version-check --retries 2 "${arguments[@]}" >"$log" 2>&1 && return
   if grep -qE 'NewConnectionError|NameResolutionError|ConnectTimeout|ProxyError|Network is unreachable' "$log"; then
-    fail "pip cannot reach its package index: check the network or pip's proxy settings, then run this again ($log)"
+    fail "pip cannot reach its package index: check the network or pip's proxy, then run make setup again ($log)"
   elif grep -q 'No space left on device' "$log"; then
-    fail "the disk became full: 6 GB are needed, in $root and, for a while, in ${TMPDIR:-/tmp}"
+    fail "the disk is full: 6 GB are needed in $root and, temporarily, in ${TMPDIR:-/tmp}"
   fi
   tail -n 15 "$log" >&2
-  fail "pip failed; its output is in $log"
+  fail "pip failed; see $log"
 }
 
 # --- our messages
@@ -196,7 +197,7 @@ build_messages() { # ROS → install
       --cmake-args "-DPython3_EXECUTABLE=$python" -DBUILD_TESTING=OFF -DCMAKE_BUILD_TYPE=Release
   ) >"$log" 2>&1 && return
   tail -n 30 "$log" >&2
-  fail "colcon failed; its output is in $log"
+  fail "colcon failed; see $log"
 }
 
 # --- detection of changes since the last call

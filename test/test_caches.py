@@ -97,7 +97,7 @@ def test_a_temporary_folder_with_a_word(
         (tmp_path / "home").rmdir()
         (tmp_path / "home").touch()  # a file: not even root can create anything in it
         monkeypatch.setenv(variable, str(tmp_path / "home" / "below"))
-        expected = "cannot be written"
+        expected = "is not writable"
     found = [caches.find_body_cache() for _ in range(2)]
     assert found == [tmp_path / "tmp" / f"multihmr2-{os.getuid()}" / "anny"] * 2
     assert stat.S_IMODE(found[0].parent.stat().st_mode) == 0o700
@@ -136,7 +136,7 @@ def test_the_doctor_tries_the_kernels_folder(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setattr(caches, "find_kernel_cache", lambda: blocked / "warp")
     (check,) = doctor.check_kernels()
     assert check.status == "missing"
-    assert "cannot be written" in check.detail
+    assert "is not writable" in check.detail
 
 
 @needs_root
@@ -165,13 +165,13 @@ def test_run_and_doctor_as_a_user_without_a_home(home: str | None, small_checkpo
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     assert (out / "image.npz").is_file()
-    said = [line for line in done.stderr.splitlines() if "cache is in" in line]
+    said = [line for line in done.stderr.splitlines() if "temporary cache folder" in line]
     assert len(said) == 1, done.stderr
     examined = subprocess.run(
         [*command, "doctor"], env=environment, cwd="/", capture_output=True, text=True, timeout=300
     )
     assert examined.returncode == 0, examined.stdout + examined.stderr
-    assert "can work" in examined.stdout
+    assert "is ready" in examined.stdout
 
 
 def _write_image(path: Path) -> None:

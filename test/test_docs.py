@@ -146,7 +146,7 @@ def test_a_page_without_markers_is_refused(generator: ModuleType) -> None:
     from multihmr2_ros.errors import UserError
 
     for page in ("", generator.BEGIN, generator.END, generator.END + generator.BEGIN):
-        with pytest.raises(UserError, match="put them back"):
+        with pytest.raises(UserError, match="restore them"):
             generator.with_table(page)
 
 

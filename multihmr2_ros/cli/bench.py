@@ -24,36 +24,50 @@ from typing import Any
 from multihmr2_ros.cli import options
 from multihmr2_ros.errors import UserError
 
-HELP = "latency of each stage, throughput and memory on this machine"
+HELP = "measure latency per stage, throughput and memory on this machine"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_checkpoint(parser)
     options.add_device(parser)
     options.add_threads(parser)
-    parser.add_argument("--size", default="640x480", help="size of the image, px (default: %(default)s)")
+    parser.add_argument("--size", default="640x480", help="image size in px (default: %(default)s)")
     options.add_input_size(parser)
     parser.add_argument(
         "--precision",
         default=None,
         metavar="LIST",
-        help="comma-separated fp32, bf16, fp16 (default: all that the device supports)",
+        help="comma-separated precisions: fp32, bf16, fp16 (default: all that the device supports)",
     )
     parser.add_argument(
         "--mode", default=None, metavar="LIST",
-        help="comma-separated eager, compiled, graph, compiled-graph (default: eager on a CPU, all on a GPU)",
+        help="comma-separated execution modes: eager, compiled, graph, compiled-graph (default: eager on a CPU, all "
+        "on a GPU)",
     )  # fmt: skip
-    parser.add_argument("--people", default="1,10,20", metavar="LIST", help="numbers of people (default: %(default)s)")
-    parser.add_argument("--mesh", choices=("full", "low"), default="full", help="(default: %(default)s)")
     parser.add_argument(
-        "--repeats", type=int, default=None, help="timed frames per row (default: 5; on a GPU and with --ros 200)"
+        "--people",
+        default="1,10,20",
+        metavar="LIST",
+        help="comma-separated numbers of people per image (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--mesh",
+        choices=("full", "low"),
+        default="full",
+        help="mesh resolution: full (19158 vertices) or low (615 vertices) (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=None,
+        help="number of timed frames per row (default: 5; 200 on a GPU and with --ros)",
     )
     parser.add_argument(
         "--ros", action="store_true",
-        help="measure messages and the node over ROS 2 between processes instead, without weights; of the other "
-        "options, only --repeats and --json are used",
+        help="measure the ROS 2 messages and the node between processes instead, without weights; only --repeats and "
+        "--json apply",
     )  # fmt: skip
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write every figure to FILE")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results to FILE as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -91,8 +105,8 @@ def _report_ros(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         from multihmr2_ros.ros.benchmark import format_table, measure
     except ImportError as error:
         raise UserError(
-            f"--ros needs ROS 2 and our messages, but {error.name or error} cannot be imported; source your "
-            "workspace's install/setup.bash, or scripts/env.sh after `make setup`"
+            f"--ros needs ROS 2 and the messages of multihmr2_ros, but {error.name or error} cannot be imported; "
+            "source your workspace's install/setup.bash, or scripts/env.sh after `make setup`"
         ) from error
     report = measure(200 if args.repeats is None else args.repeats)
     return report, format_table(report)
@@ -106,4 +120,4 @@ def _parse_counts(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(count) for count in text.split(","))
     except ValueError:
-        raise UserError(f"--people takes whole numbers separated by commas, such as 1,20; got {text!r}") from None
+        raise UserError(f"--people must be whole numbers separated by commas, such as 1,20; got {text!r}") from None

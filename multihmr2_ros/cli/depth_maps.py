@@ -39,20 +39,22 @@ logger = logging.getLogger(__name__)
 
 
 def add_depth_maps(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("depth maps (people of an image are then placed together)")
+    group = parser.add_argument_group("depth maps (they refine the distances of all people of an image jointly)")
     group.add_argument(
         "--depth-maps", type=Path, metavar="DIR",
-        help="folder with a map for each image, of its name and size: .npy, .npz or 16-bit .png (0: hole)",
+        help="folder with one depth map per image, with the name and size of the image: .npy, .npz or 16-bit .png (0: "
+        "no value)",
     )  # fmt: skip
     group.add_argument(
         "--depth-kind", choices=KINDS, default="inverse",
-        help="the files' values: inverse depth or depth, each up to an unknown scale and shift, or metric depth in m "
-        "(16-bit: mm) (default: %(default)s)",
+        help="values of the files: inverse depth or depth, up to an unknown scale and shift, or metric depth in m "
+        "(16-bit: in mm) (default: %(default)s)",
     )  # fmt: skip
     group.add_argument(
         "--depth-model", metavar="DIR|NAME",
-        help="single-image depth network in transformers' format, such as depth-anything/Depth-Anything-V2-Small-hf: a "
-        "folder, or a name on the hub (needs the extra 'train')",
+        help="monocular depth network in the format of transformers, such as "
+        "depth-anything/Depth-Anything-V2-Small-hf: a folder, or a name on the Hugging Face Hub (needs the extra "
+        "'train')",
     )  # fmt: skip
 
 
@@ -81,7 +83,7 @@ class DepthMaps:
             _check(found, size, name)
         except UserError as error:
             self.missing += 1
-            logger.warning("%s; its people are placed without a map", error)
+            logger.warning("%s; people of this image are placed without a depth map", error)
             return None
         return found
 
@@ -89,7 +91,7 @@ class DepthMaps:
         """Return one line on missing maps; "" if none is missing."""
         if not self.missing:
             return ""
-        return f"{self.missing} of {self.asked} images had no depth map that can be used; see the warnings above"
+        return f"{self.missing} of {self.asked} images have no usable depth map; see the warnings above"
 
 
 def open_depth_maps(args: argparse.Namespace, device: str) -> DepthMaps | None:
@@ -97,14 +99,14 @@ def open_depth_maps(args: argparse.Namespace, device: str) -> DepthMaps | None:
     if args.depth_maps is None and args.depth_model is None:
         return None
     if args.depth_maps is not None and args.depth_model is not None:
-        raise UserError("--depth-maps and --depth-model exclude each other; give one of them")
+        raise UserError("expected --depth-maps or --depth-model, got both; omit one of them")
     if args.depth_model is not None:
         from multihmr2_ros.labeling.depth_model import DepthModel
 
         model = DepthModel(args.depth_model, device)
         return DepthMaps(lambda name, image: model(image()))
     if not args.depth_maps.is_dir():
-        raise UserError(f"--depth-maps must be a folder, but {args.depth_maps} is none; check the path")
+        raise UserError(f"--depth-maps must be a folder, got {args.depth_maps}; check the path")
     return DepthMaps(lambda name, image: read_map(args.depth_maps, name, args.depth_kind))
 
 
@@ -117,8 +119,8 @@ def read_map(folder: Path, name: str, kind: str) -> NDArray[np.generic] | Relati
 
     paths = [path for path in (folder / f"{name}{suffix}" for suffix in DEPTH_SUFFIXES) if path.is_file()]
     if len(paths) != 1:
-        came = "has none" if not paths else f"has {len(paths)}"
-        raise UserError(f"{folder} must have one depth map {name}.npy, .npz or .png, but it {came}")
+        came = len(paths) or "none"
+        raise UserError(f"expected one depth map {name}.npy, .npz or .png in {folder}, got {came}")
     values = read_depth_map(paths[0])
     if kind == "metric":
         return values
@@ -140,6 +142,6 @@ def _check(found: NDArray[np.generic] | RelativeDepthMap, size: tuple[int, int],
         raise UserError(f"{name}: {error}") from None
     if isinstance(found, RelativeDepthMap):
         if found.compute_range() is None:
-            raise UserError(f"the depth map of {name} has only holes, or one value; make another")
+            raise UserError(f"the depth map of {name} must have at least two different values; replace it")
     elif not np.isfinite(depth_to_meters(found)).any():
         raise UserError(f"the depth map of {name} has no depth above 0 m; check its unit and --depth-kind")

@@ -46,7 +46,7 @@ from multihmr2_ros.cli.requirements import Requirement, find_installed_version, 
 from multihmr2_ros.hardware import count_available_cores, list_bf16_instructions, read_cpu_description
 from multihmr2_ros.weights import find_weights_folder, format_size
 
-HELP = "what is installed, what is missing, what to type"
+HELP = "check the installation, and print the commands that install missing parts"
 
 Status = Literal["ok", "missing", "optional"]
 
@@ -120,7 +120,7 @@ def run_checks() -> list[Check]:
         try:
             checks.extend(probe())
         except Exception as error:  # a failing check must not end the report
-            checks.append(Check(section, section, failed, f"could not be examined: {_to_one_line(error)}"))
+            checks.append(Check(section, section, failed, f"this check failed: {_to_one_line(error)}"))
     return checks
 
 
@@ -136,7 +136,7 @@ def _report(checks: list[Check], can_run: bool) -> str:
         if check.command:
             lines.append(f"  {'':<8}  {'':<{width}}  -> {check.command}")
     missing = sum(check.status == "missing" for check in checks)
-    lines += ["", "`multihmr2 run` can work" if can_run else f"`multihmr2 run` cannot work yet: {missing} missing"]
+    lines += ["", "`multihmr2 run` is ready" if can_run else f"`multihmr2 run` is not ready: {missing} missing"]
     return "\n".join(lines)
 
 
@@ -157,8 +157,8 @@ def check_system() -> Iterator[Check]:
 def describe_bf16(instructions: tuple[str, ...] | None) -> str:
     """Describe the processor's bf16 instruction sets; None: unknown."""
     if instructions is None:
-        return "its instruction sets are unknown"
-    return f"bf16 by {', '.join(instructions)}" if instructions else "no bf16 instructions: fp32 is used"
+        return "instruction sets unknown"
+    return f"bf16 with {', '.join(instructions)}" if instructions else "no bf16 instructions; fp32 is used"
 
 
 # --- packages -------------------------------------------------------------------------------------------------------
@@ -181,7 +181,7 @@ def _check_package(requirement: Requirement) -> Check:
         return Check("packages", name, "missing", f"not installed, needs {wanted}", command)
     if error is not None:
         reinstall = command.replace("pip install", "pip install --force-reinstall", 1)
-        return Check("packages", name, "missing", f"{version}, but cannot be imported: {error}", reinstall)
+        return Check("packages", name, "missing", f"{version}, cannot be imported: {error}", reinstall)
     fits = is_in_range(version, requirement.version_range)
     if fits is None:
         return Check("packages", name, "ok", f"{version or 'version unknown'} (not compared with {wanted})")
@@ -230,11 +230,13 @@ def check_gpu() -> Iterator[Check]:
         yield from _check_cuda(driver)
     elif driver is not None and torch.version.cuda is None:
         again = "pip install --force-reinstall torch"
-        yield Check("gpu", "gpu", "optional", f"driver {driver} is here, but this torch is built without CUDA", again)
+        yield Check(
+            "gpu", "gpu", "optional", f"driver {driver} is installed, but this torch is built without CUDA", again
+        )
     elif driver is not None:
-        yield Check("gpu", "gpu", "optional", f"driver {driver} is here, but torch cannot use it", "nvidia-smi")
+        yield Check("gpu", "gpu", "optional", f"driver {driver} is installed, but torch cannot use it", "nvidia-smi")
     else:
-        yield Check("gpu", "gpu", "optional", "none found: the CPU is used")
+        yield Check("gpu", "gpu", "optional", "none found; the CPU is used")
 
 
 def _check_cuda(driver: str | None) -> Iterator[Check]:
@@ -278,11 +280,11 @@ def check_body_model() -> Iterator[Check]:
         size = sum(file.stat().st_size for file in files)
         yield Check("body model", "cache", "ok", f"{format_size(size)} in {place}")
     elif free_bytes < BODY_CACHE_BYTES or not caches.is_writable(folder):
-        needed = f"first use builds it and needs {format_size(BODY_CACHE_BYTES)} in a folder it may write"
-        command = "export ANNY_CACHE_DIR=/a/folder/with/room"
+        needed = f"the first use builds it and needs {format_size(BODY_CACHE_BYTES)} in a writable folder"
+        command = "export ANNY_CACHE_DIR=/path/to/writable/folder"
         yield Check("body model", "cache", "missing", f"{needed}: {place}", command)
     else:
-        needed = f"first use builds it: about 2 minutes and {format_size(BODY_CACHE_BYTES)}"
+        needed = f"the first use builds it (about 2 minutes, {format_size(BODY_CACHE_BYTES)})"
         yield Check("body model", "cache", "optional", f"{needed}, in {place}")
 
 
@@ -303,10 +305,10 @@ def check_kernels() -> Iterator[Check]:
     except ImportError:
         return  # reported by check_packages
     except OSError as error:
-        detail = f"Warp's folder {_shorten_path(folder)} cannot be written: {error.strerror or error}"
-        yield Check("body model", "kernels", "missing", detail, "export WARP_CACHE_PATH=/a/folder/that/can/be/written")
+        detail = f"Warp's cache folder {_shorten_path(folder)} is not writable: {error.strerror or error}"
+        yield Check("body model", "kernels", "missing", detail, "export WARP_CACHE_PATH=/path/to/writable/folder")
     else:
-        yield Check("body model", "kernels", "ok", f"Warp works, {_shorten_path(folder)}")
+        yield Check("body model", "kernels", "ok", f"Warp works, cache in {_shorten_path(folder)}")
 
 
 def _is_damaged(file: Path) -> bool:
@@ -361,7 +363,9 @@ def check_ros() -> Iterator[Check]:
     """Check the requirements of the node; all other commands work without them."""
     distro = os.environ.get("ROS_DISTRO", DEFAULT_DISTRO)
     if importlib.util.find_spec("rclpy") is None:
-        yield Check("ros", "rclpy", "optional", "not in this shell; only the node needs it", _find_ros_command(distro))
+        yield Check(
+            "ros", "rclpy", "optional", "not sourced in this shell; only the node needs it", _find_ros_command(distro)
+        )
         return
     yield _check_rclpy(distro)
     for package in MESSAGE_PACKAGES:
@@ -393,7 +397,7 @@ def _check_rclpy(distro: str) -> Check:
         command = f"sudo apt install ros-{distro}-{middleware.replace('_', '-')}"
     else:
         command = _find_ros_command(distro)
-    return Check("ros", "rclpy", "optional", f"does not load, and the node needs it: {errors[-1]}", command)
+    return Check("ros", "rclpy", "optional", f"cannot be loaded; the node needs it: {errors[-1]}", command)
 
 
 def _to_one_line(error: BaseException) -> str:

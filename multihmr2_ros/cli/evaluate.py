@@ -32,56 +32,80 @@ if TYPE_CHECKING:
     from multihmr2_ros.evaluation.scoring import ScoringConfig
     from multihmr2_ros.evaluation.tally import Tally
 
-HELP = "measure how well people are found: in bags with truth, recordings of a live run, and data sets"
+HELP = "compare people with ground truth: in bags, recordings of the live node, and datasets"
 MAX_LISTED = 5  # inputs named at the end of the table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("inputs", nargs="*", type=Path, metavar="BAG", help="rosbag2 folder, .mcap or .db3")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the results; made if missing")
+    parser.add_argument(
+        "inputs",
+        nargs="*",
+        type=Path,
+        metavar="BAG",
+        help="rosbag2 folder, .mcap or .db3; with --dataset the folder of the dataset",
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the results; created if missing")
     result_files.add_overwrite(parser)
     parser.add_argument(
         "--compare",
         nargs=2,
         type=Path,
         metavar=("A", "B"),
-        help="two result folders: B − A, with intervals; with --out a report.html, too",
+        help="compare two result folders: B − A with 95 %% intervals; with --out also write a report.html",
     )
     _add_dataset(parser)
     parser.add_argument(
         "--truth", default="/ground_truth/humans", metavar="TOPIC|BAG",
-        help="HumanArrays of the true people, score being the visible fraction (default: %(default)s)",
+        help="ground truth: topic of HumanArray messages whose scores are visible fractions, or another bag (default: "
+        "%(default)s)",
     )  # fmt: skip
-    parser.add_argument("--topic", help="of the images, raw or compressed (default: the only image topic)")
+    parser.add_argument("--topic", help="image topic, raw or compressed (default: the only image topic)")
     parser.add_argument(
         "--recorded", nargs="?", const="/humans", metavar="TOPIC",
-        help="score what a live run recorded there (default for bags without images: /humans)",
+        help="evaluate the people that the live node published on TOPIC (default: /humans) instead of running the "
+        "network; automatic for bags without images",
     )  # fmt: skip
     options.add_estimation(
-        parser, mesh="low", mesh_help="resolution; vertices are compared where the truth has the same"
+        parser, mesh="low", mesh_help="mesh resolution; vertex errors need the same resolution in the ground truth"
     )
     options.add_camera(parser)
     options.add_bag_cues(parser)
     parser.add_argument(
         "--intrinsics", choices=("given", "predicted", "both"), default="given",
-        help="place people with camera_info (or --k, --vertical-fov), with the predicted field of view, or compare "
-        "both (default: %(default)s, as the node does)",
+        help="intrinsics for positions: given (camera_info, --k or --vertical-fov), predicted by the network, or both "
+        "for comparison (default: %(default)s, as in the node)",
     )  # fmt: skip
     parser.add_argument(
         "--min-height", type=float, default=48.0, metavar="PX",
-        help="true people lower than this are ignored (default: %(default)s)",
+        help="ignore true people with a bounding box of a smaller height (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--min-visible", type=float, default=0.5, metavar="SHARE",
-        help="so are those of whom less is visible (default: %(default)s)",
+        "--min-visible", type=float, default=0.5, metavar="FRACTION",
+        help="ignore true people whose visible fraction is smaller (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--matching", choices=("hungarian", "greedy"), default="hungarian", help="of people in a frame")
+    parser.add_argument(
+        "--matching",
+        choices=("hungarian", "greedy"),
+        default="hungarian",
+        help="matching of predicted and true people in a frame (default: %(default)s)",
+    )
     for name, what in (
-        ("video", "overlay video"), ("bag", "bag of predictions"), ("plots", "plots"), ("report", "report.html"),
+        ("video", "the overlay video"), ("bag", "a bag of predictions"), ("plots", "plots"), ("report", "report.html"),
     ):  # fmt: skip
-        parser.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, default=True, help=f"write the {what}")
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="bags at a time, in processes (Dask)")
-    parser.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster that sees the same files")
+        parser.add_argument(
+            f"--{name}", action=argparse.BooleanOptionalAction, default=True, help=f"write {what} (default: on)"
+        )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=0,
+        metavar="N",
+        help="evaluate N bags in parallel, in Dask processes; 0: one after the other, without Dask (default: "
+        "%(default)s)",
+    )
+    parser.add_argument(
+        "--scheduler", metavar="ADDRESS", help="address of a Dask cluster with access to the same files"
+    )
 
 
 def _add_dataset(parser: argparse.ArgumentParser) -> None:
@@ -90,17 +114,17 @@ def _add_dataset(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument(
         "--dataset", choices=DATASETS, metavar="NAME",
-        help="the input is the folder of a data set: %(choices)s; the paper's rows are printed beside "
-        f"({', '.join(ROWS)})",
+        help=f"evaluate a dataset: %(choices)s; the paper's results are printed for comparison ({', '.join(ROWS)})",
     )  # fmt: skip
     parser.add_argument(
         "--split",
-        help="of the data set (default: the paper's); for cmu-panoptic, hi4d and harmony4d the camera: 00_16, the "
-        "monocular one, cam01",
+        help="part of the dataset (default: as in the paper); for cmu-panoptic, hi4d and harmony4d the camera "
+        "(default: 00_16, the monocular one, cam01)",
     )
     parser.add_argument(
         "--regressor", type=Path, metavar="FILE",
-        help="weights (joints, 19158) for a data set's own joints, then for its vertices, .npy or sparse .npz",
+        help="matrix (joints, 19158) or (joints + vertices, 19158) that computes the joints and vertices of the "
+        "dataset's body model from Anny's vertices, .npy or sparse .npz",
     )  # fmt: skip
 
 
@@ -219,7 +243,10 @@ def _evaluate_dataset(args: argparse.Namespace) -> int:
     from multihmr2_ros.evaluation.published import format_published_table
 
     if len(args.inputs) != 1 or _is_distributed(args) or args.intrinsics == "both":
-        raise UserError("a data set is one folder, evaluated with --intrinsics given or predicted, without --workers")
+        raise UserError(
+            "--dataset needs one folder, --intrinsics given or predicted, and neither --workers nor --scheduler; "
+            "change the options"
+        )
     _check_report_packages(args)
     args.mesh, args.plots = "full", False
     choice = _resolve_choice(args)
@@ -362,7 +389,7 @@ def _compare(args: argparse.Namespace) -> int:
 
     a, b = args.compare
     if args.inputs:
-        raise UserError(f"--compare takes two result folders and no BAG; got {args.inputs[0]}, too")
+        raise UserError(f"--compare takes two result folders and no BAG, got {args.inputs[0]}; remove it")
     report = args.out / result_files.REPORT_FILE if args.out is not None and args.report else None
     if report is not None:
         _check_report_packages(args)

@@ -37,55 +37,60 @@ logger = logging.getLogger(__name__)
 
 HELP = "fit bodies to images of people, as pseudo-ground truth for `train --pseudo-truth`"
 DESCRIPTION = """\
-Fits Anny bodies to the 2D keypoints of real people, and writes them to one file for `multihmr2 train --pseudo-truth`.
-The keypoints come from a COCO keypoint file (optionally with `keypoint_score` and `landmarks_3d_mm`), or from a
-detector and a pose estimator of the package transformers. Training can use the poses, headings and positions in the
-image; distances and statures follow from priors and the assumed camera and are no measurements. With depth maps, the
-people of an image are placed together, so that their distances are consistent with each other."""
+Fits Anny bodies to the 2D keypoints of people in real images and writes them to one file for
+`multihmr2 train --pseudo-truth`. The keypoints come from a COCO keypoint file (optionally with `keypoint_score` and
+`landmarks_3d_mm`), or from a detector and a pose estimator of the package transformers. Poses, headings and positions
+in the image can be used for training. Distances and statures are not measurements: they follow from priors and the
+assumed camera. With depth maps, the distances of all people of an image are consistent with each other."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = DESCRIPTION
     parser.add_argument(
-        "source", type=Path, metavar="IMAGES|COCO_JSON", help="a folder of images, or person_keypoints_*.json"
+        "source",
+        type=Path,
+        metavar="IMAGES|COCO_JSON",
+        help="folder of images, or a COCO keypoint file (person_keypoints_*.json)",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the .npz file to write")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="output file, .npz")
     parser.add_argument(
         "--motions", type=Path, metavar="DIR",
-        help="folder of BVH files to learn the pose prior from (default: random poses within the limits of the joints)",
+        help="folder of BVH files from which the pose prior is learned (default: random poses within the joint limits)",
     )  # fmt: skip
     parser.add_argument(
         "--vertical-fov", type=float, default=55.0, metavar="DEG",
-        help="assumed vertical field of view of every image (default: %(default)g)",
+        help="assumed vertical field of view of every image, in degrees (default: %(default)g)",
     )  # fmt: skip
     parser.add_argument(
         "--least-keypoints", type=int, default=8, metavar="N",
-        help="least number of known keypoints of a fitted person (default: %(default)s)",
+        help="minimum number of annotated keypoints of a person (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--most-error", type=float, default=0.04, metavar="SHARE",
-        help="largest mean keypoint error of a written body, as a share of the box's longer side "
-        "(default: %(default)g)",
+        "--most-error", type=float, default=0.04, metavar="FRACTION",
+        help="maximum mean keypoint error of a body, as a fraction of the longer side of the bounding box (default: "
+        "%(default)g)",
     )  # fmt: skip
     parser.add_argument(
         "--complete", action=argparse.BooleanOptionalAction,
-        help="everybody in the images is annotated (unsure people as crowds), so that scores can be trained, too "
-        "(default: yes with a COCO file, no with a detector)",
+        help="all people in the images are annotated (uncertain ones as crowds), so that scores can be trained, too "
+        "(default: on with a COCO file, off with a detector)",
     )  # fmt: skip
     group = parser.add_argument_group("images without annotations (needs the extra 'train')")
     group.add_argument(
         "--detector", default="PekingU/rtdetr_r50vd", metavar="DIR|NAME",
-        help="RT-DETR in transformers' format: a folder, or a name on the hub (default: %(default)s)",
+        help="RT-DETR in the format of transformers: a folder, or a name on the Hugging Face Hub (default: "
+        "%(default)s)",
     )  # fmt: skip
     group.add_argument(
         "--pose-estimator", default="usyd-community/vitpose-base-simple", metavar="DIR|NAME",
-        help="ViTPose in transformers' format: a folder, or a name on the hub (default: %(default)s)",
+        help="ViTPose in the format of transformers: a folder, or a name on the Hugging Face Hub (default: "
+        "%(default)s)",
     )  # fmt: skip
     options.add_device(group)  # type: ignore[arg-type]
     add_depth_maps(parser)
     parser.add_argument(
         "--images", type=Path, metavar="DIR",
-        help="folder of a COCO file's images, for --depth-model (default: the file's folder)",
+        help="folder of the COCO file's images, for --depth-model (default: the folder of the COCO file)",
     )  # fmt: skip
 
 
@@ -153,9 +158,9 @@ def _check(args: argparse.Namespace) -> None:
     if args.out.suffix != ".npz":
         raise UserError(f"--out must be a file that ends in .npz, got {str(args.out)!r}; rename it")
     if args.out.is_dir() or not args.out.parent.is_dir():
-        raise UserError(f"--out must be a file in a folder that exists, got {args.out}; make the folder first")
+        raise UserError(f"--out must be a file in an existing folder, got {args.out}; create the folder first")
     if not args.source.exists():
-        raise UserError(f"expected a folder of images or a COCO keypoint file, but {args.source} does not exist")
+        raise UserError(f"{args.source} does not exist: give a folder of images or a COCO keypoint file")
     if not 1.0 <= args.vertical_fov <= 170.0:  # false for NaN, too
         raise UserError(f"--vertical-fov must be from 1 to 170 degrees, got {args.vertical_fov:g}")
     if not 4 <= args.least_keypoints <= 17:
@@ -163,7 +168,7 @@ def _check(args: argparse.Namespace) -> None:
     if not args.most_error > 0:
         raise UserError(f"--most-error must be above 0, got {args.most_error:g}; 0.04 is 4 % of the box")
     if args.motions is not None and not args.motions.is_dir():
-        raise UserError(f"--motions must be a folder, but {args.motions} is not one; check the path")
+        raise UserError(f"--motions must be a folder, got {args.motions}; check the path")
     options.check_writable(args.out)
 
 
@@ -187,11 +192,11 @@ def _read_annotations(args: argparse.Namespace) -> Annotations:
         try:
             image = read_image(path)
         except UserError as error:
-            logger.warning("%s; skipped", error)  # one damaged file must not end the run
+            logger.warning("%s; the image is skipped", error)  # one damaged file must not end the run
             continue
         persons += detect(image, len(names))
         names.append(path.name)
         sizes.append((image.shape[1], image.shape[0]))
     if not names:
-        raise UserError(f"none of the images in {args.source} can be read; give others")
+        raise UserError(f"expected readable images in {args.source}, found none; check the folder")
     return collect_annotations(names, sizes, persons, fov)

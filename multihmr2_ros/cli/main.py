@@ -77,7 +77,7 @@ def _check_empty_arguments(argv: Sequence[str]) -> str | None:
     for before, argument in zip(["", *argv], argv, strict=False):
         if not argument.strip() or (argument.startswith("--") and argument.endswith("=")):
             place = argument.strip() or before or "multihmr2"
-            return f"expected a value after {place.rstrip('=')!r}, got an empty argument; is a shell variable not set?"
+            return f"expected a value after {place.rstrip('=')!r}, got an empty argument; check shell variables"
     return None
 
 

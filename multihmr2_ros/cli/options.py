@@ -39,13 +39,16 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+    parser.add_argument(
+        "--device", default="auto", help="auto (a GPU if available), cpu, cuda or cuda:N (default: %(default)s)"
+    )
 
 
 def add_threads(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads", type=int, default=0, metavar="N",
-        help="CPU threads of the network; 0: OMP_NUM_THREADS, else half of the cores, at most 8 (default: %(default)s)",
+        help="CPU threads of the network; 0: OMP_NUM_THREADS if set, otherwise half of the cores, at most 8 (default: "
+        "%(default)s)",
     )  # fmt: skip
 
 
@@ -56,7 +59,8 @@ def add_runtime(parser: argparse.ArgumentParser) -> None:
         "--precision",
         default="auto",
         choices=("auto", "fp32", "bf16", "fp16"),
-        help="precision of encoder and decoder; body and geometry are always fp32 (default: %(default)s)",
+        help="numerical precision of encoder and decoder, auto: the fastest; body and geometry are always fp32 "
+        "(default: %(default)s)",
     )
 
 
@@ -71,17 +75,30 @@ def add_estimation(parser: argparse.ArgumentParser, *, mesh: str, mesh_help: str
     """Add the options of the estimator. mesh: default resolution."""
     add_checkpoint(parser)
     add_runtime(parser)
-    parser.add_argument("--score-threshold", type=float, default=0.4, help="minimum score (default: %(default)s)")
+    parser.add_argument(
+        "--score-threshold",
+        type=float,
+        default=0.4,
+        metavar="SCORE",
+        help="minimum score of a detection, 0 to 1 (default: %(default)s)",
+    )
     parser.add_argument(
         "--nms-distance", type=float, default=0.25, metavar="M",
-        help="of people with nearer pelvises, keep the best score only; 0 disables it (default: %(default)s)",
+        help="minimum distance in m between the pelvises of two people; of closer people, only the highest score is "
+        "kept (NMS); 0 disables it (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--max-people", type=int, default=20, help="most people per frame (default: %(default)s)")
+    parser.add_argument(
+        "--max-people",
+        type=int,
+        default=20,
+        metavar="N",
+        help="maximum number of people per frame (default: %(default)s)",
+    )
     add_input_size(parser)
     parser.add_argument("--mesh", choices=("full", "low"), default=mesh, help=f"{mesh_help} (default: %(default)s)")
     parser.add_argument(
         "--track", action=argparse.BooleanOptionalAction, default=True,
-        help="track people in videos and bags; images are independent of each other (default: on)",
+        help="track people in videos and bags (default: on); images are independent of each other",
     )  # fmt: skip
 
 
@@ -110,9 +127,11 @@ def add_camera(parser: argparse.ArgumentParser) -> None:
     group = parser.add_mutually_exclusive_group()
     group.add_argument(
         "--k", nargs=4, type=float, metavar=("FX", "FY", "CX", "CY"),
-        help="intrinsics, px of the image (default: a bag's camera_info, else predicted)",
+        help="intrinsics in px of the image (default: camera_info of a bag, otherwise predicted)",
     )  # fmt: skip
-    group.add_argument("--vertical-fov", type=float, metavar="DEG", help="vertical field of view, in place of --k")
+    group.add_argument(
+        "--vertical-fov", type=float, metavar="DEG", help="vertical field of view in degrees, instead of --k"
+    )
 
 
 def intrinsics(args: argparse.Namespace, source: str = "given") -> IntrinsicsChoice:
@@ -128,9 +147,7 @@ def intrinsics(args: argparse.Namespace, source: str = "given") -> IntrinsicsCho
         k = validate_k(np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]]))
     if args.vertical_fov is not None:
         if not 0 < args.vertical_fov < 180:
-            raise UserError(
-                f"--vertical-fov: the field of view must be between 0 and 180 degrees, got {args.vertical_fov:g}"
-            )
+            raise UserError(f"--vertical-fov must be between 0 and 180 degrees, got {args.vertical_fov:g}")
         fov_rad = float(np.radians(args.vertical_fov))
     return IntrinsicsChoice(source, k, fov_rad)
 
@@ -139,18 +156,18 @@ def add_bag_cues(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("depth, ground and motion of the camera (bags only)")
     group.add_argument(
         "--depth-topic", metavar="TOPIC|off",
-        help="depth images, registered to the images, that refine the distances of people; off: none "
-        "(default: the only fitting topic)",
+        help="topic of depth images, registered to the color images; they refine the distances of people; off "
+        "disables them (default: the only suitable topic)",
     )  # fmt: skip
     group.add_argument(
         "--ground-frame", default="", metavar="FRAME",
-        help="TF frame whose plane z = 0 is the ground, such as base_footprint; it refines the distances of people "
-        "(default: none)",
+        help="TF frame whose plane z = 0 is the ground, such as base_footprint; the ground refines the distances of "
+        "people (default: none)",
     )  # fmt: skip
     group.add_argument(
         "--fixed-frame", default="", metavar="FRAME",
-        help="TF frame that does not move, such as odom; velocities are then over the ground "
-        "(default: none, velocities are relative to the camera)",
+        help="fixed TF frame, such as odom; velocities are then over the ground (default: none; velocities are "
+        "relative to the camera)",
     )  # fmt: skip
 
 
@@ -163,7 +180,7 @@ def parse_size(text: str) -> tuple[int, int]:
     """Parse WIDTHxHEIGHT to (width, height). Raises UserError for other texts."""
     width, separator, height = text.lower().partition("x")
     if not (separator and width.isdecimal() and height.isdecimal()):
-        raise UserError(f"a size is WIDTHxHEIGHT in pixels, such as 768x448; got {text!r}")
+        raise UserError(f"a size must be WIDTHxHEIGHT in px, such as 768x448; got {text!r}")
     return int(width), int(height)
 
 
@@ -187,7 +204,7 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot make the folder {folder}: {error.strerror}; choose another with --out") from None
+        raise UserError(f"cannot create the folder {folder}: {error.strerror}; choose another --out") from None
     probe = folder / ".multihmr2-write-test"
     with atomic_path(probe) as temporary:
         temporary.touch()
@@ -199,7 +216,7 @@ def check_writable(file: Path) -> None:
     from multihmr2_ros.media.files import atomic_path
 
     if file.exists():
-        raise UserError(f"{file} exists already; remove it, or choose another with --out")
+        raise UserError(f"{file} already exists; choose another --out, or remove it")
     probe = file.with_name(f".{file.name}.multihmr2-write-test")
     with atomic_path(probe) as temporary:
         temporary.touch()

@@ -56,7 +56,9 @@ def list_requirements() -> list[Requirement]:
         installed = _read_setup_cfg(Path(prefix, "share/multihmr2_ros/setup.cfg"))
         if installed is not None:
             return installed
-    raise FileNotFoundError("no list of requirements: neither pip metadata nor setup.cfg; install the package again")
+    raise FileNotFoundError(
+        "expected a list of requirements in pip's metadata or setup.cfg, found none; reinstall multihmr2_ros"
+    )
 
 
 def _read_setup_cfg(path: Path) -> list[Requirement] | None:
@@ -80,7 +82,7 @@ def _parse_requirement(line: str) -> Requirement:
     name_and_range, _, marker = line.partition(";")
     found = re.fullmatch(r"\s*([\w.-]+)(?:\[.*?\])?\s*\(?([^)]*)\)?\s*", name_and_range)
     if found is None:
-        raise ValueError(f"requirement {line!r} is not understood")
+        raise ValueError(f"cannot parse the requirement {line!r}")
     extra = re.search(r"extra\s*==\s*['\"]([\w-]+)['\"]", marker)
     return Requirement(found[1], found[2].strip(), extra[1] if extra else "")
 

@@ -50,7 +50,7 @@ def add_overwrite(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="replace results of the same names in --out, also those of an earlier, longer run",
+        help="replace existing results of the same names in --out, including those of an earlier, longer run",
     )
 
 
@@ -89,7 +89,7 @@ class RunNames:
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise UserError(f"cannot read the folder {folder}: {error.strerror}; choose another with --out") from error
+            raise UserError(f"cannot read the folder {folder}: {error.strerror}; choose another --out") from error
 
 
 def refuse_shared_names(named: Sequence[tuple[Path, RunNames]]) -> None:
@@ -118,8 +118,8 @@ def refuse_input_folder(out: Path, inputs: Iterable[Path]) -> None:
     for path in inputs:
         if path.is_dir() and out.exists() and os.path.samefile(path, out):
             raise UserError(
-                f"--out {out} is the input {path} itself: results there would be taken for inputs the next time; "
-                "choose another folder"
+                f"--out {out} is the same folder as the input {path}: the next run would read the results as inputs; "
+                "choose another --out"
             )
 
 
@@ -130,10 +130,10 @@ def refuse_existing(existing: Sequence[Path], inputs: Iterable[Path], *, overwri
     given = {_resolve_identity(path) for path in inputs if path.is_file()}
     for path in existing:
         if path.is_file() and _resolve_identity(path) in given:
-            raise UserError(f"a result would replace the input {path}; choose another folder with --out")
+            raise UserError(f"a result would replace the input {path}; choose another --out")
     if not overwrite:
-        more = f" (and {len(existing) - 1} more results of that kind)" if len(existing) > 1 else ""
-        raise UserError(f"{existing[0]} exists already{more}; choose another --out, or replace them with --overwrite")
+        more = f" (and {len(existing) - 1} more results)" if len(existing) > 1 else ""
+        raise UserError(f"{existing[0]} already exists{more}; choose another --out, or add --overwrite")
 
 
 def _resolve_identity(path: Path) -> tuple[int, int]:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from multihmr2_ros.network.inference import Runtime
     from multihmr2_ros.people import People
 
-HELP = "find people in images, folders of images, videos, and bags"
+HELP = "detect and track people in images, folders of images, videos and bags"
 SAVE_CHOICES = ("params", "mesh", "overlay", "video", "rrd")
 logger = logging.getLogger(__name__)
 
@@ -54,22 +54,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="image, folder of images, video, or bag (rosbag2 folder, .mcap, .db3, .bag)",
     )  # fmt: skip
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder for the results; made if missing (needed but with --view)"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder for the results; created if missing (may be omitted with --view)",
     )
     result_files.add_overwrite(parser)
     parser.add_argument(
         "--save",
         metavar="KINDS",
-        help="comma-separated: params (npz), mesh (glb), overlay (png), video (mp4), "
-        "rrd (recording for the Rerun viewer); "
-        "default params,overlay for images and params,video for videos and bags",
+        help="comma-separated results: params (npz), mesh (glb), overlay (png), video (mp4), rrd (recording for the "
+        "Rerun viewer); default: params,overlay for images; params,video for videos and bags",
     )
     parser.add_argument(
         "--view", nargs="?", const="native", metavar="native|web[:PORT]",
-        help="show people in 3D in the Rerun viewer while it works: in a window, or in a browser on this machine",
+        help="show people in 3D in the Rerun viewer during the run: in a window (default), or in a browser on this "
+        "machine",
     )  # fmt: skip
-    parser.add_argument("--topic", help="of a bag's images, raw or compressed (default: its only image topic)")
-    options.add_estimation(parser, mesh="full", mesh_help="resolution")
+    parser.add_argument("--topic", help="image topic of a bag, raw or compressed (default: the only image topic)")
+    options.add_estimation(
+        parser, mesh="full", mesh_help="mesh resolution: full (19158 vertices) or low (615 vertices)"
+    )
     options.add_camera(parser)
     options.add_bag_cues(parser)
     add_depth_maps(parser)
@@ -107,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
                 raise UserError(depth_maps.report())
         failed |= outcome.failed
         if viewer is not None and view is not None and view[0] == "web":
-            print(f"the viewer is at {viewer.address} until Ctrl-C")
+            print(f"the viewer runs at {viewer.address}; press Ctrl-C to stop it")
             viewer.wait()
     return 2 if failed else 0
 
@@ -125,10 +130,12 @@ def _open(path: Path, args: argparse.Namespace) -> FrameSource:
     if is_bag(path):
         return BagSource(path, args.topic, **options.bag_cues(args))
     if args.topic is not None:
-        raise UserError(f"--topic chooses the images of a bag, but {path} is none; leave it out")
+        raise UserError(f"--topic is for bags, but {path} is not a bag; omit --topic")
     for name, value in options.bag_cues(args).items():
         if value:
-            raise UserError(f"--{name.replace('_', '-')} is for bags, but {path} is none; leave it out")
+            raise UserError(
+                f"--{name.replace('_', '-')} is for bags, but {path} is not a bag; omit --{name.replace('_', '-')}"
+            )
     return open_source(path)
 
 
@@ -194,12 +201,13 @@ class _ImageSizeChecker:
             return
         self._is_reported = True
         text = (
-            f"{self._path}: {frame.name} is {size[1]} x {size[0]} px, those before {self._first[1]} x {self._first[0]}"
+            f"{self._path}: expected images of {self._first[1]} x {self._first[0]} px, as the first one, got {size[1]} "
+            f"x {size[0]} px: {frame.name}"
         )
         if self._with_video:
-            text += "; in the video, images of another size are scaled to fit"
+            text += "; the video contains images of other sizes scaled to fit"
         if self._with_k:
-            text += "; --k is used for all of them, though it is of one size"
+            text += "; --k is used for images of all sizes"
         logger.warning("%s", text)
 
 
@@ -290,7 +298,7 @@ def _surroundings(frame: Frame) -> FrameContext:
 def _parse_view(args: argparse.Namespace, chosen: tuple[str, ...] | None) -> tuple[str, int] | None:
     """Return the viewer's kind and port, or None. Raises UserError for incompatible options."""
     if args.out is None and (args.view is None or chosen is not None):
-        raise UserError("expected --out DIR for the results; only --view without --save writes none")
+        raise UserError("expected --out DIR for the results; omit it only with --view and without --save")
     if args.view is None and "rrd" not in (chosen or ()):
         return None
     from multihmr2_ros.media.rerun_output import parse_view
@@ -322,7 +330,7 @@ def _parse_save(text: str | None) -> tuple[str, ...] | None:
     kinds = tuple(kind.strip() for kind in text.split(","))
     unknown = [kind for kind in kinds if kind not in SAVE_CHOICES]
     if unknown:
-        raise UserError(f"--save takes {', '.join(SAVE_CHOICES)}, separated by commas; got {unknown[0]!r}")
+        raise UserError(f"--save must be a comma-separated list of {', '.join(SAVE_CHOICES)}; got {unknown[0]!r}")
     return kinds
 
 

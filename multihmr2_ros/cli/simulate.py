@@ -38,10 +38,10 @@ Renders simulated people in front of a camera and writes a bag (or folder) with 
 /camera/image_raw (or /camera/image_raw/compressed) and /camera/camera_info; with --depth also
 /camera/depth/image_raw (16UC1, mm, registered to the images; 0: no measurement) and /camera/depth/camera_info;
 TF odom -> base_link -> camera_optical_frame; and on /ground_truth/humans a multihmr2_ros/HumanArray for each image.
-That message lists every person of the scene, visible or not. score: the visible fraction (the share of the person's
-silhouette that the image shows; 0: hidden, or outside the image). track_id: the person. box: bounds of the visible
+That message lists every person of the scene, visible or not. score: the visible fraction (the fraction of the person's
+silhouette that is visible; 0: occluded, or outside the image). track_id: the person. box: bounds of the visible
 pixels. velocity: the true velocity over the ground, in the axes of the camera, or of odom if the camera moves. All of
-TF is on /tf_static if the camera stands still; with --camera-motion drive, odom -> base_link is on /tf, with the stamp
+TF is on /tf_static if the camera is still; with --camera-motion drive, odom -> base_link is on /tf, with the stamp
 of each image. The same seed and options give the same scene; --depth does not change it."""
 FOLDERS = {
     "motions": "BVH files",
@@ -55,31 +55,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = DESCRIPTION
     parser.add_argument(
         "--out", type=Path, required=True, metavar="PATH",
-        help="bag (NAME.mcap, NAME.db3, or a folder in rosbag2's format), or folder; must not exist",
+        help="output: bag (NAME.mcap, NAME.db3, or a rosbag2 folder) or folder of images; must not exist",
     )  # fmt: skip
     parser.add_argument(
         "--as", dest="kind", choices=("bag", "images"), default="bag",
-        help="a bag, or a folder of images with labels as .npz (default: %(default)s)",
+        help="output format: a bag, or a folder of images with labels as .npz (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes (default: %(default)s)")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="random seed; the same seed and options give the same bytes (default: %(default)s)",
+    )
     parser.add_argument(
         "--sequences", type=int, metavar="N",
         help="write N sequences into the folder PATH, with consecutive seeds from --seed on",
     )  # fmt: skip
-    parser.add_argument("--seconds", type=float, default=8.0, help="length of a sequence (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=8.0, help="length of a sequence in s (default: %(default)s)")
     parser.add_argument(
         "--rate", type=float, default=10.0, metavar="HZ", help="images per second (default: %(default)s)"
     )
-    parser.add_argument(
-        "--size", default="640x480", metavar="WxH", help="size of the images, px (default: %(default)s)"
-    )
+    parser.add_argument("--size", default="640x480", metavar="WxH", help="image size in px (default: %(default)s)")
     parser.add_argument(
         "--people",
         type=int,
         nargs=2,
         default=(1, 5),
         metavar=("MIN", "MAX"),
-        help="number of people in a scene (default: 1 5)",
+        help="minimum and maximum number of people in a scene (default: 1 5)",
     )
     parser.add_argument(
         "--camera-motion", choices=("still", "drive"), default="still",
@@ -95,15 +98,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--depth", nargs="?", const="exact", choices=("exact", "noisy"),
-        help="write depth images, too: exact (default), or noisy as from a stereo camera: range 0.3 to 10 m, noise of "
-        "1.5 mm at 1 m that grows with squared depth, holes at outlines and in patches",
+        help="also write depth images: exact (if no value is given), or noisy as from a stereo camera: range 0.3 to "
+        "10 m, noise of 1.5 mm at 1 m that grows with the square of the depth, holes at contours and in patches "
+        "(default: none)",
     )  # fmt: skip
     parser.add_argument(
-        "--format", choices=("raw", "jpeg"), default="raw", help="format of the images in a bag (default: %(default)s)"
+        "--format", choices=("raw", "jpeg"), default="raw", help="image format in a bag (default: %(default)s)"
     )
     parser.add_argument(
         "--vertices", choices=("none", "low", "full"), default="low",
-        help="mesh of the true people (default: %(default)s; low: 615 vertices per person)",
+        help="mesh of the true people: none, low (615 vertices) or full (19158 vertices) (default: %(default)s)",
     )  # fmt: skip
     for name, what in FOLDERS.items():
         parser.add_argument(f"--{name}", type=Path, metavar="DIR", help=f"folder of {what} (default: none)")
@@ -141,7 +145,7 @@ def _make_scene_options(args: argparse.Namespace) -> SceneOptions:
     folders = {name: getattr(args, name) for name in FOLDERS}
     for name, folder in folders.items():
         if folder is not None and not folder.is_dir():
-            raise UserError(f"--{name} must be a folder of {FOLDERS[name]}, but {folder} is not a folder")
+            raise UserError(f"--{name} must be a folder of {FOLDERS[name]}, got {folder}; check the path")
     return SceneOptions(
         width=width,
         height=height,
@@ -158,9 +162,9 @@ def _list_targets(args: argparse.Namespace) -> list[tuple[int, Path]]:
     from multihmr2_ros.media.files import describe_write_error
 
     if args.out.exists():
-        raise UserError(f"{args.out} exists already; choose another name, or remove it first")
+        raise UserError(f"{args.out} already exists; choose another --out, or remove it")
     if not args.out.parent.is_dir():
-        raise UserError(f"there is no folder {args.out.parent} to write {args.out.name} into; make it first")
+        raise UserError(f"the folder {args.out.parent} of {args.out.name} does not exist: create it first")
     if args.sequences is None:
         return [(args.seed, args.out)]
     if args.sequences < 1:

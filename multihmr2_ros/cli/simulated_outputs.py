@@ -162,4 +162,4 @@ class FolderOutput:
 
 def refuse_existing(path: Path) -> None:
     if path.exists():
-        raise UserError(f"{path} exists already; choose another name, or remove it first")
+        raise UserError(f"{path} already exists; choose another --out, or remove it")

@@ -36,22 +36,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     action = actions.add_parser("fetch", help="download a released checkpoint after its license is accepted")
     action.add_argument("name", metavar="NAME", help="a name from `multihmr2 weights list`")
-    action.add_argument("--accept-license", action="store_true", help="accept the license without a question")
-    action.add_argument("--to", type=Path, metavar="FOLDER", help="folder of the file (default: shown by `list`)")
+    action.add_argument("--accept-license", action="store_true", help="accept the license without a prompt")
+    action.add_argument(
+        "--to", type=Path, metavar="FOLDER", help="folder for the file (default: shown by `multihmr2 weights list`)"
+    )
     action.set_defaults(run_action=_fetch)
 
-    action = actions.add_parser("verify", help="compare the SHA-256 of checkpoints with those of the released ones")
+    action = actions.add_parser("verify", help="compare the SHA-256 of checkpoints with the released values")
     action.add_argument("files", nargs="*", metavar="NAME|FILE", help="checkpoints (default: all on this machine)")
     action.set_defaults(run_action=_verify)
 
     action = actions.add_parser("convert", help="convert a .pt checkpoint to .safetensors, which cannot execute code")
-    action.add_argument("source", metavar="FILE", help="checkpoint to read: a name or a file")
-    action.add_argument("target", type=Path, metavar="OUT.safetensors", help="file to write")
+    action.add_argument("source", metavar="FILE", help="input checkpoint: a name or a file")
+    action.add_argument("target", type=Path, metavar="OUT.safetensors", help="output file")
     action.add_argument(
         "--accept-risk",
         action="store_true",
-        help="unpickle every object of the file. This can execute any code with your permissions: only for a file "
-        "whose origin you trust, preferably one that `weights verify` reports as ok",
+        help="unpickle all objects of the file. This can execute any code with your permissions; use it only for "
+        "files from a trusted source, preferably files that `multihmr2 weights verify` reports as ok",
     )
     action.set_defaults(run_action=_convert)
 
@@ -82,7 +84,7 @@ def _list(args: argparse.Namespace) -> int:
 
 def _describe_state(weights: Weights) -> str:
     if not weights.is_downloaded():
-        return "not here"
+        return "missing"
     return "bundled" if weights.bundled else "fetched"
 
 
@@ -96,7 +98,7 @@ def _format_table(rows: Sequence[Sequence[str]]) -> str:
 def _fetch(args: argparse.Namespace) -> int:
     weights = registry.find_weights(args.name)
     if weights.url is None:
-        print(f"{weights.name} is part of the package: there is nothing to fetch")
+        print(f"{weights.name} is part of the package; no download is needed")
         return 0
     from multihmr2_ros.weights.fetch import fetch_weights, find_fetched_file
 
@@ -110,7 +112,7 @@ def _fetch(args: argparse.Namespace) -> int:
     try:
         path = fetch_weights(weights, folder)
     except KeyboardInterrupt:
-        print("\nthe partial download is kept: repeat the command to continue it", file=sys.stderr)
+        print("\nthe partial download is kept; repeat the command to continue", file=sys.stderr)
         raise
     print(f"{weights.name} was downloaded, with the correct SHA-256: {path}")
     return 0
@@ -123,21 +125,21 @@ def _require_license(weights: Weights, accepted: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise UserError(
-            f"the license of {weights.name} must be accepted, but there is no terminal to ask on: "
-            f"read its terms, then add --accept-license"
+            f"the license of {weights.name} must be accepted, but the input is not a terminal; read the terms, then "
+            "add --accept-license"
         )
     try:
         answer = input("Do you accept these terms? [y/N] ")
     except EOFError:
         answer = ""
     if answer.strip().lower() not in ("y", "yes"):
-        raise UserError("the license was not accepted: nothing was fetched")
+        raise UserError("the license was not accepted; nothing was downloaded")
 
 
 def _verify(args: argparse.Namespace) -> int:
     names = args.files or [weights.name for weights in registry.REGISTRY if weights.is_downloaded()]
     if not names:
-        raise UserError("there is nothing to verify: no checkpoint is on this machine (`multihmr2 weights list`)")
+        raise UserError("no checkpoint is on this machine; see `multihmr2 weights list`")
     paths = [registry.resolve_checkpoint(name) for name in names]  # all of them before the long work begins
     all_ok = True
     for name, path in zip(names, paths, strict=True):

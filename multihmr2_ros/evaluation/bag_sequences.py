@@ -118,7 +118,10 @@ class GroundTruthReader:
     def _find_transform(self, target: str, source: str, stamp_ns: int) -> NDArray[np.float64]:
         if (target, source) not in self._transforms:
             if not (target and source):
-                raise UserError(f"the truth is in frame {source!r} and the images in {target!r}; name both in the bag")
+                raise UserError(
+                    f"expected a TF frame of the ground truth and one of the images, got {source!r} and {target!r}; "
+                    "record messages with header.frame_id"
+                )
             self._transforms[target, source] = BagTransforms(self._bag, target, source)
         return self._transforms[target, source].target_from_source(stamp_ns)
 
@@ -163,8 +166,8 @@ class BagSequence:
             if truth is not None:
                 truth.close()
         if truth is not None and not matched and not self.problems:
-            reason = "have the stamps of the truth" if has_stamps else "have a stamp"
-            self.problems.append(f"{self._path}: none of the images {reason}; record both from one clock")
+            reason = "has the stamp of a ground truth message" if has_stamps else "has a stamp"
+            self.problems.append(f"{self._path}: no image {reason}; record images and ground truth with the same clock")
         if self._source.damage:
             self.problems.append(self._source.damage)
         self.problems[:] = _summarize_problems(self.problems)
@@ -173,7 +176,7 @@ class BagSequence:
         try:
             return GroundTruthReader(self._path, self._where, self._fixed_frame)
         except UserError as error:
-            self.problems.append(f"{error}; only what needs no truth is measured")
+            self.problems.append(f"{error}; only metrics without ground truth are computed")
             return None
 
     def _make_frame(
@@ -202,7 +205,7 @@ class RecordedPeopleSequence:
         try:
             truth = GroundTruthReader(self._path, self._where, _find_velocity_frame(self._path, self._topic))
         except UserError as error:
-            self.problems.append(f"{error}; only what needs no truth is measured")
+            self.problems.append(f"{error}; only metrics without ground truth are computed")
             with HumansReader(self._path, self._topic) as recorded:
                 size = find_recorded_image_size(self._path, _find_frame_id(self._path, self._topic))
                 yield from (_make_recorded_frame(each, None, 0, size) for each in recorded.all() if any(each.decoded.k))
@@ -228,7 +231,10 @@ class RecordedPeopleSequence:
                 yield _make_recorded_frame(found, people, new, size)
         truth.close()
         if not matched:
-            self.problems.append(f"{self._path}: no message on {self._topic} has a stamp of the truth")
+            self.problems.append(
+                f"{self._path}: no message on {self._topic} has the stamp of a ground truth message; record both with "
+                "the same clock"
+            )
         self.problems[:] = _summarize_problems(self.problems)
 
 
@@ -290,7 +296,7 @@ def _find_frame_id(path: Path, topic: str) -> str:
         for each in humans.all():
             if any(each.decoded.k):
                 return str(each.decoded.header.frame_id)
-    raise UserError(f"{path}: nothing on {topic} is about an image; was the node active?")
+    raise UserError(f"{path}: no message on {topic} belongs to an image; check that the node was active")
 
 
 def _find_velocity_frame(path: Path, topic: str) -> str:
@@ -305,4 +311,4 @@ def _summarize_problems(problems: list[str]) -> list[str]:
     kinds: dict[str, list[str]] = {}
     for problem in problems:
         kinds.setdefault(problem.split(" is known from ")[0], []).append(problem)
-    return [each[0] + (f" (and {len(each) - 1} more like it)" if len(each) > 1 else "") for each in kinds.values()]
+    return [each[0] + (f" (and {len(each) - 1} similar problems)" if len(each) > 1 else "") for each in kinds.values()]

@@ -173,7 +173,7 @@ def run_job(
     except UserError as error:
         tally, problems = Tally(), (str(error),)
     except OSError as error:
-        tally, problems = Tally(), (f"{job.path}: {error.strerror or error}; check the folder given with --out",)
+        tally, problems = Tally(), (f"{job.path}: {error.strerror or error}; check the folder of --out",)
     wall_s = time.perf_counter() - begin_s
     return dataclasses.replace(result, tally=tally, problems=problems, wall_s=wall_s)
 

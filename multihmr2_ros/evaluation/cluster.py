@@ -103,5 +103,5 @@ def _get_result(job: Job, future: Any) -> SequenceResult:
         result: SequenceResult = future.result()
         return result
     reason = " ".join(str(error).split()) or type(error).__name__
-    problem = f"{job.path}: its evaluation ended with {type(error).__name__} ({reason[:200]}); evaluate it alone"
+    problem = f"{job.path}: the evaluation failed with {type(error).__name__} ({reason[:200]}); evaluate this bag alone"
     return SequenceResult(make_source_name(job.path), str(job.path), job.kind, job.folder, Tally(), (problem,))

@@ -77,7 +77,10 @@ def compare(a: Path, b: Path, seed: int = 0) -> list[Comparison]:
     if not kinds and len(read_a) == len(read_b) == 1:
         kinds = [(next(iter(read_a)), next(iter(read_b)))]
     if not kinds:
-        raise UserError(f"{a} has results for {', '.join(read_a)} and {b} for {', '.join(read_b)}; evaluate both alike")
+        raise UserError(
+            f"expected results with the same intrinsics, got {', '.join(read_a)} in {a} and {', '.join(read_b)} in "
+            f"{b}; evaluate both with the same --intrinsics"
+        )
     return [_compare_sequences(a, b, read_a[first], read_b[second], first, second, seed) for first, second in kinds]
 
 
@@ -116,7 +119,7 @@ def _group_by_kind(folder: Path) -> dict[str, dict[str, dict[str, Any]]]:
     for sequence in files.read_results(folder)["sequences"]:
         kinds.setdefault(sequence["intrinsics"], {})[sequence["name"]] = sequence
     if not kinds:
-        raise UserError(f"{folder} holds the result of no sequence; evaluate again")
+        raise UserError(f"{folder} contains no sequence; evaluate again")
     return kinds
 
 
@@ -125,7 +128,9 @@ def _compare_sequences(
 ) -> Comparison:
     names = [name for name in first if name in second and first[name]["with_truth"] and second[name]["with_truth"]]
     if not names:
-        raise UserError(f"{a} and {b} have no sequence with truth in common: {', '.join(first)}; {', '.join(second)}")
+        raise UserError(
+            f"{a} and {b} have no common sequence with ground truth: {', '.join(first)}; {', '.join(second)}"
+        )
     tallies_a, tallies_b = ([each[name]["tally"] for name in names] for each in (first, second))
     drawn, units_a, units_b = "sequences", _make_matrix(tallies_a), _make_matrix(tallies_b)
     has_identity = all(tally.identity is not None for tally in (*tallies_a, *tallies_b))

@@ -84,8 +84,8 @@ def draw_groups(rows: PersonRows) -> list[ReportImage]:
     by_posture = [(posture, rows.posture == posture) for posture in POSTURES]
     return [
         *_draw_group_bars(rows, by_distance, "true distance (m)"),
-        *_draw_group_bars(rows, by_visibility, "visible share"),
-        *_draw_group_bars(rows, by_posture, "posture (camera taken as level)"),
+        *_draw_group_bars(rows, by_visibility, "visible fraction"),
+        *_draw_group_bars(rows, by_posture, "posture (assuming a level camera)"),
     ]
 
 
@@ -112,16 +112,16 @@ def _draw_group_bars(
     above.bar(places, recall, color="#009e73")
     for place, (_, (count, _, _), _) in zip(places, known, strict=True):
         above.annotate(f"{count}", (place, 2), ha="center", fontsize=7, color="white")
-    above.set(ylabel="found (%)", ylim=(0, 100))
-    below.bar(places - 0.2, [found[2] for _, found, _ in known], 0.4, label="place (MRPE)", color="#0072b2")
+    above.set(ylabel="detected (%)", ylim=(0, 100))
+    below.bar(places - 0.2, [found[2] for _, found, _ in known], 0.4, label="position (MRPE)", color="#0072b2")
     below.bar(places + 0.2, [pose for *_, pose in known], 0.4, label="pose (MPJPE)", color="#e69f00")
     below.set(ylabel="mean error (mm)", xlabel=label)
     below.set_xticks(places, [name for name, *_ in known])
     below.margins(y=0.35)
     below.legend(fontsize=8, loc="upper right", ncols=2)
-    parts = [f"{name}: {100 * found[1]:.0f} % found, {found[2]:.0f} mm" for name, found, _ in known]
-    caption = f"Over {label}. Numbers in the bars: people. Groups of fewer than {MIN_IN_BIN} are left out."
-    return figure_to_svg(figure, f"Share found and mean place error over {label}. {'; '.join(parts)}.", caption)
+    parts = [f"{name}: {100 * found[1]:.0f} % detected, {found[2]:.0f} mm" for name, found, _ in known]
+    caption = f"By {label}. Numbers in the bars: people. Groups with fewer than {MIN_IN_BIN} people are omitted."
+    return figure_to_svg(figure, f"Recall and mean position error by {label}. {'; '.join(parts)}.", caption)
 
 
 def draw_score_reliability(rows: PersonRows) -> list[ReportImage]:
@@ -131,7 +131,7 @@ def draw_score_reliability(rows: PersonRows) -> list[ReportImage]:
     if len(score) < MIN_PEOPLE:
         return []
     figure, axes = make_figure(3.6)
-    axes.plot([0, 1], [0, 100], "--", color="gray", label="a score that is the share")
+    axes.plot([0, 1], [0, 100], "--", color="gray", label="perfect calibration")
     parts = []
     for low, high in _make_bins(np.linspace(0.0, 1.0, 11)):
         inside = (score >= low) & ((score < high) | (high == 1))
@@ -142,9 +142,9 @@ def draw_score_reliability(rows: PersonRows) -> list[ReportImage]:
         axes.errorbar(middle, 100 * share, 100 * half, fmt="o", color="#0072b2", capsize=3)
         axes.annotate(f"{inside.sum()}", (middle, 100 * share), textcoords="offset points", xytext=(6, -10), fontsize=7)
         parts.append(f"score {middle:.2f}: {100 * is_person[inside].mean():.0f} %")
-    axes.set(xlabel="score of a detection", ylabel="are people (%)", xlim=(0, 1), ylim=(0, 104))
+    axes.set(xlabel="score of a detection", ylabel="correct detections (%)", xlim=(0, 1), ylim=(0, 104))
     axes.legend(loc="lower right", fontsize=8)
-    caption = "Share of detections that are people, with 95 % intervals; numbers: detections."
+    caption = "Fraction of detections that are correct, with 95 % intervals. Numbers: detections."
     return figure_to_svg(figure, f"Reliability of scores. {'; '.join(parts)}.", caption) if parts else []
 
 
@@ -165,14 +165,14 @@ def draw_covariance_reliability(rows: PersonRows) -> list[ReportImage]:
         return []
     figure, axes = make_figure(3.6)
     confidence = np.linspace(0.01, 0.99, 50)
-    axes.plot([0, 100], [0, 100], "--", color="gray", label="fitting covariances")
+    axes.plot([0, 100], [0, 100], "--", color="gray", label="perfect calibration")
     parts = []
     for name, values in squared.items():
         axes.plot(100 * confidence, 100 * coverage(values, confidence), label=f"{name} ({len(values)})")
         parts.append(f"{name}: {100 * coverage(values, np.array([0.9]))[0]:.0f} % inside the 90 % region")
-    axes.set(xlabel="should be inside (%)", ylabel="are inside (%)", xlim=(0, 100), ylim=(0, 100))
+    axes.set(xlabel="expected inside (%)", ylabel="measured inside (%)", xlim=(0, 100), ylim=(0, 100))
     axes.legend(loc="upper left", fontsize=8)
-    caption = "Below the dashed line covariances are too small, above it too large."
+    caption = "Below the dashed line, the covariances are too small; above it, too large."
     return figure_to_svg(figure, f"Reliability of covariances. {'; '.join(parts)}.", caption)
 
 

@@ -122,7 +122,7 @@ class HighlightWriter(WholeFile):
         truth = eval_frame.truth
         left = draw_titled_image(eval_frame.frame, people, self._faces, f"predicted: {len(people)}", size)
         right = draw_titled_image(
-            eval_frame.frame, truth, self._faces, f"true: {0 if truth is None else len(truth)}", size
+            eval_frame.frame, truth, self._faces, f"ground truth: {0 if truth is None else len(truth)}", size
         )
         return np.hstack([left, right])
 

@@ -30,7 +30,7 @@ from multihmr2_ros.evaluation.tables import FALSE_POSITIVE, MATCH, MISS
 from multihmr2_ros.media.colors import get_track_color
 from multihmr2_ros.media.files import atomic_path
 
-DISTANCE_ERRORS = {"mrpe_mm": "place (MRPE)", "mrpe_z_mm": "depth (MRPE z)", "mpjpe_mm": "pose (MPJPE)"}
+DISTANCE_ERRORS = {"mrpe_mm": "position (MRPE)", "mrpe_z_mm": "depth (MRPE z)", "mpjpe_mm": "pose (MPJPE)"}
 STYLES = ("-", "--", ":")  # one per kind of intrinsics
 MIN_IN_BIN = 5
 MAX_IDENTITIES = 40
@@ -41,9 +41,7 @@ def check_matplotlib() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        raise UserError(
-            "plots need matplotlib: pip install 'multihmr2_ros[eval]', or leave them out with --no-plots"
-        ) from None
+        raise UserError("plots need matplotlib: pip install 'multihmr2_ros[eval]', or add --no-plots") from None
 
 
 def save_plots(out: Path, results: Sequence[SequenceResult]) -> list[Path]:
@@ -145,7 +143,7 @@ def draw_latency(times: Mapping[str, Sequence[float]]) -> Any | None:
     for stage, values in known.items():
         label = f"{stage}: p50 {np.percentile(values, 50):.1f}, p95 {np.percentile(values, 95):.1f} ms"
         axes.hist(np.minimum(values, highest), bins=60, range=(0, max(highest, 1e-3)), histtype="step", label=label)
-    axes.set(xlabel="ms (the last bin holds what is longer)", ylabel="frames", title="Latency")
+    axes.set(xlabel="ms (the last bin contains all longer times)", ylabel="frames", title="Latency")
     axes.legend()
     return figure
 

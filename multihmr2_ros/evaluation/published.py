@@ -76,7 +76,7 @@ def format_published_table(dataset: str, own: Mapping[str, float]) -> str:
     columns = list(dict.fromkeys(key for row in rows.values() for key in row))
     widths = {key: max(10, len(key) + 2) for key in columns}
     lines = [
-        f"{dataset}: beside the paper's tables",
+        f"{dataset}: comparison with the paper",
         f"{'':<34}" + "".join(f"{key:>{width}}" for key, width in widths.items()),
     ]
     for name, row in {"this result": own, **rows}.items():

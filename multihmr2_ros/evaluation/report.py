@@ -109,11 +109,11 @@ def _format_people(name: str, tally: Tally) -> str:
     if tally.with_truth:
         found = tally.detection
         text += (
-            f"; {tally.with_truth} frames with truth: {found.true_positives} people found, "
-            f"{found.false_negatives} missed, {found.false_positives} false"
+            f"; {tally.with_truth} frames with ground truth: {found.true_positives} people detected, "
+            f"{found.false_negatives} missed, {found.false_positives} false positives"
         )
     if tally.ignored_truth or tally.ignored_found:
-        text += f"\n  ignored: {tally.ignored_truth} people too small or too hidden, {tally.ignored_found} detections"
+        text += f"\n  ignored: {tally.ignored_truth} people too small or too occluded, {tally.ignored_found} detections"
     return text
 
 

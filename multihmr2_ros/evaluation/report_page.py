@@ -103,7 +103,7 @@ def check_report_packages() -> None:
         import matplotlib  # noqa: F401
     except ImportError:
         raise UserError(
-            "the report needs jinja2 and matplotlib: pip install 'multihmr2_ros[eval]', or choose --no-report"
+            "the report needs jinja2 and matplotlib: pip install 'multihmr2_ros[eval]', or add --no-report"
         ) from None
 
 
@@ -125,9 +125,9 @@ def write_report(
     rows = {kind: PersonRows.read(each) for kind, each in plots.group_rows_by_kind(out, results, "people.csv").items()}
     kind = next(iter(tallies))
     people = rows.get(kind, PersonRows.read([]))
-    several = f"All this with {kind} intrinsics; the table has the others." if len(tallies) > 1 else ""
+    several = f"These results are with {kind} intrinsics; the table contains the others." if len(tallies) > 1 else ""
     page = ReportPage(
-        title="How well people are found",
+        title="Evaluation report",
         subtitle=f"{_format_list([result.name for result in results])} · {timing.get('date', '')}",
         verdict=[*describe(tallies[kind], people), *([several] if several else [])],
         tiles=list_key_numbers(tallies[kind]),
@@ -155,7 +155,7 @@ def write_comparison(out: Path, a: Path, b: Path, comparisons: Sequence[Comparis
     Returns the path of the report.
     """
     page = ReportPage(
-        title="Two results compared",
+        title="Comparison of two results",
         subtitle=f"A: {a} · B: {b}",
         verdict=describe_comparison(comparisons),
         columns=["A", "B", "B − A", "95 % interval", ""],
@@ -177,10 +177,10 @@ def write_comparison(out: Path, a: Path, b: Path, comparisons: Sequence[Comparis
         rows = PersonRows.read(
             itertools.chain.from_iterable(plots.read_rows(path / "people.csv") for _, path in sequences)
         )
-        page.sections.append((f"{name}: where errors come from", figures.draw_groups(rows)))
+        page.sections.append((f"{name}: error analysis", figures.draw_groups(rows)))
         worst, _ = _rank_frames(sequences)
         shown = list(_make_highlighted_frames(worst[:COMPARED_FRAMES], len(sequences) > 1))
-        page.frames.append((f"{name}: the worst frames", "", shown))
+        page.frames.append((f"{name}: worst frames", "", shown))
     page.sections = [each for each in page.sections if each[1]]
     return _write(out / FILE, page)
 
@@ -221,13 +221,13 @@ def _add_motion(page: ReportPage, tallies: Mapping[str, Tally]) -> None:
         calibration += [(f"{name}{end}", cells) for name, cells in calibration_rows(tally)]
         distances += [(f"{name}{end}", cells) for name, cells in distance_rows(tally)]
     remark = (
-        "NEES is the mean normalized error squared: 1 if the stated covariances fit, above 1 if they are too small. "
-        "The bounds hold for independent errors; those of successive frames are not independent."
+        "NEES is the mean normalized error squared: 1 if the stated covariances are correct, above 1 if they are too "
+        "small. The bounds are for independent errors; errors of successive frames are correlated."
     )
     page.tables.append(("Calibration of velocities and positions", remark, CALIBRATION_COLUMNS, calibration))
     remark = (
-        "Absolute errors of the pelvis's distance from the camera, by the measurement that the distance follows. z: "
-        "signed error over its stated standard deviation; the RMS is 1 if that fits."
+        "Absolute errors of the distance between pelvis and camera, by the cue that determines the distance. z: "
+        "signed error divided by its stated standard deviation; its RMS is 1 if the standard deviation is correct."
     )
     page.tables.append(("Distance error by placement cue", remark, DISTANCE_COLUMNS, distances))
     page.tables = [table for table in page.tables if table[-1]]
@@ -249,17 +249,17 @@ def _make_sections(
     out: Path, results: Sequence[SequenceResult], rows: PersonRows
 ) -> Iterator[tuple[str, list[ReportImage]]]:
     yield (
-        "Where errors come from",
+        "Error analysis",
         [
             *figure_to_svg(
                 plots.draw_error_over_distance(plots.group_rows_by_kind(out, results, "people.csv")),
-                "Mean errors of place, depth and pose over the true distance, in bins of 1 m.",
+                "Mean errors of position, depth and pose over the true distance, in bins of 1 m.",
             ),
             *figures.draw_groups(rows),
         ],
     )
     yield (
-        "Can scores and covariances be relied on?",
+        "Calibration of scores and covariances",
         [
             *figures.draw_score_reliability(rows),
             *figures.draw_covariance_reliability(rows),
@@ -268,11 +268,11 @@ def _make_sections(
     timelines = []
     for result in results[:MAX_TIMELINES]:
         figure = plots.draw_identities(plots.read_rows(out / result.folder / "people.csv"), result.name)
-        alt = f"A line for each true person of {result.name}, in the color of the track that followed them."
+        alt = f"One line per true person of {result.name}, in the color of the matched track."
         timelines += figure_to_svg(
             figure,
             alt,
-            "A change of color is a change of the track id; a gap is a miss, or a person who need not be found then.",
+            "A change of color is a change of the track id; in a gap, the person is missed or ignored.",
         )
     yield "Identities over time", timelines
     yield (
@@ -280,7 +280,7 @@ def _make_sections(
         [
             *figure_to_svg(
                 plots.draw_fields_of_view(plots.group_rows_by_kind(out, results, "frames.csv")),
-                "Predicted and true vertical field of view, frame by frame.",
+                "Predicted and true vertical field of view in each frame.",
             ),
             *figure_to_svg(plots.draw_latency(plots.collect_times_ms(results)), "Histogram of latencies by stage."),
         ],
@@ -291,13 +291,13 @@ def _find_extreme_frames(out: Path, results: Sequence[SequenceResult]) -> list[t
     worst, best = _rank_frames([(result.name, out / result.folder) for result in results])
     several = len(results) > 1
     explained = (
-        "What went wrong is counted in people: a miss or a false detection is 1, an error of place its share of 1 m. "
-        "Predictions are on the left, the truth on the right; then both from above, true people as rings, predicted "
-        "ones as discs. Of ten successive frames only one is shown."
+        "Frames are ranked by a sum of errors: 1 for each missed person and each false positive, and up to 1 for each "
+        "position error (1 at 1 m). Left: predictions; right: ground truth; then the view from above, with true "
+        "people as rings and predicted people as discs. Of ten successive frames, only one is shown."
     )
     found = [
-        ("The worst frames", explained, list(_make_highlighted_frames(worst[:WORST], several))),
-        ("The best frames", "Most people right.", list(_make_highlighted_frames(best[:BEST], several))),
+        ("Worst frames", explained, list(_make_highlighted_frames(worst[:WORST], several))),
+        ("Best frames", "Frames with the most correct people.", list(_make_highlighted_frames(best[:BEST], several))),
     ]
     return [each for each in found if each[2]]
 
@@ -354,16 +354,16 @@ def _make_highlighted_frames(frames: Sequence[_RankedFrame], named: bool) -> Ite
 
 def _describe_outcomes(rows: PersonRows, of: NDArray[np.bool_]) -> str:
     missed, false, matched = (rows.missed & of), (rows.false_positive & of), (rows.matched & of)
-    parts = [f"{matched.sum()} found"]
+    parts = [f"{matched.sum()} detected"]
     if missed.any():
         distances = ", ".join(f"{value:.1f} m" for value in rows["true_distance_m"][missed])
         parts.append(f"{missed.sum()} missed (at {distances})")
     if false.any():
         scores = ", ".join(f"{value:.2f}" for value in rows["score"][false])
-        parts.append(f"{false.sum()} false (score {scores})")
+        parts.append(f"{false.sum()} false positives (score {scores})")
     errors = rows["mrpe_mm"][matched]
     if np.isfinite(errors).any():
-        parts.append(f"largest error of place {np.nanmax(errors) / 1000:.2f} m")
+        parts.append(f"largest position error {np.nanmax(errors) / 1000:.2f} m")
     return "; ".join(parts)
 
 

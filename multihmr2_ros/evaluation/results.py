@@ -110,7 +110,7 @@ def read_results(folder: Path) -> dict[str, Any]:
         for sequence in document["sequences"]:
             sequence["tally"] = _parse_tally(sequence)
     except FileNotFoundError:
-        raise UserError(f"there is no {path}; give a folder that `multihmr2 evaluate --out` wrote") from None
+        raise UserError(f"{path} does not exist: give a result folder of `multihmr2 evaluate --out`") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; check its permissions") from None
     except UserError:

@@ -137,7 +137,7 @@ def _estimate_people(
     if eval_frame.people is not None:
         return eval_frame.people, {}
     if estimator is None or eval_frame.frame is None:
-        raise UserError("expected images or recorded people, got neither; evaluate a bag with one of them")
+        raise UserError("expected images or recorded people, got none; evaluate a bag with images or recorded people")
     frame = intrinsics.apply(eval_frame.frame)
     begin_s = time.perf_counter()
     people = estimator.step(frame)

@@ -60,8 +60,8 @@ class ScoringConfig:
     def __post_init__(self) -> None:
         if not (0 <= self.min_height_px < np.inf and 0 <= self.min_visible <= 1):
             raise UserError(
-                f"required people are at least some pixels high and visible by a share of 0 to 1, "
-                f"got {self.min_height_px} px and {self.min_visible}"
+                "expected a minimum height of at least 0 px and a minimum visible fraction from 0 to 1, got "
+                f"{self.min_height_px} px and {self.min_visible}"
             )
 
 
@@ -120,8 +120,8 @@ def score_frame(
     points, true_points = project_joints(people), project_joints(truth)
     if len(people) and len(truth) and points.shape[1] != true_points.shape[1]:
         raise UserError(
-            f"the truth must have the same joints as the people, got {true_points.shape[1]} and {points.shape[1]}; "
-            "write all bones of Anny's rig, in their order, into HumanArray.joints"
+            f"the ground truth must have as many joints as the predictions, got {true_points.shape[1]} and "
+            f"{points.shape[1]}; write all bones of Anny's rig, in its order, to HumanArray.joints"
         )
     true_box = compute_body_boxes(truth, true_points)
     evaluated = (true_box[:, 3] - true_box[:, 1] >= config.min_height_px) & ~(truth.score < config.min_visible)

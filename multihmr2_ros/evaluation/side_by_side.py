@@ -69,7 +69,7 @@ class ComparisonVideo:
         right = self._draw_image(
             eval_frame.frame,
             eval_frame.truth,
-            "no truth" if eval_frame.truth is None else f"true: {len(eval_frame.truth)}",
+            "no ground truth" if eval_frame.truth is None else f"ground truth: {len(eval_frame.truth)}",
         )
         self._video.write(np.ascontiguousarray(np.hstack([left, right])), self._stamp_s)
 

@@ -141,45 +141,48 @@ def _sample_key(cue: PlacementCue, field: str) -> str:
 
 # Descriptions for the report page, by Metric.key.
 DEFINITIONS = {
-    "recall": "Share of the true people who are found. Only evaluated people count: those who are high enough in the "
-    "image and visible enough (see the configuration).",
-    "precision": "Share of the detections that are people.",
-    "F1": "TP / (TP + (FP + FN) / 2): one number for recall and precision.",
-    "PVE": "Mean distance of the vertices of both meshes, moved so that the pelvises coincide: pose and shape, without "
-    "place.",
-    "MPJPE": "Mean distance of the joints (bone heads) of both bodies, moved so that the pelvises coincide: pose, "
-    "without place.",
-    "PA-MPJPE": "MPJPE after the best similarity transform (turn, shift, scale) for each person: pose alone.",
-    "Abs-PVE": "Mean distance of the vertices in the camera frame, nothing aligned: pose, shape and place.",
-    "TA-PVE": "Mean distance of the vertices after one common translation for all people of a frame: how they are "
-    "placed with respect to each other.",
-    "Pair-PA-MPJPE": "Mean joint distance after one similarity transform for two people who are close to each other.",
-    "MRPE": "Mean distance between the predicted and the true pelvis in the camera frame: the place.",
-    "MRPE x": "Mean absolute error of the pelvis to the right (x of the camera's optical frame).",
-    "MRPE y": "Mean absolute error of the pelvis downwards (y of the camera's optical frame).",
-    "MRPE z": "Mean absolute error of the pelvis in depth (z of the camera's optical frame), usually the largest part.",
-    "distance error": "Mean error of the pelvis's distance from the camera, as a share of the true distance.",
-    "PCDR@0.2m": "Share of all pairs of people of a frame whose order in depth is right; less than 0.2 m apart counts "
-    "as the same depth.",
-    "PCDR children": "PCDR@0.2m over the pairs with a child among them.",
-    "ordinal pairs": "Share of the pairs at different depths whose nearer person is the right one.",
-    "N-MPJPE": "MPJPE divided by F1, so that leaving out hard people does not help.",
-    "N-MRPE": "MRPE divided by F1, so that leaving out hard people does not help.",
-    "velocity error": "Mean length of the error of the velocity; over the ground if prediction and truth are in the "
-    "fixed frame, else relative to the camera.",
-    "velocity error p50": "Median of the length of the velocity's error.",
-    "velocity error p95": "95 % of the velocity's errors are at most this long.",
+    "recall": "Fraction of the true people that are detected. People below the minimum height in the image or the "
+    "minimum visible fraction are ignored (see the configuration).",
+    "precision": "Fraction of the detections that match a true person.",
+    "F1": "TP / (TP + (FP + FN) / 2): recall and precision in one number.",
+    "PVE": "Mean distance between predicted and true vertices after alignment of the pelvises: pose and shape, without "
+    "position.",
+    "MPJPE": "Mean distance between predicted and true joints (bone heads) after alignment of the pelvises: pose, "
+    "without position.",
+    "PA-MPJPE": "MPJPE after the best similarity transform (rotation, translation, scale) of each person: pose only.",
+    "Abs-PVE": "Mean distance between predicted and true vertices in the camera frame, without alignment: pose, shape "
+    "and position.",
+    "TA-PVE": "Mean distance between predicted and true vertices after one common translation of all people of a "
+    "frame: pose, shape and relative positions.",
+    "Pair-PA-MPJPE": "Mean joint distance after one common similarity transform of two people close to each other.",
+    "MRPE": "Mean distance between the predicted and the true pelvis in the camera frame.",
+    "MRPE x": "Mean absolute pelvis error along x of the camera's optical frame (right).",
+    "MRPE y": "Mean absolute pelvis error along y of the camera's optical frame (down).",
+    "MRPE z": "Mean absolute pelvis error along z of the camera's optical frame (depth), usually the largest of the "
+    "three.",
+    "distance error": "Mean absolute error of the distance between pelvis and camera, relative to the true distance.",
+    "PCDR@0.2m": "Fraction of all pairs of people of a frame with correct depth order; depths that differ by less than "
+    "0.2 m count as equal.",
+    "PCDR children": "PCDR@0.2m over the pairs with at least one child.",
+    "ordinal pairs": "Fraction of the pairs at different depths with correct depth order.",
+    "N-MPJPE": "MPJPE divided by F1, so that missing difficult people does not improve it.",
+    "N-MRPE": "MRPE divided by F1, so that missing difficult people does not improve it.",
+    "velocity error": "Mean norm of the velocity error; over the ground if prediction and ground truth are in the "
+    "fixed frame, otherwise relative to the camera.",
+    "velocity error p50": "Median norm of the velocity error.",
+    "velocity error p95": "95th percentile of the norm of the velocity error.",
     "velocity NEES": "Mean normalized error squared of the velocity: error' * inverse(covariance) * error / 3. It is 1 "
-    "if the stated covariances fit, above 1 if they are too small.",
-    "velocity coverage": "Share of the velocity's errors inside the ellipsoid that should hold 95 % of them.",
-    "pelvis NEES": "Mean normalized error squared of the pelvis position; 1 if the stated covariances fit.",
-    "pelvis coverage": "Share of the errors of the pelvis position inside the ellipsoid that should hold 95 % of them.",
-    "FOV error": "Mean error of the vertical field of view that the network predicts, whichever intrinsics placed the "
+    "if the stated covariances are correct, above 1 if they are too small.",
+    "velocity coverage": "Fraction of the velocity errors inside the 95 % confidence ellipsoid.",
+    "pelvis NEES": "Mean normalized error squared of the pelvis position; 1 if the stated covariances are correct.",
+    "pelvis coverage": "Fraction of the pelvis position errors inside the 95 % confidence ellipsoid.",
+    "FOV error": "Mean absolute error of the predicted vertical field of view, also if other intrinsics are used for "
+    "the positions.",
+    "IDF1": "Fraction of bounding boxes with the correct identity, for the best one-to-one assignment of tracks to "
     "people.",
-    "IDF1": "Share of boxes with the right identity, under the best fixed pairing of tracks and people.",
-    "MOTA": "1 - (misses + false positives + id switches) / true boxes; it may be below zero.",
-    "HOTA": "Geometric mean of detection and association accuracy, averaged over overlaps from 0.05 to 0.95.",
-    "id switches": "How often a person's track id changed to another one.",
+    "MOTA": "1 - (misses + false positives + id switches) / true bounding boxes; it can be negative.",
+    "HOTA": "Geometric mean of detection and association accuracy, averaged over IoU thresholds from 0.05 to 0.95.",
+    "id switches": "Number of changes of a person's track id.",
 }
 
 

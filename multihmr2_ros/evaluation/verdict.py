@@ -39,8 +39,8 @@ def describe(tally: Tally, rows: PersonRows) -> list[str]:
     """Return one sentence for each available result, the most important one first."""
     if not tally.with_truth:
         return [
-            f"Nothing can be said about how well people are found: there is no truth. "
-            f"{tally.detections} people were found in {tally.frames} images.",
+            f"Without ground truth, detection cannot be evaluated. The {tally.detections} images contain "
+            f"{tally.detections} detected people.",
             *_describe_latency(tally),
         ]
     return [
@@ -58,12 +58,15 @@ def _describe_recall(tally: Tally) -> list[str]:
     counts = tally.detection
     evaluated = counts.true_positives + counts.false_negatives
     if not evaluated:
-        return [f"There is nobody to be found; {counts.false_positives} detections are false."]
-    text = f"Finds {100 * counts.recall:.0f} of 100 people ({counts.true_positives} of {evaluated} appearances)"
+        return [
+            f"The ground truth contains no evaluated people; {counts.false_positives} detections are false positives."
+        ]
+    detected = f"{counts.true_positives} of {evaluated} instances"
+    text = f"Recall: {100 * counts.recall:.0f} of 100 people are detected ({detected})"
     found = counts.true_positives + counts.false_positives
     if not found:
         return [f"{text}."]
-    return [f"{text}; {100 * (1 - counts.precision):.0f} of 100 detections are nobody."]
+    return [f"{text}; {100 * (1 - counts.precision):.0f} of 100 detections are false positives."]
 
 
 def _describe_range(rows: PersonRows) -> list[str]:
@@ -72,7 +75,7 @@ def _describe_range(rows: PersonRows) -> list[str]:
     for start in np.unique(distance[np.isfinite(distance)]):
         count, recall, _ = rows.summarize_group(distance >= start, "mrpe_mm")
         if count >= MIN_PEOPLE and recall < GOOD_RECALL and start > np.nanmin(distance):
-            return [f"Of people {start:.0f} m away and farther, {100 * recall:.0f} of 100 are found."]
+            return [f"At distances of {start:.0f} m and more, {100 * recall:.0f} of 100 people are detected."]
     return []
 
 
@@ -83,7 +86,7 @@ def _describe_postures(rows: PersonRows) -> list[str]:
     enough = [(recall, posture) for (count, recall, _), posture in each if count >= MIN_PEOPLE]
     recall, posture = min(enough, default=(math.nan, ""))
     if posture and recall < overall - 0.05:
-        return [f"Fewest are found when {posture}: {100 * recall:.0f} of 100."]
+        return [f"The recall is lowest for the posture {posture}: {100 * recall:.0f} of 100."]
     return []
 
 
@@ -91,12 +94,12 @@ def _describe_distance(tally: Tally, rows: PersonRows) -> list[str]:
     metrics = tally.compute_metrics()
     if "distance error" not in metrics:
         return []
-    text = f"Distances are off by {metrics['distance error'][0]:.1f} % on average"
-    text += f", places by {metrics['MRPE'][0] / 1000:.2f} m"
+    text = f"The mean distance error is {metrics['distance error'][0]:.1f} %"
+    text += f", the mean position error {metrics['MRPE'][0] / 1000:.2f} m"
     signed = (rows.compute_distance() / rows["true_distance_m"] - 1)[rows.matched]
     bias = float(np.nanmean(signed)) if np.isfinite(signed).any() else math.nan
     if abs(bias) > MIN_BIAS:
-        text += f"; people are placed {100 * abs(bias):.1f} % too {'far' if bias > 0 else 'near'} on average"
+        text += f"; predicted people are {100 * abs(bias):.1f} % too {'far' if bias > 0 else 'near'} on average"
     return [f"{text}."]
 
 
@@ -105,17 +108,20 @@ def _describe_identity(tally: Tally) -> list[str]:
         return []
     switches, idf1 = tally.identity.switches, 100 * tally.identity.idf1
     times = {0: "never", 1: "once"}.get(switches, f"{switches} times")
-    return [f"Track ids change {times}; {idf1:.0f} % of the boxes have the right identity (IDF1)."]
+    return [f"Track ids change {times}; {idf1:.0f} % of the bounding boxes have the correct identity (IDF1)."]
 
 
 def _describe_latency(tally: Tally) -> list[str]:
     """Describe the latency: from stamp to publication for recorded people, else of the estimate."""
     latencies = tally.compute_latencies()
-    for stage, words in (("stamp to publication", "From an image's stamp to its message"), ("estimate", "An estimate")):
+    for stage, words in (
+        ("stamp to publication", "Latency from the stamp of an image to its message"),
+        ("estimate", "Latency of the estimate"),
+    ):
         if stage in latencies:
             p95 = latencies[stage]["p95_ms"]
             dropped = f"; {tally.dropped} images were dropped" if tally.dropped else ""
-            return [f"{words} takes at most {p95:.0f} ms in 95 of 100 images{dropped}."]
+            return [f"{words}: at most {p95:.0f} ms for 95 of 100 images{dropped}."]
     return []
 
 
@@ -126,10 +132,16 @@ def _describe_covariances(rows: PersonRows) -> list[str]:
         if len(squared) < MIN_PEOPLE:
             continue
         share = float(coverage(squared, np.array([ONE_SIGMA]))[0])
-        fit = "about right" if abs(share - ONE_SIGMA) < 0.1 else "too small" if share < ONE_SIGMA else "too large"
+        fit = (
+            "approximately correct"
+            if abs(share - ONE_SIGMA) < 0.1
+            else "too small"
+            if share < ONE_SIGMA
+            else "too large"
+        )
         text.append(
             f"Stated covariances of the {name} are {fit}: {100 * share:.0f} % of the errors are inside the region that "
-            f"should hold {100 * ONE_SIGMA:.0f} %."
+            f"is expected to contain {100 * ONE_SIGMA:.0f} %."
         )
     return text
 
@@ -141,7 +153,7 @@ def remove_nan(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def list_key_numbers(tally: Tally) -> list[tuple[str, str, str]]:
     """Return label, value and remark of the numbers that are most important for a robot."""
     metrics, latencies = tally.compute_metrics(), tally.compute_latencies()
-    chosen = [("found", "recall", "recall"), ("distance error", "distance error", "of the distance"),
+    chosen = [("detected", "recall", "recall"), ("distance error", "distance error", "of the distance"),
               ("identity", "IDF1", "IDF1"), ("id switches", "id switches", "in all sequences")]  # fmt: skip
     units = {metric.key: metric.unit for metric in METRICS}
     shown = [
@@ -164,6 +176,6 @@ def describe_comparison(comparisons: Sequence[Comparison]) -> list[str]:
         for found in each.differences:
             judged[judge_difference(found)].append(found.key)
         parts = [f"B is {word} in {', '.join(judged[word])}" for word in ("better", "worse") if judged[word]]
-        text = "; ".join(parts) or "no difference between A and B can be told from chance"
+        text = "; ".join(parts) or "no difference between A and B is significant"
         sentences.append(f"With {each.kind} intrinsics, {text} (95 % intervals over {each.units} {each.drawn}).")
     return sentences

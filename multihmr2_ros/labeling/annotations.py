@@ -136,7 +136,7 @@ def _load(path: Path) -> Any:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise UserError(
-                f"{path}: expected a COCO file of at most {MAX_BYTES // 2**30} GiB, but it is larger; split it"
+                f"{path}: expected a COCO file of at most {MAX_BYTES // 2**30} GiB, got a larger file; split it"
             )
         return json.loads(path.read_bytes())
     except OSError as error:
@@ -148,7 +148,7 @@ def _load(path: Path) -> Any:
 def _read_name(entry: dict[str, Any]) -> str:
     name = entry["file_name"]
     if not isinstance(name, str) or not name or "\0" in name or Path(name).is_absolute() or ".." in Path(name).parts:
-        raise ValueError(f"the file name {name!r:.80} must be a path below the folder of images")
+        raise ValueError(f"the file name {name!r:.80} must be a path inside the folder of images")
     return name
 
 

@@ -89,13 +89,14 @@ class LabelingReport:
         """Return the report as two or three lines for the terminal."""
         few = self.people - self.fitted
         lines = [
-            f"{self.people} people and {self.unsure} unsure ones; {few} have too few keypoints",
-            f"{self.fitted} bodies fitted, {self.left_out} left out because they fit badly",
+            f"{self.people} people and {self.unsure} uncertain people; {few} people have too few keypoints",
+            f"{self.fitted} bodies fitted, {self.left_out} rejected because of large keypoint errors",
         ]
         if self.fitted:
             error, median = 100 * self.errors.mean(), 100 * np.median(self.errors)
             lines.append(
-                f"keypoint error mean {error:.1f} %, median {median:.1f} % of the box; OKS mean {self.oks.mean():.3f}"
+                f"keypoint error mean {error:.1f} %, median {median:.1f} % of the bounding box; OKS mean "
+                f"{self.oks.mean():.3f}"
             )
         return "\n".join(lines)
 

@@ -58,7 +58,8 @@ class PlacementReport:
     def to_text(self) -> str:
         """Return the report as one line for the terminal."""
         median = 100 * np.median(np.abs(self.moved)) if len(self.moved) else 0.0
-        return f"{len(self.moved)} of {self.bodies} bodies placed by depth maps, moved by {median:.1f} % in the median"
+        placed = f"{len(self.moved)} of {self.bodies} bodies placed by depth maps"
+        return f"{placed}; median change of distance {median:.1f} %"
 
 
 def place_bodies(arrays: Arrays, sizes: dict[str, tuple[int, int]], find: FindMap) -> tuple[Arrays, PlacementReport]:

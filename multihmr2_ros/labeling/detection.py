@@ -46,7 +46,7 @@ def import_transformers(use: str, alternative: str) -> Any:
         import transformers
     except ImportError:
         raise UserError(
-            f"{use} needs the package transformers, at least 4.56; install 'multihmr2_ros[train]' with pip, or give "
+            f"{use} needs the package transformers, at least 4.56; install 'multihmr2_ros[train]' with pip, or use "
             f"{alternative}"
         ) from None
     return transformers
@@ -60,7 +60,7 @@ class PeopleDetector:
 
         Raises UserError if one cannot be loaded, or was trained on other classes or keypoints.
         """
-        transformers = import_transformers("finding people in images without labels", "a COCO keypoint file")
+        transformers = import_transformers("detecting people in images without annotations", "a COCO keypoint file")
         self._device = device
         self._find, self._to_detector = load_model(
             transformers.AutoModelForObjectDetection, detector, "--detector", device
@@ -75,7 +75,8 @@ class PeopleDetector:
         keypoints = int(self._pose.config.num_labels)
         if keypoints != 17:
             raise UserError(
-                f"expected a pose estimator of COCO's 17 keypoints, but {pose_estimator} has {keypoints}; give another"
+                f"expected a pose estimator with COCO's 17 keypoints, got {pose_estimator} with {keypoints}; give "
+                "another one"
             )
         experts = getattr(self._pose.config.backbone_config, "num_experts", 1)
         self._experts = isinstance(experts, int) and experts > 1
@@ -138,8 +139,8 @@ def load_model(kind: Any, source: str, option: str, device: str) -> tuple[Any, A
 
     if Path(source).is_dir() and not Path(source, "config.json").is_file():
         raise UserError(
-            f"{option} must be a folder with config.json, preprocessor_config.json and model.safetensors, but {source} "
-            "has no config.json; save the model there with save_pretrained"
+            f"{option} must be a folder with config.json, preprocessor_config.json and model.safetensors, got {source} "
+            "without config.json; save the model there with save_pretrained"
         )
     try:
         model, report = kind.from_pretrained(source, use_safetensors=True, output_loading_info=True)
@@ -147,8 +148,8 @@ def load_model(kind: Any, source: str, option: str, device: str) -> tuple[Any, A
     except Exception as error:  # the library raises many types: files, headers, sizes, the hub
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise UserError(
-            f"{option} {source} cannot be loaded ({reason:.200}); give a folder that a model was saved in with "
-            "save_pretrained, or a name on the hub and a network"
+            f"{option} {source} cannot be loaded ({reason:.200}); give a folder written by save_pretrained, or a name "
+            "on the Hugging Face Hub (needs network access)"
         ) from None
     if report["missing_keys"]:
         raise UserError(f"{option} {source} lacks weights, such as {sorted(report['missing_keys'])[0]}; save it again")

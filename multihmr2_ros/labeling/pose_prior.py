@@ -138,8 +138,8 @@ def learn_pose_prior(motions: Path | None) -> PosePrior:
     features = compute_pose_features(pose).double().numpy()
     if len(features) < MIN_POSES:
         raise UserError(
-            f"the motions in {motions} hold {len(features) // 2} different poses, but a pose prior needs at least "
-            f"{MIN_POSES // 2}; name a folder with more BVH files, or leave it out"
+            f"expected at least {MIN_POSES // 2} different poses in {motions}, got {len(features) // 2}; give a folder "
+            "with more BVH files, or omit --motions"
         )
     weights = _compute_posture_weights(orientation, pose.knees.numpy())
     drawn = generator.choice(len(features), min(MAX_POSES, 2 * len(features)), p=weights)
@@ -159,7 +159,7 @@ def learn_pose_prior(motions: Path | None) -> PosePrior:
 def _read_recorded_poses(folder: Path) -> NDArray[np.float32]:
     """Return orientations (n, 10, 3, 3) of the distinct poses of all files."""
     if not folder.is_dir():
-        raise UserError(f"expected a folder of motions, but {folder} is not a folder; check the path")
+        raise UserError(f"expected a folder of motions, got {folder}; check the path")
     clips = [_select_distinct(load_motion(path).orientation) for path in list_motion_files(folder)]
     return np.concatenate(clips)
 

@@ -57,7 +57,7 @@ def describe_packages(*, sends_bytes: bool = False) -> str:
     if sends_bytes:
         reasons["sensor_msgs_py"] = reasons["sensor_msgs_py"] or "is slower"
     used = [f"{PACKAGES[package]} by {package}" for package, reason in reasons.items() if not reason]
-    ours = [f"{PACKAGES[package]} by our own ({package} {reason})" for package, reason in reasons.items() if reason]
+    ours = [f"{PACKAGES[package]} by own code ({package} {reason})" for package, reason in reasons.items() if reason]
     return f"conversions: {', '.join(used + ours)}"
 
 
@@ -77,7 +77,7 @@ def _find_converter(package: str) -> tuple[Any, str]:
         return None, f"cannot be imported: {_to_one_line(error)}"
     except Exception as error:  # the compiled part, or another version of NumPy, may raise any type
         return None, f"cannot be used: {_to_one_line(error)}"
-    return (None, "does not convert a sample as it should") if converter is None else (converter, "")
+    return (None, "fails a test conversion") if converter is None else (converter, "")
 
 
 def _try_cv_bridge() -> Any:

@@ -59,7 +59,7 @@ def image_from_ros(message: Any) -> NDArray[np.uint8]:
         raise UserError(f"image encoding must be one of {', '.join(ENCODINGS)}, got {message.encoding!r}; convert it")
     height, width, step = message.height, message.width, message.step
     if height < 1 or width < 1:
-        raise UserError(f"an image must have pixels, got {width} x {height}; check the camera driver")
+        raise UserError(f"an image must have at least 1 x 1 px, got {width} x {height}; check the camera driver")
     _check_pixel_count(width, height)
     _, _, type_name, channels = to_cvtype(message.encoding)
     dtype = np.dtype(type_name).newbyteorder(">" if message.is_bigendian else "<")
@@ -141,7 +141,7 @@ def compressed_image_from_ros(message: Any) -> NDArray[np.uint8]:
             pixels = None
     if pixels is None:
         reason = "it is cut off" if is_cut_off else f"format {message.format!r:.40}, {len(data)} bytes"
-        raise UserError(f"a compressed image must be a whole JPEG or PNG, but it cannot be decoded ({reason})")
+        raise UserError(f"a compressed image must be a complete JPEG or PNG, but it cannot be decoded ({reason})")
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
 
 

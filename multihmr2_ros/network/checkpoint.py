@@ -136,7 +136,7 @@ def save_network(
         safetensors.torch.save_file(tensors, temporary, metadata=header)
         os.replace(temporary, path)
     except (OSError, safetensors.SafetensorError) as error:
-        raise UserError(f"cannot write {path}: {error}; free some space or choose another folder") from None
+        raise UserError(f"cannot write {path}: {error}; free some space, or choose another folder") from None
     finally:
         Path(temporary).unlink(missing_ok=True)
 
@@ -180,7 +180,7 @@ def _format_list(names: list[str], most: int = 3) -> str:
 
 def _read(path: Path, *, allow_pickle: bool) -> tuple[NetworkConfig, dict[str, Tensor]]:
     if not path.is_file():
-        raise UserError(f"no weights file at {path}; check the path, or `multihmr2 weights list`")
+        raise UserError(f"the weights file {path} does not exist: check the path, or see `multihmr2 weights list`")
     try:
         _check_kind(path)
         if path.suffix == ".safetensors":
@@ -203,9 +203,9 @@ def _check_kind(path: Path) -> None:
     if head.startswith(b"version https://git-lfs"):
         raise UserError(f"{path} is a Git LFS pointer, not the weights; get them with `git lfs pull`")
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<body", b"<error")):
-        raise UserError(f"{path} is a web page, not weights; download the file itself, or `multihmr2 weights list`")
+        raise UserError(f"{path} is a web page, not weights; download the file itself, or see `multihmr2 weights list`")
     if not head:
-        raise UserError(f"{path} is empty; copy it again, or `multihmr2 weights list`")
+        raise UserError(f"{path} is empty; copy it again, or see `multihmr2 weights list`")
     wants_safetensors = path.suffix == ".safetensors"
     if is_safetensors and not wants_safetensors:
         raise UserError(f"{path} is a safetensors file; rename it to {path.with_suffix('.safetensors').name}")
@@ -213,7 +213,7 @@ def _check_kind(path: Path) -> None:
         raise UserError(f"{path} is a PyTorch file, not safetensors; rename it to {path.with_suffix('.pt').name}")
     if not is_pytorch and not wants_safetensors:
         raise UserError(
-            f"{path} is not a PyTorch file (it begins with {head[:16]!r}); pass a .pt file in the released layout, or "
+            f"{path} is not a PyTorch file (it starts with {head[:16]!r}); pass a .pt file in the released layout, or "
             "a .safetensors file that multihmr2 wrote"
         )
 
@@ -225,26 +225,27 @@ def _read_ours(path: Path) -> tuple[NetworkConfig, dict[str, Tensor]]:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except safetensors.SafetensorError as error:
         raise UserError(
-            f"{path} is not a whole safetensors file ({' '.join(str(error).split())!s:.200}); it may be truncated, "
-            "copy it again"
+            f"{path} is not a complete safetensors file ({' '.join(str(error).split())!s:.200}); copy it again"
         ) from None
     if header.get("format") != FORMAT or header.get("format_version") != FORMAT_VERSION:
         raise UserError(
             f"{path} was not written by multihmr2 (expected format {FORMAT} {FORMAT_VERSION}, got "
-            f"{header.get('format')!r:.40} {header.get('format_version')!r:.40}); make one with "
-            "`multihmr2 weights convert`"
+            f"{header.get('format')!r:.40} {header.get('format_version')!r:.40}); write one with `multihmr2 weights "
+            "convert`"
         )
     try:
         config = json.loads(header["network"])
     except (KeyError, ValueError, RecursionError):  # from JSON, also for numbers with too many digits
         config = None
     if not isinstance(config, dict):
-        raise UserError(f"{path} has no readable network configuration; make it again with `multihmr2 weights convert`")
+        raise UserError(
+            f"{path} has no readable network configuration; write it again with `multihmr2 weights convert`"
+        )
     return NetworkConfig.from_dict(config), state
 
 
 def _read_released(path: Path, *, allow_pickle: bool) -> dict[str, Tensor]:
-    damaged = f"{path} is not a whole PyTorch file; it may be truncated: `multihmr2 weights verify`, or fetch it again"
+    damaged = f"{path} is not a complete PyTorch file; download it again"
     try:
         # Memory mapping avoids a copy of 1.6 GB; only the zip format supports it.
         mapped = zipfile.is_zipfile(path)
@@ -254,8 +255,8 @@ def _read_released(path: Path, *, allow_pickle: bool) -> dict[str, Tensor]:
     except pickle.UnpicklingError as error:
         if "weights_only" in str(error).lower() or "unsupported" in str(error).lower():
             raise UserError(
-                f"{path} contains objects that are not weights and could run code; it was not loaded. If you trust its "
-                f"origin: `multihmr2 weights convert {path} {path.with_suffix('.safetensors')} --accept-risk`"
+                f"{path} contains objects that are not weights and could execute code; it was not loaded. If you trust "
+                f"its source, run `multihmr2 weights convert {path} {path.with_suffix('.safetensors')} --accept-risk`"
             ) from None
         raise UserError(damaged) from None
     except OSError:

@@ -135,7 +135,7 @@ class NetworkConfig:
             object.__setattr__(self, name, tuple(value))
         if len(self.stem_depths) != len(self.stem_widths):
             raise UserError(
-                f"network configuration: stem_depths must name one number for each of the {len(self.stem_widths)} "
+                f"network configuration: stem_depths must have one number for each of the {len(self.stem_widths)} "
                 f"stem_widths, got {len(self.stem_depths)}"
             )
         if self.stem_widths and self.patch_size != 2 ** len(self.stem_widths):
@@ -151,8 +151,8 @@ class NetworkConfig:
         if unknown:
             names = ", ".join(map(repr, unknown))
             raise UserError(
-                f"network configuration: unknown names {names:.200}; the file is of a newer version, "
-                "update multihmr2_ros"
+                f"network configuration: unknown names {names:.200}; the file is from a newer version; update "
+                "multihmr2_ros"
             )
         return cls(**values)
 

@@ -391,8 +391,8 @@ def _resolve_device(name: str) -> torch.device:
         raise UserError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(
-            f"device {name!r} is not there: PyTorch sees {torch.cuda.device_count()} NVIDIA GPUs; choose the device "
-            "cpu, or see `multihmr2 doctor`"
+            f"device {name!r} does not exist: PyTorch finds {torch.cuda.device_count()} NVIDIA GPUs; choose the device "
+            "cpu, or run `multihmr2 doctor`"
         )
     return device
 

@@ -260,7 +260,7 @@ def load_encoder(encoder: MoveNet, path: Path) -> None:
         encoder.load_state_dict({name: value.float() for name, value in tensors.items()})
     except (OSError, safetensors.SafetensorError, RuntimeError) as error:
         raise UserError(
-            f"{path} does not contain MoveNet's weights as scripts/convert_movenet.py writes them "
+            f"expected MoveNet weights written by scripts/convert_movenet.py in {path}, got another content "
             f"({' '.join(str(error).split())!s:.120}); convert them again"
         ) from None
 

@@ -73,5 +73,5 @@ class PlacementConfig:
             value = getattr(self, field.name)
             share = field.name.endswith("_share")
             if not (math.isfinite(value) and value > 0 and (not share or value < 1)):
-                wanted = "a share between 0 and 1" if share else "a finite number above 0"
+                wanted = "a fraction between 0 and 1" if share else "a finite number above 0"
                 raise UserError(f"PlacementConfig.{field.name}: expected {wanted}, got {value!r}")

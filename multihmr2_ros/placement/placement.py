@@ -77,8 +77,8 @@ def place_people(
     n = len(people)
     if n and people.vertices.shape[1] != surface.vertex_count:
         raise UserError(
-            f"placement: expected people with the {surface.vertex_count} vertices of its surface, got "
-            f"{people.vertices.shape[1]}; choose that mesh"
+            f"placement: expected people with {surface.vertex_count} vertices, as the surface, got "
+            f"{people.vertices.shape[1]}; use the same mesh for both"
         )
     covariance, cue = np.full((n, n), np.nan), np.full(n, int(PlacementCue.PRIOR))
     rows = np.flatnonzero((people.pelvis[:, 2] > NEAREST_DEPTH_M) & np.isfinite(people.pelvis).all(axis=1))

@@ -76,7 +76,7 @@ class AugmentationConfig:
             raise UserError(f"augmentation: least_zoom must be above 0 and at most 1, got {self.least_zoom}")
         if self.cutout_patches < 1:
             raise UserError(
-                f"augmentation: cutout_patches must be at least 1, got {self.cutout_patches}; cutout=0 for none"
+                f"augmentation: cutout_patches must be at least 1, got {self.cutout_patches}; cutout=0 disables it"
             )
         for name in ("aspect_jitter", "cutout_side"):
             if not 0 <= getattr(self, name) < 1:

@@ -112,7 +112,7 @@ class BatchConfig:
             raise UserError(f"batch_size must be at least 1, got {self.batch_size}")
         if len(self.aspects) != len(self.aspect_weights) or not self.aspects or min(self.aspects) <= 0:
             raise UserError(
-                f"aspects must be positive, with a weight for each; got {self.aspects} and {self.aspect_weights}"
+                f"aspects must be positive and have one weight each, got {self.aspects} and {self.aspect_weights}"
             )
         if min(self.aspect_weights) < 0 or sum(self.aspect_weights) <= 0:
             raise UserError(f"aspect_weights must be 0 or more, and not all 0; got {self.aspect_weights}")
@@ -122,7 +122,7 @@ class BatchConfig:
             raise UserError(
                 f"SAM2's tracking features have {SAM2_FEATURE_WIDTH} numbers, but the network's track_feature_width is "
                 f"{self.track_feature_width}; give --network a JSON file with track_feature_width "
-                f"{SAM2_FEATURE_WIDTH}, or leave out --sam2"
+                f"{SAM2_FEATURE_WIDTH}, or omit --sam2"
             )
 
 
@@ -179,7 +179,7 @@ class Batches(Dataset[Batch]):
                         f"{attempt} images in a row could not be read ({reason:.200}); check the folder and its disk"
                     ) from error
                 self._refresh(now=True)
-        raise UserError("the render cache has no images left; was its folder cleared during training?")
+        raise UserError("the render cache is empty; do not clear its folder during training")
 
     def _refresh(self, *, now: bool = False) -> None:
         if now or time.monotonic() - self._refreshed > REFRESH_S:

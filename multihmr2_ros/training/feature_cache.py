@@ -108,7 +108,9 @@ class CachedBatches(Dataset[Batch]):
         self.paths = [path for folder in folders for path in sorted(folder.glob(f"{PREFIX}*{SUFFIX}"))]
         self.seed, self.rank = seed, rank
         if not self.paths:
-            raise UserError(f"{folders[0]} holds no batches with features; make some with --features-only")
+            raise UserError(
+                f"expected batches with features in {folders[0]}, found none; write them with --features-only"
+            )
 
     def __getitem__(self, step: int) -> Batch:
         epoch, place = divmod(step, len(self.paths))

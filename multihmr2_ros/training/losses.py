@@ -129,7 +129,7 @@ class LossConfig:
                 raise UserError(f"loss weight {item.name} must be a number of at least 0, got {value}")
         if self.surplus_queries < 1:
             raise UserError(
-                f"surplus_queries must be at least 1, got {self.surplus_queries}; --loss surplus=0 for none"
+                f"surplus_queries must be at least 1, got {self.surplus_queries}; --loss surplus=0 disables them"
             )
 
 

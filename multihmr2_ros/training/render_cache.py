@@ -102,7 +102,7 @@ class RenderCache:
     def _reject(self, path: Path, error: Exception) -> None:
         self._unreadable.add(path)
         self._sizes.pop(path, None)
-        logger.warning("%s is skipped, it is not a complete shard (%s)", path, " ".join(str(error).split()))
+        logger.warning("%s is not a complete shard (%s); it is skipped", path, " ".join(str(error).split()))
 
 
 class _SlicedFile:
@@ -176,4 +176,4 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot make the folder {folder}: {error.strerror}; choose another") from None
+        raise UserError(f"cannot create the folder {folder}: {error.strerror}; choose another") from None

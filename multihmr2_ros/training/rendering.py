@@ -78,7 +78,7 @@ class RenderCacheConfig:
         most = AFTER_HELD_OUT - HELD_OUT_SEED
         if self.cache_images < SHARD_IMAGES or not 0 <= self.held_out_images <= most:
             raise UserError(
-                f"the cache must keep at least {SHARD_IMAGES} images and 0 or more held-out ones, at most {most}, got "
+                f"the cache must keep at least {SHARD_IMAGES} images and 0 to {most} held-out images, got "
                 f"{self.cache_images} and {self.held_out_images}"
             )
 
@@ -99,8 +99,8 @@ def open_folder(config: RenderCacheConfig) -> None:
         if differing:
             name = differing[0]
             raise UserError(
-                f"{config.folder} was rendered with {name} {existing.get(name)}, not {settings.get(name)}; choose "
-                "another --cache, or the same settings"
+                f"expected {name} {existing.get(name)} as in the earlier renders of {config.folder}, got "
+                f"{settings.get(name)}; use the same settings, or choose another --cache"
             )
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

@@ -122,7 +122,7 @@ def train(session: Session) -> str:
     make_folder(session.out)
     _refuse_existing(session)
     if session.render_cache is None and not session.datasets and not session.features:
-        raise UserError("there is nothing to train on; give --cache for rendered images, or a dataset")
+        raise UserError("expected training images, got none; give --cache for rendered images, or a dataset")
     device = choose_device(torch.device(Runtime(session.device).resolve().device), os.environ)
     with connect_processes(device) as others, _stop_on_signals(stop), _start_renderers(session, others) as renderers:
         torch.set_num_threads(
@@ -154,7 +154,7 @@ def train(session: Session) -> str:
         done = trainer.run(batches, _make_hooks(session, cache, renderers, stop))
         where = f"step {trainer.progress.step} of {session.training.steps}, weights in {session.out}"
         reason = stop.reason or "another process was stopped"
-        return f"done: {where}" if done else f"stopped, because {reason}: {where}; continue with --resume"
+        return f"done: {where}" if done else f"stopped because {reason}: {where}; continue with --resume"
 
 
 def mix_keypoint_batches(batches: Dataset[Batch], session: Session) -> Dataset[Any]:
@@ -188,9 +188,9 @@ def write_features(session: Session, count: int) -> str:
     with _stop_on_signals(stop), tqdm(missing, unit="batch", dynamic_ncols=True) as bar:
         for number in bar:
             if stop():
-                return f"stopped, because {stop.reason}: {len(list_missing_batches(folder, count))} batches are missing"
+                return f"stopped because {stop.reason}: {len(list_missing_batches(folder, count))} batches are missing"
             write_batch(folder, number, batches[number], network)
-    return f"done: {folder} holds {count} batches of {session.training.batch.batch_size} images"
+    return f"done: {folder} contains {count} batches of {session.training.batch.batch_size} images"
 
 
 def _refuse_existing(session: Session) -> None:
@@ -198,10 +198,10 @@ def _refuse_existing(session: Session) -> None:
     if session.resume:
         return
     if list_state_paths(session.out):
-        raise UserError(f"{session.out} already holds a run; add --resume to continue it, or choose another --out")
+        raise UserError(f"{session.out} already contains a run; add --resume to continue it, or choose another --out")
     for name in (WEIGHTS_FILE, LOG_FILE, CURVES_FILE):
         if (session.out / name).exists():
-            raise UserError(f"{session.out / name} exists already, and this run would replace it; choose another --out")
+            raise UserError(f"{session.out / name} already exists; choose another --out")
 
 
 def fill_render_cache(config: RenderCacheConfig, images: int, workers: int) -> str:
@@ -227,8 +227,8 @@ def fill_render_cache(config: RenderCacheConfig, images: int, workers: int) -> s
                     bar.update(present() - bar.n)
                 if renderers.failed:
                     raise UserError(f"{renderers.failed} of {workers} renderers failed; their messages are above")
-    held = f"{config.folder} holds {len(RenderCache(config.folder))} training images"
-    return f"stopped, because {stop.reason}: {held}" if stop() else f"done: {held}"
+    held = f"{config.folder} contains {len(RenderCache(config.folder))} training images"
+    return f"stopped because {stop.reason}: {held}" if stop() else f"done: {held}"
 
 
 @contextmanager
@@ -268,8 +268,8 @@ def _ready_cache(
                 time.sleep(1.0)
             elif anywhere(not len(cache)):
                 raise UserError(
-                    f"{config.folder} holds no images and nothing renders any; add --render-workers, or fill it with "
-                    "--render-only first"
+                    f"the render cache {config.folder} is empty and no process renders; add --render-workers, or fill "
+                    "it with --render-only first"
                 )
             else:
                 logger.warning("training begins with only %d images in the render cache", len(cache))
@@ -301,7 +301,7 @@ def _make_trainer(session: Session, device: torch.device, others: ProcessGroup) 
         cache = RenderCache(session.render_cache.folder, held_out=True)
         held_out = make_held_out_batches(cache, session.render_cache.held_out_images, batch, input_size=size)
         if not held_out:
-            logger.warning("%s has no held-out images: there is no validation", session.render_cache.folder)
+            logger.warning("%s has no held-out images; validation is skipped", session.render_cache.folder)
     trainer = Trainer(
         network,
         Body("low"),
@@ -330,7 +330,7 @@ def make_network(session: Session) -> MultiHMR2:
     if pretrained is not None and session.encoder_weights is not None:
         load_encoder(pretrained.movenet, session.encoder_weights)
     elif pretrained is not None and session.start_from is None:
-        raise UserError("the network's encoder needs pretrained weights; name their file with --encoder-weights")
+        raise UserError("the network's encoder needs pretrained weights; give their file with --encoder-weights")
     return network
 
 

@@ -103,8 +103,8 @@ def load_state(
         theirs, ours = json.loads(state["network_config"]), json.loads(own)
         name = next(name for name in sorted({*theirs, *ours}) if theirs.get(name) != ours.get(name))
         raise UserError(
-            f"{folder} holds a run whose network has {name} {theirs.get(name)}, not {ours.get(name)}; resume with the "
-            "same --network, or choose another --out"
+            f"expected a network with {name} {theirs.get(name)}, as in the run in {folder}, got {ours.get(name)}; "
+            "resume with the same --network, or choose another --out"
         )
     network.load_state_dict(state["network"])
     ema.network.load_state_dict(state["ema"])
@@ -121,9 +121,9 @@ def _find_newest(folder: Path, device: torch.device) -> dict[str, Any]:
         try:
             state = torch.load(path, map_location=device, weights_only=True)
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            logger.warning("%s is skipped, it is not a complete state (%s)", path, type(error).__name__)
+            logger.warning("%s is not a complete state (%s); it is skipped", path, type(error).__name__)
             continue
         if isinstance(state, dict) and state.get("format") == FORMAT:
             return state
-        logger.warning("%s is skipped, it was not written by multihmr2 train", path)
-    raise UserError(f"no state of a training run in {folder}; start one without --resume")
+        logger.warning("%s was not written by multihmr2 train; it is skipped", path)
+    raise UserError(f"expected the state of a training run in {folder}, found none; start a run without --resume")

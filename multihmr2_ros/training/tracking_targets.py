@@ -125,19 +125,19 @@ class Sam2Memory:
             ) from None
         if not (weights / "config.json").is_file():
             raise UserError(
-                f"no SAM2 model at {weights} (expected a folder with config.json and model.safetensors); save "
-                "facebook/sam2-hiera-large there, or leave out --sam2: the color layout needs no download"
+                f"expected a SAM2 model in {weights}, with config.json and model.safetensors, found none; save "
+                "facebook/sam2-hiera-large there, or omit --sam2 to train on color layouts"
             )
         try:
             load: Any = Sam2VideoModel.from_pretrained  # its annotations lack the report
             model, report = load(weights, local_files_only=True, output_loading_info=True)
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             reason = str(error).splitlines()[0]
-            raise UserError(f"cannot read the SAM2 model at {weights}: {reason}; save it again") from None
+            raise UserError(f"cannot read the SAM2 model in {weights}: {reason}; save it again") from None
         if any(name.startswith(("vision_encoder.", "memory_encoder.")) for name in report["missing_keys"]):
             raise UserError(
-                f"the model at {weights} lacks weights of SAM2's memory encoder, as the model for single images does; "
-                "save SAM2's video model there"
+                f"expected SAM2's video model in {weights}, got a model without memory encoder; save the video model "
+                "there"
             )
         self._model = model.eval().requires_grad_(False).to(device)
         self._device = device

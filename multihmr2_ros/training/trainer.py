@@ -214,7 +214,7 @@ class Trainer:
             return
         self._skipped += 1
         logger.warning(
-            "step %d is skipped, its gradient is not finite (images: %s)",
+            "step %d is skipped because its gradient is not finite (images: %s)",
             self.progress.step,
             ", ".join(batch.origins),
         )
@@ -239,8 +239,8 @@ class Trainer:
             if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                 raise
             raise UserError(
-                f"a loader process has died ({error}); if memory ran out, use fewer --loader-workers; "
-                "continue from the last checkpoint with --resume"
+                f"a loader process ended unexpectedly ({error}); if memory was full, use fewer --loader-workers; "
+                "continue with --resume"
             ) from None
 
     def _wait_for_renderers(self, hooks: Hooks, meter: _Meter) -> None:
@@ -322,9 +322,7 @@ def resolve_precision(config: TrainingConfig, device: torch.device) -> str:
     else:
         able = bool(list_bf16_instructions(read_cpu_description()))
     if config.precision == "bf16" and not able:
-        raise UserError(
-            "precision 'bf16' needs hardware that computes in bfloat16, but this device does not; use fp32 or auto"
-        )
+        raise UserError("precision 'bf16' needs a device with bfloat16 support; use fp32 or auto")
     return "bf16" if able and config.precision != "fp32" else "fp32"
 
 

@@ -66,9 +66,9 @@ class Weights:
 REGISTRY: tuple[Weights, ...] = (
     Weights(
         name="nano",
-        description="small network for 384 px with a pretrained encoder: finds people in real images",
+        description="small network for 384 px with a pretrained encoder: detects people in real images",
         license_name="Apache-2.0",
-        license_summary="commercial use allowed; abilities and training data: weights/nano.md",
+        license_summary="commercial use allowed; results and training data: weights/nano.md",
         commercial_use=True,
         sha256="ebf04b33b171507703f3eef7fad9bbe75e9d7f9d60d1c39c6babd47425ece5f2",
         file_name="nano.safetensors",
@@ -103,7 +103,7 @@ def find_weights(name: str) -> Weights:
     for weights in REGISTRY:
         if weights.name == name:
             return weights
-    raise UserError(f"no weights are called {name!r}: the names are {_list_names()}")
+    raise UserError(f"expected one of the weights {_list_names()}, got {name!r}")
 
 
 def resolve_checkpoint(name_or_path: str | Path) -> Path:
@@ -127,7 +127,7 @@ def _find_registered_file(weights: Weights) -> Path:
     if weights.is_downloaded():
         return weights.path()
     if weights.bundled:
-        raise UserError(f"checkpoint {weights.name!r} is missing from this installation: install multihmr2_ros again")
+        raise UserError(f"checkpoint {weights.name!r} is missing from this installation; reinstall multihmr2_ros")
     kind = "commercial use allowed" if weights.commercial_use else "non-commercial license"
     raise UserError(
         f"checkpoint {weights.name!r} is not on this machine: `multihmr2 weights fetch {weights.name}` downloads it "

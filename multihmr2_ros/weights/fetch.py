@@ -54,8 +54,8 @@ def find_fetched_file(weights: Weights, folder: Path) -> Path | None:
     actual = compute_sha256(target)
     if actual != weights.sha256:
         raise UserError(
-            f"{target} is not {weights.name}: expected SHA-256 {weights.sha256}, got {actual}; "
-            f"move or delete it and fetch again"
+            f"{target} is not {weights.name}: expected SHA-256 {weights.sha256}, got {actual}; move or delete it, then "
+            "fetch again"
         )
     return target
 
@@ -81,8 +81,8 @@ def fetch_weights(weights: Weights, folder: Path) -> Path:
                 _get_validator_path(part).unlink(missing_ok=True)
     except OSError as error:
         raise UserError(
-            f"cannot write {weights.file_name} to {folder}: {error.strerror or error}; "
-            f"make room or choose another folder with --to"
+            f"cannot write {weights.file_name} to {folder}: {error.strerror or error}; free some space, or choose "
+            "another folder with --to"
         ) from error
     return target
 
@@ -94,7 +94,7 @@ def _lock_part(part: Path) -> Iterator[BinaryIO]:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"another process is downloading {part}: wait for it, or stop it") from None
+            raise UserError(f"another process is downloading {part}; wait for it, or stop it") from None
         try:
             yield stream
         finally:
@@ -124,8 +124,8 @@ def _download(weights: Weights, stream: BinaryIO, part: Path) -> None:
         except _ConnectionLostError:
             pass
     raise UserError(
-        f"the connection to {_get_host(weights)} broke {ATTEMPTS} times: {format_size(part.stat().st_size)} are kept "
-        f"in {part}; repeat the command to continue"
+        f"the connection to {_get_host(weights)} was lost {ATTEMPTS} times; {format_size(part.stat().st_size)} are "
+        f"kept in {part}; repeat the command to continue"
     )
 
 
@@ -145,10 +145,10 @@ def _request_rest(weights: Weights, part: Path) -> requests.Response:
     if response.status_code == 416 and have > 0:
         return response
     if response.status_code not in (200, 206):
-        reason = f"{_get_host(weights)} answered {response.status_code} {response.reason}"
+        reason = f"{_get_host(weights)} returned HTTP status {response.status_code} {response.reason}"
     elif response.headers.get("Content-Type", "").startswith("text/html"):
         reason = (
-            f"{_get_host(weights)} answered with a web page instead of the file: does this network require a login?"
+            f"{_get_host(weights)} returned a web page instead of the file; check whether the network requires a login"
         )
     else:
         return response
@@ -199,8 +199,8 @@ def _require_space(weights: Weights, part: Path, needed_bytes: int) -> None:
     free_bytes = shutil.disk_usage(part.parent).free
     if needed_bytes > free_bytes:
         raise UserError(
-            f"{weights.file_name} needs {format_size(needed_bytes)} more in {part.parent}, {format_size(free_bytes)} "
-            f"are free: make room or choose another folder with --to"
+            f"{weights.file_name} needs {format_size(needed_bytes)} more in {part.parent}, but "
+            f"{format_size(free_bytes)} are free; free some space, or choose another folder with --to"
         )
 
 
@@ -213,13 +213,13 @@ def _require_sha256(weights: Weights, part: Path) -> None:
     part.unlink()
     _get_validator_path(part).unlink(missing_ok=True)
     raise UserError(
-        f"the file from {weights.url} is not {weights.name}: expected SHA-256 {weights.sha256}, got {actual} "
-        f"({size}); it was deleted: try again, and if this repeats, the file at that address has changed"
+        f"the file from {weights.url} is not {weights.name}: expected SHA-256 {weights.sha256}, got {actual} ({size}); "
+        "it was deleted; try again; if this repeats, the file at this address has changed"
     )
 
 
 def _describe_manual_download(weights: Weights, part: Path, reason: str) -> str:
-    return f"{reason}; or download {weights.url} by other means and put it in {part.parent}"
+    return f"{reason}; or download {weights.url} in another way and put it in {part.parent}"
 
 
 def _get_host(weights: Weights) -> str:

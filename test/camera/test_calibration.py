@@ -74,7 +74,7 @@ def test_fields_of_view_span_the_image() -> None:
 
 @pytest.mark.parametrize("fov", [0.0, -1.0, math.pi, 60.0, math.nan])
 def test_impossible_field_of_view_is_refused(fov: float) -> None:
-    assert "pass radians" in refusal(intrinsics_from_fov, fov, 640, 480)
+    assert "convert it to radians" in refusal(intrinsics_from_fov, fov, 640, 480)
 
 
 def test_validate_k_copies_to_float64() -> None:
@@ -208,10 +208,10 @@ def test_unknown_calibration_size_fits_any_image() -> None:
         ({"p": K.ravel(), "rectified": True}, "camera_info.p must have 12 numbers"),
         ({"p": np.r_[580.0, np.zeros(11)], "rectified": True}, "camera_info.p"),
         ({"distortion_model": "plumb_bob", "d": [0.1, math.nan, 0, 0, 0]}, "finite"),
-        ({"distortion_model": "plumb_bob", "d": [0.1] * 8}, "4 or 5 coefficients, but 8"),
-        ({"distortion_model": "rational_polynomial", "d": [0.1] * 5}, "8 or 12 or 14 coefficients, but 5"),
-        ({"distortion_model": "equidistant", "d": [0.1] * 5}, "4 coefficients, but 5"),
-        ({"distortion_model": "", "d": [0.1] * 5}, "equidistant, but it is ''"),
+        ({"distortion_model": "plumb_bob", "d": [0.1] * 8}, "4 or 5 coefficients, got 8"),
+        ({"distortion_model": "rational_polynomial", "d": [0.1] * 5}, "8 or 12 or 14 coefficients, got 5"),
+        ({"distortion_model": "equidistant", "d": [0.1] * 5}, "4 coefficients, got 5"),
+        ({"distortion_model": "", "d": [0.1] * 5}, "equidistant, got ''"),
         ({"distortion_model": "thin_prism", "d": [0.1] * 4}, "must be one of plumb_bob"),
     ],
 )

@@ -40,7 +40,7 @@ def test_rows_and_stages(small_checkpoint: Path, tmp_path: Path, capsys: pytest.
     assert stages == ["upload, resize, pad", "encoder", "decoder", "heads", "body", "download", "tracking"]
     assert report["size"] == [160, 96]
     assert report["peak_host_mib"] > 0
-    for text in ("160 × 96 px", "frames/s", "encoder", report["machine"]):
+    for text in ("160 x 96 px", "frames/s", "encoder", report["machine"]):
         assert text in printed.out
     assert printed.err == ""
 

@@ -92,7 +92,7 @@ def text(home: Path) -> str:
 
 def test_report_of_this_machine(text: str, home: Path) -> None:
     assert text.startswith(f"multihmr2 {multihmr2_ros.__version__}\n")
-    assert text.endswith("\n`multihmr2 run` can work\n")
+    assert text.endswith("\n`multihmr2 run` is ready\n")
     lines = [line.split() for line in text.splitlines()]
     assert ["ok", "torch", metadata.version("torch")] in lines
     assert ["ok", "opencv-python-headless", metadata.version("opencv-python-headless")] in lines
@@ -130,7 +130,7 @@ def test_report_without_the_large_packages(home: Path) -> None:
 
     text = run_doctor(home, hidden="torch anny")
     assert text.returncode == 2
-    assert text.stdout.endswith("`multihmr2 run` cannot work yet: 2 missing\n")
+    assert text.stdout.endswith("`multihmr2 run` is not ready: 2 missing\n")
     assert "-> pip install --force-reinstall 'torch>=" in text.stdout
 
 
@@ -177,7 +177,7 @@ def test_package_that_cannot_be_imported(
     monkeypatch.syspath_prepend(tmp_path)
     check = doctor._check_package(Requirement("broken-package", ">=1"))
     assert check.status == "missing"
-    assert check.detail == "1.0, but cannot be imported: OSError: libGL.so.1: cannot open shared object file"
+    assert check.detail == "1.0, cannot be imported: OSError: libGL.so.1: cannot open shared object file"
     assert check.command == "pip install --force-reinstall 'broken-package>=1'"
     assert capsys.readouterr().out == ""
 
@@ -242,7 +242,7 @@ def test_requirements_of_an_installation(installed: str, tmp_path: Path) -> None
         [sys.executable, "-S", "-c", program], env=environment, capture_output=True, text=True, cwd=tmp_path
     )
     if installed == "nowhere":
-        assert "install the package again" in done.stderr
+        assert "reinstall multihmr2_ros" in done.stderr
     else:
         assert {"anny", "pytesttest"} <= set(done.stdout.split())
 
@@ -250,12 +250,12 @@ def test_requirements_of_an_installation(installed: str, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("description", "text"),
     [
-        ("processor\t: 0\nflags\t\t: fpu sse2 avx512f avx512_bf16 amx_bf16\n", "bf16 by amx_bf16, avx512_bf16"),
-        ("flags\t\t: fpu avx512f avx512_bf16\n\nflags\t\t: fpu\n", "bf16 by avx512_bf16"),
-        ("Features\t: fp asimd bf16 i8mm\n", "bf16 by bf16"),
-        ("flags\t\t: fpu sse2 avx2\n", "no bf16 instructions: fp32 is used"),
-        ("vmx flags\t: avx512_bf16\nflags\t\t: fpu\n", "no bf16 instructions: fp32 is used"),
-        ("", "its instruction sets are unknown"),
+        ("processor\t: 0\nflags\t\t: fpu sse2 avx512f avx512_bf16 amx_bf16\n", "bf16 with amx_bf16, avx512_bf16"),
+        ("flags\t\t: fpu avx512f avx512_bf16\n\nflags\t\t: fpu\n", "bf16 with avx512_bf16"),
+        ("Features\t: fp asimd bf16 i8mm\n", "bf16 with bf16"),
+        ("flags\t\t: fpu sse2 avx2\n", "no bf16 instructions; fp32 is used"),
+        ("vmx flags\t: avx512_bf16\nflags\t\t: fpu\n", "no bf16 instructions; fp32 is used"),
+        ("", "instruction sets unknown"),
     ],
 )
 def test_bf16(description: str, text: str) -> None:
@@ -272,7 +272,7 @@ def test_body_model_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(doctor, "BODY_CACHE_BYTES", 1000)
     absent = body_model_check()
     assert absent.status == "optional"
-    assert "first use builds it: about 2 minutes" in absent.detail
+    assert "the first use builds it (about 2 minutes" in absent.detail
 
     monkeypatch.setattr(doctor, "BODY_CACHE_BYTES", 10**18)
     without_room = body_model_check()
@@ -317,14 +317,14 @@ def test_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (
             "sys.exit(print(\"Expected 'rmw_other_cpp'\", file=sys.stderr) or 102)",
             "optional",
-            "does not load, and the node needs it: Expected 'rmw_other_cpp'",
+            "cannot be loaded; the node needs it: Expected 'rmw_other_cpp'",
             "sudo apt install ros-humble-rmw-other-cpp",
         ),
-        ("os.abort()", "optional", "does not load, and the node needs it: exit status -6", None),
+        ("os.abort()", "optional", "cannot be loaded; the node needs it: exit status -6", None),
         (
             "raise ImportError('compiled for another Python')",
             "optional",
-            "does not load, and the node needs it: ImportError: compiled for another Python",
+            "cannot be loaded; the node needs it: ImportError: compiled for another Python",
             None,
         ),
     ],
@@ -362,6 +362,6 @@ def test_a_probe_that_fails_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "check_gpu", broken)
     monkeypatch.setattr(doctor, "check_weights", broken)
     assert doctor.run_checks() == [
-        Check("gpu", "gpu", "optional", "could not be examined: RuntimeError: CUDA error 999"),
-        Check("weights", "weights", "missing", "could not be examined: RuntimeError: CUDA error 999"),
+        Check("gpu", "gpu", "optional", "this check failed: RuntimeError: CUDA error 999"),
+        Check("weights", "weights", "missing", "this check failed: RuntimeError: CUDA error 999"),
     ]

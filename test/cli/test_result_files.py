@@ -117,7 +117,7 @@ def test_the_input_folder_is_no_place_for_results(
     before = contents(tmp_path / "album")
     assert run(tmp_path / "album", out=tmp_path / "link", options=options) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "is the input" in line
+    assert "is the same folder as the input" in line
     assert contents(tmp_path / "album") == before
 
 
@@ -164,7 +164,7 @@ def test_a_shorter_run_leaves_nothing_of_a_longer_one(
     save_video(video, 2)
     before = contents(tmp_path / "out")
     assert run(video) == 2
-    assert "walk_000000.npz exists already (and 3 more" in capsys.readouterr().err
+    assert "walk_000000.npz already exists (and 3 more" in capsys.readouterr().err
     assert contents(tmp_path / "out") == before
     assert run(video, options="--save params --overwrite") == 0
     assert sorted(contents(tmp_path / "out")) == ["walk_000000.npz", "walk_000001.npz"]
@@ -193,7 +193,7 @@ def test_evaluations_do_not_mix(small_checkpoint: Path, tmp_path: Path, capsys: 
     capsys.readouterr()
     assert evaluate(first) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "results.json exists already" in line
+    assert "results.json already exists" in line
     assert contents(out) == before
     assert evaluate(first, "--overwrite") == 0
     expected = ["frames.csv", "highlights.zip", "people.csv", "predictions.mcap", "report.html", "results.json"]

@@ -194,7 +194,7 @@ def test_inputs_that_cannot_be_used(
         ("--save pictures", "pictures"),
         ("--k 0 0 0 0", "K"),
         ("--k nan 5 5 5", "K"),
-        ("--vertical-fov 190", "field of view"),
+        ("--vertical-fov 190", "--vertical-fov must be"),
         ("--vertical-fov 180", "between 0 and 180 degrees, got 180"),
         ("--vertical-fov nan", "between 0 and 180 degrees, got nan"),
         ("--score-threshold 2", "score_threshold"),
@@ -321,7 +321,7 @@ def test_the_topic_of_a_bag(run: Callable[..., int], tmp_path: Path, capsys: pyt
     assert "choose one with --topic: /camera/image_raw, /other/image" in capsys.readouterr().err
     assert run(two, options="--topic /other/image --save params") == 0
     assert run(save_picture(tmp_path / "a.png"), options="--topic /other/image") == 2
-    assert "a.png is none" in capsys.readouterr().err
+    assert "a.png is not a bag" in capsys.readouterr().err
 
 
 def sizes_of(folder: Path) -> list[list[int]]:
@@ -359,9 +359,9 @@ def test_a_video_whose_size_changes(run: Callable[..., int], tmp_path: Path, cap
     assert sizes_of(tmp_path / "out") == [[64, 96]] * 2 + [[128, 128]] * 2
     assert video_sizes(tmp_path / "out" / "call_overlay.mp4") == [(64, 96)] * 4
     (line,) = caplog.messages
-    assert "call_000002 is 128 x 128 px, those before 96 x 64" in line
+    assert "expected images of 96 x 64 px, as the first one, got 128 x 128 px: call_000002" in line
     assert "scaled to fit" in line
-    assert "--k is used for all" in line
+    assert "--k is used for images of all sizes" in line
 
 
 @pytest.mark.parametrize("kind", ["folder", "bag"])
@@ -389,7 +389,7 @@ def test_no_permission_to_write(run: Callable[..., int], tmp_path: Path, capsys:
 def test_the_output_is_a_file(run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "out").write_text("in the way")
     assert run(save_picture(tmp_path / "a.png")) == 2
-    assert "cannot make the folder" in capsys.readouterr().err
+    assert "cannot create the folder" in capsys.readouterr().err
 
 
 def test_the_command_itself(small_checkpoint: Path, tmp_path: Path) -> None:

@@ -296,11 +296,11 @@ def test_nobody_is_a_message_too(tmp_path: Path) -> None:
         (["--seconds", "inf"], "duration_s must be"),
         (["--rate", "0"], "frame_rate_hz must be above 0"),
         (["--seed", "-1"], "--seed 0 or more"),
-        (["--size", "big"], "a size is WIDTHxHEIGHT"),
-        (["--size", "0x10"], "images need at least 1 x 1 px"),
+        (["--size", "big"], "a size must be WIDTHxHEIGHT"),
+        (["--size", "0x10"], "images must have at least 1 x 1 px"),
         (["--sequences", "0"], "--sequences must be 1 or more"),
         (["--motions", "nowhere"], "--motions must be a folder of BVH files"),
-        (["--garments", "EMPTY"], "should hold garments"),
+        (["--garments", "EMPTY"], "expected garments"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(
@@ -322,10 +322,10 @@ def test_existing_targets_are_refused_and_kept(
     target.mkdir()
     (target / "work.txt").write_text("kept")
     assert main(["simulate", "--out", str(target), *SMALL, *more]) == 2
-    assert "exists already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert (target / "work.txt").read_text() == "kept"
     assert main(["simulate", "--out", str(tmp_path / "no" / "bag"), *SMALL, *more]) == 2
-    assert "there is no folder" in capsys.readouterr().err
+    assert "does not exist: create it first" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["bag", "images"])

@@ -211,7 +211,11 @@ def test_mot17(tmp_path: Path) -> None:
         (damaged / file).write_text(text)
         first, second = evaluate_dataset(DatasetJob("mot17", tmp_path, tmp_path), Estimator(found))
         assert "MOT17-98-FRCNN/gt/gt.txt" in first.problems[0]
-        why = "expected the 9 columns of MOT17" if file == "gt/gt.txt" else "is not as its data set documents it"
+        why = (
+            "expected the 9 columns of MOT17"
+            if file == "gt/gt.txt"
+            else "does not have the documented format of its dataset"
+        )
         assert why in first.problems[0]
         assert (second.name, second.problems, second.tally.frames) == ("MOT17-99-FRCNN", (), 10)
         (damaged / file).write_text(before)
@@ -219,7 +223,7 @@ def test_mot17(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["mot17", "calibrated-videos"])
 def test_a_split_of_a_data_set_without_any_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UserError, match="has no parts to choose, got --split train"):
+    with pytest.raises(UserError, match="has no splits, got --split train"):
         evaluate_dataset(
             DatasetJob(name, tmp_path, tmp_path, "train"), Estimator(lambda index: people_with(np.zeros((0, 1, 3))))
         )
@@ -321,7 +325,7 @@ def test_pickles_that_hold_code_are_refused(tmp_path: Path) -> None:
     (result,) = evaluate_dataset(job, Estimator(lambda index: people_with(np.zeros((0, 19158, 3)))))
     (problem,) = result.problems
     assert str(path) in problem
-    assert "must not hold builtins.print" in problem
+    assert "must not contain builtins.print" in problem
 
 
 def test_3dpw_with_truth_of_different_lengths(tmp_path: Path) -> None:
@@ -336,7 +340,7 @@ def test_3dpw_with_truth_of_different_lengths(tmp_path: Path) -> None:
     ):
         path.write_bytes(pickle.dumps({**data, **change}))
         (result,) = evaluate_dataset(job, Estimator(lambda index: people_with(np.zeros((0, 19158, 3)))))
-        assert f"{path} is not as its data set documents it" in result.problems[0]
+        assert f"{path} does not have the documented format of its dataset" in result.problems[0]
 
 
 def test_a_sequence_that_cannot_be_read_costs_only_itself(tmp_path: Path) -> None:
@@ -357,7 +361,7 @@ def test_a_sequence_that_cannot_be_read_costs_only_itself(tmp_path: Path) -> Non
     out.mkdir()
     (out / "downtown_test_00").write_text("in the way of the folder")
     (result,) = evaluate_dataset(job, nobody)
-    assert "check the folder given with --out" in result.problems[0]
+    assert "check the folder of --out" in result.problems[0]
 
 
 def write_panoptic(folder: Path, coco: np.ndarray) -> None:
@@ -404,7 +408,7 @@ def test_cmu_panoptic(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", DATASETS)
 def test_a_folder_of_something_else(tmp_path: Path, name: str) -> None:
     job = DatasetJob(name, tmp_path, tmp_path, regressor=save_regressor(tmp_path / "j.npy"))
-    with pytest.raises(UserError, match="give the data set's folder") as caught:
+    with pytest.raises(UserError, match="give the unpacked folder of the dataset") as caught:
         evaluate_dataset(job, Estimator(lambda index: people_with(np.zeros((0, 17, 3)))))
     assert "\n" not in str(caught.value)
 
@@ -415,7 +419,7 @@ def test_annotations_that_are_none(tmp_path: Path, content: str) -> None:
     path.parent.mkdir()
     path.write_text(content)
     (tmp_path / "val2017").mkdir()
-    with pytest.raises(UserError, match="is not as its data set documents it"):
+    with pytest.raises(UserError, match="does not have the documented format of its dataset"):
         evaluate_dataset(
             DatasetJob("mscoco", tmp_path, tmp_path), Estimator(lambda index: people_with(np.zeros((0, 17, 3))))
         )
@@ -436,7 +440,7 @@ def test_the_command(small_checkpoint: Path, tmp_path: Path, capsys: pytest.Capt
     out = tmp_path / "out"
     assert main(["evaluate", str(tmp_path / "coco"), "--dataset", "mscoco", "--out", str(out), *options]) == 0
     printed = capsys.readouterr().out
-    assert "mscoco: beside the paper's tables" in printed
+    assert "mscoco: comparison with the paper" in printed
     assert "Multi-HMR 2.b" in printed
     document = json.loads((out / "results.json").read_text())
     assert document["sequences"][0]["scores"]["people"] == 1

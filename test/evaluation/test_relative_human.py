@@ -102,16 +102,16 @@ class Harmful:
 def test_files_that_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: Any) -> None:
     (tmp_path / "images").mkdir()
     np.savez(tmp_path / "test_annots.npz", annots=np.array(content, dtype=object) if content != [1, 2] else content)
-    with pytest.raises(UserError, match=r"test_annots\.npz is not as its data set documents it"):
+    with pytest.raises(UserError, match=r"test_annots\.npz does not have the documented format of its dataset"):
         list(list_relative_human_images(tmp_path, "test"))
     assert "executed" not in capsys.readouterr().out
 
 
 def test_folders_that_are_none(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no annotations in"):
+    with pytest.raises(UserError, match="found no annotations"):
         list(list_relative_human_images(tmp_path, "test"))
     np.savez(tmp_path / "test_annots.npz", annots={})
-    with pytest.raises(UserError, match="no images in"):
+    with pytest.raises(UserError, match="expected the folder images in"):
         list(list_relative_human_images(tmp_path, "test"))
 
 

@@ -93,13 +93,13 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_verdict_is_what_arithmetic_says(report: Path) -> None:
     text = Elements(report.read_text()).text
     assert (
-        f"Finds 98 of 100 people ({3 * FRAMES - 2} of {3 * FRAMES} appearances); 0 of 100 detections are nobody."
-        in text
+        f"Recall: 98 of 100 people are detected ({3 * FRAMES - 2} of {3 * FRAMES} instances); "
+        "0 of 100 detections are false positives." in text
     )
-    assert "Distances are off by 5.0 % on average" in text
+    assert "The mean distance error is 5.0 %" in text
     assert "5.0 % too far on average" in text
-    assert "Track ids change never; 99 % of the boxes have the right identity (IDF1)." in text
-    assert text.index("Finds 98") < text.index("Every metric"), "the verdict comes first"
+    assert "Track ids change never; 99 % of the bounding boxes have the correct identity (IDF1)." in text
+    assert text.index("Recall: 98") < text.index("All metrics"), "the verdict comes first"
 
 
 def test_every_metric_has_its_definition(report: Path) -> None:
@@ -131,11 +131,11 @@ def test_the_file_needs_nothing_else(report: Path) -> None:
 
 def test_the_worst_frame_is_shown_first_and_says_why(report: Path) -> None:
     text = Elements(report.read_text()).text
-    worst = text.partition("The worst frames")[2]
+    worst = text.partition("Worst frames")[2]
     first = re.search(r"Frame (\d+)", worst)
     assert first is not None
     assert int(first[1]) == WRONG_FRAME
-    assert re.search(r"1 found; 2 missed \(at 4\.\d m, 6\.\d m\)", worst)
+    assert re.search(r"1 detected; 2 missed \(at 4\.\d m, 6\.\d m\)", worst)
     shown = highlights.read_images(report.parent / highlights.FILE)
     assert WRONG_FRAME in shown
     assert len(shown) <= highlights.WORST + highlights.BEST
@@ -152,10 +152,10 @@ def test_no_truth_and_nobody(tmp_path: Path) -> None:
     bag = write_scene(tmp_path / "plain.mcap", 3, truth=lambda index: None)
     result = run_job(BagJob(path=bag, out=tmp_path / "out"), TruthfulEstimator())
     text = Elements(report_page.write_report(tmp_path / "out", [result], {}, {}, result.problems).read_text()).text
-    assert "there is no truth. 9 people were found in 3 images." in text
+    assert "Without ground truth, detection cannot be evaluated. The 3 images contain 9 detected people." in text
     assert result.problems[0] in text
     nobody = evaluate(tmp_path / "nobody", change=lambda index, people: people.select(np.zeros(3, bool)))
-    assert f"Finds 0 of 100 people (0 of {3 * FRAMES} appearances)." in Elements(nobody.read_text()).text
+    assert f"Recall: 0 of 100 people are detected (0 of {3 * FRAMES} instances)." in Elements(nobody.read_text()).text
 
 
 def test_frames_are_left_out_where_the_page_would_be_too_large(
@@ -183,7 +183,7 @@ def test_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert f"Frame {WRONG_FRAME}" in text.partition("A: the worst frames")[2]
     capsys.readouterr()
     assert main([*arguments, "--out", str(tmp_path / "cmp")]) == 2
-    assert "exists already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert main([*arguments, "--out", str(tmp_path / "cmp"), "--overwrite"]) == 0
 
 

@@ -234,21 +234,21 @@ def test_networks_that_no_machine_can_build_are_refused(values: dict[str, Any]) 
 @pytest.mark.parametrize("content", [b"\x80\x02X\x05", b"\x80\x02}q\x00(K", b"\x80\x02\x8a\xff"])
 def test_pickles_that_end_within_an_instruction(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.pt").write_bytes(content)
-    with pytest.raises(UserError, match="not a whole PyTorch file"):
+    with pytest.raises(UserError, match="not a complete PyTorch file"):
         checkpoint.load_network(tmp_path / "a.pt")
 
 
 def test_a_garment_whose_file_name_no_system_takes(tmp_path: Path) -> None:
     garments = Garments(tmp_path)
     mhclo = garments.MHCLO.replace("patch.obj", "a\0b.obj").encode()
-    with pytest.raises(UserError, match=r"should name an \.obj beside it"):
+    with pytest.raises(UserError, match=r"must have an \.obj file"):
         garments.parse(len(mhclo).to_bytes(4, "little") + mhclo + garments.OBJ.encode())
 
 
 def test_safetensors_whose_error_has_several_lines(tmp_path: Path) -> None:
     header = b'{"a\\nb": {"dtype": "F32", "shape": [1], "data_offsets": [0, 8]}}'
     (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(8))
-    with pytest.raises(UserError, match="not a whole safetensors file") as caught:
+    with pytest.raises(UserError, match="not a complete safetensors file") as caught:
         checkpoint.load_network(tmp_path / "a.safetensors")
     assert "\n" not in str(caught.value)
 
@@ -256,7 +256,7 @@ def test_safetensors_whose_error_has_several_lines(tmp_path: Path) -> None:
 def test_zip_files_that_claim_to_span_several_disks(tmp_path: Path) -> None:
     end = struct.pack("<4sLQL", b"PK\x06\x07", 0, 0, 2) + struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 0, 0, 0, 0, 0)
     (tmp_path / "a.pt").write_bytes(end)
-    with pytest.raises(UserError, match="not a whole PyTorch file"):
+    with pytest.raises(UserError, match="not a complete PyTorch file"):
         checkpoint.load_network(tmp_path / "a.pt")
 
 

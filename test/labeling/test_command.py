@@ -70,8 +70,8 @@ def test_a_coco_file_becomes_bodies_that_training_reads(tmp_path: Path, capsys: 
         save_image(tmp_path / name, np.full((HEIGHT, WIDTH, 3), 90, np.uint8))
     assert label(source, out) == 0
     printed = capsys.readouterr().out
-    assert "5 people and 1 unsure ones; 2 have too few keypoints" in printed
-    assert "3 bodies fitted, 0 left out" in printed
+    assert "5 people and 1 uncertain people; 2 people have too few keypoints" in printed
+    assert "3 bodies fitted, 0 rejected" in printed
     bodies = np.load(out, allow_pickle=False)
     assert bodies["pictures"].tolist() == ["a.jpg", "b.jpg"]
     assert bodies["rotations"].shape == (3, 163, 3, 3)
@@ -124,7 +124,7 @@ def test_bodies_that_fit_badly_are_left_out_and_counted(tmp_path: Path, capsys: 
     described["annotations"][1]["keypoints"] = points.ravel().tolist()
     out = tmp_path / "bodies.npz"
     assert label(save_coco(tmp_path / "people.json", described), out) == 0
-    assert "2 bodies fitted, 1 left out" in capsys.readouterr().out
+    assert "2 bodies fitted, 1 rejected" in capsys.readouterr().out
     bodies = np.load(out)
     assert len(bodies["image"]) == 1
     assert bodies["other_ignore"].tolist() == [False]  # still a person
@@ -153,7 +153,7 @@ def test_scores_and_hidden_keypoints_weigh_less(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"images": 3}, "is not a COCO keypoint file"),
-        ({"images": [{"id": 7, "file_name": "../b.jpg", "width": 9, "height": 9}]}, "must be a path below"),
+        ({"images": [{"id": 7, "file_name": "../b.jpg", "width": 9, "height": 9}]}, "must be a path inside"),
         ({"images": [{"id": 7, "file_name": "b.jpg"}]}, "width"),
         ({"annotations": [{"image_id": 7, "category_id": 1, "bbox": [1, 2, 3]}]}, "annotation 0 is invalid"),
         ({"annotations": [{"image_id": 99, "category_id": 1, "bbox": [1, 2, 3, 4]}]}, "annotation 0 is invalid"),
@@ -181,7 +181,7 @@ def test_unsound_coco_files_are_one_line(
         (["--most-error", "-1"], "--most-error must be above 0"),
         (["--motions", "nowhere"], "--motions must be a folder"),
         (["--out", "bodies.json"], "ends in .npz"),
-        (["--out", "nowhere/bodies.npz"], "in a folder that exists"),
+        (["--out", "nowhere/bodies.npz"], "in an existing folder"),
     ],
 )
 def test_mistakes_are_one_line(
@@ -200,7 +200,7 @@ def test_nothing_is_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[s
     source, out = save_coco(tmp_path / "people.json", coco_of(make_scene(1).people)), tmp_path / "bodies.npz"
     out.write_bytes(b"mine")
     assert label(source, out) == 2
-    assert "exists already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert out.read_bytes() == b"mine"
     assert label(tmp_path / "no.json", tmp_path / "new.npz") == 2
     assert "does not exist" in capsys.readouterr().err
@@ -231,7 +231,7 @@ def test_depth_maps_place_the_people_of_an_image_together(tmp_path: Path, capsys
     capsys.readouterr()
     assert label(source, out, "--depth-maps", str(maps)) == 0
     printed = capsys.readouterr().out
-    assert "bodies placed by depth maps, moved by" in printed
+    assert "bodies placed by depth maps; median change of distance" in printed
     before, after = np.load(alone), np.load(out)
     assert set(after.files) - set(before.files) == {"placed", "distance_sigma_m"}
     placed = after["placed"]
@@ -252,5 +252,5 @@ def test_depth_maps_that_cannot_be_used_cost_no_bodies(
     maps.mkdir()
     np.save(maps / "b.npy", values)
     assert label(source, out, "--depth-maps", str(maps)) == 2
-    assert "had no depth map that can be used" in capsys.readouterr().err
+    assert "have no usable depth map" in capsys.readouterr().err
     assert not np.load(out)["placed"].any()

@@ -108,15 +108,15 @@ def test_a_network_of_transformers(run: Callable[..., int], tmp_path: Path, dept
 @pytest.mark.parametrize(
     ("values", "kind", "word"),
     [
-        (RAMP[:32], "inverse", "image's size, 96 x 64 px, got 96 x 32"),
+        (RAMP[:32], "inverse", "size of the image, 96 x 64 px, got 96 x 32"),
         (RAMP[:32], "metric", "got 96 x 32 px"),
-        (np.full_like(RAMP, np.nan), "inverse", "only holes"),
+        (np.full_like(RAMP, np.nan), "inverse", "two different values"),
         (np.full_like(RAMP, np.nan), "metric", "no depth above 0 m"),
         (-RAMP, "metric", "no depth above 0 m"),
-        (np.zeros_like(RAMP), "depth", "only holes, or one value"),
+        (np.zeros_like(RAMP), "depth", "two different values"),
         (np.zeros((HEIGHT, WIDTH, 3), np.float32), "inverse", "(height, width) floats"),
         (np.array([{}]), "inverse", "Python objects"),
-        (None, "inverse", "but it has none"),
+        (None, "inverse", "got none"),
     ],
 )  # fmt: skip
 def test_maps_that_cannot_be_used(
@@ -137,7 +137,7 @@ def test_maps_that_cannot_be_used(
         np.save(maps / "bad.npy", values, allow_pickle=True)
     assert run(images, options=f"--save params --depth-maps {maps} --depth-kind {kind}") == 2, "it is told …"
     assert names(tmp_path / "out") == ["bad.npz", "good.npz"], "… and nothing is lost"
-    lines = [record.getMessage() for record in caplog.records if "placed without a map" in record.getMessage()]
+    lines = [record.getMessage() for record in caplog.records if "placed without a depth map" in record.getMessage()]
     assert len(lines) == 1
     assert word in lines[0]
     with np.load(tmp_path / "out" / "good.npz") as found:
@@ -157,8 +157,8 @@ def test_damaged_files(tmp_path: Path, content: bytes, suffix: str) -> None:
     ("options", "word"),
     [
         ("--depth-maps nowhere", "--depth-maps must be a folder"),
-        ("--depth-model .", "no config.json"),
-        ("--depth-maps . --depth-model .", "exclude each other"),
+        ("--depth-model .", "without config.json"),
+        ("--depth-maps . --depth-model .", "got both"),
     ],
 )
 def test_mistakes_in_options(

@@ -99,7 +99,7 @@ def test_a_package_that_cannot_be_imported_is_one_line(
 ) -> None:
     install(package, BUILT_FOR_NUMPY_1)
     assert get_converter(package) is None
-    line = f"by our own ({package} cannot be imported: numpy.core.multiarray failed to import (auto-generated))"
+    line = f"by own code ({package} cannot be imported: numpy.core.multiarray failed to import (auto-generated))"
     assert line in describe_packages()
     assert "\n" not in describe_packages()
     assert capsys.readouterr().err == "", "NumPy's page about it helps nobody here"
@@ -112,7 +112,7 @@ def test_a_cv_bridge_that_goes_on_without_numpy_is_not_called(
     prints = "import sys; print('AttributeError: _ARRAY_API not found', file=sys.stderr)"
     install("cv_bridge", PORT_OF_ROS_1 + "\ndel CvBridge.imgmsg_to_cv2", "boost.cv_bridge_boost", prints)
     assert get_converter("cv_bridge") is None
-    assert "images by our own (cv_bridge cannot be imported: it is built for NumPy 1)" in describe_packages()
+    assert "images by own code (cv_bridge cannot be imported: it is built for NumPy 1)" in describe_packages()
     assert capsys.readouterr().err == ""
 
 
@@ -120,14 +120,14 @@ def test_clouds_that_are_sent_as_bytes_are_not_said_to_be_sensor_msgs_py_s(monke
     monkeypatch.setitem(conversion_packages.TRIALS, "sensor_msgs_py", object)
     monkeypatch.setitem(conversion_packages.MODULES, "sensor_msgs_py", "sensor_msgs")  # one that exists
     assert "clouds by sensor_msgs_py" in describe_packages()
-    assert "clouds by our own (sensor_msgs_py is slower)" in describe_packages(sends_bytes=True)
+    assert "clouds by own code (sensor_msgs_py is slower)" in describe_packages(sends_bytes=True)
 
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_package_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     monkeypatch.setattr(sys, "path", [folder for folder in sys.path if not (Path(folder) / package).is_dir()])
     assert get_converter(package) is None
-    assert f"by our own ({package} is not installed)" in describe_packages()
+    assert f"by own code ({package} is not installed)" in describe_packages()
 
 
 def test_a_package_with_another_error_or_another_answer_is_not_used(install: Callable[..., None]) -> None:
@@ -136,7 +136,7 @@ def test_a_package_with_another_error_or_another_answer_is_not_used(install: Cal
     install("sensor_msgs_py", "", "point_cloud2", "def create_cloud_xyz32(header, points): return header")
     install("cv_bridge", PORT_OF_ROS_1, "boost.cv_bridge_boost")
     assert [get_converter(package) for package in PACKAGES] == [None, None, None]
-    for words in ("no_such_type", "'Header' object has no attribute", "cv_bridge does not convert a sample as it"):
+    for words in ("no_such_type", "'Header' object has no attribute", "cv_bridge fails a test conversion"):
         assert words in describe_packages()
     np.testing.assert_array_equal(image_from_ros(image_message(padding=3)), PIXELS)
 

@@ -278,7 +278,7 @@ def test_compressed_images(extension: str) -> None:
 @pytest.mark.parametrize("cut", [0, 1, 100, -3])
 def test_compressed_images_that_are_damaged(cut: int) -> None:
     data = cv2.imencode(".jpg", np.zeros((48, 64, 3), np.uint8))[1].tobytes()[:cut]
-    with pytest.raises(UserError, match="whole JPEG or PNG"):
+    with pytest.raises(UserError, match="complete JPEG or PNG"):
         compressed_image_from_ros(CompressedImage(format="jpeg", data=array.array("B", data)))
 
 
@@ -328,7 +328,7 @@ def test_the_end_of_a_preview_is_not_that_of_the_image() -> None:
 
 def test_a_png_that_states_no_size() -> None:
     data = b"\x89PNG\r\n\x1a\n" + bytes(4) + b"IEND" + bytes(4)
-    with pytest.raises(UserError, match="whole JPEG or PNG"):
+    with pytest.raises(UserError, match="complete JPEG or PNG"):
         compressed_image_from_ros(CompressedImage(format="png", data=array.array("B", data)))
 
 

@@ -209,5 +209,5 @@ def test_files_that_systems_leave_behind(tmp_path: Path, make: Callable[[Path], 
 def test_an_image_without_a_number_is_named(tmp_path: Path) -> None:
     sequence = write_sequence(tmp_path, "MOT17-01", 0)
     (sequence / "img1" / "first.jpg").write_bytes(b"")
-    with pytest.raises(UserError, match=r"first\.jpg must be named by its frame's number"):
+    with pytest.raises(UserError, match=r"first\.jpg must be named after its frame number"):
         read(sequence)

@@ -257,8 +257,8 @@ def test_safetensors_of_others(tmp_path: Path, metadata: dict[str, str] | None, 
 
 
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
-    assert_refused(tmp_path / "nothing.pt", "no weights file")
-    assert_refused(tmp_path, "no weights file")
+    assert_refused(tmp_path / "nothing.pt", "does not exist")
+    assert_refused(tmp_path, "does not exist")
 
 
 def test_our_files_hold_no_code(tmp_path: Path) -> None:

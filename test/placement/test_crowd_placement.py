@@ -161,7 +161,7 @@ def test_maps_that_are_none(make: object, message: str) -> None:
 
 def test_a_map_of_another_size(crowd: RgbdFrame) -> None:
     people = predicted(crowd, OVERLAID, np.random.default_rng(0))
-    with pytest.raises(UserError, match="image's size, 320 x 240 px, got 320 x 120 px"):
+    with pytest.raises(UserError, match="size of the image, 320 x 240 px, got 320 x 120 px"):
         place_people(people, surface_of(), RelativeDepthMap(np.zeros((120, 320), np.float32)))
 
 

@@ -70,7 +70,7 @@ def step(estimator: Any, index: int = 0) -> list[int]:
         (RuntimeError("Expected all tensors to be on the same device, but found cuda:0 and cpu!"), None),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied (1x3 and 4x4)"), None),
         (ValueError("CUDA error: no"), None),
-        (UserError("device 'cuda' is not there"), None),
+        (UserError("device 'cuda' does not exist"), None),
     ],
 )
 def test_what_an_error_means_for_the_device(error: Exception, fault: DeviceFault | None) -> None:
@@ -183,8 +183,8 @@ def test_restarts_wait_longer_and_longer_and_then_ask_for_a_new_process(monkeypa
 def test_an_estimator_that_cannot_be_made_again_is_tried_again() -> None:
     factory = Factory(ILLEGAL)
     estimator = RestartingEstimator(factory, NodeParameters())
-    factory.refusals = [UserError("device 'cuda' is not there"), RuntimeError("CUDA error: unknown error")]
-    not_there = r"^the estimator cannot be restarted \(device 'cuda' is not there\); next attempt in 0\.5 s$"
+    factory.refusals = [UserError("device 'cuda' does not exist"), RuntimeError("CUDA error: unknown error")]
+    not_there = r"^the estimator cannot be restarted \(device 'cuda' does not exist\); next attempt in 0\.5 s$"
     for words in ("illegal memory access", not_there, "restarted in 0.[1-5] s"):
         with pytest.raises(UserError, match=words):
             step(estimator)

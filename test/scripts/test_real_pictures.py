@@ -260,11 +260,11 @@ def test_the_table_has_a_column_a_checkpoint(
     assert rows[0] == ["", "seer", "MoveNet MultiPose"]
     titles = [row[0] for row in rows if row[0].startswith("**")]
     assert [title.split(",")[-1].strip(" *") for title in titles] == ["3 people", "2 people", "1 people", "1 people"]
-    assert titles[0].startswith("**COCO, 2 pictures")
+    assert titles[0].startswith("**COCO, 2 images")
     for figure, seen, unseen in (("recall %", "100.0", "0.0"), ("precision %", "100.0", "–"), ("OKS", "1.00", "–")):
         assert [row[1:] for row in rows if row[0].startswith(figure)] == [[seen, unseen]] * 4
     figures = json.loads((tmp_path / "figures.json").read_text())
-    curve = figures["columns"]["seer"]["COCO, 2 pictures, 3 people"]["curve"]
+    curve = figures["columns"]["seer"]["COCO, 2 images, 3 people"]["curve"]
     assert [point["threshold"] for point in curve] == pytest.approx(np.arange(0.1, 1.0, 0.1).tolist())
     assert [point["recall"] for point in curve] == [1.0] * 7 + [0.0] * 2
     assert [point["precision"] for point in curve] == pytest.approx([0.6] * 2 + [1.0] * 5 + [None] * 2)
@@ -285,8 +285,8 @@ def test_a_part_without_its_data_costs_no_other(
     labels.unlink()
     assert run(command, monkeypatch, data, "--parts", "people,coco") == 2
     output = capsys.readouterr()
-    assert "COCO, 2 pictures" in output.out
-    assert "COCO, 2 pictures, 3 people: recall % 100.0, precision % 100.0, OKS of those found 1.00" in output.err
+    assert "COCO, 2 images" in output.out
+    assert "COCO, 2 images, 3 people: recall % 100.0, precision % 100.0, OKS of those found 1.00" in output.err
     (problem,) = [line for line in output.err.splitlines() if line.startswith("real_pictures: ")]
     assert str(labels) in problem
 

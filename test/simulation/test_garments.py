@@ -93,8 +93,8 @@ def test_a_garment_turns_moves_and_grows_with_the_body(tmp_path: Path, scale: fl
 @pytest.mark.parametrize(
     ("mhclo", "obj", "said"),
     [
-        ("", OBJ, "binds no vertices"),
-        (HEADER + SCALES, OBJ, "binds no vertices"),
+        ("", OBJ, "must bind vertices after 'verts'"),
+        (HEADER + SCALES, OBJ, "must bind vertices after 'verts'"),
         (SCALES + VERTICES, OBJ, "obj_file"),
         (SCALES + VERTICES + "obj_file ../../etc/passwd.obj\n", OBJ, "obj_file"),
         (SCALES + VERTICES + "obj_file /etc/passwd\n", OBJ, "obj_file"),
@@ -107,15 +107,15 @@ def test_a_garment_turns_moves_and_grows_with_the_body(tmp_path: Path, scale: fl
         (HEADER + SCALES + VERTICES.replace("0.3 0.5", "x 0.5"), OBJ, "number within"),
         (HEADER + SCALES + VERTICES.replace("\n5\n", "\n-5\n"), OBJ, "base vertex"),
         (HEADER + SCALES + VERTICES.replace("\n5\n", "\n19158\n"), OBJ, "base vertex"),
-        (HEADER + SCALES + VERTICES + "7\n", OBJ, "binds 5 vertices"),
+        (HEADER + SCALES + VERTICES + "7\n", OBJ, "must bind all 4 vertices of .*, got 5"),
         (HEADER + SCALES + VERTICES + "delete_verts\n7 -\n", OBJ, "each side"),
         (HEADER + SCALES + VERTICES + "delete_verts\n- 7\n", OBJ, "each side"),
         (HEADER + SCALES + VERTICES + "delete_verts\n7 - 999999999999\n", OBJ, "base vertex"),
-        (HEADER + SCALES + VERTICES, "v 0 0 0\n", "no faces"),
-        (HEADER + SCALES + VERTICES, OBJ.replace("f 1/1", "f 0/1"), "corner"),
-        (HEADER + SCALES + VERTICES, OBJ.replace("f 1/1", "f -1"), "corner"),
-        (HEADER + SCALES + VERTICES, OBJ.replace("4/1", "5/1"), "corner"),
-        (HEADER + SCALES + VERTICES, OBJ + "f 1 2\n", "corners"),
+        (HEADER + SCALES + VERTICES, "v 0 0 0\n", "must have faces"),
+        (HEADER + SCALES + VERTICES, OBJ.replace("f 1/1", "f 0/1"), "a vertex number from 1 to 4, got"),
+        (HEADER + SCALES + VERTICES, OBJ.replace("f 1/1", "f -1"), "a vertex number from 1 to 4, got"),
+        (HEADER + SCALES + VERTICES, OBJ.replace("4/1", "5/1"), "a vertex number from 1 to 4, got"),
+        (HEADER + SCALES + VERTICES, OBJ + "f 1 2\n", "3 to 8 corners"),
         (HEADER + SCALES + VERTICES, OBJ + "f" + " 1" * 99 + "\n", "corners"),
         (HEADER + SCALES + VERTICES, b"v \xff\xfe\x00", "UTF-8"),
     ],
@@ -131,7 +131,7 @@ def test_malformed_files_are_one_line_of_a_users_mistake(
 
 
 def test_missing_files_and_empty_folders_are_users_mistakes(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="should hold garments"):
+    with pytest.raises(UserError, match="expected garments"):
         list_garments(tmp_path)
     path = write(tmp_path)
     (tmp_path / "patch.obj").unlink()

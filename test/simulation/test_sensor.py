@@ -194,5 +194,5 @@ def test_broken_pictures_are_users_mistakes(tmp_path: Path, content: bytes | Non
 
 
 def test_a_folder_without_pictures_is_a_users_mistake(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="should contain images"):
+    with pytest.raises(UserError, match="expected images"):
         list_background_images(tmp_path)

@@ -63,7 +63,7 @@ def test_the_command_trains_resumes_and_fine_tunes(
     assert main(arguments(tmp_path, render_cache, "--steps", "1", "--input-size", "64")) == 0
     assert capsys.readouterr().out.startswith("done: step 1 of 1")
     assert main(arguments(tmp_path, render_cache, "--steps", "2")) == 2
-    assert "already holds a run; add --resume" in capsys.readouterr().err
+    assert "already contains a run; add --resume" in capsys.readouterr().err
     assert main(arguments(tmp_path, render_cache, "--steps", "2", "--resume", "--matching", "joints")) == 0
     state = torch.load(list_state_paths(tmp_path / "run")[-1], weights_only=True)
     assert json.loads(state["training_config"])["losses"]["matching"]["cost"] == "joints"
@@ -79,10 +79,10 @@ def test_the_command_trains_resumes_and_fine_tunes(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "--out is missing"),
-        (["--out", "{tmp}/run"], "nothing to train on"),
-        (["--out", "{tmp}/run", "--cache", "{tmp}/cache"], "holds no images and nothing renders any"),
-        (["--out", "{tmp}/file/run", "--cache", "{tmp}/cache"], "cannot make the folder"),
+        ([], "expected --out DIR"),
+        (["--out", "{tmp}/run"], "expected training images"),
+        (["--out", "{tmp}/run", "--cache", "{tmp}/cache"], "is empty and no process renders"),
+        (["--out", "{tmp}/file/run", "--cache", "{tmp}/cache"], "cannot create the folder"),
         (["--out", "{tmp}/run", "--network", "huge"], "--network must be nano"),
         (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--input-size", "999"], "--input-size must be from 64 to"),
         (["--out", "{tmp}/run", "--network", "{tmp}/nested.json"], "--network must be nano"),
@@ -99,7 +99,7 @@ def test_the_command_trains_resumes_and_fine_tunes(
         (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--sam2", "{tmp}/none"], "--sam2 must be a folder"),
         (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--sam2", "{tmp}"], "JSON file with track_feature_width"),
         (["--out", "{tmp}/run", "--from", "{tmp}/none.safetensors"], "none.safetensors"),
-        (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--resume"], "holds no images"),
+        (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--resume"], "is empty and no process renders"),
         (["--out", "{tmp}/run", "--coco", "{tmp}/x", "{tmp}/y"], "does not exist"),
     ],
 )
@@ -139,7 +139,7 @@ def test_a_signal_to_the_whole_job_saves_and_ends(tmp_path: Path, render_cache: 
         os.killpg(run.pid, number)
         output, errors = run.communicate(timeout=180)
     assert run.returncode == 0, errors
-    assert output.startswith(f"stopped, because {number.name} was received: step ")
+    assert output.startswith(f"stopped because {number.name} was received: step ")
     assert list_state_paths(tmp_path / "run")
 
 
@@ -151,4 +151,4 @@ def test_a_killed_loader_is_one_line(tmp_path: Path, render_cache: Path) -> None
         _, errors = run.communicate(timeout=180)
     assert run.returncode == 2, errors
     assert "Traceback" not in errors
-    assert "a loader process has died" in errors.strip().splitlines()[-1]
+    assert "a loader process ended unexpectedly" in errors.strip().splitlines()[-1]

@@ -111,7 +111,7 @@ def test_missing_folders_and_files_are_one_line(tmp_path: Path, coco: Path) -> N
             reader(tmp_path / "nowhere", path)
     with pytest.raises(UserError, match="cannot read"):
         CocoReader(coco.parent, tmp_path / "no.json")
-    with pytest.raises(UserError, match=r"must be an \.npz file"):
+    with pytest.raises(UserError, match=r"as a file of fitted bodies, an \.npz file"):
         PseudoTruthReader(coco.parent, tmp_path / "no.npz")
 
 
@@ -197,7 +197,7 @@ def test_bedlam_supervises_keypoints_and_cameras(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"hand_det_conf": None}, "of the first BEDLAM"),
-        ({"gtkps": None}, "lacks gtkps"),
+        ({"gtkps": None}, "expected gtkps in"),
         ({"gtkps": np.zeros((3, 17, 3))}, "must have gtkps"),
         ({"cam_int": np.tile(np.array([[70.0, 0, 24], [0, 70, 32], [0, 0, 1]]), (3, 1, 1))}, "is rotated by 90"),
     ],
@@ -239,7 +239,7 @@ def test_fitted_bodies_supervise_bodies_and_what_the_file_says(tmp_path: Path, f
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"k": None}, "lacks k"), ({"shape": np.zeros((3, 10))}, r"shape must have the shape \(3, 6\)")],
+    [({"k": None}, "expected k in"), ({"shape": np.zeros((3, 10))}, r"shape must have the shape \(3, 6\)")],
 )
 def test_wrong_files_of_fitted_bodies_are_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):

@@ -139,10 +139,10 @@ def sam2(sam2_folder: Path) -> Sam2Memory:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        ("nothing", "no SAM2 model at .* leave out --sam2"),
+        ("nothing", "expected a SAM2 model in .* omit --sam2"),
         ("no configuration", "cannot read the SAM2 model"),
         ("half", "cannot read the SAM2 model .* incomplete metadata"),
-        ("of single images", "lacks weights of SAM2's memory encoder"),
+        ("of single images", "got a model without memory encoder"),
     ],
 )
 def test_sam2_must_be_there(tmp_path: Path, sam2_folder: Path, damage: str, message: str) -> None:
@@ -249,7 +249,7 @@ def test_the_command_learns_sam2s_features(
     command = ["train", "--out", str(tmp_path / "run"), "--cache", str(sam2_cache), "--steps", "1", "--device", "cpu"]
     command += [*small, *RENDERS, "--augmentation", "none=1"]
     assert main(command) == 2
-    assert f"was rendered with sam2 {sam2_folder}, not None" in capsys.readouterr().err
+    assert f"expected sam2 {sam2_folder} as in the earlier renders" in capsys.readouterr().err
     assert main([*command, "--sam2", str(sam2_folder)]) == 0
     assert read_log(tmp_path / "run" / "log.jsonl")[0]["track_feature"] > 0
 
@@ -261,4 +261,4 @@ def test_renderers_of_a_wrong_model_say_so(tmp_path: Path, capfd: pytest.Capture
     with RenderProcesses(config, 1, images=1, niceness=0) as renderers:
         renderers._processes[0].join(120)
         assert renderers.failed == 1
-    assert f"renderer 0: no SAM2 model at {tmp_path}" in capfd.readouterr().err
+    assert f"renderer 0: expected a SAM2 model in {tmp_path}" in capfd.readouterr().err

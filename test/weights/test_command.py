@@ -91,7 +91,7 @@ def test_licence_is_asked_for_on_a_terminal(answer: bytes, tiny: Weights) -> Non
 def test_licence_that_is_not_accepted(answer: bytes, tiny: Weights, server: Server) -> None:
     status, shown = fetch_on_a_terminal(tiny, answer)
     assert status == 2
-    assert "the license was not accepted: nothing was fetched" in shown
+    assert "the license was not accepted; nothing was downloaded" in shown
     assert server.requests == []
 
 
@@ -101,8 +101,8 @@ def test_licence_without_a_terminal(tiny: Weights, server: Server) -> None:
     assert process.returncode == 2
     assert b"non-commercial use only" in output
     assert errors.decode().splitlines() == [
-        "multihmr2 weights: the license of tiny must be accepted, but there is no terminal to ask on: "
-        "read its terms, then add --accept-license"
+        "multihmr2 weights: the license of tiny must be accepted, but the input is not a terminal; read the terms, "
+        "then add --accept-license"
     ]
     assert server.requests == []
 
@@ -136,7 +136,7 @@ def test_fetch_of_unknown_and_of_bundled_weights(
     assert main(["weights", "fetch", "tiny"]) == 0
     assert "is part of the package" in capsys.readouterr().out
     assert main(["weights", "fetch", "huge"]) == 2
-    assert "no weights are called 'huge': the names are tiny" in capsys.readouterr().err
+    assert "expected one of the weights tiny, got 'huge'" in capsys.readouterr().err
 
 
 def test_interrupted_fetch_goes_on(tiny: Weights, server: Server) -> None:
@@ -165,7 +165,7 @@ def test_list(tiny: Weights, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["weights", "list"]) == 0
     header, absent = capsys.readouterr().out.splitlines()
     assert header.split() == ["NAME", "STATE", "SIZE", "LICENSE", "SHA-256", "WHERE"]
-    for fact in ("tiny", "not here", "700.0 kB", "non-commercial", tiny.sha256[:12], "multihmr2 weights fetch tiny"):
+    for fact in ("tiny", "missing", "700.0 kB", "non-commercial", tiny.sha256[:12], "multihmr2 weights fetch tiny"):
         assert fact in absent
     fetch_weights(tiny, find_weights_folder())
     assert main(["weights", "list"]) == 0
@@ -199,7 +199,7 @@ def test_verify_file(
 
 def test_verify_everything_that_is_here(tiny: Weights, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["weights", "verify"]) == 2
-    assert "there is nothing to verify" in capsys.readouterr().err
+    assert "no checkpoint is on this machine" in capsys.readouterr().err
     fetch_weights(tiny, find_weights_folder())
     assert main(["weights", "verify"]) == 0
     assert main(["weights", "verify", "tiny"]) == 0

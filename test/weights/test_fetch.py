@@ -85,7 +85,7 @@ def test_fetch_gives_up_and_the_next_one_goes_on(server: Server, tmp_path: Path)
     server.drop_after = [150_000] * downloading.ATTEMPTS
     server.content = CONTENT + CONTENT
     wanted = entry(server.url, server.content)
-    with pytest.raises(UserError, match=r"broke 5 times: .* are kept in .*repeat the command") as error:
+    with pytest.raises(UserError, match=r"was lost 5 times; .* are kept in .*repeat the command") as error:
         fetch_weights(wanted, tmp_path)
     one_line(error)
     assert names_in(tmp_path) == ["tiny.pt.part", "tiny.pt.part.version"]
@@ -162,8 +162,8 @@ def test_fetch_keeps_nothing_of_a_wrong_file(content: bytes, server: Server, tmp
 @pytest.mark.parametrize(
     ("status", "headers", "reason"),
     [
-        (404, {}, "answered 404 Not Found"),
-        (503, {}, "answered 503 Service Unavailable"),
+        (404, {}, "returned HTTP status 404 Not Found"),
+        (503, {}, "returned HTTP status 503 Service Unavailable"),
         (200, {"Content-Type": "text/html; charset=utf-8"}, "a web page instead of the file"),
     ],
 )
@@ -174,7 +174,7 @@ def test_fetch_says_what_the_server_refused(
     leave_part(tmp_path, CONTENT[:1000], None)
     with pytest.raises(UserError, match=reason) as error:
         fetch_weights(entry(server.url), tmp_path)
-    assert f"download {server.url} by other means and put it in {tmp_path}" in one_line(error)
+    assert f"download {server.url} in another way and put it in {tmp_path}" in one_line(error)
     assert (tmp_path / "tiny.pt.part").read_bytes() == CONTENT[:1000]
 
 
@@ -186,7 +186,7 @@ def test_fetch_without_a_network(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"127\.0\.0\.1 cannot be reached \(ConnectionError\)") as error:
         fetch_weights(entry(url), tmp_path)
     assert time.monotonic() - start < 5
-    assert f"download {url} by other means and put it in {tmp_path}" in one_line(error)
+    assert f"download {url} in another way and put it in {tmp_path}" in one_line(error)
     assert names_in(tmp_path) == []
 
 
@@ -201,7 +201,7 @@ def test_fetch_from_a_server_that_falls_silent(server: Server, tmp_path: Path, m
 
 def test_fetch_checks_the_space_before_it_writes(server: Server, tmp_path: Path) -> None:
     server.claimed_length = 10**17
-    with pytest.raises(UserError, match=r"needs 100000000\.0 GB more in .* are free: make room") as error:
+    with pytest.raises(UserError, match=r"needs 100000000\.0 GB more in .* are free; free some") as error:
         fetch_weights(entry(server.url), tmp_path)
     one_line(error)
     assert "tiny.pt" not in names_in(tmp_path)
@@ -231,7 +231,10 @@ def ordinary_user() -> Iterator[None]:
 def test_fetch_without_permission(server: Server, tmp_path: Path) -> None:
     tmp_path.chmod(0o555)
     try:
-        with ordinary_user(), pytest.raises(UserError, match="Permission denied; make room or choose another folder"):
+        with (
+            ordinary_user(),
+            pytest.raises(UserError, match="Permission denied; free some space, or"),
+        ):
             fetch_weights(entry(server.url), tmp_path)
     finally:
         tmp_path.chmod(0o755)

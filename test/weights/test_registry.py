@@ -98,7 +98,7 @@ def test_missing_bundled_file_means_a_broken_installation(monkeypatch: pytest.Mo
     bundled = entry(None, file_name="no-such-file.safetensors", bundled=True)
     monkeypatch.setattr(weights, "REGISTRY", (bundled,))
     assert bundled.path().parent == Path(weights.__file__).parent
-    with pytest.raises(UserError, match="install multihmr2_ros again"):
+    with pytest.raises(UserError, match="reinstall multihmr2_ros"):
         resolve_checkpoint("tiny")
 
 

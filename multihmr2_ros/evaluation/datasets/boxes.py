@@ -107,7 +107,7 @@ def _read_mot_sequence(path: Path) -> BoxSequence:
         if image.suffix.lower() not in IMAGE_SUFFIXES:
             continue
         if not image.stem.isdecimal():
-            raise UserError(f"{image} must be named by its frame's number, such as 000001.jpg; rename it")
+            raise UserError(f"{image} must be named after its frame number, such as 000001.jpg; rename it")
         number = int(image.stem)
         here = rows[rows[:, 0] == number]
         boxes = boxes_to_corners(here[:, 2:6]) - 1.0
@@ -119,7 +119,7 @@ def _read_mot_sequence(path: Path) -> BoxSequence:
             BoxFrame(image, number / fps, True, truth, boxes[are_distractors], np.zeros((0, 4)), others=others)
         )
     if not frames:
-        raise UserError(f"no images in {images[0].parent}; unpack them")
+        raise UserError(f"expected images in {images[0].parent}, found none; unpack them")
     return BoxSequence(sequence.name, tuple(frames))
 
 
@@ -129,7 +129,7 @@ def _read_mot_rows(path: Path) -> NDArray[np.float64]:
         rows = [(line, row) for line, row in enumerate(csv.reader(file), start=1) if row]
     for line, row in rows:
         if len(row) != MOT_COLUMNS:
-            more = "; MOT15, which has ten and no classes, is not read" if len(row) == 10 else ""
+            more = "; MOT15, with ten columns and no classes, is not supported" if len(row) == 10 else ""
             raise UserError(
                 f"{path}, line {line}: expected the {MOT_COLUMNS} columns of MOT17 ({COLUMNS}), got {len(row)} "
                 f"columns{more}; give MOT16, MOT17 or MOT20"

@@ -54,7 +54,9 @@ def list_coco_images(folder: Path, split: str = "val2017") -> Iterator[CocoImage
     images = parse_file(path, lambda: _group_by_image(document))
     places = [place for place in (folder / split, folder / "images" / split) if place.is_dir()]
     if not places:
-        raise UserError(f"no images of {split} in {folder}: expected the folder {split} or images/{split}; unpack it")
+        raise UserError(
+            f"expected images of {split} in {folder}, in the folder {split} or images/{split}, found none; unpack them"
+        )
     for name, size, truth in images:
         yield CocoImage(places[0] / name, size, truth)
 

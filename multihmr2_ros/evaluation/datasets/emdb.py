@@ -52,7 +52,7 @@ def list_emdb_sequences(
     is known.
     """
     if part not in PARTS:
-        raise UserError(f"EMDB has the parts {' and '.join(PARTS)}, got {part!r}; choose one with --split")
+        raise UserError(f"--split of EMDB must be {' or '.join(PARTS)}, got {part!r}")
     for path in list_files(folder, "P*/*/*_data.pkl", "sequence"):
         yield _make_name(path), partial(parse_file, path, partial(_read_sequence, path, part, with_bodies))
 
@@ -75,7 +75,7 @@ def _read_sequence(path: Path, part: str, with_bodies: bool) -> JointSequence | 
     images = path.parent / "images"
     name = _make_name(path)
     if not with_bodies or not bodies.is_file():
-        missing = f"{bodies} is not there" if with_bodies else "there is no --regressor"
+        missing = f"{bodies} does not exist" if with_bodies else "--regressor is not given"
         limitation = (
             f"EMDB {name}: only the field of view is measured, because {missing}; joints need both (docs/evaluation.md)"
         )
@@ -117,6 +117,6 @@ def _check_projection(path: Path, projected: Any, known: Floats, good: Any, heig
     error_px = float(np.median(np.linalg.norm(projected - known, axis=-1)[good]))
     if not error_px <= REPROJECTION_SHARE * int(height):
         raise UserError(
-            f"the joints in {path} lie {error_px:.0f} px from the data set's kp2d; write SMPL's 24 joints in metres, "
-            "posed with the pickle's gender, betas, poses_root, poses_body and trans"
+            f"the joints in {path} must project to the dataset's kp2d, got a difference of {error_px:.0f} px; write "
+            "SMPL's 24 joints in meters, posed with the pickle's gender, betas, poses_root, poses_body and trans"
         )

@@ -37,7 +37,7 @@ def list_files(folder: Path, pattern: str, what: str) -> list[Path]:
     Raises UserError if there are none."""
     paths = sorted(path for path in folder.glob(pattern) if path.name[0] != ".") if folder.is_dir() else []
     if not paths:
-        raise UserError(f"no {what} in {folder}: expected {pattern}; give the data set's folder as it was unpacked")
+        raise UserError(f"expected {pattern} in {folder}, found no {what}; give the unpacked folder of the dataset")
     return paths
 
 
@@ -55,7 +55,9 @@ def parse_file(path: Path, parse: Callable[[], Value]) -> Value:
         raise UserError(f"cannot read {path}: {error.strerror or error}; check the download") from error
     except Exception as error:  # decoders raise many types for damaged files: TokenError, MemoryError, RuntimeError …
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:120]
-        raise UserError(f"{path} is not as its data set documents it ({reason}); check the download") from error
+        raise UserError(
+            f"{path} does not have the documented format of its dataset ({reason}); check the download"
+        ) from error
 
 
 def boxes_to_corners(boxes: Any) -> NDArray[np.float64]:

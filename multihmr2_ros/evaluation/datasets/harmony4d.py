@@ -74,7 +74,10 @@ def _read_sequence(path: Path, camera: str) -> JointSequence:
             read = partial(parse_file, file, partial(_read_people, file, extrinsics))
             frames.append(JointFrame(number / FPS, image, lens, read))
     if not frames:
-        raise UserError(f"no image of {camera} in {sequence / 'exo'}; unpack it, or choose another with --split")
+        raise UserError(
+            f"expected images of {camera} in {sequence / 'exo'}, found none; unpack them, or choose "
+            "another camera with --split"
+        )
     return JointSequence(_make_name(sequence), FPS, SMPL_ROOT, frames)
 
 

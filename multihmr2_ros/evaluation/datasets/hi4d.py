@@ -58,7 +58,9 @@ def _read_sequence(path: Path, camera: str) -> JointSequence:
     with np.load(path, allow_pickle=False) as cameras:
         ids = [str(each) for each in cameras["ids"]]
         if chosen not in ids:
-            raise UserError(f"{path} has the cameras {', '.join(ids)}, not {chosen}; choose one with --split")
+            raise UserError(
+                f"expected one of the cameras {', '.join(ids)} of {path}, got {chosen}; choose one with --split"
+            )
         row = ids.index(chosen)
         # The data set's description has a typing error in the key; both spellings are accepted.
         intrinsics = cameras["intrinsics"] if "intrinsics" in cameras.files else cameras["intirnsics"]
@@ -73,7 +75,10 @@ def _read_sequence(path: Path, camera: str) -> JointSequence:
             read = partial(parse_file, file, partial(_read_people, file, extrinsics))
             frames.append(JointFrame(int(file.stem) / FPS, image, lens, read))
     if not frames:
-        raise UserError(f"no image of camera {chosen} in {sequence / 'images'}; unpack it, or choose one with --split")
+        raise UserError(
+            f"expected images of camera {chosen} in {sequence / 'images'}, found none; unpack them, or "
+            "choose another camera with --split"
+        )
     return JointSequence(_make_name(sequence), FPS, SMPL_ROOT, frames)
 
 

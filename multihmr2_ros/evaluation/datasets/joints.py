@@ -74,7 +74,7 @@ class CalibratedLens:
         counts = [count for model in models for count in DISTORTION_COEFFICIENTS[model]]
         is_usable = (np.abs(self.distortion) <= MAX_COEFFICIENT).all()  # false for NaN too
         if self.distortion.shape not in [(count,) for count in (0, *counts)] or not is_usable:
-            raise ValueError(f"expected {counts} finite coefficients of distortion, got {self.distortion}")
+            raise ValueError(f"expected {counts} finite distortion coefficients, got {self.distortion}")
 
     def distortion_of(self, image: NDArray[np.uint8]) -> LensDistortion | None:
         """Return the distortion of an image (H, W, 3); None without distortion."""
@@ -156,7 +156,7 @@ class JointSequence:
             )
             yield EvaluationFrame(round(each.stamp_s * NS_PER_S), frame=frame, truth=truth, is_camera_true=True)
         if unread:
-            self.problems.append(f"{self.name}: {len(unread)} of {len(self.frames)} images left out: {unread[0]}")
+            self.problems.append(f"{self.name}: {len(unread)} of {len(self.frames)} images are skipped: {unread[0]}")
 
 
 class JointEstimator:
@@ -233,8 +233,8 @@ def make_point_regressor(path: Path | None, joints: int, vertices: int = 0) -> P
     """
     if path is None:
         raise UserError(
-            f"this data set's {joints} joints need weights of Anny's {ANNY_VERTICES} vertices: pass --regressor FILE "
-            f"(.npy, {joints} × {ANNY_VERTICES}), made with the body model's licence of yours"
+            f"the {joints} joints of this dataset need a matrix for Anny's {ANNY_VERTICES} vertices; pass --regressor "
+            f"FILE (.npy, {joints} x {ANNY_VERTICES}), see docs/evaluation.md"
         )
     matrix = parse_file(path, lambda: _read_weights(path, (joints, joints + vertices)))
 
@@ -259,5 +259,5 @@ def _read_weights(path: Path, rows: tuple[int, int]) -> Any:
         weights = content[content.files[0]]
     if weights.ndim != 2 or weights.shape[0] not in rows or weights.shape[1] != ANNY_VERTICES:
         wanted = " or ".join(f"({count}, {ANNY_VERTICES})" for count in dict.fromkeys(rows))
-        raise UserError(f"{path} must hold weights {wanted}, but their shape is {weights.shape}")
+        raise UserError(f"{path} must contain a matrix {wanted}, got shape {weights.shape}")
     return sparse.csr_array(weights, dtype=np.float64)

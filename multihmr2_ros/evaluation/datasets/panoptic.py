@@ -76,7 +76,10 @@ def _read_sequence(path: Path, camera: str) -> JointSequence:
             read = partial(parse_file, file, partial(_read_people, file, rotation, shift_cm))
             frames.append(JointFrame(int(number) / FPS, image, lens, read))
     if not frames:
-        raise UserError(f"no image of camera {camera} in {sequence / 'hdImgs'}; extract its video, or choose --split")
+        raise UserError(
+            f"expected images of camera {camera} in {sequence / 'hdImgs'}, found none; extract them, or choose another "
+            "camera with --split"
+        )
     return JointSequence(sequence.name, FPS, ROOT, frames)
 
 

@@ -55,7 +55,7 @@ def _read(content: bytes) -> Any:
     # The unpickler allocates the sizes given in a pickle, so its lengths and memo indices are checked first.
     for operation, argument, _ in pickletools.genops(content):
         if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= int(argument or 0) < len(content):
-            raise ValueError(f"a pickle of {len(content)} bytes must not remember {argument} objects")
+            raise ValueError(f"a pickle of {len(content)} bytes must not memoize {argument} objects")
     try:
         return _ArrayUnwrapper().of(_ArrayUnpickler(io.BytesIO(content), encoding="latin1").load())
     except (pickle.UnpicklingError, RecursionError, MemoryError, OverflowError) as error:
@@ -70,7 +70,7 @@ class _ArrayUnpickler(pickle.Unpickler):
             return _encode_bytes
         if (module, name) in (("__builtin__", "bytes"), ("builtins", "bytes")):
             return _make_empty_bytes
-        raise ValueError(f"a pickle of arrays must not hold {module}.{name}")
+        raise ValueError(f"a pickle of arrays must not contain {module}.{name}")
 
 
 class _DType:
@@ -79,7 +79,7 @@ class _DType:
     def __init__(self, code: Any, *_: Any) -> None:
         self.dtype = np.dtype(code) if isinstance(code, str) else np.dtype(np.void)
         if self.dtype != object and (self.dtype.kind not in SAFE_KINDS or self.dtype.fields or self.dtype.subdtype):
-            raise ValueError(f"arrays are of numbers and text, got {code!r:.40}")
+            raise ValueError(f"arrays must contain numbers or text, got {code!r:.40}")
 
     def __setstate__(self, state: Any) -> None:
         order = state[1]

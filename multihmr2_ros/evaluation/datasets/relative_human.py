@@ -84,7 +84,7 @@ def list_relative_human_images(folder: Path, split: str) -> Iterator[RelativeIma
         path, lambda: [_read_image(folder / "images", *item) for item in sorted(_read_annotations(path).items())]
     )
     if not (folder / "images").is_dir():
-        raise UserError(f"no images in {folder}: expected the folder images; unpack it")
+        raise UserError(f"expected the folder images in {folder}, found none; unpack it")
     yield from images
 
 
@@ -100,7 +100,7 @@ def _read_annotations(path: Path) -> dict[str, list[dict[str, Any]]]:
 
 def _read_image(folder: Path, name: Any, people: list[dict[str, Any]]) -> RelativeImage:
     if not isinstance(name, str) or Path(name).is_absolute() or ".." in Path(name).parts:
-        raise ValueError(f"{name!r:.80} is no name of an image")
+        raise ValueError(f"expected the name of an image, got {name!r:.80}")
     boxes = [each["bbox_wb"] if each.get("bbox_wb") is not None else each["bbox"] for each in people]
     return RelativeImage(
         folder / name,

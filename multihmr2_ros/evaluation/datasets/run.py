@@ -107,7 +107,7 @@ def resolve_job(job: DatasetJob) -> DatasetJob:
     The paper aligns the two annotated people of Hi4D and Harmony4D at any distance from each other.
     """
     if job.split and job.name not in SPLITTABLE:
-        raise UserError(f"{job.name} has no parts to choose, got --split {job.split}; leave it out")
+        raise UserError(f"{job.name} has no splits, got --split {job.split}; omit --split")
     scoring = job.scoring
     if job.name in (HI4D, HARMONY4D):
         scoring = dataclasses.replace(scoring, pair_distance_m=np.inf)
@@ -147,7 +147,7 @@ def evaluate_dataset(
         return _evaluate_in_order(job, videos.list_calibrated_videos(job.folder), estimator, progress)
     if job.name in (THREEDPW, EMDB, HI4D, HARMONY4D):
         return _evaluate_smpl(job, split, estimator, progress)
-    raise UserError(f"the data set must be one of {', '.join(DATASETS)}, got {job.name!r}")
+    raise UserError(f"the dataset must be one of {', '.join(DATASETS)}, got {job.name!r}")
 
 
 def _evaluate_coco(job: DatasetJob, split: str, estimator: Any, progress: ProgressCallback) -> SequenceResult:
@@ -280,11 +280,13 @@ def _evaluate_each(
         except UserError as error:
             tally, problems = Tally(), (str(error),)
         except OSError as error:
-            tally, problems = Tally(), (f"{name}: {error.strerror or error}; check the folder given with --out",)
+            tally, problems = Tally(), (f"{name}: {error.strerror or error}; check the folder of --out",)
         wall_s = time.perf_counter() - begin_s
         results.append(SequenceResult(name, str(job.folder), intrinsics, "", tally, problems, wall_s))
     if not results:
-        raise UserError(f"none of the sequences in {job.folder} are of {job.split}; download them, or choose --split")
+        raise UserError(
+            f"expected sequences of {job.split} in {job.folder}, found none; download them, or choose another --split"
+        )
     return results
 
 
@@ -297,7 +299,7 @@ def _estimate(
     if labeled_size is not None and labeled_size != (image.shape[1], image.shape[0]):
         raise UserError(
             f"{path} is {image.shape[1]} x {image.shape[0]} px, but its labels are for {labeled_size[0]} x "
-            f"{labeled_size[1]} px; give the images as they were downloaded"
+            f"{labeled_size[1]} px; use the original images"
         )
     people: People = estimator.step(Frame(image, stamp_s))
     return people

@@ -52,5 +52,5 @@ def check_in_front(joints: Floats, path: Path) -> None:
     """
     if joints.size and not (joints[..., 2] > 0).any():
         raise UserError(
-            f"{path}: everybody is behind the camera; its extrinsics must lead from the world to the camera"
+            f"{path}: all people are behind the camera; the extrinsics must transform from the world to the camera"
         )

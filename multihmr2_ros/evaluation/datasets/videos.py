@@ -74,8 +74,8 @@ class CalibratedVideo:
                 height, width = frame.image.shape[:2]
                 if (width, height) != self.size:
                     raise UserError(
-                        f"{self.path} is {width} × {height} px, but its camera was calibrated for {self.size[0]} × "
-                        f"{self.size[1]} px; calibrate it for the video as it is"
+                        f"{self.path} must have the size of its calibration, {self.size[0]} x {self.size[1]} px, got "
+                        f"{width} x {height} px; calibrate the camera at the size of the video"
                     )
                 calibrated = dataclasses.replace(
                     frame,
@@ -98,13 +98,13 @@ def list_calibrated_videos(folder: Path) -> SequenceListing[CalibratedVideo]:
     calibrations = list_files(folder, "**/*[cC]alib*.toml", "calibration")
     if len(calibrations) > 1:
         listed = ", ".join(str(path.relative_to(folder)) for path in calibrations)
-        raise UserError(f"{folder} must have one calibration, got {listed}; give the folder of one recording")
+        raise UserError(f"expected one calibration in {folder}, got {listed}; give the folder of one recording")
     path = calibrations[0]
     cameras = parse_file(path, partial(_read_cameras, path))
     files = sorted(file for name in VIDEO_FOLDERS for file in folder.glob(f"**/{name}/*"))
     videos = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
     if not videos:
-        raise UserError(f"no video in {folder}: expected videos/*.mp4; give the folder as it was recorded")
+        raise UserError(f"expected videos/*.mp4 in {folder}, found none; give the folder of a recording")
     for video in videos:
         parts = [part for part in video.relative_to(folder).with_suffix("").parts if part not in VIDEO_FOLDERS]
         yield "-".join(parts), partial(_open_video, "-".join(parts), video, path, cameras)
@@ -116,8 +116,8 @@ def _open_video(name: str, video: Path, calibration: Path, cameras: list[VideoCa
     if len(same) != 1:
         known = ", ".join(repr(camera.name) for camera in cameras) or "none"
         raise UserError(
-            f"{calibration} must have one camera of the name of {video}, or of its number or letter after cam, "
-            f"got {len(same)} of {known}; name both alike, such as cam01"
+            f"{calibration} must have one camera with the name of {video}, or with the same number or letter after "
+            f"cam, got {len(same)} of {known}; use the same name for both, such as cam01"
         )
     return CalibratedVideo(name, video, VideoSource(video, square_pixels=False), same[0].lens, same[0].size)
 
@@ -152,4 +152,4 @@ def _read_toml(path: Path) -> dict[str, Any]:
             continue
         content: dict[str, Any] = module.loads(path.read_text(encoding="utf-8"))
         return content
-    raise UserError("reading a .toml calibration needs Python 3.11 or tomli; type: pip install tomli")
+    raise UserError("reading a .toml calibration needs Python 3.11 or tomli: pip install tomli")

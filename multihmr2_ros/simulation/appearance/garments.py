@@ -87,7 +87,7 @@ def list_garments(folder: Path) -> tuple[GarmentFile, ...]:
     """
     paths = sorted(folder.rglob("*.mhclo"))
     if not paths:
-        raise UserError(f"{folder} should hold garments (.mhclo with .obj), but none is there; name another folder")
+        raise UserError(f"expected garments (.mhclo with .obj) in {folder}, found none; give another folder")
     return tuple(_read_header(path) for path in paths)
 
 
@@ -110,7 +110,7 @@ def load_garment(path: Path) -> Garment:
     obj_name, scale, bindings, hidden = _read_mhclo(path)
     vertex_count, triangles = _read_obj(path.parent / obj_name)
     if vertex_count != len(bindings):
-        raise _make_error(path, f"binds {len(bindings)} vertices, but {obj_name} has {vertex_count}")
+        raise _make_error(path, f"must bind all {vertex_count} vertices of {obj_name}, got {len(bindings)}")
     table = np.array(bindings, np.float64)
     offsets = table[:, 6:].astype(np.float32) @ REST_FROM_MAKEHUMAN.T
     return Garment(
@@ -135,7 +135,7 @@ def _read_mhclo(path: Path) -> tuple[str, tuple[tuple[int, int, float], ...], li
         elif section == "verts" and _is_number_start(words[0]):
             bindings.append(_parse_binding(path, number, words))
             if len(bindings) > MAX_VERTICES:
-                raise _make_error(path, f"binds more than {MAX_VERTICES} vertices")
+                raise _make_error(path, f"must bind at most {MAX_VERTICES} vertices")
         elif section == "delete_verts" and _is_number_start(words[0]):
             for first, last in _parse_ranges(path, number, words):
                 hidden[first : last + 1] = True
@@ -143,10 +143,10 @@ def _read_mhclo(path: Path) -> tuple[str, tuple[tuple[int, int, float], ...], li
             section = "header" if section == "delete_verts" else section
             header[words[0]] = words[1:]
     if not bindings:
-        raise _make_error(path, "binds no vertices after 'verts'")
+        raise _make_error(path, "must bind vertices after 'verts', got none")
     obj_name = " ".join(header.get("obj_file", []))
     if not obj_name.isprintable() or Path(obj_name).name != obj_name or not obj_name.lower().endswith(".obj"):
-        raise _make_error(path, f"should name an .obj beside it as obj_file, but names {obj_name!r}")
+        raise _make_error(path, f"must have an .obj file of the same folder as obj_file, got {obj_name!r}")
     return (
         obj_name,
         tuple(_read_scale(path, header, axis) for axis in AXES),
@@ -162,11 +162,11 @@ def _is_number_start(word: str) -> bool:
 def _read_scale(path: Path, header: dict[str, list[str]], axis: str) -> tuple[int, int, float]:
     words = header.get(f"{axis}_scale", [])
     if len(words) != 3:
-        raise _make_error(path, f"needs '{axis}_scale VERTEX VERTEX DISTANCE', but has {' '.join(words)!r:.40}")
+        raise _make_error(path, f"must have '{axis}_scale VERTEX VERTEX DISTANCE', got {' '.join(words)!r:.40}")
     first, second = (_parse_vertex(path, 0, word) for word in words[:2])
     distance = _parse_number(path, 0, words[2])
     if distance <= 0:
-        raise _make_error(path, f"needs a distance above 0 as {axis}_scale, but has {distance}")
+        raise _make_error(path, f"must have a distance above 0 as {axis}_scale, got {distance}")
     return first, second, distance
 
 
@@ -176,7 +176,7 @@ def _parse_binding(path: Path, number: int, words: list[str]) -> list[float]:
         vertex = _parse_vertex(path, number, words[0])
         return [vertex, vertex, vertex, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0]
     if len(words) not in (6, 9):
-        raise _make_error(path, f"line {number}: a vertex has 1, 6 or 9 numbers, but {len(words)} came")
+        raise _make_error(path, f"line {number}: expected a vertex of 1, 6 or 9 numbers, got {len(words)}")
     vertices = [float(_parse_vertex(path, number, word)) for word in words[:3]]
     values = [_parse_number(path, number, word) for word in words[3:]]
     return vertices + values + [0.0] * (9 - len(words))
@@ -210,25 +210,27 @@ def _read_obj(path: Path) -> tuple[int, NDArray[np.int32]]:
         elif words[0] == "f":
             corners = [_parse_corner(path, number, word, vertex_count) for word in words[1:]]
             if not 3 <= len(corners) <= 8:
-                raise _make_error(path, f"line {number}: a face has 3 to 8 corners, but {len(corners)} came")
+                raise _make_error(path, f"line {number}: expected a face of 3 to 8 corners, got {len(corners)}")
             triangles += [(corners[0], corners[i], corners[i + 1]) for i in range(1, len(corners) - 1)]
         if vertex_count > MAX_VERTICES or len(triangles) > 2 * MAX_VERTICES:
-            raise _make_error(path, f"has more than {MAX_VERTICES} vertices")
+            raise _make_error(path, f"must have at most {MAX_VERTICES} vertices")
     if not triangles:
-        raise _make_error(path, "has no faces")
+        raise _make_error(path, "must have faces, got none")
     return vertex_count, np.array(triangles, np.int32)
 
 
 def _parse_corner(path: Path, number: int, word: str, vertex_count: int) -> int:
     text = word.split("/")[0]
     if not text.isascii() or not text.isdigit() or len(text) > 9 or not 1 <= int(text) <= vertex_count:
-        raise _make_error(path, f"line {number}: a corner is a vertex from 1 to {vertex_count}, but {word!r:.40} came")
+        raise _make_error(path, f"line {number}: expected a vertex number from 1 to {vertex_count}, got {word!r:.40}")
     return int(text) - 1
 
 
 def _parse_vertex(path: Path, number: int, word: str) -> int:
     if not word.isascii() or not word.isdigit() or len(word) > 9 or int(word) >= BASE_VERTEX_COUNT:
-        raise _make_error(path, f"line {number}: a base vertex is 0 to {BASE_VERTEX_COUNT - 1}, but {word!r:.40} came")
+        raise _make_error(
+            path, f"line {number}: expected a base vertex from 0 to {BASE_VERTEX_COUNT - 1}, got {word!r:.40}"
+        )
     return int(word)
 
 
@@ -238,9 +240,7 @@ def _parse_number(path: Path, number: int, word: str) -> float:
     except ValueError:
         value = math.nan
     if not abs(value) <= MAX_NUMBER:
-        raise _make_error(
-            path, f"line {number}: a number within ±{MAX_NUMBER:g} should be there, but {word!r:.40} came"
-        )
+        raise _make_error(path, f"line {number}: expected a number within ±{MAX_NUMBER:g}, got {word!r:.40}")
     return value
 
 
@@ -248,12 +248,12 @@ def _read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield numbered lines, without comments and blank lines."""
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
-            raise _make_error(path, f"has more than {MAX_FILE_BYTES // 2**20} MiB")
+            raise _make_error(path, f"must have at most {MAX_FILE_BYTES // 2**20} MiB")
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise _make_error(path, "is no UTF-8 text") from None
+        raise _make_error(path, "must be UTF-8 text") from None
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; name a folder of complete garments") from error
+        raise UserError(f"cannot read {path}: {error.strerror}; give a folder of complete garments") from error
     for number, line in enumerate(text.split("\n"), start=1):
         stripped = line.strip()
         if stripped and not stripped.startswith("#"):

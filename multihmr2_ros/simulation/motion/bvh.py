@@ -110,7 +110,7 @@ def load_bvh(path: str | Path) -> Bvh:
         reason = error.strerror or str(error)
         raise UserError(f"cannot read the motion file {path}: {reason}; give a readable BVH file") from error
     if len(content) > MAX_BYTES:
-        raise UserError(f"{path}: a BVH file may have {MAX_BYTES // 2**20} MiB, but this one has more; shorten it")
+        raise UserError(f"{path}: a BVH file must have at most {MAX_BYTES // 2**20} MiB, got more; shorten it")
     try:
         return parse_bvh(content)
     except UserError as error:
@@ -131,7 +131,7 @@ def parse_bvh(content: bytes) -> Bvh:
 def _make_error(expected: str, came: object) -> UserError:
     shown = " ".join(str(came).split())
     shown = "".join(letter if letter.isprintable() else "?" for letter in shown[:40])
-    return UserError(f"a BVH file must have {expected}, but {shown or 'nothing'} came; export the motion again")
+    return UserError(f"a BVH file must have {expected}, got {shown or 'nothing'}; export the motion again")
 
 
 @dataclass(eq=False)

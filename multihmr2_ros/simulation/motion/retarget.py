@@ -82,7 +82,7 @@ def list_motion_files(folder: FilePath) -> list[FilePath]:
     """List the BVH files of a folder, sorted; UserError if there are none."""
     files = sorted(FilePath(folder).glob("*.bvh"))
     if not files:
-        raise UserError(f"the folder of motions must hold *.bvh files, but {folder} has none; name another or none")
+        raise UserError(f"expected *.bvh files in {folder}, found none; give another folder of motions, or omit it")
     return files
 
 
@@ -98,7 +98,9 @@ def retarget(bvh: Bvh, name: str = "") -> Motion:
         for one, other in (("hip", "knee"), ("knee", "ankle"))
     )
     if not leg > 1e-6:
-        raise UserError("the legs of a human rig must have a length, but here hip, knee and ankle coincide; correct it")
+        raise UserError(
+            "the legs of a human rig must have a length above 0, but hip, knee and ankle coincide; correct the rig"
+        )
     to_world = _compute_upright_rotation(joints)
     places = (places / leg) @ to_world.T
     joints = {joint: places[:, column] for joint, column in columns.items()}

@@ -43,10 +43,10 @@ def load_image(path: Path) -> NDArray[np.uint8]:
     try:
         data = np.frombuffer(Path(path).read_bytes(), np.uint8)
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; name a folder of readable images") from error
+        raise UserError(f"cannot read {path}: {error.strerror}; give a folder of readable images") from error
     pixels = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     if pixels is None:
-        raise UserError(f"{path} should be an image, but it cannot be decoded; remove it from the folder")
+        raise UserError(f"{path} must be an image, but it cannot be decoded; remove it from the folder")
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
 
 

@@ -132,7 +132,7 @@ def list_background_images(folder: Path | None, without: str = "") -> tuple[Path
     images = tuple(sorted(path for path in paths if path.suffix.lower() in BACKGROUND_SUFFIXES))
     if not images:
         raise UserError(
-            f"{folder} should contain images ({', '.join(BACKGROUND_SUFFIXES)}), but none is there; name another"
+            f"expected images ({', '.join(BACKGROUND_SUFFIXES)}) in {folder}, found none; give another folder"
         )
     return images
 

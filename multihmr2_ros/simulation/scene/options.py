@@ -48,7 +48,7 @@ class SceneOptions:
     def __post_init__(self) -> None:
         """Raise UserError for values with which no scene can be sampled."""
         if self.width < 1 or self.height < 1:
-            raise UserError(f"images need at least 1 x 1 px, but {self.width} x {self.height} came; enlarge them")
+            raise UserError(f"images must have at least 1 x 1 px, got {self.width} x {self.height} px; enlarge them")
         for name, least, most in (
             ("people", 0, 100),
             ("vertical_fov_deg", 1.0, 170.0),
@@ -58,9 +58,9 @@ class SceneOptions:
             low, high = getattr(self, name)
             if not (least <= low <= high <= most):
                 raise UserError(
-                    f"{name} must be (least, most) within {least} to {most}, but it is ({low}, {high}); correct it"
+                    f"{name} must be (minimum, maximum) within {least} to {most}, got ({low}, {high}); correct it"
                 )
         if not (math.isfinite(self.duration_s) and self.duration_s >= 0):
-            raise UserError(f"duration_s must be 0 or more, but it is {self.duration_s}; correct it")
+            raise UserError(f"duration_s must be 0 or more, got {self.duration_s}; correct it")
         if not (math.isfinite(self.frame_rate_hz) and self.frame_rate_hz > 0):
-            raise UserError(f"frame_rate_hz must be above 0, but it is {self.frame_rate_hz}; correct it")
+            raise UserError(f"frame_rate_hz must be above 0, got {self.frame_rate_hz}; correct it")

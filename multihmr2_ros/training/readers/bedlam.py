@@ -46,8 +46,8 @@ class BedlamReader:
         content = load_npz(labels, ("imgname", "cam_int", "gtkps"), "a BEDLAM2 label file")
         if "hand_det_conf" not in content.files:
             raise UserError(
-                f"{labels} is of the first BEDLAM, whose order of keypoints is not documented; give BEDLAM2's labels, "
-                "or bodies fitted to Anny with --pseudo-truth"
+                f"{labels} must be a BEDLAM2 label file, got one of the first BEDLAM, whose keypoint order is not "
+                "documented; give BEDLAM2's labels, or fitted bodies with --pseudo-truth"
             )
         self._folder = images
         self._keypoints = np.asarray(content["gtkps"], np.float32)
@@ -55,8 +55,8 @@ class BedlamReader:
         self._images = group_rows_by_image(np.asarray(content["imgname"]).astype(str))
         if self._keypoints.ndim != 3 or self._keypoints.shape[1] < 25 or self._k.shape[1:] != (3, 3):
             raise UserError(
-                f"{labels} must have gtkps (N, 25 or more, 2 or 3) and cam_int (N, 3, 3), but they are "
-                f"{self._keypoints.shape} and {self._k.shape}; is it another file?"
+                f"{labels} must have gtkps (N, 25 or more, 2 or 3) and cam_int (N, 3, 3), got {self._keypoints.shape} "
+                f"and {self._k.shape}; check the file"
             )
         if self._images:
             self._refuse_rotated(labels)
@@ -93,6 +93,6 @@ class BedlamReader:
         twice_cx, twice_cy = 2 * self._k[rows[0], :2, 2]
         if abs(twice_cx - width) + abs(twice_cy - height) > abs(twice_cx - height) + abs(twice_cy - width):
             raise UserError(
-                f"{labels} is for upright images, but {self._folder / name} is rotated by 90°; rotate the scene's "
-                "images first"
+                f"{labels} needs upright images, but {self._folder / name} is rotated by 90°; rotate the images of the "
+                "scene first"
             )

@@ -97,11 +97,11 @@ def load_npz(path: Path, needed: tuple[str, ...], what: str) -> Any:
     try:
         content = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{what} must be an .npz file, but {path} cannot be read as one ({error}); check it") from None
+        raise UserError(f"cannot read {path} as {what}, an .npz file ({error}); check the file") from None
     names = getattr(content, "files", [])
     missing = [name for name in needed if name not in names]
     if missing:
-        raise UserError(f"{path} lacks {', '.join(missing)}, which {what} has; is it another file?")
+        raise UserError(f"expected {', '.join(missing)} in {path}, found none; give {what}")
     return content
 
 

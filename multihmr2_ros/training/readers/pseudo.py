@@ -132,12 +132,12 @@ def _read_rows(
     arrays: dict[str, NDArray[Any]] = {}
     for name, row in rows.items():
         if name not in content.files:
-            raise UserError(f"{labels} lacks {name}, which a file of fitted bodies has; write it again")
+            raise UserError(f"expected {name} in the file of fitted bodies {labels}, found none; write it again")
         arrays[name] = np.asarray(content[name])
         if n is None:
             n = arrays[name].shape[0] if arrays[name].ndim else -1
         if arrays[name].shape != (n, *row):
             raise UserError(
-                f"{labels}: {name} must have the shape {(n, *row)}, but it is {arrays[name].shape}; write it again"
+                f"{labels}: {name} must have the shape {(n, *row)}, got {arrays[name].shape}; write it again"
             )
     return arrays
