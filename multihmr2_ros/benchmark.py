@@ -191,7 +191,7 @@ def _measure_stages(estimator: Estimator, image: NDArray[np.uint8], config: Benc
         decoded = network.decoder(encoded.patches, network._make_initial_queries(encoded))
         eye, no = torch.eye(3, device=infer.device)[None], torch.tensor([False], device=infer.device)
         prediction = network(pixels, eye, no, infer.max_people)
-        outputs = infer._predict_people(pixels, eye, no)
+        outputs = infer._predict(pixels, eye, no)
         people = estimator.step(image)
         stamp = itertools.count(1)
         k_input = resize.k_to_input(people.k).astype(np.float32)
