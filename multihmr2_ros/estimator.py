@@ -31,7 +31,7 @@ from multihmr2_ros.frame import Frame, GroundPlane
 from multihmr2_ros.network import checkpoint
 from multihmr2_ros.network.inference import Inference, InferenceResult, Runtime, convert_network
 from multihmr2_ros.network.model import MultiHMR2
-from multihmr2_ros.network.shared_inference import CameraInference, SharedInference
+from multihmr2_ros.network.shared_inference import SharedInference
 from multihmr2_ros.people import IntrinsicsSource, People, TrackState
 from multihmr2_ros.placement import (
     BodySurface,
@@ -112,11 +112,10 @@ class Estimator:
         self.surface = _make_surface(self.body)
         self.tracker = Tracker(self.config.tracker)
         max_people = min(self.config.max_people, network.config.queries)
-        self._infer: Inference | CameraInference = (
-            Inference(network, self.body, runtime or Runtime(), max_people)
-            if shared is None
-            else shared.add_camera(self.body, max_people)
-        )
+        if shared is None:
+            self._infer = Inference(network, self.body, runtime or Runtime(), max_people)
+        else:
+            self._infer = shared.add_camera(self.body, max_people)  # type: ignore[assignment]  # the same interface
 
     @classmethod
     def load(
@@ -301,6 +300,12 @@ class Estimator:
             score=people.score,
             distance_sigma_m=people.distance_sigma_m,
         )
+
+
+def load_shared(weights: str | Path, runtime: Runtime) -> SharedInference:
+    """Load the network for the estimators of several cameras. weights: as in `Estimator.load`."""
+    runtime = runtime.resolve()  # report a mistake before the weights are loaded
+    return SharedInference(checkpoint.load_network(resolve_checkpoint(str(weights))), runtime)
 
 
 def suppress_nearby(pelvis: NDArray[np.float32], distance_m: float) -> NDArray[np.int64]:

@@ -350,9 +350,10 @@ def _stack(images: Sequence[UploadedImage]) -> tuple[Tensor, ...]:
 def _wait_for_uploads(images: Sequence[UploadedImage]) -> None:
     """Make the current stream wait for uploads, whose memory is then not reused before this stream has read it."""
     stream = torch.cuda.current_stream()
-    for *tensors, ready in images:
+    for image, k, k_given, ready in images:
+        assert ready is not None
         stream.wait_event(ready)
-        for tensor in tensors:
+        for tensor in (image, k, k_given):
             tensor.record_stream(stream)
 
 

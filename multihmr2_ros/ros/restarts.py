@@ -59,14 +59,15 @@ def load_estimator(parameters: NodeParameters) -> Estimator:
     )
 
 
-def make_configuration(parameters: NodeParameters, base: EstimatorConfig) -> EstimatorConfig:
-    """Return base with the values of the node's parameters."""
+def make_configuration(parameters: NodeParameters, base: EstimatorConfig, *, vertices: bool = True) -> EstimatorConfig:
+    """Return base with the values of the node's parameters. vertices: whether an output needs them."""
     return dataclasses.replace(
         base,
         score_threshold=parameters.score_threshold,
         nms_distance_m=parameters.nms_distance_m,
         max_people=parameters.max_people,
         mesh=parameters.mesh,
+        vertices=vertices,
     )
 
 
