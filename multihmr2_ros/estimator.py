@@ -31,7 +31,7 @@ from multihmr2_ros.frame import Frame, GroundPlane
 from multihmr2_ros.network import checkpoint
 from multihmr2_ros.network.inference import Inference, InferenceResult, Runtime, convert_network
 from multihmr2_ros.network.model import MultiHMR2
-from multihmr2_ros.network.shared_inference import SharedInference
+from multihmr2_ros.network.shared_inference import CameraInference, SharedInference
 from multihmr2_ros.people import IntrinsicsSource, People, TrackState
 from multihmr2_ros.placement import (
     BodySurface,
@@ -112,10 +112,11 @@ class Estimator:
         self.surface = _make_surface(self.body)
         self.tracker = Tracker(self.config.tracker)
         max_people = min(self.config.max_people, network.config.queries)
-        if shared is None:
-            self._infer = Inference(network, self.body, runtime or Runtime(), max_people)
-        else:
-            self._infer = shared.add_camera(self.body, max_people)  # type: ignore[assignment]  # the same interface
+        self._infer: Inference | CameraInference = (
+            Inference(network, self.body, runtime or Runtime(), max_people)
+            if shared is None
+            else shared.add_camera(self.body, max_people)
+        )
 
     @classmethod
     def load(

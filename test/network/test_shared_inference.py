@@ -154,7 +154,7 @@ def test_each_camera_has_its_own_tracks_and_settings() -> None:
     assert len(shared._infers) == 2
     third.reconfigure(CONFIG)
     first.reconfigure(fewer)
-    assert third._infer.infer is second._infer.infer  # type: ignore[attr-defined]
+    assert third._infer.infer is second._infer.infer
 
 
 def test_a_failing_image_does_not_stop_the_other_cameras(caplog: pytest.LogCaptureFixture) -> None:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -42,12 +42,12 @@ ROS = ["--ros-args", "-r", "image:=image_raw"]
 
 
 @pytest.fixture
-def start() -> Iterator[type[Process]]:
+def start() -> Iterator[Callable[..., Process]]:
     with processes() as make:
-        yield make  # type: ignore[misc]
+        yield make
 
 
-def test_two_cameras_of_one_process(small_checkpoint: Path, start: type[Process]) -> None:
+def test_two_cameras_of_one_process(small_checkpoint: Path, start: Callable[..., Process]) -> None:
     parameters = [f"checkpoint:={small_checkpoint}", "device:=cpu", "score_threshold:=0.0", "max_people:=3"]
     options = [text for value in parameters for text in ("-p", value)]
     with ros_context(), contextlib.closing(Peer()) as peer:
