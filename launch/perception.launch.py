@@ -152,26 +152,26 @@ def perception_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     }
     respawn = LaunchConfiguration("respawn").perform(context) == "true"
     inputs = {name: LaunchConfiguration(name).perform(context) for name in INPUTS}
-    what: dict[str, Any] = {}
+    program: dict[str, Any] = {}
     if cameras := LaunchConfiguration("cameras").perform(context).split():
         # Relative names, which each node resolves in the namespace of its camera.
         inputs = {name: value.removeprefix("/camera/") for name, value in inputs.items()}
         namespace = LaunchConfiguration("namespace").perform(context)
-        what["executable"] = "perception_cameras"
-        what["arguments"] = [f"{namespace}/{camera}".strip("/") for camera in cameras]
+        program["executable"] = "perception_cameras"
+        program["arguments"] = [f"{namespace}/{camera}".strip("/") for camera in cameras]
     else:
-        what = {"executable": "perception_node", "name": "perception_node"}
-        what["namespace"] = LaunchConfiguration("namespace")
+        program = {"executable": "perception_node", "name": "perception_node"}
+        program["namespace"] = LaunchConfiguration("namespace")
     return [
         Node(
-            **what,
+            **program,
             package="multihmr2_ros",
             parameters=[LaunchConfiguration("params_file"), *([overrides] if overrides else [])],
             remappings=list(inputs.items()),
             ros_arguments=["--log-level", LaunchConfiguration("log_level")],
             respawn=respawn,
             respawn_delay=2.0,
-            on_exit=None if respawn else Shutdown(reason=f"{what['executable']} has ended"),
+            on_exit=None if respawn else Shutdown(reason=f"{program['executable']} has ended"),
             output="screen",
         )
     ]
