@@ -20,6 +20,7 @@ If an argument is omitted, the parameter has the value of params_file.
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
@@ -69,6 +70,12 @@ def generate_launch_description() -> LaunchDescription:
     return LaunchDescription(
         [
             DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node."),
+            DeclareLaunchArgument(
+                "cameras",
+                default_value="",
+                description="Several cameras, such as 'front rear', in one process: a node in each of these "
+                "namespaces, with images on /front/image_raw and so on. Inputs are then relative names.",
+            ),
             *[
                 DeclareLaunchArgument(name, default_value=INPUTS[name], description=DESCRIPTIONS[name])
                 for name in INPUTS
@@ -126,6 +133,10 @@ def check(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     params_file = LaunchConfiguration("params_file").perform(context)
     if not os.path.isfile(params_file):
         raise RuntimeError(f"params_file:={params_file} is no file: give a YAML file of parameters, or leave it out")
+    if LaunchConfiguration("cameras").perform(context):
+        for name, usual in (("rviz", "false"), ("body_prefix", "")):
+            if (value := LaunchConfiguration(name).perform(context)) != usual:
+                raise RuntimeError(f"{name}:={value} is for one camera: leave it out, or start each camera by itself")
     for name, (_, kind) in PARAMETERS.items():
         value = LaunchConfiguration(name).perform(context)
         if kind is bool and value.lower() not in ("", "true", "false"):
@@ -140,18 +151,27 @@ def perception_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         if LaunchConfiguration(name).perform(context)
     }
     respawn = LaunchConfiguration("respawn").perform(context) == "true"
+    inputs = {name: LaunchConfiguration(name).perform(context) for name in INPUTS}
+    program: dict[str, Any] = {}
+    if cameras := LaunchConfiguration("cameras").perform(context).split():
+        # Relative names, which each node resolves in the namespace of its camera.
+        inputs = {name: value.removeprefix("/camera/") for name, value in inputs.items()}
+        namespace = LaunchConfiguration("namespace").perform(context)
+        program["executable"] = "perception_cameras"
+        program["arguments"] = [f"{namespace}/{camera}".strip("/") for camera in cameras]
+    else:
+        program = {"executable": "perception_node", "name": "perception_node"}
+        program["namespace"] = LaunchConfiguration("namespace")
     return [
         Node(
+            **program,
             package="multihmr2_ros",
-            executable="perception_node",
-            name="perception_node",
-            namespace=LaunchConfiguration("namespace"),
             parameters=[LaunchConfiguration("params_file"), *([overrides] if overrides else [])],
-            remappings=[(name, LaunchConfiguration(name)) for name in INPUTS],
+            remappings=list(inputs.items()),
             ros_arguments=["--log-level", LaunchConfiguration("log_level")],
             respawn=respawn,
             respawn_delay=2.0,
-            on_exit=None if respawn else Shutdown(reason="perception_node has ended"),
+            on_exit=None if respawn else Shutdown(reason=f"{program['executable']} has ended"),
             output="screen",
         )
     ]

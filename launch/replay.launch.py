@@ -84,6 +84,8 @@ def check(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         is_speed = False
     if not is_speed:
         raise RuntimeError(f"rate:={rate} must be a number above 0")
+    if cameras := LaunchConfiguration("cameras", default="").perform(context):
+        raise RuntimeError(f"cameras:={cameras} cannot be replayed together: replay the bag for one camera at a time")
     if record and os.path.lexists(record):
         raise RuntimeError(f"record:={record} exists already, and is not overwritten: give another name")
     return []

@@ -48,6 +48,7 @@ from multihmr2_ros.estimator import Estimator, EstimatorConfig
 from multihmr2_ros.hardware import list_bf16_instructions, read_cpu_description, read_processor_name
 from multihmr2_ros.network import checkpoint
 from multihmr2_ros.network.inference import (
+    Inference,
     Mode,
     Precision,
     Runtime,
@@ -187,7 +188,9 @@ def _make_estimator(network: MultiHMR2, config: BenchmarkConfig, precision: str,
 
 
 def _measure_stages(estimator: Estimator, image: NDArray[np.uint8], config: BenchmarkConfig) -> list[Row]:
-    infer, network = estimator._infer, estimator._infer.network
+    infer = estimator._infer
+    assert isinstance(infer, Inference)
+    network = infer.network
     resize = estimator._resize(*config.size)
     with torch.inference_mode(), limit_threads(config.threads):
         pixels = infer.prepare(image, resize)
@@ -196,7 +199,7 @@ def _measure_stages(estimator: Estimator, image: NDArray[np.uint8], config: Benc
         decoded = network.decoder(encoded.patches, network._make_initial_queries(encoded))
         eye, no = torch.eye(3, device=infer.device)[None], torch.tensor([False], device=infer.device)
         prediction = network(pixels, eye, no, infer.max_people)
-        outputs = infer._predict_people(pixels, eye, no)
+        outputs = infer._predict(pixels, eye, no)
         people = estimator.step(image)
         stamp = itertools.count(1)
         k_input = resize.k_to_input(people.k).astype(np.float32)

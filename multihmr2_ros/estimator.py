@@ -31,6 +31,7 @@ from multihmr2_ros.frame import Frame, GroundPlane
 from multihmr2_ros.network import checkpoint
 from multihmr2_ros.network.inference import Inference, InferenceResult, Runtime, convert_network
 from multihmr2_ros.network.model import MultiHMR2
+from multihmr2_ros.network.shared_inference import CameraInference, SharedInference
 from multihmr2_ros.people import IntrinsicsSource, People, TrackState
 from multihmr2_ros.placement import (
     BodySurface,
@@ -57,6 +58,8 @@ class EstimatorConfig:
     max_people       maximum number of people per image, at most the network's queries; on a GPU, the computing time
                      does not depend on the number of people in the image
     mesh             resolution of the vertices: "full" or "low"
+    vertices         whether people have vertices, which a GPU then copies to the host; if false, they have (n, 0, 3),
+                     except in frames whose depth or ground plane refines distances
     input_size       longest side, px, of the network's input, which has the shape of each image; a smaller input is
                      faster, but small people are missed. Or (width, height), multiples of the patch size: every image
                      is resized and padded to it. None: the network's own longest side
@@ -70,6 +73,7 @@ class EstimatorConfig:
     nms_distance_m: float = 0.25
     max_people: int = 20
     mesh: Mesh = "full"
+    vertices: bool = True
     input_size: int | tuple[int, int] | None = None
     track: bool = True
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
@@ -91,11 +95,16 @@ class Estimator:
     """Detector and tracker of people in the frames of one camera. Not thread-safe.
 
     The given network keeps its device and precision. If the runtime has the same device and precision, both share
-    memory.
+    memory. With `shared`, the estimators of several cameras run this network together; each has its own tracker.
     """
 
     def __init__(
-        self, network: MultiHMR2, config: EstimatorConfig | None = None, runtime: Runtime | None = None
+        self,
+        network: MultiHMR2,
+        config: EstimatorConfig | None = None,
+        runtime: Runtime | None = None,
+        *,
+        shared: SharedInference | None = None,
     ) -> None:
         self.config = config or EstimatorConfig()
         _check_compatible(network, self.config)
@@ -104,7 +113,11 @@ class Estimator:
         self.surface = _make_surface(self.body)
         self.tracker = Tracker(self.config.tracker)
         max_people = min(self.config.max_people, network.config.queries)
-        self._infer = Inference(network, self.body, runtime or Runtime(), max_people)
+        self._infer: Inference | CameraInference = (
+            Inference(network, self.body, runtime or Runtime(), max_people)
+            if shared is None
+            else shared.add_camera(self.body, max_people)
+        )
 
     @classmethod
     def load(
@@ -167,7 +180,9 @@ class Estimator:
         view = frame.undistort()
         resize = self._resize(*view.image.shape[1::-1])
         k_input = None if view.k is None else resize.k_to_input(validate_k(view.k))
-        found = self._select_present(self._infer(view.image, resize, k_input, self.config.score_threshold))
+        vertices = self.config.vertices or self._has_cues(view)
+        found = self._infer(view.image, resize, k_input, self.config.score_threshold, vertices=vertices)
+        found = self._select_present(found)
         people = self._to_people(found, resize, view)
         people = self._place(people, view)
         people = self._track(people, found.k, view)
@@ -243,7 +258,7 @@ class Estimator:
 
     def _place(self, people: People, frame: Frame) -> People:
         """Refine distances by the frame's depth and ground."""
-        if not self.config.place or (frame.depth is None and frame.ground is None):
+        if not self._has_cues(frame):
             return people
         placement = place_people(people, self.surface, frame.depth, frame.ground, self.config.placement)
         # The whole error, including the part that is constant over time, which does not affect the velocity.
@@ -258,6 +273,9 @@ class Estimator:
             distance_sigma_m=placement.distance_sigma_m,
             predicted_distance_m=np.linalg.norm(people.pelvis.astype(np.float64), axis=1),
         )
+
+    def _has_cues(self, frame: Frame) -> bool:
+        return self.config.place and (frame.depth is not None or frame.ground is not None)
 
     def _track(self, people: People, k_input: NDArray[np.float32], frame: Frame) -> People:
         if not self.config.track:
@@ -291,6 +309,12 @@ class Estimator:
             score=people.score,
             distance_sigma_m=people.distance_sigma_m,
         )
+
+
+def load_shared(weights: str | Path, runtime: Runtime) -> SharedInference:
+    """Load the network for the estimators of several cameras. weights: as in `Estimator.load`."""
+    runtime = runtime.resolve()  # report a mistake before the weights are loaded
+    return SharedInference(checkpoint.load_network(resolve_checkpoint(str(weights))), runtime)
 
 
 def suppress_nearby(pelvis: NDArray[np.float32], distance_m: float) -> NDArray[np.int64]:

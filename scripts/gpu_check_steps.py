@@ -33,14 +33,16 @@ import numpy as np
 import torch
 from gpu_check_golden import golden
 from gpu_check_step import Image, Step, device_ms, make_estimator, make_image
+from numpy.typing import NDArray
 
 from multihmr2_ros.benchmark import BenchmarkConfig, _load_plain_body, _make_plain_frame, measure_network
 from multihmr2_ros.body import Body, Mesh
-from multihmr2_ros.estimator import Estimator
+from multihmr2_ros.estimator import Estimator, EstimatorConfig
 from multihmr2_ros.network import checkpoint
 from multihmr2_ros.network.config import NANO, NetworkConfig
 from multihmr2_ros.network.inference import MAX_GRAPHS
 from multihmr2_ros.network.model import MultiHMR2
+from multihmr2_ros.network.shared_inference import SharedInference
 from multihmr2_ros.people import People
 from multihmr2_ros.training.config import TrainingConfig
 from multihmr2_ros.training.data import Batch, BatchConfig
@@ -142,15 +144,17 @@ def _kernels(step: Step, network: MultiHMR2, size: tuple[int, int], precision: s
     with torch.inference_mode():
         host = torch.from_numpy(picture) if step.dry else torch.from_numpy(picture).pin_memory()
         there = host.to(step.device)
-        inputs = (infer.prepare(picture, resize), *infer._upload_camera(None))
+        inputs = (infer.prepare(picture, resize), *infer._prepare_camera(None))
         outputs = infer._run(*inputs)
+        shapes = {name: value.shape for name, value in infer._to_host(outputs).items()}
         step.write(
             size=size, precision=precision, people=people, mode="graph",
             upload_ms=device_ms(step, lambda: there.copy_(host, non_blocking=True), 20),
             prepare_ms=device_ms(step, lambda: infer.prepare(picture, resize), 20),
             network_and_body_ms=device_ms(step, lambda: infer._run(*inputs), 20),
             download_ms=device_ms(step, lambda: infer._to_host(outputs), 20),
-            download_mib=sum(value.nbytes for value in outputs.values()) / 2**20,
+            download_without_vertices_ms=device_ms(step, lambda: infer._to_host(outputs, vertices=False), 20),
+            download_mib={name: 4 * int(np.prod(shape)) / 2**20 for name, shape in shapes.items()},
         )  # fmt: skip
     begin = time.perf_counter()
     repeats = step.count(30, 2)
@@ -189,6 +193,51 @@ def threads(step: Step) -> None:
         step.write(precision=precision, greatest_difference=apart, ok=max(apart) <= 1e-5)
     if len(found) < 2:
         raise SystemExit("a thread raised an error")
+
+
+def cameras(step: Step) -> None:
+    """Compare the latency of 1, 2 and 4 cameras whose images arrive at the same time, and their people with single
+    estimators'. Goal: 4 cameras take at most 1.3 times as long as one."""
+    size, least = step.count((768, 432), (96, 64)), float("nan")
+    for count in (1, 2, 4):
+        shared = SharedInference(step.large(), step.runtime("bf16", "graph"), batch_wait_s=0.003)
+        config = EstimatorConfig(score_threshold=0.0, nms_distance_m=0.0, max_people=10)
+        estimators = [Estimator(shared.network, config, shared=shared) for _ in range(count)]
+        pictures = [make_image(size, seed) for seed in range(count)]
+        times, found = _step_together(estimators, pictures, step.count(60, 3))
+        alone = [make_estimator(step, step.large(), "bf16", "graph", 10, "full").step(each) for each in pictures]
+        p50 = float(np.median(times[len(times) // 3 :]))
+        least = p50 if count == 1 else least
+        # Descending scores, because low precision changes the order of people with similar scores.
+        apart = max(float(np.abs(one.score - other.score).max()) for one, other in zip(alone, found, strict=True))
+        step.write(cameras=count, p50_ms=p50, ratio=p50 / least, score_difference_from_alone=apart, ok=apart <= 0.02)
+
+
+def _step_together(
+    estimators: list[Estimator], pictures: list[Image], frames: int
+) -> tuple[NDArray[np.float64], list[People]]:
+    """Step all estimators at the same time, each in its thread. Return ms (frames, cameras) and the last people."""
+    times = np.zeros((frames, len(estimators)))
+    found: dict[int, People] = {}
+    barrier = threading.Barrier(len(estimators), timeout=120)
+
+    def work(row: int) -> None:
+        try:
+            for index in range(frames):
+                barrier.wait()
+                begin = time.perf_counter()
+                found[row] = estimators[row].step(pictures[row], stamp=index / 30)
+                times[index, row] = 1e3 * (time.perf_counter() - begin)
+        except Exception:
+            barrier.abort()
+            raise
+
+    workers = [threading.Thread(target=work, args=(row,)) for row in range(len(estimators))]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return times, [found[row] for row in range(len(estimators))]
 
 
 def _frames(step: Step, network: MultiHMR2, size: tuple[int, int], seed: int, precision: str) -> list[People]:
@@ -349,6 +398,7 @@ STEPS: dict[str, Callable[[Step], None]] = {
     "large": large,
     "nano": nano,
     "threads": threads,
+    "cameras": cameras,
     "soak": soak,
     "training": training,
     "compiled": compiled,

@@ -130,7 +130,7 @@ def test_no_home_for_imports_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_doctor_tries_the_kernels_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (check,) = doctor.check_kernels()
-    assert (check.status, check.detail) == ("ok", "Warp works, ~/.cache/warp")
+    assert (check.status, check.detail) == ("ok", "Warp works, cache in ~/.cache/warp")
     blocked = tmp_path / "file"
     blocked.touch()
     monkeypatch.setattr(caches, "find_kernel_cache", lambda: blocked / "warp")

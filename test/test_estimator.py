@@ -376,7 +376,7 @@ BAD_IMAGES = [
     (np.zeros((4, 4), np.uint8), "uint8 (4, 4)"),
     (np.zeros((4, 4, 4), np.uint8), "(4, 4, 4)"),
     (np.zeros((4, 4, 3), np.float32), "float32"),
-    (np.zeros((0, 4, 3), np.uint8), "4 × 0"),
+    (np.zeros((0, 4, 3), np.uint8), "4 x 0"),
     ([[1, 2, 3]], "list"),
 ]
 

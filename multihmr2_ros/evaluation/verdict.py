@@ -39,7 +39,7 @@ def describe(tally: Tally, rows: PersonRows) -> list[str]:
     """Return one sentence for each available result, the most important one first."""
     if not tally.with_truth:
         return [
-            f"Without ground truth, detection cannot be evaluated. The {tally.detections} images contain "
+            f"Without ground truth, detection cannot be evaluated. The {tally.frames} images contain "
             f"{tally.detections} detected people.",
             *_describe_latency(tally),
         ]

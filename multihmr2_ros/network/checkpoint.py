@@ -245,7 +245,7 @@ def _read_ours(path: Path) -> tuple[NetworkConfig, dict[str, Tensor]]:
 
 
 def _read_released(path: Path, *, allow_pickle: bool) -> dict[str, Tensor]:
-    damaged = f"{path} is not a complete PyTorch file; download it again"
+    damaged = f"{path} is not a complete PyTorch file; copy or download it again"
     try:
         # Memory mapping avoids a copy of 1.6 GB; only the zip format supports it.
         mapped = zipfile.is_zipfile(path)

@@ -14,8 +14,9 @@
 
 """Runs the network on a device: uint8 image in host memory → arrays of the people of highest score in host memory.
 
-The host is synchronized with the GPU once per image, to read the results. For each image size, the same kernels run on
-the same memory, so they can be captured in a CUDA graph.
+The host is synchronized with the GPU once per image or batch, to read the results. Images are uploaded on a stream of
+their own. For each size of the batch and of its images, the same kernels run on the same memory, so they can be
+captured in a CUDA graph.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ import dataclasses
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -45,9 +46,11 @@ from multihmr2_ros.hardware import (
     list_bf16_instructions,
     read_cpu_description,
 )
+from multihmr2_ros.network.cuda_graph import CaptureError, CudaGraph
 from multihmr2_ros.network.fused_movenet import fuse_encoder
 from multihmr2_ros.network.keypoint_fitting import fit_to_keypoints
 from multihmr2_ros.network.model import PHENOTYPES, MultiHMR2, place_bodies
+from multihmr2_ros.network.transfers import VERTICES, Downloader, Outputs, PackedOutputs, Uploader
 
 logger = logging.getLogger(__name__)
 
@@ -58,12 +61,10 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 FUSED = ("cpu", "fp32", "eager")  # device, precision and mode in which a pretrained encoder is fused
 MAX_THREADS = 1024
 
-# Maximum number of image sizes whose CUDA graph is kept; a camera has one size, a folder of photographs many.
+# Maximum number of image sizes whose CUDA graph is kept, for each batch size; a camera has one image size, a folder of
+# photographs many.
 MAX_GRAPHS = 4
-MAX_UPLOADS = MAX_GRAPHS + 1  # pinned buffers, one for each image size and one for k
 CAPTURE_LOCK = threading.Lock()  # all estimators of a process capture one graph at a time
-
-Outputs = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ class InferenceResult:
     track_feature   (P, F) float32
     bone_poses      (P, 163, 4, 4) float32
     joints          (P, 163, 3) float32, m, camera frame
-    vertices        (P, V, 3) float32, m, camera frame
+    vertices        (P, V, 3) float32, m, camera frame; (P, 0, 3) if they were not requested
     stature         (P,) float32, m
     """
 
@@ -170,6 +171,21 @@ class InferenceResult:
 IMAGE_FIELDS = ("horizontal_fov", "k")  # fields of an InferenceResult without a row per person
 
 
+class UploadedImage(NamedTuple):
+    """The network's inputs on the device, for one image.
+
+    image    (1, 3, H, W) uint8 RGB
+    k        (1, 3, 3) px
+    k_given  (1,) bool; if false, k is ignored and predicted
+    ready    event after the copies; None on a CPU
+    """
+
+    image: Tensor
+    k: Tensor
+    k_given: Tensor
+    ready: torch.cuda.Event | None = None
+
+
 class Inference:
     """The network and the body model on one device, for `max_people` people. The given network does not change."""
 
@@ -178,14 +194,18 @@ class Inference:
         keep_freed_memory()
         self.device = _add_device_index(torch.device(self.runtime.device))
         self.network = convert_network(copy_without_tensors(network), self.runtime).eval()
+        if _is_emulated(self.runtime):
+            logger.warning(
+                "precision bf16 is slower than fp32 on this CPU, which has no bf16 instructions; use fp32 or auto"
+            )
         encoder = self.network.backbone.pretrained
         if encoder is not None and (self.device.type, self.runtime.precision, self.runtime.mode) == FUSED:
             fuse_encoder(encoder)
         self.body = body.to(self.device)
         self.max_people = max_people
-        self._graphs: OrderedDict[tuple[int, ...], _Graph] = OrderedDict()
-        self._host: dict[str, Tensor] = {}
-        self._uploads: OrderedDict[tuple[int, ...], _Upload] = OrderedDict()
+        self._graphs: OrderedDict[tuple[int, ...], CudaGraph[Outputs | PackedOutputs]] = OrderedDict()
+        self._upload = Uploader(self.device)
+        self._download = Downloader(self.device)
         self._forward: Callable[..., Outputs] = self._predict_people
         if self.runtime.mode.startswith("compiled"):
             self._forward = torch.compile(self._predict_people, dynamic=False)
@@ -196,6 +216,8 @@ class Inference:
         resize: ResizePad,
         k: NDArray[np.float64] | None,
         min_score: float | None = None,
+        *,
+        vertices: bool = True,
     ) -> InferenceResult:
         """Run the network on one image. The result's arrays are views of memory that the next call overwrites.
 
@@ -204,22 +226,47 @@ class Inference:
         k          (3, 3) px of the network's input; None: predicted
         min_score  no body is computed for lower scores where this saves time: in mode eager on a CPU. Elsewhere, fixed
                    shapes save more.
+        vertices   whether the result has vertices
+        """
+        return self.compute([self.upload(image, resize, k)], min_score, vertices=vertices)[0]
+
+    def upload(self, image: NDArray[np.uint8], resize: ResizePad, k: NDArray[np.float64] | None) -> UploadedImage:
+        """Copy an image to the device and prepare it, beside the network on another image. Thread-safe.
+
+        Arguments as in `__call__`.
         """
         with torch.inference_mode(), self._on_device():
-            inputs = (self.prepare(image, resize), *self._upload_camera(k))
+            if self.device.type != "cuda":
+                return UploadedImage(self.prepare(image, resize), *self._prepare_camera(k))
+            with self._upload.on_stream():
+                inputs = (self.prepare(image, resize), *self._prepare_camera(k))
+                ready = torch.cuda.Event()
+                ready.record()
+            return UploadedImage(*inputs, ready)
+
+    def compute(
+        self, images: Sequence[UploadedImage], min_score: float | None = None, *, vertices: bool = True
+    ) -> list[InferenceResult]:
+        """Run the network on images of one size as one batch. Arguments and results as in `__call__`."""
+        with torch.inference_mode(), self._on_device():
+            if self.device.type == "cuda":
+                _wait_for_uploads(images)
             if self.device.type == "cpu" and self.runtime.mode == "eager":
-                return self._to_host(self._predict_people(*inputs, min_score))
-            return self._to_host(self._run(*inputs))
+                people: Outputs | PackedOutputs = self._predict_people(*_stack(images), min_score)
+            else:
+                people = self._run(*_stack(images))
+            outputs = self._to_host(people, vertices=vertices)
+        return [InferenceResult(**{name: value[row] for name, value in outputs.items()}) for row in range(len(images))]
 
     def reconfigure(self, body: Body, max_people: int) -> None:
         """Change the body or the number of people. The next image captures its graph again."""
         self.body, self.max_people = body.to(self.device), max_people
         self._graphs.clear()
-        self._host.clear()
+        self._download.clear()
 
     def prepare(self, image: NDArray[np.uint8], resize: ResizePad) -> Tensor:
         """Resize (bicubic, antialiased) and pad with black; return (1, 3, H, W) uint8 on the device."""
-        pixels = self._upload(image).permute(2, 0, 1)[None]
+        pixels = self._to_device(image).permute(2, 0, 1)[None]
         size = (resize.resized_height, resize.resized_width)
         if pixels.shape[-2:] != size:
             pixels = _resize(pixels, size)
@@ -227,23 +274,17 @@ class Inference:
         bottom = resize.padded_height - resize.resized_height - resize.pad_top
         return functional.pad(pixels, (resize.pad_left, right, resize.pad_top, bottom))
 
-    def _upload_camera(self, k: NDArray[np.float64] | None) -> tuple[Tensor, Tensor]:
+    def _prepare_camera(self, k: NDArray[np.float64] | None) -> tuple[Tensor, Tensor]:
         """Copy k to the device; return k (1, 3, 3) and whether it is given, (1,) bool."""
         given = torch.full((1,), k is not None, device=self.device)
         matrix = np.eye(3, dtype=np.float32) if k is None else np.array(k, np.float32)
-        return self._upload(matrix)[None], given
+        return self._to_device(matrix)[None], given
 
-    def _upload(self, values: NDArray[Any]) -> Tensor:
-        """Copy an array to the device asynchronously, through pinned memory that is reused."""
-        if self.device.type != "cuda":
-            # PyTorch needs writable arrays; arrays from Pillow and from messages are read-only.
-            return torch.from_numpy(np.require(values, requirements=("C", "W"))).to(self.device)
-        if values.shape not in self._uploads:
-            if len(self._uploads) == MAX_UPLOADS:
-                self._uploads.popitem(last=False)
-            self._uploads[values.shape] = _Upload(values)
-        self._uploads.move_to_end(values.shape)
-        return self._uploads[values.shape](values, self.device)
+    def _to_device(self, values: NDArray[Any]) -> Tensor:
+        if self.device.type == "cuda":
+            return self._upload(values)
+        # PyTorch needs writable arrays; arrays from Pillow and from messages are read-only.
+        return torch.from_numpy(np.require(values, requirements=("C", "W"))).to(self.device)
 
     @contextlib.contextmanager
     def _on_device(self) -> Iterator[None]:
@@ -276,23 +317,29 @@ class Inference:
             "stature": placed.stature,
         }
 
-    def _run(self, *inputs: Tensor) -> Outputs:
+    def _predict(self, *inputs: Tensor) -> Outputs | PackedOutputs:
+        outputs = self._forward(*inputs)
+        return outputs if self.device.type == "cpu" else PackedOutputs.pack(outputs)
+
+    def _run(self, *inputs: Tensor) -> Outputs | PackedOutputs:
         if "graph" not in self.runtime.mode:
-            return self._forward(*inputs)
+            return self._predict(*inputs)
         size = tuple(inputs[0].shape)
         if size not in self._graphs and not self._capture(inputs):
-            return self._forward(*inputs)
+            return self._predict(*inputs)
         self._graphs.move_to_end(size)
         return self._graphs[size](inputs)
 
     def _capture(self, inputs: tuple[Tensor, ...]) -> bool:
         """Capture and keep a graph for inputs of this size. Return False if it fails; it is then not tried again."""
-        if len(self._graphs) == MAX_GRAPHS:
-            self._graphs.popitem(last=False)
+        size = tuple(inputs[0].shape)
+        same_batch = [kept for kept in self._graphs if kept[0] == size[0]]
+        if len(same_batch) == MAX_GRAPHS:
+            del self._graphs[same_batch[0]]
         try:
             with CAPTURE_LOCK:
-                self._graphs[tuple(inputs[0].shape)] = _Graph(self._forward, inputs)
-        except _CaptureError as error:
+                self._graphs[size] = CudaGraph(self._predict, inputs)
+        except CaptureError as error:
             mode: Mode = "compiled" if self.runtime.mode.startswith("compiled") else "eager"
             logger.warning("the CUDA graph cannot be captured (%s); the network runs in mode %s", error, mode)
             self.runtime = dataclasses.replace(self.runtime, mode=mode)
@@ -300,76 +347,29 @@ class Inference:
             return False
         return True
 
-    def _to_host(self, outputs: Outputs) -> InferenceResult:
-        if self.device.type == "cpu":
-            return InferenceResult(**{name: value[0].numpy() for name, value in outputs.items()})
-        for name, value in outputs.items():
-            if name not in self._host:
-                self._host[name] = torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
-            self._host[name].copy_(value, non_blocking=True)
-        # Only the stream: synchronizing the whole device would break a capture in another thread.
-        torch.cuda.current_stream(self.device).synchronize()
-        return InferenceResult(**{name: self._host[name][0].numpy() for name in outputs})
+    def _to_host(self, outputs: Outputs | PackedOutputs, *, vertices: bool = True) -> dict[str, NDArray[np.float32]]:
+        """Return the outputs as arrays (B, …); without vertices, these are empty."""
+        there = self._download(outputs, vertices=vertices) if isinstance(outputs, PackedOutputs) else outputs
+        arrays = {name: value.numpy() for name, value in there.items()}
+        if not vertices:
+            arrays[VERTICES] = np.empty((*arrays["score"].shape, 0, 3), np.float32)
+        return arrays
 
 
-class _Upload:
-    """Pinned memory for uploads of one shape and type to a GPU. Reused, because its allocation takes milliseconds."""
-
-    def __init__(self, like: NDArray[Any]) -> None:
-        dtype = torch.from_numpy(np.empty(0, like.dtype)).dtype
-        self._pinned = torch.empty(like.shape, dtype=dtype, pin_memory=True)
-        self._copied = torch.cuda.Event()
-
-    def __call__(self, values: NDArray[Any], device: torch.device) -> Tensor:
-        self._copied.synchronize()  # wait for the previous copy, which has ended if its results were read
-        np.copyto(self._pinned.numpy(), values)
-        there = self._pinned.to(device, non_blocking=True)
-        self._copied.record()
-        return there
+def _stack(images: Sequence[UploadedImage]) -> tuple[Tensor, ...]:
+    """Return image, k and k_given of a batch."""
+    first, *others = (each[:3] for each in images)
+    return tuple(torch.cat(values) for values in zip(first, *others, strict=True)) if others else first
 
 
-class _CaptureError(Exception):
-    """Error if the network cannot be captured in a CUDA graph; the message is one line."""
-
-
-class _Graph:
-    """A captured CUDA graph. A call copies the inputs, replays the graph, and returns the graph's output memory.
-
-    It is captured on the current device, which must be the inputs' device. During the capture, other threads may use
-    the GPU, but not capture.
-    """
-
-    def __init__(self, function: Callable[..., Outputs], inputs: tuple[Tensor, ...]) -> None:
-        self._inputs = tuple(value.clone() for value in inputs)
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):  # lazy initialization and autotuning must not be captured
-            for _ in range(3):
-                function(*self._inputs)
-        torch.cuda.current_stream().wait_stream(stream)
-        self._graph = torch.cuda.CUDAGraph()
-        with _convert_capture_errors(), torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
-            self._outputs = function(*self._inputs)
-
-    def __call__(self, inputs: tuple[Tensor, ...]) -> Outputs:
-        for own, value in zip(self._inputs, inputs, strict=True):
-            own.copy_(value, non_blocking=True)
-        self._graph.replay()
-        return self._outputs
-
-
-@contextlib.contextmanager
-def _convert_capture_errors() -> Iterator[None]:
-    """Convert errors of a capture, except out of memory, to _CaptureError, and restore the current stream."""
+def _wait_for_uploads(images: Sequence[UploadedImage]) -> None:
+    """Make the current stream wait for uploads, whose memory is then not reused before this stream has read it."""
     stream = torch.cuda.current_stream()
-    try:
-        yield
-    except RuntimeError as error:
-        torch.cuda.set_stream(stream)  # after a failed capture, PyTorch does not restore the current stream
-        reason = error.__context__ or error  # the end of a failed capture raises a second error
-        if isinstance(reason, torch.OutOfMemoryError):
-            raise reason from None
-        raise _CaptureError(str(reason).partition("\n")[0]) from error
+    for image, k, k_given, ready in images:
+        assert ready is not None
+        stream.wait_event(ready)
+        for tensor in (image, k, k_given):
+            tensor.record_stream(stream)
 
 
 def _resize(pixels: Tensor, size: tuple[int, int]) -> Tensor:
@@ -402,6 +402,13 @@ def _add_device_index(device: torch.device) -> torch.device:
     if device.type != "cuda" or device.index is not None:
         return device
     return torch.device("cuda", torch.cuda.current_device())
+
+
+def _is_emulated(runtime: Runtime) -> bool:
+    """Return whether the CPU emulates the runtime's bf16; False if its instructions are unknown."""
+    if (runtime.device, runtime.precision) != ("cpu", "bf16"):
+        return False
+    return list_bf16_instructions(read_cpu_description()) == ()
 
 
 def _choose_precision(device: torch.device) -> Precision:

@@ -110,8 +110,13 @@ def _interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
-def find_unused_remaps(arguments: Sequence[str], node: Any) -> list[str]:
-    """Return a warning for each remapping rule whose name the node does not use."""
+def find_unused_remaps(arguments: Sequence[str], *nodes: Any) -> list[str]:
+    """Return a warning for each remapping rule whose name none of the nodes uses."""
+    first, *others = (_find_unused_remaps(arguments, node) for node in nodes)
+    return [problem for problem in first if all(problem in problems for problems in others)]
+
+
+def _find_unused_remaps(arguments: Sequence[str], node: Any) -> list[str]:
     known = [*TOPICS, *SERVICES, *ROS_SERVICES]
     of_services = [service.srv_name for service in node.services]
     full = {node.resolve_topic_name(name, only_expand=True) for name in [*known, *of_services]}

@@ -25,7 +25,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -278,7 +278,8 @@ class PerceptionNode(ManagedNode):
                 self._report("header", fault)
             self._reset_if_needed(estimator, inputs, image.time_s)
             frame = self._frames.make(task.received, image, inputs, parameters)
-            estimator.reconfigure(make_configuration(parameters, estimator.config))
+            vertices = parameters.publish_vertices or (self._outputs is not None and self._outputs.needs_vertices)
+            estimator.reconfigure(make_configuration(parameters, estimator.config, vertices=vertices))
             start_s = time.perf_counter()
             people = estimator.step(frame)
             timing = Timing(image.age_at_receipt_s, time.perf_counter() - start_s, dropped_frames=counters.dropped)
@@ -363,23 +364,28 @@ class PerceptionNode(ManagedNode):
 
 def main(args: Sequence[str] | None = None, estimator_factory: EstimatorFactory = load_estimator) -> int:
     """Run the node until SIGINT or SIGTERM. Return 0; 2 if it cannot be configured; 3 if a new process is needed."""
+    return run_nodes(list(sys.argv if args is None else args), lambda: PerceptionNode(estimator_factory))
+
+
+def run_nodes(arguments: list[str], *make_nodes: Callable[[], PerceptionNode]) -> int:
+    """Run nodes in one process, as `main`. arguments: as sys.argv."""
     make_threads_wait_passively()
-    arguments = list(sys.argv if args is None else args)
     try:
         start_rclpy(arguments)
     except UserError as error:
         print(f"perception_node: {error}", file=sys.stderr)
         return 2
-    status, has_ended, node = 0, True, None
+    status, has_ended, nodes = 0, True, list[PerceptionNode]()
     try:
-        node = PerceptionNode(estimator_factory)
-        for problem in find_unused_remaps(arguments, node):
-            node.get_logger().warning(problem)
-        if node.parameters.autostart and not node.is_active:
+        for make_node in make_nodes:
+            nodes.append(make_node())
+        for problem in find_unused_remaps(arguments, *nodes):
+            nodes[0].get_logger().warning(problem)
+        if any(node.parameters.autostart and not node.is_active for node in nodes):
             status = 2
         else:
-            reason = _spin(node)
-            node.get_logger().fatal(f"{reason}; the node ends with status {NEW_PROCESS_STATUS}, for a new process")
+            reason = _spin(*nodes)
+            nodes[0].get_logger().fatal(f"{reason}; the process ends with status {NEW_PROCESS_STATUS}, for a new one")
             status = NEW_PROCESS_STATUS
     except KeyboardInterrupt:
         pass
@@ -387,8 +393,8 @@ def main(args: Sequence[str] | None = None, estimator_factory: EstimatorFactory 
         get_logger("perception_node").fatal(str(error))
         status = 2
     finally:
-        if node is not None:
-            has_ended = node.close()
+        for node in nodes:
+            has_ended &= node.close()
             node.destroy_node()
         rclpy.try_shutdown()
     if not has_ended:
@@ -399,11 +405,12 @@ def main(args: Sequence[str] | None = None, estimator_factory: EstimatorFactory 
     return status
 
 
-def _spin(node: PerceptionNode) -> str:
+def _spin(*nodes: PerceptionNode) -> str:
     """Spin until a new process is needed, and return the reason."""
     executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    while not (reason := node.why_new_process):
+    for node in nodes:
+        executor.add_node(node)
+    while not (reason := next(filter(None, (node.why_new_process for node in nodes)), "")):
         executor.spin_once(timeout_sec=SPIN_PERIOD_S)
     return reason
 

@@ -95,6 +95,12 @@ class Outputs:
             self._faces, self._bone_labels = np.ascontiguousarray(body.faces, np.intp), body.bone_labels
             self._latched.publish(body_model_to_ros(body))
 
+    @property
+    def needs_vertices(self) -> bool:
+        """Whether an output that shows meshes has a subscriber."""
+        shown = (self._markers.publisher, self._points.publisher, self._overlay, self._overlay_jpeg)
+        return any(is_wanted(publisher) for publisher in shown) or self.interfaces.needs_vertices
+
     def publish(self, frame: CameraFrame, people: People, timing: Timing) -> None:
         """Publish all messages about one image.
 

@@ -73,8 +73,8 @@ def load_estimator(parameters: NodeParameters) -> Estimator:
     )
 
 
-def make_configuration(parameters: NodeParameters, base: EstimatorConfig) -> EstimatorConfig:
-    """Return base with the values of the node's parameters."""
+def make_configuration(parameters: NodeParameters, base: EstimatorConfig, *, vertices: bool = True) -> EstimatorConfig:
+    """Return base with the values of the node's parameters. vertices: whether an output needs them."""
     return dataclasses.replace(
         base,
         score_threshold=parameters.score_threshold,
@@ -82,6 +82,7 @@ def make_configuration(parameters: NodeParameters, base: EstimatorConfig) -> Est
         max_people=parameters.max_people,
         input_size=parameters.input_size or None,
         mesh=parameters.mesh,
+        vertices=vertices,
     )
 
 

@@ -37,7 +37,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from multihmr2_ros.estimator import Estimator
-from multihmr2_ros.network.inference import Mode
+from multihmr2_ros.network.inference import Inference, Mode
+from multihmr2_ros.network.transfers import Downloader, Uploader
 
 GPU = torch.device("cuda", 0)
 REPLACED = ("device", "Stream", "Event", "stream", "set_stream", "current_stream", "CUDAGraph", "graph", "synchronize")
@@ -50,12 +51,14 @@ class StandInCuda:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.notes: list[str] = []
         self.pinned: dict[int, Tensor] = {}  # by address
+        self.kept: set[int] = set()  # addresses of memory that is kept until another stream has read it
         self.captures, self.most_captures = 0, 0  # number of simultaneous captures
         self._here = threading.local()
         self._main = _Stream(self, "main")
         self._events: list[_Event] = []
         for name in REPLACED:
             monkeypatch.setattr(torch.cuda, name, getattr(self, name))
+        monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: self.kept.add(tensor.data_ptr()))
 
     def take_notes(self) -> list[str]:
         """Return the notes since the last call and clear them."""
@@ -67,11 +70,15 @@ class StandInCuda:
 
     def use(self, estimator: Estimator, mode: Mode = "graph") -> Estimator:
         """Return the same estimator, created for the CPU, configured as if it were on a GPU."""
-        infer = estimator._infer
+        assert isinstance(estimator._infer, Inference)
+        self.use_inference(estimator._infer, mode)
+        return estimator
+
+    def use_inference(self, infer: Inference, mode: Mode = "graph") -> None:
         infer.device = GPU
+        infer._upload, infer._download = Uploader(GPU), Downloader(GPU)
         infer.runtime = dataclasses.replace(infer.runtime, device=str(GPU), mode=mode)
         infer._forward = self._noted(infer._forward)
-        return estimator
 
     @property
     def captures_here(self) -> bool:
@@ -158,6 +165,9 @@ class _Stream:
     def wait_stream(self, other: _Stream) -> None:
         self.cuda.notes.append(f"{self.name} waits for {other.name}")
 
+    def wait_event(self, event: _Event) -> None:
+        self.cuda.notes.append(f"{self.name} waits for {event.stream}")
+
     def synchronize(self) -> None:
         self.cuda.notes.append(f"host waits for {self.name}")
         self.cuda.complete()
@@ -165,10 +175,10 @@ class _Stream:
 
 class _Event:
     def __init__(self, cuda: StandInCuda) -> None:
-        self.cuda, self.is_pending = cuda, False
+        self.cuda, self.is_pending, self.stream = cuda, False, ""
 
     def record(self) -> None:
-        self.is_pending = True
+        self.is_pending, self.stream = True, self.cuda.current_stream().name
 
     def synchronize(self) -> None:
         if self.is_pending:
@@ -225,9 +235,10 @@ class _Memory(TorchFunctionMode):
 
     def _upload(self, value: Tensor, kwargs: dict[str, Any]) -> Tensor:
         waits = not kwargs.get("non_blocking") or value.data_ptr() not in self.cuda.pinned
-        self.cuda.notes.append("upload and wait" if waits else "upload")
+        self.cuda.notes.append(f"{'upload and wait' if waits else 'upload'} on {self.cuda.current_stream().name}")
         return value.clone()
 
     def _note_copy(self, target: Tensor, source: Tensor, kwargs: dict[str, Any]) -> None:
         assert kwargs["non_blocking"], "the host waits for a copy"
-        self.cuda.notes.append("download" if target.data_ptr() in self.cuda.pinned else "copy in")
+        is_download = target.data_ptr() in self.cuda.pinned
+        self.cuda.notes.append(f"download {target.numel()}" if is_download else "copy in")

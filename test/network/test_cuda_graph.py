@@ -27,16 +27,20 @@ import torch
 
 from multihmr2_ros import Estimator, People
 from multihmr2_ros.estimator import EstimatorConfig
-from multihmr2_ros.network.inference import MAX_GRAPHS, MAX_UPLOADS, Runtime
+from multihmr2_ros.frame import GroundPlane
+from multihmr2_ros.network.inference import MAX_GRAPHS, Runtime
+from multihmr2_ros.network.transfers import MAX_UPLOADS
 from test.helpers.small_network import small_network
 from test.helpers.stand_in_cuda import StandInCuda
 
 EVERYBODY = EstimatorConfig(score_threshold=0.0, nms_distance_m=0.0, max_people=3, mesh="low", track=False)
 K = np.array([[60.0, 0, 32], [0, 60, 24], [0, 0, 1]])
-OUTPUTS = 10
-ONE_FRAME = [
-    "enter cuda:0", "upload", "upload", *["copy in"] * 3, "replay", *["download"] * OUTPUTS, "host waits for main",
-    "leave cuda:0",
+WITHOUT_VERTICES = 10 + 3 * (1 + 6 + 163 * 9 + 32 + 163 * 16 + 163 * 3 + 1)  # numbers of an image and of 3 people
+VERTICES = 3 * 615 * 3
+UPLOAD = ["enter cuda:0", "upload on side", "upload on side", "leave cuda:0"]
+COMPUTE = [
+    "enter cuda:0", "main waits for side", *["copy in"] * 3, "replay", f"download {WITHOUT_VERTICES + VERTICES}",
+    "host waits for main", "leave cuda:0",
 ]  # fmt: skip
 NOT_PERMITTED = RuntimeError("CUDA error: operation not permitted when stream is capturing\nSearch for it")
 
@@ -87,8 +91,8 @@ def test_the_order_of_a_captured_frame(cuda: StandInCuda, estimator: Estimator) 
         "side waits for main", *["forward on side"] * 3, "main waits for side",
         "capture, thread_local", "forward on capture's", "captured",
     ]  # fmt: skip
-    assert first == [*ONE_FRAME[:3], *capture, *ONE_FRAME[3:]]
-    assert cuda.take_notes() == ONE_FRAME, "nothing is allocated, and the host waits once"
+    assert first == [*UPLOAD, *COMPUTE[:2], *capture, *COMPUTE[2:]]
+    assert cuda.take_notes() == [*UPLOAD, *COMPUTE], "nothing is allocated, and the host waits once"
 
 
 def test_a_replay_reads_what_is_new(cuda: StandInCuda, estimator: Estimator) -> None:
@@ -98,13 +102,44 @@ def test_a_replay_reads_what_is_new(cuda: StandInCuda, estimator: Estimator) -> 
     assert cuda.notes.count("captured") == 1
 
 
-def test_a_picture_waits_for_the_copy_of_the_one_before(cuda: StandInCuda, estimator: Estimator) -> None:
-    """The pinned memory of the previous copy is overwritten."""
+def test_an_image_waits_for_the_copy_before_the_previous_one(cuda: StandInCuda, estimator: Estimator) -> None:
+    """Two pinned buffers take turns; the memory of a copy is not overwritten before the copy has ended."""
     infer, resize = estimator._infer, estimator._resize(64, 48)
     with cuda.memory():
-        first, second = (infer.prepare(picture(seed), resize) for seed in (0, 1))
-    assert cuda.notes == ["pin (48, 64, 3)", "upload", "host waits for a copy", "upload"]
-    assert not torch.equal(first, second)
+        prepared = [infer.prepare(picture(seed), resize) for seed in (0, 1, 2)]
+    upload = "upload on main"
+    assert cuda.notes == ["pin (48, 64, 3)"] * 2 + [upload, upload, "host waits for a copy", upload]
+    assert len({int(each.sum()) for each in prepared}) == 3
+
+
+def test_the_next_image_is_uploaded_while_the_network_runs(cuda: StandInCuda, estimator: Estimator) -> None:
+    infer, resize = estimator._infer, estimator._resize(64, 48)
+    with cuda.memory():
+        estimator.step(picture(0))
+        uploaded = infer.upload(picture(1), resize, None)
+        cuda.take_notes()
+        following = infer.upload(picture(2), resize, None)
+        assert cuda.take_notes() == UPLOAD, "neither the host nor the stream waits"
+        for seed, each in ((1, uploaded), (2, following)):
+            found = infer.compute([each])[0]
+            np.testing.assert_allclose(found.joints, eager(picture(seed)).joints, atol=1e-5)
+        assert {tensor.data_ptr() for tensor in (*uploaded[:3], *following[:3])} <= cuda.kept
+
+
+def test_vertices_are_copied_only_if_they_are_wanted(cuda: StandInCuda, estimator: Estimator) -> None:
+    estimator.reconfigure(dataclasses.replace(EVERYBODY, vertices=False))
+    ground = GroundPlane(np.array([0.0, -1.0, 0.0]), -1.5)
+    with cuda.memory():
+        estimator.step(picture(0))
+        cuda.take_notes()
+        found = estimator.step(picture(1), K)
+        assert f"download {WITHOUT_VERTICES}" in cuda.take_notes()
+        assert found.vertices.shape == (3, 0, 3)
+        expected = eager(picture(1), K)
+        np.testing.assert_allclose(found.bone_poses, expected.bone_poses, atol=1e-5)
+        people = estimator.step(picture(1), K, ground=ground)
+        assert people.vertices.shape == (3, 615, 3)
+        assert f"download {WITHOUT_VERTICES + VERTICES}" in cuda.take_notes(), "the ground plane needs them"
 
 
 def test_a_gpu_leaves_the_threads_of_the_cpu_alone(
@@ -177,7 +212,7 @@ def test_the_fifth_size_takes_the_place_of_the_oldest(cuda: StandInCuda, estimat
         for width, height in sizes:
             estimator.step(picture(0, width, height))
         assert len(estimator._infer._graphs) == MAX_GRAPHS == len(sizes) - 1
-        assert len(estimator._infer._uploads) == MAX_UPLOADS
+        assert len(estimator._infer._upload._here.buffers) == MAX_UPLOADS
         cuda.take_notes()
         for width, height in sizes[1:]:
             assert_same(estimator.step(picture(1, width, height)), eager(picture(1, width, height)))

@@ -39,6 +39,7 @@ from multihmr2_ros.camera import ResizePad
 from multihmr2_ros.network.config import NANO, SCRATCH, NetworkConfig
 from multihmr2_ros.network.inference import Inference, Runtime
 from multihmr2_ros.network.model import MultiHMR2
+from multihmr2_ros.network.transfers import PackedOutputs
 from test.helpers.small_network import SMALL, small_network
 
 # These copy values from the host to the device or back.
@@ -128,12 +129,13 @@ def test_the_device_works_alone(
     resize = ResizePad.fit(200, 130, config.image_size, config.patch_size)
     with torch.no_grad():  # composite operations are decomposed, unlike in inference mode
         with DeviceOnly(uploads=2) as guard:
-            inputs = (infer.prepare(np.zeros((130, 200, 3), np.uint8), resize), *infer._upload_camera(k))
+            inputs = (infer.prepare(np.zeros((130, 200, 3), np.uint8), resize), *infer._prepare_camera(k))
         assert guard.uploads == 0
         with HostFunctions(), DeviceOnly():
             outputs = infer._run(*inputs)
-    assert outputs["vertices"].shape == (1, 5, bodies[mesh].vertex_count, 3)
-    assert all(value.device.type == "meta" for value in outputs.values())
+    assert isinstance(outputs, PackedOutputs)
+    assert outputs.shapes["vertices"] == (1, 5, bodies[mesh].vertex_count, 3)
+    assert (outputs.buffer.device.type, outputs.buffer.dtype) == ("meta", torch.float32)
 
 
 @pytest.mark.parametrize(

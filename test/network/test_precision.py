@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +25,12 @@ import pytest
 import torch
 
 from multihmr2_ros.body import Body
-from multihmr2_ros.network import checkpoint
+from multihmr2_ros.estimator import Estimator, EstimatorConfig
+from multihmr2_ros.network import checkpoint, inference
+from multihmr2_ros.network.inference import Runtime
 from multihmr2_ros.network.model import MultiHMR2, place_bodies
 from test.golden import weights
+from test.helpers.small_network import small_network
 from test.network.test_network_golden import GOLDEN, SIZES, given_k
 
 
@@ -43,6 +47,33 @@ def everybody(network: MultiHMR2, body: Body) -> list[tuple[np.ndarray, np.ndarr
         for row in range(2):
             results.append((prediction.query_score[row].numpy(), pelvis[row, order[row]].numpy()))
     return results
+
+
+@pytest.mark.parametrize(
+    ("description", "automatic", "warnings"),
+    [
+        ("flags : fpu avx2 fma\n", "fp32", 1),
+        ("flags : fpu avx2 avx512_bf16\n", "bf16", 0),
+        ("Features : asimd bf16\n", "bf16", 0),
+        ("", "fp32", 0),  # unknown
+    ],
+)
+def test_emulated_bf16_is_not_the_default_and_warns(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, description: str, automatic: str, warnings: int
+) -> None:
+    monkeypatch.setattr(inference, "read_cpu_description", lambda: description)
+    assert Runtime("cpu").resolve().precision == automatic
+    config = EstimatorConfig(score_threshold=0.0, mesh="low")
+    with caplog.at_level(logging.INFO):
+        Estimator(small_network(), config, Runtime("cpu", "fp32"))
+        estimator = Estimator(small_network(), config, Runtime("cpu", "bf16"))
+    assert estimator.runtime.precision == "bf16"
+    messages = [record.getMessage() for record in caplog.records]
+    assert (
+        messages
+        == ["precision bf16 is slower than fp32 on this CPU, which has no bf16 instructions; use fp32 or auto"]
+        * warnings
+    )
 
 
 @pytest.mark.slow  # without bf16 instructions a CPU takes minutes per image

@@ -158,7 +158,7 @@ def test_arguments_are_named_and_typed_like_what_they_set() -> None:
         assert type(known[parameter]) is kind
         assert parameter in (argument, f"image_{argument}")
     arguments = arguments_of("perception.launch.py")
-    others = {"namespace", "params_file", "log_level", "respawn", "rviz", "rviz_frame"}
+    others = {"namespace", "cameras", "params_file", "log_level", "respawn", "rviz", "rviz_frame"}
     assert set(arguments) == set(module.PARAMETERS) | set(module.INPUTS) | others
     assert all(re.match(r"\w.+\.", argument.description) for argument in arguments.values())
 

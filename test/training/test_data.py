@@ -153,7 +153,7 @@ def test_a_shard_that_is_not_whole_is_passed_over_with_one_line(
     render_cache.refresh()
     assert len(render_cache) == 2
     assert [record.message.count("\n") for record in caplog.records] == [0]
-    assert "seeds-0000050.safetensors is skipped" in caplog.text
+    assert "seeds-0000050.safetensors is not a complete shard" in caplog.text
 
 
 def test_a_pool_sees_what_comes_and_goes(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 from multihmr2_ros.messages.content import HeaderContent
 from multihmr2_ros.people import People
 from multihmr2_ros.ros.parameters import NodeParameters
-from multihmr2_ros.ros.qos import LAST_MESSAGES_TIMEOUT
+from multihmr2_ros.ros.qos import LAST_MESSAGES_TIMEOUT, is_wanted
 from multihmr2_ros.ros.target_frame import CameraFrame, PlacedPeople
 
 from .bodies import BodiesOutput
@@ -88,6 +88,12 @@ class InterfaceOutputs:
             for name, fact in self.facts.items()
             if self._wanted[name] == "always" and fact != "published"
         ]
+
+    @property
+    def needs_vertices(self) -> bool:
+        """Whether an output that uses the mesh has a subscriber."""
+        detections = self._detections is not None and is_wanted(self._detections.publisher)
+        return detections or (self._bodies is not None and is_wanted(self._bodies.tracked))
 
     def publish(
         self, frame: CameraFrame, people: People, placed: PlacedPeople | None, bone_labels: Sequence[str]
