@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--network",
         default="nano",
         metavar="NAME|JSON",
-        help="nano, scratch, large, or a JSON file of sizes (default: %(default)s)",
+        help="nano, scratch, large, multi-hmr, multi-hmr-camera, or a JSON file of sizes (default: %(default)s)",
     )
     network.add_argument(
         "--from", dest="start_from", metavar="NAME|FILE", help="start from these weights (fine-tuning)"
