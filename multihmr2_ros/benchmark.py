@@ -196,9 +196,9 @@ def _measure_stages(estimator: Estimator, image: NDArray[np.uint8], config: Benc
         pixels = infer.prepare(image, resize)
         normalized = (pixels.float() / 255.0 - network.image_mean) / network.image_std
         encoded = network.backbone(normalized)
-        decoded = network.decoder(encoded.patches, network._make_initial_queries(encoded))
         eye, no = torch.eye(3, device=infer.device)[None], torch.tensor([False], device=infer.device)
         prediction = network(pixels, eye, no, infer.max_people)
+        decoded = network.decode(encoded, prediction.k)
         outputs = infer._predict(pixels, eye, no)
         people = estimator.step(image)
         stamp = itertools.count(1)
@@ -206,7 +206,7 @@ def _measure_stages(estimator: Estimator, image: NDArray[np.uint8], config: Benc
         work: dict[str, Callable[[], object]] = {
             "upload, resize, pad": lambda: infer.prepare(image, resize),
             "encoder": lambda: network.backbone(normalized),
-            "decoder": lambda: network.decoder(encoded.patches, network._make_initial_queries(encoded)),
+            "decoder": lambda: network.decode(encoded, prediction.k),
             "heads": lambda: (
                 network.detection(decoded.queries, decoded.reference_point, decoded.score),
                 network.person(decoded.queries[:, : infer.max_people]),

@@ -56,6 +56,14 @@ def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def multi_hmr_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a weights file of a small Multi-HMR that detects people in every image."""
+    from test.helpers.nano_network import save_multi_hmr
+
+    return save_multi_hmr(tmp_path_factory.mktemp("multi-hmr") / "multi-hmr.safetensors")
+
+
+@pytest.fixture(scope="session")
 def body() -> Any:
     """Return Anny with the mesh of few vertices."""
     from multihmr2_ros.body import Body

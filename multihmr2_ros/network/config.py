@@ -32,17 +32,22 @@ MAX_DEFAULT = 65_536
 MIN_VALUES = {"proposal_depth": 0}
 MAX_STAGES = 8
 ENCODERS = ("vit", "movenet")
+ARCHITECTURES = ("multi-hmr-2", "multi-hmr")
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Size and parts of a Multi-HMR 2 network. The defaults describe the released ViT-L model ("2.b", 768 px).
+    """Size and parts of a network. The defaults describe the released ViT-L model of Multi-HMR 2 ("2.b", 768 px).
 
+    architecture      "multi-hmr-2": queries, matched to people in training (DETR); "multi-hmr": its predecessor, which
+                      detects people in a heat map of patches (see `human_perception.py`); `queries` is then the number
+                      of patches that are decoded, and decoder_depth the number of blocks
+    camera_embedding  "multi-hmr" only: the tokens contain the ray directions of their patches
     image_size        px, longest side of the input; locations span 1.2 × this
     patch_size        px
     max_grid          patches per side in the decoder's position table
     encoder           "vit", or "movenet" for MoveNet's pretrained convolutions before the transformer blocks; MoveNet's
-                      detections are then the initial queries
+                      detections are then the initial queries of "multi-hmr-2"
     proposal_depth    number of residual perceptrons that convert MoveNet's detections to queries
     stem_widths       channels of the convolutional stages that compute the patches; each halves the image, so their
                       number determines the patch size. Empty: a single convolution, as in vision transformers
@@ -78,6 +83,8 @@ class NetworkConfig:
     proposed_queries: bool = False
     local_attention: bool = False
     keypoint_maps: bool = False
+    architecture: str = "multi-hmr-2"
+    camera_embedding: bool = False
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -88,8 +95,10 @@ class NetworkConfig:
                     f"network configuration: {field.name} must be a whole number from {least} to {most}, "
                     f"got {value!r:.40}"
                 )
-        if self.encoder not in ENCODERS:
-            raise UserError(f"network configuration: encoder must be {' or '.join(ENCODERS)}, got {self.encoder!r:.40}")
+        for name, choices in (("encoder", ENCODERS), ("architecture", ARCHITECTURES)):
+            value = getattr(self, name)
+            if value not in choices:
+                raise UserError(f"network configuration: {name} must be {' or '.join(choices)}, got {value!r:.40}")
         if self.encoder == "movenet" and (self.patch_size != 32 or self.stem_widths or self.proposed_queries):
             raise UserError(
                 "network configuration: encoder movenet needs patch_size 32 and has its own queries: neither "
@@ -100,11 +109,18 @@ class NetworkConfig:
                 f"network configuration: shape_outputs must be at least {len(PHENOTYPE_LABELS)}, one for each "
                 f"phenotype, got {self.shape_outputs}"
             )
-        for name in ("proposed_queries", "local_attention", "keypoint_maps"):
+        for name in ("proposed_queries", "local_attention", "keypoint_maps", "camera_embedding"):
             if not isinstance(getattr(self, name), bool):
                 raise UserError(f"network configuration: {name} must be true or false, got {getattr(self, name)!r:.40}")
-        if self.local_attention and not (self.proposed_queries or self.encoder == "movenet"):
-            raise UserError("network configuration: local_attention needs proposed_queries or encoder movenet")
+        if self.is_multi_hmr and self.proposed_queries:
+            raise UserError("network configuration: architecture multi-hmr has its own queries: no proposed_queries")
+        if not self.is_multi_hmr and self.camera_embedding:
+            raise UserError("network configuration: camera_embedding needs architecture multi-hmr")
+        if self.local_attention and not (self.proposed_queries or self.encoder == "movenet" or self.is_multi_hmr):
+            raise UserError(
+                "network configuration: local_attention needs proposed_queries, encoder movenet or architecture "
+                "multi-hmr"
+            )
         self._check_stem()
         if self.encoder_width % (4 * self.encoder_heads):
             raise UserError(
@@ -118,6 +134,11 @@ class NetworkConfig:
                 f"network configuration: image_size {self.image_size} px needs more patches than max_grid "
                 f"{self.max_grid} × patch_size {self.patch_size} px"
             )
+
+    @property
+    def is_multi_hmr(self) -> bool:
+        """Whether the architecture is the first Multi-HMR."""
+        return self.architecture == "multi-hmr"
 
     def _check_stem(self) -> None:
         for name, least in (("stem_widths", 1), ("stem_depths", 0)):
@@ -183,6 +204,10 @@ NANO = NetworkConfig(
     track_feature_width=256,
     local_attention=True,
 )
+
+# The encoder of nano, with the detection and the two blocks of Multi-HMR.
+MULTI_HMR = dataclasses.replace(NANO, architecture="multi-hmr", decoder_depth=2)
+MULTI_HMR_CAMERA = dataclasses.replace(MULTI_HMR, camera_embedding=True)
 
 # 5 M parameters for 320 × 240 px: can be trained from scratch, and run in real time, on two CPU cores.
 SCRATCH = NetworkConfig(

@@ -43,12 +43,14 @@ class DecoderOutput:
     reference_point  (B, Q, 2) px of the padded input, initial position of each query
     heatmap          (B, h, w) logit of "a person's center is in this patch"
     score            (B, Q) logit of "this is a person", before the decoder
+    patch            (B, Q) int64, row · w + column of the patch of each query, for Multi-HMR
     """
 
     layers: tuple[Tensor, ...]
     reference_point: Tensor | None = None
     heatmap: Tensor | None = None
     score: Tensor | None = None
+    patch: Tensor | None = None
 
     @property
     def queries(self) -> Tensor:
@@ -99,7 +101,7 @@ class Decoder(nn.Module):
             heatmap = self.heatmap(patches.to(precision)).squeeze(-1).float()
             queries, reference_point = self._propose(context, heatmap)
         relative_positions = (
-            self._compute_relative_positions(reference_point, rows, columns)
+            compute_relative_positions(reference_point / self.patch_size, rows, columns)
             if self.local_attention and reference_point is not None
             else None
         )
@@ -121,16 +123,9 @@ class Decoder(nn.Module):
         center = torch.stack([best % columns, best // columns], dim=-1) + 0.5
         return tokens + self.queries[: best.shape[1]], self.patch_size * center
 
-    def _compute_relative_positions(self, reference_point: Tensor, rows: int, columns: int) -> Tensor:
-        """Return vectors (B, Q, rows·columns, 2), patches, from reference points (B, Q, 2) px to token centers."""
-        x = torch.arange(columns, device=reference_point.device) + 0.5
-        y = torch.arange(rows, device=reference_point.device) + 0.5
-        centers = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).flatten(0, 1)
-        return centers - reference_point[:, :, None] / self.patch_size
 
-
-class DecoderLayer(nn.Module):
-    """Pre-norm self-attention between queries, cross-attention to the context, MLP; each with a residual.
+class QueryLayer(nn.Module):
+    """The three parts of a decoder layer: pre-norm self-attention, cross-attention, and MLP, each with a residual.
 
     The context is not normalized. The residual stream is float32, as in the encoder.
     """
@@ -152,28 +147,33 @@ class DecoderLayer(nn.Module):
             nn.Linear(width, config.decoder_mlp_width), nn.GELU(), nn.Linear(config.decoder_mlp_width, width)
         )
 
-    def forward(self, queries: Tensor, context: Tensor, relative_positions: Tensor | None = None) -> Tensor:
-        """Return the queries (B, Q, D) after the layer.
+    def attend_to_queries(self, queries: Tensor, precision: torch.dtype, bias: Tensor | None = None) -> Tensor:
+        """Return the queries (B, Q, D) after self-attention; bias: (B, 1, 1, Q), added to the logits."""
+        query, key, value = self.self_qkv(self.self_norm(queries).to(precision)).chunk(3, dim=-1)
+        return queries + self.self_out(self._attend(query, key, value, bias))
+
+    def attend_to_context(self, queries: Tensor, context: Tensor, relative_positions: Tensor | None) -> Tensor:
+        """Return the queries (B, Q, D) after cross-attention.
 
         context: (B, N, D). relative_positions: (B, Q, N, 2) patches, positions of its tokens relative to each query.
         """
-        precision = context.dtype
-        query, key, value = self.self_qkv(self.self_norm(queries).to(precision)).chunk(3, dim=-1)
-        queries = queries + self.self_out(self._attend(query, key, value))
-        normed = self.cross_norm(queries).to(precision)
+        normed = self.cross_norm(queries).to(context.dtype)
         key, value = self.cross_kv(context).chunk(2, dim=-1)
         spatial_prior = (
             None
             if self.neighbourhood is None or relative_positions is None
             else self._compute_spatial_prior(normed, relative_positions)
         )
-        queries = queries + self.cross_out(self._attend(self.cross_q(normed), key, value, spatial_prior))
+        return queries + self.cross_out(self._attend(self.cross_q(normed), key, value, spatial_prior))
+
+    def apply_mlp(self, queries: Tensor, precision: torch.dtype) -> Tensor:
+        """Return the queries (B, Q, D) after the MLP."""
         return queries + self.mlp(self.mlp_norm(queries).to(precision))
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
         """Compute multi-head attention of (B, N, heads·width); heads are consecutive ranges of channels.
 
-        bias: (B, heads, N, M), added to the logits.
+        bias: (B, heads, N, M), added to the logits; also with heads or N of 1.
         """
         bias = None if bias is None else bias.to(query.dtype)
         query, key, value = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (query, key, value))
@@ -186,6 +186,24 @@ class DecoderLayer(nn.Module):
         scale = chosen[..., :1].clamp(math.log(MIN_SCALE), math.log(MAX_SCALE)).exp()
         scaled = relative_positions[:, None] / scale[..., None] - chosen[..., None, 1:]
         return -0.5 * scaled.square().sum(-1)
+
+
+class DecoderLayer(QueryLayer):
+    """Self-attention between queries, cross-attention to the context, MLP."""
+
+    def forward(self, queries: Tensor, context: Tensor, relative_positions: Tensor | None = None) -> Tensor:
+        """Return the queries (B, Q, D) after the layer; arguments as in `QueryLayer`."""
+        queries = self.attend_to_queries(queries, context.dtype)
+        queries = self.attend_to_context(queries, context, relative_positions)
+        return self.apply_mlp(queries, context.dtype)
+
+
+def compute_relative_positions(reference_point: Tensor, rows: int, columns: int) -> Tensor:
+    """Return vectors (B, Q, rows·columns, 2) from reference points (B, Q, 2) to token centers, all in patches."""
+    x = torch.arange(columns, device=reference_point.device) + 0.5
+    y = torch.arange(rows, device=reference_point.device) + 0.5
+    centers = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).flatten(0, 1)
+    return centers - reference_point[:, :, None]
 
 
 def make_position_table(grid: int, width: int) -> Tensor:

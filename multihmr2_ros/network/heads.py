@@ -87,6 +87,18 @@ class DetectionHeads(nn.Module):
         return span * torch.sigmoid(start + offset * (4 * self.patch_size / span)) - margin
 
 
+class NearnessHead(nn.Module):
+    """Detection head of Multi-HMR: decoded queries (…, D) → nearness. Score and location are those of the patch."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.nearness = make_mlp(config.decoder_width, config.head_width, 1)
+
+    def forward(self, queries: Tensor, location: Tensor, score: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return score logit (…,), location (…, 2) px of the padded input, and log nearness (…,)."""
+        return score, location, self.nearness(queries).squeeze(-1)
+
+
 class PersonHeads(nn.Module):
     """Person heads: decoded queries (…, D) → shape, bone rotations, track feature. Applied to selected queries."""
 

@@ -22,7 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from multihmr2_ros.network.backbone import Block
-from multihmr2_ros.network.decoder import DecoderLayer
+from multihmr2_ros.network.decoder import Decoder, QueryLayer
+from multihmr2_ros.network.heads import DetectionHeads
+from multihmr2_ros.network.human_perception import HumanPerceptionHead
 from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.network.proposals import ResidualPerceptron
 from multihmr2_ros.people import BONE_COUNT
@@ -43,40 +45,60 @@ def initialize(network: MultiHMR2, mean_rotations: Tensor | None = None) -> Mult
     size = network.config.image_size
     focal = 0.5 * (0.75 * size) / math.tan(0.5 * PRIOR_VERTICAL_FOV)  # of a 4:3 image
     horizontal_fov = 2 * math.atan(0.5 * size / focal)
-    rarely = _compute_logit(PRIOR_SCORE)
+    mean_pose = _to_rotation_6d(mean_rotations)
     with torch.no_grad():
         nn.init.trunc_normal_(network.backbone.class_token, std=0.02)
         nn.init.trunc_normal_(network.backbone.register_tokens, std=0.02)
-        nn.init.trunc_normal_(network.decoder.queries, std=0.02 if network.config.proposed_queries else 1.0)
-        detection = network.detection
-        _set_initial_output(detection.score, rarely if network.proposals is None else 0.0)
-        _set_initial_output(detection.nearness, math.log(focal / PRIOR_DEPTH_M))
+        _set_initial_output(network.detection.nearness, math.log(focal / PRIOR_DEPTH_M))
         _set_initial_output(network.camera.field_of_view, _compute_logit(horizontal_fov / math.pi))
-        if network.decoder.heatmap is not None or network.proposals is not None:
-            _set_initial_output(detection.location, 0.0, spread=0.0)
-        if network.decoder.heatmap is not None:
-            nn.init.trunc_normal_(network.decoder.heatmap.weight, std=0.01)
-            network.decoder.heatmap.bias.fill_(rarely)
+        if isinstance(network.decoder, HumanPerceptionHead):
+            _initialize_perception(network, mean_pose)
+        else:
+            _initialize_queries(network, network.decoder)
         for layer in network.decoder.layers:
-            assert isinstance(layer, DecoderLayer)
+            assert isinstance(layer, QueryLayer)
             if layer.neighbourhood is not None:
                 initialize_spatial_prior(layer.neighbourhood)
-            if network.proposals is not None:  # initially, the layer does not change proposed queries
-                for branch in (layer.self_out, layer.cross_out, layer.mlp[2]):
-                    assert isinstance(branch, nn.Linear)
-                    nn.init.zeros_(branch.weight)
-        if network.proposals is not None:
-            described = network.proposals.embed[0]
-            assert isinstance(described, nn.Linear)
-            described.weight[:, -network.proposals.sampled_width :].mul_(0.1)
-            for block in network.proposals.refine:
-                assert isinstance(block, ResidualPerceptron)
-                initialize_as_identity(block)
         if network.keypoint_maps is not None:
             nn.init.trunc_normal_(network.keypoint_maps.weight, std=0.01)
-            network.keypoint_maps.bias.fill_(rarely)
-        _set_initial_output(network.person.pose, _to_rotation_6d(mean_rotations) - network.person.initial_pose.cpu())
+            network.keypoint_maps.bias.fill_(_compute_logit(PRIOR_SCORE))
+        _set_initial_output(network.person.pose, mean_pose - network.person.initial_pose.cpu())
     return network
+
+
+def _initialize_perception(network: MultiHMR2, mean_pose: Tensor) -> None:
+    """Initialize the parts of Multi-HMR; mean_pose (978,)."""
+    assert network.patch_detector is not None
+    assert isinstance(network.decoder, HumanPerceptionHead)
+    _set_initial_output(network.patch_detector.score, _compute_logit(PRIOR_SCORE))
+    _set_initial_output(network.patch_detector.offset, 0.0)
+    network.decoder.mean_body[-len(mean_pose) :] = mean_pose
+
+
+def _initialize_queries(network: MultiHMR2, decoder: Decoder) -> None:
+    """Initialize the queries and the detection heads of Multi-HMR 2."""
+    rarely, proposals, detection = _compute_logit(PRIOR_SCORE), network.proposals, network.detection
+    assert isinstance(detection, DetectionHeads)
+    nn.init.trunc_normal_(decoder.queries, std=0.02 if network.config.proposed_queries else 1.0)
+    _set_initial_output(detection.score, rarely if proposals is None else 0.0)
+    if decoder.heatmap is not None or proposals is not None:
+        _set_initial_output(detection.location, 0.0, spread=0.0)
+    if decoder.heatmap is not None:
+        nn.init.trunc_normal_(decoder.heatmap.weight, std=0.01)
+        decoder.heatmap.bias.fill_(rarely)
+    if proposals is None:
+        return
+    for layer in decoder.layers:
+        assert isinstance(layer, QueryLayer)
+        for branch in (layer.self_out, layer.cross_out, layer.mlp[2]):  # at first, proposed queries are not changed
+            assert isinstance(branch, nn.Linear)
+            nn.init.zeros_(branch.weight)
+    described = proposals.embed[0]
+    assert isinstance(described, nn.Linear)
+    described.weight[:, -proposals.sampled_width :].mul_(0.1)
+    for block in proposals.refine:
+        assert isinstance(block, ResidualPerceptron)
+        initialize_as_identity(block)
 
 
 def initialize_as_identity(block: ResidualPerceptron) -> None:

@@ -14,6 +14,8 @@
 
 """Multi-HMR 2: image → scores, positions, bodies and appearance features of people (paper section 3).
 
+With architecture "multi-hmr", the decoder is the one of Multi-HMR (`human_perception.py`); all else is shared.
+
 All shapes are fixed: the `max_people` queries of highest score pass through all steps, even if they are not people, so
 that no step depends on the number of people. The score threshold is applied at the end, on the host.
 """
@@ -28,8 +30,9 @@ from torch import Tensor, nn
 from multihmr2_ros.body import Body
 from multihmr2_ros.network.backbone import Backbone, EncoderOutput
 from multihmr2_ros.network.config import NetworkConfig
-from multihmr2_ros.network.decoder import Decoder, InitialQueries
-from multihmr2_ros.network.heads import CameraHead, DetectionHeads, PersonHeads, depth_from_nearness
+from multihmr2_ros.network.decoder import Decoder, DecoderOutput, InitialQueries
+from multihmr2_ros.network.heads import CameraHead, DetectionHeads, NearnessHead, PersonHeads, depth_from_nearness
+from multihmr2_ros.network.human_perception import HumanPerceptionHead, PatchDetector
 from multihmr2_ros.network.movenet import MoveNetOutputs
 from multihmr2_ros.network.proposals import EncoderFeatures, ProposalEmbedding
 
@@ -101,6 +104,7 @@ class TrainingOutputs:
     image_size      (height, width) px of the padded input
     keypoint_maps   (B, h, w, 17) logit of "a keypoint of this kind is in this patch"; None without such maps
     movenet         output of the pretrained encoder; None if it was not run
+    patch           (B, Q) int64, row · w + column of the patch of each query, for Multi-HMR; else None
     """
 
     layers: tuple[LayerOutputs, ...]
@@ -111,6 +115,7 @@ class TrainingOutputs:
     image_size: tuple[int, int]
     keypoint_maps: Tensor | None = None
     movenet: MoveNetOutputs | None = None
+    patch: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -140,12 +145,14 @@ class MultiHMR2(nn.Module):
         self.config = config
         self.backbone = Backbone(config)
         self.camera = CameraHead(config)
-        self.decoder = Decoder(config)
-        self.detection = DetectionHeads(config)
+        self.patch_detector = PatchDetector(config) if config.is_multi_hmr else None
+        self.decoder = HumanPerceptionHead(config) if config.is_multi_hmr else Decoder(config)
+        self.detection = NearnessHead(config) if config.is_multi_hmr else DetectionHeads(config)
         self.person = PersonHeads(config)
         # For training only: dense supervision of the encoder.
         self.keypoint_maps = nn.Linear(config.encoder_width, KEYPOINTS) if config.keypoint_maps else None
-        self.proposals = ProposalEmbedding(config) if config.encoder == "movenet" else None
+        proposes = config.encoder == "movenet" and not config.is_multi_hmr
+        self.proposals = ProposalEmbedding(config) if proposes else None
         for name, values in (("image_mean", IMAGE_MEAN), ("image_std", IMAGE_STD)):
             value = torch.tensor(values[config.encoder], device="cpu")[:, None, None]
             self.register_buffer(name, value, persistent=False)
@@ -174,11 +181,9 @@ class MultiHMR2(nn.Module):
                     does not depend on the images
         """
         encoded = self.encode(image)
-        decoded, horizontal_fov = (
-            self.decoder(encoded.patches, self._make_initial_queries(encoded)),
-            self.camera(encoded.class_token),
-        )
+        horizontal_fov = self.camera(encoded.class_token)
         k = select_intrinsics(image, horizontal_fov, k, k_given)
+        decoded = self.decode(encoded, k)
         score_logit, query_location, log_nearness = self.detection(
             decoded.queries, decoded.reference_point, decoded.score
         )
@@ -190,7 +195,7 @@ class MultiHMR2(nn.Module):
         score, best = query_score.topk(min(max_people, query_score.shape[1]), dim=1)
         shape, rotations, track_feature = self.person(take_rows(decoded.queries, best))
         centre = back_project(take_rows(query_location, best), take_rows(query_depth, best), k)
-        seen = encoded.features
+        seen = encoded.features if self.proposals is not None else None
         return Prediction(
             horizontal_fov, k, query_score, query_location, query_depth, score, centre, shape, rotations, track_feature,
             None if seen is None else take_rows(seen.keypoints, best),
@@ -198,34 +203,52 @@ class MultiHMR2(nn.Module):
         )  # fmt: skip
 
     def predict_for_training(
-        self, image: Tensor, k: Tensor, k_given: Tensor, features: EncoderFeatures | None = None
+        self,
+        image: Tensor,
+        k: Tensor,
+        k_given: Tensor,
+        features: EncoderFeatures | None = None,
+        true_patches: Tensor | None = None,
     ) -> TrainingOutputs:
         """Return the output for the losses. The person heads are applied later, to matched queries only.
 
-        Arguments as in `forward`. features: precomputed features of the pretrained encoder for these images.
+        Arguments as in `forward`, and:
+
+        features      precomputed features of the pretrained encoder for these images
+        true_patches  (B, h, w) bool, patches with the center of a person, decoded in any case by Multi-HMR
         """
         encoded = self.encode(image, features)
-        patches = encoded.patches
-        decoded = self.decoder(patches, self._make_initial_queries(encoded))
+        # The field of view gets no gradient from projections, because an error of it could compensate an error of the
+        # distance. It is trained on known cameras only.
         with torch.autocast(image.device.type, enabled=False):  # pixels and meters stay float32 under autocast
             horizontal_fov = self.camera(encoded.class_token)
-            maps = None if self.keypoint_maps is None else self.keypoint_maps(patches)
+            k = select_intrinsics(image, horizontal_fov.detach().clamp(*FOV_IN_TRAINING), k, k_given)
+        decoded = self.decode(encoded, k, true_patches)
+        with torch.autocast(image.device.type, enabled=False):
+            maps = None if self.keypoint_maps is None else self.keypoint_maps(encoded.patches)
             layers = tuple(
                 LayerOutputs(*self.detection(queries, decoded.reference_point, decoded.score))
                 for queries in decoded.layers
             )
-        # The field of view gets no gradient from projections, because an error of it could compensate an error of the
-        # distance. It is trained on known cameras only.
-        k = select_intrinsics(image, horizontal_fov.detach().clamp(*FOV_IN_TRAINING), k, k_given)
+        movenet = None if self.proposals is None else _drop_sparse_outputs(encoded.features)
         return TrainingOutputs(
             layers, decoded.queries, decoded.heatmap, horizontal_fov, k, (image.shape[-2], image.shape[-1]), maps,
-            _drop_sparse_outputs(encoded.features),
+            movenet, decoded.patch,
         )  # fmt: skip
 
     def encode(self, image: Tensor, features: EncoderFeatures | None = None) -> EncoderOutput:
         """Encode images (B, 3, H, W) uint8; features as in `predict_for_training`."""
         encoded: EncoderOutput = self.backbone(image if features is not None else self._normalize(image), features)
         return encoded
+
+    def decode(self, encoded: EncoderOutput, k: Tensor, true_patches: Tensor | None = None) -> DecoderOutput:
+        """Decode the queries. k and true_patches as in `predict_for_training`, used by Multi-HMR only."""
+        if self.patch_detector is not None:
+            detections = self.patch_detector(encoded.patches, true_patches)
+            decoded: DecoderOutput = self.decoder(encoded.patches, detections, k)
+        else:
+            decoded = self.decoder(encoded.patches, self._make_initial_queries(encoded))
+        return decoded
 
     def extract_features(self, image: Tensor) -> EncoderFeatures:
         """Compute the features of the pretrained encoder for images (B, 3, H, W) uint8."""

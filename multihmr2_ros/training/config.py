@@ -21,14 +21,21 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.network.config import NANO, SCRATCH, NetworkConfig
+from multihmr2_ros.network.config import MULTI_HMR, MULTI_HMR_CAMERA, NANO, SCRATCH, NetworkConfig
 from multihmr2_ros.training.data import BatchConfig
 from multihmr2_ros.training.losses import LossConfig
 from multihmr2_ros.training.optimizer import OptimizerConfig
 
-NETWORKS = {"nano": NANO, "scratch": SCRATCH, "large": NetworkConfig()}
-"""nano: a pretrained encoder. scratch: as fast, without pretrained parts. large: the size of the released model. Other
-networks are given as a JSON file of sizes."""
+NETWORKS = {
+    "nano": NANO,
+    "scratch": SCRATCH,
+    "large": NetworkConfig(),
+    "multi-hmr": MULTI_HMR,
+    "multi-hmr-camera": MULTI_HMR_CAMERA,
+}
+"""nano: a pretrained encoder. scratch: as fast, without pretrained parts. large: the size of the released model.
+multi-hmr, multi-hmr-camera: Multi-HMR with nano's encoder, without and with camera embedding. Other networks are given
+as a JSON file of sizes."""
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,7 @@ from multihmr2_ros.training.matching import (
     match_one_to_many,
     match_people,
 )
+from multihmr2_ros.training.patches import assign_patches, find_patch, match_patches, patch_score_loss
 from multihmr2_ros.training.targets import Targets
 
 # Standard deviation of the heatmap's target around the person's patch, as a fraction of the person's height.
@@ -63,7 +64,7 @@ class LossConfig:
     scratch, the gradients of the terms in the encoder have norms of the same order.
 
     score               focal cross-entropy of queries (plain cross-entropy, as in the paper, if focal_score is false)
-    heatmap             focal loss of patches, for networks that propose queries
+    heatmap             focal loss of patches, for networks that propose queries; binary cross-entropy for Multi-HMR
     keypoint_map        focal loss of patches for each keypoint, for networks with keypoint maps
     encoder_keypoint    errors of the keypoints from which a pretrained encoder proposes people
     location            L1, divided by the image's longer side
@@ -143,10 +144,14 @@ def compute_losses(
 ) -> dict[str, Tensor]:
     """Return the weighted terms by name; their sum is the loss.
 
+    For Multi-HMR, the people of the patches supervise the queries instead of matching, and the heat map is the score.
+
     body       the low mesh, on the outputs' device
     reference  the frozen model of the consistency terms, and its outputs for the same images
     """
     terms: dict[str, Tensor] = {}
+    if outputs.patch is not None:
+        config = dataclasses.replace(config, score=0.0, surplus=0.0)
     matches = _match_queries(network, outputs, outputs.layers[-1], targets, body, config)
     people = gather_matched_people(outputs, targets, matches)
     weights = {item.name for item in dataclasses.fields(config) if getattr(config, item.name)}
@@ -164,7 +169,7 @@ def compute_losses(
         surplus = gather_matched_people(outputs, targets, more)
         _add_terms(terms, config, compute_one_to_many_terms(network, surplus, body, config), config.surplus)
     if config.heatmap and outputs.heatmap is not None:
-        _add_terms(terms, config, {"heatmap": heatmap_loss(outputs.heatmap, targets, network.config.patch_size)}, 1.0)
+        _add_terms(terms, config, {"heatmap": _compute_heatmap_loss(network, outputs, outputs.heatmap, targets)}, 1.0)
     if config.field_of_view:
         loss = field_of_view_loss(outputs.horizontal_fov, targets, outputs.image_size[1])
         _add_terms(terms, config, {"field_of_view": loss}, 1.0)
@@ -239,6 +244,13 @@ def score_loss(score_logit: Tensor, matches: Matches, targets: Targets, *, focal
     return (high * positive + low * matches.negative).sum() / positive.sum().clamp(min=1)
 
 
+def _compute_heatmap_loss(network: MultiHMR2, outputs: TrainingOutputs, heatmap: Tensor, targets: Targets) -> Tensor:
+    patch_size = network.config.patch_size
+    if outputs.patch is None:
+        return heatmap_loss(heatmap, targets, patch_size)
+    return patch_score_loss(heatmap, assign_patches(targets, outputs.image_size, patch_size))
+
+
 def heatmap_loss(logit: Tensor, targets: Targets, patch_size: int) -> Tensor:
     """Return the penalty-reduced focal loss (Law and Deng 2018) of patch logits (B, h, w), per person.
 
@@ -246,8 +258,7 @@ def heatmap_loss(logit: Tensor, targets: Targets, patch_size: int) -> Tensor:
     the box of an ignored person, and images without score supervision, are left out.
     """
     batch, rows, columns = logit.shape
-    size = logit.new_tensor([columns, rows])
-    cell = (targets.location / patch_size).floor().clamp(min=0).minimum(size - 1)
+    cell = find_patch(targets.location, (rows, columns), patch_size)
     y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
     centre = torch.stack([x, y], dim=-1).to(logit).flatten(0, 1)
     spread = (HEATMAP_SPREAD / patch_size * (targets.box[..., 3] - targets.box[..., 1])).clamp(min=0.5)
@@ -314,6 +325,8 @@ def _match_queries(
     body: Body,
     config: LossConfig,
 ) -> Matches:
+    if outputs.patch is not None:
+        return match_patches(outputs.patch, assign_patches(targets, outputs.image_size, network.config.patch_size))
     with torch.no_grad():
         distance = compute_distances(network, outputs, layer, targets, body, config.matching.cost)
         return match_people(layer, targets, config.matching, distance)

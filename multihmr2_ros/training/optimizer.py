@@ -28,7 +28,7 @@ from multihmr2_ros.errors import UserError
 
 Network = TypeVar("Network", bound=nn.Module)
 
-TOKENS = ("class_token", "register_tokens", "decoder.queries")
+TOKENS = ("class_token", "register_tokens", "decoder.queries", "decoder.positions")
 
 
 @dataclass(frozen=True)

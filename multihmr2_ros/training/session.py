@@ -161,7 +161,7 @@ def mix_keypoint_batches(batches: Dataset[Batch], session: Session) -> Dataset[A
     """Add the steps on keypoints alone to the batches. Raises UserError for networks without a pretrained encoder."""
     config = session.lifting
     assert config is not None
-    if session.network.encoder != "movenet":
+    if session.network.encoder != "movenet" or session.network.is_multi_hmr:
         raise UserError(
             "--keypoint-steps and --keypoint-every need a network whose queries start from keypoints: --network nano"
         )

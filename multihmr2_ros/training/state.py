@@ -32,6 +32,7 @@ import torch
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.media.files import atomic_path
 from multihmr2_ros.network import checkpoint
+from multihmr2_ros.network.config import NetworkConfig
 from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.training.config import TrainingConfig
 from multihmr2_ros.training.optimizer import Ema
@@ -98,12 +99,12 @@ def load_state(
     is of another network.
     """
     state = _find_newest(folder, device)
-    own = json.dumps(vars(network.config), sort_keys=True)
-    if state["network_config"] != own:
-        theirs, ours = json.loads(state["network_config"]), json.loads(own)
-        name = next(name for name in sorted({*theirs, *ours}) if theirs.get(name) != ours.get(name))
+    theirs = vars(NetworkConfig.from_dict(json.loads(state["network_config"])))  # older states lack newer options
+    ours = vars(network.config)
+    if theirs != ours:
+        name = next(name for name in sorted(ours) if theirs[name] != ours[name])
         raise UserError(
-            f"expected a network with {name} {theirs.get(name)}, as in the run in {folder}, got {ours.get(name)}; "
+            f"expected a network with {name} {theirs[name]}, as in the run in {folder}, got {ours[name]}; "
             "resume with the same --network, or choose another --out"
         )
     network.load_state_dict(state["network"])

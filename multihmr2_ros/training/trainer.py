@@ -49,6 +49,7 @@ from multihmr2_ros.training.optimizer import (
     make_optimizer,
     set_rate,
 )
+from multihmr2_ros.training.patches import assign_patches
 from multihmr2_ros.training.records import TrainingLog
 from multihmr2_ros.training.state import TrainingProgress, load_state, save_state
 from multihmr2_ros.training.validation import validate
@@ -97,8 +98,12 @@ class TrainingObjective(nn.Module):
         return compute_losses(self.network, outputs, batch.targets, self._fixed["body"], self.config, reference)
 
     def _predict(self, network: MultiHMR2, batch: Batch) -> TrainingOutputs:
+        patches = None
+        if network.config.is_multi_hmr:
+            height, width = batch.image.shape[-2:]
+            patches = assign_patches(batch.targets, (height, width), network.config.patch_size).is_center
         with torch.autocast(batch.image.device.type, torch.bfloat16, enabled=self.bf16):
-            return network.predict_for_training(batch.image, batch.targets.k, batch.k_given, batch.features)
+            return network.predict_for_training(batch.image, batch.targets.k, batch.k_given, batch.features, patches)
 
 
 class Trainer:

@@ -26,9 +26,13 @@ import pytest
 from multihmr2_ros.cli.main import main
 
 
-def test_rows_and_stages(small_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("weights", ["small_checkpoint", "multi_hmr_checkpoint"])
+def test_rows_and_stages(
+    weights: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
+) -> None:
     report_file = tmp_path / "report.json"
-    command = ["bench", "--checkpoint", str(small_checkpoint), "--device", "cpu", "--size", "160x96", "--mesh", "low"]
+    checkpoint = str(request.getfixturevalue(weights))
+    command = ["bench", "--checkpoint", checkpoint, "--device", "cpu", "--size", "160x96", "--mesh", "low"]
     command += ["--precision", "fp32,bf16", "--people", "1,3", "--repeats", "2", "--json", str(report_file)]
     assert main(command) == 0
     printed = capsys.readouterr()

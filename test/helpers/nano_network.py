@@ -17,9 +17,12 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
+from typing import Any
 
 import torch
 
+from multihmr2_ros.network import checkpoint
 from multihmr2_ros.network.config import SCRATCH
 from multihmr2_ros.network.heads import rotations_from_6d
 from multihmr2_ros.network.initialization import initialize
@@ -41,6 +44,21 @@ NARROW: dict[str, int] = {
 TINY = dataclasses.replace(
     SCRATCH, max_grid=16, encoder_depth=1, stem_widths=(8, 8, 16, 16), stem_depths=(0, 0, 1, 1), **NARROW
 )
+TINY_MULTI_HMR = dataclasses.replace(TINY, architecture="multi-hmr", proposed_queries=False)
+
+
+def multi_hmr(seed: int = 0, **changes: Any) -> MultiHMR2:
+    torch.manual_seed(seed)
+    return initialize(MultiHMR2(dataclasses.replace(TINY_MULTI_HMR, **changes)))
+
+
+def save_multi_hmr(path: Path) -> Path:
+    """Write a network with camera embedding and random weights that detects people in every image."""
+    network = multi_hmr(camera_embedding=True)
+    assert network.patch_detector is not None
+    network.patch_detector.score[2].bias.data.fill_(2.0)
+    checkpoint.save_network(network, path)
+    return path
 
 
 def nano_network(seed: int = 0) -> MultiHMR2:

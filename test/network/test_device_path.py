@@ -36,7 +36,7 @@ from torch.utils._pytree import tree_leaves
 
 from multihmr2_ros.body import Body
 from multihmr2_ros.camera import ResizePad
-from multihmr2_ros.network.config import NANO, SCRATCH, NetworkConfig
+from multihmr2_ros.network.config import MULTI_HMR_CAMERA, NANO, SCRATCH, NetworkConfig
 from multihmr2_ros.network.inference import Inference, Runtime
 from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.network.transfers import PackedOutputs
@@ -55,6 +55,7 @@ NETWORKS = {
     "small": SMALL,
     "scratch": SCRATCH,
     "nano": NANO,
+    "multi-hmr": MULTI_HMR_CAMERA,
 }
 
 # Each value once with each network; all combinations take a minute and a half on two slow cores.

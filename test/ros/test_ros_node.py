@@ -17,7 +17,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -162,12 +161,15 @@ def test_the_overlay_of_a_distorted_raw_image_is_drawn_through_the_lens(wire: Ca
     assert (drawn != draw_people(gray, people, FACES)).any()
 
 
-def test_the_real_estimator_in_the_node(wire: Callable[..., Wire], small_checkpoint: Path) -> None:
-    here = wire()
+@pytest.mark.parametrize("weights", ["small_checkpoint", "multi_hmr_checkpoint"])
+def test_the_real_estimator_in_the_node(
+    wire: Callable[..., Wire], weights: str, request: pytest.FixtureRequest
+) -> None:
+    here, path = wire(), request.getfixturevalue(weights)
     here.node.trigger_deactivate()
     here.node.trigger_cleanup()
     here.node._make_estimator = load_estimator
-    here.node.set_parameters([Parameter("checkpoint", value=str(small_checkpoint)), Parameter("device", value="cpu")])
+    here.node.set_parameters([Parameter("checkpoint", value=str(path)), Parameter("device", value="cpu")])
     here.node.trigger_configure()
     here.node.trigger_activate()
     models = here.listen(BodyModel, "/perception_node/body_model", LATCHED)

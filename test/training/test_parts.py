@@ -26,6 +26,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.network.config import NetworkConfig
 from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.training.config import TrainingConfig
 from multihmr2_ros.training.data import BatchConfig, make_held_out_batches
@@ -35,6 +36,7 @@ from multihmr2_ros.training.records import TrainingLog, draw_curves, read_log
 from multihmr2_ros.training.render_cache import RenderCache
 from multihmr2_ros.training.targets import Targets
 from multihmr2_ros.training.validation import ValidationCounts, match_places, validate
+from test.helpers.nano_network import TINY_MULTI_HMR
 from test.helpers.training_runs import NETWORK
 from test.helpers.training_samples import body
 
@@ -66,14 +68,15 @@ def test_the_learning_rate_rises_stays_and_falls(step: int, factor: float) -> No
     assert compute_rate_factor(step, 100, course) == pytest.approx(factor)
 
 
-def test_weight_decay_spares_norms_biases_and_tokens() -> None:
-    network = MultiHMR2(NETWORK)
+@pytest.mark.parametrize("sizes", [NETWORK, TINY_MULTI_HMR], ids=lambda sizes: sizes.architecture)
+def test_weight_decay_spares_norms_biases_and_tokens(sizes: NetworkConfig) -> None:
+    network = MultiHMR2(sizes)
     optimiser = make_optimizer(network, OptimizerConfig(encoder_factor=0.5, learning_rate=1e-3))
     decay = {id(value): group for group in optimiser.param_groups for value in group["params"]}
     assert len(decay) == len(list(network.parameters()))
     for name, value in network.named_parameters():
         group = decay[id(value)]
-        tokens = ("backbone.class_token", "backbone.register_tokens", "decoder.queries")
+        tokens = ("backbone.class_token", "backbone.register_tokens", "decoder.queries", "decoder.positions")
         spared = value.ndim == 1 or name in tokens
         assert (group["weight_decay"] == 0) == spared, name
         assert group["peak"] == (5e-4 if name.startswith("backbone.") else 1e-3)

@@ -143,6 +143,19 @@ def test_a_torn_state_is_passed_over(tmp_path: Path, render_cache: Path, caplog:
     assert "is not a complete state" in caplog.text
 
 
+def test_states_of_older_versions_can_be_resumed(tmp_path: Path, render_cache: Path) -> None:
+    """They lack the options of the network that were added later."""
+    trainer(tmp_path / "run", config(1)).run(batches(render_cache, config(1)), show_progress=False)
+    [path] = list_state_paths(tmp_path / "run")
+    state = torch.load(path, weights_only=True)
+    sizes = json.loads(state["network_config"])
+    del sizes["architecture"], sizes["camera_embedding"]
+    torch.save(state | {"network_config": json.dumps(sizes)}, path)
+    again = trainer(tmp_path / "run", config(2))
+    again.resume()
+    assert again.progress.step == 1
+
+
 def test_resuming_needs_a_run_of_the_same_network(tmp_path: Path, render_cache: Path) -> None:
     with pytest.raises(UserError, match="expected the state of a training run"):
         trainer(tmp_path / "empty", config()).resume()
@@ -222,7 +235,8 @@ def test_two_processes_train_one_network(tmp_path: Path, render_cache: Path) -> 
 
 
 @pytest.mark.slow
-def test_thirty_two_renders_are_learned_by_heart(tmp_path: Path) -> None:
+@pytest.mark.parametrize("architecture", ["multi-hmr-2", "multi-hmr"])
+def test_thirty_two_renders_are_learned_by_heart(tmp_path: Path, architecture: str) -> None:
     from multihmr2_ros.network.initialization import initialize
     from multihmr2_ros.simulation.scene import SceneOptions
     from multihmr2_ros.training.rendering import RenderCacheConfig, fill_cache, make_scene_renderer, open_folder
@@ -247,8 +261,9 @@ def test_thirty_two_renders_are_learned_by_heart(tmp_path: Path) -> None:
         head_width=256,
         stem_widths=(16, 32, 64, 96),
         stem_depths=(0, 0, 1, 0),
-        proposed_queries=True,
+        proposed_queries=architecture == "multi-hmr-2",
         local_attention=True,
+        architecture=architecture,
     )
     drawn = BatchConfig(16, 160, aspects=(4 / 3,), aspect_weights=(1.0,), k_given=1.0, augmentation=NO_AUGMENTATION)
     course = OptimizerConfig(learning_rate=1e-3, weight_decay=0.0, warmup_steps=50, decay_fraction=0.4)
