@@ -161,15 +161,18 @@ class MultiHMR2(nn.Module):
     def precision(self) -> torch.dtype:
         return self.decoder.to_context.weight.dtype
 
-    def forward(self, image: Tensor, k: Tensor, k_given: Tensor, max_people: int) -> Prediction:
+    def forward(
+        self, image: Tensor, k: Tensor, k_given: Tensor, max_people: int, features: EncoderFeatures | None = None
+    ) -> Prediction:
         """Detect the people of B images of one size.
 
         image       (B, 3, H, W) uint8 RGB, H and W multiples of the patch size
         k           (B, 3, 3) px of this image
         k_given     (B,) bool; if false, k is ignored and predicted
         max_people  M, number of queries that a body is predicted for
+        features    precomputed features of the pretrained encoder for these images; the images are then not used
         """
-        encoded = self.encode(image)
+        encoded = self.encode(image, features)
         decoded, horizontal_fov = (
             self.decoder(encoded.patches, self._make_initial_queries(encoded)),
             self.camera(encoded.class_token),
