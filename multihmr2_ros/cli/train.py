@@ -137,6 +137,11 @@ def _add_optimization(parser: argparse.ArgumentParser) -> None:
         help="one value of AugmentationConfig; can be repeated; none=1 disables augmentation",
     )
     group.add_argument(
+        "--square-padding",
+        action="store_true",
+        help="pad images to squares instead of training on several aspect ratios",
+    )
+    group.add_argument(
         "--k-given",
         type=float,
         default=0.5,
@@ -426,6 +431,7 @@ def _make_training_config(args: argparse.Namespace, network: NetworkConfig, *, c
             batch_size=args.batch_size,
             image_size=_choose_input_size(args, network),
             patch_size=network.patch_size,
+            square_padding=args.square_padding,
             k_given=args.k_given,
             track_feature_width=network.track_feature_width if losses.track_feature else 0,
             sam2_features=args.sam2 is not None,

@@ -169,7 +169,14 @@ class MultiHMR2(nn.Module):
         return self.decoder.to_context.weight.dtype
 
     def forward(
-        self, image: Tensor, k: Tensor, k_given: Tensor, max_people: int, min_score: float | None = None
+        self,
+        image: Tensor,
+        k: Tensor,
+        k_given: Tensor,
+        max_people: int,
+        min_score: float | None = None,
+        *,
+        features: EncoderFeatures | None = None,
     ) -> Prediction:
         """Detect the people of B images of one size.
 
@@ -179,8 +186,9 @@ class MultiHMR2(nn.Module):
         max_people  M, number of queries that a body is predicted for
         min_score   on a CPU: M is reduced to the largest number of higher scores in an image, but at least 1. None: M
                     does not depend on the images
+        features    precomputed features of the pretrained encoder for these images; the images are then not used
         """
-        encoded = self.encode(image)
+        encoded = self.encode(image, features)
         horizontal_fov = self.camera(encoded.class_token)
         k = select_intrinsics(image, horizontal_fov, k, k_given)
         decoded = self.decode(encoded, k)

@@ -91,6 +91,7 @@ class BatchConfig:
     patch_size           px, of the network
     aspects              width / height of the inputs; one is drawn for each batch
     aspect_weights       relative probabilities of the aspects
+    square_padding       whether crops of these aspects are padded to squares, instead of inputs of these aspects
     k_given              probability that the network gets the intrinsics, if they are known
     track_feature_width  width of the target of tracking features; 0: none
     sam2_features        whether that target is the samples' SAM2 feature, instead of a color layout
@@ -102,6 +103,7 @@ class BatchConfig:
     patch_size: int = 16
     aspects: tuple[float, ...] = (4 / 3, 16 / 9, 1.0, 3 / 4)
     aspect_weights: tuple[float, ...] = (0.5, 0.2, 0.15, 0.15)
+    square_padding: bool = False
     k_given: float = 0.5
     track_feature_width: int = 0
     sam2_features: bool = False
@@ -140,7 +142,8 @@ class Batches(Dataset[Batch]):
         self.weights = weights / weights.sum()
         self.config = config
         self.seed, self.rank = seed, rank
-        self.sizes = compute_input_sizes(config.image_size, config.patch_size, config.aspects)
+        padded = (1.0,) * len(config.aspects) if config.square_padding else config.aspects
+        self.sizes = compute_input_sizes(config.image_size, config.patch_size, padded)
         colors = config.track_feature_width and not config.sam2_features
         self._describe = ColorLayout(config.track_feature_width) if colors else None
         self._refreshed = time.monotonic()

@@ -124,7 +124,7 @@ def train(session: Session) -> str:
     if session.render_cache is None and not session.datasets and not session.features:
         raise UserError("expected training images, got none; give --cache for rendered images, or a dataset")
     device = choose_device(torch.device(Runtime(session.device).resolve().device), os.environ)
-    with connect_processes(device) as others, _stop_on_signals(stop), _start_renderers(session, others) as renderers:
+    with connect_processes(device) as others, stop_on_signals(stop), _start_renderers(session, others) as renderers:
         torch.set_num_threads(
             session.training.threads or choose_training_threads(session.training.loader_workers, session.render_workers)
         )
@@ -185,7 +185,7 @@ def write_features(session: Session, count: int) -> str:
     batches = Batches(_open_sources(session, cache), session.training.batch, session.training.seed)
     stop = StopRequest()
     missing = list_missing_batches(folder, count)
-    with _stop_on_signals(stop), tqdm(missing, unit="batch", dynamic_ncols=True) as bar:
+    with stop_on_signals(stop), tqdm(missing, unit="batch", dynamic_ncols=True) as bar:
         for number in bar:
             if stop():
                 return f"stopped because {stop.reason}: {len(list_missing_batches(folder, count))} batches are missing"
@@ -213,7 +213,7 @@ def fill_render_cache(config: RenderCacheConfig, images: int, workers: int) -> s
     def present() -> int:
         return len(RenderCache(config.folder)) + len(RenderCache(config.folder, held_out=True))
 
-    with _stop_on_signals(stop), tqdm(total=wanted, initial=present(), unit="image", dynamic_ncols=True) as bar:
+    with stop_on_signals(stop), tqdm(total=wanted, initial=present(), unit="image", dynamic_ncols=True) as bar:
         if workers <= 1:
             with torch.no_grad():
                 for count in fill_cache(
@@ -385,7 +385,7 @@ class _RenderMonitor:
 
 
 @contextmanager
-def _stop_on_signals(stop: StopRequest) -> Iterator[None]:
+def stop_on_signals(stop: StopRequest) -> Iterator[None]:
     """Turn the first SIGINT or SIGTERM into a stop request; a second SIGINT interrupts at once."""
 
     def request(number: int, frame: FrameType | None) -> None:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,13 +28,16 @@ from torch import Tensor
 
 from multihmr2_ros.body import Body
 from multihmr2_ros.camera import project
-from multihmr2_ros.metrics.bodies import point_error
+from multihmr2_ros.metrics.bodies import point_error, procrustes_error
 from multihmr2_ros.metrics.detection import DetectionCounts
+from multihmr2_ros.metrics.keypoints import ImageKeypoints, object_keypoint_similarity
 from multihmr2_ros.metrics.matching import assign
-from multihmr2_ros.metrics.placement import field_of_view_error, relative_error
+from multihmr2_ros.metrics.placement import depth_order, field_of_view_error, relative_error
 from multihmr2_ros.network.keypoint_fitting import fit_to_keypoints
 from multihmr2_ros.network.model import MultiHMR2, Prediction, place_bodies
+from multihmr2_ros.training.body_losses import AREA_OF_BOX
 from multihmr2_ros.training.data import Batch
+from multihmr2_ros.training.keypoints import regress_low_mesh_keypoints
 from multihmr2_ros.training.targets import Targets
 
 SCORE_THRESHOLD = 0.4
@@ -44,35 +48,49 @@ MAX_HIT_DISTANCE = 0.5  # of the larger side of the person's visible box
 class ValidationCounts:
     """Counts of people, errors of matched people and errors of images, summed over batches.
 
-    joint_errors_mm: MPJPE of each match. distance_errors: |z − z*| / z* of each. fov_errors_deg: of each image.
+    joint_errors_mm, aligned_joint_errors_mm  MPJPE and PA-MPJPE of each match
+    distance_errors                           |z − z*| / z* of each match
+    depth_relations                           whether the depth order is right, of each pair of matches of an image
+    keypoint_similarities                     OKS of each match with annotated keypoints
+    fov_errors_deg                            of each image
     """
 
     counts: DetectionCounts = field(default_factory=DetectionCounts)
     joint_errors_mm: tuple[float, ...] = ()
+    aligned_joint_errors_mm: tuple[float, ...] = ()
     distance_errors: tuple[float, ...] = ()
+    depth_relations: tuple[float, ...] = ()
+    keypoint_similarities: tuple[float, ...] = ()
     fov_errors_deg: tuple[float, ...] = ()
 
     def __add__(self, other: ValidationCounts) -> ValidationCounts:
-        return ValidationCounts(
-            self.counts + other.counts,
-            self.joint_errors_mm + other.joint_errors_mm,
-            self.distance_errors + other.distance_errors,
-            self.fov_errors_deg + other.fov_errors_deg,
-        )
+        return ValidationCounts(*(own + others for own, others in zip(_values(self), _values(other), strict=True)))
 
     def compute_figures(self) -> dict[str, float]:
         """Return the metrics by name; NaN without data.
 
-        recall, precision, mpjpe_mm (mean over matches, pelvises aligned), distance_error (median of |z − z*| / z*),
-        fov_error_deg (mean, horizontal).
+        recall, precision, mpjpe_mm (mean over matches, pelvises aligned), pa_mpjpe_mm (mean), distance_error (median of
+        |z − z*| / z*), depth_relations (share of correct ones, PCDR@0.2 m of the centers), oks (mean over matches with
+        annotated keypoints), fov_error_deg (mean, horizontal).
         """
         return {
             "recall": self.counts.recall,
             "precision": self.counts.precision,
-            "mpjpe_mm": float(np.mean(self.joint_errors_mm)) if self.joint_errors_mm else math.nan,
+            "mpjpe_mm": _mean(self.joint_errors_mm),
+            "pa_mpjpe_mm": _mean(self.aligned_joint_errors_mm),
             "distance_error": float(np.median(self.distance_errors)) if self.distance_errors else math.nan,
-            "fov_error_deg": float(np.mean(self.fov_errors_deg)) if self.fov_errors_deg else math.nan,
+            "depth_relations": _mean(self.depth_relations),
+            "oks": _mean(self.keypoint_similarities),
+            "fov_error_deg": _mean(self.fov_errors_deg),
         }
+
+
+def _values(counts: ValidationCounts) -> tuple[Any, ...]:
+    return tuple(vars(counts).values())
+
+
+def _mean(values: tuple[float, ...]) -> float:
+    return float(np.mean(values)) if values else math.nan
 
 
 @torch.inference_mode()
@@ -83,21 +101,42 @@ def validate(
     tally = ValidationCounts()
     for batch in batches:
         moved = batch.to(device)
-        slots = moved.targets.present.shape[1]
-        prediction = network(moved.image, moved.targets.k, moved.k_given, max(20, slots))
-        prediction = fit_to_keypoints(body, prediction)
+        prediction = fit_to_keypoints(body, predict_batch(network, moved))
         tally = tally + compare_batch(prediction, moved.targets, body, batch.image.shape[-1], threshold)
     return tally.compute_figures()
+
+
+def predict_batch(network: MultiHMR2, batch: Batch) -> Prediction:
+    """Return the network's own prediction for a batch, from its features if it has them; at least 20 people."""
+    slots = batch.targets.present.shape[1]
+    prediction: Prediction = network(batch.image, batch.targets.k, batch.k_given, max(20, slots), batch.features)
+    return prediction
 
 
 def compare_batch(
     prediction: Prediction, targets: Targets, body: Body, width: int, threshold: float
 ) -> ValidationCounts:
     """Compare one batch of images `width` px wide with its ground truth. Only people above the threshold are posed."""
-    location = image_locations(prediction.centre, prediction.k)
     true_joints = _pose_joints(body, targets.shape, targets.rotations, targets.present & targets.has_body)
-    tally = ValidationCounts()
-    rows, columns = [], []
+    counts, matches = match_predictions(prediction, targets, threshold)
+    tally = ValidationCounts(counts)
+    for image, rows, columns in matches:
+        tally = tally + _compare_depths(prediction, targets, image, rows, columns)
+    found = [(image, row) for image, rows, _ in matches for row in rows]
+    wanted = [(image, column) for image, _, columns in matches for column in columns]
+    tally = tally + _match_errors(prediction, targets, body, true_joints, found, wanted)
+    known = targets.has_k
+    true_fov = 2 * torch.atan(0.5 * width / targets.k[known, 0, 0])
+    errors = field_of_view_error(_array(prediction.horizontal_fov[known]), _array(true_fov))
+    return tally + ValidationCounts(fov_errors_deg=tuple(errors.tolist()))
+
+
+def match_predictions(
+    prediction: Prediction, targets: Targets, threshold: float
+) -> tuple[DetectionCounts, list[tuple[int, list[int], list[int]]]]:
+    """Return the counts of a batch, and for each image (image, rows of the prediction, slots of the targets)."""
+    location = image_locations(prediction.centre, prediction.k)
+    counts, matches = DetectionCounts(), []
     for image in range(len(targets)):
         found = (prediction.score[image] > threshold).nonzero().flatten().cpu().numpy()
         wanted = targets.present[image].nonzero().flatten().cpu().numpy()
@@ -109,14 +148,9 @@ def compare_batch(
         matched = {row for row, _ in pairs}
         spare = [row for index, row in enumerate(found) if index not in matched]
         false = [row for row in spare if not _is_ignored(location[image][row], targets, image)]
-        tally = tally + ValidationCounts(DetectionCounts(len(pairs), len(false), len(wanted) - len(pairs)))
-        rows += [(image, int(found[row])) for row, _ in pairs]
-        columns += [(image, int(wanted[column])) for _, column in pairs]
-    tally = tally + _match_errors(prediction, targets, body, true_joints, rows, columns)
-    known = targets.has_k
-    true_fov = 2 * torch.atan(0.5 * width / targets.k[known, 0, 0])
-    errors = field_of_view_error(_array(prediction.horizontal_fov[known]), _array(true_fov))
-    return tally + ValidationCounts(fov_errors_deg=tuple(errors.tolist()))
+        counts += DetectionCounts(len(pairs), len(false), len(wanted) - len(pairs))
+        matches.append((image, [int(found[row]) for row, _ in pairs], [int(wanted[column]) for _, column in pairs]))
+    return counts, matches
 
 
 def match_places(
@@ -184,11 +218,47 @@ def _match_errors(
         query_location=prediction.query_location,
         query_depth=prediction.query_depth,
     )
-    joints = place_bodies(body, hit).joints[0]
-    error = point_error(_array(joints - joints[:, :1]), _array(true_joints[image, slot]))
+    bodies = place_bodies(body, hit)
+    joints, true = bodies.joints[0], _array(true_joints[image, slot])
+    known = np.isfinite(true).all(axis=(1, 2))
+    joints_known = _array(joints - joints[:, :1])[known]
     has_place = targets.has_place[image, slot]
     depth, true_depth = prediction.centre[image, row, 2][has_place], targets.centre[image, slot, 2][has_place]
     distance = relative_error(_array(depth), _array(true_depth.clamp(min=0.01)))
     return ValidationCounts(
-        joint_errors_mm=tuple(error[np.isfinite(error)].tolist()), distance_errors=tuple(distance.tolist())
+        joint_errors_mm=tuple(point_error(joints_known, true[known]).tolist()),
+        aligned_joint_errors_mm=tuple(procrustes_error(joints_known, true[known]).tolist()),
+        distance_errors=tuple(distance.tolist()),
+        keypoint_similarities=_compute_similarities(
+            body, bodies.vertices[0], prediction.k[image], targets, image, slot
+        ),
     )
+
+
+def _compare_depths(
+    prediction: Prediction, targets: Targets, image: int, rows: list[int], columns: list[int]
+) -> ValidationCounts:
+    """Return the depth relations of one image's matches, rows of the prediction and slots of the targets."""
+    known = targets.has_place[image, columns].cpu().numpy()
+    found, true = (
+        _array(centers[image])[ids][known] for centers, ids in ((prediction.centre, rows), (targets.centre, columns))
+    )
+    return ValidationCounts(depth_relations=tuple(depth_order(found, true).astype(float).tolist()))
+
+
+def _compute_similarities(
+    body: Body, vertices: Tensor, k: Tensor, targets: Targets, image: Tensor, slot: Tensor
+) -> tuple[float, ...]:
+    """Return the OKS of posed bodies, vertices (n, V, 3) m seen with k (n, 3, 3), whose keypoints are annotated."""
+    known = targets.keypoint_visible[image, slot].any(-1)
+    if not known.any():
+        return ()
+    image, slot = image[known], slot[known]
+    pixels = image_locations(regress_low_mesh_keypoints(body, vertices[known]), k[known])
+    seen = np.where(np.isnan(pixels), np.inf, pixels)
+    visible = targets.keypoint_visible[image, slot]
+    true = _array(torch.cat([targets.keypoints[image, slot], visible[..., None]], dim=-1))
+    box = _array(targets.box[image, slot])
+    area = AREA_OF_BOX * (box[:, 2:] - box[:, :2]).prod(axis=1)
+    people = ImageKeypoints(seen, np.zeros(len(box)), true, area, box, np.zeros(len(box), bool))
+    return tuple(np.diagonal(object_keypoint_similarity(people)).tolist())

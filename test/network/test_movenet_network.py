@@ -250,6 +250,12 @@ def test_features_on_disk_train_as_the_images_do(tmp_path: Path) -> None:
         kept = model.predict_for_training(again.image, again.targets.k, again.k_given, again.features)
     torch.testing.assert_close(kept.queries, direct.queries, atol=0.05, rtol=0.05)
     torch.testing.assert_close(kept.layers[-1].location, direct.layers[-1].location, atol=1.0, rtol=0)
+    features = model.extract_features(data.image)
+    with torch.inference_mode():
+        direct = model(data.image, data.targets.k, data.k_given, 4)
+        kept = model(torch.zeros_like(data.image), data.targets.k, data.k_given, 4, features)
+    torch.testing.assert_close(kept.centre, direct.centre)
+    torch.testing.assert_close(kept.rotations, direct.rotations)
     assert CachedBatches([tmp_path], 0)[5].origins == again.origins
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(UserError, match="remove it"):

@@ -346,6 +346,20 @@ def test_batches_have_every_shape_and_full_targets(tmp_path: Path) -> None:
     assert 0.4 < given < 0.9
 
 
+def test_images_are_padded_to_squares_without_changing_their_crops(tmp_path: Path) -> None:
+    make_render_cache(tmp_path, 6)
+    squares = dataclasses.replace(CONFIG, square_padding=True, augmentation=NO_AUGMENTATION)
+    plain = dataclasses.replace(squares, square_padding=False)
+    for step in range(8):
+        square, own = (Batches([(RenderCache(tmp_path), 1.0)], config, 0)[step] for config in (squares, plain))
+        assert square.image.shape[2:] == (96, 96)
+        assert square.origins == own.origins
+        shift = (torch.tensor([96, 96]) - torch.tensor(own.image.shape[:1:-1])) / 2
+        there = own.targets.present & square.targets.present
+        moved = square.targets.location[there] - own.targets.location[there]
+        torch.testing.assert_close(moved, shift.expand_as(moved), atol=3.0, rtol=0)  # a crop has only about the aspect
+
+
 def test_sources_are_drawn_by_their_weights(tmp_path: Path) -> None:
     make_render_cache(tmp_path / "a", 4)
     make_render_cache(tmp_path / "b", 4)

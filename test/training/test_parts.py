@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ from multihmr2_ros.training.optimizer import Ema, OptimizerConfig, compute_rate_
 from multihmr2_ros.training.records import TrainingLog, draw_curves, read_log
 from multihmr2_ros.training.render_cache import RenderCache
 from multihmr2_ros.training.targets import Targets
-from multihmr2_ros.training.validation import ValidationCounts, match_places, validate
+from multihmr2_ros.training.validation import ValidationCounts, image_locations, match_places, validate
 from test.helpers.nano_network import TINY_MULTI_HMR
 from test.helpers.training_runs import NETWORK
 from test.helpers.training_samples import body
@@ -123,12 +124,47 @@ def test_validation_of_the_truth_itself_is_perfect(render_cache: Path) -> None:
     assert figures["mpjpe_mm"] < 1e-3
     assert figures["distance_error"] < 1e-6
     assert figures["fov_error_deg"] < 1e-4
+    assert figures["pa_mpjpe_mm"] < 1e-3
+    assert figures["depth_relations"] == 1.0
+    assert np.isnan(figures["oks"])  # renders have no annotated keypoints
     moved = dataclasses.replace(truth, centre=t.centre * 1.1, horizontal_fov=truth.horizontal_fov + 0.1)
     worse = compare_batch(moved, t, body(), 160, 0.4).compute_figures()
     assert worse["distance_error"] == pytest.approx(0.1, rel=1e-4)
     assert worse["fov_error_deg"] == pytest.approx(np.degrees(0.1), rel=1e-4)
+    mirrored = dataclasses.replace(truth, centre=torch.cat([t.centre[..., :2], 8 - t.centre[..., 2:]], dim=-1))
+    located = torch.stack([torch.from_numpy(points) for points in image_locations(mirrored.centre, t.k)]).float()
+    reversed_order = compare_batch(mirrored, dataclasses.replace(t, location=located), body(), 160, 0.4)
+    depths = [depth[present].tolist() for depth, present in zip(t.centre[..., 2], t.present, strict=True)]
+    same = [abs(a - b) < 0.2 for row in depths for a, b in itertools.combinations(row, 2)]
+    assert 0 < np.mean(same) < 1
+    assert reversed_order.compute_figures()["depth_relations"] == pytest.approx(np.mean(same))
     nobody = dataclasses.replace(truth, score=torch.zeros_like(truth.score))
     assert compare_batch(nobody, t, body(), 160, 0.4).compute_figures()["recall"] == 0.0
+
+
+@pytest.mark.parametrize(("offset", "expected"), [(0.0, 1.0), (40.0, 0.0)])
+def test_validation_compares_annotated_keypoints(render_cache: Path, offset: float, expected: float) -> None:
+    from multihmr2_ros.network.model import Prediction, place_bodies
+    from multihmr2_ros.training.keypoints import regress_low_mesh_keypoints
+    from multihmr2_ros.training.validation import compare_batch
+
+    batch = make_held_out_batches(
+        RenderCache(render_cache, held_out=True), 4, BatchConfig(4, 160), input_size=(160, 128)
+    )[0]
+    t = batch.targets
+    truth = Prediction(
+        torch.ones(len(t)), t.k, t.present.float(), t.location, t.centre[..., 2], t.present.float(), t.centre,
+        torch.nn.functional.pad(t.shape, (0, 5)), t.rotations, torch.zeros(*t.present.shape, 4),
+    )  # fmt: skip
+    keypoints = regress_low_mesh_keypoints(body(), place_bodies(body(), truth).vertices.flatten(0, 1))
+    pixels = image_locations(keypoints, t.k.repeat_interleave(t.present.shape[1], 0))
+    annotated = dataclasses.replace(
+        t,
+        keypoints=torch.from_numpy(pixels).float().unflatten(0, t.present.shape) + offset,
+        keypoint_visible=t.present[..., None].expand(-1, -1, 17),
+    )
+    figures = compare_batch(truth, annotated, body(), 160, 0.4).compute_figures()
+    assert figures["oks"] == pytest.approx(expected, abs=0.02)
 
 
 def test_nobody_is_validated_without_an_error() -> None:
