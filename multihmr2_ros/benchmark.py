@@ -37,7 +37,6 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from multihmr2_ros import __version__
 from multihmr2_ros.body import Mesh, import_anny
@@ -57,6 +56,7 @@ from multihmr2_ros.network.inference import (
     limit_threads,
 )
 from multihmr2_ros.network.model import MultiHMR2, place_bodies
+from multihmr2_ros.progress import make_progress_bar
 
 Row = dict[str, Any]
 PLAIN = "plain"  # reference: autocast, unmodified Anny, people selected by a mask, each result copied separately
@@ -123,7 +123,7 @@ def measure_network(network: MultiHMR2, config: BenchmarkConfig) -> Row:
     """Measure and return all figures: milliseconds (least, p50, p95), frames per second, MiB."""
     image = np.random.default_rng(0).integers(0, 256, (config.size[1], config.size[0], 3), np.uint8)
     rows, frames = _prepare_frames(network, image, config)
-    bar = tqdm(total=len(frames) * (config.repeats + config.warm_up), desc="bench", unit="frame", disable=None)
+    bar = make_progress_bar(name="bench", unit="frame", total=len(frames) * (config.repeats + config.warm_up))
     with bar:
         times = _measure_in_turn(frames, config, bar.update)
     stages: list[Row] = []

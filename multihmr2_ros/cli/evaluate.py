@@ -96,6 +96,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             f"--{name}", action=argparse.BooleanOptionalAction, default=True, help=f"write {what} (default: on)"
         )
     parser.add_argument(
+        "--rrd",
+        action="store_true",
+        help="also write recording.rrd for the Rerun viewer: predictions beside the ground truth",
+    )
+    parser.add_argument(
         "--workers",
         type=int,
         default=0,
@@ -139,6 +144,10 @@ def run(args: argparse.Namespace) -> int:
         from multihmr2_ros.evaluation.plots import check_matplotlib
 
         check_matplotlib()
+    if args.rrd:
+        from multihmr2_ros.media.rerun_recording import import_rerun
+
+        import_rerun()
     _check_report_packages(args)
     jobs = _make_jobs(args, _make_choice(args))
     earlier = _find_earlier_results(args, [job.folder for job in jobs], whole=args.overwrite)
@@ -206,6 +215,7 @@ def _make_jobs(args: argparse.Namespace, choice: EstimatorChoice) -> list[BagJob
                     scoring=scoring,
                     video=args.video,
                     bag=args.bag,
+                    rrd=args.rrd,
                     highlights=args.report,
                     estimator=None if recorded else choice,
                 )
@@ -242,6 +252,8 @@ def _evaluate_dataset(args: argparse.Namespace) -> int:
     from multihmr2_ros.evaluation.datasets.run import DatasetJob, evaluate_dataset, resolve_job
     from multihmr2_ros.evaluation.published import format_published_table
 
+    if args.rrd:
+        raise UserError("--rrd is for bags, but --dataset is given; leave one of them out")
     if len(args.inputs) != 1 or _is_distributed(args) or args.intrinsics == "both":
         raise UserError(
             "--dataset needs one folder, --intrinsics given or predicted, and neither --workers nor --scheduler; "
@@ -287,9 +299,9 @@ def _show_progress(eval_frames: Iterable[Any], sequence: Any) -> Iterable[Any]:
 
 
 def _show_bar(eval_frames: Iterable[Any], name: str, total: int | None) -> Iterable[Any]:
-    from tqdm import tqdm
+    from multihmr2_ros.progress import make_progress_bar
 
-    return tqdm(eval_frames, total=total, desc=name, unit="frame", disable=None)
+    return make_progress_bar(eval_frames, name=name, unit="frame", total=total)
 
 
 def _finish(

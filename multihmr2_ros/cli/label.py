@@ -98,14 +98,13 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     depth_maps = open_depth_maps(args, _resolve_device(args) if args.depth_model is not None else "cpu")
     annotations = _read_annotations(args)
-    from tqdm import tqdm
-
     from multihmr2_ros.labeling.bodies import FitSelection, label_bodies, save_bodies
     from multihmr2_ros.labeling.pose_prior import learn_pose_prior
+    from multihmr2_ros.progress import make_progress_bar
 
     prior = learn_pose_prior(args.motions)
     complete = args.complete if args.complete is not None else args.source.is_file()
-    with tqdm(desc="bodies", unit="body", disable=None) as bar:
+    with make_progress_bar(name="bodies", unit="body") as bar:
 
         def progress(done: int, total: int) -> None:
             bar.total = total
@@ -179,16 +178,15 @@ def _read_annotations(args: argparse.Namespace) -> Annotations:
     fov = math.radians(args.vertical_fov)
     if args.source.is_file():
         return read_coco(args.source, fov)
-    from tqdm import tqdm
-
     from multihmr2_ros.labeling.detection import PeopleDetector
     from multihmr2_ros.media.images import read_image
     from multihmr2_ros.media.sources import list_images
+    from multihmr2_ros.progress import make_progress_bar
 
     names: list[str] = []
     detect = PeopleDetector(args.detector, args.pose_estimator, _resolve_device(args))
     sizes, persons = [], []
-    for path in tqdm(list_images(args.source), desc="images", unit="image", disable=None):
+    for path in make_progress_bar(list_images(args.source), name="images", unit="image"):
         try:
             image = read_image(path)
         except UserError as error:

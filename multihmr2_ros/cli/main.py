@@ -23,10 +23,12 @@ import sys
 from collections.abc import Sequence
 
 from multihmr2_ros import __version__
+from multihmr2_ros.cli.options import add_quiet
 from multihmr2_ros.cli.terminal import Terminated, end_on_signals, make_streams_safe
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.hardware import make_threads_wait_passively
 from multihmr2_ros.media.files import remove_temporaries
+from multihmr2_ros.progress import set_quiet
 
 # Each verb is a module of this folder with HELP, add_arguments(parser) and run(args) -> exit status. The modules import
 # no large packages at module level, so that `--help` is fast.
@@ -45,6 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         module = importlib.import_module(f".{name}", __package__)
         verb = verbs.add_parser(name, help=module.HELP, description=module.HELP)
         module.add_arguments(verb)
+        add_quiet(verb)
         verb.set_defaults(run=module.run)
     if (refusal := _check_empty_arguments(sys.argv[1:] if argv is None else argv)) is not None:
         print(f"multihmr2: {refusal}", file=sys.stderr)
@@ -52,6 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     logging.basicConfig(format=f"multihmr2 {args.verb}: %(message)s", level=logging.WARNING)
     logging.getLogger("multihmr2_ros").setLevel(logging.INFO)
+    set_quiet(args.quiet)
     make_threads_wait_passively()
     try:
         with end_on_signals():

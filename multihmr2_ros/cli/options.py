@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from multihmr2_ros.network.inference import Runtime
 
 
+def add_quiet(parser: argparse.ArgumentParser, default: object = False) -> None:
+    parser.add_argument("--quiet", action="store_true", default=default, help="show no progress bars")
+
+
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint",

@@ -40,6 +40,7 @@ RESULTS_FILE = "results.json"
 REPORT_FILE = "report.html"
 EVALUATION_FILES = (  # of one sequence
     "frames.csv", "people.csv", "identities.png", "overlay.mp4", "predictions.mcap", "highlights.zip",
+    "recording.rrd",
 )  # fmt: skip
 SUMMARY_FILES = (  # of all sequences together
     RESULTS_FILE, REPORT_FILE, "error_over_distance.png", "field_of_view.png", "latency.png",

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from multihmr2_ros.estimator import Estimator
     from multihmr2_ros.frame import Frame, IntrinsicsChoice
     from multihmr2_ros.media.rerun_output import RerunRecording, Viewer
-    from multihmr2_ros.media.rerun_recording import FrameContext
     from multihmr2_ros.media.sources import FrameSource
     from multihmr2_ros.media.video import VideoWriter
     from multihmr2_ros.network.inference import Runtime
@@ -159,7 +158,7 @@ def _run_source(
 
     Raises UserError for a damaged input, after its results are written.
     """
-    from tqdm import tqdm
+    from multihmr2_ros.progress import make_progress_bar
 
     is_video, kinds = source.fps is not None, _choose_kinds(source, chosen)
     frames = people_seen = 0
@@ -167,7 +166,7 @@ def _run_source(
     estimator.reset()
     with contextlib.ExitStack() as stack:
         results = ResultWriter(out, source, kinds, estimator, stack, viewer)
-        bar = stack.enter_context(tqdm(source, total=source.frame_count, desc=path.name, unit="frame", disable=None))
+        bar = stack.enter_context(make_progress_bar(source, name=path.name, unit="frame", total=source.frame_count))
         for frame in bar:
             if not is_video:
                 estimator.reset()
@@ -256,15 +255,15 @@ class ResultWriter:
 
     def _record(self, frame: Frame, people: People) -> None:
         from multihmr2_ros.media.rerun_output import RerunRecording
-        from multihmr2_ros.media.rerun_recording import BodyTopology, find_bone_pairs
+        from multihmr2_ros.media.rerun_people import BodyTopology
+        from multihmr2_ros.media.rerun_recording import FrameContext
 
         if self._recording is None:
-            body = self._estimator.body
-            rig = BodyTopology(body.faces, body.template, find_bone_pairs(body.bone_labels, body.bone_parents))
+            topology = BodyTopology.from_body(self._estimator.body)
             path = self._folder / f"{self._source.name}{result_files.RECORDING_ENDING}" if "rrd" in self._save else None
-            recording = RerunRecording(path, rig, self._viewer, self._source.name)
+            recording = RerunRecording(path, topology, self._viewer, self._source.name)
             self._recording = self._stack.enter_context(recording)
-        self._recording.add(frame, people, _surroundings(frame))
+        self._recording.add(frame, people, FrameContext.from_frame(frame))
 
     def _make_path(self, frame: Frame, kind: str) -> Path:
         return self._folder / f"{frame.name}{result_files.FRAME_ENDINGS[kind]}"
@@ -282,17 +281,6 @@ class ResultWriter:
         else:  # images have no stamps, and a bag's clock may jump back: use one frame period
             self._video_stamp += 1 / self._fps
         self._video.write(fit_image(drawn, *self._video_size), self._video_stamp)
-
-
-def _surroundings(frame: Frame) -> FrameContext:
-    """Return the context of a frame in a Rerun recording: the metric depth image and the camera's pose."""
-    import numpy as np
-
-    from multihmr2_ros.depth import depth_to_meters
-    from multihmr2_ros.media.rerun_recording import FrameContext
-
-    depth = frame.undistort().depth
-    return FrameContext(depth_to_meters(depth) if isinstance(depth, np.ndarray) else None, frame.camera_pose)
 
 
 def _parse_view(args: argparse.Namespace, chosen: tuple[str, ...] | None) -> tuple[str, int] | None:

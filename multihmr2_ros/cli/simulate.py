@@ -116,15 +116,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     scene_options = _make_scene_options(args)
     targets = _list_targets(args)
-    from tqdm import tqdm
-
+    from multihmr2_ros.progress import make_progress_bar
     from multihmr2_ros.simulation.sequence import SceneRenderer, count_frames, limit_to_one_thread
 
     images = count_frames(scene_options)
     renderer = SceneRenderer()
     with (
         limit_to_one_thread(),
-        tqdm(total=images * len(targets), desc=args.out.name, unit="image", disable=None) as bar,
+        make_progress_bar(name=args.out.name, unit="image", total=images * len(targets)) as bar,
     ):
         for seed, path in targets:
             with _open_output(path, args) as output:

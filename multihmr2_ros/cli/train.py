@@ -52,8 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--network",
         default="nano",
         metavar="NAME|JSON",
-        help="nano, scratch, large, multi-hmr, multi-hmr-camera, or a JSON file with the network configuration (default: "
-        "%(default)s)",
+        help="nano, scratch, large, multi-hmr, multi-hmr-camera, or a JSON file with the network configuration "
+        "(default: %(default)s)",
     )
     network.add_argument(
         "--from", dest="start_from", metavar="NAME|FILE", help="initialize the network with these weights (fine-tuning)"

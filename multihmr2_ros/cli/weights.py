@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from multihmr2_ros import weights as registry
+from multihmr2_ros.cli import options
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.weights import Weights
 
@@ -56,6 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "files from a trusted source, preferably files that `multihmr2 weights verify` reports as ok",
     )
     action.set_defaults(run_action=_convert)
+    for action in actions.choices.values():
+        options.add_quiet(action, default=argparse.SUPPRESS)  # the verb has the default
 
 
 def run(args: argparse.Namespace) -> int:

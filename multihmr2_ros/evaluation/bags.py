@@ -81,6 +81,7 @@ class BagJob:
     scoring       settings of the scoring
     video         whether the video is written
     bag           whether the bag of predictions is written
+    rrd           whether the Rerun recording of predictions and truth is written
     highlights    whether the images for the report are written
     estimator     arguments of the estimator to load if run_job gets none
     """
@@ -99,6 +100,7 @@ class BagJob:
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
     video: bool = True
     bag: bool = True
+    rrd: bool = False
     highlights: bool = True
     estimator: EstimatorChoice | None = None
 
@@ -195,6 +197,11 @@ def _open_listeners(
         from multihmr2_ros.evaluation.highlights import FILE, HighlightWriter
 
         listeners.append(HighlightWriter(folder / FILE, estimator.faces, stack))
+    if job.rrd and estimator is not None and not job.recorded:
+        from multihmr2_ros.evaluation.recording import FILE as RECORDING_FILE
+        from multihmr2_ros.evaluation.recording import RecordingWriter
+
+        listeners.append(RecordingWriter(folder / RECORDING_FILE, estimator.body, make_source_name(job.path), stack))
     if job.bag and not job.recorded:
         listeners.append(PredictionBag(folder / "predictions.mcap", stack))
     return listeners

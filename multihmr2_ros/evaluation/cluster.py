@@ -26,6 +26,7 @@ from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation.run import SequenceResult
 from multihmr2_ros.evaluation.tally import Tally
 from multihmr2_ros.media.sources import make_source_name
+from multihmr2_ros.progress import make_progress_bar
 
 CONNECT_TIMEOUT_S = 15
 
@@ -59,13 +60,11 @@ def run_in_cluster(
     A job that fails, or whose process dies, gives a result with a problem; the others continue. Raises UserError if
     Dask is missing or the scheduler does not answer.
     """
-    from tqdm import tqdm
-
     with _connect_client(workers, scheduler) as client:
         from distributed import as_completed
 
         futures = [client.submit(function, job, pure=False, retries=0) for job in jobs]
-        for _ in tqdm(as_completed(futures), total=len(futures), desc="bags", unit="bag", disable=None):
+        for _ in make_progress_bar(as_completed(futures), name="bags", unit="bag", total=len(futures)):
             pass
         return [_get_result(job, future) for job, future in zip(jobs, futures, strict=True)]
 

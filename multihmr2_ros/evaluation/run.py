@@ -44,6 +44,9 @@ class PeopleEstimator(Protocol):
     """The methods of `Estimator` that evaluation uses."""
 
     @property
+    def body(self) -> Any: ...
+
+    @property
     def faces(self) -> NDArray[np.int32]: ...
 
     def step(self, frame: Frame, /) -> People: ...

@@ -33,14 +33,14 @@ from urllib.parse import quote
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.frame import Frame
 from multihmr2_ros.media.files import WholeFile, describe_write_error, make_temporary_path, move_into_place
+from multihmr2_ros.media.rerun_people import BodyTopology
 from multihmr2_ros.media.rerun_recording import (
     APPLICATION,
+    BATCH_FRAMES,
     NO_CONTEXT,
-    BodyTopology,
     FrameContext,
     RerunScene,
     import_rerun,
-    make_layout,
 )
 from multihmr2_ros.people import People
 
@@ -50,6 +50,8 @@ WEB_PORT = 9090
 START_S = 20.0  # timeout for the start of a viewer
 MIN_FREE_BYTES = 64_000_000  # the library does not report a full disk and loses data
 FLUSH_S = 60.0
+CHUNK_S, VIEWER_CHUNK_S = 10.0, 0.05  # the library collects single rows for this time
+CHUNK_BYTES = 4_000_000
 
 
 class RerunRecording(WholeFile):
@@ -60,22 +62,24 @@ class RerunRecording(WholeFile):
     Raises UserError if the disk is nearly full or rerun is not installed.
     """
 
-    def __init__(self, path: Path | None, rig: BodyTopology, viewer: Viewer | None = None, name: str = "") -> None:
+    def __init__(self, path: Path | None, topology: BodyTopology, viewer: Viewer | None = None, name: str = "") -> None:
         rr = import_rerun()
         self._path = path
         self._temporary = None if path is None else make_temporary_path(path)
-        self._stream = rr.RecordingStream(APPLICATION)
+        tick_s = CHUNK_S if viewer is None else VIEWER_CHUNK_S
+        batches = rr.ChunkBatcherConfig(flush_tick=tick_s, flush_num_bytes=CHUNK_BYTES)
+        self._stream = rr.RecordingStream(APPLICATION, batcher_config=batches)
         sinks: list[Any] = [] if self._temporary is None else [rr.FileSink(str(self._temporary))]
         sinks += [] if viewer is None else [rr.GrpcSink(viewer.url)]
         try:
             self._check_space()
-            self._stream.set_sinks(*sinks, default_blueprint=make_layout())
+            self._stream.set_sinks(*sinks)
         except (OSError, RuntimeError) as error:
             raise (
                 describe_write_error(path, error) if path is not None else UserError(f"the viewer has ended: {error}")
             ) from error
         self._stream.send_recording_name(name or (path.stem if path is not None else APPLICATION))
-        self._scene = RerunScene(self._stream, rig)
+        self._scene = RerunScene(self._stream, topology, BATCH_FRAMES if viewer is None else 1)
 
     def add(self, frame: Frame, people: People, around: FrameContext = NO_CONTEXT) -> None:
         self._check_space()
@@ -86,6 +90,7 @@ class RerunRecording(WholeFile):
             raise UserError(f"cannot write {self._path}: less than {MIN_FREE_BYTES / 1e6:.0f} MB are free; make space")
 
     def close(self) -> None:
+        self._scene.flush()
         self._stream.flush(timeout_sec=FLUSH_S)
         self._stream.disconnect()
         if self._temporary is None or self._path is None:
@@ -142,6 +147,10 @@ class Viewer:
             time.sleep(0.1)
         self.close()
         raise UserError("the viewer did not start; try `python -m rerun`, or write a file with --save rrd")
+
+    @property
+    def is_open(self) -> bool:
+        return self._process.poll() is None
 
     def wait(self) -> None:
         """Wait until the viewer ends, or for Ctrl-C."""

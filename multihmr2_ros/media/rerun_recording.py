@@ -20,11 +20,12 @@ the camera's optical frame:
 | entity | content |
 |---|---|
 | camera | the camera's pose; people are below it, in its optical frame |
-| camera/image | pinhole camera with K, the image as JPEG; its overlay is in /skeletons |
+| camera/image | pinhole camera with K, the image as JPEG; its overlays are skeletons and true_skeletons |
 | camera/depth | depth image, shown as points |
-| camera/people | names, velocities (distance in 1 s), one-sigma ellipsoids of both covariances, meshes/ID |
-| trails | positions of the pelvises over the last TRAIL_S seconds |
-| ground | lines 1 m apart at z = 0 of the fixed frame |
+| camera/people | names, velocities (distance in 1 s), one-sigma ellipsoids of both covariances, meshes/ID or bones |
+| camera/truth | the same of the true people, in TRUTH_COLOR |
+| trails, true_trails | positions of the pelvises over the last TRAIL_S seconds |
+| ground | lines 1 m apart in the ground plane |
 
 Timelines: `frame`, the number of the frame, and `stamp`, of the image.
 """
@@ -32,8 +33,6 @@ Timelines: `frame`, the number of the frame, and `stamp`, of the image.
 from __future__ import annotations
 
 import dataclasses
-from collections import deque
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,55 +41,45 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multihmr2_ros.camera import project
+from multihmr2_ros.depth import depth_to_meters
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.frame import Frame
-from multihmr2_ros.media.colors import get_track_color
+from multihmr2_ros.frame import Frame, GroundPlane
+from multihmr2_ros.media.rerun_people import PREDICTED, TRUTH, BodyTopology, PeopleRows
+from multihmr2_ros.media.rerun_rows import RowBuffer
 from multihmr2_ros.people import People
 
 APPLICATION = "multihmr2"
-PEOPLE = "world/camera/people"
-Color = tuple[int, int, int]
 MISSING = "rerun is not installed: pip install 'multihmr2_ros[view]'"
-TRAIL_S = 5.0
-EPOCH_S = 1e8  # stamps above this are dates, below it seconds since the start
 JPEG_QUALITY = 75
-MAX_VERTICES = 1200  # of a mesh; larger ones are simplified
-GRID_M = 0.03  # initial cell size of the simplification
 GROUND_REACH_M = 10
-SKELETON_RADIUS_PX = 1.5
+GROUND_STEP_M = 0.005  # the lines of the ground are logged again after a change of this size
+MM_PER_M = 1000
 IMAGE_PLANE_M = 0.7  # distance from the camera
-LABEL_ABOVE_M = 0.15
 EYE_M, TARGET_M = (3.5, -2.5, -2.5), (0.0, 0.3, 3.5)  # at first, in the camera's optical frame: from its side
-SKELETON_BONES = (
-    "spine03", "neck01", "head", "clavicle.L", "upperarm01.L", "lowerarm01.L", "wrist.L", "clavicle.R", "upperarm01.R",
-    "lowerarm01.R", "wrist.R", "upperleg01.L", "lowerleg01.L", "foot.L", "upperleg01.R", "lowerleg01.R", "foot.R",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class BodyTopology:
-    """Constant data of all bodies.
-
-    faces     (F, 3) triangles
-    template  (V, 3) m, vertices of a body with its limbs apart
-    bones     (b, 2) pairs of rows of People.joints, drawn as lines
-    """
-
-    faces: NDArray[np.integer]
-    template: NDArray[np.floating]
-    bones: NDArray[np.integer]
+BATCH_FRAMES = 200  # images whose rows are written together; a viewer gets each image at once
 
 
 @dataclass(frozen=True)
 class FrameContext:
     """Data of a frame in addition to the image.
 
-    depth_m            (H, W) float32 m, registered to the image; 0 or NaN where unknown
-    fixed_from_camera  (4, 4) pose of the camera in a frame with z up and the ground at z = 0
+    depth_m            (H, W) float32 m, registered to the undistorted image; 0 or NaN where unknown
+    fixed_from_camera  (4, 4) pose of the camera in a frame with z up
+    ground             the ground plane in the camera's frame; None: z = 0 of the fixed frame, if there is one
+    truth              the true people
     """
 
     depth_m: NDArray[np.float32] | None = None
     fixed_from_camera: NDArray[np.float64] | None = None
+    ground: GroundPlane | None = None
+    truth: People | None = None
+
+    @classmethod
+    def from_frame(cls, frame: Frame, truth: People | None = None) -> FrameContext:
+        """Return the depth in meters, the ground and the camera's pose of a frame."""
+        depth = frame.undistort().depth
+        depth_m = depth_to_meters(depth) if isinstance(depth, np.ndarray) else None
+        return cls(depth_m, frame.camera_pose, frame.ground, truth)
 
 
 NO_CONTEXT = FrameContext()
@@ -106,171 +95,99 @@ def import_rerun() -> Any:
 
 
 class RerunScene:
-    """Writer of frames, in order of time, to a recording stream.
+    """Writer of frames, in order of time, to a recording stream. Memory does not grow with the number of frames.
 
-    Memory does not grow with the number of frames: trails end after TRAIL_S, and meshes of absent people are cleared.
+    batch_frames  number of images whose rows are sent together
     """
 
-    def __init__(self, stream: Any, rig: BodyTopology) -> None:
+    def __init__(self, stream: Any, topology: BodyTopology, batch_frames: int = BATCH_FRAMES) -> None:
         self._rr = import_rerun()
         self._stream = stream
-        self._vertices, self._faces = simplify_mesh(rig.template, rig.faces)
-        self._bones = rig.bones
-        self._meshes: set[str] = set()  # names of the meshes on display
-        self._trails: dict[str, deque[tuple[float, NDArray[np.float64]]]] = {}
+        stream.set_log_time_enabled(False)
+        self._rows = RowBuffer(self._rr, stream, batch_frames)
+        self._people = PeopleRows(self._rr, self._rows, topology, PREDICTED)
+        self._truth = PeopleRows(self._rr, self._rows, topology, TRUTH)
         self._frame = 0
         self._is_fixed: bool | None = None
         self._camera: bytes = b""
+        self._ground: NDArray[np.float64] | None = None
 
     def add(self, frame: Frame, people: People, around: FrameContext = NO_CONTEXT) -> None:
+        truth = around.truth
         if frame.lens is not None:  # the viewer's camera is a pinhole camera
-            joints_2d = project(people.joints.astype(np.float64), people.k).astype(np.float32)
-            frame, people = frame.undistort(), dataclasses.replace(people, joints_2d=joints_2d)
-        self._set_time(frame.stamp)
-        self._log_world(around)
-        self._log_camera(frame, people, around)
-        self._log_skeletons(people)
-        self._log_meshes(people)
-        self._log_names(people)
-        self._log_velocities(people)
-        self._log_ellipsoids("pelvis_covariances", people.pelvis, people.pelvis_covariance, people)
-        self._log_trails(frame.stamp, people, around)
+            frame, people = frame.undistort(), _project_joints(people)
+            truth = None if truth is None else _project_joints(truth)
+        people = _turn_velocities(people, around.fixed_from_camera)
+        truth = None if truth is None else _turn_velocities(truth, around.fixed_from_camera)
+        pose = np.eye(4) if around.fixed_from_camera is None else around.fixed_from_camera
+        self._rows.begin_frame(self._frame, frame.stamp)
+        self._log_world(pose, is_fixed=around.fixed_from_camera is not None)
+        self._log_ground(around, pose)
+        self._log_camera(frame, people.k, pose, has_depth=around.depth_m is not None)
+        if around.depth_m is not None:
+            self._log_depth(around.depth_m)
+        self._people.add(people, frame.stamp, pose)
+        self._truth.add(people.select(np.arange(0)) if truth is None else truth, frame.stamp, pose)
         self._frame += 1
 
-    def _set_time(self, stamp_s: float) -> None:
-        self._stream.set_time("frame", sequence=self._frame)
-        if stamp_s >= EPOCH_S:
-            self._stream.set_time("stamp", timestamp=stamp_s)
-        else:
-            self._stream.set_time("stamp", duration=stamp_s)
+    def flush(self) -> None:
+        """Send the rows that are waiting for others."""
+        self._rows.send()
 
-    def _log_world(self, around: FrameContext) -> None:
-        """Log axes and ground; again when the fixed frame appears or disappears."""
-        rr, is_fixed = self._rr, around.fixed_from_camera is not None
+    def _log_world(self, pose: NDArray[np.float64], *, is_fixed: bool) -> None:
+        """Log axes and layout; again when the fixed frame appears or disappears."""
         if is_fixed != self._is_fixed:
-            axes = rr.ViewCoordinates.FLU if is_fixed else rr.ViewCoordinates.RDF
-            self._stream.log("world", axes)
-            self._stream.log("world/ground", _make_ground_lines(rr) if is_fixed else rr.Clear(recursive=True))
+            axes = self._rr.ViewCoordinates.FLU if is_fixed else self._rr.ViewCoordinates.RDF
+            self._rows.log("world", axes)
+            self._stream.send_blueprint(make_layout(pose, is_fixed=is_fixed), make_active=False, make_default=True)
         self._is_fixed = is_fixed
 
-    def _log_camera(self, frame: Frame, people: People, around: FrameContext) -> None:
-        rr = self._rr
-        height, width = frame.image.shape[:2]
-        pose = np.eye(4) if around.fixed_from_camera is None else around.fixed_from_camera
-        camera = people.k.tobytes() + pose.tobytes() + f"{width}x{height}".encode()
-        if camera != self._camera or around.depth_m is not None:
-            self._stream.log("world/camera", rr.Transform3D(translation=pose[:3, 3], mat3x3=pose[:3, :3]))
+    def _log_ground(self, around: FrameContext, pose: NDArray[np.float64]) -> None:
+        """Log the lines of the ground when it has changed, or clear them."""
+        lines = make_ground_lines(around, pose)
+        if (lines is None) != (self._ground is None) or (
+            lines is not None and self._ground is not None and np.abs(lines - self._ground).max() > GROUND_STEP_M
+        ):
+            if lines is None:
+                self._rows.clear("world/ground")
+            else:
+                strips = lines.astype(np.float32)
+                self._rows.log("world/ground", self._rr.LineStrips3D(strips, colors=[[170, 170, 170]], radii=0.005))
+            self._ground = lines
+
+    def _log_camera(self, frame: Frame, k: NDArray[np.float64], pose: NDArray[np.float64], *, has_depth: bool) -> None:
+        rr, (height, width) = self._rr, frame.image.shape[:2]
+        camera = k.tobytes() + pose.tobytes() + f"{width}x{height}{has_depth}".encode()
+        if camera != self._camera:
+            self._rows.log("world/camera", rr.Transform3D(translation=pose[:3, 3], mat3x3=pose[:3, :3]))
             pinhole = rr.Pinhole(
-                image_from_camera=people.k, width=width, height=height, camera_xyz=rr.ViewCoordinates.RDF,
+                image_from_camera=k, width=width, height=height, camera_xyz=rr.ViewCoordinates.RDF,
                 image_plane_distance=IMAGE_PLANE_M,
             )  # fmt: skip
-            self._stream.log("world/camera/image", pinhole)
-            if around.depth_m is not None:
-                self._stream.log("world/camera/depth", pinhole, rr.DepthImage(around.depth_m, meter=1.0))
+            for entity in ("image", "depth") if has_depth else ("image",):
+                self._rows.log(f"world/camera/{entity}", pinhole)
+            if self._camera and not has_depth:
+                self._rows.clear("world/camera/depth")
             self._camera = camera
-        self._stream.log(
-            "world/camera/image", rr.EncodedImage(contents=_encode_jpeg(frame.image), media_type="image/jpeg")
-        )
+        jpeg, kind = [_encode_jpeg(frame.image)], ["image/jpeg"]
+        self._rows.add("world/camera/image", rr.EncodedImage, blob=jpeg, media_type=kind)
 
-    def _log_skeletons(self, people: People) -> None:
-        lines, colors = [], []
-        if people.joints_2d.shape[1]:
-            for points, color in zip(people.joints_2d, _get_colors(people), strict=True):
-                seen = points[self._bones][np.isfinite(points[self._bones]).all(axis=(1, 2))]
-                lines += list(seen)
-                colors += [color] * len(seen)
-        strips = self._rr.LineStrips2D(lines, colors=colors, radii=self._rr.Radius.ui_points(SKELETON_RADIUS_PX))
-        self._stream.log("world/camera/image/skeletons", strips)
-
-    def _log_meshes(self, people: People) -> None:
-        rr, shown = self._rr, set()
-        if people.vertices.shape[1] > self._vertices.max(initial=-1):
-            for name, vertices, color in zip(
-                make_entity_names(people), people.vertices, _get_colors(people), strict=True
-            ):
-                if np.isfinite(vertices).all():
-                    self._log_mesh(f"{PEOPLE}/meshes/{name}", vertices[self._vertices], color)
-                    shown.add(name)
-        for name in self._meshes - shown:
-            self._stream.log(f"{PEOPLE}/meshes/{name}", rr.Clear(recursive=False))
-        self._meshes = shown
-
-    def _log_mesh(self, path: str, vertices: NDArray[np.float32], color: Color) -> None:
-        """Log a mesh; triangles and color, most of its data, only when the person appears."""
-        mesh, normals = self._rr.Mesh3D, compute_vertex_normals(vertices, self._faces)
-        if path.rpartition("/")[2] not in self._meshes:
-            self._stream.log(path, mesh.from_fields(triangle_indices=self._faces, albedo_factor=color))
-        self._stream.log(path, mesh.from_fields(vertex_positions=vertices, vertex_normals=normals))
-
-    def _log_names(self, people: People) -> None:
-        tops = np.zeros((len(people), 3), np.float32)
-        for row in range(len(people)):
-            points = people.vertices[row] if people.vertices.shape[1] else people.joints[row]
-            tops[row] = points[points[:, 1].argmin()] if len(points) else people.pelvis[row]
-        labels = [format_person_label(people, row) for row in range(len(people))]
-        above = tops - np.array([0, LABEL_ABOVE_M, 0], np.float32)
-        names = self._rr.Points3D(above, labels=labels, colors=_get_colors(people), radii=0.01)
-        self._stream.log(f"{PEOPLE}/names", names)
-
-    def _log_velocities(self, people: People) -> None:
-        """Log velocities as arrows from the pelvises, with the length of one second's path, and their covariances."""
-        moving = people.select(np.flatnonzero(np.isfinite(people.velocity).all(axis=1)))
-        arrows = self._rr.Arrows3D(
-            origins=moving.pelvis, vectors=moving.velocity.astype(np.float32), colors=_get_colors(moving), radii=0.02
-        )
-        self._stream.log(f"{PEOPLE}/velocities", arrows)
-        self._log_ellipsoids(
-            "velocity_covariances", moving.pelvis + moving.velocity, moving.velocity_covariance, moving
-        )
-
-    def _log_ellipsoids(
-        self, name: str, centers: NDArray[np.floating], covariances: NDArray[np.float64], people: People
-    ) -> None:
-        """Log one-sigma ellipsoids of the covariances (n, 3, 3) that are finite."""
-        known = np.asarray(np.isfinite(covariances).all(axis=(1, 2)), bool)
-        half_sizes, quaternions = compute_principal_axes(covariances[known])
-        colors = [color for color, is_known in zip(_get_colors(people), known, strict=True) if is_known]
-        ellipsoids = self._rr.Ellipsoids3D(
-            centers=centers[known].astype(np.float32), half_sizes=half_sizes, quaternions=quaternions, colors=colors
-        )
-        self._stream.log(f"{PEOPLE}/{name}", ellipsoids)
-
-    def _log_trails(self, stamp_s: float, people: People, around: FrameContext) -> None:
-        pose = np.eye(4) if around.fixed_from_camera is None else around.fixed_from_camera
-        places = people.pelvis.astype(np.float64) @ pose[:3, :3].T + pose[:3, 3]
-        names = make_entity_names(people)
-        self._trails = {name: self._trails.get(name, deque()) for name in names}
-        for name, place in zip(names, places, strict=True):
-            trail = self._trails[name]
-            if trail and stamp_s < trail[-1][0]:
-                trail.clear()  # a bag's clock jumped back
-            trail.append((stamp_s, place))
-            while stamp_s - trail[0][0] > TRAIL_S:
-                trail.popleft()
-        lines = [[place for _, place in self._trails[name]] for name in names]
-        self._stream.log("world/trails", self._rr.LineStrips3D(lines, colors=_get_colors(people), radii=0.01))
+    def _log_depth(self, depth_m: NDArray[np.float32]) -> None:
+        """Log a depth image in mm, half the size of float32."""
+        depth_mm = np.nan_to_num(depth_m * MM_PER_M, posinf=0, neginf=0).round().clip(0, 65535).astype(np.uint16)
+        self._rows.log("world/camera/depth", self._rr.DepthImage(depth_mm, meter=MM_PER_M))
 
 
-def _get_colors(people: People) -> list[Color]:
-    return [get_track_color(int(track_id)) for track_id in people.track_id]
+def make_layout(camera_pose: NDArray[np.float64], *, is_fixed: bool) -> Any:
+    """Return the viewer's blueprint: the image with its overlay on the left, the 3D scene on the right.
 
-
-def compute_principal_axes(covariances: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return half sizes (n, 3) and quaternions (n, 4; xyzw) of the one-sigma ellipsoids of covariances (n, 3, 3)."""
-    from scipy.spatial.transform import Rotation
-
-    if not len(covariances):
-        return np.zeros((0, 3), np.float32), np.zeros((0, 4), np.float32)
-    values, axes = np.linalg.eigh(covariances)
-    axes[:, :, 0] *= np.sign(np.linalg.det(axes))[:, None]
-    half_sizes = np.sqrt(np.maximum(values, 0)).astype(np.float32)
-    return half_sizes, np.asarray(Rotation.from_matrix(axes).as_quat(), np.float32)
-
-
-def make_layout() -> Any:
-    """Return the viewer's blueprint: the image with its overlay on the left, the 3D scene on the right."""
+    camera_pose  (4, 4) world from camera; the scene is seen from the camera's side
+    is_fixed     whether the z axis of the world points up, else y points down
+    """
     from rerun import blueprint
 
+    eye, target = (camera_pose[:3, :3] @ point + camera_pose[:3, 3] for point in (EYE_M, TARGET_M))
+    up = [0, 0, 1] if is_fixed else [0, -1, 0]
     return blueprint.Blueprint(
         blueprint.Horizontal(
             blueprint.Spatial2DView(origin="world/camera/image", name="image"),
@@ -278,7 +195,7 @@ def make_layout() -> Any:
                 origin="world",
                 name="people in 3D",
                 background=[255, 255, 255],
-                eye_controls=blueprint.EyeControls3D(position=EYE_M, look_target=TARGET_M, eye_up=[0, -1, 0]),
+                eye_controls=blueprint.EyeControls3D(position=eye, look_target=target, eye_up=up),
             ),
             column_shares=[2, 3],
         ),
@@ -288,76 +205,43 @@ def make_layout() -> Any:
     )
 
 
-def make_entity_names(people: People) -> list[str]:
-    """Return each person's name: the track id, or `untracked_ROW`."""
-    return [f"untracked_{row}" if track < 0 else str(int(track)) for row, track in enumerate(people.track_id)]
+def make_ground_lines(around: FrameContext, pose: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """Return lines (n, 2, 3) in the world, 1 m apart, in the ground plane; None if it is unknown.
 
+    In a fixed frame, they are around its origin; else around the point below the camera.
 
-def format_person_label(people: People, row: int) -> str:
-    """Return a label of track id, distance of the pelvis and stature: "#3 · 4.2 m · 1.74 m tall"."""
-    distance_m, stature_m = float(np.linalg.norm(people.pelvis[row])), float(people.stature[row])
-    parts = [] if people.track_id[row] < 0 else [f"#{people.track_id[row]}"]
-    parts.append(f"{distance_m:.1f} m")
-    if np.isfinite(stature_m):
-        parts.append(f"{stature_m:.2f} m tall")
-    return " · ".join(parts)
-
-
-def find_bone_pairs(labels: Sequence[str], parents: Sequence[int]) -> NDArray[np.int64]:
-    """Return the lines (b, 2) of a skeleton: SKELETON_BONES, each with its nearest ancestor among them or the root."""
-    kept = {0, *(labels.index(label) for label in SKELETON_BONES)}
-    pairs = []
-    for row in sorted(kept - {0}):
-        parent = parents[row]
-        while parent not in kept:
-            parent = parents[parent]
-        pairs.append((parent, row))
-    return np.array(pairs, np.int64).reshape(-1, 2)
-
-
-def simplify_mesh(
-    template: NDArray[np.floating], faces: NDArray[np.integer], max_vertices: int = MAX_VERTICES
-) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """Simplify a mesh by clustering vertices in a grid (Rossignac & Borrel 1993).
-
-    Returns the vertices (v,) that are kept, v ≤ max_vertices, and the faces (f, 3) as indices into this list. Each cell
-    keeps its first vertex; the grid gets coarser until they are few enough. Small meshes keep all used vertices.
+    pose: (4, 4) world from camera
     """
-    used = np.unique(faces)
-    size, stands_for = GRID_M, used
-    while len(np.unique(stands_for)) > max_vertices:
-        cells = np.floor(np.asarray(template)[used] / size).astype(np.int64)
-        _, first, cell = np.unique(cells, axis=0, return_index=True, return_inverse=True)
-        stands_for = used[first[cell.ravel()]]
-        size *= 1.1
-    lookup = np.zeros(int(faces.max(initial=0)) + 1, np.int64)
-    lookup[used] = stands_for
-    corners = lookup[faces]
-    is_whole = (corners != np.roll(corners, 1, axis=1)).all(axis=1)
-    kept, compact = np.unique(corners[is_whole], return_inverse=True)
-    return kept, compact.reshape(-1, 3).astype(np.int32)
+    is_fixed = around.fixed_from_camera is not None
+    if around.ground is None and not is_fixed:
+        return None
+    normal, offset_m = np.array([0.0, 0.0, 1.0]), 0.0
+    if around.ground is not None:
+        normal = pose[:3, :3] @ around.ground.normal
+        offset_m = around.ground.offset_m + float(normal @ pose[:3, 3])
+    ahead = np.array([1.0, 0.0, 0.0]) if is_fixed else np.array([0.0, 0.0, 1.0])
+    side = np.cross(normal, ahead)
+    side /= np.linalg.norm(side)
+    ahead = np.cross(side, normal)
+    reach, at = GROUND_REACH_M, np.arange(-GROUND_REACH_M, GROUND_REACH_M + 1.0)
+    ends = np.array([[[place, -reach], [place, reach]] for place in at])
+    ends = np.concatenate([ends, ends[:, :, ::-1]])
+    return ends @ np.stack([ahead, side]) + normal * offset_m
 
 
-def compute_vertex_normals(vertices: NDArray[np.float32], faces: NDArray[np.int32]) -> NDArray[np.float32]:
-    """Return unit normals (v, 3): the area-weighted mean of the triangles' normals around each vertex."""
-    corners = vertices[faces]
-    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    total = np.zeros_like(vertices)
-    for corner in range(3):
-        for axis in range(3):
-            total[:, axis] += np.bincount(faces[:, corner], normals[:, axis], len(vertices)).astype(np.float32)
-    return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
+def _project_joints(people: People) -> People:
+    """Return people with joints_2d in the undistorted image."""
+    joints_2d = project(people.joints.astype(np.float64), people.k).astype(np.float32)
+    return dataclasses.replace(people, joints_2d=joints_2d)
 
 
-def _make_ground_lines(rr: Any) -> Any:
-    reach = GROUND_REACH_M
-    lines = [line for at in range(-reach, reach + 1) for line in _make_cross(float(at), reach)]
-    return rr.LineStrips3D(lines, colors=[[170, 170, 170]], radii=0.005)
-
-
-def _make_cross(at: float, reach: float) -> Iterator[list[list[float]]]:
-    yield [[at, -reach, 0.0], [at, reach, 0.0]]
-    yield [[-reach, at, 0.0], [reach, at, 0.0]]
+def _turn_velocities(people: People, fixed_from_camera: NDArray[np.float64] | None) -> People:
+    """Return people with velocities along the camera's axes; NaN if they are in a fixed frame of unknown pose."""
+    if people.velocity_frame != "fixed":
+        return people
+    turn = np.full((3, 3), np.nan) if fixed_from_camera is None else fixed_from_camera[:3, :3]
+    covariance = turn.T @ people.velocity_covariance @ turn
+    return dataclasses.replace(people, velocity=people.velocity @ turn, velocity_covariance=covariance)
 
 
 def _encode_jpeg(rgb: NDArray[np.uint8]) -> bytes:

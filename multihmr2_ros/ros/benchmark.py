@@ -38,7 +38,6 @@ from rclpy.serialization import serialize_message
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import Image
-from tqdm import tqdm
 from visualization_msgs.msg import MarkerArray
 
 from multihmr2_ros import __version__
@@ -50,6 +49,7 @@ from multihmr2_ros.messages.content import HeaderContent
 from multihmr2_ros.messages.human_array import Timing, people_to_content
 from multihmr2_ros.msg import HumanArray
 from multihmr2_ros.people import People
+from multihmr2_ros.progress import make_progress_bar
 from multihmr2_ros.ros import node
 
 from .content_publisher import ContentPublisher, can_read_our_bytes, marker_array_to_ros
@@ -210,7 +210,7 @@ def _measure_in_turn(works: Sequence[BenchmarkCase]) -> list[Row]:
             time.sleep(PAUSE_S)
     times: list[list[float]] = [[] for _ in works]
     turns = max(work.repeats for work in works)
-    for turn in tqdm(range(turns), desc="bench --ros", unit="turn", disable=None):
+    for turn in make_progress_bar(range(turns), name="bench --ros", unit="turn"):
         for work, taken in zip(works, times, strict=True):
             if turn < work.repeats:
                 taken.append(work.run())

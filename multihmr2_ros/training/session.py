@@ -31,7 +31,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from multihmr2_ros.body import Body
 from multihmr2_ros.errors import UserError
@@ -42,6 +41,7 @@ from multihmr2_ros.network.inference import Runtime
 from multihmr2_ros.network.initialization import initialize
 from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.network.movenet import load_encoder
+from multihmr2_ros.progress import make_progress_bar
 from multihmr2_ros.training.augmentation import compute_input_sizes
 from multihmr2_ros.training.config import TrainingConfig
 from multihmr2_ros.training.data import REFRESH_S, Batch, Batches, SampleSource, make_held_out_batches, select_readable
@@ -185,7 +185,7 @@ def write_features(session: Session, count: int) -> str:
     batches = Batches(_open_sources(session, cache), session.training.batch, session.training.seed)
     stop = StopRequest()
     missing = list_missing_batches(folder, count)
-    with stop_on_signals(stop), tqdm(missing, unit="batch", dynamic_ncols=True) as bar:
+    with stop_on_signals(stop), make_progress_bar(missing, name="features", unit="batch") as bar:
         for number in bar:
             if stop():
                 return f"stopped because {stop.reason}: {len(list_missing_batches(folder, count))} batches are missing"
@@ -213,7 +213,10 @@ def fill_render_cache(config: RenderCacheConfig, images: int, workers: int) -> s
     def present() -> int:
         return len(RenderCache(config.folder)) + len(RenderCache(config.folder, held_out=True))
 
-    with stop_on_signals(stop), tqdm(total=wanted, initial=present(), unit="image", dynamic_ncols=True) as bar:
+    with (
+        stop_on_signals(stop),
+        make_progress_bar(name="rendering", unit="image", total=wanted, initial=present()) as bar,
+    ):
         if workers <= 1:
             with torch.no_grad():
                 for count in fill_cache(
@@ -261,7 +264,7 @@ def _ready_cache(
     """
     wanted = max(1, min(session.training.start_images, config.cache_images))
     cache = RenderCache(config.folder)
-    with tqdm(total=wanted, desc="first images", unit="image", disable=len(cache) >= wanted) as bar:
+    with make_progress_bar(name="first images", unit="image", total=wanted, disable=len(cache) >= wanted) as bar:
         while anywhere(len(cache) < wanted) and not is_stopped():
             has_ended = not session.render_workers or (renderers is not None and not renderers.running)
             if not anywhere(has_ended):

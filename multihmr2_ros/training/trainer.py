@@ -30,12 +30,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from multihmr2_ros.body import Body
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.hardware import list_bf16_instructions, read_cpu_description
 from multihmr2_ros.network.model import MultiHMR2, TrainingOutputs
+from multihmr2_ros.progress import make_progress_bar
 from multihmr2_ros.training.config import TrainingConfig
 from multihmr2_ros.training.data import Batch
 from multihmr2_ros.training.distributed import ProcessGroup
@@ -156,12 +156,12 @@ class Trainer:
     def run(self, batches: Dataset[Batch], hooks: Hooks | None = None, *, show_progress: bool = True) -> bool:
         """Train for the configured number of steps, or until hooks.stop(). Returns whether all steps are done."""
         hooks = hooks or Hooks()
-        bar = tqdm(
+        bar = make_progress_bar(
+            name="training",
+            unit="step",
             total=self.config.steps,
             initial=self.progress.step,
             disable=not (show_progress and self.processes.is_first),
-            unit="step",
-            dynamic_ncols=True,
         )
         meter = _Meter()
         with bar:

@@ -109,7 +109,9 @@ def validate(
 def predict_batch(network: MultiHMR2, batch: Batch) -> Prediction:
     """Return the network's own prediction for a batch, from its features if it has them; at least 20 people."""
     slots = batch.targets.present.shape[1]
-    prediction: Prediction = network(batch.image, batch.targets.k, batch.k_given, max(20, slots), batch.features)
+    prediction: Prediction = network(
+        batch.image, batch.targets.k, batch.k_given, max(20, slots), features=batch.features
+    )
     return prediction
 
 

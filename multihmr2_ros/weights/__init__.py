@@ -23,6 +23,7 @@ from pathlib import Path
 
 from multihmr2_ros.caches import list_user_caches, make_temporary_cache, read_folder_variable
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.progress import make_progress_bar
 
 _READ_BYTES = 1 << 20
 
@@ -155,19 +156,12 @@ def compute_sha256(path: Path) -> str:
 
     Raises UserError if the file cannot be read.
     """
-    from tqdm import tqdm
-
     digest = hashlib.sha256()
     try:
         with (
             open(path, "rb") as stream,
-            tqdm(
-                total=path.stat().st_size,
-                unit="B",
-                unit_scale=True,
-                desc=f"SHA-256 of {path.name}",
-                disable=None,
-                leave=False,
+            make_progress_bar(
+                name=f"SHA-256 of {path.name}", unit="B", total=path.stat().st_size, unit_scale=True, leave=False
             ) as bar,
         ):
             while block := stream.read(_READ_BYTES):

@@ -27,9 +27,9 @@ from typing import BinaryIO
 from urllib.parse import urlsplit
 
 import requests
-from tqdm import tqdm
 
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.progress import make_progress_bar
 from multihmr2_ros.weights import Weights, compute_sha256, format_size
 
 CONNECT_TIMEOUT_S = 10.0
@@ -169,7 +169,7 @@ def _receive(weights: Weights, response: requests.Response, stream: BinaryIO, pa
         _store_validator(response, part)
     _require_space(weights, part, (total or weights.size_bytes or 0) - start)
     try:
-        with tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=weights.file_name, disable=None) as bar:
+        with make_progress_bar(name=weights.file_name, unit="B", total=total, initial=start, unit_scale=True) as bar:
             for chunk in response.iter_content(_CHUNK_BYTES):
                 stream.write(chunk)
                 bar.update(len(chunk))

@@ -152,7 +152,8 @@ class TruthfulEstimator:
     """
 
     def __init__(self, change: Callable[[int, People], People] = lambda index, people: people) -> None:
-        self.faces = body().faces
+        self.body = body()
+        self.faces = self.body.faces
         self.change = change
         self.seen: list[int] = []
 

@@ -22,7 +22,6 @@ import subprocess
 import sys
 import urllib.request
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -30,31 +29,31 @@ import pytest
 from multihmr2_ros.body import Body
 from multihmr2_ros.cli.main import main
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.frame import Frame
+from multihmr2_ros.frame import Frame, GroundPlane
 from multihmr2_ros.media import rerun_output
 from multihmr2_ros.media.colors import get_track_color
 from multihmr2_ros.media.export import save_image, save_params
+from multihmr2_ros.media.mesh_simplification import MAX_VERTICES, compute_vertex_normals, simplify_mesh
 from multihmr2_ros.media.rerun_output import RerunRecording, Viewer, parse_view
-from multihmr2_ros.media.rerun_recording import (
-    MAX_VERTICES,
+from multihmr2_ros.media.rerun_people import (
     SKELETON_BONES,
+    TRUTH_COLOR,
     BodyTopology,
-    FrameContext,
     compute_principal_axes,
-    compute_vertex_normals,
     find_bone_pairs,
     format_person_label,
-    simplify_mesh,
 )
+from multihmr2_ros.media.rerun_recording import FrameContext, make_ground_lines
 from multihmr2_ros.people import People
 from test.helpers.evaluation_bags import at, standing
+from test.helpers.rerun_reading import Read
 
 FRAMES = 12
-PEOPLE = "/world/camera/people"
+PEOPLE, TRUE = "/world/camera/people", "/world/camera/truth"
 
 
-def rig(body: Body) -> BodyTopology:
-    return BodyTopology(body.faces, body.template, find_bone_pairs(body.bone_labels, body.bone_parents))
+def topology(body: Body) -> BodyTopology:
+    return BodyTopology.from_body(body)
 
 
 def walking(index: int) -> People:
@@ -77,35 +76,11 @@ def frame_of(people: People) -> Frame:
     return Frame(np.full((height, width, 3), 90, np.uint8), people.stamp, people.k)
 
 
-class Read:
-    """Content of a recording, from Rerun's own reader."""
-
-    def __init__(self, path: Path) -> None:
-        chunk = pytest.importorskip("rerun.chunk", reason="rerun is not installed: pip install 'multihmr2_ros[view]'")
-        self.reader = chunk.RrdReader(path)
-        self.rows: dict[str, list[dict[str, Any]]] = {}
-        for each in self.reader.stream():
-            self.rows.setdefault(str(each.entity_path), []).extend(each.to_record_batch().to_pylist())
-
-    def values(self, entity: str, component: str) -> list[Any]:
-        """Return the values of each row with this component in frame order, or of the first row if static."""
-        name = f":{component}"
-        rows = [row for row in self.rows[entity] if any(key.endswith(name) and value for key, value in row.items())]
-        rows.sort(key=lambda row: row.get("frame") or 0)
-        return [next(value for key, value in row.items() if key.endswith(name)) for row in rows]
-
-    def frames(self, entity: str, component: str) -> list[int]:
-        name = f":{component}"
-        return sorted(
-            row["frame"] for row in self.rows[entity] if any(key.endswith(name) and value for key, value in row.items())
-        )
-
-
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("rerun", reason="rerun is not installed: pip install 'multihmr2_ros[view]'")
     folder = tmp_path_factory.mktemp("rerun")
-    with RerunRecording(folder / "walk.rrd", rig(Body("low"))) as writer:
+    with RerunRecording(folder / "walk.rrd", topology(Body("low"))) as writer:
         for index in range(FRAMES):
             people = walking(index)
             save_params(folder / f"{index:02d}.npz", people)
@@ -165,22 +140,94 @@ def test_a_moving_camera_and_depth(tmp_path: Path) -> None:
     pose = np.array([[0.0, 0, 1, 2], [-1, 0, 0, 0], [0, -1, 0, 1.2], [0, 0, 0, 1]])
     people = walking(0)
     depth = np.full(people.image_size, 2.5, np.float32)
-    with RerunRecording(tmp_path / "drive.rrd", rig(Body("low"))) as writer:
+    with RerunRecording(tmp_path / "drive.rrd", topology(Body("low"))) as writer:
         writer.add(frame_of(people), people, FrameContext(depth, pose))
     read = Read(tmp_path / "drive.rrd")
     (trail,) = read.values("/world/trails", "strips")
     assert np.array(trail[0][0]) == pytest.approx((pose @ [*people.pelvis[0], 1])[:3], rel=1e-5), "in the fixed frame"
     (buffer,) = read.values("/world/camera/depth", "buffer")
-    assert np.frombuffer(bytes(buffer[0]), np.float32).tolist() == depth.ravel().tolist()
+    assert np.frombuffer(bytes(buffer[0]), np.uint16).tolist() == [2500] * depth.size, "mm"
     (ground,) = read.values("/world/ground", "strips")
     assert {point[2] for line in ground for point in line} == {0.0}
+
+
+def test_ground_without_a_fixed_frame(tmp_path: Path) -> None:
+    pytest.importorskip("rerun", reason="rerun is not installed: pip install 'multihmr2_ros[view]'")
+    people = walking(0)
+    frame = dataclasses.replace(frame_of(people), ground=GroundPlane(np.array([0.0, -1, 0]), -1.5))
+    with RerunRecording(tmp_path / "still.rrd", topology(Body("low"))) as writer:
+        for _ in range(3):
+            writer.add(frame, people, FrameContext.from_frame(frame))
+        writer.add(frame, people)
+    read = Read(tmp_path / "still.rrd")
+    (ground,) = read.values("/world/ground", "strips")
+    assert np.array(ground)[..., 1] == pytest.approx(1.5), "below the camera, logged once"
+    assert {row["frame"] for row in read.rows["/world/ground"]} == {0, 3}, "then cleared"
+
+
+def test_the_ground_of_a_moving_camera_stays() -> None:
+    pose = np.array([[0.0, 0, 1, 2], [-1, 0, 0, 0], [0, -1, 0, 1.2], [0, 0, 0, 1]])
+    ground = GroundPlane.from_fixed_frame(pose, 0.2)
+    lines = make_ground_lines(FrameContext(None, pose, ground), pose)
+    assert lines is not None
+    assert lines[..., 2] == pytest.approx(0.2)
+    assert np.abs(lines[..., :2]).max() == pytest.approx(10), "around the origin of the fixed frame"
+
+
+def test_velocities_over_the_ground_are_drawn_along_the_cameras_axes(tmp_path: Path) -> None:
+    pytest.importorskip("rerun", reason="rerun is not installed: pip install 'multihmr2_ros[view]'")
+    pose = np.array([[0.0, 0, 1, 2], [-1, 0, 0, 0], [0, -1, 0, 1.2], [0, 0, 0, 1]])
+    people = dataclasses.replace(walking(0).select(np.array([0])), velocity_frame="fixed")  # 0.5 m/s along x
+    with RerunRecording(tmp_path / "drive.rrd", topology(Body("low"))) as writer:
+        writer.add(frame_of(people), people, FrameContext(None, pose))
+        writer.add(frame_of(people), people)
+    read = Read(tmp_path / "drive.rrd")
+    assert read.frames(f"{PEOPLE}/velocities", "vectors") == [0], "unknown without the pose"
+    (vector,) = read.values(f"{PEOPLE}/velocities", "vectors")[0]
+    assert vector == pytest.approx([0, 0, 0.5]), "forward"
+    (sizes,) = read.values(f"{PEOPLE}/velocity_covariances", "half_sizes")[0]
+    assert sorted(sizes) == pytest.approx([0.1, 0.2, 0.3])
+
+
+def test_truth_beside_predictions(tmp_path: Path) -> None:
+    pytest.importorskip("rerun", reason="rerun is not installed: pip install 'multihmr2_ros[view]'")
+    people = walking(0)
+    truth = dataclasses.replace(people, vertices=people.vertices[:, :0], track_id=np.array([1, 2]))
+    with RerunRecording(tmp_path / "both.rrd", topology(Body("low"))) as writer:
+        writer.add(frame_of(people), people, FrameContext(truth=people))
+        writer.add(frame_of(people), people, FrameContext(truth=truth))
+        writer.add(frame_of(people), people)
+    read = Read(tmp_path / "both.rrd")
+    for entity, color in ((f"{TRUE}/meshes/3", TRUTH_COLOR), (f"{PEOPLE}/meshes/3", get_track_color(3))):
+        (value,) = read.values(entity, "albedo_factor")
+        assert tuple(value[0] >> shift & 255 for shift in (24, 16, 8)) == color
+    assert read.frames(f"{TRUE}/meshes/3", "vertex_positions") == [0]
+    assert read.frames(f"{TRUE}/bones", "strips") == [1], "without a mesh: bones"
+    assert read.frames(f"{TRUE}/names", "labels") == [0, 1]
+    assert read.values(f"{TRUE}/names", "labels")[1][0].startswith("true #1 · ")
+    assert read.frames("/world/true_trails", "strips") == [0, 1]
+    assert read.frames("/world/camera/image/true_skeletons", "strips") == [0, 1]
+
+
+def test_the_number_of_chunks_does_not_follow_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The index of the chunks stays in memory until the file is closed."""
+    pytest.importorskip("rerun", reason="rerun is not installed: pip install 'multihmr2_ros[view]'")
+    monkeypatch.setattr(rerun_output, "BATCH_FRAMES", 20)
+    with RerunRecording(tmp_path / "long.rrd", topology(Body("low"))) as writer:
+        for index in range(60):
+            people = walking(index % 5)
+            writer.add(dataclasses.replace(frame_of(people), stamp=0.1 * index), people)
+    chunks = list(Read(tmp_path / "long.rrd").reader.stream())
+    count = sum(str(chunk.entity_path) == f"{PEOPLE}/names" for chunk in chunks)
+    assert count == 3
+    assert len(chunks) < 60, "of all entities"
 
 
 def test_an_interrupted_recording_can_be_opened(tmp_path: Path) -> None:
     pytest.importorskip("rerun", reason="rerun is not installed: pip install 'multihmr2_ros[view]'")
 
     def interrupted() -> None:
-        with RerunRecording(tmp_path / "cut.rrd", rig(Body("low"))) as writer:
+        with RerunRecording(tmp_path / "cut.rrd", topology(Body("low"))) as writer:
             for index in range(5):
                 writer.add(frame_of(walking(index)), walking(index))
             raise KeyboardInterrupt
@@ -192,7 +239,7 @@ def test_an_interrupted_recording_can_be_opened(tmp_path: Path) -> None:
 
 def test_a_disk_that_is_nearly_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("rerun", reason="rerun is not installed: pip install 'multihmr2_ros[view]'")
-    with RerunRecording(tmp_path / "full.rrd", rig(Body("low"))) as writer:
+    with RerunRecording(tmp_path / "full.rrd", topology(Body("low"))) as writer:
         writer.add(frame_of(walking(0)), walking(0))
         monkeypatch.setattr(rerun_output, "MIN_FREE_BYTES", 10**18)
         with pytest.raises(UserError, match="are free; make space"):
@@ -261,7 +308,7 @@ def test_the_web_viewer_is_for_this_machine_and_ends(tmp_path: Path) -> None:
         port = probe.getsockname()[1]
     viewer = Viewer("web", port)
     try:
-        with RerunRecording(None, rig(Body("low")), viewer, "walk") as writer:
+        with RerunRecording(None, topology(Body("low")), viewer, "walk") as writer:
             writer.add(frame_of(walking(0)), walking(0))
         assert b"<html" in urllib.request.urlopen(viewer.address, timeout=10).read(2000).lower()
         listening = subprocess.run(

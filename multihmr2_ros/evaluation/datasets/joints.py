@@ -169,6 +169,10 @@ class JointEstimator:
         self._estimator, self._points, self._joint_count, self._root = estimator, points, joint_count, root
 
     @property
+    def body(self) -> Any:
+        return self._estimator.body
+
+    @property
     def faces(self) -> NDArray[np.int32]:
         return self._estimator.faces
 
