@@ -356,10 +356,15 @@ class Inference:
         return arrays
 
 
-def _stack(images: Sequence[UploadedImage]) -> tuple[Tensor, ...]:
+def _stack(images: Sequence[UploadedImage]) -> tuple[Tensor, Tensor, Tensor]:
     """Return image, k and k_given of a batch."""
-    first, *others = (each[:3] for each in images)
-    return tuple(torch.cat(values) for values in zip(first, *others, strict=True)) if others else first
+    if len(images) == 1:
+        return images[0].image, images[0].k, images[0].k_given
+    return (
+        torch.cat([each.image for each in images]),
+        torch.cat([each.k for each in images]),
+        torch.cat([each.k_given for each in images]),
+    )
 
 
 def _wait_for_uploads(images: Sequence[UploadedImage]) -> None:

@@ -37,7 +37,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from multihmr2_ros.bags.recorded_people import people_from_human_array
+from multihmr2_ros.bags.humans import people_from_human_array
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.frame import Frame
 from multihmr2_ros.lens import LensDistortion
