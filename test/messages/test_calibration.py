@@ -119,7 +119,7 @@ def test_corners_that_a_lens_folds_are_said_and_the_distortion_is_used() -> None
     found = given("plumb_bob", [-0.3, 0.1, 0, 0, -0.015], k=wide)
     assert found.source == IntrinsicsSource.K
     assert found.lens is not None
-    assert re.search("does not map the corners of the image one to one; recalibrate$", found.problem)
+    assert re.search("does not map the corners of the image one to one; recalibrate the camera$", found.problem)
 
 
 def test_a_fisheye_lens_that_sees_beyond_ninety_degrees_is_no_fault() -> None:
