@@ -114,7 +114,7 @@ class HumansReader:
         if known is None:
             others = sorted(name for name, topic in self._bag.topics.items() if topic.type_name == HUMAN_ARRAY)
             listed = ", ".join(others) or "none"
-            raise UserError(f"{self.path} has no topic {self.topic} with HumanArrays; it has {listed}")
+            raise UserError(f"{self.path} has no HumanArrays on {self.topic}; topics with HumanArrays: {listed}")
         if known.type_name != HUMAN_ARRAY:
             raise UserError(
                 f"expected {HUMAN_ARRAY} on {self.topic} of {self.path}, got {known.type_name}; choose another topic"

@@ -82,7 +82,7 @@ def test_clocks(tmp_path: Path, stamp: Callable[[int], int]) -> None:
 def test_no_truth(tmp_path: Path) -> None:
     path = write_scene(tmp_path / "plain.mcap", 5, truth=lambda index: None)
     result = evaluate(path)
-    assert "no people on /ground_truth/humans" in the_line(result)
+    assert "no HumanArrays on /ground_truth/humans" in the_line(result)
     assert (result.tally.frames, result.tally.detections, result.tally.with_truth) == (5, 15, 0)
     assert result.tally.compute_metrics() == {}
     assert result.tally.compute_latencies()["estimate"]["count"] == 5
@@ -90,7 +90,7 @@ def test_no_truth(tmp_path: Path) -> None:
 
 def test_truth_of_another_type_or_of_other_times(tmp_path: Path) -> None:
     path = write_scene(tmp_path / "typed.mcap", 3)
-    assert "must be multihmr2_ros/msg/HumanArray" in the_line(evaluate(path, truth="/camera/image_raw"))
+    assert "expected multihmr2_ros/msg/HumanArray" in the_line(evaluate(path, truth="/camera/image_raw"))
     late = write_scene(tmp_path / "late.mcap", 3, images=False, stamp=lambda index: stamp_of(index + 100))
     plain = write_scene(tmp_path / "early.mcap", 3, truth=lambda index: None)
     assert "no image has the stamp of a ground truth message" in the_line(evaluate(plain, truth=str(late)))
@@ -307,7 +307,7 @@ def test_both_intrinsics_and_a_comparison(
         (["{bag}", "--out", "{out}", "--vertical-fov", "190"], "--vertical-fov must be"),
         (["{bag}", "--out", "{out}", "--k", "0", "0", "0", "0"], "K must be"),
         (["{bag}", "{bag}", "--out", "{out}"], "results of the same name"),
-        (["{bag}", "--out", "{out}", "--truth", "/nothing", "--no-plots"], "no people on /nothing"),
+        (["{bag}", "--out", "{out}", "--truth", "/nothing", "--no-plots"], "no HumanArrays on /nothing"),
         (["--compare", "{out}", "{out}"], "does not exist"),
     ],
 )

@@ -112,8 +112,8 @@ def test_what_is_played_is_recorded(tmp_path: Path) -> None:
     assert before_s < stamps[IMAGE][0] * 1e-9 < after_s
     images = [message for message in came if message.topic == IMAGE]
     late_s = [(message.time_ns - read_stamp_ns(message.data, message.type_name)) * 1e-9 for message in images]
-    assert min(late_s) > -0.001
-    assert max(late_s) < 10.0  # a busy machine delays messages; the next test measures the pace
+    assert min(late_s) > -0.001, "no message is earlier than the recorded pace"
+    assert np.median(late_s) < 1.0  # a busy machine delays messages; the next test measures the pace
 
 
 def test_recorded_stamps_come_with_a_clock_at_twice_the_pace(tmp_path: Path) -> None:
