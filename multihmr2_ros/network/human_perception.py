@@ -27,7 +27,8 @@ for nearness, shape and pose are those of Multi-HMR 2.
   weight of a key is multiplied by its score, so that queries that are not people do not affect the others.
 - In training, the patches of true people are decoded in any case, and count as detected.
 - The learned positions are also added to the tokens, because the tokens of DINOv3 and of MoveNet contain no position.
-- A patch detects one person at most. Of two people whose centers share a patch, only one can be found.
+- A patch detects one person at most. Of two people whose centers share a patch, only one can be found; of two in
+  neighboring patches, non-maximum suppression keeps one.
 """
 
 from __future__ import annotations
