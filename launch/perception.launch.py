@@ -47,17 +47,17 @@ PARAMETERS: dict[str, tuple[str, type]] = {
     "use_sim_time": ("use_sim_time", bool),
 }
 DESCRIPTIONS = {
-    "image": "Topic of the camera's images. Compressed ones are looked for at this name with /compressed behind it.",
-    "camera_info": "Topic of their calibration.",
-    "depth": "Topic of depth images that are registered to the images.",
-    "checkpoint": "Weights: a file, or a name that `multihmr2 weights list` shows.",
-    "device": "Where the network runs: auto, cpu, cuda or cuda:N.",
+    "image": "Topic of the camera's images; compressed images are expected at the same name plus /compressed.",
+    "camera_info": "Topic of the CameraInfo of these images.",
+    "depth": "Topic of depth images, registered to the color images.",
+    "checkpoint": "Weights: a file, or a name from `multihmr2 weights list`.",
+    "device": "Device of the network: auto, cpu, cuda or cuda:N.",
     "precision": "Number format of the network: auto, fp32, bf16 or fp16.",
     "transport": "auto, raw or compressed images.",
-    "body_prefix": "What the names of people's TF frames begin with; cameras of one robot need different ones.",
-    "fixed_frame": "Frame that does not move, such as odom: velocities are over the ground, through TF.",
-    "ground_frame": "Frame whose plane z = 0 is the floor, such as base_footprint: it corrects distances.",
-    "target_frame": "Frame that people are published in, such as base_link or map, through TF: else the image's.",
+    "body_prefix": "Prefix of the names of people's TF frames; each camera of a robot needs its own prefix.",
+    "fixed_frame": "Fixed TF frame, such as odom; velocities are then over the ground.",
+    "ground_frame": "TF frame whose plane z = 0 is the ground, such as base_footprint; the ground refines distances.",
+    "target_frame": "TF frame of the published people, such as base_link or map; default: the frame of the images.",
     "autostart": "Whether the node configures and activates itself: true or false.",
     "use_sim_time": "Whether time comes from /clock: true or false.",
 }
@@ -132,11 +132,11 @@ def check(context: LaunchContext) -> list[LaunchDescriptionEntity]:
             raise RuntimeError(f"rviz:=true needs RViz: sudo apt install ros-{distribution}-rviz2") from error
     params_file = LaunchConfiguration("params_file").perform(context)
     if not os.path.isfile(params_file):
-        raise RuntimeError(f"params_file:={params_file} is no file: give a YAML file of parameters, or leave it out")
+        raise RuntimeError(f"params_file:={params_file} does not exist: give a YAML file of parameters, or omit it")
     if LaunchConfiguration("cameras").perform(context):
         for name, usual in (("rviz", "false"), ("body_prefix", "")):
             if (value := LaunchConfiguration(name).perform(context)) != usual:
-                raise RuntimeError(f"{name}:={value} is for one camera: leave it out, or start each camera by itself")
+                raise RuntimeError(f"{name}:={value} is for one camera: omit it, or start each camera with its own launch")
     for name, (_, kind) in PARAMETERS.items():
         value = LaunchConfiguration(name).perform(context)
         if kind is bool and value.lower() not in ("", "true", "false"):

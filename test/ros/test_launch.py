@@ -246,7 +246,7 @@ def test_rviz_that_is_not_installed_is_named_before_anything_starts(
 @pytest.mark.parametrize(
     ("file", "argument", "said"),
     [
-        ("perception.launch.py", "params_file:={tmp}/no.yaml", "no.yaml is no file: give a YAML file"),
+        ("perception.launch.py", "params_file:={tmp}/no.yaml", "no.yaml does not exist: give a YAML file"),
         ("perception.launch.py", "autostart:=maybe", "autostart:=maybe must be true or false"),
         ("replay.launch.py", "bag:={tmp}/no_bag", "no_bag does not exist: give a rosbag2 folder"),
         ("replay.launch.py", "rate:=fast", "rate:=fast must be a number above 0"),
