@@ -136,7 +136,9 @@ def check(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     if LaunchConfiguration("cameras").perform(context):
         for name, usual in (("rviz", "false"), ("body_prefix", "")):
             if (value := LaunchConfiguration(name).perform(context)) != usual:
-                raise RuntimeError(f"{name}:={value} is for one camera: omit it, or start each camera with its own launch")
+                raise RuntimeError(
+                    f"{name}:={value} is for one camera: omit it, or start each camera with its own launch"
+                )
     for name, (_, kind) in PARAMETERS.items():
         value = LaunchConfiguration(name).perform(context)
         if kind is bool and value.lower() not in ("", "true", "false"):
