@@ -139,7 +139,7 @@ class RerunScene:
         if is_fixed != self._is_fixed:
             axes = self._rr.ViewCoordinates.FLU if is_fixed else self._rr.ViewCoordinates.RDF
             self._rows.log("world", axes)
-            self._stream.send_blueprint(make_layout(pose, is_fixed=is_fixed), make_active=False, make_default=True)
+            self._stream.send_blueprint(make_layout(pose, is_fixed=is_fixed), make_active=True, make_default=True)
         self._is_fixed = is_fixed
 
     def _log_ground(self, around: FrameContext, pose: NDArray[np.float64]) -> None:
