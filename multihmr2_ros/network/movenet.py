@@ -242,7 +242,8 @@ def convolve_pointwise(conv: nn.Conv2d, features: Tensor) -> Tensor:
 
 def pad_same(features: Tensor, kernel: int, stride: int) -> Tensor:
     """Pad features as TensorFlow's SAME padding for a convolution."""
-    pads = [max((-(-n // stride) - 1) * stride + kernel - n, 0) for n in features.shape[:1:-1]]
+    # TensorFlow's own formula; for multiples of the stride it is a constant, also while `torch.export` traces.
+    pads = [max(kernel - (n % stride or stride), 0) for n in features.shape[:1:-1]]
     return functional.pad(features, [side for n in pads for side in (n // 2, n - n // 2)])
 
 

@@ -36,10 +36,12 @@ from torch.utils._pytree import tree_leaves
 
 from multihmr2_ros.body import Body
 from multihmr2_ros.camera import ResizePad
+from multihmr2_ros.network import checkpoint
 from multihmr2_ros.network.config import MULTI_HMR_CAMERA, NANO, SCRATCH, NetworkConfig
 from multihmr2_ros.network.inference import Inference, Runtime
 from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.network.transfers import PackedOutputs
+from multihmr2_ros.weights import resolve_checkpoint
 from test.helpers.small_network import SMALL, small_network
 
 # These copy values from the host to the device or back.
@@ -162,15 +164,17 @@ def test_the_guards_find_mistakes(mistake: Any, word: str) -> None:
 HOST = torch.ones(2)
 
 
-@pytest.mark.slow
-def test_an_exported_network_takes_other_sizes() -> None:
+@pytest.mark.slow  # minutes for nano
+@pytest.mark.parametrize("name", ["small", "nano"])
+def test_an_exported_network_takes_other_sizes(name: str) -> None:
     """Exports with `torch.export` and dynamic rows and columns of patches.
 
     The whole width of the position table is excluded: its slice has other strides, and that size needs a separate
     export.
     """
-    network = small_network()
-    most, patch = SMALL.max_grid - 1, SMALL.patch_size
+    network = small_network() if name == "small" else checkpoint.load_network(resolve_checkpoint("nano")).eval()
+    network.requires_grad_(False)
+    most, patch = network.config.max_grid - 1, network.config.patch_size
     sizes = {axis: patch * Dim(name, min=4, max=most) for axis, name in ((2, "rows"), (3, "columns"))}
     forward, camera = Scores(network), (torch.eye(3)[None], torch.zeros(1, dtype=torch.bool))
     image = torch.zeros(1, 3, 5 * patch, 7 * patch, dtype=torch.uint8)
