@@ -76,7 +76,7 @@ def test_quoted_words_of_the_node_are_in_its_code() -> None:
     code = " ".join(path.read_text() for path in (ROOT / "multihmr2_ros").rglob("*.py"))
     code += (ROOT / "launch" / "perception.launch.py").read_text()
     code = re.sub(r'"\s*f?"', "", code)  # strings that continue on the next line
-    for symptom, *_ in table(NODE_PAGE, "symptom, or what the node says"):
+    for symptom, *_ in table(NODE_PAGE, "symptom, or message of the node"):
         for quoted in re.findall(r"`([^`]{12,})`", symptom):
             if quoted.startswith("the node is "):
                 assert 'f"the node is {state}"' in code

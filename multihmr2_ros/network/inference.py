@@ -251,11 +251,10 @@ class Inference:
         with torch.inference_mode(), self._on_device():
             if self.device.type == "cuda":
                 _wait_for_uploads(images)
+            inputs: tuple[Any, ...] = _stack(images)
             if self.device.type == "cpu" and self.runtime.mode == "eager":
-                people: Outputs | PackedOutputs = self._predict_people(*_stack(images), min_score)
-            else:
-                people = self._run(*_stack(images))
-            outputs = self._to_host(people, vertices=vertices)
+                inputs += (min_score,)
+            outputs = self._to_host(self._run(*inputs), vertices=vertices)
         return [InferenceResult(**{name: value[row] for name, value in outputs.items()}) for row in range(len(images))]
 
     def reconfigure(self, body: Body, max_people: int) -> None:
@@ -317,11 +316,11 @@ class Inference:
             "stature": placed.stature,
         }
 
-    def _predict(self, *inputs: Tensor) -> Outputs | PackedOutputs:
+    def _predict(self, *inputs: Any) -> Outputs | PackedOutputs:
         outputs = self._forward(*inputs)
         return outputs if self.device.type == "cpu" else PackedOutputs.pack(outputs)
 
-    def _run(self, *inputs: Tensor) -> Outputs | PackedOutputs:
+    def _run(self, *inputs: Any) -> Outputs | PackedOutputs:
         if "graph" not in self.runtime.mode:
             return self._predict(*inputs)
         size = tuple(inputs[0].shape)

@@ -253,7 +253,7 @@ def test_features_on_disk_train_as_the_images_do(tmp_path: Path) -> None:
     features = model.extract_features(data.image)
     with torch.inference_mode():
         direct = model(data.image, data.targets.k, data.k_given, 4)
-        kept = model(torch.zeros_like(data.image), data.targets.k, data.k_given, 4, features)
+        kept = model(torch.zeros_like(data.image), data.targets.k, data.k_given, 4, features=features)
     torch.testing.assert_close(kept.centre, direct.centre)
     torch.testing.assert_close(kept.rotations, direct.rotations)
     assert CachedBatches([tmp_path], 0)[5].origins == again.origins

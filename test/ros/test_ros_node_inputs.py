@@ -179,7 +179,7 @@ def test_camera_info_may_come_late_be_of_another_size_and_be_damaged(wire: Calla
     [
         ({"encoding": "32FC1"}, "encoding"),
         ({"encoding": "no such"}, "encoding"),
-        ({"height": 0, "width": 0}, "pixels"),
+        ({"height": 0, "width": 0}, "at least 1 x 1 px, got 0 x 0"),
         ({"height": 4000}, "bytes"),
         ({"height": 2**32 - 1, "width": 2**32 - 1, "step": 2**32 - 1}, "an image may have at most"),
         ({"step": 1}, "rows"),
