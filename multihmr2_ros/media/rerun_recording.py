@@ -192,7 +192,7 @@ def make_layout(camera_pose: NDArray[np.float64], *, is_fixed: bool) -> Any:
         blueprint.Horizontal(
             blueprint.Spatial2DView(origin="world/camera/image", name="image"),
             blueprint.Spatial3DView(
-                origin="world",
+                origin="/",  # with "world", Rerun 0.41 draws the camera and all below it in a wrong orientation
                 name="people in 3D",
                 background=[255, 255, 255],
                 eye_controls=blueprint.EyeControls3D(position=eye, look_target=target, eye_up=up),
