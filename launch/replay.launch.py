@@ -87,7 +87,7 @@ def check(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     if cameras := LaunchConfiguration("cameras", default="").perform(context):
         raise RuntimeError(f"cameras:={cameras} cannot be replayed together: replay the bag for one camera at a time")
     if record and os.path.lexists(record):
-        raise RuntimeError(f"record:={record} exists already, and is not overwritten: give another name")
+        raise RuntimeError(f"record:={record} already exists: give another name, or remove it")
     return []
 
 

@@ -128,7 +128,7 @@ class BagWriter(WholeFile):
 
     def _refuse_existing(self) -> None:
         if self.path.exists():
-            raise UserError(f"{self.path} exists already; choose another name, or remove it first")
+            raise UserError(f"{self.path} already exists; choose another name, or remove it")
 
     def _remove(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)

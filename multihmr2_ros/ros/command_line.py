@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The node's command line: help, start of rclpy, and warnings about arguments without effect."""
+"""Command lines of ROS programs: help and start of the node, warnings about arguments without effect, and tools."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ import argparse
 import itertools
 import os
 import signal
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import rclpy
@@ -108,6 +109,33 @@ def _interrupt(*_: Any) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
+
+
+def run_tool(
+    name: str, parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int], args: Sequence[str] | None
+) -> int:
+    """Run a tool within rclpy, and return its status: that of `run`, or 2 for a UserError, which is printed.
+
+    args: arguments, also of ROS; None: those of the process
+    """
+    arguments = list(sys.argv[1:] if args is None else args)
+    options = parser.parse_args(remove_ros_args([name, *arguments])[1:])
+    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        return run(options)
+    except UserError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 2
+    finally:
+        rclpy.try_shutdown()
+
+
+def collect_stop_signals() -> list[int]:
+    """Return a list to which SIGINT and SIGTERM are appended from now on."""
+    received: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: received.append(number))
+    return received
 
 
 def find_unused_remaps(arguments: Sequence[str], *nodes: Any) -> list[str]:

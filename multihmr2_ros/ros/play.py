@@ -31,14 +31,13 @@ from typing import Any
 
 import rclpy
 from rclpy.duration import Duration
-from rclpy.signals import SignalHandlerOptions
-from rclpy.utilities import remove_ros_args
 
 from multihmr2_ros.bags.reading import BagMessage, BagReader, Topic
 from multihmr2_ros.bags.stamps import NS, read_stamp_ns, restamp
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.messages.cdr import ANNOUNCEMENT
 
+from .command_line import run_tool
 from .conversions import import_message_class
 from .qos import choose_playing_qos
 
@@ -204,20 +203,12 @@ def _run(options: argparse.Namespace) -> int:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command; return 0 if played or interrupted, 2 for a user error."""
-    arguments = list(sys.argv[1:] if args is None else args)
-    options = _make_parser().parse_args(remove_ros_args(["play", *arguments])[1:])
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs begin with SIGINT ignored
         signal.signal(number, signal.default_int_handler)
-    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
     try:
-        return _run(options)
-    except UserError as error:
-        print(f"play: {error}", file=sys.stderr)
-        return 2
+        return run_tool("play", _make_parser(), _run, args)
     except KeyboardInterrupt:  # before the bag was open
         return 0
-    finally:
-        rclpy.try_shutdown()
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ Messages are written as received (serialized), with their arrival time. Ctrl-C e
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -31,13 +30,12 @@ from typing import Any
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy
-from rclpy.signals import SignalHandlerOptions
-from rclpy.utilities import remove_ros_args
 
 from multihmr2_ros.bags.definitions import require_type
 from multihmr2_ros.bags.writing import BagWriter
 from multihmr2_ros.errors import UserError
 
+from .command_line import collect_stop_signals, run_tool
 from .conversions import import_message_class
 from .qos import choose_recording_qos
 
@@ -110,9 +108,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _record(recorder: Recorder, executor: SingleThreadedExecutor) -> None:
     """Record until SIGINT or SIGTERM."""
-    stopped: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _: stopped.append(number))
+    stopped = collect_stop_signals()
     recorder.update_subscriptions()
     if recorder.missing:
         print(f"waiting for a publisher of {', '.join(recorder.missing)} (Ctrl-C ends)", flush=True)
@@ -129,16 +125,7 @@ def _record(recorder: Recorder, executor: SingleThreadedExecutor) -> None:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command; return 0 if recorded, 2 for a user error or if no message arrived."""
-    arguments = list(sys.argv[1:] if args is None else args)
-    options = _make_parser().parse_args(remove_ros_args(["record", *arguments])[1:])
-    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
-    try:
-        return _run(options)
-    except UserError as error:
-        print(f"record: {error}", file=sys.stderr)
-        return 2
-    finally:
-        rclpy.try_shutdown()
+    return run_tool("record", _make_parser(), _run, args)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import signal
 import sys
 import time
 from collections import OrderedDict
@@ -33,8 +32,6 @@ import numpy as np
 import rclpy
 from numpy.typing import NDArray
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.signals import SignalHandlerOptions
-from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from multihmr2_ros.bags.humans import people_from_human_array
@@ -49,6 +46,7 @@ from multihmr2_ros.messages.images import compressed_image_from_ros, image_from_
 from multihmr2_ros.msg import BodyModel, HumanArray
 from multihmr2_ros.people import IntrinsicsSource, People
 
+from .command_line import collect_stop_signals, run_tool
 from .conversions import header_from_ros
 from .inputs import SUFFIX
 from .qos import LATCHED, RELIABLE, SENSOR_DATA
@@ -61,6 +59,7 @@ OTHER_IMAGES = ("depth", "overlay")  # parts of the names of topics that are not
 MAX_IMAGES = 60  # that wait for their people
 UPDATE_PERIOD_S = 0.2
 BODY_MODEL_S = 5.0  # time limit for the BodyModel; without it, people have neither meshes nor skeletons
+MAX_PROBLEMS = 50  # that are printed
 SILENT_S = 5.0  # without a shown image until the reason is printed
 NO_BODY = BodyTopology(np.zeros((0, 3), np.int32), None, np.zeros((0, 2), np.int64))
 
@@ -113,10 +112,10 @@ class LiveView:
         """Return why nothing is shown."""
         if self._first_people_s is None:
             if not self._node.count_publishers(self._topic):
-                return f"nobody publishes {self._topic}: start the node, or name its topic with --topic"
+                return f"no publisher of {self._topic}: start the node, or give its topic with --topic"
             return f"no people on {self._topic} yet: does the node receive images?"
         if not self._is_subscribed:
-            return "nobody publishes images: name their topic with --image"
+            return "no publisher of images: give their topic with --image"
         return f"no image on {self._image_topic} has the stamp of the people on {self._topic}: check --image"
 
     def close(self) -> None:
@@ -167,13 +166,28 @@ class LiveView:
         if self._body_model is None and now_s - self._first_people_s < BODY_MODEL_S:
             return
         try:
-            self._draw(message, image)
+            drawn = self._read(message, image)
         except UserError as error:
-            if self._recording is None or "cannot write" in str(error):
-                raise
             self._report(str(error))
+            return
+        self._drop_images(_read_stamp_ns(message))
+        if drawn is None:
+            return
+        if self._recording is None:
+            self._recording = self._open_recording(_make_topology(self._body_model))
+        frame, people = drawn
+        self._recording.add(frame, people, FrameContext.from_frame(frame))
+        self.shown += 1
 
-    def _draw(self, message: HumanArray, image_message: Any) -> None:
+    def _drop_images(self, stamp_ns: int) -> None:
+        """Drop the images up to a stamp. The node processes images in order."""
+        self._images = OrderedDict((stamp, image) for stamp, image in self._images.items() if stamp > stamp_ns)
+
+    def _read(self, message: HumanArray, image_message: Any) -> tuple[Frame, People] | None:
+        """Return frame and people, relative to the camera; None if the people's frame is unknown.
+
+        Raises UserError for a damaged message.
+        """
         is_raw = isinstance(image_message, Image)
         image = image_from_ros(image_message) if is_raw else compressed_image_from_ros(image_message)
         people = people_from_human_array(message, (message.height, message.width))
@@ -181,15 +195,13 @@ class LiveView:
         if message.header.frame_id != image_message.header.frame_id:
             placed = self._find_pose(message.header.frame_id, image_message)
             if placed is None:
-                return
+                return None
             people = _move_to_camera(people, placed)
             pose = placed if pose is None else pose
         lens = self._find_lens(people, image)
         frame = Frame(image, people.stamp, people.k, people.intrinsics_source, lens=lens, camera_pose=pose)
-        if self._recording is None:
-            self._recording = self._open_recording(_make_topology(self._body_model))
-        self._recording.add(frame, people, FrameContext.from_frame(frame))
-        self.shown += 1
+        frame.check()
+        return frame, people
 
     def _find_pose(self, frame: str, image: Any) -> NDArray[np.float64] | None:
         """Look up (4, 4) frame from camera; None if `frame` is "" or the transform is unknown."""
@@ -208,7 +220,7 @@ class LiveView:
 
     def _report(self, text: str) -> None:
         """Print a problem, once."""
-        if text not in self._problems:
+        if text not in self._problems and len(self._problems) < MAX_PROBLEMS:
             self._problems.add(text)
             print(f"view: {text}", file=sys.stderr, flush=True)
 
@@ -262,7 +274,7 @@ def _open_viewer(options: argparse.Namespace) -> Iterator[Viewer | None]:
 def _run(options: argparse.Namespace) -> int:
     import_rerun()
     if options.save is not None and options.save.exists():
-        raise UserError(f"{options.save} exists already; choose another --save")
+        raise UserError(f"{options.save} already exists; choose another --save, or remove it")
     node = rclpy.create_node("people_view")
     executor = SingleThreadedExecutor()
     executor.add_node(node)
@@ -281,9 +293,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _spin(executor: SingleThreadedExecutor, view: LiveView, viewer: Viewer | None) -> None:
     """Show people until SIGINT, SIGTERM, or the end of the viewer."""
-    stopped: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _: stopped.append(number))
+    stopped = collect_stop_signals()
     update_s = 0.0
     while not stopped and (viewer is None or viewer.is_open):
         if time.monotonic() - update_s > UPDATE_PERIOD_S:
@@ -294,16 +304,7 @@ def _spin(executor: SingleThreadedExecutor, view: LiveView, viewer: Viewer | Non
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command; return 0 if people were shown, 2 for a user error or if nothing could be shown."""
-    arguments = list(sys.argv[1:] if args is None else args)
-    options = _make_parser().parse_args(remove_ros_args(["view", *arguments])[1:])
-    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
-    try:
-        return _run(options)
-    except UserError as error:
-        print(f"view: {error}", file=sys.stderr)
-        return 2
-    finally:
-        rclpy.try_shutdown()
+    return run_tool("view", _make_parser(), _run, args)
 
 
 if __name__ == "__main__":

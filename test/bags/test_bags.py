@@ -122,7 +122,7 @@ def test_our_messages_serialised_by_numpy_go_through_a_bag(tmp_path: Path) -> No
 @kinds
 def test_an_existing_bag_is_never_overwritten(tmp_path: Path, name: str) -> None:
     path = write_bag(tmp_path / name, camera_messages(1), **KINDS[name])
-    with pytest.raises(UserError, match=f"{name} exists already"):
+    with pytest.raises(UserError, match=f"{name} already exists"):
         BagWriter(path)
     with BagReader(path) as bag:
         assert len(list(bag.messages())) == 2
@@ -132,7 +132,7 @@ def test_a_bag_that_appears_while_we_write_is_not_overwritten(tmp_path: Path) ->
     writer = BagWriter(tmp_path / "out")
     writer.write("/camera/camera_info", "sensor_msgs/msg/CameraInfo", serialized(camera_info(0)), 0)
     (tmp_path / "out").mkdir()
-    with pytest.raises(UserError, match="exists already"):
+    with pytest.raises(UserError, match="already exists"):
         writer.close()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert not list((tmp_path / "out").iterdir())

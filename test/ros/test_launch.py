@@ -251,7 +251,7 @@ def test_rviz_that_is_not_installed_is_named_before_anything_starts(
         ("replay.launch.py", "bag:={tmp}/no_bag", "no_bag does not exist: give a rosbag2 folder"),
         ("replay.launch.py", "rate:=fast", "rate:=fast must be a number above 0"),
         ("replay.launch.py", "rate:=0", "rate:=0 must be a number above 0"),
-        ("replay.launch.py", "record:={tmp}", "exists already, and is not overwritten: give another name"),
+        ("replay.launch.py", "record:={tmp}", "already exists: give another name, or remove it"),
     ],
 )
 def test_arguments_are_checked_before_anything_starts(

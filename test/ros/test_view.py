@@ -74,7 +74,7 @@ def test_nothing_to_show(tmp_path: Path) -> None:
             time.sleep(0.2)
         status = process.stop(signal.SIGINT, 60.0)
         lines = process.log().splitlines()
-    reason = "nobody publishes /humans: start the node, or name its topic with --topic"
+    reason = "no publisher of /humans: start the node, or give its topic with --topic"
     assert lines == [f"view: {reason} (waiting; Ctrl-C ends)", f"view: nothing was shown: {reason}"]
     assert status == 2
     assert not list(tmp_path.iterdir())
