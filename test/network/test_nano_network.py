@@ -232,14 +232,14 @@ def test_gradients_reach_every_parameter() -> None:
         assert parameter.grad.isfinite().all(), name
 
 
-def test_a_few_steps_on_two_pictures_improve_everything() -> None:
+def test_a_few_steps_on_two_images_improve_everything() -> None:
     network, body = nano_network().train(), Body("low")
     torch.manual_seed(1)
     targets, image = random_targets(2, 2, SIZE), picture(2)
     optimizer = torch.optim.AdamW(network.parameters(), 3e-3)
-    falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=50)
+    falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=80)
     history = []
-    for _ in range(50):
+    for _ in range(80):
         outputs = network.predict_for_training(image, targets.k, torch.tensor([True, False]))
         terms = compute_losses(network, outputs, targets, body, LossConfig())
         optimizer.zero_grad()
@@ -259,7 +259,7 @@ def test_a_few_steps_on_two_pictures_improve_everything() -> None:
         "reprojection",
     ):
         assert last[name] < 0.8 * first[name], name
-    assert sum(last.values()) < 0.5 * sum(first.values())
+    assert sum(last.values()) < 0.4 * sum(first.values())
 
 
 def test_half_precision_files_and_the_estimator(tmp_path: Path) -> None:

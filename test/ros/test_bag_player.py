@@ -112,8 +112,9 @@ def test_what_is_played_is_recorded(tmp_path: Path) -> None:
     assert before_s < stamps[IMAGE][0] * 1e-9 < after_s
     images = [message for message in came if message.topic == IMAGE]
     late_s = [(message.time_ns - read_stamp_ns(message.data, message.type_name)) * 1e-9 for message in images]
-    assert min(late_s) > -0.001, "no message is earlier than the recorded pace"
-    assert np.median(late_s) < 1.0  # a busy machine delays messages; the next test measures the pace
+    assert min(late_s) > -0.001, "no image is earlier than the recorded pace"
+    # A busy machine delays single images; a player that is too slow delays all images of the second half.
+    assert min(late_s[6:]) < 0.05, "the recorded pace is kept"
 
 
 def test_recorded_stamps_come_with_a_clock_at_twice_the_pace(tmp_path: Path) -> None:
@@ -132,9 +133,17 @@ def test_recorded_stamps_come_with_a_clock_at_twice_the_pace(tmp_path: Path) -> 
     assert [read_stamp_ns(m.data, m.type_name) for m in infos] == [
         START_NS + index * 10**9 // RATE for index in range(count)
     ]
-    # Never faster than asked. A busy machine may delay the last message, but not by as much as half the pace would.
-    played_s = (infos[-1].time_ns - infos[0].time_ns) * 1e-9
-    assert recorded_s / 2 - 0.1 < played_s < recorded_s - 0.2
+    # The most punctual messages of the first half and of the last quarter are more than a recorded second apart, and
+    # are played within 0.1 s of half their distance. A busy machine delays other messages.
+    arrival_s = np.array([message.time_ns for message in infos]) * 1e-9
+    recorded_at_s = np.arange(count) / RATE
+    late_s = arrival_s - recorded_at_s / 2
+    quarter = count // 4
+    first, last = int(late_s[: 2 * quarter].argmin()), count - quarter + int(late_s[-quarter:].argmin())
+    assert recorded_at_s[last] - recorded_at_s[first] > 1.0
+    assert arrival_s[last] - arrival_s[first] == pytest.approx(
+        (recorded_at_s[last] - recorded_at_s[first]) / 2, abs=0.1
+    )
     times = [each.sec * 10**9 + each.nanosec for each in clock]
     assert times == sorted(times)
     assert times[0] >= START_NS - 10**8
@@ -166,7 +175,7 @@ def test_the_player_ends_with_ctrl_c_while_it_waits(tmp_path: Path) -> None:
         (("play", "missing.mcap"), "play: the bag missing.mcap does not exist"),
         (("play", "IN", "--topics", "/other"), f"has no topic /other; it has {INFO}, {IMAGE}"),
         (("play", "IN", "--rate", "0"), "play: --rate must lie between 0.001 and 1000, got 0.0"),
-        (("record", "IN", "--topics", "/a"), "in.mcap exists already"),
+        (("record", "IN", "--topics", "/a"), "in.mcap already exists"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
