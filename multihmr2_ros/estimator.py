@@ -29,6 +29,7 @@ from multihmr2_ros.depth import RelativeDepthMap
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.frame import Frame, GroundPlane
 from multihmr2_ros.network import checkpoint
+from multihmr2_ros.network.config import NetworkConfig
 from multihmr2_ros.network.inference import Inference, InferenceResult, Runtime, convert_network
 from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.network.shared_inference import CameraInference, SharedInference
@@ -107,7 +108,7 @@ class Estimator:
         shared: SharedInference | None = None,
     ) -> None:
         self.config = config or EstimatorConfig()
-        _check_compatible(network, self.config)
+        _check_input_size(network.config, self.config.input_size)
         self.network_config = network.config
         self.body = Body(self.config.mesh)
         self.surface = _make_surface(self.body)
@@ -333,18 +334,14 @@ def _make_surface(body: Body) -> BodySurface:
     return BodySurface.from_mesh(body.faces, body.anny.template_vertices.cpu().numpy())
 
 
-def _check_compatible(network: MultiHMR2, config: EstimatorConfig) -> None:
-    sizes = network.config
-    if config.input_size is None:
-        return
-    if not isinstance(config.input_size, tuple):
-        least = 2 * sizes.patch_size
-        if not least <= config.input_size <= sizes.image_size:
-            raise UserError(f"input_size must be from {least} to {sizes.image_size} px, got {config.input_size}")
-        return
-    for name, side in zip(("width", "height"), config.input_size, strict=True):
-        most = sizes.max_grid * sizes.patch_size
-        if side % sizes.patch_size or not sizes.patch_size <= side <= most:
-            raise UserError(
-                f"the {name} of input_size must be a multiple of {sizes.patch_size} px, at most {most} px, got {side}"
-            )
+def _check_input_size(sizes: NetworkConfig, input_size: int | tuple[int, int] | None) -> None:
+    patch = sizes.patch_size
+    if isinstance(input_size, int) and not 2 * patch <= input_size <= sizes.image_size:
+        raise UserError(f"input_size must be from {2 * patch} to {sizes.image_size} px, got {input_size}")
+    if isinstance(input_size, tuple):
+        most = sizes.max_grid * patch
+        for name, side in zip(("width", "height"), input_size, strict=True):
+            if side % patch or not patch <= side <= most:
+                raise UserError(
+                    f"the {name} of input_size must be a multiple of {patch} px, at most {most} px, got {side}"
+                )

@@ -43,8 +43,7 @@ from multihmr2_ros.training.augmentation import NO_AUGMENTATION, AugmentationCon
 from multihmr2_ros.training.config import TrainingConfig
 from multihmr2_ros.training.data import BatchConfig, SampleSource, collate
 from multihmr2_ros.training.feature_cache import list_missing_batches, write_batch
-from multihmr2_ros.training.readers import CocoReader, PseudoTruthReader
-from multihmr2_ros.training.readers.common import NamedSource, compute_hash_share
+from multihmr2_ros.training.readers import CocoReader, HashSplit, PseudoTruthReader
 from multihmr2_ros.training.render_cache import RenderCache
 from multihmr2_ros.training.rendering import RenderCacheConfig
 from multihmr2_ros.training.samples import Sample
@@ -92,24 +91,16 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class HashPart:
-    """The images of a reader whose hash share is in [low, high); without_scores: their scores are not supervised."""
+class WithoutScores:
+    """The images of a source, with scores that are not supervised."""
 
-    source: NamedSource
-    rows: tuple[int, ...]
-    without_scores: bool = False
-
-    @classmethod
-    def select(cls, source: NamedSource, low: float, high: float, *, without_scores: bool = False) -> HashPart:
-        shares = (compute_hash_share(source.get_name(row)) for row in range(len(source)))
-        return cls(source, tuple(row for row, share in enumerate(shares) if low <= share < high), without_scores)
+    source: SampleSource
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.source)
 
     def sample(self, index: int) -> Sample:
-        sample = self.source.sample(self.rows[index])
-        return dataclasses.replace(sample, score_supervised=sample.score_supervised and not self.without_scores)
+        return dataclasses.replace(self.source.sample(index), score_supervised=False)
 
 
 def prepare(plan: Plan, row: Row) -> None:
@@ -181,9 +172,9 @@ def _write_training_features(plan: Plan, kind: str, square: bool) -> None:
 def _open_real(plan: Plan, kind: str) -> SampleSource:
     images = plan.data / "people" / "images"
     if kind == KEYPOINTS:
-        return HashPart.select(CocoReader(images, images.parent / "person_keypoints.json"), FITTED_SHARE, 1.0)
+        return HashSplit(CocoReader(images, images.parent / "person_keypoints.json"), FITTED_SHARE)
     reader = PseudoTruthReader(images, plan.out / ("placed.npz" if kind == PLACED else "bodies.npz"))
-    return HashPart.select(reader, TEST_SHARE, FITTED_SHARE, without_scores=True)
+    return WithoutScores(HashSplit(reader, TEST_SHARE, FITTED_SHARE))
 
 
 def _read_test_people(plan: Plan) -> SampleSource:
@@ -199,7 +190,7 @@ def _read_test_people(plan: Plan) -> SampleSource:
                 person["keypoints"] = [0] * 51
         with atomic_path(labels) as temporary:
             temporary.write_text(json.dumps(content), encoding="utf-8")
-    return HashPart.select(CocoReader(folder / "images", labels), 0.0, TEST_SHARE)
+    return HashSplit(CocoReader(folder / "images", labels), 0.0, TEST_SHARE)
 
 
 def _write_test_features(folder: Path, plan: Plan, square: bool, source: SampleSource) -> None:

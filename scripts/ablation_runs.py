@@ -174,7 +174,7 @@ def measure(plan: Plan, network: MultiHMR2, body: Body, row: Row) -> dict[str, A
     if row.both_paddings:
         tests |= {f"{kind}, other padding": _read_test(plan, kind, not row.square_padding) for kind in TESTS}
     pairs = {name: [(predict_batch(network, batch), batch) for batch in batches] for name, batches in tests.items()}
-    threshold = max(THRESHOLDS, key=lambda value: _compute_f1(pairs["renders"], value))
+    threshold = max(THRESHOLDS, key=lambda value: _count_people(pairs["renders"], value).f1)
     figures = {name: _compare(values, body, threshold) for name, values in pairs.items()}
     return {"threshold": threshold, "figures": figures}
 
@@ -192,9 +192,6 @@ def _compare(pairs: Sequence[tuple[Prediction, Batch]], body: Body, threshold: f
     return {name: value if math.isfinite(value) else None for name, value in figures.items()}
 
 
-def _compute_f1(pairs: Sequence[tuple[Prediction, Batch]], threshold: float) -> float:
-    """Return the F1 score; 0 without people."""
+def _count_people(pairs: Sequence[tuple[Prediction, Batch]], threshold: float) -> DetectionCounts:
     counts = (match_predictions(prediction, batch.targets, threshold)[0] for prediction, batch in pairs)
-    total = sum(counts, DetectionCounts())
-    recall, precision = total.recall, total.precision
-    return 2 * recall * precision / (recall + precision) if recall * precision > 0 else 0.0
+    return sum(counts, DetectionCounts())

@@ -104,7 +104,7 @@ def make_plan(args: argparse.Namespace) -> Plan:
         if getattr(args, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(args, name)}")
     if not args.data.is_dir():
-        raise UserError(f"--data must be a folder with people, motions and backgrounds, but {args.data} is none")
+        raise UserError(f"--data must be a folder with people, motions and backgrounds, got {args.data}")
     return Plan(args.data, args.out, args.depth_maps, **{name: getattr(args, name) for name in NUMBERS})
 
 

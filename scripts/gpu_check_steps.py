@@ -136,21 +136,21 @@ def _bench(
 def _kernels(step: Step, network: MultiHMR2, size: tuple[int, int], precision: str, people: int) -> None:
     """Measure ms of the device alone (upload, preparation, graph, download), and of the whole step with the host."""
     estimator = make_estimator(step, network, precision, "graph", people, "full")
-    infer, picture = estimator._infer, make_image(size)
+    infer, image = estimator._infer, make_image(size)
     stamps = iter(range(10_000))
     for _ in range(step.count(10, 1)):
-        estimator.step(picture, stamp=next(stamps) / 30)
+        estimator.step(image, stamp=next(stamps) / 30)
     resize = estimator._resize(*size)
     with torch.inference_mode():
-        host = torch.from_numpy(picture) if step.dry else torch.from_numpy(picture).pin_memory()
+        host = torch.from_numpy(image) if step.dry else torch.from_numpy(image).pin_memory()
         there = host.to(step.device)
-        inputs = (infer.prepare(picture, resize), *infer._prepare_camera(None))
+        inputs = (infer.prepare(image, resize), *infer._prepare_camera(None))
         outputs = infer._run(*inputs)
         shapes = {name: value.shape for name, value in infer._to_host(outputs).items()}
         step.write(
             size=size, precision=precision, people=people, mode="graph",
             upload_ms=device_ms(step, lambda: there.copy_(host, non_blocking=True), 20),
-            prepare_ms=device_ms(step, lambda: infer.prepare(picture, resize), 20),
+            prepare_ms=device_ms(step, lambda: infer.prepare(image, resize), 20),
             network_and_body_ms=device_ms(step, lambda: infer._run(*inputs), 20),
             download_ms=device_ms(step, lambda: infer._to_host(outputs), 20),
             download_without_vertices_ms=device_ms(step, lambda: infer._to_host(outputs, vertices=False), 20),
@@ -159,10 +159,10 @@ def _kernels(step: Step, network: MultiHMR2, size: tuple[int, int], precision: s
     begin = time.perf_counter()
     repeats = step.count(30, 2)
     for _ in range(repeats):
-        infer(picture, resize, None)
+        infer(image, resize, None)
     inferred = time.perf_counter()
     for _ in range(repeats):
-        estimator.step(picture, stamp=next(stamps) / 30)
+        estimator.step(image, stamp=next(stamps) / 30)
     end = time.perf_counter()
     step.write(
         size=size, precision=precision, people=people, mode="graph",
@@ -203,9 +203,9 @@ def cameras(step: Step) -> None:
         shared = SharedInference(step.large(), step.runtime("bf16", "graph"), batch_wait_s=0.003)
         config = EstimatorConfig(score_threshold=0.0, nms_distance_m=0.0, max_people=10)
         estimators = [Estimator(shared.network, config, shared=shared) for _ in range(count)]
-        pictures = [make_image(size, seed) for seed in range(count)]
-        times, found = _step_together(estimators, pictures, step.count(60, 3))
-        alone = [make_estimator(step, step.large(), "bf16", "graph", 10, "full").step(each) for each in pictures]
+        images = [make_image(size, seed) for seed in range(count)]
+        times, found = _step_together(estimators, images, step.count(60, 3))
+        alone = [make_estimator(step, step.large(), "bf16", "graph", 10, "full").step(each) for each in images]
         p50 = float(np.median(times[len(times) // 3 :]))
         least = p50 if count == 1 else least
         # Descending scores, because low precision changes the order of people with similar scores.
@@ -214,7 +214,7 @@ def cameras(step: Step) -> None:
 
 
 def _step_together(
-    estimators: list[Estimator], pictures: list[Image], frames: int
+    estimators: list[Estimator], images: list[Image], frames: int
 ) -> tuple[NDArray[np.float64], list[People]]:
     """Step all estimators at the same time, each in its thread. Return ms (frames, cameras) and the last people."""
     times = np.zeros((frames, len(estimators)))
@@ -226,7 +226,7 @@ def _step_together(
             for index in range(frames):
                 barrier.wait()
                 begin = time.perf_counter()
-                found[row] = estimators[row].step(pictures[row], stamp=index / 30)
+                found[row] = estimators[row].step(images[row], stamp=index / 30)
                 times[index, row] = 1e3 * (time.perf_counter() - begin)
         except Exception:
             barrier.abort()
@@ -244,9 +244,9 @@ def _frames(step: Step, network: MultiHMR2, size: tuple[int, int], seed: int, pr
     """Return people for images of three sizes in turn, so that graphs are captured while the other thread replays."""
     estimator = make_estimator(step, network, precision, "graph", 5)
     sizes = [size, (size[0], size[0]), (size[1], size[0])]
-    pictures = [make_image(size, 10 * seed + index) for index, size in enumerate(sizes)]
+    images = [make_image(size, 10 * seed + index) for index, size in enumerate(sizes)]
     first, count = step.count((20, 90), (1, 4))
-    return [estimator.step(pictures[index % 3 if index > first else 0], stamp=index / 30) for index in range(count)]
+    return [estimator.step(images[index % 3 if index > first else 0], stamp=index / 30) for index in range(count)]
 
 
 def _apart(one: People, other: People) -> float:
@@ -262,11 +262,11 @@ def soak(step: Step) -> None:
     """Measure the growth of memory over many frames, five image sizes, and changes of max_people and mesh."""
     network, size = step.nano(), step.count((640, 480), (192, 144))
     estimator = make_estimator(step, network, "bf16", "graph", 5)
-    picture, frames = make_image(size), step.count(2000, 6)
+    image, frames = make_image(size), step.count(2000, 6)
     before = _memory(step)
     begin = time.monotonic()
     for index in range(frames):
-        estimator.step(picture, stamp=index / 30)
+        estimator.step(image, stamp=index / 30)
         if index == frames // 3:
             before = _memory(step)
     after = _memory(step)
@@ -274,34 +274,34 @@ def soak(step: Step) -> None:
     step.write(frames=frames, frames_per_s=frames / (time.monotonic() - begin), growth_mib=growth, memory_mib=after,
                ok=max(growth.values()) < 20)  # fmt: skip
     _pass_sizes(step, estimator)
-    _reconfigure(step, network, picture)
+    _reconfigure(step, network, image)
 
 
 def _pass_sizes(step: Step, estimator: Estimator) -> None:
     """Process images of five sizes in turn, one more than the number of graphs that are kept."""
     side = step.count(384, 96)
-    pictures = [make_image((side, side * share // 12)) for share in (12, 10, 8, 6, 4)]
-    first = [estimator.step(picture, stamp=1000.0 + index) for index, picture in enumerate(pictures)]
+    images = [make_image((side, side * share // 12)) for share in (12, 10, 8, 6, 4)]
+    first = [estimator.step(image, stamp=1000.0 + index) for index, image in enumerate(images)]
     memory = []
     for turn in range(1, step.count(6, 2)):
-        again = [estimator.step(picture, stamp=1000.0 + 5 * turn + index) for index, picture in enumerate(pictures)]
+        again = [estimator.step(image, stamp=1000.0 + 5 * turn + index) for index, image in enumerate(images)]
         memory.append(_memory(step))
         apart = max(_apart(one, other) for one, other in zip(first, again, strict=True))
         kept = len(estimator._infer._graphs)
         growth = {name: memory[-1][name] - memory[0][name] for name in memory[0]}
-    step.write(sizes=len(pictures), graphs=kept, greatest_difference=apart, growth_mib=growth, memory_mib=memory[-1],
+    step.write(sizes=len(images), graphs=kept, greatest_difference=apart, growth_mib=growth, memory_mib=memory[-1],
                ok=apart <= 1e-5 and kept <= MAX_GRAPHS and max(growth.values()) < 50)  # fmt: skip
 
 
-def _reconfigure(step: Step, network: MultiHMR2, picture: Image) -> None:
+def _reconfigure(step: Step, network: MultiHMR2, image: Image) -> None:
     """Compare a reconfigured estimator in graph mode with new estimators in eager mode."""
     estimator = make_estimator(step, network, "bf16", "graph", 5)
-    estimator.step(picture)
+    estimator.step(image)
     for people, mesh in ((2, "low"), (2, "full"), (7, "full"), (5, "low")):
         chosen = dataclasses.replace(estimator.config, max_people=people, mesh=cast(Mesh, mesh))
         estimator.reconfigure(chosen)
-        found = [estimator.step(picture) for _ in range(2)][-1]
-        expected = make_estimator(step, network, "bf16", "eager", people, cast(Mesh, mesh)).step(picture)
+        found = [estimator.step(image) for _ in range(2)][-1]
+        expected = make_estimator(step, network, "bf16", "eager", people, cast(Mesh, mesh)).step(image)
         apart = _apart(found, expected)
         step.write(max_people=people, mesh=mesh, found=len(found.score), difference_from_eager=apart,
                    ok=len(found.score) == people and apart <= 1e-3)  # fmt: skip
@@ -375,15 +375,15 @@ def compiled(step: Step) -> None:
         for mode in ("compiled-graph", "compiled"):
             begin = time.monotonic()
             estimator = make_estimator(step, network, "bf16", mode, people, "full")
-            picture = make_image(size)
-            estimator.step(picture, stamp=0.0)
+            image = make_image(size)
+            estimator.step(image, stamp=0.0)
             ready = time.monotonic() - begin
-            expected = make_estimator(step, network, "bf16", "eager", people, "full").step(picture)
-            apart = _apart(estimator.step(picture, stamp=0.1), expected)
+            expected = make_estimator(step, network, "bf16", "eager", people, "full").step(image)
+            apart = _apart(estimator.step(image, stamp=0.1), expected)
             times = []
             for index in range(step.count(40, 2)):
                 start = time.perf_counter()
-                estimator.step(picture, stamp=0.2 + index / 30)
+                estimator.step(image, stamp=0.2 + index / 30)
                 times.append(1e3 * (time.perf_counter() - start))
             step.write(
                 network=name, mode=mode, people=people, size=size, first_frame_s=ready, difference_from_eager=apart,

@@ -67,7 +67,7 @@ class Finder(Protocol):
 
 
 @dataclass(frozen=True)
-class Picture:
+class AnnotatedImage:
     """An annotated image of t people.
 
     box        (t, 4) px
@@ -106,19 +106,19 @@ class Score:
         return float(np.mean(self.similarity)) if self.similarity else float("nan")
 
 
-def score_image(found: Found, picture: Picture) -> Score:
+def score_image(found: Found, annotated: AnnotatedImage) -> Score:
     """Match detections to annotated people and count.
 
     People who are not ignored are matched first: as many as possible, with the best overlap.
     """
-    required = np.flatnonzero(~picture.ignored)
-    overlap = box_iou(found.box, picture.box[required])
+    required = np.flatnonzero(~annotated.ignored)
+    overlap = box_iou(found.box, annotated.box[required])
     pairs = assign(-overlap, overlap >= MIN_IOU)
     rows, columns = pairs[:, 0], required[pairs[:, 1]]
     unmatched = np.setdiff1d(np.arange(len(found.box)), rows)
-    false_positives = int((~_on_ignored(found.box[unmatched], picture.box[picture.ignored])).sum())
+    false_positives = int((~_on_ignored(found.box[unmatched], annotated.box[annotated.ignored])).sum())
     counts = DetectionCounts(len(rows), false_positives, len(required) - len(rows))
-    return Score(counts, _similarity(found.keypoints[rows], picture, columns))
+    return Score(counts, _similarity(found.keypoints[rows], annotated, columns))
 
 
 def _on_ignored(box: NDArray[np.float64], ignored: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -127,18 +127,20 @@ def _on_ignored(box: NDArray[np.float64], ignored: NDArray[np.float64]) -> NDArr
     return np.asarray((inside | (box_iou(box, ignored) >= MIN_IOU)).any(axis=1))
 
 
-def _similarity(keypoints: NDArray[np.float64], picture: Picture, rows: NDArray[np.int64]) -> tuple[float, ...]:
+def _similarity(
+    keypoints: NDArray[np.float64], annotated: AnnotatedImage, rows: NDArray[np.int64]
+) -> tuple[float, ...]:
     """Return the OKS of keypoints (m, 17, 2) with the annotated ones of rows (m,), if these are known."""
-    true = picture.keypoints[rows]
+    true = annotated.keypoints[rows]
     seen = np.where(np.isnan(keypoints), np.inf, keypoints)  # NaN is behind the camera: infinite error
     image = ImageKeypoints(
-        seen, np.zeros(len(rows)), true, picture.area[rows], picture.box[rows], np.zeros(len(rows), bool)
+        seen, np.zeros(len(rows)), true, annotated.area[rows], annotated.box[rows], np.zeros(len(rows), bool)
     )
     known = (true[..., 2] > 0).any(axis=1)
     return tuple(np.diagonal(object_keypoint_similarity(image))[known].tolist())
 
 
-def read_pictures(
+def read_annotated_images(
     labels: Path,
     images: Path,
     *,
@@ -146,7 +148,7 @@ def read_pictures(
     hash_below: float = 1.0,
     agreed: bool = False,
     silhouettes: bool = True,
-) -> list[Picture]:
+) -> list[AnnotatedImage]:
     """Read the annotated images of a file in COCO's keypoint format.
 
     labels           the file
@@ -159,7 +161,7 @@ def read_pictures(
     """
     document = read_json(labels)
 
-    def read() -> list[Picture]:
+    def read() -> list[AnnotatedImage]:
         people: dict[Any, list[Any]] = {image["id"]: [] for image in document["images"]}
         for person in document["annotations"]:
             people[person["image_id"]].append(person)
@@ -169,13 +171,15 @@ def read_pictures(
             if compute_hash_share(image["file_name"]) < hash_below
         ]
 
-    pictures = parse_file(labels, read)
-    if not pictures:
+    annotated_images = parse_file(labels, read)
+    if not annotated_images:
         raise UserError(f"expected images to evaluate in {labels}, found none; check the folder")
-    return pictures
+    return annotated_images
 
 
-def _image(path: Path, people: Sequence[Any], least_height_px: float, agreed: bool, silhouettes: bool) -> Picture:
+def _image(
+    path: Path, people: Sequence[Any], least_height_px: float, agreed: bool, silhouettes: bool
+) -> AnnotatedImage:
     box = boxes_to_corners([person["bbox"] for person in people])
     keypoints = np.array([person["keypoints"] for person in people], np.float64).reshape(-1, 17, 3)
     if agreed:
@@ -187,4 +191,4 @@ def _image(path: Path, people: Sequence[Any], least_height_px: float, agreed: bo
     if silhouettes:
         known = [person.get("area") or 0.0 for person in people]
         silhouette = np.where(np.array(known, np.float64) > 0, known, silhouette)
-    return Picture(path, box, ignored, keypoints, silhouette)
+    return AnnotatedImage(path, box, ignored, keypoints, silhouette)

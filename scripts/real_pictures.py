@@ -46,7 +46,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from real_detection import Picture, Score, read_pictures, score_image
+from real_detection import AnnotatedImage, Score, read_annotated_images, score_image
 from real_finders import MeshFinder, load_estimator
 from real_movenet import MoveNetFinder
 from real_table import Figures, summary, table, write_json
@@ -219,8 +219,8 @@ def measure_coco(column: Column) -> list[Figures]:
     sets = {}
     for name, (labels, images) in COCO.items():
         folder = column.data / "real" / name
-        sets[name] = read_pictures(folder / labels, folder / images, least_height_px=COCO_HEIGHT_PX)
-    scores = {name: score_images(column, "coco", pictures) for name, pictures in sets.items()}
+        sets[name] = read_annotated_images(folder / labels, folder / images, least_height_px=COCO_HEIGHT_PX)
+    scores = {name: score_images(column, "coco", annotated_images) for name, annotated_images in sets.items()}
     together = {threshold: sum((scores[name][threshold] for name in sets), Score()) for threshold in thresholds(column)}
     count = sum(map(len, sets.values()))
     blocks = [detection_figures(f"COCO, {len(sets[name])} images of {name}", column, scores[name]) for name in sets]
@@ -229,27 +229,27 @@ def measure_coco(column: Column) -> list[Figures]:
 
 def measure_people(column: Column) -> list[Figures]:
     folder = column.data / "people"
-    pictures = read_pictures(
+    annotated_images = read_annotated_images(
         folder / "person_keypoints.json", folder / "images",
         least_height_px=PEOPLE_HEIGHT_PX, hash_below=HELD_OUT_SHARE, agreed=True, silhouettes=False,
     )  # fmt: skip
-    title = f"people, {len(pictures)} held-out images"
-    return [detection_figures(title, column, score_images(column, "people", pictures))]
+    title = f"people, {len(annotated_images)} held-out images"
+    return [detection_figures(title, column, score_images(column, "people", annotated_images))]
 
 
 def thresholds(column: Column) -> tuple[float, ...]:
     return tuple(sorted({*CURVE, column.score_threshold}))
 
 
-def score_images(column: Column, part: str, pictures: list[Picture]) -> dict[float, Score]:
+def score_images(column: Column, part: str, annotated_images: list[AnnotatedImage]) -> dict[float, Score]:
     """Return score threshold → score of all images."""
     scores = dict.fromkeys(thresholds(column), Score())
-    for picture in pictures:
-        image = read_image(picture.path)
+    for annotated in annotated_images:
+        image = read_image(annotated.path)
         found = column.finder.find(image)
         for threshold in scores:
-            scores[threshold] += score_image(found.above(threshold), picture)
-        column.show(part, picture.path.name, partial(column.finder.draw, image, column.score_threshold))
+            scores[threshold] += score_image(found.above(threshold), annotated)
+        column.show(part, annotated.path.name, partial(column.finder.draw, image, column.score_threshold))
     return scores
 
 

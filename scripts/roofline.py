@@ -159,7 +159,7 @@ def large_network(width: int, height: int, people: int) -> list[Stage]:
             network.camera(encoded.class_token),
         ), heads, (queries, encoded.class_token)),
         count("body", lambda: tuple(vars(place_bodies(body, prediction)).values()), [body],
-              (prediction.rotations, prediction.shape, prediction.centre)),
+              (prediction.rotations, prediction.shape, prediction.center)),
     ]  # fmt: skip
 
 

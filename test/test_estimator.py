@@ -49,7 +49,7 @@ def estimator() -> Estimator:
     return Estimator(small_network(), EVERYBODY, Runtime("cpu", "fp32"))
 
 
-def picture(width: int, height: int, seed: int = 0) -> np.ndarray:
+def make_image(width: int, height: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
 
@@ -58,7 +58,7 @@ def picture(width: int, height: int, seed: int = 0) -> np.ndarray:
 def test_pixels_and_places_agree(estimator: Estimator, width: int, height: int, given: bool) -> None:
     estimator.reset()
     k = np.array([[0.9 * width, 0, 0.47 * width], [0, 1.1 * width, 0.55 * height], [0, 0, 1]]) if given else None
-    people = estimator.step(picture(width, height), k)
+    people = estimator.step(make_image(width, height), k)
     assert len(people) == 6
     in_front = people.joints[..., 2] > 0.05
     assert in_front.mean() > 0.9
@@ -83,7 +83,7 @@ def test_a_located_point_comes_back_in_source_pixels(estimator: Estimator, width
     computed independently through resizing, padding and both Ks.
     """
     estimator.reset()
-    image = picture(width, height)
+    image = make_image(width, height)
     resize = ResizePad.fit(width, height, SMALL.image_size)
     with torch.inference_mode():
         pixels = estimator._infer.prepare(image, resize)
@@ -97,7 +97,7 @@ def test_a_located_point_comes_back_in_source_pixels(estimator: Estimator, width
 
 def test_the_predicted_field_of_view_stays_available(estimator: Estimator) -> None:
     estimator.reset()
-    image = picture(640, 480)
+    image = make_image(640, 480)
     predicted = estimator.step(image).predicted_vertical_fov
     given = estimator.step(image, np.array([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]]), stamp=1.0)
     assert given.predicted_vertical_fov == pytest.approx(predicted)
@@ -117,7 +117,7 @@ def test_resizing_matches_pillow(estimator: Estimator) -> None:
     """Antialiased bicubic interpolation: Pillow's is independent of PyTorch's, and differs only by rounding."""
     from PIL import Image
 
-    image = np.array(Image.fromarray(picture(20, 15)).resize((640, 480), Image.Resampling.BICUBIC))
+    image = np.array(Image.fromarray(make_image(20, 15)).resize((640, 480), Image.Resampling.BICUBIC))
     resize = ResizePad.fit(640, 480, SMALL.image_size)
     ours = estimator._infer.prepare(image, resize)[0].permute(1, 2, 0).numpy()
     theirs = np.array(Image.fromarray(image).resize((192, 144), Image.Resampling.BICUBIC))
@@ -127,7 +127,7 @@ def test_resizing_matches_pillow(estimator: Estimator) -> None:
 def test_a_fixed_input_size_serves_every_picture() -> None:
     fixed = Estimator(small_network(), dataclasses.replace(EVERYBODY, input_size=(160, 96)), Runtime("cpu", "fp32"))
     for width, height in ((640, 480), (333, 517)):
-        people = fixed.step(picture(width, height))
+        people = fixed.step(make_image(width, height))
         assert people.image_size == (height, width)
         fixed.reset()
 
@@ -136,24 +136,24 @@ def test_a_smaller_input_keeps_the_shape_of_each_image() -> None:
     small = Estimator(small_network(), dataclasses.replace(EVERYBODY, input_size=96), Runtime("cpu", "fp32"))
     assert small._resize(640, 480).resized_width == 96
     assert small._resize(480, 640).resized_height == 96
-    people = small.step(picture(640, 480))
+    people = small.step(make_image(640, 480))
     assert people.image_size == (480, 640)
     np.testing.assert_allclose(project(people.joints.astype(float), people.k), people.joints_2d, atol=0.01)
 
 
 def test_people_come_in_descending_score_above_the_threshold(estimator: Estimator) -> None:
     estimator.reset()
-    everybody = estimator.step(picture(320, 240))
+    everybody = estimator.step(make_image(320, 240))
     assert np.all(np.diff(everybody.score) <= 0)
     threshold = float(everybody.score[2])
     strict = Estimator(
         small_network(), dataclasses.replace(EVERYBODY, score_threshold=threshold), Runtime("cpu", "fp32")
     )
-    assert len(strict.step(picture(320, 240))) == 2, "a score must exceed the threshold"
+    assert len(strict.step(make_image(320, 240))) == 2, "a score must exceed the threshold"
 
 
 def test_bodies_below_the_threshold_are_not_computed_on_a_cpu(estimator: Estimator) -> None:
-    image = picture(320, 240)
+    image = make_image(320, 240)
     resize = ResizePad.fit(320, 240, SMALL.image_size)
     every = estimator._infer(image, resize, None)
     every = every.select(np.arange(len(every.score)))  # a copy
@@ -168,7 +168,7 @@ def test_bodies_below_the_threshold_are_not_computed_on_a_cpu(estimator: Estimat
 
 def test_nobody() -> None:
     strict = Estimator(small_network(), dataclasses.replace(EVERYBODY, score_threshold=1.0), Runtime("cpu", "fp32"))
-    people = strict.step(picture(320, 240))
+    people = strict.step(make_image(320, 240))
     assert len(people) == 0
     for name in PER_PERSON_FIELDS:
         assert getattr(people, name).shape[0] == 0, name
@@ -178,16 +178,16 @@ def test_nobody() -> None:
 
 def test_results_do_not_change_when_the_next_picture_comes(estimator: Estimator) -> None:
     estimator.reset()
-    people = estimator.step(picture(320, 240))
+    people = estimator.step(make_image(320, 240))
     before = {name: getattr(people, name).copy() for name in PER_PERSON_FIELDS}
-    estimator.step(picture(320, 240, seed=1), stamp=1.0)
+    estimator.step(make_image(320, 240, seed=1), stamp=1.0)
     for name, value in before.items():
         np.testing.assert_array_equal(getattr(people, name), value, err_msg=name)
 
 
 def test_tracks_through_a_still_video(estimator: Estimator) -> None:
     estimator.reset()
-    seen = [estimator.step(picture(320, 240), stamp=t / 10) for t in range(6)]
+    seen = [estimator.step(make_image(320, 240), stamp=t / 10) for t in range(6)]
     for people in seen[1:]:
         np.testing.assert_array_equal(people.track_id, seen[0].track_id)
     last = seen[-1]
@@ -201,7 +201,7 @@ def test_tracks_through_a_still_video(estimator: Estimator) -> None:
 
 def test_reconfiguration_between_two_pictures() -> None:
     estimator = Estimator(small_network(), EVERYBODY, Runtime("cpu", "fp32"))
-    image = picture(640, 480)
+    image = make_image(640, 480)
     six = estimator.step(image, stamp=0.0)
     estimator.reconfigure(dataclasses.replace(EVERYBODY, max_people=3, mesh="full"))
     three = estimator.step(image, stamp=0.1)
@@ -221,7 +221,7 @@ def test_reconfiguration_between_two_pictures() -> None:
 
 def test_without_tracking_nobody_has_an_identity() -> None:
     plain = Estimator(small_network(), dataclasses.replace(EVERYBODY, track=False), Runtime("cpu", "fp32"))
-    people = plain.step(picture(320, 240))
+    people = plain.step(make_image(320, 240))
     assert np.all(people.track_id == -1)
     assert np.all(people.track_state == TrackState.UNTRACKED)
     assert np.isnan(people.velocity).all()
@@ -245,7 +245,7 @@ def test_suppression(places: list[list[float]], distance: float, kept: list[int]
 def test_compiled_equals_eager(estimator: Estimator) -> None:
     compiled = Estimator(small_network(), EVERYBODY, Runtime("cpu", "fp32", "compiled"))
     estimator.reset()
-    a, b = compiled.step(picture(320, 240)), estimator.step(picture(320, 240))
+    a, b = compiled.step(make_image(320, 240)), estimator.step(make_image(320, 240))
     np.testing.assert_allclose(a.vertices, b.vertices, atol=1e-4)
 
 
@@ -273,14 +273,14 @@ def test_the_given_network_stays_as_it_is() -> None:
     for name, value in network.state_dict().items():
         assert value.dtype is torch.float32
         assert torch.equal(value, before[name]), name
-    expected = Estimator(small_network(), EVERYBODY, Runtime("cpu", "fp32")).step(picture(320, 240))
-    np.testing.assert_array_equal(exact.step(picture(320, 240)).vertices, expected.vertices)
+    expected = Estimator(small_network(), EVERYBODY, Runtime("cpu", "fp32")).step(make_image(320, 240))
+    np.testing.assert_array_equal(exact.step(make_image(320, 240)).vertices, expected.vertices)
 
 
 @pytest.mark.filterwarnings("error")
 def test_images_that_may_not_be_written(estimator: Estimator) -> None:
     """Images of Pillow and of messages are read-only; flipped and cropped ones are tested, too. Results are equal."""
-    plain = picture(320, 240)
+    plain = make_image(320, 240)
     views = {
         "frozen": plain.copy(),
         "mirrored": plain[:, ::-1].copy()[:, ::-1],
@@ -301,13 +301,13 @@ def test_images_that_may_not_be_written(estimator: Estimator) -> None:
 def test_two_cameras_of_a_process_capture_their_graphs() -> None:
     """On the last GPU, which is not the current one; each in a thread, like nodes of one process."""
     device = f"cuda:{torch.cuda.device_count() - 1}"
-    expected = Estimator(small_network(), EVERYBODY, Runtime(device, "fp32", "eager")).step(picture(320, 240))
+    expected = Estimator(small_network(), EVERYBODY, Runtime(device, "fp32", "eager")).step(make_image(320, 240))
     found: list[People] = []
 
     def camera() -> None:
         estimator = Estimator(small_network(), EVERYBODY, Runtime(device, "fp32", "graph"))
         for _ in range(5):
-            people = estimator.step(picture(320, 240))
+            people = estimator.step(make_image(320, 240))
         found.append(people)
 
     threads = [threading.Thread(target=camera) for _ in range(2)]
@@ -348,7 +348,7 @@ def test_a_graph_is_captured_alone_and_in_its_thread_only(monkeypatch: pytest.Mo
     estimators = [Estimator(small_network(), EVERYBODY, Runtime("cpu", "fp32")) for _ in range(2)]
     for each in estimators:
         each._infer.runtime = dataclasses.replace(each.runtime, mode="graph")
-    threads = [threading.Thread(target=each.step, args=(picture(64, 48),)) for each in estimators]
+    threads = [threading.Thread(target=each.step, args=(make_image(64, 48),)) for each in estimators]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -364,7 +364,7 @@ def test_low_precision_keeps_geometry_in_float32(precision: Any) -> None:
     assert network.backbone.blocks[0].mlp[0].weight.dtype == torch.bfloat16
     assert network.backbone.norm.weight.dtype == torch.float32
     assert network.detection.score[0].weight.dtype == torch.float32
-    people = low.step(picture(320, 240))
+    people = low.step(make_image(320, 240))
     assert people.vertices.dtype == np.float32
     rotations = people.rotations.astype(float)
     np.testing.assert_allclose(
@@ -393,7 +393,7 @@ def test_bad_images(estimator: Estimator, image: Any, word: str) -> None:
 )
 def test_bad_intrinsics(estimator: Estimator, k: np.ndarray) -> None:
     with pytest.raises(UserError):
-        estimator.step(picture(64, 48), k)
+        estimator.step(make_image(64, 48), k)
 
 
 @pytest.mark.parametrize(
@@ -430,7 +430,7 @@ def test_bad_runtimes(runtime: Runtime) -> None:
 
 def test_the_readme_example(small_checkpoint: Path) -> None:
     estimator = Estimator.load(small_checkpoint, device="auto")
-    people: People = estimator.step(picture(64, 48), k=None, stamp=0.0)
+    people: People = estimator.step(make_image(64, 48), k=None, stamp=0.0)
     assert people.vertices.shape[1:] == (19158, 3)
     with pytest.raises(UserError, match="does not exist"):
         Estimator.load("nowhere.pt")
@@ -453,7 +453,7 @@ def test_a_frame_and_its_fields_as_arguments_are_the_same() -> None:
     depth = np.full((240, 320), 3.0, np.float32)
     by_frame, by_arguments = (Estimator(small_network(), EVERYBODY, Runtime("cpu", "fp32")) for _ in range(2))
     for index in range(3):
-        image = picture(320, 240)
+        image = make_image(320, 240)
         frame = Frame(
             image, index / 10, LENS.k, IntrinsicsSource.P, depth=depth, ground=ground, camera_pose=pose,
             fixed_frame="odom",
@@ -473,7 +473,7 @@ def test_a_frame_and_its_fields_as_arguments_are_the_same() -> None:
 def test_a_lens_is_taken_out_of_image_and_depth_and_put_into_joints_2d(given: bool, kind: str) -> None:
     """The results equal those by hand: image and depth undistorted by OpenCV, then points distorted again."""
     k = LENS.k if given else None
-    image = picture(320, 240)
+    image = make_image(320, 240)
     rows = np.linspace(2.0, 4.0, 240)[:, None] * np.ones((1, 320))
     values = (1000 * rows).astype(np.uint16) if kind == "mm" else rows.astype(np.float32)
     straight = cv2.remap(image, *compute_undistortion_maps(LENS), cv2.INTER_LINEAR)
@@ -493,11 +493,11 @@ def test_a_lens_is_taken_out_of_image_and_depth_and_put_into_joints_2d(given: bo
 
 def test_a_lens_of_another_size_is_refused(estimator: Estimator) -> None:
     with pytest.raises(UserError, match=r"calibrated for images of 320 x 240 px, got an image of 64 x 48 px"):
-        estimator.step(Frame(picture(64, 48), lens=LensDistortion(LENS)))
+        estimator.step(Frame(make_image(64, 48), lens=LensDistortion(LENS)))
 
 
 def test_intrinsics_that_a_user_chooses() -> None:
-    frame = Frame(picture(64, 48), k=LENS.k, intrinsics_source=IntrinsicsSource.P, lens=LensDistortion(LENS))
+    frame = Frame(make_image(64, 48), k=LENS.k, intrinsics_source=IntrinsicsSource.P, lens=LensDistortion(LENS))
     assert IntrinsicsChoice().apply(frame) is frame
     predicted = IntrinsicsChoice("predicted", k=LENS.k).apply(frame)
     assert (predicted.k, predicted.intrinsics_source) == (None, IntrinsicsSource.PREDICTED)

@@ -54,11 +54,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="compare two result folders: B − A with 95 %% intervals; with --out also write a report.html",
     )
     _add_dataset(parser)
-    parser.add_argument(
-        "--truth", default="/ground_truth/humans", metavar="TOPIC|BAG",
-        help="ground truth: topic of HumanArray messages whose scores are visible fractions, or another bag (default: "
-        "%(default)s)",
-    )  # fmt: skip
     parser.add_argument("--topic", help="image topic, raw or compressed (default: the only image topic)")
     parser.add_argument(
         "--recorded", nargs="?", const="/humans", metavar="TOPIC",
@@ -70,37 +65,57 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     options.add_camera(parser)
     options.add_bag_cues(parser)
-    parser.add_argument(
+    _add_scoring(parser)
+    _add_outputs(parser)
+    _add_processes(parser)
+
+
+def _add_scoring(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("comparison with the ground truth")
+    group.add_argument(
+        "--truth", default="/ground_truth/humans", metavar="TOPIC|BAG",
+        help="ground truth: topic of HumanArray messages whose scores are visible fractions, or another bag (default: "
+        "%(default)s)",
+    )  # fmt: skip
+    group.add_argument(
         "--intrinsics", choices=("given", "predicted", "both"), default="given",
         help="intrinsics for positions: given (camera_info, --k or --vertical-fov), predicted by the network, or both "
         "for comparison (default: %(default)s, as in the node)",
     )  # fmt: skip
-    parser.add_argument(
+    group.add_argument(
         "--min-height", type=float, default=48.0, metavar="PX",
         help="ignore true people with a bounding box of a smaller height (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument(
+    group.add_argument(
         "--min-visible", type=float, default=0.5, metavar="FRACTION",
         help="ignore true people whose visible fraction is smaller (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument(
+    group.add_argument(
         "--matching",
         choices=("hungarian", "greedy"),
         default="hungarian",
         help="matching of predicted and true people in a frame (default: %(default)s)",
     )
+
+
+def _add_outputs(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("result files")
     for name, what in (
         ("video", "the overlay video"), ("bag", "a bag of predictions"), ("plots", "plots"), ("report", "report.html"),
     ):  # fmt: skip
-        parser.add_argument(
+        group.add_argument(
             f"--{name}", action=argparse.BooleanOptionalAction, default=True, help=f"write {what} (default: on)"
         )
-    parser.add_argument(
+    group.add_argument(
         "--rrd",
         action="store_true",
         help="also write recording.rrd for the Rerun viewer: predictions beside the ground truth",
     )
-    parser.add_argument(
+
+
+def _add_processes(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("parallel evaluation")
+    group.add_argument(
         "--workers",
         type=int,
         default=0,
@@ -108,9 +123,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="evaluate N bags in parallel, in Dask processes; 0: one after the other, without Dask (default: "
         "%(default)s)",
     )
-    parser.add_argument(
-        "--scheduler", metavar="ADDRESS", help="address of a Dask cluster with access to the same files"
-    )
+    group.add_argument("--scheduler", metavar="ADDRESS", help="address of a Dask cluster with access to the same files")
 
 
 def _add_dataset(parser: argparse.ArgumentParser) -> None:

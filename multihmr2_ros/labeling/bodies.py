@@ -183,7 +183,7 @@ def _make_body_rows(
 
         kept = torch.from_numpy(np.nonzero(good)[0])
         shape = model.expand_shape(fits.phenotypes[kept]).numpy()
-        centre = fits.centre[good]
+        centre = fits.center[good]
         parts = []
         for some in kept.split(ROTATION_ROWS):
             pose = type(fits.pose)(*(part[some] for part in fits.pose))

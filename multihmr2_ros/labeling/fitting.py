@@ -55,13 +55,13 @@ class Fits:
     phenotypes  (n, 4): FITTED_PHENOTYPES
     pose        with hinges within their limits
     keypoints   (n, 17, 2) px, converted to the convention of annotations (`ANNOTATION_MATRIX`)
-    centre      (n, 3) m, camera frame: the body's center vertex
+    center      (n, 3) m, camera frame: the body's center vertex
     """
 
     phenotypes: Tensor
     pose: HingedPose
     keypoints: NDArray[np.float32]
-    centre: NDArray[np.float32]
+    center: NDArray[np.float32]
 
 
 class Fitter:
@@ -97,8 +97,8 @@ class Fitter:
             phenotypes, place = state.phenotypes.clamp(0.0, 1.0), state.place()
             posed = self._model(phenotypes, pose)
             points = project(ANNOTATION_MATRIX @ posed.keypoints + place[:, None], torch.from_numpy(people.k).float())
-        centre = (posed.centre + place).numpy()
-        return Fits(phenotypes, HingedPose(*(part.detach() for part in pose)), points.numpy(), centre)
+        center = (posed.center + place).numpy()
+        return Fits(phenotypes, HingedPose(*(part.detach() for part in pose)), points.numpy(), center)
 
     def _find_starts(self, people: Observations) -> list[tuple[HingedPose, Tensor]]:
         """Return starting poses with positions: the pose of the landmarks, and the best poses of the library."""
@@ -215,7 +215,7 @@ def _join(parts: list[Fits], order: NDArray[np.int64]) -> Fits:
         torch.cat([part.phenotypes for part in parts])[order],
         pose,
         np.concatenate([part.keypoints for part in parts])[order],
-        np.concatenate([part.centre for part in parts])[order],
+        np.concatenate([part.center for part in parts])[order],
     )
 
 

@@ -73,10 +73,10 @@ class HingedPose(NamedTuple):
 
 @dataclass(frozen=True)
 class PosedKeypoints:
-    """Keypoints (n, 17, 3) and centre (n, 3), the body's center vertex: m, camera axes, from the root bone's head."""
+    """Keypoints (n, 17, 3) and center (n, 3), the body's center vertex: m, camera axes, from the root bone's head."""
 
     keypoints: Tensor
-    centre: Tensor
+    center: Tensor
 
 
 class KeypointModel:
@@ -261,6 +261,6 @@ def _read_keypoint_weights(body: Body) -> NDArray[np.float32]:
     weights = body._keypoint_weights
     assert weights is not None
     assert len(weights) == len(COCO_KEYPOINTS)
-    centre = np.zeros((1, body.vertex_count), np.float32)
-    centre[0, body.center_vertex] = 1.0
-    return np.concatenate([weights, centre])
+    center = np.zeros((1, body.vertex_count), np.float32)
+    center[0, body.center_vertex] = 1.0
+    return np.concatenate([weights, center])

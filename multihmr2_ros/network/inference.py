@@ -215,7 +215,7 @@ class Inference:
         image: NDArray[np.uint8],
         resize: ResizePad,
         k: NDArray[np.float64] | None,
-        min_score: float | None = None,
+        min_score: float = 0.0,
         *,
         vertices: bool = True,
     ) -> InferenceResult:
@@ -245,7 +245,7 @@ class Inference:
             return UploadedImage(*inputs, ready)
 
     def compute(
-        self, images: Sequence[UploadedImage], min_score: float | None = None, *, vertices: bool = True
+        self, images: Sequence[UploadedImage], min_score: float = 0.0, *, vertices: bool = True
     ) -> list[InferenceResult]:
         """Run the network on images of one size as one batch. Arguments and results as in `__call__`."""
         with torch.inference_mode(), self._on_device():

@@ -62,7 +62,7 @@ def fit_to_keypoints(body: Body, prediction: Prediction) -> Prediction:
     rotations = prediction.rotations.flatten(0, 1)
     bones = body.pose_bones(prediction.shape[..., :PHENOTYPES].flatten(0, 1), rotations)
     points = bones[..., :3, 3].index_select(1, body.keypoint_bones)
-    center = prediction.centre.flatten(0, 1)
+    center = prediction.center.flatten(0, 1)
     points = points - points[:, :1]  # relative to the nose, which is next to the center vertex
     k = prediction.k[:, None].expand(-1, people, -1, -1).flatten(0, 1)
     seen = _compute_confidence(prediction.keypoint_score.flatten(0, 1))
@@ -73,7 +73,7 @@ def fit_to_keypoints(body: Body, prediction: Prediction) -> Prediction:
     rotations[:, 0] = turn @ rotations[:, 0]
     _rotate_limbs(body, rotations, turn[:, None] @ bones[..., :3, :3], points, rays, seen)
     return dataclasses.replace(
-        prediction, rotations=rotations.unflatten(0, (batch, people)), centre=center.unflatten(0, (batch, people))
+        prediction, rotations=rotations.unflatten(0, (batch, people)), center=center.unflatten(0, (batch, people))
     )
 
 

@@ -56,7 +56,7 @@ class Prediction:
     query_location   (B, Q, 2) px, the body's center in the image
     query_depth      (B, Q) m, z of the body's center
     score            (B, M) in [0, 1]
-    centre           (B, M, 3) m, position of the body's center vertex
+    center           (B, M, 3) m, position of the body's center vertex
     shape            (B, M, 11) in [0, 1]; the first 6 are Anny's phenotypes
     rotations        (B, M, 163, 3, 3) relative to the parent bone; row 0 in the camera frame
     track_feature    (B, M, F)
@@ -70,7 +70,7 @@ class Prediction:
     query_location: Tensor
     query_depth: Tensor
     score: Tensor
-    centre: Tensor
+    center: Tensor
     shape: Tensor
     rotations: Tensor
     track_feature: Tensor
@@ -202,10 +202,10 @@ class MultiHMR2(nn.Module):
             max_people = min(max_people, max(1, int((query_score > min_score).sum(dim=1).max())))
         score, best = query_score.topk(min(max_people, query_score.shape[1]), dim=1)
         shape, rotations, track_feature = self.person(take_rows(decoded.queries, best))
-        centre = back_project(take_rows(query_location, best), take_rows(query_depth, best), k)
+        center = back_project(take_rows(query_location, best), take_rows(query_depth, best), k)
         seen = encoded.features if self.proposals is not None else None
         return Prediction(
-            horizontal_fov, k, query_score, query_location, query_depth, score, centre, shape, rotations, track_feature,
+            horizontal_fov, k, query_score, query_location, query_depth, score, center, shape, rotations, track_feature,
             None if seen is None else take_rows(seen.keypoints, best),
             None if seen is None else take_rows(seen.keypoint_score, best),
         )  # fmt: skip
@@ -315,10 +315,10 @@ def back_project(points: Tensor, depth: Tensor, k: Tensor) -> Tensor:
 
 
 def place_bodies(body: Body, prediction: Prediction) -> PlacedBodies:
-    """Pose all bodies and shift each so that its center vertex is at `prediction.centre`."""
+    """Pose all bodies and shift each so that its center vertex is at `prediction.center`."""
     batch, people = prediction.score.shape
     shape = prediction.shape[..., :PHENOTYPES].flatten(0, 1)
     posed = body(shape, prediction.rotations.flatten(0, 1))
-    shift = prediction.centre.flatten(0, 1) - posed.vertices[:, body.center_vertex]
+    shift = prediction.center.flatten(0, 1) - posed.vertices[:, body.center_vertex]
     placed = (posed.vertices + shift[:, None], posed.joints + shift[:, None], posed.bone_poses, posed.stature)
     return PlacedBodies(*(values.unflatten(0, (batch, people)) for values in placed))

@@ -53,7 +53,7 @@ class _Request:
 
     infer: Inference
     image: UploadedImage
-    min_score: float | None
+    min_score: float
     vertices: bool
     result: InferenceResult | None = None
     error: Exception | None = None
@@ -167,8 +167,7 @@ class SharedInference:
         infer, images = batch[0].infer, [request.image for request in batch]
         size = next(size for size in self._batch_sizes if size >= len(batch))
         images += [images[-1]] * (size - len(images))
-        scores = [request.min_score for request in batch if request.min_score is not None]
-        min_score = min(scores) if len(scores) == len(batch) else None
+        min_score = min(request.min_score for request in batch)
         results = infer.compute(images, min_score, vertices=any(request.vertices for request in batch))
         for request, result in zip(batch, results, strict=False):
             request.result = result.select(np.arange(len(result.score)))  # the next batch overwrites the memory
@@ -194,7 +193,7 @@ class CameraInference:
         image: NDArray[np.uint8],
         resize: ResizePad,
         k: NDArray[np.float64] | None,
-        min_score: float | None = None,
+        min_score: float = 0.0,
         *,
         vertices: bool = True,
     ) -> InferenceResult:

@@ -170,17 +170,17 @@ def draw_crop(
 ) -> tuple[int, int, int, int]:
     """Draw a rectangle x0 y0 x1 y1 in whole px inside the image, with about the given aspect (width / height)."""
     width, height = sample.size
-    centre = np.array([width, height]) / 2 if sample.k is None else sample.k[:2, 2]
+    center = np.array([width, height]) / 2 if sample.k is None else sample.k[:2, 2]
     aspect *= 1 + config.aspect_jitter * generator.uniform(-1, 1)
     zoom = generator.uniform(config.least_zoom, 1.0)
     off_centre = generator.random() < config.off_centre
     places = generator.random(2)
     room = np.array([width, height], float)
     if not off_centre:  # the largest rectangle about the center
-        room = 2 * np.minimum(centre, room - centre).clip(min=0.2 * room)
+        room = 2 * np.minimum(center, room - center).clip(min=0.2 * room)
     side = zoom * np.minimum(room, [room[1] * aspect, room[0] / aspect])
     side = np.minimum(np.maximum(np.round(side), 2), [width, height])
-    first = np.round(places * ([width, height] - side) if off_centre else centre - side / 2)
+    first = np.round(places * ([width, height] - side) if off_centre else center - side / 2)
     first = np.clip(first, 0, [width, height] - side)
     x0, y0, x1, y1 = (int(value) for value in (*first, *(first + side)))
     return x0, y0, x1, y1

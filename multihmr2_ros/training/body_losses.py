@@ -47,7 +47,7 @@ class MatchedPeople:
     location            (M, 2) px, predicted
     log_nearness        (M,), predicted
     k                   (M, 3, 3) px, the intrinsics in use
-    centre              (M, 3) m, predicted center vertex
+    center              (M, 3) m, predicted center vertex
     image_size          (height, width) px
     true_*, box, has_*  rows of `Targets`
     """
@@ -58,7 +58,7 @@ class MatchedPeople:
     location: Tensor
     log_nearness: Tensor
     k: Tensor
-    centre: Tensor
+    center: Tensor
     image_size: tuple[int, int]
     true_location: Tensor
     true_center: Tensor
@@ -121,7 +121,7 @@ def gather_matched_people(outputs: TrainingOutputs, targets: Targets, matches: M
         location=location,
         log_nearness=log_nearness,
         k=k,
-        centre=back_project(location[:, None], depth[:, None], k)[:, 0],
+        center=back_project(location[:, None], depth[:, None], k)[:, 0],
         image_size=outputs.image_size,
         true_location=targets.location[image, slot],
         true_center=targets.centre[image, slot],
@@ -202,7 +202,7 @@ def _compute_mesh_terms(
         terms["joints"] = masked_mean((found.joints[bodied] - true.person.joints).abs())
     if not weights & {"reprojection", "keypoint_similarity", "angle"}:
         return terms
-    places = people.centre[rows] - found.center_offset
+    places = people.center[rows] - found.center_offset
     with torch.no_grad():
         true_joints = true.person.joints + true.places[:, None]
         pixels, ahead = project(true_joints, people.true_k[truth_rows, None])

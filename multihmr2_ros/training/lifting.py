@@ -237,8 +237,8 @@ def compute_lifting_losses(
     content = network.proposals.embed_people(keypoints[:, None], score[:, None], logit, None)[:, 0]
     _, location, log_nearness = network.detection(content, keypoints[:, 0])
     depth = depth_from_nearness(log_nearness, batch.k[:, 0, 0])
-    centre = back_project(location[:, None], depth[:, None], batch.k)[:, 0]
-    people = dataclasses.replace(people, queries=content, location=location, log_nearness=log_nearness, centre=centre)
+    center = back_project(location[:, None], depth[:, None], batch.k)[:, 0]
+    people = dataclasses.replace(people, queries=content, location=location, log_nearness=log_nearness, center=center)
     weights = {item.name for item in dataclasses.fields(config) if getattr(config, item.name)} - {"track_feature"}
     terms = compute_place_terms(people, config)
     # Meshes take most of the time: their terms are computed for a part of the people.
@@ -272,7 +272,7 @@ def _make_matched_people(batch: KeypointBatch) -> MatchedPeople:
     box = torch.cat([keypoints.amin(1), keypoints.amax(1)], dim=-1)
     return MatchedPeople(
         image=rows, slot=torch.zeros_like(rows), queries=empty, location=empty, log_nearness=empty, k=batch.k,
-        centre=empty, image_size=(size, size), true_location=location[:, 0], true_center=center,
+        center=empty, image_size=(size, size), true_location=location[:, 0], true_center=center,
         true_shape=batch.shape, true_rotations=batch.rotations, true_k=batch.k, true_feature=empty, box=box,
         keypoints=keypoints, keypoint_visible=ahead, has_place=center[:, 2] > NEAREST_CENTER_M,
         has_relative_place=center[:, 2] > NEAREST_CENTER_M, has_body=flag,

@@ -217,7 +217,7 @@ def compute_place_terms(people: MatchedPeople, config: LossConfig) -> dict[str, 
         true_nearness = (people.true_k[:, 0, 0] / true_depth).log()
         terms["nearness"] = masked_mean((people.log_nearness - true_nearness).abs(), known)
     if config.depth:
-        terms["depth"] = masked_mean((people.centre[:, 2] - true_depth).abs(), people.has_place)
+        terms["depth"] = masked_mean((people.center[:, 2] - true_depth).abs(), people.has_place)
     return terms
 
 
@@ -260,13 +260,13 @@ def heatmap_loss(logit: Tensor, targets: Targets, patch_size: int) -> Tensor:
     batch, rows, columns = logit.shape
     cell = find_patch(targets.location, (rows, columns), patch_size)
     y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-    centre = torch.stack([x, y], dim=-1).to(logit).flatten(0, 1)
+    center = torch.stack([x, y], dim=-1).to(logit).flatten(0, 1)
     spread = (HEATMAP_SPREAD / patch_size * (targets.box[..., 3] - targets.box[..., 1])).clamp(min=0.5)
-    distance = (centre - cell[:, :, None]).square().sum(-1)
+    distance = (center - cell[:, :, None]).square().sum(-1)
     nearby = torch.exp(-0.5 * distance / spread[..., None].square()) * targets.present[..., None]
     supervised = targets.score_supervised[:, None]
     positive = ((distance < 0.5) & targets.present[..., None]).any(1) & supervised
-    places = ((centre + 0.5) * patch_size).expand(batch, -1, -1)
+    places = ((center + 0.5) * patch_size).expand(batch, -1, -1)
     negative = ~positive & supervised & ~is_inside_ignored(places, targets)
     logit = logit.flatten(1)
     score = torch.sigmoid(logit)
@@ -301,7 +301,7 @@ def relative_metric_loss(people: MatchedPeople) -> Tensor:
     metric = people.has_place & people.has_k
     pairs = find_pairs(people.image, people.has_place | people.has_relative_place)
     first, second = pairs.nonzero(as_tuple=True)
-    error = _compute_log_distance(people.centre, first, second) - _compute_log_distance(
+    error = _compute_log_distance(people.center, first, second) - _compute_log_distance(
         people.true_center, first, second
     )
     image, count = people.image[first], int(people.image.max()) + 1 if len(people.image) else 0
@@ -311,9 +311,9 @@ def relative_metric_loss(people: MatchedPeople) -> Tensor:
     return masked_mean(torch.where(both, error, error - common[image]).abs())
 
 
-def _compute_log_distance(centre: Tensor, first: Tensor, second: Tensor) -> Tensor:
+def _compute_log_distance(center: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """Return the logarithm (p,) of distances between rows of centers (M, 3) m, clamped to MIN_PAIR_DISTANCE_M."""
-    square = (centre[first] - centre[second]).square().sum(-1)
+    square = (center[first] - center[second]).square().sum(-1)
     return 0.5 * square.clamp(min=MIN_PAIR_DISTANCE_M**2).log()
 
 

@@ -139,18 +139,18 @@ def compute_distances(
     if cost == "location":
         return torch.cdist(layer.location, targets.location, p=1) / max(outputs.image_size)
     depth = depth_from_nearness(layer.log_nearness, outputs.k[:, :1, 0])
-    centre = back_project(layer.location, depth, outputs.k)
+    center = back_project(layer.location, depth, outputs.k)
     if cost == "location_3d":
-        return torch.cdist(centre, targets.centre, p=1)
+        return torch.cdist(center, targets.centre, p=1)
     shape, rotations, _ = network.person(outputs.queries)
-    found = place_joints(body, shape[..., :PHENOTYPES], rotations, centre)
+    found = place_joints(body, shape[..., :PHENOTYPES], rotations, center)
     truth = place_joints(body, targets.shape, targets.rotations, targets.centre)
     return torch.cdist(found.flatten(2), truth.flatten(2), p=1) / found.shape[2]
 
 
-def place_joints(body: Body, shape: Tensor, rotations: Tensor, centre: Tensor) -> Tensor:
+def place_joints(body: Body, shape: Tensor, rotations: Tensor, center: Tensor) -> Tensor:
     """Return joints (B, N, 163, 3) m, camera frame, of bodies with shape (B, N, 6), rotations (B, N, 163, 3, 3) and
-    center vertex at centre (B, N, 3) m."""
+    center vertex at center (B, N, 3) m."""
     posed = body(shape.flatten(0, 1), rotations.flatten(0, 1))
-    shift = centre.flatten(0, 1) - posed.vertices[:, body.center_vertex]
-    return (posed.joints + shift[:, None]).unflatten(0, centre.shape[:2])
+    shift = center.flatten(0, 1) - posed.vertices[:, body.center_vertex]
+    return (posed.joints + shift[:, None]).unflatten(0, center.shape[:2])

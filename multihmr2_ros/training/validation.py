@@ -137,7 +137,7 @@ def match_predictions(
     prediction: Prediction, targets: Targets, threshold: float
 ) -> tuple[DetectionCounts, list[tuple[int, list[int], list[int]]]]:
     """Return the counts of a batch, and for each image (image, rows of the prediction, slots of the targets)."""
-    location = image_locations(prediction.centre, prediction.k)
+    location = image_locations(prediction.center, prediction.k)
     counts, matches = DetectionCounts(), []
     for image in range(len(targets)):
         found = (prediction.score[image] > threshold).nonzero().flatten().cpu().numpy()
@@ -225,7 +225,7 @@ def _match_errors(
     known = np.isfinite(true).all(axis=(1, 2))
     joints_known = _array(joints - joints[:, :1])[known]
     has_place = targets.has_place[image, slot]
-    depth, true_depth = prediction.centre[image, row, 2][has_place], targets.centre[image, slot, 2][has_place]
+    depth, true_depth = prediction.center[image, row, 2][has_place], targets.centre[image, slot, 2][has_place]
     distance = relative_error(_array(depth), _array(true_depth.clamp(min=0.01)))
     return ValidationCounts(
         joint_errors_mm=tuple(point_error(joints_known, true[known]).tolist()),
@@ -243,7 +243,7 @@ def _compare_depths(
     """Return the depth relations of one image's matches, rows of the prediction and slots of the targets."""
     known = targets.has_place[image, columns].cpu().numpy()
     found, true = (
-        _array(centers[image])[ids][known] for centers, ids in ((prediction.centre, rows), (targets.centre, columns))
+        _array(centers[image])[ids][known] for centers, ids in ((prediction.center, rows), (targets.centre, columns))
     )
     return ValidationCounts(depth_relations=tuple(depth_order(found, true).astype(float).tolist()))
 

@@ -92,7 +92,7 @@ def test_keypoints_without_a_mesh_equal_those_of_the_posed_mesh() -> None:
     origin = posed.joints[:, :1].numpy()
     found = keypoint_model()(phenotypes, pose)
     np.testing.assert_allclose(found.keypoints, body.regress_coco_keypoints(posed.vertices.numpy()) - origin, atol=2e-5)
-    np.testing.assert_allclose(found.centre, (posed.vertices[:, body.center_vertex].numpy() - origin[:, 0]), atol=1e-5)
+    np.testing.assert_allclose(found.center, (posed.vertices[:, body.center_vertex].numpy() - origin[:, 0]), atol=1e-5)
 
 
 def test_poses_and_segments_are_the_same_thing() -> None:

@@ -45,7 +45,7 @@ COMPUTE = [
 NOT_PERMITTED = RuntimeError("CUDA error: operation not permitted when stream is capturing\nSearch for it")
 
 
-def picture(seed: int, width: int = 64, height: int = 48) -> np.ndarray:
+def make_image(seed: int, width: int = 64, height: int = 48) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
 
@@ -84,9 +84,9 @@ def fail_in_captures(cuda: StandInCuda, estimator: Estimator, error: Exception) 
 
 def test_the_order_of_a_captured_frame(cuda: StandInCuda, estimator: Estimator) -> None:
     with cuda.memory():
-        estimator.step(picture(0))
+        estimator.step(make_image(0))
         first = [note for note in cuda.take_notes() if not note.startswith("pin")]
-        estimator.step(picture(1))
+        estimator.step(make_image(1))
     capture = [
         "side waits for main", *["forward on side"] * 3, "main waits for side",
         "capture, thread_local", "forward on capture's", "captured",
@@ -98,7 +98,7 @@ def test_the_order_of_a_captured_frame(cuda: StandInCuda, estimator: Estimator) 
 def test_a_replay_reads_what_is_new(cuda: StandInCuda, estimator: Estimator) -> None:
     with cuda.memory():
         for seed, k in ((0, None), (1, None), (1, K), (2, np.diag([2, 2, 1]) @ K)):
-            assert_same(estimator.step(picture(seed), k), eager(picture(seed), k))
+            assert_same(estimator.step(make_image(seed), k), eager(make_image(seed), k))
     assert cuda.notes.count("captured") == 1
 
 
@@ -106,7 +106,7 @@ def test_an_image_waits_for_the_copy_before_the_previous_one(cuda: StandInCuda, 
     """Two pinned buffers take turns; the memory of a copy is not overwritten before the copy has ended."""
     infer, resize = estimator._infer, estimator._resize(64, 48)
     with cuda.memory():
-        prepared = [infer.prepare(picture(seed), resize) for seed in (0, 1, 2)]
+        prepared = [infer.prepare(make_image(seed), resize) for seed in (0, 1, 2)]
     upload = "upload on main"
     assert cuda.notes == ["pin (48, 64, 3)"] * 2 + [upload, upload, "host waits for a copy", upload]
     assert len({int(each.sum()) for each in prepared}) == 3
@@ -115,14 +115,14 @@ def test_an_image_waits_for_the_copy_before_the_previous_one(cuda: StandInCuda, 
 def test_the_next_image_is_uploaded_while_the_network_runs(cuda: StandInCuda, estimator: Estimator) -> None:
     infer, resize = estimator._infer, estimator._resize(64, 48)
     with cuda.memory():
-        estimator.step(picture(0))
-        uploaded = infer.upload(picture(1), resize, None)
+        estimator.step(make_image(0))
+        uploaded = infer.upload(make_image(1), resize, None)
         cuda.take_notes()
-        following = infer.upload(picture(2), resize, None)
+        following = infer.upload(make_image(2), resize, None)
         assert cuda.take_notes() == UPLOAD, "neither the host nor the stream waits"
         for seed, each in ((1, uploaded), (2, following)):
             found = infer.compute([each])[0]
-            np.testing.assert_allclose(found.joints, eager(picture(seed)).joints, atol=1e-5)
+            np.testing.assert_allclose(found.joints, eager(make_image(seed)).joints, atol=1e-5)
         assert {tensor.data_ptr() for tensor in (*uploaded[:3], *following[:3])} <= cuda.kept
 
 
@@ -130,14 +130,14 @@ def test_vertices_are_copied_only_if_they_are_wanted(cuda: StandInCuda, estimato
     estimator.reconfigure(dataclasses.replace(EVERYBODY, vertices=False))
     ground = GroundPlane(np.array([0.0, -1.0, 0.0]), -1.5)
     with cuda.memory():
-        estimator.step(picture(0))
+        estimator.step(make_image(0))
         cuda.take_notes()
-        found = estimator.step(picture(1), K)
+        found = estimator.step(make_image(1), K)
         assert f"download {WITHOUT_VERTICES}" in cuda.take_notes()
         assert found.vertices.shape == (3, 0, 3)
-        expected = eager(picture(1), K)
+        expected = eager(make_image(1), K)
         np.testing.assert_allclose(found.bone_poses, expected.bone_poses, atol=1e-5)
-        people = estimator.step(picture(1), K, ground=ground)
+        people = estimator.step(make_image(1), K, ground=ground)
         assert people.vertices.shape == (3, 615, 3)
         assert f"download {WITHOUT_VERTICES + VERTICES}" in cuda.take_notes(), "the ground plane needs them"
 
@@ -149,7 +149,7 @@ def test_a_gpu_leaves_the_threads_of_the_cpu_alone(
     monkeypatch.setattr(torch, "set_num_threads", calls.append)
     estimator._infer.runtime = dataclasses.replace(estimator.runtime, threads=torch.get_num_threads() + 1)
     with cuda.memory():
-        estimator.step(picture(0))
+        estimator.step(make_image(0))
     assert calls == []
 
 
@@ -159,7 +159,7 @@ def test_a_failed_capture_leaves_eager_mode(
     fail_in_captures(cuda, estimator, NOT_PERMITTED)
     with cuda.memory(), caplog.at_level(logging.INFO):
         main = torch.cuda.current_stream()
-        found = [estimator.step(picture(seed)) for seed in (0, 1)]
+        found = [estimator.step(make_image(seed)) for seed in (0, 1)]
     assert torch.cuda.current_stream() is main
     assert [record.getMessage() for record in caplog.records] == [
         "the CUDA graph cannot be captured (CUDA error: operation not permitted when stream is capturing); "
@@ -168,13 +168,13 @@ def test_a_failed_capture_leaves_eager_mode(
     assert cuda.notes.count("capture, thread_local") == 1, "it is not tried again"
     assert estimator.runtime.mode == "eager"
     for seed, people in enumerate(found):
-        assert_same(people, eager(picture(seed)))
+        assert_same(people, eager(make_image(seed)))
 
 
 def test_a_compiled_graph_that_cannot_be_captured_stays_compiled(cuda: StandInCuda, estimator: Estimator) -> None:
     fail_in_captures(cuda, cuda.use(estimator, "compiled-graph"), NOT_PERMITTED)
     with cuda.memory():
-        estimator.step(picture(0))
+        estimator.step(make_image(0))
     assert estimator.runtime.mode == "compiled"
 
 
@@ -186,14 +186,14 @@ def test_other_errors_than_a_captures_are_raised(cuda: StandInCuda, estimator: E
     with cuda.memory():
         main = torch.cuda.current_stream()
         with pytest.raises(torch.OutOfMemoryError, match="out of memory"):
-            estimator.step(picture(0))
+            estimator.step(make_image(0))
         assert torch.cuda.current_stream() is main
         estimator._infer._forward = lambda *_: 1 / 0
         with pytest.raises(ZeroDivisionError):
-            estimator.step(picture(0))
+            estimator.step(make_image(0))
         estimator._infer._forward = whole
         assert estimator.runtime.mode == "graph"
-        assert_same(estimator.step(picture(0)), eager(picture(0)))
+        assert_same(estimator.step(make_image(0)), eager(make_image(0)))
 
 
 def test_changes_capture_anew(cuda: StandInCuda, estimator: Estimator) -> None:
@@ -202,7 +202,7 @@ def test_changes_capture_anew(cuda: StandInCuda, estimator: Estimator) -> None:
         for captures, values in enumerate(changes, start=1):
             estimator.reconfigure(dataclasses.replace(EVERYBODY, **values))
             for seed in (0, 1):
-                assert_same(estimator.step(picture(seed)), eager(picture(seed), **values))
+                assert_same(estimator.step(make_image(seed)), eager(make_image(seed), **values))
             assert cuda.notes.count("captured") == captures
 
 
@@ -210,14 +210,14 @@ def test_the_fifth_size_takes_the_place_of_the_oldest(cuda: StandInCuda, estimat
     sizes = [(64, 48), (48, 64), (64, 64), (64, 32), (64, 16)]
     with cuda.memory():
         for width, height in sizes:
-            estimator.step(picture(0, width, height))
+            estimator.step(make_image(0, width, height))
         assert len(estimator._infer._graphs) == MAX_GRAPHS == len(sizes) - 1
         assert len(estimator._infer._upload._here.buffers) == MAX_UPLOADS
         cuda.take_notes()
         for width, height in sizes[1:]:
-            assert_same(estimator.step(picture(1, width, height)), eager(picture(1, width, height)))
+            assert_same(estimator.step(make_image(1, width, height)), eager(make_image(1, width, height)))
         assert "captured" not in cuda.notes, "four sizes are kept"
-        assert_same(estimator.step(picture(1, *sizes[0])), eager(picture(1, *sizes[0])))
+        assert_same(estimator.step(make_image(1, *sizes[0])), eager(make_image(1, *sizes[0])))
         assert cuda.notes.count("captured") == 1
 
 
@@ -230,8 +230,8 @@ def test_two_estimators_in_two_threads(cuda: StandInCuda) -> None:
 
     def work(seed: int) -> None:
         with cuda.memory():
-            pictures = [picture(seed + index, *size) for index, size in enumerate(sizes * 2)]
-            found[seed] = [estimators[seed].step(each) for each in pictures]
+            images = [make_image(seed + index, *size) for index, size in enumerate(sizes * 2)]
+            found[seed] = [estimators[seed].step(each) for each in images]
 
     threads = [threading.Thread(target=work, args=(seed,)) for seed in estimators]
     for thread in threads:
@@ -242,4 +242,4 @@ def test_two_estimators_in_two_threads(cuda: StandInCuda) -> None:
     assert cuda.notes.count("captured") == 2 * len(sizes)
     for seed in estimators:
         for index, size in enumerate(sizes * 2):
-            assert_same(found[seed][index], eager(picture(seed + index, *size)))
+            assert_same(found[seed][index], eager(make_image(seed + index, *size)))

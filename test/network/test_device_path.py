@@ -194,4 +194,4 @@ class Scores(torch.nn.Module):
 
     def forward(self, image: torch.Tensor, k: torch.Tensor, k_given: torch.Tensor) -> tuple[torch.Tensor, ...]:
         people = self.network(image, k, k_given, 5)
-        return people.score, people.centre, people.shape, people.rotations, people.track_feature, people.k
+        return people.score, people.center, people.shape, people.rotations, people.track_feature, people.k

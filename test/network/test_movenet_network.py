@@ -48,7 +48,7 @@ from multihmr2_ros.training.lifting import KeypointBatches, MixedBatches, make_p
 from multihmr2_ros.training.losses import LossConfig, compute_losses
 from multihmr2_ros.training.matching import Matches
 from multihmr2_ros.training.optimizer import OptimizerConfig, limit_gradients, make_optimizer
-from multihmr2_ros.training.readers import EmptyImageReader, TrainingSplit
+from multihmr2_ros.training.readers import EmptyImageReader, HashSplit
 from multihmr2_ros.training.readers.common import compute_hash_share
 from multihmr2_ros.training.session import Session, make_network
 from multihmr2_ros.training.trainer import Trainer
@@ -254,7 +254,7 @@ def test_features_on_disk_train_as_the_images_do(tmp_path: Path) -> None:
     with torch.inference_mode():
         direct = model(data.image, data.targets.k, data.k_given, 4)
         kept = model(torch.zeros_like(data.image), data.targets.k, data.k_given, 4, features=features)
-    torch.testing.assert_close(kept.centre, direct.centre)
+    torch.testing.assert_close(kept.center, direct.center)
     torch.testing.assert_close(kept.rotations, direct.rotations)
     assert CachedBatches([tmp_path], 0)[5].origins == again.origins
     path.write_bytes(path.read_bytes()[:1000])
@@ -333,7 +333,7 @@ def test_a_share_of_a_dataset_is_held_out_by_name(tmp_path: Path) -> None:
     for number in range(60):
         Image.new("RGB", (4, 4)).save(tmp_path / f"{number}.png")
     reader = EmptyImageReader(tmp_path)
-    kept = TrainingSplit(reader, 0.25)
+    kept = HashSplit(reader, 0.25)
     assert 30 < len(kept) < 57
     assert all(compute_hash_share(kept.sample(row).origin) >= 0.25 for row in range(len(kept)))
     assert len(reader.sample(0)) == 0
@@ -368,7 +368,7 @@ def test_any_shape_of_input_works(size: tuple[int, int]) -> None:
     with torch.no_grad():
         found = model(torch.zeros(1, 3, *size, dtype=torch.uint8), torch.eye(3)[None], torch.tensor([False]), 5)
     assert found.rotations.isfinite().all()
-    assert found.centre.isfinite().all()
+    assert found.center.isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -434,7 +434,7 @@ def _prediction(count: int, seed: int = 4) -> tuple[Prediction, torch.Tensor]:
 def _keypoints_of(prediction: Prediction) -> torch.Tensor:
     """Return the keypoints (n, 17, 3) m of the predicted bodies."""
     bones = body().pose_bones(prediction.shape[0], prediction.rotations[0])[:, body().keypoint_bones, :3, 3]
-    return bones - bones[:, :1] + prediction.centre[0, :, None]
+    return bones - bones[:, :1] + prediction.center[0, :, None]
 
 
 def test_bodies_are_fitted_to_their_keypoints() -> None:
@@ -459,13 +459,13 @@ def test_bodies_that_fit_stay_and_so_do_those_without_keypoints() -> None:
     unseen = dataclasses.replace(prediction, keypoint_score=torch.full((1, 6, 17), 0.05))
     left = fit_to_keypoints(body(), unseen)
     torch.testing.assert_close(left.rotations, prediction.rotations, atol=1e-4, rtol=0)
-    torch.testing.assert_close(left.centre, prediction.centre, atol=1e-4, rtol=0)
+    torch.testing.assert_close(left.center, prediction.center, atol=1e-4, rtol=0)
     fitted = fit_to_keypoints(body(), prediction)
     again = fit_to_keypoints(body(), fitted)
     assert (_keypoints_of(again) - _keypoints_of(fitted)).norm(dim=-1).mean() < 0.03
     blank = dataclasses.replace(prediction, keypoints=None, keypoint_score=None)
     assert fit_to_keypoints(body(), blank) is blank
-    behind = dataclasses.replace(prediction, centre=-prediction.centre)
+    behind = dataclasses.replace(prediction, center=-prediction.center)
     assert fit_to_keypoints(body(), behind).rotations.isfinite().all()
 
 

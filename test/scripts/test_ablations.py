@@ -226,7 +226,9 @@ def test_row_chooses_given_k_and_relative_places(
 
 
 def test_parts_of_real_images_are_disjoint(command: ModuleType) -> None:
-    from ablation_data import FITTED_SHARE, TEST_SHARE, HashPart
+    from ablation_data import FITTED_SHARE, TEST_SHARE, WithoutScores
+
+    from multihmr2_ros.training.readers import HashSplit
 
     class Names:
         def __len__(self) -> int:
@@ -239,13 +241,12 @@ def test_parts_of_real_images_are_disjoint(command: ModuleType) -> None:
             return make_sample(index)
 
     parts = [
-        HashPart.select(Names(), low, high)
-        for low, high in ((0, TEST_SHARE), (TEST_SHARE, FITTED_SHARE), (FITTED_SHARE, 1))
+        HashSplit(Names(), low, high) for low, high in ((0, TEST_SHARE), (TEST_SHARE, FITTED_SHARE), (FITTED_SHARE, 1))
     ]
-    rows = [row for part in parts for row in part.rows]
+    rows = [row for part in parts for row in part._rows]
     assert sorted(rows) == list(range(200))
     assert all(len(part) > 5 for part in parts)
-    assert HashPart.select(Names(), 0, 1, without_scores=True).sample(0).score_supervised is False
+    assert WithoutScores(parts[0]).sample(0).score_supervised is False
 
 
 def test_page_of_this_repository_has_the_markers(command: ModuleType) -> None:

@@ -70,8 +70,8 @@ def score(detection: ModuleType, found: Any, people: Any, ignored: Any = NOBODY)
     keypoints = np.dstack([keypoints_in(box), np.full((len(box), 17), 2.0)])
     is_ignored = np.arange(len(box)) >= len(people)
     area = 0.53 * (box[:, 2:] - box[:, :2]).prod(axis=1)
-    picture = detection.Picture(Path("picture.jpg"), box, is_ignored, keypoints, area)
-    return detection.score_image(detection.Found(np.full(len(found), 0.9), found, keypoints_in(found)), picture)
+    annotated = detection.AnnotatedImage(Path("picture.jpg"), box, is_ignored, keypoints, area)
+    return detection.score_image(detection.Found(np.full(len(found), 0.9), found, keypoints_in(found)), annotated)
 
 
 def counts(result: Any) -> tuple[int, int, int]:
@@ -158,33 +158,33 @@ def write_labels(path: Path, names: list[str], people: list[dict[str, Any]]) -> 
 def test_small_and_crowd_annotations_are_ignored(detection: ModuleType, tmp_path: Path) -> None:
     people = [annotation((0, 0, 20, 60)), annotation((0, 0, 20, 59.9)), annotation((0, 0, 20, 80), iscrowd=1)]
     labels = write_labels(tmp_path / "labels.json", ["a.jpg"], people)
-    (picture,) = detection.read_pictures(labels, tmp_path, least_height_px=60)
-    assert picture.ignored.tolist() == [False, True, True]
-    assert picture.path == tmp_path / "a.jpg"
+    (annotated,) = detection.read_annotated_images(labels, tmp_path, least_height_px=60)
+    assert annotated.ignored.tolist() == [False, True, True]
+    assert annotated.path == tmp_path / "a.jpg"
 
 
 def test_the_area_is_the_annotations_or_a_share_of_the_box(detection: ModuleType, tmp_path: Path) -> None:
     people = [annotation((0, 0, 20, 60), area=500), annotation((0, 0, 20, 60))]
     labels = write_labels(tmp_path / "labels.json", ["a.jpg"], people)
-    (picture,) = detection.read_pictures(labels, tmp_path, least_height_px=60)
-    assert picture.area == pytest.approx([500, 0.53 * 1200])
-    (picture,) = detection.read_pictures(labels, tmp_path, least_height_px=60, silhouettes=False)
-    assert picture.area == pytest.approx([0.53 * 1200] * 2)
+    (annotated,) = detection.read_annotated_images(labels, tmp_path, least_height_px=60)
+    assert annotated.area == pytest.approx([500, 0.53 * 1200])
+    (annotated,) = detection.read_annotated_images(labels, tmp_path, least_height_px=60, silhouettes=False)
+    assert annotated.area == pytest.approx([0.53 * 1200] * 2)
 
 
 def test_keypoints_count_where_teachers_agree(detection: ModuleType, tmp_path: Path) -> None:
     people = [annotation(MAN, agreement=0.049), annotation(WOMAN, agreement=0.05), annotation(WOMAN)]
     labels = write_labels(tmp_path / "labels.json", ["a.jpg"], people)
-    (picture,) = detection.read_pictures(labels, tmp_path, least_height_px=60, agreed=True)
-    assert (picture.keypoints[..., 2] > 0).any(axis=1).tolist() == [True, False, False]
-    (picture,) = detection.read_pictures(labels, tmp_path, least_height_px=60)
-    assert (picture.keypoints[..., 2] > 0).all()
+    (annotated,) = detection.read_annotated_images(labels, tmp_path, least_height_px=60, agreed=True)
+    assert (annotated.keypoints[..., 2] > 0).any(axis=1).tolist() == [True, False, False]
+    (annotated,) = detection.read_annotated_images(labels, tmp_path, least_height_px=60)
+    assert (annotated.keypoints[..., 2] > 0).all()
 
 
 def test_a_tenth_is_held_out_by_the_files_name_alone(detection: ModuleType, tmp_path: Path) -> None:
     names = [f"some/folder/{number:04d}.jpg" for number in range(300)]
     labels = write_labels(tmp_path / "labels.json", names, [])
-    held_out = {picture.path.name for picture in detection.read_pictures(
+    held_out = {annotated.path.name for annotated in detection.read_annotated_images(
         labels, tmp_path, least_height_px=40, hash_below=0.1
     )}  # fmt: skip
     assert held_out == {Path(name).name for name in names if compute_hash_share(Path(name).name) < 0.1}
@@ -219,12 +219,12 @@ def data(tmp_path: Path) -> Path:
     """Return a folder of images for `Oracle`, in the layout that the command expects."""
     folder = tmp_path / "data"
     name = next(name for name in (f"{number}.png" for number in range(100)) if compute_hash_share(name) < 0.1)
-    pictures = [
+    annotated_images = [
         ("real/Deci-AI_super-gradients/pose_minicoco/images/train2017/a.png", 10),
         ("real/open-mmlab_mmpose/coco/b.png", 20),
         (f"people/images/{name}", 30),
     ]
-    for path, gray in pictures:
+    for path, gray in annotated_images:
         (folder / path).parent.mkdir(parents=True)
         Image.new("RGB", (200, 200), (gray, gray, gray)).save(folder / path)
     deci = folder / "real/Deci-AI_super-gradients/pose_minicoco/annotations/person_keypoints_train2017.json"

@@ -70,7 +70,7 @@ def test_labels_fit_the_picture(distortion: np.ndarray) -> None:
         u, v = np.floor(truth.location[row]).astype(int)
         assert rendered.instances[v, u] == row
     if not len(distortion):
-        projected = posed.centre @ truth.k.T
+        projected = posed.center @ truth.k.T
         np.testing.assert_allclose(truth.location, projected[:, :2] / projected[:, 2:], atol=1e-3)
     assert draw_labels(rendered.image, truth).shape == rendered.image.shape
 

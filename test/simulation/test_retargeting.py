@@ -102,9 +102,9 @@ def test_a_walk_that_turns_goes_on_in_a_circle() -> None:
     corner = walk_of(*((300 * (1 - np.cos(a)), 95.0, 300 * np.sin(a)) for a in angles), degrees=degrees)
     for mirrored in (False, True):
         clip = MotionClip(corner, 0.0, 0.9, mirrored)
-        centre = np.array([0.0, -3.0 if mirrored else 3.0])  # to the left
+        center = np.array([0.0, -3.0 if mirrored else 3.0])  # to the left
         for time in np.linspace(0.0, 12.0, 60):
-            assert np.linalg.norm(clip.compute_travel(time) - centre) == pytest.approx(3.0, abs=0.02)
+            assert np.linalg.norm(clip.compute_travel(time) - center) == pytest.approx(3.0, abs=0.02)
             ahead = clip.compute_travel(time + 1e-3) - clip.compute_travel(time)
             facing = clip.pose(time)["pelvis"][:2, 0]
             assert ahead @ facing / np.linalg.norm(ahead) > 0.99

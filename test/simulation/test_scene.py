@@ -220,7 +220,7 @@ def test_people_stand_on_the_ground_where_their_path_is(body: Body) -> None:
     np.testing.assert_allclose(heights(posed, body).min(axis=1), 0.0, atol=1e-4)
     pelvis = posed.joints[:, 0] @ posed.world_from_camera[:3, :3].T + posed.world_from_camera[:3, 3]
     np.testing.assert_allclose(pelvis[:, :2], [[3.0, 0.0], [4.0, 0.5], [5.0, 1.0], [6.0, 1.5]], atol=1e-4)
-    np.testing.assert_array_equal(posed.centre, posed.vertices[:, body.center_vertex])
+    np.testing.assert_array_equal(posed.center, posed.vertices[:, body.center_vertex])
     assert [getattr(posed, name).dtype for name in ("shape", "rotations", "vertices", "joints")] == [np.float32] * 4
 
 

@@ -369,7 +369,7 @@ class Places:
     """Subset of `Matched` that the relative metric loss reads."""
 
     image: Tensor
-    centre: Tensor
+    center: Tensor
     true_center: Tensor
     has_place: Tensor
     has_relative_place: Tensor
@@ -384,7 +384,7 @@ def places(*, metric: bool, image: tuple[int, ...] = (0, 0, 0)) -> Places:
 
 def test_relative_metric_compares_distances_between_people() -> None:
     people = places(metric=True)
-    people.centre = 1.1 * people.true_center + torch.tensor([0.5, 0, 1])
+    people.center = 1.1 * people.true_center + torch.tensor([0.5, 0, 1])
     assert float(relative_metric_loss(people)) == pytest.approx(math.log(1.1), rel=1e-5)
     apart = places(metric=True, image=(0, 1, 2))
     assert float(relative_metric_loss(apart)) == 0
@@ -394,13 +394,13 @@ def test_relative_places_teach_without_absolute_ones() -> None:
     """A common factor of the whole image costs nothing; one person too far does, and the gradient moves that person
     nearer."""
     people = places(metric=False)
-    people.centre = 1.7 * people.true_center
+    people.center = 1.7 * people.true_center
     assert float(relative_metric_loss(people)) == pytest.approx(0, abs=1e-6)
-    people.centre = people.true_center * torch.tensor([[1.0], [1.0], [1.3]])
-    people.centre.requires_grad_()
+    people.center = people.true_center * torch.tensor([[1.0], [1.0], [1.3]])
+    people.center.requires_grad_()
     loss = relative_metric_loss(people)
     assert float(loss.detach()) > 0.05
-    (gradient,) = torch.autograd.grad(loss, people.centre)
+    (gradient,) = torch.autograd.grad(loss, people.center)
     assert float(gradient[2] @ people.true_center[2]) > 0
     people.has_relative_place[:] = False
     assert float(relative_metric_loss(people)) == 0

@@ -114,7 +114,7 @@ def test_validation_of_the_truth_itself_is_perfect(render_cache: Path) -> None:
         query_location=t.location,
         query_depth=t.centre[..., 2],
         score=t.present.float(),
-        centre=t.centre,
+        center=t.centre,
         shape=torch.nn.functional.pad(t.shape, (0, 5)),
         rotations=t.rotations,
         track_feature=torch.zeros(*t.present.shape, 4),
@@ -127,12 +127,12 @@ def test_validation_of_the_truth_itself_is_perfect(render_cache: Path) -> None:
     assert figures["pa_mpjpe_mm"] < 1e-3
     assert figures["depth_relations"] == 1.0
     assert np.isnan(figures["oks"])  # renders have no annotated keypoints
-    moved = dataclasses.replace(truth, centre=t.centre * 1.1, horizontal_fov=truth.horizontal_fov + 0.1)
+    moved = dataclasses.replace(truth, center=t.centre * 1.1, horizontal_fov=truth.horizontal_fov + 0.1)
     worse = compare_batch(moved, t, body(), 160, 0.4).compute_figures()
     assert worse["distance_error"] == pytest.approx(0.1, rel=1e-4)
     assert worse["fov_error_deg"] == pytest.approx(np.degrees(0.1), rel=1e-4)
-    mirrored = dataclasses.replace(truth, centre=torch.cat([t.centre[..., :2], 8 - t.centre[..., 2:]], dim=-1))
-    located = torch.stack([torch.from_numpy(points) for points in image_locations(mirrored.centre, t.k)]).float()
+    mirrored = dataclasses.replace(truth, center=torch.cat([t.centre[..., :2], 8 - t.centre[..., 2:]], dim=-1))
+    located = torch.stack([torch.from_numpy(points) for points in image_locations(mirrored.center, t.k)]).float()
     reversed_order = compare_batch(mirrored, dataclasses.replace(t, location=located), body(), 160, 0.4)
     depths = [depth[present].tolist() for depth, present in zip(t.centre[..., 2], t.present, strict=True)]
     same = [abs(a - b) < 0.2 for row in depths for a, b in itertools.combinations(row, 2)]

@@ -53,7 +53,7 @@ def make_obstacle_arrays(scene: Scene, posed: PosedScene, first_material: int, d
     for obstacle in scene.obstacles:
         world_from_own = np.eye(4)
         world_from_own[:3, :3] = _rotate_about_z(obstacle.heading_rad)
-        world_from_own[:3, 3] = obstacle.centre
+        world_from_own[:3, 3] = obstacle.center
         kinds.append(("box", "cylinder").index(obstacle.kind))
         transforms.append(np.linalg.inv(world_from_own) @ posed.world_from_camera)
         halves.append(np.asarray(obstacle.size) / 2.0)
@@ -127,7 +127,7 @@ def compute_room(scene: Scene) -> tuple[NDArray[np.float64], NDArray[np.float64]
     times = np.linspace(0.0, scene.duration_s, 1 + math.ceil(ROOM_SAMPLES_HZ * scene.duration_s))
     points = [scene.camera.path.world_from_camera(time)[:2, 3] for time in times]
     points += [person.path.position(time) for person in scene.people for time in times]
-    points += [np.asarray(obstacle.centre)[:2] for obstacle in scene.obstacles]
+    points += [np.asarray(obstacle.center)[:2] for obstacle in scene.obstacles]
     turned = np.array(points) @ _rotate_about_z(room.heading_rad)[:2, :2]
     low = turned.min(axis=0) - MIN_ROOM_M - np.array(room.margins_m[:2])
     high = turned.max(axis=0) + MIN_ROOM_M + np.array(room.margins_m[2:])

@@ -49,8 +49,8 @@ def make_chair(generator: np.random.Generator, person: Person) -> list[Obstacle]
     x, y = person.path.position(0.0) - behind * np.array([math.cos(heading), math.sin(heading)])
     seat = SEAT_SHARE * stature
     width = generator.uniform(0.2, 0.35) * stature
-    centre, size = np.array([x, y, 0.5 * seat]), np.array([0.22 * stature, width, seat])
-    return [Obstacle("box", centre, size, heading, sample_surface(generator))]
+    center, size = np.array([x, y, 0.5 * seat]), np.array([0.22 * stature, width, seat])
+    return [Obstacle("box", center, size, heading, sample_surface(generator))]
 
 
 def sample_obstacles(
@@ -85,6 +85,6 @@ def sample_obstacles(
         if options.duration_s > 0 and hides > MAX_HIDDEN:
             continue
         if is_free(ground, [*occupied, driven], 0.05):
-            centre = np.array([*spot, 0.5 * size[2]])
-            obstacles.append(Obstacle("box" if kind == "box" else "cylinder", centre, size, turn, material))
+            center = np.array([*spot, 0.5 * size[2]])
+            obstacles.append(Obstacle("box" if kind == "box" else "cylinder", center, size, turn, material))
     return obstacles

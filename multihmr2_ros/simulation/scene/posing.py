@@ -38,7 +38,7 @@ class PosedScene:
               frame
     vertices  (n, V, 3) float32, camera frame
     joints    (n, 163, 3) float32 bone heads, camera frame
-    centre    (n, 3) float32, the body's center vertex, camera frame
+    center    (n, 3) float32, the body's center vertex, camera frame
     stature   (n,) float32
     person_id (n,) int64
     """
@@ -49,7 +49,7 @@ class PosedScene:
     rotations: NDArray[np.float32]
     vertices: NDArray[np.float32]
     joints: NDArray[np.float32]
-    centre: NDArray[np.float32]
+    center: NDArray[np.float32]
     stature: NDArray[np.float32]
     person_id: NDArray[np.int64]
 
@@ -94,7 +94,7 @@ def pose_scene(scene: Scene, time_s: float, body: Body, heights: NDArray[np.floa
         rotations=rotations,
         vertices=vertices,
         joints=joints,
-        centre=vertices[:, body.center_vertex],
+        center=vertices[:, body.center_vertex],
         stature=posed.stature.cpu().numpy(),
         person_id=np.array([person.person_id for person in people], np.int64),
     )

@@ -67,12 +67,12 @@ class Camera:
 class Obstacle:
     """A solid obstacle that hides people: a pillar, a table, a box, a panel.
 
-    centre (3,): meters, world. size (3,): meters along its own axes, z up; a cylinder's axis is z, and its size is
+    center (3,): meters, world. size (3,): meters along its own axes, z up; a cylinder's axis is z, and its size is
     (diameter, diameter, height). heading_rad: of its x axis about the world's z.
     """
 
     kind: Literal["box", "cylinder"]
-    centre: NDArray[np.float64]
+    center: NDArray[np.float64]
     size: NDArray[np.float64]
     heading_rad: float
     material: Material

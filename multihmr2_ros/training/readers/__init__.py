@@ -20,8 +20,8 @@ Anny's, so it can be converted to the format of `pseudo`.
 
 from multihmr2_ros.training.readers.bedlam import BedlamReader
 from multihmr2_ros.training.readers.coco import CocoReader
-from multihmr2_ros.training.readers.common import TrainingSplit
+from multihmr2_ros.training.readers.common import HashSplit
 from multihmr2_ros.training.readers.empty import EmptyImageReader
 from multihmr2_ros.training.readers.pseudo import PseudoTruthReader
 
-__all__ = ["BedlamReader", "CocoReader", "EmptyImageReader", "PseudoTruthReader", "TrainingSplit"]
+__all__ = ["BedlamReader", "CocoReader", "EmptyImageReader", "HashSplit", "PseudoTruthReader"]

@@ -69,12 +69,13 @@ class NamedSource(Protocol):
     def sample(self, index: int) -> Sample: ...
 
 
-class TrainingSplit:
-    """The images of a reader that are not held out: images with a hash fraction of at least the held-out fraction."""
+class HashSplit:
+    """The images of a reader whose `compute_hash_share` is in [low, high)."""
 
-    def __init__(self, source: NamedSource, held_out_share: float) -> None:
+    def __init__(self, source: NamedSource, low: float, high: float = 1.0) -> None:
         self._source = source
-        self._rows = [row for row in range(len(source)) if compute_hash_share(source.get_name(row)) >= held_out_share]
+        shares = (compute_hash_share(source.get_name(row)) for row in range(len(source)))
+        self._rows = [row for row, share in enumerate(shares) if low <= share < high]
 
     def __len__(self) -> int:
         return len(self._rows)
