@@ -117,7 +117,7 @@ def make_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.A
         ],
         lr=config.learning_rate,
         betas=config.betas,
-        fused=next(network.parameters()).device.type == "cuda" or None,
+        fused=True,
     )
 
 
