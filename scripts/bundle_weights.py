@@ -35,7 +35,7 @@ import torch
 from multihmr2_ros.body import Body
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.network import checkpoint
-from multihmr2_ros.network.keypoint_fitting import fit_to_keypoints
+from multihmr2_ros.network.keypoint_fitting import KeypointFitter
 from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.training.augmentation import compute_input_sizes
 from multihmr2_ros.training.data import Batch, BatchConfig, make_held_out_batches
@@ -142,10 +142,10 @@ def held_out(network: MultiHMR2, cache: Path) -> list[Batch]:
 def figures(network: MultiHMR2, batches: list[Batch]) -> dict[float, dict[str, float]]:
     """Return threshold → validation metrics."""
     network, body = network.eval(), Body("low")
+    fitter = KeypointFitter(body)
     tallies = dict.fromkeys(THRESHOLDS, ValidationCounts())
     for batch in batches:
-        prediction = network(batch.image, batch.targets.k, batch.k_given, network.config.queries)
-        prediction = fit_to_keypoints(body, prediction)
+        prediction = fitter(network(batch.image, batch.targets.k, batch.k_given, network.config.queries))
         for threshold in THRESHOLDS:
             tallies[threshold] += compare_batch(prediction, batch.targets, body, batch.image.shape[-1], threshold)
     return {threshold: tally.compute_figures() for threshold, tally in tallies.items()}

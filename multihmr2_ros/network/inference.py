@@ -48,7 +48,7 @@ from multihmr2_ros.hardware import (
 )
 from multihmr2_ros.network.cuda_graph import CaptureError, CudaGraph
 from multihmr2_ros.network.fused_movenet import fuse_encoder
-from multihmr2_ros.network.keypoint_fitting import fit_to_keypoints
+from multihmr2_ros.network.keypoint_fitting import KeypointFitter
 from multihmr2_ros.network.model import PHENOTYPES, MultiHMR2, place_bodies
 from multihmr2_ros.network.transfers import VERTICES, Downloader, Outputs, PackedOutputs, Uploader
 
@@ -201,8 +201,7 @@ class Inference:
         encoder = self.network.backbone.pretrained
         if encoder is not None and (self.device.type, self.runtime.precision, self.runtime.mode) == FUSED:
             fuse_encoder(encoder)
-        self.body = body.to(self.device)
-        self.max_people = max_people
+        self._set_body(body, max_people)
         self._graphs: OrderedDict[tuple[int, ...], CudaGraph[Outputs | PackedOutputs]] = OrderedDict()
         self._upload = Uploader(self.device)
         self._download = Downloader(self.device)
@@ -259,9 +258,13 @@ class Inference:
 
     def reconfigure(self, body: Body, max_people: int) -> None:
         """Change the body or the number of people. The next image captures its graph again."""
-        self.body, self.max_people = body.to(self.device), max_people
+        self._set_body(body, max_people)
         self._graphs.clear()
         self._download.clear()
+
+    def _set_body(self, body: Body, max_people: int) -> None:
+        self.body, self.max_people = body.to(self.device), max_people
+        self.fitter = KeypointFitter(self.body).to(self.device)
 
     def prepare(self, image: NDArray[np.uint8], resize: ResizePad) -> Tensor:
         """Resize (bicubic, antialiased) and pad with black; return (1, 3, H, W) uint8 on the device."""
@@ -301,7 +304,7 @@ class Inference:
             yield
 
     def _predict_people(self, image: Tensor, k: Tensor, k_given: Tensor, min_score: float | None = None) -> Outputs:
-        prediction = fit_to_keypoints(self.body, self.network(image, k, k_given, self.max_people, min_score))
+        prediction = self.fitter(self.network(image, k, k_given, self.max_people, min_score))
         placed = place_bodies(self.body, prediction)
         return {
             "horizontal_fov": prediction.horizontal_fov,

@@ -15,14 +15,14 @@
 """Fits the predicted bodies to the encoder's keypoints, in a fixed number of operations per person.
 
 A regressed pose is approximately right, but has errors of about a hand's width in the image. The encoder's keypoints
-are accurate in the image, but have no depth. Therefore:
+are accurate in the image, but have no depth. The fit is the maximum a posteriori of both:
 
-1. The rigid body (root rotation ω and center c) takes two Gauss-Newton steps on the keypoints of head and torso, with
-   the network's root rotation and position as prior.
-2. From the torso outward, the end of each bone of length ℓ moves to an intersection of its keypoint's ray with the
-   sphere of radius ℓ around the bone's start. Of two intersections, the one nearer to the predicted end is used; if
-   there is none, the sphere's point nearest to the ray. The bone rotates by the smallest angle.
-3. Keypoints of low score have no effect.
+    Σ_j ρ(w_j |π(x_j) − u_j|²) + Σ_b |θ_b|² / σ_b² + |t|² / σ_t²  →  min
+
+where π(x_j) are the projected keypoints of the body, u_j those of the encoder, θ_b are rotations of a few bones
+(`TURNS`) relative to the predicted pose, and t is a translation of the whole body. The weight w_j grows with the
+keypoint's score; Cauchy's ρ limits the effect of keypoints at wrong places. A few Gauss-Newton steps are taken. If b is
+an ancestor of the keypoint's bone, ∂x_j/∂θ_b = −[x_j − o_b]×, where o_b is the head of bone b; otherwise it is zero.
 
 All shapes are fixed and no step synchronizes with a GPU.
 """
@@ -31,50 +31,162 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
-from torch.nn import functional
+from torch import Tensor, nn
 
 from multihmr2_ros.body import Body, rotations_from_vectors
-from multihmr2_ros.network.model import PHENOTYPES, Prediction, back_project
+from multihmr2_ros.network.model import KEYPOINTS, PHENOTYPES, Prediction, back_project
 
-# COCO's keypoints of head and torso.
-RIGID = (0, 1, 2, 3, 4, 5, 6, 11, 12)
-# Keypoints at the start and at the end of the rotated bones, from the torso outward; both arms and both legs at once.
-# The heads of the rotated bones (`Body.keypoint_bones`) are the starts.
-LIMBS = (((5, 6, 11, 12), (7, 8, 13, 14)), ((7, 8, 13, 14), (9, 10, 15, 16)))
-STEPS = 2
-KEYPOINT_SIGMA_M = 0.08  # of a keypoint on the rigid body, across the ray
-ROOT_SIGMA_RAD = 0.25
-DEPTH_SIGMA_RATIO = 0.1
-PLACE_SIGMA_RATIO = 0.03
+# The rotated bones and the standard deviations of their rotations, rad; parents first, one level after the other.
+TURNS = (
+    ("root", 0.7),
+    ("spine05", 0.2), ("upperleg01.L", 0.3), ("upperleg01.R", 0.3),
+    ("upperarm01.L", 0.4), ("upperarm01.R", 0.4), ("lowerleg01.L", 0.4), ("lowerleg01.R", 0.4),
+    ("lowerarm01.L", 0.6), ("lowerarm01.R", 0.6),
+)  # fmt: skip
+LEVELS = (slice(0, 1), slice(1, 4), slice(4, 8), slice(8, 10))
+STEPS = 3
+# Standard deviations of the body's keypoints across the ray, m. The heads of the bodies do not turn, so that nose, eyes
+# and ears say little about the torso.
+SIGMA_M, FACE_SIGMA_M = 0.04, 0.07
+FACE = 5  # number of keypoints of the face, the first ones in COCO's order
+OUTLIER_SIGMAS = 3.0  # scale of Cauchy's loss
+TRANSLATION_SIGMA = 0.1  # of each coordinate, relative to the depth of the center
 SEEN_SCORE = (0.12, 0.35)  # keypoint scores that have weight 0 and weight 1
 MIN_DEPTH_M = 0.15
-MAX_TURN_RAD = 2.0
 
 
-def fit_to_keypoints(body: Body, prediction: Prediction) -> Prediction:
-    """Fit root rotations, limb rotations and centers to the keypoints; without keypoints, change nothing."""
-    if prediction.keypoints is None or prediction.keypoint_score is None:
-        return prediction
-    batch, people = prediction.score.shape
-    rotations = prediction.rotations.flatten(0, 1)
-    bones = body.pose_bones(prediction.shape[..., :PHENOTYPES].flatten(0, 1), rotations)
-    points = bones[..., :3, 3].index_select(1, body.keypoint_bones)
-    center = prediction.center.flatten(0, 1)
-    points = points - points[:, :1]  # relative to the nose, which is next to the center vertex
-    k = prediction.k[:, None].expand(-1, people, -1, -1).flatten(0, 1)
-    seen = _compute_confidence(prediction.keypoint_score.flatten(0, 1))
-    rays = back_project(prediction.keypoints.flatten(0, 1), torch.ones_like(seen), k)[..., :2]  # x / z and y / z
-    turn, center = _fit_rigid(points, center, rays, seen)
-    points = points @ turn.transpose(1, 2) + center[:, None]
-    rotations = rotations.clone()
-    rotations[:, 0] = turn @ rotations[:, 0]
-    _rotate_limbs(body, rotations, turn[:, None] @ bones[..., :3, :3], points, rays, seen)
-    return dataclasses.replace(
-        prediction, rotations=rotations.unflatten(0, (batch, people)), center=center.unflatten(0, (batch, people))
-    )
+class _Bodies(NamedTuple):
+    """n bodies during the fit, camera frame.
+
+    points       (n, 17 + 10, 3) m, the keypoints, then the heads of the rotated bones
+    orientation  (n, 10, 3, 3) of the rotated bones, relative to the predicted one
+    """
+
+    points: Tensor
+    orientation: Tensor
+
+
+class KeypointFitter(nn.Module):
+    """Fits bodies to keypoints; `body` with any mesh."""
+
+    bones: Tensor
+    point_bones: Tensor
+    segment: Tensor
+    moved: Tensor
+    precision: Tensor
+    sigma_m: Tensor
+
+    def __init__(self, body: Body) -> None:
+        super().__init__()
+        self.body = body
+        bones = [body.bone_labels.index(label) for label, _ in TURNS]
+        points = [*body.keypoint_rows, *bones]
+        ancestors = [_list_ancestors(body.bone_parents, bone) for bone in points]
+        turns = [[turn for turn, bone in enumerate(bones) if bone in above] for above in ancestors]
+        segment = [max(rows, default=0) for rows in turns]  # the last rotated bone above; of the root, itself
+        buffers = {
+            "bones": torch.tensor(bones),
+            "point_bones": torch.tensor(points),
+            "segment": torch.tensor(segment),
+            "moved": torch.tensor([[float(turn in rows) for turn in range(len(TURNS))] for rows in turns[:KEYPOINTS]]),
+            "sigma_m": torch.tensor([FACE_SIGMA_M] * FACE + [SIGMA_M] * (KEYPOINTS - FACE)),
+            "precision": torch.tensor([sigma**-2 for _, sigma in TURNS]).repeat_interleave(3),
+        }
+        for name, values in buffers.items():
+            self.register_buffer(name, values, persistent=False)
+
+    def forward(self, prediction: Prediction) -> Prediction:
+        """Fit rotations and centers; without keypoints, change nothing."""
+        if prediction.keypoints is None or prediction.keypoint_score is None:
+            return prediction
+        batch, people = prediction.score.shape
+        rotations, center = prediction.rotations.flatten(0, 1), prediction.center.flatten(0, 1)
+        poses = self.body.pose_bones(prediction.shape[..., :PHENOTYPES].flatten(0, 1), rotations)
+        heads = poses[..., :3, 3].index_select(1, self.point_bones)
+        heads = heads - heads[:, :1] + center[:, None]  # the nose is next to the center vertex
+        k = prediction.k[:, None].expand(-1, people, -1, -1).flatten(0, 1)
+        seen = _compute_confidence(prediction.keypoint_score.flatten(0, 1))
+        rays = back_project(prediction.keypoints.flatten(0, 1), torch.ones_like(seen), k)[..., :2]  # x / z and y / z
+        fitted = self._minimize(heads, center[:, 2].clamp(min=MIN_DEPTH_M), rays, seen)
+        rotations = self._rotate_bones(rotations, poses[..., :3, :3], fitted.orientation)
+        center = fitted.points[:, 0]
+        return dataclasses.replace(
+            prediction, rotations=rotations.unflatten(0, (batch, people)), center=center.unflatten(0, (batch, people))
+        )
+
+    def _minimize(self, points: Tensor, depth: Tensor, rays: Tensor, seen: Tensor) -> _Bodies:
+        """Return the bodies after Gauss-Newton steps.
+
+        points (n, 27, 3) m; depth (n,) m of the centers; rays (n, 17, 2) x / z and y / z; seen (n, 17) weights.
+        """
+        identity = torch.eye(3, device=points.device, dtype=points.dtype).expand(len(points), len(TURNS), 3, 3)
+        bodies = _Bodies(points, identity)
+        sure = (seen * depth[:, None] / self.sigma_m).square()  # 1 / variance of x / z
+        translation = (TRANSLATION_SIGMA * depth[:, None]).reciprocal().square().expand(-1, 3)
+        prior = torch.cat([self.precision.expand(len(points), -1), translation], dim=1)
+        moved_by = torch.zeros_like(prior)  # the sum of all steps
+        for _ in range(STEPS):
+            error, jacobian = self._linearize(bodies.points, rays)
+            weight = sure / (1 + sure * error.square().sum(-1) / OUTLIER_SIGMAS**2)
+            weighted = (weight[..., None, None] * jacobian).flatten(1, 2).transpose(1, 2)
+            normal = weighted @ jacobian.flatten(1, 2) + torch.diag_embed(prior)
+            right = (weighted @ error.flatten(1)[..., None])[..., 0] + prior * moved_by
+            step = solve_positive(normal, -right)
+            moved_by, bodies = moved_by + step, self._move(bodies, step)
+        return bodies
+
+    def _linearize(self, points: Tensor, rays: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the errors (n, 17, 2) of x / z and y / z, and their derivatives (n, 17, 2, 33).
+
+        Derivatives by the rotation vectors of the bones (3 · 10, camera frame), then by the translation.
+        """
+        keypoints, pivots = points[:, :KEYPOINTS], points[:, KEYPOINTS:]
+        inverse = keypoints[..., 2:].clamp(min=MIN_DEPTH_M).reciprocal()
+        projected = keypoints[..., :2] * inverse
+        zero, one = torch.zeros_like(inverse), torch.ones_like(inverse)
+        rows = [torch.cat([one, zero, -projected[..., :1]], -1), torch.cat([zero, one, -projected[..., 1:]], -1)]
+        by_place = inverse[..., None] * torch.stack(rows, dim=-2)  # (n, 17, 2, 3)
+        arms = (keypoints[:, :, None] - pivots[:, None]) * self.moved[..., None]  # (n, 17, 10, 3)
+        by_turn = torch.linalg.cross(arms[:, :, None], by_place[:, :, :, None])  # (n, 17, 2, 10, 3)
+        return projected - rays, torch.cat([by_turn.flatten(3), by_place], dim=-1)
+
+    def _move(self, bodies: _Bodies, step: Tensor) -> _Bodies:
+        """Rotate bones about their heads and translate, by a step (n, 33) as in `_linearize`."""
+        turns = rotations_from_vectors(step[:, :-3].unflatten(1, (len(TURNS), 3)))
+        pivots = bodies.points[:, KEYPOINTS:, :, None]
+        # Segment b moves as x ↦ R_b x + t_b: first about its own pivot, then as its parent's segment.
+        rotation, shift = turns[:, :1], step[:, None, -3:, None] + pivots[:, :1] - turns[:, :1] @ pivots[:, :1]
+        for level in LEVELS[1:]:
+            parent = self.segment[KEYPOINTS:][level]
+            before, place = rotation.index_select(1, parent), shift.index_select(1, parent)
+            after = before @ turns[:, level]
+            rotation = torch.cat([rotation, after], dim=1)
+            shift = torch.cat([shift, place + (before - after) @ pivots[:, level]], dim=1)
+        by_point, shifts = rotation.index_select(1, self.segment), shift.index_select(1, self.segment)
+        points = (by_point @ bodies.points[..., None] + shifts)[..., 0]
+        return _Bodies(points, rotation @ bodies.orientation)
+
+    def _rotate_bones(self, rotations: Tensor, orientation: Tensor, turned: Tensor) -> Tensor:
+        """Return rotations (n, 163, 3, 3) relative to the parent bones, after the fit.
+
+        orientation (n, 163, 3, 3) of the bones before the fit; turned (n, 10, 3, 3) as in `_Bodies.orientation`.
+        """
+        before = turned.index_select(1, self.segment[KEYPOINTS + 1 :])
+        own, local = (values.index_select(1, self.bones[1:]) for values in (orientation, rotations))
+        inner = local @ own.transpose(-1, -2) @ before.transpose(-1, -2) @ turned[:, 1:] @ own
+        root = turned[:, :1] @ rotations[:, :1]
+        return rotations.index_copy(1, self.bones, torch.cat([root, inner], dim=1))
+
+
+def _list_ancestors(parents: Sequence[int], bone: int) -> set[int]:
+    """Return all bones above a bone."""
+    found: set[int] = set()
+    while (bone := parents[bone]) >= 0:
+        found.add(bone)
+    return found
 
 
 def _compute_confidence(score: Tensor) -> Tensor:
@@ -83,105 +195,18 @@ def _compute_confidence(score: Tensor) -> Tensor:
     return ((score - low) / (high - low)).clamp(0.0, 1.0)
 
 
-def _fit_rigid(points: Tensor, center: Tensor, rays: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-    """Return a rotation (n, 3, 3) about the center, and the center (n, 3) m, by Gauss-Newton steps.
-
-    points (n, 17, 3) m, relative to the center; rays (n, 17, 2) x / z and y / z; seen (n, 17) weights.
-    """
-    points, rays, seen = (_take_rows(value, RIGID) for value in (points, rays, seen))
-    start = center
-    depth = start[:, 2].clamp(min=MIN_DEPTH_M)
-    weight = (seen * depth[:, None] / KEYPOINT_SIGMA_M).square()  # of a residual of x / z
-    across = (PLACE_SIGMA_RATIO * depth).reciprocal().square()
-    prior = torch.stack([*[torch.full_like(depth, ROOT_SIGMA_RAD**-2)] * 3, across, across, across], dim=-1)
-    prior[:, 5] = (DEPTH_SIGMA_RATIO * depth).reciprocal().square()
-    turn = torch.eye(3, device=center.device, dtype=center.dtype).expand(len(center), 3, 3)
-    spun = torch.zeros_like(center)  # the rotation so far, as the sum of its small steps
-    for _ in range(STEPS):
-        turned = points @ turn.transpose(1, 2)
-        placed = turned + center[:, None]
-        inverse = placed[..., 2:].clamp(min=MIN_DEPTH_M).reciprocal()
-        error = placed[..., :2] * inverse - rays  # (n, K, 2)
-        zero, one = torch.zeros_like(inverse), torch.ones_like(inverse)
-        along = -placed[..., :2] * inverse
-        by_place = inverse[..., None] * torch.stack(
-            [torch.cat([one, zero, along[..., :1]], -1), torch.cat([zero, one, along[..., 1:]], -1)], dim=-2
-        )  # (n, K, 2, 3)
-        by_turn = torch.linalg.cross(turned[:, :, None].expand_as(by_place), by_place)
-        jacobian = torch.cat([by_turn, by_place], dim=-1).flatten(1, 2)  # (n, 2K, 6)
-        weights = weight[..., None].expand(-1, -1, 2).flatten(1)[..., None]
-        normal = jacobian.transpose(1, 2) @ (weights * jacobian) + torch.diag_embed(prior)
-        gone = torch.cat([spun, center - start], dim=-1)
-        right = -(jacobian.transpose(1, 2) @ (weights * error.flatten(1)[..., None]))[..., 0] - prior * gone
-        step = solve_positive(normal, right)
-        turn = rotations_from_vectors(step[:, :3]) @ turn
-        spun, center = spun + step[:, :3], center + step[:, 3:]
-        center = torch.cat([center[:, :2], center[:, 2:].clamp(min=MIN_DEPTH_M)], dim=-1)
-    return turn, center
-
-
-def _rotate_limbs(
-    body: Body, rotations: Tensor, orientation: Tensor, points: Tensor, rays: Tensor, seen: Tensor
-) -> None:
-    """Rotate the limbs toward their keypoints, in place.
-
-    rotations    (n, 163, 3, 3) of the bones relative to their parents
-    orientation  (n, 163, 3, 3) of the bones in the camera frame
-    points       (n, 17, 3) m, keypoints of the bodies, camera frame
-    rays         (n, 17, 2) x / z and y / z of the encoder's keypoints
-    seen         (n, 17) weights
-    """
-    place = _take_rows(points, LIMBS[0][0])
-    before: Tensor | None = None  # rotation of the bones nearer to the torso
-    for starts, ends in LIMBS:
-        bones = [body.keypoint_rows[start] for start in starts]
-        vector = _take_rows(points, ends) - _take_rows(points, starts)  # (n, 4, 3)
-        own = _take_rows(orientation, bones)
-        if before is not None:
-            vector, own = (before @ vector[..., None])[..., 0], before @ own
-        share = (_take_rows(seen, starts) * _take_rows(seen, ends)).clamp(max=1.0)
-        turn = _compute_shortest_rotation(vector, _intersect_sphere(place, vector, _take_rows(rays, ends)), share)
-        place = place + (turn @ vector[..., None])[..., 0]
-        turned = _take_rows(rotations, bones) @ own.transpose(2, 3) @ turn @ own
-        for row, bone in enumerate(bones):
-            rotations[:, bone] = turned[:, row]
-        before = turn if before is None else turn @ before
-
-
-def _take_rows(values: Tensor, rows: Sequence[int]) -> Tensor:
-    """Select rows of values (n, m, …) → (n, rows, …). (Indexing with a list would synchronize with the GPU.)"""
-    return torch.stack([values[:, row] for row in rows], dim=1)
-
-
-def _intersect_sphere(start: Tensor, vector: Tensor, ray: Tensor) -> Tensor:
-    """Return vectors (…, 3) from the start (…, 3) to the ray (…, 2), with the length of `vector` (…, 3).
-
-    The vectors end at the intersection of ray and sphere that is nearer to the end of `vector`; if there is none, at
-    the sphere's point nearest to the ray.
-    """
-    direction = functional.normalize(torch.cat([ray, torch.ones_like(ray[..., :1])], dim=-1), dim=-1)
-    length = vector.norm(dim=-1, keepdim=True)
-    nearest = (direction * start).sum(-1, keepdim=True)  # along the ray
-    apart = (start.square().sum(-1, keepdim=True) - nearest.square()).clamp(min=0.0)
-    half = (length.square() - apart).clamp(min=0.0).sqrt()
-    said = ((start + vector) * direction).sum(-1, keepdim=True)
-    along = nearest + torch.where(said > nearest, half, -half)
-    return functional.normalize(along * direction - start, dim=-1) * length
-
-
-def _compute_shortest_rotation(vector: Tensor, target: Tensor, share: Tensor) -> Tensor:
-    """Return rotations (…, 3, 3) from vector toward target, by a share (…,) of the angle, at most MAX_TURN_RAD."""
-    axis = torch.linalg.cross(vector, target)
-    sine, cosine = axis.norm(dim=-1), (vector * target).sum(-1)
-    angle = torch.atan2(sine, cosine).clamp(max=MAX_TURN_RAD) * share
-    return rotations_from_vectors(functional.normalize(axis, dim=-1) * angle[..., None])
-
-
 def solve_positive(matrix: Tensor, right: Tensor) -> Tensor:
-    """Solve A x = b for positive definite A (n, m, m) and b (n, m), by elimination without pivoting, for small m only.
+    """Solve A x = b for positive definite A (n, m, m) and b (n, m).
 
-    (PyTorch's solver synchronizes with the GPU.)
+    On a GPU, by elimination without pivoting, because PyTorch's solver synchronizes; for small m only.
     """
+    if matrix.device.type == "cpu":
+        solution: Tensor = torch.linalg.solve_ex(matrix, right[..., None])[0]
+        return solution[..., 0]
+    return _eliminate(matrix, right)
+
+
+def _eliminate(matrix: Tensor, right: Tensor) -> Tensor:
     size = matrix.shape[-1]
     rows = torch.cat([matrix, right[..., None]], dim=-1)
     for pivot in range(size):

@@ -33,7 +33,7 @@ from multihmr2_ros.metrics.detection import DetectionCounts
 from multihmr2_ros.metrics.keypoints import ImageKeypoints, object_keypoint_similarity
 from multihmr2_ros.metrics.matching import assign
 from multihmr2_ros.metrics.placement import depth_order, field_of_view_error, relative_error
-from multihmr2_ros.network.keypoint_fitting import fit_to_keypoints
+from multihmr2_ros.network.keypoint_fitting import KeypointFitter
 from multihmr2_ros.network.model import MultiHMR2, Prediction, place_bodies
 from multihmr2_ros.training.body_losses import AREA_OF_BOX
 from multihmr2_ros.training.data import Batch
@@ -98,10 +98,10 @@ def validate(
     network: MultiHMR2, body: Body, batches: Sequence[Batch], device: torch.device, threshold: float = SCORE_THRESHOLD
 ) -> dict[str, float]:
     """Measure a network in evaluation mode on whole batches; see `ValidationCounts.compute_figures`."""
-    tally = ValidationCounts()
+    tally, fitter = ValidationCounts(), KeypointFitter(body).to(device)
     for batch in batches:
         moved = batch.to(device)
-        prediction = fit_to_keypoints(body, predict_batch(network, moved))
+        prediction = fitter(predict_batch(network, moved))
         tally = tally + compare_batch(prediction, moved.targets, body, batch.image.shape[-1], threshold)
     return tally.compute_figures()
 

@@ -39,6 +39,7 @@ from multihmr2_ros.camera import ResizePad
 from multihmr2_ros.network import checkpoint
 from multihmr2_ros.network.config import MULTI_HMR_CAMERA, NANO, SCRATCH, NetworkConfig
 from multihmr2_ros.network.inference import Inference, Runtime
+from multihmr2_ros.network.keypoint_fitting import KeypointFitter
 from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.network.transfers import PackedOutputs
 from multihmr2_ros.weights import resolve_checkpoint
@@ -117,6 +118,7 @@ def device_inference(config: NetworkConfig, body: Body, precision: str) -> Infer
     infer.device = torch.device("meta")
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     infer.network, infer.body = infer.network.set_precision(dtype).to("meta"), body
+    infer.fitter = KeypointFitter(body).to("meta")
     return infer
 
 

@@ -27,15 +27,12 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from multihmr2_ros.body import rotations_from_vectors
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.estimator import Estimator
 from multihmr2_ros.network import checkpoint
 from multihmr2_ros.network.config import NANO, NetworkConfig
-from multihmr2_ros.network.heads import rotations_from_6d
 from multihmr2_ros.network.initialization import initialize
-from multihmr2_ros.network.keypoint_fitting import fit_to_keypoints, solve_positive
-from multihmr2_ros.network.model import MultiHMR2, Prediction
+from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.network.movenet import MoveNet, MoveNetOutputs, load_encoder
 from multihmr2_ros.network.proposals import WINDOW, find_centers, propose_people, sample_at
 from multihmr2_ros.training.body_losses import keypoint_similarity_loss
@@ -403,76 +400,6 @@ def test_other_weights_are_refused_in_one_line(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="convert them again") as error:
             load_encoder(MoveNet(), wrong)
         assert "\n" not in str(error.value)
-
-
-def _prediction(count: int, seed: int = 4) -> tuple[Prediction, torch.Tensor]:
-    """Return a prediction of people with errors, with their true keypoints as input, and the true joints."""
-    generator = torch.Generator().manual_seed(seed)
-    bank = make_pose_bank(body(), count, None, seed)
-    batch = KeypointBatches(bank, 384, count, seed)[0]
-    true_rotations = rotations_from_6d(batch.rotations[..., :2])  # stored in half precision
-    posed = body()(batch.shape, true_rotations)
-    offset = posed.joints[:, body().keypoint_bones[0]]
-    center = torch.randn(count, 3, generator=generator) * 0.5 + torch.tensor([0.0, 0, 4.0])
-    joints = posed.joints - offset[:, None] + center[:, None]
-    points = joints[:, body().keypoint_bones]
-    k = torch.tensor([[300.0, 0, 192], [0, 300, 144], [0, 0, 1]])
-    pixels = points @ k.T
-    off = rotations_from_vectors(0.2 * torch.randn(count * 163, 3, generator=generator)).unflatten(0, (count, 163))
-    wrong = true_rotations.clone()
-    turned = [0, *(body().keypoint_rows[row] for row in (5, 6, 7, 8, 11, 12, 13, 14))]
-    wrong[:, turned] = wrong[:, turned] @ off[:, turned]
-    said = center * torch.tensor([1.0, 1.0, 1.06]) + torch.tensor([0.06, -0.04, 0.0])
-    one = torch.ones(1, count)
-    prediction = Prediction(
-        torch.ones(1), k[None], one, one[..., None].expand(-1, -1, 2), one, one, said[None], batch.shape[None],
-        wrong[None], torch.zeros(1, count, 4), (pixels[..., :2] / pixels[..., 2:])[None], torch.ones(1, count, 17),
-    )  # fmt: skip
-    return prediction, joints
-
-
-def _keypoints_of(prediction: Prediction) -> torch.Tensor:
-    """Return the keypoints (n, 17, 3) m of the predicted bodies."""
-    bones = body().pose_bones(prediction.shape[0], prediction.rotations[0])[:, body().keypoint_bones, :3, 3]
-    return bones - bones[:, :1] + prediction.center[0, :, None]
-
-
-def test_bodies_are_fitted_to_their_keypoints() -> None:
-    prediction, joints = _prediction(12)
-    true = joints[:, body().keypoint_bones]
-    before, after = _keypoints_of(prediction), _keypoints_of(fit_to_keypoints(body(), prediction))
-
-    def pixels(points: torch.Tensor) -> torch.Tensor:
-        return 300 * points[..., :2] / points[..., 2:]
-
-    was, now = ((pixels(points) - pixels(true)).norm(dim=-1).mean() for points in (before, after))
-    assert now < 0.25 * was
-    was, now = (((points - points[:, :1]) - (true - true[:, :1])).norm(dim=-1).mean() for points in (before, after))
-    assert now < 0.8 * was
-    rotations = fit_to_keypoints(body(), prediction).rotations
-    identity = torch.eye(3).expand_as(rotations)
-    torch.testing.assert_close(rotations @ rotations.transpose(-1, -2), identity, atol=1e-4, rtol=0)
-
-
-def test_bodies_that_fit_stay_and_so_do_those_without_keypoints() -> None:
-    prediction, _ = _prediction(6)
-    unseen = dataclasses.replace(prediction, keypoint_score=torch.full((1, 6, 17), 0.05))
-    left = fit_to_keypoints(body(), unseen)
-    torch.testing.assert_close(left.rotations, prediction.rotations, atol=1e-4, rtol=0)
-    torch.testing.assert_close(left.center, prediction.center, atol=1e-4, rtol=0)
-    fitted = fit_to_keypoints(body(), prediction)
-    again = fit_to_keypoints(body(), fitted)
-    assert (_keypoints_of(again) - _keypoints_of(fitted)).norm(dim=-1).mean() < 0.03
-    blank = dataclasses.replace(prediction, keypoints=None, keypoint_score=None)
-    assert fit_to_keypoints(body(), blank) is blank
-    behind = dataclasses.replace(prediction, center=-prediction.center)
-    assert fit_to_keypoints(body(), behind).rotations.isfinite().all()
-
-
-def test_small_systems_are_solved() -> None:
-    root = torch.randn(5, 6, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    matrix, right = root @ root.transpose(1, 2) + torch.eye(6), torch.ones(5, 6, dtype=torch.float64)
-    torch.testing.assert_close(solve_positive(matrix, right), torch.linalg.solve(matrix, right))
 
 
 def test_bone_heads_are_near_cocos_keypoints() -> None:
