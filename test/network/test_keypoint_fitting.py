@@ -22,6 +22,7 @@ import pytest
 import torch
 
 from multihmr2_ros.body import rotations_from_vectors
+from multihmr2_ros.network import keypoint_fitting
 from multihmr2_ros.network.heads import rotations_from_6d
 from multihmr2_ros.network.keypoint_fitting import TURNS, KeypointFitter, _Bodies, _eliminate, solve_positive
 from multihmr2_ros.network.model import KEYPOINTS, Prediction
@@ -145,3 +146,10 @@ def test_small_systems_are_solved() -> None:
     matrix, right = root @ root.transpose(1, 2) + torch.eye(6), torch.ones(5, 6, dtype=torch.float64)
     for solve in (solve_positive, _eliminate):
         torch.testing.assert_close(solve(matrix, right), torch.linalg.solve(matrix, right))
+
+
+def test_the_solver_of_gpus_gives_the_same_bodies(fitter: KeypointFitter, monkeypatch: pytest.MonkeyPatch) -> None:
+    prediction, _ = _prediction(8)
+    expected = _keypoints_of(fitter(prediction))
+    monkeypatch.setattr(keypoint_fitting, "solve_positive", _eliminate)
+    torch.testing.assert_close(_keypoints_of(fitter(prediction)), expected, atol=1e-3, rtol=0)
