@@ -272,7 +272,7 @@ def test_body_model_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(doctor, "BODY_CACHE_BYTES", 1000)
     absent = body_model_check()
     assert absent.status == "optional"
-    assert "the first use builds it (about 2 minutes" in absent.detail
+    assert "the first use builds it (less than a minute" in absent.detail
 
     monkeypatch.setattr(doctor, "BODY_CACHE_BYTES", 10**18)
     without_room = body_model_check()
