@@ -399,8 +399,9 @@ def _suppress_standard_error() -> Iterator[None]:
 
 
 def _load_anny(mesh: Mesh) -> Any:
-    """Return a copy, because `Module.to(device)` works in place."""
-    return copy.deepcopy(_load_cached_anny(mesh))
+    """Return a copy, because `Module.to(device)` replaces the buffers. Until then, copies share them."""
+    model = _load_cached_anny(mesh)
+    return copy.deepcopy(model, {id(buffer): buffer for buffer in model.buffers()})
 
 
 def _read_phenotype_anchors(model: Any) -> Tensor:
