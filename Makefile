@@ -44,10 +44,11 @@ body: packages
 demo: setup
 	$(ENV) python scripts/demo.py --out "$(OUT)" $(if $(VIDEO),--video "$(VIDEO)")
 
-# Two processes with one thread each, for machines with two cores.
+# Three processes with one thread each, for machines with two cores: many tests wait for messages. The long files of few
+# tests are not kept for the end.
 test:
-	@$(TWO_JOBS) messages body lint
-	$(ENV) OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile
+	@$(TWO_JOBS) lint messages body
+	$(ENV) OMP_NUM_THREADS=1 python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-slow: setup
 	$(ENV) python -m pytest -m slow
