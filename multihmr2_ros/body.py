@@ -31,6 +31,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -308,9 +309,8 @@ def _build_anny(anny: Any, mesh: Mesh) -> Any:
             )
 
 
-@contextlib.contextmanager
-def _prepare_build() -> Iterator[None]:
-    """In the block, let Anny use `start_warp` and `read_blend_shape` if it builds its cache."""
+def _prepare_build() -> AbstractContextManager[None]:
+    """In the returned context, Anny uses `start_warp` and `read_blend_shape` if it builds its cache."""
     from anny import models
 
     build = models.build_model_data
@@ -319,14 +319,20 @@ def _prepare_build() -> Iterator[None]:
         from anny.models import full_model
 
         start_warp()
-        full_model.load_blend_shape = read_blend_shape
-        return build(**options)
+        with _replace(full_model, "load_blend_shape", read_blend_shape):
+            return build(**options)
 
-    models.build_model_data = build_faster
+    return _replace(models, "build_model_data", build_faster)
+
+
+@contextlib.contextmanager
+def _replace(module: Any, name: str, value: Any) -> Iterator[None]:
+    before = getattr(module, name)
+    setattr(module, name, value)
     try:
         yield
     finally:
-        models.build_model_data = build
+        setattr(module, name, before)
 
 
 def read_blend_shape(path: str, vertices_count: int, world_transformation: Any, dtype: torch.dtype) -> Tensor:

@@ -102,7 +102,7 @@ make_venv() { # RCLPY SOURCE → .venv with pip
 }
 
 install_packages() { # ROS
-  # Python compiles the files that are imported, a quarter of those installed.
+  # Python compiles the files that are imported.
   local arguments=(--no-compile --editable '.[test]') log=$logs/pip.log
   say "installing Python packages into .venv (2.5 GB, a few minutes)"
   if [[ $1 == wheels ]]; then
