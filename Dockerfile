@@ -27,7 +27,7 @@ RUN source /opt/ros/jazzy/setup.bash \
     && source .venv/bin/activate \
     && colcon build --packages-select multihmr2_ros
 
-# The body model's cache takes two minutes and 1 GB. It is built once here for all users, instead of at each start.
+# The body model's cache takes 1 GB. It is built once here for all users, instead of at each start.
 ENV ANNY_CACHE_DIR=/opt/anny
 RUN source /opt/ros/jazzy/setup.bash \
     && source .venv/bin/activate \

@@ -4,15 +4,19 @@ OUT ?= demo
 MINUTES ?= 30
 SHELL := bash
 ENV := . scripts/env.sh &&
+# Independent targets at the same time, for machines with two cores.
+TWO_JOBS := $(MAKE) --no-print-directory --jobs=2
+# pip leaves byte-compilation to the first import, which this variable would prevent.
+unexport PYTHONDONTWRITEBYTECODE
 
 define BUILD_BODY
 from multihmr2_ros.body import Body
-print("setup: building the body model cache, only once (about two minutes)", flush=True)
+print("setup: building the body model cache, only once (less than a minute)", flush=True)
 Body("full"), Body("low")
 endef
 export BUILD_BODY
 
-.PHONY: help setup demo test test-slow soak lint clean
+.PHONY: help setup packages messages body demo test test-slow soak lint clean
 
 help:
 	@echo "make setup      install Python packages and ROS 2 in .venv, messages in install; then: . scripts/env.sh"
@@ -23,17 +27,28 @@ help:
 	@echo "make lint       run only the linter, the formatter and the type checker"
 	@echo "make clean      remove the files of the other targets"
 
-# scripts/setup.sh is fast if nothing has changed, and reports missing dependencies.
 setup:
-	@PYTHON=$(PYTHON) bash scripts/setup.sh
-	@test -f .venv/body || { $(ENV) python -c "$$BUILD_BODY" && touch .venv/body; }
+	@$(TWO_JOBS) messages body
+	@echo "setup: ready: source scripts/env.sh"
+
+# scripts/setup.sh is fast if nothing has changed, and reports missing dependencies.
+packages:
+	@PYTHON=$(PYTHON) bash scripts/setup.sh packages
+
+messages: packages
+	@bash scripts/setup.sh messages
+
+body: packages
+	@test -f .venv/body || { .venv/bin/python -c "$$BUILD_BODY" && touch .venv/body; }
 
 demo: setup
 	$(ENV) python scripts/demo.py --out "$(OUT)" $(if $(VIDEO),--video "$(VIDEO)")
 
-# Two processes with one thread each, for machines with two cores.
-test: setup lint
-	$(ENV) OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile
+# Three processes with one thread each, for machines with two cores: many tests wait for messages. The long files of few
+# tests are not kept for the end.
+test:
+	@$(TWO_JOBS) lint messages body
+	$(ENV) OMP_NUM_THREADS=1 python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-slow: setup
 	$(ENV) python -m pytest -m slow
@@ -41,10 +56,10 @@ test-slow: setup
 soak: setup
 	$(ENV) SOAK_MINUTES="$(MINUTES)" SOAK_OUT=soak python -m pytest -s -m soak test/ros/test_soak.py
 
-lint: setup
-	$(ENV) ruff check .
-	$(ENV) ruff format --check .
-	$(ENV) mypy
+lint: packages
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
 
 clean:
 	rm -rf .venv build install log demo soak *.egg-info

@@ -25,11 +25,15 @@ import contextlib
 import copy
 import ctypes
 import functools
+import gzip
 import logging
 import os
+import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
@@ -95,7 +99,7 @@ class PosedBody:
 class Body(nn.Module):
     """Anny with one mesh: "full" (19,158 vertices, 27,420 triangles) or "low" (615 vertices, 1,226 triangles).
 
-    The first construction on a machine builds Anny's cache (about two minutes, 0.9 GB); later ones take seconds.
+    The first construction on a machine builds Anny's cache (less than a minute, 0.9 GB); later ones take seconds.
     """
 
     bone_labels: tuple[str, ...]
@@ -110,7 +114,7 @@ class Body(nn.Module):
         self.bone_labels = tuple(model.bone_labels)
         self.bone_parents = tuple(int(parent) for parent in model.bone_parents)
         self.phenotype_labels = tuple(model.phenotype_labels)
-        self.faces: NDArray[np.int32] = model.get_triangular_faces().numpy().astype(np.int32)
+        self.faces = split_quads(model.template_vertices.numpy(), model.faces.numpy())
         self.anny: Any = model
         self._keypoint_weights: NDArray[np.float32] | None = None
         surface = torch.from_numpy(np.unique(self.faces))
@@ -247,8 +251,7 @@ def is_cached() -> bool:
 def _load_cached_anny(mesh: Mesh) -> Any:
     anny = import_anny()
     if not is_cached():
-        logger.info("building the body model cache, only once (about two minutes)")
-    start_warp()
+        logger.info("building the body model cache, only once (less than a minute)")
     try:
         model = _build_anny(anny, mesh)
     except OSError as error:
@@ -261,11 +264,32 @@ def _load_cached_anny(mesh: Mesh) -> Any:
 
 def import_anny() -> Any:
     """Import Anny and set its cache folder (`caches.find_body_cache`). The import needs a home folder."""
-    with caches.ensure_home():
+    with caches.ensure_home(), _postpone_compiler():
         import anny
         import anny.paths
+    logging.getLogger("anny").setLevel(logging.WARNING)  # Anny prints the files that it opens
     anny.paths.set_anny_cache_path(caches.find_body_cache())
     return anny
+
+
+@contextlib.contextmanager
+def _postpone_compiler() -> Iterator[None]:
+    """Import RoMa, which Anny needs, in the block without PyTorch's compiler, which takes as long as PyTorch itself.
+
+    RoMa excludes two functions from compilation with `torch._dynamo.disable`. Here, it does so when they are called.
+    """
+    if "torch._dynamo" in sys.modules:
+        yield
+        return
+
+    def disable(function: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *arguments: torch._dynamo.disable(function)(*arguments)
+
+    torch._dynamo = SimpleNamespace(disable=disable)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del torch._dynamo  # PyTorch imports it when it is used
 
 
 def _build_anny(anny: Any, mesh: Mesh) -> Any:
@@ -274,26 +298,77 @@ def _build_anny(anny: Any, mesh: Mesh) -> Any:
         warnings.simplefilter("ignore", DeprecationWarning)
         # Local changes are all zero in this project: leaving them out changes no vertex and saves three quarters of
         # the memory. Dense blend skinning is one matrix product, without a second runtime on the GPU's stream.
-        return anny.create_fullbody_model(
-            topology=TOPOLOGY[mesh],
-            local_changes=False,
-            pose_parameterization="root_relative",
-            remove_unattached_vertices=False,
-            all_phenotypes=False,
-            skinning_method="lbs",
-        )
+        with _prepare_build():
+            return anny.create_fullbody_model(
+                topology=TOPOLOGY[mesh],
+                local_changes=False,
+                pose_parameterization="root_relative",
+                remove_unattached_vertices=False,
+                all_phenotypes=False,
+                skinning_method="lbs",
+            )
+
+
+def _prepare_build() -> AbstractContextManager[None]:
+    """In the returned context, Anny uses `start_warp` and `read_blend_shape` if it builds its cache."""
+    from anny import models
+
+    build = models.build_model_data
+
+    def build_faster(**options: Any) -> Any:
+        from anny.models import full_model
+
+        start_warp()
+        with _replace(full_model, "load_blend_shape", read_blend_shape):
+            return build(**options)
+
+    return _replace(models, "build_model_data", build_faster)
+
+
+@contextlib.contextmanager
+def _replace(module: Any, name: str, value: Any) -> Iterator[None]:
+    before = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, before)
+
+
+def read_blend_shape(path: str, vertices_count: int, world_transformation: Any, dtype: torch.dtype) -> Tensor:
+    """Read a blend shape (V, 3) m from a file with lines "vertex x y z".
+
+    Does the same as Anny's `load_blend_shape`, which takes minutes for all files, because it sets a tensor per line.
+    """
+    with gzip.open(path, "rt") as file:
+        rows = np.fromstring(file.read(), sep=" ").reshape(-1, 4)
+    offsets = np.zeros((vertices_count, 3))
+    offsets[rows[:, 0].astype(int)] = rows[:, 1:]
+    transformed: Tensor = world_transformation.apply(torch.from_numpy(offsets).to(dtype))
+    return transformed
+
+
+def split_quads(vertices: NDArray[np.float32], faces: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Split quads (F, 4) along the shorter diagonal into triangles (2 F, 3), as Anny does one by one.
+
+    Triangles (F, 3) stay as they are. vertices: (V, 3) m.
+    """
+    if faces.shape[1] == 3:
+        return faces.astype(np.int32)
+    a, b, c, d = vertices[faces.T].astype(float)
+    split_at_a = np.linalg.norm(a - c, axis=1) < np.linalg.norm(b - d, axis=1)
+    triangles = np.where(split_at_a[:, None], faces[:, [0, 1, 2, 2, 3, 0]], faces[:, [0, 1, 3, 3, 1, 2]])
+    return triangles.reshape(-1, 3).astype(np.int32)
 
 
 def start_warp() -> None:
     """Set Warp's kernel cache (`caches.find_kernel_cache`) and log level. Does nothing if Warp is not installed.
 
-    Anny and Warp print the files that they open and the hardware that is missing. From here on, only warnings of Anny
-    and errors of Warp are printed.
+    Warp prints the hardware that is missing. From here on, only its errors are printed.
 
     Without a CUDA driver, Warp prints an error to the process's standard error at its start, whatever its settings are.
     It is therefore started here, with standard error redirected. With a driver, it starts when it is used.
     """
-    logging.getLogger("anny").setLevel(logging.WARNING)
     try:
         import warp
     except ModuleNotFoundError:  # only the renderer needs it
@@ -330,8 +405,9 @@ def _suppress_standard_error() -> Iterator[None]:
 
 
 def _load_anny(mesh: Mesh) -> Any:
-    """Return a copy, because `Module.to(device)` works in place."""
-    return copy.deepcopy(_load_cached_anny(mesh))
+    """Return a copy, because `Module.to(device)` replaces the buffers. Until then, copies share them."""
+    model = _load_cached_anny(mesh)
+    return copy.deepcopy(model, {id(buffer): buffer for buffer in model.buffers()})
 
 
 def _read_phenotype_anchors(model: Any) -> Tensor:

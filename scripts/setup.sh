@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Installs all dependencies of a fresh clone inside the clone: Python packages and ROS 2 in .venv, our messages in
-# install. Called by `make setup`; fast if nothing has changed. Then: source scripts/env.sh
+# Installs all dependencies of a fresh clone inside the clone. Called by `make setup`; fast if nothing has changed.
+#
+#   setup.sh packages   Python packages and ROS 2 in .venv
+#   setup.sh messages   our messages in install; needs the packages
 #
 # If a ROS installation is sourced, it is used; otherwise ROS 2 Jazzy is installed from wheels (requirements-ros.txt).
 # PYTHON is the Python that creates .venv (default: python3).
@@ -100,7 +102,8 @@ make_venv() { # RCLPY SOURCE → .venv with pip
 }
 
 install_packages() { # ROS
-  local arguments=(--editable '.[test]') log=$logs/pip.log
+  # Python compiles the files that are imported.
+  local arguments=(--no-compile --editable '.[test]') log=$logs/pip.log
   say "installing Python packages into .venv (2.5 GB, a few minutes)"
   if [[ $1 == wheels ]]; then
     unset PYTHONPATH
@@ -225,8 +228,8 @@ is_current() { # STAMP FINGERPRINT
   [[ -f $1 && $(<"$1") == "$2" ]]
 }
 
-main() {
-  local ros base=${PYTHON:-python3} build_stamp=$root/build/setup.stamp
+install_changed_packages() {
+  local ros base=${PYTHON:-python3}
   if [[ -x $python ]]; then
     check_same_python
     base=$python
@@ -238,22 +241,28 @@ main() {
   else
     ros=$(ros_in_shell "$base")
   fi
-  if ! is_current "$venv/setup.stamp" "$( [[ ! -x $python ]] || packages_fingerprint "$ros")"; then
-    check_tools "$base"
-    check_disk
-    [[ $ros != wheels ]] || check_wheels
-    mkdir -p "$logs"
-    make_venv "$ros"
-    install_packages "$ros"
-    packages_fingerprint "$ros" >"$venv/setup.stamp"
-  fi
-  if [[ ! -d install ]] || ! is_current "$build_stamp" "$(build_fingerprint "$ros")"; then
-    check_tools "$base"
-    mkdir -p "$logs"
-    build_messages "$ros"
-    build_fingerprint "$ros" >"$build_stamp"
-  fi
-  say "ready: source scripts/env.sh"
+  is_current "$venv/setup.stamp" "$( [[ ! -x $python ]] || packages_fingerprint "$ros")" && return
+  check_tools "$base"
+  check_disk
+  [[ $ros != wheels ]] || check_wheels
+  mkdir -p "$logs"
+  make_venv "$ros"
+  install_packages "$ros"
+  packages_fingerprint "$ros" >"$venv/setup.stamp"
 }
 
-main
+build_changed_messages() {
+  local ros stamp=$root/build/setup.stamp
+  ros=$(<"$venv/ros")
+  [[ -d install ]] && is_current "$stamp" "$(build_fingerprint "$ros")" && return
+  check_tools "$python"
+  mkdir -p "$logs"
+  build_messages "$ros"
+  build_fingerprint "$ros" >"$stamp"
+}
+
+case ${1:-} in
+  packages) install_changed_packages ;;
+  messages) build_changed_messages ;;
+  *) fail "expected 'packages' or 'messages', got '${1:-}': run make setup" ;;
+esac

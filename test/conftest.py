@@ -71,6 +71,17 @@ def body() -> Any:
     return Body("low")
 
 
+@pytest.fixture(scope="session")
+def warp_started() -> None:
+    """Start Warp, which reads the folder of its kernel cache at its start, before a test sets another home folder."""
+    import warp
+
+    from multihmr2_ros.body import start_warp
+
+    start_warp()
+    warp.init()
+
+
 @pytest.fixture
 def wire() -> Iterator[Any]:
     """Yield a factory of `test.helpers.ros_wire.Wire`: the node and a peer, over DDS."""

@@ -128,6 +128,10 @@ def test_no_home_for_imports_only(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "HOME" not in os.environ
 
 
+@pytest.fixture(scope="module", autouse=True)
+def as_without_these_tests(warp_started: None) -> None: ...
+
+
 def test_the_doctor_tries_the_kernels_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (check,) = doctor.check_kernels()
     assert (check.status, check.detail) == ("ok", "Warp works, cache in ~/.cache/warp")

@@ -284,7 +284,7 @@ def check_body_model() -> Iterator[Check]:
         command = "export ANNY_CACHE_DIR=/path/to/writable/folder"
         yield Check("body model", "cache", "missing", f"{needed}: {place}", command)
     else:
-        needed = f"the first use builds it (about 2 minutes, {format_size(BODY_CACHE_BYTES)})"
+        needed = f"the first use builds it (less than a minute, {format_size(BODY_CACHE_BYTES)})"
         yield Check("body model", "cache", "optional", f"{needed}, in {place}")
 
 

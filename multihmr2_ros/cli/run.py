@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 from multihmr2_ros.cli import options, result_files
 from multihmr2_ros.cli.depth_maps import DepthMaps, add_depth_maps, open_depth_maps
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.weights import resolve_checkpoint
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,7 +88,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         result_files.refuse_input_folder(args.out, args.inputs)
         options.make_folder(args.out)
-    runtime, intrinsics = options.make_runtime(args), options.intrinsics(args)
+    resolve_checkpoint(args.checkpoint)  # report mistakes before PyTorch is imported
+    intrinsics = options.intrinsics(args)
     inputs, failed = [], False
     for path in args.inputs:
         with _ErrorReporter() as outcome:
@@ -99,6 +101,7 @@ def run(args: argparse.Namespace) -> int:
     result_files.refuse_existing(existing, args.inputs, overwrite=args.overwrite)
     if not inputs:
         return 2
+    runtime = options.make_runtime(args)
     depth_maps = open_depth_maps(args, runtime.device)
     with _open_viewer(view) as viewer:
         estimator = _load(args, runtime)

@@ -78,7 +78,9 @@ class Decoder(nn.Module):
         super().__init__()
         width = config.decoder_width
         self.to_context = nn.Linear(config.encoder_width, width)
-        self.queries = nn.Parameter(torch.randn(config.queries, width))
+        self.queries = nn.Parameter(torch.empty(config.queries, width))
+        if not self.queries.is_meta:  # drawing them on the device "meta" would load PyTorch's compiler
+            nn.init.normal_(self.queries)
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_depth))
         positions = make_position_table(config.max_grid, width)
         self.register_buffer("positions", positions, persistent=False)

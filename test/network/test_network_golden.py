@@ -20,7 +20,9 @@ file.
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,23 +59,27 @@ def by_score(name: str) -> np.ndarray:
     return GOLDEN[name][np.argsort(-GOLDEN[f"{prefix}/conf"].ravel())]
 
 
+@functools.cache
+def pixels(index: int) -> torch.Tensor:
+    return torch.from_numpy(picture(index)).permute(2, 0, 1)[None]
+
+
 @pytest.fixture(scope="module")
 def network(golden_checkpoint: Path) -> MultiHMR2:
-    return checkpoint.load_network(golden_checkpoint)
+    """Return the network. It encodes each image once, not once per camera: this takes most of the time."""
+    network: Any = checkpoint.load_network(golden_checkpoint)
+    network.encode = functools.cache(network.encode)
+    return network
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: f"image{case[0]}-{case[1]}")
 def case(request: pytest.FixtureRequest, network: MultiHMR2, bodies: dict[str, Body]) -> Case:
     index, tag = request.param
-    pixels = torch.from_numpy(picture(index)).permute(2, 0, 1)[None]
     k = torch.from_numpy(given_k(index)).float()[None]
-    patches = []
-    hook = network.backbone.register_forward_hook(lambda _, __, output: patches.append(output[1]))
     with torch.inference_mode():
-        prediction = network(pixels, k, torch.tensor([tag == "given"]), 20)
+        prediction = network(pixels(index), k, torch.tensor([tag == "given"]), 20)
         placed = [place_bodies(bodies[mesh], prediction) for mesh in ("full", "low")]
-    hook.remove()
-    return f"{index}/{tag}", prediction, *placed, patches[0]
+        return f"{index}/{tag}", prediction, *placed, network.encode(pixels(index), None).patches
 
 
 @pytest.fixture(scope="module")

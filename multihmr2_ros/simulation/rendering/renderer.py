@@ -27,7 +27,7 @@ import numpy as np
 import warp as wp
 from numpy.typing import NDArray
 
-from multihmr2_ros.body import Body
+from multihmr2_ros.body import Body, start_warp
 from multihmr2_ros.simulation.appearance.materials import make_material_table
 from multihmr2_ros.simulation.rendering import kernels
 from multihmr2_ros.simulation.rendering.backdrop import render_backdrop
@@ -93,6 +93,7 @@ class Renderer:
     """Renderer of scenes with one body model on one device ("cpu", "cuda:0"); the same seed gives the same bytes."""
 
     def __init__(self, body: Body, device: str = "cpu") -> None:
+        start_warp()
         self.device = device
         self.bone_labels = body.bone_labels
         self.dresser = Dresser(body, device)
