@@ -137,7 +137,8 @@ def load_model(kind: Any, source: str, option: str, device: str) -> tuple[Any, A
     """Load a model of a transformers class and its image processor. Raises UserError naming the option."""
     from transformers import AutoImageProcessor
 
-    if Path(source).is_dir() and not Path(source, "config.json").is_file():
+    is_path = Path(source).exists() or Path(source).is_absolute()
+    if is_path and not Path(source, "config.json").is_file():
         raise UserError(
             f"{option} must be a folder with config.json, preprocessor_config.json and model.safetensors, got {source} "
             "without config.json; save the model there with save_pretrained"

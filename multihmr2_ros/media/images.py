@@ -109,6 +109,8 @@ def read_depth_map(path: Path) -> NDArray[Any]:
         raise
     except (OSError, ValueError, EOFError, SyntaxError, KeyError, zipfile.BadZipFile, MemoryError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
+        if "pickle" in reason:  # NumPy's text for any other file, with an advice that is unsafe
+            reason = "not an array of numbers in NumPy's format"
         raise UserError(f"cannot read the depth map {path} ({reason:.200}); is the file complete?") from None
     if values.ndim == 3 and 1 in (values.shape[0], values.shape[2]):
         values = values[0] if values.shape[0] == 1 else values[..., 0]

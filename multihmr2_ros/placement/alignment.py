@@ -30,7 +30,8 @@ Array = NDArray[np.float64]
 MAX_DEPTH_M = 200.0
 STEPS = 40  # of the grid, along each of the two depths
 GRID_SIGMAS = 3.5  # extent of the grid beyond the predicted depths of the people
-NEAREST_GAP = 0.05  # minimum gap of the two levels divided by the map's range; below it, the scale is undetermined
+REFERENCE_QUANTILES = (0.25, 0.75)  # of the people's levels: a wrong level at an end must not become a reference value
+NEAREST_GAP = 0.02  # minimum gap of the two levels divided by the map's range; below it, the scale is undetermined
 MIN_BESIDE = 4  # minimum number of values beside a person
 # Beta distributions of the fraction of the map beside a body that is farther than the body. SHOWN: maps with errors of
 # single-image networks; OF_CHANCE: smooth noise or the map of another scene. From 250 people of simulated crowds.
@@ -160,10 +161,10 @@ def _compute_beta_density(share: Array, a: float, b: float) -> Array:
 
 
 def _choose_reference_values(levels: Array, span: tuple[float, float]) -> Array:
-    """Return the two values (2,) of a MapScale: the smallest and the largest of people, at least NEAREST_GAP apart."""
-    least, most, gap = levels.min(), levels.max(), NEAREST_GAP * (span[1] - span[0])
-    lacking = 0.5 * max(gap - (most - least), 0.0)
-    return np.array([least - lacking, most + lacking])
+    """Return the two values (2,) of a MapScale: quantiles of the levels of people, at least NEAREST_GAP apart."""
+    low, high = np.quantile(levels, REFERENCE_QUANTILES)
+    lacking = 0.5 * max(NEAREST_GAP * (span[1] - span[0]) - (high - low), 0.0)
+    return np.array([low - lacking, high + lacking])
 
 
 def _make_grid(log_depth: Array, variance: Array) -> tuple[Array, Array]:

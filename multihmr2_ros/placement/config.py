@@ -40,7 +40,7 @@ class PlacementConfig:
     camera_sigma_per_m      depth noise of the camera divided by the squared depth (structured light and stereo)
     inlier_share            expected fraction of a person's pixels that show the person, not an occluder or background
     outlier_range_m         range over which the depth of occluders and background is spread
-    least_inlier_share      minimum fraction of the visible surface fitting the depth image; below, it is not used
+    least_inlier_share      minimum fraction of the surface, where no other person hides it, that fits the depth image
     independent_points      maximum number of points that count as independent: errors of neighboring points correlate
     map_sigma               error of one point of a relative depth map, as a fraction of its depth
     map_bend_sigma          error of the log depth of a relative map at a whole person, beyond its scale and shift
@@ -59,11 +59,11 @@ class PlacementConfig:
     camera_sigma_per_m: float = 0.0015
     inlier_share: float = 0.6
     outlier_range_m: float = 6.0
-    least_inlier_share: float = 0.2
+    least_inlier_share: float = 0.1
     independent_points: int = 25
     map_sigma: float = 0.05
     map_bend_sigma: float = 0.04
-    map_person_share: float = 0.9
+    map_person_share: float = 0.8
     map_share: float = 0.95
     ground_sigma_m: float = 0.05
     standing_share: float = 0.8

@@ -28,7 +28,7 @@ from .config import PlacementConfig
 from .surface import NEAREST_DEPTH_M, BodySurface, SurfacePoints, Visibility
 
 Array = NDArray[np.float64]
-MIN_POINTS = 6  # minimum number of points of a body that fit the depth image
+MIN_POINTS = 4  # minimum number of points of a body that fit the depth image
 GROUND_RANGE_M = 1.0  # range of the lowest points of people without ground contact
 
 # Anny's age phenotype → mean and standard deviation of log stature in m. Sampled from Body.compute_stature over the
@@ -80,7 +80,8 @@ class DepthLikelihood:
     measured  m, depth
     variance  m², of the depth
     others    m, depth of the nearest surface of any other person
-    weight    sums to `whole` (n,) over a person
+    shown     whether no other person hides the point, at the positions of which the visibility was computed
+    weight    sums to the number of independent points over a person
     pelvis    (n,) m, z of the pelvis as predicted by the network
     """
 
@@ -103,13 +104,13 @@ class DepthLikelihood:
         self.person = points.person[kept]
         self.offset = points.offset[2, kept]
         self.others = sight.others_depth[kept]
+        self.shown = sight.before_others[kept]
         self.pelvis = pelvis_depth.astype(np.float32)
         self.config = config
         count = np.bincount(self.person, minlength=self.n)
         area = np.bincount(self.person, points.facing[kept], self.n)
         whole = np.minimum(count, config.independent_points) / np.maximum(area, 1e-9)
         self.weight = (points.facing[kept] * whole[self.person]).astype(np.float32)
-        self.whole = np.minimum(count, config.independent_points)
         self.count = count
         self.inlier = config.inlier_share / np.sqrt(2 * np.pi)
         self.outlier = (1 - config.inlier_share) / config.outlier_range_m
@@ -128,17 +129,19 @@ class DepthLikelihood:
     def compute_quartiles(self, scale: MapScale | None, y: Array) -> Array:
         """Return weighted quartiles (n, 3) of a relative map's values at the depth of each pelvis.
 
-        NaN for people with fewer than MIN_POINTS points. scale: used to remove the relief of the bodies, scaled by
-        exp(y), y (n,); None: the relief is not removed.
+        Only points that no other person hides are used; NaN for people with fewer than MIN_POINTS of them. scale: used
+        to remove the relief of the bodies, scaled by exp(y), y (n,); None: the relief is not removed.
         """
         values = self.values.astype(np.float64)
         if scale is not None:
             pelvis = self.measured - np.exp(y)[self.person] * self.offset
             values = scale.to_value(np.maximum(pelvis, NEAREST_DEPTH_M))
         quartiles = np.full((self.n, 3), np.nan)
-        for person, last in enumerate(np.cumsum(self.count)):
-            own = slice(last - self.count[person], last)
-            if self.count[person] >= MIN_POINTS:
+        shown = np.flatnonzero(self.shown)
+        count = np.bincount(self.person[shown], minlength=self.n)
+        for person, last in enumerate(np.cumsum(count)):
+            own = shown[last - count[person] : last]
+            if len(own) >= MIN_POINTS:
                 quartiles[person] = _compute_quartiles(values[own], self.weight[own])
         return quartiles
 
@@ -169,8 +172,8 @@ class DepthLikelihood:
     def expand_quadratic(self, x: Array, y: Array, slope: Array) -> tuple[Array, Array, NDArray[np.bool_]]:
         """Return gradient and information (n,) of the log likelihood for x, at x, y (n,) with dy/dx = slope.
 
-        Points are weighted by their responsibilities. The third result is a mask (n,): whether enough of the visible
-        surface fits the depth image.
+        Points are weighted by their responsibilities. The third result is a mask (n,): whether enough of the surface
+        that no other person hides fits the depth image.
         """
         of_people = (np.exp(x) * self.pelvis, np.exp(y), slope)
         near, size, size_by_x = (values.astype(np.float32)[self.person] for values in of_people)
@@ -178,16 +181,17 @@ class DepthLikelihood:
         predicted = near + size
         residual = self.measured - predicted
         density = self.peak * np.exp(-0.5 * residual**2 / self.variance)
-        fits = self.weight * density / (density + self.outlier) * (predicted < self.others)
+        shown = predicted < self.others
+        fits = self.weight * density / (density + self.outlier) * shown
         derivative = near + size_by_x * size
         pull = fits * derivative / self.variance
         gradient = self._sum(pull * residual)
         information = self._sum(pull * derivative)
-        share = self._sum(fits) / np.maximum(self.whole, 1)
-        enough = (share > self.config.least_inlier_share) & (share * self.count >= MIN_POINTS)
+        share = self._sum(fits) / np.maximum(self._sum(self.weight * shown), 1e-9)
+        enough = (share > self.config.least_inlier_share) & (share * self._sum(shown) >= MIN_POINTS)
         return gradient, information, enough
 
-    def _sum(self, values: NDArray[np.floating]) -> Array:
+    def _sum(self, values: NDArray[np.floating] | NDArray[np.bool_]) -> Array:
         """Sum values (m,) over each person's points: (n,)."""
         return np.bincount(self.person, values, self.n).astype(np.float64)
 

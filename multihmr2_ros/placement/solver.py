@@ -30,7 +30,8 @@ have a common part c beside their own parts a and b: (x, y) ~ N(0, [[a² + c², 
 body model itself gives a log-normal stature H exp(y): y ~ N(μ(age) − log H, τ(age)²). The product is Gaussian:
 x ~ N(m, s²) and y | x ~ N(ȳ(x), v), with ȳ linear in x. This keeps position and scale consistent: when any cue moves a
 body, its scale follows by the regression ȳ, from 1:1 (only c; the image does not change) to not at all (c = 0).
-θ is represented by the log depths at two values of the map, each N(log 4 m, 1), a weak prior.
+θ is represented by the log depths at two values of the map, the quartiles of the people's levels (below), each
+N(log 4 m, 1), a weak prior.
 
 Depth. Surface points j that face the camera project to pixels with values r_j, that is, depths d_j = z(r_j; θ). The
 visible surface there is the nearest of all people: f_j(x) = min(exp(x) p_z + exp(ȳ(x)) q_z, o_j), with o_j the nearest
@@ -39,14 +40,15 @@ edges. σ_j grows with the squared depth for a depth camera, and with the depth 
 Points are weighted by their visible area, and a body's weights sum to at most `independent_points`, because a wrong
 pose moves whole limbs; the error of the whole surface relative to the pelvis is added to the variance of the result. A
 relative map is also bent: at a whole person, its log depth is off by e ~ N(0, κ²), and e is integrated out. If too few
-points of a body fit, the body is hidden or does not exist, and its depths are not used.
+of the points that no other person hides fit, the body is hidden or does not exist, and its depths are not used.
 
 Ground. For people standing on the plane, the lowest point has height h(x, y) ≈ 0: h ~ w N(0, σ²) + (1 − w) / 1 m.
 h is linear in exp(y); integrating y | x out leaves N(h(x, ȳ(x)); 0, σ² + (∂h/∂y)² v), and y is then corrected by the
 remaining h (with the Kalman gain). The ground is used only if the lowest point is in the image and no person hides it.
 
 Scale and shift. The level ℓ_i of person i is the map's value at the depth of the pelvis: the weighted median of the
-points' values, without the relief of the body. With x_i integrated out and a fraction 1 − π of wrong levels,
+values where no other person hides the body, without the relief of the body. With x_i integrated out and a fraction
+1 − π of wrong levels,
 p(ℓ | θ) = Π_i [π N(log z(ℓ_i; θ); log p_z + m_i, s_i² + κ²) ∂log z/∂r + (1 − π) / span of the map]. In this product the
 statures of all people determine the scale (`alignment.py`). θ starts at its maximum on a grid. The sum over the grid is
 the evidence that the map shows these people; a random map has the evidence Π_i 1 / span. Beside the bodies, a map that
@@ -179,7 +181,7 @@ class PlacementSolver:
         if self.ground_likelihood is not None:
             ground_likelihood = self.ground_likelihood.locate_lowest(x, y)
             sight = view.compute_visibility(view.project(ground_likelihood), np.arange(n))
-            standing = sight.inside & (ground_likelihood[2] < sight.others_depth)
+            standing = sight.inside & sight.before_others
         return depths, standing
 
     def _fit_scale(

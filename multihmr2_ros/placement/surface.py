@@ -114,16 +114,18 @@ class ProjectedPoints(NamedTuple):
 class Visibility(NamedTuple):
     """Visibility of m points in the image.
 
-    pixel         (m,) row · width + column
-    inside        (m,) whether the point is inside the image
-    others_depth  (m,) m, depth of the nearest surface of any other person at the pixel, infinity without one
-    before_self   (m,) whether no other part of the same body hides the point
+    pixel          (m,) row · width + column
+    inside         (m,) whether the point is inside the image
+    others_depth   (m,) m, depth of the nearest surface of any other person at the pixel, infinity without one
+    before_self    (m,) whether no other part of the same body hides the point
+    before_others  (m,) whether no other person hides the point
     """
 
     pixel: Indices
     inside: NDArray[np.bool_]
     others_depth: Array
     before_self: NDArray[np.bool_]
+    before_others: NDArray[np.bool_]
 
 
 class PersonDepthBuffers:
@@ -165,7 +167,8 @@ class PersonDepthBuffers:
         nearest, points = self.nearest.take(cell, axis=1), np.arange(len(person))
         before_self = depth < nearest[person, points] + SELF_HIDDEN_M
         nearest[person, points] = np.inf
-        return Visibility(row * width + column, inside, nearest.min(axis=0), before_self)
+        others_depth = nearest.min(axis=0)
+        return Visibility(row * width + column, inside, others_depth, before_self, depth < others_depth)
 
     def find_cells_beside(self) -> tuple[Indices, Indices]:
         """Return c pixels (row · width + column) left and right of people, and the rows (c,) of these people.

@@ -149,8 +149,9 @@ def test_maps_that_cannot_be_used(
 def test_damaged_files(tmp_path: Path, content: bytes, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
     path.write_bytes(content)
-    with pytest.raises(UserError, match=path.name):
+    with pytest.raises(UserError, match=path.name) as error:
         read_depth_map(path)
+    assert "allow_pickle" not in str(error.value), "no unsafe advice"
 
 
 @pytest.mark.parametrize(
@@ -158,6 +159,7 @@ def test_damaged_files(tmp_path: Path, content: bytes, suffix: str) -> None:
     [
         ("--depth-maps nowhere", "--depth-maps must be a folder"),
         ("--depth-model .", "without config.json"),
+        ("--depth-model /nowhere/model", "got /nowhere/model without config.json"),
         ("--depth-maps . --depth-model .", "got both"),
     ],
 )

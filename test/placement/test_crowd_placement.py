@@ -25,7 +25,8 @@ import pytest
 from multihmr2_ros import UserError
 from multihmr2_ros.camera import project
 from multihmr2_ros.people import PlacementCue
-from multihmr2_ros.placement import RelativeDepthMap, place_people
+from multihmr2_ros.placement import PlacementConfig, RelativeDepthMap, place_people
+from multihmr2_ros.placement.alignment import DepthLevels, fit_scale
 from test.helpers.crowd_scenes import USELESS, crowds, measure, relative_map, summary
 from test.helpers.rgbd_scenes import INDEPENDENT, OVERLAID, NetworkErrors, RgbdFrame, distance, predicted, surface_of
 
@@ -46,27 +47,25 @@ def found(frames: list[RgbdFrame], errors: NetworkErrors, maker: object) -> dict
     return result
 
 
-@pytest.mark.parametrize(("kind", "relations", "pair_share"), [("inverse", 0.95, 0.5), ("depth", 0.93, 0.55)])
-def test_a_crowd_is_placed_as_required(frames: list[RgbdFrame], kind: str, relations: float, pair_share: float) -> None:
-    """For a network trained by reprojection, whose bodies are aligned with the image.
-
-    Required are 95 % of the relations and half of the pairs' error. Maps of depth, in which distant points dominate,
-    miss both by a small margin.
-    """
+@pytest.mark.parametrize("kind", ["inverse", "depth"])
+def test_a_crowd_is_placed_as_required(frames: list[RgbdFrame], kind: str) -> None:
+    """For a network trained by reprojection, whose bodies are aligned with the image."""
     result = found(frames, OVERLAID, functools.partial(relative_map, kind=kind))
-    assert result["joint relation"].mean() >= relations
-    assert np.median(result["joint pair"]) <= pair_share * np.median(result["network pair"])
+    assert result["joint relation"].mean() >= 0.95
+    assert np.median(result["joint pair"]) <= 0.5 * np.median(result["network pair"])
     for error in (np.median, np.mean):
         assert error(result["joint distance"]) <= error(result["alone distance"]) <= error(result["network distance"])
     assert 0.6 < np.mean(result["joint z"] < 1) < 0.85, "about 68 %"
     assert np.mean(result["joint z"] < 2) > 0.9, "about 95 %"
 
 
-def test_a_network_whose_errors_are_others_than_assumed_gains_as_well(frames: list[RgbdFrame]) -> None:
-    result = found(frames, INDEPENDENT, relative_map)
-    assert result["joint relation"].mean() > result["network relation"].mean() + 0.03
-    assert np.median(result["joint pair"]) < 0.7 * np.median(result["network pair"])
-    assert np.median(result["joint distance"]) < np.median(result["network distance"])
+@pytest.mark.parametrize("kind", ["inverse", "depth"])
+def test_a_network_whose_errors_are_others_than_assumed_gains_as_well(frames: list[RgbdFrame], kind: str) -> None:
+    """The sizes of the bodies tell nothing about such errors, so the scale of the map is less certain."""
+    result = found(frames, INDEPENDENT, functools.partial(relative_map, kind=kind))
+    assert result["joint relation"].mean() > result["network relation"].mean() + 0.04
+    assert np.median(result["joint pair"]) < 0.62 * np.median(result["network pair"])
+    assert np.median(result["joint distance"]) < 0.7 * np.median(result["network distance"])
 
 
 @pytest.mark.parametrize("kind", sorted(USELESS))
@@ -113,6 +112,14 @@ def test_a_metric_map_is_the_limit_of_known_scale_and_shift(crowd: RgbdFrame) ->
     off = np.log(distance(relative.people) / distance(metric.people))
     assert np.abs(off).max() < 3 * np.sqrt(np.diag(relative.distance_covariance / distance(relative.people) ** 2)).max()
     assert np.std(off) < 0.5 * np.std(np.log(distance(people) / distance(metric.people)))
+
+
+def test_one_person_with_the_value_of_a_far_wall_does_not_spoil_the_scale() -> None:
+    depth = np.array([2.0, 3.0, 4.0, 5.0, 6.0, 7.0])
+    values = np.where(depth == 7.0, 45.0, depth)
+    levels = DepthLevels(values, np.log(depth), np.full(len(depth), 0.01))
+    scale = fit_scale(levels, (1.0, 50.0), "depth", 0.0, PlacementConfig()).scale
+    np.testing.assert_allclose(scale.to_depth(values[:-1]), depth[:-1], rtol=0.1)
 
 
 def test_the_joint_covariance_says_what_the_scale_moves_together(crowd: RgbdFrame) -> None:
