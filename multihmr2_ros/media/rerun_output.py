@@ -209,9 +209,7 @@ def _check_port_free(port: int) -> None:
         try:
             probe.bind((HOST, port))
         except OSError as error:
-            raise UserError(
-                f"port {port} cannot be used ({error.strerror}); choose another with --view web:PORT"
-            ) from error
+            raise UserError(f"port {port} cannot be used ({error.strerror}); choose another port") from error
 
 
 def _check_display() -> None:
