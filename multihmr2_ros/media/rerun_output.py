@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 import signal
@@ -36,12 +37,12 @@ from multihmr2_ros.media.files import WholeFile, describe_write_error, make_temp
 from multihmr2_ros.media.rerun_people import BodyTopology
 from multihmr2_ros.media.rerun_recording import (
     APPLICATION,
-    BATCH_FRAMES,
     NO_CONTEXT,
     FrameContext,
     RerunScene,
     import_rerun,
 )
+from multihmr2_ros.media.rerun_rows import ColumnBatch
 from multihmr2_ros.people import People
 
 NATIVE, WEB = "native", "web"
@@ -52,6 +53,10 @@ MIN_FREE_BYTES = 64_000_000  # the library does not report a full disk and loses
 FLUSH_S = 60.0
 CHUNK_S, VIEWER_CHUNK_S = 10.0, 0.05  # the library collects single rows for this time
 CHUNK_BYTES = 4_000_000
+BATCH_FRAMES = 200  # images whose rows are written to a file together; a viewer gets each image at once
+VIEWER_MEMORY, SERVER_MEMORY = "2GB", "512MB"  # of the window, and of the web viewer's server; old images are dropped
+
+logger = logging.getLogger(__name__)
 
 
 class RerunRecording(WholeFile):
@@ -63,23 +68,32 @@ class RerunRecording(WholeFile):
     """
 
     def __init__(self, path: Path | None, topology: BodyTopology, viewer: Viewer | None = None, name: str = "") -> None:
-        rr = import_rerun()
+        self._rr = import_rerun()
         self._path = path
         self._temporary = None if path is None else make_temporary_path(path)
-        tick_s = CHUNK_S if viewer is None else VIEWER_CHUNK_S
-        batches = rr.ChunkBatcherConfig(flush_tick=tick_s, flush_num_bytes=CHUNK_BYTES)
-        self._stream = rr.RecordingStream(APPLICATION, batcher_config=batches)
-        sinks: list[Any] = [] if self._temporary is None else [rr.FileSink(str(self._temporary))]
-        sinks += [] if viewer is None else [rr.GrpcSink(viewer.url)]
+        self._batches: list[ColumnBatch] = []
+        name = name or (path.stem if path is not None else APPLICATION)
         try:
             self._check_space()
-            self._stream.set_sinks(*sinks)
+            if self._temporary is not None:
+                self._open(self._rr.FileSink(str(self._temporary)), name, is_viewer=False)
+            if viewer is not None:
+                self._open(self._rr.GrpcSink(viewer.url), name, is_viewer=True)
         except (OSError, RuntimeError) as error:
             raise (
                 describe_write_error(path, error) if path is not None else UserError(f"the viewer has ended: {error}")
             ) from error
-        self._stream.send_recording_name(name or (path.stem if path is not None else APPLICATION))
-        self._scene = RerunScene(self._stream, topology, BATCH_FRAMES if viewer is None else 1)
+        self._scene = RerunScene(self._batches, topology)
+
+    def _open(self, sink: Any, name: str, *, is_viewer: bool) -> None:
+        """Open a recording stream to a file or a viewer."""
+        tick_s, frames = (VIEWER_CHUNK_S, 1) if is_viewer else (CHUNK_S, BATCH_FRAMES)
+        config = self._rr.ChunkBatcherConfig(flush_tick=tick_s, flush_num_bytes=CHUNK_BYTES)
+        stream = self._rr.RecordingStream(APPLICATION, batcher_config=config)
+        stream.set_log_time_enabled(False)
+        stream.set_sinks(sink)
+        stream.send_recording_name(name)
+        self._batches.append(ColumnBatch(self._rr, stream, frames, is_viewer=is_viewer))
 
     def add(self, frame: Frame, people: People, around: FrameContext = NO_CONTEXT) -> None:
         self._check_space()
@@ -91,8 +105,14 @@ class RerunRecording(WholeFile):
 
     def close(self) -> None:
         self._scene.flush()
-        self._stream.flush(timeout_sec=FLUSH_S)
-        self._stream.disconnect()
+        for batch in self._batches:
+            try:
+                batch.stream.flush(timeout_sec=FLUSH_S)
+            except RuntimeError as error:
+                if self._path is not None and not batch.is_viewer:
+                    raise describe_write_error(self._path, error) from error
+                logger.warning("the viewer was closed before the end")
+            batch.stream.disconnect()
         if self._temporary is None or self._path is None:
             return
         move_into_place(self._temporary, self._path)
@@ -117,6 +137,7 @@ class Viewer:
         self.url = f"rerun+http://{HOST}:{port}/proxy"
         self._settings = tempfile.TemporaryDirectory(prefix="multihmr2-rerun-")
         command = [sys.executable, "-m", "rerun", "--bind", HOST, "--port", str(port), "--hide-welcome-screen"]
+        command += ["--memory-limit", VIEWER_MEMORY, "--server-memory-limit", SERVER_MEMORY]
         if kind == WEB:
             _check_port_free(web_port)
             command += ["--serve-web", "--web-viewer-port", str(web_port)]
@@ -188,9 +209,7 @@ def _check_port_free(port: int) -> None:
         try:
             probe.bind((HOST, port))
         except OSError as error:
-            raise UserError(
-                f"port {port} cannot be used ({error.strerror}); choose another with --view web:PORT"
-            ) from error
+            raise UserError(f"port {port} cannot be used ({error.strerror}); choose another port") from error
 
 
 def _check_display() -> None:

@@ -160,7 +160,7 @@ class PeopleRows:
         """Add a mesh; triangles and color, most of its data, only when the person appears."""
         mesh, entity = self._rr.Mesh3D, f"{self._entities.people}/meshes/{name}"
         if name not in self._meshes:
-            self._rows.log(entity, mesh.from_fields(triangle_indices=self._faces, albedo_factor=color))
+            self._rows.log_constant(entity, mesh.from_fields(triangle_indices=self._faces, albedo_factor=color))
         normals = compute_vertex_normals(vertices, self._faces)
         self._rows.add(entity, mesh, vertex_positions=vertices, vertex_normals=normals)
 

@@ -33,6 +33,8 @@ Timelines: `frame`, the number of the frame, and `stamp`, of the image.
 from __future__ import annotations
 
 import dataclasses
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +47,7 @@ from multihmr2_ros.depth import depth_to_meters
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.frame import Frame, GroundPlane
 from multihmr2_ros.media.rerun_people import PREDICTED, TRUTH, BodyTopology, PeopleRows
-from multihmr2_ros.media.rerun_rows import RowBuffer
+from multihmr2_ros.media.rerun_rows import ColumnBatch, RowBuffer
 from multihmr2_ros.people import People
 
 APPLICATION = "multihmr2"
@@ -54,9 +56,8 @@ JPEG_QUALITY = 75
 GROUND_REACH_M = 10
 GROUND_STEP_M = 0.005  # the lines of the ground are logged again after a change of this size
 MM_PER_M = 1000
-IMAGE_PLANE_M = 0.7  # distance from the camera
+IMAGE_PLANE_M = np.array([0.7])  # distance from the camera
 EYE_M, TARGET_M = (3.5, -2.5, -2.5), (0.0, 0.3, 3.5)  # at first, in the camera's optical frame: from its side
-BATCH_FRAMES = 200  # images whose rows are written together; a viewer gets each image at once
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,8 @@ NO_CONTEXT = FrameContext()
 
 
 def import_rerun() -> Any:
-    """Import the module rerun. Raises UserError if it is not installed."""
+    """Import the module rerun, without its messages on standard error. Raises UserError if it is not installed."""
+    os.environ.setdefault("RUST_LOG", "off")  # they interrupt progress bars; `RerunRecording` reports the problems
     try:
         import rerun
     except ImportError:
@@ -95,21 +97,20 @@ def import_rerun() -> Any:
 
 
 class RerunScene:
-    """Writer of frames, in order of time, to a recording stream. Memory does not grow with the number of frames.
+    """Writer of frames, in order of time. Memory does not grow with the number of frames.
 
-    batch_frames  number of images whose rows are sent together
+    batches  the recording streams to which all rows are sent
     """
 
-    def __init__(self, stream: Any, topology: BodyTopology, batch_frames: int = BATCH_FRAMES) -> None:
+    def __init__(self, batches: Sequence[ColumnBatch], topology: BodyTopology) -> None:
         self._rr = import_rerun()
-        self._stream = stream
-        stream.set_log_time_enabled(False)
-        self._rows = RowBuffer(self._rr, stream, batch_frames)
+        self._batches = batches
+        self._rows = RowBuffer(self._rr, batches)
         self._people = PeopleRows(self._rr, self._rows, topology, PREDICTED)
         self._truth = PeopleRows(self._rr, self._rows, topology, TRUTH)
         self._frame = 0
         self._is_fixed: bool | None = None
-        self._camera: bytes = b""
+        self._has_depth = False
         self._ground: NDArray[np.float64] | None = None
 
     def add(self, frame: Frame, people: People, around: FrameContext = NO_CONTEXT) -> None:
@@ -123,11 +124,11 @@ class RerunScene:
         self._rows.begin_frame(self._frame, frame.stamp)
         self._log_world(pose, is_fixed=around.fixed_from_camera is not None)
         self._log_ground(around, pose)
-        self._log_camera(frame, people.k, pose, has_depth=around.depth_m is not None)
-        if around.depth_m is not None:
-            self._log_depth(around.depth_m)
+        self._add_camera(frame, people.k, pose, has_depth=around.depth_m is not None)
+        self._log_depth(around.depth_m)
         self._people.add(people, frame.stamp, pose)
         self._truth.add(people.select(np.arange(0)) if truth is None else truth, frame.stamp, pose)
+        self._rows.end_frame()
         self._frame += 1
 
     def flush(self) -> None:
@@ -138,8 +139,10 @@ class RerunScene:
         """Log axes and layout; again when the fixed frame appears or disappears."""
         if is_fixed != self._is_fixed:
             axes = self._rr.ViewCoordinates.FLU if is_fixed else self._rr.ViewCoordinates.RDF
-            self._rows.log("world", axes)
-            self._stream.send_blueprint(make_layout(pose, is_fixed=is_fixed), make_active=True, make_default=True)
+            self._rows.log_constant("world", axes)
+            layout = make_layout(pose, is_fixed=is_fixed)
+            for batch in self._batches:
+                batch.stream.send_blueprint(layout, make_active=True, make_default=True)
         self._is_fixed = is_fixed
 
     def _log_ground(self, around: FrameContext, pose: NDArray[np.float64]) -> None:
@@ -151,31 +154,30 @@ class RerunScene:
             if lines is None:
                 self._rows.clear("world/ground")
             else:
-                strips = lines.astype(np.float32)
-                self._rows.log("world/ground", self._rr.LineStrips3D(strips, colors=[[170, 170, 170]], radii=0.005))
+                strips = self._rr.LineStrips3D(lines.astype(np.float32), colors=[[170, 170, 170]], radii=0.005)
+                self._rows.log_constant("world/ground", strips)
             self._ground = lines
 
-    def _log_camera(self, frame: Frame, k: NDArray[np.float64], pose: NDArray[np.float64], *, has_depth: bool) -> None:
+    def _add_camera(self, frame: Frame, k: NDArray[np.float64], pose: NDArray[np.float64], *, has_depth: bool) -> None:
+        """Add image, intrinsics and pose. Intrinsics are rows of each image, because predicted ones always change."""
         rr, (height, width) = self._rr, frame.image.shape[:2]
-        camera = k.tobytes() + pose.tobytes() + f"{width}x{height}{has_depth}".encode()
-        if camera != self._camera:
-            self._rows.log("world/camera", rr.Transform3D(translation=pose[:3, 3], mat3x3=pose[:3, :3]))
-            pinhole = rr.Pinhole(
-                image_from_camera=k, width=width, height=height, camera_xyz=rr.ViewCoordinates.RDF,
-                image_plane_distance=IMAGE_PLANE_M,
+        self._rows.add("world/camera", rr.Transform3D, translation=pose[None, :3, 3], mat3x3=pose[None, :3, :3])
+        for entity in ("image", "depth") if has_depth else ("image",):
+            self._rows.add(
+                f"world/camera/{entity}", rr.Pinhole, image_from_camera=k[None],
+                resolution=np.array([[width, height]], np.float32), image_plane_distance=IMAGE_PLANE_M,
             )  # fmt: skip
-            for entity in ("image", "depth") if has_depth else ("image",):
-                self._rows.log(f"world/camera/{entity}", pinhole)
-            if self._camera and not has_depth:
-                self._rows.clear("world/camera/depth")
-            self._camera = camera
         jpeg, kind = [_encode_jpeg(frame.image)], ["image/jpeg"]
         self._rows.add("world/camera/image", rr.EncodedImage, blob=jpeg, media_type=kind)
 
-    def _log_depth(self, depth_m: NDArray[np.float32]) -> None:
-        """Log a depth image in mm, half the size of float32."""
-        depth_mm = np.nan_to_num(depth_m * MM_PER_M, posinf=0, neginf=0).round().clip(0, 65535).astype(np.uint16)
-        self._rows.log("world/camera/depth", self._rr.DepthImage(depth_mm, meter=MM_PER_M))
+    def _log_depth(self, depth_m: NDArray[np.float32] | None) -> None:
+        """Log a depth image in mm, half the size of float32; clear it when there is none any more."""
+        if depth_m is not None:
+            depth_mm = np.nan_to_num(depth_m * MM_PER_M, posinf=0, neginf=0).round().clip(0, 65535).astype(np.uint16)
+            self._rows.log("world/camera/depth", self._rr.DepthImage(depth_mm, meter=MM_PER_M))
+        elif self._has_depth:
+            self._rows.clear("world/camera/depth")
+        self._has_depth = depth_m is not None
 
 
 def make_layout(camera_pose: NDArray[np.float64], *, is_fixed: bool) -> Any:

@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import socket
 import subprocess
@@ -30,7 +31,7 @@ from multihmr2_ros.body import Body
 from multihmr2_ros.cli.main import main
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.frame import Frame, GroundPlane
-from multihmr2_ros.media import rerun_output
+from multihmr2_ros.media import rerun_output, rerun_rows
 from multihmr2_ros.media.colors import get_track_color
 from multihmr2_ros.media.export import save_image, save_params
 from multihmr2_ros.media.mesh_simplification import MAX_VERTICES, compute_vertex_normals, simplify_mesh
@@ -43,7 +44,8 @@ from multihmr2_ros.media.rerun_people import (
     find_bone_pairs,
     format_person_label,
 )
-from multihmr2_ros.media.rerun_recording import FrameContext, make_ground_lines
+from multihmr2_ros.media.rerun_recording import FrameContext, RerunScene, make_ground_lines
+from multihmr2_ros.media.rerun_rows import ColumnBatch
 from multihmr2_ros.people import People
 from test.helpers.evaluation_bags import at, standing
 from test.helpers.rerun_reading import Read
@@ -71,6 +73,12 @@ def walking(index: int) -> People:
     return people.select(np.arange(1 if index >= 2 * FRAMES // 3 else 2))
 
 
+def find_free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def frame_of(people: People) -> Frame:
     height, width = people.image_size
     return Frame(np.full((height, width, 3), 90, np.uint8), people.stamp, people.k)
@@ -92,9 +100,11 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_is_read_back_is_what_was_saved(recording: Path) -> None:
     read = Read(recording)
     saved = [np.load(recording.parent / f"{index:02d}.npz") for index in range(FRAMES)]
-    (matrix,) = read.values("/world/camera/image", "image_from_camera")
-    assert np.allclose(np.reshape(matrix, (3, 3)).T, saved[0]["k"], rtol=1e-6), "column by column"
-    assert read.values("/world/camera/image", "resolution") == [[saved[0]["image_size"][::-1].tolist()]]
+    matrices = read.values("/world/camera/image", "image_from_camera")
+    for matrix, arrays in zip(matrices, saved, strict=True):
+        assert np.allclose(np.reshape(matrix, (3, 3)).T, arrays["k"], rtol=1e-6), "column by column"
+    sizes = read.values("/world/camera/image", "resolution")
+    assert sizes == [[arrays["image_size"][::-1].tolist()] for arrays in saved]
     meshes = read.values(f"{PEOPLE}/meshes/3", "vertex_positions")
     assert len(meshes) == FRAMES
     used = np.unique(Body("low").faces)
@@ -223,6 +233,49 @@ def test_the_number_of_chunks_does_not_follow_the_images(tmp_path: Path, monkeyp
     assert len(chunks) < 60, "of all entities"
 
 
+def test_a_viewer_gets_constants_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Viewers that connect late, or whose memory is full, have no old data."""
+    rerun = pytest.importorskip("rerun", reason="rerun is not installed: pip install 'multihmr2_ros[view]'")
+    monkeypatch.setattr(rerun_rows, "REPEAT_FRAMES", 4)
+    batches = []
+    for is_viewer in (False, True):
+        stream = rerun.RecordingStream("test")
+        stream.set_sinks(rerun.FileSink(str(tmp_path / f"{is_viewer}.rrd")))
+        batches.append(ColumnBatch(rerun, stream, 1, is_viewer=is_viewer))
+    scene = RerunScene(batches, topology(Body("low")))
+    ground = GroundPlane(np.array([0.0, -1, 0]), -1.5)
+    for index in range(10):
+        people = walking(0 if index < 6 else FRAMES)  # person 8 leaves
+        scene.add(dataclasses.replace(frame_of(people), ground=ground), people, FrameContext(ground=ground))
+    for batch in batches:
+        batch.stream.disconnect()
+    expected = {False: ([0], [0], [0]), True: ([0, 4, 8], [0, 4], [0, 4, 8])}
+    for is_viewer, (present, gone, constant) in expected.items():
+        read = Read(tmp_path / f"{is_viewer}.rrd")
+        assert read.frames(f"{PEOPLE}/meshes/3", "triangle_indices") == present
+        assert read.frames(f"{PEOPLE}/meshes/8", "triangle_indices") == gone
+        assert read.frames("/world/ground", "strips") == constant
+        assert read.frames("/world", "xyz") == constant
+
+
+def test_a_viewer_that_is_closed_does_not_damage_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The file is written in batches in spite of the viewer, and completed without it."""
+    pytest.importorskip("rerun", reason="rerun is not installed: pip install 'multihmr2_ros[view]'")
+    monkeypatch.setattr(rerun_output, "BATCH_FRAMES", 20)
+    viewer = Viewer("web", find_free_port())
+    with contextlib.closing(viewer), RerunRecording(tmp_path / "walk.rrd", topology(Body("low")), viewer) as writer:
+        for index in range(40):
+            if index == 10:
+                viewer.close()
+            writer.add(dataclasses.replace(frame_of(walking(0)), stamp=0.1 * index), walking(0))
+    assert caplog.messages == ["the viewer was closed before the end"]
+    read = Read(tmp_path / "walk.rrd")
+    assert len(read.values(f"{PEOPLE}/meshes/3", "vertex_positions")) == 40
+    assert sum(str(chunk.entity_path) == f"{PEOPLE}/names" for chunk in read.reader.stream()) == 2
+
+
 def test_an_interrupted_recording_can_be_opened(tmp_path: Path) -> None:
     pytest.importorskip("rerun", reason="rerun is not installed: pip install 'multihmr2_ros[view]'")
 
@@ -303,9 +356,7 @@ def test_no_display_and_a_port_that_is_taken(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_the_web_viewer_is_for_this_machine_and_ends(tmp_path: Path) -> None:
     pytest.importorskip("rerun", reason="rerun is not installed: pip install 'multihmr2_ros[view]'")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = find_free_port()
     viewer = Viewer("web", port)
     try:
         with RerunRecording(None, topology(Body("low")), viewer, "walk") as writer:
