@@ -31,9 +31,8 @@ from typing import Any
 
 import cv2
 import numpy as np
-from demo import NODE
 from demo_input import IMAGES
-from demo_results import Recording, decode, drawable, read_recording
+from demo_results import NODE, Recording, decode, drawable, read_recording
 from numpy.typing import NDArray
 from PIL import Image
 

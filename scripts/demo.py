@@ -34,14 +34,13 @@ from pathlib import Path
 
 from demo_input import IMAGES, VIDEO_SECONDS, write_simulated_people
 from demo_input import write_video as write_video_as_bag
-from demo_results import print_summary, print_table, read_recording, write_video
+from demo_results import NODE, print_summary, print_table, read_recording, write_video
 
 from multihmr2_ros.bags.camera import CAMERA_INFO
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.ros.domain import isolate
 from multihmr2_ros.weights import resolve_checkpoint
 
-NODE = "/perception_node"
 PUBLISHED = ("/humans", "/tf", f"{NODE}/markers", f"{NODE}/body_model", "/diagnostics")
 START_S = 120.0  # time limit for the node to load its network
 LAST_IMAGE_S = 3.0  # for the image that is being processed when the player ends

@@ -33,6 +33,7 @@ from multihmr2_ros.media.video import VideoWriter
 from multihmr2_ros.messages.images import compressed_image_from_ros
 from multihmr2_ros.people import People
 
+NODE = "/perception_node"
 ROWS = 16  # of the table
 IDENTITIES = 6  # listed in the summary
 CAPTION_PX = 28
