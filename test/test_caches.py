@@ -129,7 +129,7 @@ def test_no_home_for_imports_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def as_without_these_tests(warp_started: None) -> None: ...
+def start_warp_first(warp_started: None) -> None: ...
 
 
 def test_the_doctor_tries_the_kernels_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

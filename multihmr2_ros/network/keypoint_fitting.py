@@ -122,8 +122,7 @@ class KeypointFitter(nn.Module):
 
         points (n, 27, 3) m; depth (n,) m of the centers; rays (n, 17, 2) x / z and y / z; seen (n, 17) weights.
         """
-        identity = torch.eye(3, device=points.device, dtype=points.dtype).expand(len(points), len(TURNS), 3, 3)
-        bodies = _Bodies(points, identity)
+        bodies = _Bodies(points, self.body.identity.expand(len(points), len(TURNS), 3, 3))
         sure = (seen * depth[:, None] / self.sigma_m).square()  # 1 / variance of x / z
         translation = (TRANSLATION_SIGMA * depth[:, None]).reciprocal().square().expand(-1, 3)
         prior = torch.cat([self.precision.expand(len(points), -1), translation], dim=1)
