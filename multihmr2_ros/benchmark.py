@@ -199,6 +199,7 @@ def _measure_stages(estimator: Estimator, image: NDArray[np.uint8], config: Benc
         eye, no = torch.eye(3, device=infer.device)[None], torch.tensor([False], device=infer.device)
         prediction = network(pixels, eye, no, infer.max_people)
         decoded = network.decode(encoded, prediction.k)
+        selected = decoded.queries[:, : prediction.score.shape[1]]
         outputs = infer._predict(pixels, eye, no)
         people = estimator.step(image)
         stamp = itertools.count(1)
@@ -209,7 +210,8 @@ def _measure_stages(estimator: Estimator, image: NDArray[np.uint8], config: Benc
             "decoder": lambda: network.decode(encoded, prediction.k),
             "heads": lambda: (
                 network.detection(decoded.queries, decoded.reference_point, decoded.score),
-                network.person(decoded.queries[:, : infer.max_people]),
+                network.person(selected),
+                network.person.track_feature(network.describe_appearance(pixels, selected, prediction.keypoints)),
             ),
             "body": lambda: place_bodies(infer.body, prediction),
             "download": lambda: infer._to_host(outputs),

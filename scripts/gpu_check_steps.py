@@ -325,13 +325,13 @@ def training(step: Step) -> None:
     losses = []
     for device in ("cpu", step.device):
         trainer = _trainer(step, config, device, "fp32")
-        losses.append(trainer.step(_batch(config, 4, size))[0])
+        losses.append(trainer.step(_batch(4, size))[0])
     apart = {name: abs(value - losses[1][name]) / max(abs(value), 1e-3) for name, value in losses[0].items()}
     most = max(apart, key=apart.__getitem__)
     step.write(loss=losses[1]["loss"], greatest_ratio_from_cpu=apart[most], of=most, ok=apart[most] < 1e-2)
     for precision, images in (("auto", 32), ("fp32", 32), ("auto", 128)):
         trainer = _trainer(step, config, step.device, precision)
-        batch = _batch(config, step.count(images), size)
+        batch = _batch(step.count(images), size)
         count = step.count(50, 2)
         for index in range(count):
             if index == count // 5:
@@ -352,15 +352,15 @@ def _trainer(step: Step, config: NetworkConfig, device: str, precision: str) -> 
     folder.mkdir(exist_ok=True)
     chosen = TrainingConfig(
         steps=1000, precision=precision, loader_workers=0,  # type: ignore[arg-type]
-        batch=BatchConfig(track_feature_width=config.track_feature_width), optimisation=OptimizerConfig(),
+        batch=BatchConfig(), optimisation=OptimizerConfig(),
     )  # fmt: skip
     return Trainer(network, Body("low"), chosen, folder, torch.device(device))
 
 
-def _batch(config: NetworkConfig, images: int, size: tuple[int, int]) -> Batch:
+def _batch(images: int, size: tuple[int, int]) -> Batch:
     torch.manual_seed(1)
     pixels = torch.randint(0, 256, (images, 3, *size), dtype=torch.uint8)
-    targets = random_targets(images, 4, size, config.track_feature_width)
+    targets = random_targets(images, 4, size, 0)
     return Batch(pixels, targets, torch.arange(images) % 2 == 0, tuple(f"random {index}" for index in range(images)))
 
 

@@ -256,10 +256,7 @@ def batches(data: Path, bank: PoseBank, args: argparse.Namespace, seed: int, key
     sources: list[tuple[SampleSource, float]] = [(people, (1 - args.render_share) * len(people) / real)]
     sources += [(reader, (1 - args.render_share) * len(reader) / real) for reader in empty]
     sources += [(cache, args.render_share)] if len(cache) else []
-    sizes = [
-        Batches(sources, BatchConfig(args.batch_size, size, NANO.patch_size, track_feature_width=256), seed)
-        for size in (384, 384, 320)
-    ]
+    sizes = [Batches(sources, BatchConfig(args.batch_size, size, NANO.patch_size), seed) for size in (384, 384, 320)]
     poses = KeypointBatches(bank, NANO.image_size, args.keypoint_people, seed)
     print(f"{len(people)} images of people, {sum(map(len, empty))} without, {len(cache)} renders", flush=True)
     return MixedBatches(Mixed(*sizes), poses, keypoint_steps, KEYPOINT_EVERY)

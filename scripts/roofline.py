@@ -156,6 +156,7 @@ def large_network(width: int, height: int, people: int) -> list[Stage]:
         count("decoder", lambda: network.decoder(encoded.patches).queries, [network.decoder], encoded.patches),
         count("heads", lambda: (
             network.detection(queries, None, None), network.person(queries[:, :people]),
+            network.person.track_feature(queries[:, :people]),
             network.camera(encoded.class_token),
         ), heads, (queries, encoded.class_token)),
         count("body", lambda: tuple(vars(place_bodies(body, prediction)).values()), [body],

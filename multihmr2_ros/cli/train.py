@@ -133,6 +133,11 @@ def _make_training_config(args: argparse.Namespace, network: NetworkConfig, *, c
         augmentation = NO_AUGMENTATION
     else:
         augmentation = AugmentationConfig(**_parse_numbers(args.augmentation, augmentation, "--augmentation"))
+    if args.sam2 is not None and network.body_colors:
+        raise UserError(
+            "--sam2 needs tracking features that are computed from queries; give --network a JSON file with "
+            "track_feature_width 4096 and without body_colors, or omit --sam2"
+        )
     return TrainingConfig(
         steps=args.steps,
         ema_decay=args.ema_decay,
@@ -151,7 +156,7 @@ def _make_training_config(args: argparse.Namespace, network: NetworkConfig, *, c
             patch_size=network.patch_size,
             square_padding=args.square_padding,
             k_given=args.k_given,
-            track_feature_width=network.track_feature_width if losses.track_feature else 0,
+            track_feature_width=0 if network.body_colors or not losses.track_feature else network.track_feature_width,
             sam2_features=args.sam2 is not None,
             augmentation=augmentation,
         ),

@@ -55,8 +55,10 @@ class NetworkConfig:
     proposed_queries  the initial queries are the image tokens with the highest heatmap scores, not learned queries
     local_attention   each head of the decoder prefers tokens in a region around the query, of predicted offset and size
     keypoint_maps     in training, the encoder also predicts maps of keypoints
+    body_colors       tracking features are computed from colors at points of the body, not from queries; needs encoder
+                      "movenet"
 
-    The last five are for networks that are trained from scratch.
+    stem_widths to keypoint_maps are for networks that are trained from scratch.
     """
 
     image_size: int = 768
@@ -83,6 +85,7 @@ class NetworkConfig:
     proposed_queries: bool = False
     local_attention: bool = False
     keypoint_maps: bool = False
+    body_colors: bool = False
     architecture: str = "multi-hmr-2"
     camera_embedding: bool = False
 
@@ -109,7 +112,7 @@ class NetworkConfig:
                 f"network configuration: shape_outputs must be at least {len(PHENOTYPE_LABELS)}, one for each "
                 f"phenotype, got {self.shape_outputs}"
             )
-        for name in ("proposed_queries", "local_attention", "keypoint_maps", "camera_embedding"):
+        for name in ("proposed_queries", "local_attention", "keypoint_maps", "camera_embedding", "body_colors"):
             if not isinstance(getattr(self, name), bool):
                 raise UserError(f"network configuration: {name} must be true or false, got {getattr(self, name)!r:.40}")
         if self.is_multi_hmr and self.proposed_queries:
@@ -121,6 +124,8 @@ class NetworkConfig:
                 "network configuration: local_attention needs proposed_queries, encoder movenet or architecture "
                 "multi-hmr"
             )
+        if self.body_colors and (self.encoder != "movenet" or self.is_multi_hmr):
+            raise UserError("network configuration: body_colors needs encoder movenet and architecture multi-hmr-2")
         self._check_stem()
         if self.encoder_width % (4 * self.encoder_heads):
             raise UserError(
@@ -203,10 +208,11 @@ NANO = NetworkConfig(
     shape_outputs=6,
     track_feature_width=256,
     local_attention=True,
+    body_colors=True,
 )
 
 # The encoder of nano, with the detection and the two blocks of Multi-HMR.
-MULTI_HMR = dataclasses.replace(NANO, architecture="multi-hmr", decoder_depth=2)
+MULTI_HMR = dataclasses.replace(NANO, architecture="multi-hmr", decoder_depth=2, body_colors=False)
 MULTI_HMR_CAMERA = dataclasses.replace(MULTI_HMR, camera_embedding=True)
 
 # 5 M parameters for 320 × 240 px: can be trained from scratch, and run in real time, on two CPU cores.

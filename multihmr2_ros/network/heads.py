@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from multihmr2_ros.network.body_colors import WIDTH as COLORS_WIDTH
 from multihmr2_ros.network.config import NetworkConfig
 from multihmr2_ros.people import BONE_COUNT
 
@@ -100,7 +101,10 @@ class NearnessHead(nn.Module):
 
 
 class PersonHeads(nn.Module):
-    """Person heads: decoded queries (…, D) → shape, bone rotations, track feature. Applied to selected queries."""
+    """Person heads: decoded queries (…, D) → shape, bone rotations. Applied to selected queries.
+
+    `track_feature` is a separate head: queries, or `BodyColors` (…, C) with `body_colors` → feature (…, F).
+    """
 
     initial_pose: Tensor
 
@@ -109,13 +113,13 @@ class PersonHeads(nn.Module):
         pose = BONE_COUNT * 6
         self.shape = make_mlp(config.decoder_width, config.head_width, config.shape_outputs)
         self.pose = make_mlp(config.decoder_width + pose, config.head_width, pose)
-        self.track_feature = make_mlp(config.decoder_width, config.track_feature_width, config.track_feature_width)
+        appearance = COLORS_WIDTH if config.body_colors else config.decoder_width
+        self.track_feature = make_mlp(appearance, config.track_feature_width, config.track_feature_width)
         self.register_buffer("initial_pose", make_initial_pose(), persistent=False)
 
-    def forward(self, queries: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return shape (…, outputs) in [0, 1], rotations (…, 163, 3, 3) relative to the parent bone, feature (…, F)."""
-        rotations = rotations_from_6d(self.predict_rotation_6d(queries))
-        return torch.sigmoid(self.shape(queries)), rotations, self.track_feature(queries)
+    def forward(self, queries: Tensor) -> tuple[Tensor, Tensor]:
+        """Return shape (…, outputs) in [0, 1] and rotations (…, 163, 3, 3) relative to the parent bone."""
+        return torch.sigmoid(self.shape(queries)), rotations_from_6d(self.predict_rotation_6d(queries))
 
     def predict_rotation_6d(self, queries: Tensor) -> Tensor:
         """Return two columns per bone, (…, 163, 3, 2), to be orthonormalized by `rotations_from_6d`."""

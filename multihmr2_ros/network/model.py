@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from multihmr2_ros.body import Body
 from multihmr2_ros.network.backbone import Backbone, EncoderOutput
+from multihmr2_ros.network.body_colors import BodyColors
 from multihmr2_ros.network.config import NetworkConfig
 from multihmr2_ros.network.decoder import Decoder, DecoderOutput, InitialQueries
 from multihmr2_ros.network.heads import CameraHead, DetectionHeads, NearnessHead, PersonHeads, depth_from_nearness
@@ -153,6 +154,7 @@ class MultiHMR2(nn.Module):
         self.keypoint_maps = nn.Linear(config.encoder_width, KEYPOINTS) if config.keypoint_maps else None
         proposes = config.encoder == "movenet" and not config.is_multi_hmr
         self.proposals = ProposalEmbedding(config) if proposes else None
+        self.body_colors = BodyColors() if config.body_colors else None
         for name, values in (("image_mean", IMAGE_MEAN), ("image_std", IMAGE_STD)):
             value = torch.tensor(values[config.encoder], device="cpu")[:, None, None]
             self.register_buffer(name, value, persistent=False)
@@ -201,13 +203,15 @@ class MultiHMR2(nn.Module):
         if min_score is not None:
             max_people = min(max_people, max(1, int((query_score > min_score).sum(dim=1).max())))
         score, best = query_score.topk(min(max_people, query_score.shape[1]), dim=1)
-        shape, rotations, track_feature = self.person(take_rows(decoded.queries, best))
-        center = back_project(take_rows(query_location, best), take_rows(query_depth, best), k)
         seen = encoded.features if self.proposals is not None else None
+        keypoints = None if seen is None else take_rows(seen.keypoints, best)
+        queries = take_rows(decoded.queries, best)
+        shape, rotations = self.person(queries)
+        track_feature = self.person.track_feature(self.describe_appearance(image, queries, keypoints))
+        center = back_project(take_rows(query_location, best), take_rows(query_depth, best), k)
         return Prediction(
             horizontal_fov, k, query_score, query_location, query_depth, score, center, shape, rotations, track_feature,
-            None if seen is None else take_rows(seen.keypoints, best),
-            None if seen is None else take_rows(seen.keypoint_score, best),
+            keypoints, None if seen is None else take_rows(seen.keypoint_score, best),
         )  # fmt: skip
 
     def predict_for_training(
@@ -257,6 +261,16 @@ class MultiHMR2(nn.Module):
         else:
             decoded = self.decoder(encoded.patches, self._make_initial_queries(encoded))
         return decoded
+
+    def describe_appearance(self, image: Tensor, queries: Tensor, keypoints: Tensor | None) -> Tensor:
+        """Return the input (B, M, C) of tracking features: colors of the bodies, or queries (B, M, D).
+
+        image (B, 3, H, W) uint8; keypoints (B, M, 17, 2) px of the same people, or None.
+        """
+        if self.body_colors is None or keypoints is None:
+            return queries
+        colors: Tensor = self.body_colors(image, keypoints)
+        return colors
 
     def extract_features(self, image: Tensor) -> EncoderFeatures:
         """Compute the features of the pretrained encoder for images (B, 3, H, W) uint8."""

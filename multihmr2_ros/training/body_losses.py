@@ -156,11 +156,11 @@ def compute_body_terms(
     true: needed for terms of the mesh and of projections; None leaves them out.
     """
     with_keypoints = people.keypoint_visible.any(-1)
-    shape, rotations, feature = network.person(people.queries)
+    shape, rotations = network.person(people.queries)
     shape = shape[:, :PHENOTYPES]
     terms = {}
-    if "track_feature" in weights and people.true_feature.shape[-1]:
-        feature_error = (feature - people.true_feature).abs().mean(-1)
+    if "track_feature" in weights and people.true_feature.shape[-1] and not network.config.body_colors:
+        feature_error = (network.person.track_feature(people.queries) - people.true_feature).abs().mean(-1)
         terms["track_feature"] = masked_mean(feature_error, people.has_feature)
     rows = people.has_body.nonzero()[:, 0]
     found, wanted = rotations[rows], people.true_rotations[rows]
@@ -326,10 +326,10 @@ def compute_consistency_terms(
     """
     same = (people.image[:, None] == reference_people.image) & (people.slot[:, None] == reference_people.slot)
     ours, theirs = same.nonzero(as_tuple=True)
-    shape, rotations, _ = network.person(people.queries[ours])
+    shape, rotations = network.person(people.queries[ours])
     found = pose_people(body, shape[:, :PHENOTYPES], rotations)
     with torch.no_grad():
-        shape, held_rotations, _ = reference.person(reference_people.queries[theirs])
+        shape, held_rotations = reference.person(reference_people.queries[theirs])
         held = pose_people(body, shape[:, :PHENOTYPES], held_rotations)
     posed = (~body.unposed_bones).flatten().nonzero()[:, 0]
     return {

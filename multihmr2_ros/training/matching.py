@@ -142,7 +142,7 @@ def compute_distances(
     center = back_project(layer.location, depth, outputs.k)
     if cost == "location_3d":
         return torch.cdist(center, targets.centre, p=1)
-    shape, rotations, _ = network.person(outputs.queries)
+    shape, rotations = network.person(outputs.queries)
     found = place_joints(body, shape[..., :PHENOTYPES], rotations, center)
     truth = place_joints(body, targets.shape, targets.rotations, targets.centre)
     return torch.cdist(found.flatten(2), truth.flatten(2), p=1) / found.shape[2]

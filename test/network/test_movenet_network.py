@@ -200,8 +200,10 @@ def test_every_part_gets_a_gradient_and_the_encoder_can_be_frozen() -> None:
     torch.stack(list(terms.values())).sum().backward()
     silent = [name for name, value in model.named_parameters() if value.grad is None or not value.grad.abs().sum()]
     # Keypoints are selected on heat maps near their regression: only `encoder_keypoint` supervises the regression.
-    # The layers before zeros have no gradient yet.
-    untaught = ("backbone.pretrained.movenet.regression", "detection.location.0", "proposals.refine")
+    # The layers before zeros have no gradient yet. Tracking features are trained by scripts/train_track_features.py.
+    untaught = (
+        "backbone.pretrained.movenet.regression", "detection.location.0", "proposals.refine", "person.track_feature",
+    )  # fmt: skip
     assert all(name.startswith(untaught) for name in silent), silent
     frozen_encoder = TrainingConfig(optimisation=OptimizerConfig(encoder_factor=0))
     trainer = Trainer(network(), body(), frozen_encoder, Path(), torch.device("cpu"))

@@ -229,7 +229,8 @@ def test_the_truth_costs_nothing(body: Body) -> None:
     network, outputs = network.float(), as_float(outputs)
     targets = random_targets(2, 3, SIZE)
     with torch.no_grad():
-        shape, rotations, feature = network.person(outputs.queries)
+        shape, rotations = network.person(outputs.queries)
+        feature = network.person.track_feature(outputs.queries)
         layer = outputs.layers[-1]
         targets.shape[:], targets.rotations[:], targets.track_feature[:] = shape, rotations, feature
         targets.location[:], targets.k[:] = layer.location, outputs.k

@@ -66,7 +66,7 @@ def test_every_distance_finds_perfect_predictions(cost: str) -> None:
     targets = random_targets(1, 3, SIZE)
     outputs, order = random_outputs(network, targets, SIZE)
     if cost == "joints":  # the ground truth uses the bodies predicted by the network
-        shape, rotations, _ = network.person(outputs.queries)
+        shape, rotations = network.person(outputs.queries)
         targets.shape[0] = shape[0, order, :6].detach()
         targets.rotations[0] = rotations[0, order].detach()
     with torch.no_grad():
