@@ -71,9 +71,9 @@ REGISTRY: tuple[Weights, ...] = (
         license_name="Apache-2.0",
         license_summary="commercial use allowed; results and training data: weights/nano.md",
         commercial_use=True,
-        sha256="ebf04b33b171507703f3eef7fad9bbe75e9d7f9d60d1c39c6babd47425ece5f2",
+        sha256="fd989f00aca2e28507d920a1a4176d72c0e6a2fa740000939467ecd26ff58bd5",
         file_name="nano.safetensors",
-        size_bytes=22_988_492,
+        size_bytes=22_894_372,
         bundled=True,
     ),
     Weights(
