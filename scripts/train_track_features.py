@@ -38,6 +38,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from multihmr2_ros.cli.options import check_writable
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.metrics.boxes import box_iou
 from multihmr2_ros.metrics.matching import assign
@@ -103,6 +104,8 @@ def main() -> int:
 def train(args: argparse.Namespace) -> None:
     if not 0 < args.hold_out < 1 or min(args.images, args.steps) < 1:
         raise UserError("--hold-out must be between 0 and 1, --images and --steps at least 1")
+    check_writable(args.out)
+    torch.manual_seed(args.seed)
     network = use_body_colors(checkpoint.load_network(resolve_checkpoint(args.weights)))
     readers = [reader(*paths) for reader, given in ((CocoReader, args.coco), (PseudoTruthReader, args.pseudo_truth))
                for paths in given]  # fmt: skip
@@ -173,6 +176,8 @@ def fit(head: nn.Module, views: Views, steps: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     _, inverse, count = views.person.unique(return_inverse=True, return_counts=True)
     views = views.select(count[inverse] == VIEWS)
+    if not len(views.person):
+        raise UserError("no annotated person was found in both views of an image; give more images")
     spread, images = views.colors.std(0), views.image.unique()
     rows = {int(image): (views.image == image).nonzero()[:, 0] for image in images}
     optimizer = torch.optim.AdamW(head.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)

@@ -111,6 +111,7 @@ def test_only_the_tracking_features_of_nano_change(
     [
         (["nano", "out.safetensors"], "give --coco or --pseudo-truth"),
         (["nano", "out.safetensors", "--hold-out", "0"], "--hold-out must be between 0 and 1"),
+        (["nano", "missing/out.safetensors"], "missing"),
     ],
 )
 def test_wrong_arguments_are_one_line(
