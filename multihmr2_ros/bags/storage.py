@@ -136,7 +136,7 @@ class BagFiles:
         present = [self._path / name for name in named if (self._path / name).is_file()]
         missing = [name for name in named if not (self._path / name).is_file()]
         if missing:
-            self.note_damage(f"{missing[0]} is missing{f' (and {len(missing) - 1} more files)' if missing[1:] else ''}")
+            self.note_damage(f"{missing[0]} is missing{f' (and {len(missing) - 1} more)' if missing[1:] else ''}")
         return present or files
 
     def _open_or_recover(self, file: Path) -> Any:

@@ -114,7 +114,7 @@ def test_messages_survive_any_encoding(small_checkpoint: Path, tmp_path: Path) -
     assert {path.name for path in (folder / "→").iterdir()} == {
         "größe.npz", "größe_overlay.png", "日本_000000.npz", "日本_overlay.mp4",
     }  # fmt: skip
-    assert done.stdout.count(b" frames, ") == 2
+    assert done.stdout.count(b": 1 frame, ") == 2
     assert done.stdout.count(b" -> ") == 2
 
 
