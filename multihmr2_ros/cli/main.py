@@ -74,6 +74,12 @@ def main(argv: list[str] | None = None) -> int:
         return int(error.code or 0)
     except BrokenPipeError:
         return 141
+    except OSError as error:  # such as a folder without search permission, or a name that is too long
+        if error.filename is None:
+            raise
+        reason = UserError(f"cannot access {error.filename}: {error.strerror}; check the path and its permissions")
+        print(f"multihmr2 {args.verb}: {reason}", file=sys.stderr)
+        return 2
     finally:
         remove_temporaries()
 
