@@ -82,7 +82,7 @@ def generate_launch_description() -> LaunchDescription:
             ],
             *[
                 DeclareLaunchArgument(
-                    name, default_value="", description=f"{DESCRIPTIONS[name]} Left out: as in params_file."
+                    name, default_value="", description=f"{DESCRIPTIONS[name]} If omitted: the value in params_file."
                 )
                 for name in PARAMETERS
             ],

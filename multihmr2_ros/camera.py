@@ -77,7 +77,7 @@ def validate_k(k: ArrayLike, name: str = "K") -> Float64Array:
         raise UserError(f"{wanted}, got shape {matrix.shape}; pass a (3, 3) array")
     usable = np.isfinite(matrix).all() and matrix[0, 0] > 0 and matrix[1, 1] > 0
     if not usable or matrix[1, 0] != 0 or matrix[2].tolist() != [0, 0, 1]:
-        raise UserError(f"{wanted}, got {matrix.tolist()}; pass a calibrated K, or omit K to predict it")
+        raise UserError(f"{wanted}, got {matrix.tolist()}; use a calibrated K")
     return matrix
 
 

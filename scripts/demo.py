@@ -32,7 +32,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from demo_input import IMAGES, VIDEO_SECONDS, write_simulated_people
+from demo_input import IMAGES, VIDEO_SECONDS, open_video, write_simulated_people
 from demo_input import write_video as write_video_as_bag
 from demo_results import NODE, print_summary, print_table, read_recording, write_video
 
@@ -71,14 +71,15 @@ def main() -> int:
 def run(out: Path, video: Path | None, name: str) -> None:
     """Run the demo and write its files to `out`. Raises UserError if a step fails."""
     weights = resolve_checkpoint(name)
-    prepare(out)
+    source = None if video is None else open_video(video)
+    prepare(out, video)
     bag, recorded, overlay = out / "camera.mcap", out / "recorded.mcap", out / "people.mp4"
-    if video is None:
+    if source is None:
         print("1. simulating a recording of walking people, 8 s …", flush=True)
         played = write_simulated_people(bag)
     else:
         print(f"1. converting {video} to a bag (at most the first {VIDEO_SECONDS} s) …", flush=True)
-        played = write_video_as_bag(video, bag)
+        played = write_video_as_bag(source, bag)
     print(f"   → {bag}, {played} images", flush=True)
     print("2. playing the bag to the live node over DDS, and recording the node's messages …", flush=True)
     play_through_node(out, bag, recorded, weights)
@@ -90,11 +91,17 @@ def run(out: Path, video: Path | None, name: str) -> None:
     print(f"Open {overlay}: camera images on the left, published people on the right.")
 
 
-def prepare(out: Path) -> None:
-    """Create the folder, and remove the files of an earlier demo. Raises UserError if it is not writable."""
+def prepare(out: Path, video: Path | None) -> None:
+    """Create the folder, and remove the files of an earlier demo.
+
+    Raises UserError if the folder is not writable, or if the video is one of these files.
+    """
+    names = ("camera.mcap", "recorded.mcap", "people.mp4", "node.log", "recorder.log", "player.log")
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for name in ("camera.mcap", "recorded.mcap", "people.mp4", "node.log", "recorder.log", "player.log"):
+        if video is not None and any((out / name).exists() and video.samefile(out / name) for name in names):
+            raise UserError(f"the demo would replace the video {video}; choose another folder: make demo OUT=…")
+        for name in names:
             (out / name).unlink(missing_ok=True)
         shutil.rmtree(out / "ros_log", ignore_errors=True)
     except OSError as error:

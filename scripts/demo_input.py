@@ -27,7 +27,7 @@ from multihmr2_ros.bags.reading import BagReader
 from multihmr2_ros.bags.writing import BagWriter
 from multihmr2_ros.cli.main import main as multihmr2
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.media.sources import open_source
+from multihmr2_ros.media.sources import FrameSource, open_source
 
 START_NS = 1_700_000_000_000_000_000  # start of the recording; the player shifts it to the present
 SIMULATE = "--seconds 8 --rate 10 --size 640x480 --people 3 4 --format jpeg --vertices none --seed 18"
@@ -42,15 +42,21 @@ def write_simulated_people(path: Path) -> int:
         return bag.topics[IMAGES].count
 
 
-def write_video(video: Path, path: Path) -> int:
+def open_video(path: Path) -> FrameSource:
+    """Open a video. Raises UserError if it is missing, damaged, or not a video."""
+    source = open_source(path)
+    if source.fps is None:
+        raise UserError(f"VIDEO must be a video, got images: {path}; give a video file such as .mp4")
+    return source
+
+
+def write_video(video: FrameSource, path: Path) -> int:
     """Write a bag with the first VIDEO_SECONDS of a video, at most VIDEO_WIDTH px wide; return the number of images.
 
-    The bag has no camera_info: the network predicts the field of view. Raises UserError if VIDEO is not a video.
+    The bag has no camera_info: the network predicts the field of view.
     """
     count = 0
-    with open_source(video) as source, BagWriter(path) as writer:
-        if source.fps is None:
-            raise UserError(f"VIDEO must be a video, got images: {video}; give a video file such as .mp4")
+    with video as source, BagWriter(path) as writer:
         bag = CameraBag(writer)
         for frame in source:
             if frame.stamp > VIDEO_SECONDS:

@@ -70,8 +70,8 @@ def values(name: str) -> str:
         return ", ".join(rule.choices)
     if rule.low is not None:
         return f"{scalar(type(default)(rule.low))} to {scalar(type(default)(rule.high))}"
-    if rule.pattern:
-        return f"text like `{rule.pattern}`"
+    if rule.form:
+        return rule.form
     return {bool: "true, false", str: "text"}[type(default)]
 
 

@@ -104,7 +104,11 @@ class BagFiles:
 
     def _open(self) -> list[Any]:
         path = self._path
-        if not path.exists():
+        try:
+            is_present = path.exists()
+        except OSError as error:
+            raise UserError(f"cannot access {path}: {error.strerror}; check the path and its permissions") from error
+        if not is_present:
             raise UserError(f"the bag {path} does not exist; give a rosbag2 folder, or an .mcap, .db3 or .bag file")
         if self.is_ros1:
             return [_open_with(Ros1Reader, path)]
@@ -136,7 +140,7 @@ class BagFiles:
         present = [self._path / name for name in named if (self._path / name).is_file()]
         missing = [name for name in named if not (self._path / name).is_file()]
         if missing:
-            self.note_damage(f"{missing[0]} is missing{f' (and {len(missing) - 1} more files)' if missing[1:] else ''}")
+            self.note_damage(f"{missing[0]} is missing{f' (and {len(missing) - 1} more)' if missing[1:] else ''}")
         return present or files
 
     def _open_or_recover(self, file: Path) -> Any:

@@ -71,6 +71,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.json is not None:
+        options.check_writable(args.json)
     report, table = _report_ros(args) if args.ros else _report_estimator(args)
     print(table)
     if args.json is not None:

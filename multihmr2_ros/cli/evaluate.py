@@ -162,6 +162,7 @@ def run(args: argparse.Namespace) -> int:
 
         import_rerun()
     _check_report_packages(args)
+    _refuse_unreadable_bags(args.inputs)
     jobs = _make_jobs(args, _make_choice(args))
     earlier = _find_earlier_results(args, [job.folder for job in jobs], whole=args.overwrite)
     estimator = None
@@ -176,6 +177,20 @@ def run(args: argparse.Namespace) -> int:
     result_files.remove_results(earlier)
     results = _run_jobs(args, jobs, estimator)
     return _finish(args, next((job.estimator for job in jobs if job.estimator is not None), None), results)
+
+
+def _refuse_unreadable_bags(paths: Sequence[Path]) -> None:
+    """Raise UserError if no bag can be opened: nothing is written or removed then. One of several may be unreadable."""
+    from multihmr2_ros.bags.reading import BagReader
+
+    errors = []
+    for path in paths:
+        try:
+            with BagReader(path):
+                return
+        except UserError as error:
+            errors.append(error)
+    raise errors[0]
 
 
 def _find_earlier_results(args: argparse.Namespace, folders: Sequence[str], *, whole: bool) -> list[Path]:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import logging
+import re
 import sys
 from collections.abc import Sequence
 
@@ -33,6 +34,7 @@ from multihmr2_ros.progress import set_quiet
 # Each verb is a module of this folder with HELP, add_arguments(parser) and run(args) -> exit status. The modules import
 # no large packages at module level, so that `--help` is fast.
 VERBS = ("run", "weights", "simulate", "label", "train", "evaluate", "bench", "doctor")
+URL = re.compile(r"(--[^=]+=)?(https?|ftp|file|rtsp|rtmp|s3|gs)://", re.IGNORECASE)  # tcp:// is a Dask scheduler
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -49,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
         module.add_arguments(verb)
         add_quiet(verb)
         verb.set_defaults(run=module.run)
-    if (refusal := _check_empty_arguments(sys.argv[1:] if argv is None else argv)) is not None:
+    if (refusal := _check_arguments(sys.argv[1:] if argv is None else argv)) is not None:
         print(f"multihmr2: {refusal}", file=sys.stderr)
         return 2
     args = parser.parse_args(argv)
@@ -72,16 +74,24 @@ def main(argv: list[str] | None = None) -> int:
         return int(error.code or 0)
     except BrokenPipeError:
         return 141
+    except OSError as error:  # such as a folder without search permission, or a name that is too long
+        if error.filename is None:
+            raise
+        reason = UserError(f"cannot access {error.filename}: {error.strerror}; check the path and its permissions")
+        print(f"multihmr2 {args.verb}: {reason}", file=sys.stderr)
+        return 2
     finally:
         remove_temporaries()
 
 
-def _check_empty_arguments(argv: Sequence[str]) -> str | None:
-    """Return an error message for an empty argument (an empty path would be the current folder), else None."""
+def _check_arguments(argv: Sequence[str]) -> str | None:
+    """Return an error message for an empty argument (an empty path would be the current folder) or a URL, else None."""
     for before, argument in zip(["", *argv], argv, strict=False):
         if not argument.strip() or (argument.startswith("--") and argument.endswith("=")):
             place = argument.strip() or before or "multihmr2"
             return f"expected a value after {place.rstrip('=')!r}, got an empty argument; check shell variables"
+        if URL.match(argument):
+            return f"expected the path of a file or folder, got the URL {argument!r}; save it as a file first"
     return None
 
 

@@ -203,25 +203,28 @@ def check_distinct_names(paths: Iterable[Path]) -> None:
 
 def make_folder(folder: Path) -> None:
     """Create the folder and check that it is writable. Raises UserError before the long work, not after it."""
-    from multihmr2_ros.media.files import atomic_path
-
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot create the folder {folder}: {error.strerror}; choose another --out") from None
-    probe = folder / ".multihmr2-write-test"
-    with atomic_path(probe) as temporary:
-        temporary.touch()
-    probe.unlink()
+    _try_to_write(folder, folder)
 
 
 def check_writable(file: Path) -> None:
     """Raise UserError if a file with this name exists or cannot be created."""
-    from multihmr2_ros.media.files import atomic_path
-
     if file.exists():
-        raise UserError(f"{file} already exists; choose another --out, or remove it")
-    probe = file.with_name(f".{file.name}.multihmr2-write-test")
-    with atomic_path(probe) as temporary:
-        temporary.touch()
-    probe.unlink()
+        raise UserError(f"{file} already exists; choose another name, or remove it")
+    _try_to_write(file.parent, file)
+
+
+def _try_to_write(folder: Path, target: Path) -> None:
+    """Create and remove a file in the folder. Raises UserError, with the name of the target, if that fails."""
+    from multihmr2_ros.media.files import describe_write_error, make_temporary_path, remove_temporary
+
+    probe = make_temporary_path(folder / "write-test")
+    try:
+        probe.touch()
+    except OSError as error:
+        raise describe_write_error(target, error) from None
+    finally:
+        remove_temporary(probe)

@@ -133,7 +133,7 @@ def refuse_existing(existing: Sequence[Path], inputs: Iterable[Path], *, overwri
         if path.is_file() and _resolve_identity(path) in given:
             raise UserError(f"a result would replace the input {path}; choose another --out")
     if not overwrite:
-        more = f" (and {len(existing) - 1} more results)" if len(existing) > 1 else ""
+        more = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
         raise UserError(f"{existing[0]} already exists{more}; choose another --out, or add --overwrite")
 
 

@@ -183,7 +183,9 @@ def _run_source(
             bar.set_postfix(people=len(people))
     runtime = estimator.runtime
     place = f" → {out}" if kinds else ""
-    print(f"{path}: {frames} frames, {people_seen} people ({runtime.device}, {runtime.precision}){place}")
+    frame_unit, people_unit = "frame" if frames == 1 else "frames", "person" if people_seen == 1 else "people"
+    counts = f"{frames} {frame_unit}, {people_seen} {people_unit}"
+    print(f"{path}: {counts} ({runtime.device}, {runtime.precision}){place}")
     if source.damage:
         raise UserError(source.damage)
 

@@ -138,8 +138,11 @@ def run(args: argparse.Namespace) -> int:
 def _make_scene_options(args: argparse.Namespace) -> SceneOptions:
     from multihmr2_ros.simulation.scene import SceneOptions
 
-    if not args.seconds > 0 or args.seed < 0:
-        raise UserError(f"--seconds must be above 0 and --seed 0 or more, got {args.seconds:g} and {args.seed}")
+    for name, value in (("seconds", args.seconds), ("rate", args.rate)):
+        if not value > 0:
+            raise UserError(f"--{name} must be above 0, got {value:g}")
+    if args.seed < 0:
+        raise UserError(f"--seed must be 0 or more, got {args.seed}")
     width, height = options.parse_size(args.size)
     folders = {name: getattr(args, name) for name in FOLDERS}
     for name, folder in folders.items():

@@ -168,6 +168,7 @@ def _convert(args: argparse.Namespace) -> int:
     if args.target.suffix != ".safetensors":
         raise UserError(f"expected an output file that ends in .safetensors, got {str(args.target)!r}")
     source = registry.resolve_checkpoint(args.source)
+    options.check_writable(args.target)
     from multihmr2_ros.network.checkpoint import convert_weights
 
     convert_weights(source, args.target, allow_pickle=args.accept_risk)

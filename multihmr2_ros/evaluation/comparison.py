@@ -123,13 +123,18 @@ def _group_by_kind(folder: Path) -> dict[str, dict[str, dict[str, Any]]]:
     return kinds
 
 
+def _list_with_truth(sequences: dict[str, Any]) -> str:
+    return ", ".join(name for name, sequence in sequences.items() if sequence["with_truth"]) or "none"
+
+
 def _compare_sequences(
     a: Path, b: Path, first: dict[str, Any], second: dict[str, Any], kind: str, other_kind: str, seed: int
 ) -> Comparison:
     names = [name for name in first if name in second and first[name]["with_truth"] and second[name]["with_truth"]]
     if not names:
         raise UserError(
-            f"{a} and {b} have no common sequence with ground truth: {', '.join(first)}; {', '.join(second)}"
+            f"{a} and {b} have no common sequence with ground truth: {_list_with_truth(first)} in {a}, "
+            f"{_list_with_truth(second)} in {b}; evaluate the same bags"
         )
     tallies_a, tallies_b = ([each[name]["tally"] for name in names] for each in (first, second))
     drawn, units_a, units_b = "sequences", _make_matrix(tallies_a), _make_matrix(tallies_b)

@@ -112,14 +112,16 @@ def open_source(path: str | Path, *, images_per_second: float | None = None) -> 
             f"cannot open {path}: {error.strerror}; give an image, a folder of images or a video"
         ) from error
     if not is_file:
-        raise UserError(f"there is no file or folder {path}; give an image, a folder of images or a video")
+        if path.exists():
+            raise UserError(f"{path} is a device or a pipe; give a file or a folder")
+        raise UserError(f"there is no file or folder {path}; check the path")
     suffix = path.suffix.lower()
     if suffix in IMAGE_SUFFIXES:
         return ImageSource([path], images_per_second, make_source_name(path))
     if suffix in VIDEO_SUFFIXES:
         return VideoSource(path)
     known = " ".join(IMAGE_SUFFIXES + VIDEO_SUFFIXES)
-    raise UserError(f"the kind of {path} cannot be told from its name; expected one of {known}")
+    raise UserError(f"{path} is neither an image nor a video, by its name; expected a name ending in {known}")
 
 
 class ImageSource(FrameSource):
@@ -141,7 +143,7 @@ class ImageSource(FrameSource):
             except UserError as error:
                 if len(self._paths) == 1:
                     raise
-                logger.warning("%s; left out", error)  # continue with the other files
+                logger.warning("image skipped: %s", error)  # continue with the other files
                 continue
             readable += 1
             yield Frame(image=image, stamp=index * self._seconds_per_image, name=name)
@@ -374,7 +376,10 @@ def list_images(folder: Path) -> list[Path]:
         if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
     ]
     if not paths:
-        raise UserError(f"the folder {folder} holds no images; expected files ending in {' '.join(IMAGE_SUFFIXES)}")
+        raise UserError(
+            f"the folder {folder} holds no images; expected files ending in {' '.join(IMAGE_SUFFIXES)}; give each "
+            "video by its own path"
+        )
     return sorted(paths, key=lambda path: _make_natural_key(path.name))
 
 

@@ -63,11 +63,7 @@ def check_arguments(arguments: Sequence[str]) -> None:
         description=DESCRIPTION, epilog=_format_help(), allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    try:
-        others = remove_ros_args(list(arguments))[1:]
-    except Exception as error:  # rclpy has several types
-        raise UserError(_to_one_line(error)) from error
-    _, unknown = parser.parse_known_args(others)
+    _, unknown = parser.parse_known_args(_remove_ros_args(arguments, "perception_node"))
     # Before --ros-args, ROS interprets NAME:=VALUE as a remapping rule.
     unknown += [rule for rule in _list_remaps(arguments, old_style_only=True) if rule.partition(":=")[0] in DEFAULTS]
     if unknown:
@@ -84,15 +80,28 @@ def start_rclpy(arguments: Sequence[str]) -> None:
 
     Raises UserError for invalid arguments (see `check_arguments`), and if ROS rejects them.
     """
-    _choose_log_folder()
     check_arguments(arguments)
+    _initialize_rclpy(arguments, "perception_node")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+
+
+def _remove_ros_args(arguments: Sequence[str], program: str) -> list[str]:
+    """Return the arguments after the first that are not for ROS. Raises UserError for invalid ones."""
+    try:
+        return list(remove_ros_args(list(arguments))[1:])
+    except Exception as error:  # rclpy has several types
+        raise UserError(_to_one_line(error, program)) from error
+
+
+def _initialize_rclpy(arguments: Sequence[str], program: str) -> None:
+    """Initialize rclpy without its signal handlers. Raises UserError if ROS rejects the arguments."""
+    _choose_log_folder()
     try:
         # rclpy's own handlers shut the context down at once, before the last, empty messages are published.
         rclpy.init(args=list(arguments), signal_handler_options=SignalHandlerOptions.NO)
     except Exception as error:  # rclpy has several types
-        raise UserError(_to_one_line(error)) from error
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+        raise UserError(_to_one_line(error, program)) from error
 
 
 def _choose_log_folder() -> None:
@@ -119,9 +128,9 @@ def run_tool(
     args: arguments, also of ROS; None: those of the process
     """
     arguments = list(sys.argv[1:] if args is None else args)
-    options = parser.parse_args(remove_ros_args([name, *arguments])[1:])
-    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
     try:
+        options = parser.parse_args(_remove_ros_args([name, *arguments], parser.prog))
+        _initialize_rclpy(arguments, parser.prog)
         return run(options)
     except UserError as error:
         print(f"{name}: {error}", file=sys.stderr)
@@ -192,7 +201,7 @@ def _format_help() -> str:
     return "\n".join([*lines, "", EXAMPLE])
 
 
-def _to_one_line(error: Exception) -> str:
-    """Return the error's text in one line, without the position in rcl's source code."""
+def _to_one_line(error: Exception, program: str) -> str:
+    """Return the error's text in one line, without the position in rcl's source code, and how to get help."""
     text = " ".join(str(error).split()).partition(", at ./")[0].partition(", at /")[0]
-    return f"{text}; see perception_node --help"
+    return f"{text}; see {program} --help"

@@ -31,7 +31,7 @@ from multihmr2_ros.errors import UserError
 
 # For outputs whose message package may be missing. Not "on" and "off", because YAML reads these as true and false.
 WHEN = ("auto", "always", "never")
-FRAME_NAME = r"([^/\s]\S*)?"  # may be empty
+FRAME_NAME = {"pattern": r"([^/\s]\S*)?", "form": "empty, or a frame name without a leading slash and without spaces"}
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class ParameterRule:
     low, high    allowed range, including both limits
     choices      allowed texts
     pattern      regular expression that a text must match
+    form         the same in words
     live         changes take effect with the next image
     fixed        cannot be changed after the node has started
     """
@@ -51,6 +52,7 @@ class ParameterRule:
     high: float | None = None
     choices: tuple[str, ...] = ()
     pattern: str = ""
+    form: str = ""
     live: bool = False
     fixed: bool = False
 
@@ -99,6 +101,7 @@ class NodeParameters:
         "body_",
         "Prefix of the names of people's TF frames, followed by the id. Each camera of a robot needs its own prefix.",
         pattern="[A-Za-z][A-Za-z0-9_]*",
+        form="letters, digits and _, the first a letter",
     )
     image_transport: str = define_parameter(
         "auto",
@@ -146,20 +149,20 @@ class NodeParameters:
         "",
         "Frame that does not move, such as odom. Velocities are relative to it (TF needed). Empty: velocities are "
         "relative to the camera.",
-        pattern=FRAME_NAME,
+        **FRAME_NAME,
         live=True,
     )
     ground_frame: str = define_parameter(
         "",
         "Frame whose plane z = 0 is the floor, such as base_footprint. The floor corrects distances (TF needed). "
         "Empty: no floor.",
-        pattern=FRAME_NAME,
+        **FRAME_NAME,
         live=True,
     )
     target_frame: str = define_parameter(
         "",
         "Frame in which people are published, such as base_link or map (TF needed). Empty: the frame of the image.",
-        pattern=FRAME_NAME,
+        **FRAME_NAME,
         live=True,
     )
     transform_timeout_s: float = define_parameter(
@@ -250,7 +253,7 @@ def explain_refusal(name: str, value: Any) -> str:
     if rule.choices and value not in rule.choices:
         return f"parameter {name} must be one of {', '.join(rule.choices)}, got {value!r}"
     if rule.pattern and not re.fullmatch(rule.pattern, value):
-        return f"parameter {name} must be of the form {rule.pattern}, got {value!r}"
+        return f"parameter {name} must be {rule.form}, got {value!r}"
     if rule.low is not None and rule.high is not None and not rule.low <= value <= rule.high:  # also refuses NaN
         return f"parameter {name} must lie between {rule.low} and {rule.high}, got {value}"
     if isinstance(value, float) and not math.isfinite(value):
@@ -264,7 +267,7 @@ def _make_descriptor(name: str) -> ParameterDescriptor:
         name=name,
         description=rule.description + ("" if rule.live or rule.fixed else " Read when the node is configured."),
         read_only=rule.fixed,
-        additional_constraints=f"one of {', '.join(rule.choices)}" if rule.choices else rule.pattern,
+        additional_constraints=f"one of {', '.join(rule.choices)}" if rule.choices else rule.form,
     )
     if rule.low is not None and rule.high is not None:
         if isinstance(default, float):

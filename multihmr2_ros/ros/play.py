@@ -130,10 +130,10 @@ class Player:
             publisher.wait_for_all_acked(LAST_MESSAGES_TIMEOUT)
         time.sleep(LAST_MESSAGES_TIMEOUT.nanoseconds / NS)  # best-effort messages are not acknowledged
 
-    def _wait_until(self, eval_frame_s: float, time_ns: int) -> None:
-        """Sleep until eval_frame_s (monotonic clock); publish /clock meanwhile, up to time_ns."""
+    def _wait_until(self, due_s: float, time_ns: int) -> None:
+        """Sleep until due_s (monotonic clock); publish /clock meanwhile, up to time_ns."""
         while True:
-            left_s = eval_frame_s - time.monotonic()
+            left_s = due_s - time.monotonic()
             if self._clock is not None:
                 now_ns = time_ns - round(max(left_s, 0.0) * self._rate * NS)
                 self._clock.publish(ANNOUNCEMENT + struct.pack("<iI", *divmod(now_ns, NS)))

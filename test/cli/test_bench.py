@@ -49,6 +49,20 @@ def test_rows_and_stages(
     assert printed.err == ""
 
 
+def test_the_report_is_checked_before_the_work_and_replaces_no_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report_file = tmp_path / "report.json"
+    report_file.write_text("mine")
+    for path, said in ((report_file, "already exists"), (tmp_path / "no" / "report.json", "cannot write")):
+        assert main(["bench", "--json", str(path)]) == 2
+        printed = capsys.readouterr()
+        assert said in printed.err
+        assert str(path) in printed.err
+        assert printed.out == ""
+    assert report_file.read_text() == "mine"
+
+
 def test_ros(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("rclpy", reason="ROS is not in this shell: source scripts/env.sh")
     pytest.importorskip("multihmr2_ros.msg", reason="our messages are not built: make setup")

@@ -76,7 +76,7 @@ def test_an_image(run: Callable[..., int], tmp_path: Path, capsys: pytest.Captur
     scene = trimesh.load(tmp_path / "out" / "photo.glb")
     assert {"person_0", "person_1", "person_2"} <= set(scene.graph.nodes)
     assert Image.open(tmp_path / "out" / "photo_overlay.png").size == (96, 64)
-    assert "1 frames, 3 people (cpu, " in capsys.readouterr().out
+    assert "1 frame, 3 people (cpu, " in capsys.readouterr().out
 
 
 def test_a_folder_and_an_image_get_defaults(run: Callable[..., int], tmp_path: Path) -> None:
@@ -231,6 +231,22 @@ def test_empty_arguments_are_not_the_current_folder(
     assert main(arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert f"after '{place}', got an empty argument" in line
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["run", "https://example.org/a.jpg", "--out", "o"], ["run", "RTSP://camera/live", "--out", "o"],
+     ["evaluate", "a.mcap", "--checkpoint=http://example.org/a.pt", "--out", "o"]],
+)  # fmt: skip
+def test_urls_are_not_opened(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    (url,) = [argument for argument in arguments if "://" in argument]
+    assert f"got the URL {url!r}; save it as a file first" in line
     assert not list(tmp_path.iterdir())
 
 

@@ -27,7 +27,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from multihmr2_ros.cli.main import VERBS
+from multihmr2_ros.cli.main import VERBS, main
 from multihmr2_ros.media.video import VideoWriter
 
 COMMAND = [sys.executable, "-m", "multihmr2_ros.cli.main"]
@@ -92,6 +92,30 @@ def test_what_nohup_ignores_stays_ignored(tmp_path: Path) -> None:
     assert done.stdout.split("\n")[:2] == ["went on", "True"]
 
 
+# --- paths
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "NAME.jpg", "--out", "o"], ["run", "NAME.mcap", "--out", "o"], ["run", "a.jpg", "--out", "NAME"],
+        ["evaluate", "NAME.mcap", "--out", "o"], ["simulate", "--out", "NAME.mcap"],
+        ["label", "NAME", "--out", "o.npz"], ["label", "a.json", "--out", "NAME.npz"],
+        ["weights", "convert", "nano", "NAME.safetensors"], ["bench", "--json", "NAME"],
+    ],
+)  # fmt: skip
+def test_a_path_that_cannot_be_accessed_is_named_in_one_line(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in a folder without search permission, which tests of the root user cannot have."""
+    monkeypatch.chdir(tmp_path)
+    too_long = 300 * "a"
+    assert main([argument.replace("NAME", too_long) for argument in arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert too_long in line
+    assert "File name too long" in line
+
+
 # --- encodings
 
 
@@ -114,7 +138,7 @@ def test_messages_survive_any_encoding(small_checkpoint: Path, tmp_path: Path) -
     assert {path.name for path in (folder / "→").iterdir()} == {
         "größe.npz", "größe_overlay.png", "日本_000000.npz", "日本_overlay.mp4",
     }  # fmt: skip
-    assert done.stdout.count(b" frames, ") == 2
+    assert done.stdout.count(b": 1 frame, ") == 2
     assert done.stdout.count(b" -> ") == 2
 
 

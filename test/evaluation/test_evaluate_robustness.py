@@ -322,6 +322,22 @@ def test_mistakes(
     assert words in errors[0]
 
 
+def test_without_a_readable_bag_nothing_is_written_or_removed(
+    command: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, empty = tmp_path / "out", tmp_path / "empty.mcap"
+    empty.touch()
+    for bag, words in ((tmp_path / "nothing.mcap", "does not exist"), (empty, "cannot read the bag")):
+        assert command(bag, "--out", out) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert words in line
+        assert not out.exists()
+    assert command(write_scene(tmp_path / "walk.mcap", 2), "--out", out, "--no-plots") == 0
+    earlier = sorted(out.iterdir())
+    assert command(tmp_path / "nothing.mcap", "--out", out, "--overwrite") == 2
+    assert sorted(out.iterdir()) == earlier
+
+
 def test_a_bag_of_recorded_people_is_recognised(
     command: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,6 +14,7 @@
 
 """Images, folders and videos as one iterator of frames."""
 
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -149,7 +150,9 @@ def test_what_is_no_source_is_refused(tmp_path):
     refuses(tmp_path / "empty folder", "holds no images")
     for name in ("notes.txt", "no suffix"):
         (tmp_path / name).write_text("text")
-        refuses(tmp_path / name, "expected one of")
+        refuses(tmp_path / name, "neither an image nor a video, by its name")
+    os.mkfifo(tmp_path / "pipe.mp4")
+    refuses(tmp_path / "pipe.mp4", "is a device or a pipe")
     (tmp_path / "broken link.png").symlink_to(tmp_path / "nothing")
     refuses(tmp_path / "broken link.png", "no file or folder")
     for rate in (0, -1, float("nan")):

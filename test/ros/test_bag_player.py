@@ -176,6 +176,7 @@ def test_the_player_ends_with_ctrl_c_while_it_waits(tmp_path: Path) -> None:
         (("play", "IN", "--topics", "/other"), f"has no topic /other; it has {INFO}, {IMAGE}"),
         (("play", "IN", "--rate", "0"), "play: --rate must lie between 0.001 and 1000, got 0.0"),
         (("record", "IN", "--topics", "/a"), "in.mcap already exists"),
+        (("play", "IN", "--ros-args", "-r", "foo"), "see python -m multihmr2_ros.ros.play --help"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:

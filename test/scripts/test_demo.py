@@ -76,7 +76,7 @@ def test_the_demo_and_the_picture_of_its_markers(tmp_path: Path) -> None:
     assert "Traceback" not in text
     assert not processes_about(out)
     played, processed, dropped = map(
-        int, re.search(r"(\d+) images played, (\d+) processed, (\d+) dropped", text).summarize_group()
+        int, re.search(r"(\d+) images played, (\d+) processed, (\d+) dropped", text).groups()
     )
     assert played == 80
     assert processed > 5
@@ -126,6 +126,17 @@ def test_an_interrupted_demo_leaves_no_process(tmp_path: Path, number: int) -> N
     text, _ = running.communicate(timeout=60)
     assert (running.returncode, text.splitlines()[-1]) == (130, "demo: interrupted")
     assert not processes_about(out)
+
+
+@pytest.mark.parametrize(("video", "said"), [("missing.mp4", "no file or folder"), ("people.mp4", "would replace")])
+def test_a_mistake_keeps_the_files_of_the_earlier_demo(tmp_path: Path, video: str, said: str) -> None:
+    content = small_video(tmp_path / "people.mp4").read_bytes()
+    running = demo(tmp_path, "--video", tmp_path / video)
+    text, _ = running.communicate(timeout=300)
+    assert running.returncode == 2
+    assert said in text.splitlines()[-1]
+    assert [path.name for path in tmp_path.iterdir()] == ["people.mp4"]
+    assert (tmp_path / "people.mp4").read_bytes() == content
 
 
 @pytest.mark.slow

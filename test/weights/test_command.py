@@ -223,6 +223,17 @@ def test_convert_refuses(
     assert message in capsys.readouterr().err
 
 
+def test_convert_replaces_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = tmp_path / "mine.safetensors"
+    target.write_bytes(b"mine")
+    assert main(["weights", "convert", "nano", str(target)]) == 2
+    assert f"{target} already exists" in capsys.readouterr().err
+    assert target.read_bytes() == b"mine"
+    target = tmp_path / "no" / "out.safetensors"
+    assert main(["weights", "convert", "nano", str(target)]) == 2
+    assert f"cannot write {target}: No such file or directory" in capsys.readouterr().err
+
+
 def test_convert_help_explains_the_risk(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["weights", "convert", "--help"])
