@@ -76,7 +76,7 @@ def test_the_demo_and_the_picture_of_its_markers(tmp_path: Path) -> None:
     assert "Traceback" not in text
     assert not processes_about(out)
     played, processed, dropped = map(
-        int, re.search(r"(\d+) images played, (\d+) processed, (\d+) dropped", text).summarize_group()
+        int, re.search(r"(\d+) images played, (\d+) processed, (\d+) dropped", text).groups()
     )
     assert played == 80
     assert processed > 5
