@@ -32,6 +32,14 @@ hypothesis.settings.load_profile("busy")
 os.environ |= {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "ROS_STATIC_PEERS": ""}
 
 
+LONG_FILES = ("network/test_network_golden.py", "training/test_command.py", "training/test_trainer.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files, so that no process is left alone with one of them at the end."""
+    items.sort(key=lambda item: not item.path.as_posix().endswith(LONG_FILES))
+
+
 @pytest.fixture(scope="session")
 def golden_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Return a file of deterministic weights in the format of `multihmr2.pt`: 1.6 GB, removed after the tests."""

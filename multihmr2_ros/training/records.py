@@ -80,6 +80,7 @@ def draw_curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
+        from matplotlib.ticker import LogFormatter
     except ImportError:
         logger.info("curves need matplotlib; pip install 'multihmr2_ros[train]'")
         return
@@ -87,16 +88,22 @@ def draw_curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
     if not series:
         return
     lines = -(-len(series) // COLUMNS)
-    figure = Figure(figsize=(4 * COLUMNS, 2.6 * lines), layout="constrained")
+    width, height = 4 * COLUMNS, 2.6 * lines  # inches
+    figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
+    # Fixed places and plain labels, because fitting places and setting formulas take most of the time.
+    figure.subplots_adjust(0.6 / width, 0.3 / height, 1 - 0.1 / width, 1 - 0.3 / height, wspace=0.2, hspace=0.3)
     for place, ((kind, name), points) in enumerate(series.items()):
         axes = figure.add_subplot(lines, COLUMNS, place + 1)
         axes.plot([step for step, _ in points], [value for _, value in points], color="C1" if kind != "train" else "C0")
-        axes.set_title(name if kind == "train" else f"{name} ({kind})", fontsize=9)
+        axes.set_title(name if kind == "train" else f"{name} ({kind})", fontsize=9, y=1.0)
         axes.grid(alpha=0.3)
-        axes.tick_params(labelsize=7)
         if kind == "train" and min(value for _, value in points) > 0:
             axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(LogFormatter())
+            axes.yaxis.set_minor_formatter(LogFormatter())
+        axes.tick_params(which="both", labelsize=7)
+        axes.locator_params(axis="x", nbins=5)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=80)
 

@@ -47,6 +47,7 @@ def unchanged(index: int, people: People) -> People:
 def evaluate(path: Path, change: Change = unchanged, **options: Any) -> SequenceResult:
     options.setdefault("video", False)
     options.setdefault("bag", False)
+    options.setdefault("highlights", False)
     return run_job(BagJob(path=path, out=path.parent / "out", **options), TruthfulEstimator(change))
 
 

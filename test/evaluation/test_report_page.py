@@ -22,9 +22,11 @@ import dataclasses
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -37,12 +39,15 @@ from multihmr2_ros.cli.main import main
 from multihmr2_ros.evaluation import highlights, postures, report_page
 from multihmr2_ros.evaluation import results as result_files
 from multihmr2_ros.evaluation.bags import BagJob, run_job
+from multihmr2_ros.evaluation.run import SequenceResult
 from multihmr2_ros.evaluation.tally import DEFINITIONS, METRICS
 from multihmr2_ros.metrics.uncertainty import coverage, squared_mahalanobis
 from multihmr2_ros.people import People
 from test.helpers.evaluation_bags import TruthfulEstimator, scene, write_scene
 
 FRAMES, WRONG_FRAME = 40, 23
+CONFIGURATION: dict[str, Any] = {"inputs": ["walk.mcap"], "dataset": None}
+TIMING = {"date": "2026-11-27"}
 
 
 class Elements(HTMLParser):
@@ -74,20 +79,32 @@ def mistaken(index: int, people: People) -> People:
     return people.select(np.arange(3) == 1) if index == WRONG_FRAME else people
 
 
-def evaluate(out: Path, name: str = "walk", change=mistaken) -> Path:
-    """Return the page of an evaluation of a new bag, written beside out."""
-    out.parent.mkdir(exist_ok=True)
-    bag = write_scene(out.parent / f"{name}.mcap", FRAMES)
-    result = run_job(BagJob(path=bag, out=out, bag=False), TruthfulEstimator(change))
-    configuration, timing = {"inputs": [str(bag)], "dataset": None}, {"date": "2026-11-27"}
-    result_files.write_results(out, [result], configuration, timing, list(result.problems))
-    return report_page.write_report(out, [result], configuration, timing, result.problems)
+def evaluate(
+    out: Path, change: Callable[[int, People], People], *, frames: int = FRAMES, video: bool = False, **options: Any
+) -> SequenceResult:
+    """Evaluate a new bag, written beside out, and write the results, but not the page. options: of the bag."""
+    bag = write_scene(out.with_suffix(".mcap"), frames, **options)
+    result = run_job(BagJob(path=bag, out=out, bag=False, video=video), TruthfulEstimator(change))
+    result_files.write_results(out, [result], CONFIGURATION, TIMING, list(result.problems))
+    return result
+
+
+def write_page(out: Path, result: SequenceResult) -> Path:
+    configuration = CONFIGURATION | {"inputs": [f"{result.name}.mcap"]}
+    return report_page.write_report(out, [result], configuration, TIMING, result.problems)
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SequenceResult]:
+    """Return the folder and the result of an evaluation of `mistaken`."""
+    out = tmp_path_factory.mktemp("report") / "walk"
+    return out, evaluate(out, mistaken, video=True)
+
+
+@pytest.fixture(scope="module")
+def report(evaluated: tuple[Path, SequenceResult]) -> Path:
     pytest.importorskip("matplotlib")
-    return evaluate(tmp_path_factory.mktemp("report") / "out")
+    return write_page(*evaluated)
 
 
 def test_the_verdict_is_what_arithmetic_says(report: Path) -> None:
@@ -141,37 +158,39 @@ def test_the_worst_frame_is_shown_first_and_says_why(report: Path) -> None:
     assert len(shown) <= highlights.WORST + highlights.BEST
 
 
-def test_texts_are_escaped(tmp_path: Path) -> None:
-    report = evaluate(tmp_path / "out", name="<b onclick='x'>walk")
-    elements = Elements(report.read_text())
+def test_texts_are_escaped(evaluated: tuple[Path, SequenceResult], tmp_path: Path) -> None:
+    out, result = evaluated
+    shutil.copytree(out, tmp_path / "out")
+    page = write_page(tmp_path / "out", dataclasses.replace(result, name="<b onclick='x'>walk"))
+    elements = Elements(page.read_text())
     assert not elements.attributes("b") or all("onclick" not in each for each in elements.attributes("b"))
     assert "<b onclick='x'>walk" in elements.text
 
 
 def test_no_truth_and_nobody(tmp_path: Path) -> None:
-    bag = write_scene(tmp_path / "plain.mcap", 3, truth=lambda index: None)
-    result = run_job(BagJob(path=bag, out=tmp_path / "out"), TruthfulEstimator())
-    text = Elements(report_page.write_report(tmp_path / "out", [result], {}, {}, result.problems).read_text()).text
+    plain = evaluate(tmp_path / "plain", lambda index, people: people, frames=3, truth=lambda index: None)
+    text = Elements(write_page(tmp_path / "plain", plain).read_text()).text
     assert "Without ground truth, detection cannot be evaluated. The 3 images contain 9 detected people." in text
-    assert result.problems[0] in text
-    nobody = evaluate(tmp_path / "nobody", change=lambda index, people: people.select(np.zeros(3, bool)))
-    assert f"Recall: 0 of 100 people are detected (0 of {3 * FRAMES} instances)." in Elements(nobody.read_text()).text
+    assert plain.problems[0] in text
+    nobody = evaluate(tmp_path / "nobody", lambda index, people: people.select(np.zeros(3, bool)))
+    page = write_page(tmp_path / "nobody", nobody)
+    assert f"Recall: 0 of 100 people are detected (0 of {3 * FRAMES} instances)." in Elements(page.read_text()).text
 
 
 def test_frames_are_left_out_where_the_page_would_be_too_large(
-    report: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    report: Path, evaluated: tuple[Path, SequenceResult], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     limit = report.stat().st_size - 20_000
     monkeypatch.setattr(report_page, "MAX_BYTES", limit)
-    smaller = evaluate(tmp_path / "out")
+    shutil.copytree(report.parent, tmp_path / "out")
+    smaller = write_page(tmp_path / "out", evaluated[1])
     assert limit - 100_000 < smaller.stat().st_size <= limit
     assert f"Frame {WRONG_FRAME}" in smaller.read_text(), "the worst stays"
 
 
-def test_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    evaluate(tmp_path / "first" / "a")
-    evaluate(tmp_path / "second" / "b", change=lambda index, people: people)
-    arguments = ["evaluate", "--compare", str(tmp_path / "first" / "a"), str(tmp_path / "second" / "b")]
+def test_comparison(report: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate(tmp_path / "walk", lambda index, people: people)
+    arguments = ["evaluate", "--compare", str(report.parent), str(tmp_path / "walk")]
     assert main(arguments) == 0
     assert not list(tmp_path.rglob("cmp")), "without --out nothing is written"
     assert main([*arguments, "--out", str(tmp_path / "cmp")]) == 0

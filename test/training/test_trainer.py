@@ -202,38 +202,65 @@ TWO_PROCESSES = """
 import sys
 from pathlib import Path
 import torch
+from multihmr2_ros.errors import UserError
 from multihmr2_ros.training.distributed import connect_processes
+from multihmr2_ros.training.trainer import Hooks
 from test.helpers.training_runs import batches, config, trainer
 torch.set_num_threads(1)
 folder, render_cache = Path(sys.argv[1]), Path(sys.argv[2])
+
+def load(steps, rank):
+    data = batches(render_cache, config(steps))
+    data.rank = rank
+    return data
+
 with connect_processes("cpu") as others:
-    run = trainer(folder, config(3), processes=others)
-    data = batches(render_cache, config(3))
-    data.rank = others.rank
-    run.run(data, show_progress=False)
+    run = trainer(folder / "whole", config(3), processes=others)
+    run.run(load(3, others.rank), show_progress=False)
     torch.save(run.network.state_dict(), folder / f"rank{others.rank}.pt")
+
+    second = others.rank == 1
+    run, data = trainer(folder / "stopped", config(50), processes=others), load(50, others.rank)
+    done = run.run(data, Hooks(stop=lambda: second and run.progress.step == 2), show_progress=False)
+    said = f"{done} {run.progress.step} "
+    if second:
+        with torch.no_grad():
+            run.network.camera.field_of_view[2].bias.fill_(float("nan"))
+    try:
+        run.step(data[3])
+    except UserError as error:
+        said += str(error)
+    (folder / f"rank{others.rank}.txt").write_text(said)
 """
 
 
-def run_two_processes(program: str, folder: Path, render_cache: Path) -> None:
-    """Run a program under torchrun with FOLDER/run, which is created, and the render cache as arguments."""
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory: pytest.TempPathFactory, render_cache: Path) -> Path:
+    """Return the folder of two runs by the same two processes under torchrun."""
+    folder = tmp_path_factory.mktemp("two_processes")
     script = folder / "program.py"
-    script.write_text(program)
-    (folder / "run").mkdir()
+    script.write_text(TWO_PROCESSES)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
     environment = os.environ | {"PYTHONPATH": str(paths.ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*launch, str(folder / "run"), str(render_cache)], capture_output=True, text=True, env=environment, timeout=300
+        [*launch, str(folder), str(render_cache)], capture_output=True, text=True, env=environment, timeout=300
     )
     assert done.returncode == 0, done.stderr
+    return folder
 
 
-def test_two_processes_train_one_network(tmp_path: Path, render_cache: Path) -> None:
-    run_two_processes(TWO_PROCESSES, tmp_path, render_cache)
-    first, second = (torch.load(tmp_path / "run" / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
+def test_two_processes_train_one_network(two_processes: Path) -> None:
+    first, second = (torch.load(two_processes / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
     parameters = dict(MultiHMR2(NETWORK).named_parameters())
     assert all(torch.equal(first[name], second[name]) for name in parameters)
-    assert [row["images"] for row in read_log(tmp_path / "run" / "log.jsonl")] == [4, 8, 12]
+    assert [row["images"] for row in read_log(two_processes / "whole" / "log.jsonl")] == [4, 8, 12]
+
+
+def test_processes_end_together(two_processes: Path) -> None:
+    """One of two processes is stopped, and later has a loss that is not finite: the other one does not block."""
+    first, second = ((two_processes / f"rank{rank}.txt").read_text() for rank in (0, 1))
+    assert first == "False 2 the loss is not finite at step 2 in another process; see its message"
+    assert second.startswith("False 2 the loss is not finite at step 2 (")
 
 
 @pytest.mark.slow
@@ -289,42 +316,6 @@ def count_separate_people(seen: list[Batch]) -> int:
     order = torch.arange(1, 8 * 10 + 1).view(8, 10)
     scores = [torch.where(centers, order, 0.0) for centers in found]
     return sum(int(((suppress_neighbors(score) == score) & (score > 0)).sum()) for score in scores)
-
-
-TOGETHER = """
-import sys
-from pathlib import Path
-import torch
-from multihmr2_ros.errors import UserError
-from multihmr2_ros.training.distributed import connect_processes
-from multihmr2_ros.training.trainer import Hooks
-from test.helpers.training_runs import batches, config, trainer
-torch.set_num_threads(1)
-folder, render_cache = Path(sys.argv[1]), Path(sys.argv[2])
-with connect_processes("cpu") as others:
-    second = others.rank == 1
-    run = trainer(folder, config(50), processes=others)
-    data = batches(render_cache, config(50))
-    data.rank = others.rank
-    done = run.run(data, Hooks(stop=lambda: second and run.progress.step == 2), show_progress=False)
-    said = f"{done} {run.progress.step} "
-    if second:
-        with torch.no_grad():
-            run.network.camera.field_of_view[2].bias.fill_(float("nan"))
-    try:
-        run.step(data[3])
-    except UserError as error:
-        said += str(error)
-    (folder / f"rank{others.rank}.txt").write_text(said)
-"""
-
-
-def test_processes_end_together(tmp_path: Path, render_cache: Path) -> None:
-    """One of two processes is stopped, and later has a loss that is not finite: the other one does not block."""
-    run_two_processes(TOGETHER, tmp_path, render_cache)
-    first, second = ((tmp_path / "run" / f"rank{rank}.txt").read_text() for rank in (0, 1))
-    assert first == "False 2 the loss is not finite at step 2 in another process; see its message"
-    assert second.startswith("False 2 the loss is not finite at step 2 (")
 
 
 @pytest.mark.parametrize(
