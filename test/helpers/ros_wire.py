@@ -62,7 +62,7 @@ class Peer:
         self.until(lambda: self.peer.count_publishers(topic) > 0, 30.0)
         return came
 
-    def until(self, condition: Callable[[], Any], timeout_s: float = 10.0) -> None:
+    def until(self, condition: Callable[[], Any], timeout_s: float = 30.0) -> None:
         deadline = time.monotonic() + timeout_s
         while not condition():
             assert time.monotonic() < deadline, f"waited for {timeout_s} s"

@@ -28,13 +28,13 @@ from multihmr2_ros.errors import UserError
 from multihmr2_ros.labeling.detection import MIN_SIZE_PX, PeopleDetector
 from multihmr2_ros.media.export import save_image
 
-transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
 def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return an RT-DETR that detects people everywhere, with scores of about 0.5."""
+    transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
     backbone = transformers.RTDetrResNetConfig(
         embedding_size=8, hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1], layer_type="basic", out_features=None,
@@ -60,6 +60,7 @@ def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pose_estimator(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
     backbone = transformers.VitPoseBackboneConfig(
         image_size=[64, 48], patch_size=[16, 16], hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
