@@ -101,9 +101,20 @@ make_venv() { # RCLPY SOURCE → .venv with pip
   echo "$1" >"$venv/ros"
 }
 
+install_with_uv() { # ARGUMENTS of pip install → fails unless uv has installed them, in a sixth of pip's time
+  local cache=$venv/uv-cache status=0
+  "$python" -m pip install --quiet --disable-pip-version-check --retries 0 --constraint constraints.txt 'uv>=0.9,<1' ||
+    return
+  [[ -z ${PIP_INDEX_URL:-} ]] || export UV_DEFAULT_INDEX=$PIP_INDEX_URL
+  [[ -z ${PIP_FIND_LINKS:-} ]] || export UV_FIND_LINKS=${PIP_FIND_LINKS// /,}
+  "$venv/bin/uv" pip install --quiet --python "$python" --cache-dir "$cache" "$@" || status=$?
+  rm -rf "$cache"
+  return "$status"
+}
+
 install_packages() { # ROS
   # Python compiles the files that are imported.
-  local arguments=(--no-compile --editable '.[test]') log=$logs/pip.log
+  local arguments=(--editable '.[test]') log=$logs/pip.log
   say "installing Python packages into .venv (2.5 GB, a few minutes)"
   if [[ $1 == wheels ]]; then
     unset PYTHONPATH
@@ -118,7 +129,10 @@ install_packages() { # ROS
   elif [[ -f constraints.txt ]]; then
     arguments+=(--constraint constraints.txt)
   fi
-  "$python" -m pip install --quiet --disable-pip-version-check --retries 2 "${arguments[@]}" >"$log" 2>&1 && return
+  # uv does not see the packages of a system ROS. If it fails, pip tries again, with all its own settings.
+  [[ $1 == wheels ]] && install_with_uv "${arguments[@]}" >"$logs/uv.log" 2>&1 && return
+  "$python" -m pip install --quiet --disable-pip-version-check --retries 2 --no-compile "${arguments[@]}" >"$log" 2>&1 &&
+    return
   if grep -qE 'NewConnectionError|NameResolutionError|ConnectTimeout|ProxyError|Network is unreachable' "$log"; then
     fail "pip cannot reach its package index: check the network or pip's proxy, then run make setup again ($log)"
   elif grep -q 'No space left on device' "$log"; then
