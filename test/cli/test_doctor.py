@@ -104,12 +104,6 @@ def test_report_of_this_machine(text: str, home: Path) -> None:
         assert f"\n\n{section}\n" in text
 
 
-def use_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("MULTIHMR2_WEIGHTS", "ANNY_CACHE_DIR", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(home))
-
-
 def test_json_says_the_same(
     text: str,
     home: Path,
@@ -117,7 +111,9 @@ def test_json_says_the_same(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    use_home(home, monkeypatch)
+    for name in ("MULTIHMR2_WEIGHTS", "ANNY_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(home))
     assert main(["doctor", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["can_run"] is True
@@ -131,9 +127,7 @@ def test_json_says_the_same(
         assert check["command"] in text
 
 
-def test_report_without_the_large_packages(
-    home: Path, warp_started: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_report_without_the_large_packages(home: Path) -> None:
     done = run_doctor(home, "--json", hidden="torch anny cv2 av requests safetensors tqdm trimesh packaging")
     assert (done.returncode, done.stderr) == (2, "")
     checks = by_name(done.stdout)
@@ -145,13 +139,10 @@ def test_report_without_the_large_packages(
     assert "not compared with" in checks["numpy"]["detail"]
     assert checks["gpu"]["detail"].startswith("unknown without torch")
 
-    use_home(home, monkeypatch)
-    for name in ("torch", "anny"):
-        monkeypatch.setitem(sys.modules, name, None)  # Python's behavior for a module that must not be imported
-    assert main(["doctor"]) == 2
-    text = capsys.readouterr().out
-    assert text.endswith("`multihmr2 run` is not ready: 2 missing\n")
-    assert "-> pip install --force-reinstall 'torch>=" in text
+    text = run_doctor(home, hidden="torch anny")
+    assert text.returncode == 2
+    assert text.stdout.endswith("`multihmr2 run` is not ready: 2 missing\n")
+    assert "-> pip install --force-reinstall 'torch>=" in text.stdout
 
 
 # --- one probe at a time ---------------------------------------------------------------------------------------------
