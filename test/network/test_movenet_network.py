@@ -49,8 +49,8 @@ from multihmr2_ros.training.readers import EmptyImageReader, HashSplit
 from multihmr2_ros.training.readers.common import compute_hash_share
 from multihmr2_ros.training.session import Session, make_network
 from multihmr2_ros.training.trainer import Trainer
-from test import paths
 from test.helpers.nano_network import NARROW, random_targets
+from test.helpers.scripts import load_script
 from test.helpers.training_samples import body
 from test.paths import SHARED
 
@@ -75,13 +75,7 @@ def batch(images: int = 2, people: int = 3) -> Batch:
 
 
 def converted(folder: Path) -> Path:
-    script = paths.ROOT / "scripts/convert_movenet.py"
-    spec = importlib.util.spec_from_file_location("convert_movenet", script)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.convert(WEIGHTS, folder / "movenet.safetensors")
+    load_script("convert_movenet").convert(WEIGHTS, folder / "movenet.safetensors")
     return folder / "movenet.safetensors"
 
 

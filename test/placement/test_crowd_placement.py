@@ -172,7 +172,7 @@ def test_a_map_of_another_size(crowd: RgbdFrame) -> None:
         place_people(people, surface_of(), RelativeDepthMap(np.zeros((120, 320), np.float32)))
 
 
-def test_cost_grows_with_the_number_of_people_only(crowd: RgbdFrame) -> None:
+def test_cost_grows_less_than_the_number_of_people(crowd: RgbdFrame) -> None:
     """Prints the CPU time of one thread with the full mesh, and compares four times as many people."""
     people = predicted(crowd, OVERLAID, np.random.default_rng(0), "full")
     groups = [people.select(np.arange(count) % len(people)) for count in (CROWDED // 4, CROWDED)]
@@ -185,4 +185,4 @@ def test_cost_grows_with_the_number_of_people_only(crowd: RgbdFrame) -> None:
             times.append(1e3 * (time.thread_time() - start))
     few, many = np.reshape(times, (-1, 2)).min(axis=0)
     print(f"{CROWDED} people: {many:.1f} ms of the processor; {CROWDED // 4}: {few:.1f} ms")
-    assert many < 6 * few
+    assert many < 3 * few

@@ -16,10 +16,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import safetensors.numpy
@@ -27,18 +24,7 @@ from scipy.spatial.transform import Rotation
 
 from multihmr2_ros.training.render_cache import RenderCache
 from multihmr2_ros.training.samples import Sample, make_blank_people, pack_samples
-from test import paths
-
-
-def script() -> Any:
-    path = paths.ROOT / "scripts" / "gpu_train.py"
-    spec = importlib.util.spec_from_file_location("gpu_train", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["gpu_train"] = module
-    spec.loader.exec_module(module)
-    return module
+from test.helpers.scripts import load_script
 
 
 def sample(people: int, seed: int) -> Sample:
@@ -52,7 +38,7 @@ def sample(people: int, seed: int) -> Sample:
 
 
 def test_renders_survive_packing(tmp_path: Path) -> None:
-    gpu_train = script()
+    gpu_train = load_script("gpu_train")
     samples = [sample(people, seed) for seed, people in enumerate((2, 0, 3))]
     source, packed = tmp_path / "seeds-0000000.safetensors", tmp_path / "part0" / "seeds-0000000.xz"
     packed.parent.mkdir()
@@ -71,7 +57,7 @@ def test_renders_survive_packing(tmp_path: Path) -> None:
 
 
 def test_parts_are_small_and_hold_every_file(tmp_path: Path) -> None:
-    gpu_train = script()
+    gpu_train = load_script("gpu_train")
     files = tmp_path / "files"
     files.mkdir()
     for number in range(7):

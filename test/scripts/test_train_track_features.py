@@ -16,7 +16,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import sys
@@ -30,6 +29,7 @@ from multihmr2_ros.network import checkpoint
 from multihmr2_ros.network.heads import make_mlp
 from multihmr2_ros.weights import resolve_checkpoint
 from test import paths
+from test.helpers.scripts import load_script
 
 PEOPLE = paths.SHARED / "data/people"
 IMAGES = 12
@@ -38,15 +38,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location(
-        "train_track_features", paths.ROOT / "scripts/train_track_features.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["train_track_features"] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script("train_track_features")
 
 
 def test_the_loss_is_the_published_one(script: ModuleType) -> None:
