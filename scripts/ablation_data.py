@@ -156,7 +156,7 @@ def _write_training_features(plan: Plan, kind: str, square: bool) -> None:
     pool = RenderCacheConfig(plan.out / "pool", SceneOptions(), held_out_images=plan.test_images)
     batch = BatchConfig(
         plan.batch_size, plan.image_size, NANO.patch_size, square_padding=square,
-        augmentation=AugmentationConfig(off_centre=0.0),
+        augmentation=AugmentationConfig(off_center=0.0),
     )  # fmt: skip
     session = Session(
         folder, NANO, TrainingConfig(batch=batch),

@@ -103,8 +103,7 @@ make_venv() { # RCLPY SOURCE → .venv with pip
 
 install_with_uv() { # ARGUMENTS of pip install → fails unless uv has installed them, in a sixth of pip's time
   local cache=$venv/uv-cache status=0
-  "$python" -m pip install --quiet --disable-pip-version-check --retries 0 --constraint constraints.txt 'uv>=0.9,<1' ||
-    return
+  "$python" -m pip install --quiet --disable-pip-version-check --retries 0 --constraint constraints.txt uv || return
   [[ -z ${PIP_INDEX_URL:-} ]] || export UV_DEFAULT_INDEX=$PIP_INDEX_URL
   [[ -z ${PIP_FIND_LINKS:-} ]] || export UV_FIND_LINKS=${PIP_FIND_LINKS// /,}
   "$venv/bin/uv" pip install --quiet --python "$python" --cache-dir "$cache" "$@" || status=$?

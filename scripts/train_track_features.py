@@ -59,7 +59,7 @@ NOISE = 0.3  # added to the colors, relative to their standard deviation
 IMAGES_PER_STEP = 48
 LEARNING_RATE, WEIGHT_DECAY = 1e-3, 0.1
 MAX_PEOPLE = 1000  # per image
-AUGMENTATION = AugmentationConfig(least_zoom=0.6, off_centre=0.5, cutout=0.3)
+AUGMENTATION = AugmentationConfig(least_zoom=0.6, off_center=0.5, cutout=0.3)
 
 
 @dataclass(frozen=True)

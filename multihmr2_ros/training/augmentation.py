@@ -50,7 +50,7 @@ class AugmentationConfig:
 
     flip            probability of mirroring
     least_zoom      minimum side of the crop, divided by that of the largest crop with its aspect
-    off_centre      probability of a crop that is not centered on the principal point; the network then always gets K,
+    off_center      probability of a crop that is not centered on the principal point; the network then always gets K,
                     because it predicts centered cameras only
     aspect_jitter   relative change of the crop's aspect, padded with black
     cutout          probability of cutout rectangles
@@ -61,7 +61,7 @@ class AugmentationConfig:
 
     flip: float = 0.5
     least_zoom: float = 0.6
-    off_centre: float = 0.3
+    off_center: float = 0.3
     aspect_jitter: float = 0.1
     cutout: float = 0.2
     cutout_patches: int = 3
@@ -69,7 +69,7 @@ class AugmentationConfig:
     photometric: PhotometricConfig = field(default_factory=PhotometricConfig)
 
     def __post_init__(self) -> None:
-        for name in ("flip", "off_centre", "cutout"):
+        for name in ("flip", "off_center", "cutout"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"augmentation: {name} must be a probability from 0 to 1, got {getattr(self, name)}")
         if not 0 < self.least_zoom <= 1:
@@ -84,7 +84,7 @@ class AugmentationConfig:
 
 
 NO_AUGMENTATION = AugmentationConfig(
-    flip=0.0, least_zoom=1.0, off_centre=0.0, aspect_jitter=0.0, cutout=0.0, photometric=PhotometricConfig.none()
+    flip=0.0, least_zoom=1.0, off_center=0.0, aspect_jitter=0.0, cutout=0.0, photometric=PhotometricConfig.none()
 )
 
 
@@ -173,14 +173,14 @@ def draw_crop(
     center = np.array([width, height]) / 2 if sample.k is None else sample.k[:2, 2]
     aspect *= 1 + config.aspect_jitter * generator.uniform(-1, 1)
     zoom = generator.uniform(config.least_zoom, 1.0)
-    off_centre = generator.random() < config.off_centre
+    off_center = generator.random() < config.off_center
     places = generator.random(2)
     room = np.array([width, height], float)
-    if not off_centre:  # the largest rectangle about the center
+    if not off_center:  # the largest rectangle about the center
         room = 2 * np.minimum(center, room - center).clip(min=0.2 * room)
     side = zoom * np.minimum(room, [room[1] * aspect, room[0] / aspect])
     side = np.minimum(np.maximum(np.round(side), 2), [width, height])
-    first = np.round(places * ([width, height] - side) if off_centre else center - side / 2)
+    first = np.round(places * ([width, height] - side) if off_center else center - side / 2)
     first = np.clip(first, 0, [width, height] - side)
     x0, y0, x1, y1 = (int(value) for value in (*first, *(first + side)))
     return x0, y0, x1, y1

@@ -175,8 +175,8 @@ def test_augmented_samples_are_inputs_and_consistent(seed: int) -> None:
     assert np.array_equal(result.image, again.image)
 
 
-def test_without_off_centre_crops_the_principal_point_stays_in_the_middle() -> None:
-    config = AugmentationConfig(off_centre=0.0, aspect_jitter=0.0)
+def test_without_off_center_crops_the_principal_point_stays_in_the_middle() -> None:
+    config = AugmentationConfig(off_center=0.0, aspect_jitter=0.0)
     for seed in range(20):
         assert augment(make_sample(0, 1), np.random.default_rng(seed), config, SIZE, 4 / 3)[1]
 
