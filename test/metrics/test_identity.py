@@ -27,7 +27,6 @@ from hypothesis import strategies as st
 from multihmr2_ros.metrics.identity import HOTA_THRESHOLDS, FrameBoxes, IdentityCounts, count_identities, remove_ignored
 from test import paths
 
-motmetrics = pytest.importorskip("motmetrics", reason="install the test extra: motmetrics is the peer of this test")
 trackeval = pytest.importorskip("trackeval", reason="install the test extra: trackeval is the peer of this test")
 
 REAL = paths.SHARED / "data" / "real"
@@ -61,6 +60,7 @@ def random_sequence(seed: int, frames: int = 30, people: int = 5) -> tuple[Seque
 
 
 def by_motmetrics(truth: Sequence, predicted: Sequence) -> dict[str, float]:
+    motmetrics = pytest.importorskip("motmetrics", reason="install the test extra: it has the package")
     accumulator = motmetrics.MOTAccumulator(auto_id=True)
     for true, found in zip(truth, predicted, strict=True):
         overlap = _iou(true.box, found.box)

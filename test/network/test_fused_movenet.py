@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import time
 
 import pytest
 import torch
@@ -30,7 +31,7 @@ from multihmr2_ros.network.fused_movenet import FusedMoveNet, fuse_encoder
 from multihmr2_ros.network.inference import Inference, Runtime
 from multihmr2_ros.network.initialization import initialize
 from multihmr2_ros.network.model import MultiHMR2
-from multihmr2_ros.network.movenet import KEYPOINTS, MoveNet
+from multihmr2_ros.network.movenet import KEYPOINTS, MoveNet, MoveNetMaps
 from multihmr2_ros.network.proposals import KeypointEncoder, propose_people
 from test.helpers.nano_network import NARROW
 
@@ -128,6 +129,19 @@ def test_the_plain_encoder_stays_where_fusing_fails(mistake: str, monkeypatch: p
         monkeypatch.setattr(fused_movenet, "_measure_least_time", lambda *_: next(times))
     fuse_encoder(encoder)
     assert isinstance(encoder.movenet, MoveNet)
+
+
+def test_time_of_other_programs_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    compute = fused_movenet.FusedMoveNet.forward
+
+    def wait_and_compute(network: FusedMoveNet, pixels: Tensor) -> MoveNetMaps:
+        time.sleep(0.5)  # many times as long as both encoders need
+        return compute(network, pixels)
+
+    monkeypatch.setattr(fused_movenet.FusedMoveNet, "forward", wait_and_compute)
+    encoder = KeypointEncoder(5).eval()
+    fuse_encoder(encoder)
+    assert isinstance(encoder.movenet, FusedMoveNet)
 
 
 @pytest.mark.parametrize(("precision", "mode", "expected"), [("fp32", "eager", True), ("bf16", "eager", False)])
