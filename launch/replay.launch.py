@@ -60,7 +60,7 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 "record",
                 default_value="",
-                description="New bag to write people (tf, markers, pictures, too) and diagnostics to.",
+                description="Name of a new bag. Records people, TF, markers, overlay images and diagnostics.",
             ),
             OpaqueFunction(function=check),
             IncludeLaunchDescription(

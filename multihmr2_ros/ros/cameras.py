@@ -64,7 +64,7 @@ class SharedEstimatorFactory:
 
 def make_node(camera: str, estimator_factory: EstimatorFactory) -> PerceptionNode:
     """Create the node of a camera. Its own arguments precede those of the process."""
-    prefix = f"{camera.rpartition('/')[2]}_"
+    prefix = f"{_get_last_part(camera)}_"
     own = ["--ros-args", "-r", f"__ns:=/{camera}", "-p", f"body_prefix:={prefix}"]
     return PerceptionNode(estimator_factory, cli_args=own)
 
@@ -82,7 +82,16 @@ def split_cameras(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
             "expected different names of cameras, such as front rear, before --ros-args; got "
             f"{' '.join(wrong or names)!r:.200}; see perception_cameras --help"
         )
+    if len({_get_last_part(name) for name in names}) < len(names):
+        raise UserError(
+            f"expected names of cameras that end differently, got {' '.join(names)!r:.200}: the TF frames of people "
+            "begin with the last part of the name"
+        )
     return names, [program, *rest[len(names) :]]
+
+
+def _get_last_part(camera: str) -> str:
+    return camera.rpartition("/")[2]
 
 
 def main(args: Sequence[str] | None = None, estimator_factory: EstimatorFactory | None = None) -> int:

@@ -101,7 +101,7 @@ class ContentPublisher(Generic[Content]):
             self._memory = np.empty(size, np.uint8)
         message.write_to(self._memory.data[:size])
         serialized = SerializedMessage(self._memory.ctypes.data, size, size)
-        with self.publisher.handle:  # prevents that it is destroyed meanwhile
+        with self.publisher.handle:  # so that it is not destroyed meanwhile
             code = self._publish_memory(self.publisher.handle.pointer, ctypes.byref(serialized), None)
         if code:
             raise RuntimeError(f"rcl_publish_serialized_message: error {code} on {self.publisher.topic_name}")

@@ -91,7 +91,7 @@ class PerceptionNode(ManagedNode):
         self._state = "unconfigured"
         self._is_enabled = True
         self._reset_wanted = False
-        self._publishing = threading.Lock()  # prevents that an image in work is published after deactivation
+        self._publishing = threading.Lock()  # so that the image being processed is not published after deactivation
         self._last_header = HeaderContent()
         self._last_time_s = 0.0
         self.add_on_set_parameters_callback(self._on_parameters)
@@ -356,10 +356,20 @@ class PerceptionNode(ManagedNode):
         severity    of the log entry
         """
         if self._health.note(cause, text, is_present=is_present):
-            self.get_logger().log("\n".join(line for line in (text, detail) if line), severity)
+            _log(self.get_logger(), "\n".join(line for line in (text, detail) if line), severity)
 
     def _now_s(self) -> float:
         return float(self.get_clock().now().nanoseconds * 1e-9)
+
+
+def _log(logger: Any, text: str, severity: LoggingSeverity) -> None:
+    """Log a text. Each severity needs its own line of code: rclpy raises ValueError if that of a line changes."""
+    if severity >= LoggingSeverity.FATAL:
+        logger.fatal(text)
+    elif severity >= LoggingSeverity.ERROR:
+        logger.error(text)
+    else:
+        logger.warning(text)
 
 
 def main(args: Sequence[str] | None = None, estimator_factory: EstimatorFactory = load_estimator) -> int:

@@ -91,8 +91,8 @@ class NodeParameters:
     )
     max_people: int = define_parameter(
         20,
-        "Maximum number of people in an image. On a GPU, the computation time does not depend on how many there are, "
-        "and the first image after a change takes about 1 s longer.",
+        "Maximum number of people in an image. On a GPU, the time of an image depends on this value, not on the number "
+        "of people, and the first image after a change takes about 1 s longer.",
         low=1,
         high=200,
         live=True,

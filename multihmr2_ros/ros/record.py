@@ -14,12 +14,14 @@
 
 """Records topics to a bag on machines without `ros2 bag`: python -m multihmr2_ros.ros.record OUT --topics …
 
-Messages are written as received (serialized), with their arrival time. Ctrl-C ends the recording.
+Messages are written as received (serialized), with their arrival time. Ctrl-C ends the recording. If an error ends it,
+the bag contains what was recorded until then.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import time
 from collections.abc import Sequence
@@ -52,12 +54,12 @@ class Recorder:
         self.missing = [node.resolve_topic_name(topic) for topic in topics]
 
     def update_subscriptions(self) -> None:
-        """Subscribe to the missing topics that now have a publisher."""
+        """Subscribe to the missing topics that now have a publisher. Raises UserError for a type without definition."""
         for topic in list(self.missing):
             publishers = self._node.get_publishers_info_by_topic(topic)
             if publishers:
-                self._subscribe(topic, publishers)
                 self.missing.remove(topic)
+                self._subscribe(topic, publishers)
 
     def _subscribe(self, topic: str, publishers: Sequence[Any]) -> None:
         type_name = publishers[0].topic_type
@@ -88,11 +90,16 @@ def _run(options: argparse.Namespace) -> int:
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     writer = BagWriter(options.out)
+    recorder = Recorder(node, writer, options.topics)
     try:
-        recorder = Recorder(node, writer, options.topics)
-        _record(recorder, executor)
+        _record(recorder, writer, executor)
     except BaseException:
-        writer.discard()
+        if writer.counts:  # it cannot be recorded again
+            with contextlib.suppress(UserError):
+                writer.close()
+                print(f"{options.out}: {sum(writer.counts.values())} messages until the error", file=sys.stderr)
+        else:
+            writer.discard()
         raise
     if not writer.counts:
         writer.discard()
@@ -106,8 +113,11 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _record(recorder: Recorder, executor: SingleThreadedExecutor) -> None:
-    """Record until SIGINT or SIGTERM."""
+def _record(recorder: Recorder, writer: BagWriter, executor: SingleThreadedExecutor) -> None:
+    """Record until SIGINT or SIGTERM.
+
+    A topic that cannot be recorded ends the recording only if no message has been recorded yet.
+    """
     stopped = collect_stop_signals()
     recorder.update_subscriptions()
     if recorder.missing:
@@ -116,7 +126,12 @@ def _record(recorder: Recorder, executor: SingleThreadedExecutor) -> None:
     while not stopped:
         executor.spin_once(timeout_sec=UPDATE_PERIOD_S)
         if recorder.missing and time.monotonic() - look_s > UPDATE_PERIOD_S:
-            recorder.update_subscriptions()
+            try:
+                recorder.update_subscriptions()
+            except UserError as error:
+                if not writer.counts:
+                    raise
+                print(f"record: {error}; the other topics are still recorded", file=sys.stderr, flush=True)
             look_s = time.monotonic()
     end_s = time.monotonic() + DRAIN_S
     while time.monotonic() < end_s:

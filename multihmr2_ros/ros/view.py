@@ -114,6 +114,9 @@ class LiveView:
             if not self._node.count_publishers(self._topic):
                 return f"no publisher of {self._topic}: start the node, or give its topic with --topic"
             return f"no people on {self._topic} yet: does the node receive images?"
+        if not self._is_subscribed and self._image_topic:
+            found = ", ".join(self._list_topics(IMAGE_TYPES)) or "none"
+            return f"no publisher of images on {self._image_topic}: check --image (topics of images: {found})"
         if not self._is_subscribed:
             return "no publisher of images: give their topic with --image"
         return f"no image on {self._image_topic} has the stamp of the people on {self._topic}: check --image"

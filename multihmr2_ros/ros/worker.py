@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import threading
+import traceback
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -27,7 +28,8 @@ class NewestOnlyWorker(Generic[Item]):
     """Worker that calls `work(item)` in its own thread, one item at a time, always with the newest offered item.
 
     work    may take long; runs in one thread, one call at a time
-    report  called in the same thread with every exception that work raises; the worker continues with the next item
+    report  called in the same thread with every exception that work raises; the worker continues with the next item,
+            even if report raises, too
     """
 
     def __init__(self, work: Callable[[Item], None], report: Callable[[Exception], None]) -> None:
@@ -66,5 +68,11 @@ class NewestOnlyWorker(Generic[Item]):
             try:
                 self._work(item)
             except Exception as error:
-                self._report(error)
+                self._try_report(error)
             del item  # free the image before the next one arrives
+
+    def _try_report(self, error: Exception) -> None:
+        try:
+            self._report(error)
+        except Exception:
+            traceback.print_exc()

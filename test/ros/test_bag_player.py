@@ -23,6 +23,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,6 +34,8 @@ pytest.importorskip("multihmr2_ros.msg", reason="our messages are not built: mak
 from multihmr2_ros.bags.definitions import make_typestore
 from multihmr2_ros.bags.reading import BagMessage, BagReader
 from multihmr2_ros.bags.stamps import read_stamp_ns, restamp
+from multihmr2_ros.bags.writing import BagWriter
+from multihmr2_ros.errors import UserError
 from multihmr2_ros.ros import play, record
 from multihmr2_ros.ros.play import Timeline
 from test.helpers.bag_factory import (
@@ -53,11 +56,11 @@ IMAGE, INFO = "/camera/image_raw/compressed", "/camera/camera_info"
 ENVIRONMENT = os.environ | {"ROS_DOMAIN_ID": str(DOMAIN_ID), "PYTHONUNBUFFERED": "1"}
 
 
-def start(module: str, *arguments: object) -> subprocess.Popen[str]:
+def start(module: str, *arguments: object, **environment: str) -> subprocess.Popen[str]:
     """Start a process as a background job of a script: with SIGINT ignored."""
     return subprocess.Popen(
         [sys.executable, "-m", f"multihmr2_ros.ros.{module}", *map(str, arguments)],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT | environment,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
     )  # fmt: skip
 
@@ -117,6 +120,47 @@ def test_what_is_played_is_recorded(tmp_path: Path) -> None:
     assert min(late_s) > -0.001, "no image is earlier than the recorded pace"
     # A busy machine delays single images; a player that is too slow delays all images of the second half.
     assert min(late_s[6:]) < 0.05, "the recorded pace is kept"
+
+
+def test_a_late_topic_that_cannot_be_recorded_loses_no_message(tmp_path: Path) -> None:
+    (tmp_path / "diagnostic_msgs").mkdir()  # hides the package with the type of the late topic from the recorder
+    (tmp_path / "diagnostic_msgs/__init__.py").touch()
+    path = f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    recorder = start("record", tmp_path / "out.mcap", "--topics", INFO, "/late", PYTHONPATH=path)
+    first = write_bag(tmp_path / "first.mcap", camera_messages(6, "jpeg"))
+    assert ended(start("play", first, "--topics", INFO, "--wait-for", 1))[0] == 0
+    pair = make("diagnostic_msgs/msg/KeyValue", key="a", value="b")
+    late = write_bag(tmp_path / "late.mcap", [("/late", START_NS, pair), *camera_messages(6, "jpeg")])
+    assert ended(start("play", late, "--topics", INFO, "/late"))[0] == 0
+    recorder.send_signal(signal.SIGINT)
+    status, said = ended(recorder)
+    assert status == 0, said
+    refusals = [line for line in said.splitlines() if "diagnostic_msgs/msg/KeyValue" in line]
+    assert len(refusals) == 1, said
+    assert refusals[0].endswith("the other topics are still recorded")
+    with BagReader(tmp_path / "out.mcap") as bag:
+        assert [message.topic for message in bag.messages()] == [INFO] * 12
+
+
+def test_an_error_keeps_what_was_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write = BagWriter.write
+
+    def fill_disk(writer: BagWriter, *message: Any) -> None:
+        if writer.counts.get(INFO) == 2:
+            raise UserError("the disk is full")
+        write(writer, *message)
+
+    player = start("play", write_bag(tmp_path / "in.mcap", camera_messages(6, "jpeg")), "--wait-for", 1)
+    monkeypatch.setattr(BagWriter, "write", fill_disk)
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(DOMAIN_ID))
+    assert record.main([str(tmp_path / "out.mcap"), "--topics", INFO]) == 2
+    ended(player)
+    out = tmp_path / "out.mcap"
+    assert capsys.readouterr().err.splitlines() == [f"{out}: 2 messages until the error", "record: the disk is full"]
+    with BagReader(out) as bag:
+        assert [message.topic for message in bag.messages()] == [INFO] * 2
 
 
 def test_recorded_stamps_come_with_a_clock_at_twice_the_pace(tmp_path: Path) -> None:

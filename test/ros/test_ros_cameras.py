@@ -101,5 +101,7 @@ def test_unusable_names(names: list[str], capsys: pytest.CaptureFixture[str]) ->
 
 def test_names_and_other_arguments() -> None:
     assert split_cameras(["x", "front", "robot/rear", *ROS]) == (["front", "robot/rear"], ["x", *ROS])
+    with pytest.raises(UserError, match="end differently"):
+        split_cameras(["x", "front/left", "rear/left"])
     with pytest.raises(UserError):
         split_cameras(["x", *ROS])

@@ -37,6 +37,7 @@ pytest.importorskip("multihmr2_ros.msg", reason="our messages are not built: mak
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from multihmr2_ros.msg import HumanArray
+from rclpy.lifecycle import TransitionCallbackReturn
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.frame import Frame
@@ -259,6 +260,33 @@ def test_the_node_tells_of_restarts_and_goes_on(wire: Callable[..., Wire]) -> No
     here.until(lambda: values_of(diagnostics)["restarts"] == "2")
     here.set(max_people=10)
     assert len(here.exchange(humans).humans) == 2, "what memory does not suffice for is not asked for again"
+
+
+def test_the_node_goes_on_after_errors_of_every_kind(wire: Callable[..., Wire]) -> None:
+    """rclpy allows one severity for each line that logs; a user's mistake is a warning, a program's one an error."""
+    here = wire(diagnostics_period_s=0.1, autostart=False)
+    mistake, fault = UserError("the image cannot be used"), ZeroDivisionError("division by zero")
+    here.node._make_estimator = Factory(mistake, fault, mistake, None)
+    here.node.trigger_configure()
+    here.node.trigger_activate()
+    diagnostics, humans = here.listen(DiagnosticArray, "/diagnostics"), here.listen(HumanArray, "/humans")
+    here.send_until(lambda: "the image cannot be used" in message_of(diagnostics))
+    here.send_until(lambda: "division by zero" in message_of(diagnostics))
+    assert here.exchange(humans).humans
+
+
+def test_a_mistake_in_the_configuration_can_be_corrected(wire: Callable[..., Wire]) -> None:
+    """A configuration that fails is logged as fatal, and an unusable image afterwards as a warning."""
+    here = wire(diagnostics_period_s=0.1, autostart=False)
+    factory = Factory(UserError("the image cannot be used"), None)
+    factory.refusals = [UserError("the weights do not exist")]
+    here.node._make_estimator = factory
+    assert here.node.trigger_configure() != TransitionCallbackReturn.SUCCESS
+    assert here.node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    here.node.trigger_activate()
+    diagnostics, humans = here.listen(DiagnosticArray, "/diagnostics"), here.listen(HumanArray, "/humans")
+    here.send_until(lambda: "the image cannot be used" in message_of(diagnostics))
+    assert here.exchange(humans).humans
 
 
 def test_what_failed_leaves_no_memory_behind(wire: Callable[..., Wire], small_checkpoint: Path) -> None:

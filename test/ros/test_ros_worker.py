@@ -102,6 +102,24 @@ def test_an_error_is_reported_and_the_next_item_is_worked_on() -> None:
     assert worker.stop(5)
 
 
+def test_a_report_that_fails_does_not_end_the_worker(capsys: pytest.CaptureFixture[str]) -> None:
+    done: list[int] = []
+
+    def work(item: int) -> None:
+        done.append(item)
+        raise ZeroDivisionError
+
+    def report(error: Exception) -> None:
+        raise ValueError("the log is closed")
+
+    worker = NewestOnlyWorker(work, report)
+    for item in range(2):
+        worker.offer(item)
+        wait_until(lambda item=item: done == list(range(item + 1)))  # type: ignore[misc]
+    assert worker.stop(5)
+    assert capsys.readouterr().err.count("\nValueError: the log is closed") == 2
+
+
 def test_stopping_takes_bounded_time_and_says_whether_the_work_has_ended() -> None:
     work = SlowWork()
     worker = NewestOnlyWorker(work, no_error)
