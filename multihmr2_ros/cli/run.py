@@ -86,7 +86,8 @@ def run(args: argparse.Namespace) -> int:
     if args.out is None:
         chosen, args.out = (), Path()
     else:
-        result_files.refuse_input_folder(args.out, args.inputs)
+        maps = [] if args.depth_maps is None else [args.depth_maps]
+        result_files.refuse_input_folder(args.out, [*args.inputs, *maps])
         options.make_folder(args.out)
     resolve_checkpoint(args.checkpoint)  # report mistakes before PyTorch is imported
     intrinsics = options.intrinsics(args)
