@@ -261,12 +261,13 @@ class ResultWriter:
     def _record(self, frame: Frame, people: People) -> None:
         from multihmr2_ros.media.rerun_output import RerunRecording
         from multihmr2_ros.media.rerun_people import BodyTopology
-        from multihmr2_ros.media.rerun_recording import FrameContext
+        from multihmr2_ros.media.rerun_recording import FrameContext, Timeline
 
         if self._recording is None:
             topology = BodyTopology.from_body(self._estimator.body)
             path = self._folder / f"{self._source.name}{result_files.RECORDING_ENDING}" if "rrd" in self._save else None
-            recording = RerunRecording(path, topology, self._viewer, self._source.name)
+            timeline: Timeline = "frame" if self._source.fps is None else "stamp"
+            recording = RerunRecording(path, topology, self._viewer, self._source.name, timeline)
             self._recording = self._stack.enter_context(recording)
         self._recording.add(frame, people, FrameContext.from_frame(frame))
 
