@@ -185,7 +185,7 @@ def read_intrinsics(received: ReceivedImage, image: NDArray[np.uint8], parameter
     try:
         info = deserialize(received.camera_info, CameraInfo)
     except UserError as error:
-        return Intrinsics(problem=f"{error}; until then intrinsics are predicted")
+        return Intrinsics(problem=f"{error}; intrinsics are predicted until camera_info is corrected")
     return intrinsics_from_info(info, image, rectified=parameters.image_rectified)
 
 
