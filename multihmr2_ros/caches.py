@@ -15,8 +15,9 @@
 """Cache folders of this project and its libraries, also for users without a writable home folder.
 
 $XDG_CACHE_HOME, else ~/.cache, contains `multihmr2` (weights), `anny` (body model) and `warp` (compiled kernels);
-$MULTIHMR2_WEIGHTS, $ANNY_CACHE_DIR and $WARP_CACHE_PATH set another folder for each. If none of these is writable, a
-folder in the system's temporary folder is used, and a warning is logged. Needs no library.
+$MULTIHMR2_WEIGHTS, $ANNY_CACHE_DIR and $WARP_CACHE_PATH set another folder for each. If no folder for the body model or
+the kernels is writable, one in the system's temporary folder is used, and a warning is logged. Weights are in the
+temporary folder only for a user without a home folder. Needs no library.
 """
 
 from __future__ import annotations

@@ -58,13 +58,15 @@ class DepthReader:
         image_size   (H, W) of the image
         recorded_ns  time of the image's recording
 
-        Raises UserError for a depth image that is not registered to the image.
+        Times of recording replace the stamps of images and depth images without one. Raises UserError for a depth image
+        that is not registered to the image.
         """
-        self._read(header.stamp_ns, recorded_ns)
+        wanted_ns = header.stamp_ns or recorded_ns
+        self._read(wanted_ns, recorded_ns)
         if not self._kept:
             return None
-        stamp_ns, message = min(self._kept, key=lambda kept: abs(kept[0] - header.stamp_ns))
-        if abs(stamp_ns - header.stamp_ns) > MAX_DELAY_S * NS:
+        stamp_ns, message = min(self._kept, key=lambda kept: abs(kept[0] - wanted_ns))
+        if abs(stamp_ns - wanted_ns) > MAX_DELAY_S * NS:
             return None
         return depth_from_ros(message, header, image_size)
 
@@ -93,7 +95,7 @@ class DepthReader:
             decoded = self._bag.decode(message)
         except UserError:
             return  # a damaged message
-        stamp_ns = decoded.header.stamp.sec * NS + decoded.header.stamp.nanosec
+        stamp_ns = decoded.header.stamp.sec * NS + decoded.header.stamp.nanosec or message.time_ns
         if self._kept and stamp_ns < self._kept[-1][0]:
             self._kept.clear()  # time jumped back
         self._kept.append((stamp_ns, decoded))

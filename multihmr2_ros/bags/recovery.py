@@ -142,7 +142,7 @@ def _find_end_of_whole_records(file: BinaryIO, start: int) -> int:
 
 
 class TruncatedSqlite3Reader:
-    """Reader of a .db3 file without queries that need the whole file."""
+    """Reads a truncated .db3 file, with queries that also work on an incomplete file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -195,9 +195,10 @@ def _refuse_unreadable_bags(paths: Sequence[Path]) -> None:
 
 def _find_earlier_results(args: argparse.Namespace, folders: Sequence[str], *, whole: bool) -> list[Path]:
     """List the results to be replaced. Raises UserError if there are any and --overwrite is not given."""
-    result_files.refuse_input_folder(args.out, args.inputs)
+    inputs = [*args.inputs, Path(args.truth)]  # a topic is no file and refuses nothing
+    result_files.refuse_input_folder(args.out, inputs)
     earlier = result_files.find_existing_evaluation(args.out, folders, whole=whole)
-    result_files.refuse_existing(earlier, args.inputs, overwrite=args.overwrite)
+    result_files.refuse_existing(earlier, inputs, overwrite=args.overwrite)
     return earlier
 
 

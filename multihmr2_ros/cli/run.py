@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from multihmr2_ros.frame import Frame, IntrinsicsChoice
     from multihmr2_ros.media.rerun_output import RerunRecording, Viewer
     from multihmr2_ros.media.sources import FrameSource
-    from multihmr2_ros.media.video import VideoWriter
+    from multihmr2_ros.media.video import VideoClock, VideoWriter
     from multihmr2_ros.network.inference import Runtime
     from multihmr2_ros.people import People
 
@@ -86,7 +86,8 @@ def run(args: argparse.Namespace) -> int:
     if args.out is None:
         chosen, args.out = (), Path()
     else:
-        result_files.refuse_input_folder(args.out, args.inputs)
+        maps = [] if args.depth_maps is None else [args.depth_maps]
+        result_files.refuse_input_folder(args.out, [*args.inputs, *maps])
         options.make_folder(args.out)
     resolve_checkpoint(args.checkpoint)  # report mistakes before PyTorch is imported
     intrinsics = options.intrinsics(args)
@@ -228,14 +229,13 @@ class ResultWriter:
         viewer: Viewer | None = None,
     ) -> None:
         self._folder, self._source, self._save = folder, source, save
-        self._fps = source.fps or SEQUENCE_FPS
         self._estimator, self._faces = estimator, estimator.faces
         self._stack, self._viewer = stack, viewer
         self._recording: RerunRecording | None = None
         self._is_first = True
         self._video: VideoWriter | None = None
         self._video_size = (0, 0)
-        self._video_stamp = 0.0
+        self._video_clock: VideoClock | None = None
 
     def write(self, frame: Frame, people: People) -> None:
         from multihmr2_ros.media.export import save_image, save_meshes, save_params
@@ -261,12 +261,13 @@ class ResultWriter:
     def _record(self, frame: Frame, people: People) -> None:
         from multihmr2_ros.media.rerun_output import RerunRecording
         from multihmr2_ros.media.rerun_people import BodyTopology
-        from multihmr2_ros.media.rerun_recording import FrameContext
+        from multihmr2_ros.media.rerun_recording import FrameContext, Timeline
 
         if self._recording is None:
             topology = BodyTopology.from_body(self._estimator.body)
             path = self._folder / f"{self._source.name}{result_files.RECORDING_ENDING}" if "rrd" in self._save else None
-            recording = RerunRecording(path, topology, self._viewer, self._source.name)
+            timeline: Timeline = "frame" if self._source.fps is None else "stamp"
+            recording = RerunRecording(path, topology, self._viewer, self._source.name, timeline)
             self._recording = self._stack.enter_context(recording)
         self._recording.add(frame, people, FrameContext.from_frame(frame))
 
@@ -274,18 +275,14 @@ class ResultWriter:
         return self._folder / f"{frame.name}{result_files.FRAME_ENDINGS[kind]}"
 
     def _write_video(self, frame: Frame, drawn: NDArray[np.uint8]) -> None:
-        from multihmr2_ros.media.video import VideoWriter, fit_image
+        from multihmr2_ros.media.video import VideoClock, VideoWriter, fit_image
 
-        if self._video is None:
+        if self._video is None or self._video_clock is None:
             self._video_size = height, width = drawn.shape[:2]
-            target = self._folder / f"{self._source.name}{result_files.VIDEO_ENDING}"
-            self._video = self._stack.enter_context(VideoWriter(target, width, height, self._fps))
-            self._video_stamp = frame.stamp
-        elif frame.stamp > self._video_stamp:
-            self._video_stamp = frame.stamp
-        else:  # images have no stamps, and a bag's clock may jump back: use one frame period
-            self._video_stamp += 1 / self._fps
-        self._video.write(fit_image(drawn, *self._video_size), self._video_stamp)
+            target, fps = self._folder / f"{self._source.name}{result_files.VIDEO_ENDING}", self._source.fps
+            self._video = self._stack.enter_context(VideoWriter(target, width, height, fps or SEQUENCE_FPS))
+            self._video_clock = VideoClock(fps or SEQUENCE_FPS)
+        self._video.write(fit_image(drawn, *self._video_size), self._video_clock.to_time(frame.stamp))
 
 
 def _parse_view(args: argparse.Namespace, chosen: tuple[str, ...] | None) -> tuple[str, int] | None:

@@ -82,6 +82,7 @@ def _list(args: argparse.Namespace) -> int:
             )
         )
     print(_format_table(rows))
+    print(f"downloads are stored in {registry.find_weights_folder()}")
     return 0
 
 

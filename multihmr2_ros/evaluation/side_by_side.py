@@ -28,10 +28,11 @@ from multihmr2_ros.evaluation.evaluation_frames import EvaluationFrame
 from multihmr2_ros.evaluation.scoring import FrameScore, project_joints
 from multihmr2_ros.frame import Frame
 from multihmr2_ros.media.overlay import draw_people
-from multihmr2_ros.media.video import VideoWriter, fit_image
+from multihmr2_ros.media.video import VideoClock, VideoWriter, fit_image
 from multihmr2_ros.people import People
 
 USUAL_FPS = 10.0
+MAX_PAUSE_S = 10.0  # longer pauses between images are left out
 TITLE_SCALE = 720.0  # image height (px) at which the titles have scale 1 in OpenCV
 MAX_PIXELS_WIDE = 1280  # of one image; two of them fit on a screen
 
@@ -47,8 +48,7 @@ class ComparisonVideo:
         self._fps = fps or USUAL_FPS
         self._video: VideoWriter | None = None
         self._size = (0, 0)
-        self._stamp_s = 0.0
-        self._last_ns = 0
+        self._clock = VideoClock(self._fps, MAX_PAUSE_S)
 
     def add(self, index: int, eval_frame: EvaluationFrame, people: People, score: FrameScore | None) -> None:
         if eval_frame.frame is None:
@@ -61,17 +61,14 @@ class ComparisonVideo:
             self._video = self._stack.enter_context(
                 VideoWriter(self._path, 2 * self._size[0], self._size[1], self._fps)
             )
-        else:  # the bag's clock jumped back: keep the recorded order
-            passed_s = (eval_frame.stamp_ns - self._last_ns) * 1e-9
-            self._stamp_s += passed_s if 0 < passed_s < 10 else 1 / self._fps
-        self._last_ns = eval_frame.stamp_ns
         left = self._draw_image(eval_frame.frame, people, f"predicted: {len(people)}")
         right = self._draw_image(
             eval_frame.frame,
             eval_frame.truth,
             "no ground truth" if eval_frame.truth is None else f"ground truth: {len(eval_frame.truth)}",
         )
-        self._video.write(np.ascontiguousarray(np.hstack([left, right])), self._stamp_s)
+        time_s = self._clock.to_time(eval_frame.stamp_ns * 1e-9)
+        self._video.write(np.ascontiguousarray(np.hstack([left, right])), time_s)
 
     def _draw_image(self, frame: Frame, people: People | None, title: str) -> NDArray[np.uint8]:
         return draw_titled_image(frame, people, self._faces, title, self._size)

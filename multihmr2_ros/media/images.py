@@ -17,7 +17,6 @@
 from __future__ import annotations
 
 import warnings
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +97,7 @@ def _sixteen_bit_gray_to_rgb(gray: NDArray[np.generic], path: Path) -> NDArray[n
 
 
 def read_depth_map(path: Path) -> NDArray[Any]:
-    """Read the depth map (H, W) of a file: uint16 for a 16-bit gray PNG, else float32 or uint16, as stored.
+    """Read the depth map (H, W) of a file: uint16 for 16-bit integers (negative ones: 0), else float32.
 
     An .npz file must have one array, or one named "depth". No content of the file is executed. Raises UserError for a
     file that cannot be read or has other content.
@@ -107,19 +106,22 @@ def read_depth_map(path: Path) -> NDArray[Any]:
         values = _read_png(path) if path.suffix.lower() == ".png" else _read_array(path)
     except UserError:
         raise
-    except (OSError, ValueError, EOFError, SyntaxError, KeyError, zipfile.BadZipFile, MemoryError) as error:
+    except Image.DecompressionBombError:
+        raise UserError(f"{path} has more than {MAX_PIXELS} pixels; scale it down first") from None
+    except Exception as error:  # decoders raise many types for damaged files: zlib.error, BadZipFile, SyntaxError …
         reason = " ".join(str(error).split()) or type(error).__name__
         if "pickle" in reason:  # NumPy's text for any other file, with an advice that is unsafe
             reason = "not an array of numbers in NumPy's format"
         raise UserError(f"cannot read the depth map {path} ({reason:.200}); is the file complete?") from None
     if values.ndim == 3 and 1 in (values.shape[0], values.shape[2]):
         values = values[0] if values.shape[0] == 1 else values[..., 0]
-    if values.ndim != 2 or not values.size or values.dtype.kind not in "fiu" or values.dtype == np.uint8:
+    is_integer = values.dtype.kind in "iu" and values.dtype.itemsize == 2
+    if values.ndim != 2 or not values.size or not (is_integer or values.dtype.kind == "f"):
         raise UserError(
             f"a depth map must be (height, width) floats or 16-bit integers, but {path} has {values.dtype} "
             f"{values.shape}; convert it first"
         )
-    return values if values.dtype == np.uint16 else values.astype(np.float32)
+    return values.clip(0).astype(np.uint16) if is_integer else values.astype(np.float32)
 
 
 def _read_png(path: Path) -> NDArray[Any]:

@@ -40,6 +40,7 @@ from multihmr2_ros.media.rerun_recording import (
     NO_CONTEXT,
     FrameContext,
     RerunScene,
+    Timeline,
     import_rerun,
 )
 from multihmr2_ros.media.rerun_rows import ColumnBatch
@@ -64,10 +65,20 @@ class RerunRecording(WholeFile):
 
     Unlike other results, an interrupted recording is kept: it contains everything up to the interruption.
 
+    name      shown by the viewer; "": the file's name without suffix
+    timeline  shown by the viewer: "stamp", or "frame" for images without stamps
+
     Raises UserError if the disk is nearly full or rerun is not installed.
     """
 
-    def __init__(self, path: Path | None, topology: BodyTopology, viewer: Viewer | None = None, name: str = "") -> None:
+    def __init__(
+        self,
+        path: Path | None,
+        topology: BodyTopology,
+        viewer: Viewer | None = None,
+        name: str = "",
+        timeline: Timeline = "stamp",
+    ) -> None:
         self._rr = import_rerun()
         self._path = path
         self._temporary = None if path is None else make_temporary_path(path)
@@ -83,7 +94,7 @@ class RerunRecording(WholeFile):
             raise (
                 describe_write_error(path, error) if path is not None else UserError(f"the viewer has ended: {error}")
             ) from error
-        self._scene = RerunScene(self._batches, topology)
+        self._scene = RerunScene(self._batches, topology, timeline)
 
     def _open(self, sink: Any, name: str, *, is_viewer: bool) -> None:
         """Open a recording stream to a file or a viewer."""

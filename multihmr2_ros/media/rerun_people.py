@@ -84,6 +84,25 @@ TRUTH = PeopleEntities(
 )
 
 
+class Trails:
+    """The places of each track over the last TRAIL_S seconds. Tracks that end are forgotten."""
+
+    def __init__(self) -> None:
+        self._trails: dict[int, deque[tuple[float, NDArray[np.float32]]]] = {}
+
+    def update(self, tracks: list[int], places: NDArray[np.float32], stamp_s: float) -> list[NDArray[np.float32]]:
+        """Return the trail (m, 3) of each track, ending at its place. places: (n, 3)."""
+        self._trails = {track: self._trails.get(track, deque()) for track in tracks}
+        for track, place in zip(tracks, places, strict=True):
+            trail = self._trails[track]
+            if trail and stamp_s <= trail[-1][0]:
+                trail.clear()  # a bag's clock jumped back, or the images have no stamps and are no sequence
+            trail.append((stamp_s, place))
+            while stamp_s - trail[0][0] > TRAIL_S:
+                trail.popleft()
+        return [np.array([place for _, place in self._trails[track]]) for track in tracks]
+
+
 class PeopleRows:
     """Maker of the rows of one set of people. Memory does not grow: trails end, and absent people are cleared."""
 
@@ -94,7 +113,7 @@ class PeopleRows:
         if topology.template is not None:
             self._prepare_meshes(topology.template)
         self._meshes: set[str] = set()  # names of the meshes on display
-        self._trails: dict[str, deque[tuple[float, NDArray[np.float32]]]] = {}
+        self._trails = Trails()
 
     def add(self, people: People, stamp_s: float, world_from_camera: NDArray[np.float64]) -> None:
         """Add the rows of one image. world_from_camera (4, 4): the camera's pose."""
@@ -200,17 +219,10 @@ class PeopleRows:
     def _add_trails(
         self, people: People, stamp_s: float, world_from_camera: NDArray[np.float64], colors: NDArray[np.uint32]
     ) -> None:
+        is_tracked = people.track_id >= 0
+        people, colors = people.select(np.flatnonzero(is_tracked)), colors[is_tracked]
         places = people.pelvis @ world_from_camera[:3, :3].T + world_from_camera[:3, 3]
-        names = make_entity_names(people)
-        self._trails = {name: self._trails.get(name, deque()) for name in names}
-        for name, place in zip(names, places.astype(np.float32), strict=True):
-            trail = self._trails[name]
-            if trail and stamp_s < trail[-1][0]:
-                trail.clear()  # a bag's clock jumped back
-            trail.append((stamp_s, place))
-            while stamp_s - trail[0][0] > TRAIL_S:
-                trail.popleft()
-        lines = [np.array([place for _, place in self._trails[name]]) for name in names]
+        lines = self._trails.update(people.track_id.tolist(), places.astype(np.float32), stamp_s)
         radii = np.full(len(lines), 0.01, np.float32)
         self._rows.add(self._entities.trails, self._rr.LineStrips3D, strips=lines, colors=colors, radii=radii)
 

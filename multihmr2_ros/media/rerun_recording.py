@@ -24,7 +24,7 @@ the camera's optical frame:
 | camera/depth | depth image, shown as points |
 | camera/people | names, velocities (distance in 1 s), one-sigma ellipsoids of both covariances, meshes/ID or bones |
 | camera/truth | the same of the true people, in TRUTH_COLOR |
-| trails, true_trails | positions of the pelvises over the last TRAIL_S seconds |
+| trails, true_trails | positions of the pelvises of tracked people over the last TRAIL_S seconds |
 | ground | lines 1 m apart in the ground plane |
 
 Timelines: `frame`, the number of the frame, and `stamp`, of the image.
@@ -36,7 +36,7 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -50,6 +50,7 @@ from multihmr2_ros.media.rerun_people import PREDICTED, TRUTH, BodyTopology, Peo
 from multihmr2_ros.media.rerun_rows import ColumnBatch, RowBuffer
 from multihmr2_ros.people import People
 
+Timeline = Literal["frame", "stamp"]
 APPLICATION = "multihmr2"
 MISSING = "rerun is not installed: pip install 'multihmr2_ros[view]'"
 JPEG_QUALITY = 75
@@ -99,11 +100,13 @@ def import_rerun() -> Any:
 class RerunScene:
     """Writer of frames, in order of time. Memory does not grow with the number of frames.
 
-    batches  the recording streams to which all rows are sent
+    batches   the recording streams to which all rows are sent
+    timeline  shown by the viewer: "stamp", or "frame" for images without stamps
     """
 
-    def __init__(self, batches: Sequence[ColumnBatch], topology: BodyTopology) -> None:
+    def __init__(self, batches: Sequence[ColumnBatch], topology: BodyTopology, timeline: Timeline = "stamp") -> None:
         self._rr = import_rerun()
+        self._timeline: Timeline = timeline
         self._batches = batches
         self._rows = RowBuffer(self._rr, batches)
         self._people = PeopleRows(self._rr, self._rows, topology, PREDICTED)
@@ -140,7 +143,7 @@ class RerunScene:
         if is_fixed != self._is_fixed:
             axes = self._rr.ViewCoordinates.FLU if is_fixed else self._rr.ViewCoordinates.RDF
             self._rows.log_constant("world", axes)
-            layout = make_layout(pose, is_fixed=is_fixed)
+            layout = make_layout(pose, is_fixed=is_fixed, timeline=self._timeline)
             for batch in self._batches:
                 batch.stream.send_blueprint(layout, make_active=True, make_default=True)
         self._is_fixed = is_fixed
@@ -180,11 +183,12 @@ class RerunScene:
         self._has_depth = depth_m is not None
 
 
-def make_layout(camera_pose: NDArray[np.float64], *, is_fixed: bool) -> Any:
+def make_layout(camera_pose: NDArray[np.float64], *, is_fixed: bool, timeline: Timeline = "stamp") -> Any:
     """Return the viewer's blueprint: the image with its overlay on the left, the 3D scene on the right.
 
     camera_pose  (4, 4) world from camera; the scene is seen from the camera's side
     is_fixed     whether the z axis of the world points up, else y points down
+    timeline     shown first
     """
     from rerun import blueprint
 
@@ -201,7 +205,7 @@ def make_layout(camera_pose: NDArray[np.float64], *, is_fixed: bool) -> Any:
             ),
             column_shares=[2, 3],
         ),
-        blueprint.TimePanel(state="collapsed", timeline="stamp"),
+        blueprint.TimePanel(state="collapsed", timeline=timeline),
         blueprint.SelectionPanel(state="collapsed"),
         blueprint.BlueprintPanel(state="collapsed"),
     )

@@ -40,6 +40,7 @@ ENCODER: Final = "libx264"
 # No B-frames: with irregular stamps, the file's duration would be too short, and players would cut the end.
 ENCODER_OPTIONS = {"crf": "20", "preset": "veryfast", "bf": "0"}
 TIME_BASE = Fraction(1, 90_000)
+MIN_STEP_S, MAX_STEP_S = 1e-4, 3600.0  # nine ticks; an .mp4 file cannot hold more than 13 h
 # Codes of ITU-T H.273. Readers that ignore the tags also assume the BT.601 matrix (OpenCV before 5).
 BT709_PRIMARIES, BT709_TRANSFER, BT601_MATRIX, LIMITED_RANGE = 1, 1, 6, 1
 
@@ -55,6 +56,30 @@ def fit_image(rgb: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uin
     top, left = (height - size[1]) // 2, (width - size[0]) // 2
     fitted[top : top + size[1], left : left + size[0]] = scaled
     return fitted
+
+
+class VideoClock:
+    """The times of images in a video, from 0 s on, by their stamps.
+
+    Images without stamps, and images after which a clock jumped, are placed one frame period after the previous image.
+
+    fps         frames per second on average
+    max_step_s  largest difference of two stamps that is not a jump
+    """
+
+    def __init__(self, fps: float, max_step_s: float = MAX_STEP_S) -> None:
+        self._period_s = min(max(1 / fps, MIN_STEP_S), max_step_s)
+        self._max_step_s = max_step_s
+        self._time_s = 0.0
+        self._last_stamp_s: float | None = None
+
+    def to_time(self, stamp_s: float) -> float:
+        """Return the time (s) of the next image."""
+        if self._last_stamp_s is not None:
+            step_s = stamp_s - self._last_stamp_s
+            self._time_s += step_s if MIN_STEP_S < step_s < self._max_step_s else self._period_s
+        self._last_stamp_s = stamp_s
+        return self._time_s
 
 
 class VideoWriter(WholeFile):

@@ -61,7 +61,7 @@ def intrinsics_from_info(camera_info: Any, image: NDArray[np.uint8], *, rectifie
     try:
         camera, problem = _make_camera(facts)
     except UserError as error:
-        return Intrinsics(problem=f"{error}; until then intrinsics are predicted")
+        return Intrinsics(problem=f"{error}; intrinsics are predicted until camera_info is corrected")
     if camera is None:
         return Intrinsics(problem="camera_info is uncalibrated (all 0): intrinsics are predicted")
     notice = "camera_info.p is all 0: k is used for the rectified images" if rectified and has_empty_p(facts) else ""
@@ -81,7 +81,8 @@ def _make_camera(facts: CameraInfoContent) -> tuple[CameraModel | None, str]:
         is_usable, problem = False, str(error)
     if is_usable:
         return camera, problem
-    return camera_from_info(dataclasses.replace(facts, d=())), f"{problem}; until then K is used without distortion"
+    problem = f"{problem}; K is used without distortion until camera_info is corrected"
+    return camera_from_info(dataclasses.replace(facts, d=())), problem
 
 
 @functools.lru_cache(maxsize=16)

@@ -93,11 +93,13 @@ class DepthImages:
         return time.monotonic() - self._arrived_s < ALIVE_S
 
     def find_nearest(self, stamp_ns: int, most_s: float) -> bytes | None:
-        """Return the message with the nearest stamp, at most most_s away, or None.
+        """Return the message with the nearest stamp, at most most_s away, or None. stamp_ns 0: the image has no stamp.
 
         Waits up to most_s for a message with this stamp or a later one, but no longer than the time difference to the
         nearest message so far, because later messages would be farther away.
         """
+        if stamp_ns == 0:
+            return None  # nothing to match, and the depth images would all seem equally near
         began_s = time.monotonic()
         with self._changed:
             while self._kept:

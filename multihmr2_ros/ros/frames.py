@@ -156,6 +156,8 @@ class FrameMaker:
         if images is None:
             return None, "not used: use_depth is false"
         message = images.find_nearest(camera.header.stamp_ns, most_s)
+        if message is None and not camera.header.stamp_ns:
+            return None, "not used: the image has no stamp"
         if message is None and images.is_alive:
             return None, f"not used: none within {most_s} s of the image"
         if message is None:
@@ -183,7 +185,7 @@ def read_intrinsics(received: ReceivedImage, image: NDArray[np.uint8], parameter
     try:
         info = deserialize(received.camera_info, CameraInfo)
     except UserError as error:
-        return Intrinsics(problem=f"{error}; until then intrinsics are predicted")
+        return Intrinsics(problem=f"{error}; intrinsics are predicted until camera_info is corrected")
     return intrinsics_from_info(info, image, rectified=parameters.image_rectified)
 
 

@@ -42,6 +42,7 @@ from test.helpers.bag_factory import (
     header,
     make,
     picture,
+    raw_image,
     transform,
     write_bag,
 )
@@ -153,6 +154,20 @@ def test_depth_goes_on_after_the_clock_jumped_back(tmp_path: Path) -> None:
     again = moved(once, FRAMES * PERIOD_NS)  # recorded later, with the same stamps
     path = write_bag(tmp_path / "loop.mcap", sorted([*once, *again], key=lambda message: message[1]))
     assert [millimeters(frame) for frame in frames_of(path)] == EXPECTED * 2
+
+
+@pytest.mark.parametrize("late_ns", [-30_000_000, 20_000_000])
+@pytest.mark.parametrize("has_stamps", [(False, False), (False, True), (True, False)])
+def test_times_of_recording_replace_missing_stamps(tmp_path: Path, late_ns: int, has_stamps: tuple[bool, bool]) -> None:
+    with_images, with_depth = has_stamps
+    messages: Messages = []
+    for index in range(FRAMES):
+        time_ns = START_NS + index * PERIOD_NS
+        messages.append(("/camera/image_raw", time_ns, raw_image(picture(index), "rgb8", time_ns * with_images)))
+        depth = depth_image((time_ns + late_ns) * with_depth, flat(index))
+        messages.append(("/camera/depth/image", time_ns + late_ns, depth))
+    path = write_bag(tmp_path / "walk.mcap", sorted(messages, key=lambda message: message[1]))
+    assert [millimeters(frame) for frame in frames_of(path)] == EXPECTED
 
 
 def test_few_depth_images_are_in_memory(tmp_path: Path) -> None:

@@ -134,6 +134,20 @@ def test_an_input_is_never_replaced(
     assert sorted(contents(tmp_path / "a")) == ["a.npz", "a.png", "a_overlay.png"]
 
 
+@pytest.mark.parametrize("options", ["--save params", "--save params --overwrite"])
+def test_the_folder_of_depth_maps_is_no_place_for_results(
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str], options: str
+) -> None:
+    image, maps = save_picture(tmp_path / "a.png"), tmp_path / "maps"
+    maps.mkdir()
+    np.savez(maps / "a.npz", depth=np.ones((48, 64), np.float32))
+    before = contents(maps)
+    assert run(image, out=maps, options=f"{options} --depth-maps {maps}") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "is the same folder as the input" in line
+    assert contents(maps) == before
+
+
 def test_nothing_is_replaced_without_being_asked(
     run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -199,10 +213,11 @@ def test_evaluations_do_not_mix(small_checkpoint: Path, tmp_path: Path, capsys: 
     expected = ["frames.csv", "highlights.zip", "people.csv", "predictions.mcap", "report.html", "results.json"]
     expected.append("second/notes.txt")
     assert sorted(contents(out)) == expected, "nothing is left of the bags that were evaluated before"
-    bag = (out / "predictions.mcap").read_bytes()
-    assert evaluate(out / "predictions.mcap", "--recorded", "--overwrite") == 2
-    assert "would replace the input" in capsys.readouterr().err
-    assert (out / "predictions.mcap").read_bytes() == bag
+    before = contents(out)
+    for arguments in ([out / "predictions.mcap", "--recorded"], [first, "--truth", out / "predictions.mcap"]):
+        assert evaluate(*arguments, "--overwrite") == 2
+        assert "would replace the input" in capsys.readouterr().err
+        assert contents(out) == before
 
 
 @pytest.mark.parametrize("name", ["network.safetensors", "log.jsonl", "state-00000001.pt"])

@@ -318,6 +318,19 @@ def test_a_bag_whose_clock_is_set_back(run: Callable[..., int], tmp_path: Path) 
         assert len(list(container.decode(video=0))) == 4
 
 
+def test_a_bag_with_irregular_stamps(run: Callable[..., int], tmp_path: Path) -> None:
+    messages = camera_messages(5, calibrated=False)
+    jumps_ns = (0, 0, 86_400_000_000_000, 86_400_000_000_000, -100_000_000_000)  # 1 day later, then 100 s earlier
+    stamps_ns = (0, 1000, 200_000_000, 350_000_000, 450_000_000)  # the second image: 1 µs after the first
+    for (_, _, message), jump_ns, stamp_ns in zip(messages, jumps_ns, stamps_ns, strict=True):
+        seconds, nanoseconds = divmod(messages[0][1] + jump_ns + stamp_ns, 10**9)
+        message.header.stamp.sec, message.header.stamp.nanosec = seconds, nanoseconds
+    assert run(write_bag(tmp_path / "walk.mcap", messages), options="--save video") == 0
+    with av.open(str(tmp_path / "out" / "walk_overlay.mp4")) as container:
+        times = [frame.time for frame in container.decode(video=0)]
+    assert times == pytest.approx([0.0, 0.1, 0.2, 0.35, 0.45], abs=1e-3)
+
+
 def test_a_bag_that_is_cut_off(run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_bag(tmp_path / "walk.mcap", camera_messages(12, size=(320, 240), calibrated=False))
     path.write_bytes(path.read_bytes()[: int(0.7 * path.stat().st_size)])

@@ -17,6 +17,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,11 +28,13 @@ import torch
 from PIL import Image
 
 from multihmr2_ros.cli.main import main
+from multihmr2_ros.depth import depth_to_meters
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.labeling.depth_model import DepthModel
 from multihmr2_ros.media.images import read_depth_map
 from multihmr2_ros.placement import RelativeDepthMap
 from test.cli.test_run import names, picture, save_picture
+from test.media.test_images import png_chunk
 
 WIDTH, HEIGHT = 96, 64
 RAMP = np.linspace(0.2, 1.0, HEIGHT * WIDTH, dtype=np.float32).reshape(HEIGHT, WIDTH)
@@ -152,6 +156,39 @@ def test_damaged_files(tmp_path: Path, content: bytes, suffix: str) -> None:
     with pytest.raises(UserError, match=path.name) as error:
         read_depth_map(path)
     assert "allow_pickle" not in str(error.value), "no unsafe advice"
+
+
+def test_a_damaged_compressed_array(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, depth=RAMP)
+    content = bytearray(path.read_bytes())
+    content[60:90] = b"\xff" * 30  # after the header of the zip file's first entry
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"cannot read the depth map .*a\.npz \(Error -3"):
+        read_depth_map(path)
+
+
+def test_too_many_pixels(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 16, 0, 0, 0, 0))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + png_chunk(b"IDAT", zlib.compress(bytes(1000))))
+    with pytest.raises(UserError, match=r"a\.png has more than \d+ pixels; scale it down first"):
+        read_depth_map(path)
+
+
+@pytest.mark.parametrize("kind", ["<u2", ">u2", "<i2", ">i2"])
+def test_integers_of_16_bits_are_millimeters(tmp_path: Path, kind: str) -> None:
+    np.save(tmp_path / "a.npy", np.array([[2500, 0], [-1 if "i" in kind else 40_000, 1]], kind))
+    np.save(tmp_path / "b.npy", np.array([[2.5, 0], [0 if "i" in kind else 40, 0.001]], np.float64))
+    integers, meters = (depth_to_meters(read_depth_map(tmp_path / name)) for name in ("a.npy", "b.npy"))
+    np.testing.assert_allclose(integers, meters)
+
+
+@pytest.mark.parametrize("kind", ["u1", "i1", "u4", "i4", "i8", "?", "c8"])
+def test_integers_of_unknown_unit_are_refused(tmp_path: Path, kind: str) -> None:
+    np.save(tmp_path / "a.npy", np.ones((2, 2), kind))
+    with pytest.raises(UserError, match=r"must be .* floats or 16-bit integers"):
+        read_depth_map(tmp_path / "a.npy")
 
 
 @pytest.mark.parametrize(

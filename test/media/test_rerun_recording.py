@@ -23,6 +23,8 @@ import subprocess
 import sys
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,9 +39,13 @@ from multihmr2_ros.media.export import save_image, save_params
 from multihmr2_ros.media.mesh_simplification import MAX_VERTICES, compute_vertex_normals, simplify_mesh
 from multihmr2_ros.media.rerun_output import RerunRecording, Viewer, parse_view
 from multihmr2_ros.media.rerun_people import (
+    PREDICTED,
     SKELETON_BONES,
+    TRAIL_S,
     TRUTH_COLOR,
     BodyTopology,
+    PeopleRows,
+    Trails,
     compute_principal_axes,
     find_bone_pairs,
     format_person_label,
@@ -402,6 +408,42 @@ def test_simplified_meshes_keep_the_shape() -> None:
     low = Body("low")
     kept, faces = simplify_mesh(low.template, low.faces)
     assert np.array_equal(kept[faces], low.faces)
+
+
+def test_trails_end_with_their_tracks_and_need_increasing_stamps() -> None:
+    def update(tracks: list[int], stamp_s: float) -> list[list[float]]:
+        places = np.array([[10 * track + stamp_s, 0, 0] for track in tracks], np.float32).reshape(-1, 3)
+        return [line[:, 0].tolist() for line in trails.update(tracks, places, stamp_s)]
+
+    trails = Trails()
+    assert update([1, 2], 0.0) == [[10], [20]]
+    assert update([2, 1], 1.0) == [[20, 21], [10, 11]]
+    assert update([1], 1.0 + TRAIL_S) == [[11, 11 + TRAIL_S]], "at most the last 5 s"
+    assert update([1, 2], 7.0) == [[16, 17], [27]], "a new track of an old number"
+    assert update([1, 2], 3.0) == [[13], [23]], "after the clock jumped back"
+    assert [update([0], 0.0) for _ in range(3)] == [[[0]]] * 3, "images without stamps"
+    assert update([], 1.0) == []
+
+
+def test_people_without_a_track_have_no_trail() -> None:
+    rr, rows = SimpleNamespace(LineStrips3D=None), RowList()
+    writer = PeopleRows(rr, rows, BodyTopology(np.zeros((0, 3), int), None, np.zeros((0, 2), int)), PREDICTED)
+    people = dataclasses.replace(standing(3), track_id=np.array([-1, 4, -1]))
+    colors = np.arange(3, dtype=np.uint32)
+    for index in range(3):
+        writer._add_trails(people, 0.1 * index, np.eye(4), colors)
+    assert [[len(line) for line in row["strips"]] for row in rows.rows] == [[1], [2], [3]]
+    assert rows.rows[-1]["colors"].tolist() == [1]
+
+
+class RowList:
+    """Keeps rows instead of sending them, so that no rerun is needed."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+
+    def add(self, entity: str, archetype: Any, **fields: Any) -> None:
+        self.rows.append(fields)
 
 
 def test_ellipsoids_have_the_covariances_axes() -> None:

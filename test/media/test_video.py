@@ -23,7 +23,7 @@ import pytest
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.media.sources import open_source
-from multihmr2_ros.media.video import VideoWriter
+from multihmr2_ros.media.video import VideoClock, VideoWriter
 from test.helpers.full_disk import no_file_above
 
 COLORS = np.array(
@@ -94,6 +94,16 @@ def test_every_frame_keeps_its_time(tmp_path, stamps, caplog):
         stated = float(container.streams.video[0].duration * container.streams.video[0].time_base)
     assert stated == pytest.approx(stamps[-1] - stamps[0] + 1 / 29.97, abs=1e-3)  # players show the last one, too
     assert not caplog.records
+
+
+@pytest.mark.parametrize("fps", [1e-9, 1e9], ids=["a year between two images", "one nanosecond"])
+def test_frame_periods_of_any_length(tmp_path, fps):
+    clock, path = VideoClock(fps), tmp_path / "a.mp4"
+    with VideoWriter(path, 64, 48, 10) as writer:
+        times = [clock.to_time(0.0) for _ in range(3)]
+        for time_s in times:
+            writer.write(gray(90), time_s)
+    assert [frame.stamp for frame in open_source(path)] == pytest.approx(times, abs=1e-5)
 
 
 def test_colours_are_true(tmp_path):

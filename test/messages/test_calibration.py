@@ -110,7 +110,7 @@ def test_k_is_used_without_a_distortion_that_cannot_be_used_and_it_is_said(
     assert_k_is_used(found)
     assert found.lens is None
     assert reason in found.problem
-    assert found.problem.endswith("; until then K is used without distortion")
+    assert found.problem.endswith("; K is used without distortion until camera_info is corrected")
     assert "\n" not in found.problem
 
 

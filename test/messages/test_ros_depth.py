@@ -158,6 +158,13 @@ def test_what_could_not_be_nearer_is_not_waited_for() -> None:
     assert read_stamp(message) == 8 * 10**9
 
 
+def test_images_without_stamps_have_no_depth() -> None:
+    images = DepthImages()
+    for value in (1, 2):
+        images.add(serialize_message(depth_message(np.full(SIZE, value, np.uint16))))
+    assert images.find_nearest(0, 0.1) is None
+
+
 def test_memory_is_bounded_and_time_may_go_back() -> None:
     images = kept(*range(10**9, 10**9 + 50))
     assert len(images._kept) == KEPT

@@ -163,7 +163,8 @@ def test_interrupted_fetch_goes_on(tiny: Weights, server: Server) -> None:
 
 def test_list(tiny: Weights, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["weights", "list"]) == 0
-    header, absent = capsys.readouterr().out.splitlines()
+    header, absent, folder = capsys.readouterr().out.splitlines()
+    assert folder == f"downloads are stored in {find_weights_folder()}"
     assert header.split() == ["NAME", "STATE", "SIZE", "LICENSE", "SHA-256", "WHERE"]
     for fact in ("tiny", "missing", "700.0 kB", "non-commercial", tiny.sha256[:12], "multihmr2 weights fetch tiny"):
         assert fact in absent
