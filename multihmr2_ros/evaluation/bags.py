@@ -26,7 +26,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multihmr2_ros.bags.humans import HUMAN_ARRAY, HUMANS_TOPIC, TRUTH_TOPIC, human_array_to_cdr
+from multihmr2_ros.bags.reading import BagReader
 from multihmr2_ros.bags.stamps import NS
+from multihmr2_ros.bags.transforms import TF, TF_MESSAGE, TF_STATIC
 from multihmr2_ros.bags.writing import BagWriter
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation.bag_sequences import BagSequence, RecordedPeopleSequence
@@ -113,10 +115,13 @@ class BagJob:
 class PredictionBag:
     """Writer of predictions and truth to an .mcap file, which replaces an older one when the stack closes.
 
-    The truth is copied as recorded. The messages' times are the images' stamps.
+    The truth is copied as recorded, with /tf and /tf_static of the evaluated bag if it is in another frame than the
+    images. The messages' times are the images' stamps.
     """
 
-    def __init__(self, path: Path, stack: contextlib.ExitStack) -> None:
+    def __init__(self, path: Path, evaluated: Path, stack: contextlib.ExitStack) -> None:
+        self._evaluated = evaluated
+        self._has_transforms = False
         temporary = stack.enter_context(atomic_path(path, keep_suffix=True))
         self._writer = stack.enter_context(BagWriter(temporary))
 
@@ -131,6 +136,18 @@ class PredictionBag:
         self._writer.write(HUMANS_TOPIC, HUMAN_ARRAY, data, max(eval_frame.stamp_ns, 0))
         if source.truth is not None:
             self._writer.write(TRUTH_TOPIC, HUMAN_ARRAY, source.truth.data, max(eval_frame.stamp_ns, 0))
+        if source.is_moved and not self._has_transforms:
+            self._has_transforms = True
+            self._copy_transforms()
+
+    def _copy_transforms(self) -> None:
+        with BagReader(self._evaluated) as bag:
+            known = {name for name, topic in bag.topics.items() if topic.type_name == TF_MESSAGE}
+            topics = [name for name in (TF_STATIC, TF) if name in known]
+            if not topics or bag.is_ros1:  # ROS 1 messages are not in CDR
+                return
+            for message in bag.messages(topics):
+                self._writer.write(message.topic, message.type_name, message.data, message.time_ns)
 
 
 Progress = Callable[[Iterable[Any], Any], Iterable[Any]]
@@ -203,5 +220,5 @@ def _open_listeners(
 
         listeners.append(RecordingWriter(folder / RECORDING_FILE, estimator.body, make_source_name(job.path), stack))
     if job.bag and not job.recorded:
-        listeners.append(PredictionBag(folder / "predictions.mcap", stack))
+        listeners.append(PredictionBag(folder / "predictions.mcap", job.path, stack))
     return listeners

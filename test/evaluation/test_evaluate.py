@@ -241,6 +241,16 @@ def test_a_recording_of_a_live_run(tmp_path: Path) -> None:
     assert result.tally.dropped == 19 // 5
 
 
+@pytest.mark.parametrize("truth", [scene, lambda index: None])
+def test_drops_before_a_recording_do_not_count(tmp_path: Path, truth: Callable[[int], People | None]) -> None:
+    """The counter runs since the node's activation: it is 2 in the first message and 3 in the last one."""
+    path = write_scene(
+        tmp_path / "live.mcap", FRAMES, images=False, truth=truth,
+        recorded=lambda index: scene(index) if index >= FRAMES // 2 else None,
+    )  # fmt: skip
+    assert run_job(BagJob(path=path, out=tmp_path / "out", recorded=True)).tally.dropped == 1
+
+
 def test_results_are_the_same_twice_but_for_times(bag: Path, tmp_path: Path) -> None:
     documents = []
     for name in ("a", "b"):

@@ -183,6 +183,32 @@ def test_truth_in_the_map_of_a_moving_camera(tmp_path: Path, storage: str) -> No
     assert result.tally.compute_metrics()["MPJPE"][0] == pytest.approx(0, abs=0.05)
 
 
+def test_a_bag_of_predictions_contains_the_transforms_of_its_truth(tmp_path: Path) -> None:
+    path = write_scene(tmp_path / "map.mcap", 4, truth=in_map, frame_id="map", extra=moving_camera())
+    assert run_job(BagJob(path=path, out=tmp_path, video=False), TruthfulEstimator()).problems == ()
+    again = evaluate(tmp_path / "predictions.mcap", recorded=True)
+    assert again.problems == ()
+    assert again.tally.compute_metrics()["MRPE"][0] == pytest.approx(0, abs=0.05)
+
+
+def test_recorded_people_in_a_target_frame(tmp_path: Path) -> None:
+    """x forward, y left, z up: people in such a frame have no projection to the image."""
+    base_from_camera = np.array([[0.0, 0, 1, 0.2], [-1, 0, 0, 0], [0, -1, 0, 1.2], [0, 0, 0, 1]])
+    path = write_scene(
+        tmp_path / "live.mcap", 4, images=False, recorded_frame="base_link",
+        recorded=lambda index: move_people(scene(index), base_from_camera),
+        extra=[("/tf_static", stamp_of(0), transform("base_link", "camera", seven(base_from_camera), 0))],
+    )  # fmt: skip
+    result = evaluate(path, recorded=True)
+    assert "are in base_link (target_frame)" in the_line(result)
+    assert (result.tally.frames, result.tally.detections, result.tally.with_truth) == (4, 12, 0)
+
+
+def test_recorded_people_without_a_transform_of_the_truth(tmp_path: Path) -> None:
+    path = write_scene(tmp_path / "live.mcap", 4, images=False, truth=in_map, frame_id="map", recorded=scene)
+    assert "no transform between 'map' and 'camera'" in the_line(evaluate(path, recorded=True))
+
+
 @pytest.mark.parametrize(("frame_id", "fixed_frame", "label"), [
     ("map", "/map", "fixed"), ("map", "odom", ""), ("map", "", ""), ("camera", "map", "camera"),
 ])  # fmt: skip
