@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -33,7 +34,7 @@ from multihmr2_ros.bags.writing import BagWriter
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation.bag_sequences import BagSequence, RecordedPeopleSequence
 from multihmr2_ros.evaluation.evaluation_frames import EvaluationFrame
-from multihmr2_ros.evaluation.run import PeopleEstimator, SequenceResult, evaluate_sequence
+from multihmr2_ros.evaluation.run import PeopleEstimator, SequenceResult, describe_failure, evaluate_sequence
 from multihmr2_ros.evaluation.scoring import ScoringConfig
 from multihmr2_ros.evaluation.tables import FrameListener
 from multihmr2_ros.evaluation.tally import Tally
@@ -46,6 +47,8 @@ from multihmr2_ros.people import People
 
 if TYPE_CHECKING:
     from multihmr2_ros.estimator import Estimator, EstimatorConfig
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -193,6 +196,9 @@ def run_job(
         tally, problems = Tally(), (str(error),)
     except OSError as error:
         tally, problems = Tally(), (f"{job.path}: {error.strerror or error}; check the folder of --out",)
+    except Exception as error:  # one bag does not lose the results of the others
+        logger.debug("%s", job.path, exc_info=True)
+        tally, problems = Tally(), (describe_failure(job.path, error),)
     wall_s = time.perf_counter() - begin_s
     return dataclasses.replace(result, tally=tally, problems=problems, wall_s=wall_s)
 

@@ -239,6 +239,11 @@ def test_a_recording_of_a_live_run(tmp_path: Path) -> None:
     assert latency["max_ms"] == pytest.approx(50 + 19)
     assert latency["count"] == 15
     assert result.tally.dropped == 19 // 5
+    with open(tmp_path / "out" / "people.csv", newline="") as file:
+        matches = [row for row in csv.DictReader(file) if row["outcome"] == "match"]
+    assert {row["placement_cue"] for row in matches} == {""}, "a HumanArray does not contain it"
+    assert all(row["distance_error_mm"] for row in matches)
+    assert result.tally.distances() == {}
 
 
 @pytest.mark.parametrize("truth", [scene, lambda index: None])

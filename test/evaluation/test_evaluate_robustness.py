@@ -113,14 +113,34 @@ def test_truth_for_some_frames_only(tmp_path: Path) -> None:
     assert result.tally.compute_metrics()["precision"] == (100.0, 9), "frames without truth count nowhere"
 
 
-def test_bones_of_another_rig(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [0, 17])
+@pytest.mark.parametrize("predicted", [0, 3])
+def test_bones_of_another_rig(tmp_path: Path, count: int, predicted: int) -> None:
     def truth(index: int) -> People:
         people = scene(index)
         return dataclasses.replace(
-            people, joints=people.joints[:, :17], joints_2d=people.joints_2d[:, :17], rotations=people.rotations[:, :17]
+            people,
+            joints=people.joints[:, :count],
+            joints_2d=people.joints_2d[:, :count],
+            rotations=people.rotations[:, :count],
         )
 
-    assert "must have as many joints" in the_line(evaluate(write_scene(tmp_path / "rig.mcap", 3, truth=truth)))
+    path = write_scene(tmp_path / "rig.mcap", 3, truth=truth)
+    job = BagJob(path=path, out=tmp_path / "out", video=False, bag=False, highlights=False)
+    result = run_job(job, TruthfulEstimator(lambda index, people: people.select(np.arange(3) < predicted)))
+    if count and not predicted:
+        assert result.problems == (), "nobody is compared"
+    else:
+        assert "must have as many joints" in the_line(result)
+
+
+def test_an_unexpected_error_loses_its_own_bag_only(tmp_path: Path) -> None:
+    def fail(index: int, people: People) -> People:
+        raise RuntimeError("two\nlines")
+
+    path = write_scene(tmp_path / "walk.mcap", 2)
+    result = run_job(BagJob(path=path, out=tmp_path / "out", video=False, bag=False), TruthfulEstimator(fail))
+    assert "the evaluation failed with RuntimeError (two lines)" in the_line(result)
 
 
 def test_another_mesh_or_none_leaves_out_what_needs_vertices(tmp_path: Path) -> None:
