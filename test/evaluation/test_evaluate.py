@@ -28,7 +28,9 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation import results as result_files
+from multihmr2_ros.evaluation.background import WriteBehind
 from multihmr2_ros.evaluation.bags import BagJob, run_job
 from multihmr2_ros.evaluation.run import SequenceResult
 from multihmr2_ros.evaluation.scoring import ScoringConfig
@@ -254,6 +256,28 @@ def test_drops_before_a_recording_do_not_count(tmp_path: Path, truth: Callable[[
         recorded=lambda index: scene(index) if index >= FRAMES // 2 else None,
     )  # fmt: skip
     assert run_job(BagJob(path=path, out=tmp_path / "out", recorded=True)).tally.dropped == 1
+
+
+def test_nothing_is_written_after_an_error() -> None:
+    written = []
+
+    def write(item: int) -> None:
+        written.append(item)
+        raise UserError("the disk is full")
+
+    def fill(writer: WriteBehind[int]) -> None:
+        with writer:
+            for item in (0, 1):
+                with pytest.raises(UserError, match="full"):
+                    put_forever(writer, item)
+
+    def put_forever(writer: WriteBehind[int], item: int) -> None:
+        while True:
+            writer.put(item)
+
+    with pytest.raises(UserError, match="full"):
+        fill(WriteBehind(write))
+    assert written == [0]
 
 
 def test_results_are_the_same_twice_but_for_times(bag: Path, tmp_path: Path) -> None:
