@@ -156,17 +156,21 @@ def find_existing_evaluation(out: Path, folders: Iterable[str], *, whole: bool) 
     """Return the files of an earlier evaluation in `out` and in these folders of it; whole: in all of its folders."""
     chosen = ["", *folders]
     if whole:
-        chosen += sorted(path.parent.name for name in ("frames.csv", "people.csv") for path in out.glob(f"*/{name}"))
-        chosen += _list_folders(out)
+        chosen += [each for each in _list_folders(out) if not os.path.lexists(out / each / RESULTS_FILE)]
     names = [out / name for name in SUMMARY_FILES]
     names += [out / folder / name for folder in dict.fromkeys(chosen) for name in EVALUATION_FILES]
     return [path for path in names if os.path.lexists(path)]
 
 
 def _list_folders(out: Path) -> list[str]:
-    """Return the folders of the sequences of an earlier evaluation, relative to `out`."""
+    """Return the folders of the sequences of an earlier evaluation, relative to `out`.
+
+    An evaluation that was interrupted has no results.json; its folders are found by their tables.
+    """
     from multihmr2_ros.evaluation import results
 
+    if not os.path.lexists(out / RESULTS_FILE):
+        return sorted({path.parent.name for name in ("frames.csv", "people.csv") for path in out.glob(f"*/{name}")})
     try:
         folders = [str(each["folder"]) for each in results.read_results(out)["sequences"]]
     except (UserError, KeyError, TypeError):

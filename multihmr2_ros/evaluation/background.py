@@ -73,8 +73,8 @@ def read_ahead(items: Iterable[Item], size: int = READ_AHEAD_ITEMS) -> Generator
 class WriteBehind(Generic[Item]):
     """A writer that calls a function with each item, in order, in a thread.
 
-    Use it as a context manager; it waits for all items at the end. Errors of the function are raised by the next call
-    of put, or at the end.
+    Use it as a context manager; it waits for all items at the end. After an error of the function no more items are
+    written; the error is raised by every call of put, or at the end.
     """
 
     def __init__(self, function: Callable[[Item], None], size: int = READ_AHEAD_ITEMS) -> None:
@@ -112,5 +112,4 @@ class WriteBehind(Generic[Item]):
 
     def _raise(self) -> None:
         if self._error is not None:
-            error, self._error = self._error, None
-            raise error
+            raise self._error

@@ -39,6 +39,7 @@ from multihmr2_ros.bags.reading import BagMessage, BagReader
 from multihmr2_ros.bags.stamps import NS
 from multihmr2_ros.bags.storage import is_bag
 from multihmr2_ros.bags.transforms import BagTransforms
+from multihmr2_ros.camera import project
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation.evaluation_frames import EvaluationFrame
 from multihmr2_ros.frame import Frame
@@ -47,14 +48,22 @@ from multihmr2_ros.people import People
 from multihmr2_ros.transform_tree import normalize_frame_name
 
 logger = logging.getLogger(__name__)
+CHECKED_MESSAGES = 20  # recorded messages with people whose frame is checked
+MAX_SHIFT = 0.5  # of the image's longer side, between joints_2d and projected joints: more than by lens distortion
 
 
 @dataclasses.dataclass(frozen=True)
 class MessageContext:
-    """The TF frame of an evaluation frame's image, and its truth as recorded, for the bag of predictions."""
+    """Data of an evaluation frame for the bag of predictions.
+
+    frame_id  TF frame of the image
+    truth     true people as recorded, or None
+    is_moved  whether the truth was recorded in another TF frame than the image
+    """
 
     frame_id: str
-    truth: BagMessage | None
+    truth: BagMessage | None = None
+    is_moved: bool = False
 
 
 class GroundTruthReader:
@@ -183,7 +192,10 @@ class BagSequence:
         self, frame: Frame, frame_id: str, stamp_ns: int, found: tuple[People, HumansMessage] | None
     ) -> EvaluationFrame:
         people, message = found or (None, None)
-        source = MessageContext(frame_id, message.recorded if message is not None else None)
+        source = MessageContext(frame_id)
+        if message is not None:
+            truth_frame_id = normalize_frame_name(message.decoded.header.frame_id)
+            source = MessageContext(frame_id, message.recorded, truth_frame_id != normalize_frame_name(frame_id))
         return EvaluationFrame(stamp_ns=stamp_ns, frame=frame, truth=people, source=source)
 
 
@@ -203,15 +215,30 @@ class RecordedPeopleSequence:
     def __iter__(self) -> Iterator[EvaluationFrame]:
         self.problems.clear()
         try:
+            _check_optical_frame(self._path, self._topic)
             truth = GroundTruthReader(self._path, self._where, _find_velocity_frame(self._path, self._topic))
         except UserError as error:
             self.problems.append(f"{error}; only metrics without ground truth are computed")
-            with HumansReader(self._path, self._topic) as recorded:
-                size = find_recorded_image_size(self._path, _find_frame_id(self._path, self._topic))
-                yield from (_make_recorded_frame(each, None, 0, size) for each in recorded.all() if any(each.decoded.k))
+            yield from self._read_without_truth()
             return
+        try:
+            yield from self._read_with_truth(truth)
+        finally:
+            truth.close()
+        self.problems[:] = _summarize_problems(self.problems)
+
+    def _read_without_truth(self) -> Iterator[EvaluationFrame]:
+        count_dropped = _DropCounter()
         with HumansReader(self._path, self._topic) as recorded:
-            frame_id, dropped, matched = _find_frame_id(self._path, self._topic), 0, 0
+            size = find_recorded_image_size(self._path, _find_frame_id(self._path, self._topic))
+            for each in recorded.all():
+                if any(each.decoded.k):
+                    yield _make_recorded_frame(each, None, count_dropped(each), size)
+
+    def _read_with_truth(self, truth: GroundTruthReader) -> Iterator[EvaluationFrame]:
+        matched, count_dropped = 0, _DropCounter()
+        with HumansReader(self._path, self._topic) as recorded:
+            frame_id = _find_frame_id(self._path, self._topic)
             size = find_recorded_image_size(self._path, frame_id)
             for true in truth.messages():
                 try:
@@ -226,16 +253,27 @@ class RecordedPeopleSequence:
                     )
                     continue
                 matched += 1
-                new = max(0, int(found.decoded.dropped_frames) - dropped)
-                dropped = int(found.decoded.dropped_frames)
-                yield _make_recorded_frame(found, people, new, size)
-        truth.close()
-        if not matched:
+                yield _make_recorded_frame(found, people, count_dropped(found), size)
+        if not matched and not self.problems:
             self.problems.append(
                 f"{self._path}: no message on {self._topic} has the stamp of a ground truth message; record both with "
                 "the same clock"
             )
-        self.problems[:] = _summarize_problems(self.problems)
+
+
+class _DropCounter:
+    """Counter of the images that a node dropped between recorded messages.
+
+    Drops before the first message are not counted: the node may have run long before the recording.
+    """
+
+    def __init__(self) -> None:
+        self._last: int | None = None
+
+    def __call__(self, message: HumansMessage) -> int:
+        total = int(message.decoded.dropped_frames)
+        before, self._last = self._last, total
+        return 0 if before is None else max(0, total - before)
 
 
 def find_velocity_frame(message: Any) -> str:
@@ -297,6 +335,31 @@ def _find_frame_id(path: Path, topic: str) -> str:
             if any(each.decoded.k):
                 return str(each.decoded.header.frame_id)
     raise UserError(f"{path}: no message on {topic} belongs to an image; check that the node was active")
+
+
+def _check_optical_frame(path: Path, topic: str) -> None:
+    """Raise UserError if the recorded people are not in a camera's optical frame, because of the node's target_frame.
+
+    Their joints_2d are always in the image. In an optical frame the projected joints are near them, apart from lens
+    distortion.
+    """
+    distances: list[NDArray[np.float64]] = []
+    with HumansReader(path, topic) as recorded:
+        for each in recorded.all():
+            if len(distances) == CHECKED_MESSAGES:
+                break
+            people = people_from_human_array(each.decoded, estimate_image_size(each.decoded))
+            known = np.isfinite(people.joints_2d).all(axis=2)
+            if known.any() and people.joints.shape[:2] == known.shape and people.k[0, 0] > 0:
+                projected = project(people.joints[known].astype(np.float64), people.k)
+                shares = np.linalg.norm(projected - people.joints_2d[known], axis=1) / max(people.image_size)
+                distances.append(np.nan_to_num(shares, nan=np.inf))  # behind the camera
+                frame_id = each.decoded.header.frame_id
+    if distances and np.median(np.concatenate(distances)) > MAX_SHIFT:
+        raise UserError(
+            f"people on {topic} of {path} are in {frame_id} (target_frame), not in the camera's frame; record them "
+            "without target_frame"
+        )
 
 
 def _find_velocity_frame(path: Path, topic: str) -> str:

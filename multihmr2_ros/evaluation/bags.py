@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -26,12 +27,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multihmr2_ros.bags.humans import HUMAN_ARRAY, HUMANS_TOPIC, TRUTH_TOPIC, human_array_to_cdr
+from multihmr2_ros.bags.reading import BagReader
 from multihmr2_ros.bags.stamps import NS
+from multihmr2_ros.bags.transforms import TF, TF_MESSAGE, TF_STATIC
 from multihmr2_ros.bags.writing import BagWriter
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation.bag_sequences import BagSequence, RecordedPeopleSequence
 from multihmr2_ros.evaluation.evaluation_frames import EvaluationFrame
-from multihmr2_ros.evaluation.run import PeopleEstimator, SequenceResult, evaluate_sequence
+from multihmr2_ros.evaluation.run import PeopleEstimator, SequenceResult, describe_failure, evaluate_sequence
 from multihmr2_ros.evaluation.scoring import ScoringConfig
 from multihmr2_ros.evaluation.tables import FrameListener
 from multihmr2_ros.evaluation.tally import Tally
@@ -44,6 +47,8 @@ from multihmr2_ros.people import People
 
 if TYPE_CHECKING:
     from multihmr2_ros.estimator import Estimator, EstimatorConfig
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -113,10 +118,13 @@ class BagJob:
 class PredictionBag:
     """Writer of predictions and truth to an .mcap file, which replaces an older one when the stack closes.
 
-    The truth is copied as recorded. The messages' times are the images' stamps.
+    The truth is copied as recorded, with /tf and /tf_static of the evaluated bag if it is in another frame than the
+    images. The messages' times are the images' stamps.
     """
 
-    def __init__(self, path: Path, stack: contextlib.ExitStack) -> None:
+    def __init__(self, path: Path, evaluated: Path, stack: contextlib.ExitStack) -> None:
+        self._evaluated = evaluated
+        self._has_transforms = False
         temporary = stack.enter_context(atomic_path(path, keep_suffix=True))
         self._writer = stack.enter_context(BagWriter(temporary))
 
@@ -131,6 +139,18 @@ class PredictionBag:
         self._writer.write(HUMANS_TOPIC, HUMAN_ARRAY, data, max(eval_frame.stamp_ns, 0))
         if source.truth is not None:
             self._writer.write(TRUTH_TOPIC, HUMAN_ARRAY, source.truth.data, max(eval_frame.stamp_ns, 0))
+        if source.is_moved and not self._has_transforms:
+            self._has_transforms = True
+            self._copy_transforms()
+
+    def _copy_transforms(self) -> None:
+        with BagReader(self._evaluated) as bag:
+            known = {name for name, topic in bag.topics.items() if topic.type_name == TF_MESSAGE}
+            topics = [name for name in (TF_STATIC, TF) if name in known]
+            if not topics or bag.is_ros1:  # ROS 1 messages are not in CDR
+                return
+            for message in bag.messages(topics):
+                self._writer.write(message.topic, message.type_name, message.data, message.time_ns)
 
 
 Progress = Callable[[Iterable[Any], Any], Iterable[Any]]
@@ -176,6 +196,9 @@ def run_job(
         tally, problems = Tally(), (str(error),)
     except OSError as error:
         tally, problems = Tally(), (f"{job.path}: {error.strerror or error}; check the folder of --out",)
+    except Exception as error:  # one bag does not lose the results of the others
+        logger.debug("%s", job.path, exc_info=True)
+        tally, problems = Tally(), (describe_failure(job.path, error),)
     wall_s = time.perf_counter() - begin_s
     return dataclasses.replace(result, tally=tally, problems=problems, wall_s=wall_s)
 
@@ -203,5 +226,5 @@ def _open_listeners(
 
         listeners.append(RecordingWriter(folder / RECORDING_FILE, estimator.body, make_source_name(job.path), stack))
     if job.bag and not job.recorded:
-        listeners.append(PredictionBag(folder / "predictions.mcap", stack))
+        listeners.append(PredictionBag(folder / "predictions.mcap", job.path, stack))
     return listeners

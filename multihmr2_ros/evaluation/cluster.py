@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.evaluation.run import SequenceResult
+from multihmr2_ros.evaluation.run import SequenceResult, describe_failure
 from multihmr2_ros.evaluation.tally import Tally
 from multihmr2_ros.media.sources import make_source_name
 from multihmr2_ros.progress import make_progress_bar
@@ -101,6 +101,5 @@ def _get_result(job: Job, future: Any) -> SequenceResult:
     if error is None:
         result: SequenceResult = future.result()
         return result
-    reason = " ".join(str(error).split()) or type(error).__name__
-    problem = f"{job.path}: the evaluation failed with {type(error).__name__} ({reason[:200]}); evaluate this bag alone"
+    problem = describe_failure(job.path, error)
     return SequenceResult(make_source_name(job.path), str(job.path), job.kind, job.folder, Tally(), (problem,))

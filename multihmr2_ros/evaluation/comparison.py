@@ -16,7 +16,7 @@
 
 The bootstrap draws sequences, the same ones for both results. With a single sequence it draws blocks of successive
 frames (30, or a tenth of a short sequence), because neighboring frames are similar; identity metrics, which are not
-sums over blocks, then have no interval.
+sums over blocks, then have no interval. A single sequence of boxes has no table of frames, and so no intervals.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ BLOCK_FRAMES, MIN_BLOCKS = 30, 10
 MIN_DIFFERENCE = 0.005  # smaller differences are shown as 0.00 and not judged
 INTERVAL = (2.5, 97.5)
 IDENTITY_COUNTS = ("truth", "predicted", "misses", "false_positives", "switches", "id_true_positives")
+FRAMES_FILE = "frames.csv"
 HOTA_COUNTS = ("hota_true_positives", "hota_association")
 
 
@@ -60,8 +61,11 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The differences for one kind of intrinsics (A's, and B's if they differ). drawn: name of the units that are
-    drawn."""
+    """The differences for one kind of intrinsics (A's, and B's if they differ).
+
+    drawn  name of the units that are drawn
+    units  their number; 1: there are no intervals
+    """
 
     kind: str
     drawn: str
@@ -88,7 +92,7 @@ def format_comparison(a: Path, b: Path, comparisons: Sequence[Comparison]) -> st
     units = {metric.key: metric for metric in METRICS}
     lines = [f"A: {a}", f"B: {b}"]
     for each in comparisons:
-        lines += ["", f"intrinsics {each.kind}; 95 % intervals of B − A over {each.units} {each.drawn}"]
+        lines += ["", f"intrinsics {each.kind}; {describe_intervals(each)}"]
         width = name_width(found.key for found in each.differences)
         lines.append(f"{'metric':<{width}}{'unit':<6}{'A':>10}{'B':>10}{'B − A':>10}{'95 % interval':>22}")
         for found in each.differences:
@@ -102,6 +106,12 @@ def format_comparison(a: Path, b: Path, comparisons: Sequence[Comparison]) -> st
                 f"{found.key:<{width}}{metric.unit:<6}{a_text:>10}{b_text:>10}{difference:>10}{interval:>22}{verdict}"
             )
     return "\n".join(lines)
+
+
+def describe_intervals(comparison: Comparison) -> str:
+    if comparison.units < 2:
+        return f"no intervals, because there are fewer than two {comparison.drawn}"
+    return f"95 % intervals of B − A over {comparison.units} {comparison.drawn}"
 
 
 def judge_difference(found: Difference) -> str:
@@ -132,6 +142,12 @@ def _compare_sequences(
 ) -> Comparison:
     names = [name for name in first if name in second and first[name]["with_truth"] and second[name]["with_truth"]]
     if not names:
+        for folder, sequences in ((a, first), (b, second)):
+            if any(sequence.get("scores") for sequence in sequences.values()):
+                raise UserError(
+                    f"{folder} contains scores of a whole data set, without values of people or sequences; --compare "
+                    "does not support them, so compare its results.json yourself"
+                )
         raise UserError(
             f"{a} and {b} have no common sequence with ground truth: {_list_with_truth(first)} in {a}, "
             f"{_list_with_truth(second)} in {b}; evaluate the same bags"
@@ -139,13 +155,12 @@ def _compare_sequences(
     tallies_a, tallies_b = ([each[name]["tally"] for name in names] for each in (first, second))
     drawn, units_a, units_b = "sequences", _make_matrix(tallies_a), _make_matrix(tallies_b)
     has_identity = all(tally.identity is not None for tally in (*tallies_a, *tallies_b))
-    if len(names) == 1:
+    tables = [folder / each[names[0]]["folder"] / FRAMES_FILE for folder, each in ((a, first), (b, second))]
+    if len(names) == 1 and any(path.is_file() for path in tables):
         frames = min(first[names[0]]["frames"], second[names[0]]["frames"])
         size = max(1, min(BLOCK_FRAMES, frames // MIN_BLOCKS))
         drawn = f"blocks of {size} frames"
-        units_a, units_b = (
-            _read_blocks(folder / each[names[0]]["folder"], size) for folder, each in ((a, first), (b, second))
-        )
+        units_a, units_b = (_read_blocks(path, size) for path in tables)
         common = min(len(units_a), len(units_b))
         units_a, units_b, has_identity = units_a[:common], units_b[:common], False
     values_a, values_b = (_merge_tallies(tallies).compute_metrics() for tallies in (tallies_a, tallies_b))
@@ -226,9 +241,8 @@ def _from_row(row: NDArray[np.float64]) -> Tally:
     )
 
 
-def _read_blocks(folder: Path, size: int) -> NDArray[np.float64]:
-    """Return the sums over blocks of `size` successive frames, from frames.csv: (blocks, columns of `_make_row`)."""
-    path = folder / "frames.csv"
+def _read_blocks(path: Path, size: int) -> NDArray[np.float64]:
+    """Return the sums over blocks of `size` successive frames, from a frames.csv: (blocks, columns of `_make_row`)."""
     blocks: list[NDArray[np.float64]] = []
     try:
         with open(path, newline="", encoding="utf-8") as file:

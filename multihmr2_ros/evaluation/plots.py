@@ -34,6 +34,7 @@ DISTANCE_ERRORS = {"mrpe_mm": "position (MRPE)", "mrpe_z_mm": "depth (MRPE z)", 
 STYLES = ("-", "--", ":")  # one per kind of intrinsics
 MIN_IN_BIN = 5
 MAX_IDENTITIES = 40
+MAX_LABELS = 60  # per person
 WIDTH_INCHES = 8.0
 
 
@@ -134,7 +135,7 @@ def draw_fields_of_view(kinds: Mapping[str, Iterable[dict[str, str]]]) -> Any | 
     values = read_columns(rows, ("predicted_fov_deg", "true_fov_deg"))
     if not np.isfinite(values[:, 0]).any():
         return None
-    axes.plot(values[:, 0], ".", markersize=3, label="predicted")
+    axes.plot(values[:, 0], ".", markersize=3, label="predicted", rasterized=True)
     if np.isfinite(values[:, 1]).any():
         axes.plot(values[:, 1], color="black", linewidth=1, label="true")
     axes.set(xlabel="frame", ylabel="vertical field of view (degrees)", title="Field of view")
@@ -175,8 +176,8 @@ def draw_identities(rows: Iterable[dict[str, str]], name: str) -> Any | None:
     shown = sorted(points)[:MAX_IDENTITIES]
     figure, axes = make_figure(1.5 + 0.3 * (len(shown) + 1))
     for height, true_id in enumerate(shown, start=1):
-        _draw_runs(axes, height, _find_runs(points[true_id]), start)
-    axes.plot(np.array(false) - start, np.zeros(len(false)), "x", color="red", markersize=4)
+        _draw_runs(axes, height, _find_runs(points[true_id]), start, (max(stamps) - start) / MAX_LABELS)
+    axes.plot(np.array(false) - start, np.zeros(len(false)), "x", color="red", markersize=4, rasterized=True)
     axes.set_yticks(range(len(shown) + 1), ["false", *map(str, shown)])
     axes.set_ylim(-0.5, len(shown) + 0.8)
     axes.set(xlabel="time (s)", ylabel="true id", title=f"Track ids over time: {name}")
@@ -199,14 +200,20 @@ def _find_runs(seen: Sequence[tuple[int, float, int]]) -> list[tuple[float, floa
     return runs
 
 
-def _draw_runs(axes: Any, height: int, runs: Sequence[tuple[float, float, int]], start_s: float) -> None:
-    named = None
-    for first_s, last_s, track in runs:
-        color = np.array(get_track_color(track)) / 255
-        axes.plot([first_s - start_s, last_s - start_s], [height, height], color=color, linewidth=7, marker="|")
-        if track != named:
-            place = (first_s - start_s, height)
-            axes.annotate(f"{track}", place, textcoords="offset points", xytext=(0, 7), fontsize=7)
+def _draw_runs(
+    axes: Any, height: int, runs: Sequence[tuple[float, float, int]], start_s: float, label_gap_s: float
+) -> None:
+    """Draw a person's runs. Names of tracks that would be less than label_gap_s apart are left out."""
+    first, last = (np.array([run[column] for run in runs]) - start_s for column in (0, 1))
+    colors = np.array([get_track_color(track) for *_, track in runs]).reshape(-1, 3) / 255
+    axes.hlines(np.full(len(runs), height), first, last, colors, linewidth=7, rasterized=True)
+    for ends in (first, last):
+        axes.scatter(ends, np.full(len(runs), height), s=36, c=colors, marker="|", linewidth=1, rasterized=True)
+    named, label_s = None, -np.inf
+    for place_s, (*_, track) in zip(first.tolist(), runs, strict=True):
+        if track != named and place_s - label_s >= label_gap_s:
+            axes.annotate(f"{track}", (place_s, height), textcoords="offset points", xytext=(0, 7), fontsize=7)
+            label_s = place_s
         named = track
 
 

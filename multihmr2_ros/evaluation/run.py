@@ -78,6 +78,12 @@ class SequenceResult:
     scores: dict[str, float] = field(default_factory=dict)
 
 
+def describe_failure(path: Path, error: BaseException) -> str:
+    """Return one line on an unexpected error in the evaluation of a bag."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return f"{path}: the evaluation failed with {type(error).__name__} ({reason[:200]}); report this with the bag"
+
+
 MakeListeners = Callable[[contextlib.ExitStack], list[FrameListener]]
 
 

@@ -37,6 +37,8 @@ from multihmr2_ros.people import PHENOTYPE_LABELS, IntrinsicsSource, People, Pla
 Floats = NDArray[np.float64]
 AGE, ADULT_AGE = PHENOTYPE_LABELS.index("age"), 0.5  # people with a higher age phenotype are not children
 
+UNKNOWN_CUE = -1  # of recorded people
+
 
 @dataclass(frozen=True)
 class ScoringConfig:
@@ -75,7 +77,7 @@ class FrameScore:
     errors           by key of tally.ERRORS, in mm, shares, degrees, m/s: (m,) for errors of people, other lengths for
                      errors of pairs or frames
     mahalanobis2     (m, 2) squared Mahalanobis distances of pelvis and velocity, NaN if unknown
-    cues             (m,) a PlacementCue of each match
+    cues             (m,) a PlacementCue of each match, or UNKNOWN_CUE
     distances        errors of the matches' distances from the camera
     predicted_boxes  of the predictions that are scored, with identities
     true_boxes       of the true people that are scored, with identities
@@ -105,24 +107,27 @@ class FrameScore:
 
 
 def score_frame(
-    people: People, truth: People, config: ScoringConfig, ignored: Floats | None = None, given_fov: float = np.nan
+    people: People,
+    truth: People,
+    config: ScoringConfig,
+    ignored: Floats | None = None,
+    given_fov: float = np.nan,
+    *,
+    is_recorded: bool = False,
 ) -> FrameScore:
     """Score one frame.
 
-    people     the predictions
-    truth      the true people
-    config     settings of the scoring
-    ignored    (r, 4) px, regions where unmatched predictions are not scored
-    given_fov  vertical, rad, of the camera's calibration, for truth without one
+    people       the predictions
+    truth        the true people
+    config       settings of the scoring
+    ignored      (r, 4) px, regions where unmatched predictions are not scored
+    given_fov    vertical, rad, of the camera's calibration, for truth without one
+    is_recorded  whether the predictions were recorded, so that their placement cues are unknown
 
-    Raises UserError if truth and predictions have different joints.
+    Raises UserError if the truth has no joints, or other joints than the predictions.
     """
+    _check_joints(people, truth)
     points, true_points = project_joints(people), project_joints(truth)
-    if len(people) and len(truth) and points.shape[1] != true_points.shape[1]:
-        raise UserError(
-            f"the ground truth must have as many joints as the predictions, got {true_points.shape[1]} and "
-            f"{points.shape[1]}; write all bones of Anny's rig, in its order, to HumanArray.joints"
-        )
     true_box = compute_body_boxes(truth, true_points)
     evaluated = (true_box[:, 3] - true_box[:, 1] >= config.min_height_px) & ~(truth.score < config.min_visible)
     pairs = match_people(points, true_points, min_iou=config.min_iou, method=config.matching)
@@ -139,10 +144,22 @@ def score_frame(
         ignored=excused,
         errors=_compute_errors(mine, theirs, config) | compute_camera_errors(people, truth, given_fov) | motion_errors,
         mahalanobis2=mahalanobis2,
-        cues=np.full(len(mine), PlacementCue.PRIOR) if mine.placement_cue is None else mine.placement_cue,
+        cues=np.full(len(mine), UNKNOWN_CUE if is_recorded else PlacementCue.PRIOR)
+        if mine.placement_cue is None
+        else mine.placement_cue,
         distances=distance_errors(mine.pelvis, theirs.pelvis, mine.distance_sigma_m, mine.predicted_distance_m),
         **_make_identity_boxes(people, truth, ~excused, evaluated),
     )
+
+
+def _check_joints(people: People, truth: People) -> None:
+    count, true_count = people.joints.shape[1], truth.joints.shape[1]
+    if len(truth) and (not true_count or (len(people) and count != true_count)):
+        predicted = f" and {count}" if len(people) else ""
+        raise UserError(
+            f"the ground truth must have as many joints as the predictions, got {true_count}{predicted}; write all "
+            "bones of Anny's rig, in its order, to HumanArray.joints"
+        )
 
 
 def project_joints(people: People) -> Floats:

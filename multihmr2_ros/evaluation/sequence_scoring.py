@@ -48,7 +48,10 @@ class SequenceScorer:
                 self._times.setdefault(stage, array("d")).append(value)
         score = None
         if eval_frame.truth is not None:
-            score = score_frame(people, eval_frame.truth, self._config, eval_frame.ignored, eval_frame.given_fov)
+            score = score_frame(
+                people, eval_frame.truth, self._config, eval_frame.ignored, eval_frame.given_fov,
+                is_recorded=eval_frame.people is not None,
+            )  # fmt: skip
             self._keep_boxes(people, eval_frame.truth, score)
             self._keep_samples(score)
         self._total += make_frame_tally(eval_frame, people, score)

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation.evaluation_frames import EvaluationFrame
 from multihmr2_ros.evaluation.postures import classify_postures
-from multihmr2_ros.evaluation.scoring import FrameScore, get_predicted_fov, get_true_fov
+from multihmr2_ros.evaluation.scoring import UNKNOWN_CUE, FrameScore, get_predicted_fov, get_true_fov
 from multihmr2_ros.evaluation.sequence_scoring import make_frame_tally
 from multihmr2_ros.evaluation.tally import CUES, ERRORS, MOTION_ERRORS, Metric
 from multihmr2_ros.media.files import atomic_path
@@ -154,7 +154,9 @@ def open_tables(folder: Path) -> Iterator[list[FrameListener]]:
 def _distance_cells(score: FrameScore, row: int) -> tuple[str, ...]:
     errors = score.distances
     millimeters = MM_PER_M * abs(float(errors.error_m[row]))
-    return CUES[PlacementCue(int(score.cues[row]))], _format_number(millimeters), _format_number(errors.z_score[row])
+    cue = int(score.cues[row])
+    name = "" if cue == UNKNOWN_CUE else CUES[PlacementCue(cue)]
+    return name, _format_number(millimeters), _format_number(errors.z_score[row])
 
 
 def _get_value(score: FrameScore, metric: Metric, row: int) -> float:

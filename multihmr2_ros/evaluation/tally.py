@@ -59,7 +59,7 @@ class Metric:
     """A row of every table.
 
     key               its name in results.json
-    recalled          whether recall is shown beside it, because misses do not change it
+    recalled          whether recall is shown beside the metric; such a metric covers found people only
     higher_is_better  unless there is a target
     target            the best value, in the metric's unit; None: the higher or lower, the better
     """

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from multihmr2_ros.evaluation.comparison import Comparison, judge_difference
+from multihmr2_ros.evaluation.comparison import Comparison, describe_intervals, judge_difference
 from multihmr2_ros.evaluation.postures import POSTURES
 from multihmr2_ros.evaluation.report import format_number
 from multihmr2_ros.evaluation.tables import PersonRows
@@ -176,6 +176,8 @@ def describe_comparison(comparisons: Sequence[Comparison]) -> list[str]:
         for found in each.differences:
             judged[judge_difference(found)].append(found.key)
         parts = [f"B is {word} in {', '.join(judged[word])}" for word in ("better", "worse") if judged[word]]
-        text = "; ".join(parts) or "no difference between A and B is significant"
-        sentences.append(f"With {each.kind} intrinsics, {text} (95 % intervals over {each.units} {each.drawn}).")
+        text = "; ".join(parts) or (
+            "no difference between A and B is significant" if each.units > 1 else "differences cannot be judged"
+        )
+        sentences.append(f"With {each.kind} intrinsics, {text} ({describe_intervals(each)}).")
     return sentences

@@ -36,7 +36,8 @@ class PlacementConfig:
     own_stature_sigma       error of the log stature that is independent of the depth
     lateral_sigma_ratio     error of the pelvis across its viewing ray, as a fraction of the distance; never corrected
     surface_sigma_m         error of one point of the predicted surface, from pose and clothes
-    common_surface_sigma_m  error of the whole visible surface relative to the pelvis; averaging points keeps it
+    common_surface_sigma_m  error that all points of the visible surface share, relative to the pelvis; averaging points
+                            does not reduce it
     camera_sigma_per_m      depth noise of the camera divided by the squared depth (structured light and stereo)
     inlier_share            expected fraction of a person's pixels that show the person, not an occluder or background
     outlier_range_m         range over which the depth of occluders and background is spread

@@ -97,9 +97,10 @@ class TrackerConfig:
     they raise IDF1 and switch ids less often (test_tracking_reference.py).
 
     nominal_rate_hz           rate of the nominal frame, the unit of time of the motion model
-    memory_s                  age of a track's last feature in the bank at which the track ends; the person was last
-                              seen this long ago, or up to feature_interval_s less
-    feature_interval_s        minimum time between two stored features of one track; 0 stores every feature
+    memory_s                  a track ends when its newest stored feature is this old. The person was then last seen
+                              between memory_s − feature_interval_s and memory_s ago
+    feature_interval_s        minimum time between two stored features of one track, below memory_s; 0 stores every
+                              feature
     bank_capacity             maximum number of stored features; the oldest are dropped. It also bounds the tracks
     nearest_neighbours        K, number of stored features that vote for each detection
     appearance_temperature    temperature of the softmax over the distances of the K nearest features
@@ -178,6 +179,11 @@ class TrackerConfig:
                 "score_threshold",
             ),
         )
+        if self.feature_interval_s >= self.memory_s:
+            raise UserError(
+                f"TrackerConfig.feature_interval_s: expected less than memory_s ({self.memory_s!r}), got "
+                f"{self.feature_interval_s!r}; people would lose their ids between two stored features"
+            )
         if self.appearance_weight + self.motion_weight == 0:
             raise UserError(
                 "TrackerConfig.appearance_weight and motion_weight: expected a sum above 0, got 0 and 0; raise one"

@@ -24,8 +24,8 @@ Differences from the published method, and their reasons:
 - Time: (stamp − start) × nominal rate, from message stamps, because cameras drop frames and change their rate. With one
   frame per update this equals the published frame index.
 - Forgetting: features older than the memory are removed at the start of an update, by their age at that time, not at
-  the end of the update before. With a frame at every index both are the same; after a pause, this way no track
-  continues that is too old.
+  the end of the update before. Without gaps, both give the same result. After a pause, a track older than the memory
+  does not continue.
 - Motion models: one is removed with the last feature of its track. The published method keeps every motion model while
   people are in view and so grows without limit. Only ids with a feature in the bank can be assigned, so the removal
   changes no id.

@@ -24,8 +24,11 @@ import pytest
 from PIL import Image
 
 from multihmr2_ros.cli.main import main
-from multihmr2_ros.cli.result_files import RunNames
+from multihmr2_ros.cli.result_files import RunNames, find_existing_evaluation
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.evaluation.results import write_results
+from multihmr2_ros.evaluation.run import SequenceResult
+from multihmr2_ros.evaluation.tally import Tally
 from multihmr2_ros.media.sources import ImageSource, VideoSource, make_source_name
 from multihmr2_ros.media.video import VideoWriter
 from multihmr2_ros.training.config import NETWORKS, TrainingConfig
@@ -218,6 +221,23 @@ def test_evaluations_do_not_mix(small_checkpoint: Path, tmp_path: Path, capsys: 
         assert evaluate(*arguments, "--overwrite") == 2
         assert "would replace the input" in capsys.readouterr().err
         assert contents(out) == before
+
+
+@pytest.mark.parametrize("is_interrupted", [False, True])
+def test_folders_of_other_evaluations_are_kept(tmp_path: Path, is_interrupted: bool) -> None:
+    """The evaluation in the folder has the sequence "mine"; the others were put there by commands of their own."""
+    for name in ("mine", "other", "inner"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "frames.csv").touch()
+    (tmp_path / "inner" / "results.json").touch()
+    expected = {tmp_path / "mine" / "frames.csv"}
+    if is_interrupted:  # without a list of its folders, all tables that do not belong to other results are its own
+        expected.add(tmp_path / "other" / "frames.csv")
+    else:
+        sequences = [SequenceResult(name, "", "given", name, Tally()) for name in ("mine", "inner")]
+        write_results(tmp_path, sequences, {}, {}, [])
+        expected.add(tmp_path / "results.json")
+    assert set(find_existing_evaluation(tmp_path, [], whole=True)) == expected
 
 
 @pytest.mark.parametrize("name", ["network.safetensors", "log.jsonl", "state-00000001.pt"])

@@ -28,7 +28,9 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation import results as result_files
+from multihmr2_ros.evaluation.background import WriteBehind
 from multihmr2_ros.evaluation.bags import BagJob, run_job
 from multihmr2_ros.evaluation.run import SequenceResult
 from multihmr2_ros.evaluation.scoring import ScoringConfig
@@ -239,6 +241,43 @@ def test_a_recording_of_a_live_run(tmp_path: Path) -> None:
     assert latency["max_ms"] == pytest.approx(50 + 19)
     assert latency["count"] == 15
     assert result.tally.dropped == 19 // 5
+    with open(tmp_path / "out" / "people.csv", newline="") as file:
+        matches = [row for row in csv.DictReader(file) if row["outcome"] == "match"]
+    assert {row["placement_cue"] for row in matches} == {""}, "a HumanArray does not contain it"
+    assert all(row["distance_error_mm"] for row in matches)
+    assert result.tally.distances() == {}
+
+
+@pytest.mark.parametrize("truth", [scene, lambda index: None])
+def test_drops_before_a_recording_do_not_count(tmp_path: Path, truth: Callable[[int], People | None]) -> None:
+    """The counter runs since the node's activation: it is 2 in the first message and 3 in the last one."""
+    path = write_scene(
+        tmp_path / "live.mcap", FRAMES, images=False, truth=truth,
+        recorded=lambda index: scene(index) if index >= FRAMES // 2 else None,
+    )  # fmt: skip
+    assert run_job(BagJob(path=path, out=tmp_path / "out", recorded=True)).tally.dropped == 1
+
+
+def test_nothing_is_written_after_an_error() -> None:
+    written = []
+
+    def write(item: int) -> None:
+        written.append(item)
+        raise UserError("the disk is full")
+
+    def fill(writer: WriteBehind[int]) -> None:
+        with writer:
+            for item in (0, 1):
+                with pytest.raises(UserError, match="full"):
+                    put_forever(writer, item)
+
+    def put_forever(writer: WriteBehind[int], item: int) -> None:
+        while True:
+            writer.put(item)
+
+    with pytest.raises(UserError, match="full"):
+        fill(WriteBehind(write))
+    assert written == [0]
 
 
 def test_results_are_the_same_twice_but_for_times(bag: Path, tmp_path: Path) -> None:

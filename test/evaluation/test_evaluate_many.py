@@ -30,6 +30,7 @@ from multihmr2_ros.evaluation.cluster import run_in_cluster
 from multihmr2_ros.evaluation.comparison import Comparison, compare, format_comparison
 from multihmr2_ros.evaluation.run import SequenceResult
 from multihmr2_ros.evaluation.tally import ERRORS, METRICS, Sum, Tally
+from multihmr2_ros.evaluation.verdict import describe_comparison
 from multihmr2_ros.metrics.detection import DetectionCounts
 from multihmr2_ros.metrics.identity import IdentityCounts
 from multihmr2_ros.people import People
@@ -103,6 +104,26 @@ def test_only_common_sequences_are_compared(tmp_path: Path) -> None:
     c = save(tmp_path / "c", [result("w", 900, 9, 1)])
     with pytest.raises(UserError, match=r"no common sequence with ground truth: x, y, z in .*, w in "):
         compare(a, c)
+
+
+def test_one_sequence_of_boxes_has_no_intervals(tmp_path: Path) -> None:
+    a, b = (save(tmp_path / name, [result("x", error, 5, 5)]) for name, error in (("a", 10), ("b", 20)))
+    comparisons = compare(a, b)
+    first, second, low, high = only(comparisons, "MRPE")
+    assert (first, second) == (10, 20)
+    assert np.isnan([low, high]).all()
+    assert "no intervals" in format_comparison(a, b, comparisons)
+    assert "cannot be judged (no intervals" in describe_comparison(comparisons)[0]
+    (a / "frames.csv").touch()
+    with pytest.raises(UserError, match=r"cannot read .*frames.csv"):
+        compare(a, b)
+
+
+def test_scores_of_a_whole_data_set_are_not_compared(tmp_path: Path) -> None:
+    scored = SequenceResult("val2017", "", "predicted", "", Tally(frames=5), scores={"AP": 50.0})
+    a, b = (save(tmp_path / name, [scored]) for name in "ab")
+    with pytest.raises(UserError, match="--compare does not support them"):
+        compare(a, b)
 
 
 def test_blocks_of_one_sequence(tmp_path: Path) -> None:

@@ -113,14 +113,34 @@ def test_truth_for_some_frames_only(tmp_path: Path) -> None:
     assert result.tally.compute_metrics()["precision"] == (100.0, 9), "frames without truth count nowhere"
 
 
-def test_bones_of_another_rig(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [0, 17])
+@pytest.mark.parametrize("predicted", [0, 3])
+def test_bones_of_another_rig(tmp_path: Path, count: int, predicted: int) -> None:
     def truth(index: int) -> People:
         people = scene(index)
         return dataclasses.replace(
-            people, joints=people.joints[:, :17], joints_2d=people.joints_2d[:, :17], rotations=people.rotations[:, :17]
+            people,
+            joints=people.joints[:, :count],
+            joints_2d=people.joints_2d[:, :count],
+            rotations=people.rotations[:, :count],
         )
 
-    assert "must have as many joints" in the_line(evaluate(write_scene(tmp_path / "rig.mcap", 3, truth=truth)))
+    path = write_scene(tmp_path / "rig.mcap", 3, truth=truth)
+    job = BagJob(path=path, out=tmp_path / "out", video=False, bag=False, highlights=False)
+    result = run_job(job, TruthfulEstimator(lambda index, people: people.select(np.arange(3) < predicted)))
+    if count and not predicted:
+        assert result.problems == (), "nobody is compared"
+    else:
+        assert "must have as many joints" in the_line(result)
+
+
+def test_an_unexpected_error_loses_its_own_bag_only(tmp_path: Path) -> None:
+    def fail(index: int, people: People) -> People:
+        raise RuntimeError("two\nlines")
+
+    path = write_scene(tmp_path / "walk.mcap", 2)
+    result = run_job(BagJob(path=path, out=tmp_path / "out", video=False, bag=False), TruthfulEstimator(fail))
+    assert "the evaluation failed with RuntimeError (two lines)" in the_line(result)
 
 
 def test_another_mesh_or_none_leaves_out_what_needs_vertices(tmp_path: Path) -> None:
@@ -181,6 +201,32 @@ def test_truth_in_the_map_of_a_moving_camera(tmp_path: Path, storage: str) -> No
     assert result.problems == ()
     assert result.tally.compute_metrics()["MRPE"][0] == pytest.approx(0, abs=0.05)
     assert result.tally.compute_metrics()["MPJPE"][0] == pytest.approx(0, abs=0.05)
+
+
+def test_a_bag_of_predictions_contains_the_transforms_of_its_truth(tmp_path: Path) -> None:
+    path = write_scene(tmp_path / "map.mcap", 4, truth=in_map, frame_id="map", extra=moving_camera())
+    assert run_job(BagJob(path=path, out=tmp_path, video=False), TruthfulEstimator()).problems == ()
+    again = evaluate(tmp_path / "predictions.mcap", recorded=True)
+    assert again.problems == ()
+    assert again.tally.compute_metrics()["MRPE"][0] == pytest.approx(0, abs=0.05)
+
+
+def test_recorded_people_in_a_target_frame(tmp_path: Path) -> None:
+    """x forward, y left, z up: people in such a frame have no projection to the image."""
+    base_from_camera = np.array([[0.0, 0, 1, 0.2], [-1, 0, 0, 0], [0, -1, 0, 1.2], [0, 0, 0, 1]])
+    path = write_scene(
+        tmp_path / "live.mcap", 4, images=False, recorded_frame="base_link",
+        recorded=lambda index: move_people(scene(index), base_from_camera),
+        extra=[("/tf_static", stamp_of(0), transform("base_link", "camera", seven(base_from_camera), 0))],
+    )  # fmt: skip
+    result = evaluate(path, recorded=True)
+    assert "are in base_link (target_frame)" in the_line(result)
+    assert (result.tally.frames, result.tally.detections, result.tally.with_truth) == (4, 12, 0)
+
+
+def test_recorded_people_without_a_transform_of_the_truth(tmp_path: Path) -> None:
+    path = write_scene(tmp_path / "live.mcap", 4, images=False, truth=in_map, frame_id="map", recorded=scene)
+    assert "no transform between 'map' and 'camera'" in the_line(evaluate(path, recorded=True))
 
 
 @pytest.mark.parametrize(("frame_id", "fixed_frame", "label"), [

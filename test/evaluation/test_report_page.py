@@ -36,7 +36,7 @@ from scipy.stats import chi2
 
 from multihmr2_ros.body import Body
 from multihmr2_ros.cli.main import main
-from multihmr2_ros.evaluation import highlights, postures, report_page
+from multihmr2_ros.evaluation import figures, highlights, plots, postures, report_page
 from multihmr2_ros.evaluation import results as result_files
 from multihmr2_ros.evaluation.bags import BagJob, run_job
 from multihmr2_ros.evaluation.run import SequenceResult
@@ -186,6 +186,20 @@ def test_frames_are_left_out_where_the_page_would_be_too_large(
     smaller = write_page(tmp_path / "out", evaluated[1])
     assert limit - 100_000 < smaller.stat().st_size <= limit
     assert f"Frame {WRONG_FRAME}" in smaller.read_text(), "the worst stays"
+
+
+def test_plots_of_long_bags_stay_small() -> None:
+    """Two people are missed or change their track in most frames, which is the most that a plot can contain."""
+    frames = 2000
+    fields = ({"predicted_fov_deg": f"{50 + index % 7}", "true_fov_deg": "50"} for index in range(frames))
+    people = (
+        {"stamp_s": f"{index / 30}", "outcome": outcome, "frame": f"{index}", "true_id": f"{person}",
+         "predicted_id": f"{index % 5}"}
+        for index in range(frames) for person, outcome in enumerate(("match", "match", "false positive"))
+    )  # fmt: skip
+    for figure in (plots.draw_fields_of_view({"given": fields}), plots.draw_identities(people, "long")):
+        (drawn,) = figures.figure_to_svg(figure, "a plot")
+        assert len(drawn.uri) < 150_000
 
 
 def test_comparison(report: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

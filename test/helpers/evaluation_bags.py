@@ -28,6 +28,7 @@ import numpy as np
 from multihmr2_ros.bags.humans import HUMAN_ARRAY, HUMANS_TOPIC, TRUTH_TOPIC, human_array_to_cdr
 from multihmr2_ros.bags.writing import BagWriter
 from multihmr2_ros.body import Body
+from multihmr2_ros.camera import project
 from multihmr2_ros.frame import Frame
 from multihmr2_ros.messages.content import HeaderContent
 from multihmr2_ros.messages.human_array import Timing, people_to_content
@@ -57,6 +58,7 @@ def at(people: People, pelvis: np.ndarray) -> People:
         people,
         pelvis=joints[:, 0].astype(np.float32),
         joints=joints.astype(np.float32),
+        joints_2d=project(joints.astype(np.float64), K).astype(np.float32),
         vertices=(people.vertices + shift).astype(np.float32),
         k=K,
         vertical_fov=2 * float(np.arctan(HEIGHT / (2 * FOCAL))),
@@ -116,13 +118,14 @@ def write_scene(
     images: bool = True,
     recorded: Callable[[int], People | None] | None = None,
     frame_id: str = "camera",
+    recorded_frame: str = "camera",
     extra: list[tuple[str, int, Any]] | None = None,
     stamp: Callable[[int], int] = stamp_of,
     compressed: bool = False,
 ) -> Path:
     """Write a bag of a camera with its calibration and the ground truth.
 
-    `truth` and `recorded` return None for frames without a message.
+    `truth` and `recorded` return None for frames without a message; frame_id and recorded_frame are their TF frames.
     """
     with BagWriter(path) as writer:
         for topic, time_ns, message in extra or []:
@@ -141,7 +144,9 @@ def write_scene(
             found = recorded(index) if recorded is not None else None
             if found is not None:
                 timing = Timing(0.01, 0.02, 0.05 + 0.001 * index, dropped_frames=index // 5)
-                writer.write(HUMANS_TOPIC, HUMAN_ARRAY, humans(found, stamp_ns, timing=timing), time_ns + 50_000_000)
+                writer.write(
+                    HUMANS_TOPIC, HUMAN_ARRAY, humans(found, stamp_ns, recorded_frame, timing), time_ns + 50_000_000
+                )
     return path
 
 

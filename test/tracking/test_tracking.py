@@ -398,6 +398,13 @@ def test_settings_that_make_no_sense_are_refused_by_name_and_value(settings: typ
         settings(**{name: value})
 
 
+def test_a_memory_shorter_than_the_feature_interval_is_refused() -> None:
+    for memory_s in (0.05, 0.1):
+        with pytest.raises(UserError, match="feature_interval_s: expected less than memory_s"):
+            TrackerConfig(memory_s=memory_s)
+    TrackerConfig(memory_s=0.05, feature_interval_s=0)
+
+
 def test_settings_at_their_limits() -> None:
     TrackerConfig(score_threshold=0, slope_penalty=0, appearance_weight=0)
     TrackerConfig(score_threshold=1, motion_weight=0)

@@ -110,7 +110,7 @@ class AnnotatedPeople:
 class JointFrame:
     """A frame of a sequence.
 
-    actors: function that reads the people when the frame is evaluated; None if only the camera is known.
+    annotated_people: function that reads the people when the frame is evaluated; None if only the camera is known.
     """
 
     stamp_s: float
@@ -123,8 +123,8 @@ class JointFrame:
 class JointSequence:
     """A sequence of frames with true joints.
 
-    root     the joints whose mean is the pelvis
-    lacking  description of the metrics that cannot be computed, one line; "" if there are none
+    root        the joints whose mean is the pelvis
+    limitation  description of the metrics that cannot be computed, one line; "" if there are none
     """
 
     name: str
