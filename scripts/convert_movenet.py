@@ -31,6 +31,7 @@ from pathlib import Path
 import safetensors.torch
 
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.media.files import atomic_path
 from multihmr2_ros.network.movenet import MoveNet
 
 SOURCE = {
@@ -81,7 +82,10 @@ def convert(source: Path, target: Path) -> None:
             f"expected the weights of MoveNet MultiPose in {source}, found no {missing[0]} and {len(missing) - 1} "
             "more; give the converted file of MoveNet MultiPose"
         )
-    safetensors.torch.save_file({name: value.contiguous() for name, value in found.items()}, target, metadata=SOURCE)
+    with atomic_path(target) as temporary:
+        safetensors.torch.save_file(
+            {name: value.contiguous() for name, value in found.items()}, temporary, metadata=SOURCE
+        )
 
 
 def translate(name: str) -> str:

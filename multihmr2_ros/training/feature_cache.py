@@ -62,7 +62,10 @@ def write_batch(folder: Path, number: int, batch: Batch, network: MultiHMR2) -> 
         tensors[f"targets.{field.name}"] = value.half() if compact else value
     path = folder / f"{PREFIX}{number:07d}{SUFFIX}"
     with atomic_path(path) as temporary:
-        safetensors.torch.save_file({name: value.contiguous() for name, value in tensors.items()}, temporary)
+        try:
+            safetensors.torch.save_file({name: value.contiguous() for name, value in tensors.items()}, temporary)
+        except safetensors.SafetensorError as error:  # the library's error for a full disk
+            raise OSError(str(error)) from error
     return path
 
 
