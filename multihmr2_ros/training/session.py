@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import signal
@@ -46,7 +47,13 @@ from multihmr2_ros.training.augmentation import compute_input_sizes
 from multihmr2_ros.training.config import TrainingConfig
 from multihmr2_ros.training.data import REFRESH_S, Batch, Batches, SampleSource, make_held_out_batches, select_readable
 from multihmr2_ros.training.distributed import ProcessGroup, choose_device, connect_processes
-from multihmr2_ros.training.feature_cache import CachedBatches, list_missing_batches, write_batch
+from multihmr2_ros.training.feature_cache import (
+    CachedBatches,
+    check_encoder,
+    list_missing_batches,
+    open_feature_folder,
+    write_batch,
+)
 from multihmr2_ros.training.lifting import KeypointBatches, LiftingConfig, MixedBatches, make_pose_bank
 from multihmr2_ros.training.records import CURVES_FILE, LOG_FILE
 from multihmr2_ros.training.render_cache import RenderCache, make_folder
@@ -146,6 +153,7 @@ def train(session: Session) -> str:
             return f"stopped before the first step: {stop.reason}"
         batches: Dataset[Batch]
         if session.features:
+            check_encoder(session.features, trainer.network)
             batches = CachedBatches(session.features, session.training.seed, others.rank)
         else:
             batches = Batches(_open_sources(session, cache), session.training.batch, session.training.seed, others.rank)
@@ -174,15 +182,17 @@ def mix_keypoint_batches(batches: Dataset[Batch], session: Session) -> Dataset[A
 def write_features(session: Session, count: int) -> str:
     """Write `count` batches with the encoder's features to the first folder. Returns one line on the result.
 
-    A run with the session's options would train on the same batches.
+    A run with the session's options would train on the same batches. Raises UserError if the folder contains batches of
+    other options.
     """
     folder = session.features[0]
-    make_folder(folder)
     cache = None if session.render_cache is None else RenderCache(session.render_cache.folder)
     torch.set_num_threads(session.training.threads or choose_training_threads(loader_workers=0, render_workers=0))
     keep_freed_memory()
     network = make_network(session).eval()
-    batches = Batches(_open_sources(session, cache), session.training.batch, session.training.seed)
+    sources = _open_sources(session, cache)
+    batches = Batches(sources, session.training.batch, session.training.seed)
+    open_feature_folder(folder, network, _describe_batches(session.training, sources))
     stop = StopRequest()
     missing = list_missing_batches(folder, count)
     with stop_on_signals(stop), make_progress_bar(missing, name="features", unit="batch") as bar:
@@ -191,6 +201,18 @@ def write_features(session: Session, count: int) -> str:
                 return f"stopped because {stop.reason}: {len(list_missing_batches(folder, count))} batches are missing"
             write_batch(folder, number, batches[number], network)
     return f"done: {folder} contains {count} batches of {session.training.batch.batch_size} images"
+
+
+def _describe_batches(training: TrainingConfig, sources: Sequence[tuple[SampleSource, float]]) -> dict[str, Any]:
+    """Return what determines batches, by name."""
+    values = dataclasses.asdict(training.batch)
+    augmentation = {f"augmentation.{name}": value for name, value in values.pop("augmentation").items()}
+    described = [
+        f"render cache {source.folder.name}" if isinstance(source, RenderCache) else f"dataset of {len(source)} images"
+        for source, _ in sources
+    ]
+    weights = [round(weight, 6) for _, weight in sources]
+    return {"seed": training.seed, "sources": described, "source_weights": weights, **values, **augmentation}
 
 
 def _refuse_existing(session: Session) -> None:
