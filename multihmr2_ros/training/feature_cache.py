@@ -86,6 +86,27 @@ def check_encoder(folders: Sequence[Path], network: MultiHMR2) -> None:
             logger.warning("%s has no %s: its features may be of another encoder", folder, SETTINGS_FILE)
 
 
+def check_track_features(folders: Sequence[Path], width: int) -> None:
+    """Log a warning if batches have no targets for a network that learns tracking features of this width.
+
+    Raises UserError for targets of another width.
+    """
+    found = {folder: _read_track_feature_width(paths[0]) for folder in folders if (paths := _list_batches(folder))}
+    for folder, other in found.items():
+        if other not in (None, 0, width):
+            raise UserError(
+                f"expected tracking features of width {width} in {folder}, got {other}; write the features with the "
+                "same --network"
+            )
+    without = [str(folder) for folder, other in found.items() if other == 0]
+    if without:
+        logger.warning(
+            "tracking features are not trained on %s, which has no targets for them; write the features with the same "
+            "--network",
+            ", ".join(without),
+        )
+
+
 def hash_encoder(network: MultiHMR2) -> str:
     """Return the SHA-256 of the pretrained encoder's tensors."""
     assert network.backbone.pretrained is not None
@@ -116,6 +137,15 @@ def _read_settings(folder: Path) -> dict[str, Any] | None:
     if not isinstance(settings, dict):
         raise UserError(f"{path} has no settings; choose another --features")
     return settings
+
+
+def _read_track_feature_width(path: Path) -> int | None:
+    """Return the width of a batch's tracking features; None if the file cannot be read, which is reported later."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return int(file.get_slice("targets.track_feature").get_shape()[-1])
+    except (OSError, safetensors.SafetensorError):
+        return None
 
 
 def _list_batches(folder: Path) -> list[Path]:

@@ -43,6 +43,7 @@ from multihmr2_ros.training.feature_cache import (
     SETTINGS_FILE,
     CachedBatches,
     check_encoder,
+    check_track_features,
     list_missing_batches,
     read_batch,
     write_batch,
@@ -319,6 +320,25 @@ def test_only_the_encoder_of_the_features_is_trained_on(
     assert caplog.messages[-1].endswith("its batches may have other settings")
 
 
+def test_features_without_targets_of_tracking_features_are_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As written with nano, for a network whose tracking features come from queries."""
+    model, data = network().eval(), batch()
+    folders = [tmp_path / name for name in ("with", "without")]
+    for folder, width in zip(folders, (16, 0), strict=True):
+        folder.mkdir()
+        targets = dataclasses.replace(data.targets, track_feature=torch.zeros(2, 3, width))
+        write_batch(folder, 0, dataclasses.replace(data, targets=targets), model)
+    check_track_features(folders[:1], 16)
+    assert not caplog.messages
+    check_track_features(folders, 16)
+    assert len(caplog.messages) == 1
+    assert f"not trained on {folders[1]}," in caplog.messages[0]
+    with pytest.raises(UserError, match="expected tracking features of width 8 in"):
+        check_track_features(folders, 8)
+
+
 def test_poses_are_learned_from_keypoints_alone() -> None:
     """A few poses are overfitted: the pose loss falls to a fraction within seconds."""
     bank = make_pose_bank(body(), 12, None, 0)
@@ -345,6 +365,8 @@ def test_detected_keypoints_are_noisy_where_their_scores_say_so() -> None:
     drawn = KeypointBatches(bank, 384, 400, 3)[0]
     again = KeypointBatches(bank, 384, 400, 3)[0]
     torch.testing.assert_close(drawn.rotations, again.rotations)
+    other = KeypointBatches(bank, 384, 400, 3, rank=1)[0]  # of another process
+    assert not torch.equal(drawn.pelvis, other.pelvis)
     true = torch.rand(400, 17, 2) * drawn.size[:, None]
     found, score = simulate_detected_keypoints(drawn, true, 384)
     error = (found - true).norm(dim=-1)
