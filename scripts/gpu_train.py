@@ -51,6 +51,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from multihmr2_ros.body import Body
+from multihmr2_ros.errors import UserError
 from multihmr2_ros.network import checkpoint
 from multihmr2_ros.network.config import NANO
 from multihmr2_ros.network.initialization import initialize
@@ -82,10 +83,16 @@ LOSSES = {"reprojection": 5.0, "keypoint_similarity": 4.0, "angle": 15.0, "field
 
 
 def pack(args: argparse.Namespace) -> None:
-    """Pack real images, renders and poses into folders for transfer."""
+    """Pack real images, renders and poses into folders for transfer. Raises UserError for folders of equal name."""
+    kinds = ["people", *(f"empty-{folder.name}" for folder in args.empty_images)]
+    if len(set(kinds)) < len(kinds):
+        raise UserError("expected --empty-images folders of different names, got two of one name; rename one of them")
     args.packed.mkdir(parents=True, exist_ok=True)
     files = args.packed / "files"
     files.mkdir(exist_ok=True)
+    for path in files.glob("*.tar"):
+        if path.stem.rpartition("-")[0] not in kinds:  # of folders that were given before
+            path.unlink()
     images, bodies = (Path(path) for path in args.pseudo_truth)
     shutil.copy(bodies, files / "bodies.npz")
     if not (files / "bank.xz").exists():
@@ -103,9 +110,18 @@ def pack(args: argparse.Namespace) -> None:
 
 
 def _pack_images(files: Path, name: str, sources: list[tuple[str, Path]], longest_px: int | None) -> None:
-    """Write archives NAME-0000.tar, … of about 4 MB; images are recompressed and keep their names."""
-    if (files / f"{name}-0000.tar").exists():
+    """Write archives NAME-0000.tar, … of about 4 MB; images are recompressed and keep their names.
+
+    NAME.txt beside the folder lists the packed files, and is written last: archives of other files, or of an
+    interrupted call, are written again.
+    """
+    packed, listed = files.parent / f"{name}.txt", os.fsencode("".join(f"{path.absolute()}\n" for _, path in sources))
+    if packed.exists() and packed.read_bytes() == listed:
         return
+    packed.unlink(missing_ok=True)
+    for old in files.glob(f"{name}-*.tar"):
+        if old.stem.rpartition("-")[0] == name:
+            old.unlink()
     content: list[tuple[str, bytes]] = []
     number, size = 0, 0
     for member, path in sources:
@@ -121,6 +137,7 @@ def _pack_images(files: Path, name: str, sources: list[tuple[str, Path]], longes
             _write_tar(files / f"{name}-{number:04d}.tar", content)
             content, number, size = [], number + 1, 0
     _write_tar(files / f"{name}-{number:04d}.tar", content)
+    packed.write_bytes(listed)
 
 
 def _write_tar(path: Path, content: list[tuple[str, bytes]]) -> None:
@@ -367,7 +384,11 @@ def main() -> int:
     trainer.add_argument("--workers", type=int, default=14)
     trainer.add_argument("--seed", type=int, default=100)
     args = parser.parse_args()
-    pack(args) if args.command == "pack" else train(args)
+    try:
+        pack(args) if args.command == "pack" else train(args)
+    except UserError as error:
+        print(f"gpu_train: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

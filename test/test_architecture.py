@@ -46,7 +46,7 @@ ALLOWED: dict[str, set[str]] = {
     "depth": {"errors"},
     "frame": {"people", "errors", "camera", "lens", "depth"},
     "body": COMMON,
-    "network": COMMON | {"camera", "body"},
+    "network": COMMON | {"camera", "body", "media"},
     "tracking": COMMON,
     "placement": COMMON | FRAME | {"camera"},
     "weights": COMMON,

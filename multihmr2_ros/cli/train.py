@@ -54,6 +54,8 @@ def run(args: argparse.Namespace) -> int:
     network = _make_network_config(args, start_from)
     if args.features and args.encoder_rate:
         raise UserError("--features needs a frozen encoder; add --encoder-rate 0")
+    if args.features and network.encoder != "movenet":
+        raise UserError("--features needs a network with a pretrained encoder; use --network nano")
     lifting = None
     if args.keypoint_steps or args.keypoint_every:
         lifting = LiftingConfig(args.keypoint_steps, args.keypoint_every, args.keypoint_people, args.keypoint_poses)

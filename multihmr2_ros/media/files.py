@@ -19,6 +19,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -29,6 +30,8 @@ from typing import TypeVar
 from multihmr2_ros.errors import UserError
 
 Self = TypeVar("Self", bound="WholeFile")
+
+PRIVATE_MODE = 0o600
 
 _temporary_paths: set[Path] = set()  # of this process
 
@@ -113,6 +116,18 @@ def move_into_place(temporary: Path, path: Path) -> None:
         remove_temporary(temporary)
 
 
+def _set_default_permissions(path: Path) -> None:
+    """Give a private file the permissions of a new file: safetensors writes files that only their owner can read."""
+    if stat.S_IMODE(path.stat().st_mode) != PRIVATE_MODE:
+        return
+    probe = make_temporary_path(path)
+    try:
+        probe.touch()
+        path.chmod(stat.S_IMODE(probe.stat().st_mode))
+    finally:
+        remove_temporary(probe)
+
+
 @contextmanager
 def atomic_path(path: str | Path, *, keep_suffix: bool = False) -> Iterator[Path]:
     """Yield a temporary path to write to; it is renamed to path if the block succeeds, and removed otherwise.
@@ -124,6 +139,7 @@ def atomic_path(path: str | Path, *, keep_suffix: bool = False) -> Iterator[Path
     temporary = make_temporary_path(path, keep_suffix=keep_suffix)
     try:
         yield temporary
+        _set_default_permissions(temporary)
         os.replace(temporary, path)
     except OSError as error:
         raise describe_write_error(path, error) from error

@@ -22,10 +22,8 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import pickle
 import re
-import tempfile
 import warnings
 import zipfile
 from pathlib import Path
@@ -37,6 +35,7 @@ import torch
 from torch import Tensor
 
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.media.files import atomic_path
 from multihmr2_ros.network.config import NetworkConfig
 from multihmr2_ros.network.model import MultiHMR2
 
@@ -127,18 +126,11 @@ def save_network(
             f"cannot write {path}: {_format_list(broken)} would not be finite as {dtype}; "
             "save as float32, or use an earlier checkpoint"
         )
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; choose a folder that can be written") from None
-    try:
-        safetensors.torch.save_file(tensors, temporary, metadata=header)
-        os.replace(temporary, path)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise UserError(f"cannot write {path}: {error}; free some space, or choose another folder") from None
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    with atomic_path(path) as temporary:
+        try:
+            safetensors.torch.save_file(tensors, temporary, metadata=header)
+        except safetensors.SafetensorError as error:  # the library's error for a full disk
+            raise OSError(str(error)) from error
 
 
 def convert_weights(source: Path, target: Path, *, allow_pickle: bool = False) -> None:

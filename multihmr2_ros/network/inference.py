@@ -119,15 +119,31 @@ def limit_threads(count: int) -> Iterator[None]:
             torch.set_num_threads(before)
 
 
-@contextlib.contextmanager
-def disable_tf32() -> Iterator[None]:
-    """Switch TF32 off for float32 convolutions on GPUs within the block, for the whole process."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
+class Tf32Switch:
+    """Switches TF32 off for float32 convolutions on GPUs. The setting is the process's, which threads share."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._blocks, self._before = 0, True
+
+    @contextlib.contextmanager
+    def disable(self) -> Iterator[None]:
+        """Switch TF32 off within the block; the last of overlapping blocks restores the setting before the first."""
+        with self._lock:
+            if not self._blocks:
+                self._before = torch.backends.cudnn.allow_tf32
+                torch.backends.cudnn.allow_tf32 = False
+            self._blocks += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._blocks -= 1
+                if not self._blocks:
+                    torch.backends.cudnn.allow_tf32 = self._before
+
+
+TF32 = Tf32Switch()
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,7 +263,7 @@ class Inference:
         self, images: Sequence[UploadedImage], min_score: float = 0.0, *, vertices: bool = True
     ) -> list[InferenceResult]:
         """Run the network on images of one size as one batch. Arguments and results as in `__call__`."""
-        with torch.inference_mode(), self._on_device():
+        with torch.inference_mode(), self._on_device(), self._in_full_precision():
             if self.device.type == "cuda":
                 _wait_for_uploads(images)
             inputs: tuple[Any, ...] = _stack(images)
@@ -290,18 +306,18 @@ class Inference:
 
     @contextlib.contextmanager
     def _on_device(self) -> Iterator[None]:
-        """Set the number of CPU threads, or make the GPU the current device, within the block.
-
-        With fp32, TF32 is off for convolutions, too: by default, PyTorch allows cuDNN to round their inputs to TF32 (10
-        bits).
-        """
+        """Set the number of CPU threads, or make the GPU the current device, within the block."""
         if self.device.type != "cuda":
             with limit_threads(self.runtime.threads):
                 yield
             return
-        exact = self.runtime.precision == "fp32"
-        with torch.cuda.device(self.device), disable_tf32() if exact else contextlib.nullcontext():
+        with torch.cuda.device(self.device):
             yield
+
+    def _in_full_precision(self) -> contextlib.AbstractContextManager[None]:
+        """With fp32 on a GPU, switch TF32 off: by default, cuDNN may round inputs of convolutions to it (10 bits)."""
+        is_exact = self.device.type == "cuda" and self.runtime.precision == "fp32"
+        return TF32.disable() if is_exact else contextlib.nullcontext()
 
     def _predict_people(self, image: Tensor, k: Tensor, k_given: Tensor, min_score: float | None = None) -> Outputs:
         prediction = self.fitter(self.network(image, k, k_given, self.max_people, min_score))

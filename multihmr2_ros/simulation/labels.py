@@ -82,12 +82,12 @@ def make_labels(scene: Scene, posed: PosedScene, rendered: RenderedImage) -> Lab
         k=np.asarray(scene.camera.k, np.float64),
         image_size=(scene.camera.height, scene.camera.width),
         centre=posed.center,
-        location=_is_in_image(posed.center, lens),
+        location=_project_to_image(posed.center, lens),
         pelvis=posed.joints[:, 0],
         shape=posed.shape,
         rotations=posed.rotations,
         joints=posed.joints,
-        joints_2d=_is_in_image(posed.joints, lens),
+        joints_2d=_project_to_image(posed.joints, lens),
         stature=posed.stature,
         box=rendered.box,
         visible_box=visible_box,
@@ -96,7 +96,7 @@ def make_labels(scene: Scene, posed: PosedScene, rendered: RenderedImage) -> Lab
     )
 
 
-def _is_in_image(points: NDArray[np.float32], lens: CameraRays) -> NDArray[np.float32]:
+def _project_to_image(points: NDArray[np.float32], lens: CameraRays) -> NDArray[np.float32]:
     ideal = project(points.astype(np.float64), lens.model.k)
     return np.asarray(lens.distort(ideal) if lens.model.distortion_model else ideal, np.float32)
 

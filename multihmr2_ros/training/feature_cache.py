@@ -21,6 +21,9 @@ eight bits, they allow training the decoder and the heads on several times as ma
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,12 +40,116 @@ from multihmr2_ros.media.files import atomic_path
 from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.network.proposals import EncoderFeatures
 from multihmr2_ros.training.data import Batch
+from multihmr2_ros.training.render_cache import make_folder
 from multihmr2_ros.training.targets import Targets
 
+logger = logging.getLogger(__name__)
+
+SETTINGS_FILE = "settings.json"
 PREFIX, SUFFIX = "batch-", ".safetensors"
 QUANTIZED = {"context_16": 1, "context_32": 1, "pooled": 1, "sampled": 3}  # → the axis of its channels
 MAX_STEPS_INT8 = 127.0
 FEATURES = tuple(field.name for field in dataclasses.fields(EncoderFeatures) if field.name != "outputs")
+
+
+def open_feature_folder(folder: Path, network: MultiHMR2, settings: dict[str, Any]) -> None:
+    """Make a folder of batches and save their settings; raise UserError if its batches have others.
+
+    settings  what determines the batches beside the network's encoder: values of JSON by name
+    """
+    make_folder(folder)
+    own = {"encoder": hash_encoder(network), **json.loads(json.dumps(settings))}
+    if _list_batches(folder):
+        existing = _read_settings(folder)
+        if existing is None:
+            logger.warning("%s has no %s: its batches may have other settings", folder, SETTINGS_FILE)
+            return
+        _compare_encoders(folder, existing, own["encoder"])
+        for name in sorted({*own, *existing}):
+            if own.get(name) != existing.get(name):
+                raise UserError(
+                    f"expected {name} {existing.get(name)} as in the batches of {folder}, got {own.get(name)}; use the "
+                    "same options, or choose another --features"
+                )
+    with atomic_path(folder / SETTINGS_FILE) as temporary:
+        temporary.write_text(json.dumps(own, indent=2) + "\n", encoding="utf-8")
+
+
+def check_encoder(folders: Sequence[Path], network: MultiHMR2) -> None:
+    """Raise UserError if the batches of a folder are features of another encoder than the network's."""
+    encoder = hash_encoder(network)
+    for folder in folders:
+        existing = _read_settings(folder)
+        if existing is not None:
+            _compare_encoders(folder, existing, encoder)
+        elif _list_batches(folder):
+            logger.warning("%s has no %s: its features may be of another encoder", folder, SETTINGS_FILE)
+
+
+def check_track_features(folders: Sequence[Path], width: int) -> None:
+    """Log a warning if batches have no targets for a network that learns tracking features of this width.
+
+    Raises UserError for targets of another width.
+    """
+    found = {folder: _read_track_feature_width(paths[0]) for folder in folders if (paths := _list_batches(folder))}
+    for folder, other in found.items():
+        if other not in (None, 0, width):
+            raise UserError(
+                f"expected tracking features of width {width} in {folder}, got {other}; write the features with the "
+                "same --network"
+            )
+    without = [str(folder) for folder, other in found.items() if other == 0]
+    if without:
+        logger.warning(
+            "tracking features are not trained on %s, which has no targets for them; write the features with the same "
+            "--network",
+            ", ".join(without),
+        )
+
+
+def hash_encoder(network: MultiHMR2) -> str:
+    """Return the SHA-256 of the pretrained encoder's tensors."""
+    assert network.backbone.pretrained is not None
+    digest = hashlib.sha256()
+    for name, value in sorted(network.backbone.pretrained.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _compare_encoders(folder: Path, existing: dict[str, Any], encoder: str) -> None:
+    if existing.get("encoder") != encoder:
+        raise UserError(
+            f"expected the encoder whose features are in {folder}, got another one; give the --encoder-weights or "
+            "--from that the features were written with, or choose another --features"
+        )
+
+
+def _read_settings(folder: Path) -> dict[str, Any] | None:
+    """Return the settings of a folder; None for folders of versions that did not save them."""
+    path = folder / SETTINGS_FILE
+    if not path.is_file():
+        return None
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path} ({error}); choose another --features") from None
+    if not isinstance(settings, dict):
+        raise UserError(f"{path} has no settings; choose another --features")
+    return settings
+
+
+def _read_track_feature_width(path: Path) -> int | None:
+    """Return the width of a batch's tracking features; None if the file cannot be read, which is reported later."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return int(file.get_slice("targets.track_feature").get_shape()[-1])
+    except (OSError, safetensors.SafetensorError):
+        return None
+
+
+def _list_batches(folder: Path) -> list[Path]:
+    return sorted(folder.glob(f"{PREFIX}*{SUFFIX}"))
 
 
 @torch.inference_mode()
@@ -62,7 +169,10 @@ def write_batch(folder: Path, number: int, batch: Batch, network: MultiHMR2) -> 
         tensors[f"targets.{field.name}"] = value.half() if compact else value
     path = folder / f"{PREFIX}{number:07d}{SUFFIX}"
     with atomic_path(path) as temporary:
-        safetensors.torch.save_file({name: value.contiguous() for name, value in tensors.items()}, temporary)
+        try:
+            safetensors.torch.save_file({name: value.contiguous() for name, value in tensors.items()}, temporary)
+        except safetensors.SafetensorError as error:  # the library's error for a full disk
+            raise OSError(str(error)) from error
     return path
 
 
@@ -105,7 +215,7 @@ class CachedBatches(Dataset[Batch]):
     """The batches in the files of some folders, by step; each epoch has a new random order."""
 
     def __init__(self, folders: Sequence[Path], seed: int, rank: int = 0) -> None:
-        self.paths = [path for folder in folders for path in sorted(folder.glob(f"{PREFIX}*{SUFFIX}"))]
+        self.paths = [path for folder in folders for path in _list_batches(folder)]
         self.seed, self.rank = seed, rank
         if not self.paths:
             raise UserError(

@@ -37,7 +37,7 @@ def regress_low_mesh_keypoints(body: Body, vertices: Tensor) -> Tensor:
     The first call fits the weights, which takes a few seconds. Raises ValueError for another mesh.
     """
     if body.mesh != "low":
-        raise ValueError(f"expected the mesh 'low', got {body.mesh!r}; use Body.coco_keypoints")
+        raise ValueError(f"expected the mesh 'low', got {body.mesh!r}; use Body.regress_coco_keypoints")
     weights = torch.from_numpy(_fit_low_mesh_weights()).to(vertices)
     return torch.einsum("kv,nvd->nkd", weights, vertices)
 

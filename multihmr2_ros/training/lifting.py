@@ -156,14 +156,15 @@ class KeypointBatch:
 
 
 class KeypointBatches(Dataset[KeypointBatch]):
-    """Batches of keypoints by step; each is drawn from its own generator."""
+    """Batches of keypoints of one rank, by step; each is drawn from its own generator."""
 
-    def __init__(self, bank: PoseBank, image_size: int, people: int, seed: int) -> None:
-        self.bank, self.image_size, self.people, self.seed = bank, image_size, people, seed
+    def __init__(self, bank: PoseBank, image_size: int, people: int, seed: int, rank: int = 0) -> None:
+        self.bank, self.image_size, self.people = bank, image_size, people
+        self.seed, self.rank = seed, rank
         self.stature = np.array([estimate_stature(shape) for shape in bank.shape])
 
     def __getitem__(self, step: int) -> KeypointBatch:
-        generator = np.random.default_rng([self.seed, 17, step])
+        generator = np.random.default_rng([self.seed, 17, step, self.rank])
         n, rows = self.people, generator.integers(len(self.bank.shape), size=self.people)
         aspect = np.array(ASPECTS)[generator.integers(len(ASPECTS), size=n)]
         size = self.image_size * aspect / aspect.max(axis=1, keepdims=True)

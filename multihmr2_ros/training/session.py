@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import signal
@@ -46,7 +47,14 @@ from multihmr2_ros.training.augmentation import compute_input_sizes
 from multihmr2_ros.training.config import TrainingConfig
 from multihmr2_ros.training.data import REFRESH_S, Batch, Batches, SampleSource, make_held_out_batches, select_readable
 from multihmr2_ros.training.distributed import ProcessGroup, choose_device, connect_processes
-from multihmr2_ros.training.feature_cache import CachedBatches, list_missing_batches, write_batch
+from multihmr2_ros.training.feature_cache import (
+    CachedBatches,
+    check_encoder,
+    check_track_features,
+    list_missing_batches,
+    open_feature_folder,
+    write_batch,
+)
 from multihmr2_ros.training.lifting import KeypointBatches, LiftingConfig, MixedBatches, make_pose_bank
 from multihmr2_ros.training.records import CURVES_FILE, LOG_FILE
 from multihmr2_ros.training.render_cache import RenderCache, make_folder
@@ -121,8 +129,8 @@ def train(session: Session) -> str:
     stop = StopRequest(deadline=None if session.time_limit_s is None else time.monotonic() + session.time_limit_s)
     make_folder(session.out)
     _refuse_existing(session)
-    if session.render_cache is None and not session.datasets and not session.features:
-        raise UserError("expected training images, got none; give --cache for rendered images, or a dataset")
+    if not session.features:
+        _require_images(session)
     device = choose_device(torch.device(Runtime(session.device).resolve().device), os.environ)
     with connect_processes(device) as others, stop_on_signals(stop), _start_renderers(session, others) as renderers:
         torch.set_num_threads(
@@ -146,18 +154,21 @@ def train(session: Session) -> str:
             return f"stopped before the first step: {stop.reason}"
         batches: Dataset[Batch]
         if session.features:
+            check_encoder(session.features, trainer.network)
+            if session.training.losses.track_feature and not trainer.network.config.body_colors:
+                check_track_features(session.features, trainer.network.config.track_feature_width)
             batches = CachedBatches(session.features, session.training.seed, others.rank)
         else:
             batches = Batches(_open_sources(session, cache), session.training.batch, session.training.seed, others.rank)
         if session.lifting is not None:
-            batches = mix_keypoint_batches(batches, session)
+            batches = mix_keypoint_batches(batches, session, others.rank)
         done = trainer.run(batches, _make_hooks(session, cache, renderers, stop))
         where = f"step {trainer.progress.step} of {session.training.steps}, weights in {session.out}"
         reason = stop.reason or "another process was stopped"
         return f"done: {where}" if done else f"stopped because {reason}: {where}; continue with --resume"
 
 
-def mix_keypoint_batches(batches: Dataset[Batch], session: Session) -> Dataset[Any]:
+def mix_keypoint_batches(batches: Dataset[Batch], session: Session, rank: int = 0) -> Dataset[Any]:
     """Add the steps on keypoints alone to the batches. Raises UserError for networks without a pretrained encoder."""
     config = session.lifting
     assert config is not None
@@ -167,22 +178,25 @@ def mix_keypoint_batches(batches: Dataset[Batch], session: Session) -> Dataset[A
         )
     motions = None if session.render_cache is None else session.render_cache.scene.motions
     bank = make_pose_bank(Body("low"), config.poses, motions, session.training.seed)
-    keypoints = KeypointBatches(bank, session.network.image_size, config.people, session.training.seed)
+    keypoints = KeypointBatches(bank, session.network.image_size, config.people, session.training.seed, rank)
     return MixedBatches(batches, keypoints, config.steps, config.every)
 
 
 def write_features(session: Session, count: int) -> str:
     """Write `count` batches with the encoder's features to the first folder. Returns one line on the result.
 
-    A run with the session's options would train on the same batches.
+    A run with the session's options would train on the same batches. Raises UserError if the folder contains batches of
+    other options.
     """
+    _require_images(session)
     folder = session.features[0]
-    make_folder(folder)
     cache = None if session.render_cache is None else RenderCache(session.render_cache.folder)
     torch.set_num_threads(session.training.threads or choose_training_threads(loader_workers=0, render_workers=0))
     keep_freed_memory()
     network = make_network(session).eval()
-    batches = Batches(_open_sources(session, cache), session.training.batch, session.training.seed)
+    sources = _open_sources(session, cache)
+    batches = Batches(sources, session.training.batch, session.training.seed)
+    open_feature_folder(folder, network, _describe_batches(session.training, sources))
     stop = StopRequest()
     missing = list_missing_batches(folder, count)
     with stop_on_signals(stop), make_progress_bar(missing, name="features", unit="batch") as bar:
@@ -191,6 +205,23 @@ def write_features(session: Session, count: int) -> str:
                 return f"stopped because {stop.reason}: {len(list_missing_batches(folder, count))} batches are missing"
             write_batch(folder, number, batches[number], network)
     return f"done: {folder} contains {count} batches of {session.training.batch.batch_size} images"
+
+
+def _require_images(session: Session) -> None:
+    if session.render_cache is None and not session.datasets:
+        raise UserError("expected training images, got none; give --cache for rendered images, or a dataset")
+
+
+def _describe_batches(training: TrainingConfig, sources: Sequence[tuple[SampleSource, float]]) -> dict[str, Any]:
+    """Return what determines batches, by name."""
+    values = dataclasses.asdict(training.batch)
+    augmentation = {f"augmentation.{name}": value for name, value in values.pop("augmentation").items()}
+    described = [
+        f"render cache {source.folder.name}" if isinstance(source, RenderCache) else f"dataset of {len(source)} images"
+        for source, _ in sources
+    ]
+    weights = [round(weight, 6) for _, weight in sources]
+    return {"seed": training.seed, "sources": described, "source_weights": weights, **values, **augmentation}
 
 
 def _refuse_existing(session: Session) -> None:

@@ -96,7 +96,7 @@ def load_state(
     """Load the newest complete state of a folder into the network, its average and the optimizer.
 
     Learning rates, weight decay and betas keep their current settings. Raises UserError if there is no state, or if it
-    is of another network.
+    is of another network or of other trained parameters.
     """
     state = _find_newest(folder, device)
     theirs = vars(NetworkConfig.from_dict(json.loads(state["network_config"])))  # older states lack newer options
@@ -106,6 +106,15 @@ def load_state(
         raise UserError(
             f"expected a network with {name} {theirs[name]}, as in the run in {folder}, got {ours[name]}; "
             "resume with the same --network, or choose another --out"
+        )
+    theirs_groups, our_groups = (
+        [len(group["params"]) for group in groups]
+        for groups in (state["optimiser"]["param_groups"], optimizer.param_groups)
+    )
+    if theirs_groups != our_groups:
+        raise UserError(
+            f"expected {sum(theirs_groups)} trained tensors, as in the run in {folder}, got {sum(our_groups)}; resume "
+            "with the same --encoder-rate (0 freezes the encoder), or choose another --out"
         )
     network.load_state_dict(state["network"])
     ema.network.load_state_dict(state["ema"])

@@ -240,6 +240,10 @@ class Trainer:
             loaded = iter(loader)
         try:
             yield from loaded
+        except UserError as error:
+            # PyTorch puts a loader process's traceback before the message, and UserError a ? for each line break.
+            _, is_remote, message = str(error).rpartition("UserError: ")
+            raise UserError(message.removesuffix("?") if is_remote else message) from None
         except (RuntimeError, ConnectionError, EOFError) as error:
             if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                 raise

@@ -32,6 +32,7 @@ from multihmr2_ros.network import checkpoint
 from multihmr2_ros.network.config import NetworkConfig
 from multihmr2_ros.network.model import MultiHMR2
 from test import paths
+from test.helpers.full_disk import no_file_above
 from test.helpers.small_network import SMALL, save_small_network, small_network
 
 GOLDEN = paths.GOLDEN
@@ -57,6 +58,20 @@ def test_our_files_come_back(small_checkpoint: Path) -> None:
     image = torch.randint(0, 256, (1, 3, 96, 128), dtype=torch.uint8)
     arguments = (image, torch.eye(3)[None], torch.tensor([False]), 3)
     torch.testing.assert_close(network(*arguments).rotations, expected(*arguments).rotations)
+
+
+def test_weights_files_have_the_usual_permissions(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    save_small_network(tmp_path / "a.safetensors")
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot write") as caught, no_file_above(1000):
+        save_small_network(tmp_path / "a.safetensors")
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
 
 
 def test_released_names_cover_the_whole_layout() -> None:

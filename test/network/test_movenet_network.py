@@ -27,6 +27,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 
+from multihmr2_ros.cli.main import main
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.estimator import Estimator
 from multihmr2_ros.network import checkpoint
@@ -38,7 +39,15 @@ from multihmr2_ros.network.proposals import WINDOW, find_centers, propose_people
 from multihmr2_ros.training.body_losses import keypoint_similarity_loss
 from multihmr2_ros.training.config import TrainingConfig
 from multihmr2_ros.training.data import Batch
-from multihmr2_ros.training.feature_cache import CachedBatches, list_missing_batches, read_batch, write_batch
+from multihmr2_ros.training.feature_cache import (
+    SETTINGS_FILE,
+    CachedBatches,
+    check_encoder,
+    check_track_features,
+    list_missing_batches,
+    read_batch,
+    write_batch,
+)
 from multihmr2_ros.training.keypoint_losses import encoder_keypoint_loss
 from multihmr2_ros.training.keypoints import regress_low_mesh_keypoints
 from multihmr2_ros.training.lifting import KeypointBatches, MixedBatches, make_pose_bank, simulate_detected_keypoints
@@ -257,6 +266,79 @@ def test_features_on_disk_train_as_the_images_do(tmp_path: Path) -> None:
         CachedBatches([tmp_path / "none"], 0)
 
 
+@pytest.fixture
+def features(tmp_path: Path, render_cache: Path) -> tuple[Path, list[str]]:
+    """Return a folder with the features of a batch, and the options that they were written with."""
+    checkpoint.save_network(network(), tmp_path / "tiny.safetensors")
+    data = ["--cache", str(render_cache), "--batch-size", "1", "--features", str(tmp_path / "features")]
+    options = ["train", "--from", str(tmp_path / "tiny.safetensors"), "--encoder-rate", "0", *data]
+    assert main([*options, "--features-only", "--batches", "1"]) == 0
+    return tmp_path / "features", options
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--seed", "1"], "expected seed 0 as in the batches of"),
+        (["--augmentation", "flip=0"], "expected augmentation.flip 0.5"),
+        (["--encoder-weights", "{tmp}/other.safetensors"], "expected the encoder whose features are in"),
+    ],
+)
+def test_a_folder_of_features_takes_no_batches_of_other_options(
+    tmp_path: Path,
+    features: tuple[Path, list[str]],
+    capsys: pytest.CaptureFixture[str],
+    change: list[str],
+    message: str,
+) -> None:
+    folder, options = features
+    checkpoint.save_network(network(1), tmp_path / "other.safetensors")
+    assert main([*options, "--features-only", "--batches", "2"]) == 0
+    changed = [*options, *(word.format(tmp=tmp_path) for word in change)]
+    assert main([*changed, "--features-only", "--batches", "3"]) == 2
+    assert message in capsys.readouterr().err
+    assert len(list(folder.glob("batch-*"))) == 2
+
+
+def test_only_the_encoder_of_the_features_is_trained_on(
+    tmp_path: Path,
+    features: tuple[Path, list[str]],
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    folder, options = features
+    checkpoint.save_network(network(1), tmp_path / "other.safetensors")
+    other = ["--encoder-weights", str(tmp_path / "other.safetensors"), "--out", str(tmp_path / "run")]
+    assert main([*options, *other, "--device", "cpu", "--seed", "1"]) == 2  # another seed would be right
+    assert "expected the encoder whose features are in" in capsys.readouterr().err
+    check_encoder([folder], network())
+    assert not caplog.messages
+    (folder / SETTINGS_FILE).unlink()  # a folder of an earlier version
+    check_encoder([folder], network(1))
+    assert caplog.messages[-1].endswith("its features may be of another encoder")
+    assert main([*options, "--features-only", "--batches", "2", "--seed", "1"]) == 0
+    assert caplog.messages[-1].endswith("its batches may have other settings")
+
+
+def test_features_without_targets_of_tracking_features_are_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As written with nano, for a network whose tracking features come from queries."""
+    model, data = network().eval(), batch()
+    folders = [tmp_path / name for name in ("with", "without")]
+    for folder, width in zip(folders, (16, 0), strict=True):
+        folder.mkdir()
+        targets = dataclasses.replace(data.targets, track_feature=torch.zeros(2, 3, width))
+        write_batch(folder, 0, dataclasses.replace(data, targets=targets), model)
+    check_track_features(folders[:1], 16)
+    assert not caplog.messages
+    check_track_features(folders, 16)
+    assert len(caplog.messages) == 1
+    assert f"not trained on {folders[1]}," in caplog.messages[0]
+    with pytest.raises(UserError, match="expected tracking features of width 8 in"):
+        check_track_features(folders, 8)
+
+
 def test_poses_are_learned_from_keypoints_alone() -> None:
     """A few poses are overfitted: the pose loss falls to a fraction within seconds."""
     bank = make_pose_bank(body(), 12, None, 0)
@@ -283,6 +365,8 @@ def test_detected_keypoints_are_noisy_where_their_scores_say_so() -> None:
     drawn = KeypointBatches(bank, 384, 400, 3)[0]
     again = KeypointBatches(bank, 384, 400, 3)[0]
     torch.testing.assert_close(drawn.rotations, again.rotations)
+    other = KeypointBatches(bank, 384, 400, 3, rank=1)[0]  # of another process
+    assert not torch.equal(drawn.pelvis, other.pelvis)
     true = torch.rand(400, 17, 2) * drawn.size[:, None]
     found, score = simulate_detected_keypoints(drawn, true, 384)
     error = (found - true).norm(dim=-1)

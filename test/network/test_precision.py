@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,29 @@ def test_emulated_bf16_is_not_the_default_and_warns(
         == ["precision bf16 is slower than fp32 on this CPU, which has no bf16 instructions; use fp32 or auto"]
         * warnings
     )
+
+
+def test_tf32_stays_off_until_the_last_thread_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The setting is the process's: a thread that ends must not switch it on while another computes."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    seen: list[bool] = []
+    first_has_ended = threading.Event()
+
+    def compute() -> None:
+        with inference.TF32.disable():
+            started.set()
+            first_has_ended.wait(10)
+            seen.append(torch.backends.cudnn.allow_tf32)
+
+    started = threading.Event()
+    thread = threading.Thread(target=compute)
+    with inference.TF32.disable():
+        thread.start()
+        assert started.wait(10)
+    first_has_ended.set()
+    thread.join()
+    assert seen == [False]
+    assert torch.backends.cudnn.allow_tf32
 
 
 @pytest.mark.slow  # without bf16 instructions a CPU takes minutes per image

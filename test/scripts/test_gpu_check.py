@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,7 @@ from pathlib import Path
 import pytest
 
 from multihmr2_ros.caches import find_body_cache
+from test.helpers.scripts import load_script
 from test.paths import ROOT
 
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -59,6 +61,26 @@ def test_the_bare_machine_lacks_what_is_packed(tmp_path: Path) -> None:
     look += "print([d.metadata['Name'] for n in ('anny', 'roma', 'warp-lang') for d in m.distributions(name=n)], "
     look += "[u.find_spec(n) for n in ('anny', 'roma', 'warp')], u.find_spec('torch') is not None)"
     assert run_bare(look, tmp_path / "nothing", tmp_path / "links") == "[] [None, None, None] True\n"
+
+
+def test_an_interrupted_check_ends_its_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu_check = load_script("gpu_check")
+    steps: list[subprocess.Popen[bytes]] = []
+
+    class Interrupted(subprocess.Popen):
+        def wait(self, timeout: float | None = None) -> int:
+            if timeout is None:
+                return super().wait()
+            steps.append(self)
+            raise KeyboardInterrupt
+
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts" / "gpu_check_steps.py").write_text("import time; time.sleep(60)")
+    monkeypatch.setattr(gpu_check, "ROOT", tmp_path)
+    monkeypatch.setattr(gpu_check.subprocess, "Popen", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        gpu_check._run_step("nano", tmp_path, tmp_path, tmp_path, False, 10)
+    assert [step.returncode for step in steps] == [-signal.SIGKILL]
 
 
 def test_a_packed_anny_knows_its_version(packed: Path, tmp_path: Path) -> None:

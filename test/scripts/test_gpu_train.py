@@ -16,12 +16,16 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
+import cv2
 import numpy as np
+import pytest
 import safetensors.numpy
 from scipy.spatial.transform import Rotation
 
+from multihmr2_ros.errors import UserError
 from multihmr2_ros.training.render_cache import RenderCache
 from multihmr2_ros.training.samples import Sample, make_blank_people, pack_samples
 from test.helpers.scripts import load_script
@@ -54,6 +58,42 @@ def test_renders_survive_packing(tmp_path: Path) -> None:
         np.testing.assert_allclose(found.rotations, expected.rotations, atol=2e-3)  # half precision
         np.testing.assert_array_equal(found.centre, expected.centre)
         assert np.abs(found.image.astype(int) - expected.image).mean() < 3
+
+
+def test_images_are_packed_again_if_they_change_or_packing_was_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu_train = load_script("gpu_train")
+    files = tmp_path / "packed" / "files"
+    files.mkdir(parents=True)
+    for name in "abc":
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.zeros((8, 8, 3), np.uint8))
+    written: list[list[str]] = []
+    write = gpu_train._write_tar
+
+    def write_or_stop(path: Path, content: list[tuple[str, bytes]]) -> None:
+        write(path, content)
+        written.append([name for name, _ in content])
+        if len(written) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(gpu_train, "_write_tar", write_or_stop)
+
+    def pack(names: str) -> None:
+        gpu_train._pack_images(files, "people", [(name, tmp_path / f"{name}.png") for name in names], None)
+
+    with pytest.raises(KeyboardInterrupt):
+        pack("ab")
+    for names in ("ab", "ab", "abc"):
+        pack(names)
+    assert written == [["a", "b"], ["a", "b"], ["a", "b", "c"]]
+
+
+def test_empty_images_of_one_name_are_refused(tmp_path: Path) -> None:
+    gpu_train = load_script("gpu_train")
+    folders = [tmp_path / side / "empty" for side in ("left", "right")]
+    with pytest.raises(UserError, match="different names"):
+        gpu_train.pack(argparse.Namespace(packed=tmp_path / "packed", empty_images=folders))
 
 
 def test_parts_are_small_and_hold_every_file(tmp_path: Path) -> None:

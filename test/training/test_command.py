@@ -99,6 +99,11 @@ def test_the_command_trains_resumes_and_fine_tunes(
         (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--sam2", "{tmp}/none"], "--sam2 must be a folder"),
         (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--sam2", "{tmp}"], "JSON file with track_feature_width"),
         (["--out", "{tmp}/run", "--from", "{tmp}/none.safetensors"], "none.safetensors"),
+        (["--features", "{tmp}/f", "--features-only", "--encoder-rate", "0"], "expected training images"),
+        (
+            ["--features", "{tmp}/f", "--features-only", "--encoder-rate", "0", "--network", "scratch"],
+            "--features needs a network with a pretrained encoder",
+        ),
         (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--resume"], "is empty and no process renders"),
         (["--out", "{tmp}/run", "--coco", "{tmp}/x", "{tmp}/y"], "does not exist"),
     ],

@@ -25,6 +25,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.data import Dataset
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.network import checkpoint
@@ -165,6 +166,27 @@ def test_resuming_needs_a_run_of_the_same_network(tmp_path: Path, render_cache: 
     other = MultiHMR2(dataclasses.replace(NETWORK, decoder_depth=1))
     with pytest.raises(UserError, match=r"decoder_depth 2, as in the run in .*, got 1"):
         Trainer(other, body(), config(), tmp_path / "run", torch.device("cpu")).resume()
+
+
+@pytest.mark.parametrize(("saved", "now"), [(0.0, 1.0), (1.0, 0.0)])
+def test_resuming_needs_the_same_trained_parameters(tmp_path: Path, saved: float, now: float) -> None:
+    run, again = (
+        trainer(tmp_path / "run", config(optimisation=OptimizerConfig(encoder_factor=rate))) for rate in (saved, now)
+    )
+    run.save()
+    with pytest.raises(UserError, match="with the same --encoder-rate") as error:
+        again.resume()
+    assert "\n" not in str(error.value)
+
+
+def test_an_error_in_a_loader_process_is_one_line(tmp_path: Path) -> None:
+    class Broken(Dataset[Batch]):
+        def __getitem__(self, step: int) -> Batch:
+            raise UserError(f"cannot read batch {step}: remove it")
+
+    with pytest.raises(UserError) as error:
+        trainer(tmp_path / "run", config(loader_workers=1)).run(Broken(), show_progress=False)
+    assert str(error.value) == "cannot read batch 0: remove it"
 
 
 def test_a_loss_that_is_not_finite_stops_with_its_values_and_images(tmp_path: Path, render_cache: Path) -> None:
