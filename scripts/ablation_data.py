@@ -36,7 +36,7 @@ from ablation_rows import FITTED, KEYPOINTS, PLACED, RENDERS, Row
 
 from multihmr2_ros.cli.main import main as run_verb
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.media.files import atomic_path
+from multihmr2_ros.files import atomic_path
 from multihmr2_ros.network.config import NANO
 from multihmr2_ros.simulation.scene import SceneOptions
 from multihmr2_ros.training.augmentation import NO_AUGMENTATION, AugmentationConfig, augment, compute_input_sizes

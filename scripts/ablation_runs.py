@@ -34,8 +34,8 @@ from torch.utils.data import Dataset
 
 from multihmr2_ros.body import Body
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.files import atomic_path
 from multihmr2_ros.hardware import choose_training_threads, read_processor_name
-from multihmr2_ros.media.files import atomic_path
 from multihmr2_ros.metrics.detection import DetectionCounts
 from multihmr2_ros.network.model import MultiHMR2, Prediction
 from multihmr2_ros.training.config import NETWORKS, TrainingConfig

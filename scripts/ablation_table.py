@@ -26,7 +26,7 @@ from typing import Any
 from ablation_rows import ROWS
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.media.files import atomic_path
+from multihmr2_ros.files import atomic_path
 
 BEGIN, END = "<!-- table: written by scripts/ablations.py -->", "<!-- end of table -->"
 Result = dict[str, Any]

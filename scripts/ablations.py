@@ -38,7 +38,7 @@ from ablation_runs import run_row
 from ablation_table import read_results, write_table
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.media.files import atomic_path
+from multihmr2_ros.files import atomic_path
 from multihmr2_ros.training.config import NETWORKS
 from multihmr2_ros.training.session import StopRequest, stop_on_signals
 

@@ -38,7 +38,7 @@ from PIL import Image
 
 from multihmr2_ros.bags.humans import people_from_human_array
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.media.files import atomic_path
+from multihmr2_ros.files import atomic_path
 from multihmr2_ros.media.overlay import draw_people
 from multihmr2_ros.people import People
 

@@ -32,7 +32,7 @@ from pathlib import Path
 import safetensors.torch
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.media.files import atomic_path
+from multihmr2_ros.files import atomic_path
 from multihmr2_ros.network.movenet import MoveNet
 
 SOURCE = {

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from multihmr2_ros.media.files import atomic_path
+from multihmr2_ros.files import atomic_path
 
 DIGITS = {"%": 1, "mm": 0, "°": 1}  # decimals by the unit after a figure's name; 2 without a unit
 

@@ -32,12 +32,13 @@ sys.path.pop(0)
 
 # Folder or file of the package → the others that it may import. COMMON: may be used everywhere. FRAME: the input of the
 # estimator.
-COMMON = {"people", "errors", "hardware", "caches", "progress"}
+COMMON = {"people", "errors", "files", "hardware", "caches", "progress"}
 FRAME = {"frame", "lens", "depth"}
 ALLOWED: dict[str, set[str]] = {
     "__init__": COMMON | FRAME | {"estimator"},
     "people": set(),
     "errors": set(),
+    "files": {"errors"},
     "hardware": set(),
     "caches": {"errors"},
     "progress": set(),
@@ -46,7 +47,7 @@ ALLOWED: dict[str, set[str]] = {
     "depth": {"errors"},
     "frame": {"people", "errors", "camera", "lens", "depth"},
     "body": COMMON,
-    "network": COMMON | {"camera", "body", "media"},
+    "network": COMMON | {"camera", "body"},
     "tracking": COMMON,
     "placement": COMMON | FRAME | {"camera"},
     "weights": COMMON,

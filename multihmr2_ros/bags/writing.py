@@ -29,7 +29,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from multihmr2_ros.bags.definitions import require_type
 from multihmr2_ros.bags.recovery import UriPath
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.media.files import WholeFile, describe_write_error, make_temporary_path
+from multihmr2_ros.files import WholeFile, describe_write_error, make_temporary_path
 
 PLUGINS = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
 SUFFIXES = {".mcap": "mcap", ".db3": "sqlite3"}

@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     report, table = _report_ros(args) if args.ros else _report_estimator(args)
     print(table)
     if args.json is not None:
-        from multihmr2_ros.media.files import atomic_path
+        from multihmr2_ros.files import atomic_path
 
         with atomic_path(args.json) as temporary:
             temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

@@ -27,8 +27,8 @@ from multihmr2_ros import __version__
 from multihmr2_ros.cli.options import add_quiet
 from multihmr2_ros.cli.terminal import Terminated, end_on_signals, make_streams_safe
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.files import remove_temporaries
 from multihmr2_ros.hardware import make_threads_wait_passively
-from multihmr2_ros.media.files import remove_temporaries
 from multihmr2_ros.progress import set_quiet
 
 # Each verb is a module of this folder with HELP, add_arguments(parser) and run(args) -> exit status. The modules import

@@ -219,7 +219,7 @@ def check_writable(file: Path) -> None:
 
 def _try_to_write(folder: Path, target: Path) -> None:
     """Create and remove a file in the folder. Raises UserError, with the name of the target, if that fails."""
-    from multihmr2_ros.media.files import describe_write_error, make_temporary_path, remove_temporary
+    from multihmr2_ros.files import describe_write_error, make_temporary_path, remove_temporary
 
     probe = make_temporary_path(folder / "write-test")
     try:

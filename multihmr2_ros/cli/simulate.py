@@ -161,7 +161,7 @@ def _make_scene_options(args: argparse.Namespace) -> SceneOptions:
 
 def _list_targets(args: argparse.Namespace) -> list[tuple[int, Path]]:
     """Return the seeds and the paths to write; raise UserError before rendering if one cannot be written."""
-    from multihmr2_ros.media.files import describe_write_error
+    from multihmr2_ros.files import describe_write_error
 
     if args.out.exists():
         raise UserError(f"{args.out} already exists; choose another --out, or remove it")

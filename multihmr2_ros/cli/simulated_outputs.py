@@ -37,7 +37,7 @@ from multihmr2_ros.bags.camera import (
 )
 from multihmr2_ros.bags.writing import BagWriter
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.media.files import describe_write_error, make_temporary_path
+from multihmr2_ros.files import describe_write_error, make_temporary_path
 from multihmr2_ros.messages.content import HumanArrayContent
 from multihmr2_ros.messages.human_array import Timing, people_to_content
 from multihmr2_ros.simulation.sequence import SimulatedFrame

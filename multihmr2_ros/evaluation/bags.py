@@ -38,8 +38,8 @@ from multihmr2_ros.evaluation.run import PeopleEstimator, SequenceResult, descri
 from multihmr2_ros.evaluation.scoring import ScoringConfig
 from multihmr2_ros.evaluation.tables import FrameListener
 from multihmr2_ros.evaluation.tally import Tally
+from multihmr2_ros.files import atomic_path
 from multihmr2_ros.frame import IntrinsicsChoice
-from multihmr2_ros.media.files import atomic_path
 from multihmr2_ros.media.sources import make_source_name
 from multihmr2_ros.messages.content import HeaderContent
 from multihmr2_ros.messages.human_array import Timing, people_to_content

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from multihmr2_ros.evaluation.evaluation_frames import EvaluationFrame
 from multihmr2_ros.evaluation.scoring import FrameScore
 from multihmr2_ros.evaluation.side_by_side import draw_titled_image
-from multihmr2_ros.media.files import WholeFile, atomic_path
+from multihmr2_ros.files import WholeFile, atomic_path
 from multihmr2_ros.people import People
 
 FILE = "highlights.zip"

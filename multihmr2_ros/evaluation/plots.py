@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation.run import SequenceResult
 from multihmr2_ros.evaluation.tables import FALSE_POSITIVE, MATCH, MISS
+from multihmr2_ros.files import atomic_path
 from multihmr2_ros.media.colors import get_track_color
-from multihmr2_ros.media.files import atomic_path
 
 DISTANCE_ERRORS = {"mrpe_mm": "position (MRPE)", "mrpe_z_mm": "depth (MRPE z)", "mpjpe_mm": "pose (MPJPE)"}
 STYLES = ("-", "--", ":")  # one per kind of intrinsics

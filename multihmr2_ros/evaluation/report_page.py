@@ -46,7 +46,7 @@ from multihmr2_ros.evaluation.run import SequenceResult
 from multihmr2_ros.evaluation.tables import PersonRows
 from multihmr2_ros.evaluation.tally import DEFINITIONS, METRICS, Tally
 from multihmr2_ros.evaluation.verdict import describe, describe_comparison, list_key_numbers
-from multihmr2_ros.media.files import atomic_path
+from multihmr2_ros.files import atomic_path
 
 FILE = "report.html"
 TEMPLATE = "report.html.j2"

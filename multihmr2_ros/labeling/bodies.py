@@ -26,12 +26,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multihmr2_ros.body import Body
+from multihmr2_ros.files import atomic_path
 from multihmr2_ros.labeling.annotations import Annotations
 from multihmr2_ros.labeling.fitting import Fits, Fitter, compute_fit_error
 from multihmr2_ros.labeling.observations import Observations
 from multihmr2_ros.labeling.pose_prior import PosePrior
 from multihmr2_ros.labeling.posed_keypoints import KeypointModel
-from multihmr2_ros.media.files import atomic_path
 
 ROTATION_ROWS = 1024  # people per batch of computed rotations
 

@@ -30,8 +30,8 @@ from trimesh.visual import TextureVisuals
 from trimesh.visual.material import PBRMaterial
 
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.files import atomic_path
 from multihmr2_ros.media.colors import get_track_color
-from multihmr2_ros.media.files import atomic_path
 from multihmr2_ros.people import PER_PERSON_FIELDS, People
 
 # Rotation by 180° about x: camera optical frame (x right, y down, z forward) to glTF's (x right, y up, z backward).

@@ -32,8 +32,8 @@ from typing import Any
 from urllib.parse import quote
 
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.files import WholeFile, describe_write_error, make_temporary_path, move_into_place
 from multihmr2_ros.frame import Frame
-from multihmr2_ros.media.files import WholeFile, describe_write_error, make_temporary_path, move_into_place
 from multihmr2_ros.media.rerun_people import BodyTopology
 from multihmr2_ros.media.rerun_recording import (
     APPLICATION,

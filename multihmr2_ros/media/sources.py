@@ -33,8 +33,8 @@ from av.sidedata.sidedata import Type as SideDataType
 from numpy.typing import NDArray
 
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.files import make_ffmpeg_path
 from multihmr2_ros.frame import Frame
-from multihmr2_ros.media.files import make_ffmpeg_path
 from multihmr2_ros.media.images import IMAGE_SUFFIXES, check_pixel_count, read_image
 
 MAX_PIXEL_ASPECT = 8  # anamorphic video has at most 2.4

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.media.files import (
+from multihmr2_ros.files import (
     WholeFile,
     describe_write_error,
     make_ffmpeg_path,

@@ -35,7 +35,7 @@ import torch
 from torch import Tensor
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.media.files import atomic_path
+from multihmr2_ros.files import atomic_path
 from multihmr2_ros.network.config import NetworkConfig
 from multihmr2_ros.network.model import MultiHMR2
 

@@ -36,7 +36,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.media.files import atomic_path
+from multihmr2_ros.files import atomic_path
 from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.network.proposals import EncoderFeatures
 from multihmr2_ros.training.data import Batch

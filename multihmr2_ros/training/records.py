@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from multihmr2_ros.media.files import atomic_path
+from multihmr2_ros.files import atomic_path
 
 logger = logging.getLogger(__name__)
 

@@ -33,7 +33,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.media.files import atomic_path
+from multihmr2_ros.files import atomic_path
 from multihmr2_ros.training.samples import Sample, pack_samples, unpack_sample
 
 logger = logging.getLogger(__name__)

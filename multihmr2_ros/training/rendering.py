@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.media.files import atomic_path
+from multihmr2_ros.files import atomic_path
 from multihmr2_ros.simulation.scene import SceneOptions
 from multihmr2_ros.training.render_cache import (
     AFTER_HELD_OUT,

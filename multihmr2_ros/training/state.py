@@ -30,7 +30,7 @@ from typing import Any
 import torch
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.media.files import atomic_path
+from multihmr2_ros.files import atomic_path
 from multihmr2_ros.network import checkpoint
 from multihmr2_ros.network.config import NetworkConfig
 from multihmr2_ros.network.model import MultiHMR2

@@ -24,9 +24,9 @@ import pytest
 import trimesh
 
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.files import atomic_path
 from multihmr2_ros.media.colors import UNTRACKED, get_track_color
 from multihmr2_ros.media.export import save_image, save_meshes, save_params
-from multihmr2_ros.media.files import atomic_path
 from multihmr2_ros.people import BONE_COUNT, IntrinsicsSource
 from test.helpers.full_disk import no_file_above
 from test.helpers.people_factory import make_people
