@@ -34,7 +34,7 @@ from multihmr2_ros.network.config import NetworkConfig
 from multihmr2_ros.network.decoder import Decoder, DecoderOutput, InitialQueries
 from multihmr2_ros.network.heads import CameraHead, DetectionHeads, NearnessHead, PersonHeads, depth_from_nearness
 from multihmr2_ros.network.human_perception import HumanPerceptionHead, PatchDetector
-from multihmr2_ros.network.movenet import MoveNetOutputs
+from multihmr2_ros.network.movenet import KeypointHead, MoveNetOutputs
 from multihmr2_ros.network.proposals import EncoderFeatures, ProposalEmbedding
 
 IMAGE_MEAN = {"vit": (0.485, 0.456, 0.406), "movenet": (0.5, 0.5, 0.5)}
@@ -160,10 +160,16 @@ class MultiHMR2(nn.Module):
             self.register_buffer(name, value, persistent=False)
 
     def set_precision(self, dtype: torch.dtype) -> MultiHMR2:
-        """Convert the matrices of encoder and decoder to dtype, in place; the rest stays float32. Returns self."""
+        """Convert the matrices of encoder and decoder to dtype, in place; the rest stays float32. Returns self.
+
+        MoveNet's heads stay float32, too, because their outputs are scores and positions.
+        """
         for module in [*self.backbone.modules(), *self.decoder.modules()]:
             if isinstance(module, nn.Linear | nn.Conv2d):
                 module.to(dtype)
+        for module in self.backbone.modules():
+            if isinstance(module, KeypointHead):
+                module.float()
         return self
 
     @property

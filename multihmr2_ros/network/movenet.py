@@ -136,14 +136,15 @@ class MoveNet(nn.Module):
             list(self.lateral)[1:], self.smooth, (STRIDE_16, STRIDE_8, STRIDE_4), strict=True
         ):
             finest = smooth(upsample(finest, levels[index]) + lateral(levels[index]))
+        finest = finest.float()
         return MoveNetOutputs(
             levels[CONTEXT_16[0]],
             levels[CONTEXT_32[0]],
             finest,
-            self.center(finest)[:, 0].float(),
-            self.keypoint(finest).float(),
-            self.regression(finest).float().unflatten(1, (KEYPOINTS, 2)),
-            self.offset(finest).float().unflatten(1, (KEYPOINTS, 2)),
+            self.center(finest)[:, 0],
+            self.keypoint(finest),
+            self.regression(finest).unflatten(1, (KEYPOINTS, 2)),
+            self.offset(finest).unflatten(1, (KEYPOINTS, 2)),
         )
 
 
@@ -216,7 +217,10 @@ class SeparableConv(nn.Module):
 
 
 class KeypointHead(nn.Sequential):
-    """Separable convolution – 1 × 1 convolution, on the pyramid's finest level."""
+    """Separable convolution – 1 × 1 convolution, on the pyramid's finest level.
+
+    Always float32, for any precision of the other layers: in bf16, positions would be rounded to pixels.
+    """
 
     def __init__(self, outputs: int) -> None:
         super().__init__(SeparableConv(FINEST_WIDTH, HEAD_WIDTH), SameConv(HEAD_WIDTH, outputs))

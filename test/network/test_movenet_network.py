@@ -154,6 +154,16 @@ def test_proposals_are_decoded_as_centers_with_keypoints() -> None:
     np.testing.assert_allclose(keypoints[0, 0, 3], [40, 32])  # no regression, no heat: the center
 
 
+@torch.inference_mode()
+def test_scores_and_positions_are_not_rounded_in_low_precision() -> None:
+    encoder = network().set_precision(torch.bfloat16).backbone.pretrained
+    assert encoder is not None
+    outputs = encoder.movenet(torch.rand(1, 3, 64, 96).bfloat16())
+    assert outputs.context_16.dtype == torch.bfloat16
+    for values in (outputs.center, outputs.keypoint, outputs.regression, outputs.offset):
+        assert not torch.equal(values, values.bfloat16().float())
+
+
 def test_the_encoder_learns_to_propose_the_true_keypoints() -> None:
     generator = torch.Generator().manual_seed(3)
     sizes = {"center": (), "keypoint": (17,), "regression": (17, 2), "offset": (17, 2)}
