@@ -38,6 +38,7 @@ import sys
 import tarfile
 import time
 from collections import deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,17 @@ UNKNOWN_STEPS = 10**6  # until `StepTimer` has measured some
 LOSSES = {"reprojection": 5.0, "keypoint_similarity": 4.0, "angle": 15.0, "field_of_view": 8.0, "heatmap": 0.0}
 
 
+def run_in_processes(work: Callable[..., None], calls: Sequence[tuple[Any, ...]], processes: int | None = None) -> None:
+    """Call work(*arguments) for each of the calls in several processes; None: one per core.
+
+    The processes end by themselves: the pool's SIGTERM can wait forever for one that inherited a handler of it.
+    """
+    with multiprocessing.Pool(processes) as workers:
+        workers.starmap(work, calls, chunksize=1)
+        workers.close()
+        workers.join()
+
+
 # --- on the machine with the data
 
 
@@ -103,9 +115,9 @@ def pack(args: argparse.Namespace) -> None:
     for folder in args.empty_images:
         paths = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp")]
         _pack_images(files, f"empty-{folder.name}", [(path.name, path) for path in paths], BACKGROUND_PX)
-    with multiprocessing.Pool(args.processes) as workers:
-        shards = [(path, files / f"{path.stem}.xz") for path in list_shard_paths(args.cache)]
-        workers.starmap(_pack_shard, shards, chunksize=1)
+    run_in_processes(
+        _pack_shard, [(path, files / f"{path.stem}.xz") for path in list_shard_paths(args.cache)], args.processes
+    )
     _distribute(files, args.packed)
 
 
@@ -216,8 +228,7 @@ def unpack(folders: list[Path], data: Path) -> None:
     for name in ("cache", "people"):
         (data / name).mkdir(parents=True, exist_ok=True)
     paths = [path for folder in folders for path in sorted(folder.iterdir())]
-    with multiprocessing.Pool() as workers:
-        workers.starmap(_unpack_file, [(path, data) for path in paths], chunksize=1)
+    run_in_processes(_unpack_file, [(path, data) for path in paths])
 
 
 def _unpack_file(path: Path, data: Path) -> None:
