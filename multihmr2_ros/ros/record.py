@@ -87,6 +87,13 @@ def _make_parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     node = rclpy.create_node("bag_recorder")
+    try:
+        return _run_node(node, options)
+    finally:
+        node.destroy_node()  # otherwise players of the same process would wait for no other subscriber
+
+
+def _run_node(node: Any, options: argparse.Namespace) -> int:
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     writer = BagWriter(options.out)
