@@ -31,8 +31,6 @@ from multihmr2_ros.errors import UserError
 
 Self = TypeVar("Self", bound="WholeFile")
 
-PRIVATE_MODE = 0o600
-
 _temporary_paths: set[Path] = set()  # of this process
 
 
@@ -116,18 +114,6 @@ def move_into_place(temporary: Path, path: Path) -> None:
         remove_temporary(temporary)
 
 
-def _set_default_permissions(path: Path) -> None:
-    """Give a private file the permissions of a new file: safetensors writes files that only their owner can read."""
-    if stat.S_IMODE(path.stat().st_mode) != PRIVATE_MODE:
-        return
-    probe = make_temporary_path(path)
-    try:
-        probe.touch()
-        path.chmod(stat.S_IMODE(probe.stat().st_mode))
-    finally:
-        remove_temporary(probe)
-
-
 @contextmanager
 def atomic_path(path: str | Path, *, keep_suffix: bool = False) -> Iterator[Path]:
     """Yield a temporary path to write to; it is renamed to path if the block succeeds, and removed otherwise.
@@ -139,9 +125,27 @@ def atomic_path(path: str | Path, *, keep_suffix: bool = False) -> Iterator[Path
     temporary = make_temporary_path(path, keep_suffix=keep_suffix)
     try:
         yield temporary
-        _set_default_permissions(temporary)
         os.replace(temporary, path)
     except OSError as error:
         raise describe_write_error(path, error) from error
     finally:
         remove_temporary(temporary)
+
+
+@contextmanager
+def atomic_safetensors_path(path: str | Path) -> Iterator[Path]:
+    """As `atomic_path`, for a file that safetensors writes.
+
+    Its errors, such as a full disk, become UserError, too, and the file gets the permissions of other new files:
+    safetensors makes it readable by its owner only.
+    """
+    from safetensors import SafetensorError
+
+    with atomic_path(path) as temporary:
+        temporary.touch()
+        mode = stat.S_IMODE(temporary.stat().st_mode)
+        try:
+            yield temporary
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
+        temporary.chmod(mode)

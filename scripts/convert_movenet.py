@@ -32,7 +32,7 @@ from pathlib import Path
 import safetensors.torch
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.files import atomic_path
+from multihmr2_ros.files import atomic_safetensors_path
 from multihmr2_ros.network.movenet import MoveNet
 
 SOURCE = {
@@ -83,7 +83,7 @@ def convert(source: Path, target: Path) -> None:
             f"expected the weights of MoveNet MultiPose in {source}, found no {missing[0]} and {len(missing) - 1} "
             "more; give the converted file of MoveNet MultiPose"
         )
-    with atomic_path(target) as temporary:
+    with atomic_safetensors_path(target) as temporary:
         safetensors.torch.save_file(
             {name: value.contiguous() for name, value in found.items()}, temporary, metadata=SOURCE
         )

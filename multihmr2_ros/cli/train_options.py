@@ -216,6 +216,11 @@ def _add_renders(parser: argparse.ArgumentParser) -> None:
         help="mean number of uses of an image before training waits for the renderers; 0: no limit (default: "
         "%(default)s)",
     )
+    _add_scenes(group)
+
+
+def _add_scenes(group: argparse._ArgumentGroup) -> None:
+    """Add the options of what is rendered."""
     group.add_argument(
         "--render-size",
         default="320x240",

@@ -35,7 +35,7 @@ import torch
 from torch import Tensor
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.files import atomic_path
+from multihmr2_ros.files import atomic_safetensors_path
 from multihmr2_ros.network.config import NetworkConfig
 from multihmr2_ros.network.model import MultiHMR2
 
@@ -126,11 +126,8 @@ def save_network(
             f"cannot write {path}: {_format_list(broken)} would not be finite as {dtype}; "
             "save as float32, or use an earlier checkpoint"
         )
-    with atomic_path(path) as temporary:
-        try:
-            safetensors.torch.save_file(tensors, temporary, metadata=header)
-        except safetensors.SafetensorError as error:  # the library's error for a full disk
-            raise OSError(str(error)) from error
+    with atomic_safetensors_path(path) as temporary:
+        safetensors.torch.save_file(tensors, temporary, metadata=header)
 
 
 def convert_weights(source: Path, target: Path, *, allow_pickle: bool = False) -> None:

@@ -153,8 +153,8 @@ class Inputs:
 
         Images: if, in two successive calls, only the other image topic has a publisher, subscribes to that topic.
         camera_info: subscribes as transient local if a publisher is transient local, because its message may not be
-        repeated. Not if a publisher is volatile only, which would warn about an incompatible QoS, and not if the user's
-        qos_overrides already request transient local.
+        repeated. It is not done for volatile publishers, which would warn about an incompatible QoS, nor needed if the
+        user's qos_overrides already request transient local.
         """
         publishers = self._node.get_publishers_info_by_topic(self.image_topic)
         now_s, gids = time.monotonic(), [tuple(publisher.endpoint_gid) for publisher in publishers]

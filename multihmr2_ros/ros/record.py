@@ -97,8 +97,8 @@ def _run_node(node: Any, options: argparse.Namespace) -> int:
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     writer = BagWriter(options.out)
-    recorder = Recorder(node, writer, options.topics)
     try:
+        recorder = Recorder(node, writer, options.topics)
         _record(recorder, writer, executor)
     except BaseException:
         if writer.counts:  # it cannot be recorded again

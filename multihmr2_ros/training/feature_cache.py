@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,16 +35,16 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.files import atomic_path
+from multihmr2_ros.files import atomic_safetensors_path
 from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.network.proposals import EncoderFeatures
+from multihmr2_ros.training.cache_settings import SETTINGS_FILE, compare_settings, read_settings, write_settings
 from multihmr2_ros.training.data import Batch
 from multihmr2_ros.training.render_cache import make_folder
 from multihmr2_ros.training.targets import Targets
 
 logger = logging.getLogger(__name__)
 
-SETTINGS_FILE = "settings.json"
 PREFIX, SUFFIX = "batch-", ".safetensors"
 QUANTIZED = {"context_16": 1, "context_32": 1, "pooled": 1, "sampled": 3}  # → the axis of its channels
 MAX_STEPS_INT8 = 127.0
@@ -58,28 +57,22 @@ def open_feature_folder(folder: Path, network: MultiHMR2, settings: dict[str, An
     settings  what determines the batches beside the network's encoder: values of JSON by name
     """
     make_folder(folder)
-    own = {"encoder": hash_encoder(network), **json.loads(json.dumps(settings))}
+    own = {"encoder": hash_encoder(network), **settings}
     if _list_batches(folder):
-        existing = _read_settings(folder)
+        existing = read_settings(folder, "--features")
         if existing is None:
             logger.warning("%s has no %s: its batches may have other settings", folder, SETTINGS_FILE)
             return
         _compare_encoders(folder, existing, own["encoder"])
-        for name in sorted({*own, *existing}):
-            if own.get(name) != existing.get(name):
-                raise UserError(
-                    f"expected {name} {existing.get(name)} as in the batches of {folder}, got {own.get(name)}; use the "
-                    "same options, or choose another --features"
-                )
-    with atomic_path(folder / SETTINGS_FILE) as temporary:
-        temporary.write_text(json.dumps(own, indent=2) + "\n", encoding="utf-8")
+        compare_settings(folder, own, existing, "--features")
+    write_settings(folder, own)
 
 
 def check_encoder(folders: Sequence[Path], network: MultiHMR2) -> None:
     """Raise UserError if the batches of a folder are features of another encoder than the network's."""
     encoder = hash_encoder(network)
     for folder in folders:
-        existing = _read_settings(folder)
+        existing = read_settings(folder, "--features")
         if existing is not None:
             _compare_encoders(folder, existing, encoder)
         elif _list_batches(folder):
@@ -125,20 +118,6 @@ def _compare_encoders(folder: Path, existing: dict[str, Any], encoder: str) -> N
         )
 
 
-def _read_settings(folder: Path) -> dict[str, Any] | None:
-    """Return the settings of a folder; None for folders of versions that did not save them."""
-    path = folder / SETTINGS_FILE
-    if not path.is_file():
-        return None
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path} ({error}); choose another --features") from None
-    if not isinstance(settings, dict):
-        raise UserError(f"{path} has no settings; choose another --features")
-    return settings
-
-
 def _read_track_feature_width(path: Path) -> int | None:
     """Return the width of a batch's tracking features; None if the file cannot be read, which is reported later."""
     try:
@@ -168,11 +147,8 @@ def write_batch(folder: Path, number: int, batch: Batch, network: MultiHMR2) -> 
         compact = field.name in ("rotations", "track_feature", "shape")
         tensors[f"targets.{field.name}"] = value.half() if compact else value
     path = folder / f"{PREFIX}{number:07d}{SUFFIX}"
-    with atomic_path(path) as temporary:
-        try:
-            safetensors.torch.save_file({name: value.contiguous() for name, value in tensors.items()}, temporary)
-        except safetensors.SafetensorError as error:  # the library's error for a full disk
-            raise OSError(str(error)) from error
+    with atomic_safetensors_path(path) as temporary:
+        safetensors.torch.save_file({name: value.contiguous() for name, value in tensors.items()}, temporary)
     return path
 
 

@@ -33,7 +33,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.files import atomic_path
+from multihmr2_ros.files import atomic_safetensors_path
 from multihmr2_ros.training.samples import Sample, pack_samples, unpack_sample
 
 logger = logging.getLogger(__name__)
@@ -163,11 +163,8 @@ def write_shard(folder: Path, seed: int, samples: Sequence[Sample]) -> Path:
     arrays: dict[str, NDArray[Any]] = {
         name: np.ascontiguousarray(value) for name, value in pack_samples(samples).items()
     }
-    with atomic_path(path) as temporary:
-        try:
-            safetensors.numpy.save_file(arrays, temporary)
-        except safetensors.SafetensorError as error:  # the library's error for a full disk
-            raise OSError(str(error)) from error
+    with atomic_safetensors_path(path) as temporary:
+        safetensors.numpy.save_file(arrays, temporary)
     return path
 
 

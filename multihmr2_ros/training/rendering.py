@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import logging
 import multiprocessing
 import os
@@ -34,8 +33,8 @@ from typing import Any
 import numpy as np
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.files import atomic_path
 from multihmr2_ros.simulation.scene import SceneOptions
+from multihmr2_ros.training.cache_settings import compare_settings, read_settings, write_settings
 from multihmr2_ros.training.render_cache import (
     AFTER_HELD_OUT,
     HELD_OUT_SEED,
@@ -53,7 +52,6 @@ from multihmr2_ros.training.samples import Sample, sample_from_labels
 
 logger = logging.getLogger(__name__)
 
-SETTINGS_FILE = "settings.json"
 ABANDONED_S = 600.0  # an incomplete file of this age belongs to a killed renderer
 MAX_FAILURES = 10  # consecutive failures before a renderer ends
 
@@ -86,24 +84,13 @@ class RenderCacheConfig:
 def open_folder(config: RenderCacheConfig) -> None:
     """Make the cache's folder and save its settings; raise UserError if it contains images of other settings."""
     make_folder(config.folder)
-    path = config.folder / SETTINGS_FILE
-    settings = json.loads(json.dumps(dataclasses.asdict(config.scene), default=str))
+    settings = dataclasses.asdict(config.scene)
     if config.sam2 is not None:
         settings["sam2"] = str(config.sam2)
-    if path.is_file() and any(config.folder.glob(f"{PREFIX}*{SUFFIX}")):
-        try:
-            existing = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"cannot read {path} ({error}); choose another --cache") from None
-        differing = sorted(name for name in {*settings, *existing} if settings.get(name) != existing.get(name))
-        if differing:
-            name = differing[0]
-            raise UserError(
-                f"expected {name} {existing.get(name)} as in the earlier renders of {config.folder}, got "
-                f"{settings.get(name)}; use the same settings, or choose another --cache"
-            )
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    has_renders = any(config.folder.glob(f"{PREFIX}*{SUFFIX}"))
+    if has_renders and (existing := read_settings(config.folder, "--cache")) is not None:
+        compare_settings(config.folder, settings, existing, "--cache")
+    write_settings(config.folder, settings)
     for torn in config.folder.glob(f".{PREFIX}*.tmp"):
         with suppress(OSError):
             if time.time() - torn.stat().st_mtime > ABANDONED_S:

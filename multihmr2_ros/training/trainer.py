@@ -165,7 +165,9 @@ class Trainer:
         )
         meter = _Meter()
         with bar:
-            for batch in self._make_loader(batches):
+            for batch in load_batches(
+                batches, range(self.progress.step, self.config.steps), self.config.loader_workers
+            ):
                 self._wait_for_renderers(hooks, meter)
                 terms, gradient_norm = self.step(batch)
                 meter.add(terms, gradient_norm, len(batch.origins) * self.processes.count)
@@ -225,32 +227,6 @@ class Trainer:
         )
         if self._skipped == MAX_SKIPPED:
             raise UserError(f"{MAX_SKIPPED} steps in a row had no finite gradient; resume with a lower --learning-rate")
-
-    def _make_loader(self, batches: Dataset[Batch]) -> Iterator[Batch]:
-        workers = self.config.loader_workers
-        loader: DataLoader[Batch] = DataLoader(
-            batches,
-            batch_size=None,
-            sampler=range(self.progress.step, self.config.steps),
-            num_workers=workers,
-            prefetch_factor=3 if workers else None,
-            worker_init_fn=_ignore_worker_signals,
-        )
-        with _ignore_child_signals():
-            loaded = iter(loader)
-        try:
-            yield from loaded
-        except UserError as error:
-            # PyTorch puts a loader process's traceback before the message, and UserError a ? for each line break.
-            _, is_remote, message = str(error).rpartition("UserError: ")
-            raise UserError(message.removesuffix("?") if is_remote else message) from None
-        except (RuntimeError, ConnectionError, EOFError) as error:
-            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
-                raise
-            raise UserError(
-                f"a loader process ended unexpectedly ({error}); if memory was full, use fewer --loader-workers; "
-                "continue with --resume"
-            ) from None
 
     def _wait_for_renderers(self, hooks: Hooks, meter: _Meter) -> None:
         """Wait while the renderers are behind. Other processes wait in the step itself."""
@@ -335,6 +311,36 @@ def resolve_precision(config: TrainingConfig, device: torch.device) -> str:
     return "bf16" if able and config.precision != "fp32" else "fp32"
 
 
+def load_batches(batches: Dataset[Batch], steps: range, workers: int) -> Iterator[Batch]:
+    """Yield the batches of the steps, made by a number of loader processes; 0: by this process.
+
+    Raises UserError of the data set, also from a loader process, and if a loader process ends unexpectedly.
+    """
+    loader: DataLoader[Batch] = DataLoader(
+        batches,
+        batch_size=None,
+        sampler=steps,
+        num_workers=workers,
+        prefetch_factor=3 if workers else None,
+        worker_init_fn=_ignore_worker_signals,
+    )
+    with _ignore_child_signals(), _stop_opencv_threads():
+        loaded = iter(loader)
+    try:
+        yield from loaded
+    except UserError as error:
+        # PyTorch puts a loader process's traceback before the message, and UserError a ? for each line break.
+        _, is_remote, message = str(error).rpartition("UserError: ")
+        raise UserError(message.removesuffix("?") if is_remote else message) from None
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+            raise
+        raise UserError(
+            f"a loader process ended unexpectedly ({error}); if memory was full, use fewer --loader-workers; "
+            "continue with --resume"
+        ) from None
+
+
 @contextmanager
 def _ignore_child_signals() -> Iterator[None]:
     """Restore the SIGCHLD handler at the end: DataLoader's would raise anywhere in a step.
@@ -348,15 +354,28 @@ def _ignore_child_signals() -> Iterator[None]:
         signal.signal(signal.SIGCHLD, before)
 
 
+@contextmanager
+def _stop_opencv_threads() -> Iterator[None]:
+    """Let OpenCV use one thread in the block, and so in the processes that it starts.
+
+    A child of a process with OpenCV threads has their locks without the threads, and would wait for them forever.
+    """
+    import cv2
+
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
+
+
 def _ignore_worker_signals(worker: int) -> None:
     """Set up a loader process: one thread, SIGINT and SIGTERM ignored.
 
     SLURM and systemd send SIGTERM to every process of a job, but only the trainer handles it: it ends its loaders, and
     they also end when it dies.
     """
-    import cv2
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    cv2.setNumThreads(1)
     torch.set_num_threads(1)

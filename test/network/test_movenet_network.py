@@ -289,7 +289,7 @@ def features(tmp_path: Path, render_cache: Path) -> tuple[Path, list[str]]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (["--seed", "1"], "expected seed 0 as in the batches of"),
+        (["--seed", "1"], "expected seed 0 as in the existing files of"),
         (["--augmentation", "flip=0"], "expected augmentation.flip 0.5"),
         (["--encoder-weights", "{tmp}/other.safetensors"], "expected the encoder whose features are in"),
     ],

@@ -189,6 +189,27 @@ def test_an_error_in_a_loader_process_is_one_line(tmp_path: Path) -> None:
     assert str(error.value) == "cannot read batch 0: remove it"
 
 
+def test_loader_processes_start_although_opencv_has_threads(tmp_path: Path) -> None:
+    """A loader that waited for threads of its parent would never deliver a batch."""
+    program = """
+import cv2, numpy as np
+from torch.utils.data import Dataset
+from multihmr2_ros.training.trainer import load_batches
+
+class Numbers(Dataset):
+    def __getitem__(self, step):
+        cv2.GaussianBlur(image, (31, 31), 0)
+        return cv2.getNumThreads()
+
+cv2.setNumThreads(4)
+image = np.zeros((1000, 1000, 3), np.uint8)
+cv2.GaussianBlur(image, (31, 31), 0)  # starts the threads
+print(*load_batches(Numbers(), range(2), 1), cv2.getNumThreads())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100, check=False)
+    assert (done.returncode, done.stdout) == (0, "1 1 4\n"), done.stderr
+
+
 def test_a_loss_that_is_not_finite_stops_with_its_values_and_images(tmp_path: Path, render_cache: Path) -> None:
     run = trainer(tmp_path / "run", config())
     with torch.no_grad():
