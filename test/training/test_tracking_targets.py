@@ -249,7 +249,7 @@ def test_the_command_learns_sam2s_features(
     command = ["train", "--out", str(tmp_path / "run"), "--cache", str(sam2_cache), "--steps", "1", "--device", "cpu"]
     command += [*small, *RENDERS, "--augmentation", "none=1"]
     assert main(command) == 2
-    assert f"expected sam2 {sam2_folder} as in the earlier renders" in capsys.readouterr().err
+    assert f"expected sam2 {sam2_folder} as in the existing files of" in capsys.readouterr().err
     assert main([*command, "--sam2", str(sam2_folder)]) == 0
     assert read_log(tmp_path / "run" / "log.jsonl")[0]["track_feature"] > 0
 
