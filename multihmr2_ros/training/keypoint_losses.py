@@ -20,7 +20,7 @@ pretraining on the appearance of bodies long before the few queries do (auxiliar
 
 MoveNet: its own targets (dense maps of centers and keypoints) need every keypoint of every person. Here each head is
 supervised for people with known keypoints only, at the cells that its own decoding reads: regression at the center of
-the person's query, classification over the cells of the search window, and the offset within the correct cell.
+the person's query, and, in the search window, the selection of a cell near the keypoint and the offsets of these cells.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ SPREAD = 0.7  # patches over which the penalty is reduced around a keypoint
 REGRESSION, CHOICE, OFFSET = 4.0, 0.25, 0.5  # parts of the loss
 MIN_EXTENT = 4.0  # cells
 MARGIN = 0.25  # of the extent
-MAX_CELLS = 2.0  # a true keypoint farther from every cell of the window is outside of it
+MAX_CELLS = 2.0  # from a keypoint to the cells near it. The pretrained offsets of these cells lead to the keypoint
+IMPOSSIBLE = -1e4  # instead of minus infinity, whose gradient is not defined
 MAX_SHARE = 2.0  # of the extent: larger regression errors have no gradient
 
 
@@ -116,26 +117,32 @@ def encoder_keypoint_loss(
 
     error = ((regressed[rows] - truth).abs().sum(-1) / extent[:, None]).clamp(max=MAX_SHARE)
     loss = REGRESSION * masked_mean(error, known)
-    choice, in_window = _compute_choice_loss(search_window(outputs, regressed.detach()), matches, truth, size)
-    loss = loss + CHOICE * masked_mean(choice, known & in_window)
-    cell = truth.nan_to_num().round().clamp(min=0).minimum(size - 1)
-    keypoint = torch.arange(truth.shape[1], device=truth.device)
-    y, x = cell.long().unbind(-1)
-    offset = outputs.offset[
-        matches.image[:, None], keypoint, :, y, x
-    ]  # of the correct cell, even if another one was chosen
-    return loss + OFFSET * masked_mean((offset - (truth - cell)).abs().sum(-1), known)
+    choice, offset, in_window = _compute_window_losses(
+        outputs, search_window(outputs, regressed.detach()), matches, truth.nan_to_num(), size
+    )
+    known = known & in_window
+    return loss + CHOICE * masked_mean(choice, known) + OFFSET * masked_mean(offset, known)
 
 
-def _compute_choice_loss(window: SearchWindow, matches: Matches, truth: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the cross-entropy (M, 17) of the cell nearest to the truth (M, 17, 2), and whether the window has it."""
+def _compute_window_losses(
+    outputs: MoveNetOutputs, window: SearchWindow, matches: Matches, truth: Tensor, size: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return two losses (M, 17) of the cells near the truth (M, 17, 2), and whether the window has such cells.
+
+    The first one is the negative log-likelihood that one of these cells is selected, the second one the mean error of
+    their offsets: whichever of them is selected, its offset leads to the keypoint.
+    """
     rows = matches.image, slice(None), matches.query
     index, preference = window.index[rows], window.compute_preference()[rows]  # (M, 17, N)
     columns = size[1].long()
     place = torch.stack([index // columns, index % columns], dim=-1)
-    nearest, right = (place - truth[:, :, None]).norm(dim=-1).min(-1)
-    loss = functional.cross_entropy(preference.flatten(0, 1), right.flatten(), reduction="none")
-    return loss.view_as(nearest), nearest < MAX_CELLS
+    wanted = truth[:, :, None] - place  # (M, 17, N, 2)
+    near = wanted.norm(dim=-1) < MAX_CELLS
+    likelihood = preference.masked_fill(~near, IMPOSSIBLE).logsumexp(-1) - preference.logsumexp(-1)
+    keypoint = torch.arange(truth.shape[1], device=truth.device)[:, None]
+    offset = outputs.offset.flatten(3)[matches.image[:, None, None], keypoint, :, index]
+    error = ((offset - wanted).abs().sum(-1) * near).sum(-1) / near.sum(-1).clamp(min=1)
+    return -likelihood, error, near.any(-1)
 
 
 def _measure_extent(truth: Tensor, known: Tensor, center: Tensor) -> tuple[Tensor, Tensor]:

@@ -191,6 +191,13 @@ def test_the_encoder_learns_to_propose_the_true_keypoints() -> None:
     _, keypoints, _ = propose_people(outputs, 2)
     error = (keypoints[0] - truth[0, order]).norm(dim=-1)[known[0, order]]
     assert error.max() < 1.0  # px
+    # Also if a neighboring cell is selected: as of the pretrained weights, its offset leads to the keypoint.
+    places = truth.flip(-1)[known] / 4  # (y, x) in cells
+    keypoint = torch.arange(17).expand(1, 2, 17)[known]
+    for step in torch.tensor([[0, 1], [1, 0], [0, -1], [-1, 0]]):
+        cell = places.round().long() + step
+        found = cell + maps["offset"].detach()[0, keypoint, :, cell[:, 0], cell[:, 1]]
+        assert (found - places).abs().max() < 0.25
 
     far = dataclasses.replace(matches, person=order.flip(0))  # neither query's center is near its person
     assert encoder_keypoint_loss(outputs, 2, far, truth, known) == 0
