@@ -70,17 +70,20 @@ class RelativeDepthMap:
         return (least, most) if most - least > MIN_RANGE_SHARE * max(abs(least), abs(most)) else None
 
 
+MAX_DEPTH_M = 1e4  # no camera measures more; drivers mark pixels without depth by huge values
+
+
 def depth_to_meters(depth: NDArray[np.generic]) -> NDArray[np.float32]:
     """Convert a depth image (REP-118) to float32 m, with NaN for pixels without depth.
 
-    depth: uint16 mm (16UC1; 0 means no depth), or floats in m (32FC1; NaN, infinite, zero and negative values mean no
-    depth).
+    depth: uint16 mm (16UC1; 0 means no depth), or floats in m (32FC1; NaN, infinite, zero, negative and huge values
+    (above MAX_DEPTH_M) mean no depth).
     """
     depth = np.asarray(depth)
     values = depth.astype(np.float32)
     if depth.dtype == np.uint16:
         values *= np.float32(1e-3)
-    return np.where(np.isfinite(values) & (values > 0), values, np.float32(np.nan))
+    return np.where((values > 0) & (values < MAX_DEPTH_M), values, np.float32(np.nan))
 
 
 def check_depth(depth: NDArray[np.generic] | RelativeDepthMap | None, image_size: tuple[int, int]) -> None:

@@ -29,7 +29,7 @@ from .camera import CameraModel, compute_undistortion_maps, distort_points
 # there.
 Distort = Callable[[NDArray[np.floating]], NDArray[np.floating]]
 
-KEPT_LENSES = 4  # lenses whose lookup tables are kept: 10 bytes per pixel each
+KEPT_LENSES = 16  # lenses whose lookup tables are kept: 10 bytes per pixel each
 
 
 class LensDistortion:

@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,14 +36,15 @@ RAW = "sensor_msgs/msg/Image"
 DEPTH = "depth"  # part of the name of a depth topic
 OFF = "off"  # value of --depth-topic
 MAX_DELAY_S = 0.1  # between the stamps of an image and its depth image
+MAX_DELAY_NS = int(MAX_DELAY_S * NS)
 AHEAD_NS = NS  # how much later than its image a depth image may be recorded
-KEPT = 4  # depth images in memory
+KEPT = 60  # depth images in memory, for images that are recorded later than their depth images
 
 
 class DepthReader:
     """Reader of a bag's depth images in parallel with its images, in order of recording. Use it as a context manager.
 
-    At most KEPT depth images are in memory.
+    At most KEPT depth images are in memory, usually those of MAX_DELAY_S before the image.
     """
 
     def __init__(self, path: Path, topic: str) -> None:
@@ -50,6 +52,7 @@ class DepthReader:
         self._messages: Iterator[BagMessage] = self._bag.messages([topic])
         self._next = next(self._messages, None)
         self._kept: deque[tuple[int, Any]] = deque(maxlen=KEPT)  # stamp (ns), message
+        self._last_ns = 0  # stamp of the last image
 
     def find(self, header: HeaderContent, image_size: tuple[int, int], recorded_ns: int) -> NDArray[np.generic] | None:
         """Return the depth image (H, W), uint16 mm or float32 m, with the nearest stamp; None if none is near enough.
@@ -62,11 +65,15 @@ class DepthReader:
         that is not registered to the image.
         """
         wanted_ns = header.stamp_ns or recorded_ns
+        if wanted_ns < self._last_ns:  # time jumped back
+            self._forget(wanted_ns, latest_ns=wanted_ns + MAX_DELAY_NS)
+        self._last_ns = wanted_ns
         self._read(wanted_ns, recorded_ns)
+        self._forget(wanted_ns)
         if not self._kept:
             return None
         stamp_ns, message = min(self._kept, key=lambda kept: abs(kept[0] - wanted_ns))
-        if abs(stamp_ns - wanted_ns) > MAX_DELAY_S * NS:
+        if abs(stamp_ns - wanted_ns) > MAX_DELAY_NS:
             return None
         return depth_from_ros(message, header, image_size)
 
@@ -78,6 +85,11 @@ class DepthReader:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _forget(self, wanted_ns: int, latest_ns: float = math.inf) -> None:
+        """Remove the depth images that are too old for an image of stamp wanted_ns, and those after latest_ns."""
+        kept = [each for each in self._kept if wanted_ns - MAX_DELAY_NS <= each[0] <= latest_ns]
+        self._kept = deque(kept, maxlen=KEPT)
 
     def _read(self, stamp_ns: int, recorded_ns: int) -> None:
         """Read all depth images recorded before the image, and further until one has the image's stamp or a later

@@ -19,6 +19,7 @@ from __future__ import annotations
 import struct
 import threading
 import time
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,9 @@ TYPES = {
     "mono16": "u2",
     "32FC1": "f4",
 }  # encoding → NumPy type: the encodings of REP-118, and a name that some drivers use
-KEPT = 4  # number of depth images in memory, the newest ones
+KEPT_S = 1.0  # depth images in memory: those whose stamps are at most this much older than the newest one,
+KEPT_BYTES = 256 << 20  # the newest ones of this size in all, but
+KEPT_LEAST = 2  # at least so many
 ALIVE_S = 1.0  # without messages for longer than this, a depth camera is not waited for
 NS = 1_000_000_000
 SWITCH_OFF = "switch depth off (node: use_depth:=false; bag: --depth-topic off)"
@@ -68,10 +71,14 @@ def depth_from_ros(message: Any, header: HeaderContent, image_size: tuple[int, i
 
 
 class DepthImages:
-    """A buffer of the newest depth images, serialized. One thread adds them, another one looks them up."""
+    """A buffer of the depth images of the last second, serialized. One thread adds them, another one looks them up.
+
+    An image may have to wait for the network and for transforms before its depth image is looked up.
+    """
 
     def __init__(self) -> None:
-        self._kept: list[tuple[int, bytes]] = []  # stamp (ns), in the order of arrival
+        self._kept: deque[tuple[int, bytes]] = deque()  # stamp (ns), in the order of arrival
+        self._bytes = 0
         self._arrived_s = -np.inf
         self._changed = threading.Condition()
 
@@ -83,7 +90,13 @@ class DepthImages:
         with self._changed:
             if self._kept and stamp_ns < self._kept[-1][0]:
                 self._kept.clear()  # time jumped back
-            self._kept = [*self._kept, (stamp_ns, message)][-KEPT:]
+                self._bytes = 0
+            self._kept.append((stamp_ns, message))
+            self._bytes += len(message)
+            while len(self._kept) > KEPT_LEAST and (
+                self._bytes > KEPT_BYTES or self._kept[0][0] < stamp_ns - KEPT_S * NS
+            ):
+                self._bytes -= len(self._kept.popleft()[1])
             self._arrived_s = time.monotonic()
             self._changed.notify_all()
 

@@ -61,6 +61,9 @@ class VelocityConfig:
     the camera, every person is in the mode "changing".
 
     depth_sigma_ratio             standard deviation of the pelvis along the viewing ray, as a fraction of the distance
+    unmeasured_sigma_ratio        standard deviation of the distance without depth image and ground plane, as a
+                                  fraction of the distance; an error that stays constant, and shows when the distance
+                                  is measured in another way
     lateral_sigma_ratio           standard deviation of the pelvis across the viewing ray, as a fraction of the distance
     acceleration_density          power spectral density of the white acceleration while changing, m²/s³
     initial_speed_sigma_m_s       standard deviation of each velocity component before the first measurement, m/s
@@ -70,6 +73,7 @@ class VelocityConfig:
     """
 
     depth_sigma_ratio: float = 0.03
+    unmeasured_sigma_ratio: float = 0.13
     lateral_sigma_ratio: float = 0.0025
     acceleration_density: float = 1.0
     initial_speed_sigma_m_s: float = 1.5
@@ -98,7 +102,8 @@ class TrackerConfig:
 
     nominal_rate_hz           rate of the nominal frame, the unit of time of the motion model
     memory_s                  a track ends when its newest stored feature is this old. The person was then last seen
-                              between memory_s − feature_interval_s and memory_s ago
+                              between memory_s − feature_interval_s and memory_s ago. After slow updates, it lasts
+                              for three of the last interval between updates
     feature_interval_s        minimum time between two stored features of one track, below memory_s; 0 stores every
                               feature
     bank_capacity             maximum number of stored features; the oldest are dropped. It also bounds the tracks

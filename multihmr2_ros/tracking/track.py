@@ -27,10 +27,19 @@ from multihmr2_ros.people import TrackState
 from .config import TrackerConfig, VelocityConfig
 from .detections import Detections, TrackingResult, TrackSnapshot
 from .motion import MotionHistory
-from .velocity import ModalEstimate, MotionEstimate, compute_measurement_noise, measure, measure_modes
+from .velocity import (
+    ModalEstimate,
+    MotionEstimate,
+    compute_measurement_noise,
+    measure,
+    measure_modes,
+    widen_modes,
+    widen_position,
+)
 
 Array = NDArray[np.float64]
 _MIN_SCORE = 1e-3  # a detection of score 0 still has some weight, so that the weights never sum to zero
+_OTHER_CUE = 2.0  # ratio of two standard deviations of the distance: more means that it was measured in another way
 
 
 class RunningShape:
@@ -41,14 +50,15 @@ class RunningShape:
 
     def __init__(self, window_s: float) -> None:
         self._window_s = window_s
-        self._stamp_s = 0.0
+        self._stamp_s = math.inf
         self._weight = 0.0
         self._mean: NDArray[np.float64] | None = None
 
     def update(self, shape: NDArray[np.float64], score: float, stamp_s: float) -> NDArray[np.float64]:
         """Add a shape (S,) at a stamp no earlier than the last one and return the mean (S,)."""
         weight = max(score, _MIN_SCORE)
-        self._weight = self._weight * math.exp((self._stamp_s - stamp_s) / self._window_s) + weight
+        elapsed_s = max(0.0, stamp_s - self._stamp_s)
+        self._weight = self._weight * math.exp(-elapsed_s / self._window_s) + weight
         self._stamp_s = stamp_s
         self._mean = shape if self._mean is None else self._mean + weight / self._weight * (shape - self._mean)
         return self._mean
@@ -58,6 +68,7 @@ class Track:
     """The state of one track. Its size does not grow with time.
 
     motion: relative to the camera, ground_motion: in a fixed frame; both None until measured.
+    distance_sigma_m: standard deviation of the last distance, m.
     """
 
     def __init__(self, track_id: int, stamp_s: float, config: TrackerConfig) -> None:
@@ -71,6 +82,7 @@ class Track:
         self.running_shape = RunningShape(config.shape_window_s)
         self.motion: MotionEstimate | None = None
         self.ground_motion: ModalEstimate | None = None
+        self.distance_sigma_m: float | None = None
         self._confirm_hits = config.confirm_hits
 
     @property
@@ -120,6 +132,7 @@ def estimate_people(
         pelvis = np.asarray(detections.pelvis[rows], np.float64)
         sigma_m = None if detections.distance_sigma_m is None else detections.distance_sigma_m[rows]
         noise = _compute_noise(pelvis, sigma_m, config.velocity)
+        _allow_jumps(tracks, pelvis, sigma_m, fixed_from_camera, config.velocity)
         motions = _measure_velocity(tracks, pelvis, noise, fixed_from_camera, stamp_s, config.velocity)
         answer.velocity[rows] = [motion.velocity for motion in motions]
         answer.velocity_covariance[rows] = [motion.velocity_covariance for motion in motions]
@@ -134,12 +147,39 @@ def _compute_noise(pelvis: Array, distance_sigma_m: Array | None, config: Veloci
     """Return the covariance (n, 3, 3) m² of the frame-to-frame error of pelvises (n, 3) m.
 
     The configured one, or less if distance_sigma_m (n,) is smaller. A larger distance_sigma_m is not used: the excess
-    is an error that stays constant from image to image and does not look like motion.
+    is an error that stays constant from image to image while the distance is measured in the same way (otherwise, see
+    `_allow_jumps`), and does not look like motion.
     """
     if distance_sigma_m is None:
         return compute_measurement_noise(pelvis, config)
     usual_m = config.depth_sigma_ratio * np.linalg.norm(pelvis, axis=1)
     return compute_measurement_noise(pelvis, config, np.fmin(distance_sigma_m, usual_m))
+
+
+def _allow_jumps(
+    tracks: Sequence[Track],
+    pelvis: Array,
+    distance_sigma_m: Array | None,
+    fixed_from_camera: Array | None,
+    config: VelocityConfig,
+) -> None:
+    """Widen the position's covariance along the ray where the distance is measured in another way than before.
+
+    When a depth image comes or goes, the distance jumps by the constant error of the less precise one of both. Without
+    this, the filter would take the jump for motion. pelvis (n, 3) m, distance_sigma_m (n,) m.
+    """
+    distance = np.linalg.norm(pelvis, axis=1)
+    unmeasured_m = config.unmeasured_sigma_ratio * distance
+    sigma_m = unmeasured_m if distance_sigma_m is None else np.fmin(distance_sigma_m, unmeasured_m)
+    rotation = np.eye(3) if fixed_from_camera is None else fixed_from_camera[:3, :3]
+    for track, sigma, position in zip(tracks, sigma_m.tolist(), pelvis @ rotation.T, strict=True):
+        before, track.distance_sigma_m = track.distance_sigma_m, sigma
+        if before is None or max(before, sigma) <= _OTHER_CUE * min(before, sigma):
+            continue
+        ray = position / max(float(np.linalg.norm(position)), 1e-6)
+        added = max(before, sigma) ** 2 * np.outer(ray, ray)
+        track.motion = track.motion and widen_position(track.motion, added)
+        track.ground_motion = track.ground_motion and widen_modes(track.ground_motion, added)
 
 
 def _measure_velocity(

@@ -26,6 +26,8 @@ Differences from the published method, and their reasons:
 - Forgetting: features older than the memory are removed at the start of an update, by their age at that time, not at
   the end of the update before. Without gaps, both give the same result. After a pause, a track older than the memory
   does not continue.
+- Slow updates: at intervals above a third of the memory, the memory lasts for three of the last interval. Otherwise,
+  one image every two seconds would give new ids in each image.
 - Motion models: one is removed with the last feature of its track. The published method keeps every motion model while
   people are in view and so grows without limit. Only ids with a feature in the bank can be assigned, so the removal
   changes no id.
@@ -56,6 +58,7 @@ from .track import Track, estimate_people
 
 _MAX_STAMP_S = 1e12
 _MAX_GAP_S = 1.0  # after a longer gap the fixed frame may be another one: odometry may have restarted
+_MIN_MEMORY_UPDATES = 3  # intervals between updates: at slow, regular rates, the memory lasts longer than configured
 _REJECTED_MARGIN = 1e-5  # added to the maximum accepted cost for rejected pairs
 _PADDING_COST = 1e6
 logger = logging.getLogger(__name__)
@@ -81,6 +84,7 @@ class Tracker:
         self._is_running = False
         self._start_s = 0.0
         self._stamp_s = 0.0
+        self._interval_frames = 0.0  # between the last two updates
 
     def update(
         self,
@@ -104,9 +108,10 @@ class Tracker:
         features of another length than before.
         """
         self._check(detections, stamp_s, fixed_from_camera)
-        self._advance_clock(stamp_s)
-        frame = compute_frame_number(stamp_s - self._start_s, self.config.nominal_rate_hz)
+        last_frame = self._advance_clock(stamp_s)
+        frame = self._count_frames(stamp_s)
         self._end_forgotten(frame)
+        self._interval_frames = frame - last_frame
         self._select_velocity_frame(fixed_frame, is_known=fixed_from_camera is not None)
         usable = _select_usable(detections)
         observed = detections.select(usable)
@@ -142,8 +147,8 @@ class Tracker:
         if len(detections):
             self._bank.check_length(detections.feature.shape[1])
 
-    def _advance_clock(self, stamp_s: float) -> None:
-        """Set the time. Reset the tracker if the time jumped back."""
+    def _advance_clock(self, stamp_s: float) -> float:
+        """Set the time, and return the frame number of the last update. Reset the tracker if the time jumped back."""
         if self._is_running and stamp_s < self._stamp_s:
             logger.warning(
                 "time jumped back from %.6f s to %.6f s; %d tracks were reset",
@@ -154,12 +159,18 @@ class Tracker:
             self.reset()
         if not self._is_running:
             self._is_running = True
-            self._start_s = stamp_s
+            self._start_s = self._stamp_s = stamp_s
+            self._interval_frames = 0.0
+        last_frame = self._count_frames(self._stamp_s)
         self._stamp_s = stamp_s
+        return last_frame
+
+    def _count_frames(self, stamp_s: float) -> float:
+        return compute_frame_number(stamp_s - self._start_s, self.config.nominal_rate_hz)
 
     def _end_forgotten(self, frame: float) -> None:
         """Remove the features older than the memory, and the tracks without remaining features."""
-        self._bank.remove_old(frame - self.config.memory_frames)
+        self._bank.remove_old(frame - max(self.config.memory_frames, _MIN_MEMORY_UPDATES * self._interval_frames))
         for track_id in self._tracks.keys() - set(self._bank.list_track_ids().tolist()):
             del self._tracks[track_id]
 

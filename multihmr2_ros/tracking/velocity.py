@@ -27,6 +27,7 @@ All functions process the people of an image together.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -156,6 +157,13 @@ def start_estimate(position: Array, noise: Array, stamp_s: float, config: Veloci
     return MotionEstimate(np.concatenate([position, np.zeros(3)]), covariance, stamp_s)
 
 
+def widen_position(estimate: MotionEstimate, added: Array) -> MotionEstimate:
+    """Return the estimate with a covariance (3, 3) m² added to that of its position."""
+    covariance = estimate.covariance.copy()
+    covariance[:3, :3] += added
+    return dataclasses.replace(estimate, covariance=covariance)
+
+
 def _predict(mean: Array, covariance: Array, elapsed_s: Array, process: Process) -> tuple[Array, Array]:
     """Predict means (n, 6) and covariances (n, 6, 6) after (n,) seconds.
 
@@ -235,6 +243,11 @@ def measure_modes(
         )
         for row in range(len(previous))
     ]
+
+
+def widen_modes(estimate: ModalEstimate, added: Array) -> ModalEstimate:
+    """Return the estimate with a covariance (3, 3) m² added to that of the position in each mode."""
+    return dataclasses.replace(estimate, modes=tuple(widen_position(mode, added) for mode in estimate.modes))
 
 
 def _start_modes(position: Array, noise: Array, stamp_s: float, config: VelocityConfig) -> ModalEstimate:

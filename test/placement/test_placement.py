@@ -194,12 +194,13 @@ def test_legs_behind_a_table_do_not_matter() -> None:
         HOLES,
         np.zeros_like(HOLES),
         np.full_like(HOLES, np.inf),
+        np.full_like(HOLES, np.finfo(np.float32).max),
         np.full_like(HOLES, -1.0),
         np.zeros(HOLES.shape, np.uint16),
         np.full_like(HOLES, 1.0),  # all people are behind a wall
         np.full_like(HOLES, 9.0),  # there are no people
     ],
-    ids=["NaN", "0", "infinite", "negative", "0 mm", "behind a wall", "nobody"],
+    ids=["NaN", "0", "infinite", "largest number", "negative", "0 mm", "behind a wall", "nobody"],
 )
 def test_a_depth_image_without_people_changes_nothing(standing: RgbdFrame, depth: np.ndarray) -> None:
     people = misplaced(true_people(standing), 1.1)

@@ -416,3 +416,20 @@ def test_settings_at_their_limits() -> None:
 
 def test_reference_memory_is_fifty_frames_at_any_rate() -> None:
     assert {TrackerConfig.reference(rate).memory_frames for rate in (1, 7, 29.97, 30, 59.94, 120)} == {50}
+
+
+def test_slow_images_keep_their_people() -> None:
+    """One image every 8 s, as of the large network on a CPU: the second interval is the first known one."""
+    tracker = Tracker()
+    answers = [tracker.update(people(0.5), 8.0 * index) for index in range(6)]
+    assert [answer.track_id.tolist() for answer in answers] == [[0], [1], [1], [1], [1], [1]]
+    assert answers[-1].state.tolist() == [TrackState.CONFIRMED]
+    tracker = Tracker()
+    once_a_second = [people(0.5)] * 3 + [people()] + [people(0.5)]
+    answers = [tracker.update(seen, float(index)) for index, seen in enumerate(once_a_second)]
+    assert answers[-1].track_id.tolist() == [0], "one missed detection at 1 Hz"
+
+
+def test_stamps_may_be_long_before_zero() -> None:
+    tracker = Tracker()
+    assert [tracker.update(people(0.5), -1e4 + 0.1 * index).track_id.tolist() for index in range(3)] == [[0]] * 3

@@ -249,6 +249,24 @@ def test_a_known_distance_counts_where_it_is_better_than_the_networks() -> None:
     assert uncertainty(0.01) < 0.5 * uncertainty(None)
 
 
+@pytest.mark.parametrize("is_fixed", [False, True])
+@pytest.mark.parametrize("bias", [-0.13, 0.13])
+def test_a_standing_person_stands_while_depth_images_come_and_go(bias: float, is_fixed: bool) -> None:
+    """The network's distance is off by one standard deviation; for one second in four there is no depth image."""
+    tracker, generator, speeds = Tracker(), np.random.default_rng(0), []
+    for step in range(int(20 * RATE_HZ)):
+        has_depth = int(step / RATE_HZ) % 4 < 3
+        scale = (1.0 if has_depth else 1 + bias) + 0.003 * generator.standard_normal()
+        sigma_m = 0.03 if has_depth else np.nan
+        seen = dataclasses.replace(look(scale * STANDING[:1]), distance_sigma_m=np.array([sigma_m]))
+        answer = tracker.update(seen, step / RATE_HZ, np.eye(4) if is_fixed else None)
+        speeds.append(np.linalg.norm(answer.velocity[0]))
+    assert answer.track_id.tolist() == [0]
+    assert np.nanmax(speeds[int(2 * RATE_HZ) :]) < (
+        0.1 if is_fixed else 0.8
+    )  # m/s; up to 7 and 2 if such jumps are taken for motion
+
+
 def test_covariance_stays_symmetric_and_positive_for_a_long_time() -> None:
     estimates: list[MotionEstimate | None] = [None]
     position = np.array([[0.0, 0.0, 3.0]])
