@@ -96,12 +96,19 @@ class HealthMonitor:
         self._problems: dict[tuple[str, str], Problem] = {}
         self._counts: dict[str, int] = {}
         self._latencies_s: list[float] = []
+        self._processed_s = -np.inf  # end of the last image, monotonic clock
         self._last_report_s = time.monotonic()
 
     def note_processed(self, latency_s: float) -> None:
         """Note a latency: from the arrival of the image to the end of publishing (s)."""
         with self._lock:
             self._latencies_s.append(latency_s)
+            self._processed_s = time.monotonic()
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether no image was processed for SILENT_S."""
+        return time.monotonic() - self._processed_s > SILENT_S
 
     def note(self, cause: str, text: str, *, is_present: bool = False) -> bool:
         """Note a problem and return whether to log it: the first time, then every LOG_AGAIN_S.
@@ -136,6 +143,9 @@ class HealthMonitor:
         notices  information that is no fault
         facts    key-value pairs
         stamp    of the message
+
+        Its level is OK without faults; ERROR if the node is active and has published no people for SILENT_S because of
+        them; otherwise WARN.
         """
         now_s = time.monotonic()
         with self._lock:
@@ -149,8 +159,11 @@ class HealthMonitor:
         values |= {"rate (Hz)": f"{len(latencies_s) / max(period_s, 1e-3):.1f}", "state": state} | facts
         faults = [*present, *recent]
         summary = [] if faults else ["people are published"]
+        level = DiagnosticStatus.OK
+        if faults:
+            level = DiagnosticStatus.ERROR if state == "active" and self.is_silent else DiagnosticStatus.WARN
         status = DiagnosticStatus(
-            level=DiagnosticStatus.WARN if faults else DiagnosticStatus.OK,
+            level=level,
             name=name,
             message="; ".join([*faults, *summary, *notices]),
             hardware_id=facts.get("device", ""),

@@ -142,7 +142,7 @@ class Inputs:
         self.depth_images = DepthImages() if parameters.use_depth else None
         self._depths: Any = None
         if self.depth_images is not None:
-            self._depths = node.create_subscription(Image, "depth", self.depth_images.add, NEWEST, raw=True)
+            self._depths = subscribe_newest(node, Image, "depth", self.depth_images.add, report)
         self.depth_topic = str(self._depths.topic_name) if self._depths else ""
         needs_transforms = bool(parameters.fixed_frame or parameters.ground_frame or parameters.target_frame)
         self.transforms = TransformListener(node, parameters.body_prefix, report) if needs_transforms else None

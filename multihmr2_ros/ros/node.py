@@ -161,17 +161,21 @@ class PerceptionNode(ManagedNode):
         self._inputs = Inputs(self, self.parameters, self._now_s, self._on_image, self._report, camera_info)
         self.get_logger().info(f"waiting for images on {self._inputs.image_topic}")
 
-    def _leave_active(self) -> None:
+    def _leave_active(self, *, publishes_empty: bool = True) -> None:
         with self._publishing:
             if self._inputs is not None:
                 self._inputs.destroy()
                 self._inputs = None
                 self._state = "inactive"
-                self._publish_empty()
+                if publishes_empty:
+                    self._publish_empty()
 
-    def close(self) -> bool:
-        """Publish empty messages and stop all work, in any state. Return whether the worker ended in time."""
-        self._leave_active()
+    def close(self, *, publishes_empty: bool = True) -> bool:
+        """Publish empty messages and stop all work, in any state. Return whether the worker ended in time.
+
+        publishes_empty: false after a failure, because an empty message would state that nobody is there
+        """
+        self._leave_active(publishes_empty=publishes_empty)
         has_ended = self._worker is None or self._worker.stop(STOP_TIMEOUT_S)
         if self._outputs is not None:
             self._outputs.destroy()
@@ -226,7 +230,10 @@ class PerceptionNode(ManagedNode):
         estimator, inputs, outputs = self._estimator, self._inputs, self._outputs
         if estimator is not None:
             facts |= {"device": estimator.runtime.device, "restarts": str(estimator.restarts)}
-            faults += estimator.find_faults(self.parameters.watchdog_s)
+            found = estimator.find_faults(self.parameters.watchdog_s)
+            faults += found
+            for fault in found:
+                self._report("estimator", fault, is_present=True)
         if outputs is not None:
             facts |= outputs.interfaces.facts
             faults += outputs.interfaces.faults if state == "active" else []
@@ -304,7 +311,16 @@ class PerceptionNode(ManagedNode):
         return self.is_active and self._is_enabled and task.counters is self.counters
 
     def _is_too_old(self, header: HeaderContent) -> bool:
-        return bool(header.stamp_s) and 0 < self.parameters.max_age_s < self._now_s() - header.stamp_s
+        """Return whether the image exceeds the maximum age; report it if the node has published no people for long."""
+        age_s, most_s = self._now_s() - header.stamp_s, self.parameters.max_age_s
+        is_too_old = bool(header.stamp_s) and 0 < most_s < age_s
+        if is_too_old and self._health.is_silent:
+            self._report(
+                "age",
+                f"all images are dropped, because they are older than max_age_s ({most_s:g} s; the last one: "
+                f"{age_s:.1f} s): synchronize the clocks of the camera and of this computer, or increase max_age_s",
+            )
+        return is_too_old
 
     def _reset_if_needed(self, estimator: RestartingEstimator, inputs: Inputs, time_s: float) -> None:
         """Reset all tracks if the service was called, or if time jumped back, as with a looping bag."""
@@ -404,7 +420,7 @@ def run_nodes(arguments: list[str], *make_nodes: Callable[[], PerceptionNode]) -
         status = 2
     finally:
         for node in nodes:
-            has_ended &= node.close()
+            has_ended &= node.close(publishes_empty=status != NEW_PROCESS_STATUS)
             node.destroy_node()
         rclpy.try_shutdown()
     if not has_ended:

@@ -31,6 +31,11 @@ from multihmr2_ros.errors import UserError
 
 # For outputs whose message package may be missing. Not "on" and "off", because YAML reads these as true and false.
 WHEN = ("auto", "always", "never")
+QOS_OVERRIDES = "qos_overrides."  # followed by TOPIC.subscription.KIND or TOPIC.publisher.KIND
+# Topics whose QoS the parameters may change: the node's inputs, and those of rclpy.
+OVERRIDABLE_TOPICS = (
+    "image", "image/compressed", "camera_info", "depth", "/tf", "/tf_static", "/clock", "/parameter_events", "/rosout",
+)  # fmt: skip
 FRAME_NAME = {"pattern": r"([^/\s]\S*)?", "form": "empty, or a frame name without a leading slash and without spaces"}
 
 
@@ -138,7 +143,7 @@ class NodeParameters:
     )
     watchdog_s: float = define_parameter(
         10.0,
-        "Per-image time limit (s). Exceeding it raises a diagnostics warning; three times the limit ends the process "
+        "Per-image time limit (s). Exceeding it is reported in the diagnostics; three times the limit ends the process "
         "with status 3, so that a launch file can start a new one. 0 disables it.",
         low=0.0,
         high=3600.0,
@@ -216,12 +221,17 @@ def declare(node: Any) -> NodeParameters:
 
 
 def find_unknown_parameters(node: Any) -> list[str]:
-    """Return a sentence for each overridden parameter that the node does not have."""
+    """Return a sentence for each overridden parameter, or QoS of a topic, that the node does not have."""
     given = getattr(node, "_parameter_overrides", {})  # not public in rclpy
+    topics = [node.resolve_topic_name(topic) for topic in OVERRIDABLE_TOPICS]
     return [
         f"unknown parameter {name!r} is ignored{suggest_name(name, DEFAULTS)}"
         for name in sorted(given)
-        if not node.has_parameter(name) and not name.startswith("qos_overrides.")
+        if not node.has_parameter(name) and not name.startswith(QOS_OVERRIDES)
+    ] + [
+        f"parameter {name!r} is ignored: the node has no such topic{suggest_name(topic, topics)}"
+        for name, topic in sorted((name, name.removeprefix(QOS_OVERRIDES).split(".")[0]) for name in given)
+        if name.startswith(QOS_OVERRIDES) and topic not in topics
     ]
 
 

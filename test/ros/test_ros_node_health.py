@@ -66,7 +66,9 @@ def test_recent_problems_and_present_faults_make_a_warning(monkeypatch: pytest.M
     health.note("image", "too small: 4")
     health.note("input", "no image", is_present=True)  # reported by the component concerned
     told = status(health, present=("no image",))
-    assert (told.level, told.message) == (DiagnosticStatus.WARN, "no image; too small: 4")
+    assert (told.level, told.message) == (DiagnosticStatus.ERROR, "no image; too small: 4"), "nothing was processed"
+    health.note_processed(0.1)
+    assert status(health, present=("no image",)).level == DiagnosticStatus.WARN
     assert {value.key: value.value for value in told.values}["image problems"] == "2"
     now_s += 60.0
     assert status(health).message == "people are published"

@@ -320,14 +320,15 @@ def test_help_names_every_parameter_and_topic(capsys: pytest.CaptureFixture[str]
 
 def test_unknown_parameters_are_named(capfd: pytest.CaptureFixture[str]) -> None:
     arguments = ["--ros-args", "-p", "chekpoint:=nano", "-p", "use_sim_time:=false", "-p", "device:=cpu"]
-    arguments += ["-p", "qos_overrides./image.subscription.depth:=2"]
+    arguments += ["-p", "qos_overrides./image.subscription.depth:=2", "-p", "qos_overrides./img.subscription.depth:=2"]
     with ros_context():
         node = PerceptionNode(StandInEstimator, cli_args=arguments)
         assert node.close()
         node.destroy_node()
-    said = [line for line in capfd.readouterr().err.splitlines() if "unknown parameter" in line]
-    assert len(said) == 1
+    said = [line for line in capfd.readouterr().err.splitlines() if "is ignored" in line]
+    assert len(said) == 2
     assert said[0].endswith("unknown parameter 'chekpoint' is ignored; did you mean 'checkpoint'?")
+    assert "'qos_overrides./img.subscription.depth' is ignored: the node has no such topic" in said[1]
 
 
 @pytest.mark.parametrize(

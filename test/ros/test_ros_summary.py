@@ -83,8 +83,10 @@ def test_the_user_s_quality_of_service(wire: Callable[..., Wire]) -> None:
         "qos_overrides./image.subscription.reliability": "reliable",
         "qos_overrides./image.subscription.depth": 3,
         "qos_overrides./camera_info.subscription.durability": "transient_local",
+        "qos_overrides./depth.subscription.depth": 2,
     }
     here = wire(**overrides)
+    assert here.node._inputs._depths.qos_profile.depth == 2
     for _ in range(2):  # a parameter change renews the subscription
         images, infos = here.node._inputs._images.qos_profile, here.node._inputs._infos.qos_profile
         assert (images.reliability, images.depth) == (ReliabilityPolicy.RELIABLE, 3)
