@@ -48,6 +48,8 @@ from multihmr2_ros.tracking import (
 )
 from multihmr2_ros.weights import resolve_checkpoint
 
+SAME_CAMERA = 0.01  # maximum relative difference of two intrinsics of one camera
+
 
 @dataclass(frozen=True)
 class EstimatorConfig:
@@ -113,6 +115,7 @@ class Estimator:
         self.body = Body(self.config.mesh)
         self.surface = _make_surface(self.body)
         self.tracker = Tracker(self.config.tracker)
+        self._last_k: NDArray[np.float64] | None = None  # of the last frame; None: predicted
         max_people = min(self.config.max_people, network.config.queries)
         self._infer: Inference | CameraInference = (
             Inference(network, self.body, runtime or Runtime(), max_people)
@@ -282,6 +285,9 @@ class Estimator:
         if not self.config.track:
             return people
         detections = self._detections(people, k_input)
+        if not _is_same_camera(frame.k, self._last_k):  # such as the first camera_info: all distances jump
+            self.tracker.restart_velocities()
+        self._last_k = frame.k
         tracked = self.tracker.update(detections, frame.stamp, frame.camera_pose, frame.fixed_frame)
         assert tracked.shape is not None
         return dataclasses.replace(
@@ -310,6 +316,13 @@ class Estimator:
             score=people.score,
             distance_sigma_m=people.distance_sigma_m,
         )
+
+
+def _is_same_camera(k: NDArray[np.float64] | None, other: NDArray[np.float64] | None) -> bool:
+    """Return whether two intrinsics (3, 3) differ by less than 1 %, or are both None."""
+    if k is None or other is None:
+        return k is other
+    return bool(np.allclose(k, other, rtol=SAME_CAMERA, atol=0.0))
 
 
 def load_shared(weights: str | Path, runtime: Runtime) -> SharedInference:

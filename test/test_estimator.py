@@ -199,6 +199,19 @@ def test_tracks_through_a_still_video(estimator: Estimator) -> None:
     assert len(set(last.track_id.tolist())) == 6
 
 
+def test_a_calibration_that_arrives_late_is_not_taken_for_motion(estimator: Estimator) -> None:
+    estimator.reset()
+    image, k = make_image(320, 240), np.array([[900.0, 0, 160], [0, 900, 120], [0, 0, 1]])
+    before = [estimator.step(image, stamp=t / 10) for t in range(5)]
+    after = [estimator.step(image, k if t < 9 else np.diag([1.05, 1.05, 1.0]) @ k, stamp=t / 10) for t in range(5, 13)]
+    np.testing.assert_array_equal(after[-1].track_id, before[0].track_id)
+    assert np.abs(after[0].pelvis - before[0].pelvis).max() > 0.5
+    assert np.isnan(after[0].velocity).all(), "all positions jump"
+    assert np.isnan(after[4].velocity).all(), "another calibration"
+    for people in (*after[1:4], *after[5:]):
+        np.testing.assert_allclose(people.velocity, 0, atol=1e-6)
+
+
 def test_reconfiguration_between_two_pictures() -> None:
     estimator = Estimator(small_network(), EVERYBODY, Runtime("cpu", "fp32"))
     image = make_image(640, 480)

@@ -128,6 +128,11 @@ class Tracker:
         self._bank.clear()
         self._is_running = False
 
+    def restart_velocities(self) -> None:
+        """Forget all velocities, because all positions are about to jump. Ids stay."""
+        for track in self._tracks.values():
+            track.motion = track.ground_motion = None
+
     def list_tracks(self) -> list[TrackSnapshot]:
         """Return the live tracks, lost ones included, in ascending order of id, as of the last update."""
         return [self._tracks[track_id].make_snapshot(self._stamp_s) for track_id in sorted(self._tracks)]
