@@ -173,10 +173,27 @@ def run(args: argparse.Namespace) -> int:
         if not _is_distributed(args):
             jobs = _make_jobs(args, _resolve_choice(args))
             estimator = _resolve_choice(args).load()
-    options.make_folder(args.out)
-    result_files.remove_results(earlier)
-    results = _run_jobs(args, jobs, estimator)
+    if earlier:
+        _refuse_unreadable_jobs(jobs)
+    results = _run_jobs(args, jobs, estimator, _Start(args.out, earlier))
     return _finish(args, next((job.estimator for job in jobs if job.estimator is not None), None), results)
+
+
+class _Start:
+    """Callback that makes the folder of the results and removes earlier results, once.
+
+    It is called when all else is checked, so that a user's mistake does not cost the earlier results.
+    """
+
+    def __init__(self, out: Path, earlier: Sequence[Path]) -> None:
+        self._out, self._earlier = out, earlier
+        self.is_done = False
+
+    def __call__(self) -> None:
+        if not self.is_done:
+            options.make_folder(self._out)
+            result_files.remove_results(self._earlier)
+            self.is_done = True
 
 
 def _refuse_unreadable_bags(paths: Sequence[Path]) -> None:
@@ -190,6 +207,23 @@ def _refuse_unreadable_bags(paths: Sequence[Path]) -> None:
                 return
         except UserError as error:
             errors.append(error)
+    raise errors[0]
+
+
+def _refuse_unreadable_jobs(jobs: Sequence[BagJob]) -> None:
+    """Raise UserError if no job finds its topics, so that its problems do not replace earlier results."""
+    from multihmr2_ros.evaluation.bags import open_sequence
+    from multihmr2_ros.evaluation.run import describe_failure
+
+    errors = []
+    for job in jobs:
+        try:
+            open_sequence(job)
+            return
+        except UserError as error:
+            errors.append(error)
+        except Exception as error:
+            errors.append(UserError(describe_failure(job.path, error)))
     raise errors[0]
 
 
@@ -264,13 +298,16 @@ def _find_recorded_topic(args: argparse.Namespace, path: Path) -> str | None:
         return None  # reported during its evaluation, so that the others are still evaluated
 
 
-def _run_jobs(args: argparse.Namespace, jobs: Sequence[BagJob], estimator: Estimator | None) -> list[SequenceResult]:
+def _run_jobs(
+    args: argparse.Namespace, jobs: Sequence[BagJob], estimator: Estimator | None, start: _Start
+) -> list[SequenceResult]:
     from multihmr2_ros.evaluation.bags import run_job
 
     if _is_distributed(args):
         from multihmr2_ros.evaluation.cluster import run_in_cluster
 
-        return run_in_cluster(run_job, jobs, args.workers, args.scheduler)
+        return run_in_cluster(run_job, jobs, args.workers, args.scheduler, start)
+    start()
     return [run_job(job, estimator, progress=_show_progress) for job in jobs]
 
 
@@ -299,9 +336,12 @@ def _evaluate_dataset(args: argparse.Namespace) -> int:
     )  # fmt: skip
     earlier = _find_earlier_results(args, [], whole=True)
     estimator = choice.load()
-    options.make_folder(args.out)
-    result_files.remove_results(earlier)
-    results = evaluate_dataset(job, estimator, _show_bar)
+    start = _Start(args.out, earlier)
+    results = evaluate_dataset(job, estimator, _show_bar, start)
+    if not start.is_done:  # no sequence can be read
+        if earlier:
+            raise UserError(results[0].problems[0])
+        start()
     own_configuration = {"split": job.split, "scoring": dataclasses.asdict(job.scoring)}
     status = _finish(args, choice, results, own_configuration)
     own = {key: value for result in results for key, value in result.scores.items()}

@@ -170,14 +170,7 @@ def run_job(
     begin_s = time.perf_counter()
     result = SequenceResult(make_source_name(job.path), str(job.path), job.kind, job.folder, Tally())
     try:
-        sequence = (
-            RecordedPeopleSequence(job.path, job.truth, job.humans)
-            if job.recorded
-            else BagSequence(
-                job.path, job.truth, topic=job.topic, depth_topic=job.depth_topic, ground_frame=job.ground_frame,
-                fixed_frame=job.fixed_frame,
-            )
-        )  # fmt: skip
+        sequence = open_sequence(job)
         if estimator is None and not job.recorded:
             assert job.estimator is not None
             estimator = _load_estimator(job.estimator)
@@ -201,6 +194,16 @@ def run_job(
         tally, problems = Tally(), (describe_failure(job.path, error),)
     wall_s = time.perf_counter() - begin_s
     return dataclasses.replace(result, tally=tally, problems=problems, wall_s=wall_s)
+
+
+def open_sequence(job: BagJob) -> BagSequence | RecordedPeopleSequence:
+    """Return the evaluation frames of a job. Raises UserError if the bag or a topic cannot be read."""
+    if job.recorded:
+        return RecordedPeopleSequence(job.path, job.truth, job.humans)
+    return BagSequence(
+        job.path, job.truth, topic=job.topic, depth_topic=job.depth_topic, ground_frame=job.ground_frame,
+        fixed_frame=job.fixed_frame,
+    )  # fmt: skip
 
 
 @cache

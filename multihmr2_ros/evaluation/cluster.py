@@ -48,7 +48,11 @@ AnyJob = TypeVar("AnyJob", bound=Job)
 
 
 def run_in_cluster(
-    function: Callable[[AnyJob], SequenceResult], jobs: Sequence[AnyJob], workers: int = 0, scheduler: str | None = None
+    function: Callable[[AnyJob], SequenceResult],
+    jobs: Sequence[AnyJob],
+    workers: int = 0,
+    scheduler: str | None = None,
+    start: Callable[[], None] = lambda: None,
 ) -> list[SequenceResult]:
     """Call function(job) for every job in parallel; the results are in the order of the jobs.
 
@@ -56,6 +60,7 @@ def run_in_cluster(
     jobs       the jobs
     workers    number of processes on this machine
     scheduler  address of a Dask scheduler, used instead of processes on this machine
+    start      called before the first job, when Dask is ready
 
     A job that fails, or whose process dies, gives a result with a problem; the others continue. Raises UserError if
     Dask is missing or the scheduler does not answer.
@@ -63,6 +68,7 @@ def run_in_cluster(
     with _connect_client(workers, scheduler) as client:
         from distributed import as_completed
 
+        start()
         futures = [client.submit(function, job, pure=False, retries=0) for job in jobs]
         for _ in make_progress_bar(as_completed(futures), name="bags", unit="bag", total=len(futures)):
             pass

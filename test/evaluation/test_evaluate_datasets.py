@@ -465,6 +465,44 @@ def test_the_command_where_nothing_can_be_read(
     assert document["configuration"]["scoring"]["pair_distance_m"] is None, "no limit"
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("mscoco", ["--split", "val2018"], "person_keypoints_val2018.json"),
+        ("mot17", [], "found no sequence"),
+        ("3dpw", [], "pass --regressor"),
+        ("3dpw", ["--regressor", "{regressor}"], "sequenceFiles/test"),
+        ("hi4d", ["--regressor", "{regressor}"], "pair00"),
+        ("emdb", ["--split", "emdb2"], "expected sequences of emdb2"),
+        ("relative-human", [], "test_annots.npz"),
+    ],
+)
+def test_overwriting_removes_nothing_before_the_data_set_is_read(
+    small_checkpoint: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    options: list[str],
+    words: str,
+) -> None:
+    """The folder contains COCO, a damaged sequence of Hi4D, and a sequence of EMDB's first part."""
+    folder, out = tmp_path / "data", tmp_path / "out"
+    write_coco(folder, [bodies(1, 17)])
+    (folder / "pair00" / "dance00" / "cameras").mkdir(parents=True)
+    (folder / "pair00" / "dance00" / "cameras" / "rgb_cameras.npz").write_bytes(b"")
+    (folder / "P0" / "walk").mkdir(parents=True)
+    (folder / "P0" / "walk" / "P0_walk_data.pkl").write_bytes(pickle.dumps({"emdb1": True, "emdb2": False}))
+    out.mkdir()
+    (out / "results.json").write_text("of the earlier run")
+    regressor = save_regressor(tmp_path / "j.npy")
+    arguments = ["evaluate", str(folder), "--dataset", name, "--out", str(out), "--overwrite"]
+    arguments += [option.format(regressor=regressor) for option in options]
+    assert main([*arguments, "--checkpoint", str(small_checkpoint), "--device", "cpu"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line
+    assert [path.read_text() for path in out.iterdir()] == ["of the earlier run"]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real pictures are not beside this checkout (../shared/data/real)")
 def test_real_folders_are_read() -> None:

@@ -384,6 +384,37 @@ def test_without_a_readable_bag_nothing_is_written_or_removed(
     assert sorted(out.iterdir()) == earlier
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--topic", "/nothing"], "/nothing"),
+        (["--recorded", "/nothing"], "/nothing"),
+        (["--workers", "-1"], "--workers must be at least 1"),
+        (["--scheduler", "nonsense://"], "no Dask scheduler"),
+    ],
+)
+def test_overwriting_removes_nothing_before_all_options_are_checked(
+    command: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    words: str,
+) -> None:
+    if "--workers" in arguments or "--scheduler" in arguments:
+        pytest.importorskip("distributed", reason="Dask is optional: pip install 'multihmr2_ros[eval]'")
+    path, out = write_scene(tmp_path / "walk.mcap", 2), tmp_path / "out"
+    out.mkdir()
+    for name in ("results.json", "frames.csv"):
+        (out / name).write_text("of the earlier run")
+    assert command(path, "--out", out, "--no-plots", "--overwrite", *arguments) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("multihmr2 evaluate: ")]
+    assert len(errors) == 1
+    assert words in errors[0]
+    assert {path.name: path.read_text() for path in out.iterdir()} == dict.fromkeys(
+        ("results.json", "frames.csv"), "of the earlier run"
+    )
+
+
 def test_a_bag_of_recorded_people_is_recognised(
     command: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

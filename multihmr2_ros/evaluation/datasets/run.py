@@ -74,6 +74,7 @@ SPLITS = {
 SPLITTABLE = (*SPLITS, HI4D)  # Hi4D has no default split, because each sequence names its own camera
 
 ProgressCallback = Callable[[Iterable[Any], str, int | None], Iterable[Any]]  # items, name, number of items if known
+StartCallback = Callable[[], None]
 Outcome = tuple[Tally, tuple[str, ...]]  # of a sequence, and its problems, one line each
 
 
@@ -115,13 +116,17 @@ def resolve_job(job: DatasetJob) -> DatasetJob:
 
 
 def evaluate_dataset(
-    job: DatasetJob, estimator: Any, progress: ProgressCallback = lambda items, name, count: items
+    job: DatasetJob,
+    estimator: Any,
+    progress: ProgressCallback = lambda items, name, count: items,
+    start: StartCallback = lambda: None,
 ) -> list[SequenceResult]:
     """Evaluate a data set.
 
     job        the data set and its settings
     estimator  with the full mesh if keypoints are regressed from it
     progress   wraps items with a progress bar
+    start      called before each sequence, when it has been read; not called for a sequence that cannot be read
 
     Raises UserError if the folder does not contain the data set. A sequence that cannot be read gives a result with a
     problem.
@@ -129,31 +134,34 @@ def evaluate_dataset(
     job = resolve_job(job)
     split = job.split or ""
     if job.name == MSCOCO:
-        return [_evaluate_coco(job, split, estimator, progress)]
+        return [_evaluate_coco(job, split, estimator, progress, start)]
     if job.name == RELATIVE_HUMAN:
-        return [_evaluate_relative_human(job, split, estimator, progress)]
+        return [_evaluate_relative_human(job, split, estimator, progress, start)]
     if job.name in (MOT, POSETRACK):
         found = (
             boxes.list_mot_sequences(job.folder)
             if job.name == MOT
             else boxes.list_posetrack_sequences(job.folder, split)
         )
-        return _evaluate_each(job, found, "predicted", partial(_evaluate_tracked, estimator, progress))
+        return _evaluate_each(job, found, "predicted", partial(_evaluate_tracked, estimator, progress), start)
     if job.name == PANOPTIC:
         points = panoptic.make_joint_regressor(estimator.body.regress_coco_keypoints)
         posed = joints.JointEstimator(estimator, points, panoptic.JOINTS, panoptic.ROOT)
-        return _evaluate_in_order(job, panoptic.list_panoptic_sequences(job.folder, split), posed, progress)
+        return _evaluate_in_order(job, panoptic.list_panoptic_sequences(job.folder, split), posed, progress, start)
     if job.name == VIDEOS:
-        return _evaluate_in_order(job, videos.list_calibrated_videos(job.folder), estimator, progress)
+        return _evaluate_in_order(job, videos.list_calibrated_videos(job.folder), estimator, progress, start)
     if job.name in (THREEDPW, EMDB, HI4D, HARMONY4D):
-        return _evaluate_smpl(job, split, estimator, progress)
+        return _evaluate_smpl(job, split, estimator, progress, start)
     raise UserError(f"the dataset must be one of {', '.join(DATASETS)}, got {job.name!r}")
 
 
-def _evaluate_coco(job: DatasetJob, split: str, estimator: Any, progress: ProgressCallback) -> SequenceResult:
+def _evaluate_coco(
+    job: DatasetJob, split: str, estimator: Any, progress: ProgressCallback, start: StartCallback
+) -> SequenceResult:
     """Evaluate COCO: independent images of unknown cameras."""
     begin_s, images, problems = time.perf_counter(), [], list[str]()
     listed = list(coco.list_coco_images(job.folder, split))
+    start()
     for image in progress(listed, split, len(listed)):
         try:
             people = _estimate(estimator, image.path, 0.0, reset=True, labeled_size=image.size)
@@ -173,10 +181,13 @@ def _evaluate_coco(job: DatasetJob, split: str, estimator: Any, progress: Progre
     )  # fmt: skip
 
 
-def _evaluate_relative_human(job: DatasetJob, split: str, estimator: Any, progress: ProgressCallback) -> SequenceResult:
+def _evaluate_relative_human(
+    job: DatasetJob, split: str, estimator: Any, progress: ProgressCallback, start: StartCallback
+) -> SequenceResult:
     """Evaluate Relative Human: independent images; people are matched by their boxes."""
     begin_s, images, problems = time.perf_counter(), list[relative_human.DepthRelations](), list[str]()
     listed, detections = list(relative_human.list_relative_human_images(job.folder, split)), 0
+    start()
     for image in progress(listed, split, len(listed)):
         try:
             people = _estimate(estimator, image.path, 0.0, reset=True)
@@ -214,10 +225,12 @@ def _evaluate_tracked(estimator: Any, progress: ProgressCallback, sequence: boxe
     return tally, tuple(problems)
 
 
-def _evaluate_smpl(job: DatasetJob, split: str, estimator: Any, progress: ProgressCallback) -> list[SequenceResult]:
+def _evaluate_smpl(
+    job: DatasetJob, split: str, estimator: Any, progress: ProgressCallback, start: StartCallback
+) -> list[SequenceResult]:
     if job.name == EMDB and job.regressor is None:
         return _evaluate_in_order(
-            job, emdb.list_emdb_sequences(job.folder, split, with_bodies=False), estimator, progress
+            job, emdb.list_emdb_sequences(job.folder, split, with_bodies=False), estimator, progress, start
         )
     points = smpl.make_smpl_regressor(job.regressor)
     posed = joints.JointEstimator(estimator, points, smpl.SMPL_JOINTS, smpl.SMPL_ROOT)
@@ -227,11 +240,15 @@ def _evaluate_smpl(job: DatasetJob, split: str, estimator: Any, progress: Progre
         HI4D: hi4d.list_hi4d_sequences,
         HARMONY4D: harmony4d.list_harmony4d_sequences,
     }
-    return _evaluate_in_order(job, read[job.name](job.folder, split), posed, progress)
+    return _evaluate_in_order(job, read[job.name](job.folder, split), posed, progress, start)
 
 
 def _evaluate_in_order(
-    job: DatasetJob, found: SequenceListing[Any], estimator: PeopleEstimator, progress: ProgressCallback
+    job: DatasetJob,
+    found: SequenceListing[Any],
+    estimator: PeopleEstimator,
+    progress: ProgressCallback,
+    start: StartCallback,
 ) -> list[SequenceResult]:
     """Evaluate sequences of frames in order. Each sequence has a folder with its name."""
     listing = list(found)
@@ -252,7 +269,7 @@ def _evaluate_in_order(
             progress=lambda eval_frames, each: progress(eval_frames, each.name, each.eval_frame_count),
         )  # fmt: skip
 
-    results = _evaluate_each(job, listing, job.intrinsics.source, evaluate)
+    results = _evaluate_each(job, listing, job.intrinsics.source, evaluate, start)
     return [dataclasses.replace(result, folder=result.name) for result in results]
 
 
@@ -261,6 +278,7 @@ def _evaluate_each(
     listing: Iterable[tuple[str, Callable[[], Any]]],
     intrinsics: str,
     evaluate: Callable[[Any], Outcome],
+    start: StartCallback,
 ) -> list[SequenceResult]:
     """Evaluate each item of a listing and return the results. An item that cannot be read does not stop the others.
 
@@ -268,6 +286,7 @@ def _evaluate_each(
     listing     name and reader of each item
     intrinsics  the kind noted in the results
     evaluate    scores an item
+    start       called before each item is evaluated
     """
     results = []
     for name, read in listing:
@@ -276,6 +295,7 @@ def _evaluate_each(
             sequence = read()
             if sequence is None:
                 continue
+            start()
             tally, problems = evaluate(sequence)
         except UserError as error:
             tally, problems = Tally(), (str(error),)
