@@ -40,6 +40,7 @@ from multihmr2_ros.metrics.detection import DetectionCounts
 from multihmr2_ros.metrics.identity import HOTA_THRESHOLDS, IdentityCounts
 
 BOOTSTRAP_DRAWS = 2000
+MIN_DEFINED = 0.95  # share of the draws with a value, for an interval. Draws of sequences without people have none
 BLOCK_FRAMES, MIN_BLOCKS = 30, 10
 MIN_DIFFERENCE = 0.005  # smaller differences are shown as 0.00 and not judged
 INTERVAL = (2.5, 97.5)
@@ -195,7 +196,7 @@ def _bootstrap_interval(
     intervals = {}
     for key, values in differences.items():
         finite = np.array(values)[np.isfinite(values)]
-        if len(finite) == BOOTSTRAP_DRAWS:
+        if len(finite) >= MIN_DEFINED * BOOTSTRAP_DRAWS:
             low, high = np.percentile(finite, INTERVAL)
             intervals[key] = float(low), float(high)
     return intervals

@@ -39,7 +39,7 @@ class SequenceScorer:
         self._times: dict[str, array[float]] = {}
         self._samples: dict[str, array[float]] = {}
         self._true_boxes, self._predicted_boxes = BoxStore(), BoxStore()
-        self._is_named = self._is_tracked = self._is_untracked = False
+        self._is_named = self._is_unnamed = self._is_tracked = self._is_untracked = False
 
     def add(self, eval_frame: EvaluationFrame, people: People, times_ms: dict[str, float]) -> FrameScore | None:
         """Score the people of an evaluation frame; returns None without truth."""
@@ -58,14 +58,18 @@ class SequenceScorer:
         return score
 
     def compute_tally(self) -> Tally:
-        """Return the tally of all frames so far."""
+        """Return the tally of all frames so far. A sequence without true people has identities, too: its predictions
+        are false positives of the scores of identities when sequences are merged."""
         identity = None
-        if self._config.identities and self._is_named and (self._is_tracked or not self._is_untracked):
+        has_names = self._is_named or not self._is_unnamed
+        has_tracks = self._is_tracked or not self._is_untracked
+        if self._config.identities and self._total.with_truth and has_names and has_tracks:
             identity = count_identities(self._true_boxes.to_frames(), self._predicted_boxes.to_frames())
         return self._total + Tally(identity=identity, times_ms=self._times, samples=self._samples)
 
     def _keep_boxes(self, people: People, truth: People, score: FrameScore) -> None:
         self._is_named |= bool((truth.track_id >= 0).any())
+        self._is_unnamed |= bool((truth.track_id < 0).any())
         self._is_tracked |= bool((people.track_id >= 0).any())
         self._is_untracked |= bool((people.track_id < 0).any())
         self._true_boxes.append(score.true_boxes)

@@ -198,7 +198,7 @@ class Tally:
     dropped        images that a live node dropped
     detection      counts of matches, false positives and misses
     sums           of ERRORS, by key
-    identity       None if truth or predictions have no identities
+    identity       None without truth, or if truth or predictions have no identities
     times_ms       every value, by the name of the stage
     samples        values for quantiles, by VELOCITY_SAMPLES and distance_samples; not in results.json
     """
@@ -251,7 +251,7 @@ class Tally:
         for key, plain in (("N-MPJPE", "MPJPE"), ("N-MRPE", "MRPE")):
             if plain in values:
                 values[key] = normalized_error(values[plain][0], counts), values[plain][1]
-        if self.identity is not None:
+        if self.identity is not None and self.identity.truth:
             boxes = self.identity.truth
             values["IDF1"] = 100 * self.identity.idf1, boxes
             values["MOTA"] = 100 * self.identity.mota, boxes

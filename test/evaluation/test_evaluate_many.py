@@ -96,6 +96,40 @@ def test_the_interval_is_as_wide_as_theory_says(tmp_path: Path) -> None:
     assert compare(a, b) == compare(a, b), "the draws are the same every time"
 
 
+def nobody(index: int, people: People | None = None) -> People:
+    return scene(index).select(np.zeros(3, bool))
+
+
+def test_a_bag_without_true_people_counts_in_scores_of_identities(tmp_path: Path) -> None:
+    """18 true boxes and 18 false positives, in one bag or in two: MOTA is 0, IDF1 is 2 * 18 / (18 + 36).
+
+    HOTA's association is 1/2 in one bag, where half of each track is false, and 1 in two bags.
+    """
+    whole = write_scene(tmp_path / "whole.mcap", 12, truth=lambda index: (scene if index < 6 else nobody)(index))
+    parts = [write_scene(tmp_path / "part1.mcap", 6), write_scene(tmp_path / "part2.mcap", 6, truth=nobody)]
+    for paths, hota in (([whole], 50), (parts, 100 * 0.5**0.5)):
+        jobs = [BagJob(path=path, out=tmp_path / "out", folder=path.stem, video=False, bag=False) for path in paths]
+        done = [run_job(job, TruthfulEstimator()) for job in jobs]
+        values = files.merge_results(done)["given"].compute_metrics()
+        assert {key: values[key] for key in ("MOTA", "IDF1", "HOTA", "precision")} == {
+            "MOTA": (pytest.approx(0), 18),
+            "IDF1": (pytest.approx(200 / 3), 18),
+            "HOTA": (pytest.approx(hota), 18),
+            "precision": (pytest.approx(50), 36),
+        }
+    assert "IDF1" not in done[1].tally.compute_metrics(), "no row without true people"
+
+
+def test_a_sequence_without_true_people_leaves_the_intervals(tmp_path: Path) -> None:
+    empty = SequenceResult("empty", "", "given", "", Tally(frames=5, with_truth=5, identity=IdentityCounts()))
+    people = [result(f"s{i}", 10, 50, 50) for i in range(3)]
+    swapped = [result(f"s{i}", 10, 50, 50, switches=5) for i in range(3)]
+    a, b = (save(tmp_path / name, [*each, empty]) for name, each in (("a", people), ("b", swapped)))
+    for key, change in (("MOTA", -10), ("MRPE", 0)):
+        first, second, low, high = only(compare(a, b), key)
+        assert (second - first, low, high) == (pytest.approx(change),) * 3
+
+
 def test_only_common_sequences_are_compared(tmp_path: Path) -> None:
     a = save(tmp_path / "a", [result("x", 10, 5, 5), result("y", 20, 5, 4), result("z", 20, 5, 4)])
     b = save(tmp_path / "b", [result("y", 30, 5, 5), result("x", 10, 5, 5), result("w", 900, 9, 0)])
