@@ -15,14 +15,16 @@
 """Comparison of two results: differences with 95 % intervals from the bootstrap (Efron 1979).
 
 The bootstrap draws sequences, the same ones for both results. With a single sequence it draws blocks of successive
-frames (30, or a tenth of a short sequence), because neighboring frames are similar; identity metrics, which are not
-sums over blocks, then have no interval. A single sequence of boxes has no table of frames, and so no intervals.
+frames with truth (30, or a tenth of a short sequence), because neighboring frames are similar; identity metrics, which
+are not sums over blocks, then have no interval. A single sequence of boxes has no table of frames, and so no
+intervals.
 """
 
 from __future__ import annotations
 
 import csv
 import math
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,12 +160,8 @@ def _compare_sequences(
     has_identity = all(tally.identity is not None for tally in (*tallies_a, *tallies_b))
     tables = [folder / each[names[0]]["folder"] / FRAMES_FILE for folder, each in ((a, first), (b, second))]
     if len(names) == 1 and any(path.is_file() for path in tables):
-        frames = min(first[names[0]]["frames"], second[names[0]]["frames"])
-        size = max(1, min(BLOCK_FRAMES, frames // MIN_BLOCKS))
-        drawn = f"blocks of {size} frames"
-        units_a, units_b = (_read_blocks(path, size) for path in tables)
-        common = min(len(units_a), len(units_b))
-        units_a, units_b, has_identity = units_a[:common], units_b[:common], False
+        units_a, units_b, size = _pair_blocks(*map(_read_frames, tables))
+        drawn, has_identity = f"blocks of {size} frames", False
     values_a, values_b = (_merge_tallies(tallies).compute_metrics() for tallies in (tallies_a, tallies_b))
     spread = _bootstrap_interval(units_a, units_b, np.random.default_rng(seed))
     identity = {metric.key for metric in IDENTITY}
@@ -242,20 +240,43 @@ def _from_row(row: NDArray[np.float64]) -> Tally:
     )
 
 
-def _read_blocks(path: Path, size: int) -> NDArray[np.float64]:
-    """Return the sums over blocks of `size` successive frames, from a frames.csv: (blocks, columns of `_make_row`)."""
-    blocks: list[NDArray[np.float64]] = []
+def _pair_blocks(
+    a: Sequence[tuple[int, NDArray[np.float64]]], b: Sequence[tuple[int, NDArray[np.float64]]]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
+    """Pair the frames of two results by their stamps, because one may lack frames.
+
+    Returns the sums over blocks of successive common frames, (blocks, columns of `_make_row`) of each result, and the
+    number of frames of a block.
+    """
+    waiting: dict[int, deque[NDArray[np.float64]]] = {}  # rows of b by their stamp in ms
+    for stamp_ms, row in b:
+        waiting.setdefault(stamp_ms, deque()).append(row)
+    rows_a, rows_b = [], []
+    for stamp_ms, row in a:
+        found = next((waiting[each] for each in (stamp_ms, stamp_ms - 1, stamp_ms + 1) if waiting.get(each)), None)
+        if found:
+            rows_a.append(row)
+            rows_b.append(found.popleft())
+    size = max(1, min(BLOCK_FRAMES, len(rows_a) // MIN_BLOCKS))
+    return _sum_blocks(rows_a, size), _sum_blocks(rows_b, size), size
+
+
+def _sum_blocks(rows: Sequence[NDArray[np.float64]], size: int) -> NDArray[np.float64]:
+    if not rows:
+        return np.zeros((0, len(_make_row(Tally()))))
+    return np.add.reduceat(np.stack(rows), range(0, len(rows), size), axis=0)
+
+
+def _read_frames(path: Path) -> list[tuple[int, NDArray[np.float64]]]:
+    """Return the stamp (ms) and the row of sums (`_make_row`) of each frame with truth in a frames.csv."""
     try:
         with open(path, newline="", encoding="utf-8") as file:
-            for index, cells in enumerate(csv.DictReader(file)):
-                if index % size == 0:
-                    blocks.append(np.zeros_like(_make_row(Tally())))
-                blocks[-1] += _make_row(_parse_frame(cells))
+            frames = [(round(1e3 * float(cells["stamp_s"])), _parse_frame(cells)) for cells in csv.DictReader(file)]
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; evaluate again") from None
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, TypeError, OverflowError) as error:
         raise UserError(f"{path} was not written by `multihmr2 evaluate` ({error}); evaluate again") from None
-    return np.stack(blocks) if blocks else np.zeros((0, len(_make_row(Tally()))))
+    return [(stamp_ms, _make_row(tally)) for stamp_ms, tally in frames if tally.with_truth]
 
 
 def _parse_frame(cells: dict[str, str]) -> Tally:

@@ -160,21 +160,46 @@ def test_scores_of_a_whole_data_set_are_not_compared(tmp_path: Path) -> None:
         compare(a, b)
 
 
-def test_blocks_of_one_sequence(tmp_path: Path) -> None:
-    def moved(meters: float, people: People) -> People:
-        pelvis = people.pelvis + np.float32([0, 0, meters])
-        return dataclasses.replace(people, pelvis=pelvis)
+def move_pelvis(people: People, meters: float) -> People:
+    """Move the pelvises, not the bodies, away from the camera."""
+    return dataclasses.replace(people, pelvis=people.pelvis + np.float32([0, 0, meters]))
 
+
+def test_blocks_of_one_sequence(tmp_path: Path) -> None:
     path = write_scene(tmp_path / "walk.mcap", 40)
     for name, offset in (("a", 0.1), ("b", 0.03)):
-        change = TruthfulEstimator(lambda index, people, offset=offset: moved(offset + 0.001 * (index % 3), people))
-        done = run_job(BagJob(path=path, out=tmp_path / name, video=False, bag=False), change)
+
+        def change(index: int, people: People, offset: float = offset) -> People:
+            return move_pelvis(people, offset + 0.001 * (index % 3))
+
+        done = run_job(BagJob(path=path, out=tmp_path / name, video=False, bag=False), TruthfulEstimator(change))
         files.write_results(tmp_path / name, [done], {}, {}, [])
     comparisons = compare(tmp_path / "a", tmp_path / "b")
     assert (comparisons[0].units, comparisons[0].drawn) == (10, "blocks of 4 frames")
     first, second, low, high = only(comparisons, "MRPE")
     assert (second - first, low, high) == (pytest.approx(-70, abs=0.01),) * 3
     assert np.isnan(only(comparisons, "IDF1")[2]), "identities are no sum over blocks"
+
+
+@pytest.mark.parametrize("missing", ["every second", "first half"])
+def test_blocks_contain_the_same_frames(tmp_path: Path, missing: str) -> None:
+    """The error grows over time, and B, a recording without rows for images without truth, is 10 mm worse."""
+
+    def moved(index: int, meters: float) -> People:
+        return move_pelvis(scene(index), 0.02 + 0.01 * index + meters)
+
+    def truth(index: int) -> People | None:
+        return None if (index % 2 if missing == "every second" else index < 20) else scene(index)
+
+    path = write_scene(tmp_path / "walk.mcap", 40, truth=truth, recorded=lambda index: moved(index, 0.01))
+    for name in "ab":
+        job = BagJob(path=path, out=tmp_path / name, recorded=name == "b", video=False, bag=False)
+        done = run_job(job, TruthfulEstimator(lambda index, people: moved(index, 0)))
+        files.write_results(tmp_path / name, [done], {}, {}, [])
+    comparisons = compare(tmp_path / "a", tmp_path / "b")
+    assert (comparisons[0].units, comparisons[0].drawn) == (10, "blocks of 2 frames")
+    first, second, low, high = only(comparisons, "MRPE z")
+    assert (second - first, low, high) == (pytest.approx(10, abs=0.01),) * 3
 
 
 def test_results_come_back_from_their_file(tmp_path: Path) -> None:
