@@ -234,7 +234,10 @@ def _compute_order_errors(pelvis: Floats, true_pelvis: Floats, age: NDArray[np.f
     right = placement.depth_order(pelvis, true_pelvis).astype(np.float64)
     ordinal = placement.ordinal_order(pelvis[:, 2], true_pelvis[:, 2]).astype(np.float64)
     first, second = np.triu_indices(len(true_pelvis), k=1)
-    apart = np.abs(true_pelvis[first, 2] - true_pelvis[second, 2]) >= placement.ORDER_TOLERANCE_M
+    difference = np.abs(true_pelvis[first, 2] - true_pelvis[second, 2])
+    known = np.isfinite(difference)
+    right[~known] = np.nan
+    apart = known & (difference >= placement.ORDER_TOLERANCE_M)
     return {
         "PCDR@0.2m": right,
         "PCDR children": right[placement.select_pairs_with(age < ADULT_AGE)],

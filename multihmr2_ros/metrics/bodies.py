@@ -15,7 +15,8 @@
 """Errors of shape and pose, with and without alignment. Input in meters, output in millimeters.
 
 Rows are matched people: row i of the predictions belongs to row i of the truth. Every function returns one error per
-person (or per pair, or per frame), so means can be computed over any subset.
+person (or per pair, or per frame), so means can be computed over any subset. The errors of people with a point that is
+not finite are NaN, and do not change the errors of others.
 """
 
 from __future__ import annotations
@@ -70,13 +71,18 @@ def pair_procrustes_error(predicted: FloatArray, true: FloatArray, pairs: NDArra
 def translation_aligned_error(predicted: FloatArray, true: FloatArray) -> Errors:
     """Return TA-PVE (n,) mm: the mean vertex distance after one translation for the whole frame.
 
-    The translation is the mean offset of all vertices (n, V, 3) of the frame's matched people. Empty for fewer than two
-    people.
+    The translation is the mean offset of all vertices (n, V, 3) of the frame's matched people with finite vertices.
+    Empty for fewer than two people; NaN if fewer than two of them have finite vertices.
     """
     predicted, true = np.asarray(predicted, np.float64), np.asarray(true, np.float64)
     if len(predicted) < 2:
         return np.zeros(0)
-    return point_error(predicted + (true - predicted).mean(axis=(0, 1)), true)
+    known = _find_finite(predicted, true)
+    errors = np.full(len(predicted), np.nan)
+    if known.sum() >= 2:
+        predicted, true = predicted[known], true[known]
+        errors[known] = point_error(predicted + (true - predicted).mean(axis=(0, 1)), true)
+    return errors
 
 
 def align_procrustes(predicted: FloatArray, true: FloatArray) -> NDArray[np.float64]:
@@ -84,9 +90,16 @@ def align_procrustes(predicted: FloatArray, true: FloatArray) -> NDArray[np.floa
     the true set.
 
     Source: Umeyama 1991, equations 40-43. If all true points are equal, all predicted points are moved to them; if all
-    predicted points are equal, they are only translated.
+    predicted points are equal, they are only translated. Sets with a point that is not finite become NaN.
     """
     predicted, true = np.asarray(predicted, np.float64), np.asarray(true, np.float64)
+    known = _find_finite(predicted, true)
+    aligned = np.full(predicted.shape, np.nan)
+    aligned[known] = _align_finite(predicted[known], true[known])
+    return aligned
+
+
+def _align_finite(predicted: FloatArray, true: FloatArray) -> NDArray[np.float64]:
     if len(predicted) == 0:
         return np.zeros(predicted.shape)
     middle, true_middle = predicted.mean(axis=1, keepdims=True), true.mean(axis=1, keepdims=True)
@@ -99,6 +112,11 @@ def align_procrustes(predicted: FloatArray, true: FloatArray) -> NDArray[np.floa
     gain = (spread * sign).sum(axis=1)
     scale = np.divide(gain, variance, out=np.ones_like(gain), where=variance > 0)
     return scale[:, None, None] * centered @ rotation.transpose(0, 2, 1) + true_middle
+
+
+def _find_finite(predicted: FloatArray, true: FloatArray) -> NDArray[np.bool_]:
+    """Return (n,) whether all points (n, P, 3) of both sets are finite."""
+    return np.asarray(np.isfinite(predicted).all(axis=(1, 2)) & np.isfinite(true).all(axis=(1, 2)), bool)
 
 
 def _compute_distance(predicted: FloatArray, true: FloatArray) -> NDArray[np.float64]:

@@ -25,13 +25,14 @@ FloatArray = NDArray[np.floating]
 def boxes_of_points(points: FloatArray) -> NDArray[np.float64]:
     """Return the smallest boxes (n, 4) around n sets of points (n, J, 2) px.
 
-    Points that are NaN are ignored. A person without other points has a box of NaN, which overlaps with no box.
+    Points that are not finite are ignored. A person without other points has a box of NaN, which overlaps with no box.
     """
     points = np.asarray(points, np.float64)
     if points.shape[0] == 0:
         return np.zeros((0, 4))
-    low = np.where(np.isnan(points), np.inf, points).min(axis=1)
-    high = np.where(np.isnan(points), -np.inf, points).max(axis=1)
+    known = np.isfinite(points)
+    low = np.where(known, points, np.inf).min(axis=1)
+    high = np.where(known, points, -np.inf).max(axis=1)
     boxes = np.hstack([low, high])
     boxes[~np.isfinite(boxes).all(axis=1)] = np.nan
     return boxes

@@ -292,6 +292,26 @@ def test_truth_is_found_in_any_order(tmp_path: Path) -> None:
         assert humans_of.at(stamp_of(5) + 40_000_000) is None
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_truth_that_is_not_finite_costs_only_its_errors(tmp_path: Path, value: float) -> None:
+    """A joint, a pelvis and a vertex of different people are missing in frame 2; nobody becomes a miss."""
+
+    def truth(index: int) -> People:
+        people = scene(index)
+        if index == 2:
+            people.joints[0, 40], people.pelvis[1], people.vertices[2, 5] = value, value, value
+        return people
+
+    result = evaluate(write_scene(tmp_path / "walk.mcap", 4, truth=truth))
+    assert result.problems == ()
+    values = result.tally.compute_metrics()
+    assert values["recall"] == values["precision"] == (100, 12)
+    counts = {"MRPE": 11, "PA-MPJPE": 11, "MPJPE": 10, "PVE": 10, "TA-PVE": 11, "PCDR@0.2m": 10, "ordinal pairs": 10}
+    assert {key: values[key][1] for key in counts} == counts
+    assert values["PA-MPJPE"][0] == pytest.approx(0, abs=0.1)
+    assert values["PCDR@0.2m"][0] == 100
+
+
 # --- the command
 
 

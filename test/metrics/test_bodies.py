@@ -117,6 +117,19 @@ def test_procrustes_of_points_in_one_place() -> None:
     assert procrustes_error(np.zeros((0, 5, 3)), np.zeros((0, 5, 3))).shape == (0,)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_points_that_are_not_finite_cost_only_their_person(value: float) -> None:
+    predicted, true, _ = bodies(0, people=4)
+    expected = procrustes_error(predicted, true), translation_aligned_error(predicted[:3], true[:3])
+    true[3, 7, 1] = value
+    error, translated = procrustes_error(predicted, true), translation_aligned_error(predicted, true)
+    assert error[:3] == pytest.approx(expected[0][:3])
+    assert translated[:3] == pytest.approx(expected[1])
+    assert np.isnan([error[3], translated[3]]).all()
+    assert np.isnan(translation_aligned_error(predicted[2:], true[2:])).all(), "one person has no common translation"
+    assert np.isnan(pair_procrustes_error(predicted, true, np.array([[0, 1], [1, 3]]))).tolist() == [False, True]
+
+
 @given(SEEDS)
 @settings(max_examples=30, deadline=None)
 def test_pairs_are_aligned_together_whatever_their_order(seed: int) -> None:
