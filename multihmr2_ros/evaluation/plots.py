@@ -180,7 +180,9 @@ def draw_identities(rows: Iterable[dict[str, str]], name: str) -> Any | None:
     axes.plot(np.array(false) - start, np.zeros(len(false)), "x", color="red", markersize=4, rasterized=True)
     axes.set_yticks(range(len(shown) + 1), ["false", *map(str, shown)])
     axes.set_ylim(-0.5, len(shown) + 0.8)
-    axes.set(xlabel="time (s)", ylabel="true id", title=f"Track ids over time: {name}")
+    axes.set(xlabel="time (s)", ylabel="true id")
+    readable = name.encode("utf-8", "replace").decode()  # names of files may contain bytes that are not UTF-8
+    axes.set_title(f"Track ids over time: {readable}", parse_math=False)
     return figure
 
 

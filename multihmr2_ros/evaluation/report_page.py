@@ -399,19 +399,20 @@ def _flatten(values: Mapping[str, Any], before: str = "") -> list[tuple[str, str
 
 def _write(path: Path, page: ReportPage) -> Path:
     """Write the page; leave out frames, the least important first, until it is small enough."""
-    text = _render(page)
-    while len(text.encode()) > MAX_BYTES and any(frames for *_, frames in page.frames):
+    data = _render(page)
+    while len(data) > MAX_BYTES and any(frames for *_, frames in page.frames):
         max(page.frames, key=lambda each: len(each[2]))[2].pop()
-        text = _render(page)
+        data = _render(page)
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(data)
     return path
 
 
-def _render(page: ReportPage) -> str:
+def _render(page: ReportPage) -> bytes:
+    """Return the page in UTF-8. Names of files may contain bytes that are not UTF-8; they become "?"."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     loader = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True,
                               lstrip_blocks=True)  # fmt: skip
-    return environment.get_template(TEMPLATE).render(page=page)
+    return environment.get_template(TEMPLATE).render(page=page).encode("utf-8", "replace")

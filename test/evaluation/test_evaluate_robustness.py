@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -447,6 +448,19 @@ def test_a_bag_of_recorded_people_is_recognised(
     assert "stamp to publication" in printed
     document = json.loads((tmp_path / "out" / "results.json").read_text())
     assert document["configuration"]["estimator"] is None
+
+
+@pytest.mark.parametrize(("name", "shown"), [(b"w\xe4lk", "w?lk"), (b"price_$^$", "price_$^$")])  # not UTF-8, not TeX
+def test_unusual_names_of_bags(
+    command: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str], name: bytes, shown: str
+) -> None:
+    path = write_scene(tmp_path / "live.mcap", 4, images=False, recorded=scene)
+    bag, out = path.rename(tmp_path / f"{os.fsdecode(name)}.mcap"), tmp_path / "out"
+    assert command(bag, "--out", out) == 0
+    assert "MRPE" in capsys.readouterr().out
+    assert {path.name for path in out.iterdir()} >= {"identities.png", "report.html", "results.json"}
+    assert shown in (out / "report.html").read_text(encoding="utf-8")
+    assert main(["evaluate", "--compare", str(out), str(out), "--out", str(tmp_path / "compared")]) == 0
 
 
 def test_nothing_recorded_at_all(command: Callable[..., int], tmp_path: Path) -> None:
