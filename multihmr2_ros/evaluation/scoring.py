@@ -289,11 +289,10 @@ def _make_identity_boxes(
 def _make_frame_boxes(people: People) -> FrameBoxes:
     """Make boxes with identities. People without an identity, or with a repeated one, get a negative one for this
     frame."""
-    identity = people.track_id.astype(np.int64).copy()
-    _, first = np.unique(identity, return_index=True)
-    unnamed = identity < 0
-    unnamed[np.setdiff1d(np.arange(len(identity)), first)] = True
-    identity[unnamed] = -1 - np.arange(int(unnamed.sum()))
+    identity = people.track_id.astype(np.int64)
+    _, place, count = np.unique(identity, return_inverse=True, return_counts=True)
+    is_unnamed = (identity < 0) | (count[place] > 1)
+    identity[is_unnamed] = -1 - np.arange(int(is_unnamed.sum()))
     return FrameBoxes(identity, compute_body_boxes(people, project_joints(people)))
 
 

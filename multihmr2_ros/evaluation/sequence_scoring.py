@@ -52,7 +52,7 @@ class SequenceScorer:
                 people, eval_frame.truth, self._config, eval_frame.ignored, eval_frame.given_fov,
                 is_recorded=eval_frame.people is not None,
             )  # fmt: skip
-            self._keep_boxes(people, eval_frame.truth, score)
+            self._keep_boxes(people, score)
             self._keep_samples(score)
         self._total += make_frame_tally(eval_frame, people, score)
         return score
@@ -67,9 +67,9 @@ class SequenceScorer:
             identity = count_identities(self._true_boxes.to_frames(), self._predicted_boxes.to_frames())
         return self._total + Tally(identity=identity, times_ms=self._times, samples=self._samples)
 
-    def _keep_boxes(self, people: People, truth: People, score: FrameScore) -> None:
-        self._is_named |= bool((truth.track_id >= 0).any())
-        self._is_unnamed |= bool((truth.track_id < 0).any())
+    def _keep_boxes(self, people: People, score: FrameScore) -> None:
+        self._is_named |= bool((score.true_boxes.identity >= 0).any())
+        self._is_unnamed |= bool((score.true_boxes.identity < 0).any())
         self._is_tracked |= bool((people.track_id >= 0).any())
         self._is_untracked |= bool((people.track_id < 0).any())
         self._true_boxes.append(score.true_boxes)
@@ -108,15 +108,27 @@ def make_frame_tally(eval_frame: EvaluationFrame, people: People, score: FrameSc
 
 
 class BoxStore:
-    """Memory-saving storage for the FrameBoxes of a long sequence, in three arrays."""
+    """Memory-saving storage for the FrameBoxes of a long sequence, in three arrays.
+
+    Negative identities are of one frame only, so they are replaced by others that no other frame has.
+    """
 
     def __init__(self) -> None:
+        self._unnamed_count = 0
         self._count, self._identity, self._box = array("q"), array("q"), array("d")
 
     def append(self, boxes: FrameBoxes) -> None:
         self._count.append(len(boxes.identity))
-        self._identity.extend(boxes.identity.tolist())
+        self._identity.extend(self._replace_negative(boxes.identity).tolist())
         self._box.extend(boxes.box.ravel().tolist())
+
+    def _replace_negative(self, identity: NDArray[np.int64]) -> NDArray[np.int64]:
+        is_unnamed = identity < 0
+        count = int(is_unnamed.sum())
+        identity = identity.copy()
+        identity[is_unnamed] = -1 - self._unnamed_count - np.arange(count)
+        self._unnamed_count += count
+        return identity
 
     def to_frames(self) -> list[FrameBoxes]:
         if not self._count:

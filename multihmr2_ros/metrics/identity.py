@@ -236,20 +236,23 @@ def _count_hota(
         either = overlap.sum(axis=0, keepdims=True) + overlap.sum(axis=1, keepdims=True) - overlap
         shares.append(np.divide(overlap, either, out=np.zeros_like(overlap), where=either > np.spacing(1)))
     true_ids, found_ids, together = _sum_over_frames(truth, predicted, shares)
-    true_count = _count_appearances(truth, true_ids)[:, None]
-    found_count = _count_appearances(predicted, found_ids)[None]
-    alignment = together / np.maximum(true_count + found_count - together, np.spacing(1))
-    matches = np.zeros((len(HOTA_THRESHOLDS), *together.shape))
+    true_count, found_count = _count_appearances(truth, true_ids), _count_appearances(predicted, found_ids)
+    pairs, hits = [np.zeros((2, 0), np.int64)], [np.zeros((len(HOTA_THRESHOLDS), 0), bool)]
     for true, found, overlap in zip(truth, predicted, overlaps, strict=True):
         rows = np.searchsorted(true_ids, true.identity)
         columns = np.searchsorted(found_ids, found.identity)
-        a, b = linear_sum_assignment(-alignment[np.ix_(rows, columns)] * overlap)
-        is_match = overlap[a, b] >= HOTA_THRESHOLDS[:, None] - np.spacing(1)
-        matches[:, rows[a], columns[b]] += is_match
-    accuracy = matches / np.maximum(1, true_count + found_count - matches)
+        shared = together[np.ix_(rows, columns)]
+        either = true_count[rows, None] + found_count[columns] - shared
+        a, b = linear_sum_assignment(-shared / np.maximum(either, np.spacing(1)) * overlap)
+        pairs.append(np.stack([rows[a], columns[b]]))
+        hits.append(overlap[a, b] >= HOTA_THRESHOLDS[:, None] - np.spacing(1))
+    # Only pairs that occur are kept: people without an identity have a new one in every frame.
+    (rows, columns), place = np.unique(np.hstack(pairs), axis=1, return_inverse=True)
+    matches = np.stack([np.bincount(place.ravel(), each, len(rows)) for each in np.hstack(hits)])
+    accuracy = matches / np.maximum(1, true_count[rows] + found_count[columns] - matches)
     return {
-        "hota_true_positives": matches.sum(axis=(1, 2)),
-        "hota_association": (matches * accuracy).sum(axis=(1, 2)),
+        "hota_true_positives": matches.sum(axis=1),
+        "hota_association": (matches * accuracy).sum(axis=1),
     }
 
 

@@ -221,6 +221,24 @@ def test_mot17(tmp_path: Path) -> None:
         (damaged / file).write_text(before)
 
 
+def test_mot17_without_tracking(tmp_path: Path) -> None:
+    """People without an identity are not the same in two frames; with --no-track, identities are not scored."""
+    boxes: list[list[float]] = [[100.0, 100, 50, 120], [300, 100, 50, 120]]
+    write_mot17(tmp_path, boxes)
+    job = DatasetJob("mot17", tmp_path, tmp_path)
+    untracked = Estimator(lambda index: flat_people(boxes if index else boxes[:1], [-1, -1] if index else [-1]))
+    (result,) = evaluate_dataset(job, untracked)
+    identity = result.tally.identity
+    assert identity is not None
+    assert (identity.switches, identity.id_true_positives) == (17, 2)
+    untracked = Estimator(lambda index: flat_people(boxes if index else boxes[:1], [-1, -1] if index else [-1]))
+    job = dataclasses.replace(job, scoring=dataclasses.replace(job.scoring, identities=False))
+    (result,) = evaluate_dataset(job, untracked)
+    values = result.tally.compute_metrics()
+    assert (values["recall"][0], values["precision"][0]) == (pytest.approx(95), 100)
+    assert not {"IDF1", "MOTA", "HOTA", "id switches"} & values.keys()
+
+
 @pytest.mark.parametrize("name", ["mot17", "calibrated-videos"])
 def test_a_split_of_a_data_set_without_any_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match="has no splits, got --split train"):

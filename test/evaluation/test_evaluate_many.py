@@ -120,6 +120,27 @@ def test_a_bag_without_true_people_counts_in_scores_of_identities(tmp_path: Path
     assert "IDF1" not in done[1].tally.compute_metrics(), "no row without true people"
 
 
+def test_people_without_an_identity_are_not_the_same_in_two_frames(tmp_path: Path) -> None:
+    """Six frames with three people, of whom only the first frame's have track ids."""
+
+    def lose_ids(index: int, people: People) -> People:
+        return dataclasses.replace(people, track_id=people.track_id if index == 0 else np.full(3, -1))
+
+    path = write_scene(tmp_path / "walk.mcap", 6)
+    job = BagJob(path=path, out=tmp_path / "out", video=False, bag=False)
+    values = run_job(job, TruthfulEstimator(lose_ids)).tally.compute_metrics()
+    assert values["id switches"][0] == 15
+    assert values["IDF1"][0] == pytest.approx(100 * 3 / 18)
+
+    def zero_ids(index: int) -> People:
+        return dataclasses.replace(scene(index), track_id=np.zeros(3, int))
+
+    job = dataclasses.replace(job, path=write_scene(tmp_path / "zero.mcap", 6, truth=zero_ids))
+    values = run_job(job, TruthfulEstimator()).tally.compute_metrics()
+    assert values["recall"] == (100, 18)
+    assert "IDF1" not in values, "true people with the same id have no identities"
+
+
 def test_a_sequence_without_true_people_leaves_the_intervals(tmp_path: Path) -> None:
     empty = SequenceResult("empty", "", "given", "", Tally(frames=5, with_truth=5, identity=IdentityCounts()))
     people = [result(f"s{i}", 10, 50, 50) for i in range(3)]

@@ -58,12 +58,14 @@ from multihmr2_ros.evaluation.highlights import FILE as HIGHLIGHTS
 from multihmr2_ros.evaluation.highlights import HighlightWriter
 from multihmr2_ros.evaluation.run import PeopleEstimator, SequenceResult, evaluate_sequence
 from multihmr2_ros.evaluation.scoring import ScoringConfig, compute_body_boxes, project_joints
+from multihmr2_ros.evaluation.sequence_scoring import BoxStore
 from multihmr2_ros.evaluation.tables import FrameListener
 from multihmr2_ros.evaluation.tally import Tally
 from multihmr2_ros.frame import Frame, IntrinsicsChoice
 from multihmr2_ros.media.images import read_image
+from multihmr2_ros.metrics.boxes import box_iou
 from multihmr2_ros.metrics.detection import DetectionCounts
-from multihmr2_ros.metrics.identity import FrameBoxes, count_identities
+from multihmr2_ros.metrics.identity import FrameBoxes, IdentityCounts, count_identities, match_boxes
 from multihmr2_ros.metrics.keypoints import ImageKeypoints, compute_coco_scores
 from multihmr2_ros.people import People
 
@@ -143,7 +145,7 @@ def evaluate_dataset(
             if job.name == MOT
             else boxes.list_posetrack_sequences(job.folder, split)
         )
-        return _evaluate_each(job, found, "predicted", partial(_evaluate_tracked, estimator, progress), start)
+        return _evaluate_each(job, found, "predicted", partial(_evaluate_tracked, job, estimator, progress), start)
     if job.name == PANOPTIC:
         points = panoptic.make_joint_regressor(estimator.body.regress_coco_keypoints)
         posed = joints.JointEstimator(estimator, points, panoptic.JOINTS, panoptic.ROOT)
@@ -203,11 +205,12 @@ def _evaluate_relative_human(
     return SequenceResult(split, str(job.folder), "predicted", "", tally, tuple(problems), wall_s, scores)
 
 
-def _evaluate_tracked(estimator: Any, progress: ProgressCallback, sequence: boxes.BoxSequence) -> Outcome:
+def _evaluate_tracked(
+    job: DatasetJob, estimator: Any, progress: ProgressCallback, sequence: boxes.BoxSequence
+) -> Outcome:
     problems = list[str]()
-    truth: list[FrameBoxes] = []
-    predicted: list[FrameBoxes] = []
-    detections = 0
+    truth, predicted = BoxStore(), BoxStore()
+    detections = scored = 0
     estimator.reset()
     for frame in progress(sequence.frames, sequence.name, len(sequence.frames)):
         try:
@@ -217,12 +220,26 @@ def _evaluate_tracked(estimator: Any, progress: ProgressCallback, sequence: boxe
             continue
         detections += len(people)
         if frame.counted:
+            scored += 1
             truth.append(frame.truth)
             predicted.append(frame.select_counted(_compute_visible_boxes(people)))
-    counts = count_identities(truth, predicted, as_trackeval=True)
-    detection = DetectionCounts(counts.truth - counts.misses, counts.false_positives, counts.misses)
-    tally = Tally(len(sequence.frames), len(truth), detections, detection=detection, identity=counts)
+    detection, identity = _count_tracked(truth.to_frames(), predicted.to_frames(), job.scoring.identities)
+    tally = Tally(len(sequence.frames), scored, detections, detection=detection, identity=identity)
     return tally, tuple(problems)
+
+
+def _count_tracked(
+    truth: list[FrameBoxes], predicted: list[FrameBoxes], identities: bool
+) -> tuple[DetectionCounts, IdentityCounts | None]:
+    """Count as TrackEval does. Without identities, each frame is matched on its own."""
+    if identities:
+        counts = count_identities(truth, predicted, as_trackeval=True)
+        return DetectionCounts(counts.truth - counts.misses, counts.false_positives, counts.misses), counts
+    detection = DetectionCounts()
+    for true, found in zip(truth, predicted, strict=True):
+        matched = len(match_boxes(box_iou(true.box, found.box)))
+        detection += DetectionCounts(matched, len(found.identity) - matched, len(true.identity) - matched)
+    return detection, None
 
 
 def _evaluate_smpl(
