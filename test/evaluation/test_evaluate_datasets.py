@@ -221,6 +221,18 @@ def test_mot17(tmp_path: Path) -> None:
         (damaged / file).write_text(before)
 
 
+def test_a_folder_of_links_to_sequences(tmp_path: Path) -> None:
+    """Also with a link back to the folder itself."""
+    boxes: list[list[float]] = [[100.0, 100, 50, 120]]
+    sequence, links = write_mot17(tmp_path / "whole", boxes), tmp_path / "links"
+    links.mkdir()
+    (links / "MOT17-02-FRCNN").symlink_to(sequence)
+    (links / "back").symlink_to(links)
+    found = Estimator(lambda index: flat_people(boxes, [1]))
+    (result,) = evaluate_dataset(DatasetJob("mot17", links, tmp_path), found)
+    assert (result.name, result.problems, result.tally.with_truth) == ("MOT17-02-FRCNN", (), 10)
+
+
 def test_mot17_without_tracking(tmp_path: Path) -> None:
     """People without an identity are not the same in two frames; with --no-track, identities are not scored."""
     boxes: list[list[float]] = [[100.0, 100, 50, 120], [300, 100, 50, 120]]

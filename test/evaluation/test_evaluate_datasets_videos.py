@@ -119,6 +119,15 @@ def test_field_of_view(tmp_path: Path, calibration: str, video: str, name: str) 
     assert told == [(name, FRAMES)]
 
 
+def test_a_folder_of_links(tmp_path: Path) -> None:
+    folder, links = write_recording(tmp_path / "session", POSE2SIM), tmp_path / "links"
+    links.mkdir()
+    for each in folder.iterdir():
+        (links / each.name).symlink_to(each)
+    (result,) = evaluate_dataset(DatasetJob("calibrated-videos", links, tmp_path / "out"), Estimator(found))
+    assert (result.name, result.problems) == ("S00_T01-cam01", ())
+
+
 @pytest.mark.parametrize(
     ("camera", "video", "is_same"),
     [

@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,12 +34,23 @@ SequenceListing = Iterator[tuple[str, Callable[[], Value | None]]]
 
 
 def list_files(folder: Path, pattern: str, what: str) -> list[Path]:
-    """Return the files of a folder that match a pattern, sorted, without hidden ones (.DS_Store, ._NAME of macOS).
-    Raises UserError if there are none."""
-    paths = sorted(path for path in folder.glob(pattern) if path.name[0] != ".") if folder.is_dir() else []
+    """Return the files of `find_files`. Raises UserError if there are none."""
+    paths = find_files(folder, pattern)
     if not paths:
         raise UserError(f"expected {pattern} in {folder}, found no {what}; give the unpacked folder of the dataset")
     return paths
+
+
+def find_files(folder: Path, pattern: str) -> list[Path]:
+    """Return the files of a folder that match a pattern, sorted, without hidden ones (.DS_Store, ._NAME of macOS).
+
+    "**" follows links to folders, too, unlike Path.glob. It finds a file once, even if a link leads back to its folder.
+    """
+    paths = [folder / name for name in glob.glob(pattern, root_dir=folder, recursive=True)]
+    if "**" in pattern:
+        by_depth = sorted(paths, key=lambda path: (len(path.parts), path), reverse=True)
+        paths = list({path.resolve(): path for path in by_depth}.values())
+    return sorted(paths)
 
 
 def read_json(path: Path) -> Any:

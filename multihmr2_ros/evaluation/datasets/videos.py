@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.evaluation.datasets.files import SequenceListing, list_files, parse_file
+from multihmr2_ros.evaluation.datasets.files import SequenceListing, find_files, list_files, parse_file
 from multihmr2_ros.evaluation.datasets.joints import NS_PER_S, CalibratedLens
 from multihmr2_ros.evaluation.evaluation_frames import EvaluationFrame
 from multihmr2_ros.media.sources import VIDEO_SUFFIXES, VideoSource
@@ -101,7 +101,7 @@ def list_calibrated_videos(folder: Path) -> SequenceListing[CalibratedVideo]:
         raise UserError(f"expected one calibration in {folder}, got {listed}; give the folder of one recording")
     path = calibrations[0]
     cameras = parse_file(path, partial(_read_cameras, path))
-    files = sorted(file for name in VIDEO_FOLDERS for file in folder.glob(f"**/{name}/*"))
+    files = sorted(file for name in VIDEO_FOLDERS for file in find_files(folder, f"**/{name}/*"))
     videos = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
     if not videos:
         raise UserError(f"expected videos/*.mp4 in {folder}, found none; give the folder of a recording")
