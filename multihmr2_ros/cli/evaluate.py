@@ -342,7 +342,9 @@ def _evaluate_dataset(args: argparse.Namespace) -> int:
         if earlier:
             raise UserError(results[0].problems[0])
         start()
-    own_configuration = {"split": job.split, "scoring": dataclasses.asdict(job.scoring)}
+    own_configuration = {
+        "split": job.split, "intrinsics": job.intrinsics.source, "scoring": dataclasses.asdict(job.scoring),
+    }  # fmt: skip
     status = _finish(args, choice, results, own_configuration)
     own = {key: value for result in results for key, value in result.scores.items()}
     for tally in _merge_results(results).values():

@@ -294,6 +294,35 @@ def test_posetrack21(tmp_path: Path) -> None:
     assert result.tally.compute_metrics()["MOTA"][0] == pytest.approx(50)
 
 
+@pytest.mark.parametrize("name", ["mscoco", "mot17", "posetrack21"])
+@pytest.mark.parametrize(
+    ("intrinsics", "kind", "focal_px"),
+    [
+        (IntrinsicsChoice(), "predicted", None),
+        (IntrinsicsChoice("predicted", K), "predicted", None),
+        (IntrinsicsChoice("given", K), "given", K[1, 1]),
+        (IntrinsicsChoice("given", None, np.radians(90)), "given", HEIGHT / 2),
+    ],
+)
+def test_intrinsics_of_images_without_calibration(
+    tmp_path: Path, name: str, intrinsics: IntrinsicsChoice, kind: str, focal_px: float | None
+) -> None:
+    write_coco(tmp_path, [bodies(1, 17)])
+    write_mot17(tmp_path, [[100.0, 100, 50, 120]])
+    write_posetrack(tmp_path, [[100.0, 100, 50, 120]])
+    focals = []
+
+    class Looking(Estimator):
+        def step(self, frame: Frame, /) -> People:
+            focals.append(None if frame.k is None else frame.k[1, 1])
+            return super().step(frame)
+
+    job = DatasetJob(name, tmp_path, tmp_path, intrinsics=intrinsics)
+    (result,) = evaluate_dataset(job, Looking(lambda index: people_with(bodies(1, 17))))
+    assert (result.problems, result.intrinsics) == ((), kind)
+    assert all(focal == (None if focal_px is None else pytest.approx(focal_px)) for focal in focals)
+
+
 # --- 3D joints
 
 
@@ -475,6 +504,7 @@ def test_the_command(small_checkpoint: Path, tmp_path: Path, capsys: pytest.Capt
     document = json.loads((out / "results.json").read_text())
     assert document["sequences"][0]["scores"]["people"] == 1
     assert document["configuration"]["split"] == "val2017"
+    assert document["configuration"]["intrinsics"] == document["sequences"][0]["intrinsics"] == "predicted"
 
 
 def test_the_command_where_nothing_can_be_read(

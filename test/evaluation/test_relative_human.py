@@ -85,8 +85,11 @@ def test_the_data_set_is_evaluated(tmp_path: Path, small_checkpoint: Path) -> No
     assert result.scores["people"] == 1
     out = tmp_path / "out"
     options = ["--checkpoint", str(small_checkpoint), "--device", "cpu", "--score-threshold", "0", "--max-people", "2"]
+    options += ["--vertical-fov", "50"]
     assert main(["evaluate", str(folder), "--dataset", "relative-human", "--out", str(out), *options]) == 0
-    assert json.loads((out / "results.json").read_text())["sequences"][0]["scores"]["people"] == 1
+    document = json.loads((out / "results.json").read_text())
+    assert document["sequences"][0]["scores"]["people"] == 1
+    assert document["configuration"]["intrinsics"] == document["sequences"][0]["intrinsics"] == "given"
 
 
 class Harmful:

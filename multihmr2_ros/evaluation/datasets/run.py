@@ -73,6 +73,7 @@ SPLITS = {
     MSCOCO: "val2017", POSETRACK: "val", THREEDPW: "test", PANOPTIC: "00_16", EMDB: "emdb1", HARMONY4D: "cam01",
     RELATIVE_HUMAN: "test",
 }  # fmt: skip
+UNCALIBRATED = (MSCOCO, RELATIVE_HUMAN, MOT, POSETRACK)
 SPLITTABLE = (*SPLITS, HI4D)  # Hi4D has no default split, because each sequence names its own camera
 
 ProgressCallback = Callable[[Iterable[Any], str, int | None], Iterable[Any]]  # items, name, number of items if known
@@ -105,16 +106,20 @@ class DatasetJob:
 
 
 def resolve_job(job: DatasetJob) -> DatasetJob:
-    """Fill in the data set's default split and its pair distance.
+    """Fill in the data set's default split, its pair distance, and the source of its intrinsics.
 
-    The paper aligns the two annotated people of Hi4D and Harmony4D at any distance from each other.
+    Images of UNCALIBRATED have predicted intrinsics unless the job gives some. The paper aligns the two annotated
+    people of Hi4D and Harmony4D at any distance from each other.
     """
     if job.split and job.name not in SPLITTABLE:
         raise UserError(f"{job.name} has no splits, got --split {job.split}; omit --split")
     scoring = job.scoring
     if job.name in (HI4D, HARMONY4D):
         scoring = dataclasses.replace(scoring, pair_distance_m=np.inf)
-    return dataclasses.replace(job, split=job.split or SPLITS.get(job.name), scoring=scoring)
+    intrinsics = job.intrinsics
+    if job.name in UNCALIBRATED and intrinsics.k is None and intrinsics.vertical_fov_rad is None:
+        intrinsics = IntrinsicsChoice("predicted")
+    return dataclasses.replace(job, split=job.split or SPLITS.get(job.name), scoring=scoring, intrinsics=intrinsics)
 
 
 def evaluate_dataset(
@@ -145,7 +150,9 @@ def evaluate_dataset(
             if job.name == MOT
             else boxes.list_posetrack_sequences(job.folder, split)
         )
-        return _evaluate_each(job, found, "predicted", partial(_evaluate_tracked, job, estimator, progress), start)
+        return _evaluate_each(
+            job, found, job.intrinsics.source, partial(_evaluate_tracked, job, estimator, progress), start
+        )
     if job.name == PANOPTIC:
         points = panoptic.make_joint_regressor(estimator.body.regress_coco_keypoints)
         posed = joints.JointEstimator(estimator, points, panoptic.JOINTS, panoptic.ROOT)
@@ -166,7 +173,7 @@ def _evaluate_coco(
     start()
     for image in progress(listed, split, len(listed)):
         try:
-            people = _estimate(estimator, image.path, 0.0, reset=True, labeled_size=image.size)
+            people = _estimate(estimator, job.intrinsics, image.path, reset=True, labeled_size=image.size)
         except UserError as error:
             problems.append(str(error))
             continue
@@ -178,7 +185,7 @@ def _evaluate_coco(
     scores = {name: 100 * value if value >= 0 else np.nan for name, value in compute_coco_scores(images).items()}
     tally = Tally(frames=len(images), detections=detections)
     return SequenceResult(
-        split, str(job.folder), "predicted", "", tally, tuple(problems), time.perf_counter() - begin_s,
+        split, str(job.folder), job.intrinsics.source, "", tally, tuple(problems), time.perf_counter() - begin_s,
         {**scores, "people": people_count},
     )  # fmt: skip
 
@@ -192,7 +199,7 @@ def _evaluate_relative_human(
     start()
     for image in progress(listed, split, len(listed)):
         try:
-            people = _estimate(estimator, image.path, 0.0, reset=True)
+            people = _estimate(estimator, job.intrinsics, image.path, reset=True)
         except UserError as error:
             problems.append(str(error))
             continue
@@ -202,7 +209,7 @@ def _evaluate_relative_human(
     tally = Tally(frames=len(images), detections=detections)
     scores = relative_human.compute_relation_scores(images)
     wall_s = time.perf_counter() - begin_s
-    return SequenceResult(split, str(job.folder), "predicted", "", tally, tuple(problems), wall_s, scores)
+    return SequenceResult(split, str(job.folder), job.intrinsics.source, "", tally, tuple(problems), wall_s, scores)
 
 
 def _evaluate_tracked(
@@ -214,7 +221,7 @@ def _evaluate_tracked(
     estimator.reset()
     for frame in progress(sequence.frames, sequence.name, len(sequence.frames)):
         try:
-            people = _estimate(estimator, frame.image, frame.stamp_s)
+            people = _estimate(estimator, job.intrinsics, frame.image, frame.stamp_s)
         except UserError as error:
             problems.append(str(error))
             continue
@@ -328,7 +335,13 @@ def _evaluate_each(
 
 
 def _estimate(
-    estimator: Any, path: Path, stamp_s: float, *, reset: bool = False, labeled_size: tuple[int, int] | None = None
+    estimator: Any,
+    intrinsics: IntrinsicsChoice,
+    path: Path,
+    stamp_s: float = 0.0,
+    *,
+    reset: bool = False,
+    labeled_size: tuple[int, int] | None = None,
 ) -> People:
     if reset:
         estimator.reset()
@@ -338,7 +351,7 @@ def _estimate(
             f"{path} is {image.shape[1]} x {image.shape[0]} px, but its labels are for {labeled_size[0]} x "
             f"{labeled_size[1]} px; use the original images"
         )
-    people: People = estimator.step(Frame(image, stamp_s))
+    people: People = estimator.step(intrinsics.apply(Frame(image, stamp_s)))
     return people
 
 
