@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -120,16 +121,17 @@ def run(args: argparse.Namespace) -> int:
     from multihmr2_ros.simulation.sequence import SceneRenderer, count_frames, limit_to_one_thread
 
     images = count_frames(scene_options)
-    renderer = SceneRenderer()
-    with (
-        limit_to_one_thread(),
-        make_progress_bar(name=args.out.name, unit="image", total=images * len(targets)) as bar,
-    ):
-        for seed, path in targets:
-            with _open_output(path, args) as output:
-                for frame, depth_mm in _render_frames(renderer, seed, scene_options, args):
-                    output.write(frame, depth_mm)
-                    bar.update()
+    with contextlib.nullcontext() if args.sequences is None else _make_folder(args.out):
+        renderer = SceneRenderer()
+        with (
+            limit_to_one_thread(),
+            make_progress_bar(name=args.out.name, unit="image", total=images * len(targets)) as bar,
+        ):
+            for seed, path in targets:
+                with _open_output(path, args) as output:
+                    for frame, depth_mm in _render_frames(renderer, seed, scene_options, args):
+                        output.write(frame, depth_mm)
+                        bar.update()
     many = f"{len(targets)} sequences of " if args.sequences is not None else ""
     print(f"{args.out}: {many}{images} images, seed {args.seed}")
     return 0
@@ -161,8 +163,6 @@ def _make_scene_options(args: argparse.Namespace) -> SceneOptions:
 
 def _list_targets(args: argparse.Namespace) -> list[tuple[int, Path]]:
     """Return the seeds and the paths to write; raise UserError before rendering if one cannot be written."""
-    from multihmr2_ros.files import describe_write_error
-
     if args.out.exists():
         raise UserError(f"{args.out} already exists; choose another --out, or remove it")
     if not args.out.parent.is_dir():
@@ -171,13 +171,25 @@ def _list_targets(args: argparse.Namespace) -> list[tuple[int, Path]]:
         return [(args.seed, args.out)]
     if args.sequences < 1:
         raise UserError(f"--sequences must be 1 or more, got {args.sequences}")
-    try:
-        args.out.mkdir()
-    except OSError as error:
-        raise describe_write_error(args.out, error) from error
     suffix = ".mcap" if args.kind == "bag" else ""
     seeds = range(args.seed, args.seed + args.sequences)
     return [(seed, args.out / f"seed_{seed:07d}{suffix}") for seed in seeds]
+
+
+@contextlib.contextmanager
+def _make_folder(folder: Path) -> Iterator[None]:
+    """Make the folder of the sequences. Remove it if an error left it empty, because the folder must not exist."""
+    from multihmr2_ros.files import describe_write_error
+
+    try:
+        folder.mkdir()
+    except OSError as error:
+        raise describe_write_error(folder, error) from error
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # it is not empty
+            folder.rmdir()
 
 
 def _open_output(path: Path, args: argparse.Namespace) -> BagOutput | FolderOutput:

@@ -301,6 +301,8 @@ def test_nobody_is_a_message_too(tmp_path: Path) -> None:
         (["--sequences", "0"], "--sequences must be 1 or more"),
         (["--motions", "nowhere"], "--motions must be a folder of BVH files"),
         (["--garments", "EMPTY"], "expected garments"),
+        (["--motions", "EMPTY", "--sequences", "2"], "expected *.bvh files"),
+        (["--backgrounds", "EMPTY", "--sequences", "2", "--as", "images"], "expected images"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(
