@@ -107,7 +107,12 @@ def read_results(folder: Path) -> dict[str, Any]:
         document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if document["format"] != FORMAT:
             raise UserError(f"{path} has format {document['format']}, expected {FORMAT}; evaluate again")
+        for key in ("configuration", "versions"):
+            document[key] = dict(document[key])
         for sequence in document["sequences"]:
+            for key in ("name", "intrinsics", "folder"):
+                if not isinstance(sequence[key], str):
+                    raise TypeError(f"{key} is {sequence[key]!r}")
             sequence["tally"] = _parse_tally(sequence)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: give a result folder of `multihmr2 evaluate --out`") from None
@@ -160,16 +165,18 @@ def _describe_sums(tally: Tally) -> dict[str, Any]:
 
 def _parse_tally(sequence: dict[str, Any]) -> Tally:
     sums, identity = sequence["sums"], sequence["sums"]["identity"]
-    detection = {each.name: sequence[each.name] for each in dataclasses.fields(DetectionCounts)}
+    detection = {each.name: int(sequence[each.name]) for each in dataclasses.fields(DetectionCounts)}
     if identity is not None:
         arrays: dict[str, Any] = {
-            key: np.array(value) if isinstance(value, list) else value for key, value in identity.items()
+            key: np.array(value, np.float64) if isinstance(value, list) else int(value)
+            for key, value in identity.items()
         }
         identity = IdentityCounts(**arrays)
+    counts: dict[str, Any] = {name: int(sequence[name]) for name in COUNTS}
     return Tally(
-        **{name: sequence[name] for name in COUNTS},
+        **counts,
         detection=DetectionCounts(**detection),
-        sums={key: Sum(total, count) for key, (total, count) in sums["errors"].items()},
+        sums={key: Sum(float(total), int(count)) for key, (total, count) in sums["errors"].items()},
         identity=identity,
     )
 

@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -232,6 +233,23 @@ def test_results_come_back_from_their_file(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="evaluate again") as caught:
             files.read_results(folder)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["name", "intrinsics", "folder", "with_truth", "sums", "configuration", "versions"])
+@pytest.mark.parametrize("is_deleted", [True, False])
+def test_damaged_results_are_not_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str, is_deleted: bool
+) -> None:
+    folder = save(tmp_path / "a", [result("x", 12.5, 7, 5), result("y", 12.5, 7, 5)])
+    document = json.loads((folder / "results.json").read_text())
+    part = document if key in document else document["sequences"][0]
+    part[key] = None
+    if is_deleted:
+        del part[key]
+    (folder / "results.json").write_text(json.dumps(document))
+    assert main(["evaluate", "--compare", str(folder), str(folder), "--out", str(tmp_path / "compared")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "was not written by `multihmr2 evaluate`" in line
 
 
 def test_every_metric_has_one_name() -> None:
