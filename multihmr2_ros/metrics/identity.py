@@ -155,23 +155,24 @@ def _count_clear(
     min_iou: float,
 ) -> tuple[int, int, int]:
     """Count misses, false positives and switches. Pairs of earlier frames are kept while they overlap; the others are
-    assigned."""
-    partner: dict[int, int] = {}  # true identity → its last predicted identity
+    assigned. Of two people who last had the same predicted identity, the one who had it later keeps it."""
+    partner: dict[int, tuple[int, int]] = {}  # true identity → number of the last frame, its predicted identity there
     misses = false_positives = switches = 0
-    for true, found, overlap in zip(truth, predicted, overlaps, strict=True):
+    for number, (true, found, overlap) in enumerate(zip(truth, predicted, overlaps, strict=True)):
         allowed = overlap >= min_iou
         columns = {identity: column for column, identity in enumerate(found.identity.tolist())}
         pairs = []
-        for row, identity in enumerate(true.identity.tolist()):
-            column = columns.get(partner[identity]) if identity in partner else None
+        known = [(partner[identity], row) for row, identity in enumerate(true.identity.tolist()) if identity in partner]
+        for (_, other), row in sorted(known, reverse=True):
+            column = columns.get(other)
             if column is not None and allowed[row, column]:
                 pairs.append((row, column))
                 allowed[row], allowed[:, column] = False, False
         pairs += [(int(row), int(column)) for row, column in assign(1 - overlap, allowed)]
         for row, column in pairs:
             identity, other = int(true.identity[row]), int(found.identity[column])
-            switches += partner.get(identity, other) != other
-            partner[identity] = other
+            switches += identity in partner and partner[identity][1] != other
+            partner[identity] = number, other
         misses += len(true.identity) - len(pairs)
         false_positives += len(found.identity) - len(pairs)
     return misses, false_positives, switches
