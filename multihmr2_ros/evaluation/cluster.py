@@ -69,9 +69,21 @@ def run_in_cluster(
         from distributed import as_completed
 
         start()
-        futures = [client.submit(function, job, pure=False, retries=0) for job in jobs]
-        for _ in make_progress_bar(as_completed(futures), name="bags", unit="bag", total=len(futures)):
-            pass
+        futures: list[Any] = []
+        running = as_completed()
+
+        def submit_next() -> None:
+            """Submit jobs until each thread has one.
+
+            If a worker process dies, Dask blames all jobs that were submitted to it.
+            """
+            while len(futures) < len(jobs) and running.count() < max(1, sum(client.nthreads().values())):
+                futures.append(client.submit(function, jobs[len(futures)], pure=False, retries=0))
+                running.add(futures[-1])
+
+        submit_next()
+        for _ in make_progress_bar(running, name="bags", unit="bag", total=len(jobs)):
+            submit_next()
         return [_get_result(job, future) for job, future in zip(jobs, futures, strict=True)]
 
 
