@@ -42,6 +42,7 @@ LIMITS_S = {
     "weights": 60,
     "golden": 60,
     "large": 75,
+    "profile": 30,
     "nano": 35,
     "threads": 35,
     "cameras": 40,

@@ -27,7 +27,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -100,6 +100,34 @@ def large(step: Step) -> None:
     _kernels(step, network, wide, "fp16", 10)
     _bench(step, network, wide, ("bf16",), ("eager", "graph"), (1, 20))
     _bench(step, network, wide, ("fp32",), ("graph",), (10,))
+
+
+def profile(step: Step) -> None:
+    """Measure the time of each kind of kernel in one frame's graph of the large network."""
+    size = step.count((768, 432), (192, 112))
+    estimator = make_estimator(step, step.large(), "bf16", "graph", 10, "full")
+    infer, image, repeats = estimator._infer, make_image(size), step.count(10, 1)
+    estimator.step(image, stamp=0.0)
+    resize = estimator._resize(*size)
+    activity = torch.profiler.ProfilerActivity.CPU if step.dry else torch.profiler.ProfilerActivity.CUDA
+    with torch.inference_mode():
+        inputs = (infer.prepare(image, resize), *infer._prepare_camera(None))
+        infer._run(*inputs)
+        step.wait()
+        with torch.profiler.profile(activities=[activity]) as profiler:
+            for _ in range(repeats):
+                infer._run(*inputs)
+            step.wait()
+    rows = [(_busy_us(event), event) for event in profiler.key_averages()]
+    total = sum(busy for busy, _ in rows)
+    step.write(kinds=len(rows), kernels=sum(event.count for _, event in rows) / repeats, ms=1e-3 * total / repeats)
+    for busy, event in sorted(rows, key=lambda row: -row[0])[:25]:
+        step.write(kernel=event.key[:90], calls=event.count / repeats, ms=1e-3 * busy / repeats, share=busy / total)
+
+
+def _busy_us(event: Any) -> float:
+    """Return the time of all calls of a kernel (in a dry run: of an operation) in µs."""
+    return float(event.self_device_time_total or event.self_cpu_time_total)
 
 
 def nano(step: Step) -> None:
@@ -329,17 +357,17 @@ def training(step: Step) -> None:
     apart = {name: abs(value - losses[1][name]) / max(abs(value), 1e-3) for name, value in losses[0].items()}
     most = max(apart, key=apart.__getitem__)
     step.write(loss=losses[1]["loss"], greatest_ratio_from_cpu=apart[most], of=most, ok=apart[most] < 1e-2)
-    for precision, images in (("auto", 32), ("fp32", 32), ("auto", 128)):
+    for precision, images in (("fp32", 128), ("auto", 128), ("fp32", 384), ("auto", 384)):
         trainer = _trainer(step, config, step.device, precision)
         batch = _batch(step.count(images), size)
-        count = step.count(50, 2)
+        count = step.count(20, 2)
         for index in range(count):
-            if index == count // 5:
+            if index == count // 4:
                 step.wait()
                 begin = time.monotonic()
             terms, norm = trainer.step(batch)
         step.wait()
-        rate = len(batch.origins) * (count - count // 5) / (time.monotonic() - begin)
+        rate = len(batch.origins) * (count - count // 4) / (time.monotonic() - begin)
         memory = {} if step.dry else {"peak_gpu_mib": torch.cuda.max_memory_allocated() / 2**20}
         step.write(precision=precision, batch=len(batch.origins), steps=count, images_per_s=rate, loss=terms["loss"],
                    gradient_norm=norm, ok=bool(np.isfinite(norm)), **memory)  # fmt: skip
@@ -396,6 +424,7 @@ STEPS: dict[str, Callable[[Step], None]] = {
     "weights": make_weights,
     "golden": golden,
     "large": large,
+    "profile": profile,
     "nano": nano,
     "threads": threads,
     "cameras": cameras,

@@ -16,12 +16,13 @@
 
     python scripts/gpu_train.py pack PACKED --cache DIR --pseudo-truth IMAGES bodies.npz --empty-images FOLDER \
         --motions FOLDER --hold-out 0.1
-    python scripts/gpu_train.py train PACKED... --seconds 400 --out RUN
+    python scripts/gpu_train.py train PACKED/part0 PACKED/part1 --seconds 400 --out RUN
+    python scripts/gpu_train.py unpack PACKED/part2
 
-PACKED contains folders part0, part1, … of at most 36 MB each: images as WebP, rotations as rotation vectors, poses for
-the steps on keypoints. Training starts from the bundled weights (or --weights), first with a frozen encoder
-(OUT/frozen), then with the whole network (OUT/together). The number of steps is adjusted so that the learning rate
-reaches zero when the time is over.
+PACKED contains folders part0, part1, … of at most 34 MB each: images as WebP, rotations as rotation vectors, poses for
+the steps on keypoints. The first parts contain the real images. Renders may be unpacked while the training runs.
+Training starts from the bundled weights (or --weights), first with a frozen encoder (OUT/frozen), then with the whole
+network (OUT/together). The number of steps is adjusted so that the learning rate reaches zero when the time is over.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ from torch.utils.data import Dataset
 
 from multihmr2_ros.body import Body
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.files import atomic_safetensors_path
 from multihmr2_ros.network import checkpoint
 from multihmr2_ros.network.config import NANO
 from multihmr2_ros.network.initialization import initialize
@@ -70,14 +72,20 @@ from multihmr2_ros.training.state import WEIGHTS_FILE
 from multihmr2_ros.training.trainer import Hooks, Trainer
 from multihmr2_ros.weights import resolve_checkpoint
 
-PART_BYTES = 36_000_000
+PART_BYTES = 34_000_000
 IMAGE_QUALITY, RENDER_QUALITY, BACKGROUND_PX = 72, 75, 448
 ROTATION_STEP_RAD = 1e-4
 BANK_POSES = 24_000
 RECENT_STEPS = 100
-KEYPOINT_EVERY = 2
 UNKNOWN_STEPS = 10**6  # until `StepTimer` has measured some
-LOSSES = {"reprojection": 5.0, "keypoint_similarity": 4.0, "angle": 15.0, "field_of_view": 8.0, "heatmap": 0.0}
+LOSSES = {
+    "root_columns": 6.0,
+    "reprojection": 5.0,
+    "keypoint_similarity": 4.0,
+    "angle": 15.0,
+    "field_of_view": 8.0,
+    "heatmap": 0.0,
+}
 
 
 def run_in_processes(work: Callable[..., None], calls: Sequence[tuple[Any, ...]], processes: int | None = None) -> None:
@@ -239,7 +247,8 @@ def _unpack_file(path: Path, data: Path) -> None:
     elif path.name.startswith("seeds-"):
         arrays = safetensors.numpy.load(lzma.decompress(path.read_bytes()))
         arrays["rotations"] = _to_matrices(arrays.pop("rotvec"))
-        safetensors.numpy.save_file(arrays, data / "cache" / f"{path.stem}.safetensors")
+        with atomic_safetensors_path(data / "cache" / f"{path.stem}.safetensors") as target:
+            safetensors.numpy.save_file(arrays, target)
     else:
         shutil.copy(path, data / path.name)
 
@@ -287,7 +296,7 @@ def batches(data: Path, bank: PoseBank, args: argparse.Namespace, seed: int, key
     sizes = [Batches(sources, BatchConfig(args.batch_size, size, NANO.patch_size), seed) for size in (384, 384, 320)]
     poses = KeypointBatches(bank, NANO.image_size, args.keypoint_people, seed)
     print(f"{len(people)} images of people, {sum(map(len, empty))} without, {len(cache)} renders", flush=True)
-    return MixedBatches(Mixed(*sizes), poses, keypoint_steps, KEYPOINT_EVERY)
+    return MixedBatches(Mixed(*sizes), poses, keypoint_steps, args.keypoint_every)
 
 
 def start_network(weights: Path) -> MultiHMR2:
@@ -333,7 +342,7 @@ def run_phase(
     )
     losses = LossConfig(**LOSSES, keypoint_map=0.0, encoder_keypoint=2.0 if encoder else 0.0)
     config = TrainingConfig(
-        UNKNOWN_STEPS, 0.998, "fp32", args.seed + bool(encoder), loader_workers=args.workers, log_steps=20,
+        UNKNOWN_STEPS, 0.998, args.precision, args.seed + bool(encoder), loader_workers=args.workers, log_steps=20,
         validate_steps=10**9, checkpoint_steps=10**9, optimisation=optimisation, losses=losses,
         batch=BatchConfig(args.batch_size),
     )  # fmt: skip
@@ -379,24 +388,29 @@ def main() -> int:
     packer.add_argument("--motions", type=Path)
     packer.add_argument("--hold-out", type=float, default=0.1)
     packer.add_argument("--processes", type=int, default=1)
+    unpacker = commands.add_parser("unpack")
+    unpacker.add_argument("packed", type=Path, nargs="+")
     trainer = commands.add_parser("train")
     trainer.add_argument("packed", type=Path, nargs="+")
     trainer.add_argument("--out", type=Path, required=True)
-    trainer.add_argument("--data", type=Path, default=Path("/tmp/nano-data"))
+    for command in (unpacker, trainer):
+        command.add_argument("--data", type=Path, default=Path("/tmp/nano-data"))
     trainer.add_argument("--weights", type=Path)
     trainer.add_argument("--device", default="cuda")
     trainer.add_argument("--seconds", type=float, default=400)
     trainer.add_argument("--together", type=float, default=0.5)
-    trainer.add_argument("--batch-size", type=int, default=128)
+    trainer.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    trainer.add_argument("--batch-size", type=int, default=384)
     trainer.add_argument("--keypoint-people", type=int, default=3072)
     trainer.add_argument("--keypoint-steps", type=int, default=150)
+    trainer.add_argument("--keypoint-every", type=int, default=4)
     trainer.add_argument("--learning-rate", type=float, default=8e-4)
     trainer.add_argument("--render-share", type=float, default=0.5)
     trainer.add_argument("--workers", type=int, default=14)
     trainer.add_argument("--seed", type=int, default=100)
     args = parser.parse_args()
     try:
-        pack(args) if args.command == "pack" else train(args)
+        {"pack": pack, "unpack": lambda each: unpack(each.packed, each.data), "train": train}[args.command](args)
     except UserError as error:
         print(f"gpu_train: {error}", file=sys.stderr)
         return 2

@@ -116,11 +116,18 @@ def _distort_content_colors(
     sample: Sample, resize: ResizePad, generator: np.random.Generator, config: PhotometricConfig
 ) -> Sample:
     """Change the colors of the image but not of its padding, which is also black at inference."""
-    rows = slice(resize.pad_top, resize.pad_top + resize.resized_height)
-    columns = slice(resize.pad_left, resize.pad_left + resize.resized_width)
+    content = _find_content(resize)
     image = sample.image.copy()
-    image[rows, columns] = distort_colors(np.ascontiguousarray(image[rows, columns]), generator, config)
+    image[content] = distort_colors(np.ascontiguousarray(image[content]), generator, config)
     return dataclasses.replace(sample, image=image)
+
+
+def _find_content(resize: ResizePad) -> tuple[slice, slice]:
+    """Return the rows and columns of the padded input that contain the image."""
+    return (
+        slice(resize.pad_top, resize.pad_top + resize.resized_height),
+        slice(resize.pad_left, resize.pad_left + resize.resized_width),
+    )
 
 
 def flip(sample: Sample) -> Sample:
@@ -217,12 +224,11 @@ def to_input(sample: Sample, resize: ResizePad) -> Sample:
     size = (resize.resized_height, resize.resized_width)
     if pixels.shape[-2:] != size:
         pixels = functional.interpolate(pixels, size, mode="bicubic", antialias=True)
-    right = resize.padded_width - resize.resized_width - resize.pad_left
-    bottom = resize.padded_height - resize.resized_height - resize.pad_top
-    pixels = functional.pad(pixels, (resize.pad_left, right, resize.pad_top, bottom))
+    image = np.zeros((resize.padded_height, resize.padded_width, 3), np.uint8)
+    image[_find_content(resize)] = pixels[0].permute(1, 2, 0).numpy()
     return dataclasses.replace(
         sample,
-        image=np.ascontiguousarray(pixels[0].permute(1, 2, 0).numpy()),
+        image=image,
         k=None if sample.k is None else resize.k_to_input(sample.k),
         location=resize.points_to_input(sample.location),
         keypoints=resize.points_to_input(sample.keypoints),
