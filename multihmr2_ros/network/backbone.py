@@ -89,7 +89,8 @@ class Backbone(nn.Module):
             ],
             dim=1,
         )
-        rotation = make_rotary_table(rows, columns, self.head_width, tokens.device, precision)
+        first = 1 + self.register_tokens.shape[1]
+        rotation = make_rotary_table(rows, columns, first, self.head_width, tokens.device, precision)
         for block in self.blocks:
             tokens = block(tokens, rotation)
         tokens = self.norm(tokens)
@@ -123,7 +124,7 @@ class Block(nn.Module):
 
 
 class RotarySelfAttention(nn.Module):
-    """Self-attention with rotary positions on the patch tokens, which are the last tokens of the sequence.
+    """Self-attention with rotary positions of the tokens.
 
     The key bias is zero in DINOv3; the bias mask of a weights file is applied to `qkv.bias` once, when it is loaded.
     """
@@ -137,37 +138,36 @@ class RotarySelfAttention(nn.Module):
     def forward(self, tokens: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
         batch, count, width = tokens.shape
         qkv = self.qkv(tokens).reshape(batch, count, 3, self.heads, width // self.heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)
-        attended = functional.scaled_dot_product_attention(
-            rotate_patches(query, rotation), rotate_patches(key, rotation), value
-        )
+        queries_and_keys, value = qkv.permute(2, 0, 3, 1, 4).split([2, 1])
+        query, key = rotate_tokens(queries_and_keys, rotation)
+        attended = functional.scaled_dot_product_attention(query, key, value[0])
         return self.project(attended.transpose(1, 2).reshape(batch, count, width))
 
 
 def make_rotary_table(
-    rows: int, columns: int, head_width: int, device: torch.device, dtype: torch.dtype
+    rows: int, columns: int, first: int, head_width: int, device: torch.device, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Return cosine and sine (rows·columns, head_width) of the angles of each patch, in row-major order.
+    """Return factors (first + rows·columns, head_width) for `rotate_tokens`: cosines, and sines with each half's sign.
 
-    Patch centers are between −1 and 1 along each axis. The angles are 2π·center / period, first for the row, then for
-    the column, with periods 100^(2i / (head_width / 2)); this list occurs twice. Computed in float32.
+    The first tokens are not rotated. The patches follow in row-major order; their centers are between −1 and 1 along
+    each axis. The angles are 2π·center / period, first for the row, then for the column, with periods
+    100^(2i / (head_width / 2)); this list occurs twice. Computed in float32.
     """
     period = 100.0 ** (torch.arange(head_width // 4, device=device, dtype=torch.float32) * (4.0 / head_width))
     row = 2 * (torch.arange(rows, device=device, dtype=torch.float32) + 0.5) / rows - 1
     column = 2 * (torch.arange(columns, device=device, dtype=torch.float32) + 0.5) / columns - 1
     center = torch.stack(torch.meshgrid(row, column, indexing="ij"), dim=-1).reshape(-1, 2)
-    angle = (2 * math.pi * center[:, :, None] / period).flatten(1).tile(2)
-    return angle.cos().to(dtype), angle.sin().to(dtype)
+    angle = functional.pad((2 * math.pi * center[:, :, None] / period).flatten(1), (0, 0, first, 0))
+    cosine, sine = angle.cos().to(dtype), angle.sin().to(dtype)
+    return cosine.tile(2), torch.cat([-sine, sine], dim=-1)
 
 
-def rotate_patches(features: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotate the last tokens of (B, heads, N, head_width) by a rotary table; the first tokens stay unchanged."""
-    cosine, sine = rotation
-    count = cosine.shape[0]  # with `len`, it would be a constant in an exported network
-    first, patches = features.split([features.shape[2] - count, count], dim=2)
-    left, right = patches.chunk(2, dim=-1)
-    rotated = patches * cosine + torch.cat([-right, left], dim=-1) * sine
-    return torch.cat([first, rotated], dim=2)
+def rotate_tokens(features: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotate tokens (…, N, head_width) by a rotary table: the left half x and the right half y of the features become
+    x · cos − y · sin and y · cos + x · sin."""
+    cosine, signed_sine = rotation
+    swapped = features.unflatten(-1, (2, -1)).flip(-2).flatten(-2)  # fewer GPU kernels than chunks and a concatenation
+    return features * cosine + swapped * signed_sine
 
 
 class ConvStem(nn.Module):

@@ -21,7 +21,7 @@ import re
 import pytest
 import torch
 
-from multihmr2_ros.network.backbone import Backbone, make_rotary_table
+from multihmr2_ros.network.backbone import Backbone, make_rotary_table, rotate_tokens
 from multihmr2_ros.network.config import NetworkConfig
 
 CONFIG = NetworkConfig(
@@ -97,7 +97,16 @@ def test_parity_with_transformers(peer: torch.nn.Module, height: int, width: int
     torch.testing.assert_close(patches.flatten(1, 2), expected[:, first:], rtol=1e-4, atol=1e-4)
 
 
-def test_rotation_table_of_a_single_patch_does_nothing() -> None:
-    cosine, sine = make_rotary_table(1, 1, 64, torch.device("cpu"), torch.float32)
-    assert torch.equal(cosine, torch.ones(1, 64))
-    assert torch.equal(sine, torch.zeros(1, 64))
+def test_first_tokens_and_a_single_patch_are_not_rotated() -> None:
+    cosine, signed_sine = make_rotary_table(1, 1, 5, 64, torch.device("cpu"), torch.float32)
+    assert torch.equal(cosine, torch.ones(6, 64))
+    assert torch.equal(signed_sine, torch.zeros(6, 64))
+
+
+def test_rotation_equals_a_complex_product() -> None:
+    table = make_rotary_table(2, 3, 5, 64, torch.device("cpu"), torch.float32)
+    features = torch.randn(2, 4, 11, 64)
+    turn = torch.complex(table[0][:, 32:], table[1][:, 32:])
+    expected = torch.complex(features[..., :32], features[..., 32:]) * turn
+    torch.testing.assert_close(rotate_tokens(features, table), torch.cat([expected.real, expected.imag], dim=-1))
+    assert torch.equal(rotate_tokens(features, table)[:, :, :5], features[:, :, :5])
