@@ -39,7 +39,6 @@ from multihmr2_ros.network.keypoint_fitting import KeypointFitter
 from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.training.augmentation import compute_input_sizes
 from multihmr2_ros.training.data import Batch, BatchConfig, make_held_out_batches
-from multihmr2_ros.training.optimizer import PRETRAINED
 from multihmr2_ros.training.render_cache import RenderCache
 from multihmr2_ros.training.validation import SCORE_THRESHOLD, ValidationCounts, compare_batch
 from multihmr2_ros.weights import compute_sha256
@@ -64,8 +63,13 @@ def main() -> int:
     )  # fmt: skip
     parser.add_argument(
         "--average-with", type=Path, metavar="FILE",
-        help="average WEIGHTS with these weights, except for the pretrained encoder (the average is often better than "
+        help="average WEIGHTS with these weights, from which they were trained (the average is often better than "
         "a fine-tuned network: Wortsman et al. 2022, Robust fine-tuning of zero-shot models)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--keypoint-shift", type=float, default=0.0,
+        help="offset of the logits of the encoder's keypoint scores; corrects that training of the encoder lowers all "
+        "of them, because its loss only compares cells (default: 0)",
     )  # fmt: skip
     parser.add_argument(
         "--precision", type=float, default=0.9, help="requested precision on the held-out images (default: 0.9)"
@@ -94,6 +98,8 @@ def bundle(weights: Path, cache: Path, out: Path, args: argparse.Namespace) -> N
         last.weight.mul_(args.score_trust)
         last.bias.mul_(args.score_trust)
         field_of_view.bias.add_(args.fov_shift)
+        if args.keypoint_shift:
+            shift_keypoint_scores(network, args.keypoint_shift)
     found = figures(network, held_out(network, cache))
     for score, values in found.items():
         print(f"score {score:.2f}: " + ", ".join(f"{name} {value:.3f}" for name, value in values.items()))
@@ -113,7 +119,7 @@ def bundle(weights: Path, cache: Path, out: Path, args: argparse.Namespace) -> N
 
 @torch.no_grad()
 def average(network: MultiHMR2, other: MultiHMR2) -> None:
-    """Average the network's weights with the other's, except for the pretrained encoder."""
+    """Average the network's weights with the other's."""
     values = dict(other.named_parameters())
     if {name: value.shape for name, value in network.named_parameters()} != {n: v.shape for n, v in values.items()}:
         raise UserError(
@@ -121,8 +127,18 @@ def average(network: MultiHMR2, other: MultiHMR2) -> None:
             "that WEIGHTS was trained from"
         )
     for name, value in network.named_parameters():
-        if not name.startswith(PRETRAINED):
-            value.lerp_(values[name], 0.5)
+        value.lerp_(values[name], 0.5)
+
+
+@torch.no_grad()
+def shift_keypoint_scores(network: MultiHMR2, shift: float) -> None:
+    """Add an offset to the logits of the encoder's keypoint scores. Raises UserError for encoders without keypoints."""
+    encoder = network.backbone.pretrained
+    if encoder is None:
+        raise UserError("--keypoint-shift needs an encoder with keypoints, which these weights do not have; omit it")
+    bias = encoder.movenet.keypoint.output.conv.bias
+    assert bias is not None
+    bias.add_(shift)
 
 
 def held_out(network: MultiHMR2, cache: Path) -> list[Batch]:
