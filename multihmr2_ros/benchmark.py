@@ -120,7 +120,21 @@ def measure(weights: Path, config: BenchmarkConfig) -> Row:
 
 
 def measure_network(network: MultiHMR2, config: BenchmarkConfig) -> Row:
-    """Measure and return all figures: milliseconds (least, p50, p95), frames per second, MiB."""
+    """Measure and return all figures: milliseconds (least, p50, p95), frames per second, MiB.
+
+    Raises UserError for more people than the network can find.
+    """
+    if max(config.people) > network.config.queries:
+        raise UserError(
+            f"--people must be at most {network.config.queries}, the number of queries of this network, got "
+            f"{max(config.people)}"
+        )
+    is_gpu = config.device.startswith("cuda")
+    with torch.cuda.device(config.device) if is_gpu else contextlib.nullcontext():
+        return _measure_on_device(network, config)
+
+
+def _measure_on_device(network: MultiHMR2, config: BenchmarkConfig) -> Row:
     image = np.random.default_rng(0).integers(0, 256, (config.size[1], config.size[0], 3), np.uint8)
     rows, frames = _prepare_frames(network, image, config)
     bar = make_progress_bar(name="bench", unit="frame", total=len(frames) * (config.repeats + config.warm_up))
@@ -192,7 +206,7 @@ def _measure_stages(estimator: Estimator, image: NDArray[np.uint8], config: Benc
     assert isinstance(infer, Inference)
     network = infer.network
     resize = estimator._resize(*config.size)
-    with torch.inference_mode(), limit_threads(config.threads):
+    with torch.inference_mode(), limit_threads(config.threads), infer._in_full_precision():
         pixels = infer.prepare(image, resize)
         normalized = (pixels.float() / 255.0 - network.image_mean) / network.image_std
         encoded = network.backbone(normalized)

@@ -29,6 +29,7 @@ import gzip
 import logging
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -47,6 +48,7 @@ from multihmr2_ros.errors import UserError
 logger = logging.getLogger(__name__)
 
 Mesh = Literal["full", "low"]
+ANNY_LOCK = threading.Lock()  # Anny is imported, and its cache is built, by one thread at a time
 TOPOLOGY = {"full": "default", "low": "notoes_collapse5pc"}
 
 # Index of the body's center vertex, which the network locates (spec, "the located point").
@@ -247,8 +249,13 @@ def is_cached() -> bool:
     return caches.is_body_cached(caches.find_body_cache())
 
 
-@functools.cache
 def _load_cached_anny(mesh: Mesh) -> Any:
+    with ANNY_LOCK:
+        return _load_anny_once(mesh)
+
+
+@functools.cache
+def _load_anny_once(mesh: Mesh) -> Any:
     anny = import_anny()
     if not is_cached():
         logger.info("building the body model cache, only once (less than a minute)")

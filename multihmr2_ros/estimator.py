@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,6 +48,8 @@ from multihmr2_ros.tracking import (
     compute_measurement_noise,
 )
 from multihmr2_ros.weights import resolve_checkpoint
+
+logger = logging.getLogger(__name__)
 
 SAME_CAMERA = 0.01  # maximum relative difference of two intrinsics of one camera
 
@@ -116,7 +119,7 @@ class Estimator:
         self.surface = _make_surface(self.body)
         self.tracker = Tracker(self.config.tracker)
         self._last_k: NDArray[np.float64] | None = None  # of the last frame; None: predicted
-        max_people = min(self.config.max_people, network.config.queries)
+        max_people = _limit_people(self.config.max_people, network.config)
         self._infer: Inference | CameraInference = (
             Inference(network, self.body, runtime or Runtime(), max_people)
             if shared is None
@@ -202,7 +205,7 @@ class Estimator:
         for name in ("input_size", "track", "tracker"):
             if getattr(config, name) != getattr(self.config, name):
                 raise UserError(f"{name} of an existing estimator cannot be changed; create a new estimator")
-        max_people = min(config.max_people, self.network_config.queries)
+        max_people = _limit_people(config.max_people, self.network_config)
         if config.mesh != self.config.mesh or max_people != self._infer.max_people:
             body = self.body if config.mesh == self.config.mesh else Body(config.mesh)
             self._infer.reconfigure(body, max_people)
@@ -345,6 +348,13 @@ def suppress_nearby(pelvis: NDArray[np.float32], distance_m: float) -> NDArray[n
 
 def _make_surface(body: Body) -> BodySurface:
     return BodySurface.from_mesh(body.faces, body.anny.template_vertices.cpu().numpy())
+
+
+def _limit_people(max_people: int, network: NetworkConfig) -> int:
+    """Return max_people, at most the number of the network's queries; log a warning if that is less."""
+    if max_people > network.queries:
+        logger.warning("max_people %d is limited to the %d queries of this network", max_people, network.queries)
+    return min(max_people, network.queries)
 
 
 def _check_input_size(sizes: NetworkConfig, input_size: int | tuple[int, int] | None) -> None:

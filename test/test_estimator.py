@@ -212,6 +212,16 @@ def test_a_calibration_that_arrives_late_is_not_taken_for_motion(estimator: Esti
         np.testing.assert_allclose(people.velocity, 0, atol=1e-6)
 
 
+def test_more_people_than_queries_are_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    network = small_network()
+    estimator = Estimator(network, EstimatorConfig(max_people=network.config.queries), Runtime("cpu"))
+    assert not caplog.records
+    estimator.reconfigure(EstimatorConfig(max_people=network.config.queries + 1))
+    assert [record.getMessage() for record in caplog.records] == [
+        f"max_people {network.config.queries + 1} is limited to the {network.config.queries} queries of this network"
+    ]
+
+
 def test_reconfiguration_between_two_pictures() -> None:
     estimator = Estimator(small_network(), EVERYBODY, Runtime("cpu", "fp32"))
     image = make_image(640, 480)

@@ -215,3 +215,20 @@ def test_a_process_without_standard_error_has_bodies(full: Body) -> None:
     root = paths.ROOT
     done = subprocess.run([sys.executable, "-c", script], cwd=root, stdout=subprocess.PIPE, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (0, f"{len(full.faces)}\n")
+
+
+def test_two_threads_may_load_their_first_body_at_the_same_time() -> None:
+    program = """
+import sys, threading
+from multihmr2_ros.body import Body
+start = threading.Barrier(2)
+def load():
+    start.wait()
+    Body("low")
+    sys.stdout.write("loaded\\n")
+threads = [threading.Thread(target=load) for _ in range(2)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.stdout.splitlines() == ["loaded", "loaded"], done.stderr

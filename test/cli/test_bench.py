@@ -123,6 +123,7 @@ def test_ros_without_repeats(capsys: pytest.CaptureFixture[str]) -> None:
         ("--size 768", "WIDTHxHEIGHT"),
         ("--people one", "whole numbers"),
         ("--people 0", "max_people"),
+        ("--people 1,500", "at most"),
         ("--precision int8", "int8"),
         ("--precision fp16", "GPU"),
         ("--mode graph", "GPU"),
