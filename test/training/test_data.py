@@ -31,7 +31,7 @@ import torch
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.simulation.scene import SceneOptions
 from multihmr2_ros.training.augmentation import NO_AUGMENTATION, flip
-from multihmr2_ros.training.data import BatchConfig, Batches, collate, make_held_out_batches
+from multihmr2_ros.training.data import BatchConfig, Batches, collate, make_held_out_batches, select_readable
 from multihmr2_ros.training.render_cache import (
     AFTER_HELD_OUT,
     HELD_OUT_SEED,
@@ -54,6 +54,7 @@ from multihmr2_ros.training.rendering import (
 from multihmr2_ros.training.samples import PERSON_FIELDS, Sample, pack_samples, unpack_sample
 from multihmr2_ros.training.session import _RenderMonitor
 from multihmr2_ros.training.targets import Targets
+from test.helpers.training_data_sets import make_data_set
 from test.helpers.training_samples import make_render_cache, make_sample
 
 
@@ -423,16 +424,37 @@ def test_a_shard_that_cannot_be_opened_any_more_does_not_stop_the_others(
         drawn[0]
 
 
-def test_a_data_set_none_of_whose_images_can_be_read_is_one_line() -> None:
-    class Broken:
-        def __len__(self) -> int:
-            return 3
+def damage(path: Path, kind: str) -> None:
+    if kind == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:200])
 
-        def sample(self, index: int) -> Sample:
-            raise PermissionError(13, "Permission denied")
 
-    with pytest.raises(UserError, match=r"1000 images in a row could not be read .*Permission denied"):
-        Batches([(Broken(), 1.0)], BatchConfig(batch_size=1, image_size=96), seed=0)[0]
+@pytest.mark.parametrize("kind", ["truncated", "missing"])
+@pytest.mark.parametrize("data_set", ["coco", "bedlam", "pseudo", "empty"])
+def test_an_image_that_cannot_be_read_is_left_out_with_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, data_set: str, kind: str
+) -> None:
+    def draw() -> set[str]:
+        batches = Batches([(reader, 1.0)], BatchConfig(batch_size=8, image_size=96), seed=0)
+        return {origin for step in range(4) for origin in batches[step].origins}
+
+    names = [f"{number}.jpg" for number in range(5)]
+    reader = make_data_set(tmp_path, data_set, names)
+    assert draw() == set(names)
+    damage(tmp_path / names[0], kind)
+    if data_set != "empty":  # whose images are listed when it is opened
+        reader = make_data_set(tmp_path, data_set, names, write=False)
+    assert draw() == set(names[1:])
+    assert len(caplog.messages) == 1
+    assert "0.jpg" in caplog.text
+    assert len(list(select_readable(reader, range(len(names))))) == 4
+    for name in names[1:]:
+        damage(tmp_path / name, kind)
+    with pytest.raises(UserError, match=r"1000 images in a row could not be read .*\.jpg"):
+        draw()
+    assert len(caplog.messages) == 1
 
 
 def test_vanishing_images_are_one_line(tmp_path: Path) -> None:

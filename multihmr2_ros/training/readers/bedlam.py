@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.media.images import read_image
+from multihmr2_ros.media.images import UnreadableImageError, read_image
 from multihmr2_ros.training.readers.common import center_from_keypoints, check_folder, group_rows_by_image, load_npz
 from multihmr2_ros.training.samples import Sample, make_blank_people
 
@@ -58,8 +58,7 @@ class BedlamReader:
                 f"{labels} must have gtkps (N, 25 or more, 2 or 3) and cam_int (N, 3, 3), got {self._keypoints.shape} "
                 f"and {self._k.shape}; check the file"
             )
-        if self._images:
-            self._refuse_rotated(labels)
+        self._refuse_rotated(labels)
 
     def __len__(self) -> int:
         return len(self._images)
@@ -88,11 +87,15 @@ class BedlamReader:
 
     def _refuse_rotated(self, labels: Path) -> None:
         """Raise UserError for portrait scenes: their images are rotated by 90°, their labels are for upright images."""
-        name, rows = self._images[0]
-        height, width = read_image(self._folder / name).shape[:2]
-        twice_cx, twice_cy = 2 * self._k[rows[0], :2, 2]
-        if abs(twice_cx - width) + abs(twice_cy - height) > abs(twice_cx - height) + abs(twice_cy - width):
-            raise UserError(
-                f"{labels} needs upright images, but {self._folder / name} is rotated by 90°; rotate the images of the "
-                "scene first"
-            )
+        for name, rows in self._images:
+            try:
+                height, width = read_image(self._folder / name).shape[:2]
+            except UnreadableImageError:
+                continue
+            twice_cx, twice_cy = 2 * self._k[rows[0], :2, 2]
+            if abs(twice_cx - width) + abs(twice_cy - height) > abs(twice_cx - height) + abs(twice_cy - width):
+                raise UserError(
+                    f"{labels} needs upright images, but {self._folder / name} is rotated by 90°; rotate the images of "
+                    "the scene first"
+                )
+            return
