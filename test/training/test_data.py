@@ -25,7 +25,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import safetensors
+import safetensors.numpy
 import torch
 
 from multihmr2_ros.errors import UserError
@@ -422,6 +422,33 @@ def test_a_shard_that_cannot_be_opened_any_more_does_not_stop_the_others(
         return
     with pytest.raises(UserError, match="the render cache is empty"):
         drawn[0]
+
+
+def test_a_shard_with_a_broken_image_is_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make_render_cache(tmp_path, 2)
+    broken = write_shard(tmp_path, SHARD_IMAGES, [make_sample(seed, n=1) for seed in range(3)])
+    arrays = safetensors.numpy.load_file(broken)
+    arrays["images"], arrays["image_start"] = arrays["images"].copy(), arrays["image_start"].copy()
+    arrays["images"][: arrays["image_start"][1]] = 0
+    arrays["image_start"][2] = arrays["image_start"][1]  # the second image is empty
+    safetensors.numpy.save_file(arrays, broken)
+    for row in (2, 3):
+        with pytest.raises(OSError, match=rf"the image of seeds-0000050\.safetensors\[{row - 2}\] is damaged"):
+            RenderCache(tmp_path).sample(row)
+    caplog.clear()
+    batches = Batches([(RenderCache(tmp_path), 1.0)], BatchConfig(batch_size=8, image_size=96), seed=0)
+    for step in range(3):
+        batches[step]
+    assert {origin.split("[")[0] for origin in batches[3].origins} == {"seeds-0000000.safetensors"}
+    assert len(caplog.messages) == 1
+
+
+@pytest.mark.parametrize("name", ["seeds-0000000 (copy).safetensors", "seeds-.safetensors", "seeds-²3.safetensors"])
+def test_files_of_other_names_are_no_shards(tmp_path: Path, name: str) -> None:
+    make_render_cache(tmp_path, 2)
+    (tmp_path / name).write_bytes((tmp_path / "seeds-0000000.safetensors").read_bytes())
+    assert len(RenderCache(tmp_path)) == 2
+    assert len(RenderCache(tmp_path, held_out=True)) == 0
 
 
 def damage(path: Path, kind: str) -> None:
