@@ -96,8 +96,7 @@ class RenderCache:
 
     def _examine(self, path: Path) -> None:
         try:
-            with safetensors.safe_open(path, framework="numpy") as file:
-                self._sizes[path] = len(file.get_tensor("score_supervised"))
+            self._sizes[path] = count_images(path)
         except (OSError, safetensors.SafetensorError) as error:
             self._reject(path, error)
 
@@ -138,6 +137,12 @@ def list_shard_paths(folder: Path, *, held_out: bool = False) -> list[Path]:
     shards = (path for path in folder.glob(f"{PREFIX}*{SUFFIX}") if SHARD_NAME.fullmatch(path.name))
     paths = sorted(shards, key=parse_first_seed)
     return [path for path in paths if is_held_out(parse_first_seed(path)) == held_out]
+
+
+def count_images(path: Path) -> int:
+    """Return the number of images of a shard. Raises OSError or SafetensorError if it cannot be read."""
+    with safetensors.safe_open(path, framework="numpy") as file:
+        return len(file.get_tensor("score_supervised"))
 
 
 def is_held_out(seed: int) -> bool:

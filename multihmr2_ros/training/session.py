@@ -250,10 +250,10 @@ def fill_render_cache(config: RenderCacheConfig, images: int, workers: int) -> s
     ):
         if workers <= 1:
             with torch.no_grad():
-                for count in fill_cache(
+                for _ in fill_cache(
                     config, make_scene_renderer(config.scene, config.sam2), images=images, stopped=stop
                 ):
-                    bar.update(count)
+                    bar.update(present() - bar.n)
         else:
             with RenderProcesses(config, workers, images=images, niceness=0) as renderers:
                 while renderers.running and not stop():

@@ -195,6 +195,14 @@ def test_rendering_fills_the_pool_and_goes_on_where_it_was_interrupted(tmp_path:
     assert sorted(set(seeds)) == [*range(120), *range(HELD_OUT_SEED, HELD_OUT_SEED + 60)]
 
 
+def test_a_cache_that_ends_with_a_short_shard_is_extended(tmp_path: Path) -> None:
+    for held_out, images, shards in ((30, 120, [30, 50, 50, 20]), (80, 200, [50, 30, 50, 50]), (70, 180, [])):
+        assert list(fill_cache(settings(tmp_path, held_out_images=held_out), small_sample, images=images)) == shards
+    assert (len(RenderCache(tmp_path)), len(RenderCache(tmp_path, held_out=True))) == (200, 80)
+    list_shard_paths(tmp_path)[-1].write_bytes(b"damaged")
+    assert list(fill_cache(settings(tmp_path, held_out_images=0), small_sample, images=200)) == []
+
+
 def test_endless_rendering_makes_room_and_uses_new_seeds(tmp_path: Path) -> None:
     config = settings(tmp_path, held_out_images=0)
     assert sum(itertools.islice(fill_cache(config, small_sample), 5)) == 250
