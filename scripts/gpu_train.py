@@ -55,6 +55,7 @@ from torch.utils.data import Dataset
 from multihmr2_ros.body import Body
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.files import atomic_safetensors_path
+from multihmr2_ros.media.images import UnreadableImageError, read_image
 from multihmr2_ros.network import checkpoint
 from multihmr2_ros.network.config import NANO
 from multihmr2_ros.network.initialization import initialize
@@ -119,23 +120,28 @@ def pack(args: argparse.Namespace) -> None:
         _write(files / "bank.xz", _bank_arrays(make_pose_bank(Body("low"), BANK_POSES, args.motions, seed=7)))
     reader = PseudoTruthReader(images, bodies)
     names = [name for name in map(reader.get_name, range(len(reader))) if compute_hash_share(name) >= args.hold_out]
-    _pack_images(files, "people", [(name, images / name) for name in names], None)
+    _pack_images(files, "people", [(name, images / name) for name in names], None, reader.labeled_sizes)
     for folder in args.empty_images:
         paths = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp")]
-        _pack_images(files, f"empty-{folder.name}", [(path.name, path) for path in paths], BACKGROUND_PX)
+        _pack_images(files, f"empty-{folder.name}", [(path.name, path) for path in paths], BACKGROUND_PX, {})
     run_in_processes(
         _pack_shard, [(path, files / f"{path.stem}.xz") for path in list_shard_paths(args.cache)], args.processes
     )
     _distribute(files, args.packed)
 
 
-def _pack_images(files: Path, name: str, sources: list[tuple[str, Path]], longest_px: int | None) -> None:
+def _pack_images(
+    files: Path, name: str, sources: list[tuple[str, Path]], longest_px: int | None,
+    labeled_sizes: dict[str, tuple[int, int]],
+) -> None:  # fmt: skip
     """Write archives NAME-0000.tar, … of about 4 MB; images are recompressed and keep their names.
 
     NAME.txt beside the folder lists the packed files, and is written last: archives of other files, or of an
     interrupted call, are written again.
     """
-    packed, listed = files.parent / f"{name}.txt", os.fsencode("".join(f"{path.absolute()}\n" for _, path in sources))
+    packed, sizes = files.parent / f"{name}.txt", [labeled_sizes.get(member) for member, _ in sources]
+    lines = (f"{path.absolute()}{size or ''}\n" for (_, path), size in zip(sources, sizes, strict=True))
+    listed = os.fsencode("".join(lines))
     if packed.exists() and packed.read_bytes() == listed:
         return
     packed.unlink(missing_ok=True)
@@ -144,9 +150,11 @@ def _pack_images(files: Path, name: str, sources: list[tuple[str, Path]], longes
             old.unlink()
     content: list[tuple[str, bytes]] = []
     number, size = 0, 0
-    for member, path in sources:
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if image is None:
+    for (member, path), labeled_size in zip(sources, sizes, strict=True):
+        try:
+            image = np.ascontiguousarray(read_image(path, labeled_size)[:, :, ::-1])
+        except UnreadableImageError as error:
+            print(f"{error}; the image is skipped", flush=True)
             continue
         scale = 1.0 if longest_px is None else min(1.0, longest_px / max(image.shape[:2]))
         if scale < 1:

@@ -17,12 +17,14 @@
 from __future__ import annotations
 
 import argparse
+import tarfile
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import safetensors.numpy
+from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from multihmr2_ros.errors import UserError
@@ -80,13 +82,36 @@ def test_images_are_packed_again_if_they_change_or_packing_was_interrupted(
     monkeypatch.setattr(gpu_train, "_write_tar", write_or_stop)
 
     def pack(names: str) -> None:
-        gpu_train._pack_images(files, "people", [(name, tmp_path / f"{name}.png") for name in names], None)
+        gpu_train._pack_images(files, "people", [(name, tmp_path / f"{name}.png") for name in names], None, {})
 
     with pytest.raises(KeyboardInterrupt):
         pack("ab")
     for names in ("ab", "ab", "abc"):
         pack(names)
     assert written == [["a", "b"], ["a", "b"], ["a", "b", "c"]]
+
+
+def test_images_are_packed_as_they_were_labeled(tmp_path: Path) -> None:
+    gpu_train = load_script("gpu_train")
+    files, (width, height) = tmp_path / "packed" / "files", (64, 48)
+    files.mkdir(parents=True)
+    turned = Image.Exif()
+    turned[0x0112] = 6  # the orientation
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[:8, :8, 0] = 255  # red, at the upper left
+    Image.fromarray(pixels).save(tmp_path / "a.jpg", exif=turned, quality=95)
+    (tmp_path / "damaged.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:300])
+    sources = [(name, tmp_path / f"{name}.jpg") for name in ("a", "damaged")]
+    for sizes, expected, corner in (({}, (height, width), -4), ({"a": (width, height)}, (width, height), 4)):
+        gpu_train._pack_images(files, "people", sources, None, sizes)
+        with tarfile.open(files / "people-0000.tar") as archive:
+            assert archive.getnames() == ["a"]
+            member = archive.extractfile("a")
+            assert member is not None
+            with Image.open(member) as image:
+                assert image.size == expected
+                red, green, _ = image.getpixel((corner % image.width, 4))
+                assert red > 150 > green
 
 
 def test_empty_images_of_one_name_are_refused(tmp_path: Path) -> None:

@@ -35,6 +35,8 @@ error             (N,) mean distance of known keypoints from the body's, divided
 Optional, of the images and of M people without a fitted body:
 
 pictures          (P,) text: all images, also those without people
+picture_size      (P, 2) px: width and height of the labeled image. If the stored image has this size, its EXIF
+                  orientation is ignored, as in COCO's labels; without sizes, labels are of upright images
 other_image       (M,) text; other_box (M, 4) px; other_keypoints (M, 17, 2) and other_keypoint_visible (M, 17)
 other_ignore      (M,) bool: unsure, or a crowd: neither a person nor background
 
@@ -70,15 +72,19 @@ OTHER_ROWS: RowTypes = {
     "other_keypoints": ((17, 2), NUMBER), "other_keypoint_visible": ((17,), FLAG),
 }  # fmt: skip
 PICTURE_ROWS: RowTypes = {"pictures": ((), TEXT)}
+SIZE_ROWS: RowTypes = PICTURE_ROWS | {"picture_size": ((2,), NUMBER)}
 MAY_BE_UNKNOWN = ("centre", "keypoints", "other_keypoints")  # people and keypoints that are not finite are ignored
 
 
 class PseudoTruthReader:
-    """The images of one file of fitted bodies. Shape, rotations and the file's optional annotations are supervised."""
+    """The images of one file of fitted bodies. Shape, rotations and the file's optional annotations are supervised.
+
+    labeled_sizes  image name → (width, height) px of the image that was labeled, if the file has `picture_size`
+    """
 
     def __init__(self, images: Path, labels: Path) -> None:
         check_folder(images)
-        optional = (*OPTIONAL_ROWS, *OTHER_ROWS, *PICTURE_ROWS, "complete", "metric")
+        optional = (*OPTIONAL_ROWS, *OTHER_ROWS, *SIZE_ROWS, "complete", "metric")
         content = load_npz(labels, ROWS, optional, "a file of fitted bodies")
         self._bodies = _read_rows(content, ROWS, labels)
         n = len(self._bodies["image"])
@@ -90,6 +96,11 @@ class PseudoTruthReader:
         self._others = {} if blank_others else _read_rows(content, OTHER_ROWS, labels)
         self._complete = _read_flag(content, "complete", labels)
         self._metric = _read_flag(content, "metric", labels)
+        self.labeled_sizes: dict[str, tuple[int, int]] = {}
+        if "picture_size" in content:
+            listed = _read_rows(content, SIZE_ROWS, labels)
+            for name, (width, height) in zip(listed["pictures"], listed["picture_size"], strict=True):
+                self.labeled_sizes[str(name)] = int(width), int(height)
         self._folder = images
         self._body_rows = dict(group_rows_by_image(self._bodies["image"]))
         self._other_rows = {} if blank_others else dict(group_rows_by_image(self._others["other_image"]))
@@ -134,7 +145,8 @@ class PseudoTruthReader:
         arrays["keypoint_visible"] &= ~arrays["ignore"][:, None]
         arrays["location"][arrays["ignore"]] = 0.0
         k = bodies["k"][0].astype(np.float64) if self._metric and count else None
-        return Sample(read_image(self._folder / name), k, self._complete, name, **arrays)
+        image = read_image(self._folder / name, self.labeled_sizes.get(name))
+        return Sample(image, k, self._complete, name, **arrays)
 
 
 def _read_rows(
