@@ -50,6 +50,7 @@ from multihmr2_ros.training.distributed import ProcessGroup, choose_device, conn
 from multihmr2_ros.training.feature_cache import (
     CachedBatches,
     check_encoder,
+    check_reference_encoder,
     check_track_features,
     list_missing_batches,
     open_feature_folder,
@@ -349,6 +350,8 @@ def _make_trainer(session: Session, device: torch.device, others: ProcessGroup) 
     if session.resume:
         trainer.resume()
         logger.info("resumed at step %d", trainer.progress.step)
+    if session.features and reference is not None:
+        check_reference_encoder(reference, trainer.network)
     return trainer
 
 

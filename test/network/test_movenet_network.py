@@ -58,7 +58,7 @@ from multihmr2_ros.training.readers import EmptyImageReader, HashSplit
 from multihmr2_ros.training.readers.common import compute_hash_share
 from multihmr2_ros.training.session import Session, make_network
 from multihmr2_ros.training.trainer import Trainer
-from test.helpers.nano_network import NARROW, random_targets
+from test.helpers.nano_network import NARROW, nano_network, random_targets
 from test.helpers.scripts import load_script
 from test.helpers.training_samples import body
 from test.paths import SHARED
@@ -335,6 +335,18 @@ def test_only_the_encoder_of_the_features_is_trained_on(
     assert caplog.messages[-1].endswith("its features may be of another encoder")
     assert main([*options, "--features-only", "--batches", "2", "--seed", "1"]) == 0
     assert caplog.messages[-1].endswith("its batches may have other settings")
+
+
+def test_a_reference_model_has_the_encoder_of_the_features(
+    tmp_path: Path, features: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint.save_network(network(1), tmp_path / "other.safetensors")
+    checkpoint.save_network(nano_network(), tmp_path / "without.safetensors")
+    options = [*features[1], "--device", "cpu", "--steps", "1", "--loader-workers", "0", "--out", str(tmp_path / "run")]
+    for name in ("other", "without"):
+        assert main([*options, "--consistency-with", str(tmp_path / f"{name}.safetensors")]) == 2
+        assert "expected a model with the encoder of --features for --consistency-with" in capsys.readouterr().err
+    assert main([*options, "--consistency-with", str(tmp_path / "tiny.safetensors")]) == 0
 
 
 def test_features_without_targets_of_tracking_features_are_reported(
