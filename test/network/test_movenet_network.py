@@ -50,7 +50,13 @@ from multihmr2_ros.training.feature_cache import (
 )
 from multihmr2_ros.training.keypoint_losses import encoder_keypoint_loss
 from multihmr2_ros.training.keypoints import regress_low_mesh_keypoints
-from multihmr2_ros.training.lifting import KeypointBatches, MixedBatches, make_pose_bank, simulate_detected_keypoints
+from multihmr2_ros.training.lifting import (
+    KeypointBatches,
+    MixedBatches,
+    compute_lifting_losses,
+    make_pose_bank,
+    simulate_detected_keypoints,
+)
 from multihmr2_ros.training.losses import LossConfig, compute_losses
 from multihmr2_ros.training.matching import Matches
 from multihmr2_ros.training.optimizer import OptimizerConfig, limit_gradients, make_optimizer
@@ -387,6 +393,19 @@ def test_poses_are_learned_from_keypoints_alone() -> None:
     assert last["pose_columns"] < 0.8 * first["pose_columns"]
     assert last["root_columns"] < 0.9 * first["root_columns"]
     assert last["nearness"] < 0.6 * first["nearness"]
+
+
+def test_people_behind_the_camera_have_no_location_loss() -> None:
+    batch = KeypointBatches(make_pose_bank(body(), 12, None, 0), TINY.image_size, 24, 0)[0]
+    terms = []
+    for place in ([-0.23, -0.26, -0.03], [2.0, 1.0, -1.0]):
+        pelvis = batch.pelvis.clone()
+        pelvis[0] = torch.tensor(place) - batch.center[0]
+        moved = dataclasses.replace(batch, pelvis=pelvis)
+        terms.append(compute_lifting_losses(network(), moved, body(), LossConfig(depth=1.0)))
+    for name in ("location", "nearness", "depth"):
+        assert terms[0][name] > 0
+        torch.testing.assert_close(terms[0][name], terms[1][name])
 
 
 def test_detected_keypoints_are_noisy_where_their_scores_say_so() -> None:
