@@ -21,6 +21,7 @@
 
 PACKED contains folders part0, part1, … of at most 34 MB each: images as WebP, rotations as rotation vectors, poses for
 the steps on keypoints. The first parts contain the real images. Renders may be unpacked while the training runs.
+All parts in one --data folder must be of one pack: files of another pack could be held-out images.
 Training starts from the bundled weights (or --weights), first with a frozen encoder (OUT/frozen), then with the whole
 network (OUT/together). The number of steps is adjusted so that the learning rate reaches zero when the time is over.
 """
@@ -29,6 +30,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
 import io
 import itertools
 import lzma
@@ -74,6 +76,7 @@ from multihmr2_ros.training.trainer import Hooks, Trainer
 from multihmr2_ros.weights import resolve_checkpoint
 
 PART_BYTES = 34_000_000
+PACK_FILE = "pack.sha256"  # in each part and in the unpacked data: hash of the pack's files
 IMAGE_QUALITY, RENDER_QUALITY, BACKGROUND_PX = 72, 75, 448
 ROTATION_STEP_RAD = 1e-4
 BANK_POSES = 24_000
@@ -221,10 +224,13 @@ def _write(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
 
 
 def _distribute(files: Path, packed: Path) -> None:
-    """Link the files into part0, part1, …: real images and poses first, then renders."""
+    """Link the files into part0, part1, …: real images and poses first, then renders. Each part has the pack's hash."""
     for old in packed.glob("part*"):
         shutil.rmtree(old)
     paths = sorted(files.iterdir(), key=lambda path: (path.name.startswith("seeds-"), path.name))
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.name.encode() + path.read_bytes())
     number, size = 0, 0
     for path in paths:
         if size + path.stat().st_size > PART_BYTES:
@@ -232,6 +238,7 @@ def _distribute(files: Path, packed: Path) -> None:
         part = packed / f"part{number}"
         part.mkdir(exist_ok=True)
         os.link(path, part / path.name)
+        (part / PACK_FILE).write_text(digest.hexdigest())
         size += path.stat().st_size
     print(f"{number + 1} parts, {sum(path.stat().st_size for path in paths) / 1e6:.0f} MB")
 
@@ -240,10 +247,26 @@ def _distribute(files: Path, packed: Path) -> None:
 
 
 def unpack(folders: list[Path], data: Path) -> None:
-    """Unpack the folders: images, renders (`data`/cache) and poses."""
+    """Unpack the folders: images, renders (`data`/cache) and poses.
+
+    Raises UserError if the parts, or earlier ones in `data`, are of different packs.
+    """
+    try:
+        packs = {(folder / PACK_FILE).read_text() for folder in folders}
+    except FileNotFoundError as error:
+        raise UserError(f"expected a part of a pack with {error.filename}, found none; pack again") from None
+    if data.is_dir() and any(data.iterdir()):
+        packs.add((data / PACK_FILE).read_text() if (data / PACK_FILE).is_file() else "unknown")
+    if len(packs) > 1:
+        raise UserError(
+            f"expected parts of one pack in {data}, got files of {len(packs)}; choose another --data or remove it"
+        )
+    data.mkdir(parents=True, exist_ok=True)
+    if not (data / PACK_FILE).exists():
+        (data / PACK_FILE).write_text(*packs)
     for name in ("cache", "people"):
         (data / name).mkdir(parents=True, exist_ok=True)
-    paths = [path for folder in folders for path in sorted(folder.iterdir())]
+    paths = [path for folder in folders for path in sorted(folder.iterdir()) if path.name != PACK_FILE]
     run_in_processes(_unpack_file, [(path, data) for path in paths])
 
 

@@ -46,13 +46,14 @@ def sample(people: int, seed: int) -> Sample:
 def test_renders_survive_packing(tmp_path: Path) -> None:
     gpu_train = load_script("gpu_train")
     samples = [sample(people, seed) for seed, people in enumerate((2, 0, 3))]
-    source, packed = tmp_path / "seeds-0000000.safetensors", tmp_path / "part0" / "seeds-0000000.xz"
+    source, packed = tmp_path / "seeds-0000000.safetensors", tmp_path / "files" / "seeds-0000000.xz"
     packed.parent.mkdir()
     safetensors.numpy.save_file(
         {name: np.ascontiguousarray(value) for name, value in pack_samples(samples).items()}, source
     )
     gpu_train._pack_shard(source, packed)
-    gpu_train.unpack([packed.parent], tmp_path / "data")
+    gpu_train._distribute(packed.parent, tmp_path)
+    gpu_train.unpack([tmp_path / "part0"], tmp_path / "data")
     cache = RenderCache(tmp_path / "data" / "cache")
     assert len(cache) == 3
     for row, expected in enumerate(samples):
@@ -131,8 +132,33 @@ def test_parts_are_small_and_hold_every_file(tmp_path: Path) -> None:
     for _ in range(2):  # packed again: old parts are removed
         gpu_train._distribute(files, tmp_path)
     parts = sorted(tmp_path.glob("part*"))
-    assert all(sum(path.stat().st_size for path in part.iterdir()) <= gpu_train.PART_BYTES for part in parts)
-    assert sorted(path.name for part in parts for path in part.iterdir()) == sorted(
-        path.name for path in files.iterdir()
-    )
+    assert all(sum(path.stat().st_size for path in part.iterdir()) <= gpu_train.PART_BYTES + 64 for part in parts)
+    names = [path.name for part in parts for path in part.iterdir() if path.name != gpu_train.PACK_FILE]
+    assert sorted(names) == sorted(path.name for path in files.iterdir())
     assert (parts[0] / "bodies.npz").exists()
+
+
+def test_one_folder_holds_the_parts_of_one_pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu_train = load_script("gpu_train")
+    monkeypatch.setattr(gpu_train, "PART_BYTES", 30)
+    packs = [tmp_path / "first", tmp_path / "second"]
+    for pack in packs:
+        (pack / "files").mkdir(parents=True)
+        for name in ("a.npz", "b.npz"):
+            (pack / "files" / name).write_bytes(pack.name.encode() * 4)
+        gpu_train._distribute(pack / "files", pack)
+    data = tmp_path / "data"
+    gpu_train.unpack([packs[0] / "part0"], data)
+    gpu_train.unpack([packs[0] / "part1"], data)
+    gpu_train.unpack([packs[0] / "part0", packs[0] / "part1"], data)
+    with pytest.raises(UserError, match=r"expected parts of one pack in .*data, got files of 2"):
+        gpu_train.unpack([packs[1] / "part0"], data)
+    with pytest.raises(UserError, match="got files of 2"):
+        gpu_train.unpack([pack / "part0" for pack in packs], tmp_path / "new")
+    assert (data / "a.npz").read_bytes() == b"first" * 4
+    (data / gpu_train.PACK_FILE).unlink()  # unpacked by an earlier version
+    with pytest.raises(UserError, match="got files of 2"):
+        gpu_train.unpack([packs[0] / "part0"], data)
+    (packs[0] / "part0" / gpu_train.PACK_FILE).unlink()
+    with pytest.raises(UserError, match="pack again"):
+        gpu_train.unpack([packs[0] / "part0"], tmp_path / "new")
