@@ -62,6 +62,7 @@ from multihmr2_ros.network import checkpoint
 from multihmr2_ros.network.config import NANO
 from multihmr2_ros.network.initialization import initialize
 from multihmr2_ros.network.model import MultiHMR2
+from multihmr2_ros.simulation.motion.retarget import list_motion_files
 from multihmr2_ros.training.config import TrainingConfig
 from multihmr2_ros.training.data import BatchConfig, Batches, SampleSource
 from multihmr2_ros.training.lifting import KeypointBatches, MixedBatches, PoseBank, make_pose_bank
@@ -119,18 +120,30 @@ def pack(args: argparse.Namespace) -> None:
             path.unlink()
     images, bodies = (Path(path) for path in args.pseudo_truth)
     shutil.copy(bodies, files / "bodies.npz")
-    if not (files / "bank.xz").exists():
-        _write(files / "bank.xz", _bank_arrays(make_pose_bank(Body("low"), BANK_POSES, args.motions, seed=7)))
+    _pack_bank(files / "bank.xz", args.motions)
     reader = PseudoTruthReader(images, bodies)
     names = [name for name in map(reader.get_name, range(len(reader))) if compute_hash_share(name) >= args.hold_out]
     _pack_images(files, "people", [(name, images / name) for name in names], None, reader.labeled_sizes)
     for folder in args.empty_images:
         paths = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp")]
         _pack_images(files, f"empty-{folder.name}", [(path.name, path) for path in paths], BACKGROUND_PX, {})
-    run_in_processes(
-        _pack_shard, [(path, files / f"{path.stem}.xz") for path in list_shard_paths(args.cache)], args.processes
-    )
+    shards = {files / f"{path.stem}.xz": path for path in list_shard_paths(args.cache)}
+    for old in set(files.glob("seeds-*")) - shards.keys():  # of a cache that was given before
+        old.unlink()
+    run_in_processes(_pack_shard, [(path, target) for target, path in shards.items()], args.processes)
     _distribute(files, args.packed)
+
+
+def _pack_bank(target: Path, motions: Path | None) -> None:
+    """Write the poses, unless the file has those of the same motions, which bank.txt beside the folder lists."""
+    paths = list_motion_files(motions) if motions else []
+    listed = os.fsencode("".join(f"{path.absolute()} {path.stat().st_size}\n" for path in paths))
+    packed = target.parent.parent / "bank.txt"
+    if target.exists() and packed.exists() and packed.read_bytes() == listed:
+        return
+    packed.unlink(missing_ok=True)
+    _write(target, _bank_arrays(make_pose_bank(Body("low"), BANK_POSES, motions, seed=7)))
+    packed.write_bytes(listed)
 
 
 def _pack_images(
@@ -180,7 +193,9 @@ def _write_tar(path: Path, content: list[tuple[str, bytes]]) -> None:
 
 
 def _pack_shard(source: Path, target: Path) -> None:
-    if target.exists():
+    """Pack a shard of renders, unless the target has its time of modification."""
+    modified = source.stat().st_mtime_ns
+    if target.exists() and target.stat().st_mtime_ns == modified:
         return
     arrays = safetensors.numpy.load_file(source)
     starts = arrays["image_start"]
@@ -192,6 +207,7 @@ def _pack_shard(source: Path, target: Path) -> None:
     arrays["image_start"] = np.concatenate([[0], np.cumsum([len(data) for data in encoded])]).astype(np.int64)
     arrays["rotvec"] = _to_vectors(arrays.pop("rotations"))
     _write(target, arrays)
+    os.utime(target, ns=(modified, modified))
 
 
 def _bank_arrays(bank: PoseBank) -> dict[str, NDArray[Any]]:

@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import tarfile
 from pathlib import Path
 
@@ -28,9 +29,10 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.training.render_cache import RenderCache
+from multihmr2_ros.training.render_cache import RenderCache, write_shard
 from multihmr2_ros.training.samples import Sample, make_blank_people, pack_samples
 from test.helpers.scripts import load_script
+from test.helpers.training_data_sets import make_data_set
 
 
 def sample(people: int, seed: int) -> Sample:
@@ -90,6 +92,41 @@ def test_images_are_packed_again_if_they_change_or_packing_was_interrupted(
     for names in ("ab", "ab", "abc"):
         pack(names)
     assert written == [["a", "b"], ["a", "b"], ["a", "b", "c"]]
+
+
+def test_renders_and_poses_are_packed_again_if_they_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu_train = load_script("gpu_train")
+    monkeypatch.setattr(gpu_train, "BANK_POSES", 2)
+    people = tmp_path / "people"
+    people.mkdir()
+    make_data_set(people, "pseudo", ["0.png", "1.png"])
+    for name, gray, seeds in (("old", 10, (0, 50)), ("new", 200, (0,))):
+        (tmp_path / name).mkdir()
+        for seed in seeds:
+            image = np.full((24, 32, 3), gray, np.uint8)
+            write_shard(tmp_path / name, seed, [dataclasses.replace(sample(1, 0), image=image)] * 2)
+    packed = tmp_path / "packed"
+
+    def pack(cache: str) -> dict[str, int]:
+        gpu_train.pack(
+            argparse.Namespace(
+                packed=packed, cache=tmp_path / cache, pseudo_truth=[people, people / "labels.npz"], empty_images=[],
+                motions=None, hold_out=0.0, processes=1,
+            )
+        )  # fmt: skip
+        return {path.name: path.stat().st_ino for path in (packed / "files").glob("*.xz")}
+
+    first = pack("old")
+    assert first.keys() == {"bank.xz", "seeds-0000000.xz", "seeds-0000050.xz"}
+    assert pack("old") == first
+    second = pack("new")
+    assert second.keys() == {"bank.xz", "seeds-0000000.xz"}
+    gpu_train.unpack([packed / "part0"], tmp_path / "data")
+    cache = RenderCache(tmp_path / "data" / "cache")
+    assert [round(cache.sample(row).image.mean()) for row in range(len(cache))] == [200, 200]
+    assert second["bank.xz"] == first["bank.xz"]
+    (packed / "bank.txt").write_text("walk.bvh 100\n")  # as if packed with motions
+    assert pack("new")["bank.xz"] != second["bank.xz"]
 
 
 def test_images_are_packed_as_they_were_labeled(tmp_path: Path) -> None:
