@@ -40,8 +40,8 @@ picture_size      (P, 2) px: width and height of the labeled image. If the store
 other_image       (M,) text; other_box (M, 4) px; other_keypoints (M, 17, 2) and other_keypoint_visible (M, 17)
 other_ignore      (M,) bool: unsure, or a crowd: neither a person nor background
 
-Fitted cameras and distances are no ground truth: unless `metric`, only the bodies' projections are supervised, and
-where `placed`, the relative positions of people of one image.
+Shapes, rotations, annotated keypoints and the center's 2D location are supervised. Fitted cameras and distances are no
+ground truth: they are supervised only if `metric`, and where `placed`, the relative positions of people of one image.
 """
 
 from __future__ import annotations
