@@ -80,7 +80,8 @@ def depth_to_meters(depth: NDArray[np.generic]) -> NDArray[np.float32]:
     (above MAX_DEPTH_M) mean no depth).
     """
     depth = np.asarray(depth)
-    values = depth.astype(np.float32)
+    with np.errstate(over="ignore"):  # huge values become infinite
+        values = depth.astype(np.float32)
     if depth.dtype == np.uint16:
         values *= np.float32(1e-3)
     return np.where((values > 0) & (values < MAX_DEPTH_M), values, np.float32(np.nan))

@@ -21,6 +21,7 @@
 
 PACKED contains folders part0, part1, … of at most 34 MB each: images as WebP, rotations as rotation vectors, poses for
 the steps on keypoints. The first parts contain the real images. Renders may be unpacked while the training runs.
+All parts in one --data folder must be of one pack: files of another pack could be held-out images.
 Training starts from the bundled weights (or --weights), first with a frozen encoder (OUT/frozen), then with the whole
 network (OUT/together). The number of steps is adjusted so that the learning rate reaches zero when the time is over.
 """
@@ -29,6 +30,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
 import io
 import itertools
 import lzma
@@ -55,10 +57,12 @@ from torch.utils.data import Dataset
 from multihmr2_ros.body import Body
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.files import atomic_safetensors_path
+from multihmr2_ros.media.images import UnreadableImageError, read_image
 from multihmr2_ros.network import checkpoint
 from multihmr2_ros.network.config import NANO
 from multihmr2_ros.network.initialization import initialize
 from multihmr2_ros.network.model import MultiHMR2
+from multihmr2_ros.simulation.motion.retarget import list_motion_files
 from multihmr2_ros.training.config import TrainingConfig
 from multihmr2_ros.training.data import BatchConfig, Batches, SampleSource
 from multihmr2_ros.training.lifting import KeypointBatches, MixedBatches, PoseBank, make_pose_bank
@@ -73,6 +77,7 @@ from multihmr2_ros.training.trainer import Hooks, Trainer
 from multihmr2_ros.weights import resolve_checkpoint
 
 PART_BYTES = 34_000_000
+PACK_FILE = "pack.sha256"  # in each part and in the unpacked data: hash of the pack's files
 IMAGE_QUALITY, RENDER_QUALITY, BACKGROUND_PX = 72, 75, 448
 ROTATION_STEP_RAD = 1e-4
 BANK_POSES = 24_000
@@ -115,27 +120,44 @@ def pack(args: argparse.Namespace) -> None:
             path.unlink()
     images, bodies = (Path(path) for path in args.pseudo_truth)
     shutil.copy(bodies, files / "bodies.npz")
-    if not (files / "bank.xz").exists():
-        _write(files / "bank.xz", _bank_arrays(make_pose_bank(Body("low"), BANK_POSES, args.motions, seed=7)))
+    _pack_bank(files / "bank.xz", args.motions)
     reader = PseudoTruthReader(images, bodies)
     names = [name for name in map(reader.get_name, range(len(reader))) if compute_hash_share(name) >= args.hold_out]
-    _pack_images(files, "people", [(name, images / name) for name in names], None)
+    _pack_images(files, "people", [(name, images / name) for name in names], None, reader.labeled_sizes)
     for folder in args.empty_images:
         paths = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp")]
-        _pack_images(files, f"empty-{folder.name}", [(path.name, path) for path in paths], BACKGROUND_PX)
-    run_in_processes(
-        _pack_shard, [(path, files / f"{path.stem}.xz") for path in list_shard_paths(args.cache)], args.processes
-    )
+        _pack_images(files, f"empty-{folder.name}", [(path.name, path) for path in paths], BACKGROUND_PX, {})
+    shards = {files / f"{path.stem}.xz": path for path in list_shard_paths(args.cache)}
+    for old in set(files.glob("seeds-*")) - shards.keys():  # of a cache that was given before
+        old.unlink()
+    run_in_processes(_pack_shard, [(path, target) for target, path in shards.items()], args.processes)
     _distribute(files, args.packed)
 
 
-def _pack_images(files: Path, name: str, sources: list[tuple[str, Path]], longest_px: int | None) -> None:
+def _pack_bank(target: Path, motions: Path | None) -> None:
+    """Write the poses, unless the file has those of the same motions, which bank.txt beside the folder lists."""
+    paths = list_motion_files(motions) if motions else []
+    listed = os.fsencode("".join(f"{path.absolute()} {path.stat().st_size}\n" for path in paths))
+    packed = target.parent.parent / "bank.txt"
+    if target.exists() and packed.exists() and packed.read_bytes() == listed:
+        return
+    packed.unlink(missing_ok=True)
+    _write(target, _bank_arrays(make_pose_bank(Body("low"), BANK_POSES, motions, seed=7)))
+    packed.write_bytes(listed)
+
+
+def _pack_images(
+    files: Path, name: str, sources: list[tuple[str, Path]], longest_px: int | None,
+    labeled_sizes: dict[str, tuple[int, int]],
+) -> None:  # fmt: skip
     """Write archives NAME-0000.tar, … of about 4 MB; images are recompressed and keep their names.
 
     NAME.txt beside the folder lists the packed files, and is written last: archives of other files, or of an
     interrupted call, are written again.
     """
-    packed, listed = files.parent / f"{name}.txt", os.fsencode("".join(f"{path.absolute()}\n" for _, path in sources))
+    packed, sizes = files.parent / f"{name}.txt", [labeled_sizes.get(member) for member, _ in sources]
+    lines = (f"{path.absolute()}{size or ''}\n" for (_, path), size in zip(sources, sizes, strict=True))
+    listed = os.fsencode("".join(lines))
     if packed.exists() and packed.read_bytes() == listed:
         return
     packed.unlink(missing_ok=True)
@@ -144,9 +166,11 @@ def _pack_images(files: Path, name: str, sources: list[tuple[str, Path]], longes
             old.unlink()
     content: list[tuple[str, bytes]] = []
     number, size = 0, 0
-    for member, path in sources:
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if image is None:
+    for (member, path), labeled_size in zip(sources, sizes, strict=True):
+        try:
+            image = np.ascontiguousarray(read_image(path, labeled_size)[:, :, ::-1])
+        except UnreadableImageError as error:
+            print(f"{error}; the image is skipped", flush=True)
             continue
         scale = 1.0 if longest_px is None else min(1.0, longest_px / max(image.shape[:2]))
         if scale < 1:
@@ -169,7 +193,9 @@ def _write_tar(path: Path, content: list[tuple[str, bytes]]) -> None:
 
 
 def _pack_shard(source: Path, target: Path) -> None:
-    if target.exists():
+    """Pack a shard of renders, unless the target has its time of modification."""
+    modified = source.stat().st_mtime_ns
+    if target.exists() and target.stat().st_mtime_ns == modified:
         return
     arrays = safetensors.numpy.load_file(source)
     starts = arrays["image_start"]
@@ -181,6 +207,7 @@ def _pack_shard(source: Path, target: Path) -> None:
     arrays["image_start"] = np.concatenate([[0], np.cumsum([len(data) for data in encoded])]).astype(np.int64)
     arrays["rotvec"] = _to_vectors(arrays.pop("rotations"))
     _write(target, arrays)
+    os.utime(target, ns=(modified, modified))
 
 
 def _bank_arrays(bank: PoseBank) -> dict[str, NDArray[Any]]:
@@ -213,10 +240,13 @@ def _write(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
 
 
 def _distribute(files: Path, packed: Path) -> None:
-    """Link the files into part0, part1, …: real images and poses first, then renders."""
+    """Link the files into part0, part1, …: real images and poses first, then renders. Each part has the pack's hash."""
     for old in packed.glob("part*"):
         shutil.rmtree(old)
     paths = sorted(files.iterdir(), key=lambda path: (path.name.startswith("seeds-"), path.name))
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.name.encode() + path.read_bytes())
     number, size = 0, 0
     for path in paths:
         if size + path.stat().st_size > PART_BYTES:
@@ -224,6 +254,7 @@ def _distribute(files: Path, packed: Path) -> None:
         part = packed / f"part{number}"
         part.mkdir(exist_ok=True)
         os.link(path, part / path.name)
+        (part / PACK_FILE).write_text(digest.hexdigest())
         size += path.stat().st_size
     print(f"{number + 1} parts, {sum(path.stat().st_size for path in paths) / 1e6:.0f} MB")
 
@@ -232,10 +263,26 @@ def _distribute(files: Path, packed: Path) -> None:
 
 
 def unpack(folders: list[Path], data: Path) -> None:
-    """Unpack the folders: images, renders (`data`/cache) and poses."""
+    """Unpack the folders: images, renders (`data`/cache) and poses.
+
+    Raises UserError if the parts, or earlier ones in `data`, are of different packs.
+    """
+    try:
+        packs = {(folder / PACK_FILE).read_text() for folder in folders}
+    except FileNotFoundError as error:
+        raise UserError(f"expected a part of a pack with {error.filename}, found none; pack again") from None
+    if data.is_dir() and any(data.iterdir()):
+        packs.add((data / PACK_FILE).read_text() if (data / PACK_FILE).is_file() else "unknown")
+    if len(packs) > 1:
+        raise UserError(
+            f"expected parts of one pack in {data}, got files of {len(packs)}; choose another --data or remove it"
+        )
+    data.mkdir(parents=True, exist_ok=True)
+    if not (data / PACK_FILE).exists():
+        (data / PACK_FILE).write_text(*packs)
     for name in ("cache", "people"):
         (data / name).mkdir(parents=True, exist_ok=True)
-    paths = [path for folder in folders for path in sorted(folder.iterdir())]
+    paths = [path for folder in folders for path in sorted(folder.iterdir()) if path.name != PACK_FILE]
     run_in_processes(_unpack_file, [(path, data) for path in paths])
 
 

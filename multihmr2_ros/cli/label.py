@@ -115,6 +115,8 @@ def run(args: argparse.Namespace) -> int:
     placed = ""
     if depth_maps is not None:
         arrays, placed = _place_bodies(args, depth_maps, annotations, arrays)
+    if args.source.is_file():  # detected people are in upright images
+        arrays["picture_size"] = annotations.sizes
     save_bodies(args.out, arrays)
     print(report.to_text())
     print(placed, end="\n" if placed else "")
@@ -146,7 +148,8 @@ def _place_bodies(
     def find(name: str) -> NDArray[np.generic] | RelativeDepthMap | None:
         width, height = sizes[name]
         stem = str(Path(name).with_suffix(""))
-        return depth_maps.find_map(stem, (height, width), lambda: read_image(folder / name, (width, height)))
+        labeled_size = (width, height) if args.source.is_file() else None
+        return depth_maps.find_map(stem, (height, width), lambda: read_image(folder / name, labeled_size))
 
     arrays, report = place_bodies(arrays, sizes, find)
     return arrays, report.to_text()

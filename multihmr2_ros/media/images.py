@@ -33,6 +33,10 @@ DEPTH_SUFFIXES = (".npy", ".npz", ".png")
 ARRAY_NAME = "depth"  # of the depth map in an .npz file with several arrays
 
 
+class UnreadableImageError(UserError):
+    """An image file that cannot be read."""
+
+
 def read_image(path: Path, labeled_size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
     """Read an image file as (H, W, 3) uint8 RGB, upright (EXIF orientation applied).
 
@@ -43,7 +47,8 @@ def read_image(path: Path, labeled_size: tuple[int, int] | None = None) -> NDArr
     257 and rounded; other 16-bit images keep their high byte (at most one level different). Of a file with several
     images, the first is read.
 
-    Raises UserError for a file that is missing, empty, damaged, truncated, not an image, or above MAX_PIXELS.
+    Raises UnreadableImageError for a file that is missing, empty, damaged, truncated, not an image, or above
+    MAX_PIXELS.
     """
     try:
         if path.stat().st_size == 0:
@@ -57,15 +62,17 @@ def read_image(path: Path, labeled_size: tuple[int, int] | None = None) -> NDArr
                     return _to_rgb(image, path)
                 # The transposed copy keeps no file handle; this call decodes the image.
                 return _to_rgb(ImageOps.exif_transpose(image), path)
-    except UserError:
-        raise
+    except UserError as error:
+        raise UnreadableImageError(str(error)) from error
     except UnidentifiedImageError as error:
-        raise UserError(f"{path} is not an image that can be read; give a PNG, JPEG, BMP, TIFF or WebP file") from error
+        raise UnreadableImageError(
+            f"{path} is not an image that can be read; give a PNG, JPEG, BMP, TIFF or WebP file"
+        ) from error
     except Image.DecompressionBombError as error:
-        raise UserError(f"{path} has more than {MAX_PIXELS} pixels; scale it down first") from error
+        raise UnreadableImageError(f"{path} has more than {MAX_PIXELS} pixels; scale it down first") from error
     except Exception as error:  # decoders raise many types for damaged files: SyntaxError, struct.error, EOFError …
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"cannot read the image {path} ({reason}); is the file complete?") from error
+        raise UnreadableImageError(f"cannot read the image {path} ({reason}); is the file complete?") from error
 
 
 def check_pixel_count(path: Path, width: int, height: int) -> None:

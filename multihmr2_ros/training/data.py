@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -33,12 +34,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.media.images import UnreadableImageError
 from multihmr2_ros.network.proposals import EncoderFeatures
 from multihmr2_ros.training.augmentation import NO_AUGMENTATION, AugmentationConfig, augment, compute_input_sizes
 from multihmr2_ros.training.render_cache import RenderCache
 from multihmr2_ros.training.samples import PERSON_FIELDS, Sample
 from multihmr2_ros.training.targets import Targets
 from multihmr2_ros.training.tracking_targets import SAM2_FEATURE_WIDTH, ColorLayout
+
+logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 1000  # attempts to draw an image whose file can be read
 REFRESH_S = 5.0  # interval at which a growing render cache is listed again
@@ -49,7 +53,9 @@ class SampleSource(Protocol):
 
     def __len__(self) -> int: ...
 
-    def sample(self, index: int) -> Sample: ...
+    def sample(self, index: int) -> Sample:
+        """Return one sample. Raises UnreadableImageError or OSError if its file cannot be read."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -147,6 +153,7 @@ class Batches(Dataset[Batch]):
         colors = config.track_feature_width and not config.sam2_features
         self._describe = ColorLayout(config.track_feature_width) if colors else None
         self._refreshed = time.monotonic()
+        self._reported: set[str] = set()
 
     def __getitem__(self, step: int) -> Batch:
         generator = np.random.default_rng([self.seed, self.rank, step])
@@ -170,12 +177,18 @@ class Batches(Dataset[Batch]):
 
     def _draw(self, generator: np.random.Generator) -> Sample:
         source = self.sources[generator.choice(len(self.sources), p=self.weights)]
+        unreadable: list[str] = []
         for attempt in itertools.count(1):
             if not len(source):
                 break
             try:
-                return source.sample(int(generator.integers(len(source))))
-            except OSError as error:  # a renderer has just removed this shard, or it cannot be read
+                sample = source.sample(int(generator.integers(len(source))))
+                self._report(unreadable)
+                return sample
+            # An image of a data set is missing or damaged; a shard was just removed by a renderer, or cannot be read.
+            except (UnreadableImageError, OSError) as error:
+                if isinstance(error, UnreadableImageError):
+                    unreadable.append(str(error))
                 if attempt == MAX_ATTEMPTS:
                     reason = " ".join(str(error).split())
                     raise UserError(
@@ -183,6 +196,13 @@ class Batches(Dataset[Batch]):
                     ) from error
                 self._refresh(now=True)
         raise UserError("the render cache is empty; do not clear its folder during training")
+
+    def _report(self, unreadable: list[str]) -> None:
+        """Log each image that cannot be read, once in this process. The render cache logs its own shards."""
+        for message in dict.fromkeys(unreadable):
+            if message not in self._reported:
+                logger.warning("%s; the image is skipped", message)
+                self._reported.add(message)
 
     def _refresh(self, *, now: bool = False) -> None:
         if now or time.monotonic() - self._refreshed > REFRESH_S:
@@ -195,7 +215,7 @@ class Batches(Dataset[Batch]):
 def select_readable(source: SampleSource, rows: Iterable[int]) -> Iterator[Sample]:
     """Yield the samples of the rows that have readable files."""
     for row in rows:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(UnreadableImageError, OSError):
             yield source.sample(row)
 
 

@@ -79,6 +79,15 @@ def check_encoder(folders: Sequence[Path], network: MultiHMR2) -> None:
             logger.warning("%s has no %s: its features may be of another encoder", folder, SETTINGS_FILE)
 
 
+def check_reference_encoder(reference: MultiHMR2, network: MultiHMR2) -> None:
+    """Raise UserError unless the reference model can use the features of the network's encoder."""
+    if reference.backbone.pretrained is None or hash_encoder(reference) != hash_encoder(network):
+        raise UserError(
+            "expected a model with the encoder of --features for --consistency-with, got one with another encoder; "
+            "give a model trained with --encoder-rate 0 from the same encoder, or train on images instead of --features"
+        )
+
+
 def check_track_features(folders: Sequence[Path], width: int) -> None:
     """Log a warning if batches have no targets for a network that learns tracking features of this width.
 

@@ -241,7 +241,8 @@ def compute_lifting_losses(
     center = back_project(location[:, None], depth[:, None], batch.k)[:, 0]
     people = dataclasses.replace(people, queries=content, location=location, log_nearness=log_nearness, center=center)
     weights = {item.name for item in dataclasses.fields(config) if getattr(config, item.name)} - {"track_feature"}
-    terms = compute_place_terms(people, config)
+    # The projection of a center near the camera plane or behind it is no place in the image.
+    terms = compute_place_terms(_select_rows(people, people.has_place), config)
     # Meshes take most of the time: their terms are computed for a part of the people.
     posed = max(1, len(batch.shape) // MESH_EVERY)
     with_mesh, without = _select_rows(people, slice(0, posed)), _select_rows(people, slice(posed, None))
@@ -254,8 +255,8 @@ def compute_lifting_losses(
     return {name: getattr(config, name) * value for name, value in terms.items()}
 
 
-def _select_rows(people: MatchedPeople, rows: slice) -> MatchedPeople:
-    """Return some rows of the people."""
+def _select_rows(people: MatchedPeople, rows: slice | Tensor) -> MatchedPeople:
+    """Return some rows of the people, a slice or a mask (M,)."""
     tensors: dict[str, Any] = {name: value[rows] for name, value in vars(people).items() if isinstance(value, Tensor)}
     return dataclasses.replace(people, **tensors)
 

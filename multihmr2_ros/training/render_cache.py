@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ logger = logging.getLogger(__name__)
 SHARD_IMAGES = 50
 HELD_OUT_SEED, AFTER_HELD_OUT = 1_000_000, 2_000_000
 PREFIX, SUFFIX = "seeds-", ".safetensors"
+SHARD_NAME = re.compile(rf"{PREFIX}[0-9]+{re.escape(SUFFIX)}")
 
 
 class RenderCache:
@@ -94,8 +96,7 @@ class RenderCache:
 
     def _examine(self, path: Path) -> None:
         try:
-            with safetensors.safe_open(path, framework="numpy") as file:
-                self._sizes[path] = len(file.get_tensor("score_supervised"))
+            self._sizes[path] = count_images(path)
         except (OSError, safetensors.SafetensorError) as error:
             self._reject(path, error)
 
@@ -132,9 +133,16 @@ class _TensorRows:
 
 
 def list_shard_paths(folder: Path, *, held_out: bool = False) -> list[Path]:
-    """Return the shards of one split, sorted by seed."""
-    paths = sorted(folder.glob(f"{PREFIX}*{SUFFIX}"), key=parse_first_seed)
+    """Return the shards of one split, sorted by seed. Files of other names, such as copies, are left out."""
+    shards = (path for path in folder.glob(f"{PREFIX}*{SUFFIX}") if SHARD_NAME.fullmatch(path.name))
+    paths = sorted(shards, key=parse_first_seed)
     return [path for path in paths if is_held_out(parse_first_seed(path)) == held_out]
+
+
+def count_images(path: Path) -> int:
+    """Return the number of images of a shard. Raises OSError or SafetensorError if it cannot be read."""
+    with safetensors.safe_open(path, framework="numpy") as file:
+        return len(file.get_tensor("score_supervised"))
 
 
 def is_held_out(seed: int) -> bool:

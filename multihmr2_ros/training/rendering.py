@@ -31,6 +31,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.simulation.scene import SceneOptions
@@ -41,6 +42,7 @@ from multihmr2_ros.training.render_cache import (
     PREFIX,
     SHARD_IMAGES,
     SUFFIX,
+    count_images,
     get_training_index,
     get_training_seed,
     list_shard_paths,
@@ -155,18 +157,33 @@ def fill_cache(
 
 def _list_wanted(config: RenderCacheConfig, worker: int, workers: int, images: int | None) -> Iterator[tuple[int, int]]:
     """Yield (first seed, size) of this worker's shards."""
-    held_out = {parse_first_seed(path) for path in list_shard_paths(config.folder, held_out=True)}
+    held_out = _list_present(config.folder, held_out=True)
     for first in range(0, config.held_out_images, SHARD_IMAGES):
         seed = HELD_OUT_SEED + first
-        if first // SHARD_IMAGES % workers == worker and seed not in held_out:
-            yield seed, min(SHARD_IMAGES, config.held_out_images - first)
-    present = {parse_first_seed(path) for path in list_shard_paths(config.folder)}
+        size = min(SHARD_IMAGES, config.held_out_images - first)
+        if first // SHARD_IMAGES % workers == worker and held_out.get(seed, 0) < size:
+            yield seed, size
+    present = _list_present(config.folder)
     first_new = max(map(get_training_index, present), default=-SHARD_IMAGES) + SHARD_IMAGES
     endless = itertools.count(first_new, SHARD_IMAGES)
     for index in endless if images is None else range(0, images, SHARD_IMAGES):
         seed = get_training_seed(index)
-        if index // SHARD_IMAGES % workers == worker and seed not in present:
-            yield seed, SHARD_IMAGES if images is None else min(SHARD_IMAGES, images - index)
+        size = SHARD_IMAGES if images is None else min(SHARD_IMAGES, images - index)
+        if index // SHARD_IMAGES % workers == worker and present.get(seed, 0) < size:
+            yield seed, size
+
+
+def _list_present(folder: Path, *, held_out: bool = False) -> dict[int, int]:
+    """Return first seed → number of images of the shards of one split.
+
+    Only the last shard is opened: an earlier call for fewer images ended there. Scenes that cannot be rendered are
+    missing in other shards, too, but would fail again.
+    """
+    paths = list_shard_paths(folder, held_out=held_out)
+    present = {parse_first_seed(path): SHARD_IMAGES for path in paths}
+    with suppress(OSError, SafetensorError):  # a damaged shard is kept, as in the render cache
+        present |= {parse_first_seed(path): count_images(path) for path in paths[-1:]}
+    return present
 
 
 def _render_samples(render: RenderSeed, seed: int, size: int, stopped: Callable[[], bool]) -> Iterator[Sample]:

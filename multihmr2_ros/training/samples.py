@@ -176,10 +176,16 @@ def pack_samples(samples: Sequence[Sample]) -> dict[str, NDArray[Any]]:
 
 
 def unpack_sample(arrays: Any, index: int, origin: str) -> Sample:
-    """Return sample `index` of packed arrays, a mapping whose items may be read from a file when they are sliced."""
+    """Return sample `index` of packed arrays, a mapping whose items may be read from a file when they are sliced.
+
+    Raises OSError if the image is damaged.
+    """
     first, last = (int(value) for value in arrays["image_start"][index : index + 2])
     begin, end = (int(value) for value in arrays["person_start"][index : index + 2])
-    bgr = cv2.imdecode(np.asarray(arrays["images"][first:last]), cv2.IMREAD_COLOR)
+    encoded = np.asarray(arrays["images"][first:last], np.uint8)
+    bgr = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if len(encoded) else None
+    if bgr is None:
+        raise OSError(f"the image of {origin} is damaged")
     image = np.asarray(bgr, np.uint8)[:, :, ::-1]
     people: dict[str, Any] = {
         name: np.asarray(arrays[name][begin:end]).astype(np.float32 if kind is np.float16 else kind)

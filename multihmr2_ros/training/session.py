@@ -50,6 +50,7 @@ from multihmr2_ros.training.distributed import ProcessGroup, choose_device, conn
 from multihmr2_ros.training.feature_cache import (
     CachedBatches,
     check_encoder,
+    check_reference_encoder,
     check_track_features,
     list_missing_batches,
     open_feature_folder,
@@ -250,10 +251,10 @@ def fill_render_cache(config: RenderCacheConfig, images: int, workers: int) -> s
     ):
         if workers <= 1:
             with torch.no_grad():
-                for count in fill_cache(
+                for _ in fill_cache(
                     config, make_scene_renderer(config.scene, config.sam2), images=images, stopped=stop
                 ):
-                    bar.update(count)
+                    bar.update(present() - bar.n)
         else:
             with RenderProcesses(config, workers, images=images, niceness=0) as renderers:
                 while renderers.running and not stop():
@@ -349,6 +350,8 @@ def _make_trainer(session: Session, device: torch.device, others: ProcessGroup) 
     if session.resume:
         trainer.resume()
         logger.info("resumed at step %d", trainer.progress.step)
+    if session.features and reference is not None:
+        check_reference_encoder(reference, trainer.network)
     return trainer
 
 

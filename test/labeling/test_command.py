@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from multihmr2_ros.cli.main import main
 from multihmr2_ros.labeling.annotations import read_coco
@@ -96,6 +97,20 @@ def test_a_coco_file_becomes_bodies_that_training_reads(tmp_path: Path, capsys: 
     assert sample.keypoint_visible[:4].sum(axis=1).tolist() == [17, 17, 17, 7]
     nose = sample.keypoints[:3, 0]
     assert (np.linalg.norm(sample.location[:3] - nose, axis=1) < 12).all()  # the center vertex is near the nose
+
+
+def test_bodies_are_on_the_labeled_image_whatever_its_orientation(tmp_path: Path) -> None:
+    source, out = save_coco(tmp_path / "people.json", content()), tmp_path / "bodies.npz"
+    turned = Image.Exif()
+    turned[0x0112] = 6  # the orientation
+    for name in ("a.jpg", "b.jpg"):
+        Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / name, exif=turned)
+    assert label(source, out) == 0
+    assert [PseudoTruthReader(tmp_path, out).sample(row).size for row in (0, 1)] == [(WIDTH, HEIGHT)] * 2
+    arrays = dict(np.load(out))
+    del arrays["picture_size"]
+    np.savez(out, **arrays)
+    assert PseudoTruthReader(tmp_path, out).sample(1).size == (HEIGHT, WIDTH)  # upright, as after detection
 
 
 def test_the_mesh_of_the_file_is_where_the_keypoints_are(tmp_path: Path) -> None:

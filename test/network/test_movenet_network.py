@@ -50,7 +50,13 @@ from multihmr2_ros.training.feature_cache import (
 )
 from multihmr2_ros.training.keypoint_losses import encoder_keypoint_loss
 from multihmr2_ros.training.keypoints import regress_low_mesh_keypoints
-from multihmr2_ros.training.lifting import KeypointBatches, MixedBatches, make_pose_bank, simulate_detected_keypoints
+from multihmr2_ros.training.lifting import (
+    KeypointBatches,
+    MixedBatches,
+    compute_lifting_losses,
+    make_pose_bank,
+    simulate_detected_keypoints,
+)
 from multihmr2_ros.training.losses import LossConfig, compute_losses
 from multihmr2_ros.training.matching import Matches
 from multihmr2_ros.training.optimizer import OptimizerConfig, limit_gradients, make_optimizer
@@ -58,7 +64,7 @@ from multihmr2_ros.training.readers import EmptyImageReader, HashSplit
 from multihmr2_ros.training.readers.common import compute_hash_share
 from multihmr2_ros.training.session import Session, make_network
 from multihmr2_ros.training.trainer import Trainer
-from test.helpers.nano_network import NARROW, random_targets
+from test.helpers.nano_network import NARROW, nano_network, random_targets
 from test.helpers.scripts import load_script
 from test.helpers.training_samples import body
 from test.paths import SHARED
@@ -337,6 +343,18 @@ def test_only_the_encoder_of_the_features_is_trained_on(
     assert caplog.messages[-1].endswith("its batches may have other settings")
 
 
+def test_a_reference_model_has_the_encoder_of_the_features(
+    tmp_path: Path, features: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint.save_network(network(1), tmp_path / "other.safetensors")
+    checkpoint.save_network(nano_network(), tmp_path / "without.safetensors")
+    options = [*features[1], "--device", "cpu", "--steps", "1", "--loader-workers", "0", "--out", str(tmp_path / "run")]
+    for name in ("other", "without"):
+        assert main([*options, "--consistency-with", str(tmp_path / f"{name}.safetensors")]) == 2
+        assert "expected a model with the encoder of --features for --consistency-with" in capsys.readouterr().err
+    assert main([*options, "--consistency-with", str(tmp_path / "tiny.safetensors")]) == 0
+
+
 def test_features_without_targets_of_tracking_features_are_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -375,6 +393,19 @@ def test_poses_are_learned_from_keypoints_alone() -> None:
     assert last["pose_columns"] < 0.8 * first["pose_columns"]
     assert last["root_columns"] < 0.9 * first["root_columns"]
     assert last["nearness"] < 0.6 * first["nearness"]
+
+
+def test_people_behind_the_camera_have_no_location_loss() -> None:
+    batch = KeypointBatches(make_pose_bank(body(), 12, None, 0), TINY.image_size, 24, 0)[0]
+    terms = []
+    for place in ([-0.23, -0.26, -0.03], [2.0, 1.0, -1.0]):
+        pelvis = batch.pelvis.clone()
+        pelvis[0] = torch.tensor(place) - batch.center[0]
+        moved = dataclasses.replace(batch, pelvis=pelvis)
+        terms.append(compute_lifting_losses(network(), moved, body(), LossConfig(depth=1.0)))
+    for name in ("location", "nearness", "depth"):
+        assert terms[0][name] > 0
+        torch.testing.assert_close(terms[0][name], terms[1][name])
 
 
 def test_detected_keypoints_are_noisy_where_their_scores_say_so() -> None:

@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from typing import Any
 
 import numpy as np
@@ -228,6 +229,13 @@ def test_people_who_are_not_before_the_camera_stay(standing: RgbdFrame) -> None:
     np.testing.assert_array_equal(placed.people.vertices[1:], vertices[1:])
     assert np.isnan(placed.distance_sigma_m[1:]).all()
     assert distance(placed.people)[0] == pytest.approx(standing.truth[0], abs=0.04)
+
+
+def test_huge_float64_depth_is_no_depth_without_a_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        depth = depth_to_meters(np.array([[1e300, -1e300, np.inf, np.nan, 2.0]]))
+    np.testing.assert_array_equal(depth, np.array([[np.nan, np.nan, np.nan, np.nan, 2.0]], np.float32))
 
 
 def test_millimetres_and_metres_are_the_same(standing: RgbdFrame) -> None:

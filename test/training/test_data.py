@@ -25,13 +25,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import safetensors
+import safetensors.numpy
 import torch
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.simulation.scene import SceneOptions
 from multihmr2_ros.training.augmentation import NO_AUGMENTATION, flip
-from multihmr2_ros.training.data import BatchConfig, Batches, collate, make_held_out_batches
+from multihmr2_ros.training.data import BatchConfig, Batches, collate, make_held_out_batches, select_readable
 from multihmr2_ros.training.render_cache import (
     AFTER_HELD_OUT,
     HELD_OUT_SEED,
@@ -54,6 +54,7 @@ from multihmr2_ros.training.rendering import (
 from multihmr2_ros.training.samples import PERSON_FIELDS, Sample, pack_samples, unpack_sample
 from multihmr2_ros.training.session import _RenderMonitor
 from multihmr2_ros.training.targets import Targets
+from test.helpers.training_data_sets import make_data_set
 from test.helpers.training_samples import make_render_cache, make_sample
 
 
@@ -192,6 +193,14 @@ def test_rendering_fills_the_pool_and_goes_on_where_it_was_interrupted(tmp_path:
     assert list(fill_cache(settings(tmp_path), render, images=120)) == [50, 20]
     assert list(fill_cache(settings(tmp_path), render, images=120)) == []
     assert sorted(set(seeds)) == [*range(120), *range(HELD_OUT_SEED, HELD_OUT_SEED + 60)]
+
+
+def test_a_cache_that_ends_with_a_short_shard_is_extended(tmp_path: Path) -> None:
+    for held_out, images, shards in ((30, 120, [30, 50, 50, 20]), (80, 200, [50, 30, 50, 50]), (70, 180, [])):
+        assert list(fill_cache(settings(tmp_path, held_out_images=held_out), small_sample, images=images)) == shards
+    assert (len(RenderCache(tmp_path)), len(RenderCache(tmp_path, held_out=True))) == (200, 80)
+    list_shard_paths(tmp_path)[-1].write_bytes(b"damaged")
+    assert list(fill_cache(settings(tmp_path, held_out_images=0), small_sample, images=200)) == []
 
 
 def test_endless_rendering_makes_room_and_uses_new_seeds(tmp_path: Path) -> None:
@@ -423,16 +432,64 @@ def test_a_shard_that_cannot_be_opened_any_more_does_not_stop_the_others(
         drawn[0]
 
 
-def test_a_data_set_none_of_whose_images_can_be_read_is_one_line() -> None:
-    class Broken:
-        def __len__(self) -> int:
-            return 3
+def test_a_shard_with_a_broken_image_is_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make_render_cache(tmp_path, 2)
+    broken = write_shard(tmp_path, SHARD_IMAGES, [make_sample(seed, n=1) for seed in range(3)])
+    arrays = safetensors.numpy.load_file(broken)
+    arrays["images"], arrays["image_start"] = arrays["images"].copy(), arrays["image_start"].copy()
+    arrays["images"][: arrays["image_start"][1]] = 0
+    arrays["image_start"][2] = arrays["image_start"][1]  # the second image is empty
+    safetensors.numpy.save_file(arrays, broken)
+    for row in (2, 3):
+        with pytest.raises(OSError, match=rf"the image of seeds-0000050\.safetensors\[{row - 2}\] is damaged"):
+            RenderCache(tmp_path).sample(row)
+    caplog.clear()
+    batches = Batches([(RenderCache(tmp_path), 1.0)], BatchConfig(batch_size=8, image_size=96), seed=0)
+    for step in range(3):
+        batches[step]
+    assert {origin.split("[")[0] for origin in batches[3].origins} == {"seeds-0000000.safetensors"}
+    assert len(caplog.messages) == 1
 
-        def sample(self, index: int) -> Sample:
-            raise PermissionError(13, "Permission denied")
 
-    with pytest.raises(UserError, match=r"1000 images in a row could not be read .*Permission denied"):
-        Batches([(Broken(), 1.0)], BatchConfig(batch_size=1, image_size=96), seed=0)[0]
+@pytest.mark.parametrize("name", ["seeds-0000000 (copy).safetensors", "seeds-.safetensors", "seeds-²3.safetensors"])
+def test_files_of_other_names_are_no_shards(tmp_path: Path, name: str) -> None:
+    make_render_cache(tmp_path, 2)
+    (tmp_path / name).write_bytes((tmp_path / "seeds-0000000.safetensors").read_bytes())
+    assert len(RenderCache(tmp_path)) == 2
+    assert len(RenderCache(tmp_path, held_out=True)) == 0
+
+
+def damage(path: Path, kind: str) -> None:
+    if kind == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:200])
+
+
+@pytest.mark.parametrize("kind", ["truncated", "missing"])
+@pytest.mark.parametrize("data_set", ["coco", "bedlam", "pseudo", "empty"])
+def test_an_image_that_cannot_be_read_is_left_out_with_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, data_set: str, kind: str
+) -> None:
+    def draw() -> set[str]:
+        batches = Batches([(reader, 1.0)], BatchConfig(batch_size=8, image_size=96), seed=0)
+        return {origin for step in range(4) for origin in batches[step].origins}
+
+    names = [f"{number}.jpg" for number in range(5)]
+    reader = make_data_set(tmp_path, data_set, names)
+    assert draw() == set(names)
+    damage(tmp_path / names[0], kind)
+    if data_set != "empty":  # whose images are listed when it is opened
+        reader = make_data_set(tmp_path, data_set, names, write=False)
+    assert draw() == set(names[1:])
+    assert len(caplog.messages) == 1
+    assert "0.jpg" in caplog.text
+    assert len(list(select_readable(reader, range(len(names))))) == 4
+    for name in names[1:]:
+        damage(tmp_path / name, kind)
+    with pytest.raises(UserError, match=r"1000 images in a row could not be read .*\.jpg"):
+        draw()
+    assert len(caplog.messages) == 1
 
 
 def test_vanishing_images_are_one_line(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -103,6 +104,35 @@ def test_coco_says_when_a_file_is_something_else(coco: Path, content: str) -> No
     coco.write_text(content)
     with pytest.raises(UserError, match="is not a COCO keypoint file"):
         CocoReader(coco.parent, coco)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"bbox": None},
+        {"bbox": [1, 2, 3]},
+        {"bbox": [1, 2, 3, None]},
+        {"bbox": [1, 2, 3, float("nan")]},
+        {"bbox": [1, 2, 3, 10**400]},
+        {"keypoints": ["x"] * 51},
+        {"keypoints": [None] * 51},
+        {"keypoints": [1e30] * 51},
+    ],
+)
+def test_wrong_coco_annotations_are_one_line_when_the_file_is_opened(coco: Path, changes: dict[str, object]) -> None:
+    content = json.loads(coco.read_text())
+    content["annotations"][1] |= changes
+    coco.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="is not a COCO keypoint file"):
+        CocoReader(coco.parent, coco)
+
+
+def test_coco_people_without_keypoints_are_ignored(coco: Path) -> None:
+    content = json.loads(coco.read_text())
+    for person, keypoints in zip(content["annotations"], (None, [], [0] * 51), strict=False):
+        person["keypoints"] = keypoints
+    coco.write_text(json.dumps(content))
+    assert CocoReader(coco.parent, coco).sample(1).ignore.all()
 
 
 def test_missing_folders_and_files_are_one_line(tmp_path: Path, coco: Path) -> None:
@@ -198,7 +228,12 @@ def test_bedlam_supervises_keypoints_and_cameras(tmp_path: Path) -> None:
     [
         ({"hand_det_conf": None}, "of the first BEDLAM"),
         ({"gtkps": None}, "expected gtkps in"),
-        ({"gtkps": np.zeros((3, 17, 3))}, "must have gtkps"),
+        ({"gtkps": np.zeros((3, 17, 3))}, "must have numbers gtkps"),
+        ({"gtkps": np.full((3, 60, 3), "a")}, "must have numbers gtkps"),
+        ({"gtkps": np.zeros((2, 60, 3))}, "must have numbers gtkps"),
+        ({"cam_int": np.full((3, 3, 3), np.nan)}, "finite numbers cam_int"),
+        ({"imgname": np.array("seq/a.png")}, r"text imgname \(N,\)"),
+        ({"imgname": np.array([{"an": "object"}] * 3)}, "cannot read .* as a BEDLAM2 label file"),
         ({"cam_int": np.tile(np.array([[70.0, 0, 24], [0, 70, 32], [0, 0, 1]]), (3, 1, 1))}, "is rotated by 90"),
     ],
 )
@@ -239,8 +274,51 @@ def test_fitted_bodies_supervise_bodies_and_what_the_file_says(tmp_path: Path, f
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"k": None}, "expected k in"), ({"shape": np.zeros((3, 10))}, r"shape must have the shape \(3, 6\)")],
+    [
+        ({"k": None}, "expected k in"),
+        ({"shape": np.zeros((3, 10))}, r"shape must have the shape \(3, 6\)"),
+        ({"shape": np.full((3, 6), "a")}, "shape must be numbers, got <U1"),
+        ({"shape": np.full((3, 6), None)}, "cannot read .* as a file of fitted bodies"),
+        ({"rotations": np.full((3, 163, 3, 3), np.nan)}, "rotations must be finite, got nan in row 0"),
+        ({"image": np.zeros(3)}, "image must be text, got float64"),
+        ({"placed": np.full(3, "yes")}, "placed must be bool"),
+        ({"complete": np.array([True, False])}, r"complete must be one bool, got bool \(2,\)"),
+        ({"complete": True, "pictures": np.zeros((3, 2))}, r"pictures must have the shape \(3,\)"),
+    ],
 )
 def test_wrong_files_of_fitted_bodies_are_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         PseudoTruthReader(tmp_path, pseudo_labels(tmp_path / "labels.npz", **changes))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped bytes", "foreign", "one array"])
+def test_damaged_label_files_are_one_line(tmp_path: Path, damage: str) -> None:
+    whole = pseudo_labels(tmp_path / "labels.npz")
+    content = whole.read_bytes()
+    for place in range(40, len(content), len(content) // 40):
+        if damage == "flipped bytes":
+            whole.write_bytes(content[:place] + b"\xff" * 8 + content[place + 8 :])
+        elif damage == "truncated":
+            whole.write_bytes(content[:place])
+        elif damage == "foreign":
+            whole.write_bytes(b"\xff\xd8\xff\xe0" + content[:place])
+        else:
+            with whole.open("wb") as file:
+                np.save(file, np.zeros(3))
+        with contextlib.suppress(UserError):  # some bytes have no effect
+            PseudoTruthReader(tmp_path, whole)
+            assert damage == "flipped bytes"
+
+
+def test_keypoints_that_are_not_finite_are_not_visible(tmp_path: Path) -> None:
+    write_image(tmp_path, "b.png", (160, 120))
+    keypoints = np.full((3, 17, 2), 20.0)
+    keypoints[0, 3] = np.nan
+    labels = pseudo_labels(
+        tmp_path / "labels.npz",
+        keypoints=keypoints,
+        keypoint_visible=np.ones((3, 17), bool),
+        image=np.array(["b.png"] * 3),
+    )
+    visible = PseudoTruthReader(tmp_path, labels).sample(0).keypoint_visible
+    assert (~visible).nonzero()[0].tolist() == [0]

@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.media.images import read_image
+from multihmr2_ros.media.images import UnreadableImageError, read_image
 from multihmr2_ros.training.readers.common import center_from_keypoints, check_folder, group_rows_by_image, load_npz
 from multihmr2_ros.training.samples import Sample, make_blank_people
 
@@ -43,23 +43,26 @@ class BedlamReader:
 
     def __init__(self, images: Path, labels: Path) -> None:
         check_folder(images)
-        content = load_npz(labels, ("imgname", "cam_int", "gtkps"), "a BEDLAM2 label file")
-        if "hand_det_conf" not in content.files:
+        content = load_npz(labels, ("imgname", "cam_int", "gtkps"), ("hand_det_conf",), "a BEDLAM2 label file")
+        if "hand_det_conf" not in content:
             raise UserError(
                 f"{labels} must be a BEDLAM2 label file, got one of the first BEDLAM, whose keypoint order is not "
                 "documented; give BEDLAM2's labels, or fitted bodies with --pseudo-truth"
             )
-        self._folder = images
-        self._keypoints = np.asarray(content["gtkps"], np.float32)
-        self._k = np.asarray(content["cam_int"], np.float64)
-        self._images = group_rows_by_image(np.asarray(content["imgname"]).astype(str))
-        if self._keypoints.ndim != 3 or self._keypoints.shape[1] < 25 or self._k.shape[1:] != (3, 3):
+        keypoints, k, names = content["gtkps"], content["cam_int"], content["imgname"]
+        is_sound = keypoints.ndim == 3 and keypoints.shape[1] >= 25 and keypoints.shape[2] in (2, 3)
+        is_sound = is_sound and k.shape == (len(keypoints), 3, 3) and names.shape == keypoints.shape[:1]
+        is_sound = is_sound and keypoints.dtype.kind in "fiu" and k.dtype.kind in "fiu" and names.dtype.kind == "U"
+        if not (is_sound and np.isfinite(k).all()):
             raise UserError(
-                f"{labels} must have gtkps (N, 25 or more, 2 or 3) and cam_int (N, 3, 3), got {self._keypoints.shape} "
-                f"and {self._k.shape}; check the file"
+                f"{labels} must have numbers gtkps (N, 25 or more, 2 or 3), finite numbers cam_int (N, 3, 3) and text "
+                f"imgname (N,), got {keypoints.dtype} {keypoints.shape}, {k.dtype} {k.shape} and {names.dtype} "
+                f"{names.shape}; check the file"
             )
-        if self._images:
-            self._refuse_rotated(labels)
+        self._folder = images
+        self._keypoints, self._k = keypoints.astype(np.float32), k.astype(np.float64)
+        self._images = group_rows_by_image(names)
+        self._refuse_rotated(labels)
 
     def __len__(self) -> int:
         return len(self._images)
@@ -88,11 +91,15 @@ class BedlamReader:
 
     def _refuse_rotated(self, labels: Path) -> None:
         """Raise UserError for portrait scenes: their images are rotated by 90°, their labels are for upright images."""
-        name, rows = self._images[0]
-        height, width = read_image(self._folder / name).shape[:2]
-        twice_cx, twice_cy = 2 * self._k[rows[0], :2, 2]
-        if abs(twice_cx - width) + abs(twice_cy - height) > abs(twice_cx - height) + abs(twice_cy - width):
-            raise UserError(
-                f"{labels} needs upright images, but {self._folder / name} is rotated by 90°; rotate the images of the "
-                "scene first"
-            )
+        for name, rows in self._images:
+            try:
+                height, width = read_image(self._folder / name).shape[:2]
+            except UnreadableImageError:
+                continue
+            twice_cx, twice_cy = 2 * self._k[rows[0], :2, 2]
+            if abs(twice_cx - width) + abs(twice_cy - height) > abs(twice_cx - height) + abs(twice_cy - width):
+                raise UserError(
+                    f"{labels} needs upright images, but {self._folder / name} is rotated by 90°; rotate the images of "
+                    "the scene first"
+                )
+            return

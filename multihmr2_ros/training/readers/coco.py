@@ -21,11 +21,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.media.images import read_image
 from multihmr2_ros.training.readers.common import center_from_keypoints, check_folder
 from multihmr2_ros.training.samples import Sample, make_blank_people
+
+MAX_COORDINATE_PX = 1e6  # absolute value
+NO_KEYPOINTS = [0] * 51
 
 
 class CocoReader:
@@ -42,17 +46,17 @@ class CocoReader:
         try:
             content = json.loads(annotations.read_text(encoding="utf-8"))
             entries = {entry["id"]: entry for entry in content["images"]}
-            people: dict[int, list[dict[str, Any]]] = {}
+            people: dict[int, list[tuple[NDArray[np.float32], NDArray[np.float32], bool]]] = {}
             for annotation in content["annotations"]:
-                if annotation["image_id"] in entries and len(annotation.get("keypoints", [0] * 51)) == 51:
-                    people.setdefault(annotation["image_id"], []).append(annotation)
+                if annotation["image_id"] in entries and len(annotation.get("keypoints") or NO_KEYPOINTS) == 51:
+                    people.setdefault(annotation["image_id"], []).append(_read_person(annotation))
             self._images = [
                 (images / entries[key]["file_name"], _read_labeled_size(entries[key]), people[key])
                 for key in sorted(people)
             ]
         except OSError as error:
             raise UserError(f"cannot read {annotations}: {error.strerror}; check the path") from None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise UserError(
                 f"{annotations} is not a COCO keypoint file ({type(error).__name__}: {error}); give "
                 "person_keypoints_*.json"
@@ -67,20 +71,35 @@ class CocoReader:
 
     def sample(self, index: int) -> Sample:
         """Return image number `index`, ordered by COCO's image ids."""
-        path, size, annotations = self._images[index]
-        arrays = make_blank_people(len(annotations))
-        for row, annotation in enumerate(annotations):
-            x, y, width, height = annotation["bbox"]
-            arrays["box"][row] = x, y, x + width, y + height
-            keypoints = np.array(annotation.get("keypoints", [0] * 51), np.float32).reshape(17, 3)
+        path, size, people = self._images[index]
+        arrays = make_blank_people(len(people))
+        for row, (box, keypoints, is_crowd) in enumerate(people):
+            arrays["box"][row] = box
             arrays["keypoints"][row] = keypoints[:, :2]
             arrays["keypoint_visible"][row] = keypoints[:, 2] > 0
-            arrays["ignore"][row] = bool(annotation.get("iscrowd"))
+            arrays["ignore"][row] = is_crowd
         arrays["keypoint_visible"] &= ~arrays["ignore"][:, None]
         arrays["location"], known = center_from_keypoints(arrays["keypoints"], arrays["keypoint_visible"])
         arrays["ignore"] |= ~known
         arrays["visible_fraction"][:] = 1.0
         return Sample(read_image(path, size), None, True, path.name, **arrays)
+
+
+def _read_person(annotation: dict[str, Any]) -> tuple[NDArray[np.float32], NDArray[np.float32], bool]:
+    """Return the box (4,) px x0 y0 x1 y1, the keypoints (17, 3) px and v, and whether it is a crowd."""
+    try:
+        x, y, width, height = _read_numbers(annotation["bbox"], 4)
+        keypoints = _read_numbers(annotation.get("keypoints") or NO_KEYPOINTS, 51).reshape(17, 3)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"annotation {annotation.get('id')!r:.80}: {error}") from None
+    return np.array([x, y, x + width, y + height], np.float32), keypoints, bool(annotation.get("iscrowd"))
+
+
+def _read_numbers(values: Any, count: int) -> NDArray[np.float32]:
+    numbers = np.array(values, np.float64)
+    if numbers.shape != (count,) or not (np.abs(numbers) <= MAX_COORDINATE_PX).all():
+        raise ValueError(f"expected {count} finite numbers of at most {MAX_COORDINATE_PX:.0e}")
+    return numbers.astype(np.float32)
 
 
 def _read_labeled_size(entry: dict[str, Any]) -> tuple[int, int] | None:

@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
@@ -90,20 +91,25 @@ def compute_hash_share(name: str) -> float:
     return int.from_bytes(digest[:6], "big") / 2**48
 
 
-def load_npz(path: Path, needed: tuple[str, ...], what: str) -> Any:
-    """Open an .npz file without executing pickled objects; arrays are read on access.
+def load_npz(path: Path, needed: Iterable[str], optional: Iterable[str], what: str) -> dict[str, NDArray[Any]]:
+    """Read the named arrays of an .npz file, without executing pickled objects. Text is str.
 
-    Raises UserError if it cannot be read or lacks a needed array; what: the expected kind of file, for the message.
+    what: the expected kind of file, for messages. Raises UserError if it cannot be read or lacks a needed array.
     """
     try:
         content = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"cannot read {path} as {what}, an .npz file ({error}); check the file") from None
-    names = getattr(content, "files", [])
-    missing = [name for name in needed if name not in names]
+        names = getattr(content, "files", [])
+        arrays = {name: np.asarray(content[name]) for name in (*needed, *optional) if name in names}
+        arrays = {name: array.astype(str) if array.dtype.kind == "S" else array for name, array in arrays.items()}
+    except Exception as error:  # damaged files raise many types: BadZipFile, zlib.error, EOFError, MemoryError …
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if "pickle" in reason:  # NumPy's text has an advice that is unsafe
+            reason = "not arrays of numbers and text in NumPy's format"
+        raise UserError(f"cannot read {path} as {what}, an .npz file ({reason:.200}); check the file") from None
+    missing = [name for name in needed if name not in arrays]
     if missing:
         raise UserError(f"expected {', '.join(missing)} in {path}, found none; give {what}")
-    return content
+    return arrays
 
 
 def group_rows_by_image(names: NDArray[np.str_]) -> list[tuple[str, NDArray[np.int64]]]:

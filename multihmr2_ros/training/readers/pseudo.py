@@ -35,11 +35,13 @@ error             (N,) mean distance of known keypoints from the body's, divided
 Optional, of the images and of M people without a fitted body:
 
 pictures          (P,) text: all images, also those without people
+picture_size      (P, 2) px: width and height of the labeled image. If the stored image has this size, its EXIF
+                  orientation is ignored, as in COCO's labels; without sizes, labels are of upright images
 other_image       (M,) text; other_box (M, 4) px; other_keypoints (M, 17, 2) and other_keypoint_visible (M, 17)
 other_ignore      (M,) bool: unsure, or a crowd: neither a person nor background
 
-Fitted cameras and distances are no ground truth: unless `metric`, only the bodies' projections are supervised, and
-where `placed`, the relative positions of people of one image.
+Shapes, rotations, annotated keypoints and the center's 2D location are supervised. Fitted cameras and distances are no
+ground truth: they are supervised only if `metric`, and where `placed`, the relative positions of people of one image.
 """
 
 from __future__ import annotations
@@ -57,36 +59,56 @@ from multihmr2_ros.people import BONE_COUNT
 from multihmr2_ros.training.readers.common import center_from_keypoints, check_folder, group_rows_by_image, load_npz
 from multihmr2_ros.training.samples import Sample, make_blank_people
 
-ROWS = {"image": (), "shape": (6,), "rotations": (BONE_COUNT, 3, 3), "box": (4,), "k": (3, 3), "centre": (3,)}
-OPTIONAL_ROWS = {"keypoints": (17, 2), "keypoint_visible": (17,), "placed": ()}
-OTHER_ROWS = {
-    "other_image": (), "other_box": (4,), "other_ignore": (),
-    "other_keypoints": (17, 2), "other_keypoint_visible": (17,),
+# Array → shape of a row, and the kinds of its type.
+RowTypes = dict[str, tuple[tuple[int, ...], str]]
+TEXT, NUMBER, FLAG = "U", "fiu", "biu"
+ROWS: RowTypes = {
+    "image": ((), TEXT), "shape": ((6,), NUMBER), "rotations": ((BONE_COUNT, 3, 3), NUMBER), "box": ((4,), NUMBER),
+    "k": ((3, 3), NUMBER), "centre": ((3,), NUMBER),
 }  # fmt: skip
+OPTIONAL_ROWS: RowTypes = {"keypoints": ((17, 2), NUMBER), "keypoint_visible": ((17,), FLAG), "placed": ((), FLAG)}
+OTHER_ROWS: RowTypes = {
+    "other_image": ((), TEXT), "other_box": ((4,), NUMBER), "other_ignore": ((), FLAG),
+    "other_keypoints": ((17, 2), NUMBER), "other_keypoint_visible": ((17,), FLAG),
+}  # fmt: skip
+PICTURE_ROWS: RowTypes = {"pictures": ((), TEXT)}
+SIZE_ROWS: RowTypes = PICTURE_ROWS | {"picture_size": ((2,), NUMBER)}
+MAY_BE_UNKNOWN = ("centre", "keypoints", "other_keypoints")  # people and keypoints that are not finite are ignored
 
 
 class PseudoTruthReader:
-    """The images of one file of fitted bodies. Shape, rotations and the file's optional annotations are supervised."""
+    """The images of one file of fitted bodies. Shape, rotations and the file's optional annotations are supervised.
+
+    labeled_sizes  image name → (width, height) px of the image that was labeled, if the file has `picture_size`
+    """
 
     def __init__(self, images: Path, labels: Path) -> None:
         check_folder(images)
-        content = load_npz(labels, tuple(ROWS), "a file of fitted bodies")
+        optional = (*OPTIONAL_ROWS, *OTHER_ROWS, *SIZE_ROWS, "complete", "metric")
+        content = load_npz(labels, ROWS, optional, "a file of fitted bodies")
         self._bodies = _read_rows(content, ROWS, labels)
         n = len(self._bodies["image"])
-        for name, row in OPTIONAL_ROWS.items():
+        for name, (row, kinds) in OPTIONAL_ROWS.items():
             blank = np.zeros((n, *row), np.float32 if name == "keypoints" else np.bool_)
-            self._bodies[name] = _read_rows(content, {name: row}, labels, n)[name] if name in content.files else blank
-        blank_others = "other_image" not in content.files
+            known = _read_rows(content, {name: (row, kinds)}, labels, n) if name in content else {}
+            self._bodies[name] = known.get(name, blank)
+        blank_others = "other_image" not in content
         self._others = {} if blank_others else _read_rows(content, OTHER_ROWS, labels)
-        self._complete = bool(content["complete"]) if "complete" in content.files else False
-        self._metric = bool(content["metric"]) if "metric" in content.files else False
+        self._complete = _read_flag(content, "complete", labels)
+        self._metric = _read_flag(content, "metric", labels)
+        self.labeled_sizes: dict[str, tuple[int, int]] = {}
+        if "picture_size" in content:
+            listed = _read_rows(content, SIZE_ROWS, labels)
+            for name, (width, height) in zip(listed["pictures"], listed["picture_size"], strict=True):
+                self.labeled_sizes[str(name)] = int(width), int(height)
         self._folder = images
-        self._body_rows = dict(group_rows_by_image(self._bodies["image"].astype(str)))
-        self._other_rows = {} if blank_others else dict(group_rows_by_image(self._others["other_image"].astype(str)))
+        self._body_rows = dict(group_rows_by_image(self._bodies["image"]))
+        self._other_rows = {} if blank_others else dict(group_rows_by_image(self._others["other_image"]))
         names = set(self._body_rows)
         if self._complete:  # only then images without a body have a supervised term
             names |= set(self._other_rows)
-            names |= {str(name) for name in content["pictures"]} if "pictures" in content.files else set()
+            if "pictures" in content:
+                names |= {str(name) for name in _read_rows(content, PICTURE_ROWS, labels)["pictures"]}
         self._names = sorted(names)
 
     def __len__(self) -> int:
@@ -114,6 +136,7 @@ class PseudoTruthReader:
             arrays["location"][:count] = project(centre, bodies["k"][0].astype(np.float64)).astype(np.float32)
         for key in ("box", "ignore", "keypoints", "keypoint_visible") if len(others) else ():
             arrays[key][count:] = self._others[f"other_{key}"][others]
+        arrays["keypoint_visible"] &= np.isfinite(arrays["keypoints"]).all(axis=-1)
         arrays["location"][count:], known = center_from_keypoints(
             arrays["keypoints"][count:], arrays["keypoint_visible"][count:]
         )
@@ -122,22 +145,36 @@ class PseudoTruthReader:
         arrays["keypoint_visible"] &= ~arrays["ignore"][:, None]
         arrays["location"][arrays["ignore"]] = 0.0
         k = bodies["k"][0].astype(np.float64) if self._metric and count else None
-        return Sample(read_image(self._folder / name), k, self._complete, name, **arrays)
+        image = read_image(self._folder / name, self.labeled_sizes.get(name))
+        return Sample(image, k, self._complete, name, **arrays)
 
 
 def _read_rows(
-    content: Any, rows: dict[str, tuple[int, ...]], labels: Path, n: int | None = None
+    content: dict[str, NDArray[Any]], rows: RowTypes, labels: Path, n: int | None = None
 ) -> dict[str, NDArray[Any]]:
-    """Read the named arrays, and check their shapes (n, *row); n of the first array if not given."""
-    arrays: dict[str, NDArray[Any]] = {}
-    for name, row in rows.items():
-        if name not in content.files:
+    """Return the named arrays, with checked shapes (n, *row), types and values; n of the first array if not given."""
+    for name, (row, kinds) in rows.items():
+        if name not in content:
             raise UserError(f"expected {name} in the file of fitted bodies {labels}, found none; write it again")
-        arrays[name] = np.asarray(content[name])
+        array = content[name]
         if n is None:
-            n = arrays[name].shape[0] if arrays[name].ndim else -1
-        if arrays[name].shape != (n, *row):
+            n = array.shape[0] if array.ndim else -1
+        if array.shape != (n, *row):
+            raise UserError(f"{labels}: {name} must have the shape {(n, *row)}, got {array.shape}; write it again")
+        if array.dtype.kind not in kinds:
+            expected = {TEXT: "text", NUMBER: "numbers", FLAG: "bool"}[kinds]
+            raise UserError(f"{labels}: {name} must be {expected}, got {array.dtype}; write it again")
+        if kinds == NUMBER and name not in MAY_BE_UNKNOWN and not (finite := np.isfinite(array)).all():
             raise UserError(
-                f"{labels}: {name} must have the shape {(n, *row)}, got {arrays[name].shape}; write it again"
+                f"{labels}: {name} must be finite, got {array[~finite][0]} in row {np.argwhere(~finite)[0, 0]}; leave "
+                "out this person"
             )
-    return arrays
+    return {name: content[name] for name in rows}
+
+
+def _read_flag(content: dict[str, NDArray[Any]], name: str, labels: Path) -> bool:
+    """Return the single bool of that name; False if the file has none."""
+    flag = content.get(name, np.array(False))
+    if flag.size != 1 or flag.dtype.kind not in FLAG:
+        raise UserError(f"{labels}: {name} must be one bool, got {flag.dtype} {flag.shape}; write it again")
+    return bool(flag.all())
