@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     ReadImage = Callable[[], NDArray[np.uint8]]
 
 KINDS = ("inverse", "depth", "metric")
+WITHOUT_MAP = "people of this image are placed without a depth map"
 logger = logging.getLogger(__name__)
 
 
@@ -67,23 +68,27 @@ class DepthMaps:
         self.asked = 0
 
     def apply(self, frame: Frame) -> Frame:
-        """Return the frame with its map as depth; without depth if there is no usable map."""
+        """Return the frame with its map as depth; unchanged if there is no usable map."""
         height, width = frame.image.shape[:2]
-        return dataclasses.replace(frame, depth=self.find_map(frame.name, (height, width), lambda: frame.image))
+        fallback = WITHOUT_MAP if frame.depth is None else "its measured depth is used instead"
+        found = self.find_map(frame.name, (height, width), lambda: frame.image, fallback)
+        return frame if found is None else dataclasses.replace(frame, depth=found)
 
     def find_map(
-        self, name: str, size: tuple[int, int], image: ReadImage
+        self, name: str, size: tuple[int, int], image: ReadImage, fallback: str = WITHOUT_MAP
     ) -> NDArray[np.generic] | RelativeDepthMap | None:
         """Return the map of the image with this name and size (height, width); None if there is no usable one.
 
-        image: reads the image."""
+        image     reads the image
+        fallback  placement without a map, for the warning
+        """
         self.asked += 1
         try:
             found = self._find(name, image)
             _check(found, size, name)
         except UserError as error:
             self.missing += 1
-            logger.warning("%s; people of this image are placed without a depth map", error)
+            logger.warning("%s; %s", error, fallback)
             return None
         return found
 
