@@ -47,9 +47,9 @@ def add_depth_maps(parser: argparse.ArgumentParser) -> None:
         "no value)",
     )  # fmt: skip
     group.add_argument(
-        "--depth-kind", choices=KINDS, default="inverse",
+        "--depth-kind", choices=KINDS,
         help="values of the files: inverse depth or depth, up to an unknown scale and shift, or metric depth in m "
-        "(16-bit: in mm) (default: %(default)s)",
+        "(16-bit: in mm) (default: inverse)",
     )  # fmt: skip
     group.add_argument(
         "--depth-model", metavar="DIR|NAME",
@@ -101,10 +101,12 @@ class DepthMaps:
 
 def open_depth_maps(args: argparse.Namespace, device: str) -> DepthMaps | None:
     """Open the depth maps selected by the options of `add_depth_maps`; None without such options. Raises UserError."""
-    if args.depth_maps is None and args.depth_model is None:
-        return None
     if args.depth_maps is not None and args.depth_model is not None:
         raise UserError("expected --depth-maps or --depth-model, got both; omit one of them")
+    if args.depth_kind is not None and args.depth_maps is None:
+        raise UserError("--depth-kind is for --depth-maps, which is missing; give --depth-maps or omit --depth-kind")
+    if args.depth_maps is None and args.depth_model is None:
+        return None
     if args.depth_model is not None:
         from multihmr2_ros.labeling.depth_model import DepthModel
 
@@ -112,7 +114,7 @@ def open_depth_maps(args: argparse.Namespace, device: str) -> DepthMaps | None:
         return DepthMaps(lambda name, image: model(image()))
     if not args.depth_maps.is_dir():
         raise UserError(f"--depth-maps must be a folder, got {args.depth_maps}; check the path")
-    return DepthMaps(lambda name, image: read_map(args.depth_maps, name, args.depth_kind))
+    return DepthMaps(lambda name, image: read_map(args.depth_maps, name, args.depth_kind or "inverse"))
 
 
 def read_map(folder: Path, name: str, kind: str) -> NDArray[np.generic] | RelativeDepthMap:

@@ -236,6 +236,8 @@ def test_integers_of_unknown_unit_are_refused(tmp_path: Path, kind: str) -> None
         ("--depth-model .", "without config.json"),
         ("--depth-model /nowhere/model", "got /nowhere/model without config.json"),
         ("--depth-maps . --depth-model .", "got both"),
+        ("--depth-kind metric", "--depth-kind is for --depth-maps"),
+        ("--depth-kind inverse --depth-model .", "--depth-kind is for --depth-maps"),
     ],
 )
 def test_mistakes_in_options(
