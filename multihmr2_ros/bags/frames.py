@@ -38,7 +38,8 @@ from multihmr2_ros.messages.images import compressed_image_from_ros, image_from_
 
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
-USUAL_FPS = 10.0  # used if a damaged bag has no duration
+USUAL_FPS = 10.0  # used if a damaged bag has no duration, or all its messages have one time of recording
+MIN_PERIOD_NS = 1_000_000  # between two images on average
 # mono16 only with "depth" in the topic's name, because thermal cameras use mono16 too.
 DEPTH_ENCODINGS = ("16UC1", "32FC1", "mono16")
 
@@ -88,7 +89,8 @@ class BagSource(FrameSource):
             self._notices = [notice for notice in (info_notice, depth_notice) if notice]
             count = bag.topics[self._topic].count
             self.frame_count = count or None
-            self.fps = (count - 1) / (bag.duration_ns * 1e-9) if count > 1 and bag.duration_ns > 0 else USUAL_FPS
+            has_times = count > 1 and bag.duration_ns >= (count - 1) * MIN_PERIOD_NS
+            self.fps = (count - 1) / (bag.duration_ns * 1e-9) if has_times else USUAL_FPS
         self._is_compressed = bag.topics[self._topic].type_name == COMPRESSED
         self._is_rectified = self._topic.removesuffix("/compressed").rpartition("/")[2].startswith("image_rect")
         self._logged: set[str] = set()

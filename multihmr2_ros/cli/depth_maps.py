@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     ReadImage = Callable[[], NDArray[np.uint8]]
 
 KINDS = ("inverse", "depth", "metric")
+WITHOUT_MAP = "people of this image are placed without a depth map"
 logger = logging.getLogger(__name__)
 
 
@@ -46,9 +47,9 @@ def add_depth_maps(parser: argparse.ArgumentParser) -> None:
         "no value)",
     )  # fmt: skip
     group.add_argument(
-        "--depth-kind", choices=KINDS, default="inverse",
+        "--depth-kind", choices=KINDS,
         help="values of the files: inverse depth or depth, up to an unknown scale and shift, or metric depth in m "
-        "(16-bit: in mm) (default: %(default)s)",
+        "(16-bit: in mm) (default: inverse)",
     )  # fmt: skip
     group.add_argument(
         "--depth-model", metavar="DIR|NAME",
@@ -67,23 +68,27 @@ class DepthMaps:
         self.asked = 0
 
     def apply(self, frame: Frame) -> Frame:
-        """Return the frame with its map as depth; without depth if there is no usable map."""
+        """Return the frame with its map as depth; unchanged if there is no usable map."""
         height, width = frame.image.shape[:2]
-        return dataclasses.replace(frame, depth=self.find_map(frame.name, (height, width), lambda: frame.image))
+        fallback = WITHOUT_MAP if frame.depth is None else "its measured depth is used instead"
+        found = self.find_map(frame.name, (height, width), lambda: frame.image, fallback)
+        return frame if found is None else dataclasses.replace(frame, depth=found)
 
     def find_map(
-        self, name: str, size: tuple[int, int], image: ReadImage
+        self, name: str, size: tuple[int, int], image: ReadImage, fallback: str = WITHOUT_MAP
     ) -> NDArray[np.generic] | RelativeDepthMap | None:
         """Return the map of the image with this name and size (height, width); None if there is no usable one.
 
-        image: reads the image."""
+        image     reads the image
+        fallback  placement without a map, for the warning
+        """
         self.asked += 1
         try:
             found = self._find(name, image)
             _check(found, size, name)
         except UserError as error:
             self.missing += 1
-            logger.warning("%s; people of this image are placed without a depth map", error)
+            logger.warning("%s; %s", error, fallback)
             return None
         return found
 
@@ -96,10 +101,12 @@ class DepthMaps:
 
 def open_depth_maps(args: argparse.Namespace, device: str) -> DepthMaps | None:
     """Open the depth maps selected by the options of `add_depth_maps`; None without such options. Raises UserError."""
-    if args.depth_maps is None and args.depth_model is None:
-        return None
     if args.depth_maps is not None and args.depth_model is not None:
         raise UserError("expected --depth-maps or --depth-model, got both; omit one of them")
+    if args.depth_kind is not None and args.depth_maps is None:
+        raise UserError("--depth-kind is for --depth-maps, which is missing; give --depth-maps or omit --depth-kind")
+    if args.depth_maps is None and args.depth_model is None:
+        return None
     if args.depth_model is not None:
         from multihmr2_ros.labeling.depth_model import DepthModel
 
@@ -107,7 +114,7 @@ def open_depth_maps(args: argparse.Namespace, device: str) -> DepthMaps | None:
         return DepthMaps(lambda name, image: model(image()))
     if not args.depth_maps.is_dir():
         raise UserError(f"--depth-maps must be a folder, got {args.depth_maps}; check the path")
-    return DepthMaps(lambda name, image: read_map(args.depth_maps, name, args.depth_kind))
+    return DepthMaps(lambda name, image: read_map(args.depth_maps, name, args.depth_kind or "inverse"))
 
 
 def read_map(folder: Path, name: str, kind: str) -> NDArray[np.generic] | RelativeDepthMap:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+DETECTOR, POSE_ESTIMATOR = "PekingU/rtdetr_r50vd", "usyd-community/vitpose-base-simple"
 HELP = "fit bodies to images of people, as pseudo-ground truth for `train --pseudo-truth`"
 DESCRIPTION = """\
 Fits Anny bodies to the 2D keypoints of people in real images and writes them to one file for
@@ -77,14 +78,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group = parser.add_argument_group("images without annotations (needs the extra 'train')")
     group.add_argument(
-        "--detector", default="PekingU/rtdetr_r50vd", metavar="DIR|NAME",
+        "--detector", metavar="DIR|NAME",
         help="RT-DETR in the format of transformers: a folder, or a name on the Hugging Face Hub (default: "
-        "%(default)s)",
+        f"{DETECTOR})",
     )  # fmt: skip
     group.add_argument(
-        "--pose-estimator", default="usyd-community/vitpose-base-simple", metavar="DIR|NAME",
+        "--pose-estimator", metavar="DIR|NAME",
         help="ViTPose in the format of transformers: a folder, or a name on the Hugging Face Hub (default: "
-        "%(default)s)",
+        f"{POSE_ESTIMATOR})",
     )  # fmt: skip
     options.add_device(group)  # type: ignore[arg-type]
     add_depth_maps(parser)
@@ -163,6 +164,10 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError(f"--out must be a file in an existing folder, got {args.out}; create the folder first")
     if not args.source.exists():
         raise UserError(f"{args.source} does not exist: give a folder of images or a COCO keypoint file")
+    if args.source.is_file() and (args.detector is not None or args.pose_estimator is not None):
+        raise UserError(f"--detector and --pose-estimator are for a folder of images, got {args.source}; omit them")
+    if args.images is not None and (args.source.is_dir() or args.depth_model is None):
+        raise UserError("--images is for a COCO file with --depth-model; omit --images")
     if not 1.0 <= args.vertical_fov <= 170.0:  # false for NaN, too
         raise UserError(f"--vertical-fov must be from 1 to 170 degrees, got {args.vertical_fov:g}")
     if not 4 <= args.least_keypoints <= 17:
@@ -187,7 +192,7 @@ def _read_annotations(args: argparse.Namespace) -> Annotations:
     from multihmr2_ros.progress import make_progress_bar
 
     names: list[str] = []
-    detect = PeopleDetector(args.detector, args.pose_estimator, _resolve_device(args))
+    detect = PeopleDetector(args.detector or DETECTOR, args.pose_estimator or POSE_ESTIMATOR, _resolve_device(args))
     sizes, persons = [], []
     for path in make_progress_bar(list_images(args.source), name="images", unit="image"):
         try:

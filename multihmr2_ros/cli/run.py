@@ -89,6 +89,8 @@ def run(args: argparse.Namespace) -> int:
         maps = [] if args.depth_maps is None else [args.depth_maps]
         result_files.refuse_input_folder(args.out, [*args.inputs, *maps])
         options.make_folder(args.out)
+    if args.depth_topic not in (None, "off") and (args.depth_maps is not None or args.depth_model is not None):
+        raise UserError("expected --depth-topic TOPIC, --depth-maps or --depth-model, got two of them; omit one")
     resolve_checkpoint(args.checkpoint)  # report mistakes before PyTorch is imported
     intrinsics = options.intrinsics(args)
     inputs, failed = [], False

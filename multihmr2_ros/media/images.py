@@ -56,7 +56,8 @@ def read_image(path: Path, labeled_size: tuple[int, int] | None = None) -> NDArr
         # Pillow warns about large images (MAX_PIXELS is checked here) and about damaged EXIF data, which it ignores.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path) as image:
+            # From a path, Pillow maps uncompressed TIFF files into memory, with the wrong width if they are rotated.
+            with path.open("rb") as file, Image.open(file) as image:
                 check_pixel_count(path, *image.size)
                 if labeled_size == image.size:
                     return _to_rgb(image, path)

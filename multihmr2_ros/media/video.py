@@ -105,7 +105,7 @@ class VideoWriter(WholeFile):
             self._container = av.open(
                 make_ffmpeg_path(self._temporary), "w", format="mp4", options={"movflags": "faststart"}
             )
-            self._stream = self._add_stream(Fraction(fps).limit_denominator(1001))
+            self._stream = self._add_stream(Fraction(min(fps, 1 / MIN_STEP_S)).limit_denominator(1001))
             self._container.start_encoding()
         except (av.FFmpegError, OSError) as error:
             remove_temporary(self._temporary)

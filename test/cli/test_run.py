@@ -318,6 +318,16 @@ def test_a_bag_whose_clock_is_set_back(run: Callable[..., int], tmp_path: Path) 
         assert len(list(container.decode(video=0))) == 4
 
 
+@pytest.mark.parametrize("time_ns", [0, 1_700_000_000_000_000_000])
+def test_a_bag_whose_messages_have_one_time_of_recording(run: Callable[..., int], tmp_path: Path, time_ns: int) -> None:
+    """As from converters that do not set it. The stamps of the headers are used."""
+    messages = [(topic, time_ns, message) for topic, _, message in camera_messages(5, calibrated=False)]
+    assert run(write_bag(tmp_path / "walk.mcap", messages), options="--save video") == 0
+    with av.open(str(tmp_path / "out" / "walk_overlay.mp4")) as container:
+        times = [frame.time for frame in container.decode(video=0)]
+    assert times == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4], abs=1e-3)
+
+
 def test_a_bag_with_irregular_stamps(run: Callable[..., int], tmp_path: Path) -> None:
     messages = camera_messages(5, calibrated=False)
     jumps_ns = (0, 0, 86_400_000_000_000, 86_400_000_000_000, -100_000_000_000)  # 1 day later, then 100 s earlier

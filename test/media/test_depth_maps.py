@@ -27,6 +27,8 @@ import pytest
 import torch
 from PIL import Image
 
+from multihmr2_ros.bags.camera import CameraBag
+from multihmr2_ros.bags.writing import BagWriter
 from multihmr2_ros.cli.main import main
 from multihmr2_ros.depth import depth_to_meters
 from multihmr2_ros.errors import UserError
@@ -34,6 +36,7 @@ from multihmr2_ros.labeling.depth_model import DepthModel
 from multihmr2_ros.media.images import read_depth_map
 from multihmr2_ros.placement import RelativeDepthMap
 from test.cli.test_run import names, picture, save_picture
+from test.helpers.bag_factory import START_NS
 from test.media.test_images import png_chunk
 
 WIDTH, HEIGHT = 96, 64
@@ -148,6 +151,41 @@ def test_maps_that_cannot_be_used(
         assert np.isfinite(found["pelvis_covariance"]).all()
 
 
+def write_depth_bag(path: Path) -> Path:
+    """Write a bag of two images (HEIGHT, WIDTH) with depth images of 2 m."""
+    with BagWriter(path) as writer:
+        camera = CameraBag(writer)
+        for index in range(2):
+            time_ns = START_NS + index * 10**8
+            camera.write_image(picture(seed=index), time_ns, as_jpeg=False)
+            camera.write_depth(np.full((HEIGHT, WIDTH), 2000, np.uint16), time_ns)
+    return path
+
+
+def test_a_bag_keeps_its_measured_depth_where_a_map_is_missing(
+    run: Callable[..., int], tmp_path: Path, maps: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bag = write_depth_bag(tmp_path / "walk.mcap")
+    assert run(bag, options="--save params") == 0
+    measured = np.load(tmp_path / "out" / "walk_000001.npz")["pelvis"]
+    np.save(maps / "walk_000000.npy", RAMP)
+    assert run(bag, options=f"--save params --overwrite --depth-maps {maps}") == 2
+    assert "walk_000001.npy, .npz or .png in" in caplog.text
+    assert "its measured depth is used instead" in caplog.text
+    assert "placed without a depth map" not in caplog.text
+    np.testing.assert_array_equal(np.load(tmp_path / "out" / "walk_000001.npz")["pelvis"], measured)
+
+
+@pytest.mark.parametrize("source", ["--depth-maps", "--depth-model"])
+def test_depth_topic_and_depth_maps_exclude_each_other(
+    run: Callable[..., int], tmp_path: Path, maps: Path, capsys: pytest.CaptureFixture[str], source: str
+) -> None:
+    bag = write_depth_bag(tmp_path / "walk.mcap")
+    assert run(bag, options=f"--save params --depth-topic /camera/depth/image_raw {source} {maps}") == 2
+    assert "expected --depth-topic TOPIC, --depth-maps or --depth-model, got two of them" in capsys.readouterr().err
+    assert names(tmp_path / "out") == []
+
+
 @pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"PK\x03\x04", b"\x89PNG\r\n\x1a\n", b"text"])
 @pytest.mark.parametrize("suffix", [".npy", ".npz", ".png"])
 def test_damaged_files(tmp_path: Path, content: bytes, suffix: str) -> None:
@@ -198,6 +236,8 @@ def test_integers_of_unknown_unit_are_refused(tmp_path: Path, kind: str) -> None
         ("--depth-model .", "without config.json"),
         ("--depth-model /nowhere/model", "got /nowhere/model without config.json"),
         ("--depth-maps . --depth-model .", "got both"),
+        ("--depth-kind metric", "--depth-kind is for --depth-maps"),
+        ("--depth-kind inverse --depth-model .", "--depth-kind is for --depth-maps"),
     ],
 )
 def test_mistakes_in_options(

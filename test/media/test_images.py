@@ -177,6 +177,17 @@ def test_exif_orientation_is_applied(tmp_path, orientation):
     assert difference(read_image(path), ORIENTATIONS[orientation](smooth_image())) <= 8
 
 
+@pytest.mark.parametrize("mode", ["L", "P", "RGB", "RGBA", "CMYK", "I;16"])
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_exif_orientation_of_uncompressed_tiff_files(tmp_path, orientation, mode):
+    image = Image.fromarray(GRAY.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(COLORS).convert(mode)
+    assert image.mode == mode
+    image.save(tmp_path / "plain.tif")
+    image.save(tmp_path / "rotated.tif", tiffinfo={0x0112: orientation})
+    expected = ORIENTATIONS[orientation](read_image(tmp_path / "plain.tif"))
+    np.testing.assert_array_equal(read_image(tmp_path / "rotated.tif"), expected)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (20_000, 20), (20, 20_000)])
 def test_extreme_shapes(tmp_path, size):
     path = tmp_path / "extreme.png"

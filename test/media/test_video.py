@@ -96,10 +96,10 @@ def test_every_frame_keeps_its_time(tmp_path, stamps, caplog):
     assert not caplog.records
 
 
-@pytest.mark.parametrize("fps", [1e-9, 1e9], ids=["a year between two images", "one nanosecond"])
+@pytest.mark.parametrize("fps", [1e-9, 9e9], ids=["a year between two images", "a tenth of a nanosecond"])
 def test_frame_periods_of_any_length(tmp_path, fps):
     clock, path = VideoClock(fps), tmp_path / "a.mp4"
-    with VideoWriter(path, 64, 48, 10) as writer:
+    with VideoWriter(path, 64, 48, fps) as writer:
         times = [clock.to_time(0.0) for _ in range(3)]
         for time_s in times:
             writer.write(gray(90), time_s)
