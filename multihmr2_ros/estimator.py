@@ -351,8 +351,8 @@ def _make_surface(body: Body) -> BodySurface:
 
 
 def _limit_people(max_people: int, network: NetworkConfig) -> int:
-    """Return max_people, at most the number of the network's queries; log a warning if that is less."""
-    if max_people > network.queries:
+    """Return max_people, at most the number of the network's queries; log a warning if that limits a chosen value."""
+    if max_people > network.queries and max_people != EstimatorConfig.max_people:
         logger.warning("max_people %d is limited to the %d queries of this network", max_people, network.queries)
     return min(max_people, network.queries)
 

@@ -96,8 +96,9 @@ class NodeParameters:
     )
     max_people: int = define_parameter(
         20,
-        "Maximum number of people in an image. On a GPU, the time of an image depends on this value, not on the number "
-        "of people, and the first image after a change takes about 1 s longer.",
+        "Maximum number of people in an image; at most the number of the network's queries (nano 24, large network "
+        "100). On a GPU, the time of an image depends on this value, not on the number of people, and the first image "
+        "after a change takes about 1 s longer.",
         low=1,
         high=200,
         live=True,

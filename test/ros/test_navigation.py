@@ -171,7 +171,7 @@ def test_every_value_is_justified_and_what_comments_say_of_defaults_is_so() -> N
         if name in ("plugin", "topic", "data_type") or name.startswith("covariance_"):
             continue
         assert comment, f"{name} has no comment"
-        default = re.search(r"\((?:Nav2's|its) default: ([\w.]+)\)", comment)
+        default = re.search(r"\((?:Nav2's|its) default: ([\w.']+)[,)]", comment)
         if default is not None:
             assert yaml.safe_load(default[1]) == defaults[name], f"{name}: {comment}"
             assert value != defaults[name], f"{name}: {comment}"
