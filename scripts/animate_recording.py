@@ -84,7 +84,12 @@ def main() -> int:
 
 
 def write_animation(recording: Recording, path: Path, begin_s: float, end_s: float) -> None:
-    """Write the answers of a period as an animated WebP. Raises UserError if it has none, or the file is too large."""
+    """Write the answers of a period as an animated WebP.
+
+    Raises UserError if path does not end in .webp, the period has no answers, or the file is too large.
+    """
+    if path.suffix != ".webp":
+        raise UserError(f"the output file must end in .webp, got {str(path)!r}; rename it")
     stamps = sorted(recording.images)
     shown = [
         (stamps[index], message)

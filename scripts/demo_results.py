@@ -29,7 +29,7 @@ from multihmr2_ros.bags.humans import people_from_human_array
 from multihmr2_ros.bags.reading import BagReader
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.media.overlay import draw_people
-from multihmr2_ros.media.video import VideoWriter
+from multihmr2_ros.media.video import VideoWriter, fit_image
 from multihmr2_ros.messages.images import compressed_image_from_ros
 from multihmr2_ros.people import People
 
@@ -111,7 +111,10 @@ def print_summary(recording: Recording, played: int) -> None:
 
 
 def write_video(recording: Recording, path: Path) -> None:
-    """Write a video of every image, next to the newest answer at that time, drawn on its own image."""
+    """Write a video of every image, next to the newest answer at that time, drawn on its own image.
+
+    Images of another size than the first are scaled to fit.
+    """
     stamps = sorted(recording.images)
     answers = dict(recording.answers)
     first = decode(recording, stamps[0])
@@ -122,10 +125,10 @@ def write_video(recording: Recording, path: Path) -> None:
         for index, stamp in enumerate(stamps):
             image = decode(recording, stamp)
             if index in answers:
-                people = people_from_human_array(answers[index], (height, width))
+                people = people_from_human_array(answers[index], (image.shape[0], image.shape[1]))
                 drawn = draw_people(image, drawable(people), recording.faces)
-                right = captioned(drawn, "/humans")
-            left = captioned(image, f"{index}: camera")
+                right = captioned(fit_image(drawn, height, width), "/humans")
+            left = captioned(fit_image(image, height, width), f"{index}: camera")
             video.write(np.hstack([left, right]), stamp * 1e-9)
 
 

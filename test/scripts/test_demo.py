@@ -29,12 +29,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from multihmr2_ros.bags.camera import COMPRESSED_IMAGES as IMAGES
+from multihmr2_ros.bags.definitions import make_typestore
 from multihmr2_ros.bags.reading import BagReader
 from multihmr2_ros.media.video import VideoWriter
+from multihmr2_ros.messages.content import HeaderContent
+from multihmr2_ros.messages.human_array import Timing, people_to_content
 from test import paths
+from test.helpers.bag_factory import START_NS, compressed_image, picture, write_bag
+from test.helpers.people_factory import make_people
+from test.helpers.scripts import load_script
 
 pytest.importorskip("rclpy", reason="ROS is not in this shell: source scripts/env.sh")
 pytest.importorskip("multihmr2_ros.msg", reason="our messages are not built: make setup")
+from rclpy.serialization import serialize_message
+
+from multihmr2_ros.ros.conversions import human_array_to_ros
+
+demo_results = load_script("demo_results")
 
 SCRIPTS = paths.ROOT / "scripts"
 NODE = "/perception_node"
@@ -154,3 +166,40 @@ def test_mistakes_are_one_line(tmp_path: Path, options: tuple[str, ...], said: s
     (line,) = [line for line in text.splitlines() if line.startswith("demo: ")]
     assert said in line
     assert "Traceback" not in text
+
+
+def write_recording(path: Path, sizes: list[tuple[int, int]], answered: list[int]) -> Path:
+    """Write a bag with an image of each size (width, height), and empty answers to some of them."""
+    messages = []
+    for index, size in enumerate(sizes):
+        time_ns = START_NS + index * 10**8
+        messages.append((IMAGES, time_ns, compressed_image(picture(index, *size), time_ns)))
+        if index in answered:
+            header = HeaderContent(time_ns // 10**9, time_ns % 10**9, "camera")
+            content = people_to_content(make_people(0), header, Timing(), with_vertices=True)
+            humans = serialize_message(human_array_to_ros(content))
+            humans = make_typestore().deserialize_cdr(humans, "multihmr2_ros/msg/HumanArray")
+            messages.append(("/humans", time_ns + 1, humans))
+    return write_bag(path, messages)
+
+
+@pytest.mark.parametrize("answered", [[0], [0, 1, 2]], ids=["first image", "every image"])
+def test_the_video_of_images_of_several_sizes(tmp_path: Path, answered: list[int]) -> None:
+    sizes = [(96, 64), (64, 48), (160, 120)]
+    recording = demo_results.read_recording(write_recording(tmp_path / "a.mcap", sizes, answered), IMAGES, NODE)
+    demo_results.write_video(recording, tmp_path / "a.mp4")
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        frames = [(frame.width, frame.height) for frame in container.decode(video=0)]
+    assert frames == 3 * [(2 * 96, 64 + demo_results.CAPTION_PX)]
+
+
+@pytest.mark.parametrize(("name", "status"), [("a.webp", 0), ("a.mp4", 2), ("a", 2)])
+def test_an_animation_has_a_webp_file(tmp_path: Path, name: str, status: int) -> None:
+    bag = write_recording(tmp_path / "a.mcap", 2 * [(96, 64)], [0, 1])
+    command = [sys.executable, str(SCRIPTS / "animate_recording.py"), str(bag), str(tmp_path / name)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == status
+    assert (tmp_path / name).exists() == (status == 0)
+    if status:
+        problem = f"the output file must end in .webp, got {str(tmp_path / name)!r}; rename it"
+        assert done.stderr == f"animate_recording: {problem}\n"
