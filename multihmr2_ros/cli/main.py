@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import logging
 import re
@@ -25,7 +26,7 @@ from collections.abc import Sequence
 
 from multihmr2_ros import __version__
 from multihmr2_ros.cli.options import add_quiet
-from multihmr2_ros.cli.terminal import Terminated, end_on_signals, make_streams_safe
+from multihmr2_ros.cli.terminal import Terminated, discard_output, end_on_signals, make_streams_safe
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.files import remove_temporaries
 from multihmr2_ros.hardware import make_threads_wait_passively
@@ -34,6 +35,7 @@ from multihmr2_ros.progress import set_quiet
 # Each verb is a module of this folder with HELP, add_arguments(parser) and run(args) -> exit status. The modules import
 # no large packages at module level, so that `--help` is fast.
 VERBS = ("run", "weights", "simulate", "label", "train", "evaluate", "bench", "doctor")
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # for errors without a file name: of standard output
 URL = re.compile(r"(--[^=]+=)?(https?|ftp|file|rtsp|rtmp|s3|gs)://", re.IGNORECASE)  # tcp:// is a Dask scheduler
 
 
@@ -62,6 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with end_on_signals():
             status: int = args.run(args)
+            sys.stdout.flush()  # with the errors below, not when Python ends
         return status
     except UserError as error:
         print(f"multihmr2 {args.verb}: {error}", file=sys.stderr)
@@ -73,10 +76,15 @@ def main(argv: list[str] | None = None) -> int:
         print(f"\nmultihmr2 {args.verb}: ended by {error.name}", file=sys.stderr)
         return int(error.code or 0)
     except BrokenPipeError:
+        discard_output()
         return 141
     except OSError as error:  # such as a folder without search permission, or a name that is too long
-        if error.filename is None:
+        if error.filename is None and error.errno not in FULL_DISK:
             raise
+        if error.filename is None:
+            discard_output()
+            print(f"multihmr2 {args.verb}: cannot write the output: {error.strerror}", file=sys.stderr)
+            return 2
         reason = UserError(f"cannot access {error.filename}: {error.strerror}; check the path and its permissions")
         print(f"multihmr2 {args.verb}: {reason}", file=sys.stderr)
         return 2

@@ -80,6 +80,14 @@ def make_streams_safe() -> None:
         sys.stderr = _TolerantStream(sys.stderr)
 
 
+def discard_output() -> None:
+    """Write further standard output to the null device. Else Python's last flush would report the same error again."""
+    with contextlib.suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+
+
 class _TolerantStream:
     """Stream that ignores write errors, for example after its reader has ended."""
 

@@ -171,6 +171,21 @@ def test_help_in_ascii() -> None:
     assert done.stdout.count("usage: ") == len(VERBS)
 
 
+# --- standard output on a full disk
+
+
+@pytest.mark.parametrize("buffered", [False, True])
+def test_standard_output_on_a_full_disk_is_one_line(buffered: bool) -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    environment |= {} if buffered else {"PYTHONUNBUFFERED": "1"}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*COMMAND, "weights", "list"], env=environment, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 2
+    assert done.stderr == "multihmr2 weights: cannot write the output: No space left on device\n"
+
+
 # --- standard error that is closed, or whose reader has exited
 
 
