@@ -25,5 +25,10 @@ class UserError(ValueError):
     """
 
     def __init__(self, message: str) -> None:
-        """Replace unprintable characters, such as line breaks and escape sequences in file names, by question marks."""
-        super().__init__("".join(letter if letter.isprintable() else "?" for letter in message))
+        """Make the message printable (see `make_printable`)."""
+        super().__init__(make_printable(message))
+
+
+def make_printable(text: str) -> str:
+    """Replace unprintable characters, such as line breaks and escape sequences in file names, by question marks."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

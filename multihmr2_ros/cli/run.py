@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from multihmr2_ros.cli import options, result_files
 from multihmr2_ros.cli.depth_maps import DepthMaps, add_depth_maps, open_depth_maps
-from multihmr2_ros.errors import UserError
+from multihmr2_ros.errors import UserError, make_printable
 from multihmr2_ros.weights import resolve_checkpoint
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ def _run_source(
     place = f" → {out}" if kinds else ""
     frame_unit, people_unit = "frame" if frames == 1 else "frames", "person" if people_seen == 1 else "people"
     counts = f"{frames} {frame_unit}, {people_seen} {people_unit}"
-    print(f"{path}: {counts} ({runtime.device}, {runtime.precision}){place}")
+    print(make_printable(f"{path}: {counts} ({runtime.device}, {runtime.precision}){place}"))
     if source.damage:
         raise UserError(source.damage)
 

@@ -102,6 +102,14 @@ def test_a_video_keeps_identities_and_time(run: Callable[..., int], tmp_path: Pa
         assert [frame.time for frame in container.decode(stream)] == pytest.approx(stamps, abs=1e-3)
 
 
+def test_line_breaks_in_a_name_do_not_break_the_summary_line(
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(save_picture(tmp_path / "a\nb.png"), options="--save params") == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"{tmp_path}/a?b.png: 1 frame, ")
+
+
 def test_a_folder_as_a_video(run: Callable[..., int], tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
