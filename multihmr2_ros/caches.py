@@ -44,6 +44,14 @@ def find_home_folder() -> Path | None:
         return None
 
 
+def expand_home(path: Path) -> Path:
+    """Expand ~ and ~user at the beginning of a path. Raises UserError if there is no such home folder."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise UserError(f"{path.parts[0]} in {path} is no known home folder; give the full path") from None
+
+
 def read_folder_variable(variable: str) -> Path | None:
     """Return the folder in an environment variable; None if it is unset, empty, or relative to a missing home."""
     text = os.environ.get(variable)

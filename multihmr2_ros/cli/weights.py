@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from multihmr2_ros import weights as registry
+from multihmr2_ros.caches import expand_home
 from multihmr2_ros.cli import options
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.weights import Weights
@@ -106,7 +107,7 @@ def _fetch(args: argparse.Namespace) -> int:
         return 0
     from multihmr2_ros.weights.fetch import fetch_weights, find_fetched_file
 
-    folder = registry.find_weights_folder() if args.to is None else args.to.expanduser()
+    folder = registry.find_weights_folder() if args.to is None else expand_home(args.to)
     here = find_fetched_file(weights, folder)
     if here is not None:
         print(f"{weights.name} is already present, with the correct SHA-256: {here}")

@@ -21,7 +21,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from multihmr2_ros.caches import list_user_caches, make_temporary_cache, read_folder_variable
+from multihmr2_ros.caches import expand_home, list_user_caches, make_temporary_cache, read_folder_variable
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.progress import make_progress_bar
 
@@ -116,7 +116,7 @@ def resolve_checkpoint(name_or_path: str | Path) -> Path:
     for weights in REGISTRY:
         if weights.name == text:
             return _find_registered_file(weights)
-    path = Path(name_or_path).expanduser()
+    path = expand_home(Path(name_or_path))
     if os.path.isfile(path):
         return path
     if os.path.isdir(path):

@@ -118,6 +118,17 @@ def test_fetch_command(tiny: Weights, tmp_path: Path, server: Server, capsys: py
     assert len(server.requests) == 1
 
 
+def test_fetch_to_an_unknown_home_folder(
+    tiny: Weights, tmp_path: Path, server: Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = list(tmp_path.iterdir())
+    assert main(["weights", "fetch", "tiny", "--accept-license", "--to", "~no-such-user/w"]) == 2
+    assert "~no-such-user in ~no-such-user/w is no known home folder" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == before
+    assert server.requests == []
+
+
 def test_fetch_command_without_a_network(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     closed = Server()
     closed.server_close()

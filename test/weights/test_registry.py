@@ -82,6 +82,7 @@ def test_resolve_prefers_a_name_and_takes_any_file(
     [
         ("x.pt", "'x.pt' does not exist: give a file, or one of the names tiny"),
         (".", "'.' is a folder: expected a .pt or .safetensors file"),
+        ("~no-such-user/x.pt", "~no-such-user in ~no-such-user/x.pt is no known home folder"),
         ("", "'' is a folder"),  # Path("") is the current folder
         ("x" * 5000, "does not exist"),  # longer than the limit of file names
         ("a\0b", "does not exist"),
