@@ -116,10 +116,12 @@ def save_network(
         "network": json.dumps(vars(network.config), sort_keys=True),
         **(metadata or {}),
     }
-    tensors = {
-        name: value.detach().to("cpu", dtype if value.ndim > 1 else value.dtype).contiguous()
-        for name, value in network.state_dict().items()
-    }
+    tensors, storages = {}, set()
+    for name, value in network.state_dict().items():
+        value = value.detach().to("cpu", dtype if value.ndim > 1 else value.dtype).contiguous()
+        storage = value.untyped_storage().data_ptr()
+        tensors[name] = value.clone() if storage in storages else value  # safetensors refuses shared memory
+        storages.add(storage)
     broken = [name for name, value in tensors.items() if not value.isfinite().all()]
     if broken:
         raise UserError(
@@ -158,7 +160,12 @@ def _make_network(config: NetworkConfig, state: dict[str, Tensor], path: Path) -
     unknown = set(state) - set(expected)
     if unknown:
         logger.warning("%s: ignored %d tensors with unknown names", path.name, len(unknown))
-    network.load_state_dict({name: state[name].to(value.dtype) for name, value in expected.items()}, assign=True)
+    weights = {name: state[name].to(value.dtype) for name, value in expected.items()}
+    # A sum needs one pass over the memory and no copy, and is finite only if all values are.
+    broken = [name for name, value in weights.items() if not (value.sum().isfinite() or value.isfinite().all())]
+    if broken:
+        raise UserError(f"{path} has values that are not finite in {_format_list(broken)}; use an earlier checkpoint")
+    network.load_state_dict(weights, assign=True)
     return network.eval().requires_grad_(False)
 
 
@@ -254,13 +261,19 @@ def _read_released(path: Path, *, allow_pickle: bool) -> dict[str, Tensor]:
         raise UserError(damaged) from None
     state = content.get("model_state_dict") if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+        isinstance(name, str) and isinstance(value, Tensor) and _is_plain(value) for name, value in state.items()
     ):
         raise UserError(
-            f"{path} is not in the released layout: expected a dict whose model_state_dict maps names to tensors, "
-            f"got {type(content).__name__}; pass multihmr2.pt or a file that multihmr2 wrote"
+            f"{path} is not in the released layout: expected a dict whose model_state_dict maps names to dense tensors "
+            f"of real numbers, got {type(content).__name__}; pass multihmr2.pt or a file that multihmr2 wrote"
         )
     return state
+
+
+def _is_plain(value: Tensor) -> bool:
+    """Return whether a tensor is dense, real, and has its values in memory."""
+    unusual = value.is_quantized or value.is_nested or value.is_meta or value.is_complex()
+    return value.layout == torch.strided and not unusual
 
 
 def _from_released(released: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -285,9 +298,10 @@ def _translate_name(released: str) -> str:
 
 def _complete_qkv_bias_mask(bias: Tensor, mask: Tensor | None) -> Tensor:
     """Return the file's mask of the qkv bias; missing or NaN values become 1 for q and v, and 0 for k."""
-    third = len(bias) // 3
     default = torch.ones_like(bias)
-    default[third : 2 * third] = 0
+    if bias.ndim == 1:  # the shape is checked later
+        third = len(bias) // 3
+        default[third : 2 * third] = 0
     if mask is None or mask.shape != bias.shape:
         return default
     return torch.where(mask.isnan(), default, mask.to(bias.dtype))

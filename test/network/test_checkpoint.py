@@ -137,6 +137,48 @@ def test_another_architecture_is_refused(tmp_path: Path, change: dict[str, Any],
     assert_refused(released_file(tmp_path / "other.pt", change), *words)
 
 
+QKV_BIAS = "encoder.backbone.blocks.0.attn.qkv.bias"
+ROW = torch.zeros(4, 4)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({QKV_BIAS: torch.tensor(1.0)}, ("misshapen", "qkv.bias ()")),
+        ({QKV_BIAS: torch.zeros(3, 1024)}, ("misshapen", "qkv.bias (3, 1024)")),
+        ({"a": torch.quantize_per_tensor(ROW, 0.1, 0, torch.qint8)}, ("dense tensors of real numbers",)),
+        ({"a": ROW.to_sparse()}, ("dense tensors of real numbers",)),
+        ({"a": ROW.to("meta")}, ("dense tensors of real numbers",)),
+        ({"a": ROW.to(torch.complex64)}, ("dense tensors of real numbers",)),
+    ],
+    ids=["scalar", "matrix", "quantized", "sparse", "without values", "complex"],
+)
+def test_unusual_tensors_are_refused(tmp_path: Path, change: dict[str, Any], words: tuple[str, ...]) -> None:
+    assert_refused(released_file(tmp_path / "other.pt", change), *words)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_values_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
+    state = small_network().state_dict()
+    state["person.pose.2.bias"] = torch.full_like(state["person.pose.2.bias"], value)
+    header = read_header(save_small_network(tmp_path / "a.safetensors"))
+    save_file(state, tmp_path / "broken.safetensors", metadata=header)
+    assert_refused(tmp_path / "broken.safetensors", "not finite in person.pose.2.bias")
+
+
+def read_header(path: Path) -> dict[str, str]:
+    with safetensors.safe_open(path, framework="pt") as file:
+        return dict(file.metadata())
+
+
+def test_a_network_with_shared_tensors_is_saved(tmp_path: Path) -> None:
+    network = small_network()
+    network.backbone.norm.bias = network.backbone.norm.weight
+    checkpoint.save_network(network, tmp_path / "a.safetensors")
+    again = checkpoint.load_network(tmp_path / "a.safetensors")
+    assert torch.equal(again.backbone.norm.bias, network.backbone.norm.weight)
+
+
 class Malice:
     """Object that runs code if it is unpickled without protection."""
 
