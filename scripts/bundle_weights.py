@@ -19,7 +19,7 @@
 Parts for training only are removed, matrices are converted to float16, and the score is shifted (the bias of its
 logit): at the node's default threshold, it then has the requested precision on the held-out images of the render cache
 CACHE, or corresponds to the score --threshold (`scripts/real_pictures.py --json` lists recall and precision on real
-images for each threshold).
+images for each threshold). The precision is measured without the node's NMS: duplicates count as false detections.
 """
 
 from __future__ import annotations
@@ -89,6 +89,8 @@ def bundle(weights: Path, cache: Path, out: Path, args: argparse.Namespace) -> N
     if threshold is not None and not 0 < threshold < 1:
         raise UserError(f"--threshold must be between 0 and 1, got {threshold}")
     network = checkpoint.load_network(weights)
+    if network.config.is_multi_hmr:
+        raise UserError(f"{weights} has the architecture multi-hmr, whose scores cannot be shifted; give other weights")
     if args.average_with is not None:
         average(network, checkpoint.load_network(args.average_with))
     network.config = dataclasses.replace(network.config, keypoint_maps=False)
