@@ -43,11 +43,11 @@ LIMITS_S = {
     "golden": 60,
     "large": 75,
     "profile": 30,
-    "nano": 35,
+    "nano": 45,
     "threads": 35,
     "cameras": 40,
     "soak": 50,
-    "training": 45,
+    "training": 60,
     "compiled": 90,
 }
 LAST_LINES = 15  # of a failed step's output

@@ -357,7 +357,7 @@ def training(step: Step) -> None:
     apart = {name: abs(value - losses[1][name]) / max(abs(value), 1e-3) for name, value in losses[0].items()}
     most = max(apart, key=apart.__getitem__)
     step.write(loss=losses[1]["loss"], greatest_ratio_from_cpu=apart[most], of=most, ok=apart[most] < 1e-2)
-    for precision, images in (("fp32", 128), ("auto", 128), ("fp32", 384), ("auto", 384)):
+    for precision, images in (("fp32", 128), ("auto", 128), ("auto", 256)):
         trainer = _trainer(step, config, step.device, precision)
         batch = _batch(step.count(images), size)
         count = step.count(20, 2)

@@ -20,8 +20,8 @@
     python scripts/gpu_train.py unpack PACKED/part2
 
 PACKED contains folders part0, part1, … of at most 34 MB each: images as WebP, rotations as rotation vectors, poses for
-the steps on keypoints. The first parts contain the real images. Renders may be unpacked while the training runs.
-All parts in one --data folder must be of one pack: files of another pack could be held-out images.
+the steps on keypoints. The first parts contain the real images. Renders may be packed and unpacked while the training
+runs. All parts in one --data folder must have the same real images: those of another pack could be held-out images.
 Training starts from the bundled weights (or --weights), first with a frozen encoder (OUT/frozen), then with the whole
 network (OUT/together). The number of steps is adjusted so that the learning rate reaches zero when the time is over.
 """
@@ -77,7 +77,7 @@ from multihmr2_ros.training.trainer import Hooks, Trainer
 from multihmr2_ros.weights import resolve_checkpoint
 
 PART_BYTES = 34_000_000
-PACK_FILE = "pack.sha256"  # in each part and in the unpacked data: hash of the pack's files
+PACK_FILE = "pack.sha256"  # in each part and in the unpacked data: hash of the pack's real images, bodies and poses
 IMAGE_QUALITY, RENDER_QUALITY, BACKGROUND_PX = 72, 75, 448
 ROTATION_STEP_RAD = 1e-4
 BANK_POSES = 24_000
@@ -240,12 +240,14 @@ def _write(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
 
 
 def _distribute(files: Path, packed: Path) -> None:
-    """Link the files into part0, part1, …: real images and poses first, then renders. Each part has the pack's hash."""
+    """Link the files into part0, part1, …: real images and poses first, then renders. Each part has the hash of the
+    former, so that renders can be added to a pack."""
     for old in packed.glob("part*"):
         shutil.rmtree(old)
-    paths = sorted(files.iterdir(), key=lambda path: (path.name.startswith("seeds-"), path.name))
-    digest = hashlib.sha256()
-    for path in paths:
+    renders = sorted(files.glob("seeds-*"))
+    others = sorted(set(files.iterdir()) - set(renders))
+    paths, digest = [*others, *renders], hashlib.sha256()
+    for path in others:
         digest.update(path.name.encode() + path.read_bytes())
     number, size = 0, 0
     for path in paths:
@@ -428,6 +430,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     packer = commands.add_parser("pack")
+    packer.set_defaults(run=pack)
     packer.add_argument("packed", type=Path)
     packer.add_argument("--cache", type=Path, required=True)
     packer.add_argument("--pseudo-truth", nargs=2, required=True)
@@ -436,8 +439,10 @@ def main() -> int:
     packer.add_argument("--hold-out", type=float, default=0.1)
     packer.add_argument("--processes", type=int, default=1)
     unpacker = commands.add_parser("unpack")
+    unpacker.set_defaults(run=lambda args: unpack(args.packed, args.data))
     unpacker.add_argument("packed", type=Path, nargs="+")
     trainer = commands.add_parser("train")
+    trainer.set_defaults(run=train)
     trainer.add_argument("packed", type=Path, nargs="+")
     trainer.add_argument("--out", type=Path, required=True)
     for command in (unpacker, trainer):
@@ -447,17 +452,17 @@ def main() -> int:
     trainer.add_argument("--seconds", type=float, default=400)
     trainer.add_argument("--together", type=float, default=0.5)
     trainer.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
-    trainer.add_argument("--batch-size", type=int, default=384)
-    trainer.add_argument("--keypoint-people", type=int, default=3072)
+    trainer.add_argument("--batch-size", type=int, default=256)
+    trainer.add_argument("--keypoint-people", type=int, default=2048)
     trainer.add_argument("--keypoint-steps", type=int, default=150)
-    trainer.add_argument("--keypoint-every", type=int, default=4)
-    trainer.add_argument("--learning-rate", type=float, default=8e-4)
-    trainer.add_argument("--render-share", type=float, default=0.5)
+    trainer.add_argument("--keypoint-every", type=int, default=6)
+    trainer.add_argument("--learning-rate", type=float, default=1e-3)
+    trainer.add_argument("--render-share", type=float, default=0.6)
     trainer.add_argument("--workers", type=int, default=14)
     trainer.add_argument("--seed", type=int, default=100)
     args = parser.parse_args()
     try:
-        {"pack": pack, "unpack": lambda each: unpack(each.packed, each.data), "train": train}[args.command](args)
+        args.run(args)
     except UserError as error:
         print(f"gpu_train: {error}", file=sys.stderr)
         return 2

@@ -117,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
     if depth_maps is not None:
         arrays, placed = _place_bodies(args, depth_maps, annotations, arrays)
     if args.source.is_file():  # detected people are in upright images
-        arrays["picture_size"] = annotations.sizes
+        arrays["image_size"] = annotations.sizes
     save_bodies(args.out, arrays)
     print(report.to_text())
     print(placed, end="\n" if placed else "")

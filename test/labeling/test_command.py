@@ -108,7 +108,7 @@ def test_bodies_are_on_the_labeled_image_whatever_its_orientation(tmp_path: Path
     assert label(source, out) == 0
     assert [PseudoTruthReader(tmp_path, out).sample(row).size for row in (0, 1)] == [(WIDTH, HEIGHT)] * 2
     arrays = dict(np.load(out))
-    del arrays["picture_size"]
+    del arrays["image_size"]
     np.savez(out, **arrays)
     assert PseudoTruthReader(tmp_path, out).sample(1).size == (HEIGHT, WIDTH)  # upright, as after detection
 

@@ -193,6 +193,9 @@ def test_one_folder_holds_the_parts_of_one_pack(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(UserError, match="got files of 2"):
         gpu_train.unpack([pack / "part0" for pack in packs], tmp_path / "new")
     assert (data / "a.npz").read_bytes() == b"first" * 4
+    (packs[0] / "files" / "seeds-0000000.xz").write_bytes(b"")  # renders may be added to a pack
+    gpu_train._distribute(packs[0] / "files", packs[0])
+    gpu_train.unpack([packs[0] / "part0"], data)
     (data / gpu_train.PACK_FILE).unlink()  # unpacked by an earlier version
     with pytest.raises(UserError, match="got files of 2"):
         gpu_train.unpack([packs[0] / "part0"], data)

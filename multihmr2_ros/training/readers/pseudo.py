@@ -35,7 +35,7 @@ error             (N,) mean distance of known keypoints from the body's, divided
 Optional, of the images and of M people without a fitted body:
 
 pictures          (P,) text: all images, also those without people
-picture_size      (P, 2) px: width and height of the labeled image. If the stored image has this size, its EXIF
+image_size        (P, 2) px: width and height of the labeled image. If the stored image has this size, its EXIF
                   orientation is ignored, as in COCO's labels; without sizes, labels are of upright images
 other_image       (M,) text; other_box (M, 4) px; other_keypoints (M, 17, 2) and other_keypoint_visible (M, 17)
 other_ignore      (M,) bool: unsure, or a crowd: neither a person nor background
@@ -71,15 +71,15 @@ OTHER_ROWS: RowTypes = {
     "other_image": ((), TEXT), "other_box": ((4,), NUMBER), "other_ignore": ((), FLAG),
     "other_keypoints": ((17, 2), NUMBER), "other_keypoint_visible": ((17,), FLAG),
 }  # fmt: skip
-PICTURE_ROWS: RowTypes = {"pictures": ((), TEXT)}
-SIZE_ROWS: RowTypes = PICTURE_ROWS | {"picture_size": ((2,), NUMBER)}
+IMAGE_LIST_ROWS: RowTypes = {"pictures": ((), TEXT)}
+SIZE_ROWS: RowTypes = IMAGE_LIST_ROWS | {"image_size": ((2,), NUMBER)}
 MAY_BE_UNKNOWN = ("centre", "keypoints", "other_keypoints")  # people and keypoints that are not finite are ignored
 
 
 class PseudoTruthReader:
     """The images of one file of fitted bodies. Shape, rotations and the file's optional annotations are supervised.
 
-    labeled_sizes  image name → (width, height) px of the image that was labeled, if the file has `picture_size`
+    labeled_sizes  image name → (width, height) px of the image that was labeled, if the file has `image_size`
     """
 
     def __init__(self, images: Path, labels: Path) -> None:
@@ -97,9 +97,9 @@ class PseudoTruthReader:
         self._complete = _read_flag(content, "complete", labels)
         self._metric = _read_flag(content, "metric", labels)
         self.labeled_sizes: dict[str, tuple[int, int]] = {}
-        if "picture_size" in content:
+        if "image_size" in content:
             listed = _read_rows(content, SIZE_ROWS, labels)
-            for name, (width, height) in zip(listed["pictures"], listed["picture_size"], strict=True):
+            for name, (width, height) in zip(listed["pictures"], listed["image_size"], strict=True):
                 self.labeled_sizes[str(name)] = int(width), int(height)
         self._folder = images
         self._body_rows = dict(group_rows_by_image(self._bodies["image"]))
@@ -108,7 +108,7 @@ class PseudoTruthReader:
         if self._complete:  # only then images without a body have a supervised term
             names |= set(self._other_rows)
             if "pictures" in content:
-                names |= {str(name) for name in _read_rows(content, PICTURE_ROWS, labels)["pictures"]}
+                names |= {str(name) for name in _read_rows(content, IMAGE_LIST_ROWS, labels)["pictures"]}
         self._names = sorted(names)
 
     def __len__(self) -> int:
