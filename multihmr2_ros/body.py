@@ -127,12 +127,21 @@ class Body(nn.Module):
         self.register_buffer("keypoint_bones", torch.tensor(self.keypoint_rows), persistent=False)
         self.register_buffer("identity", torch.eye(3), persistent=False)
         self.register_buffer("phenotype_anchors", _read_phenotype_anchors(model), persistent=False)
+        skinned_vertices, bones = model.dense_vertex_bone_weights.nonzero(as_tuple=True)
+        weights = model.dense_vertex_bone_weights[skinned_vertices, bones]
+        starts = torch.searchsorted(skinned_vertices, torch.arange(self.vertex_count))
+        self.register_buffer("skinning_bones", bones, persistent=False)
+        self.register_buffer("skinning_weights", weights, persistent=False)
+        self.register_buffer("skinning_starts", starts, persistent=False)
 
     keypoint_bones: Tensor
     unposed_bones: Tensor
     identity: Tensor
     surface_vertices: Tensor
     phenotype_anchors: Tensor
+    skinning_bones: Tensor
+    skinning_weights: Tensor
+    skinning_starts: Tensor
 
     @property
     def vertex_count(self) -> int:
@@ -152,8 +161,26 @@ class Body(nn.Module):
         """
         rest = self.anny.get_rest_model(self._compute_blendshape_weights(shape))
         transforms, bone_poses = self._pose_bones_from_rest(rotations, rest["rest_bone_poses"])
-        vertices = self.anny.get_skinned_vertices(rest["rest_vertices"], transforms)
+        vertices = self._skin_vertices(rest["rest_vertices"], transforms)
         return PosedBody(vertices, bone_poses, self._compute_stature(rest["rest_vertices"]))
+
+    def _skin_vertices(self, rest_vertices: Tensor, transforms: Tensor) -> Tensor:
+        """Apply linear blend skinning to vertices (n, V, 3) m with transforms (n, 163, 4, 4) from rest to pose.
+
+        A vertex has three bones on average. On a CPU, summing only these is four to ten times as fast as Anny's product
+        with the dense weights (V, 163), which suits a GPU.
+        """
+        n = len(rest_vertices)
+        if n == 0 or rest_vertices.device.type != "cpu":
+            skinned: Tensor = self.anny.get_skinned_vertices(rest_vertices, transforms)
+            return skinned
+        columns = transforms[:, :, :3].permute(1, 0, 3, 2).reshape(len(self.bone_labels), n * 12)
+        blended = torch.nn.functional.embedding_bag(
+            self.skinning_bones, columns, self.skinning_starts, mode="sum", per_sample_weights=self.skinning_weights
+        ).view(self.vertex_count, n, 4, 3)
+        x, y, z = rest_vertices.transpose(0, 1).split(1, dim=2)
+        first, second, third, translation = blended.unbind(dim=2)
+        return (translation + first * x + second * y + third * z).transpose(0, 1).contiguous()
 
     def pose_bones(self, shape: Tensor, rotations: Tensor) -> Tensor:
         """Return the bone poses (n, 163, 4, 4) of `PosedBody`; arguments as in `forward`. Fast: no vertices."""
