@@ -339,6 +339,11 @@ def load_batches(batches: Dataset[Batch], steps: range, workers: int) -> Iterato
             f"a loader process ended unexpectedly ({error}); if memory was full, use fewer --loader-workers; "
             "continue with --resume"
         ) from None
+    finally:
+        if workers:
+            # Otherwise they run as long as this iterator is referred to, for example by the traceback of an error, and
+            # Python waits for them at its end.
+            loaded._shutdown_workers()  # type: ignore[attr-defined]
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -187,6 +188,7 @@ def test_an_error_in_a_loader_process_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         trainer(tmp_path / "run", config(loader_workers=1)).run(Broken(), show_progress=False)
     assert str(error.value) == "cannot read batch 0: remove it"
+    assert not multiprocessing.active_children()  # Python would wait for them at its end
 
 
 def test_loader_processes_start_although_opencv_has_threads(tmp_path: Path) -> None:
