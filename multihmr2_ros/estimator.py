@@ -59,6 +59,8 @@ class EstimatorConfig:
     """Estimator settings.
 
     score_threshold  people with a higher score are kept
+    tracked_ratio    people who continue a confirmed track are kept down to this share of score_threshold, so that their
+                     tracks have no gaps when the score varies; 1 disables this
     nms_distance_m   of two people whose pelvises are nearer than this, only the one with the higher score is kept; 0
                      keeps all
     max_people       maximum number of people per image, at most the network's queries; on a GPU, the computing time
@@ -76,6 +78,7 @@ class EstimatorConfig:
     """
 
     score_threshold: float = 0.4
+    tracked_ratio: float = 0.5
     nms_distance_m: float = 0.25
     max_people: int = 20
     mesh: Mesh = "full"
@@ -89,6 +92,8 @@ class EstimatorConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.score_threshold <= 1:
             raise UserError(f"score_threshold must lie between 0 and 1, got {self.score_threshold}")
+        if not 0 <= self.tracked_ratio <= 1:
+            raise UserError(f"tracked_ratio must lie between 0 and 1, got {self.tracked_ratio}")
         if not 0 <= self.nms_distance_m < np.inf:
             raise UserError(f"nms_distance_m must be 0 (off) or a distance in meters, got {self.nms_distance_m}")
         if self.max_people < 1:
@@ -188,11 +193,12 @@ class Estimator:
         resize = self._resize(*view.image.shape[1::-1])
         k_input = None if view.k is None else resize.k_to_input(validate_k(view.k))
         vertices = self.config.vertices or self._has_cues(view)
-        found = self._infer(view.image, resize, k_input, self.config.score_threshold, vertices=vertices)
+        found = self._infer(view.image, resize, k_input, self._least_score, vertices=vertices)
         found = self._select_present(found)
         people = self._to_people(found, resize, view)
         people = self._place(people, view)
         people = self._track(people, found.k, view)
+        people = people.select((people.score > self.config.score_threshold) | (people.track_id >= 0))
         return dataclasses.replace(people, joints_2d=frame.points_as_recorded(people.joints_2d))
 
     def reconfigure(self, config: EstimatorConfig) -> None:
@@ -222,6 +228,11 @@ class Estimator:
         size = self.config.input_size
         return self.network_config.image_size if size is None or isinstance(size, tuple) else size
 
+    @property
+    def _least_score(self) -> float:
+        """Scores at or below this are not used."""
+        return self.config.score_threshold * (self.config.tracked_ratio if self.config.track else 1.0)
+
     def _resize(self, width: int, height: int) -> ResizePad:
         if isinstance(self.config.input_size, tuple):
             return ResizePad.fit_inside(width, height, *self.config.input_size)
@@ -229,7 +240,7 @@ class Estimator:
 
     def _select_present(self, found: InferenceResult) -> InferenceResult:
         """Drop low scores and duplicates (NMS), and copy the others."""
-        scored = np.flatnonzero(found.score > self.config.score_threshold)
+        scored = np.flatnonzero(found.score > self._least_score)
         return found.select(scored[suppress_nearby(found.joints[scored, 0], self.config.nms_distance_m)])
 
     def _to_people(self, found: InferenceResult, resize: ResizePad, frame: Frame) -> People:
@@ -318,6 +329,7 @@ class Estimator:
             shape=np.hstack([people.shape, people.stature[:, None]]),
             score=people.score,
             distance_sigma_m=people.distance_sigma_m,
+            is_weak=people.score <= self.config.score_threshold,
         )
 
 

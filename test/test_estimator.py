@@ -199,6 +199,22 @@ def test_tracks_through_a_still_video(estimator: Estimator) -> None:
     assert len(set(last.track_id.tolist())) == 6
 
 
+def test_people_with_a_track_are_kept_at_half_the_score_threshold() -> None:
+    estimator = Estimator(small_network(), EVERYBODY, Runtime("cpu", "fp32"))
+    score = np.sort(estimator.step(make_image(320, 240)).score)
+    config = dataclasses.replace(EVERYBODY, score_threshold=0.99 * float(score[0]))
+    above, between = config, dataclasses.replace(config, score_threshold=1.01 * float(score[-1]))
+    assert score[-1] < 1.9 * score[0], "all scores are between half of the threshold and the threshold"
+    estimator.reset()
+    for config, stamp, expected in [(between, 0, 0), (above, 1, 6), (above, 2, 6), (above, 3, 6), (between, 4, 6)]:
+        estimator.reconfigure(config)
+        people = estimator.step(make_image(320, 240), stamp=0.1 * stamp)
+        assert len(people) == expected
+    assert np.all(people.track_state == TrackState.CONFIRMED)
+    estimator.reconfigure(dataclasses.replace(between, tracked_ratio=1.0))
+    assert len(estimator.step(make_image(320, 240), stamp=0.5)) == 0
+
+
 def test_a_calibration_that_arrives_late_is_not_taken_for_motion(estimator: Estimator) -> None:
     estimator.reset()
     image, k = make_image(320, 240), np.array([[900.0, 0, 160], [0, 900, 120], [0, 0, 1]])
@@ -424,6 +440,7 @@ def test_bad_intrinsics(estimator: Estimator, k: np.ndarray) -> None:
     [
         ({"score_threshold": 1.5}, "score_threshold"),
         ({"score_threshold": np.nan}, "score_threshold"),
+        ({"tracked_ratio": 1.5}, "tracked_ratio"),
         ({"nms_distance_m": -1}, "nms_distance_m"),
         ({"nms_distance_m": np.nan}, "nms_distance_m"),
         ({"max_people": 0}, "max_people"),

@@ -84,7 +84,7 @@ def add_estimation(parser: argparse.ArgumentParser, *, mesh: str, mesh_help: str
         type=float,
         default=0.4,
         metavar="SCORE",
-        help="minimum score of a detection, 0 to 1 (default: %(default)s)",
+        help="minimum score of a detection, 0 to 1; half of it for people who are tracked (default: %(default)s)",
     )
     parser.add_argument(
         "--nms-distance", type=float, default=0.25, metavar="M",

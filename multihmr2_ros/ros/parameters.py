@@ -126,7 +126,11 @@ class NodeParameters:
         0.0, "Vertical field of view (rad), used instead of camera_info. 0: not set.", low=0.0, high=3.1, live=True
     )
     score_threshold: float = define_parameter(
-        0.4, "People with a score at or below this are dropped.", low=0.0, high=1.0, live=True
+        0.4,
+        "People with a score at or below this are dropped. Confirmed people are kept down to half of it.",
+        low=0.0,
+        high=1.0,
+        live=True,
     )
     nms_distance_m: float = define_parameter(
         0.25,

@@ -117,6 +117,7 @@ class TrackerConfig:
     appearance_weight         weight of the appearance similarity in the score
     motion_weight             weight of the motion similarity in the score
     score_threshold           minimum score of an association, in [0, 1]
+    weak_score_threshold      the same for weak detections, in [0, 1]
     confirm_hits              number of detections that confirm a track
     shape_window_s            time constant of the running body shape
     velocity                  noise of the velocity filters
@@ -136,6 +137,7 @@ class TrackerConfig:
     appearance_weight: float = 2.0
     motion_weight: float = 8.0
     score_threshold: float = 0.6
+    weak_score_threshold: float = 0.8
     confirm_hits: int = 3
     shape_window_s: float = 10.0
     velocity: VelocityConfig = VelocityConfig()
@@ -182,6 +184,7 @@ class TrackerConfig:
                 "appearance_weight",
                 "motion_weight",
                 "score_threshold",
+                "weak_score_threshold",
             ),
         )
         if self.feature_interval_s >= self.memory_s:
@@ -193,8 +196,9 @@ class TrackerConfig:
             raise UserError(
                 "TrackerConfig.appearance_weight and motion_weight: expected a sum above 0, got 0 and 0; raise one"
             )
-        if self.score_threshold > 1:
-            raise UserError(f"TrackerConfig.score_threshold: expected 0 to 1, got {self.score_threshold!r}")
+        for name in ("score_threshold", "weak_score_threshold"):
+            if getattr(self, name) > 1:
+                raise UserError(f"TrackerConfig.{name}: expected 0 to 1, got {getattr(self, name)!r}")
 
     @property
     def memory_frames(self) -> float:

@@ -39,6 +39,8 @@ class Detections:
     score             (n,) detection score; None: equal weights in the running shape
     distance_sigma_m  (n,) m, standard deviation of the pelvis's distance, measured with a depth image or the ground
                       plane; NaN (or None for all): use VelocityConfig.depth_sigma_ratio
+    is_weak           (n,) bool, detections too uncertain to start a track: they only continue a confirmed one, and are
+                      not tracked otherwise; None: no detection is weak
     """
 
     feature: NDArray[Any]
@@ -48,6 +50,7 @@ class Detections:
     shape: NDArray[Any] | None = None
     score: NDArray[Any] | None = None
     distance_sigma_m: NDArray[Any] | None = None
+    is_weak: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.feature)
@@ -59,10 +62,11 @@ class Detections:
             "shape": (n, None),
             "score": (n,),
             "distance_sigma_m": (n,),
+            "is_weak": (n,),
         }
         for name, shape in wanted.items():
             array = getattr(self, name)
-            if array is None and name in ("pelvis", "shape", "score", "distance_sigma_m"):
+            if array is None and name not in ("feature", "location", "rotation"):
                 continue
             matches = len(array.shape) == len(shape) and all(
                 expected in (None, size) for expected, size in zip(shape, array.shape, strict=True)
@@ -100,7 +104,7 @@ class Detections:
 class TrackingResult:
     """Output of the tracker for one image; row i of each array belongs to detection i.
 
-    track_id             (n,) int64, never reused by one tracker; -1: the row was not usable and was not tracked
+    track_id             (n,) int64, never reused by one tracker; -1: the row was not usable, or weak without a track
     state                (n,) int64, a TrackState: tentative, confirmed, or untracked for rows that were not usable
     age_s                (n,) s since the track's first detection
     velocity             (n, 3) m/s in velocity_frame; NaN until measured at two stamps

@@ -90,7 +90,12 @@ class Track:
         """Tentative until detected `confirm_hits` times, then confirmed; lost while not detected."""
         if not self.seen:
             return TrackState.LOST
-        return TrackState.CONFIRMED if self.hits >= self._confirm_hits else TrackState.TENTATIVE
+        return TrackState.CONFIRMED if self.is_confirmed else TrackState.TENTATIVE
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether it was detected often enough to be confirmed; also true while it is lost."""
+        return self.hits >= self._confirm_hits
 
     def add_hit(self, frame: float, state: NDArray[np.float64], stamp_s: float) -> None:
         """Record a detection: its frame number and its pelvis state (7,)."""

@@ -113,14 +113,17 @@ class Tracker:
         self._end_forgotten(frame)
         self._interval_frames = frame - last_frame
         self._select_velocity_frame(fixed_frame, is_known=fixed_from_camera is not None)
-        usable = _select_usable(detections)
-        observed = detections.select(usable)
+        tracked = _select_usable(detections)
+        observed = detections.select(tracked)
         feature, state = normalize(observed.feature), make_pelvis_state(observed.location, observed.rotation)
-        track_ids = self._associate(feature, state, frame)
-        tracks = self._observe(track_ids, state, frame)
-        self._store_features(feature, tracks, frame)
+        is_weak = np.zeros(len(observed), bool) if observed.is_weak is None else observed.is_weak
+        track_ids = self._associate(feature, state, is_weak, frame)
+        found = track_ids >= 0
+        tracked[tracked] = found
+        tracks = self._observe(track_ids[found], state[found], frame)
+        self._store_features(feature[found], tracks, frame)
         self._lose_unseen(track_ids)
-        return estimate_people(detections, usable, tracks, fixed_from_camera, stamp_s, self.config)
+        return estimate_people(detections, tracked, tracks, fixed_from_camera, stamp_s, self.config)
 
     def reset(self) -> None:
         """Remove all tracks and the time. Ids continue to count up."""
@@ -194,18 +197,28 @@ class Tracker:
             self._fixed_frame, self._fixed_frame_stamp_s = fixed_frame, self._stamp_s
         self._has_fixed_frame = is_known
 
-    def _associate(self, feature: NDArray[Any], state: NDArray[np.float64], frame: float) -> NDArray[np.int64]:
-        """Return the track id (n,) of each detection: a known one, or a new one in the order of the detections."""
+    def _associate(
+        self, feature: NDArray[Any], state: NDArray[np.float64], is_weak: NDArray[np.bool_], frame: float
+    ) -> NDArray[np.int64]:
+        """Return the track id (n,) of each detection: a known one, or a new one in the order of the detections.
+
+        Weak detections are associated after the others, with the confirmed tracks that remain, as in ByteTrack (Zhang
+        et al. 2022); -1 if there is none.
+        """
         known_ids, appearance = self._bank.compute_similarity(feature)
         histories = [self._tracks[track_id].history for track_id in known_ids.tolist()]
         predicted = extrapolate(histories, frame, self.config.slope_penalty)
         motion = compute_motion_similarity(state, predicted, self.config)
         weights = (self.config.appearance_weight, self.config.motion_weight)
         score = (weights[0] * appearance + weights[1] * motion) / sum(weights)
-        column = assign(score, self.config.score_threshold)
-        is_new = column < 0
-        track_ids = np.empty(len(column), np.int64)
-        track_ids[~is_new] = known_ids[column[~is_new]]
+        column = np.full(len(score), -1, np.int64)
+        column[~is_weak] = assign(score[~is_weak], self.config.score_threshold)
+        free = np.array([self._tracks[track_id].is_confirmed for track_id in known_ids.tolist()], bool)
+        free[column[column >= 0]] = False
+        weak_score = np.where(free, score[is_weak], -np.inf)
+        column[is_weak] = assign(weak_score, self.config.weak_score_threshold)
+        is_new = (column < 0) & ~is_weak
+        track_ids = np.where(column < 0, -1, known_ids[column]) if len(known_ids) else column
         track_ids[is_new] = self._next_id + np.arange(is_new.sum())
         self._next_id += int(is_new.sum())
         return track_ids

@@ -267,7 +267,7 @@ def test_rows_whose_rotation_is_none_are_not_tracked() -> None:
 def test_detections_are_left_as_they_were() -> None:
     tracker = Tracker()
     for index in range(5):
-        detections = people(0.2, 0.8 + 0.01 * index, distance_sigma_m=np.array([0.02, np.nan]))
+        detections = people(0.2, 0.8 + 0.01 * index, distance_sigma_m=np.array([0.02, np.nan]), is_weak=np.zeros(2, bool))
         copies = {field.name: getattr(detections, field.name).copy() for field in dataclasses.fields(detections)}
         tracker.update(detections, index / RATE_HZ)
         for name, copy in copies.items():
@@ -433,3 +433,32 @@ def test_slow_images_keep_their_people() -> None:
 def test_stamps_may_be_long_before_zero() -> None:
     tracker = Tracker()
     assert [tracker.update(people(0.5), -1e4 + 0.1 * index).track_id.tolist() for index in range(3)] == [[0]] * 3
+
+
+def weak(*places: float, among: tuple[float, ...] = ()) -> Detections:
+    """Return weak detections at the places, after strong ones at others."""
+    everybody = (*among, *places)
+    return people(*everybody, is_weak=np.arange(len(everybody)) >= len(among))
+
+
+def test_weak_detections_continue_confirmed_tracks_only() -> None:
+    tracker = Tracker(TrackerConfig(confirm_hits=3))
+    nobody, tentative = run(tracker, weak(0.5), people(0.5), weak(0.5))[::2]
+    for frame in (nobody, tentative):
+        assert frame.track_id.tolist() == [-1]
+        assert frame.state.tolist() == [TrackState.UNTRACKED]
+    frames = run(tracker, people(0.5), people(0.5), *[weak(0.5)] * 100, start_s=1.0)
+    assert all(frame.track_id.tolist() == [0] for frame in frames)
+    assert frames[-1].state.tolist() == [TrackState.CONFIRMED]
+
+
+def test_weak_detections_are_associated_after_the_others_and_more_strictly() -> None:
+    frames = run(Tracker(), *[people(0.5)] * 3, weak(0.5, among=(0.52,)), weak(0.5, 0.51), weak(0.9))
+    assert frames[3].track_id.tolist() == [0, -1], "a strong detection comes first, although it is farther away"
+    assert sorted(frames[4].track_id.tolist()) == [-1, 0], "a track has one detection"
+    assert frames[5].track_id.tolist() == [-1], "it is far away"
+
+
+def test_weak_detections_start_no_track_and_use_up_no_id() -> None:
+    frames = run(Tracker(), people(0.1), weak(0.5, among=(0.1,)), people(0.1, 0.9))
+    assert [frame.track_id.tolist() for frame in frames] == [[0], [0, -1], [0, 1]]
