@@ -23,12 +23,17 @@ from __future__ import annotations
 import dataclasses
 import enum
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 BONE_COUNT = 163
 PHENOTYPE_LABELS = ("gender", "age", "muscle", "weight", "height", "proportions")
+FULL_VERTEX_COUNT = 19158
+# The vertices of Anny's full mesh that its faces use. The others are guides for clothes and hair, in some poses more
+# than half a meter away from the body.
+SURFACE_VERTICES = np.r_[0:1778, 1794:8450, 8466:13606, 14598:14742]
 
 
 class IntrinsicsSource(str, enum.Enum):
@@ -129,6 +134,11 @@ class People:
     def __len__(self) -> int:
         return len(self.score)
 
+    @property
+    def surface(self) -> NDArray[np.float32]:
+        """Return the vertices (n, S, 3) on the bodies' surfaces, camera frame, meters: those that faces use."""
+        return select_surface(self.vertices)
+
     def select(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> People:
         """Return the people selected by a mask (n,) or indices (m,); fields of the whole image do not change."""
         changes = {name: getattr(self, name)[rows] for name in PER_PERSON_FIELDS}
@@ -136,6 +146,11 @@ class People:
             values = getattr(self, name)
             changes[name] = None if values is None else values[rows]
         return dataclasses.replace(self, **changes)
+
+
+def select_surface(values: NDArray[Any]) -> NDArray[Any]:
+    """Return the values (n, S, …) at the vertices that faces use, from values (n, V, …) at all vertices of a mesh."""
+    return values[:, SURFACE_VERTICES] if values.shape[1] == FULL_VERTEX_COUNT else values
 
 
 PER_PERSON_FIELDS = (

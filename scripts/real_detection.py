@@ -132,9 +132,8 @@ def _similarity(
 ) -> tuple[float, ...]:
     """Return the OKS of keypoints (m, 17, 2) with the annotated ones of rows (m,), if these are known."""
     true = annotated.keypoints[rows]
-    seen = np.where(np.isnan(keypoints), np.inf, keypoints)  # NaN is behind the camera: infinite error
     image = ImageKeypoints(
-        seen, np.zeros(len(rows)), true, annotated.area[rows], annotated.box[rows], np.zeros(len(rows), bool)
+        keypoints, np.zeros(len(rows)), true, annotated.area[rows], annotated.box[rows], np.zeros(len(rows), bool)
     )
     known = (true[..., 2] > 0).any(axis=1)
     return tuple(np.diagonal(object_keypoint_similarity(image))[known].tolist())

@@ -65,7 +65,7 @@ class MeshFinder:
 def projected_boxes(people: People) -> NDArray[np.float64]:
     """Return the boxes (n, 4) px of the meshes' vertices, clipped to the image."""
     height, width = people.image_size
-    return np.clip(boxes_of_points(project(people.vertices, people.k)), 0, [width, height, width, height])
+    return np.clip(boxes_of_points(project(people.surface, people.k)), 0, [width, height, width, height])
 
 
 def coco_joints(estimator: Estimator, people: People) -> NDArray[np.float64]:

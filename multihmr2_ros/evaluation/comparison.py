@@ -118,10 +118,10 @@ def describe_intervals(comparison: Comparison) -> str:
 
 
 def judge_difference(found: Difference) -> str:
-    """Return "better" or "worse" if the interval of B − A excludes 0; "" without an interval or a visible
-    difference."""
+    """Return "better" or "worse" if the interval of B − A excludes 0 by a visible difference; "" otherwise."""
     metric = next(metric for metric in METRICS if metric.key == found.key)
-    if (found.low > 0 or found.high < 0) and abs(found.b - found.a) > MIN_DIFFERENCE:
+    nearest = max(found.low, -found.high)  # rounding in the network moves an end at 0 by some 1e-5
+    if nearest > MIN_DIFFERENCE and abs(found.b - found.a) > MIN_DIFFERENCE:
         return "better" if metric.is_better(found.b, found.a) else "worse"
     return ""
 

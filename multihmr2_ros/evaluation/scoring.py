@@ -175,7 +175,7 @@ def project_joints(people: People) -> Floats:
 def compute_body_boxes(people: People, points: Floats) -> Floats:
     """Return the boxes (n, 4) px around the projected meshes, or without meshes around the joints (n, J, 2) px."""
     if people.vertices.shape[1] and people.k[0, 0] > 0:
-        points = np.asarray(project(people.vertices.astype(np.float64), people.k), np.float64)
+        points = np.asarray(project(people.surface.astype(np.float64), people.k), np.float64)
     return boxes_of_points(points)
 
 
@@ -202,9 +202,10 @@ def _compute_errors(mine: People, theirs: People, config: ScoringConfig) -> dict
         near = _find_near_pairs(true_pelvis, config.pair_distance_m)
         errors["Pair-PA-MPJPE"] = bodies.pair_procrustes_error(mine.joints, theirs.joints, near)
     if mine.vertices.shape[1] and mine.vertices.shape == theirs.vertices.shape and len(mine):
-        errors["PVE"] = bodies.centered_point_error(mine.vertices, theirs.vertices, pelvis, true_pelvis)
-        errors["Abs-PVE"] = bodies.point_error(mine.vertices, theirs.vertices)
-        errors["TA-PVE"] = bodies.translation_aligned_error(mine.vertices, theirs.vertices)
+        surface, true_surface = mine.surface, theirs.surface
+        errors["PVE"] = bodies.centered_point_error(surface, true_surface, pelvis, true_pelvis)
+        errors["Abs-PVE"] = bodies.point_error(surface, true_surface)
+        errors["TA-PVE"] = bodies.translation_aligned_error(surface, true_surface)
     return errors
 
 

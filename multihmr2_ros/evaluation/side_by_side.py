@@ -87,7 +87,7 @@ def draw_titled_image(
     """
     image = frame.image
     if people is not None:
-        if people.vertices.shape[1] < (int(faces.max()) + 1 if faces.size else 0):
+        if people.surface.shape[1] != np.count_nonzero(np.bincount(faces.ravel())):
             joints_2d = frame.points_as_recorded(project_joints(people))
             people = dataclasses.replace(people, vertices=people.vertices[:, :0], joints_2d=joints_2d)
         image = draw_people(image, people, faces, distort=frame.distort)

@@ -35,7 +35,8 @@ def add_true_velocities(eval_frames: Iterable[EvaluationFrame]) -> Iterator[Eval
 
     Computed only for frames whose image has a camera pose in a fixed frame (`Frame.camera_pose`), and only for people
     without a finite true velocity in the fixed frame. A person needs the same track id in the previous and the next
-    frame, at most MAX_SPAN_S apart; others get NaN. Frames without a camera pose are not changed.
+    frame, at most MAX_SPAN_S apart, and must be the only one with it; others get NaN. Frames without a camera pose are
+    not changed.
     """
     iterator = iter(eval_frames)
     before: EvaluationFrame | None = None
@@ -78,8 +79,17 @@ def _differences(before: EvaluationFrame | None, truth: People, after: Evaluatio
     unknown = np.full((len(truth), 3), np.nan)
     if before is None or after is None or not 0 < after.stamp_s - before.stamp_s <= MAX_SPAN_S:
         return unknown
-    first, last = (_pelvises_over_ground(eval_frame, truth.track_id) for eval_frame in (before, after))
+    named = _find_rows(truth)
+    track_id = np.array([each if each in named else -1 for each in truth.track_id.tolist()], np.int64)
+    first, last = (_pelvises_over_ground(eval_frame, track_id) for eval_frame in (before, after))
     return central_difference(first, last, before.stamp_s, after.stamp_s)
+
+
+def _find_rows(people: People) -> dict[int, int]:
+    """Return the row of each track id that only one of the people has."""
+    identities, rows, counts = np.unique(people.track_id, return_index=True, return_counts=True)
+    is_named = (identities >= 0) & (counts == 1)
+    return dict(zip(identities[is_named].tolist(), rows[is_named].tolist(), strict=True))
 
 
 def _pelvises_over_ground(eval_frame: EvaluationFrame, track_id: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -90,7 +100,7 @@ def _pelvises_over_ground(eval_frame: EvaluationFrame, track_id: NDArray[np.int6
     places, pose = np.full((len(track_id), 3), np.nan), _camera_pose(eval_frame)
     if eval_frame.truth is None or pose is None:
         return places
-    rows = {identity: row for row, identity in enumerate(eval_frame.truth.track_id.tolist()) if identity >= 0}
+    rows = _find_rows(eval_frame.truth)
     for place, identity in zip(places, track_id.tolist(), strict=True):
         if identity in rows:
             place[:] = pose[:3, :3] @ eval_frame.truth.pelvis[rows[identity]].astype(np.float64) + pose[:3, 3]

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from multihmr2_ros.lens import Distort
 from multihmr2_ros.media.colors import get_track_color
 from multihmr2_ros.media.rasterize import DepthBuffer
-from multihmr2_ros.people import People
+from multihmr2_ros.people import People, select_surface
 
 NEAR_M = 0.05  # triangles nearer to the camera are not drawn
 AMBIENT = 0.30
@@ -58,6 +58,7 @@ def draw_people(
         if distort is not None:
             x, y = _distort_points(x, y, distort)
         _draw_meshes(drawn, people.vertices, faces, (x, y, depth), colors, alpha)
+        x, y = select_surface(x), select_surface(y)
     else:
         x, y = np.where(np.isfinite(people.joints_2d), people.joints_2d, np.nan).transpose(2, 0, 1).astype(np.float64)
         _draw_boxes(drawn, x, y, colors)

@@ -184,9 +184,9 @@ class PeopleRows:
         self._rows.add(entity, mesh, vertex_positions=vertices, vertex_normals=normals)
 
     def _add_names(self, people: People, colors: NDArray[np.uint32]) -> None:
-        tops = np.zeros((len(people), 3), np.float32)
+        tops, surface = np.zeros((len(people), 3), np.float32), people.surface
         for row in range(len(people)):
-            points = people.vertices[row] if people.vertices.shape[1] else people.joints[row]
+            points = surface[row] if surface.shape[1] else people.joints[row]
             tops[row] = points[points[:, 1].argmin()] if len(points) else people.pelvis[row]
         labels = [self._entities.label + format_person_label(people, row) for row in range(len(people))]
         above, radii = tops - np.array([0, LABEL_ABOVE_M, 0], np.float32), np.full(len(people), 0.01, np.float32)

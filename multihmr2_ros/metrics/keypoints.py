@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multihmr2_ros.body import COCO_SIGMAS
+from multihmr2_ros.metrics.boxes import area, boxes_of_points
 
 SIGMAS = np.array(COCO_SIGMAS)
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -35,7 +36,7 @@ AREAS = {"all": (0.0, 1e10), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e
 class ImageKeypoints:
     """The keypoints of one image.
 
-    predicted  (n, 17, 2) px
+    predicted  (n, 17, 2) px; NaN (behind the camera) is an infinite error
     score      (n,)
     true       (t, 17, 3) with COCO's visibility 0, 1, 2
     area       (t,) px²
@@ -70,7 +71,7 @@ def object_keypoint_similarity(image: ImageKeypoints) -> NDArray[np.float64]:
     """
     variance = (2 * SIGMAS) ** 2
     similarity = np.zeros((len(image.predicted), len(image.true)))
-    for column, (true, area, box) in enumerate(zip(image.true, image.area, image.box, strict=True)):
+    for column, (true, size, box) in enumerate(zip(image.true, image.area, image.box, strict=True)):
         labeled = true[:, 2] > 0
         if labeled.any():
             offset = image.predicted - true[:, :2]
@@ -78,7 +79,8 @@ def object_keypoint_similarity(image: ImageKeypoints) -> NDArray[np.float64]:
             low, high = box[:2] - box[2:], box[:2] + 2 * box[2:]
             offset = np.maximum(0, low - image.predicted) + np.maximum(0, image.predicted - high)
             labeled = np.ones_like(labeled)
-        exponent = (offset**2).sum(axis=-1) / variance / (area + np.spacing(1)) / 2
+        exponent = (offset**2).sum(axis=-1) / variance / (size + np.spacing(1)) / 2
+        exponent[np.isnan(exponent)] = np.inf
         similarity[:, column] = np.exp(-exponent[:, labeled]).mean(axis=1)
     return similarity
 
@@ -124,8 +126,7 @@ def _match_image(
     people = np.argsort(left_out, kind="mergesort")  # scored people first
     similarity = object_keypoint_similarity(image)[best][:, people]
     left_out, crowd = left_out[people], image.crowd[people]
-    extent = image.predicted[best].max(axis=1) - image.predicted[best].min(axis=1)
-    size = extent.prod(axis=1)
+    size = area(boxes_of_points(image.predicted[best]))
     shape = (len(THRESHOLDS), len(best))
     hit, ignored = np.zeros(shape, bool), np.zeros(shape, bool)
     for row, threshold in enumerate(THRESHOLDS):

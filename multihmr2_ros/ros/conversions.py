@@ -117,8 +117,8 @@ def people_to_markers(
 
 
 def people_to_points(people: People, header: HeaderContent) -> PointCloudContent:
-    """Return the finite vertices of all people as one point cloud."""
-    points = people.vertices.reshape(-1, 3)
+    """Return the finite vertices on the surfaces of all people as one point cloud."""
+    points = people.surface.reshape(-1, 3)
     return PointCloudContent(header, points[np.isfinite(points).all(axis=1)])
 
 

@@ -27,7 +27,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from multihmr2_ros.body import CENTER_VERTEX, Body, read_blend_shape, split_quads
-from multihmr2_ros.people import BONE_COUNT, PHENOTYPE_LABELS
+from multihmr2_ros.people import BONE_COUNT, FULL_VERTEX_COUNT, PHENOTYPE_LABELS, SURFACE_VERTICES
 from test import paths
 
 ADULT = torch.tensor([[0.5, 0.67, 0.5, 0.5, 0.5, 0.5]])
@@ -61,6 +61,13 @@ def test_labels_and_counts(body: Body) -> None:
     assert body.bone_parents[0] == -1
     assert all(parent < bone for bone, parent in enumerate(body.bone_parents))
     assert body.phenotype_labels == PHENOTYPE_LABELS
+
+
+def test_surface_vertices_are_those_that_faces_use(full: Body, body: Body) -> None:
+    assert full.vertex_count == FULL_VERTEX_COUNT
+    assert np.array_equal(np.unique(full.faces), SURFACE_VERTICES)
+    if body.mesh == "low":  # it has no others
+        assert len(np.unique(body.faces)) == body.vertex_count
 
 
 @pytest.mark.parametrize("mesh", ["full", "low"])

@@ -31,12 +31,12 @@ from multihmr2_ros.evaluation.bag_sequences import BagSequence
 from multihmr2_ros.evaluation.evaluation_frames import EvaluationFrame
 from multihmr2_ros.evaluation.run import evaluate_sequence
 from multihmr2_ros.evaluation.scoring import FrameScore, ScoringConfig
-from multihmr2_ros.evaluation.side_by_side import ComparisonVideo
+from multihmr2_ros.evaluation.side_by_side import ComparisonVideo, draw_titled_image
 from multihmr2_ros.frame import Frame, IntrinsicsChoice
 from multihmr2_ros.media.sources import open_source
 from multihmr2_ros.people import People
 from test.helpers.bag_factory import START_NS, camera_info, camera_messages, write_bag
-from test.helpers.people_factory import make_people
+from test.helpers.people_factory import make_full_mesh, make_people
 from test.helpers.small_network import small_network
 from test.helpers.stand_in_estimator import FACES
 
@@ -102,3 +102,10 @@ def test_boxes_lie_on_the_ideal_image_beside_each_other(tmp_path: Path) -> None:
         pictures.append(picture.image)
     assert (pictures[0] != 128).any()
     np.testing.assert_array_equal(pictures[0], pictures[1])
+
+
+def test_a_mesh_of_other_faces_is_drawn_as_a_box() -> None:
+    people, frame = make_full_mesh(1, 0.0), Frame(np.full((480, 640, 3), 128, np.uint8))
+    boxed = dataclasses.replace(people, vertices=people.vertices[:, :0])
+    images = [draw_titled_image(frame, each, FACES, "truth", (640, 480)) for each in (people, boxed)]
+    np.testing.assert_array_equal(*images)

@@ -33,10 +33,11 @@ from multihmr2_ros.evaluation import results as result_files
 from multihmr2_ros.evaluation.background import WriteBehind
 from multihmr2_ros.evaluation.bags import BagJob, run_job
 from multihmr2_ros.evaluation.run import SequenceResult
-from multihmr2_ros.evaluation.scoring import ScoringConfig
+from multihmr2_ros.evaluation.scoring import ScoringConfig, score_frame
 from multihmr2_ros.frame import IntrinsicsChoice
 from multihmr2_ros.people import People
 from test.helpers.evaluation_bags import FOCAL, HEIGHT, TruthfulEstimator, scene, write_scene
+from test.helpers.people_factory import make_full_mesh
 
 FRAMES = 20
 Change = Callable[[int, People], People]
@@ -304,3 +305,11 @@ def test_merging_is_exact(bag: Path) -> None:
     assert total.compute_metrics()["MRPE z"][0] == pytest.approx((FRAMES * 20 + 3 * 100) / (FRAMES + 3), abs=1e-2)
     assert total.compute_metrics()["MRPE z"][1] == 3 * (FRAMES + 3)
     assert total.compute_metrics()["IDF1"][0] == pytest.approx(100)
+
+
+def test_vertices_that_no_face_uses_are_not_measured() -> None:
+    """Anny's full mesh has guides for clothes and hair, far from the body in some poses."""
+    truth, people = make_full_mesh(2, 0.0), make_full_mesh(2, 1.0)
+    score = score_frame(people, truth, ScoringConfig())
+    np.testing.assert_allclose(score.predicted_boxes.box, score.true_boxes.box)
+    assert [max(score.errors[name]) for name in ("PVE", "Abs-PVE", "TA-PVE")] == [0, 0, 0]

@@ -233,6 +233,16 @@ def test_a_folder_of_links_to_sequences(tmp_path: Path) -> None:
     assert (result.name, result.problems, result.tally.with_truth) == ("MOT17-02-FRCNN", (), 10)
 
 
+def test_mot17_people_at_the_border_of_the_image(tmp_path: Path) -> None:
+    """Their true boxes continue beyond the image: here, a third of each is inside."""
+    boxes: list[list[float]] = [[-80.0, 100, 120, 240], [WIDTH - 40.0, 100, 120, 240]]
+    write_mot17(tmp_path, boxes)
+    (result,) = evaluate_dataset(
+        DatasetJob("mot17", tmp_path, tmp_path), Estimator(lambda index: flat_people(boxes, [1, 2]))
+    )
+    assert result.tally.compute_metrics()["MOTA"][0] == pytest.approx(100)
+
+
 def test_mot17_without_tracking(tmp_path: Path) -> None:
     """People without an identity are not the same in two frames; with --no-track, identities are not scored."""
     boxes: list[list[float]] = [[100.0, 100, 50, 120], [300, 100, 50, 120]]

@@ -83,6 +83,17 @@ def test_differences_over_sequences(tmp_path: Path) -> None:
     assert line.endswith("better")
 
 
+def test_an_interval_that_ends_at_0_but_for_rounding_is_not_judged(tmp_path: Path) -> None:
+    """Of two sequences, one is better in B, and the other has the same people; a quarter of the draws has only this."""
+    a = save(tmp_path / "a", [result("x", 100, 50, 50), result("y", 100, 50, 50)])
+    b = save(tmp_path / "b", [result("x", 50, 50, 50), result("y", 100 - 1e-5, 50, 50)])
+    comparisons = compare(a, b)
+    *_, low, high = only(comparisons, "MRPE")
+    assert (low, high) == (pytest.approx(-50), pytest.approx(-1e-5))
+    (line,) = [line for line in format_comparison(a, b, comparisons).splitlines() if line.startswith("MRPE ")]
+    assert "better" not in line
+
+
 def test_the_interval_is_as_wide_as_theory_says(tmp_path: Path) -> None:
     """Equally long sequences with normally distributed differences: ±1.96 standard errors."""
     rng = np.random.default_rng(1)

@@ -238,6 +238,17 @@ def test_true_velocities_from_a_moving_camera(velocity: float) -> None:
         assert np.isnan(eval_frame.truth.velocity[2]).all(), "without an identity"
 
 
+def test_people_with_one_track_id_have_no_true_velocity() -> None:
+    eval_frames = [
+        dataclasses.replace(each, truth=dataclasses.replace(each.truth, track_id=np.array([1, 1, 2])))
+        for each in driving(3)
+        if each.truth is not None
+    ]
+    truth = list(add_true_velocities(eval_frames))[1].truth
+    assert truth is not None
+    np.testing.assert_allclose(truth.velocity, [[np.nan] * 3, [np.nan] * 3, [0, 0, 0]], atol=1e-5)
+
+
 def test_true_velocities_stay_as_they_are() -> None:
     plain = list(add_true_velocities(driving(3, poses=False, velocity=0.25)))
     assert all(eval_frame.truth is not None and eval_frame.truth.velocity_frame == "camera" for eval_frame in plain)

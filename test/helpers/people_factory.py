@@ -16,11 +16,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 
-from multihmr2_ros.people import BONE_COUNT, IntrinsicsSource, People, TrackState
+from multihmr2_ros.people import BONE_COUNT, FULL_VERTEX_COUNT, SURFACE_VERTICES, IntrinsicsSource, People, TrackState
 
 
 def pinhole(focal: float = 500.0, image_size: tuple[int, int] = (480, 640)) -> np.ndarray:
@@ -86,3 +87,13 @@ def make_people(
         "image_size": image_size,
     }
     return People(**(fields | changes))
+
+
+def make_full_mesh(n: int, guides_m: float) -> People:
+    """Return n people with Anny's full mesh, within 0.4 m of the pelvis, except the vertices that no face uses: they
+    are lower, or higher if negative, by guides_m."""
+    people = make_people(n)
+    offsets = np.random.default_rng(0).uniform(-0.4, 0.4, (n, FULL_VERTEX_COUNT, 3))
+    guides = np.setdiff1d(np.arange(FULL_VERTEX_COUNT), SURFACE_VERTICES)
+    offsets[:, guides, 1] += guides_m
+    return dataclasses.replace(people, vertices=(people.pelvis[:, None] + offsets).astype(np.float32))

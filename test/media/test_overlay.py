@@ -26,7 +26,7 @@ from multihmr2_ros.media.colors import UNTRACKED, get_track_color
 from multihmr2_ros.media.overlay import draw_people
 from multihmr2_ros.media.rasterize import DepthBuffer
 from test.helpers.overlay_pictures import BALL, BOX, HEIGHT, WIDTH, at, background, overlap, painted, pixel_rays
-from test.helpers.people_factory import make_people, pinhole
+from test.helpers.people_factory import make_full_mesh, make_people, pinhole
 
 # The rasterizer against a ray caster
 
@@ -267,6 +267,13 @@ def test_labels_say_who_and_how_far_the_nearest_on_top(monkeypatch):
     people = make_people(3, vertices=at(BALL, *pelvis), pelvis=pelvis, track_id=np.array([3, 4_000_000_000, -1]))
     draw_people(background(), people, BALL.faces)
     assert list(dict.fromkeys(written)) == ["#4000000000: 4.2 m", "3.0 m", "#3: 2.0 m"]
+
+
+def test_labels_are_above_the_body_not_above_its_guides():
+    """The guides are vertices that no face uses."""
+    drawn = [draw_people(background(), make_full_mesh(1, guides_m), np.zeros((0, 3), int)) for guides_m in (0.0, -0.3)]
+    np.testing.assert_array_equal(*drawn)
+    assert (drawn[0] != background()).any()
 
 
 @pytest.mark.parametrize("place", [(0, 0, 3), (-1.9, -1.4, 3), (1.9, 1.4, 3), (0, -1.3, 2.5)])

@@ -49,7 +49,7 @@ from multihmr2_ros.messages.human_array import (
 from multihmr2_ros.messages.images import ENCODINGS, compressed_image_from_ros, image_from_ros
 from multihmr2_ros.people import IntrinsicsSource, TrackState
 from multihmr2_ros.ros.conversions import image_to_ros, people_to_markers, people_to_points, people_to_transforms
-from test.helpers.people_factory import make_people
+from test.helpers.people_factory import make_full_mesh, make_people
 
 HEADER = HeaderContent(12, 34, "camera")
 FACES = np.array([[0, 1, 2]])
@@ -180,6 +180,12 @@ def test_a_mesh_with_a_number_that_is_not_finite_is_left_out() -> None:
     cloud = people_to_points(people, HEADER)
     assert cloud.points.shape == (8, 3)
     assert cloud.is_dense
+
+
+def test_points_are_on_the_body() -> None:
+    people = make_full_mesh(2, 1.0)
+    points = people_to_points(people, HEADER).points
+    assert points[:, 1].max() < people.pelvis[:, 1].max() + 0.5
 
 
 # --- images

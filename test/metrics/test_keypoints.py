@@ -126,3 +126,20 @@ def test_similarity_of_a_known_offset() -> None:
     sigma = np.array([26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89]) / 1000
     expected = np.exp(-25 / (2 * 9000.0 * (2 * sigma) ** 2)).mean()
     assert object_keypoint_similarity(moved)[0, 0] == pytest.approx(expected)
+
+
+def test_keypoints_behind_the_camera() -> None:
+    """A detection with NaN counts as one with that keypoint far away: a false positive if it matches no one."""
+    generator = np.random.default_rng(3)
+    images = [random_image(generator, 4, 2) for _ in range(20)]
+    missing = [generator.random(image.predicted.shape[:2]) < 0.02 for image in images]
+
+    def score(value: float) -> list[float]:
+        changed = [
+            dataclasses.replace(image, predicted=np.where(rows[..., None], value, image.predicted))
+            for rows, image in zip(missing, images, strict=True)
+        ]
+        scores = compute_coco_scores(changed)
+        return [scores[key] for key in ("AP", "AP50", "AR")]
+
+    assert score(np.nan) == pytest.approx(score(3e4))  # px; the box has an area below 1e10 px²

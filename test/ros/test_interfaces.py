@@ -46,7 +46,7 @@ from multihmr2_ros.ros.interfaces.bodies import (
 from multihmr2_ros.ros.interfaces.detections import people_to_detections
 from multihmr2_ros.ros.interfaces.outputs import describe_installation, import_messages
 from multihmr2_ros.ros.interfaces.people import transform_to_fixed_frame
-from test.helpers.people_factory import make_people
+from test.helpers.people_factory import make_full_mesh, make_people
 from test.helpers.posed_people import posed_people
 from test.helpers.ros_wire import Log, Wire, message_of, values_of
 
@@ -215,6 +215,11 @@ def test_boxes_without_a_mesh_a_track_or_a_place() -> None:
     assert boxes.size.shape == (2, 3)
     assert (boxes.size > 0).all()
     assert people_to_detections(make_people(0)).center.shape == (0, 3)
+
+
+def test_boxes_hold_the_body_only() -> None:
+    sizes = [people_to_detections(make_full_mesh(2, guides_m)).size for guides_m in (0.0, 1.0)]
+    np.testing.assert_allclose(*sizes)
 
 
 # --- packages

@@ -229,7 +229,8 @@ def _evaluate_tracked(
         if frame.counted:
             scored += 1
             truth.append(frame.truth)
-            predicted.append(frame.select_counted(_compute_visible_boxes(people)))
+            # True boxes of MOTChallenge continue beyond the image's borders.
+            predicted.append(frame.select_counted(_make_boxes(people, cut=job.name != MOT)))
     detection, identity = _count_tracked(truth.to_frames(), predicted.to_frames(), job.scoring.identities)
     tally = Tally(len(sequence.frames), scored, detections, detection=detection, identity=identity)
     return tally, tuple(problems)
@@ -355,10 +356,12 @@ def _estimate(
     return people
 
 
-def _compute_visible_boxes(people: People) -> FrameBoxes:
-    """Return the boxes around the projected meshes, cut to the image. People without an identity get one for this
-    frame."""
+def _make_boxes(people: People, *, cut: bool) -> FrameBoxes:
+    """Return the boxes around the projected meshes, cut to the image or not. People without an identity get one for
+    this frame."""
     height, width = people.image_size
-    box = np.clip(compute_body_boxes(people, project_joints(people)), 0, [width, height, width, height])
+    box = compute_body_boxes(people, project_joints(people))
+    if cut:
+        box = np.clip(box, 0, [width, height, width, height])
     identity = people.track_id.astype(np.int64)
     return FrameBoxes(np.where(identity < 0, -1 - np.arange(len(identity)), identity), box)

@@ -73,7 +73,7 @@ class DetectionsOutput:
 
 def people_to_detections(people: People, body_prefix: str = "body_") -> DetectionArrayContent:
     """Return the people with a finite position, with boxes around their vertices (without a mesh: their joints)."""
-    points = people.vertices if people.vertices.shape[1] else people.joints
+    points = people.surface if people.vertices.shape[1] else people.joints
     rows = np.flatnonzero(np.isfinite(points).all(axis=(1, 2)) & np.isfinite(people.pelvis).all(axis=1))
     people, points = people.select(rows), points[rows]
     quaternion = compute_body_quaternions(people)
