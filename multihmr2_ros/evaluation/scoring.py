@@ -202,10 +202,9 @@ def _compute_errors(mine: People, theirs: People, config: ScoringConfig) -> dict
         near = _find_near_pairs(true_pelvis, config.pair_distance_m)
         errors["Pair-PA-MPJPE"] = bodies.pair_procrustes_error(mine.joints, theirs.joints, near)
     if mine.vertices.shape[1] and mine.vertices.shape == theirs.vertices.shape and len(mine):
-        surface, true_surface = mine.surface, theirs.surface
-        errors["PVE"] = bodies.centered_point_error(surface, true_surface, pelvis, true_pelvis)
-        errors["Abs-PVE"] = bodies.point_error(surface, true_surface)
-        errors["TA-PVE"] = bodies.translation_aligned_error(surface, true_surface)
+        errors["PVE"] = bodies.centered_point_error(mine.vertices, theirs.vertices, pelvis, true_pelvis)
+        errors["Abs-PVE"] = bodies.point_error(mine.vertices, theirs.vertices)
+        errors["TA-PVE"] = bodies.translation_aligned_error(mine.vertices, theirs.vertices)
     return errors
 
 
