@@ -267,7 +267,9 @@ def test_rows_whose_rotation_is_none_are_not_tracked() -> None:
 def test_detections_are_left_as_they_were() -> None:
     tracker = Tracker()
     for index in range(5):
-        detections = people(0.2, 0.8 + 0.01 * index, distance_sigma_m=np.array([0.02, np.nan]), is_weak=np.zeros(2, bool))
+        detections = people(
+            0.2, 0.8 + 0.01 * index, distance_sigma_m=np.array([0.02, np.nan]), is_weak=np.zeros(2, bool)
+        )
         copies = {field.name: getattr(detections, field.name).copy() for field in dataclasses.fields(detections)}
         tracker.update(detections, index / RATE_HZ)
         for name, copy in copies.items():
