@@ -55,6 +55,7 @@ from .parameters import apply_changes, declare, find_unknown_parameters
 from .restarts import EstimatorFactory, RestartingEstimator, load_estimator, make_configuration
 from .worker import NewestOnlyWorker
 
+LATE_S = 0.5  # an image stamped at most this much before the last one arrived out of order; more: time jumped back
 STOP_TIMEOUT_S = 1.5  # time limit for the image in work when the node ends
 SPIN_PERIOD_S = 0.1  # signals are checked at this period
 NEW_PROCESS_STATUS = 3  # exit status that makes the launch file start a new process
@@ -271,7 +272,8 @@ class PerceptionNode(ManagedNode):
     def _process(self, task: ImageTask) -> None:
         """Make the frame of one image, estimate its people, publish them, and count the outcome.
 
-        Nothing is published if the image is too old, or if the node was deactivated or disabled meanwhile.
+        Nothing is published if the image is too old or arrived out of order, or if the node was deactivated or disabled
+        meanwhile.
         """
         parameters, estimator, inputs, counters = self.parameters, self._estimator, self._inputs, task.counters
         cause = "image"
@@ -283,6 +285,9 @@ class PerceptionNode(ManagedNode):
                 return
             for fault in image.faults:
                 self._report("header", fault)
+            if self._is_late(image.time_s):
+                counters.outdated += 1
+                return
             self._reset_if_needed(estimator, inputs, image.time_s)
             frame = self._frames.make(task.received, image, inputs, parameters)
             vertices = parameters.publish_vertices or (self._outputs is not None and self._outputs.needs_vertices)
@@ -321,6 +326,18 @@ class PerceptionNode(ManagedNode):
                 f"{age_s:.1f} s): synchronize the clocks of the camera and of this computer, or increase max_age_s",
             )
         return is_too_old
+
+    def _is_late(self, time_s: float) -> bool:
+        """Return whether the image arrived out of order, after a newer one; report it."""
+        late_s = self._last_time_s - time_s
+        is_late = 0 < late_s <= LATE_S
+        if is_late:
+            self._report(
+                "stamp",
+                f"an image was dropped, because it is {late_s:.3f} s older than the last one: images arrive out of "
+                "order, or a clock was corrected",
+            )
+        return is_late
 
     def _reset_if_needed(self, estimator: RestartingEstimator, inputs: Inputs, time_s: float) -> None:
         """Reset all tracks if the service was called, or if time jumped back, as with a looping bag."""
