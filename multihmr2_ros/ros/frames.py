@@ -64,6 +64,11 @@ class DecodedImage:
                 "images have no header.frame_id: no transforms of people are published; set frame_id in "
                 "the camera driver"
             )
+        if not self.header.stamp_ns:
+            faults.append(
+                "images have no header.stamp: no transforms of people are published, and neither moving frames nor "
+                "depth images can be used; set the stamp in the camera driver"
+            )
         ahead_s = -self.age_at_receipt_s
         if self.arrival_s > 0 and ahead_s > FUTURE_S:
             faults.append(
