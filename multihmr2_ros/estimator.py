@@ -342,7 +342,7 @@ def _find_finite(found: InferenceResult, rows: NDArray[np.int64]) -> NDArray[np.
     """Return a mask (n,) of the rows (n,) whose values are finite. Vertices follow from the others."""
     person = (found.shape, found.rotations, found.track_feature, found.bone_poses, found.joints, found.stature)
     finite = [np.isfinite(values[rows].reshape(len(rows), int(np.prod(values.shape[1:])))) for values in person]
-    return np.hstack(finite).all(axis=1)
+    return np.asarray(np.hstack(finite).all(axis=1))
 
 
 def suppress_nearby(pelvis: NDArray[np.float32], distance_m: float) -> NDArray[np.int64]:
