@@ -43,7 +43,7 @@ from multihmr2_ros.transform_tree import (
 )
 
 from .interfaces.bodies import make_rep155_prefix
-from .qos import TF, TF_STATIC
+from .qos import TF, TF_STATIC, subscribe_serialized
 
 RATE_S = 0.1  # interval over which motion is averaged, as in tf's lookupTwist
 NS = 1_000_000_000
@@ -71,9 +71,9 @@ class TransformListener:
         self._report = report
         self._buffer = TransformBuffer()
         self._subscriptions = [
-            node.create_subscription(TFMessage, "/tf", lambda data: self._receive(data, False), TF, raw=True),
-            node.create_subscription(
-                TFMessage, "/tf_static", lambda data: self._receive(data, True), TF_STATIC, raw=True
+            subscribe_serialized(node, TFMessage, "/tf", lambda data: self._receive(data, False), TF, report),
+            subscribe_serialized(
+                node, TFMessage, "/tf_static", lambda data: self._receive(data, True), TF_STATIC, report
             ),
         ]
 
