@@ -51,7 +51,7 @@ HISTORY_NS = 10 * NS  # as in tf2's buffer
 MAX_POSES = 2_000  # of one frame
 MAX_FRAMES = 1_000  # of moving frames, and also of static frames
 MAX_NAME = 256
-JUMP_NS = 2 * NS  # if a frame's stamps go back by more, time was set back
+JUMP_NS = 2 * NS  # if a frame's stamps go back by more, its time was set back
 SILENT_S = 60.0  # moving frames without a transform for longer are removed, such as people who have left
 REACH_NS = 1_000_000  # an image's stamp may be later than the newest transform by this much, because of rounding
 
@@ -257,8 +257,7 @@ class TransformBuffer:
         self._static.pop(child, None)
         frame = self._moving.pop(child, None)
         if frame is not None and stamp_ns < frame.stamps[-1] - JUMP_NS:
-            self._moving.clear()
-            frame = None
+            frame = None  # only this one: its publisher may have another clock
         if frame is None or frame.parent != parent:
             frame = _FrameHistory(parent)
         frame.add(stamp_ns, pose)
