@@ -239,8 +239,12 @@ class Estimator:
         return ResizePad.fit(width, height, self._longest_side, self.network_config.patch_size)
 
     def _select_present(self, found: InferenceResult) -> InferenceResult:
-        """Drop low scores and duplicates (NMS), and copy the others."""
+        """Drop low scores, people with NaN or infinity, and duplicates (NMS), and copy the others."""
         scored = np.flatnonzero(found.score > self._least_score)
+        finite = _find_finite(found, scored)
+        if not finite.all():
+            logger.warning("%d of %d people were dropped: they have NaN or infinity", (~finite).sum(), len(finite))
+            scored = scored[finite]
         return found.select(scored[suppress_nearby(found.joints[scored, 0], self.config.nms_distance_m)])
 
     def _to_people(self, found: InferenceResult, resize: ResizePad, frame: Frame) -> People:
@@ -344,6 +348,13 @@ def load_shared(weights: str | Path, runtime: Runtime) -> SharedInference:
     """Load the network for the estimators of several cameras. weights: as in `Estimator.load`."""
     runtime = runtime.resolve()  # report a mistake before the weights are loaded
     return SharedInference(checkpoint.load_network(resolve_checkpoint(str(weights))), runtime)
+
+
+def _find_finite(found: InferenceResult, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return a mask (n,) of the rows (n,) whose values are finite. Vertices follow from the others."""
+    person = (found.shape, found.rotations, found.track_feature, found.bone_poses, found.joints, found.stature)
+    finite = [np.isfinite(values[rows].reshape(len(rows), int(np.prod(values.shape[1:])))) for values in person]
+    return np.asarray(np.hstack(finite).all(axis=1))
 
 
 def suppress_nearby(pelvis: NDArray[np.float32], distance_m: float) -> NDArray[np.int64]:

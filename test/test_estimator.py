@@ -35,7 +35,7 @@ from multihmr2_ros.depth import RelativeDepthMap
 from multihmr2_ros.estimator import EstimatorConfig, suppress_nearby
 from multihmr2_ros.frame import GroundPlane, IntrinsicsChoice
 from multihmr2_ros.lens import LensDistortion
-from multihmr2_ros.network.inference import Runtime
+from multihmr2_ros.network.inference import InferenceResult, Runtime
 from multihmr2_ros.people import PER_PERSON_FIELDS, People
 from multihmr2_ros.tracking import TrackerConfig
 from test.helpers.small_network import SMALL, small_network
@@ -213,6 +213,24 @@ def test_people_with_a_track_are_kept_at_half_the_score_threshold() -> None:
     assert np.all(people.track_state == TrackState.CONFIRMED)
     estimator.reconfigure(dataclasses.replace(between, tracked_ratio=1.0))
     assert len(estimator.step(make_image(320, 240), stamp=0.5)) == 0
+
+
+@pytest.mark.parametrize("name", ["shape", "rotations", "track_feature", "bone_poses", "joints", "stature"])
+def test_a_person_with_nan_does_not_cost_the_others(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    config = dataclasses.replace(EVERYBODY, nms_distance_m=1e-6)
+    estimator = Estimator(small_network(), config, Runtime("cpu", "fp32"))
+    expected, infer = estimator.step(make_image(320, 240)), estimator._infer
+
+    def infer_with_nan(*arguments: Any, **options: Any) -> InferenceResult:
+        found = infer(*arguments, **options)
+        values = getattr(found, name).copy()
+        values[0] = np.nan
+        return dataclasses.replace(found, **{name: values})
+
+    estimator._infer = infer_with_nan  # type: ignore[assignment]
+    people = estimator.step(make_image(320, 240))
+    np.testing.assert_array_equal(people.pelvis, expected.pelvis[1:])
+    assert "1 of 6 people were dropped" in caplog.text
 
 
 def test_a_calibration_that_arrives_late_is_not_taken_for_motion(estimator: Estimator) -> None:

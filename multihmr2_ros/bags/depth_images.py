@@ -29,7 +29,7 @@ from multihmr2_ros.bags.reading import BagMessage, BagReader
 from multihmr2_ros.bags.stamps import NS
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.messages.content import HeaderContent
-from multihmr2_ros.messages.depth import TYPES, depth_from_ros
+from multihmr2_ros.messages.depth import LATE_S, TYPES, depth_from_ros, insert_by_stamp
 from multihmr2_ros.messages.images import compressed_image_from_ros
 
 RAW = "sensor_msgs/msg/Image"
@@ -51,7 +51,7 @@ class DepthReader:
         self._bag = BagReader(path)
         self._messages: Iterator[BagMessage] = self._bag.messages([topic])
         self._next = next(self._messages, None)
-        self._kept: deque[tuple[int, Any]] = deque(maxlen=KEPT)  # stamp (ns), message
+        self._kept: deque[tuple[int, Any]] = deque()  # at most KEPT; stamp (ns), ascending, and message
         self._last_ns = 0  # stamp of the last image
 
     def find(self, header: HeaderContent, image_size: tuple[int, int], recorded_ns: int) -> NDArray[np.generic] | None:
@@ -89,7 +89,7 @@ class DepthReader:
     def _forget(self, wanted_ns: int, latest_ns: float = math.inf) -> None:
         """Remove the depth images that are too old for an image of stamp wanted_ns, and those after latest_ns."""
         kept = [each for each in self._kept if wanted_ns - MAX_DELAY_NS <= each[0] <= latest_ns]
-        self._kept = deque(kept, maxlen=KEPT)
+        self._kept = deque(kept)
 
     def _read(self, stamp_ns: int, recorded_ns: int) -> None:
         """Read all depth images recorded before the image, and further until one has the image's stamp or a later
@@ -108,9 +108,11 @@ class DepthReader:
         except UserError:
             return  # a damaged message
         stamp_ns = decoded.header.stamp.sec * NS + decoded.header.stamp.nanosec or message.time_ns
-        if self._kept and stamp_ns < self._kept[-1][0]:
+        if self._kept and stamp_ns < self._kept[-1][0] - LATE_S * NS:
             self._kept.clear()  # time jumped back
-        self._kept.append((stamp_ns, decoded))
+        if len(self._kept) == KEPT:
+            self._kept.popleft()
+        insert_by_stamp(self._kept, stamp_ns, decoded)
 
 
 def choose_depth_topic(bag: BagReader, image_topic: str, wanted: str | None) -> tuple[str | None, str]:

@@ -48,6 +48,12 @@ class HeaderContent:
     def stamp_s(self) -> float:
         return self.sec + self.nanosec * 1e-9
 
+    @property
+    def allows_transforms(self) -> bool:
+        """Whether TF can contain transforms with this header. It has a parent frame and a stamp: tf2 never removes
+        transforms whose stamps do not advance, so its listeners would grow and slow down."""
+        return bool(self.frame_id and self.stamp_ns)
+
 
 def _make_empty_rows() -> Array:
     return np.zeros(0)

@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+import bisect
 import struct
 import threading
 import time
@@ -36,6 +37,9 @@ TYPES = {
 KEPT_S = 1.0  # depth images in memory: those whose stamps are at most this much older than the newest one,
 KEPT_BYTES = 256 << 20  # the newest ones of this size in all, but
 KEPT_LEAST = 2  # at least so many
+LATE_S = (
+    0.5  # a depth image stamped at most this much before the newest one arrived out of order; more: time jumped back
+)
 ALIVE_S = 1.0  # without messages for longer than this, a depth camera is not waited for
 NS = 1_000_000_000
 SWITCH_OFF = "switch depth off (node: use_depth:=false; bag: --depth-topic off)"
@@ -77,7 +81,7 @@ class DepthImages:
     """
 
     def __init__(self) -> None:
-        self._kept: deque[tuple[int, bytes]] = deque()  # stamp (ns), in the order of arrival
+        self._kept: deque[tuple[int, bytes]] = deque()  # stamp (ns), ascending
         self._bytes = 0
         self._arrived_s = -np.inf
         self._changed = threading.Condition()
@@ -88,13 +92,14 @@ class DepthImages:
         if stamp_ns is None:
             return
         with self._changed:
-            if self._kept and stamp_ns < self._kept[-1][0]:
-                self._kept.clear()  # time jumped back
+            if self._kept and stamp_ns < self._kept[-1][0] - LATE_S * NS:
+                self._kept.clear()
                 self._bytes = 0
-            self._kept.append((stamp_ns, message))
+            insert_by_stamp(self._kept, stamp_ns, message)
             self._bytes += len(message)
+            newest_ns = self._kept[-1][0]
             while len(self._kept) > KEPT_LEAST and (
-                self._bytes > KEPT_BYTES or self._kept[0][0] < stamp_ns - KEPT_S * NS
+                self._bytes > KEPT_BYTES or self._kept[0][0] < newest_ns - KEPT_S * NS
             ):
                 self._bytes -= len(self._kept.popleft()[1])
             self._arrived_s = time.monotonic()
@@ -123,6 +128,11 @@ class DepthImages:
                     return message if apart_s <= most_s else None
                 self._changed.wait(left_s)
         return None
+
+
+def insert_by_stamp(kept: deque[tuple[int, Any]], stamp_ns: int, message: Any) -> None:
+    """Insert a message in ascending order of stamps (ns)."""
+    kept.insert(bisect.bisect_right([stamp for stamp, _ in kept], stamp_ns), (stamp_ns, message))
 
 
 def read_stamp(message: bytes) -> int | None:

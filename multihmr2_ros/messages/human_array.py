@@ -84,7 +84,7 @@ def people_to_content(
         total_latency=timing.total_latency,
         dropped_frames=timing.dropped_frames,
         track_id=people.track_id,
-        frame_id=make_body_frames(people, body_prefix) if header.frame_id else ("",) * len(people),
+        frame_id=make_body_frames(people, body_prefix) if header.allows_transforms else ("",) * len(people),
         state=people.track_state,
         age=people.track_age_s,
         score=people.score,

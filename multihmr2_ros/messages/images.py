@@ -122,7 +122,9 @@ def _is_converted_by_cv_bridge(encoding: str) -> bool:
 def compressed_image_from_ros(message: Any) -> NDArray[np.uint8]:
     """Decode a sensor_msgs/CompressedImage (JPEG, PNG) to (H, W, 3) uint8 RGB. EXIF orientation is not applied.
 
-    Raises UserError for damaged or truncated data, and for sizes above MAX_PIXELS, before memory is allocated.
+    Bayer images are interpolated if `format` names the pattern, as image_transport writes it: "bayer_rggb8; png
+    compressed ". Raises UserError for damaged or truncated data, and for sizes above MAX_PIXELS, before memory is
+    allocated.
     """
     data = bytes(message.data)
     is_cut_off = False
@@ -136,13 +138,31 @@ def compressed_image_from_ros(message: Any) -> NDArray[np.uint8]:
     if size is not None:
         _check_pixel_count(*size)
         try:
+            mosaic = _decode_mosaic(message.format, data)
+            if mosaic is not None:
+                return mosaic
             pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-        except cv2.error:
+        except (ImageError, cv2.error):
             pixels = None
     if pixels is None:
         reason = "it is cut off" if is_cut_off else f"format {message.format!r:.40}, {len(data)} bytes"
         raise UserError(f"a compressed image must be a complete JPEG or PNG, but it cannot be decoded ({reason})")
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def _decode_mosaic(image_format: str, data: bytes) -> NDArray[np.uint8] | None:
+    """Decode a compressed Bayer image to (H, W, 3) uint8 RGB; None if it is not one.
+
+    If `format` also names a target ("compressed mono8"), image_transport has converted the image before compression.
+    """
+    encoding, _, compression = image_format.partition(";")
+    if not (encoding.startswith("bayer_") and encoding in ENCODINGS and compression.split()[-1:] == ["compressed"]):
+        return None
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.ndim != 2:
+        return None
+    pattern = encoding.removesuffix("16").removesuffix("8")
+    return np.asarray(convert_color(pixels, f"{pattern}{8 * pixels.itemsize}", "rgb8"), np.uint8)
 
 
 def _check_pixel_count(width: int, height: int) -> None:

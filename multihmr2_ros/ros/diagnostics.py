@@ -47,7 +47,7 @@ class ImageCounters:
     received: int = 0
     replaced: int = 0
     processed: int = 0
-    outdated: int = 0  # older than the maximum age, or finished after the node was deactivated
+    outdated: int = 0  # older than the maximum age or the last image, or finished after the node was deactivated
     unplaced: int = 0  # no transform to the target frame
     unusable: int = 0  # damaged, or the estimator failed
     last_image_s: float | None = None  # monotonic clock

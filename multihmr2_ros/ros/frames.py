@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from multihmr2_ros.messages.calibration import Intrinsics, intrinsics_from_info
 from multihmr2_ros.messages.content import HeaderContent
 from multihmr2_ros.messages.depth import depth_from_ros
 from multihmr2_ros.messages.images import compressed_image_from_ros, image_from_ros
+from multihmr2_ros.transform_tree import normalize_frame_name
 
 from .conversions import header_from_ros
 from .inputs import Inputs, ReceivedImage
@@ -64,6 +66,11 @@ class DecodedImage:
                 "images have no header.frame_id: no transforms of people are published; set frame_id in "
                 "the camera driver"
             )
+        if not self.header.stamp_ns:
+            faults.append(
+                "images have no header.stamp: no transforms of people are published, and neither moving frames nor "
+                "depth images can be used; set the stamp in the camera driver"
+            )
         ahead_s = -self.age_at_receipt_s
         if self.arrival_s > 0 and ahead_s > FUTURE_S:
             faults.append(
@@ -95,7 +102,7 @@ class FrameMaker:
         self, received: ReceivedImage, camera: DecodedImage, inputs: Inputs, parameters: NodeParameters
     ) -> CameraFrame:
         """Return the frame of a decoded image. Waits for its transforms and its depth image."""
-        given = read_intrinsics(received, camera.image, parameters)
+        given = read_intrinsics(received, camera, parameters)
         self.notice = given.notice
         if given.problem:
             self._report("camera_info", given.problem)
@@ -176,8 +183,11 @@ def decode_camera_image(received: ReceivedImage) -> DecodedImage:
     return DecodedImage(image, header_from_ros(message.header), received.arrival_s)
 
 
-def read_intrinsics(received: ReceivedImage, image: NDArray[np.uint8], parameters: NodeParameters) -> Intrinsics:
-    """Return the intrinsics of the CameraInfo. Without one, or with the parameter vertical_fov_rad, there are none."""
+def read_intrinsics(received: ReceivedImage, camera: DecodedImage, parameters: NodeParameters) -> Intrinsics:
+    """Return the intrinsics of the CameraInfo. Without one, or with the parameter vertical_fov_rad, there are none.
+
+    A CameraInfo in another frame is used, because some drivers name another frame there, but is a problem.
+    """
     if parameters.vertical_fov_rad > 0:
         return Intrinsics()
     if received.camera_info is None:
@@ -186,7 +196,16 @@ def read_intrinsics(received: ReceivedImage, image: NDArray[np.uint8], parameter
         info = deserialize(received.camera_info, CameraInfo)
     except UserError as error:
         return Intrinsics(problem=f"{error}; intrinsics are predicted until camera_info is corrected")
-    return intrinsics_from_info(info, image, rectified=parameters.image_rectified)
+    given = intrinsics_from_info(info, camera.image, rectified=parameters.image_rectified)
+    frames = [normalize_frame_name(each.frame_id) for each in (info.header, camera.header)]
+    if given.problem or not all(frames) or frames[0] == frames[1]:
+        return given
+    return dataclasses.replace(
+        given,
+        problem=f"camera_info is in frame {frames[0]!r}, but the images are in {frames[1]!r}: if it is another "
+        "camera's, distances are wrong; remap camera_info to the topic of this camera (camera_info:=), or correct "
+        "the driver",
+    )
 
 
 def deserialize(data: bytes, kind: type) -> Any:

@@ -21,7 +21,9 @@ from collections.abc import Collection
 from typing import Any
 
 from rclpy.exceptions import InvalidHandle
-from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
+from rclpy.qos import QoSCompatibility, qos_check_compatible
+
+from .qos import describe_qos
 
 STALLED = "the publisher has stalled"
 
@@ -71,7 +73,7 @@ def describe_publishers(node: Any, topic: str) -> str:
     """Return a description of the topic's publishers and their QoS."""
     publishers = node.get_publishers_info_by_topic(topic)
     return "; ".join(
-        sorted(f"{_format_name(publisher)} ({_describe_qos(publisher.qos_profile)})" for publisher in publishers)
+        sorted(f"{_format_name(publisher)} ({describe_qos(publisher.qos_profile)})" for publisher in publishers)
     )
 
 
@@ -87,7 +89,7 @@ def find_refused_subscribers(node: Any) -> list[str]:
                 if compatibility == QoSCompatibility.ERROR:
                     refused.append(
                         f"{_format_name(subscriber)} receives no messages on {topic}: it requests "
-                        f"{_describe_qos(subscriber.qos_profile)}, but {_describe_qos(publisher.qos_profile)} is "
+                        f"{describe_qos(subscriber.qos_profile)}, but {describe_qos(publisher.qos_profile)} is "
                         "offered; change its QoS"
                     )
     return refused
@@ -104,7 +106,3 @@ def _list_published_topics(node: Any) -> set[str]:
 
 def _format_name(endpoint: Any) -> str:
     return f"{endpoint.node_namespace.rstrip('/')}/{endpoint.node_name}"
-
-
-def _describe_qos(qos: QoSProfile) -> str:
-    return f"{qos.reliability.name}, {qos.durability.name}".lower().replace("_", " ")

@@ -27,22 +27,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from rcl_interfaces.msg import SetParametersResult
-from rclpy.qos import DurabilityPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.qos import DurabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from multihmr2_ros.messages.depth import DepthImages
 
 from .graph import STALLED, explain_silence, list_publishers, list_topics_of_others
 from .parameters import NodeParameters
-from .qos import LATCHED, SILENT_SUBSCRIPTION
+from .qos import LATCHED, NEWEST, SILENT_SUBSCRIPTION, subscribe_serialized
 from .transforms import TransformListener
 
-# Compatible with every publisher.
-NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-# KINDs of the parameters qos_overrides.TOPIC.subscription.KIND.
-OVERRIDABLE = (QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
 SUFFIX = "/compressed"  # of topics of compressed images
 UPDATE_PERIOD_S = 0.5
 APPEARED_S = 5.0  # time limit for the first image of a new publisher
@@ -137,12 +131,12 @@ class Inputs:
         self._is_only_elsewhere = False
         self._images: Any = None
         self._subscribe_to_images(self._sources[0])
-        self._infos = subscribe_newest(node, CameraInfo, "camera_info", self._receive_camera_info, report)
+        self._infos = subscribe_serialized(node, CameraInfo, "camera_info", self._receive_camera_info, NEWEST, report)
         self._latched_infos: Any = None
         self.depth_images = DepthImages() if parameters.use_depth else None
         self._depths: Any = None
         if self.depth_images is not None:
-            self._depths = subscribe_newest(node, Image, "depth", self.depth_images.add, report)
+            self._depths = subscribe_serialized(node, Image, "depth", self.depth_images.add, NEWEST, report)
         self.depth_topic = str(self._depths.topic_name) if self._depths else ""
         needs_transforms = bool(parameters.fixed_frame or parameters.ground_frame or parameters.target_frame)
         self.transforms = TransformListener(node, parameters.body_prefix, report) if needs_transforms else None
@@ -201,7 +195,7 @@ class Inputs:
             self._node.destroy_subscription(self._images)
         self._source = source
         receive = functools.partial(self._receive_image, source)
-        self._images = subscribe_newest(self._node, source.kind, source.topic, receive, self._report)
+        self._images = subscribe_serialized(self._node, source.kind, source.topic, receive, NEWEST, self._report)
         self.image_topic = str(self._images.topic_name)
 
     def _is_published(self, source: ImageTopic) -> bool:
@@ -228,30 +222,3 @@ class Inputs:
 
     def _receive_camera_info(self, message: bytes) -> None:
         self.camera_info = message
-
-
-def subscribe_newest(
-    node: Any, kind: type, topic: str, receive: Callable[[bytes], None], report: Callable[[str, str], None]
-) -> Any:
-    """Subscribe to serialized messages with the QoS NEWEST, changed by the user's qos_overrides.
-
-    node     the node
-    kind     message class
-    topic    name of the topic
-    receive  called with each serialized message
-    report   called with the cause and the text of a problem, such as an invalid override, which is not used
-    """
-    qos = QoSProfile(depth=NEWEST.depth, reliability=NEWEST.reliability)  # a copy: rclpy writes the overrides into it
-    overriding = QoSOverridingOptions(
-        OVERRIDABLE, callback=lambda qos: SetParametersResult(successful=qos.depth > 0, reason=f"depth is {qos.depth}")
-    )
-    try:
-        return node.create_subscription(kind, topic, receive, qos, raw=True, qos_overriding_options=overriding)
-    except Exception as error:  # rclpy raises several types
-        full_name = node.resolve_topic_name(topic)
-        report(
-            "qos",
-            f"qos_overrides.{full_name}.subscription: expected depth (at least 1), reliability and durability as "
-            f"named in ROS, got: {' '.join(str(error).split())}; best effort, volatile, depth 1 are used",
-        )
-        return node.create_subscription(kind, topic, receive, NEWEST, raw=True)

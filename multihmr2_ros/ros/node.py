@@ -43,10 +43,11 @@ from multihmr2_ros.errors import UserError
 from multihmr2_ros.hardware import make_threads_wait_passively
 from multihmr2_ros.messages.content import HeaderContent
 from multihmr2_ros.messages.human_array import Timing
+from multihmr2_ros.transform_tree import normalize_frame_name
 
 from .command_line import find_unused_remaps, start_rclpy
 from .diagnostics import SILENT_S, HealthMonitor, ImageCounters
-from .frames import FrameMaker, decode_camera_image
+from .frames import DecodedImage, FrameMaker, decode_camera_image
 from .graph import describe_publishers, find_refused_subscribers
 from .inputs import APPEARED_S, SUBSCRIBING, UPDATE_PERIOD_S, Inputs, ReceivedImage
 from .managed_node import ManagedNode
@@ -55,6 +56,7 @@ from .parameters import apply_changes, declare, find_unknown_parameters
 from .restarts import EstimatorFactory, RestartingEstimator, load_estimator, make_configuration
 from .worker import NewestOnlyWorker
 
+LATE_S = 0.5  # an image stamped at most this much before the last one arrived out of order; more: time jumped back
 STOP_TIMEOUT_S = 1.5  # time limit for the image in work when the node ends
 SPIN_PERIOD_S = 0.1  # signals are checked at this period
 NEW_PROCESS_STATUS = 3  # exit status that makes the launch file start a new process
@@ -94,6 +96,7 @@ class PerceptionNode(ManagedNode):
         self._publishing = threading.Lock()  # so that the image being processed is not published after deactivation
         self._last_header = HeaderContent()
         self._last_time_s = 0.0
+        self._last_camera_frame: str | None = None
         self.add_on_set_parameters_callback(self._on_parameters)
         self.create_service(SetBool, "~/enable", self._on_enable)
         self.create_service(Trigger, "~/reset", self._on_reset)
@@ -271,7 +274,8 @@ class PerceptionNode(ManagedNode):
     def _process(self, task: ImageTask) -> None:
         """Make the frame of one image, estimate its people, publish them, and count the outcome.
 
-        Nothing is published if the image is too old, or if the node was deactivated or disabled meanwhile.
+        Nothing is published if the image is too old or arrived out of order, or if the node was deactivated or disabled
+        meanwhile.
         """
         parameters, estimator, inputs, counters = self.parameters, self._estimator, self._inputs, task.counters
         cause = "image"
@@ -283,7 +287,10 @@ class PerceptionNode(ManagedNode):
                 return
             for fault in image.faults:
                 self._report("header", fault)
-            self._reset_if_needed(estimator, inputs, image.time_s)
+            if self._is_late(image.time_s):
+                counters.outdated += 1
+                return
+            self._reset_if_needed(estimator, inputs, image)
             frame = self._frames.make(task.received, image, inputs, parameters)
             vertices = parameters.publish_vertices or (self._outputs is not None and self._outputs.needs_vertices)
             estimator.reconfigure(make_configuration(parameters, estimator.config, vertices=vertices))
@@ -322,14 +329,35 @@ class PerceptionNode(ManagedNode):
             )
         return is_too_old
 
-    def _reset_if_needed(self, estimator: RestartingEstimator, inputs: Inputs, time_s: float) -> None:
-        """Reset all tracks if the service was called, or if time jumped back, as with a looping bag."""
+    def _is_late(self, time_s: float) -> bool:
+        """Return whether the image arrived out of order, after a newer one; report it."""
+        late_s = self._last_time_s - time_s
+        is_late = 0 < late_s <= LATE_S
+        if is_late:
+            self._report(
+                "stamp",
+                f"an image was dropped, because it is {late_s:.3f} s older than the last one: images arrive out of "
+                "order, or a clock was corrected",
+            )
+        return is_late
+
+    def _reset_if_needed(self, estimator: RestartingEstimator, inputs: Inputs, image: DecodedImage) -> None:
+        """Reset all tracks if the service was called, if time jumped back, as with a looping bag, or if the image is
+        another camera's, as behind a multiplexer of topics."""
+        time_s, camera_frame = image.time_s, normalize_frame_name(image.header.frame_id)
         if time_s < self._last_time_s:
             self._report("stamp", f"time jumped back by {self._last_time_s - time_s:.3f} s; tracks were reset")
             self._reset_wanted = True
             if inputs.transforms is not None:
                 inputs.transforms.clear_after_jump(self._last_time_s)
         self._last_time_s = time_s
+        if self._last_camera_frame not in (None, camera_frame):
+            before = self._last_camera_frame
+            self._report(
+                "header", f"the frame of the images changed from {before!r} to {camera_frame!r}; tracks were reset"
+            )
+            self._reset_wanted = True
+        self._last_camera_frame = camera_frame
         if self._reset_wanted:
             self._reset_wanted = False
             estimator.reset()

@@ -43,7 +43,7 @@ from multihmr2_ros.transform_tree import (
 )
 
 from .interfaces.bodies import make_rep155_prefix
-from .qos import TF, TF_STATIC
+from .qos import TF, TF_STATIC, subscribe_serialized
 
 RATE_S = 0.1  # interval over which motion is averaged, as in tf's lookupTwist
 NS = 1_000_000_000
@@ -51,7 +51,7 @@ HISTORY_NS = 10 * NS  # as in tf2's buffer
 MAX_POSES = 2_000  # of one frame
 MAX_FRAMES = 1_000  # of moving frames, and also of static frames
 MAX_NAME = 256
-JUMP_NS = 2 * NS  # if a frame's stamps go back by more, time was set back
+JUMP_NS = 2 * NS  # if a frame's stamps go back by more, its time was set back
 SILENT_S = 60.0  # moving frames without a transform for longer are removed, such as people who have left
 REACH_NS = 1_000_000  # an image's stamp may be later than the newest transform by this much, because of rounding
 
@@ -71,9 +71,9 @@ class TransformListener:
         self._report = report
         self._buffer = TransformBuffer()
         self._subscriptions = [
-            node.create_subscription(TFMessage, "/tf", lambda data: self._receive(data, False), TF, raw=True),
-            node.create_subscription(
-                TFMessage, "/tf_static", lambda data: self._receive(data, True), TF_STATIC, raw=True
+            subscribe_serialized(node, TFMessage, "/tf", lambda data: self._receive(data, False), TF, report),
+            subscribe_serialized(
+                node, TFMessage, "/tf_static", lambda data: self._receive(data, True), TF_STATIC, report
             ),
         ]
 
@@ -257,8 +257,7 @@ class TransformBuffer:
         self._static.pop(child, None)
         frame = self._moving.pop(child, None)
         if frame is not None and stamp_ns < frame.stamps[-1] - JUMP_NS:
-            self._moving.clear()
-            frame = None
+            frame = None  # only this one: its publisher may have another clock
         if frame is None or frame.parent != parent:
             frame = _FrameHistory(parent)
         frame.add(stamp_ns, pose)

@@ -146,6 +146,14 @@ def test_the_nearest_depth_image_in_time_is_taken(tmp_path: Path, caplog: pytest
     assert "some images have no depth image on /camera/depth/image within 0.1 s" in record.getMessage()
 
 
+def test_depth_images_may_be_recorded_out_of_order(tmp_path: Path) -> None:
+    messages = depth_messages(late_ns=-30_000_000)
+    (topic, time_ns, one), (_, _, two) = messages[1:3]
+    messages[1:3] = [(topic, time_ns - 2, two), (topic, time_ns - 1, one)]
+    path = bag(tmp_path / "walk.mcap", messages)
+    assert [millimeters(frame) for frame in frames_of(path)] == EXPECTED
+
+
 def test_depth_goes_on_after_the_clock_jumped_back(tmp_path: Path) -> None:
     def moved(messages: Messages, record_ns: int) -> Messages:
         return [(topic, time_ns + record_ns, message) for topic, time_ns, message in messages]

@@ -281,6 +281,29 @@ def test_compressed_images(extension: str) -> None:
     assert compressed_image_from_ros(CompressedImage(data=array.array("B", gray))).shape == (48, 64, 3)
 
 
+@pytest.mark.parametrize(
+    ("encoding", "image_format", "is_mosaic"),
+    [
+        ("bayer_rggb8", "bayer_rggb8; png compressed ", True),
+        ("bayer_gbrg16", "bayer_gbrg16; png compressed ", True),
+        ("bayer_rggb8", "bayer_rggb8; jpeg compressed ", True),  # ROS 1
+        ("bayer_rggb8", "bayer_rggb8; jpeg compressed mono8", False),  # image_transport has converted it
+        ("mono8", "mono8; png compressed ", False),
+    ],
+)
+def test_compressed_bayer_images_have_colors(encoding: str, image_format: str, is_mosaic: bool) -> None:
+    dtype = np.uint16 if encoding.endswith("16") else np.uint8
+    pixels = np.full((48, 64), 30, dtype) << (8 if dtype == np.uint16 else 0)
+    pixels[::2] *= 5
+    data = cv2.imencode(".jpg" if "jpeg" in image_format else ".png", pixels)[1]
+    image = compressed_image_from_ros(CompressedImage(format=image_format, data=array.array("B", data.tobytes())))
+    assert image.shape == (48, 64, 3)
+    assert (image[..., 0] == image[..., 2]).all() == (not is_mosaic)
+    if is_mosaic:
+        raw = Image(height=48, width=64, encoding=encoding, step=64 * pixels.itemsize, data=pixels.tobytes())
+        assert np.abs(image.astype(int) - image_from_ros(raw)).mean() < 3
+
+
 @pytest.mark.parametrize("cut", [0, 1, 100, -3])
 def test_compressed_images_that_are_damaged(cut: int) -> None:
     data = cv2.imencode(".jpg", np.zeros((48, 64, 3), np.uint8))[1].tobytes()[:cut]

@@ -158,6 +158,14 @@ def test_what_could_not_be_nearer_is_not_waited_for() -> None:
     assert read_stamp(message) == 8 * 10**9
 
 
+def test_a_depth_image_that_arrives_late_does_not_remove_newer_ones() -> None:
+    images = kept(*(10**9 + stamp_ms * 1_000_000 for stamp_ms in (100, 133, 116)))
+    for stamp_ms in (133, 116, 100):
+        message = images.find_nearest(10**9 + stamp_ms * 1_000_000, 0.03)
+        assert message is not None
+        assert read_stamp(message) == 10**9 + stamp_ms * 1_000_000
+
+
 def test_images_without_stamps_have_no_depth() -> None:
     images = DepthImages()
     for value in (1, 2):

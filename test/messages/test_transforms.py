@@ -255,6 +255,14 @@ def test_time_that_goes_back_clears_what_moves() -> None:
     assert len(buffer) == 1
 
 
+def test_a_frame_of_two_clocks_does_not_clear_the_others() -> None:
+    buffer = TransformBuffer()
+    for second in (100, 101):
+        buffer.add([("camera", "odom", second * NS, IDENTITY), ("arm", "base", second * NS, IDENTITY)], is_static=False)
+        buffer.add([("arm", "base", (second - 3) * NS, IDENTITY)], is_static=False)
+    buffer.lookup_transform("odom", "camera", 100 * NS + 5)
+
+
 def test_a_frame_may_change_its_parent_and_its_kind() -> None:
     buffer, shifted = TransformBuffer(), (1.0, *IDENTITY[1:])
     buffer.add([("b", "a", NS, IDENTITY), ("b", "a", 2 * NS, IDENTITY)], is_static=False)

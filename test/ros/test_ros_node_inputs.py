@@ -171,7 +171,16 @@ def test_camera_info_may_come_late_be_of_another_size_and_be_damaged(wire: Calla
     answered_with(HumanArray.INTRINSICS_K, calibration(k=50.0, p=40.0))
     answered_with(HumanArray.INTRINSICS_PREDICTED, calibration(k=0.0, p=0.0))
     here.until(lambda: "uncalibrated" in message_of(diagnostics))
-    answered_with(HumanArray.INTRINSICS_K, calibration(k=50.0, p=40.0))
+    own_camera = calibration(k=50.0, p=40.0)
+    own_camera.header.frame_id = "/camera"
+    answered_with(HumanArray.INTRINSICS_K, own_camera)
+    here.exchange(humans)
+    here.spin(0.3)
+    assert not any("is in frame" in message.status[0].message for message in diagnostics)
+    other_camera = calibration(k=50.0, p=40.0)
+    other_camera.header.frame_id = "rear"
+    answered_with(HumanArray.INTRINSICS_K, other_camera)
+    here.send_until(lambda: "camera_info is in frame 'rear', but the images are in 'camera'" in message_of(diagnostics))
 
 
 @pytest.mark.parametrize(

@@ -188,6 +188,33 @@ def test_stamps_that_go_back_reset_all_tracks(wire: Callable[..., Wire], capfd: 
     assert here.estimator.resets == 1
 
 
+def test_images_of_another_camera_reset_all_tracks(wire: Callable[..., Wire]) -> None:
+    here = wire(diagnostics_period_s=0.1)
+    humans, diagnostics = here.listen(HumanArray, "/humans"), here.listen(DiagnosticArray, "/diagnostics")
+    same, rear = image_message(), image_message()
+    same.header.frame_id, rear.header.frame_id = "/camera", "rear"
+    here.exchange(humans)
+    here.exchange(humans, same)
+    assert here.estimator.resets == 0
+    here.exchange(humans, rear)
+    here.exchange(humans, rear)
+    assert here.estimator.resets == 1
+    here.until(lambda: "changed from 'camera' to 'rear'; tracks were reset" in message_of(diagnostics))
+
+
+def test_an_image_that_arrives_after_a_newer_one_is_dropped(wire: Callable[..., Wire]) -> None:
+    here = wire(diagnostics_period_s=0.1)
+    humans, diagnostics = here.listen(HumanArray, "/humans"), here.listen(DiagnosticArray, "/diagnostics")
+    newer, older = image_message(), image_message()
+    newer.header.stamp.nanosec = 34_000_000
+    here.exchange(humans, newer)
+    here.stamp_s -= 1
+    here.send(older)
+    here.until(lambda: "0.034 s older than the last one" in message_of(diagnostics))
+    assert here.exchange(humans).dropped_frames == 1
+    assert here.estimator.resets == 0, "a person would lose the id"
+
+
 def test_simulated_time(wire: Callable[..., Wire]) -> None:
     here = wire(use_sim_time=True, max_age_s=5.0)
     clock = here.peer.create_publisher(Clock, "/clock", RELIABLE)

@@ -186,6 +186,18 @@ def test_images_without_a_frame_have_no_transforms_and_it_is_said(
     here.until(lambda: [each.header.frame_id for message in transforms for each in message.transforms] == ["camera"])
 
 
+def test_images_without_a_stamp_have_no_transforms_and_it_is_said(wire: Callable[..., Wire]) -> None:
+    here = wire(diagnostics_period_s=0.1)
+    diagnostics, humans = here.listen(DiagnosticArray, "/diagnostics"), here.listen(HumanArray, "/humans")
+    transforms = here.listen(TFMessage, "/tf")
+    here.until(lambda: here.image.publish(image_message()) or humans)
+    assert (humans[-1].header.stamp.sec, humans[-1].humans[0].frame_id) == (0, "")
+    here.until(lambda: "images have no header.stamp" in message_of(diagnostics))
+    here.exchange(humans)
+    here.until(lambda: [each for message in transforms for each in message.transforms])
+    assert {each.header.stamp.sec for message in transforms for each in message.transforms} == {here.stamp_s}
+
+
 def test_images_from_the_future_are_said(wire: Callable[..., Wire]) -> None:
     here = wire(diagnostics_period_s=0.1, max_age_s=1.0)
     diagnostics = here.listen(DiagnosticArray, "/diagnostics")

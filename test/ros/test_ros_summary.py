@@ -84,8 +84,10 @@ def test_the_user_s_quality_of_service(wire: Callable[..., Wire]) -> None:
         "qos_overrides./image.subscription.depth": 3,
         "qos_overrides./camera_info.subscription.durability": "transient_local",
         "qos_overrides./depth.subscription.depth": 2,
+        "qos_overrides./tf.subscription.reliability": "best_effort",
+        "qos_overrides./tf_static.subscription.durability": "volatile",
     }
-    here = wire(**overrides)
+    here = wire(fixed_frame="odom", **overrides)
     assert here.node._inputs._depths.qos_profile.depth == 2
     for _ in range(2):  # a parameter change renews the subscription
         images, infos = here.node._inputs._images.qos_profile, here.node._inputs._infos.qos_profile
@@ -94,6 +96,9 @@ def test_the_user_s_quality_of_service(wire: Callable[..., Wire]) -> None:
             ReliabilityPolicy.BEST_EFFORT,
             DurabilityPolicy.TRANSIENT_LOCAL,
         )
+        moving, static = (each.qos_profile for each in here.node._inputs.transforms._subscriptions)
+        assert (moving.reliability, moving.depth) == (ReliabilityPolicy.BEST_EFFORT, 100)
+        assert (static.reliability, static.durability) == (ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE)
         here.set(use_depth=False)
     there = wire(namespace="/other")
     assert there.node._inputs._images.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
