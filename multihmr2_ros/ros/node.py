@@ -96,6 +96,7 @@ class PerceptionNode(ManagedNode):
         self._publishing = threading.Lock()  # so that the image being processed is not published after deactivation
         self._last_header = HeaderContent()
         self._last_time_s = 0.0
+        self._was_late = False  # the last image arrived out of order
         self._last_camera_frame: str | None = None
         self.add_on_set_parameters_callback(self._on_parameters)
         self.create_service(SetBool, "~/enable", self._on_enable)
@@ -330,9 +331,14 @@ class PerceptionNode(ManagedNode):
         return is_too_old
 
     def _is_late(self, time_s: float) -> bool:
-        """Return whether the image arrived out of order, after a newer one; report it."""
+        """Return whether the image arrived out of order, after a newer one; report it.
+
+        Of two such images in a row, the second one shows that time jumped back, as with a bag that loops in less than
+        LATE_S.
+        """
         late_s = self._last_time_s - time_s
-        is_late = 0 < late_s <= LATE_S
+        is_late = 0 < late_s <= LATE_S and not self._was_late
+        self._was_late = is_late
         if is_late:
             self._report(
                 "stamp",

@@ -215,6 +215,23 @@ def test_an_image_that_arrives_after_a_newer_one_is_dropped(wire: Callable[..., 
     assert here.estimator.resets == 0, "a person would lose the id"
 
 
+def test_two_images_in_a_row_that_are_older_are_a_jump_of_time(wire: Callable[..., Wire]) -> None:
+    """As in a bag that loops in less than half a second."""
+    here = wire(diagnostics_period_s=0.1)
+    humans, diagnostics = here.listen(HumanArray, "/humans"), here.listen(DiagnosticArray, "/diagnostics")
+    newer, older = image_message(), image_message()
+    newer.header.stamp.nanosec = 340_000_000
+    here.exchange(humans, newer)
+    here.stamp_s -= 1
+    here.send(older)
+    here.until(lambda: "0.340 s older than the last one" in message_of(diagnostics))
+    assert here.estimator.resets == 0
+    here.stamp_s -= 1
+    older.header.stamp.nanosec = 34_000_000
+    here.send(older)
+    here.until(lambda: here.estimator.resets == 1)
+
+
 def test_simulated_time(wire: Callable[..., Wire]) -> None:
     here = wire(use_sim_time=True, max_age_s=5.0)
     clock = here.peer.create_publisher(Clock, "/clock", RELIABLE)
