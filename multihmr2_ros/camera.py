@@ -52,13 +52,17 @@ class UnusableDistortionError(UserError):
 
 
 def intrinsics_from_fov(vertical_fov_rad: float, width: int, height: int) -> Float64Array:
-    """Return K (3, 3) px of a width × height image: one focal length for both axes, principal point (W/2, H/2)."""
-    return _centered_intrinsics(vertical_fov_rad, height, width, height)
+    """Return K (3, 3) px of a width × height image: one focal length for both axes, principal point (W/2, H/2).
 
-
-def intrinsics_from_horizontal_fov(horizontal_fov_rad: float, width: int, height: int) -> Float64Array:
-    """Return K (3, 3) px of a width × height image: one focal length for both axes, principal point (W/2, H/2)."""
-    return _centered_intrinsics(horizontal_fov_rad, width, width, height)
+    Raises UserError unless the field of view is between 0 and π.
+    """
+    _check_size("the image", width, height)
+    if not 0.0 < vertical_fov_rad < math.pi:
+        raise UserError(
+            f"the field of view must be between 0 and pi rad, got {vertical_fov_rad}; convert it to radians"
+        )
+    focal = height / (2.0 * math.tan(vertical_fov_rad / 2.0))
+    return np.array([[focal, 0.0, width / 2.0], [0.0, focal, height / 2.0], [0.0, 0.0, 1.0]])
 
 
 def vertical_fov(k: ArrayLike, height: int) -> float:
@@ -79,15 +83,6 @@ def validate_k(k: ArrayLike, name: str = "K") -> Float64Array:
     if not usable or matrix[1, 0] != 0 or matrix[2].tolist() != [0, 0, 1]:
         raise UserError(f"{wanted}, got {matrix.tolist()}; use a calibrated K")
     return matrix
-
-
-def _centered_intrinsics(fov_rad: float, side: int, width: int, height: int) -> Float64Array:
-    """Return K (3, 3) px with the principal point in the center and the field of view fov_rad along `side` px."""
-    _check_size("the image", width, height)
-    if not 0.0 < fov_rad < math.pi:
-        raise UserError(f"the field of view must be between 0 and pi rad, got {fov_rad}; convert it to radians")
-    focal = side / (2.0 * math.tan(fov_rad / 2.0))
-    return np.array([[focal, 0.0, width / 2.0], [0.0, focal, height / 2.0], [0.0, 0.0, 1.0]])
 
 
 def _check_size(what: str, width: int, height: int) -> None:

@@ -303,7 +303,7 @@ def _drop_sparse_outputs(features: EncoderFeatures | None) -> MoveNetOutputs | N
 
 def select_intrinsics(image: Tensor, horizontal_fov: Tensor, k: Tensor, k_given: Tensor) -> Tensor:
     """Return intrinsics (B, 3, 3) px: k if k_given (B,) is true, else from the predicted field of view (B,) rad."""
-    predicted = intrinsics_from_fov(horizontal_fov, image.shape[-2], image.shape[-1])
+    predicted = intrinsics_from_horizontal_fov(horizontal_fov, image.shape[-2], image.shape[-1])
     return torch.where(k_given[:, None, None], k, predicted)
 
 
@@ -313,7 +313,7 @@ def take_rows(values: Tensor, indices: Tensor) -> Tensor:
     return values.gather(1, index)
 
 
-def intrinsics_from_fov(horizontal_fov: Tensor, height: int, width: int) -> Tensor:
+def intrinsics_from_horizontal_fov(horizontal_fov: Tensor, height: int, width: int) -> Tensor:
     """Return K (B, 3, 3) px for a horizontal field of view (B,) rad.
 
     f = (W/2) / tan(fov/2) on both axes, principal point (W/2, H/2).
