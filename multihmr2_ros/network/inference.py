@@ -367,8 +367,8 @@ class Inference:
 
     def _to_host(self, outputs: Outputs | PackedOutputs, *, vertices: bool = True) -> dict[str, NDArray[np.float32]]:
         """Return the outputs as arrays (B, …); without vertices, these are empty."""
-        there = self._download(outputs, vertices=vertices) if isinstance(outputs, PackedOutputs) else outputs
-        arrays = {name: value.numpy() for name, value in there.items()}
+        on_host = self._download(outputs, vertices=vertices) if isinstance(outputs, PackedOutputs) else outputs
+        arrays = {name: value.numpy() for name, value in on_host.items()}
         if not vertices:
             arrays[VERTICES] = np.empty((*arrays["score"].shape, 0, 3), np.float32)
         return arrays

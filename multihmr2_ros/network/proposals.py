@@ -109,7 +109,7 @@ def propose_people(outputs: MoveNetMaps, queries: int) -> tuple[Tensor, Tensor, 
     """Return the proposals of highest score: logit (B, Q), keypoints (B, Q, 17, 2) px, keypoint scores (B, Q, 17)."""
     logit, cells = find_centers(outputs, queries)
     columns = outputs.center.shape[2]
-    window = search_window(outputs, regress_keypoints(outputs, cells).detach())
+    window = make_search_window(outputs, regress_keypoints(outputs, cells).detach())
     chosen = window.compute_preference().argmax(-1, keepdim=True)
     cell = window.index.gather(3, chosen)[..., 0]  # (B, 17, Q)
     score = outputs.keypoint.flatten(2).gather(2, cell).sigmoid().transpose(1, 2)
@@ -151,7 +151,7 @@ class SearchWindow:
         return functional.logsigmoid(self.logit) - (self.distance + SOFTENING).log()
 
 
-def search_window(outputs: MoveNetMaps, places: Tensor) -> SearchWindow:
+def make_search_window(outputs: MoveNetMaps, places: Tensor) -> SearchWindow:
     """Create the window around keypoints (B, Q, 17, 2), cells as (y, x); the steps are larger for large people."""
     _, rows, columns = outputs.center.shape
     extent = (places.amax(2) - places.amin(2)).amax(-1)

@@ -31,7 +31,7 @@ from torch.nn import functional
 
 from multihmr2_ros.body import Body
 from multihmr2_ros.network.movenet import CELL_PX, MoveNetOutputs
-from multihmr2_ros.network.proposals import SearchWindow, find_centers, regress_keypoints, search_window
+from multihmr2_ros.network.proposals import SearchWindow, find_centers, make_search_window, regress_keypoints
 from multihmr2_ros.training.body_losses import MatchedPeople, TruePeople, masked_mean, project
 from multihmr2_ros.training.keypoints import regress_low_mesh_keypoints
 from multihmr2_ros.training.matching import Matches
@@ -118,7 +118,7 @@ def encoder_keypoint_loss(
     error = ((regressed[rows] - truth).abs().sum(-1) / extent[:, None]).clamp(max=MAX_SHARE)
     loss = REGRESSION * masked_mean(error, known)
     choice, offset, in_window = _compute_window_losses(
-        outputs, search_window(outputs, regressed.detach()), matches, truth.nan_to_num(), size
+        outputs, make_search_window(outputs, regressed.detach()), matches, truth.nan_to_num(), size
     )
     known = known & in_window
     return loss + CHOICE * masked_mean(choice, known) + OFFSET * masked_mean(offset, known)

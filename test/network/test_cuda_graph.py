@@ -212,7 +212,7 @@ def test_the_fifth_size_takes_the_place_of_the_oldest(cuda: StandInCuda, estimat
         for width, height in sizes:
             estimator.step(make_image(0, width, height))
         assert len(estimator._infer._graphs) == MAX_GRAPHS == len(sizes) - 1
-        assert len(estimator._infer._upload._here.buffers) == MAX_UPLOADS
+        assert len(estimator._infer._upload._thread_local.buffers) == MAX_UPLOADS
         cuda.take_notes()
         for width, height in sizes[1:]:
             assert_same(estimator.step(make_image(1, width, height)), eager(make_image(1, width, height)))
