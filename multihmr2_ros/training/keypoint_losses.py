@@ -50,7 +50,7 @@ MAX_SHARE = 2.0  # of the extent: larger regression errors have no gradient
 def keypoint_map_loss(
     logit: Tensor, people: MatchedPeople, true: TruePeople, targets: Targets, body: Body, patch_size: int
 ) -> Tensor:
-    """Return the penalty-reduced focal loss (as in `heatmap_loss`) of logits (B, h, w, 17), per keypoint; a scalar.
+    """Return the penalty-reduced focal loss of logits (B, h, w, 17), per keypoint; a scalar.
 
     Keypoints are the annotated ones, or those of the true bodies. No loss is computed for the patches in the box of a
     person whose keypoint is unknown, in boxes of ignored people, and in images without score supervision.
@@ -72,7 +72,16 @@ def keypoint_map_loss(
     supervised = targets.score_supervised[:, None, None]
     positive = (nearby == 1) & supervised
     negative = (nearby < 1) & ~unknown & supervised
-    logit = logit.flatten(1, 2).transpose(1, 2)
+    return penalty_reduced_focal_loss(logit.flatten(1, 2).transpose(1, 2), nearby, positive, negative)
+
+
+def penalty_reduced_focal_loss(logit: Tensor, nearby: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+    """Return the focal loss of patches (Law and Deng 2018), divided by the number of positive patches; a scalar.
+
+    logit               (…) of "the point is in this patch"
+    nearby              (…) in [0, 1], which reduces the loss of negative patches: 1 at a true point, 0 far from all
+    positive, negative  (…) bool; other patches have no loss
+    """
     score = torch.sigmoid(logit)
     high = (1 - score).square() * -functional.logsigmoid(logit)
     low = (1 - nearby).pow(4) * score.square() * -functional.logsigmoid(-logit)

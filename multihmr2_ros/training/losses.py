@@ -41,7 +41,12 @@ from multihmr2_ros.training.body_losses import (
     masked_mean,
     pose_true_people,
 )
-from multihmr2_ros.training.keypoint_losses import collect_known_keypoints, encoder_keypoint_loss, keypoint_map_loss
+from multihmr2_ros.training.keypoint_losses import (
+    collect_known_keypoints,
+    encoder_keypoint_loss,
+    keypoint_map_loss,
+    penalty_reduced_focal_loss,
+)
 from multihmr2_ros.training.matching import (
     Matches,
     MatchingConfig,
@@ -86,8 +91,8 @@ class LossConfig:
     keypoint_similarity 1 − COCO's object keypoint similarity of annotated keypoints, with twice its sigmas
     angle               angle between joints and their true rays, divided by the diagonal field of view
     track_feature       L1
-    consistency_pose, consistency_joints   L2 to a frozen model's rotations, and to its joints from the pelvis, m
-                        (stage b)
+    consistency_pose, consistency_joints   squared error of rotation matrices, and squared distance of joints from the
+                        pelvis, m², to a frozen model's predictions (stage b)
     auxiliary           factor of the detection terms of all decoder layers except the last
     surplus             factor of location, root, pose and shape of further queries near a person (one-to-many
                         supervision), up to surplus_queries per person; their scores are not supervised
@@ -252,7 +257,7 @@ def _compute_heatmap_loss(network: MultiHMR2, outputs: TrainingOutputs, heatmap:
 
 
 def heatmap_loss(logit: Tensor, targets: Targets, patch_size: int) -> Tensor:
-    """Return the penalty-reduced focal loss (Law and Deng 2018) of patch logits (B, h, w), per person.
+    """Return the penalty-reduced focal loss of patch logits (B, h, w), per person.
 
     The positive patch contains the person's center, or is the nearest one; around it the penalty is reduced. Patches in
     the box of an ignored person, and images without score supervision, are left out.
@@ -268,11 +273,7 @@ def heatmap_loss(logit: Tensor, targets: Targets, patch_size: int) -> Tensor:
     positive = ((distance < 0.5) & targets.present[..., None]).any(1) & supervised
     places = ((center + 0.5) * patch_size).expand(batch, -1, -1)
     negative = ~positive & supervised & ~is_inside_ignored(places, targets)
-    logit = logit.flatten(1)
-    score = torch.sigmoid(logit)
-    high = (1 - score).square() * -functional.logsigmoid(logit)
-    low = (1 - nearby.amax(1)).pow(4) * score.square() * -functional.logsigmoid(-logit)
-    return (high * positive + low * negative).sum() / positive.sum().clamp(min=1)
+    return penalty_reduced_focal_loss(logit.flatten(1), nearby.amax(1), positive, negative)
 
 
 def field_of_view_loss(horizontal_fov: Tensor, targets: Targets, width: int) -> Tensor:
