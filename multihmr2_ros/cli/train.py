@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     from multihmr2_ros.training.session import Session, fill_render_cache, train, write_features
     from multihmr2_ros.weights import resolve_checkpoint
 
-    render_cache = _render_cache(args)
+    render_cache = _make_render_cache_config(args)
     if args.render_only:
         if render_cache is None:
             raise UserError("--render-only needs --cache, the folder of the rendered images")
@@ -200,7 +200,7 @@ def _parse_numbers(texts: list[str], defaults: Any, option: str) -> dict[str, An
     return values
 
 
-def _render_cache(args: argparse.Namespace) -> RenderCacheConfig | None:
+def _make_render_cache_config(args: argparse.Namespace) -> RenderCacheConfig | None:
     from multihmr2_ros.simulation.scene import SceneOptions
     from multihmr2_ros.training.rendering import RenderCacheConfig
 
