@@ -107,6 +107,14 @@ class Body(nn.Module):
     bone_labels: tuple[str, ...]
     bone_parents: tuple[int, ...]
     phenotype_labels: tuple[str, ...]
+    keypoint_bones: Tensor
+    unposed_bones: Tensor
+    identity: Tensor
+    surface_vertices: Tensor
+    phenotype_anchors: Tensor
+    skinning_bones: Tensor
+    skinning_weights: Tensor
+    skinning_starts: Tensor
 
     def __init__(self, mesh: Mesh = "full") -> None:
         super().__init__()
@@ -133,15 +141,6 @@ class Body(nn.Module):
         self.register_buffer("skinning_bones", bones, persistent=False)
         self.register_buffer("skinning_weights", weights, persistent=False)
         self.register_buffer("skinning_starts", starts, persistent=False)
-
-    keypoint_bones: Tensor
-    unposed_bones: Tensor
-    identity: Tensor
-    surface_vertices: Tensor
-    phenotype_anchors: Tensor
-    skinning_bones: Tensor
-    skinning_weights: Tensor
-    skinning_starts: Tensor
 
     @property
     def vertex_count(self) -> int:
@@ -250,7 +249,7 @@ class Body(nn.Module):
         """
         if self.mesh != "full" or vertices.shape[-2] != self.vertex_count:
             raise ValueError(
-                f"COCO keypoints need the {19158} vertices of mesh 'full', got {vertices.shape[-2]} of '{self.mesh}'"
+                f"COCO keypoints need the 19158 vertices of mesh 'full', got {vertices.shape[-2]} of '{self.mesh}'"
             )
         if self._keypoint_weights is None:
             from anny.keypoints import KeypointsRegressor
@@ -271,11 +270,6 @@ def rotations_from_vectors(vectors: Tensor) -> Tensor:
     return torch.eye(3, dtype=vectors.dtype, device=vectors.device) + first * skew + second * (skew @ skew)
 
 
-def is_cached() -> bool:
-    """Return whether Anny's cache exists on this machine, so that a body loads in seconds."""
-    return caches.is_body_cached(caches.find_body_cache())
-
-
 def _load_cached_anny(mesh: Mesh) -> Any:
     with ANNY_LOCK:
         return _load_anny_once(mesh)
@@ -284,7 +278,7 @@ def _load_cached_anny(mesh: Mesh) -> Any:
 @functools.cache
 def _load_anny_once(mesh: Mesh) -> Any:
     anny = import_anny()
-    if not is_cached():
+    if not caches.is_body_cached(caches.find_body_cache()):
         logger.info("building the body model cache, only once (less than a minute)")
     try:
         model = _build_anny(anny, mesh)

@@ -154,13 +154,13 @@ class CameraInfoContent:
     roi_do_rectify: bool = False
 
 
-def has_empty_p(facts: CameraInfoContent) -> bool:
+def has_empty_p(info: CameraInfoContent) -> bool:
     """Return whether P is all 0 although K is set, as from drivers that undistort images or do not rectify them."""
-    p, k = np.asarray(facts.p, dtype=np.float64).reshape(-1), np.asarray(facts.k, dtype=np.float64).reshape(-1)
+    p, k = np.asarray(info.p, dtype=np.float64).reshape(-1), np.asarray(info.k, dtype=np.float64).reshape(-1)
     return not p.any() and bool(k.size and k[0] != 0)
 
 
-def camera_from_info(facts: CameraInfoContent) -> CameraModel | None:
+def camera_from_info(info: CameraInfoContent) -> CameraModel | None:
     """Return the camera of an image, or None if its CameraInfo is uncalibrated (k[0] or p[0] is 0).
 
     Raw images: K and the distortion. Rectified images: P[:, :3], or K if P is all 0, without distortion. The
@@ -171,8 +171,8 @@ def camera_from_info(facts: CameraInfoContent) -> CameraModel | None:
     give wrong positions. Raises UnusableDistortionError if only the distortion is unusable; the same content with an
     empty d is then accepted.
     """
-    uses_p = facts.rectified and not has_empty_p(facts)
-    name, numbers, columns = ("p", facts.p, 4) if uses_p else ("k", facts.k, 3)
+    uses_p = info.rectified and not has_empty_p(info)
+    name, numbers, columns = ("p", info.p, 4) if uses_p else ("k", info.k, 3)
     values = np.asarray(numbers, dtype=np.float64).reshape(-1)
     if values.size != 3 * columns:
         raise UserError(
@@ -181,22 +181,22 @@ def camera_from_info(facts: CameraInfoContent) -> CameraModel | None:
     if values[0] == 0.0:
         return None
     full = validate_k(values.reshape(3, columns)[:, :3], f"camera_info.{name}")
-    binning = np.maximum([facts.binning_x, facts.binning_y], 1)
-    _require_matching_size(facts, binning)
-    to_region = np.array([[1.0, 0.0, -facts.roi_x_offset], [0.0, 1.0, -facts.roi_y_offset], [0.0, 0.0, 1.0]])
+    binning = np.maximum([info.binning_x, info.binning_y], 1)
+    _require_matching_size(info, binning)
+    to_region = np.array([[1.0, 0.0, -info.roi_x_offset], [0.0, 1.0, -info.roi_y_offset], [0.0, 0.0, 1.0]])
     k = np.diag([1.0 / binning[0], 1.0 / binning[1], 1.0]) @ to_region @ full
-    if facts.rectified:
-        return CameraModel(k, np.zeros(0), "", facts.image_width, facts.image_height, "P" if uses_p else "K")
-    distortion = np.asarray(facts.d, dtype=np.float64)
-    return CameraModel(k, distortion, facts.distortion_model, facts.image_width, facts.image_height, "K")
+    if info.rectified:
+        return CameraModel(k, np.zeros(0), "", info.image_width, info.image_height, "P" if uses_p else "K")
+    distortion = np.asarray(info.d, dtype=np.float64)
+    return CameraModel(k, distortion, info.distortion_model, info.image_width, info.image_height, "K")
 
 
-def _require_matching_size(facts: CameraInfoContent, binning: NDArray[np.int64]) -> None:
+def _require_matching_size(info: CameraInfoContent, binning: NDArray[np.int64]) -> None:
     """Raise UserError unless the image has the size of the binned region; an unknown size matches every image."""
-    image = np.array([facts.image_width, facts.image_height])
-    full = np.array([facts.width, facts.height])
-    offset = np.array([facts.roi_x_offset, facts.roi_y_offset])
-    region = np.array([facts.roi_width, facts.roi_height])
+    image = np.array([info.image_width, info.image_height])
+    full = np.array([info.width, info.height])
+    offset = np.array([info.roi_x_offset, info.roi_y_offset])
+    region = np.array([info.roi_width, info.roi_height])
     region = np.where(region > 0, region, np.where(full > 0, full - offset, image * binning))
     # Less than one bin apart: drivers drop or keep an incomplete last bin.
     if (np.abs(region - image * binning) >= binning).any():
