@@ -351,7 +351,7 @@ def test_no_option_of_the_command_line_is_named_where_the_node_passes() -> None:
     for path in [
         *(package / "network").glob("*.py"),
         *(package / "camera").glob("*.py"),
+        *(package / "body").glob("*.py"),
         package / "estimator.py",
-        package / "body.py",
     ]:
         assert not re.search(r"(use|with|give|choose) --[a-z]", path.read_text(encoding="utf-8")), path
