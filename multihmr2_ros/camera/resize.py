@@ -57,18 +57,22 @@ class ResizePad:
 
     @property
     def scale_x(self) -> float:
+        """Width of the resized image, divided by that of the source."""
         return self.resized_width / self.source_width
 
     @property
     def scale_y(self) -> float:
+        """Height of the resized image, divided by that of the source."""
         return self.resized_height / self.source_height
 
     @property
     def pad_left(self) -> int:
+        """Black columns at the left, px."""
         return (self.padded_width - self.resized_width) // 2
 
     @property
     def pad_top(self) -> int:
+        """Black rows at the top, px."""
         return (self.padded_height - self.resized_height) // 2
 
     def points_to_input(self, points: ArrayLike) -> FloatArray:

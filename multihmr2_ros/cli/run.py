@@ -240,10 +240,11 @@ class ResultWriter:
         self._video_clock: VideoClock | None = None
 
     def write(self, frame: Frame, people: People) -> None:
+        """Write the results of one frame. Before the first one, results of an earlier run are removed."""
         from multihmr2_ros.media.export import save_image, save_meshes, save_params
         from multihmr2_ros.media.overlay import draw_people
 
-        if self._is_first:  # results of an earlier run are removed only now
+        if self._is_first:
             names = result_files.RunNames(self._source, self._save)
             result_files.remove_results(names.find_existing(self._folder))
             self._is_first = False

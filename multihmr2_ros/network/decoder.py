@@ -54,6 +54,7 @@ class DecoderOutput:
 
     @property
     def queries(self) -> Tensor:
+        """(B, Q, D), the decoded queries: those after the last layer."""
         return self.layers[-1]
 
 

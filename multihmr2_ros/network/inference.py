@@ -77,6 +77,7 @@ class Runtime:
     threads: int = 0  # of the CPU; 0: `choose_default_threads`
 
     def resolve(self) -> Runtime:
+        """Return the runtime without "auto". Raises UserError for choices that this machine does not have."""
         for name, choices in (("precision", get_args(Precision)), ("mode", get_args(Mode))):
             if getattr(self, name) not in choices:
                 raise UserError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")

@@ -174,6 +174,7 @@ class MultiHMR2(nn.Module):
 
     @property
     def precision(self) -> torch.dtype:
+        """Dtype of the matrices of encoder and decoder; see `set_precision`."""
         return self.decoder.to_context.weight.dtype
 
     def forward(

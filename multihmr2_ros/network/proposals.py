@@ -204,6 +204,7 @@ class ProposalEmbedding(nn.Module):
         self.refine = nn.Sequential(*(ResidualPerceptron(width) for _ in range(config.proposal_depth)))
 
     def forward(self, features: EncoderFeatures, patches: Tensor) -> Tensor:
+        """Return the content (B, Q, D) of the queries; patches: (B, h, w, encoder width), encoded."""
         keypoints = features.keypoints
         middle = self.middle(self.middle_norm(features.context_16.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
         coarse = self.coarse(patches).permute(0, 3, 1, 2)

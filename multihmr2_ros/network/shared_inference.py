@@ -98,6 +98,7 @@ class SharedInference:
         self._changed = threading.Condition()
 
     def add_camera(self, body: Body, max_people: int) -> CameraInference:
+        """Return the interface for one more camera, with its own mesh and number of people."""
         with self._changed:
             camera = CameraInference(self, body, max_people)
             self._cameras.add(camera)
@@ -201,4 +202,5 @@ class CameraInference:
         return self._shared.run(_Request(self.inference, self.inference.upload(image, resize, k), min_score, vertices))
 
     def reconfigure(self, body: Body, max_people: int) -> None:
+        """Change this camera's mesh or number of people; other cameras keep theirs."""
         self.inference = self._shared.get_inference(body, max_people)
