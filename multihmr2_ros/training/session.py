@@ -198,8 +198,8 @@ def mix_keypoint_batches(batches: Dataset[Batch], session: Session, rank: int = 
 def write_features(session: Session, count: int) -> str:
     """Write `count` batches with the encoder's features to the first folder. Returns one line on the result.
 
-    A run with the session's options would train on the same batches. Raises UserError if the folder contains batches of
-    other options.
+    A run with the session's options would train on the same batches. The encoder runs on the CPU, whatever the
+    session's device is. Raises UserError if the folder contains batches of other options.
     """
     _require_images(session)
     folder = session.features[0]
