@@ -205,7 +205,7 @@ def _measure_stages(estimator: Estimator, image: NDArray[np.uint8], config: Benc
     infer = estimator._infer
     assert isinstance(infer, Inference)
     network = infer.network
-    resize = estimator._resize(*config.size)
+    resize = estimator._make_resize(*config.size)
     with torch.inference_mode(), limit_threads(config.threads), infer._in_full_precision():
         pixels = infer.prepare(image, resize)
         normalized = (pixels.float() / 255.0 - network.image_mean) / network.image_std
@@ -229,7 +229,9 @@ def _measure_stages(estimator: Estimator, image: NDArray[np.uint8], config: Benc
             ),
             "body": lambda: place_bodies(infer.body, prediction),
             "download": lambda: infer._to_host(outputs),
-            "tracking": lambda: estimator.tracker.update(estimator._detections(people, k_input), next(stamp) / 30.0),
+            "tracking": lambda: estimator.tracker.update(
+                estimator._make_detections(people, k_input), next(stamp) / 30.0
+            ),
         }
         times = [_measure_in_turn([run], config)[0] for run in work.values()]
         return [{"stage": name, **_compute_percentiles(time)} for name, time in zip(work, times, strict=True)]

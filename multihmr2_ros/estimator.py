@@ -190,10 +190,10 @@ class Estimator:
             )  # fmt: skip
         frame.check()
         view = frame.undistort()
-        resize = self._resize(*view.image.shape[1::-1])
+        resize = self._make_resize(*view.image.shape[1::-1])
         k_input = None if view.k is None else resize.k_to_input(validate_k(view.k))
         vertices = self.config.vertices or self._has_cues(view)
-        found = self._infer(view.image, resize, k_input, self._least_score, vertices=vertices)
+        found = self._infer(view.image, resize, k_input, self._min_score, vertices=vertices)
         found = self._select_present(found)
         people = self._to_people(found, resize, view)
         people = self._place(people, view)
@@ -229,18 +229,19 @@ class Estimator:
         return self.network_config.image_size if size is None or isinstance(size, tuple) else size
 
     @property
-    def _least_score(self) -> float:
+    def _min_score(self) -> float:
         """Scores at or below this are not used."""
         return self.config.score_threshold * (self.config.tracked_ratio if self.config.track else 1.0)
 
-    def _resize(self, width: int, height: int) -> ResizePad:
+    def _make_resize(self, width: int, height: int) -> ResizePad:
+        """Return the mapping of an image of width × height px to the network's input."""
         if isinstance(self.config.input_size, tuple):
             return ResizePad.fit_inside(width, height, *self.config.input_size)
         return ResizePad.fit(width, height, self._longest_side, self.network_config.patch_size)
 
     def _select_present(self, found: InferenceResult) -> InferenceResult:
         """Drop low scores, people with NaN or infinity, and duplicates (NMS), and copy the others."""
-        scored = np.flatnonzero(found.score > self._least_score)
+        scored = np.flatnonzero(found.score > self._min_score)
         finite = _find_finite(found, scored)
         if not finite.all():
             logger.warning("%d of %d people were dropped: they have NaN or infinity", (~finite).sum(), len(finite))
@@ -248,9 +249,10 @@ class Estimator:
         return found.select(scored[suppress_nearby(found.joints[scored, 0], self.config.nms_distance_m)])
 
     def _to_people(self, found: InferenceResult, resize: ResizePad, frame: Frame) -> People:
+        """Convert the network's result to px of the source image. Tracking and refinement of distances follow later."""
         n = len(found.score)
         k = resize.k_to_source(found.k)
-        focal = 0.5 * resize.padded_width / np.tan(0.5 * float(found.horizontal_fov)) / resize.scale_y
+        predicted_focal = 0.5 * resize.padded_width / np.tan(0.5 * float(found.horizontal_fov)) / resize.scale_y
         return People(
             score=found.score,
             track_id=np.full(n, -1, np.int64),
@@ -271,7 +273,7 @@ class Estimator:
             track_feature=found.track_feature,
             k=k,
             vertical_fov=vertical_fov(k, resize.source_height),
-            predicted_vertical_fov=2 * float(np.arctan(0.5 * resize.source_height / focal)),
+            predicted_vertical_fov=2 * float(np.arctan(0.5 * resize.source_height / predicted_focal)),
             intrinsics_source=frame.intrinsics_source,
             velocity_frame="camera",
             stamp=frame.stamp,
@@ -300,9 +302,10 @@ class Estimator:
         return self.config.place and (frame.depth is not None or frame.ground is not None)
 
     def _track(self, people: People, k_input: NDArray[np.float32], frame: Frame) -> People:
+        """Add track ids, velocities and running body shapes. k_input: (3, 3) px of the network's input."""
         if not self.config.track:
             return people
-        detections = self._detections(people, k_input)
+        detections = self._make_detections(people, k_input)
         if not _is_same_camera(frame.k, self._last_k):  # such as the first camera_info: all distances jump
             self.tracker.restart_velocities()
         self._last_k = frame.k
@@ -320,7 +323,8 @@ class Estimator:
             stature=tracked.shape[:, -1].astype(np.float32),
         )
 
-    def _detections(self, people: People, k_input: NDArray[np.float32]) -> Detections:
+    def _make_detections(self, people: People, k_input: NDArray[np.float32]) -> Detections:
+        """Return the tracker's input. k_input: (3, 3) px of the network's input."""
         pelvis = people.pelvis.astype(np.float64)
         with np.errstate(invalid="ignore", divide="ignore"):  # a person behind the camera is not tracked
             nearness = np.log(1 / pelvis[:, 2:])

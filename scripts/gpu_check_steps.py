@@ -108,7 +108,7 @@ def profile(step: Step) -> None:
     estimator = make_estimator(step, step.large(), "bf16", "graph", 10, "full")
     infer, image, repeats = estimator._infer, make_image(size), step.count(10, 1)
     estimator.step(image, stamp=0.0)
-    resize = estimator._resize(*size)
+    resize = estimator._make_resize(*size)
     activity = torch.profiler.ProfilerActivity.CPU if step.dry else torch.profiler.ProfilerActivity.CUDA
     with torch.inference_mode():
         inputs = (infer.prepare(image, resize), *infer._prepare_camera(None))
@@ -168,7 +168,7 @@ def _kernels(step: Step, network: MultiHMR2, size: tuple[int, int], precision: s
     stamps = iter(range(10_000))
     for _ in range(step.count(10, 1)):
         estimator.step(image, stamp=next(stamps) / 30)
-    resize = estimator._resize(*size)
+    resize = estimator._make_resize(*size)
     with torch.inference_mode():
         host = torch.from_numpy(image) if step.dry else torch.from_numpy(image).pin_memory()
         there = host.to(step.device)

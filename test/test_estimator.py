@@ -134,8 +134,8 @@ def test_a_fixed_input_size_serves_every_picture() -> None:
 
 def test_a_smaller_input_keeps_the_shape_of_each_image() -> None:
     small = Estimator(small_network(), dataclasses.replace(EVERYBODY, input_size=96), Runtime("cpu", "fp32"))
-    assert small._resize(640, 480).resized_width == 96
-    assert small._resize(480, 640).resized_height == 96
+    assert small._make_resize(640, 480).resized_width == 96
+    assert small._make_resize(480, 640).resized_height == 96
     people = small.step(make_image(640, 480))
     assert people.image_size == (480, 640)
     np.testing.assert_allclose(project(people.joints.astype(float), people.k), people.joints_2d, atol=0.01)

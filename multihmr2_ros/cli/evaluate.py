@@ -171,15 +171,16 @@ def run(args: argparse.Namespace) -> int:
 
         resolve_checkpoint(args.checkpoint)
         if not _is_distributed(args):
-            jobs = _make_jobs(args, _resolve_choice(args))
-            estimator = _resolve_choice(args).load()
+            choice = _resolve_choice(args)
+            jobs = _make_jobs(args, choice)
+            estimator = choice.load()
     if earlier:
         _refuse_unreadable_jobs(jobs)
-    results = _run_jobs(args, jobs, estimator, _Start(args.out, earlier))
+    results = _run_jobs(args, jobs, estimator, _OutputPreparer(args.out, earlier))
     return _finish(args, next((job.estimator for job in jobs if job.estimator is not None), None), results)
 
 
-class _Start:
+class _OutputPreparer:
     """Callback that makes the folder of the results and removes earlier results, once.
 
     It is called when all else is checked, so that a user's mistake does not cost the earlier results.
@@ -274,7 +275,7 @@ def _make_jobs(args: argparse.Namespace, choice: EstimatorChoice) -> list[BagJob
                     fixed_frame=args.fixed_frame,
                     humans=recorded or "/humans",
                     recorded=recorded is not None,
-                    intrinsics=IntrinsicsChoice() if recorded else options.intrinsics(args, kind),
+                    intrinsics=IntrinsicsChoice() if recorded else options.make_intrinsics_choice(args, kind),
                     scoring=scoring,
                     video=args.video,
                     bag=args.bag,
@@ -299,15 +300,15 @@ def _find_recorded_topic(args: argparse.Namespace, path: Path) -> str | None:
 
 
 def _run_jobs(
-    args: argparse.Namespace, jobs: Sequence[BagJob], estimator: Estimator | None, start: _Start
+    args: argparse.Namespace, jobs: Sequence[BagJob], estimator: Estimator | None, prepare_output: _OutputPreparer
 ) -> list[SequenceResult]:
     from multihmr2_ros.evaluation.bags import run_job
 
     if _is_distributed(args):
         from multihmr2_ros.evaluation.cluster import run_in_cluster
 
-        return run_in_cluster(run_job, jobs, args.workers, args.scheduler, start)
-    start()
+        return run_in_cluster(run_job, jobs, args.workers, args.scheduler, prepare_output)
+    prepare_output()
     return [run_job(job, estimator, progress=_show_progress) for job in jobs]
 
 
@@ -331,17 +332,17 @@ def _evaluate_dataset(args: argparse.Namespace) -> int:
     job = resolve_job(
         DatasetJob(
             args.dataset, args.inputs[0], args.out, args.split, args.regressor,
-            options.intrinsics(args, args.intrinsics), _make_scoring_config(args), args.report,
+            options.make_intrinsics_choice(args, args.intrinsics), _make_scoring_config(args), args.report,
         )
     )  # fmt: skip
     earlier = _find_earlier_results(args, [], whole=True)
     estimator = choice.load()
-    start = _Start(args.out, earlier)
-    results = evaluate_dataset(job, estimator, _show_bar, start)
-    if not start.is_done:  # no sequence can be read
+    prepare_output = _OutputPreparer(args.out, earlier)
+    results = evaluate_dataset(job, estimator, _show_bar, prepare_output)
+    if not prepare_output.is_done:  # no sequence can be read
         if earlier:
             raise UserError(results[0].problems[0])
-        start()
+        prepare_output()
     own_configuration = {
         "split": job.split, "intrinsics": job.intrinsics.source, "scoring": dataclasses.asdict(job.scoring),
     }  # fmt: skip
@@ -424,7 +425,7 @@ def _describe_configuration(args: argparse.Namespace, choice: EstimatorChoice | 
         "inputs": [str(path) for path in args.inputs],
         "truth": args.truth,
         "topic": args.topic,
-        **options.bag_cues(args),
+        **options.make_bag_cues(args),
         "recorded": args.recorded,
         "dataset": args.dataset,
         "split": args.split,

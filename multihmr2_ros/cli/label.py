@@ -96,7 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    _check(args)
+    _check_options(args)
     depth_maps = open_depth_maps(args, _resolve_device(args) if args.depth_model is not None else "cpu")
     annotations = _read_annotations(args)
     from multihmr2_ros.labeling.bodies import FitSelection, label_bodies, save_bodies
@@ -156,7 +156,7 @@ def _place_bodies(
     return arrays, report.to_text()
 
 
-def _check(args: argparse.Namespace) -> None:
+def _check_options(args: argparse.Namespace) -> None:
     """Raise UserError for unusable options, before slow work begins."""
     if args.out.suffix != ".npz":
         raise UserError(f"--out must be a file that ends in .npz, got {str(args.out)!r}; rename it")

@@ -42,17 +42,7 @@ URL = re.compile(r"(--[^=]+=)?(https?|ftp|file|rtsp|rtmp|s3|gs)://", re.IGNORECA
 def main(argv: list[str] | None = None) -> int:
     """Run one verb and return the exit status: 0 success, 2 user error, 128 + n ended by signal n."""
     make_streams_safe()
-    parser = argparse.ArgumentParser(
-        prog="multihmr2", description="People in images: identity, full-body mesh, metric position, velocity."
-    )
-    parser.add_argument("--version", action="version", version=f"multihmr2 {__version__}")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for name in VERBS:
-        module = importlib.import_module(f".{name}", __package__)
-        verb = verbs.add_parser(name, help=module.HELP, description=module.HELP)
-        module.add_arguments(verb)
-        add_quiet(verb)
-        verb.set_defaults(run=module.run)
+    parser = _make_parser()
     if (refusal := _check_arguments(sys.argv[1:] if argv is None else argv)) is not None:
         print(f"multihmr2: {refusal}", file=sys.stderr)
         return 2
@@ -90,6 +80,22 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     finally:
         remove_temporaries()
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    """Return the parser with a subcommand for each verb."""
+    parser = argparse.ArgumentParser(
+        prog="multihmr2", description="People in images: identity, full-body mesh, metric position, velocity."
+    )
+    parser.add_argument("--version", action="version", version=f"multihmr2 {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for name in VERBS:
+        module = importlib.import_module(f".{name}", __package__)
+        verb = verbs.add_parser(name, help=module.HELP, description=module.HELP)
+        module.add_arguments(verb)
+        add_quiet(verb)
+        verb.set_defaults(run=module.run)
+    return parser
 
 
 def _check_arguments(argv: Sequence[str]) -> str | None:

@@ -138,8 +138,8 @@ def add_camera(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def intrinsics(args: argparse.Namespace, source: str = "given") -> IntrinsicsChoice:
-    """Return the intrinsics of add_camera's options. source: see IntrinsicsChoice. Raises UserError for bad values."""
+def make_intrinsics_choice(args: argparse.Namespace, source: str = "given") -> IntrinsicsChoice:
+    """Convert the options of add_camera to an IntrinsicsChoice of this source. Raises UserError for invalid values."""
     import numpy as np
 
     from multihmr2_ros.camera import validate_k
@@ -175,8 +175,8 @@ def add_bag_cues(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def bag_cues(args: argparse.Namespace) -> dict[str, Any]:
-    """Return add_bag_cues' options as keyword arguments of `BagSource`."""
+def make_bag_cues(args: argparse.Namespace) -> dict[str, Any]:
+    """Convert the options of add_bag_cues to keyword arguments of `BagSource`."""
     return {"depth_topic": args.depth_topic, "ground_frame": args.ground_frame, "fixed_frame": args.fixed_frame}
 
 

@@ -92,11 +92,11 @@ def run(args: argparse.Namespace) -> int:
     if args.depth_topic not in (None, "off") and (args.depth_maps is not None or args.depth_model is not None):
         raise UserError("expected --depth-topic TOPIC, --depth-maps or --depth-model, got two of them; omit one")
     resolve_checkpoint(args.checkpoint)  # report mistakes before PyTorch is imported
-    intrinsics = options.intrinsics(args)
+    intrinsics = options.make_intrinsics_choice(args)
     inputs, failed = [], False
     for path in args.inputs:
         with _ErrorReporter() as outcome:
-            inputs.append((path, _open(path, args)))
+            inputs.append((path, _open_source(path, args)))
         failed |= outcome.failed
     named = [(path, result_files.RunNames(source, _choose_kinds(source, chosen))) for path, source in inputs]
     result_files.refuse_shared_names(named)
@@ -107,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
     runtime = options.make_runtime(args)
     depth_maps = open_depth_maps(args, runtime.device)
     with _open_viewer(view) as viewer:
-        estimator = _load(args, runtime)
+        estimator = _load_estimator(args, runtime)
         for path, source in inputs:
             with _ErrorReporter() as outcome, source:
                 _run_source(estimator, intrinsics, depth_maps, path, source, args.out, chosen, viewer)
@@ -127,16 +127,16 @@ def _choose_kinds(source: FrameSource, chosen: tuple[str, ...] | None) -> tuple[
     return chosen if chosen is not None else (("params", "overlay") if source.fps is None else ("params", "video"))
 
 
-def _open(path: Path, args: argparse.Namespace) -> FrameSource:
+def _open_source(path: Path, args: argparse.Namespace) -> FrameSource:
     from multihmr2_ros.bags.frames import BagSource
     from multihmr2_ros.bags.storage import is_bag
     from multihmr2_ros.media.sources import open_source
 
     if is_bag(path):
-        return BagSource(path, args.topic, **options.bag_cues(args))
+        return BagSource(path, args.topic, **options.make_bag_cues(args))
     if args.topic is not None:
         raise UserError(f"--topic is for bags, but {path} is not a bag; omit --topic")
-    for name, value in options.bag_cues(args).items():
+    for name, value in options.make_bag_cues(args).items():
         if value:
             raise UserError(
                 f"--{name.replace('_', '-')} is for bags, but {path} is not a bag; omit --{name.replace('_', '-')}"
@@ -144,7 +144,7 @@ def _open(path: Path, args: argparse.Namespace) -> FrameSource:
     return open_source(path)
 
 
-def _load(args: argparse.Namespace, runtime: Runtime) -> Estimator:
+def _load_estimator(args: argparse.Namespace, runtime: Runtime) -> Estimator:
     from multihmr2_ros.estimator import Estimator
 
     return Estimator.load(args.checkpoint, args.device, config=options.make_estimator_config(args), runtime=runtime)
@@ -240,10 +240,11 @@ class ResultWriter:
         self._video_clock: VideoClock | None = None
 
     def write(self, frame: Frame, people: People) -> None:
+        """Write the results of one frame. Before the first one, results of an earlier run are removed."""
         from multihmr2_ros.media.export import save_image, save_meshes, save_params
         from multihmr2_ros.media.overlay import draw_people
 
-        if self._is_first:  # results of an earlier run are removed only now
+        if self._is_first:
             names = result_files.RunNames(self._source, self._save)
             result_files.remove_results(names.find_existing(self._folder))
             self._is_first = False

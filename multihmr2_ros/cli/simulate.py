@@ -62,6 +62,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--as", dest="kind", choices=("bag", "images"), default="bag",
         help="output format: a bag, or a folder of images with labels as .npz (default: %(default)s)",
     )  # fmt: skip
+    _add_scene(parser)
+    parser.add_argument(
+        "--depth", nargs="?", const="exact", choices=("exact", "noisy"),
+        help="also write depth images: exact (if no value is given), or noisy as from a stereo camera: range 0.3 to "
+        "10 m, noise of 1.5 mm at 1 m that grows with the square of the depth, holes at contours and in patches "
+        "(default: none)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--format", choices=("raw", "jpeg"), default="raw", help="image format in a bag (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--vertices", choices=("none", "low", "full"), default="low",
+        help="mesh of the true people: none, low (615 vertices) or full (19158 vertices) (default: %(default)s)",
+    )  # fmt: skip
+    for name, what in FOLDERS.items():
+        parser.add_argument(f"--{name}", type=Path, metavar="DIR", help=f"folder of {what} (default: none)")
+
+
+def _add_scene(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the scenes: seeds, length, images, people and the camera's motion."""
     parser.add_argument(
         "--seed",
         type=int,
@@ -97,21 +117,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         const="drive",
         help="same as --camera-motion drive",
     )
-    parser.add_argument(
-        "--depth", nargs="?", const="exact", choices=("exact", "noisy"),
-        help="also write depth images: exact (if no value is given), or noisy as from a stereo camera: range 0.3 to "
-        "10 m, noise of 1.5 mm at 1 m that grows with the square of the depth, holes at contours and in patches "
-        "(default: none)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--format", choices=("raw", "jpeg"), default="raw", help="image format in a bag (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--vertices", choices=("none", "low", "full"), default="low",
-        help="mesh of the true people: none, low (615 vertices) or full (19158 vertices) (default: %(default)s)",
-    )  # fmt: skip
-    for name, what in FOLDERS.items():
-        parser.add_argument(f"--{name}", type=Path, metavar="DIR", help=f"folder of {what} (default: none)")
 
 
 def run(args: argparse.Namespace) -> int:

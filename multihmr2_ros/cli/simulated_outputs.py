@@ -60,6 +60,7 @@ class BagOutput:
         self._is_first = True
 
     def write(self, frame: SimulatedFrame, depth_mm: Depth) -> None:
+        """Write the messages of one image. depth_mm: (H, W), 0 without a measurement, or None."""
         time_ns = START_NS + round(frame.posed.time_s * 1e9)
         camera = frame.scene.camera
         path = camera.path
@@ -120,6 +121,7 @@ class FolderOutput:
             raise describe_write_error(path, error) from error
 
     def write(self, frame: SimulatedFrame, depth_mm: Depth) -> None:
+        """Write the files of one image. depth_mm: (H, W), 0 without a measurement, or None."""
         stem = f"{self._count:06d}"
         people, truth = frame.people, frame.labels
         order = [people.track_id.tolist().index(person_id) for person_id in truth.person_id.tolist()]

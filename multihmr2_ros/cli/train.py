@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     from multihmr2_ros.training.session import Session, fill_render_cache, train, write_features
     from multihmr2_ros.weights import resolve_checkpoint
 
-    render_cache = _render_cache(args)
+    render_cache = _make_render_cache_config(args)
     if args.render_only:
         if render_cache is None:
             raise UserError("--render-only needs --cache, the folder of the rendered images")
@@ -186,13 +186,16 @@ def _choose_input_size(args: argparse.Namespace, network: NetworkConfig) -> int:
 
 
 def _parse_numbers(texts: list[str], defaults: Any, option: str) -> dict[str, Any]:
-    """Parse NAME=NUMBER texts as values of a configuration's numeric fields. Raises UserError naming the option."""
+    """Parse NAME=NUMBER texts as values of a configuration's numeric fields.
+
+    Raises UserError that names the option, also for a fraction where a whole number, or 0 or 1, is expected.
+    """
     names = [name for name, value in vars(defaults).items() if isinstance(value, float | int)]
     values: dict[str, Any] = {}
     for text in texts:
         name, _, number = text.partition("=")
         try:
-            values[name] = type(getattr(defaults, name))(float(number)) if name in names else None
+            values[name] = _convert_number(float(number), type(getattr(defaults, name))) if name in names else None
         except (ValueError, OverflowError):
             values[name] = None
         if values[name] is None:
@@ -200,7 +203,15 @@ def _parse_numbers(texts: list[str], defaults: Any, option: str) -> dict[str, An
     return values
 
 
-def _render_cache(args: argparse.Namespace) -> RenderCacheConfig | None:
+def _convert_number(number: float, kind: type[float]) -> float:
+    """Convert a number to int or bool if the field has this type. Raises ValueError if its value would change."""
+    converted = kind(number)
+    if kind is not float and converted != number:
+        raise ValueError(f"{number} is not a valid {kind.__name__}")
+    return converted
+
+
+def _make_render_cache_config(args: argparse.Namespace) -> RenderCacheConfig | None:
     from multihmr2_ros.simulation.scene import SceneOptions
     from multihmr2_ros.training.rendering import RenderCacheConfig
 

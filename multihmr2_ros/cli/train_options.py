@@ -315,7 +315,7 @@ def _add_features(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--features-only",
         action="store_true",
-        help="write the features of --batches batches to the folder, without training",
+        help="write the features of --batches batches to the folder, without training; always on the CPU",
     )
     group.add_argument(
         "--batches", type=int, default=500, help="number of batches for --features-only (default: %(default)s)"

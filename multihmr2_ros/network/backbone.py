@@ -70,6 +70,7 @@ class Backbone(nn.Module):
 
     @property
     def precision(self) -> torch.dtype:
+        """Dtype of the matrices."""
         block = self.blocks[0]
         assert isinstance(block, Block)
         return block.attention.qkv.weight.dtype
@@ -118,6 +119,7 @@ class Block(nn.Module):
         self.scale_2 = nn.Parameter(torch.full((width,), 1e-5))
 
     def forward(self, tokens: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+        """Return the tokens (B, N, D) after the block; rotation: from `make_rotary_table`."""
         precision = self.attention.qkv.weight.dtype
         tokens = tokens + self.scale_1 * self.attention(self.norm_1(tokens).to(precision), rotation)
         return tokens + self.scale_2 * self.mlp(self.norm_2(tokens).to(precision))
@@ -136,6 +138,7 @@ class RotarySelfAttention(nn.Module):
         self.project = nn.Linear(width, width)
 
     def forward(self, tokens: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+        """Return the attended values (B, N, D) of tokens (B, N, D); rotation: from `make_rotary_table`."""
         batch, count, width = tokens.shape
         qkv = self.qkv(tokens).reshape(batch, count, 3, self.heads, width // self.heads)
         queries_and_keys, value = qkv.permute(2, 0, 3, 1, 4).split([2, 1])

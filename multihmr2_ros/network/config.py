@@ -39,26 +39,36 @@ ARCHITECTURES = ("multi-hmr-2", "multi-hmr")
 class NetworkConfig:
     """Size and parts of a network. The defaults describe the released ViT-L model of Multi-HMR 2 ("2.b", 768 px).
 
-    architecture      "multi-hmr-2": queries, matched to people in training (DETR); "multi-hmr": its predecessor, which
-                      detects people in a heat map of patches (see `human_perception.py`); `queries` is then the number
-                      of patches that are decoded, and decoder_depth the number of blocks
-    camera_embedding  "multi-hmr" only: the tokens contain the ray directions of their patches
-    image_size        px, longest side of the input; locations span 1.2 × this
-    patch_size        px
-    max_grid          patches per side in the decoder's position table
-    encoder           "vit", or "movenet" for MoveNet's pretrained convolutions before the transformer blocks; MoveNet's
-                      detections are then the initial queries of "multi-hmr-2"
-    proposal_depth    number of residual perceptrons that convert MoveNet's detections to queries
-    stem_widths       channels of the convolutional stages that compute the patches; each halves the image, so their
-                      number determines the patch size. Empty: a single convolution, as in vision transformers
-    stem_depths       number of residual convolutions in each stage
-    proposed_queries  the initial queries are the image tokens with the highest heatmap scores, not learned queries
-    local_attention   each head of the decoder prefers tokens in a region around the query, of predicted offset and size
-    keypoint_maps     in training, the encoder also predicts maps of keypoints
-    body_colors       tracking features are computed from colors at points of the body, not from queries; needs encoder
-                      "movenet"
+    image_size           px, longest side of the input; locations span 1.2 × this
+    patch_size           px
+    max_grid             patches per side in the decoder's position table
+    encoder_*, decoder_* transformer blocks: width (features per token), depth (number of blocks), number of attention
+                         heads, and hidden width of the MLP (encoder_mlp_ratio: divided by the width)
+    decoder_head_width   features per attention head of the decoder
+    register_tokens      additional tokens of the encoder, which are not decoded
+    queries              number of queries, the maximum number of people in an image
+    head_width           hidden features of the detection and person heads
+    shape_outputs        outputs of the shape head, of which the first six are used
+    track_feature_width  features of a person for tracking
+    stem_widths          channels of the convolutional stages that compute the patches; each halves the image, so their
+                         number determines the patch size. Empty: a single convolution, as in vision transformers
+    stem_depths          number of residual convolutions in each stage
+    encoder              "vit", or "movenet" for MoveNet's pretrained convolutions before the transformer blocks;
+                         MoveNet's detections are then the initial queries of "multi-hmr-2"
+    proposal_depth       number of residual perceptrons that convert MoveNet's detections to queries
+    proposed_queries     the initial queries are the image tokens with the highest heatmap scores, not learned queries
+    local_attention      each head of the decoder prefers tokens in a region around the query, of predicted offset and
+                         size
+    keypoint_maps        in training, the encoder also predicts maps of keypoints
+    body_colors          tracking features are computed from colors at points of the body, not from queries; needs
+                         encoder "movenet"
+    architecture         "multi-hmr-2": queries, matched to people in training (DETR); "multi-hmr": its predecessor,
+                         which detects people in a heat map of patches (see `human_perception.py`); `queries` is then
+                         the number of patches that are decoded
+    camera_embedding     "multi-hmr" only: the tokens contain the ray directions of their patches
 
-    stem_widths to keypoint_maps are for networks that are trained from scratch.
+    stem_widths, stem_depths, proposed_queries and keypoint_maps are for encoders that are trained from scratch.
+    Raises UserError for values that are invalid or do not fit together.
     """
 
     image_size: int = 768
@@ -90,6 +100,18 @@ class NetworkConfig:
     camera_embedding: bool = False
 
     def __post_init__(self) -> None:
+        self._check_values()
+        self._check_stem()
+        self._check_combinations()
+        self._check_sizes()
+
+    @property
+    def is_multi_hmr(self) -> bool:
+        """Whether the architecture is the first Multi-HMR."""
+        return self.architecture == "multi-hmr"
+
+    def _check_values(self) -> None:
+        """Check the type and range of each value."""
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             least, most = MIN_VALUES.get(field.name, 1), MAX_VALUES.get(field.name, MAX_DEFAULT)
@@ -102,11 +124,6 @@ class NetworkConfig:
             value = getattr(self, name)
             if value not in choices:
                 raise UserError(f"network configuration: {name} must be {' or '.join(choices)}, got {value!r:.40}")
-        if self.encoder == "movenet" and (self.patch_size != 32 or self.stem_widths or self.proposed_queries):
-            raise UserError(
-                "network configuration: encoder movenet needs patch_size 32 and has its own queries: neither "
-                "stem_widths nor proposed_queries"
-            )
         if self.shape_outputs < len(PHENOTYPE_LABELS):
             raise UserError(
                 f"network configuration: shape_outputs must be at least {len(PHENOTYPE_LABELS)}, one for each "
@@ -115,6 +132,14 @@ class NetworkConfig:
         for name in ("proposed_queries", "local_attention", "keypoint_maps", "camera_embedding", "body_colors"):
             if not isinstance(getattr(self, name), bool):
                 raise UserError(f"network configuration: {name} must be true or false, got {getattr(self, name)!r:.40}")
+
+    def _check_combinations(self) -> None:
+        """Check that the parts can be combined."""
+        if self.encoder == "movenet" and (self.patch_size != 32 or self.stem_widths or self.proposed_queries):
+            raise UserError(
+                "network configuration: encoder movenet needs patch_size 32 and has its own queries: neither "
+                "stem_widths nor proposed_queries"
+            )
         if self.is_multi_hmr and self.proposed_queries:
             raise UserError("network configuration: architecture multi-hmr has its own queries: no proposed_queries")
         if not self.is_multi_hmr and self.camera_embedding:
@@ -126,7 +151,9 @@ class NetworkConfig:
             )
         if self.body_colors and (self.encoder != "movenet" or self.is_multi_hmr):
             raise UserError("network configuration: body_colors needs encoder movenet and architecture multi-hmr-2")
-        self._check_stem()
+
+    def _check_sizes(self) -> None:
+        """Check that widths can be divided into heads and positions, and that the patches fit into the grid."""
         if self.encoder_width % (4 * self.encoder_heads):
             raise UserError(
                 f"network configuration: encoder_width must be a multiple of 4 × encoder_heads, "
@@ -139,11 +166,6 @@ class NetworkConfig:
                 f"network configuration: image_size {self.image_size} px needs more patches than max_grid "
                 f"{self.max_grid} × patch_size {self.patch_size} px"
             )
-
-    @property
-    def is_multi_hmr(self) -> bool:
-        """Whether the architecture is the first Multi-HMR."""
-        return self.architecture == "multi-hmr"
 
     def _check_stem(self) -> None:
         for name, least in (("stem_widths", 1), ("stem_depths", 0)):

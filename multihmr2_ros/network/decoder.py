@@ -54,6 +54,7 @@ class DecoderOutput:
 
     @property
     def queries(self) -> Tensor:
+        """(B, Q, D), the decoded queries: those after the last layer."""
         return self.layers[-1]
 
 
@@ -74,6 +75,8 @@ class InitialQueries:
 class Decoder(nn.Module):
     """Decoder: patch tokens (B, h, w, encoder width) → decoded queries."""
 
+    positions: Tensor
+
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         width = config.decoder_width
@@ -87,8 +90,6 @@ class Decoder(nn.Module):
         self.patch_size = config.patch_size
         self.local_attention = config.local_attention
         self.heatmap = nn.Linear(config.encoder_width, 1) if config.proposed_queries else None
-
-    positions: Tensor
 
     def forward(self, patches: Tensor, start: InitialQueries | None = None) -> DecoderOutput:
         """Decode patch tokens (B, h, w, encoder width). start: initial queries; None: learned or from the heatmap."""

@@ -77,6 +77,7 @@ class Runtime:
     threads: int = 0  # of the CPU; 0: `choose_default_threads`
 
     def resolve(self) -> Runtime:
+        """Return the runtime without "auto". Raises UserError for choices that this machine does not have."""
         for name, choices in (("precision", get_args(Precision)), ("mode", get_args(Mode))):
             if getattr(self, name) not in choices:
                 raise UserError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
@@ -367,8 +368,8 @@ class Inference:
 
     def _to_host(self, outputs: Outputs | PackedOutputs, *, vertices: bool = True) -> dict[str, NDArray[np.float32]]:
         """Return the outputs as arrays (B, …); without vertices, these are empty."""
-        there = self._download(outputs, vertices=vertices) if isinstance(outputs, PackedOutputs) else outputs
-        arrays = {name: value.numpy() for name, value in there.items()}
+        on_host = self._download(outputs, vertices=vertices) if isinstance(outputs, PackedOutputs) else outputs
+        arrays = {name: value.numpy() for name, value in on_host.items()}
         if not vertices:
             arrays[VERTICES] = np.empty((*arrays["score"].shape, 0, 3), np.float32)
         return arrays

@@ -54,7 +54,7 @@ SIGMA_M, FACE_SIGMA_M = 0.04, 0.07
 FACE = 5  # number of keypoints of the face, the first ones in COCO's order
 OUTLIER_SIGMAS = 3.0  # scale of Cauchy's loss
 TRANSLATION_SIGMA = 0.1  # of each coordinate, relative to the depth of the center
-SEEN_SCORE = (0.12, 0.35)  # keypoint scores that have weight 0 and weight 1
+CONFIDENCE_SCORES = (0.12, 0.35)  # keypoint scores that have weight 0 and weight 1
 MIN_DEPTH_M = 0.15
 
 
@@ -75,7 +75,7 @@ class KeypointFitter(nn.Module):
     bones: Tensor
     point_bones: Tensor
     segment: Tensor
-    moved: Tensor
+    is_moved: Tensor
     precision: Tensor
     sigma_m: Tensor
 
@@ -91,7 +91,9 @@ class KeypointFitter(nn.Module):
             "bones": torch.tensor(bones),
             "point_bones": torch.tensor(points),
             "segment": torch.tensor(segment),
-            "moved": torch.tensor([[float(turn in rows) for turn in range(len(TURNS))] for rows in turns[:KEYPOINTS]]),
+            "is_moved": torch.tensor(
+                [[float(turn in rows) for turn in range(len(TURNS))] for rows in turns[:KEYPOINTS]]
+            ),
             "sigma_m": torch.tensor([FACE_SIGMA_M] * FACE + [SIGMA_M] * (KEYPOINTS - FACE)),
             "precision": torch.tensor([sigma**-2 for _, sigma in TURNS]).repeat_interleave(3),
         }
@@ -108,33 +110,36 @@ class KeypointFitter(nn.Module):
         heads = poses[..., :3, 3].index_select(1, self.point_bones)
         heads = heads - heads[:, :1] + center[:, None]  # the nose is next to the center vertex
         k = prediction.k[:, None].expand(-1, people, -1, -1).flatten(0, 1)
-        seen = _compute_confidence(prediction.keypoint_score.flatten(0, 1))
-        rays = back_project(prediction.keypoints.flatten(0, 1), torch.ones_like(seen), k)[..., :2]  # x / z and y / z
-        fitted = self._minimize(heads, center[:, 2].clamp(min=MIN_DEPTH_M), rays, seen)
+        confidence = _compute_confidence(prediction.keypoint_score.flatten(0, 1))
+        rays = back_project(prediction.keypoints.flatten(0, 1), torch.ones_like(confidence), k)
+        fitted = self._minimize(heads, center[:, 2].clamp(min=MIN_DEPTH_M), rays[..., :2], confidence)
         rotations = self._rotate_bones(rotations, poses[..., :3, :3], fitted.orientation)
         center = fitted.points[:, 0]
         return dataclasses.replace(
             prediction, rotations=rotations.unflatten(0, (batch, people)), center=center.unflatten(0, (batch, people))
         )
 
-    def _minimize(self, points: Tensor, depth: Tensor, rays: Tensor, seen: Tensor) -> _Bodies:
+    def _minimize(self, points: Tensor, depth: Tensor, rays: Tensor, confidence: Tensor) -> _Bodies:
         """Return the bodies after Gauss-Newton steps.
 
-        points (n, 27, 3) m; depth (n,) m of the centers; rays (n, 17, 2) x / z and y / z; seen (n, 17) weights.
+        points      (n, 17 + 10, 3) m, camera frame, as in `_Bodies`
+        depth       (n,) m, of the centers
+        rays        (n, 17, 2) x / z and y / z of the encoder's keypoints
+        confidence  (n, 17) in [0, 1]
         """
         bodies = _Bodies(points, self.body.identity.expand(len(points), len(TURNS), 3, 3))
-        sure = (seen * depth[:, None] / self.sigma_m).square()  # 1 / variance of x / z
+        inverse_variance = (confidence * depth[:, None] / self.sigma_m).square()  # 1 / variance of x / z
         translation = (TRANSLATION_SIGMA * depth[:, None]).reciprocal().square().expand(-1, 3)
         prior = torch.cat([self.precision.expand(len(points), -1), translation], dim=1)
-        moved_by = torch.zeros_like(prior)  # the sum of all steps
+        total_step = torch.zeros_like(prior)
         for _ in range(STEPS):
             error, jacobian = self._linearize(bodies.points, rays)
-            weight = sure / (1 + sure * error.square().sum(-1) / OUTLIER_SIGMAS**2)
+            weight = inverse_variance / (1 + inverse_variance * error.square().sum(-1) / OUTLIER_SIGMAS**2)
             weighted = (weight[..., None, None] * jacobian).flatten(1, 2).transpose(1, 2)
             normal = weighted @ jacobian.flatten(1, 2) + torch.diag_embed(prior)
-            right = (weighted @ error.flatten(1)[..., None])[..., 0] + prior * moved_by
-            step = solve_positive(normal, -right)
-            moved_by, bodies = moved_by + step, self._move(bodies, step)
+            gradient = (weighted @ error.flatten(1)[..., None])[..., 0] + prior * total_step
+            step = solve_positive(normal, -gradient)
+            total_step, bodies = total_step + step, self._move(bodies, step)
         return bodies
 
     def _linearize(self, points: Tensor, rays: Tensor) -> tuple[Tensor, Tensor]:
@@ -147,10 +152,10 @@ class KeypointFitter(nn.Module):
         projected = keypoints[..., :2] * inverse
         zero, one = torch.zeros_like(inverse), torch.ones_like(inverse)
         rows = [torch.cat([one, zero, -projected[..., :1]], -1), torch.cat([zero, one, -projected[..., 1:]], -1)]
-        by_place = inverse[..., None] * torch.stack(rows, dim=-2)  # (n, 17, 2, 3)
-        arms = (keypoints[:, :, None] - pivots[:, None]) * self.moved[..., None]  # (n, 17, 10, 3)
-        by_turn = torch.linalg.cross(arms[:, :, None], by_place[:, :, :, None])  # (n, 17, 2, 10, 3)
-        return projected - rays, torch.cat([by_turn.flatten(3), by_place], dim=-1)
+        by_translation = inverse[..., None] * torch.stack(rows, dim=-2)  # (n, 17, 2, 3)
+        lever_arms = (keypoints[:, :, None] - pivots[:, None]) * self.is_moved[..., None]  # (n, 17, 10, 3)
+        by_rotation = torch.linalg.cross(lever_arms[:, :, None], by_translation[:, :, :, None])  # (n, 17, 2, 10, 3)
+        return projected - rays, torch.cat([by_rotation.flatten(3), by_translation], dim=-1)
 
     def _move(self, bodies: _Bodies, step: Tensor) -> _Bodies:
         """Rotate bones about their heads and translate, by a step (n, 33) as in `_linearize`."""
@@ -160,12 +165,12 @@ class KeypointFitter(nn.Module):
         rotation, shift = turns[:, :1], step[:, None, -3:, None] + pivots[:, :1] - turns[:, :1] @ pivots[:, :1]
         for level in LEVELS[1:]:
             parent = self.segment[KEYPOINTS:][level]
-            before, place = rotation.index_select(1, parent), shift.index_select(1, parent)
+            before, parent_shift = rotation.index_select(1, parent), shift.index_select(1, parent)
             after = before @ turns[:, level]
             rotation = torch.cat([rotation, after], dim=1)
-            shift = torch.cat([shift, place + (before - after) @ pivots[:, level]], dim=1)
-        by_point, shifts = rotation.index_select(1, self.segment), shift.index_select(1, self.segment)
-        points = (by_point @ bodies.points[..., None] + shifts)[..., 0]
+            shift = torch.cat([shift, parent_shift + (before - after) @ pivots[:, level]], dim=1)
+        point_rotation, point_shift = rotation.index_select(1, self.segment), shift.index_select(1, self.segment)
+        points = (point_rotation @ bodies.points[..., None] + point_shift)[..., 0]
         return _Bodies(points, rotation @ bodies.orientation)
 
     def _rotate_bones(self, rotations: Tensor, orientation: Tensor, turned: Tensor) -> Tensor:
@@ -173,9 +178,9 @@ class KeypointFitter(nn.Module):
 
         orientation (n, 163, 3, 3) of the bones before the fit; turned (n, 10, 3, 3) as in `_Bodies.orientation`.
         """
-        before = turned.index_select(1, self.segment[KEYPOINTS + 1 :])
+        parent_turned = turned.index_select(1, self.segment[KEYPOINTS + 1 :])
         own, local = (values.index_select(1, self.bones[1:]) for values in (orientation, rotations))
-        inner = local @ own.transpose(-1, -2) @ before.transpose(-1, -2) @ turned[:, 1:] @ own
+        inner = local @ own.transpose(-1, -2) @ parent_turned.transpose(-1, -2) @ turned[:, 1:] @ own
         root = turned[:, :1] @ rotations[:, :1]
         return rotations.index_copy(1, self.bones, torch.cat([root, inner], dim=1))
 
@@ -190,7 +195,7 @@ def _list_ancestors(parents: Sequence[int], bone: int) -> set[int]:
 
 def _compute_confidence(score: Tensor) -> Tensor:
     """Return the weights of keypoints, 0 to 1, from their scores."""
-    low, high = SEEN_SCORE
+    low, high = CONFIDENCE_SCORES
     return ((score - low) / (high - low)).clamp(0.0, 1.0)
 
 

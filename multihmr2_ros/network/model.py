@@ -58,7 +58,7 @@ class Prediction:
     query_depth      (B, Q) m, z of the body's center
     score            (B, M) in [0, 1]
     center           (B, M, 3) m, position of the body's center vertex
-    shape            (B, M, 11) in [0, 1]; the first 6 are Anny's phenotypes
+    shape            (B, M, 11) in [0, 1], for networks with 11 shape outputs; the first 6 are Anny's phenotypes
     rotations        (B, M, 163, 3, 3) relative to the parent bone; row 0 in the camera frame
     track_feature    (B, M, F)
     keypoints        (B, M, 17, 2) px, in COCO's order, found by the encoder; None for encoders without keypoints
@@ -174,6 +174,7 @@ class MultiHMR2(nn.Module):
 
     @property
     def precision(self) -> torch.dtype:
+        """Dtype of the matrices of encoder and decoder; see `set_precision`."""
         return self.decoder.to_context.weight.dtype
 
     def forward(
@@ -209,15 +210,15 @@ class MultiHMR2(nn.Module):
         if min_score is not None:
             max_people = min(max_people, max(1, int((query_score > min_score).sum(dim=1).max())))
         score, best = query_score.topk(min(max_people, query_score.shape[1]), dim=1)
-        seen = encoded.features if self.proposals is not None else None
-        keypoints = None if seen is None else take_rows(seen.keypoints, best)
+        proposed = encoded.features if self.proposals is not None else None
+        keypoints = None if proposed is None else take_rows(proposed.keypoints, best)
         queries = take_rows(decoded.queries, best)
         shape, rotations = self.person(queries)
         track_feature = self.person.track_feature(self.describe_appearance(image, queries, keypoints))
         center = back_project(take_rows(query_location, best), take_rows(query_depth, best), k)
         return Prediction(
             horizontal_fov, k, query_score, query_location, query_depth, score, center, shape, rotations, track_feature,
-            keypoints, None if seen is None else take_rows(seen.keypoint_score, best),
+            keypoints, None if proposed is None else take_rows(proposed.keypoint_score, best),
         )  # fmt: skip
 
     def predict_for_training(
@@ -297,13 +298,14 @@ class MultiHMR2(nn.Module):
 
 
 def _drop_sparse_outputs(features: EncoderFeatures | None) -> MoveNetOutputs | None:
+    """Return MoveNet's outputs if they have vectors in every cell, as the losses need; else None."""
     outputs = None if features is None else features.outputs
     return outputs if isinstance(outputs, MoveNetOutputs) else None
 
 
 def select_intrinsics(image: Tensor, horizontal_fov: Tensor, k: Tensor, k_given: Tensor) -> Tensor:
     """Return intrinsics (B, 3, 3) px: k if k_given (B,) is true, else from the predicted field of view (B,) rad."""
-    predicted = intrinsics_from_fov(horizontal_fov, image.shape[-2], image.shape[-1])
+    predicted = intrinsics_from_horizontal_fov(horizontal_fov, image.shape[-2], image.shape[-1])
     return torch.where(k_given[:, None, None], k, predicted)
 
 
@@ -313,7 +315,7 @@ def take_rows(values: Tensor, indices: Tensor) -> Tensor:
     return values.gather(1, index)
 
 
-def intrinsics_from_fov(horizontal_fov: Tensor, height: int, width: int) -> Tensor:
+def intrinsics_from_horizontal_fov(horizontal_fov: Tensor, height: int, width: int) -> Tensor:
     """Return K (B, 3, 3) px for a horizontal field of view (B,) rad.
 
     f = (W/2) / tan(fov/2) on both axes, principal point (W/2, H/2).

@@ -109,14 +109,14 @@ def propose_people(outputs: MoveNetMaps, queries: int) -> tuple[Tensor, Tensor, 
     """Return the proposals of highest score: logit (B, Q), keypoints (B, Q, 17, 2) px, keypoint scores (B, Q, 17)."""
     logit, cells = find_centers(outputs, queries)
     columns = outputs.center.shape[2]
-    window = search_window(outputs, regress_keypoints(outputs, cells).detach())
+    window = make_search_window(outputs, regress_keypoints(outputs, cells).detach())
     chosen = window.compute_preference().argmax(-1, keepdim=True)
     cell = window.index.gather(3, chosen)[..., 0]  # (B, 17, Q)
     score = outputs.keypoint.flatten(2).gather(2, cell).sigmoid().transpose(1, 2)
     offset = outputs.sample_offset(cell)
     cell = cell.transpose(1, 2)
-    places = torch.stack([cell // columns, cell % columns], dim=-1) + offset
-    return logit, CELL_PX * places.flip(-1), score
+    keypoints = torch.stack([cell // columns, cell % columns], dim=-1) + offset
+    return logit, CELL_PX * keypoints.flip(-1), score
 
 
 def find_centers(outputs: MoveNetMaps, queries: int) -> tuple[Tensor, Tensor]:
@@ -151,15 +151,17 @@ class SearchWindow:
         return functional.logsigmoid(self.logit) - (self.distance + SOFTENING).log()
 
 
-def search_window(outputs: MoveNetMaps, places: Tensor) -> SearchWindow:
+def make_search_window(outputs: MoveNetMaps, keypoints: Tensor) -> SearchWindow:
     """Create the window around keypoints (B, Q, 17, 2), cells as (y, x); the steps are larger for large people."""
     _, rows, columns = outputs.center.shape
-    extent = (places.amax(2) - places.amin(2)).amax(-1)
+    extent = (keypoints.amax(2) - keypoints.amin(2)).amax(-1)
     step = (extent / EXTENT_PER_STEP).round().clamp(1.0, MAX_STEP)[:, :, None, None]
-    steps = step * torch.arange(-WINDOW, WINDOW + 1, device=places.device)
-    y = (places[..., :1].round() + steps).clamp(0, rows - 1)  # (B, Q, 17, 2 · WINDOW + 1)
-    x = (places[..., 1:].round() + steps).clamp(0, columns - 1)
-    distance = ((y - places[..., :1]).square()[..., :, None] + (x - places[..., 1:]).square()[..., None, :]).sqrt()
+    steps = step * torch.arange(-WINDOW, WINDOW + 1, device=keypoints.device)
+    y = (keypoints[..., :1].round() + steps).clamp(0, rows - 1)  # (B, Q, 17, 2 · WINDOW + 1)
+    x = (keypoints[..., 1:].round() + steps).clamp(0, columns - 1)
+    distance = (
+        (y - keypoints[..., :1]).square()[..., :, None] + (x - keypoints[..., 1:]).square()[..., None, :]
+    ).sqrt()
     index = (columns * y[..., :, None] + x[..., None, :]).flatten(3).long().transpose(1, 2)
     logit = outputs.keypoint.flatten(2).gather(2, index.flatten(2)).unflatten(2, index.shape[2:])
     return SearchWindow(index, distance.flatten(3).transpose(1, 2), logit)
@@ -204,24 +206,25 @@ class ProposalEmbedding(nn.Module):
         self.refine = nn.Sequential(*(ResidualPerceptron(width) for _ in range(config.proposal_depth)))
 
     def forward(self, features: EncoderFeatures, patches: Tensor) -> Tensor:
+        """Return the content (B, Q, D) of the queries; patches: (B, h, w, encoder width), encoded."""
         keypoints = features.keypoints
         middle = self.middle(self.middle_norm(features.context_16.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
         coarse = self.coarse(patches).permute(0, 3, 1, 2)
-        sampled = [
+        samples = [
             features.sampled,
             sample_at(middle, keypoints / MIDDLE_PX - 0.5),
             sample_at(coarse, keypoints / PATCH_PX - 0.5),
         ]
-        seen = self.norm(torch.cat([sample.flatten(2) for sample in sampled], dim=-1))
-        return self.embed_people(keypoints, features.keypoint_score, features.center_logit, seen)
+        sampled = self.norm(torch.cat([sample.flatten(2) for sample in samples], dim=-1))
+        return self.embed_people(keypoints, features.keypoint_score, features.center_logit, sampled)
 
-    def embed_people(self, keypoints: Tensor, score: Tensor, center_logit: Tensor, seen: Tensor | None) -> Tensor:
+    def embed_people(self, keypoints: Tensor, score: Tensor, center_logit: Tensor, sampled: Tensor | None) -> Tensor:
         """Embed proposals; return (B, Q, D).
 
         keypoints     (B, Q, 17, 2) px
         score         (B, Q, 17) of the keypoints
         center_logit  (B, Q)
-        seen          (B, Q, sampled_width) sampled image features; None: only keypoints are known
+        sampled       (B, Q, sampled_width) sampled image features; None: only keypoints are known
         """
         reference = keypoints[:, :, NOSE]
         extent = (keypoints.amax(2) - keypoints.amin(2)).amax(-1, keepdim=True).clamp(min=MIN_EXTENT_PX)
@@ -231,7 +234,7 @@ class ProposalEmbedding(nn.Module):
             (extent / self.image_size).log(),
             reference / self.image_size - 0.5,
             center_logit[..., None].clamp(-10.0, 10.0) / 5.0,
-            extent.new_zeros(*extent.shape[:2], self.sampled_width) if seen is None else seen,
+            extent.new_zeros(*extent.shape[:2], self.sampled_width) if sampled is None else sampled,
         ]
         content: Tensor = self.refine(self.embed(torch.cat(described, dim=-1)))
         return content

@@ -49,9 +49,9 @@ BATCH_WAIT_S = 0.003
 
 @dataclass(eq=False)
 class _Request:
-    """An image of a camera, and its result or error. Images with the same infer and size can run as one batch."""
+    """An image of a camera, and its result or error. Images with the same inference and size can run as one batch."""
 
-    infer: Inference
+    inference: Inference
     image: UploadedImage
     min_score: float
     vertices: bool
@@ -63,7 +63,7 @@ class _Request:
         return self.result is not None or self.error is not None
 
     def fits(self, other: _Request) -> bool:
-        return self.infer is other.infer and self.image.image.shape == other.image.image.shape
+        return self.inference is other.inference and self.image.image.shape == other.image.image.shape
 
 
 class SharedInference:
@@ -91,13 +91,14 @@ class SharedInference:
         self.has_failed = False  # the device raised an error other than out of memory
         self._batch_wait_s = batch_wait_s
         self._batch_sizes = tuple(batch_sizes or ((1,) if self._runtime.device == "cpu" else BATCH_SIZES))
-        self._infers: weakref.WeakValueDictionary[tuple[int, int], Inference] = weakref.WeakValueDictionary()
+        self._inferences: weakref.WeakValueDictionary[tuple[int, int], Inference] = weakref.WeakValueDictionary()
         self._cameras: weakref.WeakSet[CameraInference] = weakref.WeakSet()
         self._waiting: list[_Request] = []  # oldest first
         self._is_running = False
         self._changed = threading.Condition()
 
     def add_camera(self, body: Body, max_people: int) -> CameraInference:
+        """Return the interface for one more camera, with its own mesh and number of people."""
         with self._changed:
             camera = CameraInference(self, body, max_people)
             self._cameras.add(camera)
@@ -107,10 +108,10 @@ class SharedInference:
         """Return the `Inference` of this mesh and max_people, which lives as long as a camera uses it."""
         key = (body.vertex_count, max_people)
         with self._changed:
-            infer = self._infers.get(key)
-            if infer is None:
-                self._infers[key] = infer = Inference(self.network, body, self._runtime, max_people)
-            return infer
+            inference = self._inferences.get(key)
+            if inference is None:
+                self._inferences[key] = inference = Inference(self.network, body, self._runtime, max_people)
+            return inference
 
     def run(self, request: _Request) -> InferenceResult:
         """Run the network on an image, together with others that arrive in time, and return its own result."""
@@ -164,11 +165,11 @@ class SharedInference:
                 self.has_failed |= not isinstance(error, torch.OutOfMemoryError)
 
     def _compute_at_once(self, batch: list[_Request]) -> None:
-        infer, images = batch[0].infer, [request.image for request in batch]
+        inference, images = batch[0].inference, [request.image for request in batch]
         size = next(size for size in self._batch_sizes if size >= len(batch))
         images += [images[-1]] * (size - len(images))
         min_score = min(request.min_score for request in batch)
-        results = infer.compute(images, min_score, vertices=any(request.vertices for request in batch))
+        results = inference.compute(images, min_score, vertices=any(request.vertices for request in batch))
         for request, result in zip(batch, results, strict=False):
             request.result = result.select(np.arange(len(result.score)))  # the next batch overwrites the memory
 
@@ -178,15 +179,15 @@ class CameraInference:
 
     def __init__(self, shared: SharedInference, body: Body, max_people: int) -> None:
         self._shared = shared
-        self.infer = shared.get_inference(body, max_people)
+        self.inference = shared.get_inference(body, max_people)
 
     @property
     def runtime(self) -> Runtime:
-        return self.infer.runtime
+        return self.inference.runtime
 
     @property
     def max_people(self) -> int:
-        return self.infer.max_people
+        return self.inference.max_people
 
     def __call__(
         self,
@@ -198,7 +199,8 @@ class CameraInference:
         vertices: bool = True,
     ) -> InferenceResult:
         """Run the network on one image. Arguments as in `Inference`; the result is not overwritten."""
-        return self._shared.run(_Request(self.infer, self.infer.upload(image, resize, k), min_score, vertices))
+        return self._shared.run(_Request(self.inference, self.inference.upload(image, resize, k), min_score, vertices))
 
     def reconfigure(self, body: Body, max_people: int) -> None:
-        self.infer = self._shared.get_inference(body, max_people)
+        """Change this camera's mesh or number of people; other cameras keep theirs."""
+        self.inference = self._shared.get_inference(body, max_people)

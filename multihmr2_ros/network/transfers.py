@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 MAX_UPLOADS = 5  # pinned buffers of a thread, one for each image size and one for k
-VERTICES = "vertices"  # the largest output, which is copied only if it is wanted
+VERTICES = "vertices"  # the largest output, which is copied only if it is requested
 
 Outputs = dict[str, Tensor]
 
@@ -43,7 +43,7 @@ class Uploader:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._stream: torch.cuda.Stream | None = None
-        self._here = threading.local()
+        self._thread_local = threading.local()
 
     @contextlib.contextmanager
     def on_stream(self) -> Iterator[None]:
@@ -55,7 +55,8 @@ class Uploader:
 
     def __call__(self, values: NDArray[Any]) -> Tensor:
         """Start the copy of an array to the GPU on the current stream."""
-        buffers: OrderedDict[tuple[int, ...], _PinnedBuffers] = self._here.__dict__.setdefault("buffers", OrderedDict())
+        buffers: OrderedDict[tuple[int, ...], _PinnedBuffers]
+        buffers = vars(self._thread_local).setdefault("buffers", OrderedDict())
         if values.shape not in buffers:
             if len(buffers) == MAX_UPLOADS:
                 buffers.popitem(last=False)
@@ -70,10 +71,10 @@ class _PinnedBuffers:
     They are reused, because their allocation takes milliseconds.
     """
 
-    def __init__(self, like: NDArray[Any]) -> None:
-        dtype = torch.from_numpy(np.empty(0, like.dtype)).dtype
+    def __init__(self, example: NDArray[Any]) -> None:
+        dtype = torch.from_numpy(np.empty(0, example.dtype)).dtype
         self._next, self._last = (
-            (torch.empty(like.shape, dtype=dtype, pin_memory=True), torch.cuda.Event()) for _ in range(2)
+            (torch.empty(example.shape, dtype=dtype, pin_memory=True), torch.cuda.Event()) for _ in range(2)
         )
 
     def upload(self, values: NDArray[Any], device: torch.device) -> Tensor:
@@ -81,9 +82,9 @@ class _PinnedBuffers:
         self._next, self._last = self._last, self._next
         copied.synchronize()  # of the copy before the previous one
         np.copyto(pinned.numpy(), values)
-        there = pinned.to(device, non_blocking=True)
+        on_device = pinned.to(device, non_blocking=True)
         copied.record()
-        return there
+        return on_device
 
 
 @dataclass(frozen=True)

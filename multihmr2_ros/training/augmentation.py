@@ -105,7 +105,7 @@ def augment(
     if aspect is not None:
         sample = crop(sample, *draw_crop(sample, generator, config, aspect))
     resize = ResizePad.fit_inside(*sample.size, *input_size)
-    sample = to_input(sample, resize)
+    sample = resize_to_input(sample, resize)
     sample = _distort_content_colors(sample, resize, generator, config.photometric)
     if generator.random() < config.cutout:
         sample = cut_out(sample, generator, config)
@@ -218,7 +218,7 @@ def crop(sample: Sample, x0: int, y0: int, x1: int, y1: int) -> Sample:
     return cropped.select(remaining > 0)
 
 
-def to_input(sample: Sample, resize: ResizePad) -> Sample:
+def resize_to_input(sample: Sample, resize: ResizePad) -> Sample:
     """Resize the sample and pad it with black, with the same arithmetic as inference."""
     pixels = torch.from_numpy(np.ascontiguousarray(sample.image)).permute(2, 0, 1)[None]
     size = (resize.resized_height, resize.resized_width)

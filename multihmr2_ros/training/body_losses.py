@@ -31,7 +31,7 @@ from multihmr2_ros.training.targets import Targets
 # The angle of a point at the camera's center is undefined; the paper leaves out nearer points.
 MIN_DEPTH_M = 0.1
 # Distance outside the image, divided by its longer side. Farther true joints would only train extrapolation.
-FURTHEST_OUTSIDE = 0.5
+MAX_OUTSIDE = 0.5
 MESH_TERMS = frozenset({"vertices", "joints", "reprojection", "keypoint_similarity", "angle"})
 SIMILARITY_SOFTENING = 2.0  # factor of COCO's sigmas: keypoints with large errors still have a gradient
 MIN_STATURE_M = 0.3
@@ -193,13 +193,13 @@ def _compute_mesh_terms(
     found: PosedPeople, rows: Tensor, people: MatchedPeople, true: TruePeople, body: Body, weights: set[str]
 ) -> dict[str, Tensor]:
     """Return the terms that need posed bodies; found: the predicted bodies of the given rows of people."""
-    bodied = people.has_body[rows].nonzero()[:, 0]
+    with_body = people.has_body[rows].nonzero()[:, 0]
     truth_rows = true.rows
     terms = {}
     if "vertices" in weights:
-        terms["vertices"] = masked_mean((found.vertices[bodied] - true.person.vertices).abs())
+        terms["vertices"] = masked_mean((found.vertices[with_body] - true.person.vertices).abs())
     if "joints" in weights:
-        terms["joints"] = masked_mean((found.joints[bodied] - true.person.joints).abs())
+        terms["joints"] = masked_mean((found.joints[with_body] - true.person.joints).abs())
     if not weights & {"reprojection", "keypoint_similarity", "angle"}:
         return terms
     places = people.center[rows] - found.center_offset
@@ -208,16 +208,16 @@ def _compute_mesh_terms(
         pixels, ahead = project(true_joints, people.true_k[truth_rows, None])
         usable = ahead & _is_near_image(pixels, people.image_size)
         usable &= (people.has_place & people.has_k)[truth_rows, None]
-    groups = [_flatten_points(found.joints[bodied] + places[bodied, None], pixels, usable, people.k[truth_rows])]
+    groups = [_flatten_points(found.joints[with_body] + places[with_body, None], pixels, usable, people.k[truth_rows])]
     annotated = people.keypoint_visible[rows].any(-1).nonzero()[:, 0]
     if len(annotated):
-        named = rows[annotated]
+        annotated_rows = rows[annotated]
         points = regress_low_mesh_keypoints(body, found.vertices[annotated]) + places[annotated, None]
-        groups.append(_flatten_points(points, people.keypoints[named], people.keypoint_visible[named], people.k[named]))
+        keypoints, visible = people.keypoints[annotated_rows], people.keypoint_visible[annotated_rows]
+        k, box = people.k[annotated_rows], people.box[annotated_rows]
+        groups.append(_flatten_points(points, keypoints, visible, k))
         if "keypoint_similarity" in weights:
-            terms["keypoint_similarity"] = keypoint_similarity_loss(
-                points, people.keypoints[named], people.keypoint_visible[named], people.k[named], people.box[named]
-            )
+            terms["keypoint_similarity"] = keypoint_similarity_loss(points, keypoints, visible, k, box)
     points, pixels, usable, k = (torch.cat(parts) for parts in zip(*groups, strict=True))
     if "reprojection" in weights:
         terms["reprojection"] = reprojection_loss(points, pixels, usable, k) / people.side
@@ -241,10 +241,10 @@ def keypoint_similarity_loss(points: Tensor, pixels: Tensor, visible: Tensor, k:
     k        (n, 3, 3) px
     box      (n, 4) px, which determines the scale
     """
-    seen, ahead = project(points, k[:, None])
+    projected, ahead = project(points, k[:, None])
     area = AREA_OF_BOX * (box[:, 2:] - box[:, :2]).clamp(min=1.0).prod(-1)
     sigma = SIMILARITY_SOFTENING * pixels.new_tensor(COCO_SIGMAS)
-    exponent = (seen - pixels).square().sum(-1) / (2 * area[:, None] * (2 * sigma).square())
+    exponent = (projected - pixels).square().sum(-1) / (2 * area[:, None] * (2 * sigma).square())
     return masked_mean(1 - torch.exp(-exponent), visible & ahead)
 
 
@@ -265,8 +265,8 @@ def reprojection_loss(points: Tensor, pixels: Tensor, usable: Tensor, k: Tensor)
 
     Points that are not in front of the camera have no projection and contribute to the angular loss only.
     """
-    seen, ahead = project(points, k)
-    return masked_mean((seen - pixels).abs().sum(-1), usable & ahead)
+    projected, ahead = project(points, k)
+    return masked_mean((projected - pixels).abs().sum(-1), usable & ahead)
 
 
 def angular_loss(points: Tensor, pixels: Tensor, usable: Tensor, k: Tensor, image_size: tuple[int, int]) -> Tensor:
@@ -305,7 +305,7 @@ def project(points: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
 
 def _is_near_image(pixels: Tensor, image_size: tuple[int, int]) -> Tensor:
     size = pixels.new_tensor([image_size[1], image_size[0]])
-    margin = FURTHEST_OUTSIDE * max(image_size)
+    margin = MAX_OUTSIDE * max(image_size)
     return ((pixels > -margin) & (pixels < size + margin)).all(-1)
 
 
@@ -329,12 +329,12 @@ def compute_consistency_terms(
     shape, rotations = network.person(people.queries[ours])
     found = pose_people(body, shape[:, :PHENOTYPES], rotations)
     with torch.no_grad():
-        shape, held_rotations = reference.person(reference_people.queries[theirs])
-        held = pose_people(body, shape[:, :PHENOTYPES], held_rotations)
+        shape, frozen_rotations = reference.person(reference_people.queries[theirs])
+        frozen = pose_people(body, shape[:, :PHENOTYPES], frozen_rotations)
     posed = (~body.unposed_bones).flatten().nonzero()[:, 0]
     return {
-        "consistency_pose": masked_mean((rotations[:, posed] - held_rotations[:, posed]).square()),
-        "consistency_joints": masked_mean((found.joints - held.joints).square().sum(-1)),
+        "consistency_pose": masked_mean((rotations[:, posed] - frozen_rotations[:, posed]).square()),
+        "consistency_joints": masked_mean((found.joints - frozen.joints).square().sum(-1)),
     }
 
 

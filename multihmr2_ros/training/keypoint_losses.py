@@ -31,7 +31,7 @@ from torch.nn import functional
 
 from multihmr2_ros.body import Body
 from multihmr2_ros.network.movenet import CELL_PX, MoveNetOutputs
-from multihmr2_ros.network.proposals import SearchWindow, find_centers, regress_keypoints, search_window
+from multihmr2_ros.network.proposals import SearchWindow, find_centers, make_search_window, regress_keypoints
 from multihmr2_ros.training.body_losses import MatchedPeople, TruePeople, masked_mean, project
 from multihmr2_ros.training.keypoints import regress_low_mesh_keypoints
 from multihmr2_ros.training.matching import Matches
@@ -50,7 +50,7 @@ MAX_SHARE = 2.0  # of the extent: larger regression errors have no gradient
 def keypoint_map_loss(
     logit: Tensor, people: MatchedPeople, true: TruePeople, targets: Targets, body: Body, patch_size: int
 ) -> Tensor:
-    """Return the penalty-reduced focal loss (as in `heatmap_loss`) of logits (B, h, w, 17), per keypoint; a scalar.
+    """Return the penalty-reduced focal loss of logits (B, h, w, 17), per keypoint; a scalar.
 
     Keypoints are the annotated ones, or those of the true bodies. No loss is computed for the patches in the box of a
     person whose keypoint is unknown, in boxes of ignored people, and in images without score supervision.
@@ -72,7 +72,16 @@ def keypoint_map_loss(
     supervised = targets.score_supervised[:, None, None]
     positive = (nearby == 1) & supervised
     negative = (nearby < 1) & ~unknown & supervised
-    logit = logit.flatten(1, 2).transpose(1, 2)
+    return penalty_reduced_focal_loss(logit.flatten(1, 2).transpose(1, 2), nearby, positive, negative)
+
+
+def penalty_reduced_focal_loss(logit: Tensor, nearby: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+    """Return the focal loss of patches (Law and Deng 2018), divided by the number of positive patches; a scalar.
+
+    logit               (…) of "the point is in this patch"
+    nearby              (…) in [0, 1], which reduces the loss of negative patches: 1 at a true point, 0 far from all
+    positive, negative  (…) bool; other patches have no loss
+    """
     score = torch.sigmoid(logit)
     high = (1 - score).square() * -functional.logsigmoid(logit)
     low = (1 - nearby).pow(4) * score.square() * -functional.logsigmoid(-logit)
@@ -118,7 +127,7 @@ def encoder_keypoint_loss(
     error = ((regressed[rows] - truth).abs().sum(-1) / extent[:, None]).clamp(max=MAX_SHARE)
     loss = REGRESSION * masked_mean(error, known)
     choice, offset, in_window = _compute_window_losses(
-        outputs, search_window(outputs, regressed.detach()), matches, truth.nan_to_num(), size
+        outputs, make_search_window(outputs, regressed.detach()), matches, truth.nan_to_num(), size
     )
     known = known & in_window
     return loss + CHOICE * masked_mean(choice, known) + OFFSET * masked_mean(offset, known)

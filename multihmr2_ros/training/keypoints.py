@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from multihmr2_ros.body import Body
+from multihmr2_ros.body import Body, rotations_from_vectors
 from multihmr2_ros.people import BONE_COUNT, PHENOTYPE_LABELS
 
 FITTED_BODIES = 96
@@ -70,8 +70,4 @@ def _fit_low_mesh_weights() -> NDArray[np.float32]:
 
 def _sample_random_poses(generator: torch.Generator) -> Tensor:
     """Draw rotations (n, 163, 3, 3) of about 25° about random axes."""
-    vectors = 0.25 * torch.randn(FITTED_BODIES, BONE_COUNT, 3, generator=generator)
-    x, y, z = vectors.unbind(-1)
-    zero = torch.zeros_like(x)
-    skew = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
-    return torch.linalg.matrix_exp(skew)
+    return rotations_from_vectors(0.25 * torch.randn(FITTED_BODIES, BONE_COUNT, 3, generator=generator))

@@ -50,13 +50,15 @@ from multihmr2_ros.training.losses import LossConfig, compute_place_terms
 CAMERA_FROM_HEADING = np.array([[0.0, -1.0, 0.0], [0.0, 0.0, -1.0], [1.0, 0.0, 0.0]])  # x right, y down, z away
 ASPECTS = ((4, 3), (4, 3), (16, 9), (1, 1), (3, 4))
 VERTICAL_FOV_DEG = (25.0, 100.0)
-EXTENT_SHARE = (0.08, 1.6)  # stature in the image, divided by the image's height
-FACING_SHARE = 0.4
-MESH_EVERY = 12
-CHUNK = 500
+EXTENT_SHARE = (0.08, 1.6)  # stature in the image, divided by the image's height; log-uniform
+FACING_SHARE = 0.4  # of the people, who look towards the camera
+MESH_EVERY = 12  # one of this many people has mesh losses
+CHUNK = 500  # bodies that are posed at once
 DEPTH_M = (0.5, 25.0)
 NEAREST_CENTER_M = 0.2  # people whose center is nearer to the camera plane get no position losses
+# Probabilities: a keypoint is occluded; all below a line are; left and right are exchanged.
 HIDDEN, CUT, SWAPPED = 0.08, 0.3, 0.03
+SEED_OF_KEYPOINTS = 17  # separates the random numbers of these batches from those of images
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,7 @@ class KeypointBatches(Dataset[KeypointBatch]):
         self.stature = np.array([estimate_stature(shape) for shape in bank.shape])
 
     def __getitem__(self, step: int) -> KeypointBatch:
-        generator = np.random.default_rng([self.seed, 17, step, self.rank])
+        generator = np.random.default_rng([self.seed, SEED_OF_KEYPOINTS, step, self.rank])
         n, rows = self.people, generator.integers(len(self.bank.shape), size=self.people)
         aspect = np.array(ASPECTS)[generator.integers(len(ASPECTS), size=n)]
         size = self.image_size * aspect / aspect.max(axis=1, keepdims=True)
@@ -175,16 +177,16 @@ class KeypointBatches(Dataset[KeypointBatch]):
         lowest = 1.0 + np.maximum(0.0, 0.6 * share - 0.3)  # the pelvis of a near person is often below the image
         middle = size * np.stack([generator.uniform(0.0, 1.0, n), generator.uniform(0.15, lowest)], axis=1)
         ray = (middle - size / 2) / focal[:, None]
-        turn = _sample_camera_from_heading(generator, ray[:, 0])
+        camera_from_heading = _sample_camera_from_heading(generator, ray[:, 0])
         k = np.zeros((n, 3, 3))
         k[:, 0, 0] = k[:, 1, 1] = focal
         k[:, :2, 2], k[:, 2, 2] = size / 2, 1.0
         rotations = self.bank.rotations[rows].astype(np.float32)
-        rotations[:, 0] = turn @ rotations[:, 0]
+        rotations[:, 0] = camera_from_heading @ rotations[:, 0]
         values = {
             "rotations": rotations,
-            "keypoints": self.bank.keypoints[rows] @ turn.transpose(0, 2, 1),
-            "center": (turn @ self.bank.center[rows][..., None])[..., 0],
+            "keypoints": self.bank.keypoints[rows] @ camera_from_heading.transpose(0, 2, 1),
+            "center": (camera_from_heading @ self.bank.center[rows][..., None])[..., 0],
             "k": k,
             "size": size,
             "pelvis": depth[:, None] * np.concatenate([ray, np.ones((n, 1))], axis=1),
@@ -209,9 +211,9 @@ def _sample_camera_from_heading(generator: np.random.Generator, ray_x: NDArray[n
     yaw = np.where(generator.random(n) < FACING_SHARE, facing, yaw)
     pitch = np.clip(generator.normal(0.08, 0.22, n), -0.6, 1.0)
     roll = generator.normal(0.0, 0.04, n)
-    turns = Rotation.from_euler("z", roll[:, None]) * Rotation.from_matrix(CAMERA_FROM_HEADING)
+    camera_roll = Rotation.from_euler("z", roll[:, None]) * Rotation.from_matrix(CAMERA_FROM_HEADING)
     return np.asarray(
-        (turns * Rotation.from_euler("y", -pitch[:, None]) * Rotation.from_euler("z", yaw[:, None])).as_matrix()
+        (camera_roll * Rotation.from_euler("y", -pitch[:, None]) * Rotation.from_euler("z", yaw[:, None])).as_matrix()
     )
 
 

@@ -34,6 +34,7 @@ from multihmr2_ros.network.model import LayerOutputs, MultiHMR2, TrainingOutputs
 from multihmr2_ros.training.body_losses import (
     MESH_TERMS,
     MatchedPeople,
+    TruePeople,
     compute_body_terms,
     compute_consistency_terms,
     find_pairs,
@@ -41,7 +42,12 @@ from multihmr2_ros.training.body_losses import (
     masked_mean,
     pose_true_people,
 )
-from multihmr2_ros.training.keypoint_losses import collect_known_keypoints, encoder_keypoint_loss, keypoint_map_loss
+from multihmr2_ros.training.keypoint_losses import (
+    collect_known_keypoints,
+    encoder_keypoint_loss,
+    keypoint_map_loss,
+    penalty_reduced_focal_loss,
+)
 from multihmr2_ros.training.matching import (
     Matches,
     MatchingConfig,
@@ -86,8 +92,8 @@ class LossConfig:
     keypoint_similarity 1 − COCO's object keypoint similarity of annotated keypoints, with twice its sigmas
     angle               angle between joints and their true rays, divided by the diagonal field of view
     track_feature       L1
-    consistency_pose, consistency_joints   L2 to a frozen model's rotations, and to its joints from the pelvis, m
-                        (stage b)
+    consistency_pose, consistency_joints   squared error of rotation matrices, and squared distance of joints from the
+                        pelvis, m², to a frozen model's predictions (stage b)
     auxiliary           factor of the detection terms of all decoder layers except the last
     surplus             factor of location, root, pose and shape of further queries near a person (one-to-many
                         supervision), up to surplus_queries per person; their scores are not supervised
@@ -149,43 +155,77 @@ def compute_losses(
     body       the low mesh, on the outputs' device
     reference  the frozen model of the consistency terms, and its outputs for the same images
     """
-    terms: dict[str, Tensor] = {}
     if outputs.patch is not None:
         config = dataclasses.replace(config, score=0.0, surplus=0.0)
-    matches = _match_queries(network, outputs, outputs.layers[-1], targets, body, config)
-    people = gather_matched_people(outputs, targets, matches)
     weights = {item.name for item in dataclasses.fields(config) if getattr(config, item.name)}
+    last = outputs.layers[-1]
+    matches = _match_queries(network, outputs, last, targets, body, config)
+    people = gather_matched_people(outputs, targets, matches)
     true = pose_true_people(people, body) if weights & (MESH_TERMS | {"keypoint_map", "encoder_keypoint"}) else None
-    _add_terms(terms, config, compute_detection_terms(outputs.layers[-1], people, matches, targets, config), 1.0)
+    terms: dict[str, Tensor] = {}
+    _add_terms(terms, config, compute_detection_terms(last, people, matches, targets, config))
     if config.auxiliary:
         for layer in outputs.layers[:-1]:
-            own = _match_queries(network, outputs, layer, targets, body, config)
-            layer_people = gather_matched_people(dataclasses.replace(outputs, layers=(layer,)), targets, own)
-            _add_terms(
-                terms, config, compute_detection_terms(layer, layer_people, own, targets, config), config.auxiliary
-            )
+            auxiliary = _compute_auxiliary_terms(network, outputs, layer, targets, body, config)
+            _add_terms(terms, config, auxiliary, config.auxiliary)
     if config.surplus:
-        more = match_one_to_many(outputs.layers[-1].location, targets, matches, config.surplus_queries)
-        surplus = gather_matched_people(outputs, targets, more)
-        _add_terms(terms, config, compute_one_to_many_terms(network, surplus, body, config), config.surplus)
-    if config.heatmap and outputs.heatmap is not None:
-        _add_terms(terms, config, {"heatmap": _compute_heatmap_loss(network, outputs, outputs.heatmap, targets)}, 1.0)
-    if config.field_of_view:
-        loss = field_of_view_loss(outputs.horizontal_fov, targets, outputs.image_size[1])
-        _add_terms(terms, config, {"field_of_view": loss}, 1.0)
-    _add_terms(terms, config, compute_body_terms(network, people, true, body, weights), 1.0)
-    if true is not None and outputs.keypoint_maps is not None and config.keypoint_map:
-        patch_size = network.config.patch_size
-        loss = keypoint_map_loss(outputs.keypoint_maps, people, true, targets, body, patch_size)
-        _add_terms(terms, config, {"keypoint_map": loss}, 1.0)
-    if true is not None and outputs.movenet is not None and config.encoder_keypoint:
-        pixels, known = collect_known_keypoints(people, true, targets, body)
-        loss = encoder_keypoint_loss(outputs.movenet, network.config.queries, matches, pixels, known)
-        _add_terms(terms, config, {"encoder_keypoint": loss}, 1.0)
+        surplus_matches = match_one_to_many(last.location, targets, matches, config.surplus_queries)
+        surplus_people = gather_matched_people(outputs, targets, surplus_matches)
+        _add_terms(terms, config, compute_one_to_many_terms(network, surplus_people, body, config), config.surplus)
+    _add_terms(terms, config, _compute_image_terms(network, outputs, targets, config))
+    _add_terms(terms, config, compute_body_terms(network, people, true, body, weights))
+    if true is not None:
+        _add_terms(
+            terms, config, _compute_keypoint_terms(network, outputs, matches, people, true, targets, body, config)
+        )
     if reference is not None and weights & {"consistency_pose", "consistency_joints"}:
-        other = _match_queries(reference[0], reference[1], reference[1].layers[-1], targets, body, config)
-        pairs = gather_matched_people(reference[1], targets, other)
-        _add_terms(terms, config, compute_consistency_terms(network, people, reference[0], pairs, body), 1.0)
+        frozen, frozen_outputs = reference
+        frozen_matches = _match_queries(frozen, frozen_outputs, frozen_outputs.layers[-1], targets, body, config)
+        frozen_people = gather_matched_people(frozen_outputs, targets, frozen_matches)
+        _add_terms(terms, config, compute_consistency_terms(network, people, frozen, frozen_people, body))
+    return terms
+
+
+def _compute_auxiliary_terms(
+    network: MultiHMR2, outputs: TrainingOutputs, layer: LayerOutputs, targets: Targets, body: Body, config: LossConfig
+) -> dict[str, Tensor]:
+    """Return the detection terms of a decoder layer that is not the last one; its queries are matched separately."""
+    matches = _match_queries(network, outputs, layer, targets, body, config)
+    people = gather_matched_people(dataclasses.replace(outputs, layers=(layer,)), targets, matches)
+    return compute_detection_terms(layer, people, matches, targets, config)
+
+
+def _compute_image_terms(
+    network: MultiHMR2, outputs: TrainingOutputs, targets: Targets, config: LossConfig
+) -> dict[str, Tensor]:
+    """Return the terms of whole images: heat map and field of view."""
+    terms = {}
+    if config.heatmap and outputs.heatmap is not None:
+        terms["heatmap"] = _compute_heatmap_loss(network, outputs, outputs.heatmap, targets)
+    if config.field_of_view:
+        terms["field_of_view"] = field_of_view_loss(outputs.horizontal_fov, targets, outputs.image_size[1])
+    return terms
+
+
+def _compute_keypoint_terms(
+    network: MultiHMR2,
+    outputs: TrainingOutputs,
+    matches: Matches,
+    people: MatchedPeople,
+    true: TruePeople,
+    targets: Targets,
+    body: Body,
+    config: LossConfig,
+) -> dict[str, Tensor]:
+    """Return the terms that train the encoder on keypoints."""
+    terms = {}
+    if outputs.keypoint_maps is not None and config.keypoint_map:
+        patch_size = network.config.patch_size
+        terms["keypoint_map"] = keypoint_map_loss(outputs.keypoint_maps, people, true, targets, body, patch_size)
+    if outputs.movenet is not None and config.encoder_keypoint:
+        pixels, known = collect_known_keypoints(people, true, targets, body)
+        queries = network.config.queries
+        terms["encoder_keypoint"] = encoder_keypoint_loss(outputs.movenet, queries, matches, pixels, known)
     return terms
 
 
@@ -252,7 +292,7 @@ def _compute_heatmap_loss(network: MultiHMR2, outputs: TrainingOutputs, heatmap:
 
 
 def heatmap_loss(logit: Tensor, targets: Targets, patch_size: int) -> Tensor:
-    """Return the penalty-reduced focal loss (Law and Deng 2018) of patch logits (B, h, w), per person.
+    """Return the penalty-reduced focal loss of patch logits (B, h, w), per person.
 
     The positive patch contains the person's center, or is the nearest one; around it the penalty is reduced. Patches in
     the box of an ignored person, and images without score supervision, are left out.
@@ -268,11 +308,7 @@ def heatmap_loss(logit: Tensor, targets: Targets, patch_size: int) -> Tensor:
     positive = ((distance < 0.5) & targets.present[..., None]).any(1) & supervised
     places = ((center + 0.5) * patch_size).expand(batch, -1, -1)
     negative = ~positive & supervised & ~is_inside_ignored(places, targets)
-    logit = logit.flatten(1)
-    score = torch.sigmoid(logit)
-    high = (1 - score).square() * -functional.logsigmoid(logit)
-    low = (1 - nearby.amax(1)).pow(4) * score.square() * -functional.logsigmoid(-logit)
-    return (high * positive + low * negative).sum() / positive.sum().clamp(min=1)
+    return penalty_reduced_focal_loss(logit.flatten(1), nearby.amax(1), positive, negative)
 
 
 def field_of_view_loss(horizontal_fov: Tensor, targets: Targets, width: int) -> Tensor:
@@ -332,7 +368,8 @@ def _match_queries(
         return match_people(layer, targets, config.matching, distance)
 
 
-def _add_terms(terms: dict[str, Tensor], config: LossConfig, new: dict[str, Tensor], factor: float) -> None:
+def _add_terms(terms: dict[str, Tensor], config: LossConfig, new: dict[str, Tensor], factor: float = 1.0) -> None:
+    """Add new terms, multiplied by their weights and a factor, to the weighted terms, in place."""
     for name, value in new.items():
         weight = factor * getattr(config, name)
         terms[name] = terms[name] + weight * value if name in terms else weight * value

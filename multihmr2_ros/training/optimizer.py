@@ -28,6 +28,7 @@ from multihmr2_ros.errors import UserError
 
 Network = TypeVar("Network", bound=nn.Module)
 
+PRETRAINED = "backbone.pretrained."  # prefix of the names of pretrained parameters
 TOKENS = ("class_token", "register_tokens", "decoder.queries", "decoder.positions")
 
 
@@ -75,9 +76,6 @@ def compute_rate_factor(step: int, steps: int, config: OptimizerConfig) -> float
     rise = (step + 1) / max(config.warmup_steps, 1)
     fall = (steps - step) / max(config.decay_fraction * steps, 1.0)
     return max(0.0, min(1.0, rise, fall))
-
-
-PRETRAINED = "backbone.pretrained."
 
 
 def find_pretrained_prefix(network: nn.Module) -> str:

@@ -23,7 +23,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -133,40 +133,52 @@ def train(session: Session) -> str:
     if not session.features:
         _require_images(session)
     device = choose_device(torch.device(Runtime(session.device).resolve().device), os.environ)
-    with connect_processes(device) as others, stop_on_signals(stop), _start_renderers(session, others) as renderers:
+    with (
+        connect_processes(device) as processes,
+        stop_on_signals(stop),
+        _start_renderers(session, processes) as renderers,
+    ):
         torch.set_num_threads(
             session.training.threads or choose_training_threads(session.training.loader_workers, session.render_workers)
         )
         keep_freed_memory()
 
         def is_stopped() -> bool:
-            if others.any_true(stop(), device) and not stop.reason:
+            if processes.any_true(stop(), device) and not stop.reason:
                 stop.reason = "another process was stopped"
             return bool(stop.reason)
 
-        def anywhere(flag: bool) -> bool:
-            return others.any_true(flag, device)
+        def is_true_anywhere(flag: bool) -> bool:
+            return processes.any_true(flag, device)
 
         cache = None
         if session.render_cache is not None and not session.features:
-            cache = _ready_cache(session, session.render_cache, renderers, is_stopped, anywhere)
-        trainer = _make_trainer(session, device, others)
+            cache = _wait_for_cache(session, session.render_cache, renderers, is_stopped, is_true_anywhere)
+        trainer = _make_trainer(session, device, processes)
         if is_stopped():
             return f"stopped before the first step: {stop.reason}"
-        batches: Dataset[Batch]
-        if session.features:
-            check_encoder(session.features, trainer.network)
-            if session.training.losses.track_feature and not trainer.network.config.body_colors:
-                check_track_features(session.features, trainer.network.config.track_feature_width)
-            batches = CachedBatches(session.features, session.training.seed, others.rank)
-        else:
-            batches = Batches(_open_sources(session, cache), session.training.batch, session.training.seed, others.rank)
-        if session.lifting is not None:
-            batches = mix_keypoint_batches(batches, session, others.rank)
+        batches = _open_batches(session, cache, trainer.network, processes.rank)
         done = trainer.run(batches, _make_hooks(session, cache, renderers, stop))
         where = f"step {trainer.progress.step} of {session.training.steps}, weights in {session.out}"
         reason = stop.reason or "another process was stopped"
         return f"done: {where}" if done else f"stopped because {reason}: {where}; continue with --resume"
+
+
+def _open_batches(session: Session, cache: RenderCache | None, network: MultiHMR2, rank: int) -> Dataset[Batch]:
+    """Return the batches of one rank: features or images, mixed with steps on keypoints alone.
+
+    Raises UserError for features that do not fit the network.
+    """
+    seed = session.training.seed
+    batches: Dataset[Batch]
+    if session.features:
+        check_encoder(session.features, network)
+        if session.training.losses.track_feature and not network.config.body_colors:
+            check_track_features(session.features, network.config.track_feature_width)
+        batches = CachedBatches(session.features, seed, rank)
+    else:
+        batches = Batches(_open_sources(session, cache), session.training.batch, seed, rank)
+    return batches if session.lifting is None else mix_keypoint_batches(batches, session, rank)
 
 
 def mix_keypoint_batches(batches: Dataset[Batch], session: Session, rank: int = 0) -> Dataset[Any]:
@@ -186,8 +198,8 @@ def mix_keypoint_batches(batches: Dataset[Batch], session: Session, rank: int = 
 def write_features(session: Session, count: int) -> str:
     """Write `count` batches with the encoder's features to the first folder. Returns one line on the result.
 
-    A run with the session's options would train on the same batches. Raises UserError if the folder contains batches of
-    other options.
+    A run with the session's options would train on the same batches. The encoder runs on the CPU, whatever the
+    session's device is. Raises UserError if the folder contains batches of other options.
     """
     _require_images(session)
     folder = session.features[0]
@@ -242,24 +254,24 @@ def fill_render_cache(config: RenderCacheConfig, images: int, workers: int) -> s
     stop = StopRequest()
     wanted = images + config.held_out_images
 
-    def present() -> int:
+    def count_images() -> int:
         return len(RenderCache(config.folder)) + len(RenderCache(config.folder, held_out=True))
 
     with (
         stop_on_signals(stop),
-        make_progress_bar(name="rendering", unit="image", total=wanted, initial=present()) as bar,
+        make_progress_bar(name="rendering", unit="image", total=wanted, initial=count_images()) as bar,
     ):
         if workers <= 1:
             with torch.no_grad():
                 for _ in fill_cache(
                     config, make_scene_renderer(config.scene, config.sam2), images=images, stopped=stop
                 ):
-                    bar.update(present() - bar.n)
+                    bar.update(count_images() - bar.n)
         else:
             with RenderProcesses(config, workers, images=images, niceness=0) as renderers:
                 while renderers.running and not stop():
                     time.sleep(0.5)
-                    bar.update(present() - bar.n)
+                    bar.update(count_images() - bar.n)
                 if renderers.failed:
                     raise UserError(f"{renderers.failed} of {workers} renderers failed; their messages are above")
     held = f"{config.folder} contains {len(RenderCache(config.folder))} training images"
@@ -267,41 +279,41 @@ def fill_render_cache(config: RenderCacheConfig, images: int, workers: int) -> s
 
 
 @contextmanager
-def _start_renderers(session: Session, others: ProcessGroup) -> Iterator[RenderProcesses | None]:
+def _start_renderers(session: Session, processes: ProcessGroup) -> Iterator[RenderProcesses | None]:
     """Start this machine's background renderers, in its first process; they end with the block."""
     if session.render_cache is None:
         yield None
         return
-    if others.is_first:
+    if processes.is_first:
         open_folder(session.render_cache)
-    others.wait()
-    if session.render_workers and others.local_rank == 0:
+    processes.wait()
+    if session.render_workers and processes.local_rank == 0:
         with RenderProcesses(session.render_cache, session.render_workers) as renderers:
             yield renderers
     else:
         yield None
 
 
-def _ready_cache(
+def _wait_for_cache(
     session: Session,
     config: RenderCacheConfig,
     renderers: RenderProcesses | None,
     is_stopped: Callable[[], bool],
-    anywhere: Callable[[bool], bool],
+    is_true_anywhere: Callable[[bool], bool],
 ) -> RenderCache:
     """Return the render cache when it contains enough images to start. Waits while renderers are running.
 
-    anywhere(flag): returns whether the flag is set in any process; all processes run this loop together. Raises
+    is_true_anywhere(flag): returns whether the flag is set in any process; all processes run this loop together. Raises
     UserError if the cache is empty and no renderer is running.
     """
     wanted = max(1, min(session.training.start_images, config.cache_images))
     cache = RenderCache(config.folder)
     with make_progress_bar(name="first images", unit="image", total=wanted, disable=len(cache) >= wanted) as bar:
-        while anywhere(len(cache) < wanted) and not is_stopped():
+        while is_true_anywhere(len(cache) < wanted) and not is_stopped():
             has_ended = not session.render_workers or (renderers is not None and not renderers.running)
-            if not anywhere(has_ended):
+            if not is_true_anywhere(has_ended):
                 time.sleep(1.0)
-            elif anywhere(not len(cache)):
+            elif is_true_anywhere(not len(cache)):
                 raise UserError(
                     f"the render cache {config.folder} is empty and no process renders; add --render-workers, or fill "
                     "it with --render-only first"
@@ -325,12 +337,12 @@ def _open_sources(session: Session, cache: RenderCache | None) -> list[tuple[Sam
     return sources + [(dataset, left * len(dataset) / max(real, 1)) for dataset in session.datasets]
 
 
-def _make_trainer(session: Session, device: torch.device, others: ProcessGroup) -> Trainer:
+def _make_trainer(session: Session, device: torch.device, processes: ProcessGroup) -> Trainer:
     config = session.training
     network = make_network(session)
     reference = None if session.consistency_with is None else checkpoint.load_network(session.consistency_with)
     held_out = []
-    if session.render_cache is not None and others.is_first:
+    if session.render_cache is not None and processes.is_first:
         scene, batch = session.render_cache.scene, config.batch
         size = compute_input_sizes(network.config.image_size, batch.patch_size, [scene.width / scene.height])[0]
         cache = RenderCache(session.render_cache.folder, held_out=True)
@@ -345,7 +357,7 @@ def _make_trainer(session: Session, device: torch.device, others: ProcessGroup) 
         device,
         held_out=held_out,
         reference=reference,
-        processes=others,
+        processes=processes,
     )
     if session.resume:
         trainer.resume()
@@ -384,8 +396,8 @@ def _make_hooks(
 ) -> Hooks:
     if cache is None:
         return Hooks(stop=stop)
-    watch = _RenderMonitor(cache, renderers, session.training.most_views, _compute_render_share(session))
-    return Hooks(stop=stop, hold=watch.is_behind, views=watch.views)
+    monitor = _RenderMonitor(cache, renderers, session.training.most_views, _compute_render_share(session))
+    return Hooks(stop=stop, hold=monitor.is_behind, views=monitor.compute_views)
 
 
 def _compute_render_share(session: Session) -> float:
@@ -400,14 +412,14 @@ class _RenderMonitor:
     renderers: RenderProcesses | None
     most_views: float
     share: float
-    _seen: float = 0.0
-    _failed: int = field(default=0)
+    _refreshed_s: float = 0.0
+    _failed: int = 0
 
-    def views(self, images: int) -> float:
+    def compute_views(self, images: int) -> float:
         """Return the mean number of uses of each render, after `images` drawn images."""
-        if time.monotonic() - self._seen > REFRESH_S:
+        if time.monotonic() - self._refreshed_s > REFRESH_S:
             self.cache.refresh()
-            self._seen = time.monotonic()
+            self._refreshed_s = time.monotonic()
             failed = 0 if self.renderers is None else self.renderers.failed
             if failed > self._failed:
                 logger.warning("%d renderers have failed; training continues with the existing images", failed)
@@ -418,7 +430,7 @@ class _RenderMonitor:
         """Return whether training should wait for the renderers."""
         if not self.most_views or self.renderers is None or not self.renderers.running:
             return False
-        return self.views(images) > self.most_views
+        return self.compute_views(images) > self.most_views
 
 
 @contextmanager

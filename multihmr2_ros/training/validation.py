@@ -129,7 +129,7 @@ def compare_batch(
     tally = tally + _match_errors(prediction, targets, body, true_joints, found, wanted)
     known = targets.has_k
     true_fov = 2 * torch.atan(0.5 * width / targets.k[known, 0, 0])
-    errors = field_of_view_error(_array(prediction.horizontal_fov[known]), _array(true_fov))
+    errors = field_of_view_error(_to_array(prediction.horizontal_fov[known]), _to_array(true_fov))
     return tally + ValidationCounts(fov_errors_deg=tuple(errors.tolist()))
 
 
@@ -137,7 +137,7 @@ def match_predictions(
     prediction: Prediction, targets: Targets, threshold: float
 ) -> tuple[DetectionCounts, list[tuple[int, list[int], list[int]]]]:
     """Return the counts of a batch, and for each image (image, rows of the prediction, slots of the targets)."""
-    location = image_locations(prediction.center, prediction.k)
+    location = project_to_image(prediction.center, prediction.k)
     counts, matches = DetectionCounts(), []
     for image in range(len(targets)):
         found = (prediction.score[image] > threshold).nonzero().flatten().cpu().numpy()
@@ -169,12 +169,12 @@ def match_places(
     return [(row, column) for row, column in pairs.tolist()]
 
 
-def image_locations(points: Tensor, k: Tensor) -> NDArray[np.float64]:
+def project_to_image(points: Tensor, k: Tensor) -> NDArray[np.float64]:
     """Return px (B, M, 2) of points (B, M, 3) m with k (B, 3, 3); NaN behind the camera."""
-    return np.stack([project(each, own_k) for each, own_k in zip(_array(points), _array(k), strict=True)])
+    return np.stack([project(each, own_k) for each, own_k in zip(_to_array(points), _to_array(k), strict=True)])
 
 
-def _array(values: Tensor) -> NDArray[np.float64]:
+def _to_array(values: Tensor) -> NDArray[np.float64]:
     return np.asarray(values.detach().cpu().double().numpy(), np.float64)
 
 
@@ -182,7 +182,7 @@ def _is_ignored(location: NDArray[np.float64], targets: Targets, image: int) -> 
     """Return whether an unmatched detection at a location (2,) px is not counted as an error."""
     if not targets.score_supervised[image]:
         return True
-    box = _array(targets.box[image][targets.ignore[image]])
+    box = _to_array(targets.box[image][targets.ignore[image]])
     inside = (location >= box[:, :2]).all(-1) & (location <= box[:, 2:]).all(-1)
     return bool(inside.any())
 
@@ -221,12 +221,12 @@ def _match_errors(
         query_depth=prediction.query_depth,
     )
     bodies = place_bodies(body, hit)
-    joints, true = bodies.joints[0], _array(true_joints[image, slot])
+    joints, true = bodies.joints[0], _to_array(true_joints[image, slot])
     known = np.isfinite(true).all(axis=(1, 2))
-    joints_known = _array(joints - joints[:, :1])[known]
+    joints_known = _to_array(joints - joints[:, :1])[known]
     has_place = targets.has_place[image, slot]
     depth, true_depth = prediction.center[image, row, 2][has_place], targets.centre[image, slot, 2][has_place]
-    distance = relative_error(_array(depth), _array(true_depth.clamp(min=0.01)))
+    distance = relative_error(_to_array(depth), _to_array(true_depth.clamp(min=0.01)))
     return ValidationCounts(
         joint_errors_mm=tuple(point_error(joints_known, true[known]).tolist()),
         aligned_joint_errors_mm=tuple(procrustes_error(joints_known, true[known]).tolist()),
@@ -243,7 +243,7 @@ def _compare_depths(
     """Return the depth relations of one image's matches, rows of the prediction and slots of the targets."""
     known = targets.has_place[image, columns].cpu().numpy()
     found, true = (
-        _array(centers[image])[ids][known] for centers, ids in ((prediction.center, rows), (targets.centre, columns))
+        _to_array(centers[image])[ids][known] for centers, ids in ((prediction.center, rows), (targets.centre, columns))
     )
     return ValidationCounts(depth_relations=tuple(depth_order(found, true).astype(float).tolist()))
 
@@ -256,11 +256,11 @@ def _compute_similarities(
     if not known.any():
         return ()
     image, slot = image[known], slot[known]
-    pixels = image_locations(regress_low_mesh_keypoints(body, vertices[known]), k[known])
+    pixels = project_to_image(regress_low_mesh_keypoints(body, vertices[known]), k[known])
     seen = np.where(np.isnan(pixels), np.inf, pixels)
     visible = targets.keypoint_visible[image, slot]
-    true = _array(torch.cat([targets.keypoints[image, slot], visible[..., None]], dim=-1))
-    box = _array(targets.box[image, slot])
+    true = _to_array(torch.cat([targets.keypoints[image, slot], visible[..., None]], dim=-1))
+    box = _to_array(targets.box[image, slot])
     area = AREA_OF_BOX * (box[:, 2:] - box[:, :2]).prod(axis=1)
     people = ImageKeypoints(seen, np.zeros(len(box)), true, area, box, np.zeros(len(box), bool))
     return tuple(np.diagonal(object_keypoint_similarity(people)).tolist())

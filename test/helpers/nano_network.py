@@ -26,7 +26,13 @@ from multihmr2_ros.network import checkpoint
 from multihmr2_ros.network.config import SCRATCH
 from multihmr2_ros.network.heads import rotations_from_6d
 from multihmr2_ros.network.initialization import initialize
-from multihmr2_ros.network.model import LayerOutputs, MultiHMR2, TrainingOutputs, back_project, intrinsics_from_fov
+from multihmr2_ros.network.model import (
+    LayerOutputs,
+    MultiHMR2,
+    TrainingOutputs,
+    back_project,
+    intrinsics_from_horizontal_fov,
+)
 from multihmr2_ros.training.targets import Targets
 
 NARROW: dict[str, int] = {
@@ -73,7 +79,7 @@ def random_targets(images: int, people: int, image_size: tuple[int, int], track_
     for mask in (targets.present, targets.has_place, targets.has_body, targets.has_k, targets.score_supervised):
         mask[:] = True
     targets.has_track_feature[:] = True
-    targets.k[:] = intrinsics_from_fov(0.8 + 0.6 * torch.rand(images), height, width)
+    targets.k[:] = intrinsics_from_horizontal_fov(0.8 + 0.6 * torch.rand(images), height, width)
     targets.location[:] = torch.rand(images, people, 2) * torch.tensor([width, height])
     targets.centre[:] = back_project(targets.location, 2 + 4 * torch.rand(images, people), targets.k)
     targets.shape.uniform_(0.2, 0.8)

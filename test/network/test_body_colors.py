@@ -25,7 +25,7 @@ from torch import Tensor
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.network.body_colors import CELL_PX, POINTS, BodyColors
 from multihmr2_ros.network.config import NANO, SCRATCH
-from multihmr2_ros.network.model import MultiHMR2, intrinsics_from_fov
+from multihmr2_ros.network.model import MultiHMR2, intrinsics_from_horizontal_fov
 from test.helpers.nano_network import NARROW
 
 RED, BLUE = (200, 40, 40), (40, 40, 200)
@@ -95,7 +95,7 @@ def test_tracking_features_depend_on_the_colors_of_the_image_only() -> None:
     torch.manual_seed(0)
     network = MultiHMR2(dataclasses.replace(NANO, body_colors=True, **NARROW)).eval()
     image = torch.randint(0, 256, (1, 3, 192, 256), dtype=torch.uint8)
-    k = intrinsics_from_fov(torch.tensor([1.0]), 192, 256)
+    k = intrinsics_from_horizontal_fov(torch.tensor([1.0]), 192, 256)
     with torch.inference_mode():
         features = network.extract_features(image)
         given = (k, torch.tensor([True]), 5)

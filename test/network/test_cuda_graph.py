@@ -104,7 +104,7 @@ def test_a_replay_reads_what_is_new(cuda: StandInCuda, estimator: Estimator) -> 
 
 def test_an_image_waits_for_the_copy_before_the_previous_one(cuda: StandInCuda, estimator: Estimator) -> None:
     """Two pinned buffers take turns; the memory of a copy is not overwritten before the copy has ended."""
-    infer, resize = estimator._infer, estimator._resize(64, 48)
+    infer, resize = estimator._infer, estimator._make_resize(64, 48)
     with cuda.memory():
         prepared = [infer.prepare(make_image(seed), resize) for seed in (0, 1, 2)]
     upload = "upload on main"
@@ -113,7 +113,7 @@ def test_an_image_waits_for_the_copy_before_the_previous_one(cuda: StandInCuda, 
 
 
 def test_the_next_image_is_uploaded_while_the_network_runs(cuda: StandInCuda, estimator: Estimator) -> None:
-    infer, resize = estimator._infer, estimator._resize(64, 48)
+    infer, resize = estimator._infer, estimator._make_resize(64, 48)
     with cuda.memory():
         estimator.step(make_image(0))
         uploaded = infer.upload(make_image(1), resize, None)
@@ -212,7 +212,7 @@ def test_the_fifth_size_takes_the_place_of_the_oldest(cuda: StandInCuda, estimat
         for width, height in sizes:
             estimator.step(make_image(0, width, height))
         assert len(estimator._infer._graphs) == MAX_GRAPHS == len(sizes) - 1
-        assert len(estimator._infer._upload._here.buffers) == MAX_UPLOADS
+        assert len(estimator._infer._upload._thread_local.buffers) == MAX_UPLOADS
         cuda.take_notes()
         for width, height in sizes[1:]:
             assert_same(estimator.step(make_image(1, width, height)), eager(make_image(1, width, height)))

@@ -78,7 +78,7 @@ def step_all(estimators: list[Estimator], images: list[np.ndarray], *, memory: A
 def note_batches(shared: SharedInference, refuse: Callable[[], Exception] | None = None) -> list[tuple[int, ...]]:
     """Return a list to which the shape of each batch is added. refuse: creates an error for images of NEVER."""
     shapes: list[tuple[int, ...]] = []
-    for infer in shared._infers.values():
+    for infer in shared._inferences.values():
         forward = infer._forward
 
         def noted(image: torch.Tensor, *others: torch.Tensor, forward: Any = forward) -> Any:
@@ -151,10 +151,10 @@ def test_each_camera_has_its_own_tracks_and_settings() -> None:
         assert sorted(found[0].track_id) == sorted(found[1].track_id) == [0, 1, 2], f"turn {turn}"
     assert first.tracker is not second.tracker
     assert_same(found[2], images[2], config=fewer)
-    assert len(shared._infers) == 2
+    assert len(shared._inferences) == 2
     third.reconfigure(CONFIG)
     first.reconfigure(fewer)
-    assert third._infer.infer is second._infer.infer
+    assert third._infer.inference is second._infer.inference
 
 
 def test_a_failing_image_does_not_stop_the_other_cameras(caplog: pytest.LogCaptureFixture) -> None:
@@ -210,7 +210,7 @@ def test_a_batch_is_one_graph_one_copy_and_one_synchronization(monkeypatch: pyte
     shared = make_shared()
     estimators = add_estimators(shared, 3)
     cuda = StandInCuda(monkeypatch)
-    (infer,) = shared._infers.values()
+    (infer,) = shared._inferences.values()
     cuda.use_inference(infer)
     for _ in range(2):
         cuda.take_notes()

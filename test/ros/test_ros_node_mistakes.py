@@ -362,8 +362,8 @@ def test_no_option_of_the_command_line_is_named_where_the_node_passes() -> None:
     package = Path(inputs.__file__).parents[1]
     for path in [
         *(package / "network").glob("*.py"),
+        *(package / "camera").glob("*.py"),
+        *(package / "body").glob("*.py"),
         package / "estimator.py",
-        package / "camera.py",
-        package / "body.py",
     ]:
         assert not re.search(r"(use|with|give|choose) --[a-z]", path.read_text(encoding="utf-8")), path

@@ -37,7 +37,7 @@ from multihmr2_ros.training.augmentation import (
     is_centered,
     list_mirrored_bones,
     list_mirrored_keypoints,
-    to_input,
+    resize_to_input,
 )
 from multihmr2_ros.training.photometric import PhotometricConfig, distort_colors
 from multihmr2_ros.training.samples import Sample
@@ -117,7 +117,7 @@ def test_crop_and_resize_keep_people_in_place(box: tuple[int, int, int, int]) ->
     kept = [list(sample.person_id).index(person) for person in cropped.person_id]
     assert cropped.size == (box[2] - box[0], box[3] - box[1])
     np.testing.assert_array_equal(cropped.centre, sample.centre[kept])
-    resized = to_input(cropped, ResizePad.fit_inside(*cropped.size, *SIZE))
+    resized = resize_to_input(cropped, ResizePad.fit_inside(*cropped.size, *SIZE))
     assert resized.size == SIZE
     assert_consistent(resized)
     assert (resized.visible_fraction <= sample.visible_fraction[kept] + 1e-6).all()

@@ -92,6 +92,11 @@ def test_the_command_trains_resumes_and_fine_tunes(
             "--loss must be NAME=NUMBER",
         ),
         (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--loss", "surplus_queries=0"], "must be at least 1"),
+        (  # a fraction is not rounded
+            ["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--loss", "surplus_queries=2.7"],
+            "--loss must be NAME=NUMBER",
+        ),
+        (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--loss", "focal_score=0.5"], "--loss must be NAME=NUMBER"),
         (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--motions", "{tmp}/none"], "--motions must be a folder"),
         (["--out", "{tmp}/run", "--render-workers", "1"], "--render-workers needs --cache"),
         (["--render-only"], "--render-only needs --cache"),

@@ -308,7 +308,7 @@ def test_training_waits_for_renderers_that_are_behind(tmp_path: Path) -> None:
 
     write_shard(tmp_path, 0, [small_sample(0)] * SHARD_IMAGES)
     watch = _RenderMonitor(RenderCache(tmp_path), Working(), most_views=4.0, share=1.0)  # type: ignore[arg-type]
-    assert watch.views(100) == 2.0
+    assert watch.compute_views(100) == 2.0
     assert not watch.is_behind(200)
     assert watch.is_behind(201)
     assert not dataclasses.replace(watch, most_views=0.0).is_behind(10**6)

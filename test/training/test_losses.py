@@ -26,7 +26,13 @@ from torch import Tensor
 
 from multihmr2_ros.body import Body
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.network.model import LayerOutputs, MultiHMR2, TrainingOutputs, back_project, intrinsics_from_fov
+from multihmr2_ros.network.model import (
+    LayerOutputs,
+    MultiHMR2,
+    TrainingOutputs,
+    back_project,
+    intrinsics_from_horizontal_fov,
+)
 from multihmr2_ros.training.body_losses import pose_people, relative_stature_loss
 from multihmr2_ros.training.keypoints import regress_low_mesh_keypoints
 from multihmr2_ros.training.losses import (
@@ -82,7 +88,9 @@ def case(seed: int = 0, images: int = 2, people: int = 2) -> tuple[MultiHMR2, Ta
     content = torch.randn(images, queries, TINY.decoder_width, dtype=torch.float64, requires_grad=True)
     heatmap = torch.randn(images, 12, 16, dtype=torch.float64, requires_grad=True)
     fov = (0.6 + 0.8 * torch.rand(images, dtype=torch.float64)).requires_grad_()
-    k = torch.where(torch.tensor([True, False])[:images, None, None], targets.k, intrinsics_from_fov(fov, *SIZE))
+    k = torch.where(
+        torch.tensor([True, False])[:images, None, None], targets.k, intrinsics_from_horizontal_fov(fov, *SIZE)
+    )
     maps = torch.randn(images, 12, 16, 17, dtype=torch.float64, requires_grad=True)
     return network, targets, TrainingOutputs(layers, content, heatmap, fov, k, SIZE, maps)
 
@@ -111,7 +119,9 @@ def test_gradients_are_those_of_finite_differences(name: str, precise_body: Body
 
     def loss() -> Tensor:
         fov = outputs.horizontal_fov
-        k = torch.where(torch.tensor([True, False])[:, None, None], targets.k, intrinsics_from_fov(fov, *SIZE))
+        k = torch.where(
+            torch.tensor([True, False])[:, None, None], targets.k, intrinsics_from_horizontal_fov(fov, *SIZE)
+        )
         return compute_losses(network, dataclasses.replace(outputs, k=k), targets, precise_body, config)[name]
 
     value = loss()
@@ -348,7 +358,7 @@ def test_heatmap_leaves_ignored_people_alone() -> None:
 
 def test_a_field_of_view_too_wide_costs_three_times() -> None:
     targets = Targets.empty(3, 1)
-    targets.k[:] = intrinsics_from_fov(torch.full((3,), 1.0), *SIZE)
+    targets.k[:] = intrinsics_from_horizontal_fov(torch.full((3,), 1.0), *SIZE)
     targets.has_k[:2] = True
     assert float(field_of_view_loss(torch.tensor([1.1, 0.9, 3.0]), targets, SIZE[1])) == pytest.approx(0.02, rel=1e-4)
     assert float(field_of_view_loss(torch.tensor([1.1, 1.0, 3.0]), targets, SIZE[1])) == pytest.approx(0.015, rel=1e-4)

@@ -36,7 +36,7 @@ from multihmr2_ros.training.optimizer import Ema, OptimizerConfig, compute_rate_
 from multihmr2_ros.training.records import TrainingLog, draw_curves, read_log
 from multihmr2_ros.training.render_cache import RenderCache
 from multihmr2_ros.training.targets import Targets
-from multihmr2_ros.training.validation import ValidationCounts, image_locations, match_places, validate
+from multihmr2_ros.training.validation import ValidationCounts, match_places, project_to_image, validate
 from test.helpers.nano_network import TINY_MULTI_HMR
 from test.helpers.training_runs import NETWORK
 from test.helpers.training_samples import body
@@ -132,7 +132,7 @@ def test_validation_of_the_truth_itself_is_perfect(render_cache: Path) -> None:
     assert worse["distance_error"] == pytest.approx(0.1, rel=1e-4)
     assert worse["fov_error_deg"] == pytest.approx(np.degrees(0.1), rel=1e-4)
     mirrored = dataclasses.replace(truth, center=torch.cat([t.centre[..., :2], 8 - t.centre[..., 2:]], dim=-1))
-    located = torch.stack([torch.from_numpy(points) for points in image_locations(mirrored.center, t.k)]).float()
+    located = torch.stack([torch.from_numpy(points) for points in project_to_image(mirrored.center, t.k)]).float()
     reversed_order = compare_batch(mirrored, dataclasses.replace(t, location=located), body(), 160, 0.4)
     depths = [depth[present].tolist() for depth, present in zip(t.centre[..., 2], t.present, strict=True)]
     same = [abs(a - b) < 0.2 for row in depths for a, b in itertools.combinations(row, 2)]
@@ -157,7 +157,7 @@ def test_validation_compares_annotated_keypoints(render_cache: Path, offset: flo
         torch.nn.functional.pad(t.shape, (0, 5)), t.rotations, torch.zeros(*t.present.shape, 4),
     )  # fmt: skip
     keypoints = regress_low_mesh_keypoints(body(), place_bodies(body(), truth).vertices.flatten(0, 1))
-    pixels = image_locations(keypoints, t.k.repeat_interleave(t.present.shape[1], 0))
+    pixels = project_to_image(keypoints, t.k.repeat_interleave(t.present.shape[1], 0))
     annotated = dataclasses.replace(
         t,
         keypoints=torch.from_numpy(pixels).float().unflatten(0, t.present.shape) + offset,
