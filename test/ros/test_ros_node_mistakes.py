@@ -77,6 +77,18 @@ def test_a_camera_that_publishes_compressed_images_only_is_found_by_itself(wire:
     assert len(here.exchange(humans, image_message()).humans) == 1
 
 
+def test_a_node_that_switches_to_compressed_images_gives_no_advice(
+    wire: Callable[..., Wire], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("multihmr2_ros.ros.node.UPDATE_PERIOD_S", 2.0)  # as on a busy machine
+    here = wire(diagnostics_period_s=0.1)
+    here.peer.destroy_publisher(here.image)
+    diagnostics = here.listen(DiagnosticArray, "/diagnostics")
+    said = "waiting for an image on /image/compressed: the node is switching to it"
+    here.until(lambda: message_of(diagnostics) == said)
+    assert not any("remap image" in status.message for message in diagnostics for status in message.status)
+
+
 def test_raw_images_are_used_where_both_are_published(wire: Callable[..., Wire]) -> None:
     here = wire()
     here.exchange(here.listen(HumanArray, "/humans"))
