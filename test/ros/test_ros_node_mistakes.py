@@ -312,6 +312,8 @@ def test_other_remappings_are_not(node: PerceptionNode, rule: str) -> None:
             ["--ros-args", "-p", "score_threshold=0.5"],
             "Couldn't parse parameter override rule: '-p score_threshold=0.5'",
         ),
+        (["--ros-args", "--foo"], "expected -r NAME:=TOPIC or -p PARAMETER:=VALUE, each with its own -r or -p, got"),
+        (["--ros-args", "-p", "device:=cpu", "mesh:=full"], "each with its own -r or -p, got ['mesh:=full']"),
         (["--ros-args", "--params-file", "/no/such.yaml"], "Couldn't parse params file: '--params-file /no/such.yaml'"),
     ],
 )
@@ -341,6 +343,14 @@ def test_unknown_parameters_are_named(capfd: pytest.CaptureFixture[str]) -> None
     assert len(said) == 2
     assert said[0].endswith("unknown parameter 'chekpoint' is ignored; did you mean 'checkpoint'?")
     assert "'qos_overrides./img.subscription.depth' is ignored: the node has no such topic" in said[1]
+
+
+def test_a_missing_decimal_point_is_said() -> None:
+    with (
+        ros_context(),
+        pytest.raises(UserError, match=r"must have a decimal point: expected 1\.0, got 1$"),
+    ):
+        PerceptionNode(StandInEstimator, cli_args=["--ros-args", "-p", "score_threshold:=1"])
 
 
 @pytest.mark.parametrize(
