@@ -53,6 +53,7 @@ except ImportError:
 STORAGE_SUFFIXES = (".mcap", ".db3")
 COMPRESSED_SUFFIXES = tuple(f"{suffix}.zstd" for suffix in STORAGE_SUFFIXES)
 ROS1_SUFFIX = ".bag"
+EXPECTED = "a rosbag2 folder, or an .mcap, .db3 or .bag file"
 ZSTD_START = b"\x28\xb5\x2f\xfd"  # no message in CDR begins like this
 MAX_MESSAGE_BYTES = 1 << 28
 MAX_METADATA_BYTES = 1 << 24
@@ -109,13 +110,24 @@ class BagFiles:
         except OSError as error:
             raise UserError(f"cannot access {path}: {error.strerror}; check the path and its permissions") from error
         if not is_present:
-            raise UserError(f"the bag {path} does not exist; give a rosbag2 folder, or an .mcap, .db3 or .bag file")
+            raise UserError(f"the bag {path} does not exist; give {EXPECTED}")
         if self.is_ros1:
             return [_open_with(Ros1Reader, path)]
         if not path.is_dir():
-            return [self._open_or_recover(path)]
+            try:
+                return [self._open_or_recover(path)]
+            except UserError as error:
+                if is_bag(path):
+                    raise
+                raise UserError(f"{path} is not a bag; give {EXPECTED}") from error
+        try:
+            files = self._list_files()
+        except OSError as error:
+            raise UserError(f"cannot read the folder {path}: {error.strerror}; check its permissions") from error
+        if not files and not (path / "metadata.yaml").is_file():
+            raise UserError(f"the folder {path} is not a bag: it contains no .mcap or .db3 file; give {EXPECTED}")
         readers: list[Any] = []
-        for file in self._list_files():
+        for file in files:
             try:
                 readers.append(self._open_or_recover(file))
             except UserError as error:

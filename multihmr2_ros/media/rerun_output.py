@@ -56,6 +56,7 @@ CHUNK_S, VIEWER_CHUNK_S = 10.0, 0.05  # the library collects single rows for thi
 CHUNK_BYTES = 4_000_000
 BATCH_FRAMES = 200  # images whose rows are written to a file together; a viewer gets each image at once
 VIEWER_MEMORY, SERVER_MEMORY = "2GB", "512MB"  # of the window, and of the web viewer's server; old images are dropped
+INSTEAD = "--view web, or --save rrd to open the file elsewhere"  # options of `multihmr2 run`, without a display
 
 logger = logging.getLogger(__name__)
 
@@ -137,11 +138,12 @@ class Viewer:
 
     kind      NATIVE or WEB; the native viewer stays open when the command ends, `close` ends the web viewer
     web_port  port for the browser, on localhost
+    instead   options to use without a display, for the error message
 
     Attributes: url for recordings; address for the user. Raises UserError if the viewer cannot start.
     """
 
-    def __init__(self, kind: str, web_port: int = WEB_PORT) -> None:
+    def __init__(self, kind: str, web_port: int = WEB_PORT, instead: str = INSTEAD) -> None:
         import_rerun()
         self.kind = kind
         port = _find_free_port()
@@ -154,7 +156,7 @@ class Viewer:
             command += ["--serve-web", "--web-viewer-port", str(web_port)]
             self.address = f"http://{HOST}:{web_port}/?url={quote(self.url, safe='')}"
         else:
-            _check_display()
+            _check_display(instead)
             self.address = "the window of the viewer"
         self._process = subprocess.Popen(
             command, env=os.environ | {"XDG_CONFIG_HOME": str(self._write_private_settings())}, start_new_session=True,
@@ -178,7 +180,7 @@ class Viewer:
                 return
             time.sleep(0.1)
         self.close()
-        raise UserError("the viewer did not start; try `python -m rerun`, or write a file with --save rrd")
+        raise UserError("the viewer did not start; try `python -m rerun`, or write a file with --save")
 
     @property
     def is_open(self) -> bool:
@@ -215,6 +217,8 @@ def _find_free_port() -> int:
 
 
 def _check_port_free(port: int) -> None:
+    if not 0 < port < 65536:
+        raise UserError(f"the port of the web viewer must lie between 1 and 65535, got {port}")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -223,6 +227,6 @@ def _check_port_free(port: int) -> None:
             raise UserError(f"port {port} cannot be used ({error.strerror}); choose another port") from error
 
 
-def _check_display() -> None:
+def _check_display(instead: str) -> None:
     if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        raise UserError("there is no display for the viewer; use --view web, or --save rrd to open the file elsewhere")
+        raise UserError(f"there is no display for the viewer; use {instead}")

@@ -123,7 +123,8 @@ def _interrupt(*_: Any) -> None:
 def run_tool(
     name: str, parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int], args: Sequence[str] | None
 ) -> int:
-    """Run a tool within rclpy, and return its status: that of `run`, or 2 for a UserError, which is printed.
+    """Run a tool within rclpy, and return its status: that of `run`, 2 for a UserError, which is printed, or 141 for
+    a closed pipe.
 
     args: arguments, also of ROS; None: those of the process
     """
@@ -135,8 +136,20 @@ def run_tool(
     except UserError as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # such as `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes the rest when it ends
+        return 141  # as of a process that SIGPIPE ends
     finally:
         rclpy.try_shutdown()
+
+
+def resolve_topic(node: Any, name: str) -> str:
+    """Return the full name of a topic. Raises UserError if ROS does not allow the name."""
+    try:
+        return str(node.resolve_topic_name(name))
+    except Exception as error:  # rclpy has several types
+        reason = _remove_position(error).rpartition("failed to resolve name: ")[2]
+        raise UserError(f"expected a topic name such as /camera/image_raw, got {name!r}: {reason}") from error
 
 
 def collect_stop_signals() -> list[int]:
@@ -202,6 +215,13 @@ def _format_help() -> str:
 
 
 def _to_one_line(error: Exception, program: str) -> str:
-    """Return the error's text in one line, without the position in rcl's source code, and how to get help."""
-    text = " ".join(str(error).split()).partition(", at ./")[0].partition(", at /")[0]
+    """Return the error's text in one line, and how to get help."""
+    text = _remove_position(error)
+    if type(error).__name__ == "UnknownROSArgsError":  # its text is only the list of the arguments; not public in rclpy
+        text = f"expected -r NAME:=TOPIC or -p PARAMETER:=VALUE, each with its own -r or -p, got {text}"
     return f"{text}; see {program} --help"
+
+
+def _remove_position(error: Exception) -> str:
+    """Return the error's text in one line, without the position in rcl's source code."""
+    return " ".join(str(error).split()).partition(", at ./")[0].partition(", at /")[0]

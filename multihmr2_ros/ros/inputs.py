@@ -153,7 +153,7 @@ class Inputs:
         publishers = self._node.get_publishers_info_by_topic(self.image_topic)
         now_s, gids = time.monotonic(), [tuple(publisher.endpoint_gid) for publisher in publishers]
         self._appeared_s = {gid: self._appeared_s.get(gid, now_s) for gid in gids}
-        elsewhere = [] if publishers else [source for source in self._sources if self._is_published(source)]
+        elsewhere = self._find_elsewhere()
         if elsewhere and self._is_only_elsewhere:
             self._subscribe_to_images(elsewhere[0])
             self._node.get_logger().info(f"images are published on {self.image_topic}")
@@ -174,6 +174,8 @@ class Inputs:
 
         silent_s: s since the last image; None: no image yet.
         """
+        if elsewhere := self._find_elsewhere():
+            return f"waiting for an image on {elsewhere[0].topic}: the node is switching to it", True
         reason = explain_silence(self._node, self._images, self._source.type_name, silent_s, self._find_other_topics())
         present_s = time.monotonic() - min(self._appeared_s.values(), default=-math.inf)
         # Whether an image has arrived since the publishers appeared, which is detected with a delay.
@@ -197,6 +199,12 @@ class Inputs:
         receive = functools.partial(self._receive_image, source)
         self._images = subscribe_serialized(self._node, source.kind, source.topic, receive, NEWEST, self._report)
         self.image_topic = str(self._images.topic_name)
+
+    def _find_elsewhere(self) -> list[ImageTopic]:
+        """Return the published topics that the node can switch to; [] if the current one has a publisher."""
+        if self._node.count_publishers(self.image_topic):
+            return []
+        return [source for source in self._sources if self._is_published(source)]
 
     def _is_published(self, source: ImageTopic) -> bool:
         found = self._node.get_publishers_info_by_topic(source.topic)

@@ -219,6 +219,11 @@ def declare(node: Any) -> NodeParameters:
         try:
             values[name] = node.declare_parameter(name, default, _make_descriptor(name)).value
         except Exception as error:  # rclpy has several types for values of a wrong type or out of range
+            given = getattr(node, "_parameter_overrides", {}).get(name)  # not public in rclpy
+            if isinstance(default, float) and given is not None and type(given.value) is int:
+                raise UserError(
+                    f"parameter {name} must have a decimal point: expected {float(given.value)}, got {given.value}"
+                ) from error
             raise UserError(f"parameter {name}: {' '.join(str(error).split())}") from error
         if refusal := explain_refusal(name, values[name]):
             raise UserError(refusal)

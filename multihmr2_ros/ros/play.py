@@ -37,7 +37,7 @@ from multihmr2_ros.bags.stamps import NS, read_stamp_ns, restamp
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.messages.cdr import ANNOUNCEMENT
 
-from .command_line import run_tool
+from .command_line import resolve_topic, run_tool
 from .conversions import import_message_class
 from .qos import choose_playing_qos
 
@@ -154,7 +154,7 @@ def _select_topics(bag: BagReader, names: Sequence[str]) -> dict[str, Topic]:
 
 def _make_publisher(node: Any, name: str, topic: Topic) -> Any:
     qos = choose_playing_qos(topic.type_name, is_latched=topic.is_latched or name == "/tf_static")
-    return node.create_publisher(import_message_class(topic.type_name), name, qos)
+    return node.create_publisher(import_message_class(topic.type_name), resolve_topic(node, name), qos)
 
 
 def _make_parser() -> argparse.ArgumentParser:

@@ -37,7 +37,7 @@ from multihmr2_ros.bags.definitions import require_type
 from multihmr2_ros.bags.writing import BagWriter
 from multihmr2_ros.errors import UserError
 
-from .command_line import collect_stop_signals, run_tool
+from .command_line import collect_stop_signals, resolve_topic, run_tool
 from .conversions import import_message_class
 from .qos import choose_recording_qos
 
@@ -51,7 +51,7 @@ class Recorder:
     def __init__(self, node: Any, writer: BagWriter, topics: Sequence[str]) -> None:
         self._node = node
         self._writer = writer
-        self.missing = [node.resolve_topic_name(topic) for topic in topics]
+        self.missing = [resolve_topic(node, topic) for topic in topics]
 
     def update_subscriptions(self) -> None:
         """Subscribe to the missing topics that now have a publisher. Raises UserError for a type without definition."""

@@ -46,7 +46,7 @@ from multihmr2_ros.messages.images import compressed_image_from_ros, image_from_
 from multihmr2_ros.msg import BodyModel, HumanArray
 from multihmr2_ros.people import IntrinsicsSource, People
 
-from .command_line import collect_stop_signals, run_tool
+from .command_line import collect_stop_signals, resolve_topic, run_tool
 from .conversions import header_from_ros
 from .inputs import SUFFIX
 from .qos import LATCHED, RELIABLE, SENSOR_DATA
@@ -82,7 +82,8 @@ class LiveView:
         fixed_frame: str,
         open_recording: Callable[[BodyTopology], RerunRecording],
     ) -> None:
-        self._node, self._topic, self._image_topic = node, node.resolve_topic_name(topic), image_topic
+        self._node, self._topic = node, resolve_topic(node, topic)
+        self._image_topic = resolve_topic(node, image_topic) if image_topic else ""
         self._fixed_frame, self._open_recording = fixed_frame, open_recording
         self._images: OrderedDict[int, Any] = OrderedDict()  # stamp → message
         self._camera_info: CameraInfo | None = None
@@ -134,7 +135,7 @@ class LiveView:
                 raise UserError(f"expected one topic of images, found {', '.join(names)}; choose with --image")
             found = sorted(cameras, reverse=True)  # the compressed one first
         else:
-            found = [topic for topic in found if topic == self._node.resolve_topic_name(self._image_topic)]
+            found = [topic for topic in found if topic == self._image_topic]
         if found:
             self._image_topic = found[0]
             kind = IMAGE_TYPES[dict(self._node.get_topic_names_and_types())[found[0]][0]]
@@ -268,7 +269,8 @@ def _open_viewer(options: argparse.Namespace) -> Iterator[Viewer | None]:
     if options.web is None and options.save is not None:
         yield None
         return
-    with contextlib.closing(Viewer(NATIVE) if options.web is None else Viewer(WEB, options.web)) as viewer:
+    kind, port = (NATIVE, 0) if options.web is None else (WEB, options.web)
+    with contextlib.closing(Viewer(kind, port, "--web, or --save FILE.rrd to open the file elsewhere")) as viewer:
         if options.web is not None:
             print(f"open {viewer.address} in a browser on this machine", flush=True)
         yield viewer
@@ -278,6 +280,8 @@ def _run(options: argparse.Namespace) -> int:
     import_rerun()
     if options.save is not None and options.save.exists():
         raise UserError(f"{options.save} already exists; choose another --save, or remove it")
+    if options.save is not None and not options.save.parent.is_dir():
+        raise UserError(f"the folder {options.save.parent} of {options.save.name} does not exist: create it first")
     node = rclpy.create_node("people_view")
     executor = SingleThreadedExecutor()
     executor.add_node(node)

@@ -109,10 +109,16 @@ def test_files_that_are_no_bags(tmp_path: Path, name: str, content: bytes) -> No
     refuses(tmp_path / name, "cannot read the bag")
 
 
+def test_files_of_other_kinds(tmp_path: Path) -> None:
+    (tmp_path / "walk.mp4").write_bytes(bytes(5000))
+    refuses(tmp_path / "walk.mp4", "walk.mp4 is not a bag; give a rosbag2 folder, or an .mcap, .db3 or .bag file")
+
+
 def test_what_is_not_there_or_empty(tmp_path: Path) -> None:
     refuses(tmp_path / "nothing.mcap", "the bag .* does not exist")
     (tmp_path / "folder").mkdir()
     assert not is_bag(tmp_path / "folder")
+    refuses(tmp_path / "folder", "the folder .* is not a bag: it contains no .mcap or .db3 file; give a rosbag2 folder")
     (tmp_path / "folder" / "metadata.yaml").write_text("nonsense: [")
     refuses(tmp_path / "folder", "no file of the bag")
     refuses(write_bag(tmp_path / "empty.mcap", []), "no topic with images")

@@ -358,6 +358,8 @@ def test_no_display_and_a_port_that_is_taken(monkeypatch: pytest.MonkeyPatch) ->
         other.listen()
         with pytest.raises(UserError, match="cannot be used"):
             Viewer("web", other.getsockname()[1])
+    with pytest.raises(UserError, match="between 1 and 65535, got 99999"):
+        Viewer("web", 99999)
 
 
 def test_the_web_viewer_is_for_this_machine_and_ends(tmp_path: Path) -> None:

@@ -207,6 +207,26 @@ def test_nothing_to_record_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_closed_pipe_ends_the_player(tmp_path: Path) -> None:
+    player = start("play", write_bag(tmp_path / "in.mcap", camera_messages(3, "jpeg")), "--wait-for", 0)
+    assert player.stdout is not None
+    player.stdout.close()
+    assert player.wait(30) == 141
+
+
+def test_names_that_ros_does_not_allow(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bag = write_bag(tmp_path / "in.mcap", [("/camera-1/camera_info", START_NS, camera_info(START_NS))])
+    assert play.main([str(bag)]) == 2
+    assert record.main([str(tmp_path / "out.mcap"), "--topics", "/camera_1", "camera 2"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    expected = "expected a topic name such as /camera/image_raw, got "
+    assert [line.partition(": topic name must")[0] for line in lines] == [
+        f"play: {expected}'/camera-1/camera_info'",
+        f"record: {expected}'camera 2'",
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mcap"]
+
+
 def test_the_player_ends_with_ctrl_c_while_it_waits(tmp_path: Path) -> None:
     player = start("play", write_bag(tmp_path / "in.mcap", camera_messages(3, "jpeg")), "--loop")
     assert player.stdout is not None

@@ -77,6 +77,18 @@ def test_a_camera_that_publishes_compressed_images_only_is_found_by_itself(wire:
     assert len(here.exchange(humans, image_message()).humans) == 1
 
 
+def test_a_node_that_switches_to_compressed_images_gives_no_advice(
+    wire: Callable[..., Wire], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("multihmr2_ros.ros.node.UPDATE_PERIOD_S", 2.0)  # as on a busy machine
+    here = wire(diagnostics_period_s=0.1)
+    here.peer.destroy_publisher(here.image)
+    diagnostics = here.listen(DiagnosticArray, "/diagnostics")
+    said = "waiting for an image on /image/compressed: the node is switching to it"
+    here.until(lambda: message_of(diagnostics) == said)
+    assert not any("remap image" in status.message for message in diagnostics for status in message.status)
+
+
 def test_raw_images_are_used_where_both_are_published(wire: Callable[..., Wire]) -> None:
     here = wire()
     here.exchange(here.listen(HumanArray, "/humans"))
@@ -312,6 +324,8 @@ def test_other_remappings_are_not(node: PerceptionNode, rule: str) -> None:
             ["--ros-args", "-p", "score_threshold=0.5"],
             "Couldn't parse parameter override rule: '-p score_threshold=0.5'",
         ),
+        (["--ros-args", "--foo"], "expected -r NAME:=TOPIC or -p PARAMETER:=VALUE, each with its own -r or -p, got"),
+        (["--ros-args", "-p", "device:=cpu", "mesh:=full"], "each with its own -r or -p, got ['mesh:=full']"),
         (["--ros-args", "--params-file", "/no/such.yaml"], "Couldn't parse params file: '--params-file /no/such.yaml'"),
     ],
 )
@@ -341,6 +355,14 @@ def test_unknown_parameters_are_named(capfd: pytest.CaptureFixture[str]) -> None
     assert len(said) == 2
     assert said[0].endswith("unknown parameter 'chekpoint' is ignored; did you mean 'checkpoint'?")
     assert "'qos_overrides./img.subscription.depth' is ignored: the node has no such topic" in said[1]
+
+
+def test_a_missing_decimal_point_is_said() -> None:
+    with (
+        ros_context(),
+        pytest.raises(UserError, match=r"must have a decimal point: expected 1\.0, got 1$"),
+    ):
+        PerceptionNode(StandInEstimator, cli_args=["--ros-args", "-p", "score_threshold:=1"])
 
 
 @pytest.mark.parametrize(

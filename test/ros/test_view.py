@@ -80,6 +80,33 @@ def test_nothing_to_show(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--topic", "a b", "--save", "live.rrd"], "expected a topic name such as /camera/image_raw, got 'a b'"),
+        (["--image", "1/a", "--save", "live.rrd"], "expected a topic name such as /camera/image_raw, got '1/a'"),
+        (["--save", "new/live.rrd"], "the folder new of live.rrd does not exist: create it first"),
+        ([], "there is no display for the viewer; use --web, or --save FILE.rrd"),
+        (["--web", "99999"], "the port of the web viewer must lie between 1 and 65535, got 99999"),
+    ],
+)
+def test_wrong_arguments(
+    arguments: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("rerun", reason=RERUN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    assert view.main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"view: {said}")
+    assert not list(tmp_path.iterdir())
+
+
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(sys.modules, "rerun", None)  # as without an installation: importing raises ImportError
     assert view.main([]) == 2
