@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +51,10 @@ from multihmr2_ros.weights import resolve_checkpoint
 
 logger = logging.getLogger(__name__)
 
+# Errors of positions with MoveNet's encoder are larger than the defaults assume (docs/evaluation.md, "Covariances of
+# nano").
+MOVENET_VELOCITY = VelocityConfig(depth_sigma_ratio=0.05, lateral_sigma_ratio=0.005)
+MOVENET_PLACEMENT = PlacementConfig(lateral_sigma_ratio=0.016, common_surface_sigma_m=0.05)
 SAME_CAMERA = 0.01  # maximum relative difference of two intrinsics of one camera
 
 
@@ -72,9 +76,9 @@ class EstimatorConfig:
                      faster, but small people are missed. Or (width, height), multiples of the patch size: every image
                      is resized and padded to it. None: the network's own longest side
     track            whether people get track ids and velocities
-    tracker          settings of the tracker
+    tracker          settings of the tracker; None: the defaults, with the noise of this network's positions
     place            whether a frame's depth and ground plane refine the distances of people
-    placement        settings of this refinement
+    placement        settings of this refinement; None: the defaults, with the errors of this network
     """
 
     score_threshold: float = 0.4
@@ -85,9 +89,9 @@ class EstimatorConfig:
     vertices: bool = True
     input_size: int | tuple[int, int] | None = None
     track: bool = True
-    tracker: TrackerConfig = field(default_factory=TrackerConfig)
+    tracker: TrackerConfig | None = None
     place: bool = True
-    placement: PlacementConfig = field(default_factory=PlacementConfig)
+    placement: PlacementConfig | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.score_threshold <= 1:
@@ -122,7 +126,7 @@ class Estimator:
         self.network_config = network.config
         self.body = Body(self.config.mesh)
         self.surface = _make_surface(self.body)
-        self.tracker = Tracker(self.config.tracker)
+        self.tracker = Tracker(self.config.tracker or _choose_tracker(network.config))
         self._last_k: NDArray[np.float64] | None = None  # of the last frame; None: predicted
         max_people = _limit_people(self.config.max_people, network.config)
         self._infer: Inference | CameraInference = (
@@ -284,9 +288,10 @@ class Estimator:
         """Refine distances by the frame's depth and ground."""
         if not self._has_cues(frame):
             return people
-        placement = place_people(people, self.surface, frame.depth, frame.ground, self.config.placement)
+        config = self.config.placement or _choose_placement(self.network_config)
+        placement = place_people(people, self.surface, frame.depth, frame.ground, config)
         # The whole error, including the part that is constant over time, which does not affect the velocity.
-        noise = VelocityConfig(lateral_sigma_ratio=self.config.placement.lateral_sigma_ratio)
+        noise = VelocityConfig(lateral_sigma_ratio=config.lateral_sigma_ratio)
         covariance = compute_measurement_noise(
             placement.people.pelvis.astype(np.float64), noise, placement.distance_sigma_m
         )
@@ -371,6 +376,14 @@ def suppress_nearby(pelvis: NDArray[np.float32], distance_m: float) -> NDArray[n
         if not kept or np.linalg.norm(pelvis[kept] - place, axis=1).min() >= distance_m:
             kept.append(row)
     return np.array(kept, np.int64)
+
+
+def _choose_tracker(network: NetworkConfig) -> TrackerConfig:
+    return TrackerConfig(velocity=MOVENET_VELOCITY) if network.encoder == "movenet" else TrackerConfig()
+
+
+def _choose_placement(network: NetworkConfig) -> PlacementConfig:
+    return MOVENET_PLACEMENT if network.encoder == "movenet" else PlacementConfig()
 
 
 def _make_surface(body: Body) -> BodySurface:

@@ -32,11 +32,13 @@ import torch
 from multihmr2_ros import Estimator, Frame, IntrinsicsSource, TrackState, UserError
 from multihmr2_ros.camera import CameraModel, ResizePad, compute_undistortion_maps, distort_points, project
 from multihmr2_ros.depth import RelativeDepthMap
-from multihmr2_ros.estimator import EstimatorConfig, suppress_nearby
+from multihmr2_ros.estimator import EstimatorConfig, _choose_placement, _choose_tracker, suppress_nearby
 from multihmr2_ros.frame import GroundPlane, IntrinsicsChoice
 from multihmr2_ros.lens import LensDistortion
+from multihmr2_ros.network.config import NANO
 from multihmr2_ros.network.inference import InferenceResult, Runtime
 from multihmr2_ros.people import PER_PERSON_FIELDS, People
+from multihmr2_ros.placement import PlacementConfig
 from multihmr2_ros.tracking import TrackerConfig
 from test.helpers.small_network import SMALL, small_network
 
@@ -566,3 +568,10 @@ def test_intrinsics_that_a_user_chooses() -> None:
         assert chosen.k[1, 1] == pytest.approx(focal)
         assert chosen.intrinsics_source is IntrinsicsSource.PARAMETER
         assert chosen.lens is frame.lens
+
+
+def test_movenets_encoder_has_larger_errors_than_the_defaults_assume() -> None:
+    tracker, placement = _choose_tracker(NANO), _choose_placement(NANO)
+    assert tracker.velocity.depth_sigma_ratio > TrackerConfig().velocity.depth_sigma_ratio
+    assert placement.lateral_sigma_ratio > PlacementConfig().lateral_sigma_ratio
+    assert (_choose_tracker(SMALL), _choose_placement(SMALL)) == (TrackerConfig(), PlacementConfig())

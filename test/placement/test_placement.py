@@ -381,7 +381,7 @@ def test_the_estimator_tracks_refined_places(estimator: Estimator) -> None:
     np.testing.assert_allclose(np.sqrt(along), refined[-1].distance_sigma_m[0], rtol=1e-4)
     across = np.trace(refined[-1].pelvis_covariance[0]) - along
     np.testing.assert_allclose(
-        np.sqrt(across / 2), CONFIG.placement.lateral_sigma_ratio * distance(refined[-1])[0], rtol=1e-4
+        np.sqrt(across / 2), PlacementConfig().lateral_sigma_ratio * distance(refined[-1])[0], rtol=1e-4
     )
     after = estimator.step(IMAGE, CAMERA, stamp=2.0)
     assert np.isnan(after.pelvis_covariance).all()
