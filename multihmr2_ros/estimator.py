@@ -185,9 +185,14 @@ class Estimator:
         Instead of a frame, an image (H, W, 3) uint8 RGB without lens distortion is accepted; the other arguments are
         then the frame's fields (fixed_from_camera: `Frame.camera_pose`).
 
-        Raises UserError for an image, intrinsics or depth that cannot be used.
+        Raises UserError for an image, intrinsics or depth that cannot be used, and TypeError for a frame with other
+        arguments.
         """
-        if not isinstance(frame, Frame):
+        if isinstance(frame, Frame):
+            others = (k, fixed_from_camera, depth, ground)
+            if any(value is not None for value in others) or stamp or fixed_frame:
+                raise TypeError("step: a Frame has its own k, stamp and other fields; expected no further arguments")
+        else:
             frame = Frame(
                 frame, stamp, k, intrinsics_source, depth=depth, ground=ground, camera_pose=fixed_from_camera,
                 fixed_frame=fixed_frame,

@@ -575,3 +575,9 @@ def test_movenets_encoder_has_larger_errors_than_the_defaults_assume() -> None:
     assert tracker.velocity.depth_sigma_ratio > TrackerConfig().velocity.depth_sigma_ratio
     assert placement.lateral_sigma_ratio > PlacementConfig().lateral_sigma_ratio
     assert (_choose_tracker(SMALL), _choose_placement(SMALL)) == (TrackerConfig(), PlacementConfig())
+
+
+@pytest.mark.parametrize("others", [{"k": np.eye(3)}, {"stamp": 1.0}, {"depth": np.ones((240, 320))}])
+def test_a_frame_with_other_arguments_is_refused(estimator: Estimator, others: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match="a Frame has its own k, stamp"):
+        estimator.step(Frame(make_image(320, 240)), **others)
