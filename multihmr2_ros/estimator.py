@@ -121,12 +121,12 @@ class Estimator:
         *,
         shared: SharedInference | None = None,
     ) -> None:
-        self.config = config or EstimatorConfig()
+        self.config = complete_config(config or EstimatorConfig(), network.config)
         _check_input_size(network.config, self.config.input_size)
         self.network_config = network.config
         self.body = Body(self.config.mesh)
         self.surface = _make_surface(self.body)
-        self.tracker = Tracker(self.config.tracker or _choose_tracker(network.config))
+        self.tracker = Tracker(self.config.tracker)
         self._last_k: NDArray[np.float64] | None = None  # of the last frame; None: predicted
         max_people = _limit_people(self.config.max_people, network.config)
         self._infer: Inference | CameraInference = (
@@ -217,6 +217,7 @@ class Estimator:
         the network is captured or compiled. Raises UserError for a change of input_size, track or tracker, which
         requires a new estimator.
         """
+        config = complete_config(config, self.network_config)
         for name in ("input_size", "track", "tracker"):
             if getattr(config, name) != getattr(self.config, name):
                 raise UserError(f"{name} of an existing estimator cannot be changed; create a new estimator")
@@ -293,10 +294,10 @@ class Estimator:
         """Refine distances by the frame's depth and ground."""
         if not self._has_cues(frame):
             return people
-        config = self.config.placement or _choose_placement(self.network_config)
-        placement = place_people(people, self.surface, frame.depth, frame.ground, config)
+        assert self.config.placement is not None
+        placement = place_people(people, self.surface, frame.depth, frame.ground, self.config.placement)
         # The whole error, including the part that is constant over time, which does not affect the velocity.
-        noise = VelocityConfig(lateral_sigma_ratio=config.lateral_sigma_ratio)
+        noise = VelocityConfig(lateral_sigma_ratio=self.config.placement.lateral_sigma_ratio)
         covariance = compute_measurement_noise(
             placement.people.pelvis.astype(np.float64), noise, placement.distance_sigma_m
         )
@@ -383,12 +384,14 @@ def suppress_nearby(pelvis: NDArray[np.float32], distance_m: float) -> NDArray[n
     return np.array(kept, np.int64)
 
 
-def _choose_tracker(network: NetworkConfig) -> TrackerConfig:
-    return TrackerConfig(velocity=MOVENET_VELOCITY) if network.encoder == "movenet" else TrackerConfig()
-
-
-def _choose_placement(network: NetworkConfig) -> PlacementConfig:
-    return MOVENET_PLACEMENT if network.encoder == "movenet" else PlacementConfig()
+def complete_config(config: EstimatorConfig, network: NetworkConfig) -> EstimatorConfig:
+    """Replace None by the settings of tracker and placement that fit the network's errors."""
+    is_movenet = network.encoder == "movenet"
+    return dataclasses.replace(
+        config,
+        tracker=config.tracker or (TrackerConfig(velocity=MOVENET_VELOCITY) if is_movenet else TrackerConfig()),
+        placement=config.placement or (MOVENET_PLACEMENT if is_movenet else PlacementConfig()),
+    )
 
 
 def _make_surface(body: Body) -> BodySurface:

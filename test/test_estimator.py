@@ -32,7 +32,7 @@ import torch
 from multihmr2_ros import Estimator, Frame, IntrinsicsSource, TrackState, UserError
 from multihmr2_ros.camera import CameraModel, ResizePad, compute_undistortion_maps, distort_points, project
 from multihmr2_ros.depth import RelativeDepthMap
-from multihmr2_ros.estimator import EstimatorConfig, _choose_placement, _choose_tracker, suppress_nearby
+from multihmr2_ros.estimator import EstimatorConfig, complete_config, suppress_nearby
 from multihmr2_ros.frame import GroundPlane, IntrinsicsChoice
 from multihmr2_ros.lens import LensDistortion
 from multihmr2_ros.network.config import NANO
@@ -571,10 +571,14 @@ def test_intrinsics_that_a_user_chooses() -> None:
 
 
 def test_movenets_encoder_has_larger_errors_than_the_defaults_assume() -> None:
-    tracker, placement = _choose_tracker(NANO), _choose_placement(NANO)
-    assert tracker.velocity.depth_sigma_ratio > TrackerConfig().velocity.depth_sigma_ratio
-    assert placement.lateral_sigma_ratio > PlacementConfig().lateral_sigma_ratio
-    assert (_choose_tracker(SMALL), _choose_placement(SMALL)) == (TrackerConfig(), PlacementConfig())
+    nano, small = complete_config(EstimatorConfig(), NANO), complete_config(EstimatorConfig(), SMALL)
+    assert nano.tracker is not None
+    assert nano.tracker.velocity.depth_sigma_ratio > TrackerConfig().velocity.depth_sigma_ratio
+    assert nano.placement is not None
+    assert nano.placement.lateral_sigma_ratio > PlacementConfig().lateral_sigma_ratio
+    assert (small.tracker, small.placement) == (TrackerConfig(), PlacementConfig())
+    chosen = EstimatorConfig(tracker=TrackerConfig(), placement=PlacementConfig())
+    assert complete_config(chosen, NANO) == chosen
 
 
 @pytest.mark.parametrize("others", [{"k": np.eye(3)}, {"stamp": 1.0}, {"depth": np.ones((240, 320))}])

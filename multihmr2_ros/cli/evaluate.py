@@ -433,11 +433,23 @@ def _describe_configuration(args: argparse.Namespace, choice: EstimatorChoice | 
         "intrinsics": args.intrinsics,
         "k": args.k,
         "vertical_fov_deg": args.vertical_fov,
-        "estimator": None if choice is None else dataclasses.asdict(choice),
+        "estimator": None if choice is None else _describe_estimator(choice),
         "checkpoint_sha256": None if choice is None else compute_sha256(resolve_checkpoint(choice.checkpoint)),
         "scoring": dataclasses.asdict(_make_scoring_config(args)),
         "joints": args.dataset or "the heads of Anny's 163 bones, the pelvis first",
     }
+
+
+def _describe_estimator(choice: EstimatorChoice) -> dict[str, Any]:
+    """Return the arguments of the estimator, with the settings that follow from its network."""
+    import dataclasses
+
+    from multihmr2_ros.estimator import complete_config
+    from multihmr2_ros.network.checkpoint import read_config
+    from multihmr2_ros.weights import resolve_checkpoint
+
+    config = complete_config(choice.config, read_config(resolve_checkpoint(choice.checkpoint)))
+    return dataclasses.asdict(dataclasses.replace(choice, config=config))
 
 
 def _make_choice(args: argparse.Namespace) -> EstimatorChoice:

@@ -87,7 +87,7 @@ class RunNames:
         """Return the sorted files of a folder that have one of these names. Raises UserError if unreadable."""
         try:
             return sorted(folder / name for name in os.listdir(folder) if name in self)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):  # `make_folder` reports a file in the way
             return []
         except OSError as error:
             raise UserError(f"cannot read the folder {folder}: {error.strerror}; choose another --out") from error

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from multihmr2_ros.estimator import Estimator
+    from multihmr2_ros.estimator import Estimator, EstimatorConfig
     from multihmr2_ros.frame import Frame, IntrinsicsChoice
     from multihmr2_ros.media.rerun_output import RerunRecording, Viewer
     from multihmr2_ros.media.sources import FrameSource
@@ -83,12 +83,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     chosen = _parse_save(args.save)
     view = _parse_view(args, chosen)
-    if args.out is None:
+    writes = args.out is not None
+    if not writes:
         chosen, args.out = (), Path()
     else:
         maps = [] if args.depth_maps is None else [args.depth_maps]
         result_files.refuse_input_folder(args.out, [*args.inputs, *maps])
-        options.make_folder(args.out)
     if args.depth_topic not in (None, "off") and (args.depth_maps is not None or args.depth_model is not None):
         raise UserError("expected --depth-topic TOPIC, --depth-maps or --depth-model, got two of them; omit one")
     resolve_checkpoint(args.checkpoint)  # report mistakes before PyTorch is imported
@@ -104,10 +104,12 @@ def run(args: argparse.Namespace) -> int:
     result_files.refuse_existing(existing, args.inputs, overwrite=args.overwrite)
     if not inputs:
         return 2
-    runtime = options.make_runtime(args)
+    runtime, config = options.make_runtime(args), options.make_estimator_config(args)
+    if writes:  # the options are correct
+        options.make_folder(args.out)
     depth_maps = open_depth_maps(args, runtime.device)
     with _open_viewer(view) as viewer:
-        estimator = _load_estimator(args, runtime)
+        estimator = _load_estimator(args, runtime, config)
         for path, source in inputs:
             with _ErrorReporter() as outcome, source:
                 _run_source(estimator, intrinsics, depth_maps, path, source, args.out, chosen, viewer)
@@ -144,10 +146,10 @@ def _open_source(path: Path, args: argparse.Namespace) -> FrameSource:
     return open_source(path)
 
 
-def _load_estimator(args: argparse.Namespace, runtime: Runtime) -> Estimator:
+def _load_estimator(args: argparse.Namespace, runtime: Runtime, config: EstimatorConfig) -> Estimator:
     from multihmr2_ros.estimator import Estimator
 
-    return Estimator.load(args.checkpoint, args.device, config=options.make_estimator_config(args), runtime=runtime)
+    return Estimator.load(args.checkpoint, args.device, config=config, runtime=runtime)
 
 
 def _run_source(

@@ -214,6 +214,14 @@ def _check_kind(path: Path) -> None:
         )
 
 
+def read_config(path: Path) -> NetworkConfig:
+    """Return the configuration of the network of a weights file that `load_network` accepts, without its weights."""
+    if path.suffix != ".safetensors":
+        return NetworkConfig()
+    with safetensors.safe_open(path, framework="pt") as file:
+        return _parse_config(path, file.metadata() or {})
+
+
 def _read_ours(path: Path) -> tuple[NetworkConfig, dict[str, Tensor]]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
@@ -223,6 +231,10 @@ def _read_ours(path: Path) -> tuple[NetworkConfig, dict[str, Tensor]]:
         raise UserError(
             f"{path} is not a complete safetensors file ({' '.join(str(error).split())!s:.200}); copy it again"
         ) from None
+    return _parse_config(path, header), state
+
+
+def _parse_config(path: Path, header: dict[str, str]) -> NetworkConfig:
     if header.get("format") != FORMAT or header.get("format_version") != FORMAT_VERSION:
         raise UserError(
             f"{path} was not written by multihmr2 (expected format {FORMAT} {FORMAT_VERSION}, got "
@@ -237,7 +249,7 @@ def _read_ours(path: Path) -> tuple[NetworkConfig, dict[str, Tensor]]:
         raise UserError(
             f"{path} has no readable network configuration; write it again with `multihmr2 weights convert`"
         )
-    return NetworkConfig.from_dict(config), state
+    return NetworkConfig.from_dict(config)
 
 
 def _read_released(path: Path, *, allow_pickle: bool) -> dict[str, Tensor]:

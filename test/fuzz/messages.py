@@ -156,9 +156,11 @@ class Calibrations(Target):
     MODELS = ("plumb_bob", "rational_polynomial", "equidistant", "", "none", "fisheye", "thin_prism")
 
     def __init__(self, folder: Path) -> None:
+        from multihmr2_ros.messages.content import HeaderContent
+        from multihmr2_ros.ros.frames import DecodedImage
         from multihmr2_ros.ros.parameters import NodeParameters
 
-        self.image = picture(3)
+        self.camera = DecodedImage(picture(3), HeaderContent(frame_id="camera"), 0.0)
         self.parameters = [NodeParameters(image_rectified=rectified) for rectified in (False, True)]
         self.seeds = [camera_info(START_NS, d=d) for d in ((), (0.1, 0.02, 0.0, 0.01, 0.0), (0.1,) * 8, (0.1,) * 4)]
 
@@ -176,11 +178,11 @@ class Calibrations(Target):
         from multihmr2_ros.ros.frames import read_intrinsics
 
         for parameters in self.parameters:
-            given = read_intrinsics(received(b"", data), self.image, parameters)
+            given = read_intrinsics(received(b"", data), self.camera, parameters)
             assert given.k is None or np.isfinite(given.k).all()
             assert "\n" not in given.problem
             if given.lens is not None:
-                given.lens.undistort_image(self.image)
+                given.lens.undistort_image(self.camera.image)
                 given.lens.distort_points(np.array([[[10.0, 20.0], [np.nan, 1e30]]]))
 
 

@@ -82,9 +82,9 @@ def test_nodes_with_the_same_settings_share_the_network(small_checkpoint: Path) 
     factory = SharedEstimatorFactory()
     parameters = NodeParameters(checkpoint=str(small_checkpoint), device="cpu", precision="fp32")
     first, second = load(factory, parameters), load(factory, parameters)
-    assert first.infer is second.infer
+    assert first.inference is second.inference
     more = load(factory, dataclasses.replace(parameters, max_people=5))
-    assert more.infer is not first.infer
+    assert more.inference is not first.inference
     assert more._shared is first._shared
     assert load(factory, dataclasses.replace(parameters, threads=2))._shared is not first._shared
     first._shared.has_failed = True
