@@ -109,6 +109,7 @@ def test_a_path_that_cannot_be_accessed_is_named_in_one_line(
 ) -> None:
     """As in a folder without search permission, which tests of the root user cannot have."""
     monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (8, 8)).save("a.jpg")
     too_long = 300 * "a"
     assert main([argument.replace("NAME", too_long) for argument in arguments]) == 2
     (line,) = capsys.readouterr().err.splitlines()
