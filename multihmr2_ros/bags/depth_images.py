@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from multihmr2_ros.bags.reading import BagMessage, BagReader
 from multihmr2_ros.bags.stamps import NS
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.messages.content import HeaderContent
-from multihmr2_ros.messages.depth import LATE_S, TYPES, depth_from_ros, insert_by_stamp
+from multihmr2_ros.messages.content import LATE_S, HeaderContent
+from multihmr2_ros.messages.depth import TYPES, depth_from_ros, insert_by_stamp
 from multihmr2_ros.messages.images import compressed_image_from_ros
 
 RAW = "sensor_msgs/msg/Image"

@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+LATE_S = 0.5  # a message stamped at most this much before the newest one arrived out of order; more: time jumped back
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.messages.content import HeaderContent
+from multihmr2_ros.messages.content import LATE_S, HeaderContent
 
 TYPES = {
     "16UC1": "u2",
@@ -37,9 +37,6 @@ TYPES = {
 KEPT_S = 1.0  # depth images in memory: those whose stamps are at most this much older than the newest one,
 KEPT_BYTES = 256 << 20  # the newest ones of this size in all, but
 KEPT_LEAST = 2  # at least so many
-LATE_S = (
-    0.5  # a depth image stamped at most this much before the newest one arrived out of order; more: time jumped back
-)
 ALIVE_S = 1.0  # without messages for longer than this, a depth camera is not waited for
 NS = 1_000_000_000
 SWITCH_OFF = "switch depth off (node: use_depth:=false; bag: --depth-topic off)"
@@ -93,7 +90,7 @@ class DepthImages:
             return
         with self._changed:
             if self._kept and stamp_ns < self._kept[-1][0] - LATE_S * NS:
-                self._kept.clear()
+                self._kept.clear()  # time jumped back
                 self._bytes = 0
             insert_by_stamp(self._kept, stamp_ns, message)
             self._bytes += len(message)
@@ -132,7 +129,7 @@ class DepthImages:
 
 def insert_by_stamp(kept: deque[tuple[int, Any]], stamp_ns: int, message: Any) -> None:
     """Insert a message in ascending order of stamps (ns)."""
-    kept.insert(bisect.bisect_right([stamp for stamp, _ in kept], stamp_ns), (stamp_ns, message))
+    kept.insert(bisect.bisect_right(kept, stamp_ns, key=lambda each: each[0]), (stamp_ns, message))
 
 
 def read_stamp(message: bytes) -> int | None:

@@ -63,8 +63,8 @@ def human_array_to_ros(content: HumanArrayContent) -> HumanArray:
 def people_to_transforms(people: People, header: HeaderContent, body_prefix: str = "body_") -> TFMessage:
     """Convert to tf2_msgs/TFMessage: the frame `<body_prefix><id>` of each confirmed person in the header's frame.
 
-    Without transforms if the header has no frame or no stamp: for each transform without a parent, tf2 would log an
-    error.
+    Without transforms if the header has no frame or no stamp (`HeaderContent.allows_transforms`): for each transform
+    without a parent, tf2 would log an error.
     """
     transforms: list[TransformStamped] = []
     if not header.allows_transforms:

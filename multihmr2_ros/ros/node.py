@@ -41,7 +41,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.hardware import make_threads_wait_passively
-from multihmr2_ros.messages.content import HeaderContent
+from multihmr2_ros.messages.content import LATE_S, HeaderContent
 from multihmr2_ros.messages.human_array import Timing
 from multihmr2_ros.transform_tree import normalize_frame_name
 
@@ -56,7 +56,6 @@ from .parameters import apply_changes, declare, find_unknown_parameters
 from .restarts import EstimatorFactory, RestartingEstimator, load_estimator, make_configuration
 from .worker import NewestOnlyWorker
 
-LATE_S = 0.5  # an image stamped at most this much before the last one arrived out of order; more: time jumped back
 STOP_TIMEOUT_S = 1.5  # time limit for the image in work when the node ends
 SPIN_PERIOD_S = 0.1  # signals are checked at this period
 NEW_PROCESS_STATUS = 3  # exit status that makes the launch file start a new process
@@ -135,6 +134,7 @@ class PerceptionNode(ManagedNode):
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         self.counters = ImageCounters()
+        self._health.note_activated()
         self._state = "active"
         self._subscribe()
         return super().on_activate(state)
