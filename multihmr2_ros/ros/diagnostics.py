@@ -96,7 +96,7 @@ class HealthMonitor:
         self._problems: dict[tuple[str, str], Problem] = {}
         self._counts: dict[str, int] = {}
         self._latencies_s: list[float] = []
-        self._processed_s = time.monotonic()  # end of the last image, or the activation
+        self._processed_s = -np.inf  # end of the last image, monotonic clock
         self._last_report_s = time.monotonic()
 
     def note_processed(self, latency_s: float) -> None:
@@ -105,14 +105,9 @@ class HealthMonitor:
             self._latencies_s.append(latency_s)
             self._processed_s = time.monotonic()
 
-    def note_activated(self) -> None:
-        """Note that images are processed from now on."""
-        with self._lock:
-            self._processed_s = time.monotonic()
-
     @property
     def is_silent(self) -> bool:
-        """Whether no image was processed for SILENT_S since the activation."""
+        """Whether no image was processed for SILENT_S."""
         return time.monotonic() - self._processed_s > SILENT_S
 
     def note(self, cause: str, text: str, *, is_present: bool = False) -> bool:

@@ -134,7 +134,6 @@ class PerceptionNode(ManagedNode):
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         self.counters = ImageCounters()
-        self._health.note_activated()
         self._state = "active"
         self._subscribe()
         return super().on_activate(state)
@@ -286,8 +285,6 @@ class PerceptionNode(ManagedNode):
             if estimator is None or inputs is None or not self._is_wanted(task) or self._is_too_old(image.header):
                 counters.outdated += 1
                 return
-            for fault in image.faults:
-                self._report("header", fault)
             if self._is_late(image.time_s):
                 counters.outdated += 1
                 return
@@ -314,6 +311,8 @@ class PerceptionNode(ManagedNode):
         else:
             counters.processed += 1
             self._health.note_processed(time.monotonic() - task.received.steady_arrival_s)
+        for fault in image.faults:  # after the image is noted, because faults without processed images are an ERROR
+            self._report("header", fault)
 
     def _is_wanted(self, task: ImageTask) -> bool:
         return self.is_active and self._is_enabled and task.counters is self.counters
