@@ -32,6 +32,7 @@ import pytest
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
+from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
@@ -58,8 +59,8 @@ class Peer:
     def listen(self, kind: type, topic: str, qos: QoSProfile = RELIABLE) -> list[Any]:
         """Subscribe and return a growing list of the messages received on the topic; waits for a publisher."""
         came: list[Any] = []
-        self.peer.create_subscription(kind, topic, came.append, qos)
-        self.until(lambda: self.peer.count_publishers(topic) > 0, 30.0)
+        subscription = self.peer.create_subscription(kind, topic, came.append, qos)
+        self.until(lambda: subscription.get_publisher_count() > 0)
         return came
 
     def until(self, condition: Callable[[], Any], timeout_s: float = 30.0) -> None:
@@ -104,23 +105,38 @@ class Wire(Peer):
         self.camera_info = self.peer.create_publisher(CameraInfo, "camera_info", BEST_EFFORT)
         self.stamp_s = 100
 
+    def listen(self, kind: type, topic: str, qos: QoSProfile = RELIABLE) -> list[Any]:
+        """Like Peer.listen; also waits until the node's publishers have discovered the subscription."""
+        came = super().listen(kind, topic, qos)
+        own = [each for each in self.node.publishers if each.topic_name == topic]
+        self.until(lambda: all(each.get_subscription_count() > 0 for each in own))
+        return came
+
+    def wait_until_matched(self, publisher: Publisher[Any]) -> None:
+        """Wait until the node receives what the publisher publishes: both sides have discovered each other."""
+
+        def is_matched() -> bool:
+            own = [each for each in self.node.subscriptions if each.topic_name == publisher.topic_name]
+            return publisher.get_subscription_count() > 0 and all(each.get_publisher_count() > 0 for each in own)
+
+        self.until(is_matched)
+
     def send(self, message: Any = None) -> Any:
         """Publish an image (gray by default), stamped one second after the last one."""
         message = image_message() if message is None else message
         self.stamp_s += 1
         message.header.stamp.sec = self.stamp_s
         publisher = self.compressed if isinstance(message, CompressedImage) else self.image
-        self.until(lambda: publisher.get_subscription_count() > 0)
+        self.wait_until_matched(publisher)
         publisher.publish(message)
         return message
 
     def send_until(self, condition: Callable[[], Any], message: Any = None) -> None:
-        """Send an image, repeatedly every second until the condition holds: with best effort, the first one may be
-        lost."""
+        """Send an image, and again every 3 s until the condition holds: with best effort, an image may be lost."""
         for _ in range(8):
             self.send(message)
             with contextlib.suppress(AssertionError):
-                self.until(condition, 1.0)
+                self.until(condition, 3.0)
                 return
         raise AssertionError("eight images did not bring about what was waited for")
 

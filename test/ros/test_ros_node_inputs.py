@@ -61,9 +61,9 @@ def test_every_publisher_matches(
     here.image = here.peer.create_publisher(Image, "image", qos)
     here.camera_info = here.peer.create_publisher(CameraInfo, "camera_info", qos)
     humans = here.listen(HumanArray, "/humans")
-    here.until(lambda: here.camera_info.get_subscription_count() > 0)
+    here.wait_until_matched(here.camera_info)
     here.camera_info.publish(calibration(k=50.0, p=40.0))
-    here.send_until(lambda: humans and humans[-1].intrinsics_source == HumanArray.INTRINSICS_K)
+    here.until(lambda: here.exchange(humans).intrinsics_source == HumanArray.INTRINSICS_K)
 
 
 def test_publishers_of_different_qos_are_all_heard_and_told(wire: Callable[..., Wire]) -> None:

@@ -243,7 +243,7 @@ def test_a_calibration_that_was_published_once_before_the_node_came_is_used() ->
         with contextlib.closing(Wire()) as here:
             here.peer.destroy_publisher(here.camera_info)
             humans = here.listen(HumanArray, "/humans")
-            here.send_until(lambda: humans and humans[-1].intrinsics_source == HumanArray.INTRINSICS_K)
+            here.until(lambda: here.exchange(humans).intrinsics_source == HumanArray.INTRINSICS_K)
         camera.destroy_node()
 
 
@@ -259,7 +259,7 @@ def test_a_latched_calibration_arrives_with_the_user_s_quality_of_service(kind: 
         with contextlib.closing(Wire(**given)) as here:
             here.peer.destroy_publisher(here.camera_info)
             humans = here.listen(HumanArray, "/humans")
-            here.send_until(lambda: humans and humans[-1].intrinsics_source == HumanArray.INTRINSICS_K)
+            here.until(lambda: here.exchange(humans).intrinsics_source == HumanArray.INTRINSICS_K)
             assert latched.get_subscription_count() == (1 if kind == "both" else 2), "asked for once as latched"
         camera.destroy_node()
 
