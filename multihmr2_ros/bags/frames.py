@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from collections.abc import Generator
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,7 +34,7 @@ from multihmr2_ros.errors import UserError
 from multihmr2_ros.frame import Frame
 from multihmr2_ros.media.sources import FrameSource, make_source_name
 from multihmr2_ros.messages.calibration import Intrinsics, intrinsics_from_info
-from multihmr2_ros.messages.content import HeaderContent
+from multihmr2_ros.messages.content import HeaderContent, LateImageFilter
 from multihmr2_ros.messages.images import compressed_image_from_ros, image_from_ros
 
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
@@ -47,7 +48,7 @@ logger = logging.getLogger(__name__)
 
 
 class BagSource(FrameSource):
-    """Source of frames: one for every image of one topic of a bag, in order of recording.
+    """Source of frames: the images of one topic of a bag, in order of recording.
 
     Frame.name is `<name>_<index:06d>`.
 
@@ -64,8 +65,9 @@ class BagSource(FrameSource):
     namespace (before its first message: from its first message). As in the node, P is used if the topic's name begins
     with `image_rect`, else K with its lens distortion.
 
-    Images that cannot be decoded are left out. After the last frame, `damage` describes them, and whether the bag is
-    truncated. Missing depth, ground or poses are logged once; the frames then come without them.
+    Images that cannot be decoded are left out, and single images older than the one before, which the node drops too.
+    After the last frame, `damage` describes them, and whether the bag is truncated. Missing depth, ground or poses are
+    logged once; the frames then come without them.
     """
 
     header = HeaderContent()
@@ -97,7 +99,8 @@ class BagSource(FrameSource):
 
     def _frames(self) -> Generator[Frame, None, None]:
         self.damage = ""
-        index, unreadable, reason = 0, 0, ""
+        index, unreadable, reason, late = 0, 0, "", 0
+        newest_s, late_images = -math.inf, LateImageFilter()
         camera_info, poses = self._read_first_camera_info(), CameraPoses(self._path, self._warn)
         self._logged.clear()
         for notice in self._notices:
@@ -112,10 +115,16 @@ class BagSource(FrameSource):
                 except UserError as error:
                     unreadable, reason = unreadable + 1, reason or str(error)
                     continue
+                stamp_s = self.header.stamp_s or message.time_ns * 1e-9
+                if late_images.is_late(stamp_s, newest_s):
+                    late += 1
+                    continue
+                newest_s = stamp_s
                 yield self._make_frame(index, image, message.time_ns, camera_info, depths, poses)
                 index += 1
         losses = [f"the bag is damaged or cut off ({bag.damage})"] if bag.damage else []
         losses += [f"{unreadable} messages were skipped ({reason})"] if unreadable else []
+        losses += [f"{late} images were skipped (they are older than the image before them)"] if late else []
         if index == 0:
             raise UserError(
                 f"no image on {self._topic} of {self._path} can be read: {'; '.join(losses) or 'it is empty'}"

@@ -56,6 +56,25 @@ class HeaderContent:
         return bool(self.frame_id and self.stamp_ns)
 
 
+class LateImageFilter:
+    """Finds images that arrived out of order, after a newer one.
+
+    Of two such images in a row, the second one shows that time jumped back, as with a bag that loops in less than
+    LATE_S.
+    """
+
+    def __init__(self) -> None:
+        self._was_late = False
+
+    def is_late(self, time_s: float, newest_s: float) -> bool:
+        """Return whether an image arrived out of order; call it for each image, in the order of arrival.
+
+        time_s: of the image. newest_s: of the last image that was not late; -inf before the first one.
+        """
+        self._was_late = 0 < newest_s - time_s <= LATE_S and not self._was_late
+        return self._was_late
+
+
 def _make_empty_rows() -> Array:
     return np.zeros(0)
 

@@ -41,7 +41,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.hardware import make_threads_wait_passively
-from multihmr2_ros.messages.content import LATE_S, HeaderContent
+from multihmr2_ros.messages.content import HeaderContent, LateImageFilter
 from multihmr2_ros.messages.human_array import Timing
 from multihmr2_ros.transform_tree import normalize_frame_name
 
@@ -95,7 +95,7 @@ class PerceptionNode(ManagedNode):
         self._publishing = threading.Lock()  # so that the image being processed is not published after deactivation
         self._last_header = HeaderContent()
         self._last_time_s = 0.0
-        self._was_late = False  # the last image arrived out of order
+        self._late_images = LateImageFilter()
         self._last_camera_frame: str | None = None
         self.add_on_set_parameters_callback(self._on_parameters)
         self.create_service(SetBool, "~/enable", self._on_enable)
@@ -330,19 +330,13 @@ class PerceptionNode(ManagedNode):
         return is_too_old
 
     def _is_late(self, time_s: float) -> bool:
-        """Return whether the image arrived out of order, after a newer one; report it.
-
-        Of two such images in a row, the second one shows that time jumped back, as with a bag that loops in less than
-        LATE_S.
-        """
-        late_s = self._last_time_s - time_s
-        is_late = 0 < late_s <= LATE_S and not self._was_late
-        self._was_late = is_late
+        """Return whether the image arrived out of order, after a newer one; report it."""
+        is_late = self._late_images.is_late(time_s, self._last_time_s)
         if is_late:
             self._report(
                 "stamp",
-                f"an image was dropped, because it is {late_s:.3f} s older than the last one: images arrive out of "
-                "order, or a clock was corrected",
+                f"an image was dropped, because it is {self._last_time_s - time_s:.3f} s older than the last one: "
+                "images arrive out of order, or a clock was corrected",
             )
         return is_late
 

@@ -72,6 +72,24 @@ def test_the_files_of_a_split_bag_are_read_in_order(tmp_path: Path) -> None:
         assert [int(frame.image[0, 0, 0]) for frame in source] == [10 * index for index in range(12)]
 
 
+def test_images_out_of_order_are_left_out_as_by_the_node(tmp_path: Path) -> None:
+    messages = camera_messages(6, calibrated=False)
+    topic, _, image = messages.pop(2)
+    messages.insert(3, (topic, messages[2][1] + 1, image))  # recorded after the image that follows it
+    with BagSource(write_bag(tmp_path / "bag.mcap", messages)) as source:
+        frames = list(source)
+        assert [int(frame.image[0, 0, 0]) for frame in frames] == [0, 10, 30, 40, 50]
+        assert "1 images were skipped (they are older than the image before them)" in source.damage
+
+
+def test_a_bag_whose_time_jumps_back_keeps_all_other_images(tmp_path: Path) -> None:
+    """Of two images that are older than the last one, the second one shows the jump."""
+    messages = camera_messages(6, calibrated=False)
+    later = [(topic, time_ns + 10**9, image) for topic, time_ns, image in camera_messages(6, calibrated=False)[2:]]
+    with BagSource(write_bag(tmp_path / "bag.mcap", messages + later)) as source:
+        assert [int(frame.image[0, 0, 0]) for frame in source] == [0, 10, 20, 30, 40, 50, 30, 40, 50]
+
+
 def test_messages_that_sqlite_keeps_beside_the_file_are_not_passed_over_in_silence(tmp_path: Path) -> None:
     path = write_bag(tmp_path / "bag.db3", camera_messages(3, calibrated=False))
     (tmp_path / "bag.db3-wal").write_bytes(b"pages")
