@@ -220,7 +220,7 @@ def driving(count: int, *, poses: bool = True, velocity: float = np.nan) -> Iter
         truth: Any = dataclasses.replace(
             people, track_id=np.array([1, 2, -1]), velocity=np.full((3, 3), velocity), velocity_frame="camera"
         )
-        frame: Any = SimpleNamespace(camera_pose=pose if poses else None)
+        frame: Any = SimpleNamespace(fixed_from_camera=pose if poses else None)
         yield EvaluationFrame(round(time * 1e9), frame=frame, truth=truth)
 
 
