@@ -410,9 +410,9 @@ def _check_input_size(sizes: NetworkConfig, input_size: int | tuple[int, int] | 
     if isinstance(input_size, int) and not 2 * patch <= input_size <= sizes.image_size:
         raise UserError(f"input_size must be from {2 * patch} to {sizes.image_size} px, got {input_size}")
     if isinstance(input_size, tuple):
-        most = sizes.max_grid * patch
+        max_side = sizes.max_grid * patch
         for name, side in zip(("width", "height"), input_size, strict=True):
-            if side % patch or not patch <= side <= most:
+            if side % patch or not patch <= side <= max_side:
                 raise UserError(
-                    f"the {name} of input_size must be a multiple of {patch} px, at most {most} px, got {side}"
+                    f"the {name} of input_size must be a multiple of {patch} px, at most {max_side} px, got {side}"
                 )

@@ -151,19 +151,19 @@ def _find_best_person(
     """Return the most similar free person that is scored, else the most similar one that is not.
 
     similarity  (t,) of one detection to each person
-    threshold   least similarity of a match
+    threshold   minimum similarity of a match
     taken       (t,) people that are already matched
     left_out    (t,) people that are not scored
     crowd       (t,) people that can be matched repeatedly
     """
-    least, best = min(threshold, 1 - 1e-10), None
+    min_similarity, best = min(threshold, 1 - 1e-10), None
     for person in range(len(similarity)):
         if taken[person] and not crowd[person]:
             continue
         if best is not None and not left_out[best] and left_out[person]:
             break
-        if similarity[person] >= least:
-            least, best = similarity[person], person
+        if similarity[person] >= min_similarity:
+            min_similarity, best = similarity[person], person
     return best
 
 

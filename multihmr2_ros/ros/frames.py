@@ -156,17 +156,17 @@ class FrameMaker:
         return TargetFrame(frame, pose, inputs.transforms.estimate_rate(frame, camera.header, pose))
 
     def _find_depth(
-        self, inputs: Inputs, camera: DecodedImage, most_s: float
+        self, inputs: Inputs, camera: DecodedImage, max_difference_s: float
     ) -> tuple[NDArray[np.generic] | None, str]:
         """Return the depth image (H, W) or None, and a text for the diagnostics: whether it is used, or why not."""
         images = inputs.depth_images
         if images is None:
             return None, "not used: use_depth is false"
-        message = images.find_nearest(camera.header.stamp_ns, most_s)
+        message = images.find_nearest(camera.header.stamp_ns, max_difference_s)
         if message is None and not camera.header.stamp_ns:
             return None, "not used: the image has no stamp"
         if message is None and images.is_alive:
-            return None, f"not used: none within {most_s} s of the image"
+            return None, f"not used: none within {max_difference_s} s of the image"
         if message is None:
             return None, f"not used: no messages on {inputs.depth_topic}"
         try:
