@@ -35,9 +35,10 @@ from numpy.typing import NDArray
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation import results as files
+from multihmr2_ros.evaluation.metric_definitions import ERRORS, IDENTITY, METRICS, MOTION_ERRORS
 from multihmr2_ros.evaluation.report import format_number, name_width
 from multihmr2_ros.evaluation.tables import FRAME_DETECTION, format_column
-from multihmr2_ros.evaluation.tally import ERRORS, IDENTITY, METRICS, MOTION_ERRORS, Sum, Tally
+from multihmr2_ros.evaluation.tally import Sum, Tally
 from multihmr2_ros.metrics.detection import DetectionCounts
 from multihmr2_ros.metrics.identity import HOTA_THRESHOLDS, IdentityCounts
 

@@ -20,7 +20,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from multihmr2_ros.evaluation.tally import METRICS, MM, RATIO, SPEED, Metric, Tally
+from multihmr2_ros.evaluation.metric_definitions import METRICS, MM, RATIO, SPEED, Metric
+from multihmr2_ros.evaluation.tally import Tally
 
 
 def format_table(tallies: Mapping[str, Tally]) -> str:

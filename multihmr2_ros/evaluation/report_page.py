@@ -33,6 +33,7 @@ from multihmr2_ros.evaluation.comparison import Comparison, judge_difference
 from multihmr2_ros.evaluation.figures import ReportImage, figure_to_svg, jpeg_to_image
 from multihmr2_ros.evaluation.highlights import BEST, WORST, Ranking, compute_cost, compute_merit, read_images
 from multihmr2_ros.evaluation.highlights import FILE as IMAGES
+from multihmr2_ros.evaluation.metric_definitions import DEFINITIONS, METRICS
 from multihmr2_ros.evaluation.published import ROWS
 from multihmr2_ros.evaluation.report import (
     CALIBRATION_COLUMNS,
@@ -44,7 +45,7 @@ from multihmr2_ros.evaluation.report import (
 from multihmr2_ros.evaluation.results import list_versions, merge_results, read_results
 from multihmr2_ros.evaluation.run import SequenceResult
 from multihmr2_ros.evaluation.tables import PersonRows
-from multihmr2_ros.evaluation.tally import DEFINITIONS, METRICS, Tally
+from multihmr2_ros.evaluation.tally import Tally
 from multihmr2_ros.evaluation.verdict import describe, describe_comparison, list_key_numbers
 from multihmr2_ros.files import atomic_path
 

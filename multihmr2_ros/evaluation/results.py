@@ -30,8 +30,9 @@ import numpy as np
 
 from multihmr2_ros import __version__
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.evaluation.metric_definitions import ERRORS, METRICS, MOTION_ERRORS, NORMALIZED
 from multihmr2_ros.evaluation.run import SequenceResult
-from multihmr2_ros.evaluation.tally import ERRORS, METRICS, MOTION_ERRORS, NORMALIZED, Sum, Tally
+from multihmr2_ros.evaluation.tally import Sum, Tally
 from multihmr2_ros.files import atomic_path
 from multihmr2_ros.metrics.detection import DetectionCounts
 from multihmr2_ros.metrics.identity import IdentityCounts

@@ -74,8 +74,8 @@ class FrameScore:
     pairs            (m, 2) predicted row, true row, of the matches that are scored
     evaluated        (t,) whether a true person is scored
     ignored          (n,) whether a prediction is not scored
-    errors           by key of tally.ERRORS, in mm, shares, degrees, m/s: (m,) for errors of people, other lengths for
-                     errors of pairs or frames
+    errors           by key of `metric_definitions.ERRORS`, in mm, shares, degrees, m/s: (m,) for errors of people,
+                     other lengths for errors of pairs or frames
     mahalanobis2     (m, 2) squared Mahalanobis distances of pelvis and velocity, NaN if unknown
     cues             (m,) a PlacementCue of each match, or UNKNOWN_CUE
     distances        errors of the matches' distances from the camera
@@ -209,8 +209,7 @@ def _compute_errors(mine: People, theirs: People, config: ScoringConfig) -> dict
 
 
 def _motion_errors(mine: People, theirs: People) -> tuple[dict[str, Floats], Floats]:
-    """Compute tally.MOTION_ERRORS of matched people by key, and squared Mahalanobis distances (m, 2) of pelvis and
-    velocity.
+    """Compute MOTION_ERRORS of matched people by key, and squared Mahalanobis distances (m, 2) of pelvis and velocity.
 
     NaN if unknown. A velocity over the ground is not compared with a velocity relative to the camera.
     """

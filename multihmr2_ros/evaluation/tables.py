@@ -29,10 +29,11 @@ from numpy.typing import NDArray
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation.evaluation_frames import EvaluationFrame
+from multihmr2_ros.evaluation.metric_definitions import ERRORS, MOTION_ERRORS, Metric
 from multihmr2_ros.evaluation.postures import classify_postures
 from multihmr2_ros.evaluation.scoring import UNKNOWN_CUE, FrameScore, get_predicted_fov, get_true_fov
 from multihmr2_ros.evaluation.sequence_scoring import make_frame_tally
-from multihmr2_ros.evaluation.tally import CUES, ERRORS, MOTION_ERRORS, Metric
+from multihmr2_ros.evaluation.tally import CUES
 from multihmr2_ros.files import atomic_path
 from multihmr2_ros.metrics.bodies import MM_PER_M
 from multihmr2_ros.people import People, PlacementCue

@@ -23,10 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multihmr2_ros.evaluation.comparison import Comparison, describe_intervals, judge_difference
+from multihmr2_ros.evaluation.metric_definitions import METRICS
 from multihmr2_ros.evaluation.postures import POSTURES
 from multihmr2_ros.evaluation.report import format_number
 from multihmr2_ros.evaluation.tables import PersonRows
-from multihmr2_ros.evaluation.tally import METRICS, Tally
+from multihmr2_ros.evaluation.tally import Tally
 from multihmr2_ros.metrics.uncertainty import coverage
 
 MIN_PEOPLE = 20  # smaller groups are not described

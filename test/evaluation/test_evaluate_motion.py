@@ -33,12 +33,12 @@ from multihmr2_ros.evaluation import results as result_files
 from multihmr2_ros.evaluation.bags import BagJob, run_job
 from multihmr2_ros.evaluation.comparison import compare, format_comparison, judge_difference
 from multihmr2_ros.evaluation.evaluation_frames import EvaluationFrame
+from multihmr2_ros.evaluation.metric_definitions import MOTION_ERRORS
 from multihmr2_ros.evaluation.report import format_table
 from multihmr2_ros.evaluation.run import SequenceResult
-from multihmr2_ros.evaluation.tally import MOTION_ERRORS, PlacementCue
 from multihmr2_ros.evaluation.true_velocities import add_true_velocities
 from multihmr2_ros.metrics.uncertainty import normalized_error_bounds
-from multihmr2_ros.people import People
+from multihmr2_ros.people import People, PlacementCue
 from test.helpers.evaluation_bags import TruthfulEstimator, at, scene, write_scene
 
 FRAMES, PEOPLE = 30, 3

@@ -39,8 +39,8 @@ from multihmr2_ros.cli.main import main
 from multihmr2_ros.evaluation import figures, highlights, plots, postures, report_page
 from multihmr2_ros.evaluation import results as result_files
 from multihmr2_ros.evaluation.bags import BagJob, run_job
+from multihmr2_ros.evaluation.metric_definitions import DEFINITIONS, METRICS
 from multihmr2_ros.evaluation.run import SequenceResult
-from multihmr2_ros.evaluation.tally import DEFINITIONS, METRICS
 from multihmr2_ros.metrics.uncertainty import coverage, squared_mahalanobis
 from multihmr2_ros.people import People
 from test.helpers.evaluation_bags import TruthfulEstimator, scene, write_scene
