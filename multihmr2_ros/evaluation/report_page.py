@@ -38,8 +38,8 @@ from multihmr2_ros.evaluation.published import ROWS
 from multihmr2_ros.evaluation.report import (
     CALIBRATION_COLUMNS,
     DISTANCE_COLUMNS,
-    calibration_rows,
-    distance_rows,
+    format_calibration,
+    format_distances,
     format_number,
 )
 from multihmr2_ros.evaluation.results import list_versions, merge_results, read_results
@@ -219,8 +219,8 @@ def _add_motion(page: ReportPage, tallies: Mapping[str, Tally]) -> None:
     calibration, distances = [], []
     for kind, tally in tallies.items():
         end = f", {kind}" if len(tallies) > 1 else ""
-        calibration += [(f"{name}{end}", cells) for name, cells in calibration_rows(tally)]
-        distances += [(f"{name}{end}", cells) for name, cells in distance_rows(tally)]
+        calibration += [(f"{name}{end}", cells) for name, cells in format_calibration(tally)]
+        distances += [(f"{name}{end}", cells) for name, cells in format_distances(tally)]
     remark = (
         "NEES is the mean normalized error squared: 1 if the stated covariances are correct, above 1 if they are too "
         "small. The bounds are for independent errors; errors of successive frames are correlated."

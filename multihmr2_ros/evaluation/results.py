@@ -144,8 +144,8 @@ def _describe_metrics(tally: Tally) -> dict[str, Any]:
             key: {"value": value, "unit": UNITS[key][0], "count": count, "counted": UNITS[key][1]}
             for key, (value, count) in {**_add_unmatched(tally), **tally.compute_metrics()}.items()
         },
-        **({"calibration": tally.calibration()} if tally.calibration() else {}),
-        **({"distance_by_cue": tally.distances()} if tally.distances() else {}),
+        **({"calibration": tally.compute_calibration()} if tally.compute_calibration() else {}),
+        **({"distance_by_cue": tally.summarize_distances()} if tally.summarize_distances() else {}),
     }
 
 

@@ -60,12 +60,12 @@ VELOCITY_SAMPLES = "velocity error"  # m/s, in Tally.samples
 CALIBRATED = ("velocity", "pelvis")  # each has a NEES and a coverage
 
 
-def distance_samples(cue: PlacementCue, errors: DistanceErrors) -> dict[str, NDArray[np.float64]]:
+def collect_distance_samples(cue: PlacementCue, errors: DistanceErrors) -> dict[str, NDArray[np.float64]]:
     """Return the fields of DistanceErrors by their keys in Tally.samples, for people placed by a cue."""
-    return {_sample_key(cue, field): getattr(errors, field) for field in DISTANCE_FIELDS}
+    return {_make_sample_key(cue, field): getattr(errors, field) for field in DISTANCE_FIELDS}
 
 
-def _sample_key(cue: PlacementCue, field: str) -> str:
+def _make_sample_key(cue: PlacementCue, field: str) -> str:
     return f"{cue.name} {field}"
 
 
@@ -83,7 +83,7 @@ class Tally:
     sums           of ERRORS, by key
     identity       None without truth, or if truth or predictions have no identities
     times_ms       every value, by the name of the stage
-    samples        values for quantiles, by VELOCITY_SAMPLES and distance_samples; not in results.json
+    samples        values for quantiles, by VELOCITY_SAMPLES and collect_distance_samples; not in results.json
     """
 
     frames: int = 0
@@ -142,7 +142,7 @@ class Tally:
             values["id switches"] = float(self.identity.switches), boxes
         return values
 
-    def calibration(self) -> dict[str, dict[str, float]]:
+    def compute_calibration(self) -> dict[str, dict[str, float]]:
         """Return the calibration of each of CALIBRATED with truth and finite covariances.
 
         nees       mean normalized error squared
@@ -160,12 +160,12 @@ class Tally:
                 calibration[name] = {"nees": nees, "low": low, "high": high, "inside_95": inside, "count": count}
         return calibration
 
-    def distances(self) -> dict[str, dict[str, float]]:
+    def summarize_distances(self) -> dict[str, dict[str, float]]:
         """Return summarize_distance_errors of the matched people for each of CUES that occurs."""
         summaries = {}
         for cue, title in CUES.items():
             errors = DistanceErrors(
-                **{name: np.array(self.samples.get(_sample_key(cue, name), ())) for name in DISTANCE_FIELDS}
+                **{name: np.array(self.samples.get(_make_sample_key(cue, name), ())) for name in DISTANCE_FIELDS}
             )
             if len(errors.error_m):
                 summaries[title] = dict(summarize_distance_errors(errors))
