@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from multihmr2_ros.camera import project
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.metrics import bodies, placement, uncertainty
-from multihmr2_ros.metrics.boxes import area, boxes_of_points, intersection
+from multihmr2_ros.metrics.boxes import box_area, box_intersection, points_to_boxes
 from multihmr2_ros.metrics.identity import IGNORED_SHARE, FrameBoxes
 from multihmr2_ros.metrics.matching import MIN_IOU, Method, match_people
 from multihmr2_ros.metrics.placement import DistanceErrors, distance_errors
@@ -180,13 +180,13 @@ def compute_body_boxes(people: People, points: Floats) -> Floats:
     """Return the boxes (n, 4) px around the projected meshes, or without meshes around the joints (n, J, 2) px."""
     if people.vertices.shape[1] and people.k[0, 0] > 0:
         points = np.asarray(project(people.surface.astype(np.float64), people.k), np.float64)
-    return boxes_of_points(points)
+    return points_to_boxes(points)
 
 
 def _is_in_ignored_region(boxes: Floats, ignored: Floats | None, pairs: NDArray[np.int64]) -> NDArray[np.bool_]:
     if ignored is None or not len(ignored):
         return np.zeros(len(boxes), bool)
-    share = intersection(boxes, ignored).max(axis=1, initial=0) / np.maximum(area(boxes), np.spacing(1))
+    share = box_intersection(boxes, ignored).max(axis=1, initial=0) / np.maximum(box_area(boxes), np.spacing(1))
     share[pairs[:, 0]] = 0
     return np.asarray(share > IGNORED_SHARE)
 
@@ -229,7 +229,7 @@ def _compute_motion_errors(predicted: People, true: People) -> tuple[dict[str, F
     errors = {"velocity error": velocity_error(velocity, true.velocity)}
     for name, values in squared.items():
         errors[f"{name} NEES"] = uncertainty.normalized_error_squared(values)
-        errors[f"{name} coverage"] = uncertainty.inside_ellipsoid(values)
+        errors[f"{name} coverage"] = uncertainty.is_inside_ellipsoid(values)
     return errors, np.stack([squared["pelvis"], squared["velocity"]], axis=1)
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multihmr2_ros.body import COCO_SIGMAS
-from multihmr2_ros.metrics.boxes import area, boxes_of_points
+from multihmr2_ros.metrics.boxes import box_area, points_to_boxes
 
 SIGMAS = np.array(COCO_SIGMAS)
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -126,7 +126,7 @@ def _match_image(
     people = np.argsort(left_out, kind="mergesort")  # scored people first
     similarity = object_keypoint_similarity(image)[best][:, people]
     left_out, crowd = left_out[people], image.crowd[people]
-    size = area(boxes_of_points(image.predicted[best]))
+    size = box_area(points_to_boxes(image.predicted[best]))
     shape = (len(THRESHOLDS), len(best))
     hit, ignored = np.zeros(shape, bool), np.zeros(shape, bool)
     for row, threshold in enumerate(THRESHOLDS):

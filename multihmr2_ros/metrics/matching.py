@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from multihmr2_ros.metrics.boxes import FloatArray, box_iou, boxes_of_points
+from multihmr2_ros.metrics.boxes import FloatArray, box_iou, points_to_boxes
 
 MIN_IOU = 0.05
 Method = Literal["hungarian", "greedy"]
@@ -45,7 +45,7 @@ def match_people(
     if len(predicted) == 0 or len(true) == 0:
         return np.zeros((0, 2), np.int64)
     distance = joint_distance(predicted, true)
-    allowed = box_iou(boxes_of_points(predicted), boxes_of_points(true)) >= min_iou
+    allowed = box_iou(points_to_boxes(predicted), points_to_boxes(true)) >= min_iou
     allowed &= np.isfinite(distance)
     return assign(distance, allowed) if method == "hungarian" else _match_greedily(distance, allowed)
 
