@@ -66,8 +66,8 @@ class RelativeDepthMap:
         some = some[np.isfinite(some)]
         if not len(some):
             return None
-        least, most = (float(value) for value in np.percentile(some, RANGE_PERCENT))
-        return (least, most) if most - least > MIN_RANGE_SHARE * max(abs(least), abs(most)) else None
+        low, high = (float(value) for value in np.percentile(some, RANGE_PERCENT))
+        return (low, high) if high - low > MIN_RANGE_SHARE * max(abs(low), abs(high)) else None
 
 
 MAX_DEPTH_M = 1e4  # no camera measures more; drivers mark pixels without depth by huge values

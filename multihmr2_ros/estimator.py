@@ -183,7 +183,7 @@ class Estimator:
         """Detect and track the people in one frame.
 
         Instead of a frame, an image (H, W, 3) uint8 RGB without lens distortion is accepted; the other arguments are
-        then the frame's fields (fixed_from_camera: `Frame.camera_pose`).
+        then the frame's fields.
 
         Raises UserError for an image, intrinsics or depth that cannot be used, and TypeError for a frame with other
         arguments.
@@ -194,7 +194,7 @@ class Estimator:
                 raise TypeError("step: a Frame has its own k, stamp and other fields; expected no further arguments")
         else:
             frame = Frame(
-                frame, stamp, k, intrinsics_source, depth=depth, ground=ground, camera_pose=fixed_from_camera,
+                frame, stamp, k, intrinsics_source, depth=depth, ground=ground, fixed_from_camera=fixed_from_camera,
                 fixed_frame=fixed_frame,
             )  # fmt: skip
         frame.check()
@@ -320,7 +320,7 @@ class Estimator:
         if not _is_same_camera(frame.k, self._last_k):  # such as the first camera_info: all distances jump
             self.tracker.restart_velocities()
         self._last_k = frame.k
-        tracked = self.tracker.update(detections, frame.stamp, frame.camera_pose, frame.fixed_frame)
+        tracked = self.tracker.update(detections, frame.stamp, frame.fixed_from_camera, frame.fixed_frame)
         assert tracked.shape is not None
         return dataclasses.replace(
             people,
@@ -410,9 +410,9 @@ def _check_input_size(sizes: NetworkConfig, input_size: int | tuple[int, int] | 
     if isinstance(input_size, int) and not 2 * patch <= input_size <= sizes.image_size:
         raise UserError(f"input_size must be from {2 * patch} to {sizes.image_size} px, got {input_size}")
     if isinstance(input_size, tuple):
-        most = sizes.max_grid * patch
+        max_side = sizes.max_grid * patch
         for name, side in zip(("width", "height"), input_size, strict=True):
-            if side % patch or not patch <= side <= most:
+            if side % patch or not patch <= side <= max_side:
                 raise UserError(
-                    f"the {name} of input_size must be a multiple of {patch} px, at most {most} px, got {side}"
+                    f"the {name} of input_size must be a multiple of {patch} px, at most {max_side} px, got {side}"
                 )

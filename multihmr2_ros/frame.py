@@ -96,8 +96,8 @@ class Frame:
     depth              (H, W) uint16 mm or float32 m, registered to the image as recorded (0, NaN and infinite are
                        holes), or a relative depth map, or None
     ground             the ground plane in the camera's frame, or None
-    camera_pose        (4, 4), fixed frame from camera, at the stamp, or None; if given, velocities are relative to the
-                       fixed frame, else to the camera
+    fixed_from_camera  (4, 4) pose of the camera in the fixed frame at the stamp, or None; if given, velocities are
+                       relative to the fixed frame, else to the camera
     fixed_frame        name of the fixed frame, "" if unnamed
     """
 
@@ -109,7 +109,7 @@ class Frame:
     lens: LensDistortion | None = None
     depth: NDArray[np.generic] | RelativeDepthMap | None = None
     ground: GroundPlane | None = None
-    camera_pose: NDArray[np.float64] | None = None
+    fixed_from_camera: NDArray[np.float64] | None = None
     fixed_frame: str = ""
 
     def __post_init__(self) -> None:

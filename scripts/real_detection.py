@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation.datasets.files import boxes_to_corners, parse_file, read_json
-from multihmr2_ros.metrics.boxes import area, box_iou, intersection
+from multihmr2_ros.metrics.boxes import box_area, box_intersection, box_iou
 from multihmr2_ros.metrics.detection import DetectionCounts
 from multihmr2_ros.metrics.keypoints import ImageKeypoints, object_keypoint_similarity
 from multihmr2_ros.metrics.matching import assign
@@ -123,7 +123,7 @@ def score_image(found: Found, annotated: AnnotatedImage) -> Score:
 
 def _on_ignored(box: NDArray[np.float64], ignored: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Return (n,) bool: whether each box (n, 4) matches an ignored box, or is mostly inside one."""
-    inside = intersection(box, ignored) > IGNORED_SHARE * area(box)[:, None]
+    inside = box_intersection(box, ignored) > IGNORED_SHARE * box_area(box)[:, None]
     return np.asarray((inside | (box_iou(box, ignored) >= MIN_IOU)).any(axis=1))
 
 
@@ -186,7 +186,7 @@ def _image(
         keypoints[[value is None or not value < MAX_DISAGREEMENT for value in agreement]] = 0
     ignored = np.array([bool(person["iscrowd"]) for person in people], bool)
     ignored |= box[:, 3] - box[:, 1] < least_height_px
-    silhouette = AREA_OF_BOX * area(box)
+    silhouette = AREA_OF_BOX * box_area(box)
     if silhouettes:
         known = [person.get("area") or 0.0 for person in people]
         silhouette = np.where(np.array(known, np.float64) > 0, known, silhouette)

@@ -26,7 +26,7 @@ from real_detection import Found
 from multihmr2_ros.camera import project
 from multihmr2_ros.estimator import Estimator, EstimatorConfig
 from multihmr2_ros.media.overlay import draw_people
-from multihmr2_ros.metrics.boxes import boxes_of_points
+from multihmr2_ros.metrics.boxes import points_to_boxes
 from multihmr2_ros.people import People
 from multihmr2_ros.training.keypoints import regress_low_mesh_keypoints
 
@@ -65,7 +65,7 @@ class MeshFinder:
 def projected_boxes(people: People) -> NDArray[np.float64]:
     """Return the boxes (n, 4) px of the meshes' vertices, clipped to the image."""
     height, width = people.image_size
-    return np.clip(boxes_of_points(project(people.surface, people.k)), 0, [width, height, width, height])
+    return np.clip(points_to_boxes(project(people.surface, people.k)), 0, [width, height, width, height])
 
 
 def coco_joints(estimator: Estimator, people: People) -> NDArray[np.float64]:

@@ -26,7 +26,7 @@ from real_detection import Found
 from torch.nn import functional
 
 from multihmr2_ros.camera import ResizePad
-from multihmr2_ros.metrics.boxes import boxes_of_points
+from multihmr2_ros.metrics.boxes import points_to_boxes
 from multihmr2_ros.network.movenet import load_encoder
 from multihmr2_ros.network.proposals import PATCH_PX, KeypointEncoder
 
@@ -51,7 +51,7 @@ class MoveNetFinder:
         with torch.inference_mode():
             features = self.encoder(prepare(image, resize))
         keypoints = resize.points_to_source(features.keypoints[0].numpy().astype(np.float64))
-        box = np.clip(boxes_of_points(keypoints), 0, [width, height, width, height])
+        box = np.clip(points_to_boxes(keypoints), 0, [width, height, width, height])
         score = features.center_logit[0].sigmoid().numpy().astype(np.float64)
         self._found = Found(score, box, np.asarray(keypoints, np.float64)).above(self.least_score)
         return self._found

@@ -515,7 +515,7 @@ def test_a_frame_and_its_fields_as_arguments_are_the_same() -> None:
     for index in range(3):
         image = make_image(320, 240)
         frame = Frame(
-            image, index / 10, LENS.k, IntrinsicsSource.P, depth=depth, ground=ground, camera_pose=pose,
+            image, index / 10, LENS.k, IntrinsicsSource.P, depth=depth, ground=ground, fixed_from_camera=pose,
             fixed_frame="odom",
         )  # fmt: skip
         expected = by_arguments.step(

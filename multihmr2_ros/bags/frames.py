@@ -56,7 +56,7 @@ class BagSource(FrameSource):
     depth_topic   raw depth images, registered to the images; None: the only suitable topic (see `choose_depth_topic`);
                   "off": none. A frame has the depth image of the nearest stamp, at most 0.1 s away
     ground_frame  TF frame whose plane z = 0 is the ground; "": the ground is unknown
-    fixed_frame   TF frame of Frame.camera_pose; "": the pose is unknown
+    fixed_frame   TF frame of Frame.fixed_from_camera; "": the pose is unknown
     header        of the newest frame's image message
 
     Stamps are from the messages' headers (s, since 1970 as a rule), or times of recording for headers without a stamp.
@@ -157,7 +157,7 @@ class BagSource(FrameSource):
             image, stamp_s, given.k, given.source, f"{self.name}_{index:06d}", given.lens,
             depth=self._find_depth(depths, image, recorded_ns),
             ground=poses.lookup_ground(self._ground_frame, camera_frame, stamp_ns),
-            camera_pose=poses.lookup_pose(self._fixed_frame, camera_frame, stamp_ns),
+            fixed_from_camera=poses.lookup_pose(self._fixed_frame, camera_frame, stamp_ns),
             fixed_frame=self._fixed_frame,
         )  # fmt: skip
 

@@ -84,12 +84,12 @@ class HumansReader:
     def __len__(self) -> int:
         return len(self._stamps)
 
-    def all(self) -> Iterator[HumansMessage]:
+    def read_all(self) -> Iterator[HumansMessage]:
         """Yield every message, in order of recording."""
         for message, stamp in zip(self._bag.messages([self.topic]), list(self._stamps), strict=False):
             yield HumansMessage(self._bag.decode(message), message, stamp)
 
-    def at(self, wanted_ns: int) -> HumansMessage | None:
+    def read_at(self, wanted_ns: int) -> HumansMessage | None:
         """Return the message with this stamp. If several have it, because the clock jumped back, each is returned once,
         in order."""
         stamp = self._find_nearest(wanted_ns)

@@ -82,21 +82,25 @@ class GroundTruthReader:
         self._sizes: dict[str, tuple[int, int] | None] = {}
         self._bag = path
 
-    def at(self, stamp_ns: int, frame_id: str, k: NDArray[np.float64] | None) -> tuple[People, HumansMessage] | None:
+    def read_at(
+        self, stamp_ns: int, frame_id: str, k: NDArray[np.float64] | None
+    ) -> tuple[People, HumansMessage] | None:
         """Return the people at a stamp, in the TF frame frame_id, and their message.
 
         k: (3, 3) px, used if the truth has no intrinsics. Returns None if there is no message with the stamp.
         """
-        found = self._humans.at(stamp_ns)
-        return None if found is None else (self.people(found, frame_id, k), found)
+        found = self._humans.read_at(stamp_ns)
+        return None if found is None else (self.convert_people(found, frame_id, k), found)
 
-    def people(self, found: HumansMessage, frame_id: str, k: NDArray[np.float64] | None) -> People:
+    def convert_people(self, found: HumansMessage, frame_id: str, k: NDArray[np.float64] | None) -> People:
         """Return a message's people in the TF frame frame_id.
 
         Velocities keep their axes. They are NaN unless they are relative to frame_id or to fixed_frame, because they
         cannot be compared with velocities relative to another frame.
         """
-        people = people_from_human_array(found.decoded, estimate_image_size(found.decoded, self._size(found)))
+        people = people_from_human_array(
+            found.decoded, estimate_image_size(found.decoded, self._find_image_size(found))
+        )
         if people.k[0, 0] <= 0 and k is not None:
             people = dataclasses.replace(people, k=k)
         source, target = normalize_frame_name(found.decoded.header.frame_id), normalize_frame_name(frame_id)
@@ -109,14 +113,14 @@ class GroundTruthReader:
             return dataclasses.replace(people, velocity_frame="fixed")
         return dataclasses.replace(people, velocity=np.full((len(people), 3), np.nan), velocity_frame="fixed")
 
-    def _size(self, found: HumansMessage) -> tuple[int, int] | None:
+    def _find_image_size(self, found: HumansMessage) -> tuple[int, int] | None:
         frame_id = found.decoded.header.frame_id
         if frame_id not in self._sizes:
             self._sizes[frame_id] = find_recorded_image_size(self._bag, frame_id)
         return self._sizes[frame_id]
 
-    def messages(self) -> Iterator[HumansMessage]:
-        return self._humans.all()
+    def read_messages(self) -> Iterator[HumansMessage]:
+        return self._humans.read_all()
 
     def __len__(self) -> int:
         return len(self._humans)
@@ -165,7 +169,7 @@ class BagSequence:
                 found = None
                 if truth is not None:
                     try:
-                        found = truth.at(stamp_ns, header.frame_id, frame.k)
+                        found = truth.read_at(stamp_ns, header.frame_id, frame.k)
                     except UserError as error:
                         self.problems.append(str(error))
                 matched += found is not None
@@ -231,7 +235,7 @@ class RecordedPeopleSequence:
         count_dropped = _DropCounter()
         with HumansReader(self._path, self._topic) as recorded:
             size = find_recorded_image_size(self._path, _find_frame_id(self._path, self._topic))
-            for each in recorded.all():
+            for each in recorded.read_all():
                 if any(each.decoded.k):
                     yield _make_recorded_frame(each, None, count_dropped(each), size)
 
@@ -240,13 +244,13 @@ class RecordedPeopleSequence:
         with HumansReader(self._path, self._topic) as recorded:
             frame_id = _find_frame_id(self._path, self._topic)
             size = find_recorded_image_size(self._path, frame_id)
-            for true in truth.messages():
+            for true in truth.read_messages():
                 try:
-                    people = truth.people(true, frame_id, None)
+                    people = truth.convert_people(true, frame_id, None)
                 except UserError as error:
                     self.problems.append(str(error))
                     continue
-                found = recorded.at(true.stamp_ns)
+                found = recorded.read_at(true.stamp_ns)
                 if found is None or not any(found.decoded.k):
                     yield EvaluationFrame(
                         true.stamp_ns, people=people.select(np.zeros(len(people), bool)), truth=people
@@ -331,7 +335,7 @@ def _make_recorded_frame(
 def _find_frame_id(path: Path, topic: str) -> str:
     """Return the TF frame of the first recorded message of an image. Raises UserError if there is none."""
     with HumansReader(path, topic) as humans:
-        for each in humans.all():
+        for each in humans.read_all():
             if any(each.decoded.k):
                 return str(each.decoded.header.frame_id)
     raise UserError(f"{path}: no message on {topic} belongs to an image; check that the node was active")
@@ -345,7 +349,7 @@ def _check_optical_frame(path: Path, topic: str) -> None:
     """
     distances: list[NDArray[np.float64]] = []
     with HumansReader(path, topic) as recorded:
-        for each in recorded.all():
+        for each in recorded.read_all():
             if len(distances) == CHECKED_MESSAGES:
                 break
             people = people_from_human_array(each.decoded, estimate_image_size(each.decoded))
@@ -365,7 +369,7 @@ def _check_optical_frame(path: Path, topic: str) -> None:
 def _find_velocity_frame(path: Path, topic: str) -> str:
     """Return the TF frame of the velocities of the first recorded message with people, "" if there is none."""
     with HumansReader(path, topic) as humans:
-        return next((find_velocity_frame(each.decoded) for each in humans.all() if each.decoded.humans), "")
+        return next((find_velocity_frame(each.decoded) for each in humans.read_all() if each.decoded.humans), "")
 
 
 def _summarize_problems(problems: list[str]) -> list[str]:

@@ -35,9 +35,10 @@ from numpy.typing import NDArray
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation import results as files
-from multihmr2_ros.evaluation.report import format_number, name_width
+from multihmr2_ros.evaluation.metric_definitions import ERRORS, IDENTITY, METRICS, MOTION_ERRORS
+from multihmr2_ros.evaluation.report import compute_name_width, format_number
 from multihmr2_ros.evaluation.tables import FRAME_DETECTION, format_column
-from multihmr2_ros.evaluation.tally import ERRORS, IDENTITY, METRICS, MOTION_ERRORS, Sum, Tally
+from multihmr2_ros.evaluation.tally import Sum, Tally
 from multihmr2_ros.metrics.detection import DetectionCounts
 from multihmr2_ros.metrics.identity import HOTA_THRESHOLDS, IdentityCounts
 
@@ -96,7 +97,7 @@ def format_comparison(a: Path, b: Path, comparisons: Sequence[Comparison]) -> st
     lines = [f"A: {a}", f"B: {b}"]
     for each in comparisons:
         lines += ["", f"intrinsics {each.kind}; {describe_intervals(each)}"]
-        width = name_width(found.key for found in each.differences)
+        width = compute_name_width(found.key for found in each.differences)
         lines.append(f"{'metric':<{width}}{'unit':<6}{'A':>10}{'B':>10}{'B − A':>10}{'95 % interval':>22}")
         for found in each.differences:
             metric = units[found.key]

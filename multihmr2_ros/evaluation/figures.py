@@ -29,7 +29,7 @@ from multihmr2_ros.evaluation.plots import MIN_IN_BIN, make_figure
 from multihmr2_ros.evaluation.postures import POSTURES
 from multihmr2_ros.evaluation.tables import PersonRows
 from multihmr2_ros.evaluation.verdict import MIN_PEOPLE, remove_nan
-from multihmr2_ros.metrics.uncertainty import coverage
+from multihmr2_ros.metrics.uncertainty import compute_coverage
 
 Z_95 = 1.96
 PLAN_SIZE_PX = 220
@@ -168,8 +168,8 @@ def draw_covariance_reliability(rows: PersonRows) -> list[ReportImage]:
     axes.plot([0, 100], [0, 100], "--", color="gray", label="perfect calibration")
     parts = []
     for name, values in squared.items():
-        axes.plot(100 * confidence, 100 * coverage(values, confidence), label=f"{name} ({len(values)})")
-        parts.append(f"{name}: {100 * coverage(values, np.array([0.9]))[0]:.0f} % inside the 90 % region")
+        axes.plot(100 * confidence, 100 * compute_coverage(values, confidence), label=f"{name} ({len(values)})")
+        parts.append(f"{name}: {100 * compute_coverage(values, np.array([0.9]))[0]:.0f} % inside the 90 % region")
     axes.set(xlabel="expected inside (%)", ylabel="measured inside (%)", xlim=(0, 100), ylim=(0, 100))
     axes.legend(loc="upper left", fontsize=8)
     caption = "Below the dashed line, the covariances are too small; above it, too large."

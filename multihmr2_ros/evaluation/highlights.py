@@ -77,10 +77,10 @@ class Ranking:
         if value <= before:
             return False
         if block not in self.found and len(self.found) == self._count:
-            least = min(self.found, key=lambda key: (self.found[key][0], -key))
-            if value <= self.found[least][0]:
+            lowest = min(self.found, key=lambda key: (self.found[key][0], -key))
+            if value <= self.found[lowest][0]:
                 return False
-            del self.found[least]
+            del self.found[lowest]
         self.found[block] = (value, index)
         return True
 

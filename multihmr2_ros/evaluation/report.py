@@ -20,7 +20,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from multihmr2_ros.evaluation.tally import METRICS, MM, RATIO, SPEED, Metric, Tally
+from multihmr2_ros.evaluation.metric_definitions import METRICS, MM, RATIO, SPEED, Metric
+from multihmr2_ros.evaluation.tally import Tally
 
 
 def format_table(tallies: Mapping[str, Tally]) -> str:
@@ -30,15 +31,15 @@ def format_table(tallies: Mapping[str, Tally]) -> str:
     shown = [metric for metric in METRICS if any(metric.key in values for values in measured.values())]
     if shown:
         several = len(tallies) > 1
-        width = name_width(metric.key for metric in shown)
+        width = compute_name_width(metric.key for metric in shown)
         lines.append("")
         if several:
             lines.append(" " * (width + 6) + "".join(f"{f'intrinsics {name}':>28}" for name in tallies))
         lines.append(f"{'metric':<{width}}{'unit':<6}" + f"{'value':>10}{'count':>9}{'recall':>9}" * len(tallies))
         lines += [_format_row(metric, list(tallies.values()), width) for metric in shown]
     for name, tally in tallies.items():
-        lines += _calibration(name if len(tallies) > 1 else "", tally)
-        lines += _distances(name if len(tallies) > 1 else "", tally)
+        lines += _format_calibration_table(name if len(tallies) > 1 else "", tally)
+        lines += _format_distance_table(name if len(tallies) > 1 else "", tally)
     for name, tally in tallies.items():
         lines += _format_times(name if len(tallies) > 1 else "", tally)
     return "\n".join(lines)
@@ -53,7 +54,7 @@ def format_number(value: float, unit: str) -> str:
     return f"{value:.2f}" if unit in ("deg", SPEED, RATIO) else f"{value:.1f}"
 
 
-def name_width(names: Iterable[str]) -> int:
+def compute_name_width(names: Iterable[str]) -> int:
     """Return the width of a table's first column."""
     return max(16, 2 + max(map(len, names), default=0))
 
@@ -72,8 +73,8 @@ DISTANCE_COLUMNS = (
 )
 
 
-def calibration_rows(tally: Tally) -> list[tuple[str, list[str]]]:
-    """Return name and cells, under CALIBRATION_COLUMNS, of each entry of Tally.calibration."""
+def format_calibration(tally: Tally) -> list[tuple[str, list[str]]]:
+    """Return the rows (name, cells under CALIBRATION_COLUMNS) of the table of calibrations."""
     return [
         (
             name,
@@ -84,12 +85,12 @@ def calibration_rows(tally: Tally) -> list[tuple[str, list[str]]]:
                 f"{found['count']:.0f}",
             ],
         )
-        for name, found in tally.calibration().items()
+        for name, found in tally.compute_calibration().items()
     ]
 
 
-def distance_rows(tally: Tally) -> list[tuple[str, list[str]]]:
-    """Return placement cue and cells, under DISTANCE_COLUMNS, of each entry of Tally.distances."""
+def format_distances(tally: Tally) -> list[tuple[str, list[str]]]:
+    """Return the rows (placement cue, cells under DISTANCE_COLUMNS) of the table of distance errors."""
     keys = (
         "median_mm", "mean_mm", "median_percent", "mean_percent", "median_predicted_percent", "mean_predicted_percent",
     )  # fmt: skip
@@ -99,7 +100,7 @@ def distance_rows(tally: Tally) -> list[tuple[str, list[str]]]:
             [f"{found['count']:.0f}", *(format_number(found[key], MM) for key in keys)]
             + [format_number(found[key], RATIO) for key in ("z_mean", "z_rms")],
         )
-        for cue, found in tally.distances().items()
+        for cue, found in tally.summarize_distances().items()
     ]
 
 
@@ -126,18 +127,18 @@ def _format_row(metric: Metric, tallies: Sequence[Tally], width: int) -> str:
     return line.rstrip()
 
 
-def _calibration(name: str, tally: Tally) -> list[str]:
-    return _block(f"calibration {name}".strip(), CALIBRATION_COLUMNS, calibration_rows(tally))
+def _format_calibration_table(name: str, tally: Tally) -> list[str]:
+    return _format_table(f"calibration {name}".strip(), CALIBRATION_COLUMNS, format_calibration(tally))
 
 
-def _distances(name: str, tally: Tally) -> list[str]:
-    rows = distance_rows(tally)
-    if len(rows) == 1 and math.isnan(next(iter(tally.distances().values()))["z_rms"]):
+def _format_distance_table(name: str, tally: Tally) -> list[str]:
+    rows = format_distances(tally)
+    if len(rows) == 1 and math.isnan(next(iter(tally.summarize_distances().values()))["z_rms"]):
         return []  # no image had depth or a ground plane: same values as in "distance error"
-    return _block(f"distance {name}".strip(), DISTANCE_COLUMNS, rows)
+    return _format_table(f"distance {name}".strip(), DISTANCE_COLUMNS, rows)
 
 
-def _block(title: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
+def _format_table(title: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
     """Return the lines of a table with an empty line before it; none without rows."""
     if not rows:
         return []

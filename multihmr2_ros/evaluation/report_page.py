@@ -33,18 +33,19 @@ from multihmr2_ros.evaluation.comparison import Comparison, judge_difference
 from multihmr2_ros.evaluation.figures import ReportImage, figure_to_svg, jpeg_to_image
 from multihmr2_ros.evaluation.highlights import BEST, WORST, Ranking, compute_cost, compute_merit, read_images
 from multihmr2_ros.evaluation.highlights import FILE as IMAGES
+from multihmr2_ros.evaluation.metric_definitions import DEFINITIONS, METRICS
 from multihmr2_ros.evaluation.published import ROWS
 from multihmr2_ros.evaluation.report import (
     CALIBRATION_COLUMNS,
     DISTANCE_COLUMNS,
-    calibration_rows,
-    distance_rows,
+    format_calibration,
+    format_distances,
     format_number,
 )
 from multihmr2_ros.evaluation.results import list_versions, merge_results, read_results
 from multihmr2_ros.evaluation.run import SequenceResult
 from multihmr2_ros.evaluation.tables import PersonRows
-from multihmr2_ros.evaluation.tally import DEFINITIONS, METRICS, Tally
+from multihmr2_ros.evaluation.tally import Tally
 from multihmr2_ros.evaluation.verdict import describe, describe_comparison, list_key_numbers
 from multihmr2_ros.files import atomic_path
 
@@ -218,8 +219,8 @@ def _add_motion(page: ReportPage, tallies: Mapping[str, Tally]) -> None:
     calibration, distances = [], []
     for kind, tally in tallies.items():
         end = f", {kind}" if len(tallies) > 1 else ""
-        calibration += [(f"{name}{end}", cells) for name, cells in calibration_rows(tally)]
-        distances += [(f"{name}{end}", cells) for name, cells in distance_rows(tally)]
+        calibration += [(f"{name}{end}", cells) for name, cells in format_calibration(tally)]
+        distances += [(f"{name}{end}", cells) for name, cells in format_distances(tally)]
     remark = (
         "NEES is the mean normalized error squared: 1 if the stated covariances are correct, above 1 if they are too "
         "small. The bounds are for independent errors; errors of successive frames are correlated."

@@ -30,8 +30,9 @@ import numpy as np
 
 from multihmr2_ros import __version__
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.evaluation.metric_definitions import ERRORS, METRICS, MOTION_ERRORS, NORMALIZED
 from multihmr2_ros.evaluation.run import SequenceResult
-from multihmr2_ros.evaluation.tally import ERRORS, METRICS, MOTION_ERRORS, NORMALIZED, Sum, Tally
+from multihmr2_ros.evaluation.tally import Sum, Tally
 from multihmr2_ros.files import atomic_path
 from multihmr2_ros.metrics.detection import DetectionCounts
 from multihmr2_ros.metrics.identity import IdentityCounts
@@ -143,8 +144,8 @@ def _describe_metrics(tally: Tally) -> dict[str, Any]:
             key: {"value": value, "unit": UNITS[key][0], "count": count, "counted": UNITS[key][1]}
             for key, (value, count) in {**_add_unmatched(tally), **tally.compute_metrics()}.items()
         },
-        **({"calibration": tally.calibration()} if tally.calibration() else {}),
-        **({"distance_by_cue": tally.distances()} if tally.distances() else {}),
+        **({"calibration": tally.compute_calibration()} if tally.compute_calibration() else {}),
+        **({"distance_by_cue": tally.summarize_distances()} if tally.summarize_distances() else {}),
     }
 
 

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from multihmr2_ros.camera import project
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.metrics import bodies, placement, uncertainty
-from multihmr2_ros.metrics.boxes import area, boxes_of_points, intersection
+from multihmr2_ros.metrics.boxes import box_area, box_intersection, points_to_boxes
 from multihmr2_ros.metrics.identity import IGNORED_SHARE, FrameBoxes
 from multihmr2_ros.metrics.matching import MIN_IOU, Method, match_people
 from multihmr2_ros.metrics.placement import DistanceErrors, distance_errors
@@ -74,8 +74,8 @@ class FrameScore:
     pairs            (m, 2) predicted row, true row, of the matches that are scored
     evaluated        (t,) whether a true person is scored
     ignored          (n,) whether a prediction is not scored
-    errors           by key of tally.ERRORS, in mm, shares, degrees, m/s: (m,) for errors of people, other lengths for
-                     errors of pairs or frames
+    errors           by key of `metric_definitions.ERRORS`, in mm, shares, degrees, m/s: (m,) for errors of people,
+                     other lengths for errors of pairs or frames
     mahalanobis2     (m, 2) squared Mahalanobis distances of pelvis and velocity, NaN if unknown
     cues             (m,) a PlacementCue of each match, or UNKNOWN_CUE
     distances        errors of the matches' distances from the camera
@@ -131,24 +131,28 @@ def score_frame(
     true_box = compute_body_boxes(truth, true_points)
     evaluated = (true_box[:, 3] - true_box[:, 1] >= config.min_height_px) & ~(truth.score < config.min_visible)
     pairs = match_people(points, true_points, min_iou=config.min_iou, method=config.matching)
-    counts = evaluated[pairs[:, 1]]
-    excused = np.zeros(len(people), bool)
-    excused[pairs[~counts, 0]] = True
-    excused |= _is_in_ignored_region(compute_body_boxes(people, points), ignored, pairs)
-    pairs = pairs[counts]
-    mine, theirs = people.select(pairs[:, 0]), truth.select(pairs[:, 1])
-    motion_errors, mahalanobis2 = _motion_errors(mine, theirs)
+    is_counted = evaluated[pairs[:, 1]]
+    is_ignored = np.zeros(len(people), bool)
+    is_ignored[pairs[~is_counted, 0]] = True
+    is_ignored |= _is_in_ignored_region(compute_body_boxes(people, points), ignored, pairs)
+    pairs = pairs[is_counted]
+    predicted, true = people.select(pairs[:, 0]), truth.select(pairs[:, 1])
+    motion_errors, mahalanobis2 = _compute_motion_errors(predicted, true)
     return FrameScore(
         pairs=pairs,
         evaluated=evaluated,
-        ignored=excused,
-        errors=_compute_errors(mine, theirs, config) | compute_camera_errors(people, truth, given_fov) | motion_errors,
+        ignored=is_ignored,
+        errors=_compute_errors(predicted, true, config)
+        | compute_camera_errors(people, truth, given_fov)
+        | motion_errors,
         mahalanobis2=mahalanobis2,
-        cues=np.full(len(mine), UNKNOWN_CUE if is_recorded else PlacementCue.PRIOR)
-        if mine.placement_cue is None
-        else mine.placement_cue,
-        distances=distance_errors(mine.pelvis, theirs.pelvis, mine.distance_sigma_m, mine.predicted_distance_m),
-        **_make_identity_boxes(people, truth, ~excused, evaluated),
+        cues=np.full(len(predicted), UNKNOWN_CUE if is_recorded else PlacementCue.PRIOR)
+        if predicted.placement_cue is None
+        else predicted.placement_cue,
+        distances=distance_errors(
+            predicted.pelvis, true.pelvis, predicted.distance_sigma_m, predicted.predicted_distance_m
+        ),
+        **_make_identity_boxes(people, truth, ~is_ignored, evaluated),
     )
 
 
@@ -176,53 +180,56 @@ def compute_body_boxes(people: People, points: Floats) -> Floats:
     """Return the boxes (n, 4) px around the projected meshes, or without meshes around the joints (n, J, 2) px."""
     if people.vertices.shape[1] and people.k[0, 0] > 0:
         points = np.asarray(project(people.surface.astype(np.float64), people.k), np.float64)
-    return boxes_of_points(points)
+    return points_to_boxes(points)
 
 
 def _is_in_ignored_region(boxes: Floats, ignored: Floats | None, pairs: NDArray[np.int64]) -> NDArray[np.bool_]:
     if ignored is None or not len(ignored):
         return np.zeros(len(boxes), bool)
-    share = intersection(boxes, ignored).max(axis=1, initial=0) / np.maximum(area(boxes), np.spacing(1))
+    share = box_intersection(boxes, ignored).max(axis=1, initial=0) / np.maximum(box_area(boxes), np.spacing(1))
     share[pairs[:, 0]] = 0
     return np.asarray(share > IGNORED_SHARE)
 
 
-def _compute_errors(mine: People, theirs: People, config: ScoringConfig) -> dict[str, Floats]:
-    """Compute the errors of matched people, predicted and true, by key; NaN only if the input is NaN."""
+def _compute_errors(predicted: People, true: People, config: ScoringConfig) -> dict[str, Floats]:
+    """Compute the errors of matched people by key; NaN only if the input is NaN."""
     errors: dict[str, Floats] = {}
-    pelvis, true_pelvis = mine.pelvis.astype(np.float64), theirs.pelvis.astype(np.float64)
+    pelvis, true_pelvis = predicted.pelvis.astype(np.float64), true.pelvis.astype(np.float64)
     axes = placement.root_position_error_per_axis(pelvis, true_pelvis)
     errors["MRPE"] = placement.root_position_error(pelvis, true_pelvis)
     errors |= {f"MRPE {axis}": axes[:, column] for column, axis in enumerate("xyz")}
     errors["distance error"] = placement.relative_distance_error(pelvis, true_pelvis)
-    errors |= _compute_order_errors(pelvis, true_pelvis, theirs.running_shape[:, AGE])
-    if mine.joints.shape[1] and len(mine):
-        errors["MPJPE"] = bodies.centered_point_error(mine.joints, theirs.joints, pelvis, true_pelvis)
-        errors["PA-MPJPE"] = bodies.procrustes_error(mine.joints, theirs.joints)
+    errors |= _compute_order_errors(pelvis, true_pelvis, true.running_shape[:, AGE])
+    if predicted.joints.shape[1] and len(predicted):
+        errors["MPJPE"] = bodies.centered_point_error(predicted.joints, true.joints, pelvis, true_pelvis)
+        errors["PA-MPJPE"] = bodies.procrustes_error(predicted.joints, true.joints)
         near = _find_near_pairs(true_pelvis, config.pair_distance_m)
-        errors["Pair-PA-MPJPE"] = bodies.pair_procrustes_error(mine.joints, theirs.joints, near)
-    if mine.vertices.shape[1] and mine.vertices.shape == theirs.vertices.shape and len(mine):
-        errors["PVE"] = bodies.centered_point_error(mine.vertices, theirs.vertices, pelvis, true_pelvis)
-        errors["Abs-PVE"] = bodies.point_error(mine.vertices, theirs.vertices)
-        errors["TA-PVE"] = bodies.translation_aligned_error(mine.vertices, theirs.vertices)
+        errors["Pair-PA-MPJPE"] = bodies.pair_procrustes_error(predicted.joints, true.joints, near)
+    if predicted.vertices.shape[1] and predicted.vertices.shape == true.vertices.shape and len(predicted):
+        errors["PVE"] = bodies.centered_point_error(predicted.vertices, true.vertices, pelvis, true_pelvis)
+        errors["Abs-PVE"] = bodies.point_error(predicted.vertices, true.vertices)
+        errors["TA-PVE"] = bodies.translation_aligned_error(predicted.vertices, true.vertices)
     return errors
 
 
-def _motion_errors(mine: People, theirs: People) -> tuple[dict[str, Floats], Floats]:
-    """Compute tally.MOTION_ERRORS of matched people by key, and squared Mahalanobis distances (m, 2) of pelvis and
-    velocity.
+def _compute_motion_errors(predicted: People, true: People) -> tuple[dict[str, Floats], Floats]:
+    """Compute MOTION_ERRORS of matched people by key, and squared Mahalanobis distances (m, 2) of pelvis and velocity.
 
     NaN if unknown. A velocity over the ground is not compared with a velocity relative to the camera.
     """
-    velocity = mine.velocity if mine.velocity_frame == theirs.velocity_frame else np.full_like(mine.velocity, np.nan)
+    velocity = (
+        predicted.velocity
+        if predicted.velocity_frame == true.velocity_frame
+        else np.full_like(predicted.velocity, np.nan)
+    )
     squared = {
-        "pelvis": uncertainty.squared_mahalanobis(mine.pelvis, theirs.pelvis, mine.pelvis_covariance),
-        "velocity": uncertainty.squared_mahalanobis(velocity, theirs.velocity, mine.velocity_covariance),
+        "pelvis": uncertainty.squared_mahalanobis(predicted.pelvis, true.pelvis, predicted.pelvis_covariance),
+        "velocity": uncertainty.squared_mahalanobis(velocity, true.velocity, predicted.velocity_covariance),
     }
-    errors = {"velocity error": velocity_error(velocity, theirs.velocity)}
+    errors = {"velocity error": velocity_error(velocity, true.velocity)}
     for name, values in squared.items():
         errors[f"{name} NEES"] = uncertainty.normalized_error_squared(values)
-        errors[f"{name} coverage"] = uncertainty.inside_ellipsoid(values)
+        errors[f"{name} coverage"] = uncertainty.is_inside_ellipsoid(values)
     return errors, np.stack([squared["pelvis"], squared["velocity"]], axis=1)
 
 

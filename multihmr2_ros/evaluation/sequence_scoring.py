@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from multihmr2_ros.evaluation.evaluation_frames import EvaluationFrame
 from multihmr2_ros.evaluation.scoring import FrameScore, ScoringConfig, compute_camera_errors, score_frame
-from multihmr2_ros.evaluation.tally import CUES, VELOCITY_SAMPLES, Sum, Tally, distance_samples
+from multihmr2_ros.evaluation.tally import CUES, VELOCITY_SAMPLES, Sum, Tally, collect_distance_samples
 from multihmr2_ros.metrics.detection import DetectionCounts
 from multihmr2_ros.metrics.identity import FrameBoxes, count_identities
 from multihmr2_ros.people import People
@@ -79,7 +79,7 @@ class SequenceScorer:
         self._extend(VELOCITY_SAMPLES, score.errors["velocity error"])
         for cue in CUES:
             rows = score.cues == cue
-            for key, values in distance_samples(cue, score.distances).items():
+            for key, values in collect_distance_samples(cue, score.distances).items():
                 self._extend(key, values[rows])
 
     def _extend(self, key: str, values: NDArray[np.float64]) -> None:

@@ -29,10 +29,11 @@ from numpy.typing import NDArray
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation.evaluation_frames import EvaluationFrame
+from multihmr2_ros.evaluation.metric_definitions import ERRORS, MOTION_ERRORS, Metric
 from multihmr2_ros.evaluation.postures import classify_postures
 from multihmr2_ros.evaluation.scoring import UNKNOWN_CUE, FrameScore, get_predicted_fov, get_true_fov
 from multihmr2_ros.evaluation.sequence_scoring import make_frame_tally
-from multihmr2_ros.evaluation.tally import CUES, ERRORS, MOTION_ERRORS, Metric
+from multihmr2_ros.evaluation.tally import CUES
 from multihmr2_ros.files import atomic_path
 from multihmr2_ros.metrics.bodies import MM_PER_M
 from multihmr2_ros.people import People, PlacementCue
@@ -111,7 +112,7 @@ class PersonTable:
         for row, (predicted, true) in enumerate(score.pairs.tolist()):
             errors = [metric.scale * _get_value(score, metric, row) for metric in PERSON_ERRORS]
             errors += [score.errors["velocity error"][row], *score.mahalanobis2[row]]
-            self._write([*start, MATCH], people, predicted, truth, true, errors, _distance_cells(score, row))
+            self._write([*start, MATCH], people, predicted, truth, true, errors, _format_distance(score, row))
         for true in score.misses.tolist():
             self._write([*start, MISS], None, 0, truth, true)
         for predicted in score.false_positives.tolist():
@@ -151,7 +152,7 @@ def open_tables(folder: Path) -> Iterator[list[FrameListener]]:
         yield [FrameTable(csv.writer(frame_file)), PersonTable(csv.writer(people_file))]
 
 
-def _distance_cells(score: FrameScore, row: int) -> tuple[str, ...]:
+def _format_distance(score: FrameScore, row: int) -> tuple[str, ...]:
     errors = score.distances
     millimeters = MM_PER_M * abs(float(errors.error_m[row]))
     cue = int(score.cues[row])

@@ -33,7 +33,7 @@ MAX_SPAN_S = 0.5  # from the previous to the next frame; a mean over a longer ti
 def add_true_velocities(eval_frames: Iterable[EvaluationFrame]) -> Iterator[EvaluationFrame]:
     """Yield the frames, each one frame late, with the true velocity over the ground (`velocity_frame` "fixed").
 
-    Computed only for frames whose image has a camera pose in a fixed frame (`Frame.camera_pose`), and only for people
+    Computed only for frames with a camera pose in a fixed frame (`Frame.fixed_from_camera`), and only for people
     without a finite true velocity in the fixed frame. A person needs the same track id in the previous and the next
     frame, at most MAX_SPAN_S apart, and must be the only one with it; others get NaN. Frames without a camera pose are
     not changed.
@@ -49,7 +49,7 @@ def add_true_velocities(eval_frames: Iterable[EvaluationFrame]) -> Iterator[Eval
             except UserError as error:  # raised after the frames before it have been evaluated
                 after, problem = None, error
             if current is not None:
-                yield _with_velocity(before, current, after)
+                yield _add_velocity(before, current, after)
             if after is None:
                 break
             before, current = current, after
@@ -60,28 +60,31 @@ def add_true_velocities(eval_frames: Iterable[EvaluationFrame]) -> Iterator[Eval
             iterator.close()
 
 
-def _with_velocity(
+def _add_velocity(
     before: EvaluationFrame | None, current: EvaluationFrame, after: EvaluationFrame | None
 ) -> EvaluationFrame:
+    """Return the current frame with true velocities in the fixed frame."""
     truth = current.truth
-    if truth is None or _camera_pose(current) is None:
+    if truth is None or _get_fixed_from_camera(current) is None:
         return current
     is_fixed = truth.velocity_frame == "fixed"
     known = np.asarray(np.isfinite(truth.velocity).all(axis=1) & is_fixed)
     if known.all() and is_fixed:
         return current
-    velocity = np.where(known[:, None], truth.velocity, _differences(before, truth, after))
+    velocity = np.where(known[:, None], truth.velocity, _compute_velocities(before, truth, after))
     return dataclasses.replace(current, truth=dataclasses.replace(truth, velocity=velocity, velocity_frame="fixed"))
 
 
-def _differences(before: EvaluationFrame | None, truth: People, after: EvaluationFrame | None) -> NDArray[np.float64]:
+def _compute_velocities(
+    before: EvaluationFrame | None, truth: People, after: EvaluationFrame | None
+) -> NDArray[np.float64]:
     """Return the velocities (n, 3) m/s of the true people; NaN if a person is missing in one of the two frames."""
     unknown = np.full((len(truth), 3), np.nan)
     if before is None or after is None or not 0 < after.stamp_s - before.stamp_s <= MAX_SPAN_S:
         return unknown
     named = _find_rows(truth)
     track_id = np.array([each if each in named else -1 for each in truth.track_id.tolist()], np.int64)
-    first, last = (_pelvises_over_ground(eval_frame, track_id) for eval_frame in (before, after))
+    first, last = (_compute_fixed_pelvises(eval_frame, track_id) for eval_frame in (before, after))
     return central_difference(first, last, before.stamp_s, after.stamp_s)
 
 
@@ -92,21 +95,21 @@ def _find_rows(people: People) -> dict[int, int]:
     return dict(zip(identities[is_named].tolist(), rows[is_named].tolist(), strict=True))
 
 
-def _pelvises_over_ground(eval_frame: EvaluationFrame, track_id: NDArray[np.int64]) -> NDArray[np.float64]:
+def _compute_fixed_pelvises(eval_frame: EvaluationFrame, track_id: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the pelvises (n, 3) m, in the fixed frame, of people with track_id (n,).
 
     NaN if a person or the camera pose is missing.
     """
-    places, pose = np.full((len(track_id), 3), np.nan), _camera_pose(eval_frame)
+    pelvises, pose = np.full((len(track_id), 3), np.nan), _get_fixed_from_camera(eval_frame)
     if eval_frame.truth is None or pose is None:
-        return places
+        return pelvises
     rows = _find_rows(eval_frame.truth)
-    for place, identity in zip(places, track_id.tolist(), strict=True):
+    for pelvis, identity in zip(pelvises, track_id.tolist(), strict=True):
         if identity in rows:
-            place[:] = pose[:3, :3] @ eval_frame.truth.pelvis[rows[identity]].astype(np.float64) + pose[:3, 3]
-    return places
+            pelvis[:] = pose[:3, :3] @ eval_frame.truth.pelvis[rows[identity]].astype(np.float64) + pose[:3, 3]
+    return pelvises
 
 
-def _camera_pose(eval_frame: EvaluationFrame) -> NDArray[np.float64] | None:
-    """Return the camera's pose (4, 4) in the fixed frame at the image's stamp; None if unknown."""
-    return None if eval_frame.frame is None else eval_frame.frame.camera_pose
+def _get_fixed_from_camera(eval_frame: EvaluationFrame) -> NDArray[np.float64] | None:
+    """Return the pose of the camera in the fixed frame, (4, 4); None if unknown."""
+    return None if eval_frame.frame is None else eval_frame.frame.fixed_from_camera

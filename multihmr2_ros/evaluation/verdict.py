@@ -23,11 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multihmr2_ros.evaluation.comparison import Comparison, describe_intervals, judge_difference
+from multihmr2_ros.evaluation.metric_definitions import METRICS
 from multihmr2_ros.evaluation.postures import POSTURES
 from multihmr2_ros.evaluation.report import format_number
 from multihmr2_ros.evaluation.tables import PersonRows
-from multihmr2_ros.evaluation.tally import METRICS, Tally
-from multihmr2_ros.metrics.uncertainty import coverage
+from multihmr2_ros.evaluation.tally import Tally
+from multihmr2_ros.metrics.uncertainty import compute_coverage
 
 MIN_PEOPLE = 20  # smaller groups are not described
 GOOD_RECALL = 0.9
@@ -131,7 +132,7 @@ def _describe_covariances(rows: PersonRows) -> list[str]:
         squared = remove_nan(rows[f"{name}_mahalanobis2"])
         if len(squared) < MIN_PEOPLE:
             continue
-        share = float(coverage(squared, np.array([ONE_SIGMA]))[0])
+        share = float(compute_coverage(squared, np.array([ONE_SIGMA]))[0])
         fit = (
             "approximately correct"
             if abs(share - ONE_SIGMA) < 0.1

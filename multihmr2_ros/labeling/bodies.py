@@ -160,8 +160,8 @@ def find_visible_bones(trusted: NDArray[np.bool_], labels: tuple[str, ...]) -> N
     """Return (n, 163) bool: whether trusted keypoints (n, 17) determine the bone's rotation."""
     seen = np.zeros((len(trusted), len(labels)), np.bool_)
     for label, keypoints in SEEN_BY.items():
-        least = min(TRUNK_KEYPOINTS, len(keypoints))
-        seen[:, labels.index(label)] = trusted[:, list(keypoints)].sum(axis=1) >= least
+        minimum = min(TRUNK_KEYPOINTS, len(keypoints))
+        seen[:, labels.index(label)] = trusted[:, list(keypoints)].sum(axis=1) >= minimum
     return seen
 
 

@@ -81,7 +81,7 @@ class FrameContext:
         """Return the depth in meters, the ground and the camera's pose of a frame."""
         depth = frame.undistort().depth
         depth_m = depth_to_meters(depth) if isinstance(depth, np.ndarray) else None
-        return cls(depth_m, frame.camera_pose, frame.ground, truth)
+        return cls(depth_m, frame.fixed_from_camera, frame.ground, truth)
 
 
 NO_CONTEXT = FrameContext()
@@ -183,16 +183,16 @@ class RerunScene:
         self._has_depth = depth_m is not None
 
 
-def make_layout(camera_pose: NDArray[np.float64], *, is_fixed: bool, timeline: Timeline = "stamp") -> Any:
+def make_layout(world_from_camera: NDArray[np.float64], *, is_fixed: bool, timeline: Timeline = "stamp") -> Any:
     """Return the viewer's blueprint: the image with its overlay on the left, the 3D scene on the right.
 
-    camera_pose  (4, 4) world from camera; the scene is seen from the camera's side
-    is_fixed     whether the z axis of the world points up, else y points down
-    timeline     shown first
+    world_from_camera  (4, 4) pose of the camera; the scene is seen from the camera's side
+    is_fixed           whether the z axis of the world points up, else y points down
+    timeline           shown first
     """
     from rerun import blueprint
 
-    eye, target = (camera_pose[:3, :3] @ point + camera_pose[:3, 3] for point in (EYE_M, TARGET_M))
+    eye, target = (world_from_camera[:3, :3] @ point + world_from_camera[:3, 3] for point in (EYE_M, TARGET_M))
     up = [0, 0, 1] if is_fixed else [0, -1, 0]
     return blueprint.Blueprint(
         blueprint.Horizontal(

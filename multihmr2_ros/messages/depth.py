@@ -107,11 +107,11 @@ class DepthImages:
         """Whether a message arrived within the last second."""
         return time.monotonic() - self._arrived_s < ALIVE_S
 
-    def find_nearest(self, stamp_ns: int, most_s: float) -> bytes | None:
-        """Return the message with the nearest stamp, at most most_s away, or None. stamp_ns 0: the image has no stamp.
+    def find_nearest(self, stamp_ns: int, max_difference_s: float) -> bytes | None:
+        """Return the message with the nearest stamp, at most max_difference_s away, or None. stamp_ns 0: no stamp.
 
-        Waits up to most_s for a message with this stamp or a later one, but no longer than the time difference to the
-        nearest message so far, because later messages would be farther away.
+        Waits up to max_difference_s for a message with this stamp or a later one, but no longer than the time
+        difference to the nearest message so far, because later messages would be farther away.
         """
         if stamp_ns == 0:
             return None  # nothing to match, and the depth images would all seem equally near
@@ -120,9 +120,9 @@ class DepthImages:
             while self._kept:
                 stamp, message = min(self._kept, key=lambda kept: abs(kept[0] - stamp_ns))
                 apart_s = abs(stamp - stamp_ns) / NS
-                left_s = min(apart_s, most_s) - (time.monotonic() - began_s)
+                left_s = min(apart_s, max_difference_s) - (time.monotonic() - began_s)
                 if self._kept[-1][0] >= stamp_ns or left_s <= 0 or not self.is_alive:
-                    return message if apart_s <= most_s else None
+                    return message if apart_s <= max_difference_s else None
                 self._changed.wait(left_s)
         return None
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.floating]
 
 
-def boxes_of_points(points: FloatArray) -> NDArray[np.float64]:
+def points_to_boxes(points: FloatArray) -> NDArray[np.float64]:
     """Return the smallest boxes (n, 4) around n sets of points (n, J, 2) px.
 
     Points that are not finite are ignored. A person without other points has a box of NaN, which overlaps with no box.
@@ -38,13 +38,13 @@ def boxes_of_points(points: FloatArray) -> NDArray[np.float64]:
     return boxes
 
 
-def area(boxes: FloatArray) -> NDArray[np.float64]:
+def box_area(boxes: FloatArray) -> NDArray[np.float64]:
     """Return the area (n,) px² of boxes (n, 4); 0 for empty boxes and for NaN."""
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     return np.nan_to_num(np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).prod(axis=1))
 
 
-def intersection(a: FloatArray, b: FloatArray) -> NDArray[np.float64]:
+def box_intersection(a: FloatArray, b: FloatArray) -> NDArray[np.float64]:
     """Return the intersection area (n, m) px² of boxes a (n, 4) and b (m, 4)."""
     a, b = np.asarray(a, np.float64).reshape(-1, 1, 4), np.asarray(b, np.float64).reshape(1, -1, 4)
     low, high = np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])
@@ -53,6 +53,6 @@ def intersection(a: FloatArray, b: FloatArray) -> NDArray[np.float64]:
 
 def box_iou(a: FloatArray, b: FloatArray) -> NDArray[np.float64]:
     """Return the intersection over union (n, m) of boxes a (n, 4) and b (m, 4); 0 if both are empty."""
-    shared = intersection(a, b)
-    union = area(a)[:, None] + area(b)[None] - shared
+    shared = box_intersection(a, b)
+    union = box_area(a)[:, None] + box_area(b)[None] - shared
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from multihmr2_ros.metrics.boxes import area, box_iou, intersection
+from multihmr2_ros.metrics.boxes import box_area, box_intersection, box_iou
 from multihmr2_ros.metrics.matching import assign
 
 MIN_IOU = 0.5
@@ -142,8 +142,8 @@ def remove_ignored(
         return predicted
     overlap = box_iou(predicted.box, truth.box)
     matched = assign(1 - overlap, overlap >= min_iou)[:, 0]
-    size = np.maximum(area(predicted.box), np.spacing(1))
-    kept = (intersection(predicted.box, ignored) / size[:, None]).max(axis=1) <= IGNORED_SHARE
+    size = np.maximum(box_area(predicted.box), np.spacing(1))
+    kept = (box_intersection(predicted.box, ignored) / size[:, None]).max(axis=1) <= IGNORED_SHARE
     kept[matched] = True
     return FrameBoxes(predicted.identity[kept], predicted.box[kept])
 

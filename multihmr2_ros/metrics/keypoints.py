@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multihmr2_ros.body import COCO_SIGMAS
-from multihmr2_ros.metrics.boxes import area, boxes_of_points
+from multihmr2_ros.metrics.boxes import box_area, points_to_boxes
 
 SIGMAS = np.array(COCO_SIGMAS)
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -126,7 +126,7 @@ def _match_image(
     people = np.argsort(left_out, kind="mergesort")  # scored people first
     similarity = object_keypoint_similarity(image)[best][:, people]
     left_out, crowd = left_out[people], image.crowd[people]
-    size = area(boxes_of_points(image.predicted[best]))
+    size = box_area(points_to_boxes(image.predicted[best]))
     shape = (len(THRESHOLDS), len(best))
     hit, ignored = np.zeros(shape, bool), np.zeros(shape, bool)
     for row, threshold in enumerate(THRESHOLDS):
@@ -151,19 +151,19 @@ def _find_best_person(
     """Return the most similar free person that is scored, else the most similar one that is not.
 
     similarity  (t,) of one detection to each person
-    threshold   least similarity of a match
+    threshold   minimum similarity of a match
     taken       (t,) people that are already matched
     left_out    (t,) people that are not scored
     crowd       (t,) people that can be matched repeatedly
     """
-    least, best = min(threshold, 1 - 1e-10), None
+    min_similarity, best = min(threshold, 1 - 1e-10), None
     for person in range(len(similarity)):
         if taken[person] and not crowd[person]:
             continue
         if best is not None and not left_out[best] and left_out[person]:
             break
-        if similarity[person] >= least:
-            least, best = similarity[person], person
+        if similarity[person] >= min_similarity:
+            min_similarity, best = similarity[person], person
     return best
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from multihmr2_ros.metrics.boxes import FloatArray, box_iou, boxes_of_points
+from multihmr2_ros.metrics.boxes import FloatArray, box_iou, points_to_boxes
 
 MIN_IOU = 0.05
 Method = Literal["hungarian", "greedy"]
@@ -36,7 +36,7 @@ def match_people(
     predicted  (n, J, 2) px
     true       (t, J, 2) px, the same joints in the same image
     min_iou    a pair is allowed if the boxes around its joints overlap by min_iou
-    method     "hungarian": of all assignments with the most allowed pairs, the one with the least sum of mean joint
+    method     "hungarian": of all assignments with the most allowed pairs, the one with the smallest sum of mean joint
                distances. "greedy": each prediction in the given order (descending score) to the nearest free true
                person that is allowed, as in published evaluation code
     """
@@ -45,7 +45,7 @@ def match_people(
     if len(predicted) == 0 or len(true) == 0:
         return np.zeros((0, 2), np.int64)
     distance = joint_distance(predicted, true)
-    allowed = box_iou(boxes_of_points(predicted), boxes_of_points(true)) >= min_iou
+    allowed = box_iou(points_to_boxes(predicted), points_to_boxes(true)) >= min_iou
     allowed &= np.isfinite(distance)
     return assign(distance, allowed) if method == "hungarian" else _match_greedily(distance, allowed)
 
@@ -60,15 +60,15 @@ def joint_distance(predicted: FloatArray, true: FloatArray) -> NDArray[np.float6
 
 
 def assign(cost: NDArray[np.float64], allowed: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return the pairs (m, 2) of row and column with the most allowed pairs, and among those with the least total
+    """Return the pairs (m, 2) of row and column with the most allowed pairs, and among those with the smallest total
     cost."""
     if not allowed.any():
         return np.zeros((0, 2), np.int64)
-    least = cost[allowed].min()
-    span = cost[allowed].max() - least
+    min_cost = cost[allowed].min()
+    span = cost[allowed].max() - min_cost
     # A forbidden pair costs more than any exchange of allowed pairs can save.
     forbidden = (span + 1.0) * (min(cost.shape) + 1)
-    rows, columns = linear_sum_assignment(np.where(allowed, cost - least, forbidden))
+    rows, columns = linear_sum_assignment(np.where(allowed, cost - min_cost, forbidden))
     kept = allowed[rows, columns]
     return np.stack([rows[kept], columns[kept]], axis=1).astype(np.int64)
 

@@ -46,7 +46,7 @@ def squared_mahalanobis(predicted: FloatArray, true: FloatArray, covariance: Flo
     return result
 
 
-def coverage(squared: FloatArray, confidence: FloatArray) -> NDArray[np.float64]:
+def compute_coverage(squared: FloatArray, confidence: FloatArray) -> NDArray[np.float64]:
     """Return the share (c,) of errors inside each confidence region, from squared Mahalanobis distances (n,).
 
     confidence: (c,) nominal shares of the regions; the result equals them if the covariances fit. NaN without errors.
@@ -79,7 +79,7 @@ def normalized_error_bounds(count: int, confidence: float = CONFIDENCE) -> tuple
     return float(low), float(high)
 
 
-def inside_ellipsoid(squared: FloatArray, confidence: float = CONFIDENCE) -> NDArray[np.float64]:
+def is_inside_ellipsoid(squared: FloatArray, confidence: float = CONFIDENCE) -> NDArray[np.float64]:
     """Return 1 for each error (n,) inside the confidence ellipsoid, else 0, from squared Mahalanobis distances (n,).
 
     confidence: nominal share of errors inside the ellipsoid if the covariances fit. NaN stays NaN.

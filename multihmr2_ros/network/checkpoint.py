@@ -169,9 +169,9 @@ def _make_network(config: NetworkConfig, state: dict[str, Tensor], path: Path) -
     return network.eval().requires_grad_(False)
 
 
-def _format_list(names: list[str], most: int = 3) -> str:
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest
+def _format_list(names: list[str], max_count: int = 3) -> str:
+    rest = f" and {len(names) - max_count} more" if len(names) > max_count else ""
+    return ", ".join(names[:max_count]) + rest
 
 
 def _read(path: Path, *, allow_pickle: bool) -> tuple[NetworkConfig, dict[str, Tensor]]:

@@ -114,10 +114,10 @@ class NetworkConfig:
         """Check the type and range of each value."""
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            least, most = MIN_VALUES.get(field.name, 1), MAX_VALUES.get(field.name, MAX_DEFAULT)
-            if field.type == "int" and not _is_whole(value, least, most):
+            min_value, max_value = MIN_VALUES.get(field.name, 1), MAX_VALUES.get(field.name, MAX_DEFAULT)
+            if field.type == "int" and not _is_whole(value, min_value, max_value):
                 raise UserError(
-                    f"network configuration: {field.name} must be a whole number from {least} to {most}, "
+                    f"network configuration: {field.name} must be a whole number from {min_value} to {max_value}, "
                     f"got {value!r:.40}"
                 )
         for name, choices in (("encoder", ENCODERS), ("architecture", ARCHITECTURES)):
@@ -168,17 +168,17 @@ class NetworkConfig:
             )
 
     def _check_stem(self) -> None:
-        for name, least in (("stem_widths", 1), ("stem_depths", 0)):
+        for name, min_value in (("stem_widths", 1), ("stem_depths", 0)):
             value = getattr(self, name)
-            most = MAX_VALUES.get(name, MAX_DEFAULT)
+            max_value = MAX_VALUES.get(name, MAX_DEFAULT)
             if (
                 not isinstance(value, list | tuple)
                 or len(value) > MAX_STAGES
-                or not all(_is_whole(item, least, most) for item in value)
+                or not all(_is_whole(item, min_value, max_value) for item in value)
             ):
                 raise UserError(
-                    f"network configuration: {name} must be a list of at most {MAX_STAGES} whole numbers from {least} "
-                    f"to {most}, got {value!r:.40}"
+                    f"network configuration: {name} must be a list of at most {MAX_STAGES} whole numbers from "
+                    f"{min_value} to {max_value}, got {value!r:.40}"
                 )
             object.__setattr__(self, name, tuple(value))
         if len(self.stem_depths) != len(self.stem_widths):
@@ -205,8 +205,8 @@ class NetworkConfig:
         return cls(**values)
 
 
-def _is_whole(value: Any, least: int, most: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+def _is_whole(value: Any, min_value: int, max_value: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and min_value <= value <= max_value
 
 
 # 11.4 M parameters, of which MoveNet's 4.7 M are pretrained.

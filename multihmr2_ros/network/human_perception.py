@@ -99,8 +99,8 @@ class PatchDetector(nn.Module):
 
 def suppress_neighbors(heatmap: Tensor) -> Tensor:
     """Return logits (B, h, w) in which all patches but the local maxima have a score of 0."""
-    most = functional.max_pool2d(heatmap[:, None], NMS_PATCHES, stride=1, padding=NMS_PATCHES // 2)[:, 0]
-    return torch.where(heatmap == most, heatmap, heatmap - SUPPRESSED)
+    local_max = functional.max_pool2d(heatmap[:, None], NMS_PATCHES, stride=1, padding=NMS_PATCHES // 2)[:, 0]
+    return torch.where(heatmap == local_max, heatmap, heatmap - SUPPRESSED)
 
 
 def gather_patches(tokens: Tensor, patch: Tensor) -> Tensor:

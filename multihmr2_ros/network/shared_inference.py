@@ -138,8 +138,9 @@ class SharedInference:
     def _collect(self, request: _Request) -> list[_Request]:
         """Wait for images of other cameras, and take a batch from the queue."""
         self._is_running = True
-        most = min(self._batch_sizes[-1], len(self._cameras))
-        self._changed.wait_for(lambda: len(self._find_fitting(request)) >= most, self._batch_wait_s if most > 1 else 0)
+        max_images = min(self._batch_sizes[-1], len(self._cameras))
+        wait_s = self._batch_wait_s if max_images > 1 else 0
+        self._changed.wait_for(lambda: len(self._find_fitting(request)) >= max_images, wait_s)
         batch = self._find_fitting(request)[: self._batch_sizes[-1]]
         self._waiting = [each for each in self._waiting if each not in batch]
         return batch

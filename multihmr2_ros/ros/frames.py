@@ -107,7 +107,7 @@ class FrameMaker:
         if given.problem:
             self._report("camera_info", given.problem)
         deadline_s = time.monotonic() + parameters.transform_timeout_s
-        camera_pose = self._lookup_pose(
+        fixed_from_camera = self._lookup_pose(
             inputs, camera, parameters.fixed_frame, deadline_s, "velocities of this image are not relative to"
         )
         ground = self._lookup_ground(inputs, camera, parameters.ground_frame, deadline_s)
@@ -115,12 +115,12 @@ class FrameMaker:
         depth, about_depth = self._find_depth(inputs, camera, parameters.depth_max_delay_s)
         frame = CameraFrame(
             camera.image, camera.time_s, given.k, given.source, lens=given.lens, depth=depth, ground=ground,
-            camera_pose=camera_pose, fixed_frame=parameters.fixed_frame, header=camera.header,
+            fixed_from_camera=fixed_from_camera, fixed_frame=parameters.fixed_frame, header=camera.header,
             target_frame=parameters.target_frame, target=target,
         )  # fmt: skip
         own_frame = camera.header.frame_id if target is None else target.frame_id
         self.facts = {
-            "velocity frame": own_frame if camera_pose is None else parameters.fixed_frame,
+            "velocity frame": own_frame if fixed_from_camera is None else parameters.fixed_frame,
             "ground": "not used" if ground is None else f"plane z = 0 of {parameters.ground_frame}",
             "depth": about_depth,
             "target frame": "not known: people are not published" if frame.is_unplaced else own_frame,
@@ -156,17 +156,17 @@ class FrameMaker:
         return TargetFrame(frame, pose, inputs.transforms.estimate_rate(frame, camera.header, pose))
 
     def _find_depth(
-        self, inputs: Inputs, camera: DecodedImage, most_s: float
+        self, inputs: Inputs, camera: DecodedImage, max_difference_s: float
     ) -> tuple[NDArray[np.generic] | None, str]:
         """Return the depth image (H, W) or None, and a text for the diagnostics: whether it is used, or why not."""
         images = inputs.depth_images
         if images is None:
             return None, "not used: use_depth is false"
-        message = images.find_nearest(camera.header.stamp_ns, most_s)
+        message = images.find_nearest(camera.header.stamp_ns, max_difference_s)
         if message is None and not camera.header.stamp_ns:
             return None, "not used: the image has no stamp"
         if message is None and images.is_alive:
-            return None, f"not used: none within {most_s} s of the image"
+            return None, f"not used: none within {max_difference_s} s of the image"
         if message is None:
             return None, f"not used: no messages on {inputs.depth_topic}"
         try:

@@ -319,12 +319,12 @@ class PerceptionNode(ManagedNode):
 
     def _is_too_old(self, header: HeaderContent) -> bool:
         """Return whether the image exceeds the maximum age; report it if the node has published no people for long."""
-        age_s, most_s = self._now_s() - header.stamp_s, self.parameters.max_age_s
-        is_too_old = bool(header.stamp_s) and 0 < most_s < age_s
+        age_s, max_age_s = self._now_s() - header.stamp_s, self.parameters.max_age_s
+        is_too_old = bool(header.stamp_s) and 0 < max_age_s < age_s
         if is_too_old and self._health.is_silent:
             self._report(
                 "age",
-                f"all images are dropped, because they are older than max_age_s ({most_s:g} s; the last one: "
+                f"all images are dropped, because they are older than max_age_s ({max_age_s:g} s; the last one: "
                 f"{age_s:.1f} s): synchronize the clocks of the camera and of this computer, or increase max_age_s",
             )
         return is_too_old

@@ -203,7 +203,7 @@ class LiveView:
             people = _move_to_camera(people, placed)
             pose = placed if pose is None else pose
         lens = self._find_lens(people, image)
-        frame = Frame(image, people.stamp, people.k, people.intrinsics_source, lens=lens, camera_pose=pose)
+        frame = Frame(image, people.stamp, people.k, people.intrinsics_source, lens=lens, fixed_from_camera=pose)
         frame.check()
         return frame, people
 

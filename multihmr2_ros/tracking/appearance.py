@@ -31,9 +31,9 @@ class AppearanceBank:
     it is full. Features are stored L2-normalized in float32.
     """
 
-    def __init__(self, capacity: int, nearest_neighbours: int, temperature: float) -> None:
+    def __init__(self, capacity: int, nearest_neighbors: int, temperature: float) -> None:
         self._capacity = capacity
-        self._nearest_neighbors = nearest_neighbours
+        self._nearest_neighbors = nearest_neighbors
         self._temperature = temperature
         self.clear()
 

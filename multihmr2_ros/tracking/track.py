@@ -31,8 +31,8 @@ from .velocity import (
     ModalEstimate,
     MotionEstimate,
     compute_measurement_noise,
-    measure,
-    measure_modes,
+    update_estimates,
+    update_modal_estimates,
     widen_modes,
     widen_position,
 )
@@ -76,8 +76,8 @@ class Track:
         self.first_stamp_s = stamp_s
         self.last_stamp_s = stamp_s
         self.hits = 0
-        self.seen = True
-        self.feature_frame = -math.inf
+        self.is_detected = True
+        self.last_feature_frame = -math.inf
         self.history = MotionHistory(config.motion_history)
         self.running_shape = RunningShape(config.shape_window_s)
         self.motion: MotionEstimate | None = None
@@ -88,7 +88,7 @@ class Track:
     @property
     def state(self) -> TrackState:
         """Tentative until detected `confirm_hits` times, then confirmed; lost while not detected."""
-        if not self.seen:
+        if not self.is_detected:
             return TrackState.LOST
         return TrackState.CONFIRMED if self.is_confirmed else TrackState.TENTATIVE
 
@@ -102,7 +102,7 @@ class Track:
         self.history.add(frame, state)
         self.last_stamp_s = stamp_s
         self.hits += 1
-        self.seen = True
+        self.is_detected = True
 
     def make_snapshot(self, stamp_s: float) -> TrackSnapshot:
         """Return a read-only summary of the track at a stamp."""
@@ -115,7 +115,7 @@ class Track:
         )
 
 
-def estimate_people(
+def update_tracks(
     detections: Detections,
     rows: NDArray[np.bool_],
     tracks: Sequence[Track],
@@ -123,29 +123,29 @@ def estimate_people(
     stamp_s: float,
     config: TrackerConfig,
 ) -> TrackingResult:
-    """Update the tracks with the detections that a mask (n,) selects and return the tracks' estimates.
+    """Update the velocities and body shapes of tracks with their detections, selected by a mask (n,), and return them.
 
     tracks: one per selected row, in the same order. fixed_from_camera (4, 4): see `Tracker.update`.
     """
-    answer = TrackingResult.from_untracked(detections, "camera" if fixed_from_camera is None else "fixed")
+    result = TrackingResult.from_untracked(detections, "camera" if fixed_from_camera is None else "fixed")
     if not tracks:
-        return answer
-    answer.track_id[rows] = [track.track_id for track in tracks]
-    answer.state[rows] = [track.state for track in tracks]
-    answer.age_s[rows] = [stamp_s - track.first_stamp_s for track in tracks]
+        return result
+    result.track_id[rows] = [track.track_id for track in tracks]
+    result.state[rows] = [track.state for track in tracks]
+    result.age_s[rows] = [stamp_s - track.first_stamp_s for track in tracks]
     if detections.pelvis is not None:
         pelvis = np.asarray(detections.pelvis[rows], np.float64)
         sigma_m = None if detections.distance_sigma_m is None else detections.distance_sigma_m[rows]
         noise = _compute_noise(pelvis, sigma_m, config.velocity)
         _allow_jumps(tracks, pelvis, sigma_m, fixed_from_camera, config.velocity)
         motions = _measure_velocity(tracks, pelvis, noise, fixed_from_camera, stamp_s, config.velocity)
-        answer.velocity[rows] = [motion.velocity for motion in motions]
-        answer.velocity_covariance[rows] = [motion.velocity_covariance for motion in motions]
-    if answer.shape is not None:
+        result.velocity[rows] = [motion.velocity for motion in motions]
+        result.velocity_covariance[rows] = [motion.velocity_covariance for motion in motions]
+    if result.shape is not None:
         score = np.ones(len(detections)) if detections.score is None else detections.score
-        measured = zip(tracks, answer.shape[rows], score[rows].tolist(), strict=True)
-        answer.shape[rows] = [track.running_shape.update(shape, weight, stamp_s) for track, shape, weight in measured]
-    return answer
+        measured = zip(tracks, result.shape[rows], score[rows].tolist(), strict=True)
+        result.shape[rows] = [track.running_shape.update(shape, weight, stamp_s) for track, shape, weight in measured]
+    return result
 
 
 def _compute_noise(pelvis: Array, distance_sigma_m: Array | None, config: VelocityConfig) -> Array:
@@ -201,13 +201,13 @@ def _measure_velocity(
     they would be wrong: when the camera turns, standing people move.
     """
     if fixed_from_camera is None:
-        relative = measure([track.motion for track in tracks], pelvis, noise, stamp_s, config)
+        relative = update_estimates([track.motion for track in tracks], pelvis, noise, stamp_s, config)
         for track, motion in zip(tracks, relative, strict=True):
             track.motion = motion
         return relative
     rotation, translation = fixed_from_camera[:3, :3], fixed_from_camera[:3, 3]
     position, noise = pelvis @ rotation.T + translation, rotation @ noise @ rotation.T
-    over_ground = measure_modes([track.ground_motion for track in tracks], position, noise, stamp_s, config)
+    over_ground = update_modal_estimates([track.ground_motion for track in tracks], position, noise, stamp_s, config)
     for track, modal in zip(tracks, over_ground, strict=True):
         track.ground_motion = modal
     return over_ground

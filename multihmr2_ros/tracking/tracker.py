@@ -54,7 +54,7 @@ from .appearance import AppearanceBank, normalize
 from .config import TrackerConfig, compute_frame_number
 from .detections import Detections, TrackingResult, TrackSnapshot
 from .motion import compute_motion_similarity, extrapolate, make_pelvis_state
-from .track import Track, estimate_people
+from .track import Track, update_tracks
 
 _MAX_STAMP_S = 1e12
 _MAX_GAP_S = 1.0  # after a longer gap the fixed frame may be another one: odometry may have restarted
@@ -110,7 +110,7 @@ class Tracker:
         self._check(detections, stamp_s, fixed_from_camera)
         last_frame = self._advance_clock(stamp_s)
         frame = self._count_frames(stamp_s)
-        self._end_forgotten(frame)
+        self._remove_forgotten(frame)
         self._interval_frames = frame - last_frame
         self._select_velocity_frame(fixed_frame, is_known=fixed_from_camera is not None)
         tracked = _select_usable(detections)
@@ -120,10 +120,10 @@ class Tracker:
         track_ids = self._associate(feature, state, is_weak, frame)
         found = track_ids >= 0
         tracked[tracked] = found
-        tracks = self._observe(track_ids[found], state[found], frame)
+        tracks = self._record_detections(track_ids[found], state[found], frame)
         self._store_features(feature[found], tracks, frame)
-        self._lose_unseen(track_ids)
-        return estimate_people(detections, tracked, tracks, fixed_from_camera, stamp_s, self.config)
+        self._mark_lost(track_ids)
+        return update_tracks(detections, tracked, tracks, fixed_from_camera, stamp_s, self.config)
 
     def reset(self) -> None:
         """Remove all tracks and the time. Ids continue to count up."""
@@ -176,7 +176,7 @@ class Tracker:
     def _count_frames(self, stamp_s: float) -> float:
         return compute_frame_number(stamp_s - self._start_s, self.config.nominal_rate_hz)
 
-    def _end_forgotten(self, frame: float) -> None:
+    def _remove_forgotten(self, frame: float) -> None:
         """Remove the features older than the memory, and the tracks without remaining features."""
         self._bank.remove_old(frame - max(self.config.memory_frames, _MIN_MEMORY_UPDATES * self._interval_frames))
         for track_id in self._tracks.keys() - set(self._bank.list_track_ids().tolist()):
@@ -223,7 +223,7 @@ class Tracker:
         self._next_id += int(is_new.sum())
         return track_ids
 
-    def _observe(self, track_ids: NDArray[np.int64], state: NDArray[np.float64], frame: float) -> list[Track]:
+    def _record_detections(self, track_ids: NDArray[np.int64], state: NDArray[np.float64], frame: float) -> list[Track]:
         """Record the detections in their tracks, created for new ids, and return these n tracks."""
         for track_id in track_ids.tolist():
             if track_id not in self._tracks:
@@ -235,16 +235,16 @@ class Tracker:
 
     def _store_features(self, feature: NDArray[np.float32], tracks: list[Track], frame: float) -> None:
         """Store the features (n, F) of the tracks whose last stored one is old enough."""
-        due = [frame - track.feature_frame >= self.config.feature_interval_frames for track in tracks]
+        due = [frame - track.last_feature_frame >= self.config.feature_interval_frames for track in tracks]
         kept = [track for track, is_due in zip(tracks, due, strict=True) if is_due]
         for track in kept:
-            track.feature_frame = frame
+            track.last_feature_frame = frame
         self._bank.add(feature[due], np.array([track.track_id for track in kept], np.int64), frame)
 
-    def _lose_unseen(self, track_ids: NDArray[np.int64]) -> None:
+    def _mark_lost(self, track_ids: NDArray[np.int64]) -> None:
         """Mark the tracks without a detection in this update as lost."""
         for track_id in self._tracks.keys() - set(track_ids.tolist()):
-            self._tracks[track_id].seen = False
+            self._tracks[track_id].is_detected = False
 
 
 def _select_usable(detections: Detections) -> NDArray[np.bool_]:

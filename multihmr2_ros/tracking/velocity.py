@@ -14,13 +14,13 @@
 
 """Velocity of a pelvis and its covariance, by Kalman filters.
 
-`measure`: one constant-velocity filter with white acceleration per person (Bar-Shalom, Li, Kirubarajan: Estimation with
-Applications to Tracking and Navigation, 2001, section 6.2.2).
+`update_estimates`: one constant-velocity filter with white acceleration per person (Bar-Shalom, Li, Kirubarajan:
+Estimation with Applications to Tracking and Navigation, 2001, section 6.2.2).
 
-`measure_modes`: three filters per person, one for each mode of motion (standing, walking steadily, changing), combined
-as interacting multiple models (same book, section 11.6.6). The velocity in the mode "standing" is near zero and
-independent of the next velocity, so the mode is the deadband: the likelihoods of the measurements determine when the
-estimate enters and leaves it. After leaving, the velocity may take any value immediately.
+`update_modal_estimates`: three filters per person, one for each mode of motion (standing, walking steadily, changing),
+combined as interacting multiple models (IMM; same book, section 11.6.6). The velocity in the mode "standing" is near
+zero and independent of the next velocity, so the mode is the deadband: the likelihoods of the measurements determine
+when the estimate enters and leaves it. After leaving, the velocity may take any value immediately.
 
 All functions process the people of an image together.
 """
@@ -51,29 +51,29 @@ class MotionEstimate:
     mean            (6,) m and m/s
     covariance      (6, 6)
     stamp_s         s, of the last measurement
-    has_moved_on    whether there were measurements at two different stamps; before, the velocity is only assumed
+    has_velocity    whether there were measurements at two different stamps; before, the velocity is only assumed
     log_likelihood  of the last measurement given the earlier ones, without the constant term
     """
 
     mean: Array
     covariance: Array
     stamp_s: float
-    has_moved_on: bool = False
+    has_velocity: bool = False
     log_likelihood: float = 0.0
 
     @property
     def velocity(self) -> Array:
         """Velocity (3,) in m/s, NaN until measured at two stamps."""
-        return self.mean[3:] if self.has_moved_on else np.full(3, np.nan)
+        return self.mean[3:] if self.has_velocity else np.full(3, np.nan)
 
     @property
     def velocity_covariance(self) -> Array:
         """Velocity covariance (3, 3) in (m/s)²; NaN if the velocity is NaN."""
-        return self.covariance[3:, 3:] if self.has_moved_on else np.full((3, 3), np.nan)
+        return self.covariance[3:, 3:] if self.has_velocity else np.full((3, 3), np.nan)
 
 
 @dataclass(frozen=True)
-class Process:
+class ProcessModel:
     """Process model of n people between two measurements; each array is (n,).
 
     keeps_velocity        whether the velocity persists, changed by white acceleration; else it is drawn anew each time
@@ -86,7 +86,7 @@ class Process:
     speed_sigma_m_s: Array
 
     @classmethod
-    def accelerating(cls, count: int, config: VelocityConfig) -> Process:
+    def make_accelerating(cls, count: int, config: VelocityConfig) -> ProcessModel:
         """Return a model with white acceleration of the configured density for all."""
         return cls(np.ones(count, np.bool_), np.full(count, config.acceleration_density), np.zeros(count))
 
@@ -108,15 +108,15 @@ def compute_measurement_noise(pelvis: Array, config: VelocityConfig, distance_si
     return depth_variance[:, None, None] * along + lateral_variance[:, None, None] * (np.eye(3) - along)
 
 
-def measure(
+def update_estimates(
     estimates: Sequence[MotionEstimate | None],
     position: Array,
     noise: Array,
     stamp_s: float,
     config: VelocityConfig,
-    process: Process | None = None,
+    process: ProcessModel | None = None,
 ) -> list[MotionEstimate]:
-    """Update n estimates with measured positions (n, 3) m of covariances noise (n, 3, 3) m² and return them.
+    """Return n estimates after a Kalman update with positions (n, 3) m of covariances noise (n, 3, 3) m².
 
     estimates: None starts one, with velocity zero and the configured initial standard deviation
     stamp_s: of the measurements, no earlier than the stamps of the estimates
@@ -124,7 +124,7 @@ def measure(
     """
     if not estimates:
         return []
-    process = process or Process.accelerating(len(estimates), config)
+    process = process or ProcessModel.make_accelerating(len(estimates), config)
     started = [
         estimate or start_estimate(measured, covariance, stamp_s, config)
         for estimate, measured, covariance in zip(estimates, position, noise, strict=True)
@@ -133,7 +133,7 @@ def measure(
     mean = np.stack([estimate.mean for estimate in started])
     covariance = np.stack([estimate.covariance for estimate in started])
     mean, covariance = _predict(mean, covariance, elapsed_s, process)
-    likelihood = _log_likelihood(position - mean[:, :3], covariance[:, :3, :3] + noise).tolist()
+    likelihood = _compute_log_likelihood(position - mean[:, :3], covariance[:, :3, :3] + noise).tolist()
     mean, covariance = _correct(mean, covariance, position, noise)
     return [
         started[row]
@@ -142,7 +142,7 @@ def measure(
             mean[row],
             covariance[row],
             stamp_s,
-            started[row].has_moved_on or bool(elapsed_s[row] > 0),
+            started[row].has_velocity or bool(elapsed_s[row] > 0),
             likelihood[row],
         )
         for row in range(len(started))
@@ -164,7 +164,7 @@ def widen_position(estimate: MotionEstimate, added: Array) -> MotionEstimate:
     return dataclasses.replace(estimate, covariance=covariance)
 
 
-def _predict(mean: Array, covariance: Array, elapsed_s: Array, process: Process) -> tuple[Array, Array]:
+def _predict(mean: Array, covariance: Array, elapsed_s: Array, process: ProcessModel) -> tuple[Array, Array]:
     """Predict means (n, 6) and covariances (n, 6, 6) after (n,) seconds.
 
     Constant velocity with white acceleration; or, if the process keeps no velocity, a velocity that is drawn anew: it
@@ -185,7 +185,7 @@ def _predict(mean: Array, covariance: Array, elapsed_s: Array, process: Process)
     return (transition @ mean[:, :, None])[:, :, 0], transition @ covariance @ transition.swapaxes(1, 2) + added
 
 
-def _log_likelihood(innovation: Array, covariance: Array) -> Array:
+def _compute_log_likelihood(innovation: Array, covariance: Array) -> Array:
     """Return the log of the normal density (n,) of innovations (n, 3), without the constant term."""
     squared = np.einsum("ni,ni->n", innovation, np.linalg.solve(covariance, innovation[:, :, None])[:, :, 0])
     return -0.5 * (squared + np.linalg.slogdet(covariance)[1])
@@ -218,10 +218,10 @@ class ModalEstimate:
     velocity_covariance: Array
 
 
-def measure_modes(
+def update_modal_estimates(
     estimates: Sequence[ModalEstimate | None], position: Array, noise: Array, stamp_s: float, config: VelocityConfig
 ) -> list[ModalEstimate]:
-    """Update n estimates, each over all modes of motion, and return them; arguments as of `measure`."""
+    """Update n estimates, each over all modes of motion, and return them; arguments as of `update_estimates`."""
     if not estimates:
         return []
     previous = [
@@ -230,7 +230,8 @@ def measure_modes(
     ]
     mixed, expected = _mix(previous, stamp_s, config)
     rows = np.repeat(np.arange(len(previous)), MODES)
-    filtered = measure(mixed, position[rows], noise[rows], stamp_s, config, _process(len(previous), config))
+    process = _make_process_models(len(previous), config)
+    filtered = update_estimates(mixed, position[rows], noise[rows], stamp_s, config, process)
     likelihood = np.array([each.log_likelihood for each in filtered]).reshape(-1, MODES)
     weight = expected * np.exp(likelihood - likelihood.max(axis=1, keepdims=True)) + _MIN_PROBABILITY
     probability = weight / weight.sum(axis=1, keepdims=True)
@@ -265,11 +266,11 @@ def _combine(filtered: Sequence[MotionEstimate], probability: Array) -> tuple[Ar
     return mean, np.einsum("nm,nmij->nij", probability, inner + apart[..., :, None] * apart[..., None, :])
 
 
-def _process(count: int, config: VelocityConfig) -> Process:
+def _make_process_models(count: int, config: VelocityConfig) -> ProcessModel:
     """Return the process model of count people × 3 modes, in this order."""
     density = [0.0, config.walking_acceleration_density, config.acceleration_density]
     spread = [config.standing_speed_sigma_m_s, 0.0, 0.0]
-    return Process(np.tile([False, True, True], count), np.tile(density, count), np.tile(spread, count))
+    return ProcessModel(np.tile([False, True, True], count), np.tile(density, count), np.tile(spread, count))
 
 
 def _mix(
@@ -295,7 +296,7 @@ def _mix(
     apart = mean[:, :, None] - mixed[:, None]
     spread = np.einsum("nij,nijkl->njkl", share, covariance + apart[..., :, None] * apart[..., None, :])
     return [
-        MotionEstimate(mixed[row, mode], spread[row, mode], each.stamp_s, each.has_moved_on)
+        MotionEstimate(mixed[row, mode], spread[row, mode], each.stamp_s, each.has_velocity)
         for row, estimate in enumerate(estimates)
         for mode, each in enumerate(estimate.modes)
     ], expected

@@ -157,8 +157,8 @@ def _compute_window_losses(
 def _measure_extent(truth: Tensor, known: Tensor, center: Tensor) -> tuple[Tensor, Tensor]:
     """Return the longer side (M,) of the box of the known keypoints (M, 17, 2), in cells, and whether the center (M, 2)
     lies in the box, enlarged by a margin of a quarter of that side."""
-    least = torch.where(known[..., None], truth, torch.inf).amin(1)
-    most = torch.where(known[..., None], truth, -torch.inf).amax(1)
-    extent = (most - least).amax(-1).clamp(min=MIN_EXTENT)
+    low = torch.where(known[..., None], truth, torch.inf).amin(1)
+    high = torch.where(known[..., None], truth, -torch.inf).amax(1)
+    extent = (high - low).amax(-1).clamp(min=MIN_EXTENT)
     margin = MARGIN * extent[:, None]
-    return extent, ((center > least - margin) & (center < most + margin)).all(-1)
+    return extent, ((center > low - margin) & (center < high + margin)).all(-1)

@@ -77,9 +77,9 @@ class LiftingConfig:
     poses: int = 20_000
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 0), ("every", 0), ("people", 8), ("poses", 1)):
-            if getattr(self, name) < least:
-                raise UserError(f"keypoint {name} must be at least {least}, got {getattr(self, name)}")
+        for name, min_value in (("steps", 0), ("every", 0), ("people", 8), ("poses", 1)):
+            if getattr(self, name) < min_value:
+                raise UserError(f"keypoint {name} must be at least {min_value}, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -171,8 +171,8 @@ class KeypointBatches(Dataset[KeypointBatch]):
         aspect = np.array(ASPECTS)[generator.integers(len(ASPECTS), size=n)]
         size = self.image_size * aspect / aspect.max(axis=1, keepdims=True)
         focal = 0.5 * size[:, 1] / np.tan(0.5 * np.radians(generator.uniform(*VERTICAL_FOV_DEG, n)))
-        least, most = EXTENT_SHARE
-        share = least * (most / least) ** generator.random(n)
+        min_share, max_share = EXTENT_SHARE
+        share = min_share * (max_share / min_share) ** generator.random(n)
         depth = np.clip(focal * self.stature[rows] / (share * size[:, 1]), *DEPTH_M)
         lowest = 1.0 + np.maximum(0.0, 0.6 * share - 0.3)  # the pelvis of a near person is often below the image
         middle = size * np.stack([generator.uniform(0.0, 1.0, n), generator.uniform(0.15, lowest)], axis=1)

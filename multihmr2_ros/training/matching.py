@@ -97,19 +97,20 @@ def match_people(layer: LayerOutputs, targets: Targets, config: MatchingConfig, 
     return Matches(images, rows, slots, negative)
 
 
-def match_one_to_many(location: Tensor, targets: Targets, matches: Matches, most: int) -> Matches:
-    """Match further queries near each person, up to `most`, the nearest first (one-to-many supervision as in Zhao et
-    al. 2024, "MS-DETR").
+def match_one_to_many(location: Tensor, targets: Targets, matches: Matches, max_queries: int) -> Matches:
+    """Match further queries near each person, the nearest first (one-to-many supervision, Zhao et al. 2024, "MS-DETR").
 
-    location (B, Q, 2) px. A query is matched to the nearest person within half of the longer side of the person's box.
-    Queries that are matched already are left out. `negative` is false for all queries.
+    location (B, Q, 2) px; max_queries: per person. A query is matched to the nearest person within half of the longer
+    side of the person's box. Queries that are matched already are left out. `negative` is false for all queries.
     """
     distance = torch.cdist(location.detach(), targets.location, p=1).masked_fill(~targets.present[:, None], torch.inf)
     distance[matches.image, matches.query] = torch.inf
     box = targets.box
     reach = 0.5 * torch.maximum(box[..., 2] - box[..., 0], box[..., 3] - box[..., 1])
     elsewhere = (distance > distance.amin(dim=2, keepdim=True)) | (distance > reach[:, None])
-    nearest, query = distance.masked_fill(elsewhere, torch.inf).topk(min(most, distance.shape[1]), dim=1, largest=False)
+    nearest, query = distance.masked_fill(elsewhere, torch.inf).topk(
+        min(max_queries, distance.shape[1]), dim=1, largest=False
+    )
     image, rank, person = nearest.isfinite().nonzero(as_tuple=True)
     return Matches(image, query[image, rank, person], person, torch.zeros_like(matches.negative))
 

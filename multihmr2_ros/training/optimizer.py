@@ -58,7 +58,7 @@ class OptimizerConfig:
     gradient_norm: float = 1.0
 
     def __post_init__(self) -> None:
-        for name, most in (
+        for name, max_value in (
             ("learning_rate", 1.0),
             ("encoder_factor", 100.0),
             ("weight_decay", 1.0),
@@ -67,8 +67,8 @@ class OptimizerConfig:
             ("warmup_steps", 10**9),
         ):
             value = getattr(self, name)
-            if not 0 <= value <= most:
-                raise UserError(f"optimization: {name} must be from 0 to {most}, got {value}")
+            if not 0 <= value <= max_value:
+                raise UserError(f"optimization: {name} must be from 0 to {max_value}, got {value}")
 
 
 def compute_rate_factor(step: int, steps: int, config: OptimizerConfig) -> float:

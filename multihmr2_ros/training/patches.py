@@ -54,8 +54,8 @@ def assign_patches(targets: Targets, image_size: tuple[int, int], patch_size: in
     x, y = find_patch(targets.location, grid, patch_size).long().unbind(-1)
     is_there = ((columns * y + x)[:, :, None] == index) & targets.present[:, :, None]  # (B, P, h·w)
     height = (targets.box[..., 3] - targets.box[..., 1]).clamp(min=0)
-    most, person = torch.where(is_there, height[:, :, None], -1.0).max(dim=1)
-    person = torch.where(most >= 0, person, -1)
+    max_height, person = torch.where(is_there, height[:, :, None], -1.0).max(dim=1)
+    person = torch.where(max_height >= 0, person, -1)
 
     middle = torch.stack([index % columns, index // columns], dim=-1) + 0.5
     is_ignored = is_inside_ignored((patch_size * middle).expand(len(targets), -1, -1), targets)

@@ -98,8 +98,8 @@ def _change_tone(image: NDArray[np.uint8], generator: np.random.Generator, amoun
     return np.asarray(cv2.LUT(image, table[None]), np.uint8)
 
 
-def _blur(image: NDArray[np.uint8], generator: np.random.Generator, most_px: float) -> NDArray[np.uint8]:
-    size = generator.uniform(1.0, most_px)
+def _blur(image: NDArray[np.uint8], generator: np.random.Generator, max_px: float) -> NDArray[np.uint8]:
+    size = generator.uniform(1.0, max_px)
     if generator.random() < 0.5:
         blurred = cv2.GaussianBlur(image, (0, 0), size / 3)
     else:

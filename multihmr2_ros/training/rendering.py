@@ -75,10 +75,10 @@ class RenderCacheConfig:
     sam2: Path | None = None
 
     def __post_init__(self) -> None:
-        most = AFTER_HELD_OUT - HELD_OUT_SEED
-        if self.cache_images < SHARD_IMAGES or not 0 <= self.held_out_images <= most:
+        max_held_out = AFTER_HELD_OUT - HELD_OUT_SEED
+        if self.cache_images < SHARD_IMAGES or not 0 <= self.held_out_images <= max_held_out:
             raise UserError(
-                f"the cache must keep at least {SHARD_IMAGES} images and 0 to {most} held-out images, got "
+                f"the cache must keep at least {SHARD_IMAGES} images and 0 to {max_held_out} held-out images, got "
                 f"{self.cache_images} and {self.held_out_images}"
             )
 

@@ -123,10 +123,10 @@ def test_frames_have_all_that_the_bag_has_as_recorded(tmp_path: Path) -> None:
         assert frame.ground is not None
         np.testing.assert_allclose(frame.ground.normal, [0, -1, 0], atol=1e-12)
         assert frame.ground.offset_m == pytest.approx(-CAMERA_HEIGHT_M)
-        assert frame.camera_pose is not None
+        assert frame.fixed_from_camera is not None
         expected = [SPEED_M_S * index / RATE, 0, CAMERA_HEIGHT_M]
-        np.testing.assert_allclose(frame.camera_pose[:3, 3], expected, atol=1e-6)
-        np.testing.assert_allclose(frame.camera_pose[:3, 2], [1, 0, 0], atol=1e-12)  # looks along x
+        np.testing.assert_allclose(frame.fixed_from_camera[:3, 3], expected, atol=1e-6)
+        np.testing.assert_allclose(frame.fixed_from_camera[:3, 2], [1, 0, 0], atol=1e-12)  # looks along x
         assert frame.fixed_frame == "odom"
 
 
@@ -246,7 +246,7 @@ def test_missing_transforms_are_said_once_and_frames_go_on(
     with caplog.at_level(logging.WARNING):
         frames = frames_of(path, **options)
     assert len(frames) == FRAMES
-    assert frames[-1].camera_pose is None
+    assert frames[-1].fixed_from_camera is None
     assert all(frame.ground is None for frame in frames)
     (record,) = caplog.records
     assert words in record.getMessage()

@@ -41,7 +41,7 @@ def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def people_of(path: Path) -> list[Any]:
     with HumansReader(path, TRUTH_TOPIC) as recorded:
-        return [people_from_human_array(each.decoded, (HEIGHT, WIDTH)) for each in recorded.all()]
+        return [people_from_human_array(each.decoded, (HEIGHT, WIDTH)) for each in recorded.read_all()]
 
 
 @pytest.mark.parametrize("kind", ["mcap", "db3", "db3 without definitions"])
@@ -60,7 +60,7 @@ def test_people_of_a_former_bag_are_those_of_today(bag: Path, tmp_path: Path, ki
 def test_the_size_of_the_image_is_in_the_message_or_follows_from_the_bag(bag: Path, tmp_path: Path) -> None:
     former = write_former_bag(bag, tmp_path / "former")
     with HumansReader(bag, TRUTH_TOPIC) as now, HumansReader(former, TRUTH_TOPIC) as before:
-        (today, *_), (old, *_) = now.all(), before.all()
+        (today, *_), (old, *_) = now.read_all(), before.read_all()
     assert estimate_image_size(today.decoded, (1, 2)) == (HEIGHT, WIDTH)
     assert (old.decoded.height, old.decoded.width) == (0, 0)
     assert estimate_image_size(old.decoded) == (HEIGHT, WIDTH)

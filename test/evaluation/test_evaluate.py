@@ -246,7 +246,7 @@ def test_a_recording_of_a_live_run(tmp_path: Path) -> None:
         matches = [row for row in csv.DictReader(file) if row["outcome"] == "match"]
     assert {row["placement_cue"] for row in matches} == {""}, "a HumanArray does not contain it"
     assert all(row["distance_error_mm"] for row in matches)
-    assert result.tally.distances() == {}
+    assert result.tally.summarize_distances() == {}
 
 
 @pytest.mark.parametrize("truth", [scene, lambda index: None])

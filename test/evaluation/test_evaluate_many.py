@@ -29,8 +29,9 @@ from multihmr2_ros.evaluation import results as files
 from multihmr2_ros.evaluation.bags import BagJob, run_job
 from multihmr2_ros.evaluation.cluster import run_in_cluster
 from multihmr2_ros.evaluation.comparison import Comparison, compare, format_comparison
+from multihmr2_ros.evaluation.metric_definitions import ERRORS, METRICS
 from multihmr2_ros.evaluation.run import SequenceResult
-from multihmr2_ros.evaluation.tally import ERRORS, METRICS, Sum, Tally
+from multihmr2_ros.evaluation.tally import Sum, Tally
 from multihmr2_ros.evaluation.verdict import describe_comparison
 from multihmr2_ros.metrics.detection import DetectionCounts
 from multihmr2_ros.metrics.identity import IdentityCounts

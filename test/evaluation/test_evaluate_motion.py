@@ -33,12 +33,12 @@ from multihmr2_ros.evaluation import results as result_files
 from multihmr2_ros.evaluation.bags import BagJob, run_job
 from multihmr2_ros.evaluation.comparison import compare, format_comparison, judge_difference
 from multihmr2_ros.evaluation.evaluation_frames import EvaluationFrame
+from multihmr2_ros.evaluation.metric_definitions import MOTION_ERRORS
 from multihmr2_ros.evaluation.report import format_table
 from multihmr2_ros.evaluation.run import SequenceResult
-from multihmr2_ros.evaluation.tally import MOTION_ERRORS, PlacementCue
 from multihmr2_ros.evaluation.true_velocities import add_true_velocities
 from multihmr2_ros.metrics.uncertainty import normalized_error_bounds
-from multihmr2_ros.people import People
+from multihmr2_ros.people import People, PlacementCue
 from test.helpers.evaluation_bags import TruthfulEstimator, at, scene, write_scene
 
 FRAMES, PEOPLE = 30, 3
@@ -101,7 +101,7 @@ def test_known_noise_is_calibrated(bag: Path, tmp_path: Path) -> None:
     low, high = normalized_error_bounds(FRAMES * PEOPLE)
     assert values["velocity coverage"] == pytest.approx(95, abs=7)  # three standard deviations
     assert values["pelvis coverage"] == pytest.approx(95, abs=7)
-    assert tally.calibration()["velocity"] == pytest.approx(
+    assert tally.compute_calibration()["velocity"] == pytest.approx(
         {"nees": values["velocity NEES"], "low": low, "high": high, "inside_95": values["velocity coverage"],
          "count": FRAMES * PEOPLE}
     )  # fmt: skip
@@ -127,7 +127,7 @@ def test_velocity_errors_are_those_of_the_table(noisy_result: tuple[SequenceResu
 def test_distances_by_cue(noisy_result: tuple[SequenceResult, Path]) -> None:
     """Two of three people are placed by depth; all errors have a standard deviation of 10 cm, as stated."""
     result, out = noisy_result
-    found = result.tally.distances()
+    found = result.tally.summarize_distances()
     assert set(found) == {"prediction only", "depth"}
     with open(out / "people.csv", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["placement_cue"] == "depth"]
@@ -149,7 +149,7 @@ def test_distances_by_cue(noisy_result: tuple[SequenceResult, Path]) -> None:
 
 
 def test_without_cues_everybody_follows_the_prediction(bag: Path, tmp_path: Path) -> None:
-    found = evaluate(bag, tmp_path / "out", noisy(cue=None)).tally.distances()
+    found = evaluate(bag, tmp_path / "out", noisy(cue=None)).tally.summarize_distances()
     assert set(found) == {"prediction only"}
     assert (found["prediction only"]["count"], found["prediction only"]["z_count"]) == (FRAMES * PEOPLE, 0)
 
@@ -161,7 +161,7 @@ def test_unknown_velocities_have_no_rows(tmp_path: Path) -> None:
     path = write_scene(tmp_path / "walk.mcap", 5, truth=unknown)
     tally = evaluate(path, tmp_path / "out", noisy()).tally
     assert not {"velocity error", "velocity error p50", "velocity NEES"} & set(tally.compute_metrics())
-    assert set(tally.calibration()) == {"pelvis"}
+    assert set(tally.compute_calibration()) == {"pelvis"}
 
 
 def as_of_before(folder: Path) -> None:
@@ -220,7 +220,7 @@ def driving(count: int, *, poses: bool = True, velocity: float = np.nan) -> Iter
         truth: Any = dataclasses.replace(
             people, track_id=np.array([1, 2, -1]), velocity=np.full((3, 3), velocity), velocity_frame="camera"
         )
-        frame: Any = SimpleNamespace(camera_pose=pose if poses else None)
+        frame: Any = SimpleNamespace(fixed_from_camera=pose if poses else None)
         yield EvaluationFrame(round(time * 1e9), frame=frame, truth=truth)
 
 

@@ -242,7 +242,7 @@ def test_true_velocities_are_kept_if_their_frame_is_that_of_the_predictions(
 
     path = write_scene(tmp_path / "map.mcap", 3, truth=moving, frame_id=frame_id, extra=moving_camera())
     reader = GroundTruthReader(path, TRUTH_TOPIC, fixed_frame)
-    found = reader.at(stamp_of(1), "camera", None)
+    found = reader.read_at(stamp_of(1), "camera", None)
     reader.close()
     assert found is not None
     people = found[0]
@@ -286,11 +286,11 @@ def test_truth_is_found_in_any_order(tmp_path: Path) -> None:
     path = write_scene(tmp_path / "walk.mcap", 200, images=False)
     with HumansReader(path, "/ground_truth/humans") as humans_of:
         for index in (0, 150, 3, 199, 7, 7):
-            found = humans_of.at(stamp_of(index))
+            found = humans_of.read_at(stamp_of(index))
             assert found is not None
             assert found.decoded.humans[0].pelvis.pose.position.x == pytest.approx(scene(index).pelvis[0, 0], abs=1e-6)
-        assert humans_of.at(stamp_of(5) + 400_000) is not None, "rounded to milliseconds"
-        assert humans_of.at(stamp_of(5) + 40_000_000) is None
+        assert humans_of.read_at(stamp_of(5) + 400_000) is not None, "rounded to milliseconds"
+        assert humans_of.read_at(stamp_of(5) + 40_000_000) is None
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -39,9 +39,9 @@ from multihmr2_ros.cli.main import main
 from multihmr2_ros.evaluation import figures, highlights, plots, postures, report_page
 from multihmr2_ros.evaluation import results as result_files
 from multihmr2_ros.evaluation.bags import BagJob, run_job
+from multihmr2_ros.evaluation.metric_definitions import DEFINITIONS, METRICS
 from multihmr2_ros.evaluation.run import SequenceResult
-from multihmr2_ros.evaluation.tally import DEFINITIONS, METRICS
-from multihmr2_ros.metrics.uncertainty import coverage, squared_mahalanobis
+from multihmr2_ros.metrics.uncertainty import compute_coverage, squared_mahalanobis
 from multihmr2_ros.people import People
 from test.helpers.evaluation_bags import TruthfulEstimator, scene, write_scene
 
@@ -249,8 +249,8 @@ def test_covariances_that_fit_are_on_the_line() -> None:
     error = (np.linalg.cholesky(covariance) @ rng.normal(size=(4000, 3, 1)))[..., 0]
     squared = squared_mahalanobis(error, np.zeros((4000, 3)), covariance)
     shares = np.array([0.1, 0.5, 0.9])
-    assert coverage(squared, shares) == pytest.approx(shares, abs=0.025)  # three standard deviations at 0.5
-    assert coverage(4 * squared, shares) == pytest.approx(chi2.cdf(chi2.ppf(shares, 3) / 4, 3), abs=0.025)
+    assert compute_coverage(squared, shares) == pytest.approx(shares, abs=0.025)  # three standard deviations at 0.5
+    assert compute_coverage(4 * squared, shares) == pytest.approx(chi2.cdf(chi2.ppf(shares, 3) / 4, 3), abs=0.025)
     unknown = squared_mahalanobis(error[:2], np.zeros((2, 3)), np.stack([np.full((3, 3), np.nan), -np.eye(3)]))
     assert np.isnan(unknown).all()
 

@@ -40,7 +40,7 @@ class StandInEstimator:
     takes seconds_s.
 
     last_frame: frame of the last step. last_image: its image without lens distortion. last_cues: its cues without lens
-    distortion: depth, ground and fixed_from_camera (camera_pose) if known, and fixed_frame.
+    distortion: depth, ground and fixed_from_camera if known, and fixed_frame.
 
     Thresholds, the number of people and the mesh are those of config.
     """
@@ -62,7 +62,7 @@ class StandInEstimator:
         self.last_frame, view = frame, frame.undistort()
         image, k = view.image, frame.k
         self.last_image = image
-        cues = {"depth": view.depth, "ground": view.ground, "fixed_from_camera": view.camera_pose}
+        cues = {"depth": view.depth, "ground": view.ground, "fixed_from_camera": view.fixed_from_camera}
         self.last_cues = {name: cue for name, cue in cues.items() if cue is not None}
         self.last_cues["fixed_frame"] = view.fixed_frame
         time.sleep(self.seconds_s)

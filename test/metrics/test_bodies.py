@@ -33,7 +33,7 @@ from multihmr2_ros.metrics.bodies import (
     procrustes_error,
     translation_aligned_error,
 )
-from multihmr2_ros.metrics.boxes import box_iou, boxes_of_points
+from multihmr2_ros.metrics.boxes import box_iou, points_to_boxes
 from multihmr2_ros.metrics.detection import DetectionCounts, normalized_error
 from multihmr2_ros.metrics.matching import joint_distance, match_people
 from multihmr2_ros.metrics.placement import (
@@ -227,7 +227,7 @@ def test_matching_equals_brute_force(seed: int, found: int, there: int) -> None:
     predicted, true = people_2d(generator, found), people_2d(generator, there)
     pairs = match_people(predicted, true, min_iou=0.3)
     distance = joint_distance(predicted, true) if found and there else np.zeros((found, there))
-    overlap = box_iou(boxes_of_points(predicted), boxes_of_points(true))
+    overlap = box_iou(points_to_boxes(predicted), points_to_boxes(true))
     best = (0, 0.0)
     for size in range(min(found, there) + 1):
         for rows in itertools.combinations(range(found), size):

@@ -22,7 +22,7 @@ from scipy.stats import chi2, kstest
 
 from multihmr2_ros.metrics.placement import distance_errors, relative_error, summarize_distance_errors
 from multihmr2_ros.metrics.uncertainty import (
-    inside_ellipsoid,
+    is_inside_ellipsoid,
     normalized_error_bounds,
     normalized_error_squared,
     squared_mahalanobis,
@@ -61,8 +61,8 @@ def test_normalized_errors_by_hand() -> None:
 
 def test_the_ellipsoid_holds_errors_up_to_its_border() -> None:
     limit = 7.814727903251179  # 95 % of chi-squared with 3 degrees of freedom; 7.815 in printed tables
-    np.testing.assert_array_equal(inside_ellipsoid(np.array([0.0, limit - 1e-6, limit + 1e-6])), [1, 1, 0])
-    assert np.isnan(inside_ellipsoid(np.array([np.nan]))).all()
+    np.testing.assert_array_equal(is_inside_ellipsoid(np.array([0.0, limit - 1e-6, limit + 1e-6])), [1, 1, 0])
+    assert np.isnan(is_inside_ellipsoid(np.array([np.nan]))).all()
 
 
 @pytest.mark.parametrize("count", [1, 10, 400])
@@ -91,7 +91,7 @@ def test_known_noise_is_calibrated() -> None:
     low, high = normalized_error_bounds(3000)
     assert low < normalized_error_squared(squared).mean() < high
     assert not low < normalized_error_squared(1.3 * squared).mean() < high, "standard deviations 12 % too small"
-    assert inside_ellipsoid(squared).mean() == pytest.approx(0.95, abs=0.012)
+    assert is_inside_ellipsoid(squared).mean() == pytest.approx(0.95, abs=0.012)
 
 
 def test_distance_errors_by_hand() -> None:

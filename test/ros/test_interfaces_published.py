@@ -91,7 +91,7 @@ class Publisher(Peer):
         """Publish the people of an image one second after the last one and return its stamp (s)."""
         self.stamp_s += 1
         header = HeaderContent(self.stamp_s, 5, "camera")
-        frame = CameraFrame(IMAGE, header=header, fixed_frame=fixed_frame, camera_pose=fixed_from_camera)
+        frame = CameraFrame(IMAGE, header=header, fixed_frame=fixed_frame, fixed_from_camera=fixed_from_camera)
         self.outputs.publish(frame, people, frame.place(people), LABELS)
         return self.stamp_s
 

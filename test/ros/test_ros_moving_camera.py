@@ -106,7 +106,7 @@ class TrackingEstimator(StandInEstimator):
     def step(self, frame: Frame, /) -> People:
         self.steps, self.last_frame, stamp = self.steps + 1, frame, frame.stamp
         seen = self.seen[round(stamp - START_NS / NS, 6)]
-        tracked = self.tracker.update(seen.detections, stamp, fixed_from_camera=frame.camera_pose)
+        tracked = self.tracker.update(seen.detections, stamp, fixed_from_camera=frame.fixed_from_camera)
         return make_people(
             len(seen.velocity),
             pelvis=seen.detections.pelvis,

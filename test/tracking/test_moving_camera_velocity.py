@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from scipy.stats import chi2
 
 from multihmr2_ros.tracking import Tracker, VelocityConfig
-from multihmr2_ros.tracking.velocity import STANDING, ModalEstimate, compute_measurement_noise, measure_modes
+from multihmr2_ros.tracking.velocity import STANDING, ModalEstimate, compute_measurement_noise, update_modal_estimates
 from test.helpers.moving_camera import drive, noisy, walking
 
 COUNT, GROUP = 40, 5
@@ -126,7 +126,7 @@ def test_people_who_start_and_stop_are_followed() -> None:
     for frame in range(round(8 * rate_hz)):
         measured = noisy(place, generator)
         noise = compute_measurement_noise(measured, config)
-        estimates = list(measure_modes(estimates, measured, noise, frame / rate_hz, config))
+        estimates = list(update_modal_estimates(estimates, measured, noise, frame / rate_hz, config))
         speed.append([np.linalg.norm(estimate.velocity) for estimate in estimates if estimate])
         place = place + velocity / rate_hz * (3 <= frame / rate_hz < 6)
     at = np.array(speed)[(np.array([2.9, 3.5, 5.9, 7.0]) * rate_hz).astype(int)]
@@ -146,7 +146,7 @@ def test_a_person_who_walks_in_a_curve_is_followed() -> None:
         spoke = np.column_stack([np.cos(angle), np.zeros(COUNT), np.sin(angle)])
         measured = noisy(middle + 3 * spoke, generator)
         noise = compute_measurement_noise(measured, config)
-        estimates = list(measure_modes(estimates, measured, noise, frame / rate_hz, config))
+        estimates = list(update_modal_estimates(estimates, measured, noise, frame / rate_hz, config))
         if frame >= 2 * rate_hz:
             error = np.array([each.velocity for each in estimates if each]) - 1.2 * np.cross(spoke, [0, 1, 0])
             covariance = np.array([each.velocity_covariance for each in estimates if each])
@@ -162,11 +162,11 @@ def test_the_deadband_holds_less_the_longer_nobody_looks() -> None:
     noise = compute_measurement_noise(place, config)
     estimates: list[ModalEstimate | None] = [None]
     for frame in range(30):
-        estimates = list(measure_modes(estimates, place, noise, frame / 10, config))
+        estimates = list(update_modal_estimates(estimates, place, noise, frame / 10, config))
     assert estimates[0] is not None
     assert estimates[0].probability[STANDING] > 0.95
-    (same,) = measure_modes(estimates, place, noise, 2.9 + 5, config)
-    (moved,) = measure_modes(estimates, place + np.array([5.0, 0, 0]), noise, 2.9 + 5, config)
+    (same,) = update_modal_estimates(estimates, place, noise, 2.9 + 5, config)
+    (moved,) = update_modal_estimates(estimates, place + np.array([5.0, 0, 0]), noise, 2.9 + 5, config)
     assert same.probability[STANDING] > 0.9
     assert np.linalg.norm(same.velocity) < 0.1
     assert moved.probability[STANDING] < 0.01
@@ -180,10 +180,10 @@ def test_modes_far_from_every_measurement_do_not_break_the_estimate() -> None:
     for frame in range(200):
         place = generator.uniform(-1000, 1000, (2, 3)) if frame % 10 == 0 else np.full((2, 3), 3.0)
         noise = compute_measurement_noise(place, config)
-        estimates = list(measure_modes(estimates, place, noise, frame * 0.1, config))
+        estimates = list(update_modal_estimates(estimates, place, noise, frame * 0.1, config))
         for estimate in estimates:
             assert estimate is not None
             assert estimate.probability.sum() == pytest.approx(1)
             assert np.isfinite(estimate.velocity).all() or frame == 0
             assert frame == 0 or np.linalg.eigvalsh(estimate.velocity_covariance).min() > 0
-    assert measure_modes([], np.zeros((0, 3)), np.zeros((0, 3, 3)), 0.0, config) == []
+    assert update_modal_estimates([], np.zeros((0, 3)), np.zeros((0, 3, 3)), 0.0, config) == []

@@ -33,7 +33,7 @@ from test.helpers.tracking_oracle import quaternion
 @pytest.mark.parametrize("temperature", [0.1, 15.0])
 def test_appearance_votes_equal_brute_force_while_the_ring_turns(capacity: int, temperature: float) -> None:
     generator = np.random.default_rng(capacity)
-    bank = AppearanceBank(capacity, nearest_neighbours=5, temperature=temperature)
+    bank = AppearanceBank(capacity, nearest_neighbors=5, temperature=temperature)
     kept: list[tuple[np.ndarray, int, int]] = []
     for frame in range(120):
         bank.remove_old(frame - 10)
@@ -57,7 +57,7 @@ def test_appearance_votes_equal_brute_force_while_the_ring_turns(capacity: int, 
 
 
 def test_appearance_of_people_who_are_remembered_exactly_and_of_no_feature_at_all() -> None:
-    bank = AppearanceBank(10, nearest_neighbours=35, temperature=0.1)
+    bank = AppearanceBank(10, nearest_neighbors=35, temperature=0.1)
     features = normalize(np.concatenate([np.eye(4), np.zeros((1, 4))]))
     bank.add(features, np.arange(5), 0.0)
     track_ids, share = bank.compute_similarity(features)

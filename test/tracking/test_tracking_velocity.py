@@ -25,7 +25,7 @@ from scipy.spatial.transform import Rotation
 from scipy.stats import chi2
 
 from multihmr2_ros.tracking import Detections, Tracker, TrackerConfig, TrackingResult, VelocityConfig
-from multihmr2_ros.tracking.velocity import MotionEstimate, compute_measurement_noise, measure
+from multihmr2_ros.tracking.velocity import MotionEstimate, compute_measurement_noise, update_estimates
 
 CONFIG = VelocityConfig()
 # People who neither stand still nor walk steadily, but accelerate at random all the time.
@@ -71,7 +71,7 @@ def test_covariance_is_calibrated(acceleration_density: float, rate_hz: float) -
     for step in range(61):
         measured = noisy(position, generator)
         noise = compute_measurement_noise(position, config)
-        estimates = list(measure(estimates, measured, noise, step * dt, config))
+        estimates = list(update_estimates(estimates, measured, noise, step * dt, config))
         if step in (1, 5, 20, 60):
             mean = np.stack([estimate.mean for estimate in estimates if estimate])
             covariance = np.stack([estimate.covariance for estimate in estimates if estimate])
@@ -272,7 +272,7 @@ def test_covariance_stays_symmetric_and_positive_for_a_long_time() -> None:
     position = np.array([[0.0, 0.0, 3.0]])
     noise = compute_measurement_noise(position, CONFIG)
     for step in range(5_000):
-        estimates = list(measure(estimates, position, noise, step / RATE_HZ, CONFIG))
+        estimates = list(update_estimates(estimates, position, noise, step / RATE_HZ, CONFIG))
     assert estimates[0] is not None
     covariance = estimates[0].covariance
     np.testing.assert_allclose(covariance, covariance.T, atol=1e-12)

@@ -108,7 +108,7 @@ class InterfaceOutputs:
         if self._people is not None:
             if not frame.fixed_frame:
                 self.facts["people"] = "not published: the parameter fixed_frame is not set"
-            elif frame.camera_pose is None:
+            elif frame.fixed_from_camera is None:
                 missing = f"from {frame.header.frame_id} to {frame.fixed_frame}"
                 self.facts["people"] = f"not published: no transform {missing}"
             else:

@@ -66,10 +66,12 @@ class PeopleOutput:
     def publish(self, frame: CameraFrame, people: People) -> None:
         """Publish the people of an image, which are in the camera's frame."""
         header, stamp_s = frame.header, frame.header.stamp_s
-        if frame.fixed_frame and frame.camera_pose is not None:
+        if frame.fixed_frame and frame.fixed_from_camera is not None:
             self._frame, self._published_s = frame.fixed_frame, stamp_s
             if is_wanted(self.publisher):
-                self._publish_persons(transform_to_fixed_frame(people, frame.camera_pose, self._body_prefix), header)
+                self._publish_persons(
+                    transform_to_fixed_frame(people, frame.fixed_from_camera, self._body_prefix), header
+                )
         elif not frame.fixed_frame or not 0 <= stamp_s - self._published_s < LOST_S:
             self.publish_empty(header)
             self._frame = ""

@@ -211,8 +211,8 @@ class _Walker:
         self.heading += float(np.clip(2.5 * error_rad, -TURN_RATE_RADPS, TURN_RATE_RADPS)) * STEP_S
 
     def _accelerate(self, wanted_mps: float) -> None:
-        most = ACCELERATION_MPS2 * max(1.0, self.behaviour.speed_mps) * STEP_S
-        self.speed += min(max(wanted_mps - self.speed, -most), most)
+        maximum = ACCELERATION_MPS2 * max(1.0, self.behaviour.speed_mps) * STEP_S
+        self.speed += min(max(wanted_mps - self.speed, -maximum), maximum)
 
     def _choose_direction(self, time_s: float) -> float:
         """Return the direction (rad) to the goal, deflected around people nearby and away from very close ones."""

@@ -67,8 +67,8 @@ def sample_obstacles(
     obstacles = []
     for _ in range(int(generator.integers(1, 4))):
         name = list(OCCLUDERS)[generator.integers(len(OCCLUDERS))]
-        kind, least, most = OCCLUDERS[name]
-        size = generator.uniform(least, most)
+        kind, minimum, maximum = OCCLUDERS[name]
+        size = generator.uniform(minimum, maximum)
         if kind == "cylinder":
             size[1] = size[0]
         if occupied and generator.random() < 0.8:

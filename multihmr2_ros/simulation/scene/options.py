@@ -49,16 +49,16 @@ class SceneOptions:
         """Raise UserError for values with which no scene can be sampled."""
         if self.width < 1 or self.height < 1:
             raise UserError(f"images must have at least 1 x 1 px, got {self.width} x {self.height} px; enlarge them")
-        for name, least, most in (
+        for name, minimum, maximum in (
             ("people", 0, 100),
             ("vertical_fov_deg", 1.0, 170.0),
             ("camera_height_m", 0.05, 20.0),
             ("distance_m", 0.1, 100.0),
         ):
             low, high = getattr(self, name)
-            if not (least <= low <= high <= most):
+            if not (minimum <= low <= high <= maximum):
                 raise UserError(
-                    f"{name} must be (minimum, maximum) within {least} to {most}, got ({low}, {high}); correct it"
+                    f"{name} must be (minimum, maximum) within {minimum} to {maximum}, got ({low}, {high}); correct it"
                 )
         if not (math.isfinite(self.duration_s) and self.duration_s >= 0):
             raise UserError(f"duration_s must be 0 or more, got {self.duration_s}; correct it")

@@ -181,7 +181,7 @@ def _sample_place(
     options: SceneOptions,
 ) -> tuple[float, float]:
     """Sample distance in m and bearing in rad from the camera at mid-time."""
-    least, most = options.distance_m
+    minimum, maximum = options.distance_m
     stature = estimate_stature(shape)
     fills = camera.k[1, 1] * stature / camera.height  # the distance at which the person fills the image height
     kind = generator.random()
@@ -190,8 +190,8 @@ def _sample_place(
     elif kind < 0.93:
         low, high = fills, fills / MIN_SHARE
     else:
-        low, high = fills / MIN_SHARE, most
-    low, high = np.clip([low, high], least, most)
+        low, high = fills / MIN_SHARE, maximum
+    low, high = np.clip([low, high], minimum, maximum)
     # Uniform over the ground would give only distant people; uniform over the logarithm gives all sizes in the image.
     distance = float(np.exp(generator.uniform(np.log(low), np.log(high)))) if high > low else float(low)
     half_width = math.atan(0.5 * camera.width / camera.k[0, 0])

@@ -86,11 +86,11 @@ def sample_scene(generator: np.random.Generator, options: SceneOptions) -> Scene
 
 def _sample_count(generator: np.random.Generator, options: SceneOptions) -> int:
     """Sample the number of people: few empty scenes, and small groups more often than crowds."""
-    least, most = options.people
-    if least == 0 and generator.random() < EMPTY_SHARE:
+    minimum, maximum = options.people
+    if minimum == 0 and generator.random() < EMPTY_SHARE:
         return 0
-    low = min(max(least, 1), most)
-    counts = np.arange(low, most + 1)
+    low = min(max(minimum, 1), maximum)
+    counts = np.arange(low, maximum + 1)
     weights = 1.0 / (5.0 + counts - low)
     return int(generator.choice(counts, p=weights / weights.sum()))
 
