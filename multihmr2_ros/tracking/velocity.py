@@ -22,6 +22,10 @@ combined as interacting multiple models (IMM; same book, section 11.6.6). The ve
 zero and independent of the next velocity, so the mode is the deadband: the likelihoods of the measurements determine
 when the estimate enters and leaves it. After leaving, the velocity may take any value immediately.
 
+A measurement that is implausible in every mode is a jump: the position follows it, the velocity does not. People do not
+jump, but their measured positions do, when the network takes a child for an adult or a track continues with another
+person.
+
 All functions process the people of an image together.
 """
 
@@ -42,6 +46,7 @@ MODES = 3
 _MIN_PROBABILITY = 1e-12  # allows returning to a mode after it was ruled out
 _MIN_DISTANCE_M = 0.1  # keeps the noise positive for a pelvis at the camera's center
 _MIN_SIGMA_M = 1e-3  # no pelvis is measured more precisely
+_MAX_SQUARED_DISTANCE = 25.9  # Mahalanobis, of a measurement that is no jump: 99.999 % quantile of chi-squared(3)
 
 
 @dataclass(frozen=True)
@@ -115,12 +120,14 @@ def update_estimates(
     stamp_s: float,
     config: VelocityConfig,
     process: ProcessModel | None = None,
+    modes: int = 1,
 ) -> list[MotionEstimate]:
     """Return n estimates after a Kalman update with positions (n, 3) m of covariances noise (n, 3, 3) m².
 
     estimates: None starts one, with velocity zero and the configured initial standard deviation
     stamp_s: of the measurements, no earlier than the stamps of the estimates
     process: None: the configured white acceleration for all
+    modes: number of consecutive estimates that belong to one person, with one measurement
     """
     if not estimates:
         return []
@@ -133,6 +140,7 @@ def update_estimates(
     mean = np.stack([estimate.mean for estimate in started])
     covariance = np.stack([estimate.covariance for estimate in started])
     mean, covariance = _predict(mean, covariance, elapsed_s, process)
+    covariance = _allow_jumps(position - mean[:, :3], covariance, noise, modes)
     likelihood = _compute_log_likelihood(position - mean[:, :3], covariance[:, :3, :3] + noise).tolist()
     mean, covariance = _correct(mean, covariance, position, noise)
     return [
@@ -185,10 +193,22 @@ def _predict(mean: Array, covariance: Array, elapsed_s: Array, process: ProcessM
     return (transition @ mean[:, :, None])[:, :, 0], transition @ covariance @ transition.swapaxes(1, 2) + added
 
 
+def _allow_jumps(innovation: Array, covariance: Array, noise: Array, modes: int) -> Array:
+    """Return predicted covariances (n, 6, 6), wider along innovations (n, 3) that are implausible in all modes."""
+    squared = _compute_squared_mahalanobis(innovation, covariance[:, :3, :3] + noise)
+    jumps = np.repeat(squared.reshape(-1, modes).min(axis=1) > _MAX_SQUARED_DISTANCE, modes)
+    covariance = covariance.copy()
+    covariance[jumps, :3, :3] += innovation[jumps, :, None] * innovation[jumps, None, :]
+    return covariance
+
+
 def _compute_log_likelihood(innovation: Array, covariance: Array) -> Array:
     """Return the log of the normal density (n,) of innovations (n, 3), without the constant term."""
-    squared = np.einsum("ni,ni->n", innovation, np.linalg.solve(covariance, innovation[:, :, None])[:, :, 0])
-    return -0.5 * (squared + np.linalg.slogdet(covariance)[1])
+    return -0.5 * (_compute_squared_mahalanobis(innovation, covariance) + np.linalg.slogdet(covariance)[1])
+
+
+def _compute_squared_mahalanobis(innovation: Array, covariance: Array) -> Array:
+    return np.einsum("ni,ni->n", innovation, np.linalg.solve(covariance, innovation[:, :, None])[:, :, 0])
 
 
 def _correct(mean: Array, covariance: Array, position: Array, noise: Array) -> tuple[Array, Array]:
@@ -231,7 +251,7 @@ def update_modal_estimates(
     mixed, expected = _mix(previous, stamp_s, config)
     rows = np.repeat(np.arange(len(previous)), MODES)
     process = _make_process_models(len(previous), config)
-    filtered = update_estimates(mixed, position[rows], noise[rows], stamp_s, config, process)
+    filtered = update_estimates(mixed, position[rows], noise[rows], stamp_s, config, process, MODES)
     likelihood = np.array([each.log_likelihood for each in filtered]).reshape(-1, MODES)
     weight = expected * np.exp(likelihood - likelihood.max(axis=1, keepdims=True)) + _MIN_PROBABILITY
     probability = weight / weight.sum(axis=1, keepdims=True)
