@@ -161,7 +161,8 @@ def test_depth_goes_on_after_the_clock_jumped_back(tmp_path: Path) -> None:
     once = [*camera_messages(FRAMES, calibrated=False), *depth_messages()]
     again = moved(once, FRAMES * PERIOD_NS)  # recorded later, with the same stamps
     path = write_bag(tmp_path / "loop.mcap", sorted([*once, *again], key=lambda message: message[1]))
-    assert [millimeters(frame) for frame in frames_of(path)] == EXPECTED * 2
+    # The first image after a jump by less than LATE_S looks like one that arrived out of order.
+    assert [millimeters(frame) for frame in frames_of(path)] == EXPECTED + EXPECTED[1:]
 
 
 @pytest.mark.parametrize("late_ns", [-30_000_000, 20_000_000])
