@@ -32,8 +32,9 @@ from torch.nn import functional
 from multihmr2_ros.body import Body
 from multihmr2_ros.network.movenet import CELL_PX, MoveNetOutputs
 from multihmr2_ros.network.proposals import SearchWindow, find_centers, make_search_window, regress_keypoints
-from multihmr2_ros.training.body_losses import MatchedPeople, TruePeople, masked_mean, project
 from multihmr2_ros.training.keypoints import regress_low_mesh_keypoints
+from multihmr2_ros.training.loss_functions import masked_mean, project
+from multihmr2_ros.training.matched_people import MatchedPeople, TrueBodies
 from multihmr2_ros.training.matching import Matches
 from multihmr2_ros.training.targets import Targets
 
@@ -48,7 +49,7 @@ MAX_SHARE = 2.0  # of the extent: larger regression errors have no gradient
 
 
 def keypoint_map_loss(
-    logit: Tensor, people: MatchedPeople, true: TruePeople, targets: Targets, body: Body, patch_size: int
+    logit: Tensor, people: MatchedPeople, true: TrueBodies, targets: Targets, body: Body, patch_size: int
 ) -> Tensor:
     """Return the penalty-reduced focal loss of logits (B, h, w, 17), per keypoint; a scalar.
 
@@ -90,14 +91,14 @@ def penalty_reduced_focal_loss(logit: Tensor, nearby: Tensor, positive: Tensor, 
 
 @torch.no_grad()
 def collect_known_keypoints(
-    people: MatchedPeople, true: TruePeople, targets: Targets, body: Body
+    people: MatchedPeople, true: TrueBodies, targets: Targets, body: Body
 ) -> tuple[Tensor, Tensor]:
     """Return the true keypoints (B, P, 17, 2) px, and whether they are known (B, P, 17) bool."""
     pixels, known = targets.keypoints.clone(), targets.keypoint_visible.clone()
     rows = true.rows
-    points = regress_low_mesh_keypoints(body, true.person.vertices) + true.places[:, None]
-    projected, ahead = project(points, people.true_k[rows, None])
-    usable = ahead & (people.has_place & people.has_k)[rows, None]
+    points = regress_low_mesh_keypoints(body, true.posed.vertices) + true.pelvis[:, None]
+    projected, ahead = project(points, people.targets.k[rows, None])
+    usable = ahead & (people.targets.has_place & people.targets.has_k)[rows, None]
     slots = people.image[rows], people.slot[rows]
     pixels[slots] = torch.where(usable[..., None], projected, pixels[slots])
     known[slots] |= usable

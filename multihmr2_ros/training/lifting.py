@@ -43,9 +43,11 @@ from multihmr2_ros.simulation.motion.phenotypes import estimate_stature, sample_
 from multihmr2_ros.simulation.motion.retarget import list_motion_files
 from multihmr2_ros.simulation.motion.skeleton import compute_bone_rotations
 from multihmr2_ros.training.augmentation import list_mirrored_keypoints
-from multihmr2_ros.training.body_losses import MatchedPeople, TruePeople, compute_body_terms, pose_people, project
+from multihmr2_ros.training.body_losses import compute_body_terms
 from multihmr2_ros.training.keypoints import regress_low_mesh_keypoints
+from multihmr2_ros.training.loss_functions import project
 from multihmr2_ros.training.losses import LossConfig, compute_place_terms
+from multihmr2_ros.training.matched_people import MatchedPeople, MatchedTargets, TrueBodies, pose_people
 
 CAMERA_FROM_HEADING = np.array([[0.0, -1.0, 0.0], [0.0, 0.0, -1.0], [1.0, 0.0, 0.0]])  # x right, y down, z away
 ASPECTS = ((4, 3), (4, 3), (16, 9), (1, 1), (3, 4))
@@ -235,7 +237,7 @@ def compute_lifting_losses(
     """Return the weighted terms of the bodies that the network predicts from keypoints alone."""
     assert network.proposals is not None
     people = _make_matched_people(batch)
-    keypoints, score = simulate_detected_keypoints(batch, people.keypoints, network.config.image_size)
+    keypoints, score = simulate_detected_keypoints(batch, people.targets.keypoints, network.config.image_size)
     logit = torch.zeros_like(score[:, :1])
     content = network.proposals.embed_people(keypoints[:, None], score[:, None], logit, None)[:, 0]
     _, location, log_nearness = network.detection(content, keypoints[:, 0])
@@ -244,23 +246,17 @@ def compute_lifting_losses(
     people = dataclasses.replace(people, queries=content, location=location, log_nearness=log_nearness, center=center)
     weights = {item.name for item in dataclasses.fields(config) if getattr(config, item.name)} - {"track_feature"}
     # The projection of a center near the camera plane or behind it is no place in the image.
-    terms = compute_place_terms(_select_rows(people, people.has_place), config)
+    terms = compute_place_terms(people.select(people.targets.has_place), config)
     # Meshes take most of the time: their terms are computed for a part of the people.
     posed = max(1, len(batch.shape) // MESH_EVERY)
-    with_mesh, without = _select_rows(people, slice(0, posed)), _select_rows(people, slice(posed, None))
+    with_mesh, without = people.select(slice(0, posed)), people.select(slice(posed, None))
     with torch.no_grad():
-        person = pose_people(body, with_mesh.true_shape, with_mesh.true_rotations)
-    true = TruePeople(torch.arange(posed, device=batch.shape.device), person, batch.pelvis[:posed])
+        true_bodies = pose_people(body, with_mesh.targets.shape, with_mesh.targets.rotations)
+    true = TrueBodies(torch.arange(posed, device=batch.shape.device), true_bodies, batch.pelvis[:posed])
     terms |= compute_body_terms(network, with_mesh, true, body, weights)
     for name, value in compute_body_terms(network, without, None, body, weights).items():
         terms[name] = (terms[name] + (MESH_EVERY - 1) * value) / MESH_EVERY
     return {name: getattr(config, name) * value for name, value in terms.items()}
-
-
-def _select_rows(people: MatchedPeople, rows: slice | Tensor) -> MatchedPeople:
-    """Return some rows of the people, a slice or a mask (M,)."""
-    tensors: dict[str, Any] = {name: value[rows] for name, value in vars(people).items() if isinstance(value, Tensor)}
-    return dataclasses.replace(people, **tensors)
 
 
 @torch.no_grad()
@@ -274,13 +270,15 @@ def _make_matched_people(batch: KeypointBatch) -> MatchedPeople:
     rows = torch.arange(len(center), device=center.device)
     size = int(batch.size.max())
     box = torch.cat([keypoints.amin(1), keypoints.amax(1)], dim=-1)
+    is_ahead = center[:, 2] > NEAREST_CENTER_M
+    targets = MatchedTargets(
+        location=location[:, 0], center=center, shape=batch.shape, rotations=batch.rotations, k=batch.k,
+        track_feature=empty, box=box, keypoints=keypoints, keypoint_visible=ahead, has_place=is_ahead,
+        has_relative_place=is_ahead, has_body=flag, has_k=flag, has_track_feature=~flag,
+    )  # fmt: skip
     return MatchedPeople(
         image=rows, slot=torch.zeros_like(rows), queries=empty, location=empty, log_nearness=empty, k=batch.k,
-        center=empty, image_size=(size, size), true_location=location[:, 0], true_center=center,
-        true_shape=batch.shape, true_rotations=batch.rotations, true_k=batch.k, true_feature=empty, box=box,
-        keypoints=keypoints, keypoint_visible=ahead, has_place=center[:, 2] > NEAREST_CENTER_M,
-        has_relative_place=center[:, 2] > NEAREST_CENTER_M, has_body=flag,
-        has_k=flag, has_feature=~flag,
+        center=empty, image_size=(size, size), targets=targets,
     )  # fmt: skip
 
 

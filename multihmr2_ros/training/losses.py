@@ -31,23 +31,15 @@ from torch.nn import functional
 from multihmr2_ros.body import Body
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.network.model import LayerOutputs, MultiHMR2, TrainingOutputs
-from multihmr2_ros.training.body_losses import (
-    MESH_TERMS,
-    MatchedPeople,
-    TruePeople,
-    compute_body_terms,
-    compute_consistency_terms,
-    find_pairs,
-    gather_matched_people,
-    masked_mean,
-    pose_true_people,
-)
+from multihmr2_ros.training.body_losses import MESH_TERMS, compute_body_terms, compute_consistency_terms
 from multihmr2_ros.training.keypoint_losses import (
     collect_known_keypoints,
     encoder_keypoint_loss,
     keypoint_map_loss,
     penalty_reduced_focal_loss,
 )
+from multihmr2_ros.training.loss_functions import find_pairs, masked_mean
+from multihmr2_ros.training.matched_people import MatchedPeople, TrueBodies, gather_matched_people, pose_true_people
 from multihmr2_ros.training.matching import (
     Matches,
     MatchingConfig,
@@ -212,7 +204,7 @@ def _compute_keypoint_terms(
     outputs: TrainingOutputs,
     matches: Matches,
     people: MatchedPeople,
-    true: TruePeople,
+    true: TrueBodies,
     targets: Targets,
     body: Body,
     config: LossConfig,
@@ -238,8 +230,8 @@ def compute_detection_terms(
         terms["score"] = score_loss(layer.score_logit, matches, targets, focal=config.focal_score)
     terms |= compute_place_terms(people, config)
     if config.relative_depth:
-        true_depth = people.true_center[:, 2].clamp(min=1e-3)
-        known = people.has_place | people.has_relative_place
+        true_depth = people.targets.center[:, 2].clamp(min=1e-3)
+        known = people.targets.has_place | people.targets.has_relative_place
         terms["relative_depth"] = relative_depth_loss(people.log_nearness, true_depth, matches.image, known)
     if config.relative_metric:
         terms["relative_metric"] = relative_metric_loss(people)
@@ -250,14 +242,14 @@ def compute_place_terms(people: MatchedPeople, config: LossConfig) -> dict[str, 
     """Return the terms of the matched people's location in the image, nearness and depth."""
     terms = {}
     if config.location:
-        terms["location"] = masked_mean((people.location - people.true_location).abs().sum(-1)) / people.side
-    known = people.has_place & people.has_k
-    true_depth = people.true_center[:, 2].clamp(min=1e-3)
+        terms["location"] = masked_mean((people.location - people.targets.location).abs().sum(-1)) / people.side
+    known = people.targets.has_place & people.targets.has_k
+    true_depth = people.targets.center[:, 2].clamp(min=1e-3)
     if config.nearness:
-        true_nearness = (people.true_k[:, 0, 0] / true_depth).log()
+        true_nearness = (people.targets.k[:, 0, 0] / true_depth).log()
         terms["nearness"] = masked_mean((people.log_nearness - true_nearness).abs(), known)
     if config.depth:
-        terms["depth"] = masked_mean((people.center[:, 2] - true_depth).abs(), people.has_place)
+        terms["depth"] = masked_mean((people.center[:, 2] - true_depth).abs(), people.targets.has_place)
     return terms
 
 
@@ -334,11 +326,11 @@ def relative_metric_loss(people: MatchedPeople) -> Tensor:
     If the true positions are known up to a factor (`Targets.has_relative_place`), the mean over the image's pairs is
     subtracted first: such an image needs three people.
     """
-    metric = people.has_place & people.has_k
-    pairs = find_pairs(people.image, people.has_place | people.has_relative_place)
+    metric = people.targets.has_place & people.targets.has_k
+    pairs = find_pairs(people.image, people.targets.has_place | people.targets.has_relative_place)
     first, second = pairs.nonzero(as_tuple=True)
     error = _compute_log_distance(people.center, first, second) - _compute_log_distance(
-        people.true_center, first, second
+        people.targets.center, first, second
     )
     image, count = people.image[first], int(people.image.max()) + 1 if len(people.image) else 0
     ones = error.new_zeros(count).index_add(0, image, torch.ones_like(error))

@@ -23,14 +23,10 @@ from torch import Tensor
 
 from multihmr2_ros.body import Body
 from multihmr2_ros.network.heads import rotations_from_6d
-from multihmr2_ros.training.body_losses import (
-    angular_loss,
-    compute_diagonal_fov,
-    pose_people,
-    project,
-    reprojection_loss,
-)
+from multihmr2_ros.training.body_losses import angular_loss, compute_diagonal_fov, reprojection_loss
 from multihmr2_ros.training.keypoints import regress_low_mesh_keypoints
+from multihmr2_ros.training.loss_functions import project
+from multihmr2_ros.training.matched_people import pose_people
 
 SIZE = (192, 256)
 K = torch.tensor([[200.0, 0, 128], [0, 210, 96], [0, 0, 1]], dtype=torch.float64)[None]

@@ -33,7 +33,7 @@ from multihmr2_ros.network.model import (
     back_project,
     intrinsics_from_horizontal_fov,
 )
-from multihmr2_ros.training.body_losses import pose_people, relative_stature_loss
+from multihmr2_ros.training.body_losses import relative_stature_loss
 from multihmr2_ros.training.keypoints import regress_low_mesh_keypoints
 from multihmr2_ros.training.losses import (
     LossConfig,
@@ -44,6 +44,7 @@ from multihmr2_ros.training.losses import (
     relative_metric_loss,
     score_loss,
 )
+from multihmr2_ros.training.matched_people import pose_people
 from multihmr2_ros.training.matching import Matches
 from multihmr2_ros.training.targets import Targets
 from test.helpers.nano_network import TINY, nano_network, random_targets
@@ -376,26 +377,33 @@ def test_relative_depth_knows_no_focal_length() -> None:
 
 
 @dataclasses.dataclass
-class Places:
-    """Subset of `Matched` that the relative metric loss reads."""
+class TruePlaces:
+    """Subset of `MatchedTargets` that the relative metric loss reads."""
 
-    image: Tensor
     center: Tensor
-    true_center: Tensor
     has_place: Tensor
     has_relative_place: Tensor
     has_k: Tensor
 
 
+@dataclasses.dataclass
+class Places:
+    """Subset of `MatchedPeople` that the relative metric loss reads."""
+
+    image: Tensor
+    center: Tensor
+    targets: TruePlaces
+
+
 def places(*, metric: bool, image: tuple[int, ...] = (0, 0, 0)) -> Places:
     true = torch.tensor([[0.0, 0, 3], [1, 0, 4], [-2, 0, 6]])
     flag = torch.ones(3, dtype=torch.bool)
-    return Places(torch.tensor(image), true.clone(), true, flag & metric, flag, flag & metric)
+    return Places(torch.tensor(image), true.clone(), TruePlaces(true, flag & metric, flag, flag & metric))
 
 
 def test_relative_metric_compares_distances_between_people() -> None:
     people = places(metric=True)
-    people.center = 1.1 * people.true_center + torch.tensor([0.5, 0, 1])
+    people.center = 1.1 * people.targets.center + torch.tensor([0.5, 0, 1])
     assert float(relative_metric_loss(people)) == pytest.approx(math.log(1.1), rel=1e-5)
     apart = places(metric=True, image=(0, 1, 2))
     assert float(relative_metric_loss(apart)) == 0
@@ -405,15 +413,15 @@ def test_relative_places_teach_without_absolute_ones() -> None:
     """A common factor of the whole image costs nothing; one person too far does, and the gradient moves that person
     nearer."""
     people = places(metric=False)
-    people.center = 1.7 * people.true_center
+    people.center = 1.7 * people.targets.center
     assert float(relative_metric_loss(people)) == pytest.approx(0, abs=1e-6)
-    people.center = people.true_center * torch.tensor([[1.0], [1.0], [1.3]])
+    people.center = people.targets.center * torch.tensor([[1.0], [1.0], [1.3]])
     people.center.requires_grad_()
     loss = relative_metric_loss(people)
     assert float(loss.detach()) > 0.05
     (gradient,) = torch.autograd.grad(loss, people.center)
-    assert float(gradient[2] @ people.true_center[2]) > 0
-    people.has_relative_place[:] = False
+    assert float(gradient[2] @ people.targets.center[2]) > 0
+    people.targets.has_relative_place[:] = False
     assert float(relative_metric_loss(people)) == 0
 
 
