@@ -89,7 +89,7 @@ class StepMeter:
         self.seconds.append(time.process_time())
         return self._stop()
 
-    def compute_figures(self) -> dict[str, float]:
+    def compute_metrics(self) -> dict[str, float]:
         """Return the median CPU seconds of a step, without the first, and the peak of the added memory, MiB."""
         steps = [late - early for early, late in zip(self.seconds[1:], self.seconds[2:], strict=False)]
         memory = _read_status_mib("VmHWM") - self._before_mib
@@ -137,7 +137,7 @@ def train_and_measure(plan: Plan, row: Row, seed: int, stop: StopRequest) -> dic
         trainer.run(RowBatches(plan, row, seed), Hooks(stop=meter), show_progress=False)
     if trainer.progress.step < plan.steps:
         return None
-    training = meter.compute_figures() | {"seconds": trainer.progress.seconds}
+    training = meter.compute_metrics() | {"seconds": trainer.progress.seconds}
     network: Any = trainer.ema.network
     begin_s = time.monotonic()
     tests = measure(plan, network.eval(), body, row)
@@ -188,7 +188,7 @@ def _compare(pairs: Sequence[tuple[Prediction, Batch]], body: Body, threshold: f
     counts = (
         compare_batch(prediction, batch.targets, body, batch.image.shape[-1], threshold) for prediction, batch in pairs
     )
-    figures = sum(counts, ValidationCounts()).compute_figures()
+    figures = sum(counts, ValidationCounts()).compute_metrics()
     return {name: value if math.isfinite(value) else None for name, value in figures.items()}
 
 

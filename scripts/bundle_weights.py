@@ -166,7 +166,7 @@ def figures(network: MultiHMR2, batches: list[Batch]) -> dict[float, dict[str, f
         prediction = fitter(network(batch.image, batch.targets.k, batch.k_given, network.config.queries))
         for threshold in THRESHOLDS:
             tallies[threshold] += compare_batch(prediction, batch.targets, body, batch.image.shape[-1], threshold)
-    return {threshold: tally.compute_figures() for threshold, tally in tallies.items()}
+    return {threshold: tally.compute_metrics() for threshold, tally in tallies.items()}
 
 
 def logit(probability: float) -> float:

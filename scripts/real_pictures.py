@@ -275,7 +275,7 @@ def detection_figures(title: str, column: Column, scores: dict[float, Score]) ->
 def measure_presence(column: Column) -> list[Figures]:
     presence = Presence.read(column.data / "real" / PRESENCE, column.data / "real")
     times = watch(column.tracking, presence, column.every, partial(column.show_frame, "presence"))
-    values, each = times.compute_figures()
+    values, each = times.compute_metrics()
     there, empty = sum(count for who, count in times.frames.items() if who is not None), times.frames[None]
     title = f"one-by-one video, {looked_at(column.every)}: {there} with one of {len(each)} people, {empty} without"
     return [Figures(title, values, {"people": each})]
@@ -293,7 +293,7 @@ def measure_videos(column: Column) -> list[Figures]:
     together = sum(each.values(), PlaceErrors())
     title = f"calibrated videos, {looked_at(CALIBRATED_EVERY)} of {len(each)} cameras: {together.frames}"
     return [
-        Figures(title, together.compute_figures(), {name: errors.compute_figures() for name, errors in each.items()})
+        Figures(title, together.compute_metrics(), {name: errors.compute_metrics() for name, errors in each.items()})
     ]
 
 

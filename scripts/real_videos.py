@@ -95,7 +95,7 @@ class IdentityTimes:
         if who is not None:
             self.ids.setdefault(who, Counter()).update(track_ids.tolist())
 
-    def compute_figures(self) -> tuple[dict[str, float], list[dict[str, float]]]:
+    def compute_metrics(self) -> tuple[dict[str, float], list[dict[str, float]]]:
         """Return the figures of all people together, and of each person.
 
         A person's id is the most frequent id in their frames; it is unique if no other person has it.
@@ -199,7 +199,7 @@ class PlaceErrors:
     def __add__(self, other: PlaceErrors) -> PlaceErrors:
         return PlaceErrors(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
 
-    def compute_figures(self) -> dict[str, float]:
+    def compute_metrics(self) -> dict[str, float]:
         return {
             "person found %": percent(len(self.distance), self.frames),
             "MPJPE mm": mean(self.mpjpe_mm),

@@ -44,7 +44,7 @@ class ProcessGroup:
     def is_first(self) -> bool:
         return self.rank == 0
 
-    def any_true(self, flag: bool, device: torch.device) -> bool:
+    def reduce_any(self, flag: bool, device: torch.device) -> bool:
         """Return whether the flag is set in any process; a collective call of all processes."""
         if self.count == 1:
             return flag

@@ -57,7 +57,6 @@ from multihmr2_ros.training.feature_cache import (
     write_batch,
 )
 from multihmr2_ros.training.lifting import KeypointBatches, LiftingConfig, MixedBatches, make_pose_bank
-from multihmr2_ros.training.records import CURVES_FILE, LOG_FILE
 from multihmr2_ros.training.render_cache import RenderCache, make_folder
 from multihmr2_ros.training.rendering import (
     RenderCacheConfig,
@@ -68,6 +67,7 @@ from multihmr2_ros.training.rendering import (
 )
 from multihmr2_ros.training.state import WEIGHTS_FILE, list_state_paths
 from multihmr2_ros.training.trainer import Hooks, Trainer
+from multihmr2_ros.training.training_log import CURVES_FILE, LOG_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -144,16 +144,16 @@ def train(session: Session) -> str:
         keep_freed_memory()
 
         def is_stopped() -> bool:
-            if processes.any_true(stop(), device) and not stop.reason:
+            if processes.reduce_any(stop(), device) and not stop.reason:
                 stop.reason = "another process was stopped"
             return bool(stop.reason)
 
-        def is_true_anywhere(flag: bool) -> bool:
-            return processes.any_true(flag, device)
+        def reduce_any(flag: bool) -> bool:
+            return processes.reduce_any(flag, device)
 
         cache = None
         if session.render_cache is not None and not session.features:
-            cache = _wait_for_cache(session, session.render_cache, renderers, is_stopped, is_true_anywhere)
+            cache = _wait_for_cache(session, session.render_cache, renderers, is_stopped, reduce_any)
         trainer = _make_trainer(session, device, processes)
         if is_stopped():
             return f"stopped before the first step: {stop.reason}"
@@ -299,21 +299,21 @@ def _wait_for_cache(
     config: RenderCacheConfig,
     renderers: RenderProcesses | None,
     is_stopped: Callable[[], bool],
-    is_true_anywhere: Callable[[bool], bool],
+    reduce_any: Callable[[bool], bool],
 ) -> RenderCache:
     """Return the render cache when it contains enough images to start. Waits while renderers are running.
 
-    is_true_anywhere(flag): returns whether the flag is set in any process; all processes run this loop together. Raises
+    reduce_any(flag): returns whether the flag is set in any process; all processes run this loop together. Raises
     UserError if the cache is empty and no renderer is running.
     """
     wanted = max(1, min(session.training.start_images, config.cache_images))
     cache = RenderCache(config.folder)
     with make_progress_bar(name="first images", unit="image", total=wanted, disable=len(cache) >= wanted) as bar:
-        while is_true_anywhere(len(cache) < wanted) and not is_stopped():
+        while reduce_any(len(cache) < wanted) and not is_stopped():
             has_ended = not session.render_workers or (renderers is not None and not renderers.running)
-            if not is_true_anywhere(has_ended):
+            if not reduce_any(has_ended):
                 time.sleep(1.0)
-            elif is_true_anywhere(not len(cache)):
+            elif reduce_any(not len(cache)):
                 raise UserError(
                     f"the render cache {config.folder} is empty and no process renders; add --render-workers, or fill "
                     "it with --render-only first"
@@ -397,7 +397,7 @@ def _make_hooks(
     if cache is None:
         return Hooks(stop=stop)
     monitor = _RenderMonitor(cache, renderers, session.training.most_views, _compute_render_share(session))
-    return Hooks(stop=stop, hold=monitor.is_behind, views=monitor.compute_views)
+    return Hooks(stop=stop, should_wait=monitor.is_behind, compute_views=monitor.compute_views)
 
 
 def _compute_render_share(session: Session) -> float:

@@ -50,8 +50,8 @@ from multihmr2_ros.training.optimizer import (
     set_rate,
 )
 from multihmr2_ros.training.patches import assign_patches
-from multihmr2_ros.training.records import TrainingLog
 from multihmr2_ros.training.state import TrainingProgress, load_state, save_state
+from multihmr2_ros.training.training_log import TrainingLog
 from multihmr2_ros.training.validation import validate
 
 logger = logging.getLogger(__name__)
@@ -63,14 +63,14 @@ MAX_SKIPPED = 20  # steps in a row without a finite gradient
 class Hooks:
     """Callbacks of the loop.
 
-    stop()         returns whether to end after this step
-    hold(images)   returns whether to wait for the renderers before the next step, after `images` images
-    views(images)  returns the mean number of times that each render was used; None without renders
+    stop()                 returns whether to end after this step
+    should_wait(images)    returns whether to wait for the renderers before the next step, after `images` images
+    compute_views(images)  returns the mean number of times that each render was used; None without renders
     """
 
     stop: Callable[[], bool] = lambda: False
-    hold: Callable[[int], bool] = lambda images: False
-    views: Callable[[int], float] | None = None
+    should_wait: Callable[[int], bool] = lambda images: False
+    compute_views: Callable[[int], float] | None = None
 
 
 class TrainingObjective(nn.Module):
@@ -137,7 +137,7 @@ class Trainer:
         self.ema = Ema(self.network, config.ema_decay)
         self.optimizer = make_optimizer(self.network, config.optimisation)
         self.progress = TrainingProgress()
-        self.records = TrainingLog(folder) if self.processes.is_first else None
+        self.log = TrainingLog(folder) if self.processes.is_first else None
         if reference is not None:
             reference = reference.to(device).eval().requires_grad_(False)
         objective = TrainingObjective(
@@ -172,8 +172,8 @@ class Trainer:
                 terms, gradient_norm = self.step(batch)
                 meter.add(terms, gradient_norm, len(batch.origins) * self.processes.count)
                 self._advance(batch, meter, bar)
-                stopping = self.processes.any_true(hooks.stop(), self.device)
-                self._report(meter, hooks, bar, stopping)
+                stopping = self.processes.reduce_any(hooks.stop(), self.device)
+                self._log_validate_and_save(meter, hooks, bar, stopping)
                 if stopping:
                     break
         self.save()
@@ -191,7 +191,8 @@ class Trainer:
         total = torch.stack(list(terms.values())).sum()
         values = dict(zip([*terms, "loss"], torch.stack([*terms.values(), total]).tolist(), strict=True))
         is_broken = not math.isfinite(values["loss"])
-        if self.processes.any_true(is_broken, self.device):  # all processes must end, or the others would wait forever
+        # All processes must end, or the others would wait forever.
+        if self.processes.reduce_any(is_broken, self.device):
             if not is_broken:
                 raise UserError(
                     f"the loss is not finite at step {self.progress.step} in another process; see its message"
@@ -230,9 +231,9 @@ class Trainer:
 
     def _wait_for_renderers(self, hooks: Hooks, meter: _Meter) -> None:
         """Wait while the renderers are behind. Other processes wait in the step itself."""
-        while hooks.hold(self.progress.images) and not hooks.stop():
+        while hooks.should_wait(self.progress.images) and not hooks.stop():
             time.sleep(0.5)
-            meter.held_s += 0.5
+            meter.waited_s += 0.5
 
     def _advance(self, batch: Batch, meter: _Meter, bar: Any) -> None:
         self.progress.step += 1
@@ -240,22 +241,22 @@ class Trainer:
         self.progress.seconds += meter.end_lap()
         bar.update()
 
-    def _report(self, meter: _Meter, hooks: Hooks, bar: Any, stopping: bool) -> None:
+    def _log_validate_and_save(self, meter: _Meter, hooks: Hooks, bar: Any, stopping: bool) -> None:
         """Log, validate and save, each at its interval."""
         step, config = self.progress.step, self.config
         last = stopping or step == config.steps
-        if self.records is not None and (step % config.log_steps == 0 or last):
-            figures = meter.compute_figures()
-            figures["learning_rate"] = self.optimizer.param_groups[0]["lr"]  # of the first group, not the encoder
-            if hooks.views is not None:
-                figures["views"] = hooks.views(self.progress.images)
-            figures |= {"images": float(self.progress.images), "seconds": self.progress.seconds}
-            self.records.add(step, "train", figures)
-            bar.set_postfix(loss=f"{figures['loss']:.3f}", images_per_s=f"{figures['images_per_s']:.1f}")
-        if self.records is not None and self.held_out and (step % config.validate_steps == 0 or step == config.steps):
-            self.records.add(step, "validation", validate(self.ema.network, self.body, self.held_out, self.device))
-        if self.records is not None and (step % config.validate_steps == 0 or last):
-            self.records.draw()
+        if self.log is not None and (step % config.log_steps == 0 or last):
+            metrics = meter.pop_metrics()
+            metrics["learning_rate"] = self.optimizer.param_groups[0]["lr"]  # of the first group, not the encoder
+            if hooks.compute_views is not None:
+                metrics["views"] = hooks.compute_views(self.progress.images)
+            metrics |= {"images": float(self.progress.images), "seconds": self.progress.seconds}
+            self.log.add(step, "train", metrics)
+            bar.set_postfix(loss=f"{metrics['loss']:.3f}", images_per_s=f"{metrics['images_per_s']:.1f}")
+        if self.log is not None and self.held_out and (step % config.validate_steps == 0 or step == config.steps):
+            self.log.add(step, "validation", validate(self.ema.network, self.body, self.held_out, self.device))
+        if self.log is not None and (step % config.validate_steps == 0 or last):
+            self.log.draw()
         if step % config.checkpoint_steps == 0 and not last:
             self.save()
         meter.restart()
@@ -271,7 +272,7 @@ class _Meter:
     def _reset(self) -> None:
         self._sums: dict[str, float] = defaultdict(float)
         self._counts: dict[str, int] = defaultdict(int)
-        self._images, self._seconds, self.held_s = 0, 0.0, 0.0
+        self._images, self._seconds, self.waited_s = 0, 0.0, 0.0
 
     def add(self, terms: dict[str, float], gradient_norm: float, images: int) -> None:
         for name, value in (terms | {"gradient_norm": gradient_norm}).items():
@@ -290,13 +291,13 @@ class _Meter:
         """Start the next lap now: the time since the last one was not training."""
         self._clock = time.monotonic()
 
-    def compute_figures(self) -> dict[str, float]:
+    def pop_metrics(self) -> dict[str, float]:
         """Return means of the terms, images/s, and the fraction of time spent waiting for renderers; then reset."""
-        figures = {name: value / self._counts[name] for name, value in self._sums.items()}
+        metrics = {name: value / self._counts[name] for name, value in self._sums.items()}
         seconds = max(self._seconds, 1e-9)
-        figures |= {"images_per_s": self._images / seconds, "held": self.held_s / seconds}
+        metrics |= {"images_per_s": self._images / seconds, "held": self.waited_s / seconds}
         self._reset()
-        return figures
+        return metrics
 
 
 def resolve_precision(config: TrainingConfig, device: torch.device) -> str:

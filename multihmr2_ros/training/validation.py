@@ -66,7 +66,7 @@ class ValidationCounts:
     def __add__(self, other: ValidationCounts) -> ValidationCounts:
         return ValidationCounts(*(own + others for own, others in zip(_values(self), _values(other), strict=True)))
 
-    def compute_figures(self) -> dict[str, float]:
+    def compute_metrics(self) -> dict[str, float]:
         """Return the metrics by name; NaN without data.
 
         recall, precision, mpjpe_mm (mean over matches, pelvises aligned), pa_mpjpe_mm (mean), distance_error (median of
@@ -97,13 +97,13 @@ def _mean(values: tuple[float, ...]) -> float:
 def validate(
     network: MultiHMR2, body: Body, batches: Sequence[Batch], device: torch.device, threshold: float = SCORE_THRESHOLD
 ) -> dict[str, float]:
-    """Measure a network in evaluation mode on whole batches; see `ValidationCounts.compute_figures`."""
+    """Measure a network in evaluation mode on whole batches; see `ValidationCounts.compute_metrics`."""
     tally, fitter = ValidationCounts(), KeypointFitter(body).to(device)
     for batch in batches:
         moved = batch.to(device)
         prediction = fitter(predict_batch(network, moved))
         tally = tally + compare_batch(prediction, moved.targets, body, batch.image.shape[-1], threshold)
-    return tally.compute_figures()
+    return tally.compute_metrics()
 
 
 def predict_batch(network: MultiHMR2, batch: Batch) -> Prediction:

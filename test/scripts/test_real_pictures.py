@@ -358,7 +358,7 @@ def identity_figures(videos: ModuleType, *frames: tuple[int, list[int]]) -> dict
     times = videos.IdentityTimes(videos.Presence(Path("video.mp4"), 10, ((1, 4), (6, 8))))
     for frame, ids in frames:
         times.add(frame, np.array(ids, np.int64))
-    values: dict[str, float] = times.compute_figures()[0]
+    values: dict[str, float] = times.compute_metrics()[0]
     return values
 
 
@@ -448,7 +448,7 @@ def place_figures(videos: ModuleType, joints: list[np.ndarray], true: np.ndarray
     errors, k = videos.PlaceErrors(), pinhole()
     people = make_people(len(joints), k=k, predicted_vertical_fov=2 * np.arctan(0.5 * 480 / 500.0) + np.radians(3.0))
     errors.add(np.array(joints).reshape(-1, 13, 3), true, people, k)
-    figures: dict[str, float] = (errors + videos.PlaceErrors()).compute_figures()
+    figures: dict[str, float] = (errors + videos.PlaceErrors()).compute_metrics()
     return figures
 
 

@@ -30,8 +30,8 @@ import pytest
 import torch
 
 from multihmr2_ros.cli.main import main
-from multihmr2_ros.training.records import read_log
 from multihmr2_ros.training.state import list_state_paths
+from multihmr2_ros.training.training_log import read_log
 from test.helpers.training_runs import NETWORK
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -33,9 +33,9 @@ from multihmr2_ros.training.config import TrainingConfig
 from multihmr2_ros.training.data import BatchConfig, make_held_out_batches
 from multihmr2_ros.training.feature_cache import FEATURES, QUANTIZED, quantize, read_batch
 from multihmr2_ros.training.optimizer import Ema, OptimizerConfig, compute_rate_factor, make_optimizer
-from multihmr2_ros.training.records import TrainingLog, draw_curves, read_log
 from multihmr2_ros.training.render_cache import RenderCache
 from multihmr2_ros.training.targets import Targets
+from multihmr2_ros.training.training_log import TrainingLog, draw_curves, read_log
 from multihmr2_ros.training.validation import ValidationCounts, match_places, project_to_image, validate
 from test.helpers.nano_network import TINY_MULTI_HMR
 from test.helpers.training_runs import NETWORK
@@ -119,16 +119,16 @@ def test_validation_of_the_truth_itself_is_perfect(render_cache: Path) -> None:
         rotations=t.rotations,
         track_feature=torch.zeros(*t.present.shape, 4),
     )
-    figures = compare_batch(truth, t, body(), 160, 0.4).compute_figures()
-    assert figures["recall"] == figures["precision"] == 1.0
-    assert figures["mpjpe_mm"] < 1e-3
-    assert figures["distance_error"] < 1e-6
-    assert figures["fov_error_deg"] < 1e-4
-    assert figures["pa_mpjpe_mm"] < 1e-3
-    assert figures["depth_relations"] == 1.0
-    assert np.isnan(figures["oks"])  # renders have no annotated keypoints
+    metrics = compare_batch(truth, t, body(), 160, 0.4).compute_metrics()
+    assert metrics["recall"] == metrics["precision"] == 1.0
+    assert metrics["mpjpe_mm"] < 1e-3
+    assert metrics["distance_error"] < 1e-6
+    assert metrics["fov_error_deg"] < 1e-4
+    assert metrics["pa_mpjpe_mm"] < 1e-3
+    assert metrics["depth_relations"] == 1.0
+    assert np.isnan(metrics["oks"])  # renders have no annotated keypoints
     moved = dataclasses.replace(truth, center=t.centre * 1.1, horizontal_fov=truth.horizontal_fov + 0.1)
-    worse = compare_batch(moved, t, body(), 160, 0.4).compute_figures()
+    worse = compare_batch(moved, t, body(), 160, 0.4).compute_metrics()
     assert worse["distance_error"] == pytest.approx(0.1, rel=1e-4)
     assert worse["fov_error_deg"] == pytest.approx(np.degrees(0.1), rel=1e-4)
     mirrored = dataclasses.replace(truth, center=torch.cat([t.centre[..., :2], 8 - t.centre[..., 2:]], dim=-1))
@@ -137,9 +137,9 @@ def test_validation_of_the_truth_itself_is_perfect(render_cache: Path) -> None:
     depths = [depth[present].tolist() for depth, present in zip(t.centre[..., 2], t.present, strict=True)]
     same = [abs(a - b) < 0.2 for row in depths for a, b in itertools.combinations(row, 2)]
     assert 0 < np.mean(same) < 1
-    assert reversed_order.compute_figures()["depth_relations"] == pytest.approx(np.mean(same))
+    assert reversed_order.compute_metrics()["depth_relations"] == pytest.approx(np.mean(same))
     nobody = dataclasses.replace(truth, score=torch.zeros_like(truth.score))
-    assert compare_batch(nobody, t, body(), 160, 0.4).compute_figures()["recall"] == 0.0
+    assert compare_batch(nobody, t, body(), 160, 0.4).compute_metrics()["recall"] == 0.0
 
 
 @pytest.mark.parametrize(("offset", "expected"), [(0.0, 1.0), (40.0, 0.0)])
@@ -163,12 +163,12 @@ def test_validation_compares_annotated_keypoints(render_cache: Path, offset: flo
         keypoints=torch.from_numpy(pixels).float().unflatten(0, t.present.shape) + offset,
         keypoint_visible=t.present[..., None].expand(-1, -1, 17),
     )
-    figures = compare_batch(truth, annotated, body(), 160, 0.4).compute_figures()
-    assert figures["oks"] == pytest.approx(expected, abs=0.02)
+    metrics = compare_batch(truth, annotated, body(), 160, 0.4).compute_metrics()
+    assert metrics["oks"] == pytest.approx(expected, abs=0.02)
 
 
 def test_nobody_is_validated_without_an_error() -> None:
-    assert np.isnan(list(ValidationCounts().compute_figures().values())).all()
+    assert np.isnan(list(ValidationCounts().compute_metrics().values())).all()
     network = MultiHMR2(NETWORK).eval()
     assert np.isnan(validate(network, body(), [], torch.device("cpu"))["recall"])
 

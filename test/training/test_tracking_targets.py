@@ -33,11 +33,11 @@ from multihmr2_ros.errors import UserError
 from multihmr2_ros.simulation.scene import SceneOptions
 from multihmr2_ros.training.augmentation import AugmentationConfig
 from multihmr2_ros.training.data import BatchConfig, Batches
-from multihmr2_ros.training.records import read_log
 from multihmr2_ros.training.render_cache import RenderCache
 from multihmr2_ros.training.rendering import RenderCacheConfig, RenderProcesses, open_folder
 from multihmr2_ros.training.tracking_targets import SAM2_FEATURE_WIDTH, ColorLayout, Sam2Memory
 from multihmr2_ros.training.trainer import Trainer
+from multihmr2_ros.training.training_log import read_log
 from test.helpers.training_runs import NETWORK
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -39,10 +39,10 @@ from multihmr2_ros.training.distributed import choose_device, connect_processes
 from multihmr2_ros.training.losses import LossConfig
 from multihmr2_ros.training.optimizer import OptimizerConfig
 from multihmr2_ros.training.patches import assign_patches
-from multihmr2_ros.training.records import read_log
 from multihmr2_ros.training.render_cache import RenderCache
 from multihmr2_ros.training.state import list_state_paths
 from multihmr2_ros.training.trainer import Hooks, Trainer, TrainingObjective
+from multihmr2_ros.training.training_log import read_log
 from multihmr2_ros.training.validation import validate
 from test import paths
 from test.helpers.small_network import SMALL
@@ -348,11 +348,11 @@ def test_thirty_two_renders_are_learned_by_heart(tmp_path: Path, architecture: s
     run = Trainer(model, body(), configuration, tmp_path / "run", torch.device("cpu"))
     run.run(Batches([(source, 1.0)], drawn, 0), show_progress=False)
     seen = make_held_out_batches(source, 32, drawn, input_size=(160, 128))
-    figures = validate(run.ema.network, run.body, seen, torch.device("cpu"))
+    metrics = validate(run.ema.network, run.body, seen, torch.device("cpu"))
     people = sum(int(batch.targets.present.sum()) for batch in seen)
     most = people if architecture == "multi-hmr-2" else count_separate_people(seen)
-    assert figures["recall"] == pytest.approx(most / people), figures
-    assert figures["mpjpe_mm"] < 20, figures
+    assert metrics["recall"] == pytest.approx(most / people), metrics
+    assert metrics["mpjpe_mm"] < 20, metrics
 
 
 def count_separate_people(seen: list[Batch]) -> int:

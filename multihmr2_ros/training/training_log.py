@@ -41,13 +41,13 @@ class TrainingLog:
         self.folder = folder
         self._board = _open_tensorboard(folder)
 
-    def add(self, step: int, kind: str, figures: dict[str, float]) -> None:
-        """Write one line; kind is "train" or "validation". Figures that are not finite become null."""
-        values = {name: round(value, 6) if math.isfinite(value) else None for name, value in figures.items()}
+    def add(self, step: int, kind: str, metrics: dict[str, float]) -> None:
+        """Write one line; kind is "train" or "validation". Metrics that are not finite become null."""
+        values = {name: round(value, 6) if math.isfinite(value) else None for name, value in metrics.items()}
         with (self.folder / LOG_FILE).open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
         if self._board is not None:
-            for name, value in figures.items():
+            for name, value in metrics.items():
                 self._board.add_scalar(f"{kind}/{name}", value, step)
 
     def draw(self) -> None:
@@ -76,7 +76,7 @@ def _open_tensorboard(folder: Path) -> Any:
 
 
 def draw_curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Plot every figure in the log's rows (see `TrainingLog`) over steps, one panel each. No file without rows."""
+    """Plot every metric in the log's rows (see `TrainingLog`) over steps, one panel each. No file without rows."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -109,7 +109,7 @@ def draw_curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def collect_curves(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[tuple[int, float]]]:
-    """Return (kind, figure) → its (step, value) points, validation first. Values of None are skipped."""
+    """Return (kind, metric) → its (step, value) points, validation first. Values of None are skipped."""
     series: dict[tuple[str, str], list[tuple[int, float]]] = {}
     for row in sorted(rows, key=lambda row: row["kind"] == "train"):
         for name, value in row.items():
