@@ -83,9 +83,9 @@ def walk_of(*places: tuple[float, float, float], degrees: float = 0.0) -> Motion
 def test_motion_paths_go_where_the_recording_goes() -> None:
     motion = walk_of((0, 95, 0), (0, 95, 90), (0, 95, 180))
     path = MotionPath(MotionClip(motion, 0.0, 0.5, False), 3.0, 4.0, np.pi / 2, at_s=0.05)
-    np.testing.assert_allclose(path.position(0.05), [3.0, 4.0], atol=1e-9)
-    np.testing.assert_allclose(path.position(0.07), [3.0, 4.2], atol=1e-6)
-    np.testing.assert_allclose(path.position(0.02), [3.0, 3.7], atol=1e-6)
+    np.testing.assert_allclose(path.compute_position(0.05), [3.0, 4.0], atol=1e-9)
+    np.testing.assert_allclose(path.compute_position(0.07), [3.0, 4.2], atol=1e-6)
+    np.testing.assert_allclose(path.compute_position(0.02), [3.0, 3.7], atol=1e-6)
 
 
 def test_recorded_walks_go_on_and_never_back() -> None:
@@ -173,9 +173,9 @@ def test_limbs_of_the_body_point_as_the_recorded_ones(body: Body, name: str) -> 
 
 def test_arc_paths_are_smooth_and_keep_their_speed() -> None:
     path = ArcPath(1.0, 2.0, 0.5, 1.3, 0.4, at_s=2.0)
-    np.testing.assert_allclose(path.position(2.0), [1.0, 2.0])
+    np.testing.assert_allclose(path.compute_position(2.0), [1.0, 2.0])
     for time in (-1.0, 0.0, 2.0, 7.5):
-        velocity = (path.position(time + 1e-5) - path.position(time - 1e-5)) / 2e-5
-        heading = path.heading(time)
+        velocity = (path.compute_position(time + 1e-5) - path.compute_position(time - 1e-5)) / 2e-5
+        heading = path.compute_heading(time)
         np.testing.assert_allclose(velocity, 1.3 * np.array([np.cos(heading), np.sin(heading)]), atol=1e-6)
-    np.testing.assert_allclose(ArcPath(0, 0, np.pi / 2, 2.0).position(3.0), [0.0, 6.0], atol=1e-9)
+    np.testing.assert_allclose(ArcPath(0, 0, np.pi / 2, 2.0).compute_position(3.0), [0.0, 6.0], atol=1e-9)

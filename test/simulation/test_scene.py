@@ -91,7 +91,7 @@ def test_options_are_kept(stills: list[Scene]) -> None:
     camera_heights = [scene.camera.path.world_from_camera(0.0)[2, 3] for scene in stills]
     assert 0.3 <= min(camera_heights) < 0.5
     assert 2.3 < max(camera_heights) <= 2.5
-    distances = np.array([np.hypot(*person.path.position(0.0)) for scene in stills for person in scene.people])
+    distances = np.array([np.hypot(*person.path.compute_position(0.0)) for scene in stills for person in scene.people])
     assert distances.min() >= 0.7 - 1e-6
     assert distances.max() <= 15 + 1e-6
     assert np.ptp(np.log(distances)) > 2
@@ -105,7 +105,7 @@ def test_narrow_options_are_kept() -> None:
         scene = sample_scene(np.random.default_rng(seed), options)
         assert len(scene.people) <= 3
         assert (scene.camera.width, scene.camera.height) == (640, 480)
-        assert all(3 - 1e-6 <= np.hypot(*person.path.position(0.0)) <= 5 + 1e-6 for person in scene.people)
+        assert all(3 - 1e-6 <= np.hypot(*person.path.compute_position(0.0)) <= 5 + 1e-6 for person in scene.people)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_nobody_walks_through_anybody(duration_s: float) -> None:
     for seed in range(15):
         scene = sample_scene(np.random.default_rng(seed), options)
         for time in np.linspace(0.0, duration_s, 7):
-            places = np.array([person.path.position(time) for person in scene.people])
+            places = np.array([person.path.compute_position(time) for person in scene.people])
             apart = np.linalg.norm(places[:, None] - places[None], axis=-1) + 10 * np.eye(len(places))
             assert apart.min(initial=10.0) > 0.2
             assert np.hypot(*places.T).min(initial=10.0) > 0.4  # not through the camera either
@@ -203,8 +203,8 @@ def test_a_camera_path_looks_where_it_drives() -> None:
 def test_moving_cameras_drive_like_robots() -> None:
     options = SceneOptions(duration_s=4.0, moving_camera=True, people=(1, 2))
     bases = [sample_scene(np.random.default_rng(seed), options).camera.path.base for seed in range(30)]
-    speeds = [np.linalg.norm(base.position(1.001) - base.position(1.0)) / 0.001 for base in bases]
-    turns = [abs(base.heading(2.0) - base.heading(1.0)) for base in bases]
+    speeds = [np.linalg.norm(base.compute_position(1.001) - base.compute_position(1.0)) / 0.001 for base in bases]
+    turns = [abs(base.compute_heading(2.0) - base.compute_heading(1.0)) for base in bases]
     assert 0.5 < max(speeds) <= 1.0 + 1e-6
     assert np.radians(20) < max(turns) <= np.radians(45) + 1e-6
     still = sample_scene(np.random.default_rng(0), SceneOptions(duration_s=4.0)).camera.path

@@ -29,7 +29,7 @@ from multihmr2_ros.simulation.motion.behavior import Behavior
 from multihmr2_ros.simulation.motion.clips import GaitClip, StagedClip, StrollClip
 from multihmr2_ros.simulation.motion.gaits import GaitStyle
 from multihmr2_ros.simulation.motion.paths import CameraPath, TablePath, make_weaving_path
-from multihmr2_ros.simulation.motion.roaming import MIN_DURATION_S, roam
+from multihmr2_ros.simulation.motion.roaming import MIN_DURATION_S, simulate_roaming
 from multihmr2_ros.simulation.rendering.sensor import simulate_measured_depth, to_exact_depth
 from multihmr2_ros.simulation.scene import Person, Scene, SceneOptions, sample_scene
 from multihmr2_ros.simulation.scene.posing import pose_scene
@@ -52,7 +52,7 @@ def scenes() -> list[Scene]:
 
 
 def track(person: Person, times: np.ndarray = TIMES) -> np.ndarray:
-    return np.array([person.path.position(time) for time in times])
+    return np.array([person.path.compute_position(time) for time in times])
 
 
 def roamers(scenes: list[Scene]) -> list[tuple[Scene, Person]]:
@@ -78,7 +78,7 @@ def test_most_people_go_about(scenes: list[Scene]) -> None:
     assert len(going) > 0.5 * sum(len(scene.people) for scene in scenes)
     distances = [np.linalg.norm(np.diff(track(person), axis=0), axis=1).sum() for _, person in going]
     assert np.median(distances) > 3.0
-    turns = [np.ptp([person.path.heading(time) for time in TIMES]) for _, person in going]
+    turns = [np.ptp([person.path.compute_heading(time) for time in TIMES]) for _, person in going]
     assert np.median(turns) > 1.0
 
 
@@ -98,7 +98,7 @@ def test_people_go_where_they_look_and_at_their_speed(scenes: list[Scene]) -> No
         assert speed.max() < 5.0
         # Acceleration is bounded except at a halt: no person jumps.
         assert np.abs(np.diff(speed)).max() < 0.05 * 1.6 * max(1.0, speed.max()) + 0.02
-        headings = np.array([person.path.heading(time) for time in times[:-1]])
+        headings = np.array([person.path.compute_heading(time) for time in times[:-1]])
         ahead = np.stack([np.cos(headings), np.sin(headings)], axis=1)
         moving = speed > 0.2
         assert ((velocity * ahead).sum(axis=1)[moving] > 0.98 * speed[moving]).all()
@@ -136,7 +136,7 @@ def test_walkers_go_around_those_in_their_way() -> None:
     """A person stands on the straight path to the goal."""
     walk = GaitClip("walk", GaitStyle(speed_mps=1.2))
     goal, standing = np.array([6.0, 0.0]), np.array([[3.0, 0.02, 0.3]])
-    clip, path = roam(
+    clip, path = simulate_roaming(
         np.random.default_rng(0),
         Behavior(walk, 1.2, 0.4, 0.3),
         np.zeros(2),
@@ -145,7 +145,7 @@ def test_walkers_go_around_those_in_their_way() -> None:
         lambda time: goal,
         lambda time: standing,
     )
-    places = np.array([path.position(time) for time in np.arange(0.0, MIN_DURATION_S, 0.05)])
+    places = np.array([path.compute_position(time) for time in np.arange(0.0, MIN_DURATION_S, 0.05)])
     assert np.linalg.norm(places - standing[0, :2], axis=1).min() > 0.6
     assert places[-1, 0] > 4.5
     assert isinstance(clip, StagedClip)
@@ -155,7 +155,7 @@ def test_walkers_go_around_those_in_their_way() -> None:
 def test_strides_are_as_long_as_the_way() -> None:
     """At a constant speed, a stroll is the gait of that speed."""
     style = GaitStyle(speed_mps=1.3)
-    _, path = roam(
+    _, path = simulate_roaming(
         np.random.default_rng(0),
         Behavior(GaitClip("walk", style), 1.3, 0.4, 0.3),
         np.zeros(2),
@@ -165,14 +165,14 @@ def test_strides_are_as_long_as_the_way() -> None:
         lambda time: np.zeros((0, 3)),
     )
     clip = roam_clip(style)
-    np.testing.assert_allclose(path.position(5.0) - path.position(1.0), [4 * 1.3, 0.0], atol=1e-6)
+    np.testing.assert_allclose(path.compute_position(5.0) - path.compute_position(1.0), [4 * 1.3, 0.0], atol=1e-6)
     for time in (0.5, 2.0, 6.3):
         expected = GaitClip("walk", style).pose(time + 0.2)  # the table begins 0.2 s before time 0
         np.testing.assert_allclose(clip.pose(time).orientation, expected.orientation, atol=1e-6)
 
 
 def roam_clip(style: GaitStyle) -> StagedClip:
-    clip, _ = roam(
+    clip, _ = simulate_roaming(
         np.random.default_rng(0),
         Behavior(GaitClip("walk", style), style.speed_mps, 0.4, 0.3),
         np.zeros(2),
@@ -212,11 +212,13 @@ def test_recorded_walks_are_bent_to_stay_in_view() -> None:
 
 def test_robots_weave_and_do_not_spin() -> None:
     path = make_weaving_path(0.3, math.radians(45), 6.0, DURATION_S)
-    headings = np.array([path.heading(time) for time in TIMES])
+    headings = np.array([path.compute_heading(time) for time in TIMES])
     assert np.abs(headings).max() == pytest.approx(math.radians(45) * 6.0 / (2 * math.pi), rel=0.01)
-    np.testing.assert_allclose(path.position(0.5 * DURATION_S), [0.0, 0.0], atol=1e-9)
-    assert path.heading(0.5 * DURATION_S) == 0.0
-    speed = np.linalg.norm(np.diff([path.position(time) for time in TIMES], axis=0), axis=1) / (TIMES[1] - TIMES[0])
+    np.testing.assert_allclose(path.compute_position(0.5 * DURATION_S), [0.0, 0.0], atol=1e-9)
+    assert path.compute_heading(0.5 * DURATION_S) == 0.0
+    speed = np.linalg.norm(np.diff([path.compute_position(time) for time in TIMES], axis=0), axis=1) / (
+        TIMES[1] - TIMES[0]
+    )
     np.testing.assert_allclose(speed, 0.3, rtol=0.02)
 
 

@@ -33,11 +33,11 @@ FORWARD_FROM_OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 
 class Path(Protocol):
     """Path of a person over the ground."""
 
-    def position(self, time_s: float) -> NDArray[np.float64]:
+    def compute_position(self, time_s: float) -> NDArray[np.float64]:
         """Return x and y (2,) in m."""
         ...
 
-    def heading(self, time_s: float) -> float:
+    def compute_heading(self, time_s: float) -> float:
         """Return the heading in rad."""
         ...
 
@@ -56,14 +56,14 @@ class ArcPath:
     turn_rate_radps: float = 0.0
     at_s: float = 0.0
 
-    def position(self, time_s: float) -> NDArray[np.float64]:
+    def compute_position(self, time_s: float) -> NDArray[np.float64]:
         elapsed = time_s - self.at_s
         half_turn = 0.5 * self.turn_rate_radps * elapsed
         chord = self.speed_mps * elapsed * np.sinc(half_turn / math.pi)
         direction = self.heading_rad + half_turn
         return np.array([self.x + chord * math.cos(direction), self.y + chord * math.sin(direction)])
 
-    def heading(self, time_s: float) -> float:
+    def compute_heading(self, time_s: float) -> float:
         return self.heading_rad + self.turn_rate_radps * (time_s - self.at_s)
 
 
@@ -77,12 +77,12 @@ class MotionPath:
     heading_rad: float
     at_s: float = 0.0
 
-    def position(self, time_s: float) -> NDArray[np.float64]:
+    def compute_position(self, time_s: float) -> NDArray[np.float64]:
         ahead, left = self.clip.compute_travel(time_s) - self.clip.compute_travel(self.at_s)
         cosine, sine = math.cos(self.heading_rad), math.sin(self.heading_rad)
         return np.array([self.x + cosine * ahead - sine * left, self.y + sine * ahead + cosine * left])
 
-    def heading(self, time_s: float) -> float:
+    def compute_heading(self, time_s: float) -> float:
         return self.heading_rad
 
 
@@ -91,13 +91,13 @@ class TablePath:
     """A path computed step by step: positions (t, 2) m and headings (t,) rad, without jumps, at times (t,) s."""
 
     times: NDArray[np.float64]
-    places: NDArray[np.float64]
+    positions: NDArray[np.float64]
     headings: NDArray[np.float64]
 
-    def position(self, time_s: float) -> NDArray[np.float64]:
-        return np.array([np.interp(time_s, self.times, column) for column in self.places.T])
+    def compute_position(self, time_s: float) -> NDArray[np.float64]:
+        return np.array([np.interp(time_s, self.times, column) for column in self.positions.T])
 
-    def heading(self, time_s: float) -> float:
+    def compute_heading(self, time_s: float) -> float:
         return float(np.interp(time_s, self.times, self.headings))
 
 
@@ -109,9 +109,11 @@ def make_weaving_path(speed_mps: float, turn_rate_radps: float, period_s: float,
     rate = 2 * math.pi / period_s
     headings = turn_rate_radps / rate * np.sin(rate * elapsed)
     steps = speed_mps * step_s * np.stack([np.cos(headings), np.sin(headings)], axis=1)
-    places: NDArray[np.float64] = np.concatenate([np.zeros((1, 2)), np.cumsum(0.5 * (steps[1:] + steps[:-1]), axis=0)])
+    positions: NDArray[np.float64] = np.concatenate(
+        [np.zeros((1, 2)), np.cumsum(0.5 * (steps[1:] + steps[:-1]), axis=0)]
+    )
     times = np.asarray(elapsed + 0.5 * duration_s, np.float64)
-    return TablePath(times, places - places[half], np.asarray(headings, np.float64))
+    return TablePath(times, positions - positions[half], np.asarray(headings, np.float64))
 
 
 @dataclass(frozen=True)
@@ -133,8 +135,8 @@ class CameraPath:
     def world_from_base(self, time_s: float) -> NDArray[np.float64]:
         """Return the transform (4, 4) from the base's frame (x ahead, y left, z up, on the ground) to the world."""
         pose = np.eye(4)
-        pose[:3, :3] = rotate_about(2, self.base.heading(time_s))
-        pose[:2, 3] = self.base.position(time_s)
+        pose[:3, :3] = rotate_about(2, self.base.compute_heading(time_s))
+        pose[:2, 3] = self.base.compute_position(time_s)
         return pose
 
     def base_from_camera(self) -> NDArray[np.float64]:

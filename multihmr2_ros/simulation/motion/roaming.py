@@ -52,17 +52,17 @@ Target = Callable[[float], Vector]  # a time in s → target (2,) m
 Others = Callable[[float], Vector]  # a time in s → people to avoid (o, 3): x, y and radius in m
 
 
-def is_roaming(behaviour: Behavior, duration_s: float) -> bool:
+def is_roaming(behavior: Behavior, duration_s: float) -> bool:
     """Return whether a person walks between targets instead of doing one thing all the time."""
     if duration_s < MIN_DURATION_S:
         return False
-    clip = behaviour.clip
+    clip = behavior.clip
     return isinstance(clip, MotionClip) or (isinstance(clip, GaitClip) and clip.gait in ROAMING_GAITS)
 
 
-def roam(
+def simulate_roaming(
     generator: np.random.Generator,
-    behaviour: Behavior,
+    behavior: Behavior,
     start: Vector,
     heading_rad: float,
     duration_s: float,
@@ -70,13 +70,13 @@ def roam(
     others: Others,
 ) -> tuple[Clip, TablePath]:
     """Simulate a roaming person from `start` (2,) m on, with the heading at time 0; return clip and path."""
-    walker = _Walker(generator, behaviour, target, others, start, heading_rad)
-    if isinstance(behaviour.clip, MotionClip):
+    walker = _Walker(generator, behavior, target, others, start, heading_rad)
+    if isinstance(behavior.clip, MotionClip):
         for time in _make_times(duration_s):
-            walker.follow(behaviour.clip, time)
-        return behaviour.clip, walker.make_path(duration_s)
-    assert isinstance(behaviour.clip, GaitClip)
-    walker.begin(behaviour.clip)
+            walker.follow(behavior.clip, time)
+        return behavior.clip, walker.make_path(duration_s)
+    assert isinstance(behavior.clip, GaitClip)
+    walker.begin(behavior.clip)
     for time in _make_times(duration_s):
         walker.step(time)
     return walker.make_clip(duration_s), walker.make_path(duration_s)
@@ -94,10 +94,10 @@ class _Walker:
     """
 
     generator: np.random.Generator
-    behaviour: Behavior
+    behavior: Behavior
     target: Target
     others: Others
-    place: Vector
+    position: Vector
     heading: float
     gait: str = "walk"
     style: GaitStyle = field(default_factory=GaitStyle)
@@ -115,17 +115,17 @@ class _Walker:
         """Set the initial state: walkers move at once, at their speed; others start at rest and more often stay."""
         self.style, self.cycle = clip.style, clip.style.phase
         if clip.gait in STRIDE_HZ:
-            self.gait, self.speed = clip.gait, self.behaviour.speed_mps
+            self.gait, self.speed = clip.gait, self.behavior.speed_mps
             self._start_moving(-MARGIN_S)
         else:
             speed = sample_speed(self.generator, "walk", clip.style)
-            self.behaviour = self.behaviour._replace(speed_mps=speed)
+            self.behavior = self.behavior._replace(speed_mps=speed)
             self.restless, self.stay_s = 0.4, (2.0, 7.0)
             self._pause(-MARGIN_S, "stand" if clip.gait == "turn" else clip.gait)
 
     def step(self, time_s: float) -> None:
         """Record the current state and advance one step."""
-        self.rows.append((*self.place, self.heading, self.speed, self.cycle))
+        self.rows.append((*self.position, self.heading, self.speed, self.cycle))
         if self.goal is not None:
             self._walk(time_s)
         elif self.facing is not None:
@@ -135,15 +135,15 @@ class _Walker:
                 self._start_moving(time_s)
             else:
                 self._stop(time_s)
-        self.place = self.place + STEP_S * self.speed * np.array([math.cos(self.heading), math.sin(self.heading)])
+        self.position = self.position + STEP_S * self.speed * np.array([math.cos(self.heading), math.sin(self.heading)])
         self.cycle += STEP_S * STRIDE_HZ[self.gait](self.style.leg_m, self.speed)
 
     def follow(self, clip: MotionClip, time_s: float) -> None:
         """Record the current state of a recorded motion and turn its path towards the goal."""
-        self.rows.append((*self.place, self.heading, 0.0, 0.0))
+        self.rows.append((*self.position, self.heading, 0.0, 0.0))
         ahead = clip.compute_travel(time_s + STEP_S) - clip.compute_travel(time_s)
         moved = float(np.linalg.norm(ahead))
-        if self.goal is None or time_s >= self.until_s or np.linalg.norm(self.goal - self.place) < ARRIVED_M:
+        if self.goal is None or time_s >= self.until_s or np.linalg.norm(self.goal - self.position) < ARRIVED_M:
             self.goal, self.until_s = self.target(time_s), time_s + MAX_LEG_S
         if moved > 0.3 * STEP_S:  # moving, not on the spot
             course = self.heading + math.atan2(ahead[1], ahead[0])
@@ -151,7 +151,7 @@ class _Walker:
             self.heading += float(np.clip(error, -1.0, 1.0)) * MOTION_TURN_RATE_RADPS * STEP_S
         cosine, sine = math.cos(self.heading), math.sin(self.heading)
         step = np.array([cosine * ahead[0] - sine * ahead[1], sine * ahead[0] + cosine * ahead[1]])
-        self.place = self.place + step
+        self.position = self.position + step
 
     def make_path(self, duration_s: float) -> TablePath:
         table = np.array(self.rows)
@@ -186,7 +186,7 @@ class _Walker:
 
     def _walk(self, time_s: float) -> None:
         assert self.goal is not None
-        distance = float(np.linalg.norm(self.goal - self.place))
+        distance = float(np.linalg.norm(self.goal - self.position))
         if distance < ARRIVED_M or time_s >= self.until_s:
             if self.generator.random() < 0.4:
                 self._start_moving(time_s)
@@ -196,7 +196,7 @@ class _Walker:
         error = _wrap_angle(self._choose_direction(time_s) - self.heading)
         self._steer(error)
         # Slower around corners; turns on the spot if the path leads back.
-        wanted = self.behaviour.speed_mps * max(0.05, math.cos(min(abs(error), 0.5 * math.pi)))
+        wanted = self.behavior.speed_mps * max(0.05, math.cos(min(abs(error), 0.5 * math.pi)))
         self._accelerate(min(wanted, 0.3 + 1.2 * distance))
 
     def _turn(self, time_s: float) -> None:
@@ -211,20 +211,20 @@ class _Walker:
         self.heading += float(np.clip(2.5 * error_rad, -TURN_RATE_RADPS, TURN_RATE_RADPS)) * STEP_S
 
     def _accelerate(self, wanted_mps: float) -> None:
-        maximum = ACCELERATION_MPS2 * max(1.0, self.behaviour.speed_mps) * STEP_S
+        maximum = ACCELERATION_MPS2 * max(1.0, self.behavior.speed_mps) * STEP_S
         self.speed += min(max(wanted_mps - self.speed, -maximum), maximum)
 
     def _choose_direction(self, time_s: float) -> float:
         """Return the direction (rad) to the goal, deflected around people nearby and away from very close ones."""
         assert self.goal is not None
-        ahead = self.goal - self.place
+        ahead = self.goal - self.position
         direction = ahead / max(float(np.linalg.norm(ahead)), 1e-6)
         others = self.others(time_s)
         if len(others):
-            away = self.place - others[:, :2]
+            away = self.position - others[:, :2]
             distance = np.maximum(np.linalg.norm(away, axis=1), 1e-3)
             away = away / distance[:, None]
-            gap = distance - others[:, 2] - self.behaviour.radius_m
+            gap = distance - others[:, 2] - self.behavior.radius_m
             strength = np.clip(1.0 - gap / CLEAR_M, 0.0, 1.5)
             aside = np.stack([-away[:, 1], away[:, 0]], axis=1)
             aside *= np.where(aside @ direction >= 0.0, 1.0, -1.0)[:, None]

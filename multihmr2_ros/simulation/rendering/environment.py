@@ -126,7 +126,7 @@ def compute_room(scene: Scene) -> tuple[NDArray[np.float64], NDArray[np.float64]
     assert room is not None
     times = np.linspace(0.0, scene.duration_s, 1 + math.ceil(ROOM_SAMPLES_HZ * scene.duration_s))
     points = [scene.camera.path.world_from_camera(time)[:2, 3] for time in times]
-    points += [person.path.position(time) for person in scene.people for time in times]
+    points += [person.path.compute_position(time) for person in scene.people for time in times]
     points += [np.asarray(obstacle.center)[:2] for obstacle in scene.obstacles]
     turned = np.array(points) @ _rotate_about_z(room.heading_rad)[:2, :2]
     low = turned.min(axis=0) - MIN_ROOM_M - np.array(room.margins_m[:2])

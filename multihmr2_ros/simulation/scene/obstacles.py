@@ -44,9 +44,9 @@ def make_chair(generator: np.random.Generator, person: Person) -> list[Obstacle]
     """Return the seat below a seated person, as a list of one or none."""
     if not (isinstance(person.clip, GaitClip) and person.clip.gait == "sit"):
         return []
-    stature, heading = estimate_stature(person.shape), person.path.heading(0.0)
+    stature, heading = estimate_stature(person.shape), person.path.compute_heading(0.0)
     behind = 0.02 * stature
-    x, y = person.path.position(0.0) - behind * np.array([math.cos(heading), math.sin(heading)])
+    x, y = person.path.compute_position(0.0) - behind * np.array([math.cos(heading), math.sin(heading)])
     seat = SEAT_SHARE * stature
     width = generator.uniform(0.2, 0.35) * stature
     center, size = np.array([x, y, 0.5 * seat]), np.array([0.22 * stature, width, seat])
@@ -60,10 +60,10 @@ def sample_obstacles(
     if generator.random() > OCCLUDED_SHARE:
         return []
     middle = 0.5 * options.duration_s
-    viewpoint, heading = camera.path.base.position(middle), camera.path.base.heading(middle)
-    steps = max((len(place.track) for place in occupied), default=1)
+    viewpoint, heading = camera.path.base.compute_position(middle), camera.path.base.compute_heading(middle)
+    steps = max((len(ground.positions) for ground in occupied), default=1)
     times = np.linspace(0.0, options.duration_s, steps)
-    driven = OccupiedGround(np.array([camera.path.base.position(time) for time in times]), CAMERA_GAP_M)
+    camera_ground = OccupiedGround(np.array([camera.path.base.compute_position(time) for time in times]), CAMERA_GAP_M)
     obstacles = []
     for _ in range(int(generator.integers(1, 4))):
         name = list(OCCLUDERS)[generator.integers(len(OCCLUDERS))]
@@ -73,18 +73,18 @@ def sample_obstacles(
             size[1] = size[0]
         if occupied and generator.random() < 0.8:
             person = occupied[generator.integers(len(occupied))]
-            spot = viewpoint + generator.uniform(0.35, 0.9) * (person.track[steps // 2] - viewpoint)
+            spot = viewpoint + generator.uniform(0.35, 0.9) * (person.positions[steps // 2] - viewpoint)
             spot = spot + generator.normal(0.0, 0.25, 2)
         else:
             bearing = heading + generator.uniform(-0.6, 0.6)
             spot = viewpoint + generator.uniform(1.5, 8.0) * np.array([math.cos(bearing), math.sin(bearing)])
         ground = OccupiedGround(np.tile(spot, (steps, 1)), 0.5 * math.hypot(size[0], size[1]))
         turn, material = float(generator.uniform(-math.pi, math.pi)), sample_surface(generator)
-        away = float(np.linalg.norm(ground.track - driven.track, axis=1).min())
+        away = float(np.linalg.norm(ground.positions - camera_ground.positions, axis=1).min())
         hides = 2.0 * ground.radius_m / away * camera.k[0, 0] / camera.width if away > 0 else math.inf
         if options.duration_s > 0 and hides > MAX_HIDDEN:
             continue
-        if is_free(ground, [*occupied, driven], 0.05):
+        if is_free(ground, [*occupied, camera_ground], 0.05):
             center = np.array([*spot, 0.5 * size[2]])
             obstacles.append(Obstacle("box" if kind == "box" else "cylinder", center, size, turn, material))
     return obstacles

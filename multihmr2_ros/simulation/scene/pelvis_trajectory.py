@@ -55,7 +55,7 @@ class PelvisTrajectory:
 
     def compute_positions(self, time_s: float) -> NDArray[np.float64]:
         """Return positions (n, 3) in m, world."""
-        over_ground = np.array([person.path.position(time_s) for person in self.people]).reshape(-1, 2)
+        over_ground = np.array([person.path.compute_position(time_s) for person in self.people]).reshape(-1, 2)
         return np.column_stack([over_ground, self.compute_heights(time_s)])
 
     def compute_velocity(self, time_s: float) -> NDArray[np.float64]:

@@ -28,7 +28,7 @@ from multihmr2_ros.simulation.motion.behavior import Behavior
 from multihmr2_ros.simulation.motion.clips import Clip, MotionClip
 from multihmr2_ros.simulation.motion.paths import ArcPath, MotionPath, Path
 from multihmr2_ros.simulation.motion.phenotypes import estimate_stature
-from multihmr2_ros.simulation.motion.roaming import is_roaming, roam
+from multihmr2_ros.simulation.motion.roaming import is_roaming, simulate_roaming
 from multihmr2_ros.simulation.scene.options import SceneOptions
 from multihmr2_ros.simulation.scene.scene import Camera
 
@@ -47,26 +47,26 @@ MIN_SHARE = 0.2
 
 @dataclass(frozen=True, eq=False)
 class OccupiedGround:
-    """Ground occupied over the scene's time: track (t, 2) m and a radius in m around it."""
+    """Ground occupied over the scene's time: positions (t, 2) m and a radius in m around them."""
 
-    track: NDArray[np.float64]
+    positions: NDArray[np.float64]
     radius_m: float
 
 
-def make_times(options: SceneOptions) -> NDArray[np.float64]:
+def make_check_times(options: SceneOptions) -> NDArray[np.float64]:
     """Return the times (t,) s at which distances within the scene are checked."""
     return np.linspace(0.0, options.duration_s, 1 + math.ceil(options.duration_s / STEP_S))
 
 
-def make_track(path: Path, times: NDArray[np.float64]) -> NDArray[np.float64]:
+def compute_positions(path: Path, times: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the positions (t, 2) in m of the path at the times."""
-    return np.array([path.position(time) for time in times])
+    return np.array([path.compute_position(time) for time in times])
 
 
-def is_free(place: OccupiedGround, others: list[OccupiedGround], gap_m: float) -> bool:
+def is_free(ground: OccupiedGround, others: list[OccupiedGround], gap_m: float) -> bool:
     """Return whether a body is farther than gap_m from all others at all times."""
     return all(
-        np.linalg.norm(place.track - other.track, axis=1).min() > gap_m + place.radius_m + other.radius_m
+        np.linalg.norm(ground.positions - other.positions, axis=1).min() > gap_m + ground.radius_m + other.radius_m
         for other in others
     )
 
@@ -82,44 +82,44 @@ class PlacedPerson(NamedTuple):
 def place_person(
     generator: np.random.Generator,
     shape: NDArray[np.floating],
-    behaviour: Behavior,
+    behavior: Behavior,
     camera: Camera,
     others: list[OccupiedGround],
     options: SceneOptions,
 ) -> PlacedPerson | None:
     """Return a collision-free path in view of the camera; None if the scene has no room left."""
-    if is_roaming(behaviour, options.duration_s):
-        return _place_roaming(generator, shape, behaviour, camera, others, options)
-    times = make_times(options)
-    driven = OccupiedGround(make_track(camera.path.base, times), 0.0)
+    if is_roaming(behavior, options.duration_s):
+        return _place_roaming(generator, shape, behavior, camera, others, options)
+    times = make_check_times(options)
+    camera_ground = OccupiedGround(compute_positions(camera.path.base, times), 0.0)
     wants_border = generator.random() < 0.12
     middle = 0.5 * options.duration_s
     for attempt in range(TRIES):
         distance, bearing = _sample_place(generator, shape, camera, others, options)
-        path = _sample_path(generator, distance, bearing, behaviour, camera, options)
-        place = OccupiedGround(make_track(path, times), behaviour.radius_m)
+        path = _sample_path(generator, distance, bearing, behavior, camera, options)
+        ground = OccupiedGround(compute_positions(path, times), behavior.radius_m)
         gap = GAP_M if attempt < TRIES // 2 else TIGHT_GAP_M
         near_camera = options.distance_m[0] if options.duration_s == 0 else CAMERA_GAP_M
-        seen = _compute_visible_share(path.position(middle), estimate_stature(shape), camera, middle)
+        seen = _compute_visible_share(path.compute_position(middle), estimate_stature(shape), camera, middle)
         enough = 0.0 < seen < 1.0 if wants_border and attempt < TRIES // 2 else seen >= 0.5
-        if enough and is_free(place, others, gap) and is_free(place, [driven], near_camera - place.radius_m):
-            return PlacedPerson(behaviour.clip, path, place)
+        if enough and is_free(ground, others, gap) and is_free(ground, [camera_ground], near_camera - ground.radius_m):
+            return PlacedPerson(behavior.clip, path, ground)
     return None
 
 
 def _place_roaming(
     generator: np.random.Generator,
     shape: NDArray[np.floating],
-    behaviour: Behavior,
+    behavior: Behavior,
     camera: Camera,
     others: list[OccupiedGround],
     options: SceneOptions,
 ) -> PlacedPerson | None:
     """Return a roaming path that is mostly in the image and avoids others; None if none is found."""
-    times = make_times(options)
-    driven = OccupiedGround(make_track(camera.path.base, times), 0.0)
+    times = make_check_times(options)
+    camera_ground = OccupiedGround(compute_positions(camera.path.base, times), 0.0)
     stature = estimate_stature(shape)
-    going_around = [*others, OccupiedGround(driven.track, CAMERA_GAP_M)]
+    avoided = [*others, OccupiedGround(camera_ground.positions, CAMERA_GAP_M)]
 
     def target(time_s: float) -> NDArray[np.float64]:
         distance, bearing = _sample_place(generator, shape, camera, [], options)
@@ -129,36 +129,38 @@ def _place_roaming(
 
     for _ in range(ROAMING_TRIES):
         heading = float(generator.uniform(-math.pi, math.pi))
-        clip, path = roam(
+        clip, path = simulate_roaming(
             generator,
-            behaviour,
+            behavior,
             target(0.0),
             heading,
             options.duration_s,
             target,
-            _make_neighbor_query(going_around, options),
+            _make_neighbor_query(avoided, options),
         )
-        place = OccupiedGround(make_track(path, times), behaviour.radius_m)
-        if not (is_free(place, others, TIGHT_GAP_M) and is_free(place, [driven], CAMERA_GAP_M - place.radius_m)):
+        ground = OccupiedGround(compute_positions(path, times), behavior.radius_m)
+        if not (
+            is_free(ground, others, TIGHT_GAP_M) and is_free(ground, [camera_ground], CAMERA_GAP_M - ground.radius_m)
+        ):
             continue
         seen = [
             _compute_visible_share(where, stature, camera, time) >= 0.5
-            for where, time in zip(place.track[::LOOK_STEPS], times[::LOOK_STEPS], strict=True)
+            for where, time in zip(ground.positions[::LOOK_STEPS], times[::LOOK_STEPS], strict=True)
         ]
         if np.mean(seen) >= MIN_TIME_IN_VIEW:
-            return PlacedPerson(clip, path, place)
+            return PlacedPerson(clip, path, ground)
     return None
 
 
 def _make_neighbor_query(others: list[OccupiedGround], options: SceneOptions) -> Callable[[float], NDArray[np.float64]]:
     """Return a function from a time in s to the others' positions in m and radii in m (o, 3)."""
-    tracks = np.array([other.track for other in others])
+    positions = np.array([other.positions for other in others])
     radii = np.array([[other.radius_m] for other in others])
-    last = tracks.shape[1] - 1
+    last = positions.shape[1] - 1
 
     def at(time_s: float) -> NDArray[np.float64]:
         row = min(max(round(time_s / options.duration_s * last), 0), last)
-        return np.hstack([tracks[:, row], radii])
+        return np.hstack([positions[:, row], radii])
 
     return at
 
@@ -168,8 +170,8 @@ def _compute_ground_point(camera: Camera, distance: float, bearing: float, time_
 
     The bearing is relative to the camera's viewing direction.
     """
-    direction = camera.path.base.heading(time_s) + bearing
-    point = camera.path.base.position(time_s) + distance * np.array([math.cos(direction), math.sin(direction)])
+    direction = camera.path.base.compute_heading(time_s) + bearing
+    point = camera.path.base.compute_position(time_s) + distance * np.array([math.cos(direction), math.sin(direction)])
     return np.asarray(point)
 
 
@@ -198,8 +200,8 @@ def _sample_place(
     bearing = float(generator.uniform(-1.05, 1.05)) * half_width
     if others and generator.random() < 0.3:  # in line with another person, for occlusion
         other = others[generator.integers(len(others))]
-        x, y = other.track[len(other.track) // 2] - camera.path.base.position(0.5 * options.duration_s)
-        bearing = math.atan2(y, x) - camera.path.base.heading(0.5 * options.duration_s)
+        x, y = other.positions[len(other.positions) // 2] - camera.path.base.compute_position(0.5 * options.duration_s)
+        bearing = math.atan2(y, x) - camera.path.base.compute_heading(0.5 * options.duration_s)
         bearing += float(generator.normal(0.0, 0.25)) / max(1.0, distance)
     return distance, bearing
 
@@ -208,21 +210,21 @@ def _sample_path(
     generator: np.random.Generator,
     distance: float,
     bearing: float,
-    behaviour: Behavior,
+    behavior: Behavior,
     camera: Camera,
     options: SceneOptions,
 ) -> Path:
     """Sample a path through the position at mid-time; people at rest often face the camera, others go anywhere."""
     middle = 0.5 * options.duration_s
-    direction = camera.path.base.heading(middle) + bearing
+    direction = camera.path.base.compute_heading(middle) + bearing
     x, y = _compute_ground_point(camera, distance, bearing, middle)
     heading = float(generator.uniform(-math.pi, math.pi))
-    if behaviour.speed_mps == 0 and generator.random() < 0.4:
+    if behavior.speed_mps == 0 and generator.random() < 0.4:
         heading = direction + math.pi + float(generator.normal(0.0, 0.5))
-    if isinstance(behaviour.clip, MotionClip):
-        return MotionPath(behaviour.clip, float(x), float(y), heading, middle)
-    turn_rate = float(generator.uniform(-1.0, 1.0)) * behaviour.turn_rate_radps
-    return ArcPath(float(x), float(y), heading, behaviour.speed_mps, turn_rate, middle)
+    if isinstance(behavior.clip, MotionClip):
+        return MotionPath(behavior.clip, float(x), float(y), heading, middle)
+    turn_rate = float(generator.uniform(-1.0, 1.0)) * behavior.turn_rate_radps
+    return ArcPath(float(x), float(y), heading, behavior.speed_mps, turn_rate, middle)
 
 
 def _compute_visible_share(position: NDArray[np.float64], stature: float, camera: Camera, time_s: float) -> float:

@@ -71,7 +71,7 @@ def pose_scene(scene: Scene, time_s: float, body: Body, heights: NDArray[np.floa
     rest = body.compute_rest_bone_poses(shape_tensor).cpu().numpy()
     turns = compute_bone_rotations(poses, rest, body.bone_labels, body.bone_parents)
     for row, person in enumerate(people):
-        heading = rotate_about(2, person.path.heading(time_s))
+        heading = rotate_about(2, person.path.compute_heading(time_s))
         turns[row, 0] = camera_from_world[:3, :3] @ heading @ turns[row, 0]
     rotations = turns.astype(np.float32)
 
@@ -83,7 +83,7 @@ def pose_scene(scene: Scene, time_s: float, body: Body, heights: NDArray[np.floa
     place = np.zeros((len(people), 3))
     for row, (person, pose) in enumerate(zip(people, poses, strict=True)):
         seated = pose.clearance_m - float(lowest[row]) + float(joints[row, 0] @ up)
-        world = [*person.path.position(time_s), seated if heights is None else heights[row]]
+        world = [*person.path.compute_position(time_s), seated if heights is None else heights[row]]
         place[row] = camera_from_world[:3, :3] @ world + camera_from_world[:3, 3] - joints[row, 0]
     moved = place[:, None].astype(np.float32)
     vertices, joints = vertices + moved, joints + moved
